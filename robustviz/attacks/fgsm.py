@@ -1,0 +1,37 @@
+"""One step along the sign of the gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from robustviz.attacks.balls import L2, Linf
+from robustviz.attacks.base import Attack
+from robustviz.registry import option, register
+
+
+@register("attack/fgsm")
+@dataclass(frozen=True)
+class FGSM(Attack):
+    """The fast gradient sign method: one step of ε from the image, or of 1.25 ε from a random point of the ball.
+
+    Source: Goodfellow et al. 2015 (arXiv 1412.6572), section 4; the random start with step 1.25 ε: Wong et al. 2020
+    (arXiv 2001.03994), algorithm 3.
+    """
+
+    start: Literal["zero", "uniform"] = option("zero", "Start at the image, or at a random point of the ball.")
+
+    label = "FGSM"
+
+    @property
+    def count(self) -> int:
+        return 1
+
+    def default_step(self, eps: float) -> float:
+        return eps if self.start == "zero" else 1.25 * eps
+
+    def first(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:
+        return ball.x if self.start == "zero" else ball.random_start(rng)

@@ -1,0 +1,69 @@
+"""Where images come from. One file a source; each gives fixed splits of uint8 images, labels and a card that says what
+they are, and nothing is read, drawn or downloaded before it is asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+from robustviz import registry
+from robustviz.data.augmentation import AUGMENTATIONS, augment
+from robustviz.data.base import SPLITS, Dataset, Source, check_split, stratified_order
+from robustviz.data.places import root
+
+# one line a source, in the order in which people should meet them
+from robustviz.data.digits import Digits
+from robustviz.data.shapes import Shapes
+from robustviz.types import UserError
+
+__all__ = [
+    "AUGMENTATIONS", "SPLITS", "Dataset", "Digits", "Shapes", "Source",
+    "augment", "load", "root", "source", "stratified_order",
+]  # fmt: skip
+
+_recent: OrderedDict[tuple[str, str, int | None, str], Dataset] = OrderedDict()
+_lock = threading.Lock()
+KEEP = 6
+
+
+def source(text: str) -> Source:
+    """The source that `text` names, with its default dials: `digits`, `shapes`, `folder:PATH`.
+
+    Raises UserError naming the nearest source and all of them.
+    """
+    name, colon, path = text.partition(":")
+    made = registry.get("data", name)
+    if colon:
+        if name != "folder":
+            raise UserError(f"{name} takes no path: write {name!r}, or folder:{path} for a folder of your own.", code=2)
+        return made(path=path)
+    return made()
+
+
+def load(source: str | Source, split: str = "train", n: int | None = None) -> Dataset:
+    """The split of a source, from memory where it was asked for lately. Do not write into its tensors.
+
+    `n` limits the training split to a balanced beginning (Shapes: draws exactly n); None, or more than there are: all.
+    Raises UserError with one sentence: what is wrong, why, what to do.
+    """
+    made = _source(source) if isinstance(source, str) else source
+    check_split(split)
+    if n is not None and n < 1:
+        raise UserError(f"n={n} images is too few to train on: ask for at least 1.", code=2)
+    if split != "train":
+        n = None
+    name = (registry.key(made), split, n, str(root()))
+    with _lock:
+        if name in _recent:
+            _recent.move_to_end(name)
+            return _recent[name]
+    # outside the lock: a download of one session must not stop the others
+    found = made.load(split, n)
+    with _lock:
+        _recent[name] = found
+        while len(_recent) > KEEP:
+            _recent.popitem(last=False)
+    return found
+
+
+_source = source

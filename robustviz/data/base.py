@@ -1,0 +1,82 @@
+"""What every data set looks like from outside. Images are kept as uint8, a quarter of the memory of float32, and turned
+into [0, 1] where they are used; a source is a frozen dataclass whose fields are its dials, so that a config file, a form
+and a cache key can name it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+
+from robustviz import registry
+from robustviz.data.splits import SPLITS, check_split, stratified_order, stratified_split, train_and_val
+
+__all__ = ["SPLITS", "Dataset", "Source", "check_split", "stratified_order", "stratified_split", "train_and_val"]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """One split of a data set, in memory, on the CPU.
+
+    images: uint8 (N, C, H, W); y: int64 (N,), positions in `classes`; masks: bool (N, 1, H, W), true on the object, or
+    None; names: the files' relative names, or None; card: one to three sentences for a person.
+    """
+
+    key: str
+    split: str
+    images: torch.Tensor
+    y: torch.Tensor
+    classes: tuple[str, ...]
+    masks: torch.Tensor | None = None
+    names: tuple[str, ...] | None = None
+    card: str = ""
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def x(self) -> torch.Tensor:
+        """(N, C, H, W) float32 in [0, 1], made anew on each call."""
+        return self.images.float().div_(255)
+
+    def take(self, which: int | torch.Tensor) -> Dataset:
+        """The first `which` of the seed-0 stratified permutation, or the images at these positions.
+
+        Beginnings are nested: `take(50)` is the beginning of `take(100)`. More than there are: all.
+        """
+        if isinstance(which, int):
+            which = stratified_order(self.y)[: max(which, 0)]
+        which = which.to(self.y.device)
+        positions = torch.arange(len(self))[which].tolist() if self.names is not None else []
+        return replace(
+            self,
+            images=self.images[which],
+            y=self.y[which],
+            masks=None if self.masks is None else self.masks[which],
+            names=None if self.names is None else tuple(self.names[i] for i in positions),
+        )
+
+
+@dataclass(frozen=True)
+class Source(registry.Spec):
+    """A place that images come from. Subclasses are registered frozen dataclasses; their fields are the dials.
+
+    `key` is the registered name, `label` the one a person reads, `default_eps` the radius (in [0, 1]) at which attacks
+    on this data tell something, `recipe` the training settings that suit a laptop without a GPU.
+    """
+
+    kind = "data"
+    label: ClassVar[str]
+    default_eps: ClassVar[float] = 8 / 255
+    # depends on the data only, so that methods compare like for like
+    recipe: ClassVar[Mapping[str, object]]
+
+    @abstractmethod
+    def load(self, split: str, n: int | None = None) -> Dataset:
+        """The split, read or drawn or downloaded. `n` limits the training split to a balanced beginning; None: all.
+
+        Raises UserError with one sentence: what is wrong, why, what to do.
+        """

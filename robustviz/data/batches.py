@@ -1,0 +1,63 @@
+"""CIFAR's batch files, which are Python pickles. A pickle is a program, and a data file from a stranger should not be
+one: only arrays, numbers, text and containers are rebuilt here, anything else is refused."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robustviz.data import places
+
+
+def _dtype(name: Any, align: Any = False, copy: Any = True) -> np.dtype:
+    # old files say align=0, which NumPy 2.4 warns about
+    return np.dtype(name, align=bool(align), copy=bool(copy))
+
+
+def _bytes(text: str, encoding: str = "latin1") -> bytes:
+    # how a protocol 2 pickle of Python 3 spells bytes; no other codec is needed, and some codecs run code
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it encodes bytes as {encoding!r}")
+    return text.encode("latin1")
+
+
+_multiarray = np.empty(0).__reduce__()[0]  # numpy's own array builder, wherever this version keeps it
+_ALLOWED = {
+    ("numpy.core.multiarray", "_reconstruct"): _multiarray,
+    ("numpy._core.multiarray", "_reconstruct"): _multiarray,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): _dtype,
+    ("_codecs", "encode"): _bytes,
+}
+
+
+class _Arrays(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _ALLOWED[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"it wants to run {module}.{name}, which a data file has no need of") from None
+
+
+def read(path: Path) -> tuple[dict[str, Any], str]:
+    """The dictionary in a batch file, with text keys, and the md5 of the file. Raises UserError."""
+    raw = path.read_bytes()
+    try:
+        entry = _Arrays(io.BytesIO(raw), encoding="latin1").load()
+        return {str(k): v for k, v in entry.items()}, places.md5(raw)
+    except Exception as error:  # a damaged pickle can raise anything
+        raise places.damaged(path, f"{error or type(error).__name__}") from error
+
+
+def pixels(entry: dict[str, Any], labels: str, classes: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 (N, 3, 32, 32) and int64 (N,) of a batch dictionary, once they are known to belong together."""
+    data, y = entry.get("data"), np.asarray(entry.get(labels, []), dtype=np.int64)
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape != (len(y), 3072) or not len(y):
+        raise places.damaged(path, "its pixels are not one row of 3,072 bytes for each label")
+    if y.min() < 0 or y.max() >= classes:
+        raise places.damaged(path, f"its labels are not all in 0 to {classes - 1}")
+    return data.reshape(-1, 3, 32, 32), y

@@ -1,0 +1,34 @@
+"""Fashion-MNIST: MNIST's format and size with clothes in it, and hard enough to tell methods apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from robustviz.data import idx
+from robustviz.data.base import Dataset, Source
+from robustviz.registry import register
+
+CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+MD5 = {
+    "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+    "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+    "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+    "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+}
+
+
+@register("data/fashion_mnist")
+@dataclass(frozen=True)
+class FashionMNIST(Source):
+    """60,000 + 10,000 pictures of clothes, 1x28x28. Source: Xiao et al. 2017, arXiv 1708.07747."""
+
+    label = "Fashion-MNIST"
+    default_eps = 0.1
+    recipe = {
+        "epochs": 10, "batch_size": 128, "lr": 0.1, "augment": "none", "n_train": 10_000, "net": "small_resnet",
+    }  # fmt: skip
+
+    def load(self, split: str, n: int | None = None) -> Dataset:
+        """The split: images (N, 1, 28, 28)."""
+        url = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+        return idx.load("fashion_mnist", "Fashion-MNIST", "FashionMNIST", url, CLASSES, MD5, split, n)

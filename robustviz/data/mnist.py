@@ -1,0 +1,33 @@
+"""MNIST: handwritten digits at 28x28. Known to everyone, and forgiving: a radius of .3 is the custom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from robustviz.data import idx
+from robustviz.data.base import Dataset, Source
+from robustviz.registry import register
+
+MD5 = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+
+
+@register("data/mnist")
+@dataclass(frozen=True)
+class MNIST(Source):
+    """60,000 + 10,000 handwritten digits, 1x28x28. Source: LeCun, Cortes, Burges, yann.lecun.com/exdb/mnist."""
+
+    label = "MNIST"
+    default_eps = 0.3
+    recipe = {
+        "epochs": 10, "batch_size": 128, "lr": 0.1, "augment": "none", "n_train": 10_000, "net": "small_resnet",
+    }  # fmt: skip
+
+    def load(self, split: str, n: int | None = None) -> Dataset:
+        """The split: images (N, 1, 28, 28)."""
+        url = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+        return idx.load("mnist", "MNIST", "MNIST", url, tuple("0123456789"), MD5, split, n)

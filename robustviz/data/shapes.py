@@ -1,0 +1,348 @@
+"""Drawn images whose truth is known: which pixels are the object, what the background says, how fine the fragile detail
+is. Real photographs tell none of this, so whether an attention map lies on the object, or whether a network leans on a
+feature that eight grey levels can erase, can be measured here and only guessed there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from robustviz.data.base import SPLITS, Dataset, Source, check_split
+from robustviz.registry import option, register
+
+CLASSES = ("bolt", "cup", "fish", "heart", "house", "key", "moon", "star", "tree", "umbrella")
+COUNTS = {"train": 2000, "val": 500, "test": 1000}
+SUPERSAMPLING = 4
+CHUNK = 256  # images rendered at once: keeps the temporaries below 100 MB at any n
+
+Points = np.ndarray  # (P, 2) float64, x to the right and y down, the object within [-1, 1]
+Part = tuple[Points, int]  # a filled outline and its grey: 255 adds to the object, 0 cuts a hole
+
+
+def _polygon(*xy: tuple[float, float]) -> Points:
+    return np.array(xy, dtype=np.float64)
+
+
+def _ellipse(cx: float, cy: float, rx: float, ry: float, start: float = 0.0, stop: float = 360.0) -> Points:
+    angle = np.radians(np.linspace(start, stop, 33))
+    return np.stack([cx + rx * np.cos(angle), cy + ry * np.sin(angle)], axis=1)
+
+
+def _turned(parts: list[Part], degrees: float) -> list[Part]:
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    return [(points @ np.array([[c, s], [-s, c]]), grey) for points, grey in parts]
+
+
+def _heart() -> Points:
+    t = np.linspace(0, 2 * math.pi, 49)
+    x = 16 * np.sin(t) ** 3
+    y = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
+    return np.stack([x / 17, (y - 2.5) / 16], axis=1)
+
+
+def _star() -> Points:
+    angle = np.radians(np.arange(10) * 36 - 90)
+    radius = np.where(np.arange(10) % 2 == 0, 1.08, 0.46)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle) + 0.08], axis=1)
+
+
+def _outlines() -> dict[str, tuple[list[Part], list[Part]]]:
+    """For each class the parts of its silhouette and the parts drawn on it in a second tone."""
+    dome = _ellipse(0, 0.02, 1.0, 0.92, 180, 360)
+    scallops: list[Part] = [(_ellipse(x, 0.04, 1 / 3, 0.17), 0) for x in (-2 / 3, 0, 2 / 3)]
+    key: list[Part] = [
+        (_ellipse(-0.58, 0, 0.46, 0.46), 255), (_ellipse(-0.58, 0, 0.2, 0.2), 0),
+        (_polygon((-0.2, -0.12), (1.05, -0.12), (1.05, 0.12), (-0.2, 0.12)), 255),
+        (_polygon((0.42, 0), (0.62, 0), (0.62, 0.4), (0.42, 0.4)), 255),
+        (_polygon((0.82, 0), (1.05, 0), (1.05, 0.5), (0.82, 0.5)), 255),
+    ]  # fmt: skip
+    firs = [((0, -1.05), (0.52, -0.38), (-0.52, -0.38)), ((0, -0.66), (0.68, 0.14), (-0.68, 0.14)),
+            ((0, -0.2), (0.84, 0.68), (-0.84, 0.68))]  # fmt: skip
+    trunk = _polygon((-0.15, 0.6), (0.15, 0.6), (0.15, 1.05), (-0.15, 1.05))
+    return {
+        "bolt": ([(_polygon((0.18, -1.1), (-0.66, 0.16), (-0.1, 0.16), (-0.36, 1.1), (0.66, -0.3), (0.06, -0.3), (0.56, -1.1)), 255)], []),
+        "cup": (
+            [(_ellipse(0.5, 0.0, 0.5, 0.46), 255), (_ellipse(0.5, 0.0, 0.25, 0.22), 0),
+             (_polygon((-0.85, -0.72), (0.5, -0.72), (0.36, 0.8), (-0.71, 0.8)), 255)],
+            [(_ellipse(-0.175, -0.68, 0.66, 0.16), 255)],
+        ),
+        "fish": (
+            [(_ellipse(-0.26, 0, 0.8, 0.52), 255), (_polygon((0.3, 0), (1.06, -0.6), (0.86, 0), (1.06, 0.6)), 255),
+             (_polygon((-0.45, -0.42), (0.1, -0.78), (0.2, -0.36)), 255)],
+            [(_ellipse(-0.66, -0.1, 0.13, 0.13), 255)],
+        ),
+        "heart": ([(_heart(), 255)], []),
+        "house": (
+            [(_polygon((-0.72, -0.05), (0.72, -0.05), (0.72, 0.92), (-0.72, 0.92)), 255),
+             (_polygon((-1.0, 0.04), (0, -0.92), (1.0, 0.04)), 255),
+             (_polygon((0.4, -0.86), (0.66, -0.86), (0.66, -0.2), (0.4, -0.2)), 255)],
+            [(_polygon((-0.46, 0.3), (-0.1, 0.3), (-0.1, 0.92), (-0.46, 0.92)), 255),
+             (_polygon((0.16, 0.26), (0.5, 0.26), (0.5, 0.58), (0.16, 0.58)), 255)],
+        ),
+        "key": (_turned(key, -40), []),
+        "moon": ([(_ellipse(0, 0, 1.0, 1.0), 255), (_ellipse(0.46, -0.16, 0.82, 0.82), 0)], []),
+        "star": ([(_star(), 255)], []),
+        "tree": ([(_polygon(*fir), 255) for fir in firs] + [(trunk, 255)], [(trunk + [[0, 0.1]], 255)]),
+        "umbrella": (
+            [(dome, 255), *scallops,
+             (_polygon((-0.085, -0.4), (0.085, -0.4), (0.085, 0.84), (-0.085, 0.84)), 255),
+             (_polygon((0, -1.08), (0.09, -0.8), (-0.09, -0.8)), 255),
+             (np.concatenate([_ellipse(-0.2, 0.8, 0.285, 0.285, 0, 180), _ellipse(-0.2, 0.8, 0.13, 0.13, 180, 0)]), 255)],
+            [(np.concatenate([_ellipse(0, 0.02, 0.36, 0.9, 180, 360)]), 255)],
+        ),
+    }  # fmt: skip
+
+
+OUTLINES = _outlines()
+
+Texture = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+def _edge(wave: np.ndarray, sharp: float = 2.2) -> np.ndarray:
+    """A sine made steep and clipped: a stripe with soft edges, about a pixel wide, in [-1, 1]."""
+    return np.clip(wave * sharp, -1, 1)
+
+
+# Each takes u, v (N, H, W), the turned and shifted coordinates in periods, r (N, 4, 1, 1) uniform numbers and a cloud
+# field (N, H, W) in [-1, 1]; each gives (N, H, W) in [-1, 1]. float64, because float32 sines differ between processors
+# in the last bit and the pictures should not.
+def _gradient(u, v, r, cloud):
+    return np.clip((u * 0.5) / 1.6, -1, 1)
+
+
+def _stripes(u, v, r, cloud):
+    return _edge(np.sin(2 * math.pi * u))
+
+
+def _checks(u, v, r, cloud):
+    return _edge(2 * np.sin(math.pi * u * 1.2) * np.sin(math.pi * v * 1.2))
+
+
+def _dots(u, v, r, cloud):
+    return np.clip(2.5 * (np.cos(2 * math.pi * u) + np.cos(2 * math.pi * v) - 0.9), -1, 1)
+
+
+def _waves(u, v, r, cloud):
+    return _edge(np.sin(2 * math.pi * (u + 0.28 * np.sin(2 * math.pi * v * 0.8))))
+
+
+def _clouds(u, v, r, cloud):
+    return cloud
+
+
+def _rings(u, v, r, cloud):
+    return _edge(np.sin(2 * math.pi * np.sqrt((u + 2 * r[:, 0] - 1) ** 2 + (v + 2 * r[:, 1] - 1) ** 2 + 1e-9)))
+
+
+def _zigzag(u, v, r, cloud):
+    return _edge(np.sin(2 * math.pi * (u + 0.55 * np.abs(2 * (v * 0.8 - np.floor(v * 0.8)) - 1))))
+
+
+def _weave(u, v, r, cloud):
+    return 0.5 * _edge(np.sin(2 * math.pi * u)) + 0.5 * _edge(np.sin(2 * math.pi * v))
+
+
+def _bricks(u, v, r, cloud):
+    row = np.floor(v * 1.2)
+    joint = np.minimum(np.abs(v * 1.2 - row - 0.5), np.abs((u * 0.7 + 0.5 * (row % 2)) % 1 - 0.5) * 1.7)
+    return np.clip(1 - 2 * np.clip((joint - 0.36) * 9, 0, 1), -1, 1)
+
+
+# class k's own background is family k: which goes with which means nothing
+FAMILIES: dict[str, Texture] = {
+    "waves": _waves, "checks": _checks, "stripes": _stripes, "dots": _dots, "clouds": _clouds,
+    "rings": _rings, "bricks": _bricks, "gradient": _gradient, "weave": _weave, "zigzag": _zigzag,
+}  # fmt: skip
+
+
+@register("data/shapes")
+@dataclass(frozen=True)
+class Shapes(Source):
+    """Drawn objects on textured backgrounds, 10 classes, RGB, with the true object mask; 2,000 / 500 / 1,000 images.
+
+    In train and val, with probability `cue`, the background has its class's own texture and tint, else any; in test
+    always any, so that what a network learned from the background shows as lost accuracy. `grain` is the strength, in
+    [0, 1] pixel units, of a fine pattern on the object that differs from class to class, in every split: a true but
+    fragile feature, which an attack of a few grey levels can erase or fake, beside the silhouette, which it cannot.
+    Every image has its own generator, seeded by (seed, split, index), so the first 2,000 of 5,000 are the same.
+
+    Source: the two kinds of features follow Ilyas et al. 2019, arXiv 1905.02175.
+    """
+
+    label = "Shapes (drawn, with true masks)"
+    default_eps = 8 / 255
+    recipe = {
+        "epochs": 20, "batch_size": 64, "lr": 0.1, "augment": "none", "n_train": 2000, "net": "small_resnet",
+    }  # fmt: skip
+
+    cue: float = option(0.5, "how often the background gives the class away in training (never in test)", low=0.0, high=1.0)
+    size: int = option(32, "height and width in pixels", low=16, high=128)
+    seed: int = option(0, "a different seed draws different images", low=0, advanced=True)
+    grain: float = option(6 / 255, "strength of the fine class pattern on the object", low=0.0, high=0.2, advanced=True)
+
+    def load(self, split: str, n: int | None = None) -> Dataset:
+        """The split: images (N, 3, size, size), masks true where more than half of the pixel is object.
+
+        `n` draws exactly that many training images; val and test keep their size.
+        """
+        check_split(split)
+        count = n if split == "train" and n is not None else COUNTS[split]
+        scenes = [_Scene(self, split, i) for i in range(count)]
+        parts = [_render(scenes[i : i + CHUNK], self.size, self.grain) for i in range(0, count, CHUNK)]
+        images = torch.from_numpy(np.concatenate([image for image, _ in parts]))
+        masks = torch.from_numpy(np.concatenate([mask for _, mask in parts]))
+        y = torch.tensor([scene.label for scene in scenes])
+        told = "in any colours and textures" if split == "test" or not self.cue else (
+            f"of which about {self.cue:.0%} have the background of their class"
+        )  # fmt: skip
+        card = (
+            f"{count:,} drawn images, {self.size}x{self.size} RGB, of 10 classes of objects with their true masks, {told}. "
+            + (f"The objects carry a fine pattern of {self.grain * 255:.0f}/255 that differs by class." if self.grain else "")
+        ).strip()
+        return Dataset("shapes", split, images, y, CLASSES, masks=masks, card=card)
+
+    def backgrounds(self, split: str, n: int | None = None) -> torch.Tensor:
+        """(N,) int64, the texture family of each image's background; family k is class k's own."""
+        count = n if split == "train" and n is not None else COUNTS[check_split(split)]
+        return torch.tensor([_Scene(self, split, i).family for i in range(count)])
+
+
+class _Scene:
+    """Everything random about one image, drawn from its own generator in a fixed order."""
+
+    def __init__(self, dials: Shapes, split: str, index: int) -> None:
+        where = SPLITS.index(split)
+        # the classes take turns in blocks of ten, so every beginning is balanced
+        turns = np.random.Generator(np.random.PCG64([dials.seed, where, 1, index // 10])).permutation(10)
+        self.label = int(turns[index % 10])
+        rng = np.random.Generator(np.random.PCG64([dials.seed, where, 0, index]))
+        self.r = rng.random(32)
+        self.cloud = rng.random((2, 9, 9))
+        self.noise = rng.integers(-2, 3, (dials.size, dials.size))
+        own = split != "test" and self.r[0] < dials.cue
+        self.family = self.label if own else int(self.r[1] * 10)
+        # the tint is as telling as the texture: each class's own is a tenth of the colour circle
+        self.tint = (self.label + 0.8 * self.r[2]) / 10 if own else self.r[2]
+
+
+def _silhouette(scene: _Scene, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Coverage of the object and of its second-tone parts, both (size, size) uint8."""
+    r = scene.r
+    big = size * SUPERSAMPLING
+    half = 0.5 * big * (0.60 + 0.22 * r[3])
+    angle = math.radians(44 * r[4] - 22)
+    c, s = math.cos(angle) * half, math.sin(angle) * half
+    mirror = -1.0 if r[5] < 0.5 else 1.0
+    turn = np.array([[c * mirror, s * mirror], [-s, c]])
+    room = big * 0.5 - 0.92 * half
+    centre = np.array([big / 2 + (2 * r[6] - 1) * room, big / 2 + (2 * r[7] - 1) * room])
+    out = []
+    for parts in OUTLINES[CLASSES[scene.label]]:
+        canvas = Image.new("L", (big, big))
+        pen = ImageDraw.Draw(canvas)
+        for points, grey in parts:
+            pen.polygon((points @ turn + centre).ravel().tolist(), fill=grey)
+        out.append(np.asarray(canvas.reduce(SUPERSAMPLING)))
+    return out[0], out[1]
+
+
+def _hsl(hue: np.ndarray, saturation: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """(N, 3) RGB of hue, saturation and lightness, all (N,) in [0, 1]."""
+    k = (np.array([0.0, 8.0, 4.0]) + 12 * hue[:, None]) % 12
+    reach = (saturation * np.minimum(light, 1 - light))[:, None]
+    return light[:, None] - reach * np.clip(np.minimum(k - 3, 9 - k), -1, 1)
+
+
+def _blur(a: np.ndarray) -> np.ndarray:
+    """`a` (N, H, W) smoothed by (1, 2, 1)/4 along both axes, edges repeated."""
+    p = np.pad(a, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    p = (p[:, :-2] + 2 * p[:, 1:-1] + p[:, 2:]) / 4
+    return (p[:, :, :-2] + 2 * p[:, :, 1:-1] + p[:, :, 2:]) / 4
+
+
+def _render(scenes: list[_Scene], size: int, grain: float) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 (N, 3, size, size) and bool (N, 1, size, size)."""
+    r = np.stack([scene.r for scene in scenes])
+    cover = np.stack([_silhouette(scene, size) for scene in scenes]).astype(np.float64) / 255
+    body, detail = cover[:, 0], cover[:, 1] * (cover[:, 0] > 0)
+
+    def dial(i: int, low: float = 0.0, high: float = 1.0) -> np.ndarray:
+        return low + (high - low) * r[:, i]
+
+    def wide(a: np.ndarray) -> np.ndarray:
+        return a[:, None, None]
+
+    # coordinates in [-1, 1], turned, in periods of the texture
+    axis = (np.arange(size) + 0.5) / size * 2 - 1
+    yy, xx = np.meshgrid(axis, axis, indexing="ij")
+    angle = math.pi * r[:, 8]
+    per = dial(9, 1.9, 3.1)
+    u = wide(per * np.cos(angle)) * xx + wide(per * np.sin(angle)) * yy + wide(r[:, 10])
+    v = -wide(per * np.sin(angle)) * xx + wide(per * np.cos(angle)) * yy + wide(r[:, 11])
+
+    # value noise in two octaves, smooth between the knots
+    cloud = np.zeros((len(scenes), size, size))
+    for octave, (knots, weight) in enumerate(((5, 0.7), (9, 0.3))):
+        at = np.linspace(0, knots - 1, size)
+        low = np.minimum(at.astype(np.int64), knots - 2)
+        t = (at - low) ** 2 * (3 - 2 * (at - low))
+        mix = np.zeros((size, knots))
+        mix[np.arange(size), low] += 1 - t
+        mix[np.arange(size), low + 1] += t
+        field = np.stack([scene.cloud[octave, :knots, :knots] for scene in scenes])
+        cloud += weight * (mix @ field @ mix.T)
+    cloud = np.clip((cloud - 0.5) * 3.6, -1, 1)
+
+    family = np.array([scene.family for scene in scenes])
+    texture = np.zeros_like(u)
+    for k, draw in enumerate(FAMILIES.values()):
+        at = family == k
+        if at.any():
+            texture[at] = draw(u[at], v[at], r[at, 12:16, None, None], cloud[at])
+
+    # dark object on light ground or the other way round: the contrast is what eight grey levels cannot undo
+    dark = r[:, 16] < 0.5
+    ground_light = np.where(dark, dial(17, 0.62, 0.78), dial(17, 0.20, 0.34))
+    object_light = np.where(dark, dial(18, 0.26, 0.40), dial(18, 0.62, 0.76))
+    tint = np.array([scene.tint for scene in scenes])
+    ground = _hsl(tint, dial(19, 0.30, 0.60), ground_light)
+    swing = _hsl((tint + dial(20, -0.08, 0.08)) % 1, dial(21, 0.3, 0.6), ground_light + 0.2) - ground
+    fore = _hsl(dial(22), dial(23, 0.60, 0.95), object_light)
+    strength = dial(24, 0.30, 0.55)
+    back = ground[:, :, None, None] + (swing * strength[:, None])[:, :, None, None] * texture[:, None]
+    back += (0.03 * cloud)[:, None]
+
+    # soft light from one side: a slope over the whole object and a bevel at its rim
+    soft = _blur(_blur(body))
+    gy, gx = np.gradient(soft, axis=(1, 2))
+    sun = 2 * math.pi * (0.55 + 0.4 * r[:, 25])
+    bevel = wide(np.cos(sun)) * gx + wide(np.sin(sun)) * gy
+    slope = wide(np.cos(sun)) * xx + wide(np.sin(sun)) * yy
+    shade = 0.05 * slope - 0.45 * bevel - 0.10 * (1 - soft)
+    tone = wide(np.where(dark, 0.30, -0.30)) * detail
+    front = fore[:, :, None, None] + (shade + tone)[:, None]
+    if grain:
+        front = front + grain * _grain(np.array([scene.label for scene in scenes]), size, r[:, 26])[:, None]
+
+    # a narrow shadow beside the object separates it from a busy ground
+    shadow = np.roll(np.roll(soft, 1, axis=1), 1, axis=2)
+    back = back * (1 - 0.22 * (shadow * (1 - body))[:, None])
+
+    rgb = back * (1 - body[:, None]) + front * body[:, None]
+    noise = np.stack([scene.noise for scene in scenes])[:, None]
+    pixels = np.clip(np.rint(rgb * 255) + noise, 0, 255).astype(np.uint8)
+    return pixels, (body > 0.5)[:, None]
+
+
+def _grain(label: np.ndarray, size: int, phase: np.ndarray) -> np.ndarray:
+    """(N, size, size) in [-1, 1]: ripples of a few pixels whose direction and length tell the class."""
+    direction = np.radians(36.0 * (label % 5))
+    length = np.where(label < 5, 3.0, 4.6)
+    step = np.arange(size)
+    along = np.cos(direction)[:, None, None] * step + np.sin(direction)[:, None, None] * step[:, None]
+    return np.sin(2 * math.pi * (along / length[:, None, None] + phase[:, None, None]))

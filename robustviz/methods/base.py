@@ -1,0 +1,98 @@
+"""What a training method is: settings, and one loss a stage. It holds no state; the trainer owns everything that moves.
+
+`loss(net, batch, aux)` returns already-weighted terms; the trainer sums them, logs each and draws each. Ramps and
+warm-ups read `batch.progress`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustviz.attacks import Attack
+from robustviz.nets.base import frozen
+from robustviz.registry import Spec, option
+from robustviz.types import Batch
+
+if TYPE_CHECKING:
+    from robustviz.config import TrainConfig
+
+Terms = dict[str, Tensor]
+Loss = Callable[[nn.Module, Batch, nn.Module | None], Terms]
+
+
+def everything(net: nn.Module) -> Iterable[nn.Parameter]:
+    """All parameters of the net: what a stage trains unless it says otherwise."""
+    return net.parameters()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a training with its own loss; optimiser and schedule restart with it.
+
+    `share_of_epochs` of the stages add up to 1; `trainable` picks the parameters the optimiser sees; `new_head` draws
+    a fresh linear head first; modules named in `frozen_eval` stay in eval mode (their batch-norm buffers rest).
+    """
+
+    name: str
+    share_of_epochs: float
+    loss: Loss
+    trainable: Callable[[nn.Module], Iterable[nn.Parameter]] = everything
+    new_head: bool = False
+    frozen_eval: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Method(Spec):
+    """Base of all methods. A subclass adds its settings as fields and writes `loss`."""
+
+    kind = "method"
+
+    label: ClassVar[str]
+    group: ClassVar[Literal["defence", "no adversarial training", "red team"]] = "defence"
+    paper: ClassVar[str]
+    text: ClassVar[str]
+    choices: ClassVar[str] = ""
+    select: ClassVar[Literal["robust", "clean", "last"]] = "robust"
+
+    def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
+        """The weighted terms of one batch's loss, each a scalar with gradient."""
+        raise NotImplementedError
+
+    def stages(self, config: TrainConfig) -> tuple[Stage, ...]:
+        """The stages of the training, one by default."""
+        return (Stage("train", 1.0, self.loss),)
+
+    def initial(self, net: nn.Module, config: TrainConfig) -> None:
+        """Changes to the fresh net before training, e.g. weights of a source; none by default."""
+
+    def aux(self, net: nn.Module, config: TrainConfig) -> nn.Module | None:
+        """A helper network (projector, frozen witness) that the trainer owns; none by default."""
+        return None
+
+    def bound(self, eps: float) -> Method:
+        """This method with `eps` filled in where its attack has none of its own."""
+        attack: Any = getattr(self, "attack", None)
+        return self if attack is None else replace(self, attack=attack.bound(eps))  # type: ignore[call-arg]
+
+
+@dataclass(frozen=True)
+class Adversarial(Method):
+    """Base of methods that attack each batch while training on it."""
+
+    attack: Attack = option(Attack, "The attack that makes the training images.")
+    attack_mode: Literal["eval", "train"] = option("eval", "Batch-norm mode of the net while it is attacked.", advanced=True)
+
+    def attacked(self, net: nn.Module, batch: Batch) -> Tensor:
+        """The batch's images, attacked by cross-entropy on the true labels; the net is left as it was."""
+        with frozen(net, self.attack_mode):
+            objective = self.attack.objective(net, batch.y)
+            return self.attack.maximise(objective, batch.x, rng=batch.rng)
+
+    def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
+        """Cross-entropy on attacked images only."""
+        return {"ce_adv": F.cross_entropy(net(self.attacked(net, batch)), batch.y)}

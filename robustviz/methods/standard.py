@@ -1,0 +1,27 @@
+"""Training on the images as they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import nn
+
+from robustviz.methods.base import Method, Terms
+from robustviz.registry import register
+from robustviz.types import Batch
+
+
+@register("method/standard")
+@dataclass(frozen=True)
+class Standard(Method):
+    """Cross-entropy on clean images: mean over the batch of −log p_y(x)."""
+
+    label = "Standard"
+    group = "no adversarial training"
+    select = "clean"
+    paper = "Textbook"
+    text = "The network learns from the images as they are. Accurate, and easy to fool: the reference for everything else."
+
+    def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
+        return {"ce": F.cross_entropy(net(batch.x), batch.y)}

@@ -1,0 +1,48 @@
+"""Accuracy on clean images and smoothness around them as two terms with a dial between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import nn
+
+from robustviz import losses
+from robustviz.attacks import PGD
+from robustviz.methods.base import Adversarial, Terms
+from robustviz.nets.base import frozen
+from robustviz.registry import option, register
+from robustviz.types import Batch
+
+
+@register("method/trades")
+@dataclass(frozen=True)
+class TRADES(Adversarial):
+    """CE(f(x), y) + β·KL(f(x) ‖ f(x')), where x' maximises that KL near x.
+
+    Source: Zhang et al. 2019 (arXiv 1901.08573), eq. 5, and the authors' `trades.py`. Differs: x and x' are forwarded
+    once each; the official code forwards x twice, so batch norm's running statistics differ (`bn=official` does that).
+    The start is clipped to [0, 1].
+    """
+
+    beta: float = option(6.0, "Weight of smoothness against accuracy: higher is more robust and less accurate.", low=0, high=100)
+    bn: Literal["single", "official"] = option("single", "Forward the clean images once, or twice as the official code does.", advanced=True)
+    attack: PGD = option(lambda: PGD(start="gauss"), "The attack that makes the training images.")
+
+    label = "TRADES"
+    paper = "Zhang et al.: Theoretically principled trade-off between robustness and accuracy (ICML 2019)"
+    text = "Learns the clean images and asks that the prediction hardly moves nearby. β trades clean accuracy for robustness."
+    choices = "Clean images are forwarded once a step, the authors' code does it twice (a setting here)."
+
+    def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
+        with frozen(net, self.attack_mode):
+            clean = net(batch.x).detach()
+            x_adv = self.attack.maximise(lambda z: losses.kl_per_sample(clean, net(z)), batch.x, rng=batch.rng)
+        logits = net(batch.x)
+        if self.bn == "official":
+            logits_adv = net(x_adv)
+            target = net(batch.x)
+        else:
+            logits_adv, target = net(x_adv), logits
+        return {"ce": F.cross_entropy(logits, batch.y), "kl": self.beta * losses.kl(target, logits_adv)}

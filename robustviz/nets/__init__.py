@@ -1,0 +1,33 @@
+"""Networks, one file an architecture. `build(key, …)` makes one; `frozen(net)` lends it to an attack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from robustviz import registry
+from robustviz.nets.base import ImageNet as ImageNet
+from robustviz.nets.base import frozen as frozen
+from robustviz.nets.resnet18 import ResNet18 as ResNet18
+from robustviz.nets.small_cnn import SmallCNN as SmallCNN
+from robustviz.nets.small_resnet import SmallResNet as SmallResNet
+from robustviz.types import UserError
+
+
+def build(
+    key: str,
+    classes: int,
+    channels: int = 3,
+    size: int = 32,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> ImageNet:
+    """A new network with weights drawn from torch's global generator.
+
+    `key`: a registered architecture; `size`: pixels of a side; `mean`, `std`: per channel in [0, 1] units, None for no
+    normalisation. Raises UserError for an unknown key and for images below 8 pixels, which no architecture here fits.
+    """
+    if size < 8:
+        raise UserError(f"Images of {size} pixels are too small for {key}; resize them to 8 pixels or more.")
+    if classes < 2:
+        raise UserError(f"A classifier needs at least 2 classes; this data has {classes}.")
+    return registry.get("net", key)(classes=classes, channels=channels, size=size, mean=mean, std=std)

@@ -1,0 +1,208 @@
+"""One table of everything a person can choose: methods, attacks, data sets, networks, probes.
+
+A registered thing is a frozen dataclass. Its fields are its settings, so the command line's choices, the form on the
+Train page, the documentation table, the run folder's JSON and the contract tests all follow from the class, and adding
+a method is adding one file. The table fills itself: asking for a kind imports that kind's room, and nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import hashlib
+import importlib
+import json
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from robustviz.types import JSON, UserError, parse_number
+
+C = TypeVar("C", bound=type)
+
+ROOMS = {kind: f"robustviz.{room}" for kind, room in
+         {"method": "methods", "attack": "attacks", "data": "data", "net": "nets", "probe": "probes"}.items()}  # fmt: skip
+
+_table: dict[str, dict[str, type]] = {kind: {} for kind in ROOMS}
+
+
+def register(name: str) -> Callable[[C], C]:
+    """A decorator that enters a class under `kind/key`, e.g. `@register("method/trades")`.
+
+    The class gets `kind` and `key` as class attributes. Raises ValueError when another class holds the name, because a
+    silent overwrite would change what an old run folder means.
+    """
+    kind, _, key = name.partition("/")
+
+    def enter(cls: C) -> C:
+        held = _table[kind].get(key)
+        if held is not None and held.__qualname__ != cls.__qualname__:
+            raise ValueError(f"{name} is registered already, by {held.__module__}.{held.__qualname__}")
+        cls.kind, cls.key = kind, key  # type: ignore[attr-defined]
+        _table[kind][key] = cls
+        return cls
+
+    return enter
+
+
+def keys(kind: str) -> tuple[str, ...]:
+    """Every key of a kind, in the order of registration, which is the order in which people should meet them."""
+    importlib.import_module(ROOMS[kind])
+    return tuple(_table[kind])
+
+
+def get(kind: str, name: str) -> type:
+    """The class registered as `kind/name`. Raises UserError naming the nearest key and all of them."""
+    known = keys(kind)
+    if name not in known:
+        raise UserError(unknown(kind, name, known), code=2)
+    return _table[kind][name]
+
+
+def unknown(what: str, name: str, known: typing.Iterable[str]) -> str:
+    """The sentence for a name that does not exist: the nearest one, then all of them."""
+    known = list(known)
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"There is no {what} called {name!r}.{hint} Known: {', '.join(known) or 'none'}."
+
+
+def option(default: Any, help: str, *, low: float | None = None, high: float | None = None, advanced: bool = False) -> Any:
+    """A dataclass field with what a form needs: help text and inclusive bounds. `advanced` hides it at first."""
+    meta = {"help": help, "low": low, "high": high, "advanced": advanced}
+    if isinstance(default, type) or callable(default):
+        return dataclasses.field(default_factory=default, metadata=meta)
+    return dataclasses.field(default=default, metadata=meta)
+
+
+class Spec:
+    """Base of registered dataclasses: checks each field's type and bounds once, when the object is made."""
+
+    kind: typing.ClassVar[str]
+    key: typing.ClassVar[str]
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = coerce(hints(type(self))[field.name], getattr(self, field.name), field.name)
+            low, high = field.metadata.get("low"), field.metadata.get("high")
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                if (low is not None and value < low) or (high is not None and value > high):
+                    span = f"at least {low:g}" if high is None else f"at most {high:g}" if low is None else f"{low:g} to {high:g}"
+                    raise UserError(f"{field.name}={value:g} is out of range for {label(type(self))}: it must be {span}.", code=2)
+            object.__setattr__(self, field.name, value)
+
+
+def label(cls: type) -> str:
+    """The name a person reads for a class: its registered key, else its class name."""
+    return str(getattr(cls, "key", None) or cls.__name__)
+
+
+@functools.cache
+def hints(cls: type) -> dict[str, Any]:
+    """The resolved type of each field of a dataclass."""
+    every = typing.get_type_hints(cls)
+    return {field.name: every[field.name] for field in dataclasses.fields(cls)}
+
+
+def coerce(hint: Any, value: Any, path: str) -> Any:
+    """`value` as the type `hint` asks for: ints become floats where a float is meant, mappings become dataclasses.
+
+    Raises UserError that names the field, what came and what is wanted. Text is never guessed into a number here;
+    the command line does that, where text is all there is.
+    """
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        rest = [arg for arg in args if arg is not type(None)]
+        return coerce(rest[0], value, path)
+    if origin is Literal:
+        if value in args and not isinstance(value, bool):
+            return value
+        raise UserError(f"{path}={value!r} is not one of {', '.join(map(str, args))}.", code=2)
+    if origin is tuple:
+        if isinstance(value, (list, tuple)):
+            return tuple(coerce(args[0], item, path) for item in value)
+        raise UserError(f"{path}={value!r} should be a list.", code=2)
+    if dataclasses.is_dataclass(hint) or hasattr(hint, "kind"):
+        if isinstance(value, Mapping):
+            return decode(hint.kind, value)
+        if isinstance(value, str) and not isinstance(value, hint):
+            return get(hint.kind, value)()
+        if isinstance(value, hint):
+            return value
+        raise UserError(f"{path}={value!r} is not a {hint.kind}.", code=2)
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return parse_number(value)
+    if hint is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if hint in (int, str, bool) and type(value) is hint:
+        return value
+    kind = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}.get(hint, str(hint))
+    raise UserError(f"{path}={value!r} should be {kind}.", code=2)
+
+
+def encode(thing: Any) -> Any:
+    """`thing` as plain JSON values. A registered dataclass becomes its fields plus its `key`."""
+    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
+        out: JSON = {"key": thing.key} if hasattr(thing, "key") else {}
+        return out | {field.name: encode(getattr(thing, field.name)) for field in dataclasses.fields(thing)}
+    if isinstance(thing, Mapping):
+        return {str(name): encode(value) for name, value in thing.items()}
+    if isinstance(thing, (list, tuple)):
+        return [encode(value) for value in thing]
+    return thing
+
+
+def decode(kind: str, mapping: Mapping[str, Any]) -> Any:
+    """The object that `encode` wrote. Raises UserError for an unknown key, an unknown field or a wrong type."""
+    fields = dict(mapping)
+    return build(get(kind, str(fields.pop("key", ""))), fields)
+
+
+def build(cls: type, fields: Mapping[str, Any]) -> Any:
+    """An instance of a dataclass from a mapping of its fields, each checked. Raises UserError for an unknown field."""
+    known = hints(cls)
+    for name in fields:
+        if name not in known:
+            raise UserError(unknown(f"setting of {label(cls)}", name, known), code=2)
+    return cls(**{name: coerce(known[name], value, name) for name, value in fields.items()})
+
+
+def with_value(thing: Any, path: str, value: Any, whole: str | None = None) -> Any:
+    """A copy of a dataclass with the field at the dotted `path` replaced, e.g. `method.attack.steps`.
+
+    Raises UserError with the nearest name for an unknown path, and for a value of the wrong type.
+    """
+    whole = whole or path
+    name, _, rest = path.partition(".")
+    known = hints(type(thing))
+    if name not in known:
+        raise UserError(unknown("setting", whole, _paths(thing, whole.removesuffix(path))), code=2)
+    if rest:
+        inner = getattr(thing, name)
+        if not dataclasses.is_dataclass(inner):
+            raise UserError(f"{whole.removesuffix('.' + rest)} has no settings inside it, so {whole} cannot be set.", code=2)
+        return dataclasses.replace(thing, **{name: with_value(inner, rest, value, whole)})  # type: ignore[type-var]
+    return dataclasses.replace(thing, **{name: coerce(known[name], value, whole)})
+
+
+def _paths(thing: Any, prefix: str = "") -> list[str]:
+    out = []
+    for field in dataclasses.fields(thing):
+        out.append(prefix + field.name)
+        if dataclasses.is_dataclass(getattr(thing, field.name)):
+            out += _paths(getattr(thing, field.name), f"{prefix}{field.name}.")
+    return out
+
+
+def key(thing: Any) -> str:
+    """A short, stable name of a setting for cache keys and file names: its key and 12 hex digits of its JSON.
+
+    Two equal settings have one name on every machine and in every session; it is plain enough for a file name.
+    """
+    text = json.dumps(encode(thing), sort_keys=True, separators=(",", ":"))
+    name = str(getattr(thing, "key", type(thing).__name__)).lower().replace("_", "-")
+    return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

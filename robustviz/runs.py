@@ -1,0 +1,428 @@
+"""A run is a folder: what was asked, how it went, the weights, the evaluations. The only channel between a training
+process, the pages, the command line and a notebook.
+
+Every write goes to a temporary file beside its target, is flushed to disk and renamed, so a reader sees the old file or
+the new one and a killed process leaves nothing half-written. No torch is needed to look at a run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import platform
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from robustviz.registry import unknown
+from robustviz.results import Evaluation, Result
+from robustviz.types import JSON, UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    from robustviz.config import TrainConfig
+    from robustviz.nets import ImageNet
+
+R = TypeVar("R", bound=Result)
+
+ID = re.compile(r"^[a-z0-9-]{1,64}$")
+REPOSITORY = Path(__file__).resolve().parents[1]
+STATES = ("queued", "running", "paused", "done", "stopped", "failed", "interrupted", "imported")
+OVER = ("done", "imported")  # nothing is left to resume
+
+
+def home() -> Path:
+    """Where the user's runs live: `ROBUSTVIZ_RUNS`, else `checkpoints/runs` in the repository."""
+    return Path(os.environ.get("ROBUSTVIZ_RUNS") or REPOSITORY / "checkpoints" / "runs").expanduser().resolve()
+
+
+def zoo() -> Path:
+    """Where the shipped runs live; read-only to the app and the command line."""
+    return REPOSITORY / "checkpoints" / "zoo"
+
+
+# Writing so that nothing is ever half there.
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Replace `path` by `content` in one step. Raises UserError where the disk is full or the folder is not writable."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        rename(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add one line to `path` and flush it to disk. A torn last line is what `read_lines` drops."""
+    try:
+        with open(path, "ab") as file:
+            file.write(line.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename onto `target`, trying for two seconds where Windows says that somebody is reading it."""
+    for patience in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, None):
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError:
+            if patience is None or os.name != "nt":
+                raise
+            time.sleep(patience)
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """The sentence for a write that failed; what was there before is still there."""
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        return UserError(f"The disk is full, so {path.name} in {path.parent} could not be written; free some space and resume the run.")
+    return UserError(f"{path} could not be written ({error.strerror or error}); check that the folder is writable, or set ROBUSTVIZ_RUNS.")
+
+
+def read_json(path: Path) -> JSON:
+    """The JSON object in `path`. Raises UserError where it is missing or broken."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: the run folder {path.parent.name} is incomplete. Remove it, or restore the file.") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON: the run folder {path.parent.name} is damaged. Remove it, or restore the file.") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path} does not hold a JSON object: the run folder {path.parent.name} is damaged.")
+    return found
+
+
+def read_lines(path: Path) -> list[JSON]:
+    """The JSON lines of `path`; a half-written last line is dropped, a missing file has none."""
+    try:
+        text = path.read_bytes()
+    except OSError:
+        return []
+    out: list[JSON] = []
+    for line in text.split(b"\n"):
+        try:
+            out.append(json.loads(line))
+        except ValueError:
+            continue
+    return out
+
+
+def to_bytes(value: Any) -> bytes:
+    """JSON as people read it."""
+    return (json.dumps(value, indent=1) + "\n").encode()
+
+
+class Run:
+    """One run folder. Making the object reads nothing; `open_run` checks that the folder is one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @property
+    def shipped(self) -> bool:
+        """Whether this run came with robustviz and must not be written to."""
+        return self.path.resolve().parent == zoo().resolve() and "ROBUSTVIZ_MAKE_ZOO" not in os.environ
+
+    @property
+    def notes(self) -> Path:
+        """Where evaluations and probes of this run may be written: its own folder, or for a shipped one a cache."""
+        return home() / ".zoo-cache" / self.id if self.shipped else self.path
+
+    # What was asked.
+
+    @cached_property
+    def info(self) -> JSON:
+        """`config.json` as it is, without torch: the config's fields plus `versions`."""
+        return read_json(self.path / "config.json")
+
+    @cached_property
+    def config(self) -> TrainConfig:
+        """The config this run was made with. Raises UserError where it is damaged or from another version."""
+        from robustviz.config import TrainConfig
+
+        return TrainConfig.from_json({name: value for name, value in self.info.items() if name not in ("versions", "images")})
+
+    @property
+    def data_key(self) -> str:
+        return str(self.info.get("data", {}).get("key", "?"))
+
+    @property
+    def method_key(self) -> str:
+        return str(self.info.get("method", {}).get("key", "?"))
+
+    @property
+    def eps(self) -> float:
+        return float(self.info.get("eps", 0.0))
+
+    # How it goes.
+
+    def status(self) -> JSON:
+        """`status.json`, or `{"state": "queued"}`-like defaults where there is none yet."""
+        with contextlib.suppress(UserError):
+            return read_json(self.path / "status.json")
+        return {"state": "failed", "error": "status.json is missing or damaged."}
+
+    def set_status(self, **changes: Any) -> None:
+        """Merge `changes` into `status.json`."""
+        old = self.status() if (self.path / "status.json").exists() else {}
+        write_file(self.path / "status.json", to_bytes(old | changes))
+
+    def wanted(self) -> str:
+        """What the person asked of the running process: `pause`, `stop` or nothing."""
+        with contextlib.suppress(UserError):
+            return str(read_json(self.path / "control.json").get("want", ""))
+        return ""
+
+    def ask(self, want: str) -> None:
+        """Leave a wish for the running process; empty: take it back."""
+        if want:
+            write_file(self.path / "control.json", to_bytes({"want": want}))
+        else:
+            (self.path / "control.json").unlink(missing_ok=True)
+
+    # What came out.
+
+    def records(self) -> list[JSON]:
+        """The finished epochs, one mapping each."""
+        return read_lines(self.path / "metrics.jsonl")
+
+    def metrics(self) -> pd.DataFrame:
+        """The finished epochs as a table: one row an epoch, each loss term a column `loss_<term>`."""
+        import pandas as pd
+
+        rows = []
+        for record in self.records():
+            losses = record.pop("losses", {})
+            rows.append(record | {f"loss_{name}": value for name, value in losses.items()})
+        return pd.DataFrame(rows)
+
+    def net(self, epoch: int | None = None, which: str = "best") -> ImageNet:
+        """The trained network on the CPU, in eval mode: the best epoch's, the last's, or a snapshot's.
+
+        Raises UserError where the weights are missing, damaged, or of another architecture.
+        """
+        import torch
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        from robustviz import nets
+
+        name = {"best": "net.safetensors", "last": "last.safetensors"}[which]
+        path = self.path / (name if epoch is None else f"snapshots/epoch-{epoch:04d}.safetensors")
+        if not path.exists():
+            raise UserError(
+                f"The run {self.id} has no {path.name}: " + ("it has not finished an epoch yet." if epoch is None else "no snapshot of that epoch was kept.")
+            )
+        shape = self.info.get("images") or {}
+        try:
+            weights = load_file(path)
+            with torch.random.fork_rng(devices=[]):
+                net = nets.build(self.config.net, int(shape["classes"]), int(shape["channels"]), int(shape["size"]))
+            net.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in weights.items()})
+        except (SafetensorError, RuntimeError, OSError, KeyError) as error:
+            raise UserError(f"The weights of {self.id} ({path.name}) are damaged or of another network; restore the file or train again.") from error
+        return net.eval()
+
+    def evaluations(self) -> list[Evaluation]:
+        """Every evaluation written down, oldest first: shipped ones, then those made here."""
+        out: dict[str, Evaluation] = {}
+        for folder in dict.fromkeys((self.path, self.notes)):
+            if (folder / "eval.json").exists():
+                for entry in read_json(folder / "eval.json").get("evaluations", []):
+                    found = Evaluation.from_json(entry)
+                    out[found.key] = found
+        return list(out.values())
+
+    def evaluation(self, key: str | None = None) -> Evaluation | None:
+        """The evaluation with that key, else the plain one (PGD-20 at the run's ε, whole test split), else None."""
+        every = self.evaluations()
+        if key is not None:
+            return next((found for found in every if found.key == key), None)
+        plain = [
+            found for found in every
+            if found.attack.get("key") == "pgd" and found.attack.get("steps") == 20 and found.attack.get("restarts") == 1
+            and found.attack.get("start") == "uniform" and found.attack.get("step_size") is None
+            and not found.attack.get("targeted") and found.eps == self.eps and found.seed == 0
+        ]  # fmt: skip
+        return max(plain, key=lambda found: found.n) if plain else None
+
+    def add_evaluation(self, found: Evaluation) -> Evaluation:
+        """Write an evaluation down, in place of one with the same protocol; returned with its key."""
+        import dataclasses
+
+        from robustviz import registry
+
+        name = registry.key({"attack": found.attack, "n": found.n, "seed": found.seed, "split": found.split})
+        found = dataclasses.replace(found, key=name.replace("dict-", ""))
+        path = self.notes / "eval.json"
+        old = read_json(path).get("evaluations", []) if path.exists() else []
+        kept = [entry for entry in old if entry.get("key") != found.key]
+        write_file(path, to_bytes({"evaluations": [*kept, found.to_json()]}))
+        return found
+
+    # Cached probes.
+
+    def cached(self, kind: type[R], name: str) -> R | None:
+        """A probe's result kept under `name`, shipped or made here, or None (also where the file is damaged)."""
+        for folder in dict.fromkeys((self.notes, self.path)):
+            path = folder / "probes" / f"{name}.npz"
+            if path.exists():
+                with contextlib.suppress(UserError, OSError):
+                    return kind.from_npz(path.read_bytes())
+        return None
+
+    def keep(self, name: str, result: Result) -> None:
+        """Keep a probe's result under `name`."""
+        write_file(self.notes / "probes" / f"{name}.npz", result.to_npz())
+
+    # What a resume needs.
+
+    def save_state(self, tensors: Mapping[str, torch.Tensor], plain: JSON) -> None:
+        """Freeze a training in one file, so that no kill can tear weights from position."""
+        from safetensors.torch import save
+
+        write_file(self.path / "state" / "state.safetensors", save(dict(tensors), metadata={"plain": json.dumps(plain)}))
+
+    def load_state(self) -> tuple[dict[str, torch.Tensor], JSON] | None:
+        """What `save_state` kept, or None. Raises UserError where the file is damaged."""
+        from safetensors import SafetensorError, safe_open
+
+        path = self.path / "state" / "state.safetensors"
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, framework="pt") as file:
+                plain = json.loads(file.metadata()["plain"])
+                return {name: file.get_tensor(name) for name in file.keys()}, plain  # noqa: SIM118
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+            raise UserError(f"The saved state of {self.id} is damaged, so it cannot be resumed; its finished weights are untouched.") from error
+
+    def save_weights(self, name: str, weights: Mapping[str, torch.Tensor]) -> None:
+        """Write weights as safetensors under `name`."""
+        from safetensors.torch import save
+
+        write_file(self.path / name, save({key: value.detach().cpu().contiguous() for key, value in weights.items()}))
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for one writer; the system lets go when a process dies. Raises UserError where it is held."""
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise UserError(f"The run {self.id} is being written by another process; wait for it, or stop it first.") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def versions() -> JSON:
+    """What a run was made with: package versions and platform."""
+    import numpy
+    import torch
+
+    from robustviz import __version__
+
+    return {
+        "robustviz": __version__, "torch": torch.__version__, "numpy": numpy.__version__, "python": platform.python_version(),
+        "platform": f"{platform.system()}-{platform.machine()}",
+    }  # fmt: skip
+
+
+def create(config: TrainConfig, *, name: str | None = None, folder: Path | None = None) -> Run:
+    """A new run folder for `config`, state `queued`; or the existing one, if it was made with the same config.
+
+    Raises UserError for an unusable name and for a folder that holds something else: nothing is ever overwritten.
+    """
+    name = name or config.run_id
+    if not ID.fullmatch(name):
+        raise UserError(f"{name!r} is no run id: use 1 to 64 of a-z, 0-9 and '-'.", code=2)
+    run = Run((folder or home()).expanduser().resolve() / name)
+    asked = config.to_json()
+    if run.path.exists() and any(run.path.iterdir()):
+        if not (run.path / "config.json").exists():
+            raise UserError(f"{run.path} exists and is not a run folder; choose another --name or --out.", code=2)
+        theirs = {name: value for name, value in run.info.items() if name not in ("device", "threads", "versions", "images")}
+        if theirs != {name: value for name, value in asked.items() if name not in ("device", "threads")}:
+            raise UserError(f"A run named {name} exists with other settings; choose another --name, or remove it first.", code=2)
+        return run
+    write_file(run.path / "config.json", to_bytes(asked | {"versions": versions()}))
+    run.set_status(state="queued", queued=time.time(), device=asked["device"])
+    return run
+
+
+def open_run(path_or_id: str | os.PathLike[str]) -> Run:
+    """The run at a path, or with an id, among the user's runs first and then the shipped ones.
+
+    Raises UserError naming the nearest id where there is none, and for a damaged folder.
+    """
+    text = os.fspath(path_or_id)
+    if ID.fullmatch(text):
+        for parent in (home(), zoo()):
+            if (parent / text).is_dir():
+                run = Run(parent / text)
+                _ = run.info
+                return run
+    path = Path(text).expanduser()
+    if path.is_dir():
+        run = Run(path.resolve())
+        _ = run.info
+        return run
+    raise UserError(unknown("run", text, [run.id for run in all_runs()]))
+
+
+def all_runs(*, damaged: bool = False) -> list[Run]:
+    """Every run: shipped first, then the user's, newest last. Damaged folders only if asked for."""
+    out = []
+    for parent in (zoo(), home()):
+        found = [Run(path) for path in parent.iterdir() if path.is_dir() and ID.fullmatch(path.name)] if parent.is_dir() else []
+        found.sort(key=lambda run: run.id if parent == zoo() else str(run.status().get("queued", "")))
+        for run in found:
+            try:
+                ok = bool(run.info.get("method"))
+            except UserError:
+                ok = False
+            if ok or damaged:
+                out.append(run)
+    return out
+
+
+def remove(run: Run) -> None:
+    """Delete a run folder. Raises UserError for a shipped run and for one that is being written."""
+    if run.shipped:
+        raise UserError(f"{run.id} came with robustviz and is read-only.", code=2)
+    with run.locked():
+        pass
+    try:
+        shutil.rmtree(run.path)
+    except OSError as error:
+        raise UserError(f"{run.path} could not be removed ({error.strerror or error}); close what has it open.") from error

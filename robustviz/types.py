@@ -1,0 +1,100 @@
+"""The words every room shares: the batch a method sees, the shape of a network, the error a person reads, and ε.
+
+Nothing here imports torch at run time, so that the command line and the first page can refuse bad input at once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    Images = torch.Tensor  # (N, C, H, W) float in [0, 1]
+    Labels = torch.Tensor  # (N,) int64
+    Logits = torch.Tensor  # (N, K)
+
+
+class UserError(ValueError):
+    """One clear sentence for the person: what went wrong, why, and what to do. Shown without a traceback.
+
+    `hint` is an optional second clause; `code` is the command line's exit status (2: wrong usage, 1: failed).
+    """
+
+    def __init__(self, message: str, *, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Net(Protocol):
+    """An image classifier in three parts: `head(pool(maps(x)))`, with the normalisation inside `maps`."""
+
+    maps: nn.Module
+    pool: nn.Module
+    head: nn.Module
+
+    def __call__(self, x: Images) -> Logits: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What a method sees of one training step.
+
+    `x` (N,C,H,W) float in [0,1], already augmented; `y` (N,); `index` (N,) positions in the training split, for
+    anything remembered per sample; `epoch` from 0; `progress` from 0 to 1 over the whole training; `rng` the
+    generator of this batch's attack noise, on x's device; `views` (V,N,C,H,W) where a method asks for several.
+    """
+
+    x: Images
+    y: Labels
+    index: torch.Tensor
+    epoch: int
+    progress: float
+    rng: torch.Generator
+    views: torch.Tensor | None = None
+
+
+def parse_number(text: str | float) -> float:
+    """The number that `text` says: `0.15`, `8/255` or a number already. Raises UserError for anything else."""
+    if isinstance(text, bool) or not isinstance(text, (int, float, str)):
+        raise UserError(f"{text!r} is not a number; write it like 0.15 or 8/255.", code=2)
+    try:
+        if isinstance(text, str) and "/" in text:
+            above, below = text.split("/")
+            value = float(above) / float(below)
+        else:
+            value = float(text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise UserError(f"{text!r} is not a number; write it like 0.15 or 8/255.", code=2) from error
+    if not math.isfinite(value):
+        raise UserError(f"{text!r} is not a finite number; write it like 0.15 or 8/255.", code=2)
+    return value
+
+
+def check_eps(eps: float, norm: str = "linf", shape: tuple[int, ...] | None = None) -> float:
+    """`eps` itself, once it is known to be a radius in pixel units ([0,1] images).
+
+    linf: 0 ≤ ε ≤ 1. l2: 0 ≤ ε ≤ √(C·H·W), where `shape` is (C, H, W). Raises UserError outside, with the value the
+    person probably meant: a whole number from 1 up is almost always k/255.
+    """
+    limit = 1.0 if norm == "linf" else math.sqrt(math.prod(shape)) if shape else math.inf
+    if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not math.isfinite(eps):
+        raise UserError(f"eps={eps!r} is not a number; write it like 0.15 or 8/255.", code=2)
+    if 0 <= eps <= limit:
+        return float(eps)
+    if norm == "linf" and eps > 1:
+        guess = f"{eps:g}/255" if eps <= 255 else "8/255"
+        raise UserError(f"eps={eps:g} is outside [0, 1]: pixels run from 0 to 1 here, so write {guess}.", code=2)
+    raise UserError(f"eps={eps:g} is outside [0, {limit:.4g}] for the {norm} norm; pixels run from 0 to 1 here.", code=2)
+
+
+def eps_text(eps: float) -> str:
+    """How a radius is printed everywhere: `8/255`, or `0.150 (38/255)` where it is no whole number of grey levels."""
+    level = eps * 255
+    return f"{round(level)}/255" if abs(level - round(level)) < 1e-6 else f"{eps:.3g} ({level:.0f}/255)"
+
+
+JSON = dict[str, Any]
