@@ -87,7 +87,7 @@ class TrainConfig(Spec):
 
     def _norm(self) -> str:
         attack = getattr(self.method, "attack", None)
-        return str(attack.norm) if attack is not None else "l2" if (self.eps or 0) > 1 else "linf"
+        return str(attack.norm) if attack is not None else "linf"
 
     @property
     def bound_method(self) -> Method:

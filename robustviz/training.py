@@ -240,7 +240,7 @@ class Training:
                 self._diverged()
 
     def _follow(self, ema: nn.Module) -> None:
-        torch._foreach_lerp_(list(ema.parameters()), [p.detach() for p in self.net.parameters()], 1 - self.config.ema)
+        torch._foreach_lerp_([p.detach() for p in ema.parameters()], [p.detach() for p in self.net.parameters()], 1 - self.config.ema)
         for mine, theirs in zip(ema.buffers(), self.net.buffers(), strict=True):
             mine.copy_(theirs)
 

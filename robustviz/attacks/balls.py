@@ -46,7 +46,7 @@ class Linf:
         """The nearest point of the ball to `z`. Closed form, since ball and [0, 1] are both boxes."""
         return torch.minimum(torch.maximum(z, self.low), self.high)
 
-    def step(self, z: Tensor, gradient: Tensor, size: float) -> Tensor:
+    def step(self, z: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
         """`z` moved by `size` in the direction that raises a linear function most, not yet projected."""
         return z + size * gradient.sign()
 
@@ -78,7 +78,7 @@ class L2:
         scale = (self.eps / self._norm(delta).clamp(min=TINY)).clamp(max=1)
         return (self.x + delta * scale).clamp(0, 1)
 
-    def step(self, z: Tensor, gradient: Tensor, size: float) -> Tensor:
+    def step(self, z: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
         """`z` moved by `size` along the unit gradient, not yet projected."""
         return z + size * gradient / self._norm(gradient).clamp(min=TINY)
 

@@ -20,6 +20,7 @@ from robustviz.registry import Spec, option
 from robustviz.types import UserError, check_eps
 
 A = TypeVar("A", bound="Attack")
+N = TypeVar("N", float, Tensor)
 Objective = Callable[[Tensor], Tensor]  # images (N,C,H,W) -> one number a sample (N,)
 
 
@@ -54,7 +55,7 @@ class Attack(Spec):
         """How many runs from different starts."""
         return 1
 
-    def default_step(self, eps: float) -> float:
+    def default_step(self, eps: N) -> N:
         """The step size where none is set. A fixed 2/255 under ε = .15 overstates robust accuracy by 5 to 15 points."""
         return eps / 4 if self.count <= 20 else eps / 8
 
@@ -102,7 +103,7 @@ class Attack(Spec):
         """Images near `x`, detached, at which `objective` (images -> (N,)) is high; of several restarts the highest.
 
         `eps` overrides the attack's own: a number, one radius a sample (N,), or a map (N,1,H,W) for linf. The step
-        size stays the one of the attack's `eps`. The caller sees to the net's mode (`frozen`).
+        size stays the one of the attack's `eps`, and follows this one where the attack has none. The caller sees to the net's mode (`frozen`).
         """
         rng = rng or _generator(x)
         best = self._ascend(objective, x, eps, rng)
@@ -126,12 +127,12 @@ class Attack(Spec):
     def _ascend(
         self, objective: Objective, x: Tensor, eps: float | Tensor | None, rng: torch.Generator, path: list[Tensor] | None = None
     ) -> Tensor:
-        own = self.eps if self.eps is not None else eps if isinstance(eps, (int, float)) else None
-        if own is None and (eps is None or self.step_size is None):
+        radius = self.eps if eps is None else eps
+        if radius is None:
             raise UserError(f"The attack {self.key} has no eps; give one, e.g. {type(self).__name__}(eps=8/255).")
-        size = self.step_size if self.step_size is not None else self.default_step(float(own))  # type: ignore[arg-type]
         x = x.detach()
-        ball = BALLS[self.norm](x, own if eps is None else eps)  # type: ignore[arg-type]
+        size = self._size(radius)
+        ball = BALLS[self.norm](x, radius)
         z = self.first(ball, rng)
         if path is not None:
             path.append(z)
@@ -145,6 +146,18 @@ class Attack(Spec):
             if path is not None:
                 path.append(z)
         return z.detach()
+
+    def _size(self, radius: float | Tensor) -> float | Tensor:
+        """The length of a step: what was set, else what follows from the attack's own ε, else from the given one."""
+        if self.step_size is not None:
+            return self.step_size
+        if self.eps is not None:
+            return self.default_step(self.eps)
+        if isinstance(radius, Tensor):
+            if radius.ndim != 1:
+                raise UserError("A budget map says no single ε to take the step size from; give the attack an eps or a step_size.")
+            return self.default_step(radius).view(-1, 1, 1, 1)
+        return self.default_step(radius)
 
     def _judge(self, net: nn.Module, objective: Objective, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robustviz.attacks.balls import L2, Linf
-from robustviz.attacks.base import Attack
+from robustviz.attacks.base import Attack, N
 from robustviz.registry import option, register
 
 
@@ -30,7 +30,7 @@ class FGSM(Attack):
     def count(self) -> int:
         return 1
 
-    def default_step(self, eps: float) -> float:
+    def default_step(self, eps: N) -> N:
         return eps if self.start == "zero" else 1.25 * eps
 
     def first(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:

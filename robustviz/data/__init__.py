@@ -10,15 +10,24 @@ from robustviz import registry
 from robustviz.data.augmentation import AUGMENTATIONS, augment
 from robustviz.data.base import SPLITS, Dataset, Source, check_split, stratified_order
 from robustviz.data.places import root
+from robustviz.types import UserError
 
+# isort: off
 # one line a source, in the order in which people should meet them
 from robustviz.data.digits import Digits
 from robustviz.data.shapes import Shapes
-from robustviz.types import UserError
+from robustviz.data.mnist import MNIST
+from robustviz.data.fashion_mnist import FashionMNIST
+from robustviz.data.cifar10 import CIFAR10
+from robustviz.data.cifar100 import CIFAR100
+from robustviz.data.svhn import SVHN
+from robustviz.data.tiny_imagenet import TinyImageNet
+from robustviz.data.folder import Folder
+# isort: on
 
 __all__ = [
-    "AUGMENTATIONS", "SPLITS", "Dataset", "Digits", "Shapes", "Source",
-    "augment", "load", "root", "source", "stratified_order",
+    "AUGMENTATIONS", "CIFAR10", "CIFAR100", "MNIST", "SPLITS", "SVHN", "Dataset", "Digits", "FashionMNIST", "Folder", "Shapes",
+    "Source", "TinyImageNet", "augment", "load", "root", "source", "stratified_order",
 ]  # fmt: skip
 
 _recent: OrderedDict[tuple[str, str, int | None, str], Dataset] = OrderedDict()
@@ -32,11 +41,11 @@ def source(text: str) -> Source:
     Raises UserError naming the nearest source and all of them.
     """
     name, colon, path = text.partition(":")
-    made = registry.get("data", name)
+    made: type[Source] = registry.get("data", name)
     if colon:
         if name != "folder":
             raise UserError(f"{name} takes no path: write {name!r}, or folder:{path} for a folder of your own.", code=2)
-        return made(path=path)
+        return Folder(path=path)
     return made()
 
 

@@ -14,7 +14,9 @@ import torch
 from robustviz import registry
 from robustviz.data.splits import SPLITS, check_split, stratified_order, stratified_split, train_and_val
 
-__all__ = ["SPLITS", "Dataset", "Source", "check_split", "stratified_order", "stratified_split", "train_and_val"]
+__all__ = ["SPLITS", "Dataset", "Recipe", "Source", "check_split", "stratified_order", "stratified_split", "train_and_val"]
+
+Recipe = Mapping[str, object]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +74,7 @@ class Source(registry.Spec):
     label: ClassVar[str]
     default_eps: ClassVar[float] = 8 / 255
     # depends on the data only, so that methods compare like for like
-    recipe: ClassVar[Mapping[str, object]]
+    recipe: ClassVar[Recipe]
 
     @abstractmethod
     def load(self, split: str, n: int | None = None) -> Dataset:

@@ -13,16 +13,17 @@ import numpy as np
 from robustviz.data import places
 
 
-def _dtype(name: Any, align: Any = False, copy: Any = True) -> np.dtype:
+def _dtype(name: Any, align: Any = False, copy: Any = True) -> np.dtype[Any]:
     # old files say align=0, which NumPy 2.4 warns about
-    return np.dtype(name, align=bool(align), copy=bool(copy))
+    made: np.dtype[Any] = np.dtype(name, align=bool(align), copy=bool(copy))
+    return made
 
 
-def _bytes(text: str, encoding: str = "latin1") -> bytes:
+def _bytes(letters: str, encoding: str = "latin1") -> bytes:
     # how a protocol 2 pickle of Python 3 spells bytes; no other codec is needed, and some codecs run code
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"it encodes bytes as {encoding!r}")
-    return text.encode("latin1")
+    return letters.encode("latin1")
 
 
 _multiarray = np.empty(0).__reduce__()[0]  # numpy's own array builder, wherever this version keeps it
@@ -43,12 +44,17 @@ class _Arrays(pickle.Unpickler):
             raise pickle.UnpicklingError(f"it wants to run {module}.{name}, which a data file has no need of") from None
 
 
+def text(name: str | bytes) -> str:
+    """A name from a batch file as text: which of the two it is depends on the Python that wrote it."""
+    return name.decode("latin1") if isinstance(name, bytes) else str(name)
+
+
 def read(path: Path) -> tuple[dict[str, Any], str]:
     """The dictionary in a batch file, with text keys, and the md5 of the file. Raises UserError."""
     raw = path.read_bytes()
     try:
         entry = _Arrays(io.BytesIO(raw), encoding="latin1").load()
-        return {str(k): v for k, v in entry.items()}, places.md5(raw)
+        return {text(k): v for k, v in entry.items()}, places.md5(raw)
     except Exception as error:  # a damaged pickle can raise anything
         raise places.damaged(path, f"{error or type(error).__name__}") from error
 

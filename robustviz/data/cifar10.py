@@ -7,12 +7,13 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 
 from robustviz.data import batches, places
-from robustviz.data.base import Dataset, Source, check_split
+from robustviz.data.base import Dataset, Recipe, Source, check_split
 from robustviz.data.splits import official
 from robustviz.registry import register
 
@@ -34,7 +35,7 @@ class CIFAR10(Source):
     """50,000 + 10,000 small photographs, 3x32x32. Source: Krizhevsky 2009, Learning Multiple Layers of Features."""
 
     label = "CIFAR-10"
-    recipe = {
+    recipe: ClassVar[Recipe] = {
         "epochs": 10, "batch_size": 128, "lr": 0.1, "augment": "crop_flip", "n_train": 10_000, "net": "small_resnet",
     }  # fmt: skip
 
@@ -53,9 +54,9 @@ class CIFAR10(Source):
         images, labels, differs = [], [], []
         for name in names:
             entry, md5 = batches.read(place / name)
-            part, y = batches.pixels(entry, "labels", 10, place / name)
+            part, numbers = batches.pixels(entry, "labels", 10, place / name)
             images.append(part)
-            labels.append(y)
+            labels.append(numbers)
             differs += [name] if md5 != MD5[name] else []
         y = torch.from_numpy(np.concatenate(labels))
         where = official(y, split, n)
@@ -90,9 +91,7 @@ def _compact(paths: list[Path], split: str, n: int | None) -> Dataset:
     listed = paths[0].with_name("jpeg_filled_rows.csv")
     if listed.is_file():
         of_split = "test" if split == "test" else "train"
-        filled = {
-            int(line.split(",")[1]) for line in listed.read_text("utf-8").splitlines()[1:] if line.startswith(of_split + ",")
-        }
+        filled = {int(line.split(",")[1]) for line in listed.read_text("utf-8").splitlines()[1:] if line.startswith(of_split + ",")}
         count = len(filled.intersection(where.tolist()))
         note += f", whose checksum differs from the original: {count} of these images are JPEG copies"
     return Dataset("cifar10", split, images, y[where], CLASSES, card=_card(len(where), len(y), split) + note + ".")

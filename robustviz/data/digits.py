@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
-from robustviz.data.base import Dataset, Source, check_split, stratified_order, stratified_split
+from robustviz.data.base import Dataset, Recipe, Source, check_split, stratified_order, stratified_split
 from robustviz.registry import register
 from robustviz.types import UserError
 
@@ -19,7 +20,7 @@ class Digits(Source):
     label = "Digits (8x8)"
     # at 8/255 a standard net is still 96 % right; at .15 it falls, and the noise can be seen
     default_eps = 0.15
-    recipe = {
+    recipe: ClassVar[Recipe] = {
         "epochs": 20, "batch_size": 64, "lr": 0.1, "augment": "none", "n_train": None, "net": "small_resnet",
     }  # fmt: skip
 
@@ -29,9 +30,7 @@ class Digits(Source):
         try:
             from sklearn.datasets import load_digits
         except ImportError:
-            raise UserError(
-                "The digits come with scikit-learn, which is not installed: run `pip install scikit-learn`."
-            ) from None
+            raise UserError("The digits come with scikit-learn, which is not installed: run `pip install scikit-learn`.") from None
         raw = load_digits()
         grey = torch.from_numpy(raw.images)
         y = torch.from_numpy(raw.target).long()

@@ -70,7 +70,8 @@ def load(
     labels = torch.from_numpy(y.astype(np.int64))
     where = official(labels, split, n)
     differs = [name for part, name in zip(raw, names, strict=True) if places.md5(part) != md5[name]]
-    card = f"{len(where):,} of {len(y):,} {label} images of the official {'test' if split == 'test' else 'training'} set, 28x28 grey, {len(classes)} classes."
+    kind = "test" if split == "test" else "training"
+    card = f"{len(where):,} of {len(y):,} {label} images of the official {kind} set, 28x28 grey, {len(classes)} classes."
     if differs:
         card += f" The checksum of {' and '.join(differs)} differs from the original."
     return Dataset(key, split, torch.from_numpy(images[where.numpy()]).unsqueeze(1), labels[where], classes, card=card)

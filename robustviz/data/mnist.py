@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from robustviz.data import idx
-from robustviz.data.base import Dataset, Source
+from robustviz.data.base import Dataset, Recipe, Source
 from robustviz.registry import register
 
 MD5 = {
@@ -23,7 +24,7 @@ class MNIST(Source):
 
     label = "MNIST"
     default_eps = 0.3
-    recipe = {
+    recipe: ClassVar[Recipe] = {
         "epochs": 10, "batch_size": 128, "lr": 0.1, "augment": "none", "n_train": 10_000, "net": "small_resnet",
     }  # fmt: skip
 

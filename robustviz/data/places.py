@@ -58,6 +58,7 @@ def download(what: str, url: str, fetch: Callable[[Path], None], target: Path, b
     what, url, by_hand: for the sentence, e.g. "MNIST", "https://…", "the four idx files". Raises UserError saying what
     is missing, why, from where it comes and where to put it.
     """
+    new = not target.exists()
     try:
         target.mkdir(parents=True, exist_ok=True)
         # torchvision prints to stdout, which belongs to the answer of a `--json` command
@@ -66,6 +67,9 @@ def download(what: str, url: str, fetch: Callable[[Path], None], target: Path, b
     except ImportError as error:
         raise UserError(f"{what} is downloaded by torchvision, which cannot be imported ({error}): install it.") from error
     except Exception as error:  # urllib, ssl, zipfile, tarfile and torchvision raise a dozen kinds; each means: not there
+        if new:
+            with contextlib.suppress(OSError):  # only an empty folder is taken away again
+                target.rmdir()
         put = f"put {by_hand} into {target}, or name a folder that has it in ROBUSTVIZ_DATA"
         raise UserError(f"{what} is not on this computer and could not be downloaded from {url} ({_why(error)}); {put}.") from error
 

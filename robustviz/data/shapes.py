@@ -7,12 +7,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw
 
-from robustviz.data.base import SPLITS, Dataset, Source, check_split
+from robustviz.data.base import SPLITS, Dataset, Recipe, Source, check_split
 from robustviz.registry import option, register
 
 CLASSES = ("bolt", "cup", "fish", "heart", "house", "key", "moon", "star", "tree", "umbrella")
@@ -20,7 +22,8 @@ COUNTS = {"train": 2000, "val": 500, "test": 1000}
 SUPERSAMPLING = 4
 CHUNK = 256  # images rendered at once: keeps the temporaries below 100 MB at any n
 
-Points = np.ndarray  # (P, 2) float64, x to the right and y down, the object within [-1, 1]
+Array = npt.NDArray[Any]
+Points = Array  # (P, 2) float64, x to the right and y down, the object within [-1, 1]
 Part = tuple[Points, int]  # a filled outline and its grey: 255 adds to the object, 0 cuts a hole
 
 
@@ -87,7 +90,7 @@ def _outlines() -> dict[str, tuple[list[Part], list[Part]]]:
         "key": (_turned(key, -40), []),
         "moon": ([(_ellipse(0, 0, 1.0, 1.0), 255), (_ellipse(0.46, -0.16, 0.82, 0.82), 0)], []),
         "star": ([(_star(), 255)], []),
-        "tree": ([(_polygon(*fir), 255) for fir in firs] + [(trunk, 255)], [(trunk + [[0, 0.1]], 255)]),
+        "tree": ([(_polygon(*fir), 255) for fir in firs] + [(trunk, 255)], [(trunk + np.array([0, 0.1]), 255)]),
         "umbrella": (
             [(dome, 255), *scallops,
              (_polygon((-0.085, -0.4), (0.085, -0.4), (0.085, 0.84), (-0.085, 0.84)), 255),
@@ -100,10 +103,10 @@ def _outlines() -> dict[str, tuple[list[Part], list[Part]]]:
 
 OUTLINES = _outlines()
 
-Texture = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+Texture = Callable[[Array, Array, Array, Array], Array]
 
 
-def _edge(wave: np.ndarray, sharp: float = 2.2) -> np.ndarray:
+def _edge(wave: Array, sharp: float = 2.2) -> Array:
     """A sine made steep and clipped: a stripe with soft edges, about a pixel wide, in [-1, 1]."""
     return np.clip(wave * sharp, -1, 1)
 
@@ -111,46 +114,48 @@ def _edge(wave: np.ndarray, sharp: float = 2.2) -> np.ndarray:
 # Each takes u, v (N, H, W), the turned and shifted coordinates in periods, r (N, 4, 1, 1) uniform numbers and a cloud
 # field (N, H, W) in [-1, 1]; each gives (N, H, W) in [-1, 1]. float64, because float32 sines differ between processors
 # in the last bit and the pictures should not.
-def _gradient(u, v, r, cloud):
+def _gradient(u: Array, v: Array, r: Array, cloud: Array) -> Array:
     return np.clip((u * 0.5) / 1.6, -1, 1)
 
 
-def _stripes(u, v, r, cloud):
+def _stripes(u: Array, v: Array, r: Array, cloud: Array) -> Array:
     return _edge(np.sin(2 * math.pi * u))
 
 
-def _checks(u, v, r, cloud):
+def _checks(u: Array, v: Array, r: Array, cloud: Array) -> Array:
     return _edge(2 * np.sin(math.pi * u * 1.2) * np.sin(math.pi * v * 1.2))
 
 
-def _dots(u, v, r, cloud):
+def _dots(u: Array, v: Array, r: Array, cloud: Array) -> Array:
     return np.clip(2.5 * (np.cos(2 * math.pi * u) + np.cos(2 * math.pi * v) - 0.9), -1, 1)
 
 
-def _waves(u, v, r, cloud):
+def _waves(u: Array, v: Array, r: Array, cloud: Array) -> Array:
     return _edge(np.sin(2 * math.pi * (u + 0.28 * np.sin(2 * math.pi * v * 0.8))))
 
 
-def _clouds(u, v, r, cloud):
+def _clouds(u: Array, v: Array, r: Array, cloud: Array) -> Array:
     return cloud
 
 
-def _rings(u, v, r, cloud):
+def _rings(u: Array, v: Array, r: Array, cloud: Array) -> Array:
     return _edge(np.sin(2 * math.pi * np.sqrt((u + 2 * r[:, 0] - 1) ** 2 + (v + 2 * r[:, 1] - 1) ** 2 + 1e-9)))
 
 
-def _zigzag(u, v, r, cloud):
+def _zigzag(u: Array, v: Array, r: Array, cloud: Array) -> Array:
     return _edge(np.sin(2 * math.pi * (u + 0.55 * np.abs(2 * (v * 0.8 - np.floor(v * 0.8)) - 1))))
 
 
-def _weave(u, v, r, cloud):
+def _weave(u: Array, v: Array, r: Array, cloud: Array) -> Array:
     return 0.5 * _edge(np.sin(2 * math.pi * u)) + 0.5 * _edge(np.sin(2 * math.pi * v))
 
 
-def _bricks(u, v, r, cloud):
-    row = np.floor(v * 1.2)
-    joint = np.minimum(np.abs(v * 1.2 - row - 0.5), np.abs((u * 0.7 + 0.5 * (row % 2)) % 1 - 0.5) * 1.7)
-    return np.clip(1 - 2 * np.clip((joint - 0.36) * 9, 0, 1), -1, 1)
+def _bricks(u: Array, v: Array, r: Array, cloud: Array) -> Array:
+    row = np.floor(v * 1.1)
+    column = u * 0.6 + 0.5 * (row % 2)
+    # how far the nearest joint is, in the same unit along both axes
+    joint = np.minimum(0.5 - np.abs(v * 1.1 - row - 0.5), (0.5 - np.abs(column % 1 - 0.5)) * 1.8)
+    return np.clip((joint - 0.12) * 12, -1, 1)
 
 
 # class k's own background is family k: which goes with which means nothing
@@ -176,11 +181,11 @@ class Shapes(Source):
 
     label = "Shapes (drawn, with true masks)"
     default_eps = 8 / 255
-    recipe = {
+    recipe: ClassVar[Recipe] = {
         "epochs": 20, "batch_size": 64, "lr": 0.1, "augment": "none", "n_train": 2000, "net": "small_resnet",
     }  # fmt: skip
 
-    cue: float = option(0.5, "how often the background gives the class away in training (never in test)", low=0.0, high=1.0)
+    cue: float = option(0.25, "how often the background gives the class away in training (never in test)", low=0.0, high=1.0)
     size: int = option(32, "height and width in pixels", low=16, high=128)
     seed: int = option(0, "a different seed draws different images", low=0, advanced=True)
     grain: float = option(6 / 255, "strength of the fine class pattern on the object", low=0.0, high=0.2, advanced=True)
@@ -230,7 +235,7 @@ class _Scene:
         self.tint = (self.label + 0.8 * self.r[2]) / 10 if own else self.r[2]
 
 
-def _silhouette(scene: _Scene, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _silhouette(scene: _Scene, size: int) -> tuple[Array, Array]:
     """Coverage of the object and of its second-tone parts, both (size, size) uint8."""
     r = scene.r
     big = size * SUPERSAMPLING
@@ -239,7 +244,7 @@ def _silhouette(scene: _Scene, size: int) -> tuple[np.ndarray, np.ndarray]:
     c, s = math.cos(angle) * half, math.sin(angle) * half
     mirror = -1.0 if r[5] < 0.5 else 1.0
     turn = np.array([[c * mirror, s * mirror], [-s, c]])
-    room = big * 0.5 - 0.92 * half
+    room = big * 0.5 - 1.02 * half
     centre = np.array([big / 2 + (2 * r[6] - 1) * room, big / 2 + (2 * r[7] - 1) * room])
     out = []
     for parts in OUTLINES[CLASSES[scene.label]]:
@@ -251,30 +256,32 @@ def _silhouette(scene: _Scene, size: int) -> tuple[np.ndarray, np.ndarray]:
     return out[0], out[1]
 
 
-def _hsl(hue: np.ndarray, saturation: np.ndarray, light: np.ndarray) -> np.ndarray:
+def _hsl(hue: Array, saturation: Array, light: Array) -> Array:
     """(N, 3) RGB of hue, saturation and lightness, all (N,) in [0, 1]."""
     k = (np.array([0.0, 8.0, 4.0]) + 12 * hue[:, None]) % 12
     reach = (saturation * np.minimum(light, 1 - light))[:, None]
-    return light[:, None] - reach * np.clip(np.minimum(k - 3, 9 - k), -1, 1)
+    rgb: Array = light[:, None] - reach * np.clip(np.minimum(k - 3, 9 - k), -1, 1)
+    return rgb
 
 
-def _blur(a: np.ndarray) -> np.ndarray:
+def _blur(a: Array) -> Array:
     """`a` (N, H, W) smoothed by (1, 2, 1)/4 along both axes, edges repeated."""
     p = np.pad(a, ((0, 0), (1, 1), (1, 1)), mode="edge")
     p = (p[:, :-2] + 2 * p[:, 1:-1] + p[:, 2:]) / 4
-    return (p[:, :, :-2] + 2 * p[:, :, 1:-1] + p[:, :, 2:]) / 4
+    smooth: Array = (p[:, :, :-2] + 2 * p[:, :, 1:-1] + p[:, :, 2:]) / 4
+    return smooth
 
 
-def _render(scenes: list[_Scene], size: int, grain: float) -> tuple[np.ndarray, np.ndarray]:
+def _render(scenes: list[_Scene], size: int, grain: float) -> tuple[Array, Array]:
     """uint8 (N, 3, size, size) and bool (N, 1, size, size)."""
     r = np.stack([scene.r for scene in scenes])
     cover = np.stack([_silhouette(scene, size) for scene in scenes]).astype(np.float64) / 255
     body, detail = cover[:, 0], cover[:, 1] * (cover[:, 0] > 0)
 
-    def dial(i: int, low: float = 0.0, high: float = 1.0) -> np.ndarray:
+    def dial(i: int, low: float = 0.0, high: float = 1.0) -> Array:
         return low + (high - low) * r[:, i]
 
-    def wide(a: np.ndarray) -> np.ndarray:
+    def wide(a: Array) -> Array:
         return a[:, None, None]
 
     # coordinates in [-1, 1], turned, in periods of the texture
@@ -307,13 +314,13 @@ def _render(scenes: list[_Scene], size: int, grain: float) -> tuple[np.ndarray, 
 
     # dark object on light ground or the other way round: the contrast is what eight grey levels cannot undo
     dark = r[:, 16] < 0.5
-    ground_light = np.where(dark, dial(17, 0.62, 0.78), dial(17, 0.20, 0.34))
-    object_light = np.where(dark, dial(18, 0.26, 0.40), dial(18, 0.62, 0.76))
+    ground_light = np.where(dark, dial(17, 0.60, 0.74), dial(17, 0.23, 0.36))
+    object_light = np.where(dark, dial(18, 0.28, 0.42), dial(18, 0.57, 0.71))
     tint = np.array([scene.tint for scene in scenes])
     ground = _hsl(tint, dial(19, 0.30, 0.60), ground_light)
     swing = _hsl((tint + dial(20, -0.08, 0.08)) % 1, dial(21, 0.3, 0.6), ground_light + 0.2) - ground
     fore = _hsl(dial(22), dial(23, 0.60, 0.95), object_light)
-    strength = dial(24, 0.30, 0.55)
+    strength = dial(24, 0.35, 0.65)
     back = ground[:, :, None, None] + (swing * strength[:, None])[:, :, None, None] * texture[:, None]
     back += (0.03 * cloud)[:, None]
 
@@ -339,10 +346,11 @@ def _render(scenes: list[_Scene], size: int, grain: float) -> tuple[np.ndarray, 
     return pixels, (body > 0.5)[:, None]
 
 
-def _grain(label: np.ndarray, size: int, phase: np.ndarray) -> np.ndarray:
+def _grain(label: Array, size: int, phase: Array) -> Array:
     """(N, size, size) in [-1, 1]: ripples of a few pixels whose direction and length tell the class."""
     direction = np.radians(36.0 * (label % 5))
     length = np.where(label < 5, 3.0, 4.6)
     step = np.arange(size)
     along = np.cos(direction)[:, None, None] * step + np.sin(direction)[:, None, None] * step[:, None]
-    return np.sin(2 * math.pi * (along / length[:, None, None] + phase[:, None, None]))
+    ripples: Array = np.sin(2 * math.pi * (along / length[:, None, None] + phase[:, None, None]))
+    return ripples

@@ -82,3 +82,27 @@ def official(y: torch.Tensor, split: str, n: int | None) -> torch.Tensor:
 def first(y: torch.Tensor, where: torch.Tensor, n: int | None) -> torch.Tensor:
     """The first `n` positions of `where` in the stratified order of their labels; None: all, as they are."""
     return where if n is None or n >= len(where) else where[stratified_order(y[where])[:n]]
+
+
+def by_content(hashes: list[str], labels: list[int]) -> tuple[list[int], list[int]]:
+    """(for each file 0, 1 or 2: train, val or test; the classes with too few different files to be in all three).
+
+    A hash is a uniform number: below .7 is train, below .8 val, else test, so a file's split follows its content alone.
+    Only where that leaves a split of a class empty, the fullest split of this class gives its files of lowest hash;
+    files of equal content go together. A class of two has one in train and one in test, a class of one has it in train.
+    """
+    share = {text: int(text[:13], 16) / 16**13 for text in hashes}
+    place = {text: 0 if u < 0.7 else 1 if u < 0.8 else 2 for text, u in share.items()}
+    small = []
+    for label in sorted(set(labels)):
+        mine = sorted({text for text, y in zip(hashes, labels, strict=True) if y == label})
+        wanted = (0, 2, 1)[: len(mine)]
+        if len(mine) < 3:
+            small.append(label)
+        for target in wanted:
+            filled = [[text for text in mine if place[text] == s] for s in range(3)]
+            if not filled[target]:
+                # a split that is not wanted gives first, else the fullest
+                giver = max(range(3), key=lambda s: (bool(filled[s]) and s not in wanted, len(filled[s])))
+                place[filled[giver][0]] = target
+    return [place[text] for text in hashes], small

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 
 from robustviz.data import places
-from robustviz.data.base import Dataset, Source, check_split
+from robustviz.data.base import Dataset, Recipe, Source, check_split
 from robustviz.data.splits import official
 from robustviz.registry import register
 from robustviz.types import UserError
@@ -24,7 +25,7 @@ class SVHN(Source):
     """73,257 + 26,032 house-number digits, 3x32x32. Source: Netzer et al. 2011, ufldl.stanford.edu/housenumbers."""
 
     label = "SVHN"
-    recipe = {
+    recipe: ClassVar[Recipe] = {
         # no flips: a mirrored 2 is no digit
         "epochs": 10, "batch_size": 128, "lr": 0.1, "augment": "crop", "n_train": 10_000, "net": "small_resnet",
     }  # fmt: skip
@@ -37,7 +38,9 @@ class SVHN(Source):
         try:
             from scipy.io import loadmat
         except ImportError:
-            raise UserError("SVHN is stored in MATLAB files, and scipy, which reads them, is not installed: run `pip install scipy`.") from None
+            raise UserError(
+                "SVHN is stored in MATLAB files, and scipy, which reads them, is not installed: run `pip install scipy`."
+            ) from None
         place = places.find((name,), places.folders("svhn", "SVHN"))
         if place is None:
 
@@ -58,7 +61,8 @@ class SVHN(Source):
         y = torch.from_numpy(digit % 10)  # the files write 10 for the digit 0
         where = official(y, split, n)
         images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(3, 2, 0, 1)[where.numpy()]))
-        card = f"{len(where):,} of {len(y):,} SVHN images of the official {'test' if split == 'test' else 'training'} set, 32x32 RGB, 10 classes."
+        kind = "test" if split == "test" else "training"
+        card = f"{len(where):,} of {len(y):,} SVHN images of the official {kind} set, 32x32 RGB, 10 classes."
         if places.md5((place / name).read_bytes()) != MD5[name]:
             card += f" The checksum of {name} differs from the original."
         return Dataset("svhn", split, images, y[where], tuple("0123456789"), card=card)

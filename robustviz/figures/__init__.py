@@ -1,0 +1,13 @@
+"""Figures turn results into Plotly. No torch, no Streamlit: the same picture in a page and in a notebook.
+
+Every function returns a `go.Figure` with its alternative text in `figure.layout.meta["alt"]`.
+"""
+
+from robustviz.figures.adversarial import accuracy_curve as accuracy_curve
+from robustviz.figures.adversarial import adversarial as adversarial
+from robustviz.figures.adversarial import smallest_eps as smallest_eps
+from robustviz.figures.adversarial import trajectory as trajectory
+from robustviz.figures.pictures import delta as delta
+from robustviz.figures.pictures import gain as gain
+from robustviz.figures.pictures import png as png
+from robustviz.figures.pictures import sheet as sheet

@@ -1,0 +1,51 @@
+"""How every figure looks: two templates, colours that survive colour blindness and projectors, sizes one can read.
+
+A network keeps its colour and its line everywhere: A is blue and solid, B is orange and dashed. Signed quantities are
+drawn around a neutral middle, never with a rainbow.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import plotly.graph_objects as go
+import plotly.io as pio
+
+# Okabe–Ito (2008), darkened or lightened where the original has less than 3:1 against the background.
+COLOURS = {
+    "robustviz_light": {"a": "#0062A3", "b": "#B84A00", "text": "#1A2330", "grid": "#DDE3EA", "paper": "#FFFFFF", "faint": "#7A8798"},
+    "robustviz_dark": {"a": "#5DB7F0", "b": "#F2A33C", "text": "#E8EDF3", "grid": "#333F4E", "paper": "#10161F", "faint": "#8C99AA"},
+}
+DASHES = {"a": "solid", "b": "dash"}
+CONFIG: dict[str, Any] = {"displaylogo": False, "showSendToCloud": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
+
+
+def _template(name: str) -> go.layout.Template:
+    colour = COLOURS[name]
+    axis = {"gridcolor": colour["grid"], "zerolinecolor": colour["grid"], "linecolor": colour["faint"], "ticks": "outside", "automargin": True}
+    return go.layout.Template(
+        layout={
+            "font": {"family": "Inter, Segoe UI, Helvetica, Arial, sans-serif", "size": 14, "color": colour["text"]},
+            "title": {"font": {"size": 16}, "x": 0, "xref": "container", "pad": {"l": 8}},
+            "paper_bgcolor": colour["paper"], "plot_bgcolor": colour["paper"],
+            "colorway": [colour["a"], colour["b"]],
+            "xaxis": axis, "yaxis": axis, "margin": {"l": 8, "r": 8, "t": 48, "b": 8},
+            "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
+            "hoverlabel": {"font": {"size": 14}},
+        }
+    )  # fmt: skip
+
+
+for _name in COLOURS:
+    pio.templates[_name] = _template(_name)
+
+
+def blank(template: str, title: str, **layout: Any) -> go.Figure:
+    """An empty figure in a template."""
+    return go.Figure(layout={"template": template, "title": {"text": title}, **layout})
+
+
+def finish(figure: go.Figure, alt: str, meta: dict[str, Any]) -> go.Figure:
+    """The figure with its alternative text and the protocol behind it in `layout.meta`."""
+    figure.update_layout(meta={**{key: value for key, value in meta.items() if key != "classes"}, "alt": alt})
+    return figure

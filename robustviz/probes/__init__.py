@@ -1,0 +1,33 @@
+"""Probes turn a run into arrays. Each is a registered dataclass of settings; calling it with a run gives a result.
+
+`probes.adversarial(run, spec)` and `spec(run)` are the same; results that take seconds are kept in the run's folder.
+"""
+
+from __future__ import annotations
+
+from robustviz.probes.adversarial import AccuracyCurveSpec as AccuracyCurveSpec
+from robustviz.probes.adversarial import AdversarialSpec as AdversarialSpec
+from robustviz.probes.adversarial import SmallestEpsSpec as SmallestEpsSpec
+from robustviz.probes.adversarial import TrajectorySpec as TrajectorySpec
+from robustviz.results import AccuracyCurve, Adversarial, SmallestEps, Trajectory
+from robustviz.runs import Run
+
+
+def adversarial(run: Run, spec: AdversarialSpec | None = None) -> Adversarial:
+    """One test image attacked on one network."""
+    return (spec or AdversarialSpec())(run)
+
+
+def accuracy_curve(run: Run, spec: AccuracyCurveSpec | None = None) -> AccuracyCurve:
+    """Accuracy under PGD at several radii."""
+    return (spec or AccuracyCurveSpec())(run)
+
+
+def smallest_eps(run: Run, spec: SmallestEpsSpec | None = None) -> SmallestEps:
+    """The smallest radius that changes the answer, per image."""
+    return (spec or SmallestEpsSpec())(run)
+
+
+def trajectory(run: Run, spec: TrajectorySpec | None = None) -> Trajectory:
+    """One image's way through an attack."""
+    return (spec or TrajectorySpec())(run)

@@ -1,0 +1,176 @@
+"""The parts of the Attack page: controls, one network under attack, the curves over many images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+
+from robustviz import figures
+from robustviz.figures.theme import CONFIG
+from robustviz.results import Adversarial
+from robustviz.terms import term
+from robustviz.types import eps_text
+from robustviz.ui import cache
+from robustviz.ui.context import Context, label, method_label
+from robustviz.ui.shell import side_colour, theme
+
+ATTACKS = {"pgd": "PGD", "fgsm": "FGSM", "targeted": "Targeted"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The attack that is chosen: its kind, radius in grey levels, steps, seed and target class (−1: none)."""
+
+    kind: str
+    level: int
+    steps: int
+    seed: int
+    target: int
+
+    @property
+    def eps(self) -> float:
+        return self.level / 255
+
+    def settings(self, img: int) -> dict[str, Any]:
+        """The probe's settings for a test image."""
+        name = "fgsm" if self.kind == "fgsm" else "pgd"
+        return {"index": img, "attack": name, "eps": self.eps, "steps": self.steps, "seed": self.seed, "target": self.target}
+
+
+def controls(here: Context) -> Choice:
+    """Draw the controls, checked once more here because an address can say anything."""
+    run = cache.open_by_id(here.a)
+    usual = round(run.eps * 255)
+    top = max(16, min(255, 2 * usual))
+    state = st.session_state
+    if not 0 <= int(state.get("eps") if state.get("eps") is not None else usual) <= top:
+        state["eps"] = usual
+    left, right = st.columns([1, 2], vertical_alignment="bottom")
+    with left:
+        kind = st.segmented_control("Attack", list(ATTACKS), default="pgd", required=True, key="attack", bind="query-params",
+                                    format_func=ATTACKS.get, help=term("pgd"))  # fmt: skip
+    with right:
+        level = st.slider(
+            f"ε in grey levels of 255 (trained for {eps_text(run.eps)})", 0, top, usual if "eps" not in state else None, key="eps",
+            bind="query-params", help=term("epsilon"),
+        )  # fmt: skip
+    with st.expander("More settings", icon=":material/settings:"):
+        a, b, c = st.columns(3)
+        steps = a.number_input("Steps of PGD", 1, 100, 10, key="steps", bind="query-params", help=term("pgd"))
+        seed = b.number_input("Seed of the random start", 0, 9999, 0, key="seed", bind="query-params", help=term("seed"))
+        names = list(run.info["images"]["names"])
+        target = c.selectbox("Target class, for a targeted attack", names, key="target", bind="query-params", help=term("targeted"))
+    aim = names.index(target) if kind == "targeted" else -1
+    return Choice(str(kind or "pgd"), int(level), int(steps), int(seed), aim)
+
+
+def one_network(side: str, run_id: str, here: Context, chosen: Choice) -> None:
+    """One network: what it says now, the pictures, the class bars, the doctor."""
+    run = cache.open_by_id(run_id)
+    found: Adversarial = cache.probe(run_id, "adversarial", **chosen.settings(here.img))
+    st.subheader(f":{side_colour(side)}[{side.upper()}] · {label(run)}")
+    st.markdown(sentence(found, chosen))
+    gain = figures.gain(found.eps)
+    shown = [
+        (found.x, "clean", "the clean image"),
+        (found.x_adv, "attacked", f"the image attacked at epsilon {eps_text(found.eps)}"),
+        (figures.delta(found.x, found.x_adv, found.eps), f"change × {gain:.3g}", f"the change magnified {gain:.3g} times, grey is none"),
+    ]
+    for column, (picture, name, alt) in zip(st.columns(3), shown, strict=True):
+        column.image(figures.png(picture, 192), width="stretch", alt=f"Model {side.upper()}: {alt}")
+        column.markdown(name)
+    figure = figures.adversarial(found, side=side, template=theme())
+    st.plotly_chart(figure, key=f"bars-{side}", theme=None, config=CONFIG, alt=figure.layout.meta["alt"])
+    doctor(run_id, found)
+
+
+def sentence(found: Adversarial, chosen: Choice) -> str:
+    """What happened to this image, with its numbers."""
+    names = found.meta["classes"]
+    before, after = int(found.probs.argmax()), int(found.probs_adv.argmax())
+    moved = f"No pixel changed by more than {eps_text(found.distance)}."
+    was, now = f"{names[before]} {found.probs[before]:.0%}", f"{names[after]} {found.probs_adv[after]:.0%}"
+    if before != found.y:
+        return f"Wrong already without an attack: it says **{was}**, it is a {names[found.y]}. Attacked: **{now}**. {moved}"
+    if chosen.target >= 0 and chosen.target != found.y:
+        hit = "The target is reached" if after == chosen.target else "The target is not reached"
+        return f"**{was} → {now}**. {hit} ({names[chosen.target]}). {moved}"
+    if after != found.y:
+        return f"**{was} → {now}**: this model was fooled. {moved}"
+    return f"**{was} → {now}**: it holds against this attack. {moved}"
+
+
+def doctor(run_id: str, found: Adversarial) -> None:
+    """The badge: this image's own two checks, and those made when the run was evaluated."""
+    own = [found.distance <= found.eps + 1e-6, bool(found.x_adv.min() >= 0 and found.x_adv.max() <= 1)]
+    evaluation = cache.open_by_id(run_id).evaluation()
+    findings = evaluation.doctor if evaluation else ()
+    faults = [finding for finding in findings if not finding.ok]
+    count = len(own) + len(findings)
+    if all(own) and not faults:
+        text, icon = f"Doctor: no fault found in {count} checks; not a proof", ":material/check_circle:"
+    else:
+        text, icon = f"Doctor: {len(faults) + own.count(False)} of {count} checks found a fault", ":material/warning:"
+    with st.popover(text, icon=icon, help=term("doctor")):
+        st.markdown(f"- {'✓' if own[0] else '✗'} This image: change {found.distance:.4f}, allowed {found.eps:.4f}.\n- {'✓' if own[1] else '✗'} This image: pixels within 0 to 1.")
+        if evaluation:
+            protocol = f"PGD-{evaluation.attack['steps']} at ε = {eps_text(evaluation.eps)}, n = {evaluation.n}, seed {evaluation.seed}"
+            st.markdown(f"At its evaluation ({protocol}):\n" + "\n".join(f"- {'✓' if f.ok else '✗'} {f.text}" for f in findings))
+
+
+def names(here: Context) -> dict[str, str]:
+    """Legend names of the networks by run id, distinct."""
+    return {run_id: f"{side.upper()} {method_label(cache.open_by_id(run_id).method_key)}" for side, run_id in here.sides}
+
+
+def measured(here: Context, probe: str, what: str, cost: str) -> dict[str, Any]:
+    """A slow probe of both networks: from disk where it was measured before, else behind a button."""
+    out = {}
+    for run_id, name in names(here).items():
+        found = cache.kept(run_id, probe)
+        if found is None and st.button(f"Measure {what} of {name} ({cost})", key=f"{probe}-{run_id}"):
+            with st.spinner(f"Attacking the test images of {name} …"):
+                found = cache.probe(run_id, probe)
+        if found is not None:
+            out[name] = found
+    return out
+
+
+def curve(here: Context, chosen: Choice) -> None:
+    """Accuracy against ε, with a dot where the slider is."""
+    found = measured(here, "accuracy_curve", "the accuracy curve", "about 10 s")
+    if not found:
+        return
+    figure = figures.accuracy_curve(found, here=chosen.eps, template=theme())
+    st.plotly_chart(figure, key="curve", theme=None, config=CONFIG, alt=figure.layout.meta["alt"])
+    st.markdown("  \n".join(f"**{name}**: {result.meta['summary']} (seed {result.meta['seed']}, band: 95 %)." for name, result in found.items()))
+
+
+def histogram(here: Context) -> None:
+    """The smallest ε that flips this image, over the histogram of a hundred."""
+    found = measured(here, "smallest_eps", "the smallest ε", "about 10 s")
+    by_name = {name: run_id for run_id, name in names(here).items()}
+    own = {name: float(cache.probe(by_name[name], "smallest_eps", index=here.img).eps[0]) for name in found}
+    if found:
+        figure = figures.smallest_eps(found, here=list(own.values()), template=theme())
+        st.plotly_chart(figure, key="histogram", theme=None, config=CONFIG, alt=figure.layout.meta["alt"])
+        lines = [f"**{name}**: this image {_flip(own[name], result)}; {result.meta['summary']}." for name, result in found.items()]
+        st.markdown("  \n".join(lines) + "  \nPGD-20 with bisection: an upper bound on the true distance.")
+
+
+def _flip(eps: float, result: Any) -> str:
+    if eps == 0:
+        return "is wrong untouched"
+    if eps == float("inf"):
+        return f"was not flipped up to {eps_text(result.limit)}"
+    return f"flips at ε = {eps_text(eps)}"
+
+
+def steps(here: Context, chosen: Choice) -> None:
+    """The way of this attack through its steps."""
+    found = {name: cache.probe(run_id, "trajectory", **chosen.settings(here.img)) for run_id, name in names(here).items()}
+    figure = figures.trajectory(found, template=theme())
+    st.plotly_chart(figure, key="trajectory", theme=None, config=CONFIG, alt=figure.layout.meta["alt"])
+    st.markdown("  \n".join(f"**{name}**: {result.meta['summary']}." for name, result in found.items()))

@@ -1,0 +1,55 @@
+"""What pages ask for again and again. Keys are strings only: hashing arrays would take two different images for one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import streamlit as st
+
+from robustviz import registry, runs
+from robustviz.results import AccuracyCurve, Adversarial, SmallestEps, Trajectory
+from robustviz.runs import Run
+from robustviz.types import UserError
+
+KINDS: dict[str, type] = {"adversarial": Adversarial, "trajectory": Trajectory, "accuracy_curve": AccuracyCurve, "smallest_eps": SmallestEps}
+
+
+def open_by_id(run_id: str) -> Run:
+    """The run with an id. An id from an address is never taken for a path."""
+    if not runs.ID.fullmatch(run_id or ""):
+        raise UserError(f"{run_id!r} is no run id; choose a model from the list.")
+    return runs.open_run(run_id)
+
+
+def probe(run_id: str, name: str, **settings: Any) -> Any:
+    """A probe's result, from memory where it was asked for lately."""
+    return _probe(run_id, _stamp(run_id), name, json.dumps(settings, sort_keys=True))
+
+
+def _stamp(run_id: str) -> int:
+    """When the run's weights were last written: a resumed run must not show old results."""
+    path = open_by_id(run_id).path / "net.safetensors"
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+@st.cache_data(max_entries=512, show_spinner=False)
+def _probe(run_id: str, stamp: int, name: str, settings: str) -> Any:
+    spec = registry.build(registry.get("probe", name), json.loads(settings))
+    return spec(open_by_id(run_id))
+
+
+def kept(run_id: str, name: str, **settings: Any) -> Any | None:
+    """A slow probe's result if it is on disk already, else None."""
+    spec = registry.build(registry.get("probe", name), settings)
+    return open_by_id(run_id).cached(KINDS[name], registry.key(spec))
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def thumbnails(source: str, first: int, count: int, side: int) -> bytes:
+    """Test images `first` to `first + count` of a data source (its JSON) as one PNG sheet."""
+    from robustviz import data, figures
+
+    split = data.load(registry.decode("data", json.loads(source)), "test")
+    few = split.take(len(split)).x[first : first + count]
+    return figures.sheet([x.numpy() for x in few], side, columns=count)

@@ -1,0 +1,129 @@
+"""What every view shares: the data set, networks A and B, and the image. All of it lives in the address."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import streamlit as st
+
+from robustviz import runs
+from robustviz.runs import Run
+from robustviz.terms import term
+from robustviz.types import UserError
+
+FIRST = {"data": "shapes", "a": "standard", "b": "pgd_at"}  # what is chosen before anybody chose
+
+
+@dataclass(frozen=True)
+class Context:
+    """What is looked at: run ids of A and B (`b` may be empty), the data's name, the test image's number."""
+
+    data: str
+    a: str
+    b: str
+    img: int
+
+    @property
+    def sides(self) -> list[tuple[str, str]]:
+        """(side, run id) of each network that is chosen."""
+        return [(side, run) for side, run in (("a", self.a), ("b", self.b)) if run]
+
+
+def data_name(run: Run) -> str:
+    """The name under which runs on the same test images come together; the background dial does not change those."""
+    data = run.info.get("data", {})
+    key, rest = str(data.get("key", "?")), {k: v for k, v in data.items() if k not in ("key", "cue")}
+    plain = {"shapes": {"size": 32, "seed": 0}}.get(key, {})
+    if rest == plain:
+        return key
+    return f"{key}-{hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:6]}"
+
+
+def label(run: Run) -> str:
+    """A run's name in a picker: method, net, seed, and its id's hash where it is the user's own."""
+    own = "" if run.shipped else f" · {run.id[-8:]}"
+    return f"{method_label(run.method_key)} · {run.info.get('net')} · seed {run.info.get('seed')}{own}"
+
+
+def method_label(key: str) -> str:
+    """A method's printed name without loading torch."""
+    names = {"standard": "Standard", "fgsm_at": "FGSM-AT", "fgsm_rs": "FGSM-RS", "pgd_at": "PGD-AT", "trades": "TRADES"}
+    return names.get(key, key)
+
+
+def trained() -> dict[str, Run]:
+    """Every run that has weights, by id."""
+    return {run.id: run for run in runs.all_runs() if (run.path / "net.safetensors").exists()}
+
+
+def sidebar() -> Context:
+    """Draw the pickers and return what is chosen. Raises UserError where no trained model exists."""
+    every = trained()
+    if not every:
+        raise UserError("There is no trained model yet: train one on the Train page, or run `make zoo`.")
+    names = sorted({data_name(run) for run in every.values()}, key=lambda name: (name != FIRST["data"], name))
+    state = st.session_state
+    with st.sidebar:
+        holder = st.container()
+        with st.expander("Data and models", icon=":material/tune:"):
+            data = st.selectbox("Data set", names, key="data", bind="query-params", on_change=_follow, help=term("shapes"))
+            here = {run_id: run for run_id, run in every.items() if data_name(run) == data}
+            options = list(here)
+            a = st.selectbox("Model A", options, _default(here, "a"), key="a", bind="query-params", format_func=lambda i: label(here[i]))
+            b = st.selectbox(
+                "Model B", ["", *options], 1 + _default(here, "b") if len(options) > 1 else 0, key="b", bind="query-params",
+                format_func=lambda i: label(here[i]) if i else "none",
+            )  # fmt: skip
+        count = test_count(a)
+        if not 0 <= int(state.get("img") or 0) < count:
+            state["img"] = 0
+        with holder:
+            img = int(st.number_input(f"Test image, 0 to {count - 1}", 0, count - 1, key="img", bind="query-params"))
+            picture, name, total = thumbnail(a, img)
+            st.image(picture, width=128, alt=f"Test image {img}: {name}")
+            text = f":blue[**A**] {label(here[a])}" + (f"  \n:orange[**B**] {label(here[b])}" if b else "")
+            st.markdown(f"**{name}**, image {img} of {total} of {data}  \n{text}")
+    return Context(str(data), str(a), str(b or ""), img)
+
+
+def _default(here: dict[str, Run], side: str) -> int:
+    """Position of the shipped run of the side's usual method, else the first (A) or the last (B)."""
+    methods = [run.method_key for run in here.values()]
+    return methods.index(FIRST[side]) if FIRST[side] in methods else 0 if side == "a" else len(methods) - 1
+
+
+def _follow() -> None:
+    """The data set changed: take the same methods there, as far as they have been trained."""
+    state = st.session_state
+    every = trained()
+    here = {run_id: run for run_id, run in every.items() if data_name(run) == state["data"]}
+    for side in ("a", "b"):
+        old = every.get(state.get(side) or "")
+        wanted = old.method_key if old else FIRST[side]
+        state[side] = next((run_id for run_id, run in here.items() if run.method_key == wanted), list(here)[_default(here, side)])
+    if state["a"] == state["b"]:
+        state["b"] = next((run_id for run_id in here if run_id != state["a"]), "")
+    state["img"] = 0
+
+
+@st.cache_data(max_entries=16, show_spinner="Loading the images …")
+def test_count(run_id: str) -> int:
+    """How many test images the run's data has."""
+    from robustviz.probes.adversarial import test_images
+
+    return len(test_images(runs.open_run(run_id)))
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def thumbnail(run_id: str, index: int) -> tuple[bytes, str, int]:
+    """One test image as PNG, the name of its class, and how many there are."""
+    from robustviz import figures
+    from robustviz.probes.adversarial import test_images
+
+    split = test_images(runs.open_run(run_id))
+    import torch
+
+    one = split.take(torch.tensor([index]))
+    return figures.png(one.x[0].numpy(), 128), split.classes[int(one.y[0])], len(split)

@@ -1,0 +1,30 @@
+"""The app's entry script: the table of pages, the sidebar, and nothing heavy. It runs again at every interaction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from robustviz.ui import shell
+
+PAGES = Path(__file__).resolve().parents[2] / "pages"
+
+
+def page(name: str, title: str, icon: str, help: str, *, default: bool = False) -> st.Page:
+    """One entry of the menu; its address is its file's name with dashes."""
+    return st.Page(PAGES / f"{name}.py", title=title, icon=icon, url_path=None if default else name.replace("_", "-"), default=default, help=help)
+
+
+start = page("start", "Start", ":material/play_circle:", "See how a network is fooled", default=True)
+menu = {
+    "See": [start, page("attack", "Attack", ":material/bolt:", "How little does it take?")],
+    "Try": [page("train", "Train", ":material/model_training:", "What if…?")],
+    "Look up": [page("glossary", "Glossary", ":material/menu_book:", "Methods and words")],
+}
+chosen = st.navigation(menu)
+st.set_page_config(
+    page_title=f"robustviz · {chosen.title}", page_icon=":material/shield:", layout="wide",
+    initial_sidebar_state="collapsed" if chosen == start else "auto",
+)  # fmt: skip
+shell.run(chosen)

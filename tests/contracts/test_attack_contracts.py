@@ -1,0 +1,298 @@
+"""What every attack promises, over the registry and both norms; then identities that tie single attacks to known ones."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustviz import registry
+from robustviz.attacks import FGSM, PGD, Attack
+from robustviz.nets.base import ImageNet
+from robustviz.types import UserError
+
+if TYPE_CHECKING:
+    from conftest import Toy
+
+EPS = {"linf": 0.1, "l2": 1.0}
+
+
+def every_attack() -> Iterator[object]:
+    for key in registry.keys("attack"):
+        for norm in EPS:
+            with contextlib.suppress(UserError):  # an attack may refuse l2
+                yield pytest.param(registry.get("attack", key)(norm=norm, eps=EPS[norm]), id=f"{key}-{norm}")
+
+
+@pytest.fixture(params=every_attack())
+def attack(request: pytest.FixtureRequest) -> Attack:
+    return request.param  # type: ignore[no-any-return]
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def size(delta: Tensor, norm: str) -> Tensor:
+    return delta.flatten(1).abs().amax(1) if norm == "linf" else delta.flatten(1).norm(dim=1)
+
+
+def accuracy(net: nn.Module, x: Tensor, y: Tensor) -> float:
+    with torch.no_grad():
+        return float((net(x).argmax(1) == y).double().mean())
+
+
+# Contracts.
+
+
+def test_result_lies_in_the_ball_and_in_the_unit_range(attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+    x_adv = attack(conv_net, images, labels, rng=seeded(3))
+    assert x_adv.shape == images.shape and x_adv.dtype == images.dtype
+    assert 0 <= x_adv.min() and x_adv.max() <= 1
+    assert size(x_adv - images, attack.norm).max() <= EPS[attack.norm] + 1e-6
+    assert size(x_adv - images, attack.norm).min() > 0
+
+
+def test_zero_eps_gives_the_images_back(attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+    assert torch.equal(replace(attack, eps=0.0)(conv_net, images, labels, rng=seeded(3)), images)
+
+
+def test_same_seed_gives_same_bits_and_none_means_seed_zero(attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+    everywhere = torch.get_rng_state()
+    once, again = (attack(conv_net, images, labels, rng=seeded(5)) for _ in range(2))
+    assert torch.equal(once, again)
+    assert torch.equal(attack(conv_net, images, labels), attack(conv_net, images, labels, rng=seeded(0)))
+    assert torch.equal(torch.get_rng_state(), everywhere)  # the global generator is nobody's
+
+
+def test_another_seed_gives_another_result_where_the_start_is_random(attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+    if "start" not in registry.hints(type(attack)):
+        pytest.skip("this attack has no choice of start")
+    one, other = (replace(attack, start="uniform")(conv_net, images, labels, rng=seeded(seed)) for seed in (0, 1))  # type: ignore[call-arg]
+    assert not torch.equal(one, other)
+
+
+def test_a_batch_is_attacked_as_its_images_one_by_one(attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+    if "start" in registry.hints(type(attack)):
+        attack = replace(attack, start="zero")  # type: ignore[call-arg]
+    net, x = conv_net.double(), images.double()
+    together = attack(net, x, labels)
+    alone = torch.cat([attack(net, x[i : i + 1], labels[i : i + 1]) for i in range(len(x))])
+    assert (together - alone).abs().max() < 1e-9
+
+
+def test_net_and_input_are_left_exactly_as_they_were(attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+    net = conv_net.train()
+    net.maps[2].eval()  # somebody froze one batch norm and one weight on purpose
+    net.maps[1].weight.requires_grad_(False)
+    F.cross_entropy(net(images), labels).backward()
+    modes = [module.training for module in net.modules()]
+    asks = [p.requires_grad for p in net.parameters()]
+    grads = [None if p.grad is None else p.grad.clone() for p in net.parameters()]
+    tensors = {name: value.clone() for name, value in net.state_dict().items()}
+    x = images.clone()
+
+    for x_adv in (attack(net, x, labels), attack.trace(net, x, labels)):
+        assert not x_adv.requires_grad
+
+    assert [module.training for module in net.modules()] == modes
+    assert [p.requires_grad for p in net.parameters()] == asks
+    for p, grad in zip(net.parameters(), grads, strict=True):
+        assert (p.grad is None) == (grad is None) and (grad is None or torch.equal(p.grad, grad))
+    assert all(torch.equal(value, tensors[name]) for name, value in net.state_dict().items())
+    assert torch.equal(x, images) and not x.requires_grad and x.grad is None
+
+
+def test_net_is_restored_when_the_attack_fails_halfway(attack: Attack, conv_net: ImageNet, images: Tensor) -> None:
+    conv_net.train()
+    with pytest.raises(IndexError):
+        attack(conv_net, images, torch.full((len(images),), 99))  # there is no class 99
+    assert all(module.training for module in conv_net.modules())
+    assert all(p.requires_grad for p in conv_net.parameters())
+
+
+def test_accuracy_of_a_trained_net_falls(attack: Attack, toy: Toy) -> None:
+    clean = accuracy(toy.net, toy.x, toy.y)
+    assert clean > 0.95
+    assert accuracy(toy.net, attack(toy.net, toy.x, toy.y), toy.y) < clean - 0.1
+
+
+def test_targeted_reaches_its_class_more_often_than_untargeted(attack: Attack, toy: Toy) -> None:
+    target = (toy.y + 1) % 4
+    reached = accuracy(toy.net, replace(attack, targeted=True)(toy.net, toy.x, target), target)
+    strayed = accuracy(toy.net, attack(toy.net, toy.x, toy.y), target)
+    assert reached > strayed and reached > accuracy(toy.net, toy.x, target)
+
+
+def test_trace_starts_in_the_ball_and_ends_at_the_result(attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+    path = attack.trace(conv_net, images, labels, rng=seeded(4))
+    assert path.shape == (attack.count + 1, *images.shape)
+    assert torch.equal(path[-1], attack(conv_net, images, labels, rng=seeded(4)))
+    assert max(float(size(step - images, attack.norm).max()) for step in path) <= EPS[attack.norm] + 1e-6
+
+
+def test_a_missing_eps_is_one_clear_sentence(attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+    with pytest.raises(UserError, match="no eps"):
+        replace(attack, eps=None)(conv_net, images, labels)
+
+
+def test_eps_in_grey_levels_is_refused_with_the_value_that_was_meant(attack: Attack) -> None:
+    with pytest.raises(UserError, match="8/255"):
+        replace(attack, norm="linf", eps=8)
+
+
+def test_float64_images_are_attacked_in_float64(attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+    assert attack(conv_net.double(), images.double(), labels).dtype == torch.float64
+
+
+# Identities.
+
+
+def test_fgsm_is_one_pgd_step_of_eps_from_the_image(conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+    for norm, eps in EPS.items():
+        step = PGD(norm=norm, eps=eps, step_size=eps, steps=1, start="zero")  # type: ignore[arg-type]
+        assert torch.equal(FGSM(norm=norm, eps=eps)(conv_net, images, labels), step(conv_net, images, labels))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("norm", EPS)
+def test_pgd_on_a_linear_net_is_its_closed_form(norm: str, linear_net: ImageNet) -> None:
+    """Cross-entropy of two classes falls along w_y − w_other everywhere, so the answer is x plus ε along its opposite."""
+    net, x, y = linear_net.double(), torch.full((12, 2, 9, 7), 0.5, dtype=torch.float64), torch.arange(12) % 2
+    eps = EPS[norm]
+    uphill = torch.stack([net.head.weight[1 - label] - net.head.weight[label] for label in y]).detach()
+    best = eps * (uphill.sign() if norm == "linf" else uphill / uphill.norm(dim=1, keepdim=True))
+    for start, steps in (("zero", 10), ("uniform", 400)):
+        found = PGD(norm=norm, eps=eps, steps=steps, start=start)(net, x, y)  # type: ignore[arg-type]
+        assert (found - x - best.view_as(x)).abs().max() < 1e-9
+
+
+def slow_pgd(net: nn.Module, x: Tensor, y: Tensor, start: Tensor, eps: Tensor | float, step: float, steps: int) -> Tensor:
+    """Linf PGD as methods.md writes it: clip the change to ±ε, then clamp the image; one image at a time."""
+    out = []
+    for i in range(len(x)):
+        here = eps[i : i + 1] if isinstance(eps, Tensor) else torch.tensor(eps, dtype=x.dtype)
+        z = start[i : i + 1].clone()
+        for _ in range(steps):
+            z.requires_grad_(True)
+            log_p = net(z).log_softmax(1)[0, y[i]]
+            (gradient,) = torch.autograd.grad(-log_p, z)
+            delta = torch.max(torch.min(z.detach() + step * gradient.sign() - x[i : i + 1], here), -here)
+            z = (x[i : i + 1] + delta).clamp(0, 1)
+        out.append(z.detach())
+    return torch.cat(out)
+
+
+@pytest.mark.parametrize("start", ["uniform", "gauss", "zero"])
+def test_pgd_equals_its_slow_twin(start: str, conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+    net, x, eps = conv_net.double(), images.double(), 0.1
+    attack = PGD(eps=eps, steps=7, start=start)  # type: ignore[arg-type]
+    noise = {"uniform": torch.rand, "gauss": torch.randn, "zero": torch.zeros}[start](
+        x.shape, dtype=x.dtype, **({} if start == "zero" else {"generator": seeded(2)})
+    )
+    first = {"uniform": (2 * noise - 1) * eps, "gauss": (0.001 * noise).clamp(-eps, eps), "zero": noise}[start]
+    slow = slow_pgd(net, x, labels, (x + first).clamp(0, 1), eps, eps / 4, 7)
+    assert (attack(net, x, labels, rng=seeded(2)) - slow).abs().max() < 1e-6
+
+
+def test_fgsm_rs_takes_one_step_of_a_quarter_more_than_eps(conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+    net, x, attack = conv_net.double(), images.double(), FGSM(eps=0.1, start="uniform")
+    start = attack.trace(net, x, labels)[0]
+    assert (attack(net, x, labels) - slow_pgd(net, x, labels, start, 0.1, 0.125, 1)).abs().max() < 1e-6
+    assert (attack(net, x, labels) - slow_pgd(net, x, labels, start, 0.1, 0.1, 1)).abs().max() > 1e-3
+
+
+def test_default_step_is_a_quarter_of_eps_up_to_20_steps_and_an_eighth_above() -> None:
+    assert PGD(steps=20).default_step(0.2) == 0.05
+    assert PGD(steps=21).default_step(0.2) == 0.025
+
+
+def test_restarts_fool_whatever_the_first_run_fooled_and_more(toy: Toy) -> None:
+    weak = PGD(eps=0.05, steps=2, step_size=0.01)
+    with torch.no_grad():
+        fooled = [toy.net(replace(weak, restarts=r)(toy.net, toy.x, toy.y, rng=seeded(1))).argmax(1) != toy.y for r in (1, 8)]
+    assert (fooled[1] | ~fooled[0]).all()
+    assert fooled[1].sum() > fooled[0].sum()
+
+
+def test_restarts_keep_the_highest_objective(conv_net: ImageNet, images: Tensor) -> None:
+    def objective(z: Tensor) -> Tensor:
+        return conv_net(z)[:, 0]
+
+    weak = PGD(eps=0.1, steps=1)
+    rng = seeded(1)
+    runs = torch.stack([objective(weak.maximise(objective, images, rng=rng)) for _ in range(4)]).detach()
+    best = objective(replace(weak, restarts=4).maximise(objective, images, rng=seeded(1))).detach()
+    assert torch.equal(best, runs.amax(0)) and not torch.equal(best, runs[0])
+
+
+# Budgets per pixel and per image.
+
+
+@pytest.fixture
+def objective(conv_net: ImageNet, labels: Tensor):  # noqa: ANN201
+    return lambda z: F.cross_entropy(conv_net(z), labels, reduction="none")
+
+
+def test_each_pixel_keeps_its_own_budget(objective, images: Tensor) -> None:  # noqa: ANN001
+    budget = torch.rand((12, 1, 9, 7), generator=seeded(0)) * 0.1
+    budget[budget < 0.03] = 0
+    delta = PGD(eps=0.1).maximise(objective, images, eps=budget) - images
+    assert (delta.abs() <= budget + 1e-6).all()
+    assert (delta[(budget == 0).expand_as(delta)] == 0).all()
+    assert (delta.abs() > 0.05).any()
+
+
+def test_a_uniform_map_gives_the_bits_of_one_number(objective, images: Tensor) -> None:  # noqa: ANN001
+    for start in ("uniform", "gauss", "zero"):
+        attack = PGD(eps=0.1, start=start)  # type: ignore[arg-type]
+        scalar = attack.maximise(objective, images, rng=seeded(1))
+        for shape in ((12,), (12, 1, 1, 1), (12, 1, 9, 7), (12, 2, 9, 7)):
+            assert torch.equal(attack.maximise(objective, images, eps=torch.full(shape, 0.1), rng=seeded(1)), scalar)
+
+
+def test_a_map_goes_through_the_slow_twin_too(conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+    net, x = conv_net.double(), images.double()
+    budget = torch.rand((12, 1, 9, 7), generator=seeded(0), dtype=torch.float64) * 0.1
+    found = PGD(eps=0.1, steps=5, start="zero").maximise(lambda z: F.cross_entropy(net(z), labels, reduction="none"), x, eps=budget)
+    assert (found - slow_pgd(net, x, labels, x, budget, 0.025, 5)).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("norm", EPS)
+def test_each_image_can_have_its_own_radius(norm: str, objective, images: Tensor) -> None:  # noqa: ANN001
+    radii = torch.linspace(0, EPS[norm], 12)
+    delta = PGD(norm=norm, eps=EPS[norm]).maximise(objective, images, eps=radii) - images  # type: ignore[arg-type]
+    found = size(delta, norm)
+    assert (found <= radii + 1e-6).all() and (found[1:] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("norm", "budget", "word"),
+    [
+        ("l2", torch.full((12, 1, 9, 7), 0.1), "linf only"),
+        ("linf", torch.full((12, 1, 9, 7), -0.1), "negative"),
+        ("l2", torch.full((12,), -0.1), "negative"),
+        ("linf", torch.full((12, 1, 7, 9), 0.1), "does not fit"),
+        ("linf", torch.full((5,), 0.1), "does not fit"),
+        ("linf", 1.5, "outside"),
+        ("l2", 11.3, "outside"),  # the whole range of 2·9·7 pixels is √126 = 11.22
+    ],
+)
+def test_a_budget_that_makes_no_sense_is_refused(norm: str, budget: Tensor | float, word: str, objective, images: Tensor) -> None:  # noqa: ANN001
+    with pytest.raises(UserError, match=word):
+        PGD(norm=norm, eps=0.1).maximise(objective, images, eps=budget)  # type: ignore[arg-type]
+
+
+# A peer.
+
+
+def test_robust_accuracy_is_within_a_point_of_torchattacks(toy: Toy) -> None:
+    torchattacks = pytest.importorskip("torchattacks")
+    ours = PGD(eps=0.05, steps=20, step_size=0.0125, start="zero")(toy.net, toy.x, toy.y)
+    theirs = torchattacks.PGD(toy.net, eps=0.05, alpha=0.0125, steps=20, random_start=False)(toy.x, toy.y)
+    assert abs(accuracy(toy.net, ours, toy.y) - accuracy(toy.net, theirs, toy.y)) <= 0.01

@@ -1,0 +1,195 @@
+"""A person's own pictures: what is read, what is passed over, and the sentence for what cannot be used."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from robustviz import data
+from robustviz.data import pictures, splits
+from robustviz.data.folder import Folder
+from robustviz.types import UserError
+
+
+def _fill(folder: Path, n: int, seed: int, size: tuple[int, int] = (40, 30)) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    for i in range(n):
+        Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3)).astype(np.uint8)).save(folder / f"{i:03d}.png")
+
+
+@pytest.fixture
+def flat(tmp_path: Path) -> Path:
+    """Three classes of 30, 30 and 3 pictures."""
+    for seed, (name, n) in enumerate((("dog", 30), ("cat", 30), ("axolotl", 3))):
+        _fill(tmp_path / "pets" / name, n, seed)
+    return tmp_path / "pets"
+
+
+def _load(place: Path, size: int = 16) -> dict[str, data.Dataset]:
+    return {split: Folder(path=str(place), size=size).load(split) for split in data.SPLITS}
+
+
+def test_a_flat_folder_is_split_by_content_with_each_class_in_each_split(flat: Path) -> None:
+    sets = _load(flat)
+    assert sets["train"].classes == ("axolotl", "cat", "dog")
+    assert sum(map(len, sets.values())) == 63
+    names = [name for s in sets.values() for name in s.names]
+    assert len(set(names)) == 63
+    for s in sets.values():
+        assert s.y.bincount(minlength=3).min() >= 1
+        assert s.images.shape[1:] == (3, 16, 16) and "resized" in s.card and "cropped" in s.card
+        assert all(name.split("/")[0] == s.classes[k] for name, k in zip(s.names, s.y.tolist(), strict=True))
+    assert len(sets["train"]) > 0.55 * 63
+
+
+def test_renaming_moving_and_adding_pictures_moves_none_to_another_split(flat: Path, tmp_path: Path) -> None:
+    before = {name: split for split, s in _load(flat).items() for name in s.names if not name.startswith("axolotl")}
+    copy = tmp_path / "elsewhere"
+    for name in before:
+        target = copy / Path(name).parent / ("renamed-" + Path(name).name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(flat / name, target)
+    _fill(copy / "newt", 20, 9)
+    after = {name.replace("renamed-", ""): split for split, s in _load(copy).items() for name in s.names}
+    assert before == {name: after[name] for name in before}
+
+
+def test_equal_files_are_in_one_split_and_a_class_too_small_is_named() -> None:
+    hashes = [f"{k:064x}" for k in (1, 2, 3, 4, 5, 5, 6, 7)]  # all tiny numbers: all would be train
+    which, small = splits.by_content(hashes, [0, 0, 0, 0, 1, 1, 1, 2])
+    assert sorted(set(which[:4])) == [0, 1, 2]
+    assert which[4] == which[5] and {which[4], which[6]} == {0, 2}
+    assert which[7] == 0 and small == [1, 2]
+
+
+def test_pictures_of_every_mode_become_upright_rgb_squares(tmp_path: Path) -> None:
+    red = Image.new("RGB", (60, 40), (200, 30, 20))
+    red.save(tmp_path / "rgb.jpg", quality=95)
+    Image.new("L", (20, 50), 120).save(tmp_path / "grey.png")
+    Image.new("CMYK", (40, 40), (0, 255, 255, 0)).save(tmp_path / "cmyk.jpg")
+    Image.new("RGBA", (33, 33), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    Image.new("P", (16, 16)).save(tmp_path / "palette.gif")
+    Image.fromarray(np.full((20, 20), 40_000, np.uint16)).save(tmp_path / "deep.png")
+    read = {path.name: pictures.read_picture(path, 16) for path in pictures.pictures(tmp_path)}
+    assert len(read) == 6 and all(pixels.shape == (3, 16, 16) and pixels.dtype == np.uint8 for pixels, _ in read.values())
+    colour = {name: pixels.reshape(3, -1).mean(1) for name, (pixels, _) in read.items()}
+    assert np.allclose(colour["rgb.jpg"], (200, 30, 20), atol=4)
+    assert np.allclose(colour["grey.png"], 120)
+    assert colour["cmyk.jpg"][0] > 200 and colour["cmyk.jpg"][1] < 80
+    assert np.allclose(colour["clear.png"], 255)  # what is clear is white
+    assert np.allclose(colour["deep.png"], 156)  # 16 bits are scaled, not clipped
+    assert not read["palette.gif"][1] and read["rgb.jpg"][1]
+
+
+def test_the_cameras_orientation_is_applied(tmp_path: Path) -> None:
+    picture = np.zeros((16, 16, 3), np.uint8)
+    picture[:4] = 255  # a white bar at the top
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise: the bar belongs to the right
+    Image.fromarray(picture).save(tmp_path / "turned.png", exif=exif)
+    pixels, _ = pictures.read_picture(tmp_path / "turned.png", 16)
+    assert pixels[:, :, 12:].min() == 255 and pixels[:, :, :12].max() == 0
+
+
+def test_the_middle_square_is_kept(tmp_path: Path) -> None:
+    wide = np.zeros((10, 30, 3), np.uint8)
+    wide[:, 10:20] = 255
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    assert pictures.read_picture(tmp_path / "wide.png", 10)[0].min() == 255
+
+
+def test_what_is_no_picture_is_passed_over(flat: Path) -> None:
+    (flat / "cat" / "notes.txt").write_text("no picture")
+    (flat / "cat" / ".hidden.png").write_bytes(b"no picture")
+    (flat / "cat" / "Thumbs.db").write_bytes(b"no picture")
+    (flat / ".DS_Store").write_bytes(b"no picture")
+    _fill(flat / "__MACOSX", 2, 5)
+    (flat / "nothing").mkdir()
+    sets = _load(flat)
+    assert sets["train"].classes == ("axolotl", "cat", "dog") and sum(map(len, sets.values())) == 63
+    assert "Folders without pictures were left out: nothing." in sets["train"].card
+
+
+def test_few_broken_pictures_are_counted_and_many_are_an_error(flat: Path) -> None:
+    good = (flat / "dog" / "000.png").read_bytes()
+    (flat / "cat" / "broken.png").write_bytes(good[: len(good) // 2])
+    sets = _load(flat)
+    assert sum(map(len, sets.values())) == 63
+    assert sum("1 unreadable file was left out, the first: broken.png" in s.card for s in sets.values()) == 1
+    for i in range(30):
+        (flat / "cat" / f"broken{i}.png").write_bytes(b"\x89PNG and nothing else, number %d" % i)
+    with pytest.raises(UserError, match=r"of \d+ pictures cannot be read, the first is .*broken.*\.png"):
+        Folder(path=str(flat)).load("train")
+
+
+def test_a_picture_that_would_fill_the_memory_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("L", (30, 30)).save(tmp_path / "big.png")
+    monkeypatch.setattr(pictures, "MOST_PIXELS", 800)
+    with pytest.raises(ValueError, match="million pixels"):
+        pictures.read_picture(tmp_path / "big.png", 8)
+
+
+@pytest.mark.parametrize(("test_name", "val_name"), [("test", None), ("val", None), ("test", "val"), ("Test", "valid")])
+def test_ready_folders_keep_their_own_test(tmp_path: Path, test_name: str, val_name: str | None) -> None:
+    for seed, name in enumerate(("a", "b")):
+        _fill(tmp_path / "train" / name, 20, seed)
+        _fill(tmp_path / test_name / name, 5, 10 + seed)
+        if val_name:
+            _fill(tmp_path / val_name / name, 3, 20 + seed)
+    sets = _load(tmp_path)
+    assert {name.split("/")[0] for name in sets["test"].names} == {test_name} and len(sets["test"]) == 10
+    assert (len(sets["train"]), len(sets["val"])) == ((40, 6) if val_name else (36, 4))
+    assert not set(sets["train"].names) & set(sets["val"].names)
+
+
+def test_a_class_that_only_the_test_folder_has_is_named(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        _fill(tmp_path / "train" / name, 3, 0)
+    _fill(tmp_path / "test" / "c", 3, 1)
+    with pytest.raises(UserError, match="the class 'c', which the training folder lacks"):
+        Folder(path=str(tmp_path)).load("test")
+
+
+def test_a_folder_with_less_than_two_classes_says_what_it_has(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no pictures"):
+        Folder(path=str(tmp_path)).load("train")
+    Image.new("L", (9, 9)).save(tmp_path / "loose.png")
+    with pytest.raises(UserError, match="has pictures but no class folders"):
+        Folder(path=str(tmp_path)).load("train")
+    _fill(tmp_path / "cat", 3, 0)
+    (tmp_path / "dog").mkdir()
+    with pytest.raises(UserError, match=r"one class only \(cat\).*at least two"):
+        Folder(path=str(tmp_path)).load("train")
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        data.load(f"folder:{tmp_path / 'nowhere'}")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file, not a folder"):
+        data.load(f"folder:{tmp_path / 'file'}")
+    with pytest.raises(UserError, match="size=4 is out of range"):
+        Folder(path=str(tmp_path), size=4)
+
+
+@pytest.mark.skipif(os.name == "nt" or getattr(os, "geteuid", lambda: 0)() == 0, reason="needs a system and user that permissions bind")
+def test_a_folder_without_permission_says_so(flat: Path) -> None:
+    flat.chmod(0)
+    try:
+        with pytest.raises(UserError, match="permissions"):
+            Folder(path=str(flat)).load("train")
+    finally:
+        flat.chmod(0o700)
+
+
+def test_n_limits_the_training_pictures_to_a_balanced_beginning(flat: Path) -> None:
+    few = data.load(f"folder:{flat}", "train", 3)
+    assert sorted(few.y.tolist()) == [0, 1, 2] and few.images.shape == (3, 3, 32, 32)
+    assert torch.equal(data.load(f"folder:{flat}", "train", 2).images, few.images[:2])
