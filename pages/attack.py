@@ -6,21 +6,26 @@ from robustviz.ui import attack, context, shell
 
 st.title("How little does it take?")
 here = context.sidebar()
-chosen = attack.controls(here)
 
-columns = st.columns(len(here.sides), gap="large")
-for (side, run_id), column in zip(here.sides, columns, strict=True):
-    with column:
-        attack.one_network(side, run_id, here, chosen)
 
-st.divider()
-left, right = st.columns(2, gap="large")
-with left:
-    attack.curve(here, chosen)
-with right:
-    attack.histogram(here)
+@st.fragment
+def view() -> None:
+    """Everything that follows the controls; a fragment, so that moving ε leaves the rest of the page alone."""
+    chosen = attack.controls(here)
+    columns = st.columns(len(here.sides), gap="large")
+    for (side, run_id), column in zip(here.sides, columns, strict=True):
+        with column:
+            attack.one_network(side, run_id, here, chosen)
+    st.divider()
+    left, right = st.columns(2, gap="large")
+    with left:
+        attack.curve(here, chosen)
+    with right:
+        attack.histogram(here)
+    with st.expander("Step by step", icon=":material/timeline:", on_change="rerun", key="steps-open") as steps:
+        if steps.open:
+            attack.steps(here, chosen)
 
-with st.expander("Step by step", icon=":material/timeline:", on_change="rerun", key="steps-open") as steps:
-    if steps.open:
-        attack.steps(here, chosen)
+
+view()
 shell.reset_button()

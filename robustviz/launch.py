@@ -44,12 +44,13 @@ def launch(*, port: int | None = None, browser: bool | None = None, tell: Callab
         from robustviz import jobs
 
         jobs.pump()
-    with _ending_politely():
-        server = _start(fixed)
+    server = None
+    with _signals_as_ctrl_c():
         try:
+            server = _start(fixed)
             tell(f"robustviz is at {server.address}")
             sys.stdout.flush()
-            if browser if browser is not None else has_desktop():
+            if has_desktop() if browser is None else browser:
                 _open(server.address)
             server.echo()
             while server.process.poll() is None:
@@ -57,7 +58,8 @@ def launch(*, port: int | None = None, browser: bool | None = None, tell: Callab
         except KeyboardInterrupt:
             return 0
         finally:
-            server.end()
+            if server is not None:
+                server.end()
     raise UserError(f"The app ended unexpectedly (exit status {server.process.returncode}){server.last_words()}")
 
 
@@ -169,6 +171,7 @@ class _Server:
 
     def end(self) -> None:
         """End the server: politely, then firmly. Trainings go on; they are no part of it."""
+        self._echo = False  # Python's own words about Ctrl-C are a traceback
         for firmly in (self.process.terminate, self.process.kill):
             if self.process.poll() is not None:
                 return
@@ -223,22 +226,20 @@ def _start(fixed: int | None) -> _Server:
 
 
 @contextlib.contextmanager
-def _ending_politely() -> Iterator[None]:
-    """Make a closed terminal or a plain `kill` end the app as Ctrl-C does, so that no server is left behind."""
+def _signals_as_ctrl_c() -> Iterator[None]:
+    """Make a closed terminal and a plain `kill` end the app as Ctrl-C does, so that no server is left behind."""
 
     def stop(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):  # each system knows two of the three
-            if hasattr(signal, name):
-                number = getattr(signal, name)
+        for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):  # no system has all three
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` goes on ignoring
                 before[number] = signal.signal(number, stop)
     try:
         yield
-    except KeyboardInterrupt:  # before the server answered; afterwards `launch` sees to it
-        raise SystemExit(0) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

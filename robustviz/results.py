@@ -62,8 +62,8 @@ class Result:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
                 found = {name: file[name] for name in file.files}
             return cls(**json.loads(str(found.pop("json"))), **found)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"This is not a saved {cls.__name__}: {error}. Compute it again.") from error
+        except Exception as error:  # a damaged zip raises a dozen kinds (zlib, zipfile, struct, …); each means: not this
+            raise UserError(f"This is not a saved {cls.__name__}: {' '.join(str(error).split())}. Compute it again.") from error
 
 
 @dataclass(frozen=True)
@@ -192,8 +192,11 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Evaluation:
-        """The evaluation that `to_json` wrote; derived entries are ignored."""
+        """The evaluation that `to_json` wrote; derived entries are ignored. Raises UserError for anything else."""
         names = {f.name for f in dataclasses.fields(cls)}
-        kept = {name: value for name, value in data.items() if name in names}
-        kept["doctor"] = tuple(Finding(**finding) for finding in kept.get("doctor", ()))
-        return cls(**kept)
+        try:
+            kept = {name: value for name, value in data.items() if name in names}
+            kept["doctor"] = tuple(Finding(**finding) for finding in kept.get("doctor", ()))
+            return cls(**kept)
+        except (TypeError, AttributeError) as error:
+            raise UserError(f"This is not a saved evaluation: {error}. Remove it from eval.json, or evaluate again.") from error

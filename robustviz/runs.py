@@ -14,6 +14,7 @@ import os
 import platform
 import re
 import shutil
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -54,7 +55,7 @@ def zoo() -> Path:
 
 def write_file(path: Path, content: bytes) -> None:
     """Replace `path` by `content` in one step. Raises UserError where the disk is full or the folder is not writable."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")  # two sessions of the app are two threads
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
@@ -368,7 +369,8 @@ def create(config: TrainConfig, *, name: str | None = None, folder: Path | None 
         raise UserError(f"{name!r} is no run id: use 1 to 64 of a-z, 0-9 and '-'.", code=2)
     run = Run((folder or home()).expanduser().resolve() / name)
     asked = config.to_json()
-    if run.path.exists() and any(run.path.iterdir()):
+    # A kill in the very first write leaves a temporary file and nothing else; that is still an empty folder.
+    if run.path.exists() and (not run.path.is_dir() or any(not entry.name.endswith(".tmp") for entry in run.path.iterdir())):
         if not (run.path / "config.json").exists():
             raise UserError(f"{run.path} exists and is not a run folder; choose another --name or --out.", code=2)
         theirs = {name: value for name, value in run.info.items() if name not in ("device", "threads", "versions", "images")}

@@ -108,6 +108,7 @@ def toy() -> Toy:
         optimiser.zero_grad()
         F.cross_entropy(net(x), y).backward()
         optimiser.step()
+    optimiser.zero_grad()
     return Toy(net.eval(), x, y)
 
 

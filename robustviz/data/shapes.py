@@ -185,7 +185,7 @@ class Shapes(Source):
         "epochs": 20, "batch_size": 64, "lr": 0.1, "augment": "none", "n_train": 2000, "net": "small_resnet",
     }  # fmt: skip
 
-    cue: float = option(0.25, "how often the background gives the class away in training (never in test)", low=0.0, high=1.0)
+    cue: float = option(0.2, "how often the background gives the class away in training (never in test)", low=0.0, high=1.0)
     size: int = option(32, "height and width in pixels", low=16, high=128)
     seed: int = option(0, "a different seed draws different images", low=0, advanced=True)
     grain: float = option(6 / 255, "strength of the fine class pattern on the object", low=0.0, high=0.2, advanced=True)
@@ -314,8 +314,8 @@ def _render(scenes: list[_Scene], size: int, grain: float) -> tuple[Array, Array
 
     # dark object on light ground or the other way round: the contrast is what eight grey levels cannot undo
     dark = r[:, 16] < 0.5
-    ground_light = np.where(dark, dial(17, 0.60, 0.74), dial(17, 0.23, 0.36))
-    object_light = np.where(dark, dial(18, 0.28, 0.42), dial(18, 0.57, 0.71))
+    ground_light = np.where(dark, dial(17, 0.58, 0.72), dial(17, 0.24, 0.37))
+    object_light = np.where(dark, dial(18, 0.29, 0.43), dial(18, 0.55, 0.69))
     tint = np.array([scene.tint for scene in scenes])
     ground = _hsl(tint, dial(19, 0.30, 0.60), ground_light)
     swing = _hsl((tint + dial(20, -0.08, 0.08)) % 1, dial(21, 0.3, 0.6), ground_light + 0.2) - ground

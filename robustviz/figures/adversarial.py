@@ -20,7 +20,7 @@ def adversarial(result: Adversarial, *, side: str = "a", template: str = LIGHT) 
     colour, names = COLOURS[template], list(result.meta["classes"])
     shown = _top(result, 10)
     labels = [("✓ " if k == result.y else "") + names[k] for k in shown]
-    figure = blank(template, "", barmode="group", bargap=0.25, height=30 * len(shown) + 90, showlegend=True)
+    figure = blank(template, "", barmode="group", bargap=0.25, height=28 * len(shown) + 100, margin={"l": 8, "r": 16, "t": 8, "b": 8})
     figure.add_bar(
         y=labels, x=result.probs[shown], orientation="h", name="clean",
         marker={"color": colour["paper"], "line": {"color": colour[side], "width": 2}}, hovertemplate="%{y} clean %{x:.1%}<extra></extra>",
@@ -30,7 +30,7 @@ def adversarial(result: Adversarial, *, side: str = "a", template: str = LIGHT) 
         hovertemplate="%{y} attacked %{x:.1%}<extra></extra>",
     )  # fmt: skip
     figure.update_xaxes(range=[0, 1], tickformat=".0%", title="softmax output")
-    figure.update_yaxes(autorange="reversed", ticks="")
+    figure.update_yaxes(autorange="reversed", ticks="", type="category", tickmode="linear")
     return finish(figure, f"Class bars of {result.meta['method']} before and after the attack: {result.meta['summary']}.", result.meta)
 
 
@@ -50,8 +50,8 @@ def accuracy_curve(
     curves = {"A": results} if isinstance(results, AccuracyCurve) else dict(results)
     colour, first = COLOURS[template], next(iter(curves.values()))
     steps = first.meta["attack"]["steps"]
-    figure = blank(template, f"Accuracy under PGD-{steps}, n = {first.n}: an upper bound on robust accuracy", height=340)
-    for (name, curve), side in zip(curves.items(), SIDES, strict=False):
+    figure = blank(template, f"Accuracy under PGD-{steps}", f"n = {first.n}; an upper bound on robust accuracy")
+    for (name, curve), side in zip(curves.items(), _sides(curves), strict=True):
         x, band = curve.eps * 255, curve.interval
         figure.add_scatter(
             x=[*x, *x[::-1]], y=[*band[:, 1], *band[::-1, 0]], fill="toself", mode="none", fillcolor=_clear(colour[side]),
@@ -81,16 +81,16 @@ def smallest_eps(
     found = {"A": results} if isinstance(results, SmallestEps) else dict(results)
     colour, first = COLOURS[template], next(iter(found.values()))
     limit = first.limit * 255
-    figure = blank(template, f"Smallest ε that flips an image, {len(first.eps)} test images", height=340, barmode="group", bargap=0.12)
+    figure = blank(template, "Smallest ε that flips an image", f"{len(first.eps)} test images, PGD-{first.meta['attack']['steps']}", barmode="group", bargap=0.12)
     edges = np.linspace(0, limit, 17)
-    for (name, result), side in zip(found.items(), SIDES, strict=False):
+    for (name, result), side in zip(found.items(), _sides(found), strict=True):
         levels = result.eps[np.isfinite(result.eps) & (result.eps > 0)] * 255
         counts, _ = np.histogram(levels, edges)
         figure.add_bar(
             x=(edges[:-1] + edges[1:]) / 2, y=counts, name=name, marker={"color": colour[side], "pattern": {"shape": "" if side == "a" else "/"}},
             hovertemplate="%{y} images near ε %{x:.0f}/255<extra>" + name + "</extra>",
         )  # fmt: skip
-    for mark, (name, side) in zip(here, zip(found, SIDES, strict=False), strict=False):
+    for mark, (name, side) in zip(here, zip(found, _sides(found), strict=True), strict=False):
         if mark is not None and np.isfinite(mark):
             figure.add_vline(
                 x=mark * 255, line={"color": colour[side], "dash": DASHES[side], "width": 2}, annotation_text=f"this image, {name[:1]}",
@@ -106,8 +106,8 @@ def trajectory(results: Trajectory | Mapping[str, Trajectory], *, template: str 
     """The true class's softmax output after each step of the attack, one or two networks."""
     found = {"A": results} if isinstance(results, Trajectory) else dict(results)
     colour, first = COLOURS[template], next(iter(found.values()))
-    figure = blank(template, f"The true class, step by step, at ε = {eps_text(first.eps)}", height=340)
-    for (name, result), side in zip(found.items(), SIDES, strict=False):
+    figure = blank(template, "The true class, step by step", f"ε = {eps_text(first.eps)}")
+    for (name, result), side in zip(found.items(), _sides(found), strict=True):
         figure.add_scatter(
             y=result.probs[:, result.y], mode="lines+markers", name=name, line={"color": colour[side], "dash": DASHES[side], "width": 3},
             customdata=result.loss, hovertemplate="step %{x}: %{y:.1%}, loss %{customdata:.2f}<extra>" + name + "</extra>",
@@ -116,6 +116,12 @@ def trajectory(results: Trajectory | Mapping[str, Trajectory], *, template: str 
     figure.update_yaxes(range=[0, 1.02], tickformat=".0%", title="softmax output")
     text = "; ".join(f"{name}: {result.meta['summary']}" for name, result in found.items())
     return finish(figure, f"Output for the true class after each attack step. {text}.", first.meta)
+
+
+def _sides(named: Mapping[str, object]) -> list[str]:
+    """The side of each network: its name's first letter where that says A or B, else its place."""
+    letters = [name[:1].lower() for name in named]
+    return letters if set(letters) <= set(SIDES) and len(set(letters)) == len(letters) else list(SIDES[: len(letters)])
 
 
 def _clear(colour: str) -> str:

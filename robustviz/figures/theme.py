@@ -29,8 +29,8 @@ def _template(name: str) -> go.layout.Template:
             "title": {"font": {"size": 16}, "x": 0, "xref": "container", "pad": {"l": 8}},
             "paper_bgcolor": colour["paper"], "plot_bgcolor": colour["paper"],
             "colorway": [colour["a"], colour["b"]],
-            "xaxis": axis, "yaxis": axis, "margin": {"l": 8, "r": 8, "t": 48, "b": 8},
-            "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
+            "xaxis": axis, "yaxis": axis, "margin": {"l": 8, "r": 16, "t": 72, "b": 8},
+            "legend": {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0, "xanchor": "left"},
             "hoverlabel": {"font": {"size": 14}},
         }
     )  # fmt: skip
@@ -40,9 +40,9 @@ for _name in COLOURS:
     pio.templates[_name] = _template(_name)
 
 
-def blank(template: str, title: str, **layout: Any) -> go.Figure:
+def blank(template: str, title: str, subtitle: str = "", **layout: Any) -> go.Figure:
     """An empty figure in a template."""
-    return go.Figure(layout={"template": template, "title": {"text": title}, **layout})
+    return go.Figure(layout={"template": template, "title": {"text": title, "subtitle": {"text": subtitle}}, "height": 400, **layout})
 
 
 def finish(figure: go.Figure, alt: str, meta: dict[str, Any]) -> go.Figure:

@@ -32,13 +32,17 @@ class Context:
 
 
 def data_name(run: Run) -> str:
-    """The name under which runs on the same test images come together; the background dial does not change those."""
-    data = run.info.get("data", {})
-    key, rest = str(data.get("key", "?")), {k: v for k, v in data.items() if k not in ("key", "cue")}
-    plain = {"shapes": {"size": 32, "seed": 0}}.get(key, {})
-    if rest == plain:
+    """The name under which runs on the same test images come together: the data's key where its dials are those of the
+    shipped runs, else with a hash. The background dial acts in training only, so it does not count.
+    """
+    key, rest = run.data_key, _dials(run)
+    if run.shipped or not rest or rest in [_dials(other) for other in runs.all_runs() if other.shipped and other.data_key == key]:
         return key
     return f"{key}-{hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:6]}"
+
+
+def _dials(run: Run) -> dict[str, object]:
+    return {name: value for name, value in run.info.get("data", {}).items() if name not in ("key", "cue")}
 
 
 def label(run: Run) -> str:

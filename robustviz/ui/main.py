@@ -11,20 +11,23 @@ from robustviz.ui import shell
 PAGES = Path(__file__).resolve().parents[2] / "pages"
 
 
-def page(name: str, title: str, icon: str, help: str, *, default: bool = False) -> st.Page:
-    """One entry of the menu; its address is its file's name with dashes."""
-    return st.Page(PAGES / f"{name}.py", title=title, icon=icon, url_path=None if default else name.replace("_", "-"), default=default, help=help)
+def page(name: str, title: str, help: str, *, default: bool = False) -> st.Page:
+    """One entry of the menu; its address is its file's name with dashes.
+
+    No icons: the browser would fetch each as a favicon from another host.
+    """
+    return st.Page(PAGES / f"{name}.py", title=title, url_path=None if default else name.replace("_", "-"), default=default, help=help)
 
 
-start = page("start", "Start", ":material/play_circle:", "See how a network is fooled", default=True)
+start = page("start", "Start", "See how a network is fooled", default=True)
 menu = {
-    "See": [start, page("attack", "Attack", ":material/bolt:", "How little does it take?")],
-    "Try": [page("train", "Train", ":material/model_training:", "What if…?")],
-    "Look up": [page("glossary", "Glossary", ":material/menu_book:", "Methods and words")],
+    "See": [start, page("attack", "Attack", "How little does it take?")],
+    "Try": [page("train", "Train", "What if…?")],
+    "Glossary": [page("glossary", "Glossary", "Methods and words")],
 }
 chosen = st.navigation(menu)
 st.set_page_config(
-    page_title=f"robustviz · {chosen.title}", page_icon=":material/shield:", layout="wide",
+    page_title=f"robustviz · {chosen.title}", page_icon=shell.icon(), layout="wide",
     initial_sidebar_state="collapsed" if chosen == start else "auto",
 )  # fmt: skip
 shell.run(chosen)

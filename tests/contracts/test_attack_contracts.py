@@ -30,7 +30,7 @@ def every_attack() -> Iterator[object]:
                 yield pytest.param(registry.get("attack", key)(norm=norm, eps=EPS[norm]), id=f"{key}-{norm}")
 
 
-@pytest.fixture(params=every_attack())
+@pytest.fixture(params=list(every_attack()))
 def attack(request: pytest.FixtureRequest) -> Attack:
     return request.param  # type: ignore[no-any-return]
 

@@ -13,7 +13,7 @@ from robustviz import data
 from robustviz.data.shapes import CLASSES, FAMILIES, Shapes
 from robustviz.types import UserError
 
-GOLDEN = "4898ffad1865c2d49b3be1ec9c1fb22bda96d6d5183e91ab78df840b6e931ffe"
+GOLDEN = "d7d89b4f583786af5f4d7749e2bc72bc1c28737ace436281a6089080a6e71fc8"
 
 
 @pytest.fixture(scope="module")

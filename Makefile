@@ -1,0 +1,92 @@
+# robustviz for people and for continuous integration. Needs Python 3.11 or newer, make and a package index; everything
+# else goes into .venv. `make` alone lists the targets. On Windows without make: the README has the same commands.
+# Works with GNU make 3.81, the one on macOS.
+
+PYTHON ?=
+VENV := .venv
+ifeq ($(OS),Windows_NT)
+PY := $(VENV)/Scripts/python.exe
+else
+PY := $(VENV)/bin/python
+endif
+APP_READY := $(VENV)/.app-installed
+DEV_READY := $(VENV)/.dev-installed
+PIP := $(PY) -m pip install --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help app test test-slow lint format zoo story check clean
+
+help:
+	@echo "make app        start the app; the first time this makes .venv and installs what it needs"
+	@echo "make check      say whether this machine is ready, and what to do if it is not"
+	@echo "make test       lint, types, and all tests but the slow ones"
+	@echo "make test-slow  the slow tests"
+	@echo "make lint       lint and types only;  make format: format the code"
+	@echo "make zoo        train the shipped models again;  make story: compute the first page again"
+	@echo "make clean      remove .venv and what tests leave behind; never a run"
+
+app: $(APP_READY)
+	@$(PY) -m robustviz app
+
+check: $(APP_READY)
+	@$(PY) -m robustviz check
+
+zoo: $(APP_READY)
+	@$(PY) -m robustviz.zoo
+
+story: $(APP_READY)
+	@$(PY) -m robustviz.story
+
+# One pytest session, its closing lines last. Charts in notebooks are checked as JSON, so that no browser is needed there.
+test: export PLOTLY_RENDERER = json
+test: export ROBUSTVIZ_FAST = 1
+test: lint
+	@$(PY) tests/browser/chromium.py
+	@$(PY) -m pytest -m "not slow"
+
+test-slow: $(DEV_READY)
+	@$(PY) tests/browser/chromium.py
+	@$(PY) -m pytest -m slow --timeout=3600
+
+lint: $(DEV_READY)
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+format: $(DEV_READY)
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+clean:
+	rm -rf $(VENV) build robustviz.egg-info test-results .pytest_cache .mypy_cache .ruff_cache
+
+# The stamps are files inside .venv, so that a second call is instant and removing .venv forgets them.
+
+$(APP_READY): requirements.txt
+	@$(make_venv)
+	@echo "Installing what robustviz needs into $(VENV) (a few minutes and some gigabytes the first time) ..."
+	@$(PIP) -r requirements.txt || { $(no_index); exit 1; }
+	@touch $@
+
+$(DEV_READY): requirements.txt requirements-dev.txt
+	@$(make_venv)
+	@echo "Installing what robustviz and its tests need into $(VENV) (a few minutes and some gigabytes the first time) ..."
+	@$(PIP) -r requirements-dev.txt || { $(no_index); exit 1; }
+	@touch $@ $(APP_READY)
+
+no_index = echo "make: the packages could not be installed; pip's last line says why. Is the package index reachable, and is there room on the disk?" >&2
+
+# A .venv that works is kept. Else one is made with $(PYTHON), or with the first Python on the path that is new enough.
+new_enough = import sys; sys.exit(sys.version_info < (3, 11))
+define make_venv
+$(PY) -c "import pip; $(new_enough)" 2>/dev/null && exit 0; \
+python="$(PYTHON)"; \
+if [ -z "$$python" ]; then for name in python3 python python3.14 python3.13 python3.12 python3.11; do \
+    if $$name -c "$(new_enough)" >/dev/null 2>&1; then python=$$name; break; fi; done; fi; \
+if [ -z "$$python" ] || ! "$$python" -c "$(new_enough)" >/dev/null 2>&1; then \
+    echo "make: robustviz needs Python 3.11 or newer, and $${python:-python3} is not that. Install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; fi; \
+"$$python" -c "import venv, ensurepip" 2>/dev/null || { \
+    echo "make: this Python cannot make virtual environments. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; \
+echo "Making $(VENV) with $$python ..."; \
+"$$python" -m venv --clear $(VENV)
+endef

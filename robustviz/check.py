@@ -1,0 +1,273 @@
+"""Is this machine ready? `python -m robustviz check` answers before a lesson does: what is installed, on what it runs,
+whether it may write, whether the shipped models arrived whole, how fast it is, and the one thing to do first.
+
+Nothing is imported at the top, so that the answer comes even where everything is missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+CHECKPOINTS = Path(__file__).resolve().parents[1] / "checkpoints"
+SHIPPED = ("story", "zoo")  # the folders of `checkpoints` that come with robustviz
+LIST = "SHA256SUMS"
+LITTER = {"Thumbs.db", "desktop.ini"}  # what file managers leave behind, besides hidden files
+
+TRAINING = ("torch", "torchvision", "numpy", "pillow", "safetensors", "filelock", "psutil")
+PAGES = ("streamlit", "plotly", "altair", "pandas", "scikit-learn", "grad-cam", "umap-learn")
+EXTRAS = ("scipy", "pyautoattack")
+OLDEST = (3, 11)
+INSTALL = "python -m pip install -r requirements.txt"
+
+SECONDS = 3.0
+BATCH = 64
+LESSON = (2000, 500, 20)  # the shapes lesson: images to learn from, to validate on, epochs
+
+
+def check(*, tell: Callable[[str], object] = print) -> dict[str, Any]:
+    """What was found, ready for JSON; `tell` gets it line by line, the last one READY or the one thing to do first.
+
+    `ready` says whether training and the pages will work; `problems` are sentences, the most urgent one first. Takes
+    about three seconds plus the import of torch. Never raises.
+    """
+    facts: dict[str, Any] = {"ready": False, "problems": []}
+    for part in (_versions, _device, _folders, _data, _checkpoints, _speed):
+        try:
+            part(facts, tell)
+        except Exception as error:  # an answer is due on the strangest machine, too
+            facts["problems"].append(f"{part.__name__.strip('_').capitalize()} could not be checked ({type(error).__name__}: {error}).")
+            tell(facts["problems"][-1])
+    facts["ready"] = not facts["problems"]
+    tell("READY" if facts["ready"] else f"NOT READY: {facts['problems'][0]}")
+    return facts
+
+
+def _versions(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
+    from robustviz import __version__
+
+    found: dict[str, str | None] = {"python": platform.python_version(), "robustviz": __version__}
+    for name in (*TRAINING, *PAGES, *EXTRAS):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    facts["versions"] = found
+    facts["system"] = f"{platform.system()} {platform.release()} {platform.machine()}"
+    tell(f"Python {found['python']} on {facts['system']}, robustviz {found['robustviz']}")
+    tell("Packages: " + ", ".join(f"{name} {version or 'MISSING'}" for name, version in found.items() if name not in ("python", "robustviz")))
+    if sys.version_info < OLDEST:
+        facts["problems"].append(f"Python {found['python']} is too old: install 3.11 or newer, and make .venv with it.")
+    for names, what in ((TRAINING, "nothing works"), (PAGES, "training works, the pages do not"), (EXTRAS, "all but SVHN and AutoAttack works")):
+        missing = [name for name in names if found[name] is None]
+        if missing:
+            facts["problems"].append(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed ({what} without): {INSTALL}")
+
+
+def _device(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
+    try:
+        import torch
+    except Exception as error:
+        if facts["versions"]["torch"]:  # installed and broken: a library of the system is missing, or the download was cut off
+            facts["problems"].append(f"torch is installed but cannot be imported ({str(error).splitlines()[0]}): install it again.")
+            tell(facts["problems"][-1])
+        return
+    if torch.cuda.is_available():
+        of = torch.cuda.get_device_properties(0)
+        facts["device"] = {"kind": "cuda", "name": of.name, "count": torch.cuda.device_count(), "bytes": of.total_memory,
+                           "bf16": bool(torch.cuda.is_bf16_supported())}  # fmt: skip
+        tell(f"Device: {of.name}, {of.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}, bf16 {_yes(facts['device']['bf16'])}")
+        return
+    with contextlib.suppress(ImportError):
+        import psutil
+
+        facts["memory"] = psutil.virtual_memory().total
+    from robustviz.config import default_threads
+
+    facts["device"] = {"kind": "cpu", "name": _cpu_name(), "cores": os.cpu_count(), "threads": default_threads(), "bf16": _cpu_bf16()}
+    memory = f", {facts['memory'] / 2**30:.0f} GiB" if "memory" in facts else ""
+    tell(f"Device: CPU {facts['device']['name']}, {os.cpu_count()} cores, training on {default_threads()}{memory}, fast bf16 {_yes(facts['device']['bf16'])}")
+
+
+def _cpu_name() -> str:
+    import torch
+
+    with contextlib.suppress(Exception):
+        if name := torch.cpu.get_capabilities().get("cpu_name"):
+            return str(name)
+    return platform.processor() or platform.machine()
+
+
+def _cpu_bf16() -> bool:
+    """Whether bf16 is fast on this CPU; every CPU can do it slowly."""
+    import torch
+
+    with contextlib.suppress(Exception):  # the question came with torch 2.12
+        able = torch.cpu.get_capabilities()
+        return any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return False
+
+
+def _yes(fact: bool) -> str:
+    return "yes" if fact else "no"
+
+
+def _folders(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
+    import tempfile
+
+    from robustviz import runs
+
+    home = runs.home()
+    facts["runs"] = str(home)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home) as file:
+            file.write(b"robustviz")
+        facts["writable"] = True
+    except OSError as error:
+        facts["writable"] = False
+        facts["problems"].append(f"{home} cannot be written to ({error.strerror or error}): make it writable, or name another folder in ROBUSTVIZ_RUNS.")
+    tell(f"Runs go to {home}: {'writable' if facts['writable'] else 'NOT WRITABLE'}")
+
+
+def _data(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
+    from robustviz import data
+
+    root = data.root()
+    facts["data_root"] = str(root)
+    try:
+        found = sorted(place.name for place in root.iterdir() if place.is_dir() and not place.name.startswith("."))
+    except OSError:
+        found = []  # the root need not exist: digits and shapes need no file, the rest is fetched on first use
+    facts["data"] = found
+    tell(f"Data in {root}: {', '.join(found) or 'none yet'} (digits and shapes need no file)")
+
+
+def _checkpoints(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
+    facts["checkpoints"] = verify_hashes()
+    facts["checkpoint_files"] = len(_shipped())
+    if facts["checkpoints"]:
+        facts["problems"].append(f"{facts['checkpoints'][0]} Bring back what was shipped: git checkout -- checkpoints")
+        for problem in facts["checkpoints"]:
+            tell(problem)
+    elif facts["checkpoint_files"]:
+        tell(f"Shipped checkpoints: all {facts['checkpoint_files']} files are as they were shipped")
+    else:
+        tell("Shipped checkpoints: none here")
+
+
+def _speed(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
+    if "device" not in facts or any(facts["versions"][name] is None for name in TRAINING):
+        return
+    train, val, epochs = LESSON
+    facts["images_per_second"] = rate = images_per_second(facts["device"]["kind"])
+    facts["lesson_seconds"] = seconds = epochs * (train + val) / rate
+    told = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+    tell(f"Speed: {rate:.0f} images a second in PGD-AT (small_resnet, 32x32): the shapes lesson, {train:,} images x {epochs} epochs, takes about {told}")
+
+
+def images_per_second(device: str, seconds: float = SECONDS) -> float:
+    """How many 32×32 images a second PGD-AT with 10 steps learns from here: small_resnet, batches of 64, for `seconds`."""
+    import torch
+    import torch.nn.functional as F
+
+    from robustviz import nets
+    from robustviz.attacks import PGD
+    from robustviz.config import default_threads
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(default_threads())
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            net = nets.build("small_resnet", classes=10, channels=3, size=32).to(device).train()
+        rng = torch.Generator(device).manual_seed(0)
+        x = torch.rand((BATCH, 3, 32, 32), generator=rng, device=device)
+        y = torch.arange(BATCH, device=device) % 10
+        attack = PGD(eps=8 / 255, steps=10)
+        optimiser = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+
+        def step() -> None:
+            x_adv = attack(net, x, y, rng=rng)
+            optimiser.zero_grad()
+            F.cross_entropy(net(x_adv), y).backward()
+            optimiser.step()
+            if device == "cuda":
+                torch.cuda.synchronize()
+
+        step()  # the first one plans, allocates and compiles
+        done, start = 0, time.perf_counter()
+        while done == 0 or time.perf_counter() - start < seconds:
+            step()
+            done += BATCH
+        return done / (time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads)
+
+
+# The list of what is shipped: `sha256sum -c SHA256SUMS` in `checkpoints` reads it, too.
+
+
+def write_hashes() -> Path:
+    """The file `checkpoints/SHA256SUMS`, written anew: a line for every shipped file, sorted, the same on every system."""
+    from robustviz.runs import write_file
+
+    lines = [f"{sha256(path)}  {name}\n" for name, path in sorted(_shipped().items())]
+    write_file(CHECKPOINTS / LIST, "".join(lines).encode())
+    return CHECKPOINTS / LIST
+
+
+def verify_hashes() -> list[str]:
+    """What is wrong with the shipped files, a sentence each: missing, changed, not in the list. Empty: nothing."""
+    there = _shipped()
+    try:
+        lines = (CHECKPOINTS / LIST).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return [f"checkpoints/{LIST} is missing, so the shipped checkpoints cannot be checked."] if there else []
+    except (OSError, UnicodeDecodeError):
+        return [f"checkpoints/{LIST} cannot be read."]
+    problems = []
+    listed = set()
+    for number, line in enumerate(lines, 1):
+        digest, _, name = line.partition("  ")
+        if not line.strip():
+            continue
+        if len(digest) != 64 or not name:
+            problems.append(f"Line {number} of checkpoints/{LIST} is damaged.")
+            continue
+        listed.add(name)
+        if name not in there:
+            problems.append(f"checkpoints/{name} is missing.")
+        elif sha256(there[name]) != digest.lower():
+            problems.append(f"checkpoints/{name} is not the file that was shipped.")
+    problems += [f"checkpoints/{name} was not shipped." for name in sorted(there.keys() - listed)]
+    return problems
+
+
+def sha256(path: Path) -> str:
+    """The hex SHA-256 of a file's content; empty where it cannot be read, which equals no digest."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def _shipped() -> dict[str, Path]:
+    """Every shipped file by its name in the list: relative to `checkpoints`, with `/` on every system."""
+    return {path.relative_to(CHECKPOINTS).as_posix(): path for folder in SHIPPED for path in _files(CHECKPOINTS / folder)}
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder).parts
+        if path.is_file() and path.name not in LITTER and not any(part.startswith(".") for part in inside):
+            yield path

@@ -1,0 +1,240 @@
+"""A running app and a real browser for the tests in this folder.
+
+`server` is one app for all tests; `fresh_server(...)` one that nobody has visited, with an environment of its own;
+`page` a browser page that fails its test on any console error, page error, lost drawing context or request to another
+host; `settled(page)` waits until the app has nothing more to do. Without a Chromium the tests are skipped, and say why;
+under CI=true that is a failure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, WebSocket, expect
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parents[1]
+PATIENCE = 120  # seconds for a server to answer: two cores, shared
+WAIT = 30_000  # milliseconds for the app to settle
+HOST = "127.0.0.1"
+
+# On a deep link Streamlit's page asks below the address first, then at the root; the browser reports the first answer.
+PROBING = re.compile(rf"http://{re.escape(HOST)}:\d+/[a-z0-9-]+/_stcore/(health|host-config)")
+
+# Software drawing: without it WebGL charts stay blank where there is no graphics card.
+ARGUMENTS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-dev-shm-usage"]
+
+
+def _chromium() -> Any:
+    spec = spec_from_file_location("robustviz_tests_chromium", HERE / "chromium.py")
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+chromium = _chromium()
+_found: list[str | None] = []
+
+
+def _browser() -> str | None:
+    if not _found:
+        _found.append(chromium.find())
+    return _found[0]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what lies here, put it last, and skip it where there is no browser."""
+    here = [item for item in items if HERE in item.path.parents]
+    for item in here:
+        item.add_marker(pytest.mark.browser)
+    items.sort(key=lambda item: HERE in item.path.parents)
+    if not here or config.option.collectonly or _browser():
+        return
+    if chromium.required():
+        raise pytest.UsageError("CI=true, and there is no Chromium for the browser tests: install one, or name it in CHROMIUM.")
+    for item in here:
+        item.add_marker(pytest.mark.skip(reason="no Chromium on this machine; install one, or name it in CHROMIUM"))
+
+
+# The app.
+
+
+class Server:
+    """`python -m robustviz app` on a free port, with its own runs, ended with everything it started."""
+
+    def __init__(self, folder: Path, **environment: str) -> None:
+        self.log = folder / "server.log"
+        quiet = {"ROBUSTVIZ_RUNS": str(folder / "runs"), "ROBUSTVIZ_BROWSER": "0", "PYTHONUNBUFFERED": "1"}
+        inherited = {name: value for name, value in os.environ.items() if name != "PORT" and not name.startswith("STREAMLIT_")}
+        with open(self.log, "wb") as log:
+            self.process = psutil.Popen(
+                [sys.executable, "-m", "robustviz", "app", "--no-browser"],
+                cwd=REPOSITORY, env=inherited | quiet | environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        self.url = self._address()
+
+    def _address(self) -> str:
+        """What the launcher prints once the server answers."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            if found := re.search(rf"http://{re.escape(HOST)}:\d+", self.said()):
+                return found.group()
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.1)
+        self.end()
+        raise RuntimeError(f"The app did not start:\n{self.said()}")
+
+    def said(self) -> str:
+        """The server's output so far."""
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def end(self) -> None:
+        """End the launcher, Streamlit and the trainings, each by its recorded process."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family = [*self.process.children(recursive=True), self.process]
+            with contextlib.suppress(psutil.Error):
+                self.process.terminate()
+            psutil.wait_procs(family[-1:], timeout=10)
+            _, left = psutil.wait_procs(family, timeout=3)
+            for process in left:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            psutil.wait_procs(left, timeout=5)
+
+
+@pytest.fixture(scope="session")
+def _session_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    made = Server(tmp_path_factory.mktemp("app"))
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def server(_session_server: Server, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of the app that all tests share, without a slash at the end. Its log is shown where a test fails."""
+    before = len(_session_server.said())
+    yield _session_server.url
+    _attach(request.node, _session_server.said()[before:])
+
+
+@pytest.fixture
+def server_runs(_session_server: Server) -> Path:
+    """The folder of the shared app's runs."""
+    return _session_server.log.parent / "runs"
+
+
+@pytest.fixture
+def fresh_server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Callable[..., Server]]:
+    """Start an app that nobody has visited: `fresh_server(ROBUSTVIZ_DEMO="1").url`. It ends with the test."""
+    made: list[Server] = []
+
+    def start(**environment: str) -> Server:
+        made.append(Server(tmp_path_factory.mktemp("fresh"), **environment))
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.end()
+        _attach(request.node, one.said())
+
+
+def _attach(item: pytest.Item, said: str) -> None:
+    if said.strip():
+        item.add_report_section("teardown", "app log", said[-6000:])
+
+
+# The browser.
+
+
+@pytest.fixture(scope="session")
+def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[str, Any]:
+    return browser_type_launch_args | {"executable_path": _browser(), "args": ARGUMENTS}
+
+
+@pytest.fixture(scope="session")
+def browser_context_args(browser_context_args: dict[str, Any]) -> dict[str, Any]:
+    return browser_context_args | {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce", "color_scheme": "light", "locale": "en-GB"}
+
+
+class Problems(list[str]):
+    """What went wrong in the browser so far. A test that provokes an error takes it out: `problems.clear()`."""
+
+    def watch(self, page: Page) -> Page:
+        """Listen to a page; the same page."""
+        page.on("console", self._console)
+        page.on("pageerror", lambda error: self.append(f"page error: {error}"))
+        page.on("request", self._request)
+        page.on("websocket", self._socket)
+        page.on("crash", lambda _: self.append("the page crashed"))
+        return page
+
+    def _console(self, message: ConsoleMessage) -> None:
+        url = str(message.location.get("url", ""))
+        if (message.type == "error" and not PROBING.fullmatch(url)) or "WebGL context" in message.text:
+            self.append(f"console {message.type}: {message.text} ({url})")
+
+    def _request(self, request: Request) -> None:
+        self._off_host(request.url)
+
+    def _socket(self, socket: WebSocket) -> None:
+        self._off_host(socket.url)
+
+    def _off_host(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("data", "blob", "about") and parts.hostname != HOST:
+            self.append(f"request to another host: {url}")
+
+
+@pytest.fixture
+def problems() -> Problems:
+    return Problems()
+
+
+@pytest.fixture
+def page(page: Page, problems: Problems) -> Iterator[Page]:
+    """pytest-playwright's page, watched: any problem fails the test."""
+    yield problems.watch(page)
+    assert not problems, "\n".join(problems)
+
+
+@pytest.fixture
+def dark_page(browser: Browser, browser_context_args: dict[str, Any], problems: Problems) -> Iterator[Page]:
+    """As `page`, for a person whose computer is set to dark."""
+    context = browser.new_context(**browser_context_args | {"color_scheme": "dark"})
+    yield problems.watch(context.new_page())
+    context.close()
+    assert not problems, "\n".join(problems)
+
+
+def wait_until_settled(page: Page, timeout: float = WAIT) -> Page:
+    """The page, once the app is connected, its script has ended and no placeholder is left."""
+    app = page.get_by_test_id("stApp")
+    expect(app).to_have_attribute("data-test-connection-state", "CONNECTED", timeout=timeout)
+    deadline = time.monotonic() + timeout / 1000
+    quiet = 0
+    while quiet < 3:  # the state flickers between a click and the run that it causes
+        expect(app).to_have_attribute("data-test-script-state", "notRunning", timeout=max(1.0, (deadline - time.monotonic()) * 1000))
+        expect(page.get_by_test_id("stSkeleton")).to_have_count(0, timeout=max(1.0, (deadline - time.monotonic()) * 1000))
+        page.wait_for_timeout(60)
+        quiet = quiet + 1 if app.get_attribute("data-test-script-state") == "notRunning" else 0
+    return page
+
+
+@pytest.fixture
+def settled() -> Callable[..., Page]:
+    """`settled(page)`: wait until the app has nothing more to do; the page."""
+    return wait_until_settled

@@ -1,0 +1,41 @@
+"""The app in a test: a session without a browser, on the shipped runs and an empty folder of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+MAIN = Path(__file__).resolve().parents[2] / "robustviz" / "ui" / "main.py"
+
+
+@pytest.fixture
+def visit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., AppTest]:
+    """`visit("attack", eps="8")`: a fresh session on a page, with the address's parameters, run once."""
+    monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path / "runs"))
+
+    def go(page: str = "", **address: Any) -> AppTest:
+        app = AppTest.from_file(str(MAIN), default_timeout=60)
+        for name, value in address.items():
+            app.query_params[name] = str(value)
+        app.run()
+        return app.switch_page(f"../../pages/{page}.py").run() if page else app
+
+    return go
+
+
+def words(app: AppTest) -> str:
+    """Everything written on the page."""
+    kinds = (app.title, app.header, app.subheader, app.markdown, app.success, app.info, app.warning, app.error)
+    return "\n".join(str(element.value) for kind in kinds for element in kind)
+
+
+def sound(app: AppTest) -> AppTest:
+    """The page itself, once it is known to show neither an exception nor the sentence for an unexpected one."""
+    assert not app.exception, [element.message for element in app.exception]
+    assert "Something unexpected" not in words(app)
+    assert "Traceback" not in words(app)
+    return app

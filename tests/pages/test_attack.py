@@ -1,0 +1,87 @@
+"""Attack: the numbers on the page are the probes' own, and no address breaks it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from robustviz import probes, runs
+from robustviz.probes import AdversarialSpec
+from tests.pages.conftest import sound, words
+
+
+def shipped(data, method):
+    return next(run for run in runs.all_runs() if run.shipped and run.data_key == data and run.method_key == method)
+
+
+def spec(app, key):
+    return json.loads(next(chart for chart in app.get("plotly_chart") if key in chart.proto.id or key).proto.spec)
+
+
+def test_it_opens_with_the_ordinary_and_the_defended_network_on_shapes(visit):
+    app = sound(visit("attack"))
+    said = words(app)
+    assert "Standard" in said and "PGD-AT" in said
+    assert len(app.get("plotly_chart")) == 4
+    assert "no fault found" in str([popover.label for popover in app.get("popover")]) or "no fault found" in str(app.main)
+
+
+def test_the_sentence_is_the_probes(visit):
+    app = sound(visit("attack", img=3, eps=8))
+    found = probes.adversarial(shipped("shapes", "standard"), AdversarialSpec(index=3, eps=8 / 255))
+    names = found.meta["classes"]
+    assert f"{names[found.probs.argmax()]} {found.probs.max():.0%} → {names[found.probs_adv.argmax()]} {found.probs_adv.max():.0%}" in words(app)
+
+
+def test_no_change_is_allowed_at_zero(visit):
+    app = sound(visit("attack", eps=0))
+    assert "No pixel changed by more than 0/255" in words(app)
+
+
+def test_changing_the_data_set_keeps_the_methods(visit):
+    app = visit("attack")
+    app.selectbox(key="data").set_value("digits").run()
+    sound(app)
+    assert app.selectbox(key="a").value == shipped("digits", "standard").id
+    assert app.selectbox(key="b").value == shipped("digits", "pgd_at").id
+    assert "of digits" in words(app)
+
+
+def test_the_attack_and_its_settings_change_the_answer(visit):
+    app = visit("attack", img=1)
+    before = words(app)
+    app.slider(key="eps").set_value(2).run()
+    assert words(sound(app)) != before
+    app.button_group(key="attack").set_value("targeted").run()
+    assert "target is" in words(sound(app))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        {"img": "-1"}, {"img": "99999"}, {"img": "abc"}, {"img": "1e9"}, {"eps": "8/255"}, {"eps": "-3"}, {"eps": "1e400"}, {"eps": "NaN"},
+        {"steps": "0"}, {"steps": "100000"}, {"seed": "-1"}, {"a": "../../etc/passwd"}, {"a": "no-such-run"}, {"b": "<script>"},
+        {"data": "no-such-data"}, {"attack": "nuke"}, {"target": "nobody"}, {"a": ""}, {"b": ""}, {"a": "x" * 5000}, {"img": ""},
+        {"unknown": "1"}, {"reset": "1"}, {"img": "3", "eps": "12", "attack": "fgsm"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_no_address_breaks_the_page(visit, address):
+    assert "How little does it take?" in words(sound(visit("attack", **address)))
+
+
+def test_resetting_forgets_everything(visit):
+    app = visit("attack", img=5)
+    app.slider(key="eps").set_value(3).run()
+    app.button(key="reset").click().run()
+    assert app.number_input(key="img").value == 0
+    assert app.slider(key="eps").value == 8
+
+
+def test_a_damaged_run_is_a_sentence_and_the_page_works(visit, tmp_path):
+    broken = tmp_path / "runs" / "broken-run"
+    broken.mkdir(parents=True)
+    (broken / "config.json").write_text("{half", encoding="utf-8")
+    (broken / "net.safetensors").write_bytes(b"junk")
+    assert "Standard" in words(sound(visit("attack")))

@@ -1,0 +1,164 @@
+"""One training in one dataclass: what fills the gaps, what wins, what names a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from typing import Any
+
+import pytest
+
+from robustviz import config as module
+from robustviz import registry
+from robustviz.attacks import PGD
+from robustviz.config import TrainConfig, read_value
+from robustviz.methods import PGDAT, TRADES, Standard
+from robustviz.presets import PRESETS
+from robustviz.types import UserError
+
+
+def test_gaps_are_filled_at_once_from_the_data_set() -> None:
+    config = TrainConfig(data="digits")  # type: ignore[arg-type]
+    assert config.eps == 0.15 and config.net == "small_resnet" and config.select == "robust"
+    assert None not in dataclasses.asdict(config).values()
+    assert TrainConfig(data="shapes").eps == 8 / 255  # type: ignore[arg-type]
+    assert TrainConfig(method="standard").select == "clean"  # type: ignore[arg-type]
+
+
+def test_without_a_preset_methods_are_compared_like_for_like() -> None:
+    for data in registry.keys("data"):
+        try:
+            recipes = [dataclasses.replace(TrainConfig(data=data, method=key), method=Standard(), select="last") for key in registry.keys("method")]  # type: ignore[arg-type]
+        except UserError:  # folder needs a path
+            continue
+        assert all(recipe == recipes[0] for recipe in recipes)
+
+
+def test_zero_is_a_value_and_not_a_gap() -> None:
+    config = TrainConfig(eps=0.0, lr=0.0, n_train=0)
+    assert (config.eps, config.lr, config.n_train) == (0.0, 0.0, 0)
+
+
+def test_config_survives_json() -> None:
+    config = TrainConfig(data="shapes", method=TRADES(beta=2, attack=PGD(steps=3, eps=0.1)), eps=0.05, ema=0.9, seed=7)  # type: ignore[arg-type]
+    assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"eps": 8, "method": "pgd_at"}, "8/255"), ({"eps": 8, "method": "standard"}, "8/255"), ({"net": "smallcnn"}, "small_cnn"),
+        ({"augment": "flop"}, "flip"), ({"data": "digitz"}, "digits"), ({"data": "digits:x"}, "takes no path"), ({"epochs": -1}, "out of range"),
+        ({"lr": 1e9}, "out of range"), ({"device": "gpu"}, "auto, cpu, cuda"), ({"eposh": 3}, "epochs"), ({"method": "tradez"}, "trades"),
+    ],
+)  # fmt: skip
+def test_bad_settings_are_refused_in_one_sentence(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words) as caught:
+        TrainConfig.make(flags=fields)
+    assert caught.value.code == 2 and "\n" not in str(caught.value)
+
+
+def test_an_l2_radius_may_be_larger_than_one_only_for_an_l2_attack() -> None:
+    assert TrainConfig(method=PGDAT(attack=PGD(norm="l2")), eps=2.0).bound_method.attack.eps == 2.0  # type: ignore[attr-defined]
+
+
+# What a person typed.
+
+
+def test_precedence_is_data_then_preset_then_flags_then_sets() -> None:
+    assert TrainConfig.make(flags={"data": "shapes"}).n_train != 1000
+    assert TrainConfig.make("shapes-taster").epochs == 10
+    assert TrainConfig.make("shapes-taster", {"epochs": 4}).epochs == 4
+    assert TrainConfig.make("shapes-taster", {"epochs": 4}, [("epochs", "3")]).epochs == 3
+    assert TrainConfig.make("shapes-taster", {"epochs": None}).epochs == 10  # a flag that was not given
+    assert TrainConfig.make("cifar10-trades", sets=[("attack.step_size", "0.01")]).method.attack.step_size == 0.01  # type: ignore[attr-defined]
+    assert TrainConfig.make(sets=[("seed", "1"), ("seed", "2")]).seed == 2
+
+
+def test_attack_stands_for_the_attack_of_the_method() -> None:
+    made = TrainConfig.make(flags={"method": "trades"}, sets=[("attack.steps", "3"), ("method.beta", "1")])
+    assert made.method == TRADES(beta=1.0, attack=PGD(steps=3, start="gauss"))
+
+
+def test_a_set_method_comes_before_its_own_settings() -> None:
+    assert TrainConfig.make(sets=[("method.beta", "2"), ("method", "trades")]).method == TRADES(beta=2.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3), ("0.5", 0.5), ("true", True), ("null", None), ("[1, 2]", [1, 2]), ('"a"', "a"),
+        ("8/255", 8 / 255), ("1.5 / 3", 0.5), ("trades", "trades"), ("a/b", "a/b"), ("/tmp/x", "/tmp/x"), ("", ""), (7, 7),
+    ],
+)  # fmt: skip
+def test_a_typed_value_is_json_else_a_fraction_else_text(text: Any, value: Any) -> None:
+    assert read_value(text) == value and type(read_value(text)) is type(value)
+
+
+def test_typed_fractions_reach_the_config() -> None:
+    assert TrainConfig.make(sets=[("eps", "8/255"), ("attack.step_size", "2/255")]).method.attack.step_size == 2 / 255  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match="number"):
+        TrainConfig.make(sets=[("eps", "1/0")])
+
+
+@pytest.mark.parametrize(("path", "near"), [("attack.stepz", "method.attack.steps"), ("bach_size", "batch_size"), ("method.attak.steps", "method.attack")])
+def test_an_unknown_path_is_answered_with_the_nearest(path: str, near: str) -> None:
+    with pytest.raises(UserError, match=f"Did you mean {near}") as caught:
+        TrainConfig.make(sets=[(path, "1")])
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_builds_and_keeps_its_promises(name: str) -> None:
+    made = TrainConfig.make(name)
+    for path, value in PRESETS[name].settings.items():
+        found: Any = made
+        for part in path.split("."):
+            found = getattr(found, part)
+        assert getattr(found, "key", found) == value
+
+
+def test_an_unknown_preset_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UserError, match="Did you mean digits-trades"):
+        TrainConfig.make("digits-trade")
+
+
+# The name of a run.
+
+
+def test_run_id_is_plain_and_short_for_every_data_set_method_and_net() -> None:
+    for method in registry.keys("method"):
+        for net in registry.keys("net"):
+            name = TrainConfig(data="shapes", method=method, net=net, seed=2**31 - 1).run_id  # type: ignore[arg-type]
+            assert re.fullmatch(r"[a-z0-9-]{1,64}", name), name
+            assert name.startswith(f"shapes-{method}-{net}-s2147483647".replace("_", "-")[:50])
+
+
+def test_run_id_depends_on_everything_but_where_it_runs() -> None:
+    base = TrainConfig()
+    assert dataclasses.replace(base, threads=base.threads + 1, device="cpu").run_id == base.run_id  # type: ignore[operator]
+    assert dataclasses.replace(base, device="cuda").run_id == base.run_id
+    other: dict[str, Any] = {
+        "data": "shapes", "method": "trades", "net": "small_cnn", "eps": 0.1, "n_train": 100, "epochs": 3, "batch_size": 32, "lr": 0.2,
+        "momentum": 0.8, "weight_decay": 0.1, "schedule": "step", "augment": "crop", "ema": 0.5, "precision": "bf16", "seed": 1,
+        "snapshots": 2, "select": "clean",
+    }  # fmt: skip
+    assert set(other) == {field.name for field in dataclasses.fields(base)} - set(module.WHERE)
+    names = [base.run_id, *(dataclasses.replace(base, **{name: value}).run_id for name, value in other.items())]
+    deep = registry.with_value(base, "method.attack.steps", 3).run_id
+    assert len({*names, deep}) == len(other) + 2
+
+
+def test_run_id_does_not_depend_on_whether_a_default_was_typed() -> None:
+    base = TrainConfig()
+    assert TrainConfig(eps=base.eps, epochs=base.epochs, net=base.net, lr=base.lr).run_id == base.run_id
+
+
+def test_a_missing_gpu_is_one_clear_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.torch.cuda, "is_available", lambda: False)
+    assert TrainConfig().on_this_machine().device == "cpu"
+    with pytest.raises(UserError, match="no usable CUDA"):
+        TrainConfig(device="cuda").on_this_machine()
+    monkeypatch.setattr(module.torch.cuda, "is_available", lambda: True)
+    assert TrainConfig().on_this_machine().device == "cuda" and TrainConfig(device="cpu").on_this_machine().device == "cpu"

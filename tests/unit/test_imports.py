@@ -1,0 +1,210 @@
+"""Who may import whom (architecture.md, "Import rules"): a server trains without the dashboard, the first page loads
+without torch, and nothing runs, downloads or picks a device because it was imported."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PACKAGE = REPOSITORY / "robustviz"
+
+# Rooms from left to right; a room may import its own group and what stands to its left.
+ORDER = (
+    {"registry", "types", "results", "losses", "terms"},
+    {"cam", "data", "nets", "attacks"},
+    {"methods"},
+    {"config", "runs", "evaluate", "doctor", "training", "presets", "jobs", "worker"},
+    {"probes", "claims", "export"},
+    {"ui"},
+    {"__main__", "launch", "check", "zoo", "story", "app", "pages"},  # the doors, and what makes the shipped folders
+)
+FIGURES_MAY = {"robustviz.results", "robustviz.figures", "robustviz.types", "numpy", "plotly", "PIL"}  # PIL: a strip of pictures is one PNG
+
+
+def sources() -> list[Path]:
+    outside = [*REPOSITORY.glob("app.py"), *(REPOSITORY / "pages").rglob("*.py")]
+    return sorted([*PACKAGE.rglob("*.py"), *outside])
+
+
+def name(path: Path) -> str:
+    return path.relative_to(REPOSITORY).as_posix()
+
+
+def room(path: Path) -> str:
+    """`robustviz/attacks/pgd.py` -> attacks, `pages/3_x.py` -> pages."""
+    parts = path.relative_to(REPOSITORY).with_suffix("").parts
+    return parts[1] if parts[0] == "robustviz" and len(parts) > 1 else parts[0]
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module a file imports, also inside functions, but not what only a type checker sees."""
+
+    def walk(node: ast.AST) -> Iterator[str]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                continue
+            if isinstance(child, ast.Import):
+                yield from (alias.name for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                assert child.level == 0, f"{name(path)} imports relatively"
+                whole = child.module or ""
+                yield from (f"robustviz.{alias.name}" for alias in child.names) if whole == "robustviz" else (whole,)
+            else:
+                yield from walk(child)
+
+    return walk(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def each(wanted: Callable[[Path], bool]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("path", [path for path in sources() if wanted(path)], ids=name)
+
+
+def script(path: Path) -> bool:
+    """Whether Streamlit runs it, from top to bottom."""
+    return name(path) in ("app.py", "robustviz/ui/main.py") or room(path) == "pages"
+
+
+@each(lambda path: room(path) not in ("figures", "__init__"))
+def test_a_room_imports_only_what_stands_to_its_left(path: Path) -> None:
+    mine = room(path)
+    place = {other: number for number, group in enumerate(ORDER) for other in group} | {"figures": len(ORDER) - 2, "__init__": 0, "__version__": 0}
+    assert mine in place, f"the room {mine} has no place in the order: give it one in architecture.md and here"
+    for module in imports(path):
+        if module.split(".")[0] == "robustviz":
+            other = (module.split(".") + ["__init__"])[1]
+            if other in ("open_run", "train", "TrainConfig"):  # the short way in, for people and pages
+                other = {"open_run": "runs", "train": "training", "TrainConfig": "config"}[other]
+            assert place[other] <= place[mine], f"{name(path)} imports robustviz.{other}, which stands to its right"
+
+
+@each(lambda path: room(path) == "figures")
+def test_figures_read_results_and_draw(path: Path) -> None:
+    for module in imports(path):
+        top = ".".join(module.split(".")[: 2 if module.startswith("robustviz") else 1])
+        assert top in FIGURES_MAY or top in sys.stdlib_module_names, f"{name(path)} imports {module}"
+
+
+@each(lambda path: room(path) not in ("ui", "pages", "app"))
+def test_streamlit_is_for_the_dashboard_only(path: Path) -> None:
+    assert not [module for module in imports(path) if module.split(".")[0] == "streamlit"]
+
+
+def test_there_is_no_drawer_for_odds_and_ends() -> None:
+    assert not [name(path) for path in sources() if path.stem in ("utils", "util", "helpers", "misc", "common")]
+
+
+@each(lambda path: not script(path))
+def test_a_module_only_defines_things(path: Path) -> None:
+    """At the top of a module: imports, definitions, constants. A bare call there would run at import."""
+    for number, node in enumerate(ast.parse(path.read_text(encoding="utf-8")).body):
+        if isinstance(node, ast.Expr):
+            assert number == 0 and isinstance(node.value, ast.Constant), f"{name(path)}:{node.lineno} runs at import"
+        elif isinstance(node, ast.For):  # filling a table
+            assert all(isinstance(inner, ast.Assign) for inner in node.body), f"{name(path)}:{node.lineno} runs at import"
+        elif isinstance(node, ast.If):
+            assert any(word in ast.unparse(node.test) for word in ("TYPE_CHECKING", "__name__", "sys.")), f"{name(path)}:{node.lineno} runs at import"
+        else:
+            known = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+            assert isinstance(node, known), f"{name(path)}:{node.lineno} runs at import"
+
+
+# What Python really does, each in a fresh interpreter.
+
+
+def run(code: str) -> str:
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def modules(*rooms: str) -> list[str]:
+    """The importable modules of some rooms, as far as they are written."""
+    found = []
+    for one in rooms:
+        for path in [PACKAGE / f"{one}.py", *sorted((PACKAGE / one).rglob("*.py"))]:
+            if path.is_file():
+                found.append(".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__"))
+    return found
+
+
+def test_looking_at_runs_and_figures_needs_no_torch() -> None:
+    light = modules("registry", "types", "results", "runs", "jobs", "figures", "terms")
+    loaded = run(f"import sys, importlib\nfor m in {light!r}: importlib.import_module(m)\nprint(*[m for m in ('torch', 'streamlit', 'pandas') if m in sys.modules])")
+    assert loaded == ""
+
+
+def test_the_main_page_starts_without_torch() -> None:
+    main = PACKAGE / "ui" / "main.py"
+    if not main.exists():
+        pytest.skip("not written yet")
+    loaded: set[str] = set()
+    todo = [main]
+    while todo:  # what it imports at the top, and what that imports
+        path = todo.pop()
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+            for module in set(names) - loaded:
+                loaded.add(module)
+                if module.startswith("robustviz"):
+                    base = REPOSITORY / module.replace(".", "/")
+                    todo += [p for p in (base.with_suffix(".py"), base / "__init__.py") if p.exists()]
+    assert not {module.split(".")[0] for module in loaded} & {"torch", "torchvision", "sklearn", "scipy"}
+
+
+def test_importing_the_package_imports_nothing_else() -> None:
+    loaded = run("import sys\nbefore = set(sys.modules)\nimport robustviz\nprint(*sorted(m for m in set(sys.modules) - before if m.startswith(('robustviz.', 'torch', 'numpy'))))")
+    assert loaded == ""
+
+
+def test_the_short_way_in_works_and_knows_its_names() -> None:
+    assert run("import robustviz\nprint(robustviz.open_run.__module__, robustviz.types.__name__, 'TrainConfig' in dir(robustviz))") == "robustviz.runs robustviz.types True"
+    assert "has no attribute 'nonsense'" in run("import robustviz\ntry: robustviz.nonsense\nexcept AttributeError as e: print(e)")
+
+
+DASHBOARD = ("streamlit", "plotly", "sklearn", "scipy", "pandas", "pytorch_grad_cam", "umap", "pyautoattack", "psutil", "filelock", "matplotlib")
+
+
+def test_a_server_without_the_dashboard_can_train() -> None:
+    """Drawn shapes, because digits need scikit-learn and say so."""
+    code = f"""
+import sys
+from importlib.machinery import PathFinder
+class Without:
+    def find_spec(self, name, path=None, target=None):
+        return None if name.split('.')[0] in {DASHBOARD!r} else PathFinder.find_spec(name, path, target)
+sys.meta_path[sys.meta_path.index(PathFinder)] = Without()
+from robustviz import TrainConfig, train
+from robustviz.types import UserError
+import robustviz.training, robustviz.evaluate, robustviz.presets, robustviz.worker, robustviz.jobs
+config = TrainConfig(data='shapes', method='fgsm_rs', n_train=16, batch_size=16, epochs=1, threads=1, device='cpu')
+print(next(train(config)).epoch)
+try: next(train(TrainConfig(data='digits')))
+except UserError as error: print(error)
+"""
+    first, second = run(code).splitlines()
+    assert first == "1" and "scikit-learn" in second
+
+
+def test_importing_everything_touches_no_network_no_file_no_process_and_no_device() -> None:
+    every = modules("registry", "types", "results", "losses", "terms", "cam", "data", "nets", "attacks", "methods", *sorted(ORDER[3]), "probes", "claims", "export", "figures")
+    code = f"""
+import sys, importlib, torch, torchvision, numpy, safetensors.torch
+def forbidden(*a, **k): raise SystemExit('a device was picked at import')
+torch.cuda.is_available = torch.cuda.device_count = forbidden
+def watch(event, args):
+    if event in ('socket.connect', 'socket.getaddrinfo', 'subprocess.Popen', 'os.mkdir', 'os.rename', 'os.remove'): raise SystemExit(event + ' at import')
+    if event == 'open' and isinstance(args[1], str) and set(args[1]) & set('wax+'): raise SystemExit('writing at import: ' + str(args[0]))
+sys.addaudithook(watch)
+for m in {every!r}: importlib.import_module(m)
+"""
+    run(code)
