@@ -11,17 +11,17 @@ PY := $(VENV)/bin/python
 endif
 APP_READY := $(VENV)/.app-installed
 DEV_READY := $(VENV)/.dev-installed
-PIP := $(PY) -m pip install --disable-pip-version-check --quiet
+PIP := $(PY) -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help app test test-slow lint format zoo story check clean
+.PHONY: help app test test-slow lint types format zoo story check clean
 
 help:
 	@echo "make app        start the app; the first time this makes .venv and installs what it needs"
 	@echo "make check      say whether this machine is ready, and what to do if it is not"
-	@echo "make test       lint, types, and all tests but the slow ones"
+	@echo "make test       lint, and all tests but the slow ones"
 	@echo "make test-slow  the slow tests"
-	@echo "make lint       lint and types only;  make format: format the code"
+	@echo "make lint       lint only;  make types: check the types;  make format: format the code"
 	@echo "make zoo        train the shipped models again;  make story: compute the first page again"
 	@echo "make clean      remove .venv and what tests leave behind; never a run"
 
@@ -51,10 +51,12 @@ test-slow: $(DEV_READY)
 lint: $(DEV_READY)
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
+
+types: $(DEV_READY)
 	@$(PY) -m mypy
 
 format: $(DEV_READY)
-	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff check --fix --exit-zero .
 	@$(PY) -m ruff format .
 
 clean:

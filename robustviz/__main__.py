@@ -52,7 +52,7 @@ def setting(text: str) -> tuple[str, str]:
 
 
 def do_list(args: argparse.Namespace) -> int:
-    rows: list[dict[str, Any]]
+    rows: list[dict[str, Any]] = []
     if args.what == "runs":
         jobs.sweep()
         rows = [_summary(run) for run in runs.all_runs(damaged=True)]
@@ -64,7 +64,6 @@ def do_list(args: argparse.Namespace) -> int:
         text = "\n".join(f"{row['key']:<18} {row['text']}" for row in rows)
     else:
         kind = args.what.removesuffix("s") if args.what != "data" else "data"
-        rows = []
         for key in registry.keys(kind):
             cls = registry.get(kind, key)
             text = str(getattr(cls, "text", "")) or (cls.__doc__ or "").strip().splitlines()[0]
@@ -132,15 +131,14 @@ def _train(args: argparse.Namespace, run: runs.Run) -> int:
 
 
 def do_evaluate(args: argparse.Namespace) -> int:
-    from robustviz.evaluate import evaluate
+    from robustviz.evaluate import evaluate, norm_of
 
     run = runs.open_run(args.run)
     settings: dict[str, Any] = {"steps": 20} if args.attack == "pgd" else {}
     if args.steps is not None:
         settings["steps"] = args.steps
     cls = registry.get("attack", args.attack)
-    norm = getattr(getattr(run.config.method, "attack", None), "norm", "linf")
-    attack = registry.build(cls, settings | {"norm": norm} | ({"eps": args.eps} if args.eps is not None else {}))
+    attack = registry.build(cls, settings | {"norm": norm_of(run.config)} | ({"eps": args.eps} if args.eps is not None else {}))
     found = evaluate(run, attack, n=args.n, seed=args.seed, device=args.device)
     lines = [f"{run.id}: clean {found.clean_acc:.4f} ({found.clean_k}/{found.n}), robust {found.robust_acc:.4f} ({found.robust_k}/{found.n})"]
     lines += [f"  {registry.key(attack)} eps {found.eps:.4f} seed {found.seed} on {found.split}"]
@@ -166,7 +164,7 @@ def do_probe(args: argparse.Namespace) -> int:
 
 def do_report(args: argparse.Namespace) -> int:
     chosen = [runs.open_run(name) for name in args.run] if args.run else runs.all_runs()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for run in chosen:
         for found in run.evaluations():
             rows.append({"run": run.id, "data": run.data_key, "method": run.method_key, "seed": run.info.get("seed")} | found.to_json() | {"ok": found.ok})

@@ -63,13 +63,21 @@ def _versions(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
     facts["versions"] = found
     facts["system"] = f"{platform.system()} {platform.release()} {platform.machine()}"
     tell(f"Python {found['python']} on {facts['system']}, robustviz {found['robustviz']}")
-    tell("Packages: " + ", ".join(f"{name} {version or 'MISSING'}" for name, version in found.items() if name not in ("python", "robustviz")))
+    tell(
+        "Packages: " + ", ".join(f"{name} {version or 'MISSING'}" for name, version in found.items() if name not in ("python", "robustviz"))
+    )
     if sys.version_info < OLDEST:
         facts["problems"].append(f"Python {found['python']} is too old: install 3.11 or newer, and make .venv with it.")
-    for names, what in ((TRAINING, "nothing works"), (PAGES, "training works, the pages do not"), (EXTRAS, "all but SVHN and AutoAttack works")):
+    for names, what in (
+        (TRAINING, "nothing works"),
+        (PAGES, "training works, the pages do not"),
+        (EXTRAS, "all but SVHN and AutoAttack works"),
+    ):
         missing = [name for name in names if found[name] is None]
         if missing:
-            facts["problems"].append(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed ({what} without): {INSTALL}")
+            facts["problems"].append(
+                f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed ({what} without): {INSTALL}"
+            )
 
 
 def _device(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
@@ -94,7 +102,9 @@ def _device(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
 
     facts["device"] = {"kind": "cpu", "name": _cpu_name(), "cores": os.cpu_count(), "threads": default_threads(), "bf16": _cpu_bf16()}
     memory = f", {facts['memory'] / 2**30:.0f} GiB" if "memory" in facts else ""
-    tell(f"Device: CPU {facts['device']['name']}, {os.cpu_count()} cores, training on {default_threads()}{memory}, fast bf16 {_yes(facts['device']['bf16'])}")
+    tell(
+        f"Device: CPU {facts['device']['name']}, {os.cpu_count()} cores, training on {default_threads()}{memory}, fast bf16 {_yes(facts['device']['bf16'])}"
+    )
 
 
 def _cpu_name() -> str:
@@ -134,7 +144,9 @@ def _folders(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
         facts["writable"] = True
     except OSError as error:
         facts["writable"] = False
-        facts["problems"].append(f"{home} cannot be written to ({error.strerror or error}): make it writable, or name another folder in ROBUSTVIZ_RUNS.")
+        facts["problems"].append(
+            f"{home} cannot be written to ({error.strerror or error}): make it writable, or name another folder in ROBUSTVIZ_RUNS."
+        )
     tell(f"Runs go to {home}: {'writable' if facts['writable'] else 'NOT WRITABLE'}")
 
 
@@ -171,7 +183,9 @@ def _speed(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
     facts["images_per_second"] = rate = images_per_second(facts["device"]["kind"])
     facts["lesson_seconds"] = seconds = epochs * (train + val) / rate
     told = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
-    tell(f"Speed: {rate:.0f} images a second in PGD-AT (small_resnet, 32x32): the shapes lesson, {train:,} images x {epochs} epochs, takes about {told}")
+    tell(
+        f"Speed: {rate:.0f} images a second in PGD-AT (small_resnet, 32x32): the shapes lesson, {train:,} images x {epochs} epochs, takes about {told}"
+    )
 
 
 def images_per_second(device: str, seconds: float = SECONDS) -> float:

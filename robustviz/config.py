@@ -110,7 +110,7 @@ class TrainConfig(Spec):
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TrainConfig:
         """The config that `to_json` wrote. Raises UserError for unknown or ill-typed settings."""
-        return registry.build(cls, data)  # type: ignore[no-any-return]
+        return registry.build(cls, data)
 
     @classmethod
     def make(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from robustviz import data, registry
 from robustviz.attacks import PGD, Attack
-from robustviz.config import pick_device
+from robustviz.config import TrainConfig, pick_device
 from robustviz.data import Dataset
 from robustviz.doctor import examine
 from robustviz.nets.base import frozen
@@ -81,7 +82,7 @@ def evaluate(
     config = run.config
     torch.set_num_threads(int(config.threads or 1))
     radius = config.eps if eps is None else eps
-    attack = (attack or PGD(steps=20, norm=_norm(config))).bound(float(radius or 0))
+    attack = (attack or PGD(steps=20, norm=norm_of(config))).bound(float(radius or 0))
     split = data.load(config.data, "test")
     split = split.take(len(split) if n is None else n)
     net = run.net().to(pick_device(device))
@@ -89,6 +90,7 @@ def evaluate(
     return run.add_evaluation(result)
 
 
-def _norm(config: object) -> str:
-    attack = getattr(getattr(config, "method", None), "attack", None)
-    return str(attack.norm) if attack is not None else "linf"
+def norm_of(config: TrainConfig) -> Literal["linf", "l2"]:
+    """The norm in which the run's method was attacked; linf for methods without an attack."""
+    attack: Attack | None = getattr(config.method, "attack", None)
+    return attack.norm if attack is not None else "linf"

@@ -131,12 +131,13 @@ class _Server:
 
     def _read(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            with self._lock:
-                if line.strip():
-                    self._last.append(line.rstrip())
-                if self._echo:
-                    self._say(line)
+        with self.process.stdout as said:
+            for line in said:
+                with self._lock:
+                    if line.strip():
+                        self._last.append(line.rstrip())
+                    if self._echo:
+                        self._say(line)
 
     def echo(self) -> None:
         """Pass on what the server says from now on, and what it has said so far."""
@@ -174,12 +175,13 @@ class _Server:
         self._echo = False  # Python's own words about Ctrl-C are a traceback
         for firmly in (self.process.terminate, self.process.kill):
             if self.process.poll() is not None:
-                return
+                break
             with contextlib.suppress(OSError):
                 firmly()
             # Ctrl-C again while waiting means: now
             with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
                 self.process.wait(GRACE)
+        self._reader.join(1)
 
 
 def _command(port: int) -> list[str]:
@@ -198,7 +200,9 @@ def _command(port: int) -> list[str]:
 
 def _environment() -> dict[str, str]:
     """The child's environment. It runs in the repository, so paths that were meant from here become absolute."""
-    here = {name: os.path.abspath(os.path.expanduser(os.environ[name])) for name in ("ROBUSTVIZ_RUNS", "ROBUSTVIZ_DATA") if os.environ.get(name)}
+    here = {
+        name: os.path.abspath(os.path.expanduser(os.environ[name])) for name in ("ROBUSTVIZ_RUNS", "ROBUSTVIZ_DATA") if os.environ.get(name)
+    }
     path = os.pathsep.join(filter(None, [str(runs.REPOSITORY), os.environ.get("PYTHONPATH")]))
     return os.environ | here | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8:replace"}
 

@@ -22,13 +22,13 @@ class Preset:
 
 
 PRESETS: dict[str, Preset] = {
-    "shapes-pgd-at": Preset("CPU lesson: PGD-AT on drawn shapes.", {"data": "shapes", "method": "pgd_at"}),
     "shapes-taster": Preset(
-        "CPU lesson, well under a minute: FGSM-RS on half the shapes.",
+        "CPU lesson, under a minute: FGSM-RS on half the shapes.",
         {"data": "shapes", "method": "fgsm_rs", "n_train": 1000, "epochs": 10},
     ),
-    "digits-pgd-at": Preset("CPU lesson, about 20 s: PGD-AT on 8×8 digits.", {"data": "digits", "method": "pgd_at"}),
-    "digits-trades": Preset("CPU lesson, about 25 s: TRADES on 8×8 digits.", {"data": "digits", "method": "trades"}),
+    "shapes-pgd-at": Preset("CPU lesson, a few minutes: PGD-AT on drawn shapes.", {"data": "shapes", "method": "pgd_at"}),
+    "digits-pgd-at": Preset("CPU lesson, about a minute: PGD-AT on 8×8 digits.", {"data": "digits", "method": "pgd_at"}),
+    "digits-trades": Preset("CPU lesson, about a minute: TRADES on 8×8 digits.", {"data": "digits", "method": "trades"}),
     "cifar10-fast-at": Preset(
         "Wong et al. 2020, CIFAR-10, for a GPU: FGSM-RS, 15 epochs. Differs: ResNet-18 for their PreAct-ResNet-18.",
         {

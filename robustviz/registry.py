@@ -53,7 +53,7 @@ def keys(kind: str) -> tuple[str, ...]:
     return tuple(_table[kind])
 
 
-def get(kind: str, name: str) -> type:
+def get(kind: str, name: str) -> Any:
     """The class registered as `kind/name`. Raises UserError naming the nearest key and all of them."""
     known = keys(kind)
     if name not in known:
@@ -99,9 +99,13 @@ def label(cls: type) -> str:
     return str(getattr(cls, "key", None) or cls.__name__)
 
 
-@functools.cache
 def hints(cls: type) -> dict[str, Any]:
     """The resolved type of each field of a dataclass."""
+    return _hints(cls)
+
+
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
     every = typing.get_type_hints(cls)
     return {field.name: every[field.name] for field in dataclasses.fields(cls)}
 
@@ -185,7 +189,7 @@ def with_value(thing: Any, path: str, value: Any, whole: str | None = None) -> A
         inner = getattr(thing, name)
         if not dataclasses.is_dataclass(inner):
             raise UserError(f"{whole.removesuffix('.' + rest)} has no settings inside it, so {whole} cannot be set.", code=2)
-        return dataclasses.replace(thing, **{name: with_value(inner, rest, value, whole)})  # type: ignore[type-var]
+        return dataclasses.replace(thing, **{name: with_value(inner, rest, value, whole)})
     return dataclasses.replace(thing, **{name: coerce(known[name], value, whole)})
 
 

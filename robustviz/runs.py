@@ -370,7 +370,7 @@ def create(config: TrainConfig, *, name: str | None = None, folder: Path | None 
     run = Run((folder or home()).expanduser().resolve() / name)
     asked = config.to_json()
     # A kill in the very first write leaves a temporary file and nothing else; that is still an empty folder.
-    if run.path.exists() and (not run.path.is_dir() or any(not entry.name.endswith(".tmp") for entry in run.path.iterdir())):
+    if run.path.exists() and (not run.path.is_dir() or any(not entry.match(".*.tmp") for entry in run.path.iterdir())):
         if not (run.path / "config.json").exists():
             raise UserError(f"{run.path} exists and is not a run folder; choose another --name or --out.", code=2)
         theirs = {name: value for name, value in run.info.items() if name not in ("device", "threads", "versions", "images")}

@@ -7,6 +7,7 @@ that a resume needs to know of chance, and two methods with one seed see the sam
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import math
 import time
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from robustviz import data, nets
 from robustviz.attacks import PGD
 from robustviz.config import TrainConfig
-from robustviz.evaluate import count_right
+from robustviz.evaluate import count_right, norm_of
 from robustviz.methods.base import Stage
 from robustviz.nets.base import frozen
 from robustviz.results import Strip
@@ -141,8 +142,8 @@ class Training:
         x_adv = attack(self.judged, x, y, rng=self._generator("strip"))
         with frozen(self.judged), torch.no_grad():
             pred, pred_adv = self.judged(x).argmax(1), self.judged(x_adv).argmax(1)
-        arrays = [t.cpu().numpy() for t in (x, x_adv, y, pred, pred_adv)]
-        return Strip(*arrays, eps=float(attack.eps or 0), epoch=self.epoch)
+        x_, adv_, y_, pred_, pred_adv_ = (t.cpu().numpy() for t in (x, x_adv, y, pred, pred_adv))
+        return Strip(x_, adv_, y_, pred_, pred_adv_, eps=float(attack.eps or 0), epoch=self.epoch)
 
     # The loop.
 
@@ -167,8 +168,7 @@ class Training:
                 self._step(stage, batches[self.batch], lr, whole)
                 self.batch += 1
                 self.spent += time.perf_counter() - started
-            tick = Tick(self.epoch, total, self.batch, len(batches), "validate")
-            record = self._close_epoch(stage, lr, len(batches), lambda tick=tick: ask(tick))
+            record = self._close_epoch(stage, lr, len(batches), functools.partial(ask, Tick(self.epoch, total, self.batch, len(batches), "validate")))
             yield record
         self.ended = "done"
 
@@ -271,8 +271,7 @@ class Training:
         return record
 
     def _judge_attack(self) -> PGD:
-        own = getattr(self.method, "attack", None)
-        return PGD(eps=self.config.eps, steps=10, norm=own.norm if own is not None else "linf")
+        return PGD(eps=self.config.eps, steps=10, norm=norm_of(self.config))
 
     def _generator(self, *purpose: object) -> torch.Generator:
         return torch.Generator(device=self.device).manual_seed(seed_of(self.config.seed, *purpose))

@@ -12,6 +12,7 @@ import os
 import statistics
 import sys
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
@@ -37,9 +38,12 @@ def execute(run: Run, say: Say = lambda line: None) -> str:
     already is left alone.
     """
     with run.locked():
-        if run.status().get("state") in OVER:
+        status = run.status()
+        if status.get("state") in OVER:
             return "done"
-        run.ask("")
+        # An old wish is none; but one that was left since the queue started this process counts.
+        if status.get("state") != "running" or status.get("pid") != os.getpid():
+            run.ask("")
         run.set_status(state="running", error="", note="", heartbeat=time.time(), **jobs.identity())
         try:
             return _work(run, say)
@@ -202,6 +206,8 @@ def main(argv: list[str] | None = None) -> int:
         execute(run, lambda line: print(line, flush=True))
         return 0
     except UserError as error:
+        if error.__cause__ is not None:  # the sentence sends people to log.txt for it
+            traceback.print_exception(error.__cause__, file=sys.stderr)
         print(error, file=sys.stderr, flush=True)
         return 1
     finally:

@@ -6,6 +6,7 @@ The images are 12 of 2×9×7, so that N, C, H and W all differ and no broadcast 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustviz import data
+from robustviz import data, registry
 from robustviz.config import TrainConfig
 from robustviz.nets.base import ImageNet, Normalise
 
@@ -119,9 +120,21 @@ def small_splits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "load", lambda source, split="train", n=None: whole(source, split, n).take(40 if split != "train" else 10**6))
 
 
+class Blink(ImageNet):
+    """A network for which a whole training takes the blink of an eye; with batch norm, as the real ones."""
+
+    key = "blink"
+
+    def __init__(self, classes: int, channels: int, size: int, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+        maps = nn.Sequential(Normalise(channels, mean, std), nn.Conv2d(channels, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU())
+        super().__init__(maps, nn.Linear(4, classes))
+
+
 @pytest.fixture
-def tiny() -> TrainConfig:
+def tiny(monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
     """A training of three epochs of two batches."""
+    registry.keys("net")
+    monkeypatch.setitem(registry._table["net"], "blink", Blink)
     return TrainConfig(
-        data="digits", method="fgsm_rs", net="small_resnet", n_train=64, batch_size=32, epochs=3, threads=1, device="cpu",  # type: ignore[arg-type]
+        data="digits", method="fgsm_rs", net="blink", n_train=64, batch_size=32, epochs=3, threads=1, device="cpu",  # type: ignore[arg-type]
     )  # fmt: skip

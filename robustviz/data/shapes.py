@@ -185,7 +185,7 @@ class Shapes(Source):
         "epochs": 20, "batch_size": 64, "lr": 0.1, "augment": "none", "n_train": 2000, "net": "small_resnet",
     }  # fmt: skip
 
-    cue: float = option(0.2, "how often the background gives the class away in training (never in test)", low=0.0, high=1.0)
+    cue: float = option(0.15, "how often the background gives the class away in training (never in test)", low=0.0, high=1.0)
     size: int = option(32, "height and width in pixels", low=16, high=128)
     seed: int = option(0, "a different seed draws different images", low=0, advanced=True)
     grain: float = option(6 / 255, "strength of the fine class pattern on the object", low=0.0, high=0.2, advanced=True)

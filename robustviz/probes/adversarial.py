@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -26,7 +27,7 @@ ROUNDS = 8  # of bisection: brackets shrink to 1/256 of the span
 
 @functools.lru_cache(maxsize=4)
 def _net(path: str, stamp: int) -> ImageNet:
-    return Run(path).net()
+    return Run(Path(path)).net()
 
 
 def net_of(run: Run) -> ImageNet:

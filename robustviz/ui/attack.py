@@ -45,15 +45,15 @@ def controls(here: Context) -> Choice:
     usual = round(run.eps * 255)
     top = max(16, min(255, 2 * usual))
     state = st.session_state
-    if not 0 <= int(state.get("eps") if state.get("eps") is not None else usual) <= top:
-        state["eps"] = usual
+    if not 0 <= int(state.get("eps", usual) or 0) <= top:
+        del state["eps"]  # not set: Streamlit wants to be told a value in one place only
     left, right = st.columns([1, 2], vertical_alignment="bottom")
     with left:
         kind = st.segmented_control("Attack", list(ATTACKS), default="pgd", required=True, key="attack", bind="query-params",
-                                    format_func=ATTACKS.get, help=term("pgd"))  # fmt: skip
+                                    format_func=ATTACKS.__getitem__, help=term("pgd"))  # fmt: skip
     with right:
         level = st.slider(
-            f"ε in grey levels of 255 (trained for {eps_text(run.eps)})", 0, top, usual if "eps" not in state else None, key="eps",
+            f"ε in grey levels of 255 (trained for {eps_text(run.eps)})", 0, top, usual, key="eps",
             bind="query-params", help=term("epsilon"),
         )  # fmt: skip
     with st.expander("More settings", icon=":material/settings:"):

@@ -110,6 +110,7 @@ def _follow() -> None:
     if state["a"] == state["b"]:
         state["b"] = next((run_id for run_id in here if run_id != state["a"]), "")
     state["img"] = 0
+    state.pop("eps", None)
 
 
 @st.cache_data(max_entries=16, show_spinner="Loading the images …")

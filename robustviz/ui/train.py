@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import typing
@@ -20,7 +21,7 @@ from robustviz.terms import term
 from robustviz.types import UserError, eps_text, parse_number
 from robustviz.ui import cache
 
-OWN = "choose freely"
+OWN = "Choose freely"
 LESSONS = [name for name, preset in PRESETS.items() if not name.startswith("cifar10")]
 SHOWN = ("eps", "epochs", "n_train", "seed", "net", "batch_size", "lr", "schedule", "augment", "ema", "precision", "device", "threads", "snapshots")
 
@@ -30,13 +31,14 @@ def form() -> TrainConfig | None:
     data_keys, methods = list(registry.keys("data")), list(registry.keys("method"))
     left, right = st.columns(2)
     with left:
-        recipe = st.selectbox("Recipe", [*LESSONS, OWN], key="train-recipe", on_change=_follow_recipe, help="A named set of settings to start from.")
+        recipe = st.selectbox("Recipe", [*LESSONS, OWN], key="train-recipe", on_change=_follow_recipe, help="A named set of settings to start from.",
+                              format_func=lambda name: PRESETS[name].text if name in PRESETS else name)  # fmt: skip
         preset = PRESETS[recipe].settings if recipe in PRESETS else {}
         data = st.selectbox("Data", data_keys, _at(data_keys, preset.get("data", "shapes")), key="train-data", format_func=data_label, help=term("shapes"))
         method = st.selectbox("Method", methods, _at(methods, preset.get("method", "pgd_at")), key="train-method", help=term("adversarial training"),
                               format_func=lambda key: registry.get("method", key).label)  # fmt: skip
     with right:
-        cls = registry.get("method", method)
+        cls = registry.get("method", str(method))
         st.markdown(f"{cls.text}  \n*{cls.paper}.* {cls.choices}")
     folder = st.text_input("Folder with one subfolder of images a class", key="train-folder") if data == "folder" else ""
     if data == "folder" and not folder:
@@ -136,7 +138,7 @@ def submit(config: TrainConfig) -> None:
         if os.environ.get("ROBUSTVIZ_DEMO"):
             st.info("Training is switched off on this demo server.")
         elif st.button("Train", type="primary", icon=":material/play_arrow:", key="train-go", disabled=bool(known and known.shipped)):
-            st.session_state["job"] = jobs.submit(config.on_this_machine()).id
+            st.query_params["job"] = jobs.submit(config.on_this_machine()).id
         if known is not None and known.shipped:
             st.markdown(f"This one is shipped with robustviz already: `{known.id}`. Change a setting, or look at it on the Attack page.")
         else:
@@ -186,15 +188,10 @@ def _duration(seconds: float) -> str:
 
 
 def current() -> Run | None:
-    """The job to watch: the one just submitted or picked, else the one running, else none."""
-    picked = st.session_state.get("job")
-    if picked:
-        try:
-            return cache.open_by_id(picked)
-        except UserError:
-            st.session_state.pop("job")
-    at_work = jobs.running()
-    return at_work[0] if at_work else None
+    """The job to watch: the one the address names, else the one running, else the last one, else none."""
+    with contextlib.suppress(UserError):
+        return cache.open_by_id(st.query_params.get("job", ""))
+    return next(iter(jobs.running()), next(iter(jobs.mine()[::-1]), None))
 
 
 def watch() -> None:
@@ -330,6 +327,7 @@ def job_list() -> None:
         column_config={"clean": percent, "PGD-20": percent}, alt=f"{len(rows)} runs with state and accuracies",
     )  # fmt: skip
     chosen = picked["selection"]["rows"]
-    if chosen and mine[chosen[0]].id != st.session_state.get("job") and chosen != st.session_state.get("job-row"):
-        st.session_state["job"], st.session_state["job-row"] = mine[chosen[0]].id, chosen
+    if chosen and chosen != st.session_state.get("job-row"):  # once per choice, so that a new training can be watched after it
+        st.session_state["job-row"] = chosen
+        st.query_params["job"] = mine[chosen[0]].id
         st.rerun()

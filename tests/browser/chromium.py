@@ -71,7 +71,9 @@ def install() -> str | None:
         ways.append([([*playwright, "install-deps", "chromium"], 600)])  # where `chromium` is but a stub: the libraries alone
     for way in ways:
         for command, seconds in way:
-            print(f"No Chromium yet; trying: {' '.join(Path(word).name if word == sys.executable else word for word in command)}", flush=True)
+            print(
+                f"No Chromium yet; trying: {' '.join(Path(word).name if word == sys.executable else word for word in command)}", flush=True
+            )
             if _said(command, seconds) is None:
                 break
         if path := find():

@@ -70,9 +70,7 @@ def test_each_state_of_a_job_is_shown_with_what_can_be_done(visit, no_process, t
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path / "runs"))
     run = runs.create(TrainConfig(data="digits", method="standard", seed=77))
     run.set_status(state=state, error="What happened." if state == "failed" else "")
-    app = visit("train")
-    app.session_state["job"] = run.id
-    app.run()
+    app = visit("train", job=run.id)
     assert f"**{state}**" in words(sound(app))
     offered = {button.label for button in app.button}
     assert ("Resume" in offered) == (state in ("paused", "stopped", "failed", "interrupted"))

@@ -13,7 +13,7 @@ from robustviz import data
 from robustviz.data.shapes import CLASSES, FAMILIES, Shapes
 from robustviz.types import UserError
 
-GOLDEN = "d7d89b4f583786af5f4d7749e2bc72bc1c28737ace436281a6089080a6e71fc8"
+GOLDEN = "b73917b67f7695dd43f01c43e83550bf3e59f76c564b829e0ea9ad230a119a54"
 
 
 @pytest.fixture(scope="module")

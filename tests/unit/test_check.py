@@ -1,0 +1,175 @@
+"""`check` says what is wrong, in order of urgency, on the strangest machine; and knows every shipped file by its hash."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from robustviz import check
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of checkpoints with three shipped files, hashed, one run of the user's, and what file managers leave."""
+    folder = tmp_path / "checkpoints"
+    for name in (
+        "zoo/digits-one/net.safetensors",
+        "zoo/digits-one/config.json",
+        "story/ε grid.json",
+        "runs/mine/net.safetensors",
+        "zoo/.DS_Store",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+    monkeypatch.setattr(check, "CHECKPOINTS", folder)
+    check.write_hashes()
+    return folder
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, runs_home: Path, shipped: Path) -> None:
+    """Everything but the speed test, on a machine where all is well."""
+    monkeypatch.setattr(check, "images_per_second", lambda device: 500.0)
+
+
+def lines() -> tuple[list[str], dict[str, Any]]:
+    told: list[str] = []
+    facts = check.check(tell=told.append)
+    return told, facts
+
+
+def test_a_machine_where_all_is_well_is_ready(quick: None) -> None:
+    told, facts = lines()
+    assert told[-1] == "READY"
+    assert facts["ready"] and facts["problems"] == [] and facts["writable"]
+    assert facts["lesson_seconds"] == 20 * 2500 / 500
+    assert {"python", "robustviz", *check.TRAINING, *check.PAGES, *check.EXTRAS} == set(facts["versions"])
+    assert json.loads(json.dumps(facts)) == facts
+    assert "".join(told).isascii()  # some consoles know nothing else
+
+
+def test_what_the_pins_name_is_what_is_looked_for() -> None:
+    pins = (Path(__file__).resolve().parents[2] / "requirements.txt").read_text(encoding="utf-8")
+    for name in (*check.TRAINING, *check.PAGES, *check.EXTRAS):
+        assert f"\n{name}==" in pins
+
+
+@pytest.mark.parametrize(
+    ("missing", "sentence"),
+    [
+        (["safetensors", "streamlit"], "NOT READY: safetensors is not installed (nothing works without): "),
+        (["streamlit", "plotly"], "NOT READY: streamlit, plotly are not installed (training works, the pages do not without): "),
+        (["pyautoattack"], "NOT READY: pyautoattack is not installed (all but SVHN and AutoAttack works without): "),
+    ],
+)
+def test_a_missing_package_is_named_the_most_needed_first(
+    quick: None, monkeypatch: pytest.MonkeyPatch, missing: list[str], sentence: str
+) -> None:
+    whole = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name in missing:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return whole(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    told, facts = lines()
+    assert told[-1] == sentence + check.INSTALL
+    assert not facts["ready"]
+    assert all(f"{name} MISSING" in told[1] for name in missing)
+
+
+def test_a_broken_torch_is_a_sentence(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    told, facts = lines()
+    assert told[-1].startswith("NOT READY: torch is installed but cannot be imported")
+    assert "images_per_second" not in facts
+
+
+def test_a_home_that_cannot_be_written_to_is_a_problem(quick: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path / "file" / "runs"))
+    told, facts = lines()
+    assert not facts["writable"]
+    assert "name another folder in ROBUSTVIZ_RUNS" in told[-1]
+
+
+def test_the_data_that_is_there_is_named(quick: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "data" / "mnist").mkdir(parents=True)
+    (tmp_path / "data" / "README.md").write_text("")
+    monkeypatch.setenv("ROBUSTVIZ_DATA", str(tmp_path / "data"))
+    assert lines()[1]["data"] == ["mnist"]
+    monkeypatch.setenv("ROBUSTVIZ_DATA", str(tmp_path / "nowhere"))
+    facts = lines()[1]
+    assert facts["data"] == [] and facts["ready"]
+
+
+def test_whatever_goes_wrong_inside_is_a_sentence(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(device: str) -> float:
+        raise RuntimeError("no kernel image is available")
+
+    monkeypatch.setattr(check, "images_per_second", broken)
+    told, facts = lines()
+    assert told[-1] == "NOT READY: Speed could not be checked (RuntimeError: no kernel image is available)."
+    assert not facts["ready"]
+
+
+def test_the_speed_test_measures_and_leaves_no_trace() -> None:
+    import torch
+
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    assert check.images_per_second("cpu", seconds=0.0) > 0
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.get_num_threads() == threads
+
+
+# The hashes.
+
+
+def test_the_list_is_sorted_complete_and_the_same_every_time(shipped: Path) -> None:
+    content = (shipped / "SHA256SUMS").read_bytes()
+    names = [line.split("  ", 1)[1] for line in content.decode().splitlines()]
+    assert names == ["story/ε grid.json", "zoo/digits-one/config.json", "zoo/digits-one/net.safetensors"]
+    assert b"\r" not in content
+    assert check.write_hashes().read_bytes() == content
+    assert check.verify_hashes() == []
+
+
+def test_a_changed_a_missing_and_a_foreign_file_are_found(shipped: Path) -> None:
+    (shipped / "zoo/digits-one/net.safetensors").write_bytes(b"cut off")
+    (shipped / "zoo/digits-one/config.json").unlink()
+    (shipped / "zoo/digits-one/extra.bin").write_bytes(b"")
+    assert check.verify_hashes() == [
+        "checkpoints/zoo/digits-one/config.json is missing.",
+        "checkpoints/zoo/digits-one/net.safetensors is not the file that was shipped.",
+        "checkpoints/zoo/digits-one/extra.bin was not shipped.",
+    ]
+
+
+def test_a_list_that_is_missing_or_damaged_is_found(shipped: Path) -> None:
+    (shipped / "SHA256SUMS").write_text("not a list\n")
+    assert check.verify_hashes()[0] == "Line 1 of checkpoints/SHA256SUMS is damaged."
+    (shipped / "SHA256SUMS").unlink()
+    assert check.verify_hashes() == ["checkpoints/SHA256SUMS is missing, so the shipped checkpoints cannot be checked."]
+
+
+def test_nothing_shipped_is_no_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "CHECKPOINTS", tmp_path)
+    assert check.verify_hashes() == []
+
+
+def test_a_damaged_checkpoint_is_the_thing_to_do(quick: None, shipped: Path) -> None:
+    (shipped / "story/ε grid.json").write_bytes(b"")
+    told, _ = lines()
+    assert told[-1].startswith(
+        "NOT READY: checkpoints/story/ε grid.json is not the file that was shipped. Bring back what was shipped: git checkout"
+    )
+
+
+def test_what_this_checkout_ships_is_what_the_list_says() -> None:
+    assert check.verify_hashes() == []

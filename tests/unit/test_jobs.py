@@ -1,0 +1,205 @@
+"""The queue: one training a device, oldest first; a process that is gone is noticed, and one that merely has its id is not it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from robustviz import jobs, runs
+from robustviz.config import TrainConfig
+from robustviz.runs import Run
+from robustviz.types import UserError
+
+
+@pytest.fixture
+def spawned(runs_home: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Nothing is started; the ids of what would be, each said to run in this process."""
+    out: list[str] = []
+
+    def spawn(run: Run) -> SimpleNamespace:
+        assert run.status()["state"] == "queued"
+        out.append(run.id)
+        return SimpleNamespace(pid=os.getpid())
+
+    monkeypatch.setattr(jobs, "_spawn", spawn)
+    return out
+
+
+def submit(config: TrainConfig, *names: str) -> list[Run]:
+    return [jobs.submit(config, name=name) for name in names]
+
+
+def states(*every: Run) -> list[str]:
+    return [run.status()["state"] for run in every]
+
+
+def dead() -> dict[str, float]:
+    """The identity of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    found = jobs.identity(process.pid)
+    assert jobs.alive(found)
+    process.kill()
+    process.wait()
+    return found
+
+
+def test_of_two_submitted_one_starts_and_the_other_follows_when_it_is_done(spawned: list[str], tiny: TrainConfig) -> None:
+    one, other, third = submit(tiny, "one", "other", "third")
+    assert spawned == ["one"] and states(one, other, third) == ["running", "queued", "queued"]
+    assert [run.id for run in jobs.running()] == ["one"]
+    assert [run.id for run in jobs.waiting()] == ["other", "third"]
+    assert jobs.pump() == []
+    one.set_status(state="done")
+    assert [run.id for run in jobs.pump()] == ["other"] and spawned == ["one", "other"]
+    other.set_status(state="failed")
+    jobs.pump()
+    assert spawned == ["one", "other", "third"] and jobs.waiting() == []
+
+
+def test_a_gpu_and_the_cpu_work_side_by_side(spawned: list[str], tiny: TrainConfig) -> None:
+    submit(tiny, "cpu-1", "cpu-2")
+    submit(dataclasses.replace(tiny, device="cuda"), "gpu-1", "gpu-2")
+    assert spawned == ["cpu-1", "gpu-1"]
+
+
+def test_a_started_run_says_who_runs_it(spawned: list[str], tiny: TrainConfig) -> None:
+    (run,) = submit(tiny, "one")
+    status = run.status()
+    assert status["pid"] == os.getpid() and abs(status["started"] - psutil.Process().create_time()) < 0.01
+    assert jobs.alive(status) and time.time() - status["heartbeat"] < 60
+
+
+def test_the_same_settings_are_not_queued_twice(spawned: list[str], tiny: TrainConfig) -> None:
+    one = jobs.submit(tiny)
+    assert jobs.submit(tiny).path == one.path and spawned == [one.id]
+    one.set_status(state="done")
+    before = (one.path / "status.json").read_bytes()
+    assert jobs.submit(tiny).path == one.path and (one.path / "status.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("state", ["failed", "stopped", "paused", "interrupted"])
+def test_submitting_again_resumes_what_was_not_finished(state: str, spawned: list[str], tiny: TrainConfig) -> None:
+    run = jobs.submit(tiny)
+    run.set_status(state=state, error="Something.")
+    run.ask("stop")
+    jobs.submit(tiny)
+    assert spawned == [run.id, run.id] and run.status()["error"] == "" and run.wanted() == ""
+
+
+# Asking.
+
+
+@pytest.mark.parametrize(("want", "state"), [("pause", "paused"), ("stop", "stopped")])
+def test_a_queued_run_pauses_and_stops_at_once(want: str, state: str, spawned: list[str], tiny: TrainConfig) -> None:
+    _, other = submit(tiny, "one", "other")
+    jobs.ask(other, want)
+    assert states(other) == [state] and jobs.waiting() == [] and other.wanted() == ""
+    jobs.enqueue(other)
+    assert states(other) == ["queued"]
+
+
+def test_a_running_run_is_asked_through_its_folder(spawned: list[str], tiny: TrainConfig) -> None:
+    (run,) = submit(tiny, "one")
+    jobs.ask(run, "pause")
+    assert run.wanted() == "pause" and states(run) == ["running"]
+
+
+@pytest.mark.parametrize("state", ["done", "imported", "failed", "paused", "stopped", "interrupted"])
+def test_a_run_that_is_not_at_work_cannot_be_asked(state: str, spawned: list[str], tiny: TrainConfig) -> None:
+    (run,) = submit(tiny, "one")
+    run.set_status(state=state)
+    with pytest.raises(UserError, match=f"not running; it is {state}"):
+        jobs.ask(run, "stop")
+    assert not (run.path / "control.json").exists()
+
+
+def test_what_runs_or_is_over_or_shipped_cannot_be_queued(spawned: list[str], tiny: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run,) = submit(tiny, "one")
+    with pytest.raises(UserError, match="running already"):
+        jobs.enqueue(run)
+    run.set_status(state="done")
+    with pytest.raises(UserError, match="nothing to resume"):
+        jobs.enqueue(run)
+    monkeypatch.setattr(runs, "zoo", lambda: tmp_path / "zoo")
+    shipped = runs.create(tiny, name="shipped", folder=tmp_path / "zoo")
+    with pytest.raises(UserError, match="read-only"):
+        jobs.enqueue(shipped)
+
+
+# Processes that are gone.
+
+
+def test_a_run_whose_process_is_gone_is_interrupted_and_can_be_resumed(spawned: list[str], tiny: TrainConfig) -> None:
+    one, other = submit(tiny, "one", "other")
+    one.set_status(**dead())
+    assert jobs.running() == []
+    assert [run.id for run in jobs.pump()] == ["other"]  # its device is free
+    assert states(one) == ["interrupted"] and "resume" in one.status()["error"]
+    jobs.enqueue(one)
+    assert states(one) == ["queued"]
+
+
+def test_another_process_with_the_same_id_is_not_it(spawned: list[str], tiny: TrainConfig) -> None:
+    (run,) = submit(tiny, "one")
+    jobs.sweep()
+    assert states(run) == ["running"]
+    run.set_status(started=run.status()["started"] - 100)
+    jobs.sweep()
+    assert states(run) == ["interrupted"]
+
+
+@pytest.mark.parametrize("status", [{}, {"pid": None}, {"pid": 2**30, "started": 1.0}, {"pid": "x"}])
+def test_a_status_without_a_process_is_not_alive(status: dict[str, object]) -> None:
+    assert not jobs.alive(status)
+
+
+def test_a_sweep_leaves_everything_else_alone(spawned: list[str], tiny: TrainConfig) -> None:
+    every = submit(tiny, "a", "b", "c", "d")
+    for run, state in zip(every, ("done", "paused", "failed", "queued"), strict=True):
+        run.set_status(state=state, **dead())
+    jobs.sweep()
+    assert states(*every) == ["done", "paused", "failed", "queued"]
+
+
+def test_the_queue_is_held_by_one_at_a_time(runs_home: Path) -> None:
+    with jobs.queue_lock():
+        code = "import filelock, sys\ntry: filelock.FileLock(sys.argv[1], timeout=0).acquire()\nexcept filelock.Timeout: print('held')"
+        done = subprocess.run([sys.executable, "-c", code, str(runs.home() / ".queue.lock")], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "held"
+
+
+def test_a_run_that_does_not_stop_when_asked_is_ended_by_its_recorded_process(runs_home: Path, tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "PATIENCE", 0.3)
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    monkeypatch.setattr(jobs, "_children", [process])
+    run = runs.create(tiny)
+    run.set_status(state="running", **jobs.identity(process.pid))
+    assert jobs.stop(run) == "interrupted"
+    assert process.wait(timeout=10) != 0
+
+
+# One real start, from the queue to the folder.
+
+
+def test_a_submitted_run_runs_in_a_process_of_its_own_and_hears_a_stop(runs_home: Path, tiny: TrainConfig) -> None:
+    run = jobs.submit(dataclasses.replace(tiny, net="small_resnet", epochs=500))
+    try:
+        patience = time.monotonic() + 100
+        while not run.status().get("phase"):
+            assert run.status()["state"] == "running" and time.monotonic() < patience, (run.path / "log.txt").read_text()
+            time.sleep(0.02)
+        assert run.status()["pid"] != os.getpid() and jobs.alive(run.status())
+    finally:
+        stopped = jobs.stop(run)
+        for child in jobs._children:
+            child.wait(timeout=60)
+    assert stopped == "stopped" and "stopped in epoch" in (run.path / "log.txt").read_text()
+    assert run.load_state() is not None and not (run.path / "control.json").exists()
