@@ -32,7 +32,10 @@ class Parser(argparse.ArgumentParser):
     """argparse with one clear line instead of the usage block."""
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message[0].upper()}{message[1:]}. See `python -m robustviz {' '.join(self.prog.split()[3:])} --help`.".replace("  ", " "), code=2)
+        raise UserError(
+            f"{message[0].upper()}{message[1:]}. See `python -m robustviz {' '.join(self.prog.split()[3:])} --help`.".replace("  ", " "),
+            code=2,
+        )
 
 
 def number(text: str) -> float:
@@ -67,7 +70,9 @@ def do_list(args: argparse.Namespace) -> int:
         for key in registry.keys(kind):
             cls = registry.get(kind, key)
             text = str(getattr(cls, "text", "")) or (cls.__doc__ or "").strip().splitlines()[0]
-            rows.append({"key": key, "label": getattr(cls, "label", key), "text": text} | ({"group": cls.group} if kind == "method" else {}))
+            rows.append(
+                {"key": key, "label": getattr(cls, "label", key), "text": text} | ({"group": cls.group} if kind == "method" else {})
+            )
         text = "\n".join(f"{row['key']:<14} {row['label']:<22} {row['text']}" for row in rows)
     show(args, rows, text)
     return 0
@@ -81,7 +86,14 @@ def _summary(run: runs.Run) -> dict[str, Any]:
     except UserError as error:
         return {"run": run.id, "path": str(run.path), "state": "damaged", "note": str(error)}
     state = "shipped" if run.shipped else status.get("state")
-    out: dict[str, Any] = {"run": run.id, "path": str(run.path), "state": state, "data": run.data_key, "method": run.method_key, "net": info.get("net")}
+    out: dict[str, Any] = {
+        "run": run.id,
+        "path": str(run.path),
+        "state": state,
+        "data": run.data_key,
+        "method": run.method_key,
+        "net": info.get("net"),
+    }
     if found is not None:
         out |= {"clean_acc": found.clean_acc, "robust_acc": found.robust_acc, "n": found.n, "eps": found.eps}
         out["note"] = f"clean {found.clean_acc:.3f}, PGD-20 {found.robust_acc:.3f} at eps {found.eps:.4f} (n={found.n})"
@@ -126,7 +138,11 @@ def _train(args: argparse.Namespace, run: runs.Run) -> int:
     seconds = float(run.status().get("seconds") or 0.0)
     value = {"run": str(run.path), "id": run.id, "clean_acc": found.clean_acc, "robust_acc": found.robust_acc, "n": found.n,
              "eps": found.eps, "attack": found.attack, "seconds": seconds, "epochs": len(run.records())}  # fmt: skip
-    show(args, value, f"{run.id}: clean {found.clean_acc:.4f}, PGD-20 {found.robust_acc:.4f} at eps {found.eps:.4f} (test, n={found.n}), {seconds:.0f} s")
+    show(
+        args,
+        value,
+        f"{run.id}: clean {found.clean_acc:.4f}, PGD-20 {found.robust_acc:.4f} at eps {found.eps:.4f} (test, n={found.n}), {seconds:.0f} s",
+    )
     return 0
 
 
@@ -140,7 +156,9 @@ def do_evaluate(args: argparse.Namespace) -> int:
     cls = registry.get("attack", args.attack)
     attack = registry.build(cls, settings | {"norm": norm_of(run.config)} | ({"eps": args.eps} if args.eps is not None else {}))
     found = evaluate(run, attack, n=args.n, seed=args.seed, device=args.device)
-    lines = [f"{run.id}: clean {found.clean_acc:.4f} ({found.clean_k}/{found.n}), robust {found.robust_acc:.4f} ({found.robust_k}/{found.n})"]
+    lines = [
+        f"{run.id}: clean {found.clean_acc:.4f} ({found.clean_k}/{found.n}), robust {found.robust_acc:.4f} ({found.robust_k}/{found.n})"
+    ]
     lines += [f"  {registry.key(attack)} eps {found.eps:.4f} seed {found.seed} on {found.split}"]
     lines += [f"  {'ok ' if finding.ok else 'FAULT '}{finding.name}: {finding.text}" for finding in found.doctor]
     show(args, {"run": str(run.path)} | found.to_json(), "\n".join(lines))
@@ -157,7 +175,13 @@ def do_probe(args: argparse.Namespace) -> int:
     result = spec(run)
     out = Path(args.out or f"{run.id}-{args.probe}.npz")
     runs.write_file(out, result.to_npz())
-    value = {"run": str(run.path), "probe": args.probe, "spec": registry.encode(spec), "out": str(out), "summary": result.meta.get("summary", "")}
+    value = {
+        "run": str(run.path),
+        "probe": args.probe,
+        "spec": registry.encode(spec),
+        "out": str(out),
+        "summary": result.meta.get("summary", ""),
+    }
     show(args, value, f"{result.meta.get('summary', args.probe)}\n{out}")
     return 0
 
@@ -167,7 +191,11 @@ def do_report(args: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
     for run in chosen:
         for found in run.evaluations():
-            rows.append({"run": run.id, "data": run.data_key, "method": run.method_key, "seed": run.info.get("seed")} | found.to_json() | {"ok": found.ok})
+            rows.append(
+                {"run": run.id, "data": run.data_key, "method": run.method_key, "seed": run.info.get("seed")}
+                | found.to_json()
+                | {"ok": found.ok}
+            )
     head = "| run | clean | robust [95 %] | attack | ε | n | doctor |\n|---|---|---|---|---|---|---|\n"
     body = [
         f"| {row['run']} | {row['clean_acc']:.3f} | {row['robust_acc']:.3f} [{row['robust_interval'][0]:.3f}, {row['robust_interval'][1]:.3f}] "
@@ -214,7 +242,9 @@ def do_check(args: argparse.Namespace) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
-    top = Parser(prog="python -m robustviz", description="Train small image models with adversarial-robustness methods, and see what each one does.")
+    top = Parser(
+        prog="python -m robustviz", description="Train small image models with adversarial-robustness methods, and see what each one does."
+    )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
 
     def command(name: str, do: Any, help: str) -> argparse.ArgumentParser:

@@ -113,9 +113,7 @@ class TrainConfig(Spec):
         return registry.build(cls, data)
 
     @classmethod
-    def make(
-        cls, preset: str | None = None, flags: Mapping[str, Any] | None = None, sets: Sequence[tuple[str, Any]] = ()
-    ) -> TrainConfig:
+    def make(cls, preset: str | None = None, flags: Mapping[str, Any] | None = None, sets: Sequence[tuple[str, Any]] = ()) -> TrainConfig:
         """A config from what a person typed; precedence: the data set's defaults < preset < flags < sets.
 
         `sets` are (dotted path, value) pairs; `attack.` stands for `method.attack.`. Text values are read as JSON, else

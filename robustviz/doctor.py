@@ -7,7 +7,6 @@ Source: Carlini et al. 2019 (arXiv 1902.06705) and AutoAttack's `checks.py`.
 
 from __future__ import annotations
 
-
 import torch
 from torch import Tensor, nn
 
@@ -64,5 +63,3 @@ def examine(net: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, attack: Attack,
         Finding("more steps", long <= short + few, long - short,
                 f"PGD-60 leaves {long:.0%}, PGD-20 {short:.0%}: more steps must not help the defender."),
     )  # fmt: skip
-
-

@@ -78,7 +78,9 @@ def sweep() -> None:
     for run in mine():
         status = run.status()
         if status.get("state") == "running" and not alive(status):
-            run.set_status(state="interrupted", eta=None, error="Its process ended without a word; resume goes on from the last finished epoch.")
+            run.set_status(
+                state="interrupted", eta=None, error="Its process ended without a word; resume goes on from the last finished epoch."
+            )
 
 
 def submit(config: TrainConfig, *, name: str | None = None) -> Run:
@@ -144,7 +146,10 @@ def _spawn(run: Run) -> subprocess.Popen[bytes]:
         else {"start_new_session": True}
     )  # fmt: skip
     package = str(Path(__file__).resolve().parents[1])
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])), "PYTHONUNBUFFERED": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
+        "PYTHONUNBUFFERED": "1",
+    }
     with open(run.path / "log.txt", "ab") as log:
         child = subprocess.Popen(
             [sys.executable, "-m", "robustviz.worker", str(run.path)],

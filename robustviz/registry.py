@@ -87,10 +87,10 @@ class Spec:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value = coerce(hints(type(self))[field.name], getattr(self, field.name), field.name)
             low, high = field.metadata.get("low"), field.metadata.get("high")
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
-                if (low is not None and value < low) or (high is not None and value > high):
-                    span = f"at least {low:g}" if high is None else f"at most {high:g}" if low is None else f"{low:g} to {high:g}"
-                    raise UserError(f"{field.name}={value:g} is out of range for {label(type(self))}: it must be {span}.", code=2)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if number and ((low is not None and value < low) or (high is not None and value > high)):
+                span = f"at least {low:g}" if high is None else f"at most {high:g}" if low is None else f"{low:g} to {high:g}"
+                raise UserError(f"{field.name}={value:g} is out of range for {label(type(self))}: it must be {span}.", code=2)
             object.__setattr__(self, field.name, value)
 
 

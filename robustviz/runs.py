@@ -106,7 +106,9 @@ def read_json(path: Path) -> JSON:
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: the run folder {path.parent.name} is incomplete. Remove it, or restore the file.") from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON: the run folder {path.parent.name} is damaged. Remove it, or restore the file.") from error
+        raise UserError(
+            f"{path} cannot be read as JSON: the run folder {path.parent.name} is damaged. Remove it, or restore the file."
+        ) from error
     if not isinstance(found, dict):
         raise UserError(f"{path} does not hold a JSON object: the run folder {path.parent.name} is damaged.")
     return found
@@ -238,7 +240,8 @@ class Run:
         path = self.path / (name if epoch is None else f"snapshots/epoch-{epoch:04d}.safetensors")
         if not path.exists():
             raise UserError(
-                f"The run {self.id} has no {path.name}: " + ("it has not finished an epoch yet." if epoch is None else "no snapshot of that epoch was kept.")
+                f"The run {self.id} has no {path.name}: "
+                + ("it has not finished an epoch yet." if epoch is None else "no snapshot of that epoch was kept.")
             )
         shape = self.info.get("images") or {}
         try:
@@ -247,7 +250,9 @@ class Run:
                 net = nets.build(self.config.net, int(shape["classes"]), int(shape["channels"]), int(shape["size"]))
             net.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in weights.items()})
         except (SafetensorError, RuntimeError, OSError, KeyError) as error:
-            raise UserError(f"The weights of {self.id} ({path.name}) are damaged or of another network; restore the file or train again.") from error
+            raise UserError(
+                f"The weights of {self.id} ({path.name}) are damaged or of another network; restore the file or train again."
+            ) from error
         return net.eval()
 
     def evaluations(self) -> list[Evaluation]:
@@ -322,7 +327,9 @@ class Run:
                 plain = json.loads(file.metadata()["plain"])
                 return {name: file.get_tensor(name) for name in file.keys()}, plain  # noqa: SIM118
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-            raise UserError(f"The saved state of {self.id} is damaged, so it cannot be resumed; its finished weights are untouched.") from error
+            raise UserError(
+                f"The saved state of {self.id} is damaged, so it cannot be resumed; its finished weights are untouched."
+            ) from error
 
     def save_weights(self, name: str, weights: Mapping[str, torch.Tensor]) -> None:
         """Write weights as safetensors under `name`."""

@@ -91,7 +91,9 @@ def main() -> int:
     write_hashes()
     net = pack["standard"]
     other = pack["robust"]
-    print(f"story: ordinary network fooled on {net['fooled_k']} of {net['clean_k']}, {other['label']} on {other['fooled_k']} of {other['clean_k']}")
+    print(
+        f"story: ordinary network fooled on {net['fooled_k']} of {net['clean_k']}, {other['label']} on {other['fooled_k']} of {other['clean_k']}"
+    )
     return 0
 
 

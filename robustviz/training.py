@@ -168,7 +168,9 @@ class Training:
                 self._step(stage, batches[self.batch], lr, whole)
                 self.batch += 1
                 self.spent += time.perf_counter() - started
-            record = self._close_epoch(stage, lr, len(batches), functools.partial(ask, Tick(self.epoch, total, self.batch, len(batches), "validate")))
+            record = self._close_epoch(
+                stage, lr, len(batches), functools.partial(ask, Tick(self.epoch, total, self.batch, len(batches), "validate"))
+            )
             yield record
         self.ended = "done"
 
@@ -246,7 +248,9 @@ class Training:
 
     def _diverged(self) -> None:
         kept = f"kept epoch {self.best_epoch}" if self.best_epoch else "nothing was learned yet"
-        raise Diverged(f"The loss became NaN or infinite in epoch {self.epoch + 1}; {kept}. Try a lower learning rate than {self.config.lr:g}.")
+        raise Diverged(
+            f"The loss became NaN or infinite in epoch {self.epoch + 1}; {kept}. Try a lower learning rate than {self.config.lr:g}."
+        )
 
     def _close_epoch(self, stage: Stage, lr: float, batches: int, tick: Callable[[], object]) -> EpochRecord:
         means = {name: float(value) / batches for name, value in self.sums.items()}

@@ -94,7 +94,7 @@ def check_eps(eps: float, norm: str = "linf", shape: tuple[int, ...] | None = No
 def eps_text(eps: float) -> str:
     """How a radius is printed everywhere: `8/255`, or `0.150 (38/255)` where it is no whole number of grey levels."""
     level = eps * 255
-    return f"{round(level)}/255" if abs(level - round(level)) < 1e-6 else f"{eps:.3g} ({level:.0f}/255)"
+    return f"{round(level)}/255" if abs(level - round(level)) < 1e-3 else f"{eps:.3g} ({level:.0f}/255)"
 
 
 JSON = dict[str, Any]

@@ -6,6 +6,7 @@ The order of writes is what makes a kill harmless: weights, then the state that 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -69,10 +70,8 @@ def _failed(run: Run, sentence: str) -> UserError:
 
 
 def _fail(run: Run, sentence: str) -> None:
-    try:
+    with contextlib.suppress(UserError):  # the disk may be full: then the missing heartbeat tells
         run.set_status(state="failed", error=sentence)
-    except UserError:  # the disk may be full: then the missing heartbeat tells
-        pass
 
 
 def _work(run: Run, say: Say) -> str:

@@ -97,9 +97,7 @@ class Attack(Spec):
             self._ascend(self.objective(net, y), x, None, rng, path)
         return torch.stack(path)
 
-    def maximise(
-        self, objective: Objective, x: Tensor, *, eps: float | Tensor | None = None, rng: torch.Generator | None = None
-    ) -> Tensor:
+    def maximise(self, objective: Objective, x: Tensor, *, eps: float | Tensor | None = None, rng: torch.Generator | None = None) -> Tensor:
         """Images near `x`, detached, at which `objective` (images -> (N,)) is high; of several restarts the highest.
 
         `eps` overrides the attack's own: a number, one radius a sample (N,), or a map (N,1,H,W) for linf. The step

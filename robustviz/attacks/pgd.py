@@ -23,7 +23,9 @@ class PGD(Attack):
 
     steps: int = option(10, "How many steps.", low=1, high=2000)
     restarts: int = option(1, "How many runs from different random starts; the worst counts, per image.", low=1, high=100, advanced=True)
-    start: Literal["uniform", "gauss", "zero"] = option("uniform", "Start at a random point of the ball, very near the image, or at it.", advanced=True)
+    start: Literal["uniform", "gauss", "zero"] = option(
+        "uniform", "Start at a random point of the ball, very near the image, or at it.", advanced=True
+    )
 
     label = "PGD"
 

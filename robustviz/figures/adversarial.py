@@ -20,7 +20,7 @@ def adversarial(result: Adversarial, *, side: str = "a", template: str = LIGHT) 
     colour, names = COLOURS[template], list(result.meta["classes"])
     shown = _top(result, 10)
     labels = [("✓ " if k == result.y else "") + names[k] for k in shown]
-    figure = blank(template, "", barmode="group", bargap=0.25, height=28 * len(shown) + 100, margin={"l": 8, "r": 16, "t": 8, "b": 8})
+    figure = blank(template, "", barmode="group", bargap=0.25, height=28 * len(shown) + 100, margin={"l": 8, "r": 16, "t": 8, "b": 84})
     figure.add_bar(
         y=labels, x=result.probs[shown], orientation="h", name="clean",
         marker={"color": colour["paper"], "line": {"color": colour[side], "width": 2}}, hovertemplate="%{y} clean %{x:.1%}<extra></extra>",
@@ -43,9 +43,7 @@ def _top(result: Adversarial, most: int) -> list[int]:
     return sorted({*map(int, best[: most - 1]), result.y})
 
 
-def accuracy_curve(
-    results: AccuracyCurve | Mapping[str, AccuracyCurve], *, here: float | None = None, template: str = LIGHT
-) -> go.Figure:
+def accuracy_curve(results: AccuracyCurve | Mapping[str, AccuracyCurve], *, here: float | None = None, template: str = LIGHT) -> go.Figure:
     """Accuracy against ε with 95 % bands, one or two networks; a line at the training ε, dots at `here`."""
     curves = {"A": results} if isinstance(results, AccuracyCurve) else dict(results)
     colour, first = COLOURS[template], next(iter(curves.values()))
@@ -67,7 +65,9 @@ def accuracy_curve(
                 marker={"size": 15, "color": colour["paper"], "line": {"color": colour[side], "width": 4}},
             )  # fmt: skip
     train_eps = float(first.meta["train_eps"])
-    figure.add_vline(x=train_eps * 255, line={"color": colour["faint"], "dash": "dot"}, annotation_text="training ε", annotation_position="top right")
+    figure.add_vline(
+        x=train_eps * 255, line={"color": colour["faint"], "dash": "dot"}, annotation_text="training ε", annotation_position="top right"
+    )
     figure.update_xaxes(title="ε in grey levels (of 255)", rangemode="tozero")
     figure.update_yaxes(range=[0, 1.02], tickformat=".0%", title="still right")
     text = "; ".join(f"{name}: {curve.meta['summary']}" for name, curve in curves.items())
@@ -81,7 +81,13 @@ def smallest_eps(
     found = {"A": results} if isinstance(results, SmallestEps) else dict(results)
     colour, first = COLOURS[template], next(iter(found.values()))
     limit = first.limit * 255
-    figure = blank(template, "Smallest ε that flips an image", f"{len(first.eps)} test images, PGD-{first.meta['attack']['steps']}", barmode="group", bargap=0.12)
+    figure = blank(
+        template,
+        "Smallest ε that flips an image",
+        f"{len(first.eps)} test images, PGD-{first.meta['attack']['steps']}",
+        barmode="group",
+        bargap=0.12,
+    )
     edges = np.linspace(0, limit, 17)
     for (name, result), side in zip(found.items(), _sides(found), strict=True):
         levels = result.eps[np.isfinite(result.eps) & (result.eps > 0)] * 255

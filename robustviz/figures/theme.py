@@ -22,15 +22,21 @@ CONFIG: dict[str, Any] = {"displaylogo": False, "showSendToCloud": False, "modeB
 
 def _template(name: str) -> go.layout.Template:
     colour = COLOURS[name]
-    axis = {"gridcolor": colour["grid"], "zerolinecolor": colour["grid"], "linecolor": colour["faint"], "ticks": "outside", "automargin": True}
+    axis = {
+        "gridcolor": colour["grid"],
+        "zerolinecolor": colour["grid"],
+        "linecolor": colour["faint"],
+        "ticks": "outside",
+        "automargin": True,
+    }
     return go.layout.Template(
         layout={
             "font": {"family": "Inter, Segoe UI, Helvetica, Arial, sans-serif", "size": 14, "color": colour["text"]},
             "title": {"font": {"size": 16}, "x": 0, "xref": "container", "pad": {"l": 8}},
             "paper_bgcolor": colour["paper"], "plot_bgcolor": colour["paper"],
             "colorway": [colour["a"], colour["b"]],
-            "xaxis": axis, "yaxis": axis, "margin": {"l": 8, "r": 16, "t": 72, "b": 8},
-            "legend": {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0, "xanchor": "left"},
+            "xaxis": axis, "yaxis": axis, "margin": {"l": 8, "r": 16, "t": 72, "b": 84},
+            "legend": {"orientation": "h", "y": 0, "yref": "container", "yanchor": "bottom", "x": 0, "xanchor": "left"},
             "hoverlabel": {"font": {"size": 14}},
         }
     )  # fmt: skip

@@ -27,7 +27,9 @@ class TRADES(Adversarial):
     """
 
     beta: float = option(6.0, "Weight of smoothness against accuracy: higher is more robust and less accurate.", low=0, high=100)
-    bn: Literal["single", "official"] = option("single", "Forward the clean images once, or twice as the official code does.", advanced=True)
+    bn: Literal["single", "official"] = option(
+        "single", "Forward the clean images once, or twice as the official code does.", advanced=True
+    )
     attack: PGD = option(lambda: PGD(start="gauss"), "The attack that makes the training images.")
 
     label = "TRADES"

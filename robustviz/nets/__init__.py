@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from robustviz import registry
 from robustviz.nets.base import ImageNet as ImageNet
 from robustviz.nets.base import frozen as frozen
-from robustviz.nets.resnet18 import ResNet18 as ResNet18
-from robustviz.nets.small_cnn import SmallCNN as SmallCNN
-from robustviz.nets.small_resnet import SmallResNet as SmallResNet
 from robustviz.types import UserError
+
+# isort: off
+from robustviz.nets.small_resnet import SmallResNet as SmallResNet
+from robustviz.nets.small_cnn import SmallCNN as SmallCNN
+from robustviz.nets.resnet18 import ResNet18 as ResNet18
+
+# isort: on
 
 
 def build(

@@ -114,7 +114,14 @@ class TrajectorySpec(AdversarialSpec):
         loss = F.cross_entropy(logits, labels, reduction="none")
         wrong = (logits.argmax(1) != labels).nonzero().flatten()
         when = f"fooled after step {int(wrong[0])}" if len(wrong) else f"not fooled in {len(path) - 1} steps"
-        meta = _meta(run, split, attack=registry.encode(attack), index=self.index, seed=self.seed, summary=f"{when}; loss {float(loss[0]):.2f} → {float(loss[-1]):.2f}")
+        meta = _meta(
+            run,
+            split,
+            attack=registry.encode(attack),
+            index=self.index,
+            seed=self.seed,
+            summary=f"{when}; loss {float(loss[0]):.2f} → {float(loss[-1]):.2f}",
+        )
         return Trajectory(F.softmax(logits, 1).numpy(), loss.numpy(), int(y), float(attack.eps or 0), meta=meta)
 
 
@@ -138,7 +145,9 @@ class AccuracyCurveSpec(Spec):
         meta = _meta(run, split, attack=registry.encode(PGD(steps=self.steps)), seed=self.seed)
         out = AccuracyCurve(radii, np.array([int(k) for k in right]), len(few), meta=meta)
         middle = int(np.argmin(abs(radii - run.eps)))
-        meta["summary"] = f"{int(out.k[0])} of {len(few)} right untouched, {int(out.k[middle])} at ε = {eps_text(run.eps)} under PGD-{self.steps}"
+        meta["summary"] = (
+            f"{int(out.k[0])} of {len(few)} right untouched, {int(out.k[middle])} at ε = {eps_text(run.eps)} under PGD-{self.steps}"
+        )
         run.keep(registry.key(self), out)
         return out
 
@@ -171,7 +180,9 @@ class SmallestEpsSpec(Spec):
         out = SmallestEps(eps.numpy(), index.numpy(), limit, width, meta=meta)
         flipped = eps[(eps > 0) & eps.isfinite()]
         typical = f"median {eps_text(float(flipped.median()))}" if len(flipped) else "none was flipped"
-        meta["summary"] = f"{len(flipped)} of {len(eps)} answers flipped by an ε up to {eps_text(limit)}, {typical}; {int((eps == 0).sum())} wrong untouched"
+        meta["summary"] = (
+            f"{len(flipped)} of {len(eps)} answers flipped by an ε up to {eps_text(limit)}, {typical}; {int((eps == 0).sum())} wrong untouched"
+        )
         if self.index < 0:
             run.keep(registry.key(self), out)
         return out
@@ -202,4 +213,3 @@ def smallest_radius(net: ImageNet, x: torch.Tensor, y: torch.Tensor, attack: PGD
         high, low = torch.where(hit, middle, high), torch.where(hit, low, middle)
     out = torch.where(reached, high, torch.full_like(high, torch.inf))
     return torch.where(wrong, torch.zeros_like(out), out), limit / 2**ROUNDS
-

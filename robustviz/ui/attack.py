@@ -14,7 +14,7 @@ from robustviz.terms import term
 from robustviz.types import eps_text
 from robustviz.ui import cache
 from robustviz.ui.context import Context, label, method_label
-from robustviz.ui.shell import side_colour, theme
+from robustviz.ui.shell import bound, side_colour, theme
 
 ATTACKS = {"pgd": "PGD", "fgsm": "FGSM", "targeted": "Targeted"}
 
@@ -49,19 +49,19 @@ def controls(here: Context) -> Choice:
         del state["eps"]  # not set: Streamlit wants to be told a value in one place only
     left, right = st.columns([1, 2], vertical_alignment="bottom")
     with left:
-        kind = st.segmented_control("Attack", list(ATTACKS), default="pgd", required=True, key="attack", bind="query-params",
+        kind = st.segmented_control("Attack", list(ATTACKS), default="pgd", required=True, **bound("attack", "pgd"),
                                     format_func=ATTACKS.__getitem__, help=term("pgd"))  # fmt: skip
     with right:
         level = st.slider(
-            f"ε in grey levels of 255 (trained for {eps_text(run.eps)})", 0, top, usual, key="eps",
-            bind="query-params", help=term("epsilon"),
+            f"ε in grey levels of 255 (trained for {eps_text(run.eps)})", 0, top, usual, **bound("eps", usual),
+            help=term("epsilon"),
         )  # fmt: skip
     with st.expander("More settings", icon=":material/settings:"):
         a, b, c = st.columns(3)
-        steps = a.number_input("Steps of PGD", 1, 100, 10, key="steps", bind="query-params", help=term("pgd"))
-        seed = b.number_input("Seed of the random start", 0, 9999, 0, key="seed", bind="query-params", help=term("seed"))
+        steps = a.number_input("Steps of PGD", 1, 100, 10, **bound("steps", 10), help=term("pgd"))
+        seed = b.number_input("Seed of the random start", 0, 9999, 0, **bound("seed", 0), help=term("seed"))
         names = list(run.info["images"]["names"])
-        target = c.selectbox("Target class, for a targeted attack", names, key="target", bind="query-params", help=term("targeted"))
+        target = c.selectbox("Target class, for a targeted attack", names, **bound("target", names[0]), help=term("targeted"))
     aim = names.index(target) if kind == "targeted" else -1
     return Choice(str(kind or "pgd"), int(level), int(steps), int(seed), aim)
 
@@ -114,7 +114,9 @@ def doctor(run_id: str, found: Adversarial) -> None:
     else:
         text, icon = f"Doctor: {len(faults) + own.count(False)} of {count} checks found a fault", ":material/warning:"
     with st.popover(text, icon=icon, help=term("doctor")):
-        st.markdown(f"- {'✓' if own[0] else '✗'} This image: change {found.distance:.4f}, allowed {found.eps:.4f}.\n- {'✓' if own[1] else '✗'} This image: pixels within 0 to 1.")
+        st.markdown(
+            f"- {'✓' if own[0] else '✗'} This image: change {found.distance:.4f}, allowed {found.eps:.4f}.\n- {'✓' if own[1] else '✗'} This image: pixels within 0 to 1."
+        )
         if evaluation:
             protocol = f"PGD-{evaluation.attack['steps']} at ε = {eps_text(evaluation.eps)}, n = {evaluation.n}, seed {evaluation.seed}"
             st.markdown(f"At its evaluation ({protocol}):\n" + "\n".join(f"- {'✓' if f.ok else '✗'} {f.text}" for f in findings))
@@ -145,7 +147,9 @@ def curve(here: Context, chosen: Choice) -> None:
         return
     figure = figures.accuracy_curve(found, here=chosen.eps, template=theme())
     st.plotly_chart(figure, key="curve", theme=None, config=CONFIG, alt=figure.layout.meta["alt"])
-    st.markdown("  \n".join(f"**{name}**: {result.meta['summary']} (seed {result.meta['seed']}, band: 95 %)." for name, result in found.items()))
+    st.markdown(
+        "  \n".join(f"**{name}**: {result.meta['summary']} (seed {result.meta['seed']}, band: 95 %)." for name, result in found.items())
+    )
 
 
 def histogram(here: Context) -> None:

@@ -12,7 +12,12 @@ from robustviz.results import AccuracyCurve, Adversarial, SmallestEps, Trajector
 from robustviz.runs import Run
 from robustviz.types import UserError
 
-KINDS: dict[str, type] = {"adversarial": Adversarial, "trajectory": Trajectory, "accuracy_curve": AccuracyCurve, "smallest_eps": SmallestEps}
+KINDS: dict[str, type] = {
+    "adversarial": Adversarial,
+    "trajectory": Trajectory,
+    "accuracy_curve": AccuracyCurve,
+    "smallest_eps": SmallestEps,
+}
 
 
 def open_by_id(run_id: str) -> Run:

@@ -12,6 +12,7 @@ from robustviz import runs
 from robustviz.runs import Run
 from robustviz.terms import term
 from robustviz.types import UserError
+from robustviz.ui.shell import bound
 
 FIRST = {"data": "shapes", "a": "standard", "b": "pgd_at"}  # what is chosen before anybody chose
 
@@ -72,19 +73,27 @@ def sidebar() -> Context:
     with st.sidebar:
         holder = st.container()
         with st.expander("Data and models", icon=":material/tune:"):
-            data = st.selectbox("Data set", names, key="data", bind="query-params", on_change=_follow, help=term("shapes"))
+            data = st.selectbox("Data set", names, **bound("data", names[0]), on_change=_follow, help=term("shapes"))
             here = {run_id: run for run_id, run in every.items() if data_name(run) == data}
             options = list(here)
-            a = st.selectbox("Model A", options, _default(here, "a"), key="a", bind="query-params", format_func=lambda i: label(here[i]))
+            first = {run_id: run for run_id, run in every.items() if data_name(run) == names[0]}  # what a reset goes back to
+            a = st.selectbox(
+                "Model A",
+                options,
+                _default(here, "a"),
+                **bound("a", list(first)[_default(first, "a")]),
+                format_func=lambda i: label(here[i]),
+            )
+            second = 1 + _default(here, "b") if len(options) > 1 else 0
             b = st.selectbox(
-                "Model B", ["", *options], 1 + _default(here, "b") if len(options) > 1 else 0, key="b", bind="query-params",
+                "Model B", ["", *options], second, **bound("b", list(first)[_default(first, "b")] if len(first) > 1 else ""),
                 format_func=lambda i: label(here[i]) if i else "none",
             )  # fmt: skip
         count = test_count(a)
         if not 0 <= int(state.get("img") or 0) < count:
             state["img"] = 0
         with holder:
-            img = int(st.number_input(f"Test image, 0 to {count - 1}", 0, count - 1, key="img", bind="query-params"))
+            img = int(st.number_input(f"Test image, 0 to {count - 1}", 0, count - 1, **bound("img", 0)))
             picture, name, total = thumbnail(a, img)
             st.image(picture, width=128, alt=f"Test image {img}: {name}")
             text = f":blue[**A**] {label(here[a])}" + (f"  \n:orange[**B**] {label(here[b])}" if b else "")

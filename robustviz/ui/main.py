@@ -25,9 +25,10 @@ menu = {
     "Try": [page("train", "Train", "What if…?")],
     "Glossary": [page("glossary", "Glossary", "Methods and words")],
 }
-chosen = st.navigation(menu)
+chosen = st.navigation(menu, position="hidden")  # drawn by the shell: Streamlit's grouped menu is no valid list to a screen reader
 st.set_page_config(
     page_title=f"robustviz · {chosen.title}", page_icon=shell.icon(), layout="wide",
     initial_sidebar_state="collapsed" if chosen == start else "auto",
 )  # fmt: skip
+shell.menu(menu)
 shell.run(chosen)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import traceback
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import streamlit as st
 from PIL import Image, ImageDraw
+from streamlit.errors import StreamlitAPIException
 
 from robustviz.types import UserError
 
@@ -33,7 +36,9 @@ def run(page: Page) -> None:
         st.error(str(error), icon=":material/error:")
         reset_button()
     except ModuleNotFoundError as error:
-        st.error(f"The package {error.name} is not installed, so this page cannot work. Install everything with: pip install -r requirements.txt")
+        st.error(
+            f"The package {error.name} is not installed, so this page cannot work. Install everything with: pip install -r requirements.txt"
+        )
     except Exception as error:  # Streamlit's own control flow is not an Exception's business
         if type(error).__module__.startswith("streamlit.runtime.scriptrunner"):
             raise
@@ -46,6 +51,22 @@ def run(page: Page) -> None:
         reset_button()
 
 
+# The chosen segment, tab and slider value are text in the primary colour; in dark no one colour can carry white button
+# text and be read as text too, so these get a lighter one.
+STYLE = """<style>[data-testid="stSliderThumbValue"] p, [data-testid="stTab"][aria-selected="true"] p,
+[data-testid="stButtonGroup"] button[data-selected="true"] p { color: light-dark(#1F66C8, #8DB8FF) }</style>"""
+
+
+def menu(groups: Mapping[str, Sequence[Page]]) -> None:
+    """The menu in the sidebar: each group's name, and its pages as links."""
+    st.html(STYLE)
+    with st.sidebar:
+        for name, pages in groups.items():
+            st.markdown(f"**{name}**")
+            for page in pages:
+                st.page_link(page, help=None)
+
+
 def reset_button() -> None:
     """A button that forgets every choice made in this session and cleans the address."""
     st.button("Reset page", key="reset", on_click=reset, icon=":material/restart_alt:", help="Forget all choices on this page.")
@@ -53,9 +74,23 @@ def reset_button() -> None:
 
 def reset() -> None:
     """Forget every choice: session state and address."""
-    for name in list(st.session_state):
+    start = st.session_state.get("bound", {})
+    for name in set(st.session_state) - set(start):
         del st.session_state[name]
-    st.query_params.clear()
+    for name, value in start.items():
+        if name in st.session_state:
+            st.session_state[name] = value
+    for name in list(st.query_params):
+        with contextlib.suppress(StreamlitAPIException):  # bound ones follow their widget
+            del st.query_params[name]
+
+
+def bound(key: str, start: Any) -> dict[str, Any]:
+    """The arguments that tie a widget to the address under `key`. `start` is its value before anybody chose, which is
+    what a reset must write: a bound widget that is merely forgotten comes back with what the address says.
+    """
+    st.session_state.setdefault("bound", {})[key] = start
+    return {"key": key, "bind": "query-params"}
 
 
 def theme() -> str:

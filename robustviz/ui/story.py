@@ -41,7 +41,7 @@ def rounds(pack: dict[str, Any]) -> bool:
     if len(guesses) >= total:
         return False
     now = pack["rounds"][len(guesses)]
-    st.header(f"One of these two pictures was tampered with. Which?", divider=False)
+    st.header("One of these two pictures was tampered with. Which?", divider=False)
     st.markdown(f"Round {len(guesses) + 1} of {total} · drawn shapes, 32×32 pixels · no pixel moved by more than {pack['eps_text']}")
     columns = st.columns([1, 1, 1], gap="large")
     for side, column in zip(SIDES, columns, strict=False):
@@ -79,7 +79,9 @@ def hold(pack: dict[str, Any]) -> None:
     if "hold" not in st.session_state:
         with st.container(horizontal=True):
             for answer in ("Yes", "No"):
-                st.button(answer, key=f"hold-{answer}", type="primary", width=144, on_click=st.session_state.__setitem__, args=("hold", answer))
+                st.button(
+                    answer, key=f"hold-{answer}", type="primary", width=144, on_click=st.session_state.__setitem__, args=("hold", answer)
+                )
         return
     net, ordinary = pack["robust"], pack["standard"]
     low, high = (f"{100 * share:.0f}" for share in net["interval"])
@@ -93,8 +95,12 @@ def hold(pack: dict[str, Any]) -> None:
         with column:
             said = now["robust"]
             picture(now["robust_picture"], f"The picture tampered with against the second network, {now['article']}", 224)
-            st.markdown(f"Untouched **{said['clean']}** ({said['clean_p']:.0%}); tampered **{said['adv']}** ({said['adv_p']:.0%}): {'fooled' if said['fooled'] else 'it holds'}.")
-    st.markdown(f"Measured with {pack['attack']}, ε = {pack['eps_text']}, seed {pack['seed']}, by `{pack['command']}`. An attack gives an upper bound on robustness.")
+            st.markdown(
+                f"Untouched **{said['clean']}** ({said['clean_p']:.0%}); tampered **{said['adv']}** ({said['adv_p']:.0%}): {'fooled' if said['fooled'] else 'it holds'}."
+            )
+    st.markdown(
+        f"Measured with {pack['attack']}, ε = {pack['eps_text']}, seed {pack['seed']}, by `{pack['command']}`. An attack gives an upper bound on robustness."
+    )
 
 
 def onward() -> None:

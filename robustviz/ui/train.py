@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 import typing
 from typing import Any, Literal
 
@@ -23,7 +24,22 @@ from robustviz.ui import cache
 
 OWN = "Choose freely"
 LESSONS = [name for name, preset in PRESETS.items() if not name.startswith("cifar10")]
-SHOWN = ("eps", "epochs", "n_train", "seed", "net", "batch_size", "lr", "schedule", "augment", "ema", "precision", "device", "threads", "snapshots")
+SHOWN = (
+    "eps",
+    "epochs",
+    "n_train",
+    "seed",
+    "net",
+    "batch_size",
+    "lr",
+    "schedule",
+    "augment",
+    "ema",
+    "precision",
+    "device",
+    "threads",
+    "snapshots",
+)
 
 
 def form() -> TrainConfig | None:
@@ -34,8 +50,9 @@ def form() -> TrainConfig | None:
         recipe = st.selectbox("Recipe", [*LESSONS, OWN], key="train-recipe", on_change=_follow_recipe, help="A named set of settings to start from.",
                               format_func=lambda name: PRESETS[name].text if name in PRESETS else name)  # fmt: skip
         preset = PRESETS[recipe].settings if recipe in PRESETS else {}
-        data = st.selectbox("Data", data_keys, _at(data_keys, preset.get("data", "shapes")), key="train-data", format_func=data_label, help=term("shapes"))
-        method = st.selectbox("Method", methods, _at(methods, preset.get("method", "pgd_at")), key="train-method", help=term("adversarial training"),
+        data = st.selectbox("Data", data_keys, _at(data_keys, preset.get("data", "shapes")), key="train-data", format_func=data_label, help=term("shapes"),
+                            on_change=_leave_recipe)  # fmt: skip
+        method = st.selectbox("Method", methods, _at(methods, preset.get("method", "pgd_at")), key="train-method", help=term("adversarial training"), on_change=_leave_recipe,
                               format_func=lambda key: registry.get("method", key).label)  # fmt: skip
     with right:
         cls = registry.get("method", str(method))
@@ -70,6 +87,11 @@ def _follow_recipe() -> None:
     for name in ("data", "method"):
         if name in preset:
             st.session_state[f"train-{name}"] = preset[name]
+
+
+def _leave_recipe() -> None:
+    """Data or method changed: what is shown is the recipe no more, and must not keep its other settings."""
+    st.session_state["train-recipe"] = OWN
 
 
 def _at(options: list[str], wanted: Any) -> int | None:
@@ -121,8 +143,17 @@ def _input(thing: Any, field: dataclasses.Field[Any], value: Any, key: str, name
     if hint is bool:
         return st.checkbox(title, value, key=key, help=help)
     if hint is int and value is not None:
-        return int(st.number_input(title, int(low) if low is not None else None, int(high) if high is not None else None, int(value), key=key, help=help))
-    text = st.text_input(title, "" if value is None else eps_text(value) if field.name == "eps" and "(" not in eps_text(value) else f"{value:g}", key=key, help=help)
+        return int(
+            st.number_input(
+                title, int(low) if low is not None else None, int(high) if high is not None else None, int(value), key=key, help=help
+            )
+        )
+    text = st.text_input(
+        title,
+        "" if value is None else eps_text(value) if field.name == "eps" and "(" not in eps_text(value) else f"{value:g}",
+        key=key,
+        help=help,
+    )
     if text.strip() == "":
         return None if optional else value
     number = parse_number(text)
@@ -133,6 +164,11 @@ def submit(config: TrainConfig) -> None:
     """The estimate and the button. A known config opens its run instead of training it twice."""
     import os
 
+    try:
+        cost = estimate(config)
+    except UserError as error:
+        st.error(str(error))
+        return
     known = next((run for run in runs.all_runs() if run.id == config.run_id), None)
     with st.container(horizontal=True, vertical_alignment="center"):
         if os.environ.get("ROBUSTVIZ_DEMO"):
@@ -142,7 +178,7 @@ def submit(config: TrainConfig) -> None:
         if known is not None and known.shipped:
             st.markdown(f"This one is shipped with robustviz already: `{known.id}`. Change a setting, or look at it on the Attack page.")
         else:
-            st.markdown(estimate(config))
+            st.markdown(cost)
 
 
 @st.cache_data(show_spinner="Timing one training step …", max_entries=64)
@@ -169,13 +205,18 @@ def _step_seconds(settings: str) -> tuple[float, int]:
         batches = -(-len(training.y) // int(config.batch_size or 1))
     finally:
         torch.set_num_threads(before)
-    return min((b - a for a, b in zip(times, times[1:], strict=False)), default=0.0), batches
+    return min((b - a for a, b in itertools.pairwise(times)), default=0.0), batches
 
 
 def estimate(config: TrainConfig) -> str:
     """How long the training will take, by timing three of its steps; the first time for each setting."""
     import json
 
+    if config.data.key == "folder":
+        from robustviz import data
+
+        count = len(data.load(config.data, "train", config.n_train or None))  # says at once what is wrong with a folder
+        return f"{config.epochs} epochs of {count} images. The time left is shown once it runs."
     if config.data.key not in ("digits", "shapes"):
         return f"{config.epochs} epochs. The time left is shown once it runs (this data is loaded, and if need be downloaded, by the job)."
     step, batches = _step_seconds(json.dumps(config.to_json(), sort_keys=True))
@@ -239,7 +280,11 @@ def _place(run: Run) -> int:
 def _progress(run: Run, status: dict[str, Any]) -> tuple[float, str]:
     epochs, batches = int(status.get("epochs") or 1), int(status.get("batches") or 0)
     if not batches:
-        return (1.0, "Evaluating on the test split …") if status.get("phase") == "evaluate" else (0.0, "Starting: loading torch and the images …")
+        return (
+            (1.0, "Evaluating on the test split …")
+            if status.get("phase") == "evaluate"
+            else (0.0, "Starting: loading torch and the images …")
+        )
     share = (int(status["epoch"]) + int(status["batch"]) / batches) / epochs
     left = status.get("eta")
     text = f"Epoch {int(status['epoch']) + 1} of {epochs}, batch {status['batch']} of {batches}"
@@ -271,7 +316,9 @@ def _buttons(run: Run, state: str) -> None:
 
 def _curves(records: list[dict[str, Any]], run: Run) -> None:
     """Validation accuracies and loss terms against the epoch, as Vega charts that update without being drawn anew."""
-    rows = pd.DataFrame([{"epoch": r["epoch"], "clean": r["clean_acc"], "PGD-10": r["robust_acc"]} for r in records]).melt("epoch", var_name="on", value_name="share")
+    rows = pd.DataFrame([{"epoch": r["epoch"], "clean": r["clean_acc"], "PGD-10": r["robust_acc"]} for r in records]).melt(
+        "epoch", var_name="on", value_name="share"
+    )
     last = records[-1]
     accuracy = (
         alt.Chart(rows, title=f"Validation accuracy, n = {last['n_val']}, ε = {eps_text(run.eps)}").mark_line(point=True, strokeWidth=3)
@@ -302,9 +349,15 @@ def _strip(run: Run) -> None:
     count = len(live["y"])
     held = int((live["pred_adv"] == live["y"]).sum())
     picture = figures.sheet([*live["x"], *live["x_adv"]], 96, columns=count)
-    said = ", ".join(f"{names[a]}→{names[b]}" if a != b else names[a] for a, b in zip(live["pred"], live["pred_adv"], strict=True)) if names else ""
+    said = (
+        ", ".join(f"{names[a]}→{names[b]}" if a != b else names[a] for a, b in zip(live["pred"], live["pred_adv"], strict=True))
+        if names
+        else ""
+    )
     st.image(picture, width="stretch", alt=f"Eight validation images, clean above and attacked below. The net says: {said}")
-    st.markdown(f"After epoch {int(live['epoch'])}, {held} of {count} hold under PGD-10 at ε = {eps_text(float(live['eps']))}. It says: {said}.")
+    st.markdown(
+        f"After epoch {int(live['epoch'])}, {held} of {count} hold under PGD-10 at ε = {eps_text(float(live['eps']))}. It says: {said}."
+    )
 
 
 def job_list() -> None:

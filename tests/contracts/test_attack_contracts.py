@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from robustviz import registry
 from robustviz.attacks import FGSM, PGD, Attack
+from robustviz.attacks.base import Objective
 from robustviz.nets.base import ImageNet
 from robustviz.types import UserError
 
@@ -54,7 +55,7 @@ def accuracy(net: nn.Module, x: Tensor, y: Tensor) -> float:
 def test_result_lies_in_the_ball_and_in_the_unit_range(attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
     x_adv = attack(conv_net, images, labels, rng=seeded(3))
     assert x_adv.shape == images.shape and x_adv.dtype == images.dtype
-    assert 0 <= x_adv.min() and x_adv.max() <= 1
+    assert x_adv.min() >= 0 and x_adv.max() <= 1
     assert size(x_adv - images, attack.norm).max() <= EPS[attack.norm] + 1e-6
     assert size(x_adv - images, attack.norm).min() > 0
 
@@ -71,7 +72,9 @@ def test_same_seed_gives_same_bits_and_none_means_seed_zero(attack: Attack, conv
     assert torch.equal(torch.get_rng_state(), everywhere)  # the global generator is nobody's
 
 
-def test_another_seed_gives_another_result_where_the_start_is_random(attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+def test_another_seed_gives_another_result_where_the_start_is_random(
+    attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     if "start" not in registry.hints(type(attack)):
         pytest.skip("this attack has no choice of start")
     one, other = (replace(attack, start="uniform")(conv_net, images, labels, rng=seeded(seed)) for seed in (0, 1))  # type: ignore[call-arg]
@@ -220,6 +223,20 @@ def test_restarts_fool_whatever_the_first_run_fooled_and_more(toy: Toy) -> None:
     assert fooled[1].sum() > fooled[0].sum()
 
 
+def test_restarts_prefer_a_success_to_a_high_objective(toy: Toy) -> None:
+    class Misled(PGD):
+        """Stays at its random start, and thinks best of what the network is surest of."""
+
+        def objective(self, net: nn.Module, y: Tensor) -> Objective:
+            return lambda z: -F.cross_entropy(net(z), y, reduction="none")
+
+    attack, rng = Misled(eps=0.2, steps=1, step_size=0.0), seeded(1)
+    with torch.no_grad():
+        singles = torch.stack([toy.net(attack(toy.net, toy.x, toy.y, rng=rng)).argmax(1) != toy.y for _ in range(6)])
+        fooled = toy.net(replace(attack, restarts=6)(toy.net, toy.x, toy.y, rng=seeded(1))).argmax(1) != toy.y
+    assert torch.equal(fooled, singles.any(0)) and singles.any(0).sum() > singles[0].sum()
+
+
 def test_restarts_keep_the_highest_objective(conv_net: ImageNet, images: Tensor) -> None:
     def objective(z: Tensor) -> Tensor:
         return conv_net(z)[:, 0]
@@ -235,11 +252,11 @@ def test_restarts_keep_the_highest_objective(conv_net: ImageNet, images: Tensor)
 
 
 @pytest.fixture
-def objective(conv_net: ImageNet, labels: Tensor):  # noqa: ANN201
+def objective(conv_net: ImageNet, labels: Tensor):
     return lambda z: F.cross_entropy(conv_net(z), labels, reduction="none")
 
 
-def test_each_pixel_keeps_its_own_budget(objective, images: Tensor) -> None:  # noqa: ANN001
+def test_each_pixel_keeps_its_own_budget(objective, images: Tensor) -> None:
     budget = torch.rand((12, 1, 9, 7), generator=seeded(0)) * 0.1
     budget[budget < 0.03] = 0
     delta = PGD(eps=0.1).maximise(objective, images, eps=budget) - images
@@ -248,7 +265,7 @@ def test_each_pixel_keeps_its_own_budget(objective, images: Tensor) -> None:  # 
     assert (delta.abs() > 0.05).any()
 
 
-def test_a_uniform_map_gives_the_bits_of_one_number(objective, images: Tensor) -> None:  # noqa: ANN001
+def test_a_uniform_map_gives_the_bits_of_one_number(objective, images: Tensor) -> None:
     for start in ("uniform", "gauss", "zero"):
         attack = PGD(eps=0.1, start=start)  # type: ignore[arg-type]
         scalar = attack.maximise(objective, images, rng=seeded(1))
@@ -264,7 +281,7 @@ def test_a_map_goes_through_the_slow_twin_too(conv_net: ImageNet, images: Tensor
 
 
 @pytest.mark.parametrize("norm", EPS)
-def test_each_image_can_have_its_own_radius(norm: str, objective, images: Tensor) -> None:  # noqa: ANN001
+def test_each_image_can_have_its_own_radius(norm: str, objective, images: Tensor) -> None:
     radii = torch.linspace(0, EPS[norm], 12)
     delta = PGD(norm=norm, eps=EPS[norm]).maximise(objective, images, eps=radii) - images  # type: ignore[arg-type]
     found = size(delta, norm)
@@ -283,7 +300,7 @@ def test_each_image_can_have_its_own_radius(norm: str, objective, images: Tensor
         ("l2", 11.3, "outside"),  # the whole range of 2·9·7 pixels is √126 = 11.22
     ],
 )
-def test_a_budget_that_makes_no_sense_is_refused(norm: str, budget: Tensor | float, word: str, objective, images: Tensor) -> None:  # noqa: ANN001
+def test_a_budget_that_makes_no_sense_is_refused(norm: str, budget: Tensor | float, word: str, objective, images: Tensor) -> None:
     with pytest.raises(UserError, match=word):
         PGD(norm=norm, eps=0.1).maximise(objective, images, eps=budget)  # type: ignore[arg-type]
 

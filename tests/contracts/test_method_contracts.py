@@ -81,7 +81,9 @@ def test_net_and_batch_are_left_as_they_were(method: Method, net: ImageNet, batc
 def test_the_order_within_a_batch_does_not_matter(method: Method, net: ImageNet, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
     # Every attack starts where the image itself says: no noise that is tied to a place in the batch.
     for key in registry.keys("attack"):
-        monkeypatch.setattr(registry.get("attack", key), "first", lambda self, ball, rng: ball.project(ball.x + 0.02 * torch.cos(50 * ball.x)))
+        monkeypatch.setattr(
+            registry.get("attack", key), "first", lambda self, ball, rng: ball.project(ball.x + 0.02 * torch.cos(50 * ball.x))
+        )
     mixed = torch.randperm(12, generator=torch.Generator().manual_seed(0))
     for stage, aux in each_stage(method, net):
         other = copy.deepcopy(net)  # a loss in train mode moves the running statistics that the next attack sees
@@ -137,7 +139,9 @@ def attack_only(method: Adversarial, net: nn.Module, batch: Batch) -> Tensor:
     ],
     ids=["fgsm_at", "fgsm_rs", "pgd_at", "pgd_at in train mode"],
 )
-def test_adversarial_training_is_cross_entropy_on_its_attack(method: Adversarial, attack: FGSM | PGD | None, net: ImageNet, batch: Batch) -> None:
+def test_adversarial_training_is_cross_entropy_on_its_attack(
+    method: Adversarial, attack: FGSM | PGD | None, net: ImageNet, batch: Batch
+) -> None:
     method = method.bound(EPS)  # type: ignore[assignment]
     x_adv = attack_only(method, copy.deepcopy(net), batch)
     batch.rng.manual_seed(3)
@@ -178,7 +182,9 @@ def test_official_trades_has_the_same_loss_but_other_running_statistics(net: Ima
     single = TRADES().bound(EPS).loss(net, batch, None)
     batch.rng.manual_seed(3)
     official = TRADES(bn="official").bound(EPS).loss(other, batch, None)
-    assert {k: float(v.detach()) for k, v in single.items()} == pytest.approx({k: float(v.detach()) for k, v in official.items()}, abs=1e-12)
+    assert {k: float(v.detach()) for k, v in single.items()} == pytest.approx(
+        {k: float(v.detach()) for k, v in official.items()}, abs=1e-12
+    )
     forwards = [int(n.get_buffer("maps.2.num_batches_tracked")) for n in (net, other)]
     assert forwards == [5 + 2, 5 + 3]
     assert not torch.allclose(net.get_buffer("maps.2.running_mean"), other.get_buffer("maps.2.running_mean"))

@@ -30,7 +30,9 @@ def test_kl_of_clean_to_attacked_has_its_golden_value() -> None:
 
 
 @pytest.mark.parametrize(("temperature", "golden", "swapped"), [(1.0, 0.255643, 0.260046), (4.0, 0.284019, 0.291004)])
-def test_kl_of_witness_to_source_has_its_golden_value_and_the_swapped_one_another(temperature: float, golden: float, swapped: float) -> None:
+def test_kl_of_witness_to_source_has_its_golden_value_and_the_swapped_one_another(
+    temperature: float, golden: float, swapped: float
+) -> None:
     assert close(losses.kl(Z_ADV, Z, temperature), golden)
     assert close(losses.kl(Z, Z_ADV, temperature), swapped)
 

@@ -29,7 +29,9 @@ def test_gaps_are_filled_at_once_from_the_data_set() -> None:
 def test_without_a_preset_methods_are_compared_like_for_like() -> None:
     for data in registry.keys("data"):
         try:
-            recipes = [dataclasses.replace(TrainConfig(data=data, method=key), method=Standard(), select="last") for key in registry.keys("method")]  # type: ignore[arg-type]
+            recipes = [
+                dataclasses.replace(TrainConfig(data=data, method=key), method=Standard(), select="last") for key in registry.keys("method")
+            ]  # type: ignore[arg-type]
         except UserError:  # folder needs a path
             continue
         assert all(recipe == recipes[0] for recipe in recipes)
@@ -74,6 +76,8 @@ def test_precedence_is_data_then_preset_then_flags_then_sets() -> None:
     assert TrainConfig.make("shapes-taster", {"epochs": None}).epochs == 10  # a flag that was not given
     assert TrainConfig.make("cifar10-trades", sets=[("attack.step_size", "0.01")]).method.attack.step_size == 0.01  # type: ignore[attr-defined]
     assert TrainConfig.make(sets=[("seed", "1"), ("seed", "2")]).seed == 2
+    whole = TrainConfig.make(sets=[("attack.steps", "3"), ("method.attack", '{"key": "pgd"}'), ("attack.steps", "4")])
+    assert whole.method.attack.steps == 4  # type: ignore[attr-defined]
 
 
 def test_attack_stands_for_the_attack_of_the_method() -> None:
@@ -102,7 +106,9 @@ def test_typed_fractions_reach_the_config() -> None:
         TrainConfig.make(sets=[("eps", "1/0")])
 
 
-@pytest.mark.parametrize(("path", "near"), [("attack.stepz", "method.attack.steps"), ("bach_size", "batch_size"), ("method.attak.steps", "method.attack")])
+@pytest.mark.parametrize(
+    ("path", "near"), [("attack.stepz", "method.attack.steps"), ("bach_size", "batch_size"), ("method.attak.steps", "method.attack")]
+)
 def test_an_unknown_path_is_answered_with_the_nearest(path: str, near: str) -> None:
     with pytest.raises(UserError, match=f"Did you mean {near}") as caught:
         TrainConfig.make(sets=[(path, "1")])

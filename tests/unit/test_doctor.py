@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 ATTACK = PGD(eps=0.05, steps=10)
 
 
-def complaints(toy: Toy, net: nn.Module | None = None, *, x: Tensor | None = None, x_adv: Tensor | None = None, attack: Attack = ATTACK) -> set[str]:
+def complaints(
+    toy: Toy, net: nn.Module | None = None, *, x: Tensor | None = None, x_adv: Tensor | None = None, attack: Attack = ATTACK
+) -> set[str]:
     net = net or toy.net
     x = toy.x if x is None else x
     x_adv = attack(net, x, toy.y) if x_adv is None else x_adv

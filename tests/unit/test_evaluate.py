@@ -91,7 +91,13 @@ def run(runs_home: Path, small_splits: None, tiny: TrainConfig, monkeypatch: pyt
 
 def test_a_plain_evaluation_is_pgd_20_at_the_runs_eps_on_the_whole_test_split(run: Run) -> None:
     found = evaluate.evaluate(run)
-    assert (found.attack["key"], found.attack["steps"], found.attack["restarts"], found.attack["start"], found.attack["step_size"]) == ("pgd", 20, 1, "uniform", None)
+    assert (found.attack["key"], found.attack["steps"], found.attack["restarts"], found.attack["start"], found.attack["step_size"]) == (
+        "pgd",
+        20,
+        1,
+        "uniform",
+        None,
+    )
     assert (found.eps, found.n, found.seed, found.split) == (0.15, 40, 0, "test")
     test = data.load("digits", "test")
     by_hand = count_right(run.net(), test.take(len(test)).x, test.take(len(test)).y, PGD(eps=0.15, steps=20))

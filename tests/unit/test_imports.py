@@ -74,11 +74,15 @@ def script(path: Path) -> bool:
 @each(lambda path: room(path) not in ("figures", "__init__"))
 def test_a_room_imports_only_what_stands_to_its_left(path: Path) -> None:
     mine = room(path)
-    place = {other: number for number, group in enumerate(ORDER) for other in group} | {"figures": len(ORDER) - 2, "__init__": 0, "__version__": 0}
+    place = {other: number for number, group in enumerate(ORDER) for other in group} | {
+        "figures": len(ORDER) - 2,
+        "__init__": 0,
+        "__version__": 0,
+    }
     assert mine in place, f"the room {mine} has no place in the order: give it one in architecture.md and here"
     for module in imports(path):
         if module.split(".")[0] == "robustviz":
-            other = (module.split(".") + ["__init__"])[1]
+            other = ([*module.split("."), "__init__"])[1]
             if other in ("open_run", "train", "TrainConfig"):  # the short way in, for people and pages
                 other = {"open_run": "runs", "train": "training", "TrainConfig": "config"}[other]
             assert place[other] <= place[mine], f"{name(path)} imports robustviz.{other}, which stands to its right"
@@ -109,7 +113,9 @@ def test_a_module_only_defines_things(path: Path) -> None:
         elif isinstance(node, ast.For):  # filling a table
             assert all(isinstance(inner, ast.Assign) for inner in node.body), f"{name(path)}:{node.lineno} runs at import"
         elif isinstance(node, ast.If):
-            assert any(word in ast.unparse(node.test) for word in ("TYPE_CHECKING", "__name__", "sys.")), f"{name(path)}:{node.lineno} runs at import"
+            assert any(word in ast.unparse(node.test) for word in ("TYPE_CHECKING", "__name__", "sys.")), (
+                f"{name(path)}:{node.lineno} runs at import"
+            )
         else:
             known = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
             assert isinstance(node, known), f"{name(path)}:{node.lineno} runs at import"
@@ -137,7 +143,9 @@ def modules(*rooms: str) -> list[str]:
 
 def test_looking_at_runs_and_figures_needs_no_torch() -> None:
     light = modules("registry", "types", "results", "runs", "jobs", "figures", "terms")
-    loaded = run(f"import sys, importlib\nfor m in {light!r}: importlib.import_module(m)\nprint(*[m for m in ('torch', 'streamlit', 'pandas') if m in sys.modules])")
+    loaded = run(
+        f"import sys, importlib\nfor m in {light!r}: importlib.import_module(m)\nprint(*[m for m in ('torch', 'streamlit', 'pandas') if m in sys.modules])"
+    )
     assert loaded == ""
 
 
@@ -162,16 +170,33 @@ def test_the_main_page_starts_without_torch() -> None:
 
 
 def test_importing_the_package_imports_nothing_else() -> None:
-    loaded = run("import sys\nbefore = set(sys.modules)\nimport robustviz\nprint(*sorted(m for m in set(sys.modules) - before if m.startswith(('robustviz.', 'torch', 'numpy'))))")
+    loaded = run(
+        "import sys\nbefore = set(sys.modules)\nimport robustviz\nprint(*sorted(m for m in set(sys.modules) - before if m.startswith(('robustviz.', 'torch', 'numpy'))))"
+    )
     assert loaded == ""
 
 
 def test_the_short_way_in_works_and_knows_its_names() -> None:
-    assert run("import robustviz\nprint(robustviz.open_run.__module__, robustviz.types.__name__, 'TrainConfig' in dir(robustviz))") == "robustviz.runs robustviz.types True"
+    assert (
+        run("import robustviz\nprint(robustviz.open_run.__module__, robustviz.types.__name__, 'TrainConfig' in dir(robustviz))")
+        == "robustviz.runs robustviz.types True"
+    )
     assert "has no attribute 'nonsense'" in run("import robustviz\ntry: robustviz.nonsense\nexcept AttributeError as e: print(e)")
 
 
-DASHBOARD = ("streamlit", "plotly", "sklearn", "scipy", "pandas", "pytorch_grad_cam", "umap", "pyautoattack", "psutil", "filelock", "matplotlib")
+DASHBOARD = (
+    "streamlit",
+    "plotly",
+    "sklearn",
+    "scipy",
+    "pandas",
+    "pytorch_grad_cam",
+    "umap",
+    "pyautoattack",
+    "psutil",
+    "filelock",
+    "matplotlib",
+)
 
 
 def test_a_server_without_the_dashboard_can_train() -> None:
@@ -196,7 +221,23 @@ except UserError as error: print(error)
 
 
 def test_importing_everything_touches_no_network_no_file_no_process_and_no_device() -> None:
-    every = modules("registry", "types", "results", "losses", "terms", "cam", "data", "nets", "attacks", "methods", *sorted(ORDER[3]), "probes", "claims", "export", "figures")
+    every = modules(
+        "registry",
+        "types",
+        "results",
+        "losses",
+        "terms",
+        "cam",
+        "data",
+        "nets",
+        "attacks",
+        "methods",
+        *sorted(ORDER[3]),
+        "probes",
+        "claims",
+        "export",
+        "figures",
+    )
     code = f"""
 import sys, importlib, torch, torchvision, numpy, safetensors.torch
 def forbidden(*a, **k): raise SystemExit('a device was picked at import')

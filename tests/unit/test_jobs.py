@@ -121,7 +121,9 @@ def test_a_run_that_is_not_at_work_cannot_be_asked(state: str, spawned: list[str
     assert not (run.path / "control.json").exists()
 
 
-def test_what_runs_or_is_over_or_shipped_cannot_be_queued(spawned: list[str], tiny: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_runs_or_is_over_or_shipped_cannot_be_queued(
+    spawned: list[str], tiny: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (run,) = submit(tiny, "one")
     with pytest.raises(UserError, match="running already"):
         jobs.enqueue(run)
@@ -138,7 +140,7 @@ def test_what_runs_or_is_over_or_shipped_cannot_be_queued(spawned: list[str], ti
 
 
 def test_a_run_whose_process_is_gone_is_interrupted_and_can_be_resumed(spawned: list[str], tiny: TrainConfig) -> None:
-    one, other = submit(tiny, "one", "other")
+    one, _other = submit(tiny, "one", "other")
     one.set_status(**dead())
     assert jobs.running() == []
     assert [run.id for run in jobs.pump()] == ["other"]  # its device is free
@@ -176,7 +178,9 @@ def test_the_queue_is_held_by_one_at_a_time(runs_home: Path) -> None:
     assert done.stdout.strip() == "held"
 
 
-def test_a_run_that_does_not_stop_when_asked_is_ended_by_its_recorded_process(runs_home: Path, tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_does_not_stop_when_asked_is_ended_by_its_recorded_process(
+    runs_home: Path, tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(jobs, "PATIENCE", 0.3)
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     monkeypatch.setattr(jobs, "_children", [process])

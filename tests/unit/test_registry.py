@@ -53,7 +53,9 @@ def test_a_setting_survives_json_with_every_field_changed_in_turn(cls: Any) -> N
     assert registry.decode(cls.kind, json.loads(json.dumps(registry.encode(thing)))) == thing
     for field in dataclasses.fields(cls):
         try:
-            changed = dataclasses.replace(thing, **{field.name: another(field, registry.hints(cls)[field.name], getattr(thing, field.name))})
+            changed = dataclasses.replace(
+                thing, **{field.name: another(field, registry.hints(cls)[field.name], getattr(thing, field.name))}
+            )
         except UserError:  # fields that only make sense together
             continue
         back = registry.decode(cls.kind, json.loads(json.dumps(registry.encode(changed))))
@@ -89,7 +91,10 @@ def test_encoding_is_plain_json_with_the_key_inside() -> None:
     assert registry.encode({"a": (1, FGSM())})["a"][1]["key"] == "fgsm"
 
 
-@pytest.mark.parametrize(("kind", "wrong", "near"), [("method", "trade", "trades"), ("attack", "pdg", "pgd"), ("data", "digit", "digits"), ("net", "smal_cnn", "small_cnn")])
+@pytest.mark.parametrize(
+    ("kind", "wrong", "near"),
+    [("method", "trade", "trades"), ("attack", "pdg", "pgd"), ("data", "digit", "digits"), ("net", "smal_cnn", "small_cnn")],
+)
 def test_an_unknown_key_is_answered_with_the_nearest(kind: str, wrong: str, near: str) -> None:
     with pytest.raises(UserError, match=f"Did you mean {near}") as caught:
         registry.get(kind, wrong)

@@ -17,7 +17,13 @@ from robustviz.results import Adversarial, Evaluation, Finding, Result, wilson
 from robustviz.types import UserError
 
 # The Wilson score interval as scipy.stats.binomtest computes it.
-WILSON = [(0, 10, 0.0, 0.277533), (10, 10, 0.722467, 1.0), (5, 10, 0.236593, 0.763407), (1, 20, 0.008881, 0.236131), (170, 360, 0.421218, 0.523813)]
+WILSON = [
+    (0, 10, 0.0, 0.277533),
+    (10, 10, 0.722467, 1.0),
+    (5, 10, 0.236593, 0.763407),
+    (1, 20, 0.008881, 0.236131),
+    (170, 360, 0.421218, 0.523813),
+]
 
 
 @pytest.mark.parametrize(("k", "n", "low", "high"), WILSON)
@@ -48,7 +54,13 @@ def sample(hint: Any) -> Any:
     origin, args = get_origin(hint), get_args(hint)
     if origin is np.ndarray or hint is np.ndarray:
         kind = str(hint)
-        return np.array([[1, 0], [2, 3]]) if "integer" in kind else np.array([[True, False]]) if "bool" in kind else np.array([0.5, np.inf, -0.0])
+        return (
+            np.array([[1, 0], [2, 3]])
+            if "integer" in kind
+            else np.array([[True, False]])
+            if "bool" in kind
+            else np.array([0.5, np.inf, -0.0])
+        )
     if origin is dict or hint is dict:
         return {"run": "ä-1", "classes": ["a", "b"], "n": 3}
     if args and type(None) in args:
@@ -89,7 +101,12 @@ def damaged() -> Iterator[object]:
     buffer = io.BytesIO()
     np.save(buffer, np.zeros(3))
     yield pytest.param(buffer.getvalue(), id="one array")
-    for fields in ({"a": np.zeros(3)}, {"json": np.array("[1"), "x": np.zeros(3)}, {"json": np.array("[]")}, {"json": np.array('{"nonsense": 1}')}):
+    for fields in (
+        {"a": np.zeros(3)},
+        {"json": np.array("[1"), "x": np.zeros(3)},
+        {"json": np.array("[]")},
+        {"json": np.array('{"nonsense": 1}')},
+    ):
         buffer = io.BytesIO()
         np.savez(buffer, **fields)
         yield pytest.param(buffer.getvalue(), id=f"other arrays {list(fields)}")

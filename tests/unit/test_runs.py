@@ -53,8 +53,12 @@ def test_a_write_replaces_the_whole_file_and_leaves_nothing_beside_it(tmp_path: 
 
 
 @pytest.mark.parametrize("where", ["open", "rename"])
-@pytest.mark.parametrize(("number", "word"), [(errno.ENOSPC, "disk is full"), (errno.EACCES, "could not be written"), (errno.EROFS, "could not be written")])
-def test_a_write_that_fails_keeps_the_old_file_and_no_litter(where: str, number: int, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("number", "word"), [(errno.ENOSPC, "disk is full"), (errno.EACCES, "could not be written"), (errno.EROFS, "could not be written")]
+)
+def test_a_write_that_fails_keeps_the_old_file_and_no_litter(
+    where: str, number: int, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_file(tmp_path / "a.json", b"old")
 
     def fail(*args: object) -> None:
@@ -247,7 +251,7 @@ def damages() -> Iterator[object]:
 
 
 @pytest.mark.parametrize(("name", "action", "content"), list(damages()))
-def test_a_damaged_file_is_one_clear_sentence(name: str, action, content: bytes, trained: Run) -> None:  # noqa: ANN001
+def test_a_damaged_file_is_one_clear_sentence(name: str, action, content: bytes, trained: Run) -> None:
     trained.save_state({"a": torch.zeros(3)}, {"epoch": 1})
     path = {"config": "config.json", "weights": "net.safetensors", "state": "state/state.safetensors", "evaluations": "eval.json"}[name]
     (trained.path / path).write_bytes(content)

@@ -215,11 +215,15 @@ def test_the_second_stage_trains_a_new_head_on_a_body_at_rest(tiny: TrainConfig,
     assert not torch.equal(nets[2]["head.weight"], nets[3]["head.weight"])  # and trained
     assert optimisers == [0, 0]  # no momentum crosses over
     assert len(run.optimiser.state) == 2  # type: ignore[union-attr]
+    assert {name for name, p in run.net.named_parameters() if p.requires_grad} == {"head.weight", "head.bias"}
     rates = [record.lr for record in records]
     assert rates[:2] == rates[2:]  # the schedule restarts
 
 
-@pytest.mark.parametrize(("shares", "epochs", "edges"), [((0.5, 0.5), 4, [2, 4]), ((0.9, 0.1), 3, [2, 3]), ((0.01, 0.99), 3, [1, 3]), ((0.3, 0.3, 0.4), 3, [1, 2, 3])])
+@pytest.mark.parametrize(
+    ("shares", "epochs", "edges"),
+    [((0.5, 0.5), 4, [2, 4]), ((0.9, 0.1), 3, [2, 3]), ((0.01, 0.99), 3, [1, 3]), ((0.3, 0.3, 0.4), 3, [1, 2, 3])],
+)
 def test_every_stage_gets_its_share_and_at_least_one_epoch(
     shares: tuple[float, ...], epochs: int, edges: list[int], tiny: TrainConfig, two_stages: Method, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,7 +272,11 @@ def test_the_running_average_is_what_is_judged_and_kept(tiny: TrainConfig) -> No
 
 def test_logged_terms_are_means_over_the_epoch(tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     values = iter([1.0, 2.0, 5.0, 7.0, 0.5, 0.5])
-    monkeypatch.setattr(Standard, "loss", lambda self, net, batch, aux: {"a": (v := next(values)) + 0 * net(batch.x).sum(), "b": 2 * v + 0 * net(batch.x).sum()})
+    monkeypatch.setattr(
+        Standard,
+        "loss",
+        lambda self, net, batch, aux: {"a": (v := next(values)) + 0 * net(batch.x).sum(), "b": 2 * v + 0 * net(batch.x).sum()},
+    )
     _, records = finished(dataclasses.replace(tiny, method="standard"))
     assert [record["losses"] for record in records] == [{"a": 1.5, "b": 3.0}, {"a": 6.0, "b": 12.0}, {"a": 0.5, "b": 1.0}]
 
@@ -288,7 +296,9 @@ def test_a_step_is_sgd_on_the_sum_of_the_terms(tiny: TrainConfig, two_stages: Me
 def test_the_net_normalises_by_the_training_split(tiny: TrainConfig) -> None:
     x = data.load("digits", "train", 64).x.double()
     normalise = Training(tiny).net.maps[0]  # type: ignore[index]
-    assert float(normalise.mean) == pytest.approx(float(x.mean()), abs=1e-6) and float(normalise.std) == pytest.approx(float(x.std()), abs=1e-6)
+    assert float(normalise.mean) == pytest.approx(float(x.mean()), abs=1e-6) and float(normalise.std) == pytest.approx(
+        float(x.std()), abs=1e-6
+    )
 
 
 def test_accuracies_are_counted_on_the_validation_split_as_said(tiny: TrainConfig) -> None:
@@ -316,7 +326,9 @@ def judged(config: TrainConfig, scores: list[tuple[int, int]], monkeypatch: pyte
 
 
 @pytest.mark.parametrize(("select", "best"), [("robust", 3), ("clean", 1), ("last", 4)])
-def test_the_best_epoch_is_chosen_as_asked_and_ties_go_to_the_later(select: str, best: int, tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_epoch_is_chosen_as_asked_and_ties_go_to_the_later(
+    select: str, best: int, tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = judged(dataclasses.replace(tiny, select=select), [(9, 2), (5, 5), (8, 5), (7, 4)], monkeypatch)
     assert run.best_epoch == best and same_bits(run.best, run.weights[best - 1])  # type: ignore[attr-defined]
     marks = {"robust": [True, True, True, False], "clean": [True, False, False, False], "last": [True] * 4}
@@ -329,10 +341,13 @@ def test_the_best_epoch_is_chosen_as_asked_and_ties_go_to_the_later(select: str,
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_stops_the_training_with_advice(bad: float, tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Standard.loss
-    monkeypatch.setattr(Standard, "loss", lambda self, net, batch, aux: {"ce": whole(self, net, batch, aux)["ce"] * (bad if batch.epoch == 1 else 1)})
+    monkeypatch.setattr(
+        Standard, "loss", lambda self, net, batch, aux: {"ce": whole(self, net, batch, aux)["ce"] * (bad if batch.epoch == 1 else 1)}
+    )
     run = Training(dataclasses.replace(tiny, method="standard"))
     with pytest.raises(Diverged, match=r"epoch 2; kept epoch 1\. Try a lower learning rate than 0\.1\.") as caught:
         list(run.epochs())
+    assert (run.epoch, run.batch) == (1, 0)  # at once, not at the end of the epoch
     assert isinstance(caught.value, UserError) and run.best_epoch == 1 and all(value.isfinite().all() for value in run.best.values())
 
 

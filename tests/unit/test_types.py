@@ -21,7 +21,9 @@ def test_what_is_no_number_is_refused_and_quoted(text: object) -> None:
     assert repr(text) in str(caught.value) and caught.value.code == 2
 
 
-@pytest.mark.parametrize(("eps", "norm", "shape"), [(0, "linf", None), (1, "linf", None), (8 / 255, "linf", None), (11.2, "l2", (2, 9, 7)), (0, "l2", None)])
+@pytest.mark.parametrize(
+    ("eps", "norm", "shape"), [(0, "linf", None), (1, "linf", None), (8 / 255, "linf", None), (11.2, "l2", (2, 9, 7)), (0, "l2", None)]
+)
 def test_radii_inside_their_limits_come_back(eps: float, norm: str, shape: tuple[int, ...] | None) -> None:
     assert check_eps(eps, norm, shape) == eps
 

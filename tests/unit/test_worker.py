@@ -50,7 +50,7 @@ class Faults:
             rename(source, target)
 
         class Torn(io.FileIO):
-            def write(inner, content: Any) -> int:  # noqa: N805
+            def write(inner, content: Any) -> int:
                 try:
                     self.count()
                 except BaseException:
@@ -118,7 +118,9 @@ def test_a_kill_in_any_write_or_rename_is_made_good_by_a_resume(config: TrainCon
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_disk_that_fills_up_anywhere_is_one_clear_sentence_and_is_made_good_by_a_resume(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_up_anywhere_is_one_clear_sentence_and_is_made_good_by_a_resume(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = outcome(whole_run(config, name="whole"))
     faults = Faults(monkeypatch, lambda: OSError(errno.ENOSPC, "No space left on device"), once=False)
     for k in itertools.count(1):
@@ -151,7 +153,9 @@ def test_a_run_that_is_done_is_left_alone(config: TrainConfig) -> None:
     run = whole_run(config)
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.path.rglob("*") if path.is_file() and path.name != ".lock"}
     assert worker.execute(run) == "done"
-    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.path.rglob("*") if path.is_file() and path.name != ".lock"} == before
+    assert {
+        path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.path.rglob("*") if path.is_file() and path.name != ".lock"
+    } == before
 
 
 @pytest.mark.usefixtures("quick")
@@ -188,7 +192,9 @@ def test_last_holds_the_last_epoch_and_net_the_best(config: TrainConfig, monkeyp
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(("want", "state"), [("pause", "paused"), ("stop", "stopped")])
-def test_a_wish_ends_the_run_and_a_resume_ends_it_as_if_never_stopped(want: str, state: str, config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wish_ends_the_run_and_a_resume_ends_it_as_if_never_stopped(
+    want: str, state: str, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = outcome(whole_run(config, name="whole"))
     monkeypatch.setattr(worker, "HEARTBEAT", 0.0)
     run = runs.create(config, name="asked")
@@ -258,7 +264,9 @@ def test_the_estimate_is_the_median_step_times_the_steps_left() -> None:
     ],
     ids=["memory", "unexpected", "user", "gpu memory", "disk"],
 )  # fmt: skip
-def test_whatever_goes_wrong_is_written_down_as_a_sentence(raised: Exception, words: str, config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whatever_goes_wrong_is_written_down_as_a_sentence(
+    raised: Exception, words: str, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*args: object) -> None:
         raise raised
 
@@ -331,7 +339,9 @@ def test_usage_and_unknown_runs_have_their_exit_status(runs_home: Path, capsys: 
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_log_has_the_details_that_the_sentence_promises(config: TrainConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_log_has_the_details_that_the_sentence_promises(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def odd(*args: object) -> None:
         raise RuntimeError("odd")
 
@@ -400,4 +410,8 @@ def test_a_real_kill_at_other_moments_is_made_good_too(method: str, epochs: int,
 @pytest.mark.slow
 def test_a_real_kill_while_weights_are_written_is_made_good_too(long: TrainConfig) -> None:
     run_folder = runs.home() / "killed"
-    killed_and_resumed(long, lambda run: bool(list(run_folder.rglob(".*.tmp"))) and len(run.records()) > 0, lambda run: (run_folder / "eval.json").exists() or run.status().get("phase") == "evaluate")
+    killed_and_resumed(
+        long,
+        lambda run: bool(list(run_folder.rglob(".*.tmp"))) and len(run.records()) > 0,
+        lambda run: (run_folder / "eval.json").exists() or run.status().get("phase") == "evaluate",
+    )
