@@ -37,10 +37,8 @@ zoo: $(APP_READY)
 story: $(APP_READY)
 	@$(PY) -m robustviz.story
 
-# One pytest session, its closing lines last. Charts in notebooks are checked as JSON, so that no browser is needed there.
-test: export PLOTLY_RENDERER = json
-test: export ROBUSTVIZ_FAST = 1
-test: lint
+# One pytest session, its closing lines last.
+test: lint types
 	@$(PY) tests/browser/chromium.py
 	@$(PY) -m pytest -m "not slow"
 

@@ -122,7 +122,11 @@ class TrainConfig(Spec):
         from robustviz.presets import preset_settings
 
         given: JSON = dict(preset_settings(preset)) if preset else {}
-        given |= {name: value for name, value in (flags or {}).items() if value is not None}
+        typed = {name: value for name, value in (flags or {}).items() if value is not None}
+        for room in ("data", "method"):  # another method than the preset's cannot take its settings
+            if typed.get(room, given.get(room)) != given.get(room):
+                given = {path: value for path, value in given.items() if not path.startswith(f"{room}.")}
+        given |= typed
         for path, value in sets:
             full = f"method.{path}" if path.startswith("attack.") else path
             given.pop(full, None)

@@ -7,6 +7,8 @@ Source: Carlini et al. 2019 (arXiv 1902.06705) and AutoAttack's `checks.py`.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -43,12 +45,14 @@ def examine(net: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, attack: Attack,
         with frozen(net), torch.no_grad():
             return float((net(images).argmax(dim=1) == y).double().mean())
 
-    def under(radius: float, steps: int) -> float:
+    def under(radius: float, steps: int, start: Literal["uniform", "zero"] = "uniform") -> float:
         rng = torch.Generator(device=x.device).manual_seed(seed)
-        return right(PGD(eps=radius, steps=steps, norm=attack.norm)(net, x, y, rng=rng))
+        return right(PGD(eps=radius, steps=steps, norm=attack.norm, start=start)(net, x, y, rng=rng))
 
     chance = max(float((y == label).double().mean()) for label in range(classes))
-    widest = under(1.0 if attack.norm == "linf" else float(x[0].numel()) ** 0.5, 20)
+    widest = under(
+        1.0 if attack.norm == "linf" else float(x[0].numel()) ** 0.5, 20, "zero"
+    )  # noise of that size would fool any net by itself
     short, long = under(eps, 20), under(eps, 60)
     few = 2 / len(x)
     return (

@@ -42,6 +42,9 @@ def execute(run: Run, say: Say = lambda line: None) -> str:
         status = run.status()
         if status.get("state") in OVER:
             return "done"
+        for litter in run.path.rglob(".*.tmp"):  # of a process that was killed while it wrote; nobody else writes now
+            with contextlib.suppress(OSError):
+                litter.unlink()
         # An old wish is none; but one that was left since the queue started this process counts.
         if status.get("state") != "running" or status.get("pid") != os.getpid():
             run.ask("")
@@ -61,6 +64,8 @@ def execute(run: Run, say: Say = lambda line: None) -> str:
                 raise _failed(run, "The GPU's memory is full; retry with half the batch_size, or with device cpu.") from error
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise _failed(run, "The disk is full; free some space and resume the run.") from error
+            with contextlib.suppress(OSError), open(run.path / "log.txt", "a", encoding="utf-8") as log:
+                traceback.print_exception(error, file=log)
             raise _failed(run, f"Unexpected {type(error).__name__}: {error}. The details are in log.txt; please report it.") from error
 
 
@@ -205,8 +210,6 @@ def main(argv: list[str] | None = None) -> int:
         execute(run, lambda line: print(line, flush=True))
         return 0
     except UserError as error:
-        if error.__cause__ is not None:  # the sentence sends people to log.txt for it
-            traceback.print_exception(error.__cause__, file=sys.stderr)
         print(error, file=sys.stderr, flush=True)
         return 1
     finally:

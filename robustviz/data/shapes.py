@@ -182,7 +182,7 @@ class Shapes(Source):
     label = "Shapes (drawn, with true masks)"
     default_eps = 8 / 255
     recipe: ClassVar[Recipe] = {
-        "epochs": 20, "batch_size": 64, "lr": 0.1, "augment": "none", "n_train": 2000, "net": "small_resnet",
+        "epochs": 20, "batch_size": 64, "lr": 0.05, "augment": "none", "n_train": 2000, "net": "small_resnet",
     }  # fmt: skip
 
     cue: float = option(0.15, "how often the background gives the class away in training (never in test)", low=0.0, high=1.0)

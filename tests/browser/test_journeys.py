@@ -10,6 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
+from robustviz import registry
 from robustviz.runs import REPOSITORY
 
 PAGES = ("", "attack", "train", "glossary")
@@ -53,8 +54,8 @@ def test_guessing_leads_to_the_reveal(page, server, settled):
     page.get_by_role("button", name="Yes", exact=True).click()
     expect(page.get_by_text(f"{PACK['robust']['robust_k']} of {PACK['robust']['n']}")).to_be_visible()
     page.get_by_role("button", name="How little does it take?").click()
-    expect(page.get_by_role("heading", name="How little does it take?")).to_be_visible()
-    settled(page)
+    expect(page.get_by_role("heading", name="How little does it take?")).to_be_visible(timeout=90_000)
+    settled(page, 90_000)
 
 
 def test_moving_epsilon_by_keyboard_flips_the_label(page, server, settled):
@@ -91,13 +92,13 @@ def test_a_deep_link_may_be_the_first_request_of_a_server(page, fresh_server, se
     page.goto(f"{fresh_server().url}/attack?img=2")
     expect(page.get_by_role("heading", name="How little does it take?")).to_be_visible(timeout=90_000)
     settled(page, 90_000)
-    expect(page.get_by_test_id("stSidebarNav").get_by_role("link")).to_have_count(len(PAGES))
+    expect(page.get_by_test_id("stSidebar").get_by_role("link")).to_have_count(len(PAGES))
 
 
 def test_a_short_run_is_paused_survives_a_reload_resumes_and_ends(page, server, settled, server_runs):
     page.goto(f"{server}/train")
     settled(page, 90_000)
-    choose(page, "Data", "Digits (8×8, real)") if page.get_by_role("option", name="Digits").count() else choose(page, "Data", "Digits")
+    choose(page, "Data", registry.get("data", "digits").label)
     settled(page, 90_000)
     choose(page, "Method", "Standard")
     settled(page, 90_000)

@@ -17,12 +17,11 @@ def key(request: pytest.FixtureRequest) -> str:
 @pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 32), (2, 28)])
 def test_logits_are_head_of_pool_of_maps_that_are_never_below_4_pixels(key: str, channels: int, size: int) -> None:
     net = nets.build(key, classes=5, channels=channels, size=size).eval()
-    if key == "resnet18" and size < 32:
-        pytest.skip("made for 32 pixels: its last map is an eighth")
     x = torch.rand(3, channels, size, size)
     maps = net.maps(x)
     features = net.pool(maps)
-    assert maps.ndim == 4 and min(maps.shape[-2:]) >= 4
+    assert maps.ndim == 4
+    assert min(maps.shape[-2:]) >= 4 or (key == "resnet18" and size < 32)  # made for 32 pixels: its last map is an eighth
     assert features.shape == (3, maps.shape[1])
     assert torch.equal(net.head(features), net(x)) and net(x).shape == (3, 5)
 

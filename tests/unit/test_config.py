@@ -168,3 +168,8 @@ def test_a_missing_gpu_is_one_clear_sentence(monkeypatch: pytest.MonkeyPatch) ->
         TrainConfig(device="cuda").on_this_machine()
     monkeypatch.setattr(module.torch.cuda, "is_available", lambda: True)
     assert TrainConfig().on_this_machine().device == "cuda" and TrainConfig(device="cpu").on_this_machine().device == "cpu"
+
+
+def test_a_method_flag_over_a_preset_drops_the_settings_of_the_presets_method() -> None:
+    config = TrainConfig.make("cifar10-trades", {"method": "pgd_at"})
+    assert config.method == PGDAT() and config.epochs == 76

@@ -23,7 +23,7 @@ ORDER = (
     {"config", "runs", "evaluate", "doctor", "training", "presets", "jobs", "worker"},
     {"probes", "claims", "export"},
     {"ui"},
-    {"__main__", "launch", "check", "zoo", "story", "app", "pages"},  # the doors, and what makes the shipped folders
+    {"__main__", "cli", "launch", "check", "zoo", "story", "app", "pages"},  # the doors, and what makes the shipped folders
 )
 FIGURES_MAY = {"robustviz.results", "robustviz.figures", "robustviz.types", "numpy", "plotly", "PIL"}  # PIL: a strip of pictures is one PNG
 

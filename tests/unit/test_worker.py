@@ -187,6 +187,20 @@ def test_last_holds_the_last_epoch_and_net_the_best(config: TrainConfig, monkeyp
         assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
+@pytest.mark.usefixtures("quick")
+def test_a_resume_restores_the_best_weights_also_where_no_later_epoch_is_better(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = iter([9, 9, 3, 3])
+    monkeypatch.setattr(training, "count_right", lambda *a, **k: torch.ones(next(counts)))
+    monkeypatch.setattr(worker, "HEARTBEAT", 0.0)
+    run = runs.create(config)
+    assert worker.execute(run, lambda line: run.ask("pause") if line.startswith("epoch") else None) == "paused"
+    best = (run.path / "net.safetensors").read_bytes()
+    (run.path / "net.safetensors").write_bytes(best[:100])
+    assert worker.execute(run) == "done" and (run.path / "net.safetensors").read_bytes() == best
+
+
 # Pause and stop.
 
 
@@ -348,8 +362,18 @@ def test_the_log_has_the_details_that_the_sentence_promises(
     monkeypatch.setattr(Standard, "loss", odd)
     run = runs.create(dataclasses.replace(config, method="standard"))
     assert worker.main([run.id]) == 1
-    said = capsys.readouterr().err
-    assert "Traceback" in said and "in odd" in said and said.splitlines()[-1].startswith("Unexpected RuntimeError: odd")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("Unexpected RuntimeError: odd")
+    said = (run.path / "log.txt").read_text(encoding="utf-8")
+    assert "Traceback" in said and "in odd" in said
+
+
+def test_what_a_killed_process_left_half_written_is_swept(config: TrainConfig) -> None:
+    run = runs.create(config)
+    litter = run.path / "state" / ".state.safetensors.1-2.tmp"
+    litter.parent.mkdir()
+    litter.write_bytes(b"half")
+    worker.execute(run)
+    assert not litter.exists() and (run.path / "state" / "state.safetensors").exists()
 
 
 # Real processes, really killed.

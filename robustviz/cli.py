@@ -1,0 +1,332 @@
+"""`python -m robustviz …`: everything the pages do, for a terminal and for scripts.
+
+With `--json` standard output holds machine-readable output only; progress always goes to standard error. Exit status:
+0 done, 1 failed, 2 wrong usage; a failure is one clear line, never a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from robustviz import jobs, registry, runs
+from robustviz.types import UserError, parse_number
+
+
+def say(line: str) -> None:
+    """Progress, for a person; never on standard output."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def show(args: argparse.Namespace, value: Any, text: str) -> None:
+    """The answer: `value` as one line of JSON where asked for, else `text`."""
+    print(json.dumps(value) if args.json else text, flush=True)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one clear line instead of the usage block."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(
+            f"{message[0].upper()}{message[1:]}. See `python -m robustviz {' '.join(self.prog.split()[3:])} --help`.".replace("  ", " "),
+            code=2,
+        )
+
+
+def number(text: str) -> float:
+    """An argparse type: `0.15` or `8/255`."""
+    return parse_number(text)
+
+
+def setting(text: str) -> tuple[str, str]:
+    """An argparse type: `PATH=VALUE`."""
+    path, equals, value = text.partition("=")
+    if not equals or not path:
+        raise UserError(f"--set takes PATH=VALUE, for example method.beta=6; {text!r} is not that.", code=2)
+    return path.strip(), value
+
+
+# One function a command: (parsed arguments) -> exit status.
+
+
+def do_list(args: argparse.Namespace) -> int:
+    rows: list[dict[str, Any]] = []
+    if args.what == "runs":
+        jobs.sweep()
+        rows = [_summary(run) for run in runs.all_runs(damaged=True)]
+        text = "\n".join(f"{row['run']:<44} {row['state']:<12} {row.get('note', '')}" for row in rows) or "No runs yet."
+    elif args.what == "presets":
+        from robustviz.presets import PRESETS
+
+        rows = [{"key": name, "text": preset.text, "settings": dict(preset.settings)} for name, preset in PRESETS.items()]
+        text = "\n".join(f"{row['key']:<18} {row['text']}" for row in rows)
+    else:
+        kind = args.what.removesuffix("s") if args.what != "data" else "data"
+        for key in registry.keys(kind):
+            cls = registry.get(kind, key)
+            text = str(getattr(cls, "text", "")) or (cls.__doc__ or "").strip().splitlines()[0]
+            rows.append(
+                {"key": key, "label": getattr(cls, "label", key), "text": text} | ({"group": cls.group} if kind == "method" else {})
+            )
+        text = "\n".join(f"{row['key']:<14} {row['label']:<22} {row['text']}" for row in rows)
+    show(args, rows, text)
+    return 0
+
+
+def _summary(run: runs.Run) -> dict[str, Any]:
+    """What a list of runs says about one."""
+    try:
+        info, status = run.info, run.status()
+        found = run.evaluation()
+    except UserError as error:
+        return {"run": run.id, "path": str(run.path), "state": "damaged", "note": str(error)}
+    state = "shipped" if run.shipped else status.get("state")
+    out: dict[str, Any] = {
+        "run": run.id,
+        "path": str(run.path),
+        "state": state,
+        "data": run.data_key,
+        "method": run.method_key,
+        "net": info.get("net"),
+    }
+    if found is not None:
+        out |= {"clean_acc": found.clean_acc, "robust_acc": found.robust_acc, "n": found.n, "eps": found.eps}
+        out["note"] = f"clean {found.clean_acc:.3f}, PGD-20 {found.robust_acc:.3f} at eps {found.eps:.4f} (n={found.n})"
+    elif status.get("error"):
+        out["note"] = str(status["error"])
+    return out
+
+
+def do_train(args: argparse.Namespace) -> int:
+    from robustviz import data
+    from robustviz.config import TrainConfig
+
+    names = ("data", "method", "net", "epochs", "seed", "eps", "device")
+    flags = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    config = TrainConfig.make(args.preset, flags, args.set).on_this_machine()
+    # What is wrong with the data is said before a run folder exists; the training finds the images in memory.
+    data.load(config.data, "train", config.n_train or None)
+    data.load(config.data, "val")
+    run = runs.create(config, name=args.name, folder=Path(args.out) if args.out else None)
+    return _train(args, run)
+
+
+def do_resume(args: argparse.Namespace) -> int:
+    run = runs.open_run(args.run)
+    if run.shipped:
+        raise UserError(f"{run.id} came with robustviz and is finished; train one of your own.", code=2)
+    return _train(args, run)
+
+
+def _train(args: argparse.Namespace, run: runs.Run) -> int:
+    from robustviz import worker
+
+    if run.status().get("state") in runs.OVER:
+        say(f"{run.id} is trained already; this is what it gave.")
+    else:
+        say(f"run {run.path}")
+    ended = worker.execute(run, say)
+    if ended != "done":
+        show(args, {"run": str(run.path), "state": ended}, f"{run.id} is {ended}; go on with: python -m robustviz resume {run.id}")
+        return 0
+    found = run.evaluation()
+    if found is None:
+        from robustviz.evaluate import evaluate
+
+        found = evaluate(run)
+    seconds = float(run.status().get("seconds") or 0.0)
+    value = {"run": str(run.path), "id": run.id, "clean_acc": found.clean_acc, "robust_acc": found.robust_acc, "n": found.n,
+             "eps": found.eps, "attack": found.attack, "seconds": seconds, "epochs": len(run.records())}  # fmt: skip
+    show(
+        args,
+        value,
+        f"{run.id}: clean {found.clean_acc:.4f}, PGD-20 {found.robust_acc:.4f} at eps {found.eps:.4f} (test, n={found.n}), {seconds:.0f} s",
+    )
+    return 0
+
+
+def do_evaluate(args: argparse.Namespace) -> int:
+    from robustviz.evaluate import evaluate, norm_of
+
+    run = runs.open_run(args.run)
+    settings: dict[str, Any] = {"steps": 20} if args.attack == "pgd" else {}
+    if args.steps is not None:
+        settings["steps"] = args.steps
+    cls = registry.get("attack", args.attack)
+    attack = registry.build(cls, settings | {"norm": norm_of(run.config)} | ({"eps": args.eps} if args.eps is not None else {}))
+    found = evaluate(run, attack, n=args.n, seed=args.seed, device=args.device)
+    lines = [
+        f"{run.id}: clean {found.clean_acc:.4f} ({found.clean_k}/{found.n}), robust {found.robust_acc:.4f} ({found.robust_k}/{found.n})"
+    ]
+    lines += [f"  {registry.key(attack)} eps {found.eps:.4f} seed {found.seed} on {found.split}"]
+    lines += [f"  {'ok ' if finding.ok else 'FAULT '}{finding.name}: {finding.text}" for finding in found.doctor]
+    show(args, {"run": str(run.path)} | found.to_json(), "\n".join(lines))
+    return 0
+
+
+def do_probe(args: argparse.Namespace) -> int:
+    run = runs.open_run(args.run)
+    spec = registry.get("probe", args.probe)()
+    from robustviz.config import read_value
+
+    for path, value in args.set:
+        spec = registry.with_value(spec, path, read_value(value))
+    result = spec(run)
+    out = Path(args.out or f"{run.id}-{args.probe}.npz")
+    runs.write_file(out, result.to_npz())
+    value = {
+        "run": str(run.path),
+        "probe": args.probe,
+        "spec": registry.encode(spec),
+        "out": str(out),
+        "summary": result.meta.get("summary", ""),
+    }
+    show(args, value, f"{result.meta.get('summary', args.probe)}\n{out}")
+    return 0
+
+
+def do_report(args: argparse.Namespace) -> int:
+    chosen = [runs.open_run(name) for name in args.run] if args.run else runs.all_runs()
+    rows: list[dict[str, Any]] = []
+    for run in chosen:
+        for found in run.evaluations():
+            rows.append(
+                {"run": run.id, "data": run.data_key, "method": run.method_key, "seed": run.info.get("seed")}
+                | found.to_json()
+                | {"ok": found.ok}
+            )
+    head = "| run | clean | robust [95 %] | attack | ε | n | doctor |\n|---|---|---|---|---|---|---|\n"
+    body = [
+        f"| {row['run']} | {row['clean_acc']:.3f} | {row['robust_acc']:.3f} [{row['robust_interval'][0]:.3f}, {row['robust_interval'][1]:.3f}] "
+        f"| {row['attack']['key']}-{row['attack'].get('steps', 1)}{'×' + str(row['attack']['restarts']) if row['attack'].get('restarts', 1) > 1 else ''} "
+        f"| {row['eps']:.4f} | {row['n']} | {'no fault found' if row['ok'] else 'FAULT'} |"
+        for row in rows
+    ]  # fmt: skip
+    show(args, rows, head + "\n".join(body) if rows else "No evaluations yet: train a run first.")
+    return 0
+
+
+def do_stop(args: argparse.Namespace) -> int:
+    run = runs.open_run(args.run)
+    state = jobs.stop(run)
+    show(args, {"run": run.id, "state": state}, f"{run.id} is {state}")
+    return 0
+
+
+def do_remove(args: argparse.Namespace) -> int:
+    path = runs.home() / args.run
+    # A damaged folder must be removable too, so this asks less than open_run does.
+    run = runs.Run(path) if runs.ID.fullmatch(args.run) and path.is_dir() else runs.open_run(args.run)
+    if jobs.alive(run.status()) and run.status().get("state") == "running":
+        raise UserError(f"The run {run.id} is running; stop it first.")
+    runs.remove(run)
+    show(args, {"removed": run.id}, f"{run.id} is removed")
+    return 0
+
+
+def do_app(args: argparse.Namespace) -> int:
+    from robustviz.launch import launch
+
+    return launch(port=args.port, browser=False if args.no_browser else None)
+
+
+def do_check(args: argparse.Namespace) -> int:
+    from robustviz.check import check
+
+    facts = check(tell=say if args.json else print)
+    if args.json:
+        print(json.dumps(facts, default=str))
+    return 0 if facts.get("ready") else 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    top = Parser(
+        prog="python -m robustviz", description="Train small image models with adversarial-robustness methods, and see what each one does."
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+
+    def command(name: str, do: Any, help: str) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=help, description=help)
+        one.add_argument("--json", action="store_true", help="machine-readable output on standard output")
+        one.set_defaults(do=do)
+        return one
+
+    one = command("list", do_list, "list what can be chosen, or the runs")
+    one.add_argument("what", choices=["methods", "attacks", "data", "nets", "presets", "probes", "runs"])
+
+    one = command("train", do_train, "train a model and evaluate it")
+    one.add_argument("--data", help="digits, shapes, …, folder:PATH (default: digits)")
+    one.add_argument("--method", help="see `list methods` (default: pgd_at)")
+    one.add_argument("--net", help="see `list nets`")
+    one.add_argument("--epochs", type=int)
+    one.add_argument("--seed", type=int)
+    one.add_argument("--eps", type=number, help="attack radius in pixel units, like 0.15 or 8/255")
+    one.add_argument("--device", choices=["auto", "cpu", "cuda"])
+    one.add_argument("--preset", help="see `list presets`")
+    one.add_argument("--set", type=setting, action="append", default=[], metavar="PATH=VALUE", help="any setting, like method.beta=6")
+    one.add_argument("--out", metavar="DIR", help="the folder that gets the run folder")
+    one.add_argument("--name", metavar="ID", help="the run's id")
+
+    one = command("resume", do_resume, "go on with a run that was paused, stopped, interrupted or failed")
+    one.add_argument("run", metavar="RUN")
+
+    one = command("evaluate", do_evaluate, "measure a run's accuracy under attack on its test split")
+    one.add_argument("run", metavar="RUN")
+    one.add_argument("--attack", default="pgd", help="see `list attacks` (default: pgd with 20 steps)")
+    one.add_argument("--eps", type=number)
+    one.add_argument("--steps", type=int)
+    one.add_argument("--n", type=int, help="the first n images of a seed-0 stratified permutation")
+    one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+
+    one = command("probe", do_probe, "compute the numbers behind a view and write them as .npz")
+    one.add_argument("run", metavar="RUN")
+    one.add_argument("probe", metavar="PROBE", help="see `list probes`")
+    one.add_argument("--out", metavar="FILE.npz")
+    one.add_argument("--set", type=setting, action="append", default=[], metavar="FIELD=VALUE")
+
+    one = command("report", do_report, "the table of evaluations")
+    one.add_argument("run", metavar="RUN", nargs="*")
+
+    one = command("stop", do_stop, "stop a running training")
+    one.add_argument("run", metavar="RUN")
+    one = command("remove", do_remove, "delete a run folder")
+    one.add_argument("run", metavar="RUN")
+    one = command("app", do_app, "start the dashboard")
+    one.add_argument("--port", type=int)
+    one.add_argument("--no-browser", action="store_true")
+    command("check", do_check, "say whether this machine is ready")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status."""
+    try:
+        args = parser().parse_args(argv)
+        return int(args.do(args))
+    except UserError as error:
+        say(f"robustviz: {error}")
+        return error.code
+    except BrokenPipeError:  # somebody piped us into `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        say("robustviz: interrupted; a training goes on with `python -m robustviz resume RUN`.")
+        return 1
+    except ModuleNotFoundError as error:
+        say(f"robustviz: the package {error.name} is not installed; install it, or everything with: pip install -r requirements.txt")
+        return 1
+    except MemoryError:
+        say("robustviz: the memory is full; use fewer images or a smaller batch.")
+        return 1
+    except Exception as error:
+        say(f"robustviz: unexpected {type(error).__name__}: {error}. Please report it; ROBUSTVIZ_DEBUG=1 shows where.")
+        if os.environ.get("ROBUSTVIZ_DEBUG"):
+            raise
+        return 1
