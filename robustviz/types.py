@@ -97,4 +97,9 @@ def eps_text(eps: float) -> str:
     return f"{round(level)}/255" if abs(level - round(level)) < 1e-3 else f"{eps:.3g} ({level:.0f}/255)"
 
 
+def grey_text(eps: float) -> str:
+    """A measured radius in grey levels: `2.1/255`."""
+    return f"{eps * 255:.1f}/255"
+
+
 JSON = dict[str, Any]

@@ -20,7 +20,7 @@ def adversarial(result: Adversarial, *, side: str = "a", template: str = LIGHT) 
     colour, names = COLOURS[template], list(result.meta["classes"])
     shown = _top(result, 10)
     labels = [("✓ " if k == result.y else "") + names[k] for k in shown]
-    figure = blank(template, "", barmode="group", bargap=0.25, height=28 * len(shown) + 100, margin={"l": 8, "r": 16, "t": 8, "b": 84})
+    figure = blank(template, "", barmode="group", bargap=0.25, height=28 * len(shown) + 100, margin={"l": 8, "r": 28, "t": 8, "b": 84})
     figure.add_bar(
         y=labels, x=result.probs[shown], orientation="h", name="clean",
         marker={"color": colour["paper"], "line": {"color": colour[side], "width": 2}}, hovertemplate="%{y} clean %{x:.1%}<extra></extra>",
@@ -100,7 +100,7 @@ def smallest_eps(
         if mark is not None and np.isfinite(mark):
             figure.add_vline(
                 x=mark * 255, line={"color": colour[side], "dash": DASHES[side], "width": 2}, annotation_text=f"this image, {name[:1]}",
-                annotation_position="top right" if side == "a" else "bottom right",
+                annotation_position="top right", annotation={"bgcolor": colour["paper"], "yshift": -20 * SIDES.index(side), "font": {"color": colour[side]}},
             )  # fmt: skip
     figure.update_xaxes(title="ε in grey levels (of 255)", range=[0, limit])
     figure.update_yaxes(title="images")

@@ -32,10 +32,10 @@ def _template(name: str) -> go.layout.Template:
     return go.layout.Template(
         layout={
             "font": {"family": "Inter, Segoe UI, Helvetica, Arial, sans-serif", "size": 14, "color": colour["text"]},
-            "title": {"font": {"size": 16}, "x": 0, "xref": "container", "pad": {"l": 8}},
+            "title": {"font": {"size": 16}, "subtitle": {"font": {"size": 14}}, "x": 0, "xref": "container", "pad": {"l": 8}},
             "paper_bgcolor": colour["paper"], "plot_bgcolor": colour["paper"],
             "colorway": [colour["a"], colour["b"]],
-            "xaxis": axis, "yaxis": axis, "margin": {"l": 8, "r": 16, "t": 72, "b": 84},
+            "xaxis": axis, "yaxis": axis, "margin": {"l": 8, "r": 28, "t": 80, "b": 84},
             "legend": {"orientation": "h", "y": 0, "yref": "container", "yanchor": "bottom", "x": 0, "xanchor": "left"},
             "hoverlabel": {"font": {"size": 14}},
         }

@@ -19,7 +19,7 @@ from robustviz.nets import ImageNet, frozen
 from robustviz.registry import Spec, option, register
 from robustviz.results import AccuracyCurve, Adversarial, SmallestEps, Trajectory
 from robustviz.runs import Run
-from robustviz.types import UserError, eps_text
+from robustviz.types import UserError, eps_text, grey_text
 
 SPAN = 2.0  # curves and searches reach from 0 to this many times the run's ε
 ROUNDS = 8  # of bisection: brackets shrink to 1/256 of the span
@@ -179,7 +179,7 @@ class SmallestEpsSpec(Spec):
         meta = _meta(run, split, attack=registry.encode(PGD(steps=self.steps)), seed=self.seed)
         out = SmallestEps(eps.numpy(), index.numpy(), limit, width, meta=meta)
         flipped = eps[(eps > 0) & eps.isfinite()]
-        typical = f"median {eps_text(float(flipped.median()))}" if len(flipped) else "none was flipped"
+        typical = f"median {grey_text(float(flipped.median()))}" if len(flipped) else "none was flipped"
         meta["summary"] = (
             f"{len(flipped)} of {len(eps)} answers flipped by an ε up to {eps_text(limit)}, {typical}; {int((eps == 0).sum())} wrong untouched"
         )

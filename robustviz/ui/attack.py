@@ -11,7 +11,7 @@ from robustviz import figures
 from robustviz.figures.theme import CONFIG
 from robustviz.results import Adversarial
 from robustviz.terms import term
-from robustviz.types import eps_text
+from robustviz.types import eps_text, grey_text
 from robustviz.ui import cache
 from robustviz.ui.context import Context, label, method_label
 from robustviz.ui.shell import bound, side_colour, theme
@@ -169,7 +169,7 @@ def _flip(eps: float, result: Any) -> str:
         return "is wrong untouched"
     if eps == float("inf"):
         return f"was not flipped up to {eps_text(result.limit)}"
-    return f"flips at ε = {eps_text(eps)}"
+    return f"flips at ε = {grey_text(eps)}"
 
 
 def steps(here: Context, chosen: Choice) -> None:
