@@ -14,7 +14,7 @@ from robustviz.terms import term
 from robustviz.types import eps_text, grey_text
 from robustviz.ui import cache
 from robustviz.ui.context import Context, label, method_label
-from robustviz.ui.shell import bound, side_colour, theme
+from robustviz.ui.shell import linked, side_colour, theme, write_address
 
 ATTACKS = {"pgd": "PGD", "fgsm": "FGSM", "targeted": "Targeted"}
 
@@ -44,24 +44,20 @@ def controls(here: Context) -> Choice:
     run = cache.open_by_id(here.a)
     usual = round(run.eps * 255)
     top = max(16, min(255, 2 * usual))
-    state = st.session_state
-    if not 0 <= int(state.get("eps", usual) or 0) <= top:
-        del state["eps"]  # not set: Streamlit wants to be told a value in one place only
     left, right = st.columns([1, 2], vertical_alignment="bottom")
     with left:
-        kind = st.segmented_control("Attack", list(ATTACKS), default="pgd", required=True, **bound("attack", "pgd"),
-                                    format_func=ATTACKS.__getitem__, help=term("pgd"))  # fmt: skip
+        kind = st.segmented_control("Attack", list(ATTACKS), required=True, format_func=ATTACKS.__getitem__, help=term("pgd"),
+                                    **linked("attack", "pgd", ATTACKS))  # fmt: skip
     with right:
-        level = st.slider(
-            f"ε in grey levels of 255 (trained for {eps_text(run.eps)})", 0, top, usual, **bound("eps", usual),
-            help=term("epsilon"),
-        )  # fmt: skip
+        title = f"ε in grey levels of 255 (trained for {eps_text(run.eps)})"
+        level = st.slider(title, 0, top, help=term("epsilon"), **linked("eps", usual, range(top + 1)))
     with st.expander("More settings", icon=":material/settings:"):
         a, b, c = st.columns(3)
-        steps = a.number_input("Steps of PGD", 1, 100, 10, **bound("steps", 10), help=term("pgd"))
-        seed = b.number_input("Seed of the random start", 0, 9999, 0, **bound("seed", 0), help=term("seed"))
+        steps = a.number_input("Steps of PGD", 1, 100, help=term("pgd"), **linked("steps", 10, range(1, 101)))
+        seed = b.number_input("Seed of the random start", 0, 9999, help=term("seed"), **linked("seed", 0, range(10_000)))
         names = list(run.info["images"]["names"])
-        target = c.selectbox("Target class, for a targeted attack", names, **bound("target", names[0]), help=term("targeted"))
+        target = c.selectbox("Target class, for a targeted attack", names, help=term("targeted"), **linked("target", names[0], names))
+    write_address()  # here too: a fragment ends before the page does
     aim = names.index(target) if kind == "targeted" else -1
     return Choice(str(kind or "pgd"), int(level), int(steps), int(seed), aim)
 

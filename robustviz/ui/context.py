@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ from robustviz import runs
 from robustviz.runs import Run
 from robustviz.terms import term
 from robustviz.types import UserError
-from robustviz.ui.shell import bound
+from robustviz.ui.shell import linked
 
+OWN = "Choose freely"  # the Train page's recipe that is none
 FIRST = {"data": "shapes", "a": "standard", "b": "pgd_at"}  # what is chosen before anybody chose
 
 
@@ -37,9 +39,14 @@ def data_name(run: Run) -> str:
     shipped runs, else with a hash. The background dial acts in training only, so it does not count.
     """
     key, rest = run.data_key, _dials(run)
-    if run.shipped or not rest or rest in [_dials(other) for other in runs.all_runs() if other.shipped and other.data_key == key]:
+    if run.shipped or not rest or rest in _shipped_dials(key):
         return key
     return f"{key}-{hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:6]}"
+
+
+@functools.cache
+def _shipped_dials(key: str) -> list[dict[str, object]]:
+    return [_dials(run) for run in runs.all_runs() if run.shipped and run.data_key == key]
 
 
 def _dials(run: Run) -> dict[str, object]:
@@ -69,36 +76,46 @@ def sidebar() -> Context:
     if not every:
         raise UserError("There is no trained model yet: train one on the Train page, or run `make zoo`.")
     names = sorted({data_name(run) for run in every.values()}, key=lambda name: (name != FIRST["data"], name))
-    state = st.session_state
     with st.sidebar:
         holder = st.container()
         with st.expander("Data and models", icon=":material/tune:"):
-            data = st.selectbox("Data set", names, **bound("data", names[0]), on_change=_follow, help=term("shapes"))
+            data = st.selectbox(
+                "Data set", names, on_change=_follow, help=term("shapes"), **linked("data", _first_data(every, names), names)
+            )
             here = {run_id: run for run_id, run in every.items() if data_name(run) == data}
             options = list(here)
-            first = {run_id: run for run_id, run in every.items() if data_name(run) == names[0]}  # what a reset goes back to
-            a = st.selectbox(
-                "Model A",
-                options,
-                _default(here, "a"),
-                **bound("a", list(first)[_default(first, "a")]),
-                format_func=lambda i: label(here[i]),
-            )
-            second = 1 + _default(here, "b") if len(options) > 1 else 0
+            a = st.selectbox("Model A", options, format_func=lambda i: label(here[i]), **linked("a", options[_default(here, "a")], options))
+            other = options[_default(here, "b")] if len(options) > 1 else ""
             b = st.selectbox(
-                "Model B", ["", *options], second, **bound("b", list(first)[_default(first, "b")] if len(first) > 1 else ""),
-                format_func=lambda i: label(here[i]) if i else "none",
-            )  # fmt: skip
+                "Model B", ["", *options], format_func=lambda i: label(here[i]) if i else "none", **linked("b", other, ["", *options])
+            )
+            _offer_training(here)
         count = test_count(a)
-        if not 0 <= int(state.get("img") or 0) < count:
-            state["img"] = 0
         with holder:
-            img = int(st.number_input(f"Test image, 0 to {count - 1}", 0, count - 1, **bound("img", 0)))
+            img = int(st.number_input(f"Test image, 0 to {count - 1}", 0, count - 1, **linked("img", 0, range(count))))
             picture, name, total = thumbnail(a, img)
             st.image(picture, width=128, alt=f"Test image {img}: {name}")
             text = f":blue[**A**] {label(here[a])}" + (f"  \n:orange[**B**] {label(here[b])}" if b else "")
             st.markdown(f"**{name}**, image {img} of {total} of {data}  \n{text}")
     return Context(str(data), str(a), str(b or ""), img)
+
+
+def _first_data(every: dict[str, Run], names: list[str]) -> str:
+    """The data set to start from: that of a run which the address names, else the first."""
+    named = (every.get(st.query_params.get(side, "")) for side in ("a", "b"))
+    return next((data_name(run) for run in named if run is not None), names[0])
+
+
+def _offer_training(here: dict[str, Run]) -> None:
+    """Lead to the Train page, with the method that the last change of the data set did not find there."""
+    missing = st.session_state.get("missing", "")
+    if missing:
+        st.warning(f"{method_label(missing)} has not been trained on this data yet.")
+    if st.button(f"Train {method_label(missing) or 'another model'}", key="offer", icon=":material/model_training:", width="stretch"):
+        data_key = next(iter(here.values())).data_key
+        st.session_state.update({"train-data": data_key} | ({"train-method": missing, "train-recipe": OWN} if missing else {}))
+        st.session_state.pop("missing", None)
+        st.switch_page(str(runs.REPOSITORY / "pages" / "train.py"))
 
 
 def _default(here: dict[str, Run], side: str) -> int:
@@ -112,10 +129,14 @@ def _follow() -> None:
     state = st.session_state
     every = trained()
     here = {run_id: run for run_id, run in every.items() if data_name(run) == state["data"]}
+    state.pop("missing", None)
     for side in ("a", "b"):
         old = every.get(state.get(side) or "")
         wanted = old.method_key if old else FIRST[side]
-        state[side] = next((run_id for run_id, run in here.items() if run.method_key == wanted), list(here)[_default(here, side)])
+        same = [run_id for run_id, run in here.items() if run.method_key == wanted]
+        state[side] = same[0] if same else list(here)[_default(here, side)]
+        if not same:
+            state["missing"] = wanted
     if state["a"] == state["b"]:
         state["b"] = next((run_id for run_id in here if run_id != state["a"]), "")
     state["img"] = 0

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import streamlit as st
 from PIL import Image, ImageDraw
-from streamlit.errors import StreamlitAPIException
 
 from robustviz.types import UserError
 
@@ -32,6 +30,7 @@ def run(page: Page) -> None:
     """Run a page. What a person can act on is shown as a sentence; anything else as a sentence with details to report."""
     try:
         page.run()
+        write_address()
     except UserError as error:
         st.error(str(error), icon=":material/error:")
         reset_button()
@@ -74,23 +73,36 @@ def reset_button() -> None:
 
 def reset() -> None:
     """Forget every choice: session state and address."""
-    start = st.session_state.get("bound", {})
-    for name in set(st.session_state) - set(start):
+    for name in list(st.session_state):
         del st.session_state[name]
-    for name, value in start.items():
-        if name in st.session_state:
-            st.session_state[name] = value
-    for name in list(st.query_params):
-        with contextlib.suppress(StreamlitAPIException):  # bound ones follow their widget
-            del st.query_params[name]
+    st.query_params.clear()
 
 
-def bound(key: str, start: Any) -> dict[str, Any]:
-    """The arguments that tie a widget to the address under `key`. `start` is its value before anybody chose, which is
-    what a reset must write: a bound widget that is merely forgotten comes back with what the address says.
+def linked(key: str, start: Any, allowed: Container[Any]) -> dict[str, Any]:
+    """The arguments of a widget whose value lives in the address under `key`, and across pages.
+
+    Its value is what the session holds, else what the address says, else `start`; anything not in `allowed` becomes
+    `start`, because an address can say anything. Streamlit's own binding would write labels, not run ids.
     """
-    st.session_state.setdefault("bound", {})[key] = start
-    return {"key": key, "bind": "query-params"}
+    state = st.session_state
+    state.setdefault("links", {})[key] = start
+    if key not in state:
+        said = st.query_params.get(key, start)
+        state[key] = int(said) if isinstance(start, int) and str(said).isdecimal() and len(str(said)) < 10 else said
+    if state[key] not in allowed:
+        state[key] = start
+    return {"key": key, "persist_state": "session"}
+
+
+def write_address() -> None:
+    """Put every linked value into the address; the ones that nobody changed are left out."""
+    state = st.session_state
+    for key, start in state.get("links", {}).items():
+        value = state.get(key, start)
+        if value == start:
+            st.query_params.pop(key, None)
+        elif st.query_params.get(key) != str(value):
+            st.query_params[key] = str(value)
 
 
 def theme() -> str:

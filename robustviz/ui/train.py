@@ -21,8 +21,8 @@ from robustviz.runs import Run
 from robustviz.terms import term
 from robustviz.types import UserError, eps_text, parse_number
 from robustviz.ui import cache
+from robustviz.ui.context import OWN, data_name
 
-OWN = "Choose freely"
 LESSONS = [name for name, preset in PRESETS.items() if not name.startswith("cifar10")]
 SHOWN = (
     "eps",
@@ -250,8 +250,8 @@ def _panel(run_id: str, was_live: bool) -> None:
     run = cache.open_by_id(run_id)
     status, records = run.status(), run.records()
     state = status.get("state")
-    if was_live and state not in ("queued", "running"):
-        st.rerun()  # a full run, to stop the ticking
+    if was_live != (state in ("queued", "running")):
+        st.rerun()  # a full run, which starts or stops the ticking
     if state == "queued":
         jobs.pump()
     st.markdown(f"`{run.id}` · **{state}**" + (f" · place {_place(run)} in the queue" if state == "queued" else ""))
@@ -303,11 +303,8 @@ def _buttons(run: Run, state: str) -> None:
             st.button("Pause", key="pause", icon=":material/pause:", on_click=act, args=(jobs.ask, run, "pause"))
             st.button("Stop", key="stop", icon=":material/stop:", on_click=act, args=(jobs.ask, run, "stop"))
         elif state in ("paused", "stopped", "interrupted", "failed"):
-            if st.button("Resume", key="resume", icon=":material/play_arrow:", type="primary", on_click=act, args=(jobs.enqueue, run)):
-                st.rerun()
+            st.button("Resume", key="resume", icon=":material/play_arrow:", type="primary", on_click=act, args=(jobs.enqueue, run))
         elif state == "done" and st.button("Attack it", key="attack-it", icon=":material/bolt:", type="primary"):
-            from robustviz.ui.context import data_name
-
             st.session_state.update({"data": data_name(run), "b": run.id})
             st.switch_page(str(runs.REPOSITORY / "pages" / "attack.py"))
     if problem := st.session_state.pop("job-error", ""):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
 
 from robustviz import probes, runs
+from robustviz.config import TrainConfig
 from robustviz.probes import AdversarialSpec
 from tests.pages.conftest import sound, words
 
@@ -83,3 +87,20 @@ def test_a_damaged_run_is_a_sentence_and_the_page_works(visit, tmp_path):
     (broken / "config.json").write_text("{half", encoding="utf-8")
     (broken / "net.safetensors").write_bytes(b"junk")
     assert "Standard" in words(sound(visit("attack")))
+
+
+def test_a_method_that_the_new_data_set_lacks_is_offered_for_training(visit, tmp_path):
+    shipped_run = shipped("digits", "pgd_at")
+    own = tmp_path / "runs" / "my-fgsm-rs"
+    own.mkdir(parents=True)
+    config = TrainConfig(data="digits", method="fgsm_rs").to_json() | {"images": shipped_run.info["images"]}
+    (own / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    shutil.copy(shipped_run.path / "net.safetensors", own)
+    app = visit("attack", data="digits", b="my-fgsm-rs")
+    assert "FGSM-RS" in words(sound(app))
+    app.selectbox(key="data").set_value("shapes").run()
+    assert "FGSM-RS has not been trained on this data yet" in words(sound(app))
+    assert "PGD-AT" in words(app)
+    app.button(key="offer").click().run()
+    assert app.selectbox(key="train-method").value == "fgsm_rs" and app.selectbox(key="train-data").value == "shapes"
+    assert "What if" in words(sound(app))
