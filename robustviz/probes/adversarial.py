@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from robustviz import data, registry
 from robustviz.attacks import FGSM, PGD, Attack
+from robustviz.config import default_threads
 from robustviz.data import Dataset, Source
 from robustviz.evaluate import count_right
 from robustviz.nets import ImageNet, frozen
@@ -27,6 +28,7 @@ ROUNDS = 8  # of bisection: brackets shrink to 1/256 of the span
 
 @functools.lru_cache(maxsize=4)
 def _net(path: str, stamp: int) -> ImageNet:
+    torch.set_num_threads(default_threads())  # one core stays free for the page; one image gains nothing from more
     return Run(Path(path)).net()
 
 
