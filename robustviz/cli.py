@@ -73,7 +73,8 @@ def do_list(args: argparse.Namespace) -> int:
             rows.append(
                 {"key": key, "label": getattr(cls, "label", key), "text": text} | ({"group": cls.group} if kind == "method" else {})
             )
-        text = "\n".join(f"{row['key']:<14} {row['label']:<22} {row['text']}" for row in rows)
+        wide, label = (max(len(str(row[name])) for row in rows) for name in ("key", "label"))
+        text = "\n".join(f"{row['key']:<{wide}}  {row['label']:<{label}}  {row['text']}" for row in rows)
     show(args, rows, text)
     return 0
 
@@ -153,6 +154,8 @@ def _train(args: argparse.Namespace, run: runs.Run) -> int:
 def do_evaluate(args: argparse.Namespace) -> int:
     from robustviz.evaluate import evaluate, norm_of
 
+    if args.seed < 0 or (args.n is not None and args.n < 1):
+        raise UserError("--seed must be 0 or more, and --n 1 or more.", code=2)
     run = runs.open_run(args.run)
     settings: dict[str, Any] = {"steps": 20} if args.attack == "pgd" else {}
     if args.steps is not None:
@@ -194,17 +197,22 @@ def do_report(args: argparse.Namespace) -> int:
     chosen = [runs.open_run(name) for name in args.run] if args.run else runs.all_runs()
     rows: list[dict[str, Any]] = []
     for run in chosen:
-        for found in run.evaluations():
+        try:
+            every = run.evaluations()
+        except UserError as error:
+            say(f"{run.id}: {error}")  # one damaged run must not hide the others
+            continue
+        for found in every:
             rows.append(
-                {"run": run.id, "data": run.data_key, "method": run.method_key, "seed": run.info.get("seed")}
+                {"run": run.id, "data": run.data_key, "method": run.method_key, "train_seed": run.info.get("seed")}
                 | found.to_json()
                 | {"ok": found.ok}
             )
-    head = "| run | clean | robust [95 %] | attack | ε | n | doctor |\n|---|---|---|---|---|---|---|\n"
+    head = "| run | clean | robust [95 %] | attack | ε | n | seed | doctor |\n|---|---|---|---|---|---|---|---|\n"
     body = [
         f"| {row['run']} | {row['clean_acc']:.3f} | {row['robust_acc']:.3f} [{row['robust_interval'][0]:.3f}, {row['robust_interval'][1]:.3f}] "
         f"| {row['attack']['key']}-{row['attack'].get('steps', 1)}{'×' + str(row['attack']['restarts']) if row['attack'].get('restarts', 1) > 1 else ''} "
-        f"| {row['eps']:.4f} | {row['n']} | {'no fault found' if row['ok'] else 'FAULT'} |"
+        f"| {row['eps']:.4f} | {row['n']} | {row['seed']} | {'no fault found' if row['ok'] else 'FAULT'} |"
         for row in rows
     ]  # fmt: skip
     show(args, rows, head + "\n".join(body) if rows else "No evaluations yet: train a run first.")

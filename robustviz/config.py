@@ -134,11 +134,12 @@ class TrainConfig(Spec):
         top = {name: value for name, value in given.items() if "." not in name}
         if isinstance(top.get("data"), str):
             top["data"] = source(top["data"])
+        eps = top.pop("eps", None)  # last: whether it fits depends on the norm, which a dotted path may set
         config: TrainConfig = registry.build(cls, top)
         for path, value in given.items():
             if "." in path:
                 config = registry.with_value(config, path, value)
-        return config
+        return config if eps is None else registry.with_value(config, "eps", eps)
 
     def on_this_machine(self) -> TrainConfig:
         """This config with `device` decided. Raises UserError where CUDA is asked for and absent."""

@@ -168,6 +168,7 @@ class Evaluation:
     device: str
     doctor: tuple[Finding, ...] = ()
     key: str = ""
+    weights: str = ""
 
     @property
     def clean_acc(self) -> float:
@@ -199,4 +200,4 @@ class Evaluation:
             kept["doctor"] = tuple(Finding(**finding) for finding in kept.get("doctor", ()))
             return cls(**kept)
         except (TypeError, AttributeError) as error:
-            raise UserError(f"This is not a saved evaluation: {error}. Remove it from eval.json, or evaluate again.") from error
+            raise UserError("An entry of eval.json is damaged: remove the file and evaluate the run again.") from error

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import hashlib
 import json
 import os
 import platform
@@ -132,6 +134,11 @@ def read_lines(path: Path) -> list[JSON]:
 def to_bytes(value: Any) -> bytes:
     """JSON as people read it."""
     return (json.dumps(value, indent=1) + "\n").encode()
+
+
+@functools.lru_cache(maxsize=256)
+def _digest(path: Path, stamp: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 class Run:
@@ -262,7 +269,8 @@ class Run:
             if (folder / "eval.json").exists():
                 for entry in read_json(folder / "eval.json").get("evaluations", []):
                     found = Evaluation.from_json(entry)
-                    out[found.key] = found
+                    if found.weights == self.weights:
+                        out[found.key] = found
         return list(out.values())
 
     def evaluation(self, key: str | None = None) -> Evaluation | None:
@@ -285,7 +293,7 @@ class Run:
         from robustviz import registry
 
         name = registry.key({"attack": found.attack, "n": found.n, "seed": found.seed, "split": found.split})
-        found = dataclasses.replace(found, key=name.replace("dict-", ""))
+        found = dataclasses.replace(found, key=name.replace("dict-", ""), weights=self.weights)
         path = self.notes / "eval.json"
         old = read_json(path).get("evaluations", []) if path.exists() else []
         kept = [entry for entry in old if entry.get("key") != found.key]
@@ -294,17 +302,26 @@ class Run:
 
     # Cached probes.
 
+    @property
+    def weights(self) -> str:
+        """A hash of the best weights, short; empty without any. What was measured on other weights does not count."""
+        path = self.path / "net.safetensors"
+        return _digest(path, path.stat().st_mtime_ns) if path.exists() else ""
+
     def cached(self, kind: type[R], name: str) -> R | None:
         """A probe's result kept under `name`, shipped or made here, or None (also where the file is damaged)."""
         for folder in dict.fromkeys((self.notes, self.path)):
             path = folder / "probes" / f"{name}.npz"
             if path.exists():
                 with contextlib.suppress(UserError, OSError):
-                    return kind.from_npz(path.read_bytes())
+                    found = kind.from_npz(path.read_bytes())
+                    if found.meta.get("weights") == self.weights:
+                        return found
         return None
 
     def keep(self, name: str, result: Result) -> None:
-        """Keep a probe's result under `name`."""
+        """Keep a probe's result under `name`, with the hash of the weights it was measured on."""
+        result.meta["weights"] = self.weights
         write_file(self.notes / "probes" / f"{name}.npz", result.to_npz())
 
     # What a resume needs.
@@ -409,6 +426,15 @@ def open_run(path_or_id: str | os.PathLike[str]) -> Run:
     raise UserError(unknown("run", text, [run.id for run in all_runs()]))
 
 
+def open_model(run_id: str) -> Run:
+    """As `open_run` for an id, but the shipped run where one has it: what views show must not change because somebody
+    began to train the same thing. An id from an address is never taken for a path.
+    """
+    if not ID.fullmatch(run_id or ""):
+        raise UserError(f"{run_id!r} is no run id; choose a model from the list.")
+    return open_run(zoo() / run_id) if (zoo() / run_id).is_dir() else open_run(run_id)
+
+
 def all_runs(*, damaged: bool = False) -> list[Run]:
     """Every run: shipped first, then the user's, newest last. Damaged folders only if asked for."""
     out = []
@@ -417,7 +443,7 @@ def all_runs(*, damaged: bool = False) -> list[Run]:
         found.sort(key=lambda run: run.id if parent == zoo() else str(run.status().get("queued", "")))
         for run in found:
             try:
-                ok = bool(run.info.get("method"))
+                ok = isinstance(run.info.get("method"), dict) and isinstance(run.info.get("data"), dict)
             except UserError:
                 ok = False
             if ok or damaged:

@@ -12,7 +12,7 @@ from robustviz import figures, runs
 from robustviz.attacks import PGD
 from robustviz.evaluate import count_right
 from robustviz.nets import frozen
-from robustviz.probes.adversarial import net_of, test_images
+from robustviz.probes.adversarial import images_of, net_of
 from robustviz.results import wilson
 from robustviz.runs import REPOSITORY, Run, write_file
 from robustviz.types import UserError, eps_text
@@ -32,7 +32,7 @@ def shipped(data: str, method: str) -> Run:
 def tell() -> dict[str, Any]:
     """Write the pictures and `story.json`; what the JSON holds."""
     ordinary, robust = shipped("shapes", "standard"), shipped("shapes", "pgd_at")
-    eps, split = ordinary.eps, test_images(ordinary)
+    eps, split = ordinary.eps, images_of(ordinary)
     chance = torch.Generator().manual_seed(SEED)
     index = torch.randperm(len(split), generator=chance)[:ROUNDS]
     sides = ["left" if bit else "right" for bit in torch.randint(2, (ROUNDS,), generator=chance).tolist()]

@@ -64,10 +64,10 @@ def accuracy_curve(results: AccuracyCurve | Mapping[str, AccuracyCurve], *, here
                 x=[here * 255], y=[float(np.interp(here, curve.eps, curve.accuracy))], mode="markers", showlegend=False, hoverinfo="skip",
                 marker={"size": 15, "color": colour["paper"], "line": {"color": colour[side], "width": 4}},
             )  # fmt: skip
-    train_eps = float(first.meta["train_eps"])
-    figure.add_vline(
-        x=train_eps * 255, line={"color": colour["faint"], "dash": "dot"}, annotation_text="training ε", annotation_position="top right"
-    )
+    for train_eps in sorted({float(curve.meta["train_eps"]) for curve in curves.values()}):
+        figure.add_vline(
+            x=train_eps * 255, line={"color": colour["faint"], "dash": "dot"}, annotation_text="training ε", annotation_position="top right"
+        )
     figure.update_xaxes(title="ε in grey levels (of 255)", rangemode="tozero")
     figure.update_yaxes(range=[0, 1.02], tickformat=".0%", title="still right")
     text = "; ".join(f"{name}: {curve.meta['summary']}" for name, curve in curves.items())

@@ -15,14 +15,15 @@ from robustviz import data, registry
 from robustviz.attacks import FGSM, PGD, Attack
 from robustviz.config import default_threads
 from robustviz.data import Dataset, Source
-from robustviz.evaluate import count_right
+from robustviz.evaluate import count_right, norm_of
 from robustviz.nets import ImageNet, frozen
 from robustviz.registry import Spec, option, register
 from robustviz.results import AccuracyCurve, Adversarial, SmallestEps, Trajectory
 from robustviz.runs import Run
 from robustviz.types import UserError, eps_text, grey_text
 
-SPAN = 2.0  # curves and searches reach from 0 to this many times the run's ε
+SPAN = 2.0  # curves reach from 0 to this many times the run's ε
+REACH = 4.0  # and the search for the smallest ε to this many
 ROUNDS = 8  # of bisection: brackets shrink to 1/256 of the span
 
 
@@ -44,9 +45,18 @@ def _test_split(source: Source) -> Dataset:
     return split.take(len(split))
 
 
-def test_images(run: Run) -> Dataset:
+def images_of(run: Run) -> Dataset:
     """The run's test split, in the seed-0 stratified order in which `--n` and every image number count."""
     return _test_split(run.config.data)
+
+
+def linf_net(run: Run) -> ImageNet:
+    """The run's network, for probes that measure changes in grey levels. Raises UserError for a run trained in l2."""
+    if norm_of(run.config) != "linf":
+        raise UserError(
+            f"{run.id} was trained for the l2 norm; this view attacks in linf. Measure it with: python -m robustviz evaluate {run.id}"
+        )
+    return net_of(run)
 
 
 def _meta(run: Run, split: Dataset, **more: object) -> dict[str, object]:
@@ -54,7 +64,7 @@ def _meta(run: Run, split: Dataset, **more: object) -> dict[str, object]:
 
 
 def _image(run: Run, index: int) -> tuple[Dataset, torch.Tensor, torch.Tensor]:
-    split = test_images(run)
+    split = images_of(run)
     if not 0 <= index < len(split):
         raise UserError(f"There is no image {index}: the test split has {len(split)}, counted from 0.", code=2)
     one = split.take(torch.tensor([index]))
@@ -84,7 +94,7 @@ class AdversarialSpec(Spec):
         split, x, y = _image(run, self.index)
         if self.target >= len(split.classes):
             raise UserError(f"There is no class {self.target}: this data has {len(split.classes)}, counted from 0.", code=2)
-        net, attack = net_of(run), self.made(run)
+        net, attack = linf_net(run), self.made(run)
         goal = torch.full_like(y, self.target) if self.target >= 0 else y
         x_adv = attack(net, x, goal, rng=torch.Generator().manual_seed(self.seed))
         with frozen(net), torch.no_grad():
@@ -107,7 +117,7 @@ class TrajectorySpec(AdversarialSpec):
 
     def __call__(self, run: Run) -> Trajectory:  # type: ignore[override]
         split, x, y = _image(run, self.index)
-        net, attack = net_of(run), self.made(run)
+        net, attack = linf_net(run), self.made(run)
         goal = torch.full_like(y, self.target) if self.target >= 0 else y
         path = attack.trace(net, x, goal, torch.Generator().manual_seed(self.seed))[:, 0]
         with frozen(net), torch.no_grad():
@@ -140,9 +150,9 @@ class AccuracyCurveSpec(Spec):
         kept = run.cached(AccuracyCurve, registry.key(self))
         if kept is not None:
             return kept
-        split = test_images(run)
+        split = images_of(run)
         few = split.take(torch.arange(min(self.n, len(split))))
-        net, radii = net_of(run), np.linspace(0, SPAN * run.eps, 9)
+        net, radii = linf_net(run), np.linspace(0, SPAN * run.eps, 9)
         right = [count_right(net, few.x, few.y, PGD(eps=float(eps), steps=self.steps), self.seed).sum() for eps in radii]
         meta = _meta(run, split, attack=registry.encode(PGD(steps=self.steps)), seed=self.seed)
         out = AccuracyCurve(radii, np.array([int(k) for k in right]), len(few), meta=meta)
@@ -164,21 +174,21 @@ class SmallestEpsSpec(Spec):
 
     n: int = option(100, "How many test images.", low=1)
     steps: int = option(20, "Steps of PGD at each radius.", low=1, high=1000)
-    seed: int = option(0, "Seed of the attack's noise.", low=0)
     index: int = option(-1, "One image only; -1: the first n.", low=-1)
 
     def __call__(self, run: Run) -> SmallestEps:
         kept = run.cached(SmallestEps, registry.key(self)) if self.index < 0 else None
         if kept is not None:
             return kept
-        split = test_images(run)
+        split = images_of(run)
         index = torch.arange(min(self.n, len(split))) if self.index < 0 else torch.tensor([self.index])
         if int(index.max()) >= len(split):
             raise UserError(f"There is no image {self.index}: the test split has {len(split)}, counted from 0.", code=2)
-        few, net = split.take(index), net_of(run)
-        limit = min(1.0, 4 * run.eps) or 0.5
-        eps, width = smallest_radius(net, few.x, few.y, PGD(steps=self.steps), limit, self.seed)
-        meta = _meta(run, split, attack=registry.encode(PGD(steps=self.steps)), seed=self.seed)
+        few, net = split.take(index), linf_net(run)
+        attack = PGD(steps=self.steps, start="zero")
+        limit = min(1.0, REACH * run.eps) or 0.5
+        eps, width = smallest_radius(net, few.x, few.y, attack, limit)
+        meta = _meta(run, split, attack=registry.encode(attack))
         out = SmallestEps(eps.numpy(), index.numpy(), limit, width, meta=meta)
         flipped = eps[(eps > 0) & eps.isfinite()]
         typical = f"median {grey_text(float(flipped.median()))}" if len(flipped) else "none was flipped"
@@ -190,17 +200,17 @@ class SmallestEpsSpec(Spec):
         return out
 
 
-def smallest_radius(net: ImageNet, x: torch.Tensor, y: torch.Tensor, attack: PGD, limit: float, seed: int) -> tuple[torch.Tensor, float]:
+def smallest_radius(net: ImageNet, x: torch.Tensor, y: torch.Tensor, attack: PGD, limit: float) -> tuple[torch.Tensor, float]:
     """Per image the smallest radius (N,) at which `attack` made `net` wrong, and the width of the last bracket.
 
-    Bisection: each radius is tried from the same noise; 0 where the clean image is wrong, infinity where `limit` fails.
+    `attack` should start at the image, not at random, so that an image's answer does not depend on its company.
+    Bisection, which takes for granted that a larger radius fools where a smaller one did; 0 where the clean image is wrong, infinity where `limit` fails.
     """
 
     def fooled(radius: torch.Tensor) -> torch.Tensor:
         # All images at once, each with its own radius and a step that follows it.
-        rng = torch.Generator(device=x.device).manual_seed(seed)
         with frozen(net):
-            x_adv = attack.maximise(attack.objective(net, y), x, eps=radius, rng=rng)
+            x_adv = attack.maximise(attack.objective(net, y), x, eps=radius)
             with torch.no_grad():
                 return net(x_adv).argmax(1) != y
 

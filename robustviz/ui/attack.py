@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from robustviz import figures
+from robustviz import figures, runs
 from robustviz.figures.theme import CONFIG
 from robustviz.results import Adversarial
 from robustviz.terms import term
@@ -41,7 +41,7 @@ class Choice:
 
 def controls(here: Context) -> Choice:
     """Draw the controls, checked once more here because an address can say anything."""
-    run = cache.open_by_id(here.a)
+    run = runs.open_model(here.a)
     usual = round(run.eps * 255)
     top = max(16, min(255, 2 * usual))
     left, right = st.columns([1, 2], vertical_alignment="bottom")
@@ -64,19 +64,15 @@ def controls(here: Context) -> Choice:
 
 def one_network(side: str, run_id: str, here: Context, chosen: Choice) -> None:
     """One network: what it says now, the pictures, the class bars, the doctor."""
-    run = cache.open_by_id(run_id)
+    run = runs.open_model(run_id)
     found: Adversarial = cache.probe(run_id, "adversarial", **chosen.settings(here.img))
     st.subheader(f":{side_colour(side)}[{side.upper()}] · {label(run)}")
     st.markdown(sentence(found, chosen))
     gain = figures.gain(found.eps)
-    shown = [
-        (found.x, "clean", "the clean image"),
-        (found.x_adv, "attacked", f"the image attacked at epsilon {eps_text(found.eps)}"),
-        (figures.delta(found.x, found.x_adv, found.eps), f"change × {gain:.3g}", f"the change magnified {gain:.3g} times, grey is none"),
-    ]
-    for column, (picture, name, alt) in zip(st.columns(3), shown, strict=True):
-        column.image(figures.png(picture, 192), width="stretch", alt=f"Model {side.upper()}: {alt}")
-        column.markdown(name)
+    change = figures.delta(found.x, found.x_adv, found.eps)
+    said = f"clean, attacked at ε = {eps_text(found.eps)}, and the change × {gain:.3g} (grey: none)"
+    st.image(figures.sheet([found.x, found.x_adv, change], 192), width="stretch", alt=f"Model {side.upper()}: {said}")
+    st.markdown(f"Left to right: {said}.")
     figure = figures.adversarial(found, side=side, template=theme())
     st.plotly_chart(figure, key=f"bars-{side}", theme=None, config=CONFIG, alt=figure.layout.meta["alt"])
     doctor(run_id, found)
@@ -93,6 +89,8 @@ def sentence(found: Adversarial, chosen: Choice) -> str:
     if chosen.target >= 0 and chosen.target != found.y:
         hit = "The target is reached" if after == chosen.target else "The target is not reached"
         return f"**{was} → {now}**. {hit} ({names[chosen.target]}). {moved}"
+    if found.eps == 0:
+        return f"**{was}**: nothing may change at ε = 0. {moved}"
     if after != found.y:
         return f"**{was} → {now}**: this model was fooled. {moved}"
     return f"**{was} → {now}**: it holds against this attack. {moved}"
@@ -101,7 +99,7 @@ def sentence(found: Adversarial, chosen: Choice) -> str:
 def doctor(run_id: str, found: Adversarial) -> None:
     """The badge: this image's own two checks, and those made when the run was evaluated."""
     own = [found.distance <= found.eps + 1e-6, bool(found.x_adv.min() >= 0 and found.x_adv.max() <= 1)]
-    evaluation = cache.open_by_id(run_id).evaluation()
+    evaluation = runs.open_model(run_id).evaluation()
     findings = evaluation.doctor if evaluation else ()
     faults = [finding for finding in findings if not finding.ok]
     count = len(own) + len(findings)
@@ -120,7 +118,7 @@ def doctor(run_id: str, found: Adversarial) -> None:
 
 def names(here: Context) -> dict[str, str]:
     """Legend names of the networks by run id, distinct."""
-    return {run_id: f"{side.upper()} {method_label(cache.open_by_id(run_id).method_key)}" for side, run_id in here.sides}
+    return {run_id: f"{side.upper()} {method_label(runs.open_model(run_id).method_key)}" for side, run_id in here.sides}
 
 
 def measured(here: Context, probe: str, what: str, cost: str) -> dict[str, Any]:

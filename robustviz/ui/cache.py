@@ -21,9 +21,9 @@ KINDS: dict[str, type] = {
 
 
 def open_by_id(run_id: str) -> Run:
-    """The run with an id. An id from an address is never taken for a path."""
+    """The user's run with an id. An id from an address is never taken for a path."""
     if not runs.ID.fullmatch(run_id or ""):
-        raise UserError(f"{run_id!r} is no run id; choose a model from the list.")
+        raise UserError(f"{run_id!r} is no run id; choose a run from the list.")
     return runs.open_run(run_id)
 
 
@@ -32,22 +32,21 @@ def probe(run_id: str, name: str, **settings: Any) -> Any:
     return _probe(run_id, _stamp(run_id), name, json.dumps(settings, sort_keys=True))
 
 
-def _stamp(run_id: str) -> int:
-    """When the run's weights were last written: a resumed run must not show old results."""
-    path = open_by_id(run_id).path / "net.safetensors"
-    return path.stat().st_mtime_ns if path.exists() else 0
+def _stamp(run_id: str) -> str:
+    """Which weights the run has: a resumed run must not show old results."""
+    return runs.open_model(run_id).weights
 
 
 @st.cache_data(max_entries=512, show_spinner=False)
-def _probe(run_id: str, stamp: int, name: str, settings: str) -> Any:
+def _probe(run_id: str, stamp: str, name: str, settings: str) -> Any:
     spec = registry.build(registry.get("probe", name), json.loads(settings))
-    return spec(open_by_id(run_id))
+    return spec(runs.open_model(run_id))
 
 
 def kept(run_id: str, name: str, **settings: Any) -> Any | None:
     """A slow probe's result if it is on disk already, else None."""
     spec = registry.build(registry.get("probe", name), settings)
-    return open_by_id(run_id).cached(KINDS[name], registry.key(spec))
+    return runs.open_model(run_id).cached(KINDS[name], registry.key(spec))
 
 
 @st.cache_data(max_entries=64, show_spinner=False)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from robustviz import runs
+from robustviz import registry, runs
 from robustviz.runs import Run
 from robustviz.terms import term
 from robustviz.types import UserError
@@ -60,14 +60,19 @@ def label(run: Run) -> str:
 
 
 def method_label(key: str) -> str:
-    """A method's printed name without loading torch."""
-    names = {"standard": "Standard", "fgsm_at": "FGSM-AT", "fgsm_rs": "FGSM-RS", "pgd_at": "PGD-AT", "trades": "TRADES"}
-    return names.get(key, key)
+    """A method's printed name."""
+    return str(registry.get("method", key).label) if key else ""
 
 
 def trained() -> dict[str, Run]:
-    """Every run that has weights, by id."""
-    return {run.id: run for run in runs.all_runs() if (run.path / "net.safetensors").exists()}
+    """Every run that has weights and can be shown, by id; the shipped one where a user's has the same id."""
+    out: dict[str, Run] = {}
+    for run in runs.all_runs():
+        # Views measure changes in grey levels; an l2 budget is in other units.
+        linf = (run.info["method"].get("attack") or {}).get("norm", "linf") == "linf"
+        if linf and "images" in run.info and (run.path / "net.safetensors").exists():
+            out.setdefault(run.id, run)
+    return out
 
 
 def sidebar() -> Context:
@@ -92,11 +97,11 @@ def sidebar() -> Context:
             _offer_training(here)
         count = test_count(a)
         with holder:
-            img = int(st.number_input(f"Test image, 0 to {count - 1}", 0, count - 1, **linked("img", 0, range(count))))
+            img = int(st.number_input(f"Test image, 0 to {count - 1}", 0, count - 1, **linked("img", first_right(a), range(count))))
             picture, name, total = thumbnail(a, img)
             st.image(picture, width=128, alt=f"Test image {img}: {name}")
             text = f":blue[**A**] {label(here[a])}" + (f"  \n:orange[**B**] {label(here[b])}" if b else "")
-            st.markdown(f"**{name}**, image {img} of {total} of {data}  \n{text}")
+            st.markdown(f"**{name}**, image {img} of {data}'s {total} test images  \n{text}")
     return Context(str(data), str(a), str(b or ""), img)
 
 
@@ -131,6 +136,8 @@ def _follow() -> None:
     here = {run_id: run for run_id, run in every.items() if data_name(run) == state["data"]}
     state.pop("missing", None)
     for side in ("a", "b"):
+        if side == "b" and state.get("b") == "":
+            continue  # one network was asked for
         old = every.get(state.get(side) or "")
         wanted = old.method_key if old else FIRST[side]
         same = [run_id for run_id, run in here.items() if run.method_key == wanted]
@@ -139,25 +146,40 @@ def _follow() -> None:
             state["missing"] = wanted
     if state["a"] == state["b"]:
         state["b"] = next((run_id for run_id in here if run_id != state["a"]), "")
-    state["img"] = 0
+    state.pop("img", None)
     state.pop("eps", None)
 
 
 @st.cache_data(max_entries=16, show_spinner="Loading the images …")
 def test_count(run_id: str) -> int:
     """How many test images the run's data has."""
-    from robustviz.probes.adversarial import test_images
+    from robustviz.probes.adversarial import images_of
 
-    return len(test_images(runs.open_run(run_id)))
+    return len(images_of(runs.open_model(run_id)))
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def first_right(run_id: str) -> int:
+    """The first test image that the network gets right untouched: what to open with; 0 where there is none."""
+    import torch
+
+    from robustviz.evaluate import count_right
+    from robustviz.probes.adversarial import images_of, net_of
+
+    run = runs.open_model(run_id)
+    split = images_of(run)
+    few = split.take(torch.arange(min(50, len(split))))
+    right = count_right(net_of(run), few.x, few.y).nonzero().flatten()
+    return int(right[0]) if len(right) else 0
 
 
 @st.cache_data(max_entries=256, show_spinner=False)
 def thumbnail(run_id: str, index: int) -> tuple[bytes, str, int]:
     """One test image as PNG, the name of its class, and how many there are."""
     from robustviz import figures
-    from robustviz.probes.adversarial import test_images
+    from robustviz.probes.adversarial import images_of
 
-    split = test_images(runs.open_run(run_id))
+    split = images_of(runs.open_model(run_id))
     import torch
 
     one = split.take(torch.tensor([index]))

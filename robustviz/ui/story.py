@@ -47,8 +47,15 @@ def rounds(pack: dict[str, Any]) -> bool:
     for side, column in zip(SIDES, columns, strict=False):
         with column:
             picture(now[side], f"The {side} picture: {now['article']} on a textured background")
-            st.button(side.capitalize(), key=f"guess-{side}", on_click=guesses.append, args=(side,), type="primary", width=288)
+            st.button(side.capitalize(), key=f"guess-{side}", on_click=_guess, args=(len(guesses), side), type="primary", width=288)
     return True
+
+
+def _guess(number: int, side: str) -> None:
+    """Take the answer to a question once: a second click on it may arrive when the next question is there."""
+    guesses = st.session_state["guesses"]
+    if len(guesses) == number:
+        guesses.append(side)
 
 
 def reveal(pack: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
 import itertools
@@ -17,6 +16,7 @@ import streamlit as st
 from robustviz import figures, jobs, registry, runs
 from robustviz.config import TrainConfig
 from robustviz.presets import PRESETS
+from robustviz.results import Evaluation
 from robustviz.runs import Run
 from robustviz.terms import term
 from robustviz.types import UserError, eps_text, parse_number
@@ -24,6 +24,8 @@ from robustviz.ui import cache
 from robustviz.ui.context import OWN, data_name
 
 LESSONS = [name for name, preset in PRESETS.items() if not name.startswith("cifar10")]
+WRONG = "?"  # among a form's changes: a field that holds no valid value
+HUES = alt.Scale(range=["#2A8C6C", "#B45C9A", "#8A7A1F"])  # not blue and orange, which mean networks A and B; 3:1 on both themes
 SHOWN = (
     "eps",
     "epochs",
@@ -71,6 +73,9 @@ def form() -> TrainConfig | None:
         changes = _fields(start, [field for field in dataclasses.fields(start) if field.name in SHOWN], scope, "")
         changes |= _fields(start.data, [f for f in dataclasses.fields(start.data) if f.name not in ("path",)], scope, "data.")
         changes |= _fields(start.method, dataclasses.fields(start.method), scope, "method.")
+    if changes.pop(WRONG, False):
+        st.error("A setting above is no valid value; see under More settings.")
+        return None
     try:
         config = start
         for path, value in changes.items():
@@ -116,7 +121,11 @@ def _fields(thing: Any, fields: Any, scope: str, prefix: str) -> dict[str, Any]:
             changes |= _fields(value, dataclasses.fields(value), scope, f"{prefix}{field.name}.")
             continue
         with columns[at % 3]:
-            new = _input(thing, field, value, f"train-{scope}-{prefix}{field.name}", f"{prefix.removeprefix('method.')}{field.name}")
+            try:
+                new = _input(thing, field, value, f"train-{scope}-{prefix}{field.name}", f"{prefix.removeprefix('method.')}{field.name}")
+            except UserError as error:
+                st.error(str(error))
+                changes[WRONG], new = True, value
         at += 1
         if new != value:
             changes[prefix + field.name] = new
@@ -230,8 +239,11 @@ def _duration(seconds: float) -> str:
 
 def current() -> Run | None:
     """The job to watch: the one the address names, else the one running, else the last one, else none."""
-    with contextlib.suppress(UserError):
-        return cache.open_by_id(st.query_params.get("job", ""))
+    if wanted := st.query_params.get("job", ""):
+        try:
+            return cache.open_by_id(wanted)
+        except UserError as error:
+            st.warning(str(error))
     return next(iter(jobs.running()), next(iter(jobs.mine()[::-1]), None))
 
 
@@ -300,8 +312,24 @@ def _buttons(run: Run, state: str) -> None:
 
     with st.container(horizontal=True):
         if state in ("running", "queued"):
-            st.button("Pause", key="pause", icon=":material/pause:", on_click=act, args=(jobs.ask, run, "pause"))
-            st.button("Stop", key="stop", icon=":material/stop:", on_click=act, args=(jobs.ask, run, "stop"))
+            asked = run.wanted()  # not heard yet: it is after the batch in hand
+            name = {"pause": "Pausing …", "stop": "Stopping …"}
+            st.button(
+                name.get(asked * (asked == "pause"), "Pause"),
+                key="pause",
+                icon=":material/pause:",
+                disabled=bool(asked),
+                on_click=act,
+                args=(jobs.ask, run, "pause"),
+            )
+            st.button(
+                name.get(asked * (asked == "stop"), "Stop"),
+                key="stop",
+                icon=":material/stop:",
+                disabled=bool(asked),
+                on_click=act,
+                args=(jobs.ask, run, "stop"),
+            )
         elif state in ("paused", "stopped", "interrupted", "failed"):
             st.button("Resume", key="resume", icon=":material/play_arrow:", type="primary", on_click=act, args=(jobs.enqueue, run))
         elif state == "done" and st.button("Attack it", key="attack-it", icon=":material/bolt:", type="primary"):
@@ -320,12 +348,12 @@ def _curves(records: list[dict[str, Any]], run: Run) -> None:
     accuracy = (
         alt.Chart(rows, title=f"Validation accuracy, n = {last['n_val']}, ε = {eps_text(run.eps)}").mark_line(point=True, strokeWidth=3)
         .encode(x=alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1)), y=alt.Y("share:Q", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%"), title=None),
-                color=alt.Color("on:N", title=None), strokeDash=alt.StrokeDash("on:N", title=None), tooltip=["epoch", "on", alt.Tooltip("share", format=".1%")])
+                color=alt.Color("on:N", title=None, scale=HUES), strokeDash=alt.StrokeDash("on:N", title=None), tooltip=["epoch", "on", alt.Tooltip("share", format=".1%")])
     )  # fmt: skip
     terms = pd.DataFrame([{"epoch": r["epoch"], "term": name, "loss": value} for r in records for name, value in r["losses"].items()])
     loss = (
         alt.Chart(terms, title="Training loss, by term").mark_line(point=True, strokeWidth=3)
-        .encode(x=alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1)), y=alt.Y("loss:Q", title=None), color=alt.Color("term:N", title=None),
+        .encode(x=alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1)), y=alt.Y("loss:Q", title=None), color=alt.Color("term:N", title=None, scale=HUES),
                 strokeDash=alt.StrokeDash("term:N", title=None), tooltip=["epoch", "term", alt.Tooltip("loss", format=".3f")])
     )  # fmt: skip
     left, right = st.columns(2)
@@ -357,6 +385,14 @@ def _strip(run: Run) -> None:
     )
 
 
+def _evaluation(run: Run) -> Evaluation | None:
+    """The plain evaluation, or none where the file is damaged: one bad run must not hide the others."""
+    try:
+        return run.evaluation()
+    except UserError:
+        return None
+
+
 def job_list() -> None:
     """Every run of the user's, newest first; choosing one shows it above."""
     mine = jobs.mine()[::-1]
@@ -365,7 +401,7 @@ def job_list() -> None:
     st.header("Your runs", divider="gray")
     rows = []
     for run in mine:
-        status, found = run.status(), run.evaluation()
+        status, found = run.status(), _evaluation(run)
         rows.append({
             "run": run.id, "state": status.get("state"), "epochs": f"{len(run.records())} of {run.info.get('epochs')}",
             "clean": found.clean_acc if found else None, "PGD-20": found.robust_acc if found else None,

@@ -57,3 +57,16 @@ sys.exit("torch was imported" if "torch" in sys.modules else 0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr[-1500:]
+
+
+def test_a_second_click_on_an_answered_question_does_not_count(visit):
+    from robustviz.ui.story import _guess
+
+    app = visit()
+    app.button(key="guess-left").click().run()
+    assert len(app.session_state["guesses"]) == 1
+    import streamlit as st
+
+    st.session_state["guesses"] = ["left", "left"]
+    _guess(1, "right")
+    assert st.session_state["guesses"] == ["left", "left"]

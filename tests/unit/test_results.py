@@ -163,5 +163,5 @@ def test_an_evaluation_takes_counts_and_not_fractions_from_its_file() -> None:
 @pytest.mark.parametrize("wrong", [{}, {"n": 3}, {"doctor": [{"nonsense": 1}]}, {"doctor": 3}])
 def test_a_damaged_evaluation_is_one_clear_sentence(wrong: dict[str, Any]) -> None:
     base = evaluation().to_json() if "doctor" in wrong else {}
-    with pytest.raises(UserError, match="evaluation"):
+    with pytest.raises(UserError, match=r"eval\.json"):
         Evaluation.from_json(base | wrong)

@@ -263,7 +263,7 @@ def test_a_damaged_file_is_one_clear_sentence(name: str, action, content: bytes,
 @pytest.mark.parametrize("entry", [3, {}, {"key": "a"}, {"doctor": 1}])
 def test_a_damaged_evaluation_is_one_clear_sentence(entry: object, trained: Run) -> None:
     write_file(trained.path / "eval.json", runs.to_bytes({"evaluations": [entry]}))
-    with pytest.raises(UserError, match="evaluation"):
+    with pytest.raises(UserError, match=r"eval\.json"):
         trained.evaluations()
 
 
@@ -364,3 +364,24 @@ def test_a_run_is_removed_only_by_remove_and_only_if_it_is_the_users(trained: Ru
     assert (tmp_path / "zoo" / "shipped" / "config.json").exists()
     runs.remove(trained)
     assert not trained.path.exists() and runs.home().exists()
+
+
+def test_what_was_measured_on_other_weights_does_not_count(tiny: TrainConfig, runs_home: Path) -> None:
+    from robustviz import worker
+    from robustviz.results import SmallestEps
+
+    run = runs.create(tiny)
+    worker.execute(run)
+    run.keep("some", SmallestEps(np.array([0.1]), np.array([0]), 0.5, 0.01, meta={}))
+    assert run.cached(SmallestEps, "some") is not None and run.evaluation() is not None
+    weights = {name: value + 1 for name, value in run.net().state_dict().items()}
+    run.save_weights("net.safetensors", weights)
+    assert run.cached(SmallestEps, "some") is None and run.evaluation() is None
+
+
+def test_a_view_shows_the_shipped_run_when_somebody_trains_the_same(runs_home: Path) -> None:
+    shipped = next(run for run in runs.all_runs() if run.shipped)
+    own = runs.create(shipped.config)
+    assert own.id == shipped.id and not own.shipped
+    assert runs.open_run(shipped.id).path == own.path
+    assert runs.open_model(shipped.id).path == shipped.path

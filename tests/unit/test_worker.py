@@ -367,7 +367,7 @@ def test_the_log_has_the_details_that_the_sentence_promises(
     assert "Traceback" in said and "in odd" in said
 
 
-def test_what_a_killed_process_left_half_written_is_swept(config: TrainConfig) -> None:
+def test_what_a_killed_process_left_half_written_is_swept(config: TrainConfig, runs_home: Path) -> None:
     run = runs.create(config)
     litter = run.path / "state" / ".state.safetensors.1-2.tmp"
     litter.parent.mkdir()

@@ -1,0 +1,64 @@
+"""Probes: an image's answer does not depend on its company, and brute force finds nothing smaller by much."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from robustviz import probes, runs
+from robustviz.attacks import PGD
+from robustviz.config import TrainConfig
+from robustviz.evaluate import count_right
+from robustviz.probes import AccuracyCurveSpec, AdversarialSpec, SmallestEpsSpec, TrajectorySpec
+from robustviz.probes.adversarial import images_of, net_of
+from robustviz.types import UserError
+
+
+@pytest.fixture
+def run(runs_home):
+    return next(run for run in runs.all_runs() if run.shipped and run.data_key == "digits" and run.method_key == "pgd_at")
+
+
+def test_the_smallest_eps_of_an_image_is_the_same_alone_and_among_others(run) -> None:
+    together = probes.smallest_eps(run, SmallestEpsSpec(n=6))
+    alone = [float(probes.smallest_eps(run, SmallestEpsSpec(index=i)).eps[0]) for i in range(6)]
+    assert np.allclose(together.eps, alone, atol=together.tolerance + 1e-6)
+
+
+def test_the_attack_succeeds_at_the_smallest_eps_and_its_bracket_is_that_narrow(run) -> None:
+    found, split, net = probes.smallest_eps(run, SmallestEpsSpec(n=12)), images_of(run), net_of(run)
+    few = split.take(torch.arange(12))
+    for i, eps in enumerate(found.eps):
+        if 0 < eps < np.inf:
+            attack = PGD(eps=float(eps), steps=20, start="zero")
+            assert not count_right(net, few.x[i : i + 1], few.y[i : i + 1], attack)[0]
+    assert found.tolerance == pytest.approx(found.limit / 256)
+
+
+def test_the_curve_counts_what_an_evaluation_counts(run) -> None:
+    curve, split = probes.accuracy_curve(run, AccuracyCurveSpec(n=40)), images_of(run)
+    few = split.take(torch.arange(40))
+    right = count_right(net_of(run), few.x, few.y, PGD(eps=run.eps, steps=20))
+    assert curve.k[4] == int(right.sum()) and curve.eps[4] == pytest.approx(run.eps)
+    assert curve.k[0] == int(count_right(net_of(run), few.x, few.y).sum())
+
+
+def test_the_trajectory_ends_where_the_attack_does(run) -> None:
+    one, way = probes.adversarial(run, AdversarialSpec(index=5)), probes.trajectory(run, TrajectorySpec(index=5))
+    assert np.allclose(way.probs[-1], one.probs_adv, atol=1e-6) and len(way.loss) == 11
+
+
+def test_an_l2_run_is_one_clear_sentence(run, runs_home) -> None:
+    config = TrainConfig.make(None, {"data": "digits", "method": "pgd_at"}, [("attack.norm", "l2")])
+    l2 = runs.create(dataclasses.replace(config, epochs=1))
+    with pytest.raises(UserError, match="l2"):
+        probes.adversarial(l2)
+
+
+@pytest.mark.parametrize("spec", [AdversarialSpec(index=99_999), SmallestEpsSpec(index=99_999), AdversarialSpec(target=50)])
+def test_what_does_not_exist_is_one_clear_sentence(run, spec) -> None:
+    with pytest.raises(UserError, match="There is no"):
+        spec(run)
