@@ -183,6 +183,8 @@ def with_value(thing: Any, path: str, value: Any, whole: str | None = None) -> A
     whole = whole or path
     name, _, rest = path.partition(".")
     known = hints(type(thing))
+    if not known:
+        raise UserError(f"There is no setting called {whole!r}: {label(type(thing))} has no settings of its own.", code=2)
     if name not in known:
         raise UserError(unknown("setting", whole, _paths(thing, whole.removesuffix(path))), code=2)
     if rest:

@@ -101,7 +101,7 @@ def sidebar() -> Context:
             picture, name, total = thumbnail(a, img)
             st.image(picture, width=128, alt=f"Test image {img}: {name}")
             text = f":blue[**A**] {label(here[a])}" + (f"  \n:orange[**B**] {label(here[b])}" if b else "")
-            st.markdown(f"**{name}**, image {img} of {data}'s {total} test images  \n{text}")
+            st.markdown(f"**{name}**, image {img} of the {total} test images of {data}  \n{text}")
     return Context(str(data), str(a), str(b or ""), img)
 
 
