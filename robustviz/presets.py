@@ -23,8 +23,8 @@ class Preset:
 
 PRESETS: dict[str, Preset] = {
     "shapes-taster": Preset(
-        "CPU lesson, under a minute: FGSM-RS on half the shapes.",
-        {"data": "shapes", "method": "fgsm_rs", "n_train": 1000, "epochs": 10},
+        "CPU lesson, under a minute: FGSM-RS on drawn shapes.",
+        {"data": "shapes", "method": "fgsm_rs", "epochs": 12, "lr": 0.1},
     ),
     "shapes-pgd-at": Preset("CPU lesson, a few minutes: PGD-AT on drawn shapes.", {"data": "shapes", "method": "pgd_at"}),
     "digits-pgd-at": Preset("CPU lesson, about a minute: PGD-AT on 8×8 digits.", {"data": "digits", "method": "pgd_at"}),

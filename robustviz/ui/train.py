@@ -190,14 +190,19 @@ def submit(config: TrainConfig) -> None:
             st.markdown(cost)
 
 
-@st.cache_data(show_spinner="Timing one training step …", max_entries=64)
-def _step_seconds(settings: str) -> tuple[float, int]:
-    """Seconds of one training step, the best of a few, and how many an epoch has; measured here and now."""
+@st.cache_data(show_spinner="Timing three training steps …", max_entries=64)
+def _seconds(settings: str) -> tuple[float, int]:
+    """Seconds that a training will take with its evaluation, and how many steps an epoch has; from three steps and one
+    small validation, timed here and now.
+    """
     import json
     import time
 
     import torch
 
+    from robustviz import data
+    from robustviz.attacks import PGD
+    from robustviz.evaluate import DOCTOR_IMAGES, count_right
     from robustviz.training import Training
 
     config = TrainConfig.from_json(json.loads(settings))
@@ -211,10 +216,18 @@ def _step_seconds(settings: str) -> tuple[float, int]:
             return "stop" if len(times) > 3 else "go"
 
         list(training.epochs(stop_soon))
-        batches = -(-len(training.y) // int(config.batch_size or 1))
+        few = training.val.take(min(64, len(training.val)))
+        x, y = few.x.to(training.device), few.y.to(training.device)
+        started = time.perf_counter()
+        count_right(training.net, x, y, PGD(eps=config.eps, steps=10))
+        image = (time.perf_counter() - started) / len(few)  # one validation image under PGD-10
     finally:
         torch.set_num_threads(before)
-    return min((b - a for a, b in itertools.pairwise(times)), default=0.0), batches
+    step = min((b - a for a, b in itertools.pairwise(times)), default=0.0)
+    batches = -(-len(training.y) // int(config.batch_size or 1))
+    epoch = step * batches + image * len(training.val)
+    final = image * (2 * len(data.load(config.data, "test")) + 12 * DOCTOR_IMAGES)  # PGD-20, and the doctor's attacks
+    return epoch * int(config.epochs or 1) + final, batches
 
 
 def estimate(config: TrainConfig) -> str:
@@ -228,9 +241,8 @@ def estimate(config: TrainConfig) -> str:
         return f"{config.epochs} epochs of {count} images. The time left is shown once it runs."
     if config.data.key not in ("digits", "shapes"):
         return f"{config.epochs} epochs. The time left is shown once it runs (this data is loaded, and if need be downloaded, by the job)."
-    step, batches = _step_seconds(json.dumps(config.to_json(), sort_keys=True))
-    seconds = step * batches * int(config.epochs or 1) * 1.15  # validation after each epoch costs about that much more
-    return f"About **{_duration(seconds)}** here ({config.epochs} epochs of {batches} steps; three of them were timed just now)."
+    seconds, batches = _seconds(json.dumps(config.to_json(), sort_keys=True))
+    return f"About **{_duration(seconds)}** here, evaluation included ({config.epochs} epochs of {batches} steps; three of them were timed just now)."
 
 
 def _duration(seconds: float) -> str:

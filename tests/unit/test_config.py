@@ -69,11 +69,11 @@ def test_an_l2_radius_may_be_larger_than_one_only_for_an_l2_attack() -> None:
 
 
 def test_precedence_is_data_then_preset_then_flags_then_sets() -> None:
-    assert TrainConfig.make(flags={"data": "shapes"}).n_train != 1000
-    assert TrainConfig.make("shapes-taster").epochs == 10
+    assert TrainConfig.make(flags={"data": "shapes"}).epochs == 20
+    assert TrainConfig.make("shapes-taster").epochs == 12
     assert TrainConfig.make("shapes-taster", {"epochs": 4}).epochs == 4
     assert TrainConfig.make("shapes-taster", {"epochs": 4}, [("epochs", "3")]).epochs == 3
-    assert TrainConfig.make("shapes-taster", {"epochs": None}).epochs == 10  # a flag that was not given
+    assert TrainConfig.make("shapes-taster", {"epochs": None}).epochs == 12  # a flag that was not given
     assert TrainConfig.make("cifar10-trades", sets=[("attack.step_size", "0.01")]).method.attack.step_size == 0.01  # type: ignore[attr-defined]
     assert TrainConfig.make(sets=[("seed", "1"), ("seed", "2")]).seed == 2
     whole = TrainConfig.make(sets=[("attack.steps", "3"), ("method.attack", '{"key": "pgd"}'), ("attack.steps", "4")])
