@@ -47,13 +47,3 @@ def kept(run_id: str, name: str, **settings: Any) -> Any | None:
     """A slow probe's result if it is on disk already, else None."""
     spec = registry.build(registry.get("probe", name), settings)
     return runs.open_model(run_id).cached(KINDS[name], registry.key(spec))
-
-
-@st.cache_data(max_entries=64, show_spinner=False)
-def thumbnails(source: str, first: int, count: int, side: int) -> bytes:
-    """Test images `first` to `first + count` of a data source (its JSON) as one PNG sheet."""
-    from robustviz import data, figures
-
-    split = data.load(registry.decode("data", json.loads(source)), "test")
-    few = split.take(len(split)).x[first : first + count]
-    return figures.sheet([x.numpy() for x in few], side, columns=count)

@@ -98,10 +98,10 @@ def sidebar() -> Context:
         count = test_count(a)
         with holder:
             img = int(st.number_input(f"Test image, 0 to {count - 1}", 0, count - 1, **linked("img", first_right(a), range(count))))
-            picture, name, total = thumbnail(a, img)
+            picture, name = thumbnail(a, img)
             st.image(picture, width=128, alt=f"Test image {img}: {name}")
             text = f":blue[**A**] {label(here[a])}" + (f"  \n:orange[**B**] {label(here[b])}" if b else "")
-            st.markdown(f"**{name}**, image {img} of the {total} test images of {data}  \n{text}")
+            st.markdown(f"**{name}**, image {img} of the {count} test images of {data}  \n{text}")
     return Context(str(data), str(a), str(b or ""), img)
 
 
@@ -174,8 +174,8 @@ def first_right(run_id: str) -> int:
 
 
 @st.cache_data(max_entries=256, show_spinner=False)
-def thumbnail(run_id: str, index: int) -> tuple[bytes, str, int]:
-    """One test image as PNG, the name of its class, and how many there are."""
+def thumbnail(run_id: str, index: int) -> tuple[bytes, str]:
+    """One test image as PNG, and the name of its class."""
     from robustviz import figures
     from robustviz.probes.adversarial import images_of
 
@@ -183,4 +183,4 @@ def thumbnail(run_id: str, index: int) -> tuple[bytes, str, int]:
     import torch
 
     one = split.take(torch.tensor([index]))
-    return figures.png(one.x[0].numpy(), 128), split.classes[int(one.y[0])], len(split)
+    return figures.png(one.x[0].numpy(), 128), split.classes[int(one.y[0])]

@@ -63,7 +63,7 @@ def menu(groups: Mapping[str, Sequence[Page]]) -> None:
         for name, pages in groups.items():
             st.markdown(f"**{name}**")
             for page in pages:
-                st.page_link(page, help=None)
+                st.page_link(page)
 
 
 def reset_button() -> None:

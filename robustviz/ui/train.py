@@ -16,7 +16,7 @@ import streamlit as st
 from robustviz import figures, jobs, registry, runs
 from robustviz.config import TrainConfig
 from robustviz.presets import PRESETS
-from robustviz.results import Evaluation
+from robustviz.results import Evaluation, wilson
 from robustviz.runs import Run
 from robustviz.terms import term
 from robustviz.types import UserError, eps_text, parse_number
@@ -99,8 +99,8 @@ def _leave_recipe() -> None:
     st.session_state["train-recipe"] = OWN
 
 
-def _at(options: list[str], wanted: Any) -> int | None:
-    """The position to start from, or None where session state says it already, which Streamlit wants told once."""
+def _at(options: list[str], wanted: Any) -> int:
+    """The position to start from; the first where what is wanted is not there."""
     return options.index(str(wanted)) if wanted in options else 0
 
 
@@ -290,15 +290,18 @@ def _panel(run_id: str, was_live: bool) -> None:
         _curves(records, run)
     if (run.path / "live.npz").exists():
         _strip(run)
-    found = run.evaluation()
+    found = _evaluation(run)
     if found is not None:
+        low, high = wilson(found.robust_k, found.n)
         st.success(
-            f"Test split: {found.clean_k} of {found.n} right untouched, {found.robust_k} of {found.n} under PGD-20 at ε = {eps_text(found.eps)} (seed {found.seed})."
+            f"Test split: {found.clean_k} of {found.n} right untouched, {found.robust_k} of {found.n} under PGD-20 "
+            f"(95 % interval {low:.1%} to {high:.1%}) at ε = {eps_text(found.eps)}, seed {found.seed}."
         )
 
 
 def _place(run: Run) -> int:
-    return [other.id for other in jobs.waiting()].index(run.id) + 1 if run.id in [other.id for other in jobs.waiting()] else 1
+    queue = [other.id for other in jobs.waiting()]
+    return queue.index(run.id) + 1 if run.id in queue else 1
 
 
 def _progress(run: Run, status: dict[str, Any]) -> tuple[float, str]:
@@ -325,23 +328,9 @@ def _buttons(run: Run, state: str) -> None:
     with st.container(horizontal=True):
         if state in ("running", "queued"):
             asked = run.wanted()  # not heard yet: it is after the batch in hand
-            name = {"pause": "Pausing …", "stop": "Stopping …"}
-            st.button(
-                name.get(asked * (asked == "pause"), "Pause"),
-                key="pause",
-                icon=":material/pause:",
-                disabled=bool(asked),
-                on_click=act,
-                args=(jobs.ask, run, "pause"),
-            )
-            st.button(
-                name.get(asked * (asked == "stop"), "Stop"),
-                key="stop",
-                icon=":material/stop:",
-                disabled=bool(asked),
-                on_click=act,
-                args=(jobs.ask, run, "stop"),
-            )
+            for want, name, soon in (("pause", "Pause", "Pausing …"), ("stop", "Stop", "Stopping …")):
+                text = soon if asked == want else name
+                st.button(text, key=want, icon=f":material/{want}:", disabled=bool(asked), on_click=act, args=(jobs.ask, run, want))
         elif state in ("paused", "stopped", "interrupted", "failed"):
             st.button("Resume", key="resume", icon=":material/play_arrow:", type="primary", on_click=act, args=(jobs.enqueue, run))
         elif state == "done" and st.button("Attack it", key="attack-it", icon=":material/bolt:", type="primary"):
