@@ -1,0 +1,163 @@
+"""Where a network looks: class activation maps of whole batches, and the per-pixel budgets that PART makes of them.
+
+Maps are raw and signed, so a clean and an attacked image can be compared; scaling is the caller's step. The grad-cam
+package gives the same numbers (a test holds it), but hooks the network and leaves it in eval mode with gradients in its
+parameters, which a training step cannot have.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustviz import registry
+from robustviz.nets.base import ImageNet, frozen
+from robustviz.types import UserError
+
+RULES = ("z>1", "z>0", "heat>0.5", "top20%", "ones", "shuffled", "jet-compat")
+NUMBER = r"(-?(?:\d+\.?\d*|\.\d+))"
+
+# Of each colour, where it bends and its value there: matplotlib's `_jet_data` in `_cm.py`.
+JET = {
+    "red": ((0.0, 0.0), (0.35, 0.0), (0.66, 1.0), (0.89, 1.0), (1.0, 0.5)),
+    "green": ((0.0, 0.0), (0.125, 0.0), (0.375, 1.0), (0.64, 1.0), (0.91, 0.0), (1.0, 0.0)),
+    "blue": ((0.0, 0.5), (0.11, 1.0), (0.34, 1.0), (0.65, 0.0), (1.0, 0.0)),
+}
+
+
+def grad_cam(net: ImageNet, x: Tensor, y: Tensor | None = None) -> Tensor:
+    """Σ_k w_k·A_k with w_k the spatial mean of ∂z_y/∂A_k: raw and signed, (N, h, w), detached.
+
+    `x`: (N,C,H,W) in [0, 1]; `y`: the class to explain, (N,), None for the predicted one. The net is used in eval mode
+    and left as it was; samples do not affect each other.
+    Source: Selvaraju et al. 2017 (arXiv 1610.02391), eq. 1 and 2. Differs: no ReLU, which is the caller's.
+    """
+    maps, gradient = _maps(net, x, y)
+    return (gradient.mean((2, 3), keepdim=True) * maps).sum(1)
+
+
+def layer_cam(net: ImageNet, x: Tensor, y: Tensor | None = None) -> Tensor:
+    """Σ_k ReLU(∂z_y/∂A_k)·A_k: raw, (N, h, w), detached; arguments as in `grad_cam`.
+
+    Source: Jiang et al. 2021 (LayerCAM, IEEE Transactions on Image Processing 30). Differs: no ReLU of the sum, which is the caller's.
+    """
+    maps, gradient = _maps(net, x, y)
+    return (gradient.relu() * maps).sum(1)
+
+
+def _maps(net: ImageNet, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The feature maps (N,D,h,w) and ∂z_y/∂maps, which is (N,D,1,1) where it is the same everywhere on a map."""
+    with frozen(net), torch.no_grad():
+        maps = net.maps(x)
+        if type(net.head) is nn.Linear and _averages(net.pool):
+            wanted = net.head(net.pool(maps)).argmax(1) if y is None else y
+            return maps, net.head.weight[wanted][:, :, None, None] / (maps.shape[2] * maps.shape[3])
+        leaf = maps.detach().requires_grad_()
+        with torch.enable_grad():
+            logits = net.head(net.pool(leaf))
+            wanted = logits.argmax(1) if y is None else y
+            (gradient,) = torch.autograd.grad(logits.gather(1, wanted[:, None]).sum(), leaf)
+        return maps, gradient
+
+
+def _averages(pool: nn.Module) -> bool:
+    """Whether it is global average pooling, `ImageNet`'s default: then the gradient is the head's weight over h·w."""
+    if not (isinstance(pool, nn.Sequential) and [type(part) for part in pool] == [nn.AdaptiveAvgPool2d, nn.Flatten]):
+        return False
+    return pool[0].output_size in (1, (1, 1))
+
+
+def check_rule(rule: str) -> None:
+    """Raises UserError where `importance_mask` would: before a training starts, not in its first batch."""
+    _parse(rule)
+
+
+def _parse(rule: str) -> tuple[str, float]:
+    if rule == "oracle":
+        raise UserError("The rule oracle needs the true object masks, which only PART on a data set that has them supplies.", code=2)
+    if rule in ("ones", "shuffled", "jet-compat"):
+        return rule, 1.0
+    if found := re.fullmatch(f"(z|heat)>{NUMBER}", rule):
+        return found[1], float(found[2])
+    if found := re.fullmatch(f"top{NUMBER}%", rule):
+        if not 0 <= float(found[1]) <= 100:
+            raise UserError(f"The rule {rule} asks for an impossible share of the pixels: it must be 0 to 100 %.", code=2)
+        return "top", float(found[1])
+    raise UserError(f"{registry.unknown('rule', rule, RULES)} Any number may follow z>, heat> and top.", code=2)
+
+
+def importance_mask(heat: Tensor, rule: str = "z>1", size: tuple[int, int] | None = None) -> Tensor:
+    """Which pixels are important: (N, 1, H, W) bool; of `jet-compat` alone (N, 3, H, W).
+
+    `heat`: a batch of raw maps (N, h, w); `size`: (H, W) of the images, None for the maps' own. Each map is cut at 0,
+    scaled to [0, 1] and enlarged bilinearly; its z is (heat − mean) / standard deviation over the H·W pixels. Rules:
+
+    - `z>1`, `z>0`, `heat>0.5`, `top20%`: any number; `top` marks exactly that share of the pixels, rounded.
+    - `ones`: every pixel, which is plain adversarial training.
+    - `shuffled`: the `z>1` mask of the *next* image of the batch: what the published code does by storing masks by batch
+      number while the loader shuffles, shown here on purpose.
+    - `jet-compat`: heat squared, coloured with the jet colour map, and z > 1 over all 3·H·W colour values: the published
+      code's other defect, a budget that differs between colours and is low at the hottest pixel.
+
+    A constant map, one that is nowhere above 0, or one that is not finite, says nothing about importance and marks every
+    pixel. Raises UserError for an unknown rule and for maps of a single cell.
+    Source: Zhang et al. 2024 (PART) and the authors' `utils.py`. Differs: they enlarge with PIL's bicubic filter, and
+    our rules but the last threshold the heat, not its colours.
+    """
+    kind, number = _parse(rule)
+    if heat.shape[1:] == (1, 1):
+        raise UserError(
+            "The last feature map of this network has a single cell at this image size, so no pixel is more important "
+            "than another: take a network with a finer last map, such as small_resnet, or larger images."
+        )
+    heat = heat.to(torch.promote_types(heat.dtype, torch.float32)).relu()[:, None]
+    low, high = heat.amin((2, 3), keepdim=True), heat.amax((2, 3), keepdim=True)
+    # written so that NaN is flat too; differences below a millionth are rounding, which scaling would blow up
+    flat = ~(high - low > 1e-6 * high)
+    heat = (heat - low) / (high - low + 1e-8)
+    if size is not None:
+        heat = F.interpolate(heat, size, mode="bilinear", align_corners=False)
+    if kind == "ones":
+        mask = torch.ones_like(heat, dtype=torch.bool)
+    elif kind == "heat":
+        mask = heat > number
+    elif kind == "top":
+        count = round(number / 100 * heat.shape[2] * heat.shape[3])
+        # sorted, not compared with a quantile: enlarging repeats border pixels, so values tie
+        chosen = heat.flatten(1).argsort(dim=1, descending=True, stable=True)[:, :count]
+        mask = torch.zeros_like(heat, dtype=torch.bool).flatten(1).scatter(1, chosen, True).view_as(heat)
+    elif kind == "jet-compat":
+        shade = (heat.nan_to_num()[:, 0].square() * 256).long().clamp(0, 255)
+        mask = _stands_out(jet_table().to(heat)[shade].permute(0, 3, 1, 2), number)
+    else:
+        mask = _stands_out(heat, number)
+    mask = mask | flat
+    return mask.roll(-1, 0) if kind == "shuffled" else mask
+
+
+def _stands_out(values: Tensor, number: float) -> Tensor:
+    """Where the z-score of each sample's values is above `number`; population standard deviation."""
+    mean, std = values.mean((1, 2, 3), keepdim=True), values.std((1, 2, 3), correction=0, keepdim=True)
+    return values - mean > number * std
+
+
+@functools.cache
+def jet_table() -> Tensor:
+    """matplotlib's jet colour map: 256 rows of red, green, blue in [0, 1], float64."""
+    at = np.linspace(0, 1, 256)
+    return torch.from_numpy(np.stack([np.interp(at, *np.transpose(bends)) for bends in JET.values()], axis=1))
+
+
+def budget_map(mask: Tensor, eps: float, eps_low: float) -> Tensor:
+    """ε of each pixel: `eps` where `mask`, `eps_low` elsewhere; float32 of the mask's shape, in [0, 1] pixel units.
+
+    Raises UserError unless 0 ≤ eps_low ≤ eps. Source: Zhang et al. 2024 (PART).
+    """
+    if not 0 <= eps_low <= eps:
+        raise UserError(f"eps_low={eps_low:g} must lie between 0 and eps={eps:g}: unimportant pixels get the smaller budget.", code=2)
+    return torch.where(mask, eps, eps_low)
