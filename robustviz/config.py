@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -19,6 +19,9 @@ from robustviz.methods import PGDAT
 from robustviz.methods.base import Method
 from robustviz.registry import Spec, option
 from robustviz.types import JSON, UserError, check_eps, parse_number
+
+if TYPE_CHECKING:
+    from robustviz.runs import Run
 
 WHERE = ("device", "threads")  # where it runs is no part of what was asked, so it is no part of a run's name
 
@@ -53,7 +56,9 @@ class TrainConfig(Spec):
     lr: float | None = option(None, "Highest learning rate.", low=0, high=100, advanced=True)
     momentum: float = option(0.9, "Momentum of SGD.", low=0, high=0.9999, advanced=True)
     weight_decay: float = option(5e-4, "Weight decay of SGD.", low=0, high=1, advanced=True)
-    schedule: Literal["cyclic", "cosine", "step", "constant"] = option("cyclic", "How the learning rate moves.", advanced=True)
+    schedule: Literal["cyclic", "cosine", "step", "constant"] | None = option(
+        None, "How the learning rate moves; empty: cyclic, or the method's own.", advanced=True
+    )
     augment: str = option("", "Random flips and shifts; empty: the data set's default.", advanced=True)
     ema: float = option(0.0, "Decay of a running average of the weights; 0: none.", low=0, high=0.99999, advanced=True)
     precision: Literal["fp32", "bf16"] = option("fp32", "Number format of the training steps.", advanced=True)
@@ -67,7 +72,7 @@ class TrainConfig(Spec):
         if isinstance(self.data, str):
             object.__setattr__(self, "data", source(self.data))
         super().__post_init__()
-        recipe = dict(self.data.recipe)
+        recipe = {**self.data.recipe, **self.method.recipe}
         fill = {
             "net": self.net or recipe.get("net", "small_resnet"),
             "eps": check_eps(self.data.default_eps if self.eps is None else self.eps, self._norm()),
@@ -75,6 +80,7 @@ class TrainConfig(Spec):
             "epochs": self.epochs or recipe.get("epochs", 20),
             "batch_size": self.batch_size or recipe.get("batch_size", 128),
             "lr": recipe.get("lr", 0.1) if self.lr is None else self.lr,
+            "schedule": self.schedule or recipe.get("schedule", "cyclic"),
             "augment": self.augment or recipe.get("augment", "none"),
             "threads": self.threads or default_threads(),
             "select": self.select or self.method.select,
@@ -142,8 +148,30 @@ class TrainConfig(Spec):
         return config if eps is None else registry.with_value(config, "eps", eps)
 
     def on_this_machine(self) -> TrainConfig:
-        """This config with `device` decided. Raises UserError where CUDA is asked for and absent."""
-        return replace(self, device=pick_device(self.device))
+        """This config with the device decided, and with what its method takes from runs that are here.
+
+        Raises UserError where CUDA is asked for and absent, and where such a run is missing.
+        """
+        return replace(self, device=pick_device(self.device), method=self.method.settled(self))
+
+    def trained(self, name: str) -> Run:
+        """The run that a setting names, by id or path; for an id the shipped one first. Raises UserError for none."""
+        from robustviz import runs
+
+        return runs.open_model(name) if runs.ID.fullmatch(name) else runs.open_run(name)
+
+    def shipped(self, role: str, net: str) -> str:
+        """The id of the shipped ordinary network of this data and that architecture. Raises UserError for none."""
+        from robustviz import runs
+
+        for run in runs.all_runs():
+            same = run.shipped and run.method_key == "standard" and run.info.get("net") == net and run.info.get("seed") == 0
+            if same and run.info.get("data") == registry.encode(self.data):
+                return run.id
+        raise UserError(
+            f"No ordinary {net} for {self.data.key} is shipped to be the {role}: train one (--method standard --net {net}) "
+            f"and name it with --set method.{role}=RUN."
+        )
 
 
 def pick_device(asked: str) -> Literal["cpu", "cuda"]:

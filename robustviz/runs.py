@@ -187,6 +187,26 @@ class Run:
         return str(self.info.get("method", {}).get("key", "?"))
 
     @property
+    def name(self) -> str:
+        """How a setting of another run names this one: its id where that finds it, else its path."""
+        return self.id if self.path.resolve().parent in (home().resolve(), zoo().resolve()) else str(self.path.resolve())
+
+    @property
+    def architecture(self) -> str:
+        return str(self.info.get("net", "?"))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Classes, channels and pixels of a side of the images this network was made for; zeros before it has begun."""
+        images = self.info.get("images") or {}
+        return int(images.get("classes", 0)), int(images.get("channels", 0)), int(images.get("size", 0))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of its classes; none before it has begun."""
+        return tuple((self.info.get("images") or {}).get("names", ()))
+
+    @property
     def eps(self) -> float:
         return float(self.info.get("eps", 0.0))
 

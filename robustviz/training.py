@@ -95,6 +95,24 @@ def learning_rate(schedule: str, top: float, progress: float) -> float:
     return top
 
 
+def check(config: TrainConfig) -> None:
+    """Raises UserError where this training could not begin: its data, its network or its method's settings do not fit."""
+    Training(config)
+
+
+def balanced_order(y: Tensor, rng: torch.Generator) -> Tensor:
+    """Positions of all samples in random order, in pairs of one class, so that a batch of even size has at least two of
+    each class in it. A class with an odd count repeats one sample. `y` (N,) on the CPU; every class needs two.
+    """
+    pairs = []
+    for label in y.unique().tolist():
+        where = (y == label).nonzero().squeeze(1)
+        where = where[torch.randperm(len(where), generator=rng)]
+        pairs.append(torch.cat([where, where[:1]])[: len(where) + len(where) % 2].view(-1, 2))
+    both = torch.cat(pairs)
+    return both[torch.randperm(len(both), generator=rng)].flatten()
+
+
 class Training:
     """One training in progress: the net, the optimiser, the position. `epochs()` moves it on; `state()` freezes it."""
 
@@ -111,9 +129,13 @@ class Training:
         self.images, self.y = split.images.to(self.device), split.y.to(self.device)
         self.method = config.bound_method
         self.net = self._fresh_net()
+        self.method.check(config, split, self.net)
+        self.masks = split.masks.to(self.device) if self.method.objects and split.masks is not None else None
         self.method.initial(self.net, config)
         self.net.to(self.device)
-        self.aux = self.method.aux(self.net, config)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of(config.seed, "aux"))
+            self.aux = self.method.aux(self.net, config)
         self.aux = self.aux.to(self.device) if self.aux is not None else None
         self.ema: nn.Module | None = copy.deepcopy(self.net) if config.ema else None
         self.plan = self._plan()
@@ -163,7 +185,7 @@ class Training:
                     return
                 started = time.perf_counter()
                 share = (self.epoch - first + (self.batch + 0.5) / len(batches)) / (last - first)
-                lr = learning_rate(self.config.schedule, float(self.config.lr or 0), share)
+                lr = learning_rate(str(self.config.schedule), float(self.config.lr or 0), share)
                 whole = (self.epoch + self.batch / len(batches)) / total
                 self._step(stage, batches[self.batch], lr, whole)
                 self.batch += 1
@@ -209,8 +231,10 @@ class Training:
         )  # fmt: skip
 
     def _batches(self) -> list[Tensor]:
-        order = torch.randperm(len(self.y), generator=torch.Generator().manual_seed(seed_of(self.config.seed, "order", self.epoch)))
-        parts = list(order.to(self.device).split(int(self.config.batch_size or 1)))
+        rng = torch.Generator().manual_seed(seed_of(self.config.seed, "order", self.epoch))
+        order = balanced_order(self.y.cpu(), rng) if self.method.balanced else torch.randperm(len(self.y), generator=rng)
+        size = int(self.config.batch_size or 1)
+        parts = list(order.to(self.device).split(size - size % 2 if self.method.balanced else size))
         if len(parts) > 1 and len(parts[-1]) < 2:
             parts.pop()  # batch norm cannot learn from a single image
         return parts
@@ -218,10 +242,12 @@ class Training:
     def _step(self, stage: Stage, index: Tensor, lr: float, progress: float) -> None:
         config, optimiser = self.config, self.optimiser
         assert optimiser is not None
-        x = self.images[index]
-        if config.augment != "none":
-            x = data.augment(config.augment, x, self._generator("augment", self.epoch, self.batch))
-        batch = Batch(x.float() / 255, self.y[index], index, self.epoch, progress, self._generator("noise", self.epoch, self.batch))
+        x, objects = self._augmented(index, 0)
+        views = [x, *(self._augmented(index, view)[0] for view in range(1, self.method.views))] if self.method.views else []
+        batch = Batch(
+            x, self.y[index], index, self.epoch, progress, self._generator("noise", self.epoch, self.batch),
+            torch.stack(views) if views else None, objects,
+        )  # fmt: skip
         for group in optimiser.param_groups:
             group["lr"] = lr
         self.net.train()
@@ -240,6 +266,18 @@ class Training:
             # On a GPU a look would wait for it; there the sums are looked at once an epoch.
             if self.device.type == "cpu" and not math.isfinite(float(value)):
                 self._diverged()
+
+    def _augmented(self, index: Tensor, view: int) -> tuple[Tensor, Tensor | None]:
+        """The images at `index` as one view sees them, in [0, 1], and their object masks moved alike."""
+        x = self.images[index]
+        if self.masks is not None:
+            x = torch.cat([x, self.masks[index].to(x.dtype)], dim=1)
+        if self.config.augment != "none":
+            purpose = ("augment",) if view == 0 else ("augment", f"view {view}")
+            x = data.augment(self.config.augment, x, self._generator(*purpose, self.epoch, self.batch))
+        if self.masks is None:
+            return x.float() / 255, None
+        return x[:, :-1].float() / 255, x[:, -1:].bool()
 
     def _follow(self, ema: nn.Module) -> None:
         torch._foreach_lerp_([p.detach() for p in ema.parameters()], [p.detach() for p in self.net.parameters()], 1 - self.config.ema)

@@ -45,7 +45,8 @@ class Batch:
 
     `x` (N,C,H,W) float in [0,1], already augmented; `y` (N,); `index` (N,) positions in the training split, for
     anything remembered per sample; `epoch` from 0; `progress` from 0 to 1 over the whole training; `rng` the
-    generator of this batch's attack noise, on x's device; `views` (V,N,C,H,W) where a method asks for several.
+    generator of this batch's attack noise, on x's device; `views` (V,N,C,H,W) where a method asks for several;
+    `objects` (N,1,H,W) bool, true on the object, where it asks for that, moved as `x` was by the augmentation.
     """
 
     x: Images
@@ -55,6 +56,7 @@ class Batch:
     progress: float
     rng: torch.Generator
     views: torch.Tensor | None = None
+    objects: torch.Tensor | None = None
 
 
 def parse_number(text: str | float) -> float:

@@ -6,7 +6,7 @@ warm-ups read `batch.progress`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -20,6 +20,7 @@ from robustviz.types import Batch
 
 if TYPE_CHECKING:
     from robustviz.config import TrainConfig
+    from robustviz.data import Dataset
 
 Terms = dict[str, Tensor]
 Loss = Callable[[nn.Module, Batch, nn.Module | None], Terms]
@@ -58,6 +59,29 @@ class Method(Spec):
     text: ClassVar[str]
     choices: ClassVar[str] = ""
     select: ClassVar[Literal["robust", "clean", "last"]] = "robust"
+    recipe: ClassVar[Mapping[str, Any]] = {}  # only where training from scratch on the data set's terms would be another thing
+
+    @property
+    def views(self) -> int:
+        """How many independently augmented views of each image the loss wants in `batch.views`; 0: none."""
+        return 0
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every class in a batch must come with at least two images."""
+        return False
+
+    @property
+    def objects(self) -> bool:
+        """Whether the loss wants the true object masks in `batch.objects`."""
+        return False
+
+    def check(self, config: TrainConfig, split: Dataset, net: nn.Module) -> None:
+        """Raises UserError, before anything is trained, where these settings do not fit this data or this network."""
+
+    def settled(self, config: TrainConfig) -> Method:
+        """This method with settings filled in that depend on what else this machine holds, e.g. shipped runs."""
+        return self
 
     def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
         """The weighted terms of one batch's loss, each a scalar with gradient."""
@@ -87,11 +111,16 @@ class Adversarial(Method):
     attack: Attack = option(Attack, "The attack that makes the training images.")
     attack_mode: Literal["eval", "train"] = option("eval", "Batch-norm mode of the net while it is attacked.", advanced=True)
 
+    def budget(self, net: nn.Module, batch: Batch) -> Tensor | None:
+        """A radius for each pixel, (N,1,H,W); None: the attack's own ε everywhere."""
+        return None
+
     def attacked(self, net: nn.Module, batch: Batch) -> Tensor:
         """The batch's images, attacked by cross-entropy on the true labels; the net is left as it was."""
+        budget = self.budget(net, batch)
         with frozen(net, self.attack_mode):
             objective = self.attack.objective(net, batch.y)
-            return self.attack.maximise(objective, batch.x, rng=batch.rng)
+            return self.attack.maximise(objective, batch.x, eps=budget, rng=batch.rng)
 
     def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
         """Cross-entropy on attacked images only."""

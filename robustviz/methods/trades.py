@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from robustviz import losses
 from robustviz.attacks import PGD
@@ -37,10 +37,15 @@ class TRADES(Adversarial):
     text = "Learns the clean images and asks that the prediction hardly moves nearby. β trades clean accuracy for robustness."
     choices = "Clean images are forwarded once a step, the authors' code does it twice (a setting here)."
 
-    def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
+    def attacked(self, net: nn.Module, batch: Batch) -> Tensor:
+        """The batch's images where the prediction differs most from the clean one, by KL; the net is left as it was."""
+        budget = self.budget(net, batch)
         with frozen(net, self.attack_mode):
             clean = net(batch.x).detach()
-            x_adv = self.attack.maximise(lambda z: losses.kl_per_sample(clean, net(z)), batch.x, rng=batch.rng)
+            return self.attack.maximise(lambda z: losses.kl_per_sample(clean, net(z)), batch.x, eps=budget, rng=batch.rng)
+
+    def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
+        x_adv = self.attacked(net, batch)
         logits = net(batch.x)
         if self.bn == "official":
             logits_adv = net(x_adv)

@@ -1,0 +1,165 @@
+"""Adversarial feature alignment: attack the features, not the answer, and teach them to stay with their class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustviz import losses
+from robustviz.attacks import PGD
+from robustviz.methods.base import Adversarial, Stage, Terms
+from robustviz.methods.supcon_margin import projector
+from robustviz.methods.trades import TRADES
+from robustviz.nets.base import frozen
+from robustviz.registry import option, register
+from robustviz.types import Batch
+
+if TYPE_CHECKING:
+    from robustviz.attacks.base import Objective
+    from robustviz.config import TrainConfig
+
+PAPER = "Park et al.: Adversarial feature alignment (2024; AISec at CCS)"
+
+
+def features_of(net: nn.Module, aux: nn.Module | None, x: Tensor) -> Tensor:
+    """What is aligned, (N, D): penultimate features, projected where there is a projector."""
+    h: Tensor = net.pool(net.maps(x))  # type: ignore[operator]
+    return h if aux is None else aux(h)
+
+
+def misalignment(net: nn.Module, aux: nn.Module | None, x: Tensor, y: Tensor, temperature: float) -> Objective:
+    """What the feature attack climbs, images -> (N,): each image's contrastive loss against the clean batch.
+
+    The clean features are taken once, without gradient, so that no sample's problem depends on another's change. The
+    caller sees to the net's mode (`frozen`).
+    """
+    with torch.no_grad():
+        clean = features_of(net, aux, x)
+    return lambda z: losses.contrastive_per_anchor(features_of(net, aux, z), y, clean, y, temperature)
+
+
+@register("method/afa")
+@dataclass(frozen=True)
+class AFA(Adversarial):
+    """min over the net, max over δ: the supervised contrastive loss of attacked anchors against clean images.
+
+    Source: Park et al. 2024 (arXiv 2402.12187): min–max on a fully supervised contrastive loss at the penultimate
+    layer. Differs: temperature, sampling and head protocol are ours (methods.md §2), because no official code was found
+    and the text we could read has none. `head=online` trains a head on detached adversarial features beside it; SLF, ALF
+    and AFF are a second stage named as in adversarial-contrastive work. `inner=ce` is that earlier work's attack.
+    """
+
+    temperature: float = option(0.1, "τ of the contrastive loss; very small ones make gradients vanish.", low=0.01, high=10)
+    head: Literal["online", "SLF", "ALF", "AFF"] = option(
+        "online",
+        "How the classifier is made: beside the features on detached attacked ones, or in a second stage by clean training (SLF), by PGD-AT (ALF) of the head, or by PGD-AT of everything (AFF).",
+    )
+    inner: Literal["contrastive", "ce"] = option(
+        "contrastive", "What the attack climbs: the feature misalignment, or cross-entropy (earlier work)."
+    )
+    contrast: Literal["clean", "clean+adv"] = option("clean", "What attacked anchors are compared with.", advanced=True)
+    projection: bool = option(False, "Align a learned projection of the features, thrown away afterwards.", advanced=True)
+    head_share: float = option(0.25, "Share of the epochs that a second stage takes.", low=0.01, high=0.99, advanced=True)
+    attack: PGD = option(PGD, "The attack that makes the training images.")
+
+    label = "AFA (our reading)"
+    paper = PAPER
+    text = (
+        "Attacks each image so that its features leave their class, then pulls the attacked features back to the clean ones of "
+        "that class. The classifier sits on the aligned features."
+    )
+    choices = "No official code was found. Our reading: τ = .1, clean twins among the positives, attack against fixed clean features, online head."
+
+    def stages(self, config: TrainConfig) -> tuple[Stage, ...]:
+        if self.head == "online":
+            return (Stage("train", 1.0, self.loss),)
+        first = Stage("features", 1 - self.head_share, self.loss)
+        if self.head == "AFF":
+            return (first, Stage("fine-tune all", self.head_share, self._ce_attacked, new_head=True))
+        loss = self._ce_clean if self.head == "SLF" else self._ce_attacked
+        return (first, Stage("linear head", self.head_share, loss, trainable=_head, new_head=True, frozen_eval=("maps", "pool")))
+
+    def aux(self, net: nn.Module, config: TrainConfig) -> nn.Module | None:
+        return projector(net, 128) if self.projection else None
+
+    def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
+        """The first (or only) stage: align features, and with `head=online` teach a head on them, detached."""
+        x_adv = self.attacked(net, batch) if self.inner == "ce" else self.misaligned(net, batch, aux)
+        h = net.pool(net.maps(torch.cat([batch.x, x_adv])))  # type: ignore[operator]
+        terms = {"afa": self.align(h if aux is None else aux(h), batch.y)}
+        if self.head == "online":
+            terms["ce_head"] = F.cross_entropy(net.head(h[len(batch.x) :].detach()), batch.y)  # type: ignore[operator]
+        return terms
+
+    def misaligned(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Tensor:
+        """The batch's images, attacked so that their features leave their class; the net is left as it was."""
+        with frozen(net, self.attack_mode):
+            return self.attack.maximise(misalignment(net, aux, batch.x, batch.y, self.temperature), batch.x, rng=batch.rng)
+
+    def align(self, both: Tensor, y: Tensor) -> Tensor:
+        """The contrastive loss of the second half (attacked) of `both` (2N, D) against the first, or against all others."""
+        clean, adv = both.chunk(2)
+        if self.contrast == "clean":
+            return losses.adversarial_contrastive(adv, y, clean, y, self.temperature)
+        itself = torch.cat([torch.zeros_like(y[:, None] == y), torch.eye(len(y), dtype=torch.bool, device=y.device)], dim=1)
+        return losses.contrastive_per_anchor(adv, y, both, y.repeat(2), self.temperature, itself).mean()
+
+    def _ce_clean(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
+        return {"ce": F.cross_entropy(net(batch.x), batch.y)}
+
+    def _ce_attacked(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
+        return {"ce_adv": F.cross_entropy(net(self.attacked(net, batch)), batch.y)}
+
+
+def _head(net: nn.Module) -> Iterable[nn.Parameter]:
+    return net.head.parameters()  # type: ignore[union-attr]
+
+
+@register("method/afa_trades")
+@dataclass(frozen=True)
+class AFATRADES(TRADES):
+    """TRADES plus λ times AFA's alignment loss, on one shared x' that maximises KL + λ·misalignment.
+
+    Source: Park et al. 2024 (arXiv 2402.12187), the joint variant. Differs: theirs adds diffusion-generated images; λ
+    and τ are ours (methods.md §2). With λ = 0 this is TRADES, bit for bit.
+    """
+
+    align_weight: float = option(1.0, "λ: weight of the alignment loss, in the attack and in the training.", low=0, high=100)
+    temperature: float = option(0.1, "τ of the contrastive loss.", low=0.01, high=10)
+
+    label = "AFA + TRADES (our reading)"
+    paper = PAPER
+    text = "TRADES and feature alignment together, on one attack that raises both losses."
+    choices = "No official code was found, and the paper's generated training images are left out. λ = 1 and τ = .1 are ours."
+
+    def attacked(self, net: nn.Module, batch: Batch) -> Tensor:
+        if not self.align_weight:
+            return super().attacked(net, batch)
+        with frozen(net, self.attack_mode):
+            with torch.no_grad():
+                clean_features = features_of(net, None, batch.x)
+                clean = net.head(clean_features)  # type: ignore[operator]
+
+            def objective(z: Tensor) -> Tensor:
+                h = features_of(net, None, z)
+                away = losses.contrastive_per_anchor(h, batch.y, clean_features, batch.y, self.temperature)
+                return losses.kl_per_sample(clean, net.head(h)) + self.align_weight * away  # type: ignore[operator]
+
+            return self.attack.maximise(objective, batch.x, rng=batch.rng)
+
+    def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
+        if not self.align_weight:
+            return super().loss(net, batch, aux)
+        x_adv = self.attacked(net, batch)
+        h, h_adv = features_of(net, None, batch.x), features_of(net, None, x_adv)
+        logits, logits_adv = net.head(h), net.head(h_adv)  # type: ignore[operator]
+        return {
+            "ce": F.cross_entropy(logits, batch.y),
+            "kl": self.beta * losses.kl(logits, logits_adv),
+            "afa": self.align_weight * losses.adversarial_contrastive(h_adv, batch.y, h, batch.y, self.temperature),
+        }

@@ -1,0 +1,85 @@
+"""Adversarial training whose clean and attacked logits are pulled together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustviz import losses
+from robustviz.attacks import PGD
+from robustviz.methods.base import Adversarial, Terms
+from robustviz.nets.base import frozen
+from robustviz.registry import option, register
+from robustviz.types import Batch
+
+
+@register("method/alp")
+@dataclass(frozen=True)
+class ALP(Adversarial):
+    """Cross-entropy on clean and attacked images in one batch, plus λ·mean (z − z')² over samples and classes.
+
+    Source: Kannan et al. 2018 (arXiv 1803.06373), eq. 5, and the authors' code (tensorflow/models). Differs: untargeted
+    attack (`targets=least_likely` gives theirs), plain SGD, no label smoothing. With λ = 0 this is mixed-minibatch PGD,
+    not PGD-AT; `ce=adv_only` with λ = 0 is PGD-AT, bit for bit, and then does not forward x.
+    """
+
+    weight: float = option(0.5, "λ: how hard clean and attacked logits are pulled together.", low=0, high=100)
+    ce: Literal["both", "adv_only", "clean_only"] = option(
+        "both", "Which images the cross-entropy sees: both (the authors'), attacked only, or clean only (Engstrom et al.'s reading).",
+        advanced=True,
+    )  # fmt: skip
+    targets: Literal["untargeted", "least_likely"] = option(
+        "untargeted", "Attack away from the true class, or towards the least likely one as the authors do.", advanced=True
+    )
+    attack: PGD = option(PGD, "The attack that makes the training images.")
+
+    label = "ALP"
+    paper = "Kannan, Kurakin, Goodfellow: Adversarial logit pairing (2018)"
+    text = (
+        "Learns clean and attacked images together and asks for equal logits. "
+        "On ImageNet its published robustness fell to 0.1 % under a stronger attack (Engstrom et al. 2018): look at many steps and at Square."
+    )
+    choices = "The attack is untargeted; the authors attack towards the least likely class (a setting here)."
+
+    def attacked(self, net: nn.Module, batch: Batch) -> Tensor:
+        """The batch's images, attacked away from their class or towards the least likely one."""
+        if self.targets == "untargeted":
+            return super().attacked(net, batch)
+        with frozen(net, self.attack_mode):
+            with torch.no_grad():
+                reach = net(batch.x).argmin(dim=1)
+            attack = replace(self.attack, targeted=True)
+            return attack.maximise(attack.objective(net, reach), batch.x, rng=batch.rng)
+
+    def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
+        x_adv = self.attacked(net, batch)
+        if not self._needs_clean:
+            # Not forwarded at all: a second half of the batch would change batch norm's statistics.
+            return {"ce": F.cross_entropy(net(x_adv), batch.y)}
+        logits, logits_adv = self._logits(net, batch, x_adv)
+        chosen = {
+            "both": lambda: F.cross_entropy(torch.cat([logits, logits_adv]), batch.y.repeat(2)),
+            "adv_only": lambda: F.cross_entropy(logits_adv, batch.y),
+            "clean_only": lambda: F.cross_entropy(logits, batch.y),
+        }[self.ce]
+        terms = {"ce": chosen()}
+        if self.weight:
+            terms["pairing"] = self.weight * losses.logit_pairing(logits, logits_adv, self._weights(logits, logits_adv, batch.y))
+        return terms
+
+    @property
+    def _needs_clean(self) -> bool:
+        return self.weight > 0 or self.ce != "adv_only"
+
+    def _logits(self, net: nn.Module, batch: Batch, x_adv: Tensor) -> tuple[Tensor, Tensor]:
+        """Both halves from one forward pass, so that they share batch norm's statistics."""
+        logits, logits_adv = net(torch.cat([batch.x, x_adv])).chunk(2)
+        return logits, logits_adv
+
+    def _weights(self, logits: Tensor, logits_adv: Tensor, y: Tensor) -> Tensor | None:
+        """How much each pair counts; None: all the same."""
+        return None
