@@ -104,15 +104,14 @@ def _summary(run: runs.Run) -> dict[str, Any]:
 
 
 def do_train(args: argparse.Namespace) -> int:
-    from robustviz import data
     from robustviz.config import TrainConfig
+    from robustviz.training import check
 
     names = ("data", "method", "net", "epochs", "seed", "eps", "device")
     flags = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     config = TrainConfig.make(args.preset, flags, args.set).on_this_machine()
-    # What is wrong with the data is said before a run folder exists; the training finds the images in memory.
-    data.load(config.data, "train", config.n_train or None)
-    data.load(config.data, "val")
+    # What is wrong with data, network or method is said before a run folder exists; the training finds the images in memory.
+    check(config)
     run = runs.create(config, name=args.name, folder=Path(args.out) if args.out else None)
     return _train(args, run)
 
