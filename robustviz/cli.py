@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from robustviz import jobs, registry, runs
+from robustviz.results import Evaluation, ladders, paired, wilson
 from robustviz.types import UserError, parse_number
 
 
@@ -97,7 +98,7 @@ def _summary(run: runs.Run) -> dict[str, Any]:
     }
     if found is not None:
         out |= {"clean_acc": found.clean_acc, "robust_acc": found.robust_acc, "n": found.n, "eps": found.eps}
-        out["note"] = f"clean {found.clean_acc:.3f}, PGD-20 {found.robust_acc:.3f} at eps {found.eps:.4f} (n={found.n})"
+        out["note"] = f"clean {found.clean_acc:.3f}, {found.printed} {found.robust_acc:.3f} at eps {found.eps:.4f} (n={found.n})"
     elif status.get("error"):
         out["note"] = str(status["error"])
     return out
@@ -145,7 +146,7 @@ def _train(args: argparse.Namespace, run: runs.Run) -> int:
     show(
         args,
         value,
-        f"{run.id}: clean {found.clean_acc:.4f}, PGD-20 {found.robust_acc:.4f} at eps {found.eps:.4f} (test, n={found.n}), {seconds:.0f} s",
+        f"{run.id}: clean {found.clean_acc:.4f}, {found.printed} {found.robust_acc:.4f} at eps {found.eps:.4f} (test, n={found.n}), {seconds:.0f} s",
     )
     return 0
 
@@ -156,17 +157,47 @@ def do_evaluate(args: argparse.Namespace) -> int:
     if args.seed < 0 or (args.n is not None and args.n < 1):
         raise UserError("--seed must be 0 or more, and --n 1 or more.", code=2)
     run = runs.open_run(args.run)
-    settings: dict[str, Any] = {"steps": 20} if args.attack == "pgd" else {}
-    if args.steps is not None:
-        settings["steps"] = args.steps
+    if args.attack == "ladder":
+        return _ladder(args, run)
     cls = registry.get("attack", args.attack)
-    attack = registry.build(cls, settings | {"norm": norm_of(run.config)} | ({"eps": args.eps} if args.eps is not None else {}))
+    attack = registry.build(cls, {"norm": norm_of(run.config)} | ({"steps": 20} if args.attack == "pgd" else {}))
+    for name in ("eps", "steps", "restarts"):
+        if (value := getattr(args, name)) is not None:
+            attack = _with(attack, name, value)
+    for name, text in args.set:
+        from robustviz.config import read_value
+
+        attack = _with(attack, name.removeprefix("attack."), read_value(text))
     found = evaluate(run, attack, n=args.n, seed=args.seed, device=args.device)
     lines = [
         f"{run.id}: clean {found.clean_acc:.4f} ({found.clean_k}/{found.n}), robust {found.robust_acc:.4f} ({found.robust_k}/{found.n})"
     ]
-    lines += [f"  {registry.key(attack)} eps {found.eps:.4f} seed {found.seed} on {found.split}"]
+    lines += [f"  {found.printed} at eps {found.eps:.4f} seed {found.seed} on {found.split}"]
     lines += [f"  {'ok ' if finding.ok else 'FAULT '}{finding.name}: {finding.text}" for finding in found.doctor]
+    lines += [f"  {found.note}"] if found.note else []
+    show(args, {"run": str(run.path)} | found.to_json(), "\n".join(lines))
+    return 0
+
+
+def _with(attack: Any, name: str, value: Any) -> Any:
+    """The attack with one setting changed; one clear sentence where it has no such setting."""
+    known = registry.hints(type(attack))
+    if name.partition(".")[0] not in known:
+        choice = ", ".join(one for one in known if one not in ("norm", "targeted"))
+        raise UserError(f"The attack {attack.key} has no setting called {name}; it has {choice}.", code=2)
+    return registry.with_value(attack, name, value)
+
+
+def _ladder(args: argparse.Namespace, run: runs.Run) -> int:
+    from robustviz.evaluate import ladder
+
+    if args.steps is not None or args.restarts is not None or args.set:
+        raise UserError("The ladder's attacks are fixed, so that runs can be compared: leave out --steps, --restarts and --set.", code=2)
+    # Each rung is shown when it is done: the last one may take an hour.
+    found = ladder(
+        run, eps=args.eps, n=args.n, seed=args.seed, device=args.device, say=say if args.json else lambda line: show(args, None, line)
+    )
+    lines = [f"Clean {found.rungs[0].clean_k} of {found.n}. {found.verdict}", *([found.rungs[-1].note] if found.rungs[-1].note else [])]
     show(args, {"run": str(run.path)} | found.to_json(), "\n".join(lines))
     return 0
 
@@ -194,28 +225,88 @@ def do_probe(args: argparse.Namespace) -> int:
 
 def do_report(args: argparse.Namespace) -> int:
     chosen = [runs.open_run(name) for name in args.run] if args.run else runs.all_runs()
-    rows: list[dict[str, Any]] = []
+    base = runs.open_run(args.against) if args.against else None
+    if base and args.ladder:
+        raise UserError("--against compares one evaluation with another, so it does not go with --ladder.", code=2)
+    found: list[tuple[runs.Run, list[Evaluation]]] = []
     for run in chosen:
         try:
-            every = run.evaluations()
+            found.append((run, run.evaluations()))
         except UserError as error:
             say(f"{run.id}: {error}")  # one damaged run must not hide the others
-            continue
-        for found in every:
-            rows.append(
-                {"run": run.id, "data": run.data_key, "method": run.method_key, "train_seed": run.info.get("seed")}
-                | found.to_json()
-                | {"ok": found.ok}
-            )
-    head = "| run | clean | robust [95 %] | attack | ε | n | seed | doctor |\n|---|---|---|---|---|---|---|---|\n"
-    body = [
-        f"| {row['run']} | {row['clean_acc']:.3f} | {row['robust_acc']:.3f} [{row['robust_interval'][0]:.3f}, {row['robust_interval'][1]:.3f}] "
-        f"| {row['attack']['key']}-{row['attack'].get('steps', 1)}{'×' + str(row['attack']['restarts']) if row['attack'].get('restarts', 1) > 1 else ''} "
-        f"| {row['eps']:.4f} | {row['n']} | {row['seed']} | {'no fault found' if row['ok'] else 'FAULT'} |"
-        for row in rows
-    ]  # fmt: skip
-    show(args, rows, head + "\n".join(body) if rows else "No evaluations yet: train a run first.")
+    rows = [row for run, every in found for row in ([_compact(run, every)] if args.ladder else _rows(run, every, base))]
+    head = (
+        ["run", "clean", "FGSM", "PGD-20", "PGD-100×5", "AutoAttack", "n", "doctor"] if args.ladder else
+        ["run", "clean", "robust [95 %]", "attack", "ε", "n", "seed", "doctor", *([f"against {base.id}"] if base else [])]
+    )  # fmt: skip
+    rows = [row for row in rows if row]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *(f"| {' | '.join(row.pop('cells'))} |" for row in rows)]
+    compared = [row["against"]["sentence"] for row in rows if row.get("against")]
+    text = "\n".join([*lines, *([""] if compared else []), *compared])
+    show(args, rows, text if rows else "No evaluations yet: train a run first.")
     return 0
+
+
+def _whose(run: runs.Run) -> dict[str, Any]:
+    return {"run": run.id, "data": run.data_key, "method": run.method_key, "train_seed": run.info.get("seed")}
+
+
+def _rows(run: runs.Run, every: list[Evaluation], base: runs.Run | None) -> list[dict[str, Any]]:
+    """One row an evaluation; `cells` is what a person reads."""
+    out: list[dict[str, Any]] = []
+    for found in every:
+        row = _whose(run) | found.to_json() | {"ok": found.ok}
+        low, high = wilson(found.robust_k, found.n)
+        together = f"; cumulative {found.cumulative_k / found.n:.3f}" if found.cumulative_k is not None and found.rung > 1 else ""
+        cells = [run.id, f"{found.clean_acc:.3f}", f"{found.robust_acc:.3f} [{low:.3f}, {high:.3f}]{together}", found.printed,
+                 f"{found.eps:.4f}", str(found.n), str(found.seed), found.verdict]  # fmt: skip
+        if base:
+            against = _against(run, found, base)
+            row["against"] = against[0]
+            cells.append(against[1])
+        out.append(row | {"cells": cells})
+    return out
+
+
+def _against(run: runs.Run, found: Evaluation, base: runs.Run) -> tuple[dict[str, Any] | None, str]:
+    """The paired difference to the base's evaluation under the same protocol, for machines and for people."""
+    if run.path == base.path:
+        return None, "–"
+    asked = (found.printed, found.eps, found.n, found.seed, found.split)
+    other = next((one for one in base.evaluations() if (one.printed, one.eps, one.n, one.seed, one.split) == asked), None)
+    if other is None:
+        return None, "not measured alike"
+    try:
+        pairs = paired(found, other)
+    except UserError as error:
+        say(f"{run.id} against {base.id}, {found.printed}: {error}")
+        return None, "cannot be compared"
+    return {"run": base.id} | pairs.to_json() | {"sentence": pairs.sentence(run.id, base.id)}, pairs.cell
+
+
+def _compact(run: runs.Run, every: list[Evaluation]) -> dict[str, Any]:
+    """One row for a run's ladder at its own ε, the one with most rungs and then most images; else of what there is."""
+    own = [one for one in ladders(every) if one.eps == run.eps and one.rungs[-1].seed == 0]
+    best = max(own, key=lambda one: (len(one.rungs), one.n), default=None)
+    plain = run.evaluation()
+    rungs = best.rungs if best else (plain,) if plain else ()
+    if not rungs:
+        return {}
+    by_name = {rung.printed.partition(" ")[0]: rung for rung in rungs}
+
+    def cell(name: str) -> str:
+        if name not in by_name:
+            return "–"
+        rung = by_name[name]
+        low, high = wilson(rung.robust_k, rung.n)
+        last = f" [{low:.3f}, {high:.3f}]" if rung is rungs[-1] else ""
+        return f"{rung.robust_acc:.3f}{last}" + (f" ({rung.classes - 1} targets)" if "targets" in rung.printed else "")
+
+    failed = dict.fromkeys(f"{finding.name} ({rung.printed})" for rung in rungs for finding in rung.doctor if not finding.ok)
+    cells = [run.id, f"{rungs[0].clean_acc:.3f}", *(cell(name) for name in ("FGSM", "PGD-20", "PGD-100×5", "AutoAttack")),
+             str(rungs[0].n), f"FAULT: {', '.join(failed)}" if failed else "no fault found"]  # fmt: skip
+    facts = best.to_json() if best else rungs[0].to_json()
+    return _whose(run) | facts | {"cells": cells}
 
 
 def do_stop(args: argparse.Namespace) -> int:
@@ -285,9 +376,15 @@ def parser() -> argparse.ArgumentParser:
 
     one = command("evaluate", do_evaluate, "measure a run's accuracy under attack on its test split")
     one.add_argument("run", metavar="RUN")
-    one.add_argument("--attack", default="pgd", help="see `list attacks` (default: pgd with 20 steps)")
+    one.add_argument(
+        "--attack", default="pgd", help="see `list attacks` (default: pgd with 20 steps); ladder: FGSM, PGD-20, PGD-100×5 and AutoAttack"
+    )
     one.add_argument("--eps", type=number)
     one.add_argument("--steps", type=int)
+    one.add_argument("--restarts", type=int)
+    one.add_argument(
+        "--set", type=setting, action="append", default=[], metavar="FIELD=VALUE", help="any setting of the attack, like loss=dlr"
+    )
     one.add_argument("--n", type=int, help="the first n images of a seed-0 stratified permutation")
     one.add_argument("--seed", type=int, default=0)
     one.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
@@ -300,6 +397,8 @@ def parser() -> argparse.ArgumentParser:
 
     one = command("report", do_report, "the table of evaluations")
     one.add_argument("run", metavar="RUN", nargs="*")
+    one.add_argument("--ladder", action="store_true", help="one row a run: accuracy under each attack of the ladder")
+    one.add_argument("--against", metavar="BASE", help="the difference to this run, image by image, where both were measured alike")
 
     one = command("stop", do_stop, "stop a running training")
     one.add_argument("run", metavar="RUN")

@@ -7,25 +7,64 @@ Source: Carlini et al. 2019 (arXiv 1902.06705) and AutoAttack's `checks.py`.
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from robustviz.attacks import PGD, Attack
+from robustviz.attacks import PGD, Attack, Square
 from robustviz.nets.base import frozen
-from robustviz.results import Finding
+from robustviz.registry import encode
+from robustviz.results import Finding, attack_name
 
 SLACK = 1e-6  # x + (x_adv − x) is off by an ulp in float32
+QUERIES = 200  # a net that only hides its gradient falls to them; one that does not loses fewer images than to PGD
+NOT_WHITE = ("fgsm", "square", "mim", "dim", "tim")  # weak by construction, without gradients, or made to transfer: PGD-20 speaks for them
 
 
-def examine(net: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, attack: Attack, classes: int, seed: int = 0) -> tuple[Finding, ...]:
+@dataclass(frozen=True)
+class Consult:
+    """What the doctor's own attacks leave right of the N images it looks at: it does not depend on the attack judged."""
+
+    unbounded: int
+    pgd20: int
+    pgd60: int
+    square: int | None  # Square knows linf only
+
+
+def consult(net: nn.Module, x: Tensor, y: Tensor, attack: Attack, classes: int, seed: int = 0) -> Consult:
+    """The doctor's own attacks on `x` (N,C,H,W) with labels `y`, in the norm and at the ε of `attack`: PGD without a
+    limit, PGD-20, PGD-60 and Square. 100 images tell enough.
+    """
+    eps = float(attack.eps or 0)
+
+    def left(attacker: Attack) -> int:
+        shown = attacker(net, x, y, rng=torch.Generator(device=x.device).manual_seed(seed))
+        return _right(net, shown, y)
+
+    # Noise of that size would fool any net by itself, so this one starts at the image.
+    widest = 1.0 if attack.norm == "linf" else float(x[0].numel()) ** 0.5
+    return Consult(
+        unbounded=left(PGD(eps=widest, steps=20, norm=attack.norm, start="zero")), pgd20=left(PGD(eps=eps, steps=20, norm=attack.norm)),
+        pgd60=left(PGD(eps=eps, steps=60, norm=attack.norm)), square=left(Square(eps=eps, queries=QUERIES)) if attack.norm == "linf" else None,
+    )  # fmt: skip
+
+
+def _right(net: nn.Module, images: Tensor, y: Tensor) -> int:
+    with frozen(net), torch.no_grad():
+        return int((net(images).argmax(dim=1) == y).sum())
+
+
+def examine(
+    net: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, attack: Attack, classes: int, seed: int = 0, consulted: Consult | None = None
+) -> tuple[Finding, ...]:
     """The findings on one evaluation: `x` (N,C,H,W) clean and `x_adv` attacked images with labels `y`.
 
-    `attack` must have its ε. Takes about three attacks on N images; 100 images tell enough.
+    `attack` must have its ε. `consulted`: what `consult` found on the same net, images, norm and ε, where that is known.
     """
+    n = len(x)
     delta = (x_adv - x).flatten(1)
-    size = float((delta.abs().amax() if attack.norm == "linf" else delta.norm(dim=1).amax()).item()) if len(x) else 0.0
+    size = float((delta.abs().amax() if attack.norm == "linf" else delta.norm(dim=1).amax()).item()) if n else 0.0
     eps = float(attack.eps or 0)
     low, high = float(torch.minimum(x.min(), x_adv.min())), float(torch.maximum(x.max(), x_adv.max()))
     with frozen(net):
@@ -41,20 +80,16 @@ def examine(net: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, attack: Attack,
     probabilities = bool((logits >= 0).all() and (sums - 1).abs().max() < 1e-3)
     drift = float((logits - again).abs().max())
 
-    def right(images: Tensor) -> float:
-        with frozen(net), torch.no_grad():
-            return float((net(images).argmax(dim=1) == y).double().mean())
-
-    def under(radius: float, steps: int, start: Literal["uniform", "zero"] = "uniform") -> float:
-        rng = torch.Generator(device=x.device).manual_seed(seed)
-        return right(PGD(eps=radius, steps=steps, norm=attack.norm, start=start)(net, x, y, rng=rng))
-
     chance = max(float((y == label).double().mean()) for label in range(classes))
-    widest = under(
-        1.0 if attack.norm == "linf" else float(x[0].numel()) ** 0.5, 20, "zero"
-    )  # noise of that size would fool any net by itself
-    short, long = under(eps, 20), under(eps, 60)
-    few = 2 / len(x)
+    seen = consulted or consult(net, x, y, attack, classes, seed)
+    widest, short, long = seen.unbounded / n, seen.pgd20 / n, seen.pgd60 / n
+    white, name = (seen.pgd20, "PGD-20") if attack.key in NOT_WHITE else (_right(net, x_adv, y), attack_name(encode(attack), classes))
+    few = 2 / n
+    if seen.square is None:
+        black = Finding("black-box", True, 0.0, "Not measured: Square, the attack without gradients, knows linf only.")
+    else:
+        text = f"Square with {QUERIES} queries and no gradient leaves {seen.square} of {n}, {name} {white}: it must not find more."
+        black = Finding("black-box", seen.square >= white - 2, (seen.square - white) / n, text)
     return (
         Finding("budget", size <= eps + SLACK, size, f"Largest change measured {size:.4f}, allowed {eps:.4f}."),
         Finding("range", low >= 0 and high <= 1, high, f"Pixels from {low:.3f} to {high:.3f}, allowed 0 to 1."),
@@ -66,4 +101,5 @@ def examine(net: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, attack: Attack,
                 f"With no limit on the change {widest:.0%} stay right; a working attack leaves at most chance ({chance:.0%})."),
         Finding("more steps", long <= short + few, long - short,
                 f"PGD-60 leaves {long:.0%}, PGD-20 {short:.0%}: more steps must not help the defender."),
+        black,
     )  # fmt: skip

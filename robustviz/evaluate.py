@@ -2,92 +2,155 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from robustviz import data, registry
-from robustviz.attacks import PGD, Attack
+from robustviz.attacks import FGSM, PGD, Attack, AutoAttack
 from robustviz.config import TrainConfig, pick_device
 from robustviz.data import Dataset
-from robustviz.doctor import examine
+from robustviz.doctor import Consult, consult, examine
 from robustviz.nets.base import frozen
-from robustviz.results import Evaluation
+from robustviz.results import Evaluation, Ladder, climb, pack
 from robustviz.runs import Run
 from robustviz.types import UserError
 
 BATCH = 250  # fixed, so that the attack's noise for an image does not depend on the machine
 DOCTOR_IMAGES = 100
+# Weakest first; each leaves at most as many images right as the one before, or something is wrong.
+LADDER: tuple[Attack, ...] = (FGSM(), PGD(steps=20), PGD(steps=100, restarts=5), AutoAttack())
+
+Tick = Callable[[], object]
 
 
-def count_right(
-    net: nn.Module, x: Tensor, y: Tensor, attack: Attack | None = None, seed: int = 0, tick: Callable[[], object] | None = None
-) -> Tensor:
+def count_right(net: nn.Module, x: Tensor, y: Tensor, attack: Attack | None = None, seed: int = 0, tick: Tick | None = None) -> Tensor:
     """Which samples the net gets right, (N,) bool on the CPU: attacked with `attack`, or clean where that is None.
 
     `x` (N,C,H,W) in [0,1] and `y` on the net's device. Each batch of 250 draws its noise from (seed, batch number).
     """
-    out = []
+    out = [right for right, _ in _batches(net, x, y, attack, seed, tick)]
+    return torch.cat(out) if out else torch.zeros(0, dtype=torch.bool)
+
+
+def attacked(net: nn.Module, x: Tensor, y: Tensor, attack: Attack, seed: int = 0) -> Tensor:
+    """x_adv (N,C,H,W), the very images that `count_right` counts."""
+    return torch.cat([shown for _, shown in _batches(net, x, y, attack, seed, None)])
+
+
+def _batches(net: nn.Module, x: Tensor, y: Tensor, attack: Attack | None, seed: int, tick: Tick | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batch by batch: which samples are right, on the CPU, and the images the net was shown."""
     for number, start in enumerate(range(0, len(x), BATCH)):
         if tick:
             tick()
         images, labels = x[start : start + BATCH], y[start : start + BATCH]
         if attack is not None:
-            images = attack(net, images, labels, rng=_noise(seed, number, x.device))
+            rng = torch.Generator(device=x.device).manual_seed(seed * 1_000_003 + number)
+            images = attack(net, images, labels, rng=rng)
         with frozen(net), torch.no_grad():
-            out.append((net(images).argmax(dim=1) == labels).cpu())
-    return torch.cat(out) if out else torch.zeros(0, dtype=torch.bool)
+            yield (net(images).argmax(dim=1) == labels).cpu(), images
 
 
-def _noise(seed: int, number: int, device: torch.device) -> torch.Generator:
-    return torch.Generator(device=device).manual_seed(seed * 1_000_003 + number)
-
-
-def measure(net: nn.Module, split: Dataset, attack: Attack, *, seed: int = 0, tick: Callable[[], object] | None = None) -> Evaluation:
+def measure(
+    net: nn.Module, split: Dataset, attack: Attack, *, seed: int = 0, tick: Tick | None = None, consulted: Consult | None = None
+) -> Evaluation:
     """The accuracy of `net` on a split, clean and under `attack` (which must have its ε), with the doctor's findings.
 
-    An image counts as robust when the attacked image is classified as its true class. Raises UserError for no images.
+    An image counts as robust when the attacked image is classified as its true class. `consulted`: what the doctor
+    found about this net before, at the same ε. Raises UserError for no images and for a targeted attack.
     """
     if not len(split):
         raise UserError("There are no images to evaluate on: choose another split or a larger n.")
+    if attack.targeted:
+        raise UserError("Accuracy under attack is measured with untargeted attacks; set targeted to false.", code=2)
     device = next(net.parameters()).device
     started = time.perf_counter()
     x, y = split.x.to(device), split.y.to(device)
     clean = count_right(net, x, y, None, seed, tick)
-    robust = count_right(net, x, y, attack, seed, tick)
-    few = slice(0, DOCTOR_IMAGES)
-    x_adv = attack(net, x[few], y[few], rng=_noise(seed, 0, device))
+    verdicts, few = list[Tensor](), x[:0]
+    for right, shown in _batches(net, x, y, attack, seed, tick):
+        few = shown[:DOCTOR_IMAGES] if not verdicts else few
+        verdicts.append(right)
+    robust = torch.cat(verdicts)
     if tick:
         tick()
-    findings = examine(net, x[few], y[few], x_adv, attack, len(split.classes), seed)
+    findings = examine(net, x[: len(few)], y[: len(few)], few, attack, len(split.classes), seed, consulted)
     return Evaluation(
         attack=registry.encode(attack), eps=float(attack.eps or 0), n=len(split), clean_k=int(clean.sum()),
         robust_k=int(robust.sum()), seed=seed, split=split.split, seconds=round(time.perf_counter() - started, 3),
-        device=device.type, doctor=findings,
+        device=device.type, doctor=findings, clean_right=pack(clean.numpy()), robust_right=pack(robust.numpy()),
+        images=fingerprint(split), classes=len(split.classes),
     )  # fmt: skip
+
+
+def fingerprint(split: Dataset) -> str:
+    """A short hash of the images and labels, in order: two evaluations with the same one can be compared in pairs."""
+    found = hashlib.sha256(split.images.cpu().numpy().tobytes())
+    found.update(split.y.cpu().numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 def evaluate(
     run: Run, attack: Attack | None = None, *, eps: float | None = None, n: int | None = None, seed: int = 0,
-    device: str = "auto", tick: Callable[[], object] | None = None,
+    device: str = "auto", tick: Tick | None = None,
 ) -> Evaluation:  # fmt: skip
     """Evaluate a run's best weights on its test split and write the result into its `eval.json`.
 
     Without arguments: PGD-20 at the run's ε on the whole split, seed 0. `n`: the first n of a seed-0 stratified
     permutation. A shipped run is read-only; what is evaluated of it is kept in `runs/.zoo-cache`.
     """
+    net, split, radius = _opened(run, eps, n, device)
+    attack = (attack or PGD(steps=20, norm=norm_of(run.config))).bound(radius)
+    return run.add_evaluation(measure(net, split, attack, seed=seed, tick=tick))
+
+
+def _opened(run: Run, eps: float | None, n: int | None, device: str) -> tuple[nn.Module, Dataset, float]:
+    """The run's net on the device, the beginning of its test split, and the ε."""
     config = run.config
     torch.set_num_threads(int(config.threads or 1))
-    radius = config.eps if eps is None else eps
-    attack = (attack or PGD(steps=20, norm=norm_of(config))).bound(float(radius or 0))
     split = data.load(config.data, "test")
     split = split.take(len(split) if n is None else n)
-    net = run.net().to(pick_device(device))
-    result = measure(net, split, attack, seed=seed, tick=tick)
-    return run.add_evaluation(result)
+    return run.net().to(pick_device(device)), split, float((config.eps if eps is None else eps) or 0)
+
+
+def ladder(
+    run: Run, *, eps: float | None = None, n: int | None = None, seed: int = 0, device: str = "auto",
+    tick: Tick | None = None, say: Callable[[str], object] | None = None, rungs: Sequence[Attack] | None = None,
+) -> Ladder:  # fmt: skip
+    """Climb `LADDER` (or `rungs`, weakest first) on the same images: each rung is written into `eval.json` when it is
+    finished, and one that is there already for these weights, images and settings is not computed again.
+
+    `n` as in `evaluate`; the norm is the run's. `say` gets one line a rung. An attack that is
+    not defined for so few classes (AutoAttack needs four) is left out, and the ladder says so.
+    """
+    net, split, radius = _opened(run, eps, n, device)
+    where = next(net.parameters()).device
+    few = split.take(torch.arange(min(DOCTOR_IMAGES, len(split))))
+    images, left_out = fingerprint(split), ""
+    made: list[Evaluation] = []
+    consulted: Consult | None = None
+    for attack in rungs or LADDER:
+        attack = dataclasses.replace(attack, norm=norm_of(run.config)).bound(radius)
+        try:
+            attack.check(len(split.classes))
+        except UserError as error:
+            left_out = f"{attack.label} is left out: {error}"
+            continue
+        asked = (registry.encode(attack), seed, images)
+        old = next((one for one in run.evaluations() if (one.attack, one.seed, one.images) == asked), None)
+        if old is None:
+            consulted = consulted or consult(net, few.x.to(where), few.y.to(where), attack, len(split.classes), seed)
+            old = measure(net, split, attack, seed=seed, tick=tick, consulted=consulted)
+        found = climb([*made, old], run.method_key).rungs[-1]
+        made.append(found if found.key and found == old else run.add_evaluation(found))
+        if say:
+            say(made[-1].line)
+    return climb(made, run.method_key, left_out)
 
 
 def norm_of(config: TrainConfig) -> Literal["linf", "l2"]:

@@ -116,7 +116,7 @@ def _work(run: Run, say: Say) -> str:
     tick = Tick(training.epoch, int(config.epochs or 1), 0, 0, "validate")
     beat.phase = "evaluate"
     found = evaluate(run, device=training.config.device, tick=lambda: beat(tick))
-    say(f"test: clean {found.clean_acc:.4f}, PGD-20 {found.robust_acc:.4f} (eps {found.eps:.4f}, n={found.n})")
+    say(f"test: clean {found.clean_acc:.4f}, {found.printed} {found.robust_acc:.4f} (eps {found.eps:.4f}, n={found.n})")
     seconds = sum(record["seconds"] for record in training.records) + found.seconds
     run.set_status(state="done", heartbeat=time.time(), epoch=training.epoch, eta=None, phase="", seconds=round(seconds, 3))
     return "done"

@@ -112,7 +112,7 @@ def doctor(run_id: str, found: Adversarial) -> None:
             f"- {'✓' if own[0] else '✗'} This image: change {found.distance:.4f}, allowed {found.eps:.4f}.\n- {'✓' if own[1] else '✗'} This image: pixels within 0 to 1."
         )
         if evaluation:
-            protocol = f"PGD-{evaluation.attack['steps']} at ε = {eps_text(evaluation.eps)}, n = {evaluation.n}, seed {evaluation.seed}"
+            protocol = f"{evaluation.printed} at ε = {eps_text(evaluation.eps)}, n = {evaluation.n}, seed {evaluation.seed}"
             st.markdown(f"At its evaluation ({protocol}):\n" + "\n".join(f"- {'✓' if f.ok else '✗'} {f.text}" for f in findings))
 
 
