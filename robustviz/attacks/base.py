@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -26,9 +26,10 @@ Objective = Callable[[Tensor], Tensor]  # images (N,C,H,W) -> one number a sampl
 
 @dataclass(frozen=True)
 class Attack(Spec):
-    """Base of all gradient attacks. Inputs are float images in [0, 1] and the net gives logits.
+    """Base of all attacks. Inputs are float images in [0, 1] and the net gives logits.
 
-    `eps` None means "the run's": `bound(eps)` fills it in. A subclass says its default step size and its start.
+    `eps` None means "the run's": `bound(eps)` fills it in. A subclass says its default step size and its start; one that
+    does not walk uphill step by step brings its own `__call__`, `trace` and `maximise`.
     """
 
     norm: Literal["linf", "l2"] = option("linf", "How the size of a change is measured.", advanced=True)
@@ -37,6 +38,8 @@ class Attack(Spec):
     targeted: bool = option(False, "If set, the label given is the class to be reached.", advanced=True)
 
     kind = "attack"
+    label: ClassVar[str]
+    text: ClassVar[str]  # one plain sentence for the person who chooses
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,6 +66,21 @@ class Attack(Spec):
         """Where a run starts."""
         raise NotImplementedError
 
+    def seen(self, z: Tensor, rng: torch.Generator) -> Tensor:
+        """What the objective is shown in place of `z`, of the same shape; a subclass may vary it at random."""
+        return z
+
+    def direction(self, gradient: Tensor, before: Tensor | None) -> Tensor:
+        """What a step follows: the gradient, which a subclass may smooth or add to the direction `before` (None at first)."""
+        return gradient
+
+    def check(self, classes: int) -> None:
+        """Raises UserError where this attack is not defined for so few classes; such an attack asks before any work."""
+
+    def printed(self, classes: int | None = None) -> str:
+        """The name under which a number is reported; on `classes` classes it may differ from the usual one."""
+        return self.label
+
     # What people call.
 
     def bound(self: A, eps: float) -> A:
@@ -76,23 +94,30 @@ class Attack(Spec):
         device. Of several restarts each sample keeps the first that succeeded, else the one with the highest loss.
         The net's mode, parameters and their gradients are untouched. Raises UserError without an `eps`.
         """
-        rng = rng or _generator(x)
+        rng = rng or generator(x)
         with frozen(net):
             objective = self.objective(net, y)
             best = self._ascend(objective, x, None, rng)
             if self.tries > 1:
                 won, height = self._judge(net, objective, best, y)
                 for _ in range(self.tries - 1):
-                    other = self._ascend(objective, x, None, rng)
-                    other_won, other_height = self._judge(net, objective, other, y)
-                    better = (other_won & ~won) | ((other_won == won) & (other_height > height))
-                    best = torch.where(better.view(-1, 1, 1, 1), other, best)
-                    won, height = won | other_won, torch.where(better, other_height, height)
+                    left = (~won).nonzero().flatten()
+                    if not len(left):
+                        break
+                    # Noise for all, so that an image's start does not depend on which others are left.
+                    start = self.first(BALLS[self.norm](x, self._radius(None)), rng)[left]
+                    objective = self.objective(net, y[left])
+                    other = self._walk(objective, x[left], start, None, rng)
+                    other_won, other_height = self._judge(net, objective, other, y[left])
+                    better = other_won | (other_height > height[left])
+                    best = best.index_copy(0, left, torch.where(better.view(-1, 1, 1, 1), other, best[left]))
+                    height = height.index_copy(0, left, torch.where(better, other_height, height[left]))
+                    won = won.index_copy(0, left, other_won)
         return best
 
     def trace(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
         """Every step of the first run, (steps+1, N, C, H, W): the starting point first, what `__call__` returns last."""
-        rng, path = rng or _generator(x), list[Tensor]()
+        rng, path = rng or generator(x), list[Tensor]()
         with frozen(net):
             self._ascend(self.objective(net, y), x, None, rng, path)
         return torch.stack(path)
@@ -103,7 +128,7 @@ class Attack(Spec):
         `eps` overrides the attack's own: a number, one radius a sample (N,), or a map (N,1,H,W) for linf. The step
         size stays the one of the attack's `eps`, and follows this one where the attack has none. The caller sees to the net's mode (`frozen`).
         """
-        rng = rng or _generator(x)
+        rng = rng or generator(x)
         best = self._ascend(objective, x, eps, rng)
         if self.tries > 1:
             with torch.no_grad():
@@ -125,25 +150,37 @@ class Attack(Spec):
     def _ascend(
         self, objective: Objective, x: Tensor, eps: float | Tensor | None, rng: torch.Generator, path: list[Tensor] | None = None
     ) -> Tensor:
-        radius = self.eps if eps is None else eps
-        if radius is None:
-            raise UserError(f"The attack {self.key} has no eps; give one, e.g. {type(self).__name__}(eps=8/255).")
-        x = x.detach()
+        start = self.first(BALLS[self.norm](x.detach(), self._radius(eps)), rng)
+        return self._walk(objective, x, start, eps, rng, path)
+
+    def _walk(
+        self, objective: Objective, x: Tensor, z: Tensor, eps: float | Tensor | None, rng: torch.Generator, path: list[Tensor] | None = None
+    ) -> Tensor:
+        """One run from `z` on."""
+        radius = self._radius(eps)
         size = self._size(radius)
-        ball = BALLS[self.norm](x, radius)
-        z = self.first(ball, rng)
+        ball = BALLS[self.norm](x.detach(), radius)
         if path is not None:
             path.append(z)
+        heading: Tensor | None = None
         for _ in range(self.count):
             with torch.enable_grad():
                 z = z.detach().requires_grad_(True)
                 # The sum, so that no sample's step depends on the others; the gradient of the input only.
-                (gradient,) = torch.autograd.grad(objective(z).sum(), z)
+                (gradient,) = torch.autograd.grad(objective(self.seen(z, rng)).sum(), z)
             with torch.no_grad():
-                z = ball.project(ball.step(z.detach(), gradient, size))
+                heading = self.direction(gradient, heading)
+                z = ball.project(ball.step(z.detach(), heading, size))
             if path is not None:
                 path.append(z)
         return z.detach()
+
+    def _radius(self, eps: float | Tensor | None) -> float | Tensor:
+        """The given ε, else the attack's own. Raises UserError where there is neither."""
+        radius = self.eps if eps is None else eps
+        if radius is None:
+            raise UserError(f"The attack {self.key} has no eps; give one, e.g. {type(self).__name__}(eps=8/255).")
+        return radius
 
     def _size(self, radius: float | Tensor) -> float | Tensor:
         """The length of a step: what was set, else what follows from the attack's own ε, else from the given one."""
@@ -163,5 +200,6 @@ class Attack(Spec):
             return hit if self.targeted else ~hit, objective(x_adv)
 
 
-def _generator(x: Tensor) -> torch.Generator:
+def generator(x: Tensor) -> torch.Generator:
+    """What `rng` None means: a generator on x's device, seeded 0."""
     return torch.Generator(device=x.device).manual_seed(0)

@@ -1,0 +1,218 @@
+"""Auto-PGD: gradient ascent that chooses its step size by itself, per image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustviz import losses
+from robustviz.attacks.balls import BALLS, L2, Linf
+from robustviz.attacks.base import Attack, Objective, generator
+from robustviz.nets.base import frozen
+from robustviz.registry import option, register
+from robustviz.types import UserError
+
+Judge = Callable[[Tensor], tuple[Tensor, Tensor]]  # images -> the loss (N,) and whether the attack has succeeded (N,)
+
+RISES = 0.75  # a step size is kept while more than this share of its steps raised the loss
+INERTIA = 0.25  # share of the step before in each step
+
+
+@register("attack/apgd")
+@dataclass(frozen=True)
+class APGD(Attack):
+    """Steps of 2ε with momentum, halved for each image that stops climbing, which then goes on from its best point.
+
+    An image that is wrong already is given back unchanged; of the others each gets the first point that fooled the
+    net, else the one with the highest loss. `targets` = 9 with `loss` dlr is APGD-T: one run towards each of the nine
+    highest wrong classes of the clean image (all of them, where there are fewer), on images not fooled yet.
+
+    Source: Croce and Hein 2020 (arXiv 2003.01690), algorithm 1, DLR eq. 6, targeted DLR eq. 9; the checkpoints are the
+    authors' `autopgd_base.py`. Differs: their code compares the loss after the first step with 0, the paper and we with
+    the loss before it; they return the last misclassified point, and the clean image where there is none.
+    """
+
+    loss: Literal["ce", "dlr"] = option("ce", "Cross-entropy, or the difference of logits ratio, which no rescaling of the logits hides.")
+    targets: int = option(0, "Runs towards this many of the highest wrong classes; 0: one run away from the true class.", low=0, high=1000)
+    steps: int = option(100, "How many steps.", low=1, high=2000)
+    restarts: int = option(1, "How many runs from different random starts; the worst counts, per image.", low=1, high=100, advanced=True)
+
+    # No setting here: choosing it is what this attack is about. A ClassVar takes the inherited field out.
+    step_size: ClassVar[None] = None  # type: ignore[misc]
+
+    label = "APGD"
+    text = "PGD that halves its own step size where it stops climbing and goes on from its best point."
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.targets and self.loss != "dlr":
+            raise UserError(f"targets={self.targets} climbs the targeted DLR, so set loss=dlr as well (APGD-T: targets=9).", code=2)
+        if self.targets and self.targeted:
+            raise UserError("targeted=true means one given class, targets the highest wrong ones: set one of the two.", code=2)
+
+    @property
+    def count(self) -> int:
+        return self.steps
+
+    @property
+    def tries(self) -> int:
+        return self.restarts
+
+    def printed(self, classes: int | None = None) -> str:
+        if not self.targets:
+            return f"APGD-{self.loss.upper()}"
+        return f"APGD-T ({self.targets if classes is None else min(self.targets, classes - 1)} targets)"
+
+    def check(self, classes: int) -> None:
+        need = 4 if self.targets else 3 if self.loss == "dlr" else 1
+        if classes < need:
+            name = "The targeted DLR" if self.targets else "The DLR"
+            raise UserError(f"{name} needs at least {need} classes and this network has {classes}; use APGD with loss=ce.", code=2)
+
+    def first(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:
+        """x + ε·t/‖t‖: a random direction stretched until it touches the ball, cut to [0, 1]."""
+        if isinstance(ball, L2):
+            t = torch.randn(ball.x.shape, generator=rng, dtype=ball.x.dtype, device=ball.x.device)
+            return ball.project(ball.x + ball.eps * t / t.flatten(1).norm(dim=1).view(-1, 1, 1, 1))
+        t = 2 * torch.rand(ball.x.shape, generator=rng, dtype=ball.x.dtype, device=ball.x.device) - 1
+        return ball.project(ball.x + ball.eps * t / t.flatten(1).abs().amax(dim=1).view(-1, 1, 1, 1))
+
+    def __call__(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
+        """x_adv (N,C,H,W) as in `Attack`. Raises UserError without an `eps` and for too few classes for the loss."""
+        self._radius(None)
+        rng, x = rng or generator(x), x.detach()
+        with frozen(net):
+            won, ranked = self._before(net, x, y)
+            best, height = x.clone(), torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
+            for target in ranked:
+                for _ in range(self.restarts):
+                    left = (~won).nonzero().squeeze(1)
+                    if not len(left):
+                        return best
+                    judge = self._judge_by(net, y[left], None if target is None else target[left])
+                    found, high, hit = self._climb(judge, x[left], None, rng)
+                    better = hit | (high > height[left])
+                    best[left[better]] = found[better]
+                    height[left], won[left] = torch.maximum(height[left], high), hit
+        return best
+
+    def trace(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
+        """(steps+1, N, C, H, W) of the first run: what the attack would have given back after 0, 1, … steps.
+
+        So not where the walk went but the best so far: the first point that fooled the net, else the one with the
+        highest loss; the last entry is what `__call__` gives with one restart and at most one target.
+        """
+        self._radius(None)
+        rng, x, path = rng or generator(x), x.detach(), list[Tensor]()
+        with frozen(net):
+            won, ranked = self._before(net, x, y)
+            left, target = (~won).nonzero().squeeze(1), ranked[0]
+            if len(left):
+                self._climb(self._judge_by(net, y[left], None if target is None else target[left]), x[left], None, rng, path)
+        out = x.repeat(self.steps + 1, 1, 1, 1, 1)
+        if path:
+            out[:, left] = torch.stack(path + path[-1:] * (self.steps + 1 - len(path)))
+        return out
+
+    def objective(self, net: nn.Module, y: Tensor) -> Objective:
+        """The loss of one run without targets: cross-entropy or DLR of the class, its negative where that is to be reached."""
+        return lambda z: self._loss(net(z), y, None)
+
+    # The engine.
+
+    def _before(self, net: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor] | list[None]]:
+        """Which images need no attack (N,), and the runs to make: their target classes, or one None."""
+        with torch.no_grad():
+            logits = net(x)
+        self.check(logits.shape[1])
+        wrong = logits.scatter(1, y[:, None], -torch.inf).argsort(dim=1, descending=True)
+        return self._won(logits, y), [None] if not self.targets else list(wrong[:, :-1].T[: self.targets])
+
+    def _won(self, logits: Tensor, y: Tensor) -> Tensor:
+        hit = logits.argmax(dim=1) == y
+        return hit if self.targeted else ~hit
+
+    def _loss(self, logits: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
+        sign = -1.0 if self.targeted else 1.0
+        if self.loss == "dlr":
+            return sign * losses.dlr(logits, y, target)
+        return sign * F.cross_entropy(logits, y, reduction="none")
+
+    def _judge_by(self, net: nn.Module, y: Tensor, target: Tensor | None) -> Judge:
+        def judge(z: Tensor) -> tuple[Tensor, Tensor]:
+            logits = net(z)
+            return self._loss(logits, y, target), self._won(logits, y)
+
+        return judge
+
+    def _ascend(
+        self, objective: Objective, x: Tensor, eps: float | Tensor | None, rng: torch.Generator, path: list[Tensor] | None = None,
+        start: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """What `maximise` calls: nothing is ever fooled, so the point of the highest objective counts."""
+        never = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        return self._climb(lambda z: (objective(z), never), x, eps, rng, path, start)[0]
+
+    def _climb(
+        self, judge: Judge, x: Tensor, eps: float | Tensor | None, rng: torch.Generator, path: list[Tensor] | None = None,
+        start: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        """One run: the points (N,C,H,W), the highest losses met (N,), and which samples were won (N,)."""
+        ball = BALLS[self.norm](x.detach(), self._radius(eps))
+        size, marks = 2 * ball.eps, set(checkpoints(self.steps))
+        z = old = self.first(ball, rng) if start is None else start
+        loss, gradient, won = _evaluate(judge, z)
+        answer, best, best_gradient, height = z, z, gradient, loss
+        height_then, cut_then = height, torch.ones_like(won)
+        rises, since, before = torch.zeros_like(loss), 0, loss
+        if path is not None:
+            path.append(answer)
+        for step in range(1, self.steps + 1):
+            if bool(won.all()):
+                break
+            with torch.no_grad():
+                ahead, inertia = ball.project(ball.step(z, gradient, size)), INERTIA if step > 1 else 0.0
+                z, old = ball.project(z + (1 - inertia) * (ahead - z) + inertia * (z - old)), z
+            loss, gradient, hit = _evaluate(judge, z)
+            higher = loss > height
+            best, best_gradient = _where(higher, z, best), _where(higher, gradient, best_gradient)
+            height = torch.where(higher, loss, height)
+            answer = _where(won, answer, _where(hit, z, best))
+            won = won | hit
+            rises, since, before = rises + (loss > before), since + 1, loss
+            if step in marks:
+                cut = (rises <= RISES * since) | (~cut_then & (height <= height_then))
+                size = torch.where(cut.view(-1, 1, 1, 1), size / 2, size)
+                z, gradient = _where(cut, best, z), _where(cut, best_gradient, gradient)
+                height_then, cut_then, rises, since = height, cut, torch.zeros_like(rises), 0
+            if path is not None:
+                path.append(answer)
+        return answer, height, won
+
+
+def checkpoints(steps: int) -> tuple[int, ...]:
+    """After which steps the step sizes are judged: 22, 41, 57, 70, 80, 87, 93 and 99 of 100."""
+    gap = at = max(int(0.22 * steps), 1)
+    out = []
+    while at <= steps:
+        out.append(at)
+        gap = max(gap - max(int(0.03 * steps), 1), max(int(0.06 * steps), 1))
+        at += gap
+    return tuple(out)
+
+
+def _evaluate(judge: Judge, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    with torch.enable_grad():
+        z = z.detach().requires_grad_(True)
+        loss, won = judge(z)
+        (gradient,) = torch.autograd.grad(loss.sum(), z)
+    return loss.detach(), gradient, won
+
+
+def _where(which: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return torch.where(which.view(-1, 1, 1, 1), a, b)

@@ -1,0 +1,151 @@
+"""Square attack: no gradient at all, only the net's answers, so a net that merely hides its gradients does not resist it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from robustviz import losses
+from robustviz.attacks.balls import L2, Linf
+from robustviz.attacks.base import Attack, Objective, generator
+from robustviz.nets.base import frozen
+from robustviz.registry import option, register
+from robustviz.types import UserError
+
+Score = Callable[[Tensor, Tensor], Tensor]  # images and their places in the batch -> one number a sample
+
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries: after these the area halves
+TRACE_BYTES = 2**31
+
+
+@register("attack/square")
+@dataclass(frozen=True)
+class Square(Attack):
+    """Random squares set to +ε or −ε, kept where they raise the margin; each image stops when the net is wrong.
+
+    An image that is wrong already is given back unchanged; one that is never fooled gets the highest margin found.
+
+    Source: Andriushchenko et al. 2020 (arXiv 1912.00049), algorithms 1 and 2, with the start in vertical stripes; the
+    schedule for other numbers of queries is rescaled as in the authors' code. Differs: every image has its own square,
+    as in the paper (AutoAttack's version shares one in a batch), and squares may touch the last row and column, which
+    both codes leave out. AutoAttack's version runs the schedule of 10,000 queries and stops it half-way. linf only.
+    """
+
+    queries: int = option(5000, "How many squares are tried for each image.", low=1, high=100_000)
+    p: float = option(0.8, "Share of the image that the first squares cover.", low=0.001, high=1, advanced=True)
+
+    # It takes no steps. A ClassVar takes the inherited field out.
+    step_size: ClassVar[None] = None  # type: ignore[misc]
+
+    label = "Square"
+    text = "Tries random squares and keeps what helps: it needs no gradient, only the network's answers."
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.norm != "linf":
+            raise UserError("Square works in the linf norm here: set norm=linf, or use AutoAttack, whose Square knows l2.", code=2)
+
+    @property
+    def count(self) -> int:
+        return self.queries
+
+    def first(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:
+        """Vertical stripes of +ε or −ε, drawn per image, channel and column."""
+        n, c, _, w = ball.x.shape
+        return ball.project(ball.x + ball.eps * (2 * torch.randint(2, (n, c, 1, w), generator=rng, device=ball.x.device) - 1))
+
+    def objective(self, net: nn.Module, y: Tensor) -> Objective:
+        """The margin: max_{j≠y} z_j − z_y, or its negative where y is to be reached."""
+        return lambda z: self._margin(net(z), y)
+
+    def __call__(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
+        """x_adv (N,C,H,W) as in `Attack`; makes at most `queries` + 2 forward passes and no backward one."""
+        return self._fool(net, x, y, rng or generator(x), None)
+
+    def trace(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
+        """(queries+1, N, C, H, W): the stripes, then the best so far after each query; an image wrong already stays.
+
+        Raises UserError where that would take more than 2 GiB of memory.
+        """
+        size = (self.queries + 1) * x.numel() * x.element_size()
+        if size > TRACE_BYTES:
+            raise UserError(f"Every query of {len(x)} images takes {size / 2**30:.1f} GiB to keep; ask for fewer queries or images.")
+        path = list[Tensor]()
+        self._fool(net, x, y, rng or generator(x), path)
+        return torch.stack(path + path[-1:] * (self.queries + 1 - len(path)))
+
+    def maximise(self, objective: Objective, x: Tensor, *, eps: float | Tensor | None = None, rng: torch.Generator | None = None) -> Tensor:
+        """Images near `x` at which `objective` is high, as in `Attack`, found without its gradient and with every query."""
+        best = x.detach().clone()
+        self._search(lambda z, _: objective(z), best, self._radius(eps), rng or generator(x), stop=False)
+        return best
+
+    # The search.
+
+    def _margin(self, logits: Tensor, y: Tensor) -> Tensor:
+        return losses.margin(logits, y) * (-1 if self.targeted else 1)
+
+    def _fool(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator, path: list[Tensor] | None) -> Tensor:
+        radius, out = self._radius(None), x.detach().clone()
+        with frozen(net), torch.no_grad():
+            left = (self._margin(net(out), y) <= 0).nonzero().squeeze(1)
+            if path is not None and not len(left):
+                path.append(out)
+            if len(left):
+                found, ways = out[left], None if path is None else list[Tensor]()
+                self._search(lambda z, place: self._margin(net(z), y[left][place]), found, radius, rng, stop=True, path=ways)
+                for here in ways or ():
+                    assert path is not None
+                    path.append(out.index_copy(0, left, here))
+                out[left] = found
+        return out
+
+    @torch.no_grad()
+    def _search(
+        self, score: Score, x: Tensor, eps: float | Tensor, rng: torch.Generator, stop: bool, path: list[Tensor] | None = None
+    ) -> None:
+        """Writes the best points found into `x`. With `stop` a sample leaves the batch once its score is above 0."""
+        ball = Linf(x.clone(), eps)
+        low, high = ball.low.expand_as(x), ball.high.expand_as(x)  # all that a square can be set to
+        x.copy_(self.first(ball, rng))
+        place = torch.arange(len(x), device=x.device)
+        here, height = x.clone(), score(x, place)
+        going = height <= 0
+        for query in range(self.queries + 1):
+            if path is not None:
+                path.append(x.index_copy(0, place, here))
+            if stop and not bool(going.all()):
+                x[place] = here
+                place, here, height, low, high = place[going], here[going], height[going], low[going], high[going]
+            if query == self.queries or not len(place):
+                break
+            square, up = self._square(here, side(self.p, query, self.queries, *x.shape[2:]), rng)
+            proposal = torch.where(square, torch.where(up, high, low), here)
+            reached = score(proposal, place)
+            better = reached > height
+            here, height = torch.where(better.view(-1, 1, 1, 1), proposal, here), torch.maximum(height, reached)
+            going = height <= 0
+        x[place] = here
+
+    @staticmethod
+    def _square(here: Tensor, side: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A square for each image (N,1,H,W), and for each image and channel whether it is set up or down (N,C,1,1)."""
+        n, c, h, w = here.shape
+        rows, columns = torch.arange(h, device=here.device), torch.arange(w, device=here.device)
+        top = torch.randint(h - side + 1, (n, 1), generator=rng, device=here.device)
+        left = torch.randint(w - side + 1, (n, 1), generator=rng, device=here.device)
+        tall = ((rows >= top) & (rows < top + side)).view(n, 1, h, 1)
+        wide = ((columns >= left) & (columns < left + side)).view(n, 1, 1, w)
+        return tall & wide, torch.randint(2, (n, c, 1, 1), generator=rng, device=here.device).bool()
+
+
+def side(p: float, query: int, queries: int, height: int, width: int) -> int:
+    """The side of the squares at a query, in pixels: √(p·H·W), where p halves nine times along the way."""
+    done = int(query / queries * 10_000)
+    share = p / 2 ** sum(done > mark for mark in HALVINGS)
+    return min(max(round(math.sqrt(share * height * width)), 1), height, width)
