@@ -12,7 +12,11 @@ from robustviz.types import UserError
 # isort: off
 from robustviz.nets.small_resnet import SmallResNet as SmallResNet
 from robustviz.nets.small_cnn import SmallCNN as SmallCNN
+from robustviz.nets.tiny_vit import TinyViT as TinyViT
 from robustviz.nets.resnet18 import ResNet18 as ResNet18
+from robustviz.nets.preact_resnet18 import PreActResNet18 as PreActResNet18
+from robustviz.nets.vgg11_bn import VGG11BN as VGG11BN
+from robustviz.nets.wrn_34_10 import WideResNet3410 as WideResNet3410
 
 # isort: on
 

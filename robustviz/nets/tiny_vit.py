@@ -1,0 +1,95 @@
+"""A vision transformer small enough for a laptop: the one architecture here that does not slide filters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from robustviz.nets.base import ImageNet, Normalise, stem_stride
+from robustviz.registry import register
+
+WIDTH, BLOCKS, HEADS = 80, 4, 4
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention of (N, T, D) tokens.
+
+    Written out: torch's fused kernels have no second derivative, which curvature probes need, and take another path
+    when no gradient is asked for, so an image's logits would depend on who asks.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        n, t, d = tokens.shape
+        q, k, v = self.qkv(tokens).view(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        weights = (q @ k.transpose(2, 3) * (d // self.heads) ** -0.5).softmax(3)
+        return self.out((weights @ v).transpose(1, 2).reshape(n, t, d))
+
+
+class Block(nn.Module):
+    """Self-attention and a two-layer perceptron, each behind a layer norm and beside a shortcut.
+
+    Source: Dosovitskiy et al. 2021 (arXiv 2010.11929), eq. 2 and 3. Differs: the hidden layer is twice as wide, not four
+    times.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.attend = nn.Sequential(nn.LayerNorm(width), Attention(width, heads))
+        self.think = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = tokens + self.attend(tokens)
+        return tokens + self.think(tokens)
+
+
+class Positions(nn.Module):
+    """Adds what was learned about each place to the patch there: (N, D, h, w)."""
+
+    def __init__(self, width: int, side: int) -> None:
+        super().__init__()
+        self.embedding = nn.Parameter(0.02 * torch.randn(1, width, side, side))
+
+    def forward(self, patches: Tensor) -> Tensor:
+        return patches + self.embedding
+
+
+class Encoder(nn.Module):
+    """Transformer blocks over the cells of a map, (N, D, h, w) in and out, with a last layer norm."""
+
+    def __init__(self, width: int, blocks: int, heads: int) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(blocks)), nn.LayerNorm(width))
+
+    def forward(self, grid: Tensor) -> Tensor:
+        tokens = self.blocks(grid.flatten(2).transpose(1, 2))
+        return tokens.transpose(1, 2).reshape(grid.shape)
+
+
+@register("net/tiny_vit")
+class TinyViT(ImageNet):
+    """Four transformer blocks of 80 channels over patches of 2, 4 or 8 pixels; the mean of the tokens goes to the head.
+
+    About 210,000 parameters. The maps are the tokens after the last layer norm, on their grid of at least 4×4, so CAM works
+    as on any other network. Source: Dosovitskiy et al. 2021 (arXiv 2010.11929). Differs: no class token (Beyer et al.
+    2022, arXiv 2205.01580), no dropout, and four blocks.
+    """
+
+    label = "Tiny ViT (0.2 M)"
+
+    def __init__(self, classes: int, channels: int, size: int, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+        patch = 2 * stem_stride(size)
+        side = -(-size // patch)
+        missing = side * patch - size  # a size that is no multiple: the last patches get zeros, no pixel is dropped
+        maps = nn.Sequential(
+            Normalise(channels, mean, std), nn.ZeroPad2d((0, missing, 0, missing)), nn.Conv2d(channels, WIDTH, patch, patch),
+            Positions(WIDTH, side), Encoder(WIDTH, BLOCKS, HEADS),
+        )  # fmt: skip
+        super().__init__(maps, nn.Linear(WIDTH, classes))

@@ -1,0 +1,32 @@
+"""The large network of the TRADES, MART and PART tables: for a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from robustviz.nets.base import ImageNet
+from robustviz.nets.preact_resnet18 import preact_maps
+from robustviz.registry import register
+
+
+@register("net/wrn_34_10")
+class WideResNet3410(ImageNet):
+    """Wide-ResNet-34-10: three stages of five pre-activation blocks, ten times as wide as a ResNet, without dropout.
+
+    The maps end after the last batch norm and ReLU. Source: Zagoruyko and Komodakis 2016 (arXiv 1605.07146); blocks and
+    initial weights as in TRADES' `models/wideresnet.py`. Differs: a last stage keeps its resolution below 16 pixels,
+    see `preact_maps`, and the unused `sub_block1` of that file is left out.
+    """
+
+    label = "Wide-ResNet-34-10 (46 M)"
+
+    def __init__(self, classes: int, channels: int, size: int, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+        maps = preact_maps(channels, size, 16, ((5, 160), (5, 320), (5, 640)), mean, std)
+        for module in maps.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        head = nn.Linear(640, classes)
+        nn.init.zeros_(head.bias)
+        super().__init__(maps, head)
