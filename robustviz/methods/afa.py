@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -78,10 +78,11 @@ class AFA(Adversarial):
     def stages(self, config: TrainConfig) -> tuple[Stage, ...]:
         if self.head == "online":
             return (Stage("train", 1.0, self.loss),)
-        first = Stage("features", 1 - self.head_share, self.loss)
+        first = Stage("features", 1 - self.head_share, self.loss, trainable=_body)
         if self.head == "AFF":
             return (first, Stage("fine-tune all", self.head_share, self._ce_attacked, new_head=True))
-        loss = self._ce_clean if self.head == "SLF" else self._ce_attacked
+        # an attack in train mode would move the running statistics of a body that rests
+        loss = self._ce_clean if self.head == "SLF" else replace(self, attack_mode="eval")._ce_attacked
         return (first, Stage("linear head", self.head_share, loss, trainable=_head, new_head=True, frozen_eval=("maps", "pool")))
 
     def aux(self, net: nn.Module, config: TrainConfig) -> nn.Module | None:
@@ -114,6 +115,10 @@ class AFA(Adversarial):
 
     def _ce_attacked(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
         return {"ce_adv": F.cross_entropy(net(self.attacked(net, batch)), batch.y)}
+
+
+def _body(net: nn.Module) -> Iterable[nn.Parameter]:
+    return [*net.maps.parameters(), *net.pool.parameters()]  # type: ignore[union-attr]
 
 
 def _head(net: nn.Module) -> Iterable[nn.Parameter]:
@@ -158,8 +163,9 @@ class AFATRADES(TRADES):
         x_adv = self.attacked(net, batch)
         h, h_adv = features_of(net, None, batch.x), features_of(net, None, x_adv)
         logits, logits_adv = net.head(h), net.head(h_adv)  # type: ignore[operator]
+        target = net(batch.x) if self.bn == "official" else logits
         return {
             "ce": F.cross_entropy(logits, batch.y),
-            "kl": self.beta * losses.kl(logits, logits_adv),
+            "kl": self.beta * losses.kl(target, logits_adv),
             "afa": self.align_weight * losses.adversarial_contrastive(h_adv, batch.y, h, batch.y, self.temperature),
         }

@@ -65,6 +65,8 @@ class Reweighted(Adversarial):
         if self.rule == "ones":
             return
         x = split.take(2).x
+        if self.rule == "jet-compat" and x.shape[1] != 3:
+            raise UserError(f"The rule jet-compat makes one mask for each of three colours, and {split.key} is grey: use the rule z>1.")
         if not isinstance(getattr(net, "maps", None), nn.Module):
             raise UserError(f"The network {config.net} has no feature maps to make a mask of: use another network, or the rule ones.")
         cam.importance_mask(self.heat(net, x, split.take(2).y), self.rule, (x.shape[2], x.shape[3]))  # refuses a map of one cell

@@ -8,12 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import conv
 from torch import Tensor, nn
 
 from robustviz import losses, registry
 from robustviz.attacks import FGSM, PGD
 from robustviz.config import TrainConfig
-from robustviz.methods import FGSMAT, FGSMRS, PGDAT, TRADES
+from robustviz.methods import AALP, AFA, AFATRADES, ALP, FGSMAT, FGSMRS, PART, PARTM, PGDAT, TRADES, ModelAlignment, SupConMargin
 from robustviz.methods.base import Adversarial, Method, Stage, Terms
 from robustviz.nets.base import ImageNet
 from robustviz.types import Batch
@@ -21,9 +22,46 @@ from robustviz.types import Batch
 EPS = 0.1
 
 
-@pytest.fixture(params=registry.keys("method"))
+# Every registered method as it comes, and every other way through its code that a setting opens.
+VARIANTS: dict[str, Method] = {key: registry.get("method", key)() for key in registry.keys("method")} | {
+    "trades, official": TRADES(bn="official"),
+    "alp, adv_only": ALP(ce="adv_only"),
+    "alp, clean_only": ALP(ce="clean_only"),
+    "alp, least likely": ALP(targets="least_likely"),
+    "alp, adv_only, weight 0": ALP(ce="adv_only", weight=0),
+    "aalp, random": AALP(dropped="random", pair_weight="clean"),
+    "aalp, top": AALP(dropped="top", pair_weight="loss"),
+    "part, layer_cam": PART(cam="layer_cam", cam_class="predicted", eps_low=0.0),
+    "part, top": PART(rule="top20%", eps_low=0.0),
+    "part_m, oracle": PARTM(rule="oracle", eps_low=0.0),
+    "afa, SLF": AFA(head="SLF"),
+    "afa, ALF": AFA(head="ALF"),
+    "afa, AFF": AFA(head="AFF", contrast="clean+adv"),
+    "afa, projection": AFA(projection=True),
+    "afa, cross-entropy": AFA(inner="ce", contrast="clean+adv", projection=True),
+    "afa_trades, official": AFATRADES(bn="official"),
+    "supcon_margin, flat": SupConMargin(reduction="flat", supcon_weight=0),
+    "supcon_margin, off": SupConMargin(supcon_weight=0, margin_weight=0),
+    "model_alignment, hard": ModelAlignment(target="witness_hard"),
+    "model_alignment, label": ModelAlignment(target="label"),
+}
+
+
+@pytest.fixture(params=VARIANTS.values(), ids=VARIANTS.keys())
 def method(request: pytest.FixtureRequest) -> Method:
-    return registry.get("method", request.param)().bound(EPS)  # type: ignore[no-any-return]
+    return request.param.bound(EPS)  # type: ignore[no-any-return]
+
+
+class Witness:
+    """What `TrainConfig.trained` finds in these tests: a run whose network has the images' shape."""
+
+    def net(self) -> ImageNet:
+        return conv(seed=5)
+
+
+@pytest.fixture(autouse=True)
+def witness(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TrainConfig, "trained", lambda self, name: Witness())
 
 
 @pytest.fixture
@@ -38,16 +76,25 @@ def batch(images: Tensor, labels: Tensor) -> Batch:
 
 def make(x: Tensor, y: Tensor, index: Tensor | None = None) -> Batch:
     index = torch.arange(len(y)) if index is None else index
-    return Batch(x, y, index, epoch=0, progress=0.5, rng=torch.Generator().manual_seed(3))
+    views = torch.stack([x, (x.flip(-1) + 0.02).clamp(0, 1)])
+    objects = (x > 0.5).any(dim=1, keepdim=True)
+    return Batch(x, y, index, epoch=0, progress=0.5, rng=torch.Generator().manual_seed(3), views=views, objects=objects)
 
 
 def each_stage(method: Method, net: nn.Module) -> list[tuple[Stage, nn.Module | None]]:
     config = TrainConfig(method=method)
-    return [(stage, method.aux(net, config)) for stage in method.stages(config)]
+    out = []
+    for stage in method.stages(config):
+        with torch.random.fork_rng():
+            torch.manual_seed(2)
+            aux = method.aux(net, config)
+        out.append((stage, aux.double() if aux is not None else None))
+    return out
 
 
 def gradients(net: nn.Module, terms: Terms) -> list[Tensor]:
-    return list(torch.autograd.grad(sum(terms.values()), list(net.parameters())))  # type: ignore[arg-type]
+    found = torch.autograd.grad(sum(terms.values()), list(net.parameters()), allow_unused=True)  # type: ignore[arg-type]
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(net.parameters(), found, strict=True)]
 
 
 def buffers(net: nn.Module) -> list[Tensor]:
@@ -63,7 +110,16 @@ def test_terms_are_finite_scalars_and_reach_every_trainable_parameter(method: Me
         assert terms and all(term.shape == () and term.isfinite() for term in terms.values())
         net.zero_grad()
         sum(terms.values()).backward()  # type: ignore[union-attr]
-        assert all(p.grad is not None and p.grad.abs().max() > 0 for p in stage.trainable(net))
+        assert list(stage.trainable(net)) and all(p.grad is not None and p.grad.abs().max() > 0 for p in stage.trainable(net))
+        if aux is not None:
+            assert all(p.grad is not None and p.grad.abs().max() > 0 for p in aux.parameters() if p.requires_grad)
+
+
+def test_stages_cover_the_training_and_train_every_parameter_at_some_time(method: Method, net: ImageNet) -> None:
+    stages = [stage for stage, _ in each_stage(method, net)]
+    assert sum(stage.share_of_epochs for stage in stages) == pytest.approx(1)
+    assert len({stage.name for stage in stages}) == len(stages)
+    assert {p for stage in stages for p in stage.trainable(net)} == set(net.parameters())
 
 
 def test_net_and_batch_are_left_as_they_were(method: Method, net: ImageNet, batch: Batch) -> None:
@@ -71,11 +127,16 @@ def test_net_and_batch_are_left_as_they_were(method: Method, net: ImageNet, batc
     modes, asks = [m.training for m in net.modules()], [p.requires_grad for p in net.parameters()]
     x, y = batch.x.clone(), batch.y.clone()
     for stage, aux in each_stage(method, net):
+        inside = {name: value.clone() for name, value in aux.state_dict().items()} if aux is not None else {}
         stage.loss(net, batch, aux)
+        assert aux is None or all(torch.equal(value, inside[name]) for name, value in aux.state_dict().items())
+        assert aux is None or all(p.grad is None for p in aux.parameters())
         assert [m.training for m in net.modules()] == modes
         assert [p.requires_grad for p in net.parameters()] == asks
         assert all(p.grad is None for p in net.parameters())
     assert torch.equal(batch.x, x) and torch.equal(batch.y, y)
+    # The next stage, the epoch's loss and its gradient: nothing of an attack stays behind in the graph of the weights.
+    assert all(p.is_leaf for p in net.parameters())
 
 
 def test_the_order_within_a_batch_does_not_matter(method: Method, net: ImageNet, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +145,8 @@ def test_the_order_within_a_batch_does_not_matter(method: Method, net: ImageNet,
         monkeypatch.setattr(
             registry.get("attack", key), "first", lambda self, ball, rng: ball.project(ball.x + 0.02 * torch.cos(50 * ball.x))
         )
+    # Nor a dropout that is: one that follows from the contributions alone.
+    monkeypatch.setattr(AALP, "guided_mask", lambda self, c, rate, rng: (c > c.mean(dim=1, keepdim=True)).to(c) * 1.5)
     mixed = torch.randperm(12, generator=torch.Generator().manual_seed(0))
     for stage, aux in each_stage(method, net):
         other = copy.deepcopy(net)  # a loss in train mode moves the running statistics that the next attack sees
@@ -98,16 +161,18 @@ def test_the_order_within_a_batch_does_not_matter(method: Method, net: ImageNet,
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
 @pytest.mark.parametrize(
-    "method", [key for key in registry.keys("method") if issubclass(registry.get("method", key), Adversarial)], indirect=True
-)
+    "method", [method for method in VARIANTS.values() if isinstance(method, Adversarial)], indirect=True,
+    ids=[name for name, method in VARIANTS.items() if isinstance(method, Adversarial)],
+)  # fmt: skip
 def test_the_attack_leaves_batch_norm_alone_unless_asked(mode: str, method: Method, net: ImageNet, batch: Batch) -> None:
-    attacking = []  # for every forward pass of an attack (no parameter wants a gradient): is the net in train mode?
-    net.register_forward_pre_hook(
-        lambda module, args: None if any(p.requires_grad for p in module.parameters()) else attacking.append(module.training)
-    )
+    attacking = []  # for every forward pass of an attack (the images want a gradient): is the body in train mode?
+    net.maps.register_forward_pre_hook(lambda module, args: attacking.append(module.training) if args[0].requires_grad else None)
     for stage, aux in each_stage(replace(method, attack_mode=mode), net):  # type: ignore[arg-type]
+        attacking.clear()
         stage.loss(net, batch, aux)
-    assert attacking and set(attacking) == {mode == "train"}
+        # A body that rests stays at rest, whatever is asked for.
+        wanted = mode == "train" and not stage.frozen_eval
+        assert set(attacking) == {wanted} or (stage.name == "linear head" and not attacking)  # SLF learns from clean images
 
 
 def test_config_hands_its_eps_to_the_attack_unless_that_has_its_own() -> None:
