@@ -25,6 +25,7 @@ class FGSM(Attack):
     start: Literal["zero", "uniform"] = option("zero", "Start at the image, or at a random point of the ball.")
 
     label = "FGSM"
+    text = "One step of ε along the sign of the gradient: quick and weak."
 
     @property
     def count(self) -> int:

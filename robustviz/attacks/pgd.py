@@ -28,6 +28,7 @@ class PGD(Attack):
     )
 
     label = "PGD"
+    text = "Many small steps uphill, back into the ball after each: the usual attack."
 
     @property
     def count(self) -> int:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 EPS = {"linf": 0.1, "l2": 1.0}
 SHORT = {"apgd": {"steps": 20}, "square": {"queries": 100}}  # the promises are the same with fewer
-AT_RANDOM = {"dim", "tim", "apgd", "square", "autoattack"}  # draw for the batch as a whole, start aside
+AT_RANDOM = {"apgd", "square", "autoattack"}  # draw for each image of the batch, in order
 STOPS = {"apgd", "square", "autoattack"}  # leave an image that is wrong already as it is
 
 
@@ -96,7 +96,7 @@ def test_another_seed_gives_another_result_where_the_start_is_random(
 
 def test_a_batch_is_attacked_as_its_images_one_by_one(attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
     if attack.key in AT_RANDOM:
-        pytest.skip("this attack draws its noise for a batch as a whole")
+        pytest.skip("this attack draws other noise for an image on its own")
     if "start" in registry.hints(type(attack)):
         attack = replace(attack, start="zero")  # type: ignore[call-arg]
     net, x = conv_net.double(), images.double()
