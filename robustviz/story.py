@@ -22,9 +22,10 @@ SEED, ROUNDS, STEPS = 0, 3, 20
 
 
 def shipped(data: str, method: str) -> Run:
-    """The shipped run of a method on a data set. Raises UserError where there is none."""
+    """The shipped Small ResNet of a method on a data set, seed 0. Raises UserError where there is none."""
     for run in runs.all_runs():
-        if run.shipped and run.data_key == data and run.method_key == method:
+        ours = run.shipped and run.data_key == data and run.method_key == method
+        if ours and run.architecture == "small_resnet" and run.info.get("seed") == 0:
             return run
     raise UserError(f"There is no shipped {method} run on {data}: make it with `make zoo`.")
 

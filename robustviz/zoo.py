@@ -1,57 +1,137 @@
-"""Make the shipped checkpoints: `python -m robustviz.zoo`. Cheapest first; what is finished is kept and not made again."""
+"""Make the shipped checkpoints: `python -m robustviz.zoo [DATA …]`. Cheapest first; what is finished is kept and not made
+again, so a call that was cut off goes on where it was.
+
+First every network is trained, then every ladder is climbed, so that half a night gives all networks.
+"""
 
 from __future__ import annotations
 
 import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
 
 from robustviz import runs
 from robustviz.config import TrainConfig
+from robustviz.data import Source, source
 from robustviz.runs import Run
+from robustviz.types import UserError
 
 DATA = ("digits", "shapes")
-METHODS = ("standard", "pgd_at", "trades")
+METHODS = (
+    "standard",
+    "fgsm_at",
+    "fgsm_rs",
+    "supcon_margin",
+    "pgd_at",
+    "part",
+    "alp",
+    "aalp",
+    "afa",
+    "trades",
+    "mart",
+    "part_t",
+    "part_m",
+    "afa_trades",
+)
+OTHERS = (("small_cnn", 0), ("small_resnet", 1), ("tiny_vit", 0))  # ordinary networks: a witness, and targets of transfer
+FILMED = ("pgd_at", "afa", "supcon_margin")  # on digits, every second epoch's weights in half precision
+LADDER = {"digits": 360, "shapes": 200}  # images on which the whole ladder is climbed, AutoAttack included
 SHIPPED = ("config.json", "status.json", "metrics.jsonl", "eval.json", "net.safetensors")  # the weights last: they say it is whole
 
 
-def wanted() -> list[TrainConfig]:
-    """The trainings whose results are shipped."""
-    return [TrainConfig(data=data, method=method, device="cpu") for data in DATA for method in METHODS]  # type: ignore[arg-type]
+def wanted(data: Iterable[str] = DATA) -> list[TrainConfig]:
+    """The trainings whose results are shipped, of these data sets, in the order in which they are made."""
+    return [config for key in data for config in _of(source(key))]
 
 
-def make() -> list[Run]:
-    """Train, evaluate and probe each, then copy what is shipped into `checkpoints/zoo`; the shipped runs."""
-    from robustviz import probes, worker
+def _of(images: Source) -> list[TrainConfig]:
+    def config(method: str, net: str = "", seed: int = 0, snapshots: int = 0) -> TrainConfig:
+        return TrainConfig(data=images, method=method, net=net, seed=seed, snapshots=snapshots, device="cpu")  # type: ignore[arg-type]
 
-    out = []
-    for config in wanted():
-        target = runs.zoo() / config.run_id
-        if not (target / "net.safetensors").exists():
-            run = runs.create(config, folder=runs.home() / ".zoo-build")
-            print(run.id, flush=True)
-            worker.execute(run, lambda line: print("  " + line, flush=True))
-            for probe in (probes.accuracy_curve, probes.smallest_eps):
-                print("  " + probe(run).meta["summary"], flush=True)
-            shutil.copytree(run.path / "probes", target / "probes", dirs_exist_ok=True)
-            for name in SHIPPED:
-                shutil.copy2(run.path / name, target / name)
-        out.append(Run(target))
-    known = {run.id for run in out}
+    first, *methods = METHODS
+    others = [config("standard", net, seed) for net, seed in OTHERS]
+    roles = {"method.source": config(first).run_id, "method.witness": others[0].run_id}
+    aligned = [
+        TrainConfig.make(None, {"data": images, "method": "model_alignment", "device": "cpu"}, [*roles.items(), ("method.target", target)])
+        for target in ("witness_soft", "witness_hard", "label")
+    ]
+    filmed = [config(method, snapshots=2 if images.key == "digits" and method in FILMED else 0) for method in methods]
+    return [config(first), *others, *aligned, *filmed]
+
+
+def make(data: Iterable[str] = DATA) -> list[Run]:
+    """Train and probe each, then climb each ladder; after every piece what is shipped is copied to `checkpoints/zoo`."""
+    configs = wanted(data)
+    for config in configs:
+        train(config)
+    for config in configs:
+        climb(config)
+    known = {config.run_id for config in wanted()}
     for folder in runs.zoo().iterdir():
         if folder.is_dir() and folder.name not in known:
             shutil.rmtree(folder)  # of settings that are not shipped any more
-    return out
+    return [Run(runs.zoo() / config.run_id) for config in configs]
 
 
-def main() -> int:
+def train(config: TrainConfig) -> None:
+    """Train and probe a network that is not there yet, and ship it."""
+    from robustviz import probes, worker
+
+    if (runs.zoo() / config.run_id / "net.safetensors").exists():
+        return
+    run = runs.create(config, folder=_workshop())
+    _say(run.id)
+    worker.execute(run, lambda line: _say("  " + line))
+    for probe in (probes.accuracy_curve, probes.smallest_eps):
+        _say("  " + str(probe(run).meta["summary"]))
+    _ship(run)
+
+
+def climb(config: TrainConfig) -> None:
+    """Climb the ladder of a trained network, as far as that is not done yet, and ship what it gave."""
+    from robustviz.evaluate import ladder
+
+    run = Run(_workshop() / config.run_id)
+    if not (run.path / "net.safetensors").exists():  # what is shipped is read-only
+        shutil.copytree(runs.zoo() / config.run_id, run.path, dirs_exist_ok=True)
+    _say(run.id)
+    ladder(run, n=LADDER[config.data.key], say=lambda line: _say("  " + line))
+    _ship(run)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _workshop() -> Path:
+    return runs.home() / ".zoo-build"
+
+
+def _ship(run: Run) -> None:
+    target = runs.zoo() / run.id
+    for folder in ("probes", "snapshots"):
+        if (run.path / folder).is_dir():
+            shutil.copytree(run.path / folder, target / folder, dirs_exist_ok=True)
+    target.mkdir(parents=True, exist_ok=True)
+    for name in SHIPPED:
+        shutil.copy2(run.path / name, target / name)
+
+
+def main(data: list[str] | None = None) -> int:
     """Make the zoo, the story that rests on it, and the hashes."""
     from robustviz import story
 
-    for run in make():
-        found = run.evaluation()
-        assert found is not None
-        print(f"{run.id:<48} clean {found.clean_acc:.3f}  PGD-20 {found.robust_acc:.3f}  eps {found.eps:.4f}  n={found.n}")
-    return story.main()
+    try:
+        for run in make(data or DATA):
+            found = run.evaluation()
+            assert found is not None
+            _say(f"{run.id:<56} clean {found.clean_acc:.3f}  PGD-20 {found.robust_acc:.3f}  eps {found.eps:.4f}  n={found.n}")
+        return story.main()
+    except UserError as error:
+        print(f"robustviz: {error}", file=sys.stderr)
+        return error.code
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(sys.argv[1:]))
