@@ -9,7 +9,8 @@ from robustviz.probes.adversarial import AccuracyCurveSpec as AccuracyCurveSpec
 from robustviz.probes.adversarial import AdversarialSpec as AdversarialSpec
 from robustviz.probes.adversarial import SmallestEpsSpec as SmallestEpsSpec
 from robustviz.probes.adversarial import TrajectorySpec as TrajectorySpec
-from robustviz.results import AccuracyCurve, Adversarial, SmallestEps, Trajectory
+from robustviz.probes.features import FeaturesSpec as FeaturesSpec
+from robustviz.results import AccuracyCurve, Adversarial, Features, SmallestEps, Trajectory
 from robustviz.runs import Run
 
 
@@ -31,3 +32,8 @@ def smallest_eps(run: Run, spec: SmallestEpsSpec | None = None) -> SmallestEps:
 def trajectory(run: Run, spec: TrajectorySpec | None = None) -> Trajectory:
     """One image's way through an attack."""
     return (spec or TrajectorySpec())(run)
+
+
+def features(run: Run, spec: FeaturesSpec | None = None) -> Features:
+    """Features of clean, attacked and noisy images, and the measures of all three."""
+    return (spec or FeaturesSpec())(run)

@@ -18,7 +18,7 @@ PACKAGE = REPOSITORY / "robustviz"
 # Rooms from left to right; a room may import its own group and what stands to its left.
 ORDER = (
     {"registry", "types", "results", "losses", "terms"},
-    {"cam", "data", "nets", "attacks"},
+    {"cam", "data", "measures", "nets", "attacks"},
     {"methods"},
     {"config", "runs", "evaluate", "doctor", "training", "presets", "jobs", "worker"},
     {"probes", "claims", "export"},
@@ -228,6 +228,7 @@ def test_importing_everything_touches_no_network_no_file_no_process_and_no_devic
         "losses",
         "terms",
         "cam",
+        "measures",
         "data",
         "nets",
         "attacks",

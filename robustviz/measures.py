@@ -1,0 +1,262 @@
+"""What a cloud of features looks like, in numbers: how tight the classes are, how far apart, and how far an attack moves them.
+
+Pure functions of features (N,D) and labels (N,), computed in float64. Silhouette and Davies-Bouldin are scikit-learn's;
+the rest is a few lines each and held against double loops in the tests. Degenerate clouds (all points equal, vectors of
+length zero, an image that did not move) have a value that is written down, never a warning.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from robustviz.types import UserError
+
+BLOCK = 1024  # rows of a distance matrix held at once: 40 MB at 5,000 points
+
+
+def unit(z: Tensor) -> Tensor:
+    """`z` (N,D) at length 1, float64; a vector of length zero stays zero."""
+    z = z.double()
+    length = z.norm(dim=1, keepdim=True)
+    return z / torch.where(length > 0, length, torch.ones_like(length))
+
+
+def alignment(z: Tensor, y: Tensor) -> float:
+    """E‖u − v‖² over all pairs of different points of one class, at length 1: 0 (each class one direction) to 4.
+
+    `z` (N,D), `y` (N,). Raises UserError where no class has two points. Source: Wang and Isola 2020 (arXiv 2005.10242),
+    with α = 2. `Differs:` positive pairs are those of one class, not two augmentations of one image.
+    """
+    z, y = _checked(z, y)
+    u, total, pairs = unit(z), 0.0, 0
+    for label in y.unique():
+        own = u[y == label]
+        # Σ over unordered pairs ‖u − v‖² = n·Σ‖u‖² − ‖Σu‖², without the pairs
+        total += float(len(own) * own.square().sum() - own.sum(dim=0).square().sum())
+        pairs += len(own) * (len(own) - 1) // 2
+    if not pairs:
+        raise UserError("Alignment compares points of one class, and no class has two of them; take more images.")
+    return max(total, 0.0) / pairs
+
+
+def alignment_of_pairs(u: Tensor, v: Tensor) -> float:
+    """E‖u − v‖² over twins at length 1, row by row (a clean image and its attacked twin): 0 (unmoved) to 4."""
+    u, v = _twins(u, v)
+    return float((unit(u) - unit(v)).square().sum(dim=1).mean())
+
+
+def uniformity(z: Tensor) -> float:
+    """log E exp(−2‖u − v‖²) over pairs of different points at length 1: 0 (all in one direction) down to −8.
+
+    `z` (N,D); in high dimension evenly spread points reach about −4. Raises UserError for fewer than two points.
+    Source: Wang and Isola 2020 (arXiv 2005.10242), with t = 2.
+    """
+    z = _cloud(z)
+    if len(z) < 2:
+        raise UserError("Uniformity compares pairs of points; take two images or more.")
+    u, total = unit(z), 0.0
+    length = u.square().sum(dim=1)
+    for start in range(0, len(u), BLOCK):
+        rows = slice(start, start + BLOCK)
+        squared = (length[rows, None] + length - 2 * u[rows] @ u.T).clamp(min=0)
+        squared.diagonal(start).fill_(torch.inf)  # a point is no pair with itself
+        total += float(torch.exp(-2 * squared).sum())
+    return math.log(total / (len(u) * (len(u) - 1)))
+
+
+def class_centres(z: Tensor, y: Tensor, classes: int) -> Tensor:
+    """The mean features of each class, (K,D) float64; NaN for a class of which there is no point."""
+    z, y = _checked(z, y)
+    if len(y) and not 0 <= int(y.min()) <= int(y.max()) < classes:
+        raise UserError(f"A label lies outside 0 to {classes - 1}: the labels do not belong to these {classes} classes.")
+    sums = torch.zeros(classes, z.shape[1], dtype=torch.float64).index_add_(0, y, z)
+    return sums / torch.bincount(y, minlength=classes)[:, None]
+
+
+def centre_cosines(clean: Tensor, adv: Tensor, y: Tensor, classes: int) -> Tensor:
+    """(K,K) float64: row i, column j is the cosine of class i's centre in `clean` and class j's centre in `adv`.
+
+    −1 to 1; features behind a ReLU are never negative, so theirs are 0 to 1 and those of different classes are above 0:
+    compare with the matrix of `clean` and itself. NaN where a class has no point, 0 where a centre is the zero vector.
+    """
+    clean, adv = _twins(clean, adv)
+    return (unit(class_centres(clean, y, classes)) @ unit(class_centres(adv, y, classes)).T).clamp(-1, 1)
+
+
+def cosines_to_centres(z: Tensor, centres: Tensor) -> Tensor:
+    """(N,K) float64 cosine of each point of `z` (N,D) and each of `centres` (K,D): one column a class, NaN and 0 as above.
+
+    An attack that scatters a class in all directions may leave its mean where it was; this sees it, `centre_cosines` not.
+    """
+    return (unit(_cloud(z)) @ unit(centres).T).clamp(-1, 1)
+
+
+def silhouette(z: Tensor, y: Tensor) -> float:
+    """The mean silhouette, −1 (nearer to another class) to 1 (tight and far apart), Euclidean, by scikit-learn.
+
+    0 for all points equal, and for a point that is alone in its class. Raises UserError unless there are at least two
+    classes and more points than classes. Source: Rousseeuw 1987.
+    """
+    z, y = _clusters(z, y, "The silhouette")
+    return float(_sklearn().silhouette_score(_moved(z).numpy(), y.numpy()))
+
+
+def davies_bouldin(z: Tensor, y: Tensor) -> float:
+    """The Davies-Bouldin index: spread within over distance between, of each class's worst neighbour; 0 is best, by scikit-learn.
+
+    Infinite where two class centres coincide. Raises UserError unless there are at least two classes and more points
+    than classes. Source: Davies and Bouldin 1979. `Differs:` scikit-learn passes over coinciding centres, so that a
+    collapsed network would get its best mark, 0.
+    """
+    z, y = _clusters(z, y, "The Davies-Bouldin index")
+    z = _moved(z)
+    centres = class_centres(z, y, int(y.max()) + 1)[y.unique()]
+    if bool((torch.pdist(centres) == 0).any()):
+        return math.inf
+    z = z / z.abs().max()  # the index has no unit, scikit-learn's test for zero spread has one
+    return float(_sklearn().davies_bouldin_score(z.numpy(), y.numpy()))
+
+
+def knn_accuracy(z: Tensor, y: Tensor, k: int, among: Tensor | None = None) -> float:
+    """The fraction of points whose class is the commonest among their `k` nearest neighbours, leave-one-out, 0 to 1.
+
+    `among` (N,D): where the neighbours are sought, by default `z` itself; its row i (the point itself, or its clean
+    twin) is left out. Equal votes go to the lowest class, equal distances to the lowest row. Raises UserError for fewer
+    than k+1 points.
+    """
+    z, y = _checked(z, y)
+    near = y[neighbours(z, k, among)]
+    votes = torch.zeros(len(y), int(y.max()) + 1).scatter_add_(1, near, torch.ones(near.shape))
+    return float((votes.argmax(dim=1) == y).double().mean())
+
+
+def neighbourhood_hit(z: Tensor, y: Tensor, k: int, among: Tensor | None = None) -> float:
+    """The mean fraction of the `k` nearest neighbours that have the point's own class, 0 to 1; `among` as in `knn_accuracy`.
+
+    Source: Paulovich et al. 2008 (Least Square Projection, TVCG 14(3)).
+    """
+    z, y = _checked(z, y)
+    return float((y[neighbours(z, k, among)] == y[:, None]).double().mean())
+
+
+def neighbours(z: Tensor, k: int, among: Tensor | None = None) -> Tensor:
+    """(N,k) rows of the `k` nearest points, Euclidean, nearest first; `among` and ties as in `knn_accuracy`."""
+    z = _cloud(z)
+    bank = z if among is None else _twins(z, among)[1]
+    if not 0 < k < len(bank):
+        raise UserError(f"{k} neighbours need at least {k + 1} points, and there are {len(bank)}; take more images, or a smaller k.")
+    out = []
+    for start in range(0, len(z), BLOCK):
+        # From differences: a matrix product tells neighbours apart no longer when the cloud lies far from the origin.
+        far = torch.cdist(z[start : start + BLOCK], bank, compute_mode="donot_use_mm_for_euclid_dist")
+        far.diagonal(start).fill_(torch.inf)
+        out.append(far.sort(dim=1, stable=True).indices[:, :k])
+    return torch.cat(out)
+
+
+def linear_cka(x: Tensor, y: Tensor) -> float:
+    """‖YᵀX‖²_F / (‖XᵀX‖_F·‖YᵀY‖_F) of centred columns: 0 (nothing in common) to 1 (equal up to rotation, scale and shift).
+
+    `x` (N,D), `y` (N,E) of the same N images. 0 where one of them is constant. Source: Kornblith et al. 2019
+    (arXiv 1905.00414), section 3, with linear kernels.
+    """
+    x, y = _cloud(x), _cloud(y)
+    if len(x) != len(y):
+        raise UserError(f"CKA compares the same images twice, and there are {len(x)} and {len(y)}.")
+    x, y = (z - z.mean(dim=0) for z in (_moved(x), _moved(y)))
+    below = float((x.T @ x).norm() * (y.T @ y).norm())
+    return min(float((y.T @ x).square().sum()) / below, 1.0) if below else 0.0
+
+
+class Displacement(NamedTuple):
+    """How far each image's features moved: `lipschitz` (N,) per change of the image, `relative` (N,) in centre distances."""
+
+    lipschitz: Tensor
+    relative: Tensor
+
+
+def displacement(
+    clean: Tensor, moved: Tensor, x: Tensor, x_moved: Tensor, y: Tensor, classes: int, norm: Literal["linf", "l2"] = "linf"
+) -> Displacement:
+    """How far `moved` features lie from `clean` ones (N,D), per image, two ways, float64.
+
+    `lipschitz`: ‖Δz‖₂ / ‖Δx‖ with the image's change in `norm` (‖·‖∞ in pixel units by default), a lower bound on the
+    network's local Lipschitz constant between these norms; 0 for an image that did not change. It grows with the scale
+    of the features, so it compares attack and noise on one network. `relative`: ‖Δz‖₂ over `centre_distance` of the
+    clean features, without a unit, for comparing networks; 1: as far as from class to class;
+    infinite where all centres coincide and the point moved.
+
+    Source: Yang et al. 2020 (arXiv 2003.02460), the empirical local Lipschitz constant. `Differs:` there ‖Δf‖₁ of the
+    outputs, maximised over the ball; here the features, at the point that was handed in.
+    """
+    clean, moved = _twins(clean, moved)
+    if x.shape != x_moved.shape or len(x) != len(clean):
+        raise UserError(f"Images of shapes {tuple(x.shape)} and {tuple(x_moved.shape)} do not belong to {len(clean)} points.")
+    far = (moved - clean).norm(dim=1)
+    change = (x_moved.double() - x.double()).flatten(1).norm(dim=1, p=torch.inf if norm == "linf" else 2)
+    lipschitz = torch.where(change > 0, far / torch.where(change > 0, change, torch.ones_like(change)), torch.zeros_like(far))
+    apart = centre_distance(clean, y, classes)
+    return Displacement(lipschitz, torch.where(far > 0, far / apart, torch.zeros_like(far)))
+
+
+def centre_distance(z: Tensor, y: Tensor, classes: int) -> float:
+    """The mean Euclidean distance between the centres of two different classes. Raises UserError for a single class."""
+    z, y = _checked(z, y)
+    centres = class_centres(_moved(z), y, classes)
+    centres = centres[~centres.isnan().any(dim=1)]
+    if len(centres) < 2:
+        raise UserError("The distance between class centres needs points of two classes or more; take more images.")
+    return float(torch.pdist(centres).mean())
+
+
+# What all of them share.
+
+
+def _moved(z: Tensor) -> Tensor:
+    """`z` with its first point at the origin: no distance changes, and a cloud in one point is exactly zero."""
+    return z - z[0]
+
+
+def _cloud(z: Tensor) -> Tensor:
+    z = z.detach().cpu().double()
+    if z.ndim != 2 or not len(z):
+        raise UserError(f"Features of shape {tuple(z.shape)} are no points: one row an image is wanted, at least one.")
+    if not bool(z.isfinite().all()):
+        raise UserError("Some features are not finite numbers, so nothing can be measured on them: the network's weights have diverged.")
+    return z
+
+
+def _twins(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    u, v = _cloud(u), _cloud(v)
+    if u.shape != v.shape:
+        raise UserError(f"Features of shapes {tuple(u.shape)} and {tuple(v.shape)} are no twins: row i of both must be one image.")
+    return u, v
+
+
+def _checked(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    z, y = _cloud(z), y.detach().cpu().long()
+    if y.shape != (len(z),):
+        raise UserError(f"{len(z)} points and labels of shape {tuple(y.shape)} do not belong together: one label a point is wanted.")
+    return z, y
+
+
+def _clusters(z: Tensor, y: Tensor, what: str) -> tuple[Tensor, Tensor]:
+    z, y = _checked(z, y)
+    found = len(y.unique())
+    if not 1 < found < len(y):
+        raise UserError(f"{what} needs two classes or more and more points than classes; here: {found} and {len(y)}. Take more images.")
+    return z, y
+
+
+def _sklearn() -> Any:
+    try:
+        from sklearn import metrics
+    except ImportError:
+        raise UserError(
+            "Silhouette and Davies-Bouldin come from scikit-learn, which is not installed: run `pip install scikit-learn`."
+        ) from None
+    return metrics
