@@ -58,6 +58,8 @@ class ModelAlignment(Method):
         for role, name in (("source", self.source), ("witness", self.witness)):
             found = config.trained(str(name))
             want = (len(split.classes), split.images.shape[1], split.images.shape[-1])
+            if not found.weights:
+                raise UserError(f"The {role} {found.name} has no trained weights yet: let it finish an epoch, or choose another {role}.")
             if found.shape != want:
                 raise UserError(
                     f"The {role} {found.name} sees {found.shape[0]} classes in {found.shape[1]}×{found.shape[2]}×{found.shape[2]} images, "
