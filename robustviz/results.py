@@ -21,6 +21,7 @@ from robustviz.types import JSON, UserError, eps_text
 R = TypeVar("R", bound="Result")
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
+Bools = NDArray[np.bool_]
 FEW = 100  # below so many images a percentage says little
 
 
@@ -212,6 +213,99 @@ class Features(Result):
 
 
 @dataclass(frozen=True)
+class WhiteBox(Result):
+    """What one network makes of n images: `logits` (n,K) of the untouched ones, `right` (n,) whether it knows them, and
+    `fooled` (n,) whether its own attack takes that away.
+    """
+
+    logits: Floats
+    right: Bools
+    fooled: Bools
+
+
+@dataclass(frozen=True)
+class Transfer(Result):
+    """How often images made on one network, the source, fool others that the attacker never saw.
+
+    A row a target (T), a column an image (n). `qualified` (T,n): source and target know the untouched image and each is
+    fooled by its own attack; `wrong` (T,n): the target misreads the source's attacked image, qualified or not.
+    `before_qualified`, `before_wrong`: the same for what the source was before it was aligned, (0,n) for any other run.
+    `kl` (M,M): mean KL(pᵢ ‖ pⱼ) of the untouched images' softmax outputs, rows and columns as in `models`: the source,
+    the targets, and of an aligned source the network before and the witness. `accuracy` (M,): untouched.
+    """
+
+    targets: list[str]
+    qualified: Bools
+    wrong: Bools
+    before_qualified: Bools
+    before_wrong: Bools
+    models: list[str]
+    kl: Floats
+    accuracy: Floats
+
+    @property
+    def aligned(self) -> bool:
+        """Whether there is a network from before an alignment to compare with."""
+        return len(self.before_wrong) > 0
+
+    @property
+    def n(self) -> Ints:
+        """How many images qualify, (T,)."""
+        return self.qualified.sum(axis=1)
+
+    @property
+    def k(self) -> Ints:
+        """On how many of these the target is wrong, (T,)."""
+        return (self.qualified & self.wrong).sum(axis=1)
+
+    @property
+    def error(self) -> Floats:
+        """The transfer score: k/n, (T,), NaN where no image qualifies."""
+        return _shares(self.k, self.n)
+
+    @property
+    def interval(self) -> Floats:
+        """Wilson 95 % intervals of `error`, (T,2)."""
+        return np.array([wilson(int(k), int(n)) for k, n in zip(self.k, self.n, strict=True)])
+
+    @property
+    def error_of_all(self) -> Floats:
+        """The targets' error on all attacked images, qualified or not, (T,)."""
+        return self.wrong.mean(axis=1)
+
+    @property
+    def before_error(self) -> Floats:
+        """The transfer score of the network before, on the images that qualify for it, (T,); none for other runs."""
+        return _shares((self.before_qualified & self.before_wrong).sum(axis=1), self.before_qualified.sum(axis=1))
+
+    @property
+    def paired(self) -> Ints:
+        """(T,3) on the images that qualify before and after: how many, fooling only after, fooling only before."""
+        both = self.qualified & self.before_qualified if self.aligned else self.before_qualified
+        after, before = (self.wrong, self.before_wrong) if self.aligned else (self.before_wrong, self.before_wrong)
+        return np.stack([both.sum(1), (both & after & ~before).sum(1), (both & ~after & before).sum(1)], axis=1)
+
+    @property
+    def difference(self) -> Floats:
+        """Error after minus error before on the images that qualify for both, (T,)."""
+        return _shares(self.paired[:, 1] - self.paired[:, 2], self.paired[:, 0])
+
+    @property
+    def difference_interval(self) -> Floats:
+        """Tango's 95 % intervals of `difference`, (T,2)."""
+        return np.array([tango(int(b), int(c), int(n)) for n, b, c in self.paired]).reshape(-1, 2)
+
+    @property
+    def p(self) -> Floats:
+        """McNemar's exact p of `difference`, (T,)."""
+        return np.array([mcnemar(int(b), int(c)) for _, b, c in self.paired])
+
+
+def _shares(k: Ints, n: Ints) -> Floats:
+    return np.where(n > 0, k / np.maximum(n, 1), np.nan)
+
+
+@dataclass(frozen=True)
 class Strip:
     """A few images attacked at the end of an epoch: `x`, `x_adv` (N,C,H,W), `y`, `pred`, `pred_adv` (N,)."""
 
@@ -234,34 +328,34 @@ class Finding:
     text: str
 
 
-# What an attack is called, and the settings that its name already says or that are left as they come.
+# What an attack is called, and the settings that go without saying; a test holds both against the attacks themselves.
 NAMES = {
     "fgsm": "FGSM", "pgd": "PGD-{steps}", "cw": "CW-{steps}", "mim": "MIM-{steps}", "dim": "DIM-{steps}", "tim": "TIM-{steps}",
     "apgd": "APGD-{loss}-{steps}", "square": "Square-{queries}", "autoattack": "AutoAttack",
 }  # fmt: skip
-USUAL: dict[str, tuple[Any, ...]] = {"norm": ("linf",), "step_size": (None,), "targeted": (False,), "start": ("uniform",)}
+USUAL: JSON = {
+    "norm": "linf", "step_size": None, "targeted": False, "start": "uniform", "restarts": 1, "targets": 0, "decay": 0.0,
+    "diversity": 0.5, "resize": 0.9, "kernel": 3, "p": 0.8,
+}  # fmt: skip
+OTHERWISE: dict[str, JSON] = {"fgsm": {"start": "zero"}, "mim": {"decay": 1.0}}
 
 
 def attack_name(attack: Mapping[str, Any], classes: int = 0) -> str:
-    """An attack's JSON in words: `FGSM`, `PGD-100×5`, `AutoAttack`; what is set otherwise than usual in brackets.
-
-    With four to nine classes AutoAttack's targeted parts have fewer targets than published, and its name says so.
+    """An attack's JSON in words, without its ε: `FGSM`, `PGD-100×5`, `AutoAttack`; what is set otherwise than usual in
+    brackets. With fewer than ten classes AutoAttack's targeted parts have fewer targets than published, and its name says so.
     """
     key = str(attack.get("key", "?"))
-    said = {name: str(value).upper() if name == "loss" else value for name, value in attack.items()}
-    name = NAMES.get(key, key).format_map(_Settings(said))
+    pattern, usual = NAMES.get(key, key), USUAL | OTHERWISE.get(key, {})
+    said = {name: value.upper() if isinstance(value, str) else value for name, value in attack.items()}
+    name = pattern.format_map(_Settings(said))
     if attack.get("restarts", 1) != 1:
         name += f"×{attack['restarts']}"
     notes = [f"{classes - 1} targets"] if key == "autoattack" and 0 < classes < 10 else []
-    usual = USUAL | ({"start": ("zero",)} if key == "fgsm" else {})
-    for field_name, ordinary in usual.items():
-        value = attack.get(field_name, ordinary[0])
-        if value not in ordinary:
-            notes.append(
-                {"norm": "ℓ2", "targeted": "targeted"}.get(
-                    field_name, f"{field_name} {value:g}" if isinstance(value, float) else f"{field_name} {value}"
-                )
-            )
+    for setting, value in attack.items():
+        said_already = setting in ("key", "eps", "restarts") or f"{{{setting}}}" in pattern
+        if not said_already and (setting not in usual or value != usual[setting]):
+            shown = f"{value:g}" if isinstance(value, float) else value
+            notes.append({"norm": "ℓ2", "targeted": "targeted", "targets": f"{shown} targets"}.get(setting, f"{setting} {shown}"))
     return name + (f" ({', '.join(notes)})" if notes else "")
 
 

@@ -10,7 +10,8 @@ from robustviz.probes.adversarial import AdversarialSpec as AdversarialSpec
 from robustviz.probes.adversarial import SmallestEpsSpec as SmallestEpsSpec
 from robustviz.probes.adversarial import TrajectorySpec as TrajectorySpec
 from robustviz.probes.features import FeaturesSpec as FeaturesSpec
-from robustviz.results import AccuracyCurve, Adversarial, Features, SmallestEps, Trajectory
+from robustviz.probes.transfer import TransferSpec as TransferSpec
+from robustviz.results import AccuracyCurve, Adversarial, Features, SmallestEps, Trajectory, Transfer
 from robustviz.runs import Run
 
 
@@ -37,3 +38,8 @@ def trajectory(run: Run, spec: TrajectorySpec | None = None) -> Trajectory:
 def features(run: Run, spec: FeaturesSpec | None = None) -> Features:
     """Features of clean, attacked and noisy images, and the measures of all three."""
     return (spec or FeaturesSpec())(run)
+
+
+def transfer(run: Run, spec: TransferSpec | None = None) -> Transfer:
+    """How often images made on the run's network fool others that the attacker never saw."""
+    return (spec or TransferSpec())(run)

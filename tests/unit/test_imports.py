@@ -23,7 +23,8 @@ ORDER = (
     {"config", "runs", "evaluate", "doctor", "training", "presets", "jobs", "worker"},
     {"probes", "claims", "export"},
     {"ui"},
-    {"__main__", "cli", "launch", "check", "zoo", "story", "app", "pages"},  # the doors, and what makes the shipped folders
+    # the doors, and what makes the shipped folders
+    {"__main__", "cli", "launch", "check", "zoo", "story", "alignment_study", "app", "pages"},
 )
 FIGURES_MAY = {"robustviz.results", "robustviz.figures", "robustviz.types", "numpy", "plotly", "PIL"}  # PIL: a strip of pictures is one PNG
 
