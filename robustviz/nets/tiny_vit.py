@@ -51,11 +51,15 @@ class Block(nn.Module):
 
 
 class Positions(nn.Module):
-    """Adds what was learned about each place to the patch there: (N, D, h, w)."""
+    """Adds what was learned about each place to the patch there: (N, D, h, w).
+
+    Differs from the paper: it starts with standard deviation 1, as large as the patches, not 0.02. Plain SGD took most of
+    a short training to raise it from there (digits, 20 epochs: clean accuracy 0.93 to 0.96, and 0.98 so).
+    """
 
     def __init__(self, width: int, side: int) -> None:
         super().__init__()
-        self.embedding = nn.Parameter(0.02 * torch.randn(1, width, side, side))
+        self.embedding = nn.Parameter(torch.randn(1, width, side, side))
 
     def forward(self, patches: Tensor) -> Tensor:
         return patches + self.embedding
@@ -78,8 +82,9 @@ class TinyViT(ImageNet):
     """Four transformer blocks of 80 channels over patches of 2, 4 or 8 pixels; the mean of the tokens goes to the head.
 
     About 210,000 parameters. The maps are the tokens after the last layer norm, on their grid of at least 4×4, so CAM works
-    as on any other network. Source: Dosovitskiy et al. 2021 (arXiv 2010.11929). Differs: no class token (Beyer et al.
-    2022, arXiv 2205.01580), no dropout, and four blocks.
+    as on any other network. Source: Dosovitskiy et al. 2021 (arXiv 2010.11929); Xavier's initial weights as in the authors'
+    `models_vit.py`. Differs: no class token (Beyer et al. 2022, arXiv 2205.01580), no dropout, four blocks, positions that
+    start larger, and a head that does not start at 0.
     """
 
     label = "Tiny ViT (0.2 M)"
@@ -93,3 +98,7 @@ class TinyViT(ImageNet):
             Positions(WIDTH, side), Encoder(WIDTH, BLOCKS, HEADS),
         )  # fmt: skip
         super().__init__(maps, nn.Linear(WIDTH, classes))
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)

@@ -4,26 +4,63 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from robustviz import nets, registry
 from robustviz.types import UserError
 
+LARGE = "wrn_34_10"  # 46 million parameters: the fast suite makes one, and the slow one keeps every promise
 
-@pytest.fixture(params=registry.keys("net"))
+
+@pytest.fixture(params=[pytest.param(key, marks=[pytest.mark.slow] * (key == LARGE)) for key in registry.keys("net")])
 def key(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 32), (2, 28)])
+@pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 32), (2, 28), (1, 11), (3, 64)])
 def test_logits_are_head_of_pool_of_maps_that_are_never_below_4_pixels(key: str, channels: int, size: int) -> None:
     net = nets.build(key, classes=5, channels=channels, size=size).eval()
-    x = torch.rand(3, channels, size, size)
+    x = torch.rand(1 if size == 64 else 3, channels, size, size)
+    with torch.no_grad():
+        check_parts(key, net, x)
+
+
+def check_parts(key: str, net: nets.ImageNet, x: torch.Tensor) -> None:
+    size = x.shape[-1]
     maps = net.maps(x)
     features = net.pool(maps)
     assert maps.ndim == 4
     assert min(maps.shape[-2:]) >= 4 or (key == "resnet18" and size < 32)  # made for 32 pixels: its last map is an eighth
-    assert features.shape == (3, maps.shape[1])
-    assert torch.equal(net.head(features), net(x)) and net(x).shape == (3, 5)
+    assert features.shape == (len(x), maps.shape[1])
+    assert torch.equal(net.head(features), net(x)) and net(x).shape == (len(x), 5)
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 28)])
+def test_every_parameter_and_every_pixel_has_a_gradient(key: str, channels: int, size: int) -> None:
+    check_gradients(nets.build(key, classes=5, channels=channels, size=size), torch.rand(4, channels, size, size))
+
+
+def check_gradients(net: nets.ImageNet, x: torch.Tensor) -> None:
+    x.requires_grad_()
+    F.cross_entropy(net.train()(x), torch.arange(len(x))).backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.abs().max() > 1e-7, name
+    assert x.grad is not None and (x.grad.abs().amax((0, 1)) > 0).all()
+
+
+def test_the_large_network_keeps_the_main_promises() -> None:
+    torch.manual_seed(0)
+    net = nets.build(LARGE, classes=5, channels=3, size=8).eval()
+    with torch.no_grad():
+        check_parts(LARGE, net, torch.rand(2, 3, 8, 8))
+    check_gradients(net, torch.rand(2, 3, 8, 8))
+
+
+def test_a_name_for_people_says_how_large_it_is(key: str) -> None:
+    cls = registry.get("net", key)
+    millions = float(cls.label.rsplit("(", 1)[1].removesuffix(" M)"))
+    count = sum(p.numel() for p in nets.build(key, classes=10).parameters()) / 1e6
+    assert abs(count - millions) < 0.05 * max(1, count)
 
 
 def test_normalisation_is_inside_and_travels_with_the_weights(key: str) -> None:

@@ -59,10 +59,10 @@ def test_without_a_label_the_predicted_class_is_explained(two_maps: tuple[ImageN
     assert torch.equal(cam.layer_cam(bent, x), cam.layer_cam(bent, x, torch.tensor([1])))
 
 
-@pytest.mark.parametrize("key", registry.keys("net"))
+@pytest.mark.parametrize("key", [pytest.param(key, marks=[pytest.mark.slow] * (key == "wrn_34_10")) for key in registry.keys("net")])
 def test_cams_equal_those_of_the_grad_cam_package(key: str) -> None:
     torch.manual_seed(5)
-    size = 8 if key == "wrn_34_10" else 32
+    size = 16
     net = nets.build(key, classes=5, channels=3, size=size, mean=[0.4] * 3, std=[0.2] * 3)
     x = torch.rand(2, 3, size, size)
     with torch.no_grad():
