@@ -65,7 +65,7 @@ def do_list(args: argparse.Namespace) -> int:
         from robustviz.presets import PRESETS
 
         rows = [{"key": name, "text": preset.text, "settings": dict(preset.settings)} for name, preset in PRESETS.items()]
-        text = "\n".join(f"{row['key']:<18} {row['text']}" for row in rows)
+        text = "\n".join(f"{row['key']:<24} {row['text']}" for row in rows)
     else:
         kind = args.what.removesuffix("s") if args.what != "data" else "data"
         for key in registry.keys(kind):
@@ -74,8 +74,9 @@ def do_list(args: argparse.Namespace) -> int:
             rows.append(
                 {"key": key, "label": getattr(cls, "label", key), "text": text} | ({"group": cls.group} if kind == "method" else {})
             )
-        wide, label = (max(len(str(row[name])) for row in rows) for name in ("key", "label"))
-        text = "\n".join(f"{row['key']:<{wide}}  {row['label']:<{label}}  {row['text']}" for row in rows)
+        columns = [name for name in ("key", "label", "group") if name in rows[0]]
+        wide = {name: max(len(str(row[name])) for row in rows) for name in columns}
+        text = "\n".join("  ".join([*(f"{row[name]:<{wide[name]}}" for name in columns), str(row["text"])]) for row in rows)
     show(args, rows, text)
     return 0
 
@@ -300,7 +301,7 @@ def _compact(run: runs.Run, every: list[Evaluation]) -> dict[str, Any]:
         rung = by_name[name]
         low, high = wilson(rung.robust_k, rung.n)
         last = f" [{low:.3f}, {high:.3f}]" if rung is rungs[-1] else ""
-        return f"{rung.robust_acc:.3f}{last}" + (f" ({rung.classes - 1} targets)" if "targets" in rung.printed else "")
+        return f"{rung.robust_acc:.3f}{last} {rung.printed.partition(' ')[2]}".rstrip()  # what is unusual: targets, ℓ2
 
     failed = dict.fromkeys(f"{finding.name} ({rung.printed})" for rung in rungs for finding in rung.doctor if not finding.ok)
     cells = [run.id, f"{rungs[0].clean_acc:.3f}", *(cell(name) for name in ("FGSM", "PGD-20", "PGD-100×5", "AutoAttack")),

@@ -32,7 +32,7 @@ class Consult:
     square: int | None  # Square knows linf only
 
 
-def consult(net: nn.Module, x: Tensor, y: Tensor, attack: Attack, classes: int, seed: int = 0) -> Consult:
+def consult(net: nn.Module, x: Tensor, y: Tensor, attack: Attack, seed: int = 0) -> Consult:
     """The doctor's own attacks on `x` (N,C,H,W) with labels `y`, in the norm and at the ε of `attack`: PGD without a
     limit, PGD-20, PGD-60 and Square. 100 images tell enough.
     """
@@ -81,7 +81,7 @@ def examine(
     drift = float((logits - again).abs().max())
 
     chance = max(float((y == label).double().mean()) for label in range(classes))
-    seen = consulted or consult(net, x, y, attack, classes, seed)
+    seen = consulted or consult(net, x, y, attack, seed)
     widest, short, long = seen.unbounded / n, seen.pgd20 / n, seen.pgd60 / n
     white, name = (seen.pgd20, "PGD-20") if attack.key in NOT_WHITE else (_right(net, x_adv, y), attack_name(encode(attack), classes))
     few = 2 / n

@@ -144,7 +144,7 @@ def ladder(
         asked = (registry.encode(attack), seed, images)
         old = next((one for one in run.evaluations() if (one.attack, one.seed, one.images) == asked), None)
         if old is None:
-            consulted = consulted or consult(net, few.x.to(where), few.y.to(where), attack, len(split.classes), seed)
+            consulted = consulted or consult(net, few.x.to(where), few.y.to(where), attack, seed)
             old = measure(net, split, attack, seed=seed, tick=tick, consulted=consulted)
         found = climb([*made, old], run.method_key).rungs[-1]
         made.append(found if found.key and found == old else run.add_evaluation(found))

@@ -9,23 +9,26 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustviz import doctor
-from robustviz.attacks import PGD, Attack
-from robustviz.doctor import examine
+from robustviz import data, doctor, runs, zoo
+from robustviz.attacks import FGSM, PGD, Attack, Square
+from robustviz.doctor import Consult, consult, examine
+from robustviz.runs import Run
 
 if TYPE_CHECKING:
     from conftest import Toy
 
 ATTACK = PGD(eps=0.05, steps=10)
+FINE = Consult(unbounded=0, pgd20=40, pgd60=40, square=80)  # of 80 images; for what the doctor's own attacks do not matter to
 
 
 def complaints(
-    toy: Toy, net: nn.Module | None = None, *, x: Tensor | None = None, x_adv: Tensor | None = None, attack: Attack = ATTACK
-) -> set[str]:
+    toy: Toy, net: nn.Module | None = None, *, x: Tensor | None = None, x_adv: Tensor | None = None, attack: Attack = ATTACK,
+    consulted: Consult | None = None,
+) -> set[str]:  # fmt: skip
     net = net or toy.net
     x = toy.x if x is None else x
     x_adv = attack(net, x, toy.y) if x_adv is None else x_adv
-    findings = examine(net, x, toy.y, x_adv, attack, classes=4)
+    findings = examine(net, x, toy.y, x_adv, attack, classes=4, consulted=consulted)
     assert all("\n" not in finding.text and finding.text.endswith(".") for finding in findings)
     return {finding.name for finding in findings if not finding.ok}
 
@@ -45,12 +48,12 @@ def test_the_network_is_left_as_it_was(toy: Toy) -> None:
 
 def test_a_change_larger_than_eps_is_found(toy: Toy) -> None:
     inside = toy.x.clamp(0, 0.8)
-    assert "budget" not in complaints(toy, x=inside, x_adv=inside + 0.05)
-    assert "budget" in complaints(toy, x=inside, x_adv=inside + 0.051)
+    assert "budget" not in complaints(toy, x=inside, x_adv=inside + 0.05, consulted=FINE)
+    assert "budget" in complaints(toy, x=inside, x_adv=inside + 0.051, consulted=FINE)
     one = inside.clone()
     one[79, 1, 8, 6] += 0.2
-    assert "budget" in complaints(toy, x=inside, x_adv=one)  # a single pixel of a single image
-    assert "budget" in complaints(toy, x=inside, x_adv=inside + 0.01, attack=PGD(norm="l2", eps=0.05))
+    assert "budget" in complaints(toy, x=inside, x_adv=one, consulted=FINE)  # a single pixel of a single image
+    assert "budget" in complaints(toy, x=inside, x_adv=inside + 0.01, attack=PGD(norm="l2", eps=0.05), consulted=FINE)
 
 
 @pytest.mark.parametrize("by", [-0.01, 0.01])
@@ -59,8 +62,8 @@ def test_pixels_outside_the_unit_range_are_found(by: float, toy: Toy) -> None:
     x[0, 0, 0, 0] = 0.0 if by < 0 else 1.0
     x_adv = x.clone()
     x_adv[0, 0, 0, 0] += by
-    assert "range" in complaints(toy, x=x, x_adv=x_adv) and "range" not in complaints(toy, x=x, x_adv=x)
-    assert "range" in complaints(toy, x=x_adv, x_adv=x)  # in the clean images too
+    assert "range" in complaints(toy, x=x, x_adv=x_adv, consulted=FINE) and "range" not in complaints(toy, x=x, x_adv=x, consulted=FINE)
+    assert "range" in complaints(toy, x=x_adv, x_adv=x, consulted=FINE)  # in the clean images too
 
 
 class Sick(nn.Module):
@@ -98,10 +101,15 @@ def noisy(net: nn.Module, x: Tensor) -> Tensor:
     return net(x) + 1e-3 * torch.randn(len(x), 4)
 
 
+def rough(net: nn.Module, x: Tensor) -> Tensor:
+    """The answer comes from a few grey levels, so its true gradient is nothing; what shows is that of another answer."""
+    return net((x * 10).round() / 10) + 1e-3 * net(1 - x)
+
+
 @pytest.mark.parametrize(
     ("disease", "found"),
     [
-        (probabilities, {"logits"}), (saturated, {"gradients"}), (staircase, {"gradients"}), (cut_off, {"gradients"}),
+        (probabilities, {"logits"}), (saturated, {"gradients", "black-box"}), (staircase, {"gradients", "black-box"}), (rough, {"black-box"}), (cut_off, {"gradients"}),
         (turned_round, {"unbounded"}), (noisy, {"deterministic"}),
     ],
 )  # fmt: skip
@@ -121,3 +129,54 @@ def test_more_steps_that_help_the_defender_are_found(toy: Toy, monkeypatch: pyte
 
     monkeypatch.setattr(doctor, "PGD", Tired)
     assert complaints(toy) == {"more steps"}
+
+
+# An attack without gradients.
+
+
+@pytest.mark.slow
+def test_a_gradient_that_only_misleads_is_found_by_an_attack_that_needs_none() -> None:
+    """And by nothing else the doctor has, on a network that is shipped."""
+    run = Run(runs.zoo() / next(config.run_id for config in zoo.wanted() if config.method.key == "standard"))
+    assert run.data_key == "digits"
+    few = data.load(run.config.data, "test").take(50)
+    attack = PGD(eps=run.eps, steps=20)
+    verdicts = {}
+    for name, net in (("healthy", run.net()), ("masked", Sick(run.net(), rough))):
+        found = examine(net, few.x, few.y, attack(net, few.x, few.y), attack, classes=10)
+        verdicts[name] = {finding.name for finding in found if not finding.ok}
+    assert verdicts == {"healthy": set(), "masked": {"black-box"}}
+
+
+@pytest.mark.parametrize(("square", "ok"), [(40, True), (38, True), (37, False)])
+def test_two_images_more_by_the_black_box_are_chance(square: int, ok: bool, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_right", lambda *a: 40)
+    found = examine(toy.net, toy.x, toy.y, toy.x, ATTACK, 4, consulted=Consult(unbounded=0, pgd20=0, pgd60=0, square=square))
+    assert {finding.name: finding.ok for finding in found}["black-box"] == ok
+
+
+@pytest.mark.parametrize("attack", [FGSM(eps=0.05), Square(eps=0.05, queries=5)])
+def test_pgd_20_speaks_for_attacks_that_are_weak_or_black_themselves(attack: Attack, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_right", lambda *a: 80)
+    for pgd, ok in ((42, True), (43, False)):
+        found = examine(toy.net, toy.x, toy.y, toy.x, attack, 4, consulted=Consult(unbounded=0, pgd20=pgd, pgd60=pgd, square=40))
+        last = found[-1]
+        assert (last.name, last.ok) == ("black-box", ok) and f"leaves 40 of 80, PGD-20 {pgd}" in last.text
+
+
+def test_a_consultation_is_the_doctors_own_attacks(toy: Toy) -> None:
+    told = consult(toy.net, toy.x, toy.y, ATTACK, 3)
+
+    def left(attack: Attack) -> int:
+        return int((toy.net(attack(toy.net, toy.x, toy.y, rng=torch.Generator().manual_seed(3))).argmax(1) == toy.y).sum())
+
+    assert told == Consult(left(PGD(eps=1.0, steps=20, start="zero")), left(PGD(eps=0.05, steps=20)), left(PGD(eps=0.05, steps=60)),
+                           left(Square(eps=0.05, queries=doctor.QUERIES)))  # fmt: skip
+    x_adv = ATTACK(toy.net, toy.x, toy.y)
+    assert examine(toy.net, toy.x, toy.y, x_adv, ATTACK, 4, 3) == examine(toy.net, toy.x, toy.y, x_adv, ATTACK, 4, 3, told)
+
+
+def test_in_l2_the_black_box_is_said_not_to_be_measured(toy: Toy) -> None:
+    attack = PGD(norm="l2", eps=0.05)
+    last = examine(toy.net, toy.x, toy.y, attack(toy.net, toy.x, toy.y), attack, 4)[-1]
+    assert last.name == "black-box" and last.ok and last.text.startswith("Not measured")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import json
 import typing
 from collections.abc import Iterator
@@ -11,9 +12,27 @@ from typing import Any, get_args, get_origin
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import xlogy
+from scipy.stats import binomtest
 
-from robustviz import results
-from robustviz.results import Adversarial, Evaluation, Finding, Result, wilson
+from robustviz import registry, results, runs
+from robustviz.results import (
+    Adversarial,
+    Evaluation,
+    Finding,
+    Result,
+    attack_name,
+    climb,
+    ladders,
+    mcnemar,
+    pack,
+    paired,
+    tango,
+    unpack,
+    wilson,
+)
 from robustviz.types import UserError
 
 # The Wilson score interval as scipy.stats.binomtest computes it.
@@ -42,6 +61,58 @@ def test_wilson_of_nothing_is_everything() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
 
 
+# The paired difference. The table of Bentur et al. 2009, (1, 1, 7, 12): Fagerland, Lydersen and Laake 2014 give
+# −0.517 to −0.026 for Tango's interval and 0.070 for McNemar's exact p.
+
+
+def test_tango_has_its_published_value() -> None:
+    assert tango(1, 7, 21) == pytest.approx((-0.517, -0.026), abs=5e-4)
+    assert mcnemar(1, 7) == pytest.approx(0.070, abs=5e-4)
+
+
+def slow_score(delta: float, b: int, c: int, n: int) -> float:
+    """Tango's statistic with the likeliest q found by search over the whole range, not by formula."""
+    low, high = max(0.0, -delta), (1 - delta) / 2
+    found = minimize_scalar(
+        lambda q: -(xlogy(b, q + delta) + xlogy(c, q) + xlogy(n - b - c, 1 - 2 * q - delta)), bounds=(low, high), options={"xatol": 1e-12}
+    )
+    return float((b - c - n * delta) / (n * (2 * found.x + delta * (1 - delta))) ** 0.5)
+
+
+@pytest.mark.parametrize(("b", "c", "n"), [(1, 7, 21), (40, 20, 160), (150, 86, 1600), (12, 0, 40), (3, 3, 10)])
+def test_tangos_ends_are_where_the_score_test_begins_to_reject(b: int, c: int, n: int) -> None:
+    low, high = tango(b, c, n)
+    assert slow_score(low, b, c, n) == pytest.approx(1.959964, abs=1e-4)
+    assert slow_score(high, b, c, n) == pytest.approx(-1.959964, abs=1e-4)
+
+
+@pytest.mark.parametrize(("b", "c", "n"), [(60, 40, 400), (5, 30, 300), (100, 100, 1000)])
+def test_tango_agrees_with_the_bootstrap(b: int, c: int, n: int) -> None:
+    pairs = np.array([1] * b + [-1] * c + [0] * (n - b - c))
+    drawn = np.random.default_rng(0).choice(pairs, (4000, n)).mean(axis=1)
+    assert tango(b, c, n) == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.008)
+
+
+def test_tango_excludes_nothing_exactly_where_mcnemars_test_rejects() -> None:
+    for b, c in itertools.product(range(30), repeat=2):
+        low, high = tango(b, c, 60)
+        assert (low > 0 or high < 0) == ((b - c) ** 2 > 1.959964**2 * (b + c))
+        assert -1 <= low <= (b - c) / 60 <= high <= 1
+        assert tango(c, b, 60) == pytest.approx((-high, -low), abs=1e-12)
+
+
+def test_the_difference_of_nothing_is_anything() -> None:
+    assert tango(0, 0, 0) == (-1.0, 1.0) and mcnemar(0, 0) == 1.0
+    assert tango(0, 0, 100) == pytest.approx((-0.037, 0.037), abs=1e-4)  # z²/(n + z²)
+    assert tango(7, 0, 7)[1] == pytest.approx(1)
+
+
+def test_mcnemar_is_the_binomial_test() -> None:
+    for b, c in [*itertools.product(range(12), repeat=2), (300, 200), (2000, 2100)]:
+        if b + c:
+            assert mcnemar(b, c) == pytest.approx(binomtest(b, b + c).pvalue, rel=1e-9)
+
+
 def leaves(cls: type) -> Iterator[type]:
     for sub in cls.__subclasses__():
         if sub.__module__.startswith("robustviz"):
@@ -67,6 +138,8 @@ def sample(hint: Any) -> Any:
         return sample(args[0])
     if origin is typing.Literal:
         return args[0]
+    if origin is list:
+        return [sample(args[0])]
     return {int: 3, float: 0.25, str: "ünï", bool: True}[hint]
 
 
@@ -165,3 +238,171 @@ def test_a_damaged_evaluation_is_one_clear_sentence(wrong: dict[str, Any]) -> No
     base = evaluation().to_json() if "doctor" in wrong else {}
     with pytest.raises(UserError, match=r"eval\.json"):
         Evaluation.from_json(base | wrong)
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 360])
+def test_verdicts_survive_their_hex_digits(n: int) -> None:
+    right = np.random.default_rng(n).random(n) < 0.5
+    assert np.array_equal(unpack(pack(right), n), right) and len(pack(right)) == 2 * -(-n // 8)
+
+
+@pytest.mark.parametrize("digits", ["zz", "0", "00" * 44, "00" * 46, 3])
+def test_damaged_verdicts_are_one_clear_sentence(digits: Any) -> None:
+    with pytest.raises(UserError, match=r"eval\.json"):
+        unpack(digits, 360)
+
+
+# Names of attacks.
+
+
+def test_an_attack_with_its_own_settings_has_a_plain_name() -> None:
+    names = [attack_name(registry.encode(registry.get("attack", key)()), 10) for key in registry.keys("attack")]
+    assert not [name for name in names if "(" in name or "?" in name] and len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("attack", "classes", "name"),
+    [
+        ({"key": "pgd", "steps": 20, "restarts": 1, "norm": "linf"}, 10, "PGD-20"),
+        ({"key": "pgd", "steps": 100, "restarts": 5}, 10, "PGD-100×5"),
+        ({"key": "fgsm", "norm": "l2", "start": "zero"}, 10, "FGSM (ℓ2)"),
+        ({"key": "apgd", "steps": 100, "loss": "dlr", "targets": 9}, 10, "APGD-DLR-100 (9 targets)"),
+        ({"key": "square", "queries": 200}, 10, "Square-200"),
+        ({"key": "autoattack"}, 10, "AutoAttack"), ({"key": "autoattack"}, 100, "AutoAttack"), ({"key": "autoattack"}, 5, "AutoAttack (4 targets)"),
+        ({"key": "pgd", "steps": 20, "step_size": 0.01, "start": "zero"}, 10, "PGD-20 (step_size 0.01, start zero)"),
+        ({"key": "newer", "depth": 3}, 10, "newer (depth 3)"),
+    ],
+)  # fmt: skip
+def test_an_attack_has_a_name_in_words(attack: dict[str, Any], classes: int, name: str) -> None:
+    assert attack_name(attack, classes) == name
+
+
+def test_no_setting_of_an_attack_is_hidden_by_its_name() -> None:
+    other: dict[str, Any] = {"start": "gauss", "norm": "l2", "loss": "dlr", "step_size": 0.01, "targeted": True, "decay": 0.25}
+    for key in registry.keys("attack"):
+        plain = registry.encode(registry.get("attack", key)())
+        for name in plain.keys() - {"key", "eps"}:
+            value = other.get(name, 7)
+            assert value != plain[name] and attack_name(plain | {name: value}) != attack_name(plain), (key, name)
+
+
+# Pairs.
+
+
+def measured(robust: NDArray[np.bool_], clean: NDArray[np.bool_] | None = None, **more: Any) -> Evaluation:
+    clean = np.ones(len(robust), bool) if clean is None else clean
+    made = Evaluation(
+        attack={"key": "pgd", "steps": 20, "eps": 0.1}, eps=0.1, n=len(robust), clean_k=int(clean.sum()), robust_k=int(robust.sum()), seed=0,
+        split="test", seconds=1.0, device="cpu", clean_right=pack(clean), robust_right=pack(robust), images="abc", classes=10,
+    )  # fmt: skip
+    return dataclasses.replace(made, **more)
+
+
+def test_pairs_are_counted_as_by_hand() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.random(150) < 0.7, rng.random(150) < 0.5
+    found = paired(measured(first), measured(second))
+    assert found.first_only == sum(1 for a, b in zip(first, second, strict=True) if a and not b)
+    assert found.second_only == sum(1 for a, b in zip(first, second, strict=True) if b and not a)
+    assert found.difference == pytest.approx(first.mean() - second.mean())
+    assert found.interval == tango(found.first_only, found.second_only, 150)
+    back = paired(measured(second), measured(first))
+    assert (back.first_only, back.second_only, back.p) == (found.second_only, found.first_only, found.p)
+
+
+@pytest.mark.parametrize(
+    ("b", "c", "verdict"), [(30, 5, "more robust"), (5, 30, "less robust"), (30, 25, "not decided"), (0, 0, "not decided")]
+)
+def test_only_an_interval_without_zero_decides(b: int, c: int, verdict: str) -> None:
+    first, second = np.zeros(200, bool), np.zeros(200, bool)
+    first[:b], second[b : b + c] = True, True
+    found = paired(measured(first), measured(second))
+    assert found.verdict == verdict == found.to_json()["verdict"]
+    sentence = found.sentence("run-a", "run-b")
+    assert sentence.endswith(".") and "PGD-20" in sentence and "n = 200" in sentence
+    assert (verdict in sentence) and ("is more robust than" in sentence) == (verdict == "more robust")
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"eps": 0.2}, "ε"), ({"seed": 1}, "seed"), ({"split": "val"}, "split"), ({"images": "abd"}, "different images"),
+        ({"attack": {"key": "fgsm"}}, "attack"), ({"attack": {"key": "pgd", "steps": 20, "eps": 0.1, "start": "zero"}}, "attack"),
+        ({"robust_right": ""}, "evaluate the run again"), ({"n": 7, "robust_right": "ff", "clean_right": "ff"}, "n: 8 and 7"),
+    ],
+)  # fmt: skip
+def test_what_was_not_measured_alike_is_not_compared(change: dict[str, Any], word: str) -> None:
+    one = measured(np.ones(8, bool))
+    with pytest.raises(UserError, match=word) as caught:
+        paired(one, dataclasses.replace(one, **change))
+    assert "\n" not in str(caught.value)
+
+
+# Ladders.
+
+
+def rungs(n: int = 120) -> list[Evaluation]:
+    rng = np.random.default_rng(1)
+    clean = rng.random(n) < 0.95
+    robust = [rng.random(n) < share for share in (0.9, 0.8, 0.75)]
+    keys = ({"key": "fgsm"}, {"key": "pgd", "steps": 20}, {"key": "pgd", "steps": 100, "restarts": 5})
+    return [measured(one, clean, attack=key, key=str(number)) for number, (one, key) in enumerate(zip(robust, keys, strict=True))]
+
+
+def test_cumulative_k_counts_images_that_withstand_every_weaker_rung() -> None:
+    made = rungs()
+    found = climb(made)
+    for number, rung in enumerate(found.rungs):
+        brute = 0
+        for i in range(120):
+            brute += all([made[0].right()[0][i], *(weaker.right()[1][i] for weaker in made[: number + 1])])
+        assert rung.cumulative_k == brute and rung.rung == number + 1 and rung.robust_k == made[number].robust_k
+    assert found.robust_k == found.rungs[-1].cumulative_k and found.ordered and found.to_json()["robust_acc"] == found.robust_k / 120
+    assert [finding.name for finding in found.findings] == ["order"] * 3
+    assert climb(found.rungs).rungs == found.rungs  # once more changes nothing
+
+
+@pytest.mark.parametrize(("n", "more", "ordered"), [(100, 2, True), (100, 3, False), (1000, 10, True), (1000, 11, False)])
+def test_a_stronger_attack_may_leave_one_point_or_two_images_more(n: int, more: int, ordered: bool) -> None:
+    weak, strong = np.zeros(n, bool), np.zeros(n, bool)
+    weak[:50], strong[: 50 + more] = True, True
+    found = climb([measured(weak, attack={"key": "fgsm"}), measured(strong)])
+    assert found.ordered == ordered == found.rungs[1].ok and found.rungs[0].ok
+    assert ("Out of order: PGD-20" in found.verdict) != ordered and (found.rungs[1].verdict == "FAULT: order") != ordered
+
+
+def test_each_rung_is_held_against_the_weakest_figure_before_it() -> None:
+    def leaves(k: int) -> Evaluation:
+        return measured(np.arange(100) < k)
+
+    assert [finding.ok for finding in climb([leaves(60), leaves(50), leaves(52), leaves(54)]).findings] == [True, True, True, False]
+
+
+def test_fgsm_training_is_let_off_at_its_own_attack_only() -> None:
+    clean, robust = np.arange(100) < 80, np.arange(100) < 95
+    fgsm, pgd = measured(robust, clean, attack={"key": "fgsm"}), measured(robust, clean)
+    assert [finding.ok for finding in climb([fgsm, pgd], "fgsm_at").findings] == [True, False]
+    assert [finding.ok for finding in climb([fgsm, pgd], "pgd_at").findings] == [False, False]
+
+
+def test_ladders_are_found_again_among_evaluations() -> None:
+    found, other = climb(rungs()), climb([dataclasses.replace(rung, eps=0.3) for rung in rungs()[:2]])
+    alone = measured(np.ones(120, bool), seed=3)
+    kept = [Evaluation.from_json(json.loads(json.dumps(one.to_json()))) for one in (*reversed(found.rungs), alone, *other.rungs)]
+    assert ladders(kept) == [found, other]
+    assert ladders([alone]) == []
+
+
+def test_few_images_are_warned_of() -> None:
+    assert "Only 99 images" in measured(np.ones(99, bool)).note and not measured(np.ones(100, bool)).note
+
+
+def test_evaluations_of_older_versions_can_be_read() -> None:
+    new = {"clean_right", "robust_right", "images", "classes", "rung", "cumulative_k", "printed"}
+    old = {name: value for name, value in evaluation().to_json().items() if name not in new}
+    found = Evaluation.from_json(old)
+    assert found == evaluation() and found.cumulative_k is None
+    with pytest.raises(UserError, match="evaluate the run again"):
+        climb([found])
+    for path in runs.zoo().glob("*/eval.json"):
+        assert all(Evaluation.from_json(entry).printed for entry in json.loads(path.read_text())["evaluations"])
