@@ -33,7 +33,7 @@ FOLDER = REPOSITORY / "checkpoints" / "claims"
 CONTROLS = ("before", "label", "witness_hard")  # what alignment is compared with
 NAMES = {"before": "before", "label": "true labels", "witness_hard": "hard labels", "witness_soft": "aligned"}
 WITNESS_SEED = 10
-EPOCHS = {"small_resnet": 5, "small_cnn": 5, "tiny_vit": 8}
+RECIPES = {"small_resnet": {"epochs": 5, "lr": 0.1}, "small_cnn": {"epochs": 5, "lr": 0.1}, "tiny_vit": {"epochs": 8, "lr": 0.03}}
 FEW = 20  # validation images: nothing is chosen by them here, and attacking a thousand costs more than the training
 # 97.5 % points of Student's t for 1, 2, … degrees of freedom
 T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201)
@@ -59,7 +59,7 @@ class Study:
 
     def ordinary(self, net: str, seed: int) -> TrainConfig:
         """The training of an ordinary network."""
-        return self._config({"method": "standard", "net": net, "seed": seed, "epochs": EPOCHS[net], "lr": 0.1})
+        return self._config({"method": "standard", "net": net, "seed": seed} | RECIPES[net])
 
     def tuned(self, net: str, seed: int, target: str) -> TrainConfig:
         """The fine-tuning of a source: model alignment's own recipe."""
@@ -311,6 +311,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     path = file_of(args.data)
     try:
         if args.report:
+            if not path.exists():
+                raise UserError(
+                    f"There is no alignment study of {args.data} yet: make it with python -m robustviz.alignment_study --data {args.data}."
+                )
             study = runs.read_json(path)
         else:
             study = measure(Study(data=args.data), f"python -m robustviz.alignment_study --data {args.data}")
