@@ -307,13 +307,20 @@ class Run:
         return max(plain, key=lambda found: found.n) if plain else None
 
     def add_evaluation(self, found: Evaluation) -> Evaluation:
-        """Write an evaluation down, in place of one with the same protocol; returned with its key."""
+        """Write an evaluation down, in place of one with the same protocol; returned with its key.
+
+        Measured once more with the same verdicts, a rung of a ladder stays one.
+        """
         import dataclasses
 
         from robustviz import registry
 
         name = registry.key({"attack": found.attack, "n": found.n, "seed": found.seed, "split": found.split})
         found = dataclasses.replace(found, key=name.replace("dict-", ""), weights=self.weights)
+        before = self.evaluation(found.key)
+        if before is not None and before.rung and not found.rung and before.robust_right == found.robust_right:
+            order = tuple(finding for finding in before.doctor if finding.name == "order")
+            found = dataclasses.replace(found, rung=before.rung, cumulative_k=before.cumulative_k, doctor=(*found.doctor, *order))
         path = self.notes / "eval.json"
         old = read_json(path).get("evaluations", []) if path.exists() else []
         kept = [entry for entry in old if entry.get("key") != found.key]

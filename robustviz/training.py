@@ -221,6 +221,10 @@ class Training:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed_of(self.config.seed, "head", stage.name))
                 self.net.head.reset_parameters()  # type: ignore[operator, union-attr]
+            # What was kept before had another head; the average starts from the new one, too.
+            self.best_score = -math.inf
+            if self.ema is not None:
+                self.ema.load_state_dict(self.net.state_dict())
         wanted = {id(parameter) for parameter in stage.trainable(self.net)}
         for parameter in self.net.parameters():
             parameter.requires_grad_(id(parameter) in wanted)

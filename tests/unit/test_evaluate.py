@@ -277,6 +277,13 @@ def test_a_ladder_goes_on_where_it_was(trained: Run, monkeypatch: pytest.MonkeyP
     assert len(made) == 7  # other images, another ε, another seed
 
 
+def test_a_rung_measured_once_more_stays_a_rung(trained: Run) -> None:
+    found = evaluate.ladder(trained, eps=0.025, rungs=QUICK)
+    again = evaluate.evaluate(trained, QUICK[1], eps=0.025)
+    assert again.rung == 2 and again.cumulative_k == found.rungs[1].cumulative_k
+    assert sorted(one.rung for one in trained.evaluations()) == [1, 2, 3]
+
+
 def test_a_ladder_is_climbed_again_after_new_weights(trained: Run) -> None:
     old = evaluate.ladder(trained, eps=0.025, rungs=QUICK[:1])
     trained.save_weights("net.safetensors", {"other": torch.zeros(1)})
