@@ -32,6 +32,11 @@ from robustviz.types import JSON, UserError, eps_text
 FOLDER = REPOSITORY / "checkpoints" / "claims"
 CONTROLS = ("before", "label", "witness_hard")  # what alignment is compared with
 NAMES = {"before": "before", "label": "true labels", "witness_hard": "hard labels", "witness_soft": "aligned"}
+MOVES = {
+    "higher": "raises the transfer error",
+    "lower": "lowers the transfer error",
+    "not decided": "does not decidedly move the transfer error",
+}
 WITNESS_SEED = 10
 RECIPES = {"small_resnet": {"epochs": 5, "lr": 0.1}, "small_cnn": {"epochs": 5, "lr": 0.1}, "tiny_vit": {"epochs": 8, "lr": 0.03}}
 FEW = 20  # validation images: nothing is chosen by them here, and attacking a thousand costs more than the training
@@ -184,8 +189,8 @@ class Shift:
 
     @property
     def verdict(self) -> str:
-        """`raises` or `lowers` where the interval excludes 0, else `not decided`."""
-        return "raises" if self.low > 0 else "lowers" if self.high < 0 else "not decided"
+        """`higher` or `lower` where the interval excludes 0, else `not decided`."""
+        return "higher" if self.low > 0 else "lower" if self.high < 0 else "not decided"
 
     def __str__(self) -> str:
         interval = f" [{100 * self.low:+.1f}, {100 * self.high:+.1f}]" if math.isfinite(self.low) else ""
@@ -213,21 +218,23 @@ def shift(cells: Iterable[JSON], control: str) -> Shift:
 
 def sentence(study: JSON) -> str:
     """What the study found, in a few sentences, whatever it is."""
-    protocol, cells = study["protocol"], study["cells"]
-    said = []
+    protocol, count = study["protocol"], len(study["sources"])
+    moves, details = dict[str, list[str]](), []
     for attack, name in protocol["attacks"].items():
-        found = {control: shift([cell for cell in cells if cell["attack"] == attack], control) for control in CONTROLS}
-        said.append(
-            f"under {name} by {found['before']} points ({found['before'].verdict}), which is {found['label']} points from what the same "
-            f"fine-tuning on true labels does ({found['label'].verdict}) and {found['witness_hard']} from the witness's hard labels ({found['witness_hard'].verdict})"
+        found = {control: shift([cell for cell in study["cells"] if cell["attack"] == attack], control) for control in CONTROLS}
+        moves.setdefault(MOVES[found["before"].verdict], []).append(name)
+        before, label, hard = (f"{found[control]} points ({found[control].verdict})" for control in CONTROLS)
+        details.append(
+            f"under {name} the error is {before} against before, {label} against the same fine-tuning on true labels and {hard} against "
+            "the one on the witness's hard labels"
         )
+    lead = " and ".join(f"{move} under {' and '.join(names)}" for move, names in moves.items())
     moved = [100 * (source["clean_acc"]["witness_soft"] - source["clean_acc"]["before"]) for source in study["sources"]]
     nearer = sum(source["kl_from_witness"]["witness_soft"] < source["kl_from_witness"]["before"] for source in study["sources"])
-    count = len(study["sources"])
     return (
-        f"On {protocol['label']}, model alignment to a witness of the source's own architecture moves the transfer error to "
-        f"unseen networks of other architectures ({', '.join(protocol['target_accuracy'])}) at ε = {eps_text(protocol['eps'])}, mean over {count} sources: {'; '.join(said)}. "
-        f"Clean accuracy moves by {min(moved):+.1f} to {max(moved):+.1f} points; on test images {nearer} of {count} sources come closer to the witness."
+        f"On {protocol['label']}, aligning a source to a witness of its own architecture {lead} (to unseen networks of other architectures, "
+        f"ε = {eps_text(protocol['eps'])}, mean over {count} sources, 95 % t-intervals): {'; '.join(details)}. Clean accuracy moves by "
+        f"{min(moved):+.1f} to {max(moved):+.1f} points; on test images {nearer} of {count} sources come closer to the witness."
     )
 
 

@@ -66,7 +66,12 @@ def test_the_tables_say_what_the_json_says(study) -> None:
     assert "| a | 0 | 90.0 | 91.0 | 90.0 | 88.5 | 0.500 → 0.250 | 0.500 → 0.250 |" in text
     every = next(line for line in text.splitlines() if "every image" in line)
     assert every.startswith("| PGD-20 | all, every image | 18.8 |")  # (50 + 40 + 50 + 10) of 4·200
-    assert text.endswith(sentence(study)) and "+12.0 [" in sentence(study) and "-1.5 to -1.5" in sentence(study)
+    assert (
+        text.endswith(sentence(study))
+        and "+12.0 [" in sentence(study)
+        and "does not decidedly move" in sentence(study)
+        and "-1.5 to -1.5" in sentence(study)
+    )
     widths = {
         line.count("|") for line in text.splitlines() if line.startswith("| PGD-20 | a |") and "c 20" not in line and "d 20" not in line
     }
@@ -76,10 +81,10 @@ def test_the_tables_say_what_the_json_says(study) -> None:
 def test_the_sentence_follows_the_numbers(study) -> None:
     for one in study["cells"]:
         one["k"]["witness_soft"] = one["k"]["before"] + (round(one["n"] / 10) if one["target"] == "c 20" else one["n"] // 10)
-    assert "+10.0 [+10.0, +10.0] points (raises)" in sentence(study)
+    assert "raises the transfer error under PGD-20" in sentence(study) and "+10.0 [+10.0, +10.0] points (higher)" in sentence(study)
     for one in study["cells"]:
         one["k"]["witness_soft"] = one["k"]["before"] - one["n"] // 10
-    assert "-10.0 [-10.0, -10.0] points (lowers)" in sentence(study)
+    assert "lowers the transfer error under PGD-20" in sentence(study) and "-10.0 [-10.0, -10.0] points (lower)" in sentence(study)
 
 
 def test_the_file_is_json_with_a_line_a_cell(study) -> None:
