@@ -41,7 +41,7 @@ class SupConMargin(Method):
     paper = "Wang, Nayyem, Rakin: Adversarial robustness through supervised contrastive and margin-based learning (2024)"
     text = (
         "Pulls features of one class together and pushes others apart; it never sees an attack. "
-        "The paper tests with FGSM only; a gain there is not robustness, so look at PGD and Square beside it."
+        "The paper tests with FGSM only, so look at PGD and Square beside it."
     )
     choices = (
         "The margin formula and all weights are ours: the paper's are not public. SupCon is the authors' L_out with base temperature τ."

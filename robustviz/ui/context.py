@@ -5,18 +5,28 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import streamlit as st
 
 from robustviz import registry, runs
 from robustviz.runs import Run
 from robustviz.terms import term
-from robustviz.types import UserError
+from robustviz.types import UserError, eps_text
 from robustviz.ui.shell import linked
 
 OWN = "Choose freely"  # the Train page's recipe that is none
 FIRST = {"data": "shapes", "a": "standard", "b": "pgd_at"}  # what is chosen before anybody chose
+GROUPS = {  # in the order of every picker: each group's name, and what must not be misread about its methods
+    "defence": ("Defence", ""),
+    "no adversarial training": (
+        "No adversarial training",
+        "The network never sees an attack while it learns, so a gain under FGSM alone is not robustness.",
+    ),
+    "red team": ("Red team", "It improves the attacker's copy and defends nothing by itself."),
+}
 
 
 @dataclass(frozen=True)
@@ -54,9 +64,16 @@ def _dials(run: Run) -> dict[str, object]:
 
 
 def label(run: Run) -> str:
-    """A run's name in a picker: method, net, seed, and its id's hash where it is the user's own."""
-    own = "" if run.shipped else f" · {run.id[-8:]}"
-    return f"{method_label(run.method_key)} · {run.info.get('net')} · seed {run.info.get('seed')}{own}"
+    """A run's name: method, the method's settings that are not the usual ones, net, seed, and where it is the user's own
+    its id's hash.
+    """
+    own = "" if run.shipped else run.id[-8:]
+    return " · ".join(filter(None, (method_label(run.method_key), *_unusual(run), run.architecture, f"seed {run.info.get('seed')}", own)))
+
+
+def option(run: Run) -> str:
+    """A run's name in a picker: its group, then its name."""
+    return f"{GROUPS[group(run.method_key)][0]} · {label(run)}"
 
 
 def method_label(key: str) -> str:
@@ -64,15 +81,62 @@ def method_label(key: str) -> str:
     return str(registry.get("method", key).label) if key else ""
 
 
+def method_option(key: str) -> str:
+    """A method's name in a picker: its group, then its name."""
+    return f"{GROUPS[group(key)][0]} · {method_label(key)}"
+
+
+def group(key: str) -> str:
+    """The key in `GROUPS` of a method's group."""
+    return str(registry.get("method", key).group)
+
+
+def methods() -> list[str]:
+    """Every method's key in the order of the pickers: by group, in each as registered."""
+    return sorted(registry.keys("method"), key=lambda key: list(GROUPS).index(group(key)))
+
+
+def ordered(every: Iterable[Run]) -> dict[str, Run]:
+    """Runs by id in the order of the pickers: group, method, network, settings, seed; shipped ones before the user's."""
+    places, nets = methods(), registry.keys("net")
+
+    def place(run: Run) -> tuple[Any, ...]:
+        return places.index(run.method_key), nets.index(run.architecture), [*_unusual(run)], run.info.get("seed"), not run.shipped
+
+    return {run.id: run for run in sorted(every, key=place)}
+
+
+def _unusual(run: Run) -> Iterator[str]:
+    """Each setting of the run's method that is not the method's default, like `target=label`; runs that it names left out."""
+
+    def differing(asked: Mapping[str, Any], usual: Mapping[str, Any]) -> Iterator[str]:
+        for name, value in asked.items():
+            if isinstance(value, dict) and isinstance(usual.get(name), dict):
+                yield from differing(value, usual[name])
+            elif name not in ("source", "witness") and value != usual.get(name):
+                radius = isinstance(value, float) and name in ("eps", "eps_low", "step_size")
+                yield f"{name}={eps_text(value) if radius else f'{value:g}' if isinstance(value, float) else value}"
+
+    return differing(run.info.get("method", {}), registry.encode(registry.get("method", run.method_key)()))
+
+
 def trained() -> dict[str, Run]:
     """Every run that has weights and can be shown, by id; the shipped one where a user's has the same id."""
     out: dict[str, Run] = {}
+    methods, nets = registry.keys("method"), registry.keys("net")
     for run in runs.all_runs():
+        if run.method_key not in methods or run.architecture not in nets:
+            continue  # made by another version of robustviz
         # Views measure changes in grey levels; an l2 budget is in other units.
         linf = (run.info["method"].get("attack") or {}).get("norm", "linf") == "linf"
         if linf and "images" in run.info and (run.path / "net.safetensors").exists():
             out.setdefault(run.id, run)
     return out
+
+
+def on(data: str) -> dict[str, Run]:
+    """The trained runs on this data (its `data_name`), by id, in the order of the pickers."""
+    return ordered(run for run in trained().values() if data_name(run) == data)
 
 
 def sidebar() -> Context:
@@ -87,12 +151,11 @@ def sidebar() -> Context:
             data = st.selectbox(
                 "Data set", names, on_change=_follow, help=term("shapes"), **linked("data", _first_data(every, names), names)
             )
-            here = {run_id: run for run_id, run in every.items() if data_name(run) == data}
-            options = list(here)
-            a = st.selectbox("Model A", options, format_func=lambda i: label(here[i]), **linked("a", options[_default(here, "a")], options))
-            other = options[_default(here, "b")] if len(options) > 1 else ""
+            here = on(str(data))
+            options, first, second = list(here), *_defaults(here)
+            a = st.selectbox("Model A", options, format_func=lambda i: option(here[i]), **linked("a", first, options))
             b = st.selectbox(
-                "Model B", ["", *options], format_func=lambda i: label(here[i]) if i else "none", **linked("b", other, ["", *options])
+                "Model B", ["", *options], format_func=lambda i: option(here[i]) if i else "none", **linked("b", second, ["", *options])
             )
             _offer_training(here)
         count = test_count(a)
@@ -123,25 +186,37 @@ def _offer_training(here: dict[str, Run]) -> None:
         st.switch_page(str(runs.REPOSITORY / "pages" / "train.py"))
 
 
-def _default(here: dict[str, Run], side: str) -> int:
-    """Position of the shipped run of the side's usual method, else the first (A) or the last (B)."""
-    methods = [run.method_key for run in here.values()]
-    return methods.index(FIRST[side]) if FIRST[side] in methods else 0 if side == "a" else len(methods) - 1
+def _defaults(here: dict[str, Run]) -> tuple[str, str]:
+    """The ids that A and B start from: the usual methods', else the first ones there are; B is empty where A is alone."""
+    a = _nearest(here, FIRST["a"]) or next(iter(here))
+    rest = {run_id: run for run_id, run in here.items() if run_id != a}
+    return a, _nearest(rest, FIRST["b"]) or next(iter(rest), "")
+
+
+def _nearest(here: dict[str, Run], method: str, like: Run | None = None) -> str:
+    """The id of the run of a method that is most like another run, else the most ordinary one; empty where there is none."""
+    settings = [*_unusual(like)] if like else []
+    net, seed = (like.architecture, like.info.get("seed")) if like else ("small_resnet", 0)
+
+    def distance(run: Run) -> tuple[bool, ...]:
+        return [*_unusual(run)] != settings, run.architecture != net, run.info.get("seed") != seed, not run.shipped
+
+    same = [run for run in here.values() if run.method_key == method]
+    return min(same, key=distance).id if same else ""
 
 
 def _follow() -> None:
     """The data set changed: take the same methods there, as far as they have been trained."""
     state = st.session_state
-    every = trained()
-    here = {run_id: run for run_id, run in every.items() if data_name(run) == state["data"]}
+    every, here = trained(), on(state["data"])
     state.pop("missing", None)
-    for side in ("a", "b"):
+    for side, usual in zip(("a", "b"), _defaults(here), strict=True):
         if side == "b" and state.get("b") == "":
             continue  # one network was asked for
         old = every.get(state.get(side) or "")
         wanted = old.method_key if old else FIRST[side]
-        same = [run_id for run_id, run in here.items() if run.method_key == wanted]
-        state[side] = same[0] if same else list(here)[_default(here, side)]
+        same = _nearest(here, wanted, old)
+        state[side] = same or usual
         if not same:
             state["missing"] = wanted
     if state["a"] == state["b"]:

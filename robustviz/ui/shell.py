@@ -51,9 +51,11 @@ def run(page: Page) -> None:
 
 
 # The chosen segment, tab and slider value are text in the primary colour; in dark no one colour can carry white button
-# text and be read as text too, so these get a lighter one.
+# text and be read as text too, so these get a lighter one. What the sidebar's pickers offer may be wider than the sidebar:
+# names of runs differ at their ends.
 STYLE = """<style>[data-testid="stSliderThumbValue"] p, [data-testid="stTab"][aria-selected="true"] p,
-[data-testid="stButtonGroup"] button[data-selected="true"] p { color: light-dark(#1F66C8, #8DB8FF) }</style>"""
+[data-testid="stButtonGroup"] button[data-selected="true"] p { color: light-dark(#1F66C8, #8DB8FF) }
+body:has([data-testid="stSidebar"] input[aria-expanded="true"]) [data-testid="stSelectboxVirtualDropdown"] { min-width: min(32rem, 84vw) }</style>"""
 
 
 def menu(groups: Mapping[str, Sequence[Page]]) -> None:

@@ -15,66 +15,48 @@ import streamlit as st
 
 from robustviz import figures, jobs, registry, runs
 from robustviz.config import TrainConfig
-from robustviz.presets import PRESETS
+from robustviz.presets import LESSONS, PRESETS, PUBLISHED
 from robustviz.results import Evaluation, wilson
 from robustviz.runs import Run
 from robustviz.terms import term
 from robustviz.types import UserError, eps_text, parse_number
 from robustviz.ui import cache
-from robustviz.ui.context import OWN, data_name
+from robustviz.ui.context import GROUPS, OWN, data_name, group, method_option, methods, ordered, trained
+from robustviz.ui.context import option as run_option
 
-LESSONS = [name for name, preset in PRESETS.items() if not name.startswith("cifar10")]
+WIDE = ("source", "witness")  # settings that name a run, which takes room
 WRONG = "?"  # among a form's changes: a field that holds no valid value
 HUES = alt.Scale(range=["#2A8C6C", "#B45C9A", "#8A7A1F"])  # not blue and orange, which mean networks A and B; 3:1 on both themes
-SHOWN = (
-    "eps",
-    "epochs",
-    "n_train",
-    "seed",
-    "net",
-    "batch_size",
-    "lr",
-    "schedule",
-    "augment",
-    "ema",
-    "precision",
-    "device",
-    "threads",
-    "snapshots",
-)
 
 
 def form() -> TrainConfig | None:
     """The form, and what it says as a config; None, with a sentence in its place, where that is no valid training."""
-    data_keys, methods = list(registry.keys("data")), list(registry.keys("method"))
-    left, right = st.columns(2)
+    left, right = st.columns(2, gap="large")
     with left:
-        recipe = st.selectbox("Recipe", [*LESSONS, OWN], key="train-recipe", on_change=_follow_recipe, help="A named set of settings to start from.",
-                              format_func=lambda name: PRESETS[name].text if name in PRESETS else name)  # fmt: skip
-        preset = PRESETS[recipe].settings if recipe in PRESETS else {}
-        data = st.selectbox("Data", data_keys, _at(data_keys, preset.get("data", "shapes")), key="train-data", format_func=data_label, help=term("shapes"),
-                            on_change=_leave_recipe)  # fmt: skip
-        method = st.selectbox("Method", methods, _at(methods, preset.get("method", "pgd_at")), key="train-method", help=term("adversarial training"), on_change=_leave_recipe,
-                              format_func=lambda key: registry.get("method", key).label)  # fmt: skip
+        recipe, data, method = _choice()
     with right:
-        cls = registry.get("method", str(method))
-        st.markdown(f"{cls.text}  \n*{cls.paper}.* {cls.choices}")
-    folder = st.text_input("Folder with one subfolder of images a class", key="train-folder") if data == "folder" else ""
-    if data == "folder" and not folder:
-        st.info("Type the path of a folder on the computer that runs robustviz.")
-        return None
-    with st.expander("More settings", icon=":material/settings:"):
+        _explain(recipe, method)
+    with left:
+        folder = st.text_input("Folder with one subfolder of images a class", key="train-folder") if data == "folder" else ""
+        if data == "folder" and not folder:
+            st.info("Type the path of a folder on the computer that runs robustviz.")
+            return None
         try:
-            start = TrainConfig.make(recipe if preset else None, {"data": f"folder:{folder}" if folder else data, "method": method})
+            start = TrainConfig.make(
+                recipe if recipe in PRESETS else None, {"data": f"folder:{folder}" if folder else data, "method": method}
+            )
         except UserError as error:
             st.error(str(error))
             return None
         scope = f"{recipe}-{data}-{method}"
-        changes = _fields(start, [field for field in dataclasses.fields(start) if field.name in SHOWN], scope, "")
-        changes |= _fields(start.data, [f for f in dataclasses.fields(start.data) if f.name not in ("path",)], scope, "data.")
-        changes |= _fields(start.method, dataclasses.fields(start.method), scope, "method.")
+        main = [field for field in dataclasses.fields(start.method) if _first(start, field)]
+        changes = _fields(start, start.method, main, scope, "method.", across=2)
+    with st.expander("More settings", icon=":material/settings:"):
+        changes |= _fields(start, start, [f for f in dataclasses.fields(start) if f.name not in ("data", "method")], scope, "")
+        changes |= _fields(start, start.data, [f for f in dataclasses.fields(start.data) if f.name != "path"], scope, "data.")
+        changes |= _fields(start, start.method, [f for f in dataclasses.fields(start.method) if f not in main], scope, "method.")
     if changes.pop(WRONG, False):
-        st.error("A setting above is no valid value; see under More settings.")
+        st.error("A setting above is no valid value; look under More settings too.")
         return None
     try:
         config = start
@@ -84,6 +66,42 @@ def form() -> TrainConfig | None:
         st.error(str(error))
         return None
     return config
+
+
+def _choice() -> tuple[str, str, str]:
+    """The pickers of the recipe, the data set and the method."""
+    recipe = st.selectbox("Recipe", [OWN, *PRESETS], 1, key="train-recipe", on_change=_follow_recipe, format_func=_recipe_option,
+                          help="A named set of settings to start from, the same as `--preset` on the command line.")  # fmt: skip
+    preset = PRESETS[recipe].settings if recipe in PRESETS else {}
+    data_keys, keys = list(registry.keys("data")), methods()
+    data = st.selectbox("Data", data_keys, _at(data_keys, preset.get("data", "shapes")), key="train-data", format_func=data_label,
+                        help=term("shapes"), on_change=_leave_recipe)  # fmt: skip
+    method = st.selectbox("Method", keys, _at(keys, preset.get("method", "pgd_at")), key="train-method", format_func=method_option,
+                          help=term("groups"), on_change=_leave_recipe)  # fmt: skip
+    return str(recipe), str(data), str(method)
+
+
+def _recipe_option(name: str) -> str:
+    """A recipe's name in the picker: what kind it is, then its name."""
+    return f"Lesson · {name}" if name in LESSONS else f"Published, for a GPU · {name}" if name in PUBLISHED else name
+
+
+def _explain(recipe: str, method: str) -> None:
+    """What the recipe is, and the method in two lines: what it does, whose it is, where we had to choose, what not to misread."""
+    if recipe in PRESETS:
+        st.markdown(f"**{recipe}.** {PRESETS[recipe].text}")
+    cls = registry.get("method", method)
+    st.markdown(
+        f"**{cls.label}.** {cls.text}  \n*{cls.paper}.*" + (f"  \n**Where we had to choose:** {cls.choices}" if cls.choices else "")
+    )
+    name, caution = GROUPS[group(method)]
+    if caution:
+        st.warning(f"**{name}.** {caution}", icon=":material/swords:" if group(method) == "red team" else ":material/shield_question:")
+
+
+def _first(start: TrainConfig, field: dataclasses.Field[Any]) -> bool:
+    """Whether a setting of the method stands at the top of the form: neither an advanced one nor those of its attack."""
+    return not field.metadata.get("advanced") and not dataclasses.is_dataclass(getattr(start.method, field.name))
 
 
 def _follow_recipe() -> None:
@@ -110,70 +128,102 @@ def data_label(key: str) -> str:
     return str(registry.get("data", key).label)
 
 
-def _fields(thing: Any, fields: Any, scope: str, prefix: str) -> dict[str, Any]:
-    """One input for each field of a dataclass, three a row; only what was changed, by dotted path."""
+def _fields(start: TrainConfig, thing: Any, fields: Any, scope: str, prefix: str, across: int = 3) -> dict[str, Any]:
+    """One input for each field of a dataclass inside `start`, so many a row; only what was changed, by dotted path."""
     changes: dict[str, Any] = {}
-    columns = st.columns(3)
-    at = 0
-    for field in fields:
+    plain = [field for field in fields if not dataclasses.is_dataclass(getattr(thing, field.name))]
+    plain.sort(key=lambda field: field.name not in WIDE)  # each of these has a row of its own, above the others
+    whole = sum(field.name in WIDE for field in plain)
+    places = [st.container() for _ in range(whole)] + (st.columns(across) if len(plain) > whole else [])
+    for at, field in enumerate(plain):
         value = getattr(thing, field.name)
-        if dataclasses.is_dataclass(value):
-            changes |= _fields(value, dataclasses.fields(value), scope, f"{prefix}{field.name}.")
-            continue
-        with columns[at % 3]:
+        with places[at if at < whole else whole + (at - whole) % across]:
             try:
-                new = _input(thing, field, value, f"train-{scope}-{prefix}{field.name}", f"{prefix.removeprefix('method.')}{field.name}")
+                new = _input(start, thing, field, f"train-{scope}-{prefix}", prefix.removeprefix("method."))
             except UserError as error:
                 st.error(str(error))
                 changes[WRONG], new = True, value
-        at += 1
         if new != value:
             changes[prefix + field.name] = new
+    for field in fields:
+        if field not in plain:
+            inner = getattr(thing, field.name)
+            changes |= _fields(start, inner, dataclasses.fields(inner), scope, f"{prefix}{field.name}.", across)
     return changes
 
 
-def _input(thing: Any, field: dataclasses.Field[Any], value: Any, key: str, name: str) -> Any:
-    """The widget that fits a field's type; the value it holds."""
-    hint = registry.hints(type(thing))[field.name]
+def _input(start: TrainConfig, thing: Any, field: dataclasses.Field[Any], scope: str, prefix: str) -> Any:
+    """The widget that fits a field of `thing`; the value it holds. Raises UserError for text where a number belongs."""
+    hint, value = registry.hints(type(thing))[field.name], getattr(thing, field.name)
     inner = [arg for arg in typing.get_args(hint) if arg is not type(None)]
     optional = type(None) in typing.get_args(hint)
     hint = inner[0] if optional else hint
-    help, low, high = field.metadata.get("help"), field.metadata.get("low"), field.metadata.get("high")
-    title = name.replace("_", " ")
-    if field.name == "net":
-        return st.selectbox(title, registry.keys("net"), registry.keys("net").index(value), key=key, help=help)
-    if field.name == "augment":
+    low, high = field.metadata.get("low"), field.metadata.get("high")
+    title = f"{prefix}{field.name}".replace("_", " ")
+    common: dict[str, Any] = {"key": scope + field.name, "help": field.metadata.get("help")}
+    if field.name in WIDE:
+        here = _networks(start, field.name, scope)
+        options = list(dict.fromkeys([None, *here, value]))
+        return st.selectbox(title, options, options.index(value), **common,
+                            format_func=lambda name: run_option(here[name]) if name in here else name or _if_empty(field))  # fmt: skip
+    if field.name == "rule":
+        from robustviz.cam import RULES
+
+        rules = list(dict.fromkeys([*RULES, *(["oracle"] if start.data.key == "shapes" else []), value]))
+        return st.selectbox(title, rules, rules.index(value), accept_new_options=True, **common)
+    if typing.get_origin(hint) is Literal or field.name in ("net", "augment"):
         from robustviz.data import AUGMENTATIONS
 
-        return st.selectbox(title, AUGMENTATIONS, list(AUGMENTATIONS).index(value), key=key, help=help)
-    if typing.get_origin(hint) is Literal:
-        options = list(typing.get_args(hint))
-        return st.selectbox(title, options, options.index(value), key=key, help=help)
+        known = {"net": registry.keys("net"), "augment": AUGMENTATIONS}
+        options = list(known.get(field.name) or typing.get_args(hint))
+        return st.selectbox(title, options, options.index(value), **common)
     if hint is bool:
-        return st.checkbox(title, value, key=key, help=help)
+        return st.checkbox(title, value, **common)
     if hint is int and value is not None:
-        return int(
-            st.number_input(
-                title, int(low) if low is not None else None, int(high) if high is not None else None, int(value), key=key, help=help
-            )
-        )
-    text = st.text_input(
-        title,
-        "" if value is None else eps_text(value) if field.name == "eps" and "(" not in eps_text(value) else f"{value:g}",
-        key=key,
-        help=help,
-    )
-    if text.strip() == "":
+        ends: Any = [int(end) if end is not None else None for end in (low, high)]
+        return int(st.number_input(title, *ends, value=int(value), **common))
+    shown = "" if value is None else value if hint is str else _number_text(field.name, value)
+    text = st.text_input(title, shown, placeholder=_if_empty(field) if optional else None, **common).strip()
+    if text == "":
         return None if optional else value
+    if hint is str:
+        return text
     number = parse_number(text)
     return value if value is not None and abs(number - value) < 1e-6 * max(1.0, abs(value)) else number
 
 
+def _if_empty(field: dataclasses.Field[Any]) -> str:
+    """What an optional setting means where nothing is given: what its help says after "empty:"."""
+    return str(field.metadata.get("help", "")).partition("empty: ")[2].rstrip(".")
+
+
+def _number_text(name: str, value: float) -> str:
+    """A number as a person would type it: a radius in grey levels where it is a whole number of them."""
+    radius = name in ("eps", "eps_low", "step_size") and "(" not in eps_text(value)
+    return eps_text(value) if radius else f"{value:g}"
+
+
+def _networks(start: TrainConfig, role: str, scope: str) -> dict[str, Run]:
+    """The runs that model alignment can start from or learn from: ordinary shipped ones and the user's, on this very data.
+
+    A source keeps its architecture, so it must be of the network chosen.
+    """
+    net = st.session_state.get(f"{scope.removesuffix('method.')}net", start.net)
+    return ordered(
+        run
+        for run in trained().values()
+        if run.info["data"] == registry.encode(start.data)
+        and (run.method_key == "standard" or not run.shipped)
+        and (role == "witness" or run.architecture == net)
+    )
+
+
 def submit(config: TrainConfig) -> None:
-    """The estimate and the button. A known config opens its run instead of training it twice."""
+    """The estimate and the button, or what does not fit. A known config opens its run instead of training it twice."""
     import os
 
     try:
+        config = config.on_this_machine()  # so that its id is the run's: a method may name other runs
         cost = estimate(config)
     except UserError as error:
         st.error(str(error))
@@ -183,7 +233,7 @@ def submit(config: TrainConfig) -> None:
         if os.environ.get("ROBUSTVIZ_DEMO"):
             st.info("Training is switched off on this demo server.")
         elif st.button("Train", type="primary", icon=":material/play_arrow:", key="train-go", disabled=bool(known and known.shipped)):
-            st.query_params["job"] = jobs.submit(config.on_this_machine()).id
+            st.query_params["job"] = jobs.submit(config).id
         if known is not None and known.shipped:
             st.markdown(f"This one is shipped with robustviz already: `{known.id}`. Change a setting, or look at it on the Attack page.")
         else:
@@ -226,18 +276,39 @@ def _seconds(settings: str) -> tuple[float, int]:
     step = min((b - a for a, b in itertools.pairwise(times)), default=0.0)
     batches = -(-len(training.y) // int(config.batch_size or 1))
     epoch = step * batches + image * len(training.val)
-    final = image * (2 * len(data.load(config.data, "test")) + 12 * DOCTOR_IMAGES)  # PGD-20, and the doctor's attacks
+    # PGD-20, and the doctor's attacks: ten by PGD, and Square
+    final = image * (2 * len(data.load(config.data, "test")) + 17 * DOCTOR_IMAGES)
     return epoch * int(config.epochs or 1) + final, batches
 
 
+@st.cache_data(show_spinner="Checking the settings …", max_entries=64)
+def _fits(settings: str) -> None:
+    """Raises UserError where the training could not begin; what it raises is not kept."""
+    import json
+
+    import torch
+
+    from robustviz import training
+
+    before = torch.get_num_threads()
+    try:
+        training.check(TrainConfig.from_json(json.loads(settings)))
+    finally:
+        torch.set_num_threads(before)
+
+
 def estimate(config: TrainConfig) -> str:
-    """How long the training will take, by timing three of its steps; the first time for each setting."""
+    """How long the training will take, by timing three of its steps; the first time for each setting.
+
+    Raises UserError where it could not begin, as far as that is known without a download: the job says the rest.
+    """
     import json
 
     if config.data.key == "folder":
         from robustviz import data
 
         count = len(data.load(config.data, "train", config.n_train or None))  # says at once what is wrong with a folder
+        _fits(json.dumps(dataclasses.replace(config, device="cpu").to_json(), sort_keys=True))
         return f"{config.epochs} epochs of {count} images. The time left is shown once it runs."
     if config.data.key not in ("digits", "shapes"):
         return f"{config.epochs} epochs. The time left is shown once it runs (this data is loaded, and if need be downloaded, by the job)."

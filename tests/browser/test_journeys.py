@@ -100,7 +100,7 @@ def test_a_short_run_is_paused_survives_a_reload_resumes_and_ends(page, server, 
     settled(page, 90_000)
     choose(page, "Data", registry.get("data", "digits").label)
     settled(page, 90_000)
-    choose(page, "Method", "Standard")
+    choose(page, "Method", "No adversarial training · Standard")
     settled(page, 90_000)
     page.get_by_text("More settings").click()
     page.get_by_label("epochs", exact=True).fill("60")
@@ -126,19 +126,38 @@ def test_a_short_run_is_paused_survives_a_reload_resumes_and_ends(page, server, 
     settled(page, 90_000)
 
 
+def serious(page):
+    """What axe finds serious on the page as it is."""
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{one['id']}: {one['help']} {[node['target'] for node in one['nodes']][:3]}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("name", PAGES, ids=lambda name: name or "start")
 def test_axe_finds_nothing_serious(request, theme, name, server, settled):
     page: Page = request.getfixturevalue("page" if theme == "light" else "dark_page")
     page.goto(f"{server}/{name}")
     settled(page, 90_000)
-    found = Axe().run(page).response["violations"]
-    serious = [
-        f"{one['id']}: {one['help']} {[node['target'] for node in one['nodes']][:3]}"
-        for one in found
-        if one["impact"] in ("serious", "critical")
-    ]
-    assert not serious, "\n".join(serious)
+    found = serious(page)
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_red_team_is_told_from_the_defences_and_its_form_is_accessible(request, theme, server, settled):
+    page: Page = request.getfixturevalue("page" if theme == "light" else "dark_page")
+    page.goto(f"{server}/train")
+    settled(page, 90_000)
+    choose(page, "Method", "Red team · Model alignment")
+    settled(page, 90_000)
+    expect(page.get_by_text("defends nothing by itself")).to_be_visible()
+    page.get_by_text("More settings").click()
+    expect(page.get_by_label("weight decay", exact=True)).to_be_visible()
+    found = serious(page)
+    assert not found, "\n".join(found)
 
 
 @pytest.mark.parametrize("name", PAGES, ids=lambda name: name or "start")

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from robustviz import runs
+
 MAIN = Path(__file__).resolve().parents[2] / "robustviz" / "ui" / "main.py"
 
 
@@ -39,3 +41,12 @@ def sound(app: AppTest) -> AppTest:
     assert "Something unexpected" not in words(app)
     assert "Traceback" not in words(app)
     return app
+
+
+def ordinary(data: str, method: str) -> runs.Run:
+    """The shipped run of a method on the usual network with seed 0."""
+    return next(
+        run
+        for run in runs.all_runs()
+        if run.shipped and (run.data_key, run.method_key, run.architecture) == (data, method, "small_resnet") and run.info["seed"] == 0
+    )

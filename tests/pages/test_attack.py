@@ -7,14 +7,10 @@ import shutil
 
 import pytest
 
-from robustviz import probes, runs
+from robustviz import probes
 from robustviz.config import TrainConfig
 from robustviz.probes import AdversarialSpec
-from tests.pages.conftest import sound, words
-
-
-def shipped(data, method):
-    return next(run for run in runs.all_runs() if run.shipped and run.data_key == data and run.method_key == method)
+from tests.pages.conftest import ordinary, sound, words
 
 
 def test_it_opens_with_the_ordinary_and_the_defended_network_on_shapes(visit):
@@ -28,7 +24,7 @@ def test_it_opens_with_the_ordinary_and_the_defended_network_on_shapes(visit):
 
 def test_the_sentence_is_the_probes(visit):
     app = sound(visit("attack", img=3, eps=8))
-    found = probes.adversarial(shipped("shapes", "standard"), AdversarialSpec(index=3, eps=8 / 255))
+    found = probes.adversarial(ordinary("shapes", "standard"), AdversarialSpec(index=3, eps=8 / 255))
     names = found.meta["classes"]
     assert (
         f"{names[found.probs.argmax()]} {found.probs.max():.0%} → {names[found.probs_adv.argmax()]} {found.probs_adv.max():.0%}"
@@ -45,8 +41,8 @@ def test_changing_the_data_set_keeps_the_methods(visit):
     app = visit("attack")
     app.selectbox(key="data").set_value("digits").run()
     sound(app)
-    assert app.selectbox(key="a").value == shipped("digits", "standard").id
-    assert app.selectbox(key="b").value == shipped("digits", "pgd_at").id
+    assert app.selectbox(key="a").value == ordinary("digits", "standard").id
+    assert app.selectbox(key="b").value == ordinary("digits", "pgd_at").id
     assert "of digits" in words(app)
 
 
@@ -90,12 +86,12 @@ def test_a_damaged_run_is_a_sentence_and_the_page_works(visit, tmp_path):
 
 
 def test_a_method_that_the_new_data_set_lacks_is_offered_for_training(visit, tmp_path):
-    shipped_run = shipped("digits", "pgd_at")
+    like = ordinary("digits", "pgd_at")
     own = tmp_path / "runs" / "my-fgsm-rs"
     own.mkdir(parents=True)
-    config = TrainConfig(data="digits", method="fgsm_rs").to_json() | {"images": shipped_run.info["images"]}
+    config = TrainConfig(data="digits", method="fgsm_rs").to_json() | {"images": like.info["images"]}
     (own / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    shutil.copy(shipped_run.path / "net.safetensors", own)
+    shutil.copy(like.path / "net.safetensors", own)
     app = visit("attack", data="digits", b="my-fgsm-rs")
     assert "FGSM-RS" in words(sound(app))
     app.selectbox(key="data").set_value("shapes").run()

@@ -2,17 +2,78 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import json
+import shutil
+from pathlib import Path
+
 import pytest
 
-from robustviz import jobs, registry, runs
+from robustviz import jobs, registry, runs, training
 from robustviz.config import TrainConfig
-from tests.pages.conftest import sound, words
+from robustviz.presets import PRESETS
+from robustviz.ui import train
+from robustviz.ui.context import GROUPS
+from tests.pages.conftest import ordinary, sound, words
 
 
 @pytest.fixture
 def no_process(monkeypatch):
     """Jobs stay in the queue: nothing is started."""
     monkeypatch.setattr(jobs, "pump", lambda: [])
+
+
+@pytest.fixture
+def untimed(monkeypatch):
+    """The estimate checks the settings as it does always, and times nothing."""
+
+    @functools.cache
+    def checked(settings: str) -> tuple[float, int]:
+        training.check(TrainConfig.from_json(json.loads(settings)))
+        return 60.0, 10
+
+    monkeypatch.setattr(train, "_seconds", checked)
+
+
+@pytest.fixture
+def submitted(monkeypatch):
+    """The configs that were handed over to be trained; nothing is."""
+    seen: list[TrainConfig] = []
+
+    def submit(config: TrainConfig) -> runs.Run:
+        seen.append(config)
+        return ordinary("digits", "standard")
+
+    monkeypatch.setattr(jobs, "submit", submit)
+    return seen
+
+
+@pytest.fixture
+def witnesses(tmp_path, monkeypatch):
+    """Ordinary small CNNs, as model alignment wants one to be shipped for each data set: here beside the shipped runs."""
+    zoo = tmp_path / "zoo"
+    shutil.copytree(runs.zoo(), zoo, symlinks=True)
+    for data in ("digits", "shapes"):
+        like = ordinary(data, "standard")
+        config = dataclasses.replace(like.config, net="small_cnn")
+        own = zoo / config.run_id
+        own.mkdir(exist_ok=True)
+        (own / "config.json").write_text(json.dumps(config.to_json() | {"images": like.info["images"]}), encoding="utf-8")
+        write_weights(own)
+    monkeypatch.setattr(runs, "zoo", lambda: zoo)
+
+
+def write_weights(folder: Path) -> None:
+    """Weights, untrained, that fit the run folder's network."""
+    from safetensors.torch import save_file
+
+    from robustviz import nets
+
+    info = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    images = info["images"]
+    net = nets.build(info["net"], images["classes"], images["channels"], images["size"])
+    save_file(net.state_dict(), folder / "net.safetensors")
 
 
 def test_the_form_offers_every_method_and_data_set(visit):
@@ -22,13 +83,119 @@ def test_the_form_offers_every_method_and_data_set(visit):
     assert "About" in words(app)
 
 
-@pytest.mark.parametrize("method", ["standard", "fgsm_at", "fgsm_rs", "pgd_at", "trades"])
-def test_each_method_shows_its_text_paper_and_choices(visit, method):
+@pytest.mark.parametrize("data", ["digits", "shapes"])
+def test_each_method_has_its_form_its_words_and_a_config(visit, untimed, submitted, witnesses, data):
     app = visit("train")
-    app.selectbox(key="train-data").set_value("digits")
+    app.selectbox(key="train-data").set_value(data)
+    for method in registry.keys("method"):
+        app.selectbox(key="train-method").set_value(method).run()
+        cls = registry.get("method", method)
+        assert cls.text in words(sound(app)) and cls.paper in words(app) and cls.choices in words(app)
+        assert GROUPS[cls.group][1] in words(app) and not app.error, method
+        usual = TrainConfig.make(None, {"data": data, "method": method}).on_this_machine()
+        go = app.button(key="train-go")
+        if go.disabled:  # shipped already: with another seed it is not
+            next(one for one in app.number_input if one.label == "seed").set_value(7).run()
+            usual, go = dataclasses.replace(usual, seed=7), app.button(key="train-go")
+        go.click().run()
+        assert submitted.pop().run_id == usual.run_id and not submitted
+        sound(app)
+
+
+def test_the_groups_stand_in_order_and_in_every_name(visit, untimed):
+    names = visit("train").selectbox(key="train-method").options
+    first = [name.split(" · ")[0] for name in names]
+    assert first == sorted(first, key=[name for name, _ in GROUPS.values()].index)
+    assert set(first) == {"Defence", "No adversarial training", "Red team"}
+    assert "Red team · Model alignment" in names and "No adversarial training · Standard" in names
+
+
+def test_the_main_settings_of_a_method_stand_beside_it_and_the_rest_below(visit, untimed):
+    app = visit("train")
+    app.selectbox(key="train-method").set_value("part").run()
+    below = {element.label for element in [*app.expander[0].text_input, *app.expander[0].selectbox, *app.expander[0].number_input]}
+    every = {element.label for element in [*app.text_input, *app.selectbox, *app.number_input]}
+    assert every - below == {"Recipe", "Data", "Method", "eps low", "rule", "warmup"}
+    assert {"cam class", "attack.steps", "net", "epochs", "weight decay"} <= below
+
+
+def test_the_settings_of_part_reach_the_config(visit, untimed, submitted):
+    app = visit("train")
+    app.selectbox(key="train-method").set_value("part").run()
+
+    def field(kind, label):
+        return next(one for one in getattr(app, kind) if one.label == label)
+
+    assert field("text_input", "eps low").value == "" and "oracle" in field("selectbox", "rule").options
+    assert field("selectbox", "rule").proto.accept_new_options  # z>0.7 and the like
+    field("text_input", "eps low").set_value("4/255")
+    field("selectbox", "rule").set_value("oracle").run()
+    app.button(key="train-go").click().run()
+    method = submitted.pop().method
+    assert (method.rule, method.eps_low) == ("oracle", 4 / 255)
+
+
+@pytest.mark.parametrize(
+    ("method", "kind", "label", "value", "said"),
+    [
+        ("part", "text_input", "eps low", "9/255", "eps_low=9/255 is above eps=8/255"),
+        ("part", "text_input", "eps low", "a little", "is not a number"),
+        ("part_t", "selectbox", "attack.norm", "l2", "linf only"),
+        ("supcon_margin", "number_input", "batch size", 2, "batch_size to 4"),
+        ("afa", "text_input", "temperature", "0", "out of range"),
+    ],
+)
+def test_what_does_not_fit_is_a_sentence_before_there_is_a_job(visit, untimed, method, kind, label, value, said):
+    app = visit("train")
     app.selectbox(key="train-method").set_value(method).run()
-    cls = registry.get("method", method)
-    assert cls.text in words(sound(app)) and cls.paper in words(app) and cls.choices in words(app)
+    next(one for one in getattr(app, kind) if one.label == label).set_value(value).run()
+    assert said in " ".join(error.value for error in sound(app).error)
+    assert not [button for button in app.button if button.label == "Train"]
+
+
+def test_model_alignment_says_what_it_lacks_and_takes_a_run_of_the_users(visit, untimed, submitted, tmp_path, monkeypatch):
+    zoo = tmp_path / "zoo"  # without an ordinary small CNN
+    for run in (ordinary("digits", "standard"), ordinary("digits", "pgd_at")):
+        shutil.copytree(run.path, zoo / run.id)
+    monkeypatch.setattr(runs, "zoo", lambda: zoo)
+    own = tmp_path / "runs" / "my-witness"
+    own.mkdir(parents=True)
+    like = ordinary("digits", "standard")
+    config = dataclasses.replace(like.config, net="small_cnn", seed=3).to_json() | {"images": like.info["images"]}
+    (own / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    write_weights(own)
+    app = visit("train")
+    app.selectbox(key="train-recipe").set_value("digits-model-alignment").run()
+    assert "No ordinary small_cnn for digits is shipped to be the witness" in " ".join(error.value for error in sound(app).error)
+    source, witness = (next(one for one in app.selectbox if one.label == label) for label in ("source", "witness"))
+    assert source.options == [
+        "the shipped ordinary Small ResNet of this data",
+        "No adversarial training · Standard · small_resnet · seed 0",
+    ]
+    assert witness.options[1:] == [
+        "No adversarial training · Standard · small_resnet · seed 0",
+        "No adversarial training · Standard · small_cnn · seed 3 · -witness",
+    ]
+    witness.set_value("my-witness").run()
+    app.button(key="train-go").click().run()
+    found = submitted.pop()
+    assert (found.method.source, found.method.witness) == (like.id, "my-witness") and not sound(app).error
+
+
+def test_recipes_are_grouped_and_bring_their_settings(visit, untimed, submitted):
+    app = visit("train")
+    options = app.selectbox(key="train-recipe").options
+    kinds = [name.split(" · ")[0] for name in options]
+    assert kinds == ["Choose freely"] + ["Lesson"] * kinds.count("Lesson") + ["Published, for a GPU"] * kinds.count("Published, for a GPU")
+    assert len(options) == len(PRESETS) + 1
+    app.selectbox(key="train-recipe").set_value("digits-afa-slf").run()
+    assert PRESETS["digits-afa-slf"].text in words(sound(app))
+    app.button(key="train-go").click().run()
+    assert submitted.pop().run_id == TrainConfig.make("digits-afa-slf").run_id
+    app.selectbox(key="train-recipe").set_value("svhn-part").run()
+    assert "Differs:" in words(sound(app)) and "0.0035" in [one.value for one in app.text_input]
+    app.button(key="train-go").click().run()
+    assert submitted.pop().run_id == TrainConfig.make("svhn-part").run_id
 
 
 def test_an_eps_of_8_is_a_sentence(visit):

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from robustviz import config as module
-from robustviz import registry
+from robustviz import registry, runs, training
 from robustviz.attacks import PGD
 from robustviz.config import TrainConfig, read_value
 from robustviz.methods import PGDAT, TRADES, Standard
-from robustviz.presets import PRESETS
+from robustviz.presets import PRESETS, PUBLISHED
 from robustviz.types import UserError
 
 
@@ -27,11 +27,11 @@ def test_gaps_are_filled_at_once_from_the_data_set() -> None:
 
 
 def test_without_a_preset_methods_are_compared_like_for_like() -> None:
+    from_scratch = [key for key in registry.keys("method") if not registry.get("method", key).recipe]
+    assert set(registry.keys("method")) - set(from_scratch) == {"model_alignment"}
     for data in registry.keys("data"):
         try:
-            recipes = [
-                dataclasses.replace(TrainConfig(data=data, method=key), method=Standard(), select="last") for key in registry.keys("method")
-            ]  # type: ignore[arg-type]
+            recipes = [dataclasses.replace(TrainConfig(data=data, method=key), method=Standard(), select="last") for key in from_scratch]  # type: ignore[arg-type]
         except UserError:  # folder needs a path
             continue
         assert all(recipe == recipes[0] for recipe in recipes)
@@ -123,6 +123,36 @@ def test_every_preset_builds_and_keeps_its_promises(name: str) -> None:
         for part in path.split("."):
             found = getattr(found, part)
         assert getattr(found, "key", found) == value
+
+
+@pytest.mark.parametrize("name", [name for name, preset in PRESETS.items() if not preset.published])
+def test_every_lesson_could_begin(name: str) -> None:
+    made = TrainConfig.make(name)
+    if made.method.key == "model_alignment":
+        like = next(run for run in runs.all_runs() if run.shipped and run.method_key == "standard" and run.data_key == made.data.key)
+        made = registry.with_value(registry.with_value(made, "method.witness", like.id), "method.source", like.id)
+        made = dataclasses.replace(made, net=like.architecture)
+    training.check(made)
+
+
+def test_a_published_recipe_says_where_it_differs_and_a_lesson_claims_no_time_that_nobody_measured() -> None:
+    for name, preset in PRESETS.items():
+        assert ("Differs:" in preset.text) == ("for a GPU" in preset.text) == preset.published == (name in PUBLISHED), name
+        assert "minute" not in preset.text or name == "shapes-taster"
+
+
+def test_presets_of_the_papers_are_the_papers() -> None:
+    part, svhn = TrainConfig.make("cifar10-part"), TrainConfig.make("svhn-part")
+    assert (part.eps, part.method.eps_low, part.method.attack.steps) == (8 / 255, 7 / 255, 10)  # type: ignore[attr-defined]
+    assert part.method.warmup * part.epochs == 20  # type: ignore[attr-defined, operator]
+    assert (part.lr, part.momentum, part.weight_decay, part.batch_size) == (0.01, 0.9, 2e-4, 128)
+    assert (svhn.method.attack.step_size, svhn.weight_decay, svhn.augment) == (1 / 255, 3.5e-3, "none")  # type: ignore[attr-defined]
+    fast = TrainConfig.make("cifar10-fast-at").bound_method
+    assert fast.attack.start == "uniform" and fast.attack.default_step(8 / 255) == pytest.approx(10 / 255)  # type: ignore[attr-defined]
+    assert TrainConfig.make("cifar10-trades").net == "wrn_34_10"
+    four = [TrainConfig.make(f"digits-supcon{end}").method for end in ("-ce", "", "-margin", "-all")]
+    assert [(method.supcon_weight, method.margin_weight) for method in four] == [(0, 0), (0.5, 0), (0, 0.5), (0.5, 0.5)]  # type: ignore[attr-defined]
+    assert TrainConfig.make("digits-supcon-ce").method.contrasts is False  # type: ignore[attr-defined]
 
 
 def test_an_unknown_preset_is_answered_with_the_nearest() -> None:
