@@ -438,7 +438,7 @@ def test_autoattack_fools_as_many_as_its_parts(toy: Toy) -> None:
 def shipped(request: pytest.FixtureRequest) -> tuple[ImageNet, Tensor, Tensor, float]:
     (folder,) = (folder for folder in runs.zoo().iterdir() if folder.name.startswith(request.param))
     run = runs.Run(folder)
-    split = data.load(run.config.data, "test").take(120)
+    split = data.load(run.config.data, "test").take(100)
     return run.net(), split.x, split.y, float(run.config.eps or 0)
 
 
