@@ -46,7 +46,7 @@ def consult(net: nn.Module, x: Tensor, y: Tensor, attack: Attack, seed: int = 0)
     widest = 1.0 if attack.norm == "linf" else float(x[0].numel()) ** 0.5
     return Consult(
         unbounded=left(PGD(eps=widest, steps=20, norm=attack.norm, start="zero")), pgd20=left(PGD(eps=eps, steps=20, norm=attack.norm)),
-        pgd60=left(PGD(eps=eps, steps=60, norm=attack.norm)), square=left(Square(eps=eps, queries=QUERIES)) if attack.norm == "linf" else None,
+        pgd60=left(PGD(eps=eps, steps=60, norm=attack.norm)), square=left(Square(eps=eps, queries=QUERIES, variant="paper")) if attack.norm == "linf" else None,
     )  # fmt: skip
 
 

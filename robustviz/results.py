@@ -335,7 +335,7 @@ NAMES = {
 }  # fmt: skip
 USUAL: JSON = {
     "norm": "linf", "step_size": None, "targeted": False, "start": "uniform", "restarts": 1, "targets": 0, "decay": 0.0,
-    "diversity": 0.5, "resize": 0.9, "kernel": 3, "p": 0.8,
+    "diversity": 0.5, "resize": 0.9, "kernel": 3, "p": 0.8, "variant": "autoattack",
 }  # fmt: skip
 OTHERWISE: dict[str, JSON] = {"fgsm": {"start": "zero"}, "mim": {"decay": 1.0}}
 

@@ -171,7 +171,7 @@ def test_a_consultation_is_the_doctors_own_attacks(toy: Toy) -> None:
         return int((toy.net(attack(toy.net, toy.x, toy.y, rng=torch.Generator().manual_seed(3))).argmax(1) == toy.y).sum())
 
     assert told == Consult(left(PGD(eps=1.0, steps=20, start="zero")), left(PGD(eps=0.05, steps=20)), left(PGD(eps=0.05, steps=60)),
-                           left(Square(eps=0.05, queries=doctor.QUERIES)))  # fmt: skip
+                           left(Square(eps=0.05, queries=doctor.QUERIES, variant="paper")))  # fmt: skip
     x_adv = ATTACK(toy.net, toy.x, toy.y)
     assert examine(toy.net, toy.x, toy.y, x_adv, ATTACK, 4, 3) == examine(toy.net, toy.x, toy.y, x_adv, ATTACK, 4, 3, told)
 
