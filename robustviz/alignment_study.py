@@ -46,7 +46,7 @@ T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.20
 
 @dataclass(frozen=True)
 class Study:
-    """What is measured, and at what cost: about 20 minutes of one core.
+    """What is measured, and at what cost: 23 minutes of one core of a busy machine.
 
     `targets` are (architecture, seed); those of a source's architecture are left out for that source.
     """
@@ -123,7 +123,7 @@ def measure(study: Study, command: str = "") -> JSON:
                 seconds += float(found[variant].meta["seconds"])
                 _say(str(found[variant].meta["summary"]))
             cells += count({"net": net, "seed": seed, "attack": attack}, others, found)
-            accuracy |= dict(zip(others, found["before"].accuracy[1:].tolist(), strict=True))
+            accuracy |= dict(zip(others, found["before"].accuracy[1:].round(5).tolist(), strict=True))
             eps, n = found["before"].meta["eps"], found["before"].meta["n"]
             if attack == study.attacks[0]:
                 networks_here = {variant: trained[config.run_id] for variant, config in networks[net, seed].items()}
@@ -134,26 +134,29 @@ def measure(study: Study, command: str = "") -> JSON:
             "data": study.data, "label": ordered[0].data.label, "n": n, "n_train": study.n_train, "eps": eps, "steps": study.steps,
             "attacks": {attack: attack_name({"key": attack, "steps": study.steps}) for attack in study.attacks},
             "witness_seed": WITNESS_SEED, "target_accuracy": accuracy,
-            "epochs": {config.net: config.epochs for config in (*witnesses, *targets.values())} | {"fine-tuning": ordered[-1].epochs},
+            "recipes": {
+                "fine-tuning" if config.method.key == "model_alignment" else config.net: {"epochs": config.epochs, "lr": config.lr, "batch_size": config.batch_size}
+                for config in (*witnesses, *targets.values(), ordered[-1])
+            },
         },
         "sources": sources, "cells": cells,
     }  # fmt: skip
 
 
 def count(where: JSON, targets: Sequence[str], found: Mapping[str, Transfer]) -> list[JSON]:
-    """One cell a target: how many images qualify for all four networks (`n`), on how many the target is wrong (`k`, by
-    network), per control on how many it is wrong for the aligned one only and for the control only (`pairs`), and on how
-    many of all images, qualified or not, it is wrong (`all`, by network).
+    """One cell a target: how many images qualify for all four networks (`n`), on how many of these the target is wrong
+    (`k`, by network), on how many for the aligned one only and for the one before only (`pairs`), and on how many of all
+    images, qualified or not, it is wrong (`all`, by network).
     """
     out = []
     for row, target in enumerate(targets):
         all_four = np.logical_and.reduce([one.qualified[row] for one in found.values()])
         wrong = {variant: all_four & one.wrong[row] for variant, one in found.items()}
-        soft = wrong["witness_soft"]
+        before, after = wrong["before"], wrong["witness_soft"]
         out.append(
             where | {
                 "target": target, "n": int(all_four.sum()), "k": {variant: int(these.sum()) for variant, these in wrong.items()},
-                "pairs": {control: [int((soft & ~wrong[control]).sum()), int((~soft & wrong[control]).sum())] for control in CONTROLS},
+                "pairs": [int((after & ~before).sum()), int((before & ~after).sum())],
                 "all": {variant: int(one.wrong[row].sum()) for variant, one in found.items()},
             }
         )  # fmt: skip
@@ -167,11 +170,11 @@ def facts(networks: Mapping[str, Run], aligned: Transfer) -> JSON:
     split = images_of(networks["before"])
     clean = {name: int(count_right(net_of(run), split.x, split.y).sum()) / len(split) for name, run in networks.items()}
     before, witness = len(aligned.models) - 2, len(aligned.models) - 1
-    theirs = slice(1, before)
+    ends = {"before": before, "witness_soft": 0}
     return {
         "clean_acc": clean, "n_test": len(split),
-        "kl_from_witness": {"before": float(aligned.kl[witness, before]), "witness_soft": float(aligned.kl[witness, 0])},
-        "kl_from_targets": {"before": float(aligned.kl[theirs, before].mean()), "witness_soft": float(aligned.kl[theirs, 0].mean())},
+        "kl_from_witness": {name: round(float(aligned.kl[witness, at]), 5) for name, at in ends.items()},
+        "kl_from_targets": {name: round(float(aligned.kl[1:before, at].mean()), 5) for name, at in ends.items()},
     }  # fmt: skip
 
 
@@ -221,11 +224,15 @@ def sentence(study: JSON) -> str:
     protocol, count = study["protocol"], len(study["sources"])
     moves, details = dict[str, list[str]](), []
     for attack, name in protocol["attacks"].items():
-        found = {control: shift([cell for cell in study["cells"] if cell["attack"] == attack], control) for control in CONTROLS}
+        mine = [cell for cell in study["cells"] if cell["attack"] == attack]
+        found = {control: shift(mine, control) for control in CONTROLS}
+        by_net = [
+            (net, shift([cell for cell in mine if cell["net"] == net], "before")) for net in dict.fromkeys(cell["net"] for cell in mine)
+        ]
         moves.setdefault(MOVES[found["before"].verdict], []).append(name)
         before, label, hard = (f"{found[control]} points ({found[control].verdict})" for control in CONTROLS)
         details.append(
-            f"under {name} the error is {before} against before, {label} against the same fine-tuning on true labels and {hard} against "
+            f"under {name} the error is {before} against before ({', '.join(f'{net} {one}: {one.verdict}' for net, one in by_net)}), {label} against the same fine-tuning on true labels and {hard} against "
             "the one on the witness's hard labels"
         )
     lead = " and ".join(f"{move} under {' and '.join(names)}" for move, names in moves.items())
@@ -245,7 +252,7 @@ def markdown(study: JSON) -> str:
     nets = list(dict.fromkeys(cell["net"] for cell in cells))
     qualified = [cell["n"] for cell in cells]
     accuracy = ", ".join(f"{target} {100 * share:.1f} %" for target, share in protocol["target_accuracy"].items())
-    epochs = ", ".join(f"{name} {number}" for name, number in protocol["epochs"].items())
+    epochs = ", ".join(f"{name} {recipe['epochs']}" for name, recipe in protocol["recipes"].items())
     out = [
         f"{protocol['label']}: {protocol['n_train']} training images (epochs: {epochs}); attacks of {protocol['steps']} steps of ε/4 at "
         f"ε = {eps_text(protocol['eps'])}, half the usual radius; {protocol['n']} test images, of which {min(qualified)} to {max(qualified)} "
@@ -263,7 +270,7 @@ def markdown(study: JSON) -> str:
         every = [cell | {"n": protocol["n"], "k": cell["all"]} for cell in cells if cell["attack"] == attack]
         for label, these in (
             *((net, [cell for cell in mine if cell["net"] == net]) for net in nets),
-            *((f"all, to {net}", [cell for cell in mine if cell["target"].split()[0] == net]) for net in protocol["epochs"]),
+            *((f"all, to {net}", [cell for cell in mine if cell["target"].split()[0] == net]) for net in protocol["recipes"]),
             ("all", mine), ("all, every image", every),
         ):  # fmt: skip
             if not these:
@@ -278,7 +285,7 @@ def markdown(study: JSON) -> str:
         "|---" * 9 + "|",
     ]
     for cell in cells:
-        n, (only, other) = cell["n"], cell["pairs"]["before"]
+        n, (only, other) = cell["n"], cell["pairs"]
         low, high = tango(only, other, n)
         before, after = (f"{100 * cell['k'][variant] / n:.1f}" if n else "–" for variant in ("before", "witness_soft"))
         moved = f"{100 * (only - other) / n:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]" if n else "–"
@@ -335,7 +342,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def compact(study: JSON) -> bytes:
     """The study as JSON with one line a source and a cell."""
-    rows = {name: ",\n  ".join(json.dumps(row) for row in study[name]) for name in ("sources", "cells")}
+    rows = {name: ",\n  ".join(json.dumps(row, separators=(",", ":")) for row in study[name]) for name in ("sources", "cells")}
     rest = ",\n".join(f" {json.dumps(name)}: {json.dumps(study[name])}" for name in study if name not in rows)
     lists = ",\n".join(f' "{name}": [\n  {lines}\n ]' for name, lines in rows.items())
     return f"{{\n{rest},\n{lists}\n}}\n".encode()
