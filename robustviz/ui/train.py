@@ -219,7 +219,7 @@ def _networks(start: TrainConfig, role: str, scope: str) -> dict[str, Run]:
 
 
 def submit(config: TrainConfig) -> None:
-    """The estimate and the button, or what does not fit. A known config opens its run instead of training it twice."""
+    """The estimate and the button, or what does not fit. What is shipped already is trained with the next seed instead."""
     import os
 
     try:
@@ -228,14 +228,21 @@ def submit(config: TrainConfig) -> None:
     except UserError as error:
         st.error(str(error))
         return
-    known = next((run for run in runs.all_runs() if run.id == config.run_id), None)
+    shipped = {run.id for run in runs.all_runs() if run.shipped}
+    asked, there = config.seed, config.run_id if config.run_id in shipped else ""
+    while config.run_id in shipped:
+        config = registry.with_value(config, "seed", config.seed + 1)
     with st.container(horizontal=True, vertical_alignment="center"):
         if os.environ.get("ROBUSTVIZ_DEMO"):
             st.info("Training is switched off on this demo server.")
-        elif st.button("Train", type="primary", icon=":material/play_arrow:", key="train-go", disabled=bool(known and known.shipped)):
+        elif st.button(
+            f"Train with seed {config.seed}" if there else "Train", type="primary", icon=":material/play_arrow:", key="train-go"
+        ):
             st.query_params["job"] = jobs.submit(config).id
-        if known is not None and known.shipped:
-            st.markdown(f"This one is shipped with robustviz already: `{known.id}`. Change a setting, or look at it on the Attack page.")
+        if there:
+            st.markdown(
+                f"With seed {asked} this is shipped with robustviz already: `{there}`. How much does another seed differ?  \n{cost}"
+            )
         else:
             st.markdown(cost)
 

@@ -244,12 +244,14 @@ def test_each_state_of_a_job_is_shown_with_what_can_be_done(visit, no_process, t
     assert ("Pause" in offered) == (state == "queued")
 
 
-def test_a_shipped_recipe_is_not_trained_again(visit):
+def test_a_shipped_recipe_is_trained_with_the_next_seed(visit, no_process):
     app = visit("train")
     app.selectbox(key="train-data").set_value("digits")
-    app.selectbox(key="train-method").set_value("pgd_at").run()
+    app.selectbox(key="train-method").set_value("standard").run()
     assert "shipped with robustviz already" in words(sound(app))
-    assert app.button(key="train-go").disabled
+    assert app.button(key="train-go").label == "Train with seed 2"  # 0 and 1 of the ordinary Small ResNet are shipped
+    app.button(key="train-go").click().run()
+    assert [run.info["seed"] for run in jobs.mine()] == [2]
 
 
 def test_a_demo_server_does_not_train(visit, monkeypatch):
