@@ -14,7 +14,7 @@ import pandas as pd
 import streamlit as st
 
 from robustviz import figures, jobs, registry, runs
-from robustviz.config import TrainConfig
+from robustviz.config import WHERE, TrainConfig
 from robustviz.presets import LESSONS, PRESETS, PUBLISHED
 from robustviz.results import Evaluation, wilson
 from robustviz.runs import Run
@@ -228,9 +228,9 @@ def submit(config: TrainConfig) -> None:
     except UserError as error:
         st.error(str(error))
         return
-    shipped = {run.id for run in runs.all_runs() if run.shipped}
-    asked, there = config.seed, config.run_id if config.run_id in shipped else ""
-    while config.run_id in shipped:
+    shipped = [run for run in runs.all_runs() if run.shipped]
+    asked, there = config.seed, _same(config, shipped)
+    while _same(config, shipped):
         config = registry.with_value(config, "seed", config.seed + 1)
     with st.container(horizontal=True, vertical_alignment="center"):
         if os.environ.get("ROBUSTVIZ_DEMO"):
@@ -245,6 +245,13 @@ def submit(config: TrainConfig) -> None:
             )
         else:
             st.markdown(cost)
+
+
+def _same(config: TrainConfig, among: list[Run]) -> str:
+    """The id of the run of this config, or of one that differs only in having kept snapshots too; empty where there is none."""
+    asked = config.to_json()
+    free = {name: asked[name] for name in WHERE} | ({} if config.snapshots else {"snapshots": 0})
+    return next((run.id for run in among if {**run.info, **free}.items() >= asked.items()), "")
 
 
 @st.cache_data(show_spinner="Timing three training steps …", max_entries=64)

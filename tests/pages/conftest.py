@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,3 +51,12 @@ def ordinary(data: str, method: str) -> runs.Run:
         for run in runs.all_runs()
         if run.shipped and (run.data_key, run.method_key, run.architecture) == (data, method, "small_resnet") and run.info["seed"] == 0
     )
+
+
+@pytest.fixture
+def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if nothing were shipped but the usual network, ordinary and defended, on digits and shapes."""
+    folder = tmp_path / "zoo"
+    for run in [ordinary(data, method) for data in ("digits", "shapes") for method in ("standard", "pgd_at")]:
+        shutil.copytree(run.path, folder / run.id, ignore=shutil.ignore_patterns("snapshots"))
+    monkeypatch.setattr(runs, "zoo", lambda: folder)
