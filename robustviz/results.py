@@ -354,6 +354,7 @@ def attack_name(attack: Mapping[str, Any], classes: int = 0) -> str:
     for setting, value in attack.items():
         said_already = setting in ("key", "eps", "restarts") or f"{{{setting}}}" in pattern
         if not said_already and (setting not in usual or value != usual[setting]):
+            value = min(value, classes - 1) if setting == "targets" and classes else value  # there are no more wrong classes
             shown = f"{value:g}" if isinstance(value, float) else value
             notes.append({"norm": "ℓ2", "targeted": "targeted", "targets": f"{shown} targets"}.get(setting, f"{setting} {shown}"))
     return name + (f" ({', '.join(notes)})" if notes else "")

@@ -63,11 +63,6 @@ class APGD(Attack):
     def tries(self) -> int:
         return self.restarts
 
-    def printed(self, classes: int | None = None) -> str:
-        if not self.targets:
-            return f"APGD-{self.loss.upper()}"
-        return f"APGD-T ({self.targets if classes is None else min(self.targets, classes - 1)} targets)"
-
     def check(self, classes: int) -> None:
         need = 4 if self.targets else 3 if self.loss == "dlr" else 1
         if classes < need:

@@ -45,9 +45,6 @@ class AutoAttack(Attack):
     def count(self) -> int:
         return 1
 
-    def printed(self, classes: int | None = None) -> str:
-        return self.label if classes is None or classes > MOST_TARGETS else f"{self.label} ({classes - 1} targets)"
-
     def check(self, classes: int) -> None:
         if classes < 4:
             raise UserError(

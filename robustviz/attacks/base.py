@@ -77,10 +77,6 @@ class Attack(Spec):
     def check(self, classes: int) -> None:
         """Raises UserError where this attack is not defined for so few classes; such an attack asks before any work."""
 
-    def printed(self, classes: int | None = None) -> str:
-        """The name under which a number is reported; on `classes` classes it may differ from the usual one."""
-        return self.label
-
     # What people call.
 
     def bound(self: A, eps: float) -> A:

@@ -64,12 +64,13 @@ class Reweighted(Adversarial):
         cam.check_rule(self.rule)
         if self.rule == "ones":
             return
-        x = split.take(2).x
+        few = split.take(2)
+        x = few.x
         if self.rule == "jet-compat" and x.shape[1] != 3:
             raise UserError(f"The rule jet-compat makes one mask for each of three colours, and {split.key} is grey: use the rule z>1.")
         if not isinstance(getattr(net, "maps", None), nn.Module):
             raise UserError(f"The network {config.net} has no feature maps to make a mask of: use another network, or the rule ones.")
-        cam.importance_mask(self.heat(net, x, split.take(2).y), self.rule, (x.shape[2], x.shape[3]))  # refuses a map of one cell
+        cam.importance_mask(self.heat(net, x, few.y), self.rule, (x.shape[2], x.shape[3]))  # refuses a map of one cell
 
     def heat(self, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """The raw class-activation map (N, h, w) of images `x`, at the class that the settings ask for."""

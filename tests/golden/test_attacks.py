@@ -20,6 +20,8 @@ from robustviz.attacks.dim import between, smallest
 from robustviz.attacks.square import side
 from robustviz.evaluate import count_right
 from robustviz.nets.base import ImageNet
+from robustviz.registry import encode
+from robustviz.results import attack_name
 from robustviz.types import UserError
 
 if TYPE_CHECKING:
@@ -395,11 +397,11 @@ def test_square_refuses_l2_and_a_trace_that_fills_the_memory(conv_net: ImageNet)
 
 
 def test_autoattack_says_how_many_targets_it_had() -> None:
-    assert [AutoAttack().printed(k) for k in (4, 9, 10, 100, None)] == [
+    assert [attack_name(encode(AutoAttack()), classes) for classes in (4, 9, 10, 100, 0)] == [
         "AutoAttack (3 targets)", "AutoAttack (8 targets)", "AutoAttack", "AutoAttack", "AutoAttack",
     ]  # fmt: skip
-    assert APGD(loss="dlr", targets=9).printed(5) == "APGD-T (4 targets)" and APGD().printed() == "APGD-CE"
-    assert PGD().printed(3) == "PGD"
+    assert attack_name(encode(APGD(loss="dlr", targets=9)), 5) == "APGD-DLR-100 (4 targets)"
+    assert attack_name(encode(APGD()), 3) == "APGD-CE-100" and attack_name(encode(PGD()), 3) == "PGD-10"
 
 
 def test_autoattack_leaves_tracing_and_the_log_alone_and_says_nothing(toy: Toy, capfd: pytest.CaptureFixture[str]) -> None:
