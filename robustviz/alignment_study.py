@@ -23,7 +23,7 @@ import numpy as np
 from robustviz import probes, runs, worker
 from robustviz.config import TrainConfig
 from robustviz.evaluate import count_right
-from robustviz.probes.adversarial import images_of, net_of
+from robustviz.probes.base import images_of, net_of
 from robustviz.results import Transfer, attack_name, mcnemar, tango
 from robustviz.runs import REPOSITORY, Run, write_file
 from robustviz.training import Training

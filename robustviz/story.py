@@ -12,7 +12,7 @@ from robustviz import figures, runs
 from robustviz.attacks import PGD
 from robustviz.evaluate import count_right
 from robustviz.nets import frozen
-from robustviz.probes.adversarial import images_of, net_of
+from robustviz.probes.base import images_of, net_of
 from robustviz.results import wilson
 from robustviz.runs import REPOSITORY, Run, write_file
 from robustviz.types import UserError, eps_text

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from robustviz import data, registry
+from robustviz import registry
 from robustviz.attacks import FGSM, PGD, Attack
-from robustviz.config import default_threads
-from robustviz.data import Dataset, Source
-from robustviz.evaluate import count_right, norm_of
+from robustviz.evaluate import count_right
 from robustviz.nets import ImageNet, frozen
-from robustviz.registry import Spec, option, register
-from robustviz.results import AccuracyCurve, Adversarial, SmallestEps, Trajectory
+from robustviz.probes.base import Probe, image_of, images_of, linf_net, meta_of
+from robustviz.registry import option, register
+from robustviz.results import AccuracyCurve, Adversarial, Result, SmallestEps, Trajectory
 from robustviz.runs import Run
 from robustviz.types import UserError, eps_text, grey_text
 
@@ -27,53 +24,11 @@ REACH = 4.0  # and the search for the smallest ε to this many
 ROUNDS = 8  # of bisection: brackets shrink to 1/256 of the span
 
 
-@functools.lru_cache(maxsize=4)
-def _net(path: str, stamp: int) -> ImageNet:
-    torch.set_num_threads(default_threads())  # one core stays free for the page; one image gains nothing from more
-    return Run(Path(path)).net()
+R = TypeVar("R", bound=Result)
 
 
-def net_of(run: Run) -> ImageNet:
-    """The run's best network, kept in memory while its file does not change. Shared: attack it under `frozen` only."""
-    path = run.path / "net.safetensors"
-    return _net(str(run.path), path.stat().st_mtime_ns if path.exists() else 0)
-
-
-@functools.lru_cache(maxsize=4)
-def _test_split(source: Source) -> Dataset:
-    split = data.load(source, "test")
-    return split.take(len(split))
-
-
-def images_of(run: Run) -> Dataset:
-    """The run's test split, in the seed-0 stratified order in which `--n` and every image number count."""
-    return _test_split(run.config.data)
-
-
-def linf_net(run: Run) -> ImageNet:
-    """The run's network, for probes that measure changes in grey levels. Raises UserError for a run trained in l2."""
-    if norm_of(run.config) != "linf":
-        raise UserError(
-            f"{run.id} was trained for the l2 norm; this view attacks in linf. Measure it with: python -m robustviz evaluate {run.id}"
-        )
-    return net_of(run)
-
-
-def _meta(run: Run, split: Dataset, **more: object) -> dict[str, object]:
-    return {"run": run.id, "method": run.method_key, "data": run.data_key, "classes": list(split.classes), "train_eps": run.eps, **more}
-
-
-def _image(run: Run, index: int) -> tuple[Dataset, torch.Tensor, torch.Tensor]:
-    split = images_of(run)
-    if not 0 <= index < len(split):
-        raise UserError(f"There is no image {index}: the test split has {len(split)}, counted from 0.", code=2)
-    one = split.take(torch.tensor([index]))
-    return split, one.x, one.y
-
-
-@register("probe/adversarial")
 @dataclass(frozen=True)
-class AdversarialSpec(Spec):
+class OneAttack(Probe[R]):
     """Which image, which attack, how strong. `eps` None: the run's; `target` −1: untargeted."""
 
     index: int = option(0, "Number of the test image.", low=0)
@@ -90,8 +45,20 @@ class AdversarialSpec(Spec):
             return FGSM(eps=eps, targeted=self.target >= 0)
         return PGD(eps=eps, steps=self.steps, targeted=self.target >= 0)
 
-    def __call__(self, run: Run) -> Adversarial:
-        split, x, y = _image(run, self.index)
+    @property
+    def lasting(self) -> bool:
+        return False
+
+
+@register("probe/adversarial")
+@dataclass(frozen=True)
+class AdversarialSpec(OneAttack[Adversarial]):
+    """One test image attacked."""
+
+    result = Adversarial
+
+    def measure(self, run: Run) -> Adversarial:
+        split, x, y = image_of(run, self.index)
         if self.target >= len(split.classes):
             raise UserError(f"There is no class {self.target}: this data has {len(split.classes)}, counted from 0.", code=2)
         net, attack = linf_net(run), self.made(run)
@@ -105,18 +72,20 @@ class AdversarialSpec(Spec):
             f"{names[before]} {probs[0].max():.0%} → {names[after]} {probs[1].max():.0%}, "
             f"no pixel changed by more than {eps_text(float((x_adv - x).abs().max()))}"
         )
-        meta = _meta(run, split, attack=registry.encode(attack), index=self.index, seed=self.seed, summary=summary)
+        meta = meta_of(run, split, attack=registry.encode(attack), index=self.index, seed=self.seed, summary=summary)
         distance = float((x_adv - x).abs().max())
         return Adversarial(x[0].numpy(), x_adv[0].numpy(), int(y), probs[0], probs[1], float(attack.eps or 0), distance, meta=meta)
 
 
 @register("probe/trajectory")
 @dataclass(frozen=True)
-class TrajectorySpec(AdversarialSpec):
+class TrajectorySpec(OneAttack[Trajectory]):
     """As `AdversarialSpec`: the same attack, looked at after every step."""
 
-    def __call__(self, run: Run) -> Trajectory:  # type: ignore[override]
-        split, x, y = _image(run, self.index)
+    result = Trajectory
+
+    def measure(self, run: Run) -> Trajectory:
+        split, x, y = image_of(run, self.index)
         net, attack = linf_net(run), self.made(run)
         goal = torch.full_like(y, self.target) if self.target >= 0 else y
         path = attack.trace(net, x, goal, torch.Generator().manual_seed(self.seed))[:, 0]
@@ -126,7 +95,7 @@ class TrajectorySpec(AdversarialSpec):
         loss = F.cross_entropy(logits, labels, reduction="none")
         wrong = (logits.argmax(1) != labels).nonzero().flatten()
         when = f"fooled after step {int(wrong[0])}" if len(wrong) else f"not fooled in {len(path) - 1} steps"
-        meta = _meta(
+        meta = meta_of(
             run,
             split,
             attack=registry.encode(attack),
@@ -139,34 +108,32 @@ class TrajectorySpec(AdversarialSpec):
 
 @register("probe/accuracy_curve")
 @dataclass(frozen=True)
-class AccuracyCurveSpec(Spec):
+class AccuracyCurveSpec(Probe[AccuracyCurve]):
     """Accuracy under PGD at nine radii from 0 to twice the run's ε, on the first `n` test images."""
 
     n: int = option(200, "How many test images.", low=1)
     steps: int = option(20, "Steps of PGD.", low=1, high=1000)
     seed: int = option(0, "Seed of the attack's noise.", low=0)
 
-    def __call__(self, run: Run) -> AccuracyCurve:
-        kept = run.cached(AccuracyCurve, registry.key(self))
-        if kept is not None:
-            return kept
+    result = AccuracyCurve
+
+    def measure(self, run: Run) -> AccuracyCurve:
         split = images_of(run)
         few = split.take(torch.arange(min(self.n, len(split))))
         net, radii = linf_net(run), np.linspace(0, SPAN * run.eps, 9)
         right = [count_right(net, few.x, few.y, PGD(eps=float(eps), steps=self.steps), self.seed).sum() for eps in radii]
-        meta = _meta(run, split, attack=registry.encode(PGD(steps=self.steps)), seed=self.seed)
+        meta = meta_of(run, split, attack=registry.encode(PGD(steps=self.steps)), seed=self.seed)
         out = AccuracyCurve(radii, np.array([int(k) for k in right]), len(few), meta=meta)
         middle = int(np.argmin(abs(radii - run.eps)))
         meta["summary"] = (
             f"{int(out.k[0])} of {len(few)} right untouched, {int(out.k[middle])} at ε = {eps_text(run.eps)} under PGD-{self.steps}"
         )
-        run.keep(registry.key(self), out)
         return out
 
 
 @register("probe/smallest_eps")
 @dataclass(frozen=True)
-class SmallestEpsSpec(Spec):
+class SmallestEpsSpec(Probe[SmallestEps]):
     """The smallest radius at which PGD changes each of the first `n` answers, by bisection up to four times the run's ε.
 
     An attack that fails at a radius proves nothing, so this is an upper bound on the true distance.
@@ -176,10 +143,13 @@ class SmallestEpsSpec(Spec):
     steps: int = option(20, "Steps of PGD at each radius.", low=1, high=1000)
     index: int = option(-1, "One image only; -1: the first n.", low=-1)
 
-    def __call__(self, run: Run) -> SmallestEps:
-        kept = run.cached(SmallestEps, registry.key(self)) if self.index < 0 else None
-        if kept is not None:
-            return kept
+    result = SmallestEps
+
+    @property
+    def lasting(self) -> bool:
+        return self.index < 0
+
+    def measure(self, run: Run) -> SmallestEps:
         split = images_of(run)
         index = torch.arange(min(self.n, len(split))) if self.index < 0 else torch.tensor([self.index])
         if int(index.max()) >= len(split):
@@ -188,15 +158,13 @@ class SmallestEpsSpec(Spec):
         attack = PGD(steps=self.steps, start="zero")
         limit = min(1.0, REACH * run.eps) or 0.5
         eps, width = smallest_radius(net, few.x, few.y, attack, limit)
-        meta = _meta(run, split, attack=registry.encode(attack))
+        meta = meta_of(run, split, attack=registry.encode(attack))
         out = SmallestEps(eps.numpy(), index.numpy(), limit, width, meta=meta)
         flipped = eps[(eps > 0) & eps.isfinite()]
         typical = f"median {grey_text(float(flipped.median()))}" if len(flipped) else "none was flipped"
         meta["summary"] = (
             f"{len(flipped)} of {len(eps)} answers flipped by an ε up to {eps_text(limit)}, {typical}; {int((eps == 0).sum())} wrong untouched"
         )
-        if self.index < 0:
-            run.keep(registry.key(self), out)
         return out
 
 

@@ -16,8 +16,8 @@ from robustviz.attacks import PGD
 from robustviz.attacks.balls import BALLS
 from robustviz.evaluate import BATCH, attacked, norm_of
 from robustviz.nets import ImageNet, frozen
-from robustviz.probes.adversarial import images_of, net_of
-from robustviz.registry import Spec, option, register
+from robustviz.probes.base import Probe, images_of, meta_of, net_of
+from robustviz.registry import option, register
 from robustviz.results import Features
 from robustviz.runs import Run
 from robustviz.types import check_eps, eps_text
@@ -67,7 +67,7 @@ def describe(z: Tensor, clean: Tensor, y: Tensor, pred: Tensor, k: int, centres:
 
 @register("probe/features")
 @dataclass(frozen=True)
-class FeaturesSpec(Spec):
+class FeaturesSpec(Probe[Features]):
     """Penultimate features of the first `n` test images: clean, under PGD, and with uniform noise of the same ε.
 
     The attack is the evaluation's (same norm, same noise), so the answers are those that it counts.
@@ -79,10 +79,9 @@ class FeaturesSpec(Spec):
     k: int = option(10, "How many nearest neighbours vote.", low=1)
     seed: int = option(0, "Seed of the attack's noise and of the random control.", low=0)
 
-    def __call__(self, run: Run) -> Features:
-        kept = run.cached(Features, registry.key(self))
-        if kept is not None:
-            return kept
+    result = Features
+
+    def measure(self, run: Run) -> Features:
         split, norm = images_of(run), norm_of(run.config)
         index = torch.arange(min(self.n, len(split)))
         few = split.take(index)
@@ -108,11 +107,8 @@ class FeaturesSpec(Spec):
             f"noise of the same ε: {noise['own_cosine']:.2f} and {noise['other_cosine']:.2f}). {self.k}-NN accuracy among clean images: "
             f"{clean['knn_among_clean']:.2f} clean, {adv['knn_among_clean']:.2f} attacked, {noise['knn_among_clean']:.2f} with noise."
         )
-        meta = {
-            "run": run.id, "method": run.method_key, "data": run.data_key, "classes": list(split.classes), "train_eps": run.eps,
-            "attack": registry.encode(attack), "eps": eps, "norm": norm, "seed": self.seed, "k": self.k, "summary": summary,
-        }  # fmt: skip
-        out = Features(
+        meta = meta_of(run, split, attack=registry.encode(attack), eps=eps, norm=norm, seed=self.seed, k=self.k, summary=summary)
+        return Features(
             clean=z["clean"].numpy(), adversarial=z["adversarial"].numpy(), noise=z["noise"].numpy(), y=y.numpy(),
             pred=pred["clean"].numpy(), pred_adv=pred["adversarial"].numpy(), pred_noise=pred["noise"].numpy(), index=index.numpy(),
             centres_clean=centres["clean"].numpy(), centres_adv=centres["adversarial"].numpy(), centres_noise=centres["noise"].numpy(),
@@ -120,5 +116,3 @@ class FeaturesSpec(Spec):
             moved_adv=moved["adversarial"].relative.numpy(), moved_noise=moved["noise"].relative.numpy(),
             measures=found, meta=meta,
         )  # fmt: skip
-        run.keep(registry.key(self), out)
-        return out

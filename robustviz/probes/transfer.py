@@ -21,8 +21,8 @@ from robustviz.data import Dataset
 from robustviz.evaluate import BATCH, attacked, count_right, fingerprint
 from robustviz.methods import ModelAlignment
 from robustviz.nets import frozen
-from robustviz.probes.adversarial import images_of, linf_net, net_of
-from robustviz.registry import Spec, option, register
+from robustviz.probes.base import Probe, images_of, linf_net, meta_of, net_of
+from robustviz.registry import option, register
 from robustviz.results import Bools, Transfer, WhiteBox, attack_name
 from robustviz.runs import Run, all_runs
 from robustviz.types import UserError, check_eps, eps_text
@@ -68,7 +68,7 @@ def logits_of(net: nn.Module, x: Tensor) -> Tensor:
 
 @register("probe/transfer")
 @dataclass(frozen=True)
-class TransferSpec(Spec):
+class TransferSpec(Probe[Transfer]):
     """Attack the first `n` test images on the run's network and show them to the targets.
 
     A target's own attack is always PGD (`white_box`), so that all attacks share that part; the source's own attack is
@@ -92,21 +92,23 @@ class TransferSpec(Spec):
         made: Attack = registry.build(registry.get("attack", self.attack), {"eps": eps, "steps": self.steps, "step_size": eps / 4})
         return made
 
-    def __call__(self, run: Run) -> Transfer:
-        """The result; from the run's cache where run, targets and settings are as they were.
+    result = Transfer
 
-        Raises UserError for no targets, for one that is no unseen network or was trained on other images, and for a run
-        trained in l2.
+    def name(self, run: Run) -> str:
+        """Weights of the other networks count too. Raises UserError for no targets, and for one that is no unseen network
+        or was trained on other images.
         """
+        before, witness = relatives(run)
+        others = *self._targets(run, before, witness), *filter(None, (before, witness))
+        known = ",".join(f"{one.id}@{one.weights}" for one in others)
+        return registry.key(replace(self, eps=float(self.made(run).eps or 0), targets=known))
+
+    def measure(self, run: Run) -> Transfer:
+        """The result. Raises UserError as `name` does, and for a run trained in l2."""
         net, attack = linf_net(run), self.made(run)
         before, witness = relatives(run)
         targets = self._targets(run, before, witness)
         eps = float(attack.eps or 0)
-        known = ",".join(f"{one.id}@{one.weights}" for one in (*targets, *filter(None, (before, witness))))
-        name = registry.key(replace(self, eps=eps, targets=known))
-        kept = run.cached(Transfer, name)
-        if kept is not None:
-            return kept
         started = time.process_time()
         split = images_of(run)
         few = split.take(torch.arange(min(self.n, len(split))))
@@ -126,15 +128,13 @@ class TransferSpec(Spec):
             before_qualified=earlier.qualified if earlier else nothing, before_wrong=earlier.wrong if earlier else nothing,
             models=[one.id for one, _ in models], kl=np.array([[float(losses.kl(p, q)) for _, q in models] for _, p in models]),
             accuracy=np.array([float((found.argmax(dim=1) == few.y).double().mean()) for _, found in models]),
-            meta={
-                "run": run.id, "method": run.method_key, "data": run.data_key, "classes": list(split.classes), "train_eps": run.eps,
-                "attack": registry.encode(attack), "eps": eps, "seed": self.seed, "n": len(few), "labels": [label(one) for one, _ in models],
-                "before": before.id if before else None, "witness": witness.id if witness else None,
-                "seconds": round(time.process_time() - started, 1),
-            },
+            meta=meta_of(
+                run, split, attack=registry.encode(attack), eps=eps, seed=self.seed, n=len(few), labels=[label(one) for one, _ in models],
+                before=before.id if before else None, witness=witness.id if witness else None,
+                seconds=round(time.process_time() - started, 1),
+            ),
         )  # fmt: skip
         out.meta["summary"] = sentence(out)
-        run.keep(name, out)
         return out
 
     def _targets(self, run: Run, before: Run | None, witness: Run | None) -> list[Run]:

@@ -8,16 +8,8 @@ from typing import Any
 import streamlit as st
 
 from robustviz import registry, runs
-from robustviz.results import AccuracyCurve, Adversarial, SmallestEps, Trajectory
 from robustviz.runs import Run
 from robustviz.types import UserError
-
-KINDS: dict[str, type] = {
-    "adversarial": Adversarial,
-    "trajectory": Trajectory,
-    "accuracy_curve": AccuracyCurve,
-    "smallest_eps": SmallestEps,
-}
 
 
 def open_by_id(run_id: str) -> Run:
@@ -46,4 +38,4 @@ def _probe(run_id: str, stamp: str, name: str, settings: str) -> Any:
 def kept(run_id: str, name: str, **settings: Any) -> Any | None:
     """A slow probe's result if it is on disk already, else None."""
     spec = registry.build(registry.get("probe", name), settings)
-    return runs.open_model(run_id).cached(KINDS[name], registry.key(spec))
+    return spec.kept(runs.open_model(run_id))

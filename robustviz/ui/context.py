@@ -228,7 +228,7 @@ def _follow() -> None:
 @st.cache_data(max_entries=16, show_spinner="Loading the images …")
 def test_count(run_id: str) -> int:
     """How many test images the run's data has."""
-    from robustviz.probes.adversarial import images_of
+    from robustviz.probes.base import images_of
 
     return len(images_of(runs.open_model(run_id)))
 
@@ -239,7 +239,7 @@ def first_right(run_id: str) -> int:
     import torch
 
     from robustviz.evaluate import count_right
-    from robustviz.probes.adversarial import images_of, net_of
+    from robustviz.probes.base import images_of, net_of
 
     run = runs.open_model(run_id)
     split = images_of(run)
@@ -252,7 +252,7 @@ def first_right(run_id: str) -> int:
 def thumbnail(run_id: str, index: int) -> tuple[bytes, str]:
     """One test image as PNG, and the name of its class."""
     from robustviz import figures
-    from robustviz.probes.adversarial import images_of
+    from robustviz.probes.base import images_of
 
     split = images_of(runs.open_model(run_id))
     import torch

@@ -17,7 +17,7 @@ from robustviz.attacks import PGD
 from robustviz.evaluate import attacked, count_right
 from robustviz.nets import frozen
 from robustviz.probes import FeaturesSpec
-from robustviz.probes.adversarial import images_of, net_of
+from robustviz.probes.base import images_of, net_of
 from robustviz.results import Features
 from robustviz.types import UserError
 

@@ -13,7 +13,7 @@ from robustviz.attacks import PGD
 from robustviz.config import TrainConfig
 from robustviz.evaluate import count_right
 from robustviz.probes import AccuracyCurveSpec, AdversarialSpec, SmallestEpsSpec, TrajectorySpec
-from robustviz.probes.adversarial import images_of, net_of
+from robustviz.probes.base import images_of, net_of
 from robustviz.types import UserError
 
 

@@ -20,7 +20,7 @@ from robustviz.alignment_study import made
 from robustviz.attacks import FGSM, MIM, PGD
 from robustviz.config import TrainConfig
 from robustviz.probes import TransferSpec, transfer
-from robustviz.probes.adversarial import images_of
+from robustviz.probes.base import images_of
 from robustviz.probes.transfer import qualified
 from robustviz.results import Transfer, mcnemar, tango, wilson
 from robustviz.types import UserError
