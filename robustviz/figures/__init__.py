@@ -1,12 +1,15 @@
 """Figures turn results into Plotly. No torch, no Streamlit: the same picture in a page and in a notebook.
 
-Every function returns a `go.Figure` with its alternative text in `figure.layout.meta["alt"]`.
+Every function returns a `go.Figure` with its alternative text in `figure.layout.meta["alt"]`, and with what is seen in this
+case, with its numbers, in `figure.layout.meta["sentence"]`.
 """
 
 from robustviz.figures.adversarial import accuracy_curve as accuracy_curve
 from robustviz.figures.adversarial import adversarial as adversarial
 from robustviz.figures.adversarial import smallest_eps as smallest_eps
 from robustviz.figures.adversarial import trajectory as trajectory
+from robustviz.figures.files import csv as csv
+from robustviz.figures.files import html as html
 from robustviz.figures.pictures import delta as delta
 from robustviz.figures.pictures import gain as gain
 from robustviz.figures.pictures import png as png

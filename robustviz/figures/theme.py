@@ -17,7 +17,9 @@ COLOURS = {
     "robustviz_dark": {"a": "#5DB7F0", "b": "#F2A33C", "text": "#E8EDF3", "grid": "#333F4E", "paper": "#10161F", "faint": "#8C99AA"},
 }
 DASHES = {"a": "solid", "b": "dash"}
-CONFIG: dict[str, Any] = {"displaylogo": False, "showSendToCloud": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
+_PLAIN = {"displaylogo": False, "showSendToCloud": False, "toImageButtonOptions": {"format": "svg", "filename": "robustviz"}}
+CONFIG: dict[str, Any] = _PLAIN | {"modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
+BRUSH: dict[str, Any] = _PLAIN | {"modeBarButtonsToRemove": ["autoScale2d"]}  # of figures whose points can be chosen
 
 
 def _template(name: str) -> go.layout.Template:
@@ -51,7 +53,10 @@ def blank(template: str, title: str, subtitle: str = "", **layout: Any) -> go.Fi
     return go.Figure(layout={"template": template, "title": {"text": title, "subtitle": {"text": subtitle}}, "height": 400, **layout})
 
 
-def finish(figure: go.Figure, alt: str, meta: dict[str, Any]) -> go.Figure:
-    """The figure with its alternative text and the protocol behind it in `layout.meta`."""
-    figure.update_layout(meta={**{key: value for key, value in meta.items() if key != "classes"}, "alt": alt})
+def finish(figure: go.Figure, alt: str, meta: dict[str, Any], sentence: str = "") -> go.Figure:
+    """The figure with the protocol behind it in `layout.meta`; there too `sentence`, which says what is seen in this case,
+    with its numbers, and is printed beside the figure, and `alt`, which says what kind of figure it is and the sentence.
+    """
+    kept = {key: value for key, value in meta.items() if key != "classes"}
+    figure.update_layout(meta={**kept, "alt": f"{alt} {sentence}".strip(), "sentence": sentence})
     return figure

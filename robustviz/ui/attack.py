@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
 
 from robustviz import figures, runs
-from robustviz.figures.theme import CONFIG
+from robustviz.export import Recipe
 from robustviz.results import Adversarial
 from robustviz.terms import term
 from robustviz.types import eps_text, grey_text
-from robustviz.ui import cache
-from robustviz.ui.context import Context, label, method_label
-from robustviz.ui.shell import linked, side_colour, theme, write_address
+from robustviz.ui import cache, view
+from robustviz.ui.context import Context, label
+from robustviz.ui.shell import linked, side_colour, write_address
 
 ATTACKS = {"pgd": "PGD", "fgsm": "FGSM", "targeted": "Targeted"}
 
@@ -71,10 +72,11 @@ def one_network(side: str, run_id: str, here: Context, chosen: Choice) -> None:
     gain = figures.gain(found.eps)
     change = figures.delta(found.x, found.x_adv, found.eps)
     said = f"clean, attacked at ε = {eps_text(found.eps)}, and the change × {gain:.3g} (grey: none)"
-    st.image(figures.sheet([found.x, found.x_adv, change], 192), width="stretch", alt=f"Model {side.upper()}: {said}")
+    sheet = figures.sheet([found.x, found.x_adv, change], 192)
+    st.image(sheet, width="stretch", alt=f"Model {side.upper()}: {said}")
     st.markdown(f"Left to right: {said}.")
-    figure = figures.adversarial(found, side=side, template=theme())
-    st.plotly_chart(figure, key=f"bars-{side}", theme=None, config=CONFIG, alt=figure.layout.meta["alt"])
+    made = Recipe({"": run_id}, "adversarial", "adversarial", chosen.settings(here.img), {"side": side})
+    view.draw(found, made, f"bars-{side}", words=False, image=sheet)
     doctor(run_id, found)
 
 
@@ -116,44 +118,23 @@ def doctor(run_id: str, found: Adversarial) -> None:
             st.markdown(f"At its evaluation ({protocol}):\n" + "\n".join(f"- {'✓' if f.ok else '✗'} {f.text}" for f in findings))
 
 
-def names(here: Context) -> dict[str, str]:
-    """Legend names of the networks by run id, distinct."""
-    return {run_id: f"{side.upper()} {method_label(runs.open_model(run_id).method_key)}" for side, run_id in here.sides}
-
-
-def measured(here: Context, probe: str, what: str, cost: str) -> dict[str, Any]:
-    """A slow probe of both networks: from disk where it was measured before, else behind a button."""
-    out = {}
-    for run_id, name in names(here).items():
-        found = cache.kept(run_id, probe)
-        if found is None and st.button(f"Measure {what} of {name} ({cost})", key=f"{probe}-{run_id}"):
-            with st.spinner(f"Attacking the test images of {name} …"):
-                found = cache.probe(run_id, probe)
-        if found is not None:
-            out[name] = found
-    return out
-
-
 def curve(here: Context, chosen: Choice) -> None:
     """Accuracy against ε, with a dot where the slider is."""
-    found = measured(here, "accuracy_curve", "the accuracy curve", "about 10 s")
-    if not found:
-        return
-    figure = figures.accuracy_curve(found, here=chosen.eps, template=theme())
-    st.plotly_chart(figure, key="curve", theme=None, config=CONFIG, alt=figure.layout.meta["alt"])
-    st.markdown(
-        "  \n".join(f"**{name}**: {result.meta['summary']} (seed {result.meta['seed']}, band: 95 %)." for name, result in found.items())
-    )
+    found = view.measured(here, "accuracy_curve", "the accuracy curve", "about 10 s")
+    if found:
+        made = Recipe(view.runs_of(found), "accuracy_curve", "accuracy_curve", options={"here": chosen.eps})
+        view.draw(found, made, "curve", words=False)
+        said = (f"**{name}**: {result.meta['summary']} (seed {result.meta['seed']}, band: 95 %)." for name, result in found.items())
+        st.markdown("  \n".join(said))
 
 
 def histogram(here: Context) -> None:
     """The smallest ε that flips this image, over the histogram of a hundred."""
-    found = measured(here, "smallest_eps", "the smallest ε", "about 10 s")
-    by_name = {name: run_id for run_id, name in names(here).items()}
-    own = {name: float(cache.probe(by_name[name], "smallest_eps", index=here.img).eps[0]) for name in found}
+    found = view.measured(here, "smallest_eps", "the smallest ε", "about 10 s")
     if found:
-        figure = figures.smallest_eps(found, here=list(own.values()), template=theme())
-        st.plotly_chart(figure, key="histogram", theme=None, config=CONFIG, alt=figure.layout.meta["alt"])
+        own = {name: float(cache.probe(run_id, "smallest_eps", index=here.img).eps[0]) for name, run_id in view.runs_of(found).items()}
+        marks = [eps if math.isfinite(eps) else None for eps in own.values()]
+        view.draw(found, Recipe(view.runs_of(found), "smallest_eps", "smallest_eps", options={"here": marks}), "histogram", words=False)
         lines = [f"**{name}**: this image {_flip(own[name], result)}; {result.meta['summary']}." for name, result in found.items()]
         st.markdown("  \n".join(lines) + "  \nPGD-20 with bisection: an upper bound on the true distance.")
 
@@ -168,7 +149,8 @@ def _flip(eps: float, result: Any) -> str:
 
 def steps(here: Context, chosen: Choice) -> None:
     """The way of this attack through its steps."""
-    found = {name: cache.probe(run_id, "trajectory", **chosen.settings(here.img)) for run_id, name in names(here).items()}
-    figure = figures.trajectory(found, template=theme())
-    st.plotly_chart(figure, key="trajectory", theme=None, config=CONFIG, alt=figure.layout.meta["alt"])
-    st.markdown("  \n".join(f"**{name}**: {result.meta['summary']}." for name, result in found.items()))
+    settings = chosen.settings(here.img)
+    found = view.measured(here, "trajectory", "the way of the attack", **settings)
+    if found:
+        view.draw(found, Recipe(view.runs_of(found), "trajectory", "trajectory", settings), "trajectory", words=False)
+        st.markdown("  \n".join(f"**{name}**: {result.meta['summary']}." for name, result in found.items()))

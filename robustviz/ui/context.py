@@ -139,8 +139,21 @@ def on(data: str) -> dict[str, Run]:
     return ordered(run for run in trained().values() if data_name(run) == data)
 
 
+def choose(index: int) -> None:
+    """A callback: the image with this number becomes the one that every view shows."""
+    st.session_state["img"] = int(index)
+    st.session_state["chosen"] = True
+
+
+def follow() -> None:
+    """First line of a fragment in which an image can be chosen: the sidebar stands outside it and must hear of it."""
+    if st.session_state.pop("chosen", False):
+        st.rerun()
+
+
 def sidebar() -> Context:
     """Draw the pickers and return what is chosen. Raises UserError where no trained model exists."""
+    st.session_state.pop("chosen", None)  # this is the run that shows it
     every = trained()
     if not every:
         raise UserError("There is no trained model yet: train one on the Train page, or run `make zoo`.")

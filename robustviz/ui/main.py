@@ -21,8 +21,18 @@ def page(name: str, title: str, help: str, *, default: bool = False) -> st.Page:
 
 start = page("start", "Start", "See how a network is fooled", default=True)
 menu = {
-    "See": [start, page("attack", "Attack", "How little does it take?")],
+    "See": [
+        start,
+        page("attack", "Attack", "How little does it take?"),
+        page("attention", "Attention", "Which pixels matter, and who gets to touch them?"),
+        page("features", "Features", "Do attacked images stay with their class?"),
+        page("soft_labels", "Soft labels & loss", "What changes when the target is less sure?"),
+    ],
     "Try": [page("train", "Train", "What if…?")],
+    "Go deeper": [
+        page("contributions", "Contributions", "How many features carry the answer?"),
+        page("transfer", "Transfer", "Does a trick for one network fool another?"),
+    ],
     "Glossary": [page("glossary", "Glossary", "Methods and words")],
 }
 chosen = st.navigation(menu, position="hidden")  # drawn by the shell: Streamlit's grouped menu is no valid list to a screen reader

@@ -1,0 +1,9 @@
+"""Attention: where a network looks, and what PART makes of it."""
+
+import streamlit as st
+
+from robustviz.ui import context, shell
+
+st.title("Which pixels matter, and who gets to touch them?")
+here = context.sidebar()
+shell.reset_button()

@@ -1,0 +1,140 @@
+"""What every view does alike: ask the probes, draw, say what is seen, let it be taken home, and take up a choice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import streamlit as st
+
+from robustviz import figures, runs
+from robustviz.export import Recipe
+from robustviz.figures.theme import BRUSH, CONFIG
+from robustviz.results import Result
+from robustviz.types import UserError
+from robustviz.ui import cache
+from robustviz.ui.context import Context, choose, method_label, thumbnail
+from robustviz.ui.shell import theme
+
+SHOWN = 12  # thumbnails of a choice; the rest is in its CSV
+
+
+def names(here: Context) -> dict[str, str]:
+    """Run ids of A and B by the names that figures print, distinct: "A PGD-AT"."""
+    return {f"{side.upper()} {method_label(runs.open_model(run_id).method_key)}": run_id for side, run_id in here.sides}
+
+
+def runs_of(found: Mapping[str, Result]) -> dict[str, str]:
+    """Run ids by printed name of what was found: a recipe's `runs`."""
+    return {name: str(result.meta["run"]) for name, result in found.items()}
+
+
+@contextmanager
+def place() -> Iterator[None]:
+    """Where something cannot be shown, a sentence stands in its place, and the rest of the page goes on."""
+    try:
+        yield
+    except UserError as error:
+        st.info(str(error), icon=":material/info:")
+
+
+def measured(here: Context, probe: str, what: str, cost: str = "", **settings: Any) -> dict[str, Any]:
+    """A probe of A and B by their printed names: from memory or disk, else measured now, or with a `cost` ("about 10 s")
+    behind a button. A network that cannot answer gets a sentence and is left out.
+    """
+    out: dict[str, Any] = {}
+    for name, run_id in names(here).items():
+        with place():
+            found = cache.kept(run_id, probe, **settings)
+            if found is None and (not cost or st.button(f"Measure {what} of {name} ({cost})", key=f"{probe}-{run_id}")):
+                with st.spinner(f"Measuring {what} of {name} …"):
+                    found = cache.probe(run_id, probe, **settings)
+            if found is not None:
+                out[name] = found
+    return out
+
+
+def draw(
+    found: Result | Mapping[str, Any], recipe: Recipe, key: str, *, brush: bool = False, words: bool = True, image: bytes | None = None
+) -> list[int]:
+    """Draw a figure of what was found, its sentence below it (unless `words` is false), and what can be downloaded.
+
+    With `brush`, points can be chosen with a click, a box or a lasso: a single one becomes the image of every view, and
+    the numbers of all that are chosen come back; each point's `customdata` must start with its image's number.
+    """
+    figure = getattr(figures, recipe.figure)(found, template=theme(), **recipe.options)
+    alt = figure.layout.meta["alt"]
+    if brush:
+        st.plotly_chart(figure, key=key, theme=None, config=BRUSH, alt=alt, on_select=lambda: _brushed(key))
+    else:
+        st.plotly_chart(figure, key=key, theme=None, config=CONFIG, alt=alt)
+    if words and figure.layout.meta["sentence"]:
+        st.markdown(figure.layout.meta["sentence"])
+    downloads(key, recipe, found, figure=figure, image=image)
+    return chosen(key) if brush else []
+
+
+def chosen(key: str) -> list[int]:
+    """The numbers of the images that are chosen in the figure `key`, each once."""
+    points = (st.session_state.get(key) or {}).get("selection", {}).get("points", [])
+    data = [point.get("customdata") for point in points]
+    return list(dict.fromkeys(int(one[0] if isinstance(one, Sequence) else one) for one in data if one is not None))
+
+
+def _brushed(key: str) -> None:
+    if len(found := chosen(key)) == 1:
+        choose(found[0])
+
+
+def downloads(
+    key: str, recipe: Recipe | None, found: Result | Mapping[str, Any], *, figure: Any = None, image: bytes | None = None
+) -> None:
+    """A small menu: the numbers, the figure, the picture, and the lines of Python that make them. Files are made on demand."""
+    with st.popover("Take home", icon=":material/download:", key=f"home-{key}", type="tertiary", on_change="rerun") as menu:
+        if not menu.open:
+            return
+        if figure is not None:
+            _file("Numbers drawn (CSV)", lambda: figures.csv(figure), f"{key}.csv", "text/csv")
+        several = {"": found} if isinstance(found, Result) else found
+        for name, result in several.items():
+            _file(
+                f"All that was measured{name and f', {name}'} (npz)", result.to_npz, f"{key}{name and f'-{name[0]}'}.npz", "application/zip"
+            )
+        if figure is not None:
+            _file("Figure (HTML, works offline)", lambda: figures.html(figure), f"{key}.html", "text/html")
+            st.markdown("Figure (SVG): the camera at the figure's upper right.")
+        if image is not None:
+            _file("Picture (PNG)", lambda: image, f"{key}.png", "image/png")
+        if recipe is not None:
+            st.markdown("In a notebook:")
+            st.code(recipe.code(), language="python")
+
+
+def _file(label: str, make: Callable[[], bytes], name: str, mime: str) -> None:
+    st.download_button(label, make, name, mime, key=f"file-{name}", on_click="ignore", icon=":material/download:")
+
+
+def picture(image: bytes, said: str, key: str, *, width: int | str = "stretch") -> None:
+    """A picture with its alternative text, which is printed below it too, and its download."""
+    st.image(image, width=width, alt=said)  # type: ignore[arg-type]
+    st.markdown(said)
+    st.download_button(
+        "PNG", image, f"{key}.png", "image/png", key=f"file-{key}", on_click="ignore", type="tertiary", icon=":material/download:"
+    )
+
+
+def thumbnails(here: Context, indices: Sequence[int], key: str) -> None:
+    """Test images by number, the first dozen, each with a button that makes it the image of every view."""
+    shown = list(indices)[:SHOWN]
+    if not shown:
+        return
+    st.markdown(f"{len(indices)} images chosen" + (f", the first {SHOWN} of them:" if len(indices) > SHOWN else ":"))
+    with st.container(horizontal=True, key=f"thumbs-{key}"):
+        for index in shown:
+            with st.container(width=96):
+                image, name = thumbnail(here.a, index)
+                st.image(image, width=88, alt=f"Test image {index}: {name}")
+                st.button(
+                    f"{index}", key=f"{key}-{index}", help=f"Show image {index} ({name}) in every view", on_click=choose, args=(index,)
+                )
