@@ -76,7 +76,7 @@ def one_network(side: str, run_id: str, here: Context, chosen: Choice) -> None:
     st.image(sheet, width="stretch", alt=f"Model {side.upper()}: {said}")
     st.markdown(f"Left to right: {said}.")
     made = Recipe({"": run_id}, "adversarial", "adversarial", chosen.settings(here.img), {"side": side})
-    view.draw(found, made, f"bars-{side}", words=False, image=sheet)
+    view.draw(found, made, f"bars-{side}", image=sheet)
     doctor(run_id, found)
 
 
@@ -123,9 +123,8 @@ def curve(here: Context, chosen: Choice) -> None:
     found = view.measured(here, "accuracy_curve", "the accuracy curve", "about 10 s")
     if found:
         made = Recipe(view.runs_of(found), "accuracy_curve", "accuracy_curve", options={"here": chosen.eps})
-        view.draw(found, made, "curve", words=False)
         said = (f"**{name}**: {result.meta['summary']} (seed {result.meta['seed']}, band: 95 %)." for name, result in found.items())
-        st.markdown("  \n".join(said))
+        view.draw(found, made, "curve", words="  \n".join(said))
 
 
 def histogram(here: Context) -> None:
@@ -134,9 +133,9 @@ def histogram(here: Context) -> None:
     if found:
         own = {name: float(cache.probe(run_id, "smallest_eps", index=here.img).eps[0]) for name, run_id in view.runs_of(found).items()}
         marks = [eps if math.isfinite(eps) else None for eps in own.values()]
-        view.draw(found, Recipe(view.runs_of(found), "smallest_eps", "smallest_eps", options={"here": marks}), "histogram", words=False)
+        made = Recipe(view.runs_of(found), "smallest_eps", "smallest_eps", options={"here": marks})
         lines = [f"**{name}**: this image {_flip(own[name], result)}; {result.meta['summary']}." for name, result in found.items()]
-        st.markdown("  \n".join(lines) + "  \nPGD-20 with bisection: an upper bound on the true distance.")
+        view.draw(found, made, "histogram", words="  \n".join([*lines, "PGD-20 with bisection: an upper bound on the true distance."]))
 
 
 def _flip(eps: float, result: Any) -> str:
@@ -152,5 +151,5 @@ def steps(here: Context, chosen: Choice) -> None:
     settings = chosen.settings(here.img)
     found = view.measured(here, "trajectory", "the way of the attack", **settings)
     if found:
-        view.draw(found, Recipe(view.runs_of(found), "trajectory", "trajectory", settings), "trajectory", words=False)
-        st.markdown("  \n".join(f"**{name}**: {result.meta['summary']}." for name, result in found.items()))
+        said = "  \n".join(f"**{name}**: {result.meta['summary']}." for name, result in found.items())
+        view.draw(found, Recipe(view.runs_of(found), "trajectory", "trajectory", settings), "trajectory", words=said)

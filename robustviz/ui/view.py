@@ -56,9 +56,15 @@ def measured(here: Context, probe: str, what: str, cost: str = "", **settings: A
 
 
 def draw(
-    found: Result | Mapping[str, Any], recipe: Recipe, key: str, *, brush: bool = False, words: bool = True, image: bytes | None = None
+    found: Result | Mapping[str, Any],
+    recipe: Recipe,
+    key: str,
+    *,
+    brush: bool = False,
+    words: str | None = None,
+    image: bytes | None = None,
 ) -> list[int]:
-    """Draw a figure of what was found, its sentence below it (unless `words` is false), and what can be downloaded.
+    """Draw a figure of what was found, its sentence below it (or `words` instead), and what can be downloaded.
 
     With `brush`, points can be chosen with a click, a box or a lasso: a single one becomes the image of every view, and
     the numbers of all that are chosen come back; each point's `customdata` must start with its image's number.
@@ -69,8 +75,8 @@ def draw(
         st.plotly_chart(figure, key=key, theme=None, config=BRUSH, alt=alt, on_select=lambda: _brushed(key))
     else:
         st.plotly_chart(figure, key=key, theme=None, config=CONFIG, alt=alt)
-    if words and figure.layout.meta["sentence"]:
-        st.markdown(figure.layout.meta["sentence"])
+    if said := figure.layout.meta["sentence"] if words is None else words:
+        st.markdown(said)
     downloads(key, recipe, found, figure=figure, image=image)
     return chosen(key) if brush else []
 
