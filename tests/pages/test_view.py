@@ -1,0 +1,52 @@
+"""What every view does alike, on every page: what is taken home is what is seen, one image is chosen for all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import plotly.graph_objects as go
+import plotly.io
+import pytest
+
+from robustviz import figures
+from robustviz.export import Recipe
+from robustviz.ui import view
+from tests.pages.conftest import sound
+
+VIEWS = ("attack", "attention", "features", "soft_labels", "contributions", "transfer")
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_the_lines_of_python_make_each_figure_of_the_page(name, visit, few, monkeypatch):
+    drawn: list[tuple[Any, Recipe]] = []
+    draw = view.draw
+
+    def watched(found: Any, recipe: Recipe, key: str, **how: Any) -> list[int]:
+        drawn.append((found, recipe))
+        return draw(found, recipe, key, **how)
+
+    monkeypatch.setattr(view, "draw", watched)
+    sound(visit(name, data="digits"))
+    assert drawn, "a view shows a figure as soon as it is opened"
+    shown: list[go.Figure] = []
+    monkeypatch.setattr(go.Figure, "show", lambda figure: shown.append(figure))
+    for found, recipe in drawn:
+        exec(recipe.code(), {})
+        seen = getattr(figures, recipe.figure)(found, **recipe.options)
+        assert plotly.io.to_json(shown.pop()) == plotly.io.to_json(seen), recipe.code()
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_each_figure_has_alternative_text_and_each_view_shows_the_chosen_image(name, visit, few):
+    app = sound(visit(name, data="digits", img=7))
+    charts = app.get("plotly_chart")
+    assert charts
+    for chart in charts:
+        assert chart.proto.alt, "a chart without alternative text"
+    assert app.number_input(key="img").value == 7
+
+
+def test_the_chosen_points_are_those_of_the_selection(visit, monkeypatch):
+    points = [{"customdata": [4, 0]}, {"customdata": 9}, {"customdata": [4, 1]}, {}]
+    monkeypatch.setattr(view.st, "session_state", {"map": {"selection": {"points": points}}})
+    assert view.chosen("map") == [4, 9] and view.chosen("another") == []

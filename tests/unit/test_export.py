@@ -1,0 +1,80 @@
+"""What is taken home is what was seen: the lines of Python, the table of numbers, the page that needs no network."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from robustviz import figures, probes, runs
+from robustviz.export import Recipe
+from robustviz.figures.theme import blank, finish
+from robustviz.probes import AccuracyCurveSpec, TrajectorySpec
+
+
+def shown(code: str, monkeypatch: pytest.MonkeyPatch) -> go.Figure:
+    """The figure that lines of Python show."""
+    seen: list[go.Figure] = []
+    monkeypatch.setattr(go.Figure, "show", lambda figure: seen.append(figure))
+    exec(code, {})
+    assert len(seen) == 1
+    return seen[0]
+
+
+@pytest.fixture
+def pair(runs_home) -> dict[str, runs.Run]:
+    found = [run for run in runs.all_runs() if run.shipped and run.data_key == "digits" and run.architecture == "small_resnet"]
+    return {
+        f"{side} {method}": next(run for run in found if run.method_key == method) for side, method in (("A", "standard"), ("B", "pgd_at"))
+    }
+
+
+def test_the_lines_make_the_same_figure_of_two_networks(pair, monkeypatch):
+    settings, options = {"n": 20, "steps": 3, "seed": 0}, {"here": 0.1}
+    recipe = Recipe({name: run.id for name, run in pair.items()}, "accuracy_curve", "accuracy_curve", settings, options)
+    found = {name: probes.accuracy_curve(run, AccuracyCurveSpec(n=20, steps=3)) for name, run in pair.items()}
+    assert "seed" not in recipe.code()  # what is as usual is not said
+    assert shown(recipe.code(), monkeypatch) == figures.accuracy_curve(found, here=0.1)
+
+
+def test_the_lines_make_the_same_figure_of_one_network(pair, monkeypatch):
+    run = pair["A standard"]
+    recipe = Recipe({"": run.id}, "trajectory", "trajectory", {"index": 3})
+    assert len(recipe.code().splitlines()) <= 5
+    assert shown(recipe.code(), monkeypatch) == figures.trajectory(probes.trajectory(run, TrajectorySpec(index=3)))
+
+
+def made() -> go.Figure:
+    figure = blank("robustviz_light", "t")
+    figure.add_scatter(x=[1, 2], y=[3.5, 4.5], name="dots", customdata=[[7], [9]])
+    figure.add_heatmap(x=[0, 1], y=[5, 6], z=np.array([[1, 2], [3, 4]]), name="map")
+    return finish(figure, "A figure.", {"run": "r", "classes": ["a"]}, "Three <of> four & more.")
+
+
+def test_the_table_holds_each_point_that_is_drawn():
+    rows = list(csv.DictReader(io.StringIO(figures.csv(made()).decode())))
+    assert [row for row in rows if row["trace"] == "dots"] == [
+        {"trace": "dots", "x": "1", "y": "3.5", "z": "", "data0": "7"},
+        {"trace": "dots", "x": "2", "y": "4.5", "z": "", "data0": "9"},
+    ]
+    assert [(row["x"], row["y"], row["z"]) for row in rows if row["trace"] == "map"] == [
+        ("0", "5", "1"),
+        ("1", "5", "2"),
+        ("0", "6", "3"),
+        ("1", "6", "4"),
+    ]
+
+
+def test_the_page_needs_no_network_has_no_cloud_button_and_says_what_is_seen():
+    page = figures.html(made()).decode()
+    assert "<script src=" not in page and len(page) > 1_000_000
+    assert '"showSendToCloud": false' in page or '"showSendToCloud":false' in page
+    assert "Three &lt;of> four &amp; more." in page
+
+
+def test_the_alternative_text_ends_with_the_sentence():
+    meta = made().layout.meta
+    assert meta["alt"] == "A figure. Three <of> four & more." and "classes" not in meta and meta["run"] == "r"
