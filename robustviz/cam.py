@@ -19,7 +19,10 @@ from robustviz import registry
 from robustviz.nets.base import ImageNet, frozen
 from robustviz.types import UserError
 
-RULES = ("z>1", "z>0", "heat>0.5", "top20%", "ones", "shuffled", "jet-compat")
+# The quarter of the image that is left out, by rule: its row and column, 0 or 1.
+QUADRANTS = {"all-but-upper-left": (0, 0), "all-but-upper-right": (0, 1), "all-but-lower-left": (1, 0), "all-but-lower-right": (1, 1)}
+BLIND = ("ones", *QUADRANTS)  # rules that ask no map
+RULES = ("z>1", "z>0", "heat>0.5", "top20%", "ones", "shuffled", "jet-compat", *QUADRANTS)
 NUMBER = r"(-?(?:\d+\.?\d*|\.\d+))"
 
 # Of each colour, where it bends and its value there: matplotlib's `_jet_data` in `_cm.py`.
@@ -80,7 +83,7 @@ def check_rule(rule: str) -> None:
 def _parse(rule: str) -> tuple[str, float]:
     if rule == "oracle":
         raise UserError("The rule oracle needs the true object masks, which only PART on a data set that has them supplies.", code=2)
-    if rule in ("ones", "shuffled", "jet-compat"):
+    if rule in ("shuffled", "jet-compat", *BLIND):
         return rule, 1.0
     if found := re.fullmatch(f"(z|heat)>{NUMBER}", rule):
         return found[1], float(found[2])
@@ -91,6 +94,18 @@ def _parse(rule: str) -> tuple[str, float]:
     raise UserError(f"{registry.unknown('rule', rule, RULES)} Any number may follow z>, heat> and top.", code=2)
 
 
+def blind_mask(rule: str, x: Tensor) -> Tensor:
+    """The mask (N, 1, H, W) of images `x` (N, C, H, W) by one of the `BLIND` rules, the same for every image.
+
+    A quadrant ends at half the height and half the width, rounded down.
+    """
+    mask = torch.ones_like(x[:, :1], dtype=torch.bool)
+    if rule in QUADRANTS:
+        at = [slice(side // 2, None) if far else slice(side // 2) for far, side in zip(QUADRANTS[rule], x.shape[2:], strict=True)]
+        mask[:, :, at[0], at[1]] = False
+    return mask
+
+
 def importance_mask(heat: Tensor, rule: str = "z>1", size: tuple[int, int] | None = None) -> Tensor:
     """Which pixels are important: (N, 1, H, W) bool; of `jet-compat` alone (N, 3, H, W).
 
@@ -99,6 +114,7 @@ def importance_mask(heat: Tensor, rule: str = "z>1", size: tuple[int, int] | Non
 
     - `z>1`, `z>0`, `heat>0.5`, `top20%`: any number; `top` marks exactly that share of the pixels, rounded.
     - `ones`: every pixel, which is plain adversarial training.
+    - `all-but-upper-left`, … `-lower-right`: every pixel outside that quarter, whatever the map says: PART's motivating experiment.
     - `shuffled`: the `z>1` mask of the *next* image of the batch: what the published code does by storing masks by batch
       number while the loader shuffles, shown here on purpose.
     - `jet-compat`: heat squared, coloured with the jet colour map, and z > 1 over all 3·H·W colour values: the published
@@ -110,6 +126,8 @@ def importance_mask(heat: Tensor, rule: str = "z>1", size: tuple[int, int] | Non
     our rules but the last threshold the heat, not its colours.
     """
     kind, number = _parse(rule)
+    if kind in QUADRANTS:
+        return blind_mask(kind, heat.new_empty((len(heat), 1, *(size or heat.shape[1:]))))
     if heat.shape[1:] == (1, 1):
         raise UserError(
             "The last feature map of this network has a single cell at this image size, so no pixel is more important "

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
-import torch
 from torch import Tensor, nn
 
 from robustviz import cam
@@ -36,7 +35,8 @@ class Reweighted(Adversarial):
     eps_low: float | None = option(None, "Radius of the pixels that matter less, in [0, 1]; empty: 7/8 of ε.", low=0, high=1)
     rule: str = option(
         "z>1",
-        "Which pixels matter: z>1, z>0, heat>0.5, top20%, ones, shuffled, jet-compat (as published), or oracle (shapes: the true object).",
+        "Which pixels matter: z>1, z>0, heat>0.5, top20%, ones, shuffled, jet-compat (as published), oracle (shapes: the true object), "
+        "or all-but-upper-left and its like: all but one quarter of the image.",
     )
     warmup: float = option(0.25, "Share of the training with the full radius everywhere.", low=0, high=1)
     cam: Literal["grad_cam", "layer_cam"] = option("grad_cam", "How the class-activation map is made.", advanced=True)
@@ -62,7 +62,7 @@ class Reweighted(Adversarial):
                 raise UserError(f"The rule oracle needs true object masks, and {split.key} has none: use the data shapes, or the rule z>1.")
             return
         cam.check_rule(self.rule)
-        if self.rule == "ones":
+        if self.rule in cam.BLIND:
             return
         few = split.take(2)
         x = few.x
@@ -82,8 +82,8 @@ class Reweighted(Adversarial):
         if self.rule == "oracle":
             assert batch.objects is not None, "the trainer hands the masks over where `objects` asks for them"
             return batch.objects
-        if self.rule == "ones":
-            return torch.ones_like(batch.x[:, :1], dtype=torch.bool)
+        if self.rule in cam.BLIND:
+            return cam.blind_mask(self.rule, batch.x)
         return cam.importance_mask(self.heat(net, batch.x, batch.y), self.rule, (batch.x.shape[2], batch.x.shape[3]))
 
     def budget(self, net: nn.Module, batch: Batch) -> Tensor | None:
