@@ -21,10 +21,10 @@ ORDER = (
     {"cam", "data", "measures", "nets", "attacks"},
     {"methods"},
     {"config", "runs", "evaluate", "doctor", "training", "presets", "jobs", "worker"},
-    {"probes", "claims", "export"},
+    {"probes", "claims", "export", "alignment_study", "quadrant_study"},
     {"ui"},
     # the doors, and what makes the shipped folders
-    {"__main__", "cli", "launch", "check", "zoo", "story", "alignment_study", "app", "pages"},
+    {"__main__", "cli", "launch", "check", "zoo", "story", "app", "pages"},
 )
 FIGURES_MAY = {"robustviz.results", "robustviz.figures", "robustviz.types", "numpy", "plotly", "PIL"}  # PIL: a strip of pictures is one PNG
 
