@@ -14,3 +14,5 @@ from robustviz.figures.pictures import delta as delta
 from robustviz.figures.pictures import gain as gain
 from robustviz.figures.pictures import png as png
 from robustviz.figures.pictures import sheet as sheet
+from robustviz.figures.slides import picture as picture
+from robustviz.figures.slides import slides as slides

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from robustviz.figures.theme import COLOURS, DASHES, blank, finish
+from robustviz.figures.theme import COLOURS, DASHES, LIGHT, blank, finish
 from robustviz.results import AccuracyCurve, Adversarial, SmallestEps, Trajectory
 from robustviz.types import eps_text
 
-LIGHT = "robustviz_light"
 SIDES = ("a", "b")
 
 
@@ -31,7 +30,7 @@ def adversarial(result: Adversarial, *, side: str = "a", template: str = LIGHT) 
     )  # fmt: skip
     figure.update_xaxes(range=[0, 1], tickformat=".0%", title="softmax output")
     figure.update_yaxes(autorange="reversed", ticks="", type="category", tickmode="linear")
-    return finish(figure, f"Class bars of {result.meta['method']} before and after the attack: {result.meta['summary']}.", result.meta)
+    return finish(figure, f"Class bars of {result.meta['method']} before and after the attack.", result.meta, f"{result.meta['summary']}.")
 
 
 def _top(result: Adversarial, most: int) -> list[int]:
@@ -71,7 +70,7 @@ def accuracy_curve(results: AccuracyCurve | Mapping[str, AccuracyCurve], *, here
     figure.update_xaxes(title="ε in grey levels (of 255)", rangemode="tozero")
     figure.update_yaxes(range=[0, 1.02], tickformat=".0%", title="still right")
     text = "; ".join(f"{name}: {curve.meta['summary']}" for name, curve in curves.items())
-    return finish(figure, f"Accuracy against the attack's radius. {text}.", first.meta)
+    return finish(figure, "Accuracy against the attack's radius.", first.meta, f"{text}.")
 
 
 def smallest_eps(
@@ -105,7 +104,7 @@ def smallest_eps(
     figure.update_xaxes(title="ε in grey levels (of 255)", range=[0, limit])
     figure.update_yaxes(title="images")
     text = "; ".join(f"{name}: {result.meta['summary']}" for name, result in found.items())
-    return finish(figure, f"Histogram of the smallest radius that flips an image. {text}.", first.meta)
+    return finish(figure, "Histogram of the smallest radius that flips an image.", first.meta, f"{text}.")
 
 
 def trajectory(results: Trajectory | Mapping[str, Trajectory], *, template: str = LIGHT) -> go.Figure:
@@ -121,7 +120,7 @@ def trajectory(results: Trajectory | Mapping[str, Trajectory], *, template: str 
     figure.update_xaxes(title="step (0: the random start)")
     figure.update_yaxes(range=[0, 1.02], tickformat=".0%", title="softmax output")
     text = "; ".join(f"{name}: {result.meta['summary']}" for name, result in found.items())
-    return finish(figure, f"Output for the true class after each attack step. {text}.", first.meta)
+    return finish(figure, "Output for the true class after each attack step.", first.meta, f"{text}.")
 
 
 def _sides(named: Mapping[str, object]) -> list[str]:

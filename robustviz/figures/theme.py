@@ -11,6 +11,7 @@ from typing import Any
 import plotly.graph_objects as go
 import plotly.io as pio
 
+LIGHT = "robustviz_light"
 # Okabe–Ito (2008), darkened or lightened where the original has less than 3:1 against the background.
 COLOURS = {
     "robustviz_light": {"a": "#0062A3", "b": "#B84A00", "text": "#1A2330", "grid": "#DDE3EA", "paper": "#FFFFFF", "faint": "#7A8798"},

@@ -76,7 +76,7 @@ def one_network(side: str, run_id: str, here: Context, chosen: Choice) -> None:
     st.image(sheet, width="stretch", alt=f"Model {side.upper()}: {said}")
     st.markdown(f"Left to right: {said}.")
     made = Recipe({"": run_id}, "adversarial", "adversarial", chosen.settings(here.img), {"side": side})
-    view.draw(found, made, f"bars-{side}", image=sheet)
+    view.draw(found, made, f"bars-{side}", words="", image=sheet)
     doctor(run_id, found)
 
 

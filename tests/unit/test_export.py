@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 
@@ -12,7 +13,8 @@ import pytest
 from robustviz import figures, probes, runs
 from robustviz.export import Recipe
 from robustviz.figures.theme import blank, finish
-from robustviz.probes import AccuracyCurveSpec, TrajectorySpec
+from robustviz.probes import AccuracyCurveSpec, AdversarialSpec, TrajectorySpec
+from robustviz.types import UserError
 
 
 def shown(code: str, monkeypatch: pytest.MonkeyPatch) -> go.Figure:
@@ -78,3 +80,31 @@ def test_the_page_needs_no_network_has_no_cloud_button_and_says_what_is_seen():
 def test_the_alternative_text_ends_with_the_sentence():
     meta = made().layout.meta
     assert meta["alt"] == "A figure. Three <of> four & more." and "classes" not in meta and meta["run"] == "r"
+
+
+def test_figures_behind_a_slider_are_the_figures_themselves(pair):
+    run = pair["A standard"]
+    each = {f"{level}/255": probes.adversarial(run, AdversarialSpec(index=2, eps=level / 255)) for level in (0, 20, 40)}
+    drawn = {label: figures.adversarial(found) for label, found in each.items()}
+    film = figures.slides(drawn, name="ε")
+    assert [step.label for step in film.layout.sliders[0].steps] == [frame.name for frame in film.frames] == list(each)
+    for frame, figure in zip(film.frames, drawn.values(), strict=True):
+        assert list(frame.data) == list(figure.data)
+    assert film.data == drawn["0/255"].data
+    assert f"ε 20/255: {each['20/255'].meta['summary']}." in film.layout.meta["sentence"]
+
+
+def test_a_slider_over_nothing_or_over_different_figures_is_a_sentence(pair):
+    with pytest.raises(UserError, match="no figure"):
+        figures.slides({})
+    one = figures.adversarial(probes.adversarial(pair["A standard"]))
+    with pytest.raises(UserError, match="same kinds of traces"):
+        figures.slides({"a": one, "b": made()})
+
+
+def test_a_picture_keeps_its_pixels_and_its_shape():
+    png = figures.sheet([np.full((1, 8, 8), 0.5), np.zeros((1, 8, 8))], 64)
+    figure = figures.picture(png, "Two pictures", "Grey and black.")
+    assert base64.b64decode(figure.data[0].source.split(",")[1]) == png
+    assert list(figure.layout.xaxis.range) == [-0.5, 2 * 64 + 6 - 0.5] and list(figure.layout.yaxis.range) == [63.5, -0.5]
+    assert figure.layout.meta["sentence"] == "Grey and black."
