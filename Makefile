@@ -37,10 +37,10 @@ zoo: $(APP_READY)
 story: $(APP_READY)
 	@$(PY) -m robustviz.story
 
-# One pytest session, its closing lines last.
+# One pytest session in two processes, its closing lines last; what needs the browser comes at the end, in one of them.
 test: lint types
 	@$(PY) tests/browser/chromium.py
-	@$(PY) -m pytest -m "not slow"
+	@$(PY) -m pytest -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-slow: $(DEV_READY)
 	@$(PY) tests/browser/chromium.py

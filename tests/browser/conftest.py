@@ -60,6 +60,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     here = [item for item in items if HERE in item.path.parents]
     for item in here:
         item.add_marker(pytest.mark.browser)
+        item.add_marker(pytest.mark.xdist_group("browser"))  # one app and one browser at a time: two cores
     items.sort(key=lambda item: HERE in item.path.parents)
     if not here or config.option.collectonly or _browser():
         return
