@@ -25,7 +25,7 @@ Bools = NDArray[np.bool_]
 FEW = 100  # below so many images a percentage says little
 
 
-def wilson(k: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson(k: float, n: float, z: float = 1.959964) -> tuple[float, float]:
     """The 95 % interval (low, high), fractions, of a share of which `k` of `n` were seen. (0, 1) for n = 0.
 
     Source: Wilson 1927, the score interval; unlike p ± 2σ it stays inside [0, 1] and is honest near its ends.
@@ -36,6 +36,20 @@ def wilson(k: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     centre = (p + spread / 2) / (1 + spread)
     half = z / (1 + spread) * math.sqrt(p * (1 - p) / n + spread / (4 * n))
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def mean_interval(values: Floats, z: float = 1.959964) -> tuple[float, float, float]:
+    """The mean of `values` (n,) and its 95 % interval (low, high) by Student's t; infinite for a single value.
+
+    Source: the quantile of t as Fisher and Cornish 1960 expand it; within 1 % from 5 values on.
+    """
+    n, mean = len(values), float(np.mean(values))
+    if n < 2:
+        return mean, -math.inf, math.inf
+    v = n - 1
+    t = z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
+    half = t * float(np.std(values, ddof=1)) / math.sqrt(n)
+    return mean, mean - half, mean + half
 
 
 def tango(b: int, c: int, n: int, z: float = 1.959964) -> tuple[float, float]:
@@ -74,6 +88,20 @@ def mcnemar(b: int, c: int) -> float:
     """
     total, few = b + c, min(b, c)
     return min(1.0, 2 * sum(math.comb(total, i) for i in range(few + 1)) / 2**total)
+
+
+def mean_interval(values: Floats) -> tuple[float, float]:
+    """The 95 % interval (low, high) of the mean of (n,) values: percentiles of 2,000 resamples, always the same ones.
+
+    Made for values with long tails (curvatures), where mean ± 2 standard errors is too short. NaN for no values.
+    Source: Efron 1979, the percentile bootstrap.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if not len(values):
+        return math.nan, math.nan
+    means = values[np.random.default_rng(0).integers(len(values), size=(2000, len(values)))].mean(axis=1)
+    low, high = np.percentile(means, (2.5, 97.5))
+    return float(low), float(high)
 
 
 def pack(right: NDArray[np.bool_]) -> str:
@@ -306,6 +334,39 @@ def _shares(k: Ints, n: Ints) -> Floats:
 
 
 @dataclass(frozen=True)
+class Painted(Result):
+    """One image attacked within a painted budget on one network.
+
+    `x`, `x_adv`, `x_full` (C,H,W) in [0,1]: untouched, attacked within the budget, attacked with `eps` everywhere; `mask`
+    (H,W): where the budget is `eps`, elsewhere it is `eps_low`; `y` the true class; `probs`, `probs_adv`, `probs_full` (K,)
+    softmax outputs; `inside`, `outside` the measured max |δ| of x_adv where the mask is and is not.
+    """
+
+    x: Floats
+    x_adv: Floats
+    x_full: Floats
+    mask: Bools
+    y: int
+    probs: Floats
+    probs_adv: Floats
+    probs_full: Floats
+    eps: float
+    eps_low: float
+    inside: float
+    outside: float
+
+    @property
+    def share(self) -> float:
+        """How much of the image has the full ε, a fraction."""
+        return float(self.mask.mean())
+
+    @property
+    def uniform(self) -> bool:
+        """Whether the budget is `eps` everywhere, so that this is the attacker of every robust number."""
+        return bool(self.mask.all()) or self.eps_low == self.eps
+
+
+@dataclass(frozen=True)
 class Quadrants(Result):
     """What it costs to give one quarter of the image a smaller radius in training, for each quarter, over seeds.
 
@@ -328,6 +389,236 @@ class Quadrants(Result):
         lead = self.clean_lead if kind == "clean" else self.robust_lead
         at = int(np.isnan(lead[:, 0]).argmax())
         return at, bool((np.delete(lead[:, 1], at) > 0).all())
+
+
+@dataclass(frozen=True)
+class Contributions(Result):
+    """What each feature adds to the logit of an image's true class, and one draw of guided dropout.
+
+    `parts` (n,D): feature times its weight for the class; `bias` (n,): what the class starts from; `mask` (n,D): what guided
+    dropout multiplies each part by, 0 where it is dropped; `y`, `pred`, `index` (n,): true class, answer, image number.
+    """
+
+    parts: Floats
+    bias: Floats
+    mask: Floats
+    y: Ints
+    pred: Ints
+    index: Ints
+
+    @property
+    def logit(self) -> Floats:
+        """The logit of the true class, (n,)."""
+        return self.parts.sum(axis=1) + self.bias
+
+    @property
+    def shares(self) -> Floats:
+        """Share of all that speaks for the class which the k largest parts hold, k = 0 to D, (n,D+1); NaN where nothing does."""
+        up = -np.sort(-np.maximum(self.parts.astype(np.float64), 0), axis=1)
+        total = up.sum(axis=1, keepdims=True)
+        with np.errstate(invalid="ignore"):
+            return np.concatenate([np.zeros_like(total), up.cumsum(axis=1)], axis=1) / np.where(total > 0, total, np.nan)
+
+    @property
+    def half(self) -> Floats:
+        """The smallest number of features that hold half of it, (n,); NaN where nothing speaks for the class."""
+        reached = self.shares >= 0.5
+        return np.where(reached.any(axis=1), reached.argmax(axis=1), np.nan)
+
+    @property
+    def effective(self) -> Floats:
+        """(Σc⁺)² / Σ(c⁺)²: how many equal parts would be as spread out, (n,), 1 to D; NaN as above."""
+        up = np.maximum(self.parts.astype(np.float64), 0)
+        below = (up**2).sum(axis=1)
+        return np.where(below > 0, up.sum(axis=1) ** 2 / np.where(below > 0, below, 1), np.nan)
+
+
+@dataclass(frozen=True)
+class Pairing(Result):
+    """What logit pairing would ask of a network, image by image.
+
+    `ce`, `ce_adv` (n,): cross-entropy of the untouched and of the attacked image; `pairing` (n,): mean squared difference of
+    their logits; `cosine` (n,): of the gradients of pairing and of the two cross-entropies' mean with respect to all
+    weights, NaN where one of them is zero; `right_adv` (n,): whether the attacked image is read rightly; `y`, `index` (n,).
+    """
+
+    ce: Floats
+    ce_adv: Floats
+    pairing: Floats
+    cosine: Floats
+    right_adv: Bools
+    y: Ints
+    index: Ints
+
+    def weight(self, kind: str) -> Floats:
+        """The weight of each pair, (n,), 0 to 1: AALP's `pair_weight` by name."""
+        return {
+            "adversarial": np.exp(-self.ce_adv), "clean": np.exp(-self.ce), "loss": 1 / (1 + self.ce_adv), "ones": np.ones_like(self.ce),
+        }[kind]  # fmt: skip
+
+    def opposed(self, kind: str = "ones") -> tuple[float, float, float]:
+        """Which share of the pairs' weight lies on images whose two gradients oppose each other (cosine below 0), and its
+        95 % interval: Wilson's, with Kish's effective number of images. (NaN, 0, 1) where no pair has any.
+        """
+        there = np.isfinite(self.cosine)
+        weight, against = self.weight(kind)[there].astype(np.float64), self.cosine[there] < 0
+        total = weight.sum()
+        if not total > 0:
+            return math.nan, 0.0, 1.0
+        share, count = float(weight[against].sum() / total), float(total**2 / (weight**2).sum())
+        low, high = wilson(share * count, count)
+        return share, low, high
+
+    def relief(self, kind: str) -> tuple[float, float, float]:
+        """By how much the weights change that share, and its 95 % interval, from the same images. (NaN, −1, 1) without any."""
+        there = np.isfinite(self.cosine)
+        weight, against = self.weight(kind)[there].astype(np.float64), (self.cosine[there] < 0).astype(np.float64)
+        if not weight.sum() > 0:
+            return math.nan, -1.0, 1.0
+        share = float((weight * against).sum() / weight.sum())
+        # Linearised: what each image moves the two shares by.
+        pulls = weight / weight.mean() * (against - share) - (against - against.mean())
+        _, low, high = mean_interval(pulls)
+        moved = share - float(against.mean())
+        return moved, max(-1.0, moved + low), min(1.0, moved + high)
+
+
+@dataclass(frozen=True)
+class AttackSteps(Result):
+    """Which of n images stay right as an attack takes more steps, and without gradients.
+
+    `steps` (S,): where PGD was looked at; `right` (S,n): right at this look and at every earlier one; `clean` (n,): right
+    untouched; `square` (n,): right under Square with `queries`.
+    """
+
+    steps: Ints
+    right: Bools
+    clean: Bools
+    square: Bools
+    queries: int
+
+    @property
+    def n(self) -> int:
+        return len(self.clean)
+
+    @property
+    def accuracy(self) -> Floats:
+        """Fractions (S,)."""
+        return self.right.mean(axis=1)
+
+    @property
+    def interval(self) -> Floats:
+        """Wilson 95 % intervals (S,2)."""
+        return np.array([wilson(int(k), self.n) for k in self.right.sum(axis=1)])
+
+
+@dataclass(frozen=True)
+class SoftLabels(Result):
+    """One image's softmax outputs at a temperature: `logits`, `logits_adv` (K,) of the image untouched and attacked at
+    `eps`, `y` the true class, `temperature` T.
+    """
+
+    logits: Floats
+    logits_adv: Floats
+    y: int
+    temperature: float
+    eps: float
+
+    @property
+    def probs(self) -> Floats:
+        """softmax(logits/T) of the untouched image, (K,)."""
+        return soft_label(self.logits, self.temperature)
+
+    @property
+    def probs_adv(self) -> Floats:
+        """softmax(logits/T) of the attacked image, (K,)."""
+        return soft_label(self.logits_adv, self.temperature)
+
+
+def soft_label(logits: Floats, temperature: float) -> Floats:
+    """softmax(logits/T) over the last axis, float64."""
+    raised = np.asarray(logits, dtype=np.float64) / temperature
+    raised = np.exp(raised - raised.max(axis=-1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=-1, keepdims=True))
+
+
+@dataclass(frozen=True)
+class Surface(Result):
+    """The loss of one network on a plane through one image: row i and column j are the point x + aᵢ·d + bⱼ·r.
+
+    `x`, `d`, `r` (C,H,W): the image, the adversarial direction and the random one, entries of d and r in −1…1; `a`, `b`
+    (G,) in pixel units, the middle one exactly 0. Points are not clipped to [0, 1], so that the plane is flat. `y` the
+    true class. `hard` (G,G): cross-entropy to y. `soft` (G,G): T²·KL(q ‖ softmax(logits/T)) with q = `label` (K,), the
+    witness's softmax output at T for the untouched image; both are empty without a witness. `pred` (G,G): the answer.
+    `eps`: the run's radius.
+    """
+
+    x: Floats
+    d: Floats
+    r: Floats
+    a: Floats
+    b: Floats
+    y: int
+    hard: Floats
+    soft: Floats
+    label: Floats
+    pred: Ints
+    eps: float
+
+    def loss(self, target: str) -> Floats:
+        """`hard` or `soft`, (G,G). Raises UserError for a soft loss without a witness."""
+        if target == "soft" and not self.soft.size:
+            raise UserError("There is no witness, so there is no soft label to measure the loss to: name one with witness=RUN.")
+        return self.soft if target == "soft" else self.hard
+
+    @property
+    def middle(self) -> int:
+        """The index of the image itself in `a` and in `b`."""
+        return len(self.a) // 2
+
+
+@dataclass(frozen=True)
+class WeightSurface(Result):
+    """The mean cross-entropy of `n` images where the weights are moved: row i and column j are at w + aᵢ·u + bⱼ·v.
+
+    `a`, `b` (G,): 1 is as long, filter by filter, as the weights themselves; the middle one is exactly 0. `loss` (G,G).
+    """
+
+    a: Floats
+    b: Floats
+    loss: Floats
+    n: int
+
+
+@dataclass(frozen=True)
+class Gradients(Result):
+    """The gradient of the cross-entropy by the pixels, image by image, at `index` (n,).
+
+    `norm` (n,): its ℓ2 norm. `share` (n,): the part of Σ|gradient| that lies on the true object, `area` (n,): the part of
+    the picture that the object covers, which is what a gradient without preference has; both empty where the data has no
+    masks. `cosine` (T,n): with the gradients of the networks `targets` (T).
+    """
+
+    index: Ints
+    norm: Floats
+    share: Floats
+    area: Floats
+    targets: list[str]
+    cosine: Floats
+
+
+@dataclass(frozen=True)
+class Curvature(Result):
+    """The largest eigenvalue by size of the loss's Hessian by the pixels, image by image, at `index` (n,).
+
+    `eigenvalue` (n,), signed; `residual` (n,): ‖Hv − λv‖/|λ| at the end, so some eigenvalue lies within that part of λ.
+    `same` (n,): whether the smoothed copy on which it is measured answers as the network does.
+    """
+
+    index: Ints
+    eigenvalue: Floats
+    residual: Floats
+    same: Bools
 
 
 @dataclass(frozen=True)

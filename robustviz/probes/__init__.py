@@ -10,8 +10,9 @@ from robustviz.probes.adversarial import AdversarialSpec as AdversarialSpec
 from robustviz.probes.adversarial import SmallestEpsSpec as SmallestEpsSpec
 from robustviz.probes.adversarial import TrajectorySpec as TrajectorySpec
 from robustviz.probes.features import FeaturesSpec as FeaturesSpec
+from robustviz.probes.painted import PaintedSpec as PaintedSpec
 from robustviz.probes.transfer import TransferSpec as TransferSpec
-from robustviz.results import AccuracyCurve, Adversarial, Features, SmallestEps, Trajectory, Transfer
+from robustviz.results import AccuracyCurve, Adversarial, Features, Painted, SmallestEps, Trajectory, Transfer
 from robustviz.runs import Run
 
 
@@ -23,6 +24,11 @@ def adversarial(run: Run, spec: AdversarialSpec | None = None) -> Adversarial:
 def accuracy_curve(run: Run, spec: AccuracyCurveSpec | None = None) -> AccuracyCurve:
     """Accuracy under PGD at several radii."""
     return (spec or AccuracyCurveSpec())(run)
+
+
+def painted(run: Run, spec: PaintedSpec | None = None) -> Painted:
+    """One test image attacked within a painted budget."""
+    return (spec or PaintedSpec())(run)
 
 
 def smallest_eps(run: Run, spec: SmallestEpsSpec | None = None) -> SmallestEps:
