@@ -91,7 +91,7 @@ def made(config: TrainConfig) -> Run:
         started = time.process_time()
         training = Training(config)
         training.val = training.val.take(FEW)
-        worker._describe(run, training)
+        worker.describe(run, training)
         run.set_status(state="running")
         records = [record.to_json() for record in training.epochs()]
         write_file(run.path / "metrics.jsonl", b"".join(json.dumps(record).encode() + b"\n" for record in records))

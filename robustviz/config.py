@@ -169,8 +169,8 @@ class TrainConfig(Spec):
             if same and run.info.get("data") == registry.encode(self.data):
                 return run.id
         raise UserError(
-            f"No ordinary {net} for {self.data.key} is shipped to be the {role}: train one (--method standard --net {net}) "
-            f"and name it with --set method.{role}=RUN."
+            f"No ordinary {net} for {self.data.key} is shipped to be the {role}: train one with the method standard and the net {net}, "
+            f"and name its run as the {role} (on the command line: --set method.{role}=RUN)."
         )
 
 

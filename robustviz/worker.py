@@ -85,7 +85,7 @@ def _work(run: Run, say: Say) -> str:
 
     config = run.config
     training = Training(config)
-    _describe(run, training)
+    describe(run, training)
     state = run.load_state()
     if state is not None:
         training.restore(*state)
@@ -122,7 +122,7 @@ def _work(run: Run, say: Say) -> str:
     return "done"
 
 
-def _describe(run: Run, training: Any) -> None:
+def describe(run: Run, training: Any) -> None:
     """Write what the images are like into config.json, once: a reader then needs no data set to build the net."""
     if "images" not in run.info:
         images = {"classes": len(training.classes), "channels": int(training.images.shape[1]),

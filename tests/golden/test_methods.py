@@ -725,7 +725,7 @@ def saved(config: TrainConfig, name: str) -> runs.Run:
     done = Training(config)
     list(done.epochs())
     run = runs.create(config, name=name)
-    worker._describe(run, done)
+    worker.describe(run, done)
     run.save_weights("net.safetensors", done.judged.state_dict())
     return run
 
@@ -1006,7 +1006,7 @@ BAD: dict[str, tuple[list[str], str, int]] = {
         ["model_alignment", "method.source=resnet", "method.witness=four"], "witness four sees 4 classes .* digits has 10", 1
     ),
     "a witness of other classes": (["model_alignment", "method.source=resnet", "method.witness=renamed"], "trained on other classes", 1),
-    "a source of another architecture": (["model_alignment", "method.source=cnn", "method.witness=resnet"], "add --net small_cnn", 2),
+    "a source of another architecture": (["model_alignment", "method.source=cnn", "method.witness=resnet"], "choose the net small_cnn", 2),
     "a witness that was never trained": (["model_alignment", "method.source=resnet", "method.witness=idle"], "idle.*no trained weights", 1),
 }  # fmt: skip
 
