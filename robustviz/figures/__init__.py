@@ -10,9 +10,11 @@ from robustviz.figures.adversarial import smallest_eps as smallest_eps
 from robustviz.figures.adversarial import trajectory as trajectory
 from robustviz.figures.files import csv as csv
 from robustviz.figures.files import html as html
+from robustviz.figures.painted import painted as painted
 from robustviz.figures.pictures import delta as delta
 from robustviz.figures.pictures import gain as gain
 from robustviz.figures.pictures import png as png
 from robustviz.figures.pictures import sheet as sheet
+from robustviz.figures.quadrants import quadrants as quadrants
 from robustviz.figures.slides import picture as picture
 from robustviz.figures.slides import slides as slides
