@@ -90,20 +90,6 @@ def mcnemar(b: int, c: int) -> float:
     return min(1.0, 2 * sum(math.comb(total, i) for i in range(few + 1)) / 2**total)
 
 
-def mean_interval(values: Floats) -> tuple[float, float]:
-    """The 95 % interval (low, high) of the mean of (n,) values: percentiles of 2,000 resamples, always the same ones.
-
-    Made for values with long tails (curvatures), where mean ± 2 standard errors is too short. NaN for no values.
-    Source: Efron 1979, the percentile bootstrap.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    if not len(values):
-        return math.nan, math.nan
-    means = values[np.random.default_rng(0).integers(len(values), size=(2000, len(values)))].mean(axis=1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return float(low), float(high)
-
-
 def pack(right: NDArray[np.bool_]) -> str:
     """One bit an image, as hex digits: what eval.json keeps of (N,) verdicts."""
     return bytes(np.packbits(right)).hex()
@@ -238,6 +224,100 @@ class Features(Result):
     moved_adv: Floats
     moved_noise: Floats
     measures: dict[str, dict[str, float]]
+
+    @property
+    def right(self) -> Bools:
+        """Which untouched images the network reads rightly, (n,)."""
+        return np.asarray(self.pred == self.y)
+
+    @property
+    def fooled(self) -> Bools:
+        """Which of these the attack takes away, (n,)."""
+        return np.asarray(self.right & (self.pred_adv != self.y))
+
+    def cosines(self, of: str) -> tuple[Floats, Floats]:
+        """For each `clean`, `adversarial` or `noise` point the cosine to the clean centre of its own class and to the nearest
+        centre of another class, (n,) each, −1 to 1; −1 where there is no other class. A vector of length zero has cosine 0.
+        """
+        z, clean = (np.asarray(getattr(self, name), dtype=np.float64) for name in (of, "clean"))
+        known = np.unique(self.y)
+        to = (_unit(z) @ _unit(np.stack([clean[self.y == label].mean(axis=0) for label in known])).T).clip(-1, 1)
+        own = known == self.y[:, None]
+        return to[own], np.where(own, -1.0, to).max(axis=1)
+
+
+def _unit(z: Floats) -> Floats:
+    length = np.linalg.norm(z, axis=1, keepdims=True)
+    return z / np.where(length > 0, length, 1.0)
+
+
+@dataclass(frozen=True)
+class FeatureMap(Result):
+    """Features of the same `n` images as points of a plane: untouched, attacked, and with random noise of the same ε.
+
+    `clean`, `adversarial`, `noise` (n,2); `placed` (n,2), or (0,2): the attack at another ε, put into the finished map, and
+    `pred_placed` its answers; `y`, `pred`, `pred_adv`, `pred_noise`, `index` (n,) as in `Features`. `own`, `other` (3,n):
+    cosine in feature space to the clean centre of the own class and to the nearest other one; rows: clean, adversarial,
+    noise. `moved` (n,): how far the attack moved each image, in mean distances between class centres. `axes` (D,2), `origin`
+    (D,): a point z lies at (z − origin) @ axes; empty for UMAP, which has no axes. `share`: of what the plane was laid
+    through (class centres, or all points), the part of the variance that it holds; NaN for UMAP. `trust`: trustworthiness
+    of the map with 15 neighbours by cosine, 0 to 1; NaN for fewer than 16 images.
+    """
+
+    clean: Floats
+    adversarial: Floats
+    noise: Floats
+    placed: Floats
+    y: Ints
+    pred: Ints
+    pred_adv: Ints
+    pred_noise: Ints
+    pred_placed: Ints
+    index: Ints
+    own: Floats
+    other: Floats
+    moved: Floats
+    axes: Floats
+    origin: Floats
+    share: float
+    trust: float
+
+    @property
+    def right(self) -> Bools:
+        """Which untouched images the network reads rightly, (n,)."""
+        return np.asarray(self.pred == self.y)
+
+    @property
+    def fooled(self) -> Bools:
+        """Which of these the attack takes away, (n,)."""
+        return np.asarray(self.right & (self.pred_adv != self.y))
+
+    @property
+    def astray(self) -> Ints:
+        """How many clean, attacked, noisy points lie nearer to another class's centre than to their own, by cosine, (3,)."""
+        return np.asarray((self.other > self.own).sum(axis=1))
+
+
+@dataclass(frozen=True)
+class FeatureFilm(Result):
+    """Features of the same n images at E epochs of one training, on the plane of the last epoch's class centres.
+
+    `epochs` (E,); `clean`, `adversarial` (E,n,2); `y`, `index` (n,); `pred`, `pred_adv` (E,n). The rest are means in feature
+    space, one an epoch: `own`, `other` (E,3) cosine to the clean centre of the own class and to the nearest other one, for
+    clean, attacked, noisy images; `moved` (E,2) how far attack and noise move an image, in mean distances between class
+    centres, infinite where the centres coincide.
+    """
+
+    epochs: Ints
+    clean: Floats
+    adversarial: Floats
+    y: Ints
+    index: Ints
+    pred: Ints
+    pred_adv: Ints
+    own: Floats
+    other: Floats
+    moved: Floats
 
 
 @dataclass(frozen=True)
@@ -470,16 +550,16 @@ class Pairing(Result):
         return share, low, high
 
     def relief(self, kind: str) -> tuple[float, float, float]:
-        """By how much the weights change that share, and its 95 % interval, from the same images. (NaN, −1, 1) without any."""
+        """By how much the weights change that share, and its 95 % interval, from the same images. (NaN, −1, 1) for
+        fewer than two."""
         there = np.isfinite(self.cosine)
         weight, against = self.weight(kind)[there].astype(np.float64), (self.cosine[there] < 0).astype(np.float64)
-        if not weight.sum() > 0:
+        if len(weight) < 2 or not weight.sum() > 0:
             return math.nan, -1.0, 1.0
         share = float((weight * against).sum() / weight.sum())
         # Linearised: what each image moves the two shares by.
         pulls = weight / weight.mean() * (against - share) - (against - against.mean())
-        _, low, high = mean_interval(pulls)
-        moved = share - float(against.mean())
+        moved, (_, low, high) = share - float(against.mean()), mean_interval(pulls)
         return moved, max(-1.0, moved + low), min(1.0, moved + high)
 
 
@@ -540,6 +620,16 @@ def soft_label(logits: Floats, temperature: float) -> Floats:
     raised = np.asarray(logits, dtype=np.float64) / temperature
     raised = np.exp(raised - raised.max(axis=-1, keepdims=True))
     return np.asarray(raised / raised.sum(axis=-1, keepdims=True))
+
+
+def entropy(p: Floats) -> float:
+    """−Σ p·log p of a distribution (K,), in nats: 0 (sure of one class) to log K."""
+    return float(-(p * np.log(np.maximum(p, 1e-300))).sum())
+
+
+def divergence(p: Floats, q: Floats) -> float:
+    """KL(p ‖ q) of two distributions (K,), in nats."""
+    return float((p * (np.log(np.maximum(p, 1e-300)) - np.log(np.maximum(q, 1e-300)))).sum())
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,34 @@ from robustviz.probes.adversarial import AccuracyCurveSpec as AccuracyCurveSpec
 from robustviz.probes.adversarial import AdversarialSpec as AdversarialSpec
 from robustviz.probes.adversarial import SmallestEpsSpec as SmallestEpsSpec
 from robustviz.probes.adversarial import TrajectorySpec as TrajectorySpec
+from robustviz.probes.contributions import AttackStepsSpec as AttackStepsSpec
+from robustviz.probes.contributions import ContributionsSpec as ContributionsSpec
+from robustviz.probes.contributions import PairingSpec as PairingSpec
+from robustviz.probes.curvature import CurvatureSpec as CurvatureSpec
+from robustviz.probes.curvature import GradientsSpec as GradientsSpec
 from robustviz.probes.features import FeaturesSpec as FeaturesSpec
 from robustviz.probes.painted import PaintedSpec as PaintedSpec
+from robustviz.probes.soft_labels import SoftLabelsSpec as SoftLabelsSpec
+from robustviz.probes.surfaces import SurfaceSpec as SurfaceSpec
+from robustviz.probes.surfaces import WeightSurfaceSpec as WeightSurfaceSpec
 from robustviz.probes.transfer import TransferSpec as TransferSpec
-from robustviz.results import AccuracyCurve, Adversarial, Features, Painted, SmallestEps, Trajectory, Transfer
+from robustviz.results import (
+    AccuracyCurve,
+    Adversarial,
+    AttackSteps,
+    Contributions,
+    Curvature,
+    Features,
+    Gradients,
+    Painted,
+    Pairing,
+    SmallestEps,
+    SoftLabels,
+    Surface,
+    Trajectory,
+    Transfer,
+    WeightSurface,
+)
 from robustviz.runs import Run
 
 
@@ -49,3 +73,43 @@ def features(run: Run, spec: FeaturesSpec | None = None) -> Features:
 def transfer(run: Run, spec: TransferSpec | None = None) -> Transfer:
     """How often images made on the run's network fool others that the attacker never saw."""
     return (spec or TransferSpec())(run)
+
+
+def contributions(run: Run, spec: ContributionsSpec | None = None) -> Contributions:
+    """What each feature adds to the true class's logit, and one draw of guided dropout."""
+    return (spec or ContributionsSpec())(run)
+
+
+def pairing(run: Run, spec: PairingSpec | None = None) -> Pairing:
+    """Pairing loss and cross-entropy of images and their attacked twins, and whether their gradients agree."""
+    return (spec or PairingSpec())(run)
+
+
+def attack_steps(run: Run, spec: AttackStepsSpec | None = None) -> AttackSteps:
+    """Accuracy as PGD takes more steps, and under Square."""
+    return (spec or AttackStepsSpec())(run)
+
+
+def soft_labels(run: Run, spec: SoftLabelsSpec | None = None) -> SoftLabels:
+    """One image's softmax outputs at a temperature, untouched and attacked."""
+    return (spec or SoftLabelsSpec())(run)
+
+
+def surface(run: Run, spec: SurfaceSpec | None = None) -> Surface:
+    """The loss on a plane through one image."""
+    return (spec or SurfaceSpec())(run)
+
+
+def weight_surface(run: Run, spec: WeightSurfaceSpec | None = None) -> WeightSurface:
+    """The loss of a set where the network's weights are moved."""
+    return (spec or WeightSurfaceSpec())(run)
+
+
+def gradients(run: Run, spec: GradientsSpec | None = None) -> Gradients:
+    """The loss's gradient by the pixels: its length, where it lies, and its likeness to other networks'."""
+    return (spec or GradientsSpec())(run)
+
+
+def curvature(run: Run, spec: CurvatureSpec | None = None) -> Curvature:
+    """The loss's top Hessian eigenvalue by the pixels, image by image."""
+    return (spec or CurvatureSpec())(run)
