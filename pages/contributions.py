@@ -2,8 +2,25 @@
 
 import streamlit as st
 
-from robustviz.ui import context, shell
+from robustviz.ui import context, contributions, shell
 
 st.title("How many features carry the answer?")
 here = context.sidebar()
+
+
+@st.fragment
+def view() -> None:
+    """Everything that follows the controls."""
+    context.follow()
+    chosen = contributions.controls()
+    contributions.curves(here, chosen)
+    st.divider()
+    contributions.strips(here, chosen)
+    st.divider()
+    contributions.scatters(here, chosen)
+    st.divider()
+    contributions.steps(here)
+
+
+view()
 shell.reset_button()

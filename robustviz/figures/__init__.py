@@ -8,6 +8,11 @@ from robustviz.figures.adversarial import accuracy_curve as accuracy_curve
 from robustviz.figures.adversarial import adversarial as adversarial
 from robustviz.figures.adversarial import smallest_eps as smallest_eps
 from robustviz.figures.adversarial import trajectory as trajectory
+from robustviz.figures.contributions import attack_steps as attack_steps
+from robustviz.figures.contributions import contributions as contributions
+from robustviz.figures.contributions import dropped as dropped
+from robustviz.figures.contributions import opposition as opposition
+from robustviz.figures.contributions import pairing as pairing
 from robustviz.figures.files import csv as csv
 from robustviz.figures.files import html as html
 from robustviz.figures.painted import painted as painted
@@ -15,6 +20,11 @@ from robustviz.figures.pictures import delta as delta
 from robustviz.figures.pictures import gain as gain
 from robustviz.figures.pictures import png as png
 from robustviz.figures.pictures import sheet as sheet
+from robustviz.figures.soft_labels import curvature as curvature
+from robustviz.figures.soft_labels import gradients as gradients
+from robustviz.figures.soft_labels import soft_labels as soft_labels
+from robustviz.figures.surfaces import surface as surface
+from robustviz.figures.surfaces import weight_surface as weight_surface
 from robustviz.figures.quadrants import quadrants as quadrants
 from robustviz.figures.slides import picture as picture
 from robustviz.figures.slides import slides as slides
