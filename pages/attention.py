@@ -2,8 +2,10 @@
 
 import streamlit as st
 
-from robustviz.ui import context, shell
+from robustviz.ui import context, paint, quadrants, shell
 
 st.title("Which pixels matter, and who gets to touch them?")
 here = context.sidebar()
+paint.what_if(here)
+quadrants.puzzle(here)
 shell.reset_button()

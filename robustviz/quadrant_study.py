@@ -31,6 +31,7 @@ from robustviz.runs import REPOSITORY, write_file
 from robustviz.types import JSON, UserError, eps_text
 
 FOLDER = REPOSITORY / "checkpoints" / "claims"
+PLACES = tuple(rule.removeprefix("all-but-") for rule in QUADRANTS)  # in the order of reading
 CONTROLS = ("full", "low")  # one radius everywhere: ε, and the smaller one
 # ResNet-18 on CIFAR-10: clean and PGD-20 accuracy in %, by the quadrant with 6/255 where the others have 12/255.
 # Source: a figure in the repository of Zhang et al. 2024 (JiachengZ01/PART), which gives two of the four.
@@ -64,13 +65,8 @@ class Study:
 
     def order(self) -> Iterator[tuple[str, int]]:
         """The quadrants of every seed first: they are the question."""
-        yield from ((name, seed) for seed in self.seeds for name in quadrants())
+        yield from ((name, seed) for seed in self.seeds for name in PLACES)
         yield from ((name, seed) for seed in self.seeds for name in CONTROLS)
-
-
-def quadrants() -> list[str]:
-    """`upper-left`, … in the order of reading."""
-    return [rule.removeprefix("all-but-") for rule in QUADRANTS]
 
 
 def measure(study: Study, path: Path, command: str = "") -> JSON:
@@ -120,18 +116,18 @@ def found(study: JSON) -> Quadrants:
     """
     protocol = study["protocol"]
     by = {(cell["variant"], cell["seed"]): cell for cell in study["cells"]}
-    seeds = [seed for seed in protocol["seeds"] if all((name, seed) in by for name in quadrants())]
+    seeds = [seed for seed in protocol["seeds"] if all((name, seed) in by for name in PLACES)]
     if not seeds:
         raise UserError(
             "The quadrant study has no seed of which all four quadrants are trained: go on with python -m robustviz.quadrant_study."
         )
-    names = [*quadrants(), *(name for name in CONTROLS if all((name, seed) in by for seed in seeds))]
+    names = [*PLACES, *(name for name in CONTROLS if all((name, seed) in by for seed in seeds))]
     cells = [[by[name, seed] for seed in seeds] for name in names]
     arrays = {}
     for kind in ("clean", "robust"):
         share = arrays[kind] = np.array([[cell[f"{kind}_k"] / cell["n"] for cell in row] for row in cells])
-        arrays[f"{kind}_interval"] = np.array([interval(row) for row in share.tolist()])
-        four = share[: len(QUADRANTS)]
+        arrays[f"{kind}_interval"] = np.array([interval(row) for row in share.tolist()]).clip(0, 1)
+        four = share[: len(PLACES)]
         best = int(four.mean(axis=1).argmax())
         arrays[f"{kind}_lead"] = np.array(
             [[math.nan] * 3 if at == best else interval((four[best] - row).tolist()) for at, row in enumerate(four)]
@@ -182,7 +178,7 @@ def markdown(study: JSON) -> str:
         "|---" * 7 + "|",
     ]
     for at, name in enumerate(names):
-        lead = [_points(table[at]) if at < len(QUADRANTS) else "" for table in (result.clean_lead, result.robust_lead)]
+        lead = [_points(table[at]) if at < len(PLACES) else "" for table in (result.clean_lead, result.robust_lead)]
         theirs = [f"{value:.2f}" for value in PAPER.get(name, ())] or ["", ""]
         cells = [_points(result.clean_interval[at]), _points(result.robust_interval[at]), *lead, *theirs]
         out.append(f"| {title.get(name, name)} | {' | '.join(cells)} |")

@@ -33,7 +33,7 @@ def quadrants(result: Quadrants, *, picked: str = "", template: str = LIGHT) -> 
         figure.add_scatter(
             x=table[:, 0], y=labels, mode="markers", name=name, marker={"color": colour[side], "symbol": symbol, "size": 11},
             error_x={
-                "type": "data", "symmetric": False, "array": _reach(table[:, 2] - table[:, 0]), "arrayminus": _reach(table[:, 0] - table[:, 1]),
+                "type": "data", "symmetric": False, "array": table[:, 2] - table[:, 0], "arrayminus": table[:, 0] - table[:, 1],
                 "color": colour[side], "thickness": 2,
             },
             hovertemplate="%{y}: %{x:.1%}<extra>" + name + "</extra>",
@@ -44,10 +44,6 @@ def quadrants(result: Quadrants, *, picked: str = "", template: str = LIGHT) -> 
     return finish(
         figure, "Dots of clean and attacked accuracy, a row a quadrant.", meta, f"{_of(result, picked)} {said}" if picked in result.names[:4] else said
     )  # fmt: skip
-
-
-def _reach(values: Floats) -> list[float]:
-    return [float(value) if math.isfinite(value) else 0.0 for value in values]
 
 
 def _of(result: Quadrants, picked: str) -> str:
@@ -68,4 +64,4 @@ def _of(result: Quadrants, picked: str) -> str:
 
 def _range(row: Floats) -> str:
     mean, low, high = (100 * float(value) for value in row)
-    return f"{mean:.1f} %" + (f" [{low:.1f}, {high:.1f}]" if math.isfinite(low) else "")
+    return f"{mean:.1f} % [{low:.1f}, {high:.1f}]"
