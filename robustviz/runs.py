@@ -282,6 +282,12 @@ class Run:
             ) from error
         return net.eval()
 
+    @property
+    def snapshots(self) -> list[int]:
+        """The epochs whose weights were kept besides the best ones, in order: what `net(epoch=…)` can load."""
+        names = (path.stem.removeprefix("epoch-") for path in (self.path / "snapshots").glob("epoch-*.safetensors"))
+        return sorted(int(name) for name in names if name.isdecimal())
+
     def evaluations(self) -> list[Evaluation]:
         """Every evaluation written down, oldest first: shipped ones, then those made here."""
         out: dict[str, Evaluation] = {}

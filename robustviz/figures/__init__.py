@@ -13,6 +13,10 @@ from robustviz.figures.contributions import contributions as contributions
 from robustviz.figures.contributions import dropped as dropped
 from robustviz.figures.contributions import opposition as opposition
 from robustviz.figures.contributions import pairing as pairing
+from robustviz.figures.features import feature_film as feature_film
+from robustviz.figures.features import feature_gap as feature_gap
+from robustviz.figures.features import feature_map as feature_map
+from robustviz.figures.features import features as features
 from robustviz.figures.files import csv as csv
 from robustviz.figures.files import html as html
 from robustviz.figures.painted import painted as painted
@@ -20,11 +24,11 @@ from robustviz.figures.pictures import delta as delta
 from robustviz.figures.pictures import gain as gain
 from robustviz.figures.pictures import png as png
 from robustviz.figures.pictures import sheet as sheet
+from robustviz.figures.quadrants import quadrants as quadrants
+from robustviz.figures.slides import picture as picture
+from robustviz.figures.slides import slides as slides
 from robustviz.figures.soft_labels import curvature as curvature
 from robustviz.figures.soft_labels import gradients as gradients
 from robustviz.figures.soft_labels import soft_labels as soft_labels
 from robustviz.figures.surfaces import surface as surface
 from robustviz.figures.surfaces import weight_surface as weight_surface
-from robustviz.figures.quadrants import quadrants as quadrants
-from robustviz.figures.slides import picture as picture
-from robustviz.figures.slides import slides as slides

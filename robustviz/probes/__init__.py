@@ -14,7 +14,15 @@ from robustviz.probes.contributions import ContributionsSpec as ContributionsSpe
 from robustviz.probes.contributions import PairingSpec as PairingSpec
 from robustviz.probes.curvature import CurvatureSpec as CurvatureSpec
 from robustviz.probes.curvature import GradientsSpec as GradientsSpec
+from robustviz.probes.feature_map import FeatureFilmSpec as FeatureFilmSpec
+from robustviz.probes.feature_map import FeatureMapSpec as FeatureMapSpec
 from robustviz.probes.features import FeaturesSpec as FeaturesSpec
+from robustviz.probes.misalignment import MisalignmentSpec as MisalignmentSpec
+
+
+from robustviz.probes.pairs import PairsSpec as PairsSpec
+from robustviz.probes.pairs import UniformitySpec as UniformitySpec
+from robustviz.probes.stages import StagesSpec as StagesSpec
 from robustviz.probes.painted import PaintedSpec as PaintedSpec
 from robustviz.probes.soft_labels import SoftLabelsSpec as SoftLabelsSpec
 from robustviz.probes.surfaces import SurfaceSpec as SurfaceSpec
@@ -26,15 +34,21 @@ from robustviz.results import (
     AttackSteps,
     Contributions,
     Curvature,
+    FeatureFilm,
+    FeatureMap,
     Features,
     Gradients,
+    Misalignment,
     Painted,
     Pairing,
+    Pairs,
     SmallestEps,
     SoftLabels,
+    Stages,
     Surface,
     Trajectory,
     Transfer,
+    Uniformity,
     WeightSurface,
 )
 from robustviz.runs import Run
@@ -68,6 +82,16 @@ def trajectory(run: Run, spec: TrajectorySpec | None = None) -> Trajectory:
 def features(run: Run, spec: FeaturesSpec | None = None) -> Features:
     """Features of clean, attacked and noisy images, and the measures of all three."""
     return (spec or FeaturesSpec())(run)
+
+
+def feature_map(run: Run, spec: FeatureMapSpec | None = None) -> FeatureMap:
+    """Features of clean and attacked images as points of a plane: class centres, PCA or UMAP."""
+    return (spec or FeatureMapSpec())(run)
+
+
+def feature_film(run: Run, spec: FeatureFilmSpec | None = None) -> FeatureFilm:
+    """The same at every epoch whose weights the run kept."""
+    return (spec or FeatureFilmSpec())(run)
 
 
 def transfer(run: Run, spec: TransferSpec | None = None) -> Transfer:
@@ -113,3 +137,23 @@ def gradients(run: Run, spec: GradientsSpec | None = None) -> Gradients:
 def curvature(run: Run, spec: CurvatureSpec | None = None) -> Curvature:
     """The loss's top Hessian eigenvalue by the pixels, image by image."""
     return (spec or CurvatureSpec())(run)
+
+
+def misalignment(run: Run, spec: MisalignmentSpec | None = None) -> Misalignment:
+    """Why the images of each class do not stay with it: the table and a diagnosis a class."""
+    return (spec or MisalignmentSpec())(run)
+
+
+def stages(run: Run, spec: StagesSpec | None = None) -> Stages:
+    """Cosine of clean and attacked images, stage by stage of the network."""
+    return (spec or StagesSpec())(run)
+
+
+def pairs(run: Run, spec: PairsSpec | None = None) -> Pairs:
+    """Distances of pairs of features of one class and of two."""
+    return (spec or PairsSpec())(run)
+
+
+def uniformity(run: Run, spec: UniformitySpec | None = None) -> Uniformity:
+    """Alignment and uniformity of the features over epochs."""
+    return (spec or UniformitySpec())(run)

@@ -1,0 +1,164 @@
+"""Points of many dimensions as points of a plane: through class centres, along the largest variance, or by UMAP.
+
+A plane through the points is exact about what it shows; UMAP shows neighbourhoods and nothing else. New points join a
+finished map without moving it.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robustviz import measures
+from robustviz.measures import unit
+from robustviz.types import UserError
+
+TRUST = 15  # neighbours of the trustworthiness that is printed beside every map
+FEWEST = 15  # images; fewer have no neighbourhoods worth a map
+HALVINGS = 64  # of the bandwidth search in `memberships`: to the last bit
+# UMAP's compiled code aborts the process where two threads run it at once.
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def plane(z: Tensor) -> tuple[Tensor, Tensor, float]:
+    """The plane of largest variance of points `z` (N,D): two axes (D,2) of length 1, its origin (D,), the share of variance
+    it holds, 0 to 1. An axis without variance is zero. Raises UserError where all points are equal.
+
+    Each axis points so that its largest component is positive: the same picture on every machine.
+    """
+    z = z.double()
+    origin = z.mean(dim=0)
+    axes, spread = _axes(z - origin)
+    if not float(spread[0]):
+        raise UserError("All these features are equal, so they lie in no plane: the network has collapsed.")
+    return axes, origin, float(spread.sum() / (z - origin).square().sum())
+
+
+def centre_plane(z: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor, float]:
+    """As `plane`, of the class centres of `z` (N,D): each class counts once, however many points it has.
+
+    Two centres span a line only: the second axis is then where the points vary most beside it.
+    """
+    centres = measures.class_centres(z, y, classes)
+    centres = centres[~centres.isnan().any(dim=1)]
+    axes, origin, share = plane(centres)
+    if len(centres) == 2:
+        rest = z.double() - origin
+        rest = rest - (rest @ axes[:, :1]) @ axes[:, :1].T
+        axes[:, 1] = _axes(rest - rest.mean(dim=0))[0][:, 0]
+    return axes, origin, share
+
+
+def _axes(centred: Tensor) -> tuple[Tensor, Tensor]:
+    """The first two right singular vectors (D,2) and their squared singular values (2,)."""
+    _, singular, right = torch.linalg.svd(centred, full_matrices=False)
+    least = max(1e-9 * float(singular[0]), 1e-12)
+    axes, spread = torch.zeros(centred.shape[1], 2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+    for at in range(min(2, len(singular))):
+        if float(singular[at]) > least:
+            axis = right[at]
+            axes[:, at] = axis * (1 if float(axis[axis.abs().argmax()]) > 0 else -1)
+            spread[at] = singular[at] ** 2
+    return axes, spread
+
+
+def nearest(z: Tensor, k: int, among: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The `k` nearest points by cosine distance 1 − cos, exact: their rows (N,k) and the distances (N,k), nearest first.
+
+    Without `among` (M,D) the neighbours are sought in `z` itself and each point comes first among its own, at distance 0,
+    as UMAP wants it. Equal distances go to the lowest row. A vector of length zero is at distance 1 from all.
+    """
+    u, bank = unit(z), unit(z if among is None else among)
+    far, rows = [], []
+    for start in range(0, len(u), measures.BLOCK):
+        block = (1 - u[start : start + measures.BLOCK] @ bank.T).clamp(0, 2)
+        if among is None:
+            block.diagonal(start).fill_(-1.0)
+        distance, row = block.sort(dim=1, stable=True)
+        far.append(distance[:, :k].clamp(min=0))
+        rows.append(row[:, :k])
+    return torch.cat(rows), torch.cat(far)
+
+
+def umap(z: Tensor, *, seed: int = 0, n_neighbors: int = 15, min_dist: float = 0.1) -> Tensor:
+    """Points (N,D) on UMAP's plane (N,2): cosine metric, umap-learn's own layout on exact neighbours; the same for the same seed.
+
+    The first call of a process compiles for ten seconds or so. Raises UserError where there are not more points than
+    neighbours, where all have one direction, and where umap-learn is not installed. Source: McInnes et al. 2018 (arXiv 1802.03426). `Differs:` exact
+    neighbours instead of approximate ones.
+    """
+    if len(z) <= n_neighbors:
+        raise UserError(
+            f"UMAP with {n_neighbors} neighbours needs more than {n_neighbors} points, and there are {len(z)}; take more images."
+        )
+    if bool((unit(z) - unit(z)[0]).abs().max() < 1e-9):
+        raise UserError("All these features have the same direction, so UMAP by cosine has nothing to tell apart: the network has collapsed.")
+    rows, far = nearest(z, n_neighbors)
+    known = rows.numpy().astype(np.int32), far.numpy().astype(np.float32)
+    with _ONE_AT_A_TIME, warnings.catch_warnings():
+        # It misses an index for `transform` and an unrelated package; neither is used.
+        warnings.filterwarnings("ignore", message="precomputed_knn")
+        warnings.filterwarnings("ignore", message="Tensorflow not installed", category=ImportWarning)
+        layout = _umap_learn()(
+            n_neighbors=n_neighbors, min_dist=min_dist, metric="cosine", random_state=seed, n_jobs=1, precomputed_knn=known,
+            force_approximation_algorithm=True,
+        )  # fmt: skip
+        return torch.from_numpy(np.asarray(layout.fit_transform(z.float().numpy()), dtype=np.float64))
+
+
+def _umap_learn() -> Any:
+    try:
+        from umap import UMAP
+    except ImportError:
+        raise UserError("This map comes from umap-learn, which is not installed: run `pip install umap-learn`.") from None
+    return UMAP
+
+
+def place(new: Tensor, z: Tensor, at: Tensor, k: int = 15) -> Tensor:
+    """Where new points (M,D) lie in a finished map that has `z` (N,D) `at` (N,2): (M,2), nothing moves.
+
+    Each goes to the mean of its `k` nearest neighbours by cosine, weighted by UMAP's membership; a point that is in the map
+    already goes where it is. Source: umap-learn's start for new points, without its later optimisation.
+    """
+    if not len(new):
+        return at.new_zeros(0, 2)
+    rows, far = nearest(new, min(k, len(z)), among=z)
+    weight = memberships(far)
+    out = (weight[:, :, None] * at.double()[rows]).sum(dim=1) / weight.sum(dim=1, keepdim=True)
+    known = (new[:, None].double() == z.double()[rows[:, :1]]).all(dim=2).flatten()
+    out[known] = at.double()[rows[known, 0]]
+    return out
+
+
+def memberships(far: Tensor) -> Tensor:
+    """UMAP's weights exp(−(d − ρ)/σ) of neighbours at distances `far` (M,k), nearest first, 0 to 1.
+
+    ρ is the distance to the nearest, σ such that the weights add up to log₂ k; all are 1 where the distances are equal.
+    """
+    over = far - far[:, :1]
+    wanted = math.log2(max(far.shape[1], 2))
+    low, high = torch.zeros(len(far), 1, dtype=torch.float64), torch.full((len(far), 1), 1e3, dtype=torch.float64)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        many = torch.exp(-over / middle).sum(dim=1, keepdim=True) > wanted
+        low, high = torch.where(many, low, middle), torch.where(many, middle, high)
+    return torch.exp(-over / high.clamp(min=torch.finfo(torch.float64).tiny))
+
+
+def trustworthiness(z: Tensor, at: Tensor) -> float:
+    """How far the map's neighbourhoods are real: 1 where each point's 15 neighbours in the map `at` (N,2) are neighbours of `z`
+    (N,D) by cosine too, by scikit-learn. NaN for fewer than 32 points. Source: Venna and Kaski 2001.
+    """
+    if len(z) < 2 * TRUST + 2:
+        return math.nan
+    try:
+        from sklearn import manifold
+    except ImportError:
+        raise UserError("Trustworthiness comes from scikit-learn, which is not installed: run `pip install scikit-learn`.") from None
+    return float(manifold.trustworthiness(unit(z).numpy(), at.double().numpy(), n_neighbors=TRUST, metric="cosine"))
