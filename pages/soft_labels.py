@@ -2,8 +2,31 @@
 
 import streamlit as st
 
-from robustviz.ui import context, shell
+from robustviz.ui import context, shell, soft_labels
 
 st.title("What changes when the target is less sure?")
 here = context.sidebar()
+
+
+@st.fragment
+def view() -> None:
+    """Everything below the sidebar; a fragment, so that moving T leaves the rest of the page alone."""
+    context.follow()
+    chosen = soft_labels.cast(here)
+    temperature = soft_labels.bars(here, chosen)
+    st.divider()
+    soft_labels.surface(here, chosen, temperature)
+    st.divider()
+    soft_labels.judged(here, chosen)
+    with st.expander(
+        "Curvature: how strongly does the loss bend?", icon=":material/show_chart:", on_change="rerun", key="curvature-open"
+    ) as bend:
+        if bend.open:
+            soft_labels.curvature(here, chosen)
+    with st.expander("The loss around the weights", icon=":material/landscape:", on_change="rerun", key="weights-open") as weights:
+        if weights.open:
+            soft_labels.weights(here, chosen)
+
+
+view()
 shell.reset_button()

@@ -32,3 +32,6 @@ from robustviz.figures.soft_labels import gradients as gradients
 from robustviz.figures.soft_labels import soft_labels as soft_labels
 from robustviz.figures.surfaces import surface as surface
 from robustviz.figures.surfaces import weight_surface as weight_surface
+from robustviz.figures.transfer import prediction_kl as prediction_kl
+from robustviz.figures.transfer import transfer as transfer
+from robustviz.figures.transfer import transfer_difference as transfer_difference

@@ -1,0 +1,275 @@
+"""The parts of the Soft labels & loss page: who is compared, the bars, the surfaces, what the alignment changed in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+
+from robustviz import runs
+from robustviz.export import Recipe
+from robustviz.results import Evaluation, paired, tango, wilson
+from robustviz.runs import Run
+from robustviz.terms import term
+from robustviz.types import UserError, eps_text
+from robustviz.ui import cache, view
+from robustviz.ui.context import Context, label, on
+from robustviz.ui.shell import linked, write_address
+
+COMPARED = {"alignment": "Before and after an alignment", "sides": "Models A and B"}
+BEFORE, AFTER, WITNESS = "source before", "source after", "witness"
+VIEWS = {"contour": "Contour", "3d": "3-D"}
+STATES = {"clean": "Untouched", "attacked": "Attacked"}
+
+
+@dataclass(frozen=True)
+class Cast:
+    """The networks of the page: run ids by printed name, the run that sees them as its own data, the witness's id (or none),
+    and whether two of them are one network before and after an alignment.
+    """
+
+    named: dict[str, str]
+    witness: str
+    aligned: bool
+
+    @property
+    def reference(self) -> str:
+        """The id of the network on which the adversarial direction is made: the first one's."""
+        return next(iter(self.named.values()))
+
+    @property
+    def frozen(self) -> str:
+        """The printed name of the network that no training changed here; empty where there is none."""
+        return WITNESS if self.aligned else ""
+
+
+def cast(here: Context) -> Cast:
+    """Who is compared: an aligned source before and after with its witness, or A and B. Says so where the first is missing."""
+    sides = view.names(here)
+    family = _family(here)
+    if family is None:
+        st.info(
+            f"No model alignment has been trained on {here.data} yet, so models A and B are compared. Train one on the Train page.",
+            icon=":material/info:",
+        )
+        return Cast(sides, "", False)
+    before, after, witness = family
+    wanted = st.segmented_control(
+        "Compared", list(COMPARED), required=True, format_func=COMPARED.__getitem__, help=term("model alignment"),
+        **linked("compared", "alignment", COMPARED),
+    )  # fmt: skip
+    if wanted == "sides":
+        return Cast(sides, witness.id, False)
+    st.markdown(
+        f"The source, {label(before)}, before and after it learned the soft labels of the witness, {label(witness)}. {_target(after)}"
+    )
+    return Cast({BEFORE: before.id, AFTER: after.id, WITNESS: witness.id}, witness.id, True)
+
+
+def _target(after: Run) -> str:
+    """A warning where the alignment is one of the controls, which learned no soft label."""
+    learned = {"witness_hard": "the witness's hard answers", "label": "the true classes"}.get(str(after.info["method"].get("target")), "")
+    return f"**This is a control:** it learned {learned} instead." if learned else ""
+
+
+def _family(here: Context) -> tuple[Run, Run, Run] | None:
+    """(source before, source after, witness) of A or B if one is aligned, else of this data's alignment; None without any."""
+    from robustviz.probes.transfer import relatives
+
+    chosen = [runs.open_model(run_id) for _, run_id in here.sides]
+    others = sorted(
+        on(here.data).values(), key=lambda run: (run.info["method"].get("target", "witness_soft") != "witness_soft", not run.shipped)
+    )
+    for run in [*chosen, *others]:
+        if run.method_key != "model_alignment":
+            continue
+        try:
+            before, witness = relatives(run)
+        except UserError as error:
+            st.info(f"{run.id} cannot be shown with what it was made of. {error}", icon=":material/info:")
+            continue
+        if before is not None and witness is not None:
+            return before, run, witness
+    return None
+
+
+def measured(named: Mapping[str, str], probe: str, what: str, cost: str = "", **settings: Any) -> dict[str, Any]:
+    """As `view.measured`, for any networks by their printed names: from memory or disk, else now, or all behind one button."""
+    found: dict[str, Any] = {}
+    missing: dict[str, str] = {}
+    for name, run_id in named.items():
+        with view.place():
+            kept = cache.kept(run_id, probe, **settings)
+            if kept is None:
+                missing[name] = run_id
+            else:
+                found[name] = kept
+    if missing and (not cost or st.button(f"Measure {what} ({cost})", key=f"measure-{probe}")):
+        with st.spinner(f"Measuring {what} …"):
+            for name, run_id in missing.items():
+                with view.place():
+                    found[name] = cache.probe(run_id, probe, **settings)
+        missing = {}
+    return {} if missing else {name: found[name] for name in named if name in found}
+
+
+def bars(here: Context, chosen: Cast) -> int:
+    """Soft labels at a temperature; returned."""
+    left, right = st.columns([1, 2], vertical_alignment="bottom")
+    with left:
+        state = st.segmented_control("Image", list(STATES), required=True, format_func=STATES.__getitem__, help=term("pgd"),
+                                     **linked("state", "clean", STATES))  # fmt: skip
+    with right:
+        temperature = int(st.slider("Temperature T", 1, 20, help=term("temperature"), **linked("T", 4, range(1, 21))))
+    write_address()
+    settings: dict[str, Any] = {"index": here.img, "temperature": float(temperature)}
+    shown = dict(chosen.named)
+    if chosen.witness and chosen.witness not in shown.values():
+        shown[WITNESS] = chosen.witness
+    # The witness first: it is what the others are compared with.
+    shown = dict(sorted(shown.items(), key=lambda pair: pair[0] != WITNESS))
+    found = measured(shown, "soft_labels", "the soft labels", **settings)
+    if found:
+        options = {"attacked": state == "attacked"} | ({"witness": WITNESS} if WITNESS in found else {})
+        view.draw(found, Recipe(view.runs_of(found), "soft_labels", "soft_labels", settings, options), "soft-labels")
+    return temperature
+
+
+def surface(here: Context, chosen: Cast, temperature: int) -> None:
+    """The loss around the image in every network, on one plane."""
+    st.subheader("The loss around this image")
+    st.markdown("A slice of a million-dimensional shape: compare, do not navigate.")
+    first = runs.open_model(chosen.reference)
+    kind = st.segmented_control("Surface", list(VIEWS), required=True, format_func=VIEWS.__getitem__, help=term("loss surface"),
+                                **linked("surface", "contour", VIEWS))  # fmt: skip
+    with st.expander("More settings", icon=":material/settings:"):
+        a, b, c = st.columns(3)
+        grid = int(a.selectbox("Grid", [21, 41], format_func=lambda n: f"{n} × {n}", **linked("grid", 21, (21, 41))))
+        direction = b.selectbox("Adversarial direction", ["sign", "pgd"], format_func={"sign": "gradient's sign", "pgd": "where PGD ends"}.__getitem__,
+                                help=term("adversarial direction"), **linked("direction", "sign", ("sign", "pgd")))  # fmt: skip
+        seed = int(c.number_input("Seed of the random direction", 0, 9999, help=term("seed"), **linked("plane", 0, range(10_000))))
+    write_address()
+    settings: dict[str, Any] = {
+        "index": here.img, "grid": grid, "span": 2 * first.eps, "temperature": float(temperature), "direction": direction, "seed": seed,
+        "reference": chosen.reference,
+    }  # fmt: skip
+    if chosen.witness:
+        settings["witness"] = chosen.witness
+    found = measured(chosen.named, "surface", "the surface", **settings)
+    if found:
+        options: dict[str, Any] = {"target": "both" if chosen.witness else "hard", "kind": kind} | (
+            {"frozen": chosen.frozen} if chosen.frozen in found else {}
+        )
+        with view.place():
+            view.draw(found, Recipe(view.runs_of(found), "surface", "surface", settings, options), "loss-surface")
+        maker = next((name for name, run_id in chosen.named.items() if run_id == chosen.reference), chosen.reference)
+        st.markdown(
+            f"Every panel shows the same plane, up to ±{eps_text(2 * first.eps)}. The adversarial direction comes from {maker}, the random one "
+            f"from seed {seed}. Pixels are not clipped. Dotted: the ε box; dashed: the answer changes."
+        )
+
+
+def judged(here: Context, chosen: Cast) -> None:
+    """Is it more semantic, is it more robust? Accuracies, the gradient's share on the object, likeness to other networks."""
+    st.subheader("Is it more semantic, is it more robust?" if chosen.aligned else "Which is more semantic, which more robust?")
+    with view.place():
+        accuracies(chosen)
+    targets = ",".join(_targets(chosen))
+    found = measured(chosen.named, "gradients", "the gradients", **({"targets": targets} if targets else {}))
+    if found:
+        recipe = Recipe(view.runs_of(found), "gradients", "gradients", {"targets": targets} if targets else {})
+        view.draw(found, recipe, "gradients")
+
+
+def _targets(chosen: Cast) -> list[str]:
+    """Ids of the networks whose gradients are compared: the witness, then the shipped ordinary ones that no shown network is."""
+    first = runs.open_model(chosen.reference)
+    shown = set(chosen.named.values())
+    ordinary = [
+        run.id for run in runs.all_runs()
+        if run.shipped and run.method_key == "standard" and run.info.get("data") == first.info.get("data")
+        and run.id not in shown and run.id != chosen.witness
+    ]  # fmt: skip
+    return [*([chosen.witness] if chosen.witness else []), *ordinary]
+
+
+def accuracies(chosen: Cast) -> None:
+    """A table of what the evaluations found, and the paired difference of the first two networks in words."""
+    opened = {name: runs.open_model(run_id) for name, run_id in chosen.named.items()}
+    found = {name: _evaluations(run) for name, run in opened.items()}
+    kinds = list(dict.fromkeys(kind for each in found.values() for kind in each))
+    if not kinds:
+        raise UserError(f"None of these networks has been evaluated yet: python -m robustviz evaluate {chosen.reference}")
+    head = "| | Clean | " + " | ".join(kinds) + " |\n|---|---|" + "---|" * len(kinds) + "\n"
+    rows = []
+    for name, each in found.items():
+        if not each:
+            rows.append(f"| {name} | not evaluated |" + " |" * len(kinds))
+            continue
+        largest = max(each.values(), key=lambda one: one.n)
+        cells = [_cell(each[kind].robust_k, each[kind].n) if kind in each else "not measured" for kind in kinds]
+        rows.append(f"| {name} | {_cell(largest.clean_k, largest.n)} | {' | '.join(cells)} |")
+    one = next(iter(found.values()))
+    protocol = next(iter(one.values()), None)
+    st.markdown(head + "\n".join(rows))
+    said = f"Share still right, with 95 % intervals, at ε = {eps_text(protocol.eps)}, seed {protocol.seed}. " if protocol else ""
+    st.markdown(said + _compared(found, list(opened)))
+
+
+def _evaluations(run: Run) -> dict[str, Evaluation]:
+    """The plain evaluation and AutoAttack at the run's ε, the largest n of each, by printed name."""
+    out: dict[str, Evaluation] = {}
+    for one in run.evaluations():
+        wanted = one.attack.get("key") == "autoattack" or one.printed == "PGD-20"
+        if wanted and one.eps == run.eps and one.seed == 0 and (one.printed not in out or one.n > out[one.printed].n):
+            out[one.printed] = one
+    return out
+
+
+def _cell(k: int, n: int) -> str:
+    low, high = wilson(k, n)
+    return f"{100 * k / n:.1f} % [{100 * low:.1f}, {100 * high:.1f}] of {n}"
+
+
+def _compared(found: Mapping[str, Mapping[str, Evaluation]], names: list[str]) -> str:
+    """The second network against the first on the same images: under each attack that both have seen, and clean."""
+    if len(names) < 2:
+        return ""
+    before, after = found[names[0]], found[names[1]]
+    both = [kind for kind in after if kind in before]
+    if not both:
+        return f"{names[0]} and {names[1]} were not evaluated with the same attack, so they are not compared."
+    said = []
+    for kind in both:
+        try:
+            said.append(paired(after[kind], before[kind]).sentence(names[1], names[0]))
+        except UserError as error:
+            said.append(f"{kind}: {error}")
+    kind = max(both, key=lambda one: after[one].n)
+    one, other = after[kind], before[kind]
+    if one.images == other.images and one.clean_right and other.clean_right:
+        mine, theirs = one.right()[0], other.right()[0]
+        b, c = int((mine & ~theirs).sum()), int((~mine & theirs).sum())
+        low, high = tango(b, c, one.n)
+        decided = "" if low > 0 or high < 0 else ": not decided"
+        said.append(f"Clean accuracy: {100 * (b - c) / one.n:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}], n = {one.n}{decided}.")
+    return " ".join(said)
+
+
+def curvature(here: Context, chosen: Cast) -> None:
+    """How strongly the loss bends at the images; a point chosen is the image of every view."""
+    found = measured(chosen.named, "curvature", "the curvature of 50 images", "about 10 s")
+    if found:
+        view.draw(found, Recipe(view.runs_of(found), "curvature", "curvature"), "curvature", brush=True)
+        st.markdown("A click on a point shows its image everywhere. Curvature grows with β, so compare values of one β only.")
+
+
+def weights(here: Context, chosen: Cast) -> None:
+    """The loss around the trained weights."""
+    found = measured(chosen.named, "weight_surface", "the surface around the weights, 21 × 21 on 128 images", "about 20 s")
+    if found:
+        options = {"kind": st.session_state.get("surface", "contour")}
+        view.draw(found, Recipe(view.runs_of(found), "weight_surface", "weight_surface", options=options), "weight-surface")
+        st.markdown("Robust networks need not look flatter here: filter-normalised slices do not decide robustness.")
