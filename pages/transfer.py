@@ -2,8 +2,31 @@
 
 import streamlit as st
 
-from robustviz.ui import context, shell
+from robustviz import alignment_study, runs
+from robustviz.types import UserError
+from robustviz.ui import context, shell, transfer
 
 st.title("Does a trick for one network fool another?")
 here = context.sidebar()
+
+
+@st.fragment
+def view() -> None:
+    """Everything that follows the controls."""
+    transfer.matrices(here, transfer.controls())
+
+
+@st.cache_data
+def found() -> str:
+    """What the shipped alignment study says; empty where its file is gone."""
+    try:
+        return alignment_study.sentence(runs.read_json(alignment_study.file_of(alignment_study.Study.data)))
+    except UserError:
+        return ""
+
+
+view()
+st.divider()
+if text := found():
+    transfer.study(text, "python -m robustviz.alignment_study --report")
 shell.reset_button()

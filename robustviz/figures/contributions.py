@@ -32,6 +32,7 @@ def contributions(results: Contributions | Mapping[str, Contributions], *, templ
     alone = len(first.y) == 1
     what = f"image {first.index[0]}, {_class(first)}" if alone else f"mean of {len(first.y)} test images, untouched; band: 95 %"
     figure = blank(template, "How many features carry the answer", what, height=440)
+    reach = 10.0  # the axis ends where the slowest curve has nearly all
     for (name, result), (own, dash) in zip(found.items(), _styles(found), strict=True):
         shares = result.shares[np.isfinite(result.half)]
         if not len(shares):
@@ -48,14 +49,15 @@ def contributions(results: Contributions | Mapping[str, Contributions], *, templ
             x=x, y=mean, mode="lines", name=name, line={"color": colour[own], "dash": dash, "width": 3}, customdata=np.arange(width + 1),
             hovertemplate="%{customdata} features: %{y:.0%}<extra>" + name + "</extra>",
         )  # fmt: skip
+        reach = max(reach, float(x[int((mean >= 0.99).argmax())]))
         at = int((mean >= 0.5).argmax())
         figure.add_scatter(
             x=[x[at]], y=[mean[at]], mode="markers", showlegend=False, hoverinfo="skip", name=f"{name}, half",
             marker={"size": 11, "color": colour["paper"], "line": {"color": colour[own], "width": 3}},
         )  # fmt: skip
     figure.add_hline(y=0.5, line={"color": colour["faint"], "dash": "dot", "width": 1})
-    figure.update_xaxes(title="features, largest contribution first (% of all)", range=[0, 100])
-    figure.update_yaxes(title="share of what speaks for the class", range=[0, 1.02], tickformat=".0%")
+    figure.update_xaxes(title="largest features (% of all)", range=[0, reach])
+    figure.update_yaxes(title="share held", range=[0, 1.02], tickformat=".0%")
     return finish(figure, "Cumulative share of the positive contributions against the number of features.", first.meta, _carried(found))
 
 
@@ -130,7 +132,7 @@ def dropped(result: Contributions, *, side: str = "a", template: str = LIGHT) ->
             x=rank[where], y=parts[where], name=label, marker=marker, customdata=order[where],
             hovertemplate="feature %{customdata}: %{y:.2f}<extra>" + label + "</extra>",
         )  # fmt: skip
-    figure.update_xaxes(title="features, largest contribution first", range=[0.3, width + 0.7])
+    figure.update_xaxes(title="features, largest first", range=[0.3, width + 0.7])
     figure.update_yaxes(title="adds to the logit")
     logit, thinned = float(result.logit[0]), float((result.parts[0] * result.mask[0]).sum() + result.bias[0])
     always = math.ceil(float(result.meta["keep"]) * width)
@@ -158,10 +160,10 @@ def pairing(result: Pairing, *, side: str = "a", weight: str = "", template: str
     attack = f"PGD-{result.meta['attack']['steps']} at ε = {eps_text(result.meta['eps'])}"
     figure = blank(template, "Which pairs are pulled together", f"{len(w)} images, {attack}", height=460)
     x, y = np.maximum(result.ce_adv, FLOOR), np.maximum(result.pairing, FLOOR)
-    for name, where, symbol in (("read rightly", result.right_adv, "circle"), ("misread", ~result.right_adv, "x")):
+    for name, where, symbol in (("right", result.right_adv, "circle"), ("misread", ~result.right_adv, "x")):
         if where.any():
             figure.add_scatter(
-                x=x[where], y=y[where], mode="markers", name=f"attacked image {name}", customdata=result.index[where][:, None],
+                x=x[where], y=y[where], mode="markers", name=f"attacked: {name}", customdata=result.index[where][:, None],
                 marker={
                     "symbol": symbol, "size": 9, "color": w[where], "cmin": 0, "cmax": 1, "colorscale": "Cividis",
                     "line": {"color": colour["faint"], "width": 1}, "showscale": not any(trace.marker.showscale for trace in figure.data),
@@ -178,10 +180,9 @@ def pairing(result: Pairing, *, side: str = "a", weight: str = "", template: str
         x=math.log10(right), y=math.log10(top), text=f"over-paired: {corner.sum()}", showarrow=False, xanchor="right", yanchor="bottom",
         font={"color": colour[side]},
     )  # fmt: skip
-    figure.update_xaxes(
-        type="log", title="cross-entropy of the attacked image", range=[math.log10(FLOOR) - 0.1, math.log10(right)], dtick=1
-    )
-    figure.update_yaxes(type="log", title="pairing loss", range=[math.log10(FLOOR) - 0.1, math.log10(top) + 0.25], dtick=1)
+    low, bottom = (math.log10(min(values.min(), edge)) - 0.15 for values, edge in ((x, CORNER), (y, top)))
+    figure.update_xaxes(type="log", title="CE of the attacked image", range=[low, math.log10(right)], dtick=1)
+    figure.update_yaxes(type="log", title="pairing loss", range=[bottom, math.log10(top) + 0.25], dtick=1)
     pull = float(result.pairing.sum())
     weighed = float((w * result.pairing).sum())
     sentence = (

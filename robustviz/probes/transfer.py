@@ -130,6 +130,7 @@ class TransferSpec(Probe[Transfer]):
             accuracy=np.array([float((found.argmax(dim=1) == few.y).double().mean()) for _, found in models]),
             meta=meta_of(
                 run, split, attack=registry.encode(attack), eps=eps, seed=self.seed, n=len(few), labels=[label(one) for one, _ in models],
+                groups=[one.config.method.group for one, _ in models],
                 before=before.id if before else None, witness=witness.id if witness else None,
                 seconds=round(time.process_time() - started, 1),
             ),

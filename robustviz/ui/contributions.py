@@ -39,7 +39,9 @@ def controls() -> Choice:
     """Draw the controls."""
     left, right = st.columns(2, vertical_alignment="bottom")
     with left:
-        of = st.segmented_control("Curves of", list(OF), required=True, format_func=OF.__getitem__, **linked("of", "mean", OF))
+        of = st.segmented_control(
+            "Curves of", list(OF), required=True, format_func=OF.__getitem__, help=term("contribution"), **linked("of", "mean", OF)
+        )
     with right:
         n = st.segmented_control("Test images", COUNTS, required=True, **linked("contributions-n", 100, COUNTS))
     with st.expander("More settings", icon=":material/settings:"):
