@@ -2,8 +2,24 @@
 
 import streamlit as st
 
-from robustviz.ui import context, shell
+from robustviz.ui import context, features, shell
 
 st.title("Do attacked images stay with their class?")
 here = context.sidebar()
+
+
+@st.fragment
+def view() -> None:
+    """The maps, what is chosen in them, the distances; a fragment, so that choosing points leaves the rest alone."""
+    context.follow()
+    choice = features.controls(here)
+    features.maps(here, choice)
+    st.divider()
+    features.nearness(here, choice)
+    with st.expander("Film: how it came about, epoch by epoch", icon=":material/movie:", on_change="rerun", key="film-open") as film:
+        if film.open:
+            features.film(here)
+
+
+view()
 shell.reset_button()

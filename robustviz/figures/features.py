@@ -38,14 +38,24 @@ class _Group(NamedTuple):
 
 
 def feature_map(
-    result: FeatureMap, *, name: str = "", colour: str = "class", noise: bool = False, focus: str = "", template: str = LIGHT
+    result: FeatureMap,
+    *,
+    name: str = "",
+    colour: str = "class",
+    noise: bool = False,
+    focus: str = "",
+    mark: int | None = None,
+    template: str = LIGHT,
 ) -> go.Figure:
     """Clean ● and attacked × points of the same images, a line from each ● to its ×; one network.
 
     `name` is printed in the title; `colour`: `class`, or `fooled` (held, fooled, wrong untouched); `noise` draws the random
-    control too; `focus` greys out all classes but the one of this name and those its attacked images are taken for. Each point's
-    `customdata`: image number, class, answers clean and attacked. Raises UserError for an unknown `colour` or `focus`.
+    control too; `focus` greys out all classes but the one of this name and those its attacked images are taken for.
+    With `mark` the map is a small one that shows where the image of this number lies. Each point's `customdata`: image number,
+    class, answers clean and attacked. Raises UserError for an unknown `colour` or `focus`, and for a `mark` that is not there.
     """
+    if mark is not None:
+        return _marked(result, mark, name, template)
     ink, names = COLOURS[template], list(result.meta["classes"])
     groups = _groups(result, colour, focus, template)
     draw = go.Scattergl if 2 * len(result.y) > CROWD else go.Scatter
@@ -60,11 +70,11 @@ def feature_map(
     said = np.stack([result.index.astype(object), answers[result.y], answers[result.pred], answers[result.pred_adv]], axis=1)
     hover = "image %{customdata[0]}, a %{customdata[1]}<br>clean: %{customdata[2]}<br>attacked: %{customdata[3]}<extra></extra>"
     for group in groups:
-        for points, mark, shown in ((result.clean, "circle", True), (result.adversarial, "x", False)):
+        for points, symbol, shown in ((result.clean, "circle", True), (result.adversarial, "x", False)):
             figure.add_trace(
                 draw(
                     x=points[group.members, 0], y=points[group.members, 1], mode="markers", name=f"{group.name} ({int(group.members.sum())})",
-                    legendgroup=group.name, showlegend=shown, marker=_mark(mark, group), customdata=said[group.members], hovertemplate=hover,
+                    legendgroup=group.name, showlegend=shown, marker=_mark(symbol, group), customdata=said[group.members], hovertemplate=hover,
                 )
             )  # fmt: skip
     extra = [("noise of the same ε", result.noise, "diamond-open", result.pred_noise)] if noise else []
@@ -82,6 +92,40 @@ def feature_map(
     if result.meta["projection"] != "umap":
         figure.update_yaxes(scaleanchor="x")  # the plane is a true one: a distance is as long in every direction
     return finish(figure, f"{what} of {result.meta['method']}'s features.", result.meta, _map_sentence(result, bool(noise), drawn))
+
+
+def _marked(result: FeatureMap, mark: int, name: str, template: str) -> go.Figure:
+    """All points in grey and one image's two in full."""
+    ink, names = COLOURS[template], list(result.meta["classes"])
+    found = np.flatnonzero(result.index == mark)
+    if not len(found):
+        raise UserError(f"Image {mark} is not among the {len(result.index)} images of this map; take more images.")
+    row = int(found[0])
+    figure = blank(
+        template, f"Where image {mark} lies" + (f", {name}" if name else ""), height=320, showlegend=False, hovermode="closest",
+        margin={"l": 8, "r": 8, "t": 44, "b": 8},
+    )  # fmt: skip
+    for points, symbol in ((result.clean, "circle"), (result.adversarial, "x")):
+        figure.add_scatter(
+            x=points[:, 0], y=points[:, 1], mode="markers", hoverinfo="skip", name="others",
+            marker={"symbol": symbol, "size": 4, "color": ink["faint"], "opacity": 0.5},
+        )  # fmt: skip
+    ends = np.stack([result.clean[row], result.adversarial[row]])
+    read = [names[result.pred[row]], names[result.pred_adv[row]]]
+    figure.add_scatter(
+        x=ends[:, 0], y=ends[:, 1], mode="lines+markers", name=f"image {mark}", line={"color": ink["text"], "width": 3},
+        marker={"symbol": ["circle", "x"], "size": 15, "color": ink["text"]}, customdata=[[f"clean: {read[0]}"], [f"attacked: {read[1]}"]],
+        hovertemplate="%{customdata[0]}<extra></extra>",
+    )  # fmt: skip
+    figure.update_layout(annotations=_labels(result.clean, result.y, names, names[result.y[row]], ink))
+    _bare_axes(figure)
+    if result.meta["projection"] != "umap":
+        figure.update_yaxes(scaleanchor="x")
+    sentence = (
+        f"Image {mark}, a {names[result.y[row]]}, is read as {read[0]} and, under {_protocol(result)}, as {read[1]}; its cosine to its class's "
+        f"centre goes {result.own[0, row]:.2f} → {result.own[1, row]:.2f}."
+    )
+    return finish(figure, f"Where image {mark} lies among the {len(result.y)} images of the map.", result.meta, sentence)
 
 
 def _groups(result: FeatureMap, colour: str, focus: str, template: str) -> list[_Group]:
