@@ -25,13 +25,16 @@ def painted(results: Painted | Mapping[str, Painted], *, template: str = LIGHT) 
         rows = (result.probs, result.probs_adv, result.probs_full)
         answers = [int(row.argmax()) for row in rows]
         figure.add_bar(
-            x=["untouched", "painted budget", f"{eps_text(result.eps)} everywhere"], y=[float(row[result.y]) for row in rows], name=name,
+            y=["untouched", "painted budget", f"{eps_text(result.eps)} everywhere"], x=[float(row[result.y]) for row in rows], orientation="h", name=name,
             text=[f"{'✓' if answer == result.y else '✗'} {names[answer]}" for answer in answers], textposition="outside", cliponaxis=False,
-            marker={"color": colour[side], "pattern": {"shape": "" if side == "a" else "/"}}, hovertemplate="%{x}: %{y:.1%}, says %{text}<extra>" + name + "</extra>",
+            marker={"color": colour[side], "pattern": {"shape": "" if side == "a" else "/"}}, hovertemplate="%{y}: %{x:.1%}, says %{text}<extra>" + name + "</extra>",
         )  # fmt: skip
-    figure.update_xaxes(ticks="")
-    figure.update_yaxes(range=[0, 1.08], tickformat=".0%", tickvals=[0, 0.25, 0.5, 0.75, 1], title=f"softmax output for {names[first.y]}")
-    said = [f"**{name}**: {result.meta['summary']}" if name else str(result.meta["summary"]) for name, result in found.items()]
+    figure.update_xaxes(range=[0, 1.3], tickformat=".0%", tickvals=[0, 0.25, 0.5, 0.75, 1], title=f"softmax output for {names[first.y]}")
+    figure.update_yaxes(ticks="", autorange="reversed")
+    same = len({result.meta["budget"] for result in found.values()}) == 1
+    said = [str(first.meta["budget"])] if same else []
+    for name, result in found.items():
+        said.append((f"**{name}**: " if name else "") + str(result.meta["outcome" if same else "summary"]))
     if not first.uniform:
         said.append(
             f"This attacker is weaker than the one in every robust number, who may change each pixel by {eps_text(first.eps)}: "

@@ -139,7 +139,8 @@ class PaintedSpec(Probe[Painted]):
             eps=eps, eps_low=self.eps_low, inside=_largest(change[mask]), outside=_largest(change[~mask]),
             meta=meta_of(run, split, steps=self.steps, seed=self.seed, index=self.index),
         )  # fmt: skip
-        out.meta["summary"] = sentence(out)
+        out.meta["budget"], out.meta["outcome"] = allowance(out), outcome(out)
+        out.meta["summary"] = f"{out.meta['budget']} {out.meta['outcome']}"
         return out
 
 
@@ -147,34 +148,40 @@ def _largest(values: np.ndarray) -> float:
     return float(values.max()) if values.size else 0.0
 
 
-def sentence(found: Painted) -> str:
+def allowance(found: Painted) -> str:
+    """How many pixels may change by how much."""
+    allowed, total = int(found.mask.sum()), found.mask.size
+    where = f"{allowed} of {total} pixels ({allowed / total:.0%}) may change by {eps_text(found.eps)}"
+    return where + (
+        f", the others by {eps_text(found.eps_low)}." if found.eps_low > 0 else ", the others not at all." if allowed < total else "."
+    )
+
+
+def outcome(found: Painted) -> str:
     """What the painted attack did to this image, and whether the uniform one would have fooled the network."""
     names = found.meta["classes"]
     (before, was), (after, now), (full, then) = (
         (int(probs.argmax()), float(probs.max())) for probs in (found.probs, found.probs_adv, found.probs_full)
     )
-    allowed, total = int(found.mask.sum()), found.mask.size
-    where = f"{allowed} of {total} pixels ({allowed / total:.0%}) may change by {eps_text(found.eps)}"
-    where += f", the others by {eps_text(found.eps_low)}." if found.eps_low > 0 else ", the others not at all." if allowed < total else "."
     if before != found.y:
         return (
-            f"{where} This model is wrong already without an attack: it says {names[before]} {was:.0%}, it is a {names[found.y]}. "
+            f"This model is wrong already without an attack: it says {names[before]} {was:.0%}, it is a {names[found.y]}. "
             f"Attacked: {names[after]} {now:.0%}."
         )
     moved = f"{names[before]} {was:.0%} → {names[after]} {now:.0%}"
-    if found.eps == 0 or (found.eps_low == 0 and not allowed):
-        out = f"{where} So nothing can happen: {moved}."
+    if found.eps == 0 or (found.eps_low == 0 and not found.mask.any()):
+        out = f"Nothing can happen: {moved}."
     elif after != found.y:
-        out = f"{where} {moved}: this model was fooled."
+        out = f"{moved}: this model was fooled."
     else:
-        out = f"{where} {moved}: it holds against this attack."
+        out = f"{moved}: it holds against this attack."
     if found.uniform:
         return f"{out} That is the same budget everywhere, the attacker of every robust number."
-    everywhere = f"{eps_text(found.eps)} on every pixel ({names[full]} {then:.0%})"
+    everywhere, answer = f"{eps_text(found.eps)} on every pixel", f"({names[full]} {then:.0%})"
     if full == found.y and after == found.y:
-        return f"{out} It holds against {everywhere}, too."
+        return f"{out} It holds against {everywhere}, too {answer}."
     if full == found.y:
-        return f"{out} The same PGD with {everywhere} missed it; what fools with fewer pixels counts there as well."
+        return f"{out} The same PGD with {everywhere} missed that {answer}; what fools with a smaller budget counts there as well."
     if after != found.y:
-        return f"{out} So did {everywhere}."
-    return f"{out} But {everywhere} would have fooled it."
+        return f"{out} {everywhere} fools it, too {answer}."
+    return f"{out} But {everywhere} would have fooled it {answer}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+import numpy as np
 import streamlit as st
 
 from robustviz import figures, runs
@@ -278,7 +279,16 @@ def _studio(here: Context) -> None:
         )
         low = st.slider("ε elsewhere, in grey levels", 0, int(level), help=term("part"), **linked("paint_low", 0, range(int(level) + 1)))
         write_address()
-        _attack(here, cells, int(level), int(low))
+        settings = _attack(here, cells, int(level), int(low))
+        found = view.measured(here, "painted", "the painted attack", **settings) if settings else {}
+        if found:
+            st.markdown(figures.painted(found).layout.meta["sentence"])
+    if settings and found:
+        with left:
+            for name, result in found.items():
+                _pictures(name, result)
+        with right:
+            view.draw(found, Recipe(view.runs_of(found), "painted", "painted", settings), "painted", words="")
 
 
 def _fill(here: Context, name: str) -> None:
@@ -297,8 +307,8 @@ def _painted() -> None:
         st.session_state["paint"] = text
 
 
-def _attack(here: Context, cells: Bools, level: int, low: int) -> None:
-    """The button, and what came of it, as long as the budget is the one that was attacked."""
+def _attack(here: Context, cells: Bools, level: int, low: int) -> dict[str, Any]:
+    """The button; the settings of the attack as long as the budget is the one that was attacked, else nothing."""
     state, mask = st.session_state, st.session_state["paint"]
     asked = [here.sides, here.img, mask, level, low]
     if state["paint-linked"] and "paint-asked" not in state:  # a finding was sent here: show it
@@ -310,20 +320,15 @@ def _attack(here: Context, cells: Bools, level: int, low: int) -> None:
         st.markdown(
             f"{share} {'The budget is another now: attack again.' if state.get('paint-asked') else 'Attack to see whether that is enough.'}"
         )
-        return
-    settings: dict[str, Any] = {"index": here.img, "mask": mask, "eps": level / 255, "eps_low": low / 255}
-    found = view.measured(here, "painted", "the painted attack", **settings)
-    if found:
-        view.draw(found, Recipe(view.runs_of(found), "painted", "painted", settings), "painted")
-    for name, result in found.items():
-        _pictures(name, result)
+        return {}
+    return {"index": here.img, "mask": mask, "eps": level / 255, "eps_low": low / 255}
 
 
 def _pictures(name: str, found: Painted) -> None:
     change = figures.delta(found.x, found.x_adv, found.eps)
-    budget = (found.mask + (~found.mask) * found.eps_low / found.eps)[None]
+    budget = np.where(found.mask, 0.8, 0.15 + 0.65 * found.eps_low / found.eps)[None]  # never the page's own white or black
     said = (
-        f"**{name}**, left to right: clean, attacked, the change × {figures.gain(found.eps):.3g} (grey: none), the budget (white: "
-        f"{eps_text(found.eps)}, darker: less). Largest change: {grey_text(found.inside)} on painted pixels, {grey_text(found.outside)} elsewhere."
+        f"**{name}**, left to right: clean, attacked, the change × {figures.gain(found.eps):.3g} (grey: none), the budget (light: "
+        f"{eps_text(found.eps)}, dark: {eps_text(found.eps_low)}). Largest change: {grey_text(found.inside)} on painted pixels, {grey_text(found.outside)} elsewhere."
     )
     view.picture(figures.sheet([found.x, found.x_adv, change, budget], 128), said, f"painted-{name[0].lower()}")

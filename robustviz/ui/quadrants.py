@@ -67,8 +67,7 @@ def _answer(result: Quadrants, picked: str) -> None:
     st.markdown(figure.layout.meta["sentence"])
     st.markdown(_paper(result.meta))
     view.downloads("quadrants", None, result, figure=figure)
-    st.markdown("The numbers again, network by network:")
-    st.code("python -m robustviz.quadrant_study --report", language="bash")
+    st.markdown("The numbers of each network, on the command line: `python -m robustviz.quadrant_study --report`")
 
 
 def _paper(meta: JSON) -> str:
