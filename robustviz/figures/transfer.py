@@ -13,6 +13,7 @@ from robustviz.results import FEW, Transfer, attack_name, tango
 from robustviz.types import UserError, eps_text
 
 LIGHT = "robustviz_light"
+WIDTH = 13  # letters of a line beside the matrix: it must fit on a phone
 
 
 def transfer(results: Transfer | Mapping[str, Transfer], *, b: str = "", template: str = LIGHT) -> go.Figure:
@@ -38,8 +39,8 @@ def transfer(results: Transfer | Mapping[str, Transfer], *, b: str = "", templat
         text.append(cells)
     first = next(iter(found.values()))
     figure = _matrix(
-        "Does a trick for one fool another?", f"error on qualified images, {_attack(first)}", error, [*found], [labels[one] for one in targets],
-        text, template, {"colorscale": "Cividis", "zmin": 0, "zmax": 100, "colorbar": {"ticksuffix": " %"}},
+        "Does a trick for one fool another?", f"error if qualified, {_attack(first)}", error, [*found], [labels[one] for one in targets],
+        text, template, {"colorscale": "Cividis", "zmin": 0, "zmax": 100},
     )  # fmt: skip
     figure.update_layout(xaxis_title="images made on")
     return finish(
@@ -128,34 +129,34 @@ def transfer_difference(found: Mapping[str, Transfer], *, of: str = "", b: str =
             moved[row, column] = 100 * (only - less) / n
             verdicts["higher" if low > 0 else "lower" if high < 0 else "undecided"] += 1
             text[row][column] = f"{moved[row, column]:+.0f}<br>[{low:+.0f}, {high:+.0f}]<br>n = {n}"
+        empty = counts.count(0)
         sentences.append(
             f"Against {name}: the error is decidedly higher on {verdicts['higher']}, lower on {verdicts['lower']}, undecided on "
-            f"{verdicts['undecided']} of {len(counts)} targets (95 % intervals, {min(counts, default=0)} to {max(counts, default=0)} images)."
+            f"{verdicts['undecided']} of {len(counts)} targets (95 % intervals, {min(counts, default=0)} to {max(counts, default=0)} images)"
+            + (f"; on {empty} no image qualifies." if empty else ".")
         )
     limit = max(5.0, float(np.nanmax(np.abs(moved)))) if np.isfinite(moved).any() else 5.0
     figure = _matrix(
-        f"{of} minus each other source", f"points of error on images that qualify for both, {_attack(ours)}", moved, [*rest],
+        f"{of} minus each other source", f"points of error, {_attack(ours)}", moved, [*rest],
         [labels[one] for one in targets], text, template, {"colorscale": "RdBu_r", "zmid": 0, "zmin": -limit, "zmax": limit},
     )  # fmt: skip
     figure.update_layout(xaxis_title=f"{of} minus")
-    said = f"Images made on {of}, in pairs. {' '.join(sentences)} One source network says little about a method."
+    said = f"Made with {_attack(ours)}, seed {ours.meta['seed']}; compared on images that qualify for both. {' '.join(sentences)} One source network says little about a method."
     return finish(figure, "Matrix: the difference of transfer errors, around zero.", ours.meta, said)
 
 
 def prediction_kl(result: Transfer, *, template: str = LIGHT) -> go.Figure:
     """How far apart untouched images' softmax outputs are: the mean KL of the row's from the column's, in nats."""
     roles = {0: "source", len(result.targets) + 1: "before", len(result.targets) + 2: "witness"}
-    names = [
-        f"{roles[at]}: {label}" if at in roles else str(label)
-        for at, label in enumerate(result.meta["labels"])
-    ]  # fmt: skip
+    names = [roles.get(at, f"{at} {str(label).replace(' seed ', ' s')}") for at, label in enumerate(result.meta["labels"])]
     kl = np.maximum(result.kl, 0)
     text = [[f"{value:.2f}" for value in row] for row in kl]
     figure = _matrix(
         "How like are the answers?", f"mean KL in nats, {result.meta['n']} untouched images", kl, [roles.get(at, str(at)) for at in range(len(names))],
-        [f"{at} {name}" for at, name in enumerate(names)], text, template, {"colorscale": "Cividis", "zmin": 0},
+        names, text, template, {"colorscale": "Cividis", "zmin": 0},
     )  # fmt: skip
-    figure.update_layout(xaxis_title="KL from the row's answers to", height=140 + 42 * len(names))
+    figure.update_layout(xaxis_title="from the row's answers to", height=170 + 52 * len(names))
+    figure.data[0].textfont.size = 11
     targets = range(1, len(result.targets) + 1)
     if result.aligned:
         before, witness = len(names) - 2, len(names) - 1
@@ -177,12 +178,11 @@ def _matrix(
     title: str, subtitle: str, z: np.ndarray, x: list[str], y: list[str], text: list[list[str]], template: str, colours: dict[str, Any]
 ) -> go.Figure:
     """A heat map with its numbers written in, narrow enough for a phone."""
-    figure = blank(template, title, subtitle, height=170 + 78 * len(y))
+    figure = blank(template, title, subtitle, height=170 + 78 * len(y), margin={"l": 8, "r": 8, "t": 80, "b": 84})
     line = COLOURS[template]["text"]
     figure.add_heatmap(
         z=z, x=[_wrapped(name) for name in x], y=[_wrapped(name) for name in y], text=text, texttemplate="%{text}", textfont={"size": 12},
-        hovertemplate="%{y}, %{x}: %{text}<extra></extra>", xgap=2, ygap=2, hoverongaps=True,
-        **colours | {"colorbar": {"thickness": 10, "outlinewidth": 0} | colours.get("colorbar", {})},
+        hovertemplate="%{y}, %{x}: %{text}<extra></extra>", xgap=2, ygap=2, hoverongaps=True, showscale=False, **colours,
     )  # fmt: skip
     for row, column in zip(*np.nonzero(~np.isfinite(z)), strict=True):  # Plotly writes nothing where there is no number
         figure.add_annotation(
@@ -194,7 +194,14 @@ def _matrix(
 
 
 def _wrapped(name: str) -> str:
-    return name.replace(" ", "<br>", 1).replace(" seed", "<br>seed") if len(name) > 9 else name
+    """The name in lines of at most twelve letters, as far as its words allow."""
+    lines = [""]
+    for word in name.replace("model_alignment", "aligned").split():
+        if lines[-1] and len(lines[-1]) + len(word) >= WIDTH:
+            lines.append(word)
+        else:
+            lines[-1] = f"{lines[-1]} {word}".strip()
+    return "<br>".join(lines)
 
 
 def _named(results: Transfer | Mapping[str, Transfer]) -> Mapping[str, Transfer]:

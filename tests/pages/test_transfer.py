@@ -1,0 +1,85 @@
+"""Transfer: who is a source and who a target, the numbers of the probe, and a sentence wherever there is nothing to show."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from robustviz import figures, probes, runs
+from robustviz.probes import TransferSpec
+from robustviz.ui import transfer
+from robustviz.ui.context import Context
+from tests.pages.conftest import ordinary, sound, words
+
+FAST = {"data": "digits", "transfer-steps": 3}
+
+
+def shipped(data, target):
+    return next(
+        run for run in runs.all_runs()
+        if run.shipped and run.data_key == data and run.method_key == "model_alignment" and run.info["method"]["target"] == target
+    )  # fmt: skip
+
+
+def here(a, b=None):
+    return Context("digits", a.id, b.id if b else "", 0)
+
+
+def test_made_on_a_and_its_relatives_shown_to_b_and_to_those_who_took_no_part(runs_home):
+    a, b, aligned = ordinary("digits", "standard"), ordinary("digits", "pgd_at"), shipped("digits", "witness_soft")
+    made_on = transfer.sources(here(a, b))
+    assert list(made_on) == ["A before", "aligned", "hard labels", "true labels"]
+    assert made_on["A before"] == a.id and made_on["true labels"] == shipped("digits", "label").id
+    shown = transfer.targets(here(a, b), made_on)
+    witness = aligned.info["method"]["witness"]
+    assert shown[0] == b.id and not {witness, *made_on.values()} & {*shown} and ordinary("digits", "trades").id in shown
+    assert list(transfer.sources(here(aligned, a))) == ["B before", "A aligned", "hard labels", "true labels"]
+    assert next(iter(transfer.sources(here(b)))) == "A PGD-AT" and b.id not in transfer.targets(here(b), transfer.sources(here(b)))
+
+
+def test_the_sentences_are_those_of_the_probes_results(visit):
+    app = sound(visit("transfer", **FAST))
+    said = words(app)
+    a, b = ordinary("digits", "standard"), ordinary("digits", "pgd_at")
+    made_on = transfer.sources(here(a, b))
+    shown = transfer.targets(here(a, b), made_on)
+    spec = TransferSpec(targets=",".join(shown), eps=a.eps / 2, n=100, steps=3)
+    found = {name: probes.transfer(runs.open_model(run_id), spec) for name, run_id in made_on.items()}
+    for figure in (
+        figures.transfer(found, b=b.id), figures.transfer_difference(found, of="aligned"), figures.prediction_kl(found["aligned"]),
+    ):  # fmt: skip
+        assert figure.layout.meta["sentence"] in said
+    assert "+1.6 [+0.1, +3.0] points" in said and "alignment_study --report" in said  # the larger study
+
+
+def test_many_images_wait_for_a_button(visit):
+    app = sound(visit("transfer", **FAST | {"transfer-n": 1000, "transfer-steps": 20}))
+    assert not app.get("plotly_chart")
+    assert app.button(key="measure-transfer").label.startswith("Measure 4 sources on 1000 images (about")
+
+
+def test_without_aligned_copies_the_matrix_is_there_and_a_sentence_in_place_of_the_rest(visit, few):
+    app = sound(visit("transfer", **FAST))
+    assert "No aligned copy of this source is trained" in words(app)
+    assert len(app.get("plotly_chart")) == 2
+
+
+def test_no_target_is_a_sentence_and_the_rest_of_the_page_goes_on(visit, few, tmp_path):
+    shutil.rmtree(next((tmp_path / "zoo").glob("digits-pgd-at-*")))
+    app = sound(visit("transfer", **FAST))
+    assert "No other network on this data could be a target" in words(app) and "What does a larger study say?" in words(app)
+
+
+def test_no_image_qualifies_for_a_robust_source_at_a_small_radius(visit, few):
+    app = sound(
+        visit("transfer", **FAST | {"transfer-steps": 1, "a": ordinary("digits", "pgd_at").id, "b": ordinary("digits", "standard").id})
+    )
+    assert "qualif" in words(app) and app.get("plotly_chart")
+
+
+@pytest.mark.parametrize(
+    "address", [{"transfer-attack": "nuke"}, {"radius": "3"}, {"transfer-n": "1"}, {"transfer-seed": "x"}, {"transfer-steps": "0"}, {"b": ""}], ids=str
+)  # fmt: skip
+def test_no_address_breaks_the_page(visit, few, address):
+    assert "Does a trick for one network fool another?" in words(sound(visit("transfer", **FAST | address)))

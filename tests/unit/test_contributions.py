@@ -1,0 +1,274 @@
+"""Contributions: what is shown is what the network computes, gradients as autograd has them, a walk as separate attacks."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import importlib
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from robustviz import cli, figures, probes, runs
+from robustviz.attacks import PGD, Square
+from robustviz.evaluate import attacked, count_right
+from robustviz.methods import AALP
+from robustviz.probes import AttackStepsSpec, ContributionsSpec, PairingSpec
+from robustviz.probes.base import images_of, net_of
+from robustviz.results import AttackSteps, Contributions, Pairing, wilson
+from robustviz.types import UserError
+
+module = importlib.import_module("robustviz.probes.contributions")  # `probes.contributions` is the function
+
+
+def shipped(method: str, data: str = "digits") -> runs.Run:
+    return next(
+        run for run in runs.all_runs()
+        if run.shipped and (run.data_key, run.method_key, run.architecture, run.info["seed"]) == (data, method, "small_resnet", 0)
+    )  # fmt: skip
+
+
+@pytest.fixture
+def run(runs_home) -> runs.Run:
+    return shipped("aalp")
+
+
+def said(figure: Any) -> str:
+    return str(figure.layout.meta["sentence"])
+
+
+# The probes.
+
+
+def test_contributions_and_the_bias_are_the_logit(run) -> None:
+    found = probes.contributions(run, ContributionsSpec(n=30))
+    few, net = images_of(run).take(torch.arange(30)), net_of(run)
+    with torch.no_grad():
+        logits = net(few.x)
+    assert np.allclose(found.logit, logits.gather(1, few.y[:, None])[:, 0], atol=1e-4)
+    assert (found.pred == logits.argmax(1).numpy()).all() and (found.index == np.arange(30)).all()
+    one = probes.contributions(run, ContributionsSpec(index=7))
+    assert np.allclose(one.parts[0], found.parts[7], atol=1e-5) and one.index.tolist() == [7]
+
+
+def test_golden_shares_of_the_largest_contributions() -> None:
+    parts = np.array([[0.5, 0, -2, 1], [-1, -1, 0, 0], [1, 1, 1, 1]], np.float32)  # the first: methods.md, L3
+    found = Contributions(parts, np.zeros(3), np.ones_like(parts), np.zeros(3, int), np.zeros(3, int), np.arange(3))
+    assert found.shares[0] == pytest.approx([0, 2 / 3, 1, 1, 1]) and found.shares[2] == pytest.approx([0, 0.25, 0.5, 0.75, 1])
+    assert np.isnan(found.shares[1]).all()
+    assert np.array_equal(found.half, [1, np.nan, 2], equal_nan=True)
+    assert found.effective[0] == pytest.approx(1.5**2 / 1.25) and np.isnan(found.effective[1]) and found.effective[2] == 4
+    assert found.logit.tolist() == [-0.5, -2, 4]
+
+
+def test_the_strip_is_one_draw_of_the_methods_own_mask(run) -> None:
+    found = probes.contributions(run, ContributionsSpec(n=40, seed=5))
+    kept = math.ceil(0.5 * found.parts.shape[1])
+    for parts, mask in zip(found.parts, found.mask, strict=True):
+        order = np.argsort(-parts, kind="stable")
+        assert (mask[order[:kept]] == 1).all() and set(mask[order[kept:]]) <= {0, 2}
+    assert 0.4 < (found.mask == 0).mean() * 2 < 0.6 and found.meta["own"] and found.meta["rate"] == 0.5
+    other = probes.contributions(run, ContributionsSpec(n=40, seed=6))
+    assert (other.mask != found.mask).any() and not probes.contributions(shipped("standard"), ContributionsSpec(n=2)).meta["own"]
+
+
+def test_the_cosine_is_that_of_two_backward_passes_and_the_shared_network_rests(run) -> None:
+    net, few = net_of(run), images_of(run).take(torch.arange(6))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    found = probes.pairing(run, PairingSpec(n=6, steps=3))
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in net.parameters())
+    x_adv = attacked(net, few.x, few.y, PGD(eps=run.eps, steps=3))
+    for at in range(6):
+        gradients = []
+        for which in ("pairing", "ce"):
+            other = copy.deepcopy(net).eval()
+            clean, adv = other(few.x[at : at + 1]), other(x_adv[at : at + 1])
+            y = few.y[at : at + 1]
+            loss = ((clean - adv) ** 2).mean() if which == "pairing" else (F.cross_entropy(clean, y) + F.cross_entropy(adv, y)) / 2
+            loss.backward()
+            gradients.append(torch.cat([parameter.grad.flatten() for parameter in other.parameters()]).double())
+            value = {"pairing": found.pairing[at], "ce": (found.ce[at] + found.ce_adv[at]) / 2}[which]
+            assert loss.item() == pytest.approx(float(value), rel=1e-3, abs=1e-6)
+        one, two = gradients
+        assert found.cosine[at] == pytest.approx(float(one @ two / one.norm() / two.norm()), abs=1e-3)
+    assert (found.right_adv == (net(x_adv).argmax(1) == few.y).numpy()).all()
+
+
+@pytest.mark.parametrize("kind", ["adversarial", "clean", "loss"])
+def test_weights_are_the_methods_and_shares_those_of_a_loop(run, kind) -> None:
+    found = probes.pairing(run, PairingSpec(n=40, steps=3))
+    net, few = net_of(run), images_of(run).take(torch.arange(40))
+    with torch.no_grad():
+        logits, logits_adv = net(few.x), net(attacked(net, few.x, few.y, PGD(eps=run.eps, steps=3)))
+    expected = AALP(pair_weight=kind)._weights(logits, logits_adv, few.y)
+    assert np.allclose(found.weight(kind), expected, atol=1e-4)
+    weight = found.weight(kind)
+    there = [at for at in range(40) if math.isfinite(found.cosine[at])]
+    total = sum(weight[at] for at in there)
+    share = sum(weight[at] for at in there if found.cosine[at] < 0) / total
+    against = sum(found.cosine[at] < 0 for at in there)
+    assert found.opposed(kind)[0] == pytest.approx(share) and 0 < against < len(there)
+    assert found.opposed() == pytest.approx((against / len(there), *wilson(against, len(there))))
+    moved, low, high = found.relief(kind)
+    assert moved == pytest.approx(share - against / len(there), abs=1e-6) and low <= moved <= high
+    assert found.relief("ones") == pytest.approx((0, 0, 0), abs=1e-12)
+
+
+def test_a_walk_passes_where_separate_attacks_end(run) -> None:
+    spec = AttackStepsSpec(n=60, steps=12, queries=30)
+    found = probes.attack_steps(run, spec)
+    few, net = images_of(run).take(torch.arange(60)), net_of(run)
+    assert found.steps.tolist() == [1, 2, 5, 10, 12]
+    held = np.ones(60, bool)
+    for row, steps in enumerate(found.steps):
+        held &= count_right(net, few.x, few.y, PGD(eps=run.eps, steps=int(steps), step_size=run.eps / 4)).numpy()
+        assert (found.right[row] == held).all()
+    assert 0 < held.sum() < 60
+    assert (found.square == count_right(net, few.x, few.y, Square(eps=run.eps, queries=30)).numpy()).all()
+    assert found.accuracy[-1] == held.mean() and found.interval[-1].tolist() == list(wilson(int(held.sum()), 60))
+
+
+def test_no_change_has_no_pairing_gradient(run) -> None:
+    found = probes.pairing(run, PairingSpec(n=3, eps=0.0, steps=1))
+    assert (
+        np.isnan(found.cosine).all()
+        and not found.pairing.any()
+        and np.isnan(found.opposed()[0])
+        and "on none of 3" in found.meta["summary"]
+    )
+    assert "on none of 3 images have both losses a gradient" in said(figures.opposition(found))
+    assert "0 of 3 images lie" in said(figures.pairing(found))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "says"),
+    [("contributions", ["index=99999"], "no image 99999"), ("pairing", ["eps=8"], "8/255"), ("attack_steps", ["n=251"], "1 to 250"), ("pairing", ["steps=0"], "1 to 1000")],
+)  # fmt: skip
+def test_bad_settings_are_one_clear_sentence(run, name, settings, says, capsys) -> None:
+    assert cli.main(["probe", run.id, name, *(part for one in settings for part in ("--set", one))]) != 0
+    error = capsys.readouterr().err
+    assert says in error and "Traceback" not in error
+
+
+def test_a_head_that_is_not_linear_is_one_clear_sentence(run, monkeypatch) -> None:
+    net = copy.deepcopy(net_of(run))
+    net.head = torch.nn.Sequential(net.head)
+    monkeypatch.setattr(module, "net_of", lambda run: net)
+    with pytest.raises(UserError, match="not linear"):
+        probes.contributions(run)
+
+
+# The figures.
+
+
+def carried(halves: list[int], method: str, run: str = "r", width: int = 10) -> Contributions:
+    """Images whose answer is carried to equal parts by twice as many features as `halves` says."""
+    parts = np.stack([np.where(np.arange(width) < 2 * half, 1.0, -0.5) for half in halves])
+    n = len(halves)
+    mask = np.tile(np.where(np.arange(width) < 5, 1.0, np.where(np.arange(width) < 7, 2.0, 0.0)), (n, 1))
+    meta = {
+        "run": run, "method": method, "group": "defence" if method != "standard" else "no adversarial training", "classes": ["cat", "dog"],
+        "keep": 0.5, "rate": 0.5, "dropped": "low", "own": False, "seed": 0,
+    }  # fmt: skip
+    return Contributions(parts, np.full(n, 0.25), mask, np.ones(n, int), np.ones(n, int), np.arange(n), meta=meta)
+
+
+@pytest.mark.parametrize(
+    ("halves", "says"),
+    [([1, 2] * 10, "Yes: half is reached earlier in B AT (-20.0 ["), ([5, 4] * 10, "No: half is reached later in B AT (+10.0"), ([3, 4] * 10, "No: half is reached undecided in B AT (+0.0")],
+)  # fmt: skip
+def test_whether_robust_curves_rise_earlier_is_said_either_way(halves, says) -> None:
+    figure = figures.contributions({"A": carried([3, 4] * 10, "standard"), "B AT": carried(halves, "pgd_at")})
+    assert says in said(figure) and f"{np.mean(halves):.1f} of 10 features in B AT" in said(figure)
+    assert len(figure.data) == 6 and [trace.line.dash for trace in figure.data if trace.mode == "lines"] == ["solid", "dash"]
+
+
+def test_curves_of_one_image_of_few_and_of_nothing() -> None:
+    one = said(figures.contributions({"A": carried([3], "standard"), "B": carried([2], "trades")}))
+    assert one == "Half of what speaks for dog on image 0 is carried by 3 of 10 features in A (effective number 6.0) and 2 of 10 features in B (effective number 4.0)."  # fmt: skip
+    assert "Fewer than 10 images" in said(figures.contributions({"A": carried([3, 3], "standard"), "B": carried([2, 2], "trades")}))
+    assert "needs an ordinary and a defended network" in said(figures.contributions(carried([3, 3], "standard")))
+    blank = dataclasses.replace(carried([3, 3], "standard"), parts=-np.ones((2, 10)))
+    assert "none in A, where nothing speaks for the class" in said(figures.contributions(blank)) and not figures.contributions(blank).data
+    several = figures.contributions({name: carried([3, 3], "standard") for name in ("A x", "B y", "ALP", "AALP", "PGD-AT", "TRADES")})
+    styles = {(trace.line.color, trace.line.dash) for trace in several.data if trace.mode == "lines"}
+    assert len(styles) == 6 and len(several.to_json()) < 400 * 1024
+
+
+def test_the_strip_shows_every_feature_once_and_the_sum(run) -> None:
+    result = carried([3], "standard")
+    figure = figures.dropped(result, side="b")
+    assert sorted(feature for trace in figure.data for feature in trace.customdata) == list(range(10))
+    assert [len(trace.x) for trace in figure.data] == [5, 2, 3]
+    logit, thinned = 6 - 2 + 0.25, 5 + 2 * (1 - 0.5) + 0.25
+    assert f"The logit of dog is {logit:.2f}" in said(figure) and f"becomes {thinned:.2f}" in said(figure)
+    assert "drops 3 features and scales 2 up" in said(figure)
+    one = probes.contributions(run, ContributionsSpec(index=3))
+    assert "With its own training (the top 32 of 64 always stay; rate 0.5)" in said(figures.dropped(one))
+
+
+def pairs(cosine: list[float], ce_adv: list[float], pairing: list[float]) -> Pairing:
+    n = len(cosine)
+    meta = {"run": "r", "method": "aalp", "classes": ["cat", "dog"], "attack": {"key": "pgd", "steps": 4}, "eps": 8 / 255, "seed": 0, "pair_weight": "adversarial"}  # fmt: skip
+    return Pairing(
+        np.full(n, 0.1), np.array(ce_adv), np.array(pairing), np.array(cosine), np.array(ce_adv) < 0.7, np.zeros(n, int), 10 + np.arange(n), meta=meta
+    )  # fmt: skip
+
+
+def test_the_over_paired_corner_is_counted_by_its_rule() -> None:
+    result = pairs([1, -1, 1, -1], [0.0, 2.0, 3.0, 0.5], [1.0, 4.0, 1.0, 2.0])
+    figure = figures.pairing(result)
+    assert "1 of 4 images lie" in said(figure) and "median, 1.5" in said(figure)
+    weight = np.exp(-result.ce_adv)
+    expected = 100 * (weight * result.pairing)[1] / (weight * result.pairing).sum()
+    assert f"hold 50 % of the pairing loss, and {expected:.0f} % once" in said(figure)
+    numbers = {int(point[0]): trace.marker.symbol for trace in figure.data for point in trace.customdata}
+    assert numbers == {10: "circle", 11: "x", 12: "x", 13: "circle"} and all(min(trace.x) > 0 for trace in figure.data)
+    assert sum(bool(trace.marker.showscale) for trace in figure.data) == 1
+    assert json.loads(figure.to_json()) == json.loads(figures.pairing(result).to_json())
+
+
+def test_opposition_says_less_or_more_only_where_the_interval_excludes_0() -> None:
+    cosine = [-1.0] * 20 + [1.0] * 20
+    less = said(figures.opposition({"A": pairs(cosine, [3.0, 4.0] * 10 + [0.1, 0.2] * 10, [1.0] * 40)}))
+    assert "oppose each other on 50 % [35, 65] of 40 images" in less and ": less (-" in less and "w = p(y|x')" in less
+    more = said(figures.opposition({"A": pairs(cosine, [0.1, 0.2] * 10 + [3.0, 4.0] * 10, [1.0] * 40)}))
+    assert ": more (+" in more
+    assert "not decidedly less or more (+0" in said(figures.opposition(pairs(cosine, [1.0] * 40, [1.0] * 40)))
+    assert "Fewer than 10 images" in said(figures.opposition(pairs([-1, 1], [1.0, 2.0], [1.0, 1.0])))
+    assert "hold" not in said(figures.opposition(pairs(cosine, [1.0] * 40, [1.0] * 40), weight="ones"))
+    never = pairs([1.0] * 40, [1.0, 2.0] * 20, [1.0] * 40)
+    assert "on 0 % [0, 9] of 40 images" in said(figures.opposition(never)) and never.opposed("adversarial")[2] > 0.05
+
+
+def walked(right: list[int], square: int, n: int = 40, only: int = 0) -> AttackSteps:
+    """`right` after 1, 20 and 1000 steps; Square leaves `square`, and fools `only` of those that PGD leaves."""
+    rows, steps = np.arange(n), np.array([1, 20, 1000])
+    held = rows < right[-1] - only
+    fresh = (rows >= right[-1]) & (rows < right[-1] + square - held.sum())
+    meta = {"run": "r", "method": "alp", "attack": {"key": "pgd"}, "eps": 8 / 255, "seed": 2, "classes": ["a"]}
+    return AttackSteps(steps, np.stack([rows < k for k in right]), np.ones(n, bool), held | fresh, 500, meta=meta)
+
+
+def test_masking_is_said_only_where_the_attack_without_gradients_is_decidedly_ahead() -> None:
+    clear = walked([30, 20, 18], 25)
+    figure = figures.attack_steps({"A": clear})
+    assert "40 of 40 right untouched, 20 after 20 steps of PGD, 18 after 1000 (seed 2). Steps 21 to 1000 fool 2 more." in said(figure)
+    assert "Square-500 leaves 25 and fools 0" in said(figure) and "Nothing here says that the gradient is masked; that is no proof" in said(
+        figure
+    )
+    assert len(figure.data) == 3 and figure.data[2].y[0] == 25 / 40
+    some = walked([30, 20, 18], 25, only=2)
+    assert "fools 2 that PGD does not. That is no decided advantage over PGD, but count the worst of both: 16 right" in said(
+        figures.attack_steps(some)
+    )
+    masked = walked([40, 40, 40], 10, only=30)
+    assert "PGD's gradient is masked" in said(figures.attack_steps(masked))
+    early = dataclasses.replace(clear, steps=np.array([1, 2, 5]))
+    assert "40 of 40 right untouched, 18 after 5 steps of PGD (seed 2). Square-500" in said(figures.attack_steps(early))
