@@ -156,14 +156,14 @@ def sentence(found: Quadrants) -> str:
     for kind, what in (("robust", f"{meta['attack']} accuracy at {eps_text(meta['test_eps'])}"), ("clean", "clean accuracy")):
         at, decided = found.best(kind)
         lead = found.clean_lead if kind == "clean" else found.robust_lead
-        low, high = np.nanmin(lead[:, 0]), np.nanmax(lead[:, 0])
+        ahead = list(dict.fromkeys(f"{100 * far:.1f}" for far in (np.nanmin(lead[:, 0]), np.nanmax(lead[:, 0]))))
         said = (
             "decidedly ahead of each of the others" if decided else "which is not decided" if count > 1 else "which one seed cannot decide"
         )
         mean = (found.clean_interval if kind == "clean" else found.robust_interval)[at, 0]
         out.append(
-            f"The best {what} is {100 * mean:.1f} %, with the smaller radius {found.names[at].replace('-', ' ')}, {100 * low:.1f} to "
-            f"{100 * high:.1f} points above the others: {said}."
+            f"The best {what} is {100 * mean:.1f} %, with the smaller radius {found.names[at].replace('-', ' ')}, {' to '.join(ahead)} points "
+            f"above the others: {said}."
         )
     return " ".join(out)
 

@@ -6,26 +6,116 @@ import json
 
 import pytest
 
-from robustviz import probes, quadrant_study, runs
+from robustviz import figures, probes, quadrant_study
+from robustviz.export import Recipe
 from robustviz.probes import PaintedSpec
-from robustviz.probes.painted import cells_of, to_text
+from robustviz.ui import paint
 from tests.pages.conftest import ordinary, sound, words
 
-EDGE = {"data": "digits", "paint": "edge"}
+STROKE = "_wA8PDw8AAA"  # the first row and the middle of 8×8 pixels
 
 
-def opened(visit, **address):
-    """The Attention page on digits with both parts open."""
-    app = visit("attention", **{"data": "digits"} | address)
-    app.session_state["paint-open"] = app.session_state["quadrant-open"] = True
-    return sound(app.run())
+@pytest.fixture
+def opened(visit, few):
+    """`opened(img=3)`: the Attention page on digits with both parts open."""
+
+    def go(**address):
+        app = visit("attention", **{"data": "digits"} | address)
+        app.session_state["paint-open"] = app.session_state["quadrant-open"] = True
+        return sound(app.run())
+
+    return go
 
 
-def test_closed_it_computes_nothing(visit):
+def spec(**settings) -> PaintedSpec:
+    return PaintedSpec(**{"index": 3, "eps": 38 / 255} | settings)
+
+
+def test_closed_it_computes_nothing(visit, few, monkeypatch):
+    monkeypatch.setattr(paint, "cells_of", None)
     app = sound(visit("attention", data="digits"))
     assert "paint-attack" not in [button.key for button in app.button]
 
 
-def test_attacking_says_what_the_probe_says(visit):
-    app = opened(visit)
-    print(words(app))
+def test_attacking_says_what_the_probe_says_of_both_networks(opened):
+    app = opened(img=3)
+    assert "25% of the image may change by 38/255, the rest by 0/255. Attack to see" in words(app)
+    app.button(key="paint-attack").click().run()
+    found = {
+        f"{side} {name}": probes.painted(ordinary("digits", key), spec())
+        for side, name, key in (("A", "Standard", "standard"), ("B", "PGD-AT", "pgd_at"))
+    }
+    assert figures.painted(found).layout.meta["sentence"] in words(sound(app))
+    app.slider(key="paint_low").set_value(5).run()
+    assert "The budget is another now: attack again." in words(sound(app))
+
+
+def test_an_address_with_a_mask_shows_its_finding_at_once(visit, few):
+    app = sound(visit("attention", data="digits", img=3, paint=STROKE, paint_eps=30, paint_low=2))
+    found = probes.painted(ordinary("digits", "standard"), spec(mask=STROKE, eps=30 / 255, eps_low=2 / 255))
+    assert "24 of 64 pixels (38%) may change by 30/255, the others by 2/255." in words(app) and found.meta["outcome"] in words(app)
+    made = Recipe({"": ordinary("digits", "standard").id}, "painted", "painted", {"index": 3, "mask": STROKE, "eps_low": 2 / 255})
+    assert f"mask={STROKE!r}" in made.code()
+
+
+@pytest.mark.parametrize("name", ["edge", "strongest", "part"])
+def test_a_button_paints_its_area_and_the_address_keeps_it(opened, name):
+    app = opened(img=3)
+    app.button(key=f"paint-{name}").click().run()
+    cells = paint.cells_of(ordinary("digits", "standard"), 3, name)
+    assert f"{cells.mean():.0%} of the image may change" in words(sound(app))
+    assert app.query_params["paint"] == (name if name in paint.FIXED else paint.to_text(cells))
+    data = json.loads(app.get("bidi_component")[0].proto.json)
+    assert data["mask"] == paint.to_text(cells) and (data["rows"], data["columns"]) == (8, 8) and "Test image 3" in data["label"]
+
+
+def test_a_network_without_a_map_says_so_in_place_and_the_rest_works(opened, monkeypatch):
+    app = opened(img=3)
+    monkeypatch.setattr("robustviz.ui.paint.cells_of", _refuse(paint.cells_of))
+    app.button(key="paint-part").click().run()
+    assert "no feature maps" in "".join(str(one.value) for one in sound(app).info) and "25% of the image" in words(app)
+
+
+def _refuse(real):
+    def cells_of(run, index, mask):
+        if mask == "part":
+            raise paint.UserError("This network has no feature maps to make PART's mask of: choose other pixels.")
+        return real(run, index, mask)
+
+    return cells_of
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        {"paint": "<script>", "paint_eps": "0"}, {"paint": "x" * 5000, "paint_eps": "NaN", "quadrant": "middle"}, {"paint": "strongest", "paint_low": "-1"},
+        {"paint": "", "paint_eps": "2", "paint_low": "60", "b": ""},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_no_address_breaks_it(opened, address):
+    app = opened(**address)
+    app.button(key="paint-attack").click().run()
+    assert "pixels (" in words(sound(app))
+
+
+# The puzzle.
+
+
+def test_a_guess_is_revealed_with_the_numbers_of_the_study_and_of_the_paper(opened):
+    app = opened()
+    assert "Choose one, then read what training says." in words(app) and "quadrant-reveal" not in [one.key for one in app.button]
+    app.radio(key="quadrant").set_value("lower-left").run()
+    result = quadrant_study.found(quadrant_study.read())
+    assert app.query_params["quadrant"] == "lower-left" and result.meta["summary"] not in words(sound(app))
+    app.button(key="quadrant-reveal").click().run()
+    said = figures.quadrants(result, picked="lower-left").layout.meta["sentence"]
+    assert (
+        said.startswith("You picked lower left") and said in words(sound(app)) and "upper left 78.00 % clean, 47.69 % PGD-20" in words(app)
+    )
+
+
+def test_without_a_study_a_sentence_stands_in_its_place(opened, monkeypatch, tmp_path):
+    monkeypatch.setattr(quadrant_study, "FOLDER", tmp_path)
+    app = opened(quadrant="upper-left")
+    assert "There is no quadrant study of shapes yet" in words(app) and "paint-attack" in [button.key for button in app.button]
