@@ -2,10 +2,31 @@
 
 import streamlit as st
 
-from robustviz.ui import context, paint, quadrants, shell
+from robustviz.ui import attention, context, paint, quadrants, shell
 
 st.title("Which pixels matter, and who gets to touch them?")
 here = context.sidebar()
+
+
+@st.fragment
+def view() -> None:
+    """Everything that follows the controls."""
+    chosen = attention.controls(here)
+    found = attention.measured(here, chosen)
+    if found:
+        attention.pictures(found)
+        attention.legend()
+    runs = {result.meta["run"]: result for result in found.values()}
+    for side, run_id in here.sides:
+        if run_id in runs:
+            attention.one_network(side, run_id, runs[run_id], here, chosen)
+    st.divider()
+    attention.spent(found, here, chosen)
+    attention.overlap(here, chosen, found)
+    attention.faithful(here, chosen)
+
+
+view()
 paint.what_if(here)
 quadrants.puzzle(here)
 shell.reset_button()
