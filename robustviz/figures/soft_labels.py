@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from robustviz.figures.theme import COLOURS, finish
 from robustviz.results import Bools, Curvature, Floats, Gradients, SoftLabels, divergence, entropy, mean_interval, wilson
-from robustviz.types import eps_text
+from robustviz.types import UserError, eps_text
 
 LIGHT = "robustviz_light"
 SYMBOLS = ("diamond", "square", "triangle-up", "star")  # a circle is a clean image and × an attacked one, everywhere
@@ -36,7 +36,7 @@ def soft_labels(
     first, colour = next(iter(found.values())), COLOURS[template]
     probs = {name: result.probs_adv if attacked else result.probs for name, result in found.items()}
     names, hot = list(first.meta["classes"]), np.eye(len(first.logits))[first.y]
-    shown = _largest([hot, *probs.values()], first.y)
+    shown = _largest([hot, *probs.values()])
     labels = [("✓ " if k == first.y else "") + names[k] for k in shown]
     panels = {"one-hot": hot, **probs}
     figure = make_subplots(
@@ -47,7 +47,7 @@ def soft_labels(
     for at, (name, p) in enumerate(panels.items()):
         figure.add_bar(
             x=p[shown], y=labels, orientation="h", name=name or "this network", marker={"color": fills[name]}, showlegend=False,
-            text=[_percent(float(p[k])) for k in shown], textposition="auto", hovertemplate="%{y}: %{x:.1%}<extra>" + name + "</extra>", row=1, col=at + 1,
+            text=[_percent(float(p[k])) for k in shown], textposition="auto", insidetextfont={"color": colour["paper"]}, cliponaxis=False, hovertemplate="%{y}: %{x:.1%}<extra>" + name + "</extra>", row=1, col=at + 1,
         )  # fmt: skip
     figure.update_layout(template=template, height=30 * len(shown) + 130, margin={"l": 8, "r": 16, "t": 64, "b": 56}, bargap=0.2)
     figure.update_xaxes(range=[0, 1], tickvals=[0, 0.5, 1], ticktext=["0", "½", "1"])
@@ -62,13 +62,10 @@ def soft_labels(
     return finish(figure, alt, first.meta, _doubt(probs, first, names, attacked, witness))
 
 
-def _largest(every: Sequence[Floats], y: int) -> list[int]:
-    """The classes to draw, in class order."""
-    count = len(every[0])
-    if count <= MOST:
-        return list(range(count))
+def _largest(every: Sequence[Floats]) -> list[int]:
+    """The classes to draw, in class order: those with the largest outputs; the one-hot label is among `every`."""
     best = np.argsort(-np.max(np.stack(every), axis=0), kind="stable")
-    return sorted({*map(int, best[: MOST - 1]), y})
+    return sorted(map(int, best[:MOST]))
 
 
 def _percent(p: float) -> str:
@@ -95,6 +92,10 @@ def gradients(results: Gradients | Mapping[str, Gradients], *, template: str = L
     """
     found = {"": results} if isinstance(results, Gradients) else dict(results)
     first, colour = next(iter(found.values())), COLOURS[template]
+    if not any(_measures(result) for result in found.values()):
+        raise UserError(
+            "This data has no object masks and there is no other network of it, so there is nothing to compare a gradient with."
+        )
     figure = go.Figure(layout={"template": template})
     rows: list[str] = []
     for at, (name, result) in enumerate(found.items()):
@@ -148,6 +149,8 @@ def _semantic(found: Mapping[str, Gradients]) -> str:
         said.append(
             f"Of the gradient's size this part lies on the object, which covers {100 * area:.1f} % of the picture: {'; '.join(each)}."
         )
+    else:
+        said.append("This data has no object masks, so where the gradient lies is not measured.")
     if len(names) < 2 or not np.array_equal(found[names[0]].index, found[names[1]].index):
         return " ".join(said)
     one, two = found[names[0]], found[names[1]]

@@ -69,7 +69,7 @@ def surface(
                     x=[0], y=[0], z=[float(loss[result.middle, result.middle])], mode="markers", showlegend=False, hoverinfo="skip", name=f"{said}: the image",
                     marker={"size": 5, "color": LIGHT_LINE, "line": {"color": DARK_LINE, "width": 2}}, **where,
                 )  # fmt: skip
-    _same_scale(figure, len(targets), low, high, kind, x_title, y_title, "loss", stretch=True)
+    _same_scale(figure, len(targets), len(found), low, high, kind, x_title, y_title, "loss", stretch=True)
     if kind == "contour":
         for row, one in enumerate(targets):
             figure.update_yaxes(title=f"<b>{TARGETS[one]}</b><br>{y_title}", row=row + 1, col=1)
@@ -124,7 +124,7 @@ def _apart(found: Mapping[str, Surface], targets: Sequence[str], frozen: str) ->
     if len(names) > 1:
         largest = [f"{float(np.abs(found[names[0]].loss(one) - found[names[1]].loss(one)).max()):.2f} ({TARGETS[one]})" for one in targets]
         said = f" Largest difference between {names[0]} and {names[1]} anywhere on the plane: {', '.join(largest)}."
-    if frozen in found:
+    if frozen and frozen in found:
         said += f" The {frozen} is frozen: one file before and after, so its difference is 0 everywhere."
     return said
 
@@ -140,7 +140,7 @@ def weight_surface(
     first = next(iter(found.values()))
     if any(not np.array_equal(first.a, other.a) for other in found.values()):
         raise UserError("These surfaces have different grids or spans: measure all with the same ones.")
-    finite = [np.log10(np.maximum(np.nan_to_num(result.loss, nan=np.inf, posinf=1e6), 1e-6)) for result in found.values()]
+    finite = [np.log10(np.maximum(np.nan_to_num(result.loss, nan=1e6, posinf=1e6), 1e-6)) for result in found.values()]
     figure = _frame([finite], [name for name in found] if list(found) != [""] else [], kind, template)
     for column, ((name, result), loss) in enumerate(zip(found.items(), finite, strict=True)):
         where = {"row": 1, "col": column + 1}
@@ -150,7 +150,7 @@ def weight_surface(
                 x=[0], y=[0], mode="markers", hoverinfo="skip", showlegend=False, name=f"{name}: the trained weights",
                 marker={"symbol": "circle", "size": 11, "color": LIGHT_LINE, "line": {"color": DARK_LINE, "width": 2}}, **where,
             )  # fmt: skip
-    _same_scale(figure, 1, float(np.min(finite)), float(np.max(finite)), kind, "direction 1", "direction 2", "log₁₀ loss")
+    _same_scale(figure, 1, len(found), float(np.min(finite)), float(np.max(finite)), kind, "direction 1", "direction 2", "log₁₀ loss")
     return finish(figure, f"Mean loss around the trained weights of {_names(found)}, log₁₀.", first.meta, _around(found))
 
 
@@ -159,11 +159,11 @@ def _around(found: Mapping[str, WeightSurface]) -> str:
     each = []
     for name, result in found.items():
         middle, half = len(result.a) // 2, np.abs(result.a) <= 0.5 * result.a[-1] + 1e-9
-        inner, here = result.loss[np.ix_(half, half)], float(result.loss[middle, middle])
-        low = float(result.loss.min())
+        loss = np.nan_to_num(result.loss, nan=np.inf)
+        inner, here, low = loss[np.ix_(half, half)], float(loss[middle, middle]), float(loss.min())
         lowest = "the lowest point of the grid" if here <= low else f"lowest {low:.3f} elsewhere"
         each.append(
-            f"{name or 'this network'} {here:.3f} at its weights ({lowest}), at most {float(inner.max()):.3g} half-way out and {float(result.loss.max()):.3g} in all"
+            f"{name or 'this network'} {here:.3f} at its weights ({lowest}), at most {float(inner.max()):.3g} half-way out and {float(loss.max()):.3g} in all"
         )
     said = f"Mean cross-entropy of {first.n} images, two directions of seed {first.meta['seed']}: {'; '.join(each)}."
     kinds = {str(result.meta["architecture"]) for result in found.values()}
@@ -173,7 +173,7 @@ def _around(found: Mapping[str, WeightSurface]) -> str:
 def _frame(panels: Sequence[Sequence[Floats]], titles: Sequence[str], kind: str, template: str) -> go.Figure:
     rows, columns = len(panels), len(panels[0])
     figure = make_subplots(
-        rows, columns, subplot_titles=[title.replace(" (", "<br>(") for title in titles], horizontal_spacing=0.04, vertical_spacing=0.16,
+        rows, columns, subplot_titles=[title.replace(" ", "<br>", 1) for title in titles], horizontal_spacing=0.04, vertical_spacing=0.09,
         shared_yaxes=kind == "contour", specs=[[{"type": "xy" if kind == "contour" else "scene"}] * columns] * rows,
     )  # fmt: skip
     figure.update_annotations(font={"size": 14, "color": COLOURS[template]["text"]}, yshift=4)
@@ -197,7 +197,16 @@ def _panel(figure: go.Figure, a: Floats, b: Floats, loss: Floats, name: str, kin
 
 
 def _same_scale(
-    figure: go.Figure, rows: int, low: float, high: float, kind: str, x_title: str, y_title: str, z_title: str, stretch: bool = False
+    figure: go.Figure,
+    rows: int,
+    columns: int,
+    low: float,
+    high: float,
+    kind: str,
+    x_title: str,
+    y_title: str,
+    z_title: str,
+    stretch: bool = False,
 ) -> None:
     high = max(high, low + 1e-6)
     figure.update_layout(
@@ -215,18 +224,16 @@ def _same_scale(
             selector=lambda trace: trace.type == "contour" and trace.coloraxis,
         )
         figure.update_xaxes(zeroline=False)
-        figure.update_xaxes(title=x_title, row=rows)
+        figure.update_xaxes(title=x_title, row=rows, col=columns // 2 + 1)  # once: side by side they collide on a phone
         figure.update_yaxes(zeroline=False)
         figure.update_yaxes(title=y_title, col=1)
         return
     pad = 0.03 * (high - low)
+    small: dict[str, Any] = {"title_font": {"size": 13}, "tickfont": {"size": 11}, "nticks": 5}
     figure.update_scenes(
-        camera=CAMERA,
-        aspectmode="cube",
-        xaxis={"title": x_title},
-        yaxis={"title": y_title},
-        zaxis={"title": z_title, "range": [low - pad, high + pad]},
-    )
+        camera=CAMERA, aspectmode="cube", xaxis={"title": x_title.split()[0], **small}, yaxis={"title": y_title.split()[0], **small},
+        zaxis={"title": z_title, "range": [low - pad, high + pad], **small},
+    )  # fmt: skip
 
 
 def _names(found: Mapping[str, object]) -> str:

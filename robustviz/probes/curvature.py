@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustviz import registry
+from robustviz.data import Dataset
 from robustviz.nets import ImageNet, frozen
 from robustviz.probes.base import Probe, images_of, meta_of, net_of
 from robustviz.probes.surfaces import trained_alike
@@ -97,6 +100,12 @@ def input_gradient(net: ImageNet, x: Tensor, y: Tensor) -> Tensor:
         )
 
 
+@functools.lru_cache(maxsize=6)  # several networks are compared with the same others
+def _gradients(path: str, weights: str, split: Dataset, n: int) -> Tensor:
+    few = split.take(torch.arange(n))
+    return input_gradient(net_of(Run(Path(path))), few.x, few.y)
+
+
 @register("probe/gradients")
 @dataclass(frozen=True)
 class GradientsSpec(Probe[Gradients]):
@@ -132,8 +141,7 @@ class GradientsSpec(Probe[Gradients]):
         split, others = images_of(run), self.others(run)
         index = torch.arange(min(self.n, len(split)))
         few = split.take(index)
-        own = input_gradient(net_of(run), few.x, few.y)
-        theirs = [input_gradient(net_of(other), few.x, few.y) for other in others]
+        own, *theirs = (_gradients(str(one.path), one.weights, split, len(few)) for one in (run, *others))
         cosine = torch.stack([F.cosine_similarity(own.flatten(1), one.flatten(1), dim=1, eps=1e-300) for one in theirs]) if theirs else None
         share = area = np.zeros(0)
         norm = own.flatten(1).norm(dim=1)

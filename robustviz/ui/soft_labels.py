@@ -20,7 +20,8 @@ from robustviz.ui.shell import linked, write_address
 
 COMPARED = {"alignment": "Before and after an alignment", "sides": "Models A and B"}
 BEFORE, AFTER, WITNESS = "source before", "source after", "witness"
-VIEWS = {"contour": "Contour", "3d": "3-D"}
+# In 3-D one target at a time: each panel is a WebGL canvas, and browsers lose some beyond a few.
+VIEWS = {"contour": "Contours", "3d-hard": "3-D, true class", "3d-soft": "3-D, soft label"}
 STATES = {"clean": "Untouched", "attacked": "Attacked"}
 
 
@@ -106,7 +107,9 @@ def measured(named: Mapping[str, str], probe: str, what: str, cost: str = "", **
                 missing[name] = run_id
             else:
                 found[name] = kept
-    if missing and (not cost or st.button(f"Measure {what} ({cost})", key=f"measure-{probe}")):
+    spot = st.empty()
+    if missing and (not cost or spot.button(f"Measure {what} ({cost})", key=f"measure-{probe}")):
+        spot.empty()
         with st.spinner(f"Measuring {what} …"):
             for name, run_id in missing.items():
                 with view.place():
@@ -159,15 +162,19 @@ def surface(here: Context, chosen: Cast, temperature: int) -> None:
         settings["witness"] = chosen.witness
     found = measured(chosen.named, "surface", "the surface", **settings)
     if found:
-        options: dict[str, Any] = {"target": "both" if chosen.witness else "hard", "kind": kind} | (
-            {"frozen": chosen.frozen} if chosen.frozen in found else {}
-        )
+        target = "both" if chosen.witness else "hard"
+        if kind != "contour":
+            target = str(kind).removeprefix("3d-")
+        options: dict[str, Any] = {"target": target, "kind": "contour" if kind == "contour" else "3d"}
+        if chosen.frozen in found:
+            options["frozen"] = chosen.frozen
         with view.place():
             view.draw(found, Recipe(view.runs_of(found), "surface", "surface", settings, options), "loss-surface")
         maker = next((name for name, run_id in chosen.named.items() if run_id == chosen.reference), chosen.reference)
         st.markdown(
             f"Every panel shows the same plane, up to ±{eps_text(2 * first.eps)}. The adversarial direction comes from {maker}, the random one "
             f"from seed {seed}. Pixels are not clipped. Dotted: the ε box; dashed: the answer changes."
+            + (f" The loss to the true class is cross-entropy, to the soft label T²·KL at T = {temperature}." if chosen.witness else "")
         )
 
 
@@ -180,7 +187,8 @@ def judged(here: Context, chosen: Cast) -> None:
     found = measured(chosen.named, "gradients", "the gradients", **({"targets": targets} if targets else {}))
     if found:
         recipe = Recipe(view.runs_of(found), "gradients", "gradients", {"targets": targets} if targets else {})
-        view.draw(found, recipe, "gradients")
+        with view.place():
+            view.draw(found, recipe, "gradients")
 
 
 def _targets(chosen: Cast) -> list[str]:
@@ -192,7 +200,7 @@ def _targets(chosen: Cast) -> list[str]:
         if run.shipped and run.method_key == "standard" and run.info.get("data") == first.info.get("data")
         and run.id not in shown and run.id != chosen.witness
     ]  # fmt: skip
-    return [*([chosen.witness] if chosen.witness else []), *ordinary]
+    return [*([chosen.witness] if chosen.witness else []), *ordinary] or list(chosen.named.values())
 
 
 def accuracies(chosen: Cast) -> None:
@@ -244,7 +252,8 @@ def _compared(found: Mapping[str, Mapping[str, Evaluation]], names: list[str]) -
     said = []
     for kind in both:
         try:
-            said.append(paired(after[kind], before[kind]).sentence(names[1], names[0]))
+            words = paired(after[kind], before[kind]).sentence(names[1], names[0])
+            said.append(words[:1].upper() + words[1:])
         except UserError as error:
             said.append(f"{kind}: {error}")
     kind = max(both, key=lambda one: after[one].n)
@@ -260,7 +269,7 @@ def _compared(found: Mapping[str, Mapping[str, Evaluation]], names: list[str]) -
 
 def curvature(here: Context, chosen: Cast) -> None:
     """How strongly the loss bends at the images; a point chosen is the image of every view."""
-    found = measured(chosen.named, "curvature", "the curvature of 50 images", "about 10 s")
+    found = measured(chosen.named, "curvature", "the curvature of 50 images", "about 15 s")
     if found:
         view.draw(found, Recipe(view.runs_of(found), "curvature", "curvature"), "curvature", brush=True)
         st.markdown("A click on a point shows its image everywhere. Curvature grows with β, so compare values of one β only.")
@@ -268,8 +277,7 @@ def curvature(here: Context, chosen: Cast) -> None:
 
 def weights(here: Context, chosen: Cast) -> None:
     """The loss around the trained weights."""
-    found = measured(chosen.named, "weight_surface", "the surface around the weights, 21 × 21 on 128 images", "about 20 s")
+    found = measured(chosen.named, "weight_surface", "the surface around the weights, 21 × 21 on 128 images", "about 30 s")
     if found:
-        options = {"kind": st.session_state.get("surface", "contour")}
-        view.draw(found, Recipe(view.runs_of(found), "weight_surface", "weight_surface", options=options), "weight-surface")
+        view.draw(found, Recipe(view.runs_of(found), "weight_surface", "weight_surface"), "weight-surface")
         st.markdown("Robust networks need not look flatter here: filter-normalised slices do not decide robustness.")

@@ -1,0 +1,199 @@
+"""Curvature and input gradients: golden numbers, a dense Hessian, and gradients taken image by image."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from robustviz import figures, probes, runs
+from robustviz.nets import frozen
+from robustviz.probes import CurvatureSpec, GradientsSpec
+from robustviz.probes.base import images_of, net_of
+from robustviz.probes.curvature import cross_entropy, gradient, hessian_vector, smoothed, top_eigenvalue
+from robustviz.results import Curvature, Gradients
+from robustviz.types import UserError
+
+ALIGNED = "digits-model-alignment-small-resnet-s0-09668e22"
+BEFORE, WITNESS = "digits-standard-small-resnet-s0-8b92484e", "digits-standard-small-cnn-s0-59e86c72"
+
+
+def rng() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def test_the_golden_softmax_linear_network() -> None:
+    weight = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.5]], dtype=torch.float64)
+    x, y = torch.tensor([[0.3, -0.2]], dtype=torch.float64), torch.tensor([0])
+
+    def loss(z):
+        return F.cross_entropy(z @ weight.T, y.expand(len(z)), reduction="none")
+
+    value, residual = top_eigenvalue(loss, x, 20, rng())
+    assert float(loss(x)) == pytest.approx(0.743420, abs=1e-6)
+    assert float(value) == pytest.approx(0.737783, abs=1e-6) and float(residual) < 1e-6
+    p = F.softmax(x @ weight.T, dim=1)[0]
+    dense = weight.T @ (torch.diag(p) - torch.outer(p, p)) @ weight
+    assert torch.linalg.eigvalsh(dense).numpy() == pytest.approx([0.098744, 0.737783], abs=1e-6)
+    columns = torch.stack([hessian_vector(loss, x, unit[None])[0] for unit in torch.eye(2, dtype=torch.float64)])
+    assert torch.allclose(columns, dense, atol=1e-12)
+
+
+def test_a_dense_hessian_of_a_tiny_network(conv_net, images, labels) -> None:
+    net = smoothed(conv_net, 10.0).double()
+    x, y = images[:3].double(), labels[:3]
+    with frozen(net):
+        found, residual = top_eigenvalue(cross_entropy(net, y), x, 200, rng())
+        for i in range(3):
+            dense = torch.autograd.functional.hessian(
+                lambda flat, i=i: F.cross_entropy(net(flat.view(1, *x.shape[1:])), y[i : i + 1]), x[i].flatten()
+            )
+            values = torch.linalg.eigvalsh(dense)
+            top = values[values.abs().argmax()]
+            assert float(residual[i]) < 1e-3
+            assert float(found[i]) == pytest.approx(float(top), rel=1e-5)
+
+
+def test_the_sign_is_kept_and_samples_do_not_meet() -> None:
+    scale = torch.tensor([[1.0, -5.0, 2.0], [4.0, 1.0, -3.0]], dtype=torch.float64)
+
+    def loss(x):
+        return 0.5 * (scale * x * x).sum(dim=1)
+
+    x = torch.zeros(2, 3, dtype=torch.float64)
+    found, _ = top_eigenvalue(loss, x, 100, rng())
+    assert found.numpy() == pytest.approx([-5.0, 4.0], rel=1e-6)
+    assert torch.equal(gradient(loss, x + 1), scale)
+
+
+@pytest.mark.parametrize("power", [1, 0])
+def test_no_curvature_is_0(power) -> None:
+    found, residual = top_eigenvalue(lambda x: x.sum(dim=1) if power else 0 * x.sum(dim=1), torch.rand(4, 3), 5, rng())
+    assert not found.any() and not residual.any()
+
+
+def test_relu_hides_the_curvature_that_softplus_shows(conv_net, images, labels) -> None:
+    changed = smoothed(conv_net, 50.0)
+    assert not any(isinstance(module, nn.ReLU) for module in changed.modules())
+    assert sum(isinstance(module, nn.ReLU) for module in conv_net.modules()) == 2, "the network itself was changed"
+    with torch.no_grad():
+        assert torch.allclose(changed(images), conv_net(images), atol=0.1)
+
+
+@pytest.fixture
+def run(runs_home):
+    return runs.open_run(ALIGNED)
+
+
+def test_gradients_are_those_of_each_image_alone(run) -> None:
+    found = probes.gradients(run, GradientsSpec(n=12, targets=WITNESS))
+    few = images_of(run).take(torch.arange(12))
+
+    def alone(one: runs.Run) -> torch.Tensor:
+        net, out = one.net().double(), []
+        with frozen(net):
+            for i in range(12):
+                x = few.x[i : i + 1].double().requires_grad_()
+                out.append(torch.autograd.grad(F.cross_entropy(net(x), few.y[i : i + 1]), x)[0].flatten())
+        return torch.stack(out)
+
+    own, other = alone(run), alone(runs.open_run(WITNESS))
+    assert found.norm == pytest.approx(own.norm(dim=1).numpy(), rel=1e-6)
+    assert found.cosine[0] == pytest.approx(F.cosine_similarity(own, other).numpy(), abs=1e-6)
+    assert not found.share.size, "digits have no masks"
+    assert "no object masks" in figures.gradients(found).layout.meta["sentence"]
+
+
+def test_an_aligned_run_is_compared_with_its_witness_and_with_networks_it_never_saw(run) -> None:
+    others = [one.id for one in GradientsSpec().others(run)]
+    assert others[0] == WITNESS and len(others) == 3 and not {BEFORE, run.id} & set(others)
+    assert len({GradientsSpec().name(run), GradientsSpec(targets=BEFORE).name(run)}) == 2
+
+
+def test_the_share_on_the_object_is_counted_pixel_by_pixel(runs_home) -> None:
+    run = runs.open_run("shapes-standard-small-resnet-s0-cd0cb033")
+    found = probes.gradients(run, GradientsSpec(n=6, targets="shapes-standard-small-cnn-s0-67af4565"))
+    few, net = images_of(run).take(torch.arange(6)), net_of(run)
+    with frozen(net):
+        x = few.x.requires_grad_()
+        (slow,) = torch.autograd.grad(F.cross_entropy(net(x), few.y, reduction="sum"), x)
+    for i in range(6):
+        inside = sum(float(slow[i, c][few.masks[i, 0]].abs().sum()) for c in range(3))
+        assert found.share[i] == pytest.approx(inside / float(slow[i].abs().sum()), abs=1e-3)
+        assert found.area[i] == pytest.approx(float(few.masks[i].float().mean()), abs=1e-9)
+
+
+def test_curvature_is_top_eigenvalue_of_the_smoothed_copy_and_is_kept(run) -> None:
+    spec = CurvatureSpec(n=3, iterations=60, beta=20)
+    found = probes.curvature(run, spec)
+    net, few = smoothed(net_of(run), 20.0).double(), images_of(run).take(torch.arange(3))
+    with frozen(net):
+        for i in range(3):
+            dense = torch.autograd.functional.hessian(
+                lambda flat, i=i: F.cross_entropy(net(flat.view(1, 1, 8, 8)), few.y[i : i + 1]), few.x[i].double().flatten()
+            )
+            values = torch.linalg.eigvalsh(dense)
+            assert found.eigenvalue[i] == pytest.approx(float(values[values.abs().argmax()]), rel=1e-3)
+    assert np.array_equal(spec.kept(run).eigenvalue, found.eigenvalue)
+    assert not any(parameter.grad is not None for parameter in net_of(run).parameters())
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: CurvatureSpec(beta=2.0), "10 to 1000"),
+        (lambda: CurvatureSpec(n=1), "at least 2"),
+        (lambda: GradientsSpec(targets="no-such-run"), "no run called"),
+        (lambda: GradientsSpec(targets="shapes-standard-small-cnn-s0-67af4565"), "other images or classes"),
+    ],
+)
+def test_bad_settings_are_one_sentence(run, make, says) -> None:
+    with pytest.raises(UserError, match=says):
+        make()(run)
+
+
+def bent(values, **more) -> Curvature:
+    values = np.array(values, dtype=float)
+    return Curvature(np.arange(len(values)), values, values * 0, values == values, meta={"beta": 10.0, "run": "r"} | more)
+
+
+def test_the_curvature_figure_says_what_is_decided_and_no_more() -> None:
+    low, high = bent([1.0, 2, 3, 4, 5, 6, 7, 8]), bent([2.0, 3, 4, 5, 6, 7, 8, 9])
+    said = figures.curvature({"before": low, "after": high}).layout.meta["sentence"]
+    assert "lower on 0 of 8 images (0 % [0, 32]): higher on most" in said and "mean 4.5 [" in said
+    assert "the same on every image" in figures.curvature({"before": low, "after": low}).layout.meta["sentence"]
+    mixed = figures.curvature({"before": low, "after": bent([2.0, 1, 4, 3, 6, 5, 8, 7])}).layout.meta["sentence"]
+    assert "not decided" in mixed
+    alone = figures.curvature(dataclasses.replace(bent([0.0, 0.0, 0.0]), same=np.array([True, False, True])))
+    assert "From" not in alone.layout.meta["sentence"] and "otherwise than the network on 1" in alone.layout.meta["sentence"]
+    negative = figures.curvature({"before": bent([-1.0, 2.0, 3.0])})
+    assert negative.data[0].marker.symbol[0] == "diamond-open" and "1 negative" in negative.layout.meta["sentence"]
+    assert [int(row[0]) for row in negative.data[0].customdata] == [0, 1, 2]
+
+
+def steep(share, area, cosine, run="r", targets=("t",)) -> Gradients:
+    n = len(share or cosine[0])
+    return Gradients(
+        np.arange(n), np.linspace(1, 2, n), np.array(share), np.array(area), list(targets), np.array(cosine).reshape(len(targets), n),
+        meta={"run": run, "labels": [f"net {target}" for target in targets]},
+    )  # fmt: skip
+
+
+def test_the_gradient_figure_compares_image_by_image() -> None:
+    before = steep([0.3, 0.4, 0.5, 0.4], [0.2, 0.21, 0.19, 0.2], [[0.1, 0.2, 0.3, 0.2]])
+    after = steep([0.4, 0.5, 0.61, 0.5], [0.2, 0.21, 0.19, 0.2], [[0.1, 0.3, 0.1, 0.3]])
+    figure = figures.gradients({"before": before, "after": after})
+    said = figure.layout.meta["sentence"]
+    assert "+10.2 points" in said and "more on the object" in said and "net t" in said and "not decided" in said
+    assert "(above the area)" in said and len(figure.data) == 2 and figure.layout.meta["alt"].endswith(said)
+    assert "less on the object" in figures.gradients({"before": after, "after": before}).layout.meta["sentence"]
+    same = figures.gradients({"before": before, "after": before}).layout.meta["sentence"]
+    assert "more or less semantic is not decided" in same and "the same on every image" in same
+    itself = figures.gradients({"t": steep([], [], [[1.0, 1.0]], run="t"), "u": steep([], [], [[0.5, 0.4]])})
+    assert "cosine" not in itself.layout.meta["sentence"], "a network's likeness to itself is no finding"
+    with pytest.raises(UserError, match="nothing to compare"):
+        figures.gradients(steep([], [], [[1.0, 1.0]], run="t"))

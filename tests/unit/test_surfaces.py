@@ -1,0 +1,245 @@
+"""Soft labels and loss surfaces: every point is a loss that can be evaluated directly; sentences are right at the edges."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+
+import numpy as np
+import plotly.io
+import pytest
+import torch
+import torch.nn.functional as F
+
+from robustviz import cli, figures, probes, runs
+from robustviz.attacks import PGD
+from robustviz.nets import frozen
+from robustviz.probes import SoftLabelsSpec, SurfaceSpec, WeightSurfaceSpec
+from robustviz.probes.base import image_of, images_of, net_of
+from robustviz.probes.surfaces import filter_normalised, ticks
+from robustviz.results import SoftLabels, Surface, WeightSurface, divergence, entropy
+from robustviz.types import UserError
+
+ALIGNED = "digits-model-alignment-small-resnet-s0-09668e22"
+BEFORE, WITNESS = "digits-standard-small-resnet-s0-8b92484e", "digits-standard-small-cnn-s0-59e86c72"
+SPEC = SurfaceSpec(index=3, grid=7)
+
+
+@pytest.fixture
+def run(runs_home):
+    return runs.open_run(ALIGNED)
+
+
+def logits(run: runs.Run, x: torch.Tensor) -> torch.Tensor:
+    net = net_of(run)
+    with frozen(net), torch.no_grad():
+        return net(x)
+
+
+def test_every_point_of_the_surface_is_the_loss_there(run) -> None:
+    found = probes.surface(run, SPEC)
+    q = F.softmax(logits(runs.open_run(WITNESS), torch.from_numpy(found.x)[None])[0] / 4, dim=0)
+    assert found.label == pytest.approx(q.numpy(), abs=1e-6)
+    for i in range(7):
+        for j in range(7):
+            x = torch.from_numpy(found.x + np.float32(found.a[i]) * found.d + np.float32(found.b[j]) * found.r)[None]
+            z = logits(run, x)[0]
+            assert found.hard[i, j] == pytest.approx(float(torch.logsumexp(z, 0) - z[found.y]), abs=1e-5)
+            p = F.softmax(z / 4, dim=0)
+            assert found.soft[i, j] == pytest.approx(16 * float((q * (q / p).log()).sum()), abs=2e-4)
+            assert found.pred[i, j] == int(z.argmax())
+
+
+def test_the_centre_is_the_loss_at_the_image(run) -> None:
+    for index in range(8):
+        found = probes.surface(run, dataclasses.replace(SPEC, index=index))
+        _, x, y = image_of(run, index)
+        assert found.a[found.middle] == 0 and found.b[found.middle] == 0
+        assert np.array_equal(found.x, x[0].numpy()) and found.y == int(y)
+        assert found.hard[found.middle, found.middle] == pytest.approx(float(F.cross_entropy(logits(run, x), y)), abs=1e-6)
+        witness = probes.surface(runs.open_run(WITNESS), dataclasses.replace(SPEC, index=index, reference=BEFORE, witness=WITNESS))
+        assert witness.soft[3, 3] == pytest.approx(0, abs=1e-5), "a network's own soft label costs it nothing"
+
+
+def test_the_directions_are_the_references_and_the_same_for_all(run) -> None:
+    found = probes.surface(run, SPEC)
+    assert found.meta["reference"] == BEFORE and found.meta["witness"] == WITNESS and found.meta["temperature"] == 4.0
+    net = net_of(runs.open_run(BEFORE))
+    _, x, y = image_of(run, 3)
+    with frozen(net):
+        leaf = x.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(F.cross_entropy(net(leaf), y), leaf)
+    assert np.array_equal(found.d, slope[0].sign().numpy())
+    assert set(np.unique(found.r)) == {-1.0, 1.0}
+    others = [probes.surface(runs.open_run(name), dataclasses.replace(SPEC, reference=BEFORE)) for name in (BEFORE, WITNESS)]
+    for other in others:
+        assert all(np.array_equal(getattr(found, what), getattr(other, what)) for what in ("x", "d", "r", "a", "b"))
+    assert others[0].soft.size == 0, "an ordinary network has no witness unless one is named"
+    assert not np.array_equal(probes.surface(run, dataclasses.replace(SPEC, seed=1)).r, found.r)
+    assert found.a[-1] == pytest.approx(2 * run.eps)
+
+
+def test_the_other_direction_ends_where_pgd_ends(run) -> None:
+    found = probes.surface(run, dataclasses.replace(SPEC, direction="pgd", reference=run.id))
+    _, x, y = image_of(run, 3)
+    x_adv = PGD(eps=run.eps, start="zero", steps=20)(net_of(run), x, y)
+    assert found.x + run.eps * found.d == pytest.approx(x_adv[0].numpy(), abs=1e-6)
+    assert np.abs(found.d).max() <= 1 + 1e-5
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"grid": 20}, "no middle"), ({"grid": 2}, "out of range"), ({"index": 99999}, "no image 99999"), ({"temperature": 0.0}, "0.1 to 100"),
+        ({"temperature": 1000.0}, "0.1 to 100"), ({"span": 0.0}, "span 0 is a point"), ({"reference": "no-such-run"}, "no run called"),
+        ({"witness": "shapes-standard-small-cnn-s0-67af4565"}, "other images or classes"),
+        ({"reference": "shapes-standard-small-cnn-s0-67af4565"}, "other images or classes"), ({"direction": "up"}, "not one of"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_bad_settings_are_one_sentence(run, settings, says) -> None:
+    with pytest.raises(UserError, match=says):
+        SurfaceSpec(**settings)(run)
+
+
+def test_a_filter_direction_is_as_long_as_its_filter(conv_net) -> None:
+    found = filter_normalised(conv_net, torch.Generator().manual_seed(0))
+    for name, weight in conv_net.named_parameters():
+        if weight.dim() <= 1:
+            assert not found[name].any(), f"{name} has one dimension and may not move"
+            continue
+        for row, other in zip(weight, found[name], strict=True):
+            assert float(row.detach().norm()) == pytest.approx(float(other.norm()), rel=1e-5)
+    again = filter_normalised(conv_net, torch.Generator().manual_seed(0))
+    assert all(torch.equal(found[name], again[name]) for name in found)
+
+
+def test_the_weight_surface_is_the_loss_of_moved_networks(run) -> None:
+    found = probes.weight_surface(run, WeightSurfaceSpec(n=20, grid=3, span=0.5, seed=2))
+    few, before = images_of(run).take(torch.arange(20)), {name: value.clone() for name, value in net_of(run).state_dict().items()}
+    rng = torch.Generator().manual_seed(2)
+    u, v = filter_normalised(run.net(), rng), filter_normalised(run.net(), rng)
+    for i, a in enumerate((-0.5, 0, 0.5)):
+        for j, b in enumerate((-0.5, 0, 0.5)):
+            moved = run.net()
+            with torch.no_grad():
+                for name, weight in moved.named_parameters():
+                    weight += a * u[name] + b * v[name]
+                expected = float(F.cross_entropy(moved(few.x), few.y))
+            assert found.loss[i, j] == pytest.approx(expected, rel=1e-4)
+    assert all(torch.equal(value, before[name]) for name, value in net_of(run).state_dict().items()), "the shared network was changed"
+
+
+def test_soft_labels_are_the_softmax_at_a_temperature(run) -> None:
+    found = probes.soft_labels(run, SoftLabelsSpec(index=5, temperature=3.0))
+    _, x, y = image_of(run, 5)
+    x_adv = PGD(eps=run.eps, steps=10)(net_of(run), x, y, rng=torch.Generator().manual_seed(0))
+    both = F.softmax(logits(run, torch.cat([x, x_adv])).double() / 3, dim=1).numpy()
+    assert found.probs == pytest.approx(both[0], abs=1e-6) and found.probs_adv == pytest.approx(both[1], abs=1e-5)
+    assert entropy(np.full(10, 0.1)) == pytest.approx(np.log(10)) and entropy(np.eye(10)[0]) == 0
+    assert divergence(both[0], both[1]) == pytest.approx(
+        float(F.kl_div(torch.tensor(both[1]).log(), torch.tensor(both[0]), reduction="sum"))
+    )
+    assert f"entropy {entropy(found.probs):.2f}" in found.meta["summary"]
+
+
+@pytest.mark.parametrize("name", ["soft_labels", "surface"])
+def test_the_command_writes_a_file_that_reads_back(name, run, tmp_path, capsys) -> None:
+    out = tmp_path / "F.npz"
+    assert cli.main(["probe", run.id, name, "--out", str(out), "--set", "index=2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["spec"]["index"] == 2
+    kind = {"soft_labels": SoftLabels, "surface": Surface}[name]
+    assert kind.from_npz(out.read_bytes()).y == int(image_of(run, 2)[2])
+    assert cli.main(["probe", run.id, name, "--set", "temperature=-1"]) == 2
+    said = capsys.readouterr().err
+    assert "0.1 to 100" in said and "Traceback" not in said
+
+
+# What is drawn and said.
+
+
+def flat(height=1.0, slope=0.0, *, soft=True, eps=0.1, y=0, **change) -> Surface:
+    a = ticks(5, 0.2).numpy()
+    loss = height + slope * a[:, None] + 0 * a[None]
+    base = Surface(
+        x=np.zeros((1, 2, 2)), d=np.ones((1, 2, 2)), r=np.ones((1, 2, 2)), a=a, b=a, y=y, hard=loss, soft=3 * loss if soft else np.zeros((0, 0)),
+        label=np.array([0.5, 0.5]), pred=np.zeros((5, 5), dtype=int), eps=eps,
+        meta={"run": "r", "classes": ["cat", "dog"], "index": 0, "temperature": 4.0},
+    )  # fmt: skip
+    return dataclasses.replace(base, **change)
+
+
+def contours(figure):
+    return [trace for trace in figure.data if trace.type == "contour" and trace.coloraxis]
+
+
+def test_all_panels_share_scale_and_lines() -> None:
+    figure = figures.surface({"before": flat(1, 5), "after": flat(2, 1), "witness": flat(0.5)}, target="both", frozen="witness")
+    drawn = contours(figure)
+    assert len(drawn) == 6 and {trace.coloraxis for trace in drawn} == {"coloraxis"}
+    assert len({(trace.contours.start, trace.contours.end, trace.contours.size) for trace in drawn}) == 1
+    assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (0.0, pytest.approx(6.6))
+    assert np.asarray(drawn[0].z)[:, 0] == pytest.approx([0.0] * 5) and np.asarray(drawn[0].z)[0] == pytest.approx(
+        [0, 0.5, 1, 1.5, 2]
+    )  # along x: a
+    said = figure.layout.meta["sentence"]
+    assert "before 1.00 → 1.50 (1.00), at most 1.50 in the box" in said
+    assert "The witness is frozen" in said and "difference is 0 everywhere" in said
+    assert "anywhere on the plane: 1.80 (to the true class), 5.40 (to the witness's soft label)" in said
+    relief = figures.surface({"before": flat(1, 5), "after": flat(2, 1)}, kind="3d")
+    scenes = [relief.layout.scene, relief.layout.scene2]
+    assert scenes[0].camera == scenes[1].camera and scenes[0].zaxis.range == scenes[1].zaxis.range
+
+
+def test_the_surface_sentence_at_the_edges() -> None:
+    said = figures.surface(flat(0.0, soft=False)).layout.meta["sentence"]
+    assert "0.00 → 0.00 (0.00)" in said and "Largest difference" not in said and "frozen" not in said
+    assert "at 0.05 (13/255)" in figures.surface(flat(1, 1, a=ticks(5, 0.05).numpy(), b=ticks(5, 0.05).numpy())).layout.meta["sentence"], (
+        "the plane ends before ε"
+    )
+    assert "-0.00" not in figures.surface(flat(-1e-9)).layout.meta["sentence"]
+    with pytest.raises(UserError, match="no witness"):
+        figures.surface({"one": flat(), "two": flat(soft=False)}, target="both")
+    with pytest.raises(UserError, match="another plane"):
+        figures.surface({"one": flat(), "two": flat(r=-np.ones((1, 2, 2)))})
+
+
+def test_the_weight_surface_sentence() -> None:
+    a = ticks(5, 1.0).numpy()
+    bowl = WeightSurface(a, a, 0.1 + a[:, None] ** 2 + a[None] ** 2, 9, meta={"run": "r", "seed": 0, "architecture": "x"})
+    tilted = dataclasses.replace(bowl, loss=bowl.loss + 0.3 * a[:, None], meta=bowl.meta | {"architecture": "y"})
+    figure = figures.weight_surface({"one": bowl, "two": tilted})
+    said = figure.layout.meta["sentence"]
+    assert "one 0.100 at its weights (the lowest point of the grid), at most 0.6 half-way out and 2.1 in all" in said
+    assert "different architecture" in said and "different architecture" not in figures.weight_surface(bowl).layout.meta["sentence"]
+    overflow = figures.weight_surface(dataclasses.replace(bowl, loss=np.where(a[:, None] > 0.9, np.nan, bowl.loss)))
+    assert np.isfinite(np.asarray(overflow.data[0].z)).all()
+
+
+def bars(*rows, y=0) -> dict[str, SoftLabels]:
+    meta = {"run": "r", "classes": [f"c{k}" for k in range(len(rows[0]))], "index": 4, "seed": 0, "attack": {"key": "pgd", "steps": 10}}
+    names = ("witness", "before", "after")
+    return {name: SoftLabels(np.array(row), -np.array(row), y, 2.0, 0.1, meta=meta) for name, row in zip(names, rows, strict=False)}
+
+
+def test_the_bars_say_entropy_and_divergence() -> None:
+    found = bars([2.0, 0.0], [0.0, 0.0], [2.0, 0.0])
+    figure = figures.soft_labels(found, witness="witness")
+    said = figure.layout.meta["sentence"]
+    p = np.exp([1.0, 0.0]) / np.exp([1.0, 0.0]).sum()
+    assert [trace.name for trace in figure.data] == ["one-hot", "witness", "before", "after"]
+    assert f"before c0 50%, entropy {np.log(2):.2f}" in said
+    assert f"before {(p * np.log(p / 0.5)).sum():.3f}, after 0.000" in said
+    attacked = figures.soft_labels(found, attacked=True, witness="witness")
+    assert "own attack" in attacked.layout.meta["sentence"] and list(attacked.data[1].x) == pytest.approx(list(p[::-1]))
+    many = figures.soft_labels(bars(np.arange(30.0), y=3)["witness"])
+    assert len(many.data[1].x) == 12 and "✓ c3" in list(many.data[1].y)
+
+
+def test_figures_are_small_and_travel(run) -> None:
+    made = figures.surface({name: probes.surface(run, dataclasses.replace(SPEC, grid=41)) for name in ("a", "b", "c")}, target="both")
+    assert len(plotly.io.to_json(made)) < 400 * 1024
+    assert len(io.StringIO(figures.csv(made).decode()).readlines()) > 6 * 41 * 41
+    for template in ("robustviz_light", "robustviz_dark"):
+        assert figures.surface(probes.surface(run, SPEC), template=template).layout.meta["alt"]
