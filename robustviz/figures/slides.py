@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping
+from typing import Any
 
 import plotly.graph_objects as go
 from PIL import Image
@@ -16,7 +17,7 @@ from robustviz.types import UserError
 def slides(figures: Mapping[str, go.Figure], *, name: str = "") -> go.Figure:
     """One figure whose slider shows the given ones, by the label of each; `name` says what the slider changes ("ε").
 
-    All must have the same number of traces; the first one gives the layout, the titles and sentences change along.
+    All must have the same traces in the same order; titles, axes and sentences change along.
     Raises UserError where there is none, or where they differ.
     """
     if not figures:
@@ -26,10 +27,7 @@ def slides(figures: Mapping[str, go.Figure], *, name: str = "") -> go.Figure:
         raise UserError("Figures behind one slider must have the same kinds of traces in the same order.")
     numbers = range(len(first.data))
     out = go.Figure(first)
-    out.frames = [
-        go.Frame(name=label, data=figure.data, traces=[*numbers], layout={"title": figure.layout.title, "meta": figure.layout.meta})
-        for label, figure in figures.items()
-    ]
+    out.frames = [go.Frame(name=label, data=one.data, traces=[*numbers], layout=_moving(one)) for label, one in figures.items()]
     steps = [{"label": label, "method": "animate", "args": [[label], _AT_ONCE]} for label in figures]
     out.update_layout(
         sliders=[{"steps": steps, "currentvalue": {"prefix": f"{name} = " if name else ""}, "pad": {"t": 56}, "x": 0.02, "len": 0.94}],
@@ -41,6 +39,12 @@ def slides(figures: Mapping[str, go.Figure], *, name: str = "") -> go.Figure:
         f"{name} {label}: {figure.layout.meta['sentence']}" for label, figure in figures.items() if figure.layout.meta["sentence"]
     )
     return finish(out, f"{len(figures)} figures behind a slider{name and f' over {name}'}.", dict(first.layout.meta), said)
+
+
+def _moving(figure: go.Figure) -> dict[str, Any]:
+    """What changes from frame to frame: all of the layout but the places that the slider needs."""
+    kept = ("template", "height", "margin", "legend")
+    return {name: value for name, value in figure.layout.to_plotly_json().items() if name not in kept}
 
 
 _AT_ONCE = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
