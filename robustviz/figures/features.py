@@ -164,12 +164,8 @@ def _by_class(y: Any, pred_adv: Any, names: list[str], focus: str, template: str
 
 
 def _mark(symbol: str, group: _Group) -> dict[str, Any]:
-    return {
-        "symbol": symbol + ("-open" if group.hollow else ""),
-        "size": 7 if symbol == "circle" else 8,
-        "color": group.colour,
-        "opacity": 0.85,
-    }
+    hollow = {"circle": "circle-open", "x": "x-thin-open"}
+    return {"symbol": hollow[symbol] if group.hollow else symbol, "size": 7, "color": group.colour, "opacity": 0.85}
 
 
 def _lines(start: Floats, end: Floats) -> dict[str, Floats]:
@@ -292,13 +288,20 @@ def _near_sentences(found: Mapping[str, Features]) -> Iterator[str]:
         )
         k, m = int(result.fooled.sum()), int(result.right.sum())
         fooled = f"fooled on {k} of {m} images it knows{_percent(k, m)}" if m else "it knows none of these images"
-        moved, still = result.moved_adv.mean(), result.moved_noise.mean()
+        moved, still = float(result.moved_adv.mean()), float(result.moved_noise.mean())
+        far = (
+            f"the attack moves them {moved:.2f} centre distances, noise {still:.2f}"
+            if math.isfinite(moved)
+            else "all class centres coincide"
+        )
         yield (
-            f"**{name}**: attacked images lie {side} (own minus nearest other cosine {mean:+.2f}, 95 %: {low:+.2f} to {high:+.2f}); own centre "
-            f"{own.mean():.2f}, with noise of the same ε {noisy.mean():.2f}. The attack moves them {moved:.2f} centre distances, noise {still:.2f}; "
+            f"**{name}**: attacked images lie {side} (own minus nearest other cosine {_signed(mean)}, 95 %: {_signed(low)} to {_signed(high)}); own centre "
+            f"{own.mean():.2f}, with noise of the same ε {noisy.mean():.2f}; {far}; "
             f"{fooled}. {_protocol(result)}, n = {len(result.y)}."
         )
-    if len(found) == 2:
+    if len({_protocol(result) for result in found.values()}) > 1:
+        yield "The two met different attacks, so they are not compared."
+    elif len(found) == 2:
         (first, lead), (second, lead_b) = leads.items()
         mean, low, high = mean_interval(lead - lead_b)
         ahead, behind = (first, second) if mean >= 0 else (second, first)
@@ -306,7 +309,7 @@ def _near_sentences(found: Mapping[str, Features]) -> Iterator[str]:
         if low > 0:
             yield f"Under attack {ahead} keeps images nearer to their class than {behind}: by {abs(mean):.2f} (95 %: {low:.2f} to {high:.2f})."
         else:
-            yield f"Which of the two keeps images nearer to their class is not decided: {abs(mean):.2f} (95 %: {low:+.2f} to {high:+.2f})."
+            yield f"Which of the two keeps images nearer to their class is not decided: {abs(mean):.2f} (95 %: {_signed(low)} to {_signed(high)})."
         only, only_b = (int((right[one] & ~right[two]).sum()) for one, two in ((first, second), (second, first)))
         n = len(right[first])
         low, high = tango(only, only_b, n)
@@ -314,7 +317,12 @@ def _near_sentences(found: Mapping[str, Features]) -> Iterator[str]:
         ahead, behind = (first, second) if gap >= 0 else (second, first)
         low, high = (low, high) if gap >= 0 else (-high, -low)
         verdict = f"{ahead} is more accurate than {behind}" if low > 0 else "neither is shown to be more accurate"
-        yield f"The judge, accuracy under attack: {verdict}, by {abs(gap):.0%} (95 %: {low:+.0%} to {high:+.0%})."
+        apart = f"{100 * abs(gap):.0f} points apart (95 %: {_signed(100 * low, 0)} to {_signed(100 * high, 0)})"
+        yield f"The judge, accuracy under attack: {verdict}; {apart}."
+
+
+def _signed(value: float, digits: int = 2) -> str:
+    return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
 
 
 def _finite(values: Floats) -> Floats:

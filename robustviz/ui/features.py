@@ -21,7 +21,7 @@ from robustviz.ui.shell import linked, write_address
 
 MAPS = {"centres": "Class centres", "pca": "PCA", "umap": "UMAP"}
 COLOURS = {"class": "Class", "fooled": "Fooled"}
-ALSO = {"nothing": "Nothing", "noise": "Noise", "half": "Half of ε", "double": "Twice ε"}
+ALSO = {"nothing": "Nothing", "noise": "Noise", "half": "½ ε", "double": "2 ε"}
 SHARES = {"0": 0.0, "¼": 0.25, "½": 0.5, "1": 1.0, "2": 2.0}
 COUNTS = [50, 100, 200, 300, 500]
 PACKED = ["0", "0.1", "0.25", "0.5", "0.9"]
