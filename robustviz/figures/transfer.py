@@ -13,6 +13,7 @@ from robustviz.results import FEW, Transfer, attack_name, tango
 from robustviz.types import UserError, eps_text
 
 LIGHT = "robustviz_light"
+FAINT = 25.0  # points: smaller differences must not look large
 WIDTH = 13  # letters of a line beside the matrix: it must fit on a phone
 
 
@@ -135,7 +136,7 @@ def transfer_difference(found: Mapping[str, Transfer], *, of: str = "", b: str =
             f"{verdicts['undecided']} of {len(counts)} targets (95 % intervals, {min(counts, default=0)} to {max(counts, default=0)} images)"
             + (f"; on {empty} no image qualifies." if empty else ".")
         )
-    limit = max(5.0, float(np.nanmax(np.abs(moved)))) if np.isfinite(moved).any() else 5.0
+    limit = max(FAINT, float(np.nanmax(np.abs(moved)))) if np.isfinite(moved).any() else FAINT
     figure = _matrix(
         f"{of} minus each other source", f"points of error, {_attack(ours)}", moved, [*rest],
         [labels[one] for one in targets], text, template, {"colorscale": "RdBu_r", "zmid": 0, "zmin": -limit, "zmax": limit},

@@ -121,7 +121,7 @@ def steps(here: Context) -> None:
         "PGD with 1 to 1000 steps of ε/4 from one start, and Square with 1000 queries, on 50 images. An image counts as fooled from the "
         "first look at which it is misread."
     )
-    found = view.measured(here, "attack_steps", "1000 steps", "about 30 s")
+    found = view.measured(here, "attack_steps", "1000 steps", "about 20 s")
     if found:
         view.draw(found, Recipe(view.runs_of(found), "attack_steps", "attack_steps"), "steps")
 

@@ -7,6 +7,7 @@ import pytest
 from robustviz import figures, probes
 from robustviz.probes import ContributionsSpec, PairingSpec
 from tests.pages.conftest import ordinary, sound, words
+from tests.pages.test_glossary import lacking
 
 
 def sentence(figure):
@@ -21,6 +22,7 @@ def test_the_sentences_are_those_of_the_probes_results(visit):
     one = probes.contributions(ordinary("digits", "standard"), ContributionsSpec(index=7))
     assert sentence(figures.dropped(one)) in said
     pairs = {name: probes.pairing(ordinary("digits", names[name]), PairingSpec(n=100)) for name in ("A Standard", "B PGD-AT")}
+    assert not lacking(said)
     assert sentence(figures.pairing(pairs["B PGD-AT"], side="b")) in said and sentence(figures.opposition(pairs)) in said
 
 

@@ -11,6 +11,7 @@ from robustviz.probes import TransferSpec
 from robustviz.ui import transfer
 from robustviz.ui.context import Context
 from tests.pages.conftest import ordinary, sound, words
+from tests.pages.test_glossary import lacking
 
 FAST = {"data": "digits", "transfer-steps": 3}
 
@@ -51,6 +52,7 @@ def test_the_sentences_are_those_of_the_probes_results(visit):
     ):  # fmt: skip
         assert figure.layout.meta["sentence"] in said
     assert "+1.6 [+0.1, +3.0] points" in said and "alignment_study --report" in said  # the larger study
+    assert not lacking(said)
 
 
 def test_many_images_wait_for_a_button(visit):
