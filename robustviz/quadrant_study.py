@@ -40,16 +40,18 @@ PAPER = {"lower-right": (76.77, 46.75), "upper-left": (78.00, 47.69)}
 
 @dataclass(frozen=True)
 class Study:
-    """What is trained and measured: 36 trainings of two minutes of a quiet core.
+    """What is trained and measured: 30 trainings of two minutes of a quiet core.
 
-    Six seeds, because at this radius some trainings stay on their first plateau for many epochs.
+    Differs: the paper's radii are 12/255 and 6/255. At 12/255 this small network has not learned shapes after the recipe's
+    20 epochs (25 and 56 % clean with seed 1), and the luck of a late start would be all that is measured; half of the
+    recipe's own 8/255 keeps the paper's ratio.
     """
 
     data: str = "shapes"
     net: str = "small_resnet"
-    eps: float = 12 / 255
-    eps_low: float = 6 / 255
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
+    eps: float = 8 / 255
+    eps_low: float = 4 / 255
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     test_eps: float = 8 / 255
     steps: int = 20
     n_train: int | None = None  # this and the next: the data set's own recipe

@@ -61,7 +61,7 @@ export default function (component) {
   const my = (canvas.painting ??= { row: 0, column: 0, turn: null, timer: 0 });
   const { rows, columns, side, width, height } = data;
   const scale = Math.max(2, Math.round(640 / Math.max(width, height)));
-  my.send = (text) => setStateValue("mask", text);
+  my.send = (text) => setStateValue("mask", `${Date.now()} ${text}`);  // else the same stroke after Clear would be no news
   if (my.turn !== data.turn) {
     my.turn = data.turn;
     clearTimeout(my.timer);
@@ -303,8 +303,8 @@ def _fill(here: Context, name: str) -> None:
 
 def _painted() -> None:
     """A callback: a stroke is finished. The browser's word is checked where the mask is read."""
-    if text := st.session_state["canvas"].get("mask"):
-        st.session_state["paint"] = text
+    if said := st.session_state["canvas"].get("mask"):
+        st.session_state["paint"] = str(said).rpartition(" ")[2]
 
 
 def _attack(here: Context, cells: Bools, level: int, low: int) -> dict[str, Any]:

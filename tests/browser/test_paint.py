@@ -73,6 +73,12 @@ def test_everything_goes_by_keyboard(page, server, settled):
     expect(page.get_by_text("28 of 64 pixels (44%) may change by")).to_be_visible(timeout=WAIT)
     page.get_by_role("button", name="Clear", exact=True).press("Enter")
     expect(page.get_by_text("The budget is another now: attack again.")).to_be_visible()
+    settled(page, WAIT)
+    for key in ("ArrowUp", "ArrowLeft", "ArrowRight", "Space"):  # back to row 4, column 5: the very mask of before counts again
+        canvas.press(key)
+    expect(page.get_by_text("Row 4, column 5: allowed. 1 of 64")).to_be_visible()
+    expect(page.get_by_text("2% of the image may change")).to_be_visible()
+    expect(page).to_have_url(re.compile(r"paint=AAAACAAAAAA"))
 
 
 @pytest.mark.parametrize("dark", [False, True])
