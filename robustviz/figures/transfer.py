@@ -45,7 +45,7 @@ def transfer(results: Transfer | Mapping[str, Transfer], *, b: str = "", templat
     )  # fmt: skip
     figure.update_layout(xaxis_title="images made on")
     return finish(
-        figure, "Matrix: targets in rows, sources in columns, the transfer error in each cell.", first.meta, _said(found, error, labels)
+        figure, "Matrix: targets in rows, sources in columns, the transfer error in each cell.", _told(first), _said(found, error, labels)
     )
 
 
@@ -143,7 +143,7 @@ def transfer_difference(found: Mapping[str, Transfer], *, of: str = "", b: str =
     )  # fmt: skip
     figure.update_layout(xaxis_title=f"{of} minus")
     said = f"Made with {_attack(ours)}, seed {ours.meta['seed']}; compared on images that qualify for both. {' '.join(sentences)} One source network says little about a method."
-    return finish(figure, "Matrix: the difference of transfer errors, around zero.", ours.meta, said)
+    return finish(figure, "Matrix: the difference of transfer errors, around zero.", _told(ours), said)
 
 
 def prediction_kl(result: Transfer, *, template: str = LIGHT) -> go.Figure:
@@ -172,7 +172,7 @@ def prediction_kl(result: Transfer, *, template: str = LIGHT) -> go.Figure:
             f"Nearest to the source's answers are those of {result.meta['labels'][far[0]]} (KL {kl[far[0], 0]:.3f}), "
             f"farthest those of {result.meta['labels'][far[-1]]} ({kl[far[-1], 0]:.3f})."
         )
-    return finish(figure, "Matrix: the mean KL divergence between the answers of any two networks.", result.meta, said)
+    return finish(figure, "Matrix: the mean KL divergence between the answers of any two networks.", _told(result), said)
 
 
 def _matrix(
@@ -223,6 +223,11 @@ def _labels(found: Mapping[str, Transfer], b: str) -> dict[str, str]:
 
 def _attack(result: Transfer) -> str:
     return f"{attack_name(result.meta['attack'] | {'step_size': None})}, ε = {eps_text(result.meta['eps'])}"
+
+
+def _told(result: Transfer) -> dict[str, Any]:
+    """What a figure keeps of where it comes from: not the seconds, which differ from one measurement to the next."""
+    return {name: value for name, value in result.meta.items() if name != "seconds"}
 
 
 def _protocol(result: Transfer) -> tuple[Any, ...]:
