@@ -91,7 +91,7 @@ def feature_map(
     _bare_axes(figure)
     if result.meta["projection"] != "umap":
         figure.update_yaxes(scaleanchor="x")  # the plane is a true one: a distance is as long in every direction
-    return finish(figure, f"{what} of {result.meta['method']}'s features.", result.meta, _map_sentence(result, bool(noise), drawn))
+    return finish(figure, f"{what} of {result.meta['method']}'s features.", result.meta, _map_sentence(result, noise, focus, drawn))
 
 
 def _marked(result: FeatureMap, mark: int, name: str, template: str) -> go.Figure:
@@ -196,7 +196,7 @@ def _bare_axes(figure: go.Figure) -> None:
     figure.update_yaxes(showticklabels=False, ticks="", zeroline=False)
 
 
-def _map_sentence(result: FeatureMap, noise: bool, drawn: int) -> str:
+def _map_sentence(result: FeatureMap, noise: bool, focus: str, drawn: int) -> str:
     meta, n = result.meta, len(result.y)
     clean, adv, noisy = (int(count) for count in result.astray)
     k, m = int(result.fooled.sum()), int(result.right.sum())
@@ -214,12 +214,29 @@ def _map_sentence(result: FeatureMap, noise: bool, drawn: int) -> str:
         "pca": f"it holds {result.share:.0%} of the variance of all points",
     }[str(meta["projection"])]
     text += f" The map: {made}."
+    if focus:
+        text += _landed(result, focus)
     if drawn < n:
         text += f" Lines for the first {drawn} images only."
     if len(result.placed):
         wrong = int((result.pred_placed != result.y).sum())
         text += f" △: attacked at ε = {eps_text(float(meta['place_eps']))}, {wrong} of {n} wrong, put into the finished map."
     return text + (" ◇: noise, put into the finished map." if noise else "")
+
+
+def _landed(result: FeatureMap, focus: str) -> str:
+    """What the attacked images of a class are read as."""
+    names = list(result.meta["classes"])
+    own = names.index(focus)
+    read = np.bincount(result.pred_adv[result.y == own], minlength=len(names))
+    order = [int(label) for label in np.argsort(-read, kind="stable")[:4] if read[label]]
+    if not order:
+        return f" There is no image of {focus} among them."
+    return (
+        f" Attacked, the {int(read.sum())} images of {focus} are read as "
+        + ", ".join(f"{names[label]} ({read[label]})" for label in order)
+        + "."
+    )
 
 
 def _protocol(result: Any) -> str:

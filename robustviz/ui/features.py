@@ -92,7 +92,9 @@ def maps(here: Context, choice: Choice) -> None:
         "Positions in A and in B cannot be compared, and the length of a line has no unit: the numbers below are measured in feature space."
         + (" In UMAP axes and gaps between groups say nothing either." if choice.settings["projection"] == "umap" else "")
     )
-    options: dict[str, Any] = {"colour": choice.colour, "noise": choice.also == "noise"}
+    focus = str(st.session_state.get("class", ""))  # chosen further below, where classes are explained
+    known = next(iter(found.values())).meta["classes"]
+    options: dict[str, Any] = {"colour": choice.colour, "noise": choice.also == "noise", "focus": focus if focus in known else ""}
     chosen: list[int] = []
     for column, (name, result) in zip(st.columns(len(found), gap="medium"), found.items(), strict=True):
         made = Recipe({"": str(result.meta["run"])}, "feature_map", "feature_map", choice.settings, {"name": name} | options)

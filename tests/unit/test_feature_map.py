@@ -290,6 +290,7 @@ def test_of_many_classes_the_most_confused_are_coloured_and_the_rest_is_grey() -
     assert named == [*(f"c{label} (3)" for label in range(8)), "other classes (36)"]
     figure = figures.feature_map(made(y, y, pred_adv, classes=20), focus="c4")
     assert [trace.name for trace in figure.data if trace.showlegend] == ["c4 (3)", "c5 (3)", "other classes (54)"]
+    assert "Attacked, the 3 images of c4 are read as c5 (3)." in figure.layout.meta["sentence"]
     assert figure.data[-1].marker.color == COLOURS["robustviz_light"]["faint"] and [note.text for note in figure.layout.annotations] == [
         "c4"
     ]
