@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from robustviz.ui import context, features, shell
+from robustviz.ui import context, features, misaligned, shell
 
 st.title("Do attacked images stay with their class?")
 here = context.sidebar()
@@ -19,6 +19,9 @@ def view() -> None:
     with st.expander("Film: how it came about, epoch by epoch", icon=":material/movie:", on_change="rerun", key="film-open") as film:
         if film.open:
             features.film(here)
+    with st.expander("Why is a class misaligned?", icon=":material/help:", on_change="rerun", key="why-open") as cause:
+        if cause.open:
+            misaligned.why(here, choice.measured)
 
 
 view()

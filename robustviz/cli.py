@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from robustviz import jobs, registry, runs
-from robustviz.results import Evaluation, ladders, paired, wilson
+from robustviz.results import Evaluation, Result, ladders, paired, wilson
 from robustviz.types import UserError, parse_number
 
 
@@ -208,11 +208,15 @@ def do_probe(args: argparse.Namespace) -> int:
     spec = registry.get("probe", args.probe)()
     from robustviz.config import read_value
 
-    for path, value in args.set:
-        spec = registry.with_value(spec, path, read_value(value))
-    result = spec(run)
+    for path, text in args.set:
+        words = registry.is_text(spec, path)  # a class of digits is called 3
+        spec = registry.with_value(spec, path, text if words else read_value(text))
     out = Path(args.out or f"{run.id}-{args.probe}.npz")
-    runs.write_file(out, result.to_npz())
+    table = out.suffix.lower() == ".csv"
+    if table and spec.result.rows is Result.rows:
+        raise UserError(f"The probe {args.probe} gives no table: give --out a name that ends in .npz.", code=2)
+    result = spec(run)
+    runs.write_file(out, result.to_csv() if table else result.to_npz())
     value = {
         "run": str(run.path),
         "probe": args.probe,
@@ -225,6 +229,8 @@ def do_probe(args: argparse.Namespace) -> int:
 
 
 def do_report(args: argparse.Namespace) -> int:
+    if args.overlap:
+        return _overlap(args)
     chosen = [runs.open_run(name) for name in args.run] if args.run else runs.all_runs()
     base = runs.open_run(args.against) if args.against else None
     if base and args.ladder:
@@ -245,6 +251,48 @@ def do_report(args: argparse.Namespace) -> int:
     compared = [row["against"]["sentence"] for row in rows if row.get("against")]
     text = "\n".join([*lines, *([""] if compared else []), *compared])
     show(args, rows, text if rows else "No evaluations yet: train a run first.")
+    return 0
+
+
+def _overlap(args: argparse.Namespace) -> int:
+    """How well each run's class activation maps lie on the true object; without RUN, the shipped runs on shapes with the usual network."""
+    from robustviz.probes import OverlapSpec
+    from robustviz.results import MAPS, OVERLAPS, Overlap
+
+    if args.ladder or args.against:
+        raise UserError("--overlap is a table of its own: leave out --ladder and --against.", code=2)
+    usual = [run for run in runs.all_runs() if run.shipped and (run.data_key, run.architecture) == ("shapes", "small_resnet")]
+    chosen = [runs.open_run(name) for name in args.run] if args.run else usual
+    if not chosen:
+        raise UserError("There is no shipped run on shapes: name the runs.")
+    spec, lines, rows, found = OverlapSpec(), [], list[dict[str, Any]](), list[Overlap]()
+    failed: UserError | None = None
+    for run in chosen:
+        try:
+            found.append(spec(run))
+        except UserError as error:  # one run without object masks must not hide the others
+            failed = error
+            say(f"{run.id}: {error}")
+            continue
+        each = {measure: {kind: found[-1].interval(measure, row) for row, kind in enumerate(MAPS)} for measure in OVERLAPS}
+        blind = {measure: float((found[-1].chance if measure == "iou" else found[-1].area).mean()) for measure in OVERLAPS}
+        facts = {
+            measure: {kind: dict(zip(("mean", "low", "high"), value, strict=True)) for kind, value in one.items()}
+            | {"chance": blind[measure]}
+            for measure, one in each.items()
+        }
+        rows.append(_whose(run) | facts | {name: found[-1].meta[name] for name in ("n", "cam", "rule", "of", "eps", "steps", "seed")})
+        cells = [run.id, *("{:.3f} [{:.3f}, {:.3f}]".format(*each[measure][kind]) for measure in ("iou", "pointing") for kind in MAPS)]
+        lines.append(f"| {' | '.join([*cells, str(found[-1].meta['n'])])} |")
+    if failed and not rows:
+        raise UserError("None of these runs can be measured: the true object is known on the data shapes only.")
+    head = ["run", *(f"{name} {kind} [95 %]" for name in ("IoU", "pointing") for kind in ("clean", "attacked", "random weights")), "n"]
+    meta, chance = found[0].meta, (float(found[0].chance.mean()), float(found[0].area.mean()))
+    note = (
+        f"Means over the first n test images; {meta['cam']} of the {meta['of']} class, mask {meta['rule']}, PGD-{meta['steps']} at each run's ε, seed {meta['seed']}. "
+        f"IoU: Student's t; pointing: Wilson. A blind guess gets about {chance[0]:.3f} and {chance[1]:.3f}."
+    )
+    show(args, rows, "\n".join([f"| {' | '.join(head)} |", "|---" * len(head) + "|", *lines, "", note]))
     return 0
 
 
@@ -390,15 +438,16 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--seed", type=int, default=0)
     one.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
 
-    one = command("probe", do_probe, "compute the numbers behind a view and write them as .npz")
+    one = command("probe", do_probe, "compute the numbers behind a view and write them as .npz, a table as .csv too")
     one.add_argument("run", metavar="RUN")
     one.add_argument("probe", metavar="PROBE", help="see `list probes`")
     one.add_argument("--out", metavar="FILE.npz")
-    one.add_argument("--set", type=setting, action="append", default=[], metavar="FIELD=VALUE")
+    one.add_argument("--set", type=setting, action="append", default=[], metavar="FIELD=VALUE", help="any setting of the probe, like n=100")
 
     one = command("report", do_report, "the table of evaluations")
     one.add_argument("run", metavar="RUN", nargs="*")
     one.add_argument("--ladder", action="store_true", help="one row a run: accuracy under each attack of the ladder")
+    one.add_argument("--overlap", action="store_true", help="how well each run's class activation maps lie on the true object (shapes)")
     one.add_argument("--against", metavar="BASE", help="the difference to this run, image by image, where both were measured alike")
 
     one = command("stop", do_stop, "stop a running training")

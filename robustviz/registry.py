@@ -13,6 +13,7 @@ import functools
 import hashlib
 import importlib
 import json
+import keyword
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -169,9 +170,10 @@ def decode(kind: str, mapping: Mapping[str, Any]) -> Any:
 def build(cls: type, fields: Mapping[str, Any]) -> Any:
     """An instance of a dataclass from a mapping of its fields, each checked. Raises UserError for an unknown field."""
     known = hints(cls)
+    fields = {_field(name, known): value for name, value in fields.items()}
     for name in fields:
         if name not in known:
-            raise UserError(unknown(f"setting of {label(cls)}", name, known), code=2)
+            raise UserError(unknown(f"setting of {label(cls)}", name, map(_said, known)), code=2)
     return cls(**{name: coerce(known[name], value, name) for name, value in fields.items()})
 
 
@@ -185,6 +187,7 @@ def with_value(thing: Any, path: str, value: Any, whole: str | None = None) -> A
     known = hints(type(thing))
     if not known:
         raise UserError(f"There is no setting called {whole!r}: {label(type(thing))} has no settings of its own.", code=2)
+    name = _field(name, known)
     if name not in known:
         raise UserError(unknown("setting", whole, _paths(thing, whole.removesuffix(path))), code=2)
     if rest:
@@ -195,10 +198,25 @@ def with_value(thing: Any, path: str, value: Any, whole: str | None = None) -> A
     return dataclasses.replace(thing, **{name: coerce(known[name], value, whole)})
 
 
+def is_text(thing: Any, name: str) -> bool:
+    """Whether a dataclass has a field of this name that takes text as it is typed."""
+    known = hints(type(thing))
+    return known.get(_field(name, known)) is str
+
+
+def _field(name: str, known: typing.Container[str]) -> str:
+    """The field that a person means: `class` is a word of Python's own, so its field is called `class_`."""
+    return f"{name}_" if keyword.iskeyword(name) and f"{name}_" in known else name
+
+
+def _said(field: str) -> str:
+    return field.removesuffix("_")
+
+
 def _paths(thing: Any, prefix: str = "") -> list[str]:
     out = []
     for field in dataclasses.fields(thing):
-        out.append(prefix + field.name)
+        out.append(prefix + _said(field.name))
         if dataclasses.is_dataclass(getattr(thing, field.name)):
             out += _paths(getattr(thing, field.name), f"{prefix}{field.name}.")
     return out

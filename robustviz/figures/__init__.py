@@ -8,6 +8,11 @@ from robustviz.figures.adversarial import accuracy_curve as accuracy_curve
 from robustviz.figures.adversarial import adversarial as adversarial
 from robustviz.figures.adversarial import smallest_eps as smallest_eps
 from robustviz.figures.adversarial import trajectory as trajectory
+from robustviz.figures.attention import attention as attention
+from robustviz.figures.attention import budget as budget
+from robustviz.figures.attention import overlap as overlap
+from robustviz.figures.attention import road as road
+from robustviz.figures.attention import spent as spent
 from robustviz.figures.contributions import attack_steps as attack_steps
 from robustviz.figures.contributions import contributions as contributions
 from robustviz.figures.contributions import dropped as dropped
@@ -19,6 +24,12 @@ from robustviz.figures.features import feature_map as feature_map
 from robustviz.figures.features import features as features
 from robustviz.figures.files import csv as csv
 from robustviz.figures.files import html as html
+from robustviz.figures.misalignment import centre_cosines as centre_cosines
+from robustviz.figures.misalignment import misalignment as misalignment
+from robustviz.figures.misalignment import misalignment_auc as misalignment_auc
+from robustviz.figures.misalignment import pairs as pairs
+from robustviz.figures.misalignment import stages as stages
+from robustviz.figures.misalignment import uniformity as uniformity
 from robustviz.figures.painted import painted as painted
 from robustviz.figures.pictures import delta as delta
 from robustviz.figures.pictures import gain as gain

@@ -9,6 +9,8 @@ from robustviz.probes.adversarial import AccuracyCurveSpec as AccuracyCurveSpec
 from robustviz.probes.adversarial import AdversarialSpec as AdversarialSpec
 from robustviz.probes.adversarial import SmallestEpsSpec as SmallestEpsSpec
 from robustviz.probes.adversarial import TrajectorySpec as TrajectorySpec
+from robustviz.probes.attention import AttentionSpec as AttentionSpec
+from robustviz.probes.attention import RoadSpec as RoadSpec
 from robustviz.probes.contributions import AttackStepsSpec as AttackStepsSpec
 from robustviz.probes.contributions import ContributionsSpec as ContributionsSpec
 from robustviz.probes.contributions import PairingSpec as PairingSpec
@@ -18,13 +20,12 @@ from robustviz.probes.feature_map import FeatureFilmSpec as FeatureFilmSpec
 from robustviz.probes.feature_map import FeatureMapSpec as FeatureMapSpec
 from robustviz.probes.features import FeaturesSpec as FeaturesSpec
 from robustviz.probes.misalignment import MisalignmentSpec as MisalignmentSpec
-
-
+from robustviz.probes.overlap import OverlapSpec as OverlapSpec
+from robustviz.probes.painted import PaintedSpec as PaintedSpec
 from robustviz.probes.pairs import PairsSpec as PairsSpec
 from robustviz.probes.pairs import UniformitySpec as UniformitySpec
-from robustviz.probes.stages import StagesSpec as StagesSpec
-from robustviz.probes.painted import PaintedSpec as PaintedSpec
 from robustviz.probes.soft_labels import SoftLabelsSpec as SoftLabelsSpec
+from robustviz.probes.stages import StagesSpec as StagesSpec
 from robustviz.probes.surfaces import SurfaceSpec as SurfaceSpec
 from robustviz.probes.surfaces import WeightSurfaceSpec as WeightSurfaceSpec
 from robustviz.probes.transfer import TransferSpec as TransferSpec
@@ -32,6 +33,7 @@ from robustviz.results import (
     AccuracyCurve,
     Adversarial,
     AttackSteps,
+    Attention,
     Contributions,
     Curvature,
     FeatureFilm,
@@ -39,9 +41,11 @@ from robustviz.results import (
     Features,
     Gradients,
     Misalignment,
+    Overlap,
     Painted,
     Pairing,
     Pairs,
+    Road,
     SmallestEps,
     SoftLabels,
     Stages,
@@ -157,3 +161,18 @@ def pairs(run: Run, spec: PairsSpec | None = None) -> Pairs:
 def uniformity(run: Run, spec: UniformitySpec | None = None) -> Uniformity:
     """Alignment and uniformity of the features over epochs."""
     return (spec or UniformitySpec())(run)
+
+
+def attention(run: Run, spec: AttentionSpec | None = None) -> Attention:
+    """Where a network looks on one test image, clean and attacked, and PART's budget for it."""
+    return (spec or AttentionSpec())(run)
+
+
+def overlap(run: Run, spec: OverlapSpec | None = None) -> Overlap:
+    """How well the maps of many test images lie on the true object."""
+    return (spec or OverlapSpec())(run)
+
+
+def road(run: Run, spec: RoadSpec | None = None) -> Road:
+    """Whether painting over what a map calls important matters to the network."""
+    return (spec or RoadSpec())(run)

@@ -6,7 +6,7 @@ noise fills the box, PGD goes to its corners), so it answers "does any change of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -78,8 +78,22 @@ class FeaturesSpec(Probe[Features]):
     steps: int = option(20, "Steps of PGD.", low=1, high=1000)
     k: int = option(10, "How many nearest neighbours vote.", low=1)
     seed: int = option(0, "Seed of the attack's noise and of the random control.", low=0)
+    class_: str = option("", "A class whose row and cause of misalignment are printed; empty: all images in one sentence.")
 
     result = Features
+
+    def name(self, run: Run) -> str:
+        return registry.key(replace(self, class_=""))
+
+    def __call__(self, run: Run) -> Features:
+        if not self.class_:
+            return super().__call__(run)
+        from robustviz.probes.misalignment import MisalignmentSpec  # which asks for these features
+
+        causes = MisalignmentSpec(n=self.n, eps=self.eps, steps=self.steps, seed=self.seed, class_=self.class_)(run)
+        row = [row for row in causes.rows() if row["class"] == self.class_]
+        found = replace(self, class_="")(run)
+        return replace(found, meta=found.meta | {"summary": causes.meta["summary"], "table": row})
 
     def measure(self, run: Run) -> Features:
         split, norm = images_of(run), norm_of(run.config)
