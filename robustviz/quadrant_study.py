@@ -159,13 +159,11 @@ def sentence(found: Quadrants) -> str:
         at, decided = found.best(kind)
         lead = found.clean_lead if kind == "clean" else found.robust_lead
         ahead = list(dict.fromkeys(f"{100 * far:.1f}" for far in (np.nanmin(lead[:, 0]), np.nanmax(lead[:, 0]))))
-        said = (
-            "decidedly ahead of each of the others" if decided else "which is not decided" if count > 1 else "which one seed cannot decide"
-        )
+        verdict = "decided for each" if decided else "not decided" if count > 1 else "one seed cannot decide that"
         mean = (found.clean_interval if kind == "clean" else found.robust_interval)[at, 0]
         out.append(
-            f"The best {what} is {100 * mean:.1f} %, with the smaller radius {found.names[at].replace('-', ' ')}, {' to '.join(ahead)} points "
-            f"above the others: {said}."
+            f"Best {what}: {100 * mean:.1f} %, with the smaller radius {found.names[at].replace('-', ' ')}. The others are "
+            f"{' to '.join(ahead)} points below: {verdict}."
         )
     return " ".join(out)
 

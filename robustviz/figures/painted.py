@@ -37,8 +37,8 @@ def painted(results: Painted | Mapping[str, Painted], *, template: str = LIGHT) 
         said.append((f"**{name}**: " if name else "") + str(result.meta["outcome" if same else "summary"]))
     if not first.uniform:
         said.append(
-            f"This attacker is weaker than the one in every robust number, who may change each pixel by {eps_text(first.eps)}: "
-            "holding here is no robustness."
+            f"This attacker is weaker than the one of every robust number, who may change each pixel by {eps_text(first.eps)}. "
+            "Holding here is no robustness."
         )
     return finish(
         figure, "Bars of the true class's softmax output, untouched, attacked within the painted budget and everywhere.", first.meta, "  \n".join(said)

@@ -41,7 +41,7 @@ def test_a_stroke_of_the_mouse_is_attacked_and_its_address_shows_the_same(page, 
     page.get_by_role("button", name="Attack within this budget").click()
     expect(page.get_by_text("24 of 64 pixels (38%) may change by")).to_be_visible(timeout=WAIT)
     settled(page, WAIT)
-    assert page.get_by_text("This attacker is weaker than the one in every robust number").count() == 1
+    assert page.get_by_text("This attacker is weaker than the one of every robust number").count() == 1
     seen = page.get_by_test_id("stMain").inner_text().split("Centre")[1]
     other = browser.new_context().new_page()
     other.goto(page.url)

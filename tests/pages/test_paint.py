@@ -102,7 +102,23 @@ def test_no_address_breaks_it(opened, address):
 # The puzzle.
 
 
-def test_a_guess_is_revealed_with_the_numbers_of_the_study_and_of_the_paper(opened):
+def test_a_guess_is_revealed_with_the_numbers_of_the_study_and_of_the_paper(opened, monkeypatch, tmp_path):
+    monkeypatch.setattr(quadrant_study, "FOLDER", tmp_path)
+    cells = [
+        {"variant": name, "seed": seed, "n": 200, "clean_k": 160 + seed, "robust_k": 80 + 5 * at + seed * (at == 2)}
+        for seed in (0, 1) for at, name in enumerate(quadrant_study.PLACES)
+    ]  # fmt: skip
+    protocol = {
+        "data": "shapes",
+        "label": "Shapes",
+        "net": "small_resnet",
+        "eps": 8 / 255,
+        "eps_low": 4 / 255,
+        "test_eps": 8 / 255,
+        "attack": "PGD-20",
+        "seeds": [0, 1],
+    }
+    quadrant_study.file_of("shapes").write_bytes(quadrant_study.compact({"command": "x", "protocol": protocol, "cells": cells}))
     app = opened()
     assert "Choose one, then read what training says." in words(app) and "quadrant-reveal" not in [one.key for one in app.button]
     app.radio(key="quadrant").set_value("lower-left").run()

@@ -195,7 +195,7 @@ def test_every_case_has_its_sentence(found: Painted, budget: str, outcome: str) 
     assert budget in found.meta["budget"] and outcome in found.meta["outcome"]
     said = figures.painted(found).layout.meta["sentence"]
     assert found.meta["outcome"] in said and said.count(found.meta["budget"]) == 1
-    assert ("holding here is no robustness" in said) == (not found.uniform)
+    assert ("Holding here is no robustness" in said) == (not found.uniform)
 
 
 def test_the_figure_shows_both_networks_and_says_the_budget_once() -> None:
