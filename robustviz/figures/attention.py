@@ -38,13 +38,15 @@ def attention(result: Attention, *, control: bool = False, image: bool = False, 
         )
     most = float(max(np.abs(result.heat).max(), np.abs(result.heat_adv).max()))
     change = result.heat_adv - result.heat
+    far = float(np.abs(change).max())
+    far = far if far > 1e-5 * most else most  # rounding is not to be blown up into a picture
     panels = [
         ("clean", result.heat, most, result.x),
         ("attacked", result.heat_adv, most, result.x_adv),
-        ("attacked − clean", change, 0.0, None),
+        ("difference", change, far, None),
     ]
     if control:
-        panels.append(("random weights", result.heat_random[0], 0.0, result.x))
+        panels.append(("random", result.heat_random[0], 0.0, result.x))
     figure = _panels([title for title, *_ in panels], result.x.shape[1:], template)
     for place, (title, heat, limit, under) in enumerate(panels, 1):
         if image and under is not None:
@@ -52,8 +54,8 @@ def attention(result: Attention, *, control: bool = False, image: bool = False, 
         limit = limit or float(np.abs(heat).max()) or 1.0
         _heatmap(figure, place, title, heat, result.x.shape[1:], colorscale="RdBu_r", zmid=0, zmin=-limit, zmax=limit, showscale=False,
                  opacity=0.6 if image and under is not None else 1.0)  # fmt: skip
-        figure.update_layout({f"xaxis{place if place > 1 else ''}": {"title": {"text": f"±{limit:.2g}"}}})
-    figure.update_layout(height=300)
+        _below(figure, place, f"±{limit:.2g}")
+    figure.update_layout(height=260 if len(panels) == 3 else 220)
     alt = (
         f"Class activation maps ({METHODS[meta['cam']]}, {grid} cells) as red and blue blocks: {', '.join(title for title, *_ in panels)}."
     )
@@ -87,10 +89,13 @@ def _maps_sentence(result: Attention, grid: str) -> str:
             f"The hottest cell {where} row {to_row + 1}, column {to_column + 1}; rank correlation clean to attacked **{result.drift:.2f}**."
         )
     known = result.control[np.isfinite(result.control)]
-    if len(known):
-        count = f"{len(known)} networks with random weights" if len(known) > 1 else "a network with random weights"
-        span = f" ({known.min():.2f} to {known.max():.2f})" if len(known) > 1 else ""
-        said.append(f"Control: with {count} in place of this one, the clean map's rank correlation is {known.mean():.2f}{span}.")
+    if len(known) > 1:
+        said.append(
+            f"Control: {len(known)} networks with random weights give maps whose rank correlation with the clean one is {known.mean():.2f} on average "
+            f"({known.min():.2f} to {known.max():.2f})."
+        )
+    elif len(known):
+        said.append(f"Control: a network with random weights gives a map whose rank correlation with the clean one is {known[0]:.2f}.")
     else:
         said.append("Control: with random weights the map is constant.")
     return " ".join(said)
@@ -118,8 +123,10 @@ def budget(result: Attention, *, template: str = LIGHT) -> go.Figure:
         zmax=high,
         showscale=False,
     )
-    drawn = f"{eps_text(result.eps)} everywhere" if low == high else f"dark {eps_text(result.eps_low)}, bright {eps_text(result.eps)}"
-    figure.update_layout(xaxis_title=f"{mask.mean():.0%} of pixels", xaxis2_title=drawn, height=300)
+    drawn = f"{eps_text(result.eps)}<br>everywhere" if low == high else f"dark {eps_text(result.eps_low)}<br>bright {eps_text(result.eps)}"
+    _below(figure, 1, f"{mask.mean():.0%} of pixels")
+    _below(figure, 2, drawn)
+    figure.update_layout(height=270)
     if result.object.size:
         # one line over the other, so that the outline is seen on every colour
         for place, shade, width in [(place, *line) for place in (1, 2) for line in (("#10161F", 4), ("#FFFFFF", 2))]:
@@ -171,6 +178,8 @@ def spent(results: Attention | Mapping[str, Attention], *, template: str = LIGHT
             hovertemplate="|δ| near %{x:.1f}/255: %{y:.1%}<extra>" + name + "</extra>",
         )  # fmt: skip
         said.append((f"**{name}**: " if name else "") + _spent_sentence(result))
+    if high:
+        said.append("The rest ran into black or white, or turned round on the way.")
     for level, text in dict.fromkeys([(high, "ε"), *([(low, "ε_low")] if low != high else [])]):
         figure.add_vline(
             x=level,
@@ -179,7 +188,8 @@ def spent(results: Attention | Mapping[str, Attention], *, template: str = LIGHT
             annotation_position="top left" if level else "top right",
         )
     figure.update_xaxes(title="|δ| in grey levels (of 255)")
-    figure.update_yaxes(title="share of pixel values", tickformat=".0%", rangemode="tozero")
+    top = max(float(np.max(bar.y)) for bar in figure.data)
+    figure.update_yaxes(title="share of pixel values", tickformat=".0%", range=[0, 1.15 * top])  # room for the names of the lines
     return finish(figure, "Histogram of how far each pixel value moves within the budget.", first.meta, "  \n".join(said))
 
 
@@ -192,10 +202,7 @@ def _spent_sentence(result: Attention) -> str:
     if not important.any():
         return f"{full.mean():.0%} of the values stand at {eps_text(result.eps_low)}: one peak, because no pixel is important."
     inside, outside = full[important].mean(), full[~important].mean()
-    return (
-        f"of the {important.mean():.0%} important values {inside:.0%} stand at {eps_text(result.eps)}, of the others {outside:.0%} at {eps_text(result.eps_low)}. "
-        "The rest ran into black or white, or turned round on the way."
-    )
+    return f"of the {important.mean():.0%} important values {inside:.0%} stand at {eps_text(result.eps)}, of the others {outside:.0%} at {eps_text(result.eps_low)}."
 
 
 def overlap(results: Overlap | Mapping[str, Overlap], *, template: str = LIGHT) -> go.Figure:
@@ -306,7 +313,7 @@ def road(results: Road | Mapping[str, Road], *, template: str = LIGHT) -> go.Fig
 
 def _panels(titles: list[str], size: tuple[int, ...], template: str) -> go.Figure:
     """Empty square panels side by side in pixel coordinates, row 0 at the top, each with its title above."""
-    figure, count, gap = blank(template, "", margin={"l": 4, "r": 4, "t": 36, "b": 44}, showlegend=False), len(titles), 0.03
+    figure, count, gap = blank(template, "", margin={"l": 4, "r": 4, "t": 28, "b": 46}, showlegend=False), len(titles), 0.03
     width = (1 - gap * (count - 1)) / count
     for at, title in enumerate(titles):
         number, left = str(at + 1) if at else "", at * (width + gap)
@@ -315,8 +322,15 @@ def _panels(titles: list[str], size: tuple[int, ...], template: str) -> go.Figur
             f"xaxis{number}": plain | {"domain": [left, left + width], "anchor": f"y{number}", "range": [-0.5, size[1] - 0.5]},
             f"yaxis{number}": plain | {"anchor": f"x{number}", "range": [size[0] - 0.5, -0.5], "scaleanchor": f"x{number}", "constraintoward": "top"},
         })  # fmt: skip
-        figure.add_annotation(text=title, x=left + width / 2, xref="paper", y=1, yref="paper", yanchor="bottom", showarrow=False, yshift=6)
+        figure.add_annotation(text=title, x=0.5, xref=f"x{number} domain", y=1, yref=f"y{number} domain", yanchor="bottom", showarrow=False)
     return figure
+
+
+def _below(figure: go.Figure, place: int, text: str) -> None:
+    axes = _axes(place)
+    figure.add_annotation(
+        text=text, x=0.5, xref=f"{axes['xaxis']} domain", y=0, yref=f"{axes['yaxis']} domain", yanchor="top", showarrow=False
+    )
 
 
 def _axes(place: int) -> dict[str, str]:

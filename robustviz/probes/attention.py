@@ -7,6 +7,7 @@ be unlike (Adebayo et al. 2018, arXiv 1810.03292), and ROAD, which paints over w
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -274,7 +275,8 @@ def road(net: ImageNet, x: Tensor, y: Tensor, heat: Tensor, size: tuple[int, int
     shuffle = torch.rand(whole.shape, generator=rng).argsort(1)
     order = shuffle.gather(1, whole.gather(1, shuffle).argsort(dim=1, stable=True))  # by value, ties by chance
     rank = torch.empty_like(whole).scatter(1, order, torch.linspace(0, 1, whole.shape[1]).expand_as(whole).contiguous())
-    with frozen(net), torch.random.fork_rng(devices=[]):
+    with frozen(net), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "__array_wrap__", DeprecationWarning)  # the package hands tensors to NumPy
         torch.manual_seed(seed)  # the package's noise knows no generator
         score = ROADCombined(percentiles=list(REMOVED))(x, rank.view(len(x), *size).numpy(), [output(int(label)) for label in y], net)
     return np.asarray(score, dtype=np.float64)
