@@ -163,7 +163,7 @@ def pairing(result: Pairing, *, side: str = "a", weight: str = "", template: str
     for name, where, symbol in (("right", result.right_adv, "circle"), ("misread", ~result.right_adv, "x")):
         if where.any():
             figure.add_scatter(
-                x=x[where], y=y[where], mode="markers", name=f"attacked: {name}", customdata=result.index[where][:, None],
+                x=x[where], y=y[where], mode="markers", name=f"attacked: {name}", customdata=result.index[where][:, None].tolist(),
                 marker={
                     "symbol": symbol, "size": 9, "color": w[where], "cmin": 0, "cmax": 1, "colorscale": "Cividis",
                     "line": {"color": colour["faint"], "width": 1}, "showscale": not any(trace.marker.showscale for trace in figure.data),

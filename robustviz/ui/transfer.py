@@ -53,7 +53,7 @@ def controls() -> Choice:
     n = c.segmented_control("Test images", COUNTS, required=True, **linked("transfer-n", AT_ONCE, COUNTS))
     with st.expander("More settings", icon=":material/settings:"):
         left, right = st.columns(2)
-        steps = left.number_input("Steps, of ε/4 each", 1, 100, help=term("pgd"), **linked("transfer-steps", 20, range(1, 101)))
+        steps = left.number_input("Steps, of ε/4 each", 1, 100, help=term("pgd"), **linked("transfer-steps", 10, range(1, 101)))
         seed = right.number_input("Seed of the attack's noise", 0, 9999, help=term("seed"), **linked("transfer-seed", 0, range(10_000)))
     write_address()
     return Choice(str(attack or "pgd"), str(radius or "half"), int(n or AT_ONCE), int(steps), int(seed))
