@@ -17,7 +17,7 @@ def view() -> None:
     st.divider()
     soft_labels.surface(here, chosen, temperature)
     st.divider()
-    soft_labels.judged(here, chosen)
+    soft_labels.judged(chosen)
     with st.expander(
         "Curvature: how strongly does the loss bend?", icon=":material/show_chart:", on_change="rerun", key="curvature-open"
     ) as bend:
@@ -25,7 +25,7 @@ def view() -> None:
             soft_labels.curvature(here, chosen)
     with st.expander("The loss around the weights", icon=":material/landscape:", on_change="rerun", key="weights-open") as weights:
         if weights.open:
-            soft_labels.weights(here, chosen)
+            soft_labels.weights(chosen)
 
 
 view()

@@ -235,6 +235,9 @@ def _bent(found: Mapping[str, Curvature]) -> str:
     said = f"Top Hessian eigenvalue over {len(first.index)} images, softplus with β = {first.meta['beta']:g} in place of ReLU: {'; '.join(each)}."
     if len(names) > 1 and np.array_equal(found[names[0]].index, found[names[1]].index):
         said += f" From {names[0]} to {names[1]}: {fewer(found[names[0]].eigenvalue, found[names[1]].eigenvalue)}."
+    rough = {name: int((result.residual >= 0.01).sum()) for name, result in found.items()}
+    if any(rough.values()):
+        said += " Not within 1 % of an eigenvalue: " + ", ".join(f"{k} ({name})" for name, k in rough.items() if k) + "."
     same: Mapping[str, Any] = {name: int((~result.same).sum()) for name, result in found.items()}
     if any(same.values()):
         said += (

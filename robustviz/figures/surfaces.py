@@ -16,7 +16,7 @@ from robustviz.types import UserError, eps_text
 
 LIGHT = "robustviz_light"
 DARK_LINE, LIGHT_LINE = "#10161F", "#FFFFFF"  # drawn one over the other, they are seen on every colour of cividis
-CAMERA = {"eye": {"x": 1.5, "y": -1.5, "z": 0.9}}
+CAMERA = {"eye": {"x": 1.75, "y": -1.75, "z": 1.0}}
 # Cividis with most of its colours at low losses: around an image the loss is small, at the corners of the plane it is not.
 STRETCHED = [[(at / 9) ** 2, colour] for at, colour in enumerate(sequential.Cividis)]
 TARGETS = {"hard": "to the true class", "soft": "to the witness's soft label"}

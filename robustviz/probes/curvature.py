@@ -49,28 +49,35 @@ def hessian_vector(loss: Loss, x: Tensor, v: Tensor) -> Tensor:
 def top_eigenvalue(loss: Loss, x: Tensor, iterations: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """(the eigenvalue of largest size of each sample's Hessian, signed, and ‖Hv − λv‖/|λ|), (N,) each.
 
-    `loss`: samples `x` (N, …) to (N,), each on its own sample only; any network and any loss. Power iteration from a
-    Gaussian start, then the Rayleigh quotient λ = v·Hv. Some eigenvalue lies within the second value times |λ| of λ; it is
-    large where two of equal size and opposite sign compete. Both are 0 where the Hessian is 0.
-    Source: methods.md §4 (iii): 20 iterations with double-backward products.
+    `loss`: samples `x` (N, …) to (N,), each on its own sample only; any network and any loss. `iterations` products H·v
+    from a Gaussian start. Some eigenvalue lies within the second value times |λ| of λ. Both are 0 where the Hessian is 0.
+    Source: methods.md §4 (iii). Differs: Lanczos 1950, which keeps all products of the power iteration, in place of its last
+    one; 20 plain steps are up to 100 % off where eigenvalues of opposite sign compete (4 of 50 images of one network).
     """
-
-    def dot(one: Tensor, other: Tensor) -> Tensor:
-        return (one * other).flatten(1).sum(dim=1)
-
-    def over(values: Tensor) -> Tensor:
-        return values.view(-1, *[1] * (x.dim() - 1))
-
-    v = torch.randn(x.shape, generator=rng, dtype=x.dtype)
-    v = v / over(dot(v, v).sqrt())
+    tiny = torch.finfo(x.dtype).tiny
+    v = torch.randn(x.shape, generator=rng, dtype=x.dtype).flatten(1)
+    basis = [v / v.norm(dim=1, keepdim=True)]
+    inner: list[Tensor] = []  # the diagonal of the tridiagonal matrix, and below the one beside it
+    beside: list[Tensor] = []
     for _ in range(iterations):
-        moved = hessian_vector(loss, x, v)
-        length = dot(moved, moved).sqrt()
-        v = torch.where(over(length) > 0, moved / over(length.clamp(min=torch.finfo(x.dtype).tiny)), v)
-    moved = hessian_vector(loss, x, v)
-    value = dot(v, moved)
-    rest = moved - over(value) * v
-    return value, dot(rest, rest).sqrt() / value.abs().clamp(min=torch.finfo(x.dtype).tiny)
+        moved = hessian_vector(loss, x, basis[-1].view(x.shape)).flatten(1)
+        inner.append((moved * basis[-1]).sum(dim=1))
+        size = moved.norm(dim=1)
+        for old in basis * 2:  # twice: rounding would bring old directions back
+            moved = moved - (moved * old).sum(dim=1, keepdim=True) * old
+        length = moved.norm(dim=1)
+        length = torch.where(length > 1e3 * torch.finfo(x.dtype).eps * size, length, torch.zeros_like(length))  # nothing new is left
+        beside.append(length)
+        basis.append(torch.where(length[:, None] > 0, moved / length.clamp(min=tiny)[:, None], torch.zeros_like(moved)))
+    between = torch.stack(beside, dim=1)
+    small = torch.diag_embed(torch.stack(inner, dim=1))
+    if iterations > 1:
+        small = small + torch.diag_embed(between[:, :-1], 1) + torch.diag_embed(between[:, :-1], -1)
+    values, vectors = torch.linalg.eigh(small)
+    top = values.abs().argmax(dim=1)
+    value = values.gather(1, top[:, None])[:, 0]
+    last = vectors[torch.arange(len(x)), -1, top]
+    return value, between[:, -1] * last.abs() / value.abs().clamp(min=tiny)
 
 
 def smoothed(net: nn.Module, beta: float) -> nn.Module:
@@ -172,9 +179,9 @@ class CurvatureSpec(Probe[Curvature]):
     """
 
     n: int = option(50, "How many test images.", low=2)
-    iterations: int = option(20, "Steps of the power iteration.", low=1, high=1000)
+    iterations: int = option(20, "Steps of the Lanczos iteration, each a product of the Hessian and a vector.", low=1, high=1000)
     beta: float = option(10.0, "β of the softplus that stands in for each ReLU.", low=10, high=1000)
-    seed: int = option(0, "Seed of the power iteration's start.", low=0)
+    seed: int = option(0, "Seed of its random start.", low=0)
 
     result = Curvature
 
@@ -197,7 +204,7 @@ class CurvatureSpec(Probe[Curvature]):
             run, split, n=len(few), beta=self.beta, iterations=self.iterations, seed=self.seed,
             summary=f"Top Hessian eigenvalue of the cross-entropy by the pixels over {len(few)} images: {_mean(value)}, median {np.median(value):.3g}, "
             f"{int((value < 0).sum())} negative; softplus with β = {self.beta:g} for each ReLU ({int(same.sum())} of {len(few)} answers unchanged); "
-            f"{self.iterations} power iterations, median residual {np.median(residual):.2g} of the eigenvalue",
+            f"{self.iterations} Lanczos steps, to within 1 % on {int((residual < 0.01).sum())} of {len(few)}",
         )  # fmt: skip
         return Curvature(index=index.numpy(), eigenvalue=value, residual=residual, same=same.numpy(), meta=meta)
 

@@ -98,7 +98,7 @@ class SurfaceSpec(Probe[Surface]):
         reference, witness = self.others(run)
         span = 2 * run.eps if self.span is None else self.span
         if span == 0:
-            raise UserError("A surface of span 0 is a point: name a larger one, --set span=16/255 say.", code=2)
+            raise UserError("A surface of span 0 is a point: choose a larger span, 16/255 say.", code=2)
         temperature = self.temperature or float(getattr(run.config.method, "temperature", 4.0) or 4.0)
         d, r, a = self._adversarial(reference, x, y), rademacher(tuple(x.shape[1:]), self.seed), ticks(self.grid, span)
         logits = plane(net, x[0], d, r, a, a)

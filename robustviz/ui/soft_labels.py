@@ -178,7 +178,7 @@ def surface(here: Context, chosen: Cast, temperature: int) -> None:
         )
 
 
-def judged(here: Context, chosen: Cast) -> None:
+def judged(chosen: Cast) -> None:
     """Is it more semantic, is it more robust? Accuracies, the gradient's share on the object, likeness to other networks."""
     st.subheader("Is it more semantic, is it more robust?" if chosen.aligned else "Which is more semantic, which more robust?")
     with view.place():
@@ -209,7 +209,7 @@ def accuracies(chosen: Cast) -> None:
     found = {name: _evaluations(run) for name, run in opened.items()}
     kinds = list(dict.fromkeys(kind for each in found.values() for kind in each))
     if not kinds:
-        raise UserError(f"None of these networks has been evaluated yet: python -m robustviz evaluate {chosen.reference}")
+        raise UserError("None of these networks has been evaluated yet, so nothing is known of their accuracy: evaluate them first.")
     head = "| | Clean | " + " | ".join(kinds) + " |\n|---|---|" + "---|" * len(kinds) + "\n"
     rows = []
     for name, each in found.items():
@@ -219,11 +219,9 @@ def accuracies(chosen: Cast) -> None:
         largest = max(each.values(), key=lambda one: one.n)
         cells = [_cell(each[kind].robust_k, each[kind].n) if kind in each else "not measured" for kind in kinds]
         rows.append(f"| {name} | {_cell(largest.clean_k, largest.n)} | {' | '.join(cells)} |")
-    one = next(iter(found.values()))
-    protocol = next(iter(one.values()), None)
     st.markdown(head + "\n".join(rows))
-    said = f"Share still right, with 95 % intervals, at ε = {eps_text(protocol.eps)}, seed {protocol.seed}. " if protocol else ""
-    st.markdown(said + _compared(found, list(opened)))
+    radii = ", ".join(dict.fromkeys(eps_text(one.eps) for each in found.values() for one in each.values()))
+    st.markdown(f"Share still right, with 95 % intervals, at ε = {radii}, seed 0. {_compared(found, list(opened))}")
 
 
 def _evaluations(run: Run) -> dict[str, Evaluation]:
@@ -271,11 +269,12 @@ def curvature(here: Context, chosen: Cast) -> None:
     """How strongly the loss bends at the images; a point chosen is the image of every view."""
     found = measured(chosen.named, "curvature", "the curvature of 50 images", "about 15 s")
     if found:
-        view.draw(found, Recipe(view.runs_of(found), "curvature", "curvature"), "curvature", brush=True)
+        picked = view.draw(found, Recipe(view.runs_of(found), "curvature", "curvature"), "curvature", brush=True)
+        view.thumbnails(here, picked, "curvature")
         st.markdown("A click on a point shows its image everywhere. Curvature grows with β, so compare values of one β only.")
 
 
-def weights(here: Context, chosen: Cast) -> None:
+def weights(chosen: Cast) -> None:
     """The loss around the trained weights."""
     found = measured(chosen.named, "weight_surface", "the surface around the weights, 21 × 21 on 128 images", "about 30 s")
     if found:

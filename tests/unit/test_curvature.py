@@ -70,6 +70,19 @@ def test_the_sign_is_kept_and_samples_do_not_meet() -> None:
     assert torch.equal(gradient(loss, x + 1), scale)
 
 
+def test_twenty_steps_tell_apart_what_competes_and_the_residual_is_that_of_a_vector() -> None:
+    scale = torch.cat([torch.linspace(-1, 1, 199), torch.tensor([1.0, -1.05, 1.03])]).double()[None]
+
+    def loss(x):
+        return 0.5 * (scale * x * x).sum(dim=1)
+
+    found, residual = top_eigenvalue(loss, torch.zeros(1, 202, dtype=torch.float64), 20, rng())
+    near = (scale - found).abs().min() / found.abs()
+    assert float(near) <= float(residual) < 0.2
+    found, residual = top_eigenvalue(loss, torch.zeros(1, 202, dtype=torch.float64), 80, rng())
+    assert float(found) == pytest.approx(-1.05, rel=1e-6) and float(residual) < 1e-3
+
+
 @pytest.mark.parametrize("power", [1, 0])
 def test_no_curvature_is_0(power) -> None:
     found, residual = top_eigenvalue(lambda x: x.sum(dim=1) if power else 0 * x.sum(dim=1), torch.rand(4, 3), 5, rng())
