@@ -19,7 +19,7 @@ from robustviz import data, measures, registry
 from robustviz.probes.base import Probe, images_of, meta_of, net_of
 from robustviz.probes.features import FeaturesSpec, features_of
 from robustviz.registry import option, register
-from robustviz.results import Features, Floats, Misalignment, attack_name
+from robustviz.results import Features, Floats, Misalignment, attack_name, wilson
 from robustviz.runs import Run
 from robustviz.types import UserError, eps_text
 
@@ -203,8 +203,8 @@ def _votes(seen: Features, count: int) -> Tensor:
 
 
 def _diagnosis(found: Misalignment, c: int, votes: Tensor) -> tuple[str, str]:
-    """The kind of one class and what is seen, in the order of the questions: is it there at all? do the centres coincide?
-    is the boundary shifted, or so close that features are not to blame? which of its images are wrong?
+    """The kind of one class and what is seen, in the order of the questions: is it there at all? has an offset shifted its
+    boundary? was it learned by heart? do the centres coincide? is the boundary too close? which of its images are wrong?
     """
     names, printed = list(found.meta["classes"]), str(found.meta["printed"])
     n, name = int(found.n[c]), names[c]
@@ -218,21 +218,28 @@ def _diagnosis(found: Misalignment, c: int, votes: Tensor) -> tuple[str, str]:
     odd = wrong & found.outlier
     other = names[found.nearest[c]]
     counts = f"{clean} of {n} are right untouched, {robust} under {printed}."
+    place, plain, towards = float(found.boundary[c]), float(found.boundary_0[c]), names[found.boundary_class[c]]
+    apart = found.distance[c] >= COINCIDE
+    if apart and place < LEANING and plain - place >= SHIFT:
+        return HEAD, (
+            f"on the line to {towards} the answer changes {_way(place)}; without the head's constant offsets it would {_way(plain)}. {counts}"
+        )
+    pressed, offset = _pressed(found, c)
+    nearby = ", ".join(names[o] for o in pressed[:3])
+    taken = f"{int(found.taken[c])} untouched images of other classes are called {name}"
+    if offset:
+        return HEAD, f"the head's constant offset favours {name}: the answer changes close to {nearby}; {taken}. {counts}"
     excess = float(found.gap[c]) - _median(np.delete(found.gap, c))
-    if excess >= BY_HEART:
+    learned = found.train_k[c] / max(int(found.train_n[c]), 1)
+    if excess >= BY_HEART and learned > wilson(clean, n)[1]:
         return LABELS, (
             f"training images are right {100 * found.gap[c]:.0f} points more often than test images, the other classes' "
             f"{100 * (found.gap[c] - excess):.0f}: the network learned labels by heart that its features do not show. {counts} Check its labels."
         )
-    if found.distance[c] < COINCIDE:
+    if not apart:
         return OVERLAP, (
             f"the centres of {name} and {other} are {found.distance[c]:.2f} mean centre distances apart, "
             f"and its images lie {found.spread[c]:.2f} from their own. {counts}"
-        )
-    place, plain, towards = float(found.boundary[c]), float(found.boundary_0[c]), names[found.boundary_class[c]]
-    if place < LEANING and plain - place >= SHIFT:
-        return HEAD, (
-            f"on the line to {towards} the answer changes {_way(place)}; without the head's constant offsets it would {_way(plain)}. {counts}"
         )
     if place < CLOSE:
         if found.confidence[c] < UNSURE or excess >= BY_HEART / 2:
@@ -242,12 +249,7 @@ def _diagnosis(found: Misalignment, c: int, votes: Tensor) -> tuple[str, str]:
                 f"as where labels are wrong. {counts} Check its labels."
             )
         return HEAD, f"on the line to {towards} the answer changes {_way(place)}, halfway is 0.5. {counts}"
-    pressed, offset = _pressed(found, c)
     if pressed:
-        nearby = ", ".join(names[o] for o in pressed[:3])
-        taken = f"{int(found.taken[c])} untouched images of other classes are called {name}"
-        if offset:
-            return HEAD, f"the head's constant offset favours {name}: the answer changes close to {nearby}; {taken}. {counts}"
         return LABELS, (
             f"the answer changes close to {len(pressed)} other classes ({nearby} …) and far from {name}, as where images of many classes "
             f"carry its label; {taken}. {counts} Check its labels."

@@ -22,6 +22,7 @@ class PairsSpec(Probe[Pairs]):
     """A histogram of the distances of all pairs of features at length 1, from `features` with the same settings."""
 
     n: int = option(500, "How many test images.", low=2)
+    eps: float | None = option(None, "Radius in pixel units; empty: the run's.", low=0)
     images: Literal["clean", "adversarial", "noise"] = option("clean", "Features of which images.")
     steps: int = option(20, "Steps of PGD.", low=1, high=1000)
     seed: int = option(0, "Seed of the attack's noise and of the random control.", low=0)
@@ -30,7 +31,7 @@ class PairsSpec(Probe[Pairs]):
     result = Pairs
 
     def measure(self, run: Run) -> Pairs:
-        seen = FeaturesSpec(n=self.n, steps=self.steps, seed=self.seed)(run)
+        seen = FeaturesSpec(n=self.n, eps=self.eps, steps=self.steps, seed=self.seed)(run)
         z = measures.unit(torch.from_numpy(getattr(seen, self.images)))
         y, pairs = torch.from_numpy(seen.y), torch.triu_indices(len(z), len(z), 1)
         far = torch.cdist(z, z, compute_mode="donot_use_mm_for_euclid_dist")[pairs[0], pairs[1]].clamp(max=2).numpy()
