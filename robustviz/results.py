@@ -788,7 +788,7 @@ class Quadrants(Result):
     `names` (V): the four quadrants in the order of reading, then the controls that are there (`full`, `low`: one radius
     everywhere). `clean`, `robust` (V,S): accuracy of each network, fractions. `clean_interval`, `robust_interval` (V,3):
     mean and 95 % t-interval over seeds. `clean_lead`, `robust_lead` (4,3): by how much the best quadrant is ahead of each,
-    mean and 95 % t-interval of the differences seed by seed; NaN for the best one itself.
+    mean and t-interval of the differences seed by seed, 95 % for all six pairs together; NaN for the best one itself.
     """
 
     names: list[str]
@@ -993,7 +993,7 @@ class Surface(Result):
     def loss(self, target: str) -> Floats:
         """`hard` or `soft`, (G,G). Raises UserError for a soft loss without a witness."""
         if target == "soft" and not self.soft.size:
-            raise UserError("There is no witness, so there is no soft label to measure the loss to: name one with witness=RUN.")
+            raise UserError("There is no witness, so there is no soft label to measure the loss to: choose the true class, or name a witness.")
         return self.soft if target == "soft" else self.hard
 
     @property

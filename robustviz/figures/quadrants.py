@@ -42,7 +42,7 @@ def quadrants(result: Quadrants, *, picked: str = "", template: str = LIGHT) -> 
     figure.update_yaxes(autorange="reversed", type="category", ticks="")
     said = str(meta["summary"])
     return finish(
-        figure, "Dots of clean and attacked accuracy, a row a quadrant.", meta, f"{_of(result, picked)} {said}" if picked in result.names[:4] else said
+        figure, "Dots of clean and attacked accuracy, a row a quadrant.", meta, f"{_of(result, picked)}  \n{said}" if picked in result.names[:4] else said
     )  # fmt: skip
 
 

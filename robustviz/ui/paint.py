@@ -284,6 +284,7 @@ def _studio(here: Context) -> None:
         if found:
             st.markdown(figures.painted(found).layout.meta["sentence"])
     if settings and found:
+        left, right = st.columns(2, gap="large")  # anew: in a narrow window what came of it stands below the button
         with left:
             for name, result in found.items():
                 _pictures(name, result)
