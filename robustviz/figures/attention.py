@@ -55,7 +55,7 @@ def attention(result: Attention, *, control: bool = False, image: bool = False, 
         _heatmap(figure, place, title, heat, result.x.shape[1:], colorscale="RdBu_r", zmid=0, zmin=-limit, zmax=limit, showscale=False,
                  opacity=0.6 if image and under is not None else 1.0)  # fmt: skip
         _below(figure, place, f"±{limit:.2g}")
-    figure.update_layout(height=260 if len(panels) == 3 else 220)
+    figure.update_layout(height=250 if len(panels) == 3 else 210)
     alt = (
         f"Class activation maps ({METHODS[meta['cam']]}, {grid} cells) as red and blue blocks: {', '.join(title for title, *_ in panels)}."
     )
@@ -78,6 +78,8 @@ def _maps_sentence(result: Attention, grid: str) -> str:
     whose = f"for {names[result.label]}"
     if result.label_adv != result.label:
         whose = f"for {names[result.label]}, attacked for {names[result.label_adv]}: the difference compares two classes"
+    if meta["cam"] == "eigen_cam":
+        whose = "which asks for no class and whose sign means nothing"
     said.append(f"{METHODS[meta['cam']]}, a grid of {grid} cells, {whose}.")
     if flat(result.heat_adv):
         said.append("The attacked image's map is constant, so there is no rank correlation with it.")
@@ -126,7 +128,7 @@ def budget(result: Attention, *, template: str = LIGHT) -> go.Figure:
     drawn = f"{eps_text(result.eps)}<br>everywhere" if low == high else f"dark {eps_text(result.eps_low)}<br>bright {eps_text(result.eps)}"
     _below(figure, 1, f"{mask.mean():.0%} of pixels")
     _below(figure, 2, drawn)
-    figure.update_layout(height=270)
+    figure.update_layout(height=250)
     if result.object.size:
         # one line over the other, so that the outline is seen on every colour
         for place, shade, width in [(place, *line) for place in (1, 2) for line in (("#10161F", 4), ("#FFFFFF", 2))]:

@@ -130,7 +130,9 @@ def overlap(here: Context, chosen: Choice, found: dict[str, Attention]) -> None:
     if chosen.rule not in MASKS:
         st.info(f"The rule {chosen.rule} makes no mask from the map itself: choose one of {', '.join(MASKS)}.", icon=":material/info:")
         return
-    settings = chosen.maps | {"rule": chosen.rule, "eps": chosen.level / 255}
+    settings = chosen.maps | {"rule": chosen.rule}
+    if chosen.level != round(runs.open_model(here.a).eps * 255):  # else each run's own, which `report --overlap` has measured perhaps
+        settings["eps"] = chosen.level / 255
     many = view.measured(here, "overlap", "the overlap", "about 10 s", **settings)
     if many:
         view.draw(many, Recipe(view.runs_of(many), "overlap", "overlap", settings), "overlap")

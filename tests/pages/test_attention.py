@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from robustviz import figures, probes
-from robustviz.probes import AttentionSpec
+from robustviz.probes import AttentionSpec, OverlapSpec
 from tests.pages.conftest import ordinary, sound, words
 from tests.pages.test_glossary import lacking
 
@@ -75,3 +75,21 @@ def test_a_network_without_places_is_a_sentence_and_the_other_is_there(visit, mo
     monkeypatch.setattr(module, "linf_net", single)
     app = sound(visit("attention", data="digits", img=312))
     assert "no feature maps" in words(app) and len(app.get("plotly_chart")) == 3
+
+
+def test_many_maps_are_measured_behind_a_button_and_say_what_the_probes_say(visit):
+    app = sound(visit("attention", data="shapes", b="", **{"cam-rule": "top20%"}))
+    app.button(key=f"overlap-{ordinary('shapes', 'standard').id}").click().run()
+    found = probes.overlap(ordinary("shapes", "standard"), OverlapSpec(rule="top20%"))
+    assert figures.overlap({"A Standard": found}).layout.meta["sentence"] in words(sound(app))
+    app.selectbox(key="cam-rule").set_value("shuffled").run()
+    assert "makes no mask from the map itself" in words(sound(app))
+
+
+def test_road_is_measured_behind_a_button(visit):
+    app = visit("attention", data="digits", b="")
+    app.session_state["road-open"] = True
+    app.run()
+    app.button(key=f"road-{ordinary('digits', 'standard').id}").click().run()
+    found = probes.road(ordinary("digits", "standard"))
+    assert figures.road({"A Standard": found}).layout.meta["sentence"] in words(sound(app))
