@@ -94,7 +94,10 @@ def strips(here: Context, chosen: Choice) -> None:
 def scatters(here: Context, chosen: Choice) -> None:
     """Which pairs logit pairing would pull together, each a point that can be chosen."""
     st.subheader("Which pairs does logit pairing pull together?", help=term("alp"))
-    st.markdown("Choose a point, a box or a lasso: a single point becomes the image of every view.")
+    st.markdown(
+        "Choose a point, a box or a lasso: a single point becomes the image of every view. AALP's weight p(y|x') follows from the "
+        "cross-entropy on the horizontal axis; *More settings* has others, and p(y|x) does not."
+    )
     found, picked = _pairs(here, chosen), list[int]()
     for (side, run_id), column in zip(here.sides, st.columns(len(here.sides), gap="large"), strict=True):
         result = next((one for one in found.values() if one.meta["run"] == run_id), None)
