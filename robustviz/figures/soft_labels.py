@@ -77,7 +77,9 @@ def _doubt(probs: Mapping[str, Floats], first: SoftLabels, names: Sequence[str],
     each = "; ".join(
         f"{name or 'this network'} {names[int(p.argmax())]} {float(p.max()):.0%}, entropy {entropy(p):.2f}" for name, p in probs.items()
     )
-    image = f"image {first.meta['index']}, a {names[first.y]}" + (", each network under its own attack" if attacked else "")
+    image = f"image {first.meta['index']}, a {names[first.y]}"
+    if attacked:
+        image += f", each network under its own attack (PGD-{first.meta['attack']['steps']}, ε = {eps_text(first.eps)}, seed {first.meta['seed']})"
     said = f"At T = {first.temperature:g}, {image}: {each} (nats; one-hot 0, all classes alike {np.log(len(names)):.2f})."
     others = {name: p for name, p in probs.items() if name != witness}
     if witness in probs and others:

@@ -77,7 +77,7 @@ def surface(
         for row, one in enumerate(targets):
             figure.update_scenes(zaxis_title=f"loss {TARGETS[one]}", row=row + 1)
     alt = f"Loss on the plane through image {first.meta['index']}, {_names(found)}, as {'contours' if kind == 'contour' else 'a relief'}."
-    return finish(figure, alt, first.meta, " ".join(_slopes(found, one) for one in targets) + _apart(found, targets, frozen))
+    return finish(figure, alt, first.meta, "\n\n".join([*(_slopes(found, one) for one in targets), *_apart(found, targets, frozen)]))
 
 
 def _same_plane(found: Mapping[str, Surface]) -> None:
@@ -118,15 +118,15 @@ def _zero(loss: float) -> str:
     return f"{max(float(loss), 0.0):.2f}"
 
 
-def _apart(found: Mapping[str, Surface], targets: Sequence[str], frozen: str) -> str:
+def _apart(found: Mapping[str, Surface], targets: Sequence[str], frozen: str) -> list[str]:
     """How far the first two surfaces are from each other; that a frozen network's is the same before and after."""
-    names, said = list(found), ""
+    names, said = list(found), []
     if len(names) > 1:
         largest = [f"{float(np.abs(found[names[0]].loss(one) - found[names[1]].loss(one)).max()):.2f} ({TARGETS[one]})" for one in targets]
-        said = f" Largest difference between {names[0]} and {names[1]} anywhere on the plane: {', '.join(largest)}."
+        said.append(f"Largest difference between {names[0]} and {names[1]} anywhere on the plane: {', '.join(largest)}.")
     if frozen and frozen in found:
-        said += f" The {frozen} is frozen: one file before and after, so its difference is 0 everywhere."
-    return said
+        said.append(f"The {frozen} is frozen: one file before and after, so its difference is 0 everywhere.")
+    return [" ".join(said)] if said else []
 
 
 def weight_surface(
