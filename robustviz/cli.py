@@ -266,12 +266,12 @@ def _overlap(args: argparse.Namespace) -> int:
     if not chosen:
         raise UserError("There is no shipped run on shapes: name the runs.")
     spec, lines, rows, found = OverlapSpec(), [], list[dict[str, Any]](), list[Overlap]()
-    failed: UserError | None = None
     for run in chosen:
         try:
             found.append(spec(run))
         except UserError as error:  # one run without object masks must not hide the others
-            failed = error
+            if len(chosen) == 1:
+                raise
             say(f"{run.id}: {error}")
             continue
         each = {measure: {kind: found[-1].interval(measure, row) for row, kind in enumerate(MAPS)} for measure in OVERLAPS}
@@ -284,8 +284,8 @@ def _overlap(args: argparse.Namespace) -> int:
         rows.append(_whose(run) | facts | {name: found[-1].meta[name] for name in ("n", "cam", "rule", "of", "eps", "steps", "seed")})
         cells = [run.id, *("{:.3f} [{:.3f}, {:.3f}]".format(*each[measure][kind]) for measure in ("iou", "pointing") for kind in MAPS)]
         lines.append(f"| {' | '.join([*cells, str(found[-1].meta['n'])])} |")
-    if failed and not rows:
-        raise UserError("None of these runs can be measured: the true object is known on the data shapes only.")
+    if not rows:
+        raise UserError("None of these runs can be measured.")
     head = ["run", *(f"{name} {kind} [95 %]" for name in ("IoU", "pointing") for kind in ("clean", "attacked", "random weights")), "n"]
     meta, chance = found[0].meta, (float(found[0].chance.mean()), float(found[0].area.mean()))
     note = (

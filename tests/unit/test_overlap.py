@@ -126,7 +126,8 @@ def test_the_report_has_a_row_a_run_with_intervals(run, monkeypatch, capsys) -> 
     assert row["run"] == run.id and row["n"] == 30 and "data shapes only" in out.err
     assert cli.main(["report", "--overlap", run.id]) == 0
     assert "{:.3f} [{:.3f}, {:.3f}]".format(*found.interval("pointing", 1)) in capsys.readouterr().out
-    assert cli.main(["report", "--overlap", digits.id]) == 1 and "None of these runs" in capsys.readouterr().err
+    assert cli.main(["report", "--overlap", digits.id]) == 1 and "data shapes only" in capsys.readouterr().err
+    assert cli.main(["report", "--overlap", digits.id, digits.id]) == 1 and "None of these runs" in capsys.readouterr().err
     assert cli.main(["report", "--overlap", "--ladder"]) == 2
     assert cli.main(["report", "--overlap", "no-such-run"]) != 0 and "unexpected" not in capsys.readouterr().err
 
