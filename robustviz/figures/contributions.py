@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from robustviz.figures.theme import COLOURS, DASHES, blank, finish
-from robustviz.results import AttackSteps, Contributions, Pairing, Result, mean_interval, tango
+from robustviz.results import AttackSteps, Contributions, Pairing, Result, mean_interval, tango, wilson
 from robustviz.types import eps_text
 
 LIGHT = "robustviz_light"
@@ -157,8 +157,7 @@ def pairing(result: Pairing, *, side: str = "a", weight: str = "", template: str
     colour, kind = COLOURS[template], weight or str(result.meta["pair_weight"])
     w, median = result.weight(kind), float(np.median(result.pairing))
     corner = (result.ce_adv > CORNER) & (result.pairing > median)
-    attack = f"PGD-{result.meta['attack']['steps']} at ε = {eps_text(result.meta['eps'])}"
-    figure = blank(template, "Which pairs are pulled together", f"{len(w)} images, {attack}", height=460)
+    figure = blank(template, "Which pairs are pulled together", f"{len(w)} images, {_attack(result)}", height=460)
     x, y = np.maximum(result.ce_adv, FLOOR), np.maximum(result.pairing, FLOOR)
     for name, where, symbol in (("right", result.right_adv, "circle"), ("misread", ~result.right_adv, "x")):
         if where.any():
@@ -205,8 +204,7 @@ def opposition(results: Pairing | Mapping[str, Pairing], *, weight: str = "", te
     found = _named(results)
     colour, first = COLOURS[template], next(iter(found.values()))
     figure = blank(
-        template, "Does pairing pull against the class?", f"PGD-{first.meta['attack']['steps']} at ε = {eps_text(first.meta['eps'])}",
-        barmode="group", bargap=0.1, height=380,
+        template, "Does pairing pull against the class?", _attack(first), barmode="group", bargap=0.1, height=380,
     )  # fmt: skip
     edges = np.linspace(-1, 1, 21)
     for (name, result), (own, _) in zip(found.items(), _styles(found), strict=True):
@@ -262,9 +260,11 @@ def attack_steps(results: AttackSteps | Mapping[str, AttackSteps], *, template: 
             x=steps, y=result.accuracy, mode="lines+markers", name=name, line={"color": colour[own], "dash": dash, "width": 3}, marker={"size": 7},
             hovertemplate="PGD-%{x}: %{y:.0%}<extra>" + name + "</extra>",
         )  # fmt: skip
+        share, (low, high) = float(result.square.mean()), wilson(int(result.square.sum()), result.n)
         figure.add_scatter(
-            x=[last * (3 + 0.6 * at)], y=[result.square.mean()], mode="markers", name=f"{name}, Square", showlegend=False,
+            x=[last * (3 + 0.6 * at)], y=[share], mode="markers", name=f"{name}, Square", showlegend=False,
             marker={"size": 13, "symbol": "square", "color": colour[own] if own != "b" else colour["paper"], "line": {"color": colour[own], "width": 3}},
+            error_y={"type": "data", "array": [high - share], "arrayminus": [share - low], "color": colour[own]},
             hovertemplate=f"Square-{result.queries}: " + "%{y:.0%}<extra>" + name + "</extra>",
         )  # fmt: skip
     marks = [int(step) for step in first.steps if str(step)[0] == "1"]
@@ -280,7 +280,7 @@ def attack_steps(results: AttackSteps | Mapping[str, AttackSteps], *, template: 
 def _masked(name: str, result: AttackSteps) -> str:
     """What more steps and an attack without gradients find that fewer steps do not."""
     held, last = result.right[-1], int(result.steps[-1])
-    text = f"{name}: {result.clean.sum()} of {result.n} right untouched"
+    text = f"{name} at ε = {eps_text(result.meta['eps'])}: {result.clean.sum()} of {result.n} right untouched"
     early = result.steps <= 20
     if early.any() and last > 20:
         at = int(result.steps[early][-1])
@@ -297,6 +297,10 @@ def _masked(name: str, result: AttackSteps) -> str:
     if only:
         return f"{text} That is no decided advantage over PGD, but count the worst of both: {int((held & result.square).sum())} right."
     return f"{text} Nothing here says that the gradient is masked; that is no proof."
+
+
+def _attack(result: Pairing) -> str:
+    return f"PGD-{result.meta['attack']['steps']}, ε = {eps_text(result.meta['eps'])}, seed {result.meta['seed']}"
 
 
 def _named(results: R | Mapping[str, R]) -> Mapping[str, R]:
