@@ -87,7 +87,7 @@ def feature_map(
                 marker={"symbol": symbol, "size": 8, "color": ink["text"]}, customdata=np.concatenate([said, answers[pred][:, None]], axis=1),
             )
         )  # fmt: skip
-    figure.update_layout(annotations=_labels(result.clean, result.y, names, focus, ink))
+    figure.update_layout(annotations=_labels(result.clean, result.y, names, focus, ink, _above(result)))
     _bare_axes(figure)
     if result.meta["projection"] != "umap":
         figure.update_yaxes(scaleanchor="x")  # the plane is a true one: a distance is as long in every direction
@@ -117,7 +117,7 @@ def _marked(result: FeatureMap, mark: int, name: str, template: str) -> go.Figur
         marker={"symbol": ["circle", "x"], "size": 15, "color": ink["text"]}, customdata=[[f"clean: {read[0]}"], [f"attacked: {read[1]}"]],
         hovertemplate="%{customdata[0]}<extra></extra>",
     )  # fmt: skip
-    figure.update_layout(annotations=_labels(result.clean, result.y, names, names[result.y[row]], ink))
+    figure.update_layout(annotations=_labels(result.clean, result.y, names, names[result.y[row]], ink, _above(result)))
     _bare_axes(figure)
     if result.meta["projection"] != "umap":
         figure.update_yaxes(scaleanchor="x")
@@ -178,17 +178,21 @@ def _line_style(colour: str) -> dict[str, Any]:
     return {"mode": "lines", "line": {"color": colour, "width": 1}, "opacity": 0.45, "hoverinfo": "skip"}
 
 
-def _labels(points: Floats, y: Any, names: list[str], focus: str, ink: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Each class's name at the middle of its clean points: colour alone would have to be looked up."""
+def _labels(points: Floats, y: Any, names: list[str], focus: str, ink: Mapping[str, str], above: int = 0) -> list[dict[str, Any]]:
+    """Each class's name at the middle of its clean points, or `above` it: colour alone would have to be looked up."""
     shown = [int(label) for label in np.unique(y)]
     shown = shown if len(shown) <= FULL else [label for label in shown if names[label] == focus]
     return [
         {
-            "x": float(np.median(points[y == label, 0])), "y": float(np.median(points[y == label, 1])), "text": names[label], "showarrow": False,
+            "x": float(np.median(points[y == label, 0])), "y": float(np.median(points[y == label, 1])), "text": names[label], "showarrow": False, "yshift": above,
             "bgcolor": _clear(ink["paper"]), "borderpad": 1, "font": {"size": 13, "color": ink["text"]},
         }
         for label in shown
     ]  # fmt: skip
+
+
+def _above(result: FeatureMap) -> int:
+    return 18 if result.meta["projection"] == "umap" else 0  # its groups are so tight that a name would hide them
 
 
 def _bare_axes(figure: go.Figure) -> None:
@@ -400,7 +404,7 @@ def feature_film(result: FeatureFilm, *, epoch: int | None = None, name: str = "
     n, last = len(result.y), len(result.epochs) - 1
     k = (result.pred_adv == result.y).sum(axis=1)
     said = f"Epoch {result.epochs[at]}: {k[at]} of {n} images right under {_protocol(result)}{_percent(int(k[at]), n)}"
-    said += f"; at the last kept epoch, {result.epochs[last]}, {k[last]}." if at != last else f"; at epoch {result.epochs[0]} {k[0]}."
+    said += f"; at the last kept epoch, {result.epochs[last]}, {k[last]}." if at != last else f"; at epoch {result.epochs[0]}, {k[0]}."
     return finish(figure, f"Features of {result.meta['method']} over {last + 1} epochs.", result.meta, said)
 
 

@@ -189,7 +189,7 @@ def nearness(here: Context, choice: Choice) -> None:
 
 def _table(found: dict[str, Features]) -> list[str]:
     k = next(iter(found.values())).meta["k"]
-    lines = [f"| | own centre | nearest other | moved | {k}-NN among clean | right (95 %) |", "|:--|--:|--:|--:|--:|--:|"]
+    lines = [f"| images | own centre | nearest other | moved | {k}-NN among clean | right (95 %) |", "|:--|--:|--:|--:|--:|--:|"]
     for name, result in found.items():
         for kind, said in ROWS.items():
             values, n = result.measures[kind], len(result.y)
