@@ -41,7 +41,7 @@ from robustviz.figures.slides import slides as slides
 from robustviz.figures.soft_labels import curvature as curvature
 from robustviz.figures.soft_labels import gradients as gradients
 from robustviz.figures.soft_labels import soft_labels as soft_labels
-from robustviz.figures.surfaces import surface as surface
+from robustviz.figures.surfaces import surfaces as surfaces
 from robustviz.figures.surfaces import weight_surface as weight_surface
 from robustviz.figures.transfer import prediction_kl as prediction_kl
 from robustviz.figures.transfer import transfer as transfer

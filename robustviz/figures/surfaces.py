@@ -22,7 +22,7 @@ STRETCHED = [[(at / 9) ** 2, colour] for at, colour in enumerate(sequential.Civi
 TARGETS = {"hard": "to the true class", "soft": "to the witness's soft label"}
 
 
-def surface(
+def surfaces(
     results: Surface | Mapping[str, Surface],
     *,
     target: Literal["hard", "soft", "both"] = "hard",

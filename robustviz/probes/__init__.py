@@ -26,7 +26,7 @@ from robustviz.probes.pairs import PairsSpec as PairsSpec
 from robustviz.probes.pairs import UniformitySpec as UniformitySpec
 from robustviz.probes.soft_labels import SoftLabelsSpec as SoftLabelsSpec
 from robustviz.probes.stages import StagesSpec as StagesSpec
-from robustviz.probes.surfaces import SurfaceSpec as SurfaceSpec
+from robustviz.probes.surfaces import SurfacesSpec as SurfacesSpec
 from robustviz.probes.surfaces import WeightSurfaceSpec as WeightSurfaceSpec
 from robustviz.probes.transfer import TransferSpec as TransferSpec
 from robustviz.results import (
@@ -123,9 +123,9 @@ def soft_labels(run: Run, spec: SoftLabelsSpec | None = None) -> SoftLabels:
     return (spec or SoftLabelsSpec())(run)
 
 
-def surface(run: Run, spec: SurfaceSpec | None = None) -> Surface:
+def surfaces(run: Run, spec: SurfacesSpec | None = None) -> Surface:
     """The loss on a plane through one image."""
-    return (spec or SurfaceSpec())(run)
+    return (spec or SurfacesSpec())(run)
 
 
 def weight_surface(run: Run, spec: WeightSurfaceSpec | None = None) -> WeightSurface:

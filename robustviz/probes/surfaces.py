@@ -58,9 +58,9 @@ def trained_alike(run: Run, name: str, role: str) -> Run:
     return found
 
 
-@register("probe/surface")
+@register("probe/surfaces")
 @dataclass(frozen=True)
-class SurfaceSpec(Probe[Surface]):
+class SurfacesSpec(Probe[Surface]):
     """The loss at x + a·d + b·r for a, b from −`span` to `span`, to the true class and to a witness's soft label.
 
     d is made on the `reference` network, so that several networks can be shown the same plane: the sign of the gradient of

@@ -160,7 +160,7 @@ def surface(here: Context, chosen: Cast, temperature: int) -> None:
     }  # fmt: skip
     if chosen.witness:
         settings["witness"] = chosen.witness
-    found = measured(chosen.named, "surface", "the surface", **settings)
+    found = measured(chosen.named, "surfaces", "the surface", **settings)
     if found:
         target = "both" if chosen.witness else "hard"
         if kind != "contour":
@@ -169,7 +169,7 @@ def surface(here: Context, chosen: Cast, temperature: int) -> None:
         if chosen.frozen in found:
             options["frozen"] = chosen.frozen
         with view.place():
-            view.draw(found, Recipe(view.runs_of(found), "surface", "surface", settings, options), "loss-surface")
+            view.draw(found, Recipe(view.runs_of(found), "surfaces", "surfaces", settings, options), "loss-surface")
         maker = next((name for name, run_id in chosen.named.items() if run_id == chosen.reference), chosen.reference)
         st.markdown(
             f"Every panel shows the same plane, up to ±{eps_text(2 * first.eps)}. The adversarial direction comes from {maker}, the random one "

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from robustviz import cli, figures, probes, runs
 from robustviz.attacks import PGD
 from robustviz.nets import frozen
-from robustviz.probes import SoftLabelsSpec, SurfaceSpec, WeightSurfaceSpec
+from robustviz.probes import SoftLabelsSpec, SurfacesSpec, WeightSurfaceSpec
 from robustviz.probes.base import image_of, images_of, net_of
 from robustviz.probes.surfaces import filter_normalised, ticks
 from robustviz.results import SoftLabels, Surface, WeightSurface, divergence, entropy
@@ -23,7 +23,7 @@ from robustviz.types import UserError
 
 ALIGNED = "digits-model-alignment-small-resnet-s0-09668e22"
 BEFORE, WITNESS = "digits-standard-small-resnet-s0-8b92484e", "digits-standard-small-cnn-s0-59e86c72"
-SPEC = SurfaceSpec(index=3, grid=7)
+SPEC = SurfacesSpec(index=3, grid=7)
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def logits(run: runs.Run, x: torch.Tensor) -> torch.Tensor:
 
 
 def test_every_point_of_the_surface_is_the_loss_there(run) -> None:
-    found = probes.surface(run, SPEC)
+    found = probes.surfaces(run, SPEC)
     q = F.softmax(logits(runs.open_run(WITNESS), torch.from_numpy(found.x)[None])[0] / 4, dim=0)
     assert found.label == pytest.approx(q.numpy(), abs=1e-6)
     for i in range(7):
@@ -53,17 +53,17 @@ def test_every_point_of_the_surface_is_the_loss_there(run) -> None:
 
 def test_the_centre_is_the_loss_at_the_image(run) -> None:
     for index in range(8):
-        found = probes.surface(run, dataclasses.replace(SPEC, index=index))
+        found = probes.surfaces(run, dataclasses.replace(SPEC, index=index))
         _, x, y = image_of(run, index)
         assert found.a[found.middle] == 0 and found.b[found.middle] == 0
         assert np.array_equal(found.x, x[0].numpy()) and found.y == int(y)
         assert found.hard[found.middle, found.middle] == pytest.approx(float(F.cross_entropy(logits(run, x), y)), abs=1e-6)
-        witness = probes.surface(runs.open_run(WITNESS), dataclasses.replace(SPEC, index=index, reference=BEFORE, witness=WITNESS))
+        witness = probes.surfaces(runs.open_run(WITNESS), dataclasses.replace(SPEC, index=index, reference=BEFORE, witness=WITNESS))
         assert witness.soft[3, 3] == pytest.approx(0, abs=1e-5), "a network's own soft label costs it nothing"
 
 
 def test_the_directions_are_the_references_and_the_same_for_all(run) -> None:
-    found = probes.surface(run, SPEC)
+    found = probes.surfaces(run, SPEC)
     assert found.meta["reference"] == BEFORE and found.meta["witness"] == WITNESS and found.meta["temperature"] == 4.0
     net = net_of(runs.open_run(BEFORE))
     _, x, y = image_of(run, 3)
@@ -72,16 +72,16 @@ def test_the_directions_are_the_references_and_the_same_for_all(run) -> None:
         (slope,) = torch.autograd.grad(F.cross_entropy(net(leaf), y), leaf)
     assert np.array_equal(found.d, slope[0].sign().numpy())
     assert set(np.unique(found.r)) == {-1.0, 1.0}
-    others = [probes.surface(runs.open_run(name), dataclasses.replace(SPEC, reference=BEFORE)) for name in (BEFORE, WITNESS)]
+    others = [probes.surfaces(runs.open_run(name), dataclasses.replace(SPEC, reference=BEFORE)) for name in (BEFORE, WITNESS)]
     for other in others:
         assert all(np.array_equal(getattr(found, what), getattr(other, what)) for what in ("x", "d", "r", "a", "b"))
     assert others[0].soft.size == 0, "an ordinary network has no witness unless one is named"
-    assert not np.array_equal(probes.surface(run, dataclasses.replace(SPEC, seed=1)).r, found.r)
+    assert not np.array_equal(probes.surfaces(run, dataclasses.replace(SPEC, seed=1)).r, found.r)
     assert found.a[-1] == pytest.approx(2 * run.eps)
 
 
 def test_the_other_direction_ends_where_pgd_ends(run) -> None:
-    found = probes.surface(run, dataclasses.replace(SPEC, direction="pgd", reference=run.id))
+    found = probes.surfaces(run, dataclasses.replace(SPEC, direction="pgd", reference=run.id))
     _, x, y = image_of(run, 3)
     x_adv = PGD(eps=run.eps, start="zero", steps=20)(net_of(run), x, y)
     assert found.x + run.eps * found.d == pytest.approx(x_adv[0].numpy(), abs=1e-6)
@@ -100,7 +100,7 @@ def test_the_other_direction_ends_where_pgd_ends(run) -> None:
 )  # fmt: skip
 def test_bad_settings_are_one_sentence(run, settings, says) -> None:
     with pytest.raises(UserError, match=says):
-        SurfaceSpec(**settings)(run)
+        SurfacesSpec(**settings)(run)
 
 
 def test_a_filter_direction_is_as_long_as_its_filter(conv_net) -> None:
@@ -144,12 +144,12 @@ def test_soft_labels_are_the_softmax_at_a_temperature(run) -> None:
     assert f"entropy {entropy(found.probs):.2f}" in found.meta["summary"]
 
 
-@pytest.mark.parametrize("name", ["soft_labels", "surface"])
+@pytest.mark.parametrize("name", ["soft_labels", "surfaces"])
 def test_the_command_writes_a_file_that_reads_back(name, run, tmp_path, capsys) -> None:
     out = tmp_path / "F.npz"
     assert cli.main(["probe", run.id, name, "--out", str(out), "--set", "index=2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["spec"]["index"] == 2
-    kind = {"soft_labels": SoftLabels, "surface": Surface}[name]
+    kind = {"soft_labels": SoftLabels, "surfaces": Surface}[name]
     assert kind.from_npz(out.read_bytes()).y == int(image_of(run, 2)[2])
     assert cli.main(["probe", run.id, name, "--set", "temperature=-1"]) == 2
     said = capsys.readouterr().err
@@ -175,7 +175,7 @@ def contours(figure):
 
 
 def test_all_panels_share_scale_and_lines() -> None:
-    figure = figures.surface({"before": flat(1, 5), "after": flat(2, 1), "witness": flat(0.5)}, target="both", frozen="witness")
+    figure = figures.surfaces({"before": flat(1, 5), "after": flat(2, 1), "witness": flat(0.5)}, target="both", frozen="witness")
     drawn = contours(figure)
     assert len(drawn) == 6 and {trace.coloraxis for trace in drawn} == {"coloraxis"}
     assert len({(trace.contours.start, trace.contours.end, trace.contours.size) for trace in drawn}) == 1
@@ -187,22 +187,22 @@ def test_all_panels_share_scale_and_lines() -> None:
     assert "before 1.00 → 1.50 (1.00), at most 1.50 in the box" in said
     assert "The witness is frozen" in said and "difference is 0 everywhere" in said
     assert "anywhere on the plane: 1.80 (to the true class), 5.40 (to the witness's soft label)" in said
-    relief = figures.surface({"before": flat(1, 5), "after": flat(2, 1)}, kind="3d")
+    relief = figures.surfaces({"before": flat(1, 5), "after": flat(2, 1)}, kind="3d")
     scenes = [relief.layout.scene, relief.layout.scene2]
     assert scenes[0].camera == scenes[1].camera and scenes[0].zaxis.range == scenes[1].zaxis.range
 
 
 def test_the_surface_sentence_at_the_edges() -> None:
-    said = figures.surface(flat(0.0, soft=False)).layout.meta["sentence"]
+    said = figures.surfaces(flat(0.0, soft=False)).layout.meta["sentence"]
     assert "0.00 → 0.00 (0.00)" in said and "Largest difference" not in said and "frozen" not in said
-    assert "at 0.05 (13/255)" in figures.surface(flat(1, 1, a=ticks(5, 0.05).numpy(), b=ticks(5, 0.05).numpy())).layout.meta["sentence"], (
+    assert "at 0.05 (13/255)" in figures.surfaces(flat(1, 1, a=ticks(5, 0.05).numpy(), b=ticks(5, 0.05).numpy())).layout.meta["sentence"], (
         "the plane ends before ε"
     )
-    assert "-0.00" not in figures.surface(flat(-1e-9)).layout.meta["sentence"]
+    assert "-0.00" not in figures.surfaces(flat(-1e-9)).layout.meta["sentence"]
     with pytest.raises(UserError, match="no witness"):
-        figures.surface({"one": flat(), "two": flat(soft=False)}, target="both")
+        figures.surfaces({"one": flat(), "two": flat(soft=False)}, target="both")
     with pytest.raises(UserError, match="another plane"):
-        figures.surface({"one": flat(), "two": flat(r=-np.ones((1, 2, 2)))})
+        figures.surfaces({"one": flat(), "two": flat(r=-np.ones((1, 2, 2)))})
 
 
 def test_the_weight_surface_sentence() -> None:
@@ -238,8 +238,8 @@ def test_the_bars_say_entropy_and_divergence() -> None:
 
 
 def test_figures_are_small_and_travel(run) -> None:
-    made = figures.surface({name: probes.surface(run, dataclasses.replace(SPEC, grid=41)) for name in ("a", "b", "c")}, target="both")
+    made = figures.surfaces({name: probes.surfaces(run, dataclasses.replace(SPEC, grid=41)) for name in ("a", "b", "c")}, target="both")
     assert len(plotly.io.to_json(made)) < 400 * 1024
     assert len(io.StringIO(figures.csv(made).decode()).readlines()) > 6 * 41 * 41
     for template in ("robustviz_light", "robustviz_dark"):
-        assert figures.surface(probes.surface(run, SPEC), template=template).layout.meta["alt"]
+        assert figures.surfaces(probes.surfaces(run, SPEC), template=template).layout.meta["alt"]
