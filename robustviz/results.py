@@ -362,7 +362,7 @@ class Misalignment(Result):
     from centre to centre) and off it, over the distance of the two; `along_noise`: the same for noise of the same ε.
     `margin`: mean z_y − max other, untouched. `boundary`: where on the line to the centre of `boundary_class` the head
     changes its answer (0: own centre, 1: the other; NaN where it tells them apart nowhere); `boundary_0`: where it would
-    without its constant offsets. `confidence`: mean softmax output for the true class on the training sample over the
+    without its constant offsets; `boundary_nearest`: where on the line to the `nearest`. `confidence`: mean softmax output for the true class on the training sample over the
     median of the other classes. `taken`: clean images of other classes that are called this. `landed` (K,K): attacked
     images of the row's class that are called the column's. `kind`, `sentence`: the diagnosis. NaN, and −1 for a class:
     not defined.
@@ -387,6 +387,7 @@ class Misalignment(Result):
     boundary: Floats
     boundary_class: Ints
     boundary_0: Floats
+    boundary_nearest: Floats
     confidence: Floats
     taken: Ints
     landed: Ints

@@ -4,6 +4,7 @@ begins, how pairs of features lie, and whether misalignment foretells who is foo
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeVar
 
@@ -17,6 +18,7 @@ from robustviz.types import eps_text
 
 R = TypeVar("R", bound=Result)
 MOST = 10  # classes drawn at once; more cannot be told apart
+SYMBOLS = {"a": ("x-thin", "circle-open", "line-ns"), "b": ("x-open", "circle-open-dot", "line-ne")}  # attacked, noise, boundary
 CONFUSERS = 5  # drawn beside a class that is looked at, where there are more
 
 
@@ -43,11 +45,12 @@ def misalignment(results: Misalignment | Mapping[str, Misalignment], *, focus: s
     figure = blank(template, "How far an attack moves each class", "0: own centre, 1: nearest wrong centre", height=34 * len(shown) + 190)
     rows = [names[c] for c in shown]
     for (name, result), side in zip(found.items(), _sides(found), strict=True):
+        symbols = SYMBOLS[side]
         grey = [colour[side] if not focus or row == focus else colour["faint"] for row in rows]
         for what, values, symbol in (
-            ("attacked", result.along, "x-thin"),
-            ("noise", result.along_noise, "circle-open"),
-            ("boundary", np.where(result.boundary_class == result.nearest, result.boundary, np.nan), "line-ns"),
+            ("attacked", result.along, symbols[0]),
+            ("noise", result.along_noise, symbols[1]),
+            ("boundary", result.boundary_nearest, symbols[2]),
         ):
             to = [names[result.nearest[c]] if result.nearest[c] >= 0 else "none" for c in shown]
             figure.add_scatter(
@@ -68,10 +71,16 @@ def _cause(result: Misalignment, focus: str) -> str:
         c = names.index(focus)
         return f"{focus}: {result.kind[c]}: {result.sentence[c]}"
     c = result.order[0]
-    tied = [k for k in result.order if result.n[k] and result.robust_k[k] * result.n[c] == result.robust_k[c] * result.n[k]]
-    which = "all classes are equally right" if len(tied) == int((result.n > 0).sum()) else f"{names[c]} is right least often"
-    more = f" ({len(tied)} classes tie)" if 1 < len(tied) < int((result.n > 0).sum()) else ""
-    return f"{which}{more}; {names[c]}: {result.kind[c]}: {result.sentence[c]}"
+    level = [k for k in result.order if result.n[k] and result.robust_k[k] * result.n[c] == result.robust_k[c] * result.n[k]]
+    tied = f", like {len(level) - 1} more" if len(level) > 1 else ""
+    return f"{causes(result)} {names[c]} is right least often{tied}: {result.sentence[c]}"
+
+
+def causes(result: Misalignment) -> str:
+    """How many classes have which cause: "Pushed by the attack: 7 classes; holds: 3." """
+    kinds = Counter(result.kind).most_common()
+    said = "; ".join(f"{kind if at == 0 else kind.lower()}: {count} class{'es' * (count > 1)}" for at, (kind, count) in enumerate(kinds))
+    return f"{said}."
 
 
 def misalignment_auc(results: Misalignment | Mapping[str, Misalignment], *, template: str = LIGHT) -> go.Figure:

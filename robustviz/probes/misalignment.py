@@ -110,6 +110,7 @@ class _Boundary(NamedTuple):
     place: Tensor
     other: Tensor
     plain: Tensor  # towards the same class, without the offsets
+    every: Tensor  # (K,K), infinite where the head tells the two centres apart nowhere
 
 
 def _boundaries(at_centres: Tensor, offset: Tensor, there: Tensor) -> _Boundary:
@@ -127,7 +128,7 @@ def _boundaries(at_centres: Tensor, offset: Tensor, there: Tensor) -> _Boundary:
     plain = plain.gather(1, other[:, None])[:, 0]
     known = nearest.isfinite()
     nan = torch.full_like(nearest, torch.nan)
-    return _Boundary(torch.where(known, nearest, nan), torch.where(known, other, -1), torch.where(known, plain, nan))
+    return _Boundary(torch.where(known, nearest, nan), torch.where(known, other, -1), torch.where(known, plain, nan), place)
 
 
 def _measured(
@@ -159,6 +160,8 @@ def _measured(
     mean_sure = _means(sure, train_y, count)
     boundary = _boundaries(at_centres, offset, there)
 
+    at_nearest = boundary.every.gather(1, nearest[:, None])[:, 0]
+
     def counted(which: Tensor, labels: Tensor = y) -> Tensor:
         return torch.bincount(labels[which], minlength=count)
 
@@ -172,7 +175,7 @@ def _measured(
         nearest=torch.where(there, nearest, -1).numpy(),
         along=_means(moved["adversarial"][0], y, count).numpy(), across=_means(moved["adversarial"][1], y, count).numpy(),
         along_noise=_means(moved["noise"][0], y, count).numpy(), margin=_means(lead, y, count).numpy(),
-        boundary=boundary.place.numpy(), boundary_class=boundary.other.numpy(), boundary_0=boundary.plain.numpy(),
+        boundary=boundary.place.numpy(), boundary_class=boundary.other.numpy(), boundary_0=boundary.plain.numpy(), boundary_nearest=at_nearest.where(there & at_nearest.isfinite(), torch.nan).numpy(),
         confidence=(mean_sure / usual).numpy(), taken=counted((pred != y) & (pred >= 0), pred).numpy(),
         landed=torch.zeros(count, count, dtype=torch.long).index_put_((y, pred_adv), torch.ones_like(y), accumulate=True).numpy(),
         kind=[], sentence=[], index=seen.index, y=seen.y, pred=seen.pred, pred_adv=seen.pred_adv, own=(own / scale).numpy(),
@@ -263,14 +266,14 @@ def _diagnosis(found: Misalignment, c: int, votes: Tensor) -> tuple[str, str]:
         how = "lies far from its class or nearer to another" if len(which) == 1 else "lie far from their class or nearer to another"
         return OUTLIERS, f"of {int(wrong.sum())} misread, {len(which)} {how}: {shown}. {counts}"
     if wrong.sum() <= HOLDS * n:
-        return HOLD, f"{counts} The attack moves features {found.along[c]:.2f} of the way to {other}."
+        return HOLD, f"{counts} The attack moves features {_two(found.along[c])} of the way to {other}."
     if unclear.sum() * 2 >= wrong.sum():
         return HEAD, f"{int((unclear & ~lost).sum())} of {n} are misread untouched though they lie among their own class. {counts}"
     fooled_as = [(names[k], count) for k, count in found.lands(c) if k != c][:1]
     landing = "".join(f" Most often it is then called {called} ({count})." for called, count in fooled_as)
     return PUSHED, (
-        f"{counts} The attack moves features {found.along[c]:.2f} of the way to {other} and {found.across[c]:.2f} across it; "
-        f"noise of the same ε moves them {found.along_noise[c]:.2f} along.{landing}"
+        f"{counts} The attack moves features {_two(found.along[c])} of the way to {other} and {found.across[c]:.2f} across it; "
+        f"noise of the same ε moves them {_two(found.along_noise[c])} along.{landing}"
     )
 
 
@@ -289,6 +292,10 @@ def _median(values: Floats) -> float:
     """The median of what is defined; 0 for nothing."""
     known = values[np.isfinite(values)]
     return float(np.median(known)) if len(known) else 0.0
+
+
+def _two(value: float) -> str:
+    return f"{round(float(value), 2) + 0.0:.2f}"  # no minus before a zero
 
 
 def _way(place: float) -> str:

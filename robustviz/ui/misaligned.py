@@ -9,6 +9,7 @@ import streamlit as st
 from robustviz import runs
 from robustviz.export import Recipe
 from robustviz.figures.misalignment import MOST, shown_classes
+from robustviz.figures.misalignment import causes as counted
 from robustviz.results import Features, Misalignment
 from robustviz.terms import term
 from robustviz.ui import view
@@ -38,7 +39,9 @@ def why(here: Context, settings: dict[str, Any]) -> None:
     if not found:
         return
     with view.place():
-        view.draw(found, Recipe(view.runs_of(found), "misalignment", "misalignment", asked, {"focus": focus}), "causes")
+        said = "  \n".join(f"**{name}**: {counted(result)}" for name, result in found.items())
+        made = Recipe(view.runs_of(found), "misalignment", "misalignment", asked, {"focus": focus})
+        view.draw(found, made, "causes", words=f"{said}  \nThe mark of a boundary: there the head changes its answer, 0.5 is halfway.")
     for name, result in found.items():
         with view.place():
             causes(here, name, result, focus)
@@ -61,7 +64,7 @@ def causes(here: Context, name: str, result: Misalignment, focus: str) -> None:
     )
     key = f"causes-{name[0].lower()}"
     st.dataframe(
-        [_cells(row) for row in rows], hide_index=True, height=min(420, 36 * len(rows) + 40), key=key, selection_mode="single-row",
+        [_cells(row) for row in rows], hide_index=True, height=min(420, 35 * len(rows) + 38), key=key, selection_mode="single-row",
         on_select=lambda: _row(key, result, [str(row["class"]) for row in rows]), alt=f"Causes of misalignment, {name}",
     )  # fmt: skip
     told = [names.index(focus)] if focus in names else result.order[:SHOWN]
