@@ -50,7 +50,7 @@ def feature_map(
     """Clean ● and attacked × points of the same images, a line from each ● to its ×; one network.
 
     `name` is printed in the title; `colour`: `class`, or `fooled` (held, fooled, wrong untouched); `noise` draws the random
-    control too; `focus` greys out all classes but the one of this name and those its attacked images are taken for.
+    control too; `focus` greys out all classes but the one of this name and, by class, those its attacked images are taken for.
     With `mark` the map is a small one that shows where the image of this number lies. Each point's `customdata`: image number,
     class, answers clean and attacked. Raises UserError for an unknown `colour` or `focus`, and for a `mark` that is not there.
     """
@@ -135,12 +135,13 @@ def _groups(result: FeatureMap, colour: str, focus: str, template: str) -> list[
     if focus and focus not in names:
         raise UserError(f"There is no class {focus!r}; the classes are {', '.join(names)}.", code=2)
     if colour == "fooled":
-        shades = CLASS_COLOURS[template]
-        return [
-            _Group("holds", result.right & ~result.fooled, shades[0]),
-            _Group("fooled", result.fooled, shades[1]),
-            _Group("wrong untouched", ~result.right, ink["text"], hollow=True),
+        shades, mine = CLASS_COLOURS[template], result.y == names.index(focus) if focus else np.ones(len(result.y), dtype=bool)
+        out = [
+            _Group("holds", mine & result.right & ~result.fooled, shades[0]),
+            _Group("fooled", mine & result.fooled, shades[1]),
+            _Group("wrong untouched", mine & ~result.right, ink["text"], hollow=True),
         ]
+        return out if mine.all() else [*out, _Group("other classes", ~mine, ink["faint"])]
     return _by_class(result.y, result.pred_adv, names, focus, template)
 
 

@@ -88,6 +88,11 @@ def test_the_controls_change_the_map(visit, few, quick):
     assert "noise of the same" in charts(sound(app))[0].spec
     app.button_group(key="map-also").set_value("half").run()
     assert "attack at" in charts(sound(app))[0].spec and "put into the finished map" in words(app)
+    app.session_state["class"] = "3"  # chosen where classes are explained
+    app.run()
+    assert "other classes (45)" in charts(sound(app))[0].spec
+    app.button_group(key="map-colour").set_value("class").run()
+    assert "other classes (30)" in charts(sound(app))[0].spec and "Attacked, the 5 images of 3 are read as" in words(app)
     app.button_group(key="map").set_value("umap").run()
     assert "In UMAP axes and gaps" in words(sound(app)) and "n_neighbors 15, min_dist 0.1, seed 0" in words(app)
     assert app.query_params["map"] == "umap" and app.query_params["map-also"] == "half"

@@ -177,6 +177,13 @@ print(probes.FeatureMapSpec(n=200, projection="umap").measure(open_run({shipped(
     assert found.trust > trustworthiness(both, plain, n_neighbors=15, metric="cosine") - 0.01
 
 
+def test_without_umap_learn_the_other_maps_work_and_this_one_says_what_to_install(run, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "umap", None)
+    assert len(probes.feature_map(run, SPEC).clean) == 60
+    with pytest.raises(UserError, match="pip install umap-learn"):
+        probes.feature_map(run, dataclasses.replace(SPEC, projection="umap"))
+
+
 # The probe.
 
 
@@ -290,6 +297,13 @@ def test_of_many_classes_the_most_confused_are_coloured_and_the_rest_is_grey() -
     assert named == [*(f"c{label} (3)" for label in range(8)), "other classes (36)"]
     figure = figures.feature_map(made(y, y, pred_adv, classes=20), focus="c4")
     assert [trace.name for trace in figure.data if trace.showlegend] == ["c4 (3)", "c5 (3)", "other classes (54)"]
+    figured = figures.feature_map(made(y, y, pred_adv, classes=20), focus="c4", colour="fooled")
+    assert [trace.name for trace in figured.data if trace.showlegend] == [
+        "holds (0)",
+        "fooled (3)",
+        "wrong untouched (0)",
+        "other classes (57)",
+    ]
     assert "Attacked, the 3 images of c4 are read as c5 (3)." in figure.layout.meta["sentence"]
     assert figure.data[-1].marker.color == COLOURS["robustviz_light"]["faint"] and [note.text for note in figure.layout.annotations] == [
         "c4"
