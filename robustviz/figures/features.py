@@ -84,7 +84,7 @@ def feature_map(
         figure.add_trace(
             draw(
                 x=points[:, 0], y=points[:, 1], mode="markers", name=f"{label} ({len(points)})", hovertemplate=f"{hover[:-15]}<br>{label}: %{{customdata[4]}}<extra></extra>",
-                marker={"symbol": symbol, "size": 8, "color": ink["text"]}, customdata=np.concatenate([said, answers[pred][:, None]], axis=1),
+                marker={"symbol": symbol, "size": 6, "color": ink["text"], "opacity": 0.7}, customdata=np.concatenate([said, answers[pred][:, None]], axis=1),
             )
         )  # fmt: skip
     figure.update_layout(annotations=_labels(result.clean, result.y, names, focus, ink, _above(result)))
@@ -180,16 +180,20 @@ def _line_style(colour: str) -> dict[str, Any]:
 
 
 def _labels(points: Floats, y: Any, names: list[str], focus: str, ink: Mapping[str, str], above: int = 0) -> list[dict[str, Any]]:
-    """Each class's name at the middle of its clean points, or `above` it: colour alone would have to be looked up."""
+    """Each class's name at, or `above`, the one of its clean points that is nearest to all: colour alone would have to be looked up."""
     shown = [int(label) for label in np.unique(y)]
     shown = shown if len(shown) <= FULL else [label for label in shown if names[label] == focus]
-    return [
-        {
-            "x": float(np.median(points[y == label, 0])), "y": float(np.median(points[y == label, 1])), "text": names[label], "showarrow": False, "yshift": above,
-            "bgcolor": _clear(ink["paper"]), "borderpad": 1, "font": {"size": 13, "color": ink["text"]},
-        }
-        for label in shown
-    ]  # fmt: skip
+    out = []
+    for label in shown:
+        mine = points[y == label]
+        x, at = mine[np.linalg.norm(mine[:, None] - mine[None], axis=2).sum(axis=1).argmin()]
+        out.append(
+            {
+                "x": float(x), "y": float(at), "text": names[label], "showarrow": False, "yshift": above, "bgcolor": _clear(ink["paper"]),
+                "borderpad": 1, "font": {"size": 13, "color": ink["text"]},
+            }
+        )  # fmt: skip
+    return out
 
 
 def _above(result: FeatureMap) -> int:

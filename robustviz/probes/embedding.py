@@ -98,7 +98,9 @@ def umap(z: Tensor, *, seed: int = 0, n_neighbors: int = 15, min_dist: float = 0
             f"UMAP with {n_neighbors} neighbours needs more than {n_neighbors} points, and there are {len(z)}; take more images."
         )
     if bool((unit(z) - unit(z)[0]).abs().max() < 1e-9):
-        raise UserError("All these features have the same direction, so UMAP by cosine has nothing to tell apart: the network has collapsed.")
+        raise UserError(
+            "All these features have the same direction, so UMAP by cosine has nothing to tell apart: the network has collapsed."
+        )
     rows, far = nearest(z, n_neighbors)
     known = rows.numpy().astype(np.int32), far.numpy().astype(np.float32)
     with _ONE_AT_A_TIME, warnings.catch_warnings():

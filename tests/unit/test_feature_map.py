@@ -260,6 +260,8 @@ def test_every_point_is_drawn_once_and_carries_its_image() -> None:
         assert {trace.marker.symbol for trace in marks} <= {"circle", "x", "circle-open", "x-thin-open"}
     assert list(figure.data[0].x[:3])[:2] == [result.clean[0, 0], result.adversarial[0, 0]] and np.isnan(figure.data[0].x[2])
     assert [note.text for note in figure.layout.annotations] == ["c0", "c1", "c2"]
+    places = {(note.x, note.y) for note in figure.layout.annotations}
+    assert places <= {tuple(map(float, point)) for point in result.clean}, "a name stands where no point of its class is"
 
 
 @pytest.mark.parametrize(
