@@ -21,7 +21,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.metrics.pairwise import cosine_similarity
 from torch import Tensor, nn
 
-from robustviz import cli, data, figures, probes, runs
+from robustviz import cli, data, figures, probes, registry, runs
 from robustviz.attacks import PGD
 from robustviz.evaluate import attacked
 from robustviz.nets import ImageNet, frozen
@@ -391,3 +391,14 @@ def test_the_class_that_is_asked_for_costs_no_new_measurement(run, monkeypatch) 
     probes.misalignment(run, SPEC)
     monkeypatch.setattr(MisalignmentSpec, "measure", None)
     assert probes.misalignment(run, dataclasses.replace(SPEC, class_="5")).meta["summary"].startswith("5: n = 20")
+
+
+def test_a_setting_named_like_a_word_of_python_is_set_by_that_word() -> None:
+    assert registry.with_value(MisalignmentSpec(), "class", "3").class_ == "3"
+    assert registry.build(MisalignmentSpec, {"class": "3"}) == registry.build(MisalignmentSpec, {"class_": "3"})
+    assert registry.decode("probe", registry.encode(MisalignmentSpec(class_="3"))) == MisalignmentSpec(class_="3")
+    assert registry.is_text(MisalignmentSpec(), "class") and not registry.is_text(MisalignmentSpec(), "n")
+    with pytest.raises(UserError, match=r"Known: .*train_n, class\."):
+        registry.build(MisalignmentSpec, {"klass_": "3"})
+    with pytest.raises(UserError, match="There is no setting"):
+        registry.with_value(MisalignmentSpec(), "import", "3")
