@@ -8,7 +8,7 @@ st.title("How little does it take?")
 here = context.sidebar()
 
 
-@st.fragment
+@shell.fragment
 def view() -> None:
     """Everything that follows the controls; a fragment, so that moving ε leaves the rest of the page alone."""
     chosen = attack.controls(here)

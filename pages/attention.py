@@ -8,7 +8,7 @@ st.title("Which pixels matter, and who gets to touch them?")
 here = context.sidebar()
 
 
-@st.fragment
+@shell.fragment
 def view() -> None:
     """Everything that follows the controls."""
     chosen = attention.controls(here)

@@ -8,7 +8,7 @@ st.title("How many features carry the answer?")
 here = context.sidebar()
 
 
-@st.fragment
+@shell.fragment
 def view() -> None:
     """Everything that follows the controls."""
     context.follow()

@@ -8,7 +8,7 @@ st.title("Do attacked images stay with their class?")
 here = context.sidebar()
 
 
-@st.fragment
+@shell.fragment
 def view() -> None:
     """The maps, what is chosen in them, the distances; a fragment, so that choosing points leaves the rest alone."""
     context.follow()

@@ -8,7 +8,7 @@ st.title("What changes when the target is less sure?")
 here = context.sidebar()
 
 
-@st.fragment
+@shell.fragment
 def view() -> None:
     """Everything below the sidebar; a fragment, so that moving T leaves the rest of the page alone."""
     context.follow()

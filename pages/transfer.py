@@ -10,7 +10,7 @@ st.title("Does a trick for one network fool another?")
 here = context.sidebar()
 
 
-@st.fragment
+@shell.fragment
 def view() -> None:
     """Everything that follows the controls."""
     transfer.matrices(here, transfer.controls())

@@ -15,7 +15,7 @@ from robustviz.probes.painted import NAMED, cells_of, from_text, grid, to_text
 from robustviz.results import Bools, Painted
 from robustviz.terms import term
 from robustviz.types import UserError, eps_text, grey_text
-from robustviz.ui import view
+from robustviz.ui import shell, view
 from robustviz.ui.context import Context
 from robustviz.ui.shell import linked, write_address
 
@@ -241,9 +241,9 @@ def what_if(here: Context) -> None:
             _part(here)
 
 
-@st.fragment
+@shell.fragment
 def _part(here: Context) -> None:
-    with view.place():  # inside: what a fragment raises does not reach its caller
+    with view.place():
         _studio(here)
 
 

@@ -10,7 +10,7 @@ from robustviz.probes.base import image_of
 from robustviz.results import Quadrants
 from robustviz.terms import term
 from robustviz.types import JSON, eps_text
-from robustviz.ui import view
+from robustviz.ui import shell, view
 from robustviz.ui.context import Context
 from robustviz.ui.shell import linked, theme, write_address
 
@@ -26,9 +26,9 @@ def puzzle(here: Context) -> None:
             _part(here)
 
 
-@st.fragment
+@shell.fragment
 def _part(here: Context) -> None:
-    with view.place():  # inside: what a fragment raises does not reach its caller
+    with view.place():
         _guess(here, quadrant_study.found(quadrant_study.read()))
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import traceback
-from collections.abc import Container, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import Any, ParamSpec
 
 import streamlit as st
 from PIL import Image, ImageDraw
@@ -13,6 +14,7 @@ from PIL import Image, ImageDraw
 from robustviz.types import UserError
 
 Page = Any
+P = ParamSpec("P")
 
 
 @st.cache_resource
@@ -28,12 +30,35 @@ def icon() -> Image.Image:
 
 def run(page: Page) -> None:
     """Run a page. What a person can act on is shown as a sentence; anything else as a sentence with details to report."""
-    try:
+
+    def whole() -> None:
         page.run()
         write_address()
+
+    if not _guarded(whole):
+        reset_button()
+
+
+def fragment(view: Callable[P, None]) -> Callable[P, None]:
+    """`st.fragment` whose errors are sentences too: Streamlit shows what a fragment raises where it stands, so `run` never
+    hears of it.
+    """
+
+    @st.fragment
+    @functools.wraps(view)
+    def guarded(*given: P.args, **named: P.kwargs) -> None:
+        _guarded(lambda: view(*given, **named))
+
+    return guarded
+
+
+def _guarded(work: Callable[[], None]) -> bool:
+    """Whether it went well; what went wrong is shown."""
+    try:
+        work()
+        return True
     except UserError as error:
         st.error(str(error), icon=":material/error:")
-        reset_button()
     except ModuleNotFoundError as error:
         st.error(
             f"The package {error.name} is not installed, so this page cannot work. Install everything with: pip install -r requirements.txt"
@@ -47,7 +72,7 @@ def run(page: Page) -> None:
             f"Something unexpected happened on this page ({type(error).__name__}, report {number}). "
             "Reset the page to go on; the server's log has the details."
         )
-        reset_button()
+    return False
 
 
 # The chosen segment, tab and slider value are text in the primary colour; in dark no one colour can carry white button

@@ -114,7 +114,7 @@ def downloads(
             _file("Picture (PNG)", lambda: image, f"{key}.png", "image/png")
         if recipe is not None:
             st.markdown("In a notebook:")
-            st.code(recipe.code(), language="python")
+            st.code(recipe.code(), language="python", wrap_lines=True)
 
 
 def _file(label: str, make: Callable[[], bytes], name: str, mime: str) -> None:
@@ -135,7 +135,8 @@ def thumbnails(here: Context, indices: Sequence[int], key: str) -> None:
     shown = list(indices)[:SHOWN]
     if not shown:
         return
-    st.markdown(f"{len(indices)} images chosen" + (f", the first {SHOWN} of them:" if len(indices) > SHOWN else ":"))
+    count = f"{len(indices)} images" if len(indices) > 1 else "1 image"
+    st.markdown(f"{count} chosen" + (f", the first {SHOWN} of them:" if len(indices) > SHOWN else ":"))
     with st.container(horizontal=True, key=f"thumbs-{key}"):
         for index in shown:
             with st.container(width=96):

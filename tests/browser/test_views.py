@@ -35,3 +35,77 @@ def test_the_camera_of_a_figure_gives_an_svg(page, server, settled):
     with page.expect_download() as download:
         chart.locator("[data-title*='Download plot']").click()
     assert download.value.suggested_filename.endswith(".svg") and b"<svg" in download.value.path().read_bytes()
+
+
+# Where on the screen the loneliest point of a figure lies, and which test image it is.
+LONELIEST = """gd => {
+    const points = [], x = gd._fullLayout.xaxis, y = gd._fullLayout.yaxis, box = gd.getBoundingClientRect();
+    for (const trace of gd._fullData) {
+        if (!trace.customdata) continue;
+        for (let i = 0; i < trace.x.length; i++) points.push(
+            [box.left + x._offset + x.l2p(trace.x[i]), box.top + y._offset + y.l2p(trace.y[i]), trace.customdata[i][0]]);
+    }
+    const gap = p => Math.min(...points.filter(q => q !== p).map(q => Math.hypot(p[0] - q[0], p[1] - q[1])));
+    return points.sort((p, q) => gap(q) - gap(p))[0];
+}"""
+
+
+def click_a_point(page, key: str) -> int:
+    """Click the loneliest point of the figure `key`; the number of its image."""
+    plot = page.locator(f".st-key-{key} .js-plotly-plot").first
+    plot.scroll_into_view_if_needed()
+    page.wait_for_timeout(300)
+    x, y, number = plot.evaluate(LONELIEST)
+    page.mouse.move(x, y)
+    page.wait_for_timeout(200)
+    page.mouse.click(x, y)
+    return int(number)
+
+
+def test_a_point_of_the_map_becomes_the_image_of_every_view_and_of_the_address(page, server, settled, browser, problems):
+    page.goto(f"{server}/features?data=digits&img=300")
+    settled(page, 120_000)
+    number = click_a_point(page, "map-b")
+    expect(page).to_have_url(re.compile(f"img={number}(&|$)"), timeout=30_000)
+    settled(page, 120_000)
+    side = page.get_by_test_id("stSidebar")
+    expect(side.get_by_label(re.compile("^Test image"))).to_have_value(str(number))
+    expect(page.get_by_role("heading", name=f"Image {number}", exact=True)).to_be_visible()
+    for name in ("Attack", "Attention", "Soft labels & loss"):
+        side.get_by_role("link", name=name, exact=True).click()
+        settled(page, 120_000)
+        expect(side.get_by_label(re.compile("^Test image"))).to_have_value(str(number))
+        expect(page).to_have_url(re.compile(f"img={number}(&|$)"))
+    seen = page.get_by_test_id("stMain").inner_text()
+    other = browser.new_context().new_page()
+    other.goto(page.url)
+    settled(other, 120_000)
+    assert other.get_by_test_id("stMain").inner_text() == seen
+    other.context.close()
+    problems[:] = [problem for problem in problems if "/media/" not in problem]  # a picture replaced before it was fetched
+
+
+def test_a_lasso_shows_what_it_caught_and_a_thumbnail_opens_it_everywhere(page, server, settled, problems):
+    page.goto(f"{server}/features?data=digits")
+    settled(page, 120_000)
+    chart = page.locator(".st-key-map-a .js-plotly-plot").first
+    chart.scroll_into_view_if_needed()
+    chart.hover()
+    chart.locator("[data-title='Box Select']").click()
+    page.wait_for_function("document.querySelector('.st-key-map-a .js-plotly-plot')._fullLayout.dragmode === 'select'")
+    area = chart.locator(".nsewdrag").first.bounding_box()
+    page.mouse.move(area["x"] + area["width"] * 0.1, area["y"] + area["height"] * 0.1)
+    page.mouse.down()
+    page.mouse.move(area["x"] + area["width"] * 0.6, area["y"] + area["height"] * 0.6, steps=6)
+    page.mouse.up()
+    expect(page.get_by_text(re.compile(r"\d+ images? chosen"))).to_be_visible(timeout=30_000)
+    settled(page, 120_000)
+    button = page.locator(".st-key-thumbs-lasso").get_by_role("button").nth(2)
+    number = button.inner_text()
+    button.press("Enter")
+    expect(page).to_have_url(re.compile(f"img={number}(&|$)"), timeout=30_000)
+    settled(page, 120_000)
+    with page.expect_download() as download:
+        page.get_by_role("button", name=re.compile("chosen .CSV.")).click()
+    assert download.value.path().read_text().startswith("image,class,")
+    problems[:] = [problem for problem in problems if "/media/" not in problem]

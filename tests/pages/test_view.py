@@ -10,7 +10,8 @@ import pytest
 
 from robustviz import figures
 from robustviz.export import Recipe
-from robustviz.ui import view
+from robustviz.types import UserError
+from robustviz.ui import context, view
 from tests.pages.conftest import sound
 
 VIEWS = ("attack", "attention", "features", "soft_labels", "contributions", "transfer")
@@ -50,3 +51,23 @@ def test_the_chosen_points_are_those_of_the_selection(visit, monkeypatch):
     points = [{"customdata": [4, 0]}, {"customdata": 9}, {"customdata": [4, 1]}, {}]
     monkeypatch.setattr(view.st, "session_state", {"map": {"selection": {"points": points}}})
     assert view.chosen("map") == [4, 9] and view.chosen("another") == []
+
+
+def broken(kind: type[Exception]) -> Any:
+    def page(*given: Any, **named: Any) -> None:
+        raise kind("A sentence that says what to do.")
+
+    return page
+
+
+@pytest.mark.parametrize("name", VIEWS)
+@pytest.mark.parametrize(
+    ("kind", "said"), [(UserError, "A sentence that says what to do."), (RuntimeError, "Something unexpected happened")]
+)
+def test_what_goes_wrong_inside_a_fragment_is_a_sentence(name, kind, said, visit, few, monkeypatch):
+    monkeypatch.setattr(context, "follow", broken(kind))
+    monkeypatch.setattr(view, "place", broken(kind))
+    monkeypatch.setattr(view, "measured", broken(kind))
+    app = visit(name, data="digits")
+    assert not app.exception
+    assert said in " ".join(error.value for error in app.error)
