@@ -89,3 +89,14 @@ def test_a_shipped_evaluation_is_found_again(path, runs_home) -> None:
     run = Run(path)
     told, found = run.evaluation(), evaluate(run, device="cpu")
     assert abs(told.clean_k - found.clean_k) <= 3 and abs(told.robust_k - found.robust_k) <= 3
+
+
+@pytest.mark.slow
+def test_the_readme_says_how_far_the_maps_lie_on_the_objects(capsys, runs_home):
+    from robustviz.cli import main
+
+    block = (REPOSITORY / "README.md").read_text(encoding="utf-8").split("<!-- overlap -->")[1].split("<!-- /overlap -->")[0]
+    said = [[cell.strip() for cell in line.strip("| ").split("|")] for line in block.strip().splitlines()[2:]]
+    assert main(["report", "--overlap", *(row[0] for row in said)]) == 0
+    printed = [[cell.strip() for cell in line.strip("| ").split("|")] for line in capsys.readouterr().out.splitlines()[2 : 2 + len(said)]]
+    assert [[row[at] for at in (0, 1, 2, 4, 5)] for row in printed] == said
