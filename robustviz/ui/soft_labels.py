@@ -14,7 +14,7 @@ from robustviz.results import Evaluation, paired, tango, wilson
 from robustviz.runs import Run
 from robustviz.terms import term
 from robustviz.types import UserError, eps_text
-from robustviz.ui import cache, view
+from robustviz.ui import view
 from robustviz.ui.context import Context, label, on
 from robustviz.ui.shell import linked, write_address
 
@@ -96,28 +96,6 @@ def _family(here: Context) -> tuple[Run, Run, Run] | None:
     return None
 
 
-def measured(named: Mapping[str, str], probe: str, what: str, cost: str = "", **settings: Any) -> dict[str, Any]:
-    """As `view.measured`, for any networks by their printed names: from memory or disk, else now, or all behind one button."""
-    found: dict[str, Any] = {}
-    missing: dict[str, str] = {}
-    for name, run_id in named.items():
-        with view.place():
-            kept = cache.kept(run_id, probe, **settings)
-            if kept is None:
-                missing[name] = run_id
-            else:
-                found[name] = kept
-    spot = st.empty()
-    if missing and (not cost or spot.button(f"Measure {what} ({cost})", key=f"measure-{probe}")):
-        spot.empty()
-        with st.spinner(f"Measuring {what} …"):
-            for name, run_id in missing.items():
-                with view.place():
-                    found[name] = cache.probe(run_id, probe, **settings)
-        missing = {}
-    return {} if missing else {name: found[name] for name in named if name in found}
-
-
 def bars(here: Context, chosen: Cast) -> int:
     """Soft labels at a temperature; returned."""
     left, right = st.columns([1, 2], vertical_alignment="bottom")
@@ -133,7 +111,7 @@ def bars(here: Context, chosen: Cast) -> int:
         shown[WITNESS] = chosen.witness
     # The witness first: it is what the others are compared with.
     shown = dict(sorted(shown.items(), key=lambda pair: pair[0] != WITNESS))
-    found = measured(shown, "soft_labels", "the soft labels", **settings)
+    found = view.measured(shown, "soft_labels", "the soft labels", **settings)
     if found:
         options = {"attacked": state == "attacked"} | ({"witness": WITNESS} if WITNESS in found else {})
         view.draw(found, Recipe(view.runs_of(found), "soft_labels", "soft_labels", settings, options), "soft-labels")
@@ -160,7 +138,7 @@ def surface(here: Context, chosen: Cast, temperature: int) -> None:
     }  # fmt: skip
     if chosen.witness:
         settings["witness"] = chosen.witness
-    found = measured(chosen.named, "surfaces", "the surface", **settings)
+    found = view.measured(chosen.named, "surfaces", "the surface", **settings)
     if found:
         target = "both" if chosen.witness else "hard"
         if kind != "contour":
@@ -184,7 +162,7 @@ def judged(chosen: Cast) -> None:
     with view.place():
         accuracies(chosen)
     targets = ",".join(_targets(chosen))
-    found = measured(chosen.named, "gradients", "the gradients", **({"targets": targets} if targets else {}))
+    found = view.measured(chosen.named, "gradients", "the gradients", **({"targets": targets} if targets else {}))
     if found:
         recipe = Recipe(view.runs_of(found), "gradients", "gradients", {"targets": targets} if targets else {})
         with view.place():
@@ -267,7 +245,7 @@ def _compared(found: Mapping[str, Mapping[str, Evaluation]], names: list[str]) -
 
 def curvature(here: Context, chosen: Cast) -> None:
     """How strongly the loss bends at the images; a point chosen is the image of every view."""
-    found = measured(chosen.named, "curvature", "the curvature of 50 images", "about 15 s")
+    found = view.measured(chosen.named, "curvature", "the curvature of 50 images", "about 15 s")
     if found:
         picked = view.draw(found, Recipe(view.runs_of(found), "curvature", "curvature"), "curvature", brush=True)
         view.thumbnails(here, picked, "curvature")
@@ -276,7 +254,7 @@ def curvature(here: Context, chosen: Cast) -> None:
 
 def weights(chosen: Cast) -> None:
     """The loss around the trained weights."""
-    found = measured(chosen.named, "weight_surface", "the surface around the weights, 21 × 21 on 128 images", "about 30 s")
+    found = view.measured(chosen.named, "weight_surface", "the surface around the weights, 21 × 21 on 128 images", "about 30 s")
     if found:
         view.draw(found, Recipe(view.runs_of(found), "weight_surface", "weight_surface"), "weight-surface")
         st.markdown("Robust networks need not look flatter here: filter-normalised slices do not decide robustness.")

@@ -39,20 +39,28 @@ def place() -> Iterator[None]:
         st.info(str(error), icon=":material/info:")
 
 
-def measured(here: Context, probe: str, what: str, cost: str = "", **settings: Any) -> dict[str, Any]:
-    """A probe of A and B by their printed names: from memory or disk, else measured now, or with a `cost` ("about 10 s")
-    behind a button. A network that cannot answer gets a sentence and is left out.
+def measured(networks: Context | Mapping[str, str], probe: str, what: str, cost: str = "", /, **settings: Any) -> dict[str, Any]:
+    """A probe of A and B, or of any run ids by printed name, by their printed names: from memory or disk; what is missing is
+    measured now, or with a `cost` ("about 10 s", a network) behind one button. A network that cannot answer gets a
+    sentence and is left out.
     """
-    out: dict[str, Any] = {}
-    for name, run_id in names(here).items():
+    named = names(networks) if isinstance(networks, Context) else networks
+    found: dict[str, Any] = {}
+    missing = []
+    for name, run_id in named.items():
         with place():
-            found = cache.kept(run_id, probe, **settings)
-            if found is None and (not cost or st.button(f"Measure {what} of {name} ({cost})", key=f"{probe}-{run_id}")):
-                with st.spinner(f"Measuring {what} of {name} …"):
-                    found = cache.probe(run_id, probe, **settings)
-            if found is not None:
-                out[name] = found
-    return out
+            found[name] = cache.kept(run_id, probe, **settings)
+            if found[name] is None:
+                missing.append(name)
+    spot = st.empty()
+    label = f"Measure {what} of {' and '.join(missing)} ({cost}{' each' if len(missing) > 1 else ''})"
+    if missing and (not cost or spot.button(label, key=f"measure-{probe}")):
+        spot.empty()
+        with st.spinner(f"Measuring {what} …"):
+            for name in missing:
+                with place():
+                    found[name] = cache.probe(named[name], probe, **settings)
+    return {name: result for name, result in found.items() if result is not None}
 
 
 def draw(

@@ -22,7 +22,7 @@ def test_it_shows_both_networks_with_the_probes_sentences(visit):
         for figure in (figures.attention, figures.budget):
             assert figure(found).layout.meta["sentence"] in said
     assert len(app.get("plotly_chart")) == 5 and not lacking(said)
-    assert any("Measure the overlap of A" in button.label for button in app.button)
+    assert any("Measure the overlap of A Standard and B PGD-AT" in button.label for button in app.button)
 
 
 def test_the_controls_change_what_is_seen(visit):
@@ -79,7 +79,7 @@ def test_a_network_without_places_is_a_sentence_and_the_other_is_there(visit, mo
 
 def test_many_maps_are_measured_behind_a_button_and_say_what_the_probes_say(visit):
     app = sound(visit("attention", data="shapes", b="", **{"cam-rule": "top20%"}))
-    app.button(key=f"overlap-{ordinary('shapes', 'standard').id}").click().run()
+    app.button(key="measure-overlap").click().run()
     found = probes.overlap(ordinary("shapes", "standard"), OverlapSpec(rule="top20%"))
     assert figures.overlap({"A Standard": found}).layout.meta["sentence"] in words(sound(app))
     app.selectbox(key="cam-rule").set_value("shuffled").run()
@@ -90,6 +90,6 @@ def test_road_is_measured_behind_a_button(visit):
     app = visit("attention", data="digits", b="")
     app.session_state["road-open"] = True
     app.run()
-    app.button(key=f"road-{ordinary('digits', 'standard').id}").click().run()
+    app.button(key="measure-road").click().run()
     found = probes.road(ordinary("digits", "standard"))
     assert figures.road({"A Standard": found}).layout.meta["sentence"] in words(sound(app))
