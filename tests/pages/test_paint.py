@@ -88,10 +88,10 @@ def _refuse(real):
 @pytest.mark.parametrize(
     "address",
     [
-        {"paint": "<script>", "paint_eps": "0"}, {"paint": "xxxxx", "paint_eps": "NaN", "quadrant": "middle"}, {"paint": "strongest", "paint_low": "-1"},
+        {"paint": "<script>", "paint_eps": "0"}, {"paint": "x" * 5000, "paint_eps": "NaN", "quadrant": "middle"}, {"paint": "strongest", "paint_low": "-1"},
         {"paint": "", "paint_eps": "2", "paint_low": "60", "b": ""},
     ],
-    ids=str,
+    ids="-".join,
 )  # fmt: skip
 def test_no_address_breaks_it(opened, address):
     app = opened(**address)
