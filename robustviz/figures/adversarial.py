@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from robustviz.figures.theme import COLOURS, DASHES, LIGHT, blank, finish
-from robustviz.results import AccuracyCurve, Adversarial, SmallestEps, Trajectory
+from robustviz.results import AccuracyCurve, Adversarial, SmallestEps, Trajectory, attack_name
 from robustviz.types import eps_text
 
 SIDES = ("a", "b")
@@ -111,7 +111,11 @@ def trajectory(results: Trajectory | Mapping[str, Trajectory], *, template: str 
     """The true class's softmax output after each step of the attack, one or two networks."""
     found = {"A": results} if isinstance(results, Trajectory) else dict(results)
     colour, first = COLOURS[template], next(iter(found.values()))
-    figure = blank(template, "The true class, step by step", f"ε = {eps_text(first.eps)}")
+    figure = blank(
+        template,
+        "The true class, step by step",
+        f"{attack_name(first.meta['attack'])}, ε = {eps_text(first.eps)}, seed {first.meta['seed']}, image {first.meta['index']}",
+    )
     for (name, result), side in zip(found.items(), _sides(found), strict=True):
         figure.add_scatter(
             y=result.probs[:, result.y], mode="lines+markers", name=name, line={"color": colour[side], "dash": DASHES[side], "width": 3},

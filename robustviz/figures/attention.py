@@ -306,7 +306,7 @@ def road(results: Road | Mapping[str, Road], *, template: str = LIGHT) -> go.Fig
         said.append(
             (f"**{name}**: " if name else "") + f"ROAD {_with_interval((every[0][0], every[0][1], every[0][2]))}, {verdict} maps of random numbers "
             f"(difference {gap:+.3f}" + (f" [{low:+.3f}, {high:+.3f}]" if math.isfinite(low) else "") + f", n = {len(result.index)}); "
-            f"random weights {every[1][0]:.2f}, seed {result.meta['seed']}.{lost}"
+            f"random weights {every[1][0]:z.2f}, seed {result.meta['seed']}.{lost}"
         )  # fmt: skip
     figure.update_yaxes(tickvals=[0, 1, 2], ticktext=labels, range=[2.5, -0.5], zeroline=False)
     figure.update_xaxes(title="ROAD (softmax output, −1 to 1)", zeroline=True)

@@ -24,6 +24,8 @@ CLASS_COLOURS = {
 FULL = 10  # classes that can be told apart; of more, the most confused eight are coloured
 LINES = 300  # arrows; more hide what they should show
 CROWD = 1500  # points; more are drawn by WebGL
+ROOM = (250, 370)  # pixels for a map's longer side, on a phone and beside a second map
+SHIFTS = (0, 19, -19, 38, -38)  # pixels by which a class's name may leave its place
 GROUPS = ("class", "fooled")
 WHERE = {"centres": "Plane of the class centres", "pca": "PCA", "umap": "UMAP"}
 
@@ -117,7 +119,7 @@ def _marked(result: FeatureMap, mark: int, name: str, template: str) -> go.Figur
         marker={"symbol": ["circle", "x"], "size": 15, "color": ink["text"]}, customdata=[[f"clean: {read[0]}"], [f"attacked: {read[1]}"]],
         hovertemplate="%{customdata[0]}<extra></extra>",
     )  # fmt: skip
-    figure.update_layout(annotations=_labels(result.clean, result.y, names, names[result.y[row]], ink, _above(result)))
+    figure.update_layout(annotations=_labels(result.clean, result.y, names, names[result.y[row]], ink, _above(result), ends))
     _bare_axes(figure)
     if result.meta["projection"] != "umap":
         figure.update_yaxes(scaleanchor="x")
@@ -179,17 +181,29 @@ def _line_style(colour: str) -> dict[str, Any]:
     return {"mode": "lines", "line": {"color": colour, "width": 1}, "opacity": 0.45, "hoverinfo": "skip"}
 
 
-def _labels(points: Floats, y: Any, names: list[str], focus: str, ink: Mapping[str, str], above: int = 0) -> list[dict[str, Any]]:
-    """Each class's name at, or `above`, the one of its clean points that is nearest to all: colour alone would have to be looked up."""
+def _labels(
+    points: Floats, y: Any, names: list[str], focus: str, ink: Mapping[str, str], above: int = 0, clear: Floats | None = None
+) -> list[dict[str, Any]]:
+    """Each class's name at, or `above`, the one of its clean points that is nearest to all: colour alone would have to be looked
+    up. A name that would cover another, or one of the points `clear` (k, 2), stands a little higher or lower.
+    """
     shown = [int(label) for label in np.unique(y)]
     shown = shown if len(shown) <= FULL else [label for label in shown if names[label] == focus]
+    span = np.ptp(points, axis=0).max() or 1.0
+    scales = np.array([[room / span] for room in ROOM])  # pixels a unit, where the figure is narrow and where it is wide
+    taken = [(scales * point, 10) for point in (() if clear is None else clear)]  # middles in both, half a width
     out = []
     for label in shown:
-        mine = points[y == label]
-        x, at = mine[np.linalg.norm(mine[:, None] - mine[None], axis=2).sum(axis=1).argmin()]
+        mine, half = points[y == label], 4 * len(names[label]) + 2
+        place = mine[np.linalg.norm(mine[:, None] - mine[None], axis=2).sum(axis=1).argmin()]
+        tried = [(shift, scales * place + (0, above + shift)) for shift in SHIFTS]
+        free = (one for one in tried if not any((np.abs(one[1] - there) < (half + wide, 20)).all(axis=1).any() for there, wide in taken))
+        shift, middle = next(free, tried[0])
+        taken.append((middle, half))
+        x, at = place.tolist()
         out.append(
             {
-                "x": float(x), "y": float(at), "text": names[label], "showarrow": False, "yshift": above, "bgcolor": _clear(ink["paper"]),
+                "x": x, "y": at, "text": names[label], "showarrow": False, "yshift": above + shift, "bgcolor": _clear(ink["paper"]),
                 "borderpad": 1, "font": {"size": 13, "color": ink["text"]},
             }
         )  # fmt: skip

@@ -163,6 +163,8 @@ def test_road_tells_a_trained_network_from_a_random_one_and_repeats(run) -> None
     one = dataclasses.replace(found, score=found.score[:, :1], index=found.index[:1])
     said = figures.road(one).layout.meta["sentence"]
     assert "not told apart from" in said and "inf" not in said and "nan" not in said
+    none = dataclasses.replace(found, score=np.full((3, 6), -0.001))
+    assert "random weights 0.00," in figures.road(none).layout.meta["sentence"]
 
 
 def test_road_is_high_where_the_map_is_the_reason() -> None:

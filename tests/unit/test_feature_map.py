@@ -243,7 +243,7 @@ def made(y: list[int], pred: list[int], pred_adv: list[int], classes: int = 3, p
     points = {name: rng.normal(size=(n, 2)).astype(np.float32) for name in ("clean", "adversarial", "noise")}
     empty = np.zeros((0, 2), np.float32)
     return FeatureMap(
-        **points, y=y_, pred=np.array(pred), pred_adv=np.array(pred_adv), pred_noise=np.array(pred), index=np.arange(n) + 5, own=own,
+        **(points | {name: more.pop(name) for name in points if name in more}), y=y_, pred=np.array(pred), pred_adv=np.array(pred_adv), pred_noise=np.array(pred), index=np.arange(n) + 5, own=own,
         other=np.full((3, n), 0.5), moved=np.full(n, 0.4), axes=np.eye(2), origin=np.zeros(2), share=0.75, trust=math.nan,
         **{"placed": empty, "pred_placed": np.zeros(0, int), "meta": meta} | more,
     )  # fmt: skip
@@ -262,6 +262,16 @@ def test_every_point_is_drawn_once_and_carries_its_image() -> None:
     assert [note.text for note in figure.layout.annotations] == ["c0", "c1", "c2"]
     places = {(note.x, note.y) for note in figure.layout.annotations}
     assert places <= {tuple(map(float, point)) for point in result.clean}, "a name stands where no point of its class is"
+
+
+def test_names_and_the_marked_image_cover_nothing_of_each_other() -> None:
+    """Three classes on one spot: on a phone too each name has its own line, and none lies on the mark."""
+    clean = np.array([[0, 0], [0, 0.001], [0.001, 0], [-5, -5], [5, 5]], np.float32)
+    result = made([0, 1, 2, 0, 1], [0, 1, 2, 0, 1], [0, 1, 2, 0, 1], clean=clean, adversarial=clean)
+    shifts = [note.yshift for note in figures.feature_map(result).layout.annotations]
+    assert shifts[0] == 0 and all(abs(one - other) >= 19 for i, one in enumerate(shifts) for other in shifts[:i])
+    marked = [note.yshift for note in figures.feature_map(result, mark=5).layout.annotations]
+    assert all(abs(shift) >= 19 for shift in marked)
 
 
 @pytest.mark.parametrize(

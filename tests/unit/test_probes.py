@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from robustviz import probes, runs
+from robustviz import figures, probes, runs
 from robustviz.attacks import PGD
 from robustviz.config import TrainConfig
 from robustviz.evaluate import count_right
@@ -49,6 +49,7 @@ def test_the_curve_counts_what_an_evaluation_counts(run) -> None:
 def test_the_trajectory_ends_where_the_attack_does(run) -> None:
     one, way = probes.adversarial(run, AdversarialSpec(index=5)), probes.trajectory(run, TrajectorySpec(index=5))
     assert np.allclose(way.probs[-1], one.probs_adv, atol=1e-6) and len(way.loss) == 11
+    assert figures.trajectory(way).layout.title.subtitle.text == "PGD-10, ε = 0.15 (38/255), seed 0, image 5"
 
 
 def test_an_l2_run_is_one_clear_sentence(run, runs_home) -> None:
