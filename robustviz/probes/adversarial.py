@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from robustviz import registry
 from robustviz.attacks import FGSM, PGD, Attack
+from robustviz.data import Dataset
 from robustviz.evaluate import count_right
 from robustviz.nets import ImageNet, frozen
 from robustviz.probes.base import Probe, image_of, images_of, linf_net, meta_of
@@ -45,6 +46,12 @@ class OneAttack(Probe[R]):
             return FGSM(eps=eps, targeted=self.target >= 0)
         return PGD(eps=eps, steps=self.steps, targeted=self.target >= 0)
 
+    def goal(self, split: Dataset, y: torch.Tensor) -> torch.Tensor:
+        """The classes that the attack is about, as `y`. Raises UserError for a target that there is not."""
+        if self.target >= len(split.classes):
+            raise UserError(f"There is no class {self.target}: this data has {len(split.classes)}, counted from 0.", code=2)
+        return torch.full_like(y, self.target) if self.target >= 0 else y
+
     @property
     def lasting(self) -> bool:
         return False
@@ -59,10 +66,8 @@ class AdversarialSpec(OneAttack[Adversarial]):
 
     def measure(self, run: Run) -> Adversarial:
         split, x, y = image_of(run, self.index)
-        if self.target >= len(split.classes):
-            raise UserError(f"There is no class {self.target}: this data has {len(split.classes)}, counted from 0.", code=2)
+        goal = self.goal(split, y)
         net, attack = linf_net(run), self.made(run)
-        goal = torch.full_like(y, self.target) if self.target >= 0 else y
         x_adv = attack(net, x, goal, rng=torch.Generator().manual_seed(self.seed))
         with frozen(net), torch.no_grad():
             probs = F.softmax(net(torch.cat([x, x_adv])), dim=1).numpy()
@@ -86,8 +91,8 @@ class TrajectorySpec(OneAttack[Trajectory]):
 
     def measure(self, run: Run) -> Trajectory:
         split, x, y = image_of(run, self.index)
+        goal = self.goal(split, y)
         net, attack = linf_net(run), self.made(run)
-        goal = torch.full_like(y, self.target) if self.target >= 0 else y
         path = attack.trace(net, x, goal, torch.Generator().manual_seed(self.seed))[:, 0]
         with frozen(net), torch.no_grad():
             logits = net(path)

@@ -59,7 +59,9 @@ def test_an_l2_run_is_one_clear_sentence(run, runs_home) -> None:
         probes.adversarial(l2)
 
 
-@pytest.mark.parametrize("spec", [AdversarialSpec(index=99_999), SmallestEpsSpec(index=99_999), AdversarialSpec(target=50)])
+@pytest.mark.parametrize(
+    "spec", [AdversarialSpec(index=99_999), SmallestEpsSpec(index=99_999), AdversarialSpec(target=50), TrajectorySpec(target=50)]
+)
 def test_what_does_not_exist_is_one_clear_sentence(run, spec) -> None:
     with pytest.raises(UserError, match="There is no"):
         spec(run)
