@@ -65,7 +65,7 @@ def attention(result: Attention, *, control: bool = False, image: bool = False, 
 def _maps_sentence(result: Attention, grid: str) -> str:
     names, meta = result.meta["classes"], result.meta
     before, after = int(result.probs.argmax()), int(result.probs_adv.argmax())
-    moved = f"{names[before]} {result.probs[before]:.0%} → {names[after]} {result.probs_adv[after]:.0%}"
+    moved = f"{names[before]} ({result.probs[before]:.0%}) → {names[after]} ({result.probs_adv[after]:.0%})"
     attack = f"PGD-{meta['steps']}, ε = {eps_text(result.eps)}, seed {meta['seed']}"
     if result.eps == 0:
         said = [f"**{moved}**: nothing may change at ε = 0."]
@@ -157,7 +157,7 @@ def _budget_sentence(result: Attention, mask: np.ndarray) -> str:
         said.append(f"{share:.0%} of the mask lies on the true object (outlined); blind chance is {result.object.mean():.0%}.")
     names = meta["classes"]
     after = int(result.probs_part.argmax())
-    outcome = f"the answer is {names[after]} {result.probs_part[after]:.0%}"
+    outcome = f"the answer is {names[after]} ({result.probs_part[after]:.0%})"
     said.append(f"Attacked within this budget (PGD-{meta['steps']}, seed {meta['seed']}), {outcome}.")
     return " ".join(said)
 

@@ -25,7 +25,7 @@ FULL = 10  # classes that can be told apart; of more, the most confused eight ar
 LINES = 300  # arrows; more hide what they should show
 CROWD = 1500  # points; more are drawn by WebGL
 ROOM = (250, 370)  # pixels for a map's longer side, on a phone and beside a second map
-SHIFTS = (0, 19, -19, 38, -38)  # pixels by which a class's name may leave its place
+SHIFTS = (0, 20, -20, 40, -40)  # pixels by which a class's name may leave its place
 GROUPS = ("class", "fooled")
 WHERE = {"centres": "Plane of the class centres", "pca": "PCA", "umap": "UMAP"}
 
@@ -197,7 +197,9 @@ def _labels(
         mine, half = points[y == label], 4 * len(names[label]) + 2
         place = mine[np.linalg.norm(mine[:, None] - mine[None], axis=2).sum(axis=1).argmin()]
         tried = [(shift, scales * place + (0, above + shift)) for shift in SHIFTS]
-        free = (one for one in tried if not any((np.abs(one[1] - there) < (half + wide, 20)).all(axis=1).any() for there, wide in taken))
+        free = (
+            one for one in tried if not any((np.abs(one[1] - there) < (half + wide, 20 - 1e-6)).all(axis=1).any() for there, wide in taken)
+        )
         shift, middle = next(free, tried[0])
         taken.append((middle, half))
         x, at = place.tolist()

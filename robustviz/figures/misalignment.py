@@ -244,7 +244,7 @@ def uniformity(results: Uniformity | Mapping[str, Uniformity], *, template: str 
         kept = ~last
         labels = ["best" if epoch < 0 else f"epoch {epoch}" for epoch in result.epoch]
         figure.add_scatter(
-            x=result.uniformity[kept], y=result.alignment[kept], mode="lines+markers+text", name=f"{name}: epochs", showlegend=bool(kept.any()),
+            x=result.uniformity[kept], y=result.alignment[kept], mode="lines+markers+text", name=f"{name}: epochs", showlegend=bool(kept.any()), cliponaxis=False,
             text=[label if at in (0, int(kept.sum()) - 1) else "" for at, label in enumerate(np.array(labels)[kept])], textposition="top center",
             line={"color": colour[side], "dash": DASHES[side], "width": 2}, marker={"size": 8, "symbol": "circle-open"},
             customdata=np.array(labels)[kept], hovertemplate="%{customdata}: alignment %{y:.2f}, uniformity %{x:.2f}<extra>" + name + "</extra>",
@@ -261,7 +261,7 @@ def uniformity(results: Uniformity | Mapping[str, Uniformity], *, template: str 
             text += "; it kept no epochs, so there is one point. Train with snapshots=2 to see its way."
         said.append(text)
     figure.update_xaxes(title="uniformity (lower: more evenly spread)")
-    figure.update_yaxes(title="alignment (0: each class one direction)", rangemode="tozero")
+    figure.update_yaxes(title="alignment (0: tight)", rangemode="tozero")
     return finish(figure, "Alignment against uniformity.", first.meta, " ".join(said))
 
 

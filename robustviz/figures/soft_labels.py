@@ -75,7 +75,7 @@ def _percent(p: float) -> str:
 def _doubt(probs: Mapping[str, Floats], first: SoftLabels, names: Sequence[str], attacked: bool, witness: str) -> str:
     """What the bars say: answers, entropies, and how far each network is from the witness."""
     each = "; ".join(
-        f"{name or 'this network'} {names[int(p.argmax())]} {float(p.max()):.0%}, entropy {entropy(p):.2f}" for name, p in probs.items()
+        f"{name or 'this network'} {names[int(p.argmax())]} ({float(p.max()):.0%}), entropy {entropy(p):.2f}" for name, p in probs.items()
     )
     image = f"image {first.meta['index']}, a {names[first.y]}"
     if attacked:

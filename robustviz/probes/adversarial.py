@@ -74,7 +74,7 @@ class AdversarialSpec(OneAttack[Adversarial]):
         before, after = int(probs[0].argmax()), int(probs[1].argmax())
         names = split.classes
         summary = (
-            f"{names[before]} {probs[0].max():.0%} → {names[after]} {probs[1].max():.0%}, "
+            f"{names[before]} ({probs[0].max():.0%}) → {names[after]} ({probs[1].max():.0%}), "
             f"no pixel changed by more than {eps_text(float((x_adv - x).abs().max()))}"
         )
         meta = meta_of(run, split, attack=registry.encode(attack), index=self.index, seed=self.seed, summary=summary)

@@ -205,7 +205,7 @@ def _flat_colour(values: Tensor) -> Any:
 def _summary(found: Attention) -> str:
     names, grid = found.meta["classes"], "×".join(map(str, found.heat.shape))
     before, after = int(found.probs.argmax()), int(found.probs_adv.argmax())
-    said = f"{names[before]} {found.probs[before]:.0%} → {names[after]} {found.probs_adv[after]:.0%} under PGD-{found.meta['steps']}, ε = {eps_text(found.eps)}; "
+    said = f"{names[before]} ({found.probs[before]:.0%}) → {names[after]} ({found.probs_adv[after]:.0%}) under PGD-{found.meta['steps']}, ε = {eps_text(found.eps)}; "
     if flat(found.heat):
         said += f"the {grid} map of the untouched image is constant and says nothing; "
     elif flat(found.heat_adv):

@@ -165,10 +165,10 @@ def outcome(found: Painted) -> str:
     )
     if before != found.y:
         return (
-            f"This model is wrong already without an attack: it says {names[before]} {was:.0%}, it is a {names[found.y]}. "
-            f"Attacked: {names[after]} {now:.0%}."
+            f"This model is wrong already without an attack: it says {names[before]} ({was:.0%}), it is a {names[found.y]}. "
+            f"Attacked: {names[after]} ({now:.0%})."
         )
-    moved = f"{names[before]} {was:.0%} → {names[after]} {now:.0%}"
+    moved = f"{names[before]} ({was:.0%}) → {names[after]} ({now:.0%})"
     if found.eps == 0 or (found.eps_low == 0 and not found.mask.any()):
         out = f"Nothing can happen: {moved}."
     elif after != found.y:
@@ -177,7 +177,7 @@ def outcome(found: Painted) -> str:
         out = f"{moved}: it holds against this attack."
     if found.uniform:
         return f"{out} That is the same budget everywhere, the attacker of every robust number."
-    everywhere, answer = f"{eps_text(found.eps)} on every pixel", f"({names[full]} {then:.0%})"
+    everywhere, answer = f"{eps_text(found.eps)} on every pixel", f"({names[full]}, {then:.0%})"
     if full == found.y and after == found.y:
         return f"{out} It holds against {everywhere}, too {answer}."
     if full == found.y:

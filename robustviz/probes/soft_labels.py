@@ -45,7 +45,7 @@ class SoftLabelsSpec(Probe[SoftLabels]):
         out = SoftLabels(logits[0], logits[1], int(y), self.temperature, eps, meta=meta)
         names = split.classes
         said = [
-            f"{what} {names[probs.argmax()]} {probs.max():.0%}, entropy {entropy(probs):.2f} nats"
+            f"{what} {names[probs.argmax()]} ({probs.max():.0%}), entropy {entropy(probs):.2f} nats"
             for what, probs in (("untouched", out.probs), (f"under PGD-{self.steps} at ε = {eps_text(eps)}", out.probs_adv))
         ]
         meta["summary"] = f"image {self.index}, a {names[out.y]}, at T = {self.temperature:g}: {'; '.join(said)}"

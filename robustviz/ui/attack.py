@@ -85,7 +85,7 @@ def sentence(found: Adversarial, chosen: Choice) -> str:
     names = found.meta["classes"]
     before, after = int(found.probs.argmax()), int(found.probs_adv.argmax())
     moved = f"No pixel changed by more than {eps_text(found.distance)}."
-    was, now = f"{names[before]} {found.probs[before]:.0%}", f"{names[after]} {found.probs_adv[after]:.0%}"
+    was, now = f"{names[before]} ({found.probs[before]:.0%})", f"{names[after]} ({found.probs_adv[after]:.0%})"
     if before != found.y:
         return f"Wrong already without an attack: it says **{was}**, it is a {names[found.y]}. Attacked: **{now}**. {moved}"
     if chosen.target >= 0 and chosen.target != found.y:

@@ -152,7 +152,8 @@ def study(text: str, command: str) -> None:
     lead, _, details = text.partition(": under ")
     st.markdown(f"{lead}." if details else lead)
     if details:
-        st.markdown("\n".join(f"- {part[0].upper()}{part[1:]}" for part in f"under {details}".rstrip(".").split("; ")))
+        parts = f"under {details}".rstrip(".").replace(". Clean", "; clean").split("; ")
+        st.markdown("\n".join(f"- {part[0].upper()}{part[1:]}." for part in parts))
     st.markdown(f"Source: three seeds of two architectures, kept with robustviz; made and printed again by `{command}`.")
 
 

@@ -28,7 +28,7 @@ def test_the_sentence_is_the_probes(visit):
     found = probes.adversarial(ordinary("shapes", "standard"), AdversarialSpec(index=3, eps=8 / 255))
     names = found.meta["classes"]
     assert (
-        f"{names[found.probs.argmax()]} {found.probs.max():.0%} → {names[found.probs_adv.argmax()]} {found.probs_adv.max():.0%}"
+        f"{names[found.probs.argmax()]} ({found.probs.max():.0%}) → {names[found.probs_adv.argmax()]} ({found.probs_adv.max():.0%})"
         in words(app)
     )
 

@@ -52,6 +52,7 @@ def test_the_sentences_are_those_of_the_probes_results(visit):
     ):  # fmt: skip
         assert figure.layout.meta["sentence"] in said
     assert "+1.6 [+0.1, +3.0] points" in said and "alignment_study --report" in said  # the larger study
+    assert "\n- Clean accuracy moves by" in said and said.rstrip().count("closer to the witness.") == 1
     assert not lacking(said)
 
 

@@ -269,9 +269,9 @@ def test_names_and_the_marked_image_cover_nothing_of_each_other() -> None:
     clean = np.array([[0, 0], [0, 0.001], [0.001, 0], [-5, -5], [5, 5]], np.float32)
     result = made([0, 1, 2, 0, 1], [0, 1, 2, 0, 1], [0, 1, 2, 0, 1], clean=clean, adversarial=clean)
     shifts = [note.yshift for note in figures.feature_map(result).layout.annotations]
-    assert shifts[0] == 0 and all(abs(one - other) >= 19 for i, one in enumerate(shifts) for other in shifts[:i])
+    assert shifts[0] == 0 and all(abs(one - other) >= 20 for i, one in enumerate(shifts) for other in shifts[:i])
     marked = [note.yshift for note in figures.feature_map(result, mark=5).layout.annotations]
-    assert all(abs(shift) >= 19 for shift in marked)
+    assert all(abs(shift) >= 20 for shift in marked)
 
 
 @pytest.mark.parametrize(
