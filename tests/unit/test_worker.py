@@ -420,6 +420,7 @@ def long(runs_home: Path, config: TrainConfig, monkeypatch: pytest.MonkeyPatch) 
     return dataclasses.replace(config, epochs=6, net="small_resnet")
 
 
+@pytest.mark.slow
 def test_a_real_kill_is_made_good_by_a_resume(long: TrainConfig) -> None:
     killed_and_resumed(long, lambda run: run.status().get("phase") == "train", finished(2))
 
