@@ -99,7 +99,8 @@ class TrajectorySpec(OneAttack[Trajectory]):
         labels = y.expand(len(path))
         loss = F.cross_entropy(logits, labels, reduction="none")
         wrong = (logits.argmax(1) != labels).nonzero().flatten()
-        when = f"fooled after step {int(wrong[0])}" if len(wrong) else f"not fooled in {len(path) - 1} steps"
+        first = int(wrong[0]) if len(wrong) else -1
+        when = f"not fooled in {len(path) - 1} steps" if first < 0 else f"fooled after step {first}" if first else "wrong untouched"
         meta = meta_of(
             run,
             split,

@@ -52,6 +52,12 @@ def test_the_trajectory_ends_where_the_attack_does(run) -> None:
     assert figures.trajectory(way).layout.title.subtitle.text == "PGD-10, ε = 0.15 (38/255), seed 0, image 5"
 
 
+def test_an_image_that_is_wrong_untouched_was_not_fooled_by_a_step(run) -> None:
+    net, split = net_of(run), images_of(run)
+    wrong = (~count_right(net, split.x, split.y)).nonzero().flatten()
+    assert probes.trajectory(run, TrajectorySpec(index=int(wrong[0]))).meta["summary"].startswith("wrong untouched; loss")
+
+
 def test_an_l2_run_is_one_clear_sentence(run, runs_home) -> None:
     config = TrainConfig.make(None, {"data": "digits", "method": "pgd_at"}, [("attack.norm", "l2")])
     l2 = runs.create(dataclasses.replace(config, epochs=1))
