@@ -16,13 +16,12 @@ from robustviz.attacks.balls import BALLS
 from robustviz.evaluate import attacked, norm_of
 from robustviz.probes import embedding
 from robustviz.probes.base import Probe, images_of, meta_of
-from robustviz.probes.features import FeaturesSpec, features_of
+from robustviz.probes.features import VOTES, FeaturesSpec, features_of, voters
 from robustviz.registry import option, register
 from robustviz.results import FeatureFilm, FeatureMap, Features, Floats, own_and_other
 from robustviz.runs import Run
 from robustviz.types import UserError, check_eps, eps_text
 
-VOTES = 10  # neighbours that vote in the measures beside a map
 FRAMES = 24  # of a film at most; of more epochs some are left out evenly
 TITLES = {"centres": "the plane of the class centres", "pca": "PCA", "umap": "UMAP"}
 
@@ -52,9 +51,10 @@ class FeatureMapSpec(Probe[FeatureMap]):
     def lasting(self) -> bool:
         return self.projection == "umap"
 
-    def features(self, eps: float | None) -> FeaturesSpec:
-        """What is drawn, and measured beside it: one measurement, made once."""
-        return FeaturesSpec(n=self.n, eps=eps, steps=self.steps, k=min(VOTES, max(1, self.n - 1)), seed=self.seed)
+    def features(self, eps: float | None, run: Run | None = None) -> FeaturesSpec:
+        """What is drawn, and measured beside it: one measurement, made once. `run`: whose few test images are fewer than `n`."""
+        k = voters(self.n, run) if run else min(VOTES, max(1, self.n - 1))
+        return FeaturesSpec(n=self.n, eps=eps, steps=self.steps, k=k, seed=self.seed)
 
     def measure(self, run: Run) -> FeatureMap:
         split = images_of(run)
@@ -63,8 +63,8 @@ class FeatureMapSpec(Probe[FeatureMap]):
             raise UserError(
                 f"UMAP needs at least {embedding.FEWEST} images, and there are {count}; take more, or the view of class centres."
             )
-        found = self.features(self.eps)(run)
-        second = None if self.place_eps is None else self.features(self.place_eps)(run)
+        found = self.features(self.eps, run)(run)
+        second = None if self.place_eps is None else self.features(self.place_eps, run)(run)
         clean, adv, noise = (torch.from_numpy(z).double() for z in (found.clean, found.adversarial, found.noise))
         new = noise[:0] if second is None else torch.from_numpy(second.adversarial).double()
         both = torch.cat([clean, adv])

@@ -22,6 +22,13 @@ from robustviz.results import Features
 from robustviz.runs import Run
 from robustviz.types import check_eps, eps_text
 
+VOTES = 10  # neighbours that vote, where there are so many
+
+
+def voters(n: int, run: Run) -> int:
+    """How many neighbours vote among the first `n` test images of a run: all others where these are few."""
+    return min(VOTES, max(1, min(n, len(images_of(run))) - 1))
+
 
 def features_of(net: ImageNet, x: Tensor) -> tuple[Tensor, Tensor]:
     """(features (N,D), logits (N,K)) of images (N,C,H,W): what `pool` gives to `head`, and what `head` makes of it."""
@@ -76,7 +83,7 @@ class FeaturesSpec(Probe[Features]):
     n: int = option(500, "How many test images.", low=1)
     eps: float | None = option(None, "Radius in pixel units; empty: the run's.", low=0)
     steps: int = option(20, "Steps of PGD.", low=1, high=1000)
-    k: int = option(10, "How many nearest neighbours vote.", low=1)
+    k: int = option(VOTES, "How many nearest neighbours vote.", low=1)
     seed: int = option(0, "Seed of the attack's noise and of the random control.", low=0)
     class_: str = option("", "A class whose row and cause of misalignment are printed; empty: all images in one sentence.")
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from robustviz import data, measures, registry
 from robustviz.probes.base import Probe, images_of, meta_of, net_of
-from robustviz.probes.features import FeaturesSpec, features_of
+from robustviz.probes.features import FeaturesSpec, features_of, voters
 from robustviz.registry import option, register
 from robustviz.results import Features, Floats, Misalignment, attack_name, wilson
 from robustviz.runs import Run
@@ -28,9 +28,11 @@ COINCIDE = 1 / 3  # centres nearer than this share of the mean distance: shipped
 CLOSE = 0.25  # of the way to another centre where the answer changes: shipped networks ≥ 0.28, half wrong labels ≤ 0.19
 LEANING = 0.4  # a boundary this close or closer counts as pushed where a constant offset of the head
 SHIFT = 0.06  # … moved it by this much or more: shipped networks ≤ 0.03, a bias shifted by a sixth of the margin 0.08
+FAVOURED = 0.1  # … moved it out by this much and twice as far as any other class's: shipped networks ≤ 0.06, or 1.4 times
 PRESSED = 0.3  # … and the same of most other classes towards one: that one's training images are not all its own
-UNSURE = 0.75  # softmax output for the true class over that of other classes: half wrong labels ≤ 0.71
+UNSURE = 0.85  # softmax output for the true class over that of other classes: half wrong labels ≤ 0.76
 BY_HEART = 0.3  # more train–test gap than other classes: shipped networks ≤ 0.2, half wrong labels learned by heart ≥ 0.3
+UNLEARNED = -0.15  # less train–test gap than other classes: shipped networks ≥ −0.06, other labels learned by heart ≤ −0.21
 HOLDS = 0.1  # a class with no more than this share of its images wrong holds
 ODD = 0.25  # more than this share of a class are no few
 FAR = 1.5  # times the quartile distance above the upper quartile of distances to the centre: an outlier (Tukey 1977)
@@ -82,7 +84,7 @@ class MisalignmentSpec(Probe[Misalignment]):
 
     def measure(self, run: Run) -> Misalignment:
         split = images_of(run)
-        seen = FeaturesSpec(n=self.n, eps=self.eps, steps=self.steps, seed=self.seed)(run)
+        seen = FeaturesSpec(n=self.n, eps=self.eps, steps=self.steps, k=voters(self.n, run), seed=self.seed)(run)
         net, count = net_of(run), len(split.classes)
         trained = run.config.n_train or self.train_n  # beginnings are nested: these are among the images it learned from
         train = data.load(run.config.data, "train", min(trained, self.train_n)).take(self.train_n)
@@ -232,12 +234,22 @@ def _diagnosis(found: Misalignment, c: int, votes: Tensor) -> tuple[str, str]:
     taken = f"{int(found.taken[c])} untouched images of other classes are called {name}"
     if offset:
         return HEAD, f"the head's constant offset favours {name}: the answer changes close to {nearby}; {taken}. {counts}"
+    if apart and place - plain >= FAVOURED and place - plain >= 2 * _most(np.delete(found.boundary - found.boundary_0, c)):
+        return HEAD, (
+            f"the head's constant offset favours {name}: on the line to {towards} the answer changes {_way(place)}; without it at {plain:.2f}; "
+            f"{taken}. {counts}"
+        )
     excess = float(found.gap[c]) - _median(np.delete(found.gap, c))
     learned = found.train_k[c] / max(int(found.train_n[c]), 1)
     if excess >= BY_HEART and learned > wilson(clean, n)[1]:
         return LABELS, (
             f"training images are right {100 * found.gap[c]:.0f} points more often than test images, the other classes' "
             f"{100 * (found.gap[c] - excess):.0f}: the network learned labels by heart that its features do not show. {counts} Check its labels."
+        )
+    if excess <= UNLEARNED and learned < wilson(clean, n)[0]:
+        return LABELS, (
+            f"only {100 * learned:.0f} % of its training images are called {name}, of its test images {100 * clean / n:.0f} %: the network learned other "
+            f"labels for the rest by heart. {counts} Check its labels."
         )
     if not apart:
         return OVERLAP, (
@@ -286,6 +298,12 @@ def _pressed(found: Misalignment, c: int) -> tuple[list[int], bool]:
         return [int(o) for o in shifted.nonzero()[0]], True
     close = near & (found.boundary < PRESSED)
     return [int(o) for o in close.nonzero()[0]] if close.sum() > max(most, 1) else [], False
+
+
+def _most(values: Floats) -> float:
+    """The largest of what is defined; 0 for nothing."""
+    known = values[np.isfinite(values)]
+    return float(known.max()) if len(known) else 0.0
 
 
 def _median(values: Floats) -> float:

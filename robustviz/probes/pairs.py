@@ -10,7 +10,7 @@ import torch
 
 from robustviz import measures
 from robustviz.probes.base import Probe, images_of, meta_of
-from robustviz.probes.features import FeaturesSpec, features_of
+from robustviz.probes.features import FeaturesSpec, features_of, voters
 from robustviz.registry import option, register
 from robustviz.results import Pairs, Uniformity
 from robustviz.runs import Run
@@ -31,7 +31,7 @@ class PairsSpec(Probe[Pairs]):
     result = Pairs
 
     def measure(self, run: Run) -> Pairs:
-        seen = FeaturesSpec(n=self.n, eps=self.eps, steps=self.steps, seed=self.seed)(run)
+        seen = FeaturesSpec(n=self.n, eps=self.eps, steps=self.steps, k=voters(self.n, run), seed=self.seed)(run)
         z = measures.unit(torch.from_numpy(getattr(seen, self.images)))
         y, pairs = torch.from_numpy(seen.y), torch.triu_indices(len(z), len(z), 1)
         far = torch.cdist(z, z, compute_mode="donot_use_mm_for_euclid_dist")[pairs[0], pairs[1]].clamp(max=2).numpy()

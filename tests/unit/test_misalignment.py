@@ -27,7 +27,7 @@ from robustviz.evaluate import attacked
 from robustviz.nets import ImageNet, frozen
 from robustviz.probes import MisalignmentSpec, PairsSpec, StagesSpec, UniformitySpec
 from robustviz.probes.base import images_of, net_of
-from robustviz.probes.misalignment import HEAD, HOLD, KINDS, LABELS, MISSING, OUTLIERS, OVERLAP, PUSHED
+from robustviz.probes.misalignment import HEAD, HOLD, KINDS, LABELS, MISSING, OUTLIERS, OVERLAP, PUSHED, _diagnosis, _votes
 from robustviz.probes.stages import greatest_fall, stages_of
 from robustviz.results import Misalignment, auc
 from robustviz.types import UserError
@@ -106,6 +106,14 @@ def test_a_head_bias_shifted_up_takes_images_from_all_others(spoil) -> None:
     assert "favours 3" in found.sentence[3] and found.taken[3] == (found.pred[found.y != 3] == 3).sum() > 100
 
 
+def test_a_smaller_shift_up_is_told_by_the_class_s_own_boundary(spoil) -> None:
+    """It takes no other class's images yet, so only the favoured class shows it: its boundary lies further out."""
+    net = copy.deepcopy(shipped("pgd_at").net())
+    net.head.bias.data[1] += 3.0
+    found = probes.misalignment(spoil("pgd_at", net), SPEC)
+    assert found.kind[1] == HEAD and "favours 1" in found.sentence[1] and found.boundary[1] - found.boundary_0[1] >= 0.1
+
+
 @pytest.mark.parametrize("method", ["standard", pytest.param("pgd_at", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("wrong", [8, None], ids=["all one other", "any other"])
 def test_half_of_one_class_s_labels_wrong(spoil, method, wrong) -> None:
@@ -117,6 +125,26 @@ def test_half_of_one_class_s_labels_wrong(spoil, method, wrong) -> None:
     found = probes.misalignment(spoil(method, tuned(shipped(method).net(), y, epochs=4)), SPEC)
     assert found.kind[3] == LABELS and "Check its labels" in found.sentence[3]
     assert not {LABELS, OVERLAP} & {*found.kind[:3], *found.kind[4:]}
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "says"),
+    [
+        # Trained from scratch for ten epochs with half of one class's labels changed to another's: the output stays fairly sure.
+        ({"boundary": 0.17, "boundary_0": 0.145, "confidence": 0.757}, "as where labels are wrong"),
+        # For twenty-five epochs, changed to any other's: the images with wrong labels are learned by heart, one by one.
+        ({"boundary": 0.31, "boundary_0": 0.294, "confidence": 0.529, "train_k": 15, "train_n": 30, "clean_k": 17, "n": 20}, "only 50 % of its"),
+    ],
+)  # fmt: skip
+def test_wrong_labels_that_a_long_training_took_in(run, spoilt, says) -> None:
+    """The numbers are those of networks that were spoilt so; training them takes too long for a test."""
+    found = probes.misalignment(run, SPEC)
+    changed = {name: getattr(found, name).copy() for name in spoilt}
+    for name, value in spoilt.items():
+        changed[name][3] = value
+    seen = probes.features(run, probes.FeaturesSpec(n=SPEC.n, steps=SPEC.steps))
+    kind, sentence = _diagnosis(dataclasses.replace(found, **changed), 3, _votes(seen, 10))
+    assert kind == LABELS and says in sentence and "Check its labels" in sentence
 
 
 @pytest.mark.parametrize("method", ["standard", pytest.param("pgd_at", marks=pytest.mark.slow)])
@@ -328,6 +356,16 @@ def test_a_class_without_an_image_is_said_so(runs_home, monkeypatch) -> None:
     assert found.kind[4] == MISSING and "no images of 4 among the 200" in found.sentence[4]
     assert found.order[-1] == 4 and 4 not in found.nearest and found.line(4) == found.sentence[4]
     assert figures.misalignment(found).layout.meta["sentence"] and found.rows()[-1]["clean"] is None
+
+
+@pytest.mark.parametrize("probe", ["misalignment", "pairs", "feature_map"])
+def test_fewer_images_than_usually_vote_are_enough(runs_home, monkeypatch, probe) -> None:
+    """None of these has a setting for the neighbours that vote in the measures beside it."""
+    few = images_of(shipped("standard")).take(torch.arange(4))
+    few = dataclasses.replace(few, y=few.y[[0, 0, 2, 3]])  # silhouettes need more images than classes
+    for room in ("misalignment", "features", "feature_map", "pairs"):
+        monkeypatch.setattr(sys.modules[f"robustviz.probes.{room}"], "images_of", lambda run: few)
+    assert getattr(probes, probe)(shipped("standard")).meta["summary"]
 
 
 def test_one_class_only_is_one_clear_sentence(runs_home, monkeypatch) -> None:
