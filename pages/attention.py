@@ -15,7 +15,7 @@ def view() -> None:
     found = attention.measured(here, chosen)
     if found:
         attention.pictures(found)
-        attention.legend()
+        attention.legend(found)
     runs = {result.meta["run"]: result for result in found.values()}
     for side, run_id in here.sides:
         if run_id in runs:

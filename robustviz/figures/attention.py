@@ -309,7 +309,7 @@ def road(results: Road | Mapping[str, Road], *, template: str = LIGHT) -> go.Fig
             f"random weights {every[1][0]:z.2f}, seed {result.meta['seed']}.{lost}"
         )  # fmt: skip
     figure.update_yaxes(tickvals=[0, 1, 2], ticktext=labels, range=[2.5, -0.5], zeroline=False)
-    figure.update_xaxes(title="ROAD (softmax output, −1 to 1)", zeroline=True)
+    figure.update_xaxes(title="ROAD (softmax output)", zeroline=True)
     return finish(figure, "ROAD of class activation maps, of random weights and of random numbers.", first.meta, "  \n".join(said))
 
 

@@ -213,7 +213,10 @@ def opposition(results: Pairing | Mapping[str, Pairing], *, weight: str = "", te
             x=(edges[:-1] + edges[1:]) / 2, y=counts, name=name, marker={"color": colour[own], "pattern": {"shape": "/" if own == "b" else ""}},
             hovertemplate="%{y} images near cosine %{x:.2f}<extra>" + name + "</extra>",
         )  # fmt: skip
-    figure.add_vline(x=0, line={"color": colour["text"], "width": 2}, annotation_text="← oppose", annotation_position="top left")
+    figure.add_vline(
+        x=0, line={"color": colour["text"], "width": 2}, annotation_text="← oppose", annotation_position="top left",
+        annotation={"bgcolor": colour["paper"]},
+    )  # fmt: skip
     figure.update_xaxes(title="cosine of the two gradients, by image", range=[-1, 1])
     figure.update_yaxes(title="images")
     said = " ".join(_opposed(name, result, weight or str(result.meta["pair_weight"])) for name, result in found.items())

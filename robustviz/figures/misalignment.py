@@ -58,7 +58,7 @@ def misalignment(results: Misalignment | Mapping[str, Misalignment], *, focus: s
                 marker={"symbol": symbol, "size": 13, "color": grey, "line": {"width": 2.5, "color": grey}},
                 hovertemplate="%{y} → %{customdata}: %{x:.2f}<extra>" + f"{name}, {what}" + "</extra>",
             )  # fmt: skip
-    figure.update_xaxes(title="share of the way to the nearest wrong centre", zeroline=True)
+    figure.update_xaxes(title="share of the way", zeroline=True)
     figure.update_yaxes(autorange="reversed", type="category", tickmode="linear")
     figure.update_layout(margin={"b": 84 + 20 * len(found)})
     said = " ".join(f"{name}: {_cause(result, focus)}" for name, result in found.items())

@@ -14,6 +14,7 @@ from robustviz.types import UserError, eps_text
 
 LIGHT = "robustviz_light"
 FAINT = 25.0  # points: smaller differences must not look large
+ALIKE = 0.1  # nats, for the same reason
 WIDTH = 13  # letters of a line beside the matrix: it must fit on a phone
 
 
@@ -154,7 +155,7 @@ def prediction_kl(result: Transfer, *, template: str = LIGHT) -> go.Figure:
     text = [[f"{value:.2f}" for value in row] for row in kl]
     figure = _matrix(
         "How like are the answers?", f"mean KL in nats, {result.meta['n']} untouched images", kl, [roles.get(at, str(at)) for at in range(len(names))],
-        names, text, template, {"colorscale": "Cividis", "zmin": 0},
+        names, text, template, {"colorscale": "Cividis", "zmin": 0, "zmax": max(ALIKE, float(kl.max()))},
     )  # fmt: skip
     figure.update_layout(xaxis_title="from the row's answers to", height=170 + 52 * len(names))
     figure.data[0].textfont.size = 11
@@ -171,6 +172,8 @@ def prediction_kl(result: Transfer, *, template: str = LIGHT) -> go.Figure:
         said = (
             f"Nearest to the source's answers are those of {result.meta['labels'][far[0]]} (KL {kl[far[0], 0]:.3f}), "
             f"farthest those of {result.meta['labels'][far[-1]]} ({kl[far[-1], 0]:.3f})."
+            if len(far) > 1
+            else f"From the answers of {result.meta['labels'][1]} to the source's the KL is {kl[1, 0]:.3f}."
         )
     return finish(figure, "Matrix: the mean KL divergence between the answers of any two networks.", _told(result), said)
 
@@ -189,8 +192,12 @@ def _matrix(
         figure.add_annotation(
             x=int(column), y=int(row), text=text[row][column], showarrow=False, font={"color": line, "size": 12}, xref="x", yref="y"
         )
-    figure.update_xaxes(type="category", tickfont={"size": 12}, ticks="", showgrid=False)
-    figure.update_yaxes(type="category", tickfont={"size": 12}, ticks="", autorange="reversed", showgrid=False)
+    # Ranges and order said, because Plotly takes none from a matrix without a number.
+    for update, names, ends in ((figure.update_xaxes, x, [-0.5, len(x) - 0.5]), (figure.update_yaxes, y, [len(y) - 0.5, -0.5])):
+        update(
+            type="category", categoryorder="array", categoryarray=[_wrapped(name) for name in names], range=ends, tickvals=[*range(len(names))],
+            ticktext=[_wrapped(name) for name in names], tickfont={"size": 12}, ticks="", showgrid=False,
+        )  # fmt: skip
     return figure
 
 

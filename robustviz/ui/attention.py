@@ -106,10 +106,11 @@ def one_network(side: str, run_id: str, found: Attention, here: Context, chosen:
         view.draw(found, Recipe({"": run_id}, "attention", "budget", settings), f"budget-{side}")
 
 
-def legend() -> None:
+def legend(found: dict[str, Attention]) -> None:
     """How the maps are read."""
+    several = "Scales of A and B cannot be compared. " if len(found) > 1 else ""
     st.markdown(
-        "Red cells speak for the class, blue ones against it; ± is the end of the scale. Scales of A and B cannot be compared. "
+        f"Red cells speak for the class, blue ones against it; ± is the end of the scale. {several}"
         "A map is evidence, not proof: put random weights beside it.",
         help=term("rank correlation"),
     )

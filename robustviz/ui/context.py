@@ -167,8 +167,9 @@ def sidebar() -> Context:
             here = on(str(data))
             options, first, second = list(here), *_defaults(here)
             a = st.selectbox("Model A", options, format_func=lambda i: option(here[i]), **linked("a", first, options))
+            start = first if a == second else second  # an address may name A alone
             b = st.selectbox(
-                "Model B", ["", *options], format_func=lambda i: option(here[i]) if i else "none", **linked("b", second, ["", *options])
+                "Model B", ["", *options], format_func=lambda i: option(here[i]) if i else "none", **linked("b", start, ["", *options])
             )
             _offer_training(here)
         count = test_count(a)
@@ -177,6 +178,7 @@ def sidebar() -> Context:
             picture, name = thumbnail(a, img)
             st.image(picture, width=128, alt=f"Test image {img}: {name}")
             text = f":blue[**A**] {label(here[a])}" + (f"  \n:orange[**B**] {label(here[b])}" if b else "")
+            text += "  \nA and B are the same network." if a == b else ""
             st.markdown(f"**{name}**, image {img} of the {count} test images of {data}  \n{text}")
     return Context(str(data), str(a), str(b or ""), img)
 

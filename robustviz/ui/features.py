@@ -89,7 +89,8 @@ def maps(here: Context, choice: Choice) -> None:
         return
     st.markdown(
         "Each ● is a test image, the × at the end of its line the same image attacked. "
-        "Positions in A and in B cannot be compared, and the length of a line has no unit: the numbers below are measured in feature space."
+        + ("Positions in A and in B cannot be compared, and the" if len(found) > 1 else "The")
+        + " length of a line has no unit: the numbers below are measured in feature space."
         + (" In UMAP axes and gaps between groups say nothing either." if choice.settings["projection"] == "umap" else "")
     )
     focus = str(st.session_state.get("class", ""))  # chosen further below, where classes are explained

@@ -126,7 +126,7 @@ def matrices(here: Context, chosen: Choice) -> None:
             return
         st.markdown(
             "An image counts where it qualifies: both networks know it untouched, and each is fooled by its own attack. "
-            f"Half of ε is the paper's choice; with the whole {eps_text(runs.open_model(here.a).eps)} more images qualify."
+            f"Half of ε is the paper's choice; with the whole {eps_text(runs.open_model(here.a).eps)} more images usually qualify."
         )
         marked = {"b": here.b} if here.b in settings["targets"].split(",") else {}
         view.draw(found, Recipe(view.runs_of(found), "transfer", "transfer", settings, marked), "matrix")

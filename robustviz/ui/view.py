@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -112,8 +113,12 @@ def downloads(
             _file("Numbers drawn (CSV)", lambda: figures.csv(figure), f"{key}.csv", "text/csv")
         several = {"": found} if isinstance(found, Result) else found
         for name, result in several.items():
+            short = re.sub(r"\W+", "-", name).strip("-").lower()
             _file(
-                f"All that was measured{name and f', {name}'} (npz)", result.to_npz, f"{key}{name and f'-{name[0]}'}.npz", "application/zip"
+                f"All that was measured{name and f', {name}'} (npz)",
+                result.to_npz,
+                f"{'-'.join(filter(None, (key, short)))}.npz",
+                "application/zip",
             )
         if figure is not None:
             _file("Figure (HTML, works offline)", lambda: figures.html(figure), f"{key}.html", "text/html")

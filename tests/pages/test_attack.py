@@ -104,3 +104,11 @@ def test_a_method_that_the_new_data_set_lacks_is_offered_for_training(visit, tmp
     app.button(key="offer").click().run()
     assert app.selectbox(key="train-method").value == "fgsm_rs" and app.selectbox(key="train-data").value == "shapes"
     assert "What if" in words(sound(app))
+
+
+def test_an_address_that_names_a_alone_compares_it_with_another_and_the_same_twice_is_said(visit):
+    first, second = ordinary("digits", "standard").id, ordinary("digits", "pgd_at").id
+    app = sound(visit("attack", data="digits", a=second))
+    assert (app.selectbox(key="a").value, app.selectbox(key="b").value) == (second, first)
+    assert "A and B are the same network." not in words(app)
+    assert "A and B are the same network." in words(sound(visit("attack", data="digits", a=second, b=second)))

@@ -71,3 +71,12 @@ def test_what_goes_wrong_inside_a_fragment_is_a_sentence(name, kind, said, visit
     app = visit(name, data="digits")
     assert not app.exception
     assert said in " ".join(error.value for error in app.error)
+
+
+@pytest.mark.parametrize(("name", "key"), [("soft_labels", "soft-labels"), ("contributions", "share"), ("transfer", "matrix")])
+def test_networks_whose_names_begin_alike_are_all_taken_home(name, key, visit):
+    app = visit(name, data="digits")
+    app.session_state[f"home-{key}"] = True
+    app.run()
+    taken = [element.proto.label for element in sound(app).get("download_button") if element.proto.label.startswith("All that was")]
+    assert len(set(taken)) == len(taken) >= 3

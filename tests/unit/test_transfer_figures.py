@@ -112,6 +112,14 @@ def test_the_likeness_map_says_whether_alignment_brought_the_answers_nearer() ->
     assert "Nearest to the source's answers are those of small_cnn seed 1 (KL 0.100), farthest those of small_cnn seed 2 (0.200)" in plain
 
 
+def test_a_matrix_without_a_number_keeps_its_names_and_small_differences_their_place() -> None:
+    empty = figures.transfer({"A": made("a", [0, 0], [5, 5])})
+    assert empty.layout.xaxis.ticktext == ("A",) and [*empty.layout.yaxis.range] == [1.5, -0.5] and len(empty.layout.yaxis.ticktext) == 2
+    alike = dataclasses.replace(made("a", [1], [1], targets=("x",)), kl=np.array([[0, 0.001], [0.001, 0]]))
+    figure = figures.prediction_kl(alike)
+    assert figure.data[0].zmax == 0.1 and "From the answers of small_cnn seed 1 to the source's the KL is 0.001." in said(figure)
+
+
 def test_dark_figures_are_plain_json_too() -> None:
     figure = figures.transfer(made("a", [20, 8], [5, 8]), template="robustviz_dark")
     assert json.loads(figure.to_json())["layout"]["meta"]["alt"]
