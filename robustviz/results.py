@@ -749,7 +749,11 @@ class Overlap(Result):
     def gap(self, other: Overlap, measure: str, row: int) -> tuple[float, float, float]:
         """By how much this exceeds the other on the same images: mean paired difference, 95 % t-interval. Raises UserError
         where the images are not the same."""
-        if self.meta["data"] != other.meta["data"] or not np.array_equal(self.index, other.index) or not np.array_equal(self.area, other.area):
+        if (
+            self.meta["data"] != other.meta["data"]
+            or not np.array_equal(self.index, other.index)
+            or not np.array_equal(self.area, other.area)
+        ):
             raise UserError("These two were not measured on the same images, so they cannot be compared image by image.")
         return mean_interval(getattr(self, measure)[row] - getattr(other, measure)[row])
 
@@ -994,7 +998,9 @@ class Surface(Result):
     def loss(self, target: str) -> Floats:
         """`hard` or `soft`, (G,G). Raises UserError for a soft loss without a witness."""
         if target == "soft" and not self.soft.size:
-            raise UserError("There is no witness, so there is no soft label to measure the loss to: choose the true class, or name a witness.")
+            raise UserError(
+                "There is no witness, so there is no soft label to measure the loss to: choose the true class, or name a witness."
+            )
         return self.soft if target == "soft" else self.hard
 
     @property

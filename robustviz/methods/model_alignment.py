@@ -71,7 +71,8 @@ class ModelAlignment(Method):
         architecture = config.trained(str(self.source)).architecture
         if architecture != config.net:
             raise UserError(
-                f"The source {self.source} is a {architecture} and this training asks for {config.net}: choose the net {architecture}.", code=2
+                f"The source {self.source} is a {architecture} and this training asks for {config.net}: choose the net {architecture}.",
+                code=2,
             )
 
     def initial(self, net: nn.Module, config: TrainConfig) -> None:

@@ -231,7 +231,7 @@ class RoadSpec(Probe[Road]):
     random, because a map cut at 0 has no order where it is 0; the softmax output, not the logit.
     """
 
-    n: int = option(20, "How many test images.", low=1, high=1000)
+    n: int = option(20, "How many test images.", low=2, high=1000)
     method: Method = option("grad_cam", MAP_HELP)
     of: Of = option("true", OF_HELP)
     seed: int = option(0, "Seed of the random weights, the random maps and ROAD's noise.", low=0)

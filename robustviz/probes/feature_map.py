@@ -16,7 +16,7 @@ from robustviz.attacks.balls import BALLS
 from robustviz.evaluate import attacked, norm_of
 from robustviz.probes import embedding
 from robustviz.probes.base import Probe, images_of, meta_of
-from robustviz.probes.features import VOTES, FeaturesSpec, features_of, voters
+from robustviz.probes.features import FeaturesSpec, features_of, voters
 from robustviz.registry import option, register
 from robustviz.results import FeatureFilm, FeatureMap, Features, Floats, own_and_other
 from robustviz.runs import Run
@@ -51,10 +51,9 @@ class FeatureMapSpec(Probe[FeatureMap]):
     def lasting(self) -> bool:
         return self.projection == "umap"
 
-    def features(self, eps: float | None, run: Run | None = None) -> FeaturesSpec:
-        """What is drawn, and measured beside it: one measurement, made once. `run`: whose few test images are fewer than `n`."""
-        k = voters(self.n, run) if run else min(VOTES, max(1, self.n - 1))
-        return FeaturesSpec(n=self.n, eps=eps, steps=self.steps, k=k, seed=self.seed)
+    def features(self, eps: float | None, run: Run) -> FeaturesSpec:
+        """What is drawn, and measured beside it: one measurement, made once. `run`: its test images may be fewer than `n`."""
+        return FeaturesSpec(n=self.n, eps=eps, steps=self.steps, k=voters(self.n, run), seed=self.seed)
 
     def measure(self, run: Run) -> FeatureMap:
         split = images_of(run)

@@ -279,8 +279,9 @@ def _diagnosis(found: Misalignment, c: int, votes: Tensor) -> tuple[str, str]:
         return OUTLIERS, f"of {int(wrong.sum())} misread, {len(which)} {how}: {shown}. {counts}"
     if wrong.sum() <= HOLDS * n:
         return HOLD, f"{counts} The attack moves features {_two(found.along[c])} of the way to {other}."
-    if unclear.sum() * 2 >= wrong.sum():
-        return HEAD, f"{int((unclear & ~lost).sum())} of {n} are misread untouched though they lie among their own class. {counts}"
+    among = int((unclear & ~lost).sum())
+    if among * 2 >= wrong.sum():
+        return HEAD, f"{among} of {n} {'is' if among == 1 else 'are'} misread untouched, among images of the own class. {counts}"
     fooled_as = [(names[k], count) for k, count in found.lands(c) if k != c][:1]
     landing = "".join(f" Most often it is then called {called} ({count})." for called, count in fooled_as)
     return PUSHED, (

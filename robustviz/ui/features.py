@@ -30,19 +30,14 @@ ROWS = {"clean": "clean", "adversarial": "attacked", "noise": "noise"}
 
 @dataclass(frozen=True)
 class Choice:
-    """What is chosen above the maps: how they are made, coloured, what joins them, and the probe's settings."""
+    """What is chosen above the maps: how they are made, coloured, what joins them, the probe's settings, and those of the
+    measurement behind the map, the probe `features`.
+    """
 
     colour: str
     also: str
     settings: dict[str, Any]
-
-    @property
-    def measured(self) -> dict[str, Any]:
-        """The settings of the measurement behind the map: the probe `features`."""
-        from robustviz.probes import FeatureMapSpec
-
-        spec = FeatureMapSpec(**self.settings)
-        return dataclasses.asdict(spec.features(spec.eps))
+    measured: dict[str, Any]
 
 
 def controls(here: Context) -> Choice:
@@ -78,7 +73,10 @@ def controls(here: Context) -> Choice:
         settings |= {"n_neighbors": int(near), "min_dist": float(str(packed))}
     if also in ("half", "double"):
         settings["place_eps"] = {"half": 0.5, "double": 2.0}[str(also)] * (radii[0] if eps is None else eps)
-    return Choice(str(colour), str(also), settings)
+    from robustviz.probes import FeatureMapSpec
+
+    spec = FeatureMapSpec(**settings)
+    return Choice(str(colour), str(also), settings, dataclasses.asdict(spec.features(spec.eps, runs.open_model(here.a))))
 
 
 def maps(here: Context, choice: Choice) -> None:

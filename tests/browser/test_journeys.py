@@ -172,4 +172,17 @@ def test_nothing_is_cut_off_at_400_pixels_nor_at_twice_the_size(page, name, serv
     settled(page, 90_000)
     for width in (400, 640):  # 640: what a window of 1,280 has at a zoom of 200 %
         page.set_viewport_size({"width": width, "height": 800})
-        page.wait_for_function(f"() => document.documentElement.scrollWidth <= {width}")
+        for part in ("document.documentElement", "document.querySelector('[data-testid=stMain]')"):
+            page.wait_for_function(f"() => {part}.scrollWidth <= {width}")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_what_can_be_taken_home_is_legible(request, theme, server, settled):
+    page: Page = request.getfixturevalue("page" if theme == "light" else "dark_page")
+    page.goto(f"{server}/attack?data=digits&img=5")
+    settled(page, 90_000)
+    page.locator(".st-key-home-bars-a").get_by_role("button").click()
+    expect(page.get_by_text("In a notebook:")).to_be_visible()
+    settled(page)
+    found = serious(page)
+    assert not found, "\n".join(found)

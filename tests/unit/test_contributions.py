@@ -259,7 +259,10 @@ def walked(right: list[int], square: int, n: int = 40, only: int = 0) -> AttackS
 def test_masking_is_said_only_where_the_attack_without_gradients_is_decidedly_ahead() -> None:
     clear = walked([30, 20, 18], 25)
     figure = figures.attack_steps({"A": clear})
-    assert "A at ε = 8/255: 40 of 40 right untouched, 20 after 20 steps of PGD, 18 after 1000 (seed 2). Steps 21 to 1000 fool 2 more." in said(figure)
+    assert (
+        "A at ε = 8/255: 40 of 40 right untouched, 20 after 20 steps of PGD, 18 after 1000 (seed 2). Steps 21 to 1000 fool 2 more."
+        in said(figure)
+    )
     assert "Square-500 leaves 25 and fools 0" in said(figure) and "Nothing here says that the gradient is masked; that is no proof" in said(
         figure
     )
