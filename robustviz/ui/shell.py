@@ -78,12 +78,12 @@ def _guarded(work: Callable[[], None]) -> bool:
 # The chosen segment, tab and slider value are text in the primary colour; in dark no one colour can carry white button
 # text and be read as text too, so these, and a button under the pointer, get a lighter one. What the sidebar's pickers offer
 # may be wider than the sidebar: names of runs differ at their ends. A table fits on a phone.
-# Python's keywords and strings have too little contrast.
+# Coloured Python has too little contrast.
 STYLE = """<style>[data-testid="stSliderThumbValue"] p, [data-testid="stTab"][aria-selected="true"] p,
 [data-testid="stButtonGroup"] button[data-selected="true"] p,
 button:not([kind^="primary"]):is(:hover, :focus, :active, [aria-expanded="true"]):enabled * { color: light-dark(#1F66C8, #8DB8FF) }
 body:has([data-testid="stSidebar"] input[aria-expanded="true"]) [data-testid="stSelectboxVirtualDropdown"] { min-width: min(32rem, 84vw) }
-[data-testid="stCode"] code .token:is(.keyword, .string) { color: inherit }
+[data-testid="stCode"] code .token.token { color: inherit }
 @media (max-width: 40rem) { [data-testid="stMarkdownContainer"] table { font-size: .75rem }
   [data-testid="stMarkdownContainer"] :is(th, td) { padding: .2rem .25rem } }</style>"""
 
