@@ -112,7 +112,7 @@ def transfer_difference(found: Mapping[str, Transfer], *, of: str = "", b: str =
         raise UserError("These sources were not attacked alike: measure all with the same attack, ε, seed and number of images.")
     targets, labels = [one for one in ours.targets if any(one in result.targets for result in rest.values())], _labels(found, b)
     moved, text = np.full((len(targets), len(rest)), np.nan), [[""] * len(rest) for _ in targets]
-    sentences = []
+    sentences, limit = [], FAINT
     for column, (name, theirs) in enumerate(rest.items()):
         verdicts, counts = {"higher": 0, "lower": 0, "undecided": 0}, []
         for row, target in enumerate(targets):
@@ -129,6 +129,7 @@ def transfer_difference(found: Mapping[str, Transfer], *, of: str = "", b: str =
                 continue
             low, high = (100 * value for value in tango(only, less, n))
             moved[row, column] = 100 * (only - less) / n
+            limit = max(limit, -low, high)  # the colours span the intervals, so that what is undecided is pale
             verdicts["higher" if low > 0 else "lower" if high < 0 else "undecided"] += 1
             text[row][column] = f"{moved[row, column]:+.0f}<br>[{low:+.0f}, {high:+.0f}]<br>n = {n}"
         empty = counts.count(0)
@@ -137,7 +138,6 @@ def transfer_difference(found: Mapping[str, Transfer], *, of: str = "", b: str =
             f"{verdicts['undecided']} of {len(counts)} targets (95 % intervals, {min(counts, default=0)} to {max(counts, default=0)} images)"
             + (f"; on {empty} no image qualifies." if empty else ".")
         )
-    limit = max(FAINT, float(np.nanmax(np.abs(moved)))) if np.isfinite(moved).any() else FAINT
     figure = _matrix(
         f"{of} minus each other source", f"points of error, {_attack(ours)}", moved, [*rest],
         [labels[one] for one in targets], text, template, {"colorscale": "RdBu_r", "zmid": 0, "zmin": -limit, "zmax": limit},

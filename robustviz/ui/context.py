@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -51,7 +52,8 @@ def data_name(run: Run) -> str:
     key, rest = run.data_key, _dials(run)
     if run.shipped or not rest or rest in _shipped_dials(key):
         return key
-    return f"{key}-{hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:6]}"
+    named = Path(str(rest["path"])).name if "path" in rest else key  # a folder of the user's own is known by its name
+    return f"{named or key}-{hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:6]}"
 
 
 @functools.cache
@@ -127,11 +129,14 @@ def trained() -> dict[str, Run]:
     for run in runs.all_runs():
         if run.method_key not in methods or run.architecture not in nets:
             continue  # made by another version of robustviz
-        # Views measure changes in grey levels; an l2 budget is in other units.
-        linf = (run.info["method"].get("attack") or {}).get("norm", "linf") == "linf"
-        if linf and "images" in run.info and (run.path / "net.safetensors").exists():
+        if not _l2(run) and "images" in run.info and (run.path / "net.safetensors").exists():
             out.setdefault(run.id, run)
     return out
+
+
+def _l2(run: Run) -> bool:
+    """Whether it was trained in l2: views measure changes in grey levels, and an l2 budget is in other units."""
+    return (run.info.get("method", {}).get("attack") or {}).get("norm", "linf") != "linf"
 
 
 def on(data: str) -> dict[str, Run]:
@@ -171,6 +176,11 @@ def sidebar() -> Context:
             b = st.selectbox(
                 "Model B", ["", *options], format_func=lambda i: option(here[i]) if i else "none", **linked("b", start, ["", *options])
             )
+            if left_out := [run.id for run in runs.all_runs() if _l2(run)]:
+                said = f"{left_out[0]} is" if len(left_out) == 1 else f"{len(left_out)} runs are"
+                st.markdown(
+                    f"{said} not listed: trained in l2, while these views measure in grey levels. `evaluate` on the command line can."
+                )
             _offer_training(here)
         count = test_count(a)
         with holder:

@@ -81,24 +81,29 @@ def controls(here: Context) -> Choice:
 
 def maps(here: Context, choice: Choice) -> None:
     """A map for each network, side by side; below them what is chosen."""
-    what = "the map (UMAP compiles for about 15 s the first time)" if choice.settings["projection"] == "umap" else "the map"
-    found: dict[str, FeatureMap] = view.measured(here, "feature_map", what, **choice.settings)
-    if not found:
-        return
+    several, umap = len(here.sides) > 1, choice.settings["projection"] == "umap"
+    what = "the map (UMAP compiles for about 15 s the first time)" if umap else "the map"
     st.markdown(
         "Each ● is a test image, the × at the end of its line the same image attacked. "
-        + ("Positions in A and in B cannot be compared, and the" if len(found) > 1 else "The")
+        + ("Positions in A and in B cannot be compared, and the" if several else "The")
         + " length of a line has no unit: the numbers below are measured in feature space."
-        + (" In UMAP axes and gaps between groups say nothing either." if choice.settings["projection"] == "umap" else "")
+        + (" In UMAP axes and gaps between groups say nothing either." if umap else "")
     )
     focus = str(st.session_state.get("class", ""))  # chosen further below, where classes are explained
-    known = next(iter(found.values())).meta["classes"]
-    options: dict[str, Any] = {"colour": choice.colour, "noise": choice.also == "noise", "focus": focus if focus in known else ""}
+    known = focus in runs.open_model(here.a).classes
+    options: dict[str, Any] = {"colour": choice.colour, "noise": choice.also == "noise", "focus": focus if known else ""}
+    found: dict[str, FeatureMap] = {}
     chosen: list[int] = []
-    for column, (name, result) in zip(st.columns(len(found), gap="medium"), found.items(), strict=True):
-        made = Recipe({"": str(result.meta["run"])}, "feature_map", "feature_map", choice.settings, {"name": name} | options)
+    # One after the other, so that A can be looked at while B is measured.
+    for column, (name, run_id) in zip(st.columns(len(here.sides), gap="medium"), view.names(here).items(), strict=True):
         with column, view.place():
-            chosen += view.draw(result, made, f"map-{name[0].lower()}", brush=True)
+            mine = view.measured({name: run_id}, "feature_map", what, **choice.settings)
+            found |= mine
+            for result in mine.values():
+                made = Recipe({"": run_id}, "feature_map", "feature_map", choice.settings, {"name": name} | options)
+                chosen += view.draw(result, made, f"map-{name[0].lower()}", brush=True)
+    if not found:
+        return
     _chosen(here, found, list(dict.fromkeys(chosen)))
     _image(here, found, choice)
 

@@ -34,7 +34,7 @@ def test_it_opens_with_two_maps_and_the_numbers_beside_them(visit, few):
         found = probes.feature_map(ordinary("digits", method), SPEC)
         assert figures.feature_map(found).layout.meta["sentence"] in said
         assert f"Cosine to its class's centre {found.own[0, 3]:.2f} → {found.own[1, 3]:.2f}" in said
-        measured = probes.features(ordinary("digits", method), SPEC.features(None)).measures
+        measured = probes.features(ordinary("digits", method), SPEC.features(None, ordinary("digits", method))).measures
         assert f"| {measured['adversarial']['own_cosine']:.2f} | {measured['adversarial']['other_cosine']:.2f} |" in said
     assert "Positions in A and in B cannot be compared, and the length of a line has no unit" in said
     assert "Accuracy under attack is the judge" in said
@@ -114,7 +114,7 @@ def test_no_address_breaks_the_page(visit, few, address):
 
 
 def test_a_network_that_cannot_be_drawn_gets_a_sentence_and_the_page_goes_on(visit, few, monkeypatch):
-    monkeypatch.setattr(FeatureMapSpec, "features", lambda self, eps: probes.FeaturesSpec(n=9, eps=eps, steps=2, k=3))
+    monkeypatch.setattr(FeatureMapSpec, "features", lambda self, eps, run: probes.FeaturesSpec(n=9, eps=eps, steps=2, k=3))
     app = sound(visit("features", data="digits", **{"map-seed": 77}))  # what was drawn before is remembered
     assert "no class has two of them" in words(app) and not charts(app)
 

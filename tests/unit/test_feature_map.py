@@ -49,7 +49,7 @@ def cloud(n: int = 60, d: int = 7, seed: int = 0) -> torch.Tensor:
 
 
 def test_the_planes_are_those_of_an_independent_computation(run) -> None:
-    measured = probes.features(run, SPEC.features(None))
+    measured = probes.features(run, SPEC.features(None, run))
     clean, adv = measured.clean.astype(np.float64), measured.adversarial.astype(np.float64)
     centres = np.stack([clean[measured.y == label].mean(0) for label in range(10)])
     for kind, fitted in (("centres", centres), ("pca", np.concatenate([clean, adv]))):
@@ -143,13 +143,13 @@ def test_umap_repeats_itself_and_its_neighbourhoods_are_real(run) -> None:
     first, again = (spec.measure(run) for _ in range(2))
     for name in ("clean", "adversarial", "noise", "placed"):
         assert np.array_equal(getattr(first, name), getattr(again, name)), name
-    measured = probes.features(run, spec.features(None))
+    measured = probes.features(run, spec.features(None, run))
     both = np.concatenate([measured.clean, measured.adversarial])
     at = np.concatenate([first.clean, first.adversarial])
     assert first.trust == pytest.approx(trustworthiness(both, at, n_neighbors=15, metric="cosine"), abs=2e-3) and first.trust > 0.9
     assert first.meta["metric"] == "cosine" and (first.meta["n_neighbors"], first.meta["min_dist"], first.meta["seed"]) == (15, 0.1, 0)
     assert not first.axes.size and math.isnan(first.share)
-    other = spec.features(0.05)(run)
+    other = spec.features(0.05, run)(run)
     assert np.array_equal(first.pred_placed, other.pred_adv) and first.placed.shape == (60, 2)
     expected = embedding.place(torch.from_numpy(other.adversarial).double(), torch.from_numpy(both).double(), torch.from_numpy(at))
     assert np.allclose(first.placed, expected, atol=1e-4)
@@ -169,7 +169,7 @@ print(probes.FeatureMapSpec(n=200, projection="umap").measure(open_run({shipped(
     assert twins[0] == twins[1], "another process draws another map"
     run = shipped(key)
     found = FeatureMapSpec(n=200, projection="umap").measure(run)
-    measured = probes.features(run, FeatureMapSpec(n=200).features(None))
+    measured = probes.features(run, FeatureMapSpec(n=200).features(None, run))
     both = np.concatenate([measured.clean, measured.adversarial])
     from umap import UMAP
 
@@ -188,7 +188,7 @@ def test_without_umap_learn_the_other_maps_work_and_this_one_says_what_to_instal
 
 
 def test_the_cosines_are_scikit_learns_and_count_who_went_astray(run) -> None:
-    found, measured = probes.feature_map(run, SPEC), probes.features(run, SPEC.features(None))
+    found, measured = probes.feature_map(run, SPEC), probes.features(run, SPEC.features(None, run))
     centres = np.stack([measured.clean[measured.y == label].mean(0) for label in range(10)])
     for row, name in enumerate(("clean", "adversarial", "noise")):
         to = cosine_similarity(getattr(measured, name), centres)
@@ -349,7 +349,10 @@ def test_each_class_has_a_colour_that_stands_out() -> None:
 
 
 def test_the_figure_of_distances_has_the_probes_means_and_intervals(run) -> None:
-    found = {"A Standard": probes.features(run, SPEC.features(None)), "B PGD-AT": probes.features(shipped("pgd_at"), SPEC.features(None))}
+    found = {
+        "A Standard": probes.features(run, SPEC.features(None, run)),
+        "B PGD-AT": probes.features(shipped("pgd_at"), SPEC.features(None, shipped("pgd_at"))),
+    }
     figure = figures.features(found)
     assert [trace.name for trace in figure.data] == [f"{name}: {which}" for name in found for which in ("own class", "nearest other class")]
     for number, result in enumerate(found.values()):
@@ -371,7 +374,7 @@ def test_the_figure_of_distances_has_the_probes_means_and_intervals(run) -> None
 
 
 def test_nothing_is_called_nearer_without_an_interval(run) -> None:
-    one = probes.features(run, SPEC.features(None))
+    one = probes.features(run, SPEC.features(None, run))
     same = figures.features({"A": one, "B": one}).layout.meta["sentence"]
     assert "is not decided: 0.00 (95 %: +0.00 to +0.00)" in same and "neither is shown to be more accurate; 0 points apart" in same
     assert "keeps images nearer" not in figures.features(one).layout.meta["sentence"]
@@ -387,11 +390,11 @@ def test_nothing_is_called_nearer_without_an_interval(run) -> None:
 
 
 def test_networks_of_different_data_or_images_are_not_compared(run) -> None:
-    one = probes.features(run, SPEC.features(None))
+    one = probes.features(run, SPEC.features(None, run))
     other = dataclasses.replace(one, meta=one.meta | {"data": "mnist"})
     with pytest.raises(UserError, match="trained on different data sets"):
         figures.features({"A": one, "B": other})
-    fewer = probes.features(run, dataclasses.replace(SPEC, n=40).features(None))
+    fewer = probes.features(run, dataclasses.replace(SPEC, n=40).features(None, run))
     with pytest.raises(UserError, match="same n"):
         figures.features({"A": one, "B": fewer})
     assert isinstance(one, Features)
