@@ -55,6 +55,7 @@ def _browser() -> str | None:
     return _found[0]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what lies here, put it last, and skip it where there is no browser."""
     here = [item for item in items if HERE in item.path.parents]
