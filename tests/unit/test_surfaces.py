@@ -229,7 +229,7 @@ def test_the_bars_say_entropy_and_divergence() -> None:
     said = figure.layout.meta["sentence"]
     p = np.exp([1.0, 0.0]) / np.exp([1.0, 0.0]).sum()
     assert [trace.name for trace in figure.data] == ["one-hot", "witness", "before", "after"]
-    assert f"before c0 50%, entropy {np.log(2):.2f}" in said
+    assert f"before c0 (50%), entropy {np.log(2):.2f}" in said
     assert f"before {(p * np.log(p / 0.5)).sum():.3f}, after 0.000" in said
     attacked = figures.soft_labels(found, attacked=True, witness="witness")
     assert "own attack" in attacked.layout.meta["sentence"] and list(attacked.data[1].x) == pytest.approx(list(p[::-1]))
