@@ -90,9 +90,20 @@ class Spec:
             low, high = field.metadata.get("low"), field.metadata.get("high")
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if number and ((low is not None and value < low) or (high is not None and value > high)):
-                span = f"at least {low:g}" if high is None else f"at most {high:g}" if low is None else f"{low:g} to {high:g}"
-                raise UserError(f"{field.name}={value:g} is out of range for {label(type(self))}: it must be {span}.", code=2)
+                span = (
+                    f"at least {_plain(low)}"
+                    if high is None
+                    else f"at most {_plain(high)}"
+                    if low is None
+                    else f"{_plain(low)} to {_plain(high)}"
+                )
+                raise UserError(f"{field.name}={_plain(value)} is out of range for {label(type(self))}: it must be {span}.", code=2)
             object.__setattr__(self, field.name, value)
+
+
+def _plain(value: typing.Any) -> str:
+    """A number as people write it: 100000000, not 1e+08."""
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def label(cls: type) -> str:

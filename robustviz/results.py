@@ -36,7 +36,8 @@ def wilson(k: float, n: float, z: float = 1.959964) -> tuple[float, float]:
     p, spread = k / n, z * z / n
     centre = (p + spread / 2) / (1 + spread)
     half = z / (1 + spread) * math.sqrt(p * (1 - p) / n + spread / (4 * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # At the ends the formula gives 0 and 1 but for rounding, which would print as 2.8e-17.
+    return 0.0 if k == 0 else max(0.0, centre - half), 1.0 if k == n else min(1.0, centre + half)
 
 
 def mean_interval(values: Floats, z: float = 1.959964) -> tuple[float, float, float]:

@@ -364,7 +364,7 @@ def _near_sentences(found: Mapping[str, Features]) -> Iterator[str]:
 
 
 def _signed(value: float, digits: int = 2) -> str:
-    return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
+    return f"{round(value, digits) + 0.0:+.{digits}f}"
 
 
 def _finite(values: Floats) -> Floats:

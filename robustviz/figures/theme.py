@@ -6,6 +6,7 @@ drawn around a neutral middle, never with a rainbow.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import plotly.graph_objects as go
@@ -21,6 +22,7 @@ DASHES = {"a": "solid", "b": "dash"}
 _PLAIN = {"displaylogo": False, "showSendToCloud": False, "toImageButtonOptions": {"format": "svg", "filename": "robustviz"}}
 CONFIG: dict[str, Any] = _PLAIN | {"modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
 BRUSH: dict[str, Any] = _PLAIN | {"modeBarButtonsToRemove": ["autoScale2d"]}  # of figures whose points can be chosen
+_HYPHEN = re.compile(r"(?<![\w.-])-(?=\.?\d)")  # before a number it is a minus; "PGD-20" and "s0-3" keep theirs
 
 
 def _template(name: str) -> go.layout.Template:
@@ -59,5 +61,6 @@ def finish(figure: go.Figure, alt: str, meta: dict[str, Any], sentence: str = ""
     with its numbers, and is printed beside the figure, and `alt`, which says what kind of figure it is and the sentence.
     """
     kept = {key: value for key, value in meta.items() if key != "classes"}
+    alt, sentence = (_HYPHEN.sub("−", words) for words in (alt, sentence))
     figure.update_layout(meta={**kept, "alt": f"{alt} {sentence}".strip(), "sentence": sentence})
     return figure

@@ -80,7 +80,7 @@ class TransferSpec(Probe[Transfer]):
         "", "Runs that are shown the images, with commas between; empty: the shipped ordinary networks of this data, but not the run itself, its source and its witness."
     )  # fmt: skip
     attack: Literal["pgd", "mim", "dim", "tim"] = option("pgd", "The attack.")
-    # 4/255 against the usual 8/255 of white-box attacks in Ma et al.: at the whole ε nearly every image of an ordinary net transfers.
+    # Half of the white-box ε, as 4/255 against 8/255 in Ma et al.
     eps: float | None = option(None, "Radius in pixel units; empty: half the run's.", low=0)
     steps: int = option(20, "Steps, of ε/4 each.", low=1, high=1000)
     n: int = option(1000, "How many test images.", low=1)

@@ -121,7 +121,7 @@ def steps(here: Context) -> None:
     """Accuracy against attack steps up to a thousand, and under Square: behind a button."""
     st.subheader("Is the gradient masked?", help=term("gradient masking"))
     st.markdown(
-        "PGD with 1 to 1000 steps of ε/4 from one start, and Square with 1000 queries, on 50 images. An image counts as fooled from the "
+        "PGD with 1 to 1000 steps of ε/4 from one start, and Square with 1000 queries, on up to 50 images. An image counts as fooled from the "
         "first look at which it is misread."
     )
     found = view.measured(here, "attack_steps", "1000 steps", "about 20 s")

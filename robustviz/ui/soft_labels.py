@@ -245,7 +245,7 @@ def _compared(found: Mapping[str, Mapping[str, Evaluation]], names: list[str]) -
 
 def curvature(here: Context, chosen: Cast) -> None:
     """How strongly the loss bends at the images; a point chosen is the image of every view."""
-    found = view.measured(chosen.named, "curvature", "the curvature of 50 images", "about 15 s")
+    found = view.measured(chosen.named, "curvature", "the curvature of up to 50 images", "about 15 s")
     if found:
         picked = view.draw(found, Recipe(view.runs_of(found), "curvature", "curvature"), "curvature", brush=True)
         view.thumbnails(here, picked, "curvature")

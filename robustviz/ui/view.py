@@ -46,21 +46,27 @@ def measured(networks: Context | Mapping[str, str], probe: str, what: str, cost:
     sentence and is left out.
     """
     named = names(networks) if isinstance(networks, Context) else networks
-    found: dict[str, Any] = {}
-    missing = []
-    for name, run_id in named.items():
-        with place():
-            found[name] = cache.kept(run_id, probe, **settings)
-            if found[name] is None:
-                missing.append(name)
+    unable: dict[str, list[str]] = {}
+
+    def asked(ask: Callable[..., Any], several: Sequence[str]) -> dict[str, Any]:
+        found = {}
+        for name in several:
+            try:
+                found[name] = ask(named[name], probe, **settings)
+            except UserError as error:  # A and B often share the reason: it is said once, of both
+                unable.setdefault(str(error).replace(named[name], "\0"), []).append(named[name])
+        return found
+
+    found = asked(cache.kept, list(named))
+    missing = [name for name, result in found.items() if result is None]
     spot = st.empty()
     label = f"Measure {what} of {' and '.join(missing)} ({cost}{' each' if len(missing) > 1 else ''})"
     if missing and (not cost or spot.button(label, key=f"measure-{probe}")):
         spot.empty()
         with st.spinner(f"Measuring {what} …"):
-            for name in missing:
-                with place():
-                    found[name] = cache.probe(named[name], probe, **settings)
+            found |= {name: None for name in missing} | asked(cache.probe, missing)
+    for reason, those in unable.items():
+        st.info(reason.replace("\0", " and ".join(dict.fromkeys(those))), icon=":material/info:")
     return {name: result for name, result in found.items() if result is not None}
 
 

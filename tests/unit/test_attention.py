@@ -195,7 +195,7 @@ def test_the_maps_figure_has_one_scale_for_two_maps_and_a_middle_at_zero(found) 
     said = figure.layout.meta["sentence"]
     assert (
         f"**{found.drift:.2f}**" in said
-        and f"{found.control.mean():.2f}" in said
+        and f"{found.control.mean():.2f}".replace("-", "−") in said
         and said in figure.layout.meta["alt"]
         and "4×4 cells" in said
     )

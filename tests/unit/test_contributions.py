@@ -181,7 +181,7 @@ def carried(halves: list[int], method: str, run: str = "r", width: int = 10) -> 
 
 @pytest.mark.parametrize(
     ("halves", "says"),
-    [([1, 2] * 10, "Yes: half is reached earlier in B AT (-20.0 ["), ([5, 4] * 10, "No: half is reached later in B AT (+10.0"), ([3, 4] * 10, "No: half is reached undecided in B AT (+0.0")],
+    [([1, 2] * 10, "Yes: half is reached earlier in B AT (−20.0 ["), ([5, 4] * 10, "No: half is reached later in B AT (+10.0"), ([3, 4] * 10, "No: half is reached undecided in B AT (+0.0")],
 )  # fmt: skip
 def test_whether_robust_curves_rise_earlier_is_said_either_way(halves, says) -> None:
     figure = figures.contributions({"A": carried([3, 4] * 10, "standard"), "B AT": carried(halves, "pgd_at")})
@@ -237,7 +237,7 @@ def test_the_over_paired_corner_is_counted_by_its_rule() -> None:
 def test_opposition_says_less_or_more_only_where_the_interval_excludes_0() -> None:
     cosine = [-1.0] * 20 + [1.0] * 20
     less = said(figures.opposition({"A": pairs(cosine, [3.0, 4.0] * 10 + [0.1, 0.2] * 10, [1.0] * 40)}))
-    assert "oppose each other on 50 % [35, 65] of 40 images" in less and ": less (-" in less and "w = p(y|x')" in less
+    assert "oppose each other on 50 % [35, 65] of 40 images" in less and ": less (−" in less and "w = p(y|x')" in less
     more = said(figures.opposition({"A": pairs(cosine, [0.1, 0.2] * 10 + [3.0, 4.0] * 10, [1.0] * 40)}))
     assert ": more (+" in more
     assert "not decidedly less or more (+0" in said(figures.opposition(pairs(cosine, [1.0] * 40, [1.0] * 40)))
