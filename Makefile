@@ -14,12 +14,13 @@ DEV_READY := $(VENV)/.dev-installed
 PIP := $(PY) -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help app test test-slow lint types format zoo story check clean
+.PHONY: help app test test-fast test-slow lint types format zoo story check clean
 
 help:
 	@echo "make app        start the app; the first time this makes .venv and installs what it needs"
 	@echo "make check      say whether this machine is ready, and what to do if it is not"
 	@echo "make test       lint, and all tests but the slow ones"
+	@echo "make test-fast  those of them that need no browser and no notebook: two minutes, while writing"
 	@echo "make test-slow  the slow tests"
 	@echo "make lint       lint only;  make types: check the types;  make format: format the code"
 	@echo "make zoo        train the shipped models again;  make story: compute the first page again"
@@ -41,6 +42,9 @@ story: $(APP_READY)
 test: lint types
 	@$(PY) tests/browser/chromium.py
 	@$(PY) -m pytest -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder
+
+test-fast: $(DEV_READY)
+	@$(PY) -m pytest tests -m "not slow and not browser" -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-slow: $(DEV_READY)
 	@$(PY) tests/browser/chromium.py

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
 from robustviz import runs
@@ -15,10 +17,28 @@ from robustviz import runs
 MAIN = Path(__file__).resolve().parents[2] / "robustviz" / "ui" / "main.py"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_scan() -> Iterator[None]:
+    """Streamlit reads what every installed package says of itself anew for each session: a third of a second each time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest_scanner, "scan_component_manifests", functools.cache(manifest_scanner.scan_component_manifests))
+        yield
+
+
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What tests of pages measured of shipped networks: each probe is run once, as it is for a user."""
+    return tmp_path_factory.mktemp("zoo-cache")
+
+
 @pytest.fixture
-def visit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., AppTest]:
+def visit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: Path) -> Callable[..., AppTest]:
     """`visit("attack", eps="8")`: a fresh session on a page, with the address's parameters, run once."""
-    monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path / "runs"))
+    home = tmp_path / "runs"
+    monkeypatch.setenv("ROBUSTVIZ_RUNS", str(home))
+    if not home.exists():
+        home.mkdir()
+        (home / ".zoo-cache").symlink_to(measured, target_is_directory=True)
 
     def go(page: str = "", **address: Any) -> AppTest:
         app = AppTest.from_file(str(MAIN), default_timeout=60)
