@@ -198,8 +198,9 @@ def test_the_app_starts_from_anywhere_answers_here_only_and_ends_quietly(tmp_pat
     environment = os.environ | {"PYTHONPATH": str(runs.REPOSITORY), "ROBUSTVIZ_RUNS": "mine", "HTTP_PROXY": "http://127.0.0.1:9"}
     with open(tmp_path / "errors", "w+") as errors:
         app = subprocess.Popen(
-            [sys.executable, "-m", "robustviz", "app"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
-        )
+            [sys.executable, "-m", "robustviz", "app"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what a shell starts with & inherits that it is ignored
+        )  # fmt: skip
         try:
             assert app.stdout is not None
             line = app.stdout.readline()
