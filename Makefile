@@ -11,10 +11,11 @@ PY := $(VENV)/bin/python
 endif
 APP_READY := $(VENV)/.app-installed
 DEV_READY := $(VENV)/.dev-installed
+PEERS_READY := $(VENV)/.peers-installed
 PIP := $(PY) -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help app test test-fast test-slow lint types format zoo story check clean
+.PHONY: help app test test-fast test-slow bench lint types format zoo story check clean
 
 help:
 	@echo "make app        start the app; the first time this makes .venv and installs what it needs"
@@ -22,6 +23,7 @@ help:
 	@echo "make test       lint, and all tests but the slow ones"
 	@echo "make test-fast  those of them that need no browser and no notebook: two minutes, while writing"
 	@echo "make test-slow  the slow tests"
+	@echo "make bench      race our attacks, maps and pages against other libraries (ONLY=B1,B9: some of it); writes benchmarks/results"
 	@echo "make lint       lint only;  make types: check the types;  make format: format the code"
 	@echo "make zoo        train the shipped models again;  make story: compute the first page again"
 	@echo "make clean      remove .venv and what tests leave behind; never a run"
@@ -50,6 +52,10 @@ test-slow: $(DEV_READY)
 	@$(PY) tests/browser/chromium.py
 	@$(PY) -m pytest -m slow --timeout=3600
 
+# Peers lie in a folder of their own, without what they ask for: one pins an old requests. ONLY=B1,B9 picks items.
+bench: $(DEV_READY) $(PEERS_READY)
+	@PYTHONPATH=$(VENV)/peers $(PY) -m benchmarks $(if $(ONLY),--only $(ONLY))
+
 lint: $(DEV_READY)
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
@@ -77,6 +83,10 @@ $(DEV_READY): requirements.txt requirements-dev.txt
 	@echo "Installing what robustviz and its tests need into $(VENV) (a few minutes and some gigabytes the first time) ..."
 	@$(PIP) -r requirements-dev.txt || { $(no_index); exit 1; }
 	@touch $@ $(APP_READY)
+
+$(PEERS_READY): benchmarks/requirements.txt $(APP_READY)
+	@$(PIP) --no-deps --upgrade --target $(VENV)/peers -r benchmarks/requirements.txt || { $(no_index); exit 1; }
+	@touch $@
 
 no_index = echo "make: the packages could not be installed; pip's last line says why. Is the package index reachable, and is there room on the disk?" >&2
 

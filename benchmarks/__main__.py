@@ -1,0 +1,64 @@
+"""`python -m benchmarks [--only B1,B9]`: race ours against its peers on this machine, print, and write JSON."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks import harness
+from robustviz.config import default_threads
+from robustviz.runs import write_file
+from robustviz.types import UserError
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+
+
+def items() -> dict[str, str]:
+    """Modules by item: b01_pgd.py is B1."""
+    return {f"B{int(path.name[1:3])}": path.stem for path in sorted(HERE.glob("b[0-9][0-9]_*.py"))}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    known = items()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", default="", help=f"items with commas between: {', '.join(known)}")
+    parser.add_argument("--rounds", type=int, default=0, help="rounds of each race; 0: what each item finds enough")
+    parser.add_argument("--out", type=Path, default=None, help="the JSON file; default: benchmarks/results/cpu.json or cuda.json")
+    given = parser.parse_args(arguments)
+    chosen = [name.strip().upper() for name in given.only.split(",") if name.strip()] or list(known)
+    if unknown := [name for name in chosen if name not in known]:
+        print(f"There is no item {', '.join(unknown)}; there are {', '.join(known)}.", file=sys.stderr)
+        return 2
+    torch.set_num_threads(default_threads())
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    out = given.out or RESULTS / f"{device}.json"
+    found = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {"items": {}}
+    failed = 0
+    for name in chosen:
+        module = importlib.import_module(f"benchmarks.{known[name]}")
+        started = time.perf_counter()
+        try:
+            outcomes = list(module.outcomes(device, given.rounds))
+        except (UserError, ImportError) as error:
+            print(f"{name}: left out. {error}", file=sys.stderr)
+            failed += 1
+            continue
+        if not outcomes:
+            print(f"{name}: nothing to race on {device}.")
+            continue
+        print(harness.table(outcomes), f"\n({time.perf_counter() - started:.0f} s)\n", flush=True)
+        found["items"][name] = {"machine": harness.machine(), "outcomes": [one.to_json() for one in outcomes]}
+        out.parent.mkdir(exist_ok=True)
+        write_file(out, json.dumps(found, indent=1).encode())
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

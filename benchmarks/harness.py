@@ -1,0 +1,157 @@
+"""How everything here is timed: ours and its peers in one process, in turns, so that a noisy machine is noisy to all.
+
+A ratio is taken within each round, peer over ours, and its median is reported beside minimum and median times. What is
+compared must do the same work: the same weights, images, seeds, ε and steps; a gate beside each ratio says whether the
+results are as good as the peer's.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from robustviz.config import default_threads
+
+OURS = "robustviz"
+
+
+@dataclass(frozen=True)
+class Racer:
+    """One contestant: `run` does the whole work once. The first one of a race is ours."""
+
+    name: str
+    run: Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Time:
+    """Seconds of each round, in order, and of the first call, which compiles and warms up and is not among them."""
+
+    name: str
+    seconds: tuple[float, ...]
+    first: float
+
+    @property
+    def least(self) -> float:
+        return min(self.seconds)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Whether the fast result is as good: a sentence with its numbers, and the verdict."""
+
+    says: str
+    held: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One race: `key` of the item ("B1"), what was raced, on what setting, every time, the wanted ratio by peer's name."""
+
+    key: str
+    what: str
+    setting: str
+    times: tuple[Time, ...]
+    wanted: dict[str, float] = field(default_factory=dict)
+    gates: tuple[Gate, ...] = ()
+    note: str = ""
+
+    @property
+    def ours(self) -> Time:
+        return self.times[0]
+
+    def ratio(self, peer: Time) -> tuple[float, float]:
+        """(median of the rounds' ratios, ratio of the minima): how many times as long the peer takes."""
+        pairs = zip(peer.seconds, self.ours.seconds, strict=True)
+        return statistics.median(theirs / mine for theirs, mine in pairs), peer.least / self.ours.least
+
+    def to_json(self) -> dict[str, Any]:
+        ratios = {peer.name: [round(value, 3) for value in self.ratio(peer)] for peer in self.times[1:]}
+        return asdict(self) | {"ratios": ratios}
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> Outcome:
+        times = tuple(Time(one["name"], tuple(one["seconds"]), one["first"]) for one in found["times"])
+        gates = tuple(Gate(**one) for one in found["gates"])
+        return cls(found["key"], found["what"], found["setting"], times, found["wanted"], gates, found["note"])
+
+
+def race(racers: Sequence[Racer], rounds: int, device: str = "cpu") -> tuple[Time, ...]:
+    """Everybody once to warm up, then `rounds` rounds in turns; the order turns round in every second one."""
+    first = [_timed(racer.run, device) for racer in racers]
+    seconds: list[list[float]] = [[] for _ in racers]
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(rounds):
+            order = range(len(racers)) if number % 2 == 0 else reversed(range(len(racers)))
+            for at in order:
+                seconds[at].append(_timed(racers[at].run, device))
+    finally:
+        gc.enable()
+    return tuple(Time(racer.name, tuple(spent), once) for racer, spent, once in zip(racers, seconds, first, strict=True))
+
+
+def _timed(run: Callable[[], object], device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    run()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def machine() -> dict[str, Any]:
+    """What the times were taken on."""
+    cuda = torch.cuda.is_available()
+    return {
+        "device": torch.cuda.get_device_name() if cuda else f"{_processor()}, CPU",
+        "threads": default_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """A Markdown table, a line a peer."""
+    lines = ["| | what | ours | peer | its time | ratio | wanted | gate |", "|:--|:--|--:|:--|--:|--:|--:|:--|"]
+    for one in outcomes:
+        gates = "; ".join(f"{gate.says}{'' if gate.held else ' **not held**'}" for gate in one.gates)
+        for number, peer in enumerate(one.times[1:] or one.times):
+            middle, least = one.ratio(peer)
+            wanted = one.wanted.get(peer.name)
+            short = wanted is not None and max(middle, least) < wanted
+            lines.append(
+                f"| {one.key} | {f'{one.what} ({one.setting})' if number == 0 else ''} | {spell(one.ours.median)} | {peer.name} | {spell(peer.median)} "
+                f"| {middle:.2f}× | {'' if wanted is None else f'{wanted:g}×'}{' **missed**' if short else ''} | {gates if number == 0 else ''} |"
+            )
+    return "\n".join(lines)
+
+
+def spell(seconds: float) -> str:
+    """A time as people read it."""
+    if not math.isfinite(seconds):
+        return "–"
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms" if seconds >= 1e-3 else f"{1e6 * seconds:.3g} µs"
