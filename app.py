@@ -1,2 +1,6 @@
 import streamlit as st
-app = st.App("robustviz/ui/main.py")
+from starlette.middleware import Middleware
+
+from robustviz.ui.server import Prompt
+
+app = st.App("robustviz/ui/main.py", middleware=[Middleware(Prompt)])
