@@ -6,6 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from robustviz import embedder
 from robustviz.ui import shell
 
 PAGES = Path(__file__).resolve().parents[2] / "pages"
@@ -42,3 +43,4 @@ st.set_page_config(
 )  # fmt: skip
 shell.menu(menu)
 shell.run(chosen)
+embedder.APP.start()  # last, so that the first page waits for nothing

@@ -12,7 +12,7 @@ import pytest
 from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
-from robustviz import runs
+from robustviz import embedder, runs
 
 MAIN = Path(__file__).resolve().parents[2] / "robustviz" / "ui" / "main.py"
 
@@ -22,6 +22,14 @@ def _one_scan() -> Iterator[None]:
     """Streamlit reads what every installed package says of itself anew for each session: a third of a second each time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(manifest_scanner, "scan_component_manifests", functools.cache(manifest_scanner.scan_component_manifests))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_embedder() -> Iterator[None]:
+    """A page's test must not leave a process behind."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedder.APP, "start", lambda: None)
         yield
 
 

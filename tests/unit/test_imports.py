@@ -18,7 +18,7 @@ PACKAGE = REPOSITORY / "robustviz"
 # Rooms from left to right; a room may import its own group and what stands to its left.
 ORDER = (
     {"registry", "types", "results", "losses", "terms"},
-    {"cam", "data", "measures", "nets", "attacks"},
+    {"cam", "data", "measures", "nets", "attacks", "embedder"},
     {"methods"},
     {"config", "runs", "evaluate", "doctor", "training", "presets", "jobs", "worker"},
     {"probes", "claims", "export", "alignment_study", "quadrant_study"},
@@ -143,7 +143,7 @@ def modules(*rooms: str) -> list[str]:
 
 
 def test_looking_at_runs_and_figures_needs_no_torch() -> None:
-    light = modules("registry", "types", "results", "runs", "jobs", "figures", "terms")
+    light = modules("registry", "types", "results", "runs", "jobs", "figures", "terms", "embedder")
     loaded = run(
         f"import sys, importlib\nfor m in {light!r}: importlib.import_module(m)\nprint(*[m for m in ('torch', 'streamlit', 'pandas') if m in sys.modules])"
     )

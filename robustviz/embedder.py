@@ -1,0 +1,239 @@
+"""UMAP's layout, and a process of its own that has compiled it before anyone asks.
+
+umap-learn compiles for ten seconds or so in every process that uses it. The app therefore starts one process that does it
+at once, at low priority, and answers from then on; it lives until its input closes, so it ends with the app however that
+ends. It knows neither torch nor runs: arrays come in and a map goes out. Where no process was started (a notebook, the
+command line, a test) or it cannot run, whoever asks computes here instead, to the same bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import os
+import queue
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import warnings
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustviz.types import UserError
+
+Array = NDArray[Any]
+CALM = 0.5  # of umap-learn's learning rate, for the latter: points stay where they are unless their neighbours changed
+PRIORITY = 10  # how nice the process is to others while it compiles
+COMMAND = [sys.executable, "-m", "robustviz.embedder"]
+STARTS = 2  # a process that died is started once more
+_LENGTH = struct.Struct("<q")
+# UMAP's compiled code aborts the process where two threads run it at once.
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def layout(x: Array, rows: Array, far: Array, init: Array | None = None, *, seed: int, min_dist: float, epochs: int) -> Array:
+    """The map (N,2) float32 of points `x` (N,D) with their nearest neighbours `rows` (N,k), each point its own first, at distances
+    `far` (N,k); from umap-learn's spectral start, or from the map `init` (N,2), whose scale and place are kept.
+
+    Raises UserError where umap-learn is not installed.
+    """
+    with _ONE_AT_A_TIME, warnings.catch_warnings():
+        # It misses an index for `transform` and an unrelated package; neither is used.
+        warnings.filterwarnings("ignore", message="precomputed_knn")
+        warnings.filterwarnings("ignore", message="Tensorflow not installed", category=ImportWarning)
+        try:
+            from umap import UMAP, layouts, umap_
+        except ImportError:
+            raise UserError("This map comes from umap-learn, which is not installed: run `pip install umap-learn`.") from None
+        k, known = rows.shape[1], (rows.astype(np.int32), far.astype(np.float32))
+        if init is None:
+            first = UMAP(
+                n_neighbors=k, min_dist=min_dist, metric="cosine", random_state=seed, n_jobs=1, precomputed_knn=known,
+                force_approximation_algorithm=True, n_epochs=epochs,
+            )  # fmt: skip
+            return np.asarray(first.fit_transform(np.ascontiguousarray(x, dtype=np.float32)), dtype=np.float32)
+        # UMAP's own `init` stretches the map to a square of 10 by 10, and every point would jump.
+        rng = np.random.RandomState(seed)
+        graph = umap_.fuzzy_simplicial_set(x, k, rng, "cosine", knn_indices=known[0], knn_dists=known[1])[0].tocoo()
+        graph.data[graph.data < graph.data.max() / epochs] = 0  # would be drawn less than once
+        graph.eliminate_zeros()
+        at, limits = np.array(init, dtype=np.float32, order="C"), np.iinfo(np.int32)
+        moved = layouts.optimize_layout_euclidean(
+            at, at, graph.row, graph.col, epochs, len(at), umap_.make_epochs_per_sample(graph.data, epochs),
+            *umap_.find_ab_params(1.0, min_dist), rng.randint(limits.min + 1, limits.max - 1, 3).astype(np.int64),
+            initial_alpha=CALM, negative_sample_rate=5, move_other=True,
+        )  # fmt: skip
+        return np.asarray(moved, dtype=np.float32)
+
+
+class Embedder:
+    """The other process: started without waiting, asked one question at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._greeted = threading.Event()
+        self._starts = 0
+
+    def start(self) -> None:
+        """Let the process start and compile, unless it was started before or umap-learn is not installed."""
+        if self._starts or importlib.util.find_spec("umap") is None:
+            return
+        with self._lock:
+            if not self._starts:
+                self._spawn()
+
+    @property
+    def ready(self) -> bool:
+        """Whether an answer would come without compiling."""
+        return self._process is not None and self._greeted.is_set() and self._process.poll() is None
+
+    @property
+    def pid(self) -> int | None:
+        """The process's number; None where none runs."""
+        return None if self._process is None else self._process.pid
+
+    def ask(self, **question: Any) -> Array | None:
+        """`layout` of these arguments, once the process has compiled; None where it was not started or cannot answer."""
+        with self._lock:
+            while self._process is not None:
+                with contextlib.suppress(OSError, ValueError):
+                    return self._answer(self._process, question)
+                self._end()
+                if self._starts < STARTS:
+                    self._spawn()
+            return None
+
+    def stop(self) -> None:
+        """End the process, for good."""
+        with self._lock:
+            self._starts = STARTS
+            self._end()
+
+    def _spawn(self) -> None:
+        self._starts += 1
+        package = str(Path(__file__).resolve().parents[1])
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))}
+        with contextlib.suppress(OSError):  # no memory, too many processes: computed here instead
+            self._process = subprocess.Popen(
+                COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
+                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+            )  # fmt: skip
+            self._greeted = threading.Event()
+            threading.Thread(target=_greet, args=(self._process, self._greeted), daemon=True).start()
+
+    def _answer(self, process: subprocess.Popen[bytes], question: dict[str, Any]) -> Array | None:
+        assert process.stdin is not None and process.stdout is not None
+        self._greeted.wait()
+        _send(process.stdin, {name: value for name, value in question.items() if value is not None})
+        if (answer := _receive(process.stdout)) is None:
+            raise BrokenPipeError
+        return answer.get("at")  # without one, `layout` raised; it will here too
+
+    def _end(self) -> None:
+        if self._process is None:
+            return
+        self._process.kill()
+        self._process.wait()
+        self._greeted.wait()  # nobody reads any more
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):
+                pipe.close()  # type: ignore[union-attr]
+        self._process = None
+
+
+def _greet(process: subprocess.Popen[bytes], greeted: threading.Event) -> None:
+    """Take the process's first word, which says that it has compiled, or its last."""
+    assert process.stdout is not None
+    with contextlib.suppress(OSError, ValueError):
+        _receive(process.stdout)
+    greeted.set()
+
+
+APP = Embedder()  # the app's one; nothing runs before `start`
+
+
+def map_of(*arrays: Array | None, **settings: Any) -> Array:
+    """`layout` of these, by the app's process where that runs, else here."""
+    named = dict(zip(("x", "rows", "far", "init"), arrays, strict=True)) | settings
+    found = APP.ask(**named)
+    return layout(**named) if found is None else found
+
+
+def _send(pipe: IO[bytes], arrays: dict[str, Any]) -> None:
+    body = io.BytesIO()
+    np.savez(body, **arrays)
+    pipe.write(_LENGTH.pack(body.tell()) + body.getvalue())
+    pipe.flush()
+
+
+def _receive(pipe: IO[bytes]) -> dict[str, Any] | None:
+    """What was sent, None at the end."""
+    head = pipe.read(_LENGTH.size)
+    if len(head) < _LENGTH.size:
+        return None
+    (length,) = _LENGTH.unpack(head)
+    if len(body := pipe.read(length)) < length:
+        return None
+    with np.load(io.BytesIO(body), allow_pickle=False) as found:
+        return {name: found[name] if found[name].ndim else found[name].item() for name in found.files}
+
+
+def serve() -> None:
+    """Answer what comes in until the input closes; then end at once, whatever is being computed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the app's terminal is the app's
+    asked: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not reach the pipe
+    threading.Thread(target=_work, args=(asked, answers), daemon=True).start()
+    while (question := _receive(sys.stdin.buffer)) is not None:
+        asked.put(question)
+    os._exit(0)
+
+
+def _work(asked: queue.SimpleQueue[dict[str, Any]], answers: IO[bytes]) -> None:
+    failed: list[bool] = []
+    # On Linux niceness is a thread's own, so that answers come at full speed; elsewhere the process stays nice.
+    compiling = threading.Thread(target=lambda: failed.append(not _warm_up()))
+    compiling.start()
+    compiling.join()
+    if failed != [False]:
+        os._exit(1)
+    try:
+        _send(answers, {})
+        while True:
+            question = asked.get()
+            try:
+                answer = {"at": layout(**question)}
+            except Exception:
+                answer = {}
+            _send(answers, answer)
+    except OSError:
+        os._exit(0)
+
+
+def _warm_up() -> bool:
+    """Compile everything that `layout` runs, on toy data; whether it worked."""
+    if hasattr(os, "nice"):
+        os.nice(PRIORITY)
+    x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    u = x / np.linalg.norm(x, axis=1, keepdims=True)
+    far = 1 - u @ u.T
+    np.fill_diagonal(far, -1)
+    rows = far.argsort(axis=1)[:, :15]
+    settings: dict[str, Any] = {"rows": rows, "far": np.take_along_axis(far, rows, 1).clip(0), "seed": 0, "min_dist": 0.1, "epochs": 11}
+    try:
+        layout(x, init=layout(x, **settings), **settings)
+    except Exception:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,291 @@
+"""UMAP's process: it says what is computed here to the last bit, waits for nobody, is started again once, and ends with
+whoever started it, however that ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from websockets.sync.client import connect
+
+from robustviz import embedder, launch, runs
+from robustviz.probes import embedding
+from robustviz.types import UserError
+
+# The real process with a layout that takes no compiling.
+QUICK = """
+import os
+from robustviz import embedder
+def layout(x, rows, far, init=None, **settings):
+    if settings["seed"] == 13: os._exit(13)
+    if settings["seed"] == 7: raise ValueError("no such map")
+    print("a library that talks")
+    return x[:, :2] * settings["seed"] + settings["min_dist"] + (0 if init is None else init)
+embedder.layout, embedder._warm_up = layout, lambda: {works}
+embedder.serve()
+"""
+
+
+def question(seed: int = 2, n: int = 5, **more: object) -> dict[str, object]:
+    return {
+        "x": np.arange(4.0 * n).reshape(n, 4),
+        "rows": np.zeros((n, 2), int),
+        "far": np.zeros((n, 2)),
+        "seed": seed,
+        "min_dist": 0.5,
+    } | more
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[embedder.Embedder]:
+    monkeypatch.setattr(embedder, "COMMAND", [sys.executable, "-c", QUICK.format(works=True)])
+    one = embedder.Embedder()
+    yield one
+    one.stop()
+
+
+def ended(pid: int, seconds: float = 10) -> bool:
+    deadline = time.monotonic() + seconds
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not alive(pid)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_arrays_go_in_and_a_map_comes_out(quick: embedder.Embedder) -> None:
+    assert quick.ask(**question()) is None and quick.pid is None, "it answers without having been started"
+    began = time.monotonic()
+    quick.start()
+    assert time.monotonic() - began < 0.5, "somebody waits for it"
+    x = question()["x"]
+    found = quick.ask(**question(), init=None)
+    assert found is not None and np.array_equal(found, x[:, :2] * 2 + 0.5) and found.dtype == x.dtype and quick.ready
+    init = np.full((5, 2), 100, np.float32)
+    assert np.array_equal(quick.ask(**question(), init=init), x[:, :2] * 2 + 100.5)
+    large = quick.ask(**question(n=200_000))  # more than any pipe holds
+    assert large is not None and large.shape == (200_000, 2)
+    pid = quick.pid
+    quick.start()
+    assert quick.pid == pid, "a second process"
+    quick.stop()
+    assert ended(pid) and not quick.ready and quick.ask(**question()) is None
+
+
+def test_many_may_ask_at_once_and_each_gets_its_own_answer(quick: embedder.Embedder) -> None:
+    quick.start()
+    found: dict[int, np.ndarray | None] = {}
+    askers = [threading.Thread(target=lambda n=n: found.update({n: quick.ask(**question(n=n))})) for n in range(20, 40)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join()
+    assert {n: len(at) for n, at in found.items() if at is not None} == {n: n for n in range(20, 40)}
+
+
+def test_what_it_cannot_answer_is_answered_here_and_it_goes_on(quick: embedder.Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick.start()
+    assert quick.ask(**question(seed=7)) is None
+    pid = quick.pid
+    assert quick.ask(**question()) is not None and quick.pid == pid
+    monkeypatch.setattr(embedder, "APP", quick)
+    monkeypatch.setattr(embedder, "layout", lambda **asked: asked["seed"])
+    asked = question()
+    arrays = [asked.pop(name) for name in ("x", "rows", "far")]
+    assert len(embedder.map_of(*arrays, None, **asked)) == 5 and embedder.map_of(*arrays, None, **asked | {"seed": 7}) == 7
+
+
+def test_a_process_that_died_is_started_again_once(quick: embedder.Embedder) -> None:
+    quick.start()
+    assert quick.ask(**question()) is not None
+    first = quick.pid
+    psutil.Process(first).kill()
+    assert quick.ask(**question()) is not None and quick.pid != first
+    psutil.Process(quick.pid).kill()
+    assert quick.ask(**question()) is None and quick.pid is None and not quick.ready
+
+
+def test_a_question_that_kills_it_kills_it_twice_at_most(quick: embedder.Embedder) -> None:
+    quick.start()
+    assert quick.ask(**question(seed=13)) is None
+    assert quick.pid is None and quick.ask(**question()) is None
+
+
+def test_where_it_cannot_compile_or_cannot_start_nobody_is_kept_waiting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for command in ([sys.executable, "-c", QUICK.format(works=False)], [str(tmp_path / "no-python")]):
+        monkeypatch.setattr(embedder, "COMMAND", command)
+        one = embedder.Embedder()
+        one.start()
+        assert one.ask(**question()) is None and one.pid is None
+    monkeypatch.setitem(sys.modules, "umap", None)
+    one = embedder.Embedder()
+    one.start()
+    assert one.pid is None, "a process without umap-learn"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
+def test_it_ends_with_its_parent_even_while_it_compiles(name: str) -> None:
+    code = "import time\nfrom robustviz import embedder\nembedder.APP.start()\nprint(embedder.APP.pid, flush=True)\ntime.sleep(60)"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=runs.REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what a shell starts with & inherits that it is ignored
+    )  # fmt: skip
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    time.sleep(0.7)  # into its imports
+    assert alive(pid)
+    parent.send_signal(getattr(signal, name))
+    parent.communicate(timeout=10)
+    assert ended(pid)
+
+
+def test_nothing_is_started_by_importing_it() -> None:
+    code = "import robustviz.embedder as e, robustviz.probes, psutil; print(e.APP.pid, psutil.Process().children())"
+    assert (
+        subprocess.run([sys.executable, "-c", code], cwd=runs.REPOSITORY, capture_output=True, text=True, check=True).stdout == "None []\n"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C to a whole console, the test's own included")
+def test_the_app_starts_one_and_leaves_none_behind(runs_home: Path) -> None:
+    from streamlit.proto.BackMsg_pb2 import BackMsg
+
+    environment = {name: value for name, value in os.environ.items() if name != "PORT"}
+    app = subprocess.Popen(
+        [sys.executable, "-m", "robustviz", "app", "--no-browser"], cwd=runs.REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert app.stdout is not None
+    try:
+        port = int(app.stdout.readline().rsplit(":", 1)[1])
+
+        def processes() -> list[psutil.Process]:
+            return [one for one in psutil.Process(app.pid).children(recursive=True) if "robustviz.embedder" in one.cmdline()]
+
+        assert not processes(), "one runs before anybody looks"
+        hello = BackMsg()
+        hello.rerun_script.query_string = ""
+        with connect(f"ws://{launch.HOST}:{port}/_stcore/stream", subprotocols=["streamlit"], proxy=None, max_size=None) as visitor:  # type: ignore[list-item]
+            visitor.send(hello.SerializeToString())
+            deadline = time.monotonic() + 60
+            while not (found := processes()) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            visitor.send(hello.SerializeToString())
+            time.sleep(2)
+            assert [one.pid for one in processes()] == [one.pid for one in found] and len(found) == 1
+        app.terminate()
+        app.wait(30)
+    finally:
+        app.kill()
+        app.communicate()
+    assert ended(found[0].pid)
+
+
+# What it computes.
+
+
+def cloud(n: int, d: int = 16, seed: int = 0) -> torch.Tensor:
+    rng = torch.Generator().manual_seed(seed)
+    return (torch.randn(n, d, generator=rng) + 3 * torch.randn(10, d, generator=rng)[torch.arange(n) % 10]).double()
+
+
+def test_the_nearest_are_those_of_a_whole_sort_ties_included() -> None:
+    z = torch.cat([cloud(300), cloud(300)[:150], torch.zeros(2, 16), 2 * cloud(300)[:70]])  # twins, and rows far from all
+    for among in (None, z[:400].round()):
+        rows, far = embedding.nearest(z, 15, among)
+        u, bank = embedding.unit(z), embedding.unit(z if among is None else among)
+        block = (1 - u @ bank.T).clamp(0, 2)
+        if among is None:
+            block.fill_diagonal_(-1)
+        expected, at = block.sort(dim=1, stable=True)
+        assert torch.equal(rows, at[:, :15]) and torch.equal(far, expected[:, :15].clamp(min=0))
+    grid = torch.randint(0, 3, (200, 2), generator=torch.Generator().manual_seed(0)).double()  # ties everywhere
+    block = torch.cdist(grid, grid).round()
+    expected, at = block.sort(dim=1, stable=True)
+    distance, row = embedding._least(block, 9)
+    assert torch.equal(row, at[:, :9]) and torch.equal(distance, expected[:, :9])
+
+
+def test_how_many_epochs_and_from_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, bool]] = []
+
+    def map_of(x: np.ndarray, rows: np.ndarray, far: np.ndarray, init: np.ndarray | None, *, epochs: int, **settings: object) -> np.ndarray:
+        asked.append((epochs, init is not None))
+        return x[:, :2]
+
+    monkeypatch.setattr(embedder, "map_of", map_of)
+    z = cloud(1000)
+    for points, more in ((z[:999], {}), (z, {}), (z, {"init": z[:, :2]}), (z, {"epochs": 7}), (z, {"init": z[:, :2], "epochs": 7})):
+        embedding.umap(points, **more)
+    assert asked == [(500, False), (200, False), (50, True), (7, False), (7, True)]
+    with pytest.raises(UserError, match=r"a row of 2 for each of the 1000 points, and this one is \(999, 2\)"):
+        embedding.umap(z, init=z[:999, :2])
+
+
+@pytest.mark.slow
+def test_the_process_and_this_one_draw_the_same_map_to_the_last_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    z, later = cloud(2000), cloud(2000) + 0.2 * cloud(2000, seed=5)
+    apart = torch.cat([cloud(40), 50 + 0.1 * cloud(40, seed=3)])  # a graph of two parts
+    lonely = embedder.Embedder()
+
+    def maps() -> list[torch.Tensor]:
+        first = embedding.umap(z)
+        return [
+            first, embedding.umap(later, init=first), embedding.umap(apart, seed=3), embedding.umap(z[:90], n_neighbors=5, min_dist=0.5),
+            embedding.umap(later[:90], n_neighbors=5, init=first[:90]),
+        ]  # fmt: skip
+
+    lonely.start()
+    try:
+        monkeypatch.setattr(embedder, "APP", lonely)
+        monkeypatch.setattr(embedder, "layout", lambda **asked: pytest.fail("computed here"))
+        there = maps()
+        began = time.perf_counter()
+        embedding.umap(later, init=there[0])
+        assert time.perf_counter() - began < 3, "it compiles on the user's time"
+        maps_file = Path(f"/proc/{lonely.pid}/maps")
+        assert not maps_file.exists() or "torch" not in maps_file.read_text()
+    finally:
+        lonely.stop()
+    monkeypatch.undo()
+    for one, other in zip(there, maps(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.slow
+def test_a_map_from_another_is_as_true_and_points_stay_where_they_are() -> None:
+    z = cloud(1200)
+    before = embedding.umap(z)
+    later = z + 0.3 * cloud(1200, seed=5)
+    after, anew = embedding.umap(later, init=before), embedding.umap(later)
+    assert embedding.trustworthiness(later, after) > embedding.trustworthiness(later, anew) - 0.01
+    wide = float((before.amax(0) - before.amin(0)).max())
+    moved, jumped = ((at - before).norm(dim=1).median() for at in (after, anew))
+    assert moved < 0.1 * wide and moved < 0.5 * jumped
+    assert torch.equal(after, embedding.umap(later, init=before))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [1000, 2000])
+def test_fewer_epochs_for_a_crowd_cost_no_trustworthiness(n: int) -> None:
+    for seed in range(3):
+        z = cloud(n, seed=seed) ** 2
+        few, many = (embedding.trustworthiness(z, embedding.umap(z, seed=seed, epochs=epochs)) for epochs in (None, 500))
+        assert few > many - 0.01
