@@ -136,9 +136,23 @@ def to_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=1) + "\n").encode()
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=1024)
 def _digest(path: Path, stamp: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """What changes whenever `write_file` replaces a file; zeros where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return 0, 0, 0
+    return found.st_mtime_ns, found.st_ino, found.st_size
+
+
+@functools.lru_cache(maxsize=256)
+def _evaluations(path: Path, stamp: tuple[int, int, int]) -> tuple[Evaluation, ...]:
+    return tuple(Evaluation.from_json(entry) for entry in read_json(path).get("evaluations", []))
 
 
 class Run:
@@ -154,10 +168,10 @@ class Run:
     def id(self) -> str:
         return self.path.name
 
-    @property
+    @cached_property
     def shipped(self) -> bool:
         """Whether this run came with robustviz and must not be written to."""
-        return self.path.resolve().parent == zoo().resolve()
+        return self.path.parent == zoo() or self.path.resolve().parent == zoo().resolve()
 
     @property
     def notes(self) -> Path:
@@ -292,9 +306,8 @@ class Run:
         """Every evaluation written down, oldest first: shipped ones, then those made here."""
         out: dict[str, Evaluation] = {}
         for folder in dict.fromkeys((self.path, self.notes)):
-            if (folder / "eval.json").exists():
-                for entry in read_json(folder / "eval.json").get("evaluations", []):
-                    found = Evaluation.from_json(entry)
+            if any(stamp := _stamp(folder / "eval.json")):
+                for found in _evaluations(folder / "eval.json", stamp):
                     if found.weights == self.weights:
                         out[found.key] = found
         return list(out.values())
@@ -339,7 +352,8 @@ class Run:
     def weights(self) -> str:
         """A hash of the best weights, short; empty without any. What was measured on other weights does not count."""
         path = self.path / "net.safetensors"
-        return _digest(path, path.stat().st_mtime_ns) if path.exists() else ""
+        stamp = _stamp(path)
+        return _digest(path, stamp[0]) if any(stamp) else ""
 
     def cached(self, kind: type[R], name: str) -> R | None:
         """A probe's result kept under `name`, shipped or made here, or None (also where the file is damaged)."""
@@ -439,6 +453,21 @@ def create(config: TrainConfig, *, name: str | None = None, folder: Path | None 
     return run
 
 
+@functools.lru_cache(maxsize=1024)
+def _opened(path: Path, stamp: tuple[int, int, int]) -> Run:
+    run = Run(path)
+    _ = run.info
+    return run
+
+
+def _open(path: Path) -> Run:
+    """The run in a folder, one object as long as its config.json stays: pages ask for all runs at every click.
+
+    Raises UserError where config.json is missing or damaged.
+    """
+    return _opened(path, _stamp(path / "config.json"))
+
+
 def open_run(path_or_id: str | os.PathLike[str]) -> Run:
     """The run at a path, or with an id, among the user's runs first and then the shipped ones.
 
@@ -448,14 +477,10 @@ def open_run(path_or_id: str | os.PathLike[str]) -> Run:
     if ID.fullmatch(text):
         for parent in (home(), zoo()):
             if (parent / text).is_dir():
-                run = Run(parent / text)
-                _ = run.info
-                return run
+                return _open(parent / text)
     path = Path(text).expanduser()
     if path.is_dir():
-        run = Run(path.resolve())
-        _ = run.info
-        return run
+        return _open(path.resolve())
     raise UserError(unknown("run", text, [run.id for run in all_runs()]))
 
 
@@ -472,16 +497,26 @@ def all_runs(*, damaged: bool = False) -> list[Run]:
     """Every run: shipped first, then the user's, newest last. Damaged folders only if asked for."""
     out = []
     for parent in (zoo(), home()):
-        found = [Run(path) for path in parent.iterdir() if path.is_dir() and ID.fullmatch(path.name)] if parent.is_dir() else []
-        found.sort(key=lambda run: run.id if parent == zoo() else str(run.status().get("queued", "")))
-        for run in found:
+        found = []
+        for name in _folders(parent):
             try:
+                run = _open(parent / name)
                 ok = isinstance(run.info.get("method"), dict) and isinstance(run.info.get("data"), dict)
             except UserError:
-                ok = False
+                run, ok = Run(parent / name), False
             if ok or damaged:
-                out.append(run)
+                found.append(run)
+        out += sorted(found, key=lambda run: run.id if parent == zoo() else str(run.status().get("queued", "")))
     return out
+
+
+def _folders(parent: Path) -> list[str]:
+    """The names of what could be runs."""
+    try:
+        with os.scandir(parent) as entries:
+            return [entry.name for entry in entries if ID.fullmatch(entry.name) and entry.is_dir()]
+    except OSError:
+        return []
 
 
 def remove(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Sequence
 
@@ -37,10 +38,16 @@ def sheet(images: Sequence[Floats], side: int = 96, columns: int | None = None, 
 
     One picture costs the browser one request; sixty-four of them cost sixty-four.
     """
-    tiles = [pixels(image) for image in images]
-    height, width = tiles[0].shape[:2]
+    tiles = np.stack([pixels(image) for image in images])
+    return _sheet(tiles.tobytes(), tiles.shape, side, columns or len(tiles), gap)
+
+
+@functools.lru_cache(maxsize=128)
+def _sheet(content: bytes, shape: tuple[int, ...], side: int, columns: int, gap: int) -> bytes:
+    """A page shows the same pictures again at every click."""
+    tiles = np.frombuffer(content, np.uint8).reshape(shape)
+    height, width = shape[1:3]
     scale = max(1, round(side / max(height, width)))
-    columns = columns or len(tiles)
     rows = -(-len(tiles) // columns)
     canvas = np.zeros((rows * (height * scale + gap) - gap, columns * (width * scale + gap) - gap, 4), np.uint8)
     for number, tile in enumerate(tiles):

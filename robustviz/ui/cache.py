@@ -1,15 +1,23 @@
-"""What pages ask for again and again. Keys are strings only: hashing arrays would take two different images for one."""
+"""What pages ask for again and again: a probe's answer, and what is drawn of it. Both are kept in memory, the latest first.
+
+Answers are looked up by text, because hashing arrays would take two different images for one. What is drawn of an answer is
+looked up by the answer itself, which nobody changes: another one, of other weights or settings, can never show it.
+"""
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
-import streamlit as st
+import functools
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from robustviz import registry, runs
+from robustviz.results import Result
 from robustviz.runs import Run
 from robustviz.types import UserError
+
+T = TypeVar("T")
 
 
 def open_by_id(run_id: str) -> Run:
@@ -19,23 +27,60 @@ def open_by_id(run_id: str) -> Run:
     return runs.open_run(run_id)
 
 
+@dataclass(eq=False)
+class _Answer:
+    """The place of one answer; empty until somebody measured it."""
+
+    result: Any = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@functools.lru_cache(maxsize=256)
+def _answer(path: str, weights: str, asked: str, name: str) -> _Answer:
+    return _Answer()
+
+
+def _place(run_id: str, probe: str, settings: dict[str, Any]) -> tuple[_Answer, Any, Run]:
+    """Where the answer lies, and who gives it to whom. A run that goes on training has other weights, so another place."""
+    spec, run = registry.build(registry.get("probe", probe), settings), runs.open_model(run_id)
+    return _answer(str(run.path), run.weights, registry.key(spec), spec.name(run)), spec, run
+
+
 def probe(run_id: str, name: str, **settings: Any) -> Any:
     """A probe's result, from memory where it was asked for lately."""
-    return _probe(run_id, _stamp(run_id), name, json.dumps(settings, sort_keys=True))
-
-
-def _stamp(run_id: str) -> str:
-    """Which weights the run has: a resumed run must not show old results."""
-    return runs.open_model(run_id).weights
-
-
-@st.cache_data(max_entries=512, show_spinner=False)
-def _probe(run_id: str, stamp: str, name: str, settings: str) -> Any:
-    spec = registry.build(registry.get("probe", name), json.loads(settings))
-    return spec(runs.open_model(run_id))
+    place, spec, run = _place(run_id, name, settings)
+    with place.lock:  # two sessions that ask at once wait for one measurement
+        if place.result is None:
+            place.result = spec(run)
+        return place.result
 
 
 def kept(run_id: str, name: str, **settings: Any) -> Any | None:
-    """A slow probe's result if it is on disk already, else None."""
-    spec = registry.build(registry.get("probe", name), settings)
-    return spec.kept(runs.open_model(run_id))
+    """A slow probe's result if it is in memory or on disk already, else None."""
+    place, spec, run = _place(run_id, name, settings)
+    if place.result is None:
+        place.result = spec.kept(run)
+    return place.result
+
+
+class _Same:
+    """A result as a key: equal to itself only."""
+
+    def __init__(self, it: Result) -> None:
+        self.it = it
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.it is other.it
+
+    def __hash__(self) -> int:
+        return id(self.it)
+
+
+@functools.lru_cache(maxsize=64)
+def _made(make: Callable[..., Any], results: tuple[tuple[str, _Same], ...], more: tuple[Any, ...]) -> Any:
+    return make({name: same.it for name, same in results}, *more)
+
+
+def made(make: Callable[..., T], found: dict[str, Result], *more: Any) -> T:
+    """What `make` makes of results by name, and of more that can be hashed: once, and again only for others."""
+    return _made(make, tuple((name, _Same(result)) for name, result in found.items()), more)

@@ -45,6 +45,7 @@ class Context:
         return [(side, run) for side, run in (("a", self.a), ("b", self.b)) if run]
 
 
+@functools.lru_cache(maxsize=1024)
 def data_name(run: Run) -> str:
     """The name under which runs on the same test images come together: the data's key where its dials are those of the
     shipped runs, else with a hash. The background dial acts in training only, so it does not count.
@@ -65,6 +66,7 @@ def _dials(run: Run) -> dict[str, object]:
     return {name: value for name, value in run.info.get("data", {}).items() if name not in ("key", "cue")}
 
 
+@functools.lru_cache(maxsize=1024)
 def label(run: Run) -> str:
     """A run's name: method, the method's settings that are not the usual ones, net, seed, and where it is the user's own
     its id's hash.
@@ -103,12 +105,13 @@ def ordered(every: Iterable[Run]) -> dict[str, Run]:
     places, nets = methods(), registry.keys("net")
 
     def place(run: Run) -> tuple[Any, ...]:
-        return places.index(run.method_key), nets.index(run.architecture), [*_unusual(run)], run.info.get("seed"), not run.shipped
+        return places.index(run.method_key), nets.index(run.architecture), _unusual(run), run.info.get("seed"), not run.shipped
 
     return {run.id: run for run in sorted(every, key=place)}
 
 
-def _unusual(run: Run) -> Iterator[str]:
+@functools.lru_cache(maxsize=1024)
+def _unusual(run: Run) -> tuple[str, ...]:
     """Each setting of the run's method that is not the method's default, like `target=label`; runs that it names left out."""
 
     def differing(asked: Mapping[str, Any], usual: Mapping[str, Any]) -> Iterator[str]:
@@ -119,7 +122,7 @@ def _unusual(run: Run) -> Iterator[str]:
                 radius = isinstance(value, float) and name in ("eps", "eps_low", "step_size")
                 yield f"{name}={eps_text(value) if radius else f'{value:g}' if isinstance(value, float) else value}"
 
-    return differing(run.info.get("method", {}), registry.encode(registry.get("method", run.method_key)()))
+    return tuple(differing(run.info.get("method", {}), registry.encode(registry.get("method", run.method_key)())))
 
 
 def trained() -> dict[str, Run]:
@@ -220,11 +223,11 @@ def _defaults(here: dict[str, Run]) -> tuple[str, str]:
 
 def _nearest(here: dict[str, Run], method: str, like: Run | None = None) -> str:
     """The id of the run of a method that is most like another run, else the most ordinary one; empty where there is none."""
-    settings = [*_unusual(like)] if like else []
+    settings = _unusual(like) if like else ()
     net, seed = (like.architecture, like.info.get("seed")) if like else ("small_resnet", 0)
 
     def distance(run: Run) -> tuple[bool, ...]:
-        return [*_unusual(run)] != settings, run.architecture != net, run.info.get("seed") != seed, not run.shipped
+        return _unusual(run) != settings, run.architecture != net, run.info.get("seed") != seed, not run.shipped
 
     same = [run for run in here.values() if run.method_key == method]
     return min(same, key=distance).id if same else ""

@@ -282,7 +282,7 @@ def _studio(here: Context) -> None:
         settings = _attack(here, cells, int(level), int(low))
         found = view.measured(here, "painted", "the painted attack", **settings) if settings else {}
         if found:
-            st.markdown(figures.painted(found).layout.meta["sentence"])
+            st.markdown(view.drawn(found, "painted").sentence)
     if settings and found:
         left, right = st.columns(2, gap="large")  # anew: in a narrow window what came of it stands below the button
         with left:

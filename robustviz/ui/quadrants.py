@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import streamlit as st
 
 from robustviz import figures, quadrant_study, runs
@@ -12,7 +14,7 @@ from robustviz.terms import term
 from robustviz.types import JSON, eps_text
 from robustviz.ui import shell, view
 from robustviz.ui.context import Context
-from robustviz.ui.shell import linked, theme, write_address
+from robustviz.ui.shell import linked, write_address
 
 
 def puzzle(here: Context) -> None:
@@ -29,7 +31,13 @@ def puzzle(here: Context) -> None:
 @shell.fragment
 def _part(here: Context) -> None:
     with view.place():
-        _guess(here, quadrant_study.found(quadrant_study.read()))
+        file = quadrant_study.file_of(quadrant_study.Study.data)
+        _guess(here, _study(file.stat().st_mtime_ns if file.exists() else 0))
+
+
+@functools.lru_cache(maxsize=1)
+def _study(stamp: int) -> Quadrants:
+    return quadrant_study.found(quadrant_study.read())
 
 
 def _guess(here: Context, result: Quadrants) -> None:
@@ -62,11 +70,11 @@ def _guess(here: Context, result: Quadrants) -> None:
 
 
 def _answer(result: Quadrants, picked: str) -> None:
-    figure = figures.quadrants(result, picked=picked, template=theme())
-    st.plotly_chart(figure, key="quadrants", theme=None, config=CONFIG, alt=figure.layout.meta["alt"])
-    st.markdown(figure.layout.meta["sentence"])
+    figure = view.drawn(result, "quadrants", picked=picked)
+    st.plotly_chart(figure, key="quadrants", theme=None, config=CONFIG, alt=figure.alt)
+    st.markdown(figure.sentence)
     st.markdown(_paper(result.meta))
-    view.downloads("quadrants", None, result, figure=figure)
+    view.downloads("quadrants", result, "quadrants", {"picked": picked})
     st.markdown("The numbers of each network, on the command line: `python -m robustviz.quadrant_study --report`")
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import plotly.io
 import streamlit as st
+from plotly.basedatatypes import BaseFigure
 
 from robustviz import figures, runs
 from robustviz.export import Recipe
@@ -70,6 +73,44 @@ def measured(networks: Context | Mapping[str, str], probe: str, what: str, cost:
     return {name: result for name, result in found.items() if result is not None}
 
 
+class Drawn(BaseFigure):
+    """A finished figure: Streamlit asks a figure of Plotly for its dictionary, and here that is made already.
+
+    Building and checking a figure takes longer than all the rest of a page.
+    """
+
+    def __init__(self, figure: Any) -> None:
+        self._made = json.loads(plotly.io.to_json(figure, validate=False))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figure as plain JSON values, not to be changed."""
+        return self._made
+
+    @property
+    def alt(self) -> str:
+        """Its alternative text."""
+        return str(self._made["layout"]["meta"]["alt"])
+
+    @property
+    def sentence(self) -> str:
+        """What is seen in this case."""
+        return str(self._made["layout"]["meta"]["sentence"])
+
+
+def drawn(found: Result | Mapping[str, Any], figure: str, **options: Any) -> Drawn:
+    """`robustviz.figures.<figure>` of what was found, in the page's theme; made once for the same results and options."""
+    several = {"": found} if isinstance(found, Result) else dict(found)
+    return cache.made(_drawn, several, figure, theme(), json.dumps(options))
+
+
+def _drawn(found: dict[str, Result], figure: str, template: str, options: str) -> Drawn:
+    return Drawn(_figure(found, figure, template, json.loads(options)))
+
+
+def _figure(found: Mapping[str, Any], figure: str, template: str, options: Mapping[str, Any]) -> Any:
+    return getattr(figures, figure)(found[""] if list(found) == [""] else found, template=template, **options)
+
+
 def draw(
     found: Result | Mapping[str, Any],
     recipe: Recipe,
@@ -84,15 +125,14 @@ def draw(
     With `brush`, points can be chosen with a click, a box or a lasso: a single one becomes the image of every view, and
     the numbers of all that are chosen come back; each point's `customdata` must start with its image's number.
     """
-    figure = getattr(figures, recipe.figure)(found, template=theme(), **recipe.options)
-    alt = figure.layout.meta["alt"]
+    figure = drawn(found, recipe.figure, **recipe.options)
     if brush:
-        st.plotly_chart(figure, key=key, theme=None, config=BRUSH, alt=alt, on_select=lambda: _brushed(key))
+        st.plotly_chart(figure, key=key, theme=None, config=BRUSH, alt=figure.alt, on_select=lambda: _brushed(key))
     else:
-        st.plotly_chart(figure, key=key, theme=None, config=CONFIG, alt=alt)
-    if said := figure.layout.meta["sentence"] if words is None else words:
+        st.plotly_chart(figure, key=key, theme=None, config=CONFIG, alt=figure.alt)
+    if said := figure.sentence if words is None else words:
         st.markdown(said)
-    downloads(key, recipe, found, figure=figure, image=image)
+    downloads(key, found, recipe.figure, recipe.options, recipe=recipe, image=image)
     return chosen(key) if brush else []
 
 
@@ -109,15 +149,20 @@ def _brushed(key: str) -> None:
 
 
 def downloads(
-    key: str, recipe: Recipe | None, found: Result | Mapping[str, Any], *, figure: Any = None, image: bytes | None = None
+    key: str,
+    found: Result | Mapping[str, Any],
+    figure: str,
+    options: Mapping[str, Any],
+    *,
+    recipe: Recipe | None = None,
+    image: bytes | None = None,
 ) -> None:
     """A small menu: the numbers, the figure, the picture, and the lines of Python that make them. Files are made on demand."""
     with st.popover("Take home", icon=":material/download:", key=f"home-{key}", type="tertiary", on_change="rerun") as menu:
         if not menu.open:
             return
-        if figure is not None:
-            _file("Numbers drawn (CSV)", lambda: figures.csv(figure), f"{key}.csv", "text/csv")
-        several = {"": found} if isinstance(found, Result) else found
+        several, template = {"": found} if isinstance(found, Result) else found, theme()
+        _file("Numbers drawn (CSV)", lambda: figures.csv(_figure(several, figure, template, options)), f"{key}.csv", "text/csv")
         for name, result in several.items():
             short = re.sub(r"\W+", "-", name).strip("-").lower()
             _file(
@@ -126,9 +171,9 @@ def downloads(
                 f"{'-'.join(filter(None, (key, short)))}.npz",
                 "application/zip",
             )
-        if figure is not None:
-            _file("Figure (HTML, works offline)", lambda: figures.html(figure), f"{key}.html", "text/html")
-            st.markdown("Figure (SVG): the camera at the figure's upper right.")
+        whole = "Figure (HTML, works offline)"
+        _file(whole, lambda: figures.html(_figure(several, figure, template, options)), f"{key}.html", "text/html")
+        st.markdown("Figure (SVG): the camera at the figure's upper right.")
         if image is not None:
             _file("Picture (PNG)", lambda: image, f"{key}.png", "image/png")
         if recipe is not None:
