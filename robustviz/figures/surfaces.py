@@ -55,7 +55,7 @@ def surfaces(
             if kind == "contour":
                 for colour, width, dash in ((DARK_LINE, 4, "solid"), (LIGHT_LINE, 2, "dash")):
                     figure.add_contour(
-                        x=a, y=b, z=(result.pred == result.y).T.astype(np.float32), showlegend=False, showscale=False, hoverinfo="skip", name=f"{said}: answer right",
+                        x=a, y=b, z=(result.pred == result.y).T.astype(np.uint8), showlegend=False, showscale=False, hoverinfo="skip", name=f"{said}: answer right",
                         contours={"coloring": "none", "start": 0.5, "end": 0.5, "size": 1}, line={"color": colour, "width": width, "dash": dash}, **where,
                     )  # fmt: skip
                     if eps:
@@ -77,7 +77,8 @@ def surfaces(
         for row, one in enumerate(targets):
             figure.update_scenes(zaxis_title=f"loss {TARGETS[one]}", row=row + 1)
     alt = f"Loss on the plane through image {first.meta['index']}, {_names(found)}, as {'contours' if kind == 'contour' else 'a relief'}."
-    return finish(figure, alt, first.meta, "\n\n".join([*(_slopes(found, one) for one in targets), *_apart(found, targets, frozen)]))
+    said = [*(_slopes(found, one) for one in targets), *_apart(found, targets, frozen), *_interpolated(found, targets)]
+    return finish(figure, alt, first.meta, "\n\n".join(said))
 
 
 def _same_plane(found: Mapping[str, Surface]) -> None:
@@ -129,6 +130,20 @@ def _apart(found: Mapping[str, Surface], targets: Sequence[str], frozen: str) ->
     return [" ".join(said)] if said else []
 
 
+def _interpolated(found: Mapping[str, Surface] | Mapping[str, WeightSurface], kinds: Sequence[str]) -> list[str]:
+    """How many of the points were computed, and how wrong interpolation was where it was tried; nothing where all were."""
+    made = [result.meta["refined"] for result in found.values() if "refined" in result.meta]
+    points, computed, tried = (sum(one[what] for one in made) for what in ("points", "computed", "tried"))
+    if not tried:
+        return []
+    words = {"hard": "the loss to the true class", "soft": "the loss to the soft label", "log10": "log₁₀ of the loss"}
+    missed = " and ".join(f"{words[kind]} by at most {max(one['error'][kind] for one in made):.2g}" for kind in kinds)
+    return [
+        f"Of {points:,} points {computed:,} were computed, the others interpolated. At {tried} of those, drawn at random and then computed too, "
+        f"interpolation missed {missed}."
+    ]
+
+
 def weight_surface(
     results: WeightSurface | Mapping[str, WeightSurface], *, kind: Literal["contour", "3d"] = "contour", template: str = LIGHT
 ) -> go.Figure:
@@ -151,7 +166,8 @@ def weight_surface(
                 marker={"symbol": "circle", "size": 11, "color": LIGHT_LINE, "line": {"color": DARK_LINE, "width": 2}}, **where,
             )  # fmt: skip
     _same_scale(figure, 1, len(found), float(np.min(finite)), float(np.max(finite)), kind, "direction 1", "direction 2", "log₁₀ loss")
-    return finish(figure, f"Mean loss around the trained weights of {_names(found)}, log₁₀.", first.meta, _around(found))
+    said = "\n\n".join([_around(found), *_interpolated(found, ["log10"])])
+    return finish(figure, f"Mean loss around the trained weights of {_names(found)}, log₁₀.", first.meta, said)
 
 
 def _around(found: Mapping[str, WeightSurface]) -> str:

@@ -6,9 +6,11 @@ that a slice does not cut are not seen.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,11 +20,14 @@ from robustviz.attacks import PGD
 from robustviz.evaluate import BATCH
 from robustviz.nets import frozen
 from robustviz.probes.base import Probe, image_of, images_of, linf_net, meta_of, net_of
+from robustviz.probes.refined import refined
 from robustviz.probes.transfer import relatives
 from robustviz.registry import option, register
-from robustviz.results import Surface, WeightSurface
+from robustviz.results import Floats, Ints, Surface, WeightSurface
 from robustviz.runs import Run
-from robustviz.types import UserError, eps_text
+from robustviz.types import JSON, UserError, eps_text
+
+REFINE_HELP = "Compute every fourth point, and finer ones only where the surface bends; the rest is interpolated and its error measured."
 
 
 def ticks(grid: int, span: float) -> Tensor:
@@ -37,15 +42,43 @@ def ticks(grid: int, span: float) -> Tensor:
 
 def plane(net: nn.Module, x: Tensor, d: Tensor, r: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """Logits (A,B,K) of the images x + aᵢ·d + bⱼ·r, in eval mode; `x`, `d`, `r` (C,H,W), `a` (A,), `b` (B,). Not clipped."""
-    points = x + a.to(x.dtype)[:, None, None, None, None] * d + b.to(x.dtype)[None, :, None, None, None] * r
+    return moved_images(net, x, d, r, a.repeat_interleave(len(b)), b.repeat(len(a))).unflatten(0, (len(a), len(b)))
+
+
+def moved_images(net: nn.Module, x: Tensor, d: Tensor, r: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Logits (P,K) of the images x + aₚ·d + bₚ·r, in eval mode; `x`, `d`, `r` (C,H,W), `a`, `b` (P,). Not clipped."""
+    a, b = (side.to(x)[:, None, None, None] for side in (a, b))
     with frozen(net), torch.no_grad():
-        logits = torch.cat([net(part) for part in points.flatten(0, 1).split(BATCH)])
-    return logits.unflatten(0, (len(a), len(b)))
+        # Made batch by batch: a plane of images is larger than the processor's cache, and allocating it takes longer than filling it.
+        return torch.cat([net(x + along * d + across * r) for along, across in zip(a.split(BATCH), b.split(BATCH), strict=True)])
+
+
+def moved_weights(net: nn.Module, u: dict[str, Tensor], v: dict[str, Tensor], a: Tensor, b: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """The mean cross-entropy (P,) of images `x` (N,C,H,W), labels `y` (N,), at the weights w + aₚ·u + bₚ·v, in eval mode.
+
+    `u`, `v`: directions by parameters' names; `a`, `b` (P,). Weights move in a copy: others use the network at the same time.
+    """
+    own = copy.deepcopy(net)
+    named = {name: weight.data for name, weight in own.named_parameters() if u[name].any() or v[name].any()}
+    weights, start = list(named.values()), [weight.clone() for weight in named.values()]
+    along, across = ([side[name] for name in named] for side in (u, v))
+    loss = torch.zeros(len(a), dtype=torch.float64, device=x.device)
+    with frozen(own), torch.no_grad():
+        for at, (i, j) in enumerate(zip(a.tolist(), b.tolist(), strict=True)):
+            torch._foreach_copy_(weights, start)  # never added up: rounding would, and the middle is to be the network itself
+            torch._foreach_add_(weights, along, alpha=i)
+            torch._foreach_add_(weights, across, alpha=j)
+            loss[at] = F.cross_entropy(torch.cat([own(part) for part in x.split(BATCH)]), y)
+    return loss
 
 
 def rademacher(shape: tuple[int, ...], seed: int) -> Tensor:
     """±1 with equal chance, float32, the same for the same shape and seed."""
     return torch.randint(0, 2, shape, generator=torch.Generator().manual_seed(seed)).float() * 2 - 1
+
+
+def _largest(off: Tensor) -> float:
+    return float(off.abs().max()) if len(off) else 0.0
 
 
 def trained_alike(run: Run, name: str, role: str) -> Run:
@@ -76,6 +109,7 @@ class SurfacesSpec(Probe[Surface]):
     seed: int = option(0, "Seed of the random direction.", low=0)
     reference: str = option("", "Run on which the direction is made; empty: of an aligned run its source, else the run itself.")
     witness: str = option("", "Run whose soft label is the target; empty: of an aligned run its witness, else none.")
+    refine: bool = option(False, REFINE_HELP)
 
     result = Surface
 
@@ -101,20 +135,39 @@ class SurfacesSpec(Probe[Surface]):
             raise UserError("A surface of span 0 is a point: choose a larger span, 16/255 say.", code=2)
         temperature = self.temperature or float(getattr(run.config.method, "temperature", 4.0) or 4.0)
         d, r, a = self._adversarial(reference, x, y), rademacher(tuple(x.shape[1:]), self.seed), ticks(self.grid, span)
-        logits = plane(net, x[0], d, r, a, a)
-        flat = logits.flatten(0, 1)
-        hard = F.cross_entropy(flat, y.expand(len(flat)), reduction="none").view(self.grid, self.grid)
-        soft, label = torch.zeros(0, 0), torch.zeros(0)
+        wanted = None
         if witness is not None:
             with frozen(net_of(witness)), torch.no_grad():
                 wanted = net_of(witness)(x)
-            soft = losses.kl_per_sample(wanted.expand(len(flat), -1), flat, temperature).view(self.grid, self.grid)
-            label = F.softmax(wanted[0] / temperature, dim=0)
+
+        def losses_of(logits: Tensor) -> list[Tensor]:
+            """Of logits (P,K) the losses (P,): to the true class and, where there is a witness, to its soft label."""
+            hard = F.cross_entropy(logits, y.expand(len(logits)), reduction="none")
+            return [hard] if wanted is None else [hard, losses.kl_per_sample(wanted.expand(len(logits), -1), logits, temperature)]
+
+        said: JSON = {}
+        if self.refine:
+            grid = refined(
+                lambda i, j: moved_images(net, x[0], d, r, a[i], a[j]).numpy(),
+                # roots, because the figure's colours are spread like these
+                lambda flat: torch.stack(losses_of(torch.from_numpy(flat).float()), 1).clamp_min(0).sqrt().numpy(),
+                self.grid, self.seed,
+            )  # fmt: skip
+            logits = torch.from_numpy(grid.values).float()
+            off = [
+                one - two
+                for one, two in zip(*(losses_of(torch.from_numpy(part).float()) for part in (grid.guess, grid.found)), strict=True)
+            ]
+            said["refined"] = grid.meta({name: _largest(each) for name, each in zip(("hard", "soft"), off, strict=False)})
+        else:
+            logits = plane(net, x[0], d, r, a, a)
+        hard, *rest = (loss.view(self.grid, self.grid) for loss in losses_of(logits.flatten(0, 1)))
+        soft, label = (torch.zeros(0, 0), torch.zeros(0)) if wanted is None else (rest[0], F.softmax(wanted[0] / temperature, dim=0))
         middle = self.grid // 2
         inside = hard[(a.abs() <= run.eps * (1 + 1e-6))][:, (a.abs() <= run.eps * (1 + 1e-6))]
         meta = meta_of(
             run, split, index=self.index, seed=self.seed, reference=reference.id, witness=witness.id if witness else None,
-            temperature=temperature, direction=self.direction, span=span, grid=self.grid, weights=run.weights,
+            temperature=temperature, direction=self.direction, span=span, grid=self.grid, weights=run.weights, **said,
             summary=f"cross-entropy {float(hard[middle, middle]):.3f} at image {self.index}, up to {float(inside.max()):.3f} within ε = {eps_text(run.eps)} "
             f"and {float(hard.max()):.3f} within ±{eps_text(span)}; adversarial direction ({self.direction}) from {reference.id}, "
             f"random direction seed {self.seed}",
@@ -173,6 +226,7 @@ class WeightSurfaceSpec(Probe[WeightSurface]):
     grid: int = option(21, "Points along each direction, an odd number.", low=3, high=101)
     span: float = option(1.0, "How far it reaches; 1: as far as the weights are long.", low=0.001, high=10)
     seed: int = option(0, "Seed of the two directions.", low=0)
+    refine: bool = option(False, REFINE_HELP)
 
     result = WeightSurface
 
@@ -182,21 +236,22 @@ class WeightSurfaceSpec(Probe[WeightSurface]):
         few = split.take(torch.arange(min(self.n, len(split))))
         net, rng = net_of(run), torch.Generator().manual_seed(self.seed)
         u, v = filter_normalised(net, rng), filter_normalised(net, rng)
-        here, rest = dict(net.named_parameters()), dict(net.named_buffers())
-        loss = torch.zeros(self.grid, self.grid, dtype=torch.float64)
-        with frozen(net), torch.no_grad():
-            for i, along in enumerate(a.tolist()):
-                for j, across in enumerate(a.tolist()):
-                    moved = {name: weight + along * u[name] + across * v[name] for name, weight in here.items()}
-                    total = 0.0
-                    for x, y in zip(few.x.split(BATCH), few.y.split(BATCH), strict=True):
-                        logits = torch.func.functional_call(net, moved | rest, (x,))
-                        total += float(F.cross_entropy(logits, y, reduction="sum"))
-                    loss[i, j] = total / len(few)
+        loss, said = np.zeros((self.grid, self.grid)), JSON()
+
+        def compute(i: Ints, j: Ints) -> Floats:
+            loss[i, j] = moved_weights(net, u, v, a[i], a[j], few.x, few.y).numpy()
+            return np.log10(np.maximum(loss[i, j], 1e-6))[:, None]  # as it is drawn
+
+        if self.refine:
+            grid = refined(compute, lambda flat: flat, self.grid, self.seed)
+            loss = np.where(grid.computed, loss, 10 ** grid.values[..., 0])
+            said["refined"] = grid.meta({"log10": _largest(torch.from_numpy(grid.guess - grid.found))})
+        else:
+            compute(*np.divmod(np.arange(self.grid**2), self.grid))
         middle = self.grid // 2
         meta = meta_of(
-            run, split, n=len(few), seed=self.seed, span=self.span, architecture=run.architecture,
+            run, split, n=len(few), seed=self.seed, span=self.span, architecture=run.architecture, **said,
             summary=f"mean cross-entropy of {len(few)} images {float(loss[middle, middle]):.3f} at the trained weights, "
             f"{float(loss.min()):.3f} to {float(loss.max()):.3g} within ±{self.span:g} (two filter-normalised directions, seed {self.seed})",
         )  # fmt: skip
-        return WeightSurface(a.numpy(), a.numpy(), loss.numpy(), len(few), meta=meta)
+        return WeightSurface(a.numpy(), a.numpy(), loss, len(few), meta=meta)

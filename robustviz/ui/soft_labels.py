@@ -22,6 +22,7 @@ COMPARED = {"alignment": "Before and after an alignment", "sides": "Models A and
 BEFORE, AFTER, WITNESS = "source before", "source after", "witness"
 # In 3-D one target at a time: each panel is a WebGL canvas, and browsers lose some beyond a few.
 VIEWS = {"contour": "Contours", "3d-hard": "3-D, true class", "3d-soft": "3-D, soft label"}
+REFINED = 51  # points along each direction where only some are computed
 STATES = {"clean": "Untouched", "attacked": "Attacked"}
 
 
@@ -127,7 +128,7 @@ def surface(here: Context, chosen: Cast, temperature: int) -> None:
                                 **linked("surface", "contour", VIEWS))  # fmt: skip
     with st.expander("More settings", icon=":material/settings:"):
         a, b, c = st.columns(3)
-        grid = int(a.selectbox("Grid", [21, 41], format_func=lambda n: f"{n} × {n}", **linked("grid", 21, (21, 41))))
+        grid = int(a.selectbox("Grid", [21, 41, REFINED], format_func=_grid, **linked("grid", 21, (21, 41, REFINED))))
         direction = b.selectbox("Adversarial direction", ["sign", "pgd"], format_func={"sign": "gradient's sign", "pgd": "where PGD ends"}.__getitem__,
                                 help=term("adversarial direction"), **linked("direction", "sign", ("sign", "pgd")))  # fmt: skip
         seed = int(c.number_input("Seed of the random direction", 0, 9999, help=term("seed"), **linked("plane", 0, range(10_000))))
@@ -138,6 +139,8 @@ def surface(here: Context, chosen: Cast, temperature: int) -> None:
     }  # fmt: skip
     if chosen.witness:
         settings["witness"] = chosen.witness
+    if grid == REFINED:
+        settings["refine"] = True
     found = view.measured(chosen.named, "surfaces", "the surface", **settings)
     if found:
         target = "both" if chosen.witness else "hard"
@@ -154,6 +157,10 @@ def surface(here: Context, chosen: Cast, temperature: int) -> None:
             f"from seed {seed}. Pixels are not clipped. Dotted: the ε box; dashed: the answer changes."
             + (f" The loss to the true class is cross-entropy, to the soft label T²·KL at T = {temperature}." if chosen.witness else "")
         )
+
+
+def _grid(n: int) -> str:
+    return f"{n} × {n}" + (", refined where it bends" if n == REFINED else "")
 
 
 def judged(chosen: Cast) -> None:
@@ -254,7 +261,12 @@ def curvature(here: Context, chosen: Cast) -> None:
 
 def weights(chosen: Cast) -> None:
     """The loss around the trained weights."""
-    found = view.measured(chosen.named, "weight_surface", "the surface around the weights, 21 × 21 on 128 images", "about 30 s")
+    grid = int(st.selectbox("Grid", [21, REFINED], format_func=_grid, **linked("weights-grid", 21, (21, REFINED))))
+    write_address()
+    settings: dict[str, Any] = {"grid": grid, "refine": True} if grid == REFINED else {}
+    found = view.measured(
+        chosen.named, "weight_surface", f"the surface around the weights, {grid} × {grid} on 128 images", "about 10 s", **settings
+    )
     if found:
-        view.draw(found, Recipe(view.runs_of(found), "weight_surface", "weight_surface"), "weight-surface")
+        view.draw(found, Recipe(view.runs_of(found), "weight_surface", "weight_surface", settings), "weight-surface")
         st.markdown("Robust networks need not look flatter here: filter-normalised slices do not decide robustness.")

@@ -17,8 +17,9 @@ from robustviz.attacks import PGD
 from robustviz.nets import frozen
 from robustviz.probes import SoftLabelsSpec, SurfacesSpec, WeightSurfaceSpec
 from robustviz.probes.base import image_of, images_of, net_of
-from robustviz.probes.surfaces import filter_normalised, ticks
-from robustviz.results import SoftLabels, Surface, WeightSurface, divergence, entropy
+from robustviz.probes.refined import FIRST, SEEN, refined
+from robustviz.probes.surfaces import filter_normalised, moved_weights, ticks
+from robustviz.results import SoftLabels, Surface, WeightSurface, divergence, entropy, unpack
 from robustviz.types import UserError
 
 ALIGNED = "digits-model-alignment-small-resnet-s0-09668e22"
@@ -131,6 +132,91 @@ def test_the_weight_surface_is_the_loss_of_moved_networks(run) -> None:
     assert all(torch.equal(value, before[name]) for name, value in net_of(run).state_dict().items()), "the shared network was changed"
 
 
+def test_weights_move_in_a_copy_and_the_middle_is_the_network_itself(conv_net, images, labels, monkeypatch) -> None:
+    u, v = (filter_normalised(conv_net, torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    before = {name: value.clone() for name, value in conv_net.state_dict().items()}
+    ask, seen = F.cross_entropy, []
+
+    def watched(logits, y):
+        seen.append(all(torch.equal(value, before[name]) for name, value in conv_net.state_dict().items()))
+        return ask(logits, y)
+
+    monkeypatch.setattr(F, "cross_entropy", watched)
+    a = torch.tensor([0.0, 0.3, 0.0, -1.0, 0.0], dtype=torch.float64)
+    found = moved_weights(conv_net, u, v, a, a.roll(1), images, labels)
+    with frozen(conv_net), torch.no_grad():
+        here = float(ask(conv_net(images), labels))
+    assert seen == [True] * 5, "while its copy moves, others see the network as it is"
+    assert float(found[0]) == here and len(set(found.tolist())) == 5
+    with pytest.raises(IndexError):
+        moved_weights(conv_net, u, v, a, a, images, labels + 99)
+    assert all(torch.equal(value, before[name]) for name, value in conv_net.state_dict().items())
+
+
+def grown(function, grid):
+    """`refined` of a function of row and column that is drawn as it is, and its true values."""
+    true = np.array([[function(i, j) for j in range(grid)] for i in range(grid)], dtype=float)
+    return refined(lambda i, j: true[i, j][:, None], lambda flat: flat, grid), true
+
+
+@pytest.mark.parametrize("grid", [3, 5, 7, 21, 51])
+def test_a_plane_needs_every_fourth_point_and_a_cubic_is_met_exactly(grid) -> None:
+    found, true = grown(lambda i, j: 2 * i - 3 * j + 1, grid)
+    assert found.values[..., 0] == pytest.approx(true, abs=1e-9)
+    nodes = len({0, grid - 1, *(i for i in range(grid) if (i - grid // 2) % FIRST == 0)})
+    assert found.computed.sum() == nodes**2 + len(found.tried) and found.computed[grid // 2, grid // 2]
+    assert len(found.tried) == min(64, grid**2 - nodes**2)
+    bowl, true = grown(lambda i, j: (i - 9) ** 3 - i * j**2, grid)
+    if nodes >= 4:
+        assert bowl.values[..., 0] == pytest.approx(true, abs=1e-9 * np.abs(true).max())
+
+
+def test_where_it_bends_every_point_is_computed_and_the_error_is_what_was_tried() -> None:
+    found, true = grown(lambda i, j: max(0, i - 20) + 0.001 * np.sin(j), 41)  # node 20, so cells on both sides bend
+    assert found.computed[18:23].all() and not found.computed[30:39].all(1).any()
+    assert found.computed.mean() < 0.5
+    assert np.array_equal(found.values[found.computed][:, 0], true[found.computed]), "what was computed is exact"
+    at = found.tried[:, 0], found.tried[:, 1]
+    assert np.array_equal(found.found[:, 0], true[at]) and len(set(map(tuple, found.tried))) == 64
+    off = np.abs(found.guess[:, 0] - true[at])
+    assert 0 < off.max() < 0.01 * np.ptp(true)
+    assert found.meta({})["computed"] == found.computed.sum()
+    assert np.array_equal(unpack(found.meta({})["where"], 41 * 41).reshape(41, 41), found.computed)
+
+
+def test_a_surface_that_is_not_finite_is_computed_everywhere() -> None:
+    for bad in (np.inf, np.nan):
+        found, true = grown(lambda i, j, bad=bad: bad if i > 18 else i * j, 21)
+        assert found.computed.all() and not len(found.tried) and np.array_equal(found.values[..., 0], true, equal_nan=True)
+
+
+def test_a_refined_surface_is_exact_where_it_was_computed_and_says_how_wrong_it_is_elsewhere(run) -> None:
+    exact = probes.surfaces(run, dataclasses.replace(SPEC, grid=51))
+    found = probes.surfaces(run, dataclasses.replace(SPEC, grid=51, refine=True))
+    said = found.meta["refined"]
+    where = unpack(said["where"], 51 * 51).reshape(51, 51)
+    assert "refined" not in exact.meta and where[25, 25] and said["points"] == 2601 and said["computed"] == where.sum() < 0.5 * 2601
+    for loss, true, name in ((found.hard, exact.hard, "hard"), (found.soft, exact.soft, "soft")):
+        assert loss[where] == pytest.approx(true[where], abs=1e-5)
+        off = np.abs(loss - true)[~where].max()
+        assert 0 < said["error"][name] < 3 * off
+        drawn = np.abs(np.sqrt(loss.clip(0)) - np.sqrt(true.clip(0))).max() / np.sqrt(true).max()
+        assert drawn < 2 * SEEN, "a fifth of a contour's step"
+    assert np.array_equal(found.pred[where], exact.pred[where])
+    assert all(np.array_equal(getattr(found, what), getattr(exact, what)) for what in ("x", "d", "r", "a", "b", "label"))
+
+
+def test_a_refined_weight_surface_too(run) -> None:
+    spec = WeightSurfaceSpec(n=20, grid=17, span=0.1)
+    exact, found = spec.measure(run), dataclasses.replace(spec, refine=True).measure(run)
+    where = unpack(found.meta["refined"]["where"], 17 * 17).reshape(17, 17)
+    assert where[8, 8] and where.mean() < 0.9 and np.array_equal(found.loss[where], exact.loss[where])
+    off = np.abs(np.log10(found.loss) - np.log10(exact.loss))
+    assert off.max() < 2 * SEEN * np.ptp(np.log10(exact.loss)) and 0 < found.meta["refined"]["error"]["log10"] < 0.05
+    few = images_of(run).take(torch.arange(20))
+    assert exact.loss[8, 8] == float(F.cross_entropy(logits(run, few.x), few.y)), "the middle is the network itself"
+
+
 def test_soft_labels_are_the_softmax_at_a_temperature(run) -> None:
     found = probes.soft_labels(run, SoftLabelsSpec(index=5, temperature=3.0))
     _, x, y = image_of(run, 5)
@@ -205,6 +291,20 @@ def test_the_surface_sentence_at_the_edges() -> None:
         figures.surfaces({"one": flat(), "two": flat(r=-np.ones((1, 2, 2)))})
 
 
+def test_a_refined_surface_says_so() -> None:
+    meta = flat().meta | {"refined": {"points": 25, "computed": 11, "tried": 7, "error": {"hard": 0.0123, "soft": 0.5}, "where": "00"}}
+    one, two = flat(1, 5, meta=meta), flat(2, 1, meta=meta | {"refined": meta["refined"] | {"error": {"hard": 0.1, "soft": 0.2}}})
+    said = figures.surfaces({"one": one, "two": two}, target="both").layout.meta["sentence"]
+    assert "Of 50 points 22 were computed, the others interpolated. At 14 of those" in said
+    assert "missed the loss to the true class by at most 0.1 and the loss to the soft label by at most 0.5." in said
+    assert (
+        "soft" not in figures.surfaces(one).layout.meta["sentence"]
+        and "interpolated" not in figures.surfaces(flat()).layout.meta["sentence"]
+    )
+    whole = dataclasses.replace(one, meta=meta | {"refined": meta["refined"] | {"computed": 25, "tried": 0}})
+    assert "interpolated" not in figures.surfaces(whole).layout.meta["sentence"]
+
+
 def test_the_weight_surface_sentence() -> None:
     a = ticks(5, 1.0).numpy()
     bowl = WeightSurface(a, a, 0.1 + a[:, None] ** 2 + a[None] ** 2, 9, meta={"run": "r", "seed": 0, "architecture": "x"})
@@ -213,6 +313,8 @@ def test_the_weight_surface_sentence() -> None:
     said = figure.layout.meta["sentence"]
     assert "one 0.100 at its weights (the lowest point of the grid), at most 0.6 half-way out and 2.1 in all" in said
     assert "different architecture" in said and "different architecture" not in figures.weight_surface(bowl).layout.meta["sentence"]
+    fine = dataclasses.replace(bowl, meta=bowl.meta | {"refined": {"points": 25, "computed": 11, "tried": 7, "error": {"log10": 0.004}}})
+    assert "interpolation missed log₁₀ of the loss by at most 0.004." in figures.weight_surface(fine).layout.meta["sentence"]
     overflow = figures.weight_surface(dataclasses.replace(bowl, loss=np.where(a[:, None] > 0.9, np.nan, bowl.loss)))
     assert np.isfinite(np.asarray(overflow.data[0].z)).all()
 
