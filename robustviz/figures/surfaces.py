@@ -77,8 +77,8 @@ def surfaces(
         for row, one in enumerate(targets):
             figure.update_scenes(zaxis_title=f"loss {TARGETS[one]}", row=row + 1)
     alt = f"Loss on the plane through image {first.meta['index']}, {_names(found)}, as {'contours' if kind == 'contour' else 'a relief'}."
-    said = [*(_slopes(found, one) for one in targets), *_apart(found, targets, frozen), *_interpolated(found, targets)]
-    return finish(figure, alt, first.meta, "\n\n".join(said))
+    sentences = [*(_slopes(found, one) for one in targets), *_apart(found, targets, frozen), *_interpolated(found, targets)]
+    return finish(figure, alt, first.meta, "\n\n".join(sentences))
 
 
 def _same_plane(found: Mapping[str, Surface]) -> None:
