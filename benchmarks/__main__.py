@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -37,6 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"There is no item {', '.join(unknown)}; there are {', '.join(known)}.", file=sys.stderr)
         return 2
     torch.set_num_threads(default_threads())
+    lent = HERE.parents[1] / "shared" / "data"  # as .ci/run does
+    if lent.is_dir():
+        os.environ.setdefault("ROBUSTVIZ_DATA", str(lent))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     out = given.out or RESULTS / f"{device}.json"
     found = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {"items": {}}

@@ -32,18 +32,23 @@ Tick = Callable[[], object]
 def count_right(net: nn.Module, x: Tensor, y: Tensor, attack: Attack | None = None, seed: int = 0, tick: Tick | None = None) -> Tensor:
     """Which samples the net gets right, (N,) bool on the CPU: attacked with `attack`, or clean where that is None.
 
-    `x` (N,C,H,W) in [0,1] and `y` on the net's device. Each batch of 250 draws its noise from (seed, batch number).
+    `x` (N,C,H,W) in [0,1] and `y` on the net's device. Each batch of 250 draws its noise from (seed, batch number). An attack
+    may look for misread images in fast arithmetic (`Attack.search`); the verdict on what it found is the net's own, in fp32.
     """
-    out = [right for right, _ in _batches(net, x, y, attack, seed, tick)]
+    out = [right for right, _ in _batches(net, x, y, attack, seed, tick, search=True)]
     return torch.cat(out) if out else torch.zeros(0, dtype=torch.bool)
 
 
 def attacked(net: nn.Module, x: Tensor, y: Tensor, attack: Attack, seed: int = 0) -> Tensor:
-    """x_adv (N,C,H,W), the very images that `count_right` counts."""
-    return torch.cat([shown for _, shown in _batches(net, x, y, attack, seed, None)])
+    """x_adv (N,C,H,W): each image where the attack ends, with the noise that `count_right` draws. That one leaves an image
+    where it is first found to be misread, so a verdict may differ by an image in hundreds.
+    """
+    return torch.cat([shown for _, shown in _batches(net, x, y, attack, seed, None, search=False)])
 
 
-def _batches(net: nn.Module, x: Tensor, y: Tensor, attack: Attack | None, seed: int, tick: Tick | None) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(
+    net: nn.Module, x: Tensor, y: Tensor, attack: Attack | None, seed: int, tick: Tick | None, search: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Batch by batch: which samples are right, on the CPU, and the images the net was shown."""
     for number, start in enumerate(range(0, len(x), BATCH)):
         if tick:
@@ -51,7 +56,7 @@ def _batches(net: nn.Module, x: Tensor, y: Tensor, attack: Attack | None, seed: 
         images, labels = x[start : start + BATCH], y[start : start + BATCH]
         if attack is not None:
             rng = torch.Generator(device=x.device).manual_seed(seed * 1_000_003 + number)
-            images = attack(net, images, labels, rng=rng)
+            images = (attack.search if search else attack)(net, images, labels, rng=rng)
         with frozen(net), torch.no_grad():
             yield (net(images).argmax(dim=1) == labels).cpu(), images
 
@@ -73,7 +78,7 @@ def measure(
     x, y = split.x.to(device), split.y.to(device)
     clean = count_right(net, x, y, None, seed, tick)
     verdicts, few = list[Tensor](), x[:0]
-    for right, shown in _batches(net, x, y, attack, seed, tick):
+    for right, shown in _batches(net, x, y, attack, seed, tick, search=True):
         few = shown[:DOCTOR_IMAGES] if not verdicts else few
         verdicts.append(right)
     robust = torch.cat(verdicts)

@@ -44,11 +44,12 @@ class Linf:
 
     def project(self, z: Tensor) -> Tensor:
         """The nearest point of the ball to `z`. Closed form, since ball and [0, 1] are both boxes."""
-        return torch.minimum(torch.maximum(z, self.low), self.high)
+        return torch.clamp(z, self.low, self.high)
 
     def step(self, z: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
         """`z` moved by `size` in the direction that raises a linear function most, not yet projected."""
-        return z + size * gradient.sign()
+        sign = gradient.sign()
+        return torch.addcmul(z, sign, size) if isinstance(size, Tensor) else torch.add(z, sign, alpha=size)
 
     def random_start(self, rng: torch.Generator) -> Tensor:
         """A point drawn uniformly from the box, cut to [0, 1]."""

@@ -15,12 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustviz.attacks.balls import BALLS, L2, Linf
-from robustviz.nets.base import frozen
+from robustviz.nets.lean import lean
 from robustviz.registry import Spec, option
 from robustviz.types import UserError, check_eps
 
 A = TypeVar("A", bound="Attack")
 N = TypeVar("N", float, Tensor)
+LOOK = 5  # steps between two looks of a search
 Objective = Callable[[Tensor], Tensor]  # images (N,C,H,W) -> one number a sample (N,)
 
 
@@ -38,6 +39,7 @@ class Attack(Spec):
     targeted: bool = option(False, "If set, the label given is the class to be reached.", advanced=True)
 
     kind = "attack"
+    walks: ClassVar[bool] = True  # whether `__call__` is this class's, step by step
     label: ClassVar[str]
     text: ClassVar[str]  # one plain sentence for the person who chooses
 
@@ -90,21 +92,33 @@ class Attack(Spec):
         device. Of several restarts each sample keeps the first that succeeded, else the one with the highest loss.
         The net's mode, parameters and their gradients are untouched. Raises UserError without an `eps`.
         """
-        rng = rng or generator(x)
-        with frozen(net):
-            objective = self.objective(net, y)
-            best = self._ascend(objective, x, None, rng)
+        return self._found(net, x, y, rng or generator(x))
+
+    def search(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
+        """As `__call__`, for those who only count which images are fooled: an image that `net` is found to misread at a look,
+        every 5 steps, is left as it is and costs nothing more, and gradients may be computed in bf16.
+        """
+        return self._found(net, x, y, rng or generator(x), search=True) if self.walks else self(net, x, y, rng)
+
+    def _found(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator, search: bool = False) -> Tensor:
+        with lean(net, x, bf16=search and self.norm == "linf") as fast:
+            # Where a step depends on more than the point it starts from, none may leave.
+            leaving = search and type(self).seen is Attack.seen and type(self).direction is Attack.direction
+
+            def run(x: Tensor, start: Tensor, y: Tensor) -> Tensor:
+                return self._hunt(net, fast, x, start, y, rng) if leaving else self._walk(self.objective(fast, y), x, start, None, rng)
+
+            best = run(x.detach(), self.first(BALLS[self.norm](x.detach(), self._radius(None)), rng), y)
             if self.tries > 1:
-                won, height = self._judge(net, objective, best, y)
+                won, height = self._judge(net, self.objective(fast, y), best, y)
                 for _ in range(self.tries - 1):
                     left = (~won).nonzero().flatten()
                     if not len(left):
                         break
                     # Noise for all, so that an image's start does not depend on which others are left.
                     start = self.first(BALLS[self.norm](x, self._radius(None)), rng)[left]
-                    objective = self.objective(net, y[left])
-                    other = self._walk(objective, x[left], start, None, rng)
-                    other_won, other_height = self._judge(net, objective, other, y[left])
+                    other = run(x[left], start, y[left])
+                    other_won, other_height = self._judge(net, self.objective(fast, y[left]), other, y[left])
                     better = other_won | (other_height > height[left])
                     best = best.index_copy(0, left, torch.where(better.view(-1, 1, 1, 1), other, best[left]))
                     height = height.index_copy(0, left, torch.where(better, other_height, height[left]))
@@ -114,8 +128,8 @@ class Attack(Spec):
     def trace(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
         """Every step of the first run, (steps+1, N, C, H, W): the starting point first, what `__call__` returns last."""
         rng, path = rng or generator(x), list[Tensor]()
-        with frozen(net):
-            self._ascend(self.objective(net, y), x, None, rng, path)
+        with lean(net, x) as fast:
+            self._ascend(self.objective(fast, y), x, None, rng, path)
         return torch.stack(path)
 
     def maximise(self, objective: Objective, x: Tensor, *, eps: float | Tensor | None = None, rng: torch.Generator | None = None) -> Tensor:
@@ -149,17 +163,37 @@ class Attack(Spec):
         start = self.first(BALLS[self.norm](x.detach(), self._radius(eps)), rng)
         return self._walk(objective, x, start, eps, rng, path)
 
+    def _hunt(self, net: nn.Module, fast: nn.Module, x: Tensor, start: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+        """One run from `start` on, in which an image that `net` misreads at a look goes no further."""
+        found = z = start
+        left = torch.arange(len(x), device=x.device)
+        for done in range(0, self.count, LOOK):
+            steps = min(LOOK, self.count - done)
+            z = self._walk(self.objective(fast, y[left]), x[left], z, None, rng, steps=steps)
+            found = found.index_copy(0, left, z)
+            if done + steps == self.count:
+                break
+            with torch.no_grad():
+                out = (fast(z).argmax(dim=1) == y[left]) == self.targeted
+                if bool(out.any()):  # what fast arithmetic says is asked again of the network itself
+                    out[out.clone()] = (net(z[out]).argmax(dim=1) == y[left][out]) == self.targeted
+            left, z = left[~out], z[~out]
+            if not len(left):
+                break
+        return found
+
     def _walk(
-        self, objective: Objective, x: Tensor, z: Tensor, eps: float | Tensor | None, rng: torch.Generator, path: list[Tensor] | None = None
-    ) -> Tensor:
-        """One run from `z` on."""
+        self, objective: Objective, x: Tensor, z: Tensor, eps: float | Tensor | None, rng: torch.Generator, path: list[Tensor] | None = None,
+        steps: int | None = None,
+    ) -> Tensor:  # fmt: skip
+        """One run from `z` on, or only so many `steps` of it."""
         radius = self._radius(eps)
         size = self._size(radius)
         ball = BALLS[self.norm](x.detach(), radius)
         if path is not None:
             path.append(z)
         heading: Tensor | None = None
-        for _ in range(self.count):
+        for _ in range(self.count if steps is None else steps):
             with torch.enable_grad():
                 z = z.detach().requires_grad_(True)
                 # The sum, so that no sample's step depends on the others; the gradient of the input only.

@@ -15,7 +15,6 @@ from robustviz.attacks import PGD
 from robustviz.methods.base import Adversarial, Stage, Terms
 from robustviz.methods.supcon_margin import projector
 from robustviz.methods.trades import TRADES
-from robustviz.nets.base import frozen
 from robustviz.registry import option, register
 from robustviz.types import Batch
 
@@ -99,8 +98,8 @@ class AFA(Adversarial):
 
     def misaligned(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Tensor:
         """The batch's images, attacked so that their features leave their class; the net is left as it was."""
-        with frozen(net, self.attack_mode):
-            return self.attack.maximise(misalignment(net, aux, batch.x, batch.y, self.temperature), batch.x, rng=batch.rng)
+        with self.attackable(net, batch.x) as fast:
+            return self.attack.maximise(misalignment(fast, aux, batch.x, batch.y, self.temperature), batch.x, rng=batch.rng)
 
     def align(self, both: Tensor, y: Tensor) -> Tensor:
         """The contrastive loss of the second half (attacked) of `both` (2N, D) against the first, or against all others."""
@@ -145,15 +144,15 @@ class AFATRADES(TRADES):
     def attacked(self, net: nn.Module, batch: Batch) -> Tensor:
         if not self.align_weight:
             return super().attacked(net, batch)
-        with frozen(net, self.attack_mode):
+        with self.attackable(net, batch.x) as fast:
             with torch.no_grad():
-                clean_features = features_of(net, None, batch.x)
-                clean = net.head(clean_features)  # type: ignore[operator]
+                clean_features = features_of(fast, None, batch.x)
+                clean = fast.head(clean_features)  # type: ignore[operator]
 
             def objective(z: Tensor) -> Tensor:
-                h = features_of(net, None, z)
+                h = features_of(fast, None, z)
                 away = losses.contrastive_per_anchor(h, batch.y, clean_features, batch.y, self.temperature)
-                return losses.kl_per_sample(clean, net.head(h)) + self.align_weight * away  # type: ignore[operator]
+                return losses.kl_per_sample(clean, fast.head(h)) + self.align_weight * away  # type: ignore[operator]
 
             return self.attack.maximise(objective, batch.x, rng=batch.rng)
 

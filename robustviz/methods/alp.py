@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from robustviz import losses
 from robustviz.attacks import PGD
 from robustviz.methods.base import Adversarial, Terms
-from robustviz.nets.base import frozen
 from robustviz.registry import option, register
 from robustviz.types import Batch
 
@@ -49,11 +48,11 @@ class ALP(Adversarial):
         """The batch's images, attacked away from their class or towards the least likely one."""
         if self.targets == "untargeted":
             return super().attacked(net, batch)
-        with frozen(net, self.attack_mode):
+        with self.attackable(net, batch.x) as fast:
             with torch.no_grad():
-                reach = net(batch.x).argmin(dim=1)
+                reach = fast(batch.x).argmin(dim=1)
             attack = replace(self.attack, targeted=True)
-            return attack.maximise(attack.objective(net, reach), batch.x, rng=batch.rng)
+            return attack.maximise(attack.objective(fast, reach), batch.x, rng=batch.rng)
 
     def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
         x_adv = self.attacked(net, batch)

@@ -7,6 +7,7 @@ warm-ups read `batch.progress`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustviz.attacks import Attack
-from robustviz.nets.base import frozen
+from robustviz.nets.lean import lean
 from robustviz.registry import Spec, option
 from robustviz.types import Batch
 
@@ -115,11 +116,15 @@ class Adversarial(Method):
         """A radius for each pixel, (N,1,H,W); None: the attack's own ε everywhere."""
         return None
 
+    def attackable(self, net: nn.Module, x: Tensor) -> AbstractContextManager[nn.Module]:
+        """Inside, what is attacked in place of `net` on images like `x`: the same function, cheaper. In `attack_mode`."""
+        return lean(net, x, self.attack_mode, bf16=self.attack.norm == "linf")
+
     def attacked(self, net: nn.Module, batch: Batch) -> Tensor:
         """The batch's images, attacked by cross-entropy on the true labels; the net is left as it was."""
         budget = self.budget(net, batch)
-        with frozen(net, self.attack_mode):
-            objective = self.attack.objective(net, batch.y)
+        with self.attackable(net, batch.x) as fast:
+            objective = self.attack.objective(fast, batch.y)
             return self.attack.maximise(objective, batch.x, eps=budget, rng=batch.rng)
 
     def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from robustviz import losses
 from robustviz.attacks import PGD
 from robustviz.methods.base import Adversarial, Terms
-from robustviz.nets.base import frozen
 from robustviz.registry import option, register
 from robustviz.types import Batch
 
@@ -40,9 +39,9 @@ class TRADES(Adversarial):
     def attacked(self, net: nn.Module, batch: Batch) -> Tensor:
         """The batch's images where the prediction differs most from the clean one, by KL; the net is left as it was."""
         budget = self.budget(net, batch)
-        with frozen(net, self.attack_mode):
-            clean = net(batch.x).detach()
-            return self.attack.maximise(lambda z: losses.kl_per_sample(clean, net(z)), batch.x, eps=budget, rng=batch.rng)
+        with self.attackable(net, batch.x) as fast:
+            clean = fast(batch.x).detach()
+            return self.attack.maximise(lambda z: losses.kl_per_sample(clean, fast(z)), batch.x, eps=budget, rng=batch.rng)
 
     def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
         x_adv = self.attacked(net, batch)

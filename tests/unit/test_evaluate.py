@@ -184,9 +184,9 @@ def test_restarts_do_not_work_on_images_that_are_fooled(toy: Toy) -> None:
     seen: list[int] = []
 
     class Counted(PGD):
-        def _walk(self, objective, x, *rest):  # type: ignore[no-untyped-def]
+        def _walk(self, objective, x, *rest, **more):  # type: ignore[no-untyped-def]
             seen.append(len(x))
-            return super()._walk(objective, x, *rest)
+            return super()._walk(objective, x, *rest, **more)
 
     left = [int(count_right(toy.net, toy.x, toy.y, PGD(eps=0.05, steps=2, restarts=r), seed=4).sum()) for r in (1, 2, 3)]
     assert count_right(toy.net, toy.x, toy.y, Counted(eps=0.05, steps=2, restarts=4), seed=4).sum() <= left[2]
