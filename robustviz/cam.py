@@ -23,6 +23,7 @@ from robustviz.types import UserError
 QUADRANTS = {"all-but-upper-left": (0, 0), "all-but-upper-right": (0, 1), "all-but-lower-left": (1, 0), "all-but-lower-right": (1, 1)}
 BLIND = ("ones", *QUADRANTS)  # rules that ask no map
 RULES = ("z>1", "z>0", "heat>0.5", "top20%", "ones", "shuffled", "jet-compat", *QUADRANTS)
+TOGETHER = 128  # images at once on a CPU: the layers of more leave its cache, and memory for them is asked for anew each time
 NUMBER = r"(-?(?:\d+\.?\d*|\.\d+))"
 
 # Of each colour, where it bends and its value there: matplotlib's `_jet_data` in `_cm.py`.
@@ -56,7 +57,8 @@ def layer_cam(net: ImageNet, x: Tensor, y: Tensor | None = None) -> Tensor:
 def _maps(net: ImageNet, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
     """The feature maps (N,D,h,w) and ∂z_y/∂maps, which is (N,D,1,1) where it is the same everywhere on a map."""
     with frozen(net), torch.no_grad():
-        maps = net.maps(x)
+        whole = x.device.type != "cpu" or len(x) <= TOGETHER
+        maps = net.maps(x) if whole else torch.cat([net.maps(part) for part in x.split(TOGETHER)])
         if type(net.head) is nn.Linear and _averages(net.pool):
             wanted = net.head(net.pool(maps)).argmax(1) if y is None else y
             return maps, net.head.weight[wanted][:, :, None, None] / (maps.shape[2] * maps.shape[3])
