@@ -38,6 +38,7 @@ R = TypeVar("R", bound=Result)
 
 ID = re.compile(r"^[a-z0-9-]{1,64}$")
 REPOSITORY = Path(__file__).resolve().parents[1]
+_ZOO = REPOSITORY / "checkpoints" / "zoo"
 STATES = ("queued", "running", "paused", "done", "stopped", "failed", "interrupted", "imported")
 OVER = ("done", "imported")  # nothing is left to resume
 
@@ -49,7 +50,7 @@ def home() -> Path:
 
 def zoo() -> Path:
     """Where the shipped runs live; read-only to the app and the command line."""
-    return REPOSITORY / "checkpoints" / "zoo"
+    return _ZOO
 
 
 # Writing so that nothing is ever half there.
@@ -141,7 +142,7 @@ def _digest(path: Path, stamp: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
+def _stamp(path: Path | str) -> tuple[int, int, int]:
     """What changes whenever `write_file` replaces a file; zeros where there is none."""
     try:
         found = os.stat(path)
@@ -454,18 +455,18 @@ def create(config: TrainConfig, *, name: str | None = None, folder: Path | None 
 
 
 @functools.lru_cache(maxsize=1024)
-def _opened(path: Path, stamp: tuple[int, int, int]) -> Run:
-    run = Run(path)
+def _opened(path: str, stamp: tuple[int, int, int]) -> Run:
+    run = Run(Path(path))
     _ = run.info
     return run
 
 
-def _open(path: Path) -> Run:
+def _open(path: str) -> Run:
     """The run in a folder, one object as long as its config.json stays: pages ask for all runs at every click.
 
     Raises UserError where config.json is missing or damaged.
     """
-    return _opened(path, _stamp(path / "config.json"))
+    return _opened(path, _stamp(os.path.join(path, "config.json")))
 
 
 def open_run(path_or_id: str | os.PathLike[str]) -> Run:
@@ -476,11 +477,11 @@ def open_run(path_or_id: str | os.PathLike[str]) -> Run:
     text = os.fspath(path_or_id)
     if ID.fullmatch(text):
         for parent in (home(), zoo()):
-            if (parent / text).is_dir():
-                return _open(parent / text)
+            if os.path.isdir(inside := os.path.join(parent, text)):
+                return _open(inside)
     path = Path(text).expanduser()
     if path.is_dir():
-        return _open(path.resolve())
+        return _open(str(path.resolve()))
     raise UserError(unknown("run", text, [run.id for run in all_runs()]))
 
 
@@ -490,7 +491,8 @@ def open_model(run_id: str) -> Run:
     """
     if not ID.fullmatch(run_id or ""):
         raise UserError(f"{run_id!r} is no run id; choose a model from the list.")
-    return open_run(zoo() / run_id) if (zoo() / run_id).is_dir() else open_run(run_id)
+    path = os.path.join(zoo(), run_id)
+    return _open(path) if os.path.isdir(path) else open_run(run_id)
 
 
 def all_runs(*, damaged: bool = False) -> list[Run]:
@@ -500,13 +502,14 @@ def all_runs(*, damaged: bool = False) -> list[Run]:
         found = []
         for name in _folders(parent):
             try:
-                run = _open(parent / name)
+                run = _open(os.path.join(parent, name))
                 ok = isinstance(run.info.get("method"), dict) and isinstance(run.info.get("data"), dict)
             except UserError:
                 run, ok = Run(parent / name), False
             if ok or damaged:
                 found.append(run)
-        out += sorted(found, key=lambda run: run.id if parent == zoo() else str(run.status().get("queued", "")))
+        shipped = parent == zoo()
+        out += sorted(found, key=lambda run: run.id if shipped else str(run.status().get("queued", "")))
     return out
 
 

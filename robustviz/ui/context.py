@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +133,7 @@ def trained() -> dict[str, Run]:
     for run in runs.all_runs():
         if run.method_key not in methods or run.architecture not in nets:
             continue  # made by another version of robustviz
-        if not _l2(run) and "images" in run.info and (run.path / "net.safetensors").exists():
+        if not _l2(run) and "images" in run.info and os.path.exists(f"{run.path}/net.safetensors"):
             out.setdefault(run.id, run)
     return out
 
@@ -172,7 +173,7 @@ def sidebar() -> Context:
             data = st.selectbox(
                 "Data set", names, on_change=_follow, help=term("shapes"), **linked("data", _first_data(every, names), names)
             )
-            here = on(str(data))
+            here = ordered(run for run in every.values() if data_name(run) == data)
             options, first, second = list(here), *_defaults(here)
             a = st.selectbox("Model A", options, format_func=lambda i: option(here[i]), **linked("a", first, options))
             start = first if a == second else second  # an address may name A alone
@@ -189,7 +190,7 @@ def sidebar() -> Context:
         with holder:
             img = int(st.number_input(f"Test image, 0 to {count - 1}", 0, count - 1, **linked("img", first_right(a), range(count))))
             picture, name = thumbnail(a, img)
-            st.image(picture, width=128, alt=f"Test image {img}: {name}")
+            st.image(picture, width="content", alt=f"Test image {img}: {name}")
             text = f":blue[**A**] {label(here[a])}" + (f"  \n:orange[**B**] {label(here[b])}" if b else "")
             text += "  \nA and B are the same network." if a == b else ""
             st.markdown(f"**{name}**, image {img} of the {count} test images of {data}  \n{text}")

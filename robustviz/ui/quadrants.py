@@ -51,7 +51,8 @@ def _guess(here: Context, result: Quadrants) -> None:
         tiles = [
             whole[:, rows, columns] for rows in (slice(row), slice(row, 2 * row)) for columns in (slice(column), slice(column, 2 * column))
         ]
-        st.image(figures.sheet(tiles, 112, columns=2), width=230, alt=f"Test image {here.img} cut into four quadrants")
+        with st.container(width=230):
+            view.shown(figures.sheet(tiles, 112, columns=2), f"Test image {here.img} cut into four quadrants")
     with right:
         st.markdown(
             f"A network on {meta['data']} is trained with ε = {eps_text(meta['eps'])}, but one quadrant gets only {eps_text(meta['eps_low'])}. "

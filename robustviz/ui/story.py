@@ -26,7 +26,8 @@ def load() -> dict[str, Any]:
 
 def picture(name: str, alt: str, width: int = 288) -> None:
     """One picture of the pack."""
-    st.image((FOLDER / name).read_bytes(), width=width, alt=alt)
+    with st.container(width=width):  # not the picture's own width: Streamlit would pack it anew at every click
+        st.image((FOLDER / name).read_bytes(), width="stretch", alt=alt)
 
 
 def title() -> None:
