@@ -332,7 +332,7 @@ class FeatureMap(Result):
 
 @dataclass(frozen=True)
 class FeatureFilm(Result):
-    """Features of the same n images at E epochs of one training, on the plane of the last epoch's class centres.
+    """Features of the same n images at E epochs of one training, on the plane of the last epoch's class centres or by UMAP.
 
     `epochs` (E,); `clean`, `adversarial` (E,n,2); `y`, `index` (n,); `pred`, `pred_adv` (E,n). The rest are means in feature
     space, one an epoch: `own`, `other` (E,3) cosine to the clean centre of the own class and to the nearest other one, for

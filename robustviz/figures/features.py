@@ -373,13 +373,14 @@ def _finite(values: Floats) -> Floats:
 
 def feature_film(result: FeatureFilm, *, epoch: int | None = None, name: str = "", template: str = LIGHT) -> go.Figure:
     """Clean ● and attacked × points at each kept epoch, as frames with a play button, on the plane of the last epoch's class
-    centres; `epoch` (the nearest kept one) is shown first, by default the last.
+    centres or by UMAP; `epoch` (the nearest kept one) is shown first, by default the last.
     """
+    umap = result.meta.get("projection") == "umap"
     ink, names = COLOURS[template], list(result.meta["classes"])
     at = _nearest(result, epoch)
     groups = _by_class(result.y, result.pred_adv[-1], names, "", template)
     figure = blank(
-        template, f"{name}: epoch {result.epochs[at]}" if name else f"Epoch {result.epochs[at]}", "● clean, × attacked; plane of the last epoch",
+        template, f"{name}: epoch {result.epochs[at]}" if name else f"Epoch {result.epochs[at]}", "● clean, × attacked; UMAP from the last epoch back" if umap else "● clean, × attacked; plane of the last epoch",
         height=600, margin={"l": 8, "r": 8, "t": 72, "b": 176},
     )  # fmt: skip
     drawn = min(LINES, len(result.y))
@@ -426,6 +427,8 @@ def feature_film(result: FeatureFilm, *, epoch: int | None = None, name: str = "
     k = (result.pred_adv == result.y).sum(axis=1)
     said = f"Epoch {result.epochs[at]}: {k[at]} of {n} images right under {_protocol(result)}{_percent(int(k[at]), n)}"
     said += f"; at the last kept epoch, {result.epochs[last]}, {k[last]}." if at != last else f"; at epoch {result.epochs[0]}, {k[0]}."
+    if umap:
+        said += " In UMAP axes and gaps between groups say nothing."
     return finish(figure, f"Features of {result.meta['method']} over {last + 1} epochs.", result.meta, said)
 
 

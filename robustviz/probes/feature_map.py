@@ -58,10 +58,7 @@ class FeatureMapSpec(Probe[FeatureMap]):
     def measure(self, run: Run) -> FeatureMap:
         split = images_of(run)
         count = min(self.n, len(split))
-        if self.projection == "umap" and count < embedding.FEWEST:
-            raise UserError(
-                f"UMAP needs at least {embedding.FEWEST} images, and there are {count}; take more, or the view of class centres."
-            )
+        _check_count(self.projection, count)
         found = self.features(self.eps, run)(run)
         second = None if self.place_eps is None else self.features(self.place_eps, run)(run)
         clean, adv, noise = (torch.from_numpy(z).double() for z in (found.clean, found.adversarial, found.noise))
@@ -113,17 +110,26 @@ def _float32(z: Tensor) -> Floats:
     return z.numpy().astype(np.float32)
 
 
+def _check_count(projection: str, count: int) -> None:
+    if projection == "umap" and count < embedding.FEWEST:
+        raise UserError(f"UMAP needs at least {embedding.FEWEST} images, and there are {count}; take more, or the view of class centres.")
+
+
 @register("probe/feature_film")
 @dataclass(frozen=True)
 class FeatureFilmSpec(Probe[FeatureFilm]):
-    """The features of the first `n` test images at every epoch whose weights were kept, on one plane: that of the last
-    epoch's class centres, so that frames do not jump. At each epoch that epoch's own network is attacked.
+    """The features of the first `n` test images at every epoch whose weights were kept. At each epoch that epoch's own network
+    is attacked.
+
+    `projection`: `centres`, all on the plane of the last epoch's class centres; `umap`, the last epoch's map, and each
+    earlier one starting from the one after it. Either way frames do not jump, and do not depend on what was seen before.
     """
 
+    projection: Literal["centres", "umap"] = option("centres", "How the points come into a plane.")
     n: int = option(100, "How many test images.", low=1)
     eps: float | None = option(None, "Radius in pixel units; empty: the run's.", low=0)
     steps: int = option(10, "Steps of PGD.", low=1, high=1000)
-    seed: int = option(0, "Seed of the attack's noise and of the random control.", low=0)
+    seed: int = option(0, "Seed of the attack's noise, of the random control and of UMAP.", low=0, high=2**32 - 1)
 
     result = FeatureFilm
 
@@ -142,6 +148,7 @@ class FeatureFilmSpec(Probe[FeatureFilm]):
         split, norm = images_of(run), norm_of(run.config)
         few = split.take(torch.arange(min(self.n, len(split))))
         x, y, classes = few.x, few.y, len(split.classes)
+        _check_count(self.projection, len(y))
         eps = check_eps(run.eps if self.eps is None else self.eps, norm, tuple(x.shape[1:]))
         attack = PGD(norm=norm, eps=eps, steps=self.steps)
         x_noise = BALLS[norm](x, eps).random_start(torch.Generator().manual_seed(self.seed))
@@ -158,8 +165,12 @@ class FeatureFilmSpec(Probe[FeatureFilm]):
             other.append([theirs for _, theirs in cosines])
             apart = (measures.displacement(z[0], one, x, images, y, classes, norm) for one, images in zip(z[1:], shown[1:], strict=True))
             moved.append([float(far.relative.mean()) for far in apart])
-        axes, origin, _ = embedding.centre_plane(clean[-1], y, classes)
-        frames = [np.stack([_float32((z - origin) @ axes) for z in these]) for these in (clean, adv)]
+        if self.projection == "umap":
+            maps = self.chained([torch.cat(both) for both in zip(clean, adv, strict=True)])
+            frames = [np.stack([_float32(at[part]) for at in maps]) for part in (slice(len(y)), slice(len(y), None))]
+        else:
+            axes, origin, _ = embedding.centre_plane(clean[-1], y, classes)
+            frames = [np.stack([_float32((z - origin) @ axes) for z in these]) for these in (clean, adv)]
         pred, pred_adv = (np.stack([both[at] for both in preds]) for at in (0, 1))
         k = (pred_adv == y.numpy()).sum(axis=1)
         summary = (
@@ -167,8 +178,16 @@ class FeatureFilmSpec(Probe[FeatureFilm]):
             f"to their own class's centre {own[0][1]:.2f} → {own[-1][1]:.2f}, to the nearest other {other[0][1]:.2f} → {other[-1][1]:.2f}; "
             f"right under attack {k[0]} → {k[-1]}."
         )
-        meta = meta_of(run, split, attack=registry.encode(attack), eps=eps, norm=norm, seed=self.seed, n=len(y), summary=summary)
+        made = {"projection": self.projection, "attack": registry.encode(attack), "eps": eps, "norm": norm, "seed": self.seed}
+        meta = meta_of(run, split, **made, n=len(y), summary=summary)
         return FeatureFilm(
             epochs=np.array(epochs), clean=frames[0], adversarial=frames[1], y=y.numpy(), index=np.arange(len(y)), pred=pred, pred_adv=pred_adv,
             own=np.array(own), other=np.array(other), moved=np.array(moved), meta=meta,
         )  # fmt: skip
+
+    def chained(self, points: list[Tensor]) -> list[Tensor]:
+        """A map (N,2) of the same N points at each epoch: UMAP of the last, and back from there each from the one after it."""
+        maps = [embedding.umap(points[-1], seed=self.seed)]
+        for z in reversed(points[:-1]):
+            maps.append(embedding.umap(z, seed=self.seed, init=maps[-1]))
+        return maps[::-1]

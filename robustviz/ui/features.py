@@ -10,7 +10,7 @@ from typing import Any
 
 import streamlit as st
 
-from robustviz import figures, runs
+from robustviz import embedder, figures, runs
 from robustviz.export import Recipe
 from robustviz.results import FeatureMap, Features, wilson
 from robustviz.terms import term
@@ -20,6 +20,7 @@ from robustviz.ui.context import Context
 from robustviz.ui.shell import linked, write_address
 
 MAPS = {"centres": "Class centres", "pca": "PCA", "umap": "UMAP"}
+FILMS = {kind: MAPS[kind] for kind in ("centres", "umap")}
 COLOURS = {"class": "Class", "fooled": "Fooled"}
 ALSO = {"nothing": "Nothing", "noise": "Noise", "half": "½ ε", "double": "2 ε"}
 SHARES = {"0": 0.0, "¼": 0.25, "½": 0.5, "1": 1.0, "2": 2.0}
@@ -82,7 +83,8 @@ def controls(here: Context) -> Choice:
 def maps(here: Context, choice: Choice) -> None:
     """A map for each network, side by side; below them what is chosen."""
     several, umap = len(here.sides) > 1, choice.settings["projection"] == "umap"
-    what = "the map (UMAP compiles for about 15 s the first time)" if umap else "the map"
+    waits = umap and not embedder.APP.ready
+    what = "the map (UMAP compiles for about 15 s after the app has started)" if waits else "the map"
     st.markdown(
         "Each ● is a test image, the × at the end of its line the same image attacked. "
         + ("Positions in A and in B cannot be compared, and the" if several else "The")
@@ -208,15 +210,19 @@ def _table(found: dict[str, Features]) -> list[str]:
 
 def film(here: Context) -> None:
     """The map at each epoch that was kept, and the distances over the epochs."""
-    found = view.measured(here, "feature_film", "the film")
+    kind = st.segmented_control(
+        "Map of the film", list(FILMS), required=True, format_func=FILMS.__getitem__, **linked("map-film", "centres", FILMS)
+    )
+    settings = {} if kind == "centres" else {"projection": str(kind)}
+    found = view.measured(here, "feature_film", "the film", **settings)
     if not found:
         return
     epochs = sorted({int(epoch) for result in found.values() for epoch in result.epochs})
     epoch = st.select_slider("Epoch", epochs, help=term("epoch"), **linked("map-epoch", epochs[-1], epochs))
     write_address()
     for column, (name, result) in zip(st.columns(len(found), gap="medium"), found.items(), strict=True):
-        made = Recipe({"": str(result.meta["run"])}, "feature_film", "feature_film", options={"epoch": int(epoch), "name": name})
+        made = Recipe({"": str(result.meta["run"])}, "feature_film", "feature_film", settings, options={"epoch": int(epoch), "name": name})
         with column, view.place():
             view.draw(result, made, f"film-{name[0].lower()}")
     with view.place():
-        view.draw(found, Recipe(view.runs_of(found), "feature_film", "feature_gap", options={"epoch": int(epoch)}), "gap")
+        view.draw(found, Recipe(view.runs_of(found), "feature_film", "feature_gap", settings, options={"epoch": int(epoch)}), "gap")

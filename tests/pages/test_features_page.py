@@ -7,7 +7,7 @@ import io
 
 import pytest
 
-from robustviz import figures, probes
+from robustviz import embedder, figures, probes
 from robustviz.probes import FeatureMapSpec, embedding
 from robustviz.ui import view
 from tests.pages.conftest import ordinary, sound, words
@@ -119,7 +119,7 @@ def test_a_network_that_cannot_be_drawn_gets_a_sentence_and_the_page_goes_on(vis
     assert "no class has two of them" in words(app) and not charts(app)
 
 
-def test_a_run_without_snapshots_says_so_and_those_with_them_make_a_film(visit):
+def test_a_run_without_snapshots_says_so_and_those_with_them_make_a_film(visit, monkeypatch):
     app = visit("features", data="digits", a=ordinary("digits", "standard").id, b=ordinary("digits", "pgd_at").id, **FEW)
     app.session_state["film-open"] = True
     app.run()
@@ -129,3 +129,7 @@ def test_a_run_without_snapshots_says_so_and_those_with_them_make_a_film(visit):
     assert "Epoch 6:" in words(sound(app)) and app.query_params["map-epoch"] == "6"
     spec = next(chart.spec for chart in charts(app) if '"frames"' in chart.spec and "Play" in chart.spec)
     assert "B PGD-AT: epoch 6" in spec
+    monkeypatch.setattr(embedder, "layout", lambda x, *arrays, **settings: x[:, :2])
+    app.button_group(key="map-film").set_value("umap").run()
+    assert "UMAP from the last epoch back" in next(chart.spec for chart in charts(sound(app)) if '"frames"' in chart.spec)
+    assert app.query_params["map-film"] == "umap" and "Epoch 6:" in words(app)

@@ -18,8 +18,10 @@ import pytest
 import torch
 from websockets.sync.client import connect
 
-from robustviz import embedder, launch, runs
-from robustviz.probes import embedding
+from robustviz import embedder, figures, launch, runs
+from robustviz.probes import FeatureFilmSpec, embedding
+from robustviz.probes.base import images_of
+from robustviz.probes.features import features_of
 from robustviz.types import UserError
 
 # The real process with a layout that takes no compiling.
@@ -289,3 +291,48 @@ def test_fewer_epochs_for_a_crowd_cost_no_trustworthiness(n: int) -> None:
         z = cloud(n, seed=seed) ** 2
         few, many = (embedding.trustworthiness(z, embedding.umap(z, seed=seed, epochs=epochs)) for epochs in (None, 500))
         assert few > many - 0.01
+
+
+# The film.
+
+
+def test_a_film_by_umap_goes_from_the_last_epoch_backwards(monkeypatch: pytest.MonkeyPatch, runs_home: Path) -> None:
+    """With a layout that takes no compiling: each frame says which features it shows and which frame it came from."""
+    run = next(run for run in runs.all_runs() if run.shipped and run.data_key == "digits" and len(run.snapshots) > 2)
+    spec = FeatureFilmSpec(n=20, steps=1, projection="umap", seed=4)
+    asked: list[int] = []
+
+    def layout(x: np.ndarray, rows: np.ndarray, far: np.ndarray, init: np.ndarray | None = None, **settings: int) -> np.ndarray:
+        asked.append(settings["epochs"])
+        assert settings["seed"] == 4 and rows.shape == (40, 15)
+        return x[:, :2] + (0 if init is None else init / 2)
+
+    monkeypatch.setattr(embedder, "layout", layout)
+    film = spec.measure(run)
+    assert asked == [500] + [50] * (len(film.epochs) - 1)
+    few = images_of(run).take(torch.arange(20))
+    after = np.zeros((20, 2))
+    for frame in reversed(range(len(film.epochs))):
+        z, _ = features_of(run.net(epoch=int(film.epochs[frame])), few.x)
+        after = z[:, :2].numpy() + after / 2
+        assert np.allclose(film.clean[frame], after, atol=1e-5)
+    assert film.meta["projection"] == "umap" and film.adversarial.shape == film.clean.shape
+    figure = figures.feature_film(film)
+    assert "UMAP from the last epoch back" in figure.layout.title.subtitle.text
+    assert "In UMAP axes and gaps between groups say nothing." in figure.layout.meta["sentence"]
+    with pytest.raises(UserError, match="UMAP needs at least 15 images, and there are 14"):
+        FeatureFilmSpec(n=14, projection="umap").measure(run)
+    plain = FeatureFilmSpec(n=20, steps=1, seed=4)
+    assert plain.projection == "centres" and "UMAP" not in figures.feature_film(plain.measure(run)).layout.meta["sentence"]
+    assert plain.name(run) != spec.name(run)
+
+
+@pytest.mark.slow
+def test_frames_by_umap_repeat_themselves_and_hang_together(runs_home: Path) -> None:
+    run = next(run for run in runs.all_runs() if run.shipped and run.data_key == "digits" and len(run.snapshots) > 2)
+    spec = FeatureFilmSpec(n=200, steps=2, projection="umap")
+    film, again = spec.measure(run), spec.measure(run)
+    assert np.array_equal(film.clean, again.clean) and np.array_equal(film.adversarial, again.adversarial)
+    wide = float((film.clean[-1].max(0) - film.clean[-1].min(0)).max())
+    steps = np.median(np.linalg.norm(np.diff(film.clean, axis=0), axis=2), axis=1)
+    assert (steps[len(steps) // 2 :] < 0.15 * wide).all(), "late frames, of a network that hardly changes, jump"
