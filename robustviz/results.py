@@ -981,7 +981,8 @@ class Surface(Result):
     (G,) in pixel units, the middle one exactly 0. Points are not clipped to [0, 1], so that the plane is flat. `y` the
     true class. `hard` (G,G): cross-entropy to y. `soft` (G,G): T²·KL(q ‖ softmax(logits/T)) with q = `label` (K,), the
     witness's softmax output at T for the untouched image; both are empty without a witness. `pred` (G,G): the answer.
-    `eps`: the run's radius.
+    `eps`: the run's radius. Of a refined surface `meta["refined"]` says which points were computed (`where`, for `unpack`)
+    and by how much interpolation was off where it was tried (`error`).
     """
 
     x: Floats
@@ -1015,6 +1016,7 @@ class WeightSurface(Result):
     """The mean cross-entropy of `n` images where the weights are moved: row i and column j are at w + aᵢ·u + bⱼ·v.
 
     `a`, `b` (G,): 1 is as long, filter by filter, as the weights themselves; the middle one is exactly 0. `loss` (G,G).
+    `meta["refined"]` as of a `Surface`; its `error` is of log₁₀.
     """
 
     a: Floats
