@@ -81,6 +81,10 @@ def _largest(off: Tensor) -> float:
     return float(off.abs().max()) if len(off) else 0.0
 
 
+def _shared(said: JSON) -> str:
+    return f"; {said['refined']['computed']} of {said['refined']['points']} points computed, the others interpolated" if said else ""
+
+
 def trained_alike(run: Run, name: str, role: str) -> Run:
     """The run that a setting names. Raises UserError where it was trained on other images or classes than `run`."""
     found = run.config.trained(name)
@@ -170,7 +174,7 @@ class SurfacesSpec(Probe[Surface]):
             temperature=temperature, direction=self.direction, span=span, grid=self.grid, weights=run.weights, **said,
             summary=f"cross-entropy {float(hard[middle, middle]):.3f} at image {self.index}, up to {float(inside.max()):.3f} within ε = {eps_text(run.eps)} "
             f"and {float(hard.max()):.3f} within ±{eps_text(span)}; adversarial direction ({self.direction}) from {reference.id}, "
-            f"random direction seed {self.seed}",
+            f"random direction seed {self.seed}{_shared(said)}",
         )  # fmt: skip
         return Surface(
             x=x[0].numpy(), d=d.numpy(), r=r.numpy(), a=a.numpy(), b=a.numpy(), y=int(y), hard=hard.numpy(), soft=soft.numpy(),
@@ -252,6 +256,6 @@ class WeightSurfaceSpec(Probe[WeightSurface]):
         meta = meta_of(
             run, split, n=len(few), seed=self.seed, span=self.span, architecture=run.architecture, **said,
             summary=f"mean cross-entropy of {len(few)} images {float(loss[middle, middle]):.3f} at the trained weights, "
-            f"{float(loss.min()):.3f} to {float(loss.max()):.3g} within ±{self.span:g} (two filter-normalised directions, seed {self.seed})",
+            f"{float(loss.min()):.3f} to {float(loss.max()):.3g} within ±{self.span:g} (two filter-normalised directions, seed {self.seed}){_shared(said)}",
         )  # fmt: skip
         return WeightSurface(a.numpy(), a.numpy(), loss, len(few), meta=meta)
