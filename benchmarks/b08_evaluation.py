@@ -1,0 +1,49 @@
+"""B8: accuracy under PGD-50, counted, against torchattacks' PGD-50."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from benchmarks import setting
+from benchmarks.harness import OURS, Gate, Outcome, Racer, race
+from robustviz import data
+from robustviz.attacks import PGD
+from robustviz.evaluate import count_right
+
+
+def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
+    """An ordinary, an adversarially trained and a TRADES network on the thousand shapes; then the gate on 10,000 images."""
+    import torchattacks
+
+    split = data.load("shapes", "test")
+    for method in ("pgd_at", "trades", "standard"):
+        run = setting.shipped("shapes", method)
+        net, x, y = run.net().to(device), split.x.to(device), split.y.to(device)
+        attack = PGD(eps=run.eps, steps=50, step_size=run.eps / 4)
+        right: dict[str, int] = {}
+
+        def ours() -> None:
+            right[OURS] = int(count_right(net, x, y, attack).sum())  # noqa: B023: raced before the next turn
+
+        def theirs(size: int) -> None:
+            other = torchattacks.PGD(net, eps=run.eps, alpha=run.eps / 4, steps=50, random_start=True)  # noqa: B023
+            torch.manual_seed(0)
+            count = 0
+            for start in range(0, len(x), size):  # noqa: B023
+                found = other(x[start : start + size], y[start : start + size])  # noqa: B023
+                with torch.no_grad():
+                    count += int((net(found).argmax(1) == y[start : start + size]).sum())  # noqa: B023
+            right["torchattacks"] = count
+
+        racers = [
+            Racer(OURS, ours),
+            Racer("torchattacks, batch 250", lambda: theirs(250)),
+            Racer("torchattacks, batch 64", lambda: theirs(64)),
+        ]
+        times = race(racers, rounds or 3, device)
+        same = Gate(f"right: {right[OURS]} and {right['torchattacks']} of {len(x)}", abs(right[OURS] - right["torchattacks"]) <= 3)
+        yield Outcome(
+            "B8", "accuracy under PGD-50", f"{method} on shapes, n = {len(x)}", times, {racer.name: 4.0 for racer in racers[1:]}, (same,)
+        )
