@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 from robustviz.types import UserError
 
 Array = NDArray[Any]
-CALM = 0.5  # of umap-learn's learning rate, for the latter: points stay where they are unless their neighbours changed
-PRIORITY = 10  # how nice the process is to others while it compiles
+CALM = 0.5  # of umap-learn's learning rate, from another map: at 1 twice as many points leave their place for nothing
+PRIORITY = 19  # how nice the process is to others while it compiles; at 10 a page opened meanwhile took a third longer
+PATIENCE = 30.0  # seconds somebody waits for that; on a machine that is fully busy it takes minutes
 COMMAND = [sys.executable, "-m", "robustviz.embedder"]
 STARTS = 2  # a process that died is started once more
 _LENGTH = struct.Struct("<q")
@@ -100,12 +101,18 @@ class Embedder:
         return None if self._process is None else self._process.pid
 
     def ask(self, **question: Any) -> Array | None:
-        """`layout` of these arguments, once the process has compiled; None where it was not started or cannot answer."""
+        """`layout` of these arguments, once the process has compiled; None where it was not started, does not get to compile
+        or cannot answer.
+        """
         with self._lock:
             while self._process is not None:
-                with contextlib.suppress(OSError, ValueError):
+                try:
                     return self._answer(self._process, question)
-                self._end()
+                except (OSError, ValueError):  # it died
+                    self._end()
+                except BaseException:  # what it still says would be taken for the next answer
+                    self._end()
+                    raise
                 if self._starts < STARTS:
                     self._spawn()
             return None
@@ -130,7 +137,8 @@ class Embedder:
 
     def _answer(self, process: subprocess.Popen[bytes], question: dict[str, Any]) -> Array | None:
         assert process.stdin is not None and process.stdout is not None
-        self._greeted.wait()
+        if not self._greeted.wait(PATIENCE):
+            return None
         _send(process.stdin, {name: value for name, value in question.items() if value is not None})
         if (answer := _receive(process.stdout)) is None:
             raise BrokenPipeError

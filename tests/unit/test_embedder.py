@@ -140,6 +140,20 @@ def test_where_it_cannot_compile_or_cannot_start_nobody_is_kept_waiting(monkeypa
     assert one.pid is None, "a process without umap-learn"
 
 
+def test_nobody_waits_for_ever_where_it_does_not_get_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = QUICK.format(works="(__import__('time').sleep(1.5), True)[1]")
+    monkeypatch.setattr(embedder, "COMMAND", [sys.executable, "-c", slow])
+    monkeypatch.setattr(embedder, "PATIENCE", 0.1)
+    one = embedder.Embedder()
+    one.start()
+    try:
+        assert one.ask(**question()) is None and one.pid is not None and alive(one.pid) and not one.ready
+        monkeypatch.setattr(embedder, "PATIENCE", 30.0)
+        assert one.ask(**question()) is not None and one.ready, "it does not go on by itself"
+    finally:
+        one.stop()
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
 def test_it_ends_with_its_parent_even_while_it_compiles(name: str) -> None:
@@ -157,11 +171,21 @@ def test_it_ends_with_its_parent_even_while_it_compiles(name: str) -> None:
     assert ended(pid)
 
 
-def test_nothing_is_started_by_importing_it() -> None:
-    code = "import robustviz.embedder as e, robustviz.probes, psutil; print(e.APP.pid, psutil.Process().children())"
-    assert (
-        subprocess.run([sys.executable, "-c", code], cwd=runs.REPOSITORY, capture_output=True, text=True, check=True).stdout == "None []\n"
-    )
+def test_who_is_interrupted_leaves_no_answer_for_the_next(quick: embedder.Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick.start()
+    first, receive = quick.pid, embedder._receive
+    assert quick.ask(**question()) is not None
+
+    def interrupted(pipe: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(embedder, "_receive", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        quick.ask(**question(seed=3))
+    monkeypatch.setattr(embedder, "_receive", receive)
+    assert first is not None and ended(first)
+    answer = quick.ask(**question(seed=5))
+    assert answer is None or np.array_equal(answer, question()["x"][:, :2] * 5 + 0.5)
 
 
 @pytest.mark.slow

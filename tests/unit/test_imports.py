@@ -233,6 +233,7 @@ def test_importing_everything_touches_no_network_no_file_no_process_and_no_devic
         "data",
         "nets",
         "attacks",
+        "embedder",
         "methods",
         *sorted(ORDER[3]),
         "probes",
