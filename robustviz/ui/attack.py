@@ -10,7 +10,7 @@ import streamlit as st
 
 from robustviz import figures, runs
 from robustviz.export import Recipe
-from robustviz.results import Adversarial
+from robustviz.results import Adversarial, SmallestEps
 from robustviz.terms import term
 from robustviz.types import eps_text, grey_text
 from robustviz.ui import cache, view
@@ -131,11 +131,17 @@ def histogram(here: Context) -> None:
     """The smallest ε that flips this image, over the histogram of a hundred."""
     found = view.measured(here, "smallest_eps", "the smallest ε", "about 10 s")
     if found:
-        own = {name: float(cache.probe(run_id, "smallest_eps", index=here.img).eps[0]) for name, run_id in view.runs_of(found).items()}
+        own = {name: _own(result, here.img) for name, result in found.items()}
         marks = [eps if math.isfinite(eps) else None for eps in own.values()]
         made = Recipe(view.runs_of(found), "smallest_eps", "smallest_eps", options={"here": marks})
         lines = [f"**{name}**: this image {_flip(own[name], result)}; {result.meta['summary']}." for name, result in found.items()]
         view.draw(found, made, "histogram", words="  \n".join([*lines, "PGD-20 with bisection: an upper bound on the true distance."]))
+
+
+def _own(found: SmallestEps, img: int) -> float:
+    """The smallest ε of one image: it is known where the image is one of the hundred, because this attack starts from the image."""
+    among = found.eps[found.index == img]
+    return float(among[0] if len(among) else cache.probe(str(found.meta["run"]), "smallest_eps", index=img).eps[0])
 
 
 def _flip(eps: float, result: Any) -> str:

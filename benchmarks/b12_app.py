@@ -1,0 +1,301 @@
+"""B12: the app. How long a rerun takes that computes nothing new, alone and while a training runs; thumbnails; payloads.
+
+A visitor is a WebSocket that speaks Streamlit's protocol with the real server, so a time runs from the click's message to
+the last message of the answer; the browser's drawing is not in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import plotly.graph_objects as go
+import plotly.io
+import psutil
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from websockets.sync.client import connect
+
+from benchmarks.harness import OURS, Gate, Outcome, Racer, Time, race
+from robustviz import data, figures, jobs, runs
+from robustviz.config import TrainConfig
+from robustviz.figures.pictures import png
+
+PAGES = ("", "attack", "attention", "features", "soft-labels", "train", "contributions", "transfer", "glossary")
+PATIENCE = 180.0  # seconds
+REST = 0.02  # seconds between two clicks; nobody is faster
+LINES = 80  # of the bare app: as many messages as the middle one of our pages
+BARE = f"import streamlit as st\nfor i in range({LINES}):\n    st.markdown(f'line {{i}}')\n"
+SETTINGS = "[runner]\npostScriptGC = false\n[browser]\ngatherUsageStats = false\n[server]\nfileWatcherType = 'none'\n"
+
+
+class Server:
+    """An app in a process of its own, ended with everything that it started."""
+
+    def __init__(self, command: list[str], folder: Path, **environment: str) -> None:
+        inherited = {name: value for name, value in os.environ.items() if name not in ("PORT", "PYTHONDONTWRITEBYTECODE")}
+        self.log = folder / "server.log"
+        with open(self.log, "wb") as log:
+            self.process = psutil.Popen(
+                command, cwd=folder if "run" in command else runs.REPOSITORY, env=inherited | environment, stdin=subprocess.DEVNULL,
+                stdout=log, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        deadline = time.monotonic() + PATIENCE
+        while not (found := re.search(r"http://(?:127\.0\.0\.1|localhost):(\d+)", self.log.read_text(errors="replace"))):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"The app did not start:\n{self.log.read_text(errors='replace')}")
+            time.sleep(0.05)
+        self.port = int(found[1])
+        self.streamlit = next((child for child in self.process.children() if "streamlit" in child.cmdline()), self.process)
+
+    @property
+    def memory(self) -> float:
+        """MB that the server's process holds."""
+        return float(self.streamlit.memory_info().rss / 2**20)
+
+    @property
+    def spent(self) -> float:
+        """Seconds of processor time that it has used."""
+        times = self.streamlit.cpu_times()
+        return float(times.user + times.system)
+
+    def end(self) -> None:
+        family = [*self.process.children(recursive=True), self.process]
+        for process in family[::-1]:
+            with contextlib.suppress(psutil.Error):
+                process.terminate()
+        for process in psutil.wait_procs(family, timeout=10)[1]:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+
+def app(home: Path) -> Server:
+    """Ours, with the user's runs in `home`."""
+    return Server([sys.executable, "-m", "robustviz", "app", "--no-browser"], home.parent, ROBUSTVIZ_RUNS=str(home), ROBUSTVIZ_BROWSER="0")
+
+
+class Visitor:
+    """One session. `first`: seconds until the first page it asked for was there."""
+
+    def __init__(self, server: Server, page: str = "") -> None:
+        self.socket = connect(f"ws://127.0.0.1:{server.port}/_stcore/stream", subprotocols=["streamlit"], max_size=None, compression=None)  # type: ignore[list-item]
+        self.page, self.query, self.bytes = "", "", 0
+        self.widgets: dict[str, str] = {}
+        self.fragments: list[str] = []
+        self.first = self.go(page)
+
+    def go(self, page: str) -> float:
+        """Change to a page, by its address."""
+        return self._run(page=page)
+
+    def rerun(self, fragment: str = "", **numbers: float) -> float:
+        """The same page again, or one of its fragments, with widgets of numbers changed by key; seconds."""
+        return self._run(fragment=fragment, numbers=numbers)
+
+    def _run(self, page: str | None = None, fragment: str = "", numbers: dict[str, float] | None = None) -> float:
+        message = BackMsg()
+        asked = message.rerun_script
+        asked.query_string, asked.fragment_id = self.query, fragment
+        asked.page_name, asked.page_script_hash = (page, "") if page is not None else ("", self.page)
+        asked.context_info.color_scheme = "light"
+        for key, value in (numbers or {}).items():
+            widget = asked.widget_states.widgets.add()
+            widget.id, widget.double_value = self.widgets[key], value
+        started = time.perf_counter()
+        self.socket.send(message.SerializeToString())
+        got: list[bytes] = []
+        while True:
+            got.append(bytes(self.socket.recv(timeout=PATIENCE)))  # type: ignore[arg-type]
+            if len(got[-1]) < 200:  # parsed later, so that this process leaves the processor to the other one
+                last = ForwardMsg.FromString(got[-1])
+                if last.WhichOneof("type") == "script_finished" and last.script_finished != ForwardMsg.FINISHED_EARLY_FOR_RERUN:
+                    break
+        seconds = time.perf_counter() - started
+        self._read([ForwardMsg.FromString(one) for one in got], fragment)
+        self.bytes = sum(map(len, got))
+        return seconds
+
+    def _read(self, messages: list[ForwardMsg], fragment: str) -> None:
+        if not fragment:
+            self.fragments = []
+        for message in messages:
+            kind = message.WhichOneof("type")
+            if kind == "navigation":
+                self.page = message.navigation.page_script_hash
+            elif kind == "page_info_changed":
+                self.query = message.page_info_changed.query_string
+            elif kind == "delta":
+                if (name := message.delta.fragment_id) and name not in self.fragments:
+                    self.fragments.append(name)
+                element = message.delta.new_element
+                known = str(getattr(getattr(element, element.WhichOneof("type") or "empty"), "id", ""))
+                if known.startswith("$$ID-"):  # $$ID-<hash>-<key>
+                    self.widgets[known.split("-", 2)[2]] = known
+
+    def clicks(self, times: int) -> Iterator[float]:
+        """Reruns of the page that has been seen: whole, its first fragment, and with the image before and the one after."""
+        kinds = [lambda at: self.rerun()]
+        if self.fragments:
+            kinds.append(lambda at: self.rerun(self.fragments[0]))
+        if "img" in self.widgets:
+            kinds.append(lambda at: self.rerun(img=float(at // len(kinds) % 2)))
+        for at in range(2 * len(kinds)):  # whatever is new is computed here
+            kinds[at % len(kinds)](at)
+        for at in range(times):
+            time.sleep(REST)
+            yield kinds[at % len(kinds)](at)
+
+    def leave(self) -> None:
+        self.socket.close()
+
+
+def p95(seconds: list[float]) -> float:
+    """In milliseconds."""
+    return float(1000 * np.quantile(seconds, 0.95))
+
+
+def all_pages(server: Server, bare: Visitor | None, each: int) -> tuple[list[float], list[float], list[float]]:
+    """Seconds of each rerun over all pages, of as many of the bare app's in between, and of each page's first time."""
+    ours, theirs, first = [], [], []
+    for page in PAGES:
+        visitor = Visitor(server, page)
+        first.append(visitor.first)
+        for seconds in visitor.clicks(each):
+            ours.append(seconds)
+            if bare is not None:
+                theirs.append(bare.rerun())
+        visitor.leave()
+    return ours, theirs, first
+
+
+def memory(server: Server, clicks: int) -> tuple[float, float]:
+    """MB after the first tenth of so many clicks over all pages, and after the last."""
+    visitor, rng, before = Visitor(server, "attack"), random.Random(0), 0.0
+    for at in range(clicks):
+        if at % 10 == 0:
+            visitor.go(PAGES[at // 10 % len(PAGES)])
+            visitor.widgets = {}
+            visitor.rerun()
+        elif "img" in visitor.widgets and at % 3:
+            visitor.rerun(img=float(rng.randrange(4)))
+        else:
+            visitor.rerun(visitor.fragments[0] if visitor.fragments and at % 2 else "")
+        if at == clicks // 10:
+            before = server.memory
+    visitor.leave()
+    return before, server.memory
+
+
+def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
+    """The page's times without and with a training beside it, then pictures and payloads."""
+    if device == "cpu":
+        yield reruns(rounds or 25)
+    yield thumbnails(rounds or 20)
+    yield payload(rounds or 20)
+
+
+def reruns(each: int) -> Outcome:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as ending:
+        home = Path(folder) / "runs"
+        home.mkdir()
+        (Path(folder) / "bare" / ".streamlit").mkdir(parents=True)
+        (Path(folder) / "bare" / "bare.py").write_text(BARE)
+        (Path(folder) / "bare" / ".streamlit" / "config.toml").write_text(SETTINGS)
+        server = app(home)
+        ending.callback(server.end)
+        flags = ["--server.headless=true", "--server.address=127.0.0.1", "--server.port=0"]
+        other = Server([sys.executable, "-m", "streamlit", "run", "bare.py", *flags], Path(folder) / "bare")
+        ending.callback(other.end)
+        bare = Visitor(other)
+        for _ in range(5):
+            bare.rerun()
+        all_pages(server, None, 0)  # compute once what pages show; the next first times are those of a server in use
+        used = server.spent
+        quiet, theirs, first = all_pages(server, bare, each)
+        used = 1000 * (server.spent - used) / len(quiet)
+        load = os.getloadavg()[0]
+        start, end = memory(server, 40 * each)
+        with mock.patch.dict(os.environ, ROBUSTVIZ_RUNS=str(home)):
+            run = jobs.submit(TrainConfig(data="shapes", epochs=1000, device="cpu"))  # type: ignore[arg-type]
+            ending.callback(_end, home, run.id)
+            deadline = time.monotonic() + PATIENCE
+            while not run.records() and time.monotonic() < deadline:
+                time.sleep(0.2)
+            busy, _, _ = all_pages(server, None, each)
+            trained = len(run.records())
+        gates = (
+            Gate(f"p95 {p95(quiet):.1f} ms ≤ 20 ms over {len(quiet)} reruns of {len(PAGES)} pages", p95(quiet) <= 20),
+            Gate(f"p95 {p95(busy):.1f} ms ≤ 20 ms over {len(busy)} while a training runs ({trained} epochs meanwhile)", p95(busy) <= 20),
+            Gate(f"memory {start:.0f} → {end:.0f} MB over {40 * each} clicks, flat within 8 MB", end - start <= 8),
+        )
+        note = (
+            f"{used:.1f} ms of processor time a rerun; load {load:.1f} on {os.cpu_count()} cores, of others; a page's first time in a new session "
+            f"{min(first):.2f} to {max(first):.2f} s."
+        )
+        times = (Time(OURS, tuple(quiet), max(first)), Time(f"Streamlit itself, {LINES} lines of text", tuple(theirs), bare.first))
+        return Outcome("B12", "a rerun that computes nothing new", "all pages, over a WebSocket", times, {}, gates, note)
+
+
+def _end(home: Path, run_id: str) -> None:
+    with mock.patch.dict(os.environ, ROBUSTVIZ_RUNS=str(home)), contextlib.suppress(Exception):
+        jobs.stop(runs.open_run(run_id))
+
+
+def thumbnails(rounds: int) -> Outcome:
+    """64 pictures 32×32 as one PNG; each time others, because the same ones are kept."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rng = np.random.default_rng(0)
+    images = data.load("shapes", "test", 64).x.numpy()[:64]
+
+    def ours() -> bytes:
+        images[0, 0, 0, 0] = rng.random()
+        return figures.sheet(list(images), 96, columns=8)
+
+    def theirs() -> bytes:
+        images[0, 0, 0, 0] = rng.random()
+        figure, axes = plt.subplots(8, 8, figsize=(8, 8))
+        for axis, image in zip(axes.flat, images, strict=True):
+            axis.imshow(image.transpose(1, 2, 0))
+            axis.axis("off")
+        out = io.BytesIO()
+        figure.savefig(out, format="png")
+        plt.close(figure)
+        return out.getvalue()
+
+    times = race([Racer(OURS, ours), Racer("matplotlib grid", theirs)], rounds)
+    size = [len(ours()) / 1000, sum(len(png(image, 96)) for image in images) / 1000]
+    gate = Gate(f"one picture of {size[0]:.0f} kB instead of 64 of {size[1]:.0f} kB", size[0] <= 1.2 * size[1])
+    return Outcome("B12", "64 thumbnails", "shapes, 32×32, three channels", times, {"matplotlib grid": 50}, (gate,))
+
+
+def payload(rounds: int) -> Outcome:
+    """A cloud of 10,000 points as it goes to the browser: arrays of float32 against lists of numbers."""
+    xy = np.random.default_rng(0).normal(size=(2, 10_000)).astype(np.float32)
+    index = np.arange(10_000, dtype=np.int32)
+
+    def ours() -> str:
+        return str(plotly.io.to_json(go.Figure(go.Scattergl(x=xy[0], y=xy[1], customdata=index, mode="markers")), validate=False))
+
+    def lists() -> str:
+        x, y = (row.tolist() for row in xy.astype(float))
+        return str(plotly.io.to_json(go.Figure(go.Scattergl(x=x, y=y, customdata=index.tolist(), mode="markers")), validate=False))
+
+    times = race([Racer(OURS, ours), Racer("lists of numbers", lists)], rounds)
+    small, large = len(ours()), len(lists())
+    gate = Gate(f"{small / 1000:.0f} kB against {large / 1000:.0f} kB: {large / small:.2f}× smaller, wanted 2.5×", large / small >= 2.5)
+    return Outcome("B12", "payload of 10,000 points", "x, y and the image's number", times, {}, (gate,))
