@@ -31,6 +31,7 @@ from benchmarks.harness import OURS, Gate, Outcome, Racer, Time, race
 from robustviz import data, figures, jobs, runs
 from robustviz.config import TrainConfig
 from robustviz.figures.pictures import png
+from robustviz.figures.theme import LIGHT, blank
 
 PAGES = ("", "attack", "attention", "features", "soft-labels", "train", "contributions", "transfer", "glossary")
 PATIENCE = 180.0  # seconds
@@ -286,14 +287,18 @@ def thumbnails(rounds: int) -> Outcome:
 def payload(rounds: int) -> Outcome:
     """A cloud of 10,000 points as it goes to the browser: arrays of float32 against lists of numbers."""
     xy = np.random.default_rng(0).normal(size=(2, 10_000)).astype(np.float32)
-    index = np.arange(10_000, dtype=np.int32)
+    index = np.arange(10_000)
+
+    def cloud(x: object, y: object, number: object) -> str:
+        figure = blank(LIGHT, "10,000 points").add_trace(go.Scattergl(x=x, y=y, customdata=number, mode="markers"))
+        return str(plotly.io.to_json(figure, validate=False))
 
     def ours() -> str:
-        return str(plotly.io.to_json(go.Figure(go.Scattergl(x=xy[0], y=xy[1], customdata=index, mode="markers")), validate=False))
+        return cloud(xy[0], xy[1], index)
 
     def lists() -> str:
         x, y = (row.tolist() for row in xy.astype(float))
-        return str(plotly.io.to_json(go.Figure(go.Scattergl(x=x, y=y, customdata=index.tolist(), mode="markers")), validate=False))
+        return cloud(x, y, index.tolist())
 
     times = race([Racer(OURS, ours), Racer("lists of numbers", lists)], rounds)
     small, large = len(ours()), len(lists())

@@ -45,7 +45,12 @@ OVER = ("done", "imported")  # nothing is left to resume
 
 def home() -> Path:
     """Where the user's runs live: `ROBUSTVIZ_RUNS`, else `checkpoints/runs` in the repository."""
-    return Path(os.environ.get("ROBUSTVIZ_RUNS") or REPOSITORY / "checkpoints" / "runs").expanduser().resolve()
+    return _home(os.environ.get("ROBUSTVIZ_RUNS") or str(REPOSITORY / "checkpoints" / "runs"), os.getcwd())
+
+
+@functools.lru_cache(maxsize=8)
+def _home(asked: str, here: str) -> Path:
+    return Path(asked).expanduser().resolve()
 
 
 def zoo() -> Path:
@@ -491,35 +496,47 @@ def open_model(run_id: str) -> Run:
     """
     if not ID.fullmatch(run_id or ""):
         raise UserError(f"{run_id!r} is no run id; choose a model from the list.")
-    path = os.path.join(zoo(), run_id)
-    return _open(path) if os.path.isdir(path) else open_run(run_id)
+    shipped = _shipped(str(zoo()), _stamp(zoo())).get(run_id)
+    if shipped is None:
+        return open_run(run_id)
+    _ = shipped.info
+    return shipped
 
 
 def all_runs(*, damaged: bool = False) -> list[Run]:
     """Every run: shipped first, then the user's, newest last. Damaged folders only if asked for."""
+    shipped = _shipped(str(zoo()), _stamp(zoo()))
+    mine = sorted(_runs_in(str(home())), key=lambda run: str(run.status().get("queued", "")))
+    return [run for run in (*shipped.values(), *mine) if damaged or _sound(run)]
+
+
+@functools.lru_cache(maxsize=4)
+def _shipped(folder: str, stamp: tuple[int, int, int]) -> dict[str, Run]:
+    """The shipped runs by id, in order. Nobody writes into their folders while the app runs, so they are opened once."""
+    return {run.id: run for run in sorted(_runs_in(folder), key=lambda run: run.id)}
+
+
+def _runs_in(folder: str) -> list[Run]:
+    """What could be a run, also where its config.json cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            paths = [entry.path for entry in entries if ID.fullmatch(entry.name) and entry.is_dir()]
+    except OSError:
+        return []
     out = []
-    for parent in (zoo(), home()):
-        found = []
-        for name in _folders(parent):
-            try:
-                run = _open(os.path.join(parent, name))
-                ok = isinstance(run.info.get("method"), dict) and isinstance(run.info.get("data"), dict)
-            except UserError:
-                run, ok = Run(parent / name), False
-            if ok or damaged:
-                found.append(run)
-        shipped = parent == zoo()
-        out += sorted(found, key=lambda run: run.id if shipped else str(run.status().get("queued", "")))
+    for path in paths:
+        try:
+            out.append(_open(path))
+        except UserError:
+            out.append(Run(Path(path)))
     return out
 
 
-def _folders(parent: Path) -> list[str]:
-    """The names of what could be runs."""
+def _sound(run: Run) -> bool:
     try:
-        with os.scandir(parent) as entries:
-            return [entry.name for entry in entries if ID.fullmatch(entry.name) and entry.is_dir()]
-    except OSError:
-        return []
+        return isinstance(run.info.get("method"), dict) and isinstance(run.info.get("data"), dict)
+    except UserError:
+        return False
 
 
 def remove(run: Run) -> None:

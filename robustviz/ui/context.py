@@ -126,14 +126,14 @@ def _unusual(run: Run) -> tuple[str, ...]:
     return tuple(differing(run.info.get("method", {}), registry.encode(registry.get("method", run.method_key)())))
 
 
-def trained() -> dict[str, Run]:
-    """Every run that has weights and can be shown, by id; the shipped one where a user's has the same id."""
+def trained(every: Iterable[Run] | None = None) -> dict[str, Run]:
+    """Every run (of `every`) that has weights and can be shown, by id; the shipped one where a user's has the same id."""
     out: dict[str, Run] = {}
     methods, nets = registry.keys("method"), registry.keys("net")
-    for run in runs.all_runs():
+    for run in runs.all_runs() if every is None else every:
         if run.method_key not in methods or run.architecture not in nets:
             continue  # made by another version of robustviz
-        if not _l2(run) and "images" in run.info and os.path.exists(f"{run.path}/net.safetensors"):
+        if not _l2(run) and "images" in run.info and (run.shipped or os.path.exists(f"{run.path}/net.safetensors")):
             out.setdefault(run.id, run)
     return out
 
@@ -163,7 +163,8 @@ def follow() -> None:
 def sidebar() -> Context:
     """Draw the pickers and return what is chosen. Raises UserError where no trained model exists."""
     st.session_state.pop("chosen", None)  # this is the run that shows it
-    every = trained()
+    known = runs.all_runs()
+    every = trained(known)
     if not every:
         raise UserError("There is no trained model yet: train one on the Train page, or run `make zoo`.")
     names = sorted({data_name(run) for run in every.values()}, key=lambda name: (name != FIRST["data"], name))
@@ -180,7 +181,7 @@ def sidebar() -> Context:
             b = st.selectbox(
                 "Model B", ["", *options], format_func=lambda i: option(here[i]) if i else "none", **linked("b", start, ["", *options])
             )
-            if left_out := [run.id for run in runs.all_runs() if _l2(run)]:
+            if left_out := [run.id for run in known if _l2(run)]:
                 said = f"{left_out[0]} is" if len(left_out) == 1 else f"{len(left_out)} runs are"
                 st.markdown(
                     f"{said} not listed: trained in l2, while these views measure in grey levels. `evaluate` on the command line can."

@@ -1,0 +1,149 @@
+"""A rerun computes and draws nothing twice, and never shows what was drawn of something else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import socket
+from typing import Any
+
+import numpy as np
+import plotly.io
+import pytest
+
+from robustviz import figures, runs
+from robustviz.results import AccuracyCurve
+from robustviz.ui import cache, server, view
+from tests.pages.conftest import ordinary, sound
+
+
+def curve(k: int) -> AccuracyCurve:
+    eps = np.linspace(0, 0.1, 5)
+    return AccuracyCurve(
+        eps, np.full(5, k), 10, meta={"run": "one", "train_eps": 0.03, "seed": 0, "attack": {"steps": 20}, "summary": "said"}
+    )
+
+
+@pytest.fixture
+def light(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.setattr(view, "theme", lambda: "robustviz_light")
+    return monkeypatch
+
+
+def test_a_finished_figure_is_the_figure(light):
+    found = {"A one": curve(7), "B two": curve(3)}
+    for theme in ("robustviz_light", "robustviz_dark"):
+        light.setattr(view, "theme", lambda theme=theme: theme)
+        fresh = figures.accuracy_curve(found, template=theme, here=0.05)
+        drawn = view.drawn(found, "accuracy_curve", here=0.05)
+        assert drawn.to_dict() == json.loads(plotly.io.to_json(fresh))
+        assert (drawn.alt, drawn.sentence) == (fresh.layout.meta["alt"], fresh.layout.meta["sentence"])
+
+
+def test_a_figure_is_made_once_for_the_same_result_options_and_theme_only(light):
+    first, other = curve(7), curve(7)
+    drawn = view.drawn({"A": first}, "accuracy_curve", here=0.05)
+    assert view.drawn({"A": first}, "accuracy_curve", here=0.05) is drawn
+    assert view.drawn({"A": other}, "accuracy_curve", here=0.05) is not drawn
+    assert view.drawn({"B": first}, "accuracy_curve", here=0.05) is not drawn
+    assert view.drawn({"A": first}, "accuracy_curve", here=0.04) is not drawn
+    light.setattr(view, "theme", lambda: "robustviz_dark")
+    assert view.drawn({"A": first}, "accuracy_curve", here=0.05) is not drawn
+
+
+def test_what_is_kept_in_memory_is_bounded(light):
+    for at in range(200):
+        view.drawn({"A": curve(at % 10)}, "accuracy_curve", here=at / 1000)
+    kept, answers = cache._made.cache_info(), cache._answer.cache_info()
+    assert kept.maxsize is not None and kept.currsize <= kept.maxsize <= 64
+    assert answers.maxsize is not None and answers.maxsize <= 256
+
+
+def test_a_run_that_got_other_weights_shows_nothing_of_the_old_ones(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path))
+    mine = tmp_path / "mine"
+    shutil.copytree(ordinary("digits", "standard").path, mine, ignore=shutil.ignore_patterns("snapshots", "probes"))
+    settings: dict[str, Any] = {"index": 3, "steps": 2}
+    before = cache.probe("mine", "adversarial", **settings)
+    assert cache.probe("mine", "adversarial", **settings) is before
+    assert cache.probe("mine", "adversarial", index=4, steps=2) is not before
+    runs.write_file(mine / "net.safetensors", (ordinary("digits", "pgd_at").path / "net.safetensors").read_bytes())
+    after = cache.probe("mine", "adversarial", **settings)
+    assert not np.allclose(after.probs, before.probs)
+
+
+def test_a_slow_answer_is_kept_only_once_it_is_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path))
+    shutil.copytree(
+        ordinary("digits", "standard").path, tmp_path / "mine", ignore=shutil.ignore_patterns("snapshots", "probes", "accuracy*")
+    )
+    asked = {"n": 5, "steps": 2}
+    assert cache.kept("mine", "accuracy_curve", **asked) is None
+    made = cache.probe("mine", "accuracy_curve", **asked)
+    assert cache.kept("mine", "accuracy_curve", **asked) is made
+
+
+def test_a_run_is_read_again_when_its_folder_changed(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path))
+    shutil.copytree(ordinary("digits", "standard").path, tmp_path / "mine", ignore=shutil.ignore_patterns("snapshots", "probes"))
+    first = runs.open_run("mine")
+    assert runs.open_run("mine") is first and first in runs.all_runs()
+    runs.write_file(tmp_path / "mine" / "config.json", runs.to_bytes(first.info | {"seed": 77}))
+    assert runs.open_run("mine").info["seed"] == 77
+    assert [run.info["seed"] for run in runs.all_runs() if run.id == "mine"] == [77]
+    (tmp_path / "mine" / "config.json").write_text("{")
+    assert "mine" not in [run.id for run in runs.all_runs()]
+    assert "mine" in [run.id for run in runs.all_runs(damaged=True)]
+    shutil.rmtree(tmp_path / "mine")
+    assert "mine" not in [run.id for run in runs.all_runs(damaged=True)]
+
+
+def test_a_second_run_of_a_page_builds_no_figure(visit, monkeypatch):
+    app = sound(visit("attack"))
+    monkeypatch.setattr(view, "_figure", lambda *given: pytest.fail("a figure was built again"))
+    sound(app.run())
+
+
+def test_messages_leave_at_once(monkeypatch):
+    monkeypatch.setattr(server, "_first_visit", lambda: None)
+    listening = socket.create_server(("127.0.0.1", 0))
+    near = socket.create_connection(listening.getsockname())
+    near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+    reached = []
+
+    class Protocol:
+        class transport:
+            @staticmethod
+            def get_extra_info(name: str) -> Any:
+                return near if name == "socket" else None
+
+        async def send(self, message: Any) -> None: ...
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        reached.append(scope["type"])
+
+    async def bare(message: Any) -> None: ...
+
+    asyncio.run(server.Prompt(app)({"type": "http"}, None, Protocol().send))
+    assert not near.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    asyncio.run(server.Prompt(app)({"type": "websocket"}, None, bare))  # another server's: as it sends them
+    asyncio.run(server.Prompt(app)({"type": "websocket"}, None, Protocol().send))
+    assert near.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert reached == ["http", "websocket", "websocket"]
+    near.close()
+    listening.close()
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_and_pages_answer_over_a_thousand_clicks(tmp_path):
+    from benchmarks import b12_app
+
+    (tmp_path / "runs").mkdir()
+    made = b12_app.app(tmp_path / "runs")
+    try:
+        b12_app.all_pages(made, None, 0)
+        before, after = b12_app.memory(made, 1000)
+    finally:
+        made.end()
+    assert after - before <= 12, f"{before:.0f} MB became {after:.0f} MB"
