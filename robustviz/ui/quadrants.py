@@ -52,7 +52,7 @@ def _guess(here: Context, result: Quadrants) -> None:
             whole[:, rows, columns] for rows in (slice(row), slice(row, 2 * row)) for columns in (slice(column), slice(column, 2 * column))
         ]
         with st.container(width=230):
-            view.shown(figures.sheet(tiles, 112, columns=2), f"Test image {here.img} cut into four quadrants")
+            view.fitted(figures.sheet(tiles, 112, columns=2), f"Test image {here.img} cut into four quadrants")
     with right:
         st.markdown(
             f"A network on {meta['data']} is trained with ε = {eps_text(meta['eps'])}, but one quadrant gets only {eps_text(meta['eps_low'])}. "

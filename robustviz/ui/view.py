@@ -188,14 +188,14 @@ def _file(label: str, make: Callable[[], bytes], name: str, mime: str) -> None:
 def picture(image: bytes, said: str, key: str, *, width: int | str = "stretch") -> None:
     """A picture with its alternative text, which is printed below it too, and its download."""
     with st.container(width=width):  # type: ignore[arg-type]
-        shown(image, said)
+        fitted(image, said)
     st.markdown(said)
     st.download_button(
         "PNG", image, f"{key}.png", "image/png", key=f"file-{key}", on_click="ignore", type="tertiary", icon=":material/download:"
     )
 
 
-def shown(image: bytes, alt: str) -> None:
+def fitted(image: bytes, alt: str) -> None:
     """A picture as wide as its place. Given a width, Streamlit would blur and pack it anew at every click."""
     st.image(image, width="stretch", alt=alt)
 
@@ -211,7 +211,7 @@ def thumbnails(here: Context, indices: Sequence[int], key: str) -> None:
         for index in shown:
             with st.container(width=96):
                 image, name = thumbnail(here.a, index)
-                shown(image, f"Test image {index}: {name}")
+                fitted(image, f"Test image {index}: {name}")
                 st.button(
                     f"{index}", key=f"{key}-{index}", help=f"Show image {index} ({name}) in every view", on_click=choose, args=(index,)
                 )
