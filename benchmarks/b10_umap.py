@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ RUN, EPOCHS = "digits-pgd-at-small-resnet-s0-0c56e5c2", (18, 20)
 IMAGES = 1000
 UPDATED = "robustviz, update"
 PLAIN, BEST = "umap-learn (warm)", "umap-learn (warm, approximate neighbours)"
-PACMAP = "PaCMAP (warm)"
+PACMAP, PACMAP_1 = "PaCMAP (warm)", "PaCMAP (warm, one thread)"
 COLD = """
 import sys, numpy as np, umap
 umap.UMAP(metric="cosine", random_state=0, n_jobs=1).fit_transform(np.load(sys.argv[1]))
@@ -37,6 +37,7 @@ def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
     """A new map, its update after two epochs of training, and a new map in a process that has to compile first."""
     if device != "cpu":
         return
+    import numba
     from pacmap import PaCMAP
     from umap import UMAP
 
@@ -49,35 +50,43 @@ def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
     def keep(name: str, at: object) -> None:
         made[name] = torch.from_numpy(np.asarray(at, dtype=np.float64))
 
+    def pacmap(threads: int) -> np.ndarray:
+        numba.set_num_threads(threads)
+        try:
+            return np.asarray(PaCMAP(random_state=0).fit_transform(x))
+        finally:
+            numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
+
     times = race(
         [
             Racer(OURS, lambda: keep(OURS, embedding.umap(now))),
             Racer(UPDATED, lambda: keep(UPDATED, embedding.umap(now, init=last))),
             Racer(PLAIN, lambda: keep(PLAIN, UMAP(**settings).fit_transform(x))),
             Racer(BEST, lambda: keep(BEST, UMAP(**settings, force_approximation_algorithm=True).fit_transform(x))),
-            Racer(PACMAP, lambda: keep(PACMAP, PaCMAP(random_state=0).fit_transform(x))),
+            Racer(PACMAP, lambda: keep(PACMAP, pacmap(numba.config.NUMBA_NUM_THREADS))),
+            Racer(PACMAP_1, lambda: keep(PACMAP_1, pacmap(1))),
         ],
         rounds or 3,
     )
-    fitted, updated, plain, best, pacmap = times
-    setting = f"{2 * IMAGES} × {now.shape[1]}, digits clean and attacked, one thread, seed 0"
-    painted = [_painted() for _ in range(rounds or 3)]
+    fitted, updated, *peers = times
+    setting = f"{2 * IMAGES} × {now.shape[1]}, digits clean and attacked, seed 0"
+    painted, redrawn = _least(_painted()), _least(lambda: embedding.umap(now, init=last))
     yield Outcome(
-        "B10", "UMAP, a new map", setting, (fitted, plain, best, pacmap), {},
+        "B10", "UMAP, a new map", setting, (fitted, *peers), {},
         (
-            _as_true(now, made, OURS),
-            _within("first paint of a run whose features are known (map, noise put in, trustworthiness, figure)", min(painted), 2.0),
+            *_as_true(now, made, OURS),
+            _within("first paint of a run whose features are known (map, noise put in, trustworthiness, figure)", painted, 2.0),
         ),
         f"Our process compiled in {compiled:.0f} s, in the background. {_qualities(now, made)}",
     )  # fmt: skip
     yield Outcome(
-        "B10", "UMAP, the map two epochs later", f"{setting}, 50 epochs from the map of epoch {EPOCHS[0]}", (updated, plain, best, pacmap), {PLAIN: 10},
-        (_as_true(now, made, UPDATED), _within("update", updated.least, 0.3)), _stays(last, made),
+        "B10", "UMAP, the map two epochs later", f"{setting}, 50 epochs from the map of epoch {EPOCHS[0]}", (updated, *peers), {PLAIN: 10},
+        (*_as_true(now, made, UPDATED), _within("update", redrawn, 0.3)), _stays(last, made),
     )  # fmt: skip
     cold = _cold(x)
     yield Outcome(
         "B10", "UMAP, the first map of a session", setting, (Time(OURS, fitted.seconds[:1], fitted.first), cold), {cold.name: 10},
-        (_as_true(now, made, OURS),), "Ours once its process has compiled, which it does before anyone asks; the peer's in a fresh process, imports included.",
+        _as_true(now, made, OURS), "Ours once its process has compiled, which it does before anyone asks; the peer's in a fresh process, imports included.",
     )  # fmt: skip
 
 
@@ -100,14 +109,23 @@ def _warm() -> float:
     return time.perf_counter() - began
 
 
-def _painted() -> float:
-    """Seconds from known features of 1,000 test images of shapes, clean and attacked, to the figure."""
+def _painted() -> Callable[[], object]:
+    """From known features of 1,000 test images of shapes, clean and attacked, to the figure."""
     run = runs.open_run("shapes-pgd-at-small-resnet-s0-f354e551")
     spec = FeatureMapSpec(projection="umap", n=IMAGES, steps=10)
-    spec.features(spec.eps, run)(run)
-    began = time.perf_counter()
-    figures.feature_map(spec.measure(run)).to_json()
-    return time.perf_counter() - began
+    spec.features(spec.eps, run)(run)  # kept
+    return lambda: figures.feature_map(spec.measure(run)).to_json()
+
+
+def _least(work: Callable[[], object]) -> float:
+    """The least seconds of ten times: what it takes when nobody else wants the processor."""
+
+    def spent() -> float:
+        began = time.perf_counter()
+        work()
+        return time.perf_counter() - began
+
+    return min(spent() for _ in range(10))
 
 
 def _cold(x: np.ndarray) -> Time:
@@ -127,11 +145,12 @@ def _recall(z: Tensor, at: Tensor) -> float:
     return float((near[:, :, None] == flat[:, None]).any(dim=2).double().mean())
 
 
-def _as_true(z: Tensor, made: dict[str, Tensor], name: str) -> Gate:
+def _as_true(z: Tensor, made: dict[str, Tensor], name: str) -> tuple[Gate, Gate]:
     ours, theirs = (embedding.trustworthiness(z, made[one]) for one in (name, PLAIN))
     mine, yours = (_recall(z, made[one]) for one in (name, PLAIN))
-    return Gate(
-        f"trustworthiness(15) {ours:.4f}, umap-learn {theirs:.4f}; recall of neighbours {mine:.3f}, {yours:.3f}", ours > theirs - 0.01
+    return (
+        Gate(f"trustworthiness(15) {ours:.4f}, umap-learn {theirs:.4f}", ours > theirs - 0.01),
+        Gate(f"neighbours recalled {mine:.3f}, umap-learn {yours:.3f}", mine > yours - 0.01),
     )
 
 

@@ -19,7 +19,7 @@ TRUST = 15  # neighbours of the trustworthiness that is printed beside every map
 FEWEST = 15  # images; fewer have no neighbourhoods worth a map
 HALVINGS = 64  # of the bandwidth search in `memberships`: to the last bit
 CROWD = 1000  # points from which UMAP needs fewer epochs
-EPOCHS, OF_A_CROWD, AGAIN = 500, 200, 50  # of UMAP: umap-learn's own, for a crowd, and from another map
+EPOCHS, OF_A_CROWD, AGAIN = 500, 300, 50  # of UMAP: umap-learn's own, for a crowd, and from another map
 
 
 def plane(z: Tensor) -> tuple[Tensor, Tensor, float]:
@@ -100,12 +100,12 @@ def umap(
     """Points (N,D) on UMAP's plane (N,2): cosine metric, umap-learn's own layout on exact neighbours; the same for the same seed.
 
     `init` (N,2): a map of the same points as they were before, to start from; what keeps its neighbours stays where it is.
-    `epochs` of the layout: by default 500, 200 of 1000 points and more, 50 from an `init`. In the app a process that has
+    `epochs` of the layout: by default 500, 300 of 1000 points and more, 50 from an `init`. In the app a process that has
     compiled answers (`embedder`); elsewhere the first call compiles for ten seconds or so. Raises UserError where there are
     not more points than neighbours, where all have one direction, and where umap-learn is not installed.
     Source: McInnes et al. 2018 (arXiv 1802.03426). `Differs:` exact neighbours, not approximate ones; of 1000 points and
-    more 200 epochs, not 500, for less than 0.002 of trustworthiness(15); from an `init`, half umap-learn's learning rate
-    and no stretching to a square.
+    more 300 epochs, not 500, for 0.001 of trustworthiness(15) and 0.01 of the neighbours; from an `init`, a lower
+    learning rate and no stretching to a square.
     """
     if len(z) <= n_neighbors:
         raise UserError(

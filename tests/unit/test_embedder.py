@@ -260,7 +260,7 @@ def test_how_many_epochs_and_from_where(monkeypatch: pytest.MonkeyPatch) -> None
     z = cloud(1000)
     for points, more in ((z[:999], {}), (z, {}), (z, {"init": z[:, :2]}), (z, {"epochs": 7}), (z, {"init": z[:, :2], "epochs": 7})):
         embedding.umap(points, **more)
-    assert asked == [(500, False), (200, False), (50, True), (7, False), (7, True)]
+    assert asked == [(500, False), (300, False), (50, True), (7, False), (7, True)]
     with pytest.raises(UserError, match=r"a row of 2 for each of the 1000 points, and this one is \(999, 2\)"):
         embedding.umap(z, init=z[:999, :2])
 
