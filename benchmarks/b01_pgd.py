@@ -38,7 +38,9 @@ def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
             peers = [Racer(name, lambda other=other, x=x, y=y: other(x, y)) for name, other in others.items()]  # type: ignore[misc]
             if has_bf16("cpu"):
                 ours = Racer(OURS, lambda net=net, attack=attack, x=x, y=y: in_training(net, attack, x, y))  # type: ignore[misc]
-                yield Outcome("B1", "PGD-10 as in training, bf16", label, race([ours, *peers], rounds or 9), {n: BF16[n] for n in others}, tuple(gate))
+                yield Outcome(
+                    "B1", "PGD-10 as in training, bf16", label, race([ours, *peers], rounds or 9), {n: BF16[n] for n in others}, tuple(gate)
+                )
                 gate = []
             ours = Racer(OURS, lambda net=net, attack=attack, x=x, y=y: attack(net, x, y))  # type: ignore[misc]
             yield Outcome("B1", "PGD-10, fp32", label, race([ours, *peers], rounds or 9), {n: FP32[n] for n in others})

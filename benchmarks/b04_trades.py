@@ -55,7 +55,7 @@ def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
 
         def step(training: Training = ours, batches: list[Tensor] = batches) -> None:
             training.batch = (training.batch + 1) % len(batches)
-            training._step(stage, batches[training.batch], 0.01, 0.5)  # noqa: B023: raced before the next turn
+            training._step(stage, batches[training.batch], 0.01, 0.5)  # noqa: B023
 
         def peer(net: nn.Module = theirs, batches: list[Tensor] = batches, eps: float = eps, count: list[int] = [0]) -> None:  # noqa: B006
             index = batches[count[0] % len(batches)]

@@ -11,10 +11,11 @@ from benchmarks.harness import OURS, Gate, Outcome, Racer, race
 from robustviz import data
 from robustviz.attacks import PGD
 from robustviz.evaluate import count_right
+from robustviz.nets.lean import has_bf16
 
 
 def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
-    """An ordinary, an adversarially trained and a TRADES network on the thousand shapes; then the gate on 10,000 images."""
+    """An ordinary, an adversarially trained and a TRADES network on the thousand shapes."""
     import torchattacks
 
     split = data.load("shapes", "test")
@@ -24,8 +25,8 @@ def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
         attack = PGD(eps=run.eps, steps=50, step_size=run.eps / 4)
         right: dict[str, int] = {}
 
-        def ours() -> None:
-            right[OURS] = int(count_right(net, x, y, attack).sum())  # noqa: B023: raced before the next turn
+        def ours(bf16: bool) -> None:
+            right[OURS] = int(count_right(net, x, y, attack, bf16=bf16).sum())  # noqa: B023
 
         def theirs(size: int) -> None:
             other = torchattacks.PGD(net, eps=run.eps, alpha=run.eps / 4, steps=50, random_start=True)  # noqa: B023
@@ -35,15 +36,11 @@ def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
                 found = other(x[start : start + size], y[start : start + size])  # noqa: B023
                 with torch.no_grad():
                     count += int((net(found).argmax(1) == y[start : start + size]).sum())  # noqa: B023
-            right["torchattacks"] = count
+            right["torchattacks"] = count  # noqa: B023
 
-        racers = [
-            Racer(OURS, ours),
-            Racer("torchattacks, batch 250", lambda: theirs(250)),
-            Racer("torchattacks, batch 64", lambda: theirs(64)),
-        ]
-        times = race(racers, rounds or 3, device)
-        same = Gate(f"right: {right[OURS]} and {right['torchattacks']} of {len(x)}", abs(right[OURS] - right["torchattacks"]) <= 3)
-        yield Outcome(
-            "B8", "accuracy under PGD-50", f"{method} on shapes, n = {len(x)}", times, {racer.name: 4.0 for racer in racers[1:]}, (same,)
-        )
+        peers = [Racer("torchattacks, batch 250", lambda: theirs(250)), Racer("torchattacks, batch 64", lambda: theirs(64))]
+        for bf16 in (False, True) if has_bf16(device) else (False,):
+            times = race([Racer(OURS, lambda bf16=bf16: ours(bf16)), *peers], rounds or 2, device)  # type: ignore[misc]
+            same = Gate(f"right: {right[OURS]} and {right['torchattacks']} of {len(x)}", abs(right[OURS] - right["torchattacks"]) <= 3)
+            what = "accuracy under PGD-50, " + ("searched in bf16" if bf16 else "fp32")
+            yield Outcome("B8", what, f"{method} on shapes, n = {len(x)}", times, {peer.name: 4.0 for peer in peers}, (same,))

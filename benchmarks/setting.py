@@ -75,13 +75,17 @@ def peers(net: nn.Module, eps: float, step: float, steps: int, shape: tuple[int,
         classifier = PyTorchClassifier(
             net, nn.CrossEntropyLoss(), input_shape=shape[1:], nb_classes=classes, clip_values=(0, 1), device_type="gpu" if device.type == "cuda" else "cpu"
         )  # fmt: skip
-        art = ProjectedGradientDescentPyTorch(classifier, np.inf, eps, step, max_iter=steps, num_random_init=1, batch_size=shape[0], verbose=False)
+        art = ProjectedGradientDescentPyTorch(
+            classifier, np.inf, eps, step, max_iter=steps, num_random_init=1, batch_size=shape[0], verbose=False
+        )
 
     def by_art(x: Tensor, y: Tensor) -> Tensor:
         return torch.from_numpy(art.generate(x.cpu().numpy(), np.eye(classes, dtype=np.float32)[y.cpu().numpy()]))
 
     def by_cleverhans(x: Tensor, y: Tensor) -> Tensor:
-        found: Any = projected_gradient_descent(net, x, eps, step, steps, np.inf, clip_min=0, clip_max=1, y=y, rand_init=True, sanity_checks=False)
+        found: Any = projected_gradient_descent(
+            net, x, eps, step, steps, np.inf, clip_min=0, clip_max=1, y=y, rand_init=True, sanity_checks=False
+        )
         return found.detach()  # type: ignore[no-any-return]
 
     return {

@@ -29,13 +29,16 @@ LADDER: tuple[Attack, ...] = (FGSM(), PGD(steps=20), PGD(steps=100, restarts=5),
 Tick = Callable[[], object]
 
 
-def count_right(net: nn.Module, x: Tensor, y: Tensor, attack: Attack | None = None, seed: int = 0, tick: Tick | None = None) -> Tensor:
+def count_right(
+    net: nn.Module, x: Tensor, y: Tensor, attack: Attack | None = None, seed: int = 0, tick: Tick | None = None, *, bf16: bool = False
+) -> Tensor:
     """Which samples the net gets right, (N,) bool on the CPU: attacked with `attack`, or clean where that is None.
 
-    `x` (N,C,H,W) in [0,1] and `y` on the net's device. Each batch of 250 draws its noise from (seed, batch number). An attack
-    may look for misread images in fast arithmetic (`Attack.search`); the verdict on what it found is the net's own, in fp32.
+    `x` (N,C,H,W) in [0,1] and `y` on the net's device. Each batch of 250 draws its noise from (seed, batch number). An image
+    that is found to be misread on the way goes no further (`Attack.search`). `bf16`: gradients may be computed in bf16, where
+    the processor is fast at it; the verdict on what was found is the net's own, in fp32, and a count differs by a few in 1,000.
     """
-    out = [right for right, _ in _batches(net, x, y, attack, seed, tick, search=True)]
+    out = [right for right, _ in _batches(net, x, y, attack, seed, tick, search=True, bf16=bf16)]
     return torch.cat(out) if out else torch.zeros(0, dtype=torch.bool)
 
 
@@ -47,7 +50,7 @@ def attacked(net: nn.Module, x: Tensor, y: Tensor, attack: Attack, seed: int = 0
 
 
 def _batches(
-    net: nn.Module, x: Tensor, y: Tensor, attack: Attack | None, seed: int, tick: Tick | None, search: bool
+    net: nn.Module, x: Tensor, y: Tensor, attack: Attack | None, seed: int, tick: Tick | None, search: bool, bf16: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batch by batch: which samples are right, on the CPU, and the images the net was shown."""
     for number, start in enumerate(range(0, len(x), BATCH)):
@@ -56,7 +59,7 @@ def _batches(
         images, labels = x[start : start + BATCH], y[start : start + BATCH]
         if attack is not None:
             rng = torch.Generator(device=x.device).manual_seed(seed * 1_000_003 + number)
-            images = (attack.search if search else attack)(net, images, labels, rng=rng)
+            images = attack.search(net, images, labels, rng, bf16) if search else attack(net, images, labels, rng)
         with frozen(net), torch.no_grad():
             yield (net(images).argmax(dim=1) == labels).cpu(), images
 

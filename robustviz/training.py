@@ -301,7 +301,7 @@ class Training:
         started = time.perf_counter()
         x, y = self.val.x.to(self.device), self.val.y.to(self.device)
         clean = int(count_right(self.judged, x, y, None, tick=tick).sum())
-        robust = int(count_right(self.judged, x, y, self._judge_attack(), seed=self.config.seed, tick=tick).sum())
+        robust = int(count_right(self.judged, x, y, self._judge_attack(), seed=self.config.seed, tick=tick, bf16=True).sum())
         score = {"robust": robust, "clean": clean, "last": self.epoch}[str(self.config.select)]
         best = score >= self.best_score  # ties go to the later epoch
         self.epoch, self.batch = self.epoch + 1, 0

@@ -22,6 +22,7 @@ from robustviz.types import UserError, check_eps
 A = TypeVar("A", bound="Attack")
 N = TypeVar("N", float, Tensor)
 LOOK = 5  # steps between two looks of a search
+PIECE = 64  # images that a search walks with at once on a CPU: their maps fit its cache
 Objective = Callable[[Tensor], Tensor]  # images (N,C,H,W) -> one number a sample (N,)
 
 
@@ -94,19 +95,23 @@ class Attack(Spec):
         """
         return self._found(net, x, y, rng or generator(x))
 
-    def search(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
+    def search(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None, bf16: bool = False) -> Tensor:
         """As `__call__`, for those who only count which images are fooled: an image that `net` is found to misread at a look,
-        every 5 steps, is left as it is and costs nothing more, and gradients may be computed in bf16.
+        every 5 steps, is left as it is and costs nothing more. `bf16`: gradients may be computed in bf16.
         """
-        return self._found(net, x, y, rng or generator(x), search=True) if self.walks else self(net, x, y, rng)
+        return self._found(net, x, y, rng or generator(x), search=True, bf16=bf16) if self.walks else self(net, x, y, rng)
 
-    def _found(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator, search: bool = False) -> Tensor:
-        with lean(net, x, bf16=search and self.norm == "linf") as fast:
+    def _found(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator, search: bool = False, bf16: bool = False) -> Tensor:
+        with lean(net, x, bf16=bf16 and self.norm == "linf") as fast:
             # Where a step depends on more than the point it starts from, none may leave.
             leaving = search and type(self).seen is Attack.seen and type(self).direction is Attack.direction
 
             def run(x: Tensor, start: Tensor, y: Tensor) -> Tensor:
-                return self._hunt(net, fast, x, start, y, rng) if leaving else self._walk(self.objective(fast, y), x, start, None, rng)
+                if not leaving:
+                    return self._walk(self.objective(fast, y), x, start, None, rng)
+                size = PIECE if x.device.type == "cpu" else max(len(x), 1)
+                pieces = zip(*(part.split(size) for part in (x, start, y)), strict=True)
+                return torch.cat([self._hunt(net, fast, some, begin, labels, rng) for some, begin, labels in pieces])
 
             best = run(x.detach(), self.first(BALLS[self.norm](x.detach(), self._radius(None)), rng), y)
             if self.tries > 1:
