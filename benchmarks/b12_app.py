@@ -94,6 +94,7 @@ class Visitor:
         self.page, self.query, self.bytes = "", "", 0
         self.widgets: dict[str, str] = {}
         self.fragments: list[str] = []
+        self.kept: dict[str, ForwardMsg] = {}  # as a browser: large messages that it has are only named
         self.first = self.go(page)
 
     def go(self, page: str) -> float:
@@ -110,6 +111,7 @@ class Visitor:
         asked.query_string, asked.fragment_id = self.query, fragment
         asked.page_name, asked.page_script_hash = (page, "") if page is not None else ("", self.page)
         asked.context_info.color_scheme = "light"
+        asked.cached_message_hashes.extend(self.kept)
         for key, value in (numbers or {}).items():
             widget = asked.widget_states.widgets.add()
             widget.id, widget.double_value = self.widgets[key], value
@@ -130,7 +132,10 @@ class Visitor:
     def _read(self, messages: list[ForwardMsg], fragment: str) -> None:
         if not fragment:
             self.fragments = []
-        for message in messages:
+        for sent in messages:
+            message = self.kept[sent.ref_hash] if sent.WhichOneof("type") == "ref_hash" else sent
+            if message.metadata.cacheable:
+                self.kept[message.hash] = message
             kind = message.WhichOneof("type")
             if kind == "navigation":
                 self.page = message.navigation.page_script_hash
@@ -236,7 +241,10 @@ def reruns(each: int) -> Outcome:
             busy, _, _ = all_pages(server, None, each)
             trained = len(run.records())
         gates = (
-            Gate(f"p95 {p95(quiet):.1f} ms ≤ 20 ms over {len(quiet)} reruns of {len(PAGES)} pages", p95(quiet) <= 20),
+            Gate(
+                f"p95 {p95(quiet):.1f} ms ≤ 20 ms over {len(quiet)} reruns of {len(PAGES)} pages (of the bare app in between: {p95(theirs):.1f} ms)",
+                p95(quiet) <= 20,
+            ),
             Gate(f"p95 {p95(busy):.1f} ms ≤ 20 ms over {len(busy)} while a training runs ({trained} epochs meanwhile)", p95(busy) <= 20),
             Gate(f"memory {start:.0f} → {end:.0f} MB over {40 * each} clicks, flat within 8 MB", end - start <= 8),
         )
