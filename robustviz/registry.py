@@ -90,13 +90,8 @@ class Spec:
             low, high = field.metadata.get("low"), field.metadata.get("high")
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if number and ((low is not None and value < low) or (high is not None and value > high)):
-                span = (
-                    f"at least {_plain(low)}"
-                    if high is None
-                    else f"at most {_plain(high)}"
-                    if low is None
-                    else f"{_plain(low)} to {_plain(high)}"
-                )
+                least, most = _plain(low), _plain(high)
+                span = f"at least {least}" if high is None else f"at most {most}" if low is None else f"{least} to {most}"
                 raise UserError(f"{field.name}={_plain(value)} is out of range for {label(type(self))}: it must be {span}.", code=2)
             object.__setattr__(self, field.name, value)
 
