@@ -98,7 +98,7 @@ class Spec:
 
 def _plain(value: typing.Any) -> str:
     """A number as people write it: 100000000, not 1e+08."""
-    return str(value) if isinstance(value, int) else f"{value:g}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def label(cls: type) -> str:
