@@ -90,7 +90,9 @@ class Visitor:
     """One session. `first`: seconds until the first page it asked for was there."""
 
     def __init__(self, server: Server, page: str = "") -> None:
-        self.socket = connect(f"ws://127.0.0.1:{server.port}/_stcore/stream", subprotocols=["streamlit"], max_size=None, compression=None)  # type: ignore[list-item]
+        self.socket = connect(
+            f"ws://127.0.0.1:{server.port}/_stcore/stream", subprotocols=["streamlit"], max_size=None, compression=None, legacy=True
+        )  # type: ignore[list-item]
         self.page, self.query, self.bytes = "", "", 0
         self.widgets: dict[str, str] = {}
         self.fragments: list[str] = []

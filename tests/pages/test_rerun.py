@@ -105,8 +105,7 @@ def test_a_second_run_of_a_page_builds_no_figure(visit, monkeypatch):
     sound(app.run())
 
 
-def test_messages_leave_at_once(monkeypatch):
-    monkeypatch.setattr(server, "_first_visit", lambda: None)
+def test_messages_leave_at_once():
     listening = socket.create_server(("127.0.0.1", 0))
     near = socket.create_connection(listening.getsockname())
     near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
