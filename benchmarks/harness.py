@@ -81,12 +81,6 @@ class Outcome:
         ratios = {peer.name: [round(value, 3) for value in self.ratio(peer)] for peer in self.times[1:]}
         return asdict(self) | {"ratios": ratios}
 
-    @classmethod
-    def from_json(cls, found: dict[str, Any]) -> Outcome:
-        times = tuple(Time(one["name"], tuple(one["seconds"]), one["first"]) for one in found["times"])
-        gates = tuple(Gate(**one) for one in found["gates"])
-        return cls(found["key"], found["what"], found["setting"], times, found["wanted"], gates, found["note"])
-
 
 def race(racers: Sequence[Racer], rounds: int, device: str = "cpu") -> tuple[Time, ...]:
     """Everybody once to warm up, then `rounds` rounds in turns; the order turns round in every second one."""

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from robustviz import data, runs
 from robustviz.config import TrainConfig
 from robustviz.nets.base import ImageNet
-from robustviz.runs import write_file
 from robustviz.training import train
 from robustviz.types import UserError
 
@@ -94,8 +93,3 @@ def peers(net: nn.Module, eps: float, step: float, steps: int, shape: tuple[int,
         "ART": by_art,
         "cleverhans": by_cleverhans,
     }
-
-
-def save(path: Path, content: bytes) -> None:
-    """A file in `.bench`."""
-    write_file(path, content)
