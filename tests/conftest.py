@@ -6,6 +6,7 @@ The images are 12 of 2×9×7, so that N, C, H and W all differ and no broadcast 
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,14 @@ def runs_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home for runs."""
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path / "runs"))
     return tmp_path / "runs"
+
+
+@pytest.fixture
+def port() -> int:
+    """A port that nobody has: the usual one belongs to whoever is at this machine, or to a test in the other process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

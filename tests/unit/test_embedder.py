@@ -190,17 +190,16 @@ def test_who_is_interrupted_leaves_no_answer_for_the_next(quick: embedder.Embedd
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C to a whole console, the test's own included")
-def test_the_app_starts_one_and_leaves_none_behind(runs_home: Path) -> None:
+def test_the_app_starts_one_and_leaves_none_behind(runs_home: Path, port: int) -> None:
     from streamlit.proto.BackMsg_pb2 import BackMsg
 
-    environment = {name: value for name, value in os.environ.items() if name != "PORT"}
     app = subprocess.Popen(
-        [sys.executable, "-m", "robustviz", "app", "--no-browser"], cwd=runs.REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "robustviz", "app", "--no-browser", f"--port={port}"], cwd=runs.REPOSITORY, stdout=subprocess.PIPE, text=True,
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     assert app.stdout is not None
     try:
-        port = int(app.stdout.readline().rsplit(":", 1)[1])
+        assert app.stdout.readline().endswith(f":{port}\n")
 
         def processes() -> list[psutil.Process]:
             return [one for one in psutil.Process(app.pid).children(recursive=True) if "robustviz.embedder" in one.cmdline()]

@@ -31,7 +31,8 @@ print("the last words"); sys.exit(5)
 
 
 @pytest.fixture(autouse=True)
-def _quiet(monkeypatch: pytest.MonkeyPatch, runs_home: Path) -> None:
+def _alone(monkeypatch: pytest.MonkeyPatch, runs_home: Path, port: int) -> None:
+    monkeypatch.setattr(launch, "PORT", port)
     for name in ("PORT", "CI", "SSH_CONNECTION", "DISPLAY", "WAYLAND_DISPLAY", "ROBUSTVIZ_BROWSER"):
         monkeypatch.delenv(name, raising=False)
 
@@ -194,17 +195,16 @@ def test_the_flags_exist_in_this_streamlit() -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C to a whole console, the test's own included")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_the_app_starts_from_anywhere_answers_here_only_and_ends_quietly(tmp_path: Path, name: str) -> None:
-    environment = os.environ | {"PYTHONPATH": str(runs.REPOSITORY), "ROBUSTVIZ_RUNS": "mine", "HTTP_PROXY": "http://127.0.0.1:9"}
-    with open(tmp_path / "errors", "w+") as errors:
-        app = subprocess.Popen(
-            [sys.executable, "-m", "robustviz", "app"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what a shell starts with & inherits that it is ignored
-        )  # fmt: skip
+def test_the_app_starts_from_anywhere_answers_here_only_and_ends_quietly(tmp_path: Path, port: int, name: str) -> None:
+    own = {"PYTHONPATH": str(runs.REPOSITORY), "ROBUSTVIZ_RUNS": "mine", "HTTP_PROXY": "http://127.0.0.1:9", "PORT": str(port)}
+    with open(tmp_path / "errors", "w+") as errors, subprocess.Popen(
+        [sys.executable, "-m", "robustviz", "app"], cwd=tmp_path, env=os.environ | own, stdout=subprocess.PIPE, stderr=errors, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what a shell starts with & inherits that it is ignored
+    ) as app:  # fmt: skip
         try:
             assert app.stdout is not None
             line = app.stdout.readline()
-            port = int(line.rsplit(":", 1)[1])
+            assert line == f"robustviz is at http://{launch.HOST}:{port}\n"
             asked = http.client.HTTPConnection(launch.HOST, port, timeout=10)
             asked.request("GET", "/")
             assert b"Streamlit" in asked.getresponse().read()
@@ -214,7 +214,7 @@ def test_the_app_starts_from_anywhere_answers_here_only_and_ends_quietly(tmp_pat
             rest, _ = app.communicate(timeout=30)
         finally:
             app.kill()
-            app.wait()
+        app.wait()
         errors.seek(0)
         said = errors.read()
     assert app.returncode == 0, said
