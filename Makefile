@@ -23,7 +23,7 @@ help:
 	@echo "make test       lint, and all tests but the slow ones"
 	@echo "make test-fast  those of them that need no browser and no notebook: two minutes, while writing"
 	@echo "make test-slow  the slow tests"
-	@echo "make bench      race our attacks, maps and pages against other libraries (ONLY=B1,B9: some of it); writes benchmarks/results"
+	@echo "make bench      race our attacks, maps and pages against other libraries (ONLY=B1,B9: some of it); writes the README's table"
 	@echo "make lint       lint only;  make types: check the types;  make format: format the code"
 	@echo "make zoo        train the shipped models again;  make story: compute the first page again"
 	@echo "make clean      remove .venv and what tests leave behind; never a run"

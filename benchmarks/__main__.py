@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--only B1,B9]`: race ours against its peers on this machine, print, and write JSON."""
+"""`python -m benchmarks [--only B1,B9]`: race ours against its peers on this machine, print, write JSON and what is made from it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import harness
+from benchmarks import harness, report
 from robustviz.config import default_threads
 from robustviz.runs import write_file
 from robustviz.types import UserError
@@ -21,18 +21,19 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 
 
-def items() -> dict[str, str]:
-    """Modules by item: b01_pgd.py is B1."""
-    return {f"B{int(path.name[1:3])}": path.stem for path in sorted(HERE.glob("b[0-9][0-9]_*.py"))}
-
-
 def main(arguments: list[str] | None = None) -> int:
-    known = items()
+    known = report.items()
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", default="", help=f"items with commas between: {', '.join(known)}")
     parser.add_argument("--rounds", type=int, default=0, help="rounds of each race; 0: what each item finds enough")
     parser.add_argument("--out", type=Path, default=None, help="the JSON file; default: benchmarks/results/cpu.json or cuda.json")
+    parser.add_argument(
+        "--readme", action="store_true", help="race nothing; write the README's table and RESULTS.md from the JSON files again"
+    )
     given = parser.parse_args(arguments)
+    if given.readme:
+        report.write(report.measured())
+        return 0
     chosen = [name.strip().upper() for name in given.only.split(",") if name.strip()] or list(known)
     if unknown := [name for name in chosen if name not in known]:
         print(f"There is no item {', '.join(unknown)}; there are {', '.join(known)}.", file=sys.stderr)
@@ -57,10 +58,12 @@ def main(arguments: list[str] | None = None) -> int:
         if not outcomes:
             print(f"{name}: nothing to race on {device}.")
             continue
-        print(harness.table(outcomes), f"\n({time.perf_counter() - started:.0f} s)\n", flush=True)
+        print(f"# {name}", *map(harness.told, outcomes), f"({time.perf_counter() - started:.0f} s)\n", sep="\n\n", flush=True)
         found["items"][name] = {"machine": harness.machine(), "outcomes": [one.to_json() for one in outcomes]}
         out.parent.mkdir(exist_ok=True)
         write_file(out, json.dumps(found, indent=1).encode())
+    if given.out is None:
+        report.write(report.measured())
     return 1 if failed else 0
 
 

@@ -77,6 +77,17 @@ class Outcome:
         pairs = zip(peer.seconds, self.ours.seconds, strict=True)
         return statistics.median(theirs / mine for theirs, mine in pairs), peer.least / self.ours.least
 
+    def missed(self, peer: Time) -> bool:
+        """Whether a ratio was wanted and neither the rounds' median nor the minima reach it."""
+        return max(self.ratio(peer)) < self.wanted.get(peer.name, 0.0)
+
+    @classmethod
+    def of_json(cls, found: dict[str, Any]) -> Outcome:
+        """What `to_json` wrote down."""
+        times = tuple(Time(one["name"], tuple(one["seconds"]), one["first"]) for one in found["times"])
+        gates = tuple(Gate(**one) for one in found["gates"])
+        return cls(found["key"], found["what"], found["setting"], times, found["wanted"], gates, found["note"])
+
     def to_json(self) -> dict[str, Any]:
         ratios = {peer.name: [round(value, 3) for value in self.ratio(peer)] for peer in self.times[1:]}
         return asdict(self) | {"ratios": ratios}
@@ -117,6 +128,7 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
+        "date": time.strftime("%Y-%m-%d"),
     }
 
 
@@ -128,20 +140,28 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
-    """A Markdown table, a line a peer."""
-    lines = ["| | what | ours | peer | its time | ratio | wanted | gate |", "|:--|:--|--:|:--|--:|--:|--:|:--|"]
-    for one in outcomes:
-        gates = "; ".join(f"{gate.says}{'' if gate.held else ' **not held**'}" for gate in one.gates)
-        for number, peer in enumerate(one.times[1:] or one.times):
-            middle, least = one.ratio(peer)
-            wanted = one.wanted.get(peer.name)
-            short = wanted is not None and max(middle, least) < wanted
-            lines.append(
-                f"| {one.key} | {f'{one.what} ({one.setting})' if number == 0 else ''} | {spell(one.ours.median)} | {peer.name} | {spell(peer.median)} "
-                f"| {middle:.2f}× | {'' if wanted is None else f'{wanted:g}×'}{' **missed**' if short else ''} | {gates if number == 0 else ''} |"
-            )
-    return "\n".join(lines)
+def told(one: Outcome) -> str:
+    """A race in Markdown: a line for each contestant, the gates, the note."""
+    lines = [
+        f"**{one.what}**, {one.setting}",
+        "",
+        "| | median | least | first call | ratio | of the least | wanted |",
+        "|:--|--:|--:|--:|--:|--:|--:|",
+    ]
+    for time_ in one.times:
+        cells = [time_.name, spell(time_.median), spell(time_.least), spell(time_.first)]
+        if time_ is one.ours:
+            cells += ["", "", ""]
+        else:
+            wanted = one.wanted.get(time_.name)
+            cells += [f"{ratio:.2f}×" for ratio in one.ratio(time_)]
+            cells.append("" if wanted is None else f"{wanted:g}×{' **missed**' if one.missed(time_) else ''}")
+        lines.append(f"| {' | '.join(cells)} |")
+    lines.append("")
+    lines += [f"- {'held' if gate.held else '**not held**'}: {gate.says}" for gate in one.gates]
+    if one.note:
+        lines.append(f"- {one.note}")
+    return "\n".join(lines).rstrip()
 
 
 def spell(seconds: float) -> str:

@@ -1,0 +1,121 @@
+"""What the README and `RESULTS.md` say of the benchmarks, made from the JSON files alone: neither is written by hand."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import harness
+from benchmarks.harness import Outcome
+from robustviz.runs import write_file
+
+HERE = Path(__file__).resolve().parent
+README, RESULTS = HERE.parent / "README.md", HERE / "RESULTS.md"
+MARKS = "<!-- bench -->", "<!-- /bench -->"
+DEVICES = {"cpu": "On a CPU", "cuda": "On a GPU"}
+NONE = "Nothing has been measured yet: `make bench`."
+
+Items = dict[str, dict[str, Any]]
+
+
+def items() -> dict[str, str]:
+    """Modules by item: b01_pgd.py is B1."""
+    return {f"B{int(path.name[1:3])}": path.stem for path in sorted(HERE.glob("b[0-9][0-9]_*.py"))}
+
+
+def measured(folder: Path = HERE / "results") -> dict[str, Items]:
+    """What is written down, by device and item, in the items' order."""
+    found = {
+        device: json.loads(path.read_text(encoding="utf-8"))["items"] for device in DEVICES if (path := folder / f"{device}.json").exists()
+    }
+    return {device: {key: kept[key] for key in items() if key in kept} for device, kept in found.items()}
+
+
+def write(found: dict[str, Items], readme: Path = README, results: Path = RESULTS) -> None:
+    """Put what was measured into both files."""
+    before, rest = readme.read_text(encoding="utf-8").split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    write_file(readme, f"{before}{MARKS[0]}\n{summary(found)}\n{MARKS[1]}{after}".encode())
+    write_file(results, full(found).encode())
+
+
+def summary(found: dict[str, Items]) -> str:
+    """For the README: a line an item, with the range of its ratios and whatever fell short of what was wanted."""
+    parts = []
+    for device, kept in found.items():
+        lines = [
+            f"{DEVICES[device]}. {_machines(kept)}",
+            "",
+            "| | race | peers take | wanted ratio | as good a result |",
+            "|:--|:--|--:|:--|:--|",
+        ]
+        for key, item in kept.items():
+            races = _races(item)
+            ratios = [one.ratio(peer)[0] for one in races for peer in one.times[1:]]
+            span = "" if not ratios else " to ".join(dict.fromkeys(f"{ratio:.2g}×" for ratio in (min(ratios), max(ratios))))
+            lines.append(f"| {key} | {_title(key)} | {span} | {_short(races)} | {_gates(races)} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) or NONE
+
+
+def full(found: dict[str, Items]) -> str:
+    """RESULTS.md: every race with every time."""
+    parts = [
+        "# Every race",
+        f"`make bench` wrote this; how it races is said in `harness.py`. A ratio says how many times as long as `{harness.OURS}` a peer takes.",
+    ]
+    for device, kept in found.items():
+        parts.append(f"## {DEVICES[device]}")
+        for key, item in kept.items():
+            parts.append(f"### {key}: {_title(key)}\n\n`make bench ONLY={key}` on {_machine(item['machine'])}.")
+            parts += map(harness.told, _races(item))
+    return "\n\n".join(parts if found else [*parts, NONE]) + "\n"
+
+
+def _races(item: dict[str, Any]) -> list[Outcome]:
+    return [Outcome.of_json(one) for one in item["outcomes"]]
+
+
+def _title(key: str) -> str:
+    """What a module's first paragraph says of the item."""
+    text = (HERE / f"{items()[key]}.py").read_text(encoding="utf-8")
+    said = " ".join((ast.get_docstring(ast.parse(text)) or "").split("\n\n")[0].split()).removeprefix(f"{key}: ").removesuffix(".")
+    return said[:1].upper() + said[1:]
+
+
+def _machine(facts: dict[str, Any]) -> str:
+    threads = f"{facts['threads']} thread{'s' if facts['threads'] > 1 else ''}"
+    return ", ".join([facts["device"], threads, f"torch {facts['torch']}", f"Python {facts['python']}", *filter(None, [facts.get("date")])])
+
+
+def _machines(kept: Items) -> str:
+    """Which machine measured which items: one sentence each."""
+    where: dict[str, list[str]] = {}
+    for key, item in kept.items():
+        where.setdefault(_machine(item["machine"]), []).append(key)
+    return " ".join(f"{', '.join(keys)}: {machine}." for machine, keys in where.items())
+
+
+def _short(races: Sequence[Outcome]) -> str:
+    """The ratios that were wanted and missed, of each peer the worst."""
+    wanted = [(one, peer) for one in races for peer in one.times[1:] if peer.name in one.wanted]
+    worst: dict[str, tuple[float, float]] = {}
+    for one, peer in wanted:
+        if one.missed(peer):
+            reached = max(one.ratio(peer)), one.wanted[peer.name]
+            worst[peer.name] = min(worst.get(peer.name, reached), reached, key=lambda pair: pair[0] / pair[1])
+    missed = sum(one.missed(peer) for one, peer in wanted)
+    if not missed:
+        return "reached" if wanted else ""
+    said = ", ".join(f"{name} {ratio:.2f}× of {least:g}×" for name, (ratio, least) in worst.items())
+    return f"**{missed} of {len(wanted)} missed**: {said}"
+
+
+def _gates(races: Sequence[Outcome]) -> str:
+    """Which gates did not hold; else that all did."""
+    gates = [gate for one in races for gate in one.gates]
+    failed = [gate.says for gate in gates if not gate.held]
+    return f"**no**: {'; '.join(failed)}" if failed else "yes" if gates else ""

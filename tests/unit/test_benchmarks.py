@@ -1,0 +1,90 @@
+"""What the README says of speed is what was measured, and what fell short is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks import report
+from benchmarks.harness import OURS, Gate, Outcome, Time, machine, told
+
+HELD, FAILED = Gate("as right as the peer", True), Gate("8 images off, at most 3", False)
+
+
+def outcome(*gates: Gate, quick: float = 30.0, wanted: float = 3.0) -> Outcome:
+    """Ours takes 1 s, one peer `quick` s and at least half of that, another takes 2 s and nothing is wanted of it."""
+    times = Time(OURS, (1.0, 1.0, 1.0), 5.0), Time("slow", (quick, quick / 2, quick), 60.0), Time("near", (2.0, 2.0, 2.0), 2.0)
+    return Outcome("B9", "maps", "a batch of 64", times, {"slow": wanted}, gates, "a note")
+
+
+def found(*outcomes: Outcome, device: str = "cpu") -> dict[str, report.Items]:
+    facts = machine() | {"device": "a machine", "threads": 2, "torch": "2.99", "python": "3.11.7", "date": "2026-11-21"}
+    return {device: {"B9": json.loads(json.dumps({"machine": facts, "outcomes": [one.to_json() for one in outcomes]}))}}
+
+
+def test_the_readme_and_the_results_say_what_was_measured() -> None:
+    measured = report.measured()
+    assert measured.get("cpu"), "No figures: `make bench` writes benchmarks/results/cpu.json, the README's table and RESULTS.md."
+    block = report.README.read_text(encoding="utf-8").split(report.MARKS[0])[1].split(report.MARKS[1])[0]
+    assert block.strip() == report.summary(measured), "`python -m benchmarks --readme` writes it again"
+    assert report.RESULTS.read_text(encoding="utf-8") == report.full(measured)
+
+
+def test_an_outcome_is_read_as_it_was_written() -> None:
+    one = outcome(HELD, FAILED)
+    assert Outcome.of_json(json.loads(json.dumps(one.to_json()))) == one
+
+
+def test_a_ratio_is_missed_where_neither_the_median_nor_the_least_reaches_it() -> None:
+    one = outcome(quick=4.0)
+    slow, near = one.times[1:]
+    assert one.ratio(slow) == (4.0, 2.0) and not one.missed(slow) and not one.missed(near)
+    assert outcome(quick=4.0, wanted=4.1).missed(slow)
+
+
+def test_what_is_reached_is_a_short_line() -> None:
+    said = report.summary(found(outcome(HELD)))
+    assert said.splitlines()[0] == "On a CPU. B9: a machine, 2 threads, torch 2.99, Python 3.11.7, 2026-11-21."
+    assert said.splitlines()[-1].endswith("| 2× to 30× | reached | yes |")
+    assert said.splitlines()[-1].startswith("| B9 | Grad-CAM of a batch, against a plain forward pass,")
+
+
+def test_what_is_missed_is_named_with_its_number() -> None:
+    line = report.summary(
+        found(outcome(HELD, quick=4.0, wanted=8), outcome(FAILED, quick=3.0, wanted=8), outcome(), device="cuda")
+    ).splitlines()[-1]
+    assert line.endswith("| 2× to 30× | **2 of 3 missed**: slow 3.00× of 8× | **no**: 8 images off, at most 3 |")
+    whole = told(outcome(HELD, FAILED, quick=4.0, wanted=8)).splitlines()
+    assert "| slow | 4 s | 2 s | 60 s | 4.00× | 2.00× | 8× **missed** |" in whole
+    assert whole[-3:] == ["- held: as right as the peer", "- **not held**: 8 images off, at most 3", "- a note"]
+
+
+def test_only_what_stands_between_the_marks_is_written(tmp_path: Path) -> None:
+    readme, results = tmp_path / "README.md", tmp_path / "RESULTS.md"
+    readme.write_text(f"before\n{report.MARKS[0]}\nold\n{report.MARKS[1]}\nafter\n", encoding="utf-8")
+    for _ in range(2):
+        report.write(found(outcome()), readme, results)
+        assert (
+            readme.read_text(encoding="utf-8")
+            == f"before\n{report.MARKS[0]}\n{report.summary(found(outcome()))}\n{report.MARKS[1]}\nafter\n"
+        )
+    assert results.read_text(encoding="utf-8").count("### B9: Grad-CAM") == 1
+    report.write({}, readme, results)
+    assert report.NONE in readme.read_text(encoding="utf-8") and results.read_text(encoding="utf-8").endswith(report.NONE + "\n")
+
+
+def test_the_command_writes_them_from_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[dict[str, report.Items]] = []
+    monkeypatch.setattr(report, "write", written.append)
+    monkeypatch.setattr(report, "measured", lambda: found(outcome()))
+    assert command.main(["--readme"]) == 0
+    assert written == [found(outcome())]
+
+
+def test_files_are_read_in_the_items_order(tmp_path: Path) -> None:
+    kept = found(outcome())["cpu"]["B9"]
+    (tmp_path / "cpu.json").write_text(json.dumps({"items": {"B10": kept, "B9": kept, "B99": kept}}))
+    assert {device: list(items) for device, items in report.measured(tmp_path).items()} == {"cpu": ["B9", "B10"]}
