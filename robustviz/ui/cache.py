@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -33,6 +34,7 @@ class _Answer:
 
     result: Any = None
     lock: threading.Lock = field(default_factory=threading.Lock)
+    work: Future[Any] | None = None  # a thread's, that measures it while the page goes on
 
 
 @functools.lru_cache(maxsize=256)
@@ -61,6 +63,44 @@ def kept(run_id: str, name: str, **settings: Any) -> Any | None:
     if place.result is None:
         place.result = spec.kept(run)
     return place.result
+
+
+def soon(run_id: str, name: str, patience: float, **settings: Any) -> Any | None:
+    """As `probe`, but None where that takes more than `patience` seconds: a thread goes on measuring, and `awaited` says how long.
+
+    What went wrong in the thread is raised here when it is asked for next, and then tried again.
+    """
+    place, spec, run = _place(run_id, name, settings)
+    with _STARTING:
+        if (work := place.work) is None:
+            place.work = work = Future()
+            threading.Thread(target=_measure, args=(place, spec, run, work), daemon=True).start()
+    try:
+        return work.result(patience)
+    except TimeoutError:
+        return None
+    except Exception:
+        place.work = None
+        raise
+
+
+def awaited(run_id: str, name: str, **settings: Any) -> bool:
+    """Whether a thread is measuring this."""
+    work = _place(run_id, name, settings)[0].work
+    return work is not None and not work.done()
+
+
+def _measure(place: _Answer, spec: Any, run: Run, work: Future[Any]) -> None:
+    try:
+        with place.lock:
+            if place.result is None:
+                place.result = spec(run)
+        work.set_result(place.result)
+    except Exception as error:
+        work.set_exception(error)
+
+
+_STARTING = threading.Lock()
 
 
 class _Same:

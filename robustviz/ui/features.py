@@ -25,6 +25,7 @@ COLOURS = {"class": "Class", "fooled": "Fooled"}
 ALSO = {"nothing": "Nothing", "noise": "Noise", "half": "½ ε", "double": "2 ε"}
 SHARES = {"0": 0.0, "¼": 0.25, "½": 0.5, "1": 1.0, "2": 2.0}
 COUNTS = [50, 100, 200, 300, 500]
+GRACE = 0.5  # seconds a map is waited for before another one stands in for it
 PACKED = ["0", "0.1", "0.25", "0.5", "0.9"]
 ROWS = {"clean": "clean", "adversarial": "attacked", "noise": "noise"}
 
@@ -39,6 +40,15 @@ class Choice:
     also: str
     settings: dict[str, Any]
     measured: dict[str, Any]
+
+    @property
+    def meanwhile(self) -> dict[str, Any]:
+        """The settings of the map that stands in for UMAP's while that is computed: PCA of the same features."""
+        return {name: value for name, value in self.settings.items() if name not in ("n_neighbors", "min_dist")} | {"projection": "pca"}
+
+    def behind(self, result: FeatureMap) -> dict[str, Any]:
+        """The settings of a map that is shown."""
+        return self.settings if result.meta["projection"] == self.settings["projection"] else self.meanwhile
 
 
 def controls(here: Context) -> Choice:
@@ -83,8 +93,6 @@ def controls(here: Context) -> Choice:
 def maps(here: Context, choice: Choice) -> None:
     """A map for each network, side by side; below them what is chosen."""
     several, umap = len(here.sides) > 1, choice.settings["projection"] == "umap"
-    waits = umap and not embedder.APP.ready
-    what = "the map (UMAP compiles for about 15 s after the app has started)" if waits else "the map"
     st.markdown(
         "Each ● is a test image, the × at the end of its line the same image attacked. "
         + ("Positions in A and in B cannot be compared, and the" if several else "The")
@@ -99,15 +107,36 @@ def maps(here: Context, choice: Choice) -> None:
     # One after the other, so that A can be looked at while B is measured.
     for column, (name, run_id) in zip(st.columns(len(here.sides), gap="medium"), view.names(here).items(), strict=True):
         with column, view.place():
-            mine = view.measured({name: run_id}, "feature_map", what, **choice.settings)
+            mine = _umap(name, run_id, choice) if umap else view.measured({name: run_id}, "feature_map", "the map", **choice.settings)
             found |= mine
             for result in mine.values():
-                made = Recipe({"": run_id}, "feature_map", "feature_map", choice.settings, {"name": name} | options)
+                made = Recipe({"": run_id}, "feature_map", "feature_map", choice.behind(result), {"name": name} | options)
                 chosen += view.draw(result, made, f"map-{name[0].lower()}", brush=True)
     if not found:
         return
     _chosen(here, found, list(dict.fromkeys(chosen)))
     _image(here, found, choice)
+
+
+def _umap(name: str, run_id: str, choice: Choice) -> dict[str, FeatureMap]:
+    """UMAP of a network where it is known or soon there; else PCA and a sentence, until the page draws itself again with UMAP."""
+    if (known := cache.kept(run_id, "feature_map", **choice.settings)) is not None:
+        return {name: known}
+    mine: dict[str, FeatureMap] = view.measured({name: run_id}, "feature_map", "the map", **choice.meanwhile)
+    if not mine:
+        return {}
+    if (made := cache.soon(run_id, "feature_map", GRACE, **choice.settings)) is not None:
+        return {name: made}
+    busy = "is being computed" if embedder.APP.ready else "compiles for about 15 s after the app has started"
+    st.info(f"UMAP {busy} and then takes this map's place; until then it is PCA.", icon=":material/hourglass_top:")
+    _await(run_id, choice.settings)
+    return mine
+
+
+@st.fragment(run_every=0.5)
+def _await(run_id: str, settings: dict[str, Any]) -> None:
+    if not cache.awaited(run_id, "feature_map", **settings):
+        st.rerun()
 
 
 def _chosen(here: Context, found: dict[str, FeatureMap], chosen: list[int]) -> None:
@@ -165,7 +194,7 @@ def _image(here: Context, found: dict[str, FeatureMap], choice: Choice) -> None:
                 f"Cosine to its class's centre {result.own[0, row]:.2f} → {result.own[1, row]:.2f}, to the nearest other "
                 f"{result.other[0, row]:.2f} → {result.other[1, row]:.2f}."
             )
-            made = Recipe({"": run_id}, "feature_map", "feature_map", choice.settings, {"name": name, "mark": here.img})
+            made = Recipe({"": run_id}, "feature_map", "feature_map", choice.behind(result), {"name": name, "mark": here.img})
             view.draw(result, made, f"mark-{name[0].lower()}", words="")
             eps = float(result.meta["eps"])
             alone = cache.probe(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import threading
+import time
 
 import pytest
 
 from robustviz import embedder, figures, probes
 from robustviz.probes import FeatureMapSpec, embedding
-from robustviz.ui import view
+from robustviz.types import UserError
+from robustviz.ui import cache, features, view
 from tests.pages.conftest import ordinary, sound, words
 from tests.pages.test_glossary import lacking
 
@@ -25,6 +28,29 @@ def charts(app):
 def quick(monkeypatch):
     """UMAP itself is tested elsewhere; here it would compile for ten seconds."""
     monkeypatch.setattr(embedding, "umap", lambda z, **settings: z[:, :2] * (1 + settings["min_dist"]))
+    monkeypatch.setattr(features, "GRACE", 60.0)
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """UMAP that takes until the event is set."""
+    done = threading.Event()
+
+    def umap(z, **settings):
+        assert done.wait(60)
+        return z[:, :2]
+
+    monkeypatch.setattr(embedding, "umap", umap)
+    monkeypatch.setattr(features, "GRACE", 0.1)
+    yield done
+    done.set()
+
+
+def until(fact):
+    deadline = time.monotonic() + 30
+    while not fact() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert fact()
 
 
 def test_it_opens_with_two_maps_and_the_numbers_beside_them(visit, few):
@@ -60,8 +86,6 @@ def test_a_choice_in_a_map_is_shown_listed_and_taken_to_every_view(visit, few):
 
 
 def test_the_file_of_the_chosen_has_a_row_an_image(few):
-    from robustviz.ui import features
-
     found = {f"A {key}": probes.feature_map(ordinary("digits", key), FeatureMapSpec(n=30, steps=2)) for key in ("standard", "pgd_at")}
     rows = features.table(found, [4, 29, 30])
     assert [row["image"] for row in rows] == [4, 29] and rows[0]["class"] == found["A standard"].meta["classes"][found["A standard"].y[4]]
@@ -96,6 +120,51 @@ def test_the_controls_change_the_map(visit, few, quick):
     app.button_group(key="map").set_value("umap").run()
     assert "In UMAP axes and gaps" in words(sound(app)) and "n_neighbors 15, min_dist 0.1, seed 0" in words(app)
     assert app.query_params["map"] == "umap" and app.query_params["map-also"] == "half"
+
+
+def test_while_umap_is_computed_the_map_is_pca_and_then_umap_without_a_word(visit, few, slow, monkeypatch):
+    address = {"data": "digits", "map": "umap", "map-seed": 5} | FEW  # no other test's
+    app = sound(visit("features", **address))
+    for method in ("standard", "pgd_at"):
+        stands_in = probes.feature_map(ordinary("digits", method), FeatureMapSpec(projection="pca", n=50, steps=2, seed=5))
+        assert figures.feature_map(stands_in).layout.meta["sentence"] in words(app)
+    assert words(app).count("takes this map's place; until then it is PCA") == 2 and "n_neighbors" not in words(app)
+    pictures = [chart.spec for chart in charts(app)]
+    assert [chart.spec for chart in charts(sound(app.run()))] == pictures
+    asked = [(ordinary("digits", method).id, FeatureMapSpec(projection="umap", n=50, steps=2, seed=5)) for method in ("standard", "pgd_at")]
+    again: list[int] = []
+    monkeypatch.setattr(features.st, "rerun", lambda: again.append(1))
+    settings = {"projection": "umap", "n": 50, "eps": None, "steps": 2, "seed": 5, "n_neighbors": 15, "min_dist": 0.1}
+    poll = features._await.__wrapped__
+    poll(asked[0][0], settings)
+    assert not again
+    slow.set()
+    until(lambda: not any(cache.awaited(run_id, "feature_map", **settings) for run_id, _ in asked))
+    poll(asked[0][0], settings)
+    assert again == [1]
+    said = words(sound(app.run()))
+    assert "until then" not in said and said.count("The map: cosine, n_neighbors 15, min_dist 0.1, seed 5") == 2
+    drawn = [chart.spec for chart in charts(app)]
+    monkeypatch.setattr(features, "GRACE", 0.0)
+    monkeypatch.setattr(cache, "soon", lambda *given, **named: pytest.fail("what is known was asked for again"))
+    assert [chart.spec for chart in charts(sound(visit("features", **address)))] == drawn
+    assert again == [1]
+
+
+def test_a_umap_that_fails_meanwhile_says_so(visit, few, monkeypatch):
+    ready = threading.Event()
+
+    def umap(z, **settings):
+        ready.wait(60)
+        raise UserError("This map cannot be made.")
+
+    monkeypatch.setattr(embedding, "umap", umap)
+    monkeypatch.setattr(features, "GRACE", 0.1)
+    app = sound(visit("features", data="digits", b="", **{"map": "umap", "map-seed": 6}, **FEW))
+    assert "until then it is PCA" in words(app)
+    ready.set()
+    monkeypatch.setattr(features, "GRACE", 60.0)
+    assert "This map cannot be made." in words(sound(app.run())) and "until then" not in words(app)
 
 
 @pytest.mark.parametrize(

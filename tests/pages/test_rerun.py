@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 import socket
+import threading
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 
 from robustviz import figures, runs
 from robustviz.results import AccuracyCurve
+from robustviz.types import UserError
 from robustviz.ui import cache, server, view
 from tests.pages.conftest import ordinary, sound
 
@@ -82,6 +84,29 @@ def test_a_slow_answer_is_kept_only_once_it_is_there(tmp_path, monkeypatch):
     assert cache.kept("mine", "accuracy_curve", **asked) is None
     made = cache.probe("mine", "accuracy_curve", **asked)
     assert cache.kept("mine", "accuracy_curve", **asked) is made
+
+
+def test_what_is_measured_aside_is_measured_once_and_an_error_told_once(monkeypatch):
+    go, asked = threading.Event(), []
+
+    class Spec:
+        def __call__(self, run: Any) -> str:
+            asked.append(run)
+            assert go.wait(60)
+            if len(asked) == 1:
+                raise UserError("no")
+            return "answer"
+
+    place = cache._Answer()
+    monkeypatch.setattr(cache, "_place", lambda *given: (place, Spec(), "run"))
+    assert cache.soon("run", "probe", 0.0) is None and cache.soon("run", "probe", 0.01) is None
+    assert cache.awaited("run", "probe") and asked == ["run"]
+    go.set()
+    with pytest.raises(UserError, match="no"):
+        cache.soon("run", "probe", 60.0)
+    assert not cache.awaited("run", "probe")
+    assert cache.soon("run", "probe", 60.0) == cache.soon("run", "probe", 0.0) == cache.probe("run", "probe") == "answer"
+    assert asked == ["run", "run"]
 
 
 def test_a_run_is_read_again_when_its_folder_changed(tmp_path, monkeypatch):
