@@ -48,23 +48,29 @@ def main(arguments: list[str] | None = None) -> int:
     failed = 0
     for name in chosen:
         module = importlib.import_module(f"benchmarks.{known[name]}")
-        started = time.perf_counter()
+        started, outcomes = time.perf_counter(), list[harness.Outcome]()
         try:
-            outcomes = list(module.outcomes(device, given.rounds))
+            for one in module.outcomes(device, given.rounds):
+                print(*([] if outcomes else [f"# {name}"]), harness.told(one), sep="\n\n", end="\n\n", flush=True)
+                outcomes.append(one)
+                found["items"][name] = {"machine": harness.machine(), "outcomes": [one.to_json() for one in outcomes]}
+                out.parent.mkdir(exist_ok=True)
+                write_file(out, json.dumps(found, indent=1).encode())  # at once: a GPU may be lent for minutes
         except (UserError, ImportError) as error:
             print(f"{name}: left out. {error}", file=sys.stderr)
             failed += 1
             continue
-        if not outcomes:
-            print(f"{name}: nothing to race on {device}.")
-            continue
-        print(f"# {name}", *map(harness.told, outcomes), f"({time.perf_counter() - started:.0f} s)\n", sep="\n\n", flush=True)
-        found["items"][name] = {"machine": harness.machine(), "outcomes": [one.to_json() for one in outcomes]}
-        out.parent.mkdir(exist_ok=True)
-        write_file(out, json.dumps(found, indent=1).encode())
+        print(f"({time.perf_counter() - started:.0f} s)\n" if outcomes else elsewhere(name, device), flush=True)
     if given.out is None:
         report.write(report.measured())
     return 1 if failed else 0
+
+
+def elsewhere(name: str, device: str) -> str:
+    """Why an item has nothing to race on this device, and what to type where it has."""
+    if device == "cpu":
+        return f"{name} is raced on a GPU and this machine has none that torch can use; where there is one, `make bench ONLY={name}` takes its figures."
+    return f"{name} is raced on a CPU, and this machine has a GPU: `CUDA_VISIBLE_DEVICES= make bench ONLY={name}` takes its figures."
 
 
 if __name__ == "__main__":

@@ -55,7 +55,8 @@ def summary(found: dict[str, Items]) -> str:
         for key, item in kept.items():
             races = _races(item)
             ratios = [one.ratio(peer)[0] for one in races for peer in one.times[1:]]
-            span = "" if not ratios else " to ".join(dict.fromkeys(f"{ratio:.2g}×" for ratio in (min(ratios), max(ratios))))
+            alone = "; ".join(f"{one.what}, {harness.spell(one.ours.median)}" for one in races)
+            span = alone if not ratios else " to ".join(dict.fromkeys(f"{ratio:.2g}×" for ratio in (min(ratios), max(ratios))))
             lines.append(f"| {key} | {_title(key)} | {span} | {_short(races)} | {_gates(races)} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts) or NONE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustviz import data, runs
-from robustviz.config import TrainConfig
+from robustviz import data, nets, runs
+from robustviz.config import TrainConfig, pick_device
 from robustviz.nets.base import ImageNet
 from robustviz.training import train
 from robustviz.types import UserError
@@ -41,55 +41,109 @@ def ten_thousand() -> tuple[ImageNet, Tensor, Tensor, float, str]:
         split = data.load("shapes", "test")
         return run.net(), split.x, split.y, run.eps, f"PGD-AT on shapes, {len(split)} images"
     config = TrainConfig(data="fashion_mnist", epochs=4, n_train=10_000, device="cpu")  # type: ignore[arg-type]
+    return kept(config), split.x, split.y, float(config.eps or 0), f"PGD-AT on Fashion-MNIST, {len(split):,} images"
+
+
+def kept(config: TrainConfig) -> ImageNet:
+    """A network of this training, in eval mode, on its device: trained once and kept in `.bench`."""
     path = KEPT / f"{config.run_id}.pt"
     if not path.exists():
         for record in train(config):
             last = record
         KEPT.mkdir(exist_ok=True)
-        torch.save(last.training.net.state_dict(), path)
-    from robustviz import nets
-
-    net = nets.build(config.net, len(split.classes), 1, 28, None, None)
+        torch.save({name: value.cpu() for name, value in last.training.judged.state_dict().items()}, path)
+    split = data.load(config.data, "val")
+    net: ImageNet = nets.build(config.net, len(split.classes), *split.images.shape[1:3], None, None)
     net.load_state_dict(torch.load(path))
-    return net.eval(), split.x, split.y, float(config.eps or 0), f"PGD-AT on Fashion-MNIST, {len(split):,} images"
+    return net.eval().to(pick_device(config.device))
+
+
+def cifar10() -> tuple[data.Source, int, str]:
+    """(the source, how many of its images to learn from, words): CIFAR-10, or as many drawn images where it cannot be had."""
+    return _instead("cifar10", data.Shapes(), 45_000)
+
+
+def fashion_mnist() -> tuple[data.Source, int, str]:
+    """As `cifar10`, for Fashion-MNIST; what is drawn instead has its size and two channels more."""
+    return _instead("fashion_mnist", data.Shapes(size=28), 54_000)
+
+
+def _instead(key: str, drawn: data.Shapes, n: int) -> tuple[data.Source, int, str]:
+    wanted = data.source(key)
+    try:
+        data.load(wanted, "test")
+    except UserError:
+        return drawn, n, f"{n:,} drawn shapes {drawn.size}×{drawn.size}, because {wanted.label} is not here"
+    return wanted, n, f"{wanted.label}, {n:,} images"
 
 
 Attacker = Callable[[Tensor, Tensor], Tensor]
 
 
-def peers(net: nn.Module, eps: float, step: float, steps: int, shape: tuple[int, ...], classes: int) -> dict[str, Attacker]:
-    """Linf PGD of each library with a random start and these steps; what it takes and gives is what its users have."""
-    import foolbox
+def peers(
+    net: nn.Module, eps: float, step: float, steps: int, shape: tuple[int, ...], classes: int, names: Sequence[str] = ()
+) -> dict[str, Attacker]:
+    """Linf PGD of each library with a random start and these steps; what it takes and gives is what its users have.
+
+    `names`: only these. Raises ImportError for a library that is not here.
+    """
+    return {name: PEERS[name](net, eps, step, steps, shape, classes) for name in names or PEERS}
+
+
+def some_peers(names: Sequence[str], *settings: Any) -> tuple[dict[str, Attacker], str]:
+    """(those of the libraries `names` that are here, a sentence on those that are not): for machines without a package index."""
+    made: dict[str, Attacker] = {}
+    missing = []
+    for name in names:
+        try:
+            made |= peers(*settings, names=(name,))
+        except ImportError as error:
+            missing.append(f"{name} is not here ({error}).")
+    return made, " ".join(missing)
+
+
+def _torchattacks(net: nn.Module, eps: float, step: float, steps: int, shape: tuple[int, ...], classes: int) -> Attacker:
     import torchattacks
+
+    made: Attacker = torchattacks.PGD(net, eps=eps, alpha=step, steps=steps, random_start=True)
+    return made
+
+
+def _foolbox(net: nn.Module, eps: float, step: float, steps: int, shape: tuple[int, ...], classes: int) -> Attacker:
+    import foolbox
+
+    model = foolbox.PyTorchModel(net, bounds=(0, 1), device=next(net.parameters()).device)
+    descent = foolbox.attacks.LinfProjectedGradientDescentAttack(abs_stepsize=step, steps=steps, random_start=True)
+    return lambda x, y: descent(model, x, y, epsilons=eps)[1]  # type: ignore[no-any-return]
+
+
+def _art(net: nn.Module, eps: float, step: float, steps: int, shape: tuple[int, ...], classes: int) -> Attacker:
     from art.attacks.evasion import ProjectedGradientDescentPyTorch
     from art.estimators.classification import PyTorchClassifier
-    from cleverhans.torch.attacks.projected_gradient_descent import projected_gradient_descent
 
-    device = next(net.parameters()).device
-    leanest = torchattacks.PGD(net, eps=eps, alpha=step, steps=steps, random_start=True)
-    model = foolbox.PyTorchModel(net, bounds=(0, 1), device=device)
-    descent = foolbox.attacks.LinfProjectedGradientDescentAttack(abs_stepsize=step, steps=steps, random_start=True)
+    where = "gpu" if next(net.parameters()).is_cuda else "cpu"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         classifier = PyTorchClassifier(
-            net, nn.CrossEntropyLoss(), input_shape=shape[1:], nb_classes=classes, clip_values=(0, 1), device_type="gpu" if device.type == "cuda" else "cpu"
-        )  # fmt: skip
+            net, nn.CrossEntropyLoss(), input_shape=shape[1:], nb_classes=classes, clip_values=(0, 1), device_type=where
+        )
         art = ProjectedGradientDescentPyTorch(
             classifier, np.inf, eps, step, max_iter=steps, num_random_init=1, batch_size=shape[0], verbose=False
         )
+    one_hot = np.eye(classes, dtype=np.float32)
+    return lambda x, y: torch.from_numpy(art.generate(x.cpu().numpy(), one_hot[y.cpu().numpy()]))
 
-    def by_art(x: Tensor, y: Tensor) -> Tensor:
-        return torch.from_numpy(art.generate(x.cpu().numpy(), np.eye(classes, dtype=np.float32)[y.cpu().numpy()]))
 
-    def by_cleverhans(x: Tensor, y: Tensor) -> Tensor:
+def _cleverhans(net: nn.Module, eps: float, step: float, steps: int, shape: tuple[int, ...], classes: int) -> Attacker:
+    from cleverhans.torch.attacks.projected_gradient_descent import projected_gradient_descent
+
+    def run(x: Tensor, y: Tensor) -> Tensor:
         found: Any = projected_gradient_descent(
             net, x, eps, step, steps, np.inf, clip_min=0, clip_max=1, y=y, rand_init=True, sanity_checks=False
         )
         return found.detach()  # type: ignore[no-any-return]
 
-    return {
-        "torchattacks": leanest,
-        "foolbox": lambda x, y: descent(model, x, y, epsilons=eps)[1],
-        "ART": by_art,
-        "cleverhans": by_cleverhans,
-    }
+    return run
+
+
+PEERS = {"torchattacks": _torchattacks, "foolbox": _foolbox, "ART": _art, "cleverhans": _cleverhans}

@@ -1,0 +1,40 @@
+"""B6: an epoch of PGD-10 adversarial training of the small network on a GPU, against torchattacks in the usual loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from benchmarks import setting, trainers
+from benchmarks.harness import Outcome
+from robustviz.config import TrainConfig
+from robustviz.methods import PGDAT
+
+WANTED = 40.0, 15.0
+
+
+def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
+    """60,000 images of 28×28, in batches of 512 and of 128; torchattacks with a `DataLoader` and with resident images."""
+    if device == "cpu":
+        return
+    source, n, words = setting.fashion_mnist()
+    for size in (512, 128):
+        config = TrainConfig(
+            data=source, n_train=n, method=PGDAT(), eps=0.1, net="small_resnet", epochs=3, batch_size=size, lr=0.1, precision="bf16",
+            device="cuda",
+        )  # fmt: skip
+        yield from trainers.race_epochs(
+            "B6", config, words, by_torchattacks(config), "torchattacks", sizes=(size,), turn=20_480, epoch=60_000, wanted=WANTED,
+            rounds=rounds or 3,
+        )  # fmt: skip
+
+
+def by_torchattacks(config: TrainConfig) -> trainers.Attacking:
+    """torchattacks' PGD at the config's ε, on a network, with as many steps. Raises ImportError where it is not here."""
+    eps, steps = float(config.eps or 0), trainers.steps_of(config)
+
+    def on(net: nn.Module) -> setting.Attacker:
+        return setting.peers(net, eps, eps / 4, steps, (), 0, names=("torchattacks",))["torchattacks"]
+
+    return on
