@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from robustviz import jobs, registry, runs
+from robustviz import jobs, registry, runs, world
 from robustviz.results import Evaluation, Result, ladders, paired, wilson
 from robustviz.types import UserError, parse_number
 
@@ -22,6 +22,12 @@ from robustviz.types import UserError, parse_number
 def say(line: str) -> None:
     """Progress, for a person; never on standard output."""
     print(line, file=sys.stderr, flush=True)
+
+
+def complain(line: str) -> None:
+    """What went wrong, said once however many processes there are."""
+    if world.speaks():
+        say(line)
 
 
 def show(args: argparse.Namespace, value: Any, text: str) -> None:
@@ -109,30 +115,33 @@ def do_train(args: argparse.Namespace) -> int:
     from robustviz.config import TrainConfig
     from robustviz.training import check
 
+    here = world.join()
     names = ("data", "method", "net", "epochs", "seed", "eps", "device")
     flags = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     config = TrainConfig.make(args.preset, flags, args.set).on_this_machine()
-    # What is wrong with data, network or method is said before a run folder exists; the training finds the images in memory.
-    check(config)
-    run = runs.create(config, name=args.name, folder=Path(args.out) if args.out else None)
-    return _train(args, run)
+    with here.main_first():
+        # What is wrong with data, network or method is said before a run folder exists; the training finds the images in memory.
+        check(config, here)
+        run = runs.create(config, name=args.name, folder=Path(args.out) if args.out else None)
+    return _train(args, run, here)
 
 
 def do_resume(args: argparse.Namespace) -> int:
+    here = world.join()
     run = runs.open_run(args.run)
     if run.shipped:
         raise UserError(f"{run.id} came with robustviz and is finished; train one of your own.", code=2)
-    return _train(args, run)
+    return _train(args, run, here)
 
 
-def _train(args: argparse.Namespace, run: runs.Run) -> int:
+def _train(args: argparse.Namespace, run: runs.Run, here: world.World) -> int:
     from robustviz import worker
 
-    if run.status().get("state") in runs.OVER:
-        say(f"{run.id} is trained already; this is what it gave.")
-    else:
-        say(f"run {run.path}")
-    ended = worker.execute(run, say)
+    if here.main:
+        say(f"{run.id} is trained already; this is what it gave." if run.status().get("state") in runs.OVER else f"run {run.path}")
+    ended = worker.execute(run, say, here)
+    if not here.main:
+        return 0
     if ended != "done":
         show(args, {"run": str(run.path), "state": ended}, f"{run.id} is {ended}; go on with: python -m robustviz resume {run.id}")
         return 0
@@ -465,24 +474,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
     try:
         args = parser().parse_args(argv)
+        if world.launched() and args.command not in ("train", "resume"):
+            raise UserError(f"torchrun is for train and resume, which share their work: run {args.command} without it.", code=2)
         return int(args.do(args))
     except UserError as error:
-        say(f"robustviz: {error}")
+        complain(f"robustviz: {error}")
         return error.code
     except BrokenPipeError:  # somebody piped us into `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        say("robustviz: interrupted; a training goes on with `python -m robustviz resume RUN`.")
+        complain("robustviz: interrupted; a training goes on with `python -m robustviz resume RUN`.")
         return 1
     except ModuleNotFoundError as error:
-        say(f"robustviz: the package {error.name} is not installed; install it, or everything with: pip install -r requirements.txt")
+        complain(f"robustviz: the package {error.name} is not installed; install it, or everything with: pip install -r requirements.txt")
         return 1
     except MemoryError:
-        say("robustviz: the memory is full; use fewer images or a smaller batch.")
+        complain("robustviz: the memory is full; use fewer images or a smaller batch.")
         return 1
     except Exception as error:
-        say(f"robustviz: unexpected {type(error).__name__}: {error}. Please report it; ROBUSTVIZ_DEBUG=1 shows where.")
+        complain(f"robustviz: unexpected {type(error).__name__}: {error}. Please report it; ROBUSTVIZ_DEBUG=1 shows where.")
         if os.environ.get("ROBUSTVIZ_DEBUG"):
             raise
         return 1

@@ -2,6 +2,10 @@
 
 Every random number comes from a generator seeded by (seed, purpose, epoch, batch), so a position in the training is all
 that a resume needs to know of chance, and two methods with one seed see the same batches.
+
+On several processes (`world`) all go through the same batches and each takes its part of every one; gradients are averaged
+over the images by torch's DDP. Batch norm sees a process's own part, and the first one's running statistics count; losses
+that compare images of a batch (`Method.compares`) see their own part, too. Everything else is what one process computes.
 """
 
 from __future__ import annotations
@@ -17,20 +21,23 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from robustviz import data, nets
 from robustviz.attacks import PGD
 from robustviz.config import TrainConfig
 from robustviz.evaluate import count_right, norm_of
-from robustviz.methods.base import Stage
+from robustviz.methods.base import Loss, Stage, Terms
 from robustviz.nets.base import frozen
 from robustviz.results import Strip
 from robustviz.types import JSON, Batch, UserError
+from robustviz.world import ALONE, World
 
 VALIDATE_ON = 1000  # images of the validation split; enough for ±3 points, and never slower than the epoch itself
 STRIP = 8
 
 Answer = Literal["go", "pause", "stop"]
+ANSWERS: tuple[Answer, ...] = ("go", "pause", "stop")
 
 
 @dataclass(frozen=True)
@@ -62,8 +69,10 @@ class EpochRecord:
     training: Training = field(repr=False, compare=False)
 
     def to_json(self) -> JSON:
-        """Plain values: one line of `metrics.jsonl`."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "training"}
+        """Plain values: one line of `metrics.jsonl`; with `processes` where there were several."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "training"}
+        size = self.training.world.size
+        return values if size == 1 else values | {"processes": size}
 
 
 class Diverged(UserError):
@@ -95,9 +104,9 @@ def learning_rate(schedule: str, top: float, progress: float) -> float:
     return top
 
 
-def check(config: TrainConfig) -> None:
+def check(config: TrainConfig, world: World = ALONE) -> None:
     """Raises UserError where this training could not begin: its data, its network or its method's settings do not fit."""
-    Training(config)
+    Training(config, world)
 
 
 def balanced_order(y: Tensor, rng: torch.Generator) -> Tensor:
@@ -113,13 +122,34 @@ def balanced_order(y: Tensor, rng: torch.Generator) -> Tensor:
     return both[torch.randperm(len(both), generator=rng)].flatten()
 
 
-class Training:
-    """One training in progress: the net, the optimiser, the position. `epochs()` moves it on; `state()` freezes it."""
+class _Loss(nn.Module):
+    """A stage's loss as a module of all that it trains, which is what DDP wraps."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, loss: Loss, net: nn.Module, aux: nn.Module | None) -> None:
+        super().__init__()
+        self.loss, self.net, self.aux = loss, net, aux
+
+    def forward(self, batch: Batch) -> Terms:
+        return self.loss(self.net, batch, self.aux)
+
+
+class Training:
+    """One training in progress: the net, the optimiser, the position. `epochs()` moves it on; `state()` freezes it.
+
+    In a `world` of several processes each has a `Training` of its own and all of them call `epochs()`; every one then yields
+    the same records, and `on_batch` is asked in the first one. Its `state()` is the one to keep.
+    """
+
+    def __init__(self, config: TrainConfig, world: World = ALONE) -> None:
         self.config = config = config.on_this_machine()
-        torch.set_num_threads(int(config.threads or 1))
-        self.device = torch.device(config.device)
+        self.world = world
+        torch.set_num_threads(max(1, int(config.threads or 1) // world.size))
+        self.device = torch.device(config.device)  # with several GPUs: this process's, see `world.join`
+        if self.device.type == "cuda" and world.rank >= torch.cuda.device_count():
+            raise UserError(
+                f"{world.size} processes need as many GPUs, and this machine has {torch.cuda.device_count()}: start fewer, or use --device cpu.",
+                code=2,
+            )
         split = data.load(config.data, "train", config.n_train or None)
         val = data.load(config.data, "val")
         self.val = val.take(min(VALIDATE_ON, len(val)))
@@ -128,6 +158,13 @@ class Training:
             raise UserError(f"There are too few images to train on ({len(split)}) or to validate on ({len(val)}): add some.")
         self.images, self.y = split.images.to(self.device), split.y.to(self.device)
         self.method = config.bound_method
+        least = world.size * (4 if self.method.balanced else 2)
+        if world.size > 1 and min(len(split), int(config.batch_size or 1)) < least:
+            raise UserError(
+                f"{world.size} processes need at least {least} images in a batch of {config.method.key}, and there are {len(split)} images "
+                f"in batches of {config.batch_size}: start fewer processes, or use more images and a larger batch_size.",
+                code=2,
+            )
         self.net = self._fresh_net()
         self.method.check(config, split, self.net)
         self.masks = split.masks.to(self.device) if self.method.objects and split.masks is not None else None
@@ -140,6 +177,8 @@ class Training:
         self.ema: nn.Module | None = copy.deepcopy(self.net) if config.ema else None
         self.plan = self._plan()
         self.optimiser: torch.optim.Optimizer | None = None
+        self.loss: nn.Module | None = None  # the present stage's
+        self.watched = self.device.type == "cpu"  # on a GPU a look at a loss would wait for it; there it is looked at once an epoch
         self.epoch = self.batch = 0
         self.sums: dict[str, Tensor] = {}
         self.spent = 0.0
@@ -171,7 +210,7 @@ class Training:
 
     def epochs(self, on_batch: Callable[[Tick], Answer] | None = None) -> Iterator[EpochRecord]:
         """Yield a record after each epoch from the present position on; `ended` says why the iteration stopped."""
-        ask = on_batch or (lambda tick: "go")
+        ask: Callable[[Tick], Answer] = (on_batch if self.world.main else None) or (lambda tick: "go")
         total = int(self.config.epochs or 1)
         while self.epoch < total:
             stage, first, last = next(part for part in self.plan if part[1] <= self.epoch < part[2])
@@ -180,8 +219,10 @@ class Training:
             batches = self._batches()
             while self.batch < len(batches):
                 answer = ask(Tick(self.epoch, total, self.batch, len(batches), "train"))
+                answer = ANSWERS[self.world.told(ANSWERS.index(answer))[0]]
                 if answer != "go":
                     self.ended = answer
+                    self.sums = self.world.mean(self.sums)  # what the first one saves stands for all
                     return
                 started = time.perf_counter()
                 share = (self.epoch - first + (self.batch + 0.5) / len(batches)) / (last - first)
@@ -232,53 +273,66 @@ class Training:
         chosen = [p for p in self.net.parameters() if id(p) in wanted] + extra
         self.optimiser = torch.optim.SGD(
             chosen, lr=0.0, momentum=self.config.momentum, weight_decay=self.config.weight_decay,
+            fused=True if self.device.type == "cuda" else None,
         )  # fmt: skip
+        self.loss = _Loss(stage.loss, self.net, self.aux)
+        if self.world.size > 1:
+            self.loss = DistributedDataParallel(self.loss)
 
     def _batches(self) -> list[Tensor]:
         rng = torch.Generator().manual_seed(seed_of(self.config.seed, "order", self.epoch))
         order = balanced_order(self.y.cpu(), rng) if self.method.balanced else torch.randperm(len(self.y), generator=rng)
         size = int(self.config.batch_size or 1)
         parts = list(order.to(self.device).split(size - size % 2 if self.method.balanced else size))
-        if len(parts) > 1 and len(parts[-1]) < 2:
+        if len(parts) > 1 and len(parts[-1]) < 2 * self.world.size:
             parts.pop()  # batch norm cannot learn from a single image
         return parts
 
-    def _step(self, stage: Stage, index: Tensor, lr: float, progress: float) -> None:
-        config, optimiser = self.config, self.optimiser
-        assert optimiser is not None
-        x, objects = self._augmented(index, 0)
-        views = [x, *(self._augmented(index, view)[0] for view in range(1, self.method.views))] if self.method.views else []
-        batch = Batch(
-            x, self.y[index], index, self.epoch, progress, self._generator("noise", self.epoch, self.batch),
+    def _batch(self, index: Tensor, progress: float) -> Batch:
+        """This process's part of the batch of images at `index`."""
+        mine = self.world.part(len(index), 2 if self.method.balanced else 1)
+        x, objects = self._augmented(index, 0, mine)
+        views = [x, *(self._augmented(index, view, mine)[0] for view in range(1, self.method.views))] if self.method.views else []
+        whose = (self.world.rank,) if self.world.size > 1 else ()
+        return Batch(
+            x, self.y[index[mine]], index[mine], self.epoch, progress, self._generator("noise", self.epoch, self.batch, *whose),
             torch.stack(views) if views else None, objects,
         )  # fmt: skip
+
+    def _step(self, stage: Stage, index: Tensor, lr: float, progress: float) -> None:
+        config, optimiser = self.config, self.optimiser
+        assert optimiser is not None and self.loss is not None
+        batch = self._batch(index, progress)
+        share = len(batch.x) * self.world.size / len(index)  # DDP takes the mean over processes, and parts may differ by an image
         for group in optimiser.param_groups:
             group["lr"] = lr
         self.net.train()
         for name in stage.frozen_eval:
             self.net.get_submodule(name).eval()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            terms = stage.loss(self.net, batch, self.aux)
+            terms = self.loss(batch)
         optimiser.zero_grad(set_to_none=True)
-        sum(terms.values()).backward()  # type: ignore[union-attr]
+        (share * sum(terms.values())).backward()
         optimiser.step()
         if self.ema is not None:
             self._follow(self.ema)
         for name, term in terms.items():
-            value = term.detach().double()
+            value = share * term.detach().double()
             self.sums[name] = self.sums[name] + value if name in self.sums else value
-            # On a GPU a look would wait for it; there the sums are looked at once an epoch.
-            if self.device.type == "cpu" and not math.isfinite(float(value)):
+            if self.watched and not math.isfinite(float(value)):
                 self._diverged()
 
-    def _augmented(self, index: Tensor, view: int) -> tuple[Tensor, Tensor | None]:
-        """The images at `index` as one view sees them, in [0, 1], and their object masks moved alike."""
+    def _augmented(self, index: Tensor, view: int, mine: slice) -> tuple[Tensor, Tensor | None]:
+        """The images at `index` as one view sees them, in [0, 1], and their object masks moved alike; of those, `mine`. All are
+        moved, so that how an image is moved does not depend on how many processes there are.
+        """
         x = self.images[index]
         if self.masks is not None:
             x = torch.cat([x, self.masks[index].to(x.dtype)], dim=1)
         if self.config.augment != "none":
             purpose = ("augment",) if view == 0 else ("augment", f"view {view}")
             x = data.augment(self.config.augment, x, self._generator(*purpose, self.epoch, self.batch))
+        x = x[mine]
         if self.masks is None:
             return x.float() / 255, None
         return x[:, :-1].float() / 255, x[:, -1:].bool()
@@ -295,13 +349,12 @@ class Training:
         )
 
     def _close_epoch(self, stage: Stage, lr: float, batches: int, tick: Callable[[], object]) -> EpochRecord:
-        means = {name: float(value) / batches for name, value in self.sums.items()}
+        started = time.perf_counter()
+        # On a GPU this waits for the steps, so it is timed.
+        means = {name: float(value) / batches for name, value in self.world.mean(self.sums).items()}
         if not all(math.isfinite(value) for value in means.values()):
             self._diverged()
-        started = time.perf_counter()
-        x, y = self.val.x.to(self.device), self.val.y.to(self.device)
-        clean = int(count_right(self.judged, x, y, None, tick=tick).sum())
-        robust = int(count_right(self.judged, x, y, self._judge_attack(), seed=self.config.seed, tick=tick, bf16=True).sum())
+        clean, robust = self.world.told(*(self._validated(tick) if self.world.main else (0, 0)))
         score = {"robust": robust, "clean": clean, "last": self.epoch}[str(self.config.select)]
         best = score >= self.best_score  # ties go to the later epoch
         self.epoch, self.batch = self.epoch + 1, 0
@@ -310,11 +363,18 @@ class Training:
             self.best = {name: value.detach().cpu().clone() for name, value in self.judged.state_dict().items()}
         seconds = round(self.spent + time.perf_counter() - started, 3)
         record = EpochRecord(
-            self.epoch, stage.name, means, clean / len(y), robust / len(y), len(y), seconds, lr, best, self,
+            self.epoch, stage.name, means, clean / len(self.val), robust / len(self.val), len(self.val), seconds, lr, best, self,
         )  # fmt: skip
         self.sums, self.spent = {}, 0.0
         self.records.append(record.to_json())
         return record
+
+    def _validated(self, tick: Callable[[], object]) -> tuple[int, int]:
+        """How many validation images the net gets right, clean and attacked."""
+        x, y = self.val.x.to(self.device), self.val.y.to(self.device)
+        clean = int(count_right(self.judged, x, y, None, tick=tick).sum())
+        robust = int(count_right(self.judged, x, y, self._judge_attack(), seed=self.config.seed, tick=tick, bf16=True).sum())
+        return clean, robust
 
     def _judge_attack(self) -> PGD:
         return PGD(eps=self.config.eps, steps=10, norm=norm_of(self.config))
@@ -377,7 +437,7 @@ class Training:
 
 def tolerance_note(recorded: JSON, now: JSON) -> str:
     """A sentence where a resume cannot promise the same bits, else empty. Both are version tables of `config.json`."""
-    differing = [name for name in ("torch", "platform", "device") if recorded.get(name) != now.get(name)]
+    differing = [name for name in ("torch", "platform", "device", "processes") if recorded.get(name) != now.get(name)]
     if recorded.get("device") == "cuda" or now.get("device") == "cuda":
         differing.append("GPU arithmetic")
     return f"Resuming approximately, not bit for bit: {', '.join(dict.fromkeys(differing))} changed or vary." if differing else ""

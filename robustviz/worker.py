@@ -24,7 +24,8 @@ import numpy as np
 
 from robustviz import jobs
 from robustviz.runs import OVER, Run, open_run, to_bytes, versions, write_file
-from robustviz.types import UserError
+from robustviz.types import JSON, UserError
+from robustviz.world import ALONE, World, speaks
 
 HEARTBEAT = 1.0  # seconds between two looks at the person's wishes and two status lines
 WINDOW = 20  # batches whose median time the estimate rests on
@@ -32,41 +33,53 @@ WINDOW = 20  # batches whose median time the estimate rests on
 Say = Callable[[str], None]
 
 
-def execute(run: Run, say: Say = lambda line: None) -> str:
+def execute(run: Run, say: Say = lambda line: None, world: World = ALONE) -> str:
     """Train `run` from where it is to its end and evaluate it; the state it ended in: done, paused or stopped.
 
-    Raises UserError, after writing it into the run's status, for anything a person can act on. A run that is done
-    already is left alone.
+    In a `world` of several processes all of them call this; the first one writes and evaluates, the others are done when
+    the training is. Raises UserError, after writing it into the run's status, for anything a person can act on. A run that
+    is done already is left alone.
     """
-    with run.locked():
+    with run.locked() if world.main else contextlib.nullcontext():
         status = run.status()
         if status.get("state") in OVER:
             return "done"
-        for litter in run.path.rglob(".*.tmp"):  # of a process that was killed while it wrote; nobody else writes now
-            with contextlib.suppress(OSError):
-                litter.unlink()
-        # An old wish is none; but one that was left since the queue started this process counts.
-        if status.get("state") != "running" or status.get("pid") != os.getpid():
-            run.ask("")
-        run.set_status(state="running", error="", note="", heartbeat=time.time(), **jobs.identity())
+        with world.main_first():
+            if world.main:
+                _begin(run, status)
         try:
-            return _work(run, say)
+            return _work(run, say, world) if world.main else _follow(run, world)
         except UserError as error:
             _fail(run, str(error))
             raise
         except MemoryError as error:
             raise _failed(run, "The memory is full; train with a smaller batch_size or fewer images.") from error
         except KeyboardInterrupt:
-            run.set_status(state="interrupted", error="Interrupted from the keyboard; resume goes on from the last finished epoch.")
+            if speaks():
+                run.set_status(state="interrupted", error="Interrupted from the keyboard; resume goes on from the last finished epoch.")
             raise
         except Exception as error:
             if type(error).__name__ == "OutOfMemoryError":  # torch's, for a GPU
                 raise _failed(run, "The GPU's memory is full; retry with half the batch_size, or with device cpu.") from error
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise _failed(run, "The disk is full; free some space and resume the run.") from error
+            if world.lost(error):
+                raise _failed(
+                    run, "Another process of this training ended without a word; resume goes on from the last finished epoch."
+                ) from error
             with contextlib.suppress(OSError), open(run.path / "log.txt", "a", encoding="utf-8") as log:
                 traceback.print_exception(error, file=log)
             raise _failed(run, f"Unexpected {type(error).__name__}: {error}. The details are in log.txt; please report it.") from error
+
+
+def _begin(run: Run, status: JSON) -> None:
+    for litter in run.path.rglob(".*.tmp"):  # of a process that was killed while it wrote; nobody else writes now
+        with contextlib.suppress(OSError):
+            litter.unlink()
+    # An old wish is none; but one that was left since the queue started this process counts.
+    if status.get("state") != "running" or status.get("pid") != os.getpid():
+        run.ask("")
+    run.set_status(state="running", error="", note="", heartbeat=time.time(), **jobs.identity())
 
 
 def _failed(run: Run, sentence: str) -> UserError:
@@ -75,21 +88,40 @@ def _failed(run: Run, sentence: str) -> UserError:
 
 
 def _fail(run: Run, sentence: str) -> None:
-    with contextlib.suppress(UserError):  # the disk may be full: then the missing heartbeat tells
-        run.set_status(state="failed", error=sentence)
+    if speaks():
+        with contextlib.suppress(UserError):  # the disk may be full: then the missing heartbeat tells
+            run.set_status(state="failed", error=sentence)
 
 
-def _work(run: Run, say: Say) -> str:
+def _follow(run: Run, world: World) -> str:
+    """What all processes but the first do: take part in every step, and write nothing."""
+    from robustviz.training import Training
+
+    training = Training(run.config, world)
+    state = run.load_state()
+    if state is not None:
+        training.restore(*state)
+    for _ in training.epochs():
+        pass
+    world.leave()
+    return str(training.ended)
+
+
+def _work(run: Run, say: Say, world: World) -> str:
     from robustviz.evaluate import evaluate
     from robustviz.training import Tick, Training, tolerance_note
 
     config = run.config
-    training = Training(config)
+    training = Training(config, world)
     describe(run, training)
+    if world.size > 1:
+        compares = ", and so does the loss, which compares images of a batch" if training.method.compares else ""
+        say(f"{world.size} processes share every batch; batch norm sees each one's part{compares}")
     state = run.load_state()
     if state is not None:
         training.restore(*state)
-        note = tolerance_note(run.info.get("versions", {}) | {"device": config.device}, versions() | {"device": training.config.device})
+        then = {"processes": 1} | run.info.get("versions", {}) | {"device": config.device}
+        note = tolerance_note(then, versions() | {"device": training.config.device, "processes": world.size})
         if note:
             say(note)
         run.set_status(note=note)
@@ -106,6 +138,7 @@ def _work(run: Run, say: Say) -> str:
             f"epoch {record.epoch:>3}/{config.epochs}  {terms}  clean {record.clean_acc:.3f}  "
             f"robust {record.robust_acc:.3f} (PGD-10, n={record.n_val}, validation)  {record.seconds:.1f} s"
         )
+    world.leave()
     if training.ended != "done":
         run.save_state(*training.state())
         run.ask("")
@@ -127,7 +160,8 @@ def describe(run: Run, training: Any) -> None:
     if "images" not in run.info:
         images = {"classes": len(training.classes), "channels": int(training.images.shape[1]),
                   "size": int(training.images.shape[-1]), "names": list(training.classes)}  # fmt: skip
-        write_file(run.path / "config.json", to_bytes(run.info | {"images": images, "device": training.config.device}))
+        made = run.info.get("versions", {}) | ({"processes": training.world.size} if training.world.size > 1 else {})
+        write_file(run.path / "config.json", to_bytes(run.info | {"images": images, "device": training.config.device, "versions": made}))
         del run.info
 
 

@@ -74,6 +74,10 @@ class AFA(Adversarial):
     )
     choices = "No official code was found. Our reading: τ = .1, clean twins among the positives, attack against fixed clean features, online head."
 
+    @property
+    def compares(self) -> bool:
+        return True
+
     def stages(self, config: TrainConfig) -> tuple[Stage, ...]:
         if self.head == "online":
             return (Stage("train", 1.0, self.loss),)
@@ -140,6 +144,10 @@ class AFATRADES(TRADES):
     paper = PAPER
     text = "TRADES and feature alignment together, on one attack that raises both losses."
     choices = "No official code was found, and the paper's generated training images are left out. λ = 1 and τ = .1 are ours."
+
+    @property
+    def compares(self) -> bool:
+        return self.align_weight > 0
 
     def attacked(self, net: nn.Module, batch: Batch) -> Tensor:
         if not self.align_weight:

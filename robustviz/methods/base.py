@@ -73,6 +73,11 @@ class Method(Spec):
         return False
 
     @property
+    def compares(self) -> bool:
+        """Whether the loss compares images of a batch with each other: on several processes each sees its own part only."""
+        return False
+
+    @property
     def objects(self) -> bool:
         """Whether the loss wants the true object masks in `batch.objects`."""
         return False

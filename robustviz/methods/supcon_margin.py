@@ -61,6 +61,10 @@ class SupConMargin(Method):
     def balanced(self) -> bool:
         return self.contrasts
 
+    @property
+    def compares(self) -> bool:
+        return self.contrasts
+
     def check(self, config: TrainConfig, split: Dataset, net: nn.Module) -> None:
         super().check(config, split, net)
         if not self.contrasts:

@@ -20,7 +20,7 @@ ORDER = (
     {"registry", "types", "results", "losses", "terms"},
     {"cam", "data", "measures", "nets", "attacks", "embedder"},
     {"methods"},
-    {"config", "runs", "evaluate", "doctor", "training", "presets", "jobs", "worker"},
+    {"config", "runs", "evaluate", "doctor", "world", "training", "presets", "jobs", "worker"},
     {"probes", "claims", "export", "alignment_study", "quadrant_study"},
     {"ui"},
     # the doors, and what makes the shipped folders
