@@ -51,6 +51,10 @@ class Linf:
         sign = gradient.sign()
         return torch.addcmul(z, sign, size) if isinstance(size, Tensor) else torch.add(z, sign, alpha=size)
 
+    def advance(self, z: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
+        """`step`, then `project`, to the bit, in one new tensor: large batches wait for memory, not for arithmetic."""
+        return gradient.sign().mul_(size).add_(z).clamp_(self.low, self.high)
+
     def random_start(self, rng: torch.Generator) -> Tensor:
         """A point drawn uniformly from the box, cut to [0, 1]."""
         noise = torch.rand(self.x.shape, generator=rng, dtype=self.x.dtype, device=self.x.device)
@@ -82,6 +86,10 @@ class L2:
     def step(self, z: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
         """`z` moved by `size` along the unit gradient, not yet projected."""
         return z + size * gradient / self._norm(gradient).clamp(min=TINY)
+
+    def advance(self, z: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
+        """`step`, then `project`."""
+        return self.project(self.step(z, gradient, size))
 
     def random_start(self, rng: torch.Generator) -> Tensor:
         """A point drawn uniformly from the ball's volume, cut to [0, 1]."""

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustviz.attacks.balls import BALLS, L2, Linf
-from robustviz.nets.lean import lean
+from robustviz.nets.lean import LeanNet, lean
 from robustviz.registry import Spec, option
 from robustviz.types import UserError, check_eps
 
@@ -24,6 +24,28 @@ N = TypeVar("N", float, Tensor)
 LOOK = 5  # steps between two looks of a search
 PIECE = 64  # images that a search walks with at once on a CPU: their maps fit its cache
 Objective = Callable[[Tensor], Tensor]  # images (N,C,H,W) -> one number a sample (N,)
+
+
+@dataclass(frozen=True, eq=False)
+class Height:
+    """An objective that reads the logits of `net`: images -> of(logits, given), (N,). `of` is a plain function, so that the
+    engine knows all that a step depends on. `given`, e.g. labels, has an entry for each image.
+    """
+
+    net: nn.Module
+    of: Callable[[Tensor, Tensor], Tensor]
+    given: Tensor
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return self.of(self.net(z), self.given)
+
+
+def _wrong(logits: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(logits, y, reduction="none")
+
+
+def _reached(logits: Tensor, y: Tensor) -> Tensor:
+    return -F.cross_entropy(logits, y, reduction="none")
 
 
 @dataclass(frozen=True)
@@ -157,8 +179,7 @@ class Attack(Spec):
 
     def objective(self, net: nn.Module, y: Tensor) -> Objective:
         """What `__call__` climbs: cross-entropy of the true class, or minus that of the target class."""
-        sign = -1.0 if self.targeted else 1.0
-        return lambda z: sign * F.cross_entropy(net(z), y, reduction="none")
+        return Height(net, _reached if self.targeted else _wrong, y)
 
     # The engine.
 
@@ -192,6 +213,8 @@ class Attack(Spec):
         steps: int | None = None,
     ) -> Tensor:  # fmt: skip
         """One run from `z` on, or only so many `steps` of it."""
+        if isinstance(objective, Height) and isinstance(objective.net, LeanNet) and path is None:  # which likes its pixels so
+            x, z = x.contiguous(memory_format=torch.channels_last), z.contiguous(memory_format=torch.channels_last)
         radius = self._radius(eps)
         size = self._size(radius)
         ball = BALLS[self.norm](x.detach(), radius)
@@ -205,10 +228,10 @@ class Attack(Spec):
                 (gradient,) = torch.autograd.grad(objective(self.seen(z, rng)).sum(), z)
             with torch.no_grad():
                 heading = self.direction(gradient, heading)
-                z = ball.project(ball.step(z.detach(), heading, size))
+                z = ball.advance(z.detach(), heading, size)
             if path is not None:
                 path.append(z)
-        return z.detach()
+        return z.detach().contiguous()
 
     def _radius(self, eps: float | Tensor | None) -> float | Tensor:
         """The given ε, else the attack's own. Raises UserError where there is neither."""

@@ -9,10 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustviz import losses
-from robustviz.attacks import PGD
+from robustviz.attacks import PGD, Height
 from robustviz.methods.base import Adversarial, Terms
 from robustviz.registry import option, register
 from robustviz.types import Batch
+
+
+def _from_clean(logits: Tensor, clean: Tensor) -> Tensor:
+    return losses.kl_per_sample(clean, logits)
 
 
 @register("method/trades")
@@ -41,7 +45,7 @@ class TRADES(Adversarial):
         budget = self.budget(net, batch)
         with self.attackable(net, batch.x) as fast:
             clean = fast(batch.x).detach()
-            return self.attack.maximise(lambda z: losses.kl_per_sample(clean, fast(z)), batch.x, eps=budget, rng=batch.rng)
+            return self.attack.maximise(Height(fast, _from_clean, clean), batch.x, eps=budget, rng=batch.rng)
 
     def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
         x_adv = self.attacked(net, batch)
