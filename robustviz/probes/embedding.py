@@ -19,8 +19,8 @@ TRUST = 15  # neighbours of the trustworthiness that is printed beside every map
 FEWEST = 15  # images; fewer have no neighbourhoods worth a map
 ROWS = 256  # whose distances to all are held at once: a new piece of memory for each step and 1024 rows took more than twice as long
 HALVINGS = 64  # of the bandwidth search in `memberships`: to the last bit
-CROWD = 1000  # points from which UMAP needs fewer epochs
-EPOCHS, OF_A_CROWD, AGAIN = 500, 300, 50  # of UMAP: umap-learn's own, for a crowd, and from another map
+EPOCHS = {5000: 200, 1000: 300, 0: 500}  # of UMAP, by the least number of points: a crowd needs fewer than umap-learn's own 500
+AGAIN = 50  # of UMAP from another map
 
 
 def plane(z: Tensor) -> tuple[Tensor, Tensor, float]:
@@ -104,12 +104,12 @@ def umap(
     """Points (N,D) on UMAP's plane (N,2): cosine metric, umap-learn's own layout on exact neighbours; the same for the same seed.
 
     `init` (N,2): a map of the same points as they were before, to start from; what keeps its neighbours stays where it is.
-    `epochs` of the layout: by default 500, 300 of 1000 points and more, 50 from an `init`. In the app a process that has
-    compiled answers (`embedder`); elsewhere the first call compiles for ten seconds or so. Raises UserError where there are
-    not more points than neighbours, where all have one direction, and where umap-learn is not installed.
-    Source: McInnes et al. 2018 (arXiv 1802.03426). `Differs:` exact neighbours, not approximate ones; of 1000 points and
-    more 300 epochs, not 500, for 0.001 of trustworthiness(15) and 0.01 of the neighbours; from an `init`, a lower
-    learning rate and no stretching to a square.
+    `epochs` of the layout: by default 500, of 1000 points and more 300, of 5000 and more 200, from an `init` 50. In the app a
+    process that has compiled answers (`embedder`); elsewhere the first call compiles for ten seconds or so. Raises UserError
+    where there are not more points than neighbours, where all have one direction, and where umap-learn is not installed.
+    Source: McInnes et al. 2018 (arXiv 1802.03426). `Differs:` exact neighbours, not approximate ones; fewer epochs of 1000
+    points and more, for 0.001 of trustworthiness(15) and 0.01 of the neighbours; from an `init`, a lower learning rate and
+    no stretching to a square.
     """
     if len(z) <= n_neighbors:
         raise UserError(
@@ -121,7 +121,7 @@ def umap(
         )
     if init is not None and init.shape != (len(z), 2):
         raise UserError(f"A map to start from needs a row of 2 for each of the {len(z)} points, and this one is {tuple(init.shape)}.")
-    epochs = epochs or (AGAIN if init is not None else OF_A_CROWD if len(z) >= CROWD else EPOCHS)
+    epochs = epochs or (AGAIN if init is not None else next(many for least, many in EPOCHS.items() if len(z) >= least))
     rows, far = nearest(z, n_neighbors)
     start = None if init is None else init.numpy()
     at = embedder.map_of(z.float().numpy(), rows.numpy(), far.numpy(), start, seed=seed, min_dist=min_dist, epochs=epochs)

@@ -256,10 +256,18 @@ def test_how_many_epochs_and_from_where(monkeypatch: pytest.MonkeyPatch) -> None
         return x[:, :2]
 
     monkeypatch.setattr(embedder, "map_of", map_of)
-    z = cloud(1000)
-    for points, more in ((z[:999], {}), (z, {}), (z, {"init": z[:, :2]}), (z, {"epochs": 7}), (z, {"init": z[:, :2], "epochs": 7})):
+    z, many = cloud(1000), cloud(5000)
+    for points, more in (
+        (z[:999], {}),
+        (z, {}),
+        (many[1:], {}),
+        (many, {}),
+        (z, {"init": z[:, :2]}),
+        (z, {"epochs": 7}),
+        (z, {"init": z[:, :2], "epochs": 7}),
+    ):
         embedding.umap(points, **more)
-    assert asked == [(500, False), (300, False), (50, True), (7, False), (7, True)]
+    assert asked == [(500, False), (300, False), (300, False), (200, False), (50, True), (7, False), (7, True)]
     with pytest.raises(UserError, match=r"a row of 2 for each of the 1000 points, and this one is \(999, 2\)"):
         embedding.umap(z, init=z[:999, :2])
 
@@ -308,7 +316,7 @@ def test_a_map_from_another_is_as_true_and_points_stay_where_they_are() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [1000, 2000])
+@pytest.mark.parametrize("n", [1000, 2000, 5000])
 def test_fewer_epochs_for_a_crowd_cost_no_trustworthiness(n: int) -> None:
     for seed in range(3):
         z = cloud(n, seed=seed) ** 2
