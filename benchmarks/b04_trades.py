@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.harness import OURS, Gate, Outcome, Racer, race
+from benchmarks.trainers import LR, Ours
 from robustviz.config import TrainConfig
 from robustviz.methods import TRADES
 from robustviz.nets.lean import has_bf16
-from robustviz.training import Training, train
+from robustviz.training import EpochRecord, Training, train
 
 
 def official(
@@ -43,48 +46,51 @@ def official(
 
 
 def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
+    """Our step with the attack in bf16, and all of it in bf16, where the processor has that; the authors' is fp32."""
     for data, size in (("shapes", 64), ("shapes", 128)):
+        formats = ("fp32", "bf16") if has_bf16(device) else ("fp32",)
         config = TrainConfig(data=data, method=TRADES(), batch_size=size, device=device, epochs=1)  # type: ignore[arg-type]
-        ours = Training(config)
-        stage = ours.plan[0][0]
-        ours._enter(stage, fresh=True)
-        batches = [part for part in ours._batches() if len(part) == size]
-        theirs = copy.deepcopy(ours.net)
-        optimiser = torch.optim.SGD(theirs.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-        eps = float(config.eps or 0)
+        ours = [Ours(replace(config, precision=one)) for one in formats]
+        training, batches = ours[0].training, ours[0].batches
+        net = copy.deepcopy(training.net)
+        optimiser = torch.optim.SGD(net.parameters(), lr=LR, momentum=0.9, weight_decay=5e-4)
+        eps, turn = float(config.eps or 0), itertools.cycle(batches)
 
-        def step(training: Training = ours, batches: list[Tensor] = batches) -> None:
-            training.batch = (training.batch + 1) % len(batches)
-            training._step(stage, batches[training.batch], 0.01, 0.5)  # noqa: B023
-
-        def peer(net: nn.Module = theirs, batches: list[Tensor] = batches, eps: float = eps, count: list[int] = [0]) -> None:  # noqa: B006
-            index = batches[count[0] % len(batches)]
-            count[0] += 1
-            loss = official(net, ours.images[index].float() / 255, ours.y[index], optimiser, eps / 4, eps, 10, 6.0)  # noqa: B023
+        def peer() -> None:
+            index = next(turn)  # noqa: B023
+            x, y = training.images[index].float() / 255, training.y[index]  # noqa: B023
+            loss = official(net, x, y, optimiser, eps / 4, eps, 10, 6.0)  # noqa: B023
             loss.backward()
             optimiser.step()  # noqa: B023
 
-        gates = (_gate(device),) if size == 64 else ()
+        racers = [Racer(OURS, functools.partial(one.turn, size)) for one in ours]
+        *mine, theirs = race([*racers, Racer("official trades_loss", peer)], rounds or 9, device)
         setting = f"{data}, small_resnet, batch {size}, 10 steps{', attack in bf16' if has_bf16(device) else ''}"
-        yield Outcome(
-            "B4",
-            "TRADES step",
-            setting,
-            race([Racer(OURS, step), Racer("official trades_loss", peer)], rounds or 9, device),
-            {"official trades_loss": 4.0},
-            gates,
-        )
+        for precision, time in zip(formats, mine, strict=True):
+            what = "TRADES step" if precision == "fp32" else "TRADES step, all in bf16"
+            gates = (_gate(device, precision),) if size == 64 else ()
+            yield Outcome("B4", what, setting, (time, theirs), {"official trades_loss": 4.0}, gates)
+
+
+def _gate(device: str, precision: str) -> Gate:
+    """Clean and PGD-10 accuracy on validation after the same six epochs, ours and with the official loss."""
+    for record in train(replace(_short(device), precision=precision)):  # type: ignore[arg-type]
+        mine = record
+    theirs = _official_epochs(device)
+    says = f"digits, 6 epochs, seed 0: clean {mine.clean_acc:.3f}, PGD-10 {mine.robust_acc:.3f}; official loss {theirs.clean_acc:.3f}, {theirs.robust_acc:.3f} (n = {mine.n_val})"
+    return Gate(says, abs(mine.robust_acc - theirs.robust_acc) <= 0.05)
+
+
+def _short(device: str) -> TrainConfig:
+    return TrainConfig(data="digits", method=TRADES(), epochs=6, device=device)  # type: ignore[arg-type]
 
 
 @functools.cache
-def _gate(device: str) -> Gate:
-    """Clean and PGD-10 accuracy on validation after the same two epochs, ours and with the official loss."""
-    config = TrainConfig(data="digits", method=TRADES(), epochs=6, device=device)  # type: ignore[arg-type]
-    for record in train(config):
-        mine = record
-    plain = Training(config)
+def _official_epochs(device: str) -> EpochRecord:
+    """The last epoch of our trainer with the official loss."""
+    plain = Training(_short(device))
     stage = plain.plan[0][0]
-    eps = float(config.eps or 0)
+    eps = float(plain.config.eps or 0)
 
     def loss(net: nn.Module, batch: object, aux: object) -> dict[str, Tensor]:
         assert plain.optimiser is not None
@@ -92,7 +98,5 @@ def _gate(device: str) -> Gate:
 
     object.__setattr__(stage, "loss", loss)
     torch.manual_seed(0)
-    for record in plain.epochs():
-        theirs = record
-    says = f"digits, 6 epochs, seed 0: clean {mine.clean_acc:.3f}, PGD-10 {mine.robust_acc:.3f}; official loss {theirs.clean_acc:.3f}, {theirs.robust_acc:.3f} (n = {mine.n_val})"
-    return Gate(says, abs(mine.robust_acc - theirs.robust_acc) <= 0.05)
+    *_, last = plain.epochs()
+    return last
