@@ -65,6 +65,7 @@ class LeanNet(ImageNet):
 
     def __init__(self, net: ImageNet, program: _Program) -> None:
         super().__init__(program, net.head, net.pool)
+        self.kept: dict[str, Any] = {}  # what those who climb it keep, forgotten with it
         kinds = [type(layer) for layer in net.pool] if isinstance(net.pool, nn.Sequential) else []
         self.averages = kinds == [nn.AdaptiveAvgPool2d, nn.Flatten] and net.pool[0].output_size == 1  # type: ignore[index]
 
@@ -190,7 +191,9 @@ class _Convolution(_Step):
         """x − mean in the copy's arithmetic, channels last."""
         assert self.first is not None
         mean = self.first.mean
-        if x.is_contiguous(memory_format=LAST):  # then three numbers in turn would be slow, and there is one for every pixel
+        if x.device.type == "cpu" and x.is_contiguous(
+            memory_format=LAST
+        ):  # then three numbers in turn would be slow, and there is one for every pixel
             if self.mean.shape[1:] != x.shape[1:] or self.mean.device != x.device:
                 self.mean = torch.empty_like(x[:1], memory_format=LAST)
             mean = self.mean.copy_(mean)
@@ -218,9 +221,13 @@ class _Convolution(_Step):
             whole = torch.empty(shape, dtype=self.dtype, memory_format=LAST).zero_() if before is None else before
             whole[:, :, ::2, ::2] += made
             return whole
-        if weight is not None and self.blocks and shape[2] % 2 == 0 and shape[3] % 2 == 0:
-            made = _convolve(gradient, weight, None, [1, 1], [1, 1], [1, 1], 1)[:, :, 1:, 1:].permute(0, 2, 3, 1)
-            made = made.unflatten(3, (2, 2, shape[1])).transpose(2, 3).reshape(shape[0], shape[2], shape[3], shape[1]).permute(0, 3, 1, 2)
+        if weight is not None and self.blocks:  # (N, row of blocks, column of blocks, row in a block, column in it, C)
+            made = (
+                _convolve(gradient, weight, None, [1, 1], [1, 1], [1, 1], 1)[:, :, 1:, 1:]
+                .permute(0, 2, 3, 1)
+                .unflatten(3, (2, 2, shape[1]))
+            )
+            made = made.transpose(2, 3).flatten(3, 4).flatten(1, 2)[:, : shape[2], : shape[3]].permute(0, 3, 1, 2)
         else:
             assert self.weight is not None
             made = torch.ops.aten.convolution_backward(
