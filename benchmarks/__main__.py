@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
 import sys
 import time
 from pathlib import Path
 
 import torch
 
-from benchmarks import harness, report
+from benchmarks import harness, report, setting
 from robustviz.config import default_threads
 from robustviz.runs import write_file
 from robustviz.types import UserError
@@ -39,9 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"There is no item {', '.join(unknown)}; there are {', '.join(known)}.", file=sys.stderr)
         return 2
     torch.set_num_threads(default_threads())
-    lent = HERE.parents[1] / "shared" / "data"  # as .ci/run does
-    if lent.is_dir():
-        os.environ.setdefault("ROBUSTVIZ_DATA", str(lent))
+    setting.find_shared_data()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     out = given.out or RESULTS / f"{device}.json"
     found = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {"items": {}}

@@ -1,10 +1,12 @@
 """B7: how long a training takes on one GPU until AutoAttack leaves 43 % and 50 % of CIFAR-10.
 
-`python -m benchmarks.b07_autoattack trades 1000` takes one of the trainings and so many test images.
+`make bench ONLY=B7` takes half an hour or more. `python -m benchmarks.b07_autoattack trades 1000` takes one of the trainings,
+with so many test images, and prints.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import sys
 import time
@@ -12,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from benchmarks import harness
+from benchmarks import harness, setting
 from benchmarks.harness import OURS, Gate, Outcome, Time
 from robustviz import data
 from robustviz.attacks import Attack, AutoAttack
@@ -21,6 +23,7 @@ from robustviz.evaluate import count_right
 from robustviz.methods import FGSMRS, PGDAT, TRADES
 from robustviz.methods.base import Method
 from robustviz.training import Training
+from robustviz.types import UserError
 
 CLEAR = 3.0  # points under its mark on 1,000 images, two standard errors, from which a training is not judged on all
 ANCHORS = (
@@ -63,12 +66,13 @@ def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
 
 def judged(config: TrainConfig, words: str, mark: float, counts: Sequence[int], attack: Attack | None = None) -> Iterator[Outcome]:
     """Train, stop the clock, and take the last weights through `attack` (AutoAttack) on the first `counts` test images."""
+    config = config.on_this_machine()
     split, device = data.load(config.data, "test"), str(config.device)
     data.load(config.data, "train", config.n_train or None)  # reading a file is no training
     warm = _seconds(dataclasses.replace(config, epochs=1, n_train=4 * int(config.batch_size or 1)))[0]
     seconds, training = _seconds(config)
     attack = (attack or AutoAttack()).bound(float(config.eps or 0))
-    setting = f"{words}, {config.net}, batch {config.batch_size}, {config.precision}, {config.schedule}, seed {config.seed}"
+    where = f"{words}, {config.net}, batch {config.batch_size}, {config.precision}, {config.schedule}, seed {config.seed}"
     note = f"All of `robustviz train` but reading the images, validation after each epoch included. {ANCHORS}"
     for count in counts:
         x, y = split.x[:count].to(training.device), split.y[:count].to(training.device)
@@ -77,7 +81,7 @@ def judged(config: TrainConfig, words: str, mark: float, counts: Sequence[int], 
         spent = time.perf_counter() - started
         says = f"{attack.label} leaves {left:.2f} % of the first {len(x):,} test images, wanted {mark:g} %; clean {clean:.2f} % ({spent:.0f} s)"
         yield Outcome(
-            "B7", f"training until {attack.label} leaves {mark:g} %", setting, (Time(OURS, (seconds,), warm),), {}, (Gate(says, left >= mark),),
+            "B7", f"training until {attack.label} leaves {mark:g} %", where, (Time(OURS, (seconds,), warm),), {}, (Gate(says, left >= mark),),
             f"{'Convolutions in TF32 while attacked, as torch has them on. ' if device == 'cuda' else ''}{note}",
         )  # fmt: skip
         if left < mark - CLEAR:
@@ -95,7 +99,21 @@ def _seconds(config: TrainConfig) -> tuple[float, Training]:
     return time.perf_counter() - started, training
 
 
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.b07_autoattack", description="One of B7's trainings, printed.")
+    parser.add_argument("recipe", choices=RECIPES)
+    parser.add_argument("images", type=int, help="how many test images AutoAttack is let loose on")
+    given = parser.parse_args(arguments)
+    setting.find_shared_data()
+    asked = RECIPES[given.recipe]
+    try:
+        for one in judged(asked.config("cuda"), asked.words, asked.mark, (given.images,)):
+            print(harness.told(one))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
-    asked = RECIPES[sys.argv[1]]
-    for one in judged(asked.config("cuda"), asked.words, asked.mark, [int(sys.argv[2])]):
-        print(harness.told(one))
+    sys.exit(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,13 @@ from robustviz.training import train
 from robustviz.types import UserError
 
 KEPT = Path(__file__).resolve().parents[1] / ".bench"  # networks trained for a gate; not part of the repository
+
+
+def find_shared_data() -> None:
+    """Let the data sets be read from `shared/data` beside the repository where that is, as `.ci/run` does."""
+    lent = KEPT.parents[1] / "shared" / "data"
+    if lent.is_dir():
+        os.environ.setdefault("ROBUSTVIZ_DATA", str(lent))
 
 
 def shipped(data_key: str, method: str) -> runs.Run:

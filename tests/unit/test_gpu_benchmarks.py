@@ -286,6 +286,13 @@ def test_b7s_judge_is_the_authors_autoattack(toy):
     assert "AutoAttack leaves 0.00 % of the first 6" in found.gates[0].says
 
 
+def test_one_of_b7s_trainings_refuses_a_cpu_in_one_sentence(capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert b07_autoattack.main(["fgsm_rs", "10"]) == 1
+    said = capsys.readouterr().err
+    assert "no usable CUDA device" in said and said.count("\n") == 1
+
+
 @pytest.mark.parametrize("name", b07_autoattack.RECIPES)
 def test_b7s_recipes_are_trainings(name):
     config = b07_autoattack.RECIPES[name].config("cpu")
