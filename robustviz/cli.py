@@ -417,6 +417,10 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("what", choices=["methods", "attacks", "data", "nets", "presets", "probes", "runs"])
 
     one = command("train", do_train, "train a model and evaluate it")
+    one.epilog = (
+        "Several GPUs of one machine: torchrun --standalone --nproc-per-node N -m robustviz train … They share every batch; batch norm, and a loss "
+        "that compares images, see each one's part of it. resume goes on with as many, or with another number."
+    )
     one.add_argument("--data", help="digits, shapes, …, folder:PATH (default: digits)")
     one.add_argument("--method", help="see `list methods` (default: pgd_at)")
     one.add_argument("--net", help="see `list nets`")

@@ -6,6 +6,7 @@ torchrun starts two real processes; what they do stands in tests/together.py.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import os
 import subprocess
@@ -214,6 +215,40 @@ def test_alone_is_a_world_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     monkeypatch.setenv("WORLD_SIZE", "1")  # torchrun with one process
     assert world.join() == World(0, 1)
+
+
+def test_of_several_that_fail_the_first_speaks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+
+    def spoke(rank: int) -> bool:
+        monkeypatch.setenv("RANK", str(rank))
+        assert main(["train", "--epochs", "many"]) == 2
+        return bool(capsys.readouterr().err)
+
+    assert [spoke(1), spoke(0), spoke(1)] == [False, True, False]  # before they met: rank 0
+    monkeypatch.setattr(world, "_store", torch.distributed.HashStore())
+    assert [spoke(1), spoke(0), spoke(1)] == [True, False, True]
+    monkeypatch.setattr(world, "_store", None)
+    monkeypatch.setenv("RANK", "0")
+    assert main(["report"]) == 2 and "run report without it" in capsys.readouterr().err
+
+
+def test_several_machines_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(world, "_store", None)
+    module = importlib.import_module("torch.distributed.rendezvous")  # a function of this name hides it
+    monkeypatch.setattr(module, "rendezvous", lambda url: iter([(torch.distributed.HashStore(), 0, 4)]))
+    with pytest.raises(UserError, match="one machine"):
+        world.join()
+
+
+def test_more_processes_than_gpus_are_refused(tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError, match="2 processes need as many GPUs, and this machine has 1"):
+        Training(dataclasses.replace(tiny, device="cuda"), World(1, 2))
 
 
 @pytest.mark.usefixtures("small_splits")
