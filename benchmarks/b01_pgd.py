@@ -24,30 +24,50 @@ def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
     """Training's attack (gradients in bf16 where the processor has it) and everybody's attack in fp32, at two batch sizes."""
     if device != "cpu":
         return
-    gates = (gate(*setting.ten_thousand()),) if has_bf16("cpu") else ()
-    for key in ("shapes", "digits"):
-        run = setting.shipped(key, "pgd_at")
-        net, split = run.net(), data.load(key, "test")
-        flops = roofline.step_flops(net, split.x[:2])
+    fast = has_bf16("cpu")
+    gates = (gate(*setting.ten_thousand()),) if fast else ()
+    for words, net, images, labels, eps, classes in _settings():
+        flops = roofline.step_flops(net, images[:2])
         for size in (128, 500):
-            x, y = split.x[:size], split.y[:size]
-            step = run.eps / 4
-            others = setting.peers(net, run.eps, step, 10, tuple(x.shape), len(split.classes))
-            if size != 128:
+            x, y = images[:size], labels[:size]
+            others = setting.peers(net, eps, eps / 4, 10, tuple(x.shape), classes)
+            if size != 128:  # the leanest of them at its best batch size
                 others = {"torchattacks": others["torchattacks"]}
-            attack = PGD(eps=run.eps, steps=10, step_size=step)
-            label = f"{key} {'×'.join(map(str, x.shape))}, small_resnet"
+            attack = PGD(eps=eps, steps=10, step_size=eps / 4)
+            label = f"{words} {'×'.join(map(str, x.shape))}, small_resnet"
             peers = [Racer(name, lambda other=other, x=x, y=y: other(x, y)) for name, other in others.items()]  # type: ignore[misc]
-            if has_bf16("cpu"):
-                ours = Racer(OURS, lambda net=net, attack=attack, x=x, y=y: in_training(net, attack, x, y))  # type: ignore[misc]
+            for bf16 in (True, False) if fast else (False,):
+                run = in_training if bf16 else _attacked
+                ours = Racer(OURS, lambda run=run, net=net, attack=attack, x=x, y=y: run(net, attack, x, y))  # type: ignore[misc]
+                what, wanted = ("PGD-10 as in training, bf16", BF16) if bf16 else ("PGD-10, fp32", FP32)
                 times = race([ours, *peers], rounds or 9)
-                note = roofline.share(OURS, times[0].least, 10 * len(x) * flops, "cpu", torch.bfloat16)
-                yield Outcome("B1", "PGD-10 as in training, bf16", label, times, {n: BF16[n] for n in others}, gates, note)
-                gates = ()
-            ours = Racer(OURS, lambda net=net, attack=attack, x=x, y=y: attack(net, x, y))  # type: ignore[misc]
-            times = race([ours, *peers], rounds or 9)
-            note = roofline.share(OURS, times[0].least, 10 * len(x) * flops, "cpu", torch.float32)
-            yield Outcome("B1", "PGD-10, fp32", label, times, {n: FP32[n] for n in others}, note=note)
+                note = roofline.share(OURS, times[0].least, 10 * len(x) * flops, "cpu", torch.bfloat16 if bf16 else torch.float32)
+                note = f"{note} {_profiled(ours)}"
+                yield Outcome("B1", what, label, times, {n: wanted[n] for n in others}, gates if bf16 else (), note)
+                gates = () if bf16 else gates
+
+
+def _settings() -> Iterator[tuple[str, nn.Module, Tensor, Tensor, float, int]]:
+    """(words, net, x, y, ε, classes): the network of the gate, and two that are shipped."""
+    net, x, y, eps, words = setting.ten_thousand()
+    if len(x) == 10_000:
+        yield words.split(" on ")[1].split(",")[0], net, x, y, eps, 10
+    for key in ("shapes", "digits"):
+        run, split = setting.shipped(key, "pgd_at"), data.load(key, "test")
+        yield key, run.net(), split.x, split.y, run.eps, len(split.classes)
+
+
+def _attacked(net: nn.Module, attack: PGD, x: Tensor, y: Tensor) -> Tensor:
+    return attack(net, x, y)
+
+
+def _profiled(ours: Racer) -> str:
+    """A sentence: how much of our time the convolutions themselves take, which no engine around them can save."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        ours.run()
+    spent = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
+    within = sum(time for name, time in spent.items() if "convolution" in name)
+    return f"{within / sum(spent.values()):.0%} of it is spent inside oneDNN's convolutions (torch.profiler)."
 
 
 def in_training(net: nn.Module, attack: PGD, x: Tensor, y: Tensor) -> Tensor:
