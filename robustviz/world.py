@@ -122,8 +122,13 @@ def join() -> World:
     gpus = torch.cuda.device_count()
     if local < gpus:
         torch.cuda.set_device(local)
+    # gloo besides nccl: what is agreed on in every batch must not wait for a GPU
     torch.distributed.init_process_group(
-        "cpu:gloo,cuda:nccl" if gpus else "gloo", store=_store, rank=rank, world_size=size, timeout=PATIENCE
+        "cpu:gloo,cuda:nccl" if gpus and torch.distributed.is_nccl_available() else "gloo",
+        store=_store,
+        rank=rank,
+        world_size=size,
+        timeout=PATIENCE,
     )
     return World(rank, size)
 
