@@ -32,6 +32,8 @@ CALM = 0.15  # of umap-learn's learning rate, from another map: at 1, 50 epochs 
 PRIORITY = 19  # how nice the process is to others while it compiles; at 10 a page opened meanwhile took a third longer
 PATIENCE = 30.0  # seconds somebody waits for that; on a machine that is fully busy it takes minutes
 COMMAND = [sys.executable, "-m", "robustviz.embedder"]
+# Else linear algebra waits for helper threads, which stay as nice as the compiling was: beside a training, up to seven times as long.
+ALONE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 STARTS = 2  # a process that died is started once more
 _LENGTH = struct.Struct("<q")
 # UMAP's compiled code aborts the process where two threads run it at once.
@@ -126,7 +128,7 @@ class Embedder:
     def _spawn(self) -> None:
         self._starts += 1
         package = str(Path(__file__).resolve().parents[1])
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))}
+        environment = os.environ | ALONE | {"PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))}
         with contextlib.suppress(OSError):  # no memory, too many processes: computed here instead
             self._process = subprocess.Popen(
                 COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,

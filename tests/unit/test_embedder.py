@@ -89,6 +89,13 @@ def test_arrays_go_in_and_a_map_comes_out(quick: embedder.Embedder) -> None:
     assert ended(pid) and not quick.ready and quick.ask(**question()) is None
 
 
+def test_it_takes_one_core(quick: embedder.Embedder) -> None:
+    quick.start()
+    assert quick.pid is not None
+    environment = psutil.Process(quick.pid).environ()
+    assert [environment[name] for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")] == ["1", "1"]
+
+
 def test_many_may_ask_at_once_and_each_gets_its_own_answer(quick: embedder.Embedder) -> None:
     quick.start()
     found: dict[int, np.ndarray | None] = {}
