@@ -23,7 +23,7 @@ from robustviz.types import UserError, check_eps
 A = TypeVar("A", bound="Attack")
 N = TypeVar("N", float, Tensor)
 LOOK = 5  # steps between two looks of a search
-PIECE = 64  # images that a search walks with at once on a CPU: their maps fit its cache
+BUCKET = 64  # where steps are recorded, a search goes on with a multiple of so many images
 Objective = Callable[[Tensor], Tensor]  # images (N,C,H,W) -> one number a sample (N,)
 
 
@@ -132,9 +132,7 @@ class Attack(Spec):
             def run(x: Tensor, start: Tensor, y: Tensor) -> Tensor:
                 if not leaving:
                     return self._walk(self.objective(fast, y), x, start, None, rng)
-                size = PIECE if x.device.type == "cpu" else max(len(x), 1)
-                pieces = zip(*(part.split(size) for part in (x, start, y)), strict=True)
-                return torch.cat([self._hunt(net, fast, some, begin, labels, rng) for some, begin, labels in pieces])
+                return self._hunt(net, fast, x, start, y, rng)
 
             best = run(x.detach(), self.first(BALLS[self.norm](x.detach(), self._radius(None)), rng), y)
             if self.tries > 1:
@@ -208,7 +206,7 @@ class Attack(Spec):
             if not len(stay):
                 break
             if recorded.wanted(z):  # in few sizes: the last one is climbed by several
-                stay = torch.cat([stay, stay[-1:].expand(-len(stay) % PIECE)])[: max(len(left), len(stay))]
+                stay = torch.cat([stay, stay[-1:].expand(-len(stay) % BUCKET)])[: max(len(left), len(stay))]
             left, z = left[stay], z[stay]
         return found
 

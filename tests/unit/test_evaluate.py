@@ -14,7 +14,6 @@ import torch
 
 from robustviz import data, evaluate, registry, runs
 from robustviz.attacks import FGSM, PGD, AutoAttack
-from robustviz.attacks import base as engine
 from robustviz.cli import main
 from robustviz.config import TrainConfig
 from robustviz.data import Dataset
@@ -181,8 +180,7 @@ def test_restarts_that_skip_fooled_images_count_as_the_plain_loop(toy: Toy) -> N
     assert found == slow_restarts(toy, attack, 4) and 0 < sum(found) < sum(once)
 
 
-def test_restarts_do_not_work_on_images_that_are_fooled(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "PIECE", 1000)  # a run in one piece
+def test_restarts_do_not_work_on_images_that_are_fooled(toy: Toy) -> None:
     seen: list[int] = []
 
     class Counted(PGD):

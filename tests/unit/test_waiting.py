@@ -26,9 +26,6 @@ from robustviz.training import Training
 from robustviz.types import Batch
 
 WAITS = (DataDependentOutputException, DynamicOutputShapeException)
-LOOKS = pytest.mark.xfail(
-    raises=WAITS, strict=True, reason="attacks/balls.py looks whether a budget map has a negative entry, on any device"
-)
 
 
 class Carried(AssertionError):
@@ -84,7 +81,7 @@ def _no_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_splits")
-@pytest.mark.parametrize("method", [pytest.param(key, marks=LOOKS if key.startswith("part") else ()) for key in registry.keys("method")])
+@pytest.mark.parametrize("method", registry.keys("method"))
 def test_a_step_waits_for_nothing(method: str, tiny: TrainConfig) -> None:
     net = "small_resnet" if method == "model_alignment" else tiny.net  # its source's
     run = steps(dataclasses.replace(tiny, method=method, net=net, augment="crop_flip", ema=0.5))
