@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import sys
 import time
 from pathlib import Path
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # torch's profiler tells the terminal whenever it begins
 
 import torch
 

@@ -96,22 +96,13 @@ def shown(net: ImageNet, x: Tensor, y: Tensor, setting: str, device: str, rounds
 
 def masks(net: ImageNet, x: Tensor, y: Tensor, setting: str, device: str, rounds: int) -> Outcome:
     own = copy.deepcopy(net)
-    jet = matplotlib.colormaps["jet"]
     with TorchCAM(own, own.maps) as hooked:
 
         def ours() -> Tensor:
             return cam.importance_mask(cam.grad_cam(net, x, y), "jet-compat", (x.shape[2], x.shape[3]))
 
         def part() -> Tensor:
-            """The steps of the authors' `utils.py`: a forward pass an image, the map through PIL, jet, z-score on the host."""
-            out = []
-            for image, label in zip(x, y, strict=True):
-                heat = hooked(label.item(), own(image[None]))[0][0]
-                # PIL's bilinear filter, where theirs is bicubic: so that both make the same masks
-                large = Image.fromarray(heat.cpu().numpy(), mode="F").resize((x.shape[3], x.shape[2]), Image.Resampling.BILINEAR)
-                colours = jet(np.asarray(large) ** 2)[:, :, :3]
-                out.append((colours - colours.mean()) / colours.std() > 1)
-            return torch.from_numpy(np.stack(out)).permute(0, 3, 1, 2)
+            return image_by_image(own, hooked, x, y)
 
         times = race([Racer(OURS, ours), Racer(PART, part)], rounds, device)
         heat = cam.grad_cam(net, x, y).relu().flatten(1)
@@ -120,6 +111,19 @@ def masks(net: ImageNet, x: Tensor, y: Tensor, setting: str, device: str, rounds
         ).cpu()  # a map that says nothing marks all pixels in ours, none in theirs
         same = float((ours().cpu() == part())[informed].float().mean())
     return Outcome("B9", "PART's masks", setting, times, gates=(Gate(f"{100 * same:.2f} % of the marks are the same", same >= 0.999),))
+
+
+def image_by_image(net: ImageNet, hooked: TorchCAM, x: Tensor, y: Tensor) -> Tensor:
+    """Masks by the steps of the authors' `utils.py`: a forward pass an image, the map through PIL, jet, z-score on the host."""
+    jet = matplotlib.colormaps["jet"]
+    out = []
+    for image, label in zip(x, y, strict=True):
+        heat = hooked(label.item(), net(image[None]))[0][0]
+        # PIL's bilinear filter, where theirs is bicubic: so that both make the same masks
+        large = Image.fromarray(heat.cpu().numpy(), mode="F").resize((x.shape[3], x.shape[2]), Image.Resampling.BILINEAR)
+        colours = jet(np.asarray(large) ** 2)[:, :, :3]
+        out.append((colours - colours.mean()) / colours.std() > 1)
+    return torch.from_numpy(np.stack(out)).permute(0, 3, 1, 2)
 
 
 def _scaled(heat: Tensor) -> Tensor:

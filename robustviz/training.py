@@ -150,6 +150,7 @@ class Training:
                 f"{world.size} processes need as many GPUs, and this machine has {torch.cuda.device_count()}: start fewer, or use --device cpu.",
                 code=2,
             )
+        torch.backends.cudnn.benchmark |= self.device.type == "cuda"  # shapes repeat
         split = data.load(config.data, "train", config.n_train or None)
         val = data.load(config.data, "val")
         self.val = val.take(min(VALIDATE_ON, len(val)))

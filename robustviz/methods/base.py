@@ -118,7 +118,7 @@ class Adversarial(Method):
     attack_mode: Literal["eval", "train"] = option("eval", "Batch-norm mode of the net while it is attacked.", advanced=True)
 
     def budget(self, net: nn.Module, batch: Batch) -> Tensor | None:
-        """A radius for each pixel, (N,1,H,W); None: the attack's own ε everywhere."""
+        """A radius for each pixel, (N,1,H,W); None: the attack's own ε everywhere. `net` is what is attacked, see `attackable`."""
         return None
 
     def attackable(self, net: nn.Module, x: Tensor) -> AbstractContextManager[nn.Module]:
@@ -127,10 +127,8 @@ class Adversarial(Method):
 
     def attacked(self, net: nn.Module, batch: Batch) -> Tensor:
         """The batch's images, attacked by cross-entropy on the true labels; the net is left as it was."""
-        budget = self.budget(net, batch)
         with self.attackable(net, batch.x) as fast:
-            objective = self.attack.objective(fast, batch.y)
-            return self.attack.maximise(objective, batch.x, eps=budget, rng=batch.rng)
+            return self.attack.maximise(self.attack.objective(fast, batch.y), batch.x, eps=self.budget(fast, batch), rng=batch.rng)
 
     def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
         """Cross-entropy on attacked images only."""

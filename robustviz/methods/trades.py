@@ -42,10 +42,9 @@ class TRADES(Adversarial):
 
     def attacked(self, net: nn.Module, batch: Batch) -> Tensor:
         """The batch's images where the prediction differs most from the clean one, by KL; the net is left as it was."""
-        budget = self.budget(net, batch)
         with self.attackable(net, batch.x) as fast:
             clean = fast(batch.x).detach()
-            return self.attack.maximise(Height(fast, _from_clean, clean), batch.x, eps=budget, rng=batch.rng)
+            return self.attack.maximise(Height(fast, _from_clean, clean), batch.x, eps=self.budget(fast, batch), rng=batch.rng)
 
     def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
         x_adv = self.attacked(net, batch)
