@@ -16,7 +16,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
 from sklearn.metrics.pairwise import cosine_distances, cosine_similarity
 
-from robustviz import cli, figures, probes, runs
+from robustviz import cli, embedder, figures, probes, runs
 from robustviz.attacks import PGD
 from robustviz.evaluate import attacked
 from robustviz.figures.features import CLASS_COLOURS
@@ -138,22 +138,40 @@ def test_trustworthiness_is_what_its_definition_says() -> None:
 # UMAP.
 
 
+@pytest.mark.slow
 def test_umap_repeats_itself_and_its_neighbourhoods_are_real(run) -> None:
     spec = dataclasses.replace(SPEC, projection="umap", place_eps=0.05)
     first, again = (spec.measure(run) for _ in range(2))
     for name in ("clean", "adversarial", "noise", "placed"):
         assert np.array_equal(getattr(first, name), getattr(again, name)), name
+    assert first.trust > 0.9 and "trustworthiness(15) 0.9" in first.meta["summary"]
+
+
+def test_a_map_by_umap_says_how_it_was_made_and_new_points_join_it(run, monkeypatch) -> None:
+    """With a layout that takes no compiling."""
+    spec = dataclasses.replace(SPEC, projection="umap", place_eps=0.05)
+    asked: list[dict[str, object]] = []
+
+    def layout(x, rows, far, init, **settings):
+        asked.append(settings | {"rows": rows.shape, "init": init})
+        return x[:, :2] - x[:, 2:4]
+
+    monkeypatch.setattr(embedder, "layout", layout)
+    first = spec.measure(run)
+    assert asked == [{"seed": 0, "min_dist": 0.1, "epochs": 500, "rows": (120, 15), "init": None}]
     measured = probes.features(run, spec.features(None, run))
     both = np.concatenate([measured.clean, measured.adversarial])
     at = np.concatenate([first.clean, first.adversarial])
-    assert first.trust == pytest.approx(trustworthiness(both, at, n_neighbors=15, metric="cosine"), abs=2e-3) and first.trust > 0.9
+    assert first.trust == pytest.approx(trustworthiness(both, at, n_neighbors=15, metric="cosine"), abs=2e-3)
     assert first.meta["metric"] == "cosine" and (first.meta["n_neighbors"], first.meta["min_dist"], first.meta["seed"]) == (15, 0.1, 0)
     assert not first.axes.size and math.isnan(first.share)
     other = spec.features(0.05, run)(run)
     assert np.array_equal(first.pred_placed, other.pred_adv) and first.placed.shape == (60, 2)
     expected = embedding.place(torch.from_numpy(other.adversarial).double(), torch.from_numpy(both).double(), torch.from_numpy(at))
     assert np.allclose(first.placed, expected, atol=1e-4)
-    assert "n_neighbors 15, min_dist 0.1, seed 0, trustworthiness(15) 0.9" in figures.feature_map(first).layout.meta["sentence"]
+    assert (
+        f"n_neighbors 15, min_dist 0.1, seed 0, trustworthiness(15) {first.trust:.3f}" in figures.feature_map(first).layout.meta["sentence"]
+    )
 
 
 @pytest.mark.slow
