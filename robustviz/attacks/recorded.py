@@ -7,6 +7,7 @@ read where the lean copy keeps them. A step is recorded when it is wanted for th
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -55,32 +56,42 @@ class Recordings:
     """The recordings of one network, by what a step is: its function, its numbers, the shapes it is for."""
 
     def __init__(self) -> None:
-        self.kept: dict[object, Recording | None] = {}  # None: seen once, or it could not be recorded
+        self.kept: dict[object, Recording] = {}
+        self.asked: set[object] = set()
         self.refused: set[object] = set()
         self.pool: Any = None  # one memory for all: nothing of a step outlives it, so they may be replayed in any order
+        self.busy = threading.Lock()  # that memory is one walk's at a time, and two pages may look at one network
 
     def walk(self, name: object, step: Step, steps: int, z: Tensor, *given: Tensor) -> Tensor:
         """z after so many steps of `step`; `name` says all that the step depends on besides its arguments and the weights."""
         key = (name, torch.is_autocast_enabled(z.device.type), *((part.shape, part.dtype, part.stride()) for part in (z, *given)))
-        if key in self.kept and self.kept[key] is None and key not in self.refused:
+        with self.busy:
+            recording = self._recorded(key, step, z, *given)
+            if recording is not None:
+                return recording(steps, z, *given)
+        for _ in range(steps):
+            z = step(z, *given)
+        return z
+
+    def _recorded(self, key: object, step: Step, z: Tensor, *given: Tensor) -> Recording | None:
+        """The recording of this key, if it has been asked for before; the oldest one makes room."""
+        recording = self.kept.pop(key, None)
+        if recording is None and key in self.asked and key not in self.refused:
             try:
                 if self.pool is None and z.device.type == "cuda":
                     self.pool = torch.cuda.graph_pool_handle()
-                self.kept[key] = Recording(step, self.pool, z, *given)
+                recording = Recording(step, self.pool, z, *given)
             except RuntimeError as error:
                 logging.getLogger(__name__).warning(
                     "A step could not be recorded as a CUDA graph, so it is launched kernel by kernel: %s", error
                 )
                 self.refused.add(key)
-        recording = self.kept.pop(key, None)
-        self.kept[key] = recording  # the newest is the last
-        while len(self.kept) > KEPT:
-            del self.kept[next(iter(self.kept))]
+        self.asked.add(key)
         if recording is not None:
-            return recording(steps, z, *given)
-        for _ in range(steps):
-            z = step(z, *given)
-        return z
+            self.kept[key] = recording  # the newest is the last
+            while len(self.kept) > KEPT:
+                del self.kept[next(iter(self.kept))]
+        return recording
 
 
 def wanted(z: Tensor) -> bool:
