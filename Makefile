@@ -12,6 +12,7 @@ endif
 APP_READY := $(VENV)/.app-installed
 DEV_READY := $(VENV)/.dev-installed
 PEERS_READY := $(VENV)/.peers-installed
+ALONE := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 PIP := $(PY) -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -41,12 +42,13 @@ story: $(APP_READY)
 	@$(PY) -m robustviz.story
 
 # One pytest session in two processes, its closing lines last; what needs the browser comes at the end, in one of them.
+# One thread each: with two, linear algebra in one process waits for a core that the other one has.
 test: lint types
 	@$(PY) tests/browser/chromium.py
-	@$(PY) -m pytest -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder
+	@$(ALONE) $(PY) -m pytest -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-fast: $(DEV_READY)
-	@$(PY) -m pytest tests -m "not slow and not browser" -n 2 --dist loadgroup --no-loadscope-reorder
+	@$(ALONE) $(PY) -m pytest tests -m "not slow and not browser" -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-slow: $(DEV_READY)
 	@$(PY) tests/browser/chromium.py

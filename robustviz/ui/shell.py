@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import gc
 import hashlib
+import io
 import sys
 import traceback
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -19,15 +21,19 @@ Page = Any
 P = ParamSpec("P")
 
 
-@st.cache_resource
-def icon() -> Image.Image:
-    """The browser tab's picture: a disc with a bite of noise, drawn here so that no other host is asked for it."""
+@functools.cache
+def icon() -> str:
+    """The browser tab's picture, a disc with a bite of noise, as an address that holds it: drawn here so that no other host is
+    asked for it, and packed once, which Streamlit would do at every click.
+    """
     picture = Image.new("RGBA", (64, 64))
     pen = ImageDraw.Draw(picture)
     pen.ellipse((4, 4, 60, 60), fill="#0062A3")
     for at in range(4):
         pen.rectangle((34 + 7 * (at % 2), 8 + 7 * at, 40 + 7 * (at % 2), 14 + 7 * at), fill="#F2A33C")
-    return picture
+    out = io.BytesIO()
+    picture.save(out, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
 def run(page: Page) -> None:

@@ -55,7 +55,7 @@ def test_a_figure_is_made_once_for_the_same_result_options_and_theme_only(light)
 
 
 def test_what_is_kept_in_memory_is_bounded(light):
-    for at in range(200):
+    for at in range(70):
         view.drawn({"A": curve(at % 10)}, "accuracy_curve", here=at / 1000)
     kept, answers = cache._made.cache_info(), cache._answer.cache_info()
     assert kept.maxsize is not None and kept.currsize <= kept.maxsize <= 64
