@@ -194,9 +194,10 @@ class _Convolution(_Step):
         if x.device.type == "cpu" and x.is_contiguous(
             memory_format=LAST
         ):  # then three numbers in turn would be slow, and there is one for every pixel
-            if self.mean.shape[1:] != x.shape[1:] or self.mean.device != x.device:
-                self.mean = torch.empty_like(x[:1], memory_format=LAST)
-            mean = self.mean.copy_(mean)
+            whole = self.mean  # another thread may come with images of another size
+            if whole.shape[1:] != x.shape[1:] or whole.device != x.device:
+                whole = self.mean = torch.empty_like(x[:1], memory_format=LAST)
+            mean = whole.copy_(mean)
         return torch.sub(x, mean, out=torch.empty_like(x, dtype=self.dtype, memory_format=LAST))
 
     def back(self, gradient: Tensor, kept: Any, found: Gradients) -> None:
@@ -340,7 +341,7 @@ class _Layer(_Step):
 
     def back(self, gradient: Tensor, kept: Any, found: Gradients) -> None:
         x, z = kept
-        _add(found, self.reads[0], torch.autograd.grad(z, x, gradient)[0])
+        _add(found, self.reads[0], torch.autograd.grad(z, x, gradient, retain_graph=True)[0])  # it goes with the tape
 
 
 class _Program(nn.Module):
@@ -353,6 +354,7 @@ class _Program(nn.Module):
         for number, step in enumerate(self.steps):
             later = {read for other in self.steps[number + 1 :] for read in other.reads}
             step.spent = [read for read in set(step.reads) - later if read is not None]
+        self.follow()  # raises for weights that cannot be taken up
 
     def follow(self) -> None:
         """Take up the weights that the layers have now."""
@@ -393,7 +395,8 @@ class _Climbed(torch.autograd.Function):
         if ctx.shape is not None:
             cells = ctx.shape[2] * ctx.shape[3]
             gradient = gradient.div(cells).to(dtype)[:, :, None, None].expand(ctx.shape)
-        found: Gradients = {steps[-1]: gradient.to(dtype, memory_format=LAST, copy=True)}
+        layout = LAST if gradient.ndim == 4 else torch.contiguous_format
+        found: Gradients = {steps[-1]: gradient.to(dtype, memory_format=layout, copy=True)}
         with torch.autocast(gradient.device.type, enabled=False):
             for step, kept in zip(reversed(steps), reversed(ctx.tape), strict=True):
                 if step in found:

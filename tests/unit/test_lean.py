@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -146,6 +147,152 @@ def test_a_first_convolutions_gradient_by_blocks_is_autograds(stride: int, kerne
         wanted = gradient(net, x, y)
     with lean(net, x) as fast:
         assert fast is not net and (gradient(fast, x, y) - wanted).abs().max() < 1e-5 * wanted.abs().max()
+
+
+class Written(nn.Module):
+    """Maps whose forward is `program(layers, normalised images)`."""
+
+    def __init__(self, program, **layers: nn.Module) -> None:  # type: ignore[no-untyped-def]
+        super().__init__()
+        self.program, self.normalise, self.layers = program, nets.base.Normalise(3, [0.4, 0.1, 0.7], [0.3, 0.2, 0.5]), nn.ModuleDict(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.program(self.layers, self.normalise(x))
+        return made
+
+
+def conv(inside: int = 8, kernel: int = 3, stride: int = 1, padding: int = 1, **more: int) -> nn.Conv2d:
+    return nn.Conv2d(inside, 8, kernel, stride, padding, **more)  # type: ignore[arg-type]
+
+
+STEM = {"a": conv(3), "relu": nn.ReLU()}
+PROGRAMS = {  # name: (layers, program, whether it can be followed)
+    "three branches": ({"b": conv(), "c": conv(kernel=1, padding=0), "n": nn.BatchNorm2d(8)}, lambda m, h: m.relu(m.n(m.b(h)) + m.c(h) + h), True),
+    "three branches that skip": (
+        {"b": conv(kernel=1, stride=2, padding=0), "c": conv(stride=2), "d": conv(kernel=1, stride=2, padding=0)},
+        lambda m, h: m.relu(m.b(h) + m.c(h) + m.d(h)), True,
+    ),
+    "a value before and after its ReLU": ({"b": conv()}, lambda m, h: m.b(m.relu(h)) + h, True),
+    "a ReLU of one value twice": ({"b": conv(), "c": conv()}, lambda m, h: m.b(m.relu(h)) + m.c(m.relu(h)), True),
+    "a ReLU in place": ({"b": conv(), "r": nn.ReLU(inplace=True), "n": nn.BatchNorm2d(8)}, lambda m, h: m.r(m.n(m.b(h))), True),
+    "a ReLU in place of a value that is read again": ({"b": conv(), "r": nn.ReLU(inplace=True)}, lambda m, h: m.b(m.r(h)) + h, False),
+    "identity as shortcut": ({"b": conv(), "i": nn.Identity()}, lambda m, h: m.relu(m.b(h) + m.i(h)), True),
+    "a value and its identity": ({"b": conv(), "i": nn.Identity()}, lambda m, h: m.b(h + m.i(h)), True),
+    "a value twice": ({}, lambda m, h: h + h, False),
+    "identity at the end": ({"i": nn.Identity()}, lambda m, h: m.i(m.relu(h)), True),
+    "batch norm twice": ({"n": nn.BatchNorm2d(8), "o": nn.BatchNorm2d(8, affine=False)}, lambda m, h: m.relu(m.o(m.n(h))), True),
+    "batch norm before a convolution": ({"n": nn.BatchNorm2d(8), "b": conv()}, lambda m, h: m.b(m.relu(m.n(m.relu(h)))), True),
+    "batch norm without statistics": ({"n": nn.BatchNorm2d(8, track_running_stats=False)}, lambda m, h: m.relu(m.n(h)), False),
+    "dilation": ({"b": conv(stride=2, padding=2, dilation=2)}, lambda m, h: m.b(m.relu(h)), True),
+    "groups": ({"b": conv(groups=4), "c": conv(stride=2, groups=8)}, lambda m, h: m.c(m.relu(m.b(m.relu(h)))), True),
+    "more padding than a kernel has": ({"b": conv(kernel=1, padding=2), "c": conv(kernel=1, stride=2)}, lambda m, h: m.c(m.b(h)), True),
+    "a stride of three": ({"b": conv(stride=3), "c": conv(kernel=1, stride=3, padding=0)}, lambda m, h: m.c(m.relu(m.b(h))), True),
+    "dropout, read twice": ({"d": nn.Dropout(0.5), "b": conv()}, lambda m, h: m.b(m.d(h)) + m.d(h), True),
+    "pools": ({"p": nn.MaxPool2d(2), "q": nn.AvgPool2d(3, 2, 1), "g": nn.GELU()}, lambda m, h: m.q(m.g(m.p(h))), True),
+    "one convolution twice": ({"b": conv()}, lambda m, h: m.b(m.relu(m.b(h))), True),
+    "a branch that leads nowhere": ({"b": conv(kernel=1, stride=2, padding=0), "c": conv()}, lambda m, h: (m.b(h), m.c(h))[1], True),
+    "another padding": ({"b": nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect")}, lambda m, h: m.b(h), False),
+}  # fmt: skip
+
+
+class Names:
+    """The layers by name, as attributes."""
+
+    def __init__(self, layers: nn.ModuleDict) -> None:
+        self.layers = layers
+
+    def __getattr__(self, name: str) -> nn.Module:
+        return self.layers[name]
+
+
+def written(name: str) -> ImageNet:
+    layers, program, _ = copy.deepcopy(PROGRAMS[name])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        maps = Written(lambda m, x: program(Names(m), m["a"](x)), **copy.deepcopy(STEM), **layers)
+        for layer in maps.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.reset_parameters()
+            elif isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None and layer.running_var is not None:
+                layer.running_mean.normal_(0, 0.1)
+                layer.running_var.uniform_(0.5, 2)
+        return ImageNet(maps, nn.Linear(8, 4)).eval()
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("layout", ["rows", "channels last", "neither"])
+def test_every_way_to_write_a_network_is_followed_or_refused(name: str, layout: str) -> None:
+    net = written(name)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        x, y = torch.rand(5, 3, 11, 12), torch.randint(4, (5,))
+    x = {"rows": x, "channels last": x.contiguous(memory_format=torch.channels_last), "neither": x.transpose(2, 3)}[layout]
+    with frozen(net):
+        logits, wanted = net(x), gradient(net, x, y)
+    with lean(net, x) as fast:
+        assert (fast is not net) == PROGRAMS[name][2]
+        found = gradient(fast, x, y)
+        assert torch.allclose(fast(x), logits, atol=1e-5) and fast(x[:0]).shape == (0, 4)
+    assert ((found - wanted).abs().flatten(1).amax(1) < 1e-5 * wanted.abs().max()).sum() >= 4
+
+
+def test_maps_may_be_flat() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        body = nn.Sequential(nets.base.Normalise(3, None, None), conv(3), nn.ReLU(), nn.Flatten())
+        net, x, y = ImageNet(body, nn.Linear(8 * 36, 4), nn.Identity()).eval(), torch.rand(5, 3, 6, 6), torch.randint(4, (5,))
+    with frozen(net):
+        wanted = gradient(net, x, y)
+    with lean(net, x) as fast:
+        assert fast is not net and torch.allclose(gradient(fast, x, y), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("key", ["small_resnet", "vgg11_bn"])
+def test_one_forward_can_go_back_twice_and_two_forwards_do_not_meet(key: str) -> None:
+    net, x, y = made(key)
+    with frozen(net):
+        wanted = gradient(net, x, y)
+    with lean(net, x) as fast:
+        z = x.clone().requires_grad_()
+        loss, other = F.cross_entropy(fast(z), y, reduction="sum"), fast(z.flip(3)).sum()
+        found = [torch.autograd.grad(loss, z, retain_graph=True)[0] for _ in range(2)]
+        assert torch.equal(*found) and torch.isfinite(torch.autograd.grad(other, z)[0]).all()
+    assert F.cosine_similarity(found[0].flatten(1), wanted.flatten(1)).min() > 0.995
+
+
+def test_copies_and_other_precisions_of_a_network_that_has_a_copy() -> None:
+    net, x, y = made("small_resnet")
+    with lean(net, x):
+        pass
+    twin = copy.deepcopy(net)
+    with torch.no_grad():
+        twin.maps[1].weight.mul_(1.5)  # type: ignore[index, union-attr, operator]
+        net.double().head.weight.mul_(-2)  # type: ignore[operator]
+    net.float()
+    for one in (net, twin):
+        with frozen(one):
+            wanted = gradient(one, x, y)
+        with lean(one, x) as fast:
+            assert fast is not one
+            assert F.cosine_similarity(gradient(fast, x, y).flatten(1), wanted.flatten(1)).min() > 0.995
+
+
+def test_threads_may_climb_one_network_with_images_of_several_sizes() -> None:
+    net, _, y = made("small_cnn")
+    images = {size: torch.rand(2, 3, size, size).contiguous(memory_format=torch.channels_last) for size in (16, 24)}
+    with frozen(net):
+        wanted = {size: gradient(net, x, y[:2]) for size, x in images.items()}
+
+    def climb(size: int) -> float:
+        worst = 1.0
+        for _ in range(20):
+            with lean(net, images[size]) as fast:
+                found = gradient(fast, images[size], y[:2])
+            worst = min(worst, float(F.cosine_similarity(found.flatten(1), wanted[size].flatten(1)).min()))
+        return worst
+
+    with ThreadPoolExecutor(4) as pool:
+        assert min(pool.map(climb, [16, 24, 16, 24])) > 0.995
 
 
 class Slow(PGD):
