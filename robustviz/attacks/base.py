@@ -191,7 +191,7 @@ class Attack(Spec):
     def _hunt(self, net: nn.Module, fast: nn.Module, x: Tensor, start: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         """One run from `start` on, in which an image that `net` misreads at a look goes no further."""
         found = z = start
-        left = torch.arange(len(x), device=x.device)
+        left, own = torch.arange(len(x), device=x.device), len(x)
         for done in range(0, self.count, LOOK):
             steps = min(LOOK, self.count - done)
             z = self._walk(self.objective(fast, y[left]), x[left], z, None, rng, steps=steps)
@@ -202,8 +202,9 @@ class Attack(Spec):
                 out = (fast(z).argmax(dim=1) == y[left]) == self.targeted
                 if bool(out.any()):  # what fast arithmetic says is asked again of the network itself
                     out[out.clone()] = (net(z[out]).argmax(dim=1) == y[left][out]) == self.targeted
-            stay = (~out).nonzero().flatten()
-            if not len(stay):
+            stay = (~out[:own]).nonzero().flatten()
+            own = len(stay)
+            if not own:
                 break
             if recorded.wanted(z):  # in few sizes: the last one is climbed by several
                 stay = torch.cat([stay, stay[-1:].expand(-len(stay) % BUCKET)])[: max(len(left), len(stay))]
@@ -255,7 +256,7 @@ class Attack(Spec):
         with torch.no_grad():
             return (
                 net.kept.setdefault("recordings", recorded.Recordings())
-                .walk((of, size), step, steps, z.detach(), ball.low, ball.high, objective.given)
+                .walk((of, size, net.places()), step, steps, z.detach(), ball.low, ball.high, objective.given)
                 .contiguous()
             )
 

@@ -1,11 +1,13 @@
 """A step of an attack as a CUDA graph: on a GPU small kernels wait for their launches, and a graph launches them all at once.
 
-What a step reads lies in the recording's own memory, into which each walk copies its images; the network's weights are
-read where the lean copy keeps them. A step is recorded when it is wanted for the second time, the first one warms up.
+What a step reads lies in the recording's own memory, into which each walk copies its images; weights are read where the
+lean copy and the network keep them, which is part of a recording's name. A step is recorded when it is wanted for the second time, the first one warms up.
 """
 
 from __future__ import annotations
 
+import functools
+import gc
 import logging
 import threading
 from collections.abc import Callable
@@ -14,28 +16,42 @@ from typing import Any
 import torch
 from torch import Tensor
 
-KEPT = 8  # recordings of one network: each holds the memory of a step
+KEPT = 8  # recordings of one network: each holds memory for a batch, all share that of a step
+_capturing = threading.Lock()  # torch captures one graph at a time, of all networks
 
 Step = Callable[..., Tensor]  # (z, *given) -> z after one step
+Place = tuple[Any, torch.cuda.Stream]  # the memory of a capture and its stream
 
 
 class Recording:
     """`step` for arguments like these. On a CPU it is called again on the recording's memory, which is what a GPU replays."""
 
-    def __init__(self, step: Step, pool: Any, z: Tensor, *given: Tensor) -> None:
-        self.step = step
+    def __init__(self, step: Step, place: Place | None, z: Tensor, *given: Tensor) -> None:
         self.z, *self.given = (part.clone() for part in (z, *given))
         self.graph: torch.cuda.CUDAGraph | None = None
-        if z.device.type == "cuda":
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):  # libraries choose their kernels here, which a capture does not allow
-                for _ in range(2):
-                    self._advance()
-            torch.cuda.current_stream().wait_stream(side)
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
+        self.step: Step | None = step
+        if place is not None:
+            with _capturing, torch.cuda.device(z.device):  # or the graph would be one of another device: empty
+                self.graph = self._captured(*place)
+            self.step = None  # it holds the network, which holds this: both would wait for the collector of cycles
+
+    def _captured(self, pool: Any, stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
+        """One step as a graph. A graph destroyed meanwhile would spoil it, so the collector rests."""
+        side = _side(stream.device_index)
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # libraries choose their kernels here, which a capture does not allow
+            for _ in range(2):
                 self._advance()
+        torch.cuda.current_stream().wait_stream(side)
+        graph, collects = torch.cuda.CUDAGraph(), gc.isenabled()
+        gc.disable()
+        try:
+            with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+                self._advance()
+        finally:
+            if collects:
+                gc.enable()
+        return graph
 
     def __call__(self, steps: int, z: Tensor, *given: Tensor) -> Tensor:
         """z after so many steps; its own tensor."""
@@ -49,6 +65,7 @@ class Recording:
         return self.z.clone()
 
     def _advance(self) -> None:
+        assert self.step is not None
         self.z.copy_(self.step(self.z, *self.given))
 
 
@@ -59,7 +76,9 @@ class Recordings:
         self.kept: dict[object, Recording] = {}
         self.asked: set[object] = set()
         self.refused: set[object] = set()
-        self.pool: Any = None  # one memory for all: nothing of a step outlives it, so they may be replayed in any order
+        # One memory for all: nothing of a step outlives it, so they may be replayed in any order. And a stream to record on: what
+        # cuBLAS works in belongs to the stream and lies in that memory, which another network's graphs must not lean on.
+        self.place: Place | None = None
         self.busy = threading.Lock()  # that memory is one walk's at a time, and two pages may look at one network
 
     def walk(self, name: object, step: Step, steps: int, z: Tensor, *given: Tensor) -> Tensor:
@@ -78,9 +97,9 @@ class Recordings:
         recording = self.kept.pop(key, None)
         if recording is None and key in self.asked and key not in self.refused:
             try:
-                if self.pool is None and z.device.type == "cuda":
-                    self.pool = torch.cuda.graph_pool_handle()
-                recording = Recording(step, self.pool, z, *given)
+                if z.device.type == "cuda" and (self.place is None or self.place[1].device != z.device):
+                    self.place = torch.cuda.graph_pool_handle(), torch.cuda.Stream(z.device)
+                recording = Recording(step, self.place, z, *given)
             except RuntimeError as error:
                 logging.getLogger(__name__).warning(
                     "A step could not be recorded as a CUDA graph, so it is launched kernel by kernel: %s", error
@@ -92,6 +111,12 @@ class Recordings:
             while len(self.kept) > KEPT:
                 del self.kept[next(iter(self.kept))]
         return recording
+
+
+@functools.cache
+def _side(device: int) -> torch.cuda.Stream:
+    """Where steps warm up on that GPU: always the same stream, since cuBLAS keeps memory for each."""
+    return torch.cuda.Stream(device)
 
 
 def wanted(z: Tensor) -> bool:

@@ -122,7 +122,7 @@ class Adversarial(Method):
         return None
 
     def attackable(self, net: nn.Module, x: Tensor) -> AbstractContextManager[nn.Module]:
-        """Inside, what is attacked in place of `net` on images like `x`: the same function, cheaper. In `attack_mode`."""
+        """Inside, what is attacked in place of `net` on images like `x`: the same function, cheaper, perhaps in bf16. In `attack_mode`."""
         return lean(net, x, self.attack_mode, bf16=self.attack.norm == "linf")
 
     def attacked(self, net: nn.Module, batch: Batch) -> Tensor:

@@ -4,7 +4,7 @@ many times between two changes of the weights.
 Batch norm in eval mode is a multiplication and an addition, so it is folded into the convolution before it; what follows
 a convolution (a sum, a ReLU) is done as its result is written; activations lie channels last; where the processor
 multiplies bf16 faster and the batch is large enough to gain from it, feature maps are computed in bf16. The way back is
-written out, too: autograd sees one function. What is found so is judged by the network itself, in fp32.
+written out, too: autograd sees one function. Who counts what is found so asks the network itself, in fp32.
 """
 
 from __future__ import annotations
@@ -42,14 +42,15 @@ def lean(net: nn.Module, x: Tensor, mode: Literal["eval", "train"] = "eval", bf1
     now, and nothing asks for a gradient of a parameter; `net` itself is as `frozen` makes it.
 
     `bf16`: feature maps may be computed in bf16, where that is faster. Features and logits are fp32 (relative error about
-    1e-6 without bf16, 1e-2 with it). A network whose layers cannot be followed, or whose `mode` is train, stands in for itself.
+    1e-6 without bf16, 1e-2 with it; on a GPU, where torch's convolutions are TF32, 1e-3 without). A network whose layers
+    cannot be followed, or whose `mode` is train, stands in for itself.
     """
     with frozen(net, mode):
         if mode == "train":
             yield net
             return
         fast = bf16 and x.numel() >= ENOUGH and has_bf16(x.device.type)
-        if isinstance(net, ImageNet) and x.dtype == torch.float32 and (copy := _copy_of(net, torch.bfloat16 if fast else torch.float32)):
+        if isinstance(net, ImageNet) and x.dtype == torch.float32 and (copy := _copy_of(net, torch.bfloat16 if fast else torch.float32, x)):
             with _lock:
                 copy.follow()
             yield copy
@@ -77,22 +78,46 @@ class LeanNet(ImageNet):
         assert isinstance(self.maps, _Program)
         self.maps.follow()
 
+    def places(self) -> tuple[int, ...]:
+        """Where in memory it finds what it computes with: a recorded step is good as long as all of it stays there."""
+        assert isinstance(self.maps, _Program)
+        return tuple(tensor.data_ptr() for tensor in (*self.parameters(), *self.buffers(), *self.maps.held()))
+
 
 _copies: weakref.WeakKeyDictionary[nn.Module, dict[torch.dtype, LeanNet | None]] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
 
 
-def _copy_of(net: ImageNet, dtype: torch.dtype) -> LeanNet | None:
-    """The copy of `net` in `dtype`, made once; in fp32 where bf16 cannot be had, None where nothing can."""
+def _copy_of(net: ImageNet, dtype: torch.dtype, x: Tensor) -> LeanNet | None:
+    """The copy of `net` in `dtype`, made once and tried on an image of `x`; in fp32 where bf16 cannot be had, None where nothing can."""
     with _lock:
         mine = _copies.setdefault(net, {})
         if dtype not in mine:
             try:
-                mine[dtype] = LeanNet(net, _Program(net, dtype))
+                mine[dtype] = LeanNet(net, _Program(net, dtype)) if _agrees(_Program(net, torch.float32), net.maps, x) else None
             except (fx.proxy.TraceError, TypeError, NotImplementedError):  # its forward decides by what it sees, or is not known here
                 mine[dtype] = None
         found = mine[dtype]
-    return found if found is not None or dtype == torch.float32 else _copy_of(net, torch.float32)
+    return found if found is not None or dtype == torch.float32 else _copy_of(net, torch.float32, x)
+
+
+def _agrees(program: _Program, maps: nn.Module, x: Tensor) -> bool:
+    """Whether an image's maps and a gradient are the same. No trace shows hooks, a sum that broadcasts, or a value that is
+    written over while others read it.
+    """
+    if x.is_meta:
+        return True
+    found = []
+    for each in (program, maps):
+        with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
+            z = (x[:1].detach() if len(x) else x.new_full((1, *x.shape[1:]), 0.5)).clone().requires_grad_()
+            try:
+                made = each(z)
+                slope = torch.arange(made.numel(), device=x.device).sin().view(made.shape)  # no layer takes it for a constant
+                found.append((made.detach(), torch.autograd.grad(made, z, slope)[0]))
+            except RuntimeError:
+                return False
+    return all(a.shape == b.shape and bool((a - b).norm() <= 0.05 * b.norm()) for a, b in zip(*found, strict=True))
 
 
 class _Tracer(fx.Tracer):
@@ -232,7 +257,7 @@ class _Convolution(_Step):
         else:
             assert self.weight is not None
             made = torch.ops.aten.convolution_backward(
-                gradient, gradient.new_empty(1).expand(shape), self.weight, None, self.stride, self.padding, self.dilation,
+                gradient, torch.empty(shape, dtype=self.dtype, device=gradient.device, memory_format=LAST), self.weight, None, self.stride, self.padding, self.dilation,
                 False, (0, 0), self.layer.groups, (True, False, False),
             )[0]  # fmt: skip
         return made if before is None else made.add_(before)
@@ -361,6 +386,13 @@ class _Program(nn.Module):
         with torch.no_grad():
             for step in self.steps:
                 step.follow(self.dtype)
+
+    def held(self) -> Iterator[Tensor]:
+        """Every tensor that a step computes with besides what it takes."""
+        for step in self.steps:
+            parts = [getattr(step, name, None) for name in ("weight", "bias", "backwards", "scale", "shift")]
+            first = getattr(step, "first", None)
+            yield from (part for part in (*parts, first and first.mean) if part is not None)
 
     def forward(self, x: Tensor) -> Tensor:
         return _Climbed.apply(x, self, False)

@@ -166,6 +166,11 @@ def conv(inside: int = 8, kernel: int = 3, stride: int = 1, padding: int = 1, **
     return nn.Conv2d(inside, 8, kernel, stride, padding, **more)  # type: ignore[arg-type]
 
 
+def over(value: Tensor, other: Tensor) -> Tensor:
+    value += other
+    return value
+
+
 STEM = {"a": conv(3), "relu": nn.ReLU()}
 PROGRAMS = {  # name: (layers, program, whether it can be followed)
     "three branches": ({"b": conv(), "c": conv(kernel=1, padding=0), "n": nn.BatchNorm2d(8)}, lambda m, h: m.relu(m.n(m.b(h)) + m.c(h) + h), True),
@@ -192,6 +197,9 @@ PROGRAMS = {  # name: (layers, program, whether it can be followed)
     "pools": ({"p": nn.MaxPool2d(2), "q": nn.AvgPool2d(3, 2, 1), "g": nn.GELU()}, lambda m, h: m.q(m.g(m.p(h))), True),
     "one convolution twice": ({"b": conv()}, lambda m, h: m.b(m.relu(m.b(h))), True),
     "a branch that leads nowhere": ({"b": conv(kernel=1, stride=2, padding=0), "c": conv()}, lambda m, h: (m.b(h), m.c(h))[1], True),
+    "a value written over while another reads it": ({"b": conv(), "c": conv()}, lambda m, h: (lambda v: m.c(over(v, h)) + v)(m.b(h)), False),
+    "sums that broadcast": ({"p": nn.AdaptiveAvgPool2d(1), "b": conv(kernel=1, padding=0)}, lambda m, h: m.b(m.p(m.relu(h))) + m.relu(h), False),
+    "a pool and what it pools": ({"p": nn.AdaptiveAvgPool2d(1)}, lambda m, h: m.p(m.relu(h)) + m.relu(h), False),
     "another padding": ({"b": nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect")}, lambda m, h: m.b(h), False),
 }  # fmt: skip
 

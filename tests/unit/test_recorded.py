@@ -71,6 +71,20 @@ def test_a_recording_follows_the_weights(played: list[tuple[int, ...]], monkeypa
     assert torch.equal(after, eager(monkeypatch, attack, net_of("pgd-at"), x, y))
 
 
+def test_a_recording_is_not_played_where_the_weights_have_moved(played: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+    net, split, attack = net_of(), data.load("digits", "test").take(20), PGD(eps=0.1, steps=3)
+    x, y = split.x, split.y
+    moved = [net.head.weight, net.maps[0].mean]  # type: ignore[index]  # a GPU would go on reading where they were
+    for tensor in moved:
+        for _ in range(3):
+            attack(net, x, y)
+        before = len(played)
+        tensor.data = tensor.data.clone()
+        attack(net, x, y)
+        assert before == len(played) >= 2
+    assert torch.equal(attack(net, x, y), eager(monkeypatch, attack, net, x, y))
+
+
 @pytest.mark.parametrize("method", [PGDAT(attack=PGD(eps=0.1, steps=3)), TRADES(attack=PGD(eps=0.1, steps=3, start="gauss"))])
 def test_training_attacks_are_played_and_the_same(method: Method, played: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
     net, split = net_of(), data.load("digits", "test").take(96)
@@ -125,6 +139,17 @@ def test_a_count_climbs_in_few_sizes_and_finds_the_same(played: list[tuple[int, 
         assert ((found - wanted).abs().flatten(1).amax(1) < 1e-6).float().mean() > 0.9
     sizes = {shape[0] for shape in played}
     assert sizes <= {44, 64, 128, 192, 256, 300} and len(sizes) > 1
+
+
+def test_what_fills_a_size_up_is_not_climbed_on(played: list[tuple[int, ...]]) -> None:
+    net, split, attack = net_of("pgd-at"), data.load("digits", "test").take(250), PGD(eps=0.2, steps=30)
+    found = attack.search(net, split.x, split.y)
+    with torch.no_grad():
+        held = net(found).argmax(1) == split.y
+    order = torch.cat([(~held).nonzero().flatten(), held.nonzero().flatten()])  # the last, which fills up, stays to the end
+    for _ in range(2):
+        attack.search(net, split.x[order], split.y[order])
+    assert 128 < int(held.sum()) < 185 and played[-1][0] == 192
 
 
 def test_only_so_many_recordings_are_kept_and_they_go_with_their_network(played: list[tuple[int, ...]]) -> None:
