@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import random
 import re
@@ -270,15 +271,13 @@ def thumbnails(rounds: int) -> Outcome:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    rng = np.random.default_rng(0)
-    images = data.load("shapes", "test", 64).x.numpy()[:64]
+    images, calls = data.load("shapes", "test", 64).x.numpy()[:64], itertools.count()
 
     def ours() -> bytes:
-        images[0, 0, 0, 0] = rng.random()
+        images[0, 0, 0, :2] = np.array(divmod(next(calls), 256)) / 255
         return figures.sheet(list(images), 96, columns=8)
 
     def theirs() -> bytes:
-        images[0, 0, 0, 0] = rng.random()
         figure, axes = plt.subplots(8, 8, figsize=(8, 8))
         for axis, image in zip(axes.flat, images, strict=True):
             axis.imshow(image.transpose(1, 2, 0))
