@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # The first process may download images or validate a large network meanwhile. torchrun ends all when one fails.
 PATIENCE = timedelta(days=1)
 
-_store: Any = None  # where the processes leave each other notes; torchrun keeps it, so it outlives any of them
+_store: Any = None  # see `_notes`; torchrun keeps it, so it outlives any of the processes
 
 
 @dataclass(frozen=True)
@@ -105,18 +105,16 @@ def join() -> World:
 
     Raises UserError where the processes are on several machines, which would need the run folder on all of them.
     """
-    global _store
     if not launched():
         return ALONE
     import torch
-    from torch.distributed.rendezvous import rendezvous
 
     if torch.distributed.is_initialized():
         return World(torch.distributed.get_rank(), torch.distributed.get_world_size())
     # It means the stride of a dimension of length 1, as a grey image's channels have.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     local = int(os.environ["LOCAL_RANK"])
-    _store, rank, size = next(rendezvous("env://"))
+    store, rank, size = _notes()
     if os.environ.get("LOCAL_WORLD_SIZE", str(size)) != str(size):
         raise UserError("The processes of one training share its run folder, so all must be on one machine: use torchrun without --nnodes.")
     gpus = torch.cuda.device_count()
@@ -125,7 +123,7 @@ def join() -> World:
     # gloo besides nccl: what is agreed on in every batch must not wait for a GPU
     torch.distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if gpus and torch.distributed.is_nccl_available() else "gloo",
-        store=_store,
+        store=store,
         rank=rank,
         world_size=size,
         timeout=PATIENCE,
@@ -139,6 +137,17 @@ def speaks() -> bool:
         return True
     rank = os.environ["RANK"]
     try:
-        return rank == "0" if _store is None else _store.compare_set("failed", "", rank) == rank.encode()
+        return bool(_notes()[0].compare_set("failed", "", rank) == rank.encode())
     except RuntimeError:  # torchrun is gone, and the store with it
         return rank == "0"
+
+
+def _notes() -> tuple[Any, int, int]:
+    """torchrun's store, this process's number, and how many there are. Not the first process alone speaks: when another one
+    fails before it, torchrun ends it before it has said a word.
+    """
+    global _store
+    from torch.distributed.rendezvous import rendezvous
+
+    _store = _store or next(rendezvous("env://"))
+    return _store
