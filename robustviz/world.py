@@ -138,7 +138,7 @@ def speaks() -> bool:
     rank = os.environ["RANK"]
     try:
         return bool(_notes()[0].compare_set("failed", "", rank) == rank.encode())
-    except RuntimeError:  # torchrun is gone, and the store with it
+    except (RuntimeError, ValueError):  # torchrun is gone, and the store with it; or nothing says where it is
         return rank == "0"
 
 

@@ -226,8 +226,8 @@ def test_of_several_that_fail_the_first_speaks(monkeypatch: pytest.MonkeyPatch, 
         assert main(["train", "--epochs", "many"]) == 2
         return bool(capsys.readouterr().err)
 
-    assert [spoke(1), spoke(0), spoke(1)] == [False, True, False]  # before they met: rank 0
-    monkeypatch.setattr(world, "_store", torch.distributed.HashStore())
+    assert [spoke(1), spoke(0), spoke(1)] == [False, True, False]  # where nothing says where the store is: rank 0
+    monkeypatch.setattr(world, "_store", (torch.distributed.HashStore(), 0, 2))
     assert [spoke(1), spoke(0), spoke(1)] == [True, False, True]
     monkeypatch.setattr(world, "_store", None)
     monkeypatch.setenv("RANK", "0")
