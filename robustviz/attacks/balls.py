@@ -53,12 +53,17 @@ class Linf:
 
     def advance(self, z: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
         """`step`, then `project`, to the bit, in one new tensor: large batches wait for memory, not for arithmetic."""
-        return gradient.sign().mul_(size).add_(z).clamp_(self.low, self.high)
+        return advanced(z, gradient, size, self.low, self.high)
 
     def random_start(self, rng: torch.Generator) -> Tensor:
         """A point drawn uniformly from the box, cut to [0, 1]."""
         noise = torch.rand(self.x.shape, generator=rng, dtype=self.x.dtype, device=self.x.device)
         return self.project(self.x + (2 * noise - 1) * self.eps)
+
+
+def advanced(z: Tensor, gradient: Tensor, size: float | Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """`Linf.advance` in the box from `low` to `high`, for who has no ball but its bounds."""
+    return gradient.sign().mul_(size).add_(z).clamp_(low, high)
 
 
 class L2:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustviz.attacks import recorded
-from robustviz.attacks.balls import BALLS, L2, Linf
+from robustviz.attacks.balls import BALLS, L2, Linf, advanced
 from robustviz.nets.lean import LeanNet, lean
 from robustviz.registry import Spec, option
 from robustviz.types import UserError, check_eps
@@ -230,10 +230,7 @@ class Attack(Spec):
             path.append(z)
         heading: Tensor | None = None
         for _ in range(count):
-            with torch.enable_grad():
-                z = z.detach().requires_grad_(True)
-                # The sum, so that no sample's step depends on the others; the gradient of the input only.
-                (gradient,) = torch.autograd.grad(objective(self.seen(z, rng)).sum(), z)
+            gradient = _slope(lambda z: objective(self.seen(z, rng)), z)
             with torch.no_grad():
                 heading = self.direction(gradient, heading)
                 z = ball.advance(z.detach(), heading, size)
@@ -247,11 +244,9 @@ class Attack(Spec):
         assert isinstance(net, LeanNet)
 
         def step(z: Tensor, low: Tensor, high: Tensor, given: Tensor) -> Tensor:
-            with torch.enable_grad():
-                z = z.detach().requires_grad_(True)
-                (gradient,) = torch.autograd.grad(of(net(z), given).sum(), z)
+            gradient = _slope(Height(net, of, given), z)
             with torch.no_grad():
-                return gradient.sign_().mul_(size).add_(z).clamp_(low, high)
+                return advanced(z, gradient, size, low, high)
 
         with torch.no_grad():
             return (
@@ -288,6 +283,13 @@ class Attack(Spec):
         with torch.no_grad():
             hit = net(x_adv).argmax(dim=1) == y
             return hit if self.targeted else ~hit, objective(x_adv)
+
+
+def _slope(objective: Objective, z: Tensor) -> Tensor:
+    """The gradient of the images only; of the sum, so that no sample's step depends on the others."""
+    with torch.enable_grad():
+        z = z.detach().requires_grad_(True)
+        return torch.autograd.grad(objective(z).sum(), z)[0]
 
 
 def generator(x: Tensor) -> torch.Generator:

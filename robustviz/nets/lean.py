@@ -216,9 +216,8 @@ class _Convolution(_Step):
         """x − mean in the copy's arithmetic, channels last."""
         assert self.first is not None
         mean = self.first.mean
-        if x.device.type == "cpu" and x.is_contiguous(
-            memory_format=LAST
-        ):  # then three numbers in turn would be slow, and there is one for every pixel
+        # Channels last, three numbers in turn would be slow, so there is one for every pixel.
+        if x.device.type == "cpu" and x.is_contiguous(memory_format=LAST):
             whole = self.mean  # another thread may come with images of another size
             if whole.shape[1:] != x.shape[1:] or whole.device != x.device:
                 whole = self.mean = torch.empty_like(x[:1], memory_format=LAST)
@@ -256,9 +255,9 @@ class _Convolution(_Step):
             made = made.transpose(2, 3).flatten(3, 4).flatten(1, 2)[:, : shape[2], : shape[3]].permute(0, 3, 1, 2)
         else:
             assert self.weight is not None
+            unread = torch.empty(shape, dtype=self.dtype, device=gradient.device, memory_format=LAST)
             made = torch.ops.aten.convolution_backward(
-                gradient, torch.empty(shape, dtype=self.dtype, device=gradient.device, memory_format=LAST), self.weight, None, self.stride, self.padding, self.dilation,
-                False, (0, 0), self.layer.groups, (True, False, False),
+                gradient, unread, self.weight, None, self.stride, self.padding, self.dilation, False, (0, 0), self.layer.groups, (True, False, False),
             )[0]  # fmt: skip
         return made if before is None else made.add_(before)
 
