@@ -16,7 +16,7 @@ ALONE := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 PIP := $(PY) -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help app test test-fast test-slow bench lint types format zoo story check clean
+.PHONY: help app test test-fast test-slow test-cpus gpu-check bench lint types format zoo story check clean
 
 help:
 	@echo "make app        start the app; the first time this makes .venv and installs what it needs"
@@ -24,6 +24,8 @@ help:
 	@echo "make test       lint, and all tests but the slow ones"
 	@echo "make test-fast  those of them that need no browser and no notebook: two minutes, while writing"
 	@echo "make test-slow  the slow tests"
+	@echo "make test-cpus  the tests of attacks, networks and training as on other processors: an hour (ONLY='AVX2 busy': some of it)"
+	@echo "make gpu-check  try everything on this machine's GPU, within eight minutes; without one, at toy size on the processor"
 	@echo "make bench      race our attacks, maps and pages against other libraries (ONLY=B1,B9: some of it); writes the README's table"
 	@echo "make lint       lint only;  make types: check the types;  make format: format the code"
 	@echo "make zoo        train the shipped models again;  make story: compute the first page again"
@@ -53,6 +55,14 @@ test-fast: $(DEV_READY)
 test-slow: $(DEV_READY)
 	@$(PY) tests/browser/chromium.py
 	@$(PY) -m pytest -m slow --timeout=3600
+
+# What a setting is stands in tests/cpus.py.
+test-cpus: $(DEV_READY)
+	@$(PY) tests/cpus.py $(ONLY)
+
+# For a GPU server, which has torch and may have no package index: nothing is installed. The first of $(PYTHON), .venv, python3.
+gpu-check:
+	@PYTHONPATH=$(VENV)/peers $(or $(PYTHON),$(wildcard $(PY)),python3) -m benchmarks.gpu_check
 
 # Peers lie in a folder of their own, without what they ask for: one pins an old requests. ONLY=B1,B9 picks items.
 bench: $(DEV_READY) $(PEERS_READY)

@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", default="", help=f"items with commas between: {', '.join(known)}")
     parser.add_argument("--rounds", type=int, default=0, help="rounds of each race; 0: what each item finds enough")
-    parser.add_argument("--out", type=Path, default=None, help="the JSON file; default: benchmarks/results/cpu.json or cuda.json")
+    parser.add_argument("--out", type=Path, default=None, help="the JSON file; default: that of this kind of machine in benchmarks/results")
     parser.add_argument(
         "--readme", action="store_true", help="race nothing; write the README's table and RESULTS.md from the JSON files again"
     )
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(default_threads())
     setting.find_shared_data()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    out = given.out or RESULTS / f"{device}.json"
+    out = given.out or RESULTS / f"{harness.kind()}.json"
     found = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {"items": {}}
     failed = 0
     for name in chosen:

@@ -88,6 +88,11 @@ def step_flops(net: nn.Module, x: Tensor) -> float:
     return 2.0 * sum(seen)
 
 
+def reached(seconds: float, flops: float, device: str, dtype: torch.dtype) -> float:
+    """`flops` in `seconds` as a fraction of the rate of products on this device."""
+    return flops / seconds / gemm_rate(device, dtype, torch.get_num_threads())
+
+
 def share(name: str, seconds: float, flops: float, device: str, dtype: torch.dtype) -> str:
     """A sentence: what rate `flops` in `seconds` is, and how much of the product's."""
     ceiling = gemm_rate(device, dtype, torch.get_num_threads())

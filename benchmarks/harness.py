@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from robustviz.config import default_threads
+from robustviz.nets.lean import has_bf16
 
 OURS = "robustviz"
 
@@ -57,8 +58,19 @@ class Gate:
 
 
 @dataclass(frozen=True)
+class Share:
+    """How much of a ceiling ours reaches: `reached` and `wanted` as fractions of `ceiling`, e.g. "the fp32 GEMM rate"."""
+
+    reached: float
+    wanted: float
+    ceiling: str
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """One race: `key` of the item ("B1"), what was raced, on what setting, every time, the wanted ratio by peer's name."""
+    """One race: `key` of the item ("B1"), what was raced, on what setting, every time, the wanted ratio by peer's name, and
+    the share of a ceiling where that is what a race is judged by: the median over all races with that ceiling counts.
+    """
 
     key: str
     what: str
@@ -67,6 +79,7 @@ class Outcome:
     wanted: dict[str, float] = field(default_factory=dict)
     gates: tuple[Gate, ...] = ()
     note: str = ""
+    share: Share | None = None
 
     @property
     def ours(self) -> Time:
@@ -86,7 +99,8 @@ class Outcome:
         """What `to_json` wrote down."""
         times = tuple(Time(one["name"], tuple(one["seconds"]), one["first"]) for one in found["times"])
         gates = tuple(Gate(**one) for one in found["gates"])
-        return cls(found["key"], found["what"], found["setting"], times, found["wanted"], gates, found["note"])
+        share = Share(**found["share"]) if found.get("share") else None
+        return cls(found["key"], found["what"], found["setting"], times, found["wanted"], gates, found["note"], share)
 
     def to_json(self) -> dict[str, Any]:
         ratios = {peer.name: [round(value, 3) for value in self.ratio(peer)] for peer in self.times[1:]}
@@ -119,6 +133,11 @@ def _timed(run: Callable[[], object], device: str) -> float:
     return time.perf_counter() - started
 
 
+def kind() -> str:
+    """The kind of this machine, by which results are kept: "cuda", "cpu", or "cpu-fp32" for a processor without bf16."""
+    return "cuda" if torch.cuda.is_available() else "cpu" if has_bf16("cpu") else "cpu-fp32"
+
+
 def machine() -> dict[str, Any]:
     """What the times were taken on."""
     cuda = torch.cuda.is_available()
@@ -133,11 +152,13 @@ def machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
+    """Its name, and what torch may use of it: virtual machines call very different processors by one name."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+            name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+        name = platform.processor() or platform.machine()
+    return f"{name} with {torch.backends.cpu.get_cpu_capability()}{' and bf16' if has_bf16('cpu') else ''}"
 
 
 def told(one: Outcome) -> str:
@@ -159,6 +180,8 @@ def told(one: Outcome) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     lines.append("")
     lines += [f"- {'held' if gate.held else '**not held**'}: {gate.says}" for gate in one.gates]
+    if one.share:
+        lines.append(f"- {one.share.reached:.0%} of {one.share.ceiling}; wanted of the median over all races: {one.share.wanted:.0%}")
     if one.note:
         lines.append(f"- {one.note}")
     return "\n".join(lines).rstrip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from robustviz.runs import write_file
 HERE = Path(__file__).resolve().parent
 README, RESULTS = HERE.parent / "README.md", HERE / "RESULTS.md"
 MARKS = "<!-- bench -->", "<!-- /bench -->"
-DEVICES = {"cpu": "On a CPU", "cuda": "On a GPU"}
+DEVICES = {"cpu": "On a CPU with bf16", "cpu-fp32": "On a CPU without bf16", "cuda": "On a GPU"}  # as `harness.kind` has them
 NONE = "Nothing has been measured yet: `make bench`."
+NO_GPU = "On a GPU nothing has been measured: none was at hand. `make gpu-check` tries everything there and fills this table in."
 
 Items = dict[str, dict[str, Any]]
 
@@ -49,17 +51,14 @@ def summary(found: dict[str, Items]) -> str:
         lines = [
             f"{DEVICES[device]}. {_machines(kept)}",
             "",
-            "| | race | peers take | wanted ratio | as good a result |",
+            "| | race | peers take | wanted | as good a result |",
             "|:--|:--|--:|:--|:--|",
         ]
         for key, item in kept.items():
             races = _races(item)
-            ratios = [one.ratio(peer)[0] for one in races for peer in one.times[1:]]
-            alone = "; ".join(f"{one.what}, {harness.spell(one.ours.median)}" for one in races)
-            span = alone if not ratios else " to ".join(dict.fromkeys(f"{ratio:.2g}×" for ratio in (min(ratios), max(ratios))))
-            lines.append(f"| {key} | {_title(key)} | {span} | {_short(races)} | {_gates(races)} |")
+            lines.append(f"| {key} | {_title(key)} | {_taken(races)} | {_short(races)} | {_gates(races)} |")
         parts.append("\n".join(lines))
-    return "\n\n".join(parts) or NONE
+    return "\n\n".join([*(parts or [NONE]), *([] if "cuda" in found else [NO_GPU])])
 
 
 def full(found: dict[str, Items]) -> str:
@@ -100,8 +99,38 @@ def _machines(kept: Items) -> str:
     return " ".join(f"{', '.join(keys)}: {machine}." for machine, keys in where.items())
 
 
+def _taken(races: Sequence[Outcome]) -> str:
+    """How many times as long peers take; our own times where there are none. Where a share of a ceiling is judged, the
+    first peer, which is what people install, by itself.
+    """
+    first = {one.times[1].name for one in races if one.share and one.times[1:]}
+    parts = []
+    for names, ahead in ((first, True), (first, False)) if first else ((first, False),):
+        ratios = [one.ratio(peer)[0] for one in races for peer in one.times[1:] if (peer.name in names) == ahead]
+        span = " to ".join(dict.fromkeys(f"{ratio:.2g}×" for ratio in (min(ratios), max(ratios)))) if ratios else ""
+        parts += [f"{', '.join(sorted(names))} {span}" if ahead else f"others {span}" if first else span] if span else []
+    return "; ".join(parts) or "; ".join(f"{one.what}, {harness.spell(one.ours.median)}" for one in races)
+
+
+def _shares(races: Sequence[Outcome]) -> str:
+    """By ceiling: the median over the races of how much of it ours reaches, and whether that is what was wanted."""
+    parts = []
+    for ceiling in dict.fromkeys(one.share.ceiling for one in races if one.share):
+        found = [one.share for one in races if one.share and one.share.ceiling == ceiling]
+        reached, wanted = statistics.median(one.reached for one in found), found[0].wanted
+        said = f"{reached:.0%} of {ceiling} ({_median(len(found))}, wanted {wanted:.0%})"
+        parts.append(said if reached >= wanted else f"**missed**: {said}")
+    return "; ".join(parts)
+
+
+def _median(count: int) -> str:
+    return "one race" if count == 1 else f"median of {count} races"
+
+
 def _short(races: Sequence[Outcome]) -> str:
-    """The ratios that were wanted and missed, of each peer the worst."""
+    """The shares of a ceiling where those are judged, else the ratios that were wanted and missed, of each peer the worst."""
+    if shares := _shares(races):
+        return shares
     wanted = [(one, peer) for one in races for peer in one.times[1:] if peer.name in one.wanted]
     worst: dict[str, tuple[float, float]] = {}
     for one, peer in wanted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import report
-from benchmarks.harness import OURS, Gate, Outcome, Time, machine, told
+from benchmarks.harness import OURS, Gate, Outcome, Share, Time, machine, told
 
 HELD, FAILED = Gate("as right as the peer", True), Gate("8 images off, at most 3", False)
 
@@ -23,6 +24,11 @@ def outcome(*gates: Gate, quick: float = 30.0, wanted: float = 3.0) -> Outcome:
 def found(*outcomes: Outcome, device: str = "cpu") -> dict[str, report.Items]:
     facts = machine() | {"device": "a machine", "threads": 2, "torch": "2.99", "python": "3.11.7", "date": "2026-11-21"}
     return {device: {"B9": json.loads(json.dumps({"machine": facts, "outcomes": [one.to_json() for one in outcomes]}))}}
+
+
+def rows(summary: str) -> list[str]:
+    """The table's lines, without its head."""
+    return [line for line in summary.splitlines() if line.startswith("| B")]
 
 
 def test_the_readme_and_the_results_say_what_was_measured() -> None:
@@ -47,19 +53,40 @@ def test_a_ratio_is_missed_where_neither_the_median_nor_the_least_reaches_it() -
 
 def test_what_is_reached_is_a_short_line() -> None:
     said = report.summary(found(outcome(HELD)))
-    assert said.splitlines()[0] == "On a CPU. B9: a machine, 2 threads, torch 2.99, Python 3.11.7, 2026-11-21."
-    assert said.splitlines()[-1].endswith("| 2× to 30× | reached | yes |")
-    assert said.splitlines()[-1].startswith("| B9 | Grad-CAM of a batch, against a plain forward pass,")
+    assert said.splitlines()[0] == "On a CPU with bf16. B9: a machine, 2 threads, torch 2.99, Python 3.11.7, 2026-11-21."
+    assert rows(said)[-1].endswith("| 2× to 30× | reached | yes |")
+    assert rows(said)[-1].startswith("| B9 | Grad-CAM of a batch, against a plain forward pass,")
 
 
 def test_what_is_missed_is_named_with_its_number() -> None:
-    line = report.summary(
-        found(outcome(HELD, quick=4.0, wanted=8), outcome(FAILED, quick=3.0, wanted=8), outcome(), device="cuda")
-    ).splitlines()[-1]
+    (line,) = rows(
+        report.summary(found(outcome(HELD, quick=4.0, wanted=8), outcome(FAILED, quick=3.0, wanted=8), outcome(), device="cuda"))
+    )
     assert line.endswith("| 2× to 30× | **2 of 3 missed**: slow 3.00× of 8× | **no**: 8 images off, at most 3 |")
     whole = told(outcome(HELD, FAILED, quick=4.0, wanted=8)).splitlines()
     assert "| slow | 4 s | 2 s | 60 s | 4.00× | 2.00× | 8× **missed** |" in whole
     assert whole[-3:] == ["- held: as right as the peer", "- **not held**: 8 images off, at most 3", "- a note"]
+
+
+def test_a_share_of_the_rate_is_judged_by_the_median_of_its_races() -> None:
+    """Two formats, three races and one; the first peer is told by itself, and no ratio is wanted of anybody."""
+    fp32 = [
+        dataclasses.replace(outcome(quick=4.0 + k), wanted={}, share=Share(reached, 0.65, "the fp32 GEMM rate"))
+        for k, reached in enumerate((0.9, 0.5, 0.66))
+    ]
+    bf16 = dataclasses.replace(outcome(HELD, quick=4.0), wanted={}, share=Share(0.39, 0.4, "the bf16 GEMM rate"))
+    (line,) = rows(report.summary(found(*fp32, bf16)))
+    assert line.endswith(
+        "| slow 4× to 6×; others 2× | 66% of the fp32 GEMM rate (median of 3 races, wanted 65%); "
+        "**missed**: 39% of the bf16 GEMM rate (one race, wanted 40%) | yes |"
+    )
+    assert "- 39% of the bf16 GEMM rate; wanted of the median over all races: 40%" in told(bf16).splitlines()
+    assert Outcome.of_json(json.loads(json.dumps(bf16.to_json()))) == bf16
+
+
+def test_where_no_gpu_was_at_hand_the_readme_says_so() -> None:
+    assert report.NO_GPU in report.summary(found(outcome())) and report.NO_GPU in report.summary({})
+    assert report.NO_GPU not in report.summary(found(outcome(), device="cuda"))
 
 
 def test_only_what_stands_between_the_marks_is_written(tmp_path: Path) -> None:

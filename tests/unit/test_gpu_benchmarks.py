@@ -120,7 +120,7 @@ def test_the_roofline_is_measured_on_a_cpu():
 
 def test_the_readme_gives_times_where_there_is_no_peer():
     races = [Outcome("B0", f"race {k}", "here", (Time(OURS, (k, k), 9.0),)) for k in (1.0, 2.0)]
-    line = report.summary({"cpu": {"B0": {"machine": machine(), "outcomes": [one.to_json() for one in races]}}}).splitlines()[-1]
+    line = report.summary({"cpu": {"B0": {"machine": machine(), "outcomes": [one.to_json() for one in races]}}})
     assert "| race 1.0, 1 s; race 2.0, 2 s |" in line
 
 
