@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustviz import registry
-from robustviz.nets.base import ImageNet, frozen
+from robustviz.inputs import check_images, check_labels, check_shape, logits_of, plain_tensor
+from robustviz.nets.attackable import attackable, copied, has_hooks
+from robustviz.nets.base import ImageNet
 from robustviz.types import UserError
 
 # The quarter of the image that is left out, by rule: its row and column, 0 or 1.
@@ -55,26 +58,71 @@ def layer_cam(net: ImageNet, x: Tensor, y: Tensor | None = None) -> Tensor:
 
 
 def _maps(net: ImageNet, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The feature maps (N,D,h,w) and ∂z_y/∂maps, which is (N,D,1,1) where it is the same everywhere on a map."""
-    with frozen(net), torch.no_grad():
-        whole = x.device.type != "cpu" or len(x) <= TOGETHER
-        maps = net.maps(x) if whole else torch.cat([net.maps(part) for part in x.split(TOGETHER)])
-        if type(net.head) is nn.Linear and _averages(net.pool):
-            wanted = net.head(net.pool(maps)).argmax(1) if y is None else y
-            return maps, net.head.weight[wanted][:, :, None, None] / (maps.shape[2] * maps.shape[3])
-        leaf = maps.detach().requires_grad_()
+    """The feature maps (N,D,h,w) and ∂z_y/∂maps, both detached. Raises UserError for images, labels or networks of another kind."""
+    with torch.inference_mode(False), attackable(net, fused=False) as ready:
+        inside = ready is net  # an attack's own copy, in the middle of a training: nothing there is looked at twice
+        check_shape(x)
+        are_maps = isinstance(getattr(net, "maps", None), nn.Identity)  # then any number is right
+        x = plain_tensor(x) if inside or are_maps else check_images(x)
+        one_thread = ready if inside else None
+        found = []
+        for part in x.split(max(len(x), 1) if x.device.type != "cpu" else TOGETHER):
+            if _is_composed(ready):
+                found.append(_from_maps_on(ready, part))
+            else:
+                one_thread = one_thread or copied(ready) or ready
+                found.append(_with_a_hook(one_thread, part))
+        gradients = []
+        for number, (leaf, logits) in enumerate(found):
+            if y is None:
+                wanted = logits.argmax(1)
+            else:
+                labels = y if inside else check_labels(y, len(x), logits.shape[1], x)
+                wanted = labels[number * TOGETHER :][: len(logits)]
+            gradients.append(torch.autograd.grad(logits.gather(1, wanted[:, None]).sum(), leaf)[0])
+        return torch.cat([leaf.detach() for leaf, _ in found]), torch.cat(gradients)
+
+
+def _is_composed(net: nn.Module) -> bool:
+    """Whether a forward pass of `net` is head(pool(maps(x))) and nothing else; hooks of the three run with them."""
+    return type(net).forward is ImageNet.forward and "forward" not in vars(net) and not has_hooks(net)
+
+
+def _from_maps_on(net: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The maps of images `x` as a leaf, and the logits that follow from it."""
+    with torch.no_grad():
+        leaf = _map(net.maps(x))
+    with torch.enable_grad():
+        return leaf, logits_of(lambda z: net.head(net.pool(z)), leaf)
+
+
+def _with_a_hook(net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The same of a network with another forward, which nobody else uses meanwhile."""
+    caught: list[Tensor] = []
+    if not isinstance(getattr(net, "maps", None), nn.Module):
+        raise UserError(
+            "This network has no part called maps, so there is no feature map to look at: give it one, as robustviz.nets.base.ImageNet has."
+        )
+
+    def catch(module: nn.Module, given: object, maps: Tensor) -> Tensor:
+        caught.append(_map(maps))
+        return caught[-1]
+
+    handle = net.maps.register_forward_hook(catch)  # type: ignore[union-attr]
+    try:
         with torch.enable_grad():
-            logits = net.head(net.pool(leaf))
-            wanted = logits.argmax(1) if y is None else y
-            (gradient,) = torch.autograd.grad(logits.gather(1, wanted[:, None]).sum(), leaf)
-        return maps, gradient
+            logits = logits_of(net, x)
+    finally:
+        handle.remove()
+    if len(caught) != 1:
+        raise UserError(f"This network's forward runs its maps {len(caught)} times, so it is not clear which feature map to look at.")
+    return caught[0], logits
 
 
-def _averages(pool: nn.Module) -> bool:
-    """Whether it is global average pooling, `ImageNet`'s default: then the gradient is the head's weight over h·w."""
-    if not (isinstance(pool, nn.Sequential) and [type(part) for part in pool] == [nn.AdaptiveAvgPool2d, nn.Flatten]):
-        return False
-    return pool[0].output_size in (1, (1, 1))
+def _map(maps: Tensor) -> Tensor:
+    if maps.ndim != 4:
+        raise UserError(f"This network's maps have shape {tuple(maps.shape)}; feature maps (N,D,h,w) are wanted.")
+    return maps.detach().requires_grad_()
 
 
 def check_rule(rule: str) -> None:
@@ -139,7 +187,9 @@ def importance_mask(heat: Tensor, rule: str = "z>1", size: tuple[int, int] | Non
     low, high = heat.amin((2, 3), keepdim=True), heat.amax((2, 3), keepdim=True)
     # written so that NaN is flat too; differences below a millionth are rounding, which scaling would blow up
     flat = ~(high - low > 1e-6 * high)
-    heat = (heat - low) / (high - low + 1e-8)
+    # The largest value at 1 first, so that the 1e-8 below weighs the same whatever the unit of the heat.
+    heat, low = heat / torch.where(high > 0, high, 1), low / torch.where(high > 0, high, 1)
+    heat = (heat - low) / (1 - low + 1e-8)
     if size is not None:
         heat = F.interpolate(heat, size, mode="bilinear", align_corners=False)
     if kind == "ones":

@@ -13,11 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from robustviz.attacks import PGD, Attack, Square
-from robustviz.nets.base import frozen
+from robustviz.attacks.base import answers
+from robustviz.inputs import logits_of
+from robustviz.nets.attackable import attackable
 from robustviz.registry import encode
 from robustviz.results import Finding, attack_name
 
 SLACK = 1e-6  # x + (x_adv − x) is off by an ulp in float32
+AT_ONCE = 25  # images computed together: the doctor is in no hurry, and they may be large
 QUERIES = 200  # a net that only hides its gradient falls to them; one that does not loses fewer images than to PGD
 NOT_WHITE = ("fgsm", "square", "mim", "dim", "tim")  # weak by construction, without gradients, or made to transfer: PGD-20 speaks for them
 
@@ -51,8 +54,17 @@ def consult(net: nn.Module, x: Tensor, y: Tensor, attack: Attack, seed: int = 0)
 
 
 def _right(net: nn.Module, images: Tensor, y: Tensor) -> int:
-    with frozen(net), torch.no_grad():
-        return int((net(images).argmax(dim=1) == y).sum())
+    with attackable(net, fused=False) as own:
+        return int((answers(own, images, AT_ONCE) == y).sum())
+
+
+def _slope(attack: Attack, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """The gradient that the attack starts with, as it is: with NaN, and 0 where the outputs do not depend on the pixels."""
+    with torch.enable_grad():
+        z = x.detach().clone().requires_grad_(True)
+        height = attack.objective(net, y)(z)
+        gradient = torch.autograd.grad(height.sum(), z, allow_unused=True)[0] if height.requires_grad else None
+    return torch.zeros_like(z) if gradient is None else gradient
 
 
 def examine(
@@ -67,15 +79,12 @@ def examine(
     size = float((delta.abs().amax() if attack.norm == "linf" else delta.norm(dim=1).amax()).item()) if n else 0.0
     eps = float(attack.eps or 0)
     low, high = float(torch.minimum(x.min(), x_adv.min())), float(torch.maximum(x.max(), x_adv.max()))
-    with frozen(net):
+    with attackable(net, fused=False) as own:
         with torch.no_grad():
-            logits = net(x)
-            again = net(x)
-        free = attack.objective(net, y)
-        with torch.enable_grad():
-            z = x.detach().clone().requires_grad_(True)
-            (gradient,) = torch.autograd.grad(free(z).sum(), z)
-    gone = float((gradient.flatten(1).abs().amax(dim=1) == 0).double().mean())
+            logits, again = (torch.cat([logits_of(own, part) for part in x.split(AT_ONCE)]) for _ in range(2))
+        slopes = torch.cat([_slope(attack, own, a, b) for a, b in zip(x.split(AT_ONCE), y.split(AT_ONCE), strict=True)]).flatten(1)
+    broken = float((~slopes.isfinite()).any(dim=1).double().mean())
+    gone = float((slopes.nan_to_num(0, 0, 0) == 0).all(dim=1).double().mean())
     sums = logits.sum(dim=1)
     probabilities = bool((logits >= 0).all() and (sums - 1).abs().max() < 1e-3)
     drift = float((logits - again).abs().max())
@@ -95,7 +104,9 @@ def examine(
         Finding("range", low >= 0 and high <= 1, high, f"Pixels from {low:.3f} to {high:.3f}, allowed 0 to 1."),
         Finding("logits", not probabilities, float(sums.mean()), "Outputs are probabilities, not logits: gradients vanish."
                 if probabilities else "Outputs are logits, not probabilities."),
-        Finding("gradients", gone <= 0.05, gone, f"{gone:.0%} of the images have a zero gradient (more than 5 % hides weakness)."),
+        Finding("gradients", gone <= 0.05 and not broken, max(gone, broken),
+                f"{gone:.0%} of the images have a zero gradient (more than 5 % hides weakness)"
+                + (f", and {broken:.0%} one with entries that are not numbers, where the attack cannot step." if broken else ".")),
         Finding("deterministic", drift == 0, drift, f"The same images twice: outputs differ by {drift:.1e}."),
         Finding("unbounded", widest <= chance + few, widest,
                 f"With no limit on the change {widest:.0%} stay right; a working attack leaves at most chance ({chance:.0%})."),

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -13,15 +14,17 @@ from torch import Tensor, nn
 
 from robustviz import data, registry
 from robustviz.attacks import FGSM, PGD, Attack, AutoAttack
+from robustviz.attacks.base import answers
 from robustviz.config import TrainConfig, pick_device
 from robustviz.data import Dataset
 from robustviz.doctor import Consult, consult, examine
-from robustviz.nets.base import frozen
+from robustviz.inputs import Trial, check_images, check_labels, try_out
+from robustviz.nets.attackable import attackable, device_of, keep
 from robustviz.results import Evaluation, Ladder, climb, pack
 from robustviz.runs import Run
 from robustviz.types import UserError
 
-BATCH = 250  # fixed, so that the attack's noise for an image does not depend on the machine
+BATCH = 250  # images that draw their noise together: fixed, so that it does not depend on how many are computed at once
 DOCTOR_IMAGES = 100
 # Weakest first; each leaves at most as many images right as the one before, or something is wrong.
 LADDER: tuple[Attack, ...] = (FGSM(), PGD(steps=20), PGD(steps=100, restarts=5), AutoAttack())
@@ -34,34 +37,60 @@ def count_right(
 ) -> Tensor:
     """Which samples the net gets right, (N,) bool on the CPU: attacked with `attack`, or clean where that is None.
 
-    `x` (N,C,H,W) in [0,1] and `y` on the net's device. Each batch of 250 draws its noise from (seed, batch number). An image
-    that is found to be misread on the way goes no further (`Attack.search`). `bf16`: gradients may be computed in bf16, where
-    the processor is fast at it; the verdict on what was found is the net's own, in fp32, and a count differs by a few in 1,000.
+    `x` (N,C,H,W) in [0,1] and `y` (N,), of any integer dtype, on the net's device. Each block of 250 draws its noise from
+    (seed, block number); how many images are computed at once follows from their size and changes no result. An image that
+    is found to be misread on the way goes no further (`Attack.search`), and one whose logits are not numbers counts as
+    misread. `bf16`: gradients may be computed in bf16, where the processor is fast at it; the verdict on what was found is
+    the net's own, in fp32, and a count differs by a few in 1,000.
+
+    Raises UserError for images, labels or a network of another kind, and where an image's answer depends on its batch.
     """
-    out = [right for right, _ in _batches(net, x, y, attack, seed, tick, search=True, bf16=bf16)]
+    with _ready(net, x, y) as task:
+        out = [right for right, _ in _blocks(task, attack, seed, tick, search=True, bf16=bf16)]
     return torch.cat(out) if out else torch.zeros(0, dtype=torch.bool)
 
 
 def attacked(net: nn.Module, x: Tensor, y: Tensor, attack: Attack, seed: int = 0) -> Tensor:
     """x_adv (N,C,H,W): each image where the attack ends, with the noise that `count_right` draws. That one leaves an image
-    where it is first found to be misread, so a verdict may differ by an image in hundreds.
+    where it is first found to be misread, so a verdict may differ by an image in hundreds. Raises UserError as it does.
     """
-    return torch.cat([shown for _, shown in _batches(net, x, y, attack, seed, None, search=False)])
+    with _ready(net, x, y) as task:
+        return torch.cat([shown for _, shown in _blocks(task, attack, seed, None, search=False)] or [task.x])
 
 
-def _batches(
-    net: nn.Module, x: Tensor, y: Tensor, attack: Attack | None, seed: int, tick: Tick | None, search: bool, bf16: bool = False
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Task:
+    """Checked images and labels, and a network that computes what the caller's does, to the bit, and that nobody else has."""
+
+    net: nn.Module
+    x: Tensor
+    y: Tensor
+    trial: Trial
+
+
+@contextmanager
+def _ready(net: nn.Module, x: Tensor, y: Tensor) -> Iterator[_Task]:
+    """The task of counting on these images. Raises UserError where they, the labels or the network do not fit."""
+    with torch.inference_mode(False), attackable(net, fused=False) as own:
+        if own is not net:
+            keep(own, changes=False)  # all blocks share one copy
+        x = check_images(x)
+        trial = try_out(own, x)
+        yield _Task(own, x, check_labels(y, len(x), trial.classes, x), trial)
+
+
+def _blocks(
+    task: _Task, attack: Attack | None, seed: int, tick: Tick | None, search: bool, bf16: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batch by batch: which samples are right, on the CPU, and the images the net was shown."""
-    for number, start in enumerate(range(0, len(x), BATCH)):
+    """Block by block: which samples are right, on the CPU, and the images the net was shown."""
+    for number, start in enumerate(range(0, len(task.x), BATCH)):
         if tick:
             tick()
-        images, labels = x[start : start + BATCH], y[start : start + BATCH]
+        images, labels = task.x[start : start + BATCH], task.y[start : start + BATCH]
         if attack is not None:
-            rng = torch.Generator(device=x.device).manual_seed(seed * 1_000_003 + number)
-            images = attack.search(net, images, labels, rng, bf16) if search else attack(net, images, labels, rng)
-        with frozen(net), torch.no_grad():
-            yield (net(images).argmax(dim=1) == labels).cpu(), images
+            rng = torch.Generator(device=images.device).manual_seed(seed * 1_000_003 + number)
+            images = attack.search(task.net, images, labels, rng, bf16) if search else attack(task.net, images, labels, rng)
+        yield (answers(task.net, images, task.trial.at_once) == labels).cpu(), images
 
 
 def measure(
@@ -76,18 +105,19 @@ def measure(
         raise UserError("There are no images to evaluate on: choose another split or a larger n.")
     if attack.targeted:
         raise UserError("Accuracy under attack is measured with untargeted attacks; set targeted to false.", code=2)
-    device = next(net.parameters()).device
+    device = device_of(net)
     started = time.perf_counter()
     x, y = split.x.to(device), split.y.to(device)
-    clean = count_right(net, x, y, None, seed, tick)
-    verdicts, few = list[Tensor](), x[:0]
-    for right, shown in _batches(net, x, y, attack, seed, tick, search=True):
-        few = shown[:DOCTOR_IMAGES] if not verdicts else few
-        verdicts.append(right)
-    robust = torch.cat(verdicts)
-    if tick:
-        tick()
-    findings = examine(net, x[: len(few)], y[: len(few)], few, attack, len(split.classes), seed, consulted)
+    with _ready(net, x, y) as task:
+        clean = torch.cat([right for right, _ in _blocks(task, None, seed, tick, search=True)])
+        verdicts, few = list[Tensor](), x[:0]
+        for right, shown in _blocks(task, attack, seed, tick, search=True):
+            few = shown[:DOCTOR_IMAGES] if not verdicts else few
+            verdicts.append(right)
+        robust = torch.cat(verdicts)
+        if tick:
+            tick()
+        findings = examine(task.net, task.x[: len(few)], task.y[: len(few)], few, attack, len(split.classes), seed, consulted)
     return Evaluation(
         attack=registry.encode(attack), eps=float(attack.eps or 0), n=len(split), clean_k=int(clean.sum()),
         robust_k=int(robust.sum()), seed=seed, split=split.split, seconds=round(time.perf_counter() - started, 3),
@@ -137,7 +167,7 @@ def ladder(
     not defined for so few classes (AutoAttack needs four) is left out, and the ladder says so.
     """
     net, split, radius = _opened(run, eps, n, device)
-    where = next(net.parameters()).device
+    where = device_of(net)
     few = split.take(torch.arange(min(DOCTOR_IMAGES, len(split))))
     images, left_out = fingerprint(split), ""
     made: list[Evaluation] = []

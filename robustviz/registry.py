@@ -19,7 +19,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from robustviz.types import JSON, UserError, parse_number
+from robustviz.types import JSON, UserError, parse_number, plain, shown
 
 C = TypeVar("C", bound=type)
 
@@ -90,15 +90,10 @@ class Spec:
             low, high = field.metadata.get("low"), field.metadata.get("high")
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if number and ((low is not None and value < low) or (high is not None and value > high)):
-                least, most = _plain(low), _plain(high)
+                least, most = shown(low), shown(high)
                 span = f"at least {least}" if high is None else f"at most {most}" if low is None else f"{least} to {most}"
-                raise UserError(f"{field.name}={_plain(value)} is out of range for {label(type(self))}: it must be {span}.", code=2)
+                raise UserError(f"{field.name}={shown(value)} is out of range for {label(type(self))}: it must be {span}.", code=2)
             object.__setattr__(self, field.name, value)
-
-
-def _plain(value: typing.Any) -> str:
-    """A number as people write it: 100000000, not 1e+08."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def label(cls: type) -> str:
@@ -124,6 +119,7 @@ def coerce(hint: Any, value: Any, path: str) -> Any:
     the command line does that, where text is all there is.
     """
     origin, args = get_origin(hint), get_args(hint)
+    value = plain(value)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None

@@ -28,6 +28,7 @@ from robustviz.attacks import PGD
 from robustviz.config import TrainConfig
 from robustviz.evaluate import count_right, norm_of
 from robustviz.methods.base import Loss, Stage, Terms
+from robustviz.nets.attackable import keep
 from robustviz.nets.base import frozen
 from robustviz.results import Strip
 from robustviz.types import JSON, Batch, UserError
@@ -170,7 +171,7 @@ class Training:
         self.method.check(config, split, self.net)
         self.masks = split.masks.to(self.device) if self.method.objects and split.masks is not None else None
         self.method.initial(self.net, config)
-        self.net.to(self.device)
+        keep(self.net.to(self.device), changes=True)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(config.seed, "aux"))
             self.aux = self.method.aux(self.net, config)

@@ -59,8 +59,20 @@ class Batch:
     objects: torch.Tensor | None = None
 
 
+def plain(value: Any) -> Any:
+    """A number of NumPy's, or an array or tensor of a single one without axes, as Python's own; anything else as it is."""
+    item = getattr(value, "item", None)
+    return item() if callable(item) and getattr(value, "ndim", None) == 0 else value
+
+
+def shown(value: object) -> str:
+    """A value as it was given: 8 and 1.0001, not 8.0 and 1."""
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
 def parse_number(text: str | float) -> float:
     """The number that `text` says: `0.15`, `8/255` or a number already. Raises UserError for anything else."""
+    text = plain(text)
     if isinstance(text, bool) or not isinstance(text, (int, float, str)):
         raise UserError(f"{text!r} is not a number; write it like 0.15 or 8/255.", code=2)
     try:
@@ -79,18 +91,20 @@ def parse_number(text: str | float) -> float:
 def check_eps(eps: float, norm: str = "linf", shape: tuple[int, ...] | None = None) -> float:
     """`eps` itself, once it is known to be a radius in pixel units ([0,1] images).
 
-    linf: 0 ≤ ε ≤ 1. l2: 0 ≤ ε ≤ √(C·H·W), where `shape` is (C, H, W). Raises UserError outside, with the value the
-    person probably meant: a whole number from 1 up is almost always k/255.
+    A number of NumPy's or a tensor of a single one counts. linf: 0 ≤ ε ≤ 1. l2: 0 ≤ ε ≤ √(C·H·W), where `shape` is
+    (C, H, W). Raises UserError outside, with the value the person probably meant: a whole number from 1 up is almost
+    always k/255.
     """
+    eps = plain(eps)
     limit = 1.0 if norm == "linf" else math.sqrt(math.prod(shape)) if shape else math.inf
     if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not math.isfinite(eps):
         raise UserError(f"eps={eps!r} is not a number; write it like 0.15 or 8/255.", code=2)
     if 0 <= eps <= limit:
         return float(eps)
     if norm == "linf" and eps > 1:
-        guess = f"{eps:g}/255" if eps <= 255 else "8/255"
-        raise UserError(f"eps={eps:g} is outside [0, 1]: pixels run from 0 to 1 here, so write {guess}.", code=2)
-    raise UserError(f"eps={eps:g} is outside [0, {limit:.4g}] for the {norm} norm; pixels run from 0 to 1 here.", code=2)
+        guess = f"{shown(eps)}/255" if 2 <= eps <= 255 else "8/255"
+        raise UserError(f"eps={shown(eps)} is outside [0, 1]: pixels run from 0 to 1 here, so write {guess}.", code=2)
+    raise UserError(f"eps={shown(eps)} is outside [0, {limit:.4g}] for the {norm} norm; pixels run from 0 to 1 here.", code=2)
 
 
 def eps_text(eps: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -12,12 +13,14 @@ from torch import Tensor, nn
 
 from robustviz import losses
 from robustviz.attacks.balls import BALLS, L2, Linf
-from robustviz.attacks.base import Attack, Objective, generator
-from robustviz.nets.base import frozen
+from robustviz.attacks.base import Attack, Case, Objective
+from robustviz.inputs import logits_of
 from robustviz.registry import option, register
 from robustviz.types import UserError
 
-Judge = Callable[[Tensor], tuple[Tensor, Tensor]]  # images -> the loss (N,) and whether the attack has succeeded (N,)
+Judge = Callable[
+    [Tensor], tuple[Tensor, Tensor, Tensor]
+]  # images -> the loss (N,), its gradient, and whether the attack has succeeded (N,)
 
 RISES = 0.75  # a step size is kept while more than this share of its steps raised the loss
 INERTIA = 0.25  # share of the step before in each step
@@ -45,7 +48,6 @@ class APGD(Attack):
     # No setting here: choosing it is what this attack is about. A ClassVar takes the inherited field out.
     step_size: ClassVar[None] = None  # type: ignore[misc]
 
-    walks = False
     label = "APGD"
     text = "PGD that halves its own step size where it stops climbing and goes on from its best point."
 
@@ -78,23 +80,21 @@ class APGD(Attack):
         t = 2 * torch.rand(ball.x.shape, generator=rng, dtype=ball.x.dtype, device=ball.x.device) - 1
         return ball.project(ball.x + ball.eps * t / t.flatten(1).abs().amax(dim=1).view(-1, 1, 1, 1))
 
-    def __call__(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
-        """x_adv (N,C,H,W) as in `Attack`. Raises UserError without an `eps` and for too few classes for the loss."""
-        self._radius(None)
-        rng, x = rng or generator(x), x.detach()
-        with frozen(net):
-            won, ranked = self._before(net, x, y)
-            best, height = x.clone(), torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
-            for target in ranked:
-                for _ in range(self.restarts):
-                    left = (~won).nonzero().squeeze(1)
-                    if not len(left):
-                        return best
-                    judge = self._judge_by(net, y[left], None if target is None else target[left])
-                    found, high, hit = self._climb(judge, x[left], None, rng)
-                    better = hit | (high > height[left])
-                    best[left[better]] = found[better]
-                    height[left], won[left] = torch.maximum(height[left], high), hit
+    def run(self, case: Case, search: bool = False) -> Tensor:
+        """x_adv (N,C,H,W) as in `Attack`; `search` changes nothing, since it leaves fooled images anyway."""
+        x, y = case.x, case.y
+        won, ranked = self._before(case)
+        best, height = x.clone(), torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
+        for target in ranked:
+            for _ in range(self.restarts):
+                left = (~won).nonzero().squeeze(1)
+                if not len(left):
+                    return best
+                judge = self._judge_by(case, y[left], None if target is None else target[left])
+                found, high, hit = self._climb(judge, x[left], None, case.rng)
+                better = hit | (high > height[left])
+                best[left[better]] = found[better]
+                height[left], won[left] = torch.maximum(height[left], high), hit
         return best
 
     def trace(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
@@ -103,34 +103,35 @@ class APGD(Attack):
         So not where the walk went but the best so far: the first point that fooled the net, else the one with the
         highest loss; the last entry is what `__call__` gives with one restart and at most one target.
         """
-        self._radius(None)
-        rng, x, path = rng or generator(x), x.detach(), list[Tensor]()
-        with frozen(net):
-            won, ranked = self._before(net, x, y)
+        path = list[Tensor]()
+        with self.prepared(net, x, y, rng) as case:
+            won, ranked = self._before(case)
             left, target = (~won).nonzero().squeeze(1), ranked[0]
             if len(left):
-                self._climb(self._judge_by(net, y[left], None if target is None else target[left]), x[left], None, rng, path)
-        out = x.repeat(self.steps + 1, 1, 1, 1, 1)
+                judge = self._judge_by(case, case.y[left], None if target is None else target[left])
+                self._climb(judge, case.x[left], None, case.rng, path)
+            out = case.x.repeat(self.steps + 1, 1, 1, 1, 1)
         if path:
             out[:, left] = torch.stack(path + path[-1:] * (self.steps + 1 - len(path)))
         return out
 
     def objective(self, net: nn.Module, y: Tensor) -> Objective:
         """The loss of one run without targets: cross-entropy or DLR of the class, its negative where that is to be reached."""
-        return lambda z: self._loss(net(z), y, None)
+        return lambda z: self._loss(logits_of(net, z), y, None)
 
     # The engine.
 
-    def _before(self, net: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor] | list[None]]:
+    def _before(self, case: Case) -> tuple[Tensor, list[Tensor] | list[None]]:
         """Which images need no attack (N,), and the runs to make: their target classes, or one None."""
         with torch.no_grad():
-            logits = net(x)
-        self.check(logits.shape[1])
-        wrong = logits.scatter(1, y[:, None], -torch.inf).argsort(dim=1, descending=True)
-        return self._won(logits, y), [None] if not self.targets else list(wrong[:, :-1].T[: self.targets])
+            logits = torch.cat([logits_of(case.judge, part) for part in case.x.split(case.trial.at_once)]) if len(case.x) else None
+        if logits is None:
+            return torch.ones_like(case.y, dtype=torch.bool), [None]
+        wrong = logits.scatter(1, case.y[:, None], -torch.inf).argsort(dim=1, descending=True)
+        return self._won(logits, case.y), [None] if not self.targets else list(wrong[:, :-1].T[: self.targets])
 
     def _won(self, logits: Tensor, y: Tensor) -> Tensor:
-        hit = logits.argmax(dim=1) == y
+        hit = (logits.argmax(dim=1) == y) & ~logits.isnan().any(dim=1)
         return hit if self.targeted else ~hit
 
     def _loss(self, logits: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
@@ -139,10 +140,19 @@ class APGD(Attack):
             return sign * losses.dlr(logits, y, target)
         return sign * F.cross_entropy(logits, y, reduction="none")
 
-    def _judge_by(self, net: nn.Module, y: Tensor, target: Tensor | None) -> Judge:
-        def judge(z: Tensor) -> tuple[Tensor, Tensor]:
-            logits = net(z)
+    def _judge_by(self, case: Case, y: Tensor, target: Tensor | None) -> Judge:
+        def part(z: Tensor, y: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor]:
+            logits = logits_of(case.judge, z)
             return self._loss(logits, y, target), self._won(logits, y)
+
+        def judge(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            found = []
+            for start in range(0, len(z), case.trial.at_once):
+                some = slice(start, start + case.trial.at_once)
+                aim = None if target is None else target[some]
+                found.append(_evaluate(functools.partial(part, y=y[some], target=aim), z[some]))
+            loss, gradient, won = (torch.cat(each) for each in zip(*found, strict=True))
+            return loss, gradient, won
 
         return judge
 
@@ -152,7 +162,7 @@ class APGD(Attack):
     ) -> Tensor:  # fmt: skip
         """What `maximise` calls: nothing is ever fooled, so the point of the highest objective counts."""
         never = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        return self._climb(lambda z: (objective(z), never), x, eps, rng, path, start)[0]
+        return self._climb(lambda z: _evaluate(lambda z: (objective(z), never), z), x, eps, rng, path, start)[0]
 
     def _climb(
         self, judge: Judge, x: Tensor, eps: float | Tensor | None, rng: torch.Generator, path: list[Tensor] | None = None,
@@ -162,7 +172,7 @@ class APGD(Attack):
         ball = BALLS[self.norm](x.detach(), self._radius(eps))
         size, marks = 2 * ball.eps, set(checkpoints(self.steps))
         z = old = self.first(ball, rng) if start is None else start
-        loss, gradient, won = _evaluate(judge, z)
+        loss, gradient, won = judge(z)
         answer, best, best_gradient, height = z, z, gradient, loss
         height_then, cut_then = height, torch.ones_like(won)
         rises, since, before = torch.zeros_like(loss), 0, loss
@@ -174,7 +184,7 @@ class APGD(Attack):
             with torch.no_grad():
                 ahead, inertia = ball.project(ball.step(z, gradient, size)), INERTIA if step > 1 else 0.0
                 z, old = ball.project(z + (1 - inertia) * (ahead - z) + inertia * (z - old)), z
-            loss, gradient, hit = _evaluate(judge, z)
+            loss, gradient, hit = judge(z)
             higher = loss > height
             best, best_gradient = _where(higher, z, best), _where(higher, gradient, best_gradient)
             height = torch.where(higher, loss, height)
@@ -202,12 +212,14 @@ def checkpoints(steps: int) -> tuple[int, ...]:
     return tuple(out)
 
 
-def _evaluate(judge: Judge, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _evaluate(height: Callable[[Tensor], tuple[Tensor, Tensor]], z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss at `z`, lowest where it is not a number, its gradient as `input_gradient` gives it, and which images are won."""
     with torch.enable_grad():
         z = z.detach().requires_grad_(True)
-        loss, won = judge(z)
-        (gradient,) = torch.autograd.grad(loss.sum(), z)
-    return loss.detach(), gradient, won
+        loss, won = height(z)
+        gradient = torch.autograd.grad(loss.sum(), z, allow_unused=True)[0] if loss.requires_grad else None
+    gradient = torch.zeros_like(z) if gradient is None else gradient.nan_to_num(0, 0, 0)
+    return loss.detach().nan_to_num(-torch.inf, torch.inf, -torch.inf), gradient, won
 
 
 def _where(which: Tensor, a: Tensor, b: Tensor) -> Tensor:

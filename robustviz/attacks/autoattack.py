@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from robustviz.attacks.balls import BALLS
-from robustviz.attacks.base import Attack, Objective, generator
-from robustviz.nets.base import frozen
+from robustviz.attacks.base import Attack, Case, Objective
+from robustviz.inputs import check_images, logits_of
 from robustviz.registry import register
 from robustviz.types import UserError
 
 MOST_TARGETS = 9  # of the standard version
+_alone = threading.Lock()
 BATCH = 250
 
 
@@ -38,7 +40,6 @@ class AutoAttack(Attack):
     step_size: ClassVar[None] = None  # type: ignore[misc]
     targeted: ClassVar[bool] = False  # type: ignore[misc]
 
-    walks = False
     label = "AutoAttack"
     text = "Four attacks in turn, three with gradients and one without: the field's standard for an honest number."
 
@@ -52,33 +53,27 @@ class AutoAttack(Attack):
                 f"AutoAttack needs at least 4 classes and this network has {classes}; use pgd, apgd with loss=ce, or square.", code=2
             )
 
-    def __call__(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
-        """x_adv (N,C,H,W) as in `Attack`. The package's seed is drawn from `rng`; torch's global one stays as it was.
-
-        Raises UserError without an `eps`, below four classes, and where pyautoattack is not installed.
+    def run(self, case: Case, search: bool = False) -> Tensor:
+        """x_adv (N,C,H,W) as in `Attack`; `search` changes nothing. The package's seed is drawn from the case's generator;
+        torch's global one stays as it was. Raises UserError where pyautoattack is not installed.
         """
-        eps, x = float(self._radius(None)), x.detach()
-        rng, out = rng or generator(x), x.clone()
-        ball = BALLS[self.norm](x, eps)
-        with frozen(net), torch.no_grad():
-            classes = net(x[:1]).shape[1] if len(x) else MOST_TARGETS + 1
-            self.check(classes)
-            package = _package()
-            if eps == 0 or not len(x):
-                return out
-            seed = int(torch.randint(2**31, (1,), generator=rng, device=rng.device))
-            with _contained(x.device):
-                work = package(_Single(net, x.dtype), norm={"linf": "Linf", "l2": "L2"}[self.norm], eps=eps, seed=seed, device=x.device)
-                work.verbose = False
-                work.apgd_targeted.n_target_classes = work.fab.n_target_classes = min(MOST_TARGETS, classes - 1)
-                found, _ = work.run_standard_evaluation(x.float(), y, batch_size=BATCH)
-            changed = (found != x.float()).flatten(1).any(dim=1)
-            out[changed] = ball.project(found.to(x.dtype))[changed]
+        eps, x, out = float(self._radius(None)), case.x, case.x.clone()
+        package = _package()
+        if eps == 0 or not len(x):
+            return out
+        seed = int(torch.randint(2**31, (1,), generator=case.rng, device=case.rng.device))
+        with _contained(x.device):
+            work = package(_Single(case.judge, x.dtype), norm={"linf": "Linf", "l2": "L2"}[self.norm], eps=eps, seed=seed, device=x.device)
+            work.verbose = False
+            work.apgd_targeted.n_target_classes = work.fab.n_target_classes = min(MOST_TARGETS, case.trial.classes - 1)
+            found, _ = work.run_standard_evaluation(x.float(), case.y, batch_size=min(BATCH, case.trial.at_once))
+        changed = (found != x.float()).flatten(1).any(dim=1)
+        out[changed] = BALLS[self.norm](x, eps).project(found.to(x.dtype))[changed]
         return out
 
     def trace(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
         """(2, N, C, H, W): before and after, since the package tells of no steps."""
-        return torch.stack([x.detach(), self(net, x, y, rng)])
+        return torch.stack([check_images(x), self(net, x, y, rng)])
 
     def maximise(self, objective: Objective, x: Tensor, *, eps: float | Tensor | None = None, rng: torch.Generator | None = None) -> Tensor:
         """Raises UserError: AutoAttack fools classifiers and climbs no other objective."""
@@ -93,7 +88,7 @@ class _Single(nn.Module):
         self.net, self.dtype = net, dtype
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net(x.to(self.dtype)).float()
+        return logits_of(self.net, x.to(self.dtype)).float()
 
 
 def _package() -> Any:
@@ -106,12 +101,15 @@ def _package() -> Any:
 
 @contextmanager
 def _contained(device: torch.device) -> Iterator[None]:
-    """Inside, the package may seed torch, switch tracing off and write to its log; afterwards none of it shows."""
-    tracer, log = sys.gettrace(), logging.getLogger("auto-attack")
-    silent, log.disabled = log.disabled, True
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            yield
-    finally:
-        sys.settrace(tracer)
-        log.disabled = silent
+    """Inside, the package may seed torch, switch tracing off and write to its log; afterwards none of it shows. One thread at a
+    time, since seed and log are the process's.
+    """
+    with _alone:
+        tracer, log = sys.gettrace(), logging.getLogger("auto-attack")
+        silent, log.disabled = log.disabled, True
+        try:
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                yield
+        finally:
+            sys.settrace(tracer)
+            log.disabled = silent

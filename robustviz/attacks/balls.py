@@ -9,25 +9,35 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustviz.types import UserError, check_eps
+from robustviz.types import UserError, check_eps, plain
 
-TINY = 1e-12  # keeps 0/0 out of the l2 normalisation; a zero gradient then makes a zero step
+TINY = 1e-12  # keeps 0/0 out of the length of a change of an image; far below what a pixel can show
 
 
-def bounds(eps: float | Tensor, x: Tensor) -> Tensor:
+def scaled(gradient: Tensor) -> Tensor:
+    """`gradient` (N,C,H,W) with each image's largest entry at ±1, so that its norm neither vanishes nor overflows; 0 stays 0."""
+    largest = gradient.abs().amax((1, 2, 3), keepdim=True)
+    return gradient / torch.where(largest > 0, largest, 1)
+
+
+def bounds(eps: float | Tensor, x: Tensor, norm: str = "linf") -> Tensor:
     """`eps` as a tensor that broadcasts against `x` (N,C,H,W): from a number, (N,), (N,1,1,1), (N,1,H,W) or (N,C,H,W).
 
-    Raises UserError for a negative radius and for a shape that does not fit.
+    Raises UserError for a radius that is none in this norm, and for a shape that does not fit. Of a tensor on a GPU the
+    values are not looked at: the training would wait for it in every step.
     """
-    if not isinstance(eps, Tensor):
-        return torch.full((len(x), 1, 1, 1), float(eps), dtype=x.dtype, device=x.device)
+    if not isinstance(eps, Tensor) or eps.ndim == 0:
+        return torch.full((len(x), 1, 1, 1), check_eps(plain(eps), norm, tuple(x.shape[1:])), dtype=x.dtype, device=x.device)
     eps = eps.to(x)
     eps = eps.view(-1, 1, 1, 1) if eps.ndim == 1 else eps
     fits = eps.ndim == 4 and all(a in (1, b) for a, b in zip(eps.shape, x.shape, strict=True))
     if not fits:
         raise UserError(f"A budget of shape {tuple(eps.shape)} does not fit images of shape {tuple(x.shape)}; use (N,1,H,W).")
-    if eps.device.type == "cpu" and bool((eps < 0).any()):  # a GPU would be waited for in every step of a training
-        raise UserError("A budget map has a negative entry; every pixel's radius must be 0 or more.")
+    if eps.device.type == "cpu" and eps.numel():
+        low, high = (float(value) for value in torch.aminmax(eps.nan_to_num(nan=torch.inf)))
+        if low < 0:
+            raise UserError(f"A radius of {low:g} among the given ones is negative; every one must be 0 or more.")
+        check_eps(high, norm, tuple(x.shape[1:]))
     return eps
 
 
@@ -37,8 +47,6 @@ class Linf:
     name = "linf"
 
     def __init__(self, x: Tensor, eps: float | Tensor) -> None:
-        if not isinstance(eps, Tensor):
-            check_eps(eps)
         self.x, self.eps = x, bounds(eps, x)
         self.low, self.high = (x - self.eps).clamp(min=0), (x + self.eps).clamp(max=1)
 
@@ -62,7 +70,7 @@ class Linf:
 
 
 def advanced(z: Tensor, gradient: Tensor, size: float | Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """`Linf.advance` in the box from `low` to `high`, for who has no ball but its bounds."""
+    """`Linf.advance` in the box from `low` to `high`, for callers that have only the box."""
     return gradient.sign().mul_(size).add_(z).clamp_(low, high)
 
 
@@ -72,9 +80,7 @@ class L2:
     name = "l2"
 
     def __init__(self, x: Tensor, eps: float | Tensor) -> None:
-        if not isinstance(eps, Tensor):
-            check_eps(eps, "l2", tuple(x.shape[1:]))
-        self.x, self.eps = x, bounds(eps, x)
+        self.x, self.eps = x, bounds(eps, x, "l2")
         if self.eps.shape[1:] != (1, 1, 1):
             raise UserError("A budget per pixel is defined for linf only; give one radius per image for l2.")
 
@@ -89,8 +95,9 @@ class L2:
         return (self.x + delta * scale).clamp(0, 1)
 
     def step(self, z: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
-        """`z` moved by `size` along the unit gradient, not yet projected."""
-        return z + size * gradient / self._norm(gradient).clamp(min=TINY)
+        """`z` moved by `size` along the unit gradient, however short that is, not yet projected; not moved where it is 0."""
+        gradient = scaled(gradient)
+        return z + size * gradient / self._norm(gradient).clamp(min=1)  # 1 at least, but for a gradient of 0
 
     def advance(self, z: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
         """`step`, then `project`."""

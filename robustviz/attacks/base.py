@@ -6,8 +6,9 @@ An attack is a frozen dataclass of settings with two verbs. `attack(net, x, y, r
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, TypeVar
 
 import torch
@@ -16,37 +17,83 @@ from torch import Tensor, nn
 
 from robustviz.attacks import recorded
 from robustviz.attacks.balls import BALLS, L2, Linf, advanced
-from robustviz.nets.lean import LeanNet, lean
+from robustviz.inputs import Trial, check_images, check_labels, check_shape, logits_of, plain_tensor, try_out
+from robustviz.nets.attackable import addresses, attackable, recordings_of, takes_any_layout
 from robustviz.registry import Spec, option
 from robustviz.types import UserError, check_eps
 
 A = TypeVar("A", bound="Attack")
 N = TypeVar("N", float, Tensor)
 LOOK = 5  # steps between two looks of a search
-BUCKET = 64  # where steps are recorded, a search goes on with a multiple of so many images
+BUCKET = 64  # where steps are recorded, a search goes on with a multiple of so many images, so that few graphs are needed
 Objective = Callable[[Tensor], Tensor]  # images (N,C,H,W) -> one number a sample (N,)
 
 
 @dataclass(frozen=True, eq=False)
-class Height:
+class LogitObjective:
     """An objective that reads the logits of `net`: images -> of(logits, given), (N,). `of` is a plain function, so that the
     engine knows all that a step depends on. `given`, e.g. labels, has an entry for each image.
+
+    `at_once`: how many images there is memory for, forward and back; more are computed in parts.
     """
 
     net: nn.Module
     of: Callable[[Tensor, Tensor], Tensor]
     given: Tensor
+    at_once: int | None = None
 
     def __call__(self, z: Tensor) -> Tensor:
-        return self.of(self.net(z), self.given)
+        return self.of(logits_of(self.net, z), self.given)
+
+    def parts(self, n: int) -> Iterator[tuple[slice, LogitObjective]]:
+        """Which of `n` images to compute together, and the objective of these."""
+        size = n if not self.at_once or n <= self.at_once else -(-n // -(-n // self.at_once))
+        for start in range(0, n, max(size, 1)):
+            place = slice(start, start + size)
+            yield place, replace(self, given=self.given[place], at_once=None)
+
+    def heights(self, z: Tensor) -> Tensor:
+        """The objective at `z`, (N,), without gradient."""
+        with torch.no_grad():
+            found = [part(z[place]) for place, part in self.parts(len(z))]
+        return torch.cat(found) if found else z.new_zeros(0)
 
 
-def _wrong(logits: Tensor, y: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(logits, y, reduction="none")
 
 
-def _reached(logits: Tensor, y: Tensor) -> Tensor:
-    return -F.cross_entropy(logits, y, reduction="none")
+def closeness(logits: Tensor, target: Tensor) -> Tensor:
+    """Minus the cross-entropy of the class to be reached."""
+    return -F.cross_entropy(logits, target, reduction="none")
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One attack's task, checked: images `x` (N,C,H,W) and labels `y` (N,), int64.
+
+    `net` computes what the caller's network does, for gradients; `judge` does so to the bit, for verdicts. `trial`: what is
+    known of the network.
+    """
+
+    net: nn.Module
+    judge: nn.Module
+    x: Tensor
+    y: Tensor
+    trial: Trial
+    rng: torch.Generator = field(repr=False)
+
+    def misread(self, z: Tensor, y: Tensor) -> Tensor:
+        """Which of the images `z` the network does not call `y`, (N,)."""
+        return answers(self.judge, z, self.trial.at_once) != y
+
+
+def answers(net: nn.Module, x: Tensor, at_once: int | None = None) -> Tensor:
+    """The class that `net` calls each image, (N,) int64; −1 where its logits are not numbers. `at_once` as in `Trial`."""
+    with torch.no_grad():
+        found = [logits_of(net, part) for part in x.split(at_once or max(len(x), 1))] if len(x) else []
+        said = [torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1)) for logits in found]
+    return torch.cat(said) if said else torch.zeros(0, dtype=torch.int64, device=x.device)
 
 
 @dataclass(frozen=True)
@@ -54,7 +101,8 @@ class Attack(Spec):
     """Base of all attacks. Inputs are float images in [0, 1] and the net gives logits.
 
     `eps` None means "the run's": `bound(eps)` fills it in. A subclass says its default step size and its start; one that
-    does not walk uphill step by step brings its own `__call__`, `trace` and `maximise`.
+    does not walk uphill step by step brings its own `run`, `trace` and `maximise`. One that overrides `__call__` is taken at
+    its word: what it returns is what is counted.
     """
 
     norm: Literal["linf", "l2"] = option("linf", "How the size of a change is measured.", advanced=True)
@@ -63,7 +111,6 @@ class Attack(Spec):
     targeted: bool = option(False, "If set, the label given is the class to be reached.", advanced=True)
 
     kind = "attack"
-    walks: ClassVar[bool] = True  # whether `__call__` is this class's, step by step
     label: ClassVar[str]
     text: ClassVar[str]  # one plain sentence for the person who chooses
 
@@ -92,7 +139,7 @@ class Attack(Spec):
         """Where a run starts."""
         raise NotImplementedError
 
-    def seen(self, z: Tensor, rng: torch.Generator) -> Tensor:
+    def transform_input(self, z: Tensor, rng: torch.Generator) -> Tensor:
         """What the objective is shown in place of `z`, of the same shape; a subclass may vary it at random."""
         return z
 
@@ -112,50 +159,70 @@ class Attack(Spec):
     def __call__(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
         """x_adv (N,C,H,W), detached, inside the ball and [0, 1]: images near `x` that `net` should get wrong.
 
-        `y` (N,) are the true labels, or with `targeted` the classes to reach. `rng` None: a generator seeded 0 on x's
-        device. Of several restarts each sample keeps the first that succeeded, else the one with the highest loss.
-        The net's mode, parameters and their gradients are untouched. Raises UserError without an `eps`.
+        `x`: floats in [0, 1]; 16-bit ones are attacked, and given back, in float32. `y` (N,), of any integer dtype, are the
+        true labels, or with `targeted` the classes to reach. `rng` None: a generator seeded 0 on x's device. Of several
+        restarts each sample keeps the first that succeeded, else the one with the highest loss. Pixels whose gradient is
+        NaN or infinite stay where they are. The net's mode, parameters and their gradients are untouched. Raises UserError
+        without an `eps`, for images, labels or a network of another kind, and where an image's answer depends on the batch.
         """
-        return self._found(net, x, y, rng or generator(x))
+        with self.prepared(net, x, y, rng) as case:
+            return self.run(case)
 
     def search(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None, bf16: bool = False) -> Tensor:
         """As `__call__`, for those who only count which images are fooled: an image that `net` is found to misread at a look,
         every 5 steps, is left as it is and costs nothing more. `bf16`: gradients may be computed in bf16.
         """
-        return self._found(net, x, y, rng or generator(x), search=True, bf16=bf16) if self.walks else self(net, x, y, rng)
+        if type(self).__call__ is not Attack.__call__:
+            return self(net, x, y, rng)
+        with self.prepared(net, x, y, rng, bf16=bf16) as case:
+            return self.run(case, search=True)
 
-    def _found(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator, search: bool = False, bf16: bool = False) -> Tensor:
-        with lean(net, x, bf16=bf16 and self.norm == "linf") as fast:
-            # Where a step depends on more than the point it starts from, none may leave.
-            leaving = search and self._follows_gradient
+    @contextmanager
+    def prepared(
+        self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None, *, bf16: bool = False
+    ) -> Iterator[Case]:  # fmt: skip
+        """The checked task. Inside, `net` is not touched by what is done with it. Raises UserError as `__call__` does."""
+        self._radius(None)
+        with torch.inference_mode(False), attackable(net, fused=False) as judge:
+            x = check_images(x)
+            trial = try_out(judge, x)
+            self.check(trial.classes)
+            y = check_labels(y, len(x), trial.classes, x)
+            with attackable(net, bf16=bf16 and self.norm == "linf") as fast:
+                yield Case(fast, judge, x, y, trial, rng or generator(x))
 
-            def run(x: Tensor, start: Tensor, y: Tensor) -> Tensor:
-                if not leaving:
-                    return self._walk(self.objective(fast, y), x, start, None, rng)
-                return self._hunt(net, fast, x, start, y, rng)
+    def run(self, case: Case, search: bool = False) -> Tensor:
+        """x_adv as `__call__` returns it; `search` as there."""
+        # Where a step depends on more than the point it starts from, no image may leave early.
+        leaving, y = search and self._follows_gradient, case.y
 
-            best = run(x.detach(), self.first(BALLS[self.norm](x.detach(), self._radius(None)), rng), y)
-            if self.tries > 1:
-                won, height = self._judge(net, self.objective(fast, y), best, y)
-                for _ in range(self.tries - 1):
-                    left = (~won).nonzero().flatten()
-                    if not len(left):
-                        break
-                    # Noise for all, so that an image's start does not depend on which others are left.
-                    start = self.first(BALLS[self.norm](x, self._radius(None)), rng)[left]
-                    other = run(x[left], start, y[left])
-                    other_won, other_height = self._judge(net, self.objective(fast, y[left]), other, y[left])
-                    better = other_won | (other_height > height[left])
-                    best = best.index_copy(0, left, torch.where(better.view(-1, 1, 1, 1), other, best[left]))
-                    height = height.index_copy(0, left, torch.where(better, other_height, height[left]))
-                    won = won.index_copy(0, left, other_won)
+        def climb(x: Tensor, start: Tensor, y: Tensor) -> Tensor:
+            if leaving:
+                return self._walk_until_misread(case, x, start, y)
+            return self._walk(self._objective(case, y), x, start, None, case.rng)
+
+        best = climb(case.x, self.first(BALLS[self.norm](case.x, self._radius(None)), case.rng), y)
+        if self.tries > 1 and len(y):
+            won, height = self._judged(case, best, y)
+            for _ in range(self.tries - 1):
+                left = (~won).nonzero().flatten()
+                if not len(left):
+                    break
+                # Noise for all, so that an image's start does not depend on which others are left.
+                start = self.first(BALLS[self.norm](case.x, self._radius(None)), case.rng)[left]
+                other = climb(case.x[left], start, y[left])
+                other_won, other_height = self._judged(case, other, y[left])
+                better = other_won | (other_height > height[left]) | height[left].isnan()
+                best = best.index_copy(0, left, torch.where(better.view(-1, 1, 1, 1), other, best[left]))
+                height = height.index_copy(0, left, torch.where(better, other_height, height[left]))
+                won = won.index_copy(0, left, other_won)
         return best
 
     def trace(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
         """Every step of the first run, (steps+1, N, C, H, W): the starting point first, what `__call__` returns last."""
-        rng, path = rng or generator(x), list[Tensor]()
-        with lean(net, x) as fast:
-            self._ascend(self.objective(fast, y), x, None, rng, path)
+        path = list[Tensor]()
+        with self.prepared(net, x, y, rng) as case:
+            self._ascend(self._objective(case, case.y), case.x, None, case.rng, path)
         return torch.stack(path)
 
     def maximise(self, objective: Objective, x: Tensor, *, eps: float | Tensor | None = None, rng: torch.Generator | None = None) -> Tensor:
@@ -164,23 +231,30 @@ class Attack(Spec):
         `eps` overrides the attack's own: a number, one radius a sample (N,), or a map (N,1,H,W) for linf. The step
         size stays the one of the attack's `eps`, and follows this one where the attack has none. The caller sees to the net's mode (`frozen`).
         """
-        rng = rng or generator(x)
-        best = self._ascend(objective, x, eps, rng)
-        if self.tries > 1:
-            with torch.no_grad():
-                height = objective(best)
-                for _ in range(self.tries - 1):
-                    other = self._ascend(objective, x, eps, rng)
-                    other_height = objective(other)
-                    best = torch.where((other_height > height).view(-1, 1, 1, 1), other, best)
-                    height = torch.maximum(height, other_height)
+        check_shape(x)
+        with torch.inference_mode(False):
+            x, rng = plain_tensor(x), rng or generator(x)
+            best = self._ascend(objective, x, eps, rng)
+            if self.tries > 1:
+                with torch.no_grad():
+                    height = objective(best)
+                    for _ in range(self.tries - 1):
+                        other = self._ascend(objective, x, eps, rng)
+                        other_height = objective(other)
+                        best = torch.where((other_height > height).view(-1, 1, 1, 1), other, best)
+                        height = torch.maximum(height, other_height)
         return best
 
     def objective(self, net: nn.Module, y: Tensor) -> Objective:
         """What `__call__` climbs: cross-entropy of the true class, or minus that of the target class."""
-        return Height(net, _reached if self.targeted else _wrong, y)
+        return LogitObjective(net, closeness if self.targeted else cross_entropy, y)
 
     # The engine.
+
+    def _objective(self, case: Case, y: Tensor) -> Objective:
+        """What is climbed in this case, in parts where memory asks for it."""
+        objective = self.objective(case.net, y)
+        return replace(objective, at_once=case.trial.at_once) if isinstance(objective, LogitObjective) else objective
 
     def _ascend(
         self, objective: Objective, x: Tensor, eps: float | Tensor | None, rng: torch.Generator, path: list[Tensor] | None = None
@@ -188,49 +262,49 @@ class Attack(Spec):
         start = self.first(BALLS[self.norm](x.detach(), self._radius(eps)), rng)
         return self._walk(objective, x, start, eps, rng, path)
 
-    def _hunt(self, net: nn.Module, fast: nn.Module, x: Tensor, start: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-        """One run from `start` on, in which an image that `net` misreads at a look goes no further."""
-        found = z = start
+    def _walk_until_misread(self, case: Case, x: Tensor, start: Tensor, y: Tensor) -> Tensor:
+        """One run from `start` on, in which an image that the network misreads at a look goes no further."""
+        reached = z = start
         left, own = torch.arange(len(x), device=x.device), len(x)
-        for done in range(0, self.count, LOOK):
+        for done in range(0, self.count if own else 0, LOOK):
             steps = min(LOOK, self.count - done)
-            z = self._walk(self.objective(fast, y[left]), x[left], z, None, rng, steps=steps)
-            found = found.index_copy(0, left, z)
+            z = self._walk(self._objective(case, y[left]), x[left], z, None, case.rng, steps=steps)
+            reached = reached.index_copy(0, left, z)
             if done + steps == self.count:
                 break
-            with torch.no_grad():
-                out = (fast(z).argmax(dim=1) == y[left]) == self.targeted
-                if bool(out.any()):  # what fast arithmetic says is asked again of the network itself
-                    out[out.clone()] = (net(z[out]).argmax(dim=1) == y[left][out]) == self.targeted
+            out = (answers(case.net, z, case.trial.at_once) == y[left]) == self.targeted
+            if bool(out.any()):  # what fast arithmetic says is asked again of the network itself
+                out[out.clone()] = case.misread(z[out], y[left][out]) != self.targeted
             stay = (~out[:own]).nonzero().flatten()
             own = len(stay)
             if not own:
                 break
-            if recorded.wanted(z):  # in few sizes: the last one is climbed by several
+            if recorded.wanted(z):  # padded with copies of the last image, so that few graphs occur
                 stay = torch.cat([stay, stay[-1:].expand(-len(stay) % BUCKET)])[: max(len(left), len(stay))]
             left, z = left[stay], z[stay]
-        return found
+        return reached
 
     def _walk(
         self, objective: Objective, x: Tensor, z: Tensor, eps: float | Tensor | None, rng: torch.Generator, path: list[Tensor] | None = None,
         steps: int | None = None,
     ) -> Tensor:  # fmt: skip
         """One run from `z` on, or only so many `steps` of it."""
-        lean_height = objective if isinstance(objective, Height) and isinstance(objective.net, LeanNet) and path is None else None
-        if lean_height is not None:  # it likes its pixels so
+        net = objective.net if isinstance(objective, LogitObjective) else None
+        if net is not None and path is None and takes_any_layout(net):  # convolutions are faster so
             x, z = x.contiguous(memory_format=torch.channels_last), z.contiguous(memory_format=torch.channels_last)
         radius = self._radius(eps)
         size = self._size(radius)
         ball = BALLS[self.norm](x.detach(), radius)
         count = self.count if steps is None else steps
-        played = lean_height is not None and self._follows_gradient and isinstance(ball, Linf) and not isinstance(size, Tensor)
-        if played and recorded.wanted(z):
-            return self._replayed(lean_height, ball, z, size, count)  # type: ignore[arg-type]
+        if path is None and recorded.wanted(z) and self._follows_gradient and isinstance(ball, Linf) and not isinstance(size, Tensor):
+            kept = None if net is None else recordings_of(net)
+            if kept is not None:
+                return self._replayed(objective, kept, ball, z, size, count)  # type: ignore[arg-type]
         if path is not None:
             path.append(z)
         heading: Tensor | None = None
         for _ in range(count):
-            gradient = _slope(lambda z: objective(self.seen(z, rng)), z)
+            gradient = self._gradient(objective, z, rng)
             with torch.no_grad():
                 heading = self.direction(gradient, heading)
                 z = ball.advance(z.detach(), heading, size)
@@ -238,27 +312,37 @@ class Attack(Spec):
                 path.append(z)
         return z.detach().contiguous()
 
-    def _replayed(self, objective: Height, ball: Linf, z: Tensor, size: float, steps: int) -> Tensor:
+    def _gradient(self, objective: Objective, z: Tensor, rng: torch.Generator) -> Tensor:
+        """The gradient at `z` of the objective as this attack looks at it."""
+        if type(self).transform_input is Attack.transform_input:
+            return input_gradient(objective, z)
+        with torch.enable_grad():
+            z = z.detach().requires_grad_(True)
+            shown = self.transform_input(z, rng)
+            return torch.autograd.grad(shown, z, input_gradient(objective, shown))[0]
+
+    def _replayed(
+        self, objective: LogitObjective, kept: dict[str, recorded.Recordings], ball: Linf, z: Tensor, size: float, steps: int
+    ) -> Tensor:
         """The same run by recordings of its step."""
         net, of = objective.net, objective.of
-        assert isinstance(net, LeanNet)
 
         def step(z: Tensor, low: Tensor, high: Tensor, given: Tensor) -> Tensor:
-            gradient = _slope(Height(net, of, given), z)
+            gradient = input_gradient(LogitObjective(net, of, given), z)
             with torch.no_grad():
                 return advanced(z, gradient, size, low, high)
 
         with torch.no_grad():
             return (
-                net.kept.setdefault("recordings", recorded.Recordings())
-                .walk((of, size, net.places()), step, steps, z.detach(), ball.low, ball.high, objective.given)
+                kept.setdefault("recordings", recorded.Recordings())
+                .walk((of, size, addresses(net)), step, steps, z.detach(), ball.low, ball.high, objective.given)
                 .contiguous()
             )
 
     @property
     def _follows_gradient(self) -> bool:
         """Whether a step depends on nothing but the point it starts from."""
-        return type(self).seen is Attack.seen and type(self).direction is Attack.direction
+        return type(self).transform_input is Attack.transform_input and type(self).direction is Attack.direction
 
     def _radius(self, eps: float | Tensor | None) -> float | Tensor:
         """The given ε, else the attack's own. Raises UserError where there is neither."""
@@ -279,17 +363,31 @@ class Attack(Spec):
             return self.default_step(radius).view(-1, 1, 1, 1)
         return self.default_step(radius)
 
-    def _judge(self, net: nn.Module, objective: Objective, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
-            hit = net(x_adv).argmax(dim=1) == y
-            return hit if self.targeted else ~hit, objective(x_adv)
+    def _judged(self, case: Case, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Of each image, whether the attack has succeeded, and the height of the objective."""
+        objective = self._objective(case, y)
+        if isinstance(objective, LogitObjective):
+            heights = objective.heights(x_adv)
+        else:
+            with torch.no_grad():
+                heights = objective(x_adv)
+        return case.misread(x_adv, y) != self.targeted, heights
 
 
-def _slope(objective: Objective, z: Tensor) -> Tensor:
-    """The gradient of the images only; of the sum, so that no sample's step depends on the others."""
+def input_gradient(objective: Objective, z: Tensor) -> Tensor:
+    """The gradient of `objective` at the images `z`, (N,C,H,W), of the sum, so that no sample's depends on the others.
+
+    0 where an entry is NaN or infinite, so that it makes no step, and where the objective does not depend on the pixels.
+    """
+    if isinstance(objective, LogitObjective):
+        parts = list(objective.parts(len(z)))
+        if len(parts) > 1:
+            return torch.cat([input_gradient(part, z[place]) for place, part in parts])
     with torch.enable_grad():
         z = z.detach().requires_grad_(True)
-        return torch.autograd.grad(objective(z).sum(), z)[0]
+        height = objective(z)
+        gradient = torch.autograd.grad(height.sum(), z, allow_unused=True)[0] if height.requires_grad else None
+    return torch.zeros_like(z) if gradient is None else gradient.nan_to_num(0, 0, 0)
 
 
 def generator(x: Tensor) -> torch.Generator:

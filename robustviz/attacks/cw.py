@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from robustviz import losses
-from robustviz.attacks.base import Objective
+from robustviz.attacks.base import LogitObjective, Objective
 from robustviz.attacks.pgd import PGD
 from robustviz.registry import option, register
 
@@ -28,5 +28,8 @@ class CW(PGD):
 
     def objective(self, net: nn.Module, y: Tensor) -> Objective:
         """The margin of the true class, or its negative for a class that is to be reached."""
-        sign = -1.0 if self.targeted else 1.0
-        return lambda z: sign * losses.margin(net(z), y)
+        return LogitObjective(net, _minus_margin if self.targeted else losses.margin, y)
+
+
+def _minus_margin(logits: Tensor, y: Tensor) -> Tensor:
+    return -losses.margin(logits, y)

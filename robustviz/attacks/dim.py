@@ -30,7 +30,7 @@ class DIM(MIM):
     label = "DIM"
     text = "PGD that sees the image shrunk and moved now and then: its images fool other networks more often."
 
-    def seen(self, z: Tensor, rng: torch.Generator) -> Tensor:
+    def transform_input(self, z: Tensor, rng: torch.Generator) -> Tensor:
         # Four numbers in any case, so that the draws of a step do not depend on the outcome of the step before.
         chance, scale, down, right = torch.rand(4, generator=rng, device=rng.device).tolist()
         if chance >= self.diversity:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustviz.attacks.balls import L2, TINY, Linf
+from robustviz.attacks.balls import L2, Linf, scaled
 from robustviz.attacks.base import Attack
 from robustviz.registry import option, register
 
@@ -35,5 +35,6 @@ class MIM(Attack):
         return ball.x
 
     def direction(self, gradient: Tensor, before: Tensor | None) -> Tensor:
-        gradient = gradient / gradient.flatten(1).abs().sum(dim=1).clamp(min=TINY).view(-1, 1, 1, 1)
+        gradient = scaled(gradient)
+        gradient = gradient / gradient.abs().sum((1, 2, 3), keepdim=True).clamp(min=1)
         return gradient if before is None else gradient + self.decay * before

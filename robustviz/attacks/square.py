@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from robustviz import losses
 from robustviz.attacks.balls import L2, Linf
-from robustviz.attacks.base import Attack, Objective, generator
-from robustviz.nets.base import frozen
+from robustviz.attacks.base import Attack, Case, Objective, generator
+from robustviz.inputs import check_shape, logits_of
 from robustviz.registry import option, register
 from robustviz.types import UserError
 
@@ -49,7 +49,6 @@ class Square(Attack):
     # It takes no steps. A ClassVar takes the inherited field out.
     step_size: ClassVar[None] = None  # type: ignore[misc]
 
-    walks = False
     label = "Square"
     text = "Tries random squares and keeps what helps: it needs no gradient, only the network's answers."
 
@@ -69,26 +68,30 @@ class Square(Attack):
 
     def objective(self, net: nn.Module, y: Tensor) -> Objective:
         """The margin: max_{j≠y} z_j − z_y, or its negative where y is to be reached."""
-        return lambda z: self._margin(net(z), y)
+        return lambda z: self._margin(logits_of(net, z), y)
 
-    def __call__(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
-        """x_adv (N,C,H,W) as in `Attack`; makes at most `queries` + 2 forward passes and no backward one."""
-        return self._fool(net, x, y, rng or generator(x), None)
+    def run(self, case: Case, search: bool = False) -> Tensor:
+        """x_adv (N,C,H,W) as in `Attack`, after at most `queries` + 2 forward passes of the images and no backward one;
+        `search` changes nothing, since it leaves fooled images anyway.
+        """
+        return self._fool(case, None)
 
     def trace(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
         """(queries+1, N, C, H, W): the stripes, then the best so far after each query; an image wrong already stays.
 
         Raises UserError where that would take more than 2 GiB of memory.
         """
-        size = (self.queries + 1) * x.numel() * x.element_size()
+        check_shape(x)
+        size, path = (self.queries + 1) * x.numel() * x.element_size(), list[Tensor]()
         if size > TRACE_BYTES:
             raise UserError(f"Every query of {len(x)} images takes {size / 2**30:.1f} GiB to keep; ask for fewer queries or images.")
-        path = list[Tensor]()
-        self._fool(net, x, y, rng or generator(x), path)
+        with self.prepared(net, x, y, rng) as case:
+            self._fool(case, path)
         return torch.stack(path + path[-1:] * (self.queries + 1 - len(path)))
 
     def maximise(self, objective: Objective, x: Tensor, *, eps: float | Tensor | None = None, rng: torch.Generator | None = None) -> Tensor:
         """Images near `x` at which `objective` is high, as in `Attack`, found without its gradient and with every query."""
+        check_shape(x)
         best = x.detach().clone()
         self._search(lambda z, _: objective(z), best, self._radius(eps), rng or generator(x), stop=False)
         return best
@@ -98,15 +101,21 @@ class Square(Attack):
     def _margin(self, logits: Tensor, y: Tensor) -> Tensor:
         return losses.margin(logits, y) * (-1 if self.targeted else 1)
 
-    def _fool(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator, path: list[Tensor] | None) -> Tensor:
-        radius, out = self._radius(None), x.detach().clone()
-        with frozen(net), torch.no_grad():
-            left = (self._margin(net(out), y) <= 0).nonzero().squeeze(1)
+    def _fool(self, case: Case, path: list[Tensor] | None) -> Tensor:
+        radius, out, y = self._radius(None), case.x.clone(), case.y
+
+        def margin(z: Tensor, place: Tensor) -> Tensor:
+            parts = zip(z.split(case.trial.at_once), y[place].split(case.trial.at_once), strict=True)
+            return torch.cat([self._margin(logits_of(case.judge, images), labels) for images, labels in parts])
+
+        with torch.no_grad():
+            left = torch.arange(len(out), device=out.device)
+            left = left[margin(out, left) <= 0] if len(left) else left
             if path is not None and not len(left):
                 path.append(out)
             if len(left):
                 found, ways = out[left], None if path is None else list[Tensor]()
-                self._search(lambda z, place: self._margin(net(z), y[left][place]), found, radius, rng, stop=True, path=ways)
+                self._search(lambda z, place: margin(z, left[place]), found, radius, case.rng, stop=True, path=ways)
                 for here in ways or ():
                     assert path is not None
                     path.append(out.index_copy(0, left, here))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustviz import losses
-from robustviz.attacks import PGD, Height
+from robustviz.attacks import PGD, LogitObjective
 from robustviz.methods.base import Adversarial, Terms
 from robustviz.registry import option, register
 from robustviz.types import Batch
@@ -44,7 +44,7 @@ class TRADES(Adversarial):
         """The batch's images where the prediction differs most from the clean one, by KL; the net is left as it was."""
         with self.attackable(net, batch.x) as fast:
             clean = fast(batch.x).detach()
-            return self.attack.maximise(Height(fast, _from_clean, clean), batch.x, eps=self.budget(fast, batch), rng=batch.rng)
+            return self.attack.maximise(LogitObjective(fast, _from_clean, clean), batch.x, eps=self.budget(fast, batch), rng=batch.rng)
 
     def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
         x_adv = self.attacked(net, batch)

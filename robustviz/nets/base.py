@@ -6,16 +6,23 @@ differentiate the logits by `maps`, feature views read `pool`, and neither knows
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from robustviz.types import UserError
+
 
 class Normalise(nn.Module):
-    """(x − mean) / std per channel; mean and std are buffers, so they travel with the weights. None: identity."""
+    """(x − mean) / std per channel; mean and std are buffers, so they travel with the weights. None: identity.
+
+    Raises UserError for images with another number of channels: they would be spread over all of them without a word.
+    """
 
     mean: Tensor
     std: Tensor
@@ -26,6 +33,10 @@ class Normalise(nn.Module):
         self.register_buffer("std", torch.tensor(std or [1.0] * channels, dtype=torch.float32).view(1, -1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        channels = self.mean.shape[1]
+        if x.ndim == 4 and x.shape[1] != channels:
+            hint = " Repeat the grey channel: x.expand(-1, 3, -1, -1)." if (x.shape[1], channels) == (1, 3) else ""
+            raise UserError(f"This network reads images of {channels} channels, and these have {x.shape[1]}: shape {tuple(x.shape)}.{hint}")
         return (x - self.mean) / self.std
 
 
@@ -47,19 +58,65 @@ def stem_stride(size: int) -> int:
     return 1 if size <= 16 else 2 if size <= 40 else 4
 
 
+@dataclass(eq=False)
+class _Loan:
+    """A module or parameter while somebody has it frozen: how it was before, and what each user set, the latest last."""
+
+    before: bool
+    uses: list[tuple[object, tuple[int, bool], bool]] = field(default_factory=list)  # (user, (thread, mode wanted), value set)
+
+
+_loans: dict[int, _Loan] = {}  # by id: whoever has frozen a module or parameter holds it
+_change = threading.Condition()  # guards the table; told when a loan ends
+
+
 @contextmanager
 def frozen(net: nn.Module, mode: Literal["eval", "train"] = "eval") -> Iterator[None]:
     """Inside, the net is in `mode` and no parameter asks for a gradient; afterwards every module and parameter is as
     it was, one by one, because `net.train()` would wake layers that somebody froze on purpose.
+
+    Uses may overlap, in one thread or in several: what the last user gives back is what the first one found. A thread that
+    wants another mode than the one in which a second thread has this network now waits for it.
     """
-    modes = [(module, module.training) for module in net.modules()]
-    grads = [(parameter, parameter.requires_grad) for parameter in net.parameters()]
-    net.train(mode == "train")
-    net.requires_grad_(False)
+    user, training = object(), mode == "train"
+    wish = threading.get_ident(), training
+    modules, parameters = list(net.modules()), list(net.parameters())
+
+    def free() -> bool:
+        uses = (use for module in modules if id(module) in _loans for use in _loans[id(module)].uses)
+        return all(thread == wish[0] or wanted == training for _, (thread, wanted), _ in uses)
+
+    with _change:
+        _change.wait_for(free)
+        loans = [_loans.setdefault(id(module), _Loan(module.training)) for module in modules]
+        if any(module.training != training for module in modules):
+            net.train(training)  # the network's own `train`, which may keep a layer as it is
+        for module, loan in zip(modules, loans, strict=True):
+            loan.uses.append((user, wish, module.training))
+        for parameter in parameters:
+            _loans.setdefault(id(parameter), _Loan(parameter.requires_grad)).uses.append((user, wish, False))
+        net.requires_grad_(False)
     try:
         yield
     finally:
-        for module, training in modes:
-            module.training = training
-        for parameter, wanted in grads:
-            parameter.requires_grad_(wanted)
+        with _change:
+            was = _give_back(modules, user)
+            if was[0] != net.training:
+                net.train(was[0])
+            for module, value in zip(modules, was, strict=True):
+                module.training = value
+            for parameter, value in zip(parameters, _give_back(parameters, user), strict=True):
+                parameter.requires_grad_(value)
+            _change.notify_all()
+
+
+def _give_back(lent: Sequence[object], user: object) -> list[bool]:
+    """End a user's loans; what each thing must be set to now: what another user set last, else what it was before all."""
+    values = []
+    for thing in lent:
+        loan = _loans[id(thing)]
+        loan.uses = [use for use in loan.uses if use[0] is not user]
+        values.append(loan.uses[-1][2] if loan.uses else loan.before)
+        if not loan.uses:
+            del _loans[id(thing)]
+    return values

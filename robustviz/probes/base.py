@@ -14,6 +14,7 @@ from robustviz.config import default_threads
 from robustviz.data import Dataset, Source
 from robustviz.evaluate import norm_of
 from robustviz.nets import ImageNet
+from robustviz.nets.attackable import keep
 from robustviz.registry import Spec
 from robustviz.results import Result
 from robustviz.runs import Run
@@ -62,11 +63,15 @@ class Probe(Spec, Generic[R]):
 @functools.lru_cache(maxsize=4)
 def _net(path: str, stamp: int) -> ImageNet:
     torch.set_num_threads(default_threads())  # one core stays free for the page; one image gains nothing from more
-    return Run(Path(path)).net()
+    net = Run(Path(path)).net().eval().requires_grad_(False)
+    keep(net, changes=False)
+    return net
 
 
 def net_of(run: Run) -> ImageNet:
-    """The run's best network, kept in memory while its file does not change. Shared: attack it under `frozen` only."""
+    """The run's best network, kept in memory while its file does not change. It is shared by all sessions, so it stays in eval
+    mode and without gradients of parameters for life; whoever wants to hook or change a network takes `copy.deepcopy` of it.
+    """
     path = run.path / "net.safetensors"
     return _net(str(run.path), path.stat().st_mtime_ns if path.exists() else 0)
 
