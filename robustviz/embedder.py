@@ -44,35 +44,43 @@ def layout(x: Array, rows: Array, far: Array, init: Array | None = None, *, seed
     """The map (N,2) float32 of points `x` (N,D) with their nearest neighbours `rows` (N,k), each point its own first, at distances
     `far` (N,k); from umap-learn's spectral start, or from the map `init` (N,2), whose scale and place are kept.
 
-    Raises UserError where umap-learn is not installed.
+    Raises UserError where umap-learn is not installed, and where it finds no map.
     """
     with _ONE_AT_A_TIME, warnings.catch_warnings():
-        # It misses an index for `transform` and an unrelated package; neither is used.
+        # It misses an index for `transform` and an unrelated package; neither is used. Where it finds no spectral start it takes a random one.
         warnings.filterwarnings("ignore", message="precomputed_knn")
         warnings.filterwarnings("ignore", message="Tensorflow not installed", category=ImportWarning)
+        warnings.filterwarnings("ignore", message="Spectral initialisation failed", category=UserWarning)
         try:
             from umap import UMAP, layouts, umap_
         except ImportError:
             raise UserError("This map comes from umap-learn, which is not installed: run `pip install umap-learn`.") from None
         k, known = rows.shape[1], (rows.astype(np.int32), far.astype(np.float32))
-        if init is None:
-            first = UMAP(
-                n_neighbors=k, min_dist=min_dist, metric="cosine", random_state=seed, n_jobs=1, precomputed_knn=known,
-                force_approximation_algorithm=True, n_epochs=epochs,
+        try:
+            if init is None:
+                first = UMAP(
+                    n_neighbors=k, min_dist=min_dist, metric="cosine", random_state=seed, n_jobs=1, precomputed_knn=known,
+                    force_approximation_algorithm=True, n_epochs=epochs,
+                    disconnection_distance=np.inf,  # else points whose neighbours all lie opposite, at 2, would be nowhere
+                )  # fmt: skip
+                return np.asarray(first.fit_transform(np.ascontiguousarray(x, dtype=np.float32)), dtype=np.float32)
+            # UMAP's own `init` stretches the map to a square of 10 by 10, and every point would jump.
+            rng = np.random.RandomState(seed)
+            graph = umap_.fuzzy_simplicial_set(x, k, rng, "cosine", knn_indices=known[0], knn_dists=known[1])[0].tocoo()
+            graph.data[graph.data < graph.data.max() / epochs] = 0  # would be drawn less than once
+            graph.eliminate_zeros()
+            at, limits = np.array(init, dtype=np.float32, order="C"), np.iinfo(np.int32)
+            moved = layouts.optimize_layout_euclidean(
+                at, at, graph.row, graph.col, epochs, len(at), umap_.make_epochs_per_sample(graph.data, epochs),
+                *umap_.find_ab_params(1.0, min_dist), rng.randint(limits.min + 1, limits.max - 1, 3).astype(np.int64),
+                initial_alpha=CALM, negative_sample_rate=5, move_other=True,
             )  # fmt: skip
-            return np.asarray(first.fit_transform(np.ascontiguousarray(x, dtype=np.float32)), dtype=np.float32)
-        # UMAP's own `init` stretches the map to a square of 10 by 10, and every point would jump.
-        rng = np.random.RandomState(seed)
-        graph = umap_.fuzzy_simplicial_set(x, k, rng, "cosine", knn_indices=known[0], knn_dists=known[1])[0].tocoo()
-        graph.data[graph.data < graph.data.max() / epochs] = 0  # would be drawn less than once
-        graph.eliminate_zeros()
-        at, limits = np.array(init, dtype=np.float32, order="C"), np.iinfo(np.int32)
-        moved = layouts.optimize_layout_euclidean(
-            at, at, graph.row, graph.col, epochs, len(at), umap_.make_epochs_per_sample(graph.data, epochs),
-            *umap_.find_ab_params(1.0, min_dist), rng.randint(limits.min + 1, limits.max - 1, 3).astype(np.int64),
-            initial_alpha=CALM, negative_sample_rate=5, move_other=True,
-        )  # fmt: skip
-        return np.asarray(moved, dtype=np.float32)
+            return np.asarray(moved, dtype=np.float32)
+        except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
+            said = " ".join(str(error).split())
+            raise UserError(
+                f"umap-learn finds no map of these {len(x)} points ({said}): take more images, or another projection."
+            ) from error
 
 
 class Embedder:
@@ -104,12 +112,14 @@ class Embedder:
 
     def ask(self, **question: Any) -> Array | None:
         """`layout` of these arguments, once the process has compiled; None where it was not started, does not get to compile
-        or cannot answer.
+        or cannot answer. Raises UserError where `layout` did.
         """
         with self._lock:
             while self._process is not None:
                 try:
                     return self._answer(self._process, question)
+                except UserError:  # its answer is a sentence
+                    raise
                 except (OSError, ValueError):  # it died
                     self._end()
                 except BaseException:  # what it still says would be taken for the next answer
@@ -144,7 +154,9 @@ class Embedder:
         _send(process.stdin, {name: value for name, value in question.items() if value is not None})
         if (answer := _receive(process.stdout)) is None:
             raise BrokenPipeError
-        return answer.get("at")  # without one, `layout` raised; it will here too
+        if "says" in answer:
+            raise UserError(answer["says"])
+        return answer.get("at")  # without one, something broke there that may not break here
 
     def _end(self) -> None:
         if self._process is None:
@@ -220,7 +232,9 @@ def _work(asked: queue.SimpleQueue[dict[str, Any]], answers: IO[bytes]) -> None:
         while True:
             question = asked.get()
             try:
-                answer = {"at": layout(**question)}
+                answer: dict[str, Any] = {"at": layout(**question)}
+            except UserError as error:
+                answer = {"says": str(error)}
             except Exception:
                 answer = {}
             _send(answers, answer)

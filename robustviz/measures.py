@@ -55,7 +55,7 @@ def uniformity(z: Tensor) -> float:
     `z` (N,D); in high dimension evenly spread points reach about −4. Raises UserError for fewer than two points.
     Source: Wang and Isola 2020 (arXiv 2005.10242), with t = 2.
     """
-    z = _cloud(z)
+    z = cloud(z)
     if len(z) < 2:
         raise UserError("Uniformity compares pairs of points; take two images or more.")
     u, total = unit(z), 0.0
@@ -71,8 +71,8 @@ def uniformity(z: Tensor) -> float:
 def class_centres(z: Tensor, y: Tensor, classes: int) -> Tensor:
     """The mean features of each class, (K,D) float64; NaN for a class of which there is no point."""
     z, y = _checked(z, y)
-    if len(y) and not 0 <= int(y.min()) <= int(y.max()) < classes:
-        raise UserError(f"A label lies outside 0 to {classes - 1}: the labels do not belong to these {classes} classes.")
+    if int(y.max()) >= classes:
+        raise UserError(f"The label {int(y.max())} lies outside 0 to {classes - 1}: the labels do not belong to these {classes} classes.")
     sums = torch.zeros(classes, z.shape[1], dtype=torch.float64).index_add_(0, y, z)
     return sums / torch.bincount(y, minlength=classes)[:, None]
 
@@ -92,7 +92,12 @@ def cosines_to_centres(z: Tensor, centres: Tensor) -> Tensor:
 
     An attack that scatters a class in all directions may leave its mean where it was; this sees it, `centre_cosines` not.
     """
-    return (unit(_cloud(z)) @ unit(centres).T).clamp(-1, 1)
+    z = cloud(z)
+    if centres.ndim != 2 or centres.shape[1] != z.shape[1]:
+        raise UserError(
+            f"Centres of shape {tuple(centres.shape)} do not belong to points of {z.shape[1]} numbers: (K, {z.shape[1]}) is wanted."
+        )
+    return (unit(z) @ unit(centres).T).clamp(-1, 1)
 
 
 def silhouette(z: Tensor, y: Tensor) -> float:
@@ -114,7 +119,8 @@ def davies_bouldin(z: Tensor, y: Tensor) -> float:
     """
     z, y = _clusters(z, y, "The Davies-Bouldin index")
     z = _moved(z)
-    centres = class_centres(z, y, int(y.max()) + 1)[y.unique()]
+    present, y = y.unique(return_inverse=True)
+    centres = class_centres(z, y, len(present))
     if bool((torch.pdist(centres) == 0).any()):
         return math.inf
     z = z / z.abs().max()  # the index has no unit, scikit-learn's test for zero spread has one
@@ -129,6 +135,7 @@ def knn_accuracy(z: Tensor, y: Tensor, k: int, among: Tensor | None = None) -> f
     than k+1 points.
     """
     z, y = _checked(z, y)
+    y = y.unique(return_inverse=True)[1]
     near = y[neighbours(z, k, among)]
     votes = torch.zeros(len(y), int(y.max()) + 1).scatter_add_(1, near, torch.ones(near.shape))
     return float((votes.argmax(dim=1) == y).double().mean())
@@ -145,7 +152,7 @@ def neighbourhood_hit(z: Tensor, y: Tensor, k: int, among: Tensor | None = None)
 
 def neighbours(z: Tensor, k: int, among: Tensor | None = None) -> Tensor:
     """(N,k) rows of the `k` nearest points, Euclidean, nearest first; `among` and ties as in `knn_accuracy`."""
-    z = _cloud(z)
+    z = cloud(z)
     bank = z if among is None else _twins(z, among)[1]
     if not 0 < k < len(bank):
         raise UserError(f"{k} neighbours need at least {k + 1} points, and there are {len(bank)}; take more images, or a smaller k.")
@@ -164,7 +171,7 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
     `x` (N,D), `y` (N,E) of the same N images. 0 where one of them is constant. Source: Kornblith et al. 2019
     (arXiv 1905.00414), section 3, with linear kernels.
     """
-    x, y = _cloud(x), _cloud(y)
+    x, y = cloud(x), cloud(y)
     if len(x) != len(y):
         raise UserError(f"CKA compares the same images twice, and there are {len(x)} and {len(y)}.")
     x, y = (z - z.mean(dim=0) for z in (_moved(x), _moved(y)))
@@ -196,8 +203,15 @@ def displacement(
     clean, moved = _twins(clean, moved)
     if x.shape != x_moved.shape or len(x) != len(clean):
         raise UserError(f"Images of shapes {tuple(x.shape)} and {tuple(x_moved.shape)} do not belong to {len(clean)} points.")
+    if not (x.is_floating_point() and x_moved.is_floating_point()):
+        raise UserError(
+            f"Images are wanted as floats in [0, 1], and these are {_dtype(x)} and {_dtype(x_moved)}: divide grey levels by 255."
+        )
+    change = x_moved.detach().cpu().double() - x.detach().cpu().double()
+    if not bool(change.isfinite().all()):
+        raise UserError("Some pixels are NaN or infinite, so how far an image moved cannot be said: look at the attack that made them.")
     far = (moved - clean).norm(dim=1)
-    change = (x_moved.double() - x.double()).flatten(1).norm(dim=1, p=torch.inf if norm == "linf" else 2)
+    change = change.flatten(1).norm(dim=1, p=torch.inf if norm == "linf" else 2)
     lipschitz = torch.where(change > 0, far / torch.where(change > 0, change, torch.ones_like(change)), torch.zeros_like(far))
     apart = centre_distance(clean, y, classes)
     return Displacement(lipschitz, torch.where(far > 0, far / apart, torch.zeros_like(far)))
@@ -221,27 +235,53 @@ def _moved(z: Tensor) -> Tensor:
     return z - z[0]
 
 
-def _cloud(z: Tensor) -> Tensor:
+def cloud(z: Tensor) -> Tensor:
+    """Features `z` (N,D) of any float dtype as float64 on the CPU, without their history. Raises UserError for anything else
+    and for numbers that are not finite.
+    """
+    if not isinstance(z, Tensor):
+        raise UserError(f"Features are wanted as a tensor of floats (N, D), and these are a {type(z).__name__}: torch.as_tensor makes one.")
+    if z.ndim != 2 or not z.numel():
+        raise UserError(f"Features of shape {tuple(z.shape)} are no points: (N, D) is wanted, one row of numbers an image, at least one.")
+    if not z.is_floating_point():
+        raise UserError(
+            f"Features are wanted as floats, and these are {_dtype(z)}: hand over what the network gives before its last layer."
+        )
     z = z.detach().cpu().double()
-    if z.ndim != 2 or not len(z):
-        raise UserError(f"Features of shape {tuple(z.shape)} are no points: one row an image is wanted, at least one.")
-    if not bool(z.isfinite().all()):
-        raise UserError("Some features are not finite numbers, so nothing can be measured on them: the network's weights have diverged.")
+    if broken := int((~z.isfinite()).sum()):
+        raise UserError(
+            f"{broken} of {z.numel()} numbers in these features are NaN or infinite, so nothing can be measured or drawn of them: the "
+            "network's weights have diverged, or broken images came in; train it with a lower learning rate, or look at another run."
+        )
     return z
 
 
 def _twins(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    u, v = _cloud(u), _cloud(v)
+    u, v = cloud(u), cloud(v)
     if u.shape != v.shape:
         raise UserError(f"Features of shapes {tuple(u.shape)} and {tuple(v.shape)} are no twins: row i of both must be one image.")
     return u, v
 
 
 def _checked(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    z, y = _cloud(z), y.detach().cpu().long()
+    """The `cloud` and its labels as int64 on the CPU: one a point, of any integer dtype, 0 or more."""
+    z = cloud(z)
+    if not isinstance(y, Tensor) or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        what = _dtype(y) if isinstance(y, Tensor) else f"a {type(y).__name__}"
+        raise UserError(f"Labels are wanted as a tensor of integers, the number of each point's class, and these are {what}.")
     if y.shape != (len(z),):
-        raise UserError(f"{len(z)} points and labels of shape {tuple(y.shape)} do not belong together: one label a point is wanted.")
+        raise UserError(
+            f"{len(z)} points and labels of shape {tuple(y.shape)} do not belong together: one label a point is wanted, shape ({len(z)},); "
+            "of one-hot rows take argmax(1), of a single column squeeze(1)."
+        )
+    y = y.detach().cpu().long()
+    if int(y.min()) < 0:
+        raise UserError(f"The label {int(y.min())} is below 0, so it names no class: leave out the points that have none.")
     return z, y
+
+
+def _dtype(some: Tensor) -> str:
+    return str(some.dtype).removeprefix("torch.")
 
 
 def _clusters(z: Tensor, y: Tensor, what: str) -> tuple[Tensor, Tensor]:

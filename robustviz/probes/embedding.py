@@ -16,6 +16,7 @@ from robustviz.measures import unit
 from robustviz.types import UserError
 
 TRUST = 15  # neighbours of the trustworthiness that is printed beside every map
+LEAST = 4  # points; of fewer, UMAP's spectral start has no two axes
 FEWEST = 15  # images; fewer have no neighbourhoods worth a map
 ROWS = 256  # whose distances to all are held at once: a new piece of memory for each step and 1024 rows took more than twice as long
 HALVINGS = 64  # of the bandwidth search in `memberships`: to the last bit
@@ -25,11 +26,14 @@ AGAIN = 50  # of UMAP from another map
 
 def plane(z: Tensor) -> tuple[Tensor, Tensor, float]:
     """The plane of largest variance of points `z` (N,D): two axes (D,2) of length 1, its origin (D,), the share of variance
-    it holds, 0 to 1. An axis without variance is zero. Raises UserError where all points are equal.
+    it holds, 0 to 1. An axis without variance is zero. Raises UserError for fewer than two points, for numbers that are not
+    finite, and where all points are equal.
 
     Each axis points so that its largest component is positive: the same picture on every machine.
     """
-    z = z.double()
+    z = measures.cloud(z)
+    if len(z) < 2:
+        raise UserError("One point lies in every plane, so there is nothing to draw: take two images or more.")
     origin = z.mean(dim=0)
     axes, spread = _axes(z - origin)
     if not float(spread[0]):
@@ -44,6 +48,8 @@ def centre_plane(z: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor, fl
     """
     centres = measures.class_centres(z, y, classes)
     centres = centres[~centres.isnan().any(dim=1)]
+    if len(centres) < 2:
+        raise UserError("The plane of the class centres needs points of two classes or more: take more images, or the projection pca.")
     axes, origin, share = plane(centres)
     if len(centres) == 2:
         rest = z.double() - origin
@@ -71,7 +77,7 @@ def nearest(z: Tensor, k: int, among: Tensor | None = None) -> tuple[Tensor, Ten
     Without `among` (M,D) the neighbours are sought in `z` itself and each point comes first among its own, at distance 0,
     as UMAP wants it. Equal distances go to the lowest row. A vector of length zero is at distance 1 from all.
     """
-    u, bank = unit(z), unit(z if among is None else among)
+    u, bank = unit(measures.cloud(z)), unit(measures.cloud(z if among is None else among))
     far, rows = [], []
     held = u.new_empty(min(ROWS, len(u)), len(bank))
     for start in range(0, len(u), ROWS):
@@ -106,24 +112,28 @@ def umap(
     `init` (N,2): a map of the same points as they were before, to start from; what keeps its neighbours stays where it is.
     `epochs` of the layout: by default 500, of 1000 points and more 300, of 5000 and more 200, from an `init` 50. In the app a
     process that has compiled answers (`embedder`); elsewhere the first call compiles for ten seconds or so. Raises UserError
-    where there are not more points than neighbours, where all have one direction, and where umap-learn is not installed.
+    where there are fewer than four points, two neighbours or not more points than neighbours, where numbers are not finite, where
+    all points have one direction, and where umap-learn is not installed.
     Source: McInnes et al. 2018 (arXiv 1802.03426). `Differs:` exact neighbours, not approximate ones; fewer epochs of 1000
     points and more, for 0.001 of trustworthiness(15) and 0.01 of the neighbours; from an `init`, a lower learning rate and
     no stretching to a square.
     """
-    if len(z) <= n_neighbors:
-        raise UserError(
-            f"UMAP with {n_neighbors} neighbours needs more than {n_neighbors} points, and there are {len(z)}; take more images."
-        )
+    z = measures.cloud(z)
+    if n_neighbors < 2:
+        raise UserError(f"UMAP needs at least 2 neighbours of each point, itself among them, and n_neighbors is {n_neighbors}: set 15.")
+    if len(z) <= (most := max(n_neighbors, LEAST - 1)):
+        raise UserError(f"UMAP with {n_neighbors} neighbours needs more than {most} points, and there are {len(z)}; take more images.")
     if bool((unit(z) - unit(z)[0]).abs().max() < 1e-9):
         raise UserError(
             "All these features have the same direction, so UMAP by cosine has nothing to tell apart: the network has collapsed."
         )
-    if init is not None and init.shape != (len(z), 2):
-        raise UserError(f"A map to start from needs a row of 2 for each of the {len(z)} points, and this one is {tuple(init.shape)}.")
+    if init is not None and not (init.shape == (len(z), 2) and bool(init.isfinite().all())):
+        raise UserError(
+            f"A map to start from needs two finite numbers for each of the {len(z)} points, and this one, of shape {tuple(init.shape)}, has not."
+        )
     epochs = epochs or (AGAIN if init is not None else next(many for least, many in EPOCHS.items() if len(z) >= least))
     rows, far = nearest(z, n_neighbors)
-    start = None if init is None else init.numpy()
+    start = None if init is None else init.detach().cpu().numpy()
     at = embedder.map_of(z.float().numpy(), rows.numpy(), far.numpy(), start, seed=seed, min_dist=min_dist, epochs=epochs)
     return torch.from_numpy(at).double()
 
@@ -169,4 +179,5 @@ def trustworthiness(z: Tensor, at: Tensor) -> float:
         from sklearn import manifold
     except ImportError:
         raise UserError("Trustworthiness comes from scikit-learn, which is not installed: run `pip install scikit-learn`.") from None
-    return float(manifold.trustworthiness(unit(z).numpy(), at.double().numpy(), n_neighbors=TRUST, metric="cosine"))
+    u, at = unit(measures.cloud(z)), measures.cloud(at)
+    return float(manifold.trustworthiness(u.numpy(), at.numpy(), n_neighbors=TRUST, metric="cosine"))

@@ -206,6 +206,51 @@ def test_two_classes_on_one_centre_are_not_the_best_clustering() -> None:
 
 
 ONE = torch.zeros(4, dtype=torch.long)
+X4 = torch.zeros(4, 1, 2, 2)
+LABELLED = {
+    "alignment": measures.alignment,
+    "class_centres": lambda z, y: measures.class_centres(z, y, 2),
+    "centre_cosines": lambda z, y: measures.centre_cosines(z, z, y, 2),
+    "centre_distance": lambda z, y: measures.centre_distance(z, y, 2),
+    "silhouette": measures.silhouette,
+    "davies_bouldin": measures.davies_bouldin,
+    "knn_accuracy": lambda z, y: measures.knn_accuracy(z, y, 1),
+    "neighbourhood_hit": lambda z, y: measures.neighbourhood_hit(z, y, 1),
+    "displacement": lambda z, y: measures.displacement(z, z + 1, X4, X4 + 0.5, y, 2).relative,
+}
+
+
+@pytest.mark.parametrize("measure", LABELLED.values(), ids=LABELLED)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16, torch.uint64], ids=str)
+def test_labels_may_be_of_any_integer_dtype(measure, dtype: torch.dtype) -> None:
+    wanted, found = (torch.as_tensor(measure(G4, y)) for y in (Y4, Y4.to(dtype)))
+    assert torch.equal(wanted, found)
+
+
+@pytest.mark.parametrize("measure", LABELLED.values(), ids=LABELLED)
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        (Y4.float(), "wanted as a tensor of integers.* and these are float32"),
+        (Y4.bool(), "these are bool"),
+        (Y4.tolist(), "these are a list"),
+        (Y4[:, None], r"labels of shape \(4, 1\) do not belong together: one label a point is wanted, shape \(4,\).*squeeze"),
+        (torch.eye(2, dtype=torch.long)[Y4], r"shape \(4, 2\).*argmax"),
+        (torch.tensor(1), r"labels of shape \(\)"),
+        (torch.tensor([0, 0, 1, -100]), "label -100 is below 0"),
+    ],
+    ids=["float", "bool", "list", "column", "one-hot", "one for many", "ignored"],
+)
+def test_labels_that_are_none_are_one_clear_sentence(measure, labels, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        measure(G4, labels)
+
+
+def test_a_large_label_takes_no_memory() -> None:
+    far = Y4 * 10**12
+    for measure in (measures.knn_accuracy, measures.neighbourhood_hit):
+        assert measure(G4, far, 1) == measure(G4, Y4, 1)
+    assert measures.davies_bouldin(G4, far) == measures.davies_bouldin(G4, Y4)
 
 
 @pytest.mark.parametrize(
@@ -221,10 +266,20 @@ ONE = torch.zeros(4, dtype=torch.long)
         (lambda: measures.alignment(G4, Y4[:3]), "one label a point"),
         (lambda: measures.alignment_of_pairs(G4, G4[:3]), "no twins"),
         (lambda: measures.linear_cka(G4, G4[:3]), "there are 4 and 3"),
-        (lambda: measures.class_centres(G4, Y4, 1), "outside 0 to 0"),
-        (lambda: measures.uniformity(G4 * math.nan), "diverged"),
+        (lambda: measures.class_centres(G4, Y4, 1), "label 1 lies outside 0 to 0"),
+        (lambda: measures.uniformity(G4 * math.nan), "8 of 8 numbers in these features are NaN or infinite.*diverged"),
+        (lambda: measures.centre_cosines(G4, G4 / torch.tensor([0.0, 1.0]), Y4, 2), "4 of 8 numbers"),
+        (lambda: measures.uniformity((255 * G4).to(torch.uint8)), "wanted as floats, and these are uint8"),
+        (lambda: measures.linear_cka(G4, Y4[:, None]), "wanted as floats, and these are int64"),
+        (lambda: measures.uniformity(G4.numpy()), "wanted as a tensor of floats .*ndarray"),
+        (lambda: measures.uniformity(G4[:, None]), r"shape \(4, 1, 2\) are no points: \(N, D\)"),
+        (lambda: measures.uniformity(G4[:, :0]), r"shape \(4, 0\)"),
+        (lambda: measures.uniformity(G4[:0]), r"shape \(0, 2\)"),
+        (lambda: measures.cosines_to_centres(G4, torch.ones(3, 5)), r"shape \(3, 5\) do not belong to points of 2 numbers"),
         (lambda: measures.uniformity(G4[0]), "no points"),
         (lambda: measures.displacement(G4, G4, torch.zeros(4, 1, 2, 2), torch.zeros(3, 1, 2, 2), Y4, 2), "do not belong"),
+        (lambda: measures.displacement(G4, G4, X4.byte(), X4, Y4, 2), r"floats in \[0, 1\], and these are uint8 and float32"),
+        (lambda: measures.displacement(G4, G4, X4, X4 * math.nan, Y4, 2), "pixels are NaN"),
     ],
 )
 def test_what_cannot_be_measured_is_one_clear_sentence(call, says: str) -> None:

@@ -31,6 +31,7 @@ from robustviz import embedder
 def layout(x, rows, far, init=None, **settings):
     if settings["seed"] == 13: os._exit(13)
     if settings["seed"] == 7: raise ValueError("no such map")
+    if settings["seed"] == 11: raise embedder.UserError("There is no such map: ask for another.")
     print("a library that talks")
     return x[:, :2] * settings["seed"] + settings["min_dist"] + (0 if init is None else init)
 embedder.layout, embedder._warm_up = layout, lambda: {works}
@@ -117,6 +118,26 @@ def test_what_it_cannot_answer_is_answered_here_and_it_goes_on(quick: embedder.E
     asked = question()
     arrays = [asked.pop(name) for name in ("x", "rows", "far")]
     assert len(embedder.map_of(*arrays, None, **asked)) == 5 and embedder.map_of(*arrays, None, **asked | {"seed": 7}) == 7
+
+
+def test_a_sentence_comes_back_as_it_was_said_and_it_goes_on(quick: embedder.Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick.start()
+    assert quick.ask(**question()) is not None
+    pid = quick.pid
+    with pytest.raises(UserError, match=r"^There is no such map: ask for another\.$"):
+        quick.ask(**question(seed=11))
+    assert quick.ask(**question()) is not None and quick.pid == pid
+
+
+def test_what_umap_learn_says_of_points_it_cannot_lay_out_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    import umap
+
+    def fit(*_: object) -> None:
+        raise TypeError("k >=\n N")
+
+    monkeypatch.setattr(umap.UMAP, "fit_transform", fit)
+    with pytest.raises(UserError, match=r"no map of these 5 points \(k >= N\): take more images"):
+        embedder.layout(**question(), epochs=5)
 
 
 def test_a_process_that_died_is_started_again_once(quick: embedder.Embedder) -> None:
@@ -275,7 +296,7 @@ def test_how_many_epochs_and_from_where(monkeypatch: pytest.MonkeyPatch) -> None
     ):
         embedding.umap(points, **more)
     assert asked == [(500, False), (300, False), (300, False), (200, False), (50, True), (7, False), (7, True)]
-    with pytest.raises(UserError, match=r"a row of 2 for each of the 1000 points, and this one is \(999, 2\)"):
+    with pytest.raises(UserError, match=r"two finite numbers for each of the 1000 points, and this one, of shape \(999, 2\), has not"):
         embedding.umap(z, init=z[:999, :2])
 
 

@@ -79,6 +79,79 @@ def test_a_plane_through_a_line_has_one_axis_and_one_through_a_point_is_a_senten
             collapse()
 
 
+BROKEN = {"NaN": math.nan, "infinite": math.inf, "minus infinite": -math.inf}
+
+
+@pytest.mark.parametrize("value", BROKEN.values(), ids=BROKEN)
+def test_features_that_are_no_numbers_are_one_sentence_wherever_they_are_drawn(value) -> None:
+    z, at, y = cloud(), torch.randn(60, 2).double(), torch.arange(60) % 4
+    bad = z.clone()
+    bad[3, 2] = value
+    for draw in (
+        lambda: embedding.plane(bad),
+        lambda: embedding.centre_plane(bad, y, 4),
+        lambda: embedding.umap(bad),
+        lambda: embedding.nearest(bad, 3),
+        lambda: embedding.nearest(z, 3, among=bad),
+        lambda: embedding.place(bad, z, at),
+        lambda: embedding.trustworthiness(bad, at),
+    ):
+        with pytest.raises(UserError, match="1 of 420 numbers in these features are NaN or infinite"):
+            draw()
+    with pytest.raises(UserError, match="two finite numbers for each of the 60 points"):
+        embedding.umap(z, init=torch.full((60, 2), value))
+
+
+@pytest.mark.parametrize(
+    ("z", "settings", "says"),
+    [
+        (cloud(0), {}, r"shape \(0, 7\) are no points"),
+        (cloud(1), {}, "more than 15 points, and there are 1"),
+        (cloud(15), {}, "more than 15 points, and there are 15"),
+        (cloud(3), {"n_neighbors": 2}, "more than 3 points, and there are 3"),
+        (cloud(2), {"n_neighbors": 1}, "at least 2 neighbours.* n_neighbors is 1"),
+        (cloud()[:, 0], {}, r"shape \(60,\) are no points: \(N, D\)"),
+        (cloud()[:, :, None], {}, r"shape \(60, 7, 1\)"),
+        (cloud().int(), {}, "wanted as floats, and these are int32"),
+        (torch.zeros(30, 3), {}, "the network has collapsed"),
+        (torch.ones(30, 3), {}, "the network has collapsed"),
+    ],
+)
+def test_what_umap_cannot_draw_is_one_sentence(z, settings, says) -> None:
+    with pytest.raises(UserError, match=says):
+        embedding.umap(z, **settings)
+
+
+@pytest.mark.parametrize(
+    ("z", "says"),
+    [
+        (cloud(0), r"shape \(0, 7\) are no points"),
+        (cloud(1), "two images or more"),
+        (cloud()[0], r"shape \(7,\)"),
+        (torch.zeros(5, 3), "collapsed"),
+    ],
+)
+def test_what_lies_in_no_plane_is_one_sentence(z, says) -> None:
+    with pytest.raises(UserError, match=says):
+        embedding.plane(z)
+
+
+def test_points_of_one_number_lie_on_the_first_axis_and_a_single_class_has_no_plane() -> None:
+    axes, origin, share = embedding.plane(torch.tensor([[1.0], [2.0], [6.0]]))
+    assert axes.tolist() == [[1, 0]] and origin.tolist() == [3] and share == 1
+    with pytest.raises(UserError, match="two classes or more"):
+        embedding.centre_plane(cloud(), torch.zeros(60, dtype=torch.long), 4)
+
+
+@pytest.mark.slow
+def test_umap_of_few_or_strange_points_is_a_map_of_finite_numbers() -> None:
+    opposite = torch.ones(30, 4)
+    opposite[0] = -1  # all its neighbours are as far as can be
+    for z, k in ((cloud(4), 2), (cloud(4), 3), (cloud(16), 15), (torch.eye(8)[torch.arange(17) % 2], 15), (cloud(d=1), 15), (opposite, 15)):
+        at = embedding.umap(z, n_neighbors=k)
+        assert at.shape == (len(z), 2) and bool(at.isfinite().all())
+
+
 # Neighbours, placing, trust.
 
 
