@@ -24,7 +24,7 @@ from robustviz import probes, runs, worker
 from robustviz.config import TrainConfig
 from robustviz.evaluate import count_right
 from robustviz.probes.base import images_of, net_of
-from robustviz.results import Transfer, attack_name, mcnemar, tango
+from robustviz.results import Transfer, attack_name, mcnemar, mean_interval, tango
 from robustviz.runs import REPOSITORY, Run, write_file
 from robustviz.training import Training
 from robustviz.types import JSON, UserError, eps_text
@@ -40,8 +40,6 @@ MOVES = {
 WITNESS_SEED = 10
 RECIPES = {"small_resnet": {"epochs": 5, "lr": 0.1}, "small_cnn": {"epochs": 5, "lr": 0.1}, "tiny_vit": {"epochs": 8, "lr": 0.03}}
 FEW = 20  # validation images: nothing is chosen by them here, and attacking a thousand costs more than the training
-# 97.5 % points of Student's t for 1, 2, … degrees of freedom
-T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201)
 
 
 @dataclass(frozen=True)
@@ -214,9 +212,7 @@ def shift(cells: Iterable[JSON], control: str) -> Shift:
     values = [statistics.fmean(differences) for differences in by_source.values()]
     if not values:
         raise UserError("No image qualifies in any cell of the study: take more images, or a larger ε.")
-    mean, count = statistics.fmean(values), len(values)
-    half = T[min(count - 1, len(T)) - 1] * statistics.stdev(values) / math.sqrt(count) if count > 1 else math.inf
-    return Shift(mean, mean - half, mean + half, count)
+    return Shift(*mean_interval(values), len(values))
 
 
 def sentence(study: JSON) -> str:

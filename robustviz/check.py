@@ -71,7 +71,7 @@ def _versions(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
     for names, what in (
         (TRAINING, "nothing works"),
         (PAGES, "training works, the pages do not"),
-        (EXTRAS, "all but SVHN and AutoAttack works"),
+        (EXTRAS, "all but intervals of means, SVHN and AutoAttack works"),
     ):
         missing = [name for name in names if found[name] is None]
         if missing:

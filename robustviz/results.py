@@ -40,17 +40,28 @@ def wilson(k: float, n: float, z: float = 1.959964) -> tuple[float, float]:
     return 0.0 if k == 0 else max(0.0, centre - half), 1.0 if k == n else min(1.0, centre + half)
 
 
-def mean_interval(values: Floats, z: float = 1.959964) -> tuple[float, float, float]:
-    """The mean of `values` (n,) and its 95 % interval (low, high) by Student's t; infinite for a single value.
-
-    Source: the quantile of t as Fisher and Cornish 1960 expand it; within 1 % from 5 values on.
+def t_quantile(freedom: int, level: float = 0.95) -> float:
+    """How many standard errors a two-sided interval of that `level` reaches to each side of a mean, by Student's t with so
+    many degrees of freedom: 12.71 for one, 1.96 for very many, infinite for none. Raises UserError where scipy is missing.
     """
-    n, mean = len(values), float(np.mean(values))
-    if n < 2:
-        return mean, -math.inf, math.inf
-    v = n - 1
-    t = z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
-    half = t * float(np.std(values, ddof=1)) / math.sqrt(n)
+    if freedom < 1:
+        return math.inf
+    try:
+        from scipy.special import stdtrit
+    except ImportError:
+        raise UserError("Intervals of means come from scipy, which is not installed: run `pip install scipy`.") from None
+    return float(stdtrit(freedom, (1 + level) / 2))
+
+
+def mean_interval(values: Floats | Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
+    """The mean of `values` (n,) and its interval (low, high) by Student's t, of 95 % unless `level` says otherwise; infinite
+    for a single value. Raises UserError for none, and where scipy is missing.
+    """
+    n = len(values)
+    if n == 0:
+        raise UserError("There is no mean of no values: measure at least one image.")
+    mean = float(np.mean(values))
+    half = t_quantile(n - 1, level) * float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else math.inf
     return mean, mean - half, mean + half
 
 

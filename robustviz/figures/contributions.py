@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from robustviz.figures.theme import COLOURS, DASHES, blank, finish
-from robustviz.results import AttackSteps, Contributions, Pairing, Result, mean_interval, tango, wilson
+from robustviz.results import AttackSteps, Contributions, Pairing, Result, mean_interval, t_quantile, tango, wilson
 from robustviz.types import eps_text
 
 LIGHT = "robustviz_light"
@@ -40,7 +40,7 @@ def contributions(results: Contributions | Mapping[str, Contributions], *, templ
         width = result.parts.shape[1]
         x, mean = 100 * np.arange(width + 1) / width, shares.mean(axis=0)
         if len(shares) > 1 and own in ("a", "b"):
-            half = 1.96 * shares.std(axis=0, ddof=1) / math.sqrt(len(shares))
+            half = t_quantile(len(shares) - 1) * shares.std(axis=0, ddof=1) / math.sqrt(len(shares))
             figure.add_scatter(
                 x=[*x, *x[::-1]], y=[*(mean + half).clip(0, 1), *(mean - half).clip(0, 1)[::-1]], fill="toself", mode="none",
                 fillcolor=_clear(colour[own]), hoverinfo="skip", showlegend=False,

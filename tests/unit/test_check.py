@@ -64,7 +64,7 @@ def test_what_the_pins_name_is_what_is_looked_for() -> None:
     [
         (["safetensors", "streamlit"], "NOT READY: safetensors is not installed (nothing works without): "),
         (["streamlit", "plotly"], "NOT READY: streamlit, plotly are not installed (training works, the pages do not without): "),
-        (["pyautoattack"], "NOT READY: pyautoattack is not installed (all but SVHN and AutoAttack works without): "),
+        (["pyautoattack"], "NOT READY: pyautoattack is not installed (all but intervals of means, SVHN and AutoAttack works without): "),
     ],
 )
 def test_a_missing_package_is_named_the_most_needed_first(

@@ -129,6 +129,7 @@ def test_a_sentence_comes_back_as_it_was_said_and_it_goes_on(quick: embedder.Emb
     assert quick.ask(**question()) is not None and quick.pid == pid
 
 
+@pytest.mark.filterwarnings("ignore:Tensorflow not installed:ImportWarning")
 def test_what_umap_learn_says_of_points_it_cannot_lay_out_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     import umap
 

@@ -13,7 +13,7 @@ from scipy import stats
 from robustviz import cam, figures, quadrant_study
 from robustviz.config import TrainConfig
 from robustviz.methods import PART, PGDAT
-from robustviz.quadrant_study import PAIRS, PLACES, Study, compact, file_of, found, interval, main, markdown, measure, sentence
+from robustviz.quadrant_study import PLACES, Study, compact, file_of, found, main, markdown, measure, sentence
 from robustviz.results import Quadrants
 from robustviz.runs import all_runs, read_json
 from robustviz.types import Batch, UserError
@@ -91,15 +91,6 @@ def study() -> dict:
     return {"command": "x", "versions": {}, "cpu_seconds": 1, "protocol": protocol, "cells": cells}
 
 
-def test_intervals_are_students() -> None:
-    values = [0.4, 0.46, 0.43, 0.5]
-    assert interval(values) == pytest.approx(
-        (np.mean(values), *stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))), rel=1e-3
-    )
-    assert interval([0.3]) == (0.3, -np.inf, np.inf)
-    assert pytest.approx([stats.t.ppf(1 - 0.025 / 6, df) for df in range(1, len(PAIRS) + 1)], abs=5e-4) == PAIRS
-
-
 def test_four_equal_quadrants_are_seldom_said_to_differ(study) -> None:
     """5 % at most, and a verdict on the best asks for three such leads at once."""
     rng, decided, some = np.random.default_rng(0), 0, 0
@@ -122,7 +113,7 @@ def test_seeds_are_paired_and_only_whole_ones_count(study) -> None:
     assert result.names == list(PLACES) and result.meta["seeds"] == [0, 1]  # the control of one seed alone is left out
     assert result.robust[0].tolist() == [0.44, 0.51] and result.robust[1].tolist() == [0.4, 0.45]
     low, high = stats.t.interval(1 - 0.05 / 6, 1, loc=0.05, scale=stats.sem([0.04, 0.06]))
-    assert result.robust_lead[1] == pytest.approx([0.05, low, high], rel=1e-3) and np.isnan(result.robust_lead[0]).all()
+    assert result.robust_lead[1] == pytest.approx([0.05, low, high], rel=1e-9) and np.isnan(result.robust_lead[0]).all()
     assert (result.robust_interval[:, 1] >= 0).all() and (result.robust_interval[:, 2] <= 1).all()
     assert result.best("robust") == (0, False)
     assert found({**study, "cells": [*study["cells"], {**study["cells"][8], "seed": 1}]}).names == [*PLACES, "full"]

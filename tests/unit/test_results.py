@@ -6,6 +6,7 @@ import dataclasses
 import io
 import itertools
 import json
+import sys
 import typing
 from collections.abc import Iterator
 from typing import Any, get_args, get_origin
@@ -13,6 +14,7 @@ from typing import Any, get_args, get_origin
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import stats
 from scipy.optimize import minimize_scalar
 from scipy.special import xlogy
 from scipy.stats import binomtest
@@ -27,8 +29,10 @@ from robustviz.results import (
     climb,
     ladders,
     mcnemar,
+    mean_interval,
     pack,
     paired,
+    t_quantile,
     tango,
     unpack,
     wilson,
@@ -59,6 +63,34 @@ def test_wilson_ends_solve_its_equation() -> None:
 
 def test_wilson_of_nothing_is_everything() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 6, 13, 40, 1000, 100_000])
+def test_a_means_interval_is_students_for_however_few_values(n: int) -> None:
+    values = np.random.default_rng(n).normal(3, 2, n)
+    for level in (0.95, 1 - 0.05 / 6):
+        low, high = stats.t.interval(level, n - 1, loc=values.mean(), scale=stats.sem(values))
+        assert mean_interval(values, level) == pytest.approx((values.mean(), low, high), rel=1e-9)
+    assert mean_interval(values.tolist()) == mean_interval(values)
+
+
+def test_two_values_reach_twelve_standard_errors() -> None:
+    assert mean_interval([0.0, 2.0]) == pytest.approx((1, 1 - 12.706204736432095, 1 + 12.706204736432095), rel=1e-8)
+    assert t_quantile(10**9) == pytest.approx(1.959964, abs=1e-6) and t_quantile(0) == np.inf
+
+
+def test_one_value_says_nothing_of_its_mean_equal_ones_everything_and_none_is_a_sentence() -> None:
+    assert mean_interval([0.3]) == (0.3, -np.inf, np.inf)
+    assert mean_interval([0.25] * 4) == (0.25, 0.25, 0.25)
+    with pytest.raises(UserError, match="no mean of no values"):
+        mean_interval([])
+
+
+def test_without_scipy_an_interval_is_one_clear_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy.special", None)
+    with pytest.raises(UserError, match="pip install scipy"):
+        mean_interval([0.0, 1.0])
+    assert mean_interval([1.0])[0] == 1
 
 
 # The paired difference. The table of Bentur et al. 2009, (1, 1, 7, 12): Fagerland, Lydersen and Laake 2014 give
