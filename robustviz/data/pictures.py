@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from robustviz.types import UserError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
 MOST_PIXELS = 64_000_000  # a small file can claim to be a huge picture and fill the memory
+RESIZED, DEEP, OWN_RANGE = "resized", "of more than 8 bits", "scaled by its own range"  # what is done to a picture
 FEW = 0.05  # share of unreadable files that is told on the card; above it something is wrong with the folder
 
 
@@ -68,11 +69,11 @@ def list_classes(folder: Path, classes: Sequence[str] | None = None) -> Listing:
     return Listing(names, files, torch.tensor(y, dtype=torch.int64), tuple(name for name, files in found.items() if not files))
 
 
-def read_picture(path: Path, size: int) -> tuple[np.ndarray, bool]:
-    """uint8 (3, size, size) of a picture file, and whether its size was another.
+def read_picture(path: Path, size: int) -> tuple[np.ndarray, frozenset[str]]:
+    """uint8 (3, size, size) of a picture file, and which of RESIZED, DEEP, OWN_RANGE was done to it.
 
-    Turned as the camera noted, transparent parts on white, short side resized to `size`, the middle square kept.
-    Raises OSError or ValueError where the file is no picture or a monstrous one.
+    Turned as the camera noted, grey values of more than 8 bits as `_eight_bits` says, transparent parts on white, short side
+    resized to `size`, the middle square kept. Raises OSError or ValueError where the file is no picture or a monstrous one.
     """
     with Image.open(path) as opened:
         original = opened.size
@@ -80,16 +81,47 @@ def read_picture(path: Path, size: int) -> tuple[np.ndarray, bool]:
             raise ValueError(f"it has more than {MOST_PIXELS // 1_000_000} million pixels")
         if original[0] >= 4 * size and original[1] >= 4 * size:
             opened.draft(None, (2 * size, 2 * size))  # a JPEG's decoder can skip what the resize would throw away
-        picture = ImageOps.exif_transpose(opened)
-        if picture.mode.startswith("I;16"):
-            picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+        picture, done = _eight_bits(ImageOps.exif_transpose(opened), opened)
         if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
             picture = picture.convert("RGBA")
             picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
         picture = picture.convert("RGB")
         if picture.size != (size, size):
             picture = ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)
-        return np.asarray(picture).transpose(2, 0, 1), original != (size, size)
+        return np.asarray(picture).transpose(2, 0, 1), frozenset(done | ({RESIZED} if original != (size, size) else set()))
+
+
+def _eight_bits(picture: Image.Image, file: Image.Image) -> tuple[Image.Image, set[str]]:
+    """A grey picture of more than 8 bits in 8, and which of DEEP, OWN_RANGE that took; any other as it is. `file`: as it was opened.
+
+    Where the file's type says what white is, that is kept: 65,535 for 16 bits, 4,095 for 12, a PGM's own maximum, 1 for floats
+    that all lie in [0, 1]. 32-bit, signed and other floating values say nothing of white: their own smallest becomes black and
+    their largest white; of equal ones all are black. Raises ValueError for values that are NaN or infinite.
+    """
+    tags = getattr(file, "tag_v2", {})  # a TIFF's
+    signed = tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))[0] == 2
+    if not (picture.mode in ("I", "F") or picture.mode.startswith("I;16") or (picture.mode == "L" and signed)):
+        return picture, set()
+    values, white = np.asarray(picture), None
+    if picture.mode.startswith("I;16"):
+        white = 2 ** tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0] - 1
+    elif picture.mode == "I" and file.format != "TIFF":
+        white = 2**16 - 1  # Pillow brings a PGM of any maximum to 16 bits
+    elif picture.mode == "L":
+        values = values.view(np.int8)  # Pillow reads signed bytes as unsigned ones
+    elif picture.mode == "I" and not signed:
+        values = values.view(np.uint32)  # and unsigned words as signed ones
+    values = values.astype(np.float64)
+    if broken := int((~np.isfinite(values)).sum()):
+        raise ValueError(f"{broken} of its {values.size} grey values are NaN or infinite")
+    low, high = float(values.min()), float(values.max())
+    if picture.mode == "F" and low >= 0 and high <= 1:
+        white = 1
+    black, top = (low, high) if white is None else (0, white)
+    grey = (values - black) / (top - black or 1)
+    if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:  # black and white are exchanged
+        grey = 1 - grey
+    return Image.fromarray(np.rint(grey * 255).astype(np.uint8)), {DEEP} if white else {DEEP, OWN_RANGE}
 
 
 def read(files: Sequence[Path], size: int) -> tuple[torch.Tensor, torch.Tensor, str]:
@@ -98,7 +130,7 @@ def read(files: Sequence[Path], size: int) -> tuple[torch.Tensor, torch.Tensor, 
     Raises UserError naming the first unreadable file where more than 5 % are, and more than one.
     """
 
-    def attempt(path: Path) -> tuple[np.ndarray, bool] | str:
+    def attempt(path: Path) -> tuple[np.ndarray, frozenset[str]] | str:
         try:
             return read_picture(path, size)
         except Exception as error:  # Pillow raises many kinds for a broken file, SyntaxError and struct.error among them
@@ -116,10 +148,15 @@ def read(files: Sequence[Path], size: int) -> tuple[torch.Tensor, torch.Tensor, 
     images = torch.zeros(len(good), 3, size, size, dtype=torch.uint8)
     for row, (pixels, _) in enumerate(good.values()):
         images[row] = torch.from_numpy(np.ascontiguousarray(pixels))
-    resized = sum(other for _, other in good.values())
+    resized, deep, own = (sum(name in done for _, done in good.values()) for name in (RESIZED, DEEP, OWN_RANGE))
     notes = []
     if resized:
         notes.append(f"{resized:,} pictures of other sizes were resized by their short side and cropped to the middle {size}x{size}.")
+    if deep:
+        whose = f"{own:,} of them by the file's own darkest and brightest value" if own else "by its type's white"
+        notes.append(
+            f"{deep:,} grey picture{'s' if deep > 1 else ''} of more than 8 bits {'were' if deep > 1 else 'was'} scaled to 8, {whose}."
+        )
     if bad:
         notes.append(f"{len(bad)} unreadable file{'s were' if len(bad) > 1 else ' was'} left out, the first: {files[bad[0]].name}.")
     return images, torch.tensor(list(good), dtype=torch.int64), " ".join(notes)

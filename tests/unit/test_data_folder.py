@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +88,122 @@ def test_pictures_of_every_mode_become_upright_rgb_squares(tmp_path: Path) -> No
     assert np.allclose(colour["clear.png"], 255)  # what is clear is white
     assert np.allclose(colour["deep.png"], 156)  # 16 bits are scaled, not clipped
     assert not read["palette.gif"][1] and read["rgb.jpg"][1]
+
+
+RAMP = np.tile(np.linspace(0, 1, 16), (16, 1))
+
+
+def _tiff(values: np.ndarray, *, sign: int, bits: int = 0, black: int = 1) -> bytes:
+    """A TIFF of one channel as a camera writes it. `sign`: 1 unsigned, 2 signed, 3 floating; `black`: 0 where 0 is white."""
+    end = ">" if values.dtype.byteorder == ">" else "<"
+    height, width = values.shape
+    content = values.tobytes()
+    depth = bits or 8 * values.itemsize
+    entries = {
+        256: width,
+        257: height,
+        258: depth,
+        259: 1,
+        262: black,
+        273: 8 + 2 + 10 * 12 + 4,
+        277: 1,
+        278: height,
+        279: len(content),
+        339: sign,
+    }
+    head = {"<": b"II*\0", ">": b"MM\0*"}[end] + struct.pack(f"{end}IH", 8, len(entries))
+    return head + b"".join(struct.pack(f"{end}HHII", tag, 4, 1, value) for tag, value in entries.items()) + bytes(4) + content
+
+
+def _png(values: np.ndarray, colour: int) -> bytes:
+    """A PNG of 16 bits a channel; `colour` as its specification counts: 0 grey, 2 RGB, 4 grey with alpha."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    head = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def _pgm(values: np.ndarray, most: int) -> bytes:
+    return b"P5\n16 16\n%d\n" % most + values.astype(">u2").tobytes()
+
+
+TYPE, OWN = {pictures.DEEP}, {pictures.DEEP, pictures.OWN_RANGE}
+TWELVE = np.frombuffer(np.packbits((np.rint(RAMP * 4095).astype(int)[..., None] >> np.arange(11, -1, -1)) & 1).tobytes(), "u1").reshape(
+    16, 24
+)
+DEEP = {
+    "16 bits little-endian.tif": (_tiff((RAMP * 65535).astype("<u2"), sign=1), TYPE),
+    "16 bits big-endian.tif": (_tiff((RAMP * 65535).astype(">u2"), sign=1), TYPE),
+    "16 bits, 0 is white.tif": (_tiff(((1 - RAMP) * 65535).astype("<u2"), sign=1, black=0), TYPE),
+    "16 bits grey.png": (_png(RAMP * 65535, 0), TYPE),
+    "16 bits grey with alpha.png": (_png(np.stack([RAMP * 65535, np.full_like(RAMP, 65535)], 2), 4), set()),
+    "16 bits RGB.png": (_png(np.repeat(RAMP[..., None] * 65535, 3, 2), 2), set()),
+    "16 bits.pgm": (_pgm(RAMP * 65535, 65535), TYPE),
+    "10 bits.pgm": (_pgm(RAMP * 1023, 1023), TYPE),
+    "10 bits RGB.ppm": (b"P6\n16 16\n1023\n" + np.repeat(RAMP[..., None] * 1023, 3, 2).astype(">u2").tobytes(), set()),
+    "plain.pgm": (b"P2 16 16 4000 " + b" ".join(b"%d" % value for value in (RAMP * 4000).astype(int).ravel()), TYPE),
+    "32 bits signed.tif": (_tiff((RAMP * 4000 - 1000).astype("<i4"), sign=2), OWN),
+    "32 bits unsigned.tif": (_tiff((RAMP * (2**32 - 1)).astype("<u4"), sign=1), OWN),
+    "16 bits signed.tif": (_tiff((RAMP * 4000 - 1000).astype("<i2"), sign=2), OWN),
+    "16 bits signed big-endian.tif": (_tiff((RAMP * 4000 - 1000).astype(">i2"), sign=2), OWN),
+    "8 bits signed.tif": (_tiff((RAMP * 255 - 128).astype("i1"), sign=2), OWN),
+    "floats to 1.tif": (_tiff(RAMP.astype("<f4"), sign=3), TYPE),
+    "floats to 1, big-endian.tif": (_tiff(RAMP.astype(">f4"), sign=3), TYPE),
+    "floats to 255.tif": (_tiff((RAMP * 255).astype("<f4"), sign=3), OWN),
+    "floats below 0.tif": (_tiff((RAMP * 2 - 1).astype("<f4"), sign=3), OWN),
+    "huge floats.tif": (_tiff((RAMP * 2 - 1).astype("<f4") * np.float32(3e38), sign=3), OWN),
+    "floats, 0 is white.tif": (_tiff((1 - RAMP).astype("<f4"), sign=3, black=0), TYPE),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_grey_values_of_any_depth_keep_black_grey_and_white(tmp_path: Path, name: str) -> None:
+    content, done = DEEP[name]
+    (tmp_path / name).write_bytes(content)
+    pixels, found = pictures.read_picture(tmp_path / name, 16)
+    assert np.abs(pixels / 255 - RAMP).max() < 1.01 / 255 and found == done
+
+
+def test_twelve_packed_bits_are_twelve_bits(tmp_path: Path) -> None:
+    content = bytearray(_tiff(TWELVE, sign=1, bits=12))
+    content[8 + 2 + 8 : 8 + 2 + 12] = struct.pack("<I", 16)  # two values in three bytes
+    (tmp_path / "packed.tif").write_bytes(content)
+    pixels, found = pictures.read_picture(tmp_path / "packed.tif", 16)
+    assert np.abs(pixels / 255 - RAMP).max() < 1.01 / 255 and found == TYPE
+
+
+@pytest.mark.parametrize(
+    ("values", "sign", "grey"),
+    [(0.2, 3, 51), (0.0, 3, 0), (1.0, 3, 255), (7.5, 3, 0), (-7.5, 3, 0), (70_000, 2, 0), (-3, 2, 0)],
+)
+def test_a_picture_of_one_grey_is_that_grey_where_its_type_says_so_and_else_black(
+    tmp_path: Path, values: float, sign: int, grey: int
+) -> None:
+    (tmp_path / "one.tif").write_bytes(_tiff(np.full((16, 16), values, "<f4" if sign == 3 else "<i4"), sign=sign))
+    pixels, _ = pictures.read_picture(tmp_path / "one.tif", 16)
+    assert (pixels == grey).all()
+
+
+def test_the_card_counts_deep_pictures_and_leaves_out_what_is_no_number(flat: Path) -> None:
+    for name in ("16 bits.pgm", "16 bits signed.tif", "floats to 1.tif"):
+        (flat / "cat" / name).write_bytes(DEEP[name][0])
+    hole = RAMP.astype("<f4")
+    hole[2, 3:5] = np.nan, np.inf
+    (flat / "dog" / "hole.tif").write_bytes(_tiff(hole, sign=3))
+    files = sorted((flat / "cat").iterdir()) + sorted((flat / "dog").iterdir())
+    images, kept, told = pictures.read(files, 16)
+    assert len(images) == len(kept) == 63
+    assert "3 grey pictures of more than 8 bits were scaled to 8, 1 of them by the file's own darkest and brightest value." in told
+    assert told.endswith("1 unreadable file was left out, the first: hole.tif.")
+    assert (
+        "1 grey picture of more than 8 bits was scaled to 8, by its type's white." in pictures.read([flat / "cat" / "16 bits.pgm"], 16)[2]
+    )
+    with pytest.raises(UserError, match=r"hole\.tif \(2 of its 256 grey values are NaN or infinite\)"):
+        pictures.read([flat / "dog" / "hole.tif"], 16)
+    assert sum("of more than 8 bits" in one.card for one in _load(flat).values()) >= 1
 
 
 def test_the_cameras_orientation_is_applied(tmp_path: Path) -> None:
