@@ -13,7 +13,7 @@ from benchmarks.harness import OURS, Gate, Outcome, Racer, Share, race
 from robustviz import data
 from robustviz.attacks import PGD
 from robustviz.methods import PGDAT
-from robustviz.nets.lean import has_bf16
+from robustviz.nets.attackable import has_bf16
 from robustviz.types import Batch
 
 WANTED = {torch.float32: 0.65, torch.bfloat16: 0.40}  # of the GEMM rate of the same processor; ratios to peers are told, not chased
@@ -83,8 +83,8 @@ def in_training(net: nn.Module, attack: PGD, x: Tensor, y: Tensor) -> Tensor:
 
 
 def gate(net: nn.Module, x: Tensor, y: Tensor, eps: float, words: str, tolerance: float = 0.3) -> Gate:
-    """Robust accuracy on these images, attacked in bf16 and by torchattacks, judged in fp32; `tolerance` in points."""
-    other = setting.peers(net, eps, eps / 4, 10, tuple(x[:500].shape), 10, names=("torchattacks",))["torchattacks"]
+    """Robust accuracy on these images, attacked as in training and by torchattacks, judged in fp32; `tolerance` in points."""
+    name, other = setting.leanest(net, eps, eps / 4, 10)
     attack, right = PGD(eps=eps, steps=10, step_size=eps / 4), [0, 0]
     torch.manual_seed(0)
     for start in range(0, len(x), 500):
@@ -93,4 +93,4 @@ def gate(net: nn.Module, x: Tensor, y: Tensor, eps: float, words: str, tolerance
             with torch.no_grad():
                 right[at] += int((net(found).argmax(1) == labels).sum())
     mine, theirs = (100 * k / len(x) for k in right)
-    return Gate(f"robust accuracy {mine:.2f} % against torchattacks' {theirs:.2f} % ({words})", abs(mine - theirs) <= tolerance)
+    return Gate(f"robust accuracy {mine:.2f} % against {theirs:.2f} % by {name} ({words})", abs(mine - theirs) <= tolerance)

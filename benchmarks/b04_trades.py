@@ -16,7 +16,7 @@ from benchmarks.harness import OURS, Gate, Outcome, Racer, race
 from benchmarks.trainers import LR, Ours
 from robustviz.config import TrainConfig
 from robustviz.methods import TRADES
-from robustviz.nets.lean import has_bf16
+from robustviz.nets.attackable import has_bf16
 from robustviz.training import EpochRecord, Training, train
 
 

@@ -25,16 +25,12 @@ def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
             device="cuda",
         )  # fmt: skip
         yield from trainers.race_epochs(
-            "B6", config, words, by_torchattacks(config), "torchattacks", sizes=(size,), turn=20_480, epoch=60_000, wanted=WANTED,
+            "B6", config, words, leanest(config), setting.leanest(nn.Identity(), 0, 0, 0)[0], sizes=(size,), turn=20_480, epoch=60_000, wanted=WANTED,
             rounds=rounds or 3,
         )  # fmt: skip
 
 
-def by_torchattacks(config: TrainConfig) -> trainers.Attacking:
-    """torchattacks' PGD at the config's ε, on a network, with as many steps. Raises ImportError where it is not here."""
+def leanest(config: TrainConfig) -> trainers.Attacking:
+    """The leanest peer's PGD at the config's ε, on a network, with as many steps."""
     eps, steps = float(config.eps or 0), trainers.steps_of(config)
-
-    def on(net: nn.Module) -> setting.Attacker:
-        return setting.peers(net, eps, eps / 4, steps, (), 0, names=("torchattacks",))["torchattacks"]
-
-    return on
+    return lambda net: setting.leanest(net, eps, eps / 4, steps)[1]

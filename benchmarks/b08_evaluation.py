@@ -14,7 +14,7 @@ from robustviz import data
 from robustviz.attacks import PGD
 from robustviz.attacks.base import Objective
 from robustviz.evaluate import count_right
-from robustviz.nets.lean import has_bf16
+from robustviz.nets.attackable import has_bf16
 
 
 def outcomes(device: str, rounds: int) -> Iterator[Outcome]:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from robustviz.config import default_threads
-from robustviz.nets.lean import has_bf16
+from robustviz.nets.attackable import has_bf16
 
 OURS = "robustviz"
 

@@ -56,14 +56,22 @@ def kept(config: TrainConfig) -> ImageNet:
     """A network of this training, in eval mode, on its device: trained once and kept in `.bench`."""
     path = KEPT / f"{config.run_id}.pt"
     if not path.exists():
-        for record in train(config):
-            last = record
+        weights = {name: value.cpu() for name, value in trained(config).state_dict().items()}
         KEPT.mkdir(exist_ok=True)
-        torch.save({name: value.cpu() for name, value in last.training.judged.state_dict().items()}, path)
+        torch.save(weights, path)
     split = data.load(config.data, "val")
     net: ImageNet = nets.build(config.net, len(split.classes), *split.images.shape[1:3], None, None)
     net.load_state_dict(torch.load(path))
     return net.eval().to(pick_device(config.device))
+
+
+def trained(config: TrainConfig) -> ImageNet:
+    """A network of this training, in eval mode, on its device."""
+    for record in train(config):
+        last = record
+    net = last.training.judged.eval()
+    assert isinstance(net, ImageNet)
+    return net
 
 
 def cifar10() -> tuple[data.Source, int, str]:
@@ -83,6 +91,15 @@ def _instead(key: str, drawn: data.Shapes, n: int) -> tuple[data.Source, int, st
     except UserError:
         return drawn, n, f"{n:,} drawn shapes {drawn.size}×{drawn.size}, because {wanted.label} is not here"
     return wanted, n, f"{wanted.label}, {n:,} images"
+
+
+def unseen(source: data.Source, learned: int, count: int) -> tuple[Tensor, Tensor]:
+    """(x, y): so many images that a training on the first `learned` has not seen; the test images, where they are enough."""
+    if isinstance(source, data.Shapes):  # which are drawn, as many as one likes
+        split = data.load(source, "train", learned + count)
+        return split.x[learned:], split.y[learned:]
+    split = data.load(source, "test").take(count)
+    return split.x, split.y
 
 
 Attacker = Callable[[Tensor, Tensor], Tensor]
@@ -108,6 +125,28 @@ def some_peers(names: Sequence[str], *settings: Any) -> tuple[dict[str, Attacker
         except ImportError as error:
             missing.append(f"{name} is not here ({error}).")
     return made, " ".join(missing)
+
+
+def leanest(net: nn.Module, eps: float, step: float, steps: int) -> tuple[str, Attacker]:
+    """(name, PGD) of the leanest peer: torchattacks, or the same lines written by hand where that is not here."""
+    try:
+        return "torchattacks", _torchattacks(net, eps, step, steps, (), 0)
+    except ImportError:
+        return BY_HAND, lambda x, y: by_hand(net, x, y, eps, step, steps)
+
+
+BY_HAND = "torchattacks' lines"
+
+
+def by_hand(net: nn.Module, x: Tensor, y: Tensor, eps: float, step: float, steps: int) -> Tensor:
+    """What torchattacks' PGD computes: the gradient of the images only, a sign step, back into the ball and [0, 1]."""
+    found = (x + torch.empty_like(x).uniform_(-eps, eps)).clamp(0, 1).detach()
+    for _ in range(steps):
+        found.requires_grad_()
+        (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(net(found), y), found)
+        change = (found.detach() + step * gradient.sign() - x).clamp(-eps, eps)
+        found = (x + change).clamp(0, 1).detach()
+    return found
 
 
 def _torchattacks(net: nn.Module, eps: float, step: float, steps: int, shape: tuple[int, ...], classes: int) -> Attacker:

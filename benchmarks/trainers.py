@@ -20,7 +20,7 @@ from robustviz.attacks import PGD
 from robustviz.config import TrainConfig
 from robustviz.evaluate import count_right
 from robustviz.methods import PGDAT
-from robustviz.nets.lean import has_bf16
+from robustviz.nets.attackable import has_bf16
 from robustviz.training import Training, learning_rate
 
 LR = 0.01  # while a race is on, when nothing is to be learned
@@ -171,22 +171,15 @@ def race_epochs(
     `DataLoader` in batches of `sizes`, and with resident images in batches as large as ours. All in one race, of which the
     first outcome is ours in the config's precision, with the ratios `wanted` of either loop, the second ours in fp32. The note
     extrapolates to `epoch` images; the gate is the accuracy after all epochs of `config`.
-
-    Where the attack is missing, ours runs alone and the note says what is missing.
     """
     formats = tuple(dict.fromkeys((config.precision, "fp32")))
     ours = {one: Ours(dataclasses.replace(config, precision=one)) for one in formats}
     mine, size = ours[config.precision], ours[config.precision].size
-    peers, ratios, missing = dict[str, Usual](), dict[str, float](), ""
-    try:
-        for some in sizes:
-            peers[f"{name}, DataLoader, batch {some}"] = Usual(mine, some, attack, workers=workers)
-        ratios = dict.fromkeys(peers, wanted[0])
-        resident = f"{name}, resident, batch {size}"
-        peers[resident], ratios[resident] = Usual(mine, size, attack, resident=True), wanted[1]
-    except ImportError as error:
-        missing = f" {name} is not here ({error})."
-    gates = _as_accurate(config, formats, attack, workers) if peers else {}
+    peers = {f"{name}, DataLoader, batch {some}": Usual(mine, some, attack, workers=workers) for some in sizes}
+    ratios = dict.fromkeys(peers, wanted[0])
+    resident = f"{name}, resident, batch {size}"
+    peers[resident], ratios[resident] = Usual(mine, size, attack, resident=True), wanted[1]
+    gates = _as_accurate(config, formats, attack, workers)
     device = mine.training.device.type
     runs = [*ours.values(), *peers.values()]
     names = [*(OURS for _ in ours), *peers]
@@ -198,11 +191,11 @@ def race_epochs(
     for precision, time in zip(formats, times, strict=False):
         epochs = ", ".join(f"{one.name} {spell(one.median * epoch / turn)}" for one in (time, *theirs))
         share = roofline.share(OURS, time.least, flops, device, ceiling)
-        note = f"An epoch of {epoch:,}, extrapolated from {turn:,} images a turn, without validation: {epochs}. {share}{missing}"
+        note = f"An epoch of {epoch:,}, extrapolated from {turn:,} images a turn, without validation: {epochs}. {share}"
         where = f"{turn:,} images of {words}; {config.net}, batch {size}"
         yield Outcome(
             key, f"PGD-{steps_of(config)} adversarial training, {precision}", where, (time, *theirs), ratios if precision == formats[0] else {},
-            (gates[precision],) if gates else (), note,
+            (gates[precision],), note,
         )  # fmt: skip
 
 

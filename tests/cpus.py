@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 NAME = "ROBUSTVIZ_TEST_CPU"  # which setting a process stands under
 TESTS = (
     "tests/contracts", "tests/golden", "tests/unit/test_balls.py", "tests/unit/test_cam.py", "tests/unit/test_doctor.py",
-    "tests/unit/test_evaluate.py", "tests/unit/test_frozen.py", "tests/unit/test_lean.py", "tests/unit/test_nets.py",
+    "tests/unit/test_evaluate.py", "tests/unit/test_frozen.py", "tests/unit/test_attackable.py", "tests/unit/test_nets.py",
     "tests/unit/test_recorded.py", "tests/unit/test_training.py", "tests/unit/test_waiting.py",
 )  # fmt: skip
 BUSY = """

@@ -15,8 +15,8 @@ from robustviz import data, runs
 from robustviz.attacks import FGSM, MIM, PGD, Attack, recorded
 from robustviz.methods import PGDAT, TRADES
 from robustviz.methods.base import Method
+from robustviz.nets.attackable import attackable, keep, recordings_of
 from robustviz.nets.base import ImageNet
-from robustviz.nets.lean import LeanNet, lean
 from robustviz.types import Batch, UserError
 
 
@@ -36,7 +36,10 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 
 
 def net_of(method: str = "standard") -> ImageNet:
-    return next(run for run in runs.all_runs() if run.shipped and run.id.startswith(f"digits-{method}-small-resnet-s0")).net()
+    """A shipped network whose attacks share one copy, as a trainer's do."""
+    net = next(run for run in runs.all_runs() if run.shipped and run.id.startswith(f"digits-{method}-small-resnet-s0")).net()
+    keep(net, changes=True)
+    return net
 
 
 def eager(monkeypatch: pytest.MonkeyPatch, attack: Attack, *arguments: object, **more: object) -> Tensor:
@@ -72,17 +75,23 @@ def test_a_recording_follows_the_weights(played: list[tuple[int, ...]], monkeypa
 
 
 def test_a_recording_is_not_played_where_the_weights_have_moved(played: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the copy, where a GPU would go on reading; the network's own may move, since the copy stays where it is."""
     net, split, attack = net_of(), data.load("digits", "test").take(20), PGD(eps=0.1, steps=3)
-    x, y = split.x, split.y
-    moved = [net.head.weight, net.maps[0].mean]  # type: ignore[index]  # a GPU would go on reading where they were
+    with attackable(net) as copy:
+        moved = [copy.head.weight, copy.maps[0].mean]  # type: ignore[index, union-attr]
     for tensor in moved:
         for _ in range(3):
-            attack(net, x, y)
+            attack(net, split.x, split.y)
         before = len(played)
         tensor.data = tensor.data.clone()
-        attack(net, x, y)
+        attack(net, split.x, split.y)
         assert before == len(played) >= 2
-    assert torch.equal(attack(net, x, y), eager(monkeypatch, attack, net, x, y))
+    before = len(played)
+    for own in net.parameters():
+        own.data = -own.data
+    found = [attack(net, split.x, split.y) for _ in range(2)][1]
+    assert len(played) == before + 2
+    assert torch.equal(found, eager(monkeypatch, attack, net, split.x, split.y))
 
 
 @pytest.mark.parametrize("method", [PGDAT(attack=PGD(eps=0.1, steps=3)), TRADES(attack=PGD(eps=0.1, steps=3, start="gauss"))])
@@ -105,8 +114,7 @@ def test_training_attacks_are_played_and_the_same(method: Method, played: list[t
 def test_a_budget_for_every_pixel_shares_the_recording(played: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
     net, split, attack = net_of(), data.load("digits", "test").take(10), PGD(eps=0.1, steps=3)
     x, y = split.x, split.y
-    with lean(net, x) as fast:
-        assert isinstance(fast, LeanNet)
+    with attackable(net) as fast:
         for seed in range(3):
             budget = 0.1 * torch.rand(10, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
             found = attack.maximise(attack.objective(fast, y), x, eps=budget, rng=torch.Generator().manual_seed(seed))
@@ -157,9 +165,8 @@ def test_only_so_many_recordings_are_kept_and_they_go_with_their_network(played:
     for size in range(2, 2 + recorded.KEPT + 3):
         for _ in range(2):
             PGD(eps=0.1, steps=2)(net, split.x[:size], split.y[:size])
-    with lean(net, split.x) as fast:
-        assert isinstance(fast, LeanNet)
-        kept = fast.kept["recordings"].kept
+    with attackable(net) as fast:
+        kept = recordings_of(fast)["recordings"].kept  # type: ignore[index]
     assert len(kept) == recorded.KEPT and all(kept.values()) and len(played) == recorded.KEPT + 3
 
 

@@ -76,8 +76,9 @@ def steps(config: TrainConfig) -> Training:
 
 @pytest.fixture(autouse=True)
 def _no_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which does not know the device and has nothing to do in fp32."""
+    """Which does not know the device and has nothing to do in fp32; and a copy of a fake network is of the same fakes."""
     monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: contextlib.nullcontext())
+    monkeypatch.setattr(FakeTensorMode, "__deepcopy__", lambda mode, memo: mode, raising=False)
 
 
 @pytest.mark.usefixtures("small_splits")
