@@ -282,6 +282,7 @@ class Run:
         from safetensors.torch import load_file
 
         from robustviz import nets
+        from robustviz.chance import drawn_from
 
         name = {"best": "net.safetensors", "last": "last.safetensors"}[which]
         path = self.path / (name if epoch is None else f"snapshots/epoch-{epoch:04d}.safetensors")
@@ -293,7 +294,7 @@ class Run:
         shape = self.info.get("images") or {}
         try:
             weights = load_file(path)
-            with torch.random.fork_rng(devices=[]):
+            with drawn_from(torch.Generator()):  # weights that are replaced at once; the global generator belongs to everybody
                 net = nets.build(self.config.net, int(shape["classes"]), int(shape["channels"]), int(shape["size"]))
             net.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in weights.items()})
         except (SafetensorError, RuntimeError, OSError, KeyError) as error:

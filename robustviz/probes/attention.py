@@ -7,7 +7,6 @@ be unlike (Adebayo et al. 2018, arXiv 1810.03292), and ROAD, which paints over w
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from robustviz import cam, nets
 from robustviz.attacks import PGD
+from robustviz.chance import drawn_from
 from robustviz.data import Dataset
 from robustviz.nets import ImageNet, frozen
 from robustviz.nets.base import Normalise
@@ -82,7 +82,8 @@ def _score_cam(net: ImageNet, x: Tensor, y: Tensor) -> Tensor:
 
 def _of_package(net: ImageNet, x: Tensor, y: Tensor, name: str) -> Tensor:
     package, targets = _grad_cam_package(), _targets(y)
-    own = copy.deepcopy(net).eval()  # the package hooks a network and leaves gradients in it; networks are shared
+    # the package hooks a network, goes back by its weights and leaves gradients in it; the net is shared, and frozen for life
+    own = copy.deepcopy(net).eval().requires_grad_(True)
     with torch.enable_grad(), getattr(package, name)(model=own, target_layers=[own.maps]) as made:
         made(input_tensor=x, targets=targets)
         seen = made.activations_and_grads
@@ -112,8 +113,7 @@ def random_nets(run: Run, count: int, seed: int) -> Iterator[ImageNet]:
     first = next((part for part in trained.modules() if isinstance(part, Normalise)), None)
     mean, std = (None, None) if first is None else (first.mean.flatten().tolist(), first.std.flatten().tolist())
     for number in range(count):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed * 1_000_003 + number)
+        with drawn_from(torch.Generator().manual_seed(seed * 1_000_003 + number)):
             net = nets.build(run.config.net, int(shape["classes"]), int(shape["channels"]), int(shape["size"]), mean, std)
         yield net.eval()
 
@@ -275,8 +275,6 @@ def road(net: ImageNet, x: Tensor, y: Tensor, heat: Tensor, size: tuple[int, int
     shuffle = torch.rand(whole.shape, generator=rng).argsort(1)
     order = shuffle.gather(1, whole.gather(1, shuffle).argsort(dim=1, stable=True))  # by value, ties by chance
     rank = torch.empty_like(whole).scatter(1, order, torch.linspace(0, 1, whole.shape[1]).expand_as(whole).contiguous())
-    with frozen(net), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "__array_wrap__", DeprecationWarning)  # the package hands tensors to NumPy
-        torch.manual_seed(seed)  # the package's noise knows no generator
+    with frozen(net), drawn_from(torch.Generator().manual_seed(seed)):  # the package's noise knows no generator
         score = ROADCombined(percentiles=list(REMOVED))(x, rank.view(len(x), *size).numpy(), [output(int(label)) for label in y], net)
     return np.asarray(score, dtype=np.float64)

@@ -5,6 +5,7 @@ Three questions about adaptive adversarial logit pairing, answered for any netwo
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -120,8 +121,9 @@ class PairingSpec(OfImages[Pairing]):
         x_adv = attacked(net, few.x, few.y, attack, self.seed)
         with frozen(net), torch.no_grad():
             logits, logits_adv = net(few.x), net(x_adv)
-        with frozen(net):
-            cosine = [gradient_cosine(net, x, twin, y) for x, twin, y in zip(few.x, x_adv, few.y, strict=True)]
+        own = copy.deepcopy(net)  # other weights are put into it for a moment; the net is shared
+        with frozen(own):
+            cosine = [gradient_cosine(own, x, twin, y) for x, twin, y in zip(few.x, x_adv, few.y, strict=True)]
         meta = meta_of(run, split, attack=registry.encode(attack), eps=eps, seed=self.seed, pair_weight=kind_of(run))
         out = Pairing(
             ce=F.cross_entropy(logits, few.y, reduction="none").numpy(),
@@ -203,9 +205,9 @@ def looked_at(net: nn.Module, x: Tensor, y: Tensor, attack: PGD, looks: list[int
 
 def gradient_cosine(net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> float:
     """The cosine of two gradients with respect to all weights, for one image (C,H,W), its twin and its class: that of the
-    pairing loss, and that of the mean cross-entropy of both. NaN where one of them is zero.
+    pairing loss, and that of the mean cross-entropy of both. NaN where one of them is zero. The net is the caller's own.
     """
-    weights = {name: value.detach().clone().requires_grad_(True) for name, value in net.named_parameters()}  # the net is shared
+    weights = {name: value.detach().clone().requires_grad_(True) for name, value in net.named_parameters()}
     logits = functional_call(net, weights, (torch.stack([x, x_adv]),))
     terms = (logits[0] - logits[1]).pow(2).mean(), F.cross_entropy(logits, y.repeat(2))
     first, second = (

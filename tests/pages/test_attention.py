@@ -86,6 +86,7 @@ def test_many_maps_are_measured_behind_a_button_and_say_what_the_probes_say(visi
     assert "makes no mask from the map itself" in words(sound(app))
 
 
+@pytest.mark.filterwarnings("ignore:__array_wrap__ must accept context:DeprecationWarning")
 def test_road_is_measured_behind_a_button(visit):
     app = visit("attention", data="digits", b="")
     app.session_state["road-open"] = True

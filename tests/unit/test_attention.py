@@ -26,6 +26,8 @@ from robustviz.probes.base import image_of, images_of, net_of
 from robustviz.results import Attention, flat, spearman
 from robustviz.types import UserError
 
+# ROAD's package hands tensors to NumPy. Silenced here and not there: `warnings.catch_warnings` is felt by every thread of the app.
+pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__ must accept context:DeprecationWarning")
 module = importlib.import_module("robustviz.probes.attention")  # `probes.attention` is the function
 NAMES = PACKAGE | {"grad_cam": "GradCAM", "layer_cam": "LayerCAM", "score_cam": "ScoreCAM"}
 
@@ -62,6 +64,9 @@ def test_every_map_is_the_packages_raw_one_and_the_network_is_left_alone(method,
         raw = theirs.get_cam_image(images[:4], other.maps, targets, maps.numpy(), gradients[0].numpy() if gradients else None, False)
     assert ours.shape == raw.shape == (4, 4, 3) and np.abs(raw).max() > 1e-3
     assert np.allclose(ours, raw, atol=1e-5)
+    lent = conv().eval().requires_grad_(False)  # as sessions share it
+    assert np.array_equal(class_maps(lent, images[:4], labels[:4], method).numpy(), ours)
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in lent.parameters())
 
 
 def test_the_numbers_of_one_image_are_those_of_the_parts(run, found) -> None:

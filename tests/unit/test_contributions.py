@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+from torch.func import functional_call
 
 from robustviz import cli, figures, probes, runs
 from robustviz.attacks import PGD, Square
@@ -77,17 +79,20 @@ def test_the_strip_is_one_draw_of_the_methods_own_mask(run) -> None:
     assert (other.mask != found.mask).any() and not probes.contributions(shipped("standard"), ContributionsSpec(n=2)).meta["own"]
 
 
-def test_the_cosine_is_that_of_two_backward_passes_and_the_shared_network_rests(run) -> None:
+def test_the_cosine_is_that_of_two_backward_passes_and_the_shared_network_rests(run, monkeypatch) -> None:
     net, few = net_of(run), images_of(run).take(torch.arange(6))
-    before = {name: value.clone() for name, value in net.state_dict().items()}
+    before, own = {name: value.clone() for name, value in net.state_dict().items()}, dict(net.named_parameters())
+    swapped: list[nn.Module] = []
+    monkeypatch.setattr(module, "functional_call", lambda net, *rest: swapped.append(net) or functional_call(net, *rest))
     found = probes.pairing(run, PairingSpec(n=6, steps=3))
+    assert len(swapped) == 6 and net not in swapped, "other sessions would meet the weights that were put in"
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
-    assert all(parameter.grad is None and parameter.requires_grad for parameter in net.parameters())
+    assert all(parameter is own[name] and parameter.grad is None for name, parameter in net.named_parameters())
     x_adv = attacked(net, few.x, few.y, PGD(eps=run.eps, steps=3))
     for at in range(6):
         gradients = []
         for which in ("pairing", "ce"):
-            other = copy.deepcopy(net).eval()
+            other = copy.deepcopy(net).eval().requires_grad_(True)
             clean, adv = other(few.x[at : at + 1]), other(x_adv[at : at + 1])
             y = few.y[at : at + 1]
             loss = ((clean - adv) ** 2).mean() if which == "pairing" else (F.cross_entropy(clean, y) + F.cross_entropy(adv, y)) / 2
