@@ -60,7 +60,8 @@ def alive(status: JSON) -> bool:
 
     for child in list(_children):  # a child that ended stays a zombie until it is asked about
         if child.poll() is not None:
-            _children.remove(child)
+            with contextlib.suppress(ValueError):  # another session has just seen it too
+                _children.remove(child)
     try:
         process = psutil.Process(int(status.get("pid") or 0))
         return abs(process.create_time() - float(status.get("started") or 0)) < 2 and process.status() != psutil.STATUS_ZOMBIE
@@ -90,7 +91,11 @@ def submit(config: TrainConfig, *, name: str | None = None) -> Run:
     """
     run = runs.create(config, name=name)
     if run.status().get("state") not in ("running", *OVER):
-        enqueue(run)
+        try:
+            enqueue(run)
+        except UserError:
+            if run.status().get("state") != "running":  # else another session wanted the same, a moment earlier
+                raise
     return run
 
 
@@ -98,13 +103,14 @@ def enqueue(run: Run) -> None:
     """Queue a run (again): a new one, a paused one, an interrupted one. Raises UserError for shipped and running ones."""
     if run.shipped:
         raise UserError(f"{run.id} came with robustviz and is read-only.", code=2)
-    status = run.status()
-    if status.get("state") == "running" and alive(status):
-        raise UserError(f"The run {run.id} is running already.")
-    if status.get("state") in OVER:
-        raise UserError(f"The run {run.id} is done; there is nothing to resume.")
-    run.ask("")
-    run.set_status(state="queued", queued=time.time(), error="", pid=None)
+    with queue_lock():  # between the look and the word, another session may have started it
+        status = run.status()
+        if status.get("state") == "running" and alive(status):
+            raise UserError(f"The run {run.id} is running already.")
+        if status.get("state") in OVER:
+            raise UserError(f"The run {run.id} is done; there is nothing to resume.")
+        run.ask("")
+        run.set_status(state="queued", queued=time.time(), error="", pid=None)
     pump()
 
 

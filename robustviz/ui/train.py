@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import io
 import itertools
+import threading
 import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import altair as alt
@@ -26,6 +29,8 @@ from robustviz.ui.context import option as run_option
 
 WIDE = ("source", "witness")  # settings that name a run, which takes room
 WRONG = "?"  # among a form's changes: a field that holds no valid value
+# How many threads torch uses is the whole process's business, and two that are timed at once would time each other.
+_ONE_AT_A_TIME = threading.Lock()
 HUES = alt.Scale(range=["#2A8C6C", "#B45C9A", "#8A7A1F"])  # not blue and orange, which mean networks A and B; 3:1 on both themes
 
 
@@ -262,16 +267,13 @@ def _seconds(settings: str) -> tuple[float, int]:
     import json
     import time
 
-    import torch
-
     from robustviz import data
     from robustviz.attacks import PGD
     from robustviz.evaluate import DOCTOR_IMAGES, count_right
     from robustviz.training import Training
 
     config = TrainConfig.from_json(json.loads(settings))
-    before = torch.get_num_threads()
-    try:
+    with _one_training():
         training = Training(config)
         times = []
 
@@ -285,8 +287,6 @@ def _seconds(settings: str) -> tuple[float, int]:
         started = time.perf_counter()
         count_right(training.net, x, y, PGD(eps=config.eps, steps=10))
         image = (time.perf_counter() - started) / len(few)  # one validation image under PGD-10
-    finally:
-        torch.set_num_threads(before)
     step = min((b - a for a, b in itertools.pairwise(times)), default=0.0)
     batches = -(-len(training.y) // int(config.batch_size or 1))
     epoch = step * batches + image * len(training.val)
@@ -300,15 +300,23 @@ def _fits(settings: str) -> None:
     """Raises UserError where the training could not begin; what it raises is not kept."""
     import json
 
-    import torch
-
     from robustviz import training
 
-    before = torch.get_num_threads()
-    try:
+    with _one_training():
         training.check(TrainConfig.from_json(json.loads(settings)))
-    finally:
-        torch.set_num_threads(before)
+
+
+@contextmanager
+def _one_training() -> Iterator[None]:
+    """A training in this process: no other session's meanwhile, and afterwards torch has as many threads as before."""
+    import torch
+
+    with _ONE_AT_A_TIME:
+        before = torch.get_num_threads()
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 def estimate(config: TrainConfig) -> str:
