@@ -37,6 +37,7 @@ from robustviz.figures.theme import LIGHT, blank
 PAGES = ("", "attack", "attention", "features", "soft-labels", "train", "contributions", "transfer", "glossary")
 PATIENCE = 180.0  # seconds
 REST = 0.02  # seconds between two clicks; nobody is faster
+Value = float | str | bool | list[float] | list[str]  # what a widget can hold
 LINES = 80  # of the bare app: as many messages as the middle one of our pages
 BARE = f"import streamlit as st\nfor i in range({LINES}):\n    st.markdown(f'line {{i}}')\n"
 SETTINGS = "[runner]\npostScriptGC = false\n[browser]\ngatherUsageStats = false\n[server]\nfileWatcherType = 'none'\n"
@@ -82,20 +83,24 @@ class Server:
                 process.kill()
 
 
-def app(home: Path) -> Server:
+def app(home: Path, **environment: str) -> Server:
     """Ours, with the user's runs in `home`."""
-    return Server([sys.executable, "-m", "robustviz", "app", "--no-browser"], home.parent, ROBUSTVIZ_RUNS=str(home), ROBUSTVIZ_BROWSER="0")
+    command = [sys.executable, "-m", "robustviz", "app", "--no-browser"]
+    return Server(command, home.parent, ROBUSTVIZ_RUNS=str(home), ROBUSTVIZ_BROWSER="0", **environment)
 
 
 class Visitor:
     """One session. `first`: seconds until the first page it asked for was there."""
 
-    def __init__(self, server: Server, page: str = "") -> None:
+    patience = PATIENCE
+
+    def __init__(self, server: Server, page: str = "", query: str = "") -> None:
         self.socket = connect(
             f"ws://127.0.0.1:{server.port}/_stcore/stream", subprotocols=["streamlit"], max_size=None, compression=None, legacy=True
         )  # type: ignore[list-item]
-        self.page, self.query, self.bytes = "", "", 0
+        self.page, self.query, self.bytes = "", query, 0
         self.widgets: dict[str, str] = {}
+        self.boxes: set[str] = set()  # those of them that open and close
         self.fragments: list[str] = []
         self.kept: dict[str, ForwardMsg] = {}  # as a browser: large messages that it has are only named
         self.first = self.go(page)
@@ -104,25 +109,33 @@ class Visitor:
         """Change to a page, by its address."""
         return self._run(page=page)
 
-    def rerun(self, fragment: str = "", **numbers: float) -> float:
-        """The same page again, or one of its fragments, with widgets of numbers changed by key; seconds."""
-        return self._run(fragment=fragment, numbers=numbers)
+    def rerun(self, fragment: str = "", **values: Value) -> float:
+        """The same page again, or one of its fragments, with widgets changed by key; seconds. A number is a float, a slider a
+        list of one, a choice its text, a segmented control a list of one; True presses a button or opens an expander.
+        """
+        return self._run(fragment=fragment, values=values)
 
-    def _run(self, page: str | None = None, fragment: str = "", numbers: dict[str, float] | None = None) -> float:
+    def _run(self, page: str | None = None, fragment: str = "", values: dict[str, Value] | None = None) -> float:
         message = BackMsg()
         asked = message.rerun_script
         asked.query_string, asked.fragment_id = self.query, fragment
         asked.page_name, asked.page_script_hash = (page, "") if page is not None else ("", self.page)
         asked.context_info.color_scheme = "light"
         asked.cached_message_hashes.extend(self.kept)
-        for key, value in (numbers or {}).items():
+        for key, value in (values or {}).items():
             widget = asked.widget_states.widgets.add()
-            widget.id, widget.double_value = self.widgets[key], value
+            widget.id = self.widgets[key]
+            if isinstance(value, list):
+                (widget.string_array_value if isinstance(value[0], str) else widget.double_array_value).data.extend(value)  # type: ignore[arg-type]
+            elif value is True:
+                setattr(widget, "bool_value" if key in self.boxes else "trigger_value", True)
+            else:
+                setattr(widget, "string_value" if isinstance(value, str) else "double_value", value)
         started = time.perf_counter()
         self.socket.send(message.SerializeToString())
         got: list[bytes] = []
         while True:
-            got.append(bytes(self.socket.recv(timeout=PATIENCE)))  # type: ignore[arg-type]
+            got.append(bytes(self.socket.recv(timeout=self.patience)))  # type: ignore[arg-type]
             if len(got[-1]) < 200:  # parsed later, so that this process leaves the processor to the other one
                 last = ForwardMsg.FromString(got[-1])
                 if last.WhichOneof("type") == "script_finished" and last.script_finished != ForwardMsg.FINISHED_EARLY_FOR_RERUN:
@@ -149,8 +162,10 @@ class Visitor:
                     self.fragments.append(name)
                 element = message.delta.new_element
                 known = str(getattr(getattr(element, element.WhichOneof("type") or "empty"), "id", ""))
-                if known.startswith("$$ID-"):  # $$ID-<hash>-<key>
-                    self.widgets[known.split("-", 2)[2]] = known
+                if box := message.delta.add_block.expandable.id or message.delta.add_block.popover.id:
+                    self.boxes.add(box.split("-", 2)[2])
+                if (known or box).startswith("$$ID-"):  # $$ID-<hash>-<key>
+                    self.widgets[(known or box).split("-", 2)[2]] = known or box
 
     def clicks(self, times: int) -> Iterator[float]:
         """Reruns of the page that has been seen: whole, its first fragment, and with the image before and the one after."""

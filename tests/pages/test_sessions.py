@@ -1,0 +1,188 @@
+"""Many sessions on one server: nobody's page is broken by somebody else's, from the first second on."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sessions import FEW, Person, crowd
+
+from benchmarks import b12_app
+from robustviz import jobs, runs
+from robustviz.config import TrainConfig
+from robustviz.ui import server, train
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Callable[..., b12_app.Server]]:
+    """Start the app that nobody has visited; it ends with the test."""
+    made: list[b12_app.Server] = []
+
+    def start(**environment: str) -> b12_app.Server:
+        (tmp_path / "runs").mkdir(exist_ok=True)
+        made.append(b12_app.app(tmp_path / "runs", **environment))
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.end()
+
+
+def test_sessions_that_arrive_together_on_a_server_just_started_all_get_their_pages(started):
+    found = crowd(started(), sessions=8, interactions=4, addresses=FEW)
+    assert found.done == 32 and not found.failed, str(found)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_twenty_sessions_do_five_hundred_things_beside_a_training_and_none_fails(started, tmp_path, monkeypatch):
+    monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path / "runs"))
+    app = started()
+    run = jobs.submit(TrainConfig(data="shapes", epochs=1000, device="cpu"))
+    try:
+        found = crowd(app, sessions=20, interactions=25)
+        assert found.done == 500 and not found.failed, str(found)
+        assert jobs.alive(run.status()) and run.status()["state"] == "running"
+    finally:
+        jobs.stop(run)
+    assert run.records(), "the training got nowhere"
+
+
+SLOW_TORCH = """
+import pathlib, time
+pathlib.Path({folder!r}, "begun").touch()
+for _ in range(600):
+    if pathlib.Path({folder!r}, "go").exists(): break
+    time.sleep(0.1)
+pathlib.Path({folder!r}, "over").touch()
+raise ImportError("no torch today")
+"""
+
+
+def test_the_first_page_does_not_wait_for_somebody_elses_torch(started, tmp_path):
+    (tmp_path / "torch.py").write_text(SLOW_TORCH.format(folder=str(tmp_path)))
+    app = started(PYTHONPATH=str(tmp_path))
+    with ThreadPoolExecutor() as others:
+        try:
+            other = others.submit(Person, app, "attack")
+            while not (tmp_path / "begun").exists():
+                assert not other.done()
+                time.sleep(0.02)
+            first = Person(app)
+            first.rerun(**{"guess-left": True})
+            assert not (tmp_path / "over").exists(), "it waited until torch was there, or not"
+            assert not first.faults
+        finally:
+            (tmp_path / "go").touch()
+    assert other.result().faults  # torch was what it waited for
+
+
+# Two doors into a package: whoever comes by the inner one holds it and waits for the outer one, whose owner waits for the inner one.
+PACKAGE = """
+import importlib._bootstrap, time
+inside.set()
+for _ in range(100):
+    if "halves.inner" in importlib._bootstrap._module_locks: break
+    time.sleep(0.01)
+from halves import inner
+whole = inner.whole
+"""
+TWO_DOORS = """
+import builtins, contextlib, importlib, sys, threading
+from robustviz.ui import server
+sys.path.insert(0, sys.argv[1])
+builtins.inside, seen = threading.Event(), []
+def enter(name):
+    try: seen.append((importlib.import_module(name), sys.modules["halves"].whole)[1])
+    except BaseException as error: seen.append(type(error).__name__)
+with server.one_import_at_a_time() if sys.argv[2] == "alone" else contextlib.nullcontext():
+    first = threading.Thread(target=enter, args=("halves",)); first.start()
+    assert inside.wait(60)
+    second = threading.Thread(target=enter, args=("halves.inner",)); second.start()
+    first.join(); second.join()
+print(*sorted(map(str, seen)))
+"""
+
+
+@pytest.mark.parametrize(("how", "said"), [("alone", "1 1"), ("as Python does", "AttributeError|_DeadlockError|ImportError")])
+def test_two_threads_that_enter_a_package_by_different_doors_both_get_the_whole_of_it(tmp_path, how, said):
+    (tmp_path / "halves").mkdir()
+    (tmp_path / "halves" / "__init__.py").write_text(PACKAGE)
+    (tmp_path / "halves" / "inner.py").write_text("import halves\nwhole = 1\n")
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_DOORS, str(tmp_path), how], capture_output=True, text=True, cwd=runs.REPOSITORY, check=True
+    )
+    if how == "alone":
+        assert done.stdout.strip() == said
+    else:  # the trap is one
+        assert any(kind in done.stdout for kind in said.split("|")), done.stdout
+
+
+def test_imports_are_pythons_own_again_when_the_server_is_gone():
+    before = importlib._bootstrap._find_and_load  # type: ignore[attr-defined]
+    with server.one_import_at_a_time():
+        assert importlib._bootstrap._find_and_load is not before  # type: ignore[attr-defined]
+    assert importlib._bootstrap._find_and_load is before  # type: ignore[attr-defined]
+
+
+def test_two_sessions_that_time_a_training_leave_torch_its_threads():
+    import torch
+
+    before, inside, go = torch.get_num_threads(), threading.Event(), threading.Event()
+
+    def first() -> None:
+        with train._one_training():
+            torch.set_num_threads(3)
+            inside.set()
+            assert go.wait(60)
+
+    def second() -> int:
+        with train._one_training():
+            return torch.get_num_threads()
+
+    with ThreadPoolExecutor() as both:
+        one = both.submit(first)
+        assert inside.wait(60)
+        other = both.submit(second)
+        go.set()
+        one.result(60)
+        assert other.result(60) == before
+    assert torch.get_num_threads() == before
+
+
+def test_a_job_that_two_sessions_want_at_once_is_started_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path / "runs"))
+    started: list[runs.Run] = []
+
+    class Process:
+        pid = jobs.os.getpid()
+
+    monkeypatch.setattr(jobs, "_spawn", lambda run: started.append(run) or Process())
+    meet, config = threading.Barrier(6), TrainConfig(data="digits", epochs=1, device="cpu")
+
+    def want(_: int) -> Any:
+        meet.wait()
+        return jobs.submit(config).path
+
+    with ThreadPoolExecutor(6) as sessions:
+        assert len(set(sessions.map(want, range(6)))) == 1
+    assert len(started) == 1
+
+
+def test_a_child_that_two_sessions_see_end_is_forgotten_once(monkeypatch):
+    class Child:
+        def poll(self) -> int:
+            jobs._children.remove(self)  # the other session
+            return 0
+
+    monkeypatch.setattr(jobs, "_children", [Child()])
+    assert not jobs.alive({"pid": 0})
+    assert jobs._children == []
