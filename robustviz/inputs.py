@@ -109,7 +109,8 @@ def logits_of(net: Callable[[Tensor], Any], x: Tensor) -> Tensor:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
         hint = ""
         if weights != x.dtype and weights.is_floating_point:
-            hint = f" Its weights are {str(weights).removeprefix('torch.')}."
+            name = str(weights).removeprefix("torch.")
+            hint = f" Its weights are {name}: use x.to(torch.{name}), or net.float()."
         raise UserError(f"The network cannot read images of shape {kind}: {reason}.{hint}") from error
     if not isinstance(out, Tensor):
         raise UserError(f"A network that gives logits (N,K) is wanted, and this one gives a {type(out).__name__}: {WRAP} the logits alone.")

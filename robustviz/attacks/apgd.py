@@ -48,6 +48,7 @@ class APGD(Attack):
     # No setting here: choosing it is what this attack is about. A ClassVar takes the inherited field out.
     step_size: ClassVar[None] = None  # type: ignore[misc]
 
+    fused = False
     label = "APGD"
     text = "PGD that halves its own step size where it stops climbing and goes on from its best point."
 

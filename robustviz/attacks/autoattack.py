@@ -40,6 +40,7 @@ class AutoAttack(Attack):
     step_size: ClassVar[None] = None  # type: ignore[misc]
     targeted: ClassVar[bool] = False  # type: ignore[misc]
 
+    fused = False
     label = "AutoAttack"
     text = "Four attacks in turn, three with gradients and one without: the field's standard for an honest number."
 

@@ -6,9 +6,10 @@ An attack is a frozen dataclass of settings with two verbs. `attack(net, x, y, r
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, TypeVar
 
 import torch
@@ -68,20 +69,24 @@ def closeness(logits: Tensor, target: Tensor) -> Tensor:
     return -F.cross_entropy(logits, target, reduction="none")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Case:
     """One attack's task, checked: images `x` (N,C,H,W) and labels `y` (N,), int64.
 
-    `net` computes what the caller's network does, for gradients; `judge` does so to the bit, for verdicts. `trial`: what is
-    known of the network.
+    `net` computes what the caller's network does, for gradients; `trial`: what is known of it.
     """
 
     net: nn.Module
-    judge: nn.Module
     x: Tensor
     y: Tensor
     trial: Trial
-    rng: torch.Generator = field(repr=False)
+    rng: torch.Generator
+    exact: Callable[[], nn.Module]
+
+    @functools.cached_property
+    def judge(self) -> nn.Module:
+        """What computes as the caller's network does to the bit, for verdicts."""
+        return self.exact()
 
     def misread(self, z: Tensor, y: Tensor) -> Tensor:
         """Which of the images `z` the network does not call `y`, (N,)."""
@@ -111,6 +116,7 @@ class Attack(Spec):
     targeted: bool = option(False, "If set, the label given is the class to be reached.", advanced=True)
 
     kind = "attack"
+    fused: ClassVar[bool] = True  # whether gradients may differ from the network's by a rounding; verdicts never do
     label: ClassVar[str]
     text: ClassVar[str]  # one plain sentence for the person who chooses
 
@@ -178,18 +184,19 @@ class Attack(Spec):
             return self.run(case, search=True)
 
     @contextmanager
-    def prepared(
-        self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None, *, bf16: bool = False
-    ) -> Iterator[Case]:  # fmt: skip
+    def prepared(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None, *, bf16: bool = False) -> Iterator[Case]:
         """The checked task. Inside, `net` is not touched by what is done with it. Raises UserError as `__call__` does."""
         self._radius(None)
-        with torch.inference_mode(False), attackable(net, fused=False) as judge:
+        with torch.inference_mode(False), ExitStack() as stack:
+            ready = stack.enter_context(attackable(net, fused=self.fused, bf16=bf16 and self.norm == "linf"))
             x = check_images(x)
-            trial = try_out(judge, x)
+            trial = try_out(ready, x)
             self.check(trial.classes)
             y = check_labels(y, len(x), trial.classes, x)
-            with attackable(net, bf16=bf16 and self.norm == "linf") as fast:
-                yield Case(fast, judge, x, y, trial, rng or generator(x))
+            yield Case(
+                ready, x, y, trial, rng or generator(x),
+                lambda: stack.enter_context(attackable(net, fused=False)) if self.fused else ready,
+            )  # fmt: skip
 
     def run(self, case: Case, search: bool = False) -> Tensor:
         """x_adv as `__call__` returns it; `search` as there."""

@@ -49,6 +49,7 @@ class Square(Attack):
     # It takes no steps. A ClassVar takes the inherited field out.
     step_size: ClassVar[None] = None  # type: ignore[misc]
 
+    fused = False
     label = "Square"
     text = "Tries random squares and keeps what helps: it needs no gradient, only the network's answers."
 

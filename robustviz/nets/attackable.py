@@ -20,10 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
+from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from robustviz import registry
 from robustviz.nets.base import Normalise, frozen
+from robustviz.types import UserError
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 KNOWN_ROOMS = ("torch.nn.", "torchvision.models.", "robustviz.nets.")  # their forwards take activations in any memory layout
@@ -39,8 +41,10 @@ def attackable(net: nn.Module, mode: Literal["eval", "train"] = "eval", *, fused
 
     Where no copy can be made (a module that cannot be copied or copies by reference, a `forward` of a single instance, a
     random generator of its own) and in train mode, whose attacks move the running statistics, it is `net` itself under
-    `frozen`, for one thread at a time.
+    `frozen`, for one thread at a time. Raises UserError for lazy layers that have no weights yet.
     """
+    if any(isinstance(parameter, UninitializedParameter) for parameter in net.parameters()):
+        raise UserError("This network has lazy layers that have not seen an image yet: call it once on a batch of images first.")
     ready: nn.Module | None = None
     if mode == "eval":
         with _lock:
@@ -60,14 +64,16 @@ def copied(net: nn.Module) -> nn.Module | None:
     if any("forward" in vars(m) or any(isinstance(value, torch.Generator) for value in vars(m).values()) for m in mine):
         return None
     try:
-        with torch.inference_mode(False):
-            twin = copy.deepcopy(net)
+        with torch.inference_mode(False), torch.no_grad():
+            twin = copy.deepcopy(net).eval()
     except Exception:  # whatever a module says when it cannot be copied: old weight norm, pruning, locks, stored activations
         return None
     theirs = [*twin.modules(), *twin.parameters(), *twin.buffers()]
     if {id(part) for part in theirs} & {id(part) for part in (*mine, *net.parameters(), *net.buffers())}:
         return None
-    return twin.eval().requires_grad_(False)
+    for parameter in twin.parameters():
+        parameter.requires_grad_(False)
+    return twin
 
 
 def _copied(net: nn.Module, fused: bool, bf16: bool) -> nn.Module | None:

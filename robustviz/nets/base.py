@@ -63,7 +63,7 @@ class _Loan:
     """A module or parameter while somebody has it frozen: how it was before, and what each user set, the latest last."""
 
     before: bool
-    uses: list[tuple[object, tuple[int, bool], bool]] = field(default_factory=list)  # (user, (thread, mode wanted), value set)
+    uses: dict[object, tuple[int, bool, bool]] = field(default_factory=dict)  # user: (its thread, the mode it wants, the value it set)
 
 
 _loans: dict[int, _Loan] = {}  # by id: whoever has frozen a module or parameter holds it
@@ -78,25 +78,27 @@ def frozen(net: nn.Module, mode: Literal["eval", "train"] = "eval") -> Iterator[
     Uses may overlap, in one thread or in several: what the last user gives back is what the first one found. A thread that
     wants another mode than the one in which a second thread has this network now waits for it.
     """
-    user, training = object(), mode == "train"
-    wish = threading.get_ident(), training
+    user, here, training = object(), threading.get_ident(), mode == "train"
     modules, parameters = list(net.modules()), list(net.parameters())
 
     def free() -> bool:
-        uses = (use for module in modules if id(module) in _loans for use in _loans[id(module)].uses)
-        return all(thread == wish[0] or wanted == training for _, (thread, wanted), _ in uses)
+        uses = (use for module in modules if id(module) in _loans for use in _loans[id(module)].uses.values())
+        return all(thread == here or wanted == training for thread, wanted, _ in uses)
 
     with _change:
         _change.wait_for(free)
-        loans = [_loans.setdefault(id(module), _Loan(module.training)) for module in modules]
-        if any(module.training != training for module in modules):
-            net.train(training)  # the network's own `train`, which may keep a layer as it is
-        for module, loan in zip(modules, loans, strict=True):
-            loan.uses.append((user, wish, module.training))
+        for module in modules:
+            _loans.setdefault(id(module), _Loan(module.training)).uses[user] = (here, training, training)
         for parameter in parameters:
-            _loans.setdefault(id(parameter), _Loan(parameter.requires_grad)).uses.append((user, wish, False))
-        net.requires_grad_(False)
+            _loans.setdefault(id(parameter), _Loan(parameter.requires_grad)).uses[user] = (here, training, False)
     try:
+        with _change:
+            if any(module.training != training for module in modules):
+                net.train(training)  # the network's own `train`, which may keep a layer as it is
+            for module in modules:
+                _loans[id(module)].uses[user] = (here, training, module.training)
+            for parameter in parameters:
+                parameter.requires_grad_(False)
         yield
     finally:
         with _change:
@@ -106,7 +108,8 @@ def frozen(net: nn.Module, mode: Literal["eval", "train"] = "eval") -> Iterator[
             for module, value in zip(modules, was, strict=True):
                 module.training = value
             for parameter, value in zip(parameters, _give_back(parameters, user), strict=True):
-                parameter.requires_grad_(value)
+                if parameter.requires_grad != value:
+                    parameter.requires_grad_(value)
             _change.notify_all()
 
 
@@ -115,8 +118,8 @@ def _give_back(lent: Sequence[object], user: object) -> list[bool]:
     values = []
     for thing in lent:
         loan = _loans[id(thing)]
-        loan.uses = [use for use in loan.uses if use[0] is not user]
-        values.append(loan.uses[-1][2] if loan.uses else loan.before)
+        loan.uses.pop(user, None)
+        values.append(next(reversed(loan.uses.values()))[2] if loan.uses else loan.before)
         if not loan.uses:
             del _loans[id(thing)]
     return values

@@ -31,7 +31,7 @@ NOTHING = Consult(unbounded=0, pgd20=0, pgd60=0, square=0)
 
 
 def test_clean_accuracy_equals_brute_force(toy: Toy) -> None:
-    x, y = toy.x + 0.2 * torch.randn(toy.x.shape, generator=torch.Generator().manual_seed(0)), toy.y
+    x, y = (toy.x + 0.2 * torch.randn(toy.x.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1), toy.y
     brute = []
     for i in range(len(x)):
         logits = toy.net(x[i : i + 1])[0].tolist()
