@@ -49,7 +49,7 @@ def visit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: Path) -> Ca
         (home / ".zoo-cache").symlink_to(measured, target_is_directory=True)
 
     def go(page: str = "", **address: Any) -> AppTest:
-        app = AppTest.from_file(str(MAIN), default_timeout=60)
+        app = AppTest.from_file(str(MAIN), default_timeout=240)
         for name, value in address.items():
             app.query_params[name] = str(value)
         app.run()

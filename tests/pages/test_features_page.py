@@ -47,7 +47,7 @@ def slow(monkeypatch):
 
 
 def until(fact):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not fact() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert fact()

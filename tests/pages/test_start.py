@@ -50,7 +50,7 @@ def test_the_first_page_loads_no_torch():
     code = f"""
 import sys
 from streamlit.testing.v1 import AppTest
-app = AppTest.from_file({str(MAIN)!r}, default_timeout=60).run()
+app = AppTest.from_file({str(MAIN)!r}, default_timeout=240).run()
 assert not app.exception
 assert "Round 1 of 3" in " ".join(m.value for m in app.markdown)
 sys.exit("torch was imported" if "torch" in sys.modules else 0)

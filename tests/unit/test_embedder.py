@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -57,11 +57,22 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[embedder.Embedder]:
     one.stop()
 
 
-def ended(pid: int, seconds: float = 10) -> bool:
+def eventually(fact: Callable[[], object], seconds: float = 120) -> bool:
+    """Whether it comes true; how soon is the machine's business."""
     deadline = time.monotonic() + seconds
-    while alive(pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return not alive(pid)
+    while not (found := bool(fact())) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found
+
+
+def ended(pid: int) -> bool:
+    return eventually(lambda: not alive(pid))
+
+
+def spent(pid: int | None) -> float:
+    """Seconds of processor time that a process has used: the same however busy the machine is."""
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
 
 
 def alive(pid: int) -> bool:
@@ -73,9 +84,7 @@ def alive(pid: int) -> bool:
 
 def test_arrays_go_in_and_a_map_comes_out(quick: embedder.Embedder) -> None:
     assert quick.ask(**question()) is None and quick.pid is None, "it answers without having been started"
-    began = time.monotonic()
     quick.start()
-    assert time.monotonic() - began < 0.5, "somebody waits for it"
     x = question()["x"]
     found = quick.ask(**question(), init=None)
     assert found is not None and np.array_equal(found, x[:, :2] * 2 + 0.5) and found.dtype == x.dtype and quick.ready
@@ -169,15 +178,18 @@ def test_where_it_cannot_compile_or_cannot_start_nobody_is_kept_waiting(monkeypa
     assert one.pid is None, "a process without umap-learn"
 
 
-def test_nobody_waits_for_ever_where_it_does_not_get_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
-    slow = QUICK.format(works="(__import__('time').sleep(1.5), True)[1]")
+def test_nobody_waits_for_its_start_nor_for_ever_where_it_does_not_get_to_compile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    slow = QUICK.format(
+        works=f"[__import__('time').sleep(0.02) for _ in iter(lambda: os.path.exists({str(tmp_path / 'go')!r}), True)] is not None"
+    )
     monkeypatch.setattr(embedder, "COMMAND", [sys.executable, "-c", slow])
     monkeypatch.setattr(embedder, "PATIENCE", 0.1)
     one = embedder.Embedder()
     one.start()
     try:
         assert one.ask(**question()) is None and one.pid is not None and alive(one.pid) and not one.ready
-        monkeypatch.setattr(embedder, "PATIENCE", 30.0)
+        monkeypatch.setattr(embedder, "PATIENCE", 120.0)
+        (tmp_path / "go").touch()
         assert one.ask(**question()) is not None and one.ready, "it does not go on by itself"
     finally:
         one.stop()
@@ -193,10 +205,10 @@ def test_it_ends_with_its_parent_even_while_it_compiles(name: str) -> None:
     )  # fmt: skip
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
-    time.sleep(0.7)  # into its imports
+    assert eventually(lambda: spent(pid) > 0.3)  # into its imports
     assert alive(pid)
     parent.send_signal(getattr(signal, name))
-    parent.communicate(timeout=10)
+    parent.communicate(timeout=120)
     assert ended(pid)
 
 
@@ -221,6 +233,7 @@ def test_who_is_interrupted_leaves_no_answer_for_the_next(quick: embedder.Embedd
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C to a whole console, the test's own included")
 def test_the_app_starts_one_and_leaves_none_behind(runs_home: Path, port: int) -> None:
     from streamlit.proto.BackMsg_pb2 import BackMsg
+    from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
     app = subprocess.Popen(
         [sys.executable, "-m", "robustviz", "app", "--no-browser", f"--port={port}"], cwd=runs.REPOSITORY, stdout=subprocess.PIPE, text=True,
@@ -237,15 +250,14 @@ def test_the_app_starts_one_and_leaves_none_behind(runs_home: Path, port: int) -
         hello = BackMsg()
         hello.rerun_script.query_string = ""
         with connect(f"ws://{launch.HOST}:{port}/_stcore/stream", subprotocols=["streamlit"], proxy=None, max_size=None) as visitor:  # type: ignore[list-item]
-            visitor.send(hello.SerializeToString())
-            deadline = time.monotonic() + 60
-            while not (found := processes()) and time.monotonic() < deadline:
-                time.sleep(0.1)
-            visitor.send(hello.SerializeToString())
-            time.sleep(2)
-            assert [one.pid for one in processes()] == [one.pid for one in found] and len(found) == 1
+            for _ in range(2):
+                visitor.send(hello.SerializeToString())
+                while ForwardMsg.FromString(visitor.recv(timeout=120)).WhichOneof("type") != "script_finished":
+                    pass
+                found = processes()
+                assert len(found) == 1
         app.terminate()
-        app.wait(30)
+        app.wait(120)
     finally:
         app.kill()
         app.communicate()
@@ -318,10 +330,14 @@ def test_the_process_and_this_one_draw_the_same_map_to_the_last_bit(monkeypatch:
     try:
         monkeypatch.setattr(embedder, "APP", lonely)
         monkeypatch.setattr(embedder, "layout", lambda **asked: pytest.fail("computed here"))
+        assert eventually(lambda: lonely.ready)
+        costs = []
+        for _ in range(2):
+            before = spent(lonely.pid)
+            embedding.umap(later, init=embedding.umap(z))
+            costs.append(spent(lonely.pid) - before)
+        assert costs[0] < 1.5 * costs[1] + 2, "it compiles on the user's time"
         there = maps()
-        began = time.perf_counter()
-        embedding.umap(later, init=there[0])
-        assert time.perf_counter() - began < 3, "it compiles on the user's time"
         maps_file = Path(f"/proc/{lonely.pid}/maps")
         assert not maps_file.exists() or "torch" not in maps_file.read_text()
     finally:

@@ -181,13 +181,13 @@ def test_the_queue_is_held_by_one_at_a_time(runs_home: Path) -> None:
 def test_a_run_that_does_not_stop_when_asked_is_ended_by_its_recorded_process(
     runs_home: Path, tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "PATIENCE", 0.3)
+    monkeypatch.setattr(jobs, "PATIENCE", 2.0)
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     monkeypatch.setattr(jobs, "_children", [process])
     run = runs.create(tiny)
     run.set_status(state="running", **jobs.identity(process.pid))
     assert jobs.stop(run) == "interrupted"
-    assert process.wait(timeout=10) != 0
+    assert process.wait(timeout=60) != 0
 
 
 # One real start, from the queue to the folder.
@@ -196,7 +196,7 @@ def test_a_run_that_does_not_stop_when_asked_is_ended_by_its_recorded_process(
 def test_a_submitted_run_runs_in_a_process_of_its_own_and_hears_a_stop(runs_home: Path, tiny: TrainConfig) -> None:
     run = jobs.submit(dataclasses.replace(tiny, net="small_resnet", epochs=500))
     try:
-        patience = time.monotonic() + 100
+        patience = time.monotonic() + 250
         while not run.status().get("phase"):
             assert run.status()["state"] == "running" and time.monotonic() < patience, (run.path / "log.txt").read_text()
             time.sleep(0.02)

@@ -125,6 +125,7 @@ def test_a_server_that_never_answers_is_given_up_and_ended(monkeypatch: pytest.M
         def __init__(self, port: int) -> None:
             super().__init__(port)
             started.append(self.process)
+            assert _eventually(lambda: self._last)  # busy, not slow to begin
 
     monkeypatch.setattr(launch, "_Server", Spy)
     monkeypatch.setattr(launch, "PATIENCE", 1.0)
@@ -205,13 +206,13 @@ def test_the_app_starts_from_anywhere_answers_here_only_and_ends_quietly(tmp_pat
             assert app.stdout is not None
             line = app.stdout.readline()
             assert line == f"robustviz is at http://{launch.HOST}:{port}\n"
-            asked = http.client.HTTPConnection(launch.HOST, port, timeout=10)
+            asked = http.client.HTTPConnection(launch.HOST, port, timeout=120)
             asked.request("GET", "/")
             assert b"Streamlit" in asked.getresponse().read()
             asked.close()
             outside = [address for address in _own_addresses() if not _closed(address, port)]
             app.send_signal(getattr(signal, name))
-            rest, _ = app.communicate(timeout=30)
+            rest, _ = app.communicate(timeout=120)
         finally:
             app.kill()
         app.wait()
@@ -238,7 +239,7 @@ def _closed(address: str, port: int) -> bool:
         return caller.connect_ex((address, port)) != 0
 
 
-def _eventually(fact: object, seconds: float = 5) -> bool:
+def _eventually(fact: object, seconds: float = 60) -> bool:
     deadline = time.monotonic() + seconds
     while not (found := bool(fact())) and time.monotonic() < deadline:  # type: ignore[operator]
         time.sleep(0.05)

@@ -389,7 +389,7 @@ def start(run: Run) -> subprocess.Popen[bytes]:
 def killed(run: Run, moment: Callable[[], bool]) -> None:
     process = start(run)
     try:
-        patience = time.monotonic() + 100
+        patience = time.monotonic() + 250
         while not moment():
             assert process.poll() is None and time.monotonic() < patience, "it ended before the kill"
             time.sleep(0.005)
