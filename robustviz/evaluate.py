@@ -122,7 +122,8 @@ def measure(
         attack=registry.encode(attack), eps=float(attack.eps or 0), n=len(split), clean_k=int(clean.sum()),
         robust_k=int(robust.sum()), seed=seed, split=split.split, seconds=round(time.perf_counter() - started, 3),
         device=device.type, doctor=findings, clean_right=pack(clean.numpy()), robust_right=pack(robust.numpy()),
-        images=fingerprint(split), classes=len(split.classes),
+        images=fingerprint(split), classes=len(split.classes), image_bytes=task.trial.image_bytes,
+        at_once=task.trial.at_once if task.trial.at_once < min(BATCH, len(split)) else 0,
     )  # fmt: skip
 
 

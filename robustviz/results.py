@@ -1135,8 +1135,9 @@ class Evaluation:
 
     `attack` is the attack's JSON with all settings; `clean_k`, `robust_k` of `n` images were right, untouched and
     attacked. Fractions and intervals are derived. `clean_right`, `robust_right`: the verdict on each of the n images in
-    the order of `--n`, packed; `images` a hash of these images and labels; `classes` how many there are. As a
-    rung of a ladder also `rung`, from 1, and `cumulative_k`: right under this and every weaker rung. Entries of older
+    the order of `--n`, packed; `images` a hash of these images and labels; `classes` how many there are. `image_bytes`:
+    what a forward pass remembers of an image; `at_once`: how many were computed together for want of memory, 0: all of a
+    block of 250; it changes no verdict. As a rung of a ladder also `rung`, from 1, and `cumulative_k`: right under this and every weaker rung. Entries of older
     versions lack these.
     """
 
@@ -1158,6 +1159,8 @@ class Evaluation:
     classes: int = 0
     rung: int = 0
     cumulative_k: int | None = None
+    at_once: int = 0
+    image_bytes: int = 0
 
     @property
     def clean_acc(self) -> float:
@@ -1195,7 +1198,11 @@ class Evaluation:
         """The evaluation in one line of a terminal."""
         low, high = wilson(self.robust_k, self.n)
         together = f", {self.cumulative_k} under it and every weaker one" if self.rung > 1 else ""
-        return f"{self.printed:<12} {self.robust_k:>5} of {self.n} right  {self.robust_acc:.3f} [{low:.3f}, {high:.3f}]{together}  {self.seconds:.1f} s  {self.verdict}"
+        few = f"  {self.at_once} images at a time, {self.image_bytes / 1e6:.0f} MB each" if self.at_once else ""
+        return (
+            f"{self.printed:<12} {self.robust_k:>5} of {self.n} right  {self.robust_acc:.3f} [{low:.3f}, {high:.3f}]{together}  "
+            f"{self.seconds:.1f} s{few}  {self.verdict}"
+        )
 
     def right(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which images were right, untouched and attacked, (N,) each. Raises UserError for an entry without them."""
