@@ -96,8 +96,9 @@ class Visitor:
 
     def __init__(self, server: Server, page: str = "", query: str = "") -> None:
         self.socket = connect(
-            f"ws://127.0.0.1:{server.port}/_stcore/stream", subprotocols=["streamlit"], max_size=None, compression=None, legacy=True
-        )  # type: ignore[list-item]
+            f"ws://127.0.0.1:{server.port}/_stcore/stream", subprotocols=["streamlit"], max_size=None, compression=None, legacy=True,  # type: ignore[list-item]
+            open_timeout=self.patience,
+        )  # fmt: skip
         self.page, self.query, self.bytes = "", query, 0
         self.widgets: dict[str, str] = {}
         self.boxes: set[str] = set()  # those of them that open and close
