@@ -23,6 +23,8 @@ from robustviz.types import JSON, UserError, check_eps, parse_number
 if TYPE_CHECKING:
     from robustviz.runs import Run
 
+LARGE = 64  # pixels; images that are larger come in smaller batches, so that a step takes about the same memory
+LEAST = 8  # images in such a batch
 WHERE = ("device", "threads")  # where it runs is no part of what was asked, so it is no part of a run's name
 
 
@@ -73,13 +75,15 @@ class TrainConfig(Spec):
             object.__setattr__(self, "data", source(self.data))
         super().__post_init__()
         recipe = {**self.data.recipe, **self.method.recipe}
+        usual = recipe.get("batch_size", 128)
+        batch = min(usual, max(LEAST, int(usual * (LARGE / max(LARGE, self.data.pixels)) ** 2)))
         fill = {
             "net": self.net or recipe.get("net", "small_resnet"),
             "eps": check_eps(self.data.default_eps if self.eps is None else self.eps, self._norm()),
             "n_train": (recipe.get("n_train") or 0) if self.n_train is None else self.n_train,
             "epochs": self.epochs or recipe.get("epochs", 20),
-            "batch_size": self.batch_size or recipe.get("batch_size", 128),
-            "lr": recipe.get("lr", 0.1) if self.lr is None else self.lr,
+            "batch_size": self.batch_size or batch,
+            "lr": round(recipe.get("lr", 0.1) * (batch / usual), 6) if self.lr is None else self.lr,  # noisier steps are shorter
             "schedule": self.schedule or recipe.get("schedule", "cyclic"),
             "augment": self.augment or recipe.get("augment", "none"),
             "threads": self.threads or default_threads(),
@@ -140,6 +144,9 @@ class TrainConfig(Spec):
         top = {name: value for name, value in given.items() if "." not in name}
         if isinstance(top.get("data"), str):
             top["data"] = source(top["data"])
+        for path in [path for path in given if path.startswith("data.")]:  # first: other defaults follow from the data
+            whole = registry.build(cls, {"data": top["data"]} if "data" in top else {})
+            top["data"] = registry.with_value(whole, path, given.pop(path)).data
         eps = top.pop("eps", None)  # last: whether it fits depends on the norm, which a dotted path may set
         config: TrainConfig = registry.build(cls, top)
         for path, value in given.items():

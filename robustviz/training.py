@@ -240,9 +240,8 @@ class Training:
         self.ended = "done"
 
     def _fresh_net(self) -> nn.Module:
-        pixels = self.images.to(torch.float64) / 255
-        axes = (0, 2, 3)
-        mean, std = pixels.mean(axes).tolist(), pixels.std(axes).clamp(min=1e-3).tolist()
+        mean, std = data.mean_and_std(self.images)
+        std = [max(spread, 1e-3) for spread in std]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(self.config.seed, "weights"))
             return nets.build(self.config.net, len(self.classes), self.images.shape[1], self.images.shape[-1], mean, std)

@@ -8,7 +8,7 @@ from collections import OrderedDict
 
 from robustviz import registry
 from robustviz.data.augmentation import AUGMENTATIONS, augment
-from robustviz.data.base import SPLITS, Dataset, Source, check_split, stratified_order
+from robustviz.data.base import SPLITS, Dataset, Source, check_split, mean_and_std, stratified_order
 from robustviz.data.places import root
 from robustviz.types import UserError
 
@@ -27,7 +27,7 @@ from robustviz.data.folder import Folder
 
 __all__ = [
     "AUGMENTATIONS", "CIFAR10", "CIFAR100", "MNIST", "SPLITS", "SVHN", "Dataset", "Digits", "FashionMNIST", "Folder", "Shapes",
-    "Source", "TinyImageNet", "augment", "load", "root", "source", "stratified_order",
+    "Source", "TinyImageNet", "augment", "load", "mean_and_std", "root", "source", "stratified_order",
 ]  # fmt: skip
 
 _recent: OrderedDict[tuple[str, str, int | None, str], Dataset] = OrderedDict()

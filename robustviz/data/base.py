@@ -14,9 +14,12 @@ import torch
 from robustviz import registry
 from robustviz.data.splits import SPLITS, check_split, stratified_order, stratified_split, train_and_val
 
-__all__ = ["SPLITS", "Dataset", "Recipe", "Source", "check_split", "stratified_order", "stratified_split", "train_and_val"]
+__all__ = [
+    "SPLITS", "Dataset", "Recipe", "Source", "check_split", "mean_and_std", "stratified_order", "stratified_split", "train_and_val",
+]  # fmt: skip
 
 Recipe = Mapping[str, object]
+PIECE = 2**24  # grey values that are counted at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +65,21 @@ class Dataset:
         )
 
 
+def mean_and_std(images: torch.Tensor) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel of `images` uint8 (N, C, H, W), in [0, 1], by counting grey levels: exact, and
+    in little memory whatever N is.
+    """
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.float64)
+    for part in images.split(max(1, PIECE // max(1, images[0].numel()))):
+        for count, channel in zip(counts, part.unbind(1), strict=True):
+            count += torch.bincount(channel.flatten(), minlength=256).cpu()
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    n = float(counts[0].sum())
+    mean = counts @ levels / n
+    variance = (counts * (levels - mean[:, None]).square()).sum(1) / max(1.0, n - 1)
+    return mean.tolist(), variance.sqrt().tolist()
+
+
 @dataclass(frozen=True)
 class Source(registry.Spec):
     """A place that images come from. Subclasses are registered frozen dataclasses; their fields are the dials.
@@ -75,6 +93,11 @@ class Source(registry.Spec):
     default_eps: ClassVar[float] = 8 / 255
     # depends on the data only, so that methods compare like for like
     recipe: ClassVar[Recipe]
+
+    @property
+    def pixels(self) -> int:
+        """Height and width of an image where they are a dial, else 0: those of the sets that have no dial are small."""
+        return int(getattr(self, "size", 0))
 
     @abstractmethod
     def load(self, split: str, n: int | None = None) -> Dataset:

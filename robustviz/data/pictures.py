@@ -130,14 +130,18 @@ def read(files: Sequence[Path], size: int) -> tuple[torch.Tensor, torch.Tensor, 
     Raises UserError naming the first unreadable file where more than 5 % are, and more than one.
     """
 
-    def attempt(path: Path) -> tuple[np.ndarray, frozenset[str]] | str:
+    images = torch.zeros(len(files), 3, size, size, dtype=torch.uint8)
+
+    def attempt(row: int) -> frozenset[str] | str:
         try:
-            return read_picture(path, size)
+            pixels, done = read_picture(files[row], size)
+            images[row] = torch.from_numpy(np.ascontiguousarray(pixels))
+            return done
         except Exception as error:  # Pillow raises many kinds for a broken file, SyntaxError and struct.error among them
             return " ".join(str(error).split()) or type(error).__name__
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow's decoders leave the interpreter free
-        results = list(pool.map(attempt, files))
+        results = list(pool.map(attempt, range(len(files))))
     good = {i: result for i, result in enumerate(results) if not isinstance(result, str)}
     bad = [i for i, result in enumerate(results) if isinstance(result, str)]
     if bad and (not good or len(bad) > max(1, FEW * len(files))):
@@ -145,10 +149,8 @@ def read(files: Sequence[Path], size: int) -> tuple[torch.Tensor, torch.Tensor, 
             f"{len(bad)} of {len(files)} pictures cannot be read, the first is {files[bad[0]]} ({results[bad[0]]}): "
             "take them out of the folder or put good copies there."
         )
-    images = torch.zeros(len(good), 3, size, size, dtype=torch.uint8)
-    for row, (pixels, _) in enumerate(good.values()):
-        images[row] = torch.from_numpy(np.ascontiguousarray(pixels))
-    resized, deep, own = (sum(name in done for _, done in good.values()) for name in (RESIZED, DEEP, OWN_RANGE))
+    kept = torch.tensor(list(good), dtype=torch.int64)
+    resized, deep, own = (sum(name in done for done in good.values()) for name in (RESIZED, DEEP, OWN_RANGE))
     notes = []
     if resized:
         notes.append(f"{resized:,} pictures of other sizes were resized by their short side and cropped to the middle {size}x{size}.")
@@ -159,7 +161,7 @@ def read(files: Sequence[Path], size: int) -> tuple[torch.Tensor, torch.Tensor, 
         )
     if bad:
         notes.append(f"{len(bad)} unreadable file{'s were' if len(bad) > 1 else ' was'} left out, the first: {files[bad[0]].name}.")
-    return images, torch.tensor(list(good), dtype=torch.int64), " ".join(notes)
+    return images[kept] if bad else images, kept, " ".join(notes)
 
 
 def relative(path: Path, folder: Path) -> str:

@@ -13,6 +13,7 @@ from robustviz import config as module
 from robustviz import registry, training
 from robustviz.attacks import PGD
 from robustviz.config import TrainConfig, read_value
+from robustviz.data import Folder
 from robustviz.methods import PGDAT, TRADES, Standard
 from robustviz.presets import PRESETS, PUBLISHED
 from robustviz.types import UserError
@@ -35,6 +36,35 @@ def test_without_a_preset_methods_are_compared_like_for_like() -> None:
         except UserError:  # folder needs a path
             continue
         assert all(recipe == recipes[0] for recipe in recipes)
+
+
+@pytest.mark.parametrize(
+    ("size", "batch", "lr"),
+    [(8, 64, 0.1), (32, 64, 0.1), (64, 64, 0.1), (96, 28, 0.04375), (128, 16, 0.025), (200, 8, 0.0125), (224, 8, 0.0125)],
+)
+def test_larger_images_come_in_smaller_batches_and_steps(size: int, batch: int, lr: float) -> None:
+    made = TrainConfig.make(flags={"data": "folder:pictures"}, sets=[("data.size", str(size))])
+    assert (made.batch_size, made.lr) == (batch, lr)
+    assert made == TrainConfig(data=Folder(path="pictures", size=size))
+    asked = TrainConfig.make(flags={"data": "folder:pictures"}, sets=[("batch_size", "64"), ("lr", "0.1"), ("data.size", str(size))])
+    assert (asked.batch_size, asked.lr) == (64, 0.1)  # what is asked for is what is used
+    assert TrainConfig.from_json(json.loads(json.dumps(asked.to_json()))) == asked
+
+
+def test_every_source_of_larger_images_is_spared_and_the_small_ones_are_as_they_were() -> None:
+    assert TrainConfig.make(flags={"data": "shapes"}, sets=[("data.size", "128")]).batch_size == 16
+    assert TrainConfig.make("shapes-taster", sets=[("data.size", "128"), ("batch_size", "50")]).batch_size == 50
+    for key in ("digits", "shapes", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn", "tiny_imagenet"):
+        made = TrainConfig(data=key)  # type: ignore[arg-type]
+        assert (made.batch_size, made.lr) == (made.data.recipe["batch_size"], made.data.recipe["lr"])
+
+
+def test_a_dial_that_the_data_lacks_is_answered_with_what_there_is() -> None:
+    for sets in ([("data.size", "32")], [("data.size", "32"), ("data", "digits")]):
+        with pytest.raises(UserError, match="no settings of its own"):
+            TrainConfig.make(sets=sets)
+    with pytest.raises(UserError, match=r"Did you mean data\.size"):
+        TrainConfig.make(flags={"data": "shapes"}, sets=[("data.sise", "32")])
 
 
 def test_zero_is_a_value_and_not_a_gap() -> None:

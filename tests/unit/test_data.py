@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from robustviz import data
-from robustviz.data import batches, cifar10, idx, places, splits
+from robustviz.data import base, batches, cifar10, idx, places, splits
 from robustviz.types import UserError
 
 REPO = Path(__file__).resolve().parents[2]
@@ -35,6 +36,48 @@ def real(monkeypatch: pytest.MonkeyPatch) -> Path:
 def empty_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ROBUSTVIZ_DATA", str(tmp_path))
     return tmp_path
+
+
+# ---- mean and standard deviation
+
+
+def whole_at_once(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    pixels = images.to(torch.float64) / 255
+    return pixels.mean((0, 2, 3)), pixels.std((0, 2, 3))
+
+
+@pytest.mark.parametrize("key", ["digits", "shapes"])
+def test_mean_and_std_are_those_of_the_whole_split_to_the_bit_that_a_network_keeps(key: str) -> None:
+    images = data.load(key, "train", 2000).images
+    for found, wanted in zip(data.mean_and_std(images), whole_at_once(images), strict=True):
+        assert torch.equal(torch.tensor(found), wanted.float())
+
+
+def test_mean_and_std_are_counted_in_pieces_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            nonlocal largest
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor) and out.untyped_storage().data_ptr() != images.untyped_storage().data_ptr():
+                largest = max(largest, out.untyped_storage().nbytes())
+            return out
+
+    images = torch.randint(0, 256, (301, 3, 20, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images[:, 1] //= 2
+    wanted = data.mean_and_std(images)
+    for found, exact in zip(wanted, whole_at_once(images), strict=True):
+        assert found == pytest.approx(exact.tolist(), rel=1e-12)
+    monkeypatch.setattr(base, "PIECE", 10 * 3 * 20 * 20)
+    with Watch():
+        assert data.mean_and_std(images) == wanted
+    assert 0 < largest < images.numel() / 10, "something as large as the whole split was made"
+
+
+def test_images_of_one_grey_have_no_spread() -> None:
+    mean, std = data.mean_and_std(torch.full((2, 1, 3, 3), 51, dtype=torch.uint8))
+    assert mean == [0.2] and std == [0]
 
 
 # ---- splits and beginnings
