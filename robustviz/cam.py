@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustviz import registry
-from robustviz.inputs import check_images, check_labels, check_shape, logits_of, plain_tensor
+from robustviz.inputs import check_images, check_labels, check_shape, in_parts, logits_of, plain_tensor
 from robustviz.nets.attackable import attackable, copied, has_hooks
 from robustviz.nets.base import ImageNet
 from robustviz.types import UserError
@@ -66,20 +66,21 @@ def _maps(net: ImageNet, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         x = plain_tensor(x) if inside or are_maps else check_images(x)
         one_thread = ready if inside else None
         found = []
-        for part in x.split(max(len(x), 1) if x.device.type != "cpu" else TOGETHER):
+        for part in in_parts(x, TOGETHER if x.device.type == "cpu" else max(len(x), 1)):
             if _is_composed(ready):
                 found.append(_from_maps_on(ready, part))
             else:
                 one_thread = one_thread or copied(ready) or ready
                 found.append(_with_a_hook(one_thread, part))
-        gradients = []
-        for number, (leaf, logits) in enumerate(found):
-            if y is None:
-                wanted = logits.argmax(1)
-            else:
-                labels = y if inside else check_labels(y, len(x), logits.shape[1], x)
-                wanted = labels[number * TOGETHER :][: len(logits)]
-            gradients.append(torch.autograd.grad(logits.gather(1, wanted[:, None]).sum(), leaf)[0])
+        if y is None:
+            wanted = torch.cat([logits.detach().argmax(1) for _, logits in found])
+        else:
+            wanted = y if inside else check_labels(y, len(x), found[0][1].shape[1], x)
+        labels = wanted.split([len(leaf) for leaf, _ in found])
+        gradients = [
+            torch.autograd.grad(logits.gather(1, label[:, None]).sum(), leaf)[0]
+            for (leaf, logits), label in zip(found, labels, strict=True)
+        ]
         return torch.cat([leaf.detach() for leaf, _ in found]), torch.cat(gradients)
 
 

@@ -19,6 +19,7 @@ AGREE = 1e-3  # an image's logits alone and beside another one, relative to the 
 WRAP = "wrap it in a module whose forward returns"
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 SIXTEEN = (torch.float16, torch.bfloat16)
+PIXELS = 3 * 64 * 64
 # On a CPU as much as a small laptop can spare; on a GPU a share of its memory.
 CPU_BYTES, GPU_SHARE = 2**31, 0.25
 
@@ -91,6 +92,11 @@ def check_labels(y: Tensor, n: int, classes: int, x: Tensor | None = None) -> Te
                 f"A label is {wrong}, and this network has {classes} classes: 0 to {classes - 1} are wanted; leave out other images."
             )
     return y
+
+
+def in_parts(x: Tensor, most: int = 250) -> tuple[Tensor, ...]:
+    """Images `x` (N,C,H,W) in parts that a forward pass without gradients has memory for, of `most` images up to 64×64 pixels."""
+    return x.split(max(1, min(most, most * PIXELS // max(x[:1].numel(), 1))))
 
 
 def logits_of(net: Callable[[Tensor], Any], x: Tensor) -> Tensor:

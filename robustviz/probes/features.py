@@ -14,7 +14,8 @@ from torch import Tensor
 from robustviz import measures, registry
 from robustviz.attacks import PGD
 from robustviz.attacks.balls import BALLS
-from robustviz.evaluate import BATCH, attacked, norm_of
+from robustviz.evaluate import attacked, norm_of
+from robustviz.inputs import in_parts
 from robustviz.nets import ImageNet, frozen
 from robustviz.probes.base import Probe, images_of, meta_of, net_of
 from robustviz.registry import option, register
@@ -34,7 +35,7 @@ def features_of(net: ImageNet, x: Tensor) -> tuple[Tensor, Tensor]:
     """(features (N,D), logits (N,K)) of images (N,C,H,W): what `pool` gives to `head`, and what `head` makes of it."""
     out = []
     with frozen(net), torch.no_grad():
-        for part in x.split(BATCH):
+        for part in in_parts(x):
             z = net.pool(net.maps(part))
             out.append((z.flatten(1), net.head(z)))
     return torch.cat([z for z, _ in out]), torch.cat([logits for _, logits in out])

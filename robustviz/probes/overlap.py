@@ -11,7 +11,8 @@ from torch import Tensor
 
 from robustviz import cam, registry
 from robustviz.attacks import PGD
-from robustviz.evaluate import BATCH, attacked
+from robustviz.evaluate import attacked
+from robustviz.inputs import in_parts
 from robustviz.nets import ImageNet, frozen
 from robustviz.probes.attention import MAP_HELP, OF_HELP, Method, Of, class_maps, random_nets
 from robustviz.probes.base import Probe, images_of, linf_net, meta_of
@@ -75,8 +76,8 @@ class OverlapSpec(Probe[Overlap]):
 
 def _heat(net: ImageNet, x: Tensor, y: Tensor, spec: OverlapSpec) -> Tensor:
     out = []
-    for start in range(0, len(x), BATCH):
-        images, labels = x[start : start + BATCH], y[start : start + BATCH]
+    parts = in_parts(x)
+    for images, labels in zip(parts, y.split([len(part) for part in parts]), strict=True):
         if spec.of == "predicted":
             with frozen(net), torch.no_grad():
                 labels = net(images).argmax(1)

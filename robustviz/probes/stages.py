@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from robustviz import registry
 from robustviz.attacks import PGD
 from robustviz.attacks.balls import BALLS
-from robustviz.evaluate import BATCH, attacked, norm_of
+from robustviz.evaluate import attacked, norm_of
+from robustviz.inputs import in_parts
 from robustviz.nets import ImageNet, frozen
 from robustviz.nets.base import Normalise
 from robustviz.probes.base import Probe, images_of, meta_of, net_of
@@ -54,7 +55,7 @@ def seen_at(net: ImageNet, x: Tensor) -> dict[str, Tensor]:
     for name, module in places.items():
         module.register_forward_hook(keep(name))
     with frozen(own), torch.no_grad():
-        for part in x.split(BATCH):
+        for part in in_parts(x):
             own(part)
     return {START: x.flatten(1), **{name: torch.cat(kept[name]) for name in places}}
 

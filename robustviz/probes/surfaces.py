@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from robustviz import losses
 from robustviz.attacks import PGD
-from robustviz.evaluate import BATCH
+from robustviz.inputs import in_parts
 from robustviz.nets import frozen
 from robustviz.probes.base import Probe, image_of, images_of, linf_net, meta_of, net_of
 from robustviz.probes.refined import refined
@@ -50,7 +50,8 @@ def moved_images(net: nn.Module, x: Tensor, d: Tensor, r: Tensor, a: Tensor, b: 
     a, b = (side.to(x)[:, None, None, None] for side in (a, b))
     with frozen(net), torch.no_grad():
         # Made batch by batch: a plane of images is larger than the processor's cache, and allocating it takes longer than filling it.
-        return torch.cat([net(x + along * d + across * r) for along, across in zip(a.split(BATCH), b.split(BATCH), strict=True)])
+        size = len(in_parts(x.expand(len(a), *x.shape))[0]) if len(a) else 1
+        return torch.cat([net(x + along * d + across * r) for along, across in zip(a.split(size), b.split(size), strict=True)])
 
 
 def moved_weights(net: nn.Module, u: dict[str, Tensor], v: dict[str, Tensor], a: Tensor, b: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -68,7 +69,7 @@ def moved_weights(net: nn.Module, u: dict[str, Tensor], v: dict[str, Tensor], a:
             torch._foreach_copy_(weights, start)  # never added up: rounding would, and the middle is to be the network itself
             torch._foreach_add_(weights, along, alpha=i)
             torch._foreach_add_(weights, across, alpha=j)
-            loss[at] = F.cross_entropy(torch.cat([own(part) for part in x.split(BATCH)]), y)
+            loss[at] = F.cross_entropy(torch.cat([own(part) for part in in_parts(x)]), y)
     return loss
 
 

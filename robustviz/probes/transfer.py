@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from robustviz import losses, registry
 from robustviz.attacks import FGSM, PGD, Attack
 from robustviz.data import Dataset
-from robustviz.evaluate import BATCH, attacked, count_right, fingerprint
+from robustviz.evaluate import attacked, count_right, fingerprint
+from robustviz.inputs import in_parts
 from robustviz.methods import ModelAlignment
 from robustviz.nets import frozen
 from robustviz.probes.base import Probe, images_of, linf_net, meta_of, net_of
@@ -63,7 +64,7 @@ def white_box(run: Run, few: Dataset, eps: float, steps: int, seed: int = 0) -> 
 def logits_of(net: nn.Module, x: Tensor) -> Tensor:
     """Logits (N,K) of images (N,C,H,W), in eval mode."""
     with frozen(net), torch.no_grad():
-        return torch.cat([net(part) for part in x.split(BATCH)])
+        return torch.cat([net(part) for part in in_parts(x)])
 
 
 @register("probe/transfer")
