@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from robustviz.process import leave_out_triton
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
+    leave_out_triton()
     try:
         from robustviz import cli
     except ModuleNotFoundError as error:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from robustviz import jobs
+from robustviz.process import leave_out_triton
 from robustviz.runs import OVER, Run, open_run, to_bytes, versions, write_file
 from robustviz.types import JSON, UserError
 from robustviz.world import ALONE, World, speaks
@@ -253,4 +254,5 @@ def main(argv: list[str] | None = None) -> int:
 if __name__ == "__main__":
     if hasattr(os, "nice"):  # the page that watches goes first; the next in the queue is started from here, and no nicer
         os.nice(max(0, 5 - os.nice(0)))
+    leave_out_triton()
     raise SystemExit(main())

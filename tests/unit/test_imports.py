@@ -17,8 +17,8 @@ PACKAGE = REPOSITORY / "robustviz"
 
 # Rooms from left to right; a room may import its own group and what stands to its left.
 ORDER = (
-    {"registry", "types", "results", "losses", "terms", "chance"},
-    {"cam", "data", "measures", "nets", "attacks", "embedder"},
+    {"process", "registry", "types", "results", "losses", "terms", "chance"},
+    {"inputs", "cam", "data", "measures", "nets", "attacks", "embedder"},
     {"methods"},
     {"config", "runs", "evaluate", "doctor", "world", "training", "presets", "jobs", "worker"},
     {"probes", "claims", "export", "alignment_study", "quadrant_study"},
@@ -143,7 +143,7 @@ def modules(*rooms: str) -> list[str]:
 
 
 def test_looking_at_runs_and_figures_needs_no_torch() -> None:
-    light = modules("registry", "types", "results", "runs", "jobs", "figures", "terms", "embedder")
+    light = modules("process", "registry", "types", "results", "runs", "jobs", "figures", "terms", "embedder")
     loaded = run(
         f"import sys, importlib\nfor m in {light!r}: importlib.import_module(m)\nprint(*[m for m in ('torch', 'streamlit', 'pandas') if m in sys.modules])"
     )
@@ -175,6 +175,31 @@ def test_importing_the_package_imports_nothing_else() -> None:
         "import sys\nbefore = set(sys.modules)\nimport robustviz\nprint(*sorted(m for m in set(sys.modules) - before if m.startswith(('robustviz.', 'torch', 'numpy'))))"
     )
     assert loaded == ""
+
+
+def test_our_own_commands_never_load_triton_and_a_library_s_user_may() -> None:
+    """Two screens of "nanobind: leaked …" at a command's end come from it; torch does without, as on a Mac."""
+    said = "; print(sys.modules.get('triton', 'not asked for'))"
+    train = "main(['list', 'methods']); import torch, torchvision, torch._dynamo"
+    assert run(f"import sys; from robustviz.__main__ import main; {train}{said}").splitlines()[-1] == "None"
+    assert (
+        run(f"import sys, robustviz, robustviz.results, robustviz.worker, robustviz.__main__, robustviz.process{said}") == "not asked for"
+    )
+
+
+def test_triton_stays_with_whoever_has_torch_already() -> None:
+    code = "import sys\nsys.modules['torch'] = sys\nfrom robustviz.process import leave_out_triton\nleave_out_triton()"
+    assert run(f"{code}\nprint('triton' in sys.modules)") == "False"
+    assert (
+        run(
+            "import sys\nsys.modules['triton'] = sys\nfrom robustviz.process import leave_out_triton\nleave_out_triton()\nprint(sys.modules['triton'])"
+        )
+        != "None"
+    )
+
+
+def test_the_tests_end_without_triton_too() -> None:
+    assert sys.modules.get("triton", "somebody imported it later") is None
 
 
 def test_the_short_way_in_works_and_knows_its_names() -> None:
