@@ -13,8 +13,8 @@ from benchmarks.harness import OURS, Outcome, Racer, race
 from robustviz.attacks import PGD
 from robustviz.config import TrainConfig
 from robustviz.methods import PGDAT
-from robustviz.nets.base import ImageNet
 from robustviz.nets.attackable import has_bf16
+from robustviz.nets.base import ImageNet
 
 WANTED = {"torchattacks": 5.0, "ART": 20.0}
 
@@ -50,8 +50,8 @@ def against(
     peers, wanted = list[Racer](), dict[str, float]()
     for size in sizes:
         others, missing = setting.some_peers(tuple(WANTED)[1:], net, eps, eps / 4, 10, (size, *x.shape[1:]), 10)
-        name, other = setting.leanest(net, eps, eps / 4, 10)
-        for name, other in {name: other, **others}.items():
+        first, leanest = setting.leanest(net, eps, eps / 4, 10)
+        for name, other in {first: leanest, **others}.items():
 
             def run(other: setting.Attacker = other, size: int = size) -> None:
                 for some, its in zip(few.split(size), labels.split(size), strict=True):
@@ -63,7 +63,7 @@ def against(
     fast = torch.bfloat16 if has_bf16(device) else torch.float32
     flops = 10 * whole * roofline.step_flops(net, x)
     gate = b01_pgd.gate(net, x, y, eps, f"{words} to learn from, {len(x):,} to attack", 0.3 if len(x) >= 10_000 else 1.0)
-    label = f"{'×'.join(map(str, few.shape))}, ResNet-18"
+    label = f"{'×'.join(map(str, few.shape))}, {type(net).__name__}"
     shares = " ".join(roofline.share(time.name, time.least, flops, device, fast) for time in (trained, *theirs[:1]))
     what = f"PGD-10 as in training, {roofline.NAMES[fast]}"
     yield Outcome("B2", what, label, (trained, *theirs), wanted, (gate,), f"{shares} {missing}".strip())

@@ -30,6 +30,7 @@ SHARED = REPOSITORY.parent / "shared" / "data"
 if not os.environ.get("ROBUSTVIZ_DATA") and SHARED.is_dir():
     os.environ["ROBUSTVIZ_DATA"] = str(SHARED)
 
+collect_ignore = ["gpu"]  # which has a configuration of its own: `make gpu-check`
 N, C, H, W = 12, 2, 9, 7
 
 

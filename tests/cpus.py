@@ -55,7 +55,10 @@ SETTINGS = {
 
 def apply(name: str) -> None:
     """Let this process stand under a setting; before torch is imported."""
+    from robustviz.process import leave_out_triton
+
     assert "torch" not in sys.modules, "a setting comes too late where torch has been imported"
+    leave_out_triton()
     setting = SETTINGS[name]
     os.environ.update(setting.environment)
     if setting.cores and hasattr(os, "sched_setaffinity"):  # elsewhere one thread has to do

@@ -198,7 +198,8 @@ def test_pictures_are_shifted_over_black_and_mirrored():
 
 
 def test_b2_races_every_peer_in_both_batch_sizes(toy, monkeypatch):
-    monkeypatch.setattr(setting, "PEERS", {"torchattacks": by_hand, "ART": by_hand})
+    monkeypatch.setattr(setting, "PEERS", {"ART": by_hand})
+    monkeypatch.setattr(setting, "_torchattacks", by_hand)
     split = data.load(toy.data, "test")
     net = nets.build("small_resnet", 10, 3, 20, None, None).eval()
     trained, plain = b02_resnet.against(net, split.x, split.y, 8 / 255, "toy", 2, (4, 2))
@@ -215,12 +216,15 @@ def test_b2_races_every_peer_in_both_batch_sizes(toy, monkeypatch):
 
 
 def test_b2_runs_without_a_peer_and_says_which(toy, monkeypatch):
-    monkeypatch.setattr(setting, "PEERS", {"torchattacks": absent, "ART": by_hand})
+    monkeypatch.setattr(setting, "_torchattacks", absent)
+    monkeypatch.setattr(setting, "PEERS", {"ART": absent})
     split = data.load(toy.data, "test")
     net = nets.build("small_resnet", 10, 3, 20, None, None).eval()
     trained, _ = b02_resnet.against(net, split.x, split.y, 8 / 255, "toy", 1, (4,))
-    assert [time.name for time in trained.times] == [OURS, "ART, batch 4"]
-    assert "torchattacks is not here" in trained.note and not trained.gates
+    assert [time.name for time in trained.times] == [OURS, f"{setting.BY_HAND}, batch 4"]
+    assert trained.wanted == {f"{setting.BY_HAND}, batch 4": 5.0}
+    (gate,) = trained.gates
+    assert "ART is not here" in trained.note and f"by {setting.BY_HAND} (toy" in gate.says
 
 
 def epochs_of(toy: TrainConfig, attack: trainers.Attacking) -> list[Outcome]:
@@ -243,11 +247,28 @@ def test_b3_races_both_number_formats_against_three_loops(toy):
         assert f"{OURS} {trainers.spell(10 * one.times[0].median)}" in one.note  # 80 images from 8
 
 
-def test_b6_without_its_peer_is_ours_alone(toy, monkeypatch):
-    monkeypatch.setattr(setting, "PEERS", {"torchattacks": absent})
-    (alone,) = epochs_of(toy, b06_small.by_torchattacks(toy))
-    assert [time.name for time in alone.times] == [OURS]
-    assert not alone.gates and "usual loop is not here" in alone.note
+def test_b6_races_its_peers_lines_where_the_peer_is_not_here(toy, monkeypatch):
+    monkeypatch.setattr(setting, "_torchattacks", absent)
+    attack = b06_small.leanest(toy)
+    net, x, y = nets.build("small_resnet", 10, 3, 20, None, None).eval(), *setting.unseen(toy.data, 5, 3)
+    found = attack(net)(x, y)
+    assert 0 < (found - x).abs().max() <= float(toy.eps) + 1e-6
+    (only,) = epochs_of(dataclasses.replace(toy, n_train=8, epochs=1), attack)
+    assert len(only.times) == 4 and only.gates
+
+
+def test_the_leanest_peer_written_by_hand_climbs_as_ours_does(linear_net, images):
+    """A linear net's gradient has the same signs everywhere: ten steps of a quarter of ε end in the corner, from anywhere."""
+    y = torch.arange(len(images)) % 2
+    found = setting.by_hand(linear_net, images, y, 0.1, 0.025, 10)
+    assert torch.allclose(found, PGD(eps=0.1)(linear_net, images, y), atol=1e-6) and not found.requires_grad
+
+
+def test_unseen_images_are_not_those_learned_from(toy):
+    x, y = setting.unseen(toy.data, 25, 6)
+    learned = data.load(toy.data, "train", 25).x
+    assert len(x) == len(y) == 6 and not any(torch.equal(one, other) for one in x for other in learned)
+    assert torch.equal(setting.unseen(toy.data, 28, 3)[0], x[3:])
 
 
 @pytest.mark.parametrize("apart", [0, 100])
