@@ -26,8 +26,10 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request, WebSocke
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
-PATIENCE = 120  # seconds for a server to answer: two cores, shared
-WAIT = 30_000  # milliseconds for the app to settle
+# Tests wait for states. These say when one is given up: a machine may have other things to do.
+PATIENCE = 240  # seconds for a server to answer
+WAIT = 120_000  # milliseconds for anything on a page
+LONGEST = 900  # seconds for a test
 HOST = "127.0.0.1"
 
 # On a deep link Streamlit's page asks below the address first, then at the root; the browser reports the first answer.
@@ -61,6 +63,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     here = [item for item in items if HERE in item.path.parents]
     for item in here:
         item.add_marker(pytest.mark.browser)
+        item.add_marker(pytest.mark.timeout(LONGEST))
         item.add_marker(pytest.mark.xdist_group("browser"))  # one app and one browser at a time: two cores
     items.sort(key=lambda item: HERE in item.path.parents)
     if not here or config.option.collectonly or _browser():
@@ -211,9 +214,15 @@ def problems() -> Problems:
     return Problems()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _patient() -> None:
+    expect.set_options(timeout=WAIT)
+
+
 @pytest.fixture
 def page(page: Page, problems: Problems) -> Iterator[Page]:
     """pytest-playwright's page, watched: any problem fails the test."""
+    page.context.set_default_timeout(WAIT)
     yield problems.watch(page)
     assert not problems, "\n".join(problems)
 
@@ -222,13 +231,18 @@ def page(page: Page, problems: Problems) -> Iterator[Page]:
 def dark_page(browser: Browser, browser_context_args: dict[str, Any], problems: Problems) -> Iterator[Page]:
     """As `page`, for a person whose computer is set to dark."""
     context = browser.new_context(**browser_context_args | {"color_scheme": "dark"})
+    context.set_default_timeout(WAIT)
     yield problems.watch(context.new_page())
     context.close()
     assert not problems, "\n".join(problems)
 
 
+# Once the browser has drawn what it has, and nothing is left for it to do.
+IDLE = "() => new Promise(done => requestAnimationFrame(() => requestIdleCallback(() => done(), { timeout: 5000 })))"
+
+
 def wait_until_settled(page: Page, timeout: float = WAIT) -> Page:
-    """The page, once the app is connected, its script has ended and no placeholder is left."""
+    """The page, once the app is connected, its script has ended, no placeholder is left and the browser has drawn it all."""
     app = page.get_by_test_id("stApp")
     expect(app).to_have_attribute("data-test-connection-state", "CONNECTED", timeout=timeout)
     deadline = time.monotonic() + timeout / 1000
@@ -236,9 +250,23 @@ def wait_until_settled(page: Page, timeout: float = WAIT) -> Page:
     while quiet < 3:  # the state flickers between a click and the run that it causes
         expect(app).to_have_attribute("data-test-script-state", "notRunning", timeout=max(1.0, (deadline - time.monotonic()) * 1000))
         expect(page.get_by_test_id("stSkeleton")).to_have_count(0, timeout=max(1.0, (deadline - time.monotonic()) * 1000))
+        page.evaluate(IDLE)
         page.wait_for_timeout(60)
         quiet = quiet + 1 if app.get_attribute("data-test-script-state") == "notRunning" else 0
     return page
+
+
+def wait_until(page: Page, fact: Callable[[], object]) -> None:
+    """Wait for what the browser tells Python, such as a message of its console: it is heard only while the page is waited for."""
+    deadline = time.monotonic() + WAIT / 1000
+    while not fact() and time.monotonic() < deadline:
+        page.wait_for_timeout(20)
+
+
+@pytest.fixture
+def eventually() -> Callable[..., None]:
+    """`eventually(page, fact)`: wait until a fact is true, or for so long that it will not be."""
+    return wait_until
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import time
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
+from streamlit.proto.BackMsg_pb2 import BackMsg
 
 from robustviz import registry
 from robustviz.runs import REPOSITORY
@@ -31,15 +31,15 @@ def chart(page: Page, key: str):
 
 
 def test_the_first_page_shows_its_pictures_at_once_without_plotly(page, server, settled):
+    """At once: in the answer to the only thing that the browser asked the app for. How many seconds that takes, B12 measures."""
     requests: list[str] = []
-    page.goto(server)  # a warm server is what a class meets
-    settled(page)
+    asked: list[bytes] = []
     page.on("request", lambda request: requests.append(request.url))
-    started = time.perf_counter()
+    page.on("websocket", lambda socket: socket.on("framesent", lambda message: asked.append(message)))
     page.goto(server)
     expect(page.get_by_test_id("stImage").locator("img")).to_have_count(2)
     page.wait_for_function("() => [...document.querySelectorAll('[data-testid=stImage] img')].every(i => i.complete && i.naturalWidth)")
-    assert time.perf_counter() - started < 8, "3 s on a quiet machine; 8 s where two cores do everything"
+    assert sum(BackMsg.FromString(message).HasField("rerun_script") for message in asked) == 1
     settled(page)
     assert not [url for url in requests if "lotly" in url]
 
@@ -54,13 +54,13 @@ def test_guessing_leads_to_the_reveal(page, server, settled):
     page.get_by_role("button", name="Yes", exact=True).click()
     expect(page.get_by_text(f"{PACK['robust']['robust_k']} of {PACK['robust']['n']}")).to_be_visible()
     page.get_by_role("button", name="How little does it take?").click()
-    expect(page.get_by_role("heading", name="How little does it take?")).to_be_visible(timeout=90_000)
-    settled(page, 90_000)
+    expect(page.get_by_role("heading", name="How little does it take?")).to_be_visible()
+    settled(page)
 
 
 def test_moving_epsilon_by_keyboard_flips_the_label(page, server, settled, problems):
     page.goto(f"{server}/attack?img=1&eps=0")
-    settled(page, 90_000)
+    settled(page)
     slider = page.locator(".st-key-eps input[type=range]")
     expect(page.get_by_text("this model was fooled")).to_have_count(0)
     slider.focus()
@@ -76,7 +76,7 @@ def test_moving_epsilon_by_keyboard_flips_the_label(page, server, settled, probl
 
 def test_an_address_brings_back_what_was_seen(page, server, settled, browser):
     page.goto(f"{server}/attack?data=digits&img=7&eps=20&attack=fgsm")
-    settled(page, 90_000)
+    settled(page)
     seen = page.get_by_test_id("stMain").inner_text()
     assert "digits" in page.get_by_test_id("stSidebar").inner_text()
     page.locator(".st-key-img").get_by_role("button").last.click()
@@ -86,47 +86,47 @@ def test_an_address_brings_back_what_was_seen(page, server, settled, browser):
     assert later != seen
     other = browser.new_context().new_page()
     other.goto(page.url)
-    settled(other, 90_000)
+    settled(other)
     assert other.get_by_test_id("stMain").inner_text() == later
     other.context.close()
 
 
 def test_a_deep_link_may_be_the_first_request_of_a_server(page, fresh_server, settled):
     page.goto(f"{fresh_server().url}/attack?img=2")
-    expect(page.get_by_role("heading", name="How little does it take?")).to_be_visible(timeout=90_000)
-    settled(page, 90_000)
+    expect(page.get_by_role("heading", name="How little does it take?")).to_be_visible()
+    settled(page)
     expect(page.get_by_test_id("stSidebar").get_by_role("link")).to_have_count(len(PAGES))
 
 
 def test_a_short_run_is_paused_survives_a_reload_resumes_and_ends(page, server, settled, server_runs, problems):
     page.goto(f"{server}/train")
-    settled(page, 90_000)
+    settled(page)
     choose(page, "Data", registry.get("data", "digits").label)
-    settled(page, 90_000)
+    settled(page)
     choose(page, "Method", "No adversarial training · Standard")
-    settled(page, 90_000)
+    settled(page)
     page.get_by_text("More settings").click()
     page.get_by_label("epochs", exact=True).fill("60")
     page.get_by_label("epochs", exact=True).press("Enter")
-    settled(page, 90_000)
+    settled(page)
     page.get_by_role("button", name="Train", exact=True).click()
-    expect(page.get_by_text(re.compile("Epoch [2-9] of 60")).first).to_be_visible(timeout=90_000)
+    expect(page.get_by_text(re.compile(r"Epoch ([2-9]|[1-5]\d) of 60")).first).to_be_visible()
     page.get_by_role("button", name="Pause").click()
-    expect(page.get_by_role("button", name="Resume")).to_be_visible(timeout=60_000)
+    expect(page.get_by_role("button", name="Resume")).to_be_visible()
     run = next(path for path in server_runs.iterdir() if path.name.startswith("digits-standard"))
     before = len((run / "metrics.jsonl").read_text().splitlines())
     page.reload()
-    settled(page, 90_000)
+    settled(page)
     page.get_by_test_id("stDataFrame").scroll_into_view_if_needed()
     resume = page.get_by_role("button", name="Resume")
-    expect(resume).to_be_visible(timeout=30_000)
+    expect(resume).to_be_visible()
     resume.click()
-    expect(page.get_by_text("right untouched")).to_be_visible(timeout=240_000)
+    expect(page.get_by_text("right untouched")).to_be_visible(timeout=600_000)
     assert json.loads((run / "status.json").read_text())["state"] == "done"
     assert before < len((run / "metrics.jsonl").read_text().splitlines()) == 60
     page.get_by_role("button", name="Attack it").click()
-    expect(page.get_by_role("heading", name="How little does it take?")).to_be_visible(timeout=60_000)
-    settled(page, 90_000)
+    expect(page.get_by_role("heading", name="How little does it take?")).to_be_visible()
+    settled(page)
     problems[:] = [problem for problem in problems if "/media/" not in problem]  # a strip that the next second replaced
 
 
@@ -145,7 +145,7 @@ def serious(page):
 def test_axe_finds_nothing_serious(request, theme, name, server, settled):
     page: Page = request.getfixturevalue("page" if theme == "light" else "dark_page")
     page.goto(f"{server}/{name}")
-    settled(page, 90_000)
+    settled(page)
     found = serious(page)
     assert not found, "\n".join(found)
     assert page.locator(".gl-canvas").count() <= 3 * 4  # a WebGL chart takes three; browsers lose some beyond four charts
@@ -155,9 +155,9 @@ def test_axe_finds_nothing_serious(request, theme, name, server, settled):
 def test_the_red_team_is_told_from_the_defences_and_its_form_is_accessible(request, theme, server, settled):
     page: Page = request.getfixturevalue("page" if theme == "light" else "dark_page")
     page.goto(f"{server}/train")
-    settled(page, 90_000)
+    settled(page)
     choose(page, "Method", "Red team · Model alignment")
-    settled(page, 90_000)
+    settled(page)
     expect(page.get_by_text("defends nothing by itself")).to_be_visible()
     page.get_by_text("More settings").click()
     expect(page.get_by_label("weight decay", exact=True)).to_be_visible()
@@ -169,7 +169,7 @@ def test_the_red_team_is_told_from_the_defences_and_its_form_is_accessible(reque
 def test_nothing_is_cut_off_at_400_pixels_nor_at_twice_the_size(page, name, server, settled):
     page.set_viewport_size({"width": 400, "height": 800})
     page.goto(f"{server}/{name}")
-    settled(page, 90_000)
+    settled(page)
     for width in (400, 640):  # 640: what a window of 1,280 has at a zoom of 200 %
         page.set_viewport_size({"width": width, "height": 800})
         for part in ("document.documentElement", "document.querySelector('[data-testid=stMain]')"):
@@ -180,7 +180,7 @@ def test_nothing_is_cut_off_at_400_pixels_nor_at_twice_the_size(page, name, serv
 def test_what_can_be_taken_home_is_legible(request, theme, server, settled):
     page: Page = request.getfixturevalue("page" if theme == "light" else "dark_page")
     page.goto(f"{server}/attack?data=digits&img=5")
-    settled(page, 90_000)
+    settled(page)
     page.locator(".st-key-home-bars-a").get_by_role("button").click()
     expect(page.get_by_text("In a notebook:")).to_be_visible()
     settled(page)

@@ -9,18 +9,16 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-WAIT = 90_000
-
 
 def studio(page: Page, address: str, settled) -> None:
     """The part, open, on digits: 8×8 pixels, of which the middle sixteen are allowed."""
     page.goto(address)
-    settled(page, WAIT)
+    settled(page)
     part = page.get_by_text("What if you chose the pixels?")
     if not page.get_by_role("application").count():
         part.click()
-    expect(page.get_by_role("application")).to_be_visible(timeout=WAIT)
-    settled(page, WAIT)
+    expect(page.get_by_role("application")).to_be_visible()
+    settled(page)
 
 
 def test_a_stroke_of_the_mouse_is_attacked_and_its_address_shows_the_same(page, server, settled, browser):
@@ -37,17 +35,17 @@ def test_a_stroke_of_the_mouse_is_attacked_and_its_address_shows_the_same(page, 
     expect(page.get_by_text("24 of 64 pixels allowed (38 %)")).to_be_visible()
     assert base64.urlsafe_b64encode(bytes([0xFF, 0, 0x3C, 0x3C, 0x3C, 0x3C, 0, 0])) == b"_wA8PDw8AAA="  # a byte a row
     expect(page).to_have_url(re.compile("paint=_wA8PDw8AAA"))
-    settled(page, WAIT)
+    settled(page)
     page.get_by_role("button", name="Attack within this budget").click()
-    expect(page.get_by_text("24 of 64 pixels (38%) may change by")).to_be_visible(timeout=WAIT)
-    settled(page, WAIT)
+    expect(page.get_by_text("24 of 64 pixels (38%) may change by")).to_be_visible()
+    settled(page)
     assert page.get_by_text("This attacker is weaker than the one of every robust number").count() == 1
     seen = page.get_by_test_id("stMain").inner_text().split("Centre")[1]
     other = browser.new_context().new_page()
     other.goto(page.url)
-    settled(other, WAIT)
-    expect(other.get_by_text("24 of 64 pixels allowed (38 %)")).to_be_visible(timeout=WAIT)
-    settled(other, WAIT)
+    settled(other)
+    expect(other.get_by_text("24 of 64 pixels allowed (38 %)")).to_be_visible()
+    settled(other)
     assert other.get_by_test_id("stMain").inner_text().split("Centre")[1] == seen
     other.context.close()
 
@@ -65,15 +63,15 @@ def test_everything_goes_by_keyboard(page, server, settled):
     canvas.press("Space")
     expect(page.get_by_text("Row 4, column 5: allowed. 1 of 64")).to_be_visible()
     expect(page).to_have_url(re.compile(r"paint=AAAACAAAAAA"))
-    settled(page, WAIT)
+    settled(page)
     page.get_by_role("button", name="Edge", exact=True).press("Enter")
     expect(page.get_by_text("28 of 64 pixels allowed (44 %)")).to_be_visible()
-    settled(page, WAIT)
+    settled(page)
     page.get_by_role("button", name="Attack within this budget").press("Enter")
-    expect(page.get_by_text("28 of 64 pixels (44%) may change by")).to_be_visible(timeout=WAIT)
+    expect(page.get_by_text("28 of 64 pixels (44%) may change by")).to_be_visible()
     page.get_by_role("button", name="Clear", exact=True).press("Enter")
     expect(page.get_by_text("The budget is another now: attack again.")).to_be_visible()
-    settled(page, WAIT)
+    settled(page)
     for key in ("ArrowUp", "ArrowLeft", "ArrowRight", "Space"):  # back to row 4, column 5: the very mask of before counts again
         canvas.press(key)
     expect(page.get_by_text("Row 4, column 5: allowed. 1 of 64")).to_be_visible()
@@ -86,8 +84,8 @@ def test_it_is_accessible_and_fits_a_narrow_window(dark, request, server, settle
     page = request.getfixturevalue("dark_page" if dark else "page")
     page.set_viewport_size({"width": 400, "height": 900})
     studio(page, f"{server}/attention?data=digits&img=4&paint=edge&quadrant=upper-left", settled)
-    expect(page.get_by_text("PGD-20, seed 0")).to_have_count(1, timeout=WAIT)
-    settled(page, WAIT)
+    expect(page.get_by_text("PGD-20, seed 0")).to_have_count(1)
+    settled(page)
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     found = Axe().run(page).response["violations"]
     assert not [f"{one['id']}: {one['nodes'][0]['target']}" for one in found if one["impact"] in ("serious", "critical")]

@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 
 def test_a_figure_is_taken_home_as_table_arrays_page_and_python(page, server, settled):
     page.goto(f"{server}/attack?data=digits&img=5")
-    settled(page, 90_000)
+    settled(page)
     page.locator(".st-key-home-bars-a").get_by_role("button").click()
     expect(page.get_by_text("In a notebook:")).to_be_visible()
     taken = {}
@@ -29,7 +29,7 @@ def test_a_figure_is_taken_home_as_table_arrays_page_and_python(page, server, se
 
 def test_the_camera_of_a_figure_gives_an_svg(page, server, settled):
     page.goto(f"{server}/attack?data=digits&img=5")
-    settled(page, 90_000)
+    settled(page)
     chart = page.locator(".st-key-bars-a")
     chart.hover()
     with page.expect_download() as download:
@@ -50,36 +50,46 @@ LONELIEST = """gd => {
 }"""
 
 
+# The image of the point under the mouse, after the figure has had its time to look: it does so in the next frames.
+HOVERED = """gd => new Promise(done => requestAnimationFrame(() => requestIdleCallback(
+    () => setTimeout(() => done(gd._hoverdata?.[0]?.customdata?.[0] ?? null), 50), { timeout: 2000 })))"""
+
+
 def click_a_point(page, key: str) -> int:
-    """Click the loneliest point of the figure `key`; the number of its image."""
+    """Click the loneliest point of the figure `key`, once the figure says that the mouse is on it; the number of its image."""
     plot = page.locator(f".st-key-{key} .js-plotly-plot").first
     plot.scroll_into_view_if_needed()
-    page.wait_for_timeout(300)
-    x, y, number = plot.evaluate(LONELIEST)
-    page.mouse.move(x, y)
-    page.wait_for_timeout(200)
+    hovered = None
+    for _ in range(100):  # the page may still move under the mouse
+        x, y, number = plot.evaluate(LONELIEST)
+        page.mouse.move(x + 1, y)
+        page.mouse.move(x, y)
+        hovered = plot.evaluate(HOVERED)
+        if hovered == number:
+            break
+    assert hovered == number
     page.mouse.click(x, y)
     return int(number)
 
 
 def test_a_point_of_the_map_becomes_the_image_of_every_view_and_of_the_address(page, server, settled, browser, problems):
     page.goto(f"{server}/features?data=digits&img=300")
-    settled(page, 120_000)
+    settled(page)
     number = click_a_point(page, "map-b")
-    expect(page).to_have_url(re.compile(f"img={number}(&|$)"), timeout=30_000)
-    settled(page, 120_000)
+    expect(page).to_have_url(re.compile(f"img={number}(&|$)"))
+    settled(page)
     side = page.get_by_test_id("stSidebar")
     expect(side.get_by_label(re.compile("^Test image"))).to_have_value(str(number))
     expect(page.get_by_role("heading", name=f"Image {number}", exact=True)).to_be_visible()
     for name in ("Attack", "Attention", "Soft labels & loss"):
         side.get_by_role("link", name=name, exact=True).click()
-        settled(page, 120_000)
+        settled(page)
         expect(side.get_by_label(re.compile("^Test image"))).to_have_value(str(number))
         expect(page).to_have_url(re.compile(f"img={number}(&|$)"))
     seen = page.get_by_test_id("stMain").inner_text()
     other = browser.new_context().new_page()
     other.goto(page.url)
-    settled(other, 120_000)
+    settled(other)
     assert other.get_by_test_id("stMain").inner_text() == seen
     other.context.close()
     problems[:] = [problem for problem in problems if "/media/" not in problem]  # a picture replaced before it was fetched
@@ -87,7 +97,7 @@ def test_a_point_of_the_map_becomes_the_image_of_every_view_and_of_the_address(p
 
 def test_a_lasso_shows_what_it_caught_and_a_thumbnail_opens_it_everywhere(page, server, settled, problems):
     page.goto(f"{server}/features?data=digits")
-    settled(page, 120_000)
+    settled(page)
     chart = page.locator(".st-key-map-a .js-plotly-plot").first
     chart.scroll_into_view_if_needed()
     chart.hover()
@@ -98,14 +108,14 @@ def test_a_lasso_shows_what_it_caught_and_a_thumbnail_opens_it_everywhere(page, 
     page.mouse.down()
     page.mouse.move(area["x"] + area["width"] * 0.6, area["y"] + area["height"] * 0.6, steps=6)
     page.mouse.up()
-    expect(page.get_by_text(re.compile(r"\d+ images? chosen"))).to_be_visible(timeout=30_000)
-    settled(page, 120_000)
+    expect(page.get_by_text(re.compile(r"\d+ images? chosen"))).to_be_visible()
+    settled(page)
     button = page.locator(".st-key-thumbs-lasso").get_by_role("button", name=re.compile(r"^\d+$")).nth(2)
     expect(button).to_have_text(re.compile(r"\d+"))
     number = button.inner_text().strip()
     button.press("Enter")
-    expect(page).to_have_url(re.compile(f"img={number}(&|$)"), timeout=30_000)
-    settled(page, 120_000)
+    expect(page).to_have_url(re.compile(f"img={number}(&|$)"))
+    settled(page)
     with page.expect_download() as download:
         page.get_by_role("button", name=re.compile("chosen .CSV.")).click()
     assert download.value.path().read_text().startswith("image,class,")
