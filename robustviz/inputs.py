@@ -162,7 +162,7 @@ def try_out(net: nn.Module, x: Tensor) -> Trial:
                     "so no image can be attacked or counted by itself: give its batch norm running statistics."
                 )
     needs = max(both - one, 1)
-    room = CPU_BYTES if x.device.type == "cpu" else int(GPU_SHARE * torch.cuda.get_device_properties(x.device).total_memory)
+    room = CPU_BYTES if x.device.type != "cuda" else int(GPU_SHARE * torch.cuda.get_device_properties(x.device).total_memory)
     return Trial(logits.shape[1], needs, max(room // needs, 1))
 
 

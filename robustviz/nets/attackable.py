@@ -50,7 +50,7 @@ def attackable(net: nn.Module, mode: Literal["eval", "train"] = "eval", *, fused
         with _lock:
             kept = _kept.get(net)
             ready = net if net in _fused_copies else kept.current(net, fused, bf16) if kept else None
-        ready = ready or _copied(net, fused, bf16)
+        ready = _copied(net, fused, bf16) if ready is None else ready
     if ready is not None:
         yield ready
     else:
@@ -65,12 +65,13 @@ def copied(net: nn.Module) -> nn.Module | None:
         return None
     try:
         with torch.inference_mode(False), torch.no_grad():
-            twin = copy.deepcopy(net).eval()
+            twin = copy.deepcopy(net)
     except Exception:  # whatever a module says when it cannot be copied: old weight norm, pruning, locks, stored activations
         return None
     theirs = [*twin.modules(), *twin.parameters(), *twin.buffers()]
     if {id(part) for part in theirs} & {id(part) for part in (*mine, *net.parameters(), *net.buffers())}:
         return None
+    twin.eval()
     for parameter in twin.parameters():
         parameter.requires_grad_(False)
     return twin
@@ -140,6 +141,7 @@ class _Kept:
         self.changes = changes
         self.structure: list[object] | None = None
         self.copies: dict[tuple[bool, bool], nn.Module] = {}
+        self.versions: dict[tuple[bool, bool], list[int]] = {}  # of the values that each copy has
 
     def current(self, net: nn.Module, fused: bool, bf16: bool) -> nn.Module | None:
         """The copy with the values that `net` has now; None where one must be made anew for each attack."""
@@ -148,21 +150,23 @@ class _Kept:
             self.structure, self.copies = now, {}
         if now is None:
             return None
-        twin = self.copies.get((fused, bf16))
+        kind, values = (fused, bf16), [*net.parameters(), *net.buffers()]
+        versions = [version for value in values for version in (id(value), value._version)]
+        twin = self.copies.get(kind)
         if twin is None:
             twin = _copied(net, fused, bf16)
             if twin is None:
                 return None
-            self.copies[fused, bf16] = twin
+            self.copies[kind] = twin
             if fused and _is_plain(net):
                 _recordings[twin] = {}
-        elif self.changes:
+        elif self.changes or versions != self.versions[kind]:
             with torch.no_grad():
-                pairs = zip((*net.parameters(), *net.buffers()), (*twin.parameters(), *twin.buffers()), strict=True)
-                for theirs, own in pairs:
-                    own.copy_(theirs)
-                for layer in _fused_copies.get(twin, ()):
-                    layer.follow()
+                for own, value in zip((*twin.parameters(), *twin.buffers()), values, strict=True):
+                    own.copy_(value)
+            for layer in _fused_copies.get(twin, ()):
+                layer.follow()
+        self.versions[kind] = versions
         return twin
 
 
@@ -230,14 +234,12 @@ def has_bf16(device: str) -> bool:
 class _Fused(nn.Module):
     """A convolution and the batch norm after it, in eval mode, as one convolution; it holds them without owning them.
 
-    A forward that writes over their weights while it runs is followed, too.
+    A forward that changes their weights while it runs is followed, too.
     """
 
     def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype, layout: torch.memory_format) -> None:
         super().__init__()
         self.parts = (conv, norm)
-        parts = (conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias)
-        self.sources = [part for part in parts if part is not None]
         self.weight = torch.empty_like(conv.weight, dtype=dtype, memory_format=layout, requires_grad=False)
         self.bias = torch.empty(len(conv.weight), dtype=dtype, device=conv.weight.device)
         self.follow()
@@ -251,10 +253,19 @@ class _Fused(nn.Module):
             )  # fmt: skip
             self.weight.copy_(weight)
             self.bias.copy_(bias)
-        self.versions = [source._version for source in self.sources]
+        self.seen = self._values()
+
+    def _values(self) -> list[tuple[Tensor, int] | None]:
+        conv, norm = self.parts
+        values = (conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+        return [None if value is None else (value, value._version) for value in values]
+
+    def _is_current(self) -> bool:
+        pairs = zip(self._values(), self.seen, strict=True)
+        return all(a is b or (a is not None and b is not None and a[0] is b[0] and a[1] == b[1]) for a, b in pairs)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.versions != [source._version for source in self.sources]:
+        if not self._is_current():
             self.follow()
         conv = self.parts[0]
         return F.conv2d(x, self.weight, self.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
@@ -287,7 +298,7 @@ def _fuse(twin: nn.Module, bf16: bool) -> list[_Fused]:
         layers = _fused_layers(container, dtype, layout)
         if layers:
             fused += [layer for layer in layers.values() if isinstance(layer, _Fused)]
-            container.forward = _with_layers(container, layers).forward
+            container.forward = functools.partial(_run, *_with_layers(container, layers), tuple(container._modules.values()))
     if bf16:
         _to_bf16(twin.maps, {layer.parts[0] for layer in fused})  # type: ignore[arg-type]
     return fused
@@ -346,13 +357,23 @@ def _is_relu(layer: nn.Module | None) -> bool:
     return type(layer) is nn.ReLU and not has_hooks(layer)
 
 
-def _with_layers(container: nn.Module, layers: dict[str, nn.Module | None]) -> nn.Module:
-    """A module that runs the forward of `container`'s class with other layers; it shares everything else with it."""
-    other = object.__new__(type(container))
+def _with_layers(container: nn.Module, layers: dict[str, nn.Module | None]) -> tuple[nn.Module, nn.Module]:
+    """Two modules that run the forward of `container`'s class and share everything with it: one its own layers, whatever they
+    are by then, the other with `layers` in their place. None of them holds the container, which holds them.
+    """
+    own, other = object.__new__(type(container)), object.__new__(type(container))
+    vars(own).update(vars(container))
     vars(other).update(vars(container))
     children = {name: layers.get(name, child) for name, child in container._modules.items()}
     vars(other)["_modules"] = {name: child for name, child in children.items() if child is not None or name not in layers}
-    return other
+    return own, other
+
+
+def _run(own: nn.Module, other: nn.Module, layers: tuple[nn.Module | None, ...], *given: Any) -> Any:
+    """The forward of `other`; that of `own` where its layers are no longer those that the other one was made for."""
+    now = tuple(own._modules.values())
+    same = len(now) == len(layers) and all(a is b for a, b in zip(now, layers, strict=True))
+    return type(own).forward(other if same else own, *given)
 
 
 def _name(module: nn.Module) -> str:

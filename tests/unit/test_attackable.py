@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import itertools
 import sys
 import threading
 import weakref
@@ -202,21 +203,28 @@ def test_a_forward_that_calls_parts_of_a_container_by_themselves_is_right() -> N
 
 
 class Restless(nn.Module):
-    """Writes over its own weights in every forward pass."""
+    """Changes its own layers in every forward pass: it writes over weights, puts others in their place, or another layer."""
 
-    def __init__(self) -> None:
+    def __init__(self, way: str) -> None:
         super().__init__()
         self.body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
-        self.head = nn.Linear(8, 4)
+        self.head, self.way = nn.Linear(8, 4), way
 
     def forward(self, x: Tensor) -> Tensor:
+        weight = torch.arange(216.0).view(8, 3, 3, 3).cos() * float(x.detach().mean())
         with torch.no_grad():
-            self.body[0].weight.copy_(torch.arange(216.0).view(8, 3, 3, 3).cos() * float(x.detach().mean()))
+            if self.way == "written":
+                self.body[0].weight.copy_(weight)
+            elif self.way == "placed":
+                self.body[0].weight = nn.Parameter(weight, requires_grad=False)
+            else:
+                self.body[1] = nn.Identity() if float(x.detach().mean()) < 0.4 else nn.BatchNorm2d(8, eps=1.0).eval().requires_grad_(False)
         return self.head(self.body(x).mean((2, 3)))
 
 
-def test_weights_written_over_during_a_forward_pass_are_followed() -> None:
-    net, x, y = Restless().eval(), torch.rand(5, 3, 9, 7), torch.randint(4, (5,))
+@pytest.mark.parametrize("way", ["written", "placed", "another layer"])
+def test_layers_that_change_during_a_forward_pass_are_followed(way: str) -> None:
+    net, x, y = Restless(way).eval(), torch.rand(5, 3, 9, 7), torch.randint(4, (5,))
     with attackable(net) as fast:
         for images in (x, x / 2):
             assert torch.allclose(fast(images), net(images), atol=1e-5)
@@ -322,6 +330,18 @@ def test_a_kept_copy_takes_up_new_values_in_its_own_memory() -> None:
         assert same(fast, other, x, y)
 
 
+def test_a_kept_copy_of_a_network_that_should_not_change_follows_it_all_the_same() -> None:
+    net, x, y = made()
+    keep(net, changes=False)
+    with attackable(net) as fast:
+        assert same(fast, net, x, y)
+    with torch.no_grad():
+        net.maps[1].weight.mul_(1.5)  # type: ignore[index, union-attr, operator]
+    net.head.weight = nn.Parameter(net.head.weight.detach() * -2)
+    with attackable(net) as again:
+        assert again is fast and same(fast, net, x, y)
+
+
 def test_kept_copies_are_forgotten_with_their_network() -> None:
     net, _, _ = made()
     keep(net, changes=True)
@@ -408,7 +428,7 @@ def test_a_network_that_cannot_be_copied_is_one_threads_at_a_time() -> None:
         results = list(pool.map(lambda _: attack(net, x, y), range(6)))
     assert all(torch.equal(found, results[0]) for found in results)
     assert net.training and all(p.requires_grad for p in net.parameters())
-    turns = [a for a, b in zip(inside, inside[1:], strict=False) if a != b]
+    turns = [a for a, b in itertools.pairwise(inside) if a != b]
     assert len(turns) <= 5  # a thread's forward passes follow one another
 
 
@@ -449,6 +469,6 @@ def test_a_count_leaves_images_where_they_are_first_found_to_be_misread_and_take
 
 
 def test_a_copy_is_copied_whole() -> None:
-    net, x, y = made()
+    net, x, _ = made()
     twin = copied(net)
     assert twin is not None and torch.equal(twin(x), net(x)) and isinstance(twin.maps[0], Normalise)  # type: ignore[index]
