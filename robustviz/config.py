@@ -54,8 +54,12 @@ class TrainConfig(Spec):
     eps: float | None = option(None, "Attack radius for training, validation and evaluation, in [0, 1]; empty: the data set's.")
     n_train: int | None = option(None, "How many training images; 0: all; empty: the data set's default.", low=0)
     epochs: int | None = option(None, "How often every training image is seen.", low=1, high=10_000)
-    batch_size: int | None = option(None, "Images a step.", low=2, high=100_000, advanced=True)
-    lr: float | None = option(None, "Highest learning rate.", low=0, high=100, advanced=True)
+    batch_size: int | None = option(
+        None, "Images a step; empty: the data set's default, fewer of images above 64 pixels.", low=2, high=100_000, advanced=True
+    )
+    lr: float | None = option(
+        None, "Highest learning rate; empty: the data set's, lower for images above 64 pixels.", low=0, high=100, advanced=True
+    )
     momentum: float = option(0.9, "Momentum of SGD.", low=0, high=0.9999, advanced=True)
     weight_decay: float = option(5e-4, "Weight decay of SGD.", low=0, high=1, advanced=True)
     schedule: Literal["cyclic", "cosine", "step", "constant"] | None = option(
