@@ -1,7 +1,10 @@
 """A step of an attack as a CUDA graph: on a GPU small kernels wait for their launches, and a graph launches them all at once.
 
+Experimental: no GPU has run it yet; `make gpu-check` measures it and says whether its results are those of plain steps.
+
 What a step reads lies in the recording's own memory, into which each walk copies its images; weights are read where the
-lean copy and the network keep them, which is part of a recording's name. A step is recorded when it is wanted for the second time, the first one warms up.
+network's kept copy has them, which is part of a recording's name. A step is recorded when it is wanted for the second time,
+the first one warms up. Only networks of this package are recorded: another one's forward may do what no graph repeats.
 """
 
 from __future__ import annotations
