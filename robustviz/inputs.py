@@ -21,7 +21,7 @@ INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torc
 SIXTEEN = (torch.float16, torch.bfloat16)
 PIXELS = 3 * 64 * 64
 # On a CPU as much as a small laptop can spare; on a GPU a share of its memory.
-CPU_BYTES, GPU_SHARE = 2**31, 0.25
+CPU_BYTES, GPU_SHARE = 2**30, 0.25
 
 
 def check_shape(x: Tensor) -> None:
