@@ -69,8 +69,8 @@ def apply(name: str) -> None:
         torch.backends.mkldnn.set_flags(False)
 
 
-def pytest_configure() -> None:
-    """With `-p tests.cpus`: the tests stand under the setting that the environment names."""
+def pytest_load_initial_conftests() -> None:
+    """With `-p tests.cpus`: the tests stand under the setting that the environment names, before a conftest imports torch."""
     apply(os.environ[NAME])
 
 

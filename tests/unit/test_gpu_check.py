@@ -152,7 +152,15 @@ def test_a_test_that_fails_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert gpu_check.test("nowhere", 60)[0]
 
 
+def test_the_clock_ends_it_with_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    gpu_check._too_late(480.0)
+    assert ended == [1] and "Not done after 8 minutes" in capsys.readouterr().out
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_it_passes_at_toy_size_without_what_a_gpu_server_has_not(tmp_path: Path) -> None:
     """The whole command and its tests, in processes that cannot import the dashboard's packages."""
     (tmp_path / "sitecustomize.py").write_text(
