@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from robustviz.imports import load
 from robustviz.types import UserError
 
 BLOCK = 1024  # rows of a distance matrix held at once: 40 MB at 5,000 points
@@ -294,9 +295,8 @@ def _clusters(z: Tensor, y: Tensor, what: str) -> tuple[Tensor, Tensor]:
 
 def _sklearn() -> Any:
     try:
-        from sklearn import metrics
+        return load("sklearn.metrics")
     except ImportError:
         raise UserError(
             "Silhouette and Davies-Bouldin come from scikit-learn, which is not installed: run `pip install scikit-learn`."
         ) from None
-    return metrics

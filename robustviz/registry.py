@@ -11,7 +11,6 @@ import dataclasses
 import difflib
 import functools
 import hashlib
-import importlib
 import json
 import keyword
 import types
@@ -19,6 +18,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
+from robustviz.imports import load
 from robustviz.types import JSON, UserError, parse_number, plain, shown
 
 C = TypeVar("C", bound=type)
@@ -50,7 +50,7 @@ def register(name: str) -> Callable[[C], C]:
 
 def keys(kind: str) -> tuple[str, ...]:
     """Every key of a kind, in the order of registration, which is the order in which people should meet them."""
-    importlib.import_module(ROOMS[kind])
+    load(ROOMS[kind])
     return tuple(_table[kind])
 
 

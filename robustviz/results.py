@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from robustviz.imports import load
 from robustviz.types import JSON, UserError, eps_text
 
 R = TypeVar("R", bound="Result")
@@ -47,7 +48,7 @@ def t_quantile(freedom: int, level: float = 0.95) -> float:
     if freedom < 1:
         return math.inf
     try:
-        from scipy.special import stdtrit
+        stdtrit = load("scipy.special").stdtrit
     except ImportError:
         raise UserError("Intervals of means come from scipy, which is not installed: run `pip install scipy`.") from None
     return float(stdtrit(freedom, (1 + level) / 2))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from robustviz.attacks.balls import BALLS
 from robustviz.attacks.base import Attack, Case, Objective
+from robustviz.imports import load
 from robustviz.inputs import check_images, logits_of
 from robustviz.registry import register
 from robustviz.types import UserError
@@ -94,10 +95,9 @@ class _Single(nn.Module):
 
 def _package() -> Any:
     try:
-        from pyautoattack import AutoAttack as Package
+        return load("pyautoattack").AutoAttack
     except ImportError as error:
         raise UserError("AutoAttack needs the package pyautoattack, which is not here: pip install 'pyautoattack>=0.2,<0.3'.") from error
-    return Package
 
 
 @contextmanager

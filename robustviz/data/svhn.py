@@ -12,6 +12,7 @@ import torch
 from robustviz.data import places
 from robustviz.data.base import Dataset, Recipe, Source, check_split
 from robustviz.data.splits import official
+from robustviz.imports import load
 from robustviz.registry import register
 from robustviz.types import UserError
 
@@ -36,7 +37,7 @@ class SVHN(Source):
         part = "test" if split == "test" else "train"
         name = f"{part}_32x32.mat"
         try:
-            from scipy.io import loadmat
+            loadmat = load("scipy.io").loadmat
         except ImportError:
             raise UserError(
                 "SVHN is stored in MATLAB files, and scipy, which reads them, is not installed: run `pip install scipy`."

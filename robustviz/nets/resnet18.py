@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from robustviz.imports import load
 from robustviz.nets.base import ImageNet, Normalise
 from robustviz.registry import register
 
@@ -21,9 +22,7 @@ class ResNet18(ImageNet):
     label = "ResNet-18 (11 M)"
 
     def __init__(self, classes: int, channels: int, size: int, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-        from torchvision.models import resnet18  # here: it takes a second and a half, which every first page would wait for
-
-        whole = resnet18(num_classes=classes)
+        whole = load("torchvision.models").resnet18(num_classes=classes)
         stem = nn.Conv2d(channels, 64, 3, 1, 1, bias=False)
         nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
         maps = nn.Sequential(

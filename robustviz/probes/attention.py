@@ -20,6 +20,7 @@ from robustviz import cam, nets
 from robustviz.attacks import PGD
 from robustviz.chance import drawn_from
 from robustviz.data import Dataset
+from robustviz.imports import load
 from robustviz.nets import ImageNet, frozen
 from robustviz.nets.base import Normalise
 from robustviz.probes.base import Probe, image_of, images_of, linf_net, meta_of, net_of
@@ -95,16 +96,14 @@ def _of_package(net: ImageNet, x: Tensor, y: Tensor, name: str) -> Tensor:
 
 def _grad_cam_package() -> Any:
     try:
-        import pytorch_grad_cam
+        return load("pytorch_grad_cam")
     except ImportError as error:
         raise UserError("This needs the package grad-cam: install it with pip install grad-cam, or choose Grad-CAM or LayerCAM.") from error
-    return pytorch_grad_cam
 
 
 def _targets(y: Tensor) -> list[Any]:
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-
-    return [ClassifierOutputTarget(int(label)) for label in y]
+    targets = load("pytorch_grad_cam.utils.model_targets")
+    return [targets.ClassifierOutputTarget(int(label)) for label in y]
 
 
 def random_nets(run: Run, count: int, seed: int) -> Iterator[ImageNet]:
@@ -266,7 +265,6 @@ class RoadSpec(Probe[Road]):
 
 def road(net: ImageNet, x: Tensor, y: Tensor, heat: Tensor, size: tuple[int, int], rng: torch.Generator, seed: int) -> np.ndarray:
     """ROAD (N,), −1 to 1, of maps (N,h,w): the mean over `REMOVED` of (least − most relevant pixels painted over) / 2."""
-    from pytorch_grad_cam.metrics.road import ROADCombined
 
     def output(label: int) -> Callable[[Tensor], Tensor]:
         return lambda logits: logits.softmax(-1)[label]
@@ -276,5 +274,7 @@ def road(net: ImageNet, x: Tensor, y: Tensor, heat: Tensor, size: tuple[int, int
     order = shuffle.gather(1, whole.gather(1, shuffle).argsort(dim=1, stable=True))  # by value, ties by chance
     rank = torch.empty_like(whole).scatter(1, order, torch.linspace(0, 1, whole.shape[1]).expand_as(whole).contiguous())
     with frozen(net), drawn_from(torch.Generator().manual_seed(seed)):  # the package's noise knows no generator
-        score = ROADCombined(percentiles=list(REMOVED))(x, rank.view(len(x), *size).numpy(), [output(int(label)) for label in y], net)
+        score = load("pytorch_grad_cam.metrics.road").ROADCombined(percentiles=list(REMOVED))(
+            x, rank.view(len(x), *size).numpy(), [output(int(label)) for label in y], net
+        )
     return np.asarray(score, dtype=np.float64)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from robustviz import embedder, measures
+from robustviz.imports import load
 from robustviz.measures import unit
 from robustviz.types import UserError
 
@@ -176,7 +177,7 @@ def trustworthiness(z: Tensor, at: Tensor) -> float:
     if len(z) < 2 * TRUST + 2:
         return math.nan
     try:
-        from sklearn import manifold
+        manifold = load("sklearn.manifold")
     except ImportError:
         raise UserError("Trustworthiness comes from scikit-learn, which is not installed: run `pip install scikit-learn`.") from None
     u, at = unit(measures.cloud(z)), measures.cloud(at)

@@ -20,6 +20,7 @@ def page(name: str, title: str, help: str, *, default: bool = False) -> st.Page:
     return st.Page(PAGES / f"{name}.py", title=title, url_path=None if default else name.replace("_", "-"), default=default, help=help)
 
 
+glossary = page("glossary", "Glossary", "Methods and words")
 start = page("start", "Start", "See how a network is fooled", default=True)
 menu = {
     "See": [
@@ -34,7 +35,7 @@ menu = {
         page("contributions", "Contributions", "How many features carry the answer?"),
         page("transfer", "Transfer", "Does a trick for one network fool another?"),
     ],
-    "Glossary": [page("glossary", "Glossary", "Methods and words")],
+    "Glossary": [glossary],
 }
 chosen = st.navigation(menu, position="hidden")  # drawn by the shell: Streamlit's grouped menu is no valid list to a screen reader
 st.set_page_config(
@@ -42,5 +43,5 @@ st.set_page_config(
     initial_sidebar_state="collapsed" if chosen == start else "auto",
 )  # fmt: skip
 shell.menu(menu)
-shell.run(chosen)
+shell.run(chosen, light=chosen in (start, glossary))
 embedder.APP.start()  # last, so that the first page waits for nothing

@@ -3,49 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
-# What the first page is made of, and what Streamlit would look for when it draws it.
-FIRST = ("robustviz.embedder", "robustviz.ui.shell", "robustviz.ui.story", "streamlit.material_icon_names", "streamlit.emojis")
+from robustviz import imports, process
+
+# What the first page is made of, and what Streamlit would look for when it draws it. Half of pandas in `sys.modules` is taken
+# for all of it by whoever looks there, so that comes before anybody, too.
+FIRST = ("pandas", "robustviz.embedder", "robustviz.ui.shell", "robustviz.ui.story", "streamlit.material_icon_names", "streamlit.emojis")
 
 
 @contextlib.asynccontextmanager
 async def open_house(app: Any) -> AsyncIterator[None]:
-    """ASGI lifespan: what the first page needs is there before anybody comes, so that it waits for nobody's torch; then
-    sessions import one after the other.
+    """ASGI lifespan: what the first page needs is there before anybody comes, so that it waits for nobody's torch; what the
+    others need comes meanwhile, in a thread for which they wait.
     """
-    for name in FIRST:
-        with contextlib.suppress(ModuleNotFoundError):  # another Streamlit's; pages say what is missing of ours
-            importlib.import_module(name)
-    with one_import_at_a_time():
-        yield
+    process.leave_out_triton()
+    imports.load_all(FIRST)
+    threading.Thread(target=_import_ahead, daemon=True).start()
+    yield
 
 
-@contextlib.contextmanager
-def one_import_at_a_time() -> Iterator[None]:
-    """While inside, a thread that imports what is not there yet waits until no other one does.
-
-    Python locks each module by itself. Of two threads that enter a package by different doors each then waits for the other,
-    and Python resolves that by `_DeadlockError`, or by handing out a module that is half there. A lock around the whole search
-    leaves nobody to wait for. Everything that imports goes through that one function, statements in C and `import_module`
-    alike; modules that are there already do not.
-    """
-    machinery: Any = importlib._bootstrap
-    find_and_load, lock = machinery._find_and_load, threading.RLock()
-
-    def alone(*asked: Any) -> Any:
-        with lock:
-            return find_and_load(*asked)
-
-    machinery._find_and_load = alone
-    try:
-        yield
-    finally:
-        machinery._find_and_load = find_and_load
+def _import_ahead() -> None:
+    with contextlib.suppress(Exception):  # what cannot be imported is said by the page that needs it
+        imports.load_all(imports.NEEDED + imports.LATER)
 
 
 class Prompt:

@@ -15,6 +15,7 @@ from typing import Any, ParamSpec
 import streamlit as st
 from PIL import Image, ImageDraw
 
+from robustviz import imports
 from robustviz.types import UserError
 
 Page = Any
@@ -36,10 +37,14 @@ def icon() -> str:
     return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
-def run(page: Page) -> None:
-    """Run a page. What a person can act on is shown as a sentence; anything else as a sentence with details to report."""
+def run(page: Page, *, light: bool) -> None:
+    """Run a page; one that is not `light` once all that pages with a network need is imported. What a person can act on is
+    shown as a sentence; anything else as a sentence with details to report.
+    """
 
     def whole() -> None:
+        if not light:
+            imports.load_all()
         page.run()
         write_address()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 import threading
@@ -18,7 +17,7 @@ from sessions import FEW, Person, crowd
 from benchmarks import b12_app
 from robustviz import jobs, runs
 from robustviz.config import TrainConfig
-from robustviz.ui import server, train
+from robustviz.ui import train
 
 
 @pytest.fixture
@@ -96,18 +95,18 @@ from halves import inner
 whole = inner.whole
 """
 TWO_DOORS = """
-import builtins, contextlib, importlib, sys, threading
-from robustviz.ui import server
+import builtins, importlib, sys, threading
+from robustviz.imports import load
 sys.path.insert(0, sys.argv[1])
 builtins.inside, seen = threading.Event(), []
 def enter(name):
-    try: seen.append((importlib.import_module(name), sys.modules["halves"].whole)[1])
+    how = load if sys.argv[2] == "alone" else importlib.import_module
+    try: seen.append((how(name), sys.modules["halves"].whole)[1])
     except BaseException as error: seen.append(type(error).__name__)
-with server.one_import_at_a_time() if sys.argv[2] == "alone" else contextlib.nullcontext():
-    first = threading.Thread(target=enter, args=("halves",)); first.start()
-    assert inside.wait(60)
-    second = threading.Thread(target=enter, args=("halves.inner",)); second.start()
-    first.join(); second.join()
+first = threading.Thread(target=enter, args=("halves",)); first.start()
+assert inside.wait(60)
+second = threading.Thread(target=enter, args=("halves.inner",)); second.start()
+first.join(); second.join()
 print(*sorted(map(str, seen)))
 """
 
@@ -124,13 +123,6 @@ def test_two_threads_that_enter_a_package_by_different_doors_both_get_the_whole_
         assert done.stdout.strip() == said
     else:  # the trap is one
         assert any(kind in done.stdout for kind in said.split("|")), done.stdout
-
-
-def test_imports_are_pythons_own_again_when_the_server_is_gone():
-    before = importlib._bootstrap._find_and_load  # type: ignore[attr-defined]
-    with server.one_import_at_a_time():
-        assert importlib._bootstrap._find_and_load is not before  # type: ignore[attr-defined]
-    assert importlib._bootstrap._find_and_load is before  # type: ignore[attr-defined]
 
 
 def test_two_sessions_that_time_a_training_leave_torch_its_threads():

@@ -17,7 +17,7 @@ PACKAGE = REPOSITORY / "robustviz"
 
 # Rooms from left to right; a room may import its own group and what stands to its left.
 ORDER = (
-    {"process", "registry", "types", "results", "losses", "terms", "chance"},
+    {"imports", "process", "registry", "types", "results", "losses", "terms", "chance"},
     {"inputs", "cam", "data", "measures", "nets", "attacks", "embedder"},
     {"methods"},
     {"config", "runs", "evaluate", "doctor", "world", "training", "presets", "jobs", "worker"},
