@@ -46,10 +46,9 @@ def form() -> TrainConfig | None:
         if data == "folder" and not folder:
             st.info("Type the path of a folder on the computer that runs robustviz.")
             return None
+        preset, chosen = recipe if recipe in PRESETS else None, {"data": f"folder:{folder}" if folder else data, "method": method}
         try:
-            start = TrainConfig.make(
-                recipe if recipe in PRESETS else None, {"data": f"folder:{folder}" if folder else data, "method": method}
-            )
+            start = TrainConfig.make(preset, chosen)
         except UserError as error:
             st.error(str(error))
             return None
@@ -57,8 +56,15 @@ def form() -> TrainConfig | None:
         main = [field for field in dataclasses.fields(start.method) if _first(start, field)]
         changes = _fields(start, start.method, main, scope, "method.", across=2)
     with st.expander("More settings", icon=":material/settings:"):
-        changes |= _fields(start, start, [f for f in dataclasses.fields(start) if f.name not in ("data", "method")], scope, "")
-        changes |= _fields(start, start.data, [f for f in dataclasses.fields(start.data) if f.name != "path"], scope, "data.")
+        of_data = _fields(start, start.data, [f for f in dataclasses.fields(start.data) if f.name != "path"], scope, "data.")
+        changes |= of_data
+        try:  # other defaults follow from these, e.g. the batch from the images' size
+            start = TrainConfig.make(preset, chosen, [] if WRONG in of_data else list(of_data.items()))
+        except UserError as error:
+            st.error(str(error))
+            return None
+        of_run = [field for field in dataclasses.fields(start) if field.name not in ("data", "method")]
+        changes |= _fields(start, start, of_run, "-".join([scope, *map(str, of_data.values())]), "")
         changes |= _fields(start, start.method, [f for f in dataclasses.fields(start.method) if f not in main], scope, "method.")
     if changes.pop(WRONG, False):
         st.error("A setting above is no valid value; look under More settings too.")

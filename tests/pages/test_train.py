@@ -245,3 +245,19 @@ def test_a_demo_server_does_not_train(visit, monkeypatch):
     monkeypatch.setenv("ROBUSTVIZ_DEMO", "1")
     app = sound(visit("train"))
     assert "switched off" in words(app)
+
+
+def test_larger_images_of_a_folder_bring_a_smaller_batch(visit, untimed, submitted, tmp_path):
+    from PIL import Image
+
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for k in range(12):
+            Image.new("RGB", (40, 40), (20 * k, 100, 250 * (name == "cat"))).save(tmp_path / "pets" / name / f"{k}.png")
+    app = visit("train")
+    app.selectbox(key="train-data").set_value("folder").run()
+    app.text_input(key="train-folder").set_value(str(tmp_path / "pets")).run()
+    size = next(box for box in app.number_input if box.key.endswith("data.size"))
+    size.set_value(128).run()
+    batch = next(box for box in app.number_input if box.key.endswith("batch_size"))
+    assert batch.value == TrainConfig.make(None, {"data": f"folder:{tmp_path / 'pets'}"}, [("data.size", 128)]).batch_size == 16
