@@ -22,7 +22,7 @@ from robustviz.inputs import Trial, check_images, check_labels, try_out
 from robustviz.nets.attackable import attackable, device_of, keep
 from robustviz.results import Evaluation, Ladder, climb, pack
 from robustviz.runs import Run
-from robustviz.types import UserError
+from robustviz.types import UserError, plain
 
 BATCH = 250  # images that draw their noise together: fixed, so that it does not depend on how many are computed at once
 DOCTOR_IMAGES = 100
@@ -45,6 +45,8 @@ def count_right(
 
     Raises UserError for images, labels or a network of another kind, and where an image's answer depends on its batch.
     """
+    if attack is not None and getattr(attack, "targeted", False):
+        raise UserError("Accuracy under attack is counted with untargeted attacks; set targeted to false.", code=2)
     with _ready(net, x, y) as task:
         out = [right for right, _ in _blocks(task, attack, seed, tick, search=True, bf16=bf16)]
     return torch.cat(out) if out else torch.zeros(0, dtype=torch.bool)
@@ -73,7 +75,7 @@ def _ready(net: nn.Module, x: Tensor, y: Tensor) -> Iterator[_Task]:
     """The task of counting on these images. Raises UserError where they, the labels or the network do not fit."""
     with torch.inference_mode(False), attackable(net, fused=False) as own:
         if own is not net:
-            keep(own, changes=False)  # all blocks share one copy
+            keep(own)  # all blocks share one copy
         x = check_images(x)
         trial = try_out(own, x)
         yield _Task(own, x, check_labels(y, len(x), trial.classes, x), trial)
@@ -82,14 +84,27 @@ def _ready(net: nn.Module, x: Tensor, y: Tensor) -> Iterator[_Task]:
 def _blocks(
     task: _Task, attack: Attack | None, seed: int, tick: Tick | None, search: bool, bf16: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Block by block: which samples are right, on the CPU, and the images the net was shown."""
+    """Block by block: which samples are right, on the CPU, and the images the net was shown. Raises UserError for what is no
+    attack or no seed.
+    """
+    seed = plain(seed)
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise UserError(f"seed={seed!r} is not a whole number.", code=2)
+    if attack is not None and not isinstance(attack, Attack):
+        raise UserError(f"{attack!r} is no attack; use one of robustviz.attacks, e.g. PGD(eps=8/255).", code=2)
     for number, start in enumerate(range(0, len(task.x), BATCH)):
         if tick:
             tick()
         images, labels = task.x[start : start + BATCH], task.y[start : start + BATCH]
         if attack is not None:
-            rng = torch.Generator(device=images.device).manual_seed(seed * 1_000_003 + number)
-            images = attack.search(task.net, images, labels, rng, bf16) if search else attack(task.net, images, labels, rng)
+            rng = torch.Generator(device=images.device).manual_seed((seed * 1_000_003 + number) % 2**63)
+            shown = attack.search(task.net, images, labels, rng, bf16) if search else attack(task.net, images, labels, rng)
+            if not isinstance(shown, Tensor) or shown.shape != images.shape:
+                kind = tuple(shown.shape) if isinstance(shown, Tensor) else type(shown).__name__
+                raise UserError(
+                    f"The attack {attack.key} gave {kind} for images of shape {tuple(images.shape)}: as many images are wanted."
+                )
+            images = shown
         yield (answers(task.net, images, task.trial.at_once) == labels).cpu(), images
 
 

@@ -19,6 +19,7 @@ AGREE = 1e-3  # an image's logits alone and beside another one, relative to the 
 WRAP = "wrap it in a module whose forward returns"
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 SIXTEEN = (torch.float16, torch.bfloat16)
+FLOATS = (torch.float32, torch.float64, *SIXTEEN)
 PIXELS = 3 * 64 * 64
 # On a CPU as much as a small laptop can spare; on a GPU a share of its memory.
 CPU_BYTES, GPU_SHARE = 2**30, 0.25
@@ -33,7 +34,10 @@ def check_shape(x: Tensor) -> None:
         raise UserError(f"Images of shape {shape} have no batch axis: (N,C,H,W) is wanted; for a single image use x[None].")
     if x.ndim != 4:
         raise UserError(f"Images of shape {shape} are no batch of pictures: (N,C,H,W) is wanted.")
-    if not x.is_floating_point():
+    if x.layout != torch.strided or x.device.type == "meta":
+        kind = "on the device meta" if x.device.type == "meta" else "sparse"
+        raise UserError(f"Images that are {kind} hold no pixels to change: an ordinary tensor in [0, 1] is wanted.")
+    if x.dtype not in FLOATS:
         hint = "divide them by 255 (of a data set use .x, not .images)" if x.dtype == torch.uint8 else "use x.float() with values in [0, 1]"
         raise UserError(f"Images of {str(x.dtype).removeprefix('torch.')} came, and floats in [0, 1] are wanted: {hint}.")
 
@@ -57,8 +61,10 @@ def check_images(x: Tensor) -> Tensor:
     low, high = (float(value) for value in torch.aminmax(x))
     if low != low or high != high:
         raise UserError("Some pixels are not a number (NaN): images in [0, 1] are wanted.")
-    if low >= -SLACK and high <= 1 + SLACK:
+    if low >= 0 and high <= 1:
         return x
+    if low >= -SLACK and high <= 1 + SLACK:
+        return x.clamp(0, 1)
     span = f"Pixels run from {low:.4g} to {high:.4g}, and [0, 1] is wanted"
     if low < 0:
         raise UserError(
@@ -75,6 +81,8 @@ def check_labels(y: Tensor, n: int, classes: int, x: Tensor | None = None) -> Te
     if not isinstance(y, Tensor):
         raise UserError(f"Labels are wanted as a tensor (N,) of integers, and this is a {type(y).__name__}; use torch.tensor(labels).")
     shape, dtype = tuple(y.shape), str(y.dtype).removeprefix("torch.")
+    if y.layout != torch.strided or y.device.type == "meta":
+        raise UserError("Labels are wanted as an ordinary tensor (N,) of integers, and these are sparse or on the device meta.")
     if y.dtype not in INTEGERS:
         hint = "; of one-hot rows use y.argmax(1)" if y.ndim == 2 else ""
         raise UserError(f"Labels of {dtype} and shape {shape} came, and one integer an image, shape ({n},), is wanted{hint}.")
@@ -83,9 +91,11 @@ def check_labels(y: Tensor, n: int, classes: int, x: Tensor | None = None) -> Te
         raise UserError(f"Labels of shape {shape} came for {n} images, and one integer an image, shape ({n},), is wanted{hint}.")
     if x is not None and y.device != x.device:
         raise UserError(f"The images are on {x.device} and the labels on {y.device}: move one of them, e.g. y.to(x.device).")
-    y = plain_tensor(y).to(torch.int64)
+    y = plain_tensor(y)
+    values = y.tolist() if y.dtype == torch.uint64 else []  # which int64 may be too small for
+    y = y.to(torch.int64)
     if n:
-        low, high = int(y.min()), int(y.max())
+        low, high = (min(values), max(values)) if values else (int(y.min()), int(y.max()))
         if low < 0 or high >= classes:
             wrong = low if low < 0 else high
             raise UserError(
@@ -99,18 +109,21 @@ def in_parts(x: Tensor, most: int = 250) -> tuple[Tensor, ...]:
     return x.split(max(1, min(most, most * PIXELS // max(x[:1].numel(), 1))))
 
 
-def logits_of(net: Callable[[Tensor], Any], x: Tensor) -> Tensor:
-    """What `net`, a module or the rest of one, answers: logits (N,K), K ≥ 2, in float32 or wider; a network with 16-bit weights is shown 16-bit images.
+def answer(net: Callable[[Tensor], Any], x: Tensor) -> Any:
+    """What `net`, a network or a part of one, gives for `x`; one with 16-bit weights is shown 16 bits. It gets a copy, since
+    it may write on what it is given, unless `x` waits for a gradient: such images are the caller's own copy.
 
-    Raises UserError, which names what came, where the network cannot read `x` or gives something else.
+    Raises UserError, with what torch or Python say of it, where it cannot read `x`.
     """
     own = net.parameters() if isinstance(net, nn.Module) else iter(())
     weights = next((p.dtype for p in own if p.is_floating_point()), x.dtype)
     try:
-        out = net(x.to(weights) if weights in SIXTEEN else x)
+        if weights in SIXTEEN:
+            return net(x.to(weights, copy=True))
+        return net(x if x.requires_grad else x.clone())
     except (UserError, torch.OutOfMemoryError):
         raise
-    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
         kind = f"{tuple(x.shape)}, {str(x.dtype).removeprefix('torch.')}, on {x.device}"
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
         hint = ""
@@ -118,6 +131,14 @@ def logits_of(net: Callable[[Tensor], Any], x: Tensor) -> Tensor:
             name = str(weights).removeprefix("torch.")
             hint = f" Its weights are {name}: use x.to(torch.{name}), or net.float()."
         raise UserError(f"The network cannot read images of shape {kind}: {reason}.{hint}") from error
+
+
+def logits_of(net: Callable[[Tensor], Any], x: Tensor) -> Tensor:
+    """What `net`, a module or the rest of one, answers: logits (N,K), K ≥ 2, in float32 or wider. As `answer`.
+
+    Raises UserError, which names what came, where the network cannot read `x` or gives something else.
+    """
+    out = answer(net, x)
     if not isinstance(out, Tensor):
         raise UserError(f"A network that gives logits (N,K) is wanted, and this one gives a {type(out).__name__}: {WRAP} the logits alone.")
     shape = tuple(out.shape)
@@ -135,51 +156,76 @@ def logits_of(net: Callable[[Tensor], Any], x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Trial:
-    """What a look at two images tells of a network: `classes`, how many logits it gives, and how many images its memory is
-    enough for `at_once`, forward and back.
+    """What a look at a few images tells of a network: how many logits it gives (`classes`), whether they have a gradient, how
+    many bytes a forward pass remembers of an image, and how many images there is memory for `at_once`.
     """
 
     classes: int
+    has_gradient: bool
     image_bytes: int
     at_once: int
 
 
 def try_out(net: nn.Module, x: Tensor) -> Trial:
-    """Look at how `net`, which nobody else changes meanwhile, answers the first two images of `x` (N,C,H,W), in [0, 1].
+    """Look at how `net`, which nobody else changes meanwhile, answers three images: the first two of `x` (N,C,H,W), in [0, 1],
+    the second darker, and noise.
 
-    Raises UserError where it cannot read them, where its answer is no logits, and where an image's answer depends on the
-    images beside it: then no image could be counted by itself. For no images a grey one is tried.
+    Raises UserError where it cannot read them, where its answer is no logits, where its own way back fails, and where an
+    image's answer depends on the images beside it: then no image could be counted by itself.
     """
-    few = x[:2].detach() if len(x) else x.new_full((1, *x.shape[1:]), 0.5)
-    logits, both = _forward_bytes(net, few)
-    first, one = _forward_bytes(net, few[:1]) if len(few) > 1 else (logits, 0)
-    if len(few) > 1:
-        with torch.no_grad():
-            alone = torch.cat([first, logits_of(net, few[1:])])
-            if _differ(alone, logits) and not _differ(logits_of(net, few), logits):  # else it answers at random
-                raise UserError(
-                    "This network's answer for an image depends on the other images of its batch (batch norm without running statistics does that), "
-                    "so no image can be attacked or counted by itself: give its batch norm running statistics."
-                )
-    needs = max(both - one, 1)
+    first = x[:1].detach() if len(x) else x.new_full((1, *x.shape[1:]), 0.5)
+    noise = torch.rand(first.shape, generator=torch.Generator().manual_seed(0)).to(first)
+    few = torch.cat([first, 0.5 * (x[1:2].detach() if len(x) > 1 else first), noise])
+    logits, has_gradient, whole = _passed(net, few if len(x) > 1 else first)
+    if len(x) < 2:
+        return Trial(logits.shape[1], has_gradient, max(whole, 1), 1)
+    with torch.no_grad():
+        try:
+            alone, _, one = _passed(net, first)
+            depends = _differ(torch.cat([alone, logits_of(net, few[1:2])]), logits[:2])
+        except UserError:  # batch norm of a single value
+            depends, one = True, 0
+        if depends and not _differ(logits_of(net, few), logits):  # else it answers at random
+            raise UserError(
+                "This network's answer for an image depends on the other images of its batch (batch norm without running statistics "
+                "does that, and so does quantisation on the fly), so no image can be attacked or counted by itself: give it fixed statistics."
+            )
+    needs = max((whole - one) // 2, 1)
     room = CPU_BYTES if x.device.type != "cuda" else int(GPU_SHARE * torch.cuda.get_device_properties(x.device).total_memory)
-    return Trial(logits.shape[1], needs, max(room // needs, 1))
+    return Trial(logits.shape[1], has_gradient, needs, max(room // needs, 1))
 
 
 def _differ(a: Tensor, b: Tensor) -> bool:
-    scale = float(b.abs().nan_to_num(0, 0, 0).amax())
-    return bool(((a - b).abs() > AGREE * scale + 1e-12).any())
+    """Whether logits differ by more than rounding, each class by its own scale, or that of most classes where it is larger."""
+    scale = b.abs().nan_to_num(0, 0, 0).amax(dim=0)
+    scale = torch.maximum(scale, scale.median())
+    exact = AGREE if not torch.is_autocast_enabled(b.device.type) else 50 * AGREE
+    return bool(((a - b).abs() > exact * scale + 1e-12).any())
 
 
-def _forward_bytes(net: nn.Module, x: Tensor) -> tuple[Tensor, int]:
-    """The logits of `x`, and how many bytes a forward pass remembers for the way back."""
+def _passed(net: nn.Module, x: Tensor) -> tuple[Tensor, bool, int]:
+    """The logits of `x`, whether they have a gradient, and how many bytes a forward pass remembers for the way back."""
     held: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        held[storage.data_ptr()] = storage.nbytes()
+        if tensor.layout == torch.strided:
+            storage = tensor.untyped_storage()
+            held[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        logits = logits_of(net, x.detach().requires_grad_())
-    return logits.detach(), sum(held.values())
+    z = x.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        try:
+            with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+                logits = logits_of(net, z)
+        except UserError:
+            held.clear()
+            logits = logits_of(net, z)  # torch.func's transforms refuse to be looked at
+        has_gradient = logits.requires_grad
+        if has_gradient:
+            try:
+                has_gradient = torch.autograd.grad(logits.sum(), z, allow_unused=True)[0] is not None
+            except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
+                raise UserError(f"This network has no way back from its logits to the image: {reason}.") from error
+    return logits.detach(), has_gradient, sum(held.values())

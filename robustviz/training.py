@@ -171,7 +171,7 @@ class Training:
         self.method.check(config, split, self.net)
         self.masks = split.masks.to(self.device) if self.method.objects and split.masks is not None else None
         self.method.initial(self.net, config)
-        keep(self.net.to(self.device), changes=True)
+        keep(self.net.to(self.device))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(config.seed, "aux"))
             self.aux = self.method.aux(self.net, config)

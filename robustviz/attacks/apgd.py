@@ -125,7 +125,7 @@ class APGD(Attack):
     def _before(self, case: Case) -> tuple[Tensor, list[Tensor] | list[None]]:
         """Which images need no attack (N,), and the runs to make: their target classes, or one None."""
         with torch.no_grad():
-            logits = torch.cat([logits_of(case.judge, part) for part in case.x.split(case.trial.at_once)]) if len(case.x) else None
+            logits = torch.cat([logits_of(case.net, part) for part in case.x.split(case.trial.at_once)]) if len(case.x) else None
         if logits is None:
             return torch.ones_like(case.y, dtype=torch.bool), [None]
         wrong = logits.scatter(1, case.y[:, None], -torch.inf).argsort(dim=1, descending=True)
@@ -143,7 +143,7 @@ class APGD(Attack):
 
     def _judge_by(self, case: Case, y: Tensor, target: Tensor | None) -> Judge:
         def part(z: Tensor, y: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor]:
-            logits = logits_of(case.judge, z)
+            logits = logits_of(case.net, z)
             return self._loss(logits, y, target), self._won(logits, y)
 
         def judge(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -216,11 +216,11 @@ def checkpoints(steps: int) -> tuple[int, ...]:
 def _evaluate(height: Callable[[Tensor], tuple[Tensor, Tensor]], z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The loss at `z`, lowest where it is not a number, its gradient as `input_gradient` gives it, and which images are won."""
     with torch.enable_grad():
-        z = z.detach().requires_grad_(True)
+        z = z.detach().clone().requires_grad_(True)
         loss, won = height(z)
         gradient = torch.autograd.grad(loss.sum(), z, allow_unused=True)[0] if loss.requires_grad else None
     gradient = torch.zeros_like(z) if gradient is None else gradient.nan_to_num(0, 0, 0)
-    return loss.detach().nan_to_num(-torch.inf, torch.inf, -torch.inf), gradient, won
+    return loss.detach().to(z.dtype).nan_to_num(-torch.inf, torch.inf, -torch.inf), gradient, won
 
 
 def _where(which: Tensor, a: Tensor, b: Tensor) -> Tensor:

@@ -65,12 +65,12 @@ class AutoAttack(Attack):
             return out
         seed = int(torch.randint(2**31, (1,), generator=case.rng, device=case.rng.device))
         with _contained(x.device):
-            work = package(_Single(case.judge, x.dtype), norm={"linf": "Linf", "l2": "L2"}[self.norm], eps=eps, seed=seed, device=x.device)
+            work = package(_Single(case.net, x.dtype), norm={"linf": "Linf", "l2": "L2"}[self.norm], eps=eps, seed=seed, device=x.device)
             work.verbose = False
             work.apgd_targeted.n_target_classes = work.fab.n_target_classes = min(MOST_TARGETS, case.trial.classes - 1)
             found, _ = work.run_standard_evaluation(x.float(), case.y, batch_size=min(BATCH, case.trial.at_once))
         changed = (found != x.float()).flatten(1).any(dim=1)
-        out[changed] = BALLS[self.norm](x, eps).project(found.to(x.dtype))[changed]
+        out[changed] = BALLS[self.norm](x, eps).project(found.to(x.dtype))[changed].to(out.dtype)
         return out
 
     def trace(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:

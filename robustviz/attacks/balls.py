@@ -6,6 +6,8 @@ map with a radius per pixel go through the same operations and give the same bit
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -28,6 +30,8 @@ def bounds(eps: float | Tensor, x: Tensor, norm: str = "linf") -> Tensor:
     """
     if not isinstance(eps, Tensor) or eps.ndim == 0:
         return torch.full((len(x), 1, 1, 1), check_eps(plain(eps), norm, tuple(x.shape[1:])), dtype=x.dtype, device=x.device)
+    if eps.dtype == torch.bool or eps.is_complex():
+        raise UserError(f"Radii of {str(eps.dtype).removeprefix('torch.')} came, and numbers in pixel units are wanted.")
     eps = eps.to(x)
     eps = eps.view(-1, 1, 1, 1) if eps.ndim == 1 else eps
     fits = eps.ndim == 4 and all(a in (1, b) for a, b in zip(eps.shape, x.shape, strict=True))
@@ -107,7 +111,7 @@ class L2:
         """A point drawn uniformly from the ball's volume, cut to [0, 1]."""
         direction = torch.randn(self.x.shape, generator=rng, dtype=self.x.dtype, device=self.x.device)
         share = torch.rand((len(self.x), 1, 1, 1), generator=rng, dtype=self.x.dtype, device=self.x.device)
-        radius = self.eps * share ** (1 / self.x[0].numel())
+        radius = self.eps * share ** (1 / math.prod(self.x.shape[1:]))
         return self.project(self.x + direction / self._norm(direction).clamp(min=TINY) * radius)
 
     @staticmethod

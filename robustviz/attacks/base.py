@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, TypeVar
 
@@ -117,6 +117,7 @@ class Attack(Spec):
 
     kind = "attack"
     fused: ClassVar[bool] = True  # whether gradients may differ from the network's by a rounding; verdicts never do
+    needs_gradient: ClassVar[bool] = True
     label: ClassVar[str]
     text: ClassVar[str]  # one plain sentence for the person who chooses
 
@@ -169,7 +170,8 @@ class Attack(Spec):
         true labels, or with `targeted` the classes to reach. `rng` None: a generator seeded 0 on x's device. Of several
         restarts each sample keeps the first that succeeded, else the one with the highest loss. Pixels whose gradient is
         NaN or infinite stay where they are. The net's mode, parameters and their gradients are untouched. Raises UserError
-        without an `eps`, for images, labels or a network of another kind, and where an image's answer depends on the batch.
+        without an `eps`, for images, labels or a network of another kind, where an image's answer depends on the batch, and
+        where an attack by gradients meets a network without any.
         """
         with self.prepared(net, x, y, rng) as case:
             return self.run(case)
@@ -187,16 +189,25 @@ class Attack(Spec):
     def prepared(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None, *, bf16: bool = False) -> Iterator[Case]:
         """The checked task. Inside, `net` is not touched by what is done with it. Raises UserError as `__call__` does."""
         self._radius(None)
+        if rng is not None and not isinstance(rng, torch.Generator):
+            raise UserError(f"rng={rng!r} is no generator: use torch.Generator().manual_seed(0), or leave it out.")
+        bf16 = bf16 and self.norm == "linf"
         with torch.inference_mode(False), ExitStack() as stack:
-            ready = stack.enter_context(attackable(net, fused=self.fused, bf16=bf16 and self.norm == "linf"))
+
+            def exact() -> nn.Module:
+                return stack.enter_context(attackable(net, fused=False))
+
             x = check_images(x)
-            trial = try_out(ready, x)
+            ready = stack.enter_context(attackable(net, fused=self.fused, bf16=bf16, wide=self.needs_gradient))
+            trial = try_out(exact() if bf16 else ready, x)
             self.check(trial.classes)
             y = check_labels(y, len(x), trial.classes, x)
-            yield Case(
-                ready, x, y, trial, rng or generator(x),
-                lambda: stack.enter_context(attackable(net, fused=False)) if self.fused else ready,
-            )  # fmt: skip
+            if self.needs_gradient and not trial.has_gradient:
+                raise UserError(
+                    "The answers of this network do not depend on the image by a gradient (no_grad, detach or argmax in its forward), so no "
+                    "step could be made and every image would seem to withstand: use square, which needs none."
+                )
+            yield Case(ready, x, y, trial, rng or generator(x), exact)
 
     def run(self, case: Case, search: bool = False) -> Tensor:
         """x_adv as `__call__` returns it; `search` as there."""
@@ -240,7 +251,8 @@ class Attack(Spec):
         """
         check_shape(x)
         with torch.inference_mode(False):
-            x, rng = plain_tensor(x), rng or generator(x)
+            # On a GPU the values are not looked at: a training would wait for it in every step.
+            x, rng = check_images(x) if x.device.type == "cpu" else plain_tensor(x), rng or generator(x)
             best = self._ascend(objective, x, eps, rng)
             if self.tries > 1:
                 with torch.no_grad():
@@ -313,7 +325,7 @@ class Attack(Spec):
         for _ in range(count):
             gradient = self._gradient(objective, z, rng)
             with torch.no_grad():
-                heading = self.direction(gradient, heading)
+                heading = self.direction(gradient, heading).to(z.dtype)
                 z = ball.advance(z.detach(), heading, size)
             if path is not None:
                 path.append(z)
@@ -390,8 +402,11 @@ def input_gradient(objective: Objective, z: Tensor) -> Tensor:
         parts = list(objective.parts(len(z)))
         if len(parts) > 1:
             return torch.cat([input_gradient(part, z[place]) for place, part in parts])
-    with torch.enable_grad():
-        z = z.detach().requires_grad_(True)
+    kind = z.device.type
+    # In float16 a sure network's gradient is too small for a number.
+    half = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
+    with torch.enable_grad(), torch.autocast(kind, enabled=False) if half else nullcontext():
+        z = z.detach().clone().requires_grad_(True)  # a forward may write on what it is given
         height = objective(z)
         gradient = torch.autograd.grad(height.sum(), z, allow_unused=True)[0] if height.requires_grad else None
     return torch.zeros_like(z) if gradient is None else gradient.nan_to_num(0, 0, 0)

@@ -11,6 +11,8 @@ from robustviz.attacks.balls import L2, Linf, scaled
 from robustviz.attacks.base import Attack
 from robustviz.registry import option, register
 
+MOST = 1e12  # what has grown so large with a decay above 1 is scaled down: only its direction counts
+
 
 @register("attack/mim")
 @dataclass(frozen=True)
@@ -37,4 +39,7 @@ class MIM(Attack):
     def direction(self, gradient: Tensor, before: Tensor | None) -> Tensor:
         gradient = scaled(gradient)
         gradient = gradient / gradient.abs().sum((1, 2, 3), keepdim=True).clamp(min=1)
-        return gradient if before is None else gradient + self.decay * before
+        if before is None:
+            return gradient
+        heading = gradient + self.decay * before
+        return heading / (heading.abs().amax((1, 2, 3), keepdim=True) / MOST).clamp(min=1)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from robustviz import losses
 from robustviz.attacks.balls import L2, Linf
 from robustviz.attacks.base import Attack, Case, Objective, generator
-from robustviz.inputs import check_shape, logits_of
+from robustviz.inputs import check_images, check_shape, logits_of
 from robustviz.registry import option, register
 from robustviz.types import UserError
 
@@ -50,6 +50,7 @@ class Square(Attack):
     step_size: ClassVar[None] = None  # type: ignore[misc]
 
     fused = False
+    needs_gradient = False
     label = "Square"
     text = "Tries random squares and keeps what helps: it needs no gradient, only the network's answers."
 
@@ -92,9 +93,9 @@ class Square(Attack):
 
     def maximise(self, objective: Objective, x: Tensor, *, eps: float | Tensor | None = None, rng: torch.Generator | None = None) -> Tensor:
         """Images near `x` at which `objective` is high, as in `Attack`, found without its gradient and with every query."""
-        check_shape(x)
-        best = x.detach().clone()
-        self._search(lambda z, _: objective(z), best, self._radius(eps), rng or generator(x), stop=False)
+        with torch.inference_mode(False):
+            best = check_images(x).clone()
+            self._search(lambda z, _: objective(z), best, self._radius(eps), rng or generator(x), stop=False)
         return best
 
     # The search.
@@ -107,7 +108,7 @@ class Square(Attack):
 
         def margin(z: Tensor, place: Tensor) -> Tensor:
             parts = zip(z.split(case.trial.at_once), y[place].split(case.trial.at_once), strict=True)
-            return torch.cat([self._margin(logits_of(case.judge, images), labels) for images, labels in parts])
+            return torch.cat([self._margin(logits_of(case.net, images), labels) for images, labels in parts])
 
         with torch.no_grad():
             left = torch.arange(len(out), device=out.device)

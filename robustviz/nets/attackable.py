@@ -1,8 +1,9 @@
 """What an attack works on: a copy of the network, so that nobody's mode, gradients or weights are touched.
 
 The copy is `copy.deepcopy(net)`: the same class, the same `forward`, the same hooks, in eval mode, without gradients of
-parameters. In the copy a convolution and the batch norm after it become one convolution where a container runs them in
-turn, and for networks of this package activations lie channels last and may be computed in bf16. Nothing is traced.
+parameters. In the copy of a network that is made of known layers alone, and has no hooks, a convolution and the batch norm
+after it become one convolution where a container runs them in turn; in networks of this package activations lie channels
+last and may be computed in bf16. Nothing is traced.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -28,34 +29,69 @@ from robustviz.nets.base import Normalise, frozen
 from robustviz.types import UserError
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-KNOWN_ROOMS = ("torch.nn.", "torchvision.models.", "robustviz.nets.")  # their forwards take activations in any memory layout
+HOOK_TABLES = (*HOOKS, "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs")
+KNOWN_ROOMS = ("torch.nn.modules.", "torchvision.models.", "robustviz.nets.")
+SIXTEEN = (torch.float16, torch.bfloat16)
+T = TypeVar("T")
+
+
+class _Table(Generic[T]):
+    """Something kept for each network, by identity, and forgotten with it."""
+
+    def __init__(self) -> None:
+        self.kept: dict[int, T] = {}
+
+    def get(self, net: nn.Module) -> T | None:
+        return self.kept.get(id(net))
+
+    def __contains__(self, net: nn.Module) -> bool:
+        return id(net) in self.kept
+
+    def __setitem__(self, net: nn.Module, value: T) -> None:
+        if id(net) not in self.kept:
+            weakref.finalize(net, self.kept.pop, id(net), None).atexit = False
+        self.kept[id(net)] = value
 
 
 @contextmanager
-def attackable(net: nn.Module, mode: Literal["eval", "train"] = "eval", *, fused: bool = True, bf16: bool = False) -> Iterator[nn.Module]:
+def attackable(
+    net: nn.Module, mode: Literal["eval", "train"] = "eval", *, fused: bool = True, bf16: bool = False, wide: bool = False
+) -> Iterator[nn.Module]:  # fmt: skip
     """Inside, a network that computes what `net` computes now in eval mode, for attacks; nothing in it asks for a parameter's
     gradient, and `net` itself is not touched.
 
     `fused` False: to the bit, else to rounding (relative error about 1e-6). `bf16`: feature maps may be computed in bf16, in
     networks of this package on a processor that does it (relative error about 1e-2); features and logits are float32.
+    `wide`: a network with 16-bit weights computes in float32, since small gradients vanish in float16.
 
     Where no copy can be made (a module that cannot be copied or copies by reference, a `forward` of a single instance, a
-    random generator of its own) and in train mode, whose attacks move the running statistics, it is `net` itself under
-    `frozen`, for one thread at a time. Raises UserError for lazy layers that have no weights yet.
+    random generator of its own, functions that hold on to a network in train mode) and in train mode, whose attacks move the
+    running statistics, it is `net` itself under `frozen`, for one thread at a time; in eval mode its buffers are given back as
+    they were. Raises UserError for what is no module, and for lazy layers that have no weights yet.
     """
+    if not isinstance(net, nn.Module):
+        raise UserError(f"A network is wanted, an nn.Module that gives logits, and this is a {type(net).__name__}.")
     if any(isinstance(parameter, UninitializedParameter) for parameter in net.parameters()):
         raise UserError("This network has lazy layers that have not seen an image yet: call it once on a batch of images first.")
+    wide = wide and _is_16_bit(net)
     ready: nn.Module | None = None
     if mode == "eval":
         with _lock:
             kept = _kept.get(net)
-            ready = net if net in _fused_copies else kept.current(net, fused, bf16) if kept else None
+            ready = net if net in _fused_copies else kept.current(net, fused, bf16) if kept and not wide else None
         ready = _copied(net, fused, bf16) if ready is None else ready
     if ready is not None:
-        yield ready
-    else:
-        with _turn(net), frozen(net, mode):
+        yield ready.float() if wide and ready is not net else ready
+        return
+    with frozen(net, mode), _turn(net):
+        before = [(buffer, buffer.clone()) for buffer in net.buffers()] if mode == "eval" else []
+        try:
             yield net
+        finally:
+            with torch.no_grad():
+                for buffer, value in before:
+                    if not torch.equal(buffer, value):
+                        buffer.copy_(value)
 
 
 def copied(net: nn.Module) -> nn.Module | None:
@@ -63,18 +99,36 @@ def copied(net: nn.Module) -> nn.Module | None:
     mine = list(net.modules())
     if any("forward" in vars(m) or any(isinstance(value, torch.Generator) for value in vars(m).values()) for m in mine):
         return None
+    if any(m.training for m in mine) and any(_holds_functions(m) for m in mine):
+        return None  # a function is not copied, and what it reaches would stay in train mode
     try:
         with torch.inference_mode(False), torch.no_grad():
             twin = copy.deepcopy(net)
+            theirs = list(twin.modules())
+            shared = {id(part) for part in (*theirs, *twin.parameters(), *twin.buffers())}
+            if shared & {id(part) for part in (*mine, *net.parameters(), *net.buffers())}:
+                return None
+            if [_hook_counts(m) for m in theirs] != [_hook_counts(m) for m in mine]:
+                return None  # a class that writes down only part of itself
+            twin.eval()
+            for parameter in twin.parameters():
+                parameter.requires_grad_(False)
     except Exception:  # whatever a module says when it cannot be copied: old weight norm, pruning, locks, stored activations
         return None
-    theirs = [*twin.modules(), *twin.parameters(), *twin.buffers()]
-    if {id(part) for part in theirs} & {id(part) for part in (*mine, *net.parameters(), *net.buffers())}:
-        return None
-    twin.eval()
-    for parameter in twin.parameters():
-        parameter.requires_grad_(False)
     return twin
+
+
+def _hook_counts(module: nn.Module) -> tuple[object, ...]:
+    return type(module), *(len(getattr(module, name, ())) for name in HOOK_TABLES)
+
+
+def _holds_functions(module: nn.Module) -> bool:
+    """Whether `module` has a hook, or a function among its attributes, which may reach what is none of its parts."""
+    return has_hooks(module) or any(callable(value) and not isinstance(value, (type, nn.Module)) for value in vars(module).values())
+
+
+def _is_16_bit(net: nn.Module) -> bool:
+    return any(parameter.dtype in SIXTEEN for parameter in net.parameters())
 
 
 def _copied(net: nn.Module, fused: bool, bf16: bool) -> nn.Module | None:
@@ -84,19 +138,24 @@ def _copied(net: nn.Module, fused: bool, bf16: bool) -> nn.Module | None:
         with _lock:
             _fused_copies[twin] = layers
             if plain:
-                _channels_last.add(twin)
+                _channels_last[twin] = True
     return twin
 
 
-def keep(net: nn.Module, *, changes: bool) -> None:
-    """Let attacks on `net` share one copy for as long as `net` lives, in place of a new one for each.
+def keep(net: nn.Module) -> None:
+    """Let attacks on `net` share one copy for as long as `net` lives, in place of a new one for each: for the owner of a
+    network that is attacked often, a page or a trainer.
 
-    For owners: a page whose network never changes, or a trainer (`changes`), whose network has new values before each
-    attack; they are then written into the copy's own memory, so that its addresses stay. A network that was changed in
-    another way, or has hooks, is copied anew.
+    Before each attack the copy takes up the values that `net` has now, in its own memory, so that its addresses stay. A
+    network that was changed in another way, or has hooks, is copied anew.
     """
     with _lock:
-        _kept[net] = _Kept(changes)
+        _kept[net] = _Kept()
+
+
+def is_fused_copy(net: nn.Module) -> bool:
+    """Whether `net` is a copy made for gradients, inside an attack or a training."""
+    return net in _fused_copies
 
 
 def recordings_of(net: nn.Module) -> dict[str, Any] | None:
@@ -106,7 +165,7 @@ def recordings_of(net: nn.Module) -> dict[str, Any] | None:
 
 def addresses(net: nn.Module) -> tuple[int, ...]:
     """Where in memory a copy finds what it computes with: a recorded step is good as long as all of it stays there."""
-    fused = (tensor for layer in _fused_copies.get(net, ()) for tensor in (layer.weight, layer.bias))
+    fused = (tensor for layer in _fused_copies.get(net) or () for tensor in (layer.weight, layer.bias))
     return tuple(tensor.data_ptr() for tensor in itertools.chain(net.parameters(), net.buffers(), fused))
 
 
@@ -116,16 +175,20 @@ def takes_any_layout(net: nn.Module) -> bool:
 
 
 _lock = threading.RLock()
-_channels_last: weakref.WeakSet[nn.Module] = weakref.WeakSet()
-_fused_copies: weakref.WeakKeyDictionary[nn.Module, list[_Fused]] = weakref.WeakKeyDictionary()
-_kept: weakref.WeakKeyDictionary[nn.Module, _Kept] = weakref.WeakKeyDictionary()
-_recordings: weakref.WeakKeyDictionary[nn.Module, dict[str, Any]] = weakref.WeakKeyDictionary()
-_turns: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
+_channels_last: _Table[bool] = _Table()
+_fused_copies: _Table[list[_Fused]] = _Table()
+_kept: _Table[_Kept] = _Table()
+_recordings: _Table[dict[str, Any]] = _Table()
+_turns: _Table[threading.RLock] = _Table()
 
 
 def _turn(net: nn.Module) -> threading.RLock:
     with _lock:
-        return _turns.setdefault(net, threading.RLock())
+        if net not in _turns:
+            _turns[net] = threading.RLock()
+        turn = _turns.get(net)
+    assert turn is not None
+    return turn
 
 
 def device_of(net: nn.Module) -> torch.device:
@@ -137,11 +200,9 @@ def device_of(net: nn.Module) -> torch.device:
 class _Kept:
     """The copies of a network whose owner lets them be kept, by (fused, bf16). It never holds the network itself."""
 
-    def __init__(self, changes: bool) -> None:
-        self.changes = changes
+    def __init__(self) -> None:
         self.structure: list[object] | None = None
         self.copies: dict[tuple[bool, bool], nn.Module] = {}
-        self.versions: dict[tuple[bool, bool], list[int]] = {}  # of the values that each copy has
 
     def current(self, net: nn.Module, fused: bool, bf16: bool) -> nn.Module | None:
         """The copy with the values that `net` has now; None where one must be made anew for each attack."""
@@ -150,24 +211,31 @@ class _Kept:
             self.structure, self.copies = now, {}
         if now is None:
             return None
-        kind, values = (fused, bf16), [*net.parameters(), *net.buffers()]
-        versions = [version for value in values for version in (id(value), value._version)]
-        twin = self.copies.get(kind)
+        twin = self.copies.get((fused, bf16))
         if twin is None:
             twin = _copied(net, fused, bf16)
             if twin is None:
                 return None
-            self.copies[kind] = twin
+            self.copies[fused, bf16] = twin
             if fused and _is_plain(net):
                 _recordings[twin] = {}
-        elif self.changes or versions != self.versions[kind]:
-            with torch.no_grad():
-                for own, value in zip((*twin.parameters(), *twin.buffers()), values, strict=True):
-                    own.copy_(value)
-            for layer in _fused_copies.get(twin, ()):
-                layer.follow()
-        self.versions[kind] = versions
+        else:
+            _take_up(twin, net)
         return twin
+
+
+def _take_up(twin: nn.Module, net: nn.Module) -> None:
+    """Write the values of `net` into its copy. On a CPU only those that differ, so that a network which many threads use is
+    not written to; a GPU is not asked, it would be waited for.
+    """
+    changed = False
+    with torch.no_grad():
+        for own, value in zip((*twin.parameters(), *twin.buffers()), (*net.parameters(), *net.buffers()), strict=True):
+            if own.device.type != "cpu" or not torch.equal(own, value.to(own.dtype)):
+                own.copy_(value)
+                changed = True
+    for layer in (_fused_copies.get(twin) or ()) if changed else ():
+        layer.follow()
 
 
 def _structure(net: nn.Module) -> list[object] | None:
@@ -206,10 +274,29 @@ def _is_hooked(net: nn.Module) -> bool:
     return any(has_hooks(module) for module in net.modules())
 
 
+# As they were before anybody could put others in their place.
+FORWARDS = {kind: kind.forward for kind in (nn.Sequential, nn.Conv2d, nn.BatchNorm2d, nn.ReLU)}
+CONVOLVE = nn.Conv2d._conv_forward
+ATTRIBUTES: dict[type[nn.Module], set[str]] = {
+    type(layer): set(vars(layer)) for layer in (nn.Sequential(), nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1), nn.ReLU())
+}
+
+
+def _is_known(net: nn.Module) -> bool:
+    """Whether `net` is made of layers of torch, torchvision and this package alone, without hooks and as they were made: then
+    its forward changes no layer, hooks none, and runs each as its container says.
+    """
+    if _is_hooked(net) or any(kind.forward is not forward for kind, forward in FORWARDS.items()) or nn.Conv2d._conv_forward is not CONVOLVE:
+        return False
+    parts = [*net.modules()]
+    if any(isinstance(part, nn.DataParallel) or not f"{type(part).__module__}.".startswith(KNOWN_ROOMS) for part in parts):
+        return False  # of a DataParallel, replicas on other devices would find the first one's weights
+    return all(set(vars(part)) <= ATTRIBUTES[type(part)] for part in parts if type(part) in ATTRIBUTES)
+
+
 def _is_plain(net: nn.Module) -> bool:
-    """Whether `net` is a network of this package with nothing but layers that are known to work in any memory layout."""
-    ours = type(net) in (registry.get("net", key) for key in registry.keys("net"))
-    return ours and not _is_hooked(net) and all(type(part).__module__.startswith(KNOWN_ROOMS) for part in net.modules())
+    """Whether `net` is a network of this package, whose layers work in any memory layout, with known layers alone."""
+    return type(net) in (registry.get("net", key) for key in registry.keys("net")) and _is_known(net)
 
 
 @functools.cache
@@ -232,10 +319,7 @@ def has_bf16(device: str) -> bool:
 
 
 class _Fused(nn.Module):
-    """A convolution and the batch norm after it, in eval mode, as one convolution; it holds them without owning them.
-
-    A forward that changes their weights while it runs is followed, too.
-    """
+    """A convolution and the batch norm after it, in eval mode, as one convolution; it holds them without owning them."""
 
     def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype, layout: torch.memory_format) -> None:
         super().__init__()
@@ -253,20 +337,8 @@ class _Fused(nn.Module):
             )  # fmt: skip
             self.weight.copy_(weight)
             self.bias.copy_(bias)
-        self.seen = self._values()
-
-    def _values(self) -> list[tuple[Tensor, int] | None]:
-        conv, norm = self.parts
-        values = (conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias)
-        return [None if value is None else (value, value._version) for value in values]
-
-    def _is_current(self) -> bool:
-        pairs = zip(self._values(), self.seen, strict=True)
-        return all(a is b or (a is not None and b is not None and a[0] is b[0] and a[1] == b[1]) for a, b in pairs)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self._is_current():
-            self.follow()
         conv = self.parts[0]
         return F.conv2d(x, self.weight, self.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
@@ -286,8 +358,8 @@ def _fuse(twin: nn.Module, bf16: bool) -> list[_Fused]:
     """Give each container of `twin` whose forward is known a forward with fused layers, in place; these layers. What they
     stand in for stays as it is, so that a forward which calls one of the layers by itself is still right.
     """
-    if any(isinstance(part, nn.DataParallel) and len(part.device_ids) > 1 for part in twin.modules()):
-        return []  # the replicas on other devices would find the first one's weights
+    if not _is_known(twin):
+        return []
     plain = _is_plain(twin)
     bf16 = bf16 and plain and has_bf16(device_of(twin).type) and _can_be_bf16(twin.maps)  # type: ignore[arg-type]
     layout, dtype = torch.channels_last if plain else torch.contiguous_format, torch.bfloat16 if bf16 else None
@@ -298,7 +370,7 @@ def _fuse(twin: nn.Module, bf16: bool) -> list[_Fused]:
         layers = _fused_layers(container, dtype, layout)
         if layers:
             fused += [layer for layer in layers.values() if isinstance(layer, _Fused)]
-            container.forward = functools.partial(_run, *_with_layers(container, layers), tuple(container._modules.values()))
+            container.forward = _with_layers(container, layers).forward
     if bf16:
         _to_bf16(twin.maps, {layer.parts[0] for layer in fused})  # type: ignore[arg-type]
     return fused
@@ -335,7 +407,7 @@ def _fused_layers(container: nn.Module, dtype: torch.dtype | None, layout: torch
         after, skipped = {}, nn.Identity()
     layers: dict[str, nn.Module | None] = {}
     for first, second in pairs:
-        conv, norm = children[first], children[second]
+        conv, norm = children.get(first), children.get(second)
         if _can_be_fused(conv, norm):
             layers |= {first: _Fused(conv, norm, dtype or conv.weight.dtype, layout), second: skipped}  # type: ignore[arg-type, union-attr]
             if _is_relu(children.get(after.get(second, ""))):
@@ -347,33 +419,22 @@ def _fused_layers(container: nn.Module, dtype: torch.dtype | None, layout: torch
 
 def _can_be_fused(conv: nn.Module | None, norm: nn.Module | None) -> bool:
     return (
-        type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d and not has_hooks(conv) and not has_hooks(norm)
-        and conv.padding_mode == "zeros" and norm.running_mean is not None and norm.running_var is not None and not norm.training
+        type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d and conv.padding_mode == "zeros" and norm.running_mean is not None and norm.running_var is not None and not norm.training
         and conv.weight.dtype == norm.running_mean.dtype and conv.weight.dtype in (torch.float32, torch.float64)
     )  # fmt: skip
 
 
 def _is_relu(layer: nn.Module | None) -> bool:
-    return type(layer) is nn.ReLU and not has_hooks(layer)
+    return type(layer) is nn.ReLU
 
 
-def _with_layers(container: nn.Module, layers: dict[str, nn.Module | None]) -> tuple[nn.Module, nn.Module]:
-    """Two modules that run the forward of `container`'s class and share everything with it: one its own layers, whatever they
-    are by then, the other with `layers` in their place. None of them holds the container, which holds them.
-    """
-    own, other = object.__new__(type(container)), object.__new__(type(container))
-    vars(own).update(vars(container))
+def _with_layers(container: nn.Module, layers: dict[str, nn.Module | None]) -> nn.Module:
+    """A module that runs the forward of `container`'s class with other layers, and shares everything else with it."""
+    other = object.__new__(type(container))
     vars(other).update(vars(container))
     children = {name: layers.get(name, child) for name, child in container._modules.items()}
     vars(other)["_modules"] = {name: child for name, child in children.items() if child is not None or name not in layers}
-    return own, other
-
-
-def _run(own: nn.Module, other: nn.Module, layers: tuple[nn.Module | None, ...], *given: Any) -> Any:
-    """The forward of `other`; that of `own` where its layers are no longer those that the other one was made for."""
-    now = tuple(own._modules.values())
-    same = len(now) == len(layers) and all(a is b for a, b in zip(now, layers, strict=True))
-    return type(own).forward(other if same else own, *given)
+    return other
 
 
 def _name(module: nn.Module) -> str:

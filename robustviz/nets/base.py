@@ -76,14 +76,20 @@ def frozen(net: nn.Module, mode: Literal["eval", "train"] = "eval") -> Iterator[
     it was, one by one, because `net.train()` would wake layers that somebody froze on purpose.
 
     Uses may overlap, in one thread or in several: what the last user gives back is what the first one found. A thread that
-    wants another mode than the one in which a second thread has this network now waits for it.
+    wants another mode than the one in which a second thread has this network now waits for it; raises UserError where it has
+    the network itself meanwhile, since two such threads would wait for each other.
     """
     user, here, training = object(), threading.get_ident(), mode == "train"
     modules, parameters = list(net.modules()), list(net.parameters())
 
     def free() -> bool:
-        uses = (use for module in modules if id(module) in _loans for use in _loans[id(module)].uses.values())
-        return all(thread == here or wanted == training for thread, wanted, _ in uses)
+        uses = [use for module in modules if id(module) in _loans for use in _loans[id(module)].uses.values()]
+        busy = any(thread != here and wanted != training for thread, wanted, _ in uses)
+        if busy and any(thread == here for thread, _, _ in uses):
+            raise UserError(
+                f"This network is to be put into {mode} mode while another thread uses it in the other one: give each thread a copy."
+            )
+        return not busy
 
     with _change:
         _change.wait_for(free)
@@ -94,23 +100,33 @@ def frozen(net: nn.Module, mode: Literal["eval", "train"] = "eval") -> Iterator[
     try:
         with _change:
             if any(module.training != training for module in modules):
-                net.train(training)  # the network's own `train`, which may keep a layer as it is
+                _put_into_mode(net, modules, training)
             for module in modules:
                 _loans[id(module)].uses[user] = (here, training, module.training)
             for parameter in parameters:
-                parameter.requires_grad_(False)
+                if parameter.requires_grad:
+                    parameter.requires_grad_(False)
         yield
     finally:
         with _change:
             was = _give_back(modules, user)
             if was[0] != net.training:
-                net.train(was[0])
+                _put_into_mode(net, modules, was[0])
             for module, value in zip(modules, was, strict=True):
                 module.training = value
             for parameter, value in zip(parameters, _give_back(parameters, user), strict=True):
                 if parameter.requires_grad != value:
                     parameter.requires_grad_(value)
             _change.notify_all()
+
+
+def _put_into_mode(net: nn.Module, modules: Sequence[nn.Module], training: bool) -> None:
+    """By the network's own `train`, which may keep a layer as it is or do more; by hand where it has none."""
+    try:
+        net.train(training)
+    except NotImplementedError:  # exported programs
+        for module in modules:
+            module.training = training
 
 
 def _give_back(lent: Sequence[object], user: object) -> list[bool]:

@@ -64,7 +64,7 @@ class Probe(Spec, Generic[R]):
 def _net(path: str, stamp: int) -> ImageNet:
     torch.set_num_threads(default_threads())  # one core stays free for the page; one image gains nothing from more
     net = Run(Path(path)).net().eval().requires_grad_(False)
-    keep(net, changes=False)
+    keep(net)
     return net
 
 

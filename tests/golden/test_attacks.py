@@ -310,7 +310,7 @@ def test_too_few_classes_are_one_clear_sentence_before_any_work(attack: Attack, 
     linear_net.register_forward_hook(lambda *_: calls.append(1))
     with pytest.raises(UserError, match=f"at least {need} classes and this network has 2"):
         attack(*two_class(linear_net))
-    assert len(calls) <= 3  # a look at two images, together and one by one
+    assert len(calls) <= 3  # a look at three images, and at two of them alone
     attack.check(need)
     with pytest.raises(UserError):
         attack.check(need - 1)
@@ -381,8 +381,8 @@ def test_square_asks_only_for_images_that_are_still_right(toy: Toy) -> None:
     handle = toy.net.register_forward_hook(lambda module, args, out: asked.append(len(args[0])))
     found = Square(eps=0.05, queries=200)(toy.net, toy.x, toy.y)
     handle.remove()
-    look, asked = asked[:3], asked[3:]  # at two images, before the search
-    assert look == [2, 1, 1] and len(asked) <= 202 and asked == sorted(asked, reverse=True) and asked[-1] < len(toy.x)
+    look, asked = asked[:3], asked[3:]  # at three images, before the search
+    assert look == [3, 1, 1] and len(asked) <= 202 and asked == sorted(asked, reverse=True) and asked[-1] < len(toy.x)
     wrong = toy.net(toy.x).argmax(1) != toy.y
     assert torch.equal(found[wrong], toy.x[wrong])
 

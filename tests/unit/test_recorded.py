@@ -38,7 +38,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 def net_of(method: str = "standard") -> ImageNet:
     """A shipped network whose attacks share one copy, as a trainer's do."""
     net = next(run for run in runs.all_runs() if run.shipped and run.id.startswith(f"digits-{method}-small-resnet-s0")).net()
-    keep(net, changes=True)
+    keep(net)
     return net
 
 
