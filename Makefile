@@ -22,7 +22,7 @@ help:
 	@echo "make app        start the app; the first time this makes .venv and installs what it needs"
 	@echo "make check      say whether this machine is ready, and what to do if it is not"
 	@echo "make test       lint, and all tests but the slow ones"
-	@echo "make test-fast  those of them that need no browser and no notebook: two minutes, while writing"
+	@echo "make test-fast  those of them that need no browser, no notebook and no server: two minutes, while writing"
 	@echo "make test-slow  the slow tests"
 	@echo "make test-cpus  the tests of attacks, networks and training as on other processors: an hour (ONLY='AVX2 busy': some of it)"
 	@echo "make gpu-check  try everything on this machine's GPU, within eight minutes; without one, at toy size on the processor"
@@ -50,7 +50,7 @@ test: lint types
 	@$(ALONE) $(PY) -m pytest -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-fast: $(DEV_READY)
-	@$(ALONE) $(PY) -m pytest tests -m "not slow and not browser" -n 2 --dist loadgroup --no-loadscope-reorder
+	@$(ALONE) $(PY) -m pytest tests -m "not slow and not machine and not browser" -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-slow: $(DEV_READY)
 	@$(PY) tests/browser/chromium.py

@@ -36,6 +36,7 @@ N, C, H, W = 12, 2, 9, 7
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes more than a few seconds; not part of the fast suite")
+    config.addinivalue_line("markers", "machine: starts servers, or processes on other settings; not part of the fast suite")
 
 
 @pytest.fixture(autouse=True)

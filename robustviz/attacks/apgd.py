@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from robustviz import losses
 from robustviz.attacks.balls import BALLS, L2, Linf
-from robustviz.attacks.base import Attack, Case, Objective
+from robustviz.attacks.base import Attack, Case, Objective, check_heights
 from robustviz.inputs import logits_of
 from robustviz.registry import option, register
 from robustviz.types import UserError
@@ -218,6 +218,7 @@ def _evaluate(height: Callable[[Tensor], tuple[Tensor, Tensor]], z: Tensor) -> t
     with torch.enable_grad():
         z = z.detach().clone().requires_grad_(True)
         loss, won = height(z)
+        check_heights(loss, z)
         gradient = torch.autograd.grad(loss.sum(), z, allow_unused=True)[0] if loss.requires_grad else None
     gradient = torch.zeros_like(z) if gradient is None else gradient.nan_to_num(0, 0, 0)
     return loss.detach().to(z.dtype).nan_to_num(-torch.inf, torch.inf, -torch.inf), gradient, won

@@ -21,7 +21,7 @@ from robustviz.attacks.balls import BALLS, L2, Linf, advanced
 from robustviz.inputs import Trial, check_images, check_labels, check_shape, logits_of, plain_tensor, try_out
 from robustviz.nets.attackable import addresses, attackable, recordings_of, takes_any_layout
 from robustviz.registry import Spec, option
-from robustviz.types import UserError, check_eps
+from robustviz.types import UserError, check_eps, plain
 
 A = TypeVar("A", bound="Attack")
 N = TypeVar("N", float, Tensor)
@@ -365,7 +365,7 @@ class Attack(Spec):
 
     def _radius(self, eps: float | Tensor | None) -> float | Tensor:
         """The given ε, else the attack's own. Raises UserError where there is neither."""
-        radius = self.eps if eps is None else eps
+        radius = self.eps if eps is None else plain(eps)
         if radius is None:
             raise UserError(f"The attack {self.key} has no eps; give one, e.g. {type(self).__name__}(eps=8/255).")
         return radius
@@ -407,9 +407,19 @@ def input_gradient(objective: Objective, z: Tensor) -> Tensor:
     half = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
     with torch.enable_grad(), torch.autocast(kind, enabled=False) if half else nullcontext():
         z = z.detach().clone().requires_grad_(True)  # a forward may write on what it is given
-        height = objective(z)
+        height = check_heights(objective(z), z)
         gradient = torch.autograd.grad(height.sum(), z, allow_unused=True)[0] if height.requires_grad else None
     return torch.zeros_like(z) if gradient is None else gradient.nan_to_num(0, 0, 0)
+
+
+def check_heights(heights: Tensor, z: Tensor) -> Tensor:
+    """What an objective gave for the images `z`. Raises UserError unless that is one number an image, (N,)."""
+    if isinstance(heights, Tensor) and heights.shape == z.shape[:1]:
+        return heights
+    kind = f"shape {tuple(heights.shape)}" if isinstance(heights, Tensor) else type(heights).__name__
+    raise UserError(
+        f"An objective gives one number an image, shape ({len(z)},), and this one gave {kind}: use reduction='none', or a sum over the rest."
+    )
 
 
 def generator(x: Tensor) -> torch.Generator:

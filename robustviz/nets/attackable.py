@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
-from torch.nn.parameter import UninitializedParameter
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from robustviz import registry
@@ -71,7 +71,7 @@ def attackable(
     """
     if not isinstance(net, nn.Module):
         raise UserError(f"A network is wanted, an nn.Module that gives logits, and this is a {type(net).__name__}.")
-    if any(isinstance(parameter, UninitializedParameter) for parameter in net.parameters()):
+    if any(is_lazy(tensor) for tensor in (*net.parameters(), *net.buffers())):
         raise UserError("This network has lazy layers that have not seen an image yet: call it once on a batch of images first.")
     wide = wide and _is_16_bit(net)
     ready: nn.Module | None = None
@@ -97,7 +97,10 @@ def attackable(
 def copied(net: nn.Module) -> nn.Module | None:
     """A copy of `net` in eval mode, without gradients of parameters, that shares nothing with it; None where there is none."""
     mine = list(net.modules())
-    if any("forward" in vars(m) or any(isinstance(value, torch.Generator) for value in vars(m).values()) for m in mine):
+    if any(
+        _writes_itself_down(type(m)) or "forward" in vars(m) or any(isinstance(value, torch.Generator) for value in vars(m).values())
+        for m in mine
+    ):
         return None
     if any(m.training for m in mine) and any(_holds_functions(m) for m in mine):
         return None  # a function is not copied, and what it reaches would stay in train mode
@@ -120,6 +123,12 @@ def copied(net: nn.Module) -> nn.Module | None:
 
 def _hook_counts(module: nn.Module) -> tuple[object, ...]:
     return type(module), *(len(getattr(module, name, ())) for name in HOOK_TABLES)
+
+
+def _writes_itself_down(kind: type) -> bool:
+    """Whether a class has its own way of being copied, which may leave something out."""
+    ways = ("__deepcopy__", "__getstate__", "__reduce__", "__reduce_ex__")
+    return not kind.__module__.startswith("torch.") and any(getattr(kind, way, None) is not getattr(nn.Module, way, None) for way in ways)
 
 
 def _holds_functions(module: nn.Module) -> bool:

@@ -80,7 +80,8 @@ def frozen(net: nn.Module, mode: Literal["eval", "train"] = "eval") -> Iterator[
     the network itself meanwhile, since two such threads would wait for each other.
     """
     user, here, training = object(), threading.get_ident(), mode == "train"
-    modules, parameters = list(net.modules()), list(net.parameters())
+    modules = list(net.modules())
+    parameters = [parameter for parameter in net.parameters() if not parameter.is_inference()]  # those refuse to be asked
 
     def free() -> bool:
         uses = [use for module in modules if id(module) in _loans for use in _loans[id(module)].uses.values()]

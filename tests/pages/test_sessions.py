@@ -35,6 +35,7 @@ def started(tmp_path: Path) -> Iterator[Callable[..., b12_app.Server]]:
         one.end()
 
 
+@pytest.mark.machine
 def test_sessions_that_arrive_together_on_a_server_just_started_all_get_their_pages(started):
     found = crowd(started(), sessions=8, interactions=4, addresses=FEW)
     assert found.done == 32 and not found.failed, str(found)
@@ -66,6 +67,7 @@ raise ImportError("no torch today")
 """
 
 
+@pytest.mark.machine
 def test_the_first_page_does_not_wait_for_somebody_elses_torch(started, tmp_path):
     (tmp_path / "torch.py").write_text(SLOW_TORCH.format(folder=str(tmp_path)))
     app = started(PYTHONPATH=str(tmp_path))

@@ -35,6 +35,7 @@ def found() -> dict[str, dict[str, Any]]:
         return {"usual": cpus.facts(), **dict(zip(others, counted, strict=True))}
 
 
+@pytest.mark.machine
 def test_every_processor_counts_the_same(found: dict[str, dict[str, Any]]) -> None:
     usual = found["usual"]
     assert 20 < min(usual["right"].values()) <= max(usual["right"].values()) < 195, (
@@ -48,6 +49,7 @@ def test_every_processor_counts_the_same(found: dict[str, dict[str, Any]]) -> No
         assert facts["moved"] == pytest.approx(usual["moved"], rel=5e-2) and facts["moved"] > 0.1, name
 
 
+@pytest.mark.machine
 def test_the_settings_take_effect(found: dict[str, dict[str, Any]]) -> None:
     assert found["scalar"]["capability"] == "DEFAULT" and found["usual"]["capability"] != "DEFAULT"
     assert found["AVX2"]["capability"] in ("AVX2", "DEFAULT", "NEON", "SVE256")  # what is no x86 has no AVX
