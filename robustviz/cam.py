@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustviz import registry
-from robustviz.inputs import check_images, check_labels, check_shape, in_parts, logits_of, plain_tensor
-from robustviz.nets.attackable import attackable, copied, has_hooks
+from robustviz.inputs import SIXTEEN, answer, check_images, check_labels, check_shape, in_parts, logits_of, plain_tensor, try_out
+from robustviz.nets.attackable import attackable, copied, has_hooks, is_fused_copy
 from robustviz.nets.base import ImageNet
-from robustviz.types import UserError
+from robustviz.types import UserError, check_eps, parse_number, plain
 
 # The quarter of the image that is left out, by rule: its row and column, 0 or 1.
 QUADRANTS = {"all-but-upper-left": (0, 0), "all-but-upper-right": (0, 1), "all-but-lower-left": (1, 0), "all-but-lower-right": (1, 1)}
@@ -59,12 +59,18 @@ def layer_cam(net: ImageNet, x: Tensor, y: Tensor | None = None) -> Tensor:
 
 def _maps(net: ImageNet, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
     """The feature maps (N,D,h,w) and ∂z_y/∂maps, both detached. Raises UserError for images, labels or networks of another kind."""
+    if not isinstance(net, nn.Module) or not isinstance(getattr(net, "maps", None), nn.Module):
+        raise UserError(
+            "This network has no part called maps, so there is no feature map to look at: give it one, as robustviz.nets.base.ImageNet has."
+        )
+    check_shape(x)
     with torch.inference_mode(False), attackable(net, fused=False) as ready:
-        inside = ready is net  # an attack's own copy, in the middle of a training: nothing there is looked at twice
-        check_shape(x)
+        inside = is_fused_copy(net)  # in the middle of a training: nothing there is looked at twice
         are_maps = isinstance(getattr(net, "maps", None), nn.Identity)  # then any number is right
         x = plain_tensor(x) if inside or are_maps else check_images(x)
-        one_thread = ready if inside else None
+        if not inside and len(x) > 1:
+            try_out(ready, x)
+        one_thread = ready if ready is net else None  # a fused copy, or this thread's turn with one that cannot be copied
         found = []
         for part in in_parts(x, TOGETHER if x.device.type == "cpu" else max(len(x), 1)):
             if _is_composed(ready):
@@ -77,11 +83,18 @@ def _maps(net: ImageNet, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         else:
             wanted = y if inside else check_labels(y, len(x), found[0][1].shape[1], x)
         labels = wanted.split([len(leaf) for leaf, _ in found])
-        gradients = [
-            torch.autograd.grad(logits.gather(1, label[:, None]).sum(), leaf)[0]
-            for (leaf, logits), label in zip(found, labels, strict=True)
-        ]
-        return torch.cat([leaf.detach() for leaf, _ in found]), torch.cat(gradients)
+        gradients = [_slope(leaf, logits.gather(1, label[:, None]).sum()) for (leaf, logits), label in zip(found, labels, strict=True)]
+        maps, gradient = torch.cat([leaf.detach() for leaf, _ in found]), torch.cat(gradients)
+        return (maps.float(), gradient.float()) if maps.dtype in SIXTEEN else (maps, gradient)
+
+
+def _slope(leaf: Tensor, height: Tensor) -> Tensor:
+    gradient = torch.autograd.grad(height, leaf, allow_unused=True)[0] if height.requires_grad else None
+    if gradient is None:
+        raise UserError(
+            "This network's logits have no gradient by its maps, so no map can be made: its pool and head must read what maps gives, without detach or no_grad."
+        )
+    return gradient
 
 
 def _is_composed(net: nn.Module) -> bool:
@@ -92,7 +105,7 @@ def _is_composed(net: nn.Module) -> bool:
 def _from_maps_on(net: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     """The maps of images `x` as a leaf, and the logits that follow from it."""
     with torch.no_grad():
-        leaf = _map(net.maps(x))
+        leaf = _map(answer(net.maps, x))
     with torch.enable_grad():
         return leaf, logits_of(lambda z: net.head(net.pool(z)), leaf)
 
@@ -100,14 +113,10 @@ def _from_maps_on(net: Any, x: Tensor) -> tuple[Tensor, Tensor]:
 def _with_a_hook(net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     """The same of a network with another forward, which nobody else uses meanwhile."""
     caught: list[Tensor] = []
-    if not isinstance(getattr(net, "maps", None), nn.Module):
-        raise UserError(
-            "This network has no part called maps, so there is no feature map to look at: give it one, as robustviz.nets.base.ImageNet has."
-        )
 
-    def catch(module: nn.Module, given: object, maps: Tensor) -> Tensor:
+    def catch(module: nn.Module, given: object, maps: object) -> Tensor:
         caught.append(_map(maps))
-        return caught[-1]
+        return caught[-1].clone()  # what comes next may write on it
 
     handle = net.maps.register_forward_hook(catch)  # type: ignore[union-attr]
     try:
@@ -120,9 +129,14 @@ def _with_a_hook(net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     return caught[0], logits
 
 
-def _map(maps: Tensor) -> Tensor:
-    if maps.ndim != 4:
-        raise UserError(f"This network's maps have shape {tuple(maps.shape)}; feature maps (N,D,h,w) are wanted.")
+def _map(maps: object) -> Tensor:
+    if not isinstance(maps, Tensor):
+        raise UserError(
+            f"This network's maps give a {type(maps).__name__}; one tensor of feature maps (N,D,h,w) is wanted: look at its hooks."
+        )
+    if maps.ndim != 4 or not maps.is_floating_point():
+        dtype = str(maps.dtype).removeprefix("torch.")
+        raise UserError(f"This network's maps have shape {tuple(maps.shape)} of {dtype}; feature maps (N,D,h,w) of floats are wanted.")
     return maps.detach().requires_grad_()
 
 
@@ -132,6 +146,8 @@ def check_rule(rule: str) -> None:
 
 
 def _parse(rule: str) -> tuple[str, float]:
+    if not isinstance(rule, str):
+        raise UserError(f"A rule is wanted by its name, such as z>1, and {rule!r} is none. Known: {', '.join(RULES)}.", code=2)
     if rule == "oracle":
         raise UserError("The rule oracle needs the true object masks, which only PART on a data set that has them supplies.", code=2)
     if rule in ("shuffled", "jet-compat", *BLIND):
@@ -172,11 +188,12 @@ def importance_mask(heat: Tensor, rule: str = "z>1", size: tuple[int, int] | Non
       code's other defect, a budget that differs between colours and is low at the hottest pixel.
 
     A constant map, one that is nowhere above 0, or one that is not finite, says nothing about importance and marks every
-    pixel. Raises UserError for an unknown rule and for maps of a single cell.
+    pixel. Raises UserError for an unknown rule, for maps or sizes of another kind, and for maps of a single cell.
     Source: Zhang et al. 2024 (PART) and the authors' `utils.py`. Differs: they enlarge with PIL's bicubic filter, and
     our rules but the last threshold the heat, not its colours.
     """
     kind, number = _parse(rule)
+    size = _checked_size(heat, size)
     if kind in QUADRANTS:
         return blind_mask(kind, heat.new_empty((len(heat), 1, *(size or heat.shape[1:]))))
     if heat.shape[1:] == (1, 1):
@@ -211,6 +228,24 @@ def importance_mask(heat: Tensor, rule: str = "z>1", size: tuple[int, int] | Non
     return mask.roll(-1, 0) if kind == "shuffled" else mask
 
 
+def _checked_size(heat: Tensor, size: tuple[int, int] | None) -> tuple[int, int] | None:
+    """`size` in whole numbers. Raises UserError unless `heat` is a batch of maps and `size` two numbers from 1 up, or None."""
+    if not isinstance(heat, Tensor):
+        raise UserError(f"Maps are wanted as a tensor (N,h,w), and this is a {type(heat).__name__}: use torch.as_tensor.")
+    if heat.ndim != 3 or not heat.is_floating_point() or 0 in heat.shape[1:]:
+        dtype = str(heat.dtype).removeprefix("torch.")
+        hint = "; of one map take heat[None]" if heat.ndim == 2 else "; of a single channel take heat[:, 0]" if heat.ndim == 4 else ""
+        raise UserError(
+            f"Maps of shape {tuple(heat.shape)} of {dtype} came, and (N,h,w) of floats, as grad_cam gives them, is wanted{hint}."
+        )
+    if size is None:
+        return None
+    sides = [plain(side) for side in size] if isinstance(size, (tuple, list)) else []
+    if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides):
+        raise UserError(f"size={size!r} is no size of an image: two whole numbers from 1 up, (height, width), are wanted.")
+    return sides[0], sides[1]
+
+
 def _stands_out(values: Tensor, number: float) -> Tensor:
     """Where the z-score of each sample's values is above `number`; population standard deviation."""
     mean, std = values.mean((1, 2, 3), keepdim=True), values.std((1, 2, 3), correction=0, keepdim=True)
@@ -227,8 +262,13 @@ def jet_table() -> Tensor:
 def budget_map(mask: Tensor, eps: float, eps_low: float) -> Tensor:
     """ε of each pixel: `eps` where `mask`, `eps_low` elsewhere; float32 of the mask's shape, in [0, 1] pixel units.
 
-    Raises UserError unless 0 ≤ eps_low ≤ eps. Source: Zhang et al. 2024 (PART).
+    A radius may be text, `8/255`. Raises UserError unless 0 ≤ eps_low ≤ eps ≤ 1 and for a mask that is not bool.
+    Source: Zhang et al. 2024 (PART).
     """
-    if not 0 <= eps_low <= eps:
-        raise UserError(f"eps_low={eps_low:g} must lie between 0 and eps={eps:g}: unimportant pixels get the smaller budget.", code=2)
-    return torch.where(mask, eps, eps_low)
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        what = str(mask.dtype).removeprefix("torch.") if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
+        raise UserError(f"A mask is wanted as a tensor of bool, as importance_mask gives it, and this one is {what}: use mask > 0.5.")
+    high, low = check_eps(parse_number(eps)), parse_number(eps_low)
+    if not 0 <= low <= high:
+        raise UserError(f"eps_low={low:g} must lie between 0 and eps={high:g}: unimportant pixels get the smaller budget.", code=2)
+    return torch.where(mask, high, low).float()

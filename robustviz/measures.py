@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from robustviz.imports import load
-from robustviz.types import UserError
+from robustviz.types import UserError, plain
 
+LARGE = 1e100  # and 1/LARGE: beyond, squares of float64 have no room
 BLOCK = 1024  # rows of a distance matrix held at once: 40 MB at 5,000 points
 
 
@@ -72,6 +73,7 @@ def uniformity(z: Tensor) -> float:
 def class_centres(z: Tensor, y: Tensor, classes: int) -> Tensor:
     """The mean features of each class, (K,D) float64; NaN for a class of which there is no point."""
     z, y = _checked(z, y)
+    classes = whole(classes, "classes")
     if int(y.max()) >= classes:
         raise UserError(f"The label {int(y.max())} lies outside 0 to {classes - 1}: the labels do not belong to these {classes} classes.")
     sums = torch.zeros(classes, z.shape[1], dtype=torch.float64).index_add_(0, y, z)
@@ -94,6 +96,13 @@ def cosines_to_centres(z: Tensor, centres: Tensor) -> Tensor:
     An attack that scatters a class in all directions may leave its mean where it was; this sees it, `centre_cosines` not.
     """
     z = cloud(z)
+    if not isinstance(centres, Tensor) or not centres.is_floating_point():
+        what = _dtype(centres) if isinstance(centres, Tensor) else f"a {type(centres).__name__}"
+        raise UserError(f"Centres are wanted as a tensor of floats (K, D), as class_centres gives them, and these are {what}.")
+    centres = centres.detach().cpu().double()
+    if bool(centres.isinf().any()):
+        raise UserError("Some of these centres are infinite, so no point has an angle to them: look at the features they were made of.")
+    _check_range(centres.nan_to_num())
     if centres.ndim != 2 or centres.shape[1] != z.shape[1]:
         raise UserError(
             f"Centres of shape {tuple(centres.shape)} do not belong to points of {z.shape[1]} numbers: (K, {z.shape[1]}) is wanted."
@@ -154,7 +163,7 @@ def neighbourhood_hit(z: Tensor, y: Tensor, k: int, among: Tensor | None = None)
 def neighbours(z: Tensor, k: int, among: Tensor | None = None) -> Tensor:
     """(N,k) rows of the `k` nearest points, Euclidean, nearest first; `among` and ties as in `knn_accuracy`."""
     z = cloud(z)
-    bank = z if among is None else _twins(z, among)[1]
+    bank, k = z if among is None else _twins(z, among)[1], whole(k, "k")
     if not 0 < k < len(bank):
         raise UserError(f"{k} neighbours need at least {k + 1} points, and there are {len(bank)}; take more images, or a smaller k.")
     out = []
@@ -175,7 +184,7 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
     x, y = cloud(x), cloud(y)
     if len(x) != len(y):
         raise UserError(f"CKA compares the same images twice, and there are {len(x)} and {len(y)}.")
-    x, y = (z - z.mean(dim=0) for z in (_moved(x), _moved(y)))
+    x, y = (_near_one(z - z.mean(dim=0)) for z in (_moved(x), _moved(y)))
     below = float((x.T @ x).norm() * (y.T @ y).norm())
     return min(float((y.T @ x).square().sum()) / below, 1.0) if below else 0.0
 
@@ -202,6 +211,13 @@ def displacement(
     outputs, maximised over the ball; here the features, at the point that was handed in.
     """
     clean, moved = _twins(clean, moved)
+    if norm not in ("linf", "l2"):
+        raise UserError(f"The norm {norm!r} is not known here: take linf or l2.", code=2)
+    if not (isinstance(x, Tensor) and isinstance(x_moved, Tensor)):
+        kinds = f"a {type(x).__name__} and a {type(x_moved).__name__}"
+        raise UserError(f"Images are wanted as tensors (N,C,H,W) in [0, 1], and these are {kinds}: use torch.as_tensor.")
+    if x.ndim < 2 or not x.numel():
+        raise UserError(f"Images of shape {tuple(x.shape)} have no pixels to move: (N,C,H,W) is wanted.")
     if x.shape != x_moved.shape or len(x) != len(clean):
         raise UserError(f"Images of shapes {tuple(x.shape)} and {tuple(x_moved.shape)} do not belong to {len(clean)} points.")
     if not (x.is_floating_point() and x_moved.is_floating_point()):
@@ -254,7 +270,31 @@ def cloud(z: Tensor) -> Tensor:
             f"{broken} of {z.numel()} numbers in these features are NaN or infinite, so nothing can be measured or drawn of them: the "
             "network's weights have diverged, or broken images came in; train it with a lower learning rate, or look at another run."
         )
+    _check_range(z)
     return z
+
+
+def _check_range(z: Tensor) -> None:
+    largest = float(z.abs().amax()) if z.numel() else 0.0
+    if largest and not 1 / LARGE <= largest <= LARGE:
+        what = "large" if largest > 1 else "small"
+        raise UserError(
+            f"The largest of these numbers is {largest:.3g}, too {what} to be squared: scale them first, e.g. z / z.abs().max()."
+        )
+
+
+def _near_one(z: Tensor) -> Tensor:
+    """`z` itself; over its largest entry where that is so far from 1 that its fourth power has no room."""
+    largest = float(z.abs().amax())
+    return z if not largest or LARGE**-0.5 <= largest <= LARGE**0.5 else z / largest
+
+
+def whole(value: Any, name: str) -> int:
+    """`value` as a whole number; 3.0 and NumPy's count. Raises UserError for anything else, which calls it `name`."""
+    number = plain(value)
+    if isinstance(number, bool) or not (isinstance(number, int) or (isinstance(number, float) and number.is_integer())):
+        raise UserError(f"{name}={value!r} is not a whole number; write it like 10.", code=2)
+    return int(number)
 
 
 def _twins(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

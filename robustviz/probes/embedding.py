@@ -36,7 +36,7 @@ def plane(z: Tensor) -> tuple[Tensor, Tensor, float]:
     if len(z) < 2:
         raise UserError("One point lies in every plane, so there is nothing to draw: take two images or more.")
     origin = z.mean(dim=0)
-    axes, spread = _axes(z - origin)
+    axes, spread = _axes(z - origin, z)
     if not float(spread[0]):
         raise UserError("All these features are equal, so they lie in no plane: the network has collapsed.")
     return axes, origin, float(spread.sum() / (z - origin).square().sum())
@@ -53,16 +53,17 @@ def centre_plane(z: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor, fl
         raise UserError("The plane of the class centres needs points of two classes or more: take more images, or the projection pca.")
     axes, origin, share = plane(centres)
     if len(centres) == 2:
-        rest = z.double() - origin
+        cloud = measures.cloud(z)
+        rest = cloud - origin
         rest = rest - (rest @ axes[:, :1]) @ axes[:, :1].T
-        axes[:, 1] = _axes(rest - rest.mean(dim=0))[0][:, 0]
+        axes[:, 1] = _axes(rest - rest.mean(dim=0), cloud)[0][:, 0]
     return axes, origin, share
 
 
-def _axes(centred: Tensor) -> tuple[Tensor, Tensor]:
-    """The first two right singular vectors (D,2) and their squared singular values (2,)."""
+def _axes(centred: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """The first two right singular vectors (D,2) and their squared singular values (2,), without what is rounding of points `z`."""
     _, singular, right = torch.linalg.svd(centred, full_matrices=False)
-    least = max(1e-9 * float(singular[0]), 1e-12)
+    least = max(1e-9 * float(singular[0]), 1e-12 * float(z.abs().amax()))
     axes, spread = torch.zeros(centred.shape[1], 2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
     for at in range(min(2, len(singular))):
         if float(singular[at]) > least:
@@ -119,7 +120,8 @@ def umap(
     points and more, for 0.001 of trustworthiness(15) and 0.01 of the neighbours; from an `init`, a lower learning rate and
     no stretching to a square.
     """
-    z = measures.cloud(z)
+    z, n_neighbors = measures.cloud(z), measures.whole(n_neighbors, "n_neighbors")
+    epochs = None if epochs is None else measures.whole(epochs, "epochs")
     if n_neighbors < 2:
         raise UserError(f"UMAP needs at least 2 neighbours of each point, itself among them, and n_neighbors is {n_neighbors}: set 15.")
     if len(z) <= (most := max(n_neighbors, LEAST - 1)):
@@ -128,6 +130,11 @@ def umap(
         raise UserError(
             "All these features have the same direction, so UMAP by cosine has nothing to tell apart: the network has collapsed."
         )
+    if init is not None:
+        try:
+            init = torch.as_tensor(init).double()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(f"A map to start from is wanted as a tensor (N, 2), and this is a {type(init).__name__}.") from error
     if init is not None and not (init.shape == (len(z), 2) and bool(init.isfinite().all())):
         raise UserError(
             f"A map to start from needs two finite numbers for each of the {len(z)} points, and this one, of shape {tuple(init.shape)}, has not."

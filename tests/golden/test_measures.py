@@ -6,6 +6,7 @@ import math
 import sys
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from sklearn.metrics import davies_bouldin_score, silhouette_score
@@ -280,6 +281,19 @@ def test_a_large_label_takes_no_memory() -> None:
         (lambda: measures.displacement(G4, G4, torch.zeros(4, 1, 2, 2), torch.zeros(3, 1, 2, 2), Y4, 2), "do not belong"),
         (lambda: measures.displacement(G4, G4, X4.byte(), X4, Y4, 2), r"floats in \[0, 1\], and these are uint8 and float32"),
         (lambda: measures.displacement(G4, G4, X4, X4 * math.nan, Y4, 2), "pixels are NaN"),
+        (lambda: measures.displacement(G4, G4, X4.numpy(), X4, Y4, 2), "these are a ndarray and a Tensor"),
+        (lambda: measures.displacement(G4, G4, X4[:, :, :0], X4[:, :, :0], Y4, 2), r"shape \(4, 1, 0, 2\) have no pixels"),
+        (lambda: measures.displacement(G4, G4, X4[:, 0, 0, 0], X4[:, 0, 0, 0], Y4, 2), r"shape \(4,\) have no pixels"),
+        (lambda: measures.displacement(G4, G4, X4, X4 + 0.1, Y4, 2, "l1"), "norm 'l1' is not known"),  # type: ignore[arg-type]
+        (lambda: measures.cosines_to_centres(G4, G4.numpy()), "these are a ndarray"),
+        (lambda: measures.cosines_to_centres(G4, G4.long()), "these are int64"),
+        (lambda: measures.cosines_to_centres(G4, G4 / 0), "infinite"),
+        (lambda: measures.knn_accuracy(G4, Y4, "3"), "k='3' is not a whole number"),  # type: ignore[arg-type]
+        (lambda: measures.neighbours(G4, 2.5), r"k=2\.5 is not"),  # type: ignore[arg-type]
+        (lambda: measures.neighbourhood_hit(G4, Y4, True), "k=True is not"),
+        (lambda: measures.neighbourhood_hit(G4, Y4, math.inf), "k=inf is not"),  # type: ignore[arg-type]
+        (lambda: measures.class_centres(G4, Y4, "5"), "classes='5' is not"),  # type: ignore[arg-type]
+        (lambda: measures.centre_distance(G4, Y4, None), "classes=None is not"),  # type: ignore[arg-type]
     ],
 )
 def test_what_cannot_be_measured_is_one_clear_sentence(call, says: str) -> None:
@@ -287,8 +301,30 @@ def test_what_cannot_be_measured_is_one_clear_sentence(call, says: str) -> None:
         call()
 
 
+def test_whole_numbers_of_any_kind_count() -> None:
+    for k in (2.0, np.int64(2), torch.tensor(2), np.float32(2)):
+        assert torch.equal(measures.neighbours(G4, k), measures.neighbours(G4, 2))  # type: ignore[arg-type]
+        assert torch.equal(measures.centre_cosines(G4, G4, Y4, k), measures.centre_cosines(G4, G4, Y4, 2))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("measure", LABELLED.values(), ids=LABELLED)
+@pytest.mark.parametrize(("scale", "says"), [(1e200, "too large"), (1e-200, "too small")])
+def test_features_whose_squares_have_no_room_are_one_clear_sentence(measure, scale: float, says: str) -> None:
+    for call in (
+        lambda: measure(scale * G4, Y4),
+        lambda: measures.uniformity(scale * G4),
+        lambda: measures.cosines_to_centres(G4, scale * G4),
+    ):
+        with pytest.raises(UserError, match=says):
+            call()
+    for fair in (1e90, 1e-90):
+        assert measures.linear_cka(fair * G4, G4) == pytest.approx(1, abs=1e-12)
+        for scaled in (measures.alignment, measures.silhouette, measures.davies_bouldin):
+            assert scaled(fair * G4, Y4) == pytest.approx(scaled(G4, Y4), rel=1e-9)
+
+
 def test_without_scikit_learn_there_is_one_clear_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn", None)
+    monkeypatch.setitem(sys.modules, "sklearn.metrics", None)
     with pytest.raises(UserError, match="pip install scikit-learn"):
         measures.silhouette(G4, Y4)
     assert measures.knn_accuracy(G4, Y4, 1) == 0.5  # the rest goes on

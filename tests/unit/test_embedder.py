@@ -311,6 +311,24 @@ def test_how_many_epochs_and_from_where(monkeypatch: pytest.MonkeyPatch) -> None
     assert asked == [(500, False), (300, False), (300, False), (200, False), (50, True), (7, False), (7, True)]
     with pytest.raises(UserError, match=r"two finite numbers for each of the 1000 points, and this one, of shape \(999, 2\), has not"):
         embedding.umap(z, init=z[:999, :2])
+    with pytest.raises(UserError, match=r"wanted as a tensor .*this is a str"):
+        embedding.umap(z, init="spectral")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"n_neighbors='15' is not a whole number"):
+        embedding.umap(z, n_neighbors="15")  # type: ignore[arg-type]
+    at = embedding.umap(z, init=z[:, :2], n_neighbors=15)
+    assert torch.equal(embedding.umap(z, init=z[:, :2].numpy(), n_neighbors=15.0), at)  # type: ignore[arg-type]
+
+
+def test_a_plane_has_no_unit() -> None:
+    z = torch.randn((30, 5), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    axes, _, share = embedding.plane(z)
+    for scale in (1e-13, 1e-90, 1e90):
+        again, _, same = embedding.plane(scale * z)
+        assert torch.allclose(again, axes, atol=1e-9) and same == pytest.approx(share, rel=1e-9)
+        y = torch.arange(30) % 2
+        assert torch.allclose(embedding.centre_plane(scale * z, y, 2)[0], embedding.centre_plane(z, y, 2)[0], atol=1e-9)
+        with pytest.raises(UserError, match="collapsed"):
+            embedding.plane(scale * torch.full((1000, 50), 0.1, dtype=torch.float64))
 
 
 @pytest.mark.slow
