@@ -68,9 +68,9 @@ def _maps(net: ImageNet, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         inside = is_fused_copy(net)  # in the middle of a training: nothing there is looked at twice
         are_maps = isinstance(getattr(net, "maps", None), nn.Identity)  # then any number is right
         x = plain_tensor(x) if inside or are_maps else check_images(x)
-        if not inside and len(x) > 1:
+        if not inside and not net.training and len(x) > 1:
             try_out(ready, x)
-        one_thread = ready if ready is net else None  # a fused copy, or this thread's turn with one that cannot be copied
+        one_thread: nn.Module | None = ready if ready is net else None  # a fused copy, or this thread's turn with one that cannot be copied
         found = []
         for part in in_parts(x, TOGETHER if x.device.type == "cpu" else max(len(x), 1)):
             if _is_composed(ready):

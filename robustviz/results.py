@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustviz.imports import load
-from robustviz.types import JSON, UserError, eps_text
+from robustviz.types import JSON, UserError, eps_text, plain
 
 R = TypeVar("R", bound="Result")
 Floats = NDArray[np.floating[Any]]
@@ -56,14 +56,32 @@ def t_quantile(freedom: int, level: float = 0.95) -> float:
 
 def mean_interval(values: Floats | Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
     """The mean of `values` (n,) and its interval (low, high) by Student's t, of 95 % unless `level` says otherwise; infinite
-    for a single value. Raises UserError for none, and where scipy is missing.
+    for a single value. Raises UserError for none, for what is no row of finite numbers, and where scipy is missing.
     """
+    level = plain(level)
+    if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0 < level < 1:
+        raise UserError(f"level={level!r} is no share of intervals that hold the mean: it lies between 0 and 1, such as 0.95.")
+    values = _row(values)
     n = len(values)
-    if n == 0:
-        raise UserError("There is no mean of no values: measure at least one image.")
     mean = float(np.mean(values))
     half = t_quantile(n - 1, level) * float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else math.inf
     return mean, mean - half, mean + half
+
+
+def _row(values: Any) -> Floats:
+    """`values`, an array, tensor or list of numbers, as an array (n,). Raises UserError for none and for anything else."""
+    try:
+        row = np.asarray(values.detach().cpu().double() if hasattr(values, "detach") else values)
+    except (TypeError, ValueError, RuntimeError):
+        row = np.asarray(None)
+    if row.ndim != 1 or (len(row) and row.dtype.kind not in "biuf"):
+        what = f"an array of shape {row.shape}" if row.dtype.kind in "biuf" and row.ndim else f"a {type(values).__name__}"
+        raise UserError(f"A mean is taken of a row of numbers, shape (n,), and this is {what}: take one row at a time.")
+    if not len(row):
+        raise UserError("There is no mean of no values: measure at least one image.")
+    if broken := int((~np.isfinite(row)).sum()):
+        raise UserError(f"{broken} of {len(row)} values are NaN or infinite, so they have no mean: leave them out and say so.")
+    return row.astype(np.float64)
 
 
 def tango(b: int, c: int, n: int, z: float = 1.959964) -> tuple[float, float]:

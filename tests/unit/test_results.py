@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from scipy import stats
 from scipy.optimize import minimize_scalar
@@ -84,6 +85,37 @@ def test_one_value_says_nothing_of_its_mean_equal_ones_everything_and_none_is_a_
     assert mean_interval([0.25] * 4) == (0.25, 0.25, 0.25)
     with pytest.raises(UserError, match="no mean of no values"):
         mean_interval([])
+
+
+@pytest.mark.parametrize("level", [0, 1, -1, 2, 95, np.nan, np.inf, "0.95", None, True])
+def test_a_level_is_between_nothing_and_all(level: object) -> None:
+    for values in ([0.0, 1.0], [1.0]):
+        with pytest.raises(UserError, match=r"level=.* lies between 0 and 1"):
+            mean_interval(values, level)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        (np.ones((2, 3)), r"array of shape \(2, 3\)"), ([[1.0], [2.0]], r"shape \(2, 1\)"), ("12", "this is a str"), (["1", "2"], "this is a list"),
+        (None, "this is a NoneType"), (3.0, "this is a float"), ([None, 1.0], "this is a list"), ([[1.0], [1.0, 2.0]], "this is a list"),
+        ([1j, 2j], "this is a list"), ([1.0, np.nan, np.inf], "2 of 3 values are NaN or infinite"), ([np.nan], "1 of 1"), (np.zeros(0), "no values"),
+    ],
+)  # fmt: skip
+def test_what_has_no_mean_is_one_clear_sentence(values: object, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        mean_interval(values)  # type: ignore[arg-type]
+
+
+def test_numbers_of_any_kind_have_a_mean() -> None:
+    wanted = mean_interval([1.0, 2.0, 4.0])
+    for values in (
+        [1, 2, 4], (1, 2, 4), np.array([1, 2, 4]), torch.tensor([1, 2, 4]), torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64, requires_grad=True),
+        [np.float64(1), torch.tensor(2.0), 4], torch.tensor([1.0, 2.0, 4.0]),
+    ):  # fmt: skip
+        assert mean_interval(values) == pytest.approx(wanted, rel=1e-12)  # type: ignore[arg-type]
+    assert mean_interval([0.0, 2.0], np.float64(0.95)) == mean_interval([0.0, 2.0])
+    assert mean_interval(torch.ones(3, dtype=torch.bfloat16))[0] == 1  # type: ignore[arg-type]
 
 
 def test_without_scipy_an_interval_is_one_clear_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
