@@ -4,10 +4,12 @@ folders hold all sorts of things, so what is no picture is passed over and what 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from robustviz.types import UserError
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
 MOST_PIXELS = 64_000_000  # a small file can claim to be a huge picture and fill the memory
 RESIZED, DEEP, OWN_RANGE = "resized", "of more than 8 bits", "scaled by its own range"  # what is done to a picture
+DARK = 1 / 8  # of its type's white: a 16-bit file that stays below holds fewer bits, 10, 12 or 14
 FEW = 0.05  # share of unreadable files that is told on the card; above it something is wrong with the folder
 
 
@@ -81,7 +84,10 @@ def read_picture(path: Path, size: int) -> tuple[np.ndarray, frozenset[str]]:
             raise ValueError(f"it has more than {MOST_PIXELS // 1_000_000} million pixels")
         if original[0] >= 4 * size and original[1] >= 4 * size:
             opened.draft(None, (2 * size, 2 * size))  # a JPEG's decoder can skip what the resize would throw away
-        picture, done = _eight_bits(ImageOps.exif_transpose(opened), opened)
+        stored = opened.tile[0] if opened.tile else None  # how the file's bytes are to be read; gone once they are
+        picture, done = _eight_bits(ImageOps.exif_transpose(opened), opened, stored)
+        if _is_dark_colour(picture, stored):
+            picture, done = _deep_colour(path, picture), {DEEP, OWN_RANGE}
         if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
             picture = picture.convert("RGBA")
             picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
@@ -91,12 +97,71 @@ def read_picture(path: Path, size: int) -> tuple[np.ndarray, frozenset[str]]:
         return np.asarray(picture).transpose(2, 0, 1), frozenset(done | ({RESIZED} if original != (size, size) else set()))
 
 
-def _eight_bits(picture: Image.Image, file: Image.Image) -> tuple[Image.Image, set[str]]:
+def _raw_mode(stored: Any) -> str:
+    """How `stored`, one of Pillow's tiles, says that the file's values lie: `RGB;16B`."""
+    args = getattr(stored, "args", None) or ("",)
+    return str(args if isinstance(args, str) else args[0])
+
+
+def _white(stored: Any) -> int:
+    """The white of a PGM or PPM by its own head; 65,535 for any other file."""
+    return int(stored.args[1]) if _is_ppm(stored) else 2**16 - 1
+
+
+def _is_ppm(stored: Any) -> bool:
+    return getattr(stored, "codec_name", "") in ("ppm", "ppm_plain") and isinstance(stored.args, tuple)
+
+
+def _is_dark_colour(picture: Image.Image, stored: Any) -> bool:
+    """Whether a picture in colour, or with transparent parts, of which Pillow gives the upper 8 of 16 bits, has next to nothing there."""
+    deep = ";16" in _raw_mode(stored) or (_is_ppm(stored) and _white(stored) == 2**16 - 1)
+    if not deep or picture.mode not in ("RGB", "RGBA"):
+        return False
+    return int(np.asarray(picture)[..., :3].max(initial=0)) < 256 * DARK
+
+
+def _deep_colour(path: Path, upper: Image.Image) -> Image.Image:
+    """The picture whose upper 8 bits are `upper`, its largest value as white (and as opaque, where that is as small), in 8 bits.
+
+    Pillow reads 8 of the 16 bits only. Told that the bytes lie the other way round, it reads the other 8.
+    """
+    values = np.asarray(upper).astype(np.int64)
+    with Image.open(path) as again:
+        turned = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
+        tiles = []
+        for tile in again.tile:
+            raw, args = _raw_mode(tile), tile.args or ()
+            if _is_ppm(tile):
+                args = (raw, int((2**16 - 1) * DARK))  # all that there is, with 3 bits more
+            else:
+                other = "RGBA" if raw == "LA;16B" else raw[:-1] + turned.get(raw[-1], "L")
+                args = other if isinstance(args, str) else (other, *args[1:])
+            tiles.append(tile._replace(args=args))
+        again.tile = tiles
+        lower = np.asarray(ImageOps.exif_transpose(again)).astype(np.int64)
+    if _raw_mode(tiles[0]) == "RGBA":  # grey and transparency: upper, lower, upper, lower
+        values = np.stack([256 * lower[..., 0] + lower[..., 1]] * 3 + [256 * lower[..., 2] + lower[..., 3]], axis=2)
+    elif _is_ppm(tiles[0]):
+        values = lower
+    elif not _raw_mode(tiles[0]).startswith("RGBa"):  # colours over their transparency have no other half
+        values = 256 * values + lower
+    shown = np.zeros(values.shape, np.uint8)
+    for part in (slice(0, 3), slice(3, 4)):
+        some = values[..., part]
+        most = some.max(initial=0)
+        white = most if part.start == 0 or most < (2**16 - 1) * DARK else 2**16 - 1
+        shown[..., part] = np.rint(some * (255 / max(white, 1)))
+    return Image.fromarray(shown)
+
+
+def _eight_bits(picture: Image.Image, file: Image.Image, stored: Any = None) -> tuple[Image.Image, set[str]]:
     """A grey picture of more than 8 bits in 8, and which of DEEP, OWN_RANGE that took; any other as it is. `file`: as it was opened.
 
-    Where the file's type says what white is, that is kept: 65,535 for 16 bits, 4,095 for 12, a PGM's own maximum, 1 for floats
-    that all lie in [0, 1]. 32-bit, signed and other floating values say nothing of white: their own smallest becomes black and
-    their largest white; of equal ones all are black. Raises ValueError for values that are NaN or infinite.
+    Where the file's type says what white is, that is kept: 65,535 for 16 bits, 4,095 for 12, a PGM's own maximum (it is in
+    `stored`), 1 for floats that all lie in [0, 1]. But where all of 16 bits' values lie below 1/8 of it, or all of the floats below
+    1/255, the type says too little: the largest of them is white, and zero black. 32-bit, signed and other floating values say nothing
+    of white: their own smallest becomes black and their largest white; of equal ones all are black. Raises ValueError for values
+    that are NaN or infinite.
     """
     tags = getattr(file, "tag_v2", {})  # a TIFF's
     signed = tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))[0] == 2
@@ -117,11 +182,13 @@ def _eight_bits(picture: Image.Image, file: Image.Image) -> tuple[Image.Image, s
     low, high = float(values.min()), float(values.max())
     if picture.mode == "F" and low >= 0 and high <= 1:
         white = 1
-    black, top = (low, high) if white is None else (0, white)
+    dark = {2**16 - 1: (2**16 - 1) * DARK, 1: 1 / 255}.get(white or 0, 0) if _white(stored) == 2**16 - 1 else 0
+    own = white is None or 0 < high < dark
+    black, top = (low, high) if white is None else (0, high if own else white)
     grey = (values - black) / (top - black or 1)
     if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:  # black and white are exchanged
         grey = 1 - grey
-    return Image.fromarray(np.rint(grey * 255).astype(np.uint8)), {DEEP} if white else {DEEP, OWN_RANGE}
+    return Image.fromarray(np.rint(grey * 255).astype(np.uint8)), {DEEP, OWN_RANGE} if own else {DEEP}
 
 
 def read(files: Sequence[Path], size: int) -> tuple[torch.Tensor, torch.Tensor, str]:
@@ -155,10 +222,8 @@ def read(files: Sequence[Path], size: int) -> tuple[torch.Tensor, torch.Tensor, 
     if resized:
         notes.append(f"{resized:,} pictures of other sizes were resized by their short side and cropped to the middle {size}x{size}.")
     if deep:
-        whose = f"{own:,} of them by the file's own darkest and brightest value" if own else "by its type's white"
-        notes.append(
-            f"{deep:,} grey picture{'s' if deep > 1 else ''} of more than 8 bits {'were' if deep > 1 else 'was'} scaled to 8, {whose}."
-        )
+        whose = f"{own:,} of them by the file's own range" if own else "by its type's white"
+        notes.append(f"{deep:,} picture{'s' if deep > 1 else ''} of more than 8 bits {'were' if deep > 1 else 'was'} scaled to 8, {whose}.")
     if bad:
         notes.append(f"{len(bad)} unreadable file{'s were' if len(bad) > 1 else ' was'} left out, the first: {files[bad[0]].name}.")
     return images[kept] if bad else images, kept, " ".join(notes)

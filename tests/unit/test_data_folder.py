@@ -115,7 +115,7 @@ def _tiff(values: np.ndarray, *, sign: int, bits: int = 0, black: int = 1) -> by
     return head + b"".join(struct.pack(f"{end}HHII", tag, 4, 1, value) for tag, value in entries.items()) + bytes(4) + content
 
 
-def _png(values: np.ndarray, colour: int) -> bytes:
+def _png(values: np.ndarray, colour: int, exif: bytes = b"") -> bytes:
     """A PNG of 16 bits a channel; `colour` as its specification counts: 0 grey, 2 RGB, 4 grey with alpha."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
@@ -123,7 +123,13 @@ def _png(values: np.ndarray, colour: int) -> bytes:
 
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     head = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + (chunk(b"eXIf", exif) if exif else b"")
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 def _pgm(values: np.ndarray, most: int) -> bytes:
@@ -157,6 +163,87 @@ DEEP = {
     "huge floats.tif": (_tiff((RAMP * 2 - 1).astype("<f4") * np.float32(3e38), sign=3), OWN),
     "floats, 0 is white.tif": (_tiff((1 - RAMP).astype("<f4"), sign=3, black=0), TYPE),
 }  # fmt: skip
+
+
+def _colour_tiff(values: np.ndarray, packed: bool = False) -> bytes:
+    """A TIFF of 16 bits a channel, (H,W,3): what `_tiff` writes, with two tags more."""
+    end, (height, width, bands) = "<" if values.dtype.byteorder != ">" else ">", values.shape
+    content = zlib.compress(values.tobytes()) if packed else values.tobytes()
+    at = 8 + 2 + 10 * 12 + 4
+    entries = ((256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, at), (259, 4, 1, 8 if packed else 1), (262, 4, 1, 2), (273, 4, 1, at + 6), (277, 4, 1, bands),
+               (278, 4, 1, height), (279, 4, 1, len(content)), (284, 4, 1, 1))  # fmt: skip
+    head = {"<": b"II*\0", ">": b"MM\0*"}[end] + struct.pack(f"{end}IH", 8, len(entries))
+    body = b"".join(struct.pack(f"{end}HHII", *entry) for entry in entries)
+    return head + body + bytes(4) + struct.pack(f"{end}3H", 16, 16, 16) + content
+
+
+def _dark(most: int) -> np.ndarray:
+    return np.rint(RAMP * most)
+
+
+DARK = {
+    **{f"{bits} of 16 bits.png": _png(_dark(2**bits - 1), 0) for bits in (8, 10, 12, 13)},
+    "12 of 16 bits.tif": _tiff(_dark(4095).astype("<u2"), sign=1),
+    "12 of 16 bits big-endian.tif": _tiff(_dark(4095).astype(">u2"), sign=1),
+    "12 of 16 bits, 0 is white.tif": _tiff(_dark(4095)[:, ::-1].astype("<u2"), sign=1, black=0),
+    "12 of 16 bits.pgm": _pgm(_dark(4095), 65535),
+    "12 of 16 bits, plain.pgm": b"P2 16 16 65535 " + b" ".join(b"%d" % value for value in _dark(4095).astype(int).ravel()),
+    "12 of 16 bits RGB.png": _png(np.repeat(_dark(4095)[..., None], 3, 2), 2),
+    "10 of 16 bits RGB.png": _png(np.repeat(_dark(1023)[..., None], 3, 2), 2),
+    "12 of 16 bits grey with alpha.png": _png(np.stack([_dark(4095), np.full_like(RAMP, 65535)], 2), 4),
+    "12 of 16 bits grey with alpha of 12.png": _png(np.stack([_dark(4095), np.full_like(RAMP, 4095)], 2), 4),
+    "12 of 16 bits RGBA.png": _png(np.stack([*[_dark(4095)] * 3, np.full_like(RAMP, 65535)], 2), 6),
+    "12 of 16 bits RGBA of 12.png": _png(np.stack([*[_dark(4095)] * 3, np.full_like(RAMP, 4095)], 2), 6),
+    "12 of 16 bits RGB.tif": _colour_tiff(np.repeat(_dark(4095)[..., None], 3, 2).astype("<u2")),
+    "12 of 16 bits RGB, big-endian.tif": _colour_tiff(np.repeat(_dark(4095)[..., None], 3, 2).astype(">u2")),
+    "12 of 16 bits RGB, packed.tif": _colour_tiff(np.repeat(_dark(4095)[..., None], 3, 2).astype("<u2"), packed=True),
+    "12 of 16 bits RGB, packed big-endian.tif": _colour_tiff(np.repeat(_dark(4095)[..., None], 3, 2).astype(">u2"), packed=True),
+    "floats to a millionth.tif": _tiff((RAMP * 1e-6).astype("<f4"), sign=3),
+}
+
+
+@pytest.mark.parametrize("name", DARK)
+def test_files_that_use_few_of_their_bits_are_scaled_by_their_own_largest_value(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(DARK[name])
+    pixels, found = pictures.read_picture(tmp_path / name, 16)
+    assert np.abs(pixels / 255 - RAMP).max() < 1.01 / 255 and found == OWN
+    assert "1 picture of more than 8 bits was scaled to 8, 1 of them by the file's own range." in pictures.read([tmp_path / name], 16)[2]
+
+
+def test_colours_of_few_bits_keep_their_hue_place_and_transparency(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 4096, (16, 16, 3))
+    values[0, 0, 0] = 4095
+    (tmp_path / "a.png").write_bytes(_png(values, 2))
+    (tmp_path / "a.ppm").write_bytes(b"P6\n16 16\n65535\n" + values.astype(">u2").tobytes())
+    wanted = (values / 4095).transpose(2, 0, 1)
+    turned = Image.Exif()
+    turned[0x0112] = 3  # by 180 degrees
+    (tmp_path / "turned.png").write_bytes(_png(values, 2, turned.tobytes().removeprefix(b"Exif\0\0")))
+    assert np.abs(pictures.read_picture(tmp_path / "turned.png", 16)[0][:, ::-1, ::-1] / 255 - wanted).max() < 0.51 / 255
+    assert np.abs(pictures.read_picture(tmp_path / "a.png", 16)[0] / 255 - wanted).max() < 0.51 / 255
+    assert np.abs(pictures.read_picture(tmp_path / "a.ppm", 16)[0] / 255 - wanted).max() < 2.1 / 255
+    for opaque in (4095, 65535):
+        alpha = np.full((16, 16, 1), opaque)
+        alpha[:, 8:] = 0
+        (tmp_path / "b.png").write_bytes(_png(np.concatenate([values, alpha], 2), 6))
+        pixels = pictures.read_picture(tmp_path / "b.png", 16)[0]
+        assert (pixels[:, :, 8:] == 255).all() and np.abs(pixels / 255 - wanted)[:, :, :8].max() < 0.51 / 255
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "found"),
+    [
+        (_png(_dark(8192), 0), "an eighth.png", 32), (_png(_dark(0), 0), "black.png", 0), (_pgm(_dark(100), 1023), "dark by its own head.pgm", 25),
+        (_png(np.repeat(_dark(8192)[..., None], 3, 2), 2), "an eighth RGB.png", 32), (_png(np.zeros((16, 16, 3)), 2), "black RGB.png", 0),
+        (_tiff((RAMP / 100).astype("<f4"), sign=3), "floats to a hundredth.tif", 3), (_tiff((RAMP * 0).astype("<f4"), sign=3), "no floats.tif", 0),
+        (b"P1 16 16 " + b"0 1 " * 128, "bits.pbm", 255), (b"P3 16 16 1023 " + b"0 0 0 100 100 100 " * 128, "dark by its own head.ppm", 25),
+        (_colour_tiff(np.repeat(_dark(65535)[..., None], 3, 2).astype("<u2"), packed=True), "full.tif", 255),
+    ],
+)  # fmt: skip
+def test_files_that_use_enough_of_their_range_keep_it(tmp_path: Path, content: bytes, name: str, found: int) -> None:
+    (tmp_path / name).write_bytes(content)
+    pixels, _ = pictures.read_picture(tmp_path / name, 16)
+    assert pixels.max() == found and pixels.min() == 0
 
 
 @pytest.mark.parametrize("name", DEEP)
@@ -196,11 +283,9 @@ def test_the_card_counts_deep_pictures_and_leaves_out_what_is_no_number(flat: Pa
     files = sorted((flat / "cat").iterdir()) + sorted((flat / "dog").iterdir())
     images, kept, told = pictures.read(files, 16)
     assert len(images) == len(kept) == 63
-    assert "3 grey pictures of more than 8 bits were scaled to 8, 1 of them by the file's own darkest and brightest value." in told
+    assert "3 pictures of more than 8 bits were scaled to 8, 1 of them by the file's own range." in told
     assert told.endswith("1 unreadable file was left out, the first: hole.tif.")
-    assert (
-        "1 grey picture of more than 8 bits was scaled to 8, by its type's white." in pictures.read([flat / "cat" / "16 bits.pgm"], 16)[2]
-    )
+    assert "1 picture of more than 8 bits was scaled to 8, by its type's white." in pictures.read([flat / "cat" / "16 bits.pgm"], 16)[2]
     with pytest.raises(UserError, match=r"hole\.tif \(2 of its 256 grey values are NaN or infinite\)"):
         pictures.read([flat / "dog" / "hole.tif"], 16)
     assert sum("of more than 8 bits" in one.card for one in _load(flat).values()) >= 1
