@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from robustviz.attacks import PGD, Attack, Square
 from robustviz.attacks.base import answers
-from robustviz.inputs import logits_of
+from robustviz.inputs import SIXTEEN, check_images, check_labels, check_shape, logits_of, plain_tensor, try_out
+from robustviz.measures import whole
 from robustviz.nets.attackable import attackable
 from robustviz.registry import encode
 from robustviz.results import Finding, attack_name
+from robustviz.types import UserError
 
 SLACK = 1e-6  # x + (x_adv − x) is off by an ulp in float32
 AT_ONCE = 25  # images computed together: the doctor is in no hurry, and they may be large
@@ -35,11 +37,14 @@ class Consult:
     square: int | None  # Square knows linf only
 
 
+@torch.inference_mode(False)
 def consult(net: nn.Module, x: Tensor, y: Tensor, attack: Attack, seed: int = 0) -> Consult:
     """The doctor's own attacks on `x` (N,C,H,W) with labels `y`, in the norm and at the ε of `attack`: PGD without a
-    limit, PGD-20, PGD-60 and Square. 100 images tell enough.
+    limit, PGD-20, PGD-60 and Square. 100 images tell enough. Raises UserError as attacks do, and for no images.
     """
-    eps = float(attack.eps or 0)
+    eps, x = _radius(attack, x), check_images(x)
+    with attackable(net, fused=False) as own:
+        y = check_labels(y, len(x), try_out(own, x).classes, x)
 
     def left(attacker: Attack) -> int:
         shown = attacker(net, x, y, rng=torch.Generator(device=x.device).manual_seed(seed))
@@ -51,6 +56,23 @@ def consult(net: nn.Module, x: Tensor, y: Tensor, attack: Attack, seed: int = 0)
         unbounded=left(PGD(eps=widest, steps=20, norm=attack.norm, start="zero")), pgd20=left(PGD(eps=eps, steps=20, norm=attack.norm)),
         pgd60=left(PGD(eps=eps, steps=60, norm=attack.norm)), square=left(Square(eps=eps, queries=QUERIES, variant="paper")) if attack.norm == "linf" else None,
     )  # fmt: skip
+
+
+def _radius(attack: Attack, x: Tensor) -> float:
+    """The ε of `attack`. Raises UserError where there is none, and where `x` is no batch of images or an empty one."""
+    check_shape(x)
+    if not x.numel():
+        raise UserError(f"The doctor was given no images, shape {tuple(x.shape)}: take one or more, 100 tell enough.")
+    if attack.eps is None:
+        raise UserError(f"The attack {attack.key} has no eps; give one, e.g. attack.bound(8/255).")
+    return attack.eps
+
+
+def _pictures(x: Tensor) -> Tensor:
+    """Images (N,C,H,W) in float32 or wider, which need not lie in [0, 1]: whether they do is a finding."""
+    check_shape(x)
+    x = plain_tensor(x)
+    return x.float() if x.dtype in SIXTEEN else x
 
 
 def _right(net: nn.Module, images: Tensor, y: Tensor) -> int:
@@ -67,21 +89,28 @@ def _slope(attack: Attack, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return torch.zeros_like(z) if gradient is None else gradient
 
 
+@torch.inference_mode(False)
 def examine(
     net: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, attack: Attack, classes: int, seed: int = 0, consulted: Consult | None = None
 ) -> tuple[Finding, ...]:
     """The findings on one evaluation: `x` (N,C,H,W) clean and `x_adv` attacked images with labels `y`.
 
     `attack` must have its ε. `consulted`: what `consult` found on the same net, images, norm and ε, where that is known.
+    Raises UserError for no images, for images or labels of another kind, and for a network that gives no logits.
     """
+    eps, classes = _radius(attack, x), whole(classes, "classes")
+    x, x_adv = _pictures(x), _pictures(x_adv)
+    if x.shape != x_adv.shape or x.device != x_adv.device:
+        shapes = f"{tuple(x_adv.shape)} on {x_adv.device} do not belong to images of shape {tuple(x.shape)} on {x.device}"
+        raise UserError(f"Attacked images of shape {shapes}: hand in the same images before and after.")
     n = len(x)
     delta = (x_adv - x).flatten(1)
-    size = float((delta.abs().amax() if attack.norm == "linf" else delta.norm(dim=1).amax()).item()) if n else 0.0
-    eps = float(attack.eps or 0)
+    size = float((delta.abs().amax() if attack.norm == "linf" else delta.norm(dim=1).amax()).item())
     low, high = float(torch.minimum(x.min(), x_adv.min())), float(torch.maximum(x.max(), x_adv.max()))
     with attackable(net, fused=False) as own:
         with torch.no_grad():
             logits, again = (torch.cat([logits_of(own, part) for part in x.split(AT_ONCE)]) for _ in range(2))
+        y = check_labels(y, n, min(classes, logits.shape[1]), x)
         slopes = torch.cat([_slope(attack, own, a, b) for a, b in zip(x.split(AT_ONCE), y.split(AT_ONCE), strict=True)]).flatten(1)
     broken = float((~slopes.isfinite()).any(dim=1).double().mean())
     gone = float((slopes.nan_to_num(0, 0, 0) == 0).all(dim=1).double().mean())

@@ -13,6 +13,7 @@ from robustviz import data, doctor, runs, zoo
 from robustviz.attacks import FGSM, PGD, Attack, Square
 from robustviz.doctor import Consult, consult, examine
 from robustviz.runs import Run
+from robustviz.types import UserError
 
 if TYPE_CHECKING:
     from conftest import Toy
@@ -180,3 +181,51 @@ def test_in_l2_the_black_box_is_said_not_to_be_measured(toy: Toy) -> None:
     attack = PGD(norm="l2", eps=0.05)
     last = examine(toy.net, toy.x, toy.y, attack(toy.net, toy.x, toy.y), attack, 4)[-1]
     assert last.name == "black-box" and last.ok and last.text.startswith("Not measured")
+
+
+# What comes in.
+
+
+def findings(toy: Toy, x: Any = None, y: Any = None, x_adv: Any = None, classes: Any = 4, attack: Attack = ATTACK) -> Any:
+    x, y = toy.x[:8] if x is None else x, toy.y[:8] if y is None else y
+    return examine(
+        toy.net, x, y, x if x_adv is None else x_adv, attack, classes, consulted=Consult(unbounded=0, pgd20=8, pgd60=8, square=8)
+    )
+
+
+@pytest.mark.parametrize("ask", [findings, lambda toy, x=None, y=None: consult(toy.net, toy.x[:8] if x is None else x, toy.y[:8] if y is None else y, ATTACK)],
+                         ids=["examine", "consult"])  # fmt: skip
+def test_images_and_labels_of_another_kind_are_one_clear_sentence(ask: Any, toy: Toy) -> None:
+    few, y = toy.x[:8], toy.y[:8]
+    for given, says in (
+        ({"x": few[:0], "y": y[:0]}, "no images"), ({"x": few[0]}, "no batch axis"), ({"x": (255 * few).byte()}, "divide them by 255"), ({"x": few.numpy()}, "ndarray"),
+        ({"x": few[:, :1]}, "2 channels"), ({"y": y[:, None]}, "squeeze"), ({"y": y.float()}, "one integer an image"), ({"y": y[:3]}, "for 8 images"),
+        ({"y": y + 4}, "has 4 classes"), ({"y": y - 1}, "A label is -1"), ({"y": y.tolist()}, "this is a list"), ({"x": few.double()}, "Its weights are float32"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=says):
+            ask(toy, **given)
+
+
+def test_attacked_images_classes_and_radius_of_another_kind_are_one_clear_sentence(toy: Toy) -> None:
+    for given, says in (
+        ({"x_adv": toy.x[:7]}, "do not belong"), ({"x_adv": toy.x[0]}, "no batch axis"), ({"classes": "4"}, "classes='4'"), ({"classes": 2}, "has 2 classes"),
+        ({"attack": PGD()}, "has no eps"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=says):
+            findings(toy, **given)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="has no eps"):
+        consult(toy.net, toy.x, toy.y, PGD())
+    with pytest.raises(UserError, match="grey levels"):
+        consult(toy.net, 255 * toy.x, toy.y, ATTACK)
+
+
+def test_labels_and_images_that_attacks_take_are_examined(toy: Toy) -> None:
+    x, y = toy.x[:8].bfloat16(), toy.y[:8]
+    wanted, told = findings(toy, x.float()), consult(toy.net, x.float(), y, ATTACK)
+    with torch.inference_mode():
+        inferred = x.float().clone(), y.clone()
+    for other in ((x, y), (x.float(), y.int()), (x.float(), y.to(torch.uint16)), inferred):
+        assert findings(toy, *other) == wanted and consult(toy.net, *other, ATTACK) == told
+        with torch.inference_mode():
+            assert findings(toy, *other) == wanted and consult(toy.net, *other, ATTACK) == told
+    assert findings(toy, x.float(), classes=4.0) == wanted
