@@ -64,11 +64,12 @@ def _maps(net: ImageNet, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
             "This network has no part called maps, so there is no feature map to look at: give it one, as robustviz.nets.base.ImageNet has."
         )
     check_shape(x)
+    trained = getattr(net, "training", False)  # it may be in the middle of a step, and need no trial
     with torch.inference_mode(False), attackable(net, fused=False) as ready:
-        inside = is_fused_copy(net)  # in the middle of a training: nothing there is looked at twice
+        inside = is_fused_copy(net)  # in the middle of an attack: nothing there is looked at twice
         are_maps = isinstance(getattr(net, "maps", None), nn.Identity)  # then any number is right
         x = plain_tensor(x) if inside or are_maps else check_images(x)
-        if not inside and not net.training and len(x) > 1:
+        if not inside and not trained and len(x) > 1:
             try_out(ready, x)
         one_thread: nn.Module | None = ready if ready is net else None  # a fused copy, or this thread's turn with one that cannot be copied
         found = []

@@ -34,9 +34,6 @@ def check_shape(x: Tensor) -> None:
         raise UserError(f"Images of shape {shape} have no batch axis: (N,C,H,W) is wanted; for a single image use x[None].")
     if x.ndim != 4:
         raise UserError(f"Images of shape {shape} are no batch of pictures: (N,C,H,W) is wanted.")
-    if x.layout != torch.strided or x.device.type == "meta":
-        kind = "on the device meta" if x.device.type == "meta" else "sparse"
-        raise UserError(f"Images that are {kind} hold no pixels to change: an ordinary tensor in [0, 1] is wanted.")
     if x.dtype not in FLOATS:
         hint = "divide them by 255 (of a data set use .x, not .images)" if x.dtype == torch.uint8 else "use x.float() with values in [0, 1]"
         raise UserError(f"Images of {str(x.dtype).removeprefix('torch.')} came, and floats in [0, 1] are wanted: {hint}.")
@@ -54,6 +51,9 @@ def check_images(x: Tensor) -> Tensor:
     Raises UserError for another shape or dtype, for values outside [0, 1] with the likely reason, and for NaN.
     """
     check_shape(x)
+    if x.layout != torch.strided or x.device.type == "meta":
+        kind = "on the device meta" if x.device.type == "meta" else "sparse"
+        raise UserError(f"Images that are {kind} hold no pixels to change: an ordinary tensor in [0, 1] is wanted.")
     x = plain_tensor(x)
     x = (x.float() if x.dtype in SIXTEEN else x).contiguous()
     if not x.numel():

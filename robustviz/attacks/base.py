@@ -404,7 +404,7 @@ def input_gradient(objective: Objective, z: Tensor) -> Tensor:
             return torch.cat([input_gradient(part, z[place]) for place, part in parts])
     kind = z.device.type
     # In float16 a sure network's gradient is too small for a number.
-    half = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
+    half = kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
     with torch.enable_grad(), torch.autocast(kind, enabled=False) if half else nullcontext():
         z = z.detach().clone().requires_grad_(True)  # a forward may write on what it is given
         height = check_heights(objective(z), z)

@@ -85,7 +85,7 @@ def test_networks_of_which_no_map_can_be_made_are_one_clear_sentence(wrap: Any) 
     without = ImageNet(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)), nn.Linear(4, 3))
     for net, says in (
         (hooked, "tuple"), (cut, "no gradient by its maps"), (Elsewhere(bare().maps, bare().head), "no gradient by its maps"),
-        (without, "depends on the other images"),
+        (without.eval(), "depends on the other images"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=says):
             cam.grad_cam(wrap(net), X)
