@@ -159,7 +159,8 @@ def keep(net: nn.Module) -> None:
     network that was changed in another way, or has hooks, is copied anew.
     """
     with _lock:
-        _kept[net] = _Kept()
+        if net not in _kept:
+            _kept[net] = _Kept()
 
 
 def is_fused_copy(net: nn.Module) -> bool:
