@@ -25,8 +25,8 @@ class Folder(Source):
 
     With train and test folders: the last 10 % of a seeded shuffle of train is val, unless there is a val folder too.
     Without: 70 / 10 / 20 by a hash of each file's content. Pictures are turned upright, resized by their short side
-    and cropped to the middle square of `size` pixels; grey ones of more than 8 bits are scaled to 8 by the white of their type,
-    or where it has none (32 bits, signed, floats beyond 0 to 1) by their own darkest and brightest value.
+    and cropped to the middle square of `size` pixels; those of more than 8 bits are scaled to 8 by the white of their type; where it
+    has none (32 bits, signed, floats beyond 0 to 1) or the picture stays below an eighth of it, by their own range.
     """
 
     label = "A folder of your own"
