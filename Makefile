@@ -41,7 +41,7 @@ zoo: $(APP_READY)
 	@$(PY) -m robustviz.zoo
 
 story: $(APP_READY)
-	@$(PY) -m robustviz.story
+	@$(PY) -m robustviz.views.start.pack
 
 # One pytest session in two processes, its closing lines last; what needs the browser comes at the end, in one of them.
 # One thread each: with two, linear algebra in one process waits for a core that the other one has.

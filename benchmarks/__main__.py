@@ -15,8 +15,8 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # torch's profiler tells the ter
 import torch
 
 from benchmarks import harness, report, setting
-from robustviz.config import default_threads
-from robustviz.runs import write_file
+from robustviz.runs.folder import write_file
+from robustviz.training.config import default_threads
 from robustviz.types import UserError
 
 HERE = Path(__file__).resolve().parent

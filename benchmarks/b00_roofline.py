@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.harness import Outcome, Racer, Time, race
-from robustviz.config import default_threads
 from robustviz.nets.attackable import has_bf16
 from robustviz.nets.base import frozen
+from robustviz.training.config import default_threads
 
 SIZES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192, 16384)}
 BUSY = 2e13  # FLOPs between two looks at a GPU's clock: 25 ms of an H200, beside which starting and waiting are nothing

@@ -11,10 +11,10 @@ from benchmarks import b00_roofline as roofline
 from benchmarks import b01_pgd, setting
 from benchmarks.harness import OURS, Outcome, Racer, race
 from robustviz.attacks import PGD
-from robustviz.config import TrainConfig
 from robustviz.methods import PGDAT
 from robustviz.nets.attackable import has_bf16
 from robustviz.nets.base import ImageNet
+from robustviz.training.config import TrainConfig
 
 WANTED = {"torchattacks": 5.0, "ART": 20.0}
 

@@ -8,8 +8,8 @@ from torch import nn
 
 from benchmarks import setting, trainers
 from benchmarks.harness import Outcome
-from robustviz.config import TrainConfig
 from robustviz.methods import PGDAT
+from robustviz.training.config import TrainConfig
 
 WANTED = 5.0
 

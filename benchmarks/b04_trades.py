@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from benchmarks.harness import OURS, Gate, Outcome, Racer, race
 from benchmarks.trainers import LR, Ours
-from robustviz.config import TrainConfig
 from robustviz.methods import TRADES
 from robustviz.nets.attackable import has_bf16
-from robustviz.training import EpochRecord, Training, train
+from robustviz.training.config import TrainConfig
+from robustviz.training.loop import EpochRecord, Training, train
 
 
 def official(

@@ -10,11 +10,11 @@ from torch import Tensor
 from benchmarks import setting
 from benchmarks.harness import OURS, Gate, Outcome, Racer, race
 from robustviz import data
-from robustviz.config import TrainConfig
 from robustviz.methods import PART, PGDAT
 from robustviz.methods.base import Method
 from robustviz.nets.base import ImageNet
-from robustviz.training import Training
+from robustviz.training.config import TrainConfig
+from robustviz.training.loop import Training
 
 LIMIT = 1.08
 PEER = "PGD-AT, masks in PART's way, image by image"

@@ -18,11 +18,11 @@ from benchmarks import harness, setting
 from benchmarks.harness import OURS, Gate, Outcome, Time
 from robustviz import data
 from robustviz.attacks import Attack, AutoAttack
-from robustviz.config import TrainConfig
-from robustviz.evaluate import count_right
 from robustviz.methods import FGSMRS, PGDAT, TRADES
 from robustviz.methods.base import Method
-from robustviz.training import Training
+from robustviz.training.config import TrainConfig
+from robustviz.training.evaluate import count_right
+from robustviz.training.loop import Training
 from robustviz.types import UserError
 
 CLEAR = 3.0  # points under its mark on 1,000 images, two standard errors, from which a training is not judged on all

@@ -13,8 +13,8 @@ from benchmarks.harness import OURS, Gate, Outcome, Racer, race
 from robustviz import data
 from robustviz.attacks import PGD
 from robustviz.attacks.base import Objective
-from robustviz.evaluate import count_right
 from robustviz.nets.attackable import has_bf16
+from robustviz.training.evaluate import count_right
 
 
 def outcomes(device: str, rounds: int) -> Iterator[Outcome]:

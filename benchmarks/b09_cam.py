@@ -20,9 +20,10 @@ from torch import Tensor
 from torchcam.methods import GradCAM as TorchCAM
 
 from benchmarks.harness import OURS, Gate, Outcome, Racer, race
-from robustviz import cam, runs
+from robustviz import cam
 from robustviz.nets.base import ImageNet, frozen
-from robustviz.probes.base import images_of
+from robustviz.runs import folder
+from robustviz.views.measure import images_of
 
 # (run, batch): the plan's 512, and 128, at which PART makes its masks
 SETTINGS = (
@@ -35,7 +36,7 @@ BEST = 128  # of 16, 32 … 512 the batch at which every one of them takes least
 
 def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
     for number, (name, n) in enumerate(SETTINGS):
-        run = runs.open_run(name)
+        run = folder.open_run(name)
         net, split = run.net().to(device).eval(), images_of(run)
         index = torch.arange(n) % len(split)
         x, y = split.x[index].to(device), split.y[index].to(device)

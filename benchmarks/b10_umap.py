@@ -16,16 +16,18 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness import OURS, Gate, Outcome, Racer, Time, race
-from robustviz import data, embedder, figures, runs
+from robustviz import data, embedder, figures
 from robustviz.attacks import PGD
-from robustviz.config import TrainConfig
 from robustviz.data import Dataset
-from robustviz.evaluate import attacked
 from robustviz.nets import ImageNet
-from robustviz.probes import FeatureMapSpec, embedding
-from robustviz.probes.features import features_of
-from robustviz.training import train
+from robustviz.probes import FeatureMapSpec
+from robustviz.runs import folder as runs
+from robustviz.training.config import TrainConfig
+from robustviz.training.evaluate import attacked
+from robustviz.training.loop import train
 from robustviz.types import UserError
+from robustviz.views.features import embedding
+from robustviz.views.features.probe import features_of
 
 RUN, EPOCHS = "digits-pgd-at-small-resnet-s0-0c56e5c2", (18, 20)
 IMAGES = 1000

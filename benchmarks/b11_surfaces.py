@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.harness import OURS, Gate, Outcome, Racer, race
-from robustviz import runs
 from robustviz.nets.base import frozen
-from robustviz.probes.base import images_of
-from robustviz.probes.refined import refined
-from robustviz.probes.surfaces import filter_normalised, moved_images, moved_weights, plane, rademacher, ticks
-from robustviz.results import Floats, Ints
-from robustviz.runs import Run
+from robustviz.runs import folder
+from robustviz.runs.folder import Run
+from robustviz.stats import Floats, Ints
+from robustviz.views.loss.refined import refined
+from robustviz.views.loss.surfaces import filter_normalised, moved_images, moved_weights, plane, rademacher, ticks
+from robustviz.views.measure import images_of
 
 DIGITS, DIGITS_CNN = "digits-standard-small-resnet-s0-8b92484e", "digits-standard-small-cnn-s0-59e86c72"
 SHAPES = "shapes-standard-small-resnet-s0-cd0cb033"
@@ -40,11 +40,11 @@ WEIGHT_GRID = 5  # of 25: a point takes as long as any other, and 25 × 25 of ev
 
 def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
     for name, least in ((DIGITS, 5.0), (DIGITS_CNN, 5.0), (SHAPES, 1.3)):
-        yield around_image(runs.open_run(name), least, device, rounds or 3)
+        yield around_image(folder.open_run(name), least, device, rounds or 3)
     for name in (DIGITS, SHAPES):
-        yield around_weights(runs.open_run(name), device, rounds or 3)
-    yield refined_image(runs.open_run(SHAPES), device, rounds or 4)
-    yield refined_weights(runs.open_run(DIGITS), device, rounds or 1)
+        yield around_weights(folder.open_run(name), device, rounds or 3)
+    yield refined_image(folder.open_run(SHAPES), device, rounds or 4)
+    yield refined_weights(folder.open_run(DIGITS), device, rounds or 1)
 
 
 class Moved(nn.Module):

@@ -29,10 +29,12 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.sync.client import connect
 
 from benchmarks.harness import OURS, Gate, Outcome, Racer, Time, race
-from robustviz import data, figures, jobs, runs
-from robustviz.config import TrainConfig
-from robustviz.figures.pictures import png
-from robustviz.figures.theme import LIGHT, blank
+from robustviz import data, figures
+from robustviz.runs import folder as runs
+from robustviz.runs import queue
+from robustviz.training.config import TrainConfig
+from robustviz.views.pictures import png
+from robustviz.views.theme import LIGHT, blank
 
 PAGES = ("", "attack", "attention", "features", "soft-labels", "train", "contributions", "transfer", "glossary")
 PATIENCE = 180.0  # seconds
@@ -252,7 +254,7 @@ def reruns(each: int) -> Outcome:
         load = os.getloadavg()[0]
         start, end = memory(server, 40 * each)
         with mock.patch.dict(os.environ, ROBUSTVIZ_RUNS=str(home)):
-            run = jobs.submit(TrainConfig(data="shapes", epochs=1000, device="cpu"))  # type: ignore[arg-type]
+            run = queue.submit(TrainConfig(data="shapes", epochs=1000, device="cpu"))  # type: ignore[arg-type]
             ending.callback(_end, home, run.id)
             deadline = time.monotonic() + PATIENCE
             while not run.records() and time.monotonic() < deadline:
@@ -277,7 +279,7 @@ def reruns(each: int) -> Outcome:
 
 def _end(home: Path, run_id: str) -> None:
     with mock.patch.dict(os.environ, ROBUSTVIZ_RUNS=str(home)), contextlib.suppress(Exception):
-        jobs.stop(runs.open_run(run_id))
+        queue.stop(runs.open_run(run_id))
 
 
 def thumbnails(rounds: int) -> Outcome:

@@ -14,9 +14,9 @@ import torch
 from benchmarks.harness import OURS, Gate, Outcome, Racer, race
 from benchmarks.trainers import Ours
 from robustviz import data
-from robustviz.config import TrainConfig
-from robustviz.evaluate import count_right
 from robustviz.methods import Standard
+from robustviz.training.config import TrainConfig
+from robustviz.training.evaluate import count_right
 
 MARK = 94.0
 WANTED = 1 / 1.2

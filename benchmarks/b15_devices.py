@@ -15,8 +15,8 @@ from benchmarks import setting
 from benchmarks.harness import OURS, Gate, Outcome, Racer, Time, race
 from robustviz.attacks import PGD
 from robustviz.data import Shapes
-from robustviz.evaluate import count_right
 from robustviz.nets.base import ImageNet
+from robustviz.training.evaluate import count_right
 
 CLOSE = 0.3  # points
 ROUND = 2000  # images after which it is asked whether the difference is known

@@ -31,10 +31,10 @@ from benchmarks import b00_roofline as roofline
 from benchmarks import b02_resnet, b03_epoch, b05_part, b06_small, b15_devices, harness, report, setting, trainers
 from benchmarks.harness import Outcome
 from robustviz.attacks import PGD
-from robustviz.config import TrainConfig, default_threads
 from robustviz.data import Shapes, shapes
 from robustviz.methods import PGDAT
-from robustviz.runs import write_file
+from robustviz.runs.folder import write_file
+from robustviz.training.config import TrainConfig, default_threads
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TESTS = REPOSITORY / "tests" / "gpu"

@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from robustviz.config import default_threads
 from robustviz.nets.attackable import has_bf16
+from robustviz.training.config import default_threads
 
 OURS = "robustviz"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks import harness
 from benchmarks.harness import Outcome
-from robustviz.runs import write_file
+from robustviz.runs.folder import write_file
 
 HERE = Path(__file__).resolve().parent
 README, RESULTS = HERE.parent / "README.md", HERE / "RESULTS.md"

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustviz import data, nets, runs
-from robustviz.config import TrainConfig, pick_device
+from robustviz import data, nets
 from robustviz.nets.base import ImageNet
-from robustviz.training import train
+from robustviz.runs import folder
+from robustviz.training.config import TrainConfig, pick_device
+from robustviz.training.loop import train
 from robustviz.types import UserError
 
 KEPT = Path(__file__).resolve().parents[1] / ".bench"  # networks trained for a gate; not part of the repository
@@ -29,9 +30,11 @@ def find_shared_data() -> None:
         os.environ.setdefault("ROBUSTVIZ_DATA", str(lent))
 
 
-def shipped(data_key: str, method: str) -> runs.Run:
+def shipped(data_key: str, method: str) -> folder.Run:
     """The shipped small_resnet of a method, seed 0."""
-    found = (run for run in runs.all_runs() if run.shipped and run.id.startswith(f"{data_key}-{method.replace('_', '-')}-small-resnet-s0"))
+    found = (
+        run for run in folder.all_runs() if run.shipped and run.id.startswith(f"{data_key}-{method.replace('_', '-')}-small-resnet-s0")
+    )
     return next(found)
 
 

@@ -17,11 +17,11 @@ from benchmarks.harness import OURS, Gate, Outcome, Racer, race, spell
 from benchmarks.setting import Attacker
 from robustviz import data
 from robustviz.attacks import PGD
-from robustviz.config import TrainConfig
-from robustviz.evaluate import count_right
 from robustviz.methods import PGDAT
 from robustviz.nets.attackable import has_bf16
-from robustviz.training import Training, learning_rate
+from robustviz.training.config import TrainConfig
+from robustviz.training.evaluate import count_right
+from robustviz.training.loop import Training, learning_rate
 
 LR = 0.01  # while a race is on, when nothing is to be learned
 CLOSE = 3.0  # points of accuracy between two trainings with the same settings and different noise

@@ -2,7 +2,8 @@
 
 import streamlit as st
 
-from robustviz.ui import attack, context, shell
+from robustviz.ui import context, shell
+from robustviz.views.attack import panel as attack
 
 st.title("How little does it take?")
 here = context.sidebar()

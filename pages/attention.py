@@ -2,7 +2,10 @@
 
 import streamlit as st
 
-from robustviz.ui import attention, context, paint, quadrants, shell
+from robustviz.ui import context, shell
+from robustviz.views.attention import panel as attention
+from robustviz.views.paint import panel as paint
+from robustviz.views.quadrants import panel as quadrants
 
 st.title("Which pixels matter, and who gets to touch them?")
 here = context.sidebar()

@@ -2,7 +2,8 @@
 
 import streamlit as st
 
-from robustviz.ui import context, contributions, shell
+from robustviz.ui import context, shell
+from robustviz.views.contributions import panel as contributions
 
 st.title("How many features carry the answer?")
 here = context.sidebar()

@@ -2,7 +2,9 @@
 
 import streamlit as st
 
-from robustviz.ui import context, features, misaligned, shell
+from robustviz.ui import context, shell
+from robustviz.views.features import panel as features
+from robustviz.views.misalignment import panel as misaligned
 
 st.title("Do attacked images stay with their class?")
 here = context.sidebar()

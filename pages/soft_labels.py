@@ -2,7 +2,8 @@
 
 import streamlit as st
 
-from robustviz.ui import context, shell, soft_labels
+from robustviz.ui import context, shell
+from robustviz.views.loss import panel as soft_labels
 
 st.title("What changes when the target is less sure?")
 here = context.sidebar()

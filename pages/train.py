@@ -2,7 +2,8 @@
 
 import streamlit as st
 
-from robustviz.ui import shell, train
+from robustviz.ui import shell
+from robustviz.views.train import panel as train
 
 st.title("What if…?")
 config = train.form()

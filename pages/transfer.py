@@ -2,9 +2,11 @@
 
 import streamlit as st
 
-from robustviz import alignment_study, runs
+from robustviz.runs import folder
 from robustviz.types import UserError
-from robustviz.ui import context, shell, transfer
+from robustviz.ui import context, shell
+from robustviz.views.transfer import panel as transfer
+from robustviz.views.transfer import study as alignment_study
 
 st.title("Does a trick for one network fool another?")
 here = context.sidebar()
@@ -20,7 +22,7 @@ def view() -> None:
 def found() -> str:
     """What the shipped alignment study says; empty where its file is gone."""
     try:
-        return alignment_study.sentence(runs.read_json(alignment_study.file_of(alignment_study.Study.data)))
+        return alignment_study.sentence(folder.read_json(alignment_study.file_of(alignment_study.Study.data)))
     except UserError:
         return ""
 
@@ -28,5 +30,5 @@ def found() -> str:
 view()
 st.divider()
 if text := found():
-    transfer.study(text, "python -m robustviz.alignment_study --report")
+    transfer.study(text, "python -m robustviz.views.transfer.study --report")
 shell.reset_button()

@@ -11,8 +11,8 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_HOMES = {"open_run": "robustviz.runs", "train": "robustviz.training", "TrainConfig": "robustviz.config"}
-_ROOMS = ("attacks", "config", "data", "evaluate", "figures", "jobs", "losses", "methods", "nets", "presets", "probes", "registry", "results", "runs", "training", "types")  # fmt: skip
+_HOMES = {"open_run": "robustviz.runs.folder", "train": "robustviz.training.loop", "TrainConfig": "robustviz.training.config"}
+_ROOMS = ("attacks", "cam", "data", "figures", "losses", "measures", "methods", "nets", "probes", "registry", "runs", "stats", "training", "types", "views")  # fmt: skip
 
 __all__ = ["TrainConfig", "open_run", "train"]
 

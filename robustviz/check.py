@@ -98,7 +98,7 @@ def _device(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
         import psutil
 
         facts["memory"] = psutil.virtual_memory().total
-    from robustviz.config import default_threads
+    from robustviz.training.config import default_threads
 
     facts["device"] = {"kind": "cpu", "name": _cpu_name(), "cores": os.cpu_count(), "threads": default_threads(), "bf16": _cpu_bf16()}
     memory = f", {facts['memory'] / 2**30:.0f} GiB" if "memory" in facts else ""
@@ -133,7 +133,7 @@ def _yes(fact: bool) -> str:
 def _folders(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
     import tempfile
 
-    from robustviz import runs
+    from robustviz.runs import folder as runs
 
     home = runs.home()
     facts["runs"] = str(home)
@@ -195,7 +195,7 @@ def images_per_second(device: str, seconds: float = SECONDS) -> float:
 
     from robustviz import nets
     from robustviz.attacks import PGD
-    from robustviz.config import default_threads
+    from robustviz.training.config import default_threads
 
     threads = torch.get_num_threads()
     torch.set_num_threads(default_threads())
@@ -232,7 +232,7 @@ def images_per_second(device: str, seconds: float = SECONDS) -> float:
 
 def write_hashes() -> Path:
     """The file `checkpoints/SHA256SUMS`, written anew: a line for every shipped file, sorted, the same on every system."""
-    from robustviz.runs import write_file
+    from robustviz.runs.folder import write_file
 
     lines = [f"{sha256(path)}  {name}\n" for name, path in sorted(_shipped().items())]
     write_file(CHECKPOINTS / LIST, "".join(lines).encode())

@@ -16,9 +16,9 @@ _turn = threading.RLock()
 
 # What pages with a network on them are made of, heaviest first, and what they may ask for later.
 NEEDED = (
-    "torch", "pandas", "plotly.io", "plotly.graph_objects", "safetensors.torch", "robustviz.probes", "robustviz.methods", "robustviz.training",
-    "robustviz.ui.attack", "robustviz.ui.attention", "robustviz.ui.contributions", "robustviz.ui.features", "robustviz.ui.misaligned",
-    "robustviz.ui.paint", "robustviz.ui.quadrants", "robustviz.ui.soft_labels", "robustviz.ui.train", "robustviz.ui.transfer",
+    "torch", "pandas", "plotly.io", "plotly.graph_objects", "safetensors.torch", "robustviz.probes", "robustviz.methods", "robustviz.training.loop",
+    "robustviz.views.attack.panel", "robustviz.views.attention.panel", "robustviz.views.contributions.panel", "robustviz.views.features.panel", "robustviz.views.misalignment.panel",
+    "robustviz.views.paint.panel", "robustviz.views.quadrants.panel", "robustviz.views.loss.panel", "robustviz.views.train.panel", "robustviz.views.transfer.panel",
 )  # fmt: skip
 LATER = (
     "scipy.special", "sklearn.metrics", "sklearn.manifold", "sklearn.datasets", "torchvision.datasets", "torchvision.models", "pytorch_grad_cam",

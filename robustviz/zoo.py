@@ -11,10 +11,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from robustviz import runs
-from robustviz.config import TrainConfig
 from robustviz.data import Source, source
-from robustviz.runs import Run
+from robustviz.runs import folder as runs
+from robustviz.runs.folder import Run
+from robustviz.training.config import TrainConfig
 from robustviz.types import UserError
 
 DATA = ("digits", "shapes")
@@ -81,7 +81,8 @@ def make(data: Iterable[str] = DATA) -> list[Run]:
 
 def train(config: TrainConfig) -> None:
     """Train and probe a network that is not there yet, and ship it."""
-    from robustviz import probes, worker
+    from robustviz import probes
+    from robustviz.runs import worker
 
     if (runs.zoo() / config.run_id / "net.safetensors").exists():
         return
@@ -95,7 +96,7 @@ def train(config: TrainConfig) -> None:
 
 def climb(config: TrainConfig) -> None:
     """Climb the ladder of a trained network, as far as that is not done yet, and ship what it gave."""
-    from robustviz.evaluate import ladder
+    from robustviz.training.evaluate import ladder
 
     run = Run(_workshop() / config.run_id)
     if not (run.path / "net.safetensors").exists():  # what is shipped is read-only
@@ -125,7 +126,7 @@ def _ship(run: Run) -> None:
 
 def main(data: list[str] | None = None) -> int:
     """Make the zoo, the story that rests on it, and the hashes."""
-    from robustviz import story
+    from robustviz.views.start import pack as story
 
     try:
         for run in make(data or DATA):

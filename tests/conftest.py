@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustviz import data, registry
-from robustviz.config import TrainConfig
 from robustviz.nets.base import ImageNet, Normalise
+from robustviz.training.config import TrainConfig
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared" / "data"

@@ -95,16 +95,17 @@ def facts() -> dict[str, Any]:
     """
     import torch
 
-    from robustviz import data, runs
+    from robustviz import data
     from robustviz.attacks import APGD, CW, DIM, FGSM, MIM, PGD, TIM, Square
-    from robustviz.config import TrainConfig
-    from robustviz.evaluate import count_right
     from robustviz.methods import PGDAT
-    from robustviz.training import Training
+    from robustviz.runs import folder
+    from robustviz.training.config import TrainConfig
+    from robustviz.training.evaluate import count_right
+    from robustviz.training.loop import Training
 
     torch.set_num_threads(1)
     split = data.load("digits", "test").take(200)
-    net = next(run for run in runs.all_runs() if run.shipped and run.id.startswith("digits-pgd-at-small-resnet-s0")).net()
+    net = next(run for run in folder.all_runs() if run.shipped and run.id.startswith("digits-pgd-at-small-resnet-s0")).net()
     attacks = (
         FGSM(eps=0.2), PGD(eps=0.2, steps=5), PGD(eps=0.6, norm="l2", steps=5), MIM(eps=0.2, steps=5), DIM(eps=0.2, steps=5),
         TIM(eps=0.2, steps=5), CW(eps=0.2, steps=5), APGD(eps=0.2, steps=5), Square(eps=0.2, queries=20),

@@ -17,9 +17,11 @@ from conftest import Blink
 from safetensors.torch import save_file
 from torch import nn
 
-from robustviz import cli, config, data, evaluate, registry, training, worker, world
+from robustviz import cli, data, registry
 from robustviz.methods import Standard
 from robustviz.nets.base import ImageNet, Normalise
+from robustviz.runs import worker
+from robustviz.training import config, evaluate, loop, world
 
 BASE = {"data": "digits", "n_train": 66, "batch_size": 33, "epochs": 2, "threads": 1, "device": "cpu"}  # parts of 16 and 17 images
 
@@ -42,9 +44,9 @@ def small(take: int = 12) -> None:
     evaluate.examine = lambda *a, **k: ()
 
 
-def finished(settings: dict[str, Any], here: world.World = world.ALONE) -> training.Training:
+def finished(settings: dict[str, Any], here: world.World = world.ALONE) -> loop.Training:
     """A training from beginning to end."""
-    found = training.Training(config.TrainConfig.make(None, BASE | settings), here)
+    found = loop.Training(config.TrainConfig.make(None, BASE | settings), here)
     for _ in found.epochs():
         pass
     return found
@@ -64,7 +66,7 @@ def scene(plan: dict[str, Any]) -> int:
         worker.HEARTBEAT = 0.0
         before = worker._Heartbeat.__call__
 
-        def ask(self: worker._Heartbeat, tick: training.Tick) -> training.Answer:
+        def ask(self: worker._Heartbeat, tick: loop.Tick) -> loop.Answer:
             if (tick.epoch, tick.batch) == (0, 1):
                 self.run.ask(wish)
             return before(self, tick)  # type: ignore[no-any-return]

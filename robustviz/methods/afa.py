@@ -20,7 +20,7 @@ from robustviz.types import Batch
 
 if TYPE_CHECKING:
     from robustviz.attacks.base import Objective
-    from robustviz.config import TrainConfig
+    from robustviz.training.config import TrainConfig
 
 PAPER = "Park et al.: Adversarial feature alignment (2024; AISec at CCS)"
 

@@ -20,8 +20,8 @@ from robustviz.registry import Spec, option
 from robustviz.types import Batch
 
 if TYPE_CHECKING:
-    from robustviz.config import TrainConfig
     from robustviz.data import Dataset
+    from robustviz.training.config import TrainConfig
 
 ENOUGH = 64 * 64  # input values of a batch from which bf16 is tried; with twice as many (128 digits) a step is a quarter faster
 Terms = dict[str, Tensor]

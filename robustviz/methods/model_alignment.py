@@ -15,8 +15,8 @@ from robustviz.registry import option, register
 from robustviz.types import Batch, UserError
 
 if TYPE_CHECKING:
-    from robustviz.config import TrainConfig
     from robustviz.data import Dataset
+    from robustviz.training.config import TrainConfig
 
 
 @register("method/model_alignment")

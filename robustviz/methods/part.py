@@ -17,8 +17,8 @@ from robustviz.registry import option, register
 from robustviz.types import Batch, UserError, eps_text
 
 if TYPE_CHECKING:
-    from robustviz.config import TrainConfig
     from robustviz.data import Dataset
+    from robustviz.training.config import TrainConfig
 
 
 @dataclass(frozen=True)

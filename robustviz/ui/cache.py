@@ -13,19 +13,20 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from robustviz import registry, runs
-from robustviz.results import Result
-from robustviz.runs import Run
+from robustviz import registry
+from robustviz.runs import folder
+from robustviz.runs.folder import Run
 from robustviz.types import UserError
+from robustviz.views.result import Result
 
 T = TypeVar("T")
 
 
 def open_by_id(run_id: str) -> Run:
     """The user's run with an id. An id from an address is never taken for a path."""
-    if not runs.ID.fullmatch(run_id or ""):
+    if not folder.ID.fullmatch(run_id or ""):
         raise UserError(f"{run_id!r} is no run id; choose a run from the list.")
-    return runs.open_run(run_id)
+    return folder.open_run(run_id)
 
 
 @dataclass(eq=False)
@@ -44,7 +45,7 @@ def _answer(path: str, weights: str, asked: str, name: str) -> _Answer:
 
 def _place(run_id: str, probe: str, settings: dict[str, Any]) -> tuple[_Answer, Any, Run]:
     """Where the answer lies, and who gives it to whom. A run that goes on training has other weights, so another place."""
-    spec, run = registry.build(registry.get("probe", probe), settings), runs.open_model(run_id)
+    spec, run = registry.build(registry.get("probe", probe), settings), folder.open_model(run_id)
     return _answer(str(run.path), run.weights, registry.key(spec), spec.name(run)), spec, run
 
 

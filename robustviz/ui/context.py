@@ -13,8 +13,9 @@ from typing import Any
 
 import streamlit as st
 
-from robustviz import registry, runs
-from robustviz.runs import Run
+from robustviz import registry
+from robustviz.runs import folder
+from robustviz.runs.folder import Run
 from robustviz.terms import term
 from robustviz.types import UserError, eps_text
 from robustviz.ui.shell import linked
@@ -60,7 +61,7 @@ def data_name(run: Run) -> str:
 
 @functools.cache
 def _shipped_dials(key: str) -> list[dict[str, object]]:
-    return [_dials(run) for run in runs.all_runs() if run.shipped and run.data_key == key]
+    return [_dials(run) for run in folder.all_runs() if run.shipped and run.data_key == key]
 
 
 def _dials(run: Run) -> dict[str, object]:
@@ -130,7 +131,7 @@ def trained(every: Iterable[Run] | None = None) -> dict[str, Run]:
     """Every run (of `every`) that has weights and can be shown, by id; the shipped one where a user's has the same id."""
     out: dict[str, Run] = {}
     methods, nets = registry.keys("method"), registry.keys("net")
-    for run in runs.all_runs() if every is None else every:
+    for run in folder.all_runs() if every is None else every:
         if run.method_key not in methods or run.architecture not in nets:
             continue  # made by another version of robustviz
         if not _l2(run) and "images" in run.info and (run.shipped or os.path.exists(f"{run.path}/net.safetensors")):
@@ -163,7 +164,7 @@ def follow() -> None:
 def sidebar() -> Context:
     """Draw the pickers and return what is chosen. Raises UserError where no trained model exists."""
     st.session_state.pop("chosen", None)  # this is the run that shows it
-    known = runs.all_runs()
+    known = folder.all_runs()
     every = trained(known)
     if not every:
         raise UserError("There is no trained model yet: train one on the Train page, or run `make zoo`.")
@@ -213,7 +214,7 @@ def _offer_training(here: dict[str, Run]) -> None:
         data_key = next(iter(here.values())).data_key
         st.session_state.update({"train-data": data_key} | ({"train-method": missing, "train-recipe": OWN} if missing else {}))
         st.session_state.pop("missing", None)
-        st.switch_page(str(runs.REPOSITORY / "pages" / "train.py"))
+        st.switch_page(str(folder.REPOSITORY / "pages" / "train.py"))
 
 
 def _defaults(here: dict[str, Run]) -> tuple[str, str]:
@@ -258,9 +259,9 @@ def _follow() -> None:
 @st.cache_data(max_entries=16, show_spinner="Loading the images …")
 def test_count(run_id: str) -> int:
     """How many test images the run's data has."""
-    from robustviz.probes.base import images_of
+    from robustviz.views.measure import images_of
 
-    return len(images_of(runs.open_model(run_id)))
+    return len(images_of(folder.open_model(run_id)))
 
 
 @st.cache_data(max_entries=16, show_spinner=False)
@@ -268,10 +269,10 @@ def first_right(run_id: str) -> int:
     """The first test image that the network gets right untouched: what to open with; 0 where there is none."""
     import torch
 
-    from robustviz.evaluate import count_right
-    from robustviz.probes.base import images_of, net_of
+    from robustviz.training.evaluate import count_right
+    from robustviz.views.measure import images_of, net_of
 
-    run = runs.open_model(run_id)
+    run = folder.open_model(run_id)
     split = images_of(run)
     few = split.take(torch.arange(min(50, len(split))))
     right = count_right(net_of(run), few.x, few.y).nonzero().flatten()
@@ -282,9 +283,9 @@ def first_right(run_id: str) -> int:
 def thumbnail(run_id: str, index: int) -> tuple[bytes, str]:
     """One test image as PNG, and the name of its class."""
     from robustviz import figures
-    from robustviz.probes.base import images_of
+    from robustviz.views.measure import images_of
 
-    split = images_of(runs.open_model(run_id))
+    split = images_of(folder.open_model(run_id))
     import torch
 
     one = split.take(torch.tensor([index]))

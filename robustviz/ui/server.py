@@ -12,7 +12,14 @@ from robustviz import imports, process
 
 # What the first page is made of, and what Streamlit would look for when it draws it. Half of pandas in `sys.modules` is taken
 # for all of it by whoever looks there, so that comes before anybody, too.
-FIRST = ("pandas", "robustviz.embedder", "robustviz.ui.shell", "robustviz.ui.story", "streamlit.material_icon_names", "streamlit.emojis")
+FIRST = (
+    "pandas",
+    "robustviz.embedder",
+    "robustviz.ui.shell",
+    "robustviz.views.start.panel",
+    "streamlit.material_icon_names",
+    "streamlit.emojis",
+)
 
 
 @contextlib.asynccontextmanager

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from streamlit.proto.BackMsg_pb2 import BackMsg
 
 from robustviz import registry
-from robustviz.runs import REPOSITORY
+from robustviz.runs.folder import REPOSITORY
 
 PAGES = ("", "attack", "attention", "features", "soft-labels", "train", "contributions", "transfer", "glossary")
 PACK = json.loads((REPOSITORY / "checkpoints" / "story" / "story.json").read_text(encoding="utf-8"))

@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from robustviz import data, inputs, runs
+from robustviz import data, inputs
 from robustviz.attacks import APGD, CW, FGSM, MIM, PGD, TIM, Attack, Square
 from robustviz.attacks.balls import BALLS
 from robustviz.attacks.base import LogitObjective, cross_entropy, input_gradient
-from robustviz.evaluate import count_right
 from robustviz.nets.attackable import attackable
 from robustviz.nets.base import ImageNet, Normalise
+from robustviz.runs import folder
+from robustviz.training.evaluate import count_right
 from robustviz.types import UserError
 
 SHAPE, CLASSES = (2, 7, 6), 4
@@ -215,7 +216,7 @@ def test_a_step_depends_on_the_gradients_direction_and_not_on_its_size(seed: int
 
 
 def shipped(name: str) -> tuple[nn.Module, Tensor, Tensor]:
-    run = next(run for run in runs.all_runs() if run.shipped and run.id.startswith(name))
+    run = next(run for run in folder.all_runs() if run.shipped and run.id.startswith(name))
     split = data.load(run.data_key, "test")
     split = split.take(min(500, len(split)))
     return run.net(), split.x, split.y

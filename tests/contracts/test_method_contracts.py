@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from robustviz import losses, registry
 from robustviz.attacks import FGSM, PGD
-from robustviz.config import TrainConfig
 from robustviz.methods import AALP, AFA, AFATRADES, ALP, FGSMAT, FGSMRS, PART, PARTM, PGDAT, TRADES, ModelAlignment, SupConMargin
 from robustviz.methods.base import Adversarial, Method, Stage, Terms
 from robustviz.nets.base import ImageNet
+from robustviz.training.config import TrainConfig
 from robustviz.types import Batch
 
 EPS = 0.1

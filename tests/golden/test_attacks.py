@@ -12,16 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustviz import data, losses, runs
+from robustviz import data, losses
 from robustviz.attacks import APGD, CW, DIM, MIM, PGD, TIM, Attack, AutoAttack, Square
 from robustviz.attacks.apgd import checkpoints
 from robustviz.attacks.balls import Linf
 from robustviz.attacks.dim import between, smallest
 from robustviz.attacks.square import side
-from robustviz.evaluate import count_right
 from robustviz.nets.base import ImageNet
 from robustviz.registry import encode
-from robustviz.results import attack_name
+from robustviz.runs import folder as runs
+from robustviz.training.evaluate import count_right
+from robustviz.training.evaluation import attack_name
 from robustviz.types import UserError
 
 if TYPE_CHECKING:

@@ -20,15 +20,17 @@ from conftest import Blink, C, H, N, W
 from PIL import Image
 from torch import Tensor, nn
 
-from robustviz import cam, cli, data, losses, nets, registry, runs, training, worker
+from robustviz import cam, cli, data, losses, nets, registry
 from robustviz.attacks import FGSM, PGD
-from robustviz.config import TrainConfig
-from robustviz.evaluate import count_right
 from robustviz.methods import AALP, AFA, AFATRADES, ALP, MART, PART, PARTM, PARTT, PGDAT, TRADES, ModelAlignment, Standard, SupConMargin
 from robustviz.methods.aalp import contributions
 from robustviz.methods.base import Adversarial, Method
 from robustviz.nets.base import ImageNet
-from robustviz.training import Training, balanced_order, check, learning_rate
+from robustviz.runs import folder, worker
+from robustviz.training import loop
+from robustviz.training.config import TrainConfig
+from robustviz.training.evaluate import count_right
+from robustviz.training.loop import Training, balanced_order, check, learning_rate
 from robustviz.types import Batch, UserError
 
 EPS = 0.15  # the digits' own
@@ -49,7 +51,7 @@ def _quick() -> Iterator[None]:
         return whole(source, split, n) if split == "train" else whole(source, split, n).take(8)
 
     patch.setattr(data, "load", load)
-    patch.setattr(training, "count_right", lambda net, x, *a, **k: torch.ones(len(x)))
+    patch.setattr(loop, "count_right", lambda net, x, *a, **k: torch.ones(len(x)))
     yield
     patch.undo()
 
@@ -723,11 +725,11 @@ def test_object_masks_move_with_the_augmented_images(tiny: TrainConfig, monkeypa
 # Model alignment.
 
 
-def saved(config: TrainConfig, name: str) -> runs.Run:
+def saved(config: TrainConfig, name: str) -> folder.Run:
     """A finished run in the runs' home."""
     done = Training(config)
     list(done.epochs())
-    run = runs.create(config, name=name)
+    run = folder.create(config, name=name)
     worker.describe(run, done)
     run.save_weights("net.safetensors", done.judged.state_dict())
     return run
@@ -752,12 +754,12 @@ def test_M2_aligned_to_itself_there_is_nothing_to_learn(conv_net: ImageNet, imag
 def test_M3_the_witness_never_changes_and_the_labels_do_not_count(pair: TrainConfig) -> None:
     run = Training(pair)
     assert run.aux is not None and not run.aux.training and not any(p.requires_grad for p in run.aux.parameters())
-    assert same_bits(run.net.state_dict(), runs.open_run("source").net().state_dict())  # it starts from the source
+    assert same_bits(run.net.state_dict(), folder.open_run("source").net().state_dict())  # it starts from the source
     before = copy.deepcopy(run.aux.state_dict())
     list(run.epochs())
-    assert same_bits(run.aux.state_dict(), before) and same_bits(before, runs.open_run("witness").net().state_dict())
+    assert same_bits(run.aux.state_dict(), before) and same_bits(before, folder.open_run("witness").net().state_dict())
     assert not run.aux.training and all(p.grad is None for p in run.aux.parameters())
-    assert not torch.equal(run.net.head.weight, runs.open_run("source").net().head.weight)
+    assert not torch.equal(run.net.head.weight, folder.open_run("source").net().head.weight)
 
     relabelled = Training(pair)
     relabelled.y = relabelled.y[torch.randperm(len(relabelled.y), generator=torch.Generator().manual_seed(0))]
@@ -1017,18 +1019,18 @@ BAD: dict[str, tuple[list[str], str, int]] = {
 @pytest.fixture
 def strangers(runs_home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> set[str]:
     """Runs that fit and runs that do not, with nothing shipped; their names."""
-    monkeypatch.setattr(runs, "zoo", lambda: tmp_path / "zoo")
+    monkeypatch.setattr(folder, "zoo", lambda: tmp_path / "zoo")
     digits = tuple("0123456789")
     described: dict[str, tuple[str, tuple[str, ...], int, int]] = {
         "resnet": ("small_resnet", digits, 1, 8), "cnn": ("small_cnn", digits, 1, 8), "coloured": ("small_cnn", digits, 3, 32),
         "four": ("small_cnn", digits[:4], 1, 8), "renamed": ("small_cnn", tuple("abcdefghij"), 1, 8),
     }  # fmt: skip
     for name, (net, classes, channels, size) in described.items():
-        run = runs.create(TrainConfig(data="digits", method="standard", net=net), name=name)  # type: ignore[arg-type]
+        run = folder.create(TrainConfig(data="digits", method="standard", net=net), name=name)  # type: ignore[arg-type]
         images = {"classes": len(classes), "channels": channels, "size": size, "names": list(classes)}
-        runs.write_file(run.path / "config.json", runs.to_bytes(run.info | {"images": images}))
+        folder.write_file(run.path / "config.json", folder.to_bytes(run.info | {"images": images}))
         run.save_weights("net.safetensors", nets.build(net, len(classes), channels, size).state_dict())
-    runs.create(TrainConfig(data="digits", method="standard", net="small_cnn", seed=1), name="idle")  # type: ignore[arg-type]
+    folder.create(TrainConfig(data="digits", method="standard", net="small_cnn", seed=1), name="idle")  # type: ignore[arg-type]
     return {*described, "idle"}
 
 

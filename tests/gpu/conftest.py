@@ -8,12 +8,13 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from robustviz import data, runs
+from robustviz import data
 from robustviz.attacks import recorded
-from robustviz.config import TrainConfig
 from robustviz.data import Dataset, Shapes, shapes
 from robustviz.nets.attackable import has_bf16
 from robustviz.nets.base import ImageNet
+from robustviz.runs import folder
+from robustviz.training.config import TrainConfig
 
 # The GPU where there is one; `make gpu-check` says which it means.
 DEVICE = os.environ.get("ROBUSTVIZ_TEST_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -35,7 +36,7 @@ def device() -> str:
 @pytest.fixture
 def net(device: str) -> ImageNet:
     """The shipped network that was adversarially trained on shapes; its own for each test."""
-    return next(run for run in runs.all_runs() if run.shipped and run.id.startswith("shapes-pgd-at-small-resnet-s0")).net().to(device)
+    return next(run for run in folder.all_runs() if run.shipped and run.id.startswith("shapes-pgd-at-small-resnet-s0")).net().to(device)
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from conftest import EPS
 from robustviz import registry
 from robustviz.attacks import FGSM, PGD, Attack
 from robustviz.data import Dataset
-from robustviz.doctor import examine
-from robustviz.evaluate import count_right
 from robustviz.nets.base import ImageNet
+from robustviz.training.doctor import examine
+from robustviz.training.evaluate import count_right
 
 # How far a GPU's sums, of which TF32 keeps 10 bits, may take a count of 200 images from the processor's.
 CLOSE = 3

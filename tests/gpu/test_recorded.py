@@ -9,10 +9,10 @@ import torch
 from conftest import FORMATS
 
 from robustviz.attacks import PGD, recorded
-from robustviz.config import TrainConfig
 from robustviz.methods import PGDAT, TRADES
 from robustviz.methods.base import Method
-from robustviz.training import Training
+from robustviz.training.config import TrainConfig
+from robustviz.training.loop import Training
 
 
 def attacked(config: TrainConfig, steps: int) -> list[torch.Tensor]:

@@ -11,9 +11,10 @@ import torch
 from conftest import FORMATS
 from torch import Tensor
 
-from robustviz import registry, runs, worker
-from robustviz.config import TrainConfig
-from robustviz.training import Training
+from robustviz import registry
+from robustviz.runs import folder, worker
+from robustviz.training.config import TrainConfig
+from robustviz.training.loop import Training
 
 METHODS = [key for key in registry.keys("method")]
 
@@ -64,7 +65,7 @@ def test_a_paused_training_goes_on_where_it_was(fields: dict[str, object], tiny:
 
 def test_a_run_is_trained_paused_resumed_and_evaluated(tiny: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path))
-    run = runs.create(tiny)
+    run = folder.create(tiny)
     batches = 0
     step = Training._step
 

@@ -12,7 +12,8 @@ import pytest
 from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
-from robustviz import embedder, runs
+from robustviz import embedder
+from robustviz.runs import folder as runs
 
 MAIN = Path(__file__).resolve().parents[2] / "robustviz" / "ui" / "main.py"
 

@@ -7,9 +7,10 @@ import shutil
 
 import pytest
 
-from robustviz import probes, runs
-from robustviz.config import TrainConfig
+from robustviz import probes
 from robustviz.probes import AdversarialSpec
+from robustviz.runs import folder
+from robustviz.training.config import TrainConfig
 from tests.pages.conftest import ordinary, sound, words
 
 
@@ -87,11 +88,11 @@ def test_a_damaged_run_is_a_sentence_and_the_page_works(visit, tmp_path):
 
 
 def test_a_method_that_the_new_data_set_lacks_is_offered_for_training(visit, tmp_path, monkeypatch):
-    every = runs.all_runs  # as if FGSM-RS were not shipped for shapes
+    every = folder.all_runs  # as if FGSM-RS were not shipped for shapes
     lacking = {"shapes", "fgsm_rs"}
-    monkeypatch.setattr(runs, "all_runs", lambda **k: [run for run in every(**k) if {run.data_key, run.method_key} != lacking])
+    monkeypatch.setattr(folder, "all_runs", lambda **k: [run for run in every(**k) if {run.data_key, run.method_key} != lacking])
     like = ordinary("digits", "pgd_at")
-    own = runs.home() / "my-fgsm-rs"
+    own = folder.home() / "my-fgsm-rs"
     own.mkdir(parents=True)
     config = TrainConfig(data="digits", method="fgsm_rs").to_json() | {"images": like.info["images"]}
     (own / "config.json").write_text(json.dumps(config), encoding="utf-8")

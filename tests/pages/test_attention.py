@@ -56,14 +56,14 @@ def test_no_address_breaks_the_page(visit, address):
 
 
 def test_a_constant_map_is_a_sentence_and_the_rest_is_there(visit, monkeypatch):
-    module = importlib.import_module("robustviz.probes.attention")
+    module = importlib.import_module("robustviz.views.attention.probe")
     monkeypatch.setattr(module, "class_maps", lambda net, x, y, method: torch.ones(len(x), 4, 4))
     app = sound(visit("attention", data="digits", img=311))
     assert words(app).count("is constant, so it points at nothing") == 2 and len(app.get("plotly_chart")) == 3
 
 
 def test_a_network_without_places_is_a_sentence_and_the_other_is_there(visit, monkeypatch):
-    module = importlib.import_module("robustviz.probes.attention")
+    module = importlib.import_module("robustviz.views.attention.probe")
     whole, standard = module.linf_net, ordinary("digits", "standard").id
 
     def single(run):

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from robustviz import registry, runs
-from robustviz.config import TrainConfig
+from robustviz import registry
+from robustviz.runs import folder as runs
+from robustviz.training.config import TrainConfig
 from robustviz.ui import context
 
 IMAGES = {"classes": 10, "channels": 1, "size": 8, "names": [*"0123456789"]}

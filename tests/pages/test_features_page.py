@@ -10,9 +10,11 @@ import time
 import pytest
 
 from robustviz import embedder, figures, probes
-from robustviz.probes import FeatureMapSpec, embedding
+from robustviz.probes import FeatureMapSpec
 from robustviz.types import UserError
-from robustviz.ui import cache, features, view
+from robustviz.ui import cache, widgets
+from robustviz.views.features import embedding
+from robustviz.views.features import panel as features
 from tests.pages.conftest import ordinary, sound, words
 from tests.pages.test_glossary import lacking
 
@@ -98,8 +100,8 @@ def test_the_file_of_the_chosen_has_a_row_an_image(few):
 
 def test_a_single_point_becomes_the_image_of_every_view(monkeypatch):
     state = {"map-b": {"selection": {"points": [{"customdata": [7, "x"]}]}}}
-    monkeypatch.setattr(view.st, "session_state", state)
-    view._brushed("map-b")
+    monkeypatch.setattr(widgets.st, "session_state", state)
+    widgets._brushed("map-b")
     assert state["img"] == 7
 
 

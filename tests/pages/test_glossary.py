@@ -9,9 +9,9 @@ import re
 import pytest
 
 from robustviz import registry
-from robustviz.presets import PRESETS
-from robustviz.runs import REPOSITORY
+from robustviz.runs.folder import REPOSITORY
 from robustviz.terms import TERMS, term
+from robustviz.training.presets import PRESETS
 from robustviz.ui.context import GROUPS
 from tests.pages.conftest import sound, words
 

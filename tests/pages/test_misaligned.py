@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from robustviz import probes, runs
+from robustviz import probes
 from robustviz.probes import MisalignmentSpec
+from robustviz.runs import folder
 from robustviz.types import UserError
-from robustviz.ui import misaligned
+from robustviz.views.misalignment import panel as misaligned
 from tests.pages.conftest import ordinary, sound, words
 
 AT = {"data": "digits", "map-n": 100, "map-steps": 5}
@@ -79,7 +80,7 @@ def test_no_address_breaks_it(visit, address) -> None:
 
 
 def test_where_it_cannot_be_measured_a_sentence_stands_in_its_place(visit, monkeypatch) -> None:
-    def fails(spec, run: runs.Run):
+    def fails(spec, run: folder.Run):
         raise UserError("The distance between class centres needs points of two classes or more; take more images.")
 
     monkeypatch.setattr(MisalignmentSpec, "measure", fails)

@@ -6,10 +6,11 @@ import json
 
 import pytest
 
-from robustviz import figures, probes, quadrant_study
+from robustviz import figures, probes
 from robustviz.export import Recipe
 from robustviz.probes import PaintedSpec
-from robustviz.ui import paint
+from robustviz.views.paint import panel as paint
+from robustviz.views.quadrants import study as quadrant_study
 from tests.pages.conftest import ordinary, sound, words
 
 STROKE = "_wA8PDw8AAA"  # the first row and the middle of 8×8 pixels
@@ -71,7 +72,7 @@ def test_a_button_paints_its_area_and_the_address_keeps_it(opened, name):
 
 def test_a_network_without_a_map_says_so_in_place_and_the_rest_works(opened, monkeypatch):
     app = opened(img=3)
-    monkeypatch.setattr("robustviz.ui.paint.cells_of", _refuse(paint.cells_of))
+    monkeypatch.setattr("robustviz.views.paint.panel.cells_of", _refuse(paint.cells_of))
     app.button(key="paint-part").click().run()
     assert "no feature maps" in "".join(str(one.value) for one in sound(app).info) and "25% of the image" in words(app)
 

@@ -13,10 +13,11 @@ import numpy as np
 import plotly.io
 import pytest
 
-from robustviz import figures, runs
-from robustviz.results import AccuracyCurve
+from robustviz import figures
+from robustviz.runs import folder
 from robustviz.types import UserError
-from robustviz.ui import cache, server, view
+from robustviz.ui import cache, server, widgets
+from robustviz.views.attack.result import AccuracyCurve
 from tests.pages.conftest import ordinary, sound
 
 
@@ -29,34 +30,34 @@ def curve(k: int) -> AccuracyCurve:
 
 @pytest.fixture
 def light(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    monkeypatch.setattr(view, "theme", lambda: "robustviz_light")
+    monkeypatch.setattr(widgets, "theme", lambda: "robustviz_light")
     return monkeypatch
 
 
 def test_a_finished_figure_is_the_figure(light):
     found = {"A one": curve(7), "B two": curve(3)}
     for theme in ("robustviz_light", "robustviz_dark"):
-        light.setattr(view, "theme", lambda theme=theme: theme)
+        light.setattr(widgets, "theme", lambda theme=theme: theme)
         fresh = figures.accuracy_curve(found, template=theme, here=0.05)
-        drawn = view.drawn(found, "accuracy_curve", here=0.05)
+        drawn = widgets.drawn(found, "accuracy_curve", here=0.05)
         assert drawn.to_dict() == json.loads(plotly.io.to_json(fresh))
         assert (drawn.alt, drawn.sentence) == (fresh.layout.meta["alt"], fresh.layout.meta["sentence"])
 
 
 def test_a_figure_is_made_once_for_the_same_result_options_and_theme_only(light):
     first, other = curve(7), curve(7)
-    drawn = view.drawn({"A": first}, "accuracy_curve", here=0.05)
-    assert view.drawn({"A": first}, "accuracy_curve", here=0.05) is drawn
-    assert view.drawn({"A": other}, "accuracy_curve", here=0.05) is not drawn
-    assert view.drawn({"B": first}, "accuracy_curve", here=0.05) is not drawn
-    assert view.drawn({"A": first}, "accuracy_curve", here=0.04) is not drawn
-    light.setattr(view, "theme", lambda: "robustviz_dark")
-    assert view.drawn({"A": first}, "accuracy_curve", here=0.05) is not drawn
+    drawn = widgets.drawn({"A": first}, "accuracy_curve", here=0.05)
+    assert widgets.drawn({"A": first}, "accuracy_curve", here=0.05) is drawn
+    assert widgets.drawn({"A": other}, "accuracy_curve", here=0.05) is not drawn
+    assert widgets.drawn({"B": first}, "accuracy_curve", here=0.05) is not drawn
+    assert widgets.drawn({"A": first}, "accuracy_curve", here=0.04) is not drawn
+    light.setattr(widgets, "theme", lambda: "robustviz_dark")
+    assert widgets.drawn({"A": first}, "accuracy_curve", here=0.05) is not drawn
 
 
 def test_what_is_kept_in_memory_is_bounded(light):
     for at in range(70):
-        view.drawn({"A": curve(at % 10)}, "accuracy_curve", here=at / 1000)
+        widgets.drawn({"A": curve(at % 10)}, "accuracy_curve", here=at / 1000)
     kept, answers = cache._made.cache_info(), cache._answer.cache_info()
     assert kept.maxsize is not None and kept.currsize <= kept.maxsize <= 64
     assert answers.maxsize is not None and answers.maxsize <= 256
@@ -70,7 +71,7 @@ def test_a_run_that_got_other_weights_shows_nothing_of_the_old_ones(tmp_path, mo
     before = cache.probe("mine", "adversarial", **settings)
     assert cache.probe("mine", "adversarial", **settings) is before
     assert cache.probe("mine", "adversarial", index=4, steps=2) is not before
-    runs.write_file(mine / "net.safetensors", (ordinary("digits", "pgd_at").path / "net.safetensors").read_bytes())
+    folder.write_file(mine / "net.safetensors", (ordinary("digits", "pgd_at").path / "net.safetensors").read_bytes())
     after = cache.probe("mine", "adversarial", **settings)
     assert not np.allclose(after.probs, before.probs)
 
@@ -112,21 +113,21 @@ def test_what_is_measured_aside_is_measured_once_and_an_error_told_once(monkeypa
 def test_a_run_is_read_again_when_its_folder_changed(tmp_path, monkeypatch):
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path))
     shutil.copytree(ordinary("digits", "standard").path, tmp_path / "mine", ignore=shutil.ignore_patterns("snapshots", "probes"))
-    first = runs.open_run("mine")
-    assert runs.open_run("mine") is first and first in runs.all_runs()
-    runs.write_file(tmp_path / "mine" / "config.json", runs.to_bytes(first.info | {"seed": 77}))
-    assert runs.open_run("mine").info["seed"] == 77
-    assert [run.info["seed"] for run in runs.all_runs() if run.id == "mine"] == [77]
+    first = folder.open_run("mine")
+    assert folder.open_run("mine") is first and first in folder.all_runs()
+    folder.write_file(tmp_path / "mine" / "config.json", folder.to_bytes(first.info | {"seed": 77}))
+    assert folder.open_run("mine").info["seed"] == 77
+    assert [run.info["seed"] for run in folder.all_runs() if run.id == "mine"] == [77]
     (tmp_path / "mine" / "config.json").write_text("{")
-    assert "mine" not in [run.id for run in runs.all_runs()]
-    assert "mine" in [run.id for run in runs.all_runs(damaged=True)]
+    assert "mine" not in [run.id for run in folder.all_runs()]
+    assert "mine" in [run.id for run in folder.all_runs(damaged=True)]
     shutil.rmtree(tmp_path / "mine")
-    assert "mine" not in [run.id for run in runs.all_runs(damaged=True)]
+    assert "mine" not in [run.id for run in folder.all_runs(damaged=True)]
 
 
 def test_a_second_run_of_a_page_builds_no_figure(visit, monkeypatch):
     app = sound(visit("attack"))
-    monkeypatch.setattr(view, "_figure", lambda *given: pytest.fail("a figure was built again"))
+    monkeypatch.setattr(widgets, "_figure", lambda *given: pytest.fail("a figure was built again"))
     sound(app.run())
 
 

@@ -15,9 +15,9 @@ import pytest
 from sessions import FEW, Person, crowd
 
 from benchmarks import b12_app
-from robustviz import jobs, runs
-from robustviz.config import TrainConfig
-from robustviz.ui import train
+from robustviz.runs import folder, queue
+from robustviz.training.config import TrainConfig
+from robustviz.views.train import panel as train
 
 
 @pytest.fixture
@@ -46,13 +46,13 @@ def test_sessions_that_arrive_together_on_a_server_just_started_all_get_their_pa
 def test_twenty_sessions_do_five_hundred_things_beside_a_training_and_none_fails(started, tmp_path, monkeypatch):
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path / "runs"))
     app = started()
-    run = jobs.submit(TrainConfig(data="shapes", epochs=1000, device="cpu"))
+    run = queue.submit(TrainConfig(data="shapes", epochs=1000, device="cpu"))
     try:
         found = crowd(app, sessions=20, interactions=25)
         assert found.done == 500 and not found.failed, str(found)
-        assert jobs.alive(run.status()) and run.status()["state"] == "running"
+        assert queue.alive(run.status()) and run.status()["state"] == "running"
     finally:
-        jobs.stop(run)
+        queue.stop(run)
     assert run.records(), "the training got nowhere"
 
 
@@ -119,7 +119,7 @@ def test_two_threads_that_enter_a_package_by_different_doors_both_get_the_whole_
     (tmp_path / "halves" / "__init__.py").write_text(PACKAGE)
     (tmp_path / "halves" / "inner.py").write_text("import halves\nwhole = 1\n")
     done = subprocess.run(
-        [sys.executable, "-c", TWO_DOORS, str(tmp_path), how], capture_output=True, text=True, cwd=runs.REPOSITORY, check=True
+        [sys.executable, "-c", TWO_DOORS, str(tmp_path), how], capture_output=True, text=True, cwd=folder.REPOSITORY, check=True
     )
     if how == "alone":
         assert done.stdout.strip() == said
@@ -154,17 +154,17 @@ def test_two_sessions_that_time_a_training_leave_torch_its_threads():
 
 def test_a_job_that_two_sessions_want_at_once_is_started_once(tmp_path, monkeypatch):
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path / "runs"))
-    started: list[runs.Run] = []
+    started: list[folder.Run] = []
 
     class Process:
-        pid = jobs.os.getpid()
+        pid = queue.os.getpid()
 
-    monkeypatch.setattr(jobs, "_spawn", lambda run: started.append(run) or Process())
+    monkeypatch.setattr(queue, "_spawn", lambda run: started.append(run) or Process())
     meet, config = threading.Barrier(6), TrainConfig(data="digits", epochs=1, device="cpu")
 
     def want(_: int) -> Any:
         meet.wait()
-        return jobs.submit(config).path
+        return queue.submit(config).path
 
     with ThreadPoolExecutor(6) as sessions:
         assert len(set(sessions.map(want, range(6)))) == 1
@@ -174,9 +174,9 @@ def test_a_job_that_two_sessions_want_at_once_is_started_once(tmp_path, monkeypa
 def test_a_child_that_two_sessions_see_end_is_forgotten_once(monkeypatch):
     class Child:
         def poll(self) -> int:
-            jobs._children.remove(self)  # the other session
+            queue._children.remove(self)  # the other session
             return 0
 
-    monkeypatch.setattr(jobs, "_children", [Child()])
-    assert not jobs.alive({"pid": 0})
-    assert jobs._children == []
+    monkeypatch.setattr(queue, "_children", [Child()])
+    assert not queue.alive({"pid": 0})
+    assert queue._children == []

@@ -7,9 +7,10 @@ import shutil
 
 import pytest
 
-from robustviz import probes, runs
-from robustviz.figures.soft_labels import soft_labels
+from robustviz import probes
 from robustviz.probes import SoftLabelsSpec
+from robustviz.runs import folder
+from robustviz.views.loss.figures import soft_labels
 from tests.pages.conftest import ordinary, sound, words
 from tests.pages.test_glossary import lacking
 
@@ -26,11 +27,11 @@ def test_it_opens_with_the_shipped_alignment_and_its_numbers(visit):
     app = sound(visit("soft_labels", data="digits", img=3))
     said = words(app)
     found = {
-        name: probes.soft_labels(runs.open_run(run_id), SoftLabelsSpec(index=3))
+        name: probes.soft_labels(folder.open_run(run_id), SoftLabelsSpec(index=3))
         for name, run_id in (("witness", WITNESS), ("source before", BEFORE), ("source after", ALIGNED))
     }
     assert soft_labels(found, witness="witness").layout.meta["sentence"] in said
-    evaluation = runs.open_run(ALIGNED).evaluation()
+    evaluation = folder.open_run(ALIGNED).evaluation()
     assert f"{100 * evaluation.robust_acc:.1f} %" in said and "The witness is frozen" in said and "not decided" in said
     _, surface, _ = specs(app)
     contours = [trace for trace in surface["data"] if trace["type"] == "contour" and trace.get("coloraxis")]
@@ -58,7 +59,7 @@ def test_without_an_alignment_a_sentence_and_a_and_b(visit, few):
 
 
 def test_an_alignment_whose_witness_is_gone_is_a_sentence(visit, few, tmp_path):
-    shutil.copytree(runs.REPOSITORY / "checkpoints" / "zoo" / ALIGNED, tmp_path / "zoo" / ALIGNED)
+    shutil.copytree(folder.REPOSITORY / "checkpoints" / "zoo" / ALIGNED, tmp_path / "zoo" / ALIGNED)
     said = words(sound(visit("soft_labels", data="digits")))
     assert f"{ALIGNED} cannot be shown with what it was made of" in said and "A Standard" in said
 

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-from robustviz.runs import REPOSITORY
+from robustviz.runs.folder import REPOSITORY
 from tests.pages.conftest import MAIN, sound, words
 
 PACK = json.loads((REPOSITORY / "checkpoints" / "story" / "story.json").read_text(encoding="utf-8"))
@@ -60,7 +60,7 @@ sys.exit("torch was imported" if "torch" in sys.modules else 0)
 
 
 def test_a_second_click_on_an_answered_question_does_not_count(visit):
-    from robustviz.ui.story import _guess
+    from robustviz.views.start.panel import _guess
 
     app = visit()
     app.button(key="guess-left").click().run()

@@ -9,18 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from robustviz import jobs, registry, runs, training
-from robustviz.config import TrainConfig
-from robustviz.presets import PRESETS
-from robustviz.ui import train
+from robustviz import registry
+from robustviz.runs import folder as runs
+from robustviz.runs import queue
+from robustviz.training import loop
+from robustviz.training.config import TrainConfig
+from robustviz.training.presets import PRESETS
 from robustviz.ui.context import GROUPS
+from robustviz.views.train import panel as train
 from tests.pages.conftest import ordinary, sound, words
 
 
 @pytest.fixture
 def no_process(monkeypatch):
     """Jobs stay in the queue: nothing is started."""
-    monkeypatch.setattr(jobs, "pump", lambda: [])
+    monkeypatch.setattr(queue, "pump", lambda: [])
 
 
 @pytest.fixture
@@ -29,7 +32,7 @@ def untimed(monkeypatch):
 
     @functools.cache
     def checked(settings: str) -> tuple[float, int]:
-        training.check(TrainConfig.from_json(json.loads(settings)))
+        loop.check(TrainConfig.from_json(json.loads(settings)))
         return 60.0, 10
 
     monkeypatch.setattr(train, "_seconds", checked)
@@ -44,7 +47,7 @@ def submitted(monkeypatch):
         seen.append(config)
         return ordinary("digits", "standard")
 
-    monkeypatch.setattr(jobs, "submit", submit)
+    monkeypatch.setattr(queue, "submit", submit)
     return seen
 
 
@@ -204,7 +207,7 @@ def test_training_puts_a_job_into_the_queue_once(visit, no_process):
     app.selectbox(key="train-method").set_value("fgsm_rs").run()
     app.button(key="train-go").click().run()
     app.button(key="train-go").click().run()
-    mine = jobs.mine()
+    mine = queue.mine()
     assert [run.status()["state"] for run in mine] == ["queued"]
     assert mine[0].method_key == "fgsm_rs"
     assert mine[0].id in words(sound(app))
@@ -229,7 +232,7 @@ def test_a_shipped_recipe_is_trained_with_the_next_seed(visit, no_process):
     assert "shipped with robustviz already" in words(sound(app))
     assert app.button(key="train-go").label == "Train with seed 2"  # 0 and 1 of the ordinary Small ResNet are shipped
     app.button(key="train-go").click().run()
-    assert [run.info["seed"] for run in jobs.mine()] == [2]
+    assert [run.info["seed"] for run in queue.mine()] == [2]
 
 
 @pytest.mark.parametrize("kept", [0, 2])

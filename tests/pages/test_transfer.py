@@ -6,10 +6,11 @@ import shutil
 
 import pytest
 
-from robustviz import figures, probes, runs
+from robustviz import figures, probes
 from robustviz.probes import TransferSpec
-from robustviz.ui import transfer
+from robustviz.runs import folder
 from robustviz.ui.context import Context
+from robustviz.views.transfer import panel as transfer
 from tests.pages.conftest import ordinary, sound, words
 from tests.pages.test_glossary import lacking
 
@@ -18,7 +19,7 @@ FAST = {"data": "digits", "transfer-steps": 3}
 
 def shipped(data, target):
     return next(
-        run for run in runs.all_runs()
+        run for run in folder.all_runs()
         if run.shipped and run.data_key == data and run.method_key == "model_alignment" and run.info["method"]["target"] == target
     )  # fmt: skip
 
@@ -46,12 +47,12 @@ def test_the_sentences_are_those_of_the_probes_results(visit):
     made_on = transfer.sources(here(a, b))
     shown = transfer.targets(here(a, b), made_on)
     spec = TransferSpec(targets=",".join(shown), eps=a.eps / 2, n=100, steps=3)
-    found = {name: probes.transfer(runs.open_model(run_id), spec) for name, run_id in made_on.items()}
+    found = {name: probes.transfer(folder.open_model(run_id), spec) for name, run_id in made_on.items()}
     for figure in (
         figures.transfer(found, b=b.id), figures.transfer_difference(found, of="aligned"), figures.prediction_kl(found["aligned"]),
     ):  # fmt: skip
         assert figure.layout.meta["sentence"] in said
-    assert "+1.6 [+0.1, +3.0] points" in said and "alignment_study --report" in said  # the larger study
+    assert "+1.6 [+0.1, +3.0] points" in said and "views.transfer.study --report" in said  # the larger study
     assert "\n- Clean accuracy moves by" in said and said.rstrip().count("closer to the witness.") == 1
     assert not lacking(said)
 

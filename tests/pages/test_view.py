@@ -11,7 +11,7 @@ import pytest
 from robustviz import figures
 from robustviz.export import Recipe
 from robustviz.types import UserError
-from robustviz.ui import context, view
+from robustviz.ui import context, widgets
 from tests.pages.conftest import sound
 
 VIEWS = ("attack", "attention", "features", "soft_labels", "contributions", "transfer")
@@ -20,13 +20,13 @@ VIEWS = ("attack", "attention", "features", "soft_labels", "contributions", "tra
 @pytest.mark.parametrize("name", VIEWS)
 def test_the_lines_of_python_make_each_figure_of_the_page(name, visit, few, monkeypatch):
     drawn: list[tuple[Any, Recipe]] = []
-    draw = view.draw
+    draw = widgets.draw
 
     def watched(found: Any, recipe: Recipe, key: str, **how: Any) -> list[int]:
         drawn.append((found, recipe))
         return draw(found, recipe, key, **how)
 
-    monkeypatch.setattr(view, "draw", watched)
+    monkeypatch.setattr(widgets, "draw", watched)
     sound(visit(name, data="digits"))
     assert drawn, "a view shows a figure as soon as it is opened"
     shown: list[go.Figure] = []
@@ -49,8 +49,8 @@ def test_each_figure_has_alternative_text_and_each_view_shows_the_chosen_image(n
 
 def test_the_chosen_points_are_those_of_the_selection(visit, monkeypatch):
     points = [{"customdata": [4, 0]}, {"customdata": 9}, {"customdata": [4, 1]}, {}]
-    monkeypatch.setattr(view.st, "session_state", {"map": {"selection": {"points": points}}})
-    assert view.chosen("map") == [4, 9] and view.chosen("another") == []
+    monkeypatch.setattr(widgets.st, "session_state", {"map": {"selection": {"points": points}}})
+    assert widgets.chosen("map") == [4, 9] and widgets.chosen("another") == []
 
 
 def broken(kind: type[Exception]) -> Any:
@@ -66,8 +66,8 @@ def broken(kind: type[Exception]) -> Any:
 )
 def test_what_goes_wrong_inside_a_fragment_is_a_sentence(name, kind, said, visit, few, monkeypatch):
     monkeypatch.setattr(context, "follow", broken(kind))
-    monkeypatch.setattr(view, "place", broken(kind))
-    monkeypatch.setattr(view, "measured", broken(kind))
+    monkeypatch.setattr(widgets, "place", broken(kind))
+    monkeypatch.setattr(widgets, "measured", broken(kind))
     app = visit(name, data="digits")
     assert not app.exception
     assert said in " ".join(error.value for error in app.error)

@@ -8,9 +8,9 @@ import math
 import pytest
 from scipy import stats
 
-from robustviz import alignment_study
-from robustviz.alignment_study import Study, compact, file_of, main, markdown, measure, sentence, shift
 from robustviz.types import UserError
+from robustviz.views.transfer import study as alignment_study
+from robustviz.views.transfer.study import Study, compact, file_of, main, markdown, measure, sentence, shift
 
 
 def cell(net: str, seed: int, target: str, before: int, aligned: int, n: int = 100) -> dict:

@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrizations, prune, weight_norm
 
-from robustviz import cam, data, nets, runs
+from robustviz import cam, data, nets
 from robustviz.attacks import PGD
-from robustviz.evaluate import count_right
 from robustviz.nets import attackable as room
 from robustviz.nets.attackable import attackable, copied, keep
 from robustviz.nets.base import ImageNet, Normalise, frozen
+from robustviz.runs import folder
+from robustviz.training.evaluate import count_right
 
 CONVOLUTIONAL = ["small_cnn", "small_resnet", "resnet18", "preact_resnet18", "vgg11_bn"]
 
@@ -457,7 +458,7 @@ class Slow(PGD):
 
 
 def test_a_count_leaves_images_where_they_are_first_found_to_be_misread_and_takes_an_attacks_own_call() -> None:
-    net = next(run for run in runs.all_runs() if run.shipped and run.id.startswith("digits-standard-small-resnet-s0")).net()
+    net = next(run for run in folder.all_runs() if run.shipped and run.id.startswith("digits-standard-small-resnet-s0")).net()
     split = data.load("digits", "test").take(40)
     x, y = split.x, split.y
     attack, slow = (kind(eps=0.08, steps=12, step_size=0.02) for kind in (PGD, Slow))

@@ -15,30 +15,32 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from scipy.stats import spearmanr
 from torch import nn
 
-from robustviz import cam, cli, figures, probes, runs
+from robustviz import cam, cli, figures, probes
 from robustviz.attacks import PGD
 from robustviz.export import Recipe
 from robustviz.nets import frozen
 from robustviz.nets.base import ImageNet
 from robustviz.probes import AttentionSpec, RoadSpec
-from robustviz.probes.attention import PACKAGE, class_maps, random_nets
-from robustviz.probes.base import image_of, images_of, net_of
-from robustviz.results import Attention, flat, spearman
+from robustviz.runs import folder
+from robustviz.stats import flat, spearman
 from robustviz.types import UserError
+from robustviz.views.attention.probe import PACKAGE, class_maps, random_nets
+from robustviz.views.attention.result import Attention
+from robustviz.views.measure import image_of, images_of, net_of
 
 # ROAD's package hands tensors to NumPy. Silenced here and not there: `warnings.catch_warnings` is felt by every thread of the app.
 pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__ must accept context:DeprecationWarning")
-module = importlib.import_module("robustviz.probes.attention")  # `probes.attention` is the function
+module = importlib.import_module("robustviz.views.attention.probe")  # `probes.attention` is the function
 NAMES = PACKAGE | {"grad_cam": "GradCAM", "layer_cam": "LayerCAM", "score_cam": "ScoreCAM"}
 
 
-def shipped(data: str = "digits", method: str = "standard") -> runs.Run:
-    found = (run for run in runs.all_runs() if run.shipped and (run.data_key, run.method_key) == (data, method))
+def shipped(data: str = "digits", method: str = "standard") -> folder.Run:
+    found = (run for run in folder.all_runs() if run.shipped and (run.data_key, run.method_key) == (data, method))
     return next(run for run in found if run.architecture == "small_resnet" and run.info["seed"] == 0)
 
 
 @pytest.fixture
-def run(runs_home) -> runs.Run:
+def run(runs_home) -> folder.Run:
     return shipped()
 
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from robustviz import nets, registry, runs
+from robustviz import nets, registry
 from robustviz.chance import drawn_from
-from robustviz.probes.attention import random_nets
+from robustviz.runs import folder
+from robustviz.views.attention.probe import random_nets
 
 
 def rng(seed: int) -> torch.Generator:
@@ -55,7 +56,7 @@ def test_a_generator_that_is_named_is_the_one_that_is_drawn_from():
 
 
 def test_random_networks_are_the_same_whoever_draws_meanwhile():
-    run, stop = next(run for run in runs.all_runs() if run.shipped and run.data_key == "digits"), threading.Event()
+    run, stop = next(run for run in folder.all_runs() if run.shipped and run.data_key == "digits"), threading.Event()
 
     def noise() -> None:
         while not stop.is_set():

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from robustviz import config as module
-from robustviz import registry, training
+from robustviz import registry
 from robustviz.attacks import PGD
-from robustviz.config import TrainConfig, read_value
 from robustviz.data import Folder
 from robustviz.methods import PGDAT, TRADES, Standard
-from robustviz.presets import PRESETS, PUBLISHED
+from robustviz.training import config as module
+from robustviz.training import loop
+from robustviz.training.config import TrainConfig, read_value
+from robustviz.training.presets import PRESETS, PUBLISHED
 from robustviz.types import UserError
 
 
@@ -157,7 +158,7 @@ def test_every_preset_builds_and_keeps_its_promises(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, preset in PRESETS.items() if not preset.published])
 def test_every_lesson_could_begin(name: str) -> None:
-    training.check(TrainConfig.make(name))
+    loop.check(TrainConfig.make(name))
 
 
 def test_a_published_recipe_says_where_it_differs_and_a_lesson_claims_no_time_that_nobody_measured() -> None:

@@ -16,27 +16,29 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
-from robustviz import cli, figures, probes, runs
+from robustviz import cli, figures, probes
 from robustviz.attacks import PGD, Square
-from robustviz.evaluate import attacked, count_right
 from robustviz.methods import AALP
 from robustviz.probes import AttackStepsSpec, ContributionsSpec, PairingSpec
-from robustviz.probes.base import images_of, net_of
-from robustviz.results import AttackSteps, Contributions, Pairing, wilson
+from robustviz.runs import folder
+from robustviz.stats import wilson
+from robustviz.training.evaluate import attacked, count_right
 from robustviz.types import UserError
+from robustviz.views.contributions.result import AttackSteps, Contributions, Pairing
+from robustviz.views.measure import images_of, net_of
 
-module = importlib.import_module("robustviz.probes.contributions")  # `probes.contributions` is the function
+module = importlib.import_module("robustviz.views.contributions.probe")  # `probes.contributions` is the function
 
 
-def shipped(method: str, data: str = "digits") -> runs.Run:
+def shipped(method: str, data: str = "digits") -> folder.Run:
     return next(
-        run for run in runs.all_runs()
+        run for run in folder.all_runs()
         if run.shipped and (run.data_key, run.method_key, run.architecture, run.info["seed"]) == (data, method, "small_resnet", 0)
     )  # fmt: skip
 
 
 @pytest.fixture
-def run(runs_home) -> runs.Run:
+def run(runs_home) -> folder.Run:
     return shipped("aalp")
 
 

@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from robustviz import figures, probes, runs
+from robustviz import figures, probes
 from robustviz.nets import frozen
 from robustviz.probes import CurvatureSpec, GradientsSpec
-from robustviz.probes.base import images_of, net_of
-from robustviz.probes.curvature import cross_entropy, gradient, hessian_vector, smoothed, top_eigenvalue
-from robustviz.results import Curvature, Gradients
+from robustviz.runs import folder
 from robustviz.types import UserError
+from robustviz.views.loss.curvature import cross_entropy, gradient, hessian_vector, smoothed, top_eigenvalue
+from robustviz.views.loss.result import Curvature, Gradients
+from robustviz.views.measure import images_of, net_of
 
 ALIGNED = "digits-model-alignment-small-resnet-s0-09668e22"
 BEFORE, WITNESS = "digits-standard-small-resnet-s0-8b92484e", "digits-standard-small-cnn-s0-59e86c72"
@@ -99,14 +100,14 @@ def test_relu_hides_the_curvature_that_softplus_shows(conv_net, images, labels) 
 
 @pytest.fixture
 def run(runs_home):
-    return runs.open_run(ALIGNED)
+    return folder.open_run(ALIGNED)
 
 
 def test_gradients_are_those_of_each_image_alone(run) -> None:
     found = probes.gradients(run, GradientsSpec(n=12, targets=WITNESS))
     few = images_of(run).take(torch.arange(12))
 
-    def alone(one: runs.Run) -> torch.Tensor:
+    def alone(one: folder.Run) -> torch.Tensor:
         net, out = one.net().double(), []
         with frozen(net):
             for i in range(12):
@@ -114,7 +115,7 @@ def test_gradients_are_those_of_each_image_alone(run) -> None:
                 out.append(torch.autograd.grad(F.cross_entropy(net(x), few.y[i : i + 1]), x)[0].flatten())
         return torch.stack(out)
 
-    own, other = alone(run), alone(runs.open_run(WITNESS))
+    own, other = alone(run), alone(folder.open_run(WITNESS))
     assert found.norm == pytest.approx(own.norm(dim=1).numpy(), rel=1e-6)
     assert found.cosine[0] == pytest.approx(F.cosine_similarity(own, other).numpy(), abs=1e-6)
     assert not found.share.size, "digits have no masks"
@@ -128,7 +129,7 @@ def test_an_aligned_run_is_compared_with_its_witness_and_with_networks_it_never_
 
 
 def test_the_share_on_the_object_is_counted_pixel_by_pixel(runs_home) -> None:
-    run = runs.open_run("shapes-standard-small-resnet-s0-cd0cb033")
+    run = folder.open_run("shapes-standard-small-resnet-s0-cd0cb033")
     found = probes.gradients(run, GradientsSpec(n=6, targets="shapes-standard-small-cnn-s0-67af4565"))
     few, net = images_of(run).take(torch.arange(6)), net_of(run)
     with frozen(net):

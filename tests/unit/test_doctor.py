@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustviz import data, doctor, runs, zoo
+from robustviz import data, zoo
 from robustviz.attacks import FGSM, PGD, Attack, Square
-from robustviz.doctor import Consult, consult, examine
-from robustviz.runs import Run
+from robustviz.runs import folder
+from robustviz.runs.folder import Run
+from robustviz.training import doctor
+from robustviz.training.doctor import Consult, consult, examine
 from robustviz.types import UserError
 
 if TYPE_CHECKING:
@@ -138,7 +140,7 @@ def test_more_steps_that_help_the_defender_are_found(toy: Toy, monkeypatch: pyte
 @pytest.mark.slow
 def test_a_gradient_that_only_misleads_is_found_by_an_attack_that_needs_none() -> None:
     """And by nothing else the doctor has, on a network that is shipped."""
-    run = Run(runs.zoo() / next(config.run_id for config in zoo.wanted() if config.method.key == "standard"))
+    run = Run(folder.zoo() / next(config.run_id for config in zoo.wanted() if config.method.key == "standard"))
     assert run.data_key == "digits"
     few = data.load(run.config.data, "test").take(50)
     attack = PGD(eps=run.eps, steps=20)

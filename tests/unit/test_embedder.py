@@ -18,11 +18,14 @@ import pytest
 import torch
 from websockets.sync.client import connect
 
-from robustviz import embedder, figures, launch, runs
-from robustviz.probes import FeatureFilmSpec, embedding
-from robustviz.probes.base import images_of
-from robustviz.probes.features import features_of
+from robustviz import embedder, figures
+from robustviz.probes import FeatureFilmSpec
+from robustviz.runs import folder
 from robustviz.types import UserError
+from robustviz.ui import launch
+from robustviz.views.features import embedding
+from robustviz.views.features.probe import features_of
+from robustviz.views.measure import images_of
 
 # The real process with a layout that takes no compiling.
 QUICK = """
@@ -200,7 +203,7 @@ def test_nobody_waits_for_its_start_nor_for_ever_where_it_does_not_get_to_compil
 def test_it_ends_with_its_parent_even_while_it_compiles(name: str) -> None:
     code = "import time\nfrom robustviz import embedder\nembedder.APP.start()\nprint(embedder.APP.pid, flush=True)\ntime.sleep(60)"
     parent = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=runs.REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        [sys.executable, "-c", code], cwd=folder.REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what a shell starts with & inherits that it is ignored
     )  # fmt: skip
     assert parent.stdout is not None
@@ -236,7 +239,7 @@ def test_the_app_starts_one_and_leaves_none_behind(runs_home: Path, port: int) -
     from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
     app = subprocess.Popen(
-        [sys.executable, "-m", "robustviz", "app", "--no-browser", f"--port={port}"], cwd=runs.REPOSITORY, stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "robustviz", "app", "--no-browser", f"--port={port}"], cwd=folder.REPOSITORY, stdout=subprocess.PIPE, text=True,
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     assert app.stdout is not None
@@ -392,7 +395,7 @@ def test_fewer_epochs_for_a_crowd_cost_no_trustworthiness(n: int) -> None:
 
 def test_a_film_by_umap_goes_from_the_last_epoch_backwards(monkeypatch: pytest.MonkeyPatch, runs_home: Path) -> None:
     """With a layout that takes no compiling: each frame says which features it shows and which frame it came from."""
-    run = next(run for run in runs.all_runs() if run.shipped and run.data_key == "digits" and len(run.snapshots) > 2)
+    run = next(run for run in folder.all_runs() if run.shipped and run.data_key == "digits" and len(run.snapshots) > 2)
     spec = FeatureFilmSpec(n=20, steps=1, projection="umap", seed=4)
     asked: list[int] = []
 
@@ -423,7 +426,7 @@ def test_a_film_by_umap_goes_from_the_last_epoch_backwards(monkeypatch: pytest.M
 
 @pytest.mark.slow
 def test_frames_by_umap_repeat_themselves_and_hang_together(runs_home: Path) -> None:
-    run = next(run for run in runs.all_runs() if run.shipped and run.data_key == "digits" and len(run.snapshots) > 2)
+    run = next(run for run in folder.all_runs() if run.shipped and run.data_key == "digits" and len(run.snapshots) > 2)
     spec = FeatureFilmSpec(n=200, steps=2, projection="umap")
     film, again = spec.measure(run), spec.measure(run)
     assert np.array_equal(film.clean, again.clean) and np.array_equal(film.adversarial, again.adversarial)

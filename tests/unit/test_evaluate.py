@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from robustviz import data, evaluate, registry, runs
+from robustviz import data, registry
 from robustviz.attacks import FGSM, PGD, AutoAttack
 from robustviz.cli import main
-from robustviz.config import TrainConfig
 from robustviz.data import Dataset
-from robustviz.doctor import Consult
-from robustviz.evaluate import count_right, measure
-from robustviz.results import Evaluation, Finding, attack_name, paired
-from robustviz.runs import Run
-from robustviz.training import Training
+from robustviz.runs import folder
+from robustviz.runs.folder import Run
+from robustviz.training import evaluate
+from robustviz.training.config import TrainConfig
+from robustviz.training.doctor import Consult
+from robustviz.training.evaluate import count_right, measure
+from robustviz.training.evaluation import Evaluation, Finding, attack_name, paired
+from robustviz.training.loop import Training
 from robustviz.types import UserError
 
 if TYPE_CHECKING:
@@ -91,11 +93,11 @@ def test_a_measurement_counts_on_all_images_and_leaves_the_net_alone(toy: Toy) -
 def run(runs_home: Path, small_splits: None, tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A run with weights, made by hand."""
     monkeypatch.setattr(evaluate, "examine", lambda *a, **k: ())
-    made = runs.create(dataclasses.replace(tiny, method="pgd_at"))
+    made = folder.create(dataclasses.replace(tiny, method="pgd_at"))
     net = Training(made.config).net
     made.save_weights("net.safetensors", net.state_dict())
-    runs.write_file(made.path / "config.json", runs.to_bytes(made.info | {"images": {"classes": 10, "channels": 1, "size": 8}}))
-    return runs.open_run(made.id)
+    folder.write_file(made.path / "config.json", folder.to_bytes(made.info | {"images": {"classes": 10, "channels": 1, "size": 8}}))
+    return folder.open_run(made.id)
 
 
 def test_a_plain_evaluation_is_pgd_20_at_the_runs_eps_on_the_whole_test_split(run: Run) -> None:
@@ -140,13 +142,13 @@ def kept() -> Evaluation:
 def test_a_shipped_run_is_evaluated_into_the_cache_and_stays_as_it_is(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "zoo").mkdir()
     run.path.rename(tmp_path / "zoo" / run.id)
-    monkeypatch.setattr(runs, "zoo", lambda: tmp_path / "zoo")
-    shipped = runs.open_run(run.id)
+    monkeypatch.setattr(folder, "zoo", lambda: tmp_path / "zoo")
+    shipped = folder.open_run(run.id)
     assert shipped.shipped
     before = {path: path.read_bytes() for path in shipped.path.rglob("*") if path.is_file()}
     found = evaluate.evaluate(shipped)
     assert {path: path.read_bytes() for path in shipped.path.rglob("*") if path.is_file()} == before
-    assert (runs.home() / ".zoo-cache" / run.id / "eval.json").is_file() and shipped.evaluation() == found
+    assert (folder.home() / ".zoo-cache" / run.id / "eval.json").is_file() and shipped.evaluation() == found
 
 
 def test_a_run_without_weights_is_one_clear_sentence(run: Run) -> None:
@@ -347,7 +349,7 @@ def test_the_report_names_attacks_faults_and_differences(
     toy: Toy, trained: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evaluate, "LADDER", QUICK)
-    twin = runs.Run(trained.path.with_name("twin"))
+    twin = folder.Run(trained.path.with_name("twin"))
     shutil.copytree(trained.path, twin.path)
     untrained = copy.deepcopy(toy.net)
     torch.nn.init.normal_(untrained.head.weight, generator=torch.Generator().manual_seed(0))

@@ -10,11 +10,12 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from robustviz import figures, probes, runs
+from robustviz import figures, probes
 from robustviz.export import Recipe
-from robustviz.figures.theme import blank, finish
 from robustviz.probes import AccuracyCurveSpec, AdversarialSpec, TrajectorySpec
+from robustviz.runs import folder
 from robustviz.types import UserError
+from robustviz.views.theme import blank, finish
 
 
 def shown(code: str, monkeypatch: pytest.MonkeyPatch) -> go.Figure:
@@ -27,8 +28,8 @@ def shown(code: str, monkeypatch: pytest.MonkeyPatch) -> go.Figure:
 
 
 @pytest.fixture
-def pair(runs_home) -> dict[str, runs.Run]:
-    found = [run for run in runs.all_runs() if run.shipped and run.data_key == "digits" and run.architecture == "small_resnet"]
+def pair(runs_home) -> dict[str, folder.Run]:
+    found = [run for run in folder.all_runs() if run.shipped and run.data_key == "digits" and run.architecture == "small_resnet"]
     return {
         f"{side} {method}": next(run for run in found if run.method_key == method) for side, method in (("A", "standard"), ("B", "pgd_at"))
     }

@@ -16,22 +16,25 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
 from sklearn.metrics.pairwise import cosine_distances, cosine_similarity
 
-from robustviz import cli, embedder, figures, probes, runs
+from robustviz import cli, embedder, figures, probes
 from robustviz.attacks import PGD
-from robustviz.evaluate import attacked
-from robustviz.figures.features import CLASS_COLOURS
-from robustviz.figures.theme import COLOURS
-from robustviz.probes import FeatureFilmSpec, FeatureMapSpec, embedding
-from robustviz.probes.base import images_of, net_of
-from robustviz.probes.features import features_of
-from robustviz.results import FeatureMap, Features, mean_interval, tango, wilson
+from robustviz.probes import FeatureFilmSpec, FeatureMapSpec
+from robustviz.runs import folder
+from robustviz.stats import mean_interval, tango, wilson
+from robustviz.training.evaluate import attacked
 from robustviz.types import UserError
+from robustviz.views.features import embedding
+from robustviz.views.features.figures import CLASS_COLOURS
+from robustviz.views.features.probe import features_of
+from robustviz.views.features.result import FeatureMap, Features
+from robustviz.views.measure import images_of, net_of
+from robustviz.views.theme import COLOURS
 
 SPEC = FeatureMapSpec(n=60, steps=5)
 
 
-def shipped(method: str, data: str = "digits") -> runs.Run:
-    found = (run for run in runs.all_runs() if run.shipped and run.data_key == data and run.method_key == method)
+def shipped(method: str, data: str = "digits") -> folder.Run:
+    found = (run for run in folder.all_runs() if run.shipped and run.data_key == data and run.method_key == method)
     return next(run for run in found if run.architecture == "small_resnet" and run.info["seed"] == 0)
 
 

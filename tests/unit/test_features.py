@@ -12,21 +12,22 @@ import torch
 from sklearn.metrics import davies_bouldin_score, pairwise_distances, silhouette_score
 from sklearn.metrics.pairwise import cosine_similarity
 
-from robustviz import cli, measures, probes, runs
+from robustviz import cli, measures, probes
 from robustviz.attacks import PGD
-from robustviz.evaluate import attacked, count_right
 from robustviz.nets import frozen
 from robustviz.probes import FeaturesSpec
-from robustviz.probes.base import images_of, net_of
-from robustviz.results import Features
+from robustviz.runs import folder
+from robustviz.training.evaluate import attacked, count_right
 from robustviz.types import UserError
+from robustviz.views.features.result import Features
+from robustviz.views.measure import images_of, net_of
 
 ROOM = sys.modules[FeaturesSpec.__module__]  # `probes.features` itself is the function
 SPEC = FeaturesSpec(n=120, steps=10, k=5)
 
 
-def shipped(method: str, data: str = "digits") -> runs.Run:
-    found = (run for run in runs.all_runs() if run.shipped and run.data_key == data and run.method_key == method)
+def shipped(method: str, data: str = "digits") -> folder.Run:
+    found = (run for run in folder.all_runs() if run.shipped and run.data_key == data and run.method_key == method)
     return next(run for run in found if run.architecture == "small_resnet" and run.info["seed"] == 0)
 
 

@@ -18,10 +18,10 @@ from benchmarks import b02_resnet, b03_epoch, b06_small, b07_autoattack, b13_sta
 from benchmarks.harness import OURS, Outcome, Time, machine
 from robustviz import data, nets
 from robustviz.attacks import PGD
-from robustviz.config import TrainConfig
 from robustviz.methods import PGDAT, Standard
 from robustviz.nets.base import ImageNet
-from robustviz.training import train
+from robustviz.training.config import TrainConfig
+from robustviz.training.loop import train
 
 PEERS = REPOSITORY / ".venv" / "peers"
 ON_A_GPU = ("B2", "B3", "B6", "B7", "B13")

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from robustviz import cam, data, inputs
 from robustviz.attacks import APGD, CW, FGSM, MIM, PGD, Attack, AutoAttack, Square
-from robustviz.evaluate import attacked, count_right
 from robustviz.nets.base import ImageNet
+from robustviz.training.evaluate import attacked, count_right
 from robustviz.types import UserError
 
 ATTACKS: tuple[Attack, ...] = (
@@ -176,10 +176,10 @@ class Louder(nn.Module):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_sixteen_bits_keep_the_ball_and_lose_no_gradient(dtype: torch.dtype) -> None:
-    from robustviz import runs
+    from robustviz.runs import folder
 
     split = data.load("digits", "test").take(60)
-    net = Louder(next(run for run in runs.all_runs() if run.shipped and run.id.startswith("digits-standard-small-resnet-s0")).net())
+    net = Louder(next(run for run in folder.all_runs() if run.shipped and run.id.startswith("digits-standard-small-resnet-s0")).net())
     for attack in (PGD(eps=0.15), MIM(eps=0.15), APGD(eps=0.15, steps=10)):
         wanted = int(count_right(net, split.x, split.y, attack).sum())
         x = split.x.to(dtype)

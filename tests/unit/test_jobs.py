@@ -13,9 +13,9 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from robustviz import jobs, runs
-from robustviz.config import TrainConfig
-from robustviz.runs import Run
+from robustviz.runs import folder, queue
+from robustviz.runs.folder import Run
+from robustviz.training.config import TrainConfig
 from robustviz.types import UserError
 
 
@@ -29,12 +29,12 @@ def spawned(runs_home: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         out.append(run.id)
         return SimpleNamespace(pid=os.getpid())
 
-    monkeypatch.setattr(jobs, "_spawn", spawn)
+    monkeypatch.setattr(queue, "_spawn", spawn)
     return out
 
 
 def submit(config: TrainConfig, *names: str) -> list[Run]:
-    return [jobs.submit(config, name=name) for name in names]
+    return [queue.submit(config, name=name) for name in names]
 
 
 def states(*every: Run) -> list[str]:
@@ -44,8 +44,8 @@ def states(*every: Run) -> list[str]:
 def dead() -> dict[str, float]:
     """The identity of a process that has ended."""
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    found = jobs.identity(process.pid)
-    assert jobs.alive(found)
+    found = queue.identity(process.pid)
+    assert queue.alive(found)
     process.kill()
     process.wait()
     return found
@@ -54,14 +54,14 @@ def dead() -> dict[str, float]:
 def test_of_two_submitted_one_starts_and_the_other_follows_when_it_is_done(spawned: list[str], tiny: TrainConfig) -> None:
     one, other, third = submit(tiny, "one", "other", "third")
     assert spawned == ["one"] and states(one, other, third) == ["running", "queued", "queued"]
-    assert [run.id for run in jobs.running()] == ["one"]
-    assert [run.id for run in jobs.waiting()] == ["other", "third"]
-    assert jobs.pump() == []
+    assert [run.id for run in queue.running()] == ["one"]
+    assert [run.id for run in queue.waiting()] == ["other", "third"]
+    assert queue.pump() == []
     one.set_status(state="done")
-    assert [run.id for run in jobs.pump()] == ["other"] and spawned == ["one", "other"]
+    assert [run.id for run in queue.pump()] == ["other"] and spawned == ["one", "other"]
     other.set_status(state="failed")
-    jobs.pump()
-    assert spawned == ["one", "other", "third"] and jobs.waiting() == []
+    queue.pump()
+    assert spawned == ["one", "other", "third"] and queue.waiting() == []
 
 
 def test_a_gpu_and_the_cpu_work_side_by_side(spawned: list[str], tiny: TrainConfig) -> None:
@@ -74,23 +74,23 @@ def test_a_started_run_says_who_runs_it(spawned: list[str], tiny: TrainConfig) -
     (run,) = submit(tiny, "one")
     status = run.status()
     assert status["pid"] == os.getpid() and abs(status["started"] - psutil.Process().create_time()) < 0.01
-    assert jobs.alive(status) and time.time() - status["heartbeat"] < 60
+    assert queue.alive(status) and time.time() - status["heartbeat"] < 60
 
 
 def test_the_same_settings_are_not_queued_twice(spawned: list[str], tiny: TrainConfig) -> None:
-    one = jobs.submit(tiny)
-    assert jobs.submit(tiny).path == one.path and spawned == [one.id]
+    one = queue.submit(tiny)
+    assert queue.submit(tiny).path == one.path and spawned == [one.id]
     one.set_status(state="done")
     before = (one.path / "status.json").read_bytes()
-    assert jobs.submit(tiny).path == one.path and (one.path / "status.json").read_bytes() == before
+    assert queue.submit(tiny).path == one.path and (one.path / "status.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("state", ["failed", "stopped", "paused", "interrupted"])
 def test_submitting_again_resumes_what_was_not_finished(state: str, spawned: list[str], tiny: TrainConfig) -> None:
-    run = jobs.submit(tiny)
+    run = queue.submit(tiny)
     run.set_status(state=state, error="Something.")
     run.ask("stop")
-    jobs.submit(tiny)
+    queue.submit(tiny)
     assert spawned == [run.id, run.id] and run.status()["error"] == "" and run.wanted() == ""
 
 
@@ -100,15 +100,15 @@ def test_submitting_again_resumes_what_was_not_finished(state: str, spawned: lis
 @pytest.mark.parametrize(("want", "state"), [("pause", "paused"), ("stop", "stopped")])
 def test_a_queued_run_pauses_and_stops_at_once(want: str, state: str, spawned: list[str], tiny: TrainConfig) -> None:
     _, other = submit(tiny, "one", "other")
-    jobs.ask(other, want)
-    assert states(other) == [state] and jobs.waiting() == [] and other.wanted() == ""
-    jobs.enqueue(other)
+    queue.ask(other, want)
+    assert states(other) == [state] and queue.waiting() == [] and other.wanted() == ""
+    queue.enqueue(other)
     assert states(other) == ["queued"]
 
 
 def test_a_running_run_is_asked_through_its_folder(spawned: list[str], tiny: TrainConfig) -> None:
     (run,) = submit(tiny, "one")
-    jobs.ask(run, "pause")
+    queue.ask(run, "pause")
     assert run.wanted() == "pause" and states(run) == ["running"]
 
 
@@ -117,7 +117,7 @@ def test_a_run_that_is_not_at_work_cannot_be_asked(state: str, spawned: list[str
     (run,) = submit(tiny, "one")
     run.set_status(state=state)
     with pytest.raises(UserError, match=f"not running; it is {state}"):
-        jobs.ask(run, "stop")
+        queue.ask(run, "stop")
     assert not (run.path / "control.json").exists()
 
 
@@ -126,14 +126,14 @@ def test_what_runs_or_is_over_or_shipped_cannot_be_queued(
 ) -> None:
     (run,) = submit(tiny, "one")
     with pytest.raises(UserError, match="running already"):
-        jobs.enqueue(run)
+        queue.enqueue(run)
     run.set_status(state="done")
     with pytest.raises(UserError, match="nothing to resume"):
-        jobs.enqueue(run)
-    monkeypatch.setattr(runs, "zoo", lambda: tmp_path / "zoo")
-    shipped = runs.create(tiny, name="shipped", folder=tmp_path / "zoo")
+        queue.enqueue(run)
+    monkeypatch.setattr(folder, "zoo", lambda: tmp_path / "zoo")
+    shipped = folder.create(tiny, name="shipped", folder=tmp_path / "zoo")
     with pytest.raises(UserError, match="read-only"):
-        jobs.enqueue(shipped)
+        queue.enqueue(shipped)
 
 
 # Processes that are gone.
@@ -142,51 +142,51 @@ def test_what_runs_or_is_over_or_shipped_cannot_be_queued(
 def test_a_run_whose_process_is_gone_is_interrupted_and_can_be_resumed(spawned: list[str], tiny: TrainConfig) -> None:
     one, _other = submit(tiny, "one", "other")
     one.set_status(**dead())
-    assert jobs.running() == []
-    assert [run.id for run in jobs.pump()] == ["other"]  # its device is free
+    assert queue.running() == []
+    assert [run.id for run in queue.pump()] == ["other"]  # its device is free
     assert states(one) == ["interrupted"] and "resume" in one.status()["error"]
-    jobs.enqueue(one)
+    queue.enqueue(one)
     assert states(one) == ["queued"]
 
 
 def test_another_process_with_the_same_id_is_not_it(spawned: list[str], tiny: TrainConfig) -> None:
     (run,) = submit(tiny, "one")
-    jobs.sweep()
+    queue.sweep()
     assert states(run) == ["running"]
     run.set_status(started=run.status()["started"] - 100)
-    jobs.sweep()
+    queue.sweep()
     assert states(run) == ["interrupted"]
 
 
 @pytest.mark.parametrize("status", [{}, {"pid": None}, {"pid": 2**30, "started": 1.0}, {"pid": "x"}])
 def test_a_status_without_a_process_is_not_alive(status: dict[str, object]) -> None:
-    assert not jobs.alive(status)
+    assert not queue.alive(status)
 
 
 def test_a_sweep_leaves_everything_else_alone(spawned: list[str], tiny: TrainConfig) -> None:
     every = submit(tiny, "a", "b", "c", "d")
     for run, state in zip(every, ("done", "paused", "failed", "queued"), strict=True):
         run.set_status(state=state, **dead())
-    jobs.sweep()
+    queue.sweep()
     assert states(*every) == ["done", "paused", "failed", "queued"]
 
 
 def test_the_queue_is_held_by_one_at_a_time(runs_home: Path) -> None:
-    with jobs.queue_lock():
+    with queue.queue_lock():
         code = "import filelock, sys\ntry: filelock.FileLock(sys.argv[1], timeout=0).acquire()\nexcept filelock.Timeout: print('held')"
-        done = subprocess.run([sys.executable, "-c", code, str(runs.home() / ".queue.lock")], capture_output=True, text=True, check=True)
+        done = subprocess.run([sys.executable, "-c", code, str(folder.home() / ".queue.lock")], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "held"
 
 
 def test_a_run_that_does_not_stop_when_asked_is_ended_by_its_recorded_process(
     runs_home: Path, tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "PATIENCE", 2.0)
+    monkeypatch.setattr(queue, "PATIENCE", 2.0)
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    monkeypatch.setattr(jobs, "_children", [process])
-    run = runs.create(tiny)
-    run.set_status(state="running", **jobs.identity(process.pid))
-    assert jobs.stop(run) == "interrupted"
+    monkeypatch.setattr(queue, "_children", [process])
+    run = folder.create(tiny)
+    run.set_status(state="running", **queue.identity(process.pid))
+    assert queue.stop(run) == "interrupted"
     assert process.wait(timeout=60) != 0
 
 
@@ -194,19 +194,19 @@ def test_a_run_that_does_not_stop_when_asked_is_ended_by_its_recorded_process(
 
 
 def test_a_submitted_run_runs_in_a_process_of_its_own_and_hears_a_stop(runs_home: Path, tiny: TrainConfig) -> None:
-    run = jobs.submit(dataclasses.replace(tiny, net="small_resnet", epochs=500))
+    run = queue.submit(dataclasses.replace(tiny, net="small_resnet", epochs=500))
     try:
         patience = time.monotonic() + 250
         while not run.status().get("phase"):
             assert run.status()["state"] == "running" and time.monotonic() < patience, (run.path / "log.txt").read_text()
             time.sleep(0.02)
         pid = run.status()["pid"]
-        assert pid != os.getpid() and jobs.alive(run.status())
+        assert pid != os.getpid() and queue.alive(run.status())
         if hasattr(os, "getsid"):  # Ctrl-C in the server's terminal does not reach it
             assert os.getsid(pid) != os.getsid(0)
     finally:
-        stopped = jobs.stop(run)
-        for child in jobs._children:
+        stopped = queue.stop(run)
+        for child in queue._children:
             child.wait(timeout=60)
     assert stopped == "stopped" and "stopped in epoch" in (run.path / "log.txt").read_text()
     assert run.load_state() is not None and not (run.path / "control.json").exists()

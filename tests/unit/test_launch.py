@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from robustviz import jobs, launch, runs
+from robustviz.runs import folder, queue
 from robustviz.types import UserError
+from robustviz.ui import launch
 
 FAKE = """
 import http.server, sys, threading
@@ -107,7 +108,7 @@ def test_without_streamlit_the_launcher_says_what_to_install(monkeypatch: pytest
 
 
 def test_a_copy_without_the_app_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(runs, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(folder, "REPOSITORY", tmp_path)
     with pytest.raises(UserError, match="runs from a checkout"):
         launch.launch()
 
@@ -154,7 +155,7 @@ def test_the_address_is_told_the_browser_opened_and_the_end_reported(monkeypatch
     opened: list[str] = []
     pumped: list[int] = []
     monkeypatch.setattr(launch, "_open", opened.append)
-    monkeypatch.setattr(jobs, "pump", lambda: pumped.append(1))
+    monkeypatch.setattr(queue, "pump", lambda: pumped.append(1))
     handler = signal.getsignal(signal.SIGTERM)
     with pytest.raises(UserError, match=r"ended unexpectedly \(exit status 5\):\n  the last words"):
         launch.launch(browser=True, tell=told.append)
@@ -169,7 +170,7 @@ def test_a_queue_that_cannot_be_read_does_not_keep_the_app_from_starting(monkeyp
     def broken() -> None:
         raise UserError("the disk is full")
 
-    monkeypatch.setattr(jobs, "pump", broken)
+    monkeypatch.setattr(queue, "pump", broken)
     child(monkeypatch, FAKE)
     with pytest.raises(UserError, match="ended unexpectedly"):
         launch.launch(browser=False)
@@ -182,7 +183,7 @@ def test_paths_meant_from_here_stay_what_they_mean(monkeypatch: pytest.MonkeyPat
     found = launch._environment()
     assert Path(found["ROBUSTVIZ_RUNS"]) == tmp_path / "mine"
     assert found["ROBUSTVIZ_DATA"] == ""
-    assert found["PYTHONPATH"].split(os.pathsep)[0] == str(runs.REPOSITORY)
+    assert found["PYTHONPATH"].split(os.pathsep)[0] == str(folder.REPOSITORY)
 
 
 def test_the_flags_exist_in_this_streamlit() -> None:
@@ -197,7 +198,7 @@ def test_the_flags_exist_in_this_streamlit() -> None:
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C to a whole console, the test's own included")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_the_app_starts_from_anywhere_answers_here_only_and_ends_quietly(tmp_path: Path, port: int, name: str) -> None:
-    own = {"PYTHONPATH": str(runs.REPOSITORY), "ROBUSTVIZ_RUNS": "mine", "HTTP_PROXY": "http://127.0.0.1:9", "PORT": str(port)}
+    own = {"PYTHONPATH": str(folder.REPOSITORY), "ROBUSTVIZ_RUNS": "mine", "HTTP_PROXY": "http://127.0.0.1:9", "PORT": str(port)}
     with open(tmp_path / "errors", "w+") as errors, subprocess.Popen(
         [sys.executable, "-m", "robustviz", "app"], cwd=tmp_path, env=os.environ | own, stdout=subprocess.PIPE, stderr=errors, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what a shell starts with & inherits that it is ignored
@@ -223,7 +224,7 @@ def test_the_app_starts_from_anywhere_answers_here_only_and_ends_quietly(tmp_pat
     assert "Traceback" not in said
     assert not outside
     assert _eventually(lambda: launch.is_free(port))
-    assert not (runs.REPOSITORY / "mine").exists()
+    assert not (folder.REPOSITORY / "mine").exists()
 
 
 def _own_addresses() -> set[str]:

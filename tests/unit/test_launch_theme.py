@@ -101,7 +101,7 @@ def test_marks_stand_out_and_differ(name: str) -> None:
 
 
 def test_the_two_networks_have_the_figures_colours() -> None:
-    from robustviz.figures.theme import COLOURS
+    from robustviz.views.theme import COLOURS
 
     for name in THEMES:
         figures = COLOURS[f"robustviz_{name}"]

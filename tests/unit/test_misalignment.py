@@ -21,16 +21,18 @@ from sklearn.metrics import roc_auc_score
 from sklearn.metrics.pairwise import cosine_similarity
 from torch import Tensor, nn
 
-from robustviz import cli, data, figures, probes, registry, runs
+from robustviz import cli, data, figures, probes, registry
 from robustviz.attacks import PGD
-from robustviz.evaluate import attacked
 from robustviz.nets import ImageNet, frozen
 from robustviz.probes import MisalignmentSpec, PairsSpec, StagesSpec, UniformitySpec
-from robustviz.probes.base import images_of, net_of
-from robustviz.probes.misalignment import HEAD, HOLD, KINDS, LABELS, MISSING, OUTLIERS, OVERLAP, PUSHED, _diagnosis, _votes
-from robustviz.probes.stages import greatest_fall, stages_of
-from robustviz.results import Misalignment, auc
+from robustviz.runs import folder as runs
+from robustviz.stats import auc
+from robustviz.training.evaluate import attacked
 from robustviz.types import UserError
+from robustviz.views.measure import images_of, net_of
+from robustviz.views.misalignment.probe import HEAD, HOLD, KINDS, LABELS, MISSING, OUTLIERS, OVERLAP, PUSHED, _diagnosis, _votes
+from robustviz.views.misalignment.result import Misalignment
+from robustviz.views.misalignment.stages import greatest_fall, stages_of
 
 SPEC = MisalignmentSpec(n=200, steps=5, train_n=300)
 
@@ -350,8 +352,8 @@ def test_a_class_without_an_image_is_said_so(runs_home, monkeypatch) -> None:
     run = shipped("standard")
     split = images_of(run)
     without = split.take((split.y != 4).nonzero().flatten())
-    for room in ("misalignment", "features"):
-        monkeypatch.setattr(sys.modules[f"robustviz.probes.{room}"], "images_of", lambda run: without)
+    for room in ("misalignment.probe", "features.probe"):
+        monkeypatch.setattr(sys.modules[f"robustviz.views.{room}"], "images_of", lambda run: without)
     found = probes.misalignment(run, SPEC)
     assert found.kind[4] == MISSING and "no images of 4 among the 200" in found.sentence[4]
     assert found.order[-1] == 4 and 4 not in found.nearest and found.line(4) == found.sentence[4]
@@ -363,8 +365,8 @@ def test_fewer_images_than_usually_vote_are_enough(runs_home, monkeypatch, probe
     """None of these has a setting for the neighbours that vote in the measures beside it."""
     few = images_of(shipped("standard")).take(torch.arange(4))
     few = dataclasses.replace(few, y=few.y[[0, 0, 2, 3]])  # silhouettes need more images than classes
-    for room in ("misalignment", "features", "feature_map", "pairs"):
-        monkeypatch.setattr(sys.modules[f"robustviz.probes.{room}"], "images_of", lambda run: few)
+    for room in ("misalignment.probe", "features.probe", "features.map", "misalignment.pairs"):
+        monkeypatch.setattr(sys.modules[f"robustviz.views.{room}"], "images_of", lambda run: few)
     assert getattr(probes, probe)(shipped("standard")).meta["summary"]
 
 
@@ -372,8 +374,8 @@ def test_one_class_only_is_one_clear_sentence(runs_home, monkeypatch) -> None:
     run = shipped("standard")
     split = images_of(run)
     single = split.take((split.y == 4).nonzero().flatten())
-    for room in ("misalignment", "features"):
-        monkeypatch.setattr(sys.modules[f"robustviz.probes.{room}"], "images_of", lambda run: single)
+    for room in ("misalignment.probe", "features.probe"):
+        monkeypatch.setattr(sys.modules[f"robustviz.views.{room}"], "images_of", lambda run: single)
     with pytest.raises(UserError, match="two classes"):
         probes.misalignment(run, MisalignmentSpec(n=20, steps=1))
 

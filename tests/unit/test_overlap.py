@@ -10,25 +10,27 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robustviz import cam, cli, figures, probes, runs
+from robustviz import cam, cli, figures, probes
 from robustviz.attacks import PGD
-from robustviz.evaluate import attacked
 from robustviz.probes import OverlapSpec
-from robustviz.probes.base import images_of, net_of
-from robustviz.probes.overlap import overlaps
-from robustviz.results import Overlap, mean_interval, wilson
+from robustviz.runs import folder
+from robustviz.stats import mean_interval, wilson
+from robustviz.training.evaluate import attacked
 from robustviz.types import UserError
+from robustviz.views.attention.overlap import overlaps
+from robustviz.views.attention.result import Overlap
+from robustviz.views.measure import images_of, net_of
 
 SPEC = OverlapSpec(n=30, steps=3)
 
 
-def shipped(data: str, method: str = "standard") -> runs.Run:
-    found = (run for run in runs.all_runs() if run.shipped and (run.data_key, run.method_key) == (data, method))
+def shipped(data: str, method: str = "standard") -> folder.Run:
+    found = (run for run in folder.all_runs() if run.shipped and (run.data_key, run.method_key) == (data, method))
     return next(run for run in found if run.architecture == "small_resnet" and run.info["seed"] == 0)
 
 
 @pytest.fixture
-def run(runs_home) -> runs.Run:
+def run(runs_home) -> folder.Run:
     return shipped("shapes")
 
 

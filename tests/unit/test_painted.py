@@ -12,18 +12,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robustviz import cam, cli, figures, probes, runs
+from robustviz import cam, cli, figures, probes
 from robustviz.nets import frozen
 from robustviz.probes import AdversarialSpec, PaintedSpec
-from robustviz.probes.base import images_of, net_of
-from robustviz.results import Painted
+from robustviz.runs import folder
 from robustviz.types import UserError
+from robustviz.views.measure import images_of, net_of
+from robustviz.views.paint.result import Painted
 
 ROOM = sys.modules[PaintedSpec.__module__]  # `probes.painted` itself is the function
 
 
-def shipped(method: str) -> runs.Run:
-    found = (run for run in runs.all_runs() if run.shipped and (run.data_key, run.method_key) == ("digits", method))
+def shipped(method: str) -> folder.Run:
+    found = (run for run in folder.all_runs() if run.shipped and (run.data_key, run.method_key) == ("digits", method))
     return next(run for run in found if run.architecture == "small_resnet" and run.info["seed"] == 0)
 
 
@@ -32,7 +33,7 @@ def run(runs_home):
     return shipped("standard")
 
 
-def painted(run: runs.Run, **settings) -> Painted:
+def painted(run: folder.Run, **settings) -> Painted:
     return probes.painted(run, PaintedSpec(**settings))
 
 
@@ -75,7 +76,7 @@ def test_a_block_is_allowed_or_forbidden_as_a_whole(run, monkeypatch) -> None:
 
 
 def test_the_areas_are_where_they_should_be_and_about_as_large(runs_home) -> None:
-    shapes = next(run for run in runs.all_runs() if run.shipped and (run.data_key, run.method_key) == ("shapes", "standard"))
+    shapes = next(run for run in folder.all_runs() if run.shipped and (run.data_key, run.method_key) == ("shapes", "standard"))
     masks = {name: ROOM.cells_of(shapes, 3, name) for name in ROOM.NAMED}
     assert masks["all"].all() and not masks["none"].any()
     at = np.arange(32)
@@ -107,7 +108,7 @@ def test_the_part_mask_is_parts(run) -> None:
 # The attack.
 
 
-def slow(run: runs.Run, index: int, budget: np.ndarray, eps: float, steps: int, seed: int) -> np.ndarray:
+def slow(run: folder.Run, index: int, budget: np.ndarray, eps: float, steps: int, seed: int) -> np.ndarray:
     """PGD within a budget, written out once more."""
     few, net = images_of(run).take(torch.tensor([index])), net_of(run)
     budget_ = torch.from_numpy(budget).float()

@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from robustviz import figures, probes, runs
+from robustviz import figures, probes
 from robustviz.attacks import PGD
-from robustviz.config import TrainConfig
-from robustviz.evaluate import count_right
 from robustviz.probes import AccuracyCurveSpec, AdversarialSpec, SmallestEpsSpec, TrajectorySpec
-from robustviz.probes.base import images_of, net_of
+from robustviz.runs import folder
+from robustviz.training.config import TrainConfig
+from robustviz.training.evaluate import count_right
 from robustviz.types import UserError
+from robustviz.views.measure import images_of, net_of
 
 
 @pytest.fixture
 def run(runs_home):
-    return next(run for run in runs.all_runs() if run.shipped and run.data_key == "digits" and run.method_key == "pgd_at")
+    return next(run for run in folder.all_runs() if run.shipped and run.data_key == "digits" and run.method_key == "pgd_at")
 
 
 def test_the_smallest_eps_of_an_image_is_the_same_alone_and_among_others(run) -> None:
@@ -60,7 +61,7 @@ def test_an_image_that_is_wrong_untouched_was_not_fooled_by_a_step(run) -> None:
 
 def test_an_l2_run_is_one_clear_sentence(run, runs_home) -> None:
     config = TrainConfig.make(None, {"data": "digits", "method": "pgd_at"}, [("attack.norm", "l2")])
-    l2 = runs.create(dataclasses.replace(config, epochs=1))
+    l2 = folder.create(dataclasses.replace(config, epochs=1))
     with pytest.raises(UserError, match="l2"):
         probes.adversarial(l2)
 

@@ -10,13 +10,14 @@ import pytest
 import torch
 from scipy import stats
 
-from robustviz import cam, figures, quadrant_study
-from robustviz.config import TrainConfig
+from robustviz import cam, figures
 from robustviz.methods import PART, PGDAT
-from robustviz.quadrant_study import PLACES, Study, compact, file_of, found, main, markdown, measure, sentence
-from robustviz.results import Quadrants
-from robustviz.runs import all_runs, read_json
+from robustviz.runs.folder import all_runs, read_json
+from robustviz.training.config import TrainConfig
 from robustviz.types import Batch, UserError
+from robustviz.views.quadrants import study as quadrant_study
+from robustviz.views.quadrants.result import Quadrants
+from robustviz.views.quadrants.study import PLACES, Study, compact, file_of, found, main, markdown, measure, sentence
 
 # The rules.
 

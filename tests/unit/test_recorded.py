@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustviz import data, runs
+from robustviz import data
 from robustviz.attacks import FGSM, MIM, PGD, Attack, recorded
 from robustviz.methods import PGDAT, TRADES
 from robustviz.methods.base import Method
 from robustviz.nets.attackable import attackable, keep, recordings_of
 from robustviz.nets.base import ImageNet
+from robustviz.runs import folder
 from robustviz.types import Batch, UserError
 
 
@@ -37,7 +38,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 
 def net_of(method: str = "standard") -> ImageNet:
     """A shipped network whose attacks share one copy, as a trainer's do."""
-    net = next(run for run in runs.all_runs() if run.shipped and run.id.startswith(f"digits-{method}-small-resnet-s0")).net()
+    net = next(run for run in folder.all_runs() if run.shipped and run.id.startswith(f"digits-{method}-small-resnet-s0")).net()
     keep(net)
     return net
 

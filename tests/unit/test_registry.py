@@ -13,9 +13,9 @@ import pytest
 
 from robustviz import registry
 from robustviz.attacks import FGSM, PGD
-from robustviz.config import TrainConfig
 from robustviz.methods import FGSMAT, PGDAT, TRADES
 from robustviz.registry import Spec, option
+from robustviz.training.config import TrainConfig
 from robustviz.types import UserError
 
 

@@ -20,25 +20,13 @@ from scipy.optimize import minimize_scalar
 from scipy.special import xlogy
 from scipy.stats import binomtest
 
-from robustviz import registry, results, runs
-from robustviz.results import (
-    Adversarial,
-    Evaluation,
-    Finding,
-    Result,
-    attack_name,
-    climb,
-    ladders,
-    mcnemar,
-    mean_interval,
-    pack,
-    paired,
-    t_quantile,
-    tango,
-    unpack,
-    wilson,
-)
+from robustviz import registry
+from robustviz.runs import folder
+from robustviz.stats import mcnemar, mean_interval, t_quantile, tango, wilson
+from robustviz.training.evaluation import Evaluation, Finding, attack_name, climb, ladders, pack, paired, unpack
 from robustviz.types import UserError
+from robustviz.views.attack.result import Adversarial
+from robustviz.views.result import Result
 
 # The Wilson score interval as scipy.stats.binomtest computes it.
 WILSON = [
@@ -209,7 +197,7 @@ def sample(hint: Any) -> Any:
 
 @pytest.mark.parametrize("cls", list(leaves(Result)))
 def test_a_result_survives_its_file(cls: type[Result]) -> None:
-    hints = typing.get_type_hints(cls, vars(results))
+    hints = typing.get_type_hints(cls)
     made = cls(**{field.name: sample(hints[field.name]) for field in dataclasses.fields(cls)})
     back = cls.from_npz(made.to_npz())
     for field in dataclasses.fields(cls):
@@ -468,5 +456,5 @@ def test_evaluations_of_older_versions_can_be_read() -> None:
     assert found == evaluation() and found.cumulative_k is None
     with pytest.raises(UserError, match="evaluate the run again"):
         climb([found])
-    for path in runs.zoo().glob("*/eval.json"):
+    for path in folder.zoo().glob("*/eval.json"):
         assert all(Evaluation.from_json(entry).printed for entry in json.loads(path.read_text())["evaluations"])

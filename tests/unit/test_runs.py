@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 import torch
 
-from robustviz import runs
-from robustviz.config import TrainConfig
-from robustviz.results import AccuracyCurve, Evaluation, Trajectory
-from robustviz.runs import Run, write_file
-from robustviz.training import Training
+from robustviz.runs import folder as runs
+from robustviz.runs.folder import Run, write_file
+from robustviz.training.config import TrainConfig
+from robustviz.training.evaluation import Evaluation
+from robustviz.training.loop import Training
 from robustviz.types import UserError
+from robustviz.views.attack.result import AccuracyCurve, Trajectory
 
 
 @pytest.fixture
@@ -367,8 +368,8 @@ def test_a_run_is_removed_only_by_remove_and_only_if_it_is_the_users(trained: Ru
 
 
 def test_what_was_measured_on_other_weights_does_not_count(tiny: TrainConfig, runs_home: Path) -> None:
-    from robustviz import worker
-    from robustviz.results import SmallestEps
+    from robustviz.runs import worker
+    from robustviz.views.attack.result import SmallestEps
 
     run = runs.create(tiny)
     worker.execute(run)

@@ -12,15 +12,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robustviz import cli, figures, probes, runs
+from robustviz import cli, figures, probes
 from robustviz.attacks import PGD
 from robustviz.nets import frozen
 from robustviz.probes import SoftLabelsSpec, SurfacesSpec, WeightSurfaceSpec
-from robustviz.probes.base import image_of, images_of, net_of
-from robustviz.probes.refined import FIRST, SEEN, refined
-from robustviz.probes.surfaces import filter_normalised, moved_weights, ticks
-from robustviz.results import SoftLabels, Surface, WeightSurface, divergence, entropy, unpack
+from robustviz.runs import folder
+from robustviz.training.evaluation import unpack
 from robustviz.types import UserError
+from robustviz.views.loss.refined import FIRST, SEEN, refined
+from robustviz.views.loss.result import SoftLabels, Surface, WeightSurface, divergence, entropy
+from robustviz.views.loss.surfaces import filter_normalised, moved_weights, ticks
+from robustviz.views.measure import image_of, images_of, net_of
 
 ALIGNED = "digits-model-alignment-small-resnet-s0-09668e22"
 BEFORE, WITNESS = "digits-standard-small-resnet-s0-8b92484e", "digits-standard-small-cnn-s0-59e86c72"
@@ -29,10 +31,10 @@ SPEC = SurfacesSpec(index=3, grid=7)
 
 @pytest.fixture
 def run(runs_home):
-    return runs.open_run(ALIGNED)
+    return folder.open_run(ALIGNED)
 
 
-def logits(run: runs.Run, x: torch.Tensor) -> torch.Tensor:
+def logits(run: folder.Run, x: torch.Tensor) -> torch.Tensor:
     net = net_of(run)
     with frozen(net), torch.no_grad():
         return net(x)
@@ -40,7 +42,7 @@ def logits(run: runs.Run, x: torch.Tensor) -> torch.Tensor:
 
 def test_every_point_of_the_surface_is_the_loss_there(run) -> None:
     found = probes.surfaces(run, SPEC)
-    q = F.softmax(logits(runs.open_run(WITNESS), torch.from_numpy(found.x)[None])[0] / 4, dim=0)
+    q = F.softmax(logits(folder.open_run(WITNESS), torch.from_numpy(found.x)[None])[0] / 4, dim=0)
     assert found.label == pytest.approx(q.numpy(), abs=1e-6)
     for i in range(7):
         for j in range(7):
@@ -59,21 +61,21 @@ def test_the_centre_is_the_loss_at_the_image(run) -> None:
         assert found.a[found.middle] == 0 and found.b[found.middle] == 0
         assert np.array_equal(found.x, x[0].numpy()) and found.y == int(y)
         assert found.hard[found.middle, found.middle] == pytest.approx(float(F.cross_entropy(logits(run, x), y)), abs=1e-6)
-        witness = probes.surfaces(runs.open_run(WITNESS), dataclasses.replace(SPEC, index=index, reference=BEFORE, witness=WITNESS))
+        witness = probes.surfaces(folder.open_run(WITNESS), dataclasses.replace(SPEC, index=index, reference=BEFORE, witness=WITNESS))
         assert witness.soft[3, 3] == pytest.approx(0, abs=1e-5), "a network's own soft label costs it nothing"
 
 
 def test_the_directions_are_the_references_and_the_same_for_all(run) -> None:
     found = probes.surfaces(run, SPEC)
     assert found.meta["reference"] == BEFORE and found.meta["witness"] == WITNESS and found.meta["temperature"] == 4.0
-    net = net_of(runs.open_run(BEFORE))
+    net = net_of(folder.open_run(BEFORE))
     _, x, y = image_of(run, 3)
     with frozen(net):
         leaf = x.clone().requires_grad_()
         (slope,) = torch.autograd.grad(F.cross_entropy(net(leaf), y), leaf)
     assert np.array_equal(found.d, slope[0].sign().numpy())
     assert set(np.unique(found.r)) == {-1.0, 1.0}
-    others = [probes.surfaces(runs.open_run(name), dataclasses.replace(SPEC, reference=BEFORE)) for name in (BEFORE, WITNESS)]
+    others = [probes.surfaces(folder.open_run(name), dataclasses.replace(SPEC, reference=BEFORE)) for name in (BEFORE, WITNESS)]
     for other in others:
         assert all(np.array_equal(getattr(found, what), getattr(other, what)) for what in ("x", "d", "r", "a", "b"))
     assert others[0].soft.size == 0, "an ordinary network has no witness unless one is named"

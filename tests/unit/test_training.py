@@ -15,11 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustviz import data, registry, training
-from robustviz.config import TrainConfig
+from robustviz import data, registry
 from robustviz.methods import PGDAT, Standard
 from robustviz.methods.base import Method, Stage, Terms
-from robustviz.training import Diverged, EpochRecord, Tick, Training, learning_rate, train
+from robustviz.training import loop
+from robustviz.training.config import TrainConfig
+from robustviz.training.loop import Diverged, EpochRecord, Tick, Training, learning_rate, train
 from robustviz.types import Batch, UserError
 
 pytestmark = pytest.mark.usefixtures("small_splits")
@@ -53,7 +54,7 @@ def two_stages(monkeypatch: pytest.MonkeyPatch) -> Method:
     return TwoStages()
 
 
-def finished(config: TrainConfig, on_batch: Callable[[Tick], training.Answer] | None = None) -> tuple[Training, list[dict[str, Any]]]:
+def finished(config: TrainConfig, on_batch: Callable[[Tick], loop.Answer] | None = None) -> tuple[Training, list[dict[str, Any]]]:
     done = Training(config)
     records = [plain(record) for record in done.epochs(on_batch)]
     return done, records
@@ -318,7 +319,7 @@ def test_accuracies_are_counted_on_the_validation_split_as_said(tiny: TrainConfi
 def judged(config: TrainConfig, scores: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch) -> Training:
     """A training whose validation finds these counts of (clean, robust) images right."""
     flat = iter([count for pair in scores for count in pair])
-    monkeypatch.setattr(training, "count_right", lambda *a, **k: torch.ones(next(flat)))
+    monkeypatch.setattr(loop, "count_right", lambda *a, **k: torch.ones(next(flat)))
     run = Training(dataclasses.replace(config, method="standard", epochs=len(scores)))
     run.weights = []  # type: ignore[attr-defined]
     for _ in run.epochs():
@@ -397,6 +398,6 @@ def test_the_short_way_in_yields_records_with_the_training_behind_them(tiny: Tra
 
 def test_a_resume_that_cannot_be_exact_says_so() -> None:
     same = {"torch": "2", "platform": "a", "device": "cpu"}
-    assert training.tolerance_note(same, dict(same)) == ""
-    assert "torch" in training.tolerance_note(same, same | {"torch": "3"})
-    assert "GPU" in training.tolerance_note(same | {"device": "cuda"}, same | {"device": "cuda"})
+    assert loop.tolerance_note(same, dict(same)) == ""
+    assert "torch" in loop.tolerance_note(same, same | {"torch": "3"})
+    assert "GPU" in loop.tolerance_note(same | {"device": "cuda"}, same | {"device": "cuda"})

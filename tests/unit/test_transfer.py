@@ -15,17 +15,19 @@ import torch
 import torch.nn.functional as F
 from conftest import Blink
 
-from robustviz import cli, probes, registry, runs
-from robustviz.alignment_study import made
+from robustviz import cli, probes, registry
 from robustviz.attacks import FGSM, MIM, PGD
-from robustviz.config import TrainConfig
 from robustviz.probes import TransferSpec, transfer
-from robustviz.probes.base import images_of
-from robustviz.probes.transfer import qualified
-from robustviz.results import Transfer, mcnemar, tango, wilson
+from robustviz.runs import folder
+from robustviz.stats import mcnemar, tango, wilson
+from robustviz.training.config import TrainConfig
 from robustviz.types import UserError
+from robustviz.views.measure import images_of
+from robustviz.views.transfer.probe import qualified
+from robustviz.views.transfer.result import Transfer
+from robustviz.views.transfer.study import made
 
-module = importlib.import_module("robustviz.probes.transfer")  # `probes.transfer` is the function
+module = importlib.import_module("robustviz.views.transfer.probe")  # `probes.transfer` is the function
 
 
 def test_one_of_sixteen_cases_qualifies_where_the_published_parity_lets_eight_pass() -> None:
@@ -38,8 +40,8 @@ def test_one_of_sixteen_cases_qualifies_where_the_published_parity_lets_eight_pa
 
 
 @pytest.fixture
-def shipped(runs_home) -> dict[str, runs.Run]:
-    found = [run for run in runs.all_runs() if run.shipped and run.architecture == "small_resnet" and run.info["seed"] == 0]
+def shipped(runs_home) -> dict[str, folder.Run]:
+    found = [run for run in folder.all_runs() if run.shipped and run.architecture == "small_resnet" and run.info["seed"] == 0]
     return {f"{run.data_key}-{run.method_key}": run for run in found if run.method_key in ("standard", "trades")}
 
 
@@ -103,7 +105,7 @@ def test_the_images_are_the_chosen_attacks_and_the_result_is_kept(shipped, monke
 
 
 @pytest.fixture(scope="module")
-def blinks(tmp_path_factory) -> Iterator[dict[str, runs.Run]]:
+def blinks(tmp_path_factory) -> Iterator[dict[str, folder.Run]]:
     """A source, a witness, two targets, and the source aligned; all barely trained."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROBUSTVIZ_RUNS", str(tmp_path_factory.mktemp("runs")))
@@ -112,7 +114,7 @@ def blinks(tmp_path_factory) -> Iterator[dict[str, runs.Run]]:
         yield _blinks()
 
 
-def _blinks() -> dict[str, runs.Run]:
+def _blinks() -> dict[str, folder.Run]:
     flags = {"data": "digits", "net": "blink", "n_train": 320, "batch_size": 32, "lr": 0.2, "threads": 1, "device": "cpu", "select": "last"}
     found = {
         name: made(TrainConfig.make(None, flags | {"method": "standard", "epochs": 12, "seed": seed}))
@@ -147,8 +149,8 @@ def test_what_took_part_in_the_training_is_no_unseen_target(blinks) -> None:
 
 
 def test_unless_told_otherwise_the_targets_are_the_other_ordinary_networks_that_are_shipped(blinks, monkeypatch) -> None:
-    monkeypatch.setattr(runs.Run, "shipped", property(lambda run: True))
-    monkeypatch.setattr(module, "all_runs", lambda: [*blinks.values(), *(run for run in runs.all_runs() if run.data_key == "shapes")])
+    monkeypatch.setattr(folder.Run, "shipped", property(lambda run: True))
+    monkeypatch.setattr(module, "all_runs", lambda: [*blinks.values(), *(run for run in folder.all_runs() if run.data_key == "shapes")])
     spec = TransferSpec(n=5, steps=1, eps=0.1)
     assert spec._targets(blinks["aligned"], blinks["source"], blinks["witness"]) == [blinks["one"], blinks["two"]]
     assert spec._targets(blinks["one"], None, None) == [blinks[name] for name in ("source", "witness", "two")]

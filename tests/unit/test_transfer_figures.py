@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from robustviz import figures
-from robustviz.results import Transfer, tango, wilson
+from robustviz.stats import tango, wilson
 from robustviz.types import UserError
+from robustviz.views.transfer.result import Transfer
 
 N = 20
 

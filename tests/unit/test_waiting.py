@@ -20,9 +20,9 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from robustviz import registry
-from robustviz.config import TrainConfig
 from robustviz.methods import Standard
-from robustviz.training import Training
+from robustviz.training.config import TrainConfig
+from robustviz.training.loop import Training
 from robustviz.types import Batch
 
 WAITS = (DataDependentOutputException, DynamicOutputShapeException)

@@ -24,10 +24,12 @@ import numpy as np
 import pytest
 import torch
 
-from robustviz import data, evaluate, jobs, runs, training, worker
-from robustviz.config import TrainConfig
+from robustviz import data
 from robustviz.methods import Standard
-from robustviz.runs import Run
+from robustviz.runs import folder, queue, worker
+from robustviz.runs.folder import Run
+from robustviz.training import evaluate, loop
+from robustviz.training.config import TrainConfig
 from robustviz.types import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -43,7 +45,7 @@ class Faults:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Callable[[], BaseException], *, once: bool) -> None:
         self.error, self.once = error, once
         self.seen, self.at = 0, 0
-        rename = runs.rename
+        rename = folder.rename
 
         def faulty_rename(source: Path, target: Path) -> None:
             self.count()
@@ -58,8 +60,10 @@ class Faults:
                     raise
                 return super().write(content)
 
-        monkeypatch.setattr(runs, "rename", faulty_rename)
-        monkeypatch.setattr(runs, "open", lambda path, mode: Torn(path, mode) if "w" in mode else builtins.open(path, mode), raising=False)
+        monkeypatch.setattr(folder, "rename", faulty_rename)
+        monkeypatch.setattr(
+            folder, "open", lambda path, mode: Torn(path, mode) if "w" in mode else builtins.open(path, mode), raising=False
+        )
 
     def count(self) -> None:
         self.seen += 1
@@ -96,7 +100,7 @@ def quick(runs_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def whole_run(config: TrainConfig, **kwargs: Any) -> Run:
-    run = runs.create(config, **kwargs)
+    run = folder.create(config, **kwargs)
     assert worker.execute(run) == "done"
     return run
 
@@ -130,7 +134,7 @@ def test_a_disk_that_fills_up_anywhere_is_one_clear_sentence_and_is_made_good_by
             break
         except UserError as error:
             assert "disk is full" in str(error) and "\n" not in str(error)
-            left = [path.name for path in (runs.home() / f"full-{k}").rglob("*.tmp")]
+            left = [path.name for path in (folder.home() / f"full-{k}").rglob("*.tmp")]
             assert not left, f"{left} left after write or rename {k}"
             faults.arm(0)
             run = whole_run(config, name=f"full-{k}")
@@ -141,7 +145,7 @@ def test_a_disk_that_fills_up_anywhere_is_one_clear_sentence_and_is_made_good_by
 @pytest.mark.usefixtures("quick")
 def test_one_failed_write_is_written_down_as_failed(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     faults = Faults(monkeypatch, lambda: OSError(errno.ENOSPC, "No space left on device"), once=True)
-    run = runs.create(config)
+    run = folder.create(config)
     faults.arm(9)
     with pytest.raises(UserError):
         worker.execute(run)
@@ -177,10 +181,10 @@ def test_a_finished_run_folder_holds_what_was_promised(config: TrainConfig) -> N
 @pytest.mark.usefixtures("quick")
 def test_last_holds_the_last_epoch_and_net_the_best(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = iter([9, 9, 3, 3])  # clean and robust, first and second epoch: the first is best
-    monkeypatch.setattr(training, "count_right", lambda *a, **k: torch.ones(next(counts)))
+    monkeypatch.setattr(loop, "count_right", lambda *a, **k: torch.ones(next(counts)))
     run = whole_run(config)
-    alone = training.Training(config)
-    monkeypatch.setattr(training, "count_right", lambda *a, **k: torch.ones(1))
+    alone = loop.Training(config)
+    monkeypatch.setattr(loop, "count_right", lambda *a, **k: torch.ones(1))
     weights = [{name: value.clone() for name, value in alone.net.state_dict().items()} for _ in alone.epochs()]
     for which, expected in (("best", weights[0]), ("last", weights[1])):
         found = Run(run.path).net(which=which).state_dict()
@@ -192,9 +196,9 @@ def test_a_resume_restores_the_best_weights_also_where_no_later_epoch_is_better(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = iter([9, 9, 3, 3])
-    monkeypatch.setattr(training, "count_right", lambda *a, **k: torch.ones(next(counts)))
+    monkeypatch.setattr(loop, "count_right", lambda *a, **k: torch.ones(next(counts)))
     monkeypatch.setattr(worker, "HEARTBEAT", 0.0)
-    run = runs.create(config)
+    run = folder.create(config)
     assert worker.execute(run, lambda line: run.ask("pause") if line.startswith("epoch") else None) == "paused"
     best = (run.path / "net.safetensors").read_bytes()
     (run.path / "net.safetensors").write_bytes(best[:100])
@@ -211,7 +215,7 @@ def test_a_wish_ends_the_run_and_a_resume_ends_it_as_if_never_stopped(
 ) -> None:
     expected = outcome(whole_run(config, name="whole"))
     monkeypatch.setattr(worker, "HEARTBEAT", 0.0)
-    run = runs.create(config, name="asked")
+    run = folder.create(config, name="asked")
     looks = itertools.count()
     monkeypatch.setattr(Run, "wanted", lambda self: want if next(looks) == 5 else "")
     assert worker.execute(run) == state
@@ -225,7 +229,7 @@ def test_a_wish_ends_the_run_and_a_resume_ends_it_as_if_never_stopped(
 @pytest.mark.usefixtures("quick")
 def test_a_wish_in_the_folder_is_heard_and_taken_back(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "HEARTBEAT", 0.0)
-    run = runs.create(config)
+    run = folder.create(config)
     assert worker.execute(run, lambda line: run.ask("pause") if line.startswith("epoch") else None) == "paused"
     assert run.status()["epoch"] == 1 and not (run.path / "control.json").exists()
     run.ask("stop")  # an old wish does not end a new start
@@ -234,8 +238,8 @@ def test_a_wish_in_the_folder_is_heard_and_taken_back(config: TrainConfig, monke
 
 @pytest.mark.usefixtures("quick")
 def test_a_wish_left_while_the_process_was_starting_is_heard(config: TrainConfig) -> None:
-    run = runs.create(config)
-    run.set_status(state="running", **jobs.identity())  # as the queue does when it starts a process
+    run = folder.create(config)
+    run.set_status(state="running", **queue.identity())  # as the queue does when it starts a process
     run.ask("pause")
     assert worker.execute(run) == "paused" and run.status()["batch"] == 0
     assert worker.execute(run) == "done"
@@ -260,7 +264,7 @@ def test_the_heartbeat_says_where_the_training_is(config: TrainConfig, monkeypat
 def test_the_estimate_is_the_median_step_times_the_steps_left() -> None:
     beat = worker._Heartbeat(Run(Path("nowhere")))
     beat.steps.extend([2.0, 2.0, 1.0, 90.0])
-    now = training.Tick(epoch=1, epochs=3, batch=2, batches=4, phase="train")  # 2 steps of this epoch, 4 of the next
+    now = loop.Tick(epoch=1, epochs=3, batch=2, batches=4, phase="train")  # 2 steps of this epoch, 4 of the next
     assert beat.eta(now) is None
     beat.steps.append(2.0)
     assert beat.eta(now) == 12.0
@@ -286,7 +290,7 @@ def test_whatever_goes_wrong_is_written_down_as_a_sentence(
 
     with monkeypatch.context() as patch:
         patch.setattr(Standard, "loss", fail)
-        run = runs.create(dataclasses.replace(config, method="standard"))
+        run = folder.create(dataclasses.replace(config, method="standard"))
         with pytest.raises(UserError, match=words):
             worker.execute(run)
     assert run.status()["state"] == "failed" and words in run.status()["error"]
@@ -300,7 +304,7 @@ def test_ctrl_c_leaves_the_run_interrupted(config: TrainConfig, monkeypatch: pyt
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Standard, "loss", interrupt)
-    run = runs.create(dataclasses.replace(config, method="standard"))
+    run = folder.create(dataclasses.replace(config, method="standard"))
     with pytest.raises(KeyboardInterrupt):
         worker.execute(run)
     assert run.status()["state"] == "interrupted"
@@ -309,7 +313,7 @@ def test_ctrl_c_leaves_the_run_interrupted(config: TrainConfig, monkeypatch: pyt
 @pytest.mark.usefixtures("quick")
 def test_a_training_that_diverges_says_so_in_its_folder(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Standard, "loss", lambda self, net, batch, aux: {"ce": net(batch.x).sum() * float("nan")})
-    run = runs.create(dataclasses.replace(config, method="standard"))
+    run = folder.create(dataclasses.replace(config, method="standard"))
     with pytest.raises(UserError, match="NaN"):
         worker.execute(run)
     assert run.status()["state"] == "failed" and "lower learning rate" in run.status()["error"]
@@ -318,7 +322,7 @@ def test_a_training_that_diverges_says_so_in_its_folder(config: TrainConfig, mon
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("where", ["config.json", "state/state.safetensors"])
 def test_a_damaged_folder_is_refused_in_one_sentence(where: str, config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = runs.create(config)
+    run = folder.create(config)
     monkeypatch.setattr(worker, "HEARTBEAT", 0.0)
     worker.execute(run, lambda line: run.ask("pause") if line.startswith("epoch") else None)
     (run.path / where).write_bytes(b"{")
@@ -331,7 +335,7 @@ def test_a_damaged_folder_is_refused_in_one_sentence(where: str, config: TrainCo
 @pytest.mark.parametrize("where", ["status.json", "control.json", "metrics.jsonl", "net.safetensors", "last.safetensors", "live.npz"])
 def test_damage_to_what_people_read_is_repaired_by_a_resume(where: str, config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = outcome(whole_run(config, name="whole"))
-    run = runs.create(config, name="hurt")
+    run = folder.create(config, name="hurt")
     with monkeypatch.context() as patch:
         patch.setattr(worker, "HEARTBEAT", 0.0)
         assert worker.execute(run, lambda line: run.ask("pause") if line.startswith("epoch") else None) == "paused"
@@ -341,7 +345,7 @@ def test_damage_to_what_people_read_is_repaired_by_a_resume(where: str, config: 
 
 
 def test_two_processes_do_not_write_one_run(runs_home: Path, config: TrainConfig) -> None:
-    run = runs.create(config)
+    run = folder.create(config)
     with run.locked(), pytest.raises(UserError, match="another process"):
         worker.execute(Run(run.path))
     assert run.status()["state"] == "queued"  # the refused one did not write either
@@ -360,7 +364,7 @@ def test_the_log_has_the_details_that_the_sentence_promises(
         raise RuntimeError("odd")
 
     monkeypatch.setattr(Standard, "loss", odd)
-    run = runs.create(dataclasses.replace(config, method="standard"))
+    run = folder.create(dataclasses.replace(config, method="standard"))
     assert worker.main([run.id]) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith("Unexpected RuntimeError: odd")
     said = (run.path / "log.txt").read_text(encoding="utf-8")
@@ -368,7 +372,7 @@ def test_the_log_has_the_details_that_the_sentence_promises(
 
 
 def test_what_a_killed_process_left_half_written_is_swept(config: TrainConfig, runs_home: Path) -> None:
-    run = runs.create(config)
+    run = folder.create(config)
     litter = run.path / "state" / ".state.safetensors.1-2.tmp"
     litter.parent.mkdir()
     litter.write_bytes(b"half")
@@ -382,7 +386,10 @@ def test_what_a_killed_process_left_half_written_is_swept(config: TrainConfig, r
 def start(run: Run) -> subprocess.Popen[bytes]:
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     return subprocess.Popen(
-        [sys.executable, "-m", "robustviz.worker", str(run.path)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "robustviz.runs.worker", str(run.path)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
 
 
@@ -397,12 +404,12 @@ def killed(run: Run, moment: Callable[[], bool]) -> None:
         process.kill()
         process.wait()
     assert process.returncode == (1 if os.name == "nt" else -signal.SIGKILL) and run.status()["state"] == "running"
-    jobs.sweep()
+    queue.sweep()
     assert run.status()["state"] == "interrupted" and "resume" in run.status()["error"]
 
 
 def killed_and_resumed(config: TrainConfig, *moments: Callable[[Run], bool]) -> None:
-    run = runs.create(config, name="killed")
+    run = folder.create(config, name="killed")
     for moment in moments:
         killed(run, lambda moment=moment: moment(run))
     assert worker.execute(run) == "done"
@@ -434,7 +441,7 @@ def test_a_real_kill_at_other_moments_is_made_good_too(method: str, epochs: int,
 
 @pytest.mark.slow
 def test_a_real_kill_while_weights_are_written_is_made_good_too(long: TrainConfig) -> None:
-    run_folder = runs.home() / "killed"
+    run_folder = folder.home() / "killed"
     killed_and_resumed(
         long,
         lambda run: bool(list(run_folder.rglob(".*.tmp"))) and len(run.records()) > 0,

@@ -19,13 +19,15 @@ import together
 import torch
 from safetensors.torch import load_file
 
-from robustviz import data, evaluate, runs, world
+from robustviz import data
 from robustviz.cli import main
-from robustviz.config import TrainConfig
 from robustviz.methods import AFA, AFATRADES, TRADES, SupConMargin
-from robustviz.training import Training
+from robustviz.runs import folder
+from robustviz.training import evaluate, world
+from robustviz.training.config import TrainConfig
+from robustviz.training.loop import Training
+from robustviz.training.world import World
 from robustviz.types import UserError
-from robustviz.world import World
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -105,7 +107,7 @@ def test_two_processes_train_what_one_trains_and_write_one_run(tmp_path: Path) -
 
     # The run by the command line.
     assert main([*argv(augment="crop_flip"), "--name", "one"]) == 0
-    one, two = runs.open_run("one"), runs.open_run("two")
+    one, two = folder.open_run("one"), folder.open_run("two")
     assert {path.relative_to(one.path) for path in one.path.rglob("*")} == {path.relative_to(two.path) for path in two.path.rglob("*")}
     assert close(one.net().state_dict(), two.net().state_dict())  # type: ignore[arg-type]
     assert two.config == one.config and one.info["versions"] | {"processes": 2} == two.info["versions"]
@@ -125,7 +127,7 @@ def test_two_processes_train_what_one_trains_and_write_one_run(tmp_path: Path) -
 def test_where_one_process_fails_all_end_with_its_sentence(tmp_path: Path) -> None:
     done = act({"out": str(tmp_path), "fails": 1, "how": "error", "argv": [*argv(), "--name", "two"]})
     assert done.returncode == 1 and len(said(done)) == 1 and "memory is full" in said(done)[0], done.stderr
-    status = runs.open_run("two").status()
+    status = folder.open_run("two").status()
     assert status["state"] == "failed" and "memory is full" in status["error"]
 
 
@@ -141,10 +143,10 @@ def test_however_a_process_fails_there_is_one_sentence(fails: int | None, how: s
     done = act({"out": str(tmp_path), "fails": fails, "how": how, "argv": [*asked, "--name", "two"]})
     assert done.returncode == 1 and len(said(done)) <= 1, done.stderr
     if how == "kill":  # torchrun may end the first process before it can say anything
-        assert "SIGKILL" in done.stderr and runs.open_run("two").status()["state"] in ("failed", "running")
+        assert "SIGKILL" in done.stderr and folder.open_run("two").status()["state"] in ("failed", "running")
         return
     assert words in said(done)[0]
-    assert (runs.home() / "two").exists() == (fails is not None)
+    assert (folder.home() / "two").exists() == (fails is not None)
 
 
 @pytest.mark.slow
@@ -152,11 +154,11 @@ def test_however_a_process_fails_there_is_one_sentence(fails: int | None, how: s
 def test_a_pause_reaches_all_and_one_process_can_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     done = act({"out": str(tmp_path), "wish": "pause", "argv": [*argv(), "--name", "two"]})
     assert done.returncode == 0 and "two is paused" in done.stdout, done.stderr
-    assert (runs.open_run("two").status()["state"], runs.open_run("two").status()["batch"]) == ("paused", 1)
+    assert (folder.open_run("two").status()["state"], folder.open_run("two").status()["batch"]) == ("paused", 1)
     assert main(["resume", "two"]) == 0
     assert "approximately" in capsys.readouterr().err
     assert main([*argv(), "--name", "one"]) == 0
-    one, two = runs.open_run("one"), runs.open_run("two")
+    one, two = folder.open_run("one"), folder.open_run("two")
     assert close(one.net().state_dict(), two.net().state_dict())  # type: ignore[arg-type]
     for mine, theirs in zip(two.records(), one.records(), strict=True):
         assert mine["losses"] == pytest.approx(theirs["losses"], rel=1e-4)  # both parts of the batch before the pause are in it
@@ -167,7 +169,7 @@ def test_the_commands_of_the_readme(runs_home: Path) -> None:
     settings = ("--data", "digits", "--method", "fgsm_rs", "--net", "small_cnn", "--epochs", "1", "--device", "cpu", "--set", "n_train=64")
     done = torchrun("-m", "robustviz", "train", *settings, "--name", "two")
     assert done.returncode == 0, done.stderr
-    assert runs.open_run("two").status()["state"] == "done"
+    assert folder.open_run("two").status()["state"] == "done"
     done = torchrun("-m", "robustviz", "list", "methods")
     assert len(said(done)) == 1 and "train and resume" in said(done)[0] and not done.stdout
 

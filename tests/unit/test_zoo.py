@@ -7,11 +7,12 @@ import re
 
 import pytest
 
-from robustviz import registry, runs, zoo
-from robustviz.evaluate import LADDER, evaluate
-from robustviz.results import Ladder, ladders
-from robustviz.runs import REPOSITORY, Run
-from robustviz.story import FOLDER
+from robustviz import registry, zoo
+from robustviz.runs import folder as runs
+from robustviz.runs.folder import REPOSITORY, Run
+from robustviz.training.evaluate import LADDER, evaluate
+from robustviz.training.evaluation import Ladder, ladders
+from robustviz.views.start.pack import FOLDER
 
 SHIPPED = [runs.zoo() / config.run_id for config in zoo.wanted()]
 WEAK = ("standard", "fgsm_at", "supcon_margin", "model_alignment")  # may have next to no robustness, and say so

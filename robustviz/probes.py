@@ -1,0 +1,160 @@
+"""Probes turn a run into arrays. Each is a registered dataclass of settings; calling it with a run gives a result.
+
+`probes.adversarial(run, spec)` and `spec(run)` are the same; results that take seconds are kept in the run's folder.
+"""
+
+from __future__ import annotations
+
+from robustviz.runs.folder import Run
+from robustviz.views.attack.probe import AccuracyCurveSpec as AccuracyCurveSpec
+from robustviz.views.attack.probe import AdversarialSpec as AdversarialSpec
+from robustviz.views.attack.probe import SmallestEpsSpec as SmallestEpsSpec
+from robustviz.views.attack.probe import TrajectorySpec as TrajectorySpec
+from robustviz.views.attack.result import AccuracyCurve, Adversarial, SmallestEps, Trajectory
+from robustviz.views.attention.overlap import OverlapSpec as OverlapSpec
+from robustviz.views.attention.probe import AttentionSpec as AttentionSpec
+from robustviz.views.attention.probe import RoadSpec as RoadSpec
+from robustviz.views.attention.result import Attention, Overlap, Road
+from robustviz.views.contributions.probe import AttackStepsSpec as AttackStepsSpec
+from robustviz.views.contributions.probe import ContributionsSpec as ContributionsSpec
+from robustviz.views.contributions.probe import PairingSpec as PairingSpec
+from robustviz.views.contributions.result import AttackSteps, Contributions, Pairing
+from robustviz.views.features.map import FeatureFilmSpec as FeatureFilmSpec
+from robustviz.views.features.map import FeatureMapSpec as FeatureMapSpec
+from robustviz.views.features.probe import FeaturesSpec as FeaturesSpec
+from robustviz.views.features.result import FeatureFilm, FeatureMap, Features
+from robustviz.views.loss.curvature import CurvatureSpec as CurvatureSpec
+from robustviz.views.loss.curvature import GradientsSpec as GradientsSpec
+from robustviz.views.loss.result import Curvature, Gradients, SoftLabels, Surface, WeightSurface
+from robustviz.views.loss.soft_labels import SoftLabelsSpec as SoftLabelsSpec
+from robustviz.views.loss.surfaces import SurfacesSpec as SurfacesSpec
+from robustviz.views.loss.surfaces import WeightSurfaceSpec as WeightSurfaceSpec
+from robustviz.views.misalignment.pairs import PairsSpec as PairsSpec
+from robustviz.views.misalignment.pairs import UniformitySpec as UniformitySpec
+from robustviz.views.misalignment.probe import MisalignmentSpec as MisalignmentSpec
+from robustviz.views.misalignment.result import Misalignment, Pairs, Stages, Uniformity
+from robustviz.views.misalignment.stages import StagesSpec as StagesSpec
+from robustviz.views.paint.probe import PaintedSpec as PaintedSpec
+from robustviz.views.paint.result import Painted
+from robustviz.views.transfer.probe import TransferSpec as TransferSpec
+from robustviz.views.transfer.result import Transfer
+
+
+def adversarial(run: Run, spec: AdversarialSpec | None = None) -> Adversarial:
+    """One test image attacked on one network."""
+    return (spec or AdversarialSpec())(run)
+
+
+def accuracy_curve(run: Run, spec: AccuracyCurveSpec | None = None) -> AccuracyCurve:
+    """Accuracy under PGD at several radii."""
+    return (spec or AccuracyCurveSpec())(run)
+
+
+def painted(run: Run, spec: PaintedSpec | None = None) -> Painted:
+    """One test image attacked within a painted budget."""
+    return (spec or PaintedSpec())(run)
+
+
+def smallest_eps(run: Run, spec: SmallestEpsSpec | None = None) -> SmallestEps:
+    """The smallest radius that changes the answer, per image."""
+    return (spec or SmallestEpsSpec())(run)
+
+
+def trajectory(run: Run, spec: TrajectorySpec | None = None) -> Trajectory:
+    """One image's way through an attack."""
+    return (spec or TrajectorySpec())(run)
+
+
+def features(run: Run, spec: FeaturesSpec | None = None) -> Features:
+    """Features of clean, attacked and noisy images, and the measures of all three."""
+    return (spec or FeaturesSpec())(run)
+
+
+def feature_map(run: Run, spec: FeatureMapSpec | None = None) -> FeatureMap:
+    """Features of clean and attacked images as points of a plane: class centres, PCA or UMAP."""
+    return (spec or FeatureMapSpec())(run)
+
+
+def feature_film(run: Run, spec: FeatureFilmSpec | None = None) -> FeatureFilm:
+    """The same at every epoch whose weights the run kept."""
+    return (spec or FeatureFilmSpec())(run)
+
+
+def transfer(run: Run, spec: TransferSpec | None = None) -> Transfer:
+    """How often images made on the run's network fool others that the attacker never saw."""
+    return (spec or TransferSpec())(run)
+
+
+def contributions(run: Run, spec: ContributionsSpec | None = None) -> Contributions:
+    """What each feature adds to the true class's logit, and one draw of guided dropout."""
+    return (spec or ContributionsSpec())(run)
+
+
+def pairing(run: Run, spec: PairingSpec | None = None) -> Pairing:
+    """Pairing loss and cross-entropy of images and their attacked twins, and whether their gradients agree."""
+    return (spec or PairingSpec())(run)
+
+
+def attack_steps(run: Run, spec: AttackStepsSpec | None = None) -> AttackSteps:
+    """Accuracy as PGD takes more steps, and under Square."""
+    return (spec or AttackStepsSpec())(run)
+
+
+def soft_labels(run: Run, spec: SoftLabelsSpec | None = None) -> SoftLabels:
+    """One image's softmax outputs at a temperature, untouched and attacked."""
+    return (spec or SoftLabelsSpec())(run)
+
+
+def surfaces(run: Run, spec: SurfacesSpec | None = None) -> Surface:
+    """The loss on a plane through one image."""
+    return (spec or SurfacesSpec())(run)
+
+
+def weight_surface(run: Run, spec: WeightSurfaceSpec | None = None) -> WeightSurface:
+    """The loss of a set where the network's weights are moved."""
+    return (spec or WeightSurfaceSpec())(run)
+
+
+def gradients(run: Run, spec: GradientsSpec | None = None) -> Gradients:
+    """The loss's gradient by the pixels: its length, where it lies, and its likeness to other networks'."""
+    return (spec or GradientsSpec())(run)
+
+
+def curvature(run: Run, spec: CurvatureSpec | None = None) -> Curvature:
+    """The loss's top Hessian eigenvalue by the pixels, image by image."""
+    return (spec or CurvatureSpec())(run)
+
+
+def misalignment(run: Run, spec: MisalignmentSpec | None = None) -> Misalignment:
+    """Why the images of each class do not stay with it: the table and a diagnosis a class."""
+    return (spec or MisalignmentSpec())(run)
+
+
+def stages(run: Run, spec: StagesSpec | None = None) -> Stages:
+    """Cosine of clean and attacked images, stage by stage of the network."""
+    return (spec or StagesSpec())(run)
+
+
+def pairs(run: Run, spec: PairsSpec | None = None) -> Pairs:
+    """Distances of pairs of features of one class and of two."""
+    return (spec or PairsSpec())(run)
+
+
+def uniformity(run: Run, spec: UniformitySpec | None = None) -> Uniformity:
+    """Alignment and uniformity of the features over epochs."""
+    return (spec or UniformitySpec())(run)
+
+
+def attention(run: Run, spec: AttentionSpec | None = None) -> Attention:
+    """Where a network looks on one test image, clean and attacked, and PART's budget for it."""
+    return (spec or AttentionSpec())(run)
+
+
+def overlap(run: Run, spec: OverlapSpec | None = None) -> Overlap:
+    """How well the maps of many test images lie on the true object."""
+    return (spec or OverlapSpec())(run)
+
+
+def road(run: Run, spec: RoadSpec | None = None) -> Road:
+    """Whether painting over what a map calls important matters to the network."""
+    return (spec or RoadSpec())(run)

@@ -1,0 +1,203 @@
+"""The queue: one training a device, each in a process of its own that outlives the page and the server.
+
+The run folders are the queue; there is nothing else to lose. `pump` starts what may start, `sweep` finds runs whose
+process is gone. No torch here: a page looks at its jobs every second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robustviz.runs import folder
+from robustviz.runs.folder import OVER, Run
+from robustviz.types import JSON, UserError
+
+if TYPE_CHECKING:
+    from robustviz.training.config import TrainConfig
+
+PATIENCE = 10.0  # seconds a process gets to stop by itself before it is ended
+_children: list[subprocess.Popen[bytes]] = []
+
+
+@contextlib.contextmanager
+def queue_lock() -> Iterator[None]:
+    """Hold the queue; the system lets go when a process dies."""
+    from filelock import FileLock
+
+    try:
+        folder.home().mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.home() / ".queue.lock", timeout=30)
+        lock.acquire()
+    except OSError as error:
+        raise folder.cannot_write(folder.home(), error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def identity(pid: int | None = None) -> JSON:
+    """Who writes a run: process id and start time, because ids are used again."""
+    import psutil
+
+    pid = pid or os.getpid()
+    try:
+        return {"pid": pid, "started": psutil.Process(pid).create_time()}
+    except psutil.Error:
+        return {"pid": pid, "started": 0.0}
+
+
+def alive(status: JSON) -> bool:
+    """Whether the process that a status names is still that process, and running."""
+    import psutil
+
+    for child in list(_children):  # a child that ended stays a zombie until it is asked about
+        if child.poll() is not None:
+            with contextlib.suppress(ValueError):  # another session has just seen it too
+                _children.remove(child)
+    try:
+        process = psutil.Process(int(status.get("pid") or 0))
+        return abs(process.create_time() - float(status.get("started") or 0)) < 2 and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, ValueError):
+        return False
+
+
+def mine() -> list[Run]:
+    """The user's runs, oldest first."""
+    return [run for run in folder.all_runs() if not run.shipped]
+
+
+def sweep() -> None:
+    """Mark runs as interrupted whose process is gone: after a kill, a crash or a restart of the machine."""
+    for run in mine():
+        status = run.status()
+        if status.get("state") == "running" and not alive(status):
+            run.set_status(
+                state="interrupted", eta=None, error="Its process ended without a word; resume goes on from the last finished epoch."
+            )
+
+
+def submit(config: TrainConfig, *, name: str | None = None) -> Run:
+    """Put a training into the queue, and start it if its device is free. The existing run where the config is known.
+
+    Raises UserError where the run cannot be created.
+    """
+    run = folder.create(config, name=name)
+    if run.status().get("state") not in ("running", *OVER):
+        try:
+            enqueue(run)
+        except UserError:
+            if run.status().get("state") != "running":  # else another session wanted the same, a moment earlier
+                raise
+    return run
+
+
+def enqueue(run: Run) -> None:
+    """Queue a run (again): a new one, a paused one, an interrupted one. Raises UserError for shipped and running ones."""
+    if run.shipped:
+        raise UserError(f"{run.id} came with robustviz and is read-only.", code=2)
+    with queue_lock():  # between the look and the word, another session may have started it
+        status = run.status()
+        if status.get("state") == "running" and alive(status):
+            raise UserError(f"The run {run.id} is running already.")
+        if status.get("state") in OVER:
+            raise UserError(f"The run {run.id} is done; there is nothing to resume.")
+        run.ask("")
+        run.set_status(state="queued", queued=time.time(), error="", pid=None)
+    pump()
+
+
+def waiting() -> list[Run]:
+    """The queued runs, oldest first."""
+    found = [(run.status(), run) for run in mine()]
+    return [run for status, run in sorted(found, key=lambda pair: float(pair[0].get("queued") or 0)) if status.get("state") == "queued"]
+
+
+def running() -> list[Run]:
+    """The runs whose process is at work."""
+    return [run for run in mine() if (status := run.status()).get("state") == "running" and alive(status)]
+
+
+def pump() -> list[Run]:
+    """Start the oldest queued run of each device that is free; the runs started."""
+    sweep()
+    if not waiting():
+        return []
+    started = []
+    with queue_lock():
+        busy = {_device(run) for run in running()}
+        for run in waiting():
+            if _device(run) not in busy:
+                busy.add(_device(run))
+                run.set_status(state="running", eta=None, heartbeat=time.time(), **identity(_spawn(run).pid))
+                started.append(run)
+    return started
+
+
+def _device(run: Run) -> str:
+    return "cuda" if run.info.get("device") == "cuda" else "cpu"
+
+
+def _spawn(run: Run) -> subprocess.Popen[bytes]:
+    """A detached process: it survives the server, and Ctrl-C in the server's terminal does not reach it."""
+    where: dict[str, Any] = (
+        {"creationflags": subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt"  # type: ignore[attr-defined]
+        else {"start_new_session": True}
+    )  # fmt: skip
+    package = str(Path(__file__).resolve().parents[2])
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
+        "PYTHONUNBUFFERED": "1",
+    }
+    with open(run.path / "log.txt", "ab") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "robustviz.runs.worker", str(run.path)],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, **where,
+        )  # fmt: skip
+    _children.append(child)
+    return child
+
+
+def ask(run: Run, want: str) -> None:
+    """Ask a run to `pause` or `stop`. A queued one does so at once. Raises UserError for one that is not at work."""
+    status = run.status()
+    if status.get("state") == "queued":
+        run.set_status(state="paused" if want == "pause" else "stopped")
+    elif status.get("state") == "running" and alive(status):
+        run.ask(want)
+    else:
+        raise UserError(f"The run {run.id} is not running; it is {status.get('state')}.")
+
+
+def stop(run: Run) -> str:
+    """Stop a run and wait for it: politely, then firmly, always by the recorded process. The state it is left in."""
+    import psutil
+
+    ask(run, "stop")
+    status = run.status()
+    if status.get("state") == "running":
+        process = psutil.Process(int(status["pid"]))
+        for firmly in (lambda: None, process.terminate, process.kill):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                firmly()
+            if _ended(run, status):
+                break
+        sweep()
+    pump()
+    return str(run.status().get("state"))
+
+
+def _ended(run: Run, status: JSON) -> bool:
+    patience = time.monotonic() + PATIENCE
+    while time.monotonic() < patience:
+        if run.status().get("state") != "running" or not alive(status):
+            return True
+        time.sleep(0.1)
+    return False

@@ -1,0 +1,360 @@
+"""What an evaluation found, how its attack is called, and what several of them say together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustviz.stats import FEW, mcnemar, tango, wilson
+from robustviz.types import JSON, UserError, eps_text
+
+
+def pack(right: NDArray[np.bool_]) -> str:
+    """One bit an image, as hex digits: what eval.json keeps of (N,) verdicts."""
+    return bytes(np.packbits(right)).hex()
+
+
+def unpack(digits: str, n: int) -> NDArray[np.bool_]:
+    """The (N,) verdicts that `pack` wrote. Raises UserError where there are fewer than `n`."""
+    try:
+        bits = np.unpackbits(np.frombuffer(bytes.fromhex(digits), dtype=np.uint8))
+    except (ValueError, TypeError) as error:
+        raise UserError("The verdicts in eval.json are damaged: remove the file and evaluate the run again.") from error
+    if not n <= len(bits) < n + 8:
+        raise UserError("The verdicts in eval.json do not fit its n: remove the file and evaluate the run again.")
+    return bits[:n].astype(bool)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check of the doctor: its name, whether nothing was found, what was measured, one sentence."""
+
+    name: str
+    ok: bool
+    value: float
+    text: str
+
+
+# What an attack is called, and the settings that go without saying; a test holds both against the attacks themselves.
+NAMES = {
+    "fgsm": "FGSM", "pgd": "PGD-{steps}", "cw": "CW-{steps}", "mim": "MIM-{steps}", "dim": "DIM-{steps}", "tim": "TIM-{steps}",
+    "apgd": "APGD-{loss}-{steps}", "square": "Square-{queries}", "autoattack": "AutoAttack",
+}  # fmt: skip
+
+USUAL: JSON = {
+    "norm": "linf", "step_size": None, "targeted": False, "start": "uniform", "restarts": 1, "targets": 0, "decay": 0.0,
+    "diversity": 0.5, "resize": 0.9, "kernel": 3, "p": 0.8, "variant": "autoattack",
+}  # fmt: skip
+
+OTHERWISE: dict[str, JSON] = {"fgsm": {"start": "zero"}, "mim": {"decay": 1.0}}
+
+
+def attack_name(attack: Mapping[str, Any], classes: int = 0) -> str:
+    """An attack's JSON in words, without its ε: `FGSM`, `PGD-100×5`, `AutoAttack`; what is set otherwise than usual in
+    brackets. With fewer than ten classes AutoAttack's targeted parts have fewer targets than published, and its name says so.
+    """
+    key = str(attack.get("key", "?"))
+    pattern, usual = NAMES.get(key, key), USUAL | OTHERWISE.get(key, {})
+    said = {name: value.upper() if isinstance(value, str) else value for name, value in attack.items()}
+    name = pattern.format_map(_Settings(said))
+    if attack.get("restarts", 1) != 1:
+        name += f"×{attack['restarts']}"
+    notes = [f"{classes - 1} targets"] if key == "autoattack" and 0 < classes < 10 else []
+    for setting, value in attack.items():
+        said_already = setting in ("key", "eps", "restarts") or f"{{{setting}}}" in pattern
+        if not said_already and (setting not in usual or value != usual[setting]):
+            value = min(value, classes - 1) if setting == "targets" and classes else value  # there are no more wrong classes
+            shown = f"{value:g}" if isinstance(value, float) else value
+            notes.append({"norm": "ℓ2", "targeted": "targeted", "targets": f"{shown} targets"}.get(setting, f"{setting} {shown}"))
+    return name + (f" ({', '.join(notes)})" if notes else "")
+
+
+class _Settings(dict[str, Any]):
+    """Gives a question mark for a setting that an entry from another version does not have."""
+
+    def __missing__(self, key: str) -> str:
+        return "?"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracy on clean and on attacked images of one split, with everything needed to repeat it.
+
+    `attack` is the attack's JSON with all settings; `clean_k`, `robust_k` of `n` images were right, untouched and
+    attacked. Fractions and intervals are derived. `clean_right`, `robust_right`: the verdict on each of the n images in
+    the order of `--n`, packed; `images` a hash of these images and labels; `classes` how many there are. `image_bytes`:
+    what a forward pass remembers of an image; `at_once`: how many were computed together for want of memory, 0: all of a
+    block of 250; it changes no verdict. As a rung of a ladder also `rung`, from 1, and `cumulative_k`: right under this and every weaker rung. Entries of older
+    versions lack these.
+    """
+
+    attack: JSON
+    eps: float
+    n: int
+    clean_k: int
+    robust_k: int
+    seed: int
+    split: str
+    seconds: float
+    device: str
+    doctor: tuple[Finding, ...] = ()
+    key: str = ""
+    weights: str = ""
+    clean_right: str = ""
+    robust_right: str = ""
+    images: str = ""
+    classes: int = 0
+    rung: int = 0
+    cumulative_k: int | None = None
+    at_once: int = 0
+    image_bytes: int = 0
+
+    @property
+    def clean_acc(self) -> float:
+        return self.clean_k / max(self.n, 1)
+
+    @property
+    def robust_acc(self) -> float:
+        return self.robust_k / max(self.n, 1)
+
+    @property
+    def ok(self) -> bool:
+        """Whether no check of the doctor found a fault. Not a proof."""
+        return all(finding.ok for finding in self.doctor)
+
+    @property
+    def printed(self) -> str:
+        """The attack in words, without its ε: `PGD-20`, `PGD-100×5`, `AutoAttack`."""
+        return attack_name(self.attack, self.classes)
+
+    @property
+    def verdict(self) -> str:
+        """What the doctor says, in a table's cell: `no fault found`, or which checks failed."""
+        failed = [finding.name for finding in self.doctor if not finding.ok]
+        return f"FAULT: {', '.join(failed)}" if failed else "no fault found"
+
+    @property
+    def note(self) -> str:
+        """A warning where the images are few, else nothing."""
+        low, high = wilson(self.robust_k, self.n)
+        wide = round(100 * (high - low))
+        return f"Only {self.n} images: the 95 % interval is {wide} points wide; take at least {FEW}." if self.n < FEW else ""
+
+    @property
+    def line(self) -> str:
+        """The evaluation in one line of a terminal."""
+        low, high = wilson(self.robust_k, self.n)
+        together = f", {self.cumulative_k} under it and every weaker one" if self.rung > 1 else ""
+        few = f"  {self.at_once} images at a time, {self.image_bytes / 1e6:.0f} MB each" if self.at_once else ""
+        return (
+            f"{self.printed:<12} {self.robust_k:>5} of {self.n} right  {self.robust_acc:.3f} [{low:.3f}, {high:.3f}]{together}  "
+            f"{self.seconds:.1f} s{few}  {self.verdict}"
+        )
+
+    def right(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which images were right, untouched and attacked, (N,) each. Raises UserError for an entry without them."""
+        if not self.clean_right or not self.robust_right:
+            raise UserError("This was measured before robustviz kept the verdict on each image: evaluate the run again.")
+        return unpack(self.clean_right, self.n), unpack(self.robust_right, self.n)
+
+    def to_json(self) -> JSON:
+        """Plain values, with fractions and 95 % intervals written out for people who read the file."""
+        out = dataclasses.asdict(self)
+        return out | {
+            "clean_acc": self.clean_acc, "clean_interval": list(wilson(self.clean_k, self.n)),
+            "robust_acc": self.robust_acc, "robust_interval": list(wilson(self.robust_k, self.n)),
+            "printed": self.printed,
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Evaluation:
+        """The evaluation that `to_json` wrote; derived entries are ignored. Raises UserError for anything else."""
+        names = {f.name for f in dataclasses.fields(cls)}
+        try:
+            kept = {name: value for name, value in data.items() if name in names}
+            kept["doctor"] = tuple(Finding(**finding) for finding in kept.get("doctor", ()))
+            return cls(**kept)
+        except (TypeError, AttributeError) as error:
+            raise UserError("An entry of eval.json is damaged: remove the file and evaluate the run again.") from error
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two evaluations on the same `n` images under the same attack: `first_only` images only the first got right
+    attacked, `second_only` only the second. Everything else follows.
+    """
+
+    n: int
+    first_only: int
+    second_only: int
+    attack: str
+    eps: float
+
+    @property
+    def difference(self) -> float:
+        """Robust accuracy of the first minus that of the second, a fraction."""
+        return (self.first_only - self.second_only) / max(self.n, 1)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Tango's 95 % score interval of the difference."""
+        return tango(self.first_only, self.second_only, self.n)
+
+    @property
+    def p(self) -> float:
+        """McNemar's exact p."""
+        return mcnemar(self.first_only, self.second_only)
+
+    @property
+    def verdict(self) -> str:
+        """`more robust` or `less robust` (the first than the second) where the interval excludes 0, else `not decided`."""
+        low, high = self.interval
+        return "more robust" if low > 0 else "less robust" if high < 0 else "not decided"
+
+    @property
+    def cell(self) -> str:
+        """For a table: the difference in points with its interval, and the verdict."""
+        low, high = self.interval
+        return f"{100 * self.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] points: {self.verdict}"
+
+    def sentence(self, first: str, second: str) -> str:
+        """The finding in one sentence; the names are the runs'."""
+        low, high = self.interval
+        facts = (
+            f"{100 * self.difference:+.1f} points of accuracy under {self.attack} at ε {eps_text(self.eps)}, 95 % interval "
+            f"[{100 * low:+.1f}, {100 * high:+.1f}], n = {self.n}, {self.first_only} against {self.second_only} images, exact McNemar p = {self.p:.2g}"
+        )
+        if self.verdict == "not decided":
+            return f"Which of {first} and {second} is more robust is not decided: {facts}."
+        return f"{first} is {self.verdict} than {second}: {facts}."
+
+    def to_json(self) -> JSON:
+        """Plain values, derived ones included."""
+        return dataclasses.asdict(self) | {
+            "difference": self.difference, "interval": list(self.interval), "p": self.p, "verdict": self.verdict,
+        }  # fmt: skip
+
+
+def paired(first: Evaluation, second: Evaluation) -> Paired:
+    """The difference in robust accuracy of two networks, from the images on which they differ.
+
+    Raises UserError where the two were not measured alike: other images, attack, ε, n or seed.
+    """
+    for what, one, other in (
+        ("attack", first.printed, second.printed), ("ε", f"{first.eps:.4g}", f"{second.eps:.4g}"), ("n", first.n, second.n),
+        ("seed", first.seed, second.seed), ("split", first.split, second.split),
+    ):  # fmt: skip
+        if one != other:
+            raise UserError(f"These two were not measured alike ({what}: {one} and {other}): evaluate both in the same way.")
+    if first.attack != second.attack or first.eps != second.eps:
+        raise UserError("These two were not measured alike (the attack's settings differ): evaluate both in the same way.")
+    mine, theirs = first.right()[1], second.right()[1]
+    if first.images != second.images:
+        raise UserError("These two were measured on different images, so no pairs can be formed: take runs of the same data.")
+    b, c = int((mine & ~theirs).sum()), int((~mine & theirs).sum())
+    return Paired(first.n, b, c, first.printed, first.eps)
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Stronger and stronger attacks on the same images: `rungs`, weakest first, each with its raw and cumulative k.
+
+    `left_out`: one sentence where a rung does not apply to this data.
+    """
+
+    rungs: tuple[Evaluation, ...]
+    left_out: str = ""
+
+    @property
+    def eps(self) -> float:
+        return self.rungs[-1].eps
+
+    @property
+    def n(self) -> int:
+        return self.rungs[-1].n
+
+    @property
+    def clean_acc(self) -> float:
+        return self.rungs[0].clean_acc
+
+    @property
+    def robust_k(self) -> int:
+        """How many images are right untouched and under every rung."""
+        return int(self.rungs[-1].cumulative_k or 0)
+
+    @property
+    def robust_acc(self) -> float:
+        return self.robust_k / max(self.n, 1)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of `robust_acc`."""
+        return wilson(self.robust_k, self.n)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What the monitor of the order says, one a rung."""
+        return tuple(finding for rung in self.rungs for finding in rung.doctor if finding.name == "order")
+
+    @property
+    def ordered(self) -> bool:
+        """Whether no stronger attack left clearly more images right than a weaker one."""
+        return all(finding.ok for finding in self.findings)
+
+    @property
+    def verdict(self) -> str:
+        """What the ladder says, in one or two sentences."""
+        low, high = self.interval
+        out = (
+            f"{self.robust_k} of {self.n} images ({100 * self.robust_acc:.1f} % [{100 * low:.1f}, {100 * high:.1f}]) stay right under every "
+            f"rung up to {self.rungs[-1].printed} at ε {eps_text(self.eps)}."
+        )
+        wrong = [rung.printed for rung in self.rungs if any(f.name == "order" and not f.ok for f in rung.doctor)]
+        out += f" Out of order: {', '.join(wrong)}; a stronger attack must not leave more right." if wrong else " The rungs are in order."
+        return f"{out} {self.left_out}".strip()
+
+    def to_json(self) -> JSON:
+        """Plain values; `robust_acc` is the last rung's cumulative accuracy."""
+        return {
+            "attack": "ladder", "n": self.n, "eps": self.eps, "seed": self.rungs[-1].seed, "clean_acc": self.clean_acc,
+            "robust_acc": self.robust_acc, "robust_interval": list(self.interval), "rungs": [rung.to_json() for rung in self.rungs],
+            "ordered": self.ordered, "findings": [dataclasses.asdict(finding) for finding in self.findings],
+            "left_out": self.left_out, "verdict": self.verdict,
+        }  # fmt: skip
+
+
+def climb(rungs: Sequence[Evaluation], method: str = "", left_out: str = "") -> Ladder:
+    """The ladder of evaluations of one network on the same images, weakest attack first, with cumulative k and the monitor.
+
+    Raw figures must be ordered, clean images first, with a tolerance of one point or two images, whichever is more. A
+    network trained by `fgsm_at` is let off at FGSM: it may know FGSM's noise better than clean images (label leaking).
+    Raises UserError for an evaluation without verdicts on each image.
+    """
+    out: list[Evaluation] = []
+    still, lowest, lowest_name = rungs[0].right()[0], rungs[0].clean_k, "Clean"
+    for number, rung in enumerate(rungs, 1):
+        still = still & rung.right()[1]
+        slack = max(2.0, rung.n / 100)
+        leaks = method == "fgsm_at" and rung.attack.get("key") == "fgsm"
+        text = f"{rung.printed} leaves {rung.robust_k} of {rung.n} right, {lowest_name} {lowest}"
+        text += "; FGSM adversarial training is let off here (label leaking)." if leaks else f"; at most {slack:.0f} more are chance."
+        order = Finding("order", leaks or rung.robust_k <= lowest + slack, float(rung.robust_k - lowest), text)
+        doctor = (*(finding for finding in rung.doctor if finding.name != "order"), order)
+        out.append(dataclasses.replace(rung, doctor=doctor, rung=number, cumulative_k=int(still.sum())))
+        if rung.robust_k < lowest:
+            lowest, lowest_name = rung.robust_k, rung.printed
+    return Ladder(tuple(out), left_out)
+
+
+def ladders(found: Sequence[Evaluation]) -> list[Ladder]:
+    """The ladders among a run's evaluations, oldest first: rungs on the same images at the same ε, weakest first."""
+    groups: dict[tuple[Any, ...], dict[int, Evaluation]] = {}
+    for one in found:
+        if one.rung:
+            groups.setdefault((one.eps, one.n, one.seed, one.split, one.images), {})[one.rung] = one
+    return [Ladder(tuple(rung for _, rung in sorted(rungs.items()))) for rungs in groups.values()]

@@ -1,0 +1,1 @@
+"""How little does it take to fool a network?"""

@@ -1,0 +1,1 @@
+"""Which pixels matter to a network, and who gets to touch them?"""

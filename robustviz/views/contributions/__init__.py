@@ -1,0 +1,1 @@
+"""How many features carry the answer?"""

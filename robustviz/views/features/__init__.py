@@ -1,0 +1,1 @@
+"""Do attacked images stay with their class?"""

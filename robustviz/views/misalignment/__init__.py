@@ -1,0 +1,1 @@
+"""Why do the images of a class not stay with it?"""

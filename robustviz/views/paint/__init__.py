@@ -1,0 +1,1 @@
+"""What can an attacker do who may touch only the pixels that you paint?"""

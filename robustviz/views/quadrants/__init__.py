@@ -1,0 +1,1 @@
+"""Which quarter of an image may an attacker use?"""

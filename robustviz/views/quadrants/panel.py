@@ -1,0 +1,92 @@
+"""The quadrant puzzle: guess which quarter of an image can be given a smaller budget, then read what training says."""
+
+from __future__ import annotations
+
+import functools
+
+import streamlit as st
+
+from robustviz import figures
+from robustviz.runs import folder
+from robustviz.terms import term
+from robustviz.types import JSON, eps_text
+from robustviz.ui import shell, widgets
+from robustviz.ui.context import Context
+from robustviz.ui.shell import linked, write_address
+from robustviz.views.measure import image_of
+from robustviz.views.quadrants import study as quadrant_study
+from robustviz.views.quadrants.result import Quadrants
+from robustviz.views.theme import CONFIG
+
+
+def puzzle(here: Context) -> None:
+    """The whole part, closed until somebody asks for it, or until the address brings a guess."""
+    st.session_state.setdefault("quadrant-linked", "quadrant" in st.query_params)
+    with st.expander(
+        "Puzzle: which quarter of the image needs the attacker's budget least?", icon=":material/grid_view:",
+        expanded=st.session_state["quadrant-linked"], on_change="rerun", key="quadrant-open",
+    ) as box:  # fmt: skip
+        if box.open:
+            _part(here)
+
+
+@shell.fragment
+def _part(here: Context) -> None:
+    with widgets.place():
+        file = quadrant_study.file_of(quadrant_study.Study.data)
+        _guess(here, _study(file.stat().st_mtime_ns if file.exists() else 0))
+
+
+@functools.lru_cache(maxsize=1)
+def _study(stamp: int) -> Quadrants:
+    return quadrant_study.found(quadrant_study.read())
+
+
+def _guess(here: Context, result: Quadrants) -> None:
+    meta, names = result.meta, result.names[: len(quadrant_study.PLACES)]
+    run = folder.open_model(here.a)
+    _, x, _ = image_of(run, here.img)
+    left, right = st.columns([1, 2], gap="large")
+    with left:
+        row, column = x.shape[2] // 2, x.shape[3] // 2
+        whole = x[0].numpy()
+        tiles = [
+            whole[:, rows, columns] for rows in (slice(row), slice(row, 2 * row)) for columns in (slice(column), slice(column, 2 * column))
+        ]
+        with st.container(width=230):
+            widgets.fitted(figures.sheet(tiles, 112, columns=2), f"Test image {here.img} cut into four quadrants")
+    with right:
+        st.markdown(
+            f"A network on {meta['data']} is trained with ε = {eps_text(meta['eps'])}, but one quadrant gets only {eps_text(meta['eps_low'])}. "
+            f"All are tested alike: {meta['attack']} with {eps_text(meta['test_eps'])} everywhere. Where does the smaller budget cost least accuracy under attack?"
+        )
+        picked = st.radio("Your guess", names, index=None, format_func=lambda name: name.replace("-", " ").capitalize(), horizontal=True,
+                          help=term("part"), **linked("quadrant", None, [None, *names]))  # fmt: skip
+        write_address()
+        if picked is None:
+            st.markdown("Choose one, then read what training says.")
+            return
+        if st.button("Reveal", type="primary", key="quadrant-reveal", icon=":material/visibility:"):
+            st.session_state["quadrant-revealed"] = True
+    if st.session_state.get("quadrant-revealed") or st.session_state["quadrant-linked"]:
+        _answer(result, picked)
+
+
+def _answer(result: Quadrants, picked: str) -> None:
+    figure = widgets.drawn(result, "quadrants", picked=picked)
+    st.plotly_chart(figure, key="quadrants", theme=None, config=CONFIG, alt=figure.alt)
+    st.markdown(figure.sentence)
+    st.markdown(_paper(result.meta))
+    widgets.downloads("quadrants", result, "quadrants", {"picked": picked})
+    st.markdown("The numbers of each network, on the command line: `python -m robustviz.views.quadrants.study --report`")
+
+
+def _paper(meta: JSON) -> str:
+    """What the authors of PART found, in a sentence."""
+    found = "; ".join(
+        f"{name.replace('-', ' ')} {clean:.2f} % clean, {robust:.2f} % PGD-20" for name, (clean, robust) in meta["paper"].items()
+    )
+    return (
+        f"**The paper** (ResNet-18, CIFAR-10, 6/255 in one quadrant, 12/255 elsewhere; Zhang et al. 2024, figure in their repository): {found}. "
+        "It gives two of the four, no seeds and no intervals."
+    )

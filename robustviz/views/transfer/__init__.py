@@ -1,0 +1,1 @@
+"""Does a trick for one network fool another?"""
