@@ -1,4 +1,6 @@
-"""`python -m benchmarks [--only B1,B9]`: race ours against its peers on this machine, print, write JSON and what is made from it."""
+"""`python -m benchmarks [--only B1,B9]`: race ours against its peers on this machine, print, write
+JSON and what is made from it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # torch's profiler tells the terminal whenever it begins
+os.environ.setdefault(
+    "KINETO_LOG_LEVEL", "5"
+)  # torch's profiler tells the terminal whenever it begins
 
 import torch
 
@@ -27,10 +31,19 @@ def main(arguments: list[str] | None = None) -> int:
     known = report.items()
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", default="", help=f"items with commas between: {', '.join(known)}")
-    parser.add_argument("--rounds", type=int, default=0, help="rounds of each race; 0: what each item finds enough")
-    parser.add_argument("--out", type=Path, default=None, help="the JSON file; default: that of this kind of machine in benchmarks/results")
     parser.add_argument(
-        "--readme", action="store_true", help="race nothing; write the README's table and RESULTS.md from the JSON files again"
+        "--rounds", type=int, default=0, help="rounds of each race; 0: what each item finds enough"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=None,
+        help="the JSON file; default: that of this kind of machine in benchmarks/results",
+    )
+    parser.add_argument(
+        "--readme",
+        action="store_true",
+        help="race nothing; write the README's table and RESULTS.md from the JSON files again",
     )
     given = parser.parse_args(arguments)
     if given.readme:
@@ -38,7 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     chosen = [name.strip().upper() for name in given.only.split(",") if name.strip()] or list(known)
     if unknown := [name for name in chosen if name not in known]:
-        print(f"There is no item {', '.join(unknown)}; there are {', '.join(known)}.", file=sys.stderr)
+        print(
+            f"There is no item {', '.join(unknown)}; there are {', '.join(known)}.", file=sys.stderr
+        )
         return 2
     torch.set_num_threads(default_threads())
     setting.find_shared_data()
@@ -51,16 +66,30 @@ def main(arguments: list[str] | None = None) -> int:
         started, outcomes = time.perf_counter(), list[harness.Outcome]()
         try:
             for one in module.outcomes(device, given.rounds):
-                print(*([] if outcomes else [f"# {name}"]), harness.told(one), sep="\n\n", end="\n\n", flush=True)
+                print(
+                    *([] if outcomes else [f"# {name}"]),
+                    harness.told(one),
+                    sep="\n\n",
+                    end="\n\n",
+                    flush=True,
+                )
                 outcomes.append(one)
-                found["items"][name] = {"machine": harness.machine(), "outcomes": [one.to_json() for one in outcomes]}
+                found["items"][name] = {
+                    "machine": harness.machine(),
+                    "outcomes": [one.to_json() for one in outcomes],
+                }
                 out.parent.mkdir(exist_ok=True)
-                write_file(out, json.dumps(found, indent=1).encode())  # at once: a GPU may be lent for minutes
+                write_file(
+                    out, json.dumps(found, indent=1).encode()
+                )  # at once: a GPU may be lent for minutes
         except (UserError, ImportError) as error:
             print(f"{name}: left out. {error}", file=sys.stderr)
             failed += 1
             continue
-        print(f"({time.perf_counter() - started:.0f} s)\n" if outcomes else elsewhere(name, device), flush=True)
+        print(
+            f"({time.perf_counter() - started:.0f} s)\n" if outcomes else elsewhere(name, device),
+            flush=True,
+        )
     if given.out is None:
         report.write(report.measured())
     return 1 if failed else 0
@@ -69,8 +98,14 @@ def main(arguments: list[str] | None = None) -> int:
 def elsewhere(name: str, device: str) -> str:
     """Why an item has nothing to race on this device, and what to type where it has."""
     if device == "cpu":
-        return f"{name} is raced on a GPU and this machine has none that torch can use; where there is one, `make bench ONLY={name}` takes its figures."
-    return f"{name} is raced on a CPU, and this machine has a GPU: `CUDA_VISIBLE_DEVICES= make bench ONLY={name}` takes its figures."
+        return (
+            f"{name} is raced on a GPU and this machine has none that torch can use; where there is"
+            f" one, `make bench ONLY={name}` takes its figures."
+        )
+    return (
+        f"{name} is raced on a CPU, and this machine has a GPU: `CUDA_VISIBLE_DEVICES= make bench"
+        f" ONLY={name}` takes its figures."
+    )
 
 
 if __name__ == "__main__":

@@ -16,13 +16,17 @@ from robustviz.methods import PGDAT
 from robustviz.nets.attackable import has_bf16
 from robustviz.types import Batch
 
-WANTED = {torch.float32: 0.65, torch.bfloat16: 0.40}  # of the GEMM rate of the same processor; ratios to peers are told, not chased
+WANTED = {
+    torch.float32: 0.65,
+    torch.bfloat16: 0.40,
+}  # of the GEMM rate of the same processor; ratios to peers are told, not chased
 
 NO_BF16 = " A race in bf16 is not applicable: this processor has none that torch can use."
 
 
 def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
-    """Everybody's attack in fp32, and training's, whose gradients are bf16, where the processor has that; at two batch sizes.
+    """Everybody's attack in fp32, and training's, whose gradients are bf16, where the processor has
+    that; at two batch sizes.
 
     torchattacks, which people install, is the first peer and races in both.
     """
@@ -39,17 +43,26 @@ def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
                 others = {"torchattacks": others["torchattacks"]}
             attack = PGD(eps=eps, steps=10, step_size=eps / 4)
             label = f"{words} {'×'.join(map(str, x.shape))}, small_resnet"
-            peers = [Racer(name, lambda other=other, x=x, y=y: other(x, y)) for name, other in others.items()]  # type: ignore[misc]
+            peers = [
+                Racer(name, lambda other=other, x=x, y=y: other(x, y))
+                for name, other in others.items()
+            ]  # type: ignore[misc]
             for bf16 in (True, False) if fast else (False,):
                 run = in_training if bf16 else _attacked
-                ours = Racer(OURS, lambda run=run, net=net, attack=attack, x=x, y=y: run(net, attack, x, y))  # type: ignore[misc]
+                ours = Racer(
+                    OURS, lambda run=run, net=net, attack=attack, x=x, y=y: run(net, attack, x, y)
+                )  # type: ignore[misc]
                 what = "PGD-10 as in training, bf16" if bf16 else "PGD-10, fp32"
                 dtype = torch.bfloat16 if bf16 else torch.float32
                 times = race([ours, *peers], rounds or 9)
                 done = times[0].least, 10 * len(x) * flops, "cpu", dtype
-                of_rate = Share(roofline.reached(*done), WANTED[dtype], f"the {roofline.NAMES[dtype]} GEMM rate")
+                of_rate = Share(
+                    roofline.reached(*done), WANTED[dtype], f"the {roofline.NAMES[dtype]} GEMM rate"
+                )
                 note = f"{roofline.share(OURS, *done)} {_profiled(ours)}{'' if fast else NO_BF16}"
-                yield Outcome("B1", what, label, times, {}, gates if bf16 == fast else (), note, of_rate)
+                yield Outcome(
+                    "B1", what, label, times, {}, gates if bf16 == fast else (), note, of_rate
+                )
                 gates = () if bf16 == fast else gates
 
 
@@ -68,22 +81,33 @@ def _attacked(net: nn.Module, attack: PGD, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _profiled(ours: Racer) -> str:
-    """A sentence: how much of our time the convolutions themselves take, which no engine around them can save."""
+    """A sentence: how much of our time the convolutions themselves take, which no engine around
+    them can save.
+    """
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         ours.run()
     spent = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
     within = sum(time for name, time in spent.items() if "convolution" in name)
-    return f"{within / sum(spent.values()):.0%} of it is spent inside oneDNN's convolutions (torch.profiler)."
+    return (
+        f"{within / sum(spent.values()):.0%} of it is spent inside oneDNN's convolutions"
+        " (torch.profiler)."
+    )
 
 
 def in_training(net: nn.Module, attack: PGD, x: Tensor, y: Tensor) -> Tensor:
     """The images of one training step: what PGD-AT learns from."""
-    batch = Batch(x, y, torch.arange(len(x)), 0, 0.0, torch.Generator(device=x.device).manual_seed(0))
+    batch = Batch(
+        x, y, torch.arange(len(x)), 0, 0.0, torch.Generator(device=x.device).manual_seed(0)
+    )
     return PGDAT(attack=attack).attacked(net, batch)
 
 
-def gate(net: nn.Module, x: Tensor, y: Tensor, eps: float, words: str, tolerance: float = 0.3) -> Gate:
-    """Robust accuracy on these images, attacked as in training and by torchattacks, judged in fp32; `tolerance` in points."""
+def gate(
+    net: nn.Module, x: Tensor, y: Tensor, eps: float, words: str, tolerance: float = 0.3
+) -> Gate:
+    """Robust accuracy on these images, attacked as in training and by torchattacks, judged in fp32;
+    `tolerance` in points.
+    """
     name, other = setting.leanest(net, eps, eps / 4, 10)
     attack, right = PGD(eps=eps, steps=10, step_size=eps / 4), [0, 0]
     torch.manual_seed(0)
@@ -93,4 +117,7 @@ def gate(net: nn.Module, x: Tensor, y: Tensor, eps: float, words: str, tolerance
             with torch.no_grad():
                 right[at] += int((net(found).argmax(1) == labels).sum())
     mine, theirs = (100 * k / len(x) for k in right)
-    return Gate(f"robust accuracy {mine:.2f} % against {theirs:.2f} % by {name} ({words})", abs(mine - theirs) <= tolerance)
+    return Gate(
+        f"robust accuracy {mine:.2f} % against {theirs:.2f} % by {name} ({words})",
+        abs(mine - theirs) <= tolerance,
+    )

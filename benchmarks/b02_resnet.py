@@ -20,25 +20,41 @@ WANTED = {"torchattacks": 5.0, "ART": 20.0}
 
 
 def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
-    """Training's attack on 512 images, and everybody's attack in fp32, against the libraries', with TF32 convolutions as torch
-    has them on; on a network that was adversarially trained for five epochs, with the robust accuracy of 10,000 images beside.
+    """Training's attack on 512 images, and everybody's attack in fp32, against the libraries', with
+    TF32 convolutions as torch has them on; on a network that was adversarially trained for five
+    epochs, with the robust accuracy of 10,000 images beside.
     """
     if device == "cpu":
         return
     source, n, words = setting.cifar10()
     config = TrainConfig(
-        data=source, n_train=n, method=PGDAT(), net="resnet18", epochs=5, batch_size=512, lr=0.2, augment="crop_flip", precision="bf16",
+        data=source,
+        n_train=n,
+        method=PGDAT(),
+        net="resnet18",
+        epochs=5,
+        batch_size=512,
+        lr=0.2,
+        augment="crop_flip",
+        precision="bf16",
         device="cuda",
-    )  # fmt: skip
+    )
     net, (x, y) = setting.kept(config), setting.unseen(source, n, 10_000)
     yield from against(net, x.to(device), y.to(device), float(config.eps or 0), words, rounds or 9)
 
 
 def against(
-    net: ImageNet, x: Tensor, y: Tensor, eps: float, words: str, rounds: int, sizes: Sequence[int] = (512, 128)
+    net: ImageNet,
+    x: Tensor,
+    y: Tensor,
+    eps: float,
+    words: str,
+    rounds: int,
+    sizes: Sequence[int] = (512, 128),
 ) -> Iterator[Outcome]:
-    """The race on the first `sizes[0]` of these images, by the peers also in the smaller batches that follow, and the gate on
-    all. A peer that is not here is left out, and the notes say so; torchattacks' lines stand in for it.
+    """The race on the first `sizes[0]` of these images, by the peers also in the smaller batches
+    that follow, and the gate on all. A peer that is not here is left out, and the notes say so;
+    torchattacks' lines stand in for it.
     """
     device, whole = x.device.type, sizes[0]
     few, labels = x[:whole], y[:whole]
@@ -49,7 +65,9 @@ def against(
     ]
     peers, wanted = list[Racer](), dict[str, float]()
     for size in sizes:
-        others, missing = setting.some_peers(tuple(WANTED)[1:], net, eps, eps / 4, 10, (size, *x.shape[1:]), 10)
+        others, missing = setting.some_peers(
+            tuple(WANTED)[1:], net, eps, eps / 4, 10, (size, *x.shape[1:]), 10
+        )
         first, leanest = setting.leanest(net, eps, eps / 4, 10)
         for name, other in {first: leanest, **others}.items():
 
@@ -62,10 +80,24 @@ def against(
     trained, plain, *theirs = race([*ours, *peers], rounds, device)
     fast = torch.bfloat16 if has_bf16(device) else torch.float32
     flops = 10 * whole * roofline.step_flops(net, x)
-    gate = b01_pgd.gate(net, x, y, eps, f"{words} to learn from, {len(x):,} to attack", 0.3 if len(x) >= 10_000 else 1.0)
+    gate = b01_pgd.gate(
+        net,
+        x,
+        y,
+        eps,
+        f"{words} to learn from, {len(x):,} to attack",
+        0.3 if len(x) >= 10_000 else 1.0,
+    )
     label = f"{'×'.join(map(str, few.shape))}, {type(net).__name__}"
-    shares = " ".join(roofline.share(time.name, time.least, flops, device, fast) for time in (trained, *theirs[:1]))
+    shares = " ".join(
+        roofline.share(time.name, time.least, flops, device, fast)
+        for time in (trained, *theirs[:1])
+    )
     what = f"PGD-10 as in training, {roofline.NAMES[fast]}"
-    yield Outcome("B2", what, label, (trained, *theirs), wanted, (gate,), f"{shares} {missing}".strip())
+    yield Outcome(
+        "B2", what, label, (trained, *theirs), wanted, (gate,), f"{shares} {missing}".strip()
+    )
     shares = roofline.share(OURS, plain.least, flops, device, fast)
-    yield Outcome("B2", "PGD-10, fp32", label, (plain, *theirs), {}, (), f"{shares} {missing}".strip())
+    yield Outcome(
+        "B2", "PGD-10, fp32", label, (plain, *theirs), {}, (), f"{shares} {missing}".strip()
+    )

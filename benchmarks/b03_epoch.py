@@ -1,4 +1,6 @@
-"""B3: an epoch of PGD-10 adversarial training of ResNet-18 on a GPU, against the loop that scripts have."""
+"""B3: an epoch of PGD-10 adversarial training of ResNet-18 on a GPU, against the loop that scripts
+have.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +17,36 @@ WANTED = 5.0
 
 
 def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
-    """Ours in bf16 and fp32; the usual loop in TF32 with a `DataLoader`, in batches of 128 and 512, and with resident images."""
+    """Ours in bf16 and fp32; the usual loop in TF32 with a `DataLoader`, in batches of 128 and 512,
+    and with resident images.
+    """
     if device == "cpu":
         return
     source, n, words = setting.cifar10()
     config = TrainConfig(
-        data=source, n_train=n, method=PGDAT(), net="resnet18", epochs=3, batch_size=512, lr=0.2, augment="crop_flip", precision="bf16",
+        data=source,
+        n_train=n,
+        method=PGDAT(),
+        net="resnet18",
+        epochs=3,
+        batch_size=512,
+        lr=0.2,
+        augment="crop_flip",
+        precision="bf16",
         device="cuda",
-    )  # fmt: skip
+    )
     yield from trainers.race_epochs(
-        "B3", config, words, written_out(config), "usual loop", sizes=(128, 512), turn=10_240, epoch=50_000, wanted=(WANTED, WANTED),
+        "B3",
+        config,
+        words,
+        written_out(config),
+        "usual loop",
+        sizes=(128, 512),
+        turn=10_240,
+        epoch=50_000,
+        wanted=(WANTED, WANTED),
         rounds=rounds or 5,
-    )  # fmt: skip
+    )
 
 
 def written_out(config: TrainConfig) -> trainers.Attacking:

@@ -21,17 +21,27 @@ from robustviz.training.loop import EpochRecord, Training, train
 
 
 def official(
-    net: nn.Module, x: Tensor, y: Tensor, optimiser: torch.optim.Optimizer, step: float, eps: float, steps: int, beta: float
+    net: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    optimiser: torch.optim.Optimizer,
+    step: float,
+    eps: float,
+    steps: int,
+    beta: float,
 ) -> Tensor:
-    """The work of the authors' `trades_loss` (repository yaodongyu/TRADES, commit 6e8e11b), call by call: in each step of the
-    attack the clean images are forwarded again, and in the loss a second time.
+    """The work of the authors' `trades_loss` (repository yaodongyu/TRADES, commit 6e8e11b), call by
+    call: in each step of the attack the clean images are forwarded again, and in the loss a second
+    time.
     """
     net.eval()
     adv = x.detach() + 0.001 * torch.randn(x.shape, device=x.device).detach()
     for _ in range(steps):
         adv.requires_grad_()
         with torch.enable_grad():
-            apart = F.kl_div(F.log_softmax(net(adv), dim=1), F.softmax(net(x), dim=1), reduction="sum")
+            apart = F.kl_div(
+                F.log_softmax(net(adv), dim=1), F.softmax(net(x), dim=1), reduction="sum"
+            )
         (gradient,) = torch.autograd.grad(apart, [adv])
         adv = adv.detach() + step * torch.sign(gradient.detach())
         adv = torch.min(torch.max(adv, x - eps), x + eps)
@@ -41,15 +51,19 @@ def official(
     optimiser.zero_grad()
     logits = net(x)
     natural = F.cross_entropy(logits, y)
-    robust = F.kl_div(F.log_softmax(net(adv), dim=1), F.softmax(net(x), dim=1), reduction="sum") / len(x)
+    robust = F.kl_div(
+        F.log_softmax(net(adv), dim=1), F.softmax(net(x), dim=1), reduction="sum"
+    ) / len(x)
     return natural + beta * robust
 
 
 def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
-    """Our step with the attack in bf16, and all of it in bf16, where the processor has that; the authors' is fp32."""
+    """Our step with the attack in bf16, and all of it in bf16, where the processor has that; the
+    authors' is fp32.
+    """
     for data, size in (("shapes", 64), ("shapes", 128)):
         formats = ("fp32", "bf16") if has_bf16(device) else ("fp32",)
-        config = TrainConfig(data=data, method=TRADES(), batch_size=size, device=device, epochs=1)  # type: ignore[arg-type]
+        config = TrainConfig(data=data, method=TRADES(), batch_size=size, device=device, epochs=1)
         ours = [Ours(replace(config, precision=one)) for one in formats]
         training, batches = ours[0].training, ours[0].batches
         net = copy.deepcopy(training.net)
@@ -65,7 +79,10 @@ def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
 
         racers = [Racer(OURS, functools.partial(one.turn, size)) for one in ours]
         *mine, theirs = race([*racers, Racer("official trades_loss", peer)], rounds or 9, device)
-        setting = f"{data}, small_resnet, batch {size}, 10 steps{', attack in bf16' if has_bf16(device) else ''}"
+        setting = (
+            f"{data}, small_resnet, batch {size}, 10"
+            f" steps{', attack in bf16' if has_bf16(device) else ''}"
+        )
         for precision, time in zip(formats, mine, strict=True):
             what = "TRADES step" if precision == "fp32" else "TRADES step, all in bf16"
             gates = (_gate(device, precision),) if size == 64 else ()
@@ -73,16 +90,21 @@ def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
 
 
 def _gate(device: str, precision: str) -> Gate:
-    """Clean and PGD-10 accuracy on validation after the same six epochs, ours and with the official loss."""
+    """Clean and PGD-10 accuracy on validation after the same six epochs, ours and with the official
+    loss.
+    """
     for record in train(replace(_short(device), precision=precision)):  # type: ignore[arg-type]
         mine = record
     theirs = _official_epochs(device)
-    says = f"digits, 6 epochs, seed 0: clean {mine.clean_acc:.3f}, PGD-10 {mine.robust_acc:.3f}; official loss {theirs.clean_acc:.3f}, {theirs.robust_acc:.3f} (n = {mine.n_val})"
+    says = (
+        f"digits, 6 epochs, seed 0: clean {mine.clean_acc:.3f}, PGD-10 {mine.robust_acc:.3f};"
+        f" official loss {theirs.clean_acc:.3f}, {theirs.robust_acc:.3f} (n = {mine.n_val})"
+    )
     return Gate(says, abs(mine.robust_acc - theirs.robust_acc) <= 0.05)
 
 
 def _short(device: str) -> TrainConfig:
-    return TrainConfig(data="digits", method=TRADES(), epochs=6, device=device)  # type: ignore[arg-type]
+    return TrainConfig(data="digits", method=TRADES(), epochs=6, device=device)
 
 
 @functools.cache
@@ -94,7 +116,7 @@ def _official_epochs(device: str) -> EpochRecord:
 
     def loss(net: nn.Module, batch: object, aux: object) -> dict[str, Tensor]:
         assert plain.optimiser is not None
-        return {"official": official(net, batch.x, batch.y, plain.optimiser, eps / 4, eps, 10, 6.0)}  # type: ignore[attr-defined]
+        return {"official": official(net, batch.x, batch.y, plain.optimiser, eps / 4, eps, 10, 6.0)}
 
     object.__setattr__(stage, "loss", loss)
     torch.manual_seed(0)

@@ -1,4 +1,6 @@
-"""B5: what PART's masks cost: steps of PART against steps of PGD-AT, both ours, and against masks made as the authors make them."""
+"""B5: what PART's masks cost: steps of PART against steps of PGD-AT, both ours, and against masks
+made as the authors make them.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ WANTED = {"cuda": {PEER: 80.0}}
 
 
 def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
-    """On a CPU the small network on shapes; on a GPU ResNet-18 on CIFAR-10, or on as many drawn images."""
+    """On a CPU the small network on shapes; on a GPU ResNet-18 on CIFAR-10, or on as many drawn
+    images.
+    """
     if device == "cpu":
         yield from steps("shapes", "small_resnet", 64, 8, device, rounds or 9, "shapes")
     else:
@@ -30,29 +34,43 @@ def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
         yield from steps(source, "resnet18", 128, 8, device, rounds or 5, words)
 
 
-def steps(source: str | data.Source, net: str, size: int, count: int, device: str, rounds: int, words: str) -> Iterator[Outcome]:
+def steps(
+    source: str | data.Source, net: str, size: int, count: int, device: str, rounds: int, words: str
+) -> Iterator[Outcome]:
     """`count` steps a turn from the second half of the training, when PART's masks are in use."""
 
     def stepper(method: Method) -> Stepper:
-        return Stepper(TrainConfig(data=source, method=method, net=net, batch_size=size, device=device), count)  # type: ignore[arg-type]
+        return Stepper(
+            TrainConfig(data=source, method=method, net=net, batch_size=size, device=device), count
+        )  # type: ignore[arg-type]
 
     part, plain = stepper(PART()), stepper(PGDAT())
     label = f"{words}, {net}, batch {size}, PGD-10"
     racers = [Racer(OURS, part.run), Racer("PGD-AT, ours", plain.run)]
     try:
         racers.append(Racer(PEER, _image_by_image(stepper(PGDAT()))))
-        note = f"The last row makes masks image by image and leaves the steps to our PGD-AT; the authors do so for all images once an epoch, as here for {count * size}."
+        note = (
+            "The last row makes masks image by image and leaves the steps to our PGD-AT; the"
+            f" authors do so for all images once an epoch, as here for {count * size}."
+        )
     except ImportError as error:
         note = f"What makes masks in PART's way is not here ({error})."
     times = race(racers, rounds, device)
-    one = Outcome("B5", f"{count} steps of PART, masks included", label, times, WANTED.get(device, {}))
+    one = Outcome(
+        "B5", f"{count} steps of PART, masks included", label, times, WANTED.get(device, {})
+    )
     middle, least = (1 / ratio for ratio in one.ratio(times[1]))
-    gate = Gate(f"PART takes {middle:.3f} (median), {least:.3f} (minima) of PGD-AT's time; at most {LIMIT}", min(middle, least) <= LIMIT)
+    gate = Gate(
+        f"PART takes {middle:.3f} (median), {least:.3f} (minima) of PGD-AT's time; at most {LIMIT}",
+        min(middle, least) <= LIMIT,
+    )
     yield Outcome(one.key, one.what, one.setting, times, one.wanted, (gate,), note)
 
 
 def _image_by_image(theirs: Stepper) -> Callable[[], None]:
-    """Steps of PGD-AT, before each the masks of its images as PART's code makes them. Raises ImportError without torchcam."""
+    """Steps of PGD-AT, before each the masks of its images as PART's code makes them. Raises
+    ImportError without torchcam.
+    """
     from torchcam.methods import GradCAM as TorchCAM
 
     from benchmarks.b09_cam import image_by_image
@@ -63,7 +81,12 @@ def _image_by_image(theirs: Stepper) -> Callable[[], None]:
     def run() -> None:
         with TorchCAM(own, own.maps) as hooked:
             for index in theirs.next():
-                image_by_image(own, hooked, theirs.training.images[index].float() / 255, theirs.training.y[index])
+                image_by_image(
+                    own,
+                    hooked,
+                    theirs.training.images[index].float() / 255,
+                    theirs.training.y[index],
+                )
                 theirs.step(index)
 
     return run

@@ -1,4 +1,6 @@
-"""B6: an epoch of PGD-10 adversarial training of the small network on a GPU, against torchattacks in the usual loop."""
+"""B6: an epoch of PGD-10 adversarial training of the small network on a GPU, against torchattacks
+in the usual loop.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +17,37 @@ WANTED = 40.0, 15.0
 
 
 def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
-    """60,000 images of 28×28, in batches of 512 and of 128; torchattacks with a `DataLoader` and with resident images."""
+    """60,000 images of 28×28, in batches of 512 and of 128; torchattacks with a `DataLoader` and
+    with resident images.
+    """
     if device == "cpu":
         return
     source, n, words = setting.fashion_mnist()
     for size in (512, 128):
         config = TrainConfig(
-            data=source, n_train=n, method=PGDAT(), eps=0.1, net="small_resnet", epochs=3, batch_size=size, lr=0.1, precision="bf16",
+            data=source,
+            n_train=n,
+            method=PGDAT(),
+            eps=0.1,
+            net="small_resnet",
+            epochs=3,
+            batch_size=size,
+            lr=0.1,
+            precision="bf16",
             device="cuda",
-        )  # fmt: skip
+        )
         yield from trainers.race_epochs(
-            "B6", config, words, leanest(config), setting.leanest(nn.Identity(), 0, 0, 0)[0], sizes=(size,), turn=20_480, epoch=60_000, wanted=WANTED,
+            "B6",
+            config,
+            words,
+            leanest(config),
+            setting.leanest(nn.Identity(), 0, 0, 0)[0],
+            sizes=(size,),
+            turn=20_480,
+            epoch=60_000,
+            wanted=WANTED,
             rounds=rounds or 3,
-        )  # fmt: skip
+        )
 
 
 def leanest(config: TrainConfig) -> trainers.Attacking:

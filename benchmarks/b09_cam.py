@@ -1,7 +1,9 @@
-"""B9: Grad-CAM of a batch, against a plain forward pass, torchcam, pytorch-grad-cam, and image by image as PART's code does it.
+"""B9: Grad-CAM of a batch, against a plain forward pass, torchcam, pytorch-grad-cam, and image by
+image as PART's code does it.
 
-Three races, because peers hand back different things: raw maps (torchcam), maps of the images' size scaled to [0, 1]
-(pytorch-grad-cam), and PART's masks. Every package has a copy of the network of its own, hooked before the clock starts.
+Three races, because peers hand back different things: raw maps (torchcam), maps of the images' size
+scaled to [0, 1] (pytorch-grad-cam), and PART's masks. Every package has a copy of the network of
+its own, hooked before the clock starts.
 """
 
 from __future__ import annotations
@@ -27,11 +29,20 @@ from robustviz.views.measure import images_of
 
 # (run, batch): the plan's 512, and 128, at which PART makes its masks
 SETTINGS = (
-    ("shapes-pgd-at-small-resnet-s0-f354e551", 512), ("shapes-pgd-at-small-resnet-s0-f354e551", 128),
-    ("shapes-standard-small-cnn-s0-67af4565", 512), ("digits-standard-tiny-vit-s0-035ae614", 512),
-)  # fmt: skip
-PLAIN, TORCHCAM, PACKAGE, PART = "plain forward pass", "torchcam", "pytorch-grad-cam", "PART's way, image by image"
-BEST = 128  # of 16, 32 … 512 the batch at which every one of them takes least time an image on a CPU of two cores, within 4 %
+    ("shapes-pgd-at-small-resnet-s0-f354e551", 512),
+    ("shapes-pgd-at-small-resnet-s0-f354e551", 128),
+    ("shapes-standard-small-cnn-s0-67af4565", 512),
+    ("digits-standard-tiny-vit-s0-035ae614", 512),
+)
+PLAIN, TORCHCAM, PACKAGE, PART = (
+    "plain forward pass",
+    "torchcam",
+    "pytorch-grad-cam",
+    "PART's way, image by image",
+)
+# of 16, 32 … 512 the batch at which every one of them takes least time an image on a CPU of two
+# cores, within 4 %
+BEST = 128
 
 
 def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
@@ -56,7 +67,12 @@ def raw(net: ImageNet, x: Tensor, y: Tensor, setting: str, device: str, rounds: 
                 return torch.cat([net(part) for part in x.split(batch)])
 
         def torchcam(batch: int) -> Tensor:
-            return torch.cat([hooked(b.tolist(), own(a), normalized=False)[0] for a, b in zip(x.split(batch), y.split(batch), strict=True)])
+            return torch.cat(
+                [
+                    hooked(b.tolist(), own(a), normalized=False)[0]
+                    for a, b in zip(x.split(batch), y.split(batch), strict=True)
+                ]
+            )
 
         racers = [
             Racer(OURS, lambda: cam.grad_cam(net, x, y)),
@@ -71,7 +87,12 @@ def raw(net: ImageNet, x: Tensor, y: Tensor, setting: str, device: str, rounds: 
         times = race(racers, rounds, device)
         off = float((cam.grad_cam(net, x, y).relu() - torchcam(len(x)).detach()).abs().max())
     return Outcome(
-        "B9", "Grad-CAM, raw maps", setting, times, {PLAIN: 0.91}, (Gate(f"maps equal torchcam's within {off:.0e}", off <= 1e-5),)
+        "B9",
+        "Grad-CAM, raw maps",
+        setting,
+        times,
+        {PLAIN: 0.91},
+        (Gate(f"maps equal torchcam's within {off:.0e}", off <= 1e-5),),
     )
 
 
@@ -81,18 +102,41 @@ def shown(net: ImageNet, x: Tensor, y: Tensor, setting: str, device: str, rounds
 
         def ours() -> Tensor:
             heat = _scaled(cam.grad_cam(net, x, y).relu()[:, None])
-            return _scaled(F.interpolate(heat, x.shape[2:], mode="bilinear", align_corners=False))[:, 0]
+            return _scaled(F.interpolate(heat, x.shape[2:], mode="bilinear", align_corners=False))[
+                :, 0
+            ]
 
         def package(batch: int) -> np.ndarray:
             parts = zip(x.split(batch), y.split(batch), strict=True)
-            return np.concatenate([hooked(input_tensor=a, targets=[ClassifierOutputTarget(int(label)) for label in b]) for a, b in parts])
+            return np.concatenate(
+                [
+                    hooked(
+                        input_tensor=a, targets=[ClassifierOutputTarget(int(label)) for label in b]
+                    )
+                    for a, b in parts
+                ]
+            )
 
-        racers = [Racer(OURS, lambda: ours().cpu().numpy()), Racer(PACKAGE, lambda: package(len(x)))]
-        racers += [Racer(f"{PACKAGE} (best batch)", lambda: package(BEST))] if device == "cpu" and len(x) > BEST else []
+        racers = [
+            Racer(OURS, lambda: ours().cpu().numpy()),
+            Racer(PACKAGE, lambda: package(len(x))),
+        ]
+        racers += (
+            [Racer(f"{PACKAGE} (best batch)", lambda: package(BEST))]
+            if device == "cpu" and len(x) > BEST
+            else []
+        )
         times = race(racers, rounds, device)
         off = float(np.abs(ours().cpu().numpy() - package(len(x))).max())
     gate = Gate(f"maps equal the package's within {off:.0e}", off <= 1e-5)
-    return Outcome("B9", "Grad-CAM, scaled and enlarged", setting, times, {PACKAGE: 3.0, f"{PACKAGE} (best batch)": 3.0}, (gate,))
+    return Outcome(
+        "B9",
+        "Grad-CAM, scaled and enlarged",
+        setting,
+        times,
+        {PACKAGE: 3.0, f"{PACKAGE} (best batch)": 3.0},
+        (gate,),
+    )
 
 
 def masks(net: ImageNet, x: Tensor, y: Tensor, setting: str, device: str, rounds: int) -> Outcome:
@@ -100,7 +144,9 @@ def masks(net: ImageNet, x: Tensor, y: Tensor, setting: str, device: str, rounds
     with TorchCAM(own, own.maps) as hooked:
 
         def ours() -> Tensor:
-            return cam.importance_mask(cam.grad_cam(net, x, y), "jet-compat", (x.shape[2], x.shape[3]))
+            return cam.importance_mask(
+                cam.grad_cam(net, x, y), "jet-compat", (x.shape[2], x.shape[3])
+            )
 
         def part() -> Tensor:
             return image_by_image(own, hooked, x, y)
@@ -111,17 +157,27 @@ def masks(net: ImageNet, x: Tensor, y: Tensor, setting: str, device: str, rounds
             heat.amax(1) - heat.amin(1) > 1e-6 * heat.amax(1)
         ).cpu()  # a map that says nothing marks all pixels in ours, none in theirs
         same = float((ours().cpu() == part())[informed].float().mean())
-    return Outcome("B9", "PART's masks", setting, times, gates=(Gate(f"{100 * same:.2f} % of the marks are the same", same >= 0.999),))
+    return Outcome(
+        "B9",
+        "PART's masks",
+        setting,
+        times,
+        gates=(Gate(f"{100 * same:.2f} % of the marks are the same", same >= 0.999),),
+    )
 
 
 def image_by_image(net: ImageNet, hooked: TorchCAM, x: Tensor, y: Tensor) -> Tensor:
-    """Masks by the steps of the authors' `utils.py`: a forward pass an image, the map through PIL, jet, z-score on the host."""
+    """Masks by the steps of the authors' `utils.py`: a forward pass an image, the map through PIL,
+    jet, z-score on the host.
+    """
     jet = matplotlib.colormaps["jet"]
     out = []
     for image, label in zip(x, y, strict=True):
         heat = hooked(label.item(), net(image[None]))[0][0]
         # PIL's bilinear filter, where theirs is bicubic: so that both make the same masks
-        large = Image.fromarray(heat.cpu().numpy(), mode="F").resize((x.shape[3], x.shape[2]), Image.Resampling.BILINEAR)
+        large = Image.fromarray(heat.cpu().numpy(), mode="F").resize(
+            (x.shape[3], x.shape[2]), Image.Resampling.BILINEAR
+        )
         colours = jet(np.asarray(large) ** 2)[:, :, :3]
         out.append((colours - colours.mean()) / colours.std() > 1)
     return torch.from_numpy(np.stack(out)).permute(0, 3, 1, 2)

@@ -1,4 +1,6 @@
-"""B10: a UMAP of 2,000 and of 10,000 features, a new one and the update of one, against umap-learn and PaCMAP."""
+"""B10: a UMAP of 2,000 and of 10,000 features, a new one and the update of one, against umap-learn
+and PaCMAP.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ from robustviz.views.features.probe import features_of
 
 RUN, EPOCHS = "digits-pgd-at-small-resnet-s0-0c56e5c2", (18, 20)
 IMAGES = 1000
-MANY, LATER = 5000, (8, 10)  # images of shapes, and the epochs of a network trained here: no shipped one has so many and two epochs kept
+MANY, LATER = (5000, (8, 10))
+# images of shapes, and the epochs of a network trained here: no shipped one has so many and two
+# epochs kept
 JUDGED = 2000  # points by which a map is judged
 UPDATED = "robustviz, update"
 PLAIN, BEST = "umap-learn (warm)", "umap-learn (warm, approximate neighbours)"
@@ -43,7 +47,9 @@ umap.UMAP(metric="cosine", random_state=0, n_jobs=1).fit_transform(np.load(sys.a
 
 
 def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
-    """A new map, its update after two epochs of training, and a new map in a process that has to compile first."""
+    """A new map, its update after two epochs of training, and a new map in a process that has to
+    compile first.
+    """
     if device != "cpu":
         return
     warnings.filterwarnings("ignore", module="umap|pacmap")
@@ -54,23 +60,43 @@ def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
     setting = f"{2 * IMAGES} × {now.shape[1]}, digits clean and attacked, seed 0"
     painted, redrawn = _least(_painted()), _least(lambda: embedding.umap(now, init=last))
     yield Outcome(
-        "B10", "UMAP, a new map", setting, (fitted, *peers), {},
+        "B10",
+        "UMAP, a new map",
+        setting,
+        (fitted, *peers),
+        {},
         (
             *_as_true(now, made, OURS),
-            _within("first paint of a run whose features are known (map, noise put in, trustworthiness, figure)", painted, 2.0),
+            _within(
+                "first paint of a run whose features are known (map, noise put in, trustworthiness,"
+                " figure)",
+                painted,
+                2.0,
+            ),
         ),
         f"Our process compiled in {compiled:.0f} s, in the background. {_qualities(now, made)}",
-    )  # fmt: skip
+    )
     yield Outcome(
-        "B10", "UMAP, the map two epochs later", f"{setting}, 50 epochs from the map of epoch {EPOCHS[0]}", (updated, *peers), {PLAIN: 10},
-        (*_as_true(now, made, UPDATED), _within("update", redrawn, 0.3)), _stays(last, made),
-    )  # fmt: skip
+        "B10",
+        "UMAP, the map two epochs later",
+        f"{setting}, 50 epochs from the map of epoch {EPOCHS[0]}",
+        (updated, *peers),
+        {PLAIN: 10},
+        (*_as_true(now, made, UPDATED), _within("update", redrawn, 0.3)),
+        _stays(last, made),
+    )
     x = now.float().numpy()
     cold = _cold(x)
     yield Outcome(
-        "B10", "UMAP, the first map of a session", setting, (Time(OURS, (fitted.median,), fitted.first), cold), {cold.name: 10},
-        _as_true(now, made, OURS), "Ours once its process has compiled, which it does before anyone asks; the peer's in a fresh process, imports included.",
-    )  # fmt: skip
+        "B10",
+        "UMAP, the first map of a session",
+        setting,
+        (Time(OURS, (fitted.median,), fitted.first), cold),
+        {cold.name: 10},
+        _as_true(now, made, OURS),
+        "Ours once its process has compiled, which it does before anyone asks; the peer's in a"
+        " fresh process, imports included.",
+    )
     yield from _many(rounds or 2)
 
 
@@ -78,7 +104,9 @@ def _many(rounds: int) -> Iterator[Outcome]:
     """The same of 10,000 points."""
     split = data.load("shapes", "train", MANY)
     nets: list[ImageNet] = []
-    for record in train(TrainConfig(data="shapes", method="fgsm_rs", epochs=LATER[-1], device="cpu")):  # type: ignore[arg-type]
+    for record in train(
+        TrainConfig(data="shapes", method="fgsm_rs", epochs=LATER[-1], device="cpu")
+    ):  # type: ignore[arg-type]
         if record.epoch in LATER:
             nets.append(copy.deepcopy(record.training.net).eval())
     before, now = (_both(net, split, 8 / 255, 5) for net in nets)
@@ -86,17 +114,31 @@ def _many(rounds: int) -> Iterator[Outcome]:
     fitted, updated, *peers = times
     setting = f"{2 * MANY} × {now.shape[1]}, shapes clean and attacked, seed 0"
     yield Outcome(
-        "B10", "UMAP, a new map", setting, (fitted, *peers), {}, (*_as_true(now, made, OURS), _within("new map", fitted.least, 4.0)),
+        "B10",
+        "UMAP, a new map",
+        setting,
+        (fitted, *peers),
+        {},
+        (*_as_true(now, made, OURS), _within("new map", fitted.least, 4.0)),
         f"umap-learn's neighbours are approximate here by its own default. {_qualities(now, made)}",
-    )  # fmt: skip
+    )
     yield Outcome(
-        "B10", "UMAP, the map two epochs later", f"{setting}, 50 epochs from the map of epoch {LATER[0]}", (updated, *peers), {PLAIN: 10},
-        (*_as_true(now, made, UPDATED), _within("update", updated.least, 2.0)), _stays(last, made),
-    )  # fmt: skip
+        "B10",
+        "UMAP, the map two epochs later",
+        f"{setting}, 50 epochs from the map of epoch {LATER[0]}",
+        (updated, *peers),
+        {PLAIN: 10},
+        (*_as_true(now, made, UPDATED), _within("update", updated.least, 2.0)),
+        _stays(last, made),
+    )
 
 
-def _race(before: Tensor, now: Tensor, others: tuple[str, ...], rounds: int) -> tuple[tuple[Time, ...], dict[str, Tensor], Tensor]:
-    """Times of a new map and of an update of ours and of a new map of each of the `others`; their maps by name; the map before."""
+def _race(
+    before: Tensor, now: Tensor, others: tuple[str, ...], rounds: int
+) -> tuple[tuple[Time, ...], dict[str, Tensor], Tensor]:
+    """Times of a new map and of an update of ours and of a new map of each of the `others`; their
+    maps by name; the map before.
+    """
     import numba
     from pacmap import PaCMAP
     from umap import UMAP
@@ -121,7 +163,12 @@ def _race(before: Tensor, now: Tensor, others: tuple[str, ...], rounds: int) -> 
     }
 
     def racer(name: str) -> Racer:
-        return Racer(name, lambda: made.update({name: torch.from_numpy(np.asarray(every[name](), dtype=np.float64))}))
+        return Racer(
+            name,
+            lambda: made.update(
+                {name: torch.from_numpy(np.asarray(every[name](), dtype=np.float64))}
+            ),
+        )
 
     times = race([racer(name) for name in (OURS, UPDATED, *others)], rounds)
     return times, made, last
@@ -130,7 +177,9 @@ def _race(before: Tensor, now: Tensor, others: tuple[str, ...], rounds: int) -> 
 def _features(epoch: int) -> Tensor:
     """Of 1,000 training images clean and under PGD-10 by the network of that epoch, (2000, D)."""
     run = runs.open_run(RUN)
-    return _both(run.net(epoch=epoch), data.load(run.config.data, "train").take(IMAGES), run.eps, 10)
+    return _both(
+        run.net(epoch=epoch), data.load(run.config.data, "train").take(IMAGES), run.eps, 10
+    )
 
 
 def _both(net: ImageNet, few: Dataset, eps: float, steps: int) -> Tensor:
@@ -145,7 +194,9 @@ def _warm() -> float:
     embedder.APP.start()
     while not embedder.APP.ready:
         if embedder.APP.pid is None or time.perf_counter() - began > 300:
-            raise UserError("The embedding process does not start; UMAP cannot be raced without it.")
+            raise UserError(
+                "The embedding process does not start; UMAP cannot be raced without it."
+            )
         time.sleep(0.1)
     return time.perf_counter() - began
 
@@ -190,10 +241,16 @@ def _trust(z: Tensor, at: Tensor) -> float:
 
 
 def _recall(z: Tensor, at: Tensor) -> float:
-    """Of each judge's 15 nearest of all points by cosine, the share that is among its 15 nearest in the map."""
+    """Of each judge's 15 nearest of all points by cosine, the share that is among its 15 nearest in
+    the map.
+    """
     some = _judges(z)
     near, far = embedding.nearest(z, 16)[0][some, 1:], torch.cdist(at[some], at)
-    flat = far.index_put_((torch.arange(len(some)), some), torch.tensor(torch.inf).double()).topk(15, largest=False).indices
+    flat = (
+        far.index_put_((torch.arange(len(some)), some), torch.tensor(torch.inf).double())
+        .topk(15, largest=False)
+        .indices
+    )
     return float((near[:, :, None] == flat[:, None]).any(dim=2).double().mean())
 
 
@@ -217,5 +274,10 @@ def _qualities(z: Tensor, made: dict[str, Tensor]) -> str:
 
 def _stays(last: Tensor, made: dict[str, Tensor]) -> str:
     wide = float((last.amax(dim=0) - last.amin(dim=0)).max())
-    moved = {name: float((made[name] - last).norm(dim=1).median()) / wide for name in (UPDATED, OURS)}
-    return f"Half of the points move by less than {moved[UPDATED]:.1%} of the map's width; in a new map by {moved[OURS]:.0%}."
+    moved = {
+        name: float((made[name] - last).norm(dim=1).median()) / wide for name in (UPDATED, OURS)
+    }
+    return (
+        f"Half of the points move by less than {moved[UPDATED]:.1%} of the map's width; in a new"
+        f" map by {moved[OURS]:.0%}."
+    )

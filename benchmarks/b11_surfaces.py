@@ -1,7 +1,9 @@
-"""B11: loss surfaces, around an image and around the weights, against point by point, tomgoldstein's loop and loss_landscapes.
+"""B11: loss surfaces, around an image and around the weights, against point by point,
+tomgoldstein's loop and loss_landscapes.
 
-loss_landscapes moves the parameters of a module; around an image it is given one whose parameter is the image. Its rows
-run to and fro, even ones a step ahead of odd ones, so what is compared are the points that both have.
+loss_landscapes moves the parameters of a module; around an image it is given one whose parameter is
+the image. Its rows run to and fro, even ones a step ahead of odd ones, so what is compared are the
+points that both have.
 """
 
 from __future__ import annotations
@@ -23,19 +25,37 @@ from robustviz.runs import folder
 from robustviz.runs.folder import Run
 from robustviz.stats import Floats, Ints
 from robustviz.views.loss.refined import refined
-from robustviz.views.loss.surfaces import filter_normalised, moved_images, moved_weights, plane, rademacher, ticks
+from robustviz.views.loss.surfaces import (
+    filter_normalised,
+    moved_images,
+    moved_weights,
+    plane,
+    rademacher,
+    ticks,
+)
 from robustviz.views.measure import images_of
 
-DIGITS, DIGITS_CNN = "digits-standard-small-resnet-s0-8b92484e", "digits-standard-small-cnn-s0-59e86c72"
+DIGITS, DIGITS_CNN = (
+    "digits-standard-small-resnet-s0-8b92484e",
+    "digits-standard-small-cnn-s0-59e86c72",
+)
 SHAPES = "shapes-standard-small-resnet-s0-cd0cb033"
 NOTE = (
-    "Convolutions take 81 to 86 % of ours (torch.profiler, one thread), and everybody has the same ones. A copy with folded batch norm "
-    "would take 1.1 to 1.2 times less and be off by up to 1e-5: a surface is exact instead, and larger grids are refined."
+    "Convolutions take 81 to 86 % of ours (torch.profiler, one thread), and everybody has the same"
+    " ones. A copy with folded batch norm would take 1.1 to 1.2 times less and be off by up to"
+    " 1e-5: a surface is exact instead, and larger grids are refined."
 )
-POINTS, PACKAGE, LOOP, WHOLE = "point by point", "loss_landscapes", "tomgoldstein's loop", "ours, every point"
+POINTS, PACKAGE, LOOP, WHOLE = (
+    "point by point",
+    "loss_landscapes",
+    "tomgoldstein's loop",
+    "ours, every point",
+)
 GRID = 51
 IMAGES, BEST = 512, 128
-WEIGHT_GRID = 5  # of 25: a point takes as long as any other, and 25 × 25 of everybody would take ten minutes
+WEIGHT_GRID = (
+    5  # of 25: a point takes as long as any other, and 25 × 25 of everybody would take ten minutes
+)
 
 
 def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
@@ -67,7 +87,9 @@ class InBatches(Metric):
         self.x, self.y, self.batch = x, y, batch
 
     def __call__(self, model_wrapper) -> float:  # type: ignore[no-untyped-def]
-        return F.cross_entropy(torch.cat([model_wrapper.forward(part) for part in self.x.split(self.batch)]), self.y).item()
+        return F.cross_entropy(
+            torch.cat([model_wrapper.forward(part) for part in self.x.split(self.batch)]), self.y
+        ).item()
 
 
 class Kept:
@@ -84,7 +106,10 @@ class Kept:
         if name.startswith(PACKAGE):
             grid = len(mine)
             even = np.arange(grid) % 2 == 0
-            mine, theirs = np.where(even[:, None], np.roll(mine, -1, 1), mine)[:, :-1], theirs[:, :-1]
+            mine, theirs = (
+                np.where(even[:, None], np.roll(mine, -1, 1), mine)[:, :-1],
+                theirs[:, :-1],
+            )
         # losses far from the trained weights are in the tens: relative there
         off = float((np.abs(mine - theirs) / np.maximum(np.abs(theirs), 1)).max())
         return Gate(f"values equal those of {name} within {off:.0e}", off <= within)
@@ -95,7 +120,12 @@ def around_image(run: Run, least: float, device: str, rounds: int) -> Outcome:
 
     def ours() -> Floats:
         logits = plane(net, x, d, r, a, a).flatten(0, 1)
-        return F.cross_entropy(logits, y.expand(len(logits)), reduction="none").view(GRID, GRID).cpu().numpy()
+        return (
+            F.cross_entropy(logits, y.expand(len(logits)), reduction="none")
+            .view(GRID, GRID)
+            .cpu()
+            .numpy()
+        )
 
     def one_by_one() -> Floats:
         out = np.zeros((GRID, GRID))
@@ -106,50 +136,86 @@ def around_image(run: Run, least: float, device: str, rounds: int) -> Outcome:
         return out
 
     corner, length = x + float(a[0]) * (d + r), GRID * float(a[1] - a[0])
-    start, one, two = Moved(net, corner), Moved(net, corner + length * d), Moved(net, corner + length * r)
+    start, one, two = (
+        Moved(net, corner),
+        Moved(net, corner + length * d),
+        Moved(net, corner + length * r),
+    )
 
     def package() -> Floats:
         with frozen(net), torch.no_grad():
-            return planar_interpolation(start, one, two, Loss(F.cross_entropy, x, y), GRID, deepcopy_model=True)
+            return planar_interpolation(
+                start, one, two, Loss(F.cross_entropy, x, y), GRID, deepcopy_model=True
+            )
 
     kept = Kept()
-    times = race([kept.racer(OURS, ours), kept.racer(POINTS, one_by_one), kept.racer(PACKAGE, package)], rounds, device)
+    times = race(
+        [kept.racer(OURS, ours), kept.racer(POINTS, one_by_one), kept.racer(PACKAGE, package)],
+        rounds,
+        device,
+    )
     # The package adds its steps up, so its points drift from where they should be.
     gates = (kept.gate(POINTS, 1e-5), kept.gate(PACKAGE, 1e-3))
-    return Outcome("B11", f"surface around an image, {GRID} × {GRID}", f"{run.architecture}, {run.data_key}", times, {POINTS: least}, gates)
+    return Outcome(
+        "B11",
+        f"surface around an image, {GRID} × {GRID}",
+        f"{run.architecture}, {run.data_key}",
+        times,
+        {POINTS: least},
+        gates,
+    )
 
 
 def around_weights(run: Run, device: str, rounds: int) -> Outcome:
     net, x, y = _set_of(run, IMAGES, device)
     rng = torch.Generator().manual_seed(0)
-    u, v = ({name: side.to(device) for name, side in filter_normalised(run.net(), rng).items()} for _ in range(2))
+    u, v = (
+        {name: side.to(device) for name, side in filter_normalised(run.net(), rng).items()}
+        for _ in range(2)
+    )
     a = ticks(25, 1.0)[:WEIGHT_GRID]
     first, second = a.repeat_interleave(len(a)), a.repeat(len(a))
     grid = (len(a), len(a))
 
-    loader = DataLoader(TensorDataset(x, y), batch_size=BEST)  # 128 is its default; without worker processes, which it would start a point
-    moving, start = run.net().to(device).eval(), [weight.detach().clone() for weight in net.parameters()]
+    loader = DataLoader(
+        TensorDataset(x, y), batch_size=BEST
+    )  # 128 is its default; without worker processes, which it would start a point
+    moving, start = (
+        run.net().to(device).eval(),
+        [weight.detach().clone() for weight in net.parameters()],
+    )
     directions = [[side[name] for name, _ in net.named_parameters()] for side in (u, v)]
 
     def loop() -> Floats:
         """As `set_weights` and `eval_loss` there."""
         out = np.zeros(grid)
         for i, j in np.ndindex(*grid):
-            changes = [one * float(a[i]) + two * float(a[j]) for one, two in zip(*directions, strict=True)]
+            changes = [
+                one * float(a[i]) + two * float(a[j]) for one, two in zip(*directions, strict=True)
+            ]
             for weight, here, change in zip(moving.parameters(), start, changes, strict=True):
                 weight.data = here + change
             total, right, n = 0.0, 0, 0
             with torch.no_grad():
                 for images, labels in loader:
                     logits = moving(images)
-                    total, n = total + F.cross_entropy(logits, labels).item() * len(labels), n + len(labels)
+                    total, n = (
+                        total + F.cross_entropy(logits, labels).item() * len(labels),
+                        n + len(labels),
+                    )
                     right += logits.argmax(1).eq(labels).sum().item()
             out[i, j] = total / n
         return out
 
-    corner = {name: weight.detach() + float(a[0]) * (u[name] + v[name]) for name, weight in net.named_parameters()}
+    corner = {
+        name: weight.detach() + float(a[0]) * (u[name] + v[name])
+        for name, weight in net.named_parameters()
+    }
     length = len(a) * float(a[1] - a[0])
-    ends = [_with(run, {name: weight + length * side[name] for name, weight in corner.items()}, device) for side in (u, v)]
+    ends = [
+        _with(run, {name: weight + length * side[name] for name, weight in corner.items()}, device)
+        for side in (u, v)
+    ]
     begin = _with(run, corner, device)
 
     def package(metric: Metric) -> Floats:
@@ -158,9 +224,12 @@ def around_weights(run: Run, device: str, rounds: int) -> Outcome:
 
     kept = Kept()
     racers = [
-        kept.racer(OURS, lambda: moved_weights(net, u, v, first, second, x, y).view(grid).cpu().numpy()), kept.racer(LOOP, loop),
+        kept.racer(
+            OURS, lambda: moved_weights(net, u, v, first, second, x, y).view(grid).cpu().numpy()
+        ),
+        kept.racer(LOOP, loop),
         kept.racer(PACKAGE, lambda: package(Loss(F.cross_entropy, x, y))),
-    ]  # fmt: skip
+    ]
     if device == "cpu":
         racers.append(kept.racer(f"{PACKAGE} (best batch)", lambda: package(InBatches(x, y, BEST))))
     times = race(racers, rounds, device)
@@ -173,7 +242,13 @@ def refined_image(run: Run, device: str, rounds: int) -> Outcome:
     net, x, y, d, r, a = _plane_of(run, device)
 
     def roots(logits: Tensor) -> Floats:
-        return F.cross_entropy(logits, y.expand(len(logits)), reduction="none").clamp_min(0).sqrt().cpu().numpy()
+        return (
+            F.cross_entropy(logits, y.expand(len(logits)), reduction="none")
+            .clamp_min(0)
+            .sqrt()
+            .cpu()
+            .numpy()
+        )
 
     def compute(i: Ints, j: Ints) -> Floats:
         return moved_images(net, x, d, r, a[i], a[j]).cpu().numpy()
@@ -184,18 +259,28 @@ def refined_image(run: Run, device: str, rounds: int) -> Outcome:
 
     kept = Kept()
     times = race(
-        [kept.racer(OURS, fewer), kept.racer(WHOLE, lambda: roots(plane(net, x, d, r, a, a).flatten(0, 1)).reshape(GRID, GRID))],
+        [
+            kept.racer(OURS, fewer),
+            kept.racer(
+                WHOLE, lambda: roots(plane(net, x, d, r, a, a).flatten(0, 1)).reshape(GRID, GRID)
+            ),
+        ],
         rounds,
         device,
     )
     what = f"surface around an image, {GRID} × {GRID}, refined where it bends"
-    return Outcome("B11", what, f"{run.architecture}, {run.data_key}", times, {}, (_seen(kept, "√loss"),))
+    return Outcome(
+        "B11", what, f"{run.architecture}, {run.data_key}", times, {}, (_seen(kept, "√loss"),)
+    )
 
 
 def refined_weights(run: Run, device: str, rounds: int) -> Outcome:
     net, x, y = _set_of(run, 128, device)
     rng = torch.Generator().manual_seed(0)
-    u, v = ({name: side.to(device) for name, side in filter_normalised(run.net(), rng).items()} for _ in range(2))
+    u, v = (
+        {name: side.to(device) for name, side in filter_normalised(run.net(), rng).items()}
+        for _ in range(2)
+    )
     grid = 41
     a = ticks(grid, 1.0)
 
@@ -205,18 +290,29 @@ def refined_weights(run: Run, device: str, rounds: int) -> Outcome:
     kept = Kept()
     racers = [
         kept.racer(OURS, lambda: refined(compute, lambda flat: flat, grid).values[..., 0]),
-        kept.racer(WHOLE, lambda: compute(*np.divmod(np.arange(grid**2), grid)).reshape(grid, grid)),
+        kept.racer(
+            WHOLE, lambda: compute(*np.divmod(np.arange(grid**2), grid)).reshape(grid, grid)
+        ),
     ]
     times = race(racers, rounds, device)
     what = f"surface around the weights, {grid} × {grid}, {len(x)} images, refined where it bends"
-    return Outcome("B11", what, f"{run.architecture}, {run.data_key}", times, {}, (_seen(kept, "log₁₀ loss"),))
+    return Outcome(
+        "B11", what, f"{run.architecture}, {run.data_key}", times, {}, (_seen(kept, "log₁₀ loss"),)
+    )
 
 
 def _plane_of(run: Run, device: str) -> tuple[nn.Module, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The network, an image, its class, two directions of ±1, and the grid's ticks."""
     split = images_of(run)
     d, r = (rademacher(tuple(split.x.shape[1:]), seed).to(device) for seed in (0, 1))
-    return run.net().to(device).eval(), split.x[0].to(device), split.y[:1].to(device), d, r, ticks(GRID, 2 * run.eps)
+    return (
+        run.net().to(device).eval(),
+        split.x[0].to(device),
+        split.y[:1].to(device),
+        d,
+        r,
+        ticks(GRID, 2 * run.eps),
+    )
 
 
 def _set_of(run: Run, n: int, device: str) -> tuple[nn.Module, Tensor, Tensor]:
@@ -234,6 +330,10 @@ def _with(run: Run, weights: dict[str, Tensor], device: str) -> nn.Module:
 
 
 def _seen(kept: Kept, what: str) -> Gate:
-    """Whether interpolation stays within a fifth of the distance between two contour lines of a figure."""
+    """Whether interpolation stays within a fifth of the distance between two contour lines of a
+    figure.
+    """
     off = float(np.abs(kept.found[OURS] - kept.found[WHOLE]).max() / np.ptp(kept.found[WHOLE]))
-    return Gate(f"{what} off by at most {100 * off:.2f} % of what the figure's scale spans", off <= 0.01)
+    return Gate(
+        f"{what} off by at most {100 * off:.2f} % of what the figure's scale spans", off <= 0.01
+    )

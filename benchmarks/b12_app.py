@@ -1,7 +1,8 @@
-"""B12: the app. How long a rerun takes that computes nothing new, alone and while a training runs; thumbnails; payloads.
+"""B12: the app. How long a rerun takes that computes nothing new, alone and while a training runs;
+thumbnails; payloads.
 
-A visitor is a WebSocket that speaks Streamlit's protocol with the real server, so a time runs from the click's message to
-the last message of the answer; the browser's drawing is not in it.
+A visitor is a WebSocket that speaks Streamlit's protocol with the real server, so a time runs from
+the click's message to the last message of the answer; the browser's drawing is not in it.
 """
 
 from __future__ import annotations
@@ -36,33 +37,63 @@ from robustviz.training.config import TrainConfig
 from robustviz.views.pictures import png
 from robustviz.views.theme import LIGHT, blank
 
-PAGES = ("", "attack", "attention", "features", "soft-labels", "train", "contributions", "transfer", "glossary")
+PAGES = (
+    "",
+    "attack",
+    "attention",
+    "features",
+    "soft-labels",
+    "train",
+    "contributions",
+    "transfer",
+    "glossary",
+)
 PATIENCE = 180.0  # seconds
 REST = 0.02  # seconds between two clicks; nobody is faster
 Value = float | str | bool | list[float] | list[str]  # what a widget can hold
 LINES = 80  # of the bare app: as many messages as the middle one of our pages
 BARE = f"import streamlit as st\nfor i in range({LINES}):\n    st.markdown(f'line {{i}}')\n"
-SETTINGS = "[runner]\npostScriptGC = false\n[browser]\ngatherUsageStats = false\n[server]\nfileWatcherType = 'none'\n"
+SETTINGS = (
+    "[runner]\npostScriptGC = false\n[browser]\ngatherUsageStats = false\n[server]\nfileWatcherType"
+    " = 'none'\n"
+)
 
 
 class Server:
     """An app in a process of its own, ended with everything that it started."""
 
     def __init__(self, command: list[str], folder: Path, **environment: str) -> None:
-        inherited = {name: value for name, value in os.environ.items() if name not in ("PORT", "PYTHONDONTWRITEBYTECODE")}
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("PORT", "PYTHONDONTWRITEBYTECODE")
+        }
         self.log = folder / "server.log"
         with open(self.log, "wb") as log:
             self.process = psutil.Popen(
-                command, cwd=folder if "run" in command else runs.REPOSITORY, env=inherited | environment, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=subprocess.STDOUT,
-            )  # fmt: skip
+                command,
+                cwd=folder if "run" in command else runs.REPOSITORY,
+                env=inherited | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
         deadline = time.monotonic() + PATIENCE
-        while not (found := re.search(r"http://(?:127\.0\.0\.1|localhost):(\d+)", self.log.read_text(errors="replace"))):
+        while not (
+            found := re.search(
+                r"http://(?:127\.0\.0\.1|localhost):(\d+)", self.log.read_text(errors="replace")
+            )
+        ):
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"The app did not start:\n{self.log.read_text(errors='replace')}")
+                raise RuntimeError(
+                    f"The app did not start:\n{self.log.read_text(errors='replace')}"
+                )
             time.sleep(0.05)
         self.port = int(found[1])
-        self.streamlit = next((child for child in self.process.children() if "streamlit" in child.cmdline()), self.process)
+        self.streamlit = next(
+            (child for child in self.process.children() if "streamlit" in child.cmdline()),
+            self.process,
+        )
 
     @property
     def memory(self) -> float:
@@ -88,7 +119,9 @@ class Server:
 def app(home: Path, **environment: str) -> Server:
     """Ours, with the user's runs in `home`."""
     command = [sys.executable, "-m", "robustviz", "app", "--no-browser"]
-    return Server(command, home.parent, ROBUSTVIZ_RUNS=str(home), ROBUSTVIZ_BROWSER="0", **environment)
+    return Server(
+        command, home.parent, ROBUSTVIZ_RUNS=str(home), ROBUSTVIZ_BROWSER="0", **environment
+    )
 
 
 class Visitor:
@@ -98,14 +131,20 @@ class Visitor:
 
     def __init__(self, server: Server, page: str = "", query: str = "") -> None:
         self.socket = connect(
-            f"ws://127.0.0.1:{server.port}/_stcore/stream", subprotocols=["streamlit"], max_size=None, compression=None, legacy=True,  # type: ignore[list-item]
+            f"ws://127.0.0.1:{server.port}/_stcore/stream",
+            subprotocols=["streamlit"],
+            max_size=None,
+            compression=None,
+            legacy=True,  # type: ignore[list-item]
             open_timeout=self.patience,
-        )  # fmt: skip
+        )
         self.page, self.query, self.bytes = "", query, 0
         self.widgets: dict[str, str] = {}
         self.boxes: set[str] = set()  # those of them that open and close
         self.fragments: list[str] = []
-        self.kept: dict[str, ForwardMsg] = {}  # as a browser: large messages that it has are only named
+        self.kept: dict[
+            str, ForwardMsg
+        ] = {}  # as a browser: large messages that it has are only named
         self.first = self.go(page)
 
     def go(self, page: str) -> float:
@@ -113,23 +152,32 @@ class Visitor:
         return self._run(page=page)
 
     def rerun(self, fragment: str = "", **values: Value) -> float:
-        """The same page again, or one of its fragments, with widgets changed by key; seconds. A number is a float, a slider a
-        list of one, a choice its text, a segmented control a list of one; True presses a button or opens an expander.
+        """The same page again, or one of its fragments, with widgets changed by key; seconds. A
+        number is a float, a slider a list of one, a choice its text, a segmented control a list of
+        one; True presses a button or opens an expander.
         """
         return self._run(fragment=fragment, values=values)
 
-    def _run(self, page: str | None = None, fragment: str = "", values: dict[str, Value] | None = None) -> float:
+    def _run(
+        self, page: str | None = None, fragment: str = "", values: dict[str, Value] | None = None
+    ) -> float:
         message = BackMsg()
         asked = message.rerun_script
         asked.query_string, asked.fragment_id = self.query, fragment
-        asked.page_name, asked.page_script_hash = (page, "") if page is not None else ("", self.page)
+        asked.page_name, asked.page_script_hash = (
+            (page, "") if page is not None else ("", self.page)
+        )
         asked.context_info.color_scheme = "light"
         asked.cached_message_hashes.extend(self.kept)
         for key, value in (values or {}).items():
             widget = asked.widget_states.widgets.add()
             widget.id = self.widgets[key]
             if isinstance(value, list):
-                (widget.string_array_value if isinstance(value[0], str) else widget.double_array_value).data.extend(value)  # type: ignore[arg-type]
+                (
+                    widget.string_array_value
+                    if isinstance(value[0], str)
+                    else widget.double_array_value
+                ).data.extend(value)  # type: ignore[arg-type]
             elif value is True:
                 setattr(widget, "bool_value" if key in self.boxes else "trigger_value", True)
             else:
@@ -139,9 +187,14 @@ class Visitor:
         got: list[bytes] = []
         while True:
             got.append(bytes(self.socket.recv(timeout=self.patience)))  # type: ignore[arg-type]
-            if len(got[-1]) < 200:  # parsed later, so that this process leaves the processor to the other one
+            if (
+                len(got[-1]) < 200
+            ):  # parsed later, so that this process leaves the processor to the other one
                 last = ForwardMsg.FromString(got[-1])
-                if last.WhichOneof("type") == "script_finished" and last.script_finished != ForwardMsg.FINISHED_EARLY_FOR_RERUN:
+                if (
+                    last.WhichOneof("type") == "script_finished"
+                    and last.script_finished != ForwardMsg.FINISHED_EARLY_FOR_RERUN
+                ):
                     break
         seconds = time.perf_counter() - started
         self._read([ForwardMsg.FromString(one) for one in got], fragment)
@@ -164,14 +217,21 @@ class Visitor:
                 if (name := message.delta.fragment_id) and name not in self.fragments:
                     self.fragments.append(name)
                 element = message.delta.new_element
-                known = str(getattr(getattr(element, element.WhichOneof("type") or "empty"), "id", ""))
-                if box := message.delta.add_block.expandable.id or message.delta.add_block.popover.id:
+                known = str(
+                    getattr(getattr(element, element.WhichOneof("type") or "empty"), "id", "")
+                )
+                if (
+                    box := message.delta.add_block.expandable.id
+                    or message.delta.add_block.popover.id
+                ):
                     self.boxes.add(box.split("-", 2)[2])
                 if (known or box).startswith("$$ID-"):  # $$ID-<hash>-<key>
                     self.widgets[(known or box).split("-", 2)[2]] = known or box
 
     def clicks(self, times: int) -> Iterator[float]:
-        """Reruns of the page that has been seen: whole, its first fragment, and with the image before and the one after."""
+        """Reruns of the page that has been seen: whole, its first fragment, and with the image
+        before and the one after.
+        """
         kinds = [lambda at: self.rerun()]
         if self.fragments:
             kinds.append(lambda at: self.rerun(self.fragments[0]))
@@ -192,8 +252,12 @@ def p95(seconds: list[float]) -> float:
     return float(1000 * np.quantile(seconds, 0.95))
 
 
-def all_pages(server: Server, bare: Visitor | None, each: int) -> tuple[list[float], list[float], list[float]]:
-    """Seconds of each rerun over all pages, of as many of the bare app's in between, and of each page's first time."""
+def all_pages(
+    server: Server, bare: Visitor | None, each: int
+) -> tuple[list[float], list[float], list[float]]:
+    """Seconds of each rerun over all pages, of as many of the bare app's in between, and of each
+    page's first time.
+    """
     ours, theirs, first = [], [], []
     for page in PAGES:
         visitor = Visitor(server, page)
@@ -242,19 +306,23 @@ def reruns(each: int) -> Outcome:
         server = app(home)
         ending.callback(server.end)
         flags = ["--server.headless=true", "--server.address=127.0.0.1", "--server.port=0"]
-        other = Server([sys.executable, "-m", "streamlit", "run", "bare.py", *flags], Path(folder) / "bare")
+        other = Server(
+            [sys.executable, "-m", "streamlit", "run", "bare.py", *flags], Path(folder) / "bare"
+        )
         ending.callback(other.end)
         bare = Visitor(other)
         for _ in range(5):
             bare.rerun()
-        all_pages(server, None, 0)  # compute once what pages show; the next first times are those of a server in use
+        all_pages(
+            server, None, 0
+        )  # compute once what pages show; the next first times are those of a server in use
         used = server.spent
         quiet, theirs, first = all_pages(server, bare, each)
         used = 1000 * (server.spent - used) / len(quiet)
         load = os.getloadavg()[0]
         start, end = memory(server, 40 * each)
         with mock.patch.dict(os.environ, ROBUSTVIZ_RUNS=str(home)):
-            run = queue.submit(TrainConfig(data="shapes", epochs=1000, device="cpu"))  # type: ignore[arg-type]
+            run = queue.submit(TrainConfig(data="shapes", epochs=1000, device="cpu"))
             ending.callback(_end, home, run.id)
             deadline = time.monotonic() + PATIENCE
             while not run.records() and time.monotonic() < deadline:
@@ -263,18 +331,38 @@ def reruns(each: int) -> Outcome:
             trained = len(run.records())
         gates = (
             Gate(
-                f"p95 {p95(quiet):.1f} ms ≤ 20 ms over {len(quiet)} reruns of {len(PAGES)} pages (of the bare app in between: {p95(theirs):.1f} ms)",
+                f"p95 {p95(quiet):.1f} ms ≤ 20 ms over {len(quiet)} reruns of {len(PAGES)} pages"
+                f" (of the bare app in between: {p95(theirs):.1f} ms)",
                 p95(quiet) <= 20,
             ),
-            Gate(f"p95 {p95(busy):.1f} ms ≤ 20 ms over {len(busy)} while a training runs ({trained} epochs meanwhile)", p95(busy) <= 20),
-            Gate(f"memory {start:.0f} → {end:.0f} MB over {40 * each} clicks, flat within 8 MB", end - start <= 8),
+            Gate(
+                f"p95 {p95(busy):.1f} ms ≤ 20 ms over {len(busy)} while a training runs ({trained}"
+                " epochs meanwhile)",
+                p95(busy) <= 20,
+            ),
+            Gate(
+                f"memory {start:.0f} → {end:.0f} MB over {40 * each} clicks, flat within 8 MB",
+                end - start <= 8,
+            ),
         )
         note = (
-            f"{used:.1f} ms of processor time a rerun; load {load:.1f} on {os.cpu_count()} cores, of others; a page's first time in a new session "
-            f"{min(first):.2f} to {max(first):.2f} s."
+            f"{used:.1f} ms of processor time a rerun; load {load:.1f} on {os.cpu_count()} cores,"
+            f" of others; a page's first time in a new session {min(first):.2f} to"
+            f" {max(first):.2f} s."
         )
-        times = (Time(OURS, tuple(quiet), max(first)), Time(f"Streamlit itself, {LINES} lines of text", tuple(theirs), bare.first))
-        return Outcome("B12", "a rerun that computes nothing new", "all pages, over a WebSocket", times, {}, gates, note)
+        times = (
+            Time(OURS, tuple(quiet), max(first)),
+            Time(f"Streamlit itself, {LINES} lines of text", tuple(theirs), bare.first),
+        )
+        return Outcome(
+            "B12",
+            "a rerun that computes nothing new",
+            "all pages, over a WebSocket",
+            times,
+            {},
+            gates,
+            note,
+        )
 
 
 def _end(home: Path, run_id: str) -> None:
@@ -307,17 +395,31 @@ def thumbnails(rounds: int) -> Outcome:
 
     times = race([Racer(OURS, ours), Racer("matplotlib grid", theirs)], rounds)
     size = [len(ours()) / 1000, sum(len(png(image, 96)) for image in images) / 1000]
-    gate = Gate(f"one picture of {size[0]:.0f} kB instead of 64 of {size[1]:.0f} kB", size[0] <= 1.2 * size[1])
-    return Outcome("B12", "64 thumbnails", "shapes, 32×32, three channels", times, {"matplotlib grid": 50}, (gate,))
+    gate = Gate(
+        f"one picture of {size[0]:.0f} kB instead of 64 of {size[1]:.0f} kB",
+        size[0] <= 1.2 * size[1],
+    )
+    return Outcome(
+        "B12",
+        "64 thumbnails",
+        "shapes, 32×32, three channels",
+        times,
+        {"matplotlib grid": 50},
+        (gate,),
+    )
 
 
 def payload(rounds: int) -> Outcome:
-    """A cloud of 10,000 points as it goes to the browser: arrays of float32 against lists of numbers."""
+    """A cloud of 10,000 points as it goes to the browser: arrays of float32 against lists of
+    numbers.
+    """
     xy = np.random.default_rng(0).normal(size=(2, 10_000)).astype(np.float32)
     index = np.arange(10_000)
 
     def cloud(x: object, y: object, number: object) -> str:
-        figure = blank(LIGHT, "10,000 points").add_trace(go.Scattergl(x=x, y=y, customdata=number, mode="markers"))
+        figure = blank(LIGHT, "10,000 points").add_trace(
+            go.Scattergl(x=x, y=y, customdata=number, mode="markers")
+        )
         return str(plotly.io.to_json(figure, validate=False))
 
     def ours() -> str:
@@ -329,5 +431,11 @@ def payload(rounds: int) -> Outcome:
 
     times = race([Racer(OURS, ours), Racer("lists of numbers", lists)], rounds)
     small, large = len(ours()), len(lists())
-    gate = Gate(f"{small / 1000:.0f} kB against {large / 1000:.0f} kB: {large / small:.2f}× smaller, wanted 2.5×", large / small >= 2.5)
-    return Outcome("B12", "payload of 10,000 points", "x, y and the image's number", times, {}, (gate,))
+    gate = Gate(
+        f"{small / 1000:.0f} kB against {large / 1000:.0f} kB: {large / small:.2f}× smaller, wanted"
+        " 2.5×",
+        large / small >= 2.5,
+    )
+    return Outcome(
+        "B12", "payload of 10,000 points", "x, y and the image's number", times, {}, (gate,)
+    )

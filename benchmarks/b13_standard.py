@@ -22,20 +22,33 @@ MARK = 94.0
 WANTED = 1 / 1.2
 PEER = "airbench94"
 NOTE = (
-    "Ours is ResNet-18 on 45,000 images (a tenth is kept for validation, which is not timed), a recipe tuned by nobody, judged on plain "
-    "images. airbench94, of the package airbench 0.1.8, is its authors' network and recipe on 50,000, judged with its six views of an image; "
-    "airbench94_muon, the faster one (2.59 s on an A100 by its authors), is a script on GitHub and in no package index."
+    "Ours is ResNet-18 on 45,000 images (a tenth is kept for validation, which is not timed), a"
+    " recipe tuned by nobody, judged on plain images. airbench94, of the package airbench 0.1.8, is"
+    " its authors' network and recipe on 50,000, judged with its six views of an image;"
+    " airbench94_muon, the faster one (2.59 s on an A100 by its authors), is a script on GitHub and"
+    " in no package index."
 )
 
 
 def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
-    """Whole trainings with seeds of their own, the images being in memory; accuracy on the 10,000 test images."""
+    """Whole trainings with seeds of their own, the images being in memory; accuracy on the 10,000
+    test images.
+    """
     if device == "cpu":
         return
     config = TrainConfig(
-        data=data.CIFAR10(), n_train=0, method=Standard(), net="resnet18", epochs=16, batch_size=512, lr=0.4, schedule="cyclic",
-        augment="crop_flip", precision="bf16", device="cuda",
-    )  # fmt: skip
+        data=data.CIFAR10(),
+        n_train=0,
+        method=Standard(),
+        net="resnet18",
+        epochs=16,
+        batch_size=512,
+        lr=0.4,
+        schedule="cyclic",
+        augment="crop_flip",
+        precision="bf16",
+        device="cuda",
+    )
     with contextlib.ExitStack() as ending:
         data.load(config.data, "train")  # without the images there is nothing to race
         try:
@@ -46,8 +59,12 @@ def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
         yield against(config, peer, rounds or 3, NOTE + missing)
 
 
-def against(config: TrainConfig, peer: Callable[[], float] | None, rounds: int, note: str) -> Outcome:
-    """The race of whole trainings; `peer` trains and gives its accuracy, None: nobody. The first of each is to warm up."""
+def against(
+    config: TrainConfig, peer: Callable[[], float] | None, rounds: int, note: str
+) -> Outcome:
+    """The race of whole trainings; `peer` trains and gives its accuracy, None: nobody. The first of
+    each is to warm up.
+    """
     split = data.load(config.data, "test")
     reached: dict[str, list[float]] = {OURS: [], PEER: []}
 
@@ -65,20 +82,27 @@ def against(config: TrainConfig, peer: Callable[[], float] | None, rounds: int, 
     times = race(racers, rounds, str(config.device))
     gates = tuple(
         Gate(
-            f"{name}: {statistics.mean(accuracies[1:]):.2f} % on average of {len(accuracies) - 1} trainings "
-            f"({min(accuracies[1:]):.2f} to {max(accuracies[1:]):.2f}), wanted {MARK:g} %",
+            f"{name}: {statistics.mean(accuracies[1:]):.2f} % on average of {len(accuracies) - 1}"
+            f" trainings ({min(accuracies[1:]):.2f} to {max(accuracies[1:]):.2f}), wanted"
+            f" {MARK:g} %",
             statistics.mean(accuracies[1:]) >= MARK,
         )
         for name, accuracies in reached.items()
         if name == OURS or peer
     )
-    setting = f"{config.epochs} epochs, {config.net}, batch {config.batch_size}, {config.precision}, {config.schedule}"
-    return Outcome("B13", "standard training", setting, times, {PEER: WANTED} if peer else {}, gates, note)
+    setting = (
+        f"{config.epochs} epochs, {config.net}, batch {config.batch_size}, {config.precision},"
+        f" {config.schedule}"
+    )
+    return Outcome(
+        "B13", "standard training", setting, times, {PEER: WANTED} if peer else {}, gates, note
+    )
 
 
 @contextlib.contextmanager
 def airbench() -> Iterator[Callable[[], float]]:
-    """A training by the package, which gives its accuracy in %; it reads our copy of the images, from a folder that it names itself.
+    """A training by the package, which gives its accuracy in %; it reads our copy of the images,
+    from a folder that it names itself.
 
     Raises ImportError where the package is not here.
     """
@@ -89,14 +113,22 @@ def airbench() -> Iterator[Callable[[], float]]:
     with tempfile.TemporaryDirectory() as folder:
         images(Path(folder) / "cifar10")
         with contextlib.chdir(folder):
-            loader = package.CifarLoader("cifar10", train=True, batch_size=1024, aug={"flip": True, "translate": 2}, altflip=True)
+            loader = package.CifarLoader(
+                "cifar10",
+                train=True,
+                batch_size=1024,
+                aug={"flip": True, "translate": 2},
+                altflip=True,
+            )
             judge = package.CifarLoader("cifar10", train=False, batch_size=2000)
 
         def train() -> float:
             torch.backends.cudnn.benchmark = True
             try:
                 with contextlib.chdir(folder):
-                    return 100 * float(package.evaluate(package.train94(loader, verbose=False), judge, tta_level=2))
+                    return 100 * float(
+                        package.evaluate(package.train94(loader, verbose=False), judge, tta_level=2)
+                    )
             finally:
                 torch.backends.cudnn.benchmark = quick
 
@@ -104,7 +136,9 @@ def airbench() -> Iterator[Callable[[], float]]:
 
 
 def images(folder: Path, source: data.Source | None = None) -> None:
-    """CIFAR-10 (or another source) in `folder` as the package keeps it: all official training images, and the test images."""
+    """CIFAR-10 (or another source) in `folder` as the package keeps it: all official training
+    images, and the test images.
+    """
     folder.mkdir()
     for name, splits in (("train", ("train", "val")), ("test", ("test",))):
         parts = [data.load(source or data.CIFAR10(), split) for split in splits]

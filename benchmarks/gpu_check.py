@@ -1,11 +1,14 @@
-"""`python -m benchmarks.gpu_check`, or `make gpu-check`: everything that has to be true on a GPU, within eight minutes.
+"""`python -m benchmarks.gpu_check`, or `make gpu-check`: everything that has to be true on a GPU,
+within eight minutes.
 
-It runs the tests in `tests/gpu`, counts robust accuracy on the GPU and on the processor beside it (B15), takes B0, B2, B3,
-B5 and B6 at a smaller size than `make bench`, and writes it all into the JSON that the README's table is made from. It needs
-the training core's packages and pytest, and images that are drawn here; libraries that are missing are said and stood in for.
+It runs the tests in `tests/gpu`, counts robust accuracy on the GPU and on the processor beside it
+(B15), takes B0, B2, B3, B5 and B6 at a smaller size than `make bench`, and writes it all into the
+JSON that the README's table is made from. It needs the training core's packages and pytest, and
+images that are drawn here; libraries that are missing are said and stood in for.
 
-Without a GPU it does the same at toy size on the processor, in a minute or two: that everything runs is all it then says,
-and its figures go to a file of their own, which is not part of the repository.
+Without a GPU it does the same at toy size on the processor, in a minute or two: that everything
+runs is all it then says, and its figures go to a file of their own, which is not part of the
+repository.
 """
 
 from __future__ import annotations
@@ -23,12 +26,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # torch's profiler tells the terminal whenever it begins
+os.environ.setdefault(
+    "KINETO_LOG_LEVEL", "5"
+)  # torch's profiler tells the terminal whenever it begins
 
 import torch
 
 from benchmarks import b00_roofline as roofline
-from benchmarks import b02_resnet, b03_epoch, b05_part, b06_small, b15_devices, harness, report, setting, trainers
+from benchmarks import (
+    b02_resnet,
+    b03_epoch,
+    b05_part,
+    b06_small,
+    b15_devices,
+    harness,
+    report,
+    setting,
+    trainers,
+)
 from benchmarks.harness import Outcome
 from robustviz.attacks import PGD
 from robustviz.data import Shapes, shapes
@@ -46,7 +61,9 @@ PATIENCE = 6  # as many times as long on a processor, which may be a busy one
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """How much of everything: images to learn from, epochs of a gate's training, images a turn, images for the comparison."""
+    """How much of everything: images to learn from, epochs of a gate's training, images a turn,
+    images for the comparison.
+    """
 
     device: str
     net: str
@@ -71,43 +88,93 @@ def races(size: Size, note: str) -> Iterator[tuple[str, Callable[[], Iterator[Ou
     words = f"{size.learn:,} drawn shapes"
     images = Shapes(size=32 if size.device == "cuda" else 20)
     config = TrainConfig(
-        data=images, n_train=size.learn, method=PGDAT(attack=PGD(steps=size.steps)), net=size.net, epochs=size.epochs, batch_size=size.batch, lr=0.1,
-        augment="crop_flip", precision="bf16", device=size.device,  # type: ignore[arg-type]
-    )  # fmt: skip
+        data=images,
+        n_train=size.learn,
+        method=PGDAT(attack=PGD(steps=size.steps)),
+        net=size.net,
+        epochs=size.epochs,
+        batch_size=size.batch,
+        lr=0.1,
+        augment="crop_flip",
+        precision="bf16",
+        device=size.device,  # type: ignore[arg-type]
+    )
     small = dataclasses.replace(
-        config, net="small_resnet", data=dataclasses.replace(images, size=28) if size.device == "cuda" else images, eps=0.1
+        config,
+        net="small_resnet",
+        data=dataclasses.replace(images, size=28) if size.device == "cuda" else images,
+        eps=0.1,
     )
     plain = contextlib.nullcontext
     # Where there is one device, its two ways to compute a convolution.
     here, there = (
-        (("GPU", "cuda", plain), ("its CPU", "cpu", plain)) if size.device == "cuda"
+        (("GPU", "cuda", plain), ("its CPU", "cpu", plain))
+        if size.device == "cuda"
         else (("with oneDNN", "cpu", plain), ("without", "cpu", _without_onednn))
-    )  # fmt: skip
+    )
 
     def attack() -> Iterator[Outcome]:
         x, y = (part.to(size.device) for part in setting.unseen(images, size.learn, size.unseen))
         batches = (size.batch, size.batch // 4)
-        yield from b02_resnet.against(setting.trained(config), x, y, float(config.eps or 0), words, size.rounds, batches)
+        yield from b02_resnet.against(
+            setting.trained(config), x, y, float(config.eps or 0), words, size.rounds, batches
+        )
 
-    def epochs(key: str, config: TrainConfig, attacking: trainers.Attacking, name: str, epoch: int) -> Iterator[Outcome]:
+    def epochs(
+        key: str, config: TrainConfig, attacking: trainers.Attacking, name: str, epoch: int
+    ) -> Iterator[Outcome]:
         wanted = (b03_epoch.WANTED, b03_epoch.WANTED) if key == "B3" else b06_small.WANTED
         return trainers.race_epochs(
-            key, config, words, attacking, name, sizes=(size.batch,), turn=size.turn, epoch=epoch, wanted=wanted, rounds=size.rounds,
+            key,
+            config,
+            words,
+            attacking,
+            name,
+            sizes=(size.batch,),
+            turn=size.turn,
+            epoch=epoch,
+            wanted=wanted,
+            rounds=size.rounds,
             workers=size.workers,
-        )  # fmt: skip
+        )
 
     yield "B15", lambda: iter([b15_devices.against(here, there, size.compared, size.rounds, note)])
     yield "B0", lambda: roofline.outcomes(size.device, size.rounds)
     yield "B2", attack
-    yield "B5", lambda: b05_part.steps(images, size.net, *size.part, size.device, size.rounds, "drawn shapes")
-    yield "B6", lambda: epochs("B6", small, b06_small.leanest(small), setting.leanest(torch.nn.Identity(), 0, 0, 0)[0], 60_000)
+    yield (
+        "B5",
+        lambda: b05_part.steps(
+            images, size.net, *size.part, size.device, size.rounds, "drawn shapes"
+        ),
+    )
+    yield (
+        "B6",
+        lambda: epochs(
+            "B6",
+            small,
+            b06_small.leanest(small),
+            setting.leanest(torch.nn.Identity(), 0, 0, 0)[0],
+            60_000,
+        ),
+    )
     yield "B3", lambda: epochs("B3", config, b03_epoch.written_out(config), "usual loop", 50_000)
 
 
 def test(device: str, limit: float) -> tuple[bool, str]:
-    """(whether all tests in `tests/gpu` passed, pytest's last line), on a device, within so many seconds."""
+    """(whether all tests in `tests/gpu` passed, pytest's last line), on a device, within so many
+    seconds.
+    """
     plugins = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "ROBUSTVIZ_TEST_DEVICE": device}
-    command = [sys.executable, "-m", "pytest", "-c", str(TESTS / "pytest.ini"), "-p", "no:cacheprovider", str(TESTS)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-c",
+        str(TESTS / "pytest.ini"),
+        "-p",
+        "no:cacheprovider",
+        str(TESTS),
+    ]
     try:
         done = subprocess.run(
             command,
@@ -128,7 +195,9 @@ def test(device: str, limit: float) -> tuple[bool, str]:
 
 
 def main() -> int:
-    """Do it all and say what failed; 0: nothing. On a GPU a result that is not as good as its peer's is a failure."""
+    """Do it all and say what failed; 0: nothing. On a GPU a result that is not as good as its
+    peer's is a failure.
+    """
     started = time.monotonic()
     on_gpu = torch.cuda.is_available()
     size, out = (GPU, report.HERE / "results" / "cuda.json") if on_gpu else (TOY, TOY_OUT)
@@ -138,31 +207,53 @@ def main() -> int:
     clock.start()
     torch.set_num_threads(default_threads())
     if not on_gpu:
-        print("This machine has no GPU that torch can use: everything at toy size on its processor, which only shows that it runs.\n")
+        print(
+            "This machine has no GPU that torch can use: everything at toy size on its processor,"
+            " which only shows that it runs.\n"
+        )
         _shrink()
     passed, line = test(size.device, patience * TESTS_LIMIT)
     print(f"Tests of attacks, networks, training, resume and recorded steps: {line}\n", flush=True)
     failed = [] if passed else ["the tests"]
-    found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8")) if on_gpu and out.exists() else {"items": {}}
+    found: dict[str, Any] = (
+        json.loads(out.read_text(encoding="utf-8")) if on_gpu and out.exists() else {"items": {}}
+    )
     for key, run in races(size, f"In tests/gpu: {line}."):
         begun, outcomes = time.monotonic(), list[Outcome]()
         try:
             for one in run():
                 outcomes.append(one)
                 print(harness.told(one), end="\n\n", flush=True)
-                found["items"][key] = {"machine": harness.machine(), "outcomes": [one.to_json() for one in outcomes]}
+                found["items"][key] = {
+                    "machine": harness.machine(),
+                    "outcomes": [one.to_json() for one in outcomes],
+                }
                 out.parent.mkdir(exist_ok=True)
-                write_file(out, json.dumps(found, indent=1).encode())  # at once: a GPU may be lent for minutes
+                write_file(
+                    out, json.dumps(found, indent=1).encode()
+                )  # at once: a GPU may be lent for minutes
         except Exception as error:  # the others are worth having all the same
             failed.append(f"{key}, which ended in {type(error).__name__}: {error}")
         judged = on_gpu or key == "B15"  # at toy size the others' gates are luck
-        failed += [f"{key}, where this did not hold: {gate.says}" for one in outcomes for gate in one.gates if judged and not gate.held]
+        failed += [
+            f"{key}, where this did not hold: {gate.says}"
+            for one in outcomes
+            for gate in one.gates
+            if judged and not gate.held
+        ]
         print(f"({key}: {time.monotonic() - begun:.0f} s)\n", flush=True)
     clock.cancel()
     if on_gpu:
         report.write(report.measured())
-    where = f"{out.relative_to(REPOSITORY)} and the README have the figures" if on_gpu else "Nothing was run on a GPU"
-    print(f"{time.monotonic() - started:.0f} s. {where}. {'Failed: ' + '; '.join(failed) + '.' if failed else 'All passed.'}")
+    where = (
+        f"{out.relative_to(REPOSITORY)} and the README have the figures"
+        if on_gpu
+        else "Nothing was run on a GPU"
+    )
+    print(
+        f"{time.monotonic() - started:.0f} s. {where}."
+        f" {'Failed: ' + '; '.join(failed) + '.' if failed else 'All passed.'}"
+    )
     return 1 if failed else 0
 
 
@@ -186,7 +277,11 @@ def _shrink() -> None:
 
 
 def _too_late(limit: float) -> None:
-    print(f"\nNot done after {limit / 60:.0f} minutes, which is all there are; what was measured is written down.", flush=True)
+    print(
+        f"\nNot done after {limit / 60:.0f} minutes, which is all there are; what was measured is"
+        " written down.",
+        flush=True,
+    )
     os._exit(1)
 
 

@@ -1,8 +1,9 @@
-"""How everything here is timed: ours and its peers in one process, in turns, so that a noisy machine is noisy to all.
+"""How everything here is timed: ours and its peers in one process, in turns, so that a noisy
+machine is noisy to all.
 
-A ratio is taken within each round, peer over ours, and its median is reported beside minimum and median times. What is
-compared must do the same work: the same weights, images, seeds, ε and steps; a gate beside each ratio says whether the
-results are as good as the peer's.
+A ratio is taken within each round, peer over ours, and its median is reported beside minimum and
+median times. What is compared must do the same work: the same weights, images, seeds, ε and steps;
+a gate beside each ratio says whether the results are as good as the peer's.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ class Racer:
 
 @dataclass(frozen=True)
 class Time:
-    """Seconds of each round, in order, and of the first call, which compiles and warms up and is not among them."""
+    """Seconds of each round, in order, and of the first call, which compiles and warms up and is
+    not among them.
+    """
 
     name: str
     seconds: tuple[float, ...]
@@ -59,7 +62,9 @@ class Gate:
 
 @dataclass(frozen=True)
 class Share:
-    """How much of a ceiling ours reaches: `reached` and `wanted` as fractions of `ceiling`, e.g. "the fp32 GEMM rate"."""
+    """How much of a ceiling ours reaches: `reached` and `wanted` as fractions of `ceiling`, e.g.
+    "the fp32 GEMM rate".
+    """
 
     reached: float
     wanted: float
@@ -68,8 +73,9 @@ class Share:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One race: `key` of the item ("B1"), what was raced, on what setting, every time, the wanted ratio by peer's name, and
-    the share of a ceiling where that is what a race is judged by: the median over all races with that ceiling counts.
+    """One race: `key` of the item ("B1"), what was raced, on what setting, every time, the wanted
+    ratio by peer's name, and the share of a ceiling where that is what a race is judged by: the
+    median over all races with that ceiling counts.
     """
 
     key: str
@@ -86,9 +92,14 @@ class Outcome:
         return self.times[0]
 
     def ratio(self, peer: Time) -> tuple[float, float]:
-        """(median of the rounds' ratios, ratio of the minima): how many times as long the peer takes."""
+        """(median of the rounds' ratios, ratio of the minima): how many times as long the peer
+        takes.
+        """
         pairs = zip(peer.seconds, self.ours.seconds, strict=True)
-        return statistics.median(theirs / mine for theirs, mine in pairs), peer.least / self.ours.least
+        return (
+            statistics.median(theirs / mine for theirs, mine in pairs),
+            peer.least / self.ours.least,
+        )
 
     def missed(self, peer: Time) -> bool:
         """Whether a ratio was wanted and neither the rounds' median nor the minima reach it."""
@@ -97,18 +108,33 @@ class Outcome:
     @classmethod
     def of_json(cls, found: dict[str, Any]) -> Outcome:
         """What `to_json` wrote down."""
-        times = tuple(Time(one["name"], tuple(one["seconds"]), one["first"]) for one in found["times"])
+        times = tuple(
+            Time(one["name"], tuple(one["seconds"]), one["first"]) for one in found["times"]
+        )
         gates = tuple(Gate(**one) for one in found["gates"])
         share = Share(**found["share"]) if found.get("share") else None
-        return cls(found["key"], found["what"], found["setting"], times, found["wanted"], gates, found["note"], share)
+        return cls(
+            found["key"],
+            found["what"],
+            found["setting"],
+            times,
+            found["wanted"],
+            gates,
+            found["note"],
+            share,
+        )
 
     def to_json(self) -> dict[str, Any]:
-        ratios = {peer.name: [round(value, 3) for value in self.ratio(peer)] for peer in self.times[1:]}
+        ratios = {
+            peer.name: [round(value, 3) for value in self.ratio(peer)] for peer in self.times[1:]
+        }
         return asdict(self) | {"ratios": ratios}
 
 
 def race(racers: Sequence[Racer], rounds: int, device: str = "cpu") -> tuple[Time, ...]:
-    """Everybody once to warm up, then `rounds` rounds in turns; the order turns round in every second one."""
+    """Everybody once to warm up, then `rounds` rounds in turns; the order turns round in every
+    second one.
+    """
     first = [_timed(racer.run, device) for racer in racers]
     seconds: list[list[float]] = [[] for _ in racers]
     gc.collect()
@@ -120,7 +146,10 @@ def race(racers: Sequence[Racer], rounds: int, device: str = "cpu") -> tuple[Tim
                 seconds[at].append(_timed(racers[at].run, device))
     finally:
         gc.enable()
-    return tuple(Time(racer.name, tuple(spent), once) for racer, spent, once in zip(racers, seconds, first, strict=True))
+    return tuple(
+        Time(racer.name, tuple(spent), once)
+        for racer, spent, once in zip(racers, seconds, first, strict=True)
+    )
 
 
 def _timed(run: Callable[[], object], device: str) -> float:
@@ -134,7 +163,9 @@ def _timed(run: Callable[[], object], device: str) -> float:
 
 
 def kind() -> str:
-    """The kind of this machine, by which results are kept: "cuda", "cpu", or "cpu-fp32" for a processor without bf16."""
+    """The kind of this machine, by which results are kept: "cuda", "cpu", or "cpu-fp32" for a
+    processor without bf16.
+    """
     return "cuda" if torch.cuda.is_available() else "cpu" if has_bf16("cpu") else "cpu-fp32"
 
 
@@ -152,13 +183,20 @@ def machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """Its name, and what torch may use of it: virtual machines call very different processors by one name."""
+    """Its name, and what torch may use of it: virtual machines call very different processors by
+    one name.
+    """
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+            name = next(
+                line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+            )
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
-    return f"{name} with {torch.backends.cpu.get_cpu_capability()}{' and bf16' if has_bf16('cpu') else ''}"
+    return (
+        f"{name} with"
+        f" {torch.backends.cpu.get_cpu_capability()}{' and bf16' if has_bf16('cpu') else ''}"
+    )
 
 
 def told(one: Outcome) -> str:
@@ -176,12 +214,17 @@ def told(one: Outcome) -> str:
         else:
             wanted = one.wanted.get(time_.name)
             cells += [f"{ratio:.2f}×" for ratio in one.ratio(time_)]
-            cells.append("" if wanted is None else f"{wanted:g}×{' **missed**' if one.missed(time_) else ''}")
+            cells.append(
+                "" if wanted is None else f"{wanted:g}×{' **missed**' if one.missed(time_) else ''}"
+            )
         lines.append(f"| {' | '.join(cells)} |")
     lines.append("")
     lines += [f"- {'held' if gate.held else '**not held**'}: {gate.says}" for gate in one.gates]
     if one.share:
-        lines.append(f"- {one.share.reached:.0%} of {one.share.ceiling}; wanted of the median over all races: {one.share.wanted:.0%}")
+        lines.append(
+            f"- {one.share.reached:.0%} of {one.share.ceiling}; wanted of the median over all"
+            f" races: {one.share.wanted:.0%}"
+        )
     if one.note:
         lines.append(f"- {one.note}")
     return "\n".join(lines).rstrip()
@@ -191,4 +234,10 @@ def spell(seconds: float) -> str:
     """A time as people read it."""
     if not math.isfinite(seconds):
         return "–"
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms" if seconds >= 1e-3 else f"{1e6 * seconds:.3g} µs"
+    return (
+        f"{seconds:.3g} s"
+        if seconds >= 1
+        else f"{1000 * seconds:.3g} ms"
+        if seconds >= 1e-3
+        else f"{1e6 * seconds:.3g} µs"
+    )

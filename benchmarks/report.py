@@ -1,4 +1,6 @@
-"""What the README and `RESULTS.md` say of the benchmarks, made from the JSON files alone: neither is written by hand."""
+"""What the README and `RESULTS.md` say of the benchmarks, made from the JSON files alone: neither
+is written by hand.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,16 @@ from robustviz.runs.folder import write_file
 HERE = Path(__file__).resolve().parent
 README, RESULTS = HERE.parent / "README.md", HERE / "RESULTS.md"
 MARKS = "<!-- bench -->", "<!-- /bench -->"
-DEVICES = {"cpu": "On a CPU with bf16", "cpu-fp32": "On a CPU without bf16", "cuda": "On a GPU"}  # as `harness.kind` has them
+DEVICES = {
+    "cpu": "On a CPU with bf16",
+    "cpu-fp32": "On a CPU without bf16",
+    "cuda": "On a GPU",
+}  # as `harness.kind` has them
 NONE = "Nothing has been measured yet: `make bench`."
-NO_GPU = "On a GPU nothing has been measured: none was at hand. `make gpu-check` tries everything there and fills this table in."
+NO_GPU = (
+    "On a GPU nothing has been measured: none was at hand. `make gpu-check` tries everything there"
+    " and fills this table in."
+)
 
 Items = dict[str, dict[str, Any]]
 
@@ -31,9 +40,13 @@ def items() -> dict[str, str]:
 def measured(folder: Path = HERE / "results") -> dict[str, Items]:
     """What is written down, by device and item, in the items' order."""
     found = {
-        device: json.loads(path.read_text(encoding="utf-8"))["items"] for device in DEVICES if (path := folder / f"{device}.json").exists()
+        device: json.loads(path.read_text(encoding="utf-8"))["items"]
+        for device in DEVICES
+        if (path := folder / f"{device}.json").exists()
     }
-    return {device: {key: kept[key] for key in items() if key in kept} for device, kept in found.items()}
+    return {
+        device: {key: kept[key] for key in items() if key in kept} for device, kept in found.items()
+    }
 
 
 def write(found: dict[str, Items], readme: Path = README, results: Path = RESULTS) -> None:
@@ -45,7 +58,9 @@ def write(found: dict[str, Items], readme: Path = README, results: Path = RESULT
 
 
 def summary(found: dict[str, Items]) -> str:
-    """For the README: a line an item, with the range of its ratios and whatever fell short of what was wanted."""
+    """For the README: a line an item, with the range of its ratios and whatever fell short of what
+    was wanted.
+    """
     parts = []
     for device, kept in found.items():
         lines = [
@@ -56,7 +71,9 @@ def summary(found: dict[str, Items]) -> str:
         ]
         for key, item in kept.items():
             races = _races(item)
-            lines.append(f"| {key} | {_title(key)} | {_taken(races)} | {_short(races)} | {_gates(races)} |")
+            lines.append(
+                f"| {key} | {_title(key)} | {_taken(races)} | {_short(races)} | {_gates(races)} |"
+            )
         parts.append("\n".join(lines))
     return "\n\n".join([*(parts or [NONE]), *([] if "cuda" in found else [NO_GPU])])
 
@@ -65,12 +82,18 @@ def full(found: dict[str, Items]) -> str:
     """RESULTS.md: every race with every time."""
     parts = [
         "# Every race",
-        f"`make bench` wrote this; how it races is said in `harness.py`. A ratio says how many times as long as `{harness.OURS}` a peer takes.",
+        (
+            "`make bench` wrote this; how it races is said in `harness.py`. A ratio says how many"
+            f" times as long as `{harness.OURS}` a peer takes."
+        ),
     ]
     for device, kept in found.items():
         parts.append(f"## {DEVICES[device]}")
         for key, item in kept.items():
-            parts.append(f"### {key}: {_title(key)}\n\n`make bench ONLY={key}` on {_machine(item['machine'])}.")
+            parts.append(
+                f"### {key}: {_title(key)}\n\n`make bench ONLY={key}` on"
+                f" {_machine(item['machine'])}."
+            )
             parts += map(harness.told, _races(item))
     return "\n\n".join(parts if found else [*parts, NONE]) + "\n"
 
@@ -82,13 +105,25 @@ def _races(item: dict[str, Any]) -> list[Outcome]:
 def _title(key: str) -> str:
     """What a module's first paragraph says of the item."""
     text = (HERE / f"{items()[key]}.py").read_text(encoding="utf-8")
-    said = " ".join((ast.get_docstring(ast.parse(text)) or "").split("\n\n")[0].split()).removeprefix(f"{key}: ").removesuffix(".")
+    said = (
+        " ".join((ast.get_docstring(ast.parse(text)) or "").split("\n\n")[0].split())
+        .removeprefix(f"{key}: ")
+        .removesuffix(".")
+    )
     return said[:1].upper() + said[1:]
 
 
 def _machine(facts: dict[str, Any]) -> str:
     threads = f"{facts['threads']} thread{'s' if facts['threads'] > 1 else ''}"
-    return ", ".join([facts["device"], threads, f"torch {facts['torch']}", f"Python {facts['python']}", *filter(None, [facts.get("date")])])
+    return ", ".join(
+        [
+            facts["device"],
+            threads,
+            f"torch {facts['torch']}",
+            f"Python {facts['python']}",
+            *filter(None, [facts.get("date")]),
+        ]
+    )
 
 
 def _machines(kept: Items) -> str:
@@ -100,20 +135,37 @@ def _machines(kept: Items) -> str:
 
 
 def _taken(races: Sequence[Outcome]) -> str:
-    """How many times as long peers take; our own times where there are none. Where a share of a ceiling is judged, the
-    first peer, which is what people install, by itself.
+    """How many times as long peers take; our own times where there are none. Where a share of a
+    ceiling is judged, the first peer, which is what people install, by itself.
     """
     first = {one.times[1].name for one in races if one.share and one.times[1:]}
     parts = []
     for names, ahead in ((first, True), (first, False)) if first else ((first, False),):
-        ratios = [one.ratio(peer)[0] for one in races for peer in one.times[1:] if (peer.name in names) == ahead]
-        span = " to ".join(dict.fromkeys(f"{ratio:.2g}×" for ratio in (min(ratios), max(ratios)))) if ratios else ""
-        parts += [f"{', '.join(sorted(names))} {span}" if ahead else f"others {span}" if first else span] if span else []
-    return "; ".join(parts) or "; ".join(f"{one.what}, {harness.spell(one.ours.median)}" for one in races)
+        ratios = [
+            one.ratio(peer)[0]
+            for one in races
+            for peer in one.times[1:]
+            if (peer.name in names) == ahead
+        ]
+        span = (
+            " to ".join(dict.fromkeys(f"{ratio:.2g}×" for ratio in (min(ratios), max(ratios))))
+            if ratios
+            else ""
+        )
+        parts += (
+            [f"{', '.join(sorted(names))} {span}" if ahead else f"others {span}" if first else span]
+            if span
+            else []
+        )
+    return "; ".join(parts) or "; ".join(
+        f"{one.what}, {harness.spell(one.ours.median)}" for one in races
+    )
 
 
 def _shares(races: Sequence[Outcome]) -> str:
-    """By ceiling: the median over the races of how much of it ours reaches, and whether that is what was wanted."""
+    """By ceiling: the median over the races of how much of it ours reaches, and whether that is
+    what was wanted.
+    """
     parts = []
     for ceiling in dict.fromkeys(one.share.ceiling for one in races if one.share):
         found = [one.share for one in races if one.share and one.share.ceiling == ceiling]
@@ -128,7 +180,9 @@ def _median(count: int) -> str:
 
 
 def _short(races: Sequence[Outcome]) -> str:
-    """The shares of a ceiling where those are judged, else the ratios that were wanted and missed, of each peer the worst."""
+    """The shares of a ceiling where those are judged, else the ratios that were wanted and missed,
+    of each peer the worst.
+    """
     if shares := _shares(races):
         return shares
     wanted = [(one, peer) for one in races for peer in one.times[1:] if peer.name in one.wanted]
@@ -136,7 +190,9 @@ def _short(races: Sequence[Outcome]) -> str:
     for one, peer in wanted:
         if one.missed(peer):
             reached = max(one.ratio(peer)), one.wanted[peer.name]
-            worst[peer.name] = min(worst.get(peer.name, reached), reached, key=lambda pair: pair[0] / pair[1])
+            worst[peer.name] = min(
+                worst.get(peer.name, reached), reached, key=lambda pair: pair[0] / pair[1]
+            )
     missed = sum(one.missed(peer) for one, peer in wanted)
     if not missed:
         return "reached" if wanted else ""

@@ -1,4 +1,6 @@
-"""What the attack races share: the networks, the images, and the peers' attacks with the same steps."""
+"""What the attack races share: the networks, the images, and the peers' attacks with the same
+steps.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,15 @@ from robustviz.training.config import TrainConfig, pick_device
 from robustviz.training.loop import train
 from robustviz.types import UserError
 
-KEPT = Path(__file__).resolve().parents[1] / ".bench"  # networks trained for a gate; not part of the repository
+KEPT = (
+    Path(__file__).resolve().parents[1] / ".bench"
+)  # networks trained for a gate; not part of the repository
 
 
 def find_shared_data() -> None:
-    """Let the data sets be read from `shared/data` beside the repository where that is, as `.ci/run` does."""
+    """Let the data sets be read from `shared/data` beside the repository where that is, as
+    `.ci/run` does.
+    """
     lent = KEPT.parents[1] / "shared" / "data"
     if lent.is_dir():
         os.environ.setdefault("ROBUSTVIZ_DATA", str(lent))
@@ -33,17 +39,21 @@ def find_shared_data() -> None:
 def shipped(data_key: str, method: str) -> folder.Run:
     """The shipped small_resnet of a method, seed 0."""
     found = (
-        run for run in folder.all_runs() if run.shipped and run.id.startswith(f"{data_key}-{method.replace('_', '-')}-small-resnet-s0")
+        run
+        for run in folder.all_runs()
+        if run.shipped
+        and run.id.startswith(f"{data_key}-{method.replace('_', '-')}-small-resnet-s0")
     )
     return next(found)
 
 
 @functools.cache
 def ten_thousand() -> tuple[ImageNet, Tensor, Tensor, float, str]:
-    """(net, x, y, ε, words): a network and as many test images as one can have here, for gates on robust accuracy.
+    """(net, x, y, ε, words): a network and as many test images as one can have here, for gates on
+    robust accuracy.
 
-    Fashion-MNIST's 10,000 and a PGD-AT network trained for the purpose, kept in `.bench`; where the data is not to be had,
-    the 1,000 drawn shapes and the shipped network.
+    Fashion-MNIST's 10,000 and a PGD-AT network trained for the purpose, kept in `.bench`; where the
+    data is not to be had, the 1,000 drawn shapes and the shipped network.
     """
     try:
         split = data.load("fashion_mnist", "test")
@@ -51,12 +61,20 @@ def ten_thousand() -> tuple[ImageNet, Tensor, Tensor, float, str]:
         run = shipped("shapes", "pgd_at")
         split = data.load("shapes", "test")
         return run.net(), split.x, split.y, run.eps, f"PGD-AT on shapes, {len(split)} images"
-    config = TrainConfig(data="fashion_mnist", epochs=4, n_train=10_000, device="cpu")  # type: ignore[arg-type]
-    return kept(config), split.x, split.y, float(config.eps or 0), f"PGD-AT on Fashion-MNIST, {len(split):,} images"
+    config = TrainConfig(data="fashion_mnist", epochs=4, n_train=10_000, device="cpu")
+    return (
+        kept(config),
+        split.x,
+        split.y,
+        float(config.eps or 0),
+        f"PGD-AT on Fashion-MNIST, {len(split):,} images",
+    )
 
 
 def kept(config: TrainConfig) -> ImageNet:
-    """A network of this training, in eval mode, on its device: trained once and kept in `.bench`."""
+    """A network of this training, in eval mode, on its device: trained once and kept in
+    `.bench`.
+    """
     path = KEPT / f"{config.run_id}.pt"
     if not path.exists():
         weights = {name: value.cpu() for name, value in trained(config).state_dict().items()}
@@ -78,7 +96,9 @@ def trained(config: TrainConfig) -> ImageNet:
 
 
 def cifar10() -> tuple[data.Source, int, str]:
-    """(the source, how many of its images to learn from, words): CIFAR-10, or as many drawn images where it cannot be had."""
+    """(the source, how many of its images to learn from, words): CIFAR-10, or as many drawn images
+    where it cannot be had.
+    """
     return _instead("cifar10", data.Shapes(), 45_000)
 
 
@@ -92,12 +112,18 @@ def _instead(key: str, drawn: data.Shapes, n: int) -> tuple[data.Source, int, st
     try:
         data.load(wanted, "test")
     except UserError:
-        return drawn, n, f"{n:,} drawn shapes {drawn.size}×{drawn.size}, because {wanted.label} is not here"
+        return (
+            drawn,
+            n,
+            f"{n:,} drawn shapes {drawn.size}×{drawn.size}, because {wanted.label} is not here",
+        )
     return wanted, n, f"{wanted.label}, {n:,} images"
 
 
 def unseen(source: data.Source, learned: int, count: int) -> tuple[Tensor, Tensor]:
-    """(x, y): so many images that a training on the first `learned` has not seen; the test images, where they are enough."""
+    """(x, y): so many images that a training on the first `learned` has not seen; the test images,
+    where they are enough.
+    """
     if isinstance(source, data.Shapes):  # which are drawn, as many as one likes
         split = data.load(source, "train", learned + count)
         return split.x[learned:], split.y[learned:]
@@ -109,9 +135,16 @@ Attacker = Callable[[Tensor, Tensor], Tensor]
 
 
 def peers(
-    net: nn.Module, eps: float, step: float, steps: int, shape: tuple[int, ...], classes: int, names: Sequence[str] = ()
+    net: nn.Module,
+    eps: float,
+    step: float,
+    steps: int,
+    shape: tuple[int, ...],
+    classes: int,
+    names: Sequence[str] = (),
 ) -> dict[str, Attacker]:
-    """Linf PGD of each library with a random start and these steps; what it takes and gives is what its users have.
+    """Linf PGD of each library with a random start and these steps; what it takes and gives is what
+    its users have.
 
     `names`: only these. Raises ImportError for a library that is not here.
     """
@@ -119,7 +152,9 @@ def peers(
 
 
 def some_peers(names: Sequence[str], *settings: Any) -> tuple[dict[str, Attacker], str]:
-    """(those of the libraries `names` that are here, a sentence on those that are not): for machines without a package index."""
+    """(those of the libraries `names` that are here, a sentence on those that are not): for
+    machines without a package index.
+    """
     made: dict[str, Attacker] = {}
     missing = []
     for name in names:
@@ -131,7 +166,9 @@ def some_peers(names: Sequence[str], *settings: Any) -> tuple[dict[str, Attacker
 
 
 def leanest(net: nn.Module, eps: float, step: float, steps: int) -> tuple[str, Attacker]:
-    """(name, PGD) of the leanest peer: torchattacks, or the same lines written by hand where that is not here."""
+    """(name, PGD) of the leanest peer: torchattacks, or the same lines written by hand where that
+    is not here.
+    """
     try:
         return "torchattacks", _torchattacks(net, eps, step, steps, (), 0)
     except ImportError:
@@ -142,7 +179,9 @@ BY_HAND = "torchattacks' lines"
 
 
 def by_hand(net: nn.Module, x: Tensor, y: Tensor, eps: float, step: float, steps: int) -> Tensor:
-    """What torchattacks' PGD computes: the gradient of the images only, a sign step, back into the ball and [0, 1]."""
+    """What torchattacks' PGD computes: the gradient of the images only, a sign step, back into the
+    ball and [0, 1].
+    """
     found = (x + torch.empty_like(x).uniform_(-eps, eps)).clamp(0, 1).detach()
     for _ in range(steps):
         found.requires_grad_()
@@ -152,22 +191,30 @@ def by_hand(net: nn.Module, x: Tensor, y: Tensor, eps: float, step: float, steps
     return found
 
 
-def _torchattacks(net: nn.Module, eps: float, step: float, steps: int, shape: tuple[int, ...], classes: int) -> Attacker:
+def _torchattacks(
+    net: nn.Module, eps: float, step: float, steps: int, shape: tuple[int, ...], classes: int
+) -> Attacker:
     import torchattacks
 
     made: Attacker = torchattacks.PGD(net, eps=eps, alpha=step, steps=steps, random_start=True)
     return made
 
 
-def _foolbox(net: nn.Module, eps: float, step: float, steps: int, shape: tuple[int, ...], classes: int) -> Attacker:
+def _foolbox(
+    net: nn.Module, eps: float, step: float, steps: int, shape: tuple[int, ...], classes: int
+) -> Attacker:
     import foolbox
 
     model = foolbox.PyTorchModel(net, bounds=(0, 1), device=next(net.parameters()).device)
-    descent = foolbox.attacks.LinfProjectedGradientDescentAttack(abs_stepsize=step, steps=steps, random_start=True)
+    descent = foolbox.attacks.LinfProjectedGradientDescentAttack(
+        abs_stepsize=step, steps=steps, random_start=True
+    )
     return lambda x, y: descent(model, x, y, epsilons=eps)[1]  # type: ignore[no-any-return]
 
 
-def _art(net: nn.Module, eps: float, step: float, steps: int, shape: tuple[int, ...], classes: int) -> Attacker:
+def _art(
+    net: nn.Module, eps: float, step: float, steps: int, shape: tuple[int, ...], classes: int
+) -> Attacker:
     from art.attacks.evasion import ProjectedGradientDescentPyTorch
     from art.estimators.classification import PyTorchClassifier
 
@@ -175,21 +222,45 @@ def _art(net: nn.Module, eps: float, step: float, steps: int, shape: tuple[int, 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         classifier = PyTorchClassifier(
-            net, nn.CrossEntropyLoss(), input_shape=shape[1:], nb_classes=classes, clip_values=(0, 1), device_type=where
+            net,
+            nn.CrossEntropyLoss(),
+            input_shape=shape[1:],
+            nb_classes=classes,
+            clip_values=(0, 1),
+            device_type=where,
         )
         art = ProjectedGradientDescentPyTorch(
-            classifier, np.inf, eps, step, max_iter=steps, num_random_init=1, batch_size=shape[0], verbose=False
+            classifier,
+            np.inf,
+            eps,
+            step,
+            max_iter=steps,
+            num_random_init=1,
+            batch_size=shape[0],
+            verbose=False,
         )
     one_hot = np.eye(classes, dtype=np.float32)
     return lambda x, y: torch.from_numpy(art.generate(x.cpu().numpy(), one_hot[y.cpu().numpy()]))
 
 
-def _cleverhans(net: nn.Module, eps: float, step: float, steps: int, shape: tuple[int, ...], classes: int) -> Attacker:
+def _cleverhans(
+    net: nn.Module, eps: float, step: float, steps: int, shape: tuple[int, ...], classes: int
+) -> Attacker:
     from cleverhans.torch.attacks.projected_gradient_descent import projected_gradient_descent
 
     def run(x: Tensor, y: Tensor) -> Tensor:
         found: Any = projected_gradient_descent(
-            net, x, eps, step, steps, np.inf, clip_min=0, clip_max=1, y=y, rand_init=True, sanity_checks=False
+            net,
+            x,
+            eps,
+            step,
+            steps,
+            np.inf,
+            clip_min=0,
+            clip_max=1,
+            y=y,
+            rand_init=True,
+            sanity_checks=False,
         )
         return found.detach()  # type: ignore[no-any-return]
 

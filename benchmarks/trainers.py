@@ -1,4 +1,6 @@
-"""Two trainings on the same images from the same weights: ours without its validation, and one as scripts write it."""
+"""Two trainings on the same images from the same weights: ours without its validation, and one as
+scripts write it.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ Attacking = Callable[[nn.Module], Attacker]
 
 
 class Ours:
-    """Steps of a `Training`, in full batches, without the validation after each epoch: others have none either."""
+    """Steps of a `Training`, in full batches, without the validation after each epoch: others have
+    none either.
+    """
 
     def __init__(self, config: TrainConfig) -> None:
         self.training = Training(config)
@@ -52,7 +56,12 @@ class Ours:
             for number, index in enumerate(self._whole()):
                 training.batch = number
                 share = (epoch + (number + 0.5) / len(self.batches)) / int(config.epochs or 1)
-                training._step(self.stage, index, learning_rate(str(config.schedule), float(config.lr or 0), share), share)
+                training._step(
+                    self.stage,
+                    index,
+                    learning_rate(str(config.schedule), float(config.lr or 0), share),
+                    share,
+                )
         return training.judged.eval()
 
     def _whole(self) -> list[Tensor]:
@@ -60,23 +69,31 @@ class Ours:
 
 
 class Usual:
-    """Adversarial training as the published scripts write it, from the weights and images of one of ours: each picture is
-    cut by itself in a `DataLoader`'s workers, everything is fp32 (with TF32 where torch has it on), and every step waits
-    for its loss and its count of hits.
+    """Adversarial training as the published scripts write it, from the weights and images of one of
+    ours: each picture is cut by itself in a `DataLoader`'s workers, everything is fp32 (with TF32
+    where torch has it on), and every step waits for its loss and its count of hits.
 
-    `attack` makes the attack on a network; the network is in eval mode while it is attacked, as in ours. `resident`: the
-    images lie on the device and a whole batch is augmented at once, which the scripts do not do.
+    `attack` makes the attack on a network; the network is in eval mode while it is attacked, as in
+    ours. `resident`: the images lie on the device and a whole batch is augmented at once, which the
+    scripts do not do.
     """
 
     def __init__(
         self, ours: Ours, size: int, attack: Attacking, *, workers: int = 4, resident: bool = False
-    ) -> None:  # fmt: skip
+    ) -> None:
         training = ours.training
         self.device, self.config, self.size = training.device, training.config, size
         self.net = copy.deepcopy(training.net).requires_grad_(True)
         self.attack = attack(self.net)
-        self.optimiser = torch.optim.SGD(self.net.parameters(), lr=LR, momentum=self.config.momentum, weight_decay=self.config.weight_decay)
-        self.images, self.y = (training.images, training.y) if resident else (training.images.cpu(), training.y.cpu())
+        self.optimiser = torch.optim.SGD(
+            self.net.parameters(),
+            lr=LR,
+            momentum=self.config.momentum,
+            weight_decay=self.config.weight_decay,
+        )
+        self.images, self.y = (
+            (training.images, training.y) if resident else (training.images.cpu(), training.y.cpu())
+        )
         self.resident, self.workers = resident, workers
         self.loss = self.right = 0.0
         self.stream = self._stream()
@@ -91,7 +108,11 @@ class Usual:
         torch.manual_seed(self.config.seed)
         steps = int(self.config.epochs or 1) * (len(self.y) // self.size)
         for number in range(steps):
-            self._step(learning_rate(str(self.config.schedule), float(self.config.lr or 0), (number + 0.5) / steps))
+            self._step(
+                learning_rate(
+                    str(self.config.schedule), float(self.config.lr or 0), (number + 0.5) / steps
+                )
+            )
         return self.net.eval()
 
     def _step(self, lr: float) -> None:
@@ -116,20 +137,33 @@ class Usual:
         if self.resident:
             rng = torch.Generator(device=self.device).manual_seed(0)
             while True:
-                for index in torch.randperm(len(self.y), device=self.device, generator=rng).split(self.size):
+                for index in torch.randperm(len(self.y), device=self.device, generator=rng).split(
+                    self.size
+                ):
                     if len(index) == self.size:
-                        x = data.augment(self.config.augment, self.images[index], rng) if moved else self.images[index]
+                        x = (
+                            data.augment(self.config.augment, self.images[index], rng)
+                            if moved
+                            else self.images[index]
+                        )
                         yield x.float() / 255, self.y[index]
         loader: DataLoader[tuple[Tensor, int]] = DataLoader(
-            Pictures(self.images, self.y, moved), self.size, shuffle=True, drop_last=True, num_workers=self.workers,
-            pin_memory=self.device.type == "cuda", persistent_workers=self.workers > 0,
-        )  # fmt: skip
+            Pictures(self.images, self.y, moved),
+            self.size,
+            shuffle=True,
+            drop_last=True,
+            num_workers=self.workers,
+            pin_memory=self.device.type == "cuda",
+            persistent_workers=self.workers > 0,
+        )
         while True:
             yield from loader  # type: ignore[misc]
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
-    """One picture at a time, padded with black by an eighth, cut out again and perhaps mirrored. No PIL, which is slower."""
+    """One picture at a time, padded with black by an eighth, cut out again and perhaps mirrored. No
+    PIL, which is slower.
+    """
 
     def __init__(self, images: Tensor, y: Tensor, moved: bool) -> None:
         self.images, self.y, self.moved = images, y, moved
@@ -148,8 +182,12 @@ class Pictures(Dataset[tuple[Tensor, int]]):
         return x, int(self.y[at])
 
 
-def written_out(net: nn.Module, x: Tensor, y: Tensor, eps: float, step: float, steps: int) -> Tensor:
-    """PGD as training scripts write it: by `loss.backward()`, which finds the gradient of every weight, too."""
+def written_out(
+    net: nn.Module, x: Tensor, y: Tensor, eps: float, step: float, steps: int
+) -> Tensor:
+    """PGD as training scripts write it: by `loss.backward()`, which finds the gradient of every
+    weight, too.
+    """
     change = torch.empty_like(x).uniform_(-eps, eps)
     change = (torch.clamp(x + change, 0, 1) - x).requires_grad_()
     for _ in range(steps):
@@ -164,18 +202,32 @@ def written_out(net: nn.Module, x: Tensor, y: Tensor, eps: float, step: float, s
 
 
 def race_epochs(
-    key: str, config: TrainConfig, words: str, attack: Attacking, name: str, *, sizes: Sequence[int], turn: int, epoch: int,
-    wanted: tuple[float, float], rounds: int, workers: int = 4,
-) -> Iterator[Outcome]:  # fmt: skip
-    """Steps on `turn` images, ours in the config's precision and in fp32, against the usual loop with `attack`: with a
-    `DataLoader` in batches of `sizes`, and with resident images in batches as large as ours. All in one race, of which the
-    first outcome is ours in the config's precision, with the ratios `wanted` of either loop, the second ours in fp32. The note
-    extrapolates to `epoch` images; the gate is the accuracy after all epochs of `config`.
+    key: str,
+    config: TrainConfig,
+    words: str,
+    attack: Attacking,
+    name: str,
+    *,
+    sizes: Sequence[int],
+    turn: int,
+    epoch: int,
+    wanted: tuple[float, float],
+    rounds: int,
+    workers: int = 4,
+) -> Iterator[Outcome]:
+    """Steps on `turn` images, ours in the config's precision and in fp32, against the usual loop
+    with `attack`: with a `DataLoader` in batches of `sizes`, and with resident images in batches as
+    large as ours. All in one race, of which the first outcome is ours in the config's precision,
+    with the ratios `wanted` of either loop, the second ours in fp32. The note extrapolates to
+    `epoch` images; the gate is the accuracy after all epochs of `config`.
     """
     formats = tuple(dict.fromkeys((config.precision, "fp32")))
     ours = {one: Ours(dataclasses.replace(config, precision=one)) for one in formats}
     mine, size = ours[config.precision], ours[config.precision].size
-    peers = {f"{name}, DataLoader, batch {some}": Usual(mine, some, attack, workers=workers) for some in sizes}
+    peers = {
+        f"{name}, DataLoader, batch {some}": Usual(mine, some, attack, workers=workers)
+        for some in sizes
+    }
     ratios = dict.fromkeys(peers, wanted[0])
     resident = f"{name}, resident, batch {size}"
     peers[resident], ratios[resident] = Usual(mine, size, attack, resident=True), wanted[1]
@@ -183,20 +235,41 @@ def race_epochs(
     device = mine.training.device.type
     runs = [*ours.values(), *peers.values()]
     names = [*(OURS for _ in ours), *peers]
-    times = race([Racer(who, functools.partial(one.turn, turn)) for who, one in zip(names, runs, strict=True)], rounds, device)
+    times = race(
+        [
+            Racer(who, functools.partial(one.turn, turn))
+            for who, one in zip(names, runs, strict=True)
+        ],
+        rounds,
+        device,
+    )
     theirs = times[len(ours) :]
     # An attack step is two forward passes' worth of work, a step of training three.
-    flops = (steps_of(config) + 1.5) * turn * roofline.step_flops(mine.training.net, mine.training.images[:2].float() / 255)
+    flops = (
+        (steps_of(config) + 1.5)
+        * turn
+        * roofline.step_flops(mine.training.net, mine.training.images[:2].float() / 255)
+    )
     ceiling = torch.bfloat16 if has_bf16(device) else torch.float32
     for precision, time in zip(formats, times, strict=False):
-        epochs = ", ".join(f"{one.name} {spell(one.median * epoch / turn)}" for one in (time, *theirs))
+        epochs = ", ".join(
+            f"{one.name} {spell(one.median * epoch / turn)}" for one in (time, *theirs)
+        )
         share = roofline.share(OURS, time.least, flops, device, ceiling)
-        note = f"An epoch of {epoch:,}, extrapolated from {turn:,} images a turn, without validation: {epochs}. {share}"
+        note = (
+            f"An epoch of {epoch:,}, extrapolated from {turn:,} images a turn, without validation:"
+            f" {epochs}. {share}"
+        )
         where = f"{turn:,} images of {words}; {config.net}, batch {size}"
         yield Outcome(
-            key, f"PGD-{steps_of(config)} adversarial training, {precision}", where, (time, *theirs), ratios if precision == formats[0] else {},
-            (gates[precision],), note,
-        )  # fmt: skip
+            key,
+            f"PGD-{steps_of(config)} adversarial training, {precision}",
+            where,
+            (time, *theirs),
+            ratios if precision == formats[0] else {},
+            (gates[precision],),
+            note,
+        )
 
 
 def steps_of(config: TrainConfig) -> int:
@@ -205,15 +278,19 @@ def steps_of(config: TrainConfig) -> int:
     return config.method.attack.steps
 
 
-def _as_accurate(config: TrainConfig, formats: Sequence[str], attack: Attacking, workers: int) -> dict[str, Gate]:
-    """By number format: robust accuracy on the test images, within `CLOSE` of the usual loop's after as many steps, in
-    batches as large, from the same weights.
+def _as_accurate(
+    config: TrainConfig, formats: Sequence[str], attack: Attacking, workers: int
+) -> dict[str, Gate]:
+    """By number format: robust accuracy on the test images, within `CLOSE` of the usual loop's
+    after as many steps, in batches as large, from the same weights.
     """
     split, judge = data.load(config.data, "test"), PGD(eps=config.eps, steps=10)
 
     def judged(net: nn.Module) -> tuple[float, float]:
         x, y = (part.to(next(net.parameters()).device) for part in (split.x, split.y))
-        clean, robust = (100 * float(count_right(net, x, y, one).float().mean()) for one in (None, judge))
+        clean, robust = (
+            100 * float(count_right(net, x, y, one).float().mean()) for one in (None, judge)
+        )
         return clean, robust
 
     start = Ours(config)

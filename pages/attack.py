@@ -1,4 +1,6 @@
-"""Attack: how little does it take? One image, two networks, one budget; then the same for a hundred images."""
+"""Attack: how little does it take? One image, two networks, one budget; then the same for a hundred
+images.
+"""
 
 import streamlit as st
 
@@ -11,7 +13,9 @@ here = context.sidebar()
 
 @shell.fragment
 def view() -> None:
-    """Everything that follows the controls; a fragment, so that moving ε leaves the rest of the page alone."""
+    """Everything that follows the controls; a fragment, so that moving ε leaves the rest of the
+    page alone.
+    """
     chosen = attack.controls(here)
     columns = st.columns(len(here.sides), gap="large")
     for (side, run_id), column in zip(here.sides, columns, strict=True):
@@ -23,7 +27,9 @@ def view() -> None:
         attack.curve(here, chosen)
     with right:
         attack.histogram(here)
-    with st.expander("Step by step", icon=":material/timeline:", on_change="rerun", key="steps-open") as steps:
+    with st.expander(
+        "Step by step", icon=":material/timeline:", on_change="rerun", key="steps-open"
+    ) as steps:
         if steps.open:
             attack.steps(here, chosen)
 

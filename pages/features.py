@@ -12,16 +12,25 @@ here = context.sidebar()
 
 @shell.fragment
 def view() -> None:
-    """The maps, what is chosen in them, the distances; a fragment, so that choosing points leaves the rest alone."""
+    """The maps, what is chosen in them, the distances; a fragment, so that choosing points leaves
+    the rest alone.
+    """
     context.follow()
     choice = features.controls(here)
     features.maps(here, choice)
     st.divider()
     features.nearness(here, choice)
-    with st.expander("Film: how it came about, epoch by epoch", icon=":material/movie:", on_change="rerun", key="film-open") as film:
+    with st.expander(
+        "Film: how it came about, epoch by epoch",
+        icon=":material/movie:",
+        on_change="rerun",
+        key="film-open",
+    ) as film:
         if film.open:
             features.film(here)
-    with st.expander("Why is a class misaligned?", icon=":material/help:", on_change="rerun", key="why-open") as cause:
+    with st.expander(
+        "Why is a class misaligned?", icon=":material/help:", on_change="rerun", key="why-open"
+    ) as cause:
         if cause.open:
             misaligned.why(here, choice.measured)
 

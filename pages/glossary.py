@@ -9,7 +9,10 @@ st.title("What do the words mean?")
 st.header("Methods")
 for key in registry.keys("method"):
     method = registry.get("method", key)
-    st.markdown(f"**{method.label}** (`{key}`, {method.group}). {method.text}  \n*{method.paper}.* {method.choices}")
+    st.markdown(
+        f"**{method.label}** (`{key}`, {method.group}). {method.text}  \n*{method.paper}.*"
+        f" {method.choices}"
+    )
 st.header("Words")
 for title, text in sorted(TERMS.values(), key=lambda entry: entry[0].lower()):
     st.markdown(f"**{title}.** {text}")

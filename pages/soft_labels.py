@@ -11,7 +11,9 @@ here = context.sidebar()
 
 @shell.fragment
 def view() -> None:
-    """Everything below the sidebar; a fragment, so that moving T leaves the rest of the page alone."""
+    """Everything below the sidebar; a fragment, so that moving T leaves the rest of the
+    page alone.
+    """
     context.follow()
     chosen = soft_labels.cast(here)
     temperature = soft_labels.bars(here, chosen)
@@ -20,11 +22,19 @@ def view() -> None:
     st.divider()
     soft_labels.judged(chosen)
     with st.expander(
-        "Curvature: how strongly does the loss bend?", icon=":material/show_chart:", on_change="rerun", key="curvature-open"
+        "Curvature: how strongly does the loss bend?",
+        icon=":material/show_chart:",
+        on_change="rerun",
+        key="curvature-open",
     ) as bend:
         if bend.open:
             soft_labels.curvature(here, chosen)
-    with st.expander("The loss around the weights", icon=":material/landscape:", on_change="rerun", key="weights-open") as weights:
+    with st.expander(
+        "The loss around the weights",
+        icon=":material/landscape:",
+        on_change="rerun",
+        key="weights-open",
+    ) as weights:
         if weights.open:
             soft_labels.weights(chosen)
 

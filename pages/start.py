@@ -1,4 +1,6 @@
-"""Start: how a network is fooled, in three pictures. Reads the precomputed story only; nothing is computed here."""
+"""Start: how a network is fooled, in three pictures. Reads the precomputed story only; nothing is
+computed here.
+"""
 
 from robustviz.views.start import panel as story
 

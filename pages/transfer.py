@@ -22,7 +22,9 @@ def view() -> None:
 def found() -> str:
     """What the shipped alignment study says; empty where its file is gone."""
     try:
-        return alignment_study.sentence(folder.read_json(alignment_study.file_of(alignment_study.Study.data)))
+        return alignment_study.sentence(
+            folder.read_json(alignment_study.file_of(alignment_study.Study.data))
+        )
     except UserError:
         return ""
 

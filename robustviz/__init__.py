@@ -1,7 +1,8 @@
-"""robustviz: train small image models with adversarial-robustness methods, and see what each one does.
+"""robustviz: train small image models with adversarial-robustness methods, and see what each one
+does.
 
-The short way in: `open_run`, `train`, `TrainConfig`. Names are looked up when first used, so that importing the
-package costs nothing and the first page of the app never loads torch.
+The short way in: `open_run`, `train`, `TrainConfig`. Names are looked up when first used, so that
+importing the package costs nothing and the first page of the app never loads torch.
 """
 
 from __future__ import annotations
@@ -11,8 +12,28 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_HOMES = {"open_run": "robustviz.runs.folder", "train": "robustviz.training.loop", "TrainConfig": "robustviz.training.config"}
-_ROOMS = ("attacks", "cam", "data", "figures", "losses", "measures", "methods", "nets", "probes", "registry", "runs", "stats", "training", "types", "views")  # fmt: skip
+_HOMES = {
+    "open_run": "robustviz.runs.folder",
+    "train": "robustviz.training.loop",
+    "TrainConfig": "robustviz.training.config",
+}
+_ROOMS = (
+    "attacks",
+    "cam",
+    "data",
+    "figures",
+    "losses",
+    "measures",
+    "methods",
+    "nets",
+    "probes",
+    "registry",
+    "runs",
+    "stats",
+    "training",
+    "types",
+    "views",
+)
 
 __all__ = ["TrainConfig", "open_run", "train"]
 

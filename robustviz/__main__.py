@@ -1,4 +1,6 @@
-"""`python -m robustviz`: the command line in `cli.py`, or one sentence where a package that it needs is not installed."""
+"""`python -m robustviz`: the command line in `cli.py`, or one sentence where a package that it
+needs is not installed.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from robustviz import cli
     except ModuleNotFoundError as error:
         print(
-            f"robustviz: the package {error.name} is not installed; install everything with: pip install -r requirements.txt",
+            f"robustviz: the package {error.name} is not installed; install everything with: pip"
+            " install -r requirements.txt",
             file=sys.stderr,
         )
         return 1

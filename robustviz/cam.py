@@ -1,8 +1,9 @@
-"""Where a network looks: class activation maps of whole batches, and the per-pixel budgets that PART makes of them.
+"""Where a network looks: class activation maps of whole batches, and the per-pixel budgets that
+PART makes of them.
 
-Maps are raw and signed, so a clean and an attacked image can be compared; scaling is the caller's step. The grad-cam
-package gives the same numbers (a test holds it), but hooks the network and leaves it in eval mode with gradients in its
-parameters, which a training step cannot have.
+Maps are raw and signed, so a clean and an attacked image can be compared; scaling is the caller's
+step. The grad-cam package gives the same numbers (a test holds it), but hooks the network and
+leaves it in eval mode with gradients in its parameters, which a training step cannot have.
 """
 
 from __future__ import annotations
@@ -17,16 +18,33 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustviz import registry
-from robustviz.inputs import SIXTEEN, answer, check_images, check_labels, check_shape, in_parts, logits_of, plain_tensor, try_out
+from robustviz.inputs import (
+    SIXTEEN,
+    answer,
+    check_images,
+    check_labels,
+    check_shape,
+    in_parts,
+    logits_of,
+    plain_tensor,
+    try_out,
+)
 from robustviz.nets.attackable import attackable, copied, has_hooks, is_fused_copy
 from robustviz.nets.base import ImageNet
 from robustviz.types import UserError, check_eps, parse_number, plain
 
 # The quarter of the image that is left out, by rule: its row and column, 0 or 1.
-QUADRANTS = {"all-but-upper-left": (0, 0), "all-but-upper-right": (0, 1), "all-but-lower-left": (1, 0), "all-but-lower-right": (1, 1)}
+QUADRANTS = {
+    "all-but-upper-left": (0, 0),
+    "all-but-upper-right": (0, 1),
+    "all-but-lower-left": (1, 0),
+    "all-but-lower-right": (1, 1),
+}
 BLIND = ("ones", *QUADRANTS)  # rules that ask no map
 RULES = ("z>1", "z>0", "heat>0.5", "top20%", "ones", "shuffled", "jet-compat", *QUADRANTS)
-TOGETHER = 128  # images at once on a CPU: the layers of more leave its cache, and memory for them is asked for anew each time
+# images at once on a CPU: the layers of more leave its cache, and memory for them is asked for anew
+# each time
+TOGETHER = 128
 NUMBER = r"(-?(?:\d+\.?\d*|\.\d+))"
 
 # Of each colour, where it bends and its value there: matplotlib's `_jet_data` in `_cm.py`.
@@ -40,9 +58,9 @@ JET = {
 def grad_cam(net: ImageNet, x: Tensor, y: Tensor | None = None) -> Tensor:
     """Σ_k w_k·A_k with w_k the spatial mean of ∂z_y/∂A_k: raw and signed, (N, h, w), detached.
 
-    `x`: (N,C,H,W) in [0, 1]; `y`: the class to explain, (N,), None for the predicted one. The net is used in eval mode
-    and left as it was; samples do not affect each other.
-    Source: Selvaraju et al. 2017 (arXiv 1610.02391), eq. 1 and 2. Differs: no ReLU, which is the caller's.
+    `x`: (N,C,H,W) in [0, 1]; `y`: the class to explain, (N,), None for the predicted one. The net
+    is used in eval mode and left as it was; samples do not affect each other. Source: Selvaraju et
+    al. 2017 (arXiv 1610.02391), eq. 1 and 2. Differs: no ReLU, which is the caller's.
     """
     maps, gradient = _maps(net, x, y)
     return (gradient.mean((2, 3), keepdim=True) * maps).sum(1)
@@ -51,27 +69,35 @@ def grad_cam(net: ImageNet, x: Tensor, y: Tensor | None = None) -> Tensor:
 def layer_cam(net: ImageNet, x: Tensor, y: Tensor | None = None) -> Tensor:
     """Σ_k ReLU(∂z_y/∂A_k)·A_k: raw, (N, h, w), detached; arguments as in `grad_cam`.
 
-    Source: Jiang et al. 2021 (LayerCAM, IEEE Transactions on Image Processing 30). Differs: no ReLU of the sum, which is the caller's.
+    Source: Jiang et al. 2021 (LayerCAM, IEEE Transactions on Image Processing 30). Differs: no ReLU
+    of the sum, which is the caller's.
     """
     maps, gradient = _maps(net, x, y)
     return (gradient.relu() * maps).sum(1)
 
 
 def _maps(net: ImageNet, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The feature maps (N,D,h,w) and ∂z_y/∂maps, both detached. Raises UserError for images, labels or networks of another kind."""
+    """The feature maps (N,D,h,w) and ∂z_y/∂maps, both detached. Raises UserError for images, labels
+    or networks of another kind.
+    """
     if not isinstance(net, nn.Module) or not isinstance(getattr(net, "maps", None), nn.Module):
         raise UserError(
-            "This network has no part called maps, so there is no feature map to look at: give it one, as robustviz.nets.base.ImageNet has."
+            "This network has no part called maps, so there is no feature map to look at: give it"
+            " one, as robustviz.nets.base.ImageNet has."
         )
     check_shape(x)
-    trained = getattr(net, "training", False)  # it may be in the middle of a step, and need no trial
+    trained = getattr(
+        net, "training", False
+    )  # it may be in the middle of a step, and need no trial
     with torch.inference_mode(False), attackable(net, fused=False) as ready:
         inside = is_fused_copy(net)  # in the middle of an attack: nothing there is looked at twice
         are_maps = isinstance(getattr(net, "maps", None), nn.Identity)  # then any number is right
         x = plain_tensor(x) if inside or are_maps else check_images(x)
         if not inside and not trained and len(x) > 1:
             try_out(ready, x)
-        one_thread: nn.Module | None = ready if ready is net else None  # a fused copy, or this thread's turn with one that cannot be copied
+        one_thread: nn.Module | None = (
+            ready if ready is net else None
+        )  # a fused copy, or this thread's turn with one that cannot be copied
         found = []
         for part in in_parts(x, TOGETHER if x.device.type == "cpu" else max(len(x), 1)):
             if _is_composed(ready):
@@ -84,23 +110,33 @@ def _maps(net: ImageNet, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         else:
             wanted = y if inside else check_labels(y, len(x), found[0][1].shape[1], x)
         labels = wanted.split([len(leaf) for leaf, _ in found])
-        gradients = [_slope(leaf, logits.gather(1, label[:, None]).sum()) for (leaf, logits), label in zip(found, labels, strict=True)]
+        gradients = [
+            _slope(leaf, logits.gather(1, label[:, None]).sum())
+            for (leaf, logits), label in zip(found, labels, strict=True)
+        ]
         maps, gradient = torch.cat([leaf.detach() for leaf, _ in found]), torch.cat(gradients)
         return (maps.float(), gradient.float()) if maps.dtype in SIXTEEN else (maps, gradient)
 
 
 def _slope(leaf: Tensor, height: Tensor) -> Tensor:
-    gradient = torch.autograd.grad(height, leaf, allow_unused=True)[0] if height.requires_grad else None
+    gradient = (
+        torch.autograd.grad(height, leaf, allow_unused=True)[0] if height.requires_grad else None
+    )
     if gradient is None:
         raise UserError(
-            "This network's logits have no gradient by its maps, so no map can be made: its pool and head must read what maps gives, without detach or no_grad."
+            "This network's logits have no gradient by its maps, so no map can be made: its pool"
+            " and head must read what maps gives, without detach or no_grad."
         )
     return gradient
 
 
 def _is_composed(net: nn.Module) -> bool:
-    """Whether a forward pass of `net` is head(pool(maps(x))) and nothing else; hooks of the three run with them."""
-    return type(net).forward is ImageNet.forward and "forward" not in vars(net) and not has_hooks(net)
+    """Whether a forward pass of `net` is head(pool(maps(x))) and nothing else; hooks of the three
+    run with them.
+    """
+    return (
+        type(net).forward is ImageNet.forward and "forward" not in vars(net) and not has_hooks(net)
+    )
 
 
 def _from_maps_on(net: Any, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,50 +162,77 @@ def _with_a_hook(net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     finally:
         handle.remove()
     if len(caught) != 1:
-        raise UserError(f"This network's forward runs its maps {len(caught)} times, so it is not clear which feature map to look at.")
+        raise UserError(
+            f"This network's forward runs its maps {len(caught)} times, so it is not clear which"
+            " feature map to look at."
+        )
     return caught[0], logits
 
 
 def _map(maps: object) -> Tensor:
     if not isinstance(maps, Tensor):
         raise UserError(
-            f"This network's maps give a {type(maps).__name__}; one tensor of feature maps (N,D,h,w) is wanted: look at its hooks."
+            f"This network's maps give a {type(maps).__name__}; one tensor of feature maps"
+            " (N,D,h,w) is wanted: look at its hooks."
         )
     if maps.ndim != 4 or not maps.is_floating_point():
         dtype = str(maps.dtype).removeprefix("torch.")
-        raise UserError(f"This network's maps have shape {tuple(maps.shape)} of {dtype}; feature maps (N,D,h,w) of floats are wanted.")
+        raise UserError(
+            f"This network's maps have shape {tuple(maps.shape)} of {dtype}; feature maps (N,D,h,w)"
+            " of floats are wanted."
+        )
     return maps.detach().requires_grad_()
 
 
 def check_rule(rule: str) -> None:
-    """Raises UserError where `importance_mask` would: before a training starts, not in its first batch."""
+    """Raises UserError where `importance_mask` would: before a training starts, not in its first
+    batch.
+    """
     _parse(rule)
 
 
 def _parse(rule: str) -> tuple[str, float]:
     if not isinstance(rule, str):
-        raise UserError(f"A rule is wanted by its name, such as z>1, and {rule!r} is none. Known: {', '.join(RULES)}.", code=2)
+        raise UserError(
+            f"A rule is wanted by its name, such as z>1, and {rule!r} is none. Known:"
+            f" {', '.join(RULES)}.",
+            code=2,
+        )
     if rule == "oracle":
-        raise UserError("The rule oracle needs the true object masks, which only PART on a data set that has them supplies.", code=2)
+        raise UserError(
+            "The rule oracle needs the true object masks, which only PART on a data set that has"
+            " them supplies.",
+            code=2,
+        )
     if rule in ("shuffled", "jet-compat", *BLIND):
         return rule, 1.0
     if found := re.fullmatch(f"(z|heat)>{NUMBER}", rule):
         return found[1], float(found[2])
     if found := re.fullmatch(f"top{NUMBER}%", rule):
         if not 0 <= float(found[1]) <= 100:
-            raise UserError(f"The rule {rule} asks for an impossible share of the pixels: it must be 0 to 100 %.", code=2)
+            raise UserError(
+                f"The rule {rule} asks for an impossible share of the pixels: it must be 0 to"
+                " 100 %.",
+                code=2,
+            )
         return "top", float(found[1])
-    raise UserError(f"{registry.unknown('rule', rule, RULES)} Any number may follow z>, heat> and top.", code=2)
+    raise UserError(
+        f"{registry.unknown('rule', rule, RULES)} Any number may follow z>, heat> and top.", code=2
+    )
 
 
 def blind_mask(rule: str, x: Tensor) -> Tensor:
-    """The mask (N, 1, H, W) of images `x` (N, C, H, W) by one of the `BLIND` rules, the same for every image.
+    """The mask (N, 1, H, W) of images `x` (N, C, H, W) by one of the `BLIND` rules, the same for
+    every image.
 
     A quadrant ends at half the height and half the width, rounded down.
     """
     mask = torch.ones_like(x[:, :1], dtype=torch.bool)
     if rule in QUADRANTS:
-        at = [slice(side // 2, None) if far else slice(side // 2) for far, side in zip(QUADRANTS[rule], x.shape[2:], strict=True)]
+        at = [
+            slice(side // 2, None) if far else slice(side // 2)
+            for far, side in zip(QUADRANTS[rule], x.shape[2:], strict=True)
+        ]
         mask[:, :, at[0], at[1]] = False
     return mask
 
@@ -177,21 +240,27 @@ def blind_mask(rule: str, x: Tensor) -> Tensor:
 def importance_mask(heat: Tensor, rule: str = "z>1", size: tuple[int, int] | None = None) -> Tensor:
     """Which pixels are important: (N, 1, H, W) bool; of `jet-compat` alone (N, 3, H, W).
 
-    `heat`: a batch of raw maps (N, h, w); `size`: (H, W) of the images, None for the maps' own. Each map is cut at 0,
-    scaled to [0, 1] and enlarged bilinearly; its z is (heat − mean) / standard deviation over the H·W pixels. Rules:
+    `heat`: a batch of raw maps (N, h, w); `size`: (H, W) of the images, None for the maps' own.
+    Each map is cut at 0, scaled to [0, 1] and enlarged bilinearly; its z is (heat − mean) /
+    standard deviation over the H·W pixels. Rules:
 
-    - `z>1`, `z>0`, `heat>0.5`, `top20%`: any number; `top` marks exactly that share of the pixels, rounded.
+    - `z>1`, `z>0`, `heat>0.5`, `top20%`: any number; `top` marks exactly that share of the pixels,
+      rounded.
     - `ones`: every pixel, which is plain adversarial training.
-    - `all-but-upper-left`, … `-lower-right`: every pixel outside that quarter, whatever the map says: PART's motivating experiment.
-    - `shuffled`: the `z>1` mask of the *next* image of the batch: what the published code does by storing masks by batch
+    - `all-but-upper-left`, … `-lower-right`: every pixel outside that quarter, whatever the map
+      says: PART's motivating experiment.
+    - `shuffled`: the `z>1` mask of the *next* image of the batch: what the published code does by
+      storing masks by batch
       number while the loader shuffles, shown here on purpose.
-    - `jet-compat`: heat squared, coloured with the jet colour map, and z > 1 over all 3·H·W colour values: the published
+    - `jet-compat`: heat squared, coloured with the jet colour map, and z > 1 over all 3·H·W colour
+      values: the published
       code's other defect, a budget that differs between colours and is low at the hottest pixel.
 
-    A constant map, one that is nowhere above 0, or one that is not finite, says nothing about importance and marks every
-    pixel. Raises UserError for an unknown rule, for maps or sizes of another kind, and for maps of a single cell.
-    Source: Zhang et al. 2024 (PART) and the authors' `utils.py`. Differs: they enlarge with PIL's bicubic filter, and
-    our rules but the last threshold the heat, not its colours.
+    A constant map, one that is nowhere above 0, or one that is not finite, says nothing about
+    importance and marks every pixel. Raises UserError for an unknown rule, for maps or sizes of
+    another kind, and for maps of a single cell. Source: Zhang et al. 2024 (PART) and the authors'
+    `utils.py`. Differs: they enlarge with PIL's bicubic filter, and our rules but the last
+    threshold the heat, not its colours.
     """
     kind, number = _parse(rule)
     size = _checked_size(heat, size)
@@ -199,14 +268,17 @@ def importance_mask(heat: Tensor, rule: str = "z>1", size: tuple[int, int] | Non
         return blind_mask(kind, heat.new_empty((len(heat), 1, *(size or heat.shape[1:]))))
     if heat.shape[1:] == (1, 1):
         raise UserError(
-            "The last feature map of this network has a single cell at this image size, so no pixel is more important "
-            "than another: take a network with a finer last map, such as small_resnet, or larger images."
+            "The last feature map of this network has a single cell at this image size, so no pixel"
+            " is more important than another: take a network with a finer last map, such as"
+            " small_resnet, or larger images."
         )
     heat = heat.to(torch.promote_types(heat.dtype, torch.float32)).relu()[:, None]
     low, high = heat.amin((2, 3), keepdim=True), heat.amax((2, 3), keepdim=True)
-    # written so that NaN is flat too; differences below a millionth are rounding, which scaling would blow up
+    # written so that NaN is flat too; differences below a millionth are rounding, which scaling
+    # would blow up
     flat = ~(high - low > 1e-6 * high)
-    # The largest value at 1 first, so that the 1e-8 below weighs the same whatever the unit of the heat.
+    # The largest value at 1 first, so that the 1e-8 below weighs the same whatever the unit of the
+    # heat.
     heat, low = heat / torch.where(high > 0, high, 1), low / torch.where(high > 0, high, 1)
     heat = (heat - low) / (1 - low + 1e-8)
     if size is not None:
@@ -219,7 +291,12 @@ def importance_mask(heat: Tensor, rule: str = "z>1", size: tuple[int, int] | Non
         count = round(number / 100 * heat.shape[2] * heat.shape[3])
         # sorted, not compared with a quantile: enlarging repeats border pixels, so values tie
         chosen = heat.flatten(1).argsort(dim=1, descending=True, stable=True)[:, :count]
-        mask = torch.zeros_like(heat, dtype=torch.bool).flatten(1).scatter(1, chosen, True).view_as(heat)
+        mask = (
+            torch.zeros_like(heat, dtype=torch.bool)
+            .flatten(1)
+            .scatter(1, chosen, True)
+            .view_as(heat)
+        )
     elif kind == "jet-compat":
         shade = (heat.nan_to_num()[:, 0].square() * 256).long().clamp(0, 255)
         mask = _stands_out(jet_table().to(heat)[shade].permute(0, 3, 1, 2), number)
@@ -230,26 +307,48 @@ def importance_mask(heat: Tensor, rule: str = "z>1", size: tuple[int, int] | Non
 
 
 def _checked_size(heat: Tensor, size: tuple[int, int] | None) -> tuple[int, int] | None:
-    """`size` in whole numbers. Raises UserError unless `heat` is a batch of maps and `size` two numbers from 1 up, or None."""
+    """`size` in whole numbers. Raises UserError unless `heat` is a batch of maps and `size` two
+    numbers from 1 up, or None.
+    """
     if not isinstance(heat, Tensor):
-        raise UserError(f"Maps are wanted as a tensor (N,h,w), and this is a {type(heat).__name__}: use torch.as_tensor.")
+        raise UserError(
+            f"Maps are wanted as a tensor (N,h,w), and this is a {type(heat).__name__}: use"
+            " torch.as_tensor."
+        )
     if heat.ndim != 3 or not heat.is_floating_point() or 0 in heat.shape[1:]:
         dtype = str(heat.dtype).removeprefix("torch.")
-        hint = "; of one map take heat[None]" if heat.ndim == 2 else "; of a single channel take heat[:, 0]" if heat.ndim == 4 else ""
+        hint = (
+            "; of one map take heat[None]"
+            if heat.ndim == 2
+            else "; of a single channel take heat[:, 0]"
+            if heat.ndim == 4
+            else ""
+        )
         raise UserError(
-            f"Maps of shape {tuple(heat.shape)} of {dtype} came, and (N,h,w) of floats, as grad_cam gives them, is wanted{hint}."
+            f"Maps of shape {tuple(heat.shape)} of {dtype} came, and (N,h,w) of floats, as grad_cam"
+            f" gives them, is wanted{hint}."
         )
     if size is None:
         return None
     sides = [plain(side) for side in size] if isinstance(size, (tuple, list)) else []
-    if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides):
-        raise UserError(f"size={size!r} is no size of an image: two whole numbers from 1 up, (height, width), are wanted.")
+    if len(sides) != 2 or any(
+        isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides
+    ):
+        raise UserError(
+            f"size={size!r} is no size of an image: two whole numbers from 1 up, (height, width),"
+            " are wanted."
+        )
     return sides[0], sides[1]
 
 
 def _stands_out(values: Tensor, number: float) -> Tensor:
-    """Where the z-score of each sample's values is above `number`; population standard deviation."""
-    mean, std = values.mean((1, 2, 3), keepdim=True), values.std((1, 2, 3), correction=0, keepdim=True)
+    """Where the z-score of each sample's values is above `number`; population standard
+    deviation.
+    """
+    mean, std = (
+        values.mean((1, 2, 3), keepdim=True),
+        values.std((1, 2, 3), correction=0, keepdim=True),
+    )
     return values - mean > number * std
 
 
@@ -257,19 +356,33 @@ def _stands_out(values: Tensor, number: float) -> Tensor:
 def jet_table() -> Tensor:
     """matplotlib's jet colour map: 256 rows of red, green, blue in [0, 1], float64."""
     at = np.linspace(0, 1, 256)
-    return torch.from_numpy(np.stack([np.interp(at, *np.transpose(bends)) for bends in JET.values()], axis=1))
+    return torch.from_numpy(
+        np.stack([np.interp(at, *np.transpose(bends)) for bends in JET.values()], axis=1)
+    )
 
 
 def budget_map(mask: Tensor, eps: float, eps_low: float) -> Tensor:
-    """ε of each pixel: `eps` where `mask`, `eps_low` elsewhere; float32 of the mask's shape, in [0, 1] pixel units.
+    """ε of each pixel: `eps` where `mask`, `eps_low` elsewhere; float32 of the mask's shape, in [0,
+    1] pixel units.
 
-    A radius may be text, `8/255`. Raises UserError unless 0 ≤ eps_low ≤ eps ≤ 1 and for a mask that is not bool.
-    Source: Zhang et al. 2024 (PART).
+    A radius may be text, `8/255`. Raises UserError unless 0 ≤ eps_low ≤ eps ≤ 1 and for a mask that
+    is not bool. Source: Zhang et al. 2024 (PART).
     """
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        what = str(mask.dtype).removeprefix("torch.") if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
-        raise UserError(f"A mask is wanted as a tensor of bool, as importance_mask gives it, and this one is {what}: use mask > 0.5.")
+        what = (
+            str(mask.dtype).removeprefix("torch.")
+            if isinstance(mask, Tensor)
+            else f"a {type(mask).__name__}"
+        )
+        raise UserError(
+            "A mask is wanted as a tensor of bool, as importance_mask gives it, and this one is"
+            f" {what}: use mask > 0.5."
+        )
     high, low = check_eps(parse_number(eps)), parse_number(eps_low)
     if not 0 <= low <= high:
-        raise UserError(f"eps_low={low:g} must lie between 0 and eps={high:g}: unimportant pixels get the smaller budget.", code=2)
+        raise UserError(
+            f"eps_low={low:g} must lie between 0 and eps={high:g}: unimportant pixels get the"
+            " smaller budget.",
+            code=2,
+        )
     return torch.where(mask, high, low).float()

@@ -1,5 +1,6 @@
-"""Is this machine ready? `python -m robustviz check` answers before a lesson does: what is installed, on what it runs,
-whether it may write, whether the shipped models arrived whole, how fast it is, and the one thing to do first.
+"""Is this machine ready? `python -m robustviz check` answers before a lesson does: what is
+installed, on what it runs, whether it may write, whether the shipped models arrived whole, how fast
+it is, and the one thing to do first.
 
 Nothing is imported at the top, so that the answer comes even where everything is missing.
 """
@@ -34,17 +35,21 @@ LESSON = (2000, 500, 20)  # the shapes lesson: images to learn from, to validate
 
 
 def check(*, tell: Callable[[str], object] = print) -> dict[str, Any]:
-    """What was found, ready for JSON; `tell` gets it line by line, the last one READY or the one thing to do first.
+    """What was found, ready for JSON; `tell` gets it line by line, the last one READY or the one
+    thing to do first.
 
-    `ready` says whether training and the pages will work; `problems` are sentences, the most urgent one first. Takes
-    about three seconds plus the import of torch. Never raises.
+    `ready` says whether training and the pages will work; `problems` are sentences, the most urgent
+    one first. Takes about three seconds plus the import of torch. Never raises.
     """
     facts: dict[str, Any] = {"ready": False, "problems": []}
     for part in (_versions, _device, _folders, _data, _checkpoints, _speed):
         try:
             part(facts, tell)
         except Exception as error:  # an answer is due on the strangest machine, too
-            facts["problems"].append(f"{part.__name__.strip('_').capitalize()} could not be checked ({type(error).__name__}: {error}).")
+            facts["problems"].append(
+                f"{part.__name__.strip('_').capitalize()} could not be checked"
+                f" ({type(error).__name__}: {error})."
+            )
             tell(facts["problems"][-1])
     facts["ready"] = not facts["problems"]
     tell("READY" if facts["ready"] else f"NOT READY: {facts['problems'][0]}")
@@ -64,10 +69,17 @@ def _versions(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
     facts["system"] = f"{platform.system()} {platform.release()} {platform.machine()}"
     tell(f"Python {found['python']} on {facts['system']}, robustviz {found['robustviz']}")
     tell(
-        "Packages: " + ", ".join(f"{name} {version or 'MISSING'}" for name, version in found.items() if name not in ("python", "robustviz"))
+        "Packages: "
+        + ", ".join(
+            f"{name} {version or 'MISSING'}"
+            for name, version in found.items()
+            if name not in ("python", "robustviz")
+        )
     )
     if sys.version_info < OLDEST:
-        facts["problems"].append(f"Python {found['python']} is too old: install 3.11 or newer, and make .venv with it.")
+        facts["problems"].append(
+            f"Python {found['python']} is too old: install 3.11 or newer, and make .venv with it."
+        )
     for names, what in (
         (TRAINING, "nothing works"),
         (PAGES, "training works, the pages do not"),
@@ -76,7 +88,8 @@ def _versions(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
         missing = [name for name in names if found[name] is None]
         if missing:
             facts["problems"].append(
-                f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed ({what} without): {INSTALL}"
+                f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed ({what}"
+                f" without): {INSTALL}"
             )
 
 
@@ -84,15 +97,28 @@ def _device(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
     try:
         import torch
     except Exception as error:
-        if facts["versions"]["torch"]:  # installed and broken: a library of the system is missing, or the download was cut off
-            facts["problems"].append(f"torch is installed but cannot be imported ({str(error).splitlines()[0]}): install it again.")
+        if facts["versions"][
+            "torch"
+        ]:  # installed and broken: a library of the system is missing, or the download was cut off
+            facts["problems"].append(
+                f"torch is installed but cannot be imported ({str(error).splitlines()[0]}): install"
+                " it again."
+            )
             tell(facts["problems"][-1])
         return
     if torch.cuda.is_available():
         of = torch.cuda.get_device_properties(0)
-        facts["device"] = {"kind": "cuda", "name": of.name, "count": torch.cuda.device_count(), "bytes": of.total_memory,
-                           "bf16": bool(torch.cuda.is_bf16_supported())}  # fmt: skip
-        tell(f"Device: {of.name}, {of.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}, bf16 {_yes(facts['device']['bf16'])}")
+        facts["device"] = {
+            "kind": "cuda",
+            "name": of.name,
+            "count": torch.cuda.device_count(),
+            "bytes": of.total_memory,
+            "bf16": bool(torch.cuda.is_bf16_supported()),
+        }
+        tell(
+            f"Device: {of.name}, {of.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}, bf16"
+            f" {_yes(facts['device']['bf16'])}"
+        )
         return
     with contextlib.suppress(ImportError):
         import psutil
@@ -100,10 +126,17 @@ def _device(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
         facts["memory"] = psutil.virtual_memory().total
     from robustviz.training.config import default_threads
 
-    facts["device"] = {"kind": "cpu", "name": _cpu_name(), "cores": os.cpu_count(), "threads": default_threads(), "bf16": _cpu_bf16()}
+    facts["device"] = {
+        "kind": "cpu",
+        "name": _cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": default_threads(),
+        "bf16": _cpu_bf16(),
+    }
     memory = f", {facts['memory'] / 2**30:.0f} GiB" if "memory" in facts else ""
     tell(
-        f"Device: CPU {facts['device']['name']}, {os.cpu_count()} cores, training on {default_threads()}{memory}, fast bf16 {_yes(facts['device']['bf16'])}"
+        f"Device: CPU {facts['device']['name']}, {os.cpu_count()} cores, training on"
+        f" {default_threads()}{memory}, fast bf16 {_yes(facts['device']['bf16'])}"
     )
 
 
@@ -145,7 +178,8 @@ def _folders(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
     except OSError as error:
         facts["writable"] = False
         facts["problems"].append(
-            f"{home} cannot be written to ({error.strerror or error}): make it writable, or name another folder in ROBUSTVIZ_RUNS."
+            f"{home} cannot be written to ({error.strerror or error}): make it writable, or name"
+            " another folder in ROBUSTVIZ_RUNS."
         )
     tell(f"Runs go to {home}: {'writable' if facts['writable'] else 'NOT WRITABLE'}")
 
@@ -156,9 +190,14 @@ def _data(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
     root = data.root()
     facts["data_root"] = str(root)
     try:
-        found = sorted(place.name for place in root.iterdir() if place.is_dir() and not place.name.startswith("."))
+        found = sorted(
+            place.name
+            for place in root.iterdir()
+            if place.is_dir() and not place.name.startswith(".")
+        )
     except OSError:
-        found = []  # the root need not exist: digits and shapes need no file, the rest is fetched on first use
+        # the root need not exist: digits and shapes need no file, the rest is fetched on first use
+        found = []
     facts["data"] = found
     tell(f"Data in {root}: {', '.join(found) or 'none yet'} (digits and shapes need no file)")
 
@@ -167,7 +206,9 @@ def _checkpoints(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
     facts["checkpoints"] = verify_hashes()
     facts["checkpoint_files"] = len(_shipped())
     if facts["checkpoints"]:
-        facts["problems"].append(f"{facts['checkpoints'][0]} Bring back what was shipped: git checkout -- checkpoints")
+        facts["problems"].append(
+            f"{facts['checkpoints'][0]} Bring back what was shipped: git checkout -- checkpoints"
+        )
         for problem in facts["checkpoints"]:
             tell(problem)
     elif facts["checkpoint_files"]:
@@ -184,12 +225,15 @@ def _speed(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
     facts["lesson_seconds"] = seconds = epochs * (train + val) / rate
     told = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
     tell(
-        f"Speed: {rate:.0f} images a second in PGD-AT (small_resnet, 32x32): the shapes lesson, {train:,} images x {epochs} epochs, takes about {told}"
+        f"Speed: {rate:.0f} images a second in PGD-AT (small_resnet, 32x32): the shapes lesson,"
+        f" {train:,} images x {epochs} epochs, takes about {told}"
     )
 
 
 def images_per_second(device: str, seconds: float = SECONDS) -> float:
-    """How many 32×32 images a second PGD-AT with 10 steps learns from here: small_resnet, batches of 64, for `seconds`."""
+    """How many 32×32 images a second PGD-AT with 10 steps learns from here: small_resnet, batches
+    of 64, for `seconds`.
+    """
     import torch
     import torch.nn.functional as F
 
@@ -231,7 +275,9 @@ def images_per_second(device: str, seconds: float = SECONDS) -> float:
 
 
 def write_hashes() -> Path:
-    """The file `checkpoints/SHA256SUMS`, written anew: a line for every shipped file, sorted, the same on every system."""
+    """The file `checkpoints/SHA256SUMS`, written anew: a line for every shipped file, sorted, the
+    same on every system.
+    """
     from robustviz.runs.folder import write_file
 
     lines = [f"{sha256(path)}  {name}\n" for name, path in sorted(_shipped().items())]
@@ -240,12 +286,18 @@ def write_hashes() -> Path:
 
 
 def verify_hashes() -> list[str]:
-    """What is wrong with the shipped files, a sentence each: missing, changed, not in the list. Empty: nothing."""
+    """What is wrong with the shipped files, a sentence each: missing, changed, not in the list.
+    Empty: nothing.
+    """
     there = _shipped()
     try:
         lines = (CHECKPOINTS / LIST).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        return [f"checkpoints/{LIST} is missing, so the shipped checkpoints cannot be checked."] if there else []
+        return (
+            [f"checkpoints/{LIST} is missing, so the shipped checkpoints cannot be checked."]
+            if there
+            else []
+        )
     except (OSError, UnicodeDecodeError):
         return [f"checkpoints/{LIST} cannot be read."]
     problems = []
@@ -267,7 +319,9 @@ def verify_hashes() -> list[str]:
 
 
 def sha256(path: Path) -> str:
-    """The hex SHA-256 of a file's content; empty where it cannot be read, which equals no digest."""
+    """The hex SHA-256 of a file's content; empty where it cannot be read, which equals no
+    digest.
+    """
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -276,12 +330,22 @@ def sha256(path: Path) -> str:
 
 
 def _shipped() -> dict[str, Path]:
-    """Every shipped file by its name in the list: relative to `checkpoints`, with `/` on every system."""
-    return {path.relative_to(CHECKPOINTS).as_posix(): path for folder in SHIPPED for path in _files(CHECKPOINTS / folder)}
+    """Every shipped file by its name in the list: relative to `checkpoints`, with `/` on every
+    system.
+    """
+    return {
+        path.relative_to(CHECKPOINTS).as_posix(): path
+        for folder in SHIPPED
+        for path in _files(CHECKPOINTS / folder)
+    }
 
 
 def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder).parts
-        if path.is_file() and path.name not in LITTER and not any(part.startswith(".") for part in inside):
+        if (
+            path.is_file()
+            and path.name not in LITTER
+            and not any(part.startswith(".") for part in inside)
+        ):
             yield path

@@ -1,9 +1,10 @@
 """UMAP's layout, and a process of its own that has compiled it before anyone asks.
 
-umap-learn compiles for ten seconds or so in every process that uses it. The app therefore starts one process that does it
-at once, at low priority, and answers from then on; it lives until its input closes, so it ends with the app however that
-ends. It knows neither torch nor runs: arrays come in and a map goes out. Where no process was started (a notebook, the
-command line, a test) or it cannot run, whoever asks computes here instead, to the same bits.
+umap-learn compiles for ten seconds or so in every process that uses it. The app therefore starts
+one process that does it at once, at low priority, and answers from then on; it lives until its
+input closes, so it ends with the app however that ends. It knows neither torch nor runs: arrays
+come in and a map goes out. Where no process was started (a notebook, the command line, a test) or
+it cannot run, whoever asks computes here instead, to the same bits.
 """
 
 from __future__ import annotations
@@ -28,11 +29,16 @@ from numpy.typing import NDArray
 from robustviz.types import UserError
 
 Array = NDArray[Any]
-CALM = 0.15  # of umap-learn's learning rate, from another map: at 1, 50 epochs lose a tenth of the neighbours that a new map keeps
-PRIORITY = 19  # how nice the process is to others while it compiles; at 10 a page opened meanwhile took a third longer
+# of umap-learn's learning rate, from another map: at 1, 50 epochs lose a tenth of the neighbours
+# that a new map keeps
+CALM = 0.15
+# how nice the process is to others while it compiles; at 10 a page opened meanwhile took a third
+# longer
+PRIORITY = 19
 PATIENCE = 30.0  # seconds somebody waits for that; on a machine that is fully busy it takes minutes
 COMMAND = [sys.executable, "-m", "robustviz.embedder"]
-# Else linear algebra waits for helper threads, which stay as nice as the compiling was: beside a training, up to seven times as long.
+# Else linear algebra waits for helper threads, which stay as nice as the compiling was: beside a
+# training, up to seven times as long.
 ALONE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 STARTS = 2  # a process that died is started once more
 _LENGTH = struct.Struct("<q")
@@ -40,46 +46,86 @@ _LENGTH = struct.Struct("<q")
 _ONE_AT_A_TIME = threading.Lock()
 
 
-def layout(x: Array, rows: Array, far: Array, init: Array | None = None, *, seed: int, min_dist: float, epochs: int) -> Array:
-    """The map (N,2) float32 of points `x` (N,D) with their nearest neighbours `rows` (N,k), each point its own first, at distances
-    `far` (N,k); from umap-learn's spectral start, or from the map `init` (N,2), whose scale and place are kept.
+def layout(
+    x: Array,
+    rows: Array,
+    far: Array,
+    init: Array | None = None,
+    *,
+    seed: int,
+    min_dist: float,
+    epochs: int,
+) -> Array:
+    """The map (N,2) float32 of points `x` (N,D) with their nearest neighbours `rows` (N,k), each
+    point its own first, at distances `far` (N,k); from umap-learn's spectral start, or from the map
+    `init` (N,2), whose scale and place are kept.
 
     Raises UserError where umap-learn is not installed, and where it finds no map.
     """
     with _ONE_AT_A_TIME, warnings.catch_warnings():
-        # It misses an index for `transform` and an unrelated package; neither is used. Where it finds no spectral start it takes a random one.
+        # It misses an index for `transform` and an unrelated package; neither is used. Where it
+        # finds no spectral start it takes a random one.
         warnings.filterwarnings("ignore", message="precomputed_knn")
-        warnings.filterwarnings("ignore", message="Tensorflow not installed", category=ImportWarning)
-        warnings.filterwarnings("ignore", message="Spectral initialisation failed", category=UserWarning)
+        warnings.filterwarnings(
+            "ignore", message="Tensorflow not installed", category=ImportWarning
+        )
+        warnings.filterwarnings(
+            "ignore", message="Spectral initialisation failed", category=UserWarning
+        )
         try:
             from umap import UMAP, layouts, umap_
         except ImportError:
-            raise UserError("This map comes from umap-learn, which is not installed: run `pip install umap-learn`.") from None
+            raise UserError(
+                "This map comes from umap-learn, which is not installed: run `pip install"
+                " umap-learn`."
+            ) from None
         k, known = rows.shape[1], (rows.astype(np.int32), far.astype(np.float32))
         try:
             if init is None:
                 first = UMAP(
-                    n_neighbors=k, min_dist=min_dist, metric="cosine", random_state=seed, n_jobs=1, precomputed_knn=known,
-                    force_approximation_algorithm=True, n_epochs=epochs,
-                    disconnection_distance=np.inf,  # else points whose neighbours all lie opposite, at 2, would be nowhere
-                )  # fmt: skip
-                return np.asarray(first.fit_transform(np.ascontiguousarray(x, dtype=np.float32)), dtype=np.float32)
-            # UMAP's own `init` stretches the map to a square of 10 by 10, and every point would jump.
+                    n_neighbors=k,
+                    min_dist=min_dist,
+                    metric="cosine",
+                    random_state=seed,
+                    n_jobs=1,
+                    precomputed_knn=known,
+                    force_approximation_algorithm=True,
+                    n_epochs=epochs,
+                    # else points whose neighbours all lie opposite, at 2, would be nowhere
+                    disconnection_distance=np.inf,
+                )
+                return np.asarray(
+                    first.fit_transform(np.ascontiguousarray(x, dtype=np.float32)), dtype=np.float32
+                )
+            # UMAP's own `init` stretches the map to a square of 10 by 10, and every point would
+            # jump.
             rng = np.random.RandomState(seed)
-            graph = umap_.fuzzy_simplicial_set(x, k, rng, "cosine", knn_indices=known[0], knn_dists=known[1])[0].tocoo()
+            graph = umap_.fuzzy_simplicial_set(
+                x, k, rng, "cosine", knn_indices=known[0], knn_dists=known[1]
+            )[0].tocoo()
             graph.data[graph.data < graph.data.max() / epochs] = 0  # would be drawn less than once
             graph.eliminate_zeros()
             at, limits = np.array(init, dtype=np.float32, order="C"), np.iinfo(np.int32)
             moved = layouts.optimize_layout_euclidean(
-                at, at, graph.row, graph.col, epochs, len(at), umap_.make_epochs_per_sample(graph.data, epochs),
-                *umap_.find_ab_params(1.0, min_dist), rng.randint(limits.min + 1, limits.max - 1, 3).astype(np.int64),
-                initial_alpha=CALM, negative_sample_rate=5, move_other=True,
-            )  # fmt: skip
+                at,
+                at,
+                graph.row,
+                graph.col,
+                epochs,
+                len(at),
+                umap_.make_epochs_per_sample(graph.data, epochs),
+                *umap_.find_ab_params(1.0, min_dist),
+                rng.randint(limits.min + 1, limits.max - 1, 3).astype(np.int64),
+                initial_alpha=CALM,
+                negative_sample_rate=5,
+                move_other=True,
+            )
             return np.asarray(moved, dtype=np.float32)
         except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
             said = " ".join(str(error).split())
             raise UserError(
-                f"umap-learn finds no map of these {len(x)} points ({said}): take more images, or another projection."
+                f"umap-learn finds no map of these {len(x)} points ({said}): take more images, or"
+                " another projection."
             ) from error
 
 
@@ -93,7 +139,9 @@ class Embedder:
         self._starts = 0
 
     def start(self) -> None:
-        """Let the process start and compile, unless it was started before or umap-learn is not installed."""
+        """Let the process start and compile, unless it was started before or umap-learn is not
+        installed.
+        """
         if self._starts or importlib.util.find_spec("umap") is None:
             return
         with self._lock:
@@ -111,8 +159,8 @@ class Embedder:
         return None if self._process is None else self._process.pid
 
     def ask(self, **question: Any) -> Array | None:
-        """`layout` of these arguments, once the process has compiled; None where it was not started, does not get to compile
-        or cannot answer. Raises UserError where `layout` did.
+        """`layout` of these arguments, once the process has compiled; None where it was not
+        started, does not get to compile or cannot answer. Raises UserError where `layout` did.
         """
         with self._lock:
             while self._process is not None:
@@ -138,14 +186,24 @@ class Embedder:
     def _spawn(self) -> None:
         self._starts += 1
         package = str(Path(__file__).resolve().parents[1])
-        environment = os.environ | ALONE | {"PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))}
+        environment = (
+            os.environ
+            | ALONE
+            | {"PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))}
+        )
         with contextlib.suppress(OSError):  # no memory, too many processes: computed here instead
             self._process = subprocess.Popen(
-                COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
+                COMMAND,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=environment,
                 creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-            )  # fmt: skip
+            )
             self._greeted = threading.Event()
-            threading.Thread(target=_greet, args=(self._process, self._greeted), daemon=True).start()
+            threading.Thread(
+                target=_greet, args=(self._process, self._greeted), daemon=True
+            ).start()
 
     def _answer(self, process: subprocess.Popen[bytes], question: dict[str, Any]) -> Array | None:
         assert process.stdin is not None and process.stdout is not None
@@ -204,7 +262,9 @@ def _receive(pipe: IO[bytes]) -> dict[str, Any] | None:
     if len(body := pipe.read(length)) < length:
         return None
     with np.load(io.BytesIO(body), allow_pickle=False) as found:
-        return {name: found[name] if found[name].ndim else found[name].item() for name in found.files}
+        return {
+            name: found[name] if found[name].ndim else found[name].item() for name in found.files
+        }
 
 
 def serve() -> None:
@@ -221,7 +281,8 @@ def serve() -> None:
 
 def _work(asked: queue.SimpleQueue[dict[str, Any]], answers: IO[bytes]) -> None:
     failed: list[bool] = []
-    # On Linux niceness is a thread's own, so that answers come at full speed; elsewhere the process stays nice.
+    # On Linux niceness is a thread's own, so that answers come at full speed; elsewhere the process
+    # stays nice.
     compiling = threading.Thread(target=lambda: failed.append(not _warm_up()))
     compiling.start()
     compiling.join()
@@ -251,7 +312,13 @@ def _warm_up() -> bool:
     far = 1 - u @ u.T
     np.fill_diagonal(far, -1)
     rows = far.argsort(axis=1)[:, :15]
-    settings: dict[str, Any] = {"rows": rows, "far": np.take_along_axis(far, rows, 1).clip(0), "seed": 0, "min_dist": 0.1, "epochs": 11}
+    settings: dict[str, Any] = {
+        "rows": rows,
+        "far": np.take_along_axis(far, rows, 1).clip(0),
+        "seed": 0,
+        "min_dist": 0.1,
+        "epochs": 11,
+    }
     try:
         layout(x, init=layout(x, **settings), **settings)
     except Exception:

@@ -1,7 +1,8 @@
-"""Figures turn results into Plotly. No torch, no Streamlit: the same picture in a page and in a notebook.
+"""Figures turn results into Plotly. No torch, no Streamlit: the same picture in a page and in a
+notebook.
 
-Every function returns a `go.Figure` with its alternative text in `figure.layout.meta["alt"]`, and with what is seen in this
-case, with its numbers, in `figure.layout.meta["sentence"]`.
+Every function returns a `go.Figure` with its alternative text in `figure.layout.meta["alt"]`, and
+with what is seen in this case, with its numbers, in `figure.layout.meta["sentence"]`.
 """
 
 from robustviz.views.attack.figures import accuracy_curve as accuracy_curve

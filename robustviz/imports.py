@@ -1,8 +1,9 @@
 """Large packages are imported by one thread at a time.
 
-Python locks each module by itself. Of two threads that enter a package by different doors each then waits for the other, and
-Python resolves that by `_DeadlockError`, or by handing out a module that is half there. So whatever is imported late, inside a
-function, comes through `load`; and a server calls `load_all` before a page that needs them.
+Python locks each module by itself. Of two threads that enter a package by different doors each then
+waits for the other, and Python resolves that by `_DeadlockError`, or by handing out a module that
+is half there. So whatever is imported late, inside a function, comes through `load`; and a server
+calls `load_all` before a page that needs them.
 """
 
 from __future__ import annotations
@@ -16,24 +17,49 @@ _turn = threading.RLock()
 
 # What pages with a network on them are made of, heaviest first, and what they may ask for later.
 NEEDED = (
-    "torch", "pandas", "plotly.io", "plotly.graph_objects", "safetensors.torch", "robustviz.probes", "robustviz.methods", "robustviz.training.loop",
-    "robustviz.views.attack.panel", "robustviz.views.attention.panel", "robustviz.views.contributions.panel", "robustviz.views.features.panel", "robustviz.views.misalignment.panel",
-    "robustviz.views.paint.panel", "robustviz.views.quadrants.panel", "robustviz.views.loss.panel", "robustviz.views.train.panel", "robustviz.views.transfer.panel",
-)  # fmt: skip
+    "torch",
+    "pandas",
+    "plotly.io",
+    "plotly.graph_objects",
+    "safetensors.torch",
+    "robustviz.probes",
+    "robustviz.methods",
+    "robustviz.training.loop",
+    "robustviz.views.attack.panel",
+    "robustviz.views.attention.panel",
+    "robustviz.views.contributions.panel",
+    "robustviz.views.features.panel",
+    "robustviz.views.misalignment.panel",
+    "robustviz.views.paint.panel",
+    "robustviz.views.quadrants.panel",
+    "robustviz.views.loss.panel",
+    "robustviz.views.train.panel",
+    "robustviz.views.transfer.panel",
+)
 LATER = (
-    "scipy.special", "sklearn.metrics", "sklearn.manifold", "sklearn.datasets", "torchvision.datasets", "torchvision.models", "pytorch_grad_cam",
+    "scipy.special",
+    "sklearn.metrics",
+    "sklearn.manifold",
+    "sklearn.datasets",
+    "torchvision.datasets",
+    "torchvision.models",
+    "pytorch_grad_cam",
     "pytorch_grad_cam.metrics.road",
-)  # fmt: skip
+)
 
 
 def load(name: str) -> Any:
-    """The module of that name. While one thread imports here, others wait. Raises ImportError as an import does."""
+    """The module of that name. While one thread imports here, others wait. Raises ImportError as an
+    import does.
+    """
     with _turn:
         return importlib.import_module(name)
 
 
 def load_all(names: tuple[str, ...] = NEEDED) -> None:
-    """Import these, one after the other; a package that is not installed is left to whoever asks for it by `load`."""
+    """Import these, one after the other; a package that is not installed is left to whoever asks
+    for it by `load`.
+    """
     for name in names:
         with contextlib.suppress(ModuleNotFoundError):
             load(name)

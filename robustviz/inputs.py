@@ -1,6 +1,8 @@
-"""What may come in: images, labels and networks, checked once at the entrance of every attack, count and map.
+"""What may come in: images, labels and networks, checked once at the entrance of every attack,
+count and map.
 
-Each check says in one sentence what came and what is wanted; nobody meets an error of torch's, or a number without meaning.
+Each check says in one sentence what came and what is wanted; nobody meets an error of torch's, or a
+number without meaning.
 """
 
 from __future__ import annotations
@@ -15,9 +17,19 @@ from torch import Tensor, nn
 from robustviz.types import UserError
 
 SLACK = 1e-6  # resizing may leave [0, 1] by a rounding
-AGREE = 1e-3  # an image's logits alone and beside another one, relative to the largest: rounding stays far below
+# an image's logits alone and beside another one, relative to the largest: rounding stays far below
+AGREE = 1e-3
 WRAP = "wrap it in a module whose forward returns"
-INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
+INTEGERS = (
+    torch.int64,
+    torch.int32,
+    torch.int16,
+    torch.int8,
+    torch.uint8,
+    torch.uint16,
+    torch.uint32,
+    torch.uint64,
+)
 SIXTEEN = (torch.float16, torch.bfloat16)
 FLOATS = (torch.float32, torch.float64, *SIXTEEN)
 PIXELS = 3 * 64 * 64
@@ -26,34 +38,56 @@ CPU_BYTES, GPU_SHARE = 2**30, 0.25
 
 
 def check_shape(x: Tensor) -> None:
-    """Raises UserError unless `x` is a batch of images (N,C,H,W) of a floating dtype. Its values are not looked at."""
+    """Raises UserError unless `x` is a batch of images (N,C,H,W) of a floating dtype. Its values
+    are not looked at.
+    """
     if not isinstance(x, Tensor):
-        raise UserError(f"Images are wanted as a tensor (N,C,H,W), and this is a {type(x).__name__}; use torch.from_numpy or torch.stack.")
+        raise UserError(
+            f"Images are wanted as a tensor (N,C,H,W), and this is a {type(x).__name__}; use"
+            " torch.from_numpy or torch.stack."
+        )
     shape = tuple(x.shape)
     if x.ndim == 3:
-        raise UserError(f"Images of shape {shape} have no batch axis: (N,C,H,W) is wanted; for a single image use x[None].")
+        raise UserError(
+            f"Images of shape {shape} have no batch axis: (N,C,H,W) is wanted; for a single image"
+            " use x[None]."
+        )
     if x.ndim != 4:
         raise UserError(f"Images of shape {shape} are no batch of pictures: (N,C,H,W) is wanted.")
     if x.dtype not in FLOATS:
-        hint = "divide them by 255 (of a data set use .x, not .images)" if x.dtype == torch.uint8 else "use x.float() with values in [0, 1]"
-        raise UserError(f"Images of {str(x.dtype).removeprefix('torch.')} came, and floats in [0, 1] are wanted: {hint}.")
+        hint = (
+            "divide them by 255 (of a data set use .x, not .images)"
+            if x.dtype == torch.uint8
+            else "use x.float() with values in [0, 1]"
+        )
+        raise UserError(
+            f"Images of {str(x.dtype).removeprefix('torch.')} came, and floats in [0, 1] are"
+            f" wanted: {hint}."
+        )
 
 
 def plain_tensor(x: Tensor) -> Tensor:
-    """`x` without a history; a copy where it was made in inference mode, since no gradient can be taken of such a tensor."""
+    """`x` without a history; a copy where it was made in inference mode, since no gradient can be
+    taken of such a tensor.
+    """
     with torch.inference_mode(False):
         return x.clone() if x.is_inference() else x.detach()
 
 
 def check_images(x: Tensor) -> Tensor:
-    """`x` (N,C,H,W) as attacks take it: a plain tensor in [0, 1], in float32 where it came in 16 bits; the caller's is not touched.
+    """`x` (N,C,H,W) as attacks take it: a plain tensor in [0, 1], in float32 where it came in 16
+    bits; the caller's is not touched.
 
-    Raises UserError for another shape or dtype, for values outside [0, 1] with the likely reason, and for NaN.
+    Raises UserError for another shape or dtype, for values outside [0, 1] with the likely reason,
+    and for NaN.
     """
     check_shape(x)
     if x.layout != torch.strided or x.device.type == "meta":
         kind = "on the device meta" if x.device.type == "meta" else "sparse"
-        raise UserError(f"Images that are {kind} hold no pixels to change: an ordinary tensor in [0, 1] is wanted.")
+        raise UserError(
+            f"Images that are {kind} hold no pixels to change: an ordinary tensor in [0, 1] is"
+            " wanted."
+        )
     x = plain_tensor(x)
     x = (x.float() if x.dtype in SIXTEEN else x).contiguous()
     if not x.numel():
@@ -68,29 +102,56 @@ def check_images(x: Tensor) -> Tensor:
     span = f"Pixels run from {low:.4g} to {high:.4g}, and [0, 1] is wanted"
     if low < 0:
         raise UserError(
-            f"{span}: they look normalised. Hand in the pixels themselves and let the network normalise them, e.g. with robustviz.nets.base.Normalise."
+            f"{span}: they look normalised. Hand in the pixels themselves and let the network"
+            " normalise them, e.g. with robustviz.nets.base.Normalise."
         )
-    raise UserError(f"{span}: they look like grey levels. Divide them by 255." if high > 2 else f"{span}: cut them with x.clamp(0, 1).")
+    raise UserError(
+        f"{span}: they look like grey levels. Divide them by 255."
+        if high > 2
+        else f"{span}: cut them with x.clamp(0, 1)."
+    )
 
 
 def check_labels(y: Tensor, n: int, classes: int, x: Tensor | None = None) -> Tensor:
-    """`y` as int64 (N,), for `n` images and so many classes; of any integer dtype. Raises UserError for anything else.
+    """`y` as int64 (N,), for `n` images and so many classes; of any integer dtype. Raises UserError
+    for anything else.
 
     With `x` the labels must lie on the images' device.
     """
     if not isinstance(y, Tensor):
-        raise UserError(f"Labels are wanted as a tensor (N,) of integers, and this is a {type(y).__name__}; use torch.tensor(labels).")
+        raise UserError(
+            f"Labels are wanted as a tensor (N,) of integers, and this is a {type(y).__name__}; use"
+            " torch.tensor(labels)."
+        )
     shape, dtype = tuple(y.shape), str(y.dtype).removeprefix("torch.")
     if y.layout != torch.strided or y.device.type == "meta":
-        raise UserError("Labels are wanted as an ordinary tensor (N,) of integers, and these are sparse or on the device meta.")
+        raise UserError(
+            "Labels are wanted as an ordinary tensor (N,) of integers, and these are sparse or on"
+            " the device meta."
+        )
     if y.dtype not in INTEGERS:
         hint = "; of one-hot rows use y.argmax(1)" if y.ndim == 2 else ""
-        raise UserError(f"Labels of {dtype} and shape {shape} came, and one integer an image, shape ({n},), is wanted{hint}.")
+        raise UserError(
+            f"Labels of {dtype} and shape {shape} came, and one integer an image, shape ({n},), is"
+            f" wanted{hint}."
+        )
     if shape != (n,):
-        hint = "; use y.squeeze(1)" if shape == (n, 1) else "; of one-hot rows use y.argmax(1)" if shape == (n, classes) else ""
-        raise UserError(f"Labels of shape {shape} came for {n} images, and one integer an image, shape ({n},), is wanted{hint}.")
+        hint = (
+            "; use y.squeeze(1)"
+            if shape == (n, 1)
+            else "; of one-hot rows use y.argmax(1)"
+            if shape == (n, classes)
+            else ""
+        )
+        raise UserError(
+            f"Labels of shape {shape} came for {n} images, and one integer an image, shape ({n},),"
+            f" is wanted{hint}."
+        )
     if x is not None and y.device != x.device:
-        raise UserError(f"The images are on {x.device} and the labels on {y.device}: move one of them, e.g. y.to(x.device).")
+        raise UserError(
+            f"The images are on {x.device} and the labels on {y.device}: move one of them, e.g."
+            " y.to(x.device)."
+        )
     y = plain_tensor(y)
     values = y.tolist() if y.dtype == torch.uint64 else []  # which int64 may be too small for
     y = y.to(torch.int64)
@@ -99,19 +160,23 @@ def check_labels(y: Tensor, n: int, classes: int, x: Tensor | None = None) -> Te
         if low < 0 or high >= classes:
             wrong = low if low < 0 else high
             raise UserError(
-                f"A label is {wrong}, and this network has {classes} classes: 0 to {classes - 1} are wanted; leave out other images."
+                f"A label is {wrong}, and this network has {classes} classes: 0 to {classes - 1}"
+                " are wanted; leave out other images."
             )
     return y
 
 
 def in_parts(x: Tensor, most: int = 250) -> tuple[Tensor, ...]:
-    """Images `x` (N,C,H,W) in parts that a forward pass without gradients has memory for, of `most` images up to 64×64 pixels."""
+    """Images `x` (N,C,H,W) in parts that a forward pass without gradients has memory for, of `most`
+    images up to 64×64 pixels.
+    """
     return x.split(max(1, min(most, most * PIXELS // max(x[:1].numel(), 1))))
 
 
 def answer(net: Callable[[Tensor], Any], x: Tensor) -> Any:
-    """What `net`, a network or a part of one, gives for `x`; one with 16-bit weights is shown 16 bits. It gets a copy, since
-    it may write on what it is given, unless `x` waits for a gradient: such images are the caller's own copy.
+    """What `net`, a network or a part of one, gives for `x`; one with 16-bit weights is shown 16
+    bits. It gets a copy, since it may write on what it is given, unless `x` waits for a gradient:
+    such images are the caller's own copy.
 
     Raises UserError, with what torch or Python say of it, where it cannot read `x`.
     """
@@ -123,41 +188,57 @@ def answer(net: Callable[[Tensor], Any], x: Tensor) -> Any:
         return net(x if x.requires_grad else x.clone())
     except (UserError, torch.OutOfMemoryError):
         raise
-    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
+    except (
+        RuntimeError,
+        TypeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        AssertionError,
+    ) as error:
         kind = f"{tuple(x.shape)}, {str(x.dtype).removeprefix('torch.')}, on {x.device}"
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
         hint = ""
         if weights != x.dtype and weights.is_floating_point:
             name = str(weights).removeprefix("torch.")
             hint = f" Its weights are {name}: use x.to(torch.{name}), or net.float()."
-        raise UserError(f"The network cannot read images of shape {kind}: {reason}.{hint}") from error
+        raise UserError(
+            f"The network cannot read images of shape {kind}: {reason}.{hint}"
+        ) from error
 
 
 def logits_of(net: Callable[[Tensor], Any], x: Tensor) -> Tensor:
-    """What `net`, a module or the rest of one, answers: logits (N,K), K ≥ 2, in float32 or wider. As `answer`.
+    """What `net`, a module or the rest of one, answers: logits (N,K), K ≥ 2, in float32 or wider.
+    As `answer`.
 
-    Raises UserError, which names what came, where the network cannot read `x` or gives something else.
+    Raises UserError, which names what came, where the network cannot read `x` or gives something
+    else.
     """
     out = answer(net, x)
     if not isinstance(out, Tensor):
-        raise UserError(f"A network that gives logits (N,K) is wanted, and this one gives a {type(out).__name__}: {WRAP} the logits alone.")
+        raise UserError(
+            "A network that gives logits (N,K) is wanted, and this one gives a"
+            f" {type(out).__name__}: {WRAP} the logits alone."
+        )
     shape = tuple(out.shape)
     if out.ndim != 2 or len(out) != len(x) or not out.is_floating_point():
         raise UserError(
-            f"A network that gives logits (N,K) is wanted, and this one gives {shape} of {out.dtype} for {len(x)} images: {WRAP} logits."
+            f"A network that gives logits (N,K) is wanted, and this one gives {shape} of"
+            f" {out.dtype} for {len(x)} images: {WRAP} logits."
         )
     if out.shape[1] < 2:
         raise UserError(
-            f"A network that gives at least 2 logits an image is wanted, and this one gives {shape[1]}: "
-            f"for a single logit z {WRAP} torch.cat([torch.zeros_like(z), z], 1)."
+            "A network that gives at least 2 logits an image is wanted, and this one gives"
+            f" {shape[1]}: for a single logit z {WRAP} torch.cat([torch.zeros_like(z), z], 1)."
         )
     return out.float() if out.dtype in SIXTEEN else out
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What a look at a few images tells of a network: how many logits it gives (`classes`), whether they have a gradient, how
-    many bytes a forward pass remembers of an image, and how many images there is memory for `at_once`.
+    """What a look at a few images tells of a network: how many logits it gives (`classes`), whether
+    they have a gradient, how many bytes a forward pass remembers of an image, and how many images
+    there is memory for `at_once`.
     """
 
     classes: int
@@ -167,11 +248,12 @@ class Trial:
 
 
 def try_out(net: nn.Module, x: Tensor) -> Trial:
-    """Look at how `net`, which nobody else changes meanwhile, answers three images: the first two of `x` (N,C,H,W), in [0, 1],
-    the second darker, and noise.
+    """Look at how `net`, which nobody else changes meanwhile, answers three images: the first two
+    of `x` (N,C,H,W), in [0, 1], the second darker, and noise.
 
-    Raises UserError where it cannot read them, where its answer is no logits, where its own way back fails, and where an
-    image's answer depends on the images beside it: then no image could be counted by itself.
+    Raises UserError where it cannot read them, where its answer is no logits, where its own way
+    back fails, and where an image's answer depends on the images beside it: then no image could be
+    counted by itself.
     """
     first = x[:1].detach() if len(x) else x.new_full((1, *x.shape[1:]), 0.5)
     noise = torch.rand(first.shape, generator=torch.Generator().manual_seed(0)).to(first)
@@ -187,16 +269,23 @@ def try_out(net: nn.Module, x: Tensor) -> Trial:
             depends, one = True, 0
         if depends and not _differ(logits_of(net, few), logits):  # else it answers at random
             raise UserError(
-                "This network's answer for an image depends on the other images of its batch (batch norm without running statistics "
-                "does that, and so does quantisation on the fly), so no image can be attacked or counted by itself: give it fixed statistics."
+                "This network's answer for an image depends on the other images of its batch (batch"
+                " norm without running statistics does that, and so does quantisation on the fly),"
+                " so no image can be attacked or counted by itself: give it fixed statistics."
             )
     needs = max((whole - one) // 2, 1)
-    room = CPU_BYTES if x.device.type != "cuda" else int(GPU_SHARE * torch.cuda.get_device_properties(x.device).total_memory)
+    room = (
+        CPU_BYTES
+        if x.device.type != "cuda"
+        else int(GPU_SHARE * torch.cuda.get_device_properties(x.device).total_memory)
+    )
     return Trial(logits.shape[1], has_gradient, needs, max(room // needs, 1))
 
 
 def _differ(a: Tensor, b: Tensor) -> bool:
-    """Whether logits differ by more than rounding, each class by its own scale, or that of most classes where it is larger."""
+    """Whether logits differ by more than rounding, each class by its own scale, or that of most
+    classes where it is larger.
+    """
     scale = b.abs().nan_to_num(0, 0, 0).amax(dim=0)
     scale = torch.maximum(scale, scale.median())
     exact = AGREE if not torch.is_autocast_enabled(b.device.type) else 50 * AGREE
@@ -204,7 +293,9 @@ def _differ(a: Tensor, b: Tensor) -> bool:
 
 
 def _passed(net: nn.Module, x: Tensor) -> tuple[Tensor, bool, int]:
-    """The logits of `x`, whether they have a gradient, and how many bytes a forward pass remembers for the way back."""
+    """The logits of `x`, whether they have a gradient, and how many bytes a forward pass remembers
+    for the way back.
+    """
     held: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -224,8 +315,21 @@ def _passed(net: nn.Module, x: Tensor) -> tuple[Tensor, bool, int]:
         has_gradient = logits.requires_grad
         if has_gradient:
             try:
-                has_gradient = torch.autograd.grad(logits.sum(), z, allow_unused=True)[0] is not None
-            except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
-                raise UserError(f"This network has no way back from its logits to the image: {reason}.") from error
+                has_gradient = (
+                    torch.autograd.grad(logits.sum(), z, allow_unused=True)[0] is not None
+                )
+            except (
+                RuntimeError,
+                TypeError,
+                ValueError,
+                LookupError,
+                AttributeError,
+                AssertionError,
+            ) as error:
+                reason = (
+                    (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
+                )
+                raise UserError(
+                    f"This network has no way back from its logits to the image: {reason}."
+                ) from error
     return logits.detach(), has_gradient, sum(held.values())

@@ -1,7 +1,8 @@
-"""The loss functions of the field as pure tensor functions: logits in, one number (or one per sample) out.
+"""The loss functions of the field as pure tensor functions: logits in, one number (or one per
+sample) out.
 
-Each is held in the tests against a slow, independent implementation and against golden numbers in float64, because
-reductions and the direction of a KL divergence are where implementations differ.
+Each is held in the tests against a slow, independent implementation and against golden numbers in
+float64, because reductions and the direction of a KL divergence are where implementations differ.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from robustviz.types import UserError
 
 
 def kl_per_sample(p_logits: Tensor, q_logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """T²·KL(softmax(p/T) ‖ softmax(q/T)) of each sample, (N,), at least 0; gradient flows through both.
+    """T²·KL(softmax(p/T) ‖ softmax(q/T)) of each sample, (N,), at least 0; gradient flows through
+    both.
 
-    `p_logits`, `q_logits`: (N, K). Source: Hinton et al. 2015 (arXiv 1503.02531), the T² that keeps gradients' scale.
+    `p_logits`, `q_logits`: (N, K). Source: Hinton et al. 2015 (arXiv 1503.02531), the T² that keeps
+    gradients' scale.
     """
     p = F.log_softmax(p_logits / temperature, dim=1)
     q = F.log_softmax(q_logits / temperature, dim=1)
@@ -26,15 +29,18 @@ def kl_per_sample(p_logits: Tensor, q_logits: Tensor, temperature: float = 1.0) 
 
 
 def kl(p_logits: Tensor, q_logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """T²·KL(softmax(p/T) ‖ softmax(q/T)), summed over classes and averaged over samples ("batchmean"); a scalar."""
+    """T²·KL(softmax(p/T) ‖ softmax(q/T)), summed over classes and averaged over samples
+    ("batchmean"); a scalar.
+    """
     return kl_per_sample(p_logits, q_logits, temperature).mean()
 
 
 def trades(logits: Tensor, logits_adv: Tensor, y: Tensor, beta: float) -> Tensor:
-    """CE(f(x), y) + β·KL(f(x) ‖ f(x')), both averaged over samples; a scalar. The clean target is not detached.
+    """CE(f(x), y) + β·KL(f(x) ‖ f(x')), both averaged over samples; a scalar. The clean target is
+    not detached.
 
-    `logits`, `logits_adv`: (N, K) of the clean and the attacked images; `y`: (N,).
-    Source: Zhang et al. 2019 (TRADES, arXiv 1901.08573), eq. 5, and the authors' `trades.py`.
+    `logits`, `logits_adv`: (N, K) of the clean and the attacked images; `y`: (N,). Source: Zhang et
+    al. 2019 (TRADES, arXiv 1901.08573), eq. 5, and the authors' `trades.py`.
     """
     return F.cross_entropy(logits, y) + beta * kl(logits, logits_adv)
 
@@ -52,16 +58,19 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
 def mart(logits: Tensor, logits_adv: Tensor, y: Tensor, beta: float) -> Tensor:
     """BCE(p', y) + β·(1/N) Σ KL(p ‖ p')·(1 − p_y), a scalar; every factor carries gradient.
 
-    `logits`, `logits_adv`: (N, K) of the clean and the attacked images; `y`: (N,). BCE is `boosted_ce`.
-    Source: Wang et al. 2020 (MART, ICLR), eq. 9 and table 1, and the authors' `mart.py`.
+    `logits`, `logits_adv`: (N, K) of the clean and the attacked images; `y`: (N,). BCE is
+    `boosted_ce`. Source: Wang et al. 2020 (MART, ICLR), eq. 9 and table 1, and the authors'
+    `mart.py`.
     """
     return boosted_ce(logits_adv, y) + beta * misclassification_kl(logits, logits_adv, y)
 
 
 def boosted_ce(logits: Tensor, y: Tensor) -> Tensor:
-    """−log p_y − log(1.0001 − max_{j≠y} p_j), averaged over samples: cross-entropy and a margin; a scalar.
+    """−log p_y − log(1.0001 − max_{j≠y} p_j), averaged over samples: cross-entropy and a margin; a
+    scalar.
 
-    Source: Wang et al. 2020 (MART), eq. 7; the 1.0001 and the 1e-12 inside the logarithm are the authors' code's.
+    Source: Wang et al. 2020 (MART), eq. 7; the 1.0001 and the 1e-12 inside the logarithm are the
+    authors' code's.
     """
     p = logits.softmax(dim=1)
     other = p.scatter(1, y[:, None], -1.0).amax(dim=1)
@@ -69,28 +78,34 @@ def boosted_ce(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def misclassification_kl(logits: Tensor, logits_adv: Tensor, y: Tensor) -> Tensor:
-    """(1/N) Σ KL(p ‖ p')·(1 − p_y): images that are wrong already count most; a scalar. Source: MART, eq. 8."""
+    """(1/N) Σ KL(p ‖ p')·(1 − p_y): images that are wrong already count most; a scalar. Source:
+    MART, eq. 8.
+    """
     doubt = 1 - logits.softmax(dim=1).gather(1, y[:, None]).squeeze(1)
     return (kl_per_sample(logits, logits_adv) * doubt).mean()
 
 
 def logit_pairing(logits: Tensor, logits_adv: Tensor, weight: Tensor | None = None) -> Tensor:
-    """(1/N) Σ wᵢ · mean_K (zᵢ − z'ᵢ)², a scalar; gradient through both logits and, if it asks for any, the weight.
+    """(1/N) Σ wᵢ · mean_K (zᵢ − z'ᵢ)², a scalar; gradient through both logits and, if it asks for
+    any, the weight.
 
-    `logits`, `logits_adv`: (N, K); `weight`: (N,) or None for ones.
-    Source: Kannan et al. 2018 (ALP, arXiv 1803.06373), eq. 5, and the authors' code, where L is the mean square.
+    `logits`, `logits_adv`: (N, K); `weight`: (N,) or None for ones. Source: Kannan et al. 2018
+    (ALP, arXiv 1803.06373), eq. 5, and the authors' code, where L is the mean square.
     """
     apart = (logits - logits_adv).pow(2).mean(dim=1)
     return (apart if weight is None else weight * apart).mean()
 
 
-def supcon(z: Tensor, y: Tensor, temperature: float, base_temperature: float | None = None) -> Tensor:
-    """The supervised contrastive loss L_out of `z` (N, D), made unit length here, with labels `y` (N,); a scalar.
+def supcon(
+    z: Tensor, y: Tensor, temperature: float, base_temperature: float | None = None
+) -> Tensor:
+    """The supervised contrastive loss L_out of `z` (N, D), made unit length here, with labels `y`
+    (N,); a scalar.
 
-    A sample's positives are all other samples of its class, its contrast all other samples. One without positives adds
-    0 and counts in the mean. `base_temperature` None: equal to `temperature` (the official code's 0.07 scales the loss
-    by τ/0.07).
-    Source: Khosla et al. 2020 (arXiv 2004.11362), eq. 2, and the authors' `losses.py`.
+    A sample's positives are all other samples of its class, its contrast all other samples. One
+    without positives adds 0 and counts in the mean. `base_temperature` None: equal to `temperature`
+    (the official code's 0.07 scales the loss by τ/0.07). Source: Khosla et al. 2020 (arXiv
+    2004.11362), eq. 2, and the authors' `losses.py`.
     """
     if len(z) < 2:
         return z.sum() * 0.0
@@ -100,16 +115,22 @@ def supcon(z: Tensor, y: Tensor, temperature: float, base_temperature: float | N
     log_share = (score - score.logsumexp(dim=1, keepdim=True)).masked_fill(itself, 0.0)
     positive = (y[:, None] == y[None, :]) & ~itself
     count = positive.sum(dim=1)
-    each = -torch.where(positive, log_share, torch.zeros_like(log_share)).sum(dim=1) / count.clamp(min=1)
+    each = -torch.where(positive, log_share, torch.zeros_like(log_share)).sum(dim=1) / count.clamp(
+        min=1
+    )
     return each.mean() * (1.0 if base_temperature is None else temperature / base_temperature)
 
 
-def margin_contrastive(z: Tensor, y: Tensor, margin: float, reduction: Literal["balanced", "flat"] = "balanced") -> Tensor:
-    """Pull pairs of one class together (d²), push others to at least `margin` apart (max(0, m − d)²); a scalar.
+def margin_contrastive(
+    z: Tensor, y: Tensor, margin: float, reduction: Literal["balanced", "flat"] = "balanced"
+) -> Tensor:
+    """Pull pairs of one class together (d²), push others to at least `margin` apart (max(0, m −
+    d)²); a scalar.
 
-    d is the Euclidean distance of `z` (N, D) made unit length here; pairs of distinct samples. `balanced`: half the sum
-    of the two means, an empty kind of pair counting 0; `flat`: the mean over all pairs.
-    Source: Hadsell et al. 2006, eq. 4. Differs: the margin paper's own weights (arXiv 2412.19747) are not public.
+    d is the Euclidean distance of `z` (N, D) made unit length here; pairs of distinct samples.
+    `balanced`: half the sum of the two means, an empty kind of pair counting 0; `flat`: the mean
+    over all pairs. Source: Hadsell et al. 2006, eq. 4. Differs: the margin paper's own weights
+    (arXiv 2412.19747) are not public.
     """
     z = F.normalize(z, dim=1)
     if len(z) < 2:
@@ -127,14 +148,20 @@ def margin_contrastive(z: Tensor, y: Tensor, margin: float, reduction: Literal["
 
 
 def contrastive_per_anchor(
-    anchors: Tensor, y: Tensor, contrast: Tensor, contrast_y: Tensor, temperature: float, leave_out: Tensor | None = None
+    anchors: Tensor,
+    y: Tensor,
+    contrast: Tensor,
+    contrast_y: Tensor,
+    temperature: float,
+    leave_out: Tensor | None = None,
 ) -> Tensor:
     """−|Pᵢ|⁻¹ Σ_{p∈Pᵢ} log( exp(z'ᵢ·z_p/τ) / Σ_a exp(z'ᵢ·z_a/τ) ) of each anchor, (N,).
 
-    `anchors` (N, D) with labels `y` (N,) against every sample of `contrast` (M, D) with `contrast_y` (M,), all made unit
-    length here; Pᵢ are the contrast samples of the anchor's class, its own clean twin among them. 0 without positives.
-    `leave_out` (N, M) bool: pairs that do not exist, such as an anchor with itself.
-    Source: methods.md §2, our reading of Park et al. 2024 (AFA, arXiv 2402.12187).
+    `anchors` (N, D) with labels `y` (N,) against every sample of `contrast` (M, D) with
+    `contrast_y` (M,), all made unit length here; Pᵢ are the contrast samples of the anchor's class,
+    its own clean twin among them. 0 without positives. `leave_out` (N, M) bool: pairs that do not
+    exist, such as an anchor with itself. Source: methods.md §2, our reading of Park et al. 2024
+    (AFA, arXiv 2402.12187).
     """
     score = F.normalize(anchors, dim=1) @ F.normalize(contrast, dim=1).T / temperature
     if leave_out is not None:
@@ -143,24 +170,35 @@ def contrastive_per_anchor(
     positive = y[:, None] == contrast_y[None, :]
     if leave_out is not None:
         positive = positive & ~leave_out
-    return -torch.where(positive, log_share, torch.zeros_like(log_share)).sum(dim=1) / positive.sum(dim=1).clamp(min=1)
+    return -torch.where(positive, log_share, torch.zeros_like(log_share)).sum(dim=1) / positive.sum(
+        dim=1
+    ).clamp(min=1)
 
 
-def adversarial_contrastive(anchors: Tensor, y: Tensor, contrast: Tensor, contrast_y: Tensor, temperature: float) -> Tensor:
-    """AFA's loss: `contrastive_per_anchor` averaged over the anchors; a scalar. Gradient flows through both sides."""
+def adversarial_contrastive(
+    anchors: Tensor, y: Tensor, contrast: Tensor, contrast_y: Tensor, temperature: float
+) -> Tensor:
+    """AFA's loss: `contrastive_per_anchor` averaged over the anchors; a scalar. Gradient flows
+    through both sides.
+    """
     return contrastive_per_anchor(anchors, y, contrast, contrast_y, temperature).mean()
 
 
 def dlr(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
     """The difference-of-logits ratio of each sample, (N,), which no scaling of the logits changes.
 
-    Untargeted: −(z_y − max_{j≠y} z_j)/(z_π1 − z_π3); with `target` (N,): −(z_y − z_t)/(z_π1 − ½(z_π3 + z_π4)), π by
-    falling logit. 1e-12 is added to both denominators. Raises UserError for fewer than 3 (4) classes.
-    Source: Croce and Hein 2020 (arXiv 2003.01690), eq. 6 and 9, and the authors' `autopgd_base.py`.
+    Untargeted: −(z_y − max_{j≠y} z_j)/(z_π1 − z_π3); with `target` (N,): −(z_y − z_t)/(z_π1 −
+    ½(z_π3 + z_π4)), π by falling logit. 1e-12 is added to both denominators. Raises UserError for
+    fewer than 3 (4) classes. Source: Croce and Hein 2020 (arXiv 2003.01690), eq. 6 and 9, and the
+    authors' `autopgd_base.py`.
     """
     need = 3 if target is None else 4
     if logits.shape[1] < need:
-        raise UserError(f"The DLR loss needs at least {need} classes and this network has {logits.shape[1]}; use the loss ce.", code=2)
+        raise UserError(
+            f"The DLR loss needs at least {need} classes and this network has {logits.shape[1]};"
+            " use the loss ce.",
+            code=2,
+        )
     ordered = logits.sort(dim=1, descending=True).values
     own = logits.gather(1, y[:, None]).squeeze(1)
     if target is None:

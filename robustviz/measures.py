@@ -1,8 +1,10 @@
-"""What a cloud of features looks like, in numbers: how tight the classes are, how far apart, and how far an attack moves them.
+"""What a cloud of features looks like, in numbers: how tight the classes are, how far apart, and
+how far an attack moves them.
 
-Pure functions of features (N,D) and labels (N,), computed in float64. Silhouette and Davies-Bouldin are scikit-learn's;
-the rest is a few lines each and held against double loops in the tests. Degenerate clouds (all points equal, vectors of
-length zero, an image that did not move) have a value that is written down, never a warning.
+Pure functions of features (N,D) and labels (N,), computed in float64. Silhouette and Davies-Bouldin
+are scikit-learn's; the rest is a few lines each and held against double loops in the tests.
+Degenerate clouds (all points equal, vectors of length zero, an image that did not move) have a
+value that is written down, never a warning.
 """
 
 from __future__ import annotations
@@ -28,10 +30,12 @@ def unit(z: Tensor) -> Tensor:
 
 
 def alignment(z: Tensor, y: Tensor) -> float:
-    """E‖u − v‖² over all pairs of different points of one class, at length 1: 0 (each class one direction) to 4.
+    """E‖u − v‖² over all pairs of different points of one class, at length 1: 0 (each class one
+    direction) to 4.
 
-    `z` (N,D), `y` (N,). Raises UserError where no class has two points. Source: Wang and Isola 2020 (arXiv 2005.10242),
-    with α = 2. `Differs:` positive pairs are those of one class, not two augmentations of one image.
+    `z` (N,D), `y` (N,). Raises UserError where no class has two points. Source: Wang and Isola 2020
+    (arXiv 2005.10242), with α = 2. `Differs:` positive pairs are those of one class, not two
+    augmentations of one image.
     """
     z, y = _checked(z, y)
     u, total, pairs = unit(z), 0.0, 0
@@ -41,21 +45,27 @@ def alignment(z: Tensor, y: Tensor) -> float:
         total += float(len(own) * own.square().sum() - own.sum(dim=0).square().sum())
         pairs += len(own) * (len(own) - 1) // 2
     if not pairs:
-        raise UserError("Alignment compares points of one class, and no class has two of them; take more images.")
+        raise UserError(
+            "Alignment compares points of one class, and no class has two of them; take more"
+            " images."
+        )
     return max(total, 0.0) / pairs
 
 
 def alignment_of_pairs(u: Tensor, v: Tensor) -> float:
-    """E‖u − v‖² over twins at length 1, row by row (a clean image and its attacked twin): 0 (unmoved) to 4."""
+    """E‖u − v‖² over twins at length 1, row by row (a clean image and its attacked twin): 0
+    (unmoved) to 4.
+    """
     u, v = _twins(u, v)
     return float((unit(u) - unit(v)).square().sum(dim=1).mean())
 
 
 def uniformity(z: Tensor) -> float:
-    """log E exp(−2‖u − v‖²) over pairs of different points at length 1: 0 (all in one direction) down to −8.
+    """log E exp(−2‖u − v‖²) over pairs of different points at length 1: 0 (all in one direction)
+    down to −8.
 
-    `z` (N,D); in high dimension evenly spread points reach about −4. Raises UserError for fewer than two points.
-    Source: Wang and Isola 2020 (arXiv 2005.10242), with t = 2.
+    `z` (N,D); in high dimension evenly spread points reach about −4. Raises UserError for fewer
+    than two points. Source: Wang and Isola 2020 (arXiv 2005.10242), with t = 2.
     """
     z = cloud(z)
     if len(z) < 2:
@@ -71,61 +81,81 @@ def uniformity(z: Tensor) -> float:
 
 
 def class_centres(z: Tensor, y: Tensor, classes: int) -> Tensor:
-    """The mean features of each class, (K,D) float64; NaN for a class of which there is no point."""
+    """The mean features of each class, (K,D) float64; NaN for a class of which there is no
+    point.
+    """
     z, y = _checked(z, y)
     classes = whole(classes, "classes")
     if int(y.max()) >= classes:
-        raise UserError(f"The label {int(y.max())} lies outside 0 to {classes - 1}: the labels do not belong to these {classes} classes.")
+        raise UserError(
+            f"The label {int(y.max())} lies outside 0 to {classes - 1}: the labels do not belong to"
+            f" these {classes} classes."
+        )
     sums = torch.zeros(classes, z.shape[1], dtype=torch.float64).index_add_(0, y, z)
     return sums / torch.bincount(y, minlength=classes)[:, None]
 
 
 def centre_cosines(clean: Tensor, adv: Tensor, y: Tensor, classes: int) -> Tensor:
-    """(K,K) float64: row i, column j is the cosine of class i's centre in `clean` and class j's centre in `adv`.
+    """(K,K) float64: row i, column j is the cosine of class i's centre in `clean` and class j's
+    centre in `adv`.
 
-    −1 to 1; features behind a ReLU are never negative, so theirs are 0 to 1 and those of different classes are above 0:
-    compare with the matrix of `clean` and itself. NaN where a class has no point, 0 where a centre is the zero vector.
+    −1 to 1; features behind a ReLU are never negative, so theirs are 0 to 1 and those of different
+    classes are above 0: compare with the matrix of `clean` and itself. NaN where a class has no
+    point, 0 where a centre is the zero vector.
     """
     clean, adv = _twins(clean, adv)
-    return (unit(class_centres(clean, y, classes)) @ unit(class_centres(adv, y, classes)).T).clamp(-1, 1)
+    return (unit(class_centres(clean, y, classes)) @ unit(class_centres(adv, y, classes)).T).clamp(
+        -1, 1
+    )
 
 
 def cosines_to_centres(z: Tensor, centres: Tensor) -> Tensor:
-    """(N,K) float64 cosine of each point of `z` (N,D) and each of `centres` (K,D): one column a class, NaN and 0 as above.
+    """(N,K) float64 cosine of each point of `z` (N,D) and each of `centres` (K,D): one column a
+    class, NaN and 0 as above.
 
-    An attack that scatters a class in all directions may leave its mean where it was; this sees it, `centre_cosines` not.
+    An attack that scatters a class in all directions may leave its mean where it was; this sees it,
+    `centre_cosines` not.
     """
     z = cloud(z)
     if not isinstance(centres, Tensor) or not centres.is_floating_point():
         what = _dtype(centres) if isinstance(centres, Tensor) else f"a {type(centres).__name__}"
-        raise UserError(f"Centres are wanted as a tensor of floats (K, D), as class_centres gives them, and these are {what}.")
+        raise UserError(
+            "Centres are wanted as a tensor of floats (K, D), as class_centres gives them, and"
+            f" these are {what}."
+        )
     centres = centres.detach().cpu().double()
     if bool(centres.isinf().any()):
-        raise UserError("Some of these centres are infinite, so no point has an angle to them: look at the features they were made of.")
+        raise UserError(
+            "Some of these centres are infinite, so no point has an angle to them: look at the"
+            " features they were made of."
+        )
     _check_range(centres.nan_to_num())
     if centres.ndim != 2 or centres.shape[1] != z.shape[1]:
         raise UserError(
-            f"Centres of shape {tuple(centres.shape)} do not belong to points of {z.shape[1]} numbers: (K, {z.shape[1]}) is wanted."
+            f"Centres of shape {tuple(centres.shape)} do not belong to points of {z.shape[1]}"
+            f" numbers: (K, {z.shape[1]}) is wanted."
         )
     return (unit(z) @ unit(centres).T).clamp(-1, 1)
 
 
 def silhouette(z: Tensor, y: Tensor) -> float:
-    """The mean silhouette, −1 (nearer to another class) to 1 (tight and far apart), Euclidean, by scikit-learn.
+    """The mean silhouette, −1 (nearer to another class) to 1 (tight and far apart), Euclidean, by
+    scikit-learn.
 
-    0 for all points equal, and for a point that is alone in its class. Raises UserError unless there are at least two
-    classes and more points than classes. Source: Rousseeuw 1987.
+    0 for all points equal, and for a point that is alone in its class. Raises UserError unless
+    there are at least two classes and more points than classes. Source: Rousseeuw 1987.
     """
     z, y = _clusters(z, y, "The silhouette")
     return float(_sklearn().silhouette_score(_moved(z).numpy(), y.numpy()))
 
 
 def davies_bouldin(z: Tensor, y: Tensor) -> float:
-    """The Davies-Bouldin index: spread within over distance between, of each class's worst neighbour; 0 is best, by scikit-learn.
+    """The Davies-Bouldin index: spread within over distance between, of each class's worst
+    neighbour; 0 is best, by scikit-learn.
 
-    Infinite where two class centres coincide. Raises UserError unless there are at least two classes and more points
-    than classes. Source: Davies and Bouldin 1979. `Differs:` scikit-learn passes over coinciding centres, so that a
-    collapsed network would get its best mark, 0.
+    Infinite where two class centres coincide. Raises UserError unless there are at least two
+    classes and more points than classes. Source: Davies and Bouldin 1979. `Differs:` scikit-learn
+    passes over coinciding centres, so that a collapsed network would get its best mark, 0.
     """
     z, y = _clusters(z, y, "The Davies-Bouldin index")
     z = _moved(z)
@@ -138,11 +168,12 @@ def davies_bouldin(z: Tensor, y: Tensor) -> float:
 
 
 def knn_accuracy(z: Tensor, y: Tensor, k: int, among: Tensor | None = None) -> float:
-    """The fraction of points whose class is the commonest among their `k` nearest neighbours, leave-one-out, 0 to 1.
+    """The fraction of points whose class is the commonest among their `k` nearest neighbours,
+    leave-one-out, 0 to 1.
 
-    `among` (N,D): where the neighbours are sought, by default `z` itself; its row i (the point itself, or its clean
-    twin) is left out. Equal votes go to the lowest class, equal distances to the lowest row. Raises UserError for fewer
-    than k+1 points.
+    `among` (N,D): where the neighbours are sought, by default `z` itself; its row i (the point
+    itself, or its clean twin) is left out. Equal votes go to the lowest class, equal distances to
+    the lowest row. Raises UserError for fewer than k+1 points.
     """
     z, y = _checked(z, y)
     y = y.unique(return_inverse=True)[1]
@@ -152,7 +183,8 @@ def knn_accuracy(z: Tensor, y: Tensor, k: int, among: Tensor | None = None) -> f
 
 
 def neighbourhood_hit(z: Tensor, y: Tensor, k: int, among: Tensor | None = None) -> float:
-    """The mean fraction of the `k` nearest neighbours that have the point's own class, 0 to 1; `among` as in `knn_accuracy`.
+    """The mean fraction of the `k` nearest neighbours that have the point's own class, 0 to 1;
+    `among` as in `knn_accuracy`.
 
     Source: Paulovich et al. 2008 (Least Square Projection, TVCG 14(3)).
     """
@@ -161,25 +193,34 @@ def neighbourhood_hit(z: Tensor, y: Tensor, k: int, among: Tensor | None = None)
 
 
 def neighbours(z: Tensor, k: int, among: Tensor | None = None) -> Tensor:
-    """(N,k) rows of the `k` nearest points, Euclidean, nearest first; `among` and ties as in `knn_accuracy`."""
+    """(N,k) rows of the `k` nearest points, Euclidean, nearest first; `among` and ties as in
+    `knn_accuracy`.
+    """
     z = cloud(z)
     bank, k = z if among is None else _twins(z, among)[1], whole(k, "k")
     if not 0 < k < len(bank):
-        raise UserError(f"{k} neighbours need at least {k + 1} points, and there are {len(bank)}; take more images, or a smaller k.")
+        raise UserError(
+            f"{k} neighbours need at least {k + 1} points, and there are {len(bank)}; take more"
+            " images, or a smaller k."
+        )
     out = []
     for start in range(0, len(z), BLOCK):
-        # From differences: a matrix product tells neighbours apart no longer when the cloud lies far from the origin.
-        far = torch.cdist(z[start : start + BLOCK], bank, compute_mode="donot_use_mm_for_euclid_dist")
+        # From differences: a matrix product tells neighbours apart no longer when the cloud lies
+        # far from the origin.
+        far = torch.cdist(
+            z[start : start + BLOCK], bank, compute_mode="donot_use_mm_for_euclid_dist"
+        )
         far.diagonal(start).fill_(torch.inf)
         out.append(far.sort(dim=1, stable=True).indices[:, :k])
     return torch.cat(out)
 
 
 def linear_cka(x: Tensor, y: Tensor) -> float:
-    """‖YᵀX‖²_F / (‖XᵀX‖_F·‖YᵀY‖_F) of centred columns: 0 (nothing in common) to 1 (equal up to rotation, scale and shift).
+    """‖YᵀX‖²_F / (‖XᵀX‖_F·‖YᵀY‖_F) of centred columns: 0 (nothing in common) to 1 (equal up to
+    rotation, scale and shift).
 
-    `x` (N,D), `y` (N,E) of the same N images. 0 where one of them is constant. Source: Kornblith et al. 2019
-    (arXiv 1905.00414), section 3, with linear kernels.
+    `x` (N,D), `y` (N,E) of the same N images. 0 where one of them is constant. Source: Kornblith et
+    al. 2019 (arXiv 1905.00414), section 3, with linear kernels.
     """
     x, y = cloud(x), cloud(y)
     if len(x) != len(y):
@@ -190,57 +231,88 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
 
 
 class Displacement(NamedTuple):
-    """How far each image's features moved: `lipschitz` (N,) per change of the image, `relative` (N,) in centre distances."""
+    """How far each image's features moved: `lipschitz` (N,) per change of the image, `relative`
+    (N,) in centre distances.
+    """
 
     lipschitz: Tensor
     relative: Tensor
 
 
 def displacement(
-    clean: Tensor, moved: Tensor, x: Tensor, x_moved: Tensor, y: Tensor, classes: int, norm: Literal["linf", "l2"] = "linf"
+    clean: Tensor,
+    moved: Tensor,
+    x: Tensor,
+    x_moved: Tensor,
+    y: Tensor,
+    classes: int,
+    norm: Literal["linf", "l2"] = "linf",
 ) -> Displacement:
     """How far `moved` features lie from `clean` ones (N,D), per image, two ways, float64.
 
-    `lipschitz`: ‖Δz‖₂ / ‖Δx‖ with the image's change in `norm` (‖·‖∞ in pixel units by default), a lower bound on the
-    network's local Lipschitz constant between these norms; 0 for an image that did not change. It grows with the scale
-    of the features, so it compares attack and noise on one network. `relative`: ‖Δz‖₂ over `centre_distance` of the
-    clean features, without a unit, for comparing networks; 1: as far as from class to class;
-    infinite where all centres coincide and the point moved.
+    `lipschitz`: ‖Δz‖₂ / ‖Δx‖ with the image's change in `norm` (‖·‖∞ in pixel units by default), a
+    lower bound on the network's local Lipschitz constant between these norms; 0 for an image that
+    did not change. It grows with the scale of the features, so it compares attack and noise on one
+    network. `relative`: ‖Δz‖₂ over `centre_distance` of the clean features, without a unit, for
+    comparing networks; 1: as far as from class to class; infinite where all centres coincide and
+    the point moved.
 
-    Source: Yang et al. 2020 (arXiv 2003.02460), the empirical local Lipschitz constant. `Differs:` there ‖Δf‖₁ of the
-    outputs, maximised over the ball; here the features, at the point that was handed in.
+    Source: Yang et al. 2020 (arXiv 2003.02460), the empirical local Lipschitz constant. `Differs:`
+    there ‖Δf‖₁ of the outputs, maximised over the ball; here the features, at the point that was
+    handed in.
     """
     clean, moved = _twins(clean, moved)
     if norm not in ("linf", "l2"):
         raise UserError(f"The norm {norm!r} is not known here: take linf or l2.", code=2)
     if not (isinstance(x, Tensor) and isinstance(x_moved, Tensor)):
         kinds = f"a {type(x).__name__} and a {type(x_moved).__name__}"
-        raise UserError(f"Images are wanted as tensors (N,C,H,W) in [0, 1], and these are {kinds}: use torch.as_tensor.")
+        raise UserError(
+            f"Images are wanted as tensors (N,C,H,W) in [0, 1], and these are {kinds}: use"
+            " torch.as_tensor."
+        )
     if x.ndim < 2 or not x.numel():
-        raise UserError(f"Images of shape {tuple(x.shape)} have no pixels to move: (N,C,H,W) is wanted.")
+        raise UserError(
+            f"Images of shape {tuple(x.shape)} have no pixels to move: (N,C,H,W) is wanted."
+        )
     if x.shape != x_moved.shape or len(x) != len(clean):
-        raise UserError(f"Images of shapes {tuple(x.shape)} and {tuple(x_moved.shape)} do not belong to {len(clean)} points.")
+        raise UserError(
+            f"Images of shapes {tuple(x.shape)} and {tuple(x_moved.shape)} do not belong to"
+            f" {len(clean)} points."
+        )
     if not (x.is_floating_point() and x_moved.is_floating_point()):
         raise UserError(
-            f"Images are wanted as floats in [0, 1], and these are {_dtype(x)} and {_dtype(x_moved)}: divide grey levels by 255."
+            f"Images are wanted as floats in [0, 1], and these are {_dtype(x)} and"
+            f" {_dtype(x_moved)}: divide grey levels by 255."
         )
     change = x_moved.detach().cpu().double() - x.detach().cpu().double()
     if not bool(change.isfinite().all()):
-        raise UserError("Some pixels are NaN or infinite, so how far an image moved cannot be said: look at the attack that made them.")
+        raise UserError(
+            "Some pixels are NaN or infinite, so how far an image moved cannot be said: look at the"
+            " attack that made them."
+        )
     far = (moved - clean).norm(dim=1)
     change = change.flatten(1).norm(dim=1, p=torch.inf if norm == "linf" else 2)
-    lipschitz = torch.where(change > 0, far / torch.where(change > 0, change, torch.ones_like(change)), torch.zeros_like(far))
+    lipschitz = torch.where(
+        change > 0,
+        far / torch.where(change > 0, change, torch.ones_like(change)),
+        torch.zeros_like(far),
+    )
     apart = centre_distance(clean, y, classes)
     return Displacement(lipschitz, torch.where(far > 0, far / apart, torch.zeros_like(far)))
 
 
 def centre_distance(z: Tensor, y: Tensor, classes: int) -> float:
-    """The mean Euclidean distance between the centres of two different classes. Raises UserError for a single class."""
+    """The mean Euclidean distance between the centres of two different classes. Raises UserError
+    for a single class.
+    """
     z, y = _checked(z, y)
     centres = class_centres(_moved(z), y, classes)
     centres = centres[~centres.isnan().any(dim=1)]
     if len(centres) < 2:
-        raise UserError("The distance between class centres needs points of two classes or more; take more images.")
+        raise UserError(
+            "The distance between class centres needs points of two classes or more; take more"
+            " images."
+        )
     return float(torch.pdist(centres).mean())
 
 
@@ -248,27 +320,37 @@ def centre_distance(z: Tensor, y: Tensor, classes: int) -> float:
 
 
 def _moved(z: Tensor) -> Tensor:
-    """`z` with its first point at the origin: no distance changes, and a cloud in one point is exactly zero."""
+    """`z` with its first point at the origin: no distance changes, and a cloud in one point is
+    exactly zero.
+    """
     return z - z[0]
 
 
 def cloud(z: Tensor) -> Tensor:
-    """Features `z` (N,D) of any float dtype as float64 on the CPU, without their history. Raises UserError for anything else
-    and for numbers that are not finite.
+    """Features `z` (N,D) of any float dtype as float64 on the CPU, without their history. Raises
+    UserError for anything else and for numbers that are not finite.
     """
     if not isinstance(z, Tensor):
-        raise UserError(f"Features are wanted as a tensor of floats (N, D), and these are a {type(z).__name__}: torch.as_tensor makes one.")
+        raise UserError(
+            f"Features are wanted as a tensor of floats (N, D), and these are a {type(z).__name__}:"
+            " torch.as_tensor makes one."
+        )
     if z.ndim != 2 or not z.numel():
-        raise UserError(f"Features of shape {tuple(z.shape)} are no points: (N, D) is wanted, one row of numbers an image, at least one.")
+        raise UserError(
+            f"Features of shape {tuple(z.shape)} are no points: (N, D) is wanted, one row of"
+            " numbers an image, at least one."
+        )
     if not z.is_floating_point():
         raise UserError(
-            f"Features are wanted as floats, and these are {_dtype(z)}: hand over what the network gives before its last layer."
+            f"Features are wanted as floats, and these are {_dtype(z)}: hand over what the network"
+            " gives before its last layer."
         )
     z = z.detach().cpu().double()
     if broken := int((~z.isfinite()).sum()):
         raise UserError(
-            f"{broken} of {z.numel()} numbers in these features are NaN or infinite, so nothing can be measured or drawn of them: the "
-            "network's weights have diverged, or broken images came in; train it with a lower learning rate, or look at another run."
+            f"{broken} of {z.numel()} numbers in these features are NaN or infinite, so nothing can"
+            " be measured or drawn of them: the network's weights have diverged, or broken images"
+            " came in; train it with a lower learning rate, or look at another run."
         )
     _check_range(z)
     return z
@@ -279,20 +361,27 @@ def _check_range(z: Tensor) -> None:
     if largest and not 1 / LARGE <= largest <= LARGE:
         what = "large" if largest > 1 else "small"
         raise UserError(
-            f"The largest of these numbers is {largest:.3g}, too {what} to be squared: scale them first, e.g. z / z.abs().max()."
+            f"The largest of these numbers is {largest:.3g}, too {what} to be squared: scale them"
+            " first, e.g. z / z.abs().max()."
         )
 
 
 def _near_one(z: Tensor) -> Tensor:
-    """`z` itself; over its largest entry where that is so far from 1 that its fourth power has no room."""
+    """`z` itself; over its largest entry where that is so far from 1 that its fourth power has no
+    room.
+    """
     largest = float(z.abs().amax())
     return z if not largest or LARGE**-0.5 <= largest <= LARGE**0.5 else z / largest
 
 
 def whole(value: Any, name: str) -> int:
-    """`value` as a whole number; 3.0 and NumPy's count. Raises UserError for anything else, which calls it `name`."""
+    """`value` as a whole number; 3.0 and NumPy's count. Raises UserError for anything else, which
+    calls it `name`.
+    """
     number = plain(value)
-    if isinstance(number, bool) or not (isinstance(number, int) or (isinstance(number, float) and number.is_integer())):
+    if isinstance(number, bool) or not (
+        isinstance(number, int) or (isinstance(number, float) and number.is_integer())
+    ):
         raise UserError(f"{name}={value!r} is not a whole number; write it like 10.", code=2)
     return int(number)
 
@@ -300,24 +389,41 @@ def whole(value: Any, name: str) -> int:
 def _twins(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     u, v = cloud(u), cloud(v)
     if u.shape != v.shape:
-        raise UserError(f"Features of shapes {tuple(u.shape)} and {tuple(v.shape)} are no twins: row i of both must be one image.")
+        raise UserError(
+            f"Features of shapes {tuple(u.shape)} and {tuple(v.shape)} are no twins: row i of both"
+            " must be one image."
+        )
     return u, v
 
 
 def _checked(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The `cloud` and its labels as int64 on the CPU: one a point, of any integer dtype, 0 or more."""
+    """The `cloud` and its labels as int64 on the CPU: one a point, of any integer dtype, 0
+    or more.
+    """
     z = cloud(z)
-    if not isinstance(y, Tensor) or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+    if (
+        not isinstance(y, Tensor)
+        or y.is_floating_point()
+        or y.is_complex()
+        or y.dtype == torch.bool
+    ):
         what = _dtype(y) if isinstance(y, Tensor) else f"a {type(y).__name__}"
-        raise UserError(f"Labels are wanted as a tensor of integers, the number of each point's class, and these are {what}.")
+        raise UserError(
+            "Labels are wanted as a tensor of integers, the number of each point's class, and"
+            f" these are {what}."
+        )
     if y.shape != (len(z),):
         raise UserError(
-            f"{len(z)} points and labels of shape {tuple(y.shape)} do not belong together: one label a point is wanted, shape ({len(z)},); "
-            "of one-hot rows take argmax(1), of a single column squeeze(1)."
+            f"{len(z)} points and labels of shape {tuple(y.shape)} do not belong together: one"
+            f" label a point is wanted, shape ({len(z)},); of one-hot rows take argmax(1), of a"
+            " single column squeeze(1)."
         )
     y = y.detach().cpu().long()
     if int(y.min()) < 0:
-        raise UserError(f"The label {int(y.min())} is below 0, so it names no class: leave out the points that have none.")
+        raise UserError(
+            f"The label {int(y.min())} is below 0, so it names no class: leave out the points that"
+            " have none."
+        )
     return z, y
 
 
@@ -329,7 +435,10 @@ def _clusters(z: Tensor, y: Tensor, what: str) -> tuple[Tensor, Tensor]:
     z, y = _checked(z, y)
     found = len(y.unique())
     if not 1 < found < len(y):
-        raise UserError(f"{what} needs two classes or more and more points than classes; here: {found} and {len(y)}. Take more images.")
+        raise UserError(
+            f"{what} needs two classes or more and more points than classes; here: {found} and"
+            f" {len(y)}. Take more images."
+        )
     return z, y
 
 
@@ -338,5 +447,6 @@ def _sklearn() -> Any:
         return load("sklearn.metrics")
     except ImportError:
         raise UserError(
-            "Silhouette and Davies-Bouldin come from scikit-learn, which is not installed: run `pip install scikit-learn`."
+            "Silhouette and Davies-Bouldin come from scikit-learn, which is not installed: run `pip"
+            " install scikit-learn`."
         ) from None

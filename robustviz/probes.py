@@ -1,6 +1,8 @@
-"""Probes turn a run into arrays. Each is a registered dataclass of settings; calling it with a run gives a result.
+"""Probes turn a run into arrays. Each is a registered dataclass of settings; calling it with a run
+gives a result.
 
-`probes.adversarial(run, spec)` and `spec(run)` are the same; results that take seconds are kept in the run's folder.
+`probes.adversarial(run, spec)` and `spec(run)` are the same; results that take seconds are kept in
+the run's folder.
 """
 
 from __future__ import annotations
@@ -91,7 +93,9 @@ def contributions(run: Run, spec: ContributionsSpec | None = None) -> Contributi
 
 
 def pairing(run: Run, spec: PairingSpec | None = None) -> Pairing:
-    """Pairing loss and cross-entropy of images and their attacked twins, and whether their gradients agree."""
+    """Pairing loss and cross-entropy of images and their attacked twins, and whether their
+    gradients agree.
+    """
     return (spec or PairingSpec())(run)
 
 
@@ -116,7 +120,9 @@ def weight_surface(run: Run, spec: WeightSurfaceSpec | None = None) -> WeightSur
 
 
 def gradients(run: Run, spec: GradientsSpec | None = None) -> Gradients:
-    """The loss's gradient by the pixels: its length, where it lies, and its likeness to other networks'."""
+    """The loss's gradient by the pixels: its length, where it lies, and its likeness to other
+    networks'.
+    """
     return (spec or GradientsSpec())(run)
 
 

@@ -1,8 +1,9 @@
 """One table of everything a person can choose: methods, attacks, data sets, networks, probes.
 
-A registered thing is a frozen dataclass. Its fields are its settings, so the command line's choices, the form on the
-Train page, the documentation table, the run folder's JSON and the contract tests all follow from the class, and adding
-a method is adding one file. The table fills itself: asking for a kind imports that kind's room, and nothing else.
+A registered thing is a frozen dataclass. Its fields are its settings, so the command line's
+choices, the form on the Train page, the documentation table, the run folder's JSON and the contract
+tests all follow from the class, and adding a method is adding one file. The table fills itself:
+asking for a kind imports that kind's room, and nothing else.
 """
 
 from __future__ import annotations
@@ -23,8 +24,16 @@ from robustviz.types import JSON, UserError, parse_number, plain, shown
 
 C = TypeVar("C", bound=type)
 
-ROOMS = {kind: f"robustviz.{room}" for kind, room in
-         {"method": "methods", "attack": "attacks", "data": "data", "net": "nets", "probe": "probes"}.items()}  # fmt: skip
+ROOMS = {
+    kind: f"robustviz.{room}"
+    for kind, room in {
+        "method": "methods",
+        "attack": "attacks",
+        "data": "data",
+        "net": "nets",
+        "probe": "probes",
+    }.items()
+}
 
 _table: dict[str, dict[str, type]] = {kind: {} for kind in ROOMS}
 
@@ -32,15 +41,17 @@ _table: dict[str, dict[str, type]] = {kind: {} for kind in ROOMS}
 def register(name: str) -> Callable[[C], C]:
     """A decorator that enters a class under `kind/key`, e.g. `@register("method/trades")`.
 
-    The class gets `kind` and `key` as class attributes. Raises ValueError when another class holds the name, because a
-    silent overwrite would change what an old run folder means.
+    The class gets `kind` and `key` as class attributes. Raises ValueError when another class holds
+    the name, because a silent overwrite would change what an old run folder means.
     """
     kind, _, key = name.partition("/")
 
     def enter(cls: C) -> C:
         held = _table[kind].get(key)
         if held is not None and held.__qualname__ != cls.__qualname__:
-            raise ValueError(f"{name} is registered already, by {held.__module__}.{held.__qualname__}")
+            raise ValueError(
+                f"{name} is registered already, by {held.__module__}.{held.__qualname__}"
+            )
         cls.kind, cls.key = kind, key  # type: ignore[attr-defined]
         _table[kind][key] = cls
         return cls
@@ -49,13 +60,17 @@ def register(name: str) -> Callable[[C], C]:
 
 
 def keys(kind: str) -> tuple[str, ...]:
-    """Every key of a kind, in the order of registration, which is the order in which people should meet them."""
+    """Every key of a kind, in the order of registration, which is the order in which people should
+    meet them.
+    """
     load(ROOMS[kind])
     return tuple(_table[kind])
 
 
 def get(kind: str, name: str) -> Any:
-    """The class registered as `kind/name`. Raises UserError naming the nearest key and all of them."""
+    """The class registered as `kind/name`. Raises UserError naming the nearest key and all
+    of them.
+    """
     known = keys(kind)
     if name not in known:
         raise UserError(unknown(kind, name, known), code=2)
@@ -70,8 +85,17 @@ def unknown(what: str, name: str, known: typing.Iterable[str]) -> str:
     return f"There is no {what} called {name!r}.{hint} Known: {', '.join(known) or 'none'}."
 
 
-def option(default: Any, help: str, *, low: float | None = None, high: float | None = None, advanced: bool = False) -> Any:
-    """A dataclass field with what a form needs: help text and inclusive bounds. `advanced` hides it at first."""
+def option(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    advanced: bool = False,
+) -> Any:
+    """A dataclass field with what a form needs: help text and inclusive bounds. `advanced` hides it
+    at first.
+    """
     meta = {"help": help, "low": low, "high": high, "advanced": advanced}
     if isinstance(default, type) or callable(default):
         return dataclasses.field(default_factory=default, metadata=meta)
@@ -79,7 +103,9 @@ def option(default: Any, help: str, *, low: float | None = None, high: float | N
 
 
 class Spec:
-    """Base of registered dataclasses: checks each field's type and bounds once, when the object is made."""
+    """Base of registered dataclasses: checks each field's type and bounds once, when the object is
+    made.
+    """
 
     kind: typing.ClassVar[str]
     key: typing.ClassVar[str]
@@ -89,10 +115,22 @@ class Spec:
             value = coerce(hints(type(self))[field.name], getattr(self, field.name), field.name)
             low, high = field.metadata.get("low"), field.metadata.get("high")
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if number and ((low is not None and value < low) or (high is not None and value > high)):
+            if number and (
+                (low is not None and value < low) or (high is not None and value > high)
+            ):
                 least, most = shown(low), shown(high)
-                span = f"at least {least}" if high is None else f"at most {most}" if low is None else f"{least} to {most}"
-                raise UserError(f"{field.name}={shown(value)} is out of range for {label(type(self))}: it must be {span}.", code=2)
+                span = (
+                    f"at least {least}"
+                    if high is None
+                    else f"at most {most}"
+                    if low is None
+                    else f"{least} to {most}"
+                )
+                raise UserError(
+                    f"{field.name}={shown(value)} is out of range for {label(type(self))}: it must"
+                    f" be {span}.",
+                    code=2,
+                )
             object.__setattr__(self, field.name, value)
 
 
@@ -113,10 +151,11 @@ def _hints(cls: Any) -> dict[str, Any]:
 
 
 def coerce(hint: Any, value: Any, path: str) -> Any:
-    """`value` as the type `hint` asks for: ints become floats where a float is meant, mappings become dataclasses.
+    """`value` as the type `hint` asks for: ints become floats where a float is meant, mappings
+    become dataclasses.
 
-    Raises UserError that names the field, what came and what is wanted. Text is never guessed into a number here;
-    the command line does that, where text is all there is.
+    Raises UserError that names the field, what came and what is wanted. Text is never guessed into
+    a number here; the command line does that, where text is all there is.
     """
     origin, args = get_origin(hint), get_args(hint)
     value = plain(value)
@@ -147,7 +186,9 @@ def coerce(hint: Any, value: Any, path: str) -> Any:
         return int(value)
     if hint in (int, str, bool) and type(value) is hint:
         return value
-    kind = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}.get(hint, str(hint))
+    kind = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}.get(
+        hint, str(hint)
+    )
     raise UserError(f"{path}={value!r} should be {kind}.", code=2)
 
 
@@ -155,7 +196,9 @@ def encode(thing: Any) -> Any:
     """`thing` as plain JSON values. A registered dataclass becomes its fields plus its `key`."""
     if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
         out: JSON = {"key": thing.key} if hasattr(thing, "key") else {}
-        return out | {field.name: encode(getattr(thing, field.name)) for field in dataclasses.fields(thing)}
+        return out | {
+            field.name: encode(getattr(thing, field.name)) for field in dataclasses.fields(thing)
+        }
     if isinstance(thing, Mapping):
         return {str(name): encode(value) for name, value in thing.items()}
     if isinstance(thing, (list, tuple)):
@@ -164,13 +207,17 @@ def encode(thing: Any) -> Any:
 
 
 def decode(kind: str, mapping: Mapping[str, Any]) -> Any:
-    """The object that `encode` wrote. Raises UserError for an unknown key, an unknown field or a wrong type."""
+    """The object that `encode` wrote. Raises UserError for an unknown key, an unknown field or a
+    wrong type.
+    """
     fields = dict(mapping)
     return build(get(kind, str(fields.pop("key", ""))), fields)
 
 
 def build(cls: type, fields: Mapping[str, Any]) -> Any:
-    """An instance of a dataclass from a mapping of its fields, each checked. Raises UserError for an unknown field."""
+    """An instance of a dataclass from a mapping of its fields, each checked. Raises UserError for
+    an unknown field.
+    """
     known = hints(cls)
     fields = {_field(name, known): value for name, value in fields.items()}
     for name in fields:
@@ -180,7 +227,8 @@ def build(cls: type, fields: Mapping[str, Any]) -> Any:
 
 
 def with_value(thing: Any, path: str, value: Any, whole: str | None = None) -> Any:
-    """A copy of a dataclass with the field at the dotted `path` replaced, e.g. `method.attack.steps`.
+    """A copy of a dataclass with the field at the dotted `path` replaced, e.g.
+    `method.attack.steps`.
 
     Raises UserError with the nearest name for an unknown path, and for a value of the wrong type.
     """
@@ -188,14 +236,22 @@ def with_value(thing: Any, path: str, value: Any, whole: str | None = None) -> A
     name, _, rest = path.partition(".")
     known = hints(type(thing))
     if not known:
-        raise UserError(f"There is no setting called {whole!r}: {label(type(thing))} has no settings of its own.", code=2)
+        raise UserError(
+            f"There is no setting called {whole!r}: {label(type(thing))} has no settings of its"
+            " own.",
+            code=2,
+        )
     name = _field(name, known)
     if name not in known:
         raise UserError(unknown("setting", whole, _paths(thing, whole.removesuffix(path))), code=2)
     if rest:
         inner = getattr(thing, name)
         if not dataclasses.is_dataclass(inner):
-            raise UserError(f"{whole.removesuffix('.' + rest)} has no settings inside it, so {whole} cannot be set.", code=2)
+            raise UserError(
+                f"{whole.removesuffix('.' + rest)} has no settings inside it, so {whole} cannot be"
+                " set.",
+                code=2,
+            )
         return dataclasses.replace(thing, **{name: with_value(inner, rest, value, whole)})
     return dataclasses.replace(thing, **{name: coerce(known[name], value, whole)})
 
@@ -207,7 +263,9 @@ def is_text(thing: Any, name: str) -> bool:
 
 
 def _field(name: str, known: typing.Container[str]) -> str:
-    """The field that a person means: `class` is a word of Python's own, so its field is called `class_`."""
+    """The field that a person means: `class` is a word of Python's own, so its field is called
+    `class_`.
+    """
     return f"{name}_" if keyword.iskeyword(name) and f"{name}_" in known else name
 
 
@@ -225,9 +283,11 @@ def _paths(thing: Any, prefix: str = "") -> list[str]:
 
 
 def key(thing: Any) -> str:
-    """A short, stable name of a setting for cache keys and file names: its key and 12 hex digits of its JSON.
+    """A short, stable name of a setting for cache keys and file names: its key and 12 hex digits of
+    its JSON.
 
-    Two equal settings have one name on every machine and in every session; it is plain enough for a file name.
+    Two equal settings have one name on every machine and in every session; it is plain enough for a
+    file name.
     """
     text = json.dumps(encode(thing), sort_keys=True, separators=(",", ":"))
     name = str(getattr(thing, "key", type(thing).__name__)).lower().replace("_", "-")

@@ -1,6 +1,8 @@
-"""The words every room shares: the batch a method sees, the shape of a network, the error a person reads, and ε.
+"""The words every room shares: the batch a method sees, the shape of a network, the error a person
+reads, and ε.
 
-Nothing here imports torch at run time, so that the command line and the first page can refuse bad input at once.
+Nothing here imports torch at run time, so that the command line and the first page can refuse bad
+input at once.
 """
 
 from __future__ import annotations
@@ -19,9 +21,11 @@ if TYPE_CHECKING:
 
 
 class UserError(ValueError):
-    """One clear sentence for the person: what went wrong, why, and what to do. Shown without a traceback.
+    """One clear sentence for the person: what went wrong, why, and what to do. Shown without a
+    traceback.
 
-    `hint` is an optional second clause; `code` is the command line's exit status (2: wrong usage, 1: failed).
+    `hint` is an optional second clause; `code` is the command line's exit status (2: wrong usage,
+    1: failed).
     """
 
     def __init__(self, message: str, *, code: int = 1) -> None:
@@ -30,7 +34,9 @@ class UserError(ValueError):
 
 
 class Net(Protocol):
-    """An image classifier in three parts: `head(pool(maps(x)))`, with the normalisation inside `maps`."""
+    """An image classifier in three parts: `head(pool(maps(x)))`, with the normalisation inside
+    `maps`.
+    """
 
     maps: nn.Module
     pool: nn.Module
@@ -43,10 +49,11 @@ class Net(Protocol):
 class Batch:
     """What a method sees of one training step.
 
-    `x` (N,C,H,W) float in [0,1], already augmented; `y` (N,); `index` (N,) positions in the training split, for
-    anything remembered per sample; `epoch` from 0; `progress` from 0 to 1 over the whole training; `rng` the
-    generator of this batch's attack noise, on x's device; `views` (V,N,C,H,W) where a method asks for several;
-    `objects` (N,1,H,W) bool, true on the object, where it asks for that, moved as `x` was by the augmentation.
+    `x` (N,C,H,W) float in [0,1], already augmented; `y` (N,); `index` (N,) positions in the
+    training split, for anything remembered per sample; `epoch` from 0; `progress` from 0 to 1 over
+    the whole training; `rng` the generator of this batch's attack noise, on x's device; `views`
+    (V,N,C,H,W) where a method asks for several; `objects` (N,1,H,W) bool, true on the object, where
+    it asks for that, moved as `x` was by the augmentation.
     """
 
     x: Images
@@ -60,7 +67,9 @@ class Batch:
 
 
 def plain(value: Any) -> Any:
-    """A number of NumPy's, or an array or tensor of a single one without axes, as Python's own; anything else as it is."""
+    """A number of NumPy's, or an array or tensor of a single one without axes, as Python's own;
+    anything else as it is.
+    """
     item = getattr(value, "item", None)
     return item() if callable(item) and getattr(value, "ndim", None) == 0 else value
 
@@ -71,7 +80,9 @@ def shown(value: object) -> str:
 
 
 def parse_number(text: str | float) -> float:
-    """The number that `text` says: `0.15`, `8/255` or a number already. Raises UserError for anything else."""
+    """The number that `text` says: `0.15`, `8/255` or a number already. Raises UserError for
+    anything else.
+    """
     text = plain(text)
     if isinstance(text, bool) or not isinstance(text, (int, float, str)):
         raise UserError(f"{text!r} is not a number; write it like 0.15 or 8/255.", code=2)
@@ -82,7 +93,9 @@ def parse_number(text: str | float) -> float:
         else:
             value = float(text)
     except (ValueError, ZeroDivisionError) as error:
-        raise UserError(f"{text!r} is not a number; write it like 0.15 or 8/255.", code=2) from error
+        raise UserError(
+            f"{text!r} is not a number; write it like 0.15 or 8/255.", code=2
+        ) from error
     if not math.isfinite(value):
         raise UserError(f"{text!r} is not a finite number; write it like 0.15 or 8/255.", code=2)
     return value
@@ -91,9 +104,9 @@ def parse_number(text: str | float) -> float:
 def check_eps(eps: float, norm: str = "linf", shape: tuple[int, ...] | None = None) -> float:
     """`eps` itself, once it is known to be a radius in pixel units ([0,1] images).
 
-    A number of NumPy's or a tensor of a single one counts. linf: 0 ≤ ε ≤ 1. l2: 0 ≤ ε ≤ √(C·H·W), where `shape` is
-    (C, H, W). Raises UserError outside, with the value the person probably meant: a whole number from 1 up is almost
-    always k/255.
+    A number of NumPy's or a tensor of a single one counts. linf: 0 ≤ ε ≤ 1. l2: 0 ≤ ε ≤ √(C·H·W),
+    where `shape` is (C, H, W). Raises UserError outside, with the value the person probably meant:
+    a whole number from 1 up is almost always k/255.
     """
     eps = plain(eps)
     limit = 1.0 if norm == "linf" else math.sqrt(math.prod(shape)) if shape else math.inf
@@ -103,14 +116,27 @@ def check_eps(eps: float, norm: str = "linf", shape: tuple[int, ...] | None = No
         return float(eps)
     if norm == "linf" and eps > 1:
         guess = f"{shown(eps)}/255" if 2 <= eps <= 255 else "8/255"
-        raise UserError(f"eps={shown(eps)} is outside [0, 1]: pixels run from 0 to 1 here, so write {guess}.", code=2)
-    raise UserError(f"eps={shown(eps)} is outside [0, {limit:.4g}] for the {norm} norm; pixels run from 0 to 1 here.", code=2)
+        raise UserError(
+            f"eps={shown(eps)} is outside [0, 1]: pixels run from 0 to 1 here, so write {guess}.",
+            code=2,
+        )
+    raise UserError(
+        f"eps={shown(eps)} is outside [0, {limit:.4g}] for the {norm} norm; pixels run from 0 to 1"
+        " here.",
+        code=2,
+    )
 
 
 def eps_text(eps: float) -> str:
-    """How a radius is printed everywhere: `8/255`, or `0.150 (38/255)` where it is no whole number of grey levels."""
+    """How a radius is printed everywhere: `8/255`, or `0.150 (38/255)` where it is no whole number
+    of grey levels.
+    """
     level = eps * 255
-    return f"{round(level)}/255" if abs(level - round(level)) < 1e-3 else f"{eps:.3g} ({level:.0f}/255)"
+    return (
+        f"{round(level)}/255"
+        if abs(level - round(level)) < 1e-3
+        else f"{eps:.3g} ({level:.0f}/255)"
+    )
 
 
 def grey_text(eps: float) -> str:

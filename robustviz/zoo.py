@@ -1,7 +1,8 @@
-"""Make the shipped checkpoints: `python -m robustviz.zoo [DATA …]`. Cheapest first; what is finished is kept and not made
-again, so a call that was cut off goes on where it was.
+"""Make the shipped checkpoints: `python -m robustviz.zoo [DATA …]`. Cheapest first; what is
+finished is kept and not made again, so a call that was cut off goes on where it was.
 
-First every network is trained, then every ladder is climbed, so that half a night gives all networks.
+First every network is trained, then every ladder is climbed, so that half a night gives all
+networks.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from robustviz import registry
 from robustviz.data import Source, source
 from robustviz.runs import folder as runs
 from robustviz.runs.folder import Run
@@ -34,39 +36,64 @@ METHODS = (
     "part_m",
     "afa_trades",
 )
-# Ordinary networks: first a witness, then targets of transfer. No transformer on shapes: 2,000 images are too few for it
-# (clean accuracy 0.62 with the data set's recipe).
+# Ordinary networks: first a witness, then targets of transfer. No transformer on shapes: 2,000
+# images are too few for it (clean accuracy 0.62 with the data set's recipe).
 OTHERS = {
     "digits": (("small_cnn", 0), ("small_resnet", 1), ("tiny_vit", 0)),
     "shapes": (("small_cnn", 0), ("small_resnet", 1), ("small_cnn", 1)),
 }
-FILMED = ("pgd_at", "afa", "supcon_margin")  # on digits, every second epoch's weights in half precision
-LADDER = {"digits": 360, "shapes": 200}  # images on which the whole ladder is climbed, AutoAttack included
-SHIPPED = ("config.json", "status.json", "metrics.jsonl", "eval.json", "net.safetensors")  # the weights last: they say it is whole
+FILMED = (
+    "pgd_at",
+    "afa",
+    "supcon_margin",
+)  # on digits, every second epoch's weights in half precision
+LADDER = {
+    "digits": 360,
+    "shapes": 200,
+}  # images on which the whole ladder is climbed, AutoAttack included
+SHIPPED = (
+    "config.json",
+    "status.json",
+    "metrics.jsonl",
+    "eval.json",
+    "net.safetensors",
+)  # the weights last: they say it is whole
 
 
 def wanted(data: Iterable[str] = DATA) -> list[TrainConfig]:
-    """The trainings whose results are shipped, of these data sets, in the order in which they are made."""
+    """The trainings whose results are shipped, of these data sets, in the order in which they are
+    made.
+    """
     return [config for key in data for config in _of(source(key))]
 
 
 def _of(images: Source) -> list[TrainConfig]:
     def config(method: str, net: str = "", seed: int = 0, snapshots: int = 0) -> TrainConfig:
-        return TrainConfig(data=images, method=method, net=net, seed=seed, snapshots=snapshots, device="cpu")  # type: ignore[arg-type]
+        known = registry.get("method", method)()
+        return TrainConfig(images, known, net, seed=seed, snapshots=snapshots, device="cpu")
 
     first, *methods = METHODS
     others = [config("standard", net, seed) for net, seed in OTHERS[images.key]]
     roles = {"method.source": config(first).run_id, "method.witness": others[0].run_id}
     aligned = [
-        TrainConfig.make(None, {"data": images, "method": "model_alignment", "device": "cpu"}, [*roles.items(), ("method.target", target)])
+        TrainConfig.make(
+            None,
+            {"data": images, "method": "model_alignment", "device": "cpu"},
+            [*roles.items(), ("method.target", target)],
+        )
         for target in ("witness_soft", "witness_hard", "label")
     ]
-    filmed = [config(method, snapshots=2 if images.key == "digits" and method in FILMED else 0) for method in methods]
+    filmed = [
+        config(method, snapshots=2 if images.key == "digits" and method in FILMED else 0)
+        for method in methods
+    ]
     return [config(first), *others, *aligned, *filmed]
 
 
 def make(data: Iterable[str] = DATA) -> list[Run]:
-    """Train and probe each, then climb each ladder; after every piece what is shipped is copied to `checkpoints/zoo`."""
+    """Train and probe each, then climb each ladder; after every piece what is shipped is copied to
+    `checkpoints/zoo`.
+    """
     configs = wanted(data)
     for config in configs:
         train(config)
@@ -95,7 +122,9 @@ def train(config: TrainConfig) -> None:
 
 
 def climb(config: TrainConfig) -> None:
-    """Climb the ladder of a trained network, as far as that is not done yet, and ship what it gave."""
+    """Climb the ladder of a trained network, as far as that is not done yet, and ship what
+    it gave.
+    """
     from robustviz.training.evaluate import ladder
 
     run = Run(_workshop() / config.run_id)
@@ -132,7 +161,10 @@ def main(data: list[str] | None = None) -> int:
         for run in make(data or DATA):
             found = run.evaluation()
             assert found is not None
-            _say(f"{run.id:<56} clean {found.clean_acc:.3f}  PGD-20 {found.robust_acc:.3f}  eps {found.eps:.4f}  n={found.n}")
+            _say(
+                f"{run.id:<56} clean {found.clean_acc:.3f}  PGD-20 {found.robust_acc:.3f}  eps"
+                f" {found.eps:.4f}  n={found.n}"
+            )
         return story.main()
     except UserError as error:
         print(f"robustviz: {error}", file=sys.stderr)

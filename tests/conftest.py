@@ -1,4 +1,5 @@
-"""Fixtures that the whole suite shares: tiny networks, tiny images, tiny trainings, and a home of their own for runs.
+"""Fixtures that the whole suite shares: tiny networks, tiny images, tiny trainings, and a home of
+their own for runs.
 
 The images are 12 of 2×9×7, so that N, C, H and W all differ and no broadcast can hide a mistake.
 """
@@ -35,8 +36,13 @@ N, C, H, W = 12, 2, 9, 7
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes more than a few seconds; not part of the fast suite")
-    config.addinivalue_line("markers", "machine: starts servers, or processes on other settings; not part of the fast suite")
+    config.addinivalue_line(
+        "markers", "slow: takes more than a few seconds; not part of the fast suite"
+    )
+    config.addinivalue_line(
+        "markers",
+        "machine: starts servers, or processes on other settings; not part of the fast suite",
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +59,9 @@ def runs_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def port() -> int:
-    """A port that nobody has: the usual one belongs to whoever is at this machine, or to a test in the other process."""
+    """A port that nobody has: the usual one belongs to whoever is at this machine, or to a test in
+    the other process.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -83,7 +91,9 @@ def linear_net() -> ImageNet:
 
 
 def conv(seed: int = 0) -> ImageNet:
-    """Two convolutions with batch norm whose running statistics are not the fresh ones; four classes; eval mode."""
+    """Two convolutions with batch norm whose running statistics are not the fresh ones; four
+    classes; eval mode.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         maps = nn.Sequential(
@@ -106,7 +116,9 @@ def conv_net() -> ImageNet:
 
 @dataclass(frozen=True)
 class Toy:
-    """A network that learned something: `net` gets nearly all of `x`, `y` right, with room for an attack."""
+    """A network that learned something: `net` gets nearly all of `x`, `y` right, with room for an
+    attack.
+    """
 
     net: ImageNet
     x: Tensor
@@ -118,7 +130,11 @@ def toy() -> Toy:
     """`conv` trained on 80 noisy copies of four patterns. Shared by tests: no one may change it."""
     rng = torch.Generator().manual_seed(1)
     y = torch.arange(80) % 4
-    x = (0.3 * torch.rand((4, C, H, W), generator=rng)[y] + 0.35 + 0.05 * torch.randn((80, C, H, W), generator=rng)).clamp(0, 1)
+    x = (
+        0.3 * torch.rand((4, C, H, W), generator=rng)[y]
+        + 0.35
+        + 0.05 * torch.randn((80, C, H, W), generator=rng)
+    ).clamp(0, 1)
     net = conv(seed=1).train()
     optimiser = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     for _ in range(60):
@@ -131,18 +147,40 @@ def toy() -> Toy:
 
 @pytest.fixture
 def small_splits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Validation and test splits of 40 images, so that a whole training takes a tenth of a second."""
+    """Validation and test splits of 40 images, so that a whole training takes a tenth of a
+    second.
+    """
     whole = data.load
-    monkeypatch.setattr(data, "load", lambda source, split="train", n=None: whole(source, split, n).take(40 if split != "train" else 10**6))
+    monkeypatch.setattr(
+        data,
+        "load",
+        lambda source, split="train", n=None: whole(source, split, n).take(
+            40 if split != "train" else 10**6
+        ),
+    )
 
 
 class Blink(ImageNet):
-    """A network for which a whole training takes the blink of an eye; with batch norm, as the real ones."""
+    """A network for which a whole training takes the blink of an eye; with batch norm, as the real
+    ones.
+    """
 
     key = "blink"
 
-    def __init__(self, classes: int, channels: int, size: int, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-        maps = nn.Sequential(Normalise(channels, mean, std), nn.Conv2d(channels, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU())
+    def __init__(
+        self,
+        classes: int,
+        channels: int,
+        size: int,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+    ) -> None:
+        maps = nn.Sequential(
+            Normalise(channels, mean, std),
+            nn.Conv2d(channels, 4, 3, 2, 1),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+        )
         super().__init__(maps, nn.Linear(4, classes))
 
 
@@ -152,5 +190,12 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
     registry.keys("net")
     monkeypatch.setitem(registry._table["net"], "blink", Blink)
     return TrainConfig(
-        data="digits", method="fgsm_rs", net="blink", n_train=64, batch_size=32, epochs=3, threads=1, device="cpu",  # type: ignore[arg-type]
-    )  # fmt: skip
+        data="digits",
+        method="fgsm_rs",
+        net="blink",
+        n_train=64,
+        batch_size=32,
+        epochs=3,
+        threads=1,
+        device="cpu",  # type: ignore[arg-type]
+    )

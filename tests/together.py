@@ -1,6 +1,8 @@
-"""What the processes do that torchrun starts for test_world.py: `torchrun … together.py PLAN`, with a scene in JSON.
+"""What the processes do that torchrun starts for test_world.py: `torchrun … together.py PLAN`, with
+a scene in JSON.
 
-Everything is small, as in the other tests: splits of a dozen images, a network without batch norm, no doctor.
+Everything is small, as in the other tests: splits of a dozen images, a network without batch norm,
+no doctor.
 """
 
 from __future__ import annotations
@@ -23,7 +25,14 @@ from robustviz.nets.base import ImageNet, Normalise
 from robustviz.runs import worker
 from robustviz.training import config, evaluate, loop, world
 
-BASE = {"data": "digits", "n_train": 66, "batch_size": 33, "epochs": 2, "threads": 1, "device": "cpu"}  # parts of 16 and 17 images
+BASE = {
+    "data": "digits",
+    "n_train": 66,
+    "batch_size": 33,
+    "epochs": 2,
+    "threads": 1,
+    "device": "cpu",
+}  # parts of 16 and 17 images
 
 
 class Plain(ImageNet):
@@ -31,8 +40,20 @@ class Plain(ImageNet):
 
     key = "plain"
 
-    def __init__(self, classes: int, channels: int, size: int, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-        super().__init__(nn.Sequential(Normalise(channels, mean, std), nn.Conv2d(channels, 4, 3, 2, 1), nn.ReLU()), nn.Linear(4, classes))
+    def __init__(
+        self,
+        classes: int,
+        channels: int,
+        size: int,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+    ) -> None:
+        super().__init__(
+            nn.Sequential(
+                Normalise(channels, mean, std), nn.Conv2d(channels, 4, 3, 2, 1), nn.ReLU()
+            ),
+            nn.Linear(4, classes),
+        )
 
 
 def small(take: int = 12) -> None:
@@ -40,7 +61,9 @@ def small(take: int = 12) -> None:
     registry.keys("net")
     registry._table["net"] |= {"plain": Plain, "blink": Blink}
     whole = data.load
-    data.load = lambda source, split="train", n=None: whole(source, split, n).take(take if split != "train" else 10**6)
+    data.load = lambda source, split="train", n=None: whole(source, split, n).take(
+        take if split != "train" else 10**6
+    )
     evaluate.examine = lambda *a, **k: ()
 
 
@@ -61,7 +84,7 @@ def scene(plan: dict[str, Any]) -> int:
         save_file(tensors, out / f"{name}-{rank}.safetensors")
         (out / f"{name}-{rank}.json").write_text(json.dumps(plain))
     if rank == plan.get("fails"):
-        Standard.loss = {"error": _raise, "kill": _kill, "nan": _nan}[plan["how"]]  # type: ignore[method-assign]
+        Standard.loss = {"error": _raise, "kill": _kill, "nan": _nan}[plan["how"]]
     if wish := plan.get("wish"):  # asked for while the first epoch is trained
         worker.HEARTBEAT = 0.0
         before = worker._Heartbeat.__call__

@@ -29,35 +29,63 @@ INERTIA = 0.25  # share of the step before in each step
 @register("attack/apgd")
 @dataclass(frozen=True)
 class APGD(Attack):
-    """Steps of 2ε with momentum, halved for each image that stops climbing, which then goes on from its best point.
+    """Steps of 2ε with momentum, halved for each image that stops climbing, which then goes on from
+    its best point.
 
-    An image that is wrong already is given back unchanged; of the others each gets the first point that fooled the
-    net, else the one with the highest loss. `targets` = 9 with `loss` dlr is APGD-T: one run towards each of the nine
-    highest wrong classes of the clean image (all of them, where there are fewer), on images not fooled yet.
+    An image that is wrong already is given back unchanged; of the others each gets the first point
+    that fooled the net, else the one with the highest loss. `targets` = 9 with `loss` dlr is
+    APGD-T: one run towards each of the nine highest wrong classes of the clean image (all of them,
+    where there are fewer), on images not fooled yet.
 
-    Source: Croce and Hein 2020 (arXiv 2003.01690), algorithm 1, DLR eq. 6, targeted DLR eq. 9; the checkpoints are the
-    authors' `autopgd_base.py`. Differs: their code compares the loss after the first step with 0, the paper and we with
-    the loss before it; they return the last misclassified point, and the clean image where there is none.
+    Source: Croce and Hein 2020 (arXiv 2003.01690), algorithm 1, DLR eq. 6, targeted DLR eq. 9; the
+    checkpoints are the authors' `autopgd_base.py`. Differs: their code compares the loss after the
+    first step with 0, the paper and we with the loss before it; they return the last misclassified
+    point, and the clean image where there is none.
     """
 
-    loss: Literal["ce", "dlr"] = option("ce", "Cross-entropy, or the difference of logits ratio, which no rescaling of the logits hides.")
-    targets: int = option(0, "Runs towards this many of the highest wrong classes; 0: one run away from the true class.", low=0, high=1000)
+    loss: Literal["ce", "dlr"] = option(
+        "ce",
+        "Cross-entropy, or the difference of logits ratio, which no rescaling of the logits hides.",
+    )
+    targets: int = option(
+        0,
+        "Runs towards this many of the highest wrong classes; 0: one run away from the true class.",
+        low=0,
+        high=1000,
+    )
     steps: int = option(100, "How many steps.", low=1, high=2000)
-    restarts: int = option(1, "How many runs from different random starts; the worst counts, per image.", low=1, high=100, advanced=True)
+    restarts: int = option(
+        1,
+        "How many runs from different random starts; the worst counts, per image.",
+        low=1,
+        high=100,
+        advanced=True,
+    )
 
-    # No setting here: choosing it is what this attack is about. A ClassVar takes the inherited field out.
+    # No setting here: choosing it is what this attack is about. A ClassVar takes the inherited
+    # field out.
     step_size: ClassVar[None] = None  # type: ignore[misc]
 
     fused = False
     label = "APGD"
-    text = "PGD that halves its own step size where it stops climbing and goes on from its best point."
+    text = (
+        "PGD that halves its own step size where it stops climbing and goes on from its best point."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.targets and self.loss != "dlr":
-            raise UserError(f"targets={self.targets} climbs the targeted DLR, so set loss=dlr as well (APGD-T: targets=9).", code=2)
+            raise UserError(
+                f"targets={self.targets} climbs the targeted DLR, so set loss=dlr as well (APGD-T:"
+                " targets=9).",
+                code=2,
+            )
         if self.targets and self.targeted:
-            raise UserError("targeted=true means one given class, targets the highest wrong ones: set one of the two.", code=2)
+            raise UserError(
+                "targeted=true means one given class, targets the highest wrong ones: set one of"
+                " the two.",
+                code=2,
+            )
 
     @property
     def count(self) -> int:
@@ -71,18 +99,29 @@ class APGD(Attack):
         need = 4 if self.targets else 3 if self.loss == "dlr" else 1
         if classes < need:
             name = "The targeted DLR" if self.targets else "The DLR"
-            raise UserError(f"{name} needs at least {need} classes and this network has {classes}; use APGD with loss=ce.", code=2)
+            raise UserError(
+                f"{name} needs at least {need} classes and this network has {classes}; use APGD"
+                " with loss=ce.",
+                code=2,
+            )
 
     def first(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:
         """x + ε·t/‖t‖: a random direction stretched until it touches the ball, cut to [0, 1]."""
         if isinstance(ball, L2):
             t = torch.randn(ball.x.shape, generator=rng, dtype=ball.x.dtype, device=ball.x.device)
             return ball.project(ball.x + ball.eps * t / t.flatten(1).norm(dim=1).view(-1, 1, 1, 1))
-        t = 2 * torch.rand(ball.x.shape, generator=rng, dtype=ball.x.dtype, device=ball.x.device) - 1
-        return ball.project(ball.x + ball.eps * t / t.flatten(1).abs().amax(dim=1).view(-1, 1, 1, 1))
+        t = (
+            2 * torch.rand(ball.x.shape, generator=rng, dtype=ball.x.dtype, device=ball.x.device)
+            - 1
+        )
+        return ball.project(
+            ball.x + ball.eps * t / t.flatten(1).abs().amax(dim=1).view(-1, 1, 1, 1)
+        )
 
     def run(self, case: Case, search: bool = False) -> Tensor:
-        """x_adv (N,C,H,W) as in `Attack`; `search` changes nothing, since it leaves fooled images anyway."""
+        """x_adv (N,C,H,W) as in `Attack`; `search` changes nothing, since it leaves fooled images
+        anyway.
+        """
         x, y = case.x, case.y
         won, ranked = self._before(case)
         best, height = x.clone(), torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
@@ -98,11 +137,15 @@ class APGD(Attack):
                 height[left], won[left] = torch.maximum(height[left], high), hit
         return best
 
-    def trace(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
-        """(steps+1, N, C, H, W) of the first run: what the attack would have given back after 0, 1, … steps.
+    def trace(
+        self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None
+    ) -> Tensor:
+        """(steps+1, N, C, H, W) of the first run: what the attack would have given back after 0, 1,
+        … steps.
 
-        So not where the walk went but the best so far: the first point that fooled the net, else the one with the
-        highest loss; the last entry is what `__call__` gives with one restart and at most one target.
+        So not where the walk went but the best so far: the first point that fooled the net, else
+        the one with the highest loss; the last entry is what `__call__` gives with one restart and
+        at most one target.
         """
         path = list[Tensor]()
         with self.prepared(net, x, y, rng) as case:
@@ -117,19 +160,29 @@ class APGD(Attack):
         return out
 
     def objective(self, net: nn.Module, y: Tensor) -> Objective:
-        """The loss of one run without targets: cross-entropy or DLR of the class, its negative where that is to be reached."""
+        """The loss of one run without targets: cross-entropy or DLR of the class, its negative
+        where that is to be reached.
+        """
         return lambda z: self._loss(logits_of(net, z), y, None)
 
     # The engine.
 
     def _before(self, case: Case) -> tuple[Tensor, list[Tensor] | list[None]]:
-        """Which images need no attack (N,), and the runs to make: their target classes, or one None."""
+        """Which images need no attack (N,), and the runs to make: their target classes, or one
+        None.
+        """
         with torch.no_grad():
-            logits = torch.cat([logits_of(case.net, part) for part in case.x.split(case.trial.at_once)]) if len(case.x) else None
+            logits = (
+                torch.cat([logits_of(case.net, part) for part in case.x.split(case.trial.at_once)])
+                if len(case.x)
+                else None
+            )
         if logits is None:
             return torch.ones_like(case.y, dtype=torch.bool), [None]
         wrong = logits.scatter(1, case.y[:, None], -torch.inf).argsort(dim=1, descending=True)
-        return self._won(logits, case.y), [None] if not self.targets else list(wrong[:, :-1].T[: self.targets])
+        return self._won(logits, case.y), (
+            [None] if not self.targets else list(wrong[:, :-1].T[: self.targets])
+        )
 
     def _won(self, logits: Tensor, y: Tensor) -> Tensor:
         hit = (logits.argmax(dim=1) == y) & ~logits.isnan().any(dim=1)
@@ -158,18 +211,34 @@ class APGD(Attack):
         return judge
 
     def _ascend(
-        self, objective: Objective, x: Tensor, eps: float | Tensor | None, rng: torch.Generator, path: list[Tensor] | None = None,
+        self,
+        objective: Objective,
+        x: Tensor,
+        eps: float | Tensor | None,
+        rng: torch.Generator,
+        path: list[Tensor] | None = None,
         start: Tensor | None = None,
-    ) -> Tensor:  # fmt: skip
-        """What `maximise` calls: nothing is ever fooled, so the point of the highest objective counts."""
+    ) -> Tensor:
+        """What `maximise` calls: nothing is ever fooled, so the point of the highest objective
+        counts.
+        """
         never = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        return self._climb(lambda z: _evaluate(lambda z: (objective(z), never), z), x, eps, rng, path, start)[0]
+        return self._climb(
+            lambda z: _evaluate(lambda z: (objective(z), never), z), x, eps, rng, path, start
+        )[0]
 
     def _climb(
-        self, judge: Judge, x: Tensor, eps: float | Tensor | None, rng: torch.Generator, path: list[Tensor] | None = None,
+        self,
+        judge: Judge,
+        x: Tensor,
+        eps: float | Tensor | None,
+        rng: torch.Generator,
+        path: list[Tensor] | None = None,
         start: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        """One run: the points (N,C,H,W), the highest losses met (N,), and which samples were won (N,)."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One run: the points (N,C,H,W), the highest losses met (N,), and which samples were won
+        (N,).
+        """
         ball = BALLS[self.norm](x.detach(), self._radius(eps))
         size, marks = 2 * ball.eps, set(checkpoints(self.steps))
         z = old = self.first(ball, rng) if start is None else start
@@ -183,7 +252,10 @@ class APGD(Attack):
             if bool(won.all()):
                 break
             with torch.no_grad():
-                ahead, inertia = ball.project(ball.step(z, gradient, size)), INERTIA if step > 1 else 0.0
+                ahead, inertia = (
+                    ball.project(ball.step(z, gradient, size)),
+                    INERTIA if step > 1 else 0.0,
+                )
                 z, old = ball.project(z + (1 - inertia) * (ahead - z) + inertia * (z - old)), z
             loss, gradient, hit = judge(z)
             higher = loss > height
@@ -213,13 +285,19 @@ def checkpoints(steps: int) -> tuple[int, ...]:
     return tuple(out)
 
 
-def _evaluate(height: Callable[[Tensor], tuple[Tensor, Tensor]], z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss at `z`, lowest where it is not a number, its gradient as `input_gradient` gives it, and which images are won."""
+def _evaluate(
+    height: Callable[[Tensor], tuple[Tensor, Tensor]], z: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss at `z`, lowest where it is not a number, its gradient as `input_gradient` gives it,
+    and which images are won.
+    """
     with torch.enable_grad():
         z = z.detach().clone().requires_grad_(True)
         loss, won = height(z)
         check_heights(loss, z)
-        gradient = torch.autograd.grad(loss.sum(), z, allow_unused=True)[0] if loss.requires_grad else None
+        gradient = (
+            torch.autograd.grad(loss.sum(), z, allow_unused=True)[0] if loss.requires_grad else None
+        )
     gradient = torch.zeros_like(z) if gradient is None else gradient.nan_to_num(0, 0, 0)
     return loss.detach().to(z.dtype).nan_to_num(-torch.inf, torch.inf, -torch.inf), gradient, won
 

@@ -1,7 +1,9 @@
-"""The ascent engine: one loop that climbs any per-sample objective inside a ball, for training, evaluation and pages.
+"""The ascent engine: one loop that climbs any per-sample objective inside a ball, for training,
+evaluation and pages.
 
-An attack is a frozen dataclass of settings with two verbs. `attack(net, x, y, rng)` fools a classifier;
-`attack.maximise(objective, x, …)` climbs whatever is handed to it, which is how TRADES' KL is attacked.
+An attack is a frozen dataclass of settings with two verbs. `attack(net, x, y, rng)` fools a
+classifier; `attack.maximise(objective, x, …)` climbs whatever is handed to it, which is how TRADES'
+KL is attacked.
 """
 
 from __future__ import annotations
@@ -18,7 +20,15 @@ from torch import Tensor, nn
 
 from robustviz.attacks import recorded
 from robustviz.attacks.balls import BALLS, L2, Linf, advanced
-from robustviz.inputs import Trial, check_images, check_labels, check_shape, logits_of, plain_tensor, try_out
+from robustviz.inputs import (
+    Trial,
+    check_images,
+    check_labels,
+    check_shape,
+    logits_of,
+    plain_tensor,
+    try_out,
+)
 from robustviz.nets.attackable import addresses, attackable, recordings_of, takes_any_layout
 from robustviz.registry import Spec, option
 from robustviz.types import UserError, check_eps, plain
@@ -26,14 +36,17 @@ from robustviz.types import UserError, check_eps, plain
 A = TypeVar("A", bound="Attack")
 N = TypeVar("N", float, Tensor)
 LOOK = 5  # steps between two looks of a search
-BUCKET = 64  # where steps are recorded, a search goes on with a multiple of so many images, so that few graphs are needed
+# where steps are recorded, a search goes on with a multiple of so many images, so that few graphs
+# are needed
+BUCKET = 64
 Objective = Callable[[Tensor], Tensor]  # images (N,C,H,W) -> one number a sample (N,)
 
 
 @dataclass(frozen=True, eq=False)
 class LogitObjective:
-    """An objective that reads the logits of `net`: images -> of(logits, given), (N,). `of` is a plain function, so that the
-    engine knows all that a step depends on. `given`, e.g. labels, has an entry for each image.
+    """An objective that reads the logits of `net`: images -> of(logits, given), (N,). `of` is a
+    plain function, so that the engine knows all that a step depends on. `given`, e.g. labels, has
+    an entry for each image.
 
     `at_once`: how many images there is memory for, forward and back; more are computed in parts.
     """
@@ -94,10 +107,16 @@ class Case:
 
 
 def answers(net: nn.Module, x: Tensor, at_once: int | None = None) -> Tensor:
-    """The class that `net` calls each image, (N,) int64; −1 where its logits are not numbers. `at_once` as in `Trial`."""
+    """The class that `net` calls each image, (N,) int64; −1 where its logits are not numbers.
+    `at_once` as in `Trial`.
+    """
     with torch.no_grad():
-        found = [logits_of(net, part) for part in x.split(at_once or max(len(x), 1))] if len(x) else []
-        said = [torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1)) for logits in found]
+        found = (
+            [logits_of(net, part) for part in x.split(at_once or max(len(x), 1))] if len(x) else []
+        )
+        said = [
+            torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1)) for logits in found
+        ]
     return torch.cat(said) if said else torch.zeros(0, dtype=torch.int64, device=x.device)
 
 
@@ -105,18 +124,32 @@ def answers(net: nn.Module, x: Tensor, at_once: int | None = None) -> Tensor:
 class Attack(Spec):
     """Base of all attacks. Inputs are float images in [0, 1] and the net gives logits.
 
-    `eps` None means "the run's": `bound(eps)` fills it in. A subclass says its default step size and its start; one that
-    does not walk uphill step by step brings its own `run`, `trace` and `maximise`. One that overrides `__call__` is taken at
-    its word: what it returns is what is counted.
+    `eps` None means "the run's": `bound(eps)` fills it in. A subclass says its default step size
+    and its start; one that does not walk uphill step by step brings its own `run`, `trace` and
+    `maximise`. One that overrides `__call__` is taken at its word: what it returns is what is
+    counted.
     """
 
-    norm: Literal["linf", "l2"] = option("linf", "How the size of a change is measured.", advanced=True)
-    eps: float | None = option(None, "Largest change allowed, in pixel units [0, 1]; empty: the run's.", low=0)
-    step_size: float | None = option(None, "Length of one step, in pixel units; empty: ε/4 up to 20 steps, else ε/8.", low=0, advanced=True)
-    targeted: bool = option(False, "If set, the label given is the class to be reached.", advanced=True)
+    norm: Literal["linf", "l2"] = option(
+        "linf", "How the size of a change is measured.", advanced=True
+    )
+    eps: float | None = option(
+        None, "Largest change allowed, in pixel units [0, 1]; empty: the run's.", low=0
+    )
+    step_size: float | None = option(
+        None,
+        "Length of one step, in pixel units; empty: ε/4 up to 20 steps, else ε/8.",
+        low=0,
+        advanced=True,
+    )
+    targeted: bool = option(
+        False, "If set, the label given is the class to be reached.", advanced=True
+    )
 
     kind = "attack"
-    fused: ClassVar[bool] = True  # whether gradients may differ from the network's by a rounding; verdicts never do
+    fused: ClassVar[bool] = (
+        True  # whether gradients may differ from the network's by a rounding; verdicts never do
+    )
     needs_gradient: ClassVar[bool] = True
     label: ClassVar[str]
     text: ClassVar[str]  # one plain sentence for the person who chooses
@@ -139,7 +172,9 @@ class Attack(Spec):
         return 1
 
     def default_step(self, eps: N) -> N:
-        """The step size where none is set. A fixed 2/255 under ε = .15 overstates robust accuracy by 5 to 15 points."""
+        """The step size where none is set. A fixed 2/255 under ε = .15 overstates robust accuracy
+        by 5 to 15 points.
+        """
         return eps / 4 if self.count <= 20 else eps / 8
 
     def first(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:
@@ -147,15 +182,21 @@ class Attack(Spec):
         raise NotImplementedError
 
     def transform_input(self, z: Tensor, rng: torch.Generator) -> Tensor:
-        """What the objective is shown in place of `z`, of the same shape; a subclass may vary it at random."""
+        """What the objective is shown in place of `z`, of the same shape; a subclass may vary it at
+        random.
+        """
         return z
 
     def direction(self, gradient: Tensor, before: Tensor | None) -> Tensor:
-        """What a step follows: the gradient, which a subclass may smooth or add to the direction `before` (None at first)."""
+        """What a step follows: the gradient, which a subclass may smooth or add to the direction
+        `before` (None at first).
+        """
         return gradient
 
     def check(self, classes: int) -> None:
-        """Raises UserError where this attack is not defined for so few classes; such an attack asks before any work."""
+        """Raises UserError where this attack is not defined for so few classes; such an attack asks
+        before any work.
+        """
 
     # What people call.
 
@@ -163,22 +204,35 @@ class Attack(Spec):
         """This attack with `eps` filled in where it has none of its own."""
         return self if self.eps is not None else replace(self, eps=eps)
 
-    def __call__(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
-        """x_adv (N,C,H,W), detached, inside the ball and [0, 1]: images near `x` that `net` should get wrong.
+    def __call__(
+        self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None
+    ) -> Tensor:
+        """x_adv (N,C,H,W), detached, inside the ball and [0, 1]: images near `x` that `net` should
+        get wrong.
 
-        `x`: floats in [0, 1]; 16-bit ones are attacked, and given back, in float32. `y` (N,), of any integer dtype, are the
-        true labels, or with `targeted` the classes to reach. `rng` None: a generator seeded 0 on x's device. Of several
-        restarts each sample keeps the first that succeeded, else the one with the highest loss. Pixels whose gradient is
-        NaN or infinite stay where they are. The net's mode, parameters and their gradients are untouched. Raises UserError
-        without an `eps`, for images, labels or a network of another kind, where an image's answer depends on the batch, and
-        where an attack by gradients meets a network without any.
+        `x`: floats in [0, 1]; 16-bit ones are attacked, and given back, in float32. `y` (N,), of
+        any integer dtype, are the true labels, or with `targeted` the classes to reach. `rng` None:
+        a generator seeded 0 on x's device. Of several restarts each sample keeps the first that
+        succeeded, else the one with the highest loss. Pixels whose gradient is NaN or infinite stay
+        where they are. The net's mode, parameters and their gradients are untouched. Raises
+        UserError without an `eps`, for images, labels or a network of another kind, where an
+        image's answer depends on the batch, and where an attack by gradients meets a network
+        without any.
         """
         with self.prepared(net, x, y, rng) as case:
             return self.run(case)
 
-    def search(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None, bf16: bool = False) -> Tensor:
-        """As `__call__`, for those who only count which images are fooled: an image that `net` is found to misread at a look,
-        every 5 steps, is left as it is and costs nothing more. `bf16`: gradients may be computed in bf16.
+    def search(
+        self,
+        net: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        rng: torch.Generator | None = None,
+        bf16: bool = False,
+    ) -> Tensor:
+        """As `__call__`, for those who only count which images are fooled: an image that `net` is
+        found to misread at a look, every 5 steps, is left as it is and costs nothing more. `bf16`:
+        gradients may be computed in bf16.
         """
         if type(self).__call__ is not Attack.__call__:
             return self(net, x, y, rng)
@@ -186,11 +240,24 @@ class Attack(Spec):
             return self.run(case, search=True)
 
     @contextmanager
-    def prepared(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None, *, bf16: bool = False) -> Iterator[Case]:
-        """The checked task. Inside, `net` is not touched by what is done with it. Raises UserError as `__call__` does."""
+    def prepared(
+        self,
+        net: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        rng: torch.Generator | None = None,
+        *,
+        bf16: bool = False,
+    ) -> Iterator[Case]:
+        """The checked task. Inside, `net` is not touched by what is done with it. Raises UserError
+        as `__call__` does.
+        """
         self._radius(None)
         if rng is not None and not isinstance(rng, torch.Generator):
-            raise UserError(f"rng={rng!r} is no generator: use torch.Generator().manual_seed(0), or leave it out.")
+            raise UserError(
+                f"rng={rng!r} is no generator: use torch.Generator().manual_seed(0), or leave it"
+                " out."
+            )
         bf16 = bf16 and self.norm == "linf"
         with torch.inference_mode(False), ExitStack() as stack:
 
@@ -198,14 +265,17 @@ class Attack(Spec):
                 return stack.enter_context(attackable(net, fused=False))
 
             x = check_images(x)
-            ready = stack.enter_context(attackable(net, fused=self.fused, bf16=bf16, wide=self.needs_gradient))
+            ready = stack.enter_context(
+                attackable(net, fused=self.fused, bf16=bf16, wide=self.needs_gradient)
+            )
             trial = try_out(exact() if bf16 else ready, x)
             self.check(trial.classes)
             y = check_labels(y, len(x), trial.classes, x)
             if self.needs_gradient and not trial.has_gradient:
                 raise UserError(
-                    "The answers of this network do not depend on the image by a gradient (no_grad, detach or argmax in its forward), so no "
-                    "step could be made and every image would seem to withstand: use square, which needs none."
+                    "The answers of this network do not depend on the image by a gradient (no_grad,"
+                    " detach or argmax in its forward), so no step could be made and every image"
+                    " would seem to withstand: use square, which needs none."
                 )
             yield Case(ready, x, y, trial, rng or generator(x), exact)
 
@@ -231,28 +301,46 @@ class Attack(Spec):
                 other = climb(case.x[left], start, y[left])
                 other_won, other_height = self._judged(case, other, y[left])
                 better = other_won | (other_height > height[left]) | height[left].isnan()
-                best = best.index_copy(0, left, torch.where(better.view(-1, 1, 1, 1), other, best[left]))
+                best = best.index_copy(
+                    0, left, torch.where(better.view(-1, 1, 1, 1), other, best[left])
+                )
                 height = height.index_copy(0, left, torch.where(better, other_height, height[left]))
                 won = won.index_copy(0, left, other_won)
         return best
 
-    def trace(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
-        """Every step of the first run, (steps+1, N, C, H, W): the starting point first, what `__call__` returns last."""
+    def trace(
+        self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None
+    ) -> Tensor:
+        """Every step of the first run, (steps+1, N, C, H, W): the starting point first, what
+        `__call__` returns last.
+        """
         path = list[Tensor]()
         with self.prepared(net, x, y, rng) as case:
             self._ascend(self._objective(case, case.y), case.x, None, case.rng, path)
         return torch.stack(path)
 
-    def maximise(self, objective: Objective, x: Tensor, *, eps: float | Tensor | None = None, rng: torch.Generator | None = None) -> Tensor:
-        """Images near `x`, detached, at which `objective` (images -> (N,)) is high; of several restarts the highest.
+    def maximise(
+        self,
+        objective: Objective,
+        x: Tensor,
+        *,
+        eps: float | Tensor | None = None,
+        rng: torch.Generator | None = None,
+    ) -> Tensor:
+        """Images near `x`, detached, at which `objective` (images -> (N,)) is high; of several
+        restarts the highest.
 
-        `eps` overrides the attack's own: a number, one radius a sample (N,), or a map (N,1,H,W) for linf. The step
-        size stays the one of the attack's `eps`, and follows this one where the attack has none. The caller sees to the net's mode (`frozen`).
+        `eps` overrides the attack's own: a number, one radius a sample (N,), or a map (N,1,H,W) for
+        linf. The step size stays the one of the attack's `eps`, and follows this one where the
+        attack has none. The caller sees to the net's mode (`frozen`).
         """
         check_shape(x)
         with torch.inference_mode(False):
             # On a GPU the values are not looked at: a training would wait for it in every step.
-            x, rng = check_images(x) if x.device.type == "cpu" else plain_tensor(x), rng or generator(x)
+            x, rng = (
+                check_images(x) if x.device.type == "cpu" else plain_tensor(x),
+                rng or generator(x),
+            )
             best = self._ascend(objective, x, eps, rng)
             if self.tries > 1:
                 with torch.no_grad():
@@ -265,7 +353,9 @@ class Attack(Spec):
         return best
 
     def objective(self, net: nn.Module, y: Tensor) -> Objective:
-        """What `__call__` climbs: cross-entropy of the true class, or minus that of the target class."""
+        """What `__call__` climbs: cross-entropy of the true class, or minus that of the target
+        class.
+        """
         return LogitObjective(net, closeness if self.targeted else cross_entropy, y)
 
     # The engine.
@@ -273,16 +363,27 @@ class Attack(Spec):
     def _objective(self, case: Case, y: Tensor) -> Objective:
         """What is climbed in this case, in parts where memory asks for it."""
         objective = self.objective(case.net, y)
-        return replace(objective, at_once=case.trial.at_once) if isinstance(objective, LogitObjective) else objective
+        return (
+            replace(objective, at_once=case.trial.at_once)
+            if isinstance(objective, LogitObjective)
+            else objective
+        )
 
     def _ascend(
-        self, objective: Objective, x: Tensor, eps: float | Tensor | None, rng: torch.Generator, path: list[Tensor] | None = None
+        self,
+        objective: Objective,
+        x: Tensor,
+        eps: float | Tensor | None,
+        rng: torch.Generator,
+        path: list[Tensor] | None = None,
     ) -> Tensor:
         start = self.first(BALLS[self.norm](x.detach(), self._radius(eps)), rng)
         return self._walk(objective, x, start, eps, rng, path)
 
     def _walk_until_misread(self, case: Case, x: Tensor, start: Tensor, y: Tensor) -> Tensor:
-        """One run from `start` on, in which an image that the network misreads at a look goes no further."""
+        """One run from `start` on, in which an image that the network misreads at a look goes no
+        further.
+        """
         reached = z = start
         left, own = torch.arange(len(x), device=x.device), len(x)
         for done in range(0, self.count if own else 0, LOOK):
@@ -299,23 +400,40 @@ class Attack(Spec):
             if not own:
                 break
             if recorded.wanted(z):  # padded with copies of the last image, so that few graphs occur
-                stay = torch.cat([stay, stay[-1:].expand(-len(stay) % BUCKET)])[: max(len(left), len(stay))]
+                stay = torch.cat([stay, stay[-1:].expand(-len(stay) % BUCKET)])[
+                    : max(len(left), len(stay))
+                ]
             left, z = left[stay], z[stay]
         return reached
 
     def _walk(
-        self, objective: Objective, x: Tensor, z: Tensor, eps: float | Tensor | None, rng: torch.Generator, path: list[Tensor] | None = None,
+        self,
+        objective: Objective,
+        x: Tensor,
+        z: Tensor,
+        eps: float | Tensor | None,
+        rng: torch.Generator,
+        path: list[Tensor] | None = None,
         steps: int | None = None,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         """One run from `z` on, or only so many `steps` of it."""
         net = objective.net if isinstance(objective, LogitObjective) else None
         if net is not None and path is None and takes_any_layout(net):  # convolutions are faster so
-            x, z = x.contiguous(memory_format=torch.channels_last), z.contiguous(memory_format=torch.channels_last)
+            x, z = (
+                x.contiguous(memory_format=torch.channels_last),
+                z.contiguous(memory_format=torch.channels_last),
+            )
         radius = self._radius(eps)
         size = self._size(radius)
         ball = BALLS[self.norm](x.detach(), radius)
         count = self.count if steps is None else steps
-        if path is None and recorded.wanted(z) and self._follows_gradient and isinstance(ball, Linf) and not isinstance(size, Tensor):
+        if (
+            path is None
+            and recorded.wanted(z)
+            and self._follows_gradient
+            and isinstance(ball, Linf)
+            and not isinstance(size, Tensor)
+        ):
             kept = None if net is None else recordings_of(net)
             if kept is not None:
                 return self._replayed(objective, kept, ball, z, size, count)  # type: ignore[arg-type]
@@ -341,7 +459,13 @@ class Attack(Spec):
             return torch.autograd.grad(shown, z, input_gradient(objective, shown))[0]
 
     def _replayed(
-        self, objective: LogitObjective, kept: dict[str, recorded.Recordings], ball: Linf, z: Tensor, size: float, steps: int
+        self,
+        objective: LogitObjective,
+        kept: dict[str, recorded.Recordings],
+        ball: Linf,
+        z: Tensor,
+        size: float,
+        steps: int,
     ) -> Tensor:
         """The same run by recordings of its step."""
         net, of = objective.net, objective.of
@@ -354,31 +478,50 @@ class Attack(Spec):
         with torch.no_grad():
             return (
                 kept.setdefault("recordings", recorded.Recordings())
-                .walk((of, size, addresses(net)), step, steps, z.detach(), ball.low, ball.high, objective.given)
+                .walk(
+                    (of, size, addresses(net)),
+                    step,
+                    steps,
+                    z.detach(),
+                    ball.low,
+                    ball.high,
+                    objective.given,
+                )
                 .contiguous()
             )
 
     @property
     def _follows_gradient(self) -> bool:
         """Whether a step depends on nothing but the point it starts from."""
-        return type(self).transform_input is Attack.transform_input and type(self).direction is Attack.direction
+        return (
+            type(self).transform_input is Attack.transform_input
+            and type(self).direction is Attack.direction
+        )
 
     def _radius(self, eps: float | Tensor | None) -> float | Tensor:
         """The given ε, else the attack's own. Raises UserError where there is neither."""
         radius = self.eps if eps is None else plain(eps)
         if radius is None:
-            raise UserError(f"The attack {self.key} has no eps; give one, e.g. {type(self).__name__}(eps=8/255).")
+            raise UserError(
+                f"The attack {self.key} has no eps; give one, e.g."
+                f" {type(self).__name__}(eps=8/255)."
+            )
         return radius
 
     def _size(self, radius: float | Tensor) -> float | Tensor:
-        """The length of a step: what was set, else what follows from the attack's own ε, else from the given one."""
+        """The length of a step: what was set, else what follows from the attack's own ε, else from
+        the given one.
+        """
         if self.step_size is not None:
             return self.step_size
         if self.eps is not None:
             return self.default_step(self.eps)
         if isinstance(radius, Tensor):
             if radius.ndim != 1:
-                raise UserError("A budget map says no single ε to take the step size from; give the attack an eps or a step_size.")
+                raise UserError(
+                    "A budget map says no single ε to take the step size from; give the attack an"
+                    " eps or a step_size."
+                )
             return self.default_step(radius).view(-1, 1, 1, 1)
         return self.default_step(radius)
 
@@ -394,9 +537,11 @@ class Attack(Spec):
 
 
 def input_gradient(objective: Objective, z: Tensor) -> Tensor:
-    """The gradient of `objective` at the images `z`, (N,C,H,W), of the sum, so that no sample's depends on the others.
+    """The gradient of `objective` at the images `z`, (N,C,H,W), of the sum, so that no sample's
+    depends on the others.
 
-    0 where an entry is NaN or infinite, so that it makes no step, and where the objective does not depend on the pixels.
+    0 where an entry is NaN or infinite, so that it makes no step, and where the objective does not
+    depend on the pixels.
     """
     if isinstance(objective, LogitObjective):
         parts = list(objective.parts(len(z)))
@@ -404,21 +549,34 @@ def input_gradient(objective: Objective, z: Tensor) -> Tensor:
             return torch.cat([input_gradient(part, z[place]) for place, part in parts])
     kind = z.device.type
     # In float16 a sure network's gradient is too small for a number.
-    half = kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
+    half = (
+        kind in ("cpu", "cuda")
+        and torch.is_autocast_enabled(kind)
+        and torch.get_autocast_dtype(kind) == torch.float16
+    )
     with torch.enable_grad(), torch.autocast(kind, enabled=False) if half else nullcontext():
         z = z.detach().clone().requires_grad_(True)  # a forward may write on what it is given
         height = check_heights(objective(z), z)
-        gradient = torch.autograd.grad(height.sum(), z, allow_unused=True)[0] if height.requires_grad else None
+        gradient = (
+            torch.autograd.grad(height.sum(), z, allow_unused=True)[0]
+            if height.requires_grad
+            else None
+        )
     return torch.zeros_like(z) if gradient is None else gradient.nan_to_num(0, 0, 0)
 
 
 def check_heights(heights: Tensor, z: Tensor) -> Tensor:
-    """What an objective gave for the images `z`. Raises UserError unless that is one number an image, (N,)."""
+    """What an objective gave for the images `z`. Raises UserError unless that is one number an
+    image, (N,).
+    """
     if isinstance(heights, Tensor) and heights.shape == z.shape[:1]:
         return heights
-    kind = f"shape {tuple(heights.shape)}" if isinstance(heights, Tensor) else type(heights).__name__
+    kind = (
+        f"shape {tuple(heights.shape)}" if isinstance(heights, Tensor) else type(heights).__name__
+    )
     raise UserError(
-        f"An objective gives one number an image, shape ({len(z)},), and this one gave {kind}: use reduction='none', or a sum over the rest."
+        f"An objective gives one number an image, shape ({len(z)},), and this one gave {kind}: use"
+        " reduction='none', or a sum over the rest."
     )
 
 

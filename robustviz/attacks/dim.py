@@ -1,4 +1,6 @@
-"""Diverse inputs: each step looks at the image at another size and place, so the attack learns no pixel by heart."""
+"""Diverse inputs: each step looks at the image at another size and place, so the attack learns no
+pixel by heart.
+"""
 
 from __future__ import annotations
 
@@ -16,36 +18,57 @@ from robustviz.registry import option, register
 @register("attack/dim")
 @dataclass(frozen=True)
 class DIM(MIM):
-    """As MIM, but with probability `diversity` a step sees the image shrunk and set on black at a random place.
+    """As MIM, but with probability `diversity` a step sees the image shrunk and set on black at a
+    random place.
 
-    Source: Xie et al. 2019 (arXiv 1803.06978), eq. 5 and 6. Differs: the shrunk image keeps the size of the frame, so any
-    network can look at it (theirs grows from 299 to 330 pixels), resized bilinearly, and momentum is off unless
-    `decay` is set; both as in torchattacks, with which Model Alignment measures transfer. One draw a step for the batch.
+    Source: Xie et al. 2019 (arXiv 1803.06978), eq. 5 and 6. Differs: the shrunk image keeps the
+    size of the frame, so any network can look at it (theirs grows from 299 to 330 pixels), resized
+    bilinearly, and momentum is off unless `decay` is set; both as in torchattacks, with which Model
+    Alignment measures transfer. One draw a step for the batch.
     """
 
-    decay: float = option(0.0, "How much of the direction before goes into the next; 0: none.", low=0, high=10)
-    diversity: float = option(0.5, "Probability that a step sees a transformed image.", low=0, high=1)
-    resize: float = option(0.9, "Smallest side of a transformed image as a share of its side; at least one pixel less.", low=0.1, high=1)
+    decay: float = option(
+        0.0, "How much of the direction before goes into the next; 0: none.", low=0, high=10
+    )
+    diversity: float = option(
+        0.5, "Probability that a step sees a transformed image.", low=0, high=1
+    )
+    resize: float = option(
+        0.9,
+        "Smallest side of a transformed image as a share of its side; at least one pixel less.",
+        low=0.1,
+        high=1,
+    )
 
     label = "DIM"
-    text = "PGD that sees the image shrunk and moved now and then: its images fool other networks more often."
+    text = (
+        "PGD that sees the image shrunk and moved now and then: its images fool other networks more"
+        " often."
+    )
 
     def transform_input(self, z: Tensor, rng: torch.Generator) -> Tensor:
-        # Four numbers in any case, so that the draws of a step do not depend on the outcome of the step before.
+        # Four numbers in any case, so that the draws of a step do not depend on the outcome of the
+        # step before.
         chance, scale, down, right = torch.rand(4, generator=rng, device=rng.device).tolist()
         if chance >= self.diversity:
             return z
-        height, width = (between(smallest(side, self.resize), side - 1, scale) for side in z.shape[2:])
+        height, width = (
+            between(smallest(side, self.resize), side - 1, scale) for side in z.shape[2:]
+        )
         top, left = between(0, z.shape[2] - height, down), between(0, z.shape[3] - width, right)
         small = F.interpolate(z, size=(height, width), mode="bilinear", align_corners=False)
         return F.pad(small, (left, z.shape[3] - width - left, top, z.shape[2] - height - top))
 
 
 def smallest(side: int, share: float) -> int:
-    """The smallest side a transformed image may have, in pixels: 7 of 8 and 28 of 32 at the usual .9."""
+    """The smallest side a transformed image may have, in pixels: 7 of 8 and 28 of 32 at the usual
+    .9.
+    """
     return max(min(math.floor(share * side), side - 1), 1)
 
 
 def between(low: int, high: int, share: float) -> int:
-    """The whole number that lies at `share` (in [0, 1)) of low … high, both included and equally likely."""
+    """The whole number that lies at `share` (in [0, 1)) of low … high, both included and equally
+    likely.
+    """
     return low + int(share * (max(high, low) - low + 1))

@@ -16,13 +16,16 @@ from robustviz.registry import option, register
 @register("attack/fgsm")
 @dataclass(frozen=True)
 class FGSM(Attack):
-    """The fast gradient sign method: one step of ε from the image, or of 1.25 ε from a random point of the ball.
+    """The fast gradient sign method: one step of ε from the image, or of 1.25 ε from a random point
+    of the ball.
 
-    Source: Goodfellow et al. 2015 (arXiv 1412.6572), section 4; the random start with step 1.25 ε: Wong et al. 2020
-    (arXiv 2001.03994), algorithm 3.
+    Source: Goodfellow et al. 2015 (arXiv 1412.6572), section 4; the random start with step 1.25 ε:
+    Wong et al. 2020 (arXiv 2001.03994), algorithm 3.
     """
 
-    start: Literal["zero", "uniform"] = option("zero", "Start at the image, or at a random point of the ball.")
+    start: Literal["zero", "uniform"] = option(
+        "zero", "Start at the image, or at a random point of the ball."
+    )
 
     label = "FGSM"
     text = "One step of ε along the sign of the gradient: quick and weak."

@@ -1,4 +1,6 @@
-"""Projected gradient descent, the field's standard first-order attack (ascent on the loss, in fact)."""
+"""Projected gradient descent, the field's standard first-order attack (ascent on the loss, in
+fact).
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,22 @@ from robustviz.registry import option, register
 class PGD(Attack):
     """Steps uphill, projected back into the ball after each; the last point counts, not the best.
 
-    Source: Madry et al. 2018 (arXiv 1706.06083), section 2.1; the start `gauss` (0.001·N(0,1)) is TRADES' and MART's.
+    Source: Madry et al. 2018 (arXiv 1706.06083), section 2.1; the start `gauss` (0.001·N(0,1)) is
+    TRADES' and MART's.
     """
 
     steps: int = option(10, "How many steps.", low=1, high=2000)
-    restarts: int = option(1, "How many runs from different random starts; the worst counts, per image.", low=1, high=100, advanced=True)
+    restarts: int = option(
+        1,
+        "How many runs from different random starts; the worst counts, per image.",
+        low=1,
+        high=100,
+        advanced=True,
+    )
     start: Literal["uniform", "gauss", "zero"] = option(
-        "uniform", "Start at a random point of the ball, very near the image, or at it.", advanced=True
+        "uniform",
+        "Start at a random point of the ball, very near the image, or at it.",
+        advanced=True,
     )
 
     label = "PGD"
@@ -42,6 +53,8 @@ class PGD(Attack):
         if self.start == "uniform":
             return ball.random_start(rng)
         if self.start == "gauss":
-            noise = torch.randn(ball.x.shape, generator=rng, dtype=ball.x.dtype, device=ball.x.device)
+            noise = torch.randn(
+                ball.x.shape, generator=rng, dtype=ball.x.dtype, device=ball.x.device
+            )
             return ball.project(ball.x + 0.001 * noise)
         return ball.x

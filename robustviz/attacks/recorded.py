@@ -1,10 +1,13 @@
-"""A step of an attack as a CUDA graph: on a GPU small kernels wait for their launches, and a graph launches them all at once.
+"""A step of an attack as a CUDA graph: on a GPU small kernels wait for their launches, and a graph
+launches them all at once.
 
-Experimental: no GPU has run it yet; `make gpu-check` measures it and says whether its results are those of plain steps.
+Experimental: no GPU has run it yet; `make gpu-check` measures it and says whether its results are
+those of plain steps.
 
-What a step reads lies in the recording's own memory, into which each walk copies its images; weights are read where the
-network's kept copy has them, which is part of a recording's name. A step is recorded when it is wanted for the second time,
-the first one warms up. Only networks of this package are recorded: another one's forward may do what no graph repeats.
+What a step reads lies in the recording's own memory, into which each walk copies its images;
+weights are read where the network's kept copy has them, which is part of a recording's name. A step
+is recorded when it is wanted for the second time, the first one warms up. Only networks of this
+package are recorded: another one's forward may do what no graph repeats.
 """
 
 from __future__ import annotations
@@ -27,29 +30,41 @@ Place = tuple[Any, torch.cuda.Stream]  # the memory of a capture and its stream
 
 
 class Recording:
-    """`step` for arguments like these. On a CPU it is called again on the recording's memory, which is what a GPU replays."""
+    """`step` for arguments like these. On a CPU it is called again on the recording's memory, which
+    is what a GPU replays.
+    """
 
     def __init__(self, step: Step, place: Place | None, z: Tensor, *given: Tensor) -> None:
         self.z, *self.given = (part.clone() for part in (z, *given))
         self.graph: torch.cuda.CUDAGraph | None = None
         self.step: Step | None = step
         if place is not None:
-            with _capturing, torch.cuda.device(z.device):  # or the graph would be one of another device: empty
+            with (
+                _capturing,
+                torch.cuda.device(z.device),
+            ):  # or the graph would be one of another device: empty
                 self.graph = self._captured(*place)
-            self.step = None  # it holds the network, which holds this: both would wait for the collector of cycles
+            # it holds the network, which holds this: both would wait for the collector of cycles
+            self.step = None
 
     def _captured(self, pool: Any, stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
-        """One step as a graph. A graph destroyed meanwhile would spoil it, so the collector rests."""
+        """One step as a graph. A graph destroyed meanwhile would spoil it, so the collector
+        rests.
+        """
         side = _side(stream.device_index)
         side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # libraries choose their kernels here, which a capture does not allow
+        with torch.cuda.stream(
+            side
+        ):  # libraries choose their kernels here, which a capture does not allow
             for _ in range(2):
                 self._advance()
         torch.cuda.current_stream().wait_stream(side)
         graph, collects = torch.cuda.CUDAGraph(), gc.isenabled()
         gc.disable()
         try:
-            with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+            with torch.cuda.graph(
+                graph, pool=pool, stream=stream, capture_error_mode="thread_local"
+            ):
                 self._advance()
         finally:
             if collects:
@@ -73,20 +88,31 @@ class Recording:
 
 
 class Recordings:
-    """The recordings of one network, by what a step is: its function, its numbers, the shapes it is for."""
+    """The recordings of one network, by what a step is: its function, its numbers, the shapes it is
+    for.
+    """
 
     def __init__(self) -> None:
         self.kept: dict[object, Recording] = {}
         self.asked: set[object] = set()
         self.refused: set[object] = set()
-        # One memory for all: nothing of a step outlives it, so they may be replayed in any order. And a stream to record on: what
-        # cuBLAS works in belongs to the stream and lies in that memory, which another network's graphs must not lean on.
+        # One memory for all: nothing of a step outlives it, so they may be replayed in any order.
+        # And a stream to record on: what cuBLAS works in belongs to the stream and lies in that
+        # memory, which another network's graphs must not lean on.
         self.place: Place | None = None
-        self.busy = threading.Lock()  # that memory is one walk's at a time, and two pages may look at one network
+        self.busy = (
+            threading.Lock()
+        )  # that memory is one walk's at a time, and two pages may look at one network
 
     def walk(self, name: object, step: Step, steps: int, z: Tensor, *given: Tensor) -> Tensor:
-        """z after so many steps of `step`; `name` says all that the step depends on besides its arguments and the weights."""
-        key = (name, torch.is_autocast_enabled(z.device.type), *((part.shape, part.dtype, part.stride()) for part in (z, *given)))
+        """z after so many steps of `step`; `name` says all that the step depends on besides its
+        arguments and the weights.
+        """
+        key = (
+            name,
+            torch.is_autocast_enabled(z.device.type),
+            *((part.shape, part.dtype, part.stride()) for part in (z, *given)),
+        )
         with self.busy:
             recording = self._recorded(key, step, z, *given)
             if recording is not None:
@@ -100,12 +126,16 @@ class Recordings:
         recording = self.kept.pop(key, None)
         if recording is None and key in self.asked and key not in self.refused:
             try:
-                if z.device.type == "cuda" and (self.place is None or self.place[1].device != z.device):
+                if z.device.type == "cuda" and (
+                    self.place is None or self.place[1].device != z.device
+                ):
                     self.place = torch.cuda.graph_pool_handle(), torch.cuda.Stream(z.device)
                 recording = Recording(step, self.place, z, *given)
             except RuntimeError as error:
                 logging.getLogger(__name__).warning(
-                    "A step could not be recorded as a CUDA graph, so it is launched kernel by kernel: %s", error
+                    "A step could not be recorded as a CUDA graph, so it is launched kernel by"
+                    " kernel: %s",
+                    error,
                 )
                 self.refused.add(key)
         self.asked.add(key)
@@ -118,7 +148,9 @@ class Recordings:
 
 @functools.cache
 def _side(device: int) -> torch.cuda.Stream:
-    """Where steps warm up on that GPU: always the same stream, since cuBLAS keeps memory for each."""
+    """Where steps warm up on that GPU: always the same stream, since cuBLAS keeps memory
+    for each.
+    """
     return torch.cuda.Stream(device)
 
 

@@ -1,4 +1,6 @@
-"""Square attack: no gradient at all, only the net's answers, so a net that merely hides its gradients does not resist it."""
+"""Square attack: no gradient at all, only the net's answers, so a net that merely hides its
+gradients does not resist it.
+"""
 
 from __future__ import annotations
 
@@ -17,32 +19,50 @@ from robustviz.inputs import check_images, check_shape, logits_of
 from robustviz.registry import option, register
 from robustviz.types import UserError
 
-Score = Callable[[Tensor, Tensor], Tensor]  # images and their places in the batch -> one number a sample
+Score = Callable[
+    [Tensor, Tensor], Tensor
+]  # images and their places in the batch -> one number a sample
 
-HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries: after these the area halves
+HALVINGS = (
+    10,
+    50,
+    200,
+    500,
+    1000,
+    2000,
+    4000,
+    6000,
+    8000,
+)  # of 10,000 queries: after these the area halves
 TRACE_BYTES = 2**31
 
 
 @register("attack/square")
 @dataclass(frozen=True)
 class Square(Attack):
-    """Random squares set to +ε or −ε, kept where they raise the margin; each image stops when the net is wrong.
+    """Random squares set to +ε or −ε, kept where they raise the margin; each image stops when the
+    net is wrong.
 
-    An image that is wrong already is given back unchanged; one that is never fooled gets the highest margin found.
+    An image that is wrong already is given back unchanged; one that is never fooled gets the
+    highest margin found.
 
-    Source: Andriushchenko et al. 2020 (arXiv 1912.00049), algorithms 1 and 2, with the start in vertical stripes.
-    `variant=autoattack` counts as AutoAttack's part does: its squares never touch the last row and column, and it runs
-    the schedule of 10,000 queries and stops early. `paper` may touch every pixel and fits the schedule to the queries: on
-    8×8 digits it is clearly stronger (an ordinary net kept 9 of 300 images, against 26 under AutoAttack's part).
-    Differs: every image has its own square, as in the paper; AutoAttack's part shares one in a batch. linf only.
+    Source: Andriushchenko et al. 2020 (arXiv 1912.00049), algorithms 1 and 2, with the start in
+    vertical stripes. `variant=autoattack` counts as AutoAttack's part does: its squares never touch
+    the last row and column, and it runs the schedule of 10,000 queries and stops early. `paper` may
+    touch every pixel and fits the schedule to the queries: on 8×8 digits it is clearly stronger (an
+    ordinary net kept 9 of 300 images, against 26 under AutoAttack's part). Differs: every image has
+    its own square, as in the paper; AutoAttack's part shares one in a batch. linf only.
     """
 
     queries: int = option(5000, "How many squares are tried for each image.", low=1, high=100_000)
-    p: float = option(0.8, "Share of the image that the first squares cover.", low=0.001, high=1, advanced=True)
+    p: float = option(
+        0.8, "Share of the image that the first squares cover.", low=0.001, high=1, advanced=True
+    )
 
     variant: Literal["autoattack", "paper"] = option(
         "autoattack",
-        "Where squares may lie and how fast they shrink: as in AutoAttack, or anywhere and fitted to the queries.",
+        "Where squares may lie and how fast they shrink: as in AutoAttack, or anywhere and fitted"
+        " to the queries.",
         advanced=True,
     )
 
@@ -52,12 +72,19 @@ class Square(Attack):
     fused = False
     needs_gradient = False
     label = "Square"
-    text = "Tries random squares and keeps what helps: it needs no gradient, only the network's answers."
+    text = (
+        "Tries random squares and keeps what helps: it needs no gradient, only the network's"
+        " answers."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.norm != "linf":
-            raise UserError("Square works in the linf norm here: set norm=linf, or use AutoAttack, whose Square knows l2.", code=2)
+            raise UserError(
+                "Square works in the linf norm here: set norm=linf, or use AutoAttack, whose Square"
+                " knows l2.",
+                code=2,
+            )
 
     @property
     def count(self) -> int:
@@ -66,36 +93,57 @@ class Square(Attack):
     def first(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:
         """Vertical stripes of +ε or −ε, drawn per image, channel and column."""
         n, c, _, w = ball.x.shape
-        return ball.project(ball.x + ball.eps * (2 * torch.randint(2, (n, c, 1, w), generator=rng, device=ball.x.device) - 1))
+        return ball.project(
+            ball.x
+            + ball.eps
+            * (2 * torch.randint(2, (n, c, 1, w), generator=rng, device=ball.x.device) - 1)
+        )
 
     def objective(self, net: nn.Module, y: Tensor) -> Objective:
         """The margin: max_{j≠y} z_j − z_y, or its negative where y is to be reached."""
         return lambda z: self._margin(logits_of(net, z), y)
 
     def run(self, case: Case, search: bool = False) -> Tensor:
-        """x_adv (N,C,H,W) as in `Attack`, after at most `queries` + 2 forward passes of the images and no backward one;
-        `search` changes nothing, since it leaves fooled images anyway.
+        """x_adv (N,C,H,W) as in `Attack`, after at most `queries` + 2 forward passes of the images
+        and no backward one; `search` changes nothing, since it leaves fooled images anyway.
         """
         return self._fool(case, None)
 
-    def trace(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
-        """(queries+1, N, C, H, W): the stripes, then the best so far after each query; an image wrong already stays.
+    def trace(
+        self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None
+    ) -> Tensor:
+        """(queries+1, N, C, H, W): the stripes, then the best so far after each query; an image
+        wrong already stays.
 
         Raises UserError where that would take more than 2 GiB of memory.
         """
         check_shape(x)
         size, path = (self.queries + 1) * x.numel() * x.element_size(), list[Tensor]()
         if size > TRACE_BYTES:
-            raise UserError(f"Every query of {len(x)} images takes {size / 2**30:.1f} GiB to keep; ask for fewer queries or images.")
+            raise UserError(
+                f"Every query of {len(x)} images takes {size / 2**30:.1f} GiB to keep; ask for"
+                " fewer queries or images."
+            )
         with self.prepared(net, x, y, rng) as case:
             self._fool(case, path)
         return torch.stack(path + path[-1:] * (self.queries + 1 - len(path)))
 
-    def maximise(self, objective: Objective, x: Tensor, *, eps: float | Tensor | None = None, rng: torch.Generator | None = None) -> Tensor:
-        """Images near `x` at which `objective` is high, as in `Attack`, found without its gradient and with every query."""
+    def maximise(
+        self,
+        objective: Objective,
+        x: Tensor,
+        *,
+        eps: float | Tensor | None = None,
+        rng: torch.Generator | None = None,
+    ) -> Tensor:
+        """Images near `x` at which `objective` is high, as in `Attack`, found without its gradient
+        and with every query.
+        """
         with torch.inference_mode(False):
             best = check_images(x).clone()
-            self._search(lambda z, _: objective(z), best, self._radius(eps), rng or generator(x), stop=False)
+            self._search(
+                lambda z, _: objective(z), best, self._radius(eps), rng or generator(x), stop=False
+            )
         return best
 
     # The search.
@@ -107,8 +155,12 @@ class Square(Attack):
         radius, out, y = self._radius(None), case.x.clone(), case.y
 
         def margin(z: Tensor, place: Tensor) -> Tensor:
-            parts = zip(z.split(case.trial.at_once), y[place].split(case.trial.at_once), strict=True)
-            return torch.cat([self._margin(logits_of(case.net, images), labels) for images, labels in parts])
+            parts = zip(
+                z.split(case.trial.at_once), y[place].split(case.trial.at_once), strict=True
+            )
+            return torch.cat(
+                [self._margin(logits_of(case.net, images), labels) for images, labels in parts]
+            )
 
         with torch.no_grad():
             left = torch.arange(len(out), device=out.device)
@@ -117,7 +169,14 @@ class Square(Attack):
                 path.append(out)
             if len(left):
                 found, ways = out[left], None if path is None else list[Tensor]()
-                self._search(lambda z, place: margin(z, left[place]), found, radius, case.rng, stop=True, path=ways)
+                self._search(
+                    lambda z, place: margin(z, left[place]),
+                    found,
+                    radius,
+                    case.rng,
+                    stop=True,
+                    path=ways,
+                )
                 for here in ways or ():
                     assert path is not None
                     path.append(out.index_copy(0, left, here))
@@ -126,9 +185,17 @@ class Square(Attack):
 
     @torch.no_grad()
     def _search(
-        self, score: Score, x: Tensor, eps: float | Tensor, rng: torch.Generator, stop: bool, path: list[Tensor] | None = None
+        self,
+        score: Score,
+        x: Tensor,
+        eps: float | Tensor,
+        rng: torch.Generator,
+        stop: bool,
+        path: list[Tensor] | None = None,
     ) -> None:
-        """Writes the best points found into `x`. With `stop` a sample leaves the batch once its score is above 0."""
+        """Writes the best points found into `x`. With `stop` a sample leaves the batch once its
+        score is above 0.
+        """
         ball = Linf(x.clone(), eps)
         low, high = ball.low.expand_as(x), ball.high.expand_as(x)  # all that a square can be set to
         x.copy_(self.first(ball, rng))
@@ -141,19 +208,30 @@ class Square(Attack):
                 path.append(x.index_copy(0, place, here))
             if stop and not bool(going.all()):
                 x[place] = here
-                place, here, height, low, high = place[going], here[going], height[going], low[going], high[going]
+                place, here, height, low, high = (
+                    place[going],
+                    here[going],
+                    height[going],
+                    low[going],
+                    high[going],
+                )
             if query == self.queries or not len(place):
                 break
             square, up = self._square(here, side(self.p, query, whole, *x.shape[2:]), rng)
             proposal = torch.where(square, torch.where(up, high, low), here)
             reached = score(proposal, place)
             better = reached > height
-            here, height = torch.where(better.view(-1, 1, 1, 1), proposal, here), torch.maximum(height, reached)
+            here, height = (
+                torch.where(better.view(-1, 1, 1, 1), proposal, here),
+                torch.maximum(height, reached),
+            )
             going = height <= 0
         x[place] = here
 
     def _square(self, here: Tensor, side: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A square for each image (N,1,H,W), and for each image and channel whether it is set up or down (N,C,1,1)."""
+        """A square for each image (N,1,H,W), and for each image and channel whether it is set up or
+        down (N,C,1,1).
+        """
         n, c, h, w = here.shape
         rows, columns = torch.arange(h, device=here.device), torch.arange(w, device=here.device)
         last = 1 if self.variant == "paper" else 0  # AutoAttack's own leaves out the last place
@@ -165,7 +243,9 @@ class Square(Attack):
 
 
 def side(p: float, query: int, queries: int, height: int, width: int) -> int:
-    """The side of the squares at a query, in pixels: √(p·H·W), where p halves nine times along the way."""
+    """The side of the squares at a query, in pixels: √(p·H·W), where p halves nine times along the
+    way.
+    """
     done = int(query / queries * 10_000)
     share = p / 2 ** sum(done > mark for mark in HALVINGS)
     return min(max(round(math.sqrt(share * height * width)), 1), height, width)

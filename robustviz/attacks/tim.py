@@ -1,4 +1,6 @@
-"""Translation invariance: the gradient of all shifted copies of an image at once, by smoothing the gradient."""
+"""Translation invariance: the gradient of all shifted copies of an image at once, by smoothing the
+gradient.
+"""
 
 from __future__ import annotations
 
@@ -16,40 +18,57 @@ from robustviz.types import UserError
 @register("attack/tim")
 @dataclass(frozen=True)
 class TIM(DIM):
-    """As DIM, with each gradient smoothed by a Gaussian kernel before anything else is done with it.
+    """As DIM, with each gradient smoothed by a Gaussian kernel before anything else is done with
+    it.
 
-    `diversity` = 0 and `decay` = 1 is the paper's TI-MI-FGSM; the default, input diversity and no momentum, is what Model
-    Alignment measures transfer with.
+    `diversity` = 0 and `decay` = 1 is the paper's TI-MI-FGSM; the default, input diversity and no
+    momentum, is what Model Alignment measures transfer with.
 
-    Source: Dong et al. 2019 (arXiv 1904.02884), eq. 8; σ = k/√3 for a side of 2k + 1, section 3.3. Differs: a kernel of
-    3×3 in place of 15×15, which on 299 pixels is a twentieth of the side: on 8 and on 32 pixels that is less than two,
-    and 3 is the smallest kernel that smooths at all. The paper's σ and not the authors' code's (a side of 3 spans ±3σ
-    there, which leaves a 3×3 kernel with 1 % at its neighbours: no smoothing).
+    Source: Dong et al. 2019 (arXiv 1904.02884), eq. 8; σ = k/√3 for a side of 2k + 1, section 3.3.
+    Differs: a kernel of 3×3 in place of 15×15, which on 299 pixels is a twentieth of the side: on 8
+    and on 32 pixels that is less than two, and 3 is the smallest kernel that smooths at all. The
+    paper's σ and not the authors' code's (a side of 3 spans ±3σ there, which leaves a 3×3 kernel
+    with 1 % at its neighbours: no smoothing).
     """
 
     kernel: int = option(3, "Side of the smoothing kernel in pixels, odd.", low=1, high=63)
 
     label = "TIM"
-    text = "DIM that also smooths each gradient, as if it attacked shifted copies of the image together."
+    text = (
+        "DIM that also smooths each gradient, as if it attacked shifted copies of the image"
+        " together."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.kernel % 2 == 0:
-            raise UserError(f"kernel={self.kernel} has no middle pixel: use an odd number, e.g. {self.kernel + 1}.", code=2)
+            raise UserError(
+                f"kernel={self.kernel} has no middle pixel: use an odd number, e.g."
+                f" {self.kernel + 1}.",
+                code=2,
+            )
 
     def direction(self, gradient: Tensor, before: Tensor | None) -> Tensor:
         side = min(gradient.shape[2:])
         if self.kernel > side:
-            raise UserError(f"A kernel of {self.kernel} pixels does not fit images of {side}; choose a smaller one, e.g. 3.", code=2)
+            raise UserError(
+                f"A kernel of {self.kernel} pixels does not fit images of {side}; choose a smaller"
+                " one, e.g. 3.",
+                code=2,
+            )
         return super().direction(smooth(gradient, self.kernel), before)
 
 
 def smooth(images: Tensor, kernel: int) -> Tensor:
-    """`images` (N,C,H,W) under a normalised Gaussian of side `kernel` = 2k+1 and σ = k/√3, zero beyond the edge."""
+    """`images` (N,C,H,W) under a normalised Gaussian of side `kernel` = 2k+1 and σ = k/√3, zero
+    beyond the edge.
+    """
     reach = kernel // 2
     if not reach:
         return images
     at = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
     row = torch.exp(-1.5 * (at / reach) ** 2)  # at²/(2σ²) with σ² = reach²/3
     window = torch.outer(row, row) / row.sum() ** 2
-    return F.conv2d(images, window.expand(images.shape[1], 1, -1, -1), padding=reach, groups=images.shape[1])
+    return F.conv2d(
+        images, window.expand(images.shape[1], 1, -1, -1), padding=reach, groups=images.shape[1]
+    )

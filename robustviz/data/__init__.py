@@ -1,5 +1,6 @@
-"""Where images come from. One file a source; each gives fixed splits of uint8 images, labels and a card that says what
-they are, and nothing is read, drawn or downloaded before it is asked for."""
+"""Where images come from. One file a source; each gives fixed splits of uint8 images, labels and a
+card that says what they are, and nothing is read, drawn or downloaded before it is asked for.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +24,30 @@ from robustviz.data.cifar100 import CIFAR100
 from robustviz.data.svhn import SVHN
 from robustviz.data.tiny_imagenet import TinyImageNet
 from robustviz.data.folder import Folder
+
 # isort: on
 
 __all__ = [
-    "AUGMENTATIONS", "CIFAR10", "CIFAR100", "MNIST", "SPLITS", "SVHN", "Dataset", "Digits", "FashionMNIST", "Folder", "Shapes",
-    "Source", "TinyImageNet", "augment", "load", "mean_and_std", "root", "source", "stratified_order",
-]  # fmt: skip
+    "AUGMENTATIONS",
+    "CIFAR10",
+    "CIFAR100",
+    "MNIST",
+    "SPLITS",
+    "SVHN",
+    "Dataset",
+    "Digits",
+    "FashionMNIST",
+    "Folder",
+    "Shapes",
+    "Source",
+    "TinyImageNet",
+    "augment",
+    "load",
+    "mean_and_std",
+    "root",
+    "source",
+    "stratified_order",
+]
 
 _recent: OrderedDict[tuple[str, str, int | None, str], Dataset] = OrderedDict()
 _lock = threading.Lock()
@@ -44,16 +63,20 @@ def source(text: str) -> Source:
     made: type[Source] = registry.get("data", name)
     if colon:
         if name != "folder":
-            raise UserError(f"{name} takes no path: write {name!r}, or folder:{path} for a folder of your own.", code=2)
+            raise UserError(
+                f"{name} takes no path: write {name!r}, or folder:{path} for a folder of your own.",
+                code=2,
+            )
         return Folder(path=path)
     return made()
 
 
 def load(source: str | Source, split: str = "train", n: int | None = None) -> Dataset:
-    """The split of a source, from memory where it was asked for lately. Do not write into its tensors.
+    """The split of a source, from memory where it was asked for lately. Do not write into its
+    tensors.
 
-    `n` limits the training split to a balanced beginning (Shapes: draws exactly n); None, or more than there are: all.
-    Raises UserError with one sentence: what is wrong, why, what to do.
+    `n` limits the training split to a balanced beginning (Shapes: draws exactly n); None, or more
+    than there are: all. Raises UserError with one sentence: what is wrong, why, what to do.
     """
     made = _source(source) if isinstance(source, str) else source
     check_split(split)

@@ -1,5 +1,7 @@
-"""Random flips and shifts of a training batch. Tensor operations over the whole batch, so the cost does not grow with a
-Python loop, and the generator is handed in, so that two methods with one seed see the same pictures."""
+"""Random flips and shifts of a training batch. Tensor operations over the whole batch, so the cost
+does not grow with a Python loop, and the generator is handed in, so that two methods with one seed
+see the same pictures.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,12 @@ AUGMENTATIONS = ("none", "flip", "crop", "crop_flip")
 
 
 def augment(name: str, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """`x` (N, C, H, W), float or uint8, each sample flipped left-right with probability 1/2 and/or shifted.
+    """`x` (N, C, H, W), float or uint8, each sample flipped left-right with probability 1/2 and/or
+    shifted.
 
-    name: none | flip | crop | crop_flip. The shift is uniform, up to 1/8 of the size each way, and what comes in from
-    outside repeats the edge. `generator` is on x's device. Same generator state, same result; `x` is not changed.
+    name: none | flip | crop | crop_flip. The shift is uniform, up to 1/8 of the size each way, and
+    what comes in from outside repeats the edge. `generator` is on x's device. Same generator state,
+    same result; `x` is not changed.
     """
     if name not in AUGMENTATIONS:
         raise UserError(unknown("augmentation", name, AUGMENTATIONS), code=2)
@@ -33,8 +37,8 @@ def _shift(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     # one number a sample and axis, also where H and W differ
     dy = torch.randint(-up, up + 1, (n, 1), generator=generator, device=x.device)
     dx = torch.randint(-left, left + 1, (n, 1), generator=generator, device=x.device)
-    # Repeating the edge, not zeros: a black bar is a cue of its own and a straight high-contrast line that an attack can
-    # use; on MNIST's black border the two are the same.
+    # Repeating the edge, not zeros: a black bar is a cue of its own and a straight high-contrast
+    # line that an attack can use; on MNIST's black border the two are the same.
     rows = (torch.arange(h, device=x.device) + dy).clamp_(0, h - 1)
     cols = (torch.arange(w, device=x.device) + dx).clamp_(0, w - 1)
     sample = torch.arange(n, device=x.device)[:, None, None]

@@ -1,6 +1,7 @@
-"""What every data set looks like from outside. Images are kept as uint8, a quarter of the memory of float32, and turned
-into [0, 1] where they are used; a source is a frozen dataclass whose fields are its dials, so that a config file, a form
-and a cache key can name it."""
+"""What every data set looks like from outside. Images are kept as uint8, a quarter of the memory of
+float32, and turned into [0, 1] where they are used; a source is a frozen dataclass whose fields are
+its dials, so that a config file, a form and a cache key can name it.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +13,25 @@ from typing import ClassVar
 import torch
 
 from robustviz import registry
-from robustviz.data.splits import SPLITS, check_split, stratified_order, stratified_split, train_and_val
+from robustviz.data.splits import (
+    SPLITS,
+    check_split,
+    stratified_order,
+    stratified_split,
+    train_and_val,
+)
 
 __all__ = [
-    "SPLITS", "Dataset", "Recipe", "Source", "check_split", "mean_and_std", "stratified_order", "stratified_split", "train_and_val",
-]  # fmt: skip
+    "SPLITS",
+    "Dataset",
+    "Recipe",
+    "Source",
+    "check_split",
+    "mean_and_std",
+    "stratified_order",
+    "stratified_split",
+    "train_and_val",
+]
 
 Recipe = Mapping[str, object]
 PIECE = 2**24  # grey values that are counted at once
@@ -26,8 +41,9 @@ PIECE = 2**24  # grey values that are counted at once
 class Dataset:
     """One split of a data set, in memory, on the CPU.
 
-    images: uint8 (N, C, H, W); y: int64 (N,), positions in `classes`; masks: bool (N, 1, H, W), true on the object, or
-    None; names: the files' relative names, or None; card: one to three sentences for a person.
+    images: uint8 (N, C, H, W); y: int64 (N,), positions in `classes`; masks: bool (N, 1, H, W),
+    true on the object, or None; names: the files' relative names, or None; card: one to three
+    sentences for a person.
     """
 
     key: str
@@ -66,8 +82,8 @@ class Dataset:
 
 
 def mean_and_std(images: torch.Tensor) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel of `images` uint8 (N, C, H, W), in [0, 1], by counting grey levels: exact, and
-    in little memory whatever N is.
+    """Mean and standard deviation of each channel of `images` uint8 (N, C, H, W), in [0, 1], by
+    counting grey levels: exact, and in little memory whatever N is.
     """
     counts = torch.zeros(images.shape[1], 256, dtype=torch.float64)
     for part in images.split(max(1, PIECE // max(1, images[0].numel()))):
@@ -82,10 +98,12 @@ def mean_and_std(images: torch.Tensor) -> tuple[list[float], list[float]]:
 
 @dataclass(frozen=True)
 class Source(registry.Spec):
-    """A place that images come from. Subclasses are registered frozen dataclasses; their fields are the dials.
+    """A place that images come from. Subclasses are registered frozen dataclasses; their fields are
+    the dials.
 
-    `key` is the registered name, `label` the one a person reads, `default_eps` the radius (in [0, 1]) at which attacks
-    on this data tell something, `recipe` the training settings that suit a laptop without a GPU.
+    `key` is the registered name, `label` the one a person reads, `default_eps` the radius (in [0,
+    1]) at which attacks on this data tell something, `recipe` the training settings that suit a
+    laptop without a GPU.
     """
 
     kind = "data"
@@ -96,12 +114,15 @@ class Source(registry.Spec):
 
     @property
     def pixels(self) -> int:
-        """Height and width of an image where they are a dial, else 0: those of the sets that have no dial are small."""
+        """Height and width of an image where they are a dial, else 0: those of the sets that have
+        no dial are small.
+        """
         return int(getattr(self, "size", 0))
 
     @abstractmethod
     def load(self, split: str, n: int | None = None) -> Dataset:
-        """The split, read or drawn or downloaded. `n` limits the training split to a balanced beginning; None: all.
+        """The split, read or drawn or downloaded. `n` limits the training split to a balanced
+        beginning; None: all.
 
         Raises UserError with one sentence: what is wrong, why, what to do.
         """

@@ -1,5 +1,7 @@
-"""CIFAR's batch files, which are Python pickles. A pickle is a program, and a data file from a stranger should not be
-one: only arrays, numbers, text and containers are rebuilt here, anything else is refused."""
+"""CIFAR's batch files, which are Python pickles. A pickle is a program, and a data file from a
+stranger should not be one: only arrays, numbers, text and containers are rebuilt here, anything
+else is refused.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,16 @@ def _dtype(name: Any, align: Any = False, copy: Any = True) -> np.dtype[Any]:
 
 
 def _bytes(letters: str, encoding: str = "latin1") -> bytes:
-    # how a protocol 2 pickle of Python 3 spells bytes; no other codec is needed, and some codecs run code
+    # how a protocol 2 pickle of Python 3 spells bytes; no other codec is needed, and some codecs
+    # run code
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"it encodes bytes as {encoding!r}")
     return letters.encode("latin1")
 
 
-_multiarray = np.empty(0).__reduce__()[0]  # numpy's own array builder, wherever this version keeps it
+_multiarray = np.empty(0).__reduce__()[
+    0
+]  # numpy's own array builder, wherever this version keeps it
 _ALLOWED = {
     ("numpy.core.multiarray", "_reconstruct"): _multiarray,
     ("numpy._core.multiarray", "_reconstruct"): _multiarray,
@@ -41,11 +46,15 @@ class _Arrays(pickle.Unpickler):
         try:
             return _ALLOWED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"it wants to run {module}.{name}, which a data file has no need of") from None
+            raise pickle.UnpicklingError(
+                f"it wants to run {module}.{name}, which a data file has no need of"
+            ) from None
 
 
 def text(name: str | bytes) -> str:
-    """A name from a batch file as text: which of the two it is depends on the Python that wrote it."""
+    """A name from a batch file as text: which of the two it is depends on the Python that
+    wrote it.
+    """
     return name.decode("latin1") if isinstance(name, bytes) else str(name)
 
 
@@ -59,10 +68,19 @@ def read(path: Path) -> tuple[dict[str, Any], str]:
         raise places.damaged(path, f"{error or type(error).__name__}") from error
 
 
-def pixels(entry: dict[str, Any], labels: str, classes: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 (N, 3, 32, 32) and int64 (N,) of a batch dictionary, once they are known to belong together."""
+def pixels(
+    entry: dict[str, Any], labels: str, classes: int, path: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 (N, 3, 32, 32) and int64 (N,) of a batch dictionary, once they are known to belong
+    together.
+    """
     data, y = entry.get("data"), np.asarray(entry.get(labels, []), dtype=np.int64)
-    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape != (len(y), 3072) or not len(y):
+    if (
+        not isinstance(data, np.ndarray)
+        or data.dtype != np.uint8
+        or data.shape != (len(y), 3072)
+        or not len(y)
+    ):
         raise places.damaged(path, "its pixels are not one row of 3,072 bytes for each label")
     if y.min() < 0 or y.max() >= classes:
         raise places.damaged(path, f"its labels are not all in 0 to {classes - 1}")

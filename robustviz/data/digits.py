@@ -1,4 +1,6 @@
-"""Handwritten digits that come with scikit-learn: nothing to download, trained in seconds. The command line's default."""
+"""Handwritten digits that come with scikit-learn: nothing to download, trained in seconds. The
+command line's default.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,14 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from robustviz.data.base import Dataset, Recipe, Source, check_split, stratified_order, stratified_split
+from robustviz.data.base import (
+    Dataset,
+    Recipe,
+    Source,
+    check_split,
+    stratified_order,
+    stratified_split,
+)
 from robustviz.registry import register
 from robustviz.types import UserError
 
@@ -24,8 +33,13 @@ class Digits(Source):
     # at 8/255 a standard net is still 96 % right; at .15 it falls, and the noise can be seen
     default_eps = 0.15
     recipe: ClassVar[Recipe] = {
-        "epochs": 20, "batch_size": 64, "lr": 0.1, "augment": "none", "n_train": None, "net": "small_resnet",
-    }  # fmt: skip
+        "epochs": 20,
+        "batch_size": 64,
+        "lr": 0.1,
+        "augment": "none",
+        "n_train": None,
+        "net": "small_resnet",
+    }
 
     def load(self, split: str, n: int | None = None) -> Dataset:
         """The split: images (N, 1, 8, 8), grey levels 0 to 16 stretched to 0 to 255."""
@@ -39,15 +53,23 @@ class Digits(Source):
             where = where[stratified_order(y[where])[:n]]
         images = (grey[where] * (255 / 16)).round().to(torch.uint8).unsqueeze(1)
         card = (
-            f"{len(where):,} of 1,797 handwritten digits, 8x8 grey, 10 classes, from scikit-learn. "
-            "The noise of eps 0.15 can be seen; at 8/255 a standard network is still about 96 % right."
+            f"{len(where):,} of 1,797 handwritten digits, 8x8 grey, 10 classes, from scikit-learn."
+            " The noise of eps 0.15 can be seen; at 8/255 a standard network is still about 96 %"
+            " right."
         )
         return Dataset(self.key, split, images, y[where], tuple("0123456789"), card=card)
 
 
 def _table() -> np.ndarray:
-    """The file of scikit-learn, 64 pixels and the digit a row, float64. Importing the package for it would take a second."""
+    """The file of scikit-learn, 64 pixels and the digit a row, float64. Importing the package for
+    it would take a second.
+    """
     found = importlib.util.find_spec("sklearn")
     if found is None or found.origin is None:
-        raise UserError("The digits come with scikit-learn, which is not installed: run `pip install scikit-learn`.")
-    return np.loadtxt(Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+        raise UserError(
+            "The digits come with scikit-learn, which is not installed: run `pip install"
+            " scikit-learn`."
+        )
+    return np.loadtxt(
+        Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=","
+    )

@@ -1,4 +1,6 @@
-"""Fashion-MNIST: MNIST's format and size with clothes in it, and hard enough to tell methods apart."""
+"""Fashion-MNIST: MNIST's format and size with clothes in it, and hard enough to tell
+methods apart.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,18 @@ from robustviz.data import idx
 from robustviz.data.base import Dataset, Recipe, Source
 from robustviz.registry import register
 
-CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 MD5 = {
     "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
     "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
@@ -26,10 +39,17 @@ class FashionMNIST(Source):
     label = "Fashion-MNIST"
     default_eps = 0.1
     recipe: ClassVar[Recipe] = {
-        "epochs": 10, "batch_size": 128, "lr": 0.1, "augment": "none", "n_train": 10_000, "net": "small_resnet",
-    }  # fmt: skip
+        "epochs": 10,
+        "batch_size": 128,
+        "lr": 0.1,
+        "augment": "none",
+        "n_train": 10_000,
+        "net": "small_resnet",
+    }
 
     def load(self, split: str, n: int | None = None) -> Dataset:
         """The split: images (N, 1, 28, 28)."""
         url = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
-        return idx.load("fashion_mnist", "Fashion-MNIST", "FashionMNIST", url, CLASSES, MD5, split, n)
+        return idx.load(
+            "fashion_mnist", "Fashion-MNIST", "FashionMNIST", url, CLASSES, MD5, split, n
+        )

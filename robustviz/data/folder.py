@@ -1,5 +1,7 @@
-"""A person's own pictures, sorted into one folder a class. The split follows the content of the files, so that renaming,
-adding or moving pictures never carries one that was trained on into the test."""
+"""A person's own pictures, sorted into one folder a class. The split follows the content of the
+files, so that renaming, adding or moving pictures never carries one that was trained on into the
+test.
+"""
 
 from __future__ import annotations
 
@@ -21,36 +23,54 @@ VAL_NAMES = ("val", "valid", "validation")
 @register("data/folder")
 @dataclass(frozen=True)
 class Folder(Source):
-    """The pictures in `path`, as `class/name.png`, with or without `train` and `test` (or `val`) above the classes.
+    """The pictures in `path`, as `class/name.png`, with or without `train` and `test` (or `val`)
+    above the classes.
 
-    With train and test folders: the last 10 % of a seeded shuffle of train is val, unless there is a val folder too.
-    Without: 70 / 10 / 20 by a hash of each file's content. Pictures are turned upright, resized by their short side
-    and cropped to the middle square of `size` pixels; those of more than 8 bits are scaled to 8 by the white of their type; where it
-    has none (32 bits, signed, floats beyond 0 to 1) or the picture stays below an eighth of it, by their own range.
+    With train and test folders: the last 10 % of a seeded shuffle of train is val, unless there is
+    a val folder too. Without: 70 / 10 / 20 by a hash of each file's content. Pictures are turned
+    upright, resized by their short side and cropped to the middle square of `size` pixels; those of
+    more than 8 bits are scaled to 8 by the white of their type; where it has none (32 bits, signed,
+    floats beyond 0 to 1) or the picture stays below an eighth of it, by their own range.
     """
 
     label = "A folder of your own"
     recipe: ClassVar[Recipe] = {
-        "epochs": 20, "batch_size": 64, "lr": 0.1, "augment": "crop_flip", "n_train": None, "net": "small_resnet",
-    }  # fmt: skip
+        "epochs": 20,
+        "batch_size": 64,
+        "lr": 0.1,
+        "augment": "crop_flip",
+        "n_train": None,
+        "net": "small_resnet",
+    }
 
     path: str = option("", "the folder that holds one folder of pictures for each class")
     size: int = option(32, "height and width in pixels after resizing", low=8, high=224)
 
     def load(self, split: str, n: int | None = None) -> Dataset:
-        """The split: images (N, 3, size, size); classes are the folders' names, sorted; names are relative to `path`."""
+        """The split: images (N, 3, size, size); classes are the folders' names, sorted; names are
+        relative to `path`.
+        """
         check_split(split)
         if not self.path:
-            raise UserError("No folder is named: write folder:PATH, where PATH holds one folder of pictures for each class.", code=2)
+            raise UserError(
+                "No folder is named: write folder:PATH, where PATH holds one folder of pictures for"
+                " each class.",
+                code=2,
+            )
         place = Path(self.path).expanduser()
         if not place.is_dir():
             what = "is a file, not a folder" if place.exists() else "does not exist"
-            raise UserError(f"The folder {place} {what}: name a folder that holds one folder of pictures for each class.")
+            raise UserError(
+                f"The folder {place} {what}: name a folder that holds one folder of pictures for"
+                " each class."
+            )
         ready = {sub.name.lower(): sub for sub in pictures.subfolders(place)}
         val = next((ready[name] for name in VAL_NAMES if name in ready), None)
         test = ready.get("test", val)
         if "train" in ready and test is not None:
-            files, y, classes, notes = _ready(ready["train"], val if val is not test else None, test, split)
+            files, y, classes, notes = _ready(
+                ready["train"], val if val is not test else None, test, split
+            )
         else:
             files, y, classes, notes = _flat(place, split)
         where = first(y, torch.arange(len(y)), n if split == "train" else None)
@@ -58,10 +78,24 @@ class Folder(Source):
         images, kept, told = pictures.read(chosen, self.size)
         y = y[where[kept]]
         if split == "train" and len(set(y.tolist())) < 2 and (n is None or n > 1):
-            raise UserError(f"{place} leaves pictures of fewer than two classes to train on: add pictures to the other classes.")
-        card = f"{len(y):,} pictures of {len(classes)} classes from the folder {place.name}, {self.size}x{self.size} RGB."
+            raise UserError(
+                f"{place} leaves pictures of fewer than two classes to train on: add pictures to"
+                " the other classes."
+            )
+        card = (
+            f"{len(y):,} pictures of {len(classes)} classes from the folder {place.name},"
+            f" {self.size}x{self.size} RGB."
+        )
         names = tuple(pictures.relative(chosen[i], place) for i in kept.tolist())
-        return Dataset("folder", split, images, y, classes, names=names, card=" ".join(filter(None, (card, told, notes))))
+        return Dataset(
+            "folder",
+            split,
+            images,
+            y,
+            classes,
+            names=names,
+            card=" ".join(filter(None, (card, told, notes))),
+        )
 
 
 Found = tuple[tuple[Path, ...], torch.Tensor, tuple[str, ...], str]
@@ -75,7 +109,10 @@ def _at_least_two(place: Path, listing: pictures.Listing) -> None:
         why = "has pictures but no class folders" if loose else "has no pictures"
     else:
         why = f"has pictures of one class only ({listing.classes[0]})"
-    raise UserError(f"{place} {why}: telling classes apart needs at least two folders with pictures, one for each class.")
+    raise UserError(
+        f"{place} {why}: telling classes apart needs at least two folders with pictures, one for"
+        " each class."
+    )
 
 
 def _ready(train: Path, val: Path | None, test: Path, split: str) -> Found:
@@ -88,7 +125,12 @@ def _ready(train: Path, val: Path | None, test: Path, split: str) -> Found:
         listing = pictures.list_classes(val, listing.classes)
     elif val is None:
         where = train_and_val(listing.y, split)
-        return tuple(listing.files[i] for i in where.tolist()), listing.y[where], listing.classes, notes
+        return (
+            tuple(listing.files[i] for i in where.tolist()),
+            listing.y[where],
+            listing.classes,
+            notes,
+        )
     return listing.files, listing.y, listing.classes, notes
 
 
@@ -98,15 +140,26 @@ def _flat(place: Path, split: str) -> Found:
     try:
         hashes = [content_hash(path.read_bytes()) for path in listing.files]
     except OSError as error:
-        raise UserError(f"{error.filename} cannot be read ({error.strerror}): check its permissions.") from error
+        raise UserError(
+            f"{error.filename} cannot be read ({error.strerror}): check its permissions."
+        ) from error
     which, small = by_content(hashes, listing.y.tolist())
     where = torch.nonzero(torch.tensor(which) == SPLITS.index(split)).flatten()
     notes = _left_out(listing)
     if small:
         names = ", ".join(listing.classes[k] for k in small)
         notes += f" Too few different pictures for all three splits (fewer than 3): {names}."
-    return tuple(listing.files[i] for i in where.tolist()), listing.y[where], listing.classes, notes.strip()
+    return (
+        tuple(listing.files[i] for i in where.tolist()),
+        listing.y[where],
+        listing.classes,
+        notes.strip(),
+    )
 
 
 def _left_out(listing: pictures.Listing) -> str:
-    return f"Folders without pictures were left out: {', '.join(listing.empty)}." if listing.empty else ""
+    return (
+        f"Folders without pictures were left out: {', '.join(listing.empty)}."
+        if listing.empty
+        else ""
+    )

@@ -1,4 +1,6 @@
-"""MNIST: handwritten digits at 28x28. Known to everyone, and forgiving: a radius of .3 is the custom."""
+"""MNIST: handwritten digits at 28x28. Known to everyone, and forgiving: a radius of .3 is the
+custom.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,20 @@ MD5 = {
 @register("data/mnist")
 @dataclass(frozen=True)
 class MNIST(Source):
-    """60,000 + 10,000 handwritten digits, 1x28x28. Source: LeCun, Cortes, Burges, yann.lecun.com/exdb/mnist."""
+    """60,000 + 10,000 handwritten digits, 1x28x28. Source: LeCun, Cortes, Burges,
+    yann.lecun.com/exdb/mnist.
+    """
 
     label = "MNIST"
     default_eps = 0.3
     recipe: ClassVar[Recipe] = {
-        "epochs": 10, "batch_size": 128, "lr": 0.1, "augment": "none", "n_train": 10_000, "net": "small_resnet",
-    }  # fmt: skip
+        "epochs": 10,
+        "batch_size": 128,
+        "lr": 0.1,
+        "augment": "none",
+        "n_train": 10_000,
+        "net": "small_resnet",
+    }
 
     def load(self, split: str, n: int | None = None) -> Dataset:
         """The split: images (N, 1, 28, 28)."""

@@ -1,5 +1,7 @@
-"""Folders of photographs: which files are pictures of which class, and what they are as equal squares of RGB. People's
-folders hold all sorts of things, so what is no picture is passed over and what is a broken one is counted."""
+"""Folders of photographs: which files are pictures of which class, and what they are as equal
+squares of RGB. People's folders hold all sorts of things, so what is no picture is passed over and
+what is a broken one is counted.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +19,39 @@ from PIL import Image, ImageOps, TiffImagePlugin
 
 from robustviz.types import UserError
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
+SUFFIXES = frozenset(
+    {
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".bmp",
+        ".gif",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+    }
+)
 MOST_PIXELS = 64_000_000  # a small file can claim to be a huge picture and fill the memory
-RESIZED, DEEP, OWN_RANGE = "resized", "of more than 8 bits", "scaled by its own range"  # what is done to a picture
+RESIZED, DEEP, OWN_RANGE = (
+    "resized",
+    "of more than 8 bits",
+    "scaled by its own range",
+)  # what is done to a picture
 DARK = 1 / 8  # of its type's white: a 16-bit file that stays below holds fewer bits, 10, 12 or 14
-FEW = 0.05  # share of unreadable files that is told on the card; above it something is wrong with the folder
+# share of unreadable files that is told on the card; above it something is wrong with the folder
+FEW = 0.05
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Picture files, `y` (N,) int64 their positions in `classes`, and the class folders that hold no picture."""
+    """Picture files, `y` (N,) int64 their positions in `classes`, and the class folders that hold
+    no picture.
+    """
 
     classes: tuple[str, ...]
     files: tuple[Path, ...]
@@ -41,7 +66,9 @@ def hidden(name: str) -> bool:
 
 def subfolders(folder: Path) -> list[Path]:
     """The folders in `folder` that a person put there, by name."""
-    return sorted((p for p in folder.iterdir() if p.is_dir() and not hidden(p.name)), key=lambda p: p.name)
+    return sorted(
+        (p for p in folder.iterdir() if p.is_dir() and not hidden(p.name)), key=lambda p: p.name
+    )
 
 
 def pictures(folder: Path) -> Iterator[Path]:
@@ -54,37 +81,55 @@ def pictures(folder: Path) -> Iterator[Path]:
 
 
 def list_classes(folder: Path, classes: Sequence[str] | None = None) -> Listing:
-    """The pictures in the class folders of `folder`; `classes` names them in order, None: what is there, sorted.
+    """The pictures in the class folders of `folder`; `classes` names them in order, None: what is
+    there, sorted.
 
     Raises UserError where a class folder is not one of `classes`.
     """
     try:
         found = {place.name: tuple(pictures(place)) for place in subfolders(folder)}
     except OSError as error:
-        raise UserError(f"The folder {folder} cannot be read ({error.strerror or error}): check its name and its permissions.") from error
+        raise UserError(
+            f"The folder {folder} cannot be read ({error.strerror or error}): check its name and"
+            " its permissions."
+        ) from error
     full = [name for name, files in found.items() if files]
     names = tuple(full if classes is None else classes)
     strange = [name for name in full if name not in names]
     if strange:
-        raise UserError(f"{folder} has the class {strange[0]!r}, which the training folder lacks: give both the same class folders.")
+        raise UserError(
+            f"{folder} has the class {strange[0]!r}, which the training folder lacks: give both the"
+            " same class folders."
+        )
     y = [k for k, name in enumerate(names) for _ in found.get(name, ())]
     files = tuple(path for name in names for path in found.get(name, ()))
-    return Listing(names, files, torch.tensor(y, dtype=torch.int64), tuple(name for name, files in found.items() if not files))
+    return Listing(
+        names,
+        files,
+        torch.tensor(y, dtype=torch.int64),
+        tuple(name for name, files in found.items() if not files),
+    )
 
 
 def read_picture(path: Path, size: int) -> tuple[np.ndarray, frozenset[str]]:
-    """uint8 (3, size, size) of a picture file, and which of RESIZED, DEEP, OWN_RANGE was done to it.
+    """uint8 (3, size, size) of a picture file, and which of RESIZED, DEEP, OWN_RANGE was done to
+    it.
 
-    Turned as the camera noted, grey values of more than 8 bits as `_eight_bits` says, transparent parts on white, short side
-    resized to `size`, the middle square kept. Raises OSError or ValueError where the file is no picture or a monstrous one.
+    Turned as the camera noted, grey values of more than 8 bits as `_eight_bits` says, transparent
+    parts on white, short side resized to `size`, the middle square kept. Raises OSError or
+    ValueError where the file is no picture or a monstrous one.
     """
     with Image.open(path) as opened:
         original = opened.size
         if original[0] * original[1] > MOST_PIXELS:
             raise ValueError(f"it has more than {MOST_PIXELS // 1_000_000} million pixels")
         if original[0] >= 4 * size and original[1] >= 4 * size:
-            opened.draft(None, (2 * size, 2 * size))  # a JPEG's decoder can skip what the resize would throw away
-        stored = opened.tile[0] if opened.tile else None  # how the file's bytes are to be read; gone once they are
+            opened.draft(
+                None, (2 * size, 2 * size)
+            )  # a JPEG's decoder can skip what the resize would throw away
+        stored = (
+            opened.tile[0] if opened.tile else None
+        )  # how the file's bytes are to be read; gone once they are
         picture, done = _eight_bits(ImageOps.exif_transpose(opened), opened, stored)
         if _is_dark_colour(picture, stored):
             picture, done = _deep_colour(path, picture), {DEEP, OWN_RANGE}
@@ -94,7 +139,9 @@ def read_picture(path: Path, size: int) -> tuple[np.ndarray, frozenset[str]]:
         picture = picture.convert("RGB")
         if picture.size != (size, size):
             picture = ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)
-        return np.asarray(picture).transpose(2, 0, 1), frozenset(done | ({RESIZED} if original != (size, size) else set()))
+        return np.asarray(picture).transpose(2, 0, 1), frozenset(
+            done | ({RESIZED} if original != (size, size) else set())
+        )
 
 
 def _raw_mode(stored: Any) -> str:
@@ -109,11 +156,15 @@ def _white(stored: Any) -> int:
 
 
 def _is_ppm(stored: Any) -> bool:
-    return getattr(stored, "codec_name", "") in ("ppm", "ppm_plain") and isinstance(stored.args, tuple)
+    return getattr(stored, "codec_name", "") in ("ppm", "ppm_plain") and isinstance(
+        stored.args, tuple
+    )
 
 
 def _is_dark_colour(picture: Image.Image, stored: Any) -> bool:
-    """Whether a picture in colour, or with transparent parts, of which Pillow gives the upper 8 of 16 bits, has next to nothing there."""
+    """Whether a picture in colour, or with transparent parts, of which Pillow gives the upper 8 of
+    16 bits, has next to nothing there.
+    """
     deep = ";16" in _raw_mode(stored) or (_is_ppm(stored) and _white(stored) == 2**16 - 1)
     if not deep or picture.mode not in ("RGB", "RGBA"):
         return False
@@ -121,9 +172,11 @@ def _is_dark_colour(picture: Image.Image, stored: Any) -> bool:
 
 
 def _deep_colour(path: Path, upper: Image.Image) -> Image.Image:
-    """The picture whose upper 8 bits are `upper`, its largest value as white (and as opaque, where that is as small), in 8 bits.
+    """The picture whose upper 8 bits are `upper`, its largest value as white (and as opaque, where
+    that is as small), in 8 bits.
 
-    Pillow reads 8 of the 16 bits only. Told that the bytes lie the other way round, it reads the other 8.
+    Pillow reads 8 of the 16 bits only. Told that the bytes lie the other way round, it reads the
+    other 8.
     """
     values = np.asarray(upper).astype(np.int64)
     with Image.open(path) as again:
@@ -140,10 +193,15 @@ def _deep_colour(path: Path, upper: Image.Image) -> Image.Image:
         again.tile = tiles
         lower = np.asarray(ImageOps.exif_transpose(again)).astype(np.int64)
     if _raw_mode(tiles[0]) == "RGBA":  # grey and transparency: upper, lower, upper, lower
-        values = np.stack([256 * lower[..., 0] + lower[..., 1]] * 3 + [256 * lower[..., 2] + lower[..., 3]], axis=2)
+        values = np.stack(
+            [256 * lower[..., 0] + lower[..., 1]] * 3 + [256 * lower[..., 2] + lower[..., 3]],
+            axis=2,
+        )
     elif _is_ppm(tiles[0]):
         values = lower
-    elif not _raw_mode(tiles[0]).startswith("RGBa"):  # colours over their transparency have no other half
+    elif not _raw_mode(tiles[0]).startswith(
+        "RGBa"
+    ):  # colours over their transparency have no other half
         values = 256 * values + lower
     shown = np.zeros(values.shape, np.uint8)
     for part in (slice(0, 3), slice(3, 4)):
@@ -154,18 +212,26 @@ def _deep_colour(path: Path, upper: Image.Image) -> Image.Image:
     return Image.fromarray(shown)
 
 
-def _eight_bits(picture: Image.Image, file: Image.Image, stored: Any = None) -> tuple[Image.Image, set[str]]:
-    """A grey picture of more than 8 bits in 8, and which of DEEP, OWN_RANGE that took; any other as it is. `file`: as it was opened.
+def _eight_bits(
+    picture: Image.Image, file: Image.Image, stored: Any = None
+) -> tuple[Image.Image, set[str]]:
+    """A grey picture of more than 8 bits in 8, and which of DEEP, OWN_RANGE that took; any other as
+    it is. `file`: as it was opened.
 
-    Where the file's type says what white is, that is kept: 65,535 for 16 bits, 4,095 for 12, a PGM's own maximum (it is in
-    `stored`), 1 for floats that all lie in [0, 1]. But where all of 16 bits' values lie below 1/8 of it, or all of the floats below
-    1/255, the type says too little: the largest of them is white, and zero black. 32-bit, signed and other floating values say nothing
-    of white: their own smallest becomes black and their largest white; of equal ones all are black. Raises ValueError for values
-    that are NaN or infinite.
+    Where the file's type says what white is, that is kept: 65,535 for 16 bits, 4,095 for 12, a
+    PGM's own maximum (it is in `stored`), 1 for floats that all lie in [0, 1]. But where all of 16
+    bits' values lie below 1/8 of it, or all of the floats below 1/255, the type says too little:
+    the largest of them is white, and zero black. 32-bit, signed and other floating values say
+    nothing of white: their own smallest becomes black and their largest white; of equal ones all
+    are black. Raises ValueError for values that are NaN or infinite.
     """
     tags = getattr(file, "tag_v2", {})  # a TIFF's
     signed = tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))[0] == 2
-    if not (picture.mode in ("I", "F") or picture.mode.startswith("I;16") or (picture.mode == "L" and signed)):
+    if not (
+        picture.mode in ("I", "F")
+        or picture.mode.startswith("I;16")
+        or (picture.mode == "L" and signed)
+    ):
         return picture, set()
     values, white = np.asarray(picture), None
     if picture.mode.startswith("I;16"):
@@ -182,17 +248,24 @@ def _eight_bits(picture: Image.Image, file: Image.Image, stored: Any = None) -> 
     low, high = float(values.min()), float(values.max())
     if picture.mode == "F" and low >= 0 and high <= 1:
         white = 1
-    dark = {2**16 - 1: (2**16 - 1) * DARK, 1: 1 / 255}.get(white or 0, 0) if _white(stored) == 2**16 - 1 else 0
+    dark = (
+        {2**16 - 1: (2**16 - 1) * DARK, 1: 1 / 255}.get(white or 0, 0)
+        if _white(stored) == 2**16 - 1
+        else 0
+    )
     own = white is None or 0 < high < dark
     black, top = (low, high) if white is None else (0, high if own else white)
     grey = (values - black) / (top - black or 1)
     if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:  # black and white are exchanged
         grey = 1 - grey
-    return Image.fromarray(np.rint(grey * 255).astype(np.uint8)), {DEEP, OWN_RANGE} if own else {DEEP}
+    return Image.fromarray(np.rint(grey * 255).astype(np.uint8)), (
+        {DEEP, OWN_RANGE} if own else {DEEP}
+    )
 
 
 def read(files: Sequence[Path], size: int) -> tuple[torch.Tensor, torch.Tensor, str]:
-    """(images uint8 (M, 3, size, size), positions (M,) int64 of those that could be read, sentences for the card).
+    """(images uint8 (M, 3, size, size), positions (M,) int64 of those that could be read, sentences
+    for the card).
 
     Raises UserError naming the first unreadable file where more than 5 % are, and more than one.
     """
@@ -204,28 +277,42 @@ def read(files: Sequence[Path], size: int) -> tuple[torch.Tensor, torch.Tensor, 
             pixels, done = read_picture(files[row], size)
             images[row] = torch.from_numpy(np.ascontiguousarray(pixels))
             return done
-        except Exception as error:  # Pillow raises many kinds for a broken file, SyntaxError and struct.error among them
+        except Exception as error:
+            # Pillow raises many kinds for a broken file, SyntaxError and struct.error among them
             return " ".join(str(error).split()) or type(error).__name__
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow's decoders leave the interpreter free
+    with ThreadPoolExecutor(
+        min(8, os.cpu_count() or 1)
+    ) as pool:  # Pillow's decoders leave the interpreter free
         results = list(pool.map(attempt, range(len(files))))
     good = {i: result for i, result in enumerate(results) if not isinstance(result, str)}
     bad = [i for i, result in enumerate(results) if isinstance(result, str)]
     if bad and (not good or len(bad) > max(1, FEW * len(files))):
         raise UserError(
-            f"{len(bad)} of {len(files)} pictures cannot be read, the first is {files[bad[0]]} ({results[bad[0]]}): "
-            "take them out of the folder or put good copies there."
+            f"{len(bad)} of {len(files)} pictures cannot be read, the first is {files[bad[0]]}"
+            f" ({results[bad[0]]}): take them out of the folder or put good copies there."
         )
     kept = torch.tensor(list(good), dtype=torch.int64)
-    resized, deep, own = (sum(name in done for done in good.values()) for name in (RESIZED, DEEP, OWN_RANGE))
+    resized, deep, own = (
+        sum(name in done for done in good.values()) for name in (RESIZED, DEEP, OWN_RANGE)
+    )
     notes = []
     if resized:
-        notes.append(f"{resized:,} pictures of other sizes were resized by their short side and cropped to the middle {size}x{size}.")
+        notes.append(
+            f"{resized:,} pictures of other sizes were resized by their short side and cropped to"
+            f" the middle {size}x{size}."
+        )
     if deep:
         whose = f"{own:,} of them by the file's own range" if own else "by its type's white"
-        notes.append(f"{deep:,} picture{'s' if deep > 1 else ''} of more than 8 bits {'were' if deep > 1 else 'was'} scaled to 8, {whose}.")
+        notes.append(
+            f"{deep:,} picture{'s' if deep > 1 else ''} of more than 8 bits"
+            f" {'were' if deep > 1 else 'was'} scaled to 8, {whose}."
+        )
     if bad:
-        notes.append(f"{len(bad)} unreadable file{'s were' if len(bad) > 1 else ' was'} left out, the first: {files[bad[0]].name}.")
+        notes.append(
+            f"{len(bad)} unreadable file{'s were' if len(bad) > 1 else ' was'} left out, the first:"
+            f" {files[bad[0]].name}."
+        )
     return images[kept] if bad else images, kept, " ".join(notes)
 
 

@@ -1,5 +1,6 @@
-"""Where files lie, and how they get there: the data root, the folder names that a data set may have in it, the download,
-and the sentence for each thing that can go wrong with it."""
+"""Where files lie, and how they get there: the data root, the folder names that a data set may have
+in it, the download, and the sentence for each thing that can go wrong with it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ from robustviz.types import UserError
 
 
 def root() -> Path:
-    """The data root: the folder that ROBUSTVIZ_DATA names, else `data/` in the repository. It may not exist yet."""
+    """The data root: the folder that ROBUSTVIZ_DATA names, else `data/` in the repository. It may
+    not exist yet.
+    """
     named = os.environ.get("ROBUSTVIZ_DATA", "").strip()
     return Path(named).expanduser() if named else Path(__file__).resolve().parents[2] / "data"
 
@@ -23,19 +26,24 @@ def root() -> Path:
 def folders(key: str, *inner: str) -> Iterator[Path]:
     """The existing folders under the root that may hold the files of `key`, the likeliest first.
 
-    Names: the key, the key with `-`; in each, and in the root, the folders `inner` that the official archive or
-    torchvision makes.
+    Names: the key, the key with `-`; in each, and in the root, the folders `inner` that the
+    official archive or torchvision makes.
     """
     seen = set()
     for outer in (key, key.replace("_", "-")):
         for name in (*inner, "."):
             seen.add(root() / outer / name)
-    yield from sorted((place for place in seen if place.is_dir()), key=lambda place: (-len(place.parts), str(place)))
+    yield from sorted(
+        (place for place in seen if place.is_dir()),
+        key=lambda place: (-len(place.parts), str(place)),
+    )
     yield from (root() / name for name in inner if (root() / name).is_dir())
 
 
 def find(names: tuple[str, ...], places: Iterator[Path]) -> Path | None:
-    """The first of the places that holds all the files `names`, packed (`.gz`) or not; None: none does."""
+    """The first of the places that holds all the files `names`, packed (`.gz`) or not; None: none
+    does.
+    """
     for place in places:
         if all((place / name).is_file() or (place / f"{name}.gz").is_file() for name in names):
             return place
@@ -49,14 +57,20 @@ def md5(content: bytes) -> str:
 
 def damaged(path: Path, why: str) -> UserError:
     """The error for a file that is there but is not what it should be."""
-    return UserError(f"{path} cannot be used: {why}; delete it, so that it is downloaded again, or put a good copy there.")
+    return UserError(
+        f"{path} cannot be used: {why}; delete it, so that it is downloaded again, or put a good"
+        " copy there."
+    )
 
 
-def download(what: str, url: str, fetch: Callable[[Path], None], target: Path, by_hand: str) -> None:
-    """Calls `fetch(target)`, which downloads into the folder `target`; the progress bar goes to stderr.
+def download(
+    what: str, url: str, fetch: Callable[[Path], None], target: Path, by_hand: str
+) -> None:
+    """Calls `fetch(target)`, which downloads into the folder `target`; the progress bar goes to
+    stderr.
 
-    what, url, by_hand: for the sentence, e.g. "MNIST", "https://…", "the four idx files". Raises UserError saying what
-    is missing, why, from where it comes and where to put it.
+    what, url, by_hand: for the sentence, e.g. "MNIST", "https://…", "the four idx files". Raises
+    UserError saying what is missing, why, from where it comes and where to put it.
     """
     new = not target.exists()
     try:
@@ -65,22 +79,34 @@ def download(what: str, url: str, fetch: Callable[[Path], None], target: Path, b
         with contextlib.redirect_stdout(sys.stderr):
             fetch(target)
     except ImportError as error:
-        raise UserError(f"{what} is downloaded by torchvision, which cannot be imported ({error}): install it.") from error
-    except Exception as error:  # urllib, ssl, zipfile, tarfile and torchvision raise a dozen kinds; each means: not there
+        raise UserError(
+            f"{what} is downloaded by torchvision, which cannot be imported ({error}): install it."
+        ) from error
+    except Exception as error:
+        # urllib, ssl, zipfile, tarfile and torchvision raise a dozen kinds; each means: not there
         if new:
             with contextlib.suppress(OSError):  # only an empty folder is taken away again
                 target.rmdir()
         put = f"put {by_hand} into {target}, or name a folder that has it in ROBUSTVIZ_DATA"
-        raise UserError(f"{what} is not on this computer and could not be downloaded from {url} ({_why(error)}); {put}.") from error
+        raise UserError(
+            f"{what} is not on this computer and could not be downloaded from {url}"
+            f" ({_why(error)}); {put}."
+        ) from error
 
 
 def _why(error: BaseException) -> str:
     number = getattr(error, "errno", None)
     # 112 and 39 are what Windows says for a full disk
-    if number in (errno.ENOSPC, getattr(errno, "EDQUOT", -1)) or getattr(error, "winerror", None) in (112, 39):
+    if number in (errno.ENOSPC, getattr(errno, "EDQUOT", -1)) or getattr(
+        error, "winerror", None
+    ) in (112, 39):
         return "the disk is full: make room"
     if number in (errno.EROFS, errno.EACCES, errno.EPERM):
         return "the folder cannot be written to"
-    if "URLError" in type(error).__name__ or isinstance(error, (ConnectionError, TimeoutError)) or "rror downloading" in str(error):
+    if (
+        "URLError" in type(error).__name__
+        or isinstance(error, (ConnectionError, TimeoutError))
+        or "rror downloading" in str(error)
+    ):
         return "no connection to it"
     return " ".join(str(error).split())[:120] or type(error).__name__

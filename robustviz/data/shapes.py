@@ -1,6 +1,8 @@
-"""Drawn images whose truth is known: which pixels are the object, what the background says, how fine the fragile detail
-is. Real photographs tell none of this, so whether an attention map lies on the object, or whether a network leans on a
-feature that eight grey levels can erase, can be measured here and only guessed there."""
+"""Drawn images whose truth is known: which pixels are the object, what the background says, how
+fine the fragile detail is. Real photographs tell none of this, so whether an attention map lies on
+the object, or whether a network leans on a feature that eight grey levels can erase, can be
+measured here and only guessed there.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def _polygon(*xy: tuple[float, float]) -> Points:
     return np.array(xy, dtype=np.float64)
 
 
-def _ellipse(cx: float, cy: float, rx: float, ry: float, start: float = 0.0, stop: float = 360.0) -> Points:
+def _ellipse(
+    cx: float, cy: float, rx: float, ry: float, start: float = 0.0, stop: float = 360.0
+) -> Points:
     angle = np.radians(np.linspace(start, stop, 33))
     return np.stack([cx + rx * np.cos(angle), cy + ry * np.sin(angle)], axis=1)
 
@@ -68,37 +72,77 @@ def _outlines() -> dict[str, tuple[list[Part], list[Part]]]:
             ((0, -0.2), (0.84, 0.68), (-0.84, 0.68))]  # fmt: skip
     trunk = _polygon((-0.15, 0.6), (0.15, 0.6), (0.15, 1.05), (-0.15, 1.05))
     return {
-        "bolt": ([(_polygon((0.18, -1.1), (-0.66, 0.16), (-0.1, 0.16), (-0.36, 1.1), (0.66, -0.3), (0.06, -0.3), (0.56, -1.1)), 255)], []),
+        "bolt": (
+            [
+                (
+                    _polygon(
+                        (0.18, -1.1),
+                        (-0.66, 0.16),
+                        (-0.1, 0.16),
+                        (-0.36, 1.1),
+                        (0.66, -0.3),
+                        (0.06, -0.3),
+                        (0.56, -1.1),
+                    ),
+                    255,
+                )
+            ],
+            [],
+        ),
         "cup": (
-            [(_ellipse(0.5, 0.0, 0.5, 0.46), 255), (_ellipse(0.5, 0.0, 0.25, 0.22), 0),
-             (_polygon((-0.85, -0.72), (0.5, -0.72), (0.36, 0.8), (-0.71, 0.8)), 255)],
+            [
+                (_ellipse(0.5, 0.0, 0.5, 0.46), 255),
+                (_ellipse(0.5, 0.0, 0.25, 0.22), 0),
+                (_polygon((-0.85, -0.72), (0.5, -0.72), (0.36, 0.8), (-0.71, 0.8)), 255),
+            ],
             [(_ellipse(-0.175, -0.68, 0.66, 0.16), 255)],
         ),
         "fish": (
-            [(_ellipse(-0.26, 0, 0.8, 0.52), 255), (_polygon((0.3, 0), (1.06, -0.6), (0.86, 0), (1.06, 0.6)), 255),
-             (_polygon((-0.45, -0.42), (0.1, -0.78), (0.2, -0.36)), 255)],
+            [
+                (_ellipse(-0.26, 0, 0.8, 0.52), 255),
+                (_polygon((0.3, 0), (1.06, -0.6), (0.86, 0), (1.06, 0.6)), 255),
+                (_polygon((-0.45, -0.42), (0.1, -0.78), (0.2, -0.36)), 255),
+            ],
             [(_ellipse(-0.66, -0.1, 0.13, 0.13), 255)],
         ),
         "heart": ([(_heart(), 255)], []),
         "house": (
-            [(_polygon((-0.72, -0.05), (0.72, -0.05), (0.72, 0.92), (-0.72, 0.92)), 255),
-             (_polygon((-1.0, 0.04), (0, -0.92), (1.0, 0.04)), 255),
-             (_polygon((0.4, -0.86), (0.66, -0.86), (0.66, -0.2), (0.4, -0.2)), 255)],
-            [(_polygon((-0.46, 0.3), (-0.1, 0.3), (-0.1, 0.92), (-0.46, 0.92)), 255),
-             (_polygon((0.16, 0.26), (0.5, 0.26), (0.5, 0.58), (0.16, 0.58)), 255)],
+            [
+                (_polygon((-0.72, -0.05), (0.72, -0.05), (0.72, 0.92), (-0.72, 0.92)), 255),
+                (_polygon((-1.0, 0.04), (0, -0.92), (1.0, 0.04)), 255),
+                (_polygon((0.4, -0.86), (0.66, -0.86), (0.66, -0.2), (0.4, -0.2)), 255),
+            ],
+            [
+                (_polygon((-0.46, 0.3), (-0.1, 0.3), (-0.1, 0.92), (-0.46, 0.92)), 255),
+                (_polygon((0.16, 0.26), (0.5, 0.26), (0.5, 0.58), (0.16, 0.58)), 255),
+            ],
         ),
         "key": (_turned(key, -40), []),
         "moon": ([(_ellipse(0, 0, 1.0, 1.0), 255), (_ellipse(0.46, -0.16, 0.82, 0.82), 0)], []),
         "star": ([(_star(), 255)], []),
-        "tree": ([(_polygon(*fir), 255) for fir in firs] + [(trunk, 255)], [(trunk + np.array([0, 0.1]), 255)]),
+        "tree": (
+            [(_polygon(*fir), 255) for fir in firs] + [(trunk, 255)],
+            [(trunk + np.array([0, 0.1]), 255)],
+        ),
         "umbrella": (
-            [(dome, 255), *scallops,
-             (_polygon((-0.085, -0.4), (0.085, -0.4), (0.085, 0.84), (-0.085, 0.84)), 255),
-             (_polygon((0, -1.08), (0.09, -0.8), (-0.09, -0.8)), 255),
-             (np.concatenate([_ellipse(-0.2, 0.8, 0.285, 0.285, 0, 180), _ellipse(-0.2, 0.8, 0.13, 0.13, 180, 0)]), 255)],
+            [
+                (dome, 255),
+                *scallops,
+                (_polygon((-0.085, -0.4), (0.085, -0.4), (0.085, 0.84), (-0.085, 0.84)), 255),
+                (_polygon((0, -1.08), (0.09, -0.8), (-0.09, -0.8)), 255),
+                (
+                    np.concatenate(
+                        [
+                            _ellipse(-0.2, 0.8, 0.285, 0.285, 0, 180),
+                            _ellipse(-0.2, 0.8, 0.13, 0.13, 180, 0),
+                        ]
+                    ),
+                    255,
+                ),
+            ],
             [(np.concatenate([_ellipse(0, 0.02, 0.36, 0.9, 180, 360)]), 255)],
         ),
-    }  # fmt: skip
+    }
 
 
 OUTLINES = _outlines()
@@ -111,9 +155,9 @@ def _edge(wave: Array, sharp: float = 2.2) -> Array:
     return np.clip(wave * sharp, -1, 1)
 
 
-# Each takes u, v (N, H, W), the turned and shifted coordinates in periods, r (N, 4, 1, 1) uniform numbers and a cloud
-# field (N, H, W) in [-1, 1]; each gives (N, H, W) in [-1, 1]. float64, because float32 sines differ between processors
-# in the last bit and the pictures should not.
+# Each takes u, v (N, H, W), the turned and shifted coordinates in periods, r (N, 4, 1, 1) uniform
+# numbers and a cloud field (N, H, W) in [-1, 1]; each gives (N, H, W) in [-1, 1]. float64, because
+# float32 sines differ between processors in the last bit and the pictures should not.
 def _gradient(u: Array, v: Array, r: Array, cloud: Array) -> Array:
     return np.clip((u * 0.5) / 1.6, -1, 1)
 
@@ -139,7 +183,11 @@ def _clouds(u: Array, v: Array, r: Array, cloud: Array) -> Array:
 
 
 def _rings(u: Array, v: Array, r: Array, cloud: Array) -> Array:
-    return _edge(np.sin(2 * math.pi * np.sqrt((u + 2 * r[:, 0] - 1) ** 2 + (v + 2 * r[:, 1] - 1) ** 2 + 1e-9)))
+    return _edge(
+        np.sin(
+            2 * math.pi * np.sqrt((u + 2 * r[:, 0] - 1) ** 2 + (v + 2 * r[:, 1] - 1) ** 2 + 1e-9)
+        )
+    )
 
 
 def _zigzag(u: Array, v: Array, r: Array, cloud: Array) -> Array:
@@ -160,21 +208,31 @@ def _bricks(u: Array, v: Array, r: Array, cloud: Array) -> Array:
 
 # class k's own background is family k: which goes with which means nothing
 FAMILIES: dict[str, Texture] = {
-    "waves": _waves, "checks": _checks, "stripes": _stripes, "dots": _dots, "clouds": _clouds,
-    "rings": _rings, "bricks": _bricks, "gradient": _gradient, "weave": _weave, "zigzag": _zigzag,
-}  # fmt: skip
+    "waves": _waves,
+    "checks": _checks,
+    "stripes": _stripes,
+    "dots": _dots,
+    "clouds": _clouds,
+    "rings": _rings,
+    "bricks": _bricks,
+    "gradient": _gradient,
+    "weave": _weave,
+    "zigzag": _zigzag,
+}
 
 
 @register("data/shapes")
 @dataclass(frozen=True)
 class Shapes(Source):
-    """Drawn objects on textured backgrounds, 10 classes, RGB, with the true object mask; 2,000 / 500 / 1,000 images.
+    """Drawn objects on textured backgrounds, 10 classes, RGB, with the true object mask; 2,000 /
+    500 / 1,000 images.
 
-    In train and val, with probability `cue`, the background has its class's own texture and tint, else any; in test
-    always any, so that what a network learned from the background shows as lost accuracy. `grain` is the strength, in
-    [0, 1] pixel units, of a fine pattern on the object that differs from class to class, in every split: a true but
-    fragile feature, which an attack of a few grey levels can erase or fake, beside the silhouette, which it cannot.
-    Every image has its own generator, seeded by (seed, split, index), so the first 2,000 of 5,000 are the same.
+    In train and val, with probability `cue`, the background has its class's own texture and tint,
+    else any; in test always any, so that what a network learned from the background shows as lost
+    accuracy. `grain` is the strength, in [0, 1] pixel units, of a fine pattern on the object that
+    differs from class to class, in every split: a true but fragile feature, which an attack of a
+    few grey levels can erase or fake, beside the silhouette, which it cannot. Every image has its
+    own generator, seeded by (seed, split, index), so the first 2,000 of 5,000 are the same.
 
     Source: the two kinds of features follow Ilyas et al. 2019, arXiv 1905.02175.
     """
@@ -182,32 +240,59 @@ class Shapes(Source):
     label = "Shapes (drawn, with true masks)"
     default_eps = 8 / 255
     recipe: ClassVar[Recipe] = {
-        "epochs": 20, "batch_size": 64, "lr": 0.05, "augment": "none", "n_train": 2000, "net": "small_resnet",
-    }  # fmt: skip
+        "epochs": 20,
+        "batch_size": 64,
+        "lr": 0.05,
+        "augment": "none",
+        "n_train": 2000,
+        "net": "small_resnet",
+    }
 
-    cue: float = option(0.15, "how often the background gives the class away in training (never in test)", low=0.0, high=1.0)
+    cue: float = option(
+        0.15,
+        "how often the background gives the class away in training (never in test)",
+        low=0.0,
+        high=1.0,
+    )
     size: int = option(32, "height and width in pixels", low=16, high=128)
     seed: int = option(0, "a different seed draws different images", low=0, advanced=True)
-    grain: float = option(6 / 255, "strength of the fine class pattern on the object", low=0.0, high=0.2, advanced=True)
+    grain: float = option(
+        6 / 255,
+        "strength of the fine class pattern on the object",
+        low=0.0,
+        high=0.2,
+        advanced=True,
+    )
 
     def load(self, split: str, n: int | None = None) -> Dataset:
-        """The split: images (N, 3, size, size), masks true where more than half of the pixel is object.
+        """The split: images (N, 3, size, size), masks true where more than half of the pixel is
+        object.
 
         `n` draws exactly that many training images; val and test keep their size.
         """
         check_split(split)
         count = n if split == "train" and n is not None else COUNTS[split]
         scenes = [_Scene(self, split, i) for i in range(count)]
-        parts = [_render(scenes[i : i + CHUNK], self.size, self.grain) for i in range(0, count, CHUNK)]
+        parts = [
+            _render(scenes[i : i + CHUNK], self.size, self.grain) for i in range(0, count, CHUNK)
+        ]
         images = torch.from_numpy(np.concatenate([image for image, _ in parts]))
         masks = torch.from_numpy(np.concatenate([mask for _, mask in parts]))
         y = torch.tensor([scene.label for scene in scenes])
-        told = "in any colours and textures" if split == "test" or not self.cue else (
-            f"of which about {self.cue:.0%} have the background of their class"
-        )  # fmt: skip
+        told = (
+            "in any colours and textures"
+            if split == "test" or not self.cue
+            else (f"of which about {self.cue:.0%} have the background of their class")
+        )
         card = (
-            f"{count:,} drawn images, {self.size}x{self.size} RGB, of 10 classes of objects with their true masks, {told}. "
-            + (f"The objects carry a fine pattern of {self.grain * 255:.0f}/255 that differs by class." if self.grain else "")
+            f"{count:,} drawn images, {self.size}x{self.size} RGB, of 10 classes of objects with"
+            f" their true masks, {told}. "
+            + (
+                f"The objects carry a fine pattern of {self.grain * 255:.0f}/255 that differs by"
+                " class."
+                if self.grain
+                else ""
+            )
         ).strip()
         return Dataset("shapes", split, images, y, CLASSES, masks=masks, card=card)
 
@@ -223,7 +308,9 @@ class _Scene:
     def __init__(self, dials: Shapes, split: str, index: int) -> None:
         where = SPLITS.index(split)
         # the classes take turns in blocks of ten, so every beginning is balanced
-        turns = np.random.Generator(np.random.PCG64([dials.seed, where, 1, index // 10])).permutation(10)
+        turns = np.random.Generator(
+            np.random.PCG64([dials.seed, where, 1, index // 10])
+        ).permutation(10)
         self.label = int(turns[index % 10])
         rng = np.random.Generator(np.random.PCG64([dials.seed, where, 0, index]))
         self.r = rng.random(32)
@@ -312,16 +399,21 @@ def _render(scenes: list[_Scene], size: int, grain: float) -> tuple[Array, Array
         if at.any():
             texture[at] = draw(u[at], v[at], r[at, 12:16, None, None], cloud[at])
 
-    # dark object on light ground or the other way round: the contrast is what eight grey levels cannot undo
+    # dark object on light ground or the other way round: the contrast is what eight grey levels
+    # cannot undo
     dark = r[:, 16] < 0.5
     ground_light = np.where(dark, dial(17, 0.58, 0.72), dial(17, 0.24, 0.37))
     object_light = np.where(dark, dial(18, 0.29, 0.43), dial(18, 0.55, 0.69))
     tint = np.array([scene.tint for scene in scenes])
     ground = _hsl(tint, dial(19, 0.30, 0.60), ground_light)
-    swing = _hsl((tint + dial(20, -0.08, 0.08)) % 1, dial(21, 0.3, 0.6), ground_light + 0.2) - ground
+    swing = (
+        _hsl((tint + dial(20, -0.08, 0.08)) % 1, dial(21, 0.3, 0.6), ground_light + 0.2) - ground
+    )
     fore = _hsl(dial(22), dial(23, 0.60, 0.95), object_light)
     strength = dial(24, 0.35, 0.65)
-    back = ground[:, :, None, None] + (swing * strength[:, None])[:, :, None, None] * texture[:, None]
+    back = (
+        ground[:, :, None, None] + (swing * strength[:, None])[:, :, None, None] * texture[:, None]
+    )
     back += (0.03 * cloud)[:, None]
 
     # soft light from one side: a slope over the whole object and a bevel at its rim
@@ -334,7 +426,10 @@ def _render(scenes: list[_Scene], size: int, grain: float) -> tuple[Array, Array
     tone = wide(np.where(dark, 0.30, -0.30)) * detail
     front = fore[:, :, None, None] + (shade + tone)[:, None]
     if grain:
-        front = front + grain * _grain(np.array([scene.label for scene in scenes]), size, r[:, 26])[:, None]
+        front = (
+            front
+            + grain * _grain(np.array([scene.label for scene in scenes]), size, r[:, 26])[:, None]
+        )
 
     # a narrow shadow beside the object separates it from a busy ground
     shadow = np.roll(np.roll(soft, 1, axis=1), 1, axis=2)
@@ -347,10 +442,14 @@ def _render(scenes: list[_Scene], size: int, grain: float) -> tuple[Array, Array
 
 
 def _grain(label: Array, size: int, phase: Array) -> Array:
-    """(N, size, size) in [-1, 1]: ripples of a few pixels whose direction and length tell the class."""
+    """(N, size, size) in [-1, 1]: ripples of a few pixels whose direction and length tell the
+    class.
+    """
     direction = np.radians(36.0 * (label % 5))
     length = np.where(label < 5, 3.0, 4.6)
     step = np.arange(size)
-    along = np.cos(direction)[:, None, None] * step + np.sin(direction)[:, None, None] * step[:, None]
+    along = (
+        np.cos(direction)[:, None, None] * step + np.sin(direction)[:, None, None] * step[:, None]
+    )
     ripples: Array = np.sin(2 * math.pi * (along / length[:, None, None] + phase[:, None, None]))
     return ripples

@@ -1,5 +1,7 @@
-"""Which image belongs to which split. One seeded permutation per question, always on the CPU, so that the same image is
-in the same split on every machine, in every process and for every method that is compared."""
+"""Which image belongs to which split. One seeded permutation per question, always on the CPU, so
+that the same image is in the same split on every machine, in every process and for every method
+that is compared.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,9 @@ def check_split(split: str) -> str:
 def stratified_order(y: torch.Tensor, seed: int = 0) -> torch.Tensor:
     """(N,) int64 permutation of the positions of `y` (N,), in which every beginning is balanced.
 
-    The classes take turns, in random order within a turn, so in the first n the counts of two classes differ by at most
-    one as long as neither has run out. The first 50 are the beginning of the first 100.
+    The classes take turns, in random order within a turn, so in the first n the counts of two
+    classes differ by at most one as long as neither has run out. The first 50 are the beginning of
+    the first 100.
     """
     n = len(y)
     shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
@@ -36,11 +39,13 @@ def stratified_order(y: torch.Tensor, seed: int = 0) -> torch.Tensor:
     return shuffled[torch.argsort(turn, stable=True)]
 
 
-def stratified_split(y: torch.Tensor, count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def stratified_split(
+    y: torch.Tensor, count: int, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(rest, held out): positions of `y` (N,), both int64 and ascending, `count` of them held out.
 
-    Each class gives its share of `count`, rounded by the largest remainder; within a class a seeded shuffle decides, and
-    its last ones are held out.
+    Each class gives its share of `count`, rounded by the largest remainder; within a class a seeded
+    shuffle decides, and its last ones are held out.
     """
     shuffled = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
     labels = y.to("cpu", torch.int64)[shuffled]
@@ -50,7 +55,10 @@ def stratified_split(y: torch.Tensor, count: int, seed: int = 0) -> tuple[torch.
     short = count - int(give.sum())
     # ties go to the first class: a stable sort, so that no machine decides otherwise
     give[torch.argsort(quota - give, descending=True, stable=True)[:short]] += 1
-    held = [shuffled[labels == c][int(m) - int(g) :] for c, m, g in zip(classes, sizes, give, strict=True)]
+    held = [
+        shuffled[labels == c][int(m) - int(g) :]
+        for c, m, g in zip(classes, sizes, give, strict=True)
+    ]
     out = torch.zeros(len(y), dtype=torch.bool)
     if held:
         out[torch.cat(held)] = True
@@ -58,20 +66,26 @@ def stratified_split(y: torch.Tensor, count: int, seed: int = 0) -> tuple[torch.
 
 
 def train_and_val(y: torch.Tensor, split: str) -> torch.Tensor:
-    """Positions of `split` (train or val) in an official training set: val is the last 10 % of a seeded shuffle."""
+    """Positions of `split` (train or val) in an official training set: val is the last 10 % of a
+    seeded shuffle.
+    """
     train, val = stratified_split(y, round(len(y) / 10))
     return val if split == "val" else train
 
 
 def content_hash(content: bytes) -> str:
-    """Hex digest that orders the files of a flat folder: it follows the picture, not its name or its place."""
+    """Hex digest that orders the files of a flat folder: it follows the picture, not its name or
+    its place.
+    """
     return hashlib.sha256(content).hexdigest()
 
 
 def official(y: torch.Tensor, split: str, n: int | None) -> torch.Tensor:
-    """Positions, (M,) int64, of `split` in the official file that has it: the training file for train and val, else the test file.
+    """Positions, (M,) int64, of `split` in the official file that has it: the training file for
+    train and val, else the test file.
 
-    val is the last 10 % of a seeded shuffle of the training file; `n` limits train to a balanced beginning.
+    val is the last 10 % of a seeded shuffle of the training file; `n` limits train to a balanced
+    beginning.
     """
     if split == "test":
         return torch.arange(len(y))
@@ -80,16 +94,20 @@ def official(y: torch.Tensor, split: str, n: int | None) -> torch.Tensor:
 
 
 def first(y: torch.Tensor, where: torch.Tensor, n: int | None) -> torch.Tensor:
-    """The first `n` positions of `where` in the stratified order of their labels; None: all, as they are."""
+    """The first `n` positions of `where` in the stratified order of their labels; None: all, as
+    they are.
+    """
     return where if n is None or n >= len(where) else where[stratified_order(y[where])[:n]]
 
 
 def by_content(hashes: list[str], labels: list[int]) -> tuple[list[int], list[int]]:
-    """(for each file 0, 1 or 2: train, val or test; the classes with too few different files to be in all three).
+    """(for each file 0, 1 or 2: train, val or test; the classes with too few different files to be
+    in all three).
 
-    A hash is a uniform number: below .7 is train, below .8 val, else test, so a file's split follows its content alone.
-    Only where that leaves a split of a class empty, the fullest split of this class gives its files of lowest hash;
-    files of equal content go together. A class of two has one in train and one in test, a class of one has it in train.
+    A hash is a uniform number: below .7 is train, below .8 val, else test, so a file's split
+    follows its content alone. Only where that leaves a split of a class empty, the fullest split of
+    this class gives its files of lowest hash; files of equal content go together. A class of two
+    has one in train and one in test, a class of one has it in train.
     """
     share = {text: int(text[:13], 16) / 16**13 for text in hashes}
     place = {text: 0 if u < 0.7 else 1 if u < 0.8 else 2 for text, u in share.items()}
@@ -103,6 +121,8 @@ def by_content(hashes: list[str], labels: list[int]) -> tuple[list[int], list[in
             filled = [[text for text in mine if place[text] == s] for s in range(3)]
             if not filled[target]:
                 # a split that is not wanted gives first, else the fullest
-                giver = max(range(3), key=lambda s: (bool(filled[s]) and s not in wanted, len(filled[s])))
+                giver = max(
+                    range(3), key=lambda s: (bool(filled[s]) and s not in wanted, len(filled[s]))
+                )
                 place[filled[giver][0]] = target
     return [place[text] for text in hashes], small

@@ -1,4 +1,6 @@
-"""Tiny-ImageNet: 200 classes of photographs at 64x64, from the official archive's layout or from class folders."""
+"""Tiny-ImageNet: 200 classes of photographs at 64x64, from the official archive's layout or from
+class folders.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,20 @@ ARCHIVE = "tiny-imagenet-200"
 @register("data/tiny_imagenet")
 @dataclass(frozen=True)
 class TinyImageNet(Source):
-    """100,000 + 10,000 photographs of 200 classes, 3x64x64; its labelled val is our test. Source: Stanford CS231n."""
+    """100,000 + 10,000 photographs of 200 classes, 3x64x64; its labelled val is our test. Source:
+    Stanford CS231n.
+    """
 
     label = "Tiny-ImageNet"
     default_eps = 4 / 255
     recipe: ClassVar[Recipe] = {
-        "epochs": 10, "batch_size": 128, "lr": 0.1, "augment": "crop_flip", "n_train": 10_000, "net": "small_resnet",
-    }  # fmt: skip
+        "epochs": 10,
+        "batch_size": 128,
+        "lr": 0.1,
+        "augment": "crop_flip",
+        "n_train": 10_000,
+        "net": "small_resnet",
+    }
 
     def load(self, split: str, n: int | None = None) -> Dataset:
         """The split: images (N, 3, 64, 64); classes in the order of their WordNet ids."""
@@ -37,7 +46,18 @@ class TinyImageNet(Source):
         place = _official()
         some = class_folders("tiny_imagenet", ARCHIVE, "train", "val")
         if place is None and some is not None:
-            return from_folders("tiny_imagenet", "Tiny-ImageNet", some, "train", "val", split, n, size=64, of=200, titles=_titles(some))
+            return from_folders(
+                "tiny_imagenet",
+                "Tiny-ImageNet",
+                some,
+                "train",
+                "val",
+                split,
+                n,
+                size=64,
+                of=200,
+                titles=_titles(some),
+            )
         if place is None:
             target = places.root() / "tiny_imagenet"
             places.download("Tiny-ImageNet", URL, _fetch, target, f"the unpacked folder {ARCHIVE}")
@@ -47,7 +67,11 @@ class TinyImageNet(Source):
 
 def _official() -> Path | None:
     inner = "val/val_annotations.txt"
-    return places.find((inner,), places.folders("tiny_imagenet", ARCHIVE)) if places.root().is_dir() else None
+    return (
+        places.find((inner,), places.folders("tiny_imagenet", ARCHIVE))
+        if places.root().is_dir()
+        else None
+    )
 
 
 def _fetch(target: Path) -> None:
@@ -60,7 +84,11 @@ def _titles(place: Path) -> dict[str, str]:
     """The first English name of each WordNet id that `classes.tsv` or `words.txt` lists."""
     for name in ("classes.tsv", "words.txt"):
         if (place / name).is_file():
-            rows = (line.split("\t", 1) for line in (place / name).read_text("utf-8").splitlines() if "\t" in line)
+            rows = (
+                line.split("\t", 1)
+                for line in (place / name).read_text("utf-8").splitlines()
+                if "\t" in line
+            )
             return {wordnet: names.split(",")[0].strip() for wordnet, names in rows}
     return {}
 
@@ -73,7 +101,11 @@ def _load(place: Path, split: str, n: int | None) -> Dataset:
     y = train.y
     if split == "test":
         number = {name: k for k, name in enumerate(train.classes)}
-        rows = [line.split("\t") for line in (place / "val" / "val_annotations.txt").read_text("utf-8").splitlines() if line.strip()]
+        rows = [
+            line.split("\t")
+            for line in (place / "val" / "val_annotations.txt").read_text("utf-8").splitlines()
+            if line.strip()
+        ]
         rows = [row for row in rows if len(row) > 1 and row[1] in number]
         files = [place / "val" / "images" / row[0] for row in rows]
         y = torch.tensor([number[row[1]] for row in rows], dtype=torch.int64)
@@ -84,6 +116,16 @@ def _load(place: Path, split: str, n: int | None) -> Dataset:
     classes = distinct([titles.get(name, name) for name in train.classes], train.classes)
     among = "200 classes" if len(classes) == 200 else f"{len(classes)} of 200 classes"
     kind = "validation" if split == "test" else "training"
-    card = f"{len(kept):,} of {len(y):,} Tiny-ImageNet images of the {kind} set, 64x64 RGB, {among}."
+    card = (
+        f"{len(kept):,} of {len(y):,} Tiny-ImageNet images of the {kind} set, 64x64 RGB, {among}."
+    )
     names = tuple(pictures.relative(chosen[i], place) for i in kept.tolist())
-    return Dataset("tiny_imagenet", split, images, y[where[kept]], classes, names=names, card=f"{card} {notes}".strip())
+    return Dataset(
+        "tiny_imagenet",
+        split,
+        images,
+        y[where[kept]],
+        classes,
+        names=names,
+        card=f"{card} {notes}".strip(),
+    )

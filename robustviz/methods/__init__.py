@@ -1,4 +1,6 @@
-"""Training methods, one file each. To add one: write its file and add its line here, where people should meet it."""
+"""Training methods, one file each. To add one: write its file and add its line here, where people
+should meet it.
+"""
 
 # isort: off
 from robustviz.methods.standard import Standard as Standard

@@ -1,4 +1,6 @@
-"""Logit pairing over fewer features, and only for pairs whose attacked half is understood already."""
+"""Logit pairing over fewer features, and only for pairs whose attacked half is understood
+already.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +24,36 @@ if TYPE_CHECKING:
 @register("method/aalp")
 @dataclass(frozen=True)
 class AALP(ALP):
-    """ALP with guided dropout of low-contribution features and an adaptive weight for each pair. Our reading.
+    """ALP with guided dropout of low-contribution features and an adaptive weight for each pair.
+    Our reading.
 
-    Source: Wu et al. 2020 (arXiv 2005.11904): the two ideas. Differs: contribution, drop probability and weight formula
-    are ours (methods.md §5), because no official code was found and the text we could read has none. A feature's
-    contribution is h_k·W_{y,k}, exact for a linear head. Without dropout and with `pair_weight=ones` this is ALP.
+    Source: Wu et al. 2020 (arXiv 2005.11904): the two ideas. Differs: contribution, drop
+    probability and weight formula are ours (methods.md §5), because no official code was found and
+    the text we could read has none. A feature's contribution is h_k·W_{y,k}, exact for a linear
+    head. Without dropout and with `pair_weight=ones` this is ALP.
     """
 
-    keep: float = option(0.5, "Share of the features, by contribution to the true class, that are always kept.", low=0, high=1)
-    drop: float = option(0.5, "Probability of dropping each of the others, once it has ramped up.", low=0, high=0.95)
-    ramp: float = option(0.2, "Share of the training over which the drop probability rises from 0.", low=0, high=1, advanced=True)
+    keep: float = option(
+        0.5,
+        "Share of the features, by contribution to the true class, that are always kept.",
+        low=0,
+        high=1,
+    )
+    drop: float = option(
+        0.5, "Probability of dropping each of the others, once it has ramped up.", low=0, high=0.95
+    )
+    ramp: float = option(
+        0.2,
+        "Share of the training over which the drop probability rises from 0.",
+        low=0,
+        high=1,
+        advanced=True,
+    )
     dropped: Literal["low", "top", "random"] = option(
-        "low", "Which features may be dropped: those of low contribution, or as controls the top ones or any.", advanced=True
+        "low",
+        "Which features may be dropped: those of low contribution, or as controls the top ones or"
+        " any.",
+        advanced=True,
     )
     pair_weight: Literal["adversarial", "clean", "loss", "ones"] = option(
         "adversarial", "A pair's weight: p(y|x'), p(y|x), 1/(1 + CE(x')), or 1.", advanced=True
@@ -42,15 +62,21 @@ class AALP(ALP):
     label = "AALP (our reading)"
     paper = "Wu et al.: Adaptive adversarial logits pairing (2020; ACM TOMM)"
     text = (
-        "Logit pairing that drops features which contribute little to the true class, and pairs an image only as far as its "
-        "attacked twin is classified already."
+        "Logit pairing that drops features which contribute little to the true class, and pairs an"
+        " image only as far as its attacked twin is classified already."
     )
-    choices = "No official code was found. Our reading: contribution h·W, the same mask for both twins, drop rate 0 to .5, weight p(y|x')."
+    choices = (
+        "No official code was found. Our reading: contribution h·W, the same mask for both twins,"
+        " drop rate 0 to .5, weight p(y|x')."
+    )
 
     def check(self, config: TrainConfig, split: Dataset, net: nn.Module) -> None:
         super().check(config, split, net)
         if self.drop > 0 and not isinstance(net.head, nn.Linear):
-            raise UserError(f"Guided dropout needs a linear last layer, and {config.net} has none: set method.drop=0.")
+            raise UserError(
+                f"Guided dropout needs a linear last layer, and {config.net} has none: set"
+                " method.drop=0."
+            )
 
     @property
     def _needs_clean(self) -> bool:
@@ -61,9 +87,11 @@ class AALP(ALP):
         return self.drop * (min(1.0, progress / self.ramp) if self.ramp > 0 else 1.0)
 
     def guided_mask(self, contributions: Tensor, rate: float, rng: torch.Generator) -> Tensor:
-        """What each feature is multiplied by, (N, D): 0 where dropped, 1/(1 − rate) where it survived, 1 where kept.
+        """What each feature is multiplied by, (N, D): 0 where dropped, 1/(1 − rate) where it
+        survived, 1 where kept.
 
-        `contributions` (N, D), higher is more important; `rate` the drop probability; `rng` on their device.
+        `contributions` (N, D), higher is more important; `rate` the drop probability; `rng` on
+        their device.
         """
         count, width = contributions.shape
         kept = math.ceil(self.keep * width)
@@ -73,13 +101,16 @@ class AALP(ALP):
         else:
             at_risk = place >= kept if self.dropped == "low" else place < kept
         lost = torch.rand(count, width, generator=rng, device=contributions.device) < rate
-        return torch.where(at_risk, torch.where(lost, 0.0, 1 / (1 - rate)), 1.0).to(contributions.dtype)
+        return torch.where(at_risk, torch.where(lost, 0.0, 1 / (1 - rate)), 1.0).to(
+            contributions.dtype
+        )
 
     def _logits(self, net: nn.Module, batch: Batch, x_adv: Tensor) -> tuple[Tensor, Tensor]:
         features = net.pool(net.maps(torch.cat([batch.x, x_adv])))  # type: ignore[operator]
         if self.drop > 0:
             clean = features[: len(batch.x)].detach()
-            mask = self.guided_mask(contributions(clean, net.head, batch.y), self.rate(batch.progress), batch.rng)  # type: ignore[arg-type]
+            shares = contributions(clean, net.head, batch.y)  # type: ignore[arg-type]
+            mask = self.guided_mask(shares, self.rate(batch.progress), batch.rng)
             features = features * mask.repeat(2, 1)  # one mask for both twins
         logits, logits_adv = net.head(features).chunk(2)  # type: ignore[operator]
         return logits, logits_adv
@@ -94,8 +125,10 @@ class AALP(ALP):
 
 
 def contributions(features: Tensor, head: nn.Linear, y: Tensor) -> Tensor:
-    """c_k = h_k·W_{y,k} of each feature to the logit of class `y`, (N, D), detached; Σ_k c_k + b_y = z_y.
+    """c_k = h_k·W_{y,k} of each feature to the logit of class `y`, (N, D), detached; Σ_k c_k + b_y
+    = z_y.
 
-    `features` (N, D) before the linear `head`, `y` (N,). Source: methods.md §5; integrated gradients from zero agree.
+    `features` (N, D) before the linear `head`, `y` (N,). Source: methods.md §5; integrated
+    gradients from zero agree.
     """
     return features.detach() * head.weight.detach()[y]

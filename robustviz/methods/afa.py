@@ -1,4 +1,6 @@
-"""Adversarial feature alignment: attack the features, not the answer, and teach them to stay with their class."""
+"""Adversarial feature alignment: attack the features, not the answer, and teach them to stay with
+their class.
+"""
 
 from __future__ import annotations
 
@@ -31,48 +33,70 @@ def features_of(net: nn.Module, aux: nn.Module | None, x: Tensor) -> Tensor:
     return h if aux is None else aux(h)
 
 
-def misalignment(net: nn.Module, aux: nn.Module | None, x: Tensor, y: Tensor, temperature: float) -> Objective:
-    """What the feature attack climbs, images -> (N,): each image's contrastive loss against the clean batch.
+def misalignment(
+    net: nn.Module, aux: nn.Module | None, x: Tensor, y: Tensor, temperature: float
+) -> Objective:
+    """What the feature attack climbs, images -> (N,): each image's contrastive loss against the
+    clean batch.
 
-    The clean features are taken once, without gradient, so that no sample's problem depends on another's change. The
-    caller sees to the net's mode (`frozen`).
+    The clean features are taken once, without gradient, so that no sample's problem depends on
+    another's change. The caller sees to the net's mode (`frozen`).
     """
     with torch.no_grad():
         clean = features_of(net, aux, x)
-    return lambda z: losses.contrastive_per_anchor(features_of(net, aux, z), y, clean, y, temperature)
+    return lambda z: losses.contrastive_per_anchor(
+        features_of(net, aux, z), y, clean, y, temperature
+    )
 
 
 @register("method/afa")
 @dataclass(frozen=True)
 class AFA(Adversarial):
-    """min over the net, max over δ: the supervised contrastive loss of attacked anchors against clean images.
+    """min over the net, max over δ: the supervised contrastive loss of attacked anchors against
+    clean images.
 
-    Source: Park et al. 2024 (arXiv 2402.12187): min–max on a fully supervised contrastive loss at the penultimate
-    layer. Differs: temperature, sampling and head protocol are ours (methods.md §2), because no official code was found
-    and the text we could read has none. `head=online` trains a head on detached adversarial features beside it; SLF, ALF
-    and AFF are a second stage named as in adversarial-contrastive work. `inner=ce` is that earlier work's attack.
+    Source: Park et al. 2024 (arXiv 2402.12187): min–max on a fully supervised contrastive loss at
+    the penultimate layer. Differs: temperature, sampling and head protocol are ours (methods.md
+    §2), because no official code was found and the text we could read has none. `head=online`
+    trains a head on detached adversarial features beside it; SLF, ALF and AFF are a second stage
+    named as in adversarial-contrastive work. `inner=ce` is that earlier work's attack.
     """
 
-    temperature: float = option(0.1, "τ of the contrastive loss; very small ones make gradients vanish.", low=0.01, high=10)
+    temperature: float = option(
+        0.1, "τ of the contrastive loss; very small ones make gradients vanish.", low=0.01, high=10
+    )
     head: Literal["online", "SLF", "ALF", "AFF"] = option(
         "online",
-        "How the classifier is made: beside the features on detached attacked ones, or in a second stage by clean training (SLF), by PGD-AT (ALF) of the head, or by PGD-AT of everything (AFF).",
+        "How the classifier is made: beside the features on detached attacked ones, or in a second"
+        " stage by clean training (SLF), by PGD-AT (ALF) of the head, or by PGD-AT of everything"
+        " (AFF).",
     )
     inner: Literal["contrastive", "ce"] = option(
-        "contrastive", "What the attack climbs: the feature misalignment, or cross-entropy (earlier work)."
+        "contrastive",
+        "What the attack climbs: the feature misalignment, or cross-entropy (earlier work).",
     )
-    contrast: Literal["clean", "clean+adv"] = option("clean", "What attacked anchors are compared with.", advanced=True)
-    projection: bool = option(False, "Align a learned projection of the features, thrown away afterwards.", advanced=True)
-    head_share: float = option(0.25, "Share of the epochs that a second stage takes.", low=0.01, high=0.99, advanced=True)
+    contrast: Literal["clean", "clean+adv"] = option(
+        "clean", "What attacked anchors are compared with.", advanced=True
+    )
+    projection: bool = option(
+        False, "Align a learned projection of the features, thrown away afterwards.", advanced=True
+    )
+    head_share: float = option(
+        0.25, "Share of the epochs that a second stage takes.", low=0.01, high=0.99, advanced=True
+    )
     attack: PGD = option(PGD, "The attack that makes the training images.")
 
     label = "AFA (our reading)"
     paper = PAPER
     text = (
-        "Attacks each image so that its features leave their class, then pulls the attacked features back to the clean ones of "
-        "that class. The classifier sits on the aligned features."
+        "Attacks each image so that its features leave their class, then pulls the attacked"
+        " features back to the clean ones of that class. The classifier sits on the aligned"
+        " features."
     )
-    choices = "No official code was found. Our reading: τ = .1, clean twins among the positives, attack against fixed clean features, online head."
+    choices = (
+        "No official code was found. Our reading: τ = .1, clean twins among the positives, attack"
+        " against fixed clean features, online head."
+    )
 
     @property
     def compares(self) -> bool:
@@ -83,17 +107,36 @@ class AFA(Adversarial):
             return (Stage("train", 1.0, self.loss),)
         first = Stage("features", 1 - self.head_share, self.loss, trainable=_body)
         if self.head == "AFF":
-            return (first, Stage("fine-tune all", self.head_share, self._ce_attacked, new_head=True))
+            return (
+                first,
+                Stage("fine-tune all", self.head_share, self._ce_attacked, new_head=True),
+            )
         # an attack in train mode would move the running statistics of a body that rests
-        loss = self._ce_clean if self.head == "SLF" else replace(self, attack_mode="eval")._ce_attacked
-        return (first, Stage("linear head", self.head_share, loss, trainable=_head, new_head=True, frozen_eval=("maps", "pool")))
+        loss = (
+            self._ce_clean if self.head == "SLF" else replace(self, attack_mode="eval")._ce_attacked
+        )
+        return (
+            first,
+            Stage(
+                "linear head",
+                self.head_share,
+                loss,
+                trainable=_head,
+                new_head=True,
+                frozen_eval=("maps", "pool"),
+            ),
+        )
 
     def aux(self, net: nn.Module, config: TrainConfig) -> nn.Module | None:
         return projector(net, 128) if self.projection else None
 
     def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
-        """The first (or only) stage: align features, and with `head=online` teach a head on them, detached."""
-        x_adv = self.attacked(net, batch) if self.inner == "ce" else self.misaligned(net, batch, aux)
+        """The first (or only) stage: align features, and with `head=online` teach a head on them,
+        detached.
+        """
+        x_adv = (
+            self.attacked(net, batch) if self.inner == "ce" else self.misaligned(net, batch, aux)
+        )
         h = net.pool(net.maps(torch.cat([batch.x, x_adv])))  # type: ignore[operator]
         terms = {"afa": self.align(h if aux is None else aux(h), batch.y)}
         if self.head == "online":
@@ -101,17 +144,31 @@ class AFA(Adversarial):
         return terms
 
     def misaligned(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Tensor:
-        """The batch's images, attacked so that their features leave their class; the net is left as it was."""
+        """The batch's images, attacked so that their features leave their class; the net is left as
+        it was.
+        """
         with self.attackable(net, batch.x) as fast:
-            return self.attack.maximise(misalignment(fast, aux, batch.x, batch.y, self.temperature), batch.x, rng=batch.rng)
+            return self.attack.maximise(
+                misalignment(fast, aux, batch.x, batch.y, self.temperature), batch.x, rng=batch.rng
+            )
 
     def align(self, both: Tensor, y: Tensor) -> Tensor:
-        """The contrastive loss of the second half (attacked) of `both` (2N, D) against the first, or against all others."""
+        """The contrastive loss of the second half (attacked) of `both` (2N, D) against the first,
+        or against all others.
+        """
         clean, adv = both.chunk(2)
         if self.contrast == "clean":
             return losses.adversarial_contrastive(adv, y, clean, y, self.temperature)
-        itself = torch.cat([torch.zeros_like(y[:, None] == y), torch.eye(len(y), dtype=torch.bool, device=y.device)], dim=1)
-        return losses.contrastive_per_anchor(adv, y, both, y.repeat(2), self.temperature, itself).mean()
+        itself = torch.cat(
+            [
+                torch.zeros_like(y[:, None] == y),
+                torch.eye(len(y), dtype=torch.bool, device=y.device),
+            ],
+            dim=1,
+        )
+        return losses.contrastive_per_anchor(
+            adv, y, both, y.repeat(2), self.temperature, itself
+        ).mean()
 
     def _ce_clean(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
         return {"ce": F.cross_entropy(net(batch.x), batch.y)}
@@ -131,19 +188,26 @@ def _head(net: nn.Module) -> Iterable[nn.Parameter]:
 @register("method/afa_trades")
 @dataclass(frozen=True)
 class AFATRADES(TRADES):
-    """TRADES plus λ times AFA's alignment loss, on one shared x' that maximises KL + λ·misalignment.
+    """TRADES plus λ times AFA's alignment loss, on one shared x' that maximises KL +
+    λ·misalignment.
 
-    Source: Park et al. 2024 (arXiv 2402.12187), the joint variant. Differs: theirs adds diffusion-generated images; λ
-    and τ are ours (methods.md §2). With λ = 0 this is TRADES, bit for bit.
+    Source: Park et al. 2024 (arXiv 2402.12187), the joint variant. Differs: theirs adds
+    diffusion-generated images; λ and τ are ours (methods.md §2). With λ = 0 this is TRADES, bit for
+    bit.
     """
 
-    align_weight: float = option(1.0, "λ: weight of the alignment loss, in the attack and in the training.", low=0, high=100)
+    align_weight: float = option(
+        1.0, "λ: weight of the alignment loss, in the attack and in the training.", low=0, high=100
+    )
     temperature: float = option(0.1, "τ of the contrastive loss.", low=0.01, high=10)
 
     label = "AFA + TRADES (our reading)"
     paper = PAPER
     text = "TRADES and feature alignment together, on one attack that raises both losses."
-    choices = "No official code was found, and the paper's generated training images are left out. λ = 1 and τ = .1 are ours."
+    choices = (
+        "No official code was found, and the paper's generated training images are left out. λ = 1"
+        " and τ = .1 are ours."
+    )
 
     @property
     def compares(self) -> bool:
@@ -159,7 +223,9 @@ class AFATRADES(TRADES):
 
             def objective(z: Tensor) -> Tensor:
                 h = features_of(fast, None, z)
-                away = losses.contrastive_per_anchor(h, batch.y, clean_features, batch.y, self.temperature)
+                away = losses.contrastive_per_anchor(
+                    h, batch.y, clean_features, batch.y, self.temperature
+                )
                 return losses.kl_per_sample(clean, fast.head(h)) + self.align_weight * away  # type: ignore[operator]
 
             return self.attack.maximise(objective, batch.x, rng=batch.rng)
@@ -174,5 +240,8 @@ class AFATRADES(TRADES):
         return {
             "ce": F.cross_entropy(logits, batch.y),
             "kl": self.beta * losses.kl(target, logits_adv),
-            "afa": self.align_weight * losses.adversarial_contrastive(h_adv, batch.y, h, batch.y, self.temperature),
+            "afa": (
+                self.align_weight
+                * losses.adversarial_contrastive(h_adv, batch.y, h, batch.y, self.temperature)
+            ),
         }

@@ -19,30 +19,42 @@ from robustviz.types import Batch
 @register("method/alp")
 @dataclass(frozen=True)
 class ALP(Adversarial):
-    """Cross-entropy on clean and attacked images in one batch, plus λ·mean (z − z')² over samples and classes.
+    """Cross-entropy on clean and attacked images in one batch, plus λ·mean (z − z')² over samples
+    and classes.
 
-    Source: Kannan et al. 2018 (arXiv 1803.06373), eq. 5, and the authors' code (tensorflow/models). Differs: untargeted
-    attack (`targets=least_likely` gives theirs), plain SGD, no label smoothing. With λ = 0 this is mixed-minibatch PGD,
-    not PGD-AT; `ce=adv_only` with λ = 0 is PGD-AT, bit for bit, and then does not forward x.
+    Source: Kannan et al. 2018 (arXiv 1803.06373), eq. 5, and the authors' code (tensorflow/models).
+    Differs: untargeted attack (`targets=least_likely` gives theirs), plain SGD, no label smoothing.
+    With λ = 0 this is mixed-minibatch PGD, not PGD-AT; `ce=adv_only` with λ = 0 is PGD-AT, bit for
+    bit, and then does not forward x.
     """
 
-    weight: float = option(0.5, "λ: how hard clean and attacked logits are pulled together.", low=0, high=100)
+    weight: float = option(
+        0.5, "λ: how hard clean and attacked logits are pulled together.", low=0, high=100
+    )
     ce: Literal["both", "adv_only", "clean_only"] = option(
-        "both", "Which images the cross-entropy sees: both (the authors'), attacked only, or clean only (Engstrom et al.'s reading).",
+        "both",
+        "Which images the cross-entropy sees: both (the authors'), attacked only, or clean only"
+        " (Engstrom et al.'s reading).",
         advanced=True,
-    )  # fmt: skip
+    )
     targets: Literal["untargeted", "least_likely"] = option(
-        "untargeted", "Attack away from the true class, or towards the least likely one as the authors do.", advanced=True
+        "untargeted",
+        "Attack away from the true class, or towards the least likely one as the authors do.",
+        advanced=True,
     )
     attack: PGD = option(PGD, "The attack that makes the training images.")
 
     label = "ALP"
     paper = "Kannan, Kurakin, Goodfellow: Adversarial logit pairing (2018)"
     text = (
-        "Learns clean and attacked images together and asks for equal logits. "
-        "On ImageNet its published robustness fell to 0.1 % under a stronger attack (Engstrom et al. 2018): look at many steps and at Square."
+        "Learns clean and attacked images together and asks for equal logits. On ImageNet its"
+        " published robustness fell to 0.1 % under a stronger attack (Engstrom et al. 2018): look"
+        " at many steps and at Square."
     )
-    choices = "The attack is untargeted; the authors attack towards the least likely class (a setting here)."
+    choices = (
+        "The attack is untargeted; the authors attack towards the least likely class (a setting"
+        " here)."
+    )
 
     def attacked(self, net: nn.Module, batch: Batch) -> Tensor:
         """The batch's images, attacked away from their class or towards the least likely one."""
@@ -67,7 +79,9 @@ class ALP(Adversarial):
         }[self.ce]
         terms = {"ce": chosen()}
         if self.weight:
-            terms["pairing"] = self.weight * losses.logit_pairing(logits, logits_adv, self._weights(logits, logits_adv, batch.y))
+            terms["pairing"] = self.weight * losses.logit_pairing(
+                logits, logits_adv, self._weights(logits, logits_adv, batch.y)
+            )
         return terms
 
     @property

@@ -1,7 +1,8 @@
-"""What a training method is: settings, and one loss a stage. It holds no state; the trainer owns everything that moves.
+"""What a training method is: settings, and one loss a stage. It holds no state; the trainer owns
+everything that moves.
 
-`loss(net, batch, aux)` returns already-weighted terms; the trainer sums them, logs each and draws each. Ramps and
-warm-ups read `batch.progress`.
+`loss(net, batch, aux)` returns already-weighted terms; the trainer sums them, logs each and draws
+each. Ramps and warm-ups read `batch.progress`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from robustviz.data import Dataset
     from robustviz.training.config import TrainConfig
 
-ENOUGH = 64 * 64  # input values of a batch from which bf16 is tried; with twice as many (128 digits) a step is a quarter faster
+ENOUGH = 64 * 64
+# input values of a batch from which bf16 is tried; with twice as many (128 digits) a step is a
+# quarter faster
 Terms = dict[str, Tensor]
 Loss = Callable[[nn.Module, Batch, nn.Module | None], Terms]
 
@@ -37,8 +40,9 @@ def everything(net: nn.Module) -> Iterable[nn.Parameter]:
 class Stage:
     """A part of a training with its own loss; optimiser and schedule restart with it.
 
-    `share_of_epochs` of the stages add up to 1; `trainable` picks the parameters the optimiser sees; `new_head` draws
-    a fresh linear head first; modules named in `frozen_eval` stay in eval mode (their batch-norm buffers rest).
+    `share_of_epochs` of the stages add up to 1; `trainable` picks the parameters the optimiser
+    sees; `new_head` draws a fresh linear head first; modules named in `frozen_eval` stay in eval
+    mode (their batch-norm buffers rest).
     """
 
     name: str
@@ -61,11 +65,15 @@ class Method(Spec):
     text: ClassVar[str]
     choices: ClassVar[str] = ""
     select: ClassVar[Literal["robust", "clean", "last"]] = "robust"
-    recipe: ClassVar[Mapping[str, Any]] = {}  # only where training from scratch on the data set's terms would be another thing
+    recipe: ClassVar[
+        Mapping[str, Any]
+    ] = {}  # only where training from scratch on the data set's terms would be another thing
 
     @property
     def views(self) -> int:
-        """How many independently augmented views of each image the loss wants in `batch.views`; 0: none."""
+        """How many independently augmented views of each image the loss wants in `batch.views`; 0:
+        none.
+        """
         return 0
 
     @property
@@ -75,7 +83,9 @@ class Method(Spec):
 
     @property
     def compares(self) -> bool:
-        """Whether the loss compares images of a batch with each other: on several processes each sees its own part only."""
+        """Whether the loss compares images of a batch with each other: on several processes each
+        sees its own part only.
+        """
         return False
 
     @property
@@ -84,10 +94,14 @@ class Method(Spec):
         return False
 
     def check(self, config: TrainConfig, split: Dataset, net: nn.Module) -> None:
-        """Raises UserError, before anything is trained, where these settings do not fit this data or this network."""
+        """Raises UserError, before anything is trained, where these settings do not fit this data
+        or this network.
+        """
 
     def settled(self, config: TrainConfig) -> Method:
-        """This method with settings filled in that depend on what else this machine holds, e.g. shipped runs."""
+        """This method with settings filled in that depend on what else this machine holds, e.g.
+        shipped runs.
+        """
         return self
 
     def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
@@ -116,20 +130,35 @@ class Adversarial(Method):
     """Base of methods that attack each batch while training on it."""
 
     attack: Attack = option(Attack, "The attack that makes the training images.")
-    attack_mode: Literal["eval", "train"] = option("eval", "Batch-norm mode of the net while it is attacked.", advanced=True)
+    attack_mode: Literal["eval", "train"] = option(
+        "eval", "Batch-norm mode of the net while it is attacked.", advanced=True
+    )
 
     def budget(self, net: nn.Module, batch: Batch) -> Tensor | None:
-        """A radius for each pixel, (N,1,H,W); None: the attack's own ε everywhere. `net` is what is attacked, see `attackable`."""
+        """A radius for each pixel, (N,1,H,W); None: the attack's own ε everywhere. `net` is what is
+        attacked, see `attackable`.
+        """
         return None
 
     def attackable(self, net: nn.Module, x: Tensor) -> AbstractContextManager[nn.Module]:
-        """Inside, what is attacked in place of `net`: in eval mode a copy, perhaps in bf16; in train mode `net` itself."""
-        return attackable(net, self.attack_mode, bf16=self.attack.norm == "linf" and x.numel() >= ENOUGH)
+        """Inside, what is attacked in place of `net`: in eval mode a copy, perhaps in bf16; in
+        train mode `net` itself.
+        """
+        return attackable(
+            net, self.attack_mode, bf16=self.attack.norm == "linf" and x.numel() >= ENOUGH
+        )
 
     def attacked(self, net: nn.Module, batch: Batch) -> Tensor:
-        """The batch's images, attacked by cross-entropy on the true labels; the net is left as it was."""
+        """The batch's images, attacked by cross-entropy on the true labels; the net is left as it
+        was.
+        """
         with self.attackable(net, batch.x) as fast:
-            return self.attack.maximise(self.attack.objective(fast, batch.y), batch.x, eps=self.budget(fast, batch), rng=batch.rng)
+            return self.attack.maximise(
+                self.attack.objective(fast, batch.y),
+                batch.x,
+                eps=self.budget(fast, batch),
+                rng=batch.rng,
+            )
 
     def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
         """Cross-entropy on attacked images only."""

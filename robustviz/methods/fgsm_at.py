@@ -1,4 +1,6 @@
-"""Adversarial training with the one-step attack of 2015, kept because it collapses instructively."""
+"""Adversarial training with the one-step attack of 2015, kept because it collapses
+instructively.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,16 @@ from robustviz.registry import option, register
 class FGSMAT(Adversarial):
     """Cross-entropy on FGSM images: f(x + ε·sign ∇ₓ CE), no random start.
 
-    Source: Goodfellow et al. 2015 (arXiv 1412.6572), section 6. Differs: attacked images only, not half clean, as in
-    the comparisons of Wong et al. 2020.
+    Source: Goodfellow et al. 2015 (arXiv 1412.6572), section 6. Differs: attacked images only, not
+    half clean, as in the comparisons of Wong et al. 2020.
     """
 
     attack: FGSM = option(FGSM, "The one-step attack that makes the training images.")
 
     label = "FGSM-AT"
     paper = "Goodfellow, Shlens, Szegedy: Explaining and harnessing adversarial examples (2015)"
-    text = "Trains on one-step attacks. Often it collapses: FGSM accuracy looks perfect while PGD accuracy falls to zero (catastrophic overfitting)."
+    text = (
+        "Trains on one-step attacks. Often it collapses: FGSM accuracy looks perfect while PGD"
+        " accuracy falls to zero (catastrophic overfitting)."
+    )
     choices = "Attacked images only, as in Wong et al. 2020; the paper mixes in clean ones."

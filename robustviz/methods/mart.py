@@ -18,17 +18,31 @@ from robustviz.types import Batch
 class MART(Adversarial):
     """BCE(f(x'), y) + β·KL(f(x) ‖ f(x'))·(1 − p_y(x)), x' from PGD on cross-entropy.
 
-    Source: Wang et al. 2020 (ICLR), eq. 9, and the authors' `mart.py`: β = 5 in their script. Differs: the start is
-    clipped to [0, 1]; learning rate and weight decay are the data set's, theirs (.01, 3.5e-3) are in the preset.
+    Source: Wang et al. 2020 (ICLR), eq. 9, and the authors' `mart.py`: β = 5 in their script.
+    Differs: the start is clipped to [0, 1]; learning rate and weight decay are the data set's,
+    theirs (.01, 3.5e-3) are in the preset.
     """
 
-    beta: float = option(5.0, "Weight of the pull between clean and attacked predictions on doubtful images.", low=0, high=100)
+    beta: float = option(
+        5.0,
+        "Weight of the pull between clean and attacked predictions on doubtful images.",
+        low=0,
+        high=100,
+    )
     attack: PGD = option(lambda: PGD(start="gauss"), "The attack that makes the training images.")
 
     label = "MART"
-    paper = "Wang et al.: Improving adversarial robustness requires revisiting misclassified examples (ICLR 2020)"
-    text = "Like TRADES, but the pull between clean and attacked prediction counts most where the clean image is misclassified already."
-    choices = "The attack starts very near the image and climbs cross-entropy, as in the authors' code."
+    paper = (
+        "Wang et al.: Improving adversarial robustness requires revisiting misclassified examples"
+        " (ICLR 2020)"
+    )
+    text = (
+        "Like TRADES, but the pull between clean and attacked prediction counts most where the"
+        " clean image is misclassified already."
+    )
+    choices = (
+        "The attack starts very near the image and climbs cross-entropy, as in the authors' code."
+    )
 
     def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
         x_adv = self.attacked(net, batch)

@@ -1,4 +1,6 @@
-"""Red team: fine-tune the attacker's copy to a witness's soft labels, so that what fools it fools others too."""
+"""Red team: fine-tune the attacker's copy to a witness's soft labels, so that what fools it fools
+others too.
+"""
 
 from __future__ import annotations
 
@@ -24,32 +26,54 @@ if TYPE_CHECKING:
 class ModelAlignment(Method):
     """KL(softmax(witness/T) ‖ softmax(source/T))·T², averaged over images; the witness is frozen.
 
-    Source: Ma et al. 2024 (ECCV, arXiv 2311.18495) and the authors' `src/align.py`: T = 4, the labels unused. Differs:
-    plain momentum for Nesterov's; by default 3 epochs at learning rate .01 and the data set's weight decay, theirs (1 epoch
-    of ImageNet, 1e-3, 1e-4) are in the preset. `target=witness_hard` (cross-entropy to the witness's answer) and `target=label`
-    (cross-entropy to the true class) are controls of the same budget: what did alignment do that one more epoch did not?
+    Source: Ma et al. 2024 (ECCV, arXiv 2311.18495) and the authors' `src/align.py`: T = 4, the
+    labels unused. Differs: plain momentum for Nesterov's; by default 3 epochs at learning rate .01
+    and the data set's weight decay, theirs (1 epoch of ImageNet, 1e-3, 1e-4) are in the preset.
+    `target=witness_hard` (cross-entropy to the witness's answer) and `target=label` (cross-entropy
+    to the true class) are controls of the same budget: what did alignment do that one more epoch
+    did not?
     """
 
-    source: str | None = option(None, "Run whose network is fine-tuned; empty: the shipped ordinary Small ResNet of this data.")
-    witness: str | None = option(None, "Run whose soft labels are learned; empty: the shipped ordinary Small CNN of this data.")
-    temperature: float = option(4.0, "T: higher temperatures show more of the witness's doubt.", low=0.1, high=100)
+    source: str | None = option(
+        None,
+        "Run whose network is fine-tuned; empty: the shipped ordinary Small ResNet of this data.",
+    )
+    witness: str | None = option(
+        None,
+        "Run whose soft labels are learned; empty: the shipped ordinary Small CNN of this data.",
+    )
+    temperature: float = option(
+        4.0, "T: higher temperatures show more of the witness's doubt.", low=0.1, high=100
+    )
     target: Literal["witness_soft", "witness_hard", "label"] = option(
-        "witness_soft", "What the source learns: the witness's soft labels, or as controls its hard answer or the true class."
+        "witness_soft",
+        "What the source learns: the witness's soft labels, or as controls its hard answer or the"
+        " true class.",
     )
 
     label = "Model alignment"
     group = "red team"
     paper = "Ma et al.: Improving adversarial transferability via model alignment (ECCV 2024)"
     text = (
-        "An attacker's technique, not a defence: it fine-tunes the attacker's own network to a witness's soft labels, so that "
-        "attacks made on it fool other networks more often. The witness never changes."
+        "An attacker's technique, not a defence: it fine-tunes the attacker's own network to a"
+        " witness's soft labels, so that attacks made on it fool other networks more often. The"
+        " witness never changes."
     )
-    choices = "Some summaries call it a defence that smooths the witness; the paper and its code freeze the witness and attack. T = 4 is the code's."
+    choices = (
+        "Some summaries call it a defence that smooths the witness; the paper and its code freeze"
+        " the witness and attack. T = 4 is the code's."
+    )
     select = "last"
-    recipe: ClassVar[dict[str, Any]] = {"epochs": 3, "lr": 0.01, "schedule": "cosine"}  # a fine-tuning, not a training
+    recipe: ClassVar[dict[str, Any]] = {
+        "epochs": 3,
+        "lr": 0.01,
+        "schedule": "cosine",
+    }  # a fine-tuning, not a training
 
     def settled(self, config: TrainConfig) -> ModelAlignment:
-        """Source and witness by name: those given, else the shipped ordinary networks of this data."""
+        """Source and witness by name: those given, else the shipped ordinary networks of
+        this data.
+        """
         source = config.trained(self.source or config.shipped("source", "small_resnet")).name
         witness = config.trained(self.witness or config.shipped("witness", "small_cnn")).name
         return replace(self, source=source, witness=witness)
@@ -60,18 +84,27 @@ class ModelAlignment(Method):
             found = config.trained(str(name))
             want = (len(split.classes), split.images.shape[1], split.images.shape[-1])
             if not found.weights:
-                raise UserError(f"The {role} {found.name} has no trained weights yet: let it finish an epoch, or choose another {role}.")
+                raise UserError(
+                    f"The {role} {found.name} has no trained weights yet: let it finish an epoch,"
+                    f" or choose another {role}."
+                )
             if found.shape != want:
                 raise UserError(
-                    f"The {role} {found.name} sees {found.shape[0]} classes in {found.shape[1]}×{found.shape[2]}×{found.shape[2]} images, "
-                    f"and {split.key} has {want[0]} in {want[1]}×{want[2]}×{want[2]}: choose a {role} trained on this data."
+                    f"The {role} {found.name} sees {found.shape[0]} classes in"
+                    f" {found.shape[1]}×{found.shape[2]}×{found.shape[2]} images, and {split.key}"
+                    f" has {want[0]} in {want[1]}×{want[2]}×{want[2]}: choose a {role} trained on"
+                    " this data."
                 )
             if found.classes and found.classes != tuple(split.classes):
-                raise UserError(f"The {role} {found.name} was trained on other classes than {split.key}'s: choose another {role}.")
+                raise UserError(
+                    f"The {role} {found.name} was trained on other classes than {split.key}'s:"
+                    f" choose another {role}."
+                )
         architecture = config.trained(str(self.source)).architecture
         if architecture != config.net:
             raise UserError(
-                f"The source {self.source} is a {architecture} and this training asks for {config.net}: choose the net {architecture}.",
+                f"The source {self.source} is a {architecture} and this training asks for"
+                f" {config.net}: choose the net {architecture}.",
                 code=2,
             )
 

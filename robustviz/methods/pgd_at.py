@@ -14,13 +14,19 @@ from robustviz.registry import option, register
 class PGDAT(Adversarial):
     """Cross-entropy on PGD images only.
 
-    Source: Madry et al. 2018 (arXiv 1706.06083), eq. 2.1; 10 steps as Rice et al. 2020 (arXiv 2002.11569).
-    Differs: the net is in eval mode while it is attacked (`attack_mode=train` gives Rice et al.'s).
+    Source: Madry et al. 2018 (arXiv 1706.06083), eq. 2.1; 10 steps as Rice et al. 2020 (arXiv
+    2002.11569). Differs: the net is in eval mode while it is attacked (`attack_mode=train` gives
+    Rice et al.'s).
     """
 
     attack: PGD = option(PGD, "The attack that makes the training images.")
 
     label = "PGD-AT"
-    paper = "Madry et al.: Towards deep learning models resistant to adversarial attacks (ICLR 2018)"
-    text = "Every batch is attacked before it is learned, so the network sees the worst images within ε. The standard defence."
+    paper = (
+        "Madry et al.: Towards deep learning models resistant to adversarial attacks (ICLR 2018)"
+    )
+    text = (
+        "Every batch is attacked before it is learned, so the network sees the worst images within"
+        " ε. The standard defence."
+    )
     choices = "10 steps of ε/4; the network is in evaluation mode while attacked."

@@ -21,7 +21,10 @@ class Standard(Method):
     group = "no adversarial training"
     select = "clean"
     paper = "Textbook"
-    text = "The network learns from the images as they are. Accurate, and easy to fool: the reference for everything else."
+    text = (
+        "The network learns from the images as they are. Accurate, and easy to fool: the reference"
+        " for everything else."
+    )
 
     def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
         return {"ce": F.cross_entropy(net(batch.x), batch.y)}

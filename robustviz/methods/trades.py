@@ -24,27 +24,49 @@ def _from_clean(logits: Tensor, clean: Tensor) -> Tensor:
 class TRADES(Adversarial):
     """CE(f(x), y) + β·KL(f(x) ‖ f(x')), where x' maximises that KL near x.
 
-    Source: Zhang et al. 2019 (arXiv 1901.08573), eq. 5, and the authors' `trades.py`. Differs: x and x' are forwarded
-    once each; the official code forwards x twice, so batch norm's running statistics differ (`bn=official` does that).
-    The start is clipped to [0, 1].
+    Source: Zhang et al. 2019 (arXiv 1901.08573), eq. 5, and the authors' `trades.py`. Differs: x
+    and x' are forwarded once each; the official code forwards x twice, so batch norm's running
+    statistics differ (`bn=official` does that). The start is clipped to [0, 1].
     """
 
-    beta: float = option(6.0, "Weight of smoothness against accuracy: higher is more robust and less accurate.", low=0, high=100)
+    beta: float = option(
+        6.0,
+        "Weight of smoothness against accuracy: higher is more robust and less accurate.",
+        low=0,
+        high=100,
+    )
     bn: Literal["single", "official"] = option(
-        "single", "Forward the clean images once, or twice as the official code does.", advanced=True
+        "single",
+        "Forward the clean images once, or twice as the official code does.",
+        advanced=True,
     )
     attack: PGD = option(lambda: PGD(start="gauss"), "The attack that makes the training images.")
 
     label = "TRADES"
-    paper = "Zhang et al.: Theoretically principled trade-off between robustness and accuracy (ICML 2019)"
-    text = "Learns the clean images and asks that the prediction hardly moves nearby. β trades clean accuracy for robustness."
-    choices = "Clean images are forwarded once a step, the authors' code does it twice (a setting here)."
+    paper = (
+        "Zhang et al.: Theoretically principled trade-off between robustness and accuracy (ICML"
+        " 2019)"
+    )
+    text = (
+        "Learns the clean images and asks that the prediction hardly moves nearby. β trades clean"
+        " accuracy for robustness."
+    )
+    choices = (
+        "Clean images are forwarded once a step, the authors' code does it twice (a setting here)."
+    )
 
     def attacked(self, net: nn.Module, batch: Batch) -> Tensor:
-        """The batch's images where the prediction differs most from the clean one, by KL; the net is left as it was."""
+        """The batch's images where the prediction differs most from the clean one, by KL; the net
+        is left as it was.
+        """
         with self.attackable(net, batch.x) as fast:
             clean = fast(batch.x).detach()
-            return self.attack.maximise(LogitObjective(fast, _from_clean, clean), batch.x, eps=self.budget(fast, batch), rng=batch.rng)
+            return self.attack.maximise(
+                LogitObjective(fast, _from_clean, clean),
+                batch.x,
+                eps=self.budget(fast, batch),
+                rng=batch.rng,
+            )
 
     def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
         x_adv = self.attacked(net, batch)
@@ -54,4 +76,7 @@ class TRADES(Adversarial):
             target = net(batch.x)
         else:
             logits_adv, target = net(x_adv), logits
-        return {"ce": F.cross_entropy(logits, batch.y), "kl": self.beta * losses.kl(target, logits_adv)}
+        return {
+            "ce": F.cross_entropy(logits, batch.y),
+            "kl": self.beta * losses.kl(target, logits_adv),
+        }

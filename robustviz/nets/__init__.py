@@ -1,4 +1,6 @@
-"""Networks, one file an architecture. `build(key, …)` makes one; `frozen(net)` lends it to an attack."""
+"""Networks, one file an architecture. `build(key, …)` makes one; `frozen(net)` lends it to an
+attack.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +33,16 @@ def build(
 ) -> ImageNet:
     """A new network with weights drawn from torch's global generator.
 
-    `key`: a registered architecture; `size`: pixels of a side; `mean`, `std`: per channel in [0, 1] units, None for no
-    normalisation. Raises UserError for an unknown key and for images below 8 pixels, which no architecture here fits.
+    `key`: a registered architecture; `size`: pixels of a side; `mean`, `std`: per channel in [0, 1]
+    units, None for no normalisation. Raises UserError for an unknown key and for images below 8
+    pixels, which no architecture here fits.
     """
     if size < 8:
-        raise UserError(f"Images of {size} pixels are too small for {key}; resize them to 8 pixels or more.")
+        raise UserError(
+            f"Images of {size} pixels are too small for {key}; resize them to 8 pixels or more."
+        )
     if classes < 2:
         raise UserError(f"A classifier needs at least 2 classes; this data has {classes}.")
-    return registry.get("net", key)(classes=classes, channels=channels, size=size, mean=mean, std=std)
+    return registry.get("net", key)(
+        classes=classes, channels=channels, size=size, mean=mean, std=std
+    )

@@ -1,7 +1,9 @@
-"""What every network here is: `head(pool(maps(x)))`, with the normalisation as the first layer of `maps`.
+"""What every network here is: `head(pool(maps(x)))`, with the normalisation as the first layer of
+`maps`.
 
-Attacks and pages work on [0, 1] pixels only; a checkpoint carries its own mean and standard deviation. CAM views
-differentiate the logits by `maps`, feature views read `pool`, and neither knows the name of an architecture.
+Attacks and pages work on [0, 1] pixels only; a checkpoint carries its own mean and standard
+deviation. CAM views differentiate the logits by `maps`, feature views read `pool`, and neither
+knows the name of an architecture.
 """
 
 from __future__ import annotations
@@ -19,29 +21,46 @@ from robustviz.types import UserError
 
 
 class Normalise(nn.Module):
-    """(x − mean) / std per channel; mean and std are buffers, so they travel with the weights. None: identity.
+    """(x − mean) / std per channel; mean and std are buffers, so they travel with the weights.
+    None: identity.
 
-    Raises UserError for images with another number of channels: they would be spread over all of them without a word.
+    Raises UserError for images with another number of channels: they would be spread over all of
+    them without a word.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, channels: int, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+    def __init__(
+        self, channels: int, mean: Sequence[float] | None, std: Sequence[float] | None
+    ) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean or [0.0] * channels, dtype=torch.float32).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(std or [1.0] * channels, dtype=torch.float32).view(1, -1, 1, 1))
+        self.register_buffer(
+            "mean", torch.tensor(mean or [0.0] * channels, dtype=torch.float32).view(1, -1, 1, 1)
+        )
+        self.register_buffer(
+            "std", torch.tensor(std or [1.0] * channels, dtype=torch.float32).view(1, -1, 1, 1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         channels = self.mean.shape[1]
         if x.ndim == 4 and x.shape[1] != channels:
-            hint = " Repeat the grey channel: x.expand(-1, 3, -1, -1)." if (x.shape[1], channels) == (1, 3) else ""
-            raise UserError(f"This network reads images of {channels} channels, and these have {x.shape[1]}: shape {tuple(x.shape)}.{hint}")
+            hint = (
+                " Repeat the grey channel: x.expand(-1, 3, -1, -1)."
+                if (x.shape[1], channels) == (1, 3)
+                else ""
+            )
+            raise UserError(
+                f"This network reads images of {channels} channels, and these have {x.shape[1]}:"
+                f" shape {tuple(x.shape)}.{hint}"
+            )
         return (x - self.mean) / self.std
 
 
 class ImageNet(nn.Module):
-    """A classifier of images in [0, 1] in three parts: feature maps (N,D,h,w), features (N,D), logits (N,K)."""
+    """A classifier of images in [0, 1] in three parts: feature maps (N,D,h,w), features (N,D),
+    logits (N,K).
+    """
 
     def __init__(self, maps: nn.Module, head: nn.Module, pool: nn.Module | None = None) -> None:
         super().__init__()
@@ -54,16 +73,22 @@ class ImageNet(nn.Module):
 
 
 def stem_stride(size: int) -> int:
-    """1 up to 16 pixels, 2 up to 40, 4 above: a small net then costs about the same on every data set."""
+    """1 up to 16 pixels, 2 up to 40, 4 above: a small net then costs about the same on every data
+    set.
+    """
     return 1 if size <= 16 else 2 if size <= 40 else 4
 
 
 @dataclass(eq=False)
 class _Loan:
-    """A module or parameter while somebody has it frozen: how it was before, and what each user set, the latest last."""
+    """A module or parameter while somebody has it frozen: how it was before, and what each user
+    set, the latest last.
+    """
 
     before: bool
-    uses: dict[object, tuple[int, bool, bool]] = field(default_factory=dict)  # user: (its thread, the mode it wants, the value it set)
+    uses: dict[object, tuple[int, bool, bool]] = field(
+        default_factory=dict
+    )  # user: (its thread, the mode it wants, the value it set)
 
 
 _loans: dict[int, _Loan] = {}  # by id: whoever has frozen a module or parameter holds it
@@ -72,32 +97,50 @@ _change = threading.Condition()  # guards the table; told when a loan ends
 
 @contextmanager
 def frozen(net: nn.Module, mode: Literal["eval", "train"] = "eval") -> Iterator[None]:
-    """Inside, the net is in `mode` and no parameter asks for a gradient; afterwards every module and parameter is as
-    it was, one by one, because `net.train()` would wake layers that somebody froze on purpose.
+    """Inside, the net is in `mode` and no parameter asks for a gradient; afterwards every module
+    and parameter is as it was, one by one, because `net.train()` would wake layers that somebody
+    froze on purpose.
 
-    Uses may overlap, in one thread or in several: what the last user gives back is what the first one found. A thread that
-    wants another mode than the one in which a second thread has this network now waits for it; raises UserError where it has
-    the network itself meanwhile, since two such threads would wait for each other.
+    Uses may overlap, in one thread or in several: what the last user gives back is what the first
+    one found. A thread that wants another mode than the one in which a second thread has this
+    network now waits for it; raises UserError where it has the network itself meanwhile, since two
+    such threads would wait for each other.
     """
     user, here, training = object(), threading.get_ident(), mode == "train"
     modules = list(net.modules())
-    parameters = [parameter for parameter in net.parameters() if not parameter.is_inference()]  # those refuse to be asked
+    parameters = [
+        parameter for parameter in net.parameters() if not parameter.is_inference()
+    ]  # those refuse to be asked
 
     def free() -> bool:
-        uses = [use for module in modules if id(module) in _loans for use in _loans[id(module)].uses.values()]
+        uses = [
+            use
+            for module in modules
+            if id(module) in _loans
+            for use in _loans[id(module)].uses.values()
+        ]
         busy = any(thread != here and wanted != training for thread, wanted, _ in uses)
         if busy and any(thread == here for thread, _, _ in uses):
             raise UserError(
-                f"This network is to be put into {mode} mode while another thread uses it in the other one: give each thread a copy."
+                f"This network is to be put into {mode} mode while another thread uses it in the"
+                " other one: give each thread a copy."
             )
         return not busy
 
     with _change:
         _change.wait_for(free)
         for module in modules:
-            _loans.setdefault(id(module), _Loan(module.training)).uses[user] = (here, training, training)
+            _loans.setdefault(id(module), _Loan(module.training)).uses[user] = (
+                here,
+                training,
+                training,
+            )
         for parameter in parameters:
-            _loans.setdefault(id(parameter), _Loan(parameter.requires_grad)).uses[user] = (here, training, False)
+            _loans.setdefault(id(parameter), _Loan(parameter.requires_grad)).uses[user] = (
+                here,
+                training,
+                False,
+            )
     try:
         with _change:
             if any(module.training != training for module in modules):
@@ -122,7 +165,9 @@ def frozen(net: nn.Module, mode: Literal["eval", "train"] = "eval") -> Iterator[
 
 
 def _put_into_mode(net: nn.Module, modules: Sequence[nn.Module], training: bool) -> None:
-    """By the network's own `train`, which may keep a layer as it is or do more; by hand where it has none."""
+    """By the network's own `train`, which may keep a layer as it is or do more; by hand where it
+    has none.
+    """
     try:
         net.train(training)
     except NotImplementedError:  # exported programs
@@ -131,7 +176,9 @@ def _put_into_mode(net: nn.Module, modules: Sequence[nn.Module], training: bool)
 
 
 def _give_back(lent: Sequence[object], user: object) -> list[bool]:
-    """End a user's loans; what each thing must be set to now: what another user set last, else what it was before all."""
+    """End a user's loans; what each thing must be set to now: what another user set last, else what
+    it was before all.
+    """
     values = []
     for thing in lent:
         loan = _loans[id(thing)]

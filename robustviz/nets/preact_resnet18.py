@@ -1,4 +1,6 @@
-"""The pre-activation ResNet-18 of the fast and the overfitting papers, and the block that Wide-ResNet shares with it."""
+"""The pre-activation ResNet-18 of the fast and the overfitting papers, and the block that
+Wide-ResNet shares with it.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,8 @@ from robustviz.registry import register
 
 
 class PreActBlock(nn.Module):
-    """Batch norm and ReLU before each of two 3×3 convolutions, and a shortcut; where the shape changes that is a 1×1
-    convolution of what the first batch norm and ReLU made.
+    """Batch norm and ReLU before each of two 3×3 convolutions, and a shortcut; where the shape
+    changes that is a 1×1 convolution of what the first batch norm and ReLU made.
 
     Source: He et al. 2016 (arXiv 1603.05027), figure 4e.
     """
@@ -21,10 +23,14 @@ class PreActBlock(nn.Module):
         super().__init__()
         self.before = nn.Sequential(nn.BatchNorm2d(inside), nn.ReLU())
         self.body = nn.Sequential(
-            nn.Conv2d(inside, out, 3, stride, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU(),
+            nn.Conv2d(inside, out, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(out),
+            nn.ReLU(),
             nn.Conv2d(out, out, 3, 1, 1, bias=False),
-        )  # fmt: skip
-        self.shortcut = None if inside == out and stride == 1 else nn.Conv2d(inside, out, 1, stride, bias=False)
+        )
+        self.shortcut = (
+            None if inside == out and stride == 1 else nn.Conv2d(inside, out, 1, stride, bias=False)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         ready = self.before(x)
@@ -40,32 +46,51 @@ def preact_maps(
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
 ) -> nn.Sequential:
-    """Normalisation, a 3×3 stem of `stem` channels, stages of (blocks, channels), and the last batch norm and ReLU.
+    """Normalisation, a 3×3 stem of `stem` channels, stages of (blocks, channels), and the last
+    batch norm and ReLU.
 
-    Each stage but the first halves the map, unless that would leave fewer than 4×4 cells: at 32 pixels and above this is
-    the published network, below it CAM views still have something to show.
+    Each stage but the first halves the map, unless that would leave fewer than 4×4 cells: at 32
+    pixels and above this is the published network, below it CAM views still have something to show.
     """
-    layers: list[nn.Module] = [Normalise(channels, mean, std), nn.Conv2d(channels, stem, 3, 1, 1, bias=False)]
+    layers: list[nn.Module] = [
+        Normalise(channels, mean, std),
+        nn.Conv2d(channels, stem, 3, 1, 1, bias=False),
+    ]
     inside, side = stem, size
     for number, (blocks, out) in enumerate(stages):
         stride = 2 if number and side >= 7 else 1
         side = -(-side // stride)
-        layers.append(nn.Sequential(*(PreActBlock(out if i else inside, out, 1 if i else stride) for i in range(blocks))))
+        layers.append(
+            nn.Sequential(
+                *(PreActBlock(out if i else inside, out, 1 if i else stride) for i in range(blocks))
+            )
+        )
         inside = out
     return nn.Sequential(*layers, nn.BatchNorm2d(inside), nn.ReLU())
 
 
 @register("net/preact_resnet18")
 class PreActResNet18(ImageNet):
-    """PreAct-ResNet-18 with a 3×3 stem of stride 1; the maps end after the last batch norm and ReLU.
+    """PreAct-ResNet-18 with a 3×3 stem of stride 1; the maps end after the last batch norm and
+    ReLU.
 
-    Source: He et al. 2016 (arXiv 1603.05027); initial weights (torch's own) as in the code of Wong et al. 2020 (Fast-AT)
-    and Rice et al. 2020. Differs: a last stage keeps its resolution below 32 pixels, see `preact_maps`; Fast-AT's 1×1
-    shortcuts read the block's raw input, before batch norm.
+    Source: He et al. 2016 (arXiv 1603.05027); initial weights (torch's own) as in the code of Wong
+    et al. 2020 (Fast-AT) and Rice et al. 2020. Differs: a last stage keeps its resolution below 32
+    pixels, see `preact_maps`; Fast-AT's 1×1 shortcuts read the block's raw input, before batch
+    norm.
     """
 
     label = "PreAct-ResNet-18 (11 M)"
 
-    def __init__(self, classes: int, channels: int, size: int, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+    def __init__(
+        self,
+        classes: int,
+        channels: int,
+        size: int,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+    ) -> None:
         stages = ((2, 64), (2, 128), (2, 256), (2, 512))
-        super().__init__(preact_maps(channels, size, 64, stages, mean, std), nn.Linear(512, classes))
+        super().__init__(
+            preact_maps(channels, size, 64, stages, mean, std), nn.Linear(512, classes)
+        )

@@ -1,4 +1,6 @@
-"""A plain stack of convolutions: the second architecture of every lesson, for transfer and as a witness."""
+"""A plain stack of convolutions: the second architecture of every lesson, for transfer and as a
+witness.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +14,31 @@ from robustviz.registry import register
 
 @register("net/small_cnn")
 class SmallCNN(ImageNet):
-    """Four 3×3 convolutions (32, 64, 64, 128) with batch norm and ReLU, global average pooling, one linear layer.
+    """Four 3×3 convolutions (32, 64, 64, 128) with batch norm and ReLU, global average pooling, one
+    linear layer.
 
     About 132,000 parameters for ten classes. Its last map is never smaller than 4×4.
     """
 
     label = "Small CNN (0.13 M)"
 
-    def __init__(self, classes: int, channels: int, size: int, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+    def __init__(
+        self,
+        classes: int,
+        channels: int,
+        size: int,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+    ) -> None:
         layers: list[nn.Module] = [Normalise(channels, mean, std)]
         width, stride = channels, stem_stride(size)
         side = -(-size // stride)
         for out in (32, 64, 64, 128):
-            layers += [nn.Conv2d(width, out, 3, stride, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
+            layers += [
+                nn.Conv2d(width, out, 3, stride, 1, bias=False),
+                nn.BatchNorm2d(out),
+                nn.ReLU(),
+            ]
             stride = 2 if side >= 8 else 1
             side, width = -(-side // stride) if out != 128 else side, out
         super().__init__(nn.Sequential(*layers), nn.Linear(width, classes))

@@ -1,4 +1,6 @@
-"""A residual network small enough to be trained adversarially on a laptop in a minute: the CPU default."""
+"""A residual network small enough to be trained adversarially on a laptop in a minute: the CPU
+default.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,18 @@ class Block(nn.Module):
     def __init__(self, inside: int, out: int, stride: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(inside, out, 3, stride, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU(),
-            nn.Conv2d(out, out, 3, 1, 1, bias=False), nn.BatchNorm2d(out),
-        )  # fmt: skip
+            nn.Conv2d(inside, out, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(out),
+            nn.ReLU(),
+            nn.Conv2d(out, out, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(out),
+        )
         same = inside == out and stride == 1
-        self.shortcut = nn.Identity() if same else nn.Sequential(nn.Conv2d(inside, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+        self.shortcut = (
+            nn.Identity()
+            if same
+            else nn.Sequential(nn.Conv2d(inside, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+        )
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -32,20 +41,31 @@ class Block(nn.Module):
 
 @register("net/small_resnet")
 class SmallResNet(ImageNet):
-    """A stem and three residual blocks (16, 32, 64), global average pooling, one linear layer; about 78,000 parameters.
+    """A stem and three residual blocks (16, 32, 64), global average pooling, one linear layer;
+    about 78,000 parameters.
 
     Its last map is never smaller than 4×4.
     """
 
     label = "Small ResNet (0.08 M)"
 
-    def __init__(self, classes: int, channels: int, size: int, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+    def __init__(
+        self,
+        classes: int,
+        channels: int,
+        size: int,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+    ) -> None:
         stride = stem_stride(size)
         side = -(-size // stride)
         layers: list[nn.Module] = [
-            Normalise(channels, mean, std), nn.Conv2d(channels, 16, 3, stride, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+            Normalise(channels, mean, std),
+            nn.Conv2d(channels, 16, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
             Block(16, 16, 1),
-        ]  # fmt: skip
+        ]
         for inside, out in ((16, 32), (32, 64)):
             stride = 2 if side >= 7 else 1
             side = -(-side // stride)

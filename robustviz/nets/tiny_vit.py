@@ -1,4 +1,6 @@
-"""A vision transformer small enough for a laptop: the one architecture here that does not slide filters."""
+"""A vision transformer small enough for a laptop: the one architecture here that does not slide
+filters.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ WIDTH, BLOCKS, HEADS = 80, 4, 4
 class Attention(nn.Module):
     """Multi-head self-attention of (N, T, D) tokens.
 
-    Written out: torch's fused kernels have no second derivative, which curvature probes need, and take another path
-    when no gradient is asked for, so an image's logits would depend on who asks.
+    Written out: torch's fused kernels have no second derivative, which curvature probes need, and
+    take another path when no gradient is asked for, so an image's logits would depend on who asks.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -36,14 +38,16 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Self-attention and a two-layer perceptron, each behind a layer norm and beside a shortcut.
 
-    Source: Dosovitskiy et al. 2021 (arXiv 2010.11929), eq. 2 and 3. Differs: the hidden layer is twice as wide, not four
-    times.
+    Source: Dosovitskiy et al. 2021 (arXiv 2010.11929), eq. 2 and 3. Differs: the hidden layer is
+    twice as wide, not four times.
     """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.attend = nn.Sequential(nn.LayerNorm(width), Attention(width, heads))
-        self.think = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.think = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
 
     def forward(self, tokens: Tensor) -> Tensor:
         tokens = tokens + self.attend(tokens)
@@ -53,8 +57,9 @@ class Block(nn.Module):
 class Positions(nn.Module):
     """Adds what was learned about each place to the patch there: (N, D, h, w).
 
-    Differs from the paper: it starts with standard deviation 1, as large as the patches, not 0.02. Plain SGD took most of
-    a short training to raise it from there (digits, 20 epochs: clean accuracy 0.93 to 0.96, and 0.98 so).
+    Differs from the paper: it starts with standard deviation 1, as large as the patches, not 0.02.
+    Plain SGD took most of a short training to raise it from there (digits, 20 epochs: clean
+    accuracy 0.93 to 0.96, and 0.98 so).
     """
 
     def __init__(self, width: int, side: int) -> None:
@@ -66,11 +71,15 @@ class Positions(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Transformer blocks over the cells of a map, (N, D, h, w) in and out, with a last layer norm."""
+    """Transformer blocks over the cells of a map, (N, D, h, w) in and out, with a last
+    layer norm.
+    """
 
     def __init__(self, width: int, blocks: int, heads: int) -> None:
         super().__init__()
-        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(blocks)), nn.LayerNorm(width))
+        self.blocks = nn.Sequential(
+            *(Block(width, heads) for _ in range(blocks)), nn.LayerNorm(width)
+        )
 
     def forward(self, grid: Tensor) -> Tensor:
         tokens = self.blocks(grid.flatten(2).transpose(1, 2))
@@ -79,24 +88,38 @@ class Encoder(nn.Module):
 
 @register("net/tiny_vit")
 class TinyViT(ImageNet):
-    """Four transformer blocks of 80 channels over patches of 2, 4 or 8 pixels; the mean of the tokens goes to the head.
+    """Four transformer blocks of 80 channels over patches of 2, 4 or 8 pixels; the mean of the
+    tokens goes to the head.
 
-    About 210,000 parameters. The maps are the tokens after the last layer norm, on their grid of at least 4×4, so CAM works
-    as on any other network. Source: Dosovitskiy et al. 2021 (arXiv 2010.11929); Xavier's initial weights as in the authors'
-    `models_vit.py`. Differs: no class token (Beyer et al. 2022, arXiv 2205.01580), no dropout, four blocks, positions that
-    start larger, and a head that does not start at 0.
+    About 210,000 parameters. The maps are the tokens after the last layer norm, on their grid of at
+    least 4×4, so CAM works as on any other network. Source: Dosovitskiy et al. 2021 (arXiv
+    2010.11929); Xavier's initial weights as in the authors' `models_vit.py`. Differs: no class
+    token (Beyer et al. 2022, arXiv 2205.01580), no dropout, four blocks, positions that start
+    larger, and a head that does not start at 0.
     """
 
     label = "Tiny ViT (0.2 M)"
 
-    def __init__(self, classes: int, channels: int, size: int, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+    def __init__(
+        self,
+        classes: int,
+        channels: int,
+        size: int,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+    ) -> None:
         patch = 2 * stem_stride(size)
         side = -(-size // patch)
-        missing = side * patch - size  # a size that is no multiple: the last patches get zeros, no pixel is dropped
+        missing = (
+            side * patch - size
+        )  # a size that is no multiple: the last patches get zeros, no pixel is dropped
         maps = nn.Sequential(
-            Normalise(channels, mean, std), nn.ZeroPad2d((0, missing, 0, missing)), nn.Conv2d(channels, WIDTH, patch, patch),
-            Positions(WIDTH, side), Encoder(WIDTH, BLOCKS, HEADS),
-        )  # fmt: skip
+            Normalise(channels, mean, std),
+            nn.ZeroPad2d((0, missing, 0, missing)),
+            nn.Conv2d(channels, WIDTH, patch, patch),
+            Positions(WIDTH, side),
+            Encoder(WIDTH, BLOCKS, HEADS),
+        )
         super().__init__(maps, nn.Linear(WIDTH, classes))
         for module in self.modules():
             if isinstance(module, nn.Linear):

@@ -14,14 +14,22 @@ from robustviz.registry import register
 class VGG11BN(ImageNet):
     """The eight convolutions of VGG-11 with batch norm, global average pooling, one linear layer.
 
-    Source: Simonyan and Zisserman 2015 (arXiv 1409.1556), column A; initial weights as in torchvision's `vgg.py`.
-    Differs: one linear layer in place of three, no biases before batch norm, and no max-pooling that would leave fewer
-    than 4×4 cells: torchvision's five would leave a single one at 32 pixels, and none at 8.
+    Source: Simonyan and Zisserman 2015 (arXiv 1409.1556), column A; initial weights as in
+    torchvision's `vgg.py`. Differs: one linear layer in place of three, no biases before batch
+    norm, and no max-pooling that would leave fewer than 4×4 cells: torchvision's five would leave a
+    single one at 32 pixels, and none at 8.
     """
 
     label = "VGG-11 (9 M)"
 
-    def __init__(self, classes: int, channels: int, size: int, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+    def __init__(
+        self,
+        classes: int,
+        channels: int,
+        size: int,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+    ) -> None:
         layers: list[nn.Module] = [Normalise(channels, mean, std)]
         inside, side = channels, size
         for stage in ((64,), (128,), (256, 256), (512, 512), (512, 512)):

@@ -13,16 +13,25 @@ from robustviz.registry import register
 
 @register("net/wrn_34_10")
 class WideResNet3410(ImageNet):
-    """Wide-ResNet-34-10: three stages of five pre-activation blocks, ten times as wide as a ResNet, without dropout.
+    """Wide-ResNet-34-10: three stages of five pre-activation blocks, ten times as wide as a ResNet,
+    without dropout.
 
-    The maps end after the last batch norm and ReLU. Source: Zagoruyko and Komodakis 2016 (arXiv 1605.07146); blocks and
-    initial weights as in TRADES' `models/wideresnet.py`. Differs: a last stage keeps its resolution below 16 pixels,
-    see `preact_maps`, and the unused `sub_block1` of that file is left out.
+    The maps end after the last batch norm and ReLU. Source: Zagoruyko and Komodakis 2016 (arXiv
+    1605.07146); blocks and initial weights as in TRADES' `models/wideresnet.py`. Differs: a last
+    stage keeps its resolution below 16 pixels, see `preact_maps`, and the unused `sub_block1` of
+    that file is left out.
     """
 
     label = "Wide-ResNet-34-10 (46 M)"
 
-    def __init__(self, classes: int, channels: int, size: int, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+    def __init__(
+        self,
+        classes: int,
+        channels: int,
+        size: int,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+    ) -> None:
         maps = preact_maps(channels, size, 16, ((5, 160), (5, 320), (5, 640)), mean, std)
         for module in maps.modules():
             if isinstance(module, nn.Conv2d):

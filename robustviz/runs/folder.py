@@ -1,8 +1,9 @@
-"""A run is a folder: what was asked, how it went, the weights, the evaluations. The only channel between a training
-process, the pages, the command line and a notebook.
+"""A run is a folder: what was asked, how it went, the weights, the evaluations. The only channel
+between a training process, the pages, the command line and a notebook.
 
-Every write goes to a temporary file beside its target, is flushed to disk and renamed, so a reader sees the old file or
-the new one and a killed process leaves nothing half-written. No torch is needed to look at a run.
+Every write goes to a temporary file beside its target, is flushed to disk and renamed, so a reader
+sees the old file or the new one and a killed process leaves nothing half-written. No torch is
+needed to look at a run.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ OVER = ("done", "imported")  # nothing is left to resume
 
 def home() -> Path:
     """Where the user's runs live: `ROBUSTVIZ_RUNS`, else `checkpoints/runs` in the repository."""
-    return _home(os.environ.get("ROBUSTVIZ_RUNS") or str(REPOSITORY / "checkpoints" / "runs"), os.getcwd())
+    return _home(
+        os.environ.get("ROBUSTVIZ_RUNS") or str(REPOSITORY / "checkpoints" / "runs"), os.getcwd()
+    )
 
 
 @functools.lru_cache(maxsize=8)
@@ -63,8 +66,12 @@ def zoo() -> Path:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Replace `path` by `content` in one step. Raises UserError where the disk is full or the folder is not writable."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")  # two sessions of the app are two threads
+    """Replace `path` by `content` in one step. Raises UserError where the disk is full or the
+    folder is not writable.
+    """
+    temporary = path.with_name(
+        f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp"
+    )  # two sessions of the app are two threads
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
@@ -90,7 +97,9 @@ def append_line(path: Path, line: str) -> None:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Rename onto `target`, trying for two seconds where Windows says that somebody is reading it."""
+    """Rename onto `target`, trying for two seconds where Windows says that somebody is
+    reading it.
+    """
     for patience in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, None):
         try:
             os.replace(source, target)
@@ -104,8 +113,14 @@ def rename(source: Path, target: Path) -> None:
 def cannot_write(path: Path, error: OSError) -> UserError:
     """The sentence for a write that failed; what was there before is still there."""
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
-        return UserError(f"The disk is full, so {path.name} in {path.parent} could not be written; free some space and resume the run.")
-    return UserError(f"{path} could not be written ({error.strerror or error}); check that the folder is writable, or set ROBUSTVIZ_RUNS.")
+        return UserError(
+            f"The disk is full, so {path.name} in {path.parent} could not be written; free some"
+            " space and resume the run."
+        )
+    return UserError(
+        f"{path} could not be written ({error.strerror or error}); check that the folder is"
+        " writable, or set ROBUSTVIZ_RUNS."
+    )
 
 
 def read_json(path: Path) -> JSON:
@@ -113,13 +128,19 @@ def read_json(path: Path) -> JSON:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: the run folder {path.parent.name} is incomplete. Remove it, or restore the file.") from error
+        raise UserError(
+            f"{path} is missing: the run folder {path.parent.name} is incomplete. Remove it, or"
+            " restore the file."
+        ) from error
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} cannot be read as JSON: the run folder {path.parent.name} is damaged. Remove it, or restore the file."
+            f"{path} cannot be read as JSON: the run folder {path.parent.name} is damaged. Remove"
+            " it, or restore the file."
         ) from error
     if not isinstance(found, dict):
-        raise UserError(f"{path} does not hold a JSON object: the run folder {path.parent.name} is damaged.")
+        raise UserError(
+            f"{path} does not hold a JSON object: the run folder {path.parent.name} is damaged."
+        )
     return found
 
 
@@ -182,7 +203,9 @@ class Run:
 
     @property
     def notes(self) -> Path:
-        """Where evaluations and probes of this run may be written: its own folder, or for a shipped one a cache."""
+        """Where evaluations and probes of this run may be written: its own folder, or for a shipped
+        one a cache.
+        """
         return home() / ".zoo-cache" / self.id if self.shipped else self.path
 
     # What was asked.
@@ -194,10 +217,14 @@ class Run:
 
     @cached_property
     def config(self) -> TrainConfig:
-        """The config this run was made with. Raises UserError where it is damaged or from another version."""
+        """The config this run was made with. Raises UserError where it is damaged or from another
+        version.
+        """
         from robustviz.training.config import TrainConfig
 
-        return TrainConfig.from_json({name: value for name, value in self.info.items() if name not in ("versions", "images")})
+        return TrainConfig.from_json(
+            {name: value for name, value in self.info.items() if name not in ("versions", "images")}
+        )
 
     @property
     def data_key(self) -> str:
@@ -209,8 +236,14 @@ class Run:
 
     @property
     def name(self) -> str:
-        """How a setting of another run names this one: its id where that finds it, else its path."""
-        return self.id if self.path.resolve().parent in (home().resolve(), zoo().resolve()) else str(self.path.resolve())
+        """How a setting of another run names this one: its id where that finds it, else its
+        path.
+        """
+        return (
+            self.id
+            if self.path.resolve().parent in (home().resolve(), zoo().resolve())
+            else str(self.path.resolve())
+        )
 
     @property
     def architecture(self) -> str:
@@ -218,9 +251,15 @@ class Run:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Classes, channels and pixels of a side of the images this network was made for; zeros before it has begun."""
+        """Classes, channels and pixels of a side of the images this network was made for; zeros
+        before it has begun.
+        """
         images = self.info.get("images") or {}
-        return int(images.get("classes", 0)), int(images.get("channels", 0)), int(images.get("size", 0))
+        return (
+            int(images.get("classes", 0)),
+            int(images.get("channels", 0)),
+            int(images.get("size", 0)),
+        )
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -264,7 +303,9 @@ class Run:
         return read_lines(self.path / "metrics.jsonl")
 
     def metrics(self) -> pd.DataFrame:
-        """The finished epochs as a table: one row an epoch, each loss term a column `loss_<term>`."""
+        """The finished epochs as a table: one row an epoch, each loss term a column
+        `loss_<term>`.
+        """
         import pandas as pd
 
         rows = []
@@ -274,7 +315,8 @@ class Run:
         return pd.DataFrame(rows)
 
     def net(self, epoch: int | None = None, which: str = "best") -> ImageNet:
-        """The trained network on the CPU, in eval mode: the best epoch's, the last's, or a snapshot's.
+        """The trained network on the CPU, in eval mode: the best epoch's, the last's, or a
+        snapshot's.
 
         Raises UserError where the weights are missing, damaged, or of another architecture.
         """
@@ -290,24 +332,46 @@ class Run:
         if not path.exists():
             raise UserError(
                 f"The run {self.id} has no {path.name}: "
-                + ("it has not finished an epoch yet." if epoch is None else "no snapshot of that epoch was kept.")
+                + (
+                    "it has not finished an epoch yet."
+                    if epoch is None
+                    else "no snapshot of that epoch was kept."
+                )
             )
         shape = self.info.get("images") or {}
         try:
             weights = load_file(path)
-            with drawn_from(torch.Generator()):  # weights that are replaced at once; the global generator belongs to everybody
-                net = nets.build(self.config.net, int(shape["classes"]), int(shape["channels"]), int(shape["size"]))
-            net.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in weights.items()})
+            with drawn_from(
+                torch.Generator()
+            ):  # weights that are replaced at once; the global generator belongs to everybody
+                net = nets.build(
+                    self.config.net,
+                    int(shape["classes"]),
+                    int(shape["channels"]),
+                    int(shape["size"]),
+                )
+            net.load_state_dict(
+                {
+                    key: value.float() if value.is_floating_point() else value
+                    for key, value in weights.items()
+                }
+            )
         except (SafetensorError, RuntimeError, OSError, KeyError) as error:
             raise UserError(
-                f"The weights of {self.id} ({path.name}) are damaged or of another network; restore the file or train again."
+                f"The weights of {self.id} ({path.name}) are damaged or of another network; restore"
+                " the file or train again."
             ) from error
         return net.eval()
 
     @property
     def snapshots(self) -> list[int]:
-        """The epochs whose weights were kept besides the best ones, in order: what `net(epoch=…)` can load."""
-        names = (path.stem.removeprefix("epoch-") for path in (self.path / "snapshots").glob("epoch-*.safetensors"))
+        """The epochs whose weights were kept besides the best ones, in order: what `net(epoch=…)`
+        can load.
+        """
+        names = (
+            path.stem.removeprefix("epoch-")
+            for path in (self.path / "snapshots").glob("epoch-*.safetensors")
+        )
         return sorted(int(name) for name in names if name.isdecimal())
 
     def evaluations(self) -> list[Evaluation]:
@@ -321,16 +385,24 @@ class Run:
         return list(out.values())
 
     def evaluation(self, key: str | None = None) -> Evaluation | None:
-        """The evaluation with that key, else the plain one (PGD-20 at the run's ε, whole test split), else None."""
+        """The evaluation with that key, else the plain one (PGD-20 at the run's ε, whole test
+        split), else None.
+        """
         every = self.evaluations()
         if key is not None:
             return next((found for found in every if found.key == key), None)
         plain = [
-            found for found in every
-            if found.attack.get("key") == "pgd" and found.attack.get("steps") == 20 and found.attack.get("restarts") == 1
-            and found.attack.get("start") == "uniform" and found.attack.get("step_size") is None
-            and not found.attack.get("targeted") and found.eps == self.eps and found.seed == 0
-        ]  # fmt: skip
+            found
+            for found in every
+            if found.attack.get("key") == "pgd"
+            and found.attack.get("steps") == 20
+            and found.attack.get("restarts") == 1
+            and found.attack.get("start") == "uniform"
+            and found.attack.get("step_size") is None
+            and not found.attack.get("targeted")
+            and found.eps == self.eps
+            and found.seed == 0
+        ]
         return max(plain, key=lambda found: found.n) if plain else None
 
     def add_evaluation(self, found: Evaluation) -> Evaluation:
@@ -342,12 +414,24 @@ class Run:
 
         from robustviz import registry
 
-        name = registry.key({"attack": found.attack, "n": found.n, "seed": found.seed, "split": found.split})
+        name = registry.key(
+            {"attack": found.attack, "n": found.n, "seed": found.seed, "split": found.split}
+        )
         found = dataclasses.replace(found, key=name.replace("dict-", ""), weights=self.weights)
         before = self.evaluation(found.key)
-        if before is not None and before.rung and not found.rung and before.robust_right == found.robust_right:
+        if (
+            before is not None
+            and before.rung
+            and not found.rung
+            and before.robust_right == found.robust_right
+        ):
             order = tuple(finding for finding in before.doctor if finding.name == "order")
-            found = dataclasses.replace(found, rung=before.rung, cumulative_k=before.cumulative_k, doctor=(*found.doctor, *order))
+            found = dataclasses.replace(
+                found,
+                rung=before.rung,
+                cumulative_k=before.cumulative_k,
+                doctor=(*found.doctor, *order),
+            )
         path = self.notes / "eval.json"
         old = read_json(path).get("evaluations", []) if path.exists() else []
         kept = [entry for entry in old if entry.get("key") != found.key]
@@ -358,13 +442,17 @@ class Run:
 
     @property
     def weights(self) -> str:
-        """A hash of the best weights, short; empty without any. What was measured on other weights does not count."""
+        """A hash of the best weights, short; empty without any. What was measured on other weights
+        does not count.
+        """
         path = self.path / "net.safetensors"
         stamp = _stamp(path)
         return _digest(path, stamp[0]) if any(stamp) else ""
 
     def cached(self, kind: type[R], name: str) -> R | None:
-        """A probe's result kept under `name`, shipped or made here, or None (also where the file is damaged)."""
+        """A probe's result kept under `name`, shipped or made here, or None (also where the file is
+        damaged).
+        """
         for folder in dict.fromkeys((self.notes, self.path)):
             path = folder / "probes" / f"{name}.npz"
             if path.exists():
@@ -385,7 +473,10 @@ class Run:
         """Freeze a training in one file, so that no kill can tear weights from position."""
         from safetensors.torch import save
 
-        write_file(self.path / "state" / "state.safetensors", save(dict(tensors), metadata={"plain": json.dumps(plain)}))
+        write_file(
+            self.path / "state" / "state.safetensors",
+            save(dict(tensors), metadata={"plain": json.dumps(plain)}),
+        )
 
     def load_state(self) -> tuple[dict[str, torch.Tensor], JSON] | None:
         """What `save_state` kept, or None. Raises UserError where the file is damaged."""
@@ -400,25 +491,34 @@ class Run:
                 return {name: file.get_tensor(name) for name in file.keys()}, plain  # noqa: SIM118
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
             raise UserError(
-                f"The saved state of {self.id} is damaged, so it cannot be resumed; its finished weights are untouched."
+                f"The saved state of {self.id} is damaged, so it cannot be resumed; its finished"
+                " weights are untouched."
             ) from error
 
     def save_weights(self, name: str, weights: Mapping[str, torch.Tensor]) -> None:
         """Write weights as safetensors under `name`."""
         from safetensors.torch import save
 
-        write_file(self.path / name, save({key: value.detach().cpu().contiguous() for key, value in weights.items()}))
+        write_file(
+            self.path / name,
+            save({key: value.detach().cpu().contiguous() for key, value in weights.items()}),
+        )
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run for one writer; the system lets go when a process dies. Raises UserError where it is held."""
+        """Hold the run for one writer; the system lets go when a process dies. Raises UserError
+        where it is held.
+        """
         from filelock import FileLock, Timeout
 
         lock = FileLock(self.path / ".lock", timeout=0)
         try:
             lock.acquire()
         except Timeout as error:
-            raise UserError(f"The run {self.id} is being written by another process; wait for it, or stop it first.") from error
+            raise UserError(
+                f"The run {self.id} is being written by another process; wait for it, or stop it"
+                " first."
+            ) from error
         try:
             yield
         finally:
@@ -433,28 +533,49 @@ def versions() -> JSON:
     from robustviz import __version__
 
     return {
-        "robustviz": __version__, "torch": torch.__version__, "numpy": numpy.__version__, "python": platform.python_version(),
+        "robustviz": __version__,
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "python": platform.python_version(),
         "platform": f"{platform.system()}-{platform.machine()}",
-    }  # fmt: skip
+    }
 
 
 def create(config: TrainConfig, *, name: str | None = None, folder: Path | None = None) -> Run:
-    """A new run folder for `config`, state `queued`; or the existing one, if it was made with the same config.
+    """A new run folder for `config`, state `queued`; or the existing one, if it was made with the
+    same config.
 
-    Raises UserError for an unusable name and for a folder that holds something else: nothing is ever overwritten.
+    Raises UserError for an unusable name and for a folder that holds something else: nothing is
+    ever overwritten.
     """
     name = name or config.run_id
     if not ID.fullmatch(name):
         raise UserError(f"{name!r} is no run id: use 1 to 64 of a-z, 0-9 and '-'.", code=2)
     run = Run((folder or home()).expanduser().resolve() / name)
     asked = config.to_json()
-    # A kill in the very first write leaves a temporary file and nothing else; that is still an empty folder.
-    if run.path.exists() and (not run.path.is_dir() or any(not entry.match(".*.tmp") for entry in run.path.iterdir())):
+    # A kill in the very first write leaves a temporary file and nothing else; that is still an
+    # empty folder.
+    if run.path.exists() and (
+        not run.path.is_dir() or any(not entry.match(".*.tmp") for entry in run.path.iterdir())
+    ):
         if not (run.path / "config.json").exists():
-            raise UserError(f"{run.path} exists and is not a run folder; choose another --name or --out.", code=2)
-        theirs = {name: value for name, value in run.info.items() if name not in ("device", "threads", "versions", "images")}
-        if theirs != {name: value for name, value in asked.items() if name not in ("device", "threads")}:
-            raise UserError(f"A run named {name} exists with other settings; choose another --name, or remove it first.", code=2)
+            raise UserError(
+                f"{run.path} exists and is not a run folder; choose another --name or --out.",
+                code=2,
+            )
+        theirs = {
+            name: value
+            for name, value in run.info.items()
+            if name not in ("device", "threads", "versions", "images")
+        }
+        if theirs != {
+            name: value for name, value in asked.items() if name not in ("device", "threads")
+        }:
+            raise UserError(
+                f"A run named {name} exists with other settings; choose another --name, or remove"
+                " it first.",
+                code=2,
+            )
         return run
     write_file(run.path / "config.json", to_bytes(asked | {"versions": versions()}))
     run.set_status(state="queued", queued=time.time(), device=asked["device"])
@@ -469,7 +590,8 @@ def _opened(path: str, stamp: tuple[int, int, int]) -> Run:
 
 
 def _open(path: str) -> Run:
-    """The run in a folder, one object as long as its config.json stays: pages ask for all runs at every click.
+    """The run in a folder, one object as long as its config.json stays: pages ask for all runs at
+    every click.
 
     Raises UserError where config.json is missing or damaged.
     """
@@ -493,8 +615,9 @@ def open_run(path_or_id: str | os.PathLike[str]) -> Run:
 
 
 def open_model(run_id: str) -> Run:
-    """As `open_run` for an id, but the shipped run where one has it: what views show must not change because somebody
-    began to train the same thing. An id from an address is never taken for a path.
+    """As `open_run` for an id, but the shipped run where one has it: what views show must not
+    change because somebody began to train the same thing. An id from an address is never taken for
+    a path.
     """
     if not ID.fullmatch(run_id or ""):
         raise UserError(f"{run_id!r} is no run id; choose a model from the list.")
@@ -514,7 +637,9 @@ def all_runs(*, damaged: bool = False) -> list[Run]:
 
 @functools.lru_cache(maxsize=4)
 def _shipped(folder: str, stamp: tuple[int, int, int]) -> dict[str, Run]:
-    """The shipped runs by id, in order. Nobody writes into their folders while the app runs, so they are opened once."""
+    """The shipped runs by id, in order. Nobody writes into their folders while the app runs, so
+    they are opened once.
+    """
     return {run.id: run for run in sorted(_runs_in(folder), key=lambda run: run.id)}
 
 
@@ -550,4 +675,6 @@ def remove(run: Run) -> None:
     try:
         shutil.rmtree(run.path)
     except OSError as error:
-        raise UserError(f"{run.path} could not be removed ({error.strerror or error}); close what has it open.") from error
+        raise UserError(
+            f"{run.path} could not be removed ({error.strerror or error}); close what has it open."
+        ) from error

@@ -1,7 +1,8 @@
-"""The queue: one training a device, each in a process of its own that outlives the page and the server.
+"""The queue: one training a device, each in a process of its own that outlives the page and the
+server.
 
-The run folders are the queue; there is nothing else to lose. `pump` starts what may start, `sweep` finds runs whose
-process is gone. No torch here: a page looks at its jobs every second.
+The run folders are the queue; there is nothing else to lose. `pump` starts what may start, `sweep`
+finds runs whose process is gone. No torch here: a page looks at its jobs every second.
 """
 
 from __future__ import annotations
@@ -64,7 +65,10 @@ def alive(status: JSON) -> bool:
                 _children.remove(child)
     try:
         process = psutil.Process(int(status.get("pid") or 0))
-        return abs(process.create_time() - float(status.get("started") or 0)) < 2 and process.status() != psutil.STATUS_ZOMBIE
+        return (
+            abs(process.create_time() - float(status.get("started") or 0)) < 2
+            and process.status() != psutil.STATUS_ZOMBIE
+        )
     except (psutil.Error, ValueError):
         return False
 
@@ -75,17 +79,24 @@ def mine() -> list[Run]:
 
 
 def sweep() -> None:
-    """Mark runs as interrupted whose process is gone: after a kill, a crash or a restart of the machine."""
+    """Mark runs as interrupted whose process is gone: after a kill, a crash or a restart of the
+    machine.
+    """
     for run in mine():
         status = run.status()
         if status.get("state") == "running" and not alive(status):
             run.set_status(
-                state="interrupted", eta=None, error="Its process ended without a word; resume goes on from the last finished epoch."
+                state="interrupted",
+                eta=None,
+                error=(
+                    "Its process ended without a word; resume goes on from the last finished epoch."
+                ),
             )
 
 
 def submit(config: TrainConfig, *, name: str | None = None) -> Run:
-    """Put a training into the queue, and start it if its device is free. The existing run where the config is known.
+    """Put a training into the queue, and start it if its device is free. The existing run where the
+    config is known.
 
     Raises UserError where the run cannot be created.
     """
@@ -94,13 +105,17 @@ def submit(config: TrainConfig, *, name: str | None = None) -> Run:
         try:
             enqueue(run)
         except UserError:
-            if run.status().get("state") != "running":  # else another session wanted the same, a moment earlier
+            if (
+                run.status().get("state") != "running"
+            ):  # else another session wanted the same, a moment earlier
                 raise
     return run
 
 
 def enqueue(run: Run) -> None:
-    """Queue a run (again): a new one, a paused one, an interrupted one. Raises UserError for shipped and running ones."""
+    """Queue a run (again): a new one, a paused one, an interrupted one. Raises UserError for
+    shipped and running ones.
+    """
     if run.shipped:
         raise UserError(f"{run.id} came with robustviz and is read-only.", code=2)
     with queue_lock():  # between the look and the word, another session may have started it
@@ -117,12 +132,20 @@ def enqueue(run: Run) -> None:
 def waiting() -> list[Run]:
     """The queued runs, oldest first."""
     found = [(run.status(), run) for run in mine()]
-    return [run for status, run in sorted(found, key=lambda pair: float(pair[0].get("queued") or 0)) if status.get("state") == "queued"]
+    return [
+        run
+        for status, run in sorted(found, key=lambda pair: float(pair[0].get("queued") or 0))
+        if status.get("state") == "queued"
+    ]
 
 
 def running() -> list[Run]:
     """The runs whose process is at work."""
-    return [run for run in mine() if (status := run.status()).get("state") == "running" and alive(status)]
+    return [
+        run
+        for run in mine()
+        if (status := run.status()).get("state") == "running" and alive(status)
+    ]
 
 
 def pump() -> list[Run]:
@@ -136,7 +159,9 @@ def pump() -> list[Run]:
         for run in waiting():
             if _device(run) not in busy:
                 busy.add(_device(run))
-                run.set_status(state="running", eta=None, heartbeat=time.time(), **identity(_spawn(run).pid))
+                run.set_status(
+                    state="running", eta=None, heartbeat=time.time(), **identity(_spawn(run).pid)
+                )
                 started.append(run)
     return started
 
@@ -146,11 +171,14 @@ def _device(run: Run) -> str:
 
 
 def _spawn(run: Run) -> subprocess.Popen[bytes]:
-    """A detached process: it survives the server, and Ctrl-C in the server's terminal does not reach it."""
+    """A detached process: it survives the server, and Ctrl-C in the server's terminal does not
+    reach it.
+    """
     where: dict[str, Any] = (
-        {"creationflags": subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt"  # type: ignore[attr-defined]
+        {"creationflags": subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP}  # type: ignore[attr-defined]
+        if os.name == "nt"
         else {"start_new_session": True}
-    )  # fmt: skip
+    )
     package = str(Path(__file__).resolve().parents[2])
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
@@ -159,14 +187,20 @@ def _spawn(run: Run) -> subprocess.Popen[bytes]:
     with open(run.path / "log.txt", "ab") as log:
         child = subprocess.Popen(
             [sys.executable, "-m", "robustviz.runs.worker", str(run.path)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, **where,
-        )  # fmt: skip
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            **where,
+        )
     _children.append(child)
     return child
 
 
 def ask(run: Run, want: str) -> None:
-    """Ask a run to `pause` or `stop`. A queued one does so at once. Raises UserError for one that is not at work."""
+    """Ask a run to `pause` or `stop`. A queued one does so at once. Raises UserError for one that
+    is not at work.
+    """
     status = run.status()
     if status.get("state") == "queued":
         run.set_status(state="paused" if want == "pause" else "stopped")
@@ -177,7 +211,9 @@ def ask(run: Run, want: str) -> None:
 
 
 def stop(run: Run) -> str:
-    """Stop a run and wait for it: politely, then firmly, always by the recorded process. The state it is left in."""
+    """Stop a run and wait for it: politely, then firmly, always by the recorded process. The state
+    it is left in.
+    """
     import psutil
 
     ask(run, "stop")

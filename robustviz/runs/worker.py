@@ -1,7 +1,9 @@
-"""The process behind a training: it moves a run folder from its config to its evaluation, and can be killed anywhere.
+"""The process behind a training: it moves a run folder from its config to its evaluation, and can
+be killed anywhere.
 
-`python -m robustviz.runs.worker RUN` is what the app starts; the command line calls `execute` in its own process.
-The order of writes is what makes a kill harmless: weights, then the state that says they count, then what people read.
+`python -m robustviz.runs.worker RUN` is what the app starts; the command line calls `execute` in
+its own process. The order of writes is what makes a kill harmless: weights, then the state that
+says they count, then what people read.
 """
 
 from __future__ import annotations
@@ -35,11 +37,12 @@ Say = Callable[[str], None]
 
 
 def execute(run: Run, say: Say = lambda line: None, world: World = ALONE) -> str:
-    """Train `run` from where it is to its end and evaluate it; the state it ended in: done, paused or stopped.
+    """Train `run` from where it is to its end and evaluate it; the state it ended in: done, paused
+    or stopped.
 
-    In a `world` of several processes all of them call this; the first one writes and evaluates, the others are done when
-    the training is. Raises UserError, after writing it into the run's status, for anything a person can act on. A run that
-    is done already is left alone.
+    In a `world` of several processes all of them call this; the first one writes and evaluates, the
+    others are done when the training is. Raises UserError, after writing it into the run's status,
+    for anything a person can act on. A run that is done already is left alone.
     """
     with run.locked() if world.main else contextlib.nullcontext():
         status = run.status()
@@ -54,27 +57,51 @@ def execute(run: Run, say: Say = lambda line: None, world: World = ALONE) -> str
             _fail(run, str(error))
             raise
         except MemoryError as error:
-            raise _failed(run, "The memory is full; train with a smaller batch_size or fewer images.") from error
+            raise _failed(
+                run, "The memory is full; train with a smaller batch_size or fewer images."
+            ) from error
         except KeyboardInterrupt:
             if speaks():
-                run.set_status(state="interrupted", error="Interrupted from the keyboard; resume goes on from the last finished epoch.")
+                run.set_status(
+                    state="interrupted",
+                    error=(
+                        "Interrupted from the keyboard; resume goes on from the last finished"
+                        " epoch."
+                    ),
+                )
             raise
         except Exception as error:
             if type(error).__name__ == "OutOfMemoryError":  # torch's, for a GPU
-                raise _failed(run, "The GPU's memory is full; retry with half the batch_size, or with device cpu.") from error
+                raise _failed(
+                    run,
+                    "The GPU's memory is full; retry with half the batch_size, or with device cpu.",
+                ) from error
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                raise _failed(run, "The disk is full; free some space and resume the run.") from error
+                raise _failed(
+                    run, "The disk is full; free some space and resume the run."
+                ) from error
             if world.lost(error):
                 raise _failed(
-                    run, "Another process of this training ended without a word; resume goes on from the last finished epoch."
+                    run,
+                    "Another process of this training ended without a word; resume goes on from the"
+                    " last finished epoch.",
                 ) from error
-            with contextlib.suppress(OSError), open(run.path / "log.txt", "a", encoding="utf-8") as log:
+            with (
+                contextlib.suppress(OSError),
+                open(run.path / "log.txt", "a", encoding="utf-8") as log,
+            ):
                 traceback.print_exception(error, file=log)
-            raise _failed(run, f"Unexpected {type(error).__name__}: {error}. The details are in log.txt; please report it.") from error
+            raise _failed(
+                run,
+                f"Unexpected {type(error).__name__}: {error}. The details are in log.txt; please"
+                " report it.",
+            ) from error
 
 
 def _begin(run: Run, status: JSON) -> None:
-    for litter in run.path.rglob(".*.tmp"):  # of a process that was killed while it wrote; nobody else writes now
+    for litter in run.path.rglob(
+        ".*.tmp"
+    ):  # of a process that was killed while it wrote; nobody else writes now
         with contextlib.suppress(OSError):
             litter.unlink()
     # An old wish is none; but one that was left since the queue started this process counts.
@@ -90,7 +117,9 @@ def _failed(run: Run, sentence: str) -> UserError:
 
 def _fail(run: Run, sentence: str) -> None:
     if speaks():
-        with contextlib.suppress(UserError):  # the disk may be full: then the missing heartbeat tells
+        with contextlib.suppress(
+            UserError
+        ):  # the disk may be full: then the missing heartbeat tells
             run.set_status(state="failed", error=sentence)
 
 
@@ -116,18 +145,26 @@ def _work(run: Run, say: Say, world: World) -> str:
     training = Training(config, world)
     describe(run, training)
     if world.size > 1:
-        compares = ", and so does the loss, which compares images of a batch" if training.method.compares else ""
+        compares = (
+            ", and so does the loss, which compares images of a batch"
+            if training.method.compares
+            else ""
+        )
         say(f"{world.size} processes share every batch; batch norm sees each one's part{compares}")
     state = run.load_state()
     if state is not None:
         training.restore(*state)
         then = {"processes": 1} | run.info.get("versions", {}) | {"device": config.device}
-        note = tolerance_note(then, versions() | {"device": training.config.device, "processes": world.size})
+        note = tolerance_note(
+            then, versions() | {"device": training.config.device, "processes": world.size}
+        )
         if note:
             say(note)
         run.set_status(note=note)
         # A kill may have fallen between the state and what people read; the state is what counts.
-        write_file(run.path / "metrics.jsonl", b"".join(_line(record) for record in training.records))
+        write_file(
+            run.path / "metrics.jsonl", b"".join(_line(record) for record in training.records)
+        )
         if training.best:
             run.save_weights("net.safetensors", training.best)
     beat = _Heartbeat(run)
@@ -136,33 +173,59 @@ def _work(run: Run, say: Say, world: World) -> str:
         beat.epoch_done(record.seconds)
         terms = " ".join(f"{name} {value:.3f}" for name, value in record.losses.items())
         say(
-            f"epoch {record.epoch:>3}/{config.epochs}  {terms}  clean {record.clean_acc:.3f}  "
-            f"robust {record.robust_acc:.3f} (PGD-10, n={record.n_val}, validation)  {record.seconds:.1f} s"
+            f"epoch {record.epoch:>3}/{config.epochs}  {terms}  clean {record.clean_acc:.3f} "
+            f" robust {record.robust_acc:.3f} (PGD-10, n={record.n_val}, validation) "
+            f" {record.seconds:.1f} s"
         )
     world.leave()
     if training.ended != "done":
         run.save_state(*training.state())
         run.ask("")
         ended = "paused" if training.ended == "pause" else "stopped"
-        run.set_status(state=ended, heartbeat=time.time(), epoch=training.epoch, batch=training.batch, eta=None)
+        run.set_status(
+            state=ended, heartbeat=time.time(), epoch=training.epoch, batch=training.batch, eta=None
+        )
         say(f"{ended} in epoch {training.epoch + 1}, before batch {training.batch + 1}")
         return ended
     tick = Tick(training.epoch, int(config.epochs or 1), 0, 0, "validate")
     beat.phase = "evaluate"
     found = evaluate(run, device=training.config.device, tick=lambda: beat(tick))
-    say(f"test: clean {found.clean_acc:.4f}, {found.printed} {found.robust_acc:.4f} (eps {found.eps:.4f}, n={found.n})")
+    say(
+        f"test: clean {found.clean_acc:.4f}, {found.printed} {found.robust_acc:.4f} (eps"
+        f" {found.eps:.4f}, n={found.n})"
+    )
     seconds = sum(record["seconds"] for record in training.records) + found.seconds
-    run.set_status(state="done", heartbeat=time.time(), epoch=training.epoch, eta=None, phase="", seconds=round(seconds, 3))
+    run.set_status(
+        state="done",
+        heartbeat=time.time(),
+        epoch=training.epoch,
+        eta=None,
+        phase="",
+        seconds=round(seconds, 3),
+    )
     return "done"
 
 
 def describe(run: Run, training: Any) -> None:
-    """Write what the images are like into config.json, once: a reader then needs no data set to build the net."""
+    """Write what the images are like into config.json, once: a reader then needs no data set to
+    build the net.
+    """
     if "images" not in run.info:
-        images = {"classes": len(training.classes), "channels": int(training.images.shape[1]),
-                  "size": int(training.images.shape[-1]), "names": list(training.classes)}  # fmt: skip
-        made = run.info.get("versions", {}) | ({"processes": training.world.size} if training.world.size > 1 else {})
-        write_file(run.path / "config.json", to_bytes(run.info | {"images": images, "device": training.config.device, "versions": made}))
+        images = {
+            "classes": len(training.classes),
+            "channels": int(training.images.shape[1]),
+            "size": int(training.images.shape[-1]),
+            "names": list(training.classes),
+        }
+        made = run.info.get("versions", {}) | (
+            {"processes": training.world.size} if training.world.size > 1 else {}
+        )
+        write_file(
+            run.path / "config.json",
+            to_bytes(
+                run.info | {"images": images, "device": training.config.device, "versions": made}
+            ),
+        )
         del run.info
 
 
@@ -179,7 +242,10 @@ def _save(run: Run, training: Any) -> None:
     run.save_weights("last.safetensors", weights)
     every = training.config.snapshots
     if every and (training.epoch % every == 0 or training.epoch == training.config.epochs):
-        half = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
+        half = {
+            name: value.half() if value.is_floating_point() else value
+            for name, value in weights.items()
+        }
         run.save_weights(f"snapshots/epoch-{training.epoch:04d}.safetensors", half)
     run.save_state(*training.state())
     # Whole, not appended: a resume may take back an epoch that a torn write had announced.
@@ -190,7 +256,9 @@ def _save(run: Run, training: Any) -> None:
 
 
 class _Heartbeat:
-    """Asked before every step: once a second it writes where the training is and reads what the person wants."""
+    """Asked before every step: once a second it writes where the training is and reads what the
+    person wants.
+    """
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -212,9 +280,14 @@ class _Heartbeat:
             return "go"
         self.last = now
         self.run.set_status(
-            heartbeat=time.time(), epoch=tick.epoch, epochs=tick.epochs, batch=tick.batch, batches=tick.batches,
-            phase=self.phase or tick.phase, eta=self.eta(tick),
-        )  # fmt: skip
+            heartbeat=time.time(),
+            epoch=tick.epoch,
+            epochs=tick.epochs,
+            batch=tick.batch,
+            batches=tick.batches,
+            phase=self.phase or tick.phase,
+            eta=self.eta(tick),
+        )
         return self.run.wanted() or "go"
 
     def epoch_done(self, seconds: float) -> None:
@@ -228,16 +301,22 @@ class _Heartbeat:
         if len(self.steps) < 5 or not tick.batches:
             return None
         left = (tick.epochs - tick.epoch) * tick.batches - tick.batch
-        return round(statistics.median(self.steps) * left + self.validating * (tick.epochs - tick.epoch + 1), 1)
+        return round(
+            statistics.median(self.steps) * left + self.validating * (tick.epochs - tick.epoch + 1),
+            1,
+        )
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one job and then start the next in the queue. The exit status says how it went; the run folder says more."""
+    """Run one job and then start the next in the queue. The exit status says how it went; the run
+    folder says more.
+    """
     arguments = sys.argv[1:] if argv is None else argv
     if len(arguments) != 1:
         print("usage: python -m robustviz.runs.worker RUN", file=sys.stderr)
         return 2
-    # Wait until whoever started this process has written that it did, so that its status line cannot undo ours.
+    # Wait until whoever started this process has written that it did, so that its status line
+    # cannot undo ours.
     with queue.queue_lock():
         pass
     try:
@@ -252,7 +331,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    if hasattr(os, "nice"):  # the page that watches goes first; the next in the queue is started from here, and no nicer
+    if hasattr(
+        os, "nice"
+    ):  # the page that watches goes first; the next in the queue is started from here, and no nicer
         os.nice(max(0, 5 - os.nice(0)))
     leave_out_triton()
     raise SystemExit(main())

@@ -1,4 +1,6 @@
-"""One training in one frozen dataclass: the data, the method, the network, how long, how fast, on what."""
+"""One training in one frozen dataclass: the data, the method, the network, how long, how fast, on
+what.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,13 @@ from robustviz.types import JSON, UserError, check_eps, parse_number
 if TYPE_CHECKING:
     from robustviz.runs.folder import Run
 
-LARGE = 64  # pixels; images that are larger come in smaller batches, so that a step takes about the same memory
+# pixels; images that are larger come in smaller batches, so that a step takes about the same memory
+LARGE = 64
 LEAST = 8  # images in such a batch
-WHERE = ("device", "threads")  # where it runs is no part of what was asked, so it is no part of a run's name
+WHERE = (
+    "device",
+    "threads",
+)  # where it runs is no part of what was asked, so it is no part of a run's name
 
 
 @functools.cache
@@ -42,8 +48,9 @@ def default_threads() -> int:
 
 @dataclass(frozen=True)
 class TrainConfig(Spec):
-    """Everything that decides what a training computes. None means "the data set's default" and is filled in at once,
-    so a config read later says what was used. `registry.encode` and `from_json` carry it through a run folder.
+    """Everything that decides what a training computes. None means "the data set's default" and is
+    filled in at once, so a config read later says what was used. `registry.encode` and `from_json`
+    carry it through a run folder.
 
     Raises UserError for an unknown name, a value of the wrong type or out of range.
     """
@@ -51,28 +58,62 @@ class TrainConfig(Spec):
     data: Source = option(Digits, "The images to learn from.")
     method: Method = option(PGDAT, "How the network is trained.")
     net: str = option("", "The architecture; empty: the data set's default.")
-    eps: float | None = option(None, "Attack radius for training, validation and evaluation, in [0, 1]; empty: the data set's.")
-    n_train: int | None = option(None, "How many training images; 0: all; empty: the data set's default.", low=0)
+    eps: float | None = option(
+        None,
+        "Attack radius for training, validation and evaluation, in [0, 1]; empty: the data set's.",
+    )
+    n_train: int | None = option(
+        None, "How many training images; 0: all; empty: the data set's default.", low=0
+    )
     epochs: int | None = option(None, "How often every training image is seen.", low=1, high=10_000)
     batch_size: int | None = option(
-        None, "Images a step; empty: the data set's default, fewer of images above 64 pixels.", low=2, high=100_000, advanced=True
+        None,
+        "Images a step; empty: the data set's default, fewer of images above 64 pixels.",
+        low=2,
+        high=100_000,
+        advanced=True,
     )
     lr: float | None = option(
-        None, "Highest learning rate; empty: the data set's, lower for images above 64 pixels.", low=0, high=100, advanced=True
+        None,
+        "Highest learning rate; empty: the data set's, lower for images above 64 pixels.",
+        low=0,
+        high=100,
+        advanced=True,
     )
     momentum: float = option(0.9, "Momentum of SGD.", low=0, high=0.9999, advanced=True)
     weight_decay: float = option(5e-4, "Weight decay of SGD.", low=0, high=1, advanced=True)
     schedule: Literal["cyclic", "cosine", "step", "constant"] | None = option(
         None, "How the learning rate moves; empty: cyclic, or the method's own.", advanced=True
     )
-    augment: str = option("", "Random flips and shifts; empty: the data set's default.", advanced=True)
-    ema: float = option(0.0, "Decay of a running average of the weights; 0: none.", low=0, high=0.99999, advanced=True)
-    precision: Literal["fp32", "bf16"] = option("fp32", "Number format of the training steps.", advanced=True)
-    threads: int | None = option(None, "CPU threads; empty: physical cores minus one.", low=1, high=1024, advanced=True)
+    augment: str = option(
+        "", "Random flips and shifts; empty: the data set's default.", advanced=True
+    )
+    ema: float = option(
+        0.0,
+        "Decay of a running average of the weights; 0: none.",
+        low=0,
+        high=0.99999,
+        advanced=True,
+    )
+    precision: Literal["fp32", "bf16"] = option(
+        "fp32", "Number format of the training steps.", advanced=True
+    )
+    threads: int | None = option(
+        None, "CPU threads; empty: physical cores minus one.", low=1, high=1024, advanced=True
+    )
     device: Literal["auto", "cpu", "cuda"] = option("auto", "Where to train.", advanced=True)
-    seed: int = option(0, "Fixes initial weights, data order, augmentation and attack noise.", low=0, high=2**31 - 1)
-    snapshots: int = option(0, "Keep the weights of every k-th epoch; 0: none.", low=0, advanced=True)
-    select: Literal["robust", "clean", "last"] | None = option(None, "Which validation figure picks the best epoch.", advanced=True)
+    seed: int = option(
+        0,
+        "Fixes initial weights, data order, augmentation and attack noise.",
+        low=0,
+        high=2**31 - 1,
+    )
+    snapshots: int = option(
+        0, "Keep the weights of every k-th epoch; 0: none.", low=0, advanced=True
+    )
+    select: Literal["robust", "clean", "last"] | None = option(
+        None, "Which validation figure picks the best epoch.", advanced=True
+    )
 
     def __post_init__(self) -> None:
         if isinstance(self.data, str):
@@ -87,7 +128,9 @@ class TrainConfig(Spec):
             "n_train": (recipe.get("n_train") or 0) if self.n_train is None else self.n_train,
             "epochs": self.epochs or recipe.get("epochs", 20),
             "batch_size": self.batch_size or batch,
-            "lr": round(recipe.get("lr", 0.1) * (batch / usual), 6) if self.lr is None else self.lr,  # noisier steps are shorter
+            "lr": (
+                round(recipe.get("lr", 0.1) * (batch / usual), 6) if self.lr is None else self.lr
+            ),  # noisier steps are shorter
             "schedule": self.schedule or recipe.get("schedule", "cyclic"),
             "augment": self.augment or recipe.get("augment", "none"),
             "threads": self.threads or default_threads(),
@@ -127,11 +170,17 @@ class TrainConfig(Spec):
         return registry.build(cls, data)
 
     @classmethod
-    def make(cls, preset: str | None = None, flags: Mapping[str, Any] | None = None, sets: Sequence[tuple[str, Any]] = ()) -> TrainConfig:
-        """A config from what a person typed; precedence: the data set's defaults < preset < flags < sets.
+    def make(
+        cls,
+        preset: str | None = None,
+        flags: Mapping[str, Any] | None = None,
+        sets: Sequence[tuple[str, Any]] = (),
+    ) -> TrainConfig:
+        """A config from what a person typed; precedence: the data set's defaults < preset < flags <
+        sets.
 
-        `sets` are (dotted path, value) pairs; `attack.` stands for `method.attack.`. Text values are read as JSON, else
-        as `a/b`, else as text. Raises UserError naming the nearest setting.
+        `sets` are (dotted path, value) pairs; `attack.` stands for `method.attack.`. Text values
+        are read as JSON, else as `a/b`, else as text. Raises UserError naming the nearest setting.
         """
         from robustviz.training.presets import preset_settings
 
@@ -139,7 +188,9 @@ class TrainConfig(Spec):
         typed = {name: value for name, value in (flags or {}).items() if value is not None}
         for room in ("data", "method"):  # another method than the preset's cannot take its settings
             if typed.get(room, given.get(room)) != given.get(room):
-                given = {path: value for path, value in given.items() if not path.startswith(f"{room}.")}
+                given = {
+                    path: value for path, value in given.items() if not path.startswith(f"{room}.")
+                }
         given |= typed
         for path, value in sets:
             full = f"method.{path}" if path.startswith("attack.") else path
@@ -148,10 +199,14 @@ class TrainConfig(Spec):
         top = {name: value for name, value in given.items() if "." not in name}
         if isinstance(top.get("data"), str):
             top["data"] = source(top["data"])
-        for path in [path for path in given if path.startswith("data.")]:  # first: other defaults follow from the data
+        for path in [
+            path for path in given if path.startswith("data.")
+        ]:  # first: other defaults follow from the data
             whole = registry.build(cls, {"data": top["data"]} if "data" in top else {})
             top["data"] = registry.with_value(whole, path, given.pop(path)).data
-        eps = top.pop("eps", None)  # last: whether it fits depends on the norm, which a dotted path may set
+        eps = top.pop(
+            "eps", None
+        )  # last: whether it fits depends on the norm, which a dotted path may set
         config: TrainConfig = registry.build(cls, top)
         for path, value in given.items():
             if "." in path:
@@ -159,29 +214,40 @@ class TrainConfig(Spec):
         return config if eps is None else registry.with_value(config, "eps", eps)
 
     def on_this_machine(self) -> TrainConfig:
-        """This config with the device decided, and with what its method takes from runs that are here.
+        """This config with the device decided, and with what its method takes from runs that are
+        here.
 
         Raises UserError where CUDA is asked for and absent, and where such a run is missing.
         """
         return replace(self, device=pick_device(self.device), method=self.method.settled(self))
 
     def trained(self, name: str) -> Run:
-        """The run that a setting names, by id or path; for an id the shipped one first. Raises UserError for none."""
+        """The run that a setting names, by id or path; for an id the shipped one first. Raises
+        UserError for none.
+        """
         from robustviz.runs import folder
 
         return folder.open_model(name) if folder.ID.fullmatch(name) else folder.open_run(name)
 
     def shipped(self, role: str, net: str) -> str:
-        """The id of the shipped ordinary network of this data and that architecture. Raises UserError for none."""
+        """The id of the shipped ordinary network of this data and that architecture. Raises
+        UserError for none.
+        """
         from robustviz.runs import folder
 
         for run in folder.all_runs():
-            same = run.shipped and run.method_key == "standard" and run.info.get("net") == net and run.info.get("seed") == 0
+            same = (
+                run.shipped
+                and run.method_key == "standard"
+                and run.info.get("net") == net
+                and run.info.get("seed") == 0
+            )
             if same and run.info.get("data") == registry.encode(self.data):
                 return run.id
         raise UserError(
-            f"No ordinary {net} for {self.data.key} is shipped to be the {role}: train one with the method standard and the net {net}, "
-            f"and name its run as the {role} (on the command line: --set method.{role}=RUN)."
+            f"No ordinary {net} for {self.data.key} is shipped to be the {role}: train one with the"
+            f" method standard and the net {net}, and name its run as the {role} (on the command"
+            f" line: --set method.{role}=RUN)."
         )
 
 
@@ -189,7 +255,11 @@ def pick_device(asked: str) -> Literal["cpu", "cuda"]:
     """`auto` as what this machine has. Raises UserError where CUDA is asked for and absent."""
     has = torch.cuda.is_available()
     if asked == "cuda" and not has:
-        raise UserError("This machine has no usable CUDA device: use --device cpu, or install a CUDA build of torch.", code=2)
+        raise UserError(
+            "This machine has no usable CUDA device: use --device cpu, or install a CUDA build of"
+            " torch.",
+            code=2,
+        )
     return "cuda" if has and asked != "cpu" else "cpu"
 
 

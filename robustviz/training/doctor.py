@@ -1,8 +1,9 @@
 """Before a robust number is believed: what could have gone wrong, measured.
 
-Most reported robustness that did not hold was an attack that did not work: inputs outside [0, 1], probabilities instead
-of logits, vanished gradients, a random network. Each check states what it measured; passing all of them is no proof.
-Source: Carlini et al. 2019 (arXiv 1902.06705) and AutoAttack's `checks.py`.
+Most reported robustness that did not hold was an attack that did not work: inputs outside [0, 1],
+probabilities instead of logits, vanished gradients, a random network. Each check states what it
+measured; passing all of them is no proof. Source: Carlini et al. 2019 (arXiv 1902.06705) and
+AutoAttack's `checks.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ from torch import Tensor, nn
 
 from robustviz.attacks import PGD, Attack, Square
 from robustviz.attacks.base import answers
-from robustviz.inputs import SIXTEEN, check_images, check_labels, check_shape, logits_of, plain_tensor, try_out
+from robustviz.inputs import (
+    SIXTEEN,
+    check_images,
+    check_labels,
+    check_shape,
+    logits_of,
+    plain_tensor,
+    try_out,
+)
 from robustviz.measures import whole
 from robustviz.nets.attackable import attackable
 from robustviz.registry import encode
@@ -23,13 +32,22 @@ from robustviz.types import UserError
 
 SLACK = 1e-6  # x + (x_adv − x) is off by an ulp in float32
 AT_ONCE = 25  # images computed together: the doctor is in no hurry, and they may be large
-QUERIES = 200  # a net that only hides its gradient falls to them; one that does not loses fewer images than to PGD
-NOT_WHITE = ("fgsm", "square", "mim", "dim", "tim")  # weak by construction, without gradients, or made to transfer: PGD-20 speaks for them
+# a net that only hides its gradient falls to them; one that does not loses fewer images than to PGD
+QUERIES = 200
+NOT_WHITE = (
+    "fgsm",
+    "square",
+    "mim",
+    "dim",
+    "tim",
+)  # weak by construction, without gradients, or made to transfer: PGD-20 speaks for them
 
 
 @dataclass(frozen=True)
 class Consult:
-    """What the doctor's own attacks leave right of the N images it looks at: it does not depend on the attack judged."""
+    """What the doctor's own attacks leave right of the N images it looks at: it does not depend on
+    the attack judged.
+    """
 
     unbounded: int
     pgd20: int
@@ -39,8 +57,9 @@ class Consult:
 
 @torch.inference_mode(False)
 def consult(net: nn.Module, x: Tensor, y: Tensor, attack: Attack, seed: int = 0) -> Consult:
-    """The doctor's own attacks on `x` (N,C,H,W) with labels `y`, in the norm and at the ε of `attack`: PGD without a
-    limit, PGD-20, PGD-60 and Square. 100 images tell enough. Raises UserError as attacks do, and for no images.
+    """The doctor's own attacks on `x` (N,C,H,W) with labels `y`, in the norm and at the ε of
+    `attack`: PGD without a limit, PGD-20, PGD-60 and Square. 100 images tell enough. Raises
+    UserError as attacks do, and for no images.
     """
     eps, x = _radius(attack, x), check_images(x)
     with attackable(net, fused=False) as own:
@@ -53,23 +72,36 @@ def consult(net: nn.Module, x: Tensor, y: Tensor, attack: Attack, seed: int = 0)
     # Noise of that size would fool any net by itself, so this one starts at the image.
     widest = 1.0 if attack.norm == "linf" else float(x[0].numel()) ** 0.5
     return Consult(
-        unbounded=left(PGD(eps=widest, steps=20, norm=attack.norm, start="zero")), pgd20=left(PGD(eps=eps, steps=20, norm=attack.norm)),
-        pgd60=left(PGD(eps=eps, steps=60, norm=attack.norm)), square=left(Square(eps=eps, queries=QUERIES, variant="paper")) if attack.norm == "linf" else None,
-    )  # fmt: skip
+        unbounded=left(PGD(eps=widest, steps=20, norm=attack.norm, start="zero")),
+        pgd20=left(PGD(eps=eps, steps=20, norm=attack.norm)),
+        pgd60=left(PGD(eps=eps, steps=60, norm=attack.norm)),
+        square=(
+            left(Square(eps=eps, queries=QUERIES, variant="paper"))
+            if attack.norm == "linf"
+            else None
+        ),
+    )
 
 
 def _radius(attack: Attack, x: Tensor) -> float:
-    """The ε of `attack`. Raises UserError where there is none, and where `x` is no batch of images or an empty one."""
+    """The ε of `attack`. Raises UserError where there is none, and where `x` is no batch of images
+    or an empty one.
+    """
     check_shape(x)
     if not x.numel():
-        raise UserError(f"The doctor was given no images, shape {tuple(x.shape)}: take one or more, 100 tell enough.")
+        raise UserError(
+            f"The doctor was given no images, shape {tuple(x.shape)}: take one or more, 100 tell"
+            " enough."
+        )
     if attack.eps is None:
         raise UserError(f"The attack {attack.key} has no eps; give one, e.g. attack.bound(8/255).")
     return attack.eps
 
 
 def _pictures(x: Tensor) -> Tensor:
-    """Images (N,C,H,W) in float32 or wider, which need not lie in [0, 1]: whether they do is a finding."""
+    """Images (N,C,H,W) in float32 or wider, which need not lie in [0, 1]: whether they do is a
+    finding.
+    """
     check_shape(x)
     x = plain_tensor(x)
     return x.float() if x.dtype in SIXTEEN else x
@@ -81,37 +113,67 @@ def _right(net: nn.Module, images: Tensor, y: Tensor) -> int:
 
 
 def _slope(attack: Attack, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """The gradient that the attack starts with, as it is: with NaN, and 0 where the outputs do not depend on the pixels."""
+    """The gradient that the attack starts with, as it is: with NaN, and 0 where the outputs do not
+    depend on the pixels.
+    """
     with torch.enable_grad():
         z = x.detach().clone().requires_grad_(True)
         height = attack.objective(net, y)(z)
-        gradient = torch.autograd.grad(height.sum(), z, allow_unused=True)[0] if height.requires_grad else None
+        gradient = (
+            torch.autograd.grad(height.sum(), z, allow_unused=True)[0]
+            if height.requires_grad
+            else None
+        )
     return torch.zeros_like(z) if gradient is None else gradient
 
 
 @torch.inference_mode(False)
 def examine(
-    net: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, attack: Attack, classes: int, seed: int = 0, consulted: Consult | None = None
+    net: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    x_adv: Tensor,
+    attack: Attack,
+    classes: int,
+    seed: int = 0,
+    consulted: Consult | None = None,
 ) -> tuple[Finding, ...]:
-    """The findings on one evaluation: `x` (N,C,H,W) clean and `x_adv` attacked images with labels `y`.
+    """The findings on one evaluation: `x` (N,C,H,W) clean and `x_adv` attacked images with labels
+    `y`.
 
-    `attack` must have its ε. `consulted`: what `consult` found on the same net, images, norm and ε, where that is known.
-    Raises UserError for no images, for images or labels of another kind, and for a network that gives no logits.
+    `attack` must have its ε. `consulted`: what `consult` found on the same net, images, norm and ε,
+    where that is known. Raises UserError for no images, for images or labels of another kind, and
+    for a network that gives no logits.
     """
     eps, classes = _radius(attack, x), whole(classes, "classes")
     x, x_adv = _pictures(x), _pictures(x_adv)
     if x.shape != x_adv.shape or x.device != x_adv.device:
-        shapes = f"{tuple(x_adv.shape)} on {x_adv.device} do not belong to images of shape {tuple(x.shape)} on {x.device}"
-        raise UserError(f"Attacked images of shape {shapes}: hand in the same images before and after.")
+        shapes = (
+            f"{tuple(x_adv.shape)} on {x_adv.device} do not belong to images of shape"
+            f" {tuple(x.shape)} on {x.device}"
+        )
+        raise UserError(
+            f"Attacked images of shape {shapes}: hand in the same images before and after."
+        )
     n = len(x)
     delta = (x_adv - x).flatten(1)
     size = float((delta.abs().amax() if attack.norm == "linf" else delta.norm(dim=1).amax()).item())
-    low, high = float(torch.minimum(x.min(), x_adv.min())), float(torch.maximum(x.max(), x_adv.max()))
+    low, high = (
+        float(torch.minimum(x.min(), x_adv.min())),
+        float(torch.maximum(x.max(), x_adv.max())),
+    )
     with attackable(net, fused=False) as own:
         with torch.no_grad():
-            logits, again = (torch.cat([logits_of(own, part) for part in x.split(AT_ONCE)]) for _ in range(2))
+            logits, again = (
+                torch.cat([logits_of(own, part) for part in x.split(AT_ONCE)]) for _ in range(2)
+            )
         y = check_labels(y, n, min(classes, logits.shape[1]), x)
-        slopes = torch.cat([_slope(attack, own, a, b) for a, b in zip(x.split(AT_ONCE), y.split(AT_ONCE), strict=True)]).flatten(1)
+        slopes = torch.cat(
+            [
+                _slope(attack, own, a, b)
+                for a, b in zip(x.split(AT_ONCE), y.split(AT_ONCE), strict=True)
+            ]
+        ).flatten(1)
     broken = float((~slopes.isfinite()).any(dim=1).double().mean())
     gone = float((slopes.nan_to_num(0, 0, 0) == 0).all(dim=1).double().mean())
     sums = logits.sum(dim=1)
@@ -121,25 +183,78 @@ def examine(
     chance = max(float((y == label).double().mean()) for label in range(classes))
     seen = consulted or consult(net, x, y, attack, seed)
     widest, short, long = seen.unbounded / n, seen.pgd20 / n, seen.pgd60 / n
-    white, name = (seen.pgd20, "PGD-20") if attack.key in NOT_WHITE else (_right(net, x_adv, y), attack_name(encode(attack), classes))
+    white, name = (
+        (seen.pgd20, "PGD-20")
+        if attack.key in NOT_WHITE
+        else (_right(net, x_adv, y), attack_name(encode(attack), classes))
+    )
     few = 2 / n
     if seen.square is None:
-        black = Finding("black-box", True, 0.0, "Not measured: Square, the attack without gradients, knows linf only.")
+        black = Finding(
+            "black-box",
+            True,
+            0.0,
+            "Not measured: Square, the attack without gradients, knows linf only.",
+        )
     else:
-        text = f"Square with {QUERIES} queries and no gradient leaves {seen.square} of {n}, {name} {white}: it must not find more."
+        text = (
+            f"Square with {QUERIES} queries and no gradient leaves {seen.square} of {n}, {name}"
+            f" {white}: it must not find more."
+        )
         black = Finding("black-box", seen.square >= white - 2, (seen.square - white) / n, text)
     return (
-        Finding("budget", size <= eps + SLACK, size, f"Largest change measured {size:.4f}, allowed {eps:.4f}."),
-        Finding("range", low >= 0 and high <= 1, high, f"Pixels from {low:.3f} to {high:.3f}, allowed 0 to 1."),
-        Finding("logits", not probabilities, float(sums.mean()), "Outputs are probabilities, not logits: gradients vanish."
-                if probabilities else "Outputs are logits, not probabilities."),
-        Finding("gradients", gone <= 0.05 and not broken, max(gone, broken),
-                f"{gone:.0%} of the images have a zero gradient (more than 5 % hides weakness)"
-                + (f", and {broken:.0%} one with entries that are not numbers, where the attack cannot step." if broken else ".")),
-        Finding("deterministic", drift == 0, drift, f"The same images twice: outputs differ by {drift:.1e}."),
-        Finding("unbounded", widest <= chance + few, widest,
-                f"With no limit on the change {widest:.0%} stay right; a working attack leaves at most chance ({chance:.0%})."),
-        Finding("more steps", long <= short + few, long - short,
-                f"PGD-60 leaves {long:.0%}, PGD-20 {short:.0%}: more steps must not help the defender."),
+        Finding(
+            "budget",
+            size <= eps + SLACK,
+            size,
+            f"Largest change measured {size:.4f}, allowed {eps:.4f}.",
+        ),
+        Finding(
+            "range",
+            low >= 0 and high <= 1,
+            high,
+            f"Pixels from {low:.3f} to {high:.3f}, allowed 0 to 1.",
+        ),
+        Finding(
+            "logits",
+            not probabilities,
+            float(sums.mean()),
+            (
+                "Outputs are probabilities, not logits: gradients vanish."
+                if probabilities
+                else "Outputs are logits, not probabilities."
+            ),
+        ),
+        Finding(
+            "gradients",
+            gone <= 0.05 and not broken,
+            max(gone, broken),
+            f"{gone:.0%} of the images have a zero gradient (more than 5 % hides weakness)"
+            + (
+                f", and {broken:.0%} one with entries that are not numbers, where the attack cannot"
+                " step."
+                if broken
+                else "."
+            ),
+        ),
+        Finding(
+            "deterministic",
+            drift == 0,
+            drift,
+            f"The same images twice: outputs differ by {drift:.1e}.",
+        ),
+        Finding(
+            "unbounded",
+            widest <= chance + few,
+            widest,
+            f"With no limit on the change {widest:.0%} stay right; a working attack leaves at most"
+            f" chance ({chance:.0%}).",
+        ),
+        Finding(
+            "more steps",
+            long <= short + few,
+            long - short,
+            f"PGD-60 leaves {long:.0%}, PGD-20 {short:.0%}: more steps must not help the defender.",
+        ),
         black,
-    )  # fmt: skip
+    )

@@ -24,7 +24,9 @@ from robustviz.training.doctor import Consult, consult, examine
 from robustviz.training.evaluation import Evaluation, Ladder, climb, pack
 from robustviz.types import UserError, plain
 
-BATCH = 250  # images that draw their noise together: fixed, so that it does not depend on how many are computed at once
+# images that draw their noise together: fixed, so that it does not depend on how many are computed
+# at once
+BATCH = 250
 DOCTOR_IMAGES = 100
 # Weakest first; each leaves at most as many images right as the one before, or something is wrong.
 LADDER: tuple[Attack, ...] = (FGSM(), PGD(steps=20), PGD(steps=100, restarts=5), AutoAttack())
@@ -33,36 +35,54 @@ Tick = Callable[[], object]
 
 
 def count_right(
-    net: nn.Module, x: Tensor, y: Tensor, attack: Attack | None = None, seed: int = 0, tick: Tick | None = None, *, bf16: bool = False
+    net: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    attack: Attack | None = None,
+    seed: int = 0,
+    tick: Tick | None = None,
+    *,
+    bf16: bool = False,
 ) -> Tensor:
-    """Which samples the net gets right, (N,) bool on the CPU: attacked with `attack`, or clean where that is None.
+    """Which samples the net gets right, (N,) bool on the CPU: attacked with `attack`, or clean
+    where that is None.
 
-    `x` (N,C,H,W) in [0,1] and `y` (N,), of any integer dtype, on the net's device. Each block of 250 draws its noise from
-    (seed, block number); how many images are computed at once follows from their size and changes no result. An image that
-    is found to be misread on the way goes no further (`Attack.search`), and one whose logits are not numbers counts as
-    misread. `bf16`: gradients may be computed in bf16, where the processor is fast at it; the verdict on what was found is
-    the net's own, in fp32, and a count differs by a few in 1,000.
+    `x` (N,C,H,W) in [0,1] and `y` (N,), of any integer dtype, on the net's device. Each block of
+    250 draws its noise from (seed, block number); how many images are computed at once follows from
+    their size and changes no result. An image that is found to be misread on the way goes no
+    further (`Attack.search`), and one whose logits are not numbers counts as misread. `bf16`:
+    gradients may be computed in bf16, where the processor is fast at it; the verdict on what was
+    found is the net's own, in fp32, and a count differs by a few in 1,000.
 
-    Raises UserError for images, labels or a network of another kind, and where an image's answer depends on its batch.
+    Raises UserError for images, labels or a network of another kind, and where an image's answer
+    depends on its batch.
     """
     if attack is not None and getattr(attack, "targeted", False):
-        raise UserError("Accuracy under attack is counted with untargeted attacks; set targeted to false.", code=2)
+        raise UserError(
+            "Accuracy under attack is counted with untargeted attacks; set targeted to false.",
+            code=2,
+        )
     with _ready(net, x, y) as task:
         out = [right for right, _ in _blocks(task, attack, seed, tick, search=True, bf16=bf16)]
     return torch.cat(out) if out else torch.zeros(0, dtype=torch.bool)
 
 
 def attacked(net: nn.Module, x: Tensor, y: Tensor, attack: Attack, seed: int = 0) -> Tensor:
-    """x_adv (N,C,H,W): each image where the attack ends, with the noise that `count_right` draws. That one leaves an image
-    where it is first found to be misread, so a verdict may differ by an image in hundreds. Raises UserError as it does.
+    """x_adv (N,C,H,W): each image where the attack ends, with the noise that `count_right` draws.
+    That one leaves an image where it is first found to be misread, so a verdict may differ by an
+    image in hundreds. Raises UserError as it does.
     """
     with _ready(net, x, y) as task:
-        return torch.cat([shown for _, shown in _blocks(task, attack, seed, None, search=False)] or [task.x])
+        return torch.cat(
+            [shown for _, shown in _blocks(task, attack, seed, None, search=False)] or [task.x]
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Task:
-    """Checked images and labels, and a network that computes what the caller's does, to the bit, and that nobody else has."""
+    """Checked images and labels, and a network that computes what the caller's does, to the bit,
+    and that nobody else has.
+    """
 
     net: nn.Module
     x: Tensor
@@ -72,7 +92,9 @@ class _Task:
 
 @contextmanager
 def _ready(net: nn.Module, x: Tensor, y: Tensor) -> Iterator[_Task]:
-    """The task of counting on these images. Raises UserError where they, the labels or the network do not fit."""
+    """The task of counting on these images. Raises UserError where they, the labels or the network
+    do not fit.
+    """
     with torch.inference_mode(False), attackable(net, fused=False) as own:
         if own is not net:
             keep(own)  # all blocks share one copy
@@ -82,44 +104,69 @@ def _ready(net: nn.Module, x: Tensor, y: Tensor) -> Iterator[_Task]:
 
 
 def _blocks(
-    task: _Task, attack: Attack | None, seed: int, tick: Tick | None, search: bool, bf16: bool = False
+    task: _Task,
+    attack: Attack | None,
+    seed: int,
+    tick: Tick | None,
+    search: bool,
+    bf16: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Block by block: which samples are right, on the CPU, and the images the net was shown. Raises UserError for what is no
-    attack or no seed.
+    """Block by block: which samples are right, on the CPU, and the images the net was shown. Raises
+    UserError for what is no attack or no seed.
     """
     seed = plain(seed)
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise UserError(f"seed={seed!r} is not a whole number.", code=2)
     if attack is not None and not isinstance(attack, Attack):
-        raise UserError(f"{attack!r} is no attack; use one of robustviz.attacks, e.g. PGD(eps=8/255).", code=2)
+        raise UserError(
+            f"{attack!r} is no attack; use one of robustviz.attacks, e.g. PGD(eps=8/255).", code=2
+        )
     for number, start in enumerate(range(0, len(task.x), BATCH)):
         if tick:
             tick()
         images, labels = task.x[start : start + BATCH], task.y[start : start + BATCH]
         if attack is not None:
-            rng = torch.Generator(device=images.device).manual_seed((seed * 1_000_003 + number) % 2**63)
-            shown = attack.search(task.net, images, labels, rng, bf16) if search else attack(task.net, images, labels, rng)
+            rng = torch.Generator(device=images.device).manual_seed(
+                (seed * 1_000_003 + number) % 2**63
+            )
+            shown = (
+                attack.search(task.net, images, labels, rng, bf16)
+                if search
+                else attack(task.net, images, labels, rng)
+            )
             if not isinstance(shown, Tensor) or shown.shape != images.shape:
                 kind = tuple(shown.shape) if isinstance(shown, Tensor) else type(shown).__name__
                 raise UserError(
-                    f"The attack {attack.key} gave {kind} for images of shape {tuple(images.shape)}: as many images are wanted."
+                    f"The attack {attack.key} gave {kind} for images of shape"
+                    f" {tuple(images.shape)}: as many images are wanted."
                 )
             images = shown
         yield (answers(task.net, images, task.trial.at_once) == labels).cpu(), images
 
 
 def measure(
-    net: nn.Module, split: Dataset, attack: Attack, *, seed: int = 0, tick: Tick | None = None, consulted: Consult | None = None
+    net: nn.Module,
+    split: Dataset,
+    attack: Attack,
+    *,
+    seed: int = 0,
+    tick: Tick | None = None,
+    consulted: Consult | None = None,
 ) -> Evaluation:
-    """The accuracy of `net` on a split, clean and under `attack` (which must have its ε), with the doctor's findings.
+    """The accuracy of `net` on a split, clean and under `attack` (which must have its ε), with the
+    doctor's findings.
 
-    An image counts as robust when the attacked image is classified as its true class. `consulted`: what the doctor
-    found about this net before, at the same ε. Raises UserError for no images and for a targeted attack.
+    An image counts as robust when the attacked image is classified as its true class. `consulted`:
+    what the doctor found about this net before, at the same ε. Raises UserError for no images and
+    for a targeted attack.
     """
     if not len(split):
         raise UserError("There are no images to evaluate on: choose another split or a larger n.")
     if attack.targeted:
-        raise UserError("Accuracy under attack is measured with untargeted attacks; set targeted to false.", code=2)
+        raise UserError(
+            "Accuracy under attack is measured with untargeted attacks; set targeted to false.",
+            code=2,
+        )
     device = device_of(net)
     started = time.perf_counter()
     x, y = split.x.to(device), split.y.to(device)
@@ -132,55 +179,98 @@ def measure(
         robust = torch.cat(verdicts)
         if tick:
             tick()
-        findings = examine(task.net, task.x[: len(few)], task.y[: len(few)], few, attack, len(split.classes), seed, consulted)
+        findings = examine(
+            task.net,
+            task.x[: len(few)],
+            task.y[: len(few)],
+            few,
+            attack,
+            len(split.classes),
+            seed,
+            consulted,
+        )
     return Evaluation(
-        attack=registry.encode(attack), eps=float(attack.eps or 0), n=len(split), clean_k=int(clean.sum()),
-        robust_k=int(robust.sum()), seed=seed, split=split.split, seconds=round(time.perf_counter() - started, 3),
-        device=device.type, doctor=findings, clean_right=pack(clean.numpy()), robust_right=pack(robust.numpy()),
-        images=fingerprint(split), classes=len(split.classes), image_bytes=task.trial.image_bytes,
+        attack=registry.encode(attack),
+        eps=float(attack.eps or 0),
+        n=len(split),
+        clean_k=int(clean.sum()),
+        robust_k=int(robust.sum()),
+        seed=seed,
+        split=split.split,
+        seconds=round(time.perf_counter() - started, 3),
+        device=device.type,
+        doctor=findings,
+        clean_right=pack(clean.numpy()),
+        robust_right=pack(robust.numpy()),
+        images=fingerprint(split),
+        classes=len(split.classes),
+        image_bytes=task.trial.image_bytes,
         at_once=task.trial.at_once if task.trial.at_once < min(BATCH, len(split)) else 0,
-    )  # fmt: skip
+    )
 
 
 def fingerprint(split: Dataset) -> str:
-    """A short hash of the images and labels, in order: two evaluations with the same one can be compared in pairs."""
+    """A short hash of the images and labels, in order: two evaluations with the same one can be
+    compared in pairs.
+    """
     found = hashlib.sha256(split.images.cpu().numpy().tobytes())
     found.update(split.y.cpu().numpy().tobytes())
     return found.hexdigest()[:16]
 
 
 def evaluate(
-    run: Run, attack: Attack | None = None, *, eps: float | None = None, n: int | None = None, seed: int = 0,
-    device: str = "auto", tick: Tick | None = None,
-) -> Evaluation:  # fmt: skip
+    run: Run,
+    attack: Attack | None = None,
+    *,
+    eps: float | None = None,
+    n: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    tick: Tick | None = None,
+) -> Evaluation:
     """Evaluate a run's best weights on its test split and write the result into its `eval.json`.
 
-    Without arguments: PGD-20 at the run's ε on the whole split, seed 0. `n`: the first n of a seed-0 stratified
-    permutation. A shipped run is read-only; what is evaluated of it is kept in `runs/.zoo-cache`.
+    Without arguments: PGD-20 at the run's ε on the whole split, seed 0. `n`: the first n of a
+    seed-0 stratified permutation. A shipped run is read-only; what is evaluated of it is kept in
+    `runs/.zoo-cache`.
     """
     net, split, radius = _opened(run, eps, n, device)
     attack = (attack or PGD(steps=20, norm=norm_of(run.config))).bound(radius)
     return run.add_evaluation(measure(net, split, attack, seed=seed, tick=tick))
 
 
-def _opened(run: Run, eps: float | None, n: int | None, device: str) -> tuple[nn.Module, Dataset, float]:
+def _opened(
+    run: Run, eps: float | None, n: int | None, device: str
+) -> tuple[nn.Module, Dataset, float]:
     """The run's net on the device, the beginning of its test split, and the ε."""
     config = run.config
     torch.set_num_threads(int(config.threads or 1))
     split = data.load(config.data, "test")
     split = split.take(len(split) if n is None else n)
-    return run.net().to(pick_device(device)), split, float((config.eps if eps is None else eps) or 0)
+    return (
+        run.net().to(pick_device(device)),
+        split,
+        float((config.eps if eps is None else eps) or 0),
+    )
 
 
 def ladder(
-    run: Run, *, eps: float | None = None, n: int | None = None, seed: int = 0, device: str = "auto",
-    tick: Tick | None = None, say: Callable[[str], object] | None = None, rungs: Sequence[Attack] | None = None,
-) -> Ladder:  # fmt: skip
-    """Climb `LADDER` (or `rungs`, weakest first) on the same images: each rung is written into `eval.json` when it is
-    finished, and one that is there already for these weights, images and settings is not computed again.
+    run: Run,
+    *,
+    eps: float | None = None,
+    n: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    tick: Tick | None = None,
+    say: Callable[[str], object] | None = None,
+    rungs: Sequence[Attack] | None = None,
+) -> Ladder:
+    """Climb `LADDER` (or `rungs`, weakest first) on the same images: each rung is written into
+    `eval.json` when it is finished, and one that is there already for these weights, images and
+    settings is not computed again.
 
-    `n` as in `evaluate`; the norm is the run's. `say` gets one line a rung. An attack that is
-    not defined for so few classes (AutoAttack needs four) is left out, and the ladder says so.
+    `n` as in `evaluate`; the norm is the run's. `say` gets one line a rung. An attack that is not
+    defined for so few classes (AutoAttack needs four) is left out, and the ladder says so.
     """
     net, split, radius = _opened(run, eps, n, device)
     where = device_of(net)
@@ -196,7 +286,9 @@ def ladder(
             left_out = f"{attack.label} is left out: {error}"
             continue
         asked = (registry.encode(attack), seed, images)
-        old = next((one for one in run.evaluations() if (one.attack, one.seed, one.images) == asked), None)
+        old = next(
+            (one for one in run.evaluations() if (one.attack, one.seed, one.images) == asked), None
+        )
         if old is None:
             consulted = consulted or consult(net, few.x.to(where), few.y.to(where), attack, seed)
             old = measure(net, split, attack, seed=seed, tick=tick, consulted=consulted)

@@ -24,15 +24,22 @@ def unpack(digits: str, n: int) -> NDArray[np.bool_]:
     try:
         bits = np.unpackbits(np.frombuffer(bytes.fromhex(digits), dtype=np.uint8))
     except (ValueError, TypeError) as error:
-        raise UserError("The verdicts in eval.json are damaged: remove the file and evaluate the run again.") from error
+        raise UserError(
+            "The verdicts in eval.json are damaged: remove the file and evaluate the run again."
+        ) from error
     if not n <= len(bits) < n + 8:
-        raise UserError("The verdicts in eval.json do not fit its n: remove the file and evaluate the run again.")
+        raise UserError(
+            "The verdicts in eval.json do not fit its n: remove the file and evaluate the run"
+            " again."
+        )
     return bits[:n].astype(bool)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One check of the doctor: its name, whether nothing was found, what was measured, one sentence."""
+    """One check of the doctor: its name, whether nothing was found, what was measured, one
+    sentence.
+    """
 
     name: str
     ok: bool
@@ -40,27 +47,48 @@ class Finding:
     text: str
 
 
-# What an attack is called, and the settings that go without saying; a test holds both against the attacks themselves.
+# What an attack is called, and the settings that go without saying; a test holds both against the
+# attacks themselves.
 NAMES = {
-    "fgsm": "FGSM", "pgd": "PGD-{steps}", "cw": "CW-{steps}", "mim": "MIM-{steps}", "dim": "DIM-{steps}", "tim": "TIM-{steps}",
-    "apgd": "APGD-{loss}-{steps}", "square": "Square-{queries}", "autoattack": "AutoAttack",
-}  # fmt: skip
+    "fgsm": "FGSM",
+    "pgd": "PGD-{steps}",
+    "cw": "CW-{steps}",
+    "mim": "MIM-{steps}",
+    "dim": "DIM-{steps}",
+    "tim": "TIM-{steps}",
+    "apgd": "APGD-{loss}-{steps}",
+    "square": "Square-{queries}",
+    "autoattack": "AutoAttack",
+}
 
 USUAL: JSON = {
-    "norm": "linf", "step_size": None, "targeted": False, "start": "uniform", "restarts": 1, "targets": 0, "decay": 0.0,
-    "diversity": 0.5, "resize": 0.9, "kernel": 3, "p": 0.8, "variant": "autoattack",
-}  # fmt: skip
+    "norm": "linf",
+    "step_size": None,
+    "targeted": False,
+    "start": "uniform",
+    "restarts": 1,
+    "targets": 0,
+    "decay": 0.0,
+    "diversity": 0.5,
+    "resize": 0.9,
+    "kernel": 3,
+    "p": 0.8,
+    "variant": "autoattack",
+}
 
 OTHERWISE: dict[str, JSON] = {"fgsm": {"start": "zero"}, "mim": {"decay": 1.0}}
 
 
 def attack_name(attack: Mapping[str, Any], classes: int = 0) -> str:
-    """An attack's JSON in words, without its ε: `FGSM`, `PGD-100×5`, `AutoAttack`; what is set otherwise than usual in
-    brackets. With fewer than ten classes AutoAttack's targeted parts have fewer targets than published, and its name says so.
+    """An attack's JSON in words, without its ε: `FGSM`, `PGD-100×5`, `AutoAttack`; what is set
+    otherwise than usual in brackets. With fewer than ten classes AutoAttack's targeted parts have
+    fewer targets than published, and its name says so.
     """
     key = str(attack.get("key", "?"))
     pattern, usual = NAMES.get(key, key), USUAL | OTHERWISE.get(key, {})
-    said = {name: value.upper() if isinstance(value, str) else value for name, value in attack.items()}
+    said = {
+        name: value.upper() if isinstance(value, str) else value for name, value in attack.items()
+    }
     name = pattern.format_map(_Settings(said))
     if attack.get("restarts", 1) != 1:
         name += f"×{attack['restarts']}"
@@ -68,9 +96,15 @@ def attack_name(attack: Mapping[str, Any], classes: int = 0) -> str:
     for setting, value in attack.items():
         said_already = setting in ("key", "eps", "restarts") or f"{{{setting}}}" in pattern
         if not said_already and (setting not in usual or value != usual[setting]):
-            value = min(value, classes - 1) if setting == "targets" and classes else value  # there are no more wrong classes
+            value = (
+                min(value, classes - 1) if setting == "targets" and classes else value
+            )  # there are no more wrong classes
             shown = f"{value:g}" if isinstance(value, float) else value
-            notes.append({"norm": "ℓ2", "targeted": "targeted", "targets": f"{shown} targets"}.get(setting, f"{setting} {shown}"))
+            notes.append(
+                {"norm": "ℓ2", "targeted": "targeted", "targets": f"{shown} targets"}.get(
+                    setting, f"{setting} {shown}"
+                )
+            )
     return name + (f" ({', '.join(notes)})" if notes else "")
 
 
@@ -85,12 +119,13 @@ class _Settings(dict[str, Any]):
 class Evaluation:
     """Accuracy on clean and on attacked images of one split, with everything needed to repeat it.
 
-    `attack` is the attack's JSON with all settings; `clean_k`, `robust_k` of `n` images were right, untouched and
-    attacked. Fractions and intervals are derived. `clean_right`, `robust_right`: the verdict on each of the n images in
-    the order of `--n`, packed; `images` a hash of these images and labels; `classes` how many there are. `image_bytes`:
-    what a forward pass remembers of an image; `at_once`: how many were computed together for want of memory, 0: all of a
-    block of 250; it changes no verdict. As a rung of a ladder also `rung`, from 1, and `cumulative_k`: right under this and every weaker rung. Entries of older
-    versions lack these.
+    `attack` is the attack's JSON with all settings; `clean_k`, `robust_k` of `n` images were right,
+    untouched and attacked. Fractions and intervals are derived. `clean_right`, `robust_right`: the
+    verdict on each of the n images in the order of `--n`, packed; `images` a hash of these images
+    and labels; `classes` how many there are. `image_bytes`: what a forward pass remembers of an
+    image; `at_once`: how many were computed together for want of memory, 0: all of a block of 250;
+    it changes no verdict. As a rung of a ladder also `rung`, from 1, and `cumulative_k`: right
+    under this and every weaker rung. Entries of older versions lack these.
     """
 
     attack: JSON
@@ -143,50 +178,71 @@ class Evaluation:
         """A warning where the images are few, else nothing."""
         low, high = wilson(self.robust_k, self.n)
         wide = round(100 * (high - low))
-        return f"Only {self.n} images: the 95 % interval is {wide} points wide; take at least {FEW}." if self.n < FEW else ""
+        return (
+            f"Only {self.n} images: the 95 % interval is {wide} points wide; take at least {FEW}."
+            if self.n < FEW
+            else ""
+        )
 
     @property
     def line(self) -> str:
         """The evaluation in one line of a terminal."""
         low, high = wilson(self.robust_k, self.n)
         together = f", {self.cumulative_k} under it and every weaker one" if self.rung > 1 else ""
-        few = f"  {self.at_once} images at a time, {self.image_bytes / 1e6:.0f} MB each" if self.at_once else ""
+        few = (
+            f"  {self.at_once} images at a time, {self.image_bytes / 1e6:.0f} MB each"
+            if self.at_once
+            else ""
+        )
         return (
-            f"{self.printed:<12} {self.robust_k:>5} of {self.n} right  {self.robust_acc:.3f} [{low:.3f}, {high:.3f}]{together}  "
-            f"{self.seconds:.1f} s{few}  {self.verdict}"
+            f"{self.printed:<12} {self.robust_k:>5} of {self.n} right  {self.robust_acc:.3f}"
+            f" [{low:.3f}, {high:.3f}]{together}  {self.seconds:.1f} s{few}  {self.verdict}"
         )
 
     def right(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Which images were right, untouched and attacked, (N,) each. Raises UserError for an entry without them."""
+        """Which images were right, untouched and attacked, (N,) each. Raises UserError for an entry
+        without them.
+        """
         if not self.clean_right or not self.robust_right:
-            raise UserError("This was measured before robustviz kept the verdict on each image: evaluate the run again.")
+            raise UserError(
+                "This was measured before robustviz kept the verdict on each image: evaluate the"
+                " run again."
+            )
         return unpack(self.clean_right, self.n), unpack(self.robust_right, self.n)
 
     def to_json(self) -> JSON:
-        """Plain values, with fractions and 95 % intervals written out for people who read the file."""
+        """Plain values, with fractions and 95 % intervals written out for people who read
+        the file.
+        """
         out = dataclasses.asdict(self)
         return out | {
-            "clean_acc": self.clean_acc, "clean_interval": list(wilson(self.clean_k, self.n)),
-            "robust_acc": self.robust_acc, "robust_interval": list(wilson(self.robust_k, self.n)),
+            "clean_acc": self.clean_acc,
+            "clean_interval": list(wilson(self.clean_k, self.n)),
+            "robust_acc": self.robust_acc,
+            "robust_interval": list(wilson(self.robust_k, self.n)),
             "printed": self.printed,
-        }  # fmt: skip
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Evaluation:
-        """The evaluation that `to_json` wrote; derived entries are ignored. Raises UserError for anything else."""
+        """The evaluation that `to_json` wrote; derived entries are ignored. Raises UserError for
+        anything else.
+        """
         names = {f.name for f in dataclasses.fields(cls)}
         try:
             kept = {name: value for name, value in data.items() if name in names}
             kept["doctor"] = tuple(Finding(**finding) for finding in kept.get("doctor", ()))
             return cls(**kept)
         except (TypeError, AttributeError) as error:
-            raise UserError("An entry of eval.json is damaged: remove the file and evaluate the run again.") from error
+            raise UserError(
+                "An entry of eval.json is damaged: remove the file and evaluate the run again."
+            ) from error
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Two evaluations on the same `n` images under the same attack: `first_only` images only the first got right
-    attacked, `second_only` only the second. Everything else follows.
+    """Two evaluations on the same `n` images under the same attack: `first_only` images only the
+    first got right attacked, `second_only` only the second. Everything else follows.
     """
 
     n: int
@@ -212,7 +268,9 @@ class Paired:
 
     @property
     def verdict(self) -> str:
-        """`more robust` or `less robust` (the first than the second) where the interval excludes 0, else `not decided`."""
+        """`more robust` or `less robust` (the first than the second) where the interval excludes 0,
+        else `not decided`.
+        """
         low, high = self.interval
         return "more robust" if low > 0 else "less robust" if high < 0 else "not decided"
 
@@ -220,14 +278,19 @@ class Paired:
     def cell(self) -> str:
         """For a table: the difference in points with its interval, and the verdict."""
         low, high = self.interval
-        return f"{100 * self.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] points: {self.verdict}"
+        return (
+            f"{100 * self.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] points:"
+            f" {self.verdict}"
+        )
 
     def sentence(self, first: str, second: str) -> str:
         """The finding in one sentence; the names are the runs'."""
         low, high = self.interval
         facts = (
-            f"{100 * self.difference:+.1f} points of accuracy under {self.attack} at ε {eps_text(self.eps)}, 95 % interval "
-            f"[{100 * low:+.1f}, {100 * high:+.1f}], n = {self.n}, {self.first_only} against {self.second_only} images, exact McNemar p = {self.p:.2g}"
+            f"{100 * self.difference:+.1f} points of accuracy under {self.attack} at ε"
+            f" {eps_text(self.eps)}, 95 % interval [{100 * low:+.1f}, {100 * high:+.1f}], n ="
+            f" {self.n}, {self.first_only} against {self.second_only} images, exact McNemar p ="
+            f" {self.p:.2g}"
         )
         if self.verdict == "not decided":
             return f"Which of {first} and {second} is more robust is not decided: {facts}."
@@ -236,8 +299,11 @@ class Paired:
     def to_json(self) -> JSON:
         """Plain values, derived ones included."""
         return dataclasses.asdict(self) | {
-            "difference": self.difference, "interval": list(self.interval), "p": self.p, "verdict": self.verdict,
-        }  # fmt: skip
+            "difference": self.difference,
+            "interval": list(self.interval),
+            "p": self.p,
+            "verdict": self.verdict,
+        }
 
 
 def paired(first: Evaluation, second: Evaluation) -> Paired:
@@ -246,23 +312,36 @@ def paired(first: Evaluation, second: Evaluation) -> Paired:
     Raises UserError where the two were not measured alike: other images, attack, ε, n or seed.
     """
     for what, one, other in (
-        ("attack", first.printed, second.printed), ("ε", f"{first.eps:.4g}", f"{second.eps:.4g}"), ("n", first.n, second.n),
-        ("seed", first.seed, second.seed), ("split", first.split, second.split),
-    ):  # fmt: skip
+        ("attack", first.printed, second.printed),
+        ("ε", f"{first.eps:.4g}", f"{second.eps:.4g}"),
+        ("n", first.n, second.n),
+        ("seed", first.seed, second.seed),
+        ("split", first.split, second.split),
+    ):
         if one != other:
-            raise UserError(f"These two were not measured alike ({what}: {one} and {other}): evaluate both in the same way.")
+            raise UserError(
+                f"These two were not measured alike ({what}: {one} and {other}): evaluate both in"
+                " the same way."
+            )
     if first.attack != second.attack or first.eps != second.eps:
-        raise UserError("These two were not measured alike (the attack's settings differ): evaluate both in the same way.")
+        raise UserError(
+            "These two were not measured alike (the attack's settings differ): evaluate both in the"
+            " same way."
+        )
     mine, theirs = first.right()[1], second.right()[1]
     if first.images != second.images:
-        raise UserError("These two were measured on different images, so no pairs can be formed: take runs of the same data.")
+        raise UserError(
+            "These two were measured on different images, so no pairs can be formed: take runs of"
+            " the same data."
+        )
     b, c = int((mine & ~theirs).sum()), int((~mine & theirs).sum())
     return Paired(first.n, b, c, first.printed, first.eps)
 
 
 @dataclass(frozen=True)
 class Ladder:
-    """Stronger and stronger attacks on the same images: `rungs`, weakest first, each with its raw and cumulative k.
+    """Stronger and stronger attacks on the same images: `rungs`, weakest first, each with its raw
+    and cumulative k.
 
     `left_out`: one sentence where a rung does not apply to this data.
     """
@@ -299,7 +378,9 @@ class Ladder:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """What the monitor of the order says, one a rung."""
-        return tuple(finding for rung in self.rungs for finding in rung.doctor if finding.name == "order")
+        return tuple(
+            finding for rung in self.rungs for finding in rung.doctor if finding.name == "order"
+        )
 
     @property
     def ordered(self) -> bool:
@@ -311,29 +392,48 @@ class Ladder:
         """What the ladder says, in one or two sentences."""
         low, high = self.interval
         out = (
-            f"{self.robust_k} of {self.n} images ({100 * self.robust_acc:.1f} % [{100 * low:.1f}, {100 * high:.1f}]) stay right under every "
-            f"rung up to {self.rungs[-1].printed} at ε {eps_text(self.eps)}."
+            f"{self.robust_k} of {self.n} images ({100 * self.robust_acc:.1f} % [{100 * low:.1f},"
+            f" {100 * high:.1f}]) stay right under every rung up to {self.rungs[-1].printed} at ε"
+            f" {eps_text(self.eps)}."
         )
-        wrong = [rung.printed for rung in self.rungs if any(f.name == "order" and not f.ok for f in rung.doctor)]
-        out += f" Out of order: {', '.join(wrong)}; a stronger attack must not leave more right." if wrong else " The rungs are in order."
+        wrong = [
+            rung.printed
+            for rung in self.rungs
+            if any(f.name == "order" and not f.ok for f in rung.doctor)
+        ]
+        out += (
+            f" Out of order: {', '.join(wrong)}; a stronger attack must not leave more right."
+            if wrong
+            else " The rungs are in order."
+        )
         return f"{out} {self.left_out}".strip()
 
     def to_json(self) -> JSON:
         """Plain values; `robust_acc` is the last rung's cumulative accuracy."""
         return {
-            "attack": "ladder", "n": self.n, "eps": self.eps, "seed": self.rungs[-1].seed, "clean_acc": self.clean_acc,
-            "robust_acc": self.robust_acc, "robust_interval": list(self.interval), "rungs": [rung.to_json() for rung in self.rungs],
-            "ordered": self.ordered, "findings": [dataclasses.asdict(finding) for finding in self.findings],
-            "left_out": self.left_out, "verdict": self.verdict,
-        }  # fmt: skip
+            "attack": "ladder",
+            "n": self.n,
+            "eps": self.eps,
+            "seed": self.rungs[-1].seed,
+            "clean_acc": self.clean_acc,
+            "robust_acc": self.robust_acc,
+            "robust_interval": list(self.interval),
+            "rungs": [rung.to_json() for rung in self.rungs],
+            "ordered": self.ordered,
+            "findings": [dataclasses.asdict(finding) for finding in self.findings],
+            "left_out": self.left_out,
+            "verdict": self.verdict,
+        }
 
 
 def climb(rungs: Sequence[Evaluation], method: str = "", left_out: str = "") -> Ladder:
-    """The ladder of evaluations of one network on the same images, weakest attack first, with cumulative k and the monitor.
+    """The ladder of evaluations of one network on the same images, weakest attack first, with
+    cumulative k and the monitor.
 
-    Raw figures must be ordered, clean images first, with a tolerance of one point or two images, whichever is more. A
-    network trained by `fgsm_at` is let off at FGSM: it may know FGSM's noise better than clean images (label leaking).
-    Raises UserError for an evaluation without verdicts on each image.
+    Raw figures must be ordered, clean images first, with a tolerance of one point or two images,
+    whichever is more. A network trained by `fgsm_at` is let off at FGSM: it may know FGSM's noise
+    better than clean images (label leaking). Raises UserError for an evaluation without verdicts on
+    each image.
     """
     out: list[Evaluation] = []
     still, lowest, lowest_name = rungs[0].right()[0], rungs[0].clean_k, "Clean"
@@ -342,17 +442,27 @@ def climb(rungs: Sequence[Evaluation], method: str = "", left_out: str = "") -> 
         slack = max(2.0, rung.n / 100)
         leaks = method == "fgsm_at" and rung.attack.get("key") == "fgsm"
         text = f"{rung.printed} leaves {rung.robust_k} of {rung.n} right, {lowest_name} {lowest}"
-        text += "; FGSM adversarial training is let off here (label leaking)." if leaks else f"; at most {slack:.0f} more are chance."
-        order = Finding("order", leaks or rung.robust_k <= lowest + slack, float(rung.robust_k - lowest), text)
+        text += (
+            "; FGSM adversarial training is let off here (label leaking)."
+            if leaks
+            else f"; at most {slack:.0f} more are chance."
+        )
+        order = Finding(
+            "order", leaks or rung.robust_k <= lowest + slack, float(rung.robust_k - lowest), text
+        )
         doctor = (*(finding for finding in rung.doctor if finding.name != "order"), order)
-        out.append(dataclasses.replace(rung, doctor=doctor, rung=number, cumulative_k=int(still.sum())))
+        out.append(
+            dataclasses.replace(rung, doctor=doctor, rung=number, cumulative_k=int(still.sum()))
+        )
         if rung.robust_k < lowest:
             lowest, lowest_name = rung.robust_k, rung.printed
     return Ladder(tuple(out), left_out)
 
 
 def ladders(found: Sequence[Evaluation]) -> list[Ladder]:
-    """The ladders among a run's evaluations, oldest first: rungs on the same images at the same ε, weakest first."""
+    """The ladders among a run's evaluations, oldest first: rungs on the same images at the same ε,
+    weakest first.
+    """
     groups: dict[tuple[Any, ...], dict[int, Evaluation]] = {}
     for one in found:
         if one.rung:

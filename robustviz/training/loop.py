@@ -1,11 +1,14 @@
-"""Training is a generator of epochs: the command line prints them, the worker writes them, a test takes two and stops.
+"""Training is a generator of epochs: the command line prints them, the worker writes them, a test
+takes two and stops.
 
-Every random number comes from a generator seeded by (seed, purpose, epoch, batch), so a position in the training is all
-that a resume needs to know of chance, and two methods with one seed see the same batches.
+Every random number comes from a generator seeded by (seed, purpose, epoch, batch), so a position in
+the training is all that a resume needs to know of chance, and two methods with one seed see the
+same batches.
 
-On several processes (`world`) all go through the same batches and each takes its part of every one; gradients are averaged
-over the images by torch's DDP. Batch norm sees a process's own part, and the first one's running statistics count; losses
-that compare images of a batch (`Method.compares`) see their own part, too. Everything else is what one process computes.
+On several processes (`world`) all go through the same batches and each takes its part of every one;
+gradients are averaged over the images by torch's DDP. Batch norm sees a process's own part, and the
+first one's running statistics count; losses that compare images of a batch (`Method.compares`) see
+their own part, too. Everything else is what one process computes.
 """
 
 from __future__ import annotations
@@ -34,7 +37,8 @@ from robustviz.training.world import ALONE, World
 from robustviz.types import JSON, Batch, UserError
 from robustviz.views.attack.result import Strip
 
-VALIDATE_ON = 1000  # images of the validation split; enough for ±3 points, and never slower than the epoch itself
+# images of the validation split; enough for ±3 points, and never slower than the epoch itself
+VALIDATE_ON = 1000
 STRIP = 8
 
 Answer = Literal["go", "pause", "stop"]
@@ -43,7 +47,9 @@ ANSWERS: tuple[Answer, ...] = ("go", "pause", "stop")
 
 @dataclass(frozen=True)
 class Tick:
-    """Where a training is: after `batch` of `batches` in `epoch` (from 0) of `epochs`, and what it does now."""
+    """Where a training is: after `batch` of `batches` in `epoch` (from 0) of `epochs`, and what it
+    does now.
+    """
 
     epoch: int
     epochs: int
@@ -54,8 +60,9 @@ class Tick:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch gave. `losses`: each term's mean over the epoch; accuracies are fractions of `n_val` validation
-    images, `robust_acc` under PGD-10 at the run's ε; `best`: whether this epoch is the best so far.
+    """What one epoch gave. `losses`: each term's mean over the epoch; accuracies are fractions of
+    `n_val` validation images, `robust_acc` under PGD-10 at the run's ε; `best`: whether this epoch
+    is the best so far.
     """
 
     epoch: int
@@ -71,7 +78,9 @@ class EpochRecord:
 
     def to_json(self) -> JSON:
         """Plain values: one line of `metrics.jsonl`; with `processes` where there were several."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "training"}
+        values = {
+            name: getattr(self, name) for name in self.__dataclass_fields__ if name != "training"
+        }
         size = self.training.world.size
         return values if size == 1 else values | {"processes": size}
 
@@ -80,11 +89,15 @@ class Diverged(UserError):
     """The loss is no longer a number."""
 
 
-def train(config: TrainConfig, on_batch: Callable[[Tick], Answer] | None = None) -> Iterator[EpochRecord]:
-    """Train from the start and yield an `EpochRecord` after each epoch; its `training` holds the weights.
+def train(
+    config: TrainConfig, on_batch: Callable[[Tick], Answer] | None = None
+) -> Iterator[EpochRecord]:
+    """Train from the start and yield an `EpochRecord` after each epoch; its `training` holds the
+    weights.
 
-    `on_batch` is asked before every step and may answer "pause" or "stop", which ends the iteration there.
-    Raises UserError for data that does not fit, and `Diverged` when the loss is no longer finite.
+    `on_batch` is asked before every step and may answer "pause" or "stop", which ends the iteration
+    there. Raises UserError for data that does not fit, and `Diverged` when the loss is no longer
+    finite.
     """
     yield from Training(config).epochs(on_batch)
 
@@ -95,7 +108,9 @@ def seed_of(*parts: object) -> int:
 
 
 def learning_rate(schedule: str, top: float, progress: float) -> float:
-    """The rate at `progress` (0 to 1) of a stage. cyclic: up over the first 30 %, then down to 0, both straight."""
+    """The rate at `progress` (0 to 1) of a stage. cyclic: up over the first 30 %, then down to 0,
+    both straight.
+    """
     if schedule == "cyclic":
         return top * (progress / 0.3 if progress < 0.3 else (1 - progress) / 0.7)
     if schedule == "cosine":
@@ -106,13 +121,16 @@ def learning_rate(schedule: str, top: float, progress: float) -> float:
 
 
 def check(config: TrainConfig, world: World = ALONE) -> None:
-    """Raises UserError where this training could not begin: its data, its network or its method's settings do not fit."""
+    """Raises UserError where this training could not begin: its data, its network or its method's
+    settings do not fit.
+    """
     Training(config, world)
 
 
 def balanced_order(y: Tensor, rng: torch.Generator) -> Tensor:
-    """Positions of all samples in random order, in pairs of one class, so that a batch of even size has at least two of
-    each class in it. A class with an odd count repeats one sample. `y` (N,) on the CPU; every class needs two.
+    """Positions of all samples in random order, in pairs of one class, so that a batch of even size
+    has at least two of each class in it. A class with an odd count repeats one sample. `y` (N,) on
+    the CPU; every class needs two.
     """
     pairs = []
     for label in y.unique().tolist():
@@ -135,20 +153,25 @@ class _Loss(nn.Module):
 
 
 class Training:
-    """One training in progress: the net, the optimiser, the position. `epochs()` moves it on; `state()` freezes it.
+    """One training in progress: the net, the optimiser, the position. `epochs()` moves it on;
+    `state()` freezes it.
 
-    In a `world` of several processes each has a `Training` of its own and all of them call `epochs()`; every one then yields
-    the same records, and `on_batch` is asked in the first one. Its `state()` is the one to keep.
+    In a `world` of several processes each has a `Training` of its own and all of them call
+    `epochs()`; every one then yields the same records, and `on_batch` is asked in the first one.
+    Its `state()` is the one to keep.
     """
 
     def __init__(self, config: TrainConfig, world: World = ALONE) -> None:
         self.config = config = config.on_this_machine()
         self.world = world
         torch.set_num_threads(max(1, int(config.threads or 1) // world.size))
-        self.device = torch.device(config.device)  # with several GPUs: this process's, see `world.join`
+        self.device = torch.device(
+            config.device
+        )  # with several GPUs: this process's, see `world.join`
         if self.device.type == "cuda" and world.rank >= torch.cuda.device_count():
             raise UserError(
-                f"{world.size} processes need as many GPUs, and this machine has {torch.cuda.device_count()}: start fewer, or use --device cpu.",
+                f"{world.size} processes need as many GPUs, and this machine has"
+                f" {torch.cuda.device_count()}: start fewer, or use --device cpu.",
                 code=2,
             )
         torch.backends.cudnn.benchmark |= self.device.type == "cuda"  # shapes repeat
@@ -157,19 +180,26 @@ class Training:
         self.val = val.take(min(VALIDATE_ON, len(val)))
         self.classes = split.classes
         if len(split) < 2 or not len(val):
-            raise UserError(f"There are too few images to train on ({len(split)}) or to validate on ({len(val)}): add some.")
+            raise UserError(
+                f"There are too few images to train on ({len(split)}) or to validate on"
+                f" ({len(val)}): add some."
+            )
         self.images, self.y = split.images.to(self.device), split.y.to(self.device)
         self.method = config.bound_method
         least = world.size * (4 if self.method.balanced else 2)
         if world.size > 1 and min(len(split), int(config.batch_size or 1)) < least:
             raise UserError(
-                f"{world.size} processes need at least {least} images in a batch of {config.method.key}, and there are {len(split)} images "
-                f"in batches of {config.batch_size}: start fewer processes, or use more images and a larger batch_size.",
+                f"{world.size} processes need at least {least} images in a batch of"
+                f" {config.method.key}, and there are {len(split)} images in batches of"
+                f" {config.batch_size}: start fewer processes, or use more images and a larger"
+                " batch_size.",
                 code=2,
             )
         self.net = self._fresh_net()
         self.method.check(config, split, self.net)
-        self.masks = split.masks.to(self.device) if self.method.objects and split.masks is not None else None
+        self.masks = (
+            split.masks.to(self.device) if self.method.objects and split.masks is not None else None
+        )
         self.method.initial(self.net, config)
         keep(self.net.to(self.device))
         with torch.random.fork_rng(devices=[]):
@@ -180,7 +210,9 @@ class Training:
         self.plan = self._plan()
         self.optimiser: torch.optim.Optimizer | None = None
         self.loss: nn.Module | None = None  # the present stage's
-        self.watched = self.device.type == "cpu"  # on a GPU a look at a loss would wait for it; there it is looked at once an epoch
+        self.watched = (
+            self.device.type == "cpu"
+        )  # on a GPU a look at a loss would wait for it; there it is looked at once an epoch
         self.epoch = self.batch = 0
         self.sums: dict[str, Tensor] = {}
         self.spent = 0.0
@@ -211,8 +243,12 @@ class Training:
     # The loop.
 
     def epochs(self, on_batch: Callable[[Tick], Answer] | None = None) -> Iterator[EpochRecord]:
-        """Yield a record after each epoch from the present position on; `ended` says why the iteration stopped."""
-        ask: Callable[[Tick], Answer] = (on_batch if self.world.main else None) or (lambda tick: "go")
+        """Yield a record after each epoch from the present position on; `ended` says why the
+        iteration stopped.
+        """
+        ask: Callable[[Tick], Answer] = (on_batch if self.world.main else None) or (
+            lambda tick: "go"
+        )
         total = int(self.config.epochs or 1)
         while self.epoch < total:
             stage, first, last = next(part for part in self.plan if part[1] <= self.epoch < part[2])
@@ -224,7 +260,9 @@ class Training:
                 answer = ANSWERS[self.world.told(ANSWERS.index(answer))[0]]
                 if answer != "go":
                     self.ended = answer
-                    self.sums = self.world.mean(self.sums)  # what the first one saves stands for all
+                    self.sums = self.world.mean(
+                        self.sums
+                    )  # what the first one saves stands for all
                     return
                 started = time.perf_counter()
                 share = (self.epoch - first + (self.batch + 0.5) / len(batches)) / (last - first)
@@ -234,7 +272,12 @@ class Training:
                 self.batch += 1
                 self.spent += time.perf_counter() - started
             record = self._close_epoch(
-                stage, lr, len(batches), functools.partial(ask, Tick(self.epoch, total, self.batch, len(batches), "validate"))
+                stage,
+                lr,
+                len(batches),
+                functools.partial(
+                    ask, Tick(self.epoch, total, self.batch, len(batches), "validate")
+                ),
             )
             yield record
         self.ended = "done"
@@ -244,13 +287,26 @@ class Training:
         std = [max(spread, 1e-3) for spread in std]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(self.config.seed, "weights"))
-            return nets.build(self.config.net, len(self.classes), self.images.shape[1], self.images.shape[-1], mean, std)
+            return nets.build(
+                self.config.net,
+                len(self.classes),
+                self.images.shape[1],
+                self.images.shape[-1],
+                mean,
+                std,
+            )
 
     def _plan(self) -> list[tuple[Stage, int, int]]:
-        """Each stage with its first epoch and the one after its last; every stage gets at least one."""
+        """Each stage with its first epoch and the one after its last; every stage gets at least
+        one.
+        """
         stages, total = self.method.stages(self.config), int(self.config.epochs or 1)
         if total < len(stages):
-            raise UserError(f"{self.method.key} trains in {len(stages)} stages and needs at least {len(stages)} epochs.", code=2)
+            raise UserError(
+                f"{self.method.key} trains in {len(stages)} stages and needs at least {len(stages)}"
+                " epochs.",
+                code=2,
+            )
         edges, share = [0], 0.0
         for number, stage in enumerate(stages, start=1):
             share += stage.share_of_epochs
@@ -270,19 +326,28 @@ class Training:
         wanted = {id(parameter) for parameter in stage.trainable(self.net)}
         for parameter in self.net.parameters():
             parameter.requires_grad_(id(parameter) in wanted)
-        extra = [p for p in self.aux.parameters() if p.requires_grad] if self.aux is not None else []
+        extra = (
+            [p for p in self.aux.parameters() if p.requires_grad] if self.aux is not None else []
+        )
         chosen = [p for p in self.net.parameters() if id(p) in wanted] + extra
         self.optimiser = torch.optim.SGD(
-            chosen, lr=0.0, momentum=self.config.momentum, weight_decay=self.config.weight_decay,
+            chosen,
+            lr=0.0,
+            momentum=self.config.momentum,
+            weight_decay=self.config.weight_decay,
             fused=True if self.device.type == "cuda" else None,
-        )  # fmt: skip
+        )
         self.loss = _Loss(stage.loss, self.net, self.aux)
         if self.world.size > 1:
             self.loss = DistributedDataParallel(self.loss)
 
     def _batches(self) -> list[Tensor]:
         rng = torch.Generator().manual_seed(seed_of(self.config.seed, "order", self.epoch))
-        order = balanced_order(self.y.cpu(), rng) if self.method.balanced else torch.randperm(len(self.y), generator=rng)
+        order = (
+            balanced_order(self.y.cpu(), rng)
+            if self.method.balanced
+            else torch.randperm(len(self.y), generator=rng)
+        )
         size = int(self.config.batch_size or 1)
         parts = list(order.to(self.device).split(size - size % 2 if self.method.balanced else size))
         if len(parts) > 1 and len(parts[-1]) < 2 * self.world.size:
@@ -293,18 +358,30 @@ class Training:
         """This process's part of the batch of images at `index`."""
         mine = self.world.part(len(index), 2 if self.method.balanced else 1)
         x, objects = self._augmented(index, 0, mine)
-        views = [x, *(self._augmented(index, view, mine)[0] for view in range(1, self.method.views))] if self.method.views else []
+        views = (
+            [x, *(self._augmented(index, view, mine)[0] for view in range(1, self.method.views))]
+            if self.method.views
+            else []
+        )
         whose = (self.world.rank,) if self.world.size > 1 else ()
         return Batch(
-            x, self.y[index[mine]], index[mine], self.epoch, progress, self._generator("noise", self.epoch, self.batch, *whose),
-            torch.stack(views) if views else None, objects,
-        )  # fmt: skip
+            x,
+            self.y[index[mine]],
+            index[mine],
+            self.epoch,
+            progress,
+            self._generator("noise", self.epoch, self.batch, *whose),
+            torch.stack(views) if views else None,
+            objects,
+        )
 
     def _step(self, stage: Stage, index: Tensor, lr: float, progress: float) -> None:
         config, optimiser = self.config, self.optimiser
         assert optimiser is not None and self.loss is not None
         batch = self._batch(index, progress)
-        share = len(batch.x) * self.world.size / len(index)  # DDP takes the mean over processes, and parts may differ by an image
+        share = (
+            len(batch.x) * self.world.size / len(index)
+        )  # DDP takes the mean over processes, and parts may differ by an image
         for group in optimiser.param_groups:
             group["lr"] = lr
         self.net.train()
@@ -324,32 +401,42 @@ class Training:
                 self._diverged()
 
     def _augmented(self, index: Tensor, view: int, mine: slice) -> tuple[Tensor, Tensor | None]:
-        """The images at `index` as one view sees them, in [0, 1], and their object masks moved alike; of those, `mine`. All are
-        moved, so that how an image is moved does not depend on how many processes there are.
+        """The images at `index` as one view sees them, in [0, 1], and their object masks moved
+        alike; of those, `mine`. All are moved, so that how an image is moved does not depend on how
+        many processes there are.
         """
         x = self.images[index]
         if self.masks is not None:
             x = torch.cat([x, self.masks[index].to(x.dtype)], dim=1)
         if self.config.augment != "none":
             purpose = ("augment",) if view == 0 else ("augment", f"view {view}")
-            x = data.augment(self.config.augment, x, self._generator(*purpose, self.epoch, self.batch))
+            x = data.augment(
+                self.config.augment, x, self._generator(*purpose, self.epoch, self.batch)
+            )
         x = x[mine]
         if self.masks is None:
             return x.float() / 255, None
         return x[:, :-1].float() / 255, x[:, -1:].bool()
 
     def _follow(self, ema: nn.Module) -> None:
-        torch._foreach_lerp_([p.detach() for p in ema.parameters()], [p.detach() for p in self.net.parameters()], 1 - self.config.ema)
+        torch._foreach_lerp_(
+            [p.detach() for p in ema.parameters()],
+            [p.detach() for p in self.net.parameters()],
+            1 - self.config.ema,
+        )
         for mine, theirs in zip(ema.buffers(), self.net.buffers(), strict=True):
             mine.copy_(theirs)
 
     def _diverged(self) -> None:
         kept = f"kept epoch {self.best_epoch}" if self.best_epoch else "nothing was learned yet"
         raise Diverged(
-            f"The loss became NaN or infinite in epoch {self.epoch + 1}; {kept}. Try a lower learning rate than {self.config.lr:g}."
+            f"The loss became NaN or infinite in epoch {self.epoch + 1}; {kept}. Try a lower"
+            f" learning rate than {self.config.lr:g}."
         )
 
-    def _close_epoch(self, stage: Stage, lr: float, batches: int, tick: Callable[[], object]) -> EpochRecord:
+    def _close_epoch(
+        self, stage: Stage, lr: float, batches: int, tick: Callable[[], object]
+    ) -> EpochRecord:
         started = time.perf_counter()
         # On a GPU this waits for the steps, so it is timed.
         means = {name: float(value) / batches for name, value in self.world.mean(self.sums).items()}
@@ -361,11 +448,23 @@ class Training:
         self.epoch, self.batch = self.epoch + 1, 0
         if best:
             self.best_score, self.best_epoch = score, self.epoch
-            self.best = {name: value.detach().cpu().clone() for name, value in self.judged.state_dict().items()}
+            self.best = {
+                name: value.detach().cpu().clone()
+                for name, value in self.judged.state_dict().items()
+            }
         seconds = round(self.spent + time.perf_counter() - started, 3)
         record = EpochRecord(
-            self.epoch, stage.name, means, clean / len(self.val), robust / len(self.val), len(self.val), seconds, lr, best, self,
-        )  # fmt: skip
+            self.epoch,
+            stage.name,
+            means,
+            clean / len(self.val),
+            robust / len(self.val),
+            len(self.val),
+            seconds,
+            lr,
+            best,
+            self,
+        )
         self.sums, self.spent = {}, 0.0
         self.records.append(record.to_json())
         return record
@@ -374,7 +473,11 @@ class Training:
         """How many validation images the net gets right, clean and attacked."""
         x, y = self.val.x.to(self.device), self.val.y.to(self.device)
         clean = int(count_right(self.judged, x, y, None, tick=tick).sum())
-        robust = int(count_right(self.judged, x, y, self._judge_attack(), seed=self.config.seed, tick=tick, bf16=True).sum())
+        robust = int(
+            count_right(
+                self.judged, x, y, self._judge_attack(), seed=self.config.seed, tick=tick, bf16=True
+            ).sum()
+        )
         return clean, robust
 
     def _judge_attack(self) -> PGD:
@@ -390,7 +493,9 @@ class Training:
         tensors: dict[str, Tensor] = {}
         for prefix, module in (("net", self.net), ("ema", self.ema), ("aux", self.aux)):
             if module is not None:
-                tensors |= {f"{prefix}/{name}": value for name, value in module.state_dict().items()}
+                tensors |= {
+                    f"{prefix}/{name}": value for name, value in module.state_dict().items()
+                }
         tensors |= {f"best/{name}": value for name, value in self.best.items()}
         tensors |= {f"sum/{name}": value for name, value in self.sums.items()}
         if self.optimiser is not None:
@@ -399,23 +504,37 @@ class Training:
                 if buffer is not None:
                     tensors[f"momentum/{number}"] = buffer
         plain = {
-            "epoch": self.epoch, "batch": self.batch, "records": self.records, "spent": self.spent,
-            "best_score": self.best_score if self.best else None, "best_epoch": self.best_epoch, "sums": list(self.sums),
-        }  # fmt: skip
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "records": self.records,
+            "spent": self.spent,
+            "best_score": self.best_score if self.best else None,
+            "best_epoch": self.best_epoch,
+            "sums": list(self.sums),
+        }
         return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, plain
 
     def restore(self, tensors: dict[str, Tensor], plain: JSON) -> None:
-        """Continue from what `state` returned. Raises UserError where it belongs to another network."""
+        """Continue from what `state` returned. Raises UserError where it belongs to another
+        network.
+        """
 
         def part(prefix: str) -> dict[str, Tensor]:
-            return {name.removeprefix(f"{prefix}/"): value for name, value in tensors.items() if name.startswith(f"{prefix}/")}
+            return {
+                name.removeprefix(f"{prefix}/"): value
+                for name, value in tensors.items()
+                if name.startswith(f"{prefix}/")
+            }
 
         try:
             for prefix, module in (("net", self.net), ("ema", self.ema), ("aux", self.aux)):
                 if module is not None:
                     module.load_state_dict(part(prefix))
         except RuntimeError as error:
-            raise UserError("The saved state belongs to another network or data set, so this run cannot go on; start a new one.") from error
+            raise UserError(
+                "The saved state belongs to another network or data set, so this run cannot go on;"
+                " start a new one."
+            ) from error
         self.epoch, self.batch = int(plain["epoch"]), int(plain["batch"])
         self.records, self.spent = list(plain["records"]), float(plain["spent"])
         self.best, self.best_epoch = part("best"), int(plain["best_epoch"])
@@ -424,12 +543,16 @@ class Training:
         self.sums = {name: found[name].to(self.device) for name in plain["sums"]}
         momentum = {int(number): value for number, value in part("momentum").items()}
         if momentum:
-            stage = next((s for s, first, last in self.plan if first <= self.epoch < last), self.plan[-1][0])
+            stage = next(
+                (s for s, first, last in self.plan if first <= self.epoch < last), self.plan[-1][0]
+            )
             self._enter(stage, fresh=False)
             assert self.optimiser is not None
             for number, parameter in enumerate(self._optimised()):
                 if number in momentum:
-                    self.optimiser.state[parameter]["momentum_buffer"] = momentum[number].to(self.device)
+                    self.optimiser.state[parameter]["momentum_buffer"] = momentum[number].to(
+                        self.device
+                    )
 
     def _optimised(self) -> list[Any]:
         assert self.optimiser is not None
@@ -437,8 +560,19 @@ class Training:
 
 
 def tolerance_note(recorded: JSON, now: JSON) -> str:
-    """A sentence where a resume cannot promise the same bits, else empty. Both are version tables of `config.json`."""
-    differing = [name for name in ("torch", "platform", "device", "processes") if recorded.get(name) != now.get(name)]
+    """A sentence where a resume cannot promise the same bits, else empty. Both are version tables
+    of `config.json`.
+    """
+    differing = [
+        name
+        for name in ("torch", "platform", "device", "processes")
+        if recorded.get(name) != now.get(name)
+    ]
     if recorded.get("device") == "cuda" or now.get("device") == "cuda":
         differing.append("GPU arithmetic")
-    return f"Resuming approximately, not bit for bit: {', '.join(dict.fromkeys(differing))} changed or vary." if differing else ""
+    return (
+        f"Resuming approximately, not bit for bit: {', '.join(dict.fromkeys(differing))} changed or"
+        " vary."
+        if differing
+        else ""
+    )

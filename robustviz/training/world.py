@@ -1,7 +1,8 @@
-"""One training on several processes: which of them this is, and what they must agree on. torchrun starts them, all on one
-machine; without it there is one process, and nothing here asks for torch.
+"""One training on several processes: which of them this is, and what they must agree on. torchrun
+starts them, all on one machine; without it there is one process, and nothing here asks for torch.
 
-The first process (rank 0) reads the person's wishes, validates, prints and writes; the others take part in every step.
+The first process (rank 0) reads the person's wishes, validates, prints and writes; the others take
+part in every step.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from robustviz.types import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# The first process may download images or validate a large network meanwhile. torchrun ends all when one fails.
+# The first process may download images or validate a large network meanwhile. torchrun ends all
+# when one fails.
 PATIENCE = timedelta(days=1)
 
 _store: Any = None  # see `_notes`; torchrun keeps it, so it outlives any of the processes
@@ -27,7 +29,9 @@ _store: Any = None  # see `_notes`; torchrun keeps it, so it outlives any of the
 
 @dataclass(frozen=True)
 class World:
-    """The processes of one training: this one's number from 0, and how many there are. Alone by default."""
+    """The processes of one training: this one's number from 0, and how many there are. Alone by
+    default.
+    """
 
     rank: int = 0
     size: int = 1
@@ -38,14 +42,20 @@ class World:
         return self.rank == 0
 
     def part(self, n: int, together: int = 1) -> slice:
-        """Where this process's share of `n` things in a row lies; `together` of them always stay in one share. Shares
-        follow each other and differ by one group of `together` at most; alone it is everything.
+        """Where this process's share of `n` things in a row lies; `together` of them always stay in
+        one share. Shares follow each other and differ by one group of `together` at most; alone it
+        is everything.
         """
         groups = -(-n // together)
-        return slice(self.rank * groups // self.size * together, min(n, (self.rank + 1) * groups // self.size * together))
+        return slice(
+            self.rank * groups // self.size * together,
+            min(n, (self.rank + 1) * groups // self.size * together),
+        )
 
     def told(self, *numbers: int) -> list[int]:
-        """The first process's `numbers`, in all; each must hand over as many. Waits for the first process."""
+        """The first process's `numbers`, in all; each must hand over as many. Waits for the first
+        process.
+        """
         if self.size == 1:
             return list(numbers)
         import torch
@@ -55,7 +65,9 @@ class World:
         return [int(number) for number in said]
 
     def mean(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Each value's mean over the processes, which must have the same names in the same order. Waits for all of them."""
+        """Each value's mean over the processes, which must have the same names in the same order.
+        Waits for all of them.
+        """
         if self.size == 1 or not values:
             return values
         import torch
@@ -67,7 +79,9 @@ class World:
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
-        """The first process goes through what is inside, then the others do: it may download what they then find."""
+        """The first process goes through what is inside, then the others do: it may download what
+        they then find.
+        """
         if not self.main:
             self.told(0)
         yield
@@ -88,7 +102,9 @@ class World:
             return False
         import torch
 
-        return isinstance(error, torch.distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+        return isinstance(error, torch.distributed.DistError) or (
+            isinstance(error, RuntimeError) and "gloo" in str(error)
+        )
 
 
 ALONE = World()
@@ -100,10 +116,12 @@ def launched() -> bool:
 
 
 def join() -> World:
-    """The world that torchrun started this process in, once all its processes are here: gloo, and nccl between GPUs, of
-    which process k takes number k from here on. Without torchrun this process is alone. Asked again, it is the same world.
+    """The world that torchrun started this process in, once all its processes are here: gloo, and
+    nccl between GPUs, of which process k takes number k from here on. Without torchrun this process
+    is alone. Asked again, it is the same world.
 
-    Raises UserError where the processes are on several machines, which would need the run folder on all of them.
+    Raises UserError where the processes are on several machines, which would need the run folder on
+    all of them.
     """
     if not launched():
         return ALONE
@@ -116,7 +134,10 @@ def join() -> World:
     local = int(os.environ["LOCAL_RANK"])
     store, rank, size = _notes()
     if os.environ.get("LOCAL_WORLD_SIZE", str(size)) != str(size):
-        raise UserError("The processes of one training share its run folder, so all must be on one machine: use torchrun without --nnodes.")
+        raise UserError(
+            "The processes of one training share its run folder, so all must be on one machine: use"
+            " torchrun without --nnodes."
+        )
     gpus = torch.cuda.device_count()
     if local < gpus:
         torch.cuda.set_device(local)
@@ -132,19 +153,24 @@ def join() -> World:
 
 
 def speaks() -> bool:
-    """Whether this process is the one to say what went wrong: the first of all that ask. The others then fail because it did."""
+    """Whether this process is the one to say what went wrong: the first of all that ask. The others
+    then fail because it did.
+    """
     if not launched():
         return True
     rank = os.environ["RANK"]
     try:
         return bool(_notes()[0].compare_set("failed", "", rank) == rank.encode())
-    except (RuntimeError, ValueError):  # torchrun is gone, and the store with it; or nothing says where it is
+    except (
+        RuntimeError,
+        ValueError,
+    ):  # torchrun is gone, and the store with it; or nothing says where it is
         return rank == "0"
 
 
 def _notes() -> tuple[Any, int, int]:
-    """torchrun's store, this process's number, and how many there are. Not the first process alone speaks: when another one
-    fails before it, torchrun ends it before it has said a word.
+    """torchrun's store, this process's number, and how many there are. Not the first process alone
+    speaks: when another one fails before it, torchrun ends it before it has said a word.
     """
     global _store
     from torch.distributed.rendezvous import rendezvous

@@ -1,7 +1,9 @@
-"""What pages ask for again and again: a probe's answer, and what is drawn of it. Both are kept in memory, the latest first.
+"""What pages ask for again and again: a probe's answer, and what is drawn of it. Both are kept in
+memory, the latest first.
 
-Answers are looked up by text, because hashing arrays would take two different images for one. What is drawn of an answer is
-looked up by the answer itself, which nobody changes: another one, of other weights or settings, can never show it.
+Answers are looked up by text, because hashing arrays would take two different images for one. What
+is drawn of an answer is looked up by the answer itself, which nobody changes: another one, of other
+weights or settings, can never show it.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ def _answer(path: str, weights: str, asked: str, name: str) -> _Answer:
 
 
 def _place(run_id: str, probe: str, settings: dict[str, Any]) -> tuple[_Answer, Any, Run]:
-    """Where the answer lies, and who gives it to whom. A run that goes on training has other weights, so another place."""
+    """Where the answer lies, and who gives it to whom. A run that goes on training has other
+    weights, so another place.
+    """
     spec, run = registry.build(registry.get("probe", probe), settings), folder.open_model(run_id)
     return _answer(str(run.path), run.weights, registry.key(spec), spec.name(run)), spec, run
 
@@ -67,7 +71,8 @@ def kept(run_id: str, name: str, **settings: Any) -> Any | None:
 
 
 def soon(run_id: str, name: str, patience: float, **settings: Any) -> Any | None:
-    """As `probe`, but None where that takes more than `patience` seconds: a thread goes on measuring, and `awaited` says how long.
+    """As `probe`, but None where that takes more than `patience` seconds: a thread goes on
+    measuring, and `awaited` says how long.
 
     What went wrong in the thread is raised here when it is asked for next, and then tried again.
     """
@@ -118,10 +123,14 @@ class _Same:
 
 
 @functools.lru_cache(maxsize=64)
-def _made(make: Callable[..., Any], results: tuple[tuple[str, _Same], ...], more: tuple[Any, ...]) -> Any:
+def _made(
+    make: Callable[..., Any], results: tuple[tuple[str, _Same], ...], more: tuple[Any, ...]
+) -> Any:
     return make({name: same.it for name, same in results}, *more)
 
 
 def made(make: Callable[..., T], found: dict[str, Result], *more: Any) -> T:
-    """What `make` makes of results by name, and of more that can be hashed: once, and again only for others."""
+    """What `make` makes of results by name, and of more that can be hashed: once, and again only
+    for others.
+    """
     return _made(make, tuple((name, _Same(result)) for name, result in found.items()), more)

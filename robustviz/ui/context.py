@@ -1,4 +1,6 @@
-"""What every view shares: the data set, networks A and B, and the image. All of it lives in the address."""
+"""What every view shares: the data set, networks A and B, and the image. All of it lives in the
+address.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,15 @@ from robustviz.ui.shell import linked
 
 OWN = "Choose freely"  # the Train page's recipe that is none
 FIRST = {"data": "shapes", "a": "standard", "b": "pgd_at"}  # what is chosen before anybody chose
-GROUPS = {  # in the order of every picker: each group's name, and what must not be misread about its methods
+# in the order of every picker: each group's name, and what must not be misread about its methods
+GROUPS = {
     "defence": ("Defence", ""),
     "no adversarial training": (
         "No adversarial training",
-        "The network never sees an attack while it learns, so a gain under FGSM alone is not robustness.",
+        (
+            "The network never sees an attack while it learns, so a gain under FGSM alone is not"
+            " robustness."
+        ),
     ),
     "red team": ("Red team", "It improves the attacker's copy and defends nothing by itself."),
 }
@@ -34,7 +40,9 @@ GROUPS = {  # in the order of every picker: each group's name, and what must not
 
 @dataclass(frozen=True)
 class Context:
-    """What is looked at: run ids of A and B (`b` may be empty), the data's name, the test image's number."""
+    """What is looked at: run ids of A and B (`b` may be empty), the data's name, the test image's
+    number.
+    """
 
     data: str
     a: str
@@ -49,13 +57,16 @@ class Context:
 
 @functools.lru_cache(maxsize=1024)
 def data_name(run: Run) -> str:
-    """The name under which runs on the same test images come together: the data's key where its dials are those of the
-    shipped runs, else with a hash. The background dial acts in training only, so it does not count.
+    """The name under which runs on the same test images come together: the data's key where its
+    dials are those of the shipped runs, else with a hash. The background dial acts in training
+    only, so it does not count.
     """
     key, rest = run.data_key, _dials(run)
     if run.shipped or not rest or rest in _shipped_dials(key):
         return key
-    named = Path(str(rest["path"])).name if "path" in rest else key  # a folder of the user's own is known by its name
+    named = (
+        Path(str(rest["path"])).name if "path" in rest else key
+    )  # a folder of the user's own is known by its name
     return f"{named or key}-{hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:6]}"
 
 
@@ -65,16 +76,31 @@ def _shipped_dials(key: str) -> list[dict[str, object]]:
 
 
 def _dials(run: Run) -> dict[str, object]:
-    return {name: value for name, value in run.info.get("data", {}).items() if name not in ("key", "cue")}
+    return {
+        name: value
+        for name, value in run.info.get("data", {}).items()
+        if name not in ("key", "cue")
+    }
 
 
 @functools.lru_cache(maxsize=1024)
 def label(run: Run) -> str:
-    """A run's name: method, the method's settings that are not the usual ones, net, seed, and where it is the user's own
-    its id's hash.
+    """A run's name: method, the method's settings that are not the usual ones, net, seed, and where
+    it is the user's own its id's hash.
     """
     own = "" if run.shipped else run.id[-8:]
-    return " · ".join(filter(None, (method_label(run.method_key), *_unusual(run), run.architecture, f"seed {run.info.get('seed')}", own)))
+    return " · ".join(
+        filter(
+            None,
+            (
+                method_label(run.method_key),
+                *_unusual(run),
+                run.architecture,
+                f"seed {run.info.get('seed')}",
+                own,
+            ),
+        )
+    )
 
 
 def option(run: Run) -> str:
@@ -103,18 +129,28 @@ def methods() -> list[str]:
 
 
 def ordered(every: Iterable[Run]) -> dict[str, Run]:
-    """Runs by id in the order of the pickers: group, method, network, settings, seed; shipped ones before the user's."""
+    """Runs by id in the order of the pickers: group, method, network, settings, seed; shipped ones
+    before the user's.
+    """
     places, nets = methods(), registry.keys("net")
 
     def place(run: Run) -> tuple[Any, ...]:
-        return places.index(run.method_key), nets.index(run.architecture), _unusual(run), run.info.get("seed"), not run.shipped
+        return (
+            places.index(run.method_key),
+            nets.index(run.architecture),
+            _unusual(run),
+            run.info.get("seed"),
+            not run.shipped,
+        )
 
     return {run.id: run for run in sorted(every, key=place)}
 
 
 @functools.lru_cache(maxsize=1024)
 def _unusual(run: Run) -> tuple[str, ...]:
-    """Each setting of the run's method that is not the method's default, like `target=label`; runs that it names left out."""
+    """Each setting of the run's method that is not the method's default, like `target=label`; runs
+    that it names left out.
+    """
 
     def differing(asked: Mapping[str, Any], usual: Mapping[str, Any]) -> Iterator[str]:
         for name, value in asked.items():
@@ -122,25 +158,39 @@ def _unusual(run: Run) -> tuple[str, ...]:
                 yield from differing(value, usual[name])
             elif name not in ("source", "witness") and value != usual.get(name):
                 radius = isinstance(value, float) and name in ("eps", "eps_low", "step_size")
-                yield f"{name}={eps_text(value) if radius else f'{value:g}' if isinstance(value, float) else value}"
+                yield (
+                    f"{name}={eps_text(value) if radius else f'{value:g}' if isinstance(value, float) else value}"
+                )
 
-    return tuple(differing(run.info.get("method", {}), registry.encode(registry.get("method", run.method_key)())))
+    return tuple(
+        differing(
+            run.info.get("method", {}), registry.encode(registry.get("method", run.method_key)())
+        )
+    )
 
 
 def trained(every: Iterable[Run] | None = None) -> dict[str, Run]:
-    """Every run (of `every`) that has weights and can be shown, by id; the shipped one where a user's has the same id."""
+    """Every run (of `every`) that has weights and can be shown, by id; the shipped one where a
+    user's has the same id.
+    """
     out: dict[str, Run] = {}
     methods, nets = registry.keys("method"), registry.keys("net")
     for run in folder.all_runs() if every is None else every:
         if run.method_key not in methods or run.architecture not in nets:
             continue  # made by another version of robustviz
-        if not _l2(run) and "images" in run.info and (run.shipped or os.path.exists(f"{run.path}/net.safetensors")):
+        if (
+            not _l2(run)
+            and "images" in run.info
+            and (run.shipped or os.path.exists(f"{run.path}/net.safetensors"))
+        ):
             out.setdefault(run.id, run)
     return out
 
 
 def _l2(run: Run) -> bool:
-    """Whether it was trained in l2: views measure changes in grey levels, and an l2 budget is in other units."""
+    """Whether it was trained in l2: views measure changes in grey levels, and an l2 budget is in
+    other units.
+    """
     return (run.info.get("method", {}).get("attack") or {}).get("norm", "linf") != "linf"
 
 
@@ -156,44 +206,74 @@ def choose(index: int) -> None:
 
 
 def follow() -> None:
-    """First line of a fragment in which an image can be chosen: the sidebar stands outside it and must hear of it."""
+    """First line of a fragment in which an image can be chosen: the sidebar stands outside it and
+    must hear of it.
+    """
     if st.session_state.pop("chosen", False):
         st.rerun()
 
 
 def sidebar() -> Context:
-    """Draw the pickers and return what is chosen. Raises UserError where no trained model exists."""
+    """Draw the pickers and return what is chosen. Raises UserError where no trained model
+    exists.
+    """
     st.session_state.pop("chosen", None)  # this is the run that shows it
     known = folder.all_runs()
     every = trained(known)
     if not every:
-        raise UserError("There is no trained model yet: train one on the Train page, or run `make zoo`.")
-    names = sorted({data_name(run) for run in every.values()}, key=lambda name: (name != FIRST["data"], name))
+        raise UserError(
+            "There is no trained model yet: train one on the Train page, or run `make zoo`."
+        )
+    names = sorted(
+        {data_name(run) for run in every.values()}, key=lambda name: (name != FIRST["data"], name)
+    )
     with st.sidebar:
         holder = st.container()
         with st.expander("Data and models", icon=":material/tune:"):
             data = st.selectbox(
-                "Data set", names, on_change=_follow, help=term("shapes"), **linked("data", _first_data(every, names), names)
+                "Data set",
+                names,
+                on_change=_follow,
+                help=term("shapes"),
+                **linked("data", _first_data(every, names), names),
             )
             here = ordered(run for run in every.values() if data_name(run) == data)
             options, first, second = list(here), *_defaults(here)
-            a = st.selectbox("Model A", options, format_func=lambda i: option(here[i]), **linked("a", first, options))
+            a = st.selectbox(
+                "Model A",
+                options,
+                format_func=lambda i: option(here[i]),
+                **linked("a", first, options),
+            )
             start = first if a == second else second  # an address may name A alone
             b = st.selectbox(
-                "Model B", ["", *options], format_func=lambda i: option(here[i]) if i else "none", **linked("b", start, ["", *options])
+                "Model B",
+                ["", *options],
+                format_func=lambda i: option(here[i]) if i else "none",
+                **linked("b", start, ["", *options]),
             )
             if left_out := [run.id for run in known if _l2(run)]:
                 said = f"{left_out[0]} is" if len(left_out) == 1 else f"{len(left_out)} runs are"
                 st.markdown(
-                    f"{said} not listed: trained in l2, while these views measure in grey levels. `evaluate` on the command line can."
+                    f"{said} not listed: trained in l2, while these views measure in grey levels."
+                    " `evaluate` on the command line can."
                 )
             _offer_training(here)
         count = test_count(a)
         with holder:
-            img = int(st.number_input(f"Test image, 0 to {count - 1}", 0, count - 1, **linked("img", first_right(a), range(count))))
+            img = int(
+                st.number_input(
+                    f"Test image, 0 to {count - 1}",
+                    0,
+                    count - 1,
+                    **linked("img", first_right(a), range(count)),
+                )
+            )
             picture, name = thumbnail(a, img)
             st.image(picture, width="content", alt=f"Test image {img}: {name}")
-            text = f":blue[**A**] {label(here[a])}" + (f"  \n:orange[**B**] {label(here[b])}" if b else "")
+            text = f":blue[**A**] {label(here[a])}" + (
+                f"  \n:orange[**B**] {label(here[b])}" if b else ""
+            )
             text += "  \nA and B are the same network." if a == b else ""
             st.markdown(f"**{name}**, image {img} of the {count} test images of {data}  \n{text}")
     return Context(str(data), str(a), str(b or ""), img)
@@ -206,31 +286,50 @@ def _first_data(every: dict[str, Run], names: list[str]) -> str:
 
 
 def _offer_training(here: dict[str, Run]) -> None:
-    """Lead to the Train page, with the method that the last change of the data set did not find there."""
+    """Lead to the Train page, with the method that the last change of the data set did not find
+    there.
+    """
     missing = st.session_state.get("missing", "")
     if missing:
         st.warning(f"{method_label(missing)} has not been trained on this data yet.")
-    if st.button(f"Train {method_label(missing) or 'another model'}", key="offer", icon=":material/model_training:", width="stretch"):
+    if st.button(
+        f"Train {method_label(missing) or 'another model'}",
+        key="offer",
+        icon=":material/model_training:",
+        width="stretch",
+    ):
         data_key = next(iter(here.values())).data_key
-        st.session_state.update({"train-data": data_key} | ({"train-method": missing, "train-recipe": OWN} if missing else {}))
+        st.session_state.update(
+            {"train-data": data_key}
+            | ({"train-method": missing, "train-recipe": OWN} if missing else {})
+        )
         st.session_state.pop("missing", None)
         st.switch_page(str(folder.REPOSITORY / "pages" / "train.py"))
 
 
 def _defaults(here: dict[str, Run]) -> tuple[str, str]:
-    """The ids that A and B start from: the usual methods', else the first ones there are; B is empty where A is alone."""
+    """The ids that A and B start from: the usual methods', else the first ones there are; B is
+    empty where A is alone.
+    """
     a = _nearest(here, FIRST["a"]) or next(iter(here))
     rest = {run_id: run for run_id, run in here.items() if run_id != a}
     return a, _nearest(rest, FIRST["b"]) or next(iter(rest), "")
 
 
 def _nearest(here: dict[str, Run], method: str, like: Run | None = None) -> str:
-    """The id of the run of a method that is most like another run, else the most ordinary one; empty where there is none."""
+    """The id of the run of a method that is most like another run, else the most ordinary one;
+    empty where there is none.
+    """
     settings = _unusual(like) if like else ()
     net, seed = (like.architecture, like.info.get("seed")) if like else ("small_resnet", 0)
 
     def distance(run: Run) -> tuple[bool, ...]:
-        return _unusual(run) != settings, run.architecture != net, run.info.get("seed") != seed, not run.shipped
+        return (
+            _unusual(run) != settings,
+            run.architecture != net,
+            run.info.get("seed") != seed,
+            not run.shipped,
+        )
 
     same = [run for run in here.values() if run.method_key == method]
     return min(same, key=distance).id if same else ""
@@ -266,7 +365,9 @@ def test_count(run_id: str) -> int:
 
 @st.cache_data(max_entries=16, show_spinner=False)
 def first_right(run_id: str) -> int:
-    """The first test image that the network gets right untouched: what to open with; 0 where there is none."""
+    """The first test image that the network gets right untouched: what to open with; 0 where there
+    is none.
+    """
     import torch
 
     from robustviz.training.evaluate import count_right

@@ -1,7 +1,8 @@
 """How the app is started: the same way from `make app`, from a terminal on Windows and from a test.
 
-Streamlit runs as a child process, because it takes its settings from a command line and wants the main thread. The
-launcher chooses the port, keeps the server on this computer, waits until it answers, and ends it with itself.
+Streamlit runs as a child process, because it takes its settings from a command line and wants the
+main thread. The launcher chooses the port, keeps the server on this computer, waits until it
+answers, and ends it with itself.
 """
 
 from __future__ import annotations
@@ -25,24 +26,35 @@ from robustviz.types import UserError
 
 HOST = "127.0.0.1"
 PORT = 8501  # Streamlit's own, so that a bookmark goes on working
-PATIENCE = 120.0  # seconds a server gets to answer: a first start on a slow disk compiles every package
+PATIENCE = (
+    120.0  # seconds a server gets to answer: a first start on a slow disk compiles every package
+)
 GRACE = 10.0  # seconds a server gets to end by itself
 
 
-def launch(*, port: int | None = None, browser: bool | None = None, tell: Callable[[str], object] = print) -> int:
+def launch(
+    *, port: int | None = None, browser: bool | None = None, tell: Callable[[str], object] = print
+) -> int:
     """Run the app until it is stopped; 0 where Ctrl-C stopped it.
 
-    `port`: that one and no other; None: the environment's PORT, else 8501, else any free one. `browser`: open one;
-    None: where there is a desktop. `tell` gets one line, the address. Raises UserError where the app cannot start.
+    `port`: that one and no other; None: the environment's PORT, else 8501, else any free one.
+    `browser`: open one; None: where there is a desktop. `tell` gets one line, the address. Raises
+    UserError where the app cannot start.
     """
     if importlib.util.find_spec("streamlit") is None:
-        raise UserError("Streamlit is not installed: run `make app`, or `python -m pip install -r requirements.txt`.")
+        raise UserError(
+            "Streamlit is not installed: run `make app`, or `python -m pip install -r"
+            " requirements.txt`."
+        )
     if not (folder.REPOSITORY / "app.py").is_file():
         raise UserError(
-            f"There is no app.py in {folder.REPOSITORY}: the app runs from a checkout of robustviz, not from an installed copy."
+            f"There is no app.py in {folder.REPOSITORY}: the app runs from a checkout of robustviz,"
+            " not from an installed copy."
         )
     fixed = _asked_port(port)
-    with contextlib.suppress(Exception):  # what interrupted runs are called must not keep the app from starting
+    with contextlib.suppress(
+        Exception
+    ):  # what interrupted runs are called must not keep the app from starting
         from robustviz.runs import queue
 
         queue.pump()
@@ -62,12 +74,19 @@ def launch(*, port: int | None = None, browser: bool | None = None, tell: Callab
         finally:
             if server is not None:
                 server.end()
-    raise UserError(f"The app ended unexpectedly (exit status {server.process.returncode}){server.last_words()}")
+    raise UserError(
+        f"The app ended unexpectedly (exit status {server.process.returncode}){server.last_words()}"
+    )
 
 
 def has_desktop() -> bool:
-    """Whether a browser opened from here would be seen: a desktop, no test machine, no remote shell."""
-    if os.environ.get("ROBUSTVIZ_BROWSER", "").strip().lower() in ("0", "no", "false", "off") or "CI" in os.environ:
+    """Whether a browser opened from here would be seen: a desktop, no test machine, no remote
+    shell.
+    """
+    if (
+        os.environ.get("ROBUSTVIZ_BROWSER", "").strip().lower() in ("0", "no", "false", "off")
+        or "CI" in os.environ
+    ):
         return False
     if sys.platform.startswith(("win", "darwin")):
         return "SSH_CONNECTION" not in os.environ
@@ -85,7 +104,9 @@ def free_port() -> int:
 
 def is_free(port: int) -> bool:
     """Whether a server could listen on this port of this computer."""
-    with socket.socket() as caller:  # a listener on all addresses does not keep macOS from binding one of them
+    with (
+        socket.socket() as caller
+    ):  # a listener on all addresses does not keep macOS from binding one of them
         caller.settimeout(0.3)
         if caller.connect_ex((HOST, port)) == 0:
             return False
@@ -104,14 +125,22 @@ def _asked_port(port: int | None) -> int | None:
     text = os.environ.get("PORT", "").strip()
     if port is None and text:
         if not text.isdecimal():
-            raise UserError(f"PORT={text} is not a port; write a number from 1 to 65535, or leave it out.", code=2)
+            raise UserError(
+                f"PORT={text} is not a port; write a number from 1 to 65535, or leave it out.",
+                code=2,
+            )
         port = int(text)
     if port is None:
         return None
     if not 1 <= port <= 65535:
-        raise UserError(f"{port} is not a port; write a number from 1 to 65535, or leave it out.", code=2)
+        raise UserError(
+            f"{port} is not a port; write a number from 1 to 65535, or leave it out.", code=2
+        )
     if not is_free(port):
-        raise UserError(f"Port {port} is in use, or not open to you: choose another one, or leave it out and a free one is taken.")
+        raise UserError(
+            f"Port {port} is in use, or not open to you: choose another one, or leave it out and a"
+            " free one is taken."
+        )
     return port
 
 
@@ -125,9 +154,15 @@ class _Server:
         self._echo = False
         self._lock = threading.Lock()
         self.process = subprocess.Popen(
-            _command(port), cwd=folder.REPOSITORY, env=_environment(), stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace",
-        )  # fmt: skip
+            _command(port),
+            cwd=folder.REPOSITORY,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+        )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -150,12 +185,16 @@ class _Server:
 
     @staticmethod
     def _say(line: str) -> None:
-        with contextlib.suppress(OSError, ValueError):  # a closed terminal must not stop the reading
+        with contextlib.suppress(
+            OSError, ValueError
+        ):  # a closed terminal must not stop the reading
             sys.stderr.write(line)
             sys.stderr.flush()
 
     def answers(self) -> bool:
-        """Whether the server says that it is well. Directly: a proxy of the environment does not know this computer."""
+        """Whether the server says that it is well. Directly: a proxy of the environment does not
+        know this computer.
+        """
         connection = http.client.HTTPConnection(HOST, self.port, timeout=2)
         try:
             connection.request("GET", "/_stcore/health")
@@ -166,7 +205,9 @@ class _Server:
             connection.close()
 
     def last_words(self) -> str:
-        """The end of a sentence: a full stop, or a colon and the last lines that the server said."""
+        """The end of a sentence: a full stop, or a colon and the last lines that the server
+        said.
+        """
         self._reader.join(1)  # what it said on its way out may still be in the pipe
         with self._lock:
             lines = list(self._last)
@@ -187,7 +228,9 @@ class _Server:
 
 
 def _command(port: int) -> list[str]:
-    """Streamlit's command line. Flags, not only `.streamlit/config.toml`: they win over a person's own settings."""
+    """Streamlit's command line. Flags, not only `.streamlit/config.toml`: they win over a person's
+    own settings.
+    """
     flags: dict[str, Any] = {
         "server.address": HOST,
         "server.port": port,
@@ -197,16 +240,31 @@ def _command(port: int) -> list[str]:
         "browser.gatherUsageStats": "false",
         "logger.hideWelcomeMessage": "true",
     }
-    return [sys.executable, "-m", "streamlit", "run", "app.py", *(f"--{name}={value}" for name, value in flags.items())]
+    return [
+        sys.executable,
+        "-m",
+        "streamlit",
+        "run",
+        "app.py",
+        *(f"--{name}={value}" for name, value in flags.items()),
+    ]
 
 
 def _environment() -> dict[str, str]:
-    """The child's environment. It runs in the repository, so paths that were meant from here become absolute."""
+    """The child's environment. It runs in the repository, so paths that were meant from here become
+    absolute.
+    """
     here = {
-        name: os.path.abspath(os.path.expanduser(os.environ[name])) for name in ("ROBUSTVIZ_RUNS", "ROBUSTVIZ_DATA") if os.environ.get(name)
+        name: os.path.abspath(os.path.expanduser(os.environ[name]))
+        for name in ("ROBUSTVIZ_RUNS", "ROBUSTVIZ_DATA")
+        if os.environ.get(name)
     }
     path = os.pathsep.join(filter(None, [str(folder.REPOSITORY), os.environ.get("PYTHONPATH")]))
-    return os.environ | here | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8:replace"}
+    return (
+        os.environ
+        | here
+        | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8:replace"}
+    )
 
 
 def _start(fixed: int | None) -> _Server:
@@ -224,16 +282,22 @@ def _start(fixed: int | None) -> _Server:
             raise
         if server.process.returncode is None:
             server.end()
-            raise UserError(f"The app did not answer within {PATIENCE:.0f} seconds{server.last_words()}")
+            raise UserError(
+                f"The app did not answer within {PATIENCE:.0f} seconds{server.last_words()}"
+            )
         said = server.last_words()
-        if fixed or "is not available" not in said or attempt == 2:  # else somebody took the port in between
+        if (
+            fixed or "is not available" not in said or attempt == 2
+        ):  # else somebody took the port in between
             break
     raise UserError(f"The app could not be started (exit status {server.process.returncode}){said}")
 
 
 @contextlib.contextmanager
 def _signals_as_ctrl_c() -> Iterator[None]:
-    """Make a closed terminal and a plain `kill` end the app as Ctrl-C does, so that no server is left behind."""
+    """Make a closed terminal and a plain `kill` end the app as Ctrl-C does, so that no server is
+    left behind.
+    """
 
     def stop(number: int, frame: object) -> None:
         raise KeyboardInterrupt
@@ -242,7 +306,9 @@ def _signals_as_ctrl_c() -> Iterator[None]:
     if threading.current_thread() is threading.main_thread():
         for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):  # no system has all three
             number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` goes on ignoring
+            if (
+                number is not None and signal.getsignal(number) is not signal.SIG_IGN
+            ):  # `nohup` goes on ignoring
                 before[number] = signal.signal(number, stop)
     try:
         yield
@@ -256,7 +322,9 @@ def _open(address: str) -> None:
     import webbrowser
 
     def work() -> None:
-        with contextlib.suppress(Exception):  # the address has been printed; a browser that fails is no reason to stop
+        with contextlib.suppress(
+            Exception
+        ):  # the address has been printed; a browser that fails is no reason to stop
             webbrowser.open(address)
 
     threading.Thread(target=work, daemon=True).start()

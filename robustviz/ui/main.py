@@ -1,4 +1,6 @@
-"""The app's entry script: the table of pages, the sidebar, and nothing heavy. It runs again at every interaction."""
+"""The app's entry script: the table of pages, the sidebar, and nothing heavy. It runs again at
+every interaction.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,13 @@ def page(name: str, title: str, help: str, *, default: bool = False) -> st.Page:
 
     No icons: the browser would fetch each as a favicon from another host.
     """
-    return st.Page(PAGES / f"{name}.py", title=title, url_path=None if default else name.replace("_", "-"), default=default, help=help)
+    return st.Page(
+        PAGES / f"{name}.py",
+        title=title,
+        url_path=None if default else name.replace("_", "-"),
+        default=default,
+        help=help,
+    )
 
 
 glossary = page("glossary", "Glossary", "Methods and words")
@@ -37,11 +45,15 @@ menu = {
     ],
     "Glossary": [glossary],
 }
-chosen = st.navigation(menu, position="hidden")  # drawn by the shell: Streamlit's grouped menu is no valid list to a screen reader
+chosen = st.navigation(
+    menu, position="hidden"
+)  # drawn by the shell: Streamlit's grouped menu is no valid list to a screen reader
 st.set_page_config(
-    page_title=f"robustviz · {chosen.title}", page_icon=shell.icon(), layout="wide",
+    page_title=f"robustviz · {chosen.title}",
+    page_icon=shell.icon(),
+    layout="wide",
     initial_sidebar_state="collapsed" if chosen == start else "auto",
-)  # fmt: skip
+)
 shell.menu(menu)
 shell.run(chosen, light=chosen in (start, glossary))
 embedder.APP.start()  # last, so that the first page waits for nothing

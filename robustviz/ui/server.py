@@ -10,8 +10,8 @@ from typing import Any
 
 from robustviz import imports, process
 
-# What the first page is made of, and what Streamlit would look for when it draws it. Half of pandas in `sys.modules` is taken
-# for all of it by whoever looks there, so that comes before anybody, too.
+# What the first page is made of, and what Streamlit would look for when it draws it. Half of pandas
+# in `sys.modules` is taken for all of it by whoever looks there, so that comes before anybody, too.
 FIRST = (
     "pandas",
     "robustviz.embedder",
@@ -24,8 +24,8 @@ FIRST = (
 
 @contextlib.asynccontextmanager
 async def open_house(app: Any) -> AsyncIterator[None]:
-    """ASGI lifespan: what the first page needs is there before anybody comes, so that it waits for nobody's torch; what the
-    others need comes meanwhile, in a thread for which they wait.
+    """ASGI lifespan: what the first page needs is there before anybody comes, so that it waits for
+    nobody's torch; what the others need comes meanwhile, in a thread for which they wait.
     """
     process.leave_out_triton()
     imports.load_all(FIRST)
@@ -34,15 +34,17 @@ async def open_house(app: Any) -> AsyncIterator[None]:
 
 
 def _import_ahead() -> None:
-    with contextlib.suppress(Exception):  # what cannot be imported is said by the page that needs it
+    with contextlib.suppress(
+        Exception
+    ):  # what cannot be imported is said by the page that needs it
         imports.load_all(imports.NEEDED + imports.LATER)
 
 
 class Prompt:
     """ASGI middleware: what a page sends leaves at once.
 
-    Streamlit binds its socket so that asyncio leaves Nagle's algorithm on: a page of many small messages then waits for
-    the browser's delayed acknowledgement, 40 ms on Linux.
+    Streamlit binds its socket so that asyncio leaves Nagle's algorithm on: a page of many small
+    messages then waits for the browser's delayed acknowledgement, 40 ms on Linux.
     """
 
     def __init__(self, app: Any) -> None:
@@ -50,8 +52,11 @@ class Prompt:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "websocket":
-            # The protocol object is uvicorn's own; under another server the messages go as it sends them.
+            # The protocol object is uvicorn's own; under another server the messages go as it sends
+            # them.
             transport = getattr(getattr(send, "__self__", None), "transport", None)
             with contextlib.suppress(AttributeError, OSError):
-                transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # type: ignore[union-attr]
+                transport.get_extra_info("socket").setsockopt(  # type: ignore[union-attr]
+                    socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+                )
         await self.app(scope, receive, send)

@@ -1,4 +1,6 @@
-"""What surrounds every page: one clear sentence instead of a traceback, the reset button, and the job in progress."""
+"""What surrounds every page: one clear sentence instead of a traceback, the reset button, and the
+job in progress.
+"""
 
 from __future__ import annotations
 
@@ -24,22 +26,25 @@ P = ParamSpec("P")
 
 @functools.cache
 def icon() -> str:
-    """The browser tab's picture, a disc with a bite of noise, as an address that holds it: drawn here so that no other host is
-    asked for it, and packed once, which Streamlit would do at every click.
+    """The browser tab's picture, a disc with a bite of noise, as an address that holds it: drawn
+    here so that no other host is asked for it, and packed once, which Streamlit would do at every
+    click.
     """
     picture = Image.new("RGBA", (64, 64))
     pen = ImageDraw.Draw(picture)
     pen.ellipse((4, 4, 60, 60), fill="#0062A3")
     for at in range(4):
-        pen.rectangle((34 + 7 * (at % 2), 8 + 7 * at, 40 + 7 * (at % 2), 14 + 7 * at), fill="#F2A33C")
+        pen.rectangle(
+            (34 + 7 * (at % 2), 8 + 7 * at, 40 + 7 * (at % 2), 14 + 7 * at), fill="#F2A33C"
+        )
     out = io.BytesIO()
     picture.save(out, format="PNG")
     return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
 def run(page: Page, *, light: bool) -> None:
-    """Run a page; one that is not `light` once all that pages with a network need is imported. What a person can act on is
-    shown as a sentence; anything else as a sentence with details to report.
+    """Run a page; one that is not `light` once all that pages with a network need is imported. What
+    a person can act on is shown as a sentence; anything else as a sentence with details to report.
     """
 
     def whole() -> None:
@@ -55,13 +60,15 @@ def run(page: Page, *, light: bool) -> None:
 
 @functools.lru_cache(maxsize=1)
 def _keep_modules(hundreds: int) -> None:
-    """Modules stay for good: the garbage collector need not go through theirs again, a tenth of a second each time."""
+    """Modules stay for good: the garbage collector need not go through theirs again, a tenth of a
+    second each time.
+    """
     gc.freeze()
 
 
 def fragment(view: Callable[P, None]) -> Callable[P, None]:
-    """`st.fragment` whose errors are sentences too: Streamlit shows what a fragment raises where it stands, so `run` never
-    hears of it.
+    """`st.fragment` whose errors are sentences too: Streamlit shows what a fragment raises where it
+    stands, so `run` never hears of it.
     """
 
     @st.fragment
@@ -81,7 +88,8 @@ def _guarded(work: Callable[[], None]) -> bool:
         st.error(str(error), icon=":material/error:")
     except ModuleNotFoundError as error:
         st.error(
-            f"The package {error.name} is not installed, so this page cannot work. Install everything with: pip install -r requirements.txt"
+            f"The package {error.name} is not installed, so this page cannot work. Install"
+            " everything with: pip install -r requirements.txt"
         )
     except Exception as error:  # Streamlit's own control flow is not an Exception's business
         if type(error).__module__.startswith("streamlit.runtime.scriptrunner"):
@@ -89,16 +97,16 @@ def _guarded(work: Callable[[], None]) -> bool:
         print(traceback.format_exc(), flush=True)
         number = hashlib.sha256(traceback.format_exc().encode()).hexdigest()[:6]
         st.error(
-            f"Something unexpected happened on this page ({type(error).__name__}, report {number}). "
-            "Reset the page to go on; the server's log has the details."
+            f"Something unexpected happened on this page ({type(error).__name__}, report {number})."
+            " Reset the page to go on; the server's log has the details."
         )
     return False
 
 
-# The chosen segment, tab and slider value are text in the primary colour; in dark no one colour can carry white button
-# text and be read as text too, so these, and a button under the pointer, get a lighter one. What the sidebar's pickers offer
-# may be wider than the sidebar: names of runs differ at their ends. A table fits on a phone.
-# Coloured Python has too little contrast.
+# The chosen segment, tab and slider value are text in the primary colour; in dark no one colour can
+# carry white button text and be read as text too, so these, and a button under the pointer, get a
+# lighter one. What the sidebar's pickers offer may be wider than the sidebar: names of runs differ
+# at their ends. A table fits on a phone. Coloured Python has too little contrast.
 STYLE = """<style>[data-testid="stSliderThumbValue"] p, [data-testid="stTab"][aria-selected="true"] p,
 [data-testid="stButtonGroup"] button[data-selected="true"] p,
 button:not([kind^="primary"]):is(:hover, :focus, :active, [aria-expanded="true"]):enabled * { color: light-dark(#1F66C8, #8DB8FF) }
@@ -120,7 +128,13 @@ def menu(groups: Mapping[str, Sequence[Page]]) -> None:
 
 def reset_button() -> None:
     """A button that forgets every choice made in this session and cleans the address."""
-    st.button("Reset page", key="reset", on_click=reset, icon=":material/restart_alt:", help="Forget all choices on this page.")
+    st.button(
+        "Reset page",
+        key="reset",
+        on_click=reset,
+        icon=":material/restart_alt:",
+        help="Forget all choices on this page.",
+    )
 
 
 def reset() -> None:
@@ -133,14 +147,19 @@ def reset() -> None:
 def linked(key: str, start: Any, allowed: Container[Any]) -> dict[str, Any]:
     """The arguments of a widget whose value lives in the address under `key`, and across pages.
 
-    Its value is what the session holds, else what the address says, else `start`; anything not in `allowed` becomes
-    `start`, because an address can say anything. Streamlit's own binding would write labels, not run ids.
+    Its value is what the session holds, else what the address says, else `start`; anything not in
+    `allowed` becomes `start`, because an address can say anything. Streamlit's own binding would
+    write labels, not run ids.
     """
     state = st.session_state
     state.setdefault("links", {})[key] = start
     if key not in state:
         said = st.query_params.get(key, start)
-        state[key] = int(said) if isinstance(start, int) and str(said).isdecimal() and len(str(said)) < 10 else said
+        state[key] = (
+            int(said)
+            if isinstance(start, int) and str(said).isdecimal() and len(str(said)) < 10
+            else said
+        )
     if state[key] not in allowed:
         state[key] = start
     return {"key": key, "persist_state": "session"}

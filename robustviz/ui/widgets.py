@@ -1,4 +1,6 @@
-"""What every view does alike: ask the probes, draw, say what is seen, let it be taken home, and take up a choice."""
+"""What every view does alike: ask the probes, draw, say what is seen, let it be taken home, and
+take up a choice.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,10 @@ SHOWN = 12  # thumbnails of a choice; the rest is in its CSV
 
 def names(here: Context) -> dict[str, str]:
     """Run ids of A and B by the names that figures print, distinct: "A PGD-AT"."""
-    return {f"{side.upper()} {method_label(folder.open_model(run_id).method_key)}": run_id for side, run_id in here.sides}
+    return {
+        f"{side.upper()} {method_label(folder.open_model(run_id).method_key)}": run_id
+        for side, run_id in here.sides
+    }
 
 
 def runs_of(found: Mapping[str, Result]) -> dict[str, str]:
@@ -37,17 +42,21 @@ def runs_of(found: Mapping[str, Result]) -> dict[str, str]:
 
 @contextmanager
 def place() -> Iterator[None]:
-    """Where something cannot be shown, a sentence stands in its place, and the rest of the page goes on."""
+    """Where something cannot be shown, a sentence stands in its place, and the rest of the page
+    goes on.
+    """
     try:
         yield
     except UserError as error:
         st.info(str(error), icon=":material/info:")
 
 
-def measured(networks: Context | Mapping[str, str], probe: str, what: str, cost: str = "", /, **settings: Any) -> dict[str, Any]:
-    """A probe of A and B, or of any run ids by printed name, by their printed names: from memory or disk; what is missing is
-    measured now, or with a `cost` ("about 10 s", a network) behind one button. A network that cannot answer gets a
-    sentence and is left out.
+def measured(
+    networks: Context | Mapping[str, str], probe: str, what: str, cost: str = "", /, **settings: Any
+) -> dict[str, Any]:
+    """A probe of A and B, or of any run ids by printed name, by their printed names: from memory or
+    disk; what is missing is measured now, or with a `cost` ("about 10 s", a network) behind one
+    button. A network that cannot answer gets a sentence and is left out.
     """
     named = names(networks) if isinstance(networks, Context) else networks
     unable: dict[str, list[str]] = {}
@@ -64,7 +73,9 @@ def measured(networks: Context | Mapping[str, str], probe: str, what: str, cost:
     found = asked(cache.kept, list(named))
     missing = [name for name, result in found.items() if result is None]
     spot = st.empty()
-    label = f"Measure {what} of {' and '.join(missing)} ({cost}{' each' if len(missing) > 1 else ''})"
+    label = (
+        f"Measure {what} of {' and '.join(missing)} ({cost}{' each' if len(missing) > 1 else ''})"
+    )
     if missing and (not cost or spot.button(label, key=f"measure-{probe}")):
         spot.empty()
         with st.spinner(f"Measuring {what} …"):
@@ -75,7 +86,8 @@ def measured(networks: Context | Mapping[str, str], probe: str, what: str, cost:
 
 
 class Drawn(BaseFigure):
-    """A finished figure: Streamlit asks a figure of Plotly for its dictionary, and here that is made already.
+    """A finished figure: Streamlit asks a figure of Plotly for its dictionary, and here that is
+    made already.
 
     Building and checking a figure takes longer than all the rest of a page.
     """
@@ -99,7 +111,9 @@ class Drawn(BaseFigure):
 
 
 def drawn(found: Result | Mapping[str, Any], figure: str, **options: Any) -> Drawn:
-    """`robustviz.figures.<figure>` of what was found, in the page's theme; made once for the same results and options."""
+    """`robustviz.figures.<figure>` of what was found, in the page's theme; made once for the same
+    results and options.
+    """
     several = {"": found} if isinstance(found, Result) else dict(found)
     return cache.made(_drawn, several, figure, theme(), json.dumps(options))
 
@@ -108,8 +122,12 @@ def _drawn(found: dict[str, Result], figure: str, template: str, options: str) -
     return Drawn(_figure(found, figure, template, json.loads(options)))
 
 
-def _figure(found: Mapping[str, Any], figure: str, template: str, options: Mapping[str, Any]) -> Any:
-    return getattr(figures, figure)(found[""] if list(found) == [""] else found, template=template, **options)
+def _figure(
+    found: Mapping[str, Any], figure: str, template: str, options: Mapping[str, Any]
+) -> Any:
+    return getattr(figures, figure)(
+        found[""] if list(found) == [""] else found, template=template, **options
+    )
 
 
 def draw(
@@ -121,14 +139,23 @@ def draw(
     words: str | None = None,
     image: bytes | None = None,
 ) -> list[int]:
-    """Draw a figure of what was found, its sentence below it (or `words` instead), and what can be downloaded.
+    """Draw a figure of what was found, its sentence below it (or `words` instead), and what can be
+    downloaded.
 
-    With `brush`, points can be chosen with a click, a box or a lasso: a single one becomes the image of every view, and
-    the numbers of all that are chosen come back; each point's `customdata` must start with its image's number.
+    With `brush`, points can be chosen with a click, a box or a lasso: a single one becomes the
+    image of every view, and the numbers of all that are chosen come back; each point's `customdata`
+    must start with its image's number.
     """
     figure = drawn(found, recipe.figure, **recipe.options)
     if brush:
-        st.plotly_chart(figure, key=key, theme=None, config=BRUSH, alt=figure.alt, on_select=lambda: _brushed(key))
+        st.plotly_chart(
+            figure,
+            key=key,
+            theme=None,
+            config=BRUSH,
+            alt=figure.alt,
+            on_select=lambda: _brushed(key),
+        )
     else:
         st.plotly_chart(figure, key=key, theme=None, config=CONFIG, alt=figure.alt)
     if said := figure.sentence if words is None else words:
@@ -141,7 +168,11 @@ def chosen(key: str) -> list[int]:
     """The numbers of the images that are chosen in the figure `key`, each once."""
     points = (st.session_state.get(key) or {}).get("selection", {}).get("points", [])
     data = [point.get("customdata") for point in points]
-    return list(dict.fromkeys(int(one[0] if isinstance(one, Sequence) else one) for one in data if one is not None))
+    return list(
+        dict.fromkeys(
+            int(one[0] if isinstance(one, Sequence) else one) for one in data if one is not None
+        )
+    )
 
 
 def _brushed(key: str) -> None:
@@ -158,12 +189,25 @@ def downloads(
     recipe: Recipe | None = None,
     image: bytes | None = None,
 ) -> None:
-    """A small menu: the numbers, the figure, the picture, and the lines of Python that make them. Files are made on demand."""
-    with st.popover("Take home", icon=":material/download:", key=f"home-{key}", type="tertiary", on_change="rerun") as menu:
+    """A small menu: the numbers, the figure, the picture, and the lines of Python that make them.
+    Files are made on demand.
+    """
+    with st.popover(
+        "Take home",
+        icon=":material/download:",
+        key=f"home-{key}",
+        type="tertiary",
+        on_change="rerun",
+    ) as menu:
         if not menu.open:
             return
         several, template = {"": found} if isinstance(found, Result) else found, theme()
-        _file("Numbers drawn (CSV)", lambda: figures.csv(_figure(several, figure, template, options)), f"{key}.csv", "text/csv")
+        _file(
+            "Numbers drawn (CSV)",
+            lambda: figures.csv(_figure(several, figure, template, options)),
+            f"{key}.csv",
+            "text/csv",
+        )
         for name, result in several.items():
             short = re.sub(r"\W+", "-", name).strip("-").lower()
             _file(
@@ -173,7 +217,12 @@ def downloads(
                 "application/zip",
             )
         whole = "Figure (HTML, works offline)"
-        _file(whole, lambda: figures.html(_figure(several, figure, template, options)), f"{key}.html", "text/html")
+        _file(
+            whole,
+            lambda: figures.html(_figure(several, figure, template, options)),
+            f"{key}.html",
+            "text/html",
+        )
         st.markdown("Figure (SVG): the camera at the figure's upper right.")
         if image is not None:
             _file("Picture (PNG)", lambda: image, f"{key}.png", "image/png")
@@ -183,7 +232,9 @@ def downloads(
 
 
 def _file(label: str, make: Callable[[], bytes], name: str, mime: str) -> None:
-    st.download_button(label, make, name, mime, key=f"file-{name}", on_click="ignore", icon=":material/download:")
+    st.download_button(
+        label, make, name, mime, key=f"file-{name}", on_click="ignore", icon=":material/download:"
+    )
 
 
 def picture(image: bytes, said: str, key: str, *, width: int | str = "stretch") -> None:
@@ -192,27 +243,44 @@ def picture(image: bytes, said: str, key: str, *, width: int | str = "stretch") 
         fitted(image, said)
     st.markdown(said)
     st.download_button(
-        "PNG", image, f"{key}.png", "image/png", key=f"file-{key}", on_click="ignore", type="tertiary", icon=":material/download:"
+        "PNG",
+        image,
+        f"{key}.png",
+        "image/png",
+        key=f"file-{key}",
+        on_click="ignore",
+        type="tertiary",
+        icon=":material/download:",
     )
 
 
 def fitted(image: bytes, alt: str) -> None:
-    """A picture as wide as its place. Given a width, Streamlit would blur and pack it anew at every click."""
+    """A picture as wide as its place. Given a width, Streamlit would blur and pack it anew at every
+    click.
+    """
     st.image(image, width="stretch", alt=alt)
 
 
 def thumbnails(here: Context, indices: Sequence[int], key: str) -> None:
-    """Test images by number, the first dozen, each with a button that makes it the image of every view."""
+    """Test images by number, the first dozen, each with a button that makes it the image of every
+    view.
+    """
     shown = list(indices)[:SHOWN]
     if not shown:
         return
     count = f"{len(indices)} images" if len(indices) > 1 else "1 image"
-    st.markdown(f"{count} chosen" + (f", the first {SHOWN} of them:" if len(indices) > SHOWN else ":"))
+    st.markdown(
+        f"{count} chosen" + (f", the first {SHOWN} of them:" if len(indices) > SHOWN else ":")
+    )
     with st.container(horizontal=True, key=f"thumbs-{key}"):
         for index in shown:
             with st.container(width=96):
                 image, name = thumbnail(here.a, index)
                 fitted(image, f"Test image {index}: {name}")
                 st.button(
-                    f"{index}", key=f"{key}-{index}", help=f"Show image {index} ({name}) in every view", on_click=choose, args=(index,)
+                    f"{index}",
+                    key=f"{key}-{index}",
+                    help=f"Show image {index} ({name}) in every view",
+                    on_click=choose,
+                    args=(index,),
                 )

@@ -14,16 +14,22 @@ from robustviz.views.theme import CONFIG
 
 
 def html(figure: go.Figure) -> bytes:
-    """The figure as one HTML file that works without a network, with its sentence below it and no cloud button."""
+    """The figure as one HTML file that works without a network, with its sentence below it and no
+    cloud button.
+    """
     said = figure.layout.meta.get("sentence") or figure.layout.meta["alt"]
     page = figure.to_html(include_plotlyjs=True, config=CONFIG, full_html=True)
-    return page.replace("</body>", f"<p style='font-family: sans-serif'>{_escaped(said)}</p></body>").encode()
+    return page.replace(
+        "</body>", f"<p style='font-family: sans-serif'>{_escaped(said)}</p></body>"
+    ).encode()
 
 
 def csv(figure: go.Figure) -> bytes:
-    """The numbers drawn, a row a point: `trace` (its name), `x`, `y`, and where there is a third value `z`.
+    """The numbers drawn, a row a point: `trace` (its name), `x`, `y`, and where there is a third
+    value `z`.
 
-    Points carry what the figure holds about each as `data0`, `data1` …, for instance the number of its image.
+    Points carry what the figure holds about each as `data0`, `data1` …, for instance the number of
+    its image.
     """
     out = io.StringIO()
     rows = [row for trace in figure.data for row in _rows(trace)]
@@ -48,7 +54,14 @@ def _rows(trace: Any) -> Iterator[dict[str, Any]]:
     axes = {axis: values for axis, values in axes.items() if values is not None}
     count = max((len(values) for values in axes.values()), default=0)
     for number in range(count):
-        more = {} if trace.customdata is None else {f"data{at}": value for at, value in enumerate(np.atleast_1d(trace.customdata[number]))}
+        more = (
+            {}
+            if trace.customdata is None
+            else {
+                f"data{at}": value
+                for at, value in enumerate(np.atleast_1d(trace.customdata[number]))
+            }
+        )
         yield {"trace": name} | {axis: values[number] for axis, values in axes.items()} | more
 
 

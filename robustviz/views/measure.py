@@ -1,4 +1,6 @@
-"""What every probe is: a registered dataclass of settings that turns a run into a result, kept on disk where it takes long."""
+"""What every probe is: a registered dataclass of settings that turns a run into a result, kept on
+disk where it takes long.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,9 @@ R = TypeVar("R", bound=Result)
 
 @dataclass(frozen=True)
 class Probe(Spec, Generic[R]):
-    """A question put to a run. The fields are its settings; `probe(run)` is the answer, from the run's folder where the
-    same was asked of the same weights before. A subclass names its `result` class and has `measure(run)`.
+    """A question put to a run. The fields are its settings; `probe(run)` is the answer, from the
+    run's folder where the same was asked of the same weights before. A subclass names its `result`
+    class and has `measure(run)`.
     """
 
     result: ClassVar[type[Result]]
@@ -52,7 +55,9 @@ class Probe(Spec, Generic[R]):
         return True
 
     def name(self, run: Run) -> str:
-        """The name under which the run keeps the answer: all that the answer depends on besides the run's weights."""
+        """The name under which the run keeps the answer: all that the answer depends on besides the
+        run's weights.
+        """
         return registry.key(self)
 
     def kept(self, run: Run, name: str = "") -> R | None:
@@ -62,15 +67,18 @@ class Probe(Spec, Generic[R]):
 
 @functools.lru_cache(maxsize=4)
 def _net(path: str, stamp: int) -> ImageNet:
-    torch.set_num_threads(default_threads())  # one core stays free for the page; one image gains nothing from more
+    torch.set_num_threads(
+        default_threads()
+    )  # one core stays free for the page; one image gains nothing from more
     net = Run(Path(path)).net().eval().requires_grad_(False)
     keep(net)
     return net
 
 
 def net_of(run: Run) -> ImageNet:
-    """The run's best network, kept in memory while its file does not change. It is shared by all sessions, so it stays in eval
-    mode and without gradients of parameters for life; whoever wants to hook or change a network takes `copy.deepcopy` of it.
+    """The run's best network, kept in memory while its file does not change. It is shared by all
+    sessions, so it stays in eval mode and without gradients of parameters for life; whoever wants
+    to hook or change a network takes `copy.deepcopy` of it.
     """
     path = run.path / "net.safetensors"
     return _net(str(run.path), path.stat().st_mtime_ns if path.exists() else 0)
@@ -83,28 +91,42 @@ def _test_split(source: Source) -> Dataset:
 
 
 def images_of(run: Run) -> Dataset:
-    """The run's test split, in the seed-0 stratified order in which `--n` and every image number count."""
+    """The run's test split, in the seed-0 stratified order in which `--n` and every image number
+    count.
+    """
     return _test_split(run.config.data)
 
 
 def linf_net(run: Run) -> ImageNet:
-    """The run's network, for probes that measure changes in grey levels. Raises UserError for a run trained in l2."""
+    """The run's network, for probes that measure changes in grey levels. Raises UserError for a run
+    trained in l2.
+    """
     if norm_of(run.config) != "linf":
         raise UserError(
-            f"{run.id} was trained for the l2 norm; this view attacks in linf. Measure it with: python -m robustviz evaluate {run.id}"
+            f"{run.id} was trained for the l2 norm; this view attacks in linf. Measure it with:"
+            f" python -m robustviz evaluate {run.id}"
         )
     return net_of(run)
 
 
 def meta_of(run: Run, split: Dataset, **more: object) -> dict[str, object]:
     """What every result says about where it comes from, and `more`."""
-    return {"run": run.id, "method": run.method_key, "data": run.data_key, "classes": list(split.classes), "train_eps": run.eps, **more}
+    return {
+        "run": run.id,
+        "method": run.method_key,
+        "data": run.data_key,
+        "classes": list(split.classes),
+        "train_eps": run.eps,
+        **more,
+    }
 
 
 def image_of(run: Run, index: int) -> tuple[Dataset, torch.Tensor, torch.Tensor]:
     """The run's test split, and of one image of it the pixels (1,C,H,W) and the class (1,)."""
     split = images_of(run)
     if not 0 <= index < len(split):
-        raise UserError(f"There is no image {index}: the test split has {len(split)}, counted from 0.", code=2)
+        raise UserError(
+            f"There is no image {index}: the test split has {len(split)}, counted from 0.", code=2
+        )
     one = split.take(torch.tensor([index]))
     return split, one.x, one.y

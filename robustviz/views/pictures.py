@@ -1,4 +1,6 @@
-"""Small images as pictures that a browser shows crisply: whole multiples of their size, nearest neighbour, PNG."""
+"""Small images as pictures that a browser shows crisply: whole multiples of their size, nearest
+neighbour, PNG.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,16 @@ from robustviz.stats import Floats
 
 
 def gain(eps: float) -> float:
-    """By how much a change is magnified when it is shown: 0.5/ε, so that ±ε reaches black and white. 1 for ε = 0."""
+    """By how much a change is magnified when it is shown: 0.5/ε, so that ±ε reaches black and
+    white. 1 for ε = 0.
+    """
     return 0.5 / eps if eps > 0 else 1.0
 
 
 def delta(x: Floats, x_adv: Floats, eps: float) -> Floats:
-    """The change x_adv − x as an image around mid-grey, (C,H,W) in [0,1]: grey is no change, ±ε is black or white."""
+    """The change x_adv − x as an image around mid-grey, (C,H,W) in [0,1]: grey is no change, ±ε is
+    black or white.
+    """
     return np.clip(0.5 + (x_adv - x) * gain(eps), 0, 1)
 
 
@@ -33,7 +39,9 @@ def png(x: Floats, side: int = 192) -> bytes:
     return sheet([x], side)
 
 
-def sheet(images: Sequence[Floats], side: int = 96, columns: int | None = None, gap: int = 6) -> bytes:
+def sheet(
+    images: Sequence[Floats], side: int = 96, columns: int | None = None, gap: int = 6
+) -> bytes:
     """Several images of one size in one PNG, row by row, `gap` transparent pixels between them.
 
     One picture costs the browser one request; sixty-four of them cost sixty-four.
@@ -46,8 +54,9 @@ def sheet(images: Sequence[Floats], side: int = 96, columns: int | None = None, 
 def _sheet(content: bytes, shape: tuple[int, ...], side: int, columns: int, gap: int) -> bytes:
     """A page shows the same pictures again at every click.
 
-    PNG keeps each row as its difference from its left neighbours or from the row above, so a pixel that was made a square
-    costs as much as before. Written here, because Pillow tries five kinds of difference on every row.
+    PNG keeps each row as its difference from its left neighbours or from the row above, so a pixel
+    that was made a square costs as much as before. Written here, because Pillow tries five kinds of
+    difference on every row.
     """
     tiles = np.frombuffer(content, np.uint8).reshape(shape)
     height, width = shape[1:3]
@@ -67,8 +76,15 @@ def _sheet(content: bytes, shape: tuple[int, ...], side: int, columns: int, gap:
     filtered[:, height * scale : height * scale + 1, 0] = 0  # the first transparent row
     body = filtered.reshape(rows * tall, -1)[: rows * tall - gap]
     header = struct.pack(">IIBBBBB", lines.shape[2], len(body), 8, 6, 0, 0, 0)
-    deflate = zlib.compressobj(1, strategy=zlib.Z_RLE)  # long runs of zeros, and little else repeats
-    chunks = (b"IHDR", header), (b"IDAT", deflate.compress(body.tobytes()) + deflate.flush()), (b"IEND", b"")
+    deflate = zlib.compressobj(
+        1, strategy=zlib.Z_RLE
+    )  # long runs of zeros, and little else repeats
+    chunks = (
+        (b"IHDR", header),
+        (b"IDAT", deflate.compress(body.tobytes()) + deflate.flush()),
+        (b"IEND", b""),
+    )
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
     )

@@ -1,4 +1,6 @@
-"""Base of all results: frozen dataclasses of NumPy arrays, each savable as one `.npz` without pickle."""
+"""Base of all results: frozen dataclasses of NumPy arrays, each savable as one `.npz` without
+pickle.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,16 @@ R = TypeVar("R", bound="Result")
 
 @dataclass(frozen=True)
 class Result:
-    """Base of all results: arrays, plus `meta` with what made them (run id, protocol, class names)."""
+    """Base of all results: arrays, plus `meta` with what made them (run id, protocol, class
+    names).
+    """
 
     meta: JSON = field(default_factory=dict, kw_only=True)
 
     def to_npz(self) -> bytes:
-        """The result as the bytes of an `.npz`: each array under its name, everything else as JSON under `json`."""
+        """The result as the bytes of an `.npz`: each array under its name, everything else as JSON
+        under `json`.
+        """
         arrays: dict[str, Any] = {}
         rest: JSON = {}
         for name, value in ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self)):
@@ -37,7 +43,9 @@ class Result:
 
     def rows(self) -> list[JSON]:
         """The result as a table. Raises UserError where it is none."""
-        raise UserError(f"A {type(self).__name__} is not a table: give --out a name that ends in .npz.", code=2)
+        raise UserError(
+            f"A {type(self).__name__} is not a table: give --out a name that ends in .npz.", code=2
+        )
 
     def to_csv(self) -> bytes:
         """The table as CSV with a header. Raises UserError where there is none."""
@@ -54,5 +62,9 @@ class Result:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
                 found = {name: file[name] for name in file.files}
             return cls(**json.loads(str(found.pop("json"))), **found)
-        except Exception as error:  # a damaged zip raises a dozen kinds (zlib, zipfile, struct, …); each means: not this
-            raise UserError(f"This is not a saved {cls.__name__}: {' '.join(str(error).split())}. Compute it again.") from error
+        except Exception as error:
+            # a damaged zip raises a dozen kinds (zlib, zipfile, struct, …); each means: not this
+            raise UserError(
+                f"This is not a saved {cls.__name__}: {' '.join(str(error).split())}. Compute it"
+                " again."
+            ) from error

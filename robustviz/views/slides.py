@@ -15,46 +15,85 @@ from robustviz.views.theme import LIGHT, blank, finish
 
 
 def slides(figures: Mapping[str, go.Figure], *, name: str = "") -> go.Figure:
-    """One figure whose slider shows the given ones, by the label of each; `name` says what the slider changes ("ε").
+    """One figure whose slider shows the given ones, by the label of each; `name` says what the
+    slider changes ("ε").
 
-    All must have the same traces in the same order; titles, axes and sentences change along.
-    Raises UserError where there is none, or where they differ.
+    All must have the same traces in the same order; titles, axes and sentences change along. Raises
+    UserError where there is none, or where they differ.
     """
     if not figures:
         raise UserError("There is no figure to put behind a slider.")
     first = next(iter(figures.values()))
     if len({tuple(trace.type for trace in figure.data) for figure in figures.values()}) > 1:
-        raise UserError("Figures behind one slider must have the same kinds of traces in the same order.")
+        raise UserError(
+            "Figures behind one slider must have the same kinds of traces in the same order."
+        )
     numbers = range(len(first.data))
     out = go.Figure(first)
-    out.frames = [go.Frame(name=label, data=one.data, traces=[*numbers], layout=_moving(one)) for label, one in figures.items()]
-    steps = [{"label": label, "method": "animate", "args": [[label], _AT_ONCE]} for label in figures]
+    out.frames = [
+        go.Frame(name=label, data=one.data, traces=[*numbers], layout=_moving(one))
+        for label, one in figures.items()
+    ]
+    steps = [
+        {"label": label, "method": "animate", "args": [[label], _AT_ONCE]} for label in figures
+    ]
     out.update_layout(
-        sliders=[{"steps": steps, "currentvalue": {"prefix": f"{name} = " if name else ""}, "pad": {"t": 56}, "x": 0.02, "len": 0.94}],
+        sliders=[
+            {
+                "steps": steps,
+                "currentvalue": {"prefix": f"{name} = " if name else ""},
+                "pad": {"t": 56},
+                "x": 0.02,
+                "len": 0.94,
+            }
+        ],
         height=(first.layout.height or 400) + 110,
         margin={**first.layout.margin.to_plotly_json(), "b": 150},
         legend={"yref": "paper", "y": 1.02, "yanchor": "bottom"},
     )
     said = "; ".join(
-        f"{name} {label}: {figure.layout.meta['sentence']}" for label, figure in figures.items() if figure.layout.meta["sentence"]
+        f"{name} {label}: {figure.layout.meta['sentence']}"
+        for label, figure in figures.items()
+        if figure.layout.meta["sentence"]
     )
-    return finish(out, f"{len(figures)} figures behind a slider{name and f' over {name}'}.", dict(first.layout.meta), said)
+    return finish(
+        out,
+        f"{len(figures)} figures behind a slider{name and f' over {name}'}.",
+        dict(first.layout.meta),
+        said,
+    )
 
 
 def _moving(figure: go.Figure) -> dict[str, Any]:
     """What changes from frame to frame: all of the layout but the places that the slider needs."""
     kept = ("template", "height", "margin", "legend")
-    return {name: value for name, value in figure.layout.to_plotly_json().items() if name not in kept}
+    return {
+        name: value for name, value in figure.layout.to_plotly_json().items() if name not in kept
+    }
 
 
-_AT_ONCE = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
+_AT_ONCE = {
+    "mode": "immediate",
+    "frame": {"duration": 0, "redraw": True},
+    "transition": {"duration": 0},
+}
 
 
 def picture(png: bytes, title: str, sentence: str = "", *, template: str = LIGHT) -> go.Figure:
     """A picture made by `sheet` or `png` as a figure, so that it can stand behind a slider."""
     width, height = Image.open(io.BytesIO(png)).size
-    figure = blank(template, title, sentence, height=min(420, 120 + height), margin={"l": 8, "r": 8, "t": 80, "b": 8})
-    figure.add_image(source="data:image/png;base64," + base64.b64encode(png).decode(), hoverinfo="skip")
+    figure = blank(
+        template,
+        title,
+        sentence,
+        height=min(420, 120 + height),
+        margin={"l": 8, "r": 8, "t": 80, "b": 8},
+    )
+    figure.add_image(
+        source="data:image/png;base64," + base64.b64encode(png).decode(), hoverinfo="skip"
+    )
     figure.update_xaxes(visible=False, range=[-0.5, width - 0.5], constrain="domain")
-    figure.update_yaxes(visible=False, range=[height - 0.5, -0.5], scaleanchor="x", constrain="domain")
+    figure.update_yaxes(
+        visible=False, range=[height - 0.5, -0.5], scaleanchor="x", constrain="domain"
+    )
     return finish(figure, title, {}, sentence)

@@ -1,7 +1,8 @@
-"""How every figure looks: two templates, colours that survive colour blindness and projectors, sizes one can read.
+"""How every figure looks: two templates, colours that survive colour blindness and projectors,
+sizes one can read.
 
-A network keeps its colour and its line everywhere: A is blue and solid, B is orange and dashed. Signed quantities are
-drawn around a neutral middle, never with a rainbow.
+A network keeps its colour and its line everywhere: A is blue and solid, B is orange and dashed.
+Signed quantities are drawn around a neutral middle, never with a rainbow.
 """
 
 from __future__ import annotations
@@ -13,16 +14,39 @@ import plotly.graph_objects as go
 import plotly.io as pio
 
 LIGHT = "robustviz_light"
-# Okabe–Ito (2008), darkened or lightened where the original has less than 3:1 against the background.
+# Okabe–Ito (2008), darkened or lightened where the original has less than 3:1 against the
+# background.
 COLOURS = {
-    "robustviz_light": {"a": "#0062A3", "b": "#B84A00", "text": "#1A2330", "grid": "#DDE3EA", "paper": "#FFFFFF", "faint": "#7A8798"},
-    "robustviz_dark": {"a": "#5DB7F0", "b": "#F2A33C", "text": "#E8EDF3", "grid": "#333F4E", "paper": "#10161F", "faint": "#8C99AA"},
+    "robustviz_light": {
+        "a": "#0062A3",
+        "b": "#B84A00",
+        "text": "#1A2330",
+        "grid": "#DDE3EA",
+        "paper": "#FFFFFF",
+        "faint": "#7A8798",
+    },
+    "robustviz_dark": {
+        "a": "#5DB7F0",
+        "b": "#F2A33C",
+        "text": "#E8EDF3",
+        "grid": "#333F4E",
+        "paper": "#10161F",
+        "faint": "#8C99AA",
+    },
 }
 DASHES = {"a": "solid", "b": "dash"}
-_PLAIN = {"displaylogo": False, "showSendToCloud": False, "toImageButtonOptions": {"format": "svg", "filename": "robustviz"}}
+_PLAIN = {
+    "displaylogo": False,
+    "showSendToCloud": False,
+    "toImageButtonOptions": {"format": "svg", "filename": "robustviz"},
+}
 CONFIG: dict[str, Any] = _PLAIN | {"modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
-BRUSH: dict[str, Any] = _PLAIN | {"modeBarButtonsToRemove": ["autoScale2d"]}  # of figures whose points can be chosen
-_HYPHEN = re.compile(r"(?<![\w.-])-(?=\.?\d)")  # before a number it is a minus; "PGD-20" and "s0-3" keep theirs
+BRUSH: dict[str, Any] = _PLAIN | {
+    "modeBarButtonsToRemove": ["autoScale2d"]
+}  # of figures whose points can be chosen
+_HYPHEN = re.compile(
+    r"(?<![\w.-])-(?=\.?\d)"
+)  # before a number it is a minus; "PGD-20" and "s0-3" keep theirs
 
 
 def _template(name: str) -> go.layout.Template:
@@ -36,15 +60,35 @@ def _template(name: str) -> go.layout.Template:
     }
     return go.layout.Template(
         layout={
-            "font": {"family": "Inter, Segoe UI, Helvetica, Arial, sans-serif", "size": 14, "color": colour["text"]},
-            "title": {"font": {"size": 16}, "subtitle": {"font": {"size": 14}}, "x": 0, "xref": "container", "pad": {"l": 8}},
-            "paper_bgcolor": colour["paper"], "plot_bgcolor": colour["paper"],
+            "font": {
+                "family": "Inter, Segoe UI, Helvetica, Arial, sans-serif",
+                "size": 14,
+                "color": colour["text"],
+            },
+            "title": {
+                "font": {"size": 16},
+                "subtitle": {"font": {"size": 14}},
+                "x": 0,
+                "xref": "container",
+                "pad": {"l": 8},
+            },
+            "paper_bgcolor": colour["paper"],
+            "plot_bgcolor": colour["paper"],
             "colorway": [colour["a"], colour["b"]],
-            "xaxis": axis, "yaxis": axis, "margin": {"l": 8, "r": 28, "t": 80, "b": 84},
-            "legend": {"orientation": "h", "y": 0, "yref": "container", "yanchor": "bottom", "x": 0, "xanchor": "left"},
+            "xaxis": axis,
+            "yaxis": axis,
+            "margin": {"l": 8, "r": 28, "t": 80, "b": 84},
+            "legend": {
+                "orientation": "h",
+                "y": 0,
+                "yref": "container",
+                "yanchor": "bottom",
+                "x": 0,
+                "xanchor": "left",
+            },
             "hoverlabel": {"font": {"size": 14}},
         }
-    )  # fmt: skip
+    )
 
 
 for _name in COLOURS:
@@ -53,12 +97,20 @@ for _name in COLOURS:
 
 def blank(template: str, title: str, subtitle: str = "", **layout: Any) -> go.Figure:
     """An empty figure in a template."""
-    return go.Figure(layout={"template": template, "title": {"text": title, "subtitle": {"text": subtitle}}, "height": 400, **layout})
+    return go.Figure(
+        layout={
+            "template": template,
+            "title": {"text": title, "subtitle": {"text": subtitle}},
+            "height": 400,
+            **layout,
+        }
+    )
 
 
 def finish(figure: go.Figure, alt: str, meta: dict[str, Any], sentence: str = "") -> go.Figure:
-    """The figure with the protocol behind it in `layout.meta`; there too `sentence`, which says what is seen in this case,
-    with its numbers, and is printed beside the figure, and `alt`, which says what kind of figure it is and the sentence.
+    """The figure with the protocol behind it in `layout.meta`; there too `sentence`, which says
+    what is seen in this case, with its numbers, and is printed beside the figure, and `alt`, which
+    says what kind of figure it is and the sentence.
     """
     kept = {key: value for key, value in meta.items() if key != "classes"}
     alt, sentence = (_HYPHEN.sub("−", words) for words in (alt, sentence))

@@ -1,7 +1,7 @@
 """A Chromium for the browser tests: the one that is there, else one that can be had.
 
-Run as a program (`make test` does, before pytest): prints which browser is used, or in one sentence that there is none.
-Exit status 0, or 1 where there is none and CI=true says that there must be.
+Run as a program (`make test` does, before pytest): prints which browser is used, or in one sentence
+that there is none. Exit status 0, or 1 where there is none and CI=true says that there must be.
 """
 
 from __future__ import annotations
@@ -13,12 +13,24 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
-NONE = "There is no Chromium, so the browser tests are skipped: install Chromium or Chrome, or name one in CHROMIUM."
+NAMES = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "chrome",
+    "microsoft-edge",
+)
+NONE = (
+    "There is no Chromium, so the browser tests are skipped: install Chromium or Chrome, or name"
+    " one in CHROMIUM."
+)
 
 
 def find() -> str | None:
-    """The path of a Chromium that runs; None: there is none. $CHROMIUM first, then what is installed, then Playwright's."""
+    """The path of a Chromium that runs; None: there is none. $CHROMIUM first, then what is
+    installed, then Playwright's.
+    """
     for path in dict.fromkeys(_candidates()):
         if runs(path):
             return path
@@ -26,7 +38,9 @@ def find() -> str | None:
 
 
 def runs(path: str) -> bool:
-    """Whether the program starts. Ubuntu's `chromium-browser` may be a stub, and a downloaded one may lack libraries."""
+    """Whether the program starts. Ubuntu's `chromium-browser` may be a stub, and a downloaded one
+    may lack libraries.
+    """
     if not Path(path).is_file():
         return False
     if os.name == "nt":  # there --version opens a window
@@ -48,31 +62,51 @@ def _candidates() -> Iterator[str]:
     for variable in ("PROGRAMFILES", "PROGRAMFILES(X86)", "LOCALAPPDATA"):
         if root := os.environ.get(variable):
             for inner in ("Google/Chrome", "Chromium", "Microsoft/Edge"):
-                yield str(Path(root) / inner / "Application" / ("msedge.exe" if "Edge" in inner else "chrome.exe"))
+                yield str(
+                    Path(root)
+                    / inner
+                    / "Application"
+                    / ("msedge.exe" if "Edge" in inner else "chrome.exe")
+                )
     if own := _playwrights():
         yield own
 
 
 def _playwrights() -> str | None:
     """Where Playwright keeps, or would keep, the Chromium that it downloads."""
-    # in a process of its own: the synchronous API refuses to run where a loop is at work, as under pytest
-    ask = "from playwright.sync_api import sync_playwright as p\nwith p() as q: print(q.chromium.executable_path)"
+    # in a process of its own: the synchronous API refuses to run where a loop is at work, as under
+    # pytest
+    ask = (
+        "from playwright.sync_api import sync_playwright as p\nwith p() as q:"
+        " print(q.chromium.executable_path)"
+    )
     said = _said([sys.executable, "-c", ask], 60)
     return said.strip() if said else None
 
 
 def install() -> str | None:
-    """The path of a Chromium fetched now: Playwright's, else on Debian and its kin as root the system's. None: no way."""
+    """The path of a Chromium fetched now: Playwright's, else on Debian and its kin as root the
+    system's. None: no way.
+    """
     playwright = [sys.executable, "-m", "playwright"]
     apt = ["apt-get", "-o", "Acquire::Retries=2"]
     ways: list[list[tuple[list[str], int]]] = [[([*playwright, "install", "chromium"], 400)]]
     if shutil.which("apt-get") and getattr(os, "geteuid", lambda: 1)() == 0:
-        ways.append([([*apt, "update"], 200), ([*apt, "install", "-y", "--no-install-recommends", "chromium"], 600)])
-        ways.append([([*playwright, "install-deps", "chromium"], 600)])  # where `chromium` is but a stub: the libraries alone
+        ways.append(
+            [
+                ([*apt, "update"], 200),
+                ([*apt, "install", "-y", "--no-install-recommends", "chromium"], 600),
+            ]
+        )
+        ways.append(
+            [([*playwright, "install-deps", "chromium"], 600)]
+        )  # where `chromium` is but a stub: the libraries alone
     for way in ways:
         for command, seconds in way:
             print(
-                f"No Chromium yet; trying: {' '.join(Path(word).name if word == sys.executable else word for word in command)}", flush=True
+                "No Chromium yet; trying:"
+                f" {' '.join(Path(word).name if word == sys.executable else word for word in command)}",
+                flush=True,
             )
             if _said(command, seconds) is None:
                 break
@@ -86,16 +120,24 @@ def _said(command: list[str], seconds: int) -> str | None:
     quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=seconds, env=quiet,
-            encoding="utf-8", errors="replace",
-        )  # fmt: skip
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=seconds,
+            env=quiet,
+            encoding="utf-8",
+            errors="replace",
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None
 
 
 def required() -> bool:
-    """Whether a missing browser is a failure: in continuous integration nobody reads why a test was skipped."""
+    """Whether a missing browser is a failure: in continuous integration nobody reads why a test was
+    skipped.
+    """
     return os.environ.get("CI", "").strip().lower() in ("1", "true", "yes")
 
 

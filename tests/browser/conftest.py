@@ -1,9 +1,9 @@
 """A running app and a real browser for the tests in this folder.
 
-`server` is one app for all tests; `fresh_server(...)` one that nobody has visited, with an environment of its own;
-`page` a browser page that fails its test on any console error, page error, lost drawing context or request to another
-host; `settled(page)` waits until the app has nothing more to do. Without a Chromium the tests are skipped, and say why;
-under CI=true that is a failure.
+`server` is one app for all tests; `fresh_server(...)` one that nobody has visited, with an
+environment of its own; `page` a browser page that fails its test on any console error, page error,
+lost drawing context or request to another host; `settled(page)` waits until the app has nothing
+more to do. Without a Chromium the tests are skipped, and say why; under CI=true that is a failure.
 """
 
 from __future__ import annotations
@@ -32,11 +32,17 @@ WAIT = 120_000  # milliseconds for anything on a page
 LONGEST = 900  # seconds for a test
 HOST = "127.0.0.1"
 
-# On a deep link Streamlit's page asks below the address first, then at the root; the browser reports the first answer.
+# On a deep link Streamlit's page asks below the address first, then at the root; the browser
+# reports the first answer.
 PROBING = re.compile(rf"http://{re.escape(HOST)}:\d+/[a-z0-9-]+/_stcore/(health|host-config)")
 
 # Software drawing: without it WebGL charts stay blank where there is no graphics card.
-ARGUMENTS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-dev-shm-usage"]
+ARGUMENTS = [
+    "--no-sandbox",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-dev-shm-usage",
+]
 
 
 def _chromium() -> Any:
@@ -64,31 +70,54 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in here:
         item.add_marker(pytest.mark.browser)
         item.add_marker(pytest.mark.timeout(LONGEST))
-        item.add_marker(pytest.mark.xdist_group("browser"))  # one app and one browser at a time: two cores
+        item.add_marker(
+            pytest.mark.xdist_group("browser")
+        )  # one app and one browser at a time: two cores
     items.sort(key=lambda item: HERE in item.path.parents)
     if not here or config.option.collectonly or _browser():
         return
     if chromium.required():
-        raise pytest.UsageError("CI=true, and there is no Chromium for the browser tests: install one, or name it in CHROMIUM.")
+        raise pytest.UsageError(
+            "CI=true, and there is no Chromium for the browser tests: install one, or name it in"
+            " CHROMIUM."
+        )
     for item in here:
-        item.add_marker(pytest.mark.skip(reason="no Chromium on this machine; install one, or name it in CHROMIUM"))
+        item.add_marker(
+            pytest.mark.skip(
+                reason="no Chromium on this machine; install one, or name it in CHROMIUM"
+            )
+        )
 
 
 # The app.
 
 
 class Server:
-    """`python -m robustviz app` on a free port, with its own runs, ended with everything it started."""
+    """`python -m robustviz app` on a free port, with its own runs, ended with everything it
+    started.
+    """
 
     def __init__(self, folder: Path, **environment: str) -> None:
         self.log = folder / "server.log"
-        quiet = {"ROBUSTVIZ_RUNS": str(folder / "runs"), "ROBUSTVIZ_BROWSER": "0", "PYTHONUNBUFFERED": "1"}
-        inherited = {name: value for name, value in os.environ.items() if name != "PORT" and not name.startswith("STREAMLIT_")}
+        quiet = {
+            "ROBUSTVIZ_RUNS": str(folder / "runs"),
+            "ROBUSTVIZ_BROWSER": "0",
+            "PYTHONUNBUFFERED": "1",
+        }
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if name != "PORT" and not name.startswith("STREAMLIT_")
+        }
         with open(self.log, "wb") as log:
             self.process = psutil.Popen(
                 [sys.executable, "-m", "robustviz", "app", "--no-browser"],
-                cwd=REPOSITORY, env=inherited | quiet | environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-            )  # fmt: skip
+                cwd=REPOSITORY,
+                env=inherited | quiet | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
         self.url = self._address()
 
     def _address(self) -> str:
@@ -130,7 +159,9 @@ def _session_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server
 
 @pytest.fixture
 def server(_session_server: Server, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The address of the app that all tests share, without a slash at the end. Its log is shown where a test fails."""
+    """The address of the app that all tests share, without a slash at the end. Its log is shown
+    where a test fails.
+    """
     before = len(_session_server.said())
     yield _session_server.url
     _attach(request.node, _session_server.said()[before:])
@@ -143,8 +174,12 @@ def server_runs(_session_server: Server) -> Path:
 
 
 @pytest.fixture
-def fresh_server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Callable[..., Server]]:
-    """Start an app that nobody has visited: `fresh_server(ROBUSTVIZ_DEMO="1").url`. It ends with the test."""
+def fresh_server(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Server]]:
+    """Start an app that nobody has visited: `fresh_server(ROBUSTVIZ_DEMO="1").url`. It ends with
+    the test.
+    """
     made: list[Server] = []
 
     def start(**environment: str) -> Server:
@@ -181,7 +216,9 @@ def browser_context_args(browser_context_args: dict[str, Any]) -> dict[str, Any]
 
 
 class Problems(list[str]):
-    """What went wrong in the browser so far. A test that provokes an error takes it out: `problems.clear()`."""
+    """What went wrong in the browser so far. A test that provokes an error takes it out:
+    `problems.clear()`.
+    """
 
     def watch(self, page: Page) -> Page:
         """Listen to a page; the same page."""
@@ -194,7 +231,9 @@ class Problems(list[str]):
 
     def _console(self, message: ConsoleMessage) -> None:
         url = str(message.location.get("url", ""))
-        if (message.type == "error" and not PROBING.fullmatch(url)) or "WebGL context" in message.text:
+        if (
+            message.type == "error" and not PROBING.fullmatch(url)
+        ) or "WebGL context" in message.text:
             self.append(f"console {message.type}: {message.text} ({url})")
 
     def _request(self, request: Request) -> None:
@@ -228,7 +267,9 @@ def page(page: Page, problems: Problems) -> Iterator[Page]:
 
 
 @pytest.fixture
-def dark_page(browser: Browser, browser_context_args: dict[str, Any], problems: Problems) -> Iterator[Page]:
+def dark_page(
+    browser: Browser, browser_context_args: dict[str, Any], problems: Problems
+) -> Iterator[Page]:
     """As `page`, for a person whose computer is set to dark."""
     context = browser.new_context(**browser_context_args | {"color_scheme": "dark"})
     context.set_default_timeout(WAIT)
@@ -238,18 +279,29 @@ def dark_page(browser: Browser, browser_context_args: dict[str, Any], problems: 
 
 
 # Once the browser has drawn what it has, and nothing is left for it to do.
-IDLE = "() => new Promise(done => requestAnimationFrame(() => requestIdleCallback(() => done(), { timeout: 5000 })))"
+IDLE = (
+    "() => new Promise(done => requestAnimationFrame(() => requestIdleCallback(() => done(), {"
+    " timeout: 5000 })))"
+)
 
 
 def wait_until_settled(page: Page, timeout: float = WAIT) -> Page:
-    """The page, once the app is connected, its script has ended, no placeholder is left and the browser has drawn it all."""
+    """The page, once the app is connected, its script has ended, no placeholder is left and the
+    browser has drawn it all.
+    """
     app = page.get_by_test_id("stApp")
     expect(app).to_have_attribute("data-test-connection-state", "CONNECTED", timeout=timeout)
     deadline = time.monotonic() + timeout / 1000
     quiet = 0
     while quiet < 3:  # the state flickers between a click and the run that it causes
-        expect(app).to_have_attribute("data-test-script-state", "notRunning", timeout=max(1.0, (deadline - time.monotonic()) * 1000))
-        expect(page.get_by_test_id("stSkeleton")).to_have_count(0, timeout=max(1.0, (deadline - time.monotonic()) * 1000))
+        expect(app).to_have_attribute(
+            "data-test-script-state",
+            "notRunning",
+            timeout=max(1.0, (deadline - time.monotonic()) * 1000),
+        )
+        expect(page.get_by_test_id("stSkeleton")).to_have_count(
+            0, timeout=max(1.0, (deadline - time.monotonic()) * 1000)
+        )
         page.evaluate(IDLE)
         page.wait_for_timeout(60)
         quiet = quiet + 1 if app.get_attribute("data-test-script-state") == "notRunning" else 0
@@ -257,7 +309,9 @@ def wait_until_settled(page: Page, timeout: float = WAIT) -> Page:
 
 
 def wait_until(page: Page, fact: Callable[[], object]) -> None:
-    """Wait for what the browser tells Python, such as a message of its console: it is heard only while the page is waited for."""
+    """Wait for what the browser tells Python, such as a message of its console: it is heard only
+    while the page is waited for.
+    """
     deadline = time.monotonic() + WAIT / 1000
     while not fact() and time.monotonic() < deadline:
         page.wait_for_timeout(20)

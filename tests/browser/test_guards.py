@@ -1,4 +1,6 @@
-"""The guards guard: what `page` watches for is seen, and a deep link works for the first visitor of a server."""
+"""The guards guard: what `page` watches for is seen, and a deep link works for the first visitor of
+a server.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,11 @@ from playwright.sync_api import Page, expect
 
 
 def test_a_page_that_misbehaves_is_noticed(
-    page: Page, server: str, settled: Callable[..., Page], eventually: Callable[..., None], problems: list[str]
+    page: Page,
+    server: str,
+    settled: Callable[..., Page],
+    eventually: Callable[..., None],
+    problems: list[str],
 ) -> None:
     page.goto(server)
     settled(page)
@@ -17,14 +23,22 @@ def test_a_page_that_misbehaves_is_noticed(
     page.evaluate("console.error('a complaint')")
     page.evaluate("setTimeout(() => { throw new Error('an accident') })")
     page.evaluate("fetch('http://elsewhere.invalid/').catch(() => 0)")
-    for sign in ("a complaint", "an accident", "request to another host: http://elsewhere.invalid/"):
+    for sign in (
+        "a complaint",
+        "an accident",
+        "request to another host: http://elsewhere.invalid/",
+    ):
         eventually(page, lambda sign=sign: any(sign in problem for problem in problems))
         assert any(sign in problem for problem in problems), problems
-    page.evaluate("fetch('http://elsewhere.invalid/').catch(() => 0)")  # until the first one's failure is in the console too
+    page.evaluate(
+        "fetch('http://elsewhere.invalid/').catch(() => 0)"
+    )  # until the first one's failure is in the console too
     problems.clear()
 
 
-def test_a_deep_link_is_whole_for_the_first_visitor(page: Page, fresh_server: Callable[..., Any], settled: Callable[..., Page]) -> None:
+def test_a_deep_link_is_whole_for_the_first_visitor(
+    page: Page, fresh_server: Callable[..., Any], settled: Callable[..., Page]
+) -> None:
     app = fresh_server()
     page.goto(f"{app.url}/glossary")
     settled(page)
@@ -33,7 +47,11 @@ def test_a_deep_link_is_whole_for_the_first_visitor(page: Page, fresh_server: Ca
     assert "Traceback" not in app.said()
 
 
-def test_a_computer_set_to_dark_gets_the_dark_theme(dark_page: Page, server: str, settled: Callable[..., Page]) -> None:
+def test_a_computer_set_to_dark_gets_the_dark_theme(
+    dark_page: Page, server: str, settled: Callable[..., Page]
+) -> None:
     dark_page.goto(server)
     settled(dark_page)
-    assert dark_page.get_by_test_id("stApp").evaluate("e => getComputedStyle(e).colorScheme") == "dark"
+    assert (
+        dark_page.get_by_test_id("stApp").evaluate("e => getComputedStyle(e).colorScheme") == "dark"
+    )

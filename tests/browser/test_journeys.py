@@ -13,7 +13,17 @@ from streamlit.proto.BackMsg_pb2 import BackMsg
 from robustviz import registry
 from robustviz.runs.folder import REPOSITORY
 
-PAGES = ("", "attack", "attention", "features", "soft-labels", "train", "contributions", "transfer", "glossary")
+PAGES = (
+    "",
+    "attack",
+    "attention",
+    "features",
+    "soft-labels",
+    "train",
+    "contributions",
+    "transfer",
+    "glossary",
+)
 PACK = json.loads((REPOSITORY / "checkpoints" / "story" / "story.json").read_text(encoding="utf-8"))
 
 
@@ -31,14 +41,21 @@ def chart(page: Page, key: str):
 
 
 def test_the_first_page_shows_its_pictures_at_once_without_plotly(page, server, settled):
-    """At once: in the answer to the only thing that the browser asked the app for. How many seconds that takes, B12 measures."""
+    """At once: in the answer to the only thing that the browser asked the app for. How many seconds
+    that takes, B12 measures.
+    """
     requests: list[str] = []
     asked: list[bytes] = []
     page.on("request", lambda request: requests.append(request.url))
-    page.on("websocket", lambda socket: socket.on("framesent", lambda message: asked.append(message)))
+    page.on(
+        "websocket", lambda socket: socket.on("framesent", lambda message: asked.append(message))
+    )
     page.goto(server)
     expect(page.get_by_test_id("stImage").locator("img")).to_have_count(2)
-    page.wait_for_function("() => [...document.querySelectorAll('[data-testid=stImage] img')].every(i => i.complete && i.naturalWidth)")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('[data-testid=stImage] img')].every(i => i.complete &&"
+        " i.naturalWidth)"
+    )
     assert sum(BackMsg.FromString(message).HasField("rerun_script") for message in asked) == 1
     settled(page)
     assert not [url for url in requests if "lotly" in url]
@@ -52,7 +69,9 @@ def test_guessing_leads_to_the_reveal(page, server, settled):
     found = sum(now["tampered"] == "left" for now in PACK["rounds"])
     expect(page.get_by_role("heading", name=f"You found {found} of 3")).to_be_visible()
     page.get_by_role("button", name="Yes", exact=True).click()
-    expect(page.get_by_text(f"{PACK['robust']['robust_k']} of {PACK['robust']['n']}")).to_be_visible()
+    expect(
+        page.get_by_text(f"{PACK['robust']['robust_k']} of {PACK['robust']['n']}")
+    ).to_be_visible()
     page.get_by_role("button", name="How little does it take?").click()
     expect(page.get_by_role("heading", name="How little does it take?")).to_be_visible()
     settled(page)
@@ -69,9 +88,12 @@ def test_moving_epsilon_by_keyboard_flips_the_label(page, server, settled, probl
     expect(page.get_by_text("this model was fooled").first).to_be_visible()
     expect(page).to_have_url(re.compile(r"eps=16"))
     settled(page)
-    # On a busy machine a picture may be replaced before the browser fetched it; what is shown in the end must be there.
+    # On a busy machine a picture may be replaced before the browser fetched it; what is shown in
+    # the end must be there.
     problems[:] = [problem for problem in problems if "/media/" not in problem]
-    assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    assert page.evaluate(
+        "[...document.images].every(image => image.complete && image.naturalWidth > 0)"
+    )
 
 
 def test_an_address_brings_back_what_was_seen(page, server, settled, browser):
@@ -98,7 +120,9 @@ def test_a_deep_link_may_be_the_first_request_of_a_server(page, fresh_server, se
     expect(page.get_by_test_id("stSidebar").get_by_role("link")).to_have_count(len(PAGES))
 
 
-def test_a_short_run_is_paused_survives_a_reload_resumes_and_ends(page, server, settled, server_runs, problems):
+def test_a_short_run_is_paused_survives_a_reload_resumes_and_ends(
+    page, server, settled, server_runs, problems
+):
     page.goto(f"{server}/train")
     settled(page)
     choose(page, "Data", registry.get("data", "digits").label)
@@ -127,7 +151,9 @@ def test_a_short_run_is_paused_survives_a_reload_resumes_and_ends(page, server, 
     page.get_by_role("button", name="Attack it").click()
     expect(page.get_by_role("heading", name="How little does it take?")).to_be_visible()
     settled(page)
-    problems[:] = [problem for problem in problems if "/media/" not in problem]  # a strip that the next second replaced
+    problems[:] = [
+        problem for problem in problems if "/media/" not in problem
+    ]  # a strip that the next second replaced
 
 
 def serious(page):
@@ -148,11 +174,15 @@ def test_axe_finds_nothing_serious(request, theme, name, server, settled):
     settled(page)
     found = serious(page)
     assert not found, "\n".join(found)
-    assert page.locator(".gl-canvas").count() <= 3 * 4  # a WebGL chart takes three; browsers lose some beyond four charts
+    assert (
+        page.locator(".gl-canvas").count() <= 3 * 4
+    )  # a WebGL chart takes three; browsers lose some beyond four charts
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_red_team_is_told_from_the_defences_and_its_form_is_accessible(request, theme, server, settled):
+def test_the_red_team_is_told_from_the_defences_and_its_form_is_accessible(
+    request, theme, server, settled
+):
     page: Page = request.getfixturevalue("page" if theme == "light" else "dark_page")
     page.goto(f"{server}/train")
     settled(page)

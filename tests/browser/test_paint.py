@@ -1,4 +1,6 @@
-"""The painting canvas in a real browser: by mouse, by keyboard, from an address, on a narrow and on a dark page."""
+"""The painting canvas in a real browser: by mouse, by keyboard, from an address, on a narrow and on
+a dark page.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def studio(page: Page, address: str, settled) -> None:
     settled(page)
 
 
-def test_a_stroke_of_the_mouse_is_attacked_and_its_address_shows_the_same(page, server, settled, browser):
+def test_a_stroke_of_the_mouse_is_attacked_and_its_address_shows_the_same(
+    page, server, settled, browser
+):
     studio(page, f"{server}/attention?data=digits&img=4", settled)
     expect(page.get_by_text("16 of 64 pixels allowed (25 %)")).to_be_visible()
     page.get_by_role("application").scroll_into_view_if_needed()
@@ -30,16 +34,22 @@ def test_a_stroke_of_the_mouse_is_attacked_and_its_address_shows_the_same(page, 
     page.get_by_label("Brush").select_option("1")
     page.mouse.move(box["x"] + cell / 2, box["y"] + cell / 2)
     page.mouse.down()
-    page.mouse.move(box["x"] + 7.5 * cell, box["y"] + cell / 2)  # one leap: the row must have no gaps
+    page.mouse.move(
+        box["x"] + 7.5 * cell, box["y"] + cell / 2
+    )  # one leap: the row must have no gaps
     page.mouse.up()
     expect(page.get_by_text("24 of 64 pixels allowed (38 %)")).to_be_visible()
-    assert base64.urlsafe_b64encode(bytes([0xFF, 0, 0x3C, 0x3C, 0x3C, 0x3C, 0, 0])) == b"_wA8PDw8AAA="  # a byte a row
+    assert (
+        base64.urlsafe_b64encode(bytes([0xFF, 0, 0x3C, 0x3C, 0x3C, 0x3C, 0, 0])) == b"_wA8PDw8AAA="
+    )  # a byte a row
     expect(page).to_have_url(re.compile("paint=_wA8PDw8AAA"))
     settled(page)
     page.get_by_role("button", name="Attack within this budget").click()
     expect(page.get_by_text("24 of 64 pixels (38%) may change by")).to_be_visible()
     settled(page)
-    assert page.get_by_text("This attacker is weaker than the one of every robust number").count() == 1
+    assert (
+        page.get_by_text("This attacker is weaker than the one of every robust number").count() == 1
+    )
     seen = page.get_by_test_id("stMain").inner_text().split("Centre")[1]
     other = browser.new_context().new_page()
     other.goto(page.url)
@@ -57,7 +67,9 @@ def test_everything_goes_by_keyboard(page, server, settled):
     canvas.focus()
     for key in ("ArrowUp", "ArrowLeft", "Space"):  # from the middle, row 5 and column 5
         canvas.press(key)
-    expect(page.get_by_text("Row 4, column 4: allowed. 1 of 64 pixels allowed (2 %)")).to_be_visible()
+    expect(
+        page.get_by_text("Row 4, column 4: allowed. 1 of 64 pixels allowed (2 %)")
+    ).to_be_visible()
     canvas.press("Space")
     canvas.press("ArrowRight")
     canvas.press("Space")
@@ -72,7 +84,12 @@ def test_everything_goes_by_keyboard(page, server, settled):
     page.get_by_role("button", name="Clear", exact=True).press("Enter")
     expect(page.get_by_text("The budget is another now: attack again.")).to_be_visible()
     settled(page)
-    for key in ("ArrowUp", "ArrowLeft", "ArrowRight", "Space"):  # back to row 4, column 5: the very mask of before counts again
+    for key in (
+        "ArrowUp",
+        "ArrowLeft",
+        "ArrowRight",
+        "Space",
+    ):  # back to row 4, column 5: the very mask of before counts again
         canvas.press(key)
     expect(page.get_by_text("Row 4, column 5: allowed. 1 of 64")).to_be_visible()
     expect(page.get_by_text("2% of the image may change")).to_be_visible()
@@ -86,6 +103,12 @@ def test_it_is_accessible_and_fits_a_narrow_window(dark, request, server, settle
     studio(page, f"{server}/attention?data=digits&img=4&paint=edge&quadrant=upper-left", settled)
     expect(page.get_by_text("PGD-20, seed 0")).to_have_count(1)
     settled(page)
-    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    assert page.evaluate(
+        "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+    )
     found = Axe().run(page).response["violations"]
-    assert not [f"{one['id']}: {one['nodes'][0]['target']}" for one in found if one["impact"] in ("serious", "critical")]
+    assert not [
+        f"{one['id']}: {one['nodes'][0]['target']}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]

@@ -34,7 +34,10 @@ def test_the_camera_of_a_figure_gives_an_svg(page, server, settled):
     chart.hover()
     with page.expect_download() as download:
         chart.locator("[data-title*='Download plot']").click()
-    assert download.value.suggested_filename.endswith(".svg") and b"<svg" in download.value.path().read_bytes()
+    assert (
+        download.value.suggested_filename.endswith(".svg")
+        and b"<svg" in download.value.path().read_bytes()
+    )
 
 
 # Where on the screen the loneliest point of a figure lies, and which test image it is.
@@ -50,13 +53,16 @@ LONELIEST = """gd => {
 }"""
 
 
-# The image of the point under the mouse, after the figure has had its time to look: it does so in the next frames.
+# The image of the point under the mouse, after the figure has had its time to look: it does so in
+# the next frames.
 HOVERED = """gd => new Promise(done => requestAnimationFrame(() => requestIdleCallback(
     () => setTimeout(() => done(gd._hoverdata?.[0]?.customdata?.[0] ?? null), 50), { timeout: 2000 })))"""
 
 
 def click_a_point(page, key: str) -> int:
-    """Click the loneliest point of the figure `key`, once the figure says that the mouse is on it; the number of its image."""
+    """Click the loneliest point of the figure `key`, once the figure says that the mouse is on it;
+    the number of its image.
+    """
     plot = page.locator(f".st-key-{key} .js-plotly-plot").first
     plot.scroll_into_view_if_needed()
     hovered = None
@@ -72,7 +78,9 @@ def click_a_point(page, key: str) -> int:
     return int(number)
 
 
-def test_a_point_of_the_map_becomes_the_image_of_every_view_and_of_the_address(page, server, settled, browser, problems):
+def test_a_point_of_the_map_becomes_the_image_of_every_view_and_of_the_address(
+    page, server, settled, browser, problems
+):
     page.goto(f"{server}/features?data=digits&img=300")
     settled(page)
     number = click_a_point(page, "map-b")
@@ -92,17 +100,23 @@ def test_a_point_of_the_map_becomes_the_image_of_every_view_and_of_the_address(p
     settled(other)
     assert other.get_by_test_id("stMain").inner_text() == seen
     other.context.close()
-    problems[:] = [problem for problem in problems if "/media/" not in problem]  # a picture replaced before it was fetched
+    problems[:] = [
+        problem for problem in problems if "/media/" not in problem
+    ]  # a picture replaced before it was fetched
 
 
-def test_a_lasso_shows_what_it_caught_and_a_thumbnail_opens_it_everywhere(page, server, settled, problems):
+def test_a_lasso_shows_what_it_caught_and_a_thumbnail_opens_it_everywhere(
+    page, server, settled, problems
+):
     page.goto(f"{server}/features?data=digits")
     settled(page)
     chart = page.locator(".st-key-map-a .js-plotly-plot").first
     chart.scroll_into_view_if_needed()
     chart.hover()
     chart.locator("[data-title='Box Select']").click()
-    page.wait_for_function("document.querySelector('.st-key-map-a .js-plotly-plot')._fullLayout.dragmode === 'select'")
+    page.wait_for_function(
+        "document.querySelector('.st-key-map-a .js-plotly-plot')._fullLayout.dragmode === 'select'"
+    )
     area = chart.locator(".nsewdrag").first.bounding_box()
     page.mouse.move(area["x"] + area["width"] * 0.1, area["y"] + area["height"] * 0.1)
     page.mouse.down()
@@ -110,7 +124,9 @@ def test_a_lasso_shows_what_it_caught_and_a_thumbnail_opens_it_everywhere(page, 
     page.mouse.up()
     expect(page.get_by_text(re.compile(r"\d+ images? chosen"))).to_be_visible()
     settled(page)
-    button = page.locator(".st-key-thumbs-lasso").get_by_role("button", name=re.compile(r"^\d+$")).nth(2)
+    button = (
+        page.locator(".st-key-thumbs-lasso").get_by_role("button", name=re.compile(r"^\d+$")).nth(2)
+    )
     expect(button).to_have_text(re.compile(r"\d+"))
     number = button.inner_text().strip()
     button.press("Enter")

@@ -1,4 +1,5 @@
-"""Whatever network comes, in whatever state: what every attack and every count promise, tried on networks made up at random.
+"""Whatever network comes, in whatever state: what every attack and every count promise, tried on
+networks made up at random.
 
 A reference of twenty lines, which attacks the network itself and knows no fast path, is the judge.
 """
@@ -28,7 +29,13 @@ from robustviz.training.evaluate import count_right
 from robustviz.types import UserError
 
 SHAPE, CLASSES = (2, 7, 6), 4
-quick = settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+quick = settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
 
 
 class Residual(nn.Module):
@@ -51,7 +58,13 @@ class Flat(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(math.prod(SHAPE), 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, CLASSES))
+        self.net = nn.Sequential(
+            nn.Linear(math.prod(SHAPE), 16),
+            nn.BatchNorm1d(16),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.Linear(16, CLASSES),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x.view(len(x), -1))
@@ -67,7 +80,13 @@ class Doubled(ImageNet):
 def maps(norm: nn.Module, drop: bool = False) -> nn.Sequential:
     more = [nn.Dropout2d(0.3)] if drop else []
     return nn.Sequential(
-        Normalise(2, [0.4, 0.6], [0.3, 0.2]), nn.Conv2d(2, 6, 3), norm, nn.ReLU(), *more, nn.Conv2d(6, 6, 2, stride=2), nn.ReLU()
+        Normalise(2, [0.4, 0.6], [0.3, 0.2]),
+        nn.Conv2d(2, 6, 3),
+        norm,
+        nn.ReLU(),
+        *more,
+        nn.Conv2d(6, 6, 2, stride=2),
+        nn.ReLU(),
     )
 
 
@@ -81,7 +100,9 @@ BUILD = {
     "subclass": lambda norm: Doubled(maps(norm), nn.Linear(6, CLASSES)),
     "residual": Residual,
     "flat": lambda norm: Flat(),
-    "sequence": lambda norm: nn.Sequential(*maps(norm), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, CLASSES)),
+    "sequence": lambda norm: nn.Sequential(
+        *maps(norm), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, CLASSES)
+    ),
     "data parallel": lambda norm: nn.DataParallel(ImageNet(maps(norm), nn.Linear(6, CLASSES))),
 }
 NORMS = {
@@ -91,24 +112,42 @@ NORMS = {
     "none": nn.Identity,
 }
 ATTACKS: tuple[Attack, ...] = (
-    FGSM(eps=0.1), FGSM(eps=0.1, start="uniform"), PGD(eps=0.1, steps=3), PGD(eps=0.8, norm="l2", steps=3), PGD(eps=0.1, steps=2, restarts=3),
-    PGD(eps=0.1, steps=3, targeted=True), MIM(eps=0.1, steps=3), MIM(eps=0.8, norm="l2", steps=3), TIM(eps=0.1, steps=3), CW(eps=0.1, steps=3),
-    APGD(eps=0.1, steps=5), APGD(eps=0.8, norm="l2", steps=5, loss="dlr"), Square(eps=0.1, queries=12),
-)  # fmt: skip
+    FGSM(eps=0.1),
+    FGSM(eps=0.1, start="uniform"),
+    PGD(eps=0.1, steps=3),
+    PGD(eps=0.8, norm="l2", steps=3),
+    PGD(eps=0.1, steps=2, restarts=3),
+    PGD(eps=0.1, steps=3, targeted=True),
+    MIM(eps=0.1, steps=3),
+    MIM(eps=0.8, norm="l2", steps=3),
+    TIM(eps=0.1, steps=3),
+    CW(eps=0.1, steps=3),
+    APGD(eps=0.1, steps=5),
+    APGD(eps=0.8, norm="l2", steps=5, loss="dlr"),
+    Square(eps=0.1, queries=12),
+)
 
 
 @st.composite
 def networks(draw: Any) -> nn.Module:
-    """A network with batch norm that has seen something, hooks or a parametrisation here and there, in a mode of some sort."""
+    """A network with batch norm that has seen something, hooks or a parametrisation here and there,
+    in a mode of some sort.
+    """
     torch.manual_seed(draw(st.integers(0, 2**31 - 1)))
-    net: nn.Module = BUILD[draw(st.sampled_from(sorted(BUILD)))](NORMS[draw(st.sampled_from(sorted(NORMS)))]())
+    net: nn.Module = BUILD[draw(st.sampled_from(sorted(BUILD)))](
+        NORMS[draw(st.sampled_from(sorted(NORMS)))]()
+    )
     for _ in range(2):
         net.train()(torch.rand(8, *SHAPE))
-    layers = [part for part in net.modules() if isinstance(part, (nn.Conv2d, nn.Linear, nn.BatchNorm2d))]
+    layers = [
+        part for part in net.modules() if isinstance(part, (nn.Conv2d, nn.Linear, nn.BatchNorm2d))
+    ]
     if draw(st.booleans()):
         draw(st.sampled_from(layers)).register_forward_hook(lambda module, given, out: out * 1.5)
     if draw(st.booleans()):
-        parametrizations.weight_norm(draw(st.sampled_from([part for part in layers if not isinstance(part, nn.BatchNorm2d)])))
+        parametrizations.weight_norm(
+            draw(st.sampled_from([part for part in layers if not isinstance(part, nn.BatchNorm2d)]))
+        )
     net.train(draw(st.booleans()))
     for part in net.modules():
         if draw(st.integers(0, 5)) == 0:
@@ -120,26 +159,41 @@ def networks(draw: Any) -> nn.Module:
 
 @st.composite
 def batches(draw: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Images in [0, 1], some pixels at the border, in a memory layout of some sort, and labels of some integer dtype."""
+    """Images in [0, 1], some pixels at the border, in a memory layout of some sort, and labels of
+    some integer dtype.
+    """
     n, rng = draw(st.integers(1, 7)), torch.Generator().manual_seed(draw(st.integers(0, 2**31 - 1)))
     x = ((torch.rand((n, *SHAPE), generator=rng) - 0.5) * 1.2 + 0.5).clamp(0, 1).to(dtype)
     layout = draw(st.sampled_from(["rows", "channels last", "every second"]))
-    x = {"rows": x, "channels last": x.contiguous(memory_format=torch.channels_last), "every second": x.repeat_interleave(2, 0)[::2]}[
-        layout
-    ]
-    y = torch.randint(CLASSES, (n,), generator=rng).to(draw(st.sampled_from([torch.int64, torch.int32, torch.uint8, torch.int16])))
+    x = {
+        "rows": x,
+        "channels last": x.contiguous(memory_format=torch.channels_last),
+        "every second": x.repeat_interleave(2, 0)[::2],
+    }[layout]
+    y = torch.randint(CLASSES, (n,), generator=rng).to(
+        draw(st.sampled_from([torch.int64, torch.int32, torch.uint8, torch.int16]))
+    )
     return x, y
 
 
 def state(net: nn.Module) -> list[Any]:
     tensors = [value.clone() for value in (*net.parameters(), *net.buffers())]
     grads = [None if p.grad is None else p.grad.clone() for p in net.parameters()]
-    return [tensors, grads, [part.training for part in net.modules()], [p.requires_grad for p in net.parameters()], torch.get_rng_state()]
+    return [
+        tensors,
+        grads,
+        [part.training for part in net.modules()],
+        [p.requires_grad for p in net.parameters()],
+        torch.get_rng_state(),
+    ]
 
 
 def unchanged(before: list[Any], now: list[Any]) -> bool:
     tensors = all(torch.equal(a, b) for a, b in zip(before[0], now[0], strict=True))
-    grads = all((a is None) == (b is None) and (a is None or torch.equal(a, b)) for a, b in zip(before[1], now[1], strict=True))
+    grads = all(
+        (a is None) == (b is None) and (a is None or torch.equal(a, b))
+        for a, b in zip(before[1], now[1], strict=True)
+    )
     return tensors and grads and before[2:4] == now[2:4] and torch.equal(before[4], now[4])
 
 
@@ -149,21 +203,37 @@ def size(delta: Tensor, norm: str) -> Tensor:
 
 @quick
 @given(st.data(), networks(), st.sampled_from(ATTACKS))
-def test_an_attack_stays_in_ball_and_box_and_touches_nothing(draw: st.DataObject, net: nn.Module, attack: Attack) -> None:
+def test_an_attack_stays_in_ball_and_box_and_touches_nothing(
+    draw: st.DataObject, net: nn.Module, attack: Attack
+) -> None:
     dtype = next(net.parameters()).dtype
     x, y = draw.draw(batches(dtype))
     copies, before = (x.clone(), y.clone()), state(net)
-    with torch.set_grad_enabled(draw.draw(st.booleans())), torch.inference_mode(draw.draw(st.booleans())):
+    with (
+        torch.set_grad_enabled(draw.draw(st.booleans())),
+        torch.inference_mode(draw.draw(st.booleans())),
+    ):
         x_adv = attack(net, x, y)
     assert unchanged(before, state(net)) and torch.equal(x, copies[0]) and torch.equal(y, copies[1])
-    assert x_adv.shape == x.shape and x_adv.dtype == dtype and not x_adv.requires_grad and not x_adv.is_inference()
-    assert x_adv.min() >= 0 and x_adv.max() <= 1 and size(x_adv - x, attack.norm).max() <= (attack.eps or 0) + 1e-6
+    assert (
+        x_adv.shape == x.shape
+        and x_adv.dtype == dtype
+        and not x_adv.requires_grad
+        and not x_adv.is_inference()
+    )
+    assert (
+        x_adv.min() >= 0
+        and x_adv.max() <= 1
+        and size(x_adv - x, attack.norm).max() <= (attack.eps or 0) + 1e-6
+    )
     assert torch.equal(attack(net, x, y), x_adv)
 
 
 @quick
 @given(st.data(), networks(), st.sampled_from(ATTACKS))
-def test_a_count_does_not_depend_on_how_many_images_are_computed_at_once(draw: st.DataObject, net: nn.Module, attack: Attack) -> None:
+def test_a_count_does_not_depend_on_how_many_images_are_computed_at_once(
+    draw: st.DataObject, net: nn.Module, attack: Attack
+) -> None:
     x, y = draw.draw(batches(next(net.parameters()).dtype))
     before = state(net)
     attack = replace(attack, targeted=False) if getattr(attack, "targeted", False) else attack
@@ -172,14 +242,28 @@ def test_a_count_does_not_depend_on_how_many_images_are_computed_at_once(draw: s
         patch.setattr(inputs, "CPU_BYTES", draw.draw(st.sampled_from([1, 20_000, 60_000])))
         in_parts = count_right(net, x, y, attack)
     assert unchanged(before, state(net))
-    assert int((whole != in_parts).sum()) <= 1  # rounding may move an image that lies on the boundary
+    assert (
+        int((whole != in_parts).sum()) <= 1
+    )  # rounding may move an image that lies on the boundary
     assert torch.equal(count_right(net, x, y), count_right(net, x[:], y.long()))
 
 
-def reference(net: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int, size: float, rng: torch.Generator | None = None) -> Tensor:
+def reference(
+    net: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    eps: float,
+    steps: int,
+    size: float,
+    rng: torch.Generator | None = None,
+) -> Tensor:
     """PGD in linf, as the textbook says it, on the network itself in eval mode."""
     low, high = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
-    z = x if rng is None else (x + (2 * torch.rand(x.shape, generator=rng) - 1) * eps).clamp(low, high)
+    z = (
+        x
+        if rng is None
+        else (x + (2 * torch.rand(x.shape, generator=rng) - 1) * eps).clamp(low, high)
+    )
     for _ in range(steps):
         z = z.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(F.cross_entropy(net(z), y, reduction="sum"), z)
@@ -202,14 +286,22 @@ def test_gradients_at_equal_points_are_the_networks(draw: st.DataObject, net: nn
 
 
 @quick
-@given(st.integers(0, 2**31 - 1), st.sampled_from(["linf", "l2"]), st.floats(-40, 37), st.booleans())
-def test_a_step_depends_on_the_gradients_direction_and_not_on_its_size(seed: int, norm: str, power: float, holes: bool) -> None:
+@given(
+    st.integers(0, 2**31 - 1), st.sampled_from(["linf", "l2"]), st.floats(-40, 37), st.booleans()
+)
+def test_a_step_depends_on_the_gradients_direction_and_not_on_its_size(
+    seed: int, norm: str, power: float, holes: bool
+) -> None:
     rng = torch.Generator().manual_seed(seed)
     x, gradient = torch.rand((5, *SHAPE), generator=rng), torch.randn((5, *SHAPE), generator=rng)
     ball = BALLS[norm](x, 0.3 if norm == "linf" else 2.0)
     moved = ball.step(x, gradient * 10.0**power, 0.1) - x
-    assert torch.allclose(moved, ball.step(x, gradient, 0.1) - x, atol=1e-3 if power < -36 else 1e-6)  # few bits are left down there
-    assert torch.allclose(size(moved, norm), torch.full((5,), 0.1), atol=1e-3 if power < -36 else 1e-6)
+    assert torch.allclose(
+        moved, ball.step(x, gradient, 0.1) - x, atol=1e-3 if power < -36 else 1e-6
+    )  # few bits are left down there
+    assert torch.allclose(
+        size(moved, norm), torch.full((5,), 0.1), atol=1e-3 if power < -36 else 1e-6
+    )
     if norm == "linf":
         plain = (x + 0.1 * gradient.sign()).clamp((x - 0.3).clamp(min=0), (x + 0.3).clamp(max=1))
         assert torch.equal(ball.advance(x, gradient, 0.1), plain)
@@ -222,7 +314,14 @@ def shipped(name: str) -> tuple[nn.Module, Tensor, Tensor]:
     return run.net(), split.x, split.y
 
 
-@pytest.mark.parametrize("name", ["digits-standard-small-resnet-s0", "digits-standard-tiny-vit-s0", "digits-part-small-resnet-s0"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "digits-standard-small-resnet-s0",
+        "digits-standard-tiny-vit-s0",
+        "digits-part-small-resnet-s0",
+    ],
+)
 def test_robust_counts_are_the_references(name: str) -> None:
     net, x, y = shipped(name)
     net = net.eval()
@@ -247,7 +346,11 @@ def test_a_compiled_network_is_attacked_as_its_original() -> None:
 
 def no_statistics() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6, track_running_stats=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, CLASSES)
+        nn.Conv2d(2, 6, 3),
+        nn.BatchNorm2d(6, track_running_stats=False),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, CLASSES),
     )
 
 
@@ -266,7 +369,11 @@ class Centred(nn.Module):
 @pytest.mark.parametrize("make", [no_statistics, Centred])
 def test_a_network_whose_answer_depends_on_the_batch_gets_a_sentence(make: Any) -> None:
     net, x, y = make().eval(), torch.rand(6, *SHAPE), torch.arange(6) % CLASSES
-    for work in (lambda: count_right(net, x, y), lambda: count_right(net, x, y, PGD(eps=0.1)), lambda: APGD(eps=0.1)(net, x, y)):
+    for work in (
+        lambda: count_right(net, x, y),
+        lambda: count_right(net, x, y, PGD(eps=0.1)),
+        lambda: APGD(eps=0.1)(net, x, y),
+    ):
         with pytest.raises(UserError, match="depends on the other images"):
             work()
 

@@ -1,4 +1,6 @@
-"""What every attack promises, over the registry and both norms; then identities that tie single attacks to known ones."""
+"""What every attack promises, over the registry and both norms; then identities that tie single
+attacks to known ones.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,11 @@ if TYPE_CHECKING:
     from conftest import Toy
 
 EPS = {"linf": 0.1, "l2": 1.0}
-SHORT = {"cw": {"steps": 5}, "apgd": {"steps": 20}, "square": {"queries": 100}}  # the promises are the same with fewer
+SHORT = {
+    "cw": {"steps": 5},
+    "apgd": {"steps": 20},
+    "square": {"queries": 100},
+}  # the promises are the same with fewer
 AT_RANDOM = {"apgd", "square", "autoattack"}  # draw for each image of the batch, in order
 STOPS = {"apgd", "square", "autoattack"}  # leave an image that is wrong already as it is
 
@@ -32,7 +38,8 @@ def every_attack() -> Iterator[object]:
         for norm in EPS:
             with contextlib.suppress(UserError):  # an attack may refuse l2
                 marks = [pytest.mark.slow] if key == "autoattack" and norm == "l2" else []
-                # An image that withstands AutoAttack costs it thousands of queries: here hardly any does.
+                # An image that withstands AutoAttack costs it thousands of queries: here hardly any
+                # does.
                 eps = EPS[norm] * (3 if key == "autoattack" else 1)
                 attack = registry.get("attack", key)(norm=norm, eps=eps, **SHORT.get(key, {}))
                 yield pytest.param(attack, id=f"{key}-{norm}", marks=marks)
@@ -59,7 +66,9 @@ def accuracy(net: nn.Module, x: Tensor, y: Tensor) -> float:
 # Contracts.
 
 
-def test_result_lies_in_the_ball_and_in_the_unit_range(attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+def test_result_lies_in_the_ball_and_in_the_unit_range(
+    attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     x_adv = attack(conv_net, images, labels, rng=seeded(3))
     assert x_adv.shape == images.shape and x_adv.dtype == images.dtype
     assert x_adv.min() >= 0 and x_adv.max() <= 1
@@ -75,15 +84,21 @@ def test_result_lies_in_the_ball_and_in_the_unit_range(attack: Attack, conv_net:
         assert changed.all()
 
 
-def test_zero_eps_gives_the_images_back(attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+def test_zero_eps_gives_the_images_back(
+    attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     assert torch.equal(replace(attack, eps=0.0)(conv_net, images, labels, rng=seeded(3)), images)
 
 
-def test_same_seed_gives_same_bits_and_none_means_seed_zero(attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+def test_same_seed_gives_same_bits_and_none_means_seed_zero(
+    attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     everywhere = torch.get_rng_state()
     once, again = (attack(conv_net, images, labels, rng=seeded(5)) for _ in range(2))
     assert torch.equal(once, again)
-    assert torch.equal(attack(conv_net, images, labels), attack(conv_net, images, labels, rng=seeded(0)))
+    assert torch.equal(
+        attack(conv_net, images, labels), attack(conv_net, images, labels, rng=seeded(0))
+    )
     assert torch.equal(torch.get_rng_state(), everywhere)  # the global generator is nobody's
 
 
@@ -92,11 +107,16 @@ def test_another_seed_gives_another_result_where_the_start_is_random(
 ) -> None:
     if "start" not in registry.hints(type(attack)):
         pytest.skip("this attack has no choice of start")
-    one, other = (replace(attack, start="uniform")(conv_net, images, labels, rng=seeded(seed)) for seed in (0, 1))  # type: ignore[call-arg]
+    one, other = (
+        replace(attack, start="uniform")(conv_net, images, labels, rng=seeded(seed))
+        for seed in (0, 1)
+    )  # type: ignore[call-arg]
     assert not torch.equal(one, other)
 
 
-def test_a_batch_is_attacked_as_its_images_one_by_one(attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+def test_a_batch_is_attacked_as_its_images_one_by_one(
+    attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     if attack.key in AT_RANDOM:
         pytest.skip("this attack draws other noise for an image on its own")
     if "start" in registry.hints(type(attack)):
@@ -107,7 +127,9 @@ def test_a_batch_is_attacked_as_its_images_one_by_one(attack: Attack, conv_net: 
     assert (together - alone).abs().max() < 1e-9
 
 
-def test_net_and_input_are_left_exactly_as_they_were(attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+def test_net_and_input_are_left_exactly_as_they_were(
+    attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     net = conv_net.train()
     net.maps[2].eval()  # somebody froze one batch norm and one weight on purpose
     net.maps[1].weight.requires_grad_(False)
@@ -129,7 +151,9 @@ def test_net_and_input_are_left_exactly_as_they_were(attack: Attack, conv_net: I
     assert torch.equal(x, images) and not x.requires_grad and x.grad is None
 
 
-def test_net_is_restored_when_the_attack_fails_halfway(attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+def test_net_is_restored_when_the_attack_fails_halfway(
+    attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     def fails(*_: object) -> None:
         raise ArithmeticError
 
@@ -156,14 +180,18 @@ def test_targeted_reaches_its_class_more_often_than_untargeted(attack: Attack, t
     assert reached > strayed and reached > accuracy(toy.net, toy.x, target)
 
 
-def test_trace_starts_in_the_ball_and_ends_at_the_result(attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+def test_trace_starts_in_the_ball_and_ends_at_the_result(
+    attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     path = attack.trace(conv_net, images, labels, rng=seeded(4))
     assert path.shape == (attack.count + 1, *images.shape)
     assert torch.equal(path[-1], attack(conv_net, images, labels, rng=seeded(4)))
     assert max(float(size(step - images, attack.norm).max()) for step in path) <= attack.eps + 1e-6
 
 
-def test_a_missing_eps_is_one_clear_sentence(attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+def test_a_missing_eps_is_one_clear_sentence(
+    attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     with pytest.raises(UserError, match="no eps"):
         replace(attack, eps=None)(conv_net, images, labels)
 
@@ -175,36 +203,63 @@ def test_eps_in_grey_levels_is_refused_with_the_value_that_was_meant(attack: Att
 
 def test_one_image_is_a_batch_too(attack: Attack, toy: Toy) -> None:
     x_adv = attack(toy.net, toy.x[:1], toy.y[:1])
-    assert x_adv.shape == toy.x[:1].shape and size(x_adv - toy.x[:1], attack.norm).max() <= attack.eps + 1e-6
+    assert (
+        x_adv.shape == toy.x[:1].shape
+        and size(x_adv - toy.x[:1], attack.norm).max() <= attack.eps + 1e-6
+    )
 
 
-def test_float64_images_are_attacked_in_float64(attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+def test_float64_images_are_attacked_in_float64(
+    attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     assert attack(conv_net.double(), images.double(), labels).dtype == torch.float64
 
 
 # Identities.
 
 
-def test_fgsm_is_one_pgd_step_of_eps_from_the_image(conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+def test_fgsm_is_one_pgd_step_of_eps_from_the_image(
+    conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     for norm, eps in EPS.items():
-        step = PGD(norm=norm, eps=eps, step_size=eps, steps=1, start="zero")  # type: ignore[arg-type]
-        assert torch.equal(FGSM(norm=norm, eps=eps)(conv_net, images, labels), step(conv_net, images, labels))  # type: ignore[arg-type]
+        step = PGD(norm=norm, eps=eps, step_size=eps, steps=1, start="zero")
+        assert torch.equal(
+            FGSM(norm=norm, eps=eps)(conv_net, images, labels), step(conv_net, images, labels)
+        )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("norm", EPS)
 def test_pgd_on_a_linear_net_is_its_closed_form(norm: str, linear_net: ImageNet) -> None:
-    """Cross-entropy of two classes falls along w_y − w_other everywhere, so the answer is x plus ε along its opposite."""
-    net, x, y = linear_net.double(), torch.full((12, 2, 9, 7), 0.5, dtype=torch.float64), torch.arange(12) % 2
+    """Cross-entropy of two classes falls along w_y − w_other everywhere, so the answer is x plus ε
+    along its opposite.
+    """
+    net, x, y = (
+        linear_net.double(),
+        torch.full((12, 2, 9, 7), 0.5, dtype=torch.float64),
+        torch.arange(12) % 2,
+    )
     eps = EPS[norm]
-    uphill = torch.stack([net.head.weight[1 - label] - net.head.weight[label] for label in y]).detach()
+    uphill = torch.stack(
+        [net.head.weight[1 - label] - net.head.weight[label] for label in y]
+    ).detach()
     best = eps * (uphill.sign() if norm == "linf" else uphill / uphill.norm(dim=1, keepdim=True))
     for start, steps in (("zero", 10), ("uniform", 400)):
-        found = PGD(norm=norm, eps=eps, steps=steps, start=start)(net, x, y)  # type: ignore[arg-type]
+        found = PGD(norm=norm, eps=eps, steps=steps, start=start)(net, x, y)
         assert (found - x - best.view_as(x)).abs().max() < 1e-9
 
 
-def slow_pgd(net: nn.Module, x: Tensor, y: Tensor, start: Tensor, eps: Tensor | float, step: float, steps: int) -> Tensor:
-    """Linf PGD as methods.md writes it: clip the change to ±ε, then clamp the image; one image at a time."""
+def slow_pgd(
+    net: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    start: Tensor,
+    eps: Tensor | float,
+    step: float,
+    steps: int,
+) -> Tensor:
+    """Linf PGD as methods.md writes it: clip the change to ±ε, then clamp the image; one image at a
+    time.
+    """
     out = []
     for i in range(len(x)):
         here = eps[i : i + 1] if isinstance(eps, Tensor) else torch.tensor(eps, dtype=x.dtype)
@@ -213,29 +268,43 @@ def slow_pgd(net: nn.Module, x: Tensor, y: Tensor, start: Tensor, eps: Tensor | 
             z.requires_grad_(True)
             log_p = net(z).log_softmax(1)[0, y[i]]
             (gradient,) = torch.autograd.grad(-log_p, z)
-            delta = torch.max(torch.min(z.detach() + step * gradient.sign() - x[i : i + 1], here), -here)
+            delta = torch.max(
+                torch.min(z.detach() + step * gradient.sign() - x[i : i + 1], here), -here
+            )
             z = (x[i : i + 1] + delta).clamp(0, 1)
         out.append(z.detach())
     return torch.cat(out)
 
 
 @pytest.mark.parametrize("start", ["uniform", "gauss", "zero"])
-def test_pgd_equals_its_slow_twin(start: str, conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+def test_pgd_equals_its_slow_twin(
+    start: str, conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     net, x, eps = conv_net.double(), images.double(), 0.1
     attack = PGD(eps=eps, steps=7, start=start)  # type: ignore[arg-type]
     noise = {"uniform": torch.rand, "gauss": torch.randn, "zero": torch.zeros}[start](
         x.shape, dtype=x.dtype, **({} if start == "zero" else {"generator": seeded(2)})
     )
-    first = {"uniform": (2 * noise - 1) * eps, "gauss": (0.001 * noise).clamp(-eps, eps), "zero": noise}[start]
+    first = {
+        "uniform": (2 * noise - 1) * eps,
+        "gauss": (0.001 * noise).clamp(-eps, eps),
+        "zero": noise,
+    }[start]
     slow = slow_pgd(net, x, labels, (x + first).clamp(0, 1), eps, eps / 4, 7)
     assert (attack(net, x, labels, rng=seeded(2)) - slow).abs().max() < 1e-6
 
 
-def test_fgsm_rs_takes_one_step_of_a_quarter_more_than_eps(conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+def test_fgsm_rs_takes_one_step_of_a_quarter_more_than_eps(
+    conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     net, x, attack = conv_net.double(), images.double(), FGSM(eps=0.1, start="uniform")
     start = attack.trace(net, x, labels)[0]
-    assert (attack(net, x, labels) - slow_pgd(net, x, labels, start, 0.1, 0.125, 1)).abs().max() < 1e-6
-    assert (attack(net, x, labels) - slow_pgd(net, x, labels, start, 0.1, 0.1, 1)).abs().max() > 1e-3
+    assert (
+        attack(net, x, labels) - slow_pgd(net, x, labels, start, 0.1, 0.125, 1)
+    ).abs().max() < 1e-6
+    assert (
+        attack(net, x, labels) - slow_pgd(net, x, labels, start, 0.1, 0.1, 1)
+    ).abs().max() > 1e-3
 
 
 def test_default_step_is_a_quarter_of_eps_up_to_20_steps_and_an_eighth_above() -> None:
@@ -246,7 +315,11 @@ def test_default_step_is_a_quarter_of_eps_up_to_20_steps_and_an_eighth_above() -
 def test_restarts_fool_whatever_the_first_run_fooled_and_more(toy: Toy) -> None:
     weak = PGD(eps=0.05, steps=2, step_size=0.01)
     with torch.no_grad():
-        fooled = [toy.net(replace(weak, restarts=r)(toy.net, toy.x, toy.y, rng=seeded(1))).argmax(1) != toy.y for r in (1, 8)]
+        fooled = [
+            toy.net(replace(weak, restarts=r)(toy.net, toy.x, toy.y, rng=seeded(1))).argmax(1)
+            != toy.y
+            for r in (1, 8)
+        ]
     assert (fooled[1] | ~fooled[0]).all()
     assert fooled[1].sum() > fooled[0].sum()
 
@@ -260,8 +333,13 @@ def test_restarts_prefer_a_success_to_a_high_objective(toy: Toy) -> None:
 
     attack, rng = Misled(eps=0.2, steps=1, step_size=0.0), seeded(1)
     with torch.no_grad():
-        singles = torch.stack([toy.net(attack(toy.net, toy.x, toy.y, rng=rng)).argmax(1) != toy.y for _ in range(6)])
-        fooled = toy.net(replace(attack, restarts=6)(toy.net, toy.x, toy.y, rng=seeded(1))).argmax(1) != toy.y
+        singles = torch.stack(
+            [toy.net(attack(toy.net, toy.x, toy.y, rng=rng)).argmax(1) != toy.y for _ in range(6)]
+        )
+        fooled = (
+            toy.net(replace(attack, restarts=6)(toy.net, toy.x, toy.y, rng=seeded(1))).argmax(1)
+            != toy.y
+        )
     assert torch.equal(fooled, singles.any(0)) and singles.any(0).sum() > singles[0].sum()
 
 
@@ -271,7 +349,9 @@ def test_restarts_keep_the_highest_objective(conv_net: ImageNet, images: Tensor)
 
     weak = PGD(eps=0.1, steps=1)
     rng = seeded(1)
-    runs = torch.stack([objective(weak.maximise(objective, images, rng=rng)) for _ in range(4)]).detach()
+    runs = torch.stack(
+        [objective(weak.maximise(objective, images, rng=rng)) for _ in range(4)]
+    ).detach()
     best = objective(replace(weak, restarts=4).maximise(objective, images, rng=seeded(1))).detach()
     assert torch.equal(best, runs.amax(0)) and not torch.equal(best, runs[0])
 
@@ -298,20 +378,27 @@ def test_a_uniform_map_gives_the_bits_of_one_number(objective, images: Tensor) -
         attack = PGD(eps=0.1, start=start)  # type: ignore[arg-type]
         scalar = attack.maximise(objective, images, rng=seeded(1))
         for shape in ((12,), (12, 1, 1, 1), (12, 1, 9, 7), (12, 2, 9, 7)):
-            assert torch.equal(attack.maximise(objective, images, eps=torch.full(shape, 0.1), rng=seeded(1)), scalar)
+            assert torch.equal(
+                attack.maximise(objective, images, eps=torch.full(shape, 0.1), rng=seeded(1)),
+                scalar,
+            )
 
 
-def test_a_map_goes_through_the_slow_twin_too(conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+def test_a_map_goes_through_the_slow_twin_too(
+    conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     net, x = conv_net.double(), images.double()
     budget = torch.rand((12, 1, 9, 7), generator=seeded(0), dtype=torch.float64) * 0.1
-    found = PGD(eps=0.1, steps=5, start="zero").maximise(lambda z: F.cross_entropy(net(z), labels, reduction="none"), x, eps=budget)
+    found = PGD(eps=0.1, steps=5, start="zero").maximise(
+        lambda z: F.cross_entropy(net(z), labels, reduction="none"), x, eps=budget
+    )
     assert (found - slow_pgd(net, x, labels, x, budget, 0.025, 5)).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("norm", EPS)
 def test_each_image_can_have_its_own_radius(norm: str, objective, images: Tensor) -> None:
     radii = torch.linspace(0, EPS[norm], 12)
-    delta = PGD(norm=norm, eps=EPS[norm]).maximise(objective, images, eps=radii) - images  # type: ignore[arg-type]
+    delta = PGD(norm=norm, eps=EPS[norm]).maximise(objective, images, eps=radii) - images
     found = size(delta, norm)
     assert (found <= radii + 1e-6).all() and (found[1:] > 0).all()
 
@@ -328,7 +415,9 @@ def test_each_image_can_have_its_own_radius(norm: str, objective, images: Tensor
         ("l2", 11.3, "outside"),  # the whole range of 2·9·7 pixels is √126 = 11.22
     ],
 )
-def test_a_budget_that_makes_no_sense_is_refused(norm: str, budget: Tensor | float, word: str, objective, images: Tensor) -> None:
+def test_a_budget_that_makes_no_sense_is_refused(
+    norm: str, budget: Tensor | float, word: str, objective, images: Tensor
+) -> None:
     with pytest.raises(UserError, match=word):
         PGD(norm=norm, eps=0.1).maximise(objective, images, eps=budget)  # type: ignore[arg-type]
 
@@ -339,5 +428,7 @@ def test_a_budget_that_makes_no_sense_is_refused(norm: str, budget: Tensor | flo
 def test_robust_accuracy_is_within_a_point_of_torchattacks(toy: Toy) -> None:
     torchattacks = pytest.importorskip("torchattacks")
     ours = PGD(eps=0.05, steps=20, step_size=0.0125, start="zero")(toy.net, toy.x, toy.y)
-    theirs = torchattacks.PGD(toy.net, eps=0.05, alpha=0.0125, steps=20, random_start=False)(toy.x, toy.y)
+    theirs = torchattacks.PGD(toy.net, eps=0.05, alpha=0.0125, steps=20, random_start=False)(
+        toy.x, toy.y
+    )
     assert abs(accuracy(toy.net, ours, toy.y) - accuracy(toy.net, theirs, toy.y)) <= 0.01

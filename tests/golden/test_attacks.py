@@ -1,4 +1,6 @@
-"""Single attacks against golden numbers, against slow twins that share no line with them, and against AutoAttack's own parts."""
+"""Single attacks against golden numbers, against slow twins that share no line with them, and
+against AutoAttack's own parts.
+"""
 
 from __future__ import annotations
 
@@ -53,13 +55,22 @@ class Coarse(nn.Module):
 
 # Momentum, diverse inputs, translation invariance, margin: two steps, one image at a time.
 
-Look = Callable[[Tensor, int], Tensor]  # an image and the number of the step -> what the net is shown
+Look = Callable[
+    [Tensor, int], Tensor
+]  # an image and the number of the step -> what the net is shown
 
 
 def slow_walk(
-    net: nn.Module, x: Tensor, y: Tensor, *, eps: float, steps: int, decay: float = 0.0,
-    look: Look = lambda z, step: z, smooth: Callable[[Tensor], Tensor] = lambda g: g,
-) -> Tensor:  # fmt: skip
+    net: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    steps: int,
+    decay: float = 0.0,
+    look: Look = lambda z, step: z,
+    smooth: Callable[[Tensor], Tensor] = lambda g: g,
+) -> Tensor:
     out = []
     for i in range(len(x)):
         z, memory = x[i : i + 1].clone(), torch.zeros_like(x[i : i + 1])
@@ -68,12 +79,17 @@ def slow_walk(
             (gradient,) = torch.autograd.grad(-net(look(z, step)).log_softmax(1)[0, y[i]], z)
             gradient = smooth(gradient)
             memory = decay * memory + gradient / gradient.abs().sum()
-            z = torch.max(torch.min(z.detach() + eps / 4 * memory.sign(), x[i : i + 1] + eps), x[i : i + 1] - eps).clamp(0, 1)
+            z = torch.max(
+                torch.min(z.detach() + eps / 4 * memory.sign(), x[i : i + 1] + eps),
+                x[i : i + 1] - eps,
+            ).clamp(0, 1)
         out.append(z)
     return torch.cat(out)
 
 
-def test_mim_equals_its_slow_twin_and_without_decay_pgd(conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+def test_mim_equals_its_slow_twin_and_without_decay_pgd(
+    conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     net, x = conv_net.double(), images.double()
     with_memory = MIM(eps=0.1, steps=6)(net, x, labels)
     assert (with_memory - slow_walk(net, x, labels, eps=0.1, steps=6, decay=1.0)).abs().max() < 1e-9
@@ -96,7 +112,9 @@ def slow_resize(length: int, target: int) -> Tensor:
 
 
 def slow_look(seed: int, share: float) -> Look:
-    """What DIM shows: shrunk to a random size between `share` and one pixel less than whole, at a random place on black."""
+    """What DIM shows: shrunk to a random size between `share` and one pixel less than whole, at a
+    random place on black.
+    """
     draws = torch.rand(100, generator=seeded(seed)).tolist()
 
     def look(z: Tensor, step: int) -> Tensor:
@@ -108,14 +126,18 @@ def slow_look(seed: int, share: float) -> Look:
         new_h = list(range(int(share * h), h))[int(size * (h - int(share * h)))]
         new_w = list(range(int(share * w), w))[int(size * (w - int(share * w)))]
         top, left = int(down * (h - new_h + 1)), int(right * (w - new_w + 1))
-        frame[:, :, top : top + new_h, left : left + new_w] = slow_resize(h, new_h) @ z @ slow_resize(w, new_w).T
+        frame[:, :, top : top + new_h, left : left + new_w] = (
+            slow_resize(h, new_h) @ z @ slow_resize(w, new_w).T
+        )
         return frame
 
     return look
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_dim_equals_its_slow_twin(seed: int, conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+def test_dim_equals_its_slow_twin(
+    seed: int, conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     net, x = conv_net.double(), images.double()
     found = DIM(eps=0.1, steps=4, decay=0.5, resize=0.6)(net, x, labels, rng=seeded(seed))
     slow = slow_walk(net, x, labels, eps=0.1, steps=4, decay=0.5, look=slow_look(seed, 0.6))
@@ -124,7 +146,15 @@ def test_dim_equals_its_slow_twin(seed: int, conv_net: ImageNet, images: Tensor,
 
 
 @pytest.mark.parametrize(
-    ("side", "sizes"), [(1, {1}), (2, {1}), (8, {7}), (16, {14, 15}), (32, {28, 29, 30, 31}), (224, set(range(201, 224)))]
+    ("side", "sizes"),
+    [
+        (1, {1}),
+        (2, {1}),
+        (8, {7}),
+        (16, {14, 15}),
+        (32, {28, 29, 30, 31}),
+        (224, set(range(201, 224))),
+    ],
 )
 def test_every_size_of_a_diverse_input_can_come_up(side: int, sizes: set[int]) -> None:
     shares = [i / 1000 for i in range(1000)]
@@ -134,8 +164,13 @@ def test_every_size_of_a_diverse_input_can_come_up(side: int, sizes: set[int]) -
 
 def slow_smooth(gradient: Tensor, side: int) -> Tensor:
     reach = side // 2
-    weight = {(a, b): float(torch.tensor(-(a * a + b * b) / (2 * reach**2 / 3), dtype=torch.float64).exp())
-              for a in range(-reach, reach + 1) for b in range(-reach, reach + 1)}  # fmt: skip
+    weight = {
+        (a, b): float(
+            torch.tensor(-(a * a + b * b) / (2 * reach**2 / 3), dtype=torch.float64).exp()
+        )
+        for a in range(-reach, reach + 1)
+        for b in range(-reach, reach + 1)
+    }
     total, out = sum(weight.values()), torch.zeros_like(gradient)
     for (a, b), w in weight.items():
         for i in range(gradient.shape[2]):
@@ -146,33 +181,54 @@ def slow_smooth(gradient: Tensor, side: int) -> Tensor:
 
 
 @pytest.mark.parametrize("kernel", [3, 7])
-def test_tim_equals_its_slow_twin(kernel: int, conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+def test_tim_equals_its_slow_twin(
+    kernel: int, conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     net, x = conv_net.double(), images.double()
     found = TIM(eps=0.1, steps=2, decay=1, diversity=0, kernel=kernel)(net, x, labels)
-    slow = slow_walk(net, x, labels, eps=0.1, steps=2, decay=1.0, smooth=lambda gradient: slow_smooth(gradient, kernel))
+    slow = slow_walk(
+        net,
+        x,
+        labels,
+        eps=0.1,
+        steps=2,
+        decay=1.0,
+        smooth=lambda gradient: slow_smooth(gradient, kernel),
+    )
     assert (found - slow).abs().max() < 1e-9
 
 
-def test_a_kernel_without_a_middle_or_larger_than_the_image_is_refused(conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+def test_a_kernel_without_a_middle_or_larger_than_the_image_is_refused(
+    conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     with pytest.raises(UserError, match="odd"):
         TIM(kernel=4)
     with pytest.raises(UserError, match="does not fit"):
         TIM(eps=0.1, kernel=9)(conv_net, images, labels)
 
 
-def test_cw_climbs_the_margin_and_not_the_cross_entropy(conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+def test_cw_climbs_the_margin_and_not_the_cross_entropy(
+    conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     net, x = conv_net.double(), images.double()
     for targeted, sign in ((False, 1), (True, -1)):
         z = x.clone()
         for _ in range(3):
             z.requires_grad_(True)
             logits = net(z)
-            margins = [max(row[j] for j in range(4) if j != y) - row[y] for row, y in zip(logits, labels.tolist(), strict=True)]
+            margins = [
+                max(row[j] for j in range(4) if j != y) - row[y]
+                for row, y in zip(logits, labels.tolist(), strict=True)
+            ]
             (gradient,) = torch.autograd.grad(sum(margins), z)  # type: ignore[arg-type]
-            z = torch.max(torch.min(z.detach() + 0.025 * sign * gradient.sign(), x + 0.1), x - 0.1).clamp(0, 1)
+            z = torch.max(
+                torch.min(z.detach() + 0.025 * sign * gradient.sign(), x + 0.1), x - 0.1
+            ).clamp(0, 1)
         found = CW(eps=0.1, steps=3, start="zero", targeted=targeted)(net, x, labels)
         assert (found - z).abs().max() < 1e-9
-        assert (found - PGD(eps=0.1, steps=3, start="zero", targeted=targeted)(net, x, labels)).abs().max() > 1e-3
+        assert (
+            found - PGD(eps=0.1, steps=3, start="zero", targeted=targeted)(net, x, labels)
+        ).abs().max() > 1e-3
 
 
 # Auto-PGD.
@@ -191,7 +247,14 @@ def test_apgd_has_its_golden_checkpoints() -> None:
     assert all(0 < a < b <= 20 for a, b in zip(checkpoints(20), checkpoints(20)[1:], strict=False))
 
 
-def slow_apgd(objective: Callable[[Tensor], Tensor], x: Tensor, start: Tensor, eps: float, norm: str, steps: int) -> Tensor:
+def slow_apgd(
+    objective: Callable[[Tensor], Tensor],
+    x: Tensor,
+    start: Tensor,
+    eps: float,
+    norm: str,
+    steps: int,
+) -> Tensor:
     """Algorithm 1 of the paper for one image (1,C,H,W), its names kept."""
 
     def project(z: Tensor) -> Tensor:
@@ -203,7 +266,9 @@ def slow_apgd(objective: Callable[[Tensor], Tensor], x: Tensor, start: Tensor, e
         z = z.clone().requires_grad_(True)
         value = objective(z)
         (gradient,) = torch.autograd.grad(value, z)
-        return float(value.detach()), gradient.sign() if norm == "linf" else gradient / gradient.norm().clamp(min=1e-12)
+        return float(value.detach()), (
+            gradient.sign() if norm == "linf" else gradient / gradient.norm().clamp(min=1e-12)
+        )
 
     eta, alpha, w = 2 * eps, 0.75, [0, *checkpoints(steps)]
     f_max, _ = f(start)
@@ -232,7 +297,9 @@ def slow_apgd(objective: Callable[[Tensor], Tensor], x: Tensor, start: Tensor, e
 
 
 @pytest.mark.parametrize("norm", EPS)
-def test_apgd_equals_the_algorithm_of_the_paper(norm: str, conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+def test_apgd_equals_the_algorithm_of_the_paper(
+    norm: str, conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     net, x, eps = conv_net.double(), images.double()[:6], EPS[norm]
     draw = torch.rand if norm == "linf" else torch.randn
     t = draw(x.shape, generator=seeded(3), dtype=x.dtype)
@@ -246,11 +313,14 @@ def test_apgd_equals_the_algorithm_of_the_paper(norm: str, conv_net: ImageNet, i
         here, y = x[i : i + 1], labels[i : i + 1]
         length = t[i].abs().max() if norm == "linf" else t[i].norm()
         start = (here + eps * t[i : i + 1] / length).clamp(0, 1)
-        slow = slow_apgd(lambda z, y=y: F.cross_entropy(net(z), y), here, start, eps, norm, 60)  # type: ignore[misc]
+        slow = slow_apgd(lambda z, y=y: F.cross_entropy(net(z), y), here, start, eps, norm, 60)
         assert (found[i] - slow[0]).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("attack", [APGD(eps=0.03, steps=30), APGD(eps=0.03, steps=30, loss="dlr"), Square(eps=0.04, queries=60)])
+@pytest.mark.parametrize(
+    "attack",
+    [APGD(eps=0.03, steps=30), APGD(eps=0.03, steps=30, loss="dlr"), Square(eps=0.04, queries=60)],
+)
 def test_the_first_success_is_kept_and_until_then_the_best(attack: Attack, toy: Toy) -> None:
     path = attack.trace(toy.net, toy.x, toy.y)
     with torch.no_grad():
@@ -268,7 +338,10 @@ def test_restarts_and_targets_of_apgd_fool_more_and_no_image_less(toy: Toy) -> N
 
     def fooled(**more: Any) -> Tensor:
         with torch.no_grad():
-            return toy.net(APGD(**(weak | more))(toy.net, toy.x, toy.y, rng=seeded(1))).argmax(1) != toy.y
+            return (
+                toy.net(APGD(**(weak | more))(toy.net, toy.x, toy.y, rng=seeded(1))).argmax(1)
+                != toy.y
+            )
 
     once, often = fooled(), fooled(restarts=6)
     assert (often | ~once).all() and often.sum() > once.sum()
@@ -277,8 +350,12 @@ def test_restarts_and_targets_of_apgd_fool_more_and_no_image_less(toy: Toy) -> N
     assert torch.equal(all_three, more_than_there_are)
 
 
-def test_apgd_with_targets_walks_to_the_highest_wrong_classes_in_turn(conv_net: ImageNet, images: Tensor) -> None:
-    """On a net that cannot be fooled, the run to the t-th target ends where the targeted DLR of that class is high."""
+def test_apgd_with_targets_walks_to_the_highest_wrong_classes_in_turn(
+    conv_net: ImageNet, images: Tensor
+) -> None:
+    """On a net that cannot be fooled, the run to the t-th target ends where the targeted DLR of
+    that class is high.
+    """
     with torch.no_grad():
         logits = conv_net(images)
         y = logits.argmax(1)
@@ -304,9 +381,16 @@ def two_class(linear_net: ImageNet) -> tuple[ImageNet, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("attack", "need"), [(AutoAttack(eps=0.1), 4), (APGD(eps=0.1, loss="dlr"), 3), (APGD(eps=0.1, loss="dlr", targets=1), 4)]
+    ("attack", "need"),
+    [
+        (AutoAttack(eps=0.1), 4),
+        (APGD(eps=0.1, loss="dlr"), 3),
+        (APGD(eps=0.1, loss="dlr", targets=1), 4),
+    ],
 )
-def test_too_few_classes_are_one_clear_sentence_before_any_work(attack: Attack, need: int, linear_net: ImageNet) -> None:
+def test_too_few_classes_are_one_clear_sentence_before_any_work(
+    attack: Attack, need: int, linear_net: ImageNet
+) -> None:
     calls = []
     linear_net.register_forward_hook(lambda *_: calls.append(1))
     with pytest.raises(UserError, match=f"at least {need} classes and this network has 2"):
@@ -320,13 +404,21 @@ def test_too_few_classes_are_one_clear_sentence_before_any_work(attack: Attack, 
 def test_cross_entropy_apgd_works_on_two_classes(linear_net: ImageNet) -> None:
     net, x, y = two_class(linear_net)
     found = APGD(eps=0.1).maximise(lambda z: F.cross_entropy(net(z), y, reduction="none"), x)
-    assert (found - x - 0.1 * (net.head.weight[1] - net.head.weight[0]).sign().view(1, 2, 9, 7)).abs().max() < 1e-6
+    assert (
+        found - x - 0.1 * (net.head.weight[1] - net.head.weight[0]).sign().view(1, 2, 9, 7)
+    ).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize(
-    ("settings", "word"), [({"targets": 9}, "loss=dlr"), ({"targets": 9, "loss": "dlr", "targeted": True}, "one of the two")]
+    ("settings", "word"),
+    [
+        ({"targets": 9}, "loss=dlr"),
+        ({"targets": 9, "loss": "dlr", "targeted": True}, "one of the two"),
+    ],
 )
-def test_settings_of_apgd_that_contradict_each_other_are_refused(settings: dict[str, Any], word: str) -> None:
+def test_settings_of_apgd_that_contradict_each_other_are_refused(
+    settings: dict[str, Any], word: str
+) -> None:
     with pytest.raises(UserError, match=word):
         APGD(**settings)
 
@@ -336,44 +428,87 @@ def test_settings_of_apgd_that_contradict_each_other_are_refused(settings: dict[
 
 def test_sides_of_the_squares_follow_the_schedule_of_the_paper() -> None:
     def slow(query: int) -> float:  # of 10,000
-        for mark, halved in ((8000, 512), (6000, 256), (4000, 128), (2000, 64), (1000, 32), (500, 16), (200, 8), (50, 4), (10, 2)):
+        for mark, halved in (
+            (8000, 512),
+            (6000, 256),
+            (4000, 128),
+            (2000, 64),
+            (1000, 32),
+            (500, 16),
+            (200, 8),
+            (50, 4),
+            (10, 2),
+        ):
             if query > mark:
                 return 0.8 / halved
         return 0.8
 
     for size in (8, 32):
         for query in range(0, 10_000, 7):
-            assert side(0.8, query, 10_000, size, size) == min(max(round((slow(query) * size * size) ** 0.5), 1), size)
-    assert [side(0.8, query, 5000, 8, 8) for query in (0, 6, 26, 101, 251, 501, 4999)] == [7, 5, 4, 3, 2, 1, 1]
+            assert side(0.8, query, 10_000, size, size) == min(
+                max(round((slow(query) * size * size) ** 0.5), 1), size
+            )
+    assert [side(0.8, query, 5000, 8, 8) for query in (0, 6, 26, 101, 251, 501, 4999)] == [
+        7,
+        5,
+        4,
+        3,
+        2,
+        1,
+        1,
+    ]
     assert side(1.0, 0, 10, 9, 7) == 7
 
 
 def test_square_reaches_the_closed_form_of_a_linear_objective_in_every_corner() -> None:
     weight = torch.cos(torch.arange(126) * 0.7).view(1, 2, 9, 7)
     x = torch.full((3, 2, 9, 7), 0.5)
-    found = Square(eps=0.1, queries=4000, variant="paper").maximise(lambda z: (z * weight).sum(dim=(1, 2, 3)), x)
+    found = Square(eps=0.1, queries=4000, variant="paper").maximise(
+        lambda z: (z * weight).sum(dim=(1, 2, 3)), x
+    )
     assert (found - x - 0.1 * weight.sign()).abs().max() < 1e-6
 
 
 def test_autoattacks_squares_leave_out_the_last_row_and_column() -> None:
     x = torch.full((3, 1, 9, 7), 0.5)
     first = Square(eps=0.1, queries=1).first(Linf(x, 0.1), seeded(0))
-    moved = {variant: Square(eps=0.1, queries=3000, variant=variant, p=0.05) for variant in ("autoattack", "paper")}
-    touched = {name: attack.maximise(lambda z: -z.sum(dim=(1, 2, 3)), x, rng=seeded(0)) != first for name, attack in moved.items()}
-    assert not touched["autoattack"][:, :, -1].any() and not touched["autoattack"][:, :, :, -1].any()
-    assert touched["autoattack"][:, :, :-1, :-1].any() and touched["paper"][:, :, -1].any() and touched["paper"][:, :, :, -1].any()
+    moved = {
+        variant: Square(eps=0.1, queries=3000, variant=variant, p=0.05)
+        for variant in ("autoattack", "paper")
+    }
+    touched = {
+        name: attack.maximise(lambda z: -z.sum(dim=(1, 2, 3)), x, rng=seeded(0)) != first
+        for name, attack in moved.items()
+    }
+    assert (
+        not touched["autoattack"][:, :, -1].any() and not touched["autoattack"][:, :, :, -1].any()
+    )
+    assert (
+        touched["autoattack"][:, :, :-1, :-1].any()
+        and touched["paper"][:, :, -1].any()
+        and touched["paper"][:, :, :, -1].any()
+    )
 
 
 def test_square_gives_each_pixel_its_own_budget_and_draws_per_image() -> None:
     budget = torch.rand((4, 1, 9, 7), generator=seeded(0)) * 0.1
-    delta = Square(queries=50).maximise(lambda z: z.sum(dim=(1, 2, 3)), torch.full((4, 2, 9, 7), 0.5), eps=budget) - 0.5
+    delta = (
+        Square(queries=50).maximise(
+            lambda z: z.sum(dim=(1, 2, 3)), torch.full((4, 2, 9, 7), 0.5), eps=budget
+        )
+        - 0.5
+    )
     assert (delta.abs() - budget).abs().max() < 1e-6
     assert not torch.equal(delta[0].sign(), delta[1].sign())
 
 
 def test_square_fools_a_net_without_gradient_which_pgd_cannot(toy: Toy) -> None:
     net = Coarse(toy.net)
-    assert accuracy(net, PGD(eps=0.05, start="zero")(net, toy.x, toy.y), toy.y) == accuracy(net, toy.x, toy.y) > 0.9
+    assert (
+        accuracy(net, PGD(eps=0.05, start="zero")(net, toy.x, toy.y), toy.y)
+        == accuracy(net, toy.x, toy.y)
+        > 0.9
+    )
     assert accuracy(net, Square(eps=0.05, queries=200)(net, toy.x, toy.y), toy.y) < 0.5
 
 
@@ -383,7 +518,12 @@ def test_square_asks_only_for_images_that_are_still_right(toy: Toy) -> None:
     found = Square(eps=0.05, queries=200)(toy.net, toy.x, toy.y)
     handle.remove()
     look, asked = asked[:3], asked[3:]  # at three images, before the search
-    assert look == [3, 1, 1] and len(asked) <= 202 and asked == sorted(asked, reverse=True) and asked[-1] < len(toy.x)
+    assert (
+        look == [3, 1, 1]
+        and len(asked) <= 202
+        and asked == sorted(asked, reverse=True)
+        and asked[-1] < len(toy.x)
+    )
     wrong = toy.net(toy.x).argmax(1) != toy.y
     assert torch.equal(found[wrong], toy.x[wrong])
 
@@ -392,7 +532,9 @@ def test_square_refuses_l2_and_a_trace_that_fills_the_memory(conv_net: ImageNet)
     with pytest.raises(UserError, match="linf"):
         Square(norm="l2")
     with pytest.raises(UserError, match="GiB"):
-        Square(eps=0.1).trace(conv_net, torch.zeros(400, 3, 32, 32), torch.zeros(400, dtype=torch.long))
+        Square(eps=0.1).trace(
+            conv_net, torch.zeros(400, 3, 32, 32), torch.zeros(400, dtype=torch.long)
+        )
 
 
 # AutoAttack.
@@ -400,20 +542,31 @@ def test_square_refuses_l2_and_a_trace_that_fills_the_memory(conv_net: ImageNet)
 
 def test_autoattack_says_how_many_targets_it_had() -> None:
     assert [attack_name(encode(AutoAttack()), classes) for classes in (4, 9, 10, 100, 0)] == [
-        "AutoAttack (3 targets)", "AutoAttack (8 targets)", "AutoAttack", "AutoAttack", "AutoAttack",
-    ]  # fmt: skip
+        "AutoAttack (3 targets)",
+        "AutoAttack (8 targets)",
+        "AutoAttack",
+        "AutoAttack",
+        "AutoAttack",
+    ]
     assert attack_name(encode(APGD(loss="dlr", targets=9)), 5) == "APGD-DLR-100 (4 targets)"
-    assert attack_name(encode(APGD()), 3) == "APGD-CE-100" and attack_name(encode(PGD()), 3) == "PGD-10"
+    assert (
+        attack_name(encode(APGD()), 3) == "APGD-CE-100"
+        and attack_name(encode(PGD()), 3) == "PGD-10"
+    )
 
 
-def test_autoattack_leaves_tracing_and_the_log_alone_and_says_nothing(toy: Toy, capfd: pytest.CaptureFixture[str]) -> None:
+def test_autoattack_leaves_tracing_and_the_log_alone_and_says_nothing(
+    toy: Toy, capfd: pytest.CaptureFixture[str]
+) -> None:
     def tracer(*_: object) -> None:
         return None
 
     before, log = sys.gettrace(), logging.getLogger("auto-attack")
     try:
         sys.settrace(tracer)
-        AutoAttack(eps=0.3)(Coarse(toy.net), toy.x[:4], toy.y[:4])  # warns of zero gradients, if it may
+        AutoAttack(eps=0.3)(
+            Coarse(toy.net), toy.x[:4], toy.y[:4]
+        )  # warns of zero gradients, if it may
         kept = sys.gettrace()
     finally:
         sys.settrace(before)
@@ -421,7 +574,9 @@ def test_autoattack_leaves_tracing_and_the_log_alone_and_says_nothing(toy: Toy, 
     assert capfd.readouterr() == ("", "")
 
 
-def test_autoattack_without_its_package_is_one_clear_sentence(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_autoattack_without_its_package_is_one_clear_sentence(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
     with pytest.raises(UserError, match="pip install"):
         AutoAttack(eps=0.1)(toy.net, toy.x, toy.y)
@@ -461,7 +616,9 @@ def part(name: str, net: nn.Module, x: Tensor, y: Tensor, eps: float) -> int:
     from pyautoattack import AutoAttack as Package
 
     net.requires_grad_(False)
-    work = Package(net, norm="Linf", eps=eps, version="custom", attacks=[name], seed=0, device="cpu")
+    work = Package(
+        net, norm="Linf", eps=eps, version="custom", attacks=[name], seed=0, device="cpu"
+    )
     work.apgd.n_restarts, work.verbose = 1, False  # as in the standard version
     found, _ = work.run_standard_evaluation(x, y)
     return int((net(found).argmax(1) == y).sum())
@@ -472,13 +629,19 @@ def part(name: str, net: nn.Module, x: Tensor, y: Tensor, eps: float) -> int:
     ("name", "attack"),
     [("apgd-ce", APGD()), ("apgd-dlr", APGD(loss="dlr")), ("apgd-t", APGD(loss="dlr", targets=9))],
 )
-def test_apgd_leaves_as_many_right_as_autoattacks_own(name: str, attack: APGD, shipped: tuple[ImageNet, Tensor, Tensor, float]) -> None:
+def test_apgd_leaves_as_many_right_as_autoattacks_own(
+    name: str, attack: APGD, shipped: tuple[ImageNet, Tensor, Tensor, float]
+) -> None:
     net, x, y, eps = shipped
-    assert abs(int(count_right(net, x, y, attack.bound(eps)).sum()) - part(name, net, x, y, eps)) <= 3
+    assert (
+        abs(int(count_right(net, x, y, attack.bound(eps)).sum()) - part(name, net, x, y, eps)) <= 3
+    )
 
 
 @pytest.mark.slow
-def test_square_leaves_as_many_right_as_autoattacks_own_and_the_papers_no_more(shipped: tuple[ImageNet, Tensor, Tensor, float]) -> None:
+def test_square_leaves_as_many_right_as_autoattacks_own_and_the_papers_no_more(
+    shipped: tuple[ImageNet, Tensor, Tensor, float],
+) -> None:
     net, x, y, eps = shipped
     theirs = part("square", net, x, y, eps)
     assert abs(int(count_right(net, x, y, Square(eps=eps)).sum()) - theirs) <= 3

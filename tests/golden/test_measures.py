@@ -1,4 +1,6 @@
-"""Measures of features against golden numbers, double loops that share no line with them, and scikit-learn."""
+"""Measures of features against golden numbers, double loops that share no line with them, and
+scikit-learn.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from robustviz import measures
 from robustviz.types import UserError
 
 HALF = math.sqrt(3) / 2
-G4 = torch.tensor([[1.0, 0.0], [0.5, HALF], [0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)  # 0°, 60°, 90°, 180°
+G4 = torch.tensor(
+    [[1.0, 0.0], [0.5, HALF], [0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64
+)  # 0°, 60°, 90°, 180°
 Y4 = torch.tensor([0, 0, 1, 1])
 
 
@@ -27,7 +31,12 @@ def cloud(n: int, width: int, classes: int) -> tuple[Tensor, Tensor]:
     rng = torch.Generator().manual_seed(n)
     y = torch.randint(classes, (n,), generator=rng)
     y[:classes] = torch.arange(classes)
-    return torch.randn((n, width), generator=rng) + 1.2 * torch.randn((classes, width), generator=rng)[y] + 0.5, y
+    return (
+        torch.randn((n, width), generator=rng)
+        + 1.2 * torch.randn((classes, width), generator=rng)[y]
+        + 0.5,
+        y,
+    )
 
 
 @pytest.fixture(params=[(12, 3, 2), (60, 7, 4), (143, 20, 5)], ids=str)
@@ -53,7 +62,10 @@ def test_alignment_and_uniformity_look_at_directions_only() -> None:
 def test_cka_knows_no_rotation_scale_or_shift() -> None:
     turn = torch.tensor([[0.6, -0.8], [0.8, 0.6]], dtype=torch.float64)
     assert measures.linear_cka(G4, 3 * G4 @ turn + 5) == pytest.approx(1.0, abs=1e-12)
-    assert measures.linear_cka(G4, G4 @ torch.tensor([[1.0, 0.0], [0.0, 5.0]], dtype=torch.float64)) < 0.95
+    assert (
+        measures.linear_cka(G4, G4 @ torch.tensor([[1.0, 0.0], [0.0, 5.0]], dtype=torch.float64))
+        < 0.95
+    )
 
 
 # Slow twins: lists of numbers, one pair at a time.
@@ -74,36 +86,55 @@ def slow_pairs(z: Tensor) -> list[tuple[int, int, float]]:
     ]
 
 
-def test_alignment_and_uniformity_equal_their_double_loops(points: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_alignment_and_uniformity_equal_their_double_loops(
+    points: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
     z, y = points
     monkeypatch.setattr(measures, "BLOCK", 50)  # several blocks, the last one short
     pairs = slow_pairs(z)
     own = [squared for i, j, squared in pairs if y[i] == y[j]]
     assert measures.alignment(z, y) == pytest.approx(sum(own) / len(own), abs=1e-12)
-    assert measures.uniformity(z) == pytest.approx(math.log(sum(math.exp(-2 * s) for *_, s in pairs) / len(pairs)), abs=1e-12)
+    assert measures.uniformity(z) == pytest.approx(
+        math.log(sum(math.exp(-2 * s) for *_, s in pairs) / len(pairs)), abs=1e-12
+    )
 
 
-def test_neighbours_equal_their_double_loop(points: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neighbours_equal_their_double_loop(
+    points: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
     z, y = points
     monkeypatch.setattr(measures, "BLOCK", 50)
     twin = z + 0.7 * torch.randn(z.shape, generator=torch.Generator().manual_seed(5))
     for among in (None, twin):
-        rows, bank, labels = z.double().tolist(), (z if among is None else among).double().tolist(), y.tolist()
+        rows, bank, labels = (
+            z.double().tolist(),
+            (z if among is None else among).double().tolist(),
+            y.tolist(),
+        )
         near = [
-            sorted((j for j in range(len(bank)) if j != i), key=lambda j, row=row: math.dist(row, bank[j]))[:3]
+            sorted(
+                (j for j in range(len(bank)) if j != i),
+                key=lambda j, row=row: math.dist(row, bank[j]),
+            )[:3]
             for i, row in enumerate(rows)
         ]
         assert measures.neighbours(z, 3, among).tolist() == near
         hits = [labels[j] == labels[i] for i, found in enumerate(near) for j in found]
-        assert measures.neighbourhood_hit(z, y, 3, among) == pytest.approx(sum(hits) / len(hits), abs=1e-12)
+        assert measures.neighbourhood_hit(z, y, 3, among) == pytest.approx(
+            sum(hits) / len(hits), abs=1e-12
+        )
         votes = [Counter(labels[j] for j in found) for found in near]
         answers = [min(vote, key=lambda label, vote=vote: (-vote[label], label)) for vote in votes]
         right = [answer == label for answer, label in zip(answers, labels, strict=True)]
-        assert measures.knn_accuracy(z, y, 3, among) == pytest.approx(sum(right) / len(right), abs=1e-12)
+        assert measures.knn_accuracy(z, y, 3, among) == pytest.approx(
+            sum(right) / len(right), abs=1e-12
+        )
 
 
 def test_cka_equals_its_definition_with_kernels(points: tuple[Tensor, Tensor]) -> None:
-    """HSIC(K,L)/√(HSIC(K,K)·HSIC(L,L)) with N×N kernels and the centring matrix, where ours never makes an N×N matrix."""
+    """HSIC(K,L)/√(HSIC(K,K)·HSIC(L,L)) with N×N kernels and the centring matrix, where ours never
+    makes an N×N matrix.
+    """
     x = points[0].double()
     y = torch.tanh(x[:, :2]) + 0.3
     centring = torch.eye(len(x), dtype=torch.float64) - 1 / len(x)
@@ -117,37 +148,55 @@ def test_centres_and_their_cosines_equal_a_loop_over_classes(points: tuple[Tenso
     z, y = points
     adv, classes = z.flip(1) ** 2, int(y.max()) + 2  # one class without a point
     found = measures.centre_cosines(z, adv, y, classes)
-    assert found.shape == (classes, classes) and bool(found[-1].isnan().all() and found[:, -1].isnan().all())
+    assert found.shape == (classes, classes) and bool(
+        found[-1].isnan().all() and found[:, -1].isnan().all()
+    )
     rows, rows_adv = z.double().tolist(), adv.double().tolist()
     for i in range(classes - 1):
         for j in range(classes - 1):
             mine = [row for row, label in zip(rows, y.tolist(), strict=True) if label == i]
             theirs = [row for row, label in zip(rows_adv, y.tolist(), strict=True) if label == j]
-            a, b = ([sum(column) / len(part) for column in zip(*part, strict=True)] for part in (mine, theirs))
+            a, b = (
+                [sum(column) / len(part) for column in zip(*part, strict=True)]
+                for part in (mine, theirs)
+            )
             cosine = sum(p * q for p, q in zip(slow_unit(a), slow_unit(b), strict=True))
             assert float(found[i, j]) == pytest.approx(cosine, abs=1e-12)
             assert measures.class_centres(z, y, classes)[i].tolist() == pytest.approx(a, abs=1e-12)
     centres = measures.class_centres(z, y, classes)
-    one = sum(p * q for p, q in zip(slow_unit(rows[3]), slow_unit(centres[1].tolist()), strict=True))
+    one = sum(
+        p * q for p, q in zip(slow_unit(rows[3]), slow_unit(centres[1].tolist()), strict=True)
+    )
     assert float(measures.cosines_to_centres(z, centres)[3, 1]) == pytest.approx(one, abs=1e-12)
 
 
 @pytest.mark.parametrize(("norm", "length"), [("linf", 0.3), ("l2", 0.5)])
 def test_displacement_has_its_written_out_values(norm: str, length: float) -> None:
-    """Centres (½,0), (3½,4): 5 apart. The first image moved by (0.3, −0.4 → here 0.3 at most), the last not at all."""
+    """Centres (½,0), (3½,4): 5 apart. The first image moved by (0.3, −0.4 → here 0.3 at most), the
+    last not at all.
+    """
     clean = torch.tensor([[0.0, 0.0], [1.0, 0.0], [3.0, 4.0], [4.0, 4.0]])
     moved = clean + torch.tensor([[6.0, 8.0], [0.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
     x = torch.full((4, 1, 2, 2), 0.5, dtype=torch.float64)
-    change = torch.tensor([[0.3, -0.3, 0.2, math.sqrt(0.03)], [0.3, -0.3, 0.2, math.sqrt(0.03)], [0.1, 0, 0, 0], [0, 0, 0, 0]])
+    change = torch.tensor(
+        [
+            [0.3, -0.3, 0.2, math.sqrt(0.03)],
+            [0.3, -0.3, 0.2, math.sqrt(0.03)],
+            [0.1, 0, 0, 0],
+            [0, 0, 0, 0],
+        ]
+    )
     x_moved = x + change.double().view(4, 1, 2, 2)
-    found = measures.displacement(clean, moved, x, x_moved, torch.tensor([0, 0, 1, 1]), 2, norm)  # type: ignore[arg-type]
+    found = measures.displacement(clean, moved, x, x_moved, torch.tensor([0, 0, 1, 1]), 2, norm)
     assert found.lipschitz.tolist() == pytest.approx([10 / length, 1 / length, 0, 0], rel=1e-6)
     assert found.relative.tolist() == pytest.approx([2.0, 0.2, 0, 0], abs=1e-12)
 
 
 def test_centre_distance_is_the_mean_over_pairs_of_classes_that_are_there() -> None:
     z = torch.tensor([[0.0, 0.0], [2.0, 0.0], [1.0, 3.0], [5.0, 0.0]])
-    assert measures.centre_distance(z, torch.tensor([0, 0, 1, 3]), 5) == pytest.approx((3 + 4 + 5) / 3)
+    assert measures.centre_distance(z, torch.tensor([0, 0, 1, 3]), 5) == pytest.approx(
+        (3 + 4 + 5) / 3
+    )
 
 
 # scikit-learn, where it has the same measure.
@@ -157,8 +206,12 @@ def test_cluster_measures_and_neighbours_equal_scikit_learn(points: tuple[Tensor
     z, y = points
     array, labels = z.double().numpy(), y.numpy()
     assert measures.silhouette(z, y) == pytest.approx(silhouette_score(array, labels), abs=1e-9)
-    assert measures.davies_bouldin(z, y) == pytest.approx(davies_bouldin_score(array, labels), abs=1e-9)
-    assert measures.davies_bouldin(1e-9 * z.double(), y) == pytest.approx(davies_bouldin_score(array, labels), abs=1e-9)
+    assert measures.davies_bouldin(z, y) == pytest.approx(
+        davies_bouldin_score(array, labels), abs=1e-9
+    )
+    assert measures.davies_bouldin(1e-9 * z.double(), y) == pytest.approx(
+        davies_bouldin_score(array, labels), abs=1e-9
+    )
     for k in (1, 4):
         votes = cross_val_score(KNeighborsClassifier(k), array, labels, cv=LeaveOneOut())
         assert measures.knn_accuracy(z, y, k) == pytest.approx(votes.mean(), abs=1e-12)
@@ -171,12 +224,19 @@ def test_cluster_measures_and_neighbours_equal_scikit_learn(points: tuple[Tensor
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 0.7, 1e6 / 3])
 def test_a_network_that_sees_one_point_has_written_down_values(value: float) -> None:
-    z, y = torch.full((40, 3), value, dtype=torch.float64), torch.arange(40) % 3  # classes of 14, 13, 13
+    z, y = (
+        torch.full((40, 3), value, dtype=torch.float64),
+        torch.arange(40) % 3,
+    )  # classes of 14, 13, 13
     assert 0 <= measures.alignment(z, y) < 1e-12
     assert measures.uniformity(z) == pytest.approx(0, abs=1e-12)
     assert measures.silhouette(z, y) == 0 and measures.davies_bouldin(z, y) == math.inf
     assert measures.neighbours(z, 2)[:4].tolist() == [[1, 2], [0, 2], [0, 1], [0, 1]]
-    assert measures.linear_cka(z, torch.rand((40, 2), generator=torch.Generator().manual_seed(0))) == measures.linear_cka(z, z) == 0
+    assert (
+        measures.linear_cka(z, torch.rand((40, 2), generator=torch.Generator().manual_seed(0)))
+        == measures.linear_cka(z, z)
+        == 0
+    )
     x = torch.zeros((40, 1, 1, 1))
     found = measures.displacement(z, torch.cat([z[:3] + 1, z[3:]]), x, x + 1, y, 3)
     assert found.relative.tolist() == [math.inf] * 3 + [0.0] * 37
@@ -199,7 +259,9 @@ def test_vectors_of_length_zero_stay_zero() -> None:
 
 
 def test_two_classes_on_one_centre_are_not_the_best_clustering() -> None:
-    """scikit-learn passes over the pair of centres that coincide, and here gives the third class's better mark."""
+    """scikit-learn passes over the pair of centres that coincide, and here gives the third class's
+    better mark.
+    """
     z = torch.tensor([[-1.0, 0.0], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0], [9.0, 9.0], [9.0, 10.0]])
     y = torch.tensor([0, 0, 1, 1, 2, 2])
     assert davies_bouldin_score(z.numpy(), y.numpy()) < 1
@@ -222,7 +284,11 @@ LABELLED = {
 
 
 @pytest.mark.parametrize("measure", LABELLED.values(), ids=LABELLED)
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16, torch.uint64], ids=str)
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16, torch.uint64],
+    ids=str,
+)
 def test_labels_may_be_of_any_integer_dtype(measure, dtype: torch.dtype) -> None:
     wanted, found = (torch.as_tensor(measure(G4, y)) for y in (Y4, Y4.to(dtype)))
     assert torch.equal(wanted, found)
@@ -235,7 +301,13 @@ def test_labels_may_be_of_any_integer_dtype(measure, dtype: torch.dtype) -> None
         (Y4.float(), "wanted as a tensor of integers.* and these are float32"),
         (Y4.bool(), "these are bool"),
         (Y4.tolist(), "these are a list"),
-        (Y4[:, None], r"labels of shape \(4, 1\) do not belong together: one label a point is wanted, shape \(4,\).*squeeze"),
+        (
+            Y4[:, None],
+            (
+                r"labels of shape \(4, 1\) do not belong together: one label a point is wanted,"
+                r" shape \(4,\).*squeeze"
+            ),
+        ),
         (torch.eye(2, dtype=torch.long)[Y4], r"shape \(4, 2\).*argmax"),
         (torch.tensor(1), r"labels of shape \(\)"),
         (torch.tensor([0, 0, 1, -100]), "label -100 is below 0"),
@@ -268,32 +340,64 @@ def test_a_large_label_takes_no_memory() -> None:
         (lambda: measures.alignment_of_pairs(G4, G4[:3]), "no twins"),
         (lambda: measures.linear_cka(G4, G4[:3]), "there are 4 and 3"),
         (lambda: measures.class_centres(G4, Y4, 1), "label 1 lies outside 0 to 0"),
-        (lambda: measures.uniformity(G4 * math.nan), "8 of 8 numbers in these features are NaN or infinite.*diverged"),
-        (lambda: measures.centre_cosines(G4, G4 / torch.tensor([0.0, 1.0]), Y4, 2), "4 of 8 numbers"),
-        (lambda: measures.uniformity((255 * G4).to(torch.uint8)), "wanted as floats, and these are uint8"),
+        (
+            lambda: measures.uniformity(G4 * math.nan),
+            "8 of 8 numbers in these features are NaN or infinite.*diverged",
+        ),
+        (
+            lambda: measures.centre_cosines(G4, G4 / torch.tensor([0.0, 1.0]), Y4, 2),
+            "4 of 8 numbers",
+        ),
+        (
+            lambda: measures.uniformity((255 * G4).to(torch.uint8)),
+            "wanted as floats, and these are uint8",
+        ),
         (lambda: measures.linear_cka(G4, Y4[:, None]), "wanted as floats, and these are int64"),
         (lambda: measures.uniformity(G4.numpy()), "wanted as a tensor of floats .*ndarray"),
         (lambda: measures.uniformity(G4[:, None]), r"shape \(4, 1, 2\) are no points: \(N, D\)"),
         (lambda: measures.uniformity(G4[:, :0]), r"shape \(4, 0\)"),
         (lambda: measures.uniformity(G4[:0]), r"shape \(0, 2\)"),
-        (lambda: measures.cosines_to_centres(G4, torch.ones(3, 5)), r"shape \(3, 5\) do not belong to points of 2 numbers"),
+        (
+            lambda: measures.cosines_to_centres(G4, torch.ones(3, 5)),
+            r"shape \(3, 5\) do not belong to points of 2 numbers",
+        ),
         (lambda: measures.uniformity(G4[0]), "no points"),
-        (lambda: measures.displacement(G4, G4, torch.zeros(4, 1, 2, 2), torch.zeros(3, 1, 2, 2), Y4, 2), "do not belong"),
-        (lambda: measures.displacement(G4, G4, X4.byte(), X4, Y4, 2), r"floats in \[0, 1\], and these are uint8 and float32"),
+        (
+            lambda: measures.displacement(
+                G4, G4, torch.zeros(4, 1, 2, 2), torch.zeros(3, 1, 2, 2), Y4, 2
+            ),
+            "do not belong",
+        ),
+        (
+            lambda: measures.displacement(G4, G4, X4.byte(), X4, Y4, 2),
+            r"floats in \[0, 1\], and these are uint8 and float32",
+        ),
         (lambda: measures.displacement(G4, G4, X4, X4 * math.nan, Y4, 2), "pixels are NaN"),
-        (lambda: measures.displacement(G4, G4, X4.numpy(), X4, Y4, 2), "these are a ndarray and a Tensor"),
-        (lambda: measures.displacement(G4, G4, X4[:, :, :0], X4[:, :, :0], Y4, 2), r"shape \(4, 1, 0, 2\) have no pixels"),
-        (lambda: measures.displacement(G4, G4, X4[:, 0, 0, 0], X4[:, 0, 0, 0], Y4, 2), r"shape \(4,\) have no pixels"),
-        (lambda: measures.displacement(G4, G4, X4, X4 + 0.1, Y4, 2, "l1"), "norm 'l1' is not known"),  # type: ignore[arg-type]
+        (
+            lambda: measures.displacement(G4, G4, X4.numpy(), X4, Y4, 2),
+            "these are a ndarray and a Tensor",
+        ),
+        (
+            lambda: measures.displacement(G4, G4, X4[:, :, :0], X4[:, :, :0], Y4, 2),
+            r"shape \(4, 1, 0, 2\) have no pixels",
+        ),
+        (
+            lambda: measures.displacement(G4, G4, X4[:, 0, 0, 0], X4[:, 0, 0, 0], Y4, 2),
+            r"shape \(4,\) have no pixels",
+        ),
+        (
+            lambda: measures.displacement(G4, G4, X4, X4 + 0.1, Y4, 2, "l1"),
+            "norm 'l1' is not known",
+        ),  # type: ignore[arg-type]
         (lambda: measures.cosines_to_centres(G4, G4.numpy()), "these are a ndarray"),
         (lambda: measures.cosines_to_centres(G4, G4.long()), "these are int64"),
         (lambda: measures.cosines_to_centres(G4, G4 / 0), "infinite"),
-        (lambda: measures.knn_accuracy(G4, Y4, "3"), "k='3' is not a whole number"),  # type: ignore[arg-type]
+        (lambda: measures.knn_accuracy(G4, Y4, "3"), "k='3' is not a whole number"),
         (lambda: measures.neighbours(G4, 2.5), r"k=2\.5 is not"),  # type: ignore[arg-type]
         (lambda: measures.neighbourhood_hit(G4, Y4, True), "k=True is not"),
-        (lambda: measures.neighbourhood_hit(G4, Y4, math.inf), "k=inf is not"),  # type: ignore[arg-type]
-        (lambda: measures.class_centres(G4, Y4, "5"), "classes='5' is not"),  # type: ignore[arg-type]
-        (lambda: measures.centre_distance(G4, Y4, None), "classes=None is not"),  # type: ignore[arg-type]
+        (lambda: measures.neighbourhood_hit(G4, Y4, math.inf), "k=inf is not"),
+        (lambda: measures.class_centres(G4, Y4, "5"), "classes='5' is not"),
+        (lambda: measures.centre_distance(G4, Y4, None), "classes=None is not"),
     ],
 )
 def test_what_cannot_be_measured_is_one_clear_sentence(call, says: str) -> None:
@@ -303,13 +407,17 @@ def test_what_cannot_be_measured_is_one_clear_sentence(call, says: str) -> None:
 
 def test_whole_numbers_of_any_kind_count() -> None:
     for k in (2.0, np.int64(2), torch.tensor(2), np.float32(2)):
-        assert torch.equal(measures.neighbours(G4, k), measures.neighbours(G4, 2))  # type: ignore[arg-type]
-        assert torch.equal(measures.centre_cosines(G4, G4, Y4, k), measures.centre_cosines(G4, G4, Y4, 2))  # type: ignore[arg-type]
+        assert torch.equal(measures.neighbours(G4, k), measures.neighbours(G4, 2))
+        assert torch.equal(
+            measures.centre_cosines(G4, G4, Y4, k), measures.centre_cosines(G4, G4, Y4, 2)
+        )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("measure", LABELLED.values(), ids=LABELLED)
 @pytest.mark.parametrize(("scale", "says"), [(1e200, "too large"), (1e-200, "too small")])
-def test_features_whose_squares_have_no_room_are_one_clear_sentence(measure, scale: float, says: str) -> None:
+def test_features_whose_squares_have_no_room_are_one_clear_sentence(
+    measure, scale: float, says: str
+) -> None:
     for call in (
         lambda: measure(scale * G4, Y4),
         lambda: measures.uniformity(scale * G4),

@@ -1,7 +1,9 @@
-"""Training methods against the acceptance list of their specification: golden numbers through each method's own loss,
-identities that tie a method with its option off to the method it extends, bit for bit, and bad input refused early.
+"""Training methods against the acceptance list of their specification: golden numbers through each
+method's own loss, identities that tie a method with its option off to the method it extends, bit
+for bit, and bad input refused early.
 
-The letters are the specification's: P for PART, A for AFA, S for SupCon with margin, M for model alignment, L for AALP.
+The letters are the specification's: P for PART, A for AFA, S for SupCon with margin, M for model
+alignment, L for AALP.
 """
 
 from __future__ import annotations
@@ -22,7 +24,21 @@ from torch import Tensor, nn
 
 from robustviz import cam, cli, data, losses, nets, registry
 from robustviz.attacks import FGSM, PGD
-from robustviz.methods import AALP, AFA, AFATRADES, ALP, MART, PART, PARTM, PARTT, PGDAT, TRADES, ModelAlignment, Standard, SupConMargin
+from robustviz.methods import (
+    AALP,
+    AFA,
+    AFATRADES,
+    ALP,
+    MART,
+    PART,
+    PARTM,
+    PARTT,
+    PGDAT,
+    TRADES,
+    ModelAlignment,
+    Standard,
+    SupConMargin,
+)
 from robustviz.methods.aalp import contributions
 from robustviz.methods.base import Adversarial, Method
 from robustviz.nets.base import ImageNet
@@ -39,7 +55,15 @@ NEAR = PGD(steps=3, step_size=0.1, start="gauss")
 
 
 def of(x: Tensor, y: Tensor, progress: float = 0.5, views: Tensor | None = None) -> Batch:
-    return Batch(x, y, torch.arange(len(y)), epoch=0, progress=progress, rng=torch.Generator().manual_seed(3), views=views)
+    return Batch(
+        x,
+        y,
+        torch.arange(len(y)),
+        epoch=0,
+        progress=progress,
+        rng=torch.Generator().manual_seed(3),
+        views=views,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +83,9 @@ def _quick() -> Iterator[None]:
 def short(method: Method, **fields: Any) -> TrainConfig:
     """A training on digits that takes a fifth of a second."""
     settings = {"n_train": 96, "epochs": 2, "batch_size": 48} | fields
-    return TrainConfig(data="digits", net="small_resnet", method=method, threads=1, device="cpu", **settings)  # type: ignore[arg-type]
+    return TrainConfig(
+        data="digits", net="small_resnet", method=method, threads=1, device="cpu", **settings
+    )  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +108,8 @@ def same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-# Golden numbers through the methods: a network whose logits are its input, and an attack whose answer is given.
+# Golden numbers through the methods: a network whose logits are its input, and an attack whose
+# answer is given.
 
 Z = torch.tensor([[2.0, 0.0, -1.0], [0.5, 1.0, 0.0]], dtype=torch.float64)
 Z_ADV = torch.tensor([[1.0, 0.5, -1.0], [0.5, -0.5, 0.5]], dtype=torch.float64)
@@ -108,10 +135,15 @@ def as_images(z: Tensor) -> Tensor:
     return z[:, :, None, None]
 
 
-def total(method: Method, aux: nn.Module | None = None, x_adv: Tensor = Z_ADV, patch: pytest.MonkeyPatch | None = None) -> Tensor:
+def total(
+    method: Method,
+    aux: nn.Module | None = None,
+    x_adv: Tensor = Z_ADV,
+    patch: pytest.MonkeyPatch | None = None,
+) -> Tensor:
     if patch is not None:
         patch.setattr(type(method), "attacked", lambda self, net, batch: as_images(x_adv))
-    return sum(method.loss(mirror(3), of(as_images(Z), Y), aux).values())  # type: ignore[return-value]
+    return sum(method.loss(mirror(3), of(as_images(Z), Y), aux).values())
 
 
 @pytest.mark.parametrize(
@@ -135,15 +167,30 @@ def total(method: Method, aux: nn.Module | None = None, x_adv: Tensor = Z_ADV, p
     ],
     ids=repr,
 )
-def test_L1_losses_through_the_method_have_their_golden_values(method: Method, golden: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_L1_losses_through_the_method_have_their_golden_values(
+    method: Method, golden: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert abs(float(total(method, patch=monkeypatch).detach()) - golden) < 1e-6
 
 
-def test_L1_the_weight_by_loss_is_one_over_one_plus_cross_entropy(monkeypatch: pytest.MonkeyPatch) -> None:
-    ce = [-math.log(math.exp(row[k]) / sum(map(math.exp, row))) for row, k in zip(Z_ADV.tolist(), Y.tolist(), strict=True)]
-    d = [sum((a - b) ** 2 for a, b in zip(one, other, strict=True)) / 3 for one, other in zip(Z.tolist(), Z_ADV.tolist(), strict=True)]
-    wanted = (0.425058 + 1.208476) / 2 + 0.5 * sum(a / (1 + b) for a, b in zip(d, ce, strict=True)) / 2
-    assert abs(float(total(AALP(drop=0, pair_weight="loss"), patch=monkeypatch).detach()) - wanted) < 1e-6
+def test_L1_the_weight_by_loss_is_one_over_one_plus_cross_entropy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ce = [
+        -math.log(math.exp(row[k]) / sum(map(math.exp, row)))
+        for row, k in zip(Z_ADV.tolist(), Y.tolist(), strict=True)
+    ]
+    d = [
+        sum((a - b) ** 2 for a, b in zip(one, other, strict=True)) / 3
+        for one, other in zip(Z.tolist(), Z_ADV.tolist(), strict=True)
+    ]
+    wanted = (0.425058 + 1.208476) / 2 + 0.5 * sum(
+        a / (1 + b) for a, b in zip(d, ce, strict=True)
+    ) / 2
+    assert (
+        abs(float(total(AALP(drop=0, pair_weight="loss"), patch=monkeypatch).detach()) - wanted)
+        < 1e-6
+    )
 
 
 class Fixed(nn.Module):
@@ -163,25 +210,36 @@ class Fixed(nn.Module):
         (ModelAlignment(), 0.284019),  # T = 4 is the default
         (ModelAlignment(temperature=1.0), 0.255643),
         (ModelAlignment(target="label"), 0.425058),
-        (ModelAlignment(target="witness_hard"), (-math.log(0.8437947) - math.log(0.3071959)) / 2),  # it answers 0 and 0
+        (
+            ModelAlignment(target="witness_hard"),
+            (-math.log(0.8437947) - math.log(0.3071959)) / 2,
+        ),  # it answers 0 and 0
     ],
     ids=repr,
 )
-def test_M1_alignment_through_the_method_has_its_golden_values(method: Method, golden: float) -> None:
+def test_M1_alignment_through_the_method_has_its_golden_values(
+    method: Method, golden: float
+) -> None:
     assert Z_ADV[1, 0] == Z_ADV[1, 2] == Z_ADV[1].max()  # a tie, which argmax gives to the first
     assert abs(float(total(method, Fixed(Z_ADV)).detach()) - golden) < 1e-6
 
 
-@pytest.mark.parametrize(("contrast", "temperature", "golden"), [("clean", 0.5, 1.093307), ("clean", 0.1, 2.224034)])
+@pytest.mark.parametrize(
+    ("contrast", "temperature", "golden"), [("clean", 0.5, 1.093307), ("clean", 0.1, 2.224034)]
+)
 def test_A1_alignment_through_the_method_has_its_golden_values(
     contrast: Literal["clean"], temperature: float, golden: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method = AFA(contrast=contrast, temperature=temperature, head="SLF")
-    monkeypatch.setattr(AFA, "misaligned", lambda self, net, batch, aux: as_images(unit_vectors("anchors")))
+    monkeypatch.setattr(
+        AFA, "misaligned", lambda self, net, batch, aux: as_images(unit_vectors("anchors"))
+    )
     terms = method.loss(mirror(2), of(as_images(unit_vectors("clean")), G4_Y), None)
     assert terms.keys() == {"afa"} and abs(float(terms["afa"].detach()) - golden) < 1e-6
     joint = AFATRADES(temperature=temperature, align_weight=2.0)
-    monkeypatch.setattr(AFATRADES, "attacked", lambda self, net, batch: as_images(unit_vectors("anchors")))
+    monkeypatch.setattr(
+        AFATRADES, "attacked", lambda self, net, batch: as_images(unit_vectors("anchors"))
+    )
     terms = joint.loss(mirror(2), of(as_images(unit_vectors("clean")), G4_Y), None)
     trades = losses.trades(unit_vectors("clean"), unit_vectors("anchors"), G4_Y, 6.0)
     assert abs(float(terms["afa"].detach()) - 2 * golden) < 2e-6
@@ -193,7 +251,9 @@ def test_A1_against_clean_and_attacked_images_an_anchor_meets_all_but_itself() -
     each = []
     for i, anchor in enumerate(adv):
         others = [(z, y) for z, y in zip(clean, G4_Y.tolist(), strict=True)]
-        others += [(z, y) for k, (z, y) in enumerate(zip(adv, G4_Y.tolist(), strict=True)) if k != i]
+        others += [
+            (z, y) for k, (z, y) in enumerate(zip(adv, G4_Y.tolist(), strict=True)) if k != i
+        ]
         share = [(math.exp((anchor[0] * z[0] + anchor[1] * z[1]) / 0.5), y) for z, y in others]
         own = [s for s, y in share if y == G4_Y[i]]
         each.append(-sum(math.log(s / sum(s for s, _ in share)) for s in own) / len(own))
@@ -204,7 +264,9 @@ def test_A1_against_clean_and_attacked_images_an_anchor_meets_all_but_itself() -
 
 def test_S1_S3_both_contrastive_terms_through_the_method_have_their_golden_values() -> None:
     z = unit_vectors("clean")
-    views = torch.stack([as_images(z[[0, 2]]), as_images(z[[1, 3]])])  # two views of two images: pairs of one label
+    views = torch.stack(
+        [as_images(z[[0, 2]]), as_images(z[[1, 3]])]
+    )  # two views of two images: pairs of one label
     method = SupConMargin(temperature=0.5, supcon_weight=0.25, margin_weight=2.0)
     terms = method.loss(mirror(2), of(views[0], Y, views=views), nn.Identity())
     assert abs(float(terms["supcon"].detach()) - 0.25 * 0.989836) < 1e-6
@@ -217,20 +279,35 @@ def test_S1_S3_both_contrastive_terms_through_the_method_have_their_golden_value
 
 OFF: dict[str, tuple[Method, Method]] = {
     "P2 part, eps_low = eps": (PART(attack=FEW, eps_low=EPS, warmup=0), PGDAT(attack=FEW)),
-    "P2 part, every pixel": (PART(attack=FEW, eps_low=0.0, warmup=0, rule="ones"), PGDAT(attack=FEW)),
+    "P2 part, every pixel": (
+        PART(attack=FEW, eps_low=0.0, warmup=0, rule="ones"),
+        PGDAT(attack=FEW),
+    ),
     "P2 part, always warming up": (PART(attack=FEW, eps_low=0.0, warmup=1), PGDAT(attack=FEW)),
     "P2 part_t": (PARTT(attack=NEAR, eps_low=EPS, warmup=0), TRADES(attack=NEAR)),
     "P2 part_m": (PARTM(attack=NEAR, eps_low=EPS, warmup=0), MART(attack=NEAR)),
-    "L2 aalp without dropout and weights": (AALP(attack=FEW, drop=0, pair_weight="ones"), ALP(attack=FEW)),
-    "L2 alp on attacked images alone": (ALP(attack=FEW, ce="adv_only", weight=0), PGDAT(attack=FEW)),
-    "L2 aalp on attacked images alone": (AALP(attack=FEW, drop=0, pair_weight="ones", ce="adv_only", weight=0), PGDAT(attack=FEW)),
+    "L2 aalp without dropout and weights": (
+        AALP(attack=FEW, drop=0, pair_weight="ones"),
+        ALP(attack=FEW),
+    ),
+    "L2 alp on attacked images alone": (
+        ALP(attack=FEW, ce="adv_only", weight=0),
+        PGDAT(attack=FEW),
+    ),
+    "L2 aalp on attacked images alone": (
+        AALP(attack=FEW, drop=0, pair_weight="ones", ce="adv_only", weight=0),
+        PGDAT(attack=FEW),
+    ),
     "S4 supcon_margin without either": (SupConMargin(supcon_weight=0, margin_weight=0), Standard()),
     "afa_trades without alignment": (AFATRADES(attack=NEAR, align_weight=0), TRADES(attack=NEAR)),
 }
 
 ON: dict[str, tuple[Method, Method]] = {
     "part": (PART(attack=FEW), PGDAT(attack=FEW)),  # 7/8 ε
-    "part, after a warm-up": (PART(attack=FEW, eps_low=0.0, warmup=0.5), PART(attack=FEW, eps_low=0.0, warmup=0)),
+    "part, after a warm-up": (
+        PART(attack=FEW, eps_low=0.0, warmup=0.5),
+        PART(attack=FEW, eps_low=0.0, warmup=0),
+    ),
     "part_t": (PARTT(attack=NEAR), TRADES(attack=NEAR)),
     "part_m": (PARTM(attack=NEAR), MART(attack=NEAR)),
     "aalp, dropout": (AALP(attack=FEW, pair_weight="ones"), ALP(attack=FEW)),
@@ -251,12 +328,16 @@ def test_an_option_that_is_off_changes_no_bit_of_the_weights(
 
 
 @pytest.mark.parametrize(("method", "base"), ON.values(), ids=ON)
-def test_an_option_that_is_on_changes_the_weights(method: Method, base: Method, trained: Callable[..., dict[str, Tensor]]) -> None:
+def test_an_option_that_is_on_changes_the_weights(
+    method: Method, base: Method, trained: Callable[..., dict[str, Tensor]]
+) -> None:
     one, other = trained(method), trained(base)
     assert one.keys() == other.keys() and not torch.equal(one["head.weight"], other["head.weight"])
 
 
-def test_L2_alp_without_pairing_is_mixed_minibatch_adversarial_training_written_out(trained: Callable[..., dict[str, Tensor]]) -> None:
+def test_L2_alp_without_pairing_is_mixed_minibatch_adversarial_training_written_out(
+    trained: Callable[..., dict[str, Tensor]],
+) -> None:
     config = short(ALP(attack=FEW, weight=0))
     source = Training(config)
     net = source.net
@@ -265,8 +346,12 @@ def test_L2_alp_without_pairing_is_mixed_minibatch_adversarial_training_written_
         batches = source._batches()
         for source.batch, index in enumerate(batches):
             x, y = source.images[index].float() / 255, source.y[index]
-            x_adv = FEW.bound(EPS)(net, x, y, rng=source._generator("noise", source.epoch, source.batch))
-            optimiser.param_groups[0]["lr"] = learning_rate("cyclic", 0.1, (source.epoch + (source.batch + 0.5) / len(batches)) / 2)
+            x_adv = FEW.bound(EPS)(
+                net, x, y, rng=source._generator("noise", source.epoch, source.batch)
+            )
+            optimiser.param_groups[0]["lr"] = learning_rate(
+                "cyclic", 0.1, (source.epoch + (source.batch + 0.5) / len(batches)) / 2
+            )
             net.train()
             optimiser.zero_grad()
             F.cross_entropy(net(torch.cat([x, x_adv])), torch.cat([y, y])).backward()
@@ -280,32 +365,60 @@ def test_L2_alp_without_pairing_is_mixed_minibatch_adversarial_training_written_
 @pytest.mark.parametrize(
     ("method", "forwards"),
     [
-        (Standard(), 1), (PGDAT(), 1), (TRADES(), 2), (TRADES(bn="official"), 3), (MART(), 2), (ALP(), 1), (AALP(), 1), (PART(), 1),
-        (PARTT(), 2), (PARTM(), 2), (AFA(), 1), (AFATRADES(), 2), (AFATRADES(bn="official"), 3), (SupConMargin(), 1), (ModelAlignment(), 1),
+        (Standard(), 1),
+        (PGDAT(), 1),
+        (TRADES(), 2),
+        (TRADES(bn="official"), 3),
+        (MART(), 2),
+        (ALP(), 1),
+        (AALP(), 1),
+        (PART(), 1),
+        (PARTT(), 2),
+        (PARTM(), 2),
+        (AFA(), 1),
+        (AFATRADES(), 2),
+        (AFATRADES(bn="official"), 3),
+        (SupConMargin(), 1),
+        (ModelAlignment(), 1),
         (ALP(ce="adv_only", weight=0), 1),
     ],
     ids=repr,
-)  # fmt: skip
+)
 def test_batch_norm_sees_as_many_batches_as_the_method_says(
     method: Method, forwards: int, conv_net: ImageNet, images: Tensor, labels: Tensor
 ) -> None:
     net = conv_net.train()
     before = int(net.get_buffer("maps.2.num_batches_tracked"))
-    aux = {"supcon_margin": nn.Identity(), "model_alignment": copy.deepcopy(conv_net).eval()}.get(method.key)
-    method.bound(0.1).loss(net, of(images, labels, views=torch.stack([images, images.flip(-1)])), aux)
+    aux = {"supcon_margin": nn.Identity(), "model_alignment": copy.deepcopy(conv_net).eval()}.get(
+        method.key
+    )
+    method.bound(0.1).loss(
+        net, of(images, labels, views=torch.stack([images, images.flip(-1)])), aux
+    )
     assert int(net.get_buffer("maps.2.num_batches_tracked")) - before == forwards
 
 
 @pytest.mark.parametrize("method", [ALP(), AALP(), AALP(drop=0), AFA()], ids=repr)
-def test_both_halves_share_one_forward_pass(method: Adversarial, conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+def test_both_halves_share_one_forward_pass(
+    method: Adversarial, conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     net, one, two = (copy.deepcopy(conv_net).train() for _ in range(3))
     method = method.bound(0.1)  # type: ignore[assignment]
-    attack = (lambda: method.misaligned(one, of(images, labels), None)) if isinstance(method, AFA) else None
+    attack = (
+        (lambda: method.misaligned(one, of(images, labels), None))
+        if isinstance(method, AFA)
+        else None
+    )
     x_adv = attack() if attack else method.attacked(one, of(images, labels))
     method.loss(net, of(images, labels), None)
     one(torch.cat([images, x_adv]))
     two(images), two(x_adv)
-    for name in ("maps.2.running_mean", "maps.2.running_var", "maps.5.running_mean", "maps.5.running_var"):
+    for name in (
+        "maps.2.running_mean",
+        "maps.2.running_var",
+        "maps.5.running_mean",
+        "maps.5.running_var",
+    ):
         assert torch.equal(net.get_buffer(name), one.get_buffer(name)), name
         assert not torch.allclose(net.get_buffer(name), two.get_buffer(name), atol=1e-5), name
 
@@ -321,22 +434,37 @@ def colour() -> tuple[ImageNet, Tensor, Tensor]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = nets.build("small_resnet", 4, 3, 16)
-    return net, torch.rand((N, 3, 16, 16), generator=torch.Generator().manual_seed(1)), torch.arange(N) % 4
+    return (
+        net,
+        torch.rand((N, 3, 16, 16), generator=torch.Generator().manual_seed(1)),
+        torch.arange(N) % 4,
+    )
 
 
 @pytest.mark.parametrize(
     ("family", "rule", "eps_low"),
-    [*((PART, rule, 0.0) for rule in RULES), (PART, "z>1", 0.05), (PARTT, "z>1", 0.0), (PARTM, "z>1", 0.0), (PARTT, "top20%", 0.05)],
+    [
+        *((PART, rule, 0.0) for rule in RULES),
+        (PART, "z>1", 0.05),
+        (PARTT, "z>1", 0.0),
+        (PARTM, "z>1", 0.0),
+        (PARTT, "top20%", 0.05),
+    ],
 )
 def test_P1_every_pixel_keeps_to_its_own_radius(
     family: type[PART], rule: str, eps_low: float, colour: tuple[ImageNet, Tensor, Tensor]
 ) -> None:
     net, x, y = colour
-    method = family(rule=rule, eps_low=eps_low, attack=dataclasses.replace(family().attack, steps=4, step_size=0.08)).bound(0.1)
+    method = family(
+        rule=rule,
+        eps_low=eps_low,
+        attack=dataclasses.replace(family().attack, steps=4, step_size=0.08),
+    ).bound(0.1)
     with method.attackable(net, x) as fast:  # type: ignore[attr-defined]
         mask = method.mask(fast, of(x, y)).expand_as(x)  # type: ignore[attr-defined]
     assert 0 < mask.float().mean() < 1
-    # What is attacked may compute in bf16; only pixels at the very threshold may then fall to the other side.
+    # What is attacked may compute in bf16; only pixels at the very threshold may then fall to the
+    # other side.
     assert (mask == method.mask(net, of(x, y))).float().mean() > 0.98  # type: ignore[attr-defined]
     x_adv = method.attacked(net, of(x, y))  # type: ignore[attr-defined]
     delta = (x_adv - x).abs()
@@ -347,36 +475,54 @@ def test_P1_every_pixel_keeps_to_its_own_radius(
         assert torch.equal(x_adv[~mask], x[~mask])
 
 
-def test_P1_the_smaller_radius_is_seven_eighths_unless_it_is_set(colour: tuple[ImageNet, Tensor, Tensor]) -> None:
+def test_P1_the_smaller_radius_is_seven_eighths_unless_it_is_set(
+    colour: tuple[ImageNet, Tensor, Tensor],
+) -> None:
     net, x, y = colour
     budget = PART().bound(0.16).budget(net, of(x, y))  # type: ignore[attr-defined]
-    assert budget.shape == (N, 1, 16, 16) and sorted(set(budget.flatten().tolist())) == pytest.approx([0.14, 0.16])
+    assert budget.shape == (N, 1, 16, 16) and sorted(
+        set(budget.flatten().tolist())
+    ) == pytest.approx([0.14, 0.16])
     assert torch.equal(budget > 0.15, PART().mask(net, of(x, y)))
-    early, late = (PART(warmup=0.25).bound(0.16).budget(net, of(x, y, progress)) for progress in (0.2499, 0.25))  # type: ignore[attr-defined]
+    early, late = (
+        PART(warmup=0.25).bound(0.16).budget(net, of(x, y, progress)) for progress in (0.2499, 0.25)
+    )  # type: ignore[attr-defined]
     assert early is None and late is not None
 
 
 @pytest.mark.parametrize(("family", "base"), [(PART, PGDAT), (PARTT, TRADES), (PARTM, MART)])
 @pytest.mark.parametrize("fields", [{"eps_low": 0.1}, {"eps_low": 0.0, "rule": "ones"}], ids=str)
 def test_P2_with_one_radius_the_images_are_bit_equal_to_the_base_methods(
-    family: type[PART], base: type[PGDAT], fields: dict[str, Any], colour: tuple[ImageNet, Tensor, Tensor]
+    family: type[PART],
+    base: type[PGDAT],
+    fields: dict[str, Any],
+    colour: tuple[ImageNet, Tensor, Tensor],
 ) -> None:
     net, x, y = colour
     attack = dataclasses.replace(base().attack, eps=0.1, steps=3, step_size=0.08)
-    one, other = family(**fields, attack=attack).attacked(net, of(x, y)), base(attack=attack).attacked(net, of(x, y))
+    one, other = (
+        family(**fields, attack=attack).attacked(net, of(x, y)),
+        base(attack=attack).attacked(net, of(x, y)),
+    )
     assert torch.equal(one, other)
     assert not torch.equal(family(eps_low=0.0, attack=attack).attacked(net, of(x, y)), other)
 
 
 @pytest.mark.parametrize("start", ["uniform", "gauss", "zero"])
-def test_P3_on_a_linear_network_the_change_has_its_closed_form(start: Literal["uniform", "gauss", "zero"], linear_net: ImageNet) -> None:
+def test_P3_on_a_linear_network_the_change_has_its_closed_form(
+    start: Literal["uniform", "gauss", "zero"], linear_net: ImageNet
+) -> None:
     net = linear_net.double()
-    x = 0.4 + 0.2 * torch.rand((N, C, H, W), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    x = 0.4 + 0.2 * torch.rand(
+        (N, C, H, W), generator=torch.Generator().manual_seed(2), dtype=torch.float64
+    )
     y = torch.arange(N) % 2
     mask = torch.rand((N, 1, H, W), generator=torch.Generator().manual_seed(5)) < 0.3
     radius = cam.budget_map(mask, 0.1, 0.03)
     attack = PGD(eps=0.1, steps=10, start=start)  # αK = 2.5 ε
-    x_adv = attack.maximise(attack.objective(net, y), x, eps=radius, rng=torch.Generator().manual_seed(3))
+    x_adv = attack.maximise(
+        attack.objective(net, y), x, eps=radius, rng=torch.Generator().manual_seed(3)
+    )
     weight = net.head.weight.detach()
     up = (weight[1 - y] - weight[y]).view(N, C, H, W)  # what raises the loss
     wanted = up.sign() * radius.double()
@@ -397,36 +543,54 @@ def test_P4_class_activation_maps_have_their_golden_values(way: str) -> None:
     net = ImageNet(nn.Identity(), head, pooled() if way == "closed form" else pooled(nn.Identity()))
     maps = torch.tensor([[[[1.0, 0.0], [0.0, 1.0]], [[0.5, 2.0], [0.0, 0.0]]]], dtype=torch.float64)
     raw = cam.grad_cam(net, maps, torch.tensor([0]))
-    assert raw.tolist() == [[[0.125, -0.5], [0.0, 0.25]]] and raw.relu().tolist() == [[[0.125, 0.0], [0.0, 0.25]]]
-    assert cam.layer_cam(net, maps, torch.tensor([0])).relu().tolist() == [[[0.25, 0.0], [0.0, 0.25]]]
+    assert raw.tolist() == [[[0.125, -0.5], [0.0, 0.25]]] and raw.relu().tolist() == [
+        [[0.125, 0.0], [0.0, 0.25]]
+    ]
+    assert cam.layer_cam(net, maps, torch.tensor([0])).relu().tolist() == [
+        [[0.25, 0.0], [0.0, 0.25]]
+    ]
 
 
-def test_P4_behind_average_pooling_grad_cam_is_xgradcam_and_cam_but_layer_cam_is_not(conv_net: ImageNet, images: Tensor) -> None:
+def test_P4_behind_average_pooling_grad_cam_is_xgradcam_and_cam_but_layer_cam_is_not(
+    conv_net: ImageNet, images: Tensor
+) -> None:
     net, y = conv_net.double(), torch.arange(N) % 4
     maps = net.maps(images.double()).detach().requires_grad_(True)
     (gradient,) = torch.autograd.grad(net.head(net.pool(maps)).gather(1, y[:, None]).sum(), maps)
     maps = maps.detach()
-    share = maps / maps.sum((2, 3), keepdim=True).clamp(min=1e-12)  # XGrad-CAM's weights: the gradient, averaged by activation
+    share = maps / maps.sum((2, 3), keepdim=True).clamp(
+        min=1e-12
+    )  # XGrad-CAM's weights: the gradient, averaged by activation
     dead = maps.sum((2, 3), keepdim=True) == 0
     xgrad = (((share * gradient).sum((2, 3), keepdim=True) * maps) * ~dead).sum(1)
     plain = torch.einsum("nk,nkhw->nhw", net.head.weight[y], maps) / (maps.shape[2] * maps.shape[3])
     found = cam.grad_cam(net, images.double(), y)
-    assert torch.allclose(found, xgrad, atol=1e-12) and torch.allclose(found, plain.detach(), atol=1e-12)
+    assert torch.allclose(found, xgrad, atol=1e-12) and torch.allclose(
+        found, plain.detach(), atol=1e-12
+    )
     assert not torch.allclose(found, cam.layer_cam(net, images.double(), y), atol=1e-3)
 
 
-@pytest.mark.parametrize(("rule", "count"), [("z>1", 184), ("z>0", 360), ("top20%", 205), ("ones", 1024)])
+@pytest.mark.parametrize(
+    ("rule", "count"), [("z>1", 184), ("z>0", 360), ("top20%", 205), ("ones", 1024)]
+)
 def test_P5_the_mask_of_a_gaussian_has_its_golden_size(rule: str, count: int) -> None:
     place = torch.arange(4, dtype=torch.float64) - 1.5
     heat = torch.exp(-(place[:, None].square() + place[None, :].square()))[None]
     mask = cam.importance_mask(heat, rule, (32, 32))
     assert mask.shape == (1, 1, 32, 32) and mask.dtype == torch.bool and int(mask.sum()) == count
-    if not rule.startswith("top"):  # which breaks ties between mirrored pixels, and those by rounding
-        assert torch.equal(cam.importance_mask(7 * heat, rule, (32, 32)), mask)  # min–max first: no scale counts
+    if not rule.startswith(
+        "top"
+    ):  # which breaks ties between mirrored pixels, and those by rounding
+        assert torch.equal(
+            cam.importance_mask(7 * heat, rule, (32, 32)), mask
+        )  # min–max first: no scale counts
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_P5_permuting_the_batch_permutes_the_budgets(rule: str, colour: tuple[ImageNet, Tensor, Tensor]) -> None:
+def test_P5_permuting_the_batch_permutes_the_budgets(
+    rule: str, colour: tuple[ImageNet, Tensor, Tensor]
+) -> None:
     net, x, y = colour
     mixed = torch.randperm(N, generator=torch.Generator().manual_seed(4))
     method = PART(rule=rule, eps_low=0.02, cam_class="true").bound(0.1)
@@ -435,23 +599,38 @@ def test_P5_permuting_the_batch_permutes_the_budgets(rule: str, colour: tuple[Im
     # the published defect, kept as a rule of its own, is the one that gives masks to other images
     assert torch.equal(permuted, budget[mixed]) == (rule != "shuffled")
     if rule == "shuffled":
-        assert torch.equal(budget, PART(rule="z>1", eps_low=0.02).bound(0.1).budget(net, of(x, y)).roll(-1, 0))  # type: ignore[attr-defined]
+        assert torch.equal(
+            budget, PART(rule="z>1", eps_low=0.02).bound(0.1).budget(net, of(x, y)).roll(-1, 0)
+        )  # type: ignore[attr-defined]
 
 
 def test_P5_a_map_that_says_nothing_leaves_plain_adversarial_training() -> None:
-    for heat in (torch.zeros(1, 4, 4), torch.full((1, 4, 4), 0.7), torch.full((1, 4, 4), -1.0), torch.full((1, 4, 4), math.nan)):
+    for heat in (
+        torch.zeros(1, 4, 4),
+        torch.full((1, 4, 4), 0.7),
+        torch.full((1, 4, 4), -1.0),
+        torch.full((1, 4, 4), math.nan),
+    ):
         assert cam.importance_mask(heat, "z>1", (8, 8)).all()
 
 
-def test_PART_looks_at_the_true_class_unless_asked_and_touches_nothing(colour: tuple[ImageNet, Tensor, Tensor]) -> None:
+def test_PART_looks_at_the_true_class_unless_asked_and_touches_nothing(
+    colour: tuple[ImageNet, Tensor, Tensor],
+) -> None:
     net, x, y = colour
     net.train()
     before = copy.deepcopy(net.state_dict())
     true, predicted = PART().heat(net, x, y), PART(cam_class="predicted").heat(net, x, y)
-    assert same_bits(before, net.state_dict()) and net.training and all(p.grad is None for p in net.parameters())
+    assert (
+        same_bits(before, net.state_dict())
+        and net.training
+        and all(p.grad is None for p in net.parameters())
+    )
     with torch.no_grad():
         answer = net.eval()(x).argmax(1)
-    assert torch.equal(true, cam.grad_cam(net, x, y)) and torch.equal(predicted, cam.grad_cam(net, x, answer))
+    assert torch.equal(true, cam.grad_cam(net, x, y)) and torch.equal(
+        predicted, cam.grad_cam(net, x, answer)
+    )
     assert not torch.equal(true, predicted)
     assert torch.equal(PART(cam="layer_cam").heat(net, x, y), cam.layer_cam(net, x, y))
 
@@ -469,7 +648,9 @@ def digits() -> tuple[ImageNet, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("method", [AFA(), AFA(projection=True), AFA(temperature=0.5)], ids=repr)
-def test_A2_the_feature_attack_raises_the_loss_and_leaves_the_network_alone(method: AFA, digits: tuple[ImageNet, Tensor, Tensor]) -> None:
+def test_A2_the_feature_attack_raises_the_loss_and_leaves_the_network_alone(
+    method: AFA, digits: tuple[ImageNet, Tensor, Tensor]
+) -> None:
     net, x, y = digits
     aux = method.aux(net, TrainConfig(method=method))
     for parameter in net.parameters():
@@ -477,7 +658,9 @@ def test_A2_the_feature_attack_raises_the_loss_and_leaves_the_network_alone(meth
     before = copy.deepcopy(net.state_dict())
     x_adv = method.bound(EPS).misaligned(net, of(x, y), aux)  # type: ignore[attr-defined]
     assert same_bits(before, net.state_dict())  # running statistics are in it
-    assert all(p.requires_grad and torch.equal(p.grad, torch.full_like(p, 0.5)) for p in net.parameters())  # type: ignore[arg-type]
+    assert all(
+        p.requires_grad and torch.equal(p.grad, torch.full_like(p, 0.5)) for p in net.parameters()
+    )  # type: ignore[arg-type]
     assert all(module.training for module in net.modules())
     net.eval()
 
@@ -486,12 +669,16 @@ def test_A2_the_feature_attack_raises_the_loss_and_leaves_the_network_alone(meth
         return features if aux is None else aux(features)
 
     with torch.no_grad():
-        at_rest, moved = (losses.contrastive_per_anchor(h(z), y, h(x), y, method.temperature) for z in (x, x_adv))
+        at_rest, moved = (
+            losses.contrastive_per_anchor(h(z), y, h(x), y, method.temperature) for z in (x, x_adv)
+        )
     assert (moved > at_rest).float().mean() >= 0.95
     assert (x_adv - x).abs().max() <= EPS + 1e-6 and x_adv.min() >= 0 and x_adv.max() <= 1
 
 
-def test_A2_the_feature_attack_is_not_the_one_on_cross_entropy(digits: tuple[ImageNet, Tensor, Tensor]) -> None:
+def test_A2_the_feature_attack_is_not_the_one_on_cross_entropy(
+    digits: tuple[ImageNet, Tensor, Tensor],
+) -> None:
     net, x, y = digits
     method = AFA().bound(EPS)
     assert isinstance(method, AFA)
@@ -500,7 +687,9 @@ def test_A2_the_feature_attack_is_not_the_one_on_cross_entropy(digits: tuple[Ima
     for inner in ("contrastive", "ce"):
         probe = dataclasses.replace(method, inner=inner)  # type: ignore[arg-type]
         seen: list[Tensor] = []
-        handle = net.maps.register_forward_pre_hook(lambda module, args, seen=seen: seen.append(args[0].detach()))
+        handle = net.maps.register_forward_pre_hook(
+            lambda module, args, seen=seen: seen.append(args[0].detach())
+        )
         probe.loss(net, of(x, y), None)
         handle.remove()
         used.append(seen[-1][len(x) :])
@@ -509,7 +698,9 @@ def test_A2_the_feature_attack_is_not_the_one_on_cross_entropy(digits: tuple[Ima
     assert not torch.equal(used[1], features)
 
 
-def test_A3_a_sample_attacked_alone_reaches_what_it_reaches_in_the_batch(conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+def test_A3_a_sample_attacked_alone_reaches_what_it_reaches_in_the_batch(
+    conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     net, x = conv_net.double(), images.double()
     method = AFA(attack=PGD(eps=0.1, start="zero"))
     x_adv = method.misaligned(net, of(x, labels), None)
@@ -519,7 +710,9 @@ def test_A3_a_sample_attacked_alone_reaches_what_it_reaches_in_the_batch(conv_ne
         own = labels[i : i + 1]
 
         def climb(z: Tensor, own: Tensor = own) -> Tensor:
-            return losses.contrastive_per_anchor(net.pool(net.maps(z)), own, clean, labels, method.temperature)
+            return losses.contrastive_per_anchor(
+                net.pool(net.maps(z)), own, clean, labels, method.temperature
+            )
 
         alone = method.attack.maximise(climb, x[i : i + 1], rng=torch.Generator())
         with torch.no_grad():
@@ -530,34 +723,46 @@ def test_A3_a_sample_attacked_alone_reaches_what_it_reaches_in_the_batch(conv_ne
 STAGED: dict[str, AFA] = {
     "SLF": AFA(head="SLF", head_share=0.5, attack=PGD(steps=2)),
     "ALF": AFA(head="ALF", head_share=0.5, attack=PGD(steps=2), projection=True),
-    "ALF, attacked in train mode": AFA(head="ALF", head_share=0.5, attack=PGD(steps=2), attack_mode="train"),
+    "ALF, attacked in train mode": AFA(
+        head="ALF", head_share=0.5, attack=PGD(steps=2), attack_mode="train"
+    ),
     "AFF": AFA(head="AFF", head_share=0.5, attack=PGD(steps=2)),
 }
 
 
 @pytest.mark.usefixtures("_quick")
 @pytest.mark.parametrize("name", STAGED)
-def test_A4_the_second_stage_leaves_every_tensor_of_the_body_as_it_was(name: str, tiny: TrainConfig) -> None:
+def test_A4_the_second_stage_leaves_every_tensor_of_the_body_as_it_was(
+    name: str, tiny: TrainConfig
+) -> None:
     run = Training(dataclasses.replace(tiny, method=STAGED[name], epochs=4))
     states, terms = [], []
     for record in run.epochs():
         states.append(copy.deepcopy(run.net.state_dict()))
         terms.append((record.stage, set(record.losses)))
-    second = {"SLF": ("linear head", {"ce"}), "AFF": ("fine-tune all", {"ce_adv"})}.get(name, ("linear head", {"ce_adv"}))
+    second = {"SLF": ("linear head", {"ce"}), "AFF": ("fine-tune all", {"ce_adv"})}.get(
+        name, ("linear head", {"ce_adv"})
+    )
     assert terms == [("features", {"afa"})] * 2 + [second] * 2
     body = [key for key in states[0] if not key.startswith("head.")]
-    assert any("running_var" in key for key in body) and any("num_batches_tracked" in key for key in body)
+    assert any("running_var" in key for key in body) and any(
+        "num_batches_tracked" in key for key in body
+    )
     still = [key for key in body if torch.equal(states[1][key], states[3][key])]
     if name == "AFF":
         assert not torch.equal(states[1]["maps.1.weight"], states[3]["maps.1.weight"])
     else:
         assert still == body
-    assert not torch.equal(states[0]["maps.1.weight"], states[1]["maps.1.weight"])  # the first stage did learn
+    assert not torch.equal(
+        states[0]["maps.1.weight"], states[1]["maps.1.weight"]
+    )  # the first stage did learn
     assert torch.equal(states[0]["head.weight"], states[1]["head.weight"])  # features only
     assert not torch.equal(states[2]["head.weight"], states[3]["head.weight"])
 
 
-def test_A5_without_a_radius_the_term_is_supcon_with_the_own_twin(conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+def test_A5_without_a_radius_the_term_is_supcon_with_the_own_twin(
+    conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     net, x = conv_net.double(), images.double()
     term = AFA(attack=PGD(eps=0.0)).loss(net, of(x, labels), None)["afa"]
     with torch.no_grad():
@@ -577,14 +782,20 @@ def test_AFA_gradient_flows_through_anchors_and_contrast_and_never_from_the_head
     net = conv_net.double().train()
     method = AFA(contrast=contrast).bound(0.1)
     terms = method.loss(net, of(images.double(), labels), None)
-    (of_head,) = torch.autograd.grad(terms["ce_head"], net.maps[1].weight, allow_unused=True, retain_graph=True)
+    (of_head,) = torch.autograd.grad(
+        terms["ce_head"], net.maps[1].weight, allow_unused=True, retain_graph=True
+    )
     assert of_head is None  # the online head learns on detached features
-    both = torch.randn((2 * N, 6), dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
-    (gradient,) = torch.autograd.grad(method.align(both, labels), both)  # type: ignore[attr-defined]
+    both = torch.randn(
+        (2 * N, 6), dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    ).requires_grad_(True)
+    (gradient,) = torch.autograd.grad(method.align(both, labels), both)
     assert gradient[:N].abs().max() > 1e-3 and gradient[N:].abs().max() > 1e-3
 
 
-def test_AFATRADES_climbs_the_divergence_and_the_misalignment_together(digits: tuple[ImageNet, Tensor, Tensor]) -> None:
+def test_AFATRADES_climbs_the_divergence_and_the_misalignment_together(
+    digits: tuple[ImageNet, Tensor, Tensor],
+) -> None:
     net, x, y = digits
     frozen = copy.deepcopy(net).eval()
 
@@ -596,7 +807,7 @@ def test_AFATRADES_climbs_the_divergence_and_the_misalignment_together(digits: t
 
     trades = heights(TRADES().bound(EPS).attacked(net, of(x, y)))  # type: ignore[attr-defined]
     joint = heights(AFATRADES().bound(EPS).attacked(net, of(x, y)))  # type: ignore[attr-defined]
-    heavy = heights(AFATRADES(align_weight=100.0).bound(EPS).attacked(net, of(x, y)))  # type: ignore[attr-defined]
+    heavy = heights(AFATRADES(align_weight=100.0).bound(EPS).attacked(net, of(x, y)))
     rest = heights(x)
     assert trades[1] < joint[1] and rest[1] < joint[1] and joint[0] > 0
     assert trades[0] > heavy[0]  # what is climbed less rises less
@@ -614,9 +825,13 @@ def test_S4_the_projector_comes_from_a_generator_of_its_own(tiny: TrainConfig) -
         again = Training(dataclasses.replace(tiny, method=method))
         assert same_bits(run.aux.state_dict(), again.aux.state_dict())  # type: ignore[union-attr]
         other = Training(dataclasses.replace(tiny, method=method, seed=1))
-        assert not same_bits(run.aux.state_dict(), other.aux.state_dict())  # type: ignore[union-attr]
+        assert not same_bits(run.aux.state_dict(), other.aux.state_dict())
     off = SupConMargin(supcon_weight=0, margin_weight=0)
-    assert off.views == 0 and not off.balanced and Training(dataclasses.replace(tiny, method=off)).aux is None
+    assert (
+        off.views == 0
+        and not off.balanced
+        and Training(dataclasses.replace(tiny, method=off)).aux is None
+    )
 
 
 @pytest.mark.usefixtures("_quick")
@@ -624,10 +839,12 @@ def test_the_projector_learns_beside_the_network(tiny: TrainConfig) -> None:
     run = Training(dataclasses.replace(tiny, method=SupConMargin(), epochs=1))
     before = copy.deepcopy(run.aux.state_dict())  # type: ignore[union-attr]
     list(run.epochs())
-    assert not any(torch.equal(before[name], value) for name, value in run.aux.state_dict().items())  # type: ignore[union-attr]
+    assert not any(torch.equal(before[name], value) for name, value in run.aux.state_dict().items())
 
 
-def test_S5_a_radius_of_zero_returns_the_images_and_an_attack_never_helps(trained: Callable[..., dict[str, Tensor]]) -> None:
+def test_S5_a_radius_of_zero_returns_the_images_and_an_attack_never_helps(
+    trained: Callable[..., dict[str, Tensor]],
+) -> None:
     split = data.load("digits", "test")
     x, y = split.x, split.y
     for method in (SupConMargin(), Standard()):
@@ -643,7 +860,10 @@ def test_S5_a_radius_of_zero_returns_the_images_and_an_attack_never_helps(traine
 
 def balanced_labels() -> list[Tensor]:
     rng = torch.Generator().manual_seed(0)
-    return [torch.tensor([0, 0, 1, 1, 1]), torch.cat([torch.arange(7).repeat(2), torch.randint(7, (40,), generator=rng)])]
+    return [
+        torch.tensor([0, 0, 1, 1, 1]),
+        torch.cat([torch.arange(7).repeat(2), torch.randint(7, (40,), generator=rng)]),
+    ]
 
 
 @pytest.mark.parametrize("y", balanced_labels(), ids=["tiny", "seven classes"])
@@ -654,7 +874,9 @@ def test_a_balanced_order_brings_pairs_and_every_sample(y: Tensor, seed: int) ->
     assert len(order) == int((counts + counts % 2).sum())
     times = torch.bincount(order, minlength=len(y))
     assert times.min() == 1 and times.max() <= 2
-    assert torch.equal(torch.bincount(y[times == 2], minlength=len(counts)), counts % 2)  # an odd class repeats one sample
+    assert torch.equal(
+        torch.bincount(y[times == 2], minlength=len(counts)), counts % 2
+    )  # an odd class repeats one sample
     for batch in order.split(6):
         assert len(batch) % 2 == 0 and torch.bincount(y[batch])[y[batch].unique()].min() >= 2
     pairs = order.view(-1, 2)
@@ -667,7 +889,11 @@ def spied(monkeypatch: pytest.MonkeyPatch, config: TrainConfig) -> tuple[list[Ba
     seen: list[Batch] = []
     kind = type(config.method)
     whole = kind.loss
-    monkeypatch.setattr(kind, "loss", lambda self, net, batch, aux: (seen.append(batch), whole(self, net, batch, aux))[1])
+    monkeypatch.setattr(
+        kind,
+        "loss",
+        lambda self, net, batch, aux: (seen.append(batch), whole(self, net, batch, aux))[1],
+    )
     run = Training(config)
     list(run.epochs())
     return seen, run
@@ -678,14 +904,18 @@ def spied(monkeypatch: pytest.MonkeyPatch, config: TrainConfig) -> tuple[list[Ba
 def test_a_training_hands_over_two_different_views_of_balanced_batches(
     size: int, tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = dataclasses.replace(tiny, method=SupConMargin(), augment="flip", n_train=65, batch_size=size, epochs=2)
+    config = dataclasses.replace(
+        tiny, method=SupConMargin(), augment="flip", n_train=65, batch_size=size, epochs=2
+    )
     seen, run = spied(monkeypatch, config)
     for epoch in range(2):
         index = torch.cat([batch.index for batch in seen if batch.epoch == epoch])
         assert set(index.tolist()) == set(range(65))
     for batch in seen:
         assert batch.views is not None and batch.views.shape == (2, *batch.x.shape)
-        assert torch.equal(batch.views[0], batch.x) and not torch.equal(batch.views[0], batch.views[1])
+        assert torch.equal(batch.views[0], batch.x) and not torch.equal(
+            batch.views[0], batch.views[1]
+        )
         counts = torch.bincount(batch.y)
         assert counts[batch.y.unique()].min() >= 2
         original = run.images[batch.index].float() / 255
@@ -698,28 +928,46 @@ def test_a_training_hands_over_two_different_views_of_balanced_batches(
 
 
 @pytest.mark.usefixtures("_quick")
-def test_object_masks_move_with_the_augmented_images(tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_object_masks_move_with_the_augmented_images(
+    tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = data.load
 
     def load(source: Any, split: str = "train", n: int | None = None) -> data.Dataset:
         """Shapes whose pixels are their own mask."""
         found = whole(source, split, n)
         assert found.masks is not None
-        return dataclasses.replace(found, images=(found.masks * 255).to(torch.uint8).expand(-1, 3, -1, -1).contiguous())
+        return dataclasses.replace(
+            found, images=(found.masks * 255).to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
+        )
 
     monkeypatch.setattr(data, "load", load)
     method = PART(rule="oracle", eps_low=0.0, warmup=0, attack=PGD(steps=1))
-    config = dataclasses.replace(tiny, data=data.source("shapes"), method=method, augment="crop_flip", n_train=40, batch_size=20, epochs=1)
+    config = dataclasses.replace(
+        tiny,
+        data=data.source("shapes"),
+        method=method,
+        augment="crop_flip",
+        n_train=40,
+        batch_size=20,
+        epochs=1,
+    )
     seen, run = spied(monkeypatch, config)
     for batch in seen:
-        assert batch.objects is not None and batch.objects.dtype == torch.bool and batch.objects.shape == (20, 1, 32, 32)
+        assert (
+            batch.objects is not None
+            and batch.objects.dtype == torch.bool
+            and batch.objects.shape == (20, 1, 32, 32)
+        )
         assert torch.equal(batch.objects, batch.x[:, :1] > 0.5)
         assert not torch.equal(batch.objects, run.masks[batch.index])  # type: ignore[index]
         budget = run.method.budget(run.net, batch)  # type: ignore[attr-defined]
         assert torch.equal(budget > 0, batch.objects)
     # The images are those that every other method sees.
     others, _ = spied(monkeypatch, dataclasses.replace(config, method=Standard()))
-    assert all(torch.equal(a.x, b.x) for a, b in zip(seen, others, strict=True)) and all(b.objects is None for b in others)
+    assert all(torch.equal(a.x, b.x) for a, b in zip(seen, others, strict=True)) and all(
+        b.objects is None for b in others
+    )
 
 
 # Model alignment.
@@ -740,29 +988,49 @@ def pair(tiny: TrainConfig, runs_home: Path, _quick: None) -> TrainConfig:
     """A config that aligns one trained network to another one."""
     for seed, name in enumerate(("source", "witness")):
         saved(dataclasses.replace(tiny, method=Standard(), seed=seed, epochs=2), name)
-    return dataclasses.replace(tiny, method=ModelAlignment(source="source", witness="witness"), epochs=2, lr=0.05, schedule="cosine")
+    return dataclasses.replace(
+        tiny,
+        method=ModelAlignment(source="source", witness="witness"),
+        epochs=2,
+        lr=0.05,
+        schedule="cosine",
+    )
 
 
-def test_M2_aligned_to_itself_there_is_nothing_to_learn(conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+def test_M2_aligned_to_itself_there_is_nothing_to_learn(
+    conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     witness = copy.deepcopy(conv_net).requires_grad_(False)
     for temperature in (1.0, 4.0):
-        term = ModelAlignment(temperature=temperature).loss(conv_net, of(images, labels), witness)["kl_witness"]
+        term = ModelAlignment(temperature=temperature).loss(conv_net, of(images, labels), witness)[
+            "kl_witness"
+        ]
         gradient = torch.autograd.grad(term, list(conv_net.parameters()))
         assert abs(float(term.detach())) <= 1e-7 and all(g.abs().max() <= 1e-7 for g in gradient)
 
 
 def test_M3_the_witness_never_changes_and_the_labels_do_not_count(pair: TrainConfig) -> None:
     run = Training(pair)
-    assert run.aux is not None and not run.aux.training and not any(p.requires_grad for p in run.aux.parameters())
-    assert same_bits(run.net.state_dict(), folder.open_run("source").net().state_dict())  # it starts from the source
+    assert (
+        run.aux is not None
+        and not run.aux.training
+        and not any(p.requires_grad for p in run.aux.parameters())
+    )
+    assert same_bits(
+        run.net.state_dict(), folder.open_run("source").net().state_dict()
+    )  # it starts from the source
     before = copy.deepcopy(run.aux.state_dict())
     list(run.epochs())
-    assert same_bits(run.aux.state_dict(), before) and same_bits(before, folder.open_run("witness").net().state_dict())
+    assert same_bits(run.aux.state_dict(), before) and same_bits(
+        before, folder.open_run("witness").net().state_dict()
+    )
     assert not run.aux.training and all(p.grad is None for p in run.aux.parameters())
     assert not torch.equal(run.net.head.weight, folder.open_run("source").net().head.weight)
 
     relabelled = Training(pair)
-    relabelled.y = relabelled.y[torch.randperm(len(relabelled.y), generator=torch.Generator().manual_seed(0))]
+    relabelled.y = relabelled.y[
+        torch.randperm(len(relabelled.y), generator=torch.Generator().manual_seed(0))
+    ]
     list(relabelled.epochs())
     assert same_bits(relabelled.net.state_dict(), run.net.state_dict())
     # Of the two controls, the one on labels is what this would look like if they did.
@@ -776,11 +1044,18 @@ def test_M3_the_witness_never_changes_and_the_labels_do_not_count(pair: TrainCon
 @pytest.mark.slow
 def test_M4_held_out_divergence_falls_and_clean_accuracy_stays(runs_home: Path) -> None:
     def ordinary(net: str, seed: int) -> TrainConfig:
-        return TrainConfig(data="digits", method=Standard(), net=net, epochs=8, seed=seed, threads=1, device="cpu")  # type: ignore[arg-type]
+        return TrainConfig(
+            data="digits", method=Standard(), net=net, epochs=8, seed=seed, threads=1, device="cpu"
+        )  # type: ignore[arg-type]
 
-    source, witness = (saved(ordinary(net, seed), name) for net, seed, name in (("small_resnet", 0, "source"), ("small_cnn", 1, "witness")))
+    source, witness = (
+        saved(ordinary(net, seed), name)
+        for net, seed, name in (("small_resnet", 0, "source"), ("small_cnn", 1, "witness"))
+    )
     method = ModelAlignment(source="source", witness="witness")
-    run = Training(TrainConfig(data="digits", method=method, net="small_resnet", threads=1, device="cpu"))  # type: ignore[arg-type]
+    run = Training(
+        TrainConfig(data="digits", method=method, net="small_resnet", threads=1, device="cpu")
+    )  # type: ignore[arg-type]
     list(run.epochs())
     split = data.load("digits", "test")
     before, after, target = source.net(), run.net.eval(), witness.net()
@@ -794,12 +1069,18 @@ def test_M4_held_out_divergence_falls_and_clean_accuracy_stays(runs_home: Path) 
 # AALP.
 
 
-def test_L3_contributions_add_up_to_the_logit_and_have_their_golden_values(conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+def test_L3_contributions_add_up_to_the_logit_and_have_their_golden_values(
+    conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     head = nn.Linear(4, 2, dtype=torch.float64)
     with torch.no_grad():
         head.weight.copy_(torch.tensor([[9.0, 9.0, 9.0, 9.0], [0.5, 1.0, -1.0, 2.0]]))
-    c = contributions(torch.tensor([[1.0, 0.0, 2.0, 0.5]], dtype=torch.float64), head, torch.tensor([1]))
-    assert c.tolist() == [[0.5, 0.0, -2.0, 1.0]] and (c.argsort(dim=1, descending=True) + 1).tolist() == [[4, 1, 2, 3]]
+    c = contributions(
+        torch.tensor([[1.0, 0.0, 2.0, 0.5]], dtype=torch.float64), head, torch.tensor([1])
+    )
+    assert c.tolist() == [[0.5, 0.0, -2.0, 1.0]] and (
+        c.argsort(dim=1, descending=True) + 1
+    ).tolist() == [[4, 1, 2, 3]]
     with torch.no_grad():
         features = conv_net.pool(conv_net.maps(images))
         z = conv_net.head(features).gather(1, labels[:, None]).squeeze(1)
@@ -810,7 +1091,9 @@ def test_L3_contributions_add_up_to_the_logit_and_have_their_golden_values(conv_
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 @pytest.mark.parametrize(("keep", "kept"), [(0.5, 4), (0.3, 3), (0.0, 0), (1.0, 8)])
-def test_L4_what_contributes_most_is_never_dropped_and_the_rest_at_its_rate(rate: float, keep: float, kept: int) -> None:
+def test_L4_what_contributes_most_is_never_dropped_and_the_rest_at_its_rate(
+    rate: float, keep: float, kept: int
+) -> None:
     draws = 10_000
     c = torch.randn((draws, 8), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     mask = AALP(keep=keep).guided_mask(c, rate, torch.Generator().manual_seed(2))
@@ -818,7 +1101,10 @@ def test_L4_what_contributes_most_is_never_dropped_and_the_rest_at_its_rate(rate
     in_order = mask.gather(1, c.argsort(dim=1, descending=True))
     assert torch.equal(in_order[:, :kept], torch.ones(draws, kept, dtype=torch.float64))
     rest = in_order[:, kept:]
-    assert set(rest.flatten().tolist()) <= {0.0, float(torch.tensor(1 / (1 - rate)))}  # survivors are scaled up
+    assert set(rest.flatten().tolist()) <= {
+        0.0,
+        float(torch.tensor(1 / (1 - rate))),
+    }  # survivors are scaled up
     sigma = math.sqrt(rate * (1 - rate) / draws)
     for feature in range(8 - kept):
         assert abs(float((rest[:, feature] == 0).double().mean()) - rate) <= 3 * sigma
@@ -827,7 +1113,9 @@ def test_L4_what_contributes_most_is_never_dropped_and_the_rest_at_its_rate(rate
 
 
 @pytest.mark.parametrize("dropped", ["top", "random"])
-def test_L4_the_controls_drop_the_top_or_any_at_an_equal_rate(dropped: Literal["top", "random"]) -> None:
+def test_L4_the_controls_drop_the_top_or_any_at_an_equal_rate(
+    dropped: Literal["top", "random"],
+) -> None:
     c = torch.randn((10_000, 8), generator=torch.Generator().manual_seed(1))
     mask = AALP(dropped=dropped).guided_mask(c, 0.4, torch.Generator().manual_seed(2))
     lost = (mask.gather(1, c.argsort(dim=1, descending=True)) == 0).double().mean(0)
@@ -853,7 +1141,9 @@ def test_L4_both_twins_share_the_mask_which_follows_the_clean_features(
     method.loss(net, of(images, labels, progress), None)
     before, after = out_of_pool[-1], into_head[-1]
     alive = before != 0
-    factor = torch.where(alive, after / before.where(alive, torch.ones(())), torch.ones(())).round(decimals=4)
+    factor = torch.where(alive, after / before.where(alive, torch.ones(())), torch.ones(())).round(
+        decimals=4
+    )
     shared = alive[:N] & alive[N:]
     assert torch.equal(factor[:N][shared], factor[N:][shared])
     c = contributions(before[:N], net.head, labels)
@@ -862,8 +1152,13 @@ def test_L4_both_twins_share_the_mask_which_follows_the_clean_features(
     assert set(factor.flatten().tolist()) == ({1.0} if progress == 0 else {0.0, 1.0, 2.0})
 
 
-def test_L4_attacks_and_evaluation_know_nothing_of_the_dropout(conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
-    images_of_each = [AALP(drop=drop).bound(0.1).attacked(conv_net, of(images, labels, 1.0)) for drop in (0.0, 0.5, 0.95)]  # type: ignore[attr-defined]
+def test_L4_attacks_and_evaluation_know_nothing_of_the_dropout(
+    conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
+    images_of_each = [
+        AALP(drop=drop).bound(0.1).attacked(conv_net, of(images, labels, 1.0))
+        for drop in (0.0, 0.5, 0.95)
+    ]  # type: ignore[attr-defined]
     assert all(torch.equal(x_adv, images_of_each[0]) for x_adv in images_of_each)
     with torch.no_grad():
         before = conv_net.eval()(images)
@@ -884,20 +1179,31 @@ def test_L5_no_gradient_flows_through_the_weight(
         judged = z if pair_weight == "clean" else z_adv
         judged = judged.detach() if hold else judged
         p = judged.softmax(1)[[0, 1], Y]
-        return 0.5 * ((1 / (1 - p.log()) if pair_weight == "loss" else p) * (z - z_adv).pow(2).mean(1)).mean()
+        return (
+            0.5
+            * (
+                (1 / (1 - p.log()) if pair_weight == "loss" else p) * (z - z_adv).pow(2).mean(1)
+            ).mean()
+        )
 
     constant, through = (torch.autograd.grad(pairing(hold), (z, z_adv)) for hold in (True, False))
     for mine, wanted in zip(found, constant, strict=True):
         assert torch.allclose(mine, wanted, atol=1e-12)
-    assert not torch.allclose(found[0 if pair_weight == "clean" else 1], through[0 if pair_weight == "clean" else 1], atol=1e-3)
+    assert not torch.allclose(
+        found[0 if pair_weight == "clean" else 1],
+        through[0 if pair_weight == "clean" else 1],
+        atol=1e-3,
+    )
 
 
-def test_L5_the_attack_leaves_gradients_alone(conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+def test_L5_the_attack_leaves_gradients_alone(
+    conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     for parameter in conv_net.parameters():
         parameter.grad = torch.full_like(parameter, 0.5)
     for targets in ("untargeted", "least_likely"):
-        AALP(targets=targets).bound(0.1).attacked(conv_net.train(), of(images, labels))  # type: ignore[arg-type, attr-defined]
-        assert all(torch.equal(p.grad, torch.full_like(p, 0.5)) for p in conv_net.parameters())  # type: ignore[arg-type]
+        AALP(targets=targets).bound(0.1).attacked(conv_net.train(), of(images, labels))
+        assert all(torch.equal(p.grad, torch.full_like(p, 0.5)) for p in conv_net.parameters())
         assert all(module.training for module in conv_net.modules())
 
 
@@ -906,7 +1212,7 @@ def test_least_likely_targets_are_reached_for(toy: Any) -> None:
     with torch.no_grad():
         target = net(toy.x).argmin(1)
         before = net(toy.x).softmax(1).gather(1, target[:, None]).mean()
-        x_adv = ALP(targets="least_likely").bound(0.1).attacked(net, of(toy.x, toy.y))  # type: ignore[attr-defined]
+        x_adv = ALP(targets="least_likely").bound(0.1).attacked(net, of(toy.x, toy.y))
         after = net(x_adv).softmax(1).gather(1, target[:, None]).mean()
         away = ALP().bound(0.1).attacked(net, of(toy.x, toy.y))  # type: ignore[attr-defined]
         other = net(away).softmax(1).gather(1, target[:, None]).mean()
@@ -931,7 +1237,13 @@ def test_a_pause_within_any_stage_changes_no_bit(name: str, pair: TrainConfig) -
     final = whole.state()[0]
     for stop in ((2, 0), (2, 1), (3, 1)):  # where the second stage begins, and within it
         first = Training(config)
-        list(first.epochs(lambda tick, stop=stop: "pause" if (tick.epoch, tick.batch) == stop and tick.phase == "train" else "go"))
+        list(
+            first.epochs(
+                lambda tick, stop=stop: (
+                    "pause" if (tick.epoch, tick.batch) == stop and tick.phase == "train" else "go"
+                )
+            )
+        )
         assert first.ended == "pause"
         tensors, plain = first.state()
         resumed = Training(config)
@@ -985,35 +1297,92 @@ def odd_nets(monkeypatch: pytest.MonkeyPatch, tiny: TrainConfig) -> None:
 
 BAD: dict[str, tuple[list[str], str, int]] = {
     "eps_low above eps": (["part", "method.eps_low=0.2"], r"eps_low=51/255 is above eps=0\.15", 2),
-    "eps_low above the attack's own eps": (["part_t", "method.eps_low=0.1", "attack.eps=0.05"], "eps_low=.* is above eps=", 2),
+    "eps_low above the attack's own eps": (
+        ["part_t", "method.eps_low=0.1", "attack.eps=0.05"],
+        "eps_low=.* is above eps=",
+        2,
+    ),
     "unknown rule": (["part", "method.rule=z1"], r"no rule called 'z1'.*Did you mean z>1\?", 2),
-    "a rule that is almost right": (["part_m", "method.rule=shufled"], r"Did you mean shuffled\?", 2),
+    "a rule that is almost right": (
+        ["part_m", "method.rule=shufled"],
+        r"Did you mean shuffled\?",
+        2,
+    ),
     "an impossible share": (["part", "method.rule=top120%"], "impossible share", 2),
-    "oracle without masks": (["part", "method.rule=oracle"], "digits has none: use the data shapes", 1),
-    "jet-compat on grey images": (["part_t", "method.rule=jet-compat"], "jet-compat makes one mask for each of three colours", 1),
+    "oracle without masks": (
+        ["part", "method.rule=oracle"],
+        "digits has none: use the data shapes",
+        1,
+    ),
+    "jet-compat on grey images": (
+        ["part_t", "method.rule=jet-compat"],
+        "jet-compat makes one mask for each of three colours",
+        1,
+    ),
     "l2": (["part", "attack.norm=l2"], "defined for linf only: set attack.norm=linf", 2),
     "a map of one cell": (["part", "net=point"], "single cell", 1),
     "no maps": (["part", "net=bare"], "no feature maps", 1),
-    "guided dropout without a linear head": (["aalp", "net=deep"], "needs a linear last layer.*method.drop=0", 1),
+    "guided dropout without a linear head": (
+        ["aalp", "net=deep"],
+        "needs a linear last layer.*method.drop=0",
+        1,
+    ),
     "a projection without a linear head": (["supcon_margin", "net=deep"], "head must be linear", 1),
-    "afa's projection without a linear head": (["afa", "net=deep", "method.projection=true"], "head must be linear", 1),
-    "too small a batch for pairs": (["supcon_margin", "batch_size=3"], "set batch_size to 4 or more", 2),
-    "too few epochs for two stages": (["afa", "method.head=SLF", "epochs=1"], "needs at least 2 epochs", 2),
+    "afa's projection without a linear head": (
+        ["afa", "net=deep", "method.projection=true"],
+        "head must be linear",
+        1,
+    ),
+    "too small a batch for pairs": (
+        ["supcon_margin", "batch_size=3"],
+        "set batch_size to 4 or more",
+        2,
+    ),
+    "too few epochs for two stages": (
+        ["afa", "method.head=SLF", "epochs=1"],
+        "needs at least 2 epochs",
+        2,
+    ),
     "unknown head": (["afa", "method.head=LF"], "not one of online, SLF, ALF, AFF", 2),
-    "no shipped source": (["model_alignment"], "No ordinary small_resnet for digits is shipped to be the source.*method.source=RUN", 1),
-    "no such witness": (["model_alignment", "method.source=resnet", "method.witness=nobody"], "no run called 'nobody'", 1),
+    "no shipped source": (
+        ["model_alignment"],
+        "No ordinary small_resnet for digits is shipped to be the source.*method.source=RUN",
+        1,
+    ),
+    "no such witness": (
+        ["model_alignment", "method.source=resnet", "method.witness=nobody"],
+        "no run called 'nobody'",
+        1,
+    ),
     "a witness of other images": (
         ["model_alignment", "method.source=resnet", "method.witness=coloured"],
-        "The witness coloured sees 10 classes in 3×32×32 images, and digits has 10 in 1×8×8: choose a witness",
+        (
+            "The witness coloured sees 10 classes in 3×32×32 images, and digits has 10 in 1×8×8:"
+            " choose a witness"
+        ),
         1,
     ),
     "a witness of fewer classes": (
-        ["model_alignment", "method.source=resnet", "method.witness=four"], "witness four sees 4 classes .* digits has 10", 1
+        ["model_alignment", "method.source=resnet", "method.witness=four"],
+        "witness four sees 4 classes .* digits has 10",
+        1,
     ),
-    "a witness of other classes": (["model_alignment", "method.source=resnet", "method.witness=renamed"], "trained on other classes", 1),
-    "a source of another architecture": (["model_alignment", "method.source=cnn", "method.witness=resnet"], "choose the net small_cnn", 2),
-    "a witness that was never trained": (["model_alignment", "method.source=resnet", "method.witness=idle"], "idle.*no trained weights", 1),
-}  # fmt: skip
+    "a witness of other classes": (
+        ["model_alignment", "method.source=resnet", "method.witness=renamed"],
+        "trained on other classes",
+        1,
+    ),
+    "a source of another architecture": (
+        ["model_alignment", "method.source=cnn", "method.witness=resnet"],
+        "choose the net small_cnn",
+        2,
+    ),
+    "a witness that was never trained": (
+        ["model_alignment", "method.source=resnet", "method.witness=idle"],
+        "idle.*no trained weights",
+        1,
+    ),
+}
 
 
 @pytest.fixture
@@ -1022,15 +1391,27 @@ def strangers(runs_home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.setattr(folder, "zoo", lambda: tmp_path / "zoo")
     digits = tuple("0123456789")
     described: dict[str, tuple[str, tuple[str, ...], int, int]] = {
-        "resnet": ("small_resnet", digits, 1, 8), "cnn": ("small_cnn", digits, 1, 8), "coloured": ("small_cnn", digits, 3, 32),
-        "four": ("small_cnn", digits[:4], 1, 8), "renamed": ("small_cnn", tuple("abcdefghij"), 1, 8),
-    }  # fmt: skip
+        "resnet": ("small_resnet", digits, 1, 8),
+        "cnn": ("small_cnn", digits, 1, 8),
+        "coloured": ("small_cnn", digits, 3, 32),
+        "four": ("small_cnn", digits[:4], 1, 8),
+        "renamed": ("small_cnn", tuple("abcdefghij"), 1, 8),
+    }
     for name, (net, classes, channels, size) in described.items():
-        run = folder.create(TrainConfig(data="digits", method="standard", net=net), name=name)  # type: ignore[arg-type]
-        images = {"classes": len(classes), "channels": channels, "size": size, "names": list(classes)}
+        run = folder.create(TrainConfig(data="digits", method="standard", net=net), name=name)
+        images = {
+            "classes": len(classes),
+            "channels": channels,
+            "size": size,
+            "names": list(classes),
+        }
         folder.write_file(run.path / "config.json", folder.to_bytes(run.info | {"images": images}))
-        run.save_weights("net.safetensors", nets.build(net, len(classes), channels, size).state_dict())
-    folder.create(TrainConfig(data="digits", method="standard", net="small_cnn", seed=1), name="idle")  # type: ignore[arg-type]
+        run.save_weights(
+            "net.safetensors", nets.build(net, len(classes), channels, size).state_dict()
+        )
+    folder.create(
+        TrainConfig(data="digits", method="standard", net="small_cnn", seed=1), name="idle"
+    )  # type: ignore[arg-type]
     return {*described, "idle"}
 
 
@@ -1040,41 +1421,81 @@ def test_bad_input_is_refused_before_there_is_a_run_folder(
     name: str, strangers: set[str], runs_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (method, *settings), sentence, code = BAD[name]
-    base = ["n_train=40", *([] if any(s.startswith("net=") for s in settings) or method == "model_alignment" else ["net=blink"])]
+    base = [
+        "n_train=40",
+        *(
+            []
+            if any(s.startswith("net=") for s in settings) or method == "model_alignment"
+            else ["net=blink"]
+        ),
+    ]
     sets = [part for setting in [*base, *settings] for part in ("--set", setting)]
-    assert cli.main(["train", "--data", "digits", "--method", method, "--device", "cpu", *sets]) == code
+    assert (
+        cli.main(["train", "--data", "digits", "--method", method, "--device", "cpu", *sets])
+        == code
+    )
     said = capsys.readouterr()
     assert said.out == "" and said.err.count("\n") == 1 and "Traceback" not in said.err
     assert {path.name for path in runs_home.iterdir()} == strangers
     pairs = [tuple(setting.split("=", 1)) for setting in [*base, *settings]]
     with pytest.raises(UserError, match=sentence) as caught:
-        check(TrainConfig.make(None, {"data": "digits", "method": method, "device": "cpu"}, pairs))  # type: ignore[arg-type]
+        check(TrainConfig.make(None, {"data": "digits", "method": method, "device": "cpu"}, pairs))
     assert caught.value.code == code and str(caught.value) in said.err
 
 
-def test_a_class_of_one_image_is_refused_by_name(runs_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_class_of_one_image_is_refused_by_name(
+    runs_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     place = tmp_path / "pictures"
     for split in ("train", "val", "test"):
         for kind, count in (("cat", 6), ("dog", 6), ("yak", 1)):
             (place / split / kind).mkdir(parents=True)
             for k in range(count):
-                pixels = torch.randint(256, (16, 16, 3), generator=torch.Generator().manual_seed(hash((split, kind, k)) % 2**31))
-                Image.fromarray(pixels.to(torch.uint8).numpy()).save(place / split / kind / f"{k}.png")
-    asked = ["train", "--data", f"folder:{place}", "--epochs", "1", "--device", "cpu", "--set", "batch_size=4"]
+                pixels = torch.randint(
+                    256,
+                    (16, 16, 3),
+                    generator=torch.Generator().manual_seed(hash((split, kind, k)) % 2**31),
+                )
+                Image.fromarray(pixels.to(torch.uint8).numpy()).save(
+                    place / split / kind / f"{k}.png"
+                )
+    asked = [
+        "train",
+        "--data",
+        f"folder:{place}",
+        "--epochs",
+        "1",
+        "--device",
+        "cpu",
+        "--set",
+        "batch_size=4",
+    ]
     assert cli.main([*asked, "--method", "supcon_margin"]) == 1
     assert "The class yak has one training image" in capsys.readouterr().err
     assert not runs_home.exists() or not list(runs_home.iterdir())
     # Without contrast there are no pairs, and one image is enough.
     source = data.source(f"folder:{place}")
-    check(TrainConfig(data=source, method=SupConMargin(supcon_weight=0, margin_weight=0), device="cpu", threads=1))  # type: ignore[arg-type]
+    check(
+        TrainConfig(
+            data=source,
+            method=SupConMargin(supcon_weight=0, margin_weight=0),
+            device="cpu",
+            threads=1,
+        )
+    )  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("odd_nets", "_quick")
 @pytest.mark.parametrize(
     ("method", "net"),
-    [(PART(rule="ones"), "point"), (PART(rule="ones"), "bare"), (AALP(drop=0), "deep"), (SupConMargin(supcon_weight=0, margin_weight=0), "deep")],
+    [
+        (PART(rule="ones"), "point"),
+        (PART(rule="ones"), "bare"),
+        (AALP(drop=0), "deep"),
+        (SupConMargin(supcon_weight=0, margin_weight=0), "deep"),
+    ],
     ids=repr,
-)  # fmt: skip
+)
 def test_what_the_refusals_advise_does_work(method: Method, net: str, tiny: TrainConfig) -> None:
     run = Training(dataclasses.replace(tiny, method=method, net=net, epochs=1))
     assert len(list(run.epochs())) == 1

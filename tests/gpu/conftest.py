@@ -1,4 +1,6 @@
-"""What the tests of a GPU share. They run on the CPU where there is no GPU, and import nothing that a GPU server has not."""
+"""What the tests of a GPU share. They run on the CPU where there is no GPU, and import nothing that
+a GPU server has not.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from robustviz.training.config import TrainConfig
 
 # The GPU where there is one; `make gpu-check` says which it means.
 DEVICE = os.environ.get("ROBUSTVIZ_TEST_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
-FORMATS = ("fp32", "bf16") if has_bf16(DEVICE) else ("fp32",)  # elsewhere bf16 is made of fp32, and takes minutes
+FORMATS = (
+    ("fp32", "bf16") if has_bf16(DEVICE) else ("fp32",)
+)  # elsewhere bf16 is made of fp32, and takes minutes
 EPS = 8 / 255
 
 
@@ -36,7 +40,15 @@ def device() -> str:
 @pytest.fixture
 def net(device: str) -> ImageNet:
     """The shipped network that was adversarially trained on shapes; its own for each test."""
-    return next(run for run in folder.all_runs() if run.shipped and run.id.startswith("shapes-pgd-at-small-resnet-s0")).net().to(device)
+    return (
+        next(
+            run
+            for run in folder.all_runs()
+            if run.shipped and run.id.startswith("shapes-pgd-at-small-resnet-s0")
+        )
+        .net()
+        .to(device)
+    )
 
 
 @pytest.fixture
@@ -58,12 +70,22 @@ def split() -> Dataset:
 @pytest.fixture
 def tiny(few: None, device: str) -> TrainConfig:
     """A training of two epochs of three batches."""
-    return TrainConfig(data=Shapes(size=20), net="small_resnet", n_train=24, batch_size=8, epochs=2, lr=0.05, device=device)  # type: ignore[arg-type]
+    return TrainConfig(
+        data=Shapes(size=20),
+        net="small_resnet",
+        n_train=24,
+        batch_size=8,
+        epochs=2,
+        lr=0.05,
+        device=device,
+    )  # type: ignore[arg-type]
 
 
 @pytest.fixture
 def played(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Steps of attacks are recorded, on a GPU as CUDA graphs, on a CPU by calling them again; how many each walk played."""
+    """Steps of attacks are recorded, on a GPU as CUDA graphs, on a CPU by calling them again; how
+    many each walk played.
+    """
     counts: list[int] = []
     plain = recorded.Recording.__call__
 

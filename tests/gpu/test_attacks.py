@@ -1,4 +1,6 @@
-"""Attacks on a GPU stay in their ball, fool as many as on the processor beside it, and leave the network alone."""
+"""Attacks on a GPU stay in their ball, fool as many as on the processor beside it, and leave the
+network alone.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from robustviz.nets.base import ImageNet
 from robustviz.training.doctor import examine
 from robustviz.training.evaluate import count_right
 
-# How far a GPU's sums, of which TF32 keeps 10 bits, may take a count of 200 images from the processor's.
+# How far a GPU's sums, of which TF32 keeps 10 bits, may take a count of 200 images from the
+# processor's.
 CLOSE = 3
 
 
@@ -26,17 +29,29 @@ def quick(key: str) -> Attack:
     return replace(attack, **{name: value for name, value in few.items() if hasattr(attack, name)})
 
 
-KEYS = [key for key in registry.keys("attack") if key != "autoattack"]  # its package is no part of the core
+KEYS = [
+    key for key in registry.keys("attack") if key != "autoattack"
+]  # its package is no part of the core
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_an_attack_stays_in_its_ball_and_touches_nothing(key: str, net: ImageNet, split: Dataset, device: str) -> None:
+def test_an_attack_stays_in_its_ball_and_touches_nothing(
+    key: str, net: ImageNet, split: Dataset, device: str
+) -> None:
     x, y = split.x[:50].to(device), split.y[:50].to(device)
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    state = torch.random.get_rng_state(), torch.cuda.get_rng_state() if device == "cuda" else torch.zeros(0)
+    state = (
+        torch.random.get_rng_state(),
+        torch.cuda.get_rng_state() if device == "cuda" else torch.zeros(0),
+    )
     found = quick(key)(net, x, y)
     assert found.device == x.device and found.dtype == x.dtype and not found.requires_grad
-    assert (found - x).abs().max() <= EPS + 1e-6 and found.min() >= 0 and found.max() <= 1 and (found != x).any()
+    assert (
+        (found - x).abs().max() <= EPS + 1e-6
+        and found.min() >= 0
+        and found.max() <= 1
+        and (found != x).any()
+    )
     assert all(torch.equal(value, net.state_dict()[name]) for name, value in before.items())
     assert all(p.requires_grad and p.grad is None for p in net.parameters()) and not net.training
     assert torch.equal(state[0], torch.random.get_rng_state())
@@ -44,7 +59,9 @@ def test_an_attack_stays_in_its_ball_and_touches_nothing(key: str, net: ImageNet
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_an_attack_fools_some_and_the_same_twice(key: str, net: ImageNet, split: Dataset, device: str) -> None:
+def test_an_attack_fools_some_and_the_same_twice(
+    key: str, net: ImageNet, split: Dataset, device: str
+) -> None:
     x, y = split.x.to(device), split.y.to(device)
     clean = int(count_right(net, x, y).sum())
     first, second = (int(count_right(net, x, y, quick(key), seed=0).sum()) for _ in range(2))
@@ -52,10 +69,18 @@ def test_an_attack_fools_some_and_the_same_twice(key: str, net: ImageNet, split:
 
 
 @pytest.mark.parametrize(
-    "attack", [FGSM(eps=EPS), PGD(eps=EPS, start="zero"), PGD(eps=0.5, norm="l2", start="zero"), PGD(eps=EPS, targeted=True, start="zero")],
+    "attack",
+    [
+        FGSM(eps=EPS),
+        PGD(eps=EPS, start="zero"),
+        PGD(eps=0.5, norm="l2", start="zero"),
+        PGD(eps=EPS, targeted=True, start="zero"),
+    ],
     ids=["fgsm", "pgd", "l2", "targeted"],
-)  # fmt: skip
-def test_gpu_and_processor_count_the_same(attack: Attack, net: ImageNet, split: Dataset, device: str) -> None:
+)
+def test_gpu_and_processor_count_the_same(
+    attack: Attack, net: ImageNet, split: Dataset, device: str
+) -> None:
     """Without noise, of which a GPU's generator gives other numbers."""
     y = (split.y + 1) % 10 if attack.targeted else split.y
     there = attack(net, split.x.to(device), y.to(device))
@@ -68,7 +93,9 @@ def test_gpu_and_processor_count_the_same(attack: Attack, net: ImageNet, split: 
 
 def test_a_radius_for_every_pixel(net: ImageNet, split: Dataset, device: str) -> None:
     x, y = split.x[:20].to(device), split.y[:20].to(device)
-    budget = torch.where(torch.rand(20, 1, 32, 32, generator=torch.Generator().manual_seed(0)) < 0.5, EPS, 0.0).to(device)
+    budget = torch.where(
+        torch.rand(20, 1, 32, 32, generator=torch.Generator().manual_seed(0)) < 0.5, EPS, 0.0
+    ).to(device)
     attack = PGD(eps=EPS, steps=5)
     net.requires_grad_(False)
     found = attack.maximise(attack.objective(net, y), x, eps=budget)
@@ -77,13 +104,18 @@ def test_a_radius_for_every_pixel(net: ImageNet, split: Dataset, device: str) ->
 
 def test_bf16_finds_what_fp32_finds(net: ImageNet, split: Dataset, device: str) -> None:
     x, y = split.x.to(device), split.y.to(device)
-    plain, fast = (int(count_right(net, x, y, PGD(eps=EPS), bf16=bf16).sum()) for bf16 in (False, True))
+    plain, fast = (
+        int(count_right(net, x, y, PGD(eps=EPS), bf16=bf16).sum()) for bf16 in (False, True)
+    )
     assert abs(plain - fast) <= CLOSE
 
 
 def test_restarts_and_steps_help_the_attacker(net: ImageNet, split: Dataset, device: str) -> None:
     x, y = split.x.to(device), split.y.to(device)
-    one, many = (int(count_right(net, x, y, attack).sum()) for attack in (PGD(eps=EPS, steps=1), PGD(eps=EPS, steps=8, restarts=2)))
+    one, many = (
+        int(count_right(net, x, y, attack).sum())
+        for attack in (PGD(eps=EPS, steps=1), PGD(eps=EPS, steps=8, restarts=2))
+    )
     assert many < one
 
 

@@ -1,5 +1,6 @@
-"""Every architecture computes on a GPU what it computes on the processor beside it, learns in both number formats, and is
-written down and read as it was."""
+"""Every architecture computes on a GPU what it computes on the processor beside it, learns in both
+number formats, and is written down and read as it was.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +17,9 @@ from robustviz.data import Dataset
 from robustviz.nets.base import ImageNet
 
 SMALL = ("small_cnn", "small_resnet", "tiny_vit")
-QUICK = [key for key in registry.keys("net") if key in SMALL or (DEVICE == "cuda" and key != "blink")]  # the others take a CPU minutes
+QUICK = [
+    key for key in registry.keys("net") if key in SMALL or (DEVICE == "cuda" and key != "blink")
+]  # the others take a CPU minutes
 
 
 def made(key: str, device: str) -> ImageNet:
@@ -34,7 +37,9 @@ def test_logits_and_gradients_are_the_processors(key: str, device: str) -> None:
     for one, where in ((net, device), (copy.deepcopy(net).cpu(), "cpu")):
         z = x.to(where).requires_grad_()
         logits = one(z)
-        (slope,) = torch.autograd.grad(F.cross_entropy(logits, torch.arange(4, device=where), reduction="sum"), z)
+        (slope,) = torch.autograd.grad(
+            F.cross_entropy(logits, torch.arange(4, device=where), reduction="sum"), z
+        )
         found.append((logits.detach().cpu(), slope.cpu()))
     (there, there_slope), (here, here_slope) = found
     assert (there - here).norm() <= 0.02 * here.norm()  # TF32 keeps 10 bits of a factor
@@ -43,8 +48,14 @@ def test_logits_and_gradients_are_the_processors(key: str, device: str) -> None:
 
 @pytest.mark.parametrize("key", QUICK)
 def test_an_attack_climbs_what_the_network_computes(key: str, device: str) -> None:
-    """The engine's own copy of the network must not be another function: its loss is the network's, and higher than before."""
-    net, x, y = made(key, device), torch.rand(8, 3, 32, 32).to(device), (torch.arange(8) % 10).to(device)
+    """The engine's own copy of the network must not be another function: its loss is the network's,
+    and higher than before.
+    """
+    net, x, y = (
+        made(key, device),
+        torch.rand(8, 3, 32, 32).to(device),
+        (torch.arange(8) % 10).to(device),
+    )
     attack = PGD(eps=0.1, steps=5)
     found = attack(net, x, y)
     with torch.no_grad():
@@ -55,7 +66,11 @@ def test_an_attack_climbs_what_the_network_computes(key: str, device: str) -> No
 @pytest.mark.parametrize("key", QUICK)
 @pytest.mark.parametrize("precision", FORMATS)
 def test_a_network_learns(key: str, precision: str, device: str) -> None:
-    net, x, y = made(key, device).train(), torch.rand(8, 3, 32, 32).to(device), (torch.arange(8) % 10).to(device)
+    net, x, y = (
+        made(key, device).train(),
+        torch.rand(8, 3, 32, 32).to(device),
+        (torch.arange(8) % 10).to(device),
+    )
     optimiser = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
     losses = []
     for _ in range(6):
@@ -68,7 +83,9 @@ def test_a_network_learns(key: str, precision: str, device: str) -> None:
     assert losses[-1] < losses[0]
 
 
-def test_weights_go_to_the_other_memory_and_back(net: ImageNet, split: Dataset, device: str) -> None:
+def test_weights_go_to_the_other_memory_and_back(
+    net: ImageNet, split: Dataset, device: str
+) -> None:
     x = split.x[:8]
     with torch.no_grad():
         here = net.cpu()(x)

@@ -1,4 +1,6 @@
-"""Steps that are recorded, on a GPU as CUDA graphs, end where the same steps end one by one, also after weights have changed."""
+"""Steps that are recorded, on a GPU as CUDA graphs, end where the same steps end one by one, also
+after weights have changed.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,24 @@ def attacked(config: TrainConfig, steps: int) -> list[torch.Tensor]:
     for number in range(steps):
         training.batch = number % len(batches)
         training._step(stage, batches[training.batch], 0.02, 0.5)
-        found.append(torch.cat([p.detach().flatten().cpu() for p in training.net.parameters()]).clone())
+        found.append(
+            torch.cat([p.detach().flatten().cpu() for p in training.net.parameters()]).clone()
+        )
     return found
 
 
-@pytest.mark.parametrize("method", [PGDAT(attack=PGD(steps=3)), TRADES(attack=PGD(steps=3, start="gauss"))], ids=["pgd_at", "trades"])
+@pytest.mark.parametrize(
+    "method",
+    [PGDAT(attack=PGD(steps=3)), TRADES(attack=PGD(steps=3, start="gauss"))],
+    ids=["pgd_at", "trades"],
+)
 @pytest.mark.parametrize("precision", FORMATS)
 def test_a_training_with_recorded_steps_is_the_training_without(
-    method: Method, precision: str, tiny: TrainConfig, played: list[int], monkeypatch: pytest.MonkeyPatch
+    method: Method,
+    precision: str,
+    tiny: TrainConfig,
+    played: list[int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = dataclasses.replace(tiny, method=method, precision=precision)  # type: ignore[arg-type]
     found = attacked(config, 5)

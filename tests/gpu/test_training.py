@@ -21,7 +21,11 @@ METHODS = [key for key in registry.keys("method")]
 
 def closeness(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
     """The distance of two networks' values over their length, as one number."""
-    pairs = [(value.double().flatten(), theirs[name].double().flatten()) for name, value in ours.items() if value.is_floating_point()]
+    pairs = [
+        (value.double().flatten(), theirs[name].double().flatten())
+        for name, value in ours.items()
+        if value.is_floating_point()
+    ]
     mine, other = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     return float((mine - other).norm() / other.norm())
 
@@ -29,7 +33,9 @@ def closeness(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains(method: str, tiny: TrainConfig) -> None:
     config = (
-        dataclasses.replace(tiny, method=method, data="shapes") if method == "model_alignment" else dataclasses.replace(tiny, method=method)
+        dataclasses.replace(tiny, method=method, data="shapes")
+        if method == "model_alignment"
+        else dataclasses.replace(tiny, method=method)
     )
     training = Training(config)
     before = {name: value.detach().clone() for name, value in training.net.state_dict().items()}
@@ -41,10 +47,16 @@ def test_every_method_trains(method: str, tiny: TrainConfig) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"ema": 0.9, "precision": FORMATS[-1]}, {"method": "trades", "augment": "crop_flip"}], ids=["ema", "trades"]
+    "fields",
+    [{"ema": 0.9, "precision": FORMATS[-1]}, {"method": "trades", "augment": "crop_flip"}],
+    ids=["ema", "trades"],
 )
-def test_a_paused_training_goes_on_where_it_was(fields: dict[str, object], tiny: TrainConfig) -> None:
-    """To the bit on a CPU; on a GPU, whose sums have no fixed order, as near as a second run comes."""
+def test_a_paused_training_goes_on_where_it_was(
+    fields: dict[str, object], tiny: TrainConfig
+) -> None:
+    """To the bit on a CPU; on a GPU, whose sums have no fixed order, as near as a second
+    run comes.
+    """
     config = dataclasses.replace(tiny, **fields)  # type: ignore[arg-type]
     whole, again = Training(config), Training(config)
     for one in (whole, again):
@@ -63,7 +75,9 @@ def test_a_paused_training_goes_on_where_it_was(fields: dict[str, object], tiny:
     assert found == 0 if config.device == "cpu" else found <= max(10 * noise, 1e-3)
 
 
-def test_a_run_is_trained_paused_resumed_and_evaluated(tiny: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_trained_paused_resumed_and_evaluated(
+    tiny: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path))
     run = folder.create(tiny)
     batches = 0
@@ -87,7 +101,9 @@ def test_a_run_is_trained_paused_resumed_and_evaluated(tiny: TrainConfig, tmp_pa
 
 
 def test_a_step_waits_for_nothing(tiny: TrainConfig, device: str) -> None:
-    """torch itself says where a GPU is waited for. What is computed is compared with a training that may wait."""
+    """torch itself says where a GPU is waited for. What is computed is compared with a training
+    that may wait.
+    """
     if device != "cuda":
         pytest.skip("there is no GPU to wait for; tests/unit/test_waiting.py has a stand-in")
     free, watched = Training(tiny), Training(tiny)

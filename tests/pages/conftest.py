@@ -1,4 +1,6 @@
-"""The app in a test: a session without a browser, on the shipped runs and an empty folder of the user's own."""
+"""The app in a test: a session without a browser, on the shipped runs and an empty folder of the
+user's own.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,15 @@ MAIN = Path(__file__).resolve().parents[2] / "robustviz" / "ui" / "main.py"
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_scan() -> Iterator[None]:
-    """Streamlit reads what every installed package says of itself anew for each session: a third of a second each time."""
+    """Streamlit reads what every installed package says of itself anew for each session: a third of
+    a second each time.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(manifest_scanner, "scan_component_manifests", functools.cache(manifest_scanner.scan_component_manifests))
+        patch.setattr(
+            manifest_scanner,
+            "scan_component_manifests",
+            functools.cache(manifest_scanner.scan_component_manifests),
+        )
         yield
 
 
@@ -36,13 +44,19 @@ def _no_embedder() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What tests of pages measured of shipped networks: each probe is run once, as it is for a user."""
+    """What tests of pages measured of shipped networks: each probe is run once, as it is for a
+    user.
+    """
     return tmp_path_factory.mktemp("zoo-cache")
 
 
 @pytest.fixture
-def visit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: Path) -> Callable[..., AppTest]:
-    """`visit("attack", eps="8")`: a fresh session on a page, with the address's parameters, run once."""
+def visit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: Path
+) -> Callable[..., AppTest]:
+    """`visit("attack", eps="8")`: a fresh session on a page, with the address's parameters, run
+    once.
+    """
     home = tmp_path / "runs"
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(home))
     if not home.exists():
@@ -61,12 +75,23 @@ def visit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: Path) -> Ca
 
 def words(app: AppTest) -> str:
     """Everything written on the page."""
-    kinds = (app.title, app.header, app.subheader, app.markdown, app.success, app.info, app.warning, app.error)
+    kinds = (
+        app.title,
+        app.header,
+        app.subheader,
+        app.markdown,
+        app.success,
+        app.info,
+        app.warning,
+        app.error,
+    )
     return "\n".join(str(element.value) for kind in kinds for element in kind)
 
 
 def sound(app: AppTest) -> AppTest:
-    """The page itself, once it is known to show neither an exception nor the sentence for an unexpected one."""
+    """The page itself, once it is known to show neither an exception nor the sentence for an
+    unexpected one.
+    """
     assert not app.exception, [element.message for element in app.exception]
     assert "Something unexpected" not in words(app)
     assert "Traceback" not in words(app)
@@ -78,14 +103,20 @@ def ordinary(data: str, method: str) -> runs.Run:
     return next(
         run
         for run in runs.all_runs()
-        if run.shipped and (run.data_key, run.method_key, run.architecture) == (data, method, "small_resnet") and run.info["seed"] == 0
+        if run.shipped
+        and (run.data_key, run.method_key, run.architecture) == (data, method, "small_resnet")
+        and run.info["seed"] == 0
     )
 
 
 @pytest.fixture
 def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if nothing were shipped but the usual network, ordinary and defended, on digits and shapes."""
+    """As if nothing were shipped but the usual network, ordinary and defended, on digits and
+    shapes.
+    """
     folder = tmp_path / "zoo"
-    for run in [ordinary(data, method) for data in ("digits", "shapes") for method in ("standard", "pgd_at")]:
+    for run in [
+        ordinary(data, method) for data in ("digits", "shapes") for method in ("standard", "pgd_at")
+    ]:
         shutil.copytree(run.path, folder / run.id, ignore=shutil.ignore_patterns("snapshots"))
     monkeypatch.setattr(runs, "zoo", lambda: folder)

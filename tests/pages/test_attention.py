@@ -1,4 +1,6 @@
-"""Attention: the numbers on the page are the probes' own, and what has no map or no object is a sentence."""
+"""Attention: the numbers on the page are the probes' own, and what has no map or no object is a
+sentence.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,15 @@ def test_it_shows_both_networks_with_the_probes_sentences(visit):
     said = words(app)
     for method in ("standard", "pgd_at"):
         run = ordinary("shapes", method)
-        found = probes.attention(run, AttentionSpec(index=3, eps=8 / 255, eps_low=7 / 255, steps=10))
+        found = probes.attention(
+            run, AttentionSpec(index=3, eps=8 / 255, eps_low=7 / 255, steps=10)
+        )
         for figure in (figures.attention, figures.budget):
             assert figure(found).layout.meta["sentence"] in said
     assert len(app.get("plotly_chart")) == 5 and not lacking(said)
-    assert any("Measure the overlap of A Standard and B PGD-AT" in button.label for button in app.button)
+    assert any(
+        "Measure the overlap of A Standard and B PGD-AT" in button.label for button in app.button
+    )
 
 
 def test_the_controls_change_what_is_seen(visit):
@@ -45,11 +51,20 @@ def test_the_controls_change_what_is_seen(visit):
 @pytest.mark.parametrize(
     "address",
     [
-        {"cam": "x"}, {"cam-of": "<b>"}, {"cam-rule": "z>99"}, {"eps-low": "300"}, {"eps-low": "-1"}, {"eps": "4", "eps-low": "5"}, {"cam-control": "1"},
-        {"steps": "0"}, {"b": ""}, {"img": "99999"}, {"cam": "layer_cam", "cam-under": "yes", "cam-rule": "top20%"},
+        {"cam": "x"},
+        {"cam-of": "<b>"},
+        {"cam-rule": "z>99"},
+        {"eps-low": "300"},
+        {"eps-low": "-1"},
+        {"eps": "4", "eps-low": "5"},
+        {"cam-control": "1"},
+        {"steps": "0"},
+        {"b": ""},
+        {"img": "99999"},
+        {"cam": "layer_cam", "cam-under": "yes", "cam-rule": "top20%"},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_no_address_breaks_the_page(visit, address):
     app = sound(visit("attention", **({"data": "digits"} | address)))
     assert "Which pixels matter" in words(app) and app.get("plotly_chart")
@@ -59,7 +74,10 @@ def test_a_constant_map_is_a_sentence_and_the_rest_is_there(visit, monkeypatch):
     module = importlib.import_module("robustviz.views.attention.probe")
     monkeypatch.setattr(module, "class_maps", lambda net, x, y, method: torch.ones(len(x), 4, 4))
     app = sound(visit("attention", data="digits", img=311))
-    assert words(app).count("is constant, so it points at nothing") == 2 and len(app.get("plotly_chart")) == 3
+    assert (
+        words(app).count("is constant, so it points at nothing") == 2
+        and len(app.get("plotly_chart")) == 3
+    )
 
 
 def test_a_network_without_places_is_a_sentence_and_the_other_is_there(visit, monkeypatch):

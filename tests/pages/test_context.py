@@ -1,4 +1,6 @@
-"""The pickers: groups in order, names that tell runs apart, and the same two networks to begin with whatever is shipped."""
+"""The pickers: groups in order, names that tell runs apart, and the same two networks to begin with
+whatever is shipped.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +21,23 @@ IMAGES = {"classes": 10, "channels": 1, "size": 8, "names": [*"0123456789"]}
 
 @pytest.fixture
 def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., runs.Run]:
-    """`add("trades", {"method.beta": 1.0}, seed=1)`: a run on digits, shipped unless `own=True`; its weights are never opened."""
+    """`add("trades", {"method.beta": 1.0}, seed=1)`: a run on digits, shipped unless `own=True`;
+    its weights are never opened.
+    """
     monkeypatch.setattr(runs, "zoo", lambda: tmp_path / "zoo")
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path / "runs"))
 
-    def one(method: str, sets: dict[str, Any] | None = None, own: bool = False, **flags: Any) -> runs.Run:
-        config = TrainConfig.make(None, {"data": "digits", "method": method, **flags}, [*(sets or {}).items()])
+    def one(
+        method: str, sets: dict[str, Any] | None = None, own: bool = False, **flags: Any
+    ) -> runs.Run:
+        config = TrainConfig.make(
+            None, {"data": "digits", "method": method, **flags}, [*(sets or {}).items()]
+        )
         folder = tmp_path / ("runs" if own else "zoo") / config.run_id
         folder.mkdir(parents=True)
-        (folder / "config.json").write_text(json.dumps(config.to_json() | {"images": IMAGES}), encoding="utf-8")
+        (folder / "config.json").write_text(
+            json.dumps(config.to_json() | {"images": IMAGES}), encoding="utf-8"
+        )
         (folder / "net.safetensors").write_bytes(b"")
         return runs.Run(folder)
 
@@ -39,14 +49,19 @@ def test_many_ordinary_networks_change_neither_the_first_pair_nor_what_tells_run
     for net, seed in (("small_cnn", 0), ("small_resnet", 1), ("tiny_vit", 0)):
         add("standard", net=net, seed=seed)
     aligned = {
-        target: add("model_alignment", {"method.target": target, "method.source": first.id, "method.witness": "w"})
+        target: add(
+            "model_alignment",
+            {"method.target": target, "method.source": first.id, "method.witness": "w"},
+        )
         for target in ("witness_soft", "witness_hard", "label")
     }
     mine = add("pgd_at", own=True, seed=5)
     add("trades")
     here = context.on("digits")
     assert context._defaults(here) == (first.id, second.id)
-    assert context.label(aligned["label"]) == "Model alignment · target=label · small_resnet · seed 0"
+    assert (
+        context.label(aligned["label"]) == "Model alignment · target=label · small_resnet · seed 0"
+    )
     assert context.label(aligned["witness_soft"]) == "Model alignment · small_resnet · seed 0"
     assert context.label(mine) == f"PGD-AT · small_resnet · seed 5 · {mine.id[-8:]}"
     names = [context.option(run) for run in here.values()]
@@ -56,7 +71,9 @@ def test_many_ordinary_networks_change_neither_the_first_pair_nor_what_tells_run
         f"Defence · {context.label(mine)}",
         "Defence · TRADES · small_resnet · seed 0",
     ]
-    assert [name.split(" · ")[0] for name in names] == ["Defence"] * 3 + ["No adversarial training"] * 4 + ["Red team"] * 3
+    assert [name.split(" · ")[0] for name in names] == ["Defence"] * 3 + [
+        "No adversarial training"
+    ] * 4 + ["Red team"] * 3
     nets = [name.split(" · ")[2] for name in names[3:7]]
     assert nets == sorted(nets, key=registry.keys("net").index)
 
@@ -70,18 +87,25 @@ def test_many_ordinary_networks_change_neither_the_first_pair_nor_what_tells_run
         ("afa", {"method.projection": True, "method.head": "SLF"}, "head=SLF, projection=True"),
         ("standard", {}, ""),
     ],
-)  # fmt: skip
+)
 def test_a_name_tells_what_is_not_usual(add, method, sets, said):
     assert set(context._unusual(add(method, sets))) == set(filter(None, said.split(", ")))
 
 
 def test_the_same_kind_of_network_is_taken_to_another_data_set(add):
     add("model_alignment", {"method.source": "s", "method.witness": "w"})
-    hard = add("model_alignment", {"method.target": "witness_hard", "method.source": "s", "method.witness": "w"})
+    hard = add(
+        "model_alignment",
+        {"method.target": "witness_hard", "method.source": "s", "method.witness": "w"},
+    )
     one = add("standard", seed=1)
     add("standard")
     here = context.on("digits")
-    like = add("model_alignment", {"method.target": "witness_hard", "method.source": "other", "method.witness": "v"}, own=True)
+    like = add(
+        "model_alignment",
+        {"method.target": "witness_hard", "method.source": "other", "method.witness": "v"},
+        own=True,
+    )
     assert context._nearest(here, "model_alignment", like) == hard.id
     assert context._nearest(here, "standard", one) == one.id
     assert context._nearest(here, "trades") == ""
@@ -98,7 +122,10 @@ def test_b_is_another_network_or_none(add):
 
 def test_a_run_of_a_method_or_a_network_that_is_not_known_here_hides_nothing(add):
     known, strange, newer = add("standard"), add("trades"), add("pgd_at")
-    strange_info, newer_info = strange.info | {"net": "resnet9000"}, newer.info | {"method": {"key": "tomorrow"}}
+    strange_info, newer_info = (
+        strange.info | {"net": "resnet9000"},
+        newer.info | {"method": {"key": "tomorrow"}},
+    )
     (strange.path / "config.json").write_text(json.dumps(strange_info), encoding="utf-8")
     (newer.path / "config.json").write_text(json.dumps(newer_info), encoding="utf-8")
     assert list(context.on("digits")) == [known.id]

@@ -1,4 +1,6 @@
-"""Contributions: the page's sentences are the figures' of the probes' results, and no address breaks it."""
+"""Contributions: the page's sentences are the figures' of the probes' results, and no address
+breaks it.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,27 @@ def sentence(figure):
 
 def test_the_sentences_are_those_of_the_probes_results(visit):
     said = words(sound(visit("contributions", data="digits", img=7)))
-    names = {"A Standard": "standard", "B PGD-AT": "pgd_at", "ALP": "alp", "AALP (our reading)": "aalp"}
-    found = {name: probes.contributions(ordinary("digits", method)) for name, method in names.items()}
+    names = {
+        "A Standard": "standard",
+        "B PGD-AT": "pgd_at",
+        "ALP": "alp",
+        "AALP (our reading)": "aalp",
+    }
+    found = {
+        name: probes.contributions(ordinary("digits", method)) for name, method in names.items()
+    }
     assert sentence(figures.contributions(found)) in said
     one = probes.contributions(ordinary("digits", "standard"), ContributionsSpec(index=7))
     assert sentence(figures.dropped(one)) in said
-    pairs = {name: probes.pairing(ordinary("digits", names[name]), PairingSpec(n=100)) for name in ("A Standard", "B PGD-AT")}
+    pairs = {
+        name: probes.pairing(ordinary("digits", names[name]), PairingSpec(n=100))
+        for name in ("A Standard", "B PGD-AT")
+    }
     assert not lacking(said)
-    assert sentence(figures.pairing(pairs["B PGD-AT"], side="b")) in said and sentence(figures.opposition(pairs)) in said
+    assert (
+        sentence(figures.pairing(pairs["B PGD-AT"], side="b")) in said
+        and sentence(figures.opposition(pairs)) in said
+    )
 
 
 def test_one_image_and_another_weight_can_be_chosen_and_stay_in_the_address(visit, few):
@@ -36,7 +51,9 @@ def test_one_image_and_another_weight_can_be_chosen_and_stay_in_the_address(visi
 
 def test_a_chosen_point_is_the_image_of_every_view(visit, few):
     app = visit("contributions", data="digits")
-    app.session_state["pairing-a"] = {"selection": {"points": [{"customdata": [4]}, {"customdata": [9]}]}}
+    app.session_state["pairing-a"] = {
+        "selection": {"points": [{"customdata": [4]}, {"customdata": [9]}]}
+    }
     app.run()
     assert "2 images chosen" in words(sound(app))
     app.button(key="pairs-9").click().run()
@@ -46,14 +63,29 @@ def test_a_chosen_point_is_the_image_of_every_view(visit, few):
 def test_a_thousand_steps_wait_for_a_button(visit, few):
     app = sound(visit("contributions", data="digits"))
     labels = [button.label for button in app.button]
-    assert sum(label.startswith("Measure 1000 steps of A Standard and B PGD-AT (about") for label in labels) == 1
+    assert (
+        sum(
+            label.startswith("Measure 1000 steps of A Standard and B PGD-AT (about")
+            for label in labels
+        )
+        == 1
+    )
     assert "Square-1000" not in words(app)
 
 
 @pytest.mark.parametrize(
     "address",
-    [{"of": "x"}, {"contributions-n": "7"}, {"pair-weight": "<b>"}, {"drop-seed": "-1"}, {"img": "abc"}, {"b": ""}],
+    [
+        {"of": "x"},
+        {"contributions-n": "7"},
+        {"pair-weight": "<b>"},
+        {"drop-seed": "-1"},
+        {"img": "abc"},
+        {"b": ""},
+    ],
     ids=str,
 )
 def test_no_address_breaks_the_page(visit, few, address):
-    assert "How many features carry the answer?" in words(sound(visit("contributions", **{"data": "digits"} | address)))
+    assert "How many features carry the answer?" in words(
+        sound(visit("contributions", **{"data": "digits"} | address))
+    )

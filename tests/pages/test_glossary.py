@@ -15,7 +15,18 @@ from robustviz.training.presets import PRESETS
 from robustviz.ui.context import GROUPS
 from tests.pages.conftest import sound, words
 
-KNOWN = {"A", "B", "I", "PNG", "RGB", "JSON", "OK", "CI", "ID", "MIT"}  # letters that stand for themselves
+KNOWN = {
+    "A",
+    "B",
+    "I",
+    "PNG",
+    "RGB",
+    "JSON",
+    "OK",
+    "CI",
+    "ID",
+    "MIT",
+}  # letters that stand for themselves
 VENUES = {"ACM", "CCS", "ECCV", "ICLR", "ICML", "TOMM"}  # in the titles of papers
 
 
@@ -26,7 +37,10 @@ def test_the_page_has_every_method_and_word(visit):
 
 
 def test_every_tooltip_asks_for_a_word_that_exists():
-    for path in [*(REPOSITORY / "robustviz" / "ui").glob("*.py"), *(REPOSITORY / "pages").glob("*.py")]:
+    for path in [
+        *(REPOSITORY / "robustviz" / "ui").glob("*.py"),
+        *(REPOSITORY / "pages").glob("*.py"),
+    ]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "term":
                 assert term(node.args[0].value)
@@ -34,7 +48,9 @@ def test_every_tooltip_asks_for_a_word_that_exists():
 
 def lacking(text):
     """The acronyms in a text that nothing explains."""
-    explained = set(re.findall(r"\b[A-Z]{2,}\b", " ".join(f"{title} {text}" for title, text in TERMS.values())))
+    explained = set(
+        re.findall(r"\b[A-Z]{2,}\b", " ".join(f"{title} {text}" for title, text in TERMS.values()))
+    )
     return set(re.findall(r"\b[A-Z]{2,}\b", text)) - explained - KNOWN - VENUES
 
 

@@ -1,4 +1,6 @@
-"""Features, "Why is a class misaligned?": the page says what the probe says, a class can be chosen, nothing breaks it."""
+"""Features, "Why is a class misaligned?": the page says what the probe says, a class can be chosen,
+nothing breaks it.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,13 @@ def test_every_closer_look_is_drawn_with_a_sentence(visit, look) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", [{"class": "cat"}, {"why-look": "nothing"}, {"class": "<script>", "why-look": "pairs", "pairs": "9"}], ids=str
+    "address",
+    [
+        {"class": "cat"},
+        {"why-look": "nothing"},
+        {"class": "<script>", "why-look": "pairs", "pairs": "9"},
+    ],
+    ids=str,
 )
 def test_no_address_breaks_it(visit, address) -> None:
     assert "worst class first" in words(opened(visit, **address, b=""))
@@ -81,8 +89,13 @@ def test_no_address_breaks_it(visit, address) -> None:
 
 def test_where_it_cannot_be_measured_a_sentence_stands_in_its_place(visit, monkeypatch) -> None:
     def fails(spec, run: folder.Run):
-        raise UserError("The distance between class centres needs points of two classes or more; take more images.")
+        raise UserError(
+            "The distance between class centres needs points of two classes or more; take more"
+            " images."
+        )
 
     monkeypatch.setattr(MisalignmentSpec, "measure", fails)
-    said = words(opened(visit, **{"map-seed": 77, "b": ""}))  # another seed: Streamlit remembers what earlier tests asked for
+    said = words(
+        opened(visit, **{"map-seed": 77, "b": ""})
+    )  # another seed: Streamlit remembers what earlier tests asked for
     assert "two classes or more" in said and "Do attacked images stay" in said

@@ -1,4 +1,6 @@
-"""The painted budget and the quadrant puzzle on the Attention page: what stands there is the probe's and the study's."""
+"""The painted budget and the quadrant puzzle on the Attention page: what stands there is the
+probe's and the study's.
+"""
 
 from __future__ import annotations
 
@@ -53,9 +55,18 @@ def test_attacking_says_what_the_probe_says_of_both_networks(opened):
 
 def test_an_address_with_a_mask_shows_its_finding_at_once(visit, few):
     app = sound(visit("attention", data="digits", img=3, paint=STROKE, paint_eps=30, paint_low=2))
-    found = probes.painted(ordinary("digits", "standard"), spec(mask=STROKE, eps=30 / 255, eps_low=2 / 255))
-    assert "24 of 64 pixels (38%) may change by 30/255, the others by 2/255." in words(app) and found.meta["outcome"] in words(app)
-    made = Recipe({"": ordinary("digits", "standard").id}, "painted", "painted", {"index": 3, "mask": STROKE, "eps_low": 2 / 255})
+    found = probes.painted(
+        ordinary("digits", "standard"), spec(mask=STROKE, eps=30 / 255, eps_low=2 / 255)
+    )
+    assert "24 of 64 pixels (38%) may change by 30/255, the others by 2/255." in words(
+        app
+    ) and found.meta["outcome"] in words(app)
+    made = Recipe(
+        {"": ordinary("digits", "standard").id},
+        "painted",
+        "painted",
+        {"index": 3, "mask": STROKE, "eps_low": 2 / 255},
+    )
     assert f"mask={STROKE!r}" in made.code()
 
 
@@ -67,20 +78,28 @@ def test_a_button_paints_its_area_and_the_address_keeps_it(opened, name):
     assert f"{cells.mean():.0%} of the image may change" in words(sound(app))
     assert app.query_params["paint"] == (name if name in paint.FIXED else paint.to_text(cells))
     data = json.loads(app.get("bidi_component")[0].proto.json)
-    assert data["mask"] == paint.to_text(cells) and (data["rows"], data["columns"]) == (8, 8) and "Test image 3" in data["label"]
+    assert (
+        data["mask"] == paint.to_text(cells)
+        and (data["rows"], data["columns"]) == (8, 8)
+        and "Test image 3" in data["label"]
+    )
 
 
 def test_a_network_without_a_map_says_so_in_place_and_the_rest_works(opened, monkeypatch):
     app = opened(img=3)
     monkeypatch.setattr("robustviz.views.paint.panel.cells_of", _refuse(paint.cells_of))
     app.button(key="paint-part").click().run()
-    assert "no feature maps" in "".join(str(one.value) for one in sound(app).info) and "25% of the image" in words(app)
+    assert "no feature maps" in "".join(
+        str(one.value) for one in sound(app).info
+    ) and "25% of the image" in words(app)
 
 
 def _refuse(real):
     def cells_of(run, index, mask):
         if mask == "part":
-            raise paint.UserError("This network has no feature maps to make PART's mask of: choose other pixels.")
+            raise paint.UserError(
+                "This network has no feature maps to make PART's mask of: choose other pixels."
+            )
         return real(run, index, mask)
 
     return cells_of
@@ -89,11 +108,13 @@ def _refuse(real):
 @pytest.mark.parametrize(
     "address",
     [
-        {"paint": "<script>", "paint_eps": "0"}, {"paint": "x" * 5000, "paint_eps": "NaN", "quadrant": "middle"}, {"paint": "strongest", "paint_low": "-1"},
+        {"paint": "<script>", "paint_eps": "0"},
+        {"paint": "x" * 5000, "paint_eps": "NaN", "quadrant": "middle"},
+        {"paint": "strongest", "paint_low": "-1"},
         {"paint": "", "paint_eps": "2", "paint_low": "60", "b": ""},
     ],
     ids="-".join,
-)  # fmt: skip
+)
 def test_no_address_breaks_it(opened, address):
     app = opened(**address)
     app.button(key="paint-attack").click().run()
@@ -103,12 +124,21 @@ def test_no_address_breaks_it(opened, address):
 # The puzzle.
 
 
-def test_a_guess_is_revealed_with_the_numbers_of_the_study_and_of_the_paper(opened, monkeypatch, tmp_path):
+def test_a_guess_is_revealed_with_the_numbers_of_the_study_and_of_the_paper(
+    opened, monkeypatch, tmp_path
+):
     monkeypatch.setattr(quadrant_study, "FOLDER", tmp_path)
     cells = [
-        {"variant": name, "seed": seed, "n": 200, "clean_k": 160 + seed, "robust_k": 80 + 5 * at + seed * (at == 2)}
-        for seed in (0, 1) for at, name in enumerate(quadrant_study.PLACES)
-    ]  # fmt: skip
+        {
+            "variant": name,
+            "seed": seed,
+            "n": 200,
+            "clean_k": 160 + seed,
+            "robust_k": 80 + 5 * at + seed * (at == 2),
+        }
+        for seed in (0, 1)
+        for at, name in enumerate(quadrant_study.PLACES)
+    ]
     protocol = {
         "data": "shapes",
         "label": "Shapes",
@@ -119,20 +149,30 @@ def test_a_guess_is_revealed_with_the_numbers_of_the_study_and_of_the_paper(open
         "attack": "PGD-20",
         "seeds": [0, 1],
     }
-    quadrant_study.file_of("shapes").write_bytes(quadrant_study.compact({"command": "x", "protocol": protocol, "cells": cells}))
+    quadrant_study.file_of("shapes").write_bytes(
+        quadrant_study.compact({"command": "x", "protocol": protocol, "cells": cells})
+    )
     app = opened()
-    assert "Choose one, then read what training says." in words(app) and "quadrant-reveal" not in [one.key for one in app.button]
+    assert "Choose one, then read what training says." in words(app) and "quadrant-reveal" not in [
+        one.key for one in app.button
+    ]
     app.radio(key="quadrant").set_value("lower-left").run()
     result = quadrant_study.found(quadrant_study.read())
-    assert app.query_params["quadrant"] == "lower-left" and result.meta["summary"] not in words(sound(app))
+    assert app.query_params["quadrant"] == "lower-left" and result.meta["summary"] not in words(
+        sound(app)
+    )
     app.button(key="quadrant-reveal").click().run()
     said = figures.quadrants(result, picked="lower-left").layout.meta["sentence"]
     assert (
-        said.startswith("You picked lower left") and said in words(sound(app)) and "upper left 78.00 % clean, 47.69 % PGD-20" in words(app)
+        said.startswith("You picked lower left")
+        and said in words(sound(app))
+        and "upper left 78.00 % clean, 47.69 % PGD-20" in words(app)
     )
 
 
 def test_without_a_study_a_sentence_stands_in_its_place(opened, monkeypatch, tmp_path):
     monkeypatch.setattr(quadrant_study, "FOLDER", tmp_path)
     app = opened(quadrant="upper-left")
-    assert "There is no quadrant study of shapes yet" in words(app) and "paint-attack" in [button.key for button in app.button]
+    assert "There is no quadrant study of shapes yet" in words(app) and "paint-attack" in [
+        button.key for button in app.button
+    ]

@@ -24,7 +24,16 @@ from tests.pages.conftest import ordinary, sound
 def curve(k: int) -> AccuracyCurve:
     eps = np.linspace(0, 0.1, 5)
     return AccuracyCurve(
-        eps, np.full(5, k), 10, meta={"run": "one", "train_eps": 0.03, "seed": 0, "attack": {"steps": 20}, "summary": "said"}
+        eps,
+        np.full(5, k),
+        10,
+        meta={
+            "run": "one",
+            "train_eps": 0.03,
+            "seed": 0,
+            "attack": {"steps": 20},
+            "summary": "said",
+        },
     )
 
 
@@ -41,7 +50,10 @@ def test_a_finished_figure_is_the_figure(light):
         fresh = figures.accuracy_curve(found, template=theme, here=0.05)
         drawn = widgets.drawn(found, "accuracy_curve", here=0.05)
         assert drawn.to_dict() == json.loads(plotly.io.to_json(fresh))
-        assert (drawn.alt, drawn.sentence) == (fresh.layout.meta["alt"], fresh.layout.meta["sentence"])
+        assert (drawn.alt, drawn.sentence) == (
+            fresh.layout.meta["alt"],
+            fresh.layout.meta["sentence"],
+        )
 
 
 def test_a_figure_is_made_once_for_the_same_result_options_and_theme_only(light):
@@ -66,12 +78,19 @@ def test_what_is_kept_in_memory_is_bounded(light):
 def test_a_run_that_got_other_weights_shows_nothing_of_the_old_ones(tmp_path, monkeypatch):
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path))
     mine = tmp_path / "mine"
-    shutil.copytree(ordinary("digits", "standard").path, mine, ignore=shutil.ignore_patterns("snapshots", "probes"))
+    shutil.copytree(
+        ordinary("digits", "standard").path,
+        mine,
+        ignore=shutil.ignore_patterns("snapshots", "probes"),
+    )
     settings: dict[str, Any] = {"index": 3, "steps": 2}
     before = cache.probe("mine", "adversarial", **settings)
     assert cache.probe("mine", "adversarial", **settings) is before
     assert cache.probe("mine", "adversarial", index=4, steps=2) is not before
-    folder.write_file(mine / "net.safetensors", (ordinary("digits", "pgd_at").path / "net.safetensors").read_bytes())
+    folder.write_file(
+        mine / "net.safetensors",
+        (ordinary("digits", "pgd_at").path / "net.safetensors").read_bytes(),
+    )
     after = cache.probe("mine", "adversarial", **settings)
     assert not np.allclose(after.probs, before.probs)
 
@@ -79,7 +98,9 @@ def test_a_run_that_got_other_weights_shows_nothing_of_the_old_ones(tmp_path, mo
 def test_a_slow_answer_is_kept_only_once_it_is_there(tmp_path, monkeypatch):
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path))
     shutil.copytree(
-        ordinary("digits", "standard").path, tmp_path / "mine", ignore=shutil.ignore_patterns("snapshots", "probes", "accuracy*")
+        ordinary("digits", "standard").path,
+        tmp_path / "mine",
+        ignore=shutil.ignore_patterns("snapshots", "probes", "accuracy*"),
     )
     asked = {"n": 5, "steps": 2}
     assert cache.kept("mine", "accuracy_curve", **asked) is None
@@ -106,13 +127,22 @@ def test_what_is_measured_aside_is_measured_once_and_an_error_told_once(monkeypa
     with pytest.raises(UserError, match="no"):
         cache.soon("run", "probe", 60.0)
     assert not cache.awaited("run", "probe")
-    assert cache.soon("run", "probe", 60.0) == cache.soon("run", "probe", 0.0) == cache.probe("run", "probe") == "answer"
+    assert (
+        cache.soon("run", "probe", 60.0)
+        == cache.soon("run", "probe", 0.0)
+        == cache.probe("run", "probe")
+        == "answer"
+    )
     assert asked == ["run", "run"]
 
 
 def test_a_run_is_read_again_when_its_folder_changed(tmp_path, monkeypatch):
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path))
-    shutil.copytree(ordinary("digits", "standard").path, tmp_path / "mine", ignore=shutil.ignore_patterns("snapshots", "probes"))
+    shutil.copytree(
+        ordinary("digits", "standard").path,
+        tmp_path / "mine",
+        ignore=shutil.ignore_patterns("snapshots", "probes"),
+    )
     first = folder.open_run("mine")
     assert folder.open_run("mine") is first and first in folder.all_runs()
     folder.write_file(tmp_path / "mine" / "config.json", folder.to_bytes(first.info | {"seed": 77}))
@@ -152,7 +182,9 @@ def test_messages_leave_at_once():
 
     asyncio.run(server.Prompt(app)({"type": "http"}, None, Protocol().send))
     assert not near.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-    asyncio.run(server.Prompt(app)({"type": "websocket"}, None, bare))  # another server's: as it sends them
+    asyncio.run(
+        server.Prompt(app)({"type": "websocket"}, None, bare)
+    )  # another server's: as it sends them
     asyncio.run(server.Prompt(app)({"type": "websocket"}, None, Protocol().send))
     assert near.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assert reached == ["http", "websocket", "websocket"]

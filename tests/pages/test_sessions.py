@@ -1,4 +1,6 @@
-"""Many sessions on one server: nobody's page is broken by somebody else's, from the first second on."""
+"""Many sessions on one server: nobody's page is broken by somebody else's, from the first second
+on.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def test_sessions_that_arrive_together_on_a_server_just_started_all_get_their_pa
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_twenty_sessions_do_five_hundred_things_beside_a_training_and_none_fails(started, tmp_path, monkeypatch):
+def test_twenty_sessions_do_five_hundred_things_beside_a_training_and_none_fails(
+    started, tmp_path, monkeypatch
+):
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path / "runs"))
     app = started()
     run = queue.submit(TrainConfig(data="shapes", epochs=1000, device="cpu"))
@@ -86,7 +90,8 @@ def test_the_first_page_does_not_wait_for_somebody_elses_torch(started, tmp_path
     assert other.result().faults  # torch was what it waited for
 
 
-# Two doors into a package: whoever comes by the inner one holds it and waits for the outer one, whose owner waits for the inner one.
+# Two doors into a package: whoever comes by the inner one holds it and waits for the outer one,
+# whose owner waits for the inner one.
 PACKAGE = """
 import importlib._bootstrap, time
 inside.set()
@@ -113,13 +118,22 @@ print(*sorted(map(str, seen)))
 """
 
 
-@pytest.mark.parametrize(("how", "said"), [("alone", "1 1"), ("as Python does", "AttributeError|_DeadlockError|ImportError")])
-def test_two_threads_that_enter_a_package_by_different_doors_both_get_the_whole_of_it(tmp_path, how, said):
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [("alone", "1 1"), ("as Python does", "AttributeError|_DeadlockError|ImportError")],
+)
+def test_two_threads_that_enter_a_package_by_different_doors_both_get_the_whole_of_it(
+    tmp_path, how, said
+):
     (tmp_path / "halves").mkdir()
     (tmp_path / "halves" / "__init__.py").write_text(PACKAGE)
     (tmp_path / "halves" / "inner.py").write_text("import halves\nwhole = 1\n")
     done = subprocess.run(
-        [sys.executable, "-c", TWO_DOORS, str(tmp_path), how], capture_output=True, text=True, cwd=folder.REPOSITORY, check=True
+        [sys.executable, "-c", TWO_DOORS, str(tmp_path), how],
+        capture_output=True,
+        text=True,
+        cwd=folder.REPOSITORY,
+        check=True,
     )
     if how == "alone":
         assert done.stdout.strip() == said

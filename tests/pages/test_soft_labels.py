@@ -1,4 +1,6 @@
-"""Soft labels & loss: the page shows what the probes say, of an alignment where there is one, and no address breaks it."""
+"""Soft labels & loss: the page shows what the probes say, of an alignment where there is one, and
+no address breaks it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,10 @@ from tests.pages.test_glossary import lacking
 
 ALIGNED = "digits-model-alignment-small-resnet-s0-09668e22"
 CONTROL = "digits-model-alignment-small-resnet-s0-21c6de81"
-BEFORE, WITNESS = "digits-standard-small-resnet-s0-8b92484e", "digits-standard-small-cnn-s0-59e86c72"
+BEFORE, WITNESS = (
+    "digits-standard-small-resnet-s0-8b92484e",
+    "digits-standard-small-cnn-s0-59e86c72",
+)
 
 
 def specs(app):
@@ -28,14 +33,27 @@ def test_it_opens_with_the_shipped_alignment_and_its_numbers(visit):
     said = words(app)
     found = {
         name: probes.soft_labels(folder.open_run(run_id), SoftLabelsSpec(index=3))
-        for name, run_id in (("witness", WITNESS), ("source before", BEFORE), ("source after", ALIGNED))
+        for name, run_id in (
+            ("witness", WITNESS),
+            ("source before", BEFORE),
+            ("source after", ALIGNED),
+        )
     }
     assert soft_labels(found, witness="witness").layout.meta["sentence"] in said
     evaluation = folder.open_run(ALIGNED).evaluation()
-    assert f"{100 * evaluation.robust_acc:.1f} %" in said and "The witness is frozen" in said and "not decided" in said
+    assert (
+        f"{100 * evaluation.robust_acc:.1f} %" in said
+        and "The witness is frozen" in said
+        and "not decided" in said
+    )
     _, surface, _ = specs(app)
-    contours = [trace for trace in surface["data"] if trace["type"] == "contour" and trace.get("coloraxis")]
-    assert len(contours) == 6 and len({(trace["contours"]["start"], trace["contours"]["end"]) for trace in contours}) == 1
+    contours = [
+        trace for trace in surface["data"] if trace["type"] == "contour" and trace.get("coloraxis")
+    ]
+    assert (
+        len(contours) == 6
+        and len({(trace["contours"]["start"], trace["contours"]["end"]) for trace in contours}) == 1
+    )
     assert "A slice of a million-dimensional shape: compare, do not navigate." in said
     assert not lacking(said)
 
@@ -75,17 +93,27 @@ def test_the_temperature_and_the_attack_change_the_bars(visit):
 
 @pytest.mark.parametrize(
     "address",
-    [{"T": "999", "img": "99999"}, {"T": "0", "surface": "4d"}, {"T": "abc", "compared": "nobody", "direction": "up"}, {"grid": "20", "plane": "-1"}],
+    [
+        {"T": "999", "img": "99999"},
+        {"T": "0", "surface": "4d"},
+        {"T": "abc", "compared": "nobody", "direction": "up"},
+        {"grid": "20", "plane": "-1"},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_no_address_breaks_the_page(visit, few, address):
-    assert "What changes when the target is less sure?" in words(sound(visit("soft_labels", data="digits", **address)))
+    assert "What changes when the target is less sure?" in words(
+        sound(visit("soft_labels", data="digits", **address))
+    )
 
 
 def test_no_view_has_more_than_four_canvases_and_each_can_be_drawn(visit):
     app = sound(visit("soft_labels", data="digits", surface="3d-soft", direction="pgd", grid=41))
     assert sum(trace["type"] == "surface" for spec in specs(app) for trace in spec["data"]) == 3
-    assert "to the witness's soft label" in words(app) and len(specs(app)[1]["data"][0]["x"]["bdata"]) > 400
+    assert (
+        "to the witness's soft label" in words(app)
+        and len(specs(app)[1]["data"][0]["x"]["bdata"]) > 400
+    )
 
 
 def test_a_soft_target_without_a_witness_is_a_sentence_and_the_page_goes_on(visit, few):
@@ -94,4 +122,6 @@ def test_a_soft_target_without_a_witness_is_a_sentence_and_the_page_goes_on(visi
 
 
 def test_one_network_alone(visit, few):
-    assert "not decided" not in words(sound(visit("soft_labels", data="digits", a=ordinary("digits", "pgd_at").id, b="")))
+    assert "not decided" not in words(
+        sound(visit("soft_labels", data="digits", a=ordinary("digits", "pgd_at").id, b=""))
+    )

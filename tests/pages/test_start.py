@@ -29,7 +29,9 @@ def test_three_guesses_are_counted_and_the_numbers_are_the_packs(visit):
     net = PACK["standard"]
     assert f"fooled it on {net['fooled_k']} of those {net['clean_k']}" in said
     assert f"No pixel changed by more than **{PACK['eps_level']} of 255**" in said
-    assert f"**{PACK['robust']['robust_k']} of" not in said, "the second answer must wait for its question"
+    assert f"**{PACK['robust']['robust_k']} of" not in said, (
+        "the second answer must wait for its question"
+    )
     app.button(key="hold-Yes").click().run()
     assert f"**{PACK['robust']['robust_k']} of {PACK['robust']['n']}**" in words(sound(app))
 
@@ -55,7 +57,9 @@ assert not app.exception
 assert "Round 1 of 3" in " ".join(m.value for m in app.markdown)
 sys.exit("torch was imported" if "torch" in sys.modules else 0)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY
+    )
     assert done.returncode == 0, done.stderr[-1500:]
 
 

@@ -77,13 +77,19 @@ def test_each_method_has_its_form_its_words_and_a_config(visit, untimed, submitt
     for method in registry.keys("method"):
         app.selectbox(key="train-method").set_value(method).run()
         cls = registry.get("method", method)
-        assert cls.text in words(sound(app)) and cls.paper in words(app) and cls.choices in words(app)
+        assert (
+            cls.text in words(sound(app)) and cls.paper in words(app) and cls.choices in words(app)
+        )
         assert GROUPS[cls.group][1] in words(app) and not app.error, method
         usual = TrainConfig.make(None, {"data": data, "method": method}).on_this_machine()
         go = app.button(key="train-go")
-        seed = int(go.label.split()[-1]) if go.label != "Train" else 0  # what is shipped already is offered with the next seed
+        seed = (
+            int(go.label.split()[-1]) if go.label != "Train" else 0
+        )  # what is shipped already is offered with the next seed
         go.click().run()
-        assert submitted.pop().run_id == dataclasses.replace(usual, seed=seed).run_id and not submitted
+        assert (
+            submitted.pop().run_id == dataclasses.replace(usual, seed=seed).run_id and not submitted
+        )
         sound(app)
 
 
@@ -98,7 +104,14 @@ def test_the_groups_stand_in_order_and_in_every_name(visit, untimed):
 def test_the_main_settings_of_a_method_stand_beside_it_and_the_rest_below(visit, untimed):
     app = visit("train")
     app.selectbox(key="train-method").set_value("part").run()
-    below = {element.label for element in [*app.expander[0].text_input, *app.expander[0].selectbox, *app.expander[0].number_input]}
+    below = {
+        element.label
+        for element in [
+            *app.expander[0].text_input,
+            *app.expander[0].selectbox,
+            *app.expander[0].number_input,
+        ]
+    }
     every = {element.label for element in [*app.text_input, *app.selectbox, *app.number_input]}
     assert every - below == {"Recipe", "Data", "Method", "eps low", "rule", "warmup"}
     assert {"cam class", "attack.steps", "net", "epochs", "weight decay"} <= below
@@ -111,7 +124,10 @@ def test_the_settings_of_part_reach_the_config(visit, untimed, submitted):
     def field(kind, label):
         return next(one for one in getattr(app, kind) if one.label == label)
 
-    assert field("text_input", "eps low").value == "" and "oracle" in field("selectbox", "rule").options
+    assert (
+        field("text_input", "eps low").value == ""
+        and "oracle" in field("selectbox", "rule").options
+    )
     assert field("selectbox", "rule").proto.accept_new_options  # z>0.7 and the like
     field("text_input", "eps low").set_value("4/255")
     field("selectbox", "rule").set_value("oracle").run()
@@ -130,7 +146,9 @@ def test_the_settings_of_part_reach_the_config(visit, untimed, submitted):
         ("afa", "text_input", "temperature", "0", "out of range"),
     ],
 )
-def test_what_does_not_fit_is_a_sentence_before_there_is_a_job(visit, untimed, method, kind, label, value, said):
+def test_what_does_not_fit_is_a_sentence_before_there_is_a_job(
+    visit, untimed, method, kind, label, value, said
+):
     app = visit("train")
     app.selectbox(key="train-method").set_value(method).run()
     next(one for one in getattr(app, kind) if one.label == label).set_value(value).run()
@@ -138,17 +156,25 @@ def test_what_does_not_fit_is_a_sentence_before_there_is_a_job(visit, untimed, m
     assert not [button for button in app.button if button.label == "Train"]
 
 
-def test_model_alignment_says_what_it_lacks_and_takes_a_run_of_the_users(visit, untimed, submitted, few, tmp_path):
+def test_model_alignment_says_what_it_lacks_and_takes_a_run_of_the_users(
+    visit, untimed, submitted, few, tmp_path
+):
     own = tmp_path / "runs" / "my-witness"
     own.mkdir(parents=True)
     like = ordinary("digits", "standard")
-    config = dataclasses.replace(like.config, net="small_cnn", seed=3).to_json() | {"images": like.info["images"]}
+    config = dataclasses.replace(like.config, net="small_cnn", seed=3).to_json() | {
+        "images": like.info["images"]
+    }
     (own / "config.json").write_text(json.dumps(config), encoding="utf-8")
     write_weights(own)
     app = visit("train")
     app.selectbox(key="train-recipe").set_value("digits-model-alignment").run()
-    assert "No ordinary small_cnn for digits is shipped to be the witness" in " ".join(error.value for error in sound(app).error)
-    source, witness = (next(one for one in app.selectbox if one.label == label) for label in ("source", "witness"))
+    assert "No ordinary small_cnn for digits is shipped to be the witness" in " ".join(
+        error.value for error in sound(app).error
+    )
+    source, witness = (
+        next(one for one in app.selectbox if one.label == label) for label in ("source", "witness")
+    )
     assert source.options == [
         "the shipped ordinary Small ResNet of this data",
         "No adversarial training · Standard · small_resnet · seed 0",
@@ -160,14 +186,18 @@ def test_model_alignment_says_what_it_lacks_and_takes_a_run_of_the_users(visit, 
     witness.set_value("my-witness").run()
     app.button(key="train-go").click().run()
     found = submitted.pop()
-    assert (found.method.source, found.method.witness) == (like.id, "my-witness") and not sound(app).error
+    assert (found.method.source, found.method.witness) == (like.id, "my-witness") and not sound(
+        app
+    ).error
 
 
 def test_recipes_are_grouped_and_bring_their_settings(visit, untimed, submitted):
     app = visit("train")
     options = app.selectbox(key="train-recipe").options
     kinds = [name.split(" · ")[0] for name in options]
-    assert kinds == ["Choose freely"] + ["Lesson"] * kinds.count("Lesson") + ["Published, for a GPU"] * kinds.count("Published, for a GPU")
+    assert kinds == ["Choose freely"] + ["Lesson"] * kinds.count("Lesson") + [
+        "Published, for a GPU"
+    ] * kinds.count("Published, for a GPU")
     assert len(options) == len(PRESETS) + 1
     app.selectbox(key="train-recipe").set_value("digits-afa-slf").run()
     assert PRESETS["digits-afa-slf"].text in words(sound(app))
@@ -214,7 +244,9 @@ def test_training_puts_a_job_into_the_queue_once(visit, no_process):
 
 
 @pytest.mark.parametrize("state", ["queued", "paused", "stopped", "failed", "interrupted", "done"])
-def test_each_state_of_a_job_is_shown_with_what_can_be_done(visit, no_process, tmp_path, monkeypatch, state):
+def test_each_state_of_a_job_is_shown_with_what_can_be_done(
+    visit, no_process, tmp_path, monkeypatch, state
+):
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path / "runs"))
     run = runs.create(TrainConfig(data="digits", method="standard", seed=77))
     run.set_status(state=state, error="What happened." if state == "failed" else "")
@@ -230,7 +262,9 @@ def test_a_shipped_recipe_is_trained_with_the_next_seed(visit, no_process):
     app.selectbox(key="train-data").set_value("digits")
     app.selectbox(key="train-method").set_value("standard").run()
     assert "shipped with robustviz already" in words(sound(app))
-    assert app.button(key="train-go").label == "Train with seed 2"  # 0 and 1 of the ordinary Small ResNet are shipped
+    assert (
+        app.button(key="train-go").label == "Train with seed 2"
+    )  # 0 and 1 of the ordinary Small ResNet are shipped
     app.button(key="train-go").click().run()
     assert [run.info["seed"] for run in queue.mine()] == [2]
 
@@ -256,11 +290,19 @@ def test_larger_images_of_a_folder_bring_a_smaller_batch(visit, untimed, submitt
     for name in ("cat", "dog"):
         (tmp_path / "pets" / name).mkdir(parents=True)
         for k in range(12):
-            Image.new("RGB", (40, 40), (20 * k, 100, 250 * (name == "cat"))).save(tmp_path / "pets" / name / f"{k}.png")
+            Image.new("RGB", (40, 40), (20 * k, 100, 250 * (name == "cat"))).save(
+                tmp_path / "pets" / name / f"{k}.png"
+            )
     app = visit("train")
     app.selectbox(key="train-data").set_value("folder").run()
     app.text_input(key="train-folder").set_value(str(tmp_path / "pets")).run()
     size = next(box for box in app.number_input if box.key.endswith("data.size"))
     size.set_value(128).run()
     batch = next(box for box in app.number_input if box.key.endswith("batch_size"))
-    assert batch.value == TrainConfig.make(None, {"data": f"folder:{tmp_path / 'pets'}"}, [("data.size", 128)]).batch_size == 16
+    assert (
+        batch.value
+        == TrainConfig.make(
+            None, {"data": f"folder:{tmp_path / 'pets'}"}, [("data.size", 128)]
+        ).batch_size
+        == 16
+    )

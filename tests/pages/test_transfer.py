@@ -1,4 +1,6 @@
-"""Transfer: who is a source and who a target, the numbers of the probe, and a sentence wherever there is nothing to show."""
+"""Transfer: who is a source and who a target, the numbers of the probe, and a sentence wherever
+there is nothing to show.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,13 @@ FAST = {"data": "digits", "transfer-steps": 3}
 
 def shipped(data, target):
     return next(
-        run for run in folder.all_runs()
-        if run.shipped and run.data_key == data and run.method_key == "model_alignment" and run.info["method"]["target"] == target
-    )  # fmt: skip
+        run
+        for run in folder.all_runs()
+        if run.shipped
+        and run.data_key == data
+        and run.method_key == "model_alignment"
+        and run.info["method"]["target"] == target
+    )
 
 
 def here(a, b=None):
@@ -29,15 +35,30 @@ def here(a, b=None):
 
 
 def test_made_on_a_and_its_relatives_shown_to_b_and_to_those_who_took_no_part(runs_home):
-    a, b, aligned = ordinary("digits", "standard"), ordinary("digits", "pgd_at"), shipped("digits", "witness_soft")
+    a, b, aligned = (
+        ordinary("digits", "standard"),
+        ordinary("digits", "pgd_at"),
+        shipped("digits", "witness_soft"),
+    )
     made_on = transfer.sources(here(a, b))
     assert list(made_on) == ["A before", "aligned", "hard labels", "true labels"]
     assert made_on["A before"] == a.id and made_on["true labels"] == shipped("digits", "label").id
     shown = transfer.targets(here(a, b), made_on)
     witness = aligned.info["method"]["witness"]
-    assert shown[0] == b.id and not {witness, *made_on.values()} & {*shown} and ordinary("digits", "trades").id in shown
-    assert list(transfer.sources(here(aligned, a))) == ["B before", "A aligned", "hard labels", "true labels"]
-    assert next(iter(transfer.sources(here(b)))) == "A PGD-AT" and b.id not in transfer.targets(here(b), transfer.sources(here(b)))
+    assert (
+        shown[0] == b.id
+        and not {witness, *made_on.values()} & {*shown}
+        and ordinary("digits", "trades").id in shown
+    )
+    assert list(transfer.sources(here(aligned, a))) == [
+        "B before",
+        "A aligned",
+        "hard labels",
+        "true labels",
+    ]
+    assert next(iter(transfer.sources(here(b)))) == "A PGD-AT" and b.id not in transfer.targets(
+        here(b), transfer.sources(here(b))
+    )
 
 
 def test_the_sentences_are_those_of_the_probes_results(visit):
@@ -47,20 +68,30 @@ def test_the_sentences_are_those_of_the_probes_results(visit):
     made_on = transfer.sources(here(a, b))
     shown = transfer.targets(here(a, b), made_on)
     spec = TransferSpec(targets=",".join(shown), eps=a.eps / 2, n=100, steps=3)
-    found = {name: probes.transfer(folder.open_model(run_id), spec) for name, run_id in made_on.items()}
+    found = {
+        name: probes.transfer(folder.open_model(run_id), spec) for name, run_id in made_on.items()
+    }
     for figure in (
-        figures.transfer(found, b=b.id), figures.transfer_difference(found, of="aligned"), figures.prediction_kl(found["aligned"]),
-    ):  # fmt: skip
+        figures.transfer(found, b=b.id),
+        figures.transfer_difference(found, of="aligned"),
+        figures.prediction_kl(found["aligned"]),
+    ):
         assert figure.layout.meta["sentence"] in said
-    assert "+1.6 [+0.1, +3.0] points" in said and "views.transfer.study --report" in said  # the larger study
-    assert "\n- Clean accuracy moves by" in said and said.rstrip().count("closer to the witness.") == 1
+    assert (
+        "+1.6 [+0.1, +3.0] points" in said and "views.transfer.study --report" in said
+    )  # the larger study
+    assert (
+        "\n- Clean accuracy moves by" in said and said.rstrip().count("closer to the witness.") == 1
+    )
     assert not lacking(said)
 
 
 def test_many_images_wait_for_a_button(visit):
     app = sound(visit("transfer", **FAST | {"transfer-n": 1000, "transfer-steps": 20}))
     assert not app.get("plotly_chart")
-    assert app.button(key="measure-transfer").label.startswith("Measure 4 sources on 1000 images (about")
+    assert app.button(key="measure-transfer").label.startswith(
+        "Measure 4 sources on 1000 images (about"
+    )
 
 
 def test_without_aligned_copies_the_matrix_is_there_and_a_sentence_in_place_of_the_rest(visit, few):
@@ -72,18 +103,39 @@ def test_without_aligned_copies_the_matrix_is_there_and_a_sentence_in_place_of_t
 def test_no_target_is_a_sentence_and_the_rest_of_the_page_goes_on(visit, few, tmp_path):
     shutil.rmtree(next((tmp_path / "zoo").glob("digits-pgd-at-*")))
     app = sound(visit("transfer", **FAST))
-    assert "No other network on this data could be a target" in words(app) and "What does a larger study say?" in words(app)
+    assert "No other network on this data could be a target" in words(
+        app
+    ) and "What does a larger study say?" in words(app)
 
 
 def test_no_image_qualifies_for_a_robust_source_at_a_small_radius(visit, few):
     app = sound(
-        visit("transfer", **FAST | {"transfer-steps": 1, "a": ordinary("digits", "pgd_at").id, "b": ordinary("digits", "standard").id})
+        visit(
+            "transfer",
+            **FAST
+            | {
+                "transfer-steps": 1,
+                "a": ordinary("digits", "pgd_at").id,
+                "b": ordinary("digits", "standard").id,
+            },
+        )
     )
     assert "qualif" in words(app) and app.get("plotly_chart")
 
 
 @pytest.mark.parametrize(
-    "address", [{"transfer-attack": "nuke"}, {"radius": "3"}, {"transfer-n": "1"}, {"transfer-seed": "x"}, {"transfer-steps": "0"}, {"b": ""}], ids=str
-)  # fmt: skip
+    "address",
+    [
+        {"transfer-attack": "nuke"},
+        {"radius": "3"},
+        {"transfer-n": "1"},
+        {"transfer-seed": "x"},
+        {"transfer-steps": "0"},
+        {"b": ""},
+    ],
+    ids=str,
+)
 def test_no_address_breaks_the_page(visit, few, address):
-    assert "Does a trick for one network fool another?" in words(sound(visit("transfer", **FAST | address)))
+    assert "Does a trick for one network fool another?" in words(
+        sound(visit("transfer", **FAST | address))
+    )

@@ -1,4 +1,6 @@
-"""What every view does alike, on every page: what is taken home is what is seen, one image is chosen for all of them."""
+"""What every view does alike, on every page: what is taken home is what is seen, one image is
+chosen for all of them.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,11 @@ def broken(kind: type[Exception]) -> Any:
 
 @pytest.mark.parametrize("name", VIEWS)
 @pytest.mark.parametrize(
-    ("kind", "said"), [(UserError, "A sentence that says what to do."), (RuntimeError, "Something unexpected happened")]
+    ("kind", "said"),
+    [
+        (UserError, "A sentence that says what to do."),
+        (RuntimeError, "Something unexpected happened"),
+    ],
 )
 def test_what_goes_wrong_inside_a_fragment_is_a_sentence(name, kind, said, visit, few, monkeypatch):
     monkeypatch.setattr(context, "follow", broken(kind))
@@ -73,10 +79,17 @@ def test_what_goes_wrong_inside_a_fragment_is_a_sentence(name, kind, said, visit
     assert said in " ".join(error.value for error in app.error)
 
 
-@pytest.mark.parametrize(("name", "key"), [("soft_labels", "soft-labels"), ("contributions", "share"), ("transfer", "matrix")])
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("soft_labels", "soft-labels"), ("contributions", "share"), ("transfer", "matrix")],
+)
 def test_networks_whose_names_begin_alike_are_all_taken_home(name, key, visit):
     app = visit(name, data="digits")
     app.session_state[f"home-{key}"] = True
     app.run()
-    taken = [element.proto.label for element in sound(app).get("download_button") if element.proto.label.startswith("All that was")]
+    taken = [
+        element.proto.label
+        for element in sound(app).get("download_button")
+        if element.proto.label.startswith("All that was")
+    ]
     assert len(set(taken)) == len(taken) >= 3

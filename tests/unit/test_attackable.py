@@ -1,4 +1,6 @@
-"""What attacks work on: the network as it is now, whatever it is, and nobody's modes, weights or gradients are touched."""
+"""What attacks work on: the network as it is now, whatever it is, and nobody's modes, weights or
+gradients are touched.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ from robustviz.training.evaluate import count_right
 CONVOLUTIONAL = ["small_cnn", "small_resnet", "resnet18", "preact_resnet18", "vgg11_bn"]
 
 
-def made(key: str = "small_resnet", channels: int = 3, size: int = 32, seed: int = 0) -> tuple[ImageNet, Tensor, Tensor]:
+def made(
+    key: str = "small_resnet", channels: int = 3, size: int = 32, seed: int = 0
+) -> tuple[ImageNet, Tensor, Tensor]:
     """A network whose batch norm has seen something, images and labels."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -47,7 +51,9 @@ def gradient(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def same(fast: nn.Module, net: nn.Module, x: Tensor, y: Tensor) -> bool:
-    """Whether two networks give the same logits and the same gradients, but for a ReLU whose input is 0 but for rounding."""
+    """Whether two networks give the same logits and the same gradients, but for a ReLU whose input
+    is 0 but for rounding.
+    """
     logits, wanted, found = net(x), gradient(net, x, y), gradient(fast, x, y)
     near = (found - wanted).abs().flatten(1).amax(1) < 1e-4 * wanted.abs().max()
     return torch.allclose(fast(x), logits, atol=1e-4, rtol=1e-4) and int(near.sum()) >= len(x) - 1
@@ -67,9 +73,13 @@ def test_the_copy_computes_what_the_network_computes(key: str, channels: int, si
     net, x, y = made(key, channels, size)
     with attackable(net) as fast:
         assert fast is not net and type(fast) is type(net)
-        assert torch.allclose(fast(x), net(x), atol=1e-4, rtol=1e-4) and torch.allclose(fast.maps(x), net.maps(x), atol=1e-4, rtol=1e-4)
+        assert torch.allclose(fast(x), net(x), atol=1e-4, rtol=1e-4) and torch.allclose(
+            fast.maps(x), net.maps(x), atol=1e-4, rtol=1e-4
+        )
     with attackable(net, fused=False) as plain:
-        assert torch.equal(plain(x), net(x)) and torch.equal(gradient(plain, x, y), gradient(net, x, y))
+        assert torch.equal(plain(x), net(x)) and torch.equal(
+            gradient(plain, x, y), gradient(net, x, y)
+        )
     net, x = net.double(), x.double()  # where no ReLU falls to the other side by rounding
     with attackable(net) as fast:
         assert torch.allclose(gradient(fast, x, y), gradient(net, x, y), rtol=1e-8, atol=1e-12)
@@ -108,20 +118,28 @@ def hook_on(path: str) -> Callable[[ImageNet], None]:
 
 
 def pre_hook(net: ImageNet) -> None:
-    net.maps[2].register_forward_pre_hook(lambda module, given: (given[0] * 1.5,))  # type: ignore[index, union-attr]
+    net.maps[2].register_forward_pre_hook(lambda module, given: (given[0] * 1.5,))
 
 
 def backward_hook(net: ImageNet) -> None:
-    net.maps[1].register_full_backward_hook(lambda module, into, out: (into[0] * 2 if into[0] is not None else None,))  # type: ignore[index, union-attr]
+    net.maps[1].register_full_backward_hook(
+        lambda module, into, out: (into[0] * 2 if into[0] is not None else None,)
+    )  # type: ignore[index, union-attr]
 
 
 def another_class(net: ImageNet) -> None:
-    net.__class__ = type("Louder", (type(net),), {"forward": lambda self, z: 4 * nets.base.ImageNet.forward(self, z).roll(1, 1)})
+    net.__class__ = type(
+        "Louder",
+        (type(net),),
+        {"forward": lambda self, z: 4 * nets.base.ImageNet.forward(self, z).roll(1, 1)},
+    )
 
 
 def another_block(net: ImageNet) -> None:
     block = net.maps[5]  # type: ignore[index]
-    block.__class__ = type("Shortcut", (type(block),), {"forward": lambda self, x: self.shortcut(x) + self.body[0](x)})
+    block.__class__ = type(
+        "Shortcut", (type(block),), {"forward": lambda self, x: self.shortcut(x) + self.body[0](x)}
+    )
 
 
 def no_batch_norm_in_a_block(net: ImageNet) -> None:
@@ -142,15 +160,35 @@ def reflected(net: ImageNet) -> None:
 
 
 CHANGES = [
-    fresh_head, softplus, max_pool, stride, padding, epsilon, hook_on(""), hook_on("maps"), hook_on("maps.4"), hook_on("maps.1"),
-    hook_on("maps.2"), hook_on("pool"), hook_on("head"), pre_hook, backward_hook, another_class, another_block, no_batch_norm_in_a_block,
-    parametrised, spectral, reflected,
-]  # fmt: skip
+    fresh_head,
+    softplus,
+    max_pool,
+    stride,
+    padding,
+    epsilon,
+    hook_on(""),
+    hook_on("maps"),
+    hook_on("maps.4"),
+    hook_on("maps.1"),
+    hook_on("maps.2"),
+    hook_on("pool"),
+    hook_on("head"),
+    pre_hook,
+    backward_hook,
+    another_class,
+    another_block,
+    no_batch_norm_in_a_block,
+    parametrised,
+    spectral,
+    reflected,
+]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
 @pytest.mark.parametrize("kept", [False, True])
-def test_a_network_changed_after_an_attack_is_attacked_as_it_is_now(change: Callable[[ImageNet], None], kept: bool) -> None:
+def test_a_network_changed_after_an_attack_is_attacked_as_it_is_now(
+    change: Callable[[ImageNet], None], kept: bool
+) -> None:
     net, x, y = made()
     if kept:
         keep(net)
@@ -171,7 +209,9 @@ def test_a_network_changed_after_an_attack_is_attacked_as_it_is_now(change: Call
 
 def test_a_hook_on_every_module_is_seen() -> None:
     net, x, y = made("small_cnn")
-    handle = register_module_forward_hook(lambda module, given, out: out * 1.1 if isinstance(module, nn.Conv2d) else out)
+    handle = register_module_forward_hook(
+        lambda module, given, out: out * 1.1 if isinstance(module, nn.Conv2d) else out
+    )
     try:
         with attackable(net) as fast:
             assert same(fast, net, x, y)
@@ -196,7 +236,13 @@ class OwnForward(nn.Module):
 
 def test_a_forward_that_calls_parts_of_a_container_by_themselves_is_right() -> None:
     torch.manual_seed(0)
-    body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8))
+    body = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 1),
+        nn.BatchNorm2d(8),
+    )
     net = OwnForward(body).train()
     for _ in range(3):
         net(torch.rand(8, 3, 9, 7))
@@ -207,7 +253,9 @@ def test_a_forward_that_calls_parts_of_a_container_by_themselves_is_right() -> N
 
 
 class Restless(nn.Module):
-    """Changes its own layers in every forward pass: it writes over weights, puts others in their place, or another layer."""
+    """Changes its own layers in every forward pass: it writes over weights, puts others in their
+    place, or another layer.
+    """
 
     def __init__(self, way: str) -> None:
         super().__init__()
@@ -222,7 +270,11 @@ class Restless(nn.Module):
             elif self.way == "placed":
                 self.body[0].weight = nn.Parameter(weight, requires_grad=False)
             else:
-                self.body[1] = nn.Identity() if float(x.detach().mean()) < 0.4 else nn.BatchNorm2d(8, eps=1.0).eval().requires_grad_(False)
+                self.body[1] = (
+                    nn.Identity()
+                    if float(x.detach().mean()) < 0.4
+                    else nn.BatchNorm2d(8, eps=1.0).eval().requires_grad_(False)
+                )
         return self.head(self.body(x).mean((2, 3)))
 
 
@@ -251,11 +303,16 @@ class Viewing(nn.Module):
 def test_images_may_lie_in_memory_as_they_like(layout: str) -> None:
     net, x, y = Viewing().eval(), torch.rand(5, 3, 9, 7), torch.randint(4, (5,))
     lying = {
-        "rows": x, "channels last": x.contiguous(memory_format=torch.channels_last), "every second": x.repeat_interleave(2, 3)[..., ::2],
+        "rows": x,
+        "channels last": x.contiguous(memory_format=torch.channels_last),
+        "every second": x.repeat_interleave(2, 3)[..., ::2],
         "transposed": x.transpose(2, 3).contiguous().transpose(2, 3),
-    }[layout]  # fmt: skip
+    }[layout]
     attack = PGD(eps=0.1, steps=3)
-    assert torch.equal(attack(net, lying, y), attack(net, x, y)) and attack(net, lying, y).is_contiguous()
+    assert (
+        torch.equal(attack(net, lying, y), attack(net, x, y))
+        and attack(net, lying, y).is_contiguous()
+    )
 
 
 # Where no copy can be made.
@@ -287,18 +344,35 @@ def a_part_that_is_its_own_copy(net: ImageNet) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
-@pytest.mark.parametrize("change", [old_weight_norm, pruned, a_lock, a_forward_of_its_own, a_generator, a_part_that_is_its_own_copy])
-def test_a_network_that_cannot_be_copied_is_attacked_itself_and_given_back(change: Callable[[ImageNet], None]) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        old_weight_norm,
+        pruned,
+        a_lock,
+        a_forward_of_its_own,
+        a_generator,
+        a_part_that_is_its_own_copy,
+    ],
+)
+def test_a_network_that_cannot_be_copied_is_attacked_itself_and_given_back(
+    change: Callable[[ImageNet], None],
+) -> None:
     net, x, y = made()
     change(net)
     net.train()
     net.maps[2].eval()  # type: ignore[index]
-    modes, asks = [part.training for part in net.modules()], [p.requires_grad for p in net.parameters()]
+    modes, asks = (
+        [part.training for part in net.modules()],
+        [p.requires_grad for p in net.parameters()],
+    )
     values = {name: value.clone() for name, value in net.state_dict().items()}
     with attackable(net) as ready:
         assert ready is net and not any(part.training for part in net.modules())
     found = PGD(eps=0.03, steps=3)(net, x, y)
-    assert [part.training for part in net.modules()] == modes and [p.requires_grad for p in net.parameters()] == asks
+    assert [part.training for part in net.modules()] == modes and [
+        p.requires_grad for p in net.parameters()
+    ] == asks
     assert all(torch.equal(value, values[name]) for name, value in net.state_dict().items())
     net.eval()
     twin = type("Wrapped", (nn.Module,), {"forward": lambda self, z: net(z)})()
@@ -311,7 +385,7 @@ def test_in_train_mode_it_is_the_network_itself() -> None:
     with attackable(net, "train") as ready:
         assert ready is net and net.training
         ready(x)
-    assert not net.training and not torch.equal(net.maps[2].running_mean, before)  # type: ignore[index, union-attr]
+    assert not net.training and not torch.equal(net.maps[2].running_mean, before)
 
 
 # Copies that are kept.
@@ -324,7 +398,7 @@ def test_a_kept_copy_takes_up_new_values_in_its_own_memory() -> None:
     with attackable(net) as fast:
         before, where = fast(x), room.addresses(fast)
     with torch.no_grad():
-        net.maps[1].weight.data.mul_(1.5)  # type: ignore[index, union-attr]  # past the version counter
+        net.maps[1].weight.data.mul_(1.5)  # past the version counter
     net.maps[2].running_var.mul_(0.5)  # type: ignore[index, union-attr, operator]
     with attackable(net) as again:
         assert again is fast and room.addresses(fast) == where
@@ -367,7 +441,9 @@ def test_nothing_of_the_network_is_touched() -> None:
             assert not {id(part) for part in fast.modules()} & {id(part) for part in net.modules()}
             gradient(fast, x, y)
             assert not any(parameter.requires_grad for parameter in fast.parameters())
-            assert modes == [module.training for module in net.modules()] and all(p.requires_grad for p in net.parameters())
+            assert modes == [module.training for module in net.modules()] and all(
+                p.requires_grad for p in net.parameters()
+            )
         keep(net)
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
     assert all(parameter.grad is None for parameter in net.parameters())
@@ -384,16 +460,27 @@ def test_bf16_points_the_same_way(key: str, monkeypatch: pytest.MonkeyPatch) -> 
         found, roughly = gradient(fast, x, y), fast(x)
         assert fast.maps(x).dtype == torch.float32
     logits, wanted = net(x), gradient(net, x, y)
-    assert roughly.dtype == torch.float32 and 0 < (roughly - logits).abs().max() < 0.05 * logits.abs().max() + 0.01
+    assert (
+        roughly.dtype == torch.float32
+        and 0 < (roughly - logits).abs().max() < 0.05 * logits.abs().max() + 0.01
+    )
     assert (F.cosine_similarity(found.flatten(1), wanted.flatten(1)) > 0.9).all()
 
 
-def test_bf16_is_for_networks_of_this_package_on_processors_that_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_is_for_networks_of_this_package_on_processors_that_have_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     net, x, _ = made("small_cnn")
     ours, hooked, vit = net, copy.deepcopy(net), made("tiny_vit")[0]
     hooked.maps.register_forward_hook(lambda module, given, out: out)
     stranger = ImageNet(copy.deepcopy(net.maps), copy.deepcopy(net.head))
-    for has, one, exact in ((False, ours, True), (True, ours, False), (True, hooked, True), (True, stranger, True), (True, vit, True)):
+    for has, one, exact in (
+        (False, ours, True),
+        (True, ours, False),
+        (True, hooked, True),
+        (True, stranger, True),
+        (True, vit, True),
+    ):
         monkeypatch.setattr(room, "has_bf16", lambda device, has=has: has)
         with attackable(one, bf16=True) as fast:
             assert torch.allclose(fast(x), one.eval()(x), atol=1e-5) == exact
@@ -440,7 +527,9 @@ def test_a_network_that_cannot_be_copied_is_one_threads_at_a_time() -> None:
 
 
 class Slow(PGD):
-    """PGD-12 as counted, one image at a time in fp32 on the network itself: looks after 5, 10 and 12 steps."""
+    """PGD-12 as counted, one image at a time in fp32 on the network itself: looks after 5, 10 and
+    12 steps.
+    """
 
     def __call__(self, net, x, y, rng=None):  # type: ignore[no-untyped-def]
         assert rng is not None and self.eps is not None
@@ -450,15 +539,23 @@ class Slow(PGD):
         for one, z, label, least, most in zip(x, start.clamp(0, 1), y, low, high, strict=True):
             assert one.shape == z.shape
             for step in range(1, 13):
-                z = (z + self.step_size * gradient(net, z[None], label[None])[0].sign()).clamp(least, most)
+                z = (z + self.step_size * gradient(net, z[None], label[None])[0].sign()).clamp(
+                    least, most
+                )
                 if step in (5, 10) and net(z[None]).argmax() != label:
                     break
             found.append(z)
         return torch.stack(found)
 
 
-def test_a_count_leaves_images_where_they_are_first_found_to_be_misread_and_takes_an_attacks_own_call() -> None:
-    net = next(run for run in folder.all_runs() if run.shipped and run.id.startswith("digits-standard-small-resnet-s0")).net()
+def test_a_count_leaves_images_where_they_are_first_found_to_be_misread_and_takes_an_attacks_own_call() -> (
+    None
+):
+    net = next(
+        run
+        for run in folder.all_runs()
+        if run.shipped and run.id.startswith("digits-standard-small-resnet-s0")
+    ).net()
     split = data.load("digits", "test").take(40)
     x, y = split.x, split.y
     attack, slow = (kind(eps=0.08, steps=12, step_size=0.02) for kind in (PGD, Slow))
@@ -467,7 +564,9 @@ def test_a_count_leaves_images_where_they_are_first_found_to_be_misread_and_take
         wanted = slow(net, x, y, rngs[0])
     found = attack.search(net, x, y, rngs[1])
     apart = (found - wanted).abs().flatten(1).amax(1)
-    assert (apart < 1e-6).float().mean() > 0.9  # where a gradient is nearly 0 its sign is a matter of rounding
+    assert (
+        apart < 1e-6
+    ).float().mean() > 0.9  # where a gradient is nearly 0 its sign is a matter of rounding
     right = [count_right(net, x, y, one, seed=2) for one in (attack, slow)]
     assert 5 < int(right[0].sum()) < 35 and int((right[0] != right[1]).sum()) <= 1
 
@@ -475,4 +574,4 @@ def test_a_count_leaves_images_where_they_are_first_found_to_be_misread_and_take
 def test_a_copy_is_copied_whole() -> None:
     net, x, _ = made()
     twin = copied(net)
-    assert twin is not None and torch.equal(twin(x), net(x)) and isinstance(twin.maps[0], Normalise)  # type: ignore[index]
+    assert twin is not None and torch.equal(twin(x), net(x)) and isinstance(twin.maps[0], Normalise)

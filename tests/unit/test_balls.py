@@ -1,4 +1,6 @@
-"""The balls: what is projected lies inside, what lies inside stays, and a random start fills the ball."""
+"""The balls: what is projected lies inside, what lies inside stays, and a random start fills the
+ball.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def size(delta: Tensor, norm: str) -> Tensor:
 
 @quick
 @given(seeds, norms, st.floats(0, 1), st.floats(0, 10))
-def test_a_projection_lies_inside_and_projecting_again_changes_nothing(seed: int, norm: str, eps: float, spread: float) -> None:
+def test_a_projection_lies_inside_and_projecting_again_changes_nothing(
+    seed: int, norm: str, eps: float, spread: float
+) -> None:
     x, z, rng = draw(seed, spread)
     ball = BALLS[norm](x, eps)
     for point in (ball.project(z), ball.random_start(rng)):
@@ -42,7 +46,10 @@ def test_a_projection_lies_inside_and_projecting_again_changes_nothing(seed: int
 @given(seeds, norms, st.floats(0, 1))
 def test_what_lies_inside_stays(seed: int, norm: str, eps: float) -> None:
     x, z, _ = draw(seed, 0.1)
-    inside = (x + (z - x) * (eps / size(z - x, norm).clamp(min=1e-9)).clamp(max=1).view(-1, 1, 1, 1) * 0.99).clamp(0, 1)
+    inside = (
+        x
+        + (z - x) * (eps / size(z - x, norm).clamp(min=1e-9)).clamp(max=1).view(-1, 1, 1, 1) * 0.99
+    ).clamp(0, 1)
     assert (BALLS[norm](x, eps).project(inside) - inside).abs().max() < 1e-12
 
 
@@ -62,7 +69,9 @@ def test_a_step_is_as_long_as_asked_and_uphill(seed: int, norm: str, length: flo
     x, gradient, _ = draw(seed, 1.0)
     moved = BALLS[norm](x, 1.0).step(x, gradient, length) - x
     assert torch.allclose(size(moved, norm), torch.full((5,), length, dtype=x.dtype))
-    best = gradient.flatten(1).abs().sum(1) if norm == "linf" else gradient.flatten(1).norm(dim=1)  # the dual norm
+    best = (
+        gradient.flatten(1).abs().sum(1) if norm == "linf" else gradient.flatten(1).norm(dim=1)
+    )  # the dual norm
     assert torch.allclose((moved * gradient).flatten(1).sum(1), length * best)
 
 
@@ -76,6 +85,10 @@ def test_no_gradient_is_no_step() -> None:
 def test_a_random_start_fills_the_ball_evenly(norm: str) -> None:
     x = torch.full((4000, 1, 2, 2), 0.5)
     delta = BALLS[norm](x, 0.2).random_start(torch.Generator().manual_seed(0)) - x
-    share = (size(delta, norm) / 0.2) ** 4  # in four dimensions the volume up to a radius grows with its fourth power
-    assert share.mean() == pytest.approx(0.5, abs=4 * math.sqrt(1 / 12 / 4000)) and share.max() > 0.99
+    share = (
+        size(delta, norm) / 0.2
+    ) ** 4  # in four dimensions the volume up to a radius grows with its fourth power
+    assert (
+        share.mean() == pytest.approx(0.5, abs=4 * math.sqrt(1 / 12 / 4000)) and share.max() > 0.99
+    )
     assert delta.mean().abs() < 0.01

@@ -18,7 +18,9 @@ from robustviz.types import UserError
 
 
 @pytest.mark.parametrize("deep", [False, True])
-def test_a_large_batch_goes_through_in_parts_and_gives_the_same_maps(deep, conv_net, images, labels, monkeypatch) -> None:
+def test_a_large_batch_goes_through_in_parts_and_gives_the_same_maps(
+    deep, conv_net, images, labels, monkeypatch
+) -> None:
     if deep:
         conv_net.head = nn.Sequential(conv_net.head, nn.Tanh())
     sizes: list[int] = []
@@ -59,9 +61,13 @@ X = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 def test_what_no_map_can_be_made_of_is_one_clear_sentence(made: Any, count: int) -> None:
     for make in (cam.grad_cam, cam.layer_cam):
         for x, y, says in (
-            (X.repeat(1, 2, 1, 1), None, "cannot read images"), (X.double(), None, "use x.to.torch.float32"), (255 * X, None, "grey levels"),
-            (X - 1, None, "normalised"), (X, torch.full((3,), 9), "A label is 9"), (X, torch.zeros(3), "one integer an image"),
-        ):  # fmt: skip
+            (X.repeat(1, 2, 1, 1), None, "cannot read images"),
+            (X.double(), None, "use x.to.torch.float32"),
+            (255 * X, None, "grey levels"),
+            (X - 1, None, "normalised"),
+            (X, torch.full((3,), 9), "A label is 9"),
+            (X, torch.zeros(3), "one integer an image"),
+        ):
             with pytest.raises(UserError, match=says):
                 make(made(), x[:count], None if y is None else y[:count])
         with pytest.raises(UserError, match="no part called maps"):
@@ -77,16 +83,23 @@ def test_networks_of_which_no_map_can_be_made_are_one_clear_sentence(wrap: Any) 
     class Elsewhere(ImageNet):
         def forward(self, x: Tensor) -> Tensor:
             self.maps(x)
-            return self.head(x.mean((2, 3)) @ self.maps.weight.mean((2, 3)).T + x.requires_grad_().sum() * 0)
+            return self.head(
+                x.mean((2, 3)) @ self.maps.weight.mean((2, 3)).T + x.requires_grad_().sum() * 0
+            )
 
     hooked, cut = bare(), bare()
     hooked.maps.register_forward_hook(lambda module, given, maps: (maps, maps))
     cut.pool = Cut()
-    without = ImageNet(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)), nn.Linear(4, 3))
+    without = ImageNet(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)),
+        nn.Linear(4, 3),
+    )
     for net, says in (
-        (hooked, "tuple"), (cut, "no gradient by its maps"), (Elsewhere(bare().maps, bare().head), "no gradient by its maps"),
+        (hooked, "tuple"),
+        (cut, "no gradient by its maps"),
+        (Elsewhere(bare().maps, bare().head), "no gradient by its maps"),
         (without.eval(), "depends on the other images"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(UserError, match=says):
             cam.grad_cam(wrap(net), X)
     with pytest.raises(UserError, match="give a tuple; one tensor of feature maps"):
@@ -97,7 +110,9 @@ def test_networks_of_which_no_map_can_be_made_are_one_clear_sentence(wrap: Any) 
 def test_a_network_of_16_bits_has_maps(dtype: torch.dtype) -> None:
     for net in (bare(), not_copied(bare())):
         whole, found = cam.grad_cam(bare(), X), cam.grad_cam(net.to(dtype), X)
-        assert found.dtype == torch.float32 and torch.allclose(found, whole, atol=0.02 * float(whole.abs().max()))
+        assert found.dtype == torch.float32 and torch.allclose(
+            found, whole, atol=0.02 * float(whole.abs().max())
+        )
         assert torch.equal(cam.grad_cam(net, X.to(dtype).float()), cam.grad_cam(net, X.to(dtype)))
 
 
@@ -118,12 +133,22 @@ HEAT = torch.rand(2, 3, 3, generator=torch.Generator().manual_seed(1))
 @pytest.mark.parametrize(
     ("heat", "size", "says"),
     [
-        (HEAT.numpy(), None, "this is a ndarray"), (HEAT[0], None, r"shape \(3, 3\).*heat\[None\]"), (HEAT[:, None], None, r"heat\[:, 0\]"),
-        (HEAT.long(), None, "of int64 came"), (HEAT[:, :0], None, r"shape \(2, 0, 3\)"), (HEAT, (0, 0), r"size=\(0, 0\) is no size"),
-        (HEAT, (8,), "no size"), (HEAT, 8, "size=8"), (HEAT, (8.5, 8), "no size"), (HEAT, ("8", "8"), "no size"), (HEAT, (-1, 8), "no size"),
+        (HEAT.numpy(), None, "this is a ndarray"),
+        (HEAT[0], None, r"shape \(3, 3\).*heat\[None\]"),
+        (HEAT[:, None], None, r"heat\[:, 0\]"),
+        (HEAT.long(), None, "of int64 came"),
+        (HEAT[:, :0], None, r"shape \(2, 0, 3\)"),
+        (HEAT, (0, 0), r"size=\(0, 0\) is no size"),
+        (HEAT, (8,), "no size"),
+        (HEAT, 8, "size=8"),
+        (HEAT, (8.5, 8), "no size"),
+        (HEAT, ("8", "8"), "no size"),
+        (HEAT, (-1, 8), "no size"),
     ],
-)  # fmt: skip
-def test_maps_and_sizes_that_are_none_are_one_clear_sentence(rule: str, heat: Any, size: Any, says: str) -> None:
+)
+def test_maps_and_sizes_that_are_none_are_one_clear_sentence(
+    rule: str, heat: Any, size: Any, says: str
+) -> None:
     with pytest.raises(UserError, match=says):
         cam.importance_mask(heat, rule, size)
 
@@ -140,13 +165,22 @@ def test_a_rule_is_a_name_and_sizes_of_numpys_are_sizes() -> None:
 def test_a_budget_is_made_of_radii_in_pixel_units() -> None:
     mask = HEAT > 0.5
     wanted = cam.budget_map(mask, 8 / 255, 4 / 255)
-    for eps, low in (("8/255", "4/255"), (np.float64(8 / 255), torch.tensor(4 / 255, dtype=torch.float64))):
+    for eps, low in (
+        ("8/255", "4/255"),
+        (np.float64(8 / 255), torch.tensor(4 / 255, dtype=torch.float64)),
+    ):
         found = cam.budget_map(mask, eps, low)  # type: ignore[arg-type]
         assert found.dtype == torch.float32 and torch.equal(found, wanted)
     for eps, low, says in (
-        (8, 0.1, "write 8/255"), (math.inf, 0.1, "not a finite number"), (math.nan, 0.1, "not a finite number"), ("8/25x", 0.1, "not a number"),
-        (0.1, math.nan, "not a finite number"), (0.1, None, "None is not a number"), (True, 0.1, "True is not a number"), (0.1, 0.2, "between"),
-    ):  # fmt: skip
+        (8, 0.1, "write 8/255"),
+        (math.inf, 0.1, "not a finite number"),
+        (math.nan, 0.1, "not a finite number"),
+        ("8/25x", 0.1, "not a number"),
+        (0.1, math.nan, "not a finite number"),
+        (0.1, None, "None is not a number"),
+        (True, 0.1, "True is not a number"),
+        (0.1, 0.2, "between"),
+    ):
         with pytest.raises(UserError, match=says):
             cam.budget_map(mask, eps, low)  # type: ignore[arg-type]
     for other, says in ((mask.float(), "this one is float32"), (mask.numpy(), "a ndarray")):
@@ -154,8 +188,14 @@ def test_a_budget_is_made_of_radii_in_pixel_units() -> None:
             cam.budget_map(other, 0.1, 0.05)  # type: ignore[arg-type]
 
 
-def test_the_middle_of_an_attack_is_not_looked_at_twice(images: Tensor, labels: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_middle_of_an_attack_is_not_looked_at_twice(
+    images: Tensor, labels: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     net = conv()
     monkeypatch.setattr(cam, "try_out", lambda *given: pytest.fail("looked at again"))
     with attackable(net) as inside:
-        assert torch.allclose(cam.grad_cam(inside, images, labels)[:1], cam.grad_cam(net, images[:1], labels[:1]), atol=1e-5)  # type: ignore[arg-type]
+        assert torch.allclose(
+            cam.grad_cam(inside, images, labels)[:1],
+            cam.grad_cam(net, images[:1], labels[:1]),
+            atol=1e-5,
+        )  # type: ignore[arg-type]

@@ -1,4 +1,6 @@
-"""Chance of a thread's own: the numbers of the global generator, without touching it, and without meeting anybody else's draws."""
+"""Chance of a thread's own: the numbers of the global generator, without touching it, and without
+meeting anybody else's draws.
+"""
 
 from __future__ import annotations
 
@@ -33,13 +35,21 @@ def test_a_network_gets_the_weights_that_the_global_generator_gives_which_stays_
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda: torch.rand(9), lambda: torch.randn(9, 4), lambda: torch.rand_like(torch.zeros(5)), lambda: torch.randn_like(torch.zeros(4, 6).t()),
-        lambda: torch.randint(0, 9, (7,)), lambda: torch.randperm(12), lambda: torch.bernoulli(torch.full((20,), 0.5)),
-        lambda: torch.zeros(8).uniform_(-1, 1), lambda: torch.zeros(30).normal_(), lambda: torch.multinomial(torch.ones(9), 4),
-        lambda: nn.init.trunc_normal_(torch.zeros(6, 6)), lambda: nn.init.orthogonal_(torch.zeros(5, 5)),
+        lambda: torch.rand(9),
+        lambda: torch.randn(9, 4),
+        lambda: torch.rand_like(torch.zeros(5)),
+        lambda: torch.randn_like(torch.zeros(4, 6).t()),
+        lambda: torch.randint(0, 9, (7,)),
+        lambda: torch.randperm(12),
+        lambda: torch.bernoulli(torch.full((20,), 0.5)),
+        lambda: torch.zeros(8).uniform_(-1, 1),
+        lambda: torch.zeros(30).normal_(),
+        lambda: torch.multinomial(torch.ones(9), 4),
+        lambda: nn.init.trunc_normal_(torch.zeros(6, 6)),
+        lambda: nn.init.orthogonal_(torch.zeros(5, 5)),
         lambda: nn.init.xavier_normal_(torch.zeros(5, 5)),
     ],
-)  # fmt: skip
+)
 def test_what_is_drawn_without_a_generator_is_what_the_global_one_would_give(draw):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
@@ -56,7 +66,10 @@ def test_a_generator_that_is_named_is_the_one_that_is_drawn_from():
 
 
 def test_random_networks_are_the_same_whoever_draws_meanwhile():
-    run, stop = next(run for run in folder.all_runs() if run.shipped and run.data_key == "digits"), threading.Event()
+    run, stop = (
+        next(run for run in folder.all_runs() if run.shipped and run.data_key == "digits"),
+        threading.Event(),
+    )
 
     def noise() -> None:
         while not stop.is_set():

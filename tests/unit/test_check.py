@@ -1,4 +1,6 @@
-"""`check` says what is wrong, in order of urgency, on the strangest machine; and knows every shipped file by its hash."""
+"""`check` says what is wrong, in order of urgency, on the strangest machine; and knows every
+shipped file by its hash.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from robustviz import check
 
 @pytest.fixture
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of checkpoints with three shipped files, hashed, one run of the user's, and what file managers leave."""
+    """A folder of checkpoints with three shipped files, hashed, one run of the user's, and what
+    file managers leave.
+    """
     folder = tmp_path / "checkpoints"
     for name in (
         "zoo/digits-one/net.safetensors",
@@ -48,7 +52,9 @@ def test_a_machine_where_all_is_well_is_ready(quick: None) -> None:
     assert told[-1] == "READY"
     assert facts["ready"] and facts["problems"] == [] and facts["writable"]
     assert facts["lesson_seconds"] == 20 * 2500 / 500
-    assert {"python", "robustviz", *check.TRAINING, *check.PAGES, *check.EXTRAS} == set(facts["versions"])
+    assert {"python", "robustviz", *check.TRAINING, *check.PAGES, *check.EXTRAS} == set(
+        facts["versions"]
+    )
     assert json.loads(json.dumps(facts)) == facts
     assert "".join(told).isascii()  # some consoles know nothing else
 
@@ -62,9 +68,24 @@ def test_what_the_pins_name_is_what_is_looked_for() -> None:
 @pytest.mark.parametrize(
     ("missing", "sentence"),
     [
-        (["safetensors", "streamlit"], "NOT READY: safetensors is not installed (nothing works without): "),
-        (["streamlit", "plotly"], "NOT READY: streamlit, plotly are not installed (training works, the pages do not without): "),
-        (["pyautoattack"], "NOT READY: pyautoattack is not installed (all but intervals of means, SVHN and AutoAttack works without): "),
+        (
+            ["safetensors", "streamlit"],
+            "NOT READY: safetensors is not installed (nothing works without): ",
+        ),
+        (
+            ["streamlit", "plotly"],
+            (
+                "NOT READY: streamlit, plotly are not installed (training works, the pages do not"
+                " without): "
+            ),
+        ),
+        (
+            ["pyautoattack"],
+            (
+                "NOT READY: pyautoattack is not installed (all but intervals of means, SVHN and"
+                " AutoAttack works without): "
+            ),
+        ),
     ],
 )
 def test_a_missing_package_is_named_the_most_needed_first(
@@ -91,7 +112,9 @@ def test_a_broken_torch_is_a_sentence(quick: None, monkeypatch: pytest.MonkeyPat
     assert "images_per_second" not in facts
 
 
-def test_a_home_that_cannot_be_written_to_is_a_problem(quick: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_home_that_cannot_be_written_to_is_a_problem(
+    quick: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path / "file" / "runs"))
     told, facts = lines()
@@ -99,7 +122,9 @@ def test_a_home_that_cannot_be_written_to_is_a_problem(quick: None, monkeypatch:
     assert "name another folder in ROBUSTVIZ_RUNS" in told[-1]
 
 
-def test_the_data_that_is_there_is_named(quick: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_data_that_is_there_is_named(
+    quick: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "data" / "mnist").mkdir(parents=True)
     (tmp_path / "data" / "README.md").write_text("")
     monkeypatch.setenv("ROBUSTVIZ_DATA", str(tmp_path / "data"))
@@ -109,13 +134,18 @@ def test_the_data_that_is_there_is_named(quick: None, monkeypatch: pytest.Monkey
     assert facts["data"] == [] and facts["ready"]
 
 
-def test_whatever_goes_wrong_inside_is_a_sentence(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whatever_goes_wrong_inside_is_a_sentence(
+    quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(device: str) -> float:
         raise RuntimeError("no kernel image is available")
 
     monkeypatch.setattr(check, "images_per_second", broken)
     told, facts = lines()
-    assert told[-1] == "NOT READY: Speed could not be checked (RuntimeError: no kernel image is available)."
+    assert (
+        told[-1]
+        == "NOT READY: Speed could not be checked (RuntimeError: no kernel image is available)."
+    )
     assert not facts["ready"]
 
 
@@ -134,7 +164,11 @@ def test_the_speed_test_measures_and_leaves_no_trace() -> None:
 def test_the_list_is_sorted_complete_and_the_same_every_time(shipped: Path) -> None:
     content = (shipped / "SHA256SUMS").read_bytes()
     names = [line.split("  ", 1)[1] for line in content.decode().splitlines()]
-    assert names == ["story/ε grid.json", "zoo/digits-one/config.json", "zoo/digits-one/net.safetensors"]
+    assert names == [
+        "story/ε grid.json",
+        "zoo/digits-one/config.json",
+        "zoo/digits-one/net.safetensors",
+    ]
     assert b"\r" not in content
     assert check.write_hashes().read_bytes() == content
     assert check.verify_hashes() == []
@@ -155,7 +189,9 @@ def test_a_list_that_is_missing_or_damaged_is_found(shipped: Path) -> None:
     (shipped / "SHA256SUMS").write_text("not a list\n")
     assert check.verify_hashes()[0] == "Line 1 of checkpoints/SHA256SUMS is damaged."
     (shipped / "SHA256SUMS").unlink()
-    assert check.verify_hashes() == ["checkpoints/SHA256SUMS is missing, so the shipped checkpoints cannot be checked."]
+    assert check.verify_hashes() == [
+        "checkpoints/SHA256SUMS is missing, so the shipped checkpoints cannot be checked."
+    ]
 
 
 def test_nothing_shipped_is_no_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +203,8 @@ def test_a_damaged_checkpoint_is_the_thing_to_do(quick: None, shipped: Path) -> 
     (shipped / "story/ε grid.json").write_bytes(b"")
     told, _ = lines()
     assert told[-1].startswith(
-        "NOT READY: checkpoints/story/ε grid.json is not the file that was shipped. Bring back what was shipped: git checkout"
+        "NOT READY: checkpoints/story/ε grid.json is not the file that was shipped. Bring back what"
+        " was shipped: git checkout"
     )
 
 

@@ -1,4 +1,6 @@
-"""Contributions: what is shown is what the network computes, gradients as autograd has them, a walk as separate attacks."""
+"""Contributions: what is shown is what the network computes, gradients as autograd has them, a walk
+as separate attacks.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +29,19 @@ from robustviz.types import UserError
 from robustviz.views.contributions.result import AttackSteps, Contributions, Pairing
 from robustviz.views.measure import images_of, net_of
 
-module = importlib.import_module("robustviz.views.contributions.probe")  # `probes.contributions` is the function
+module = importlib.import_module(
+    "robustviz.views.contributions.probe"
+)  # `probes.contributions` is the function
 
 
 def shipped(method: str, data: str = "digits") -> folder.Run:
     return next(
-        run for run in folder.all_runs()
-        if run.shipped and (run.data_key, run.method_key, run.architecture, run.info["seed"]) == (data, method, "small_resnet", 0)
-    )  # fmt: skip
+        run
+        for run in folder.all_runs()
+        if run.shipped
+        and (run.data_key, run.method_key, run.architecture, run.info["seed"])
+        == (data, method, "small_resnet", 0)
+    )
 
 
 @pytest.fixture
@@ -61,12 +68,22 @@ def test_contributions_and_the_bias_are_the_logit(run) -> None:
 
 
 def test_golden_shares_of_the_largest_contributions() -> None:
-    parts = np.array([[0.5, 0, -2, 1], [-1, -1, 0, 0], [1, 1, 1, 1]], np.float32)  # the first: methods.md, L3
-    found = Contributions(parts, np.zeros(3), np.ones_like(parts), np.zeros(3, int), np.zeros(3, int), np.arange(3))
-    assert found.shares[0] == pytest.approx([0, 2 / 3, 1, 1, 1]) and found.shares[2] == pytest.approx([0, 0.25, 0.5, 0.75, 1])
+    parts = np.array(
+        [[0.5, 0, -2, 1], [-1, -1, 0, 0], [1, 1, 1, 1]], np.float32
+    )  # the first: methods.md, L3
+    found = Contributions(
+        parts, np.zeros(3), np.ones_like(parts), np.zeros(3, int), np.zeros(3, int), np.arange(3)
+    )
+    assert found.shares[0] == pytest.approx([0, 2 / 3, 1, 1, 1]) and found.shares[
+        2
+    ] == pytest.approx([0, 0.25, 0.5, 0.75, 1])
     assert np.isnan(found.shares[1]).all()
     assert np.array_equal(found.half, [1, np.nan, 2], equal_nan=True)
-    assert found.effective[0] == pytest.approx(1.5**2 / 1.25) and np.isnan(found.effective[1]) and found.effective[2] == 4
+    assert (
+        found.effective[0] == pytest.approx(1.5**2 / 1.25)
+        and np.isnan(found.effective[1])
+        and found.effective[2] == 4
+    )
     assert found.logit.tolist() == [-0.5, -2, 4]
 
 
@@ -76,20 +93,38 @@ def test_the_strip_is_one_draw_of_the_methods_own_mask(run) -> None:
     for parts, mask in zip(found.parts, found.mask, strict=True):
         order = np.argsort(-parts, kind="stable")
         assert (mask[order[:kept]] == 1).all() and set(mask[order[kept:]]) <= {0, 2}
-    assert 0.4 < (found.mask == 0).mean() * 2 < 0.6 and found.meta["own"] and found.meta["rate"] == 0.5
+    assert (
+        0.4 < (found.mask == 0).mean() * 2 < 0.6 and found.meta["own"] and found.meta["rate"] == 0.5
+    )
     other = probes.contributions(run, ContributionsSpec(n=40, seed=6))
-    assert (other.mask != found.mask).any() and not probes.contributions(shipped("standard"), ContributionsSpec(n=2)).meta["own"]
+    assert (other.mask != found.mask).any() and not probes.contributions(
+        shipped("standard"), ContributionsSpec(n=2)
+    ).meta["own"]
 
 
-def test_the_cosine_is_that_of_two_backward_passes_and_the_shared_network_rests(run, monkeypatch) -> None:
+def test_the_cosine_is_that_of_two_backward_passes_and_the_shared_network_rests(
+    run, monkeypatch
+) -> None:
     net, few = net_of(run), images_of(run).take(torch.arange(6))
-    before, own = {name: value.clone() for name, value in net.state_dict().items()}, dict(net.named_parameters())
+    before, own = (
+        {name: value.clone() for name, value in net.state_dict().items()},
+        dict(net.named_parameters()),
+    )
     swapped: list[nn.Module] = []
-    monkeypatch.setattr(module, "functional_call", lambda net, *rest: swapped.append(net) or functional_call(net, *rest))
+    monkeypatch.setattr(
+        module,
+        "functional_call",
+        lambda net, *rest: swapped.append(net) or functional_call(net, *rest),
+    )
     found = probes.pairing(run, PairingSpec(n=6, steps=3))
-    assert len(swapped) == 6 and net not in swapped, "other sessions would meet the weights that were put in"
+    assert len(swapped) == 6 and net not in swapped, (
+        "other sessions would meet the weights that were put in"
+    )
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
-    assert all(parameter is own[name] and parameter.grad is None for name, parameter in net.named_parameters())
+    assert all(
+        parameter is own[name] and parameter.grad is None
+        for name, parameter in net.named_parameters()
+    )
     x_adv = attacked(net, few.x, few.y, PGD(eps=run.eps, steps=3))
     for at in range(6):
         gradients = []
@@ -97,13 +132,23 @@ def test_the_cosine_is_that_of_two_backward_passes_and_the_shared_network_rests(
             other = copy.deepcopy(net).eval().requires_grad_(True)
             clean, adv = other(few.x[at : at + 1]), other(x_adv[at : at + 1])
             y = few.y[at : at + 1]
-            loss = ((clean - adv) ** 2).mean() if which == "pairing" else (F.cross_entropy(clean, y) + F.cross_entropy(adv, y)) / 2
+            loss = (
+                ((clean - adv) ** 2).mean()
+                if which == "pairing"
+                else (F.cross_entropy(clean, y) + F.cross_entropy(adv, y)) / 2
+            )
             loss.backward()
-            gradients.append(torch.cat([parameter.grad.flatten() for parameter in other.parameters()]).double())
-            value = {"pairing": found.pairing[at], "ce": (found.ce[at] + found.ce_adv[at]) / 2}[which]
+            gradients.append(
+                torch.cat([parameter.grad.flatten() for parameter in other.parameters()]).double()
+            )
+            value = {"pairing": found.pairing[at], "ce": (found.ce[at] + found.ce_adv[at]) / 2}[
+                which
+            ]
             assert loss.item() == pytest.approx(float(value), rel=1e-3, abs=1e-6)
         one, two = gradients
-        assert found.cosine[at] == pytest.approx(float(one @ two / one.norm() / two.norm()), abs=1e-3)
+        assert found.cosine[at] == pytest.approx(
+            float(one @ two / one.norm() / two.norm()), abs=1e-3
+        )
     assert (found.right_adv == (net(x_adv).argmax(1) == few.y).numpy()).all()
 
 
@@ -134,11 +179,17 @@ def test_a_walk_passes_where_separate_attacks_end(run) -> None:
     assert found.steps.tolist() == [1, 2, 5, 10, 12]
     held = np.ones(60, bool)
     for row, steps in enumerate(found.steps):
-        held &= count_right(net, few.x, few.y, PGD(eps=run.eps, steps=int(steps), step_size=run.eps / 4)).numpy()
+        held &= count_right(
+            net, few.x, few.y, PGD(eps=run.eps, steps=int(steps), step_size=run.eps / 4)
+        ).numpy()
         assert (found.right[row] == held).all()
     assert 0 < held.sum() < 60
-    assert (found.square == count_right(net, few.x, few.y, Square(eps=run.eps, queries=30)).numpy()).all()
-    assert found.accuracy[-1] == held.mean() and found.interval[-1].tolist() == list(wilson(int(held.sum()), 60))
+    assert (
+        found.square == count_right(net, few.x, few.y, Square(eps=run.eps, queries=30)).numpy()
+    ).all()
+    assert found.accuracy[-1] == held.mean() and found.interval[-1].tolist() == list(
+        wilson(int(held.sum()), 60)
+    )
 
 
 def test_no_change_has_no_pairing_gradient(run) -> None:
@@ -155,10 +206,18 @@ def test_no_change_has_no_pairing_gradient(run) -> None:
 
 @pytest.mark.parametrize(
     ("name", "settings", "says"),
-    [("contributions", ["index=99999"], "no image 99999"), ("pairing", ["eps=8"], "8/255"), ("attack_steps", ["n=251"], "1 to 250"), ("pairing", ["steps=0"], "1 to 1000")],
-)  # fmt: skip
+    [
+        ("contributions", ["index=99999"], "no image 99999"),
+        ("pairing", ["eps=8"], "8/255"),
+        ("attack_steps", ["n=251"], "1 to 250"),
+        ("pairing", ["steps=0"], "1 to 1000"),
+    ],
+)
 def test_bad_settings_are_one_clear_sentence(run, name, settings, says, capsys) -> None:
-    assert cli.main(["probe", run.id, name, *(part for one in settings for part in ("--set", one))]) != 0
+    assert (
+        cli.main(["probe", run.id, name, *(part for one in settings for part in ("--set", one))])
+        != 0
+    )
     error = capsys.readouterr().err
     assert says in error and "Traceback" not in error
 
@@ -178,54 +237,112 @@ def carried(halves: list[int], method: str, run: str = "r", width: int = 10) -> 
     """Images whose answer is carried to equal parts by twice as many features as `halves` says."""
     parts = np.stack([np.where(np.arange(width) < 2 * half, 1.0, -0.5) for half in halves])
     n = len(halves)
-    mask = np.tile(np.where(np.arange(width) < 5, 1.0, np.where(np.arange(width) < 7, 2.0, 0.0)), (n, 1))
+    mask = np.tile(
+        np.where(np.arange(width) < 5, 1.0, np.where(np.arange(width) < 7, 2.0, 0.0)), (n, 1)
+    )
     meta = {
-        "run": run, "method": method, "group": "defence" if method != "standard" else "no adversarial training", "classes": ["cat", "dog"],
-        "keep": 0.5, "rate": 0.5, "dropped": "low", "own": False, "seed": 0,
-    }  # fmt: skip
-    return Contributions(parts, np.full(n, 0.25), mask, np.ones(n, int), np.ones(n, int), np.arange(n), meta=meta)
+        "run": run,
+        "method": method,
+        "group": "defence" if method != "standard" else "no adversarial training",
+        "classes": ["cat", "dog"],
+        "keep": 0.5,
+        "rate": 0.5,
+        "dropped": "low",
+        "own": False,
+        "seed": 0,
+    }
+    return Contributions(
+        parts, np.full(n, 0.25), mask, np.ones(n, int), np.ones(n, int), np.arange(n), meta=meta
+    )
 
 
 @pytest.mark.parametrize(
     ("halves", "says"),
-    [([1, 2] * 10, "Yes: half is reached earlier in B AT (−20.0 ["), ([5, 4] * 10, "No: half is reached later in B AT (+10.0"), ([3, 4] * 10, "No: half is reached undecided in B AT (+0.0")],
-)  # fmt: skip
+    [
+        ([1, 2] * 10, "Yes: half is reached earlier in B AT (−20.0 ["),
+        ([5, 4] * 10, "No: half is reached later in B AT (+10.0"),
+        ([3, 4] * 10, "No: half is reached undecided in B AT (+0.0"),
+    ],
+)
 def test_whether_robust_curves_rise_earlier_is_said_either_way(halves, says) -> None:
-    figure = figures.contributions({"A": carried([3, 4] * 10, "standard"), "B AT": carried(halves, "pgd_at")})
+    figure = figures.contributions(
+        {"A": carried([3, 4] * 10, "standard"), "B AT": carried(halves, "pgd_at")}
+    )
     assert says in said(figure) and f"{np.mean(halves):.1f} of 10 features in B AT" in said(figure)
-    assert len(figure.data) == 6 and [trace.line.dash for trace in figure.data if trace.mode == "lines"] == ["solid", "dash"]
+    assert len(figure.data) == 6 and [
+        trace.line.dash for trace in figure.data if trace.mode == "lines"
+    ] == ["solid", "dash"]
 
 
 def test_curves_of_one_image_of_few_and_of_nothing() -> None:
     one = said(figures.contributions({"A": carried([3], "standard"), "B": carried([2], "trades")}))
-    assert one == "Half of what speaks for dog on image 0 is carried by 3 of 10 features in A (effective number 6.0) and 2 of 10 features in B (effective number 4.0)."  # fmt: skip
-    assert "Fewer than 10 images" in said(figures.contributions({"A": carried([3, 3], "standard"), "B": carried([2, 2], "trades")}))
-    assert "needs an ordinary and a defended network" in said(figures.contributions(carried([3, 3], "standard")))
+    assert (
+        one
+        == "Half of what speaks for dog on image 0 is carried by 3 of 10 features in A (effective"
+        " number 6.0) and 2 of 10 features in B (effective number 4.0)."
+    )
+    assert "Fewer than 10 images" in said(
+        figures.contributions({"A": carried([3, 3], "standard"), "B": carried([2, 2], "trades")})
+    )
+    assert "needs an ordinary and a defended network" in said(
+        figures.contributions(carried([3, 3], "standard"))
+    )
     blank = dataclasses.replace(carried([3, 3], "standard"), parts=-np.ones((2, 10)))
-    assert "none in A, where nothing speaks for the class" in said(figures.contributions(blank)) and not figures.contributions(blank).data
-    several = figures.contributions({name: carried([3, 3], "standard") for name in ("A x", "B y", "ALP", "AALP", "PGD-AT", "TRADES")})
-    styles = {(trace.line.color, trace.line.dash) for trace in several.data if trace.mode == "lines"}
+    assert (
+        "none in A, where nothing speaks for the class" in said(figures.contributions(blank))
+        and not figures.contributions(blank).data
+    )
+    several = figures.contributions(
+        {
+            name: carried([3, 3], "standard")
+            for name in ("A x", "B y", "ALP", "AALP", "PGD-AT", "TRADES")
+        }
+    )
+    styles = {
+        (trace.line.color, trace.line.dash) for trace in several.data if trace.mode == "lines"
+    }
     assert len(styles) == 6 and len(several.to_json()) < 400 * 1024
 
 
 def test_the_strip_shows_every_feature_once_and_the_sum(run) -> None:
     result = carried([3], "standard")
     figure = figures.dropped(result, side="b")
-    assert sorted(feature for trace in figure.data for feature in trace.customdata) == list(range(10))
+    assert sorted(feature for trace in figure.data for feature in trace.customdata) == list(
+        range(10)
+    )
     assert [len(trace.x) for trace in figure.data] == [5, 2, 3]
     logit, thinned = 6 - 2 + 0.25, 5 + 2 * (1 - 0.5) + 0.25
-    assert f"The logit of dog is {logit:.2f}" in said(figure) and f"becomes {thinned:.2f}" in said(figure)
+    assert f"The logit of dog is {logit:.2f}" in said(figure) and f"becomes {thinned:.2f}" in said(
+        figure
+    )
     assert "drops 3 features and scales 2 up" in said(figure)
     one = probes.contributions(run, ContributionsSpec(index=3))
-    assert "With its own training (the top 32 of 64 always stay; rate 0.5)" in said(figures.dropped(one))
+    assert "With its own training (the top 32 of 64 always stay; rate 0.5)" in said(
+        figures.dropped(one)
+    )
 
 
 def pairs(cosine: list[float], ce_adv: list[float], pairing: list[float]) -> Pairing:
     n = len(cosine)
-    meta = {"run": "r", "method": "aalp", "classes": ["cat", "dog"], "attack": {"key": "pgd", "steps": 4}, "eps": 8 / 255, "seed": 0, "pair_weight": "adversarial"}  # fmt: skip
+    meta = {
+        "run": "r",
+        "method": "aalp",
+        "classes": ["cat", "dog"],
+        "attack": {"key": "pgd", "steps": 4},
+        "eps": 8 / 255,
+        "seed": 0,
+        "pair_weight": "adversarial",
+    }
     return Pairing(
-        np.full(n, 0.1), np.array(ce_adv), np.array(pairing), np.array(cosine), np.array(ce_adv) < 0.7, np.zeros(n, int), 10 + np.arange(n), meta=meta
-    )  # fmt: skip
+        np.full(n, 0.1),
+        np.array(ce_adv),
+        np.array(pairing),
+        np.array(cosine),
+        np.array(ce_adv) < 0.7,
+        np.zeros(n, int),
+        10 + np.arange(n),
+        meta=meta,
+    )
 
 
 def test_the_over_paired_corner_is_counted_by_its_rule() -> None:
@@ -235,50 +352,85 @@ def test_the_over_paired_corner_is_counted_by_its_rule() -> None:
     weight = np.exp(-result.ce_adv)
     expected = 100 * (weight * result.pairing)[1] / (weight * result.pairing).sum()
     assert f"hold 50 % of the pairing loss, and {expected:.0f} % once" in said(figure)
-    numbers = {int(point[0]): trace.marker.symbol for trace in figure.data for point in trace.customdata}
-    assert numbers == {10: "circle", 11: "x", 12: "x", 13: "circle"} and all(min(trace.x) > 0 for trace in figure.data)
+    numbers = {
+        int(point[0]): trace.marker.symbol for trace in figure.data for point in trace.customdata
+    }
+    assert numbers == {10: "circle", 11: "x", 12: "x", 13: "circle"} and all(
+        min(trace.x) > 0 for trace in figure.data
+    )
     assert sum(bool(trace.marker.showscale) for trace in figure.data) == 1
     assert json.loads(figure.to_json()) == json.loads(figures.pairing(result).to_json())
 
 
 def test_opposition_says_less_or_more_only_where_the_interval_excludes_0() -> None:
     cosine = [-1.0] * 20 + [1.0] * 20
-    less = said(figures.opposition({"A": pairs(cosine, [3.0, 4.0] * 10 + [0.1, 0.2] * 10, [1.0] * 40)}))
-    assert "oppose each other on 50 % [35, 65] of 40 images" in less and ": less (−" in less and "w = p(y|x')" in less
-    more = said(figures.opposition({"A": pairs(cosine, [0.1, 0.2] * 10 + [3.0, 4.0] * 10, [1.0] * 40)}))
+    less = said(
+        figures.opposition({"A": pairs(cosine, [3.0, 4.0] * 10 + [0.1, 0.2] * 10, [1.0] * 40)})
+    )
+    assert (
+        "oppose each other on 50 % [35, 65] of 40 images" in less
+        and ": less (−" in less
+        and "w = p(y|x')" in less
+    )
+    more = said(
+        figures.opposition({"A": pairs(cosine, [0.1, 0.2] * 10 + [3.0, 4.0] * 10, [1.0] * 40)})
+    )
     assert ": more (+" in more
-    assert "not decidedly less or more (+0" in said(figures.opposition(pairs(cosine, [1.0] * 40, [1.0] * 40)))
-    assert "Fewer than 10 images" in said(figures.opposition(pairs([-1, 1], [1.0, 2.0], [1.0, 1.0])))
-    assert "hold" not in said(figures.opposition(pairs(cosine, [1.0] * 40, [1.0] * 40), weight="ones"))
+    assert "not decidedly less or more (+0" in said(
+        figures.opposition(pairs(cosine, [1.0] * 40, [1.0] * 40))
+    )
+    assert "Fewer than 10 images" in said(
+        figures.opposition(pairs([-1, 1], [1.0, 2.0], [1.0, 1.0]))
+    )
+    assert "hold" not in said(
+        figures.opposition(pairs(cosine, [1.0] * 40, [1.0] * 40), weight="ones")
+    )
     never = pairs([1.0] * 40, [1.0, 2.0] * 20, [1.0] * 40)
-    assert "on 0 % [0, 9] of 40 images" in said(figures.opposition(never)) and never.opposed("adversarial")[2] > 0.05
+    assert (
+        "on 0 % [0, 9] of 40 images" in said(figures.opposition(never))
+        and never.opposed("adversarial")[2] > 0.05
+    )
 
 
 def walked(right: list[int], square: int, n: int = 40, only: int = 0) -> AttackSteps:
-    """`right` after 1, 20 and 1000 steps; Square leaves `square`, and fools `only` of those that PGD leaves."""
+    """`right` after 1, 20 and 1000 steps; Square leaves `square`, and fools `only` of those that
+    PGD leaves.
+    """
     rows, steps = np.arange(n), np.array([1, 20, 1000])
     held = rows < right[-1] - only
     fresh = (rows >= right[-1]) & (rows < right[-1] + square - held.sum())
-    meta = {"run": "r", "method": "alp", "attack": {"key": "pgd"}, "eps": 8 / 255, "seed": 2, "classes": ["a"]}
-    return AttackSteps(steps, np.stack([rows < k for k in right]), np.ones(n, bool), held | fresh, 500, meta=meta)
+    meta = {
+        "run": "r",
+        "method": "alp",
+        "attack": {"key": "pgd"},
+        "eps": 8 / 255,
+        "seed": 2,
+        "classes": ["a"],
+    }
+    return AttackSteps(
+        steps, np.stack([rows < k for k in right]), np.ones(n, bool), held | fresh, 500, meta=meta
+    )
 
 
 def test_masking_is_said_only_where_the_attack_without_gradients_is_decidedly_ahead() -> None:
     clear = walked([30, 20, 18], 25)
     figure = figures.attack_steps({"A": clear})
     assert (
-        "A at ε = 8/255: 40 of 40 right untouched, 20 after 20 steps of PGD, 18 after 1000 (seed 2). Steps 21 to 1000 fool 2 more."
-        in said(figure)
+        "A at ε = 8/255: 40 of 40 right untouched, 20 after 20 steps of PGD, 18 after 1000 (seed"
+        " 2). Steps 21 to 1000 fool 2 more." in said(figure)
     )
-    assert "Square-500 leaves 25 and fools 0" in said(figure) and "Nothing here says that the gradient is masked; that is no proof" in said(
+    assert "Square-500 leaves 25 and fools 0" in said(
         figure
-    )
+    ) and "Nothing here says that the gradient is masked; that is no proof" in said(figure)
     assert len(figure.data) == 3 and figure.data[2].y[0] == 25 / 40
     some = walked([30, 20, 18], 25, only=2)
-    assert "fools 2 that PGD does not. That is no decided advantage over PGD, but count the worst of both: 16 right" in said(
-        figures.attack_steps(some)
+    assert (
+        "fools 2 that PGD does not. That is no decided advantage over PGD, but count the worst of"
+        " both: 16 right" in said(figures.attack_steps(some))
     )
     masked = walked([40, 40, 40], 10, only=30)
     assert "PGD's gradient is masked" in said(figures.attack_steps(masked))
     early = dataclasses.replace(clear, steps=np.array([1, 2, 5]))
-    assert "40 of 40 right untouched, 18 after 5 steps of PGD (seed 2). Square-500" in said(figures.attack_steps(early))
+    assert "40 of 40 right untouched, 18 after 5 steps of PGD (seed 2). Square-500" in said(
+        figures.attack_steps(early)
+    )

@@ -1,4 +1,6 @@
-"""The short form of `make test-cpus`: other processors, as far as this one can play them, count what this one counts."""
+"""The short form of `make test-cpus`: other processors, as far as this one can play them, count
+what this one counts.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,15 @@ CLOSE = 2  # of 200 images
 
 
 def facts_under(name: str) -> dict[str, Any]:
-    """What a process counts that stands under a setting; what it says on stderr is part of a failure."""
+    """What a process counts that stands under a setting; what it says on stderr is part of a
+    failure.
+    """
     with cpus.under(name) as environment:
         done = subprocess.run(
-            [sys.executable, "-W", "error", str(REPOSITORY / "tests" / "cpus.py"), "facts"], env=environment, capture_output=True, text=True
+            [sys.executable, "-W", "error", str(REPOSITORY / "tests" / "cpus.py"), "facts"],
+            env=environment,
+            capture_output=True,
+            text=True,
         )
     assert done.returncode == 0, f"{name}: {done.stderr}"
     return json.loads(done.stdout)
@@ -29,7 +36,9 @@ def facts_under(name: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def found() -> dict[str, dict[str, Any]]:
     """The facts by setting; the usual one is this process."""
-    others = [name for name, setting in cpus.SETTINGS.items() if name != "usual" and not setting.busy]  # who waits counts no other way
+    others = [
+        name for name, setting in cpus.SETTINGS.items() if name != "usual" and not setting.busy
+    ]  # who waits counts no other way
     with ThreadPoolExecutor(2) as pool:
         counted = pool.map(facts_under, others)
         return {"usual": cpus.facts(), **dict(zip(others, counted, strict=True))}
@@ -43,16 +52,27 @@ def test_every_processor_counts_the_same(found: dict[str, dict[str, Any]]) -> No
     )
     for name, facts in found.items():
         assert facts["right"].keys() == usual["right"].keys()
-        apart = {attack: (k, facts["right"][attack]) for attack, k in usual["right"].items() if abs(k - facts["right"][attack]) > CLOSE}
+        apart = {
+            attack: (k, facts["right"][attack])
+            for attack, k in usual["right"].items()
+            if abs(k - facts["right"][attack]) > CLOSE
+        }
         assert not apart, f"{name}: {apart}"
         assert facts["loss"] == pytest.approx(usual["loss"], rel=1e-2), name
-        assert facts["moved"] == pytest.approx(usual["moved"], rel=5e-2) and facts["moved"] > 0.1, name
+        assert facts["moved"] == pytest.approx(usual["moved"], rel=5e-2) and facts["moved"] > 0.1, (
+            name
+        )
 
 
 @pytest.mark.machine
 def test_the_settings_take_effect(found: dict[str, dict[str, Any]]) -> None:
     assert found["scalar"]["capability"] == "DEFAULT" and found["usual"]["capability"] != "DEFAULT"
-    assert found["AVX2"]["capability"] in ("AVX2", "DEFAULT", "NEON", "SVE256")  # what is no x86 has no AVX
+    assert found["AVX2"]["capability"] in (
+        "AVX2",
+        "DEFAULT",
+        "NEON",
+        "SVE256",
+    )  # what is no x86 has no AVX
     assert found["usual"]["onednn"] and not found["without-onednn"]["onednn"]
     if hasattr(os, "sched_getaffinity"):
         assert found["one-core"]["cores"] == 1

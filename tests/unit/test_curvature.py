@@ -1,4 +1,6 @@
-"""Curvature and input gradients: golden numbers, a dense Hessian, and gradients taken image by image."""
+"""Curvature and input gradients: golden numbers, a dense Hessian, and gradients taken image by
+image.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,21 @@ from robustviz.nets import frozen
 from robustviz.probes import CurvatureSpec, GradientsSpec
 from robustviz.runs import folder
 from robustviz.types import UserError
-from robustviz.views.loss.curvature import cross_entropy, gradient, hessian_vector, smoothed, top_eigenvalue
+from robustviz.views.loss.curvature import (
+    cross_entropy,
+    gradient,
+    hessian_vector,
+    smoothed,
+    top_eigenvalue,
+)
 from robustviz.views.loss.result import Curvature, Gradients
 from robustviz.views.measure import images_of, net_of
 
 ALIGNED = "digits-model-alignment-small-resnet-s0-09668e22"
-BEFORE, WITNESS = "digits-standard-small-resnet-s0-8b92484e", "digits-standard-small-cnn-s0-59e86c72"
+BEFORE, WITNESS = (
+    "digits-standard-small-resnet-s0-8b92484e",
+    "digits-standard-small-cnn-s0-59e86c72",
+)
 
 
 def rng() -> torch.Generator:
@@ -40,7 +51,9 @@ def test_the_golden_softmax_linear_network() -> None:
     p = F.softmax(x @ weight.T, dim=1)[0]
     dense = weight.T @ (torch.diag(p) - torch.outer(p, p)) @ weight
     assert torch.linalg.eigvalsh(dense).numpy() == pytest.approx([0.098744, 0.737783], abs=1e-6)
-    columns = torch.stack([hessian_vector(loss, x, unit[None])[0] for unit in torch.eye(2, dtype=torch.float64)])
+    columns = torch.stack(
+        [hessian_vector(loss, x, unit[None])[0] for unit in torch.eye(2, dtype=torch.float64)]
+    )
     assert torch.allclose(columns, dense, atol=1e-12)
 
 
@@ -51,7 +64,8 @@ def test_a_dense_hessian_of_a_tiny_network(conv_net, images, labels) -> None:
         found, residual = top_eigenvalue(cross_entropy(net, y), x, 200, rng())
         for i in range(3):
             dense = torch.autograd.functional.hessian(
-                lambda flat, i=i: F.cross_entropy(net(flat.view(1, *x.shape[1:])), y[i : i + 1]), x[i].flatten()
+                lambda flat, i=i: F.cross_entropy(net(flat.view(1, *x.shape[1:])), y[i : i + 1]),
+                x[i].flatten(),
             )
             values = torch.linalg.eigvalsh(dense)
             top = values[values.abs().argmax()]
@@ -86,14 +100,18 @@ def test_twenty_steps_tell_apart_what_competes_and_the_residual_is_that_of_a_vec
 
 @pytest.mark.parametrize("power", [1, 0])
 def test_no_curvature_is_0(power) -> None:
-    found, residual = top_eigenvalue(lambda x: x.sum(dim=1) if power else 0 * x.sum(dim=1), torch.rand(4, 3), 5, rng())
+    found, residual = top_eigenvalue(
+        lambda x: x.sum(dim=1) if power else 0 * x.sum(dim=1), torch.rand(4, 3), 5, rng()
+    )
     assert not found.any() and not residual.any()
 
 
 def test_relu_hides_the_curvature_that_softplus_shows(conv_net, images, labels) -> None:
     changed = smoothed(conv_net, 50.0)
     assert not any(isinstance(module, nn.ReLU) for module in changed.modules())
-    assert sum(isinstance(module, nn.ReLU) for module in conv_net.modules()) == 2, "the network itself was changed"
+    assert sum(isinstance(module, nn.ReLU) for module in conv_net.modules()) == 2, (
+        "the network itself was changed"
+    )
     with torch.no_grad():
         assert torch.allclose(changed(images), conv_net(images), atol=0.1)
 
@@ -112,7 +130,9 @@ def test_gradients_are_those_of_each_image_alone(run) -> None:
         with frozen(net):
             for i in range(12):
                 x = few.x[i : i + 1].double().requires_grad_()
-                out.append(torch.autograd.grad(F.cross_entropy(net(x), few.y[i : i + 1]), x)[0].flatten())
+                out.append(
+                    torch.autograd.grad(F.cross_entropy(net(x), few.y[i : i + 1]), x)[0].flatten()
+                )
         return torch.stack(out)
 
     own, other = alone(run), alone(folder.open_run(WITNESS))
@@ -130,7 +150,9 @@ def test_an_aligned_run_is_compared_with_its_witness_and_with_networks_it_never_
 
 def test_the_share_on_the_object_is_counted_pixel_by_pixel(runs_home) -> None:
     run = folder.open_run("shapes-standard-small-resnet-s0-cd0cb033")
-    found = probes.gradients(run, GradientsSpec(n=6, targets="shapes-standard-small-cnn-s0-67af4565"))
+    found = probes.gradients(
+        run, GradientsSpec(n=6, targets="shapes-standard-small-cnn-s0-67af4565")
+    )
     few, net = images_of(run).take(torch.arange(6)), net_of(run)
     with frozen(net):
         x = few.x.requires_grad_()
@@ -148,10 +170,13 @@ def test_curvature_is_top_eigenvalue_of_the_smoothed_copy_and_is_kept(run) -> No
     with frozen(net):
         for i in range(3):
             dense = torch.autograd.functional.hessian(
-                lambda flat, i=i: F.cross_entropy(net(flat.view(1, 1, 8, 8)), few.y[i : i + 1]), few.x[i].double().flatten()
+                lambda flat, i=i: F.cross_entropy(net(flat.view(1, 1, 8, 8)), few.y[i : i + 1]),
+                few.x[i].double().flatten(),
             )
             values = torch.linalg.eigvalsh(dense)
-            assert found.eigenvalue[i] == pytest.approx(float(values[values.abs().argmax()]), rel=1e-3)
+            assert found.eigenvalue[i] == pytest.approx(
+                float(values[values.abs().argmax()]), rel=1e-3
+            )
     assert np.array_equal(spec.kept(run).eigenvalue, found.eigenvalue)
     assert not any(parameter.grad is not None for parameter in net_of(run).parameters())
 
@@ -162,7 +187,10 @@ def test_curvature_is_top_eigenvalue_of_the_smoothed_copy_and_is_kept(run) -> No
         (lambda: CurvatureSpec(beta=2.0), "10 to 1000"),
         (lambda: CurvatureSpec(n=1), "at least 2"),
         (lambda: GradientsSpec(targets="no-such-run"), "no run called"),
-        (lambda: GradientsSpec(targets="shapes-standard-small-cnn-s0-67af4565"), "other images or classes"),
+        (
+            lambda: GradientsSpec(targets="shapes-standard-small-cnn-s0-67af4565"),
+            "other images or classes",
+        ),
     ],
 )
 def test_bad_settings_are_one_sentence(run, make, says) -> None:
@@ -172,29 +200,53 @@ def test_bad_settings_are_one_sentence(run, make, says) -> None:
 
 def bent(values, **more) -> Curvature:
     values = np.array(values, dtype=float)
-    return Curvature(np.arange(len(values)), values, values * 0, values == values, meta={"beta": 10.0, "run": "r"} | more)
+    return Curvature(
+        np.arange(len(values)),
+        values,
+        values * 0,
+        values == values,
+        meta={"beta": 10.0, "run": "r"} | more,
+    )
 
 
 def test_the_curvature_figure_says_what_is_decided_and_no_more() -> None:
     low, high = bent([1.0, 2, 3, 4, 5, 6, 7, 8]), bent([2.0, 3, 4, 5, 6, 7, 8, 9])
     said = figures.curvature({"before": low, "after": high}).layout.meta["sentence"]
     assert "lower on 0 of 8 images (0 % [0, 32]): higher on most" in said and "mean 4.5 [" in said
-    assert "the same on every image" in figures.curvature({"before": low, "after": low}).layout.meta["sentence"]
-    mixed = figures.curvature({"before": low, "after": bent([2.0, 1, 4, 3, 6, 5, 8, 7])}).layout.meta["sentence"]
+    assert (
+        "the same on every image"
+        in figures.curvature({"before": low, "after": low}).layout.meta["sentence"]
+    )
+    mixed = figures.curvature(
+        {"before": low, "after": bent([2.0, 1, 4, 3, 6, 5, 8, 7])}
+    ).layout.meta["sentence"]
     assert "not decided" in mixed
-    alone = figures.curvature(dataclasses.replace(bent([0.0, 0.0, 0.0]), same=np.array([True, False, True])))
-    assert "From" not in alone.layout.meta["sentence"] and "otherwise than the network on 1" in alone.layout.meta["sentence"]
+    alone = figures.curvature(
+        dataclasses.replace(bent([0.0, 0.0, 0.0]), same=np.array([True, False, True]))
+    )
+    assert (
+        "From" not in alone.layout.meta["sentence"]
+        and "otherwise than the network on 1" in alone.layout.meta["sentence"]
+    )
     negative = figures.curvature({"before": bent([-1.0, 2.0, 3.0])})
-    assert negative.data[0].marker.symbol[0] == "diamond-open" and "1 negative" in negative.layout.meta["sentence"]
+    assert (
+        negative.data[0].marker.symbol[0] == "diamond-open"
+        and "1 negative" in negative.layout.meta["sentence"]
+    )
     assert [int(row[0]) for row in negative.data[0].customdata] == [0, 1, 2]
 
 
 def steep(share, area, cosine, run="r", targets=("t",)) -> Gradients:
     n = len(share or cosine[0])
     return Gradients(
-        np.arange(n), np.linspace(1, 2, n), np.array(share), np.array(area), list(targets), np.array(cosine).reshape(len(targets), n),
+        np.arange(n),
+        np.linspace(1, 2, n),
+        np.array(share),
+        np.array(area),
+        list(targets),
+        np.array(cosine).reshape(len(targets), n),
         meta={"run": run, "labels": [f"net {target}" for target in targets]},
-    )  # fmt: skip
+    )
 
 
 def test_the_gradient_figure_compares_image_by_image() -> None:
@@ -202,12 +254,28 @@ def test_the_gradient_figure_compares_image_by_image() -> None:
     after = steep([0.4, 0.5, 0.61, 0.5], [0.2, 0.21, 0.19, 0.2], [[0.1, 0.3, 0.1, 0.3]])
     figure = figures.gradients({"before": before, "after": after})
     said = figure.layout.meta["sentence"]
-    assert "+10.2 points" in said and "more on the object" in said and "net t" in said and "not decided" in said
-    assert "(above the area)" in said and len(figure.data) == 2 and figure.layout.meta["alt"].endswith(said)
-    assert "less on the object" in figures.gradients({"before": after, "after": before}).layout.meta["sentence"]
+    assert (
+        "+10.2 points" in said
+        and "more on the object" in said
+        and "net t" in said
+        and "not decided" in said
+    )
+    assert (
+        "(above the area)" in said
+        and len(figure.data) == 2
+        and figure.layout.meta["alt"].endswith(said)
+    )
+    assert (
+        "less on the object"
+        in figures.gradients({"before": after, "after": before}).layout.meta["sentence"]
+    )
     same = figures.gradients({"before": before, "after": before}).layout.meta["sentence"]
     assert "more or less semantic is not decided" in same and "the same on every image" in same
-    itself = figures.gradients({"t": steep([], [], [[1.0, 1.0]], run="t"), "u": steep([], [], [[0.5, 0.4]])})
-    assert "cosine" not in itself.layout.meta["sentence"], "a network's likeness to itself is no finding"
+    itself = figures.gradients(
+        {"t": steep([], [], [[1.0, 1.0]], run="t"), "u": steep([], [], [[0.5, 0.4]])}
+    )
+    assert "cosine" not in itself.layout.meta["sentence"], (
+        "a network's likeness to itself is no finding"
+    )
     with pytest.raises(UserError, match="nothing to compare"):
         figures.gradients(steep([], [], [[1.0, 1.0]], run="t"))

@@ -1,4 +1,6 @@
-"""The room of the data: splits, beginnings, augmentation, downloads that fail, and the files as they are published."""
+"""The room of the data: splits, beginnings, augmentation, downloads that fail, and the files as
+they are published.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ REPO = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def real(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of real images: ROBUSTVIZ_DATA, else shared/data beside the repository; the test skips without it."""
+    """The folder of real images: ROBUSTVIZ_DATA, else shared/data beside the repository; the test
+    skips without it.
+    """
     named = os.environ.get("ROBUSTVIZ_DATA")
     place = Path(named) if named else REPO.parent / "shared" / "data"
     if not (place / "cifar100-subset").is_dir():
@@ -47,24 +51,33 @@ def whole_at_once(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("key", ["digits", "shapes"])
-def test_mean_and_std_are_those_of_the_whole_split_to_the_bit_that_a_network_keeps(key: str) -> None:
+def test_mean_and_std_are_those_of_the_whole_split_to_the_bit_that_a_network_keeps(
+    key: str,
+) -> None:
     images = data.load(key, "train", 2000).images
     for found, wanted in zip(data.mean_and_std(images), whole_at_once(images), strict=True):
         assert torch.equal(torch.tensor(found), wanted.float())
 
 
-def test_mean_and_std_are_counted_in_pieces_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mean_and_std_are_counted_in_pieces_of_bounded_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     largest = 0
 
     class Watch(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             nonlocal largest
             out = func(*args, **(kwargs or {}))
-            if isinstance(out, torch.Tensor) and out.untyped_storage().data_ptr() != images.untyped_storage().data_ptr():
+            if (
+                isinstance(out, torch.Tensor)
+                and out.untyped_storage().data_ptr() != images.untyped_storage().data_ptr()
+            ):
                 largest = max(largest, out.untyped_storage().nbytes())
             return out
 
-    images = torch.randint(0, 256, (301, 3, 20, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(
+        0, 256, (301, 3, 20, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     images[:, 1] //= 2
     wanted = data.mean_and_std(images)
     for found, exact in zip(wanted, whole_at_once(images), strict=True):
@@ -103,7 +116,9 @@ def test_digit_splits_hold_each_image_once() -> None:
 
 
 def test_a_stratified_order_is_a_permutation_whose_every_beginning_is_balanced() -> None:
-    y = torch.tensor([0] * 7 + [1] * 30 + [2] * 12)[torch.randperm(49, generator=torch.Generator().manual_seed(3))]
+    y = torch.tensor([0] * 7 + [1] * 30 + [2] * 12)[
+        torch.randperm(49, generator=torch.Generator().manual_seed(3))
+    ]
     order = data.stratified_order(y)
     assert sorted(order.tolist()) == list(range(49))
     for n in range(1, 22):  # until the smallest class has run out
@@ -119,7 +134,9 @@ def test_take_is_nested_and_keeps_everything_together() -> None:
     assert torch.equal(big.images[:50], small.images) and torch.equal(big.masks[:50], small.masks)
     assert small.y.bincount().tolist() == [5] * 10
     picked = whole.take(torch.tensor([3, 1]))
-    assert torch.equal(picked.images, whole.images[[3, 1]]) and torch.equal(picked.y, whole.y[[3, 1]])
+    assert torch.equal(picked.images, whole.images[[3, 1]]) and torch.equal(
+        picked.y, whole.y[[3, 1]]
+    )
     assert len(whole.take(10_000)) == 120
 
 
@@ -191,7 +208,9 @@ def numbered() -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", data.AUGMENTATIONS)
-def test_augmentation_follows_its_generator_and_leaves_its_input_alone(name: str, numbered: torch.Tensor) -> None:
+def test_augmentation_follows_its_generator_and_leaves_its_input_alone(
+    name: str, numbered: torch.Tensor
+) -> None:
     before = numbered.clone()
     one = data.augment(name, numbered, torch.Generator().manual_seed(5))
     two = data.augment(name, numbered, torch.Generator().manual_seed(5))
@@ -215,9 +234,16 @@ def test_a_crop_moves_each_sample_by_its_own_shift_and_repeats_the_edge() -> Non
     shifts = set()
     for a, b in zip(out, x, strict=True):
         matches = [
-            (dy, dx) for dy in range(-2, 3) for dx in range(-1, 2)
-            if torch.equal(a, b[:, (torch.arange(16) + dy).clamp(0, 15)][:, :, (torch.arange(8) + dx).clamp(0, 7)])
-        ]  # fmt: skip
+            (dy, dx)
+            for dy in range(-2, 3)
+            for dx in range(-1, 2)
+            if torch.equal(
+                a,
+                b[:, (torch.arange(16) + dy).clamp(0, 15)][
+                    :, :, (torch.arange(8) + dx).clamp(0, 7)
+                ],
+            )
+        ]
         assert len(matches) == 1
         shifts.update(matches)
     assert len(shifts) == 15  # each of the 5 x 3 shifts came up
@@ -227,7 +253,11 @@ def test_a_crop_moves_each_sample_by_its_own_shift_and_repeats_the_edge() -> Non
 
 
 def _idx(array: np.ndarray) -> bytes:
-    return bytes([0, 0, 8, array.ndim]) + b"".join(int(d).to_bytes(4, "big") for d in array.shape) + array.tobytes()
+    return (
+        bytes([0, 0, 8, array.ndim])
+        + b"".join(int(d).to_bytes(4, "big") for d in array.shape)
+        + array.tobytes()
+    )
 
 
 def _write_mnist(place: Path, packed: bool) -> np.ndarray:
@@ -243,7 +273,9 @@ def _write_mnist(place: Path, packed: bool) -> np.ndarray:
 
 @pytest.mark.parametrize("inside", ["mnist", "mnist/MNIST/raw", "MNIST/raw"])
 @pytest.mark.parametrize("packed", [True, False])
-def test_idx_files_are_read_packed_or_not_wherever_they_lie(empty_root: Path, inside: str, packed: bool) -> None:
+def test_idx_files_are_read_packed_or_not_wherever_they_lie(
+    empty_root: Path, inside: str, packed: bool
+) -> None:
     test_pixels = _write_mnist(empty_root / inside, packed)
     test = data.load("mnist", "test")
     assert np.array_equal(test.images[:, 0].numpy(), test_pixels)
@@ -271,14 +303,22 @@ def _write_cifar10(place: Path) -> None:
     rng = np.random.default_rng(0)
     for name in cifar10.MD5:
         pixels = rng.integers(0, 256, (20, 3072)).astype(np.uint8)
-        (place / name).write_bytes(pickle.dumps({b"data": pixels, b"labels": [i % 10 for i in range(20)]}, protocol=2))
+        (place / name).write_bytes(
+            pickle.dumps({b"data": pixels, b"labels": [i % 10 for i in range(20)]}, protocol=2)
+        )
 
 
-@pytest.mark.parametrize("inside", ["cifar10", "cifar-10-batches-py", "cifar10/cifar-10-batches-py"])
+@pytest.mark.parametrize(
+    "inside", ["cifar10", "cifar-10-batches-py", "cifar10/cifar-10-batches-py"]
+)
 def test_cifar10_batches_are_read_wherever_they_lie(empty_root: Path, inside: str) -> None:
     _write_cifar10(empty_root / inside)
     train = data.load("cifar10", "train")
-    assert train.images.shape == (90, 3, 32, 32) and train.y.bincount().tolist() == [9] * 10 and "differs" in train.card
+    assert (
+        train.images.shape == (90, 3, 32, 32)
+        and train.y.bincount().tolist() == [9] * 10
+        and "differs" in train.card
+    )
     raw = pickle.loads((empty_root / inside / "test_batch").read_bytes())
     assert np.array_equal(data.load("cifar10", "test").images.flatten(1).numpy(), raw[b"data"])
 
@@ -289,7 +329,9 @@ class _Malicious:
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_a_malicious_pickle_is_refused_and_not_run(tmp_path: Path, protocol: int, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_malicious_pickle_is_refused_and_not_run(
+    tmp_path: Path, protocol: int, capfd: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "data_batch_1"
     path.write_bytes(pickle.dumps({"data": _Malicious()}, protocol=protocol))
     with pytest.raises(UserError, match="wants to run"):
@@ -313,7 +355,10 @@ def test_a_compact_file_decodes_to_what_the_stored_format_says() -> None:
         for c in range(3):
             for r in range(32):
                 for k in range(32):
-                    left, up = (slow[i, c, r, k - 1] if k else 0), (slow[i, c, r - 1, k] if r else 0)
+                    left, up = (
+                        (slow[i, c, r, k - 1] if k else 0),
+                        (slow[i, c, r - 1, k] if r else 0),
+                    )
                     diag = slow[i, c, r - 1, k - 1] if r and k else 0
                     guess = sorted((left, up, left + up - diag))[1]
                     slow[i, c, r, k] = (int(residual[c, i, r, k]) + guess) % 256
@@ -348,15 +393,30 @@ def test_a_failed_download_says_what_why_and_what_to_do(
     empty_root: Path, error: Exception, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(UserError) as caught:
-        places.download("MNIST", "https://example.org/mnist", _fails(error), empty_root / "mnist", "the four idx files")
+        places.download(
+            "MNIST",
+            "https://example.org/mnist",
+            _fails(error),
+            empty_root / "mnist",
+            "the four idx files",
+        )
     text = str(caught.value)
-    assert says in text and "https://example.org/mnist" in text and str(empty_root / "mnist") in text and "ROBUSTVIZ_DATA" in text
+    assert (
+        says in text
+        and "https://example.org/mnist" in text
+        and str(empty_root / "mnist") in text
+        and "ROBUSTVIZ_DATA" in text
+    )
     assert text.count("\n") == 0 and capsys.readouterr().out == ""  # stdout belongs to --json
     assert not (empty_root / "mnist").exists()
 
 
-@pytest.mark.parametrize("key", ["mnist", "fashion_mnist", "cifar10", "cifar100", "svhn", "tiny_imagenet"])
-def test_without_files_and_network_each_set_says_where_to_get_it(empty_root: Path, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "key", ["mnist", "fashion_mnist", "cifar10", "cifar100", "svhn", "tiny_imagenet"]
+)
+def test_without_files_and_network_each_set_says_where_to_get_it(
+    empty_root: Path, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import urllib.error
     import urllib.request
 
@@ -364,7 +424,9 @@ def test_without_files_and_network_each_set_says_where_to_get_it(empty_root: Pat
         raise urllib.error.URLError("no network in this test")
 
     monkeypatch.setattr(urllib.request, "urlopen", offline)
-    with pytest.raises(UserError, match=r"could not be downloaded from http.*; put .* into .*ROBUSTVIZ_DATA\.$"):
+    with pytest.raises(
+        UserError, match=r"could not be downloaded from http.*; put .* into .*ROBUSTVIZ_DATA\.$"
+    ):
         data.load(key, "test")
 
 
@@ -382,7 +444,9 @@ def test_svhn_is_read_from_its_matlab_file_with_ten_meaning_zero(empty_root: Pat
         data.load("svhn", "train")
 
 
-def test_the_data_root_is_the_environments_else_the_repositorys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_data_root_is_the_environments_else_the_repositorys(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("ROBUSTVIZ_DATA", str(tmp_path))
     assert data.root() == tmp_path
     monkeypatch.delenv("ROBUSTVIZ_DATA")
@@ -403,20 +467,33 @@ def test_real_idx_sets_are_complete_and_original(real: Path, key: str) -> None:
 def test_real_cifar10_decodes_to_the_stored_checksum(real: Path) -> None:
     sums = dict(line.split() for line in (real / "cifar10" / "pixels.md5").read_text().splitlines())
     test = data.load("cifar10", "test")
-    assert hashlib.md5(test.images.numpy().tobytes() + test.y.numpy().astype(np.uint8).tobytes()).hexdigest() == sums["test.xz"]
+    assert (
+        hashlib.md5(
+            test.images.numpy().tobytes() + test.y.numpy().astype(np.uint8).tobytes()
+        ).hexdigest()
+        == sums["test.xz"]
+    )
     assert "23 of these images are JPEG" in test.card
 
 
 def test_real_cifar100_subset_says_that_it_is_one(real: Path) -> None:
     test = data.load("cifar100", "test")
-    assert len(test.classes) == 20 and "20 of 100 classes" in test.card and test.y.bincount().tolist() == [50] * 20
+    assert (
+        len(test.classes) == 20
+        and "20 of 100 classes" in test.card
+        and test.y.bincount().tolist() == [50] * 20
+    )
     train, val = data.load("cifar100", "train", 200), data.load("cifar100", "val")
     assert not set(train.names) & set(val.names) and len(val) == 400
 
 
 def test_real_tiny_imagenet_subset_has_readable_names_and_its_val_as_test(real: Path) -> None:
     test = data.load("tiny_imagenet", "test")
-    assert test.images.shape == (500, 3, 64, 64) and test.classes[0] == "goldfish" and "10 of 200 classes" in test.card
+    assert (
+        test.images.shape == (500, 3, 64, 64)
+        and test.classes[0] == "goldfish"
+        and "10 of 200 classes" in test.card
+    )
     assert all(name.startswith("val/") for name in test.names)
 
 
@@ -428,15 +505,23 @@ def test_the_official_layout_of_tiny_imagenet_is_read(empty_root: Path) -> None:
     for k, wordnet in enumerate(("n01443537", "n02002724")):
         (place / "train" / wordnet / "images").mkdir(parents=True)
         for i in range(10):
-            Image.new("RGB", (64, 64), (i, 90 * k, 0)).save(place / "train" / wordnet / "images" / f"{wordnet}_{i}.JPEG")
+            Image.new("RGB", (64, 64), (i, 90 * k, 0)).save(
+                place / "train" / wordnet / "images" / f"{wordnet}_{i}.JPEG"
+            )
         rows.append(f"val_{k}.JPEG\t{wordnet}\t0\t0\t62\t62")
     (place / "val" / "images").mkdir(parents=True)
     for k in range(2):
         Image.new("L", (64, 64), 90 * k).save(place / "val" / "images" / f"val_{k}.JPEG")
     (place / "val" / "val_annotations.txt").write_text("\n".join(rows))
-    (place / "words.txt").write_text("n01443537\tgoldfish, Carassius\nn02002724\tblack stork\nn00000001\tother\n")
+    (place / "words.txt").write_text(
+        "n01443537\tgoldfish, Carassius\nn02002724\tblack stork\nn00000001\tother\n"
+    )
     train, test = data.load("tiny_imagenet", "train"), data.load("tiny_imagenet", "test")
-    assert train.classes == ("goldfish", "black stork") and len(train) == 18 and "2 of 200 classes" in train.card
+    assert (
+        train.classes == ("goldfish", "black stork")
+        and len(train) == 18
+        and "2 of 200 classes" in train.card
+    )
     assert test.y.tolist() == [0, 1] and test.images[1].float().mean() == 90
 
 
@@ -444,6 +529,11 @@ def test_importing_the_room_reads_no_optional_package() -> None:
     import subprocess
     import sys
 
-    code = "import sys, robustviz.data; print([m for m in ('sklearn', 'scipy', 'torchvision', 'streamlit', 'pandas') if m in sys.modules])"
-    out = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
+    code = (
+        "import sys, robustviz.data; print([m for m in ('sklearn', 'scipy', 'torchvision',"
+        " 'streamlit', 'pandas') if m in sys.modules])"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True
+    )
     assert out.stdout.strip() == "[]"

@@ -21,13 +21,20 @@ if TYPE_CHECKING:
     from conftest import Toy
 
 ATTACK = PGD(eps=0.05, steps=10)
-FINE = Consult(unbounded=0, pgd20=40, pgd60=40, square=80)  # of 80 images; for what the doctor's own attacks do not matter to
+FINE = Consult(
+    unbounded=0, pgd20=40, pgd60=40, square=80
+)  # of 80 images; for what the doctor's own attacks do not matter to
 
 
 def complaints(
-    toy: Toy, net: nn.Module | None = None, *, x: Tensor | None = None, x_adv: Tensor | None = None, attack: Attack = ATTACK,
+    toy: Toy,
+    net: nn.Module | None = None,
+    *,
+    x: Tensor | None = None,
+    x_adv: Tensor | None = None,
+    attack: Attack = ATTACK,
     consulted: Consult | None = None,
-) -> set[str]:  # fmt: skip
+) -> set[str]:
     net = net or toy.net
     x = toy.x if x is None else x
     x_adv = attack(net, x, toy.y) if x_adv is None else x_adv
@@ -55,8 +62,12 @@ def test_a_change_larger_than_eps_is_found(toy: Toy) -> None:
     assert "budget" in complaints(toy, x=inside, x_adv=inside + 0.051, consulted=FINE)
     one = inside.clone()
     one[79, 1, 8, 6] += 0.2
-    assert "budget" in complaints(toy, x=inside, x_adv=one, consulted=FINE)  # a single pixel of a single image
-    assert "budget" in complaints(toy, x=inside, x_adv=inside + 0.01, attack=PGD(norm="l2", eps=0.05), consulted=FINE)
+    assert "budget" in complaints(
+        toy, x=inside, x_adv=one, consulted=FINE
+    )  # a single pixel of a single image
+    assert "budget" in complaints(
+        toy, x=inside, x_adv=inside + 0.01, attack=PGD(norm="l2", eps=0.05), consulted=FINE
+    )
 
 
 @pytest.mark.parametrize("by", [-0.01, 0.01])
@@ -65,7 +76,9 @@ def test_pixels_outside_the_unit_range_are_found(by: float, toy: Toy) -> None:
     x[0, 0, 0, 0] = 0.0 if by < 0 else 1.0
     x_adv = x.clone()
     x_adv[0, 0, 0, 0] += by
-    assert "range" in complaints(toy, x=x, x_adv=x_adv, consulted=FINE) and "range" not in complaints(toy, x=x, x_adv=x, consulted=FINE)
+    assert "range" in complaints(
+        toy, x=x, x_adv=x_adv, consulted=FINE
+    ) and "range" not in complaints(toy, x=x, x_adv=x, consulted=FINE)
     assert "range" in complaints(toy, x=x_adv, x_adv=x, consulted=FINE)  # in the clean images too
 
 
@@ -97,7 +110,9 @@ def cut_off(net: nn.Module, x: Tensor) -> Tensor:
 
 
 def turned_round(net: nn.Module, x: Tensor) -> Tensor:
-    return net(2 * x.detach() - x)  # the right value, with a gradient that leads the attacker the wrong way
+    return net(
+        2 * x.detach() - x
+    )  # the right value, with a gradient that leads the attacker the wrong way
 
 
 def noisy(net: nn.Module, x: Tensor) -> Tensor:
@@ -105,17 +120,24 @@ def noisy(net: nn.Module, x: Tensor) -> Tensor:
 
 
 def rough(net: nn.Module, x: Tensor) -> Tensor:
-    """The answer comes from a few grey levels, so its true gradient is nothing; what shows is that of another answer."""
+    """The answer comes from a few grey levels, so its true gradient is nothing; what shows is that
+    of another answer.
+    """
     return net((x * 10).round() / 10) + 1e-3 * net(1 - x)
 
 
 @pytest.mark.parametrize(
     ("disease", "found"),
     [
-        (probabilities, {"logits"}), (saturated, {"gradients", "black-box"}), (staircase, {"gradients", "black-box"}), (rough, {"black-box"}), (cut_off, {"gradients"}),
-        (turned_round, {"unbounded"}), (noisy, {"deterministic"}),
+        (probabilities, {"logits"}),
+        (saturated, {"gradients", "black-box"}),
+        (staircase, {"gradients", "black-box"}),
+        (rough, {"black-box"}),
+        (cut_off, {"gradients"}),
+        (turned_round, {"unbounded"}),
+        (noisy, {"deterministic"}),
     ],
-)  # fmt: skip
+)
 def test_a_disease_is_found(disease: Any, found: set[str], toy: Toy) -> None:
     torch.manual_seed(0)
     assert found <= complaints(toy, Sick(toy.net, disease))
@@ -125,9 +147,13 @@ def test_a_gradient_that_leads_astray_is_told_from_one_that_is_gone(toy: Toy) ->
     assert "gradients" not in complaints(toy, Sick(toy.net, turned_round))
 
 
-def test_more_steps_that_help_the_defender_are_found(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_steps_that_help_the_defender_are_found(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Tired(PGD):
-        def __call__(self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
+        def __call__(
+            self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None
+        ) -> Tensor:
             return x if self.steps > 50 else super().__call__(net, x, y, rng)
 
     monkeypatch.setattr(doctor, "PGD", Tired)
@@ -140,7 +166,10 @@ def test_more_steps_that_help_the_defender_are_found(toy: Toy, monkeypatch: pyte
 @pytest.mark.slow
 def test_a_gradient_that_only_misleads_is_found_by_an_attack_that_needs_none() -> None:
     """And by nothing else the doctor has, on a network that is shipped."""
-    run = Run(folder.zoo() / next(config.run_id for config in zoo.wanted() if config.method.key == "standard"))
+    run = Run(
+        folder.zoo()
+        / next(config.run_id for config in zoo.wanted() if config.method.key == "standard")
+    )
     assert run.data_key == "digits"
     few = data.load(run.config.data, "test").take(50)
     attack = PGD(eps=run.eps, steps=20)
@@ -152,31 +181,67 @@ def test_a_gradient_that_only_misleads_is_found_by_an_attack_that_needs_none() -
 
 
 @pytest.mark.parametrize(("square", "ok"), [(40, True), (38, True), (37, False)])
-def test_two_images_more_by_the_black_box_are_chance(square: int, ok: bool, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_images_more_by_the_black_box_are_chance(
+    square: int, ok: bool, toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(doctor, "_right", lambda *a: 40)
-    found = examine(toy.net, toy.x, toy.y, toy.x, ATTACK, 4, consulted=Consult(unbounded=0, pgd20=0, pgd60=0, square=square))
+    found = examine(
+        toy.net,
+        toy.x,
+        toy.y,
+        toy.x,
+        ATTACK,
+        4,
+        consulted=Consult(unbounded=0, pgd20=0, pgd60=0, square=square),
+    )
     assert {finding.name: finding.ok for finding in found}["black-box"] == ok
 
 
 @pytest.mark.parametrize("attack", [FGSM(eps=0.05), Square(eps=0.05, queries=5)])
-def test_pgd_20_speaks_for_attacks_that_are_weak_or_black_themselves(attack: Attack, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pgd_20_speaks_for_attacks_that_are_weak_or_black_themselves(
+    attack: Attack, toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(doctor, "_right", lambda *a: 80)
     for pgd, ok in ((42, True), (43, False)):
-        found = examine(toy.net, toy.x, toy.y, toy.x, attack, 4, consulted=Consult(unbounded=0, pgd20=pgd, pgd60=pgd, square=40))
+        found = examine(
+            toy.net,
+            toy.x,
+            toy.y,
+            toy.x,
+            attack,
+            4,
+            consulted=Consult(unbounded=0, pgd20=pgd, pgd60=pgd, square=40),
+        )
         last = found[-1]
-        assert (last.name, last.ok) == ("black-box", ok) and f"leaves 40 of 80, PGD-20 {pgd}" in last.text
+        assert (last.name, last.ok) == (
+            "black-box",
+            ok,
+        ) and f"leaves 40 of 80, PGD-20 {pgd}" in last.text
 
 
 def test_a_consultation_is_the_doctors_own_attacks(toy: Toy) -> None:
     told = consult(toy.net, toy.x, toy.y, ATTACK, 3)
 
     def left(attack: Attack) -> int:
-        return int((toy.net(attack(toy.net, toy.x, toy.y, rng=torch.Generator().manual_seed(3))).argmax(1) == toy.y).sum())
+        return int(
+            (
+                toy.net(attack(toy.net, toy.x, toy.y, rng=torch.Generator().manual_seed(3))).argmax(
+                    1
+                )
+                == toy.y
+            ).sum()
+        )
 
-    assert told == Consult(left(PGD(eps=1.0, steps=20, start="zero")), left(PGD(eps=0.05, steps=20)), left(PGD(eps=0.05, steps=60)),
-                           left(Square(eps=0.05, queries=doctor.QUERIES, variant="paper")))  # fmt: skip
+    assert told == Consult(
+        left(PGD(eps=1.0, steps=20, start="zero")),
+        left(PGD(eps=0.05, steps=20)),
+        left(PGD(eps=0.05, steps=60)),
+        left(Square(eps=0.05, queries=doctor.QUERIES, variant="paper")),
+    )
     x_adv = ATTACK(toy.net, toy.x, toy.y)
-    assert examine(toy.net, toy.x, toy.y, x_adv, ATTACK, 4, 3) == examine(toy.net, toy.x, toy.y, x_adv, ATTACK, 4, 3, told)
+    assert examine(toy.net, toy.x, toy.y, x_adv, ATTACK, 4, 3) == examine(
+        toy.net, toy.x, toy.y, x_adv, ATTACK, 4, 3, told
+    )
 
 
 def test_in_l2_the_black_box_is_said_not_to_be_measured(toy: Toy) -> None:
@@ -188,31 +253,66 @@ def test_in_l2_the_black_box_is_said_not_to_be_measured(toy: Toy) -> None:
 # What comes in.
 
 
-def findings(toy: Toy, x: Any = None, y: Any = None, x_adv: Any = None, classes: Any = 4, attack: Attack = ATTACK) -> Any:
+def findings(
+    toy: Toy,
+    x: Any = None,
+    y: Any = None,
+    x_adv: Any = None,
+    classes: Any = 4,
+    attack: Attack = ATTACK,
+) -> Any:
     x, y = toy.x[:8] if x is None else x, toy.y[:8] if y is None else y
     return examine(
-        toy.net, x, y, x if x_adv is None else x_adv, attack, classes, consulted=Consult(unbounded=0, pgd20=8, pgd60=8, square=8)
+        toy.net,
+        x,
+        y,
+        x if x_adv is None else x_adv,
+        attack,
+        classes,
+        consulted=Consult(unbounded=0, pgd20=8, pgd60=8, square=8),
     )
 
 
-@pytest.mark.parametrize("ask", [findings, lambda toy, x=None, y=None: consult(toy.net, toy.x[:8] if x is None else x, toy.y[:8] if y is None else y, ATTACK)],
-                         ids=["examine", "consult"])  # fmt: skip
+@pytest.mark.parametrize(
+    "ask",
+    [
+        findings,
+        lambda toy, x=None, y=None: consult(
+            toy.net, toy.x[:8] if x is None else x, toy.y[:8] if y is None else y, ATTACK
+        ),
+    ],
+    ids=["examine", "consult"],
+)
 def test_images_and_labels_of_another_kind_are_one_clear_sentence(ask: Any, toy: Toy) -> None:
     few, y = toy.x[:8], toy.y[:8]
     for given, says in (
-        ({"x": few[:0], "y": y[:0]}, "no images"), ({"x": few[0]}, "no batch axis"), ({"x": (255 * few).byte()}, "divide them by 255"), ({"x": few.numpy()}, "ndarray"),
-        ({"x": few[:, :1]}, "2 channels"), ({"y": y[:, None]}, "squeeze"), ({"y": y.float()}, "one integer an image"), ({"y": y[:3]}, "for 8 images"),
-        ({"y": y + 4}, "has 4 classes"), ({"y": y - 1}, "A label is -1"), ({"y": y.tolist()}, "this is a list"), ({"x": few.double()}, "Its weights are float32"),
-    ):  # fmt: skip
+        ({"x": few[:0], "y": y[:0]}, "no images"),
+        ({"x": few[0]}, "no batch axis"),
+        ({"x": (255 * few).byte()}, "divide them by 255"),
+        ({"x": few.numpy()}, "ndarray"),
+        ({"x": few[:, :1]}, "2 channels"),
+        ({"y": y[:, None]}, "squeeze"),
+        ({"y": y.float()}, "one integer an image"),
+        ({"y": y[:3]}, "for 8 images"),
+        ({"y": y + 4}, "has 4 classes"),
+        ({"y": y - 1}, "A label is -1"),
+        ({"y": y.tolist()}, "this is a list"),
+        ({"x": few.double()}, "Its weights are float32"),
+    ):
         with pytest.raises(UserError, match=says):
             ask(toy, **given)
 
 
-def test_attacked_images_classes_and_radius_of_another_kind_are_one_clear_sentence(toy: Toy) -> None:
+def test_attacked_images_classes_and_radius_of_another_kind_are_one_clear_sentence(
+    toy: Toy,
+) -> None:
     for given, says in (
-        ({"x_adv": toy.x[:7]}, "do not belong"), ({"x_adv": toy.x[0]}, "no batch axis"), ({"classes": "4"}, "classes='4'"), ({"classes": 2}, "has 2 classes"),
+        ({"x_adv": toy.x[:7]}, "do not belong"),
+        ({"x_adv": toy.x[0]}, "no batch axis"),
+        ({"classes": "4"}, "classes='4'"),
+        ({"classes": 2}, "has 2 classes"),
         ({"attack": PGD()}, "has no eps"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(UserError, match=says):
             findings(toy, **given)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="has no eps"):

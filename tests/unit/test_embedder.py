@@ -1,5 +1,6 @@
-"""UMAP's process: it says what is computed here to the last bit, waits for nobody, is started again once, and ends with
-whoever started it, however that ends."""
+"""UMAP's process: it says what is computed here to the last bit, waits for nobody, is started again
+once, and ends with whoever started it, however that ends.
+"""
 
 from __future__ import annotations
 
@@ -86,11 +87,18 @@ def alive(pid: int) -> bool:
 
 
 def test_arrays_go_in_and_a_map_comes_out(quick: embedder.Embedder) -> None:
-    assert quick.ask(**question()) is None and quick.pid is None, "it answers without having been started"
+    assert quick.ask(**question()) is None and quick.pid is None, (
+        "it answers without having been started"
+    )
     quick.start()
     x = question()["x"]
     found = quick.ask(**question(), init=None)
-    assert found is not None and np.array_equal(found, x[:, :2] * 2 + 0.5) and found.dtype == x.dtype and quick.ready
+    assert (
+        found is not None
+        and np.array_equal(found, x[:, :2] * 2 + 0.5)
+        and found.dtype == x.dtype
+        and quick.ready
+    )
     init = np.full((5, 2), 100, np.float32)
     assert np.array_equal(quick.ask(**question(), init=init), x[:, :2] * 2 + 100.5)
     large = quick.ask(**question(n=200_000))  # more than any pipe holds
@@ -112,15 +120,22 @@ def test_it_takes_one_core(quick: embedder.Embedder) -> None:
 def test_many_may_ask_at_once_and_each_gets_its_own_answer(quick: embedder.Embedder) -> None:
     quick.start()
     found: dict[int, np.ndarray | None] = {}
-    askers = [threading.Thread(target=lambda n=n: found.update({n: quick.ask(**question(n=n))})) for n in range(20, 40)]
+    askers = [
+        threading.Thread(target=lambda n=n: found.update({n: quick.ask(**question(n=n))}))
+        for n in range(20, 40)
+    ]
     for asker in askers:
         asker.start()
     for asker in askers:
         asker.join()
-    assert {n: len(at) for n, at in found.items() if at is not None} == {n: n for n in range(20, 40)}
+    assert {n: len(at) for n, at in found.items() if at is not None} == {
+        n: n for n in range(20, 40)
+    }
 
 
-def test_what_it_cannot_answer_is_answered_here_and_it_goes_on(quick: embedder.Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_it_cannot_answer_is_answered_here_and_it_goes_on(
+    quick: embedder.Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     quick.start()
     assert quick.ask(**question(seed=7)) is None
     pid = quick.pid
@@ -129,10 +144,15 @@ def test_what_it_cannot_answer_is_answered_here_and_it_goes_on(quick: embedder.E
     monkeypatch.setattr(embedder, "layout", lambda **asked: asked["seed"])
     asked = question()
     arrays = [asked.pop(name) for name in ("x", "rows", "far")]
-    assert len(embedder.map_of(*arrays, None, **asked)) == 5 and embedder.map_of(*arrays, None, **asked | {"seed": 7}) == 7
+    assert (
+        len(embedder.map_of(*arrays, None, **asked)) == 5
+        and embedder.map_of(*arrays, None, **asked | {"seed": 7}) == 7
+    )
 
 
-def test_a_sentence_comes_back_as_it_was_said_and_it_goes_on(quick: embedder.Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sentence_comes_back_as_it_was_said_and_it_goes_on(
+    quick: embedder.Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     quick.start()
     assert quick.ask(**question()) is not None
     pid = quick.pid
@@ -142,7 +162,9 @@ def test_a_sentence_comes_back_as_it_was_said_and_it_goes_on(quick: embedder.Emb
 
 
 @pytest.mark.filterwarnings("ignore:Tensorflow not installed:ImportWarning")
-def test_what_umap_learn_says_of_points_it_cannot_lay_out_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_umap_learn_says_of_points_it_cannot_lay_out_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import umap
 
     def fit(*_: object) -> None:
@@ -169,8 +191,13 @@ def test_a_question_that_kills_it_kills_it_twice_at_most(quick: embedder.Embedde
     assert quick.pid is None and quick.ask(**question()) is None
 
 
-def test_where_it_cannot_compile_or_cannot_start_nobody_is_kept_waiting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for command in ([sys.executable, "-c", QUICK.format(works=False)], [str(tmp_path / "no-python")]):
+def test_where_it_cannot_compile_or_cannot_start_nobody_is_kept_waiting(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for command in (
+        [sys.executable, "-c", QUICK.format(works=False)],
+        [str(tmp_path / "no-python")],
+    ):
         monkeypatch.setattr(embedder, "COMMAND", command)
         one = embedder.Embedder()
         one.start()
@@ -181,16 +208,26 @@ def test_where_it_cannot_compile_or_cannot_start_nobody_is_kept_waiting(monkeypa
     assert one.pid is None, "a process without umap-learn"
 
 
-def test_nobody_waits_for_its_start_nor_for_ever_where_it_does_not_get_to_compile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_nobody_waits_for_its_start_nor_for_ever_where_it_does_not_get_to_compile(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     slow = QUICK.format(
-        works=f"[__import__('time').sleep(0.02) for _ in iter(lambda: os.path.exists({str(tmp_path / 'go')!r}), True)] is not None"
+        works=(
+            "[__import__('time').sleep(0.02) for _ in iter(lambda:"
+            f" os.path.exists({str(tmp_path / 'go')!r}), True)] is not None"
+        )
     )
     monkeypatch.setattr(embedder, "COMMAND", [sys.executable, "-c", slow])
     monkeypatch.setattr(embedder, "PATIENCE", 0.1)
     one = embedder.Embedder()
     one.start()
     try:
-        assert one.ask(**question()) is None and one.pid is not None and alive(one.pid) and not one.ready
+        assert (
+            one.ask(**question()) is None
+            and one.pid is not None
+            and alive(one.pid)
+            and not one.ready
+        )
         monkeypatch.setattr(embedder, "PATIENCE", 120.0)
         (tmp_path / "go").touch()
         assert one.ask(**question()) is not None and one.ready, "it does not go on by itself"
@@ -201,11 +238,20 @@ def test_nobody_waits_for_its_start_nor_for_ever_where_it_does_not_get_to_compil
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
 def test_it_ends_with_its_parent_even_while_it_compiles(name: str) -> None:
-    code = "import time\nfrom robustviz import embedder\nembedder.APP.start()\nprint(embedder.APP.pid, flush=True)\ntime.sleep(60)"
+    code = (
+        "import time\nfrom robustviz import embedder\nembedder.APP.start()\nprint(embedder.APP.pid,"
+        " flush=True)\ntime.sleep(60)"
+    )
     parent = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=folder.REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what a shell starts with & inherits that it is ignored
-    )  # fmt: skip
+        [sys.executable, "-c", code],
+        cwd=folder.REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # what a shell starts with & inherits that it is ignored
+    )
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
     assert eventually(lambda: spent(pid) > 0.3)  # into its imports
@@ -215,7 +261,9 @@ def test_it_ends_with_its_parent_even_while_it_compiles(name: str) -> None:
     assert ended(pid)
 
 
-def test_who_is_interrupted_leaves_no_answer_for_the_next(quick: embedder.Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_is_interrupted_leaves_no_answer_for_the_next(
+    quick: embedder.Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     quick.start()
     first, receive = quick.pid, embedder._receive
     assert quick.ask(**question()) is not None
@@ -233,29 +281,46 @@ def test_who_is_interrupted_leaves_no_answer_for_the_next(quick: embedder.Embedd
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C to a whole console, the test's own included")
+@pytest.mark.skipif(
+    os.name == "nt", reason="Windows sends Ctrl-C to a whole console, the test's own included"
+)
 def test_the_app_starts_one_and_leaves_none_behind(runs_home: Path, port: int) -> None:
     from streamlit.proto.BackMsg_pb2 import BackMsg
     from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
     app = subprocess.Popen(
-        [sys.executable, "-m", "robustviz", "app", "--no-browser", f"--port={port}"], cwd=folder.REPOSITORY, stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "robustviz", "app", "--no-browser", f"--port={port}"],
+        cwd=folder.REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
         stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
     assert app.stdout is not None
     try:
         assert app.stdout.readline().endswith(f":{port}\n")
 
         def processes() -> list[psutil.Process]:
-            return [one for one in psutil.Process(app.pid).children(recursive=True) if "robustviz.embedder" in one.cmdline()]
+            return [
+                one
+                for one in psutil.Process(app.pid).children(recursive=True)
+                if "robustviz.embedder" in one.cmdline()
+            ]
 
         assert not processes(), "one runs before anybody looks"
         hello = BackMsg()
         hello.rerun_script.query_string = ""
-        with connect(f"ws://{launch.HOST}:{port}/_stcore/stream", subprotocols=["streamlit"], proxy=None, max_size=None) as visitor:  # type: ignore[list-item]
+        with connect(
+            f"ws://{launch.HOST}:{port}/_stcore/stream",
+            subprotocols=["streamlit"],
+            proxy=None,
+            max_size=None,
+        ) as visitor:  # type: ignore[list-item]
             for _ in range(2):
                 visitor.send(hello.SerializeToString())
-                while ForwardMsg.FromString(visitor.recv(timeout=120)).WhichOneof("type") != "script_finished":
+                while (
+                    ForwardMsg.FromString(visitor.recv(timeout=120)).WhichOneof("type")
+                    != "script_finished"
+                ):
                     pass
                 found = processes()
                 assert len(found) == 1
@@ -272,11 +337,16 @@ def test_the_app_starts_one_and_leaves_none_behind(runs_home: Path, port: int) -
 
 def cloud(n: int, d: int = 16, seed: int = 0) -> torch.Tensor:
     rng = torch.Generator().manual_seed(seed)
-    return (torch.randn(n, d, generator=rng) + 3 * torch.randn(10, d, generator=rng)[torch.arange(n) % 10]).double()
+    return (
+        torch.randn(n, d, generator=rng)
+        + 3 * torch.randn(10, d, generator=rng)[torch.arange(n) % 10]
+    ).double()
 
 
 def test_the_nearest_are_those_of_a_whole_sort_ties_included() -> None:
-    z = torch.cat([cloud(300), cloud(300)[:150], torch.zeros(2, 16), 2 * cloud(300)[:70]])  # twins, and rows far from all
+    z = torch.cat(
+        [cloud(300), cloud(300)[:150], torch.zeros(2, 16), 2 * cloud(300)[:70]]
+    )  # twins, and rows far from all
     for among in (None, z[:400].round()):
         rows, far = embedding.nearest(z, 15, among)
         u, bank = embedding.unit(z), embedding.unit(z if among is None else among)
@@ -285,7 +355,9 @@ def test_the_nearest_are_those_of_a_whole_sort_ties_included() -> None:
             block.fill_diagonal_(-1)
         expected, at = block.sort(dim=1, stable=True)
         assert torch.equal(rows, at[:, :15]) and torch.equal(far, expected[:, :15].clamp(min=0))
-    grid = torch.randint(0, 3, (200, 2), generator=torch.Generator().manual_seed(0)).double()  # ties everywhere
+    grid = torch.randint(
+        0, 3, (200, 2), generator=torch.Generator().manual_seed(0)
+    ).double()  # ties everywhere
     block = torch.cdist(grid, grid).round()
     expected, at = block.sort(dim=1, stable=True)
     distance, row = embedding._least(block, 9)
@@ -295,7 +367,15 @@ def test_the_nearest_are_those_of_a_whole_sort_ties_included() -> None:
 def test_how_many_epochs_and_from_where(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, bool]] = []
 
-    def map_of(x: np.ndarray, rows: np.ndarray, far: np.ndarray, init: np.ndarray | None, *, epochs: int, **settings: object) -> np.ndarray:
+    def map_of(
+        x: np.ndarray,
+        rows: np.ndarray,
+        far: np.ndarray,
+        init: np.ndarray | None,
+        *,
+        epochs: int,
+        **settings: object,
+    ) -> np.ndarray:
         asked.append((epochs, init is not None))
         return x[:, :2]
 
@@ -311,15 +391,29 @@ def test_how_many_epochs_and_from_where(monkeypatch: pytest.MonkeyPatch) -> None
         (z, {"init": z[:, :2], "epochs": 7}),
     ):
         embedding.umap(points, **more)
-    assert asked == [(500, False), (300, False), (300, False), (200, False), (50, True), (7, False), (7, True)]
-    with pytest.raises(UserError, match=r"two finite numbers for each of the 1000 points, and this one, of shape \(999, 2\), has not"):
+    assert asked == [
+        (500, False),
+        (300, False),
+        (300, False),
+        (200, False),
+        (50, True),
+        (7, False),
+        (7, True),
+    ]
+    with pytest.raises(
+        UserError,
+        match=(
+            r"two finite numbers for each of the 1000 points, and this one, of shape \(999, 2\),"
+            r" has not"
+        ),
+    ):
         embedding.umap(z, init=z[:999, :2])
     with pytest.raises(UserError, match=r"wanted as a tensor .*this is a str"):
         embedding.umap(z, init="spectral")  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"n_neighbors='15' is not a whole number"):
         embedding.umap(z, n_neighbors="15")  # type: ignore[arg-type]
     at = embedding.umap(z, init=z[:, :2], n_neighbors=15)
-    assert torch.equal(embedding.umap(z, init=z[:, :2].numpy(), n_neighbors=15.0), at)  # type: ignore[arg-type]
+    assert torch.equal(embedding.umap(z, init=z[:, :2].numpy(), n_neighbors=15.0), at)
 
 
 def test_a_plane_has_no_unit() -> None:
@@ -329,13 +423,19 @@ def test_a_plane_has_no_unit() -> None:
         again, _, same = embedding.plane(scale * z)
         assert torch.allclose(again, axes, atol=1e-9) and same == pytest.approx(share, rel=1e-9)
         y = torch.arange(30) % 2
-        assert torch.allclose(embedding.centre_plane(scale * z, y, 2)[0], embedding.centre_plane(z, y, 2)[0], atol=1e-9)
+        assert torch.allclose(
+            embedding.centre_plane(scale * z, y, 2)[0],
+            embedding.centre_plane(z, y, 2)[0],
+            atol=1e-9,
+        )
         with pytest.raises(UserError, match="collapsed"):
             embedding.plane(scale * torch.full((1000, 50), 0.1, dtype=torch.float64))
 
 
 @pytest.mark.slow
-def test_the_process_and_this_one_draw_the_same_map_to_the_last_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_process_and_this_one_draw_the_same_map_to_the_last_bit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     z, later = cloud(2000), cloud(2000) + 0.2 * cloud(2000, seed=5)
     apart = torch.cat([cloud(40), 50 + 0.1 * cloud(40, seed=3)])  # a graph of two parts
     lonely = embedder.Embedder()
@@ -343,9 +443,12 @@ def test_the_process_and_this_one_draw_the_same_map_to_the_last_bit(monkeypatch:
     def maps() -> list[torch.Tensor]:
         first = embedding.umap(z)
         return [
-            first, embedding.umap(later, init=first), embedding.umap(apart, seed=3), embedding.umap(z[:90], n_neighbors=5, min_dist=0.5),
+            first,
+            embedding.umap(later, init=first),
+            embedding.umap(apart, seed=3),
+            embedding.umap(z[:90], n_neighbors=5, min_dist=0.5),
             embedding.umap(later[:90], n_neighbors=5, init=first[:90]),
-        ]  # fmt: skip
+        ]
 
     lonely.start()
     try:
@@ -386,20 +489,37 @@ def test_a_map_from_another_is_as_true_and_points_stay_where_they_are() -> None:
 def test_fewer_epochs_for_a_crowd_cost_no_trustworthiness(n: int) -> None:
     for seed in range(3):
         z = cloud(n, seed=seed) ** 2
-        few, many = (embedding.trustworthiness(z, embedding.umap(z, seed=seed, epochs=epochs)) for epochs in (None, 500))
+        few, many = (
+            embedding.trustworthiness(z, embedding.umap(z, seed=seed, epochs=epochs))
+            for epochs in (None, 500)
+        )
         assert few > many - 0.01
 
 
 # The film.
 
 
-def test_a_film_by_umap_goes_from_the_last_epoch_backwards(monkeypatch: pytest.MonkeyPatch, runs_home: Path) -> None:
-    """With a layout that takes no compiling: each frame says which features it shows and which frame it came from."""
-    run = next(run for run in folder.all_runs() if run.shipped and run.data_key == "digits" and len(run.snapshots) > 2)
+def test_a_film_by_umap_goes_from_the_last_epoch_backwards(
+    monkeypatch: pytest.MonkeyPatch, runs_home: Path
+) -> None:
+    """With a layout that takes no compiling: each frame says which features it shows and which
+    frame it came from.
+    """
+    run = next(
+        run
+        for run in folder.all_runs()
+        if run.shipped and run.data_key == "digits" and len(run.snapshots) > 2
+    )
     spec = FeatureFilmSpec(n=20, steps=1, projection="umap", seed=4)
     asked: list[int] = []
 
-    def layout(x: np.ndarray, rows: np.ndarray, far: np.ndarray, init: np.ndarray | None = None, **settings: int) -> np.ndarray:
+    def layout(
+        x: np.ndarray,
+        rows: np.ndarray,
+        far: np.ndarray,
+        init: np.ndarray | None = None,
+        **settings: int,
+    ) -> np.ndarray:
         asked.append(settings["epochs"])
         assert settings["seed"] == 4 and rows.shape == (40, 15)
         return x[:, :2] + (0 if init is None else init / 2)
@@ -420,16 +540,27 @@ def test_a_film_by_umap_goes_from_the_last_epoch_backwards(monkeypatch: pytest.M
     with pytest.raises(UserError, match="UMAP needs at least 15 images, and there are 14"):
         FeatureFilmSpec(n=14, projection="umap").measure(run)
     plain = FeatureFilmSpec(n=20, steps=1, seed=4)
-    assert plain.projection == "centres" and "UMAP" not in figures.feature_film(plain.measure(run)).layout.meta["sentence"]
+    assert (
+        plain.projection == "centres"
+        and "UMAP" not in figures.feature_film(plain.measure(run)).layout.meta["sentence"]
+    )
     assert plain.name(run) != spec.name(run)
 
 
 @pytest.mark.slow
 def test_frames_by_umap_repeat_themselves_and_hang_together(runs_home: Path) -> None:
-    run = next(run for run in folder.all_runs() if run.shipped and run.data_key == "digits" and len(run.snapshots) > 2)
+    run = next(
+        run
+        for run in folder.all_runs()
+        if run.shipped and run.data_key == "digits" and len(run.snapshots) > 2
+    )
     spec = FeatureFilmSpec(n=200, steps=2, projection="umap")
     film, again = spec.measure(run), spec.measure(run)
-    assert np.array_equal(film.clean, again.clean) and np.array_equal(film.adversarial, again.adversarial)
+    assert np.array_equal(film.clean, again.clean) and np.array_equal(
+        film.adversarial, again.adversarial
+    )
     wide = float((film.clean[-1].max(0) - film.clean[-1].min(0)).max())
     steps = np.median(np.linalg.norm(np.diff(film.clean, axis=0), axis=2), axis=1)
-    assert (steps[len(steps) // 2 :] < 0.15 * wide).all(), "late frames, of a network that hardly changes, jump"
+    assert (steps[len(steps) // 2 :] < 0.15 * wide).all(), (
+        "late frames, of a network that hardly changes, jump"
+    )

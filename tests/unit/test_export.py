@@ -1,4 +1,6 @@
-"""What is taken home is what was seen: the lines of Python, the table of numbers, the page that needs no network."""
+"""What is taken home is what was seen: the lines of Python, the table of numbers, the page that
+needs no network.
+"""
 
 from __future__ import annotations
 
@@ -29,16 +31,30 @@ def shown(code: str, monkeypatch: pytest.MonkeyPatch) -> go.Figure:
 
 @pytest.fixture
 def pair(runs_home) -> dict[str, folder.Run]:
-    found = [run for run in folder.all_runs() if run.shipped and run.data_key == "digits" and run.architecture == "small_resnet"]
+    found = [
+        run
+        for run in folder.all_runs()
+        if run.shipped and run.data_key == "digits" and run.architecture == "small_resnet"
+    ]
     return {
-        f"{side} {method}": next(run for run in found if run.method_key == method) for side, method in (("A", "standard"), ("B", "pgd_at"))
+        f"{side} {method}": next(run for run in found if run.method_key == method)
+        for side, method in (("A", "standard"), ("B", "pgd_at"))
     }
 
 
 def test_the_lines_make_the_same_figure_of_two_networks(pair, monkeypatch):
     settings, options = {"n": 20, "steps": 3, "seed": 0}, {"here": 0.1}
-    recipe = Recipe({name: run.id for name, run in pair.items()}, "accuracy_curve", "accuracy_curve", settings, options)
-    found = {name: probes.accuracy_curve(run, AccuracyCurveSpec(n=20, steps=3)) for name, run in pair.items()}
+    recipe = Recipe(
+        {name: run.id for name, run in pair.items()},
+        "accuracy_curve",
+        "accuracy_curve",
+        settings,
+        options,
+    )
+    found = {
+        name: probes.accuracy_curve(run, AccuracyCurveSpec(n=20, steps=3))
+        for name, run in pair.items()
+    }
     assert "seed" not in recipe.code()  # what is as usual is not said
     assert shown(recipe.code(), monkeypatch) == figures.accuracy_curve(found, here=0.1)
 
@@ -47,7 +63,9 @@ def test_the_lines_make_the_same_figure_of_one_network(pair, monkeypatch):
     run = pair["A standard"]
     recipe = Recipe({"": run.id}, "trajectory", "trajectory", {"index": 3})
     assert len(recipe.code().splitlines()) <= 5
-    assert shown(recipe.code(), monkeypatch) == figures.trajectory(probes.trajectory(run, TrajectorySpec(index=3)))
+    assert shown(recipe.code(), monkeypatch) == figures.trajectory(
+        probes.trajectory(run, TrajectorySpec(index=3))
+    )
 
 
 def made() -> go.Figure:
@@ -80,15 +98,26 @@ def test_the_page_needs_no_network_has_no_cloud_button_and_says_what_is_seen():
 
 def test_the_alternative_text_ends_with_the_sentence():
     meta = made().layout.meta
-    assert meta["alt"] == "A figure. Three <of> four & more." and "classes" not in meta and meta["run"] == "r"
+    assert (
+        meta["alt"] == "A figure. Three <of> four & more."
+        and "classes" not in meta
+        and meta["run"] == "r"
+    )
 
 
 def test_figures_behind_a_slider_are_the_figures_themselves(pair):
     run = pair["A standard"]
-    each = {f"{level}/255": probes.adversarial(run, AdversarialSpec(index=2, eps=level / 255)) for level in (0, 20, 40)}
+    each = {
+        f"{level}/255": probes.adversarial(run, AdversarialSpec(index=2, eps=level / 255))
+        for level in (0, 20, 40)
+    }
     drawn = {label: figures.adversarial(found) for label, found in each.items()}
     film = figures.slides(drawn, name="ε")
-    assert [step.label for step in film.layout.sliders[0].steps] == [frame.name for frame in film.frames] == list(each)
+    assert (
+        [step.label for step in film.layout.sliders[0].steps]
+        == [frame.name for frame in film.frames]
+        == list(each)
+    )
     for frame, figure in zip(film.frames, drawn.values(), strict=True):
         assert list(frame.data) == list(figure.data)
     assert film.data == drawn["0/255"].data
@@ -107,5 +136,7 @@ def test_a_picture_keeps_its_pixels_and_its_shape():
     png = figures.sheet([np.full((1, 8, 8), 0.5), np.zeros((1, 8, 8))], 64)
     figure = figures.picture(png, "Two pictures", "Grey and black.")
     assert base64.b64decode(figure.data[0].source.split(",")[1]) == png
-    assert list(figure.layout.xaxis.range) == [-0.5, 2 * 64 + 6 - 0.5] and list(figure.layout.yaxis.range) == [63.5, -0.5]
+    assert list(figure.layout.xaxis.range) == [-0.5, 2 * 64 + 6 - 0.5] and list(
+        figure.layout.yaxis.range
+    ) == [63.5, -0.5]
     assert figure.layout.meta["sentence"] == "Grey and black."

@@ -1,5 +1,6 @@
-"""Maps of features: planes and neighbours are what others compute, UMAP repeats itself, new points move nothing, and the
-sentences say what the numbers do."""
+"""Maps of features: planes and neighbours are what others compute, UMAP repeats itself, new points
+move nothing, and the sentences say what the numbers do.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +35,14 @@ SPEC = FeatureMapSpec(n=60, steps=5)
 
 
 def shipped(method: str, data: str = "digits") -> folder.Run:
-    found = (run for run in folder.all_runs() if run.shipped and run.data_key == data and run.method_key == method)
-    return next(run for run in found if run.architecture == "small_resnet" and run.info["seed"] == 0)
+    found = (
+        run
+        for run in folder.all_runs()
+        if run.shipped and run.data_key == data and run.method_key == method
+    )
+    return next(
+        run for run in found if run.architecture == "small_resnet" and run.info["seed"] == 0
+    )
 
 
 @pytest.fixture
@@ -45,7 +52,9 @@ def run(runs_home):
 
 def cloud(n: int = 60, d: int = 7, seed: int = 0) -> torch.Tensor:
     rng = torch.Generator().manual_seed(seed)
-    return torch.randn(n, d, generator=rng) + 3 * torch.randn(4, d, generator=rng)[torch.arange(n) % 4]
+    return (
+        torch.randn(n, d, generator=rng) + 3 * torch.randn(4, d, generator=rng)[torch.arange(n) % 4]
+    )
 
 
 # Planes.
@@ -56,9 +65,18 @@ def test_the_planes_are_those_of_an_independent_computation(run) -> None:
     clean, adv = measured.clean.astype(np.float64), measured.adversarial.astype(np.float64)
     centres = np.stack([clean[measured.y == label].mean(0) for label in range(10)])
     for kind, fitted in (("centres", centres), ("pca", np.concatenate([clean, adv]))):
-        found, other = probes.feature_map(run, dataclasses.replace(SPEC, projection=kind)), PCA(2, svd_solver="full").fit(fitted)
-        sign = np.array([1.0 if row[np.abs(row).argmax()] > 0 else -1.0 for row in other.components_])
-        for z, points in ((clean, found.clean), (adv, found.adversarial), (measured.noise, found.noise)):
+        found, other = (
+            probes.feature_map(run, dataclasses.replace(SPEC, projection=kind)),
+            PCA(2, svd_solver="full").fit(fitted),
+        )
+        sign = np.array(
+            [1.0 if row[np.abs(row).argmax()] > 0 else -1.0 for row in other.components_]
+        )
+        for z, points in (
+            (clean, found.clean),
+            (adv, found.adversarial),
+            (measured.noise, found.noise),
+        ):
             assert np.allclose(points, other.transform(z) * sign, atol=1e-4), kind
         assert found.share == pytest.approx(other.explained_variance_ratio_.sum())
         assert np.allclose((clean - found.origin) @ found.axes, found.clean, atol=1e-4)
@@ -68,16 +86,27 @@ def test_two_classes_span_a_line_and_the_second_axis_is_the_widest_beside_it() -
     z, y = cloud().double(), torch.arange(60) % 2
     axes, origin, share = embedding.centre_plane(z, y, 3)
     first = z[y == 0].mean(0) - z[y == 1].mean(0)
-    assert abs(float(axes[:, 0] @ first / first.norm())) == pytest.approx(1) and share == pytest.approx(1)
+    assert abs(float(axes[:, 0] @ first / first.norm())) == pytest.approx(
+        1
+    ) and share == pytest.approx(1)
     rest = (z - origin) - ((z - origin) @ axes[:, :1]) @ axes[:, :1].T
-    assert abs(float(axes[:, 1] @ torch.from_numpy(PCA(1).fit(rest.numpy()).components_[0]))) == pytest.approx(1)
+    assert abs(
+        float(axes[:, 1] @ torch.from_numpy(PCA(1).fit(rest.numpy()).components_[0]))
+    ) == pytest.approx(1)
 
 
 def test_a_plane_through_a_line_has_one_axis_and_one_through_a_point_is_a_sentence() -> None:
     line = torch.arange(5.0)[:, None] * torch.tensor([[1.0, 2.0, 2.0]])
     axes, _, share = embedding.plane(line)
-    assert torch.allclose(axes[:, 0], torch.tensor([1.0, 2.0, 2.0], dtype=torch.float64) / 3) and not axes[:, 1].any() and share == 1
-    for collapse in (lambda: embedding.plane(torch.ones(5, 3)), lambda: embedding.umap(torch.rand(30, 1) + 1)):
+    assert (
+        torch.allclose(axes[:, 0], torch.tensor([1.0, 2.0, 2.0], dtype=torch.float64) / 3)
+        and not axes[:, 1].any()
+        and share == 1
+    )
+    for collapse in (
+        lambda: embedding.plane(torch.ones(5, 3)),
+        lambda: embedding.umap(torch.rand(30, 1) + 1),
+    ):
         with pytest.raises(UserError, match="the network has collapsed"):
             collapse()
 
@@ -99,7 +128,9 @@ def test_features_that_are_no_numbers_are_one_sentence_wherever_they_are_drawn(v
         lambda: embedding.place(bad, z, at),
         lambda: embedding.trustworthiness(bad, at),
     ):
-        with pytest.raises(UserError, match="1 of 420 numbers in these features are NaN or infinite"):
+        with pytest.raises(
+            UserError, match="1 of 420 numbers in these features are NaN or infinite"
+        ):
             draw()
     with pytest.raises(UserError, match="two finite numbers for each of the 60 points"):
         embedding.umap(z, init=torch.full((60, 2), value))
@@ -150,7 +181,14 @@ def test_points_of_one_number_lie_on_the_first_axis_and_a_single_class_has_no_pl
 def test_umap_of_few_or_strange_points_is_a_map_of_finite_numbers() -> None:
     opposite = torch.ones(30, 4)
     opposite[0] = -1  # all its neighbours are as far as can be
-    for z, k in ((cloud(4), 2), (cloud(4), 3), (cloud(16), 15), (torch.eye(8)[torch.arange(17) % 2], 15), (cloud(d=1), 15), (opposite, 15)):
+    for z, k in (
+        (cloud(4), 2),
+        (cloud(4), 3),
+        (cloud(16), 15),
+        (torch.eye(8)[torch.arange(17) % 2], 15),
+        (cloud(d=1), 15),
+        (opposite, 15),
+    ):
         at = embedding.umap(z, n_neighbors=k)
         assert at.shape == (len(z), 2) and bool(at.isfinite().all())
 
@@ -162,7 +200,9 @@ def test_neighbours_are_those_of_scikit_learn_and_a_point_is_its_own_first() -> 
     z, new = cloud(), cloud(9, seed=1)
     rows, far = embedding.nearest(new, 5, among=z)
     expected = cosine_distances(new.double(), z.double())
-    assert np.array_equal(rows, expected.argsort(1)[:, :5]) and np.allclose(far, np.sort(expected, 1)[:, :5])
+    assert np.array_equal(rows, expected.argsort(1)[:, :5]) and np.allclose(
+        far, np.sort(expected, 1)[:, :5]
+    )
     twice = torch.cat([z, z, torch.zeros(1, 7)])
     rows, far = embedding.nearest(twice, 4)
     assert torch.equal(rows[:, 0], torch.arange(121)) and not far[:, 0].any()
@@ -204,7 +244,9 @@ def test_trustworthiness_is_what_its_definition_says() -> None:
         true = [j for j in np.argsort(far[i], kind="stable") if j != i]
         shown = [j for j in np.argsort(flat[i], kind="stable") if j != i][:15]
         lost += sum(true.index(j) + 1 - 15 for j in shown if true.index(j) >= 15)
-    assert embedding.trustworthiness(z, at) == pytest.approx(1 - 2 / (40 * 15 * (80 - 45 - 1)) * lost)
+    assert embedding.trustworthiness(z, at) == pytest.approx(
+        1 - 2 / (40 * 15 * (80 - 45 - 1)) * lost
+    )
     assert embedding.trustworthiness(z, z[:, :2]) == pytest.approx(
         trustworthiness(z.double(), z[:, :2].double(), n_neighbors=15, metric="cosine")
     )
@@ -238,15 +280,26 @@ def test_a_map_by_umap_says_how_it_was_made_and_new_points_join_it(run, monkeypa
     measured = probes.features(run, spec.features(None, run))
     both = np.concatenate([measured.clean, measured.adversarial])
     at = np.concatenate([first.clean, first.adversarial])
-    assert first.trust == pytest.approx(trustworthiness(both, at, n_neighbors=15, metric="cosine"), abs=2e-3)
-    assert first.meta["metric"] == "cosine" and (first.meta["n_neighbors"], first.meta["min_dist"], first.meta["seed"]) == (15, 0.1, 0)
+    assert first.trust == pytest.approx(
+        trustworthiness(both, at, n_neighbors=15, metric="cosine"), abs=2e-3
+    )
+    assert first.meta["metric"] == "cosine" and (
+        first.meta["n_neighbors"],
+        first.meta["min_dist"],
+        first.meta["seed"],
+    ) == (15, 0.1, 0)
     assert not first.axes.size and math.isnan(first.share)
     other = spec.features(0.05, run)(run)
     assert np.array_equal(first.pred_placed, other.pred_adv) and first.placed.shape == (60, 2)
-    expected = embedding.place(torch.from_numpy(other.adversarial).double(), torch.from_numpy(both).double(), torch.from_numpy(at))
+    expected = embedding.place(
+        torch.from_numpy(other.adversarial).double(),
+        torch.from_numpy(both).double(),
+        torch.from_numpy(at),
+    )
     assert np.allclose(first.placed, expected, atol=1e-4)
     assert (
-        f"n_neighbors 15, min_dist 0.1, seed 0, trustworthiness(15) {first.trust:.3f}" in figures.feature_map(first).layout.meta["sentence"]
+        f"n_neighbors 15, min_dist 0.1, seed 0, trustworthiness(15) {first.trust:.3f}"
+        in figures.feature_map(first).layout.meta["sentence"]
     )
 
 
@@ -259,7 +312,12 @@ import os; os.environ["ROBUSTVIZ_RUNS"] = {str(runs_home)!r}
 from robustviz import open_run, probes
 print(probes.FeatureMapSpec(n=200, projection="umap").measure(open_run({shipped(key).id!r})).clean.tobytes().hex())
 """
-    twins = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in range(2)]
+    twins = [
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        for _ in range(2)
+    ]
     assert twins[0] == twins[1], "another process draws another map"
     run = shipped(key)
     found = FeatureMapSpec(n=200, projection="umap").measure(run)
@@ -267,11 +325,15 @@ print(probes.FeatureMapSpec(n=200, projection="umap").measure(open_run({shipped(
     both = np.concatenate([measured.clean, measured.adversarial])
     from umap import UMAP
 
-    plain = UMAP(metric="cosine", n_neighbors=15, min_dist=0.1, random_state=0, n_jobs=1).fit_transform(both)
+    plain = UMAP(
+        metric="cosine", n_neighbors=15, min_dist=0.1, random_state=0, n_jobs=1
+    ).fit_transform(both)
     assert found.trust > trustworthiness(both, plain, n_neighbors=15, metric="cosine") - 0.01
 
 
-def test_without_umap_learn_the_other_maps_work_and_this_one_says_what_to_install(run, monkeypatch) -> None:
+def test_without_umap_learn_the_other_maps_work_and_this_one_says_what_to_install(
+    run, monkeypatch
+) -> None:
     monkeypatch.setitem(sys.modules, "umap", None)
     assert len(probes.feature_map(run, SPEC).clean) == 60
     with pytest.raises(UserError, match="pip install umap-learn"):
@@ -288,16 +350,29 @@ def test_the_cosines_are_scikit_learns_and_count_who_went_astray(run) -> None:
         to = cosine_similarity(getattr(measured, name), centres)
         own = to[np.arange(60), found.y]
         to[np.arange(60), found.y] = -2
-        assert np.allclose(found.own[row], own, atol=1e-5) and np.allclose(found.other[row], to.max(1), atol=1e-5)
+        assert np.allclose(found.own[row], own, atol=1e-5) and np.allclose(
+            found.other[row], to.max(1), atol=1e-5
+        )
         assert found.astray[row] == (to.max(1) > own).sum()
         assert measured.measures[name]["own_cosine"] == pytest.approx(found.own[row].mean())
-    assert np.array_equal(found.fooled, (found.pred == found.y) & (found.pred_adv != found.y)) and found.fooled.sum() > 30
-    assert np.array_equal(found.index, np.arange(60)) and f"{found.astray[1]} under PGD-5 at ε = 0.15 (38/255)" in found.meta["summary"]
+    assert (
+        np.array_equal(found.fooled, (found.pred == found.y) & (found.pred_adv != found.y))
+        and found.fooled.sum() > 30
+    )
+    assert (
+        np.array_equal(found.index, np.arange(60))
+        and f"{found.astray[1]} under PGD-5 at ε = 0.15 (38/255)" in found.meta["summary"]
+    )
 
 
 def test_an_attack_at_another_eps_joins_the_map_and_moves_nothing(run) -> None:
-    alone, joined = probes.feature_map(run, SPEC), probes.feature_map(run, dataclasses.replace(SPEC, place_eps=0.03))
-    assert np.array_equal(alone.clean, joined.clean) and np.array_equal(alone.adversarial, joined.adversarial)
+    alone, joined = (
+        probes.feature_map(run, SPEC),
+        probes.feature_map(run, dataclasses.replace(SPEC, place_eps=0.03)),
+    )
+    assert np.array_equal(alone.clean, joined.clean) and np.array_equal(
+        alone.adversarial, joined.adversarial
+    )
     few, net = images_of(run).take(torch.arange(60)), net_of(run)
     z, _ = features_of(net, attacked(net, few.x, few.y, PGD(eps=0.03, steps=5)))
     assert np.allclose(joined.placed, (z.numpy() - joined.origin) @ joined.axes, atol=1e-4)
@@ -324,46 +399,95 @@ def test_bad_input_is_one_sentence(run, sets, says, capsys) -> None:
 # The map's figure.
 
 
-def made(y: list[int], pred: list[int], pred_adv: list[int], classes: int = 3, projection: str = "centres", **more) -> FeatureMap:
+def made(
+    y: list[int],
+    pred: list[int],
+    pred_adv: list[int],
+    classes: int = 3,
+    projection: str = "centres",
+    **more,
+) -> FeatureMap:
     """A map written down by hand: own cosine 0.9, attacked 0.2 where fooled."""
     y_, n = np.array(y), len(y)
     rng = np.random.default_rng(0)
     fooled = np.array(pred_adv) != y_
     own = np.stack([np.full(n, 0.9), np.where(fooled, 0.2, 0.9), np.full(n, 0.9)])
     meta = {
-        "run": "r", "method": "pgd_at", "data": "digits", "classes": [f"c{label}" for label in range(classes)], "eps": 8 / 255, "seed": 3,
-        "attack": {"key": "pgd", "steps": 7}, "projection": projection, "place_eps": None,
-    }  # fmt: skip
-    points = {name: rng.normal(size=(n, 2)).astype(np.float32) for name in ("clean", "adversarial", "noise")}
+        "run": "r",
+        "method": "pgd_at",
+        "data": "digits",
+        "classes": [f"c{label}" for label in range(classes)],
+        "eps": 8 / 255,
+        "seed": 3,
+        "attack": {"key": "pgd", "steps": 7},
+        "projection": projection,
+        "place_eps": None,
+    }
+    points = {
+        name: rng.normal(size=(n, 2)).astype(np.float32)
+        for name in ("clean", "adversarial", "noise")
+    }
     empty = np.zeros((0, 2), np.float32)
     return FeatureMap(
-        **(points | {name: more.pop(name) for name in points if name in more}), y=y_, pred=np.array(pred), pred_adv=np.array(pred_adv), pred_noise=np.array(pred), index=np.arange(n) + 5, own=own,
-        other=np.full((3, n), 0.5), moved=np.full(n, 0.4), axes=np.eye(2), origin=np.zeros(2), share=0.75, trust=math.nan,
+        **(points | {name: more.pop(name) for name in points if name in more}),
+        y=y_,
+        pred=np.array(pred),
+        pred_adv=np.array(pred_adv),
+        pred_noise=np.array(pred),
+        index=np.arange(n) + 5,
+        own=own,
+        other=np.full((3, n), 0.5),
+        moved=np.full(n, 0.4),
+        axes=np.eye(2),
+        origin=np.zeros(2),
+        share=0.75,
+        trust=math.nan,
         **{"placed": empty, "pred_placed": np.zeros(0, int), "meta": meta} | more,
-    )  # fmt: skip
+    )
 
 
 def test_every_point_is_drawn_once_and_carries_its_image() -> None:
     result = made([0, 0, 1, 2], [0, 1, 1, 2], [1, 1, 1, 0])
-    for colour, groups in (("class", ["c0 (2)", "c1 (1)", "c2 (1)"]), ("fooled", ["holds (1)", "fooled (2)", "wrong untouched (1)"])):
+    for colour, groups in (
+        ("class", ["c0 (2)", "c1 (1)", "c2 (1)"]),
+        ("fooled", ["holds (1)", "fooled (2)", "wrong untouched (1)"]),
+    ):
         figure = figures.feature_map(result, colour=colour)
         marks = [trace for trace in figure.data if trace.mode == "markers"]
         assert [trace.name for trace in marks if trace.showlegend] == groups
-        clean = {int(row[0]): (x, y) for trace in marks[::2] for row, x, y in zip(trace.customdata, trace.x, trace.y, strict=True)}
+        clean = {
+            int(row[0]): (x, y)
+            for trace in marks[::2]
+            for row, x, y in zip(trace.customdata, trace.x, trace.y, strict=True)
+        }
         assert clean == {5 + i: tuple(result.clean[i]) for i in range(4)}
-        assert {trace.marker.symbol for trace in marks} <= {"circle", "x", "circle-open", "x-thin-open"}
-    assert list(figure.data[0].x[:3])[:2] == [result.clean[0, 0], result.adversarial[0, 0]] and np.isnan(figure.data[0].x[2])
+        assert {trace.marker.symbol for trace in marks} <= {
+            "circle",
+            "x",
+            "circle-open",
+            "x-thin-open",
+        }
+    assert list(figure.data[0].x[:3])[:2] == [
+        result.clean[0, 0],
+        result.adversarial[0, 0],
+    ] and np.isnan(figure.data[0].x[2])
     assert [note.text for note in figure.layout.annotations] == ["c0", "c1", "c2"]
     places = {(note.x, note.y) for note in figure.layout.annotations}
-    assert places <= {tuple(map(float, point)) for point in result.clean}, "a name stands where no point of its class is"
+    assert places <= {tuple(map(float, point)) for point in result.clean}, (
+        "a name stands where no point of its class is"
+    )
 
 
 def test_names_and_the_marked_image_cover_nothing_of_each_other() -> None:
-    """Three classes on one spot: on a phone too each name has its own line, and none lies on the mark."""
+    """Three classes on one spot: on a phone too each name has its own line, and none lies on the
+    mark.
+    """
     clean = np.array([[0, 0], [0, 0.001], [0.001, 0], [-5, -5], [5, 5]], np.float32)
     result = made([0, 1, 2, 0, 1], [0, 1, 2, 0, 1], [0, 1, 2, 0, 1], clean=clean, adversarial=clean)
     shifts = [note.yshift for note in figures.feature_map(result).layout.annotations]
-    assert shifts[0] == 0 and all(abs(one - other) >= 20 for i, one in enumerate(shifts) for other in shifts[:i])
+    assert shifts[0] == 0 and all(
+        abs(one - other) >= 20 for i, one in enumerate(shifts) for other in shifts[:i]
+    )
     marked = [note.yshift for note in figures.feature_map(result, mark=5).layout.annotations]
     assert all(abs(shift) >= 20 for shift in marked)
 
@@ -371,14 +495,32 @@ def test_names_and_the_marked_image_cover_nothing_of_each_other() -> None:
 @pytest.mark.parametrize(
     ("pred", "pred_adv", "says"),
     [
-        ([0, 1, 2], [0, 1, 2], ["fooled on 0 of 3 images it knows (95 %: 0% to 56%)", "Of 3 attacked points 0 lie nearer"]),
-        ([0, 1, 2], [1, 2, 0], ["fooled on 3 of 3 images it knows (95 %: 44% to 100%)", "Of 3 attacked points 3 lie nearer"]),
+        (
+            [0, 1, 2],
+            [0, 1, 2],
+            [
+                "fooled on 0 of 3 images it knows (95 %: 0% to 56%)",
+                "Of 3 attacked points 0 lie nearer",
+            ],
+        ),
+        (
+            [0, 1, 2],
+            [1, 2, 0],
+            [
+                "fooled on 3 of 3 images it knows (95 %: 44% to 100%)",
+                "Of 3 attacked points 3 lie nearer",
+            ],
+        ),
         ([1, 2, 0], [1, 2, 0], ["knows none of these images"]),
     ],
 )
 def test_the_sentence_is_right_at_the_edges(pred, pred_adv, says) -> None:
     figure = figures.feature_map(made([0, 1, 2], pred, pred_adv))
-    for one in (*says, "PGD-7 at ε = 8/255, seed 3", "75% of the variance between the class centres"):
+    for one in (
+        *says,
+        "PGD-7 at ε = 8/255, seed 3",
+        "75% of the variance between the class centres",
+    ):
         assert one in figure.layout.meta["sentence"] and one in figure.layout.meta["alt"]
 
 
@@ -388,11 +530,24 @@ def test_what_is_not_drawn_is_said_and_a_crowd_is_drawn_by_webgl() -> None:
     result = made(y, y, y, placed=np.ones((n, 2), np.float32), pred_placed=np.zeros(n, int))
     result.meta["place_eps"] = 4 / 255
     figure = figures.feature_map(result, noise=True)
-    assert "Lines for the first 300 images only." in figure.layout.meta["sentence"] and len(figure.data[0].x) == 900
-    assert f"attacked at ε = 4/255, {sum(label != 0 for label in y)} of 800 wrong" in figure.layout.meta["sentence"]
-    assert {trace.type for trace in figure.data} == {"scattergl"} and len(plotly.io.to_json(figure)) < 400 * 1024
-    assert [trace.name for trace in figure.data[-2:]] == ["noise of the same ε (800)", "attack at ε = 4/255 (800)"]
-    assert {trace.type for trace in figures.feature_map(made(y[:500], y[:500], y[:500])).data} == {"scatter"}
+    assert (
+        "Lines for the first 300 images only." in figure.layout.meta["sentence"]
+        and len(figure.data[0].x) == 900
+    )
+    assert (
+        f"attacked at ε = 4/255, {sum(label != 0 for label in y)} of 800 wrong"
+        in figure.layout.meta["sentence"]
+    )
+    assert {trace.type for trace in figure.data} == {"scattergl"} and len(
+        plotly.io.to_json(figure)
+    ) < 400 * 1024
+    assert [trace.name for trace in figure.data[-2:]] == [
+        "noise of the same ε (800)",
+        "attack at ε = 4/255 (800)",
+    ]
+    assert {trace.type for trace in figures.feature_map(made(y[:500], y[:500], y[:500])).data} == {
+        "scatter"
+    }
 
 
 def test_of_many_classes_the_most_confused_are_coloured_and_the_rest_is_grey() -> None:
@@ -402,7 +557,11 @@ def test_of_many_classes_the_most_confused_are_coloured_and_the_rest_is_grey() -
     named = [trace.name for trace in figure.data if trace.showlegend]
     assert named == [*(f"c{label} (3)" for label in range(8)), "other classes (36)"]
     figure = figures.feature_map(made(y, y, pred_adv, classes=20), focus="c4")
-    assert [trace.name for trace in figure.data if trace.showlegend] == ["c4 (3)", "c5 (3)", "other classes (54)"]
+    assert [trace.name for trace in figure.data if trace.showlegend] == [
+        "c4 (3)",
+        "c5 (3)",
+        "other classes (54)",
+    ]
     figured = figures.feature_map(made(y, y, pred_adv, classes=20), focus="c4", colour="fooled")
     assert [trace.name for trace in figured.data if trace.showlegend] == [
         "holds (0)",
@@ -411,16 +570,19 @@ def test_of_many_classes_the_most_confused_are_coloured_and_the_rest_is_grey() -
         "other classes (57)",
     ]
     assert "Attacked, the 3 images of c4 are read as c5 (3)." in figure.layout.meta["sentence"]
-    assert figure.data[-1].marker.color == COLOURS["robustviz_light"]["faint"] and [note.text for note in figure.layout.annotations] == [
-        "c4"
-    ]
+    assert figure.data[-1].marker.color == COLOURS["robustviz_light"]["faint"] and [
+        note.text for note in figure.layout.annotations
+    ] == ["c4"]
 
 
 def test_one_image_is_marked_in_a_map_of_its_own() -> None:
     result = made([0, 1, 2], [0, 1, 1], [1, 1, 1])
     figure = figures.feature_map(result, mark=5)
     assert list(figure.data[-1].x) == [result.clean[0, 0], result.adversarial[0, 0]]
-    assert "Image 5, a c0, is read as c0 and, under PGD-7 at ε = 8/255, seed 3, as c1" in figure.layout.meta["sentence"]
+    assert (
+        "Image 5, a c0, is read as c0 and, under PGD-7 at ε = 8/255, seed 3, as c1"
+        in figure.layout.meta["sentence"]
+    )
     for wrong in ({"mark": 99}, {"focus": "nobody"}, {"colour": "mood"}):
         with pytest.raises(UserError):
             figures.feature_map(result, **wrong)
@@ -429,7 +591,9 @@ def test_one_image_is_marked_in_a_map_of_its_own() -> None:
 def test_each_class_has_a_colour_that_stands_out() -> None:
     def light(colour: str) -> float:
         parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-        red, green, blue = (part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        red, green, blue = (
+            part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+        )
         return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
     for template, shades in CLASS_COLOURS.items():
@@ -448,39 +612,67 @@ def test_the_figure_of_distances_has_the_probes_means_and_intervals(run) -> None
         "B PGD-AT": probes.features(shipped("pgd_at"), SPEC.features(None, shipped("pgd_at"))),
     }
     figure = figures.features(found)
-    assert [trace.name for trace in figure.data] == [f"{name}: {which}" for name in found for which in ("own class", "nearest other class")]
+    assert [trace.name for trace in figure.data] == [
+        f"{name}: {which}" for name in found for which in ("own class", "nearest other class")
+    ]
     for number, result in enumerate(found.values()):
         for row, kind in enumerate(("clean", "adversarial", "noise")):
-            assert figure.data[2 * number].x[row] == pytest.approx(result.measures[kind]["own_cosine"])
-            assert figure.data[2 * number + 1].x[row] == pytest.approx(result.measures[kind]["other_cosine"])
+            assert figure.data[2 * number].x[row] == pytest.approx(
+                result.measures[kind]["own_cosine"]
+            )
+            assert figure.data[2 * number + 1].x[row] == pytest.approx(
+                result.measures[kind]["other_cosine"]
+            )
     said, (a, b) = figure.layout.meta["sentence"], found.values()
     lead = [np.subtract(*result.cosines("adversarial")) for result in (a, b)]
     mean, low, high = mean_interval(lead[1] - lead[0])
-    assert low > 0 and f"B PGD-AT keeps images nearer to their class than A Standard: by {mean:.2f} (95 %: {low:.2f} to {high:.2f})" in said
+    assert (
+        low > 0
+        and f"B PGD-AT keeps images nearer to their class than A Standard: by {mean:.2f} (95 %: {low:.2f} to {high:.2f})"
+        in said
+    )
     right = [result.pred_adv == result.y for result in (a, b)]
     low, high = tango(int((right[1] & ~right[0]).sum()), int((right[0] & ~right[1]).sum()), 60)
     assert (
-        f"B PGD-AT is more accurate than A Standard; {100 * (right[1].mean() - right[0].mean()):.0f} points apart (95 %: +{100 * low:.0f}"
+        "B PGD-AT is more accurate than A Standard;"
+        f" {100 * (right[1].mean() - right[0].mean()):.0f} points apart (95 %: +{100 * low:.0f}"
         in said
     )
     low, high = wilson(int(a.fooled.sum()), int(a.right.sum()))
-    assert f"fooled on {a.fooled.sum()} of {a.right.sum()} images it knows (95 %: {low:.0%} to {high:.0%})" in said
+    assert (
+        f"fooled on {a.fooled.sum()} of {a.right.sum()} images it knows (95 %: {low:.0%} to"
+        f" {high:.0%})" in said
+    )
 
 
 def test_nothing_is_called_nearer_without_an_interval(run) -> None:
     one = probes.features(run, SPEC.features(None, run))
     same = figures.features({"A": one, "B": one}).layout.meta["sentence"]
-    assert "is not decided: 0.00 (95 %: +0.00 to +0.00)" in same and "neither is shown to be more accurate; 0 points apart" in same
+    assert (
+        "is not decided: 0.00 (95 %: +0.00 to +0.00)" in same
+        and "neither is shown to be more accurate; 0 points apart" in same
+    )
     assert "keeps images nearer" not in figures.features(one).layout.meta["sentence"]
     y = np.arange(20) % 2
     clean = np.eye(2)[y]
-    tied = dataclasses.replace(one, clean=clean, noise=clean, adversarial=np.eye(2)[np.arange(20) // 10], y=y, pred=y, pred_adv=y)
+    tied = dataclasses.replace(
+        one,
+        clean=clean,
+        noise=clean,
+        adversarial=np.eye(2)[np.arange(20) // 10],
+        y=y,
+        pred=y,
+        pred_adv=y,
+    )
     assert (
         "no nearer to their own class than to another (own minus nearest other cosine +0.00"
         in figures.features(tied).layout.meta["sentence"]
     )
     elsewhere = dataclasses.replace(one, meta=one.meta | {"eps": 0.01})
-    assert "met different attacks" in figures.features({"A": one, "B": elsewhere}).layout.meta["sentence"]
+    assert (
+        "met different attacks"
+        in figures.features({"A": one, "B": elsewhere}).layout.meta["sentence"]
+    )
 
 
 def test_networks_of_different_data_or_images_are_not_compared(run) -> None:
@@ -502,7 +694,10 @@ def films(tmp_path_factory) -> dict[str, object]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROBUSTVIZ_RUNS", str(tmp_path_factory.mktemp("runs")))
         spec = FeatureFilmSpec(n=40, steps=3)
-        return {f"{side} {key}": spec.measure(shipped(key)) for side, key in (("A", "pgd_at"), ("B", "supcon_margin"))}
+        return {
+            f"{side} {key}": spec.measure(shipped(key))
+            for side, key in (("A", "pgd_at"), ("B", "supcon_margin"))
+        }
 
 
 def test_a_film_shows_each_kept_epochs_own_network_on_the_last_ones_plane(films) -> None:
@@ -517,30 +712,45 @@ def test_a_film_shows_each_kept_epochs_own_network_on_the_last_ones_plane(films)
         z_adv, logits_adv = features_of(net, attacked(net, few.x, few.y, PGD(eps=run.eps, steps=3)))
         assert np.allclose(film.clean[frame], (z.double() - origin) @ axes, atol=1e-4)
         assert np.allclose(film.adversarial[frame], (z_adv.double() - origin) @ axes, atol=1e-4)
-        assert np.array_equal(film.pred[frame], logits.argmax(1)) and np.array_equal(film.pred_adv[frame], logits_adv.argmax(1))
+        assert np.array_equal(film.pred[frame], logits.argmax(1)) and np.array_equal(
+            film.pred_adv[frame], logits_adv.argmax(1)
+        )
         centres = np.stack([z[few.y == label].mean(0).numpy() for label in range(10)])
         to = cosine_similarity(z_adv.numpy(), centres)
         assert film.own[frame, 1] == pytest.approx(to[np.arange(40), few.y].mean(), abs=1e-5)
-        apart = np.mean([np.linalg.norm(centres[i] - centres[j]) for i in range(10) for j in range(i)])
-        assert film.moved[frame, 0] == pytest.approx(float((z_adv - z).norm(dim=1).mean()) / apart, rel=1e-4)
+        apart = np.mean(
+            [np.linalg.norm(centres[i] - centres[j]) for i in range(10) for j in range(i)]
+        )
+        assert film.moved[frame, 0] == pytest.approx(
+            float((z_adv - z).norm(dim=1).mean()) / apart, rel=1e-4
+        )
 
 
 def test_the_films_frames_stand_still_and_its_first_is_the_one_asked_for(films) -> None:
     film = films["A pgd_at"]
     figure = figures.feature_film(film, epoch=6)
-    assert [frame.name for frame in figure.frames] == [str(epoch) for epoch in film.epochs] and "Epoch 6" in figure.layout.title.text
+    assert [frame.name for frame in figure.frames] == [
+        str(epoch) for epoch in film.epochs
+    ] and "Epoch 6" in figure.layout.title.text
     low, high = figure.layout.xaxis.range
     every = np.concatenate([film.clean, film.adversarial])[..., 0]
     assert low < every.min() and every.max() < high
     for frame, points in zip(figure.frames, film.clean, strict=True):
         assert len(frame.data) == len(figure.data)
-        assert sorted(x for trace in frame.data[1::2] for x in trace.x) == pytest.approx(sorted(points[:, 0]))
-    shown = {i: x for trace in figure.data[1::2] for i, x in zip(trace.customdata, trace.x, strict=True)}
+        assert sorted(x for trace in frame.data[1::2] for x in trace.x) == pytest.approx(
+            sorted(points[:, 0])
+        )
+    shown = {
+        i: x for trace in figure.data[1::2] for i, x in zip(trace.customdata, trace.x, strict=True)
+    }
     assert shown == {i: film.clean[2, i, 0] for i in range(40)}
     k = (film.pred_adv == film.y).sum(1)
     assert f"Epoch 6: {k[2]} of 40 images right under PGD-3" in figure.layout.meta["sentence"]
     assert len(plotly.io.to_json(figure)) < 400 * 1024
-    assert "Epoch 20" in figures.feature_film(film).layout.title.text and figures.feature_film(film, epoch=-5).layout.sliders[0].active == 0
+    assert (
+        "Epoch 20" in figures.feature_film(film).layout.title.text
+        and figures.feature_film(film, epoch=-5).layout.sliders[0].active == 0
+    )
 
 
 def test_the_gap_says_from_when_on_attacked_images_stay(films) -> None:
@@ -552,11 +762,15 @@ def test_the_gap_says_from_when_on_attacked_images_stay(films) -> None:
         (np.full(10, 0.9), "nearer to another class at every kept epoch"),
         (other[::-1], "at the last one they are nearer to another class"),
     ):
-        mine = dataclasses.replace(film, own=np.full((10, 3), 0.5), other=np.stack([values] * 3, axis=1))
+        mine = dataclasses.replace(
+            film, own=np.full((10, 3), 0.5), other=np.stack([values] * 3, axis=1)
+        )
         assert says in figures.feature_gap(mine).layout.meta["sentence"]
     figure = figures.feature_gap(films, epoch=8)
     assert len(figure.data) == 8 and figure.layout.meta["sentence"].count("**") == 4
-    assert np.allclose(figure.data[0].y, film.own[:, 1]) and np.allclose(figure.data[2].y, film.moved[:, 0])
+    assert np.allclose(figure.data[0].y, film.own[:, 1]) and np.allclose(
+        figure.data[2].y, film.moved[:, 0]
+    )
 
 
 def test_a_run_without_snapshots_says_how_to_train_one_that_has(run) -> None:

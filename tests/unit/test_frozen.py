@@ -14,11 +14,16 @@ from robustviz.nets.base import ImageNet, frozen
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
-def test_inside_the_whole_net_is_in_one_mode_and_afterwards_each_module_in_its_own(mode: str, conv_net: ImageNet) -> None:
+def test_inside_the_whole_net_is_in_one_mode_and_afterwards_each_module_in_its_own(
+    mode: str, conv_net: ImageNet
+) -> None:
     conv_net.train()
     conv_net.maps[2].eval()
     conv_net.head.weight.requires_grad_(False)
-    modes, asks = [m.training for m in conv_net.modules()], [p.requires_grad for p in conv_net.parameters()]
+    modes, asks = (
+        [m.training for m in conv_net.modules()],
+        [p.requires_grad for p in conv_net.parameters()],
+    )
     with pytest.raises(KeyError), frozen(conv_net, mode):  # type: ignore[arg-type]
         assert {m.training for m in conv_net.modules()} == {mode == "train"}
         assert not any(p.requires_grad for p in conv_net.parameters())
@@ -52,18 +57,29 @@ def test_uses_that_overlap_give_back_what_the_first_one_found(conv_net: ImageNet
     part.__enter__()
     whole.__exit__(None, None, None)
     assert not any(m.training for m in conv_net.maps.modules()) and conv_net.head.training
-    assert not any(p.requires_grad for p in conv_net.maps.parameters()) and conv_net.head.weight.requires_grad
+    assert (
+        not any(p.requires_grad for p in conv_net.maps.parameters())
+        and conv_net.head.weight.requires_grad
+    )
     part.__exit__(None, None, None)
-    assert [m.training for m in conv_net.modules()] == modes and all(p.requires_grad for p in conv_net.parameters())
+    assert [m.training for m in conv_net.modules()] == modes and all(
+        p.requires_grad for p in conv_net.parameters()
+    )
 
 
-def test_threads_that_meet_leave_the_net_as_it_was(conv_net: ImageNet, images: torch.Tensor) -> None:
+def test_threads_that_meet_leave_the_net_as_it_was(
+    conv_net: ImageNet, images: torch.Tensor
+) -> None:
     conv_net.train()
     interval = sys.getswitchinterval()
 
     def use(_: int) -> bool:
         with frozen(conv_net):
-            return not conv_net.training and not conv_net(images).requires_grad and not conv_net.training
+            return (
+                not conv_net.training
+                and not conv_net(images).requires_grad
+                and not conv_net.training
+            )
 
     sys.setswitchinterval(1e-6)
     try:
@@ -71,7 +87,9 @@ def test_threads_that_meet_leave_the_net_as_it_was(conv_net: ImageNet, images: t
             assert all(pool.map(use, range(60)))
     finally:
         sys.setswitchinterval(interval)
-    assert all(m.training for m in conv_net.modules()) and all(p.requires_grad for p in conv_net.parameters())
+    assert all(m.training for m in conv_net.modules()) and all(
+        p.requires_grad for p in conv_net.parameters()
+    )
 
 
 def test_a_thread_that_wants_another_mode_waits_for_its_turn(conv_net: ImageNet) -> None:
@@ -98,7 +116,9 @@ def test_a_thread_that_wants_another_mode_waits_for_its_turn(conv_net: ImageNet)
 
 
 class Stubborn(nn.Module):
-    """Keeps its batch norm in eval mode, as fine-tuning code often does, and folds something when it changes mode."""
+    """Keeps its batch norm in eval mode, as fine-tuning code often does, and folds something when
+    it changes mode.
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,5 +1,7 @@
-"""Who may import whom (architecture.md, "Import rules"): a server trains without the dashboard, the first page loads
-without torch, and nothing runs, downloads or picks a device because it was imported."""
+"""Who may import whom (architecture.md, "Import rules"): a server trains without the dashboard, the
+first page loads without torch, and nothing runs, downloads or picks a device because it was
+imported.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / "robustviz"
 
-# The house from left to right: a file may import its own group and what stands to its left. Its place is that of the longest
-# of these patterns that fits its module; a `*` stands for one name.
+# The house from left to right: a file may import its own group and what stands to its left. Its
+# place is that of the longest of these patterns that fits its module; a `*` stands for one name.
 ORDER = (
     ("", "imports", "process", "types", "terms", "chance", "stats", "registry"),
     ("training.evaluation", "views", "views.result", "views.*.result"),
@@ -30,7 +32,18 @@ ORDER = (
     ("probes", "views.transfer.study", "views.quadrants.study"),
     ("ui",),
     ("views.*.panel",),
-    ("pages", "cli", "__main__", "ui.launch", "ui.main", "ui.server", "views.start.pack", "check", "zoo", "app"),
+    (
+        "pages",
+        "cli",
+        "__main__",
+        "ui.launch",
+        "ui.main",
+        "ui.server",
+        "views.start.pack",
+        "check",
+        "zoo",
+        "app",
+    ),
 )
 FIGURES_MAY = {"numpy", "plotly", "PIL"}  # PIL: a strip of pictures is one PNG
 
@@ -42,10 +55,15 @@ def place(module: str) -> int:
         pattern: number
         for number, group in enumerate(ORDER)
         for pattern in group
-        if all(ours in ("*", theirs) for ours, theirs in zip(pattern.split(".") if pattern else [], parts, strict=False))
+        if all(
+            ours in ("*", theirs)
+            for ours, theirs in zip(pattern.split(".") if pattern else [], parts, strict=False)
+        )
         and len(pattern.split(".")) <= len(parts)
     }
-    best = max(fitting, key=lambda pattern: (pattern.count(".") + bool(pattern), "*" not in pattern))
+    best = max(
+        fitting, key=lambda pattern: (pattern.count(".") + bool(pattern), "*" not in pattern)
+    )
     assert best or module == "robustviz", f"{module} has no place in the house: give it one here"
     return fitting[best]
 
@@ -109,14 +127,18 @@ def module(path: Path) -> str:
 def test_a_file_imports_only_what_stands_to_its_left(path: Path) -> None:
     for other in imports(path):
         if other.split(".")[0] == "robustviz":
-            assert place(other) <= place(module(path)), f"{name(path)} imports {other}, which stands to its right"
+            assert place(other) <= place(module(path)), (
+                f"{name(path)} imports {other}, which stands to its right"
+            )
 
 
 @each(lambda path: "views" in path.parts and path.stem in ("result", "figures", "surface_figures"))
 def test_results_and_figures_need_no_torch(path: Path) -> None:
     for other in imports(path):
         top = other.split(".")[0]
-        assert top in {"robustviz", *FIGURES_MAY} or top in sys.stdlib_module_names, f"{name(path)} imports {other}"
+        assert top in {"robustviz", *FIGURES_MAY} or top in sys.stdlib_module_names, (
+            f"{name(path)} imports {other}"
+        )
 
 
 @each(lambda path: path.stem != "panel" and room(path) not in ("ui", "pages", "app"))
@@ -125,23 +147,41 @@ def test_streamlit_is_for_the_dashboard_only(path: Path) -> None:
 
 
 def test_there_is_no_drawer_for_odds_and_ends() -> None:
-    assert not [name(path) for path in sources() if path.stem in ("utils", "util", "helpers", "misc", "common")]
+    assert not [
+        name(path)
+        for path in sources()
+        if path.stem in ("utils", "util", "helpers", "misc", "common")
+    ]
 
 
 @each(lambda path: not script(path))
 def test_a_module_only_defines_things(path: Path) -> None:
-    """At the top of a module: imports, definitions, constants. A bare call there would run at import."""
+    """At the top of a module: imports, definitions, constants. A bare call there would run at
+    import.
+    """
     for number, node in enumerate(ast.parse(path.read_text(encoding="utf-8")).body):
         if isinstance(node, ast.Expr):
-            assert number == 0 and isinstance(node.value, ast.Constant), f"{name(path)}:{node.lineno} runs at import"
-        elif isinstance(node, ast.For):  # filling a table
-            assert all(isinstance(inner, ast.Assign) for inner in node.body), f"{name(path)}:{node.lineno} runs at import"
-        elif isinstance(node, ast.If):
-            assert any(word in ast.unparse(node.test) for word in ("TYPE_CHECKING", "__name__", "sys.")), (
+            assert number == 0 and isinstance(node.value, ast.Constant), (
                 f"{name(path)}:{node.lineno} runs at import"
             )
+        elif isinstance(node, ast.For):  # filling a table
+            assert all(isinstance(inner, ast.Assign) for inner in node.body), (
+                f"{name(path)}:{node.lineno} runs at import"
+            )
+        elif isinstance(node, ast.If):
+            assert any(
+                word in ast.unparse(node.test) for word in ("TYPE_CHECKING", "__name__", "sys.")
+            ), f"{name(path)}:{node.lineno} runs at import"
         else:
-            known = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+            known = (
+                ast.Import,
+                ast.ImportFrom,
+                ast.FunctionDef,
+                ast.AsyncFunctionDef,
+                ast.ClassDef,
+                ast.Assign,
+                ast.AnnAssign,
+            )
             assert isinstance(node, known), f"{name(path)}:{node.lineno} runs at import"
 
 
@@ -150,7 +190,14 @@ def test_a_module_only_defines_things(path: Path) -> None:
 
 def run(code: str) -> str:
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -161,17 +208,35 @@ def modules(*rooms: str) -> list[str]:
     for one in rooms:
         for path in [PACKAGE / f"{one}.py", *sorted((PACKAGE / one).rglob("*.py"))]:
             if path.is_file():
-                found.append(".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__"))
+                found.append(
+                    ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(
+                        ".__init__"
+                    )
+                )
     return found
 
 
 def test_looking_at_runs_and_figures_needs_no_torch() -> None:
     light = modules(
-        "process", "registry", "types", "stats", "runs/folder", "runs/queue", "training/evaluation", "figures", "terms", "embedder"
+        "process",
+        "registry",
+        "types",
+        "stats",
+        "runs/folder",
+        "runs/queue",
+        "training/evaluation",
+        "figures",
+        "terms",
+        "embedder",
     )
-    light += [module(path) for path in sources() if "views" in path.parts and path.stem in ("result", "figures")]
+    light += [
+        module(path)
+        for path in sources()
+        if "views" in path.parts and path.stem in ("result", "figures")
+    ]
     loaded = run(
-        f"import sys, importlib\nfor m in {light!r}: importlib.import_module(m)\nprint(*[m for m in ('torch', 'streamlit', 'pandas') if m in sys.modules])"
+        f"import sys, importlib\nfor m in {light!r}: importlib.import_module(m)\nprint(*[m for m in"
+        " ('torch', 'streamlit', 'pandas') if m in sys.modules])"
     )
     assert loaded == ""
 
@@ -192,34 +257,54 @@ def test_the_main_page_starts_without_torch() -> None:
                 loaded.add(module)
                 if module.startswith("robustviz"):
                     base = REPOSITORY / module.replace(".", "/")
-                    todo += [p for p in (base.with_suffix(".py"), base / "__init__.py") if p.exists()]
-    assert not {module.split(".")[0] for module in loaded} & {"torch", "torchvision", "sklearn", "scipy"}
+                    todo += [
+                        p for p in (base.with_suffix(".py"), base / "__init__.py") if p.exists()
+                    ]
+    assert not {module.split(".")[0] for module in loaded} & {
+        "torch",
+        "torchvision",
+        "sklearn",
+        "scipy",
+    }
 
 
 def test_importing_the_package_imports_nothing_else() -> None:
     loaded = run(
-        "import sys\nbefore = set(sys.modules)\nimport robustviz\nprint(*sorted(m for m in set(sys.modules) - before if m.startswith(('robustviz.', 'torch', 'numpy'))))"
+        "import sys\nbefore = set(sys.modules)\nimport robustviz\nprint(*sorted(m for m in"
+        " set(sys.modules) - before if m.startswith(('robustviz.', 'torch', 'numpy'))))"
     )
     assert loaded == ""
 
 
 def test_our_own_commands_never_load_triton_and_a_library_s_user_may() -> None:
-    """Two screens of "nanobind: leaked …" at a command's end come from it; torch does without, as on a Mac."""
+    """Two screens of "nanobind: leaked …" at a command's end come from it; torch does without, as
+    on a Mac.
+    """
     said = "; print(sys.modules.get('triton', 'not asked for'))"
     train = "main(['list', 'methods']); import torch, torchvision, torch._dynamo"
-    assert run(f"import sys; from robustviz.__main__ import main; {train}{said}").splitlines()[-1] == "None"
     assert (
-        run(f"import sys, robustviz, robustviz.stats, robustviz.runs.worker, robustviz.__main__, robustviz.process{said}")
+        run(f"import sys; from robustviz.__main__ import main; {train}{said}").splitlines()[-1]
+        == "None"
+    )
+    assert (
+        run(
+            "import sys, robustviz, robustviz.stats, robustviz.runs.worker, robustviz.__main__,"
+            f" robustviz.process{said}"
+        )
         == "not asked for"
     )
 
 
 def test_triton_stays_with_whoever_has_torch_already() -> None:
-    code = "import sys\nsys.modules['torch'] = sys\nfrom robustviz.process import leave_out_triton\nleave_out_triton()"
+    code = (
+        "import sys\nsys.modules['torch'] = sys\nfrom robustviz.process import"
+        " leave_out_triton\nleave_out_triton()"
+    )
     assert run(f"{code}\nprint('triton' in sys.modules)") == "False"
     assert (
         run(
-            "import sys\nsys.modules['triton'] = sys\nfrom robustviz.process import leave_out_triton\nleave_out_triton()\nprint(sys.modules['triton'])"
+            "import sys\nsys.modules['triton'] = sys\nfrom robustviz.process import"
+            " leave_out_triton\nleave_out_triton()\nprint(sys.modules['triton'])"
         )
         != "None"
     )
@@ -231,10 +316,15 @@ def test_the_tests_end_without_triton_too() -> None:
 
 def test_the_short_way_in_works_and_knows_its_names() -> None:
     assert (
-        run("import robustviz\nprint(robustviz.open_run.__module__, robustviz.types.__name__, 'TrainConfig' in dir(robustviz))")
+        run(
+            "import robustviz\nprint(robustviz.open_run.__module__, robustviz.types.__name__,"
+            " 'TrainConfig' in dir(robustviz))"
+        )
         == "robustviz.runs.folder robustviz.types True"
     )
-    assert "has no attribute 'nonsense'" in run("import robustviz\ntry: robustviz.nonsense\nexcept AttributeError as e: print(e)")
+    assert "has no attribute 'nonsense'" in run(
+        "import robustviz\ntry: robustviz.nonsense\nexcept AttributeError as e: print(e)"
+    )
 
 
 DASHBOARD = (

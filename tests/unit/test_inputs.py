@@ -1,4 +1,6 @@
-"""What may come in: one sentence for whatever is no image, no label or no classifier, at every entrance alike."""
+"""What may come in: one sentence for whatever is no image, no label or no classifier, at every
+entrance alike.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +20,24 @@ from robustviz.training.evaluate import attacked, count_right
 from robustviz.types import UserError
 
 ATTACKS: tuple[Attack, ...] = (
-    FGSM(eps=0.1), PGD(eps=0.1, steps=2), PGD(eps=0.1, steps=2, restarts=2), MIM(eps=0.1, steps=2), CW(eps=0.1, steps=2),
-    APGD(eps=0.1, steps=3), Square(eps=0.1, queries=3), AutoAttack(eps=0.1),
-)  # fmt: skip
+    FGSM(eps=0.1),
+    PGD(eps=0.1, steps=2),
+    PGD(eps=0.1, steps=2, restarts=2),
+    MIM(eps=0.1, steps=2),
+    CW(eps=0.1, steps=2),
+    APGD(eps=0.1, steps=3),
+    Square(eps=0.1, queries=3),
+    AutoAttack(eps=0.1),
+)
 ENTRANCES: dict[str, Callable[[Any, Any, Any], object]] = {
-    "clean count": lambda net, x, y: count_right(net, x, y), "count": lambda net, x, y: count_right(net, x, y, ATTACKS[1]),
-    "attacked": lambda net, x, y: attacked(net, x, y, ATTACKS[1]), "grad_cam": cam.grad_cam, "layer_cam": cam.layer_cam,
+    "clean count": lambda net, x, y: count_right(net, x, y),
+    "count": lambda net, x, y: count_right(net, x, y, ATTACKS[1]),
+    "attacked": lambda net, x, y: attacked(net, x, y, ATTACKS[1]),
+    "grad_cam": cam.grad_cam,
+    "layer_cam": cam.layer_cam,
     "trace": lambda net, x, y: ATTACKS[1].trace(net, x, y),
     **{f"{type(attack).__name__} {number}": attack for number, attack in enumerate(ATTACKS)},
-}  # fmt: skip
+}
 WRONG_IMAGES = {
     "uint8": (lambda x: (255 * x).to(torch.uint8), "uint8.*divide them by 255"),
     "grey levels": (lambda x: 255 * x, "grey levels.*255"),
@@ -55,7 +66,9 @@ WRONG_LABELS = {
 
 @pytest.mark.parametrize("wrong", WRONG_IMAGES)
 @pytest.mark.parametrize("entrance", ENTRANCES)
-def test_what_is_no_batch_of_images_is_one_sentence(entrance: str, wrong: str, conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+def test_what_is_no_batch_of_images_is_one_sentence(
+    entrance: str, wrong: str, conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     change, said = WRONG_IMAGES[wrong]
     with pytest.raises(UserError, match=said):
         ENTRANCES[entrance](conv_net, change(images), labels)
@@ -63,17 +76,21 @@ def test_what_is_no_batch_of_images_is_one_sentence(entrance: str, wrong: str, c
 
 @pytest.mark.parametrize("wrong", WRONG_LABELS)
 @pytest.mark.parametrize("entrance", ENTRANCES)
-def test_what_is_no_label_an_image_is_one_sentence(entrance: str, wrong: str, conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+def test_what_is_no_label_an_image_is_one_sentence(
+    entrance: str, wrong: str, conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     change, said = WRONG_LABELS[wrong]
     with pytest.raises(UserError, match=said):
         ENTRANCES[entrance](conv_net, images, change(labels))
 
 
 @pytest.mark.parametrize("entrance", ENTRANCES)
-def test_labels_of_every_integer_type_are_the_same_labels(entrance: str, conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+def test_labels_of_every_integer_type_are_the_same_labels(
+    entrance: str, conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     wanted = ENTRANCES[entrance](conv_net, images, labels)
     for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint64):
-        assert torch.equal(ENTRANCES[entrance](conv_net, images, labels.to(dtype)), wanted)  # type: ignore[arg-type]
+        assert torch.equal(ENTRANCES[entrance](conv_net, images, labels.to(dtype)), wanted)
 
 
 class Gives(nn.Module):
@@ -88,10 +105,16 @@ class Gives(nn.Module):
 
 
 WRONG_ANSWERS: dict[str, tuple[Callable[[Tensor], Any], str]] = {
-    "a tuple": (lambda z: (z, z), "gives a tuple"), "a dict": (lambda z: {"logits": z}, "gives a dict"), "one logit": (lambda z: z[:, :1], "at least 2"),
-    "flat": (lambda z: z[:, 0], "logits"), "maps": (lambda z: z[:, :, None], "logits"), "classes": (lambda z: z.argmax(1), "logits"),
-    "mean": (lambda z: z.mean(0), "logits"), "an error": (lambda z: z @ z, "cannot read"), "an assertion": (lambda z: z.assert_that, "cannot read"),
-}  # fmt: skip
+    "a tuple": (lambda z: (z, z), "gives a tuple"),
+    "a dict": (lambda z: {"logits": z}, "gives a dict"),
+    "one logit": (lambda z: z[:, :1], "at least 2"),
+    "flat": (lambda z: z[:, 0], "logits"),
+    "maps": (lambda z: z[:, :, None], "logits"),
+    "classes": (lambda z: z.argmax(1), "logits"),
+    "mean": (lambda z: z.mean(0), "logits"),
+    "an error": (lambda z: z @ z, "cannot read"),
+    "an assertion": (lambda z: z.assert_that, "cannot read"),
+}
 
 
 @pytest.mark.parametrize("wrong", WRONG_ANSWERS)
@@ -104,41 +127,60 @@ def test_what_gives_no_logits_is_one_sentence(
         count_right(Gives(conv_net, make), images, labels, attack)
 
 
-def test_what_is_no_network_no_attack_no_seed_or_no_generator_is_one_sentence(conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+def test_what_is_no_network_no_attack_no_seed_or_no_generator_is_one_sentence(
+    conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     for work, said in (
-        (lambda: count_right(lambda x: x, images, labels), "network is wanted"),  # type: ignore[arg-type]
+        (lambda: count_right(lambda x: x, images, labels), "network is wanted"),
         (lambda: ATTACKS[0](images, conv_net, labels), "wanted"),  # type: ignore[arg-type]
-        (lambda: count_right(conv_net, images, labels, "pgd"), "no attack"),  # type: ignore[arg-type]
+        (lambda: count_right(conv_net, images, labels, "pgd"), "no attack"),
         (lambda: count_right(conv_net, images, labels, PGD), "no attack"),  # type: ignore[arg-type]
-        (lambda: count_right(conv_net, images, labels, ATTACKS[0], seed=1.5), "whole number"),  # type: ignore[arg-type]
+        (lambda: count_right(conv_net, images, labels, ATTACKS[0], seed=1.5), "whole number"),
         (lambda: count_right(conv_net, images, labels, PGD(eps=0.1, targeted=True)), "untargeted"),
         (lambda: ATTACKS[1](conv_net, images, labels, 5), "generator"),  # type: ignore[arg-type]
         (lambda: ATTACKS[1](nn.Sequential(nn.Flatten(), nn.LazyLinear(4)), images, labels), "lazy"),
-        (lambda: PGD(eps=0.1, restarts=2).maximise(lambda z: z.flatten(1), images), "one number an image"),
+        (
+            lambda: PGD(eps=0.1, restarts=2).maximise(lambda z: z.flatten(1), images),
+            "one number an image",
+        ),
         (lambda: APGD(eps=0.1).maximise(lambda z: z.sum(), images), "one number an image"),
     ):
         with pytest.raises(UserError, match=said):
             work()
     seeded = count_right(conv_net, images, labels, ATTACKS[1], seed=3)
-    assert torch.equal(count_right(conv_net, images, labels, ATTACKS[1], seed=np.int64(3)), seeded)  # type: ignore[arg-type]
+    assert torch.equal(count_right(conv_net, images, labels, ATTACKS[1], seed=np.int64(3)), seeded)
 
 
 # Radii.
 
 
-def test_a_number_is_a_number_wherever_it_comes_from(conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+def test_a_number_is_a_number_wherever_it_comes_from(
+    conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     wanted = PGD(eps=0.1, steps=2)(conv_net, images, labels)
     for eps in (np.float64(0.1), np.float32(0.1), torch.tensor(0.1), np.array(0.1)):
-        assert torch.allclose(PGD(eps=eps, steps=np.int64(2))(conv_net, images, labels), wanted, atol=1e-6)  # type: ignore[arg-type]
+        assert torch.allclose(
+            PGD(eps=eps, steps=np.int64(2))(conv_net, images, labels), wanted, atol=1e-6
+        )  # type: ignore[arg-type]
         objective = PGD().objective(conv_net, labels)
         assert torch.allclose(PGD(steps=2).maximise(objective, images, eps=eps), wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("eps", "said"),
-    [(8, "eps=8 .*8/255"), (np.float32(8), "eps=8 "), (1.0001, "eps=1.0001 "), (-0.1, "-0.1"), (torch.tensor(2.0), "eps=2 "), (float("nan"), "nan"), ("x", "'x'")],
-)  # fmt: skip
-def test_a_wrong_radius_is_printed_as_it_was_given(eps: Any, said: str, conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+    [
+        (8, "eps=8 .*8/255"),
+        (np.float32(8), "eps=8 "),
+        (1.0001, "eps=1.0001 "),
+        (-0.1, "-0.1"),
+        (torch.tensor(2.0), "eps=2 "),
+        (float("nan"), "nan"),
+        ("x", "'x'"),
+    ],
+)
+def test_a_wrong_radius_is_printed_as_it_was_given(
+    eps: Any, said: str, conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     objective = PGD().objective(conv_net, labels)
     with pytest.raises(UserError, match=said):
         PGD(steps=2).maximise(objective, images, eps=eps)
@@ -179,12 +221,22 @@ def test_sixteen_bits_keep_the_ball_and_lose_no_gradient(dtype: torch.dtype) -> 
     from robustviz.runs import folder
 
     split = data.load("digits", "test").take(60)
-    net = Louder(next(run for run in folder.all_runs() if run.shipped and run.id.startswith("digits-standard-small-resnet-s0")).net())
+    net = Louder(
+        next(
+            run
+            for run in folder.all_runs()
+            if run.shipped and run.id.startswith("digits-standard-small-resnet-s0")
+        ).net()
+    )
     for attack in (PGD(eps=0.15), MIM(eps=0.15), APGD(eps=0.15, steps=10)):
         wanted = int(count_right(net, split.x, split.y, attack).sum())
         x = split.x.to(dtype)
         shown = attack(net, x, split.y)
-        assert shown.dtype == torch.float32 and (shown - x.float()).abs().max() <= 0.15 + 1e-6 and 0 <= shown.min() <= shown.max() <= 1
+        assert (
+            shown.dtype == torch.float32
+            and (shown - x.float()).abs().max() <= 0.15 + 1e-6
+            and 0 <= shown.min() <= shown.max() <= 1
+        )
         small = Louder(net.net).to(dtype)
         assert abs(int(count_right(small, split.x, split.y, attack).sum()) - wanted) <= 6
         net.float()
@@ -204,8 +256,19 @@ class Rooted(nn.Module):
         return self.net(x) + 0 * (x * (x > 0.4)).sqrt().flatten(1).sum(1, keepdim=True)
 
 
-@pytest.mark.parametrize("attack", [PGD(eps=0.1), PGD(eps=1.0, norm="l2"), MIM(eps=0.1), APGD(eps=0.1, steps=10), FGSM(eps=1.0, norm="l2")])
-def test_a_pixel_without_a_gradient_stays_and_the_others_go_on(attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+@pytest.mark.parametrize(
+    "attack",
+    [
+        PGD(eps=0.1),
+        PGD(eps=1.0, norm="l2"),
+        MIM(eps=0.1),
+        APGD(eps=0.1, steps=10),
+        FGSM(eps=1.0, norm="l2"),
+    ],
+)
+def test_a_pixel_without_a_gradient_stays_and_the_others_go_on(
+    attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     net, dark = Rooted(conv_net), images <= 0.4
     z = images.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(F.cross_entropy(net(z), labels, reduction="sum"), z)
@@ -228,7 +291,9 @@ class Numberless(nn.Module):
         return torch.where(broken, torch.nan, self.net(x))
 
 
-def test_an_image_whose_logits_are_no_numbers_is_misread(conv_net: ImageNet, images: Tensor) -> None:
+def test_an_image_whose_logits_are_no_numbers_is_misread(
+    conv_net: ImageNet, images: Tensor
+) -> None:
     labels = torch.zeros(len(images), dtype=torch.int64)  # argmax of NaN is class 0
     broken = images.mean((1, 2, 3)) > 0.5
     assert broken.any() and not count_right(Numberless(conv_net), images, labels)[broken].any()
@@ -247,7 +312,9 @@ class Blind(nn.Module):
         return out
 
 
-def test_a_network_without_a_gradient_is_a_sentence_but_for_square(conv_net: ImageNet, images: Tensor, labels: Tensor) -> None:
+def test_a_network_without_a_gradient_is_a_sentence_but_for_square(
+    conv_net: ImageNet, images: Tensor, labels: Tensor
+) -> None:
     for attack in ATTACKS:
         if attack.key == "square":
             assert attack(Blind(conv_net), images, labels).shape == images.shape
@@ -256,8 +323,13 @@ def test_a_network_without_a_gradient_is_a_sentence_but_for_square(conv_net: Ima
                 attack(Blind(conv_net), images, labels)
 
 
-def test_memory_for_a_pass_is_measured(conv_net: ImageNet, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    small, large = inputs.try_out(conv_net, images), inputs.try_out(conv_net, F.interpolate(images, scale_factor=4))
+def test_memory_for_a_pass_is_measured(
+    conv_net: ImageNet, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, large = (
+        inputs.try_out(conv_net, images),
+        inputs.try_out(conv_net, F.interpolate(images, scale_factor=4)),
+    )
     assert small.classes == 4 and 10 < large.image_bytes / small.image_bytes < 22
     monkeypatch.setattr(inputs, "CPU_BYTES", 5 * small.image_bytes)
     assert inputs.try_out(conv_net, images).at_once == 5

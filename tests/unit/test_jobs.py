@@ -1,4 +1,6 @@
-"""The queue: one training a device, oldest first; a process that is gone is noticed, and one that merely has its id is not it."""
+"""The queue: one training a device, oldest first; a process that is gone is noticed, and one that
+merely has its id is not it.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def dead() -> dict[str, float]:
     return found
 
 
-def test_of_two_submitted_one_starts_and_the_other_follows_when_it_is_done(spawned: list[str], tiny: TrainConfig) -> None:
+def test_of_two_submitted_one_starts_and_the_other_follows_when_it_is_done(
+    spawned: list[str], tiny: TrainConfig
+) -> None:
     one, other, third = submit(tiny, "one", "other", "third")
     assert spawned == ["one"] and states(one, other, third) == ["running", "queued", "queued"]
     assert [run.id for run in queue.running()] == ["one"]
@@ -73,7 +77,10 @@ def test_a_gpu_and_the_cpu_work_side_by_side(spawned: list[str], tiny: TrainConf
 def test_a_started_run_says_who_runs_it(spawned: list[str], tiny: TrainConfig) -> None:
     (run,) = submit(tiny, "one")
     status = run.status()
-    assert status["pid"] == os.getpid() and abs(status["started"] - psutil.Process().create_time()) < 0.01
+    assert (
+        status["pid"] == os.getpid()
+        and abs(status["started"] - psutil.Process().create_time()) < 0.01
+    )
     assert queue.alive(status) and time.time() - status["heartbeat"] < 60
 
 
@@ -86,7 +93,9 @@ def test_the_same_settings_are_not_queued_twice(spawned: list[str], tiny: TrainC
 
 
 @pytest.mark.parametrize("state", ["failed", "stopped", "paused", "interrupted"])
-def test_submitting_again_resumes_what_was_not_finished(state: str, spawned: list[str], tiny: TrainConfig) -> None:
+def test_submitting_again_resumes_what_was_not_finished(
+    state: str, spawned: list[str], tiny: TrainConfig
+) -> None:
     run = queue.submit(tiny)
     run.set_status(state=state, error="Something.")
     run.ask("stop")
@@ -98,7 +107,9 @@ def test_submitting_again_resumes_what_was_not_finished(state: str, spawned: lis
 
 
 @pytest.mark.parametrize(("want", "state"), [("pause", "paused"), ("stop", "stopped")])
-def test_a_queued_run_pauses_and_stops_at_once(want: str, state: str, spawned: list[str], tiny: TrainConfig) -> None:
+def test_a_queued_run_pauses_and_stops_at_once(
+    want: str, state: str, spawned: list[str], tiny: TrainConfig
+) -> None:
     _, other = submit(tiny, "one", "other")
     queue.ask(other, want)
     assert states(other) == [state] and queue.waiting() == [] and other.wanted() == ""
@@ -112,8 +123,12 @@ def test_a_running_run_is_asked_through_its_folder(spawned: list[str], tiny: Tra
     assert run.wanted() == "pause" and states(run) == ["running"]
 
 
-@pytest.mark.parametrize("state", ["done", "imported", "failed", "paused", "stopped", "interrupted"])
-def test_a_run_that_is_not_at_work_cannot_be_asked(state: str, spawned: list[str], tiny: TrainConfig) -> None:
+@pytest.mark.parametrize(
+    "state", ["done", "imported", "failed", "paused", "stopped", "interrupted"]
+)
+def test_a_run_that_is_not_at_work_cannot_be_asked(
+    state: str, spawned: list[str], tiny: TrainConfig
+) -> None:
     (run,) = submit(tiny, "one")
     run.set_status(state=state)
     with pytest.raises(UserError, match=f"not running; it is {state}"):
@@ -139,7 +154,9 @@ def test_what_runs_or_is_over_or_shipped_cannot_be_queued(
 # Processes that are gone.
 
 
-def test_a_run_whose_process_is_gone_is_interrupted_and_can_be_resumed(spawned: list[str], tiny: TrainConfig) -> None:
+def test_a_run_whose_process_is_gone_is_interrupted_and_can_be_resumed(
+    spawned: list[str], tiny: TrainConfig
+) -> None:
     one, _other = submit(tiny, "one", "other")
     one.set_status(**dead())
     assert queue.running() == []
@@ -158,7 +175,9 @@ def test_another_process_with_the_same_id_is_not_it(spawned: list[str], tiny: Tr
     assert states(run) == ["interrupted"]
 
 
-@pytest.mark.parametrize("status", [{}, {"pid": None}, {"pid": 2**30, "started": 1.0}, {"pid": "x"}])
+@pytest.mark.parametrize(
+    "status", [{}, {"pid": None}, {"pid": 2**30, "started": 1.0}, {"pid": "x"}]
+)
 def test_a_status_without_a_process_is_not_alive(status: dict[str, object]) -> None:
     assert not queue.alive(status)
 
@@ -173,8 +192,16 @@ def test_a_sweep_leaves_everything_else_alone(spawned: list[str], tiny: TrainCon
 
 def test_the_queue_is_held_by_one_at_a_time(runs_home: Path) -> None:
     with queue.queue_lock():
-        code = "import filelock, sys\ntry: filelock.FileLock(sys.argv[1], timeout=0).acquire()\nexcept filelock.Timeout: print('held')"
-        done = subprocess.run([sys.executable, "-c", code, str(folder.home() / ".queue.lock")], capture_output=True, text=True, check=True)
+        code = (
+            "import filelock, sys\ntry: filelock.FileLock(sys.argv[1], timeout=0).acquire()\nexcept"
+            " filelock.Timeout: print('held')"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(folder.home() / ".queue.lock")],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
     assert done.stdout.strip() == "held"
 
 
@@ -193,12 +220,16 @@ def test_a_run_that_does_not_stop_when_asked_is_ended_by_its_recorded_process(
 # One real start, from the queue to the folder.
 
 
-def test_a_submitted_run_runs_in_a_process_of_its_own_and_hears_a_stop(runs_home: Path, tiny: TrainConfig) -> None:
+def test_a_submitted_run_runs_in_a_process_of_its_own_and_hears_a_stop(
+    runs_home: Path, tiny: TrainConfig
+) -> None:
     run = queue.submit(dataclasses.replace(tiny, net="small_resnet", epochs=500))
     try:
         patience = time.monotonic() + 250
         while not run.status().get("phase"):
-            assert run.status()["state"] == "running" and time.monotonic() < patience, (run.path / "log.txt").read_text()
+            assert run.status()["state"] == "running" and time.monotonic() < patience, (
+                run.path / "log.txt"
+            ).read_text()
             time.sleep(0.02)
         pid = run.status()["pid"]
         assert pid != os.getpid() and queue.alive(run.status())

@@ -1,4 +1,6 @@
-"""The launcher: which port, which browser, how it starts, how it ends, and what it says when it cannot."""
+"""The launcher: which port, which browser, how it starts, how it ends, and what it says when it
+cannot.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ def child(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
     monkeypatch.setattr(launch, "_command", lambda port: [sys.executable, "-c", program, str(port)])
 
 
-def test_a_free_port_is_the_usual_one_or_any_other(monkeypatch: pytest.MonkeyPatch, taken: int) -> None:
+def test_a_free_port_is_the_usual_one_or_any_other(
+    monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
     monkeypatch.setattr(launch, "PORT", taken)
     other = launch.free_port()
     assert other != taken
@@ -61,7 +65,9 @@ def test_a_free_port_is_the_usual_one_or_any_other(monkeypatch: pytest.MonkeyPat
     assert launch.free_port() == other
 
 
-def test_a_port_in_use_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch, taken: int) -> None:
+def test_a_port_in_use_is_refused_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
     with pytest.raises(UserError, match=f"Port {taken} is in use"):
         launch.launch(port=taken)
     monkeypatch.setenv("PORT", str(taken))
@@ -101,7 +107,9 @@ def test_a_browser_is_opened_only_where_one_would_be_seen(
     assert launch.has_desktop() is expected
 
 
-def test_without_streamlit_the_launcher_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_streamlit_the_launcher_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(launch.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="Streamlit is not installed: run `make app`"):
         launch.launch()
@@ -141,7 +149,12 @@ def test_somebody_taking_the_port_in_between_is_no_failure(monkeypatch: pytest.M
 
     def command(port: int) -> list[str]:
         tries.append(port)
-        return [sys.executable, "-c", "print('Port 1 is not available'); raise SystemExit(1)" if len(tries) == 1 else FAKE, str(port)]
+        return [
+            sys.executable,
+            "-c",
+            "print('Port 1 is not available'); raise SystemExit(1)" if len(tries) == 1 else FAKE,
+            str(port),
+        ]
 
     monkeypatch.setattr(launch, "_command", command)
     with pytest.raises(UserError, match="ended unexpectedly"):
@@ -149,7 +162,9 @@ def test_somebody_taking_the_port_in_between_is_no_failure(monkeypatch: pytest.M
     assert len(tries) == 2
 
 
-def test_the_address_is_told_the_browser_opened_and_the_end_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_address_is_told_the_browser_opened_and_the_end_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     child(monkeypatch, FAKE)
     told: list[str] = []
     opened: list[str] = []
@@ -166,7 +181,9 @@ def test_the_address_is_told_the_browser_opened_and_the_end_reported(monkeypatch
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
-def test_a_queue_that_cannot_be_read_does_not_keep_the_app_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_queue_that_cannot_be_read_does_not_keep_the_app_from_starting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def broken() -> None:
         raise UserError("the disk is full")
 
@@ -176,7 +193,9 @@ def test_a_queue_that_cannot_be_read_does_not_keep_the_app_from_starting(monkeyp
         launch.launch(browser=False)
 
 
-def test_paths_meant_from_here_stay_what_they_mean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_paths_meant_from_here_stay_what_they_mean(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ROBUSTVIZ_RUNS", "mine")
     monkeypatch.setenv("ROBUSTVIZ_DATA", "")
@@ -195,14 +214,33 @@ def test_the_flags_exist_in_this_streamlit() -> None:
     assert not [flag for flag in flags if flag not in known]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C to a whole console, the test's own included")
+@pytest.mark.skipif(
+    os.name == "nt", reason="Windows sends Ctrl-C to a whole console, the test's own included"
+)
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_the_app_starts_from_anywhere_answers_here_only_and_ends_quietly(tmp_path: Path, port: int, name: str) -> None:
-    own = {"PYTHONPATH": str(folder.REPOSITORY), "ROBUSTVIZ_RUNS": "mine", "HTTP_PROXY": "http://127.0.0.1:9", "PORT": str(port)}
-    with open(tmp_path / "errors", "w+") as errors, subprocess.Popen(
-        [sys.executable, "-m", "robustviz", "app"], cwd=tmp_path, env=os.environ | own, stdout=subprocess.PIPE, stderr=errors, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what a shell starts with & inherits that it is ignored
-    ) as app:  # fmt: skip
+def test_the_app_starts_from_anywhere_answers_here_only_and_ends_quietly(
+    tmp_path: Path, port: int, name: str
+) -> None:
+    own = {
+        "PYTHONPATH": str(folder.REPOSITORY),
+        "ROBUSTVIZ_RUNS": "mine",
+        "HTTP_PROXY": "http://127.0.0.1:9",
+        "PORT": str(port),
+    }
+    with (
+        open(tmp_path / "errors", "w+") as errors,
+        subprocess.Popen(
+            [sys.executable, "-m", "robustviz", "app"],
+            cwd=tmp_path,
+            env=os.environ | own,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            preexec_fn=lambda: signal.signal(
+                signal.SIGINT, signal.SIG_DFL
+            ),  # what a shell starts with & inherits that it is ignored
+        ) as app,
+    ):
         try:
             assert app.stdout is not None
             line = app.stdout.readline()
@@ -230,7 +268,12 @@ def test_the_app_starts_from_anywhere_answers_here_only_and_ends_quietly(tmp_pat
 def _own_addresses() -> set[str]:
     import psutil
 
-    found = {entry.address for entries in psutil.net_if_addrs().values() for entry in entries if entry.family == socket.AF_INET}
+    found = {
+        entry.address
+        for entries in psutil.net_if_addrs().values()
+        for entry in entries
+        if entry.family == socket.AF_INET
+    }
     return {address for address in found if not address.startswith("127.")}
 
 

@@ -1,4 +1,6 @@
-"""What `.streamlit/config.toml` promises: nothing leaves this computer, no traceback is shown, everything can be read."""
+"""What `.streamlit/config.toml` promises: nothing leaves this computer, no traceback is shown,
+everything can be read.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,18 @@ from typing import Any
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SETTINGS: dict[str, Any] = tomllib.loads((REPOSITORY / ".streamlit" / "config.toml").read_text(encoding="utf-8"))
+SETTINGS: dict[str, Any] = tomllib.loads(
+    (REPOSITORY / ".streamlit" / "config.toml").read_text(encoding="utf-8")
+)
 THEMES = ("light", "dark")
 
 
 def luminance(colour: str) -> float:
     """WCAG 2.2's relative luminance of `#rrggbb`."""
     parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    )
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
@@ -28,7 +34,10 @@ def contrast(one: str, other: str) -> float:
 
 def mixed(front: str, back: str, share: float) -> str:
     """`front` at `share` opacity on `back`."""
-    values = [round(int(front[at : at + 2], 16) * share + int(back[at : at + 2], 16) * (1 - share)) for at in (1, 3, 5)]
+    values = [
+        round(int(front[at : at + 2], 16) * share + int(back[at : at + 2], 16) * (1 - share))
+        for at in (1, 3, 5)
+    ]
     return "#" + "".join(f"{value:02x}" for value in values)
 
 
@@ -38,7 +47,11 @@ def theme(name: str) -> dict[str, Any]:
 
 def backgrounds(name: str) -> list[str]:
     chosen = theme(name)
-    return [chosen["backgroundColor"], chosen["secondaryBackgroundColor"], chosen["sidebar"]["backgroundColor"]]
+    return [
+        chosen["backgroundColor"],
+        chosen["secondaryBackgroundColor"],
+        chosen["sidebar"]["backgroundColor"],
+    ]
 
 
 def test_every_setting_exists_in_this_streamlit() -> None:
@@ -48,7 +61,9 @@ def test_every_setting_exists_in_this_streamlit() -> None:
         return [
             name
             for key, value in table.items()
-            for name in (names(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key])
+            for name in (
+                names(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
+            )
         ]
 
     known = config.get_config_options()
@@ -64,7 +79,9 @@ def test_nothing_leaves_this_computer_and_no_traceback_is_shown() -> None:
     assert server["maxUploadSize"] == 32
     assert "headless" not in server and "enableAgentApi" not in server
     assert SETTINGS["client"]["showErrorDetails"] == "none"
-    assert SETTINGS["theme"]["font"] == "sans-serif"  # a font with an address would be fetched from there
+    assert (
+        SETTINGS["theme"]["font"] == "sans-serif"
+    )  # a font with an address would be fetched from there
 
 
 @pytest.mark.parametrize("name", THEMES)
@@ -76,7 +93,9 @@ def test_text_can_be_read(name: str) -> None:
         for colour in ("blue", "orange", "green", "red"):
             assert contrast(chosen[f"{colour}TextColor"], back) >= 4.5, (colour, back)
     for back in (chosen["backgroundColor"], chosen["sidebar"]["backgroundColor"]):
-        assert contrast(mixed(chosen["textColor"], back, 0.6), back) >= 4.5  # how Streamlit draws captions
+        assert (
+            contrast(mixed(chosen["textColor"], back, 0.6), back) >= 4.5
+        )  # how Streamlit draws captions
     assert contrast(chosen["codeTextColor"], chosen["codeBackgroundColor"]) >= 7
 
 
@@ -96,7 +115,10 @@ def test_marks_stand_out_and_differ(name: str) -> None:
     for mark in marks:
         assert contrast(mark, chosen["backgroundColor"]) >= 3, mark
     for one, other in itertools.combinations(marks, 2):
-        apart = sum((int(one[at : at + 2], 16) - int(other[at : at + 2], 16)) ** 2 for at in (1, 3, 5)) ** 0.5
+        apart = (
+            sum((int(one[at : at + 2], 16) - int(other[at : at + 2], 16)) ** 2 for at in (1, 3, 5))
+            ** 0.5
+        )
         assert apart >= 40, (one, other)
 
 
@@ -105,7 +127,10 @@ def test_the_two_networks_have_the_figures_colours() -> None:
 
     for name in THEMES:
         figures = COLOURS[f"robustviz_{name}"]
-        assert [colour.lower() for colour in theme(name)["chartCategoricalColors"][:2]] == [figures["a"].lower(), figures["b"].lower()]
+        assert [colour.lower() for colour in theme(name)["chartCategoricalColors"][:2]] == [
+            figures["a"].lower(),
+            figures["b"].lower(),
+        ]
         assert theme(name)["backgroundColor"].lower() == figures["paper"].lower()
 
 

@@ -1,4 +1,6 @@
-"""Why a class is misaligned: the table's numbers are an independent computation's, and a spoilt network gets its own cause."""
+"""Why a class is misaligned: the table's numbers are an independent computation's, and a spoilt
+network gets its own cause.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,18 @@ from robustviz.stats import auc
 from robustviz.training.evaluate import attacked
 from robustviz.types import UserError
 from robustviz.views.measure import images_of, net_of
-from robustviz.views.misalignment.probe import HEAD, HOLD, KINDS, LABELS, MISSING, OUTLIERS, OVERLAP, PUSHED, _diagnosis, _votes
+from robustviz.views.misalignment.probe import (
+    HEAD,
+    HOLD,
+    KINDS,
+    LABELS,
+    MISSING,
+    OUTLIERS,
+    OVERLAP,
+    PUSHED,
+    _diagnosis,
+    _votes,
+)
 from robustviz.views.misalignment.result import Misalignment
 from robustviz.views.misalignment.stages import greatest_fall, stages_of
 
@@ -38,7 +51,11 @@ SPEC = MisalignmentSpec(n=200, steps=5, train_n=300)
 
 
 def shipped(method: str, dataset: str = "digits", net: str = "small_resnet") -> runs.Run:
-    found = (run for run in runs.all_runs() if run.shipped and run.data_key == dataset and run.method_key == method)
+    found = (
+        run
+        for run in runs.all_runs()
+        if run.shipped and run.data_key == dataset and run.method_key == method
+    )
     return next(run for run in found if run.architecture == net and run.info["seed"] == 0)
 
 
@@ -62,14 +79,19 @@ def spoil(runs_home: Path) -> Callable[[str, ImageNet], runs.Run]:
         like = shipped(method)
         folder = runs_home / f"spoilt-{method.replace('_', '-')}"
         shutil.copytree(like.path, folder, ignore=shutil.ignore_patterns("snapshots", "probes"))
-        save_file({name: value.contiguous() for name, value in net.state_dict().items()}, folder / "net.safetensors")
+        save_file(
+            {name: value.contiguous() for name, value in net.state_dict().items()},
+            folder / "net.safetensors",
+        )
         return runs.open_run(folder.name)
 
     return make
 
 
 def tuned(net: ImageNet, y: Tensor, epochs: int, pull: tuple[int, int] | None = None) -> ImageNet:
-    """A copy trained on with labels `y` on the digits; `pull`: two classes whose features are drawn together."""
+    """A copy trained on with labels `y` on the digits; `pull`: two classes whose features are drawn
+    together.
+    """
     net = copy.deepcopy(net).requires_grad_(True)
     x, order = data.load("digits", "train").x, torch.Generator().manual_seed(0)
     optimiser = torch.optim.SGD(net.parameters(), lr=0.02, momentum=0.9, weight_decay=5e-4)
@@ -81,7 +103,12 @@ def tuned(net: ImageNet, y: Tensor, epochs: int, pull: tuple[int, int] | None = 
             if pull:
                 one, two = (z[y[part] == c] for c in pull)
                 if len(one) and len(two):
-                    loss = loss + 5 * (one.mean(0) - two.mean(0)).square().sum() / z.detach().square().sum(1).mean()
+                    loss = (
+                        loss
+                        + 5
+                        * (one.mean(0) - two.mean(0)).square().sum()
+                        / z.detach().square().sum(1).mean()
+                    )
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -91,13 +118,18 @@ def tuned(net: ImageNet, y: Tensor, epochs: int, pull: tuple[int, int] | None = 
 # Spoilt on purpose: each gets its own sentence.
 
 
-@pytest.mark.parametrize(("method", "shift"), [("standard", -8.0), ("pgd_at", -4.0), ("pgd_at", -20.0)])
+@pytest.mark.parametrize(
+    ("method", "shift"), [("standard", -8.0), ("pgd_at", -4.0), ("pgd_at", -20.0)]
+)
 def test_a_head_bias_shifted_down_is_a_boundary_too_close(spoil, method, shift) -> None:
     net = copy.deepcopy(shipped(method).net())
     net.head.bias.data[3] += shift
     found = probes.misalignment(spoil(method, net), SPEC)
     assert found.kind[3] == HEAD and "without the head's constant offsets" in found.sentence[3]
-    assert HEAD not in found.kind[:3] + found.kind[4:] and found.boundary[3] < 0.3 < found.boundary_0[3]
+    assert (
+        HEAD not in found.kind[:3] + found.kind[4:]
+        and found.boundary[3] < 0.3 < found.boundary_0[3]
+    )
 
 
 def test_a_head_bias_shifted_up_takes_images_from_all_others(spoil) -> None:
@@ -105,15 +137,24 @@ def test_a_head_bias_shifted_up_takes_images_from_all_others(spoil) -> None:
     net.head.bias.data[3] += 20.0
     found = probes.misalignment(spoil("pgd_at", net), SPEC)
     assert set(found.kind) == {HEAD}
-    assert "favours 3" in found.sentence[3] and found.taken[3] == (found.pred[found.y != 3] == 3).sum() > 100
+    assert (
+        "favours 3" in found.sentence[3]
+        and found.taken[3] == (found.pred[found.y != 3] == 3).sum() > 100
+    )
 
 
 def test_a_smaller_shift_up_is_told_by_the_class_s_own_boundary(spoil) -> None:
-    """It takes no other class's images yet, so only the favoured class shows it: its boundary lies further out."""
+    """It takes no other class's images yet, so only the favoured class shows it: its boundary lies
+    further out.
+    """
     net = copy.deepcopy(shipped("pgd_at").net())
     net.head.bias.data[1] += 3.0
     found = probes.misalignment(spoil("pgd_at", net), SPEC)
-    assert found.kind[1] == HEAD and "favours 1" in found.sentence[1] and found.boundary[1] - found.boundary_0[1] >= 0.1
+    assert (
+        found.kind[1] == HEAD
+        and "favours 1" in found.sentence[1]
+        and found.boundary[1] - found.boundary_0[1] >= 0.1
+    )
 
 
 @pytest.mark.parametrize("method", ["standard", pytest.param("pgd_at", marks=pytest.mark.slow)])
@@ -121,8 +162,12 @@ def test_a_smaller_shift_up_is_told_by_the_class_s_own_boundary(spoil) -> None:
 def test_half_of_one_class_s_labels_wrong(spoil, method, wrong) -> None:
     y = data.load("digits", "train").y.clone()
     own = (y == 3).nonzero().flatten()
-    half = own[torch.randperm(len(own), generator=torch.Generator().manual_seed(0))[: len(own) // 2]]
-    others = (3 + torch.randint(1, 10, (len(half),), generator=torch.Generator().manual_seed(1))) % 10
+    half = own[
+        torch.randperm(len(own), generator=torch.Generator().manual_seed(0))[: len(own) // 2]
+    ]
+    others = (
+        3 + torch.randint(1, 10, (len(half),), generator=torch.Generator().manual_seed(1))
+    ) % 10
     y[half] = others if wrong is None else wrong
     found = probes.misalignment(spoil(method, tuned(shipped(method).net(), y, epochs=4)), SPEC)
     assert found.kind[3] == LABELS and "Check its labels" in found.sentence[3]
@@ -132,14 +177,29 @@ def test_half_of_one_class_s_labels_wrong(spoil, method, wrong) -> None:
 @pytest.mark.parametrize(
     ("spoilt", "says"),
     [
-        # Trained from scratch for ten epochs with half of one class's labels changed to another's: the output stays fairly sure.
+        # Trained from scratch for ten epochs with half of one class's labels changed to another's:
+        # the output stays fairly sure.
         ({"boundary": 0.17, "boundary_0": 0.145, "confidence": 0.757}, "as where labels are wrong"),
-        # For twenty-five epochs, changed to any other's: the images with wrong labels are learned by heart, one by one.
-        ({"boundary": 0.31, "boundary_0": 0.294, "confidence": 0.529, "train_k": 15, "train_n": 30, "clean_k": 17, "n": 20}, "only 50 % of its"),
+        # For twenty-five epochs, changed to any other's: the images with wrong labels are learned
+        # by heart, one by one.
+        (
+            {
+                "boundary": 0.31,
+                "boundary_0": 0.294,
+                "confidence": 0.529,
+                "train_k": 15,
+                "train_n": 30,
+                "clean_k": 17,
+                "n": 20,
+            },
+            "only 50 % of its",
+        ),
     ],
-)  # fmt: skip
+)
 def test_wrong_labels_that_a_long_training_took_in(run, spoilt, says) -> None:
-    """The numbers are those of networks that were spoilt so; training them takes too long for a test."""
+    """The numbers are those of networks that were spoilt so; training them takes too long for a
+    test.
+    """
     found = probes.misalignment(run, SPEC)
     changed = {name: getattr(found, name).copy() for name in spoilt}
     for name, value in spoilt.items():
@@ -152,19 +212,30 @@ def test_wrong_labels_that_a_long_training_took_in(run, spoilt, says) -> None:
 @pytest.mark.parametrize("method", ["standard", pytest.param("pgd_at", marks=pytest.mark.slow)])
 def test_two_classes_pulled_together_overlap(spoil, method) -> None:
     y = data.load("digits", "train").y
-    found = probes.misalignment(spoil(method, tuned(shipped(method).net(), y, epochs=3, pull=(3, 8))), SPEC)
+    found = probes.misalignment(
+        spoil(method, tuned(shipped(method).net(), y, epochs=3, pull=(3, 8))), SPEC
+    )
     assert [c for c in range(10) if found.kind[c] == OVERLAP] == [3, 8]
     assert found.nearest[3] == 8 and "centres of 3 and 8" in found.sentence[3]
 
 
 @pytest.mark.parametrize(
-    "method", ["standard", "pgd_at", pytest.param("trades", marks=pytest.mark.slow), pytest.param("afa", marks=pytest.mark.slow)]
+    "method",
+    [
+        "standard",
+        "pgd_at",
+        pytest.param("trades", marks=pytest.mark.slow),
+        pytest.param("afa", marks=pytest.mark.slow),
+    ],
 )
 def test_networks_that_nobody_spoilt_get_no_wrong_cause(run, method) -> None:
     found = probes.misalignment(shipped(method), SPEC)
     assert set(found.kind) <= {PUSHED, OUTLIERS, HOLD}
     lowest = found.order[0]
-    assert found.kind[lowest] == PUSHED and f"{found.robust_k[lowest]} under PGD-5" in found.sentence[lowest]
+    assert (
+        found.kind[lowest] == PUSHED
+        and f"{found.robust_k[lowest]} under PGD-5" in found.sentence[lowest]
+    )
     assert f"{found.along[lowest]:.2f} of the way" in found.sentence[lowest]
 
 
@@ -172,7 +243,10 @@ def test_a_network_that_is_never_fooled_holds(run) -> None:
     found = probes.misalignment(run, dataclasses.replace(SPEC, eps=0.0))
     assert set(found.kind) <= {HOLD, OUTLIERS} and HOLD in found.kind
     assert math.isnan(found.auc[0]) and not found.along.any()
-    assert "none of the images right untouched was fooled" in figures.misalignment_auc(found).layout.meta["sentence"]
+    assert (
+        "none of the images right untouched was fooled"
+        in figures.misalignment_auc(found).layout.meta["sentence"]
+    )
     assert figures.misalignment(found).layout.meta["sentence"]
 
 
@@ -180,21 +254,32 @@ def test_a_network_that_is_never_fooled_holds(run) -> None:
 
 
 def test_every_number_of_the_table_is_an_independent_computation_s(run) -> None:
-    found, seen = probes.misalignment(run, SPEC), probes.features(run, probes.FeaturesSpec(n=200, steps=5))
+    found, seen = (
+        probes.misalignment(run, SPEC),
+        probes.features(run, probes.FeaturesSpec(n=200, steps=5)),
+    )
     net, y, z, adv = net_of(run), seen.y, seen.clean.astype(float), seen.adversarial.astype(float)
     centres = np.stack([z[y == c].mean(0) for c in range(10)])
     apart = np.linalg.norm(centres[:, None] - centres, axis=2)
     scale = apart[~np.eye(10, dtype=bool)].mean()
     np.fill_diagonal(apart, np.inf)
-    weight, bias = net.head.weight.detach().numpy().astype(float), net.head.bias.detach().numpy().astype(float)
+    weight, bias = (
+        net.head.weight.detach().numpy().astype(float),
+        net.head.bias.detach().numpy().astype(float),
+    )
     train = data.load(run.config.data, "train").take(300)
     with frozen(net), torch.no_grad():
         train_right = (net(train.x).argmax(1) == train.y).numpy()
     for c in range(10):
         own, o = y == c, int(apart[c].argmin())
         assert found.n[c] == own.sum() and found.nearest[c] == o
-        assert found.clean_k[c] == (seen.pred[own] == c).sum() and found.robust_k[c] == (seen.pred_adv[own] == c).sum()
-        assert found.spread[c] == pytest.approx(np.linalg.norm(z[own] - centres[c], axis=1).mean() / scale)
+        assert (
+            found.clean_k[c] == (seen.pred[own] == c).sum()
+            and found.robust_k[c] == (seen.pred_adv[own] == c).sum()
+        )
+        assert found.spread[c] == pytest.approx(
+            np.linalg.norm(z[own] - centres[c], axis=1).mean() / scale
+        )
         assert found.distance[c] == pytest.approx(apart[c, o] / scale)
         unit = (centres[o] - centres[c]) / apart[c, o]
         step = adv[own] - z[own]
@@ -203,10 +288,14 @@ def test_every_number_of_the_table_is_an_independent_computation_s(run) -> None:
         across = np.sqrt(np.maximum((step**2).sum(1) - along**2, 0))
         assert found.across[c] == pytest.approx(across.mean() / apart[c, o], rel=1e-6)
         logits = z[own] @ weight.T + bias
-        assert found.margin[c] == pytest.approx((logits[:, c] - np.delete(logits, c, axis=1).max(1)).mean(), rel=1e-4)
+        assert found.margin[c] == pytest.approx(
+            (logits[:, c] - np.delete(logits, c, axis=1).max(1)).mean(), rel=1e-4
+        )
         assert found.lands(c)[0][1] == np.bincount(seen.pred_adv[own]).max()
         right = train_right[train.y.numpy() == c]
-        assert found.train_n[c] == len(right) and found.gap[c] == pytest.approx(right.mean() - (seen.pred[own] == c).mean())
+        assert found.train_n[c] == len(right) and found.gap[c] == pytest.approx(
+            right.mean() - (seen.pred[own] == c).mean()
+        )
         # the boundary, walked along the line in a thousand steps
         places = []
         for other in range(10):
@@ -214,18 +303,25 @@ def test_every_number_of_the_table_is_an_independent_computation_s(run) -> None:
             ahead = (line @ weight.T + bias)[:, c] > (line @ weight.T + bias)[:, other]
             places.append(1.0 if other == c else float(ahead.argmin()) / 1000)
         assert found.boundary_nearest[c] == pytest.approx(places[o], abs=2e-3)
-        assert found.boundary[c] == pytest.approx(min(places), abs=2e-3) and found.boundary_class[c] == int(np.argmin(places))
+        assert found.boundary[c] == pytest.approx(min(places), abs=2e-3) and found.boundary_class[
+            c
+        ] == int(np.argmin(places))
 
 
 def test_the_auc_is_scikit_learn_s_and_its_interval_hanley_and_mcneil_s(run) -> None:
-    found, seen = probes.misalignment(run, SPEC), probes.features(run, probes.FeaturesSpec(n=200, steps=5))
+    found, seen = (
+        probes.misalignment(run, SPEC),
+        probes.features(run, probes.FeaturesSpec(n=200, steps=5)),
+    )
     centres = np.stack([seen.clean[seen.y == c].mean(0) for c in range(10)])
     to = cosine_similarity(seen.clean.astype(float), centres.astype(float))
     own = to[np.arange(200), seen.y]
     to[np.arange(200), seen.y] = -2
     right = seen.pred == seen.y
     area, low, high, fooled, held = found.auc
-    assert area == pytest.approx(roc_auc_score((seen.pred_adv != seen.y)[right], (to.max(1) - own)[right]), abs=1e-6)
+    assert area == pytest.approx(
+        roc_auc_score((seen.pred_adv != seen.y)[right], (to.max(1) - own)[right]), abs=1e-6
+    )
     assert fooled + held == right.sum() and low < area < high
     # worked by hand: 3 of 4 pairs in order, one tie
     area, low, high, m, n = auc(np.array([2.0, 1.0]), np.array([1.0, 0.0]))
@@ -241,7 +337,10 @@ def test_the_roc_curve_has_the_auc_below_it(run) -> None:
     figure = figures.misalignment_auc(found)
     x, y = figure.data[1].x, figure.data[1].y
     assert float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2)) == pytest.approx(found.auc[0])
-    assert f"AUC {found.auc[0]:.2f} [{found.auc[1]:.2f}, {found.auc[2]:.2f}], above chance" in figure.layout.meta["sentence"]
+    assert (
+        f"AUC {found.auc[0]:.2f} [{found.auc[1]:.2f}, {found.auc[2]:.2f}], above chance"
+        in figure.layout.meta["sentence"]
+    )
 
 
 @pytest.mark.parametrize("net", ["small_resnet", "tiny_vit"])
@@ -250,7 +349,11 @@ def test_stages_are_what_the_network_computes_on_the_way(runs_home, net) -> None
     found, own = probes.stages(run, StagesSpec(n=20, steps=3)), net_of(run)
     few = images_of(run).take(torch.arange(20))
     x_adv = attacked(own, few.x, few.y, PGD(eps=run.eps, steps=3))
-    assert [*found.names[1:-2]] == list(stages_of(own)) and (found.names[0], *found.names[-2:]) == ("pixels", "features", "logits")
+    assert [*found.names[1:-2]] == list(stages_of(own)) and (found.names[0], *found.names[-2:]) == (
+        "pixels",
+        "features",
+        "logits",
+    )
     ends = list(stages_of(own).values())
     with frozen(own), torch.no_grad():
         here, there, at = few.x, x_adv, 1
@@ -262,8 +365,12 @@ def test_stages_are_what_the_network_computes_on_the_way(runs_home, net) -> None
                 at = min(at + 1, len(ends))
         logits = F.cosine_similarity(own(few.x), own(x_adv))
     assert np.allclose(found.adversarial[-1], logits, atol=1e-5)
-    assert not any(module._forward_hooks for module in own.modules()), "a hook was left on the shared network"
-    assert (found.noise[-2].mean() > found.adversarial[-2].mean()) and "Where does it start" in figures.stages(found).layout.title.text
+    assert not any(module._forward_hooks for module in own.modules()), (
+        "a hook was left on the shared network"
+    )
+    assert (
+        found.noise[-2].mean() > found.adversarial[-2].mean()
+    ) and "Where does it start" in figures.stages(found).layout.title.text
 
 
 def test_the_greatest_fall_leaves_the_logits_out() -> None:
@@ -273,17 +380,25 @@ def test_the_greatest_fall_leaves_the_logits_out() -> None:
 
 def test_pairs_are_counted_one_by_one_and_the_margin_is_the_run_s_own(runs_home) -> None:
     run = shipped("supcon_margin")
-    found, seen = probes.pairs(run, PairsSpec(n=40, steps=2)), probes.features(run, probes.FeaturesSpec(n=40, steps=2))
+    found, seen = (
+        probes.pairs(run, PairsSpec(n=40, steps=2)),
+        probes.features(run, probes.FeaturesSpec(n=40, steps=2)),
+    )
     z = seen.clean / np.linalg.norm(seen.clean, axis=1, keepdims=True)
     same, different = [], []
     for i in range(40):
         for j in range(i):
             (same if seen.y[i] == seen.y[j] else different).append(np.linalg.norm(z[i] - z[j]))
     assert found.same.sum() == len(same) and found.different.sum() == len(different)
-    assert np.abs(found.different - np.histogram(different, found.edges)[0]).sum() <= 2  # float32 at an edge
+    assert (
+        np.abs(found.different - np.histogram(different, found.edges)[0]).sum() <= 2
+    )  # float32 at an edge
     assert found.margin == run.config.method.margin
     figure = figures.pairs(found)
-    assert "margin m = 1" in figure.layout.annotations[0].text and f"{np.mean(same):.2f} apart" in figure.layout.meta["sentence"]
+    assert (
+        "margin m = 1" in figure.layout.annotations[0].text
+        and f"{np.mean(same):.2f} apart" in figure.layout.meta["sentence"]
+    )
     plain = probes.pairs(shipped("standard"), PairsSpec(n=40, steps=2))
     assert plain.margin is None and not figures.pairs(plain).layout.annotations
     assert "no margin" in figures.pairs(plain).layout.meta["sentence"]
@@ -302,7 +417,9 @@ def test_alignment_and_uniformity_of_every_epoch_that_was_kept(runs_home) -> Non
         off = ~torch.eye(60, dtype=torch.bool)
         at = -1 if epoch is None else 0
         assert found.alignment[at] == pytest.approx(float(squared[same & off].mean()), abs=1e-6)
-        assert found.uniformity[at] == pytest.approx(math.log(float(torch.exp(-2 * squared[off]).mean())), abs=1e-6)
+        assert found.uniformity[at] == pytest.approx(
+            math.log(float(torch.exp(-2 * squared[off]).mean())), abs=1e-6
+        )
     single = figures.uniformity(probes.uniformity(shipped("standard"), UniformitySpec(n=60)))
     assert "kept no epochs" in single.layout.meta["sentence"] and len(single.data[1].x) == 1
 
@@ -311,20 +428,36 @@ def test_alignment_and_uniformity_of_every_epoch_that_was_kept(runs_home) -> Non
 
 
 def test_the_figures_say_what_they_show_and_stay_small(run) -> None:
-    both = {"A Standard": probes.misalignment(run, SPEC), "B PGD-AT": probes.misalignment(shipped("pgd_at"), SPEC)}
+    both = {
+        "A Standard": probes.misalignment(run, SPEC),
+        "B PGD-AT": probes.misalignment(shipped("pgd_at"), SPEC),
+    }
     figure = figures.misalignment(both)
-    assert len(figure.data) == 6 and len({trace.marker.symbol for trace in figure.data}) == 6, "told apart by colour alone"
-    assert list(figure.data[0].y) == [both["A Standard"].meta["classes"][c] for c in both["A Standard"].order]
-    assert figure.layout.meta["sentence"].startswith("A Standard: Pushed by the attack: ") and figure.layout.meta["alt"].endswith(
-        figure.layout.meta["sentence"]
+    assert len(figure.data) == 6 and len({trace.marker.symbol for trace in figure.data}) == 6, (
+        "told apart by colour alone"
     )
+    assert list(figure.data[0].y) == [
+        both["A Standard"].meta["classes"][c] for c in both["A Standard"].order
+    ]
+    assert figure.layout.meta["sentence"].startswith(
+        "A Standard: Pushed by the attack: "
+    ) and figure.layout.meta["alt"].endswith(figure.layout.meta["sentence"])
     focused = figures.misalignment(both, focus="8")
     assert both["B PGD-AT"].sentence[8] in focused.layout.meta["sentence"]
     assert len({*focused.data[0].marker.color}) == 2, "the other classes are not grey"
-    heat = figures.centre_cosines(probes.features(run, probes.FeaturesSpec(n=200, steps=5)), change=True)
+    heat = figures.centre_cosines(
+        probes.features(run, probes.FeaturesSpec(n=200, steps=5)), change=True
+    )
     assert heat.data[0].zmid == 0 and heat.data[0].zmin == -heat.data[0].zmax
     assert np.allclose(
-        np.diag(figures.centre_cosines(probes.features(run, probes.FeaturesSpec(n=200, steps=5)), images="clean").data[0].z), 1
+        np.diag(
+            figures.centre_cosines(
+                probes.features(run, probes.FeaturesSpec(n=200, steps=5)), images="clean"
+            )
+            .data[0]
+            .z
+        ),
+        1,
     )
     for drawn in (figure, focused, heat, figures.misalignment_auc(both)):
         assert len(drawn.to_json()) < 400 * 1024 and drawn.layout.meta["sentence"]
@@ -333,16 +466,50 @@ def test_the_figures_say_what_they_show_and_stay_small(run) -> None:
 def test_centres_that_left_their_class_are_counted(run) -> None:
     seen = probes.features(run, probes.FeaturesSpec(n=200, steps=5))
     straying = sum(int(seen.centres_adv[:, c].argmax() != c) for c in range(10))
-    assert figures.centre_cosines(seen).layout.meta["sentence"].startswith(f"{straying or 'None'} of 10 attacked centres")
-    assert figures.centre_cosines(seen, images="clean").layout.meta["sentence"].startswith("None of 10 clean centres")
+    assert (
+        figures.centre_cosines(seen)
+        .layout.meta["sentence"]
+        .startswith(f"{straying or 'None'} of 10 attacked centres")
+    )
+    assert (
+        figures.centre_cosines(seen, images="clean")
+        .layout.meta["sentence"]
+        .startswith("None of 10 clean centres")
+    )
 
 
 def test_with_many_classes_the_one_in_question_and_its_confusers_are_drawn(run) -> None:
     found = probes.misalignment(run, SPEC)
-    many = dataclasses.replace(found, meta=found.meta | {"classes": [f"class {c}" for c in range(30)]}, **{
-        name: np.tile(getattr(found, name), 3) for name in ("n", "clean_k", "robust_k", "spread", "distance", "nearest", "along", "across",
-                                                            "along_noise", "margin", "boundary", "boundary_class", "boundary_0", "boundary_nearest", "confidence", "taken", "train_n", "train_k")},
-        landed=np.tile(found.landed, (3, 3)), kind=found.kind * 3, sentence=found.sentence * 3)  # fmt: skip
+    many = dataclasses.replace(
+        found,
+        meta=found.meta | {"classes": [f"class {c}" for c in range(30)]},
+        **{
+            name: np.tile(getattr(found, name), 3)
+            for name in (
+                "n",
+                "clean_k",
+                "robust_k",
+                "spread",
+                "distance",
+                "nearest",
+                "along",
+                "across",
+                "along_noise",
+                "margin",
+                "boundary",
+                "boundary_class",
+                "boundary_0",
+                "boundary_nearest",
+                "confidence",
+                "taken",
+                "train_n",
+                "train_k",
+            )
+        },
+        landed=np.tile(found.landed, (3, 3)),
+        kind=found.kind * 3,
+        sentence=found.sentence * 3,
+    )
     assert len(figures.misalignment(many).data[0].y) == 10
     shown = list(figures.misalignment(many, focus="class 13").data[0].y)
     assert shown[0] == "class 13" and 2 <= len(shown) <= 6 and f"class {found.nearest[3]}" in shown
@@ -353,7 +520,9 @@ def test_a_class_without_an_image_is_said_so(runs_home, monkeypatch) -> None:
     split = images_of(run)
     without = split.take((split.y != 4).nonzero().flatten())
     for room in ("misalignment.probe", "features.probe"):
-        monkeypatch.setattr(sys.modules[f"robustviz.views.{room}"], "images_of", lambda run: without)
+        monkeypatch.setattr(
+            sys.modules[f"robustviz.views.{room}"], "images_of", lambda run: without
+        )
     found = probes.misalignment(run, SPEC)
     assert found.kind[4] == MISSING and "no images of 4 among the 200" in found.sentence[4]
     assert found.order[-1] == 4 and 4 not in found.nearest and found.line(4) == found.sentence[4]
@@ -364,7 +533,9 @@ def test_a_class_without_an_image_is_said_so(runs_home, monkeypatch) -> None:
 def test_fewer_images_than_usually_vote_are_enough(runs_home, monkeypatch, probe) -> None:
     """None of these has a setting for the neighbours that vote in the measures beside it."""
     few = images_of(shipped("standard")).take(torch.arange(4))
-    few = dataclasses.replace(few, y=few.y[[0, 0, 2, 3]])  # silhouettes need more images than classes
+    few = dataclasses.replace(
+        few, y=few.y[[0, 0, 2, 3]]
+    )  # silhouettes need more images than classes
     for room in ("misalignment.probe", "features.probe", "features.map", "misalignment.pairs"):
         monkeypatch.setattr(sys.modules[f"robustviz.views.{room}"], "images_of", lambda run: few)
     assert getattr(probes, probe)(shipped("standard")).meta["summary"]
@@ -386,12 +557,18 @@ def test_one_class_only_is_one_clear_sentence(runs_home, monkeypatch) -> None:
 def test_features_of_a_class_prints_its_row_and_its_cause(run, tmp_path, capsys) -> None:
     out = tmp_path / "F.csv"
     sets = ["--set", "n=100", "--set", "steps=2"]
-    assert cli.main(["probe", run.id, "features", *sets, "--set", "class=3", "--out", str(out)]) == 0
+    assert (
+        cli.main(["probe", run.id, "features", *sets, "--set", "class=3", "--out", str(out)]) == 0
+    )
     said = capsys.readouterr().out
     causes = probes.misalignment(run, MisalignmentSpec(n=100, steps=2))
     assert causes.line(3) in said and said.startswith("3: n = 10, clean")
     (row,) = csv.DictReader(out.read_text().splitlines())
-    assert row["class"] == "3" and row["diagnosis"] in KINDS and float(row["along"]) == pytest.approx(causes.along[3])
+    assert (
+        row["class"] == "3"
+        and row["diagnosis"] in KINDS
+        and float(row["along"]) == pytest.approx(causes.along[3])
+    )
     assert cli.main(["probe", run.id, "features", *sets, "--out", str(out)]) == 0
     assert len(list(csv.DictReader(out.read_text().splitlines()))) == 100
 
@@ -399,12 +576,32 @@ def test_features_of_a_class_prints_its_row_and_its_cause(run, tmp_path, capsys)
 def test_misalignment_writes_the_whole_table(run, tmp_path, capsys) -> None:
     out = tmp_path / "M.csv"
     sets = ["--set", "n=100", "--set", "steps=2"]
-    assert cli.main(["probe", run.id, "misalignment", *sets, "--set", "class=8", "--out", str(out), "--json"]) == 0
+    assert (
+        cli.main(
+            [
+                "probe",
+                run.id,
+                "misalignment",
+                *sets,
+                "--set",
+                "class=8",
+                "--out",
+                str(out),
+                "--json",
+            ]
+        )
+        == 0
+    )
     assert json.loads(capsys.readouterr().out)["summary"].startswith("8: n = 10")
     rows = list(csv.DictReader(out.read_text().splitlines()))
-    assert len(rows) == 10 and [float(row["robust"]) for row in rows] == sorted(float(row["robust"]) for row in rows)
+    assert len(rows) == 10 and [float(row["robust"]) for row in rows] == sorted(
+        float(row["robust"]) for row in rows
+    )
     assert cli.main(["probe", run.id, "misalignment", *sets, "--out", str(tmp_path / "M.npz")]) == 0
-    assert Misalignment.from_npz((tmp_path / "M.npz").read_bytes()).kind == probes.misalignment(run, MisalignmentSpec(n=100, steps=2)).kind
+    assert (
+        Misalignment.from_npz((tmp_path / "M.npz").read_bytes()).kind
+        == probes.misalignment(run, MisalignmentSpec(n=100, steps=2)).kind
+    )
 
 
 @pytest.mark.parametrize(
@@ -420,8 +617,12 @@ def test_misalignment_writes_the_whole_table(run, tmp_path, capsys) -> None:
         ("uniformity", "n=1", 2, "must be at least 2"),
     ],
 )
-def test_bad_settings_are_one_clear_sentence(run, tmp_path, capsys, probe, asked, code, says) -> None:
-    assert cli.main(["probe", run.id, probe, "--set", asked, "--out", str(tmp_path / "x.npz")]) == code
+def test_bad_settings_are_one_clear_sentence(
+    run, tmp_path, capsys, probe, asked, code, says
+) -> None:
+    assert (
+        cli.main(["probe", run.id, probe, "--set", asked, "--out", str(tmp_path / "x.npz")]) == code
+    )
     assert says in capsys.readouterr().err
     assert cli.main(["probe", run.id, "stages", "--out", str(tmp_path / "x.csv")]) == 2
     assert "gives no table" in capsys.readouterr().err and not list(tmp_path.glob("x.*"))
@@ -430,14 +631,24 @@ def test_bad_settings_are_one_clear_sentence(run, tmp_path, capsys, probe, asked
 def test_the_class_that_is_asked_for_costs_no_new_measurement(run, monkeypatch) -> None:
     probes.misalignment(run, SPEC)
     monkeypatch.setattr(MisalignmentSpec, "measure", None)
-    assert probes.misalignment(run, dataclasses.replace(SPEC, class_="5")).meta["summary"].startswith("5: n = 20")
+    assert (
+        probes.misalignment(run, dataclasses.replace(SPEC, class_="5"))
+        .meta["summary"]
+        .startswith("5: n = 20")
+    )
 
 
 def test_a_setting_named_like_a_word_of_python_is_set_by_that_word() -> None:
     assert registry.with_value(MisalignmentSpec(), "class", "3").class_ == "3"
-    assert registry.build(MisalignmentSpec, {"class": "3"}) == registry.build(MisalignmentSpec, {"class_": "3"})
-    assert registry.decode("probe", registry.encode(MisalignmentSpec(class_="3"))) == MisalignmentSpec(class_="3")
-    assert registry.is_text(MisalignmentSpec(), "class") and not registry.is_text(MisalignmentSpec(), "n")
+    assert registry.build(MisalignmentSpec, {"class": "3"}) == registry.build(
+        MisalignmentSpec, {"class_": "3"}
+    )
+    assert registry.decode(
+        "probe", registry.encode(MisalignmentSpec(class_="3"))
+    ) == MisalignmentSpec(class_="3")
+    assert registry.is_text(MisalignmentSpec(), "class") and not registry.is_text(
+        MisalignmentSpec(), "n"
+    )
     with pytest.raises(UserError, match=r"Known: .*train_n, class\."):
         registry.build(MisalignmentSpec, {"klass_": "3"})
     with pytest.raises(UserError, match="There is no setting"):

@@ -1,4 +1,6 @@
-"""The architectures against published sizes and against independent implementations of their blocks."""
+"""The architectures against published sizes and against independent implementations of their
+blocks.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,14 @@ from robustviz.nets.tiny_vit import Attention, Block
     ("key", "count", "side"),
     [
         ("preact_resnet18", 11_172_170, 4),  # RobustBench's PreActResNet18 with bn_before_fc
-        ("vgg11_bn", 9_220_480 - 2_752 + 5_504 + 5_130, 4),  # torchvision's convolutions less their biases, batch norms, the head
-        pytest.param("wrn_34_10", 46_160_474, 8, marks=pytest.mark.slow),  # TRADES' WideResNet() without its unused sub_block1
+        (
+            "vgg11_bn",
+            9_220_480 - 2_752 + 5_504 + 5_130,
+            4,
+        ),  # torchvision's convolutions less their biases, batch norms, the head
+        pytest.param(
+            "wrn_34_10", 46_160_474, 8, marks=pytest.mark.slow
+        ),  # TRADES' WideResNet() without its unused sub_block1
     ],
 )
 def test_sizes_are_the_published_ones_at_32_pixels(key: str, count: int, side: int) -> None:
@@ -44,12 +52,20 @@ def test_a_pre_activation_block_equals_its_equation(out: int, stride: int) -> No
     weights = [p for name, p in block.named_parameters() if p.ndim == 4]
 
     def ready(t: Tensor) -> Tensor:
-        return ((t - t.mean((0, 2, 3), keepdim=True)) / (t.var((0, 2, 3), correction=0, keepdim=True) + 1e-5).sqrt()).relu()
+        return (
+            (t - t.mean((0, 2, 3), keepdim=True))
+            / (t.var((0, 2, 3), correction=0, keepdim=True) + 1e-5).sqrt()
+        ).relu()
 
     first = ready(x)
     skip = x if len(weights) == 2 else F.conv2d(first, weights[2], stride=stride)
     assert (len(weights) == 2) == (out == 4 and stride == 1)
-    expected = F.conv2d(ready(F.conv2d(first, weights[0], stride=stride, padding=1)), weights[1], padding=1) + skip
+    expected = (
+        F.conv2d(
+            ready(F.conv2d(first, weights[0], stride=stride, padding=1)), weights[1], padding=1
+        )
+        + skip
+    )
     assert torch.allclose(block(x), expected, atol=1e-12)
 
 
@@ -61,18 +77,25 @@ def test_attention_equals_that_of_torch() -> None:
         theirs.in_proj_bias.copy_(ours.qkv.bias)
         theirs.out_proj.load_state_dict(ours.out.state_dict())
     tokens = torch.randn(4, 5, 12)
-    assert torch.allclose(ours(tokens), theirs(tokens, tokens, tokens, need_weights=False)[0], atol=1e-6)
+    assert torch.allclose(
+        ours(tokens), theirs(tokens, tokens, tokens, need_weights=False)[0], atol=1e-6
+    )
 
 
 def test_a_transformer_block_equals_that_of_torch() -> None:
     torch.manual_seed(0)
     ours = Block(12, 3)
-    theirs = nn.TransformerEncoderLayer(12, 3, 24, dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
+    theirs = nn.TransformerEncoderLayer(
+        12, 3, 24, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+    )
     with torch.no_grad():
         for mine, other in (
-            (ours.attend[0], theirs.norm1), (ours.attend[1].out, theirs.self_attn.out_proj), (ours.think[0], theirs.norm2),
-            (ours.think[1], theirs.linear1), (ours.think[3], theirs.linear2),
-        ):  # fmt: skip
+            (ours.attend[0], theirs.norm1),
+            (ours.attend[1].out, theirs.self_attn.out_proj),
+            (ours.think[0], theirs.norm2),
+            (ours.think[1], theirs.linear1),
+            (ours.think[3], theirs.linear2),
+        ):
             other.load_state_dict(mine.state_dict())
         theirs.self_attn.in_proj_weight.copy_(ours.attend[1].qkv.weight)
         theirs.self_attn.in_proj_bias.copy_(ours.attend[1].qkv.bias)
@@ -98,10 +121,14 @@ def test_the_transformer_gives_the_same_bits_whoever_asks(vit: nets.ImageNet) ->
 def test_the_transformer_has_second_derivatives(vit: nets.ImageNet) -> None:
     net = vit.double()
     x = torch.rand(1, 1, 8, 8, dtype=torch.float64, requires_grad=True)
-    direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    direction = torch.randn(
+        x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
 
     def slope(at: Tensor, graph: bool = False) -> Tensor:
-        return torch.autograd.grad(F.cross_entropy(net(at), torch.tensor([2])), at, create_graph=graph)[0]
+        return torch.autograd.grad(
+            F.cross_entropy(net(at), torch.tensor([2])), at, create_graph=graph
+        )[0]
 
     (curvature,) = torch.autograd.grad((slope(x, graph=True) * direction).sum(), x)
     step = 1e-4 * direction
@@ -119,4 +146,6 @@ def test_the_transformer_knows_places_and_its_maps_lie_on_the_image(vit: nets.Im
     moved = (grid(x) - grid(changed)).abs().sum((0, 1)) > 1e-6
     assert moved.nonzero().tolist() == [[1, 3]]
     tokens = torch.randn(1, 80, 4, 4)
-    assert torch.allclose(vit.maps[4](tokens.transpose(2, 3)), vit.maps[4](tokens).transpose(2, 3), atol=1e-5)
+    assert torch.allclose(
+        vit.maps[4](tokens.transpose(2, 3)), vit.maps[4](tokens).transpose(2, 3), atol=1e-5
+    )

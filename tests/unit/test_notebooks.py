@@ -1,4 +1,6 @@
-"""Notebooks are committed without outputs; `--nbmake` runs them, and their own assertions hold their numbers."""
+"""Notebooks are committed without outputs; `--nbmake` runs them, and their own assertions hold
+their numbers.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,11 @@ def test_there_are_the_four():
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_holds_no_outputs_asserts_something_and_moves_without_a_kernel(path: Path):
-    cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    cells = [
+        cell
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+        if cell["cell_type"] == "code"
+    ]
     assert not any(cell["outputs"] or cell["execution_count"] for cell in cells)
     text = "\n".join("".join(cell["source"]) for cell in cells)
     assert "assert " in text and "figures.slides(" in text

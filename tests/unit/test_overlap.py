@@ -1,4 +1,6 @@
-"""Overlap of maps with the true object: golden cases, loops over images, and the table that the command prints."""
+"""Overlap of maps with the true object: golden cases, loops over images, and the table that the
+command prints.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,14 @@ SPEC = OverlapSpec(n=30, steps=3)
 
 
 def shipped(data: str, method: str = "standard") -> folder.Run:
-    found = (run for run in folder.all_runs() if run.shipped and (run.data_key, run.method_key) == (data, method))
-    return next(run for run in found if run.architecture == "small_resnet" and run.info["seed"] == 0)
+    found = (
+        run
+        for run in folder.all_runs()
+        if run.shipped and (run.data_key, run.method_key) == (data, method)
+    )
+    return next(
+        run for run in found if run.architecture == "small_resnet" and run.info["seed"] == 0
+    )
 
 
 @pytest.fixture
@@ -45,7 +53,13 @@ def test_a_map_that_is_the_object_scores_one_and_its_opposite_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "heat", [torch.zeros(1, 2, 2), torch.ones(1, 2, 2), torch.tensor([[[-1.0, -2.0], [-3.0, -1.0]]]), torch.full((1, 2, 2), float("nan"))]
+    "heat",
+    [
+        torch.zeros(1, 2, 2),
+        torch.ones(1, 2, 2),
+        torch.tensor([[[-1.0, -2.0], [-3.0, -1.0]]]),
+        torch.full((1, 2, 2), float("nan")),
+    ],
 )
 def test_a_map_that_says_nothing_counts_as_a_blind_guess(heat) -> None:
     objects = np.zeros((1, 4, 4), bool)
@@ -62,11 +76,24 @@ def test_every_number_is_what_a_loop_over_images_finds(run) -> None:
         for i in range(30):
             heat = cam.grad_cam(net, x[i : i + 1], few.y[i : i + 1])
             mask, there = cam.importance_mask(heat, "z>1", (32, 32))[0, 0], few.masks[i, 0]
-            assert found.iou[row, i] == pytest.approx(int((mask & there).sum()) / int((mask | there).sum()))
-            whole = F.interpolate(heat.double().relu()[None], (32, 32), mode="bilinear", align_corners=False)[0, 0]
-            assert found.energy[row, i] == pytest.approx(float(whole[there].sum() / whole.sum()), abs=1e-6)
-            tops = [(r, c) for r in range(32) for c in range(32) if whole[r, c] > whole.max() * (1 - 1e-9)]
-            assert found.pointing[row, i] == pytest.approx(sum(bool(there[at]) for at in tops) / len(tops))
+            assert found.iou[row, i] == pytest.approx(
+                int((mask & there).sum()) / int((mask | there).sum())
+            )
+            whole = F.interpolate(
+                heat.double().relu()[None], (32, 32), mode="bilinear", align_corners=False
+            )[0, 0]
+            assert found.energy[row, i] == pytest.approx(
+                float(whole[there].sum() / whole.sum()), abs=1e-6
+            )
+            tops = [
+                (r, c)
+                for r in range(32)
+                for c in range(32)
+                if whole[r, c] > whole.max() * (1 - 1e-9)
+            ]
+            assert found.pointing[row, i] == pytest.approx(
+                sum(bool(there[at]) for at in tops) / len(tops)
+            )
             assert found.area[i] == pytest.approx(float(there.float().mean()))
     assert found.interval("iou", 0) == pytest.approx(mean_interval(found.iou[0]))
     assert found.interval("pointing", 1)[1:] == pytest.approx(wilson(found.pointing[1].sum(), 30))
@@ -99,11 +126,22 @@ def test_the_figure_says_higher_only_where_the_interval_says_so(run) -> None:
     better = dataclasses.replace(found, iou=np.minimum(found.iou + 0.1, 1), meta=found.meta)
     figure = figures.overlap({"A Standard": found, "B PART": better})
     said = figure.layout.meta["sentence"]
-    assert "IoU of the mask +0.10" in said and ", higher; pointing game +0.00" in said and said.count("not decided") == 2
-    assert len(figure.data) == 7 and len(figure.to_json()) < 400 * 1024 and "PGD-3" in said and "n = 30" in said
+    assert (
+        "IoU of the mask +0.10" in said
+        and ", higher; pointing game +0.00" in said
+        and said.count("not decided") == 2
+    )
+    assert (
+        len(figure.data) == 7
+        and len(figure.to_json()) < 400 * 1024
+        and "PGD-3" in said
+        and "n = 30" in said
+    )
     one = dataclasses.replace(
-        found, **{name: getattr(found, name)[:, :1] for name in ("iou", "pointing", "energy")}, **{name: getattr(found, name)[:1] for name in ("area", "chance", "index", "y")}
-    )  # fmt: skip
+        found,
+        **{name: getattr(found, name)[:, :1] for name in ("iou", "pointing", "energy")},
+        **{name: getattr(found, name)[:1] for name in ("area", "chance", "index", "y")},
+    )
     for shown in (one, {"A Standard": one, "B Standard": one}):
         said = figures.overlap(shown).layout.meta["sentence"]
         assert "inf" not in said and "nan" not in said and "higher" not in said
@@ -118,24 +156,56 @@ def test_what_cannot_be_measured_is_one_clear_sentence(run, runs_home, capsys) -
 
 
 def test_the_report_has_a_row_a_run_with_intervals(run, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(OverlapSpec, "__init__", lambda self: [object.__setattr__(self, k, v) for k, v in vars(SPEC).items()] and None)
+    monkeypatch.setattr(
+        OverlapSpec,
+        "__init__",
+        lambda self: [object.__setattr__(self, k, v) for k, v in vars(SPEC).items()] and None,
+    )
     digits = shipped("digits")
     assert cli.main(["report", "--overlap", run.id, digits.id, "--json"]) == 0
     out = capsys.readouterr()
     (row,) = json.loads(out.out)
     found = SPEC(run)
-    assert [row["iou"]["clean"][name] for name in ("mean", "low", "high")] == pytest.approx(found.interval("iou", 0))
+    assert [row["iou"]["clean"][name] for name in ("mean", "low", "high")] == pytest.approx(
+        found.interval("iou", 0)
+    )
     assert row["run"] == run.id and row["n"] == 30 and "data shapes only" in out.err
     assert cli.main(["report", "--overlap", run.id]) == 0
-    assert "{:.3f} [{:.3f}, {:.3f}]".format(*found.interval("pointing", 1)) in capsys.readouterr().out
-    assert cli.main(["report", "--overlap", digits.id]) == 1 and "data shapes only" in capsys.readouterr().err
-    assert cli.main(["report", "--overlap", digits.id, digits.id]) == 1 and "None of these runs" in capsys.readouterr().err
+    assert (
+        "{:.3f} [{:.3f}, {:.3f}]".format(*found.interval("pointing", 1)) in capsys.readouterr().out
+    )
+    assert (
+        cli.main(["report", "--overlap", digits.id]) == 1
+        and "data shapes only" in capsys.readouterr().err
+    )
+    assert (
+        cli.main(["report", "--overlap", digits.id, digits.id]) == 1
+        and "None of these runs" in capsys.readouterr().err
+    )
     assert cli.main(["report", "--overlap", "--ladder"]) == 2
-    assert cli.main(["report", "--overlap", "no-such-run"]) != 0 and "unexpected" not in capsys.readouterr().err
+    assert (
+        cli.main(["report", "--overlap", "no-such-run"]) != 0
+        and "unexpected" not in capsys.readouterr().err
+    )
 
 
 def test_the_command_writes_a_table_and_what_reads_back(run, tmp_path) -> None:
     for name in ("F.npz", "F.csv"):
-        assert cli.main(["probe", run.id, "overlap", "--set", "n=5", "--set", "steps=1", "--out", str(tmp_path / name)]) == 0
+        assert (
+            cli.main(
+                [
+                    "probe",
+                    run.id,
+                    "overlap",
+                    "--set",
+                    "n=5",
+                    "--set",
+                    "steps=1",
+                    "--out",
+                    str(tmp_path / name),
+                ]
+            )
+            == 0
+        )
     found = Overlap.from_npz((tmp_path / "F.npz").read_bytes())
     assert found.iou.shape == (3, 5) and len((tmp_path / "F.csv").read_text().splitlines()) == 6

@@ -1,4 +1,6 @@
-"""Painted budgets: the text of a mask, the pixels that are meant, the attack against a slow twin, and every sentence."""
+"""Painted budgets: the text of a mask, the pixels that are meant, the attack against a slow twin,
+and every sentence.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,14 @@ ROOM = sys.modules[PaintedSpec.__module__]  # `probes.painted` itself is the fun
 
 
 def shipped(method: str) -> folder.Run:
-    found = (run for run in folder.all_runs() if run.shipped and (run.data_key, run.method_key) == ("digits", method))
-    return next(run for run in found if run.architecture == "small_resnet" and run.info["seed"] == 0)
+    found = (
+        run
+        for run in folder.all_runs()
+        if run.shipped and (run.data_key, run.method_key) == ("digits", method)
+    )
+    return next(
+        run for run in found if run.architecture == "small_resnet" and run.info["seed"] == 0
+    )
 
 
 @pytest.fixture
@@ -40,21 +48,40 @@ def painted(run: folder.Run, **settings) -> Painted:
 # The text of a mask.
 
 
-@pytest.mark.parametrize(("rows", "columns", "length"), [(8, 8, 11), (28, 28, 131), (32, 32, 171), (3, 5, 3), (1, 1, 2)])
-def test_a_mask_comes_back_from_its_text_which_fits_an_address(rows: int, columns: int, length: int) -> None:
+@pytest.mark.parametrize(
+    ("rows", "columns", "length"), [(8, 8, 11), (28, 28, 131), (32, 32, 171), (3, 5, 3), (1, 1, 2)]
+)
+def test_a_mask_comes_back_from_its_text_which_fits_an_address(
+    rows: int, columns: int, length: int
+) -> None:
     cells = np.random.default_rng(rows).random((rows, columns)) < 0.4
     text = ROOM.to_text(cells)
     assert len(text) == length <= 256 and np.array_equal(ROOM.from_text(text, rows, columns), cells)
-    bits = "".join("1" if cell else "0" for cell in cells.flatten()).ljust(-(-rows * columns // 8) * 8, "0")  # one bit at a time
+    bits = "".join("1" if cell else "0" for cell in cells.flatten()).ljust(
+        -(-rows * columns // 8) * 8, "0"
+    )  # one bit at a time
     packed = bytes(int(bits[at : at + 8], 2) for at in range(0, len(bits), 8))
     assert base64.urlsafe_b64encode(packed).decode().rstrip("=") == text
 
 
 @pytest.mark.parametrize(
-    "text", ["", "AAAA", "AAAAAAAAAA", "AAAAAAAAAAAA", "AAAAA AAAAA", "ÄAAAAAAAAAA", "AAAAAAAAAA=", "x" * 5000, "<script>"]
+    "text",
+    [
+        "",
+        "AAAA",
+        "AAAAAAAAAA",
+        "AAAAAAAAAAAA",
+        "AAAAA AAAAA",
+        "ÄAAAAAAAAAA",
+        "AAAAAAAAAA=",
+        "x" * 5000,
+        "<script>",
+    ],
 )
 def test_any_other_text_is_refused_in_a_sentence(text: str) -> None:
-    with pytest.raises(UserError, match="must be 11 characters of base64url, or one of all, none, centre"):
+    with pytest.raises(
+        UserError, match="must be 11 characters of base64url, or one of all, none, centre"
+    ):
         ROOM.from_text(text, 8, 8)
 
 
@@ -69,14 +96,20 @@ def test_a_block_is_allowed_or_forbidden_as_a_whole(run, monkeypatch) -> None:
     found = painted(run, mask=ROOM.to_text(np.array([[1, 0, 0], [0, 0, 0], [0, 0, 1]], bool)))
     expected = np.zeros((8, 8), bool)
     expected[:3, :3] = expected[6:, 6:] = True
-    assert np.array_equal(found.mask, expected) and ROOM.cells_of(run, 0, "strongest").sum() == round(9 / 4)
+    assert np.array_equal(found.mask, expected) and ROOM.cells_of(
+        run, 0, "strongest"
+    ).sum() == round(9 / 4)
 
 
 # Which pixels a name means.
 
 
 def test_the_areas_are_where_they_should_be_and_about_as_large(runs_home) -> None:
-    shapes = next(run for run in folder.all_runs() if run.shipped and (run.data_key, run.method_key) == ("shapes", "standard"))
+    shapes = next(
+        run
+        for run in folder.all_runs()
+        if run.shipped and (run.data_key, run.method_key) == ("shapes", "standard")
+    )
     masks = {name: ROOM.cells_of(shapes, 3, name) for name in ROOM.NAMED}
     assert masks["all"].all() and not masks["none"].any()
     at = np.arange(32)
@@ -94,7 +127,9 @@ def test_the_strongest_pixels_are_those_with_the_steepest_loss(run) -> None:
         for place in np.ndindex(8, 8):  # central differences, a pixel at a time, in float64
             step = torch.zeros_like(few.x).double()
             step[(0, 0, *place)] = 1e-4
-            high, low = (F.cross_entropy(twin(few.x.double() + sign * step), few.y) for sign in (1, -1))
+            high, low = (
+                F.cross_entropy(twin(few.x.double() + sign * step), few.y) for sign in (1, -1)
+            )
             slope[place] = abs(float(high - low)) / 2e-4
     assert chosen.sum() == 16 and slope[chosen].min() >= slope[~chosen].max() - 1e-4
 
@@ -102,13 +137,17 @@ def test_the_strongest_pixels_are_those_with_the_steepest_loss(run) -> None:
 def test_the_part_mask_is_parts(run) -> None:
     few = images_of(run).take(torch.tensor([5]))
     heat = cam.grad_cam(net_of(run), few.x, few.y)
-    assert np.array_equal(ROOM.cells_of(run, 5, "part"), cam.importance_mask(heat, "z>1", (8, 8))[0, 0].numpy())
+    assert np.array_equal(
+        ROOM.cells_of(run, 5, "part"), cam.importance_mask(heat, "z>1", (8, 8))[0, 0].numpy()
+    )
 
 
 # The attack.
 
 
-def slow(run: folder.Run, index: int, budget: np.ndarray, eps: float, steps: int, seed: int) -> np.ndarray:
+def slow(
+    run: folder.Run, index: int, budget: np.ndarray, eps: float, steps: int, seed: int
+) -> np.ndarray:
     """PGD within a budget, written out once more."""
     few, net = images_of(run).take(torch.tensor([index])), net_of(run)
     budget_ = torch.from_numpy(budget).float()
@@ -125,29 +164,46 @@ def slow(run: folder.Run, index: int, budget: np.ndarray, eps: float, steps: int
 
 
 @pytest.mark.parametrize(("mask", "low"), [("centre", 0.0), ("edge", 0.05), ("none", 0.1)])
-def test_the_attack_equals_its_slow_twin_and_keeps_to_the_budget(run, mask: str, low: float) -> None:
+def test_the_attack_equals_its_slow_twin_and_keeps_to_the_budget(
+    run, mask: str, low: float
+) -> None:
     found = painted(run, index=7, mask=mask, eps=0.2, eps_low=low, steps=6, seed=3)
     budget = np.where(found.mask, 0.2, low)
     assert np.allclose(found.x_adv, slow(run, 7, budget, 0.2, 6, 3), atol=1e-6)
     change = np.abs(found.x_adv - found.x)[0]
     assert (change <= budget + 1e-6).all() and found.x_adv.min() >= 0 and found.x_adv.max() <= 1
     if low == 0:
-        assert np.array_equal(found.x_adv[0][~found.mask], found.x[0][~found.mask]) and found.outside == 0
-    measured = [float(change[where].max()) if where.any() else 0.0 for where in (found.mask, ~found.mask)]
+        assert (
+            np.array_equal(found.x_adv[0][~found.mask], found.x[0][~found.mask])
+            and found.outside == 0
+        )
+    measured = [
+        float(change[where].max()) if where.any() else 0.0 for where in (found.mask, ~found.mask)
+    ]
     assert [found.inside, found.outside] == pytest.approx(measured)
     net = net_of(run)
     with frozen(net), torch.no_grad():
-        for image, probs in ((found.x, found.probs), (found.x_adv, found.probs_adv), (found.x_full, found.probs_full)):
-            assert np.allclose(net(torch.from_numpy(image)[None]).softmax(1)[0].numpy(), probs, atol=1e-5)
+        for image, probs in (
+            (found.x, found.probs),
+            (found.x_adv, found.probs_adv),
+            (found.x_full, found.probs_full),
+        ):
+            assert np.allclose(
+                net(torch.from_numpy(image)[None]).softmax(1)[0].numpy(), probs, atol=1e-5
+            )
 
 
 def test_everything_painted_is_the_uniform_attack_of_the_attack_page(run) -> None:
     full = probes.adversarial(run, AdversarialSpec(index=7, steps=20, seed=2))
     for settings in ({"mask": "all"}, {"mask": "edge", "eps_low": run.eps}, {"mask": "centre"}):
         found = painted(run, index=7, seed=2, **settings)
-        assert np.array_equal(found.x_full, full.x_adv) and np.allclose(found.probs_full, full.probs_adv, atol=1e-6)
+        assert np.array_equal(found.x_full, full.x_adv) and np.allclose(
+            found.probs_full, full.probs_adv, atol=1e-6
+        )
         assert (
-            found.uniform == np.array_equal(found.x_adv, found.x_full) == ("the attacker of every robust number" in found.meta["summary"])
+            found.uniform
+            == np.array_equal(found.x_adv, found.x_full)
+            == ("the attacker of every robust number" in found.meta["summary"])
         )
 
 
@@ -157,41 +213,111 @@ def test_the_network_is_left_as_it_was(run) -> None:
     for mask in ("strongest", "part"):
         painted(run, mask=mask, steps=2)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
-    assert not any(module.training for module in net.modules()) and not any(p.requires_grad for p in net.parameters())  # for life
+    assert not any(module.training for module in net.modules()) and not any(
+        p.requires_grad for p in net.parameters()
+    )  # for life
 
 
 # What is said.
 
 
-def made(before: int, after: int, full: int, *, share: float = 0.25, eps: float = 8 / 255, low: float = 0.0) -> Painted:
+def made(
+    before: int,
+    after: int,
+    full: int,
+    *,
+    share: float = 0.25,
+    eps: float = 8 / 255,
+    low: float = 0.0,
+) -> Painted:
     """A hand-made result of class 1 of three, with these answers."""
     mask = np.zeros((4, 4), bool)
     mask.flat[: round(16 * share)] = True
     rows = [np.where(np.arange(3) == answer, 0.8, 0.1) for answer in (before, after, full)]
     x = np.zeros((1, 4, 4))
     meta = {"classes": ["cat", "dog", "owl"], "steps": 20, "seed": 0, "index": 3, "run": "r"}
-    out = Painted(x=x, x_adv=x, x_full=x, mask=mask, y=1, probs=rows[0], probs_adv=rows[1], probs_full=rows[2], eps=eps, eps_low=low,
-                  inside=0.0, outside=0.0, meta=meta)  # fmt: skip
+    out = Painted(
+        x=x,
+        x_adv=x,
+        x_full=x,
+        mask=mask,
+        y=1,
+        probs=rows[0],
+        probs_adv=rows[1],
+        probs_full=rows[2],
+        eps=eps,
+        eps_low=low,
+        inside=0.0,
+        outside=0.0,
+        meta=meta,
+    )
     budget, outcome = ROOM.allowance(out), ROOM.outcome(out)
-    return dataclasses.replace(out, meta=meta | {"budget": budget, "outcome": outcome, "summary": f"{budget} {outcome}"})
+    return dataclasses.replace(
+        out, meta=meta | {"budget": budget, "outcome": outcome, "summary": f"{budget} {outcome}"}
+    )
 
 
 @pytest.mark.parametrize(
     ("found", "budget", "outcome"),
     [
-        (made(1, 2, 0), "4 of 16 pixels (25%) may change by 8/255, the others not at all.",
-         "dog (80%) → owl (80%): this model was fooled. 8/255 on every pixel fools it, too (cat, 80%)."),
-        (made(1, 1, 0, low=2 / 255), "4 of 16 pixels (25%) may change by 8/255, the others by 2/255.",
-         "dog (80%) → dog (80%): it holds against this attack. But 8/255 on every pixel would have fooled it (cat, 80%)."),
-        (made(1, 1, 1), "", "dog (80%) → dog (80%): it holds against this attack. It holds against 8/255 on every pixel, too (dog, 80%)."),
-        (made(1, 2, 1), "", "The same PGD with 8/255 on every pixel missed that (dog, 80%); what fools with a smaller budget counts there as well."),
-        (made(0, 2, 2), "", "This model is wrong already without an attack: it says cat (80%), it is a dog. Attacked: owl (80%)."),
-        (made(1, 1, 0, share=0), "0 of 16 pixels (0%) may change by 8/255, the others not at all.", "Nothing can happen: dog (80%) → dog (80%). But"),
-        (made(1, 2, 2, share=1), "16 of 16 pixels (100%) may change by 8/255.", "That is the same budget everywhere, the attacker of every robust number."),
+        (
+            made(1, 2, 0),
+            "4 of 16 pixels (25%) may change by 8/255, the others not at all.",
+            (
+                "dog (80%) → owl (80%): this model was fooled. 8/255 on every pixel fools it, too"
+                " (cat, 80%)."
+            ),
+        ),
+        (
+            made(1, 1, 0, low=2 / 255),
+            "4 of 16 pixels (25%) may change by 8/255, the others by 2/255.",
+            (
+                "dog (80%) → dog (80%): it holds against this attack. But 8/255 on every pixel"
+                " would have fooled it (cat, 80%)."
+            ),
+        ),
+        (
+            made(1, 1, 1),
+            "",
+            (
+                "dog (80%) → dog (80%): it holds against this attack. It holds against 8/255 on"
+                " every pixel, too (dog, 80%)."
+            ),
+        ),
+        (
+            made(1, 2, 1),
+            "",
+            (
+                "The same PGD with 8/255 on every pixel missed that (dog, 80%); what fools with a"
+                " smaller budget counts there as well."
+            ),
+        ),
+        (
+            made(0, 2, 2),
+            "",
+            (
+                "This model is wrong already without an attack: it says cat (80%), it is a dog."
+                " Attacked: owl (80%)."
+            ),
+        ),
+        (
+            made(1, 1, 0, share=0),
+            "0 of 16 pixels (0%) may change by 8/255, the others not at all.",
+            "Nothing can happen: dog (80%) → dog (80%). But",
+        ),
+        (
+            made(1, 2, 2, share=1),
+            "16 of 16 pixels (100%) may change by 8/255.",
+            "That is the same budget everywhere, the attacker of every robust number.",
+        ),
         (made(1, 1, 1, low=8 / 255), "the others by 8/255.", "That is the same budget everywhere"),
-        (made(1, 1, 1, eps=0.0), "may change by 0/255, the others not at all.", "Nothing can happen"),
+        (
+            made(1, 1, 1, eps=0.0),
+            "may change by 0/255, the others not at all.",
+            "Nothing can happen",
+        ),
     ],
-)  # fmt: skip
+)
 def test_every_case_has_its_sentence(found: Painted, budget: str, outcome: str) -> None:
     assert budget in found.meta["budget"] and outcome in found.meta["outcome"]
     said = figures.painted(found).layout.meta["sentence"]
@@ -202,11 +328,24 @@ def test_every_case_has_its_sentence(found: Painted, budget: str, outcome: str) 
 def test_the_figure_shows_both_networks_and_says_the_budget_once() -> None:
     one, two = made(1, 2, 0), made(1, 1, 0)
     figure = figures.painted({"A Standard": one, "B PART": two})
-    assert [trace.name for trace in figure.data] == ["A Standard", "B PART"] and figure.layout.showlegend
-    assert list(figure.data[0].x) == [0.8, 0.1, 0.1] and list(figure.data[0].text) == ["✓ dog", "✗ owl", "✗ cat"]
+    assert [trace.name for trace in figure.data] == [
+        "A Standard",
+        "B PART",
+    ] and figure.layout.showlegend
+    assert list(figure.data[0].x) == [0.8, 0.1, 0.1] and list(figure.data[0].text) == [
+        "✓ dog",
+        "✗ owl",
+        "✗ cat",
+    ]
     said = figure.layout.meta["sentence"]
-    assert said.count(one.meta["budget"]) == 1 and f"**B PART**: {two.meta['outcome']}" in said and said in figure.layout.meta["alt"]
-    other = figures.painted({"A Standard": one, "B PART": made(1, 1, 0, share=0.5)}).layout.meta["sentence"]
+    assert (
+        said.count(one.meta["budget"]) == 1
+        and f"**B PART**: {two.meta['outcome']}" in said
+        and said in figure.layout.meta["alt"]
+    )
+    other = figures.painted({"A Standard": one, "B PART": made(1, 1, 0, share=0.5)}).layout.meta[
+        "sentence"
+    ]
     assert "4 of 16" in other and "8 of 16" in other
     assert len(figure.to_json()) < 400 * 1024 and figures.painted(one).layout.showlegend is False
 
@@ -214,17 +353,57 @@ def test_the_figure_shows_both_networks_and_says_the_budget_once() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (["mask=zigzag"], "This is no painted mask for a grid of 8×8"), (["eps_low=0.9"], "must lie between 0 and eps"), (["eps=8"], "write 8/255"),
-        (["index=100000"], "There is no image 100000"), (["mask=3"], "This is no painted mask"), (["steps=0"], "steps"), (["eps_low=nan"], "eps_low"),
+        (["mask=zigzag"], "This is no painted mask for a grid of 8×8"),
+        (["eps_low=0.9"], "must lie between 0 and eps"),
+        (["eps=8"], "write 8/255"),
+        (["index=100000"], "There is no image 100000"),
+        (["mask=3"], "This is no painted mask"),
+        (["steps=0"], "steps"),
+        (["eps_low=nan"], "eps_low"),
     ],
-)  # fmt: skip
-def test_bad_settings_are_one_sentence(run, capsys, tmp_path, settings: list[str], said: str) -> None:
-    code = cli.main(["probe", run.id, "painted", "--out", str(tmp_path / "F.npz"), *(part for one in settings for part in ("--set", one))])
+)
+def test_bad_settings_are_one_sentence(
+    run, capsys, tmp_path, settings: list[str], said: str
+) -> None:
+    code = cli.main(
+        [
+            "probe",
+            run.id,
+            "painted",
+            "--out",
+            str(tmp_path / "F.npz"),
+            *(part for one in settings for part in ("--set", one)),
+        ]
+    )
     error = capsys.readouterr().err
-    assert code != 0 and said in error and len(error.strip().splitlines()) == 1 and "Traceback" not in error
+    assert (
+        code != 0
+        and said in error
+        and len(error.strip().splitlines()) == 1
+        and "Traceback" not in error
+    )
 
 
 def test_the_command_writes_a_file_that_reads_back(run, capsys, tmp_path) -> None:
-    assert cli.main(["probe", run.id, "painted", "--out", str(tmp_path / "F.npz"), "--set", "mask=edge", "--set", "eps_low=2/255"]) == 0
+    assert (
+        cli.main(
+            [
+                "probe",
+                run.id,
+                "painted",
+                "--out",
+                str(tmp_path / "F.npz"),
+                "--set",
+                "mask=edge",
+                "--set",
+                "eps_low=2/255",
+            ]
+        )
+        == 0
+    )
     found = Painted.from_npz((tmp_path / "F.npz").read_bytes())
-    assert found.meta["summary"] in capsys.readouterr().out and found.share == 28 / 64 and found.eps_low == pytest.approx(2 / 255)
+    assert (
+        found.meta["summary"] in capsys.readouterr().out
+        and found.share == 28 / 64
+        and found.eps_low == pytest.approx(2 / 255)
+    )

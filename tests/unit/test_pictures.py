@@ -15,20 +15,34 @@ def slow(images: list[np.ndarray], scale: int, columns: int, gap: int) -> np.nda
     """The same sheet pixel by pixel, (H,W,4)."""
     height, width = images[0].shape[1:]
     rows = -(-len(images) // columns)
-    out = np.zeros((rows * (height * scale + gap) - gap, columns * (width * scale + gap) - gap, 4), np.uint8)
+    out = np.zeros(
+        (rows * (height * scale + gap) - gap, columns * (width * scale + gap) - gap, 4), np.uint8
+    )
     for number, image in enumerate(images):
-        top, left = number // columns * (height * scale + gap), number % columns * (width * scale + gap)
+        top, left = (
+            number // columns * (height * scale + gap),
+            number % columns * (width * scale + gap),
+        )
         for row in range(height * scale):
             for column in range(width * scale):
                 pixel = np.round(image[:, row // scale, column // scale] * 255).astype(np.uint8)
-                out[top + row, left + column] = [*(pixel if len(pixel) == 3 else [pixel[0]] * 3), 255]
+                out[top + row, left + column] = [
+                    *(pixel if len(pixel) == 3 else [pixel[0]] * 3),
+                    255,
+                ]
     return out
 
 
 @pytest.mark.parametrize(
     ("count", "shape", "side", "columns", "gap", "scale"),
-    [(1, (1, 8, 8), 32, None, 6, 4), (3, (3, 6, 6), 12, None, 6, 2), (5, (3, 4, 7), 20, 2, 3, 3), (4, (1, 5, 5), 5, 2, 0, 1), (2, (3, 9, 3), 1, None, 1, 1)],
-)  # fmt: skip
+    [
+        (1, (1, 8, 8), 32, None, 6, 4),
+        (3, (3, 6, 6), 12, None, 6, 2),
+        (5, (3, 4, 7), 20, 2, 3, 3),
+        (4, (1, 5, 5), 5, 2, 0, 1),
+        (2, (3, 9, 3), 1, None, 1, 1),
+    ],
+)
 def test_every_pixel_is_where_it_belongs(count, shape, side, columns, gap, scale):
     images = list(np.random.default_rng(0).random((count, *shape)))
     found = Image.open(io.BytesIO(figures.sheet(images, side, columns, gap)))

@@ -1,4 +1,6 @@
-"""Probes: an image's answer does not depend on its company, and brute force finds nothing smaller by much."""
+"""Probes: an image's answer does not depend on its company, and brute force finds nothing smaller
+by much.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,11 @@ from robustviz.views.measure import images_of, net_of
 
 @pytest.fixture
 def run(runs_home):
-    return next(run for run in folder.all_runs() if run.shipped and run.data_key == "digits" and run.method_key == "pgd_at")
+    return next(
+        run
+        for run in folder.all_runs()
+        if run.shipped and run.data_key == "digits" and run.method_key == "pgd_at"
+    )
 
 
 def test_the_smallest_eps_of_an_image_is_the_same_alone_and_among_others(run) -> None:
@@ -48,15 +54,25 @@ def test_the_curve_counts_what_an_evaluation_counts(run) -> None:
 
 
 def test_the_trajectory_ends_where_the_attack_does(run) -> None:
-    one, way = probes.adversarial(run, AdversarialSpec(index=5)), probes.trajectory(run, TrajectorySpec(index=5))
+    one, way = (
+        probes.adversarial(run, AdversarialSpec(index=5)),
+        probes.trajectory(run, TrajectorySpec(index=5)),
+    )
     assert np.allclose(way.probs[-1], one.probs_adv, atol=1e-6) and len(way.loss) == 11
-    assert figures.trajectory(way).layout.title.subtitle.text == "PGD-10, ε = 0.15 (38/255), seed 0, image 5"
+    assert (
+        figures.trajectory(way).layout.title.subtitle.text
+        == "PGD-10, ε = 0.15 (38/255), seed 0, image 5"
+    )
 
 
 def test_an_image_that_is_wrong_untouched_was_not_fooled_by_a_step(run) -> None:
     net, split = net_of(run), images_of(run)
     wrong = (~count_right(net, split.x, split.y)).nonzero().flatten()
-    assert probes.trajectory(run, TrajectorySpec(index=int(wrong[0]))).meta["summary"].startswith("wrong untouched; loss")
+    assert (
+        probes.trajectory(run, TrajectorySpec(index=int(wrong[0])))
+        .meta["summary"]
+        .startswith("wrong untouched; loss")
+    )
 
 
 def test_an_l2_run_is_one_clear_sentence(run, runs_home) -> None:
@@ -67,7 +83,13 @@ def test_an_l2_run_is_one_clear_sentence(run, runs_home) -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", [AdversarialSpec(index=99_999), SmallestEpsSpec(index=99_999), AdversarialSpec(target=50), TrajectorySpec(target=50)]
+    "spec",
+    [
+        AdversarialSpec(index=99_999),
+        SmallestEpsSpec(index=99_999),
+        AdversarialSpec(target=50),
+        TrajectorySpec(target=50),
+    ],
 )
 def test_what_does_not_exist_is_one_clear_sentence(run, spec) -> None:
     with pytest.raises(UserError, match="There is no"):

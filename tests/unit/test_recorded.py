@@ -1,6 +1,8 @@
-"""Steps that are played again from a recording's own memory: the same images as without, whatever changes between two walks.
+"""Steps that are played again from a recording's own memory: the same images as without, whatever
+changes between two walks.
 
-There is no GPU here: the recording plays its step by calling it, on the memory that a CUDA graph would read and write.
+There is no GPU here: the recording plays its step by calling it, on the memory that a CUDA graph
+would read and write.
 """
 
 from __future__ import annotations
@@ -38,19 +40,31 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 
 def net_of(method: str = "standard") -> ImageNet:
     """A shipped network whose attacks share one copy, as a trainer's do."""
-    net = next(run for run in folder.all_runs() if run.shipped and run.id.startswith(f"digits-{method}-small-resnet-s0")).net()
+    net = next(
+        run
+        for run in folder.all_runs()
+        if run.shipped and run.id.startswith(f"digits-{method}-small-resnet-s0")
+    ).net()
     keep(net)
     return net
 
 
-def eager(monkeypatch: pytest.MonkeyPatch, attack: Attack, *arguments: object, **more: object) -> Tensor:
+def eager(
+    monkeypatch: pytest.MonkeyPatch, attack: Attack, *arguments: object, **more: object
+) -> Tensor:
     with monkeypatch.context() as patch:
         patch.setattr(recorded, "wanted", lambda z: False)
         return attack(*arguments, **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    "attack", [PGD(eps=0.1, steps=4), PGD(eps=0.1, steps=3, targeted=True), FGSM(eps=0.1), PGD(eps=0.1, steps=3, restarts=3)]
+    "attack",
+    [
+        PGD(eps=0.1, steps=4),
+        PGD(eps=0.1, steps=3, targeted=True),
+        FGSM(eps=0.1),
+        PGD(eps=0.1, steps=3, restarts=3),
+    ],
 )
 def test_every_walk_gives_the_same_bits_and_the_first_of_its_kind_warms_up(
     attack: Attack, played: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
@@ -60,12 +74,16 @@ def test_every_walk_gives_the_same_bits_and_the_first_of_its_kind_warms_up(
         x, y = split.x[15 * part :][:15], split.y[15 * part :][:15]
         rng = torch.Generator().manual_seed(part)
         found = attack(net, x, y, rng)
-        assert torch.equal(found, eager(monkeypatch, attack, net, x, y, torch.Generator().manual_seed(part)))
+        assert torch.equal(
+            found, eager(monkeypatch, attack, net, x, y, torch.Generator().manual_seed(part))
+        )
         assert found.is_contiguous() and (part == 0 or played)
     assert (found - x).abs().max() > 0.05
 
 
-def test_a_recording_follows_the_weights(played: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recording_follows_the_weights(
+    played: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     net, split, attack = net_of(), data.load("digits", "test").take(20), PGD(eps=0.1, steps=3)
     x, y = split.x, split.y
     before = [attack(net, x, y) for _ in range(2)][1]
@@ -75,8 +93,12 @@ def test_a_recording_follows_the_weights(played: list[tuple[int, ...]], monkeypa
     assert torch.equal(after, eager(monkeypatch, attack, net_of("pgd-at"), x, y))
 
 
-def test_a_recording_is_not_played_where_the_weights_have_moved(played: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of the copy, where a GPU would go on reading; the network's own may move, since the copy stays where it is."""
+def test_a_recording_is_not_played_where_the_weights_have_moved(
+    played: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the copy, where a GPU would go on reading; the network's own may move, since the
+    copy stays where it is.
+    """
     net, split, attack = net_of(), data.load("digits", "test").take(20), PGD(eps=0.1, steps=3)
     with attackable(net) as copy:
         moved = [copy.head.weight, copy.maps[0].mean]  # type: ignore[index, union-attr]
@@ -95,14 +117,21 @@ def test_a_recording_is_not_played_where_the_weights_have_moved(played: list[tup
     assert torch.equal(found, eager(monkeypatch, attack, net, split.x, split.y))
 
 
-@pytest.mark.parametrize("method", [PGDAT(attack=PGD(eps=0.1, steps=3)), TRADES(attack=PGD(eps=0.1, steps=3, start="gauss"))])
-def test_training_attacks_are_played_and_the_same(method: Method, played: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "method",
+    [PGDAT(attack=PGD(eps=0.1, steps=3)), TRADES(attack=PGD(eps=0.1, steps=3, start="gauss"))],
+)
+def test_training_attacks_are_played_and_the_same(
+    method: Method, played: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     net, split = net_of(), data.load("digits", "test").take(96)
     assert isinstance(method, PGDAT | TRADES)
 
     def batch(part: int) -> Batch:
         index = torch.arange(32 * part, 32 * part + 32)
-        return Batch(split.x[index], split.y[index], index, 0, 0.0, torch.Generator().manual_seed(part))
+        return Batch(
+            split.x[index], split.y[index], index, 0, 0.0, torch.Generator().manual_seed(part)
+        )
 
     for part in range(3):
         found = method.attacked(net, batch(part))
@@ -112,18 +141,28 @@ def test_training_attacks_are_played_and_the_same(method: Method, played: list[t
     assert len(played) == 2
 
 
-def test_a_budget_for_every_pixel_shares_the_recording(played: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_budget_for_every_pixel_shares_the_recording(
+    played: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     net, split, attack = net_of(), data.load("digits", "test").take(10), PGD(eps=0.1, steps=3)
     x, y = split.x, split.y
     with attackable(net) as fast:
         for seed in range(3):
             budget = 0.1 * torch.rand(10, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
-            found = attack.maximise(attack.objective(fast, y), x, eps=budget, rng=torch.Generator().manual_seed(seed))
+            found = attack.maximise(
+                attack.objective(fast, y), x, eps=budget, rng=torch.Generator().manual_seed(seed)
+            )
             assert ((found - x).abs() <= budget + 1e-6).all()
             with monkeypatch.context() as patch:
                 patch.setattr(recorded, "wanted", lambda z: False)
                 assert torch.equal(
-                    found, attack.maximise(attack.objective(fast, y), x, eps=budget, rng=torch.Generator().manual_seed(seed))
+                    found,
+                    attack.maximise(
+                        attack.objective(fast, y),
+                        x,
+                        eps=budget,
+                        rng=torch.Generator().manual_seed(seed),
+                    ),
                 )
     assert len(played) == 2
 
@@ -136,7 +175,9 @@ def test_what_depends_on_more_than_the_point_is_not_recorded(played: list[tuple[
     assert not played
 
 
-def test_a_count_climbs_in_few_sizes_and_finds_the_same(played: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_count_climbs_in_few_sizes_and_finds_the_same(
+    played: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     net, split, attack = net_of("pgd-at"), data.load("digits", "test"), PGD(eps=0.2, steps=30)
     x, y = split.x[:300], split.y[:300]
     with monkeypatch.context() as patch:
@@ -151,17 +192,25 @@ def test_a_count_climbs_in_few_sizes_and_finds_the_same(played: list[tuple[int, 
 
 
 def test_what_fills_a_size_up_is_not_climbed_on(played: list[tuple[int, ...]]) -> None:
-    net, split, attack = net_of("pgd-at"), data.load("digits", "test").take(250), PGD(eps=0.2, steps=30)
+    net, split, attack = (
+        net_of("pgd-at"),
+        data.load("digits", "test").take(250),
+        PGD(eps=0.2, steps=30),
+    )
     found = attack.search(net, split.x, split.y)
     with torch.no_grad():
         held = net(found).argmax(1) == split.y
-    order = torch.cat([(~held).nonzero().flatten(), held.nonzero().flatten()])  # the last, which fills up, stays to the end
+    order = torch.cat(
+        [(~held).nonzero().flatten(), held.nonzero().flatten()]
+    )  # the last, which fills up, stays to the end
     for _ in range(2):
         attack.search(net, split.x[order], split.y[order])
     assert 128 < int(held.sum()) < 185 and played[-1][0] == 192
 
 
-def test_only_so_many_recordings_are_kept_and_they_go_with_their_network(played: list[tuple[int, ...]]) -> None:
+def test_only_so_many_recordings_are_kept_and_they_go_with_their_network(
+    played: list[tuple[int, ...]],
+) -> None:
     net, split = net_of(), data.load("digits", "test").take(40)
     for size in range(2, 2 + recorded.KEPT + 3):
         for _ in range(2):
@@ -182,7 +231,9 @@ def test_what_cannot_be_recorded_is_walked_all_the_same(
     with caplog.at_level(logging.WARNING):
         found = [attack(net, split.x, split.y) for _ in range(4)]
     assert all(torch.equal(one, found[0]) for one in found) and not played
-    assert len(caplog.records) == 1 and "kernel by kernel" in caplog.text  # said once, not tried again
+    assert (
+        len(caplog.records) == 1 and "kernel by kernel" in caplog.text
+    )  # said once, not tried again
 
 
 def test_a_missing_eps_is_still_a_sentence(played: list[tuple[int, ...]]) -> None:

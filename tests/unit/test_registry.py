@@ -54,12 +54,19 @@ def test_a_setting_survives_json_with_every_field_changed_in_turn(cls: Any) -> N
     for field in dataclasses.fields(cls):
         try:
             changed = dataclasses.replace(
-                thing, **{field.name: another(field, registry.hints(cls)[field.name], getattr(thing, field.name))}
+                thing,
+                **{
+                    field.name: another(
+                        field, registry.hints(cls)[field.name], getattr(thing, field.name)
+                    )
+                },
             )
         except UserError:  # fields that only make sense together
             continue
         back = registry.decode(cls.kind, json.loads(json.dumps(registry.encode(changed))))
-        assert back == changed and type(getattr(back, field.name)) is type(getattr(changed, field.name))
+        assert back == changed and type(getattr(back, field.name)) is type(
+            getattr(changed, field.name)
+        )
         assert (registry.key(changed) == registry.key(thing)) == (changed == thing)
 
 
@@ -93,7 +100,12 @@ def test_encoding_is_plain_json_with_the_key_inside() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "wrong", "near"),
-    [("method", "trade", "trades"), ("attack", "pdg", "pgd"), ("data", "digit", "digits"), ("net", "smal_cnn", "small_cnn")],
+    [
+        ("method", "trade", "trades"),
+        ("attack", "pdg", "pgd"),
+        ("data", "digit", "digits"),
+        ("net", "smal_cnn", "small_cnn"),
+    ],
 )
 def test_an_unknown_key_is_answered_with_the_nearest(kind: str, wrong: str, near: str) -> None:
     with pytest.raises(UserError, match=f"Did you mean {near}") as caught:
@@ -133,7 +145,9 @@ def test_a_mapping_without_key_and_a_thing_that_is_none_are_refused() -> None:
         (TrainConfig, {"batch_size": 1}, "at least 2|2 to"),
     ],
 )
-def test_wrong_types_and_values_out_of_range_are_refused(cls: Any, fields: dict[str, Any], words: str) -> None:
+def test_wrong_types_and_values_out_of_range_are_refused(
+    cls: Any, fields: dict[str, Any], words: str
+) -> None:
     with pytest.raises(UserError, match=words) as caught:
         registry.build(cls, fields)
     assert caught.value.code == 2 and "\n" not in str(caught.value)
@@ -158,10 +172,12 @@ def test_with_value_changes_one_setting_deep_inside_and_copies_the_rest() -> Non
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("method.bta", "Did you mean method.beta"), ("method.attack.step", "Did you mean method.attack.steps"),
-        ("methd", "Did you mean method"), ("seed.x", "no settings inside"),
+        ("method.bta", "Did you mean method.beta"),
+        ("method.attack.step", "Did you mean method.attack.steps"),
+        ("methd", "Did you mean method"),
+        ("seed.x", "no settings inside"),
     ],
-)  # fmt: skip
+)
 def test_an_unknown_path_is_answered_with_the_nearest(path: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         registry.with_value(TrainConfig(method=TRADES()), path, 1)
@@ -169,16 +185,22 @@ def test_an_unknown_path_is_answered_with_the_nearest(path: str, words: str) -> 
 
 def test_two_classes_cannot_hold_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
     registry.keys("attack")
-    monkeypatch.setattr(registry, "_table", {kind: dict(held) for kind, held in registry._table.items()})
+    monkeypatch.setattr(
+        registry, "_table", {kind: dict(held) for kind, held in registry._table.items()}
+    )
     with pytest.raises(ValueError, match="registered already"):
         registry.register("attack/pgd")(PGDAT)
     assert registry.get("attack", "pgd") is PGD
-    assert registry.register("attack/pgd")(PGD) is PGD  # a module that is loaded again is no other class
+    assert (
+        registry.register("attack/pgd")(PGD) is PGD
+    )  # a module that is loaded again is no other class
 
 
 def test_a_new_dataclass_is_all_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     registry.keys("attack")
-    monkeypatch.setattr(registry, "_table", {kind: dict(held) for kind, held in registry._table.items()})
+    monkeypatch.setattr(
+        registry, "_table", {kind: dict(held) for kind, held in registry._table.items()}
+    )
 
     @registry.register("attack/mine")
     @dataclass(frozen=True)
@@ -187,7 +209,9 @@ def test_a_new_dataclass_is_all_it_takes(monkeypatch: pytest.MonkeyPatch) -> Non
         other: float | None = option(None, "Perhaps a number.", low=0)
 
     assert registry.keys("attack")[-1] == "mine"
-    assert registry.decode("attack", json.loads(json.dumps(registry.encode(Mine((3,)))))) == Mine((3,))
+    assert registry.decode("attack", json.loads(json.dumps(registry.encode(Mine((3,)))))) == Mine(
+        (3,)
+    )
     with pytest.raises(UserError, match="should be a list"):
         Mine(sizes=3)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="at least 0"):

@@ -23,7 +23,16 @@ from scipy.stats import binomtest
 from robustviz import registry
 from robustviz.runs import folder
 from robustviz.stats import mcnemar, mean_interval, t_quantile, tango, wilson
-from robustviz.training.evaluation import Evaluation, Finding, attack_name, climb, ladders, pack, paired, unpack
+from robustviz.training.evaluation import (
+    Evaluation,
+    Finding,
+    attack_name,
+    climb,
+    ladders,
+    pack,
+    paired,
+    unpack,
+)
 from robustviz.types import UserError
 from robustviz.views.attack.result import Adversarial
 from robustviz.views.result import Result
@@ -64,7 +73,9 @@ def test_a_means_interval_is_students_for_however_few_values(n: int) -> None:
 
 
 def test_two_values_reach_twelve_standard_errors() -> None:
-    assert mean_interval([0.0, 2.0]) == pytest.approx((1, 1 - 12.706204736432095, 1 + 12.706204736432095), rel=1e-8)
+    assert mean_interval([0.0, 2.0]) == pytest.approx(
+        (1, 1 - 12.706204736432095, 1 + 12.706204736432095), rel=1e-8
+    )
     assert t_quantile(10**9) == pytest.approx(1.959964, abs=1e-6) and t_quantile(0) == np.inf
 
 
@@ -85,11 +96,20 @@ def test_a_level_is_between_nothing_and_all(level: object) -> None:
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        (np.ones((2, 3)), r"array of shape \(2, 3\)"), ([[1.0], [2.0]], r"shape \(2, 1\)"), ("12", "this is a str"), (["1", "2"], "this is a list"),
-        (None, "this is a NoneType"), (3.0, "this is a float"), ([None, 1.0], "this is a list"), ([[1.0], [1.0, 2.0]], "this is a list"),
-        ([1j, 2j], "this is a list"), ([1.0, np.nan, np.inf], "2 of 3 values are NaN or infinite"), ([np.nan], "1 of 1"), (np.zeros(0), "no values"),
+        (np.ones((2, 3)), r"array of shape \(2, 3\)"),
+        ([[1.0], [2.0]], r"shape \(2, 1\)"),
+        ("12", "this is a str"),
+        (["1", "2"], "this is a list"),
+        (None, "this is a NoneType"),
+        (3.0, "this is a float"),
+        ([None, 1.0], "this is a list"),
+        ([[1.0], [1.0, 2.0]], "this is a list"),
+        ([1j, 2j], "this is a list"),
+        ([1.0, np.nan, np.inf], "2 of 3 values are NaN or infinite"),
+        ([np.nan], "1 of 1"),
+        (np.zeros(0), "no values"),
     ],
-)  # fmt: skip
+)
 def test_what_has_no_mean_is_one_clear_sentence(values: object, says: str) -> None:
     with pytest.raises(UserError, match=says):
         mean_interval(values)  # type: ignore[arg-type]
@@ -98,9 +118,14 @@ def test_what_has_no_mean_is_one_clear_sentence(values: object, says: str) -> No
 def test_numbers_of_any_kind_have_a_mean() -> None:
     wanted = mean_interval([1.0, 2.0, 4.0])
     for values in (
-        [1, 2, 4], (1, 2, 4), np.array([1, 2, 4]), torch.tensor([1, 2, 4]), torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64, requires_grad=True),
-        [np.float64(1), torch.tensor(2.0), 4], torch.tensor([1.0, 2.0, 4.0]),
-    ):  # fmt: skip
+        [1, 2, 4],
+        (1, 2, 4),
+        np.array([1, 2, 4]),
+        torch.tensor([1, 2, 4]),
+        torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64, requires_grad=True),
+        [np.float64(1), torch.tensor(2.0), 4],
+        torch.tensor([1.0, 2.0, 4.0]),
+    ):
         assert mean_interval(values) == pytest.approx(wanted, rel=1e-12)  # type: ignore[arg-type]
     assert mean_interval([0.0, 2.0], np.float64(0.95)) == mean_interval([0.0, 2.0])
     assert mean_interval(torch.ones(3, dtype=torch.bfloat16))[0] == 1  # type: ignore[arg-type]
@@ -113,8 +138,8 @@ def test_without_scipy_an_interval_is_one_clear_sentence(monkeypatch: pytest.Mon
     assert mean_interval([1.0])[0] == 1
 
 
-# The paired difference. The table of Bentur et al. 2009, (1, 1, 7, 12): Fagerland, Lydersen and Laake 2014 give
-# −0.517 to −0.026 for Tango's interval and 0.070 for McNemar's exact p.
+# The paired difference. The table of Bentur et al. 2009, (1, 1, 7, 12): Fagerland, Lydersen and
+# Laake 2014 give −0.517 to −0.026 for Tango's interval and 0.070 for McNemar's exact p.
 
 
 def test_tango_has_its_published_value() -> None:
@@ -123,15 +148,21 @@ def test_tango_has_its_published_value() -> None:
 
 
 def slow_score(delta: float, b: int, c: int, n: int) -> float:
-    """Tango's statistic with the likeliest q found by search over the whole range, not by formula."""
+    """Tango's statistic with the likeliest q found by search over the whole range, not by
+    formula.
+    """
     low, high = max(0.0, -delta), (1 - delta) / 2
     found = minimize_scalar(
-        lambda q: -(xlogy(b, q + delta) + xlogy(c, q) + xlogy(n - b - c, 1 - 2 * q - delta)), bounds=(low, high), options={"xatol": 1e-12}
+        lambda q: -(xlogy(b, q + delta) + xlogy(c, q) + xlogy(n - b - c, 1 - 2 * q - delta)),
+        bounds=(low, high),
+        options={"xatol": 1e-12},
     )
     return float((b - c - n * delta) / (n * (2 * found.x + delta * (1 - delta))) ** 0.5)
 
 
-@pytest.mark.parametrize(("b", "c", "n"), [(1, 7, 21), (40, 20, 160), (150, 86, 1600), (12, 0, 40), (3, 3, 10)])
+@pytest.mark.parametrize(
+    ("b", "c", "n"), [(1, 7, 21), (40, 20, 160), (150, 86, 1600), (12, 0, 40), (3, 3, 10)]
+)
 def test_tangos_ends_are_where_the_score_test_begins_to_reject(b: int, c: int, n: int) -> None:
     low, high = tango(b, c, n)
     assert slow_score(low, b, c, n) == pytest.approx(1.959964, abs=1e-4)
@@ -173,7 +204,9 @@ def leaves(cls: type) -> Iterator[type]:
 
 
 def sample(hint: Any) -> Any:
-    """A value of a field's type; whatever a result may hold must come back from a file as it was."""
+    """A value of a field's type; whatever a result may hold must come back from a file as
+    it was.
+    """
     origin, args = get_origin(hint), get_args(hint)
     if origin is np.ndarray or hint is np.ndarray:
         kind = str(hint)
@@ -215,7 +248,16 @@ def test_no_file_needs_a_pickle() -> None:
 
 def adversarial() -> Adversarial:
     x = np.random.default_rng(0).random((3, 9, 7))
-    return Adversarial(x=x, x_adv=1 - x, y=2, probs=np.ones(4) / 4, probs_adv=np.eye(4)[1], eps=0.1, distance=0.09, meta={"run": "a"})
+    return Adversarial(
+        x=x,
+        x_adv=1 - x,
+        y=2,
+        probs=np.ones(4) / 4,
+        probs_adv=np.eye(4)[1],
+        eps=0.1,
+        distance=0.09,
+        meta={"run": "a"},
+    )
 
 
 def damaged() -> Iterator[object]:
@@ -264,9 +306,18 @@ def test_a_flipped_byte_anywhere_is_noticed_or_harmless() -> None:
 
 def evaluation() -> Evaluation:
     return Evaluation(
-        attack={"key": "pgd", "eps": 0.15}, eps=0.15, n=360, clean_k=350, robust_k=170, seed=3, split="test", seconds=1.5, device="cpu",
-        doctor=(Finding("budget", True, 0.15, "Fine."), Finding("range", False, 1.2, "Not fine.")), key="abc",
-    )  # fmt: skip
+        attack={"key": "pgd", "eps": 0.15},
+        eps=0.15,
+        n=360,
+        clean_k=350,
+        robust_k=170,
+        seed=3,
+        split="test",
+        seconds=1.5,
+        device="cpu",
+        doctor=(Finding("budget", True, 0.15, "Fine."), Finding("range", False, 1.2, "Not fine.")),
+        key="abc",
+    )
 
 
 def test_an_evaluation_survives_json() -> None:
@@ -282,7 +333,9 @@ def test_an_evaluation_says_fractions_and_intervals_of_what_it_counted() -> None
 
 
 def test_an_evaluation_takes_counts_and_not_fractions_from_its_file() -> None:
-    assert Evaluation.from_json(evaluation().to_json() | {"robust_acc": 1.0}).robust_acc == 170 / 360
+    assert (
+        Evaluation.from_json(evaluation().to_json() | {"robust_acc": 1.0}).robust_acc == 170 / 360
+    )
 
 
 @pytest.mark.parametrize("wrong", [{}, {"n": 3}, {"doctor": [{"nonsense": 1}]}, {"doctor": 3}])
@@ -308,8 +361,13 @@ def test_damaged_verdicts_are_one_clear_sentence(digits: Any) -> None:
 
 
 def test_an_attack_with_its_own_settings_has_a_plain_name() -> None:
-    names = [attack_name(registry.encode(registry.get("attack", key)()), 10) for key in registry.keys("attack")]
-    assert not [name for name in names if "(" in name or "?" in name] and len(set(names)) == len(names)
+    names = [
+        attack_name(registry.encode(registry.get("attack", key)()), 10)
+        for key in registry.keys("attack")
+    ]
+    assert not [name for name in names if "(" in name or "?" in name] and len(set(names)) == len(
+        names
+    )
 
 
 @pytest.mark.parametrize(
@@ -318,35 +376,67 @@ def test_an_attack_with_its_own_settings_has_a_plain_name() -> None:
         ({"key": "pgd", "steps": 20, "restarts": 1, "norm": "linf"}, 10, "PGD-20"),
         ({"key": "pgd", "steps": 100, "restarts": 5}, 10, "PGD-100×5"),
         ({"key": "fgsm", "norm": "l2", "start": "zero"}, 10, "FGSM (ℓ2)"),
-        ({"key": "apgd", "steps": 100, "loss": "dlr", "targets": 9}, 10, "APGD-DLR-100 (9 targets)"),
+        (
+            {"key": "apgd", "steps": 100, "loss": "dlr", "targets": 9},
+            10,
+            "APGD-DLR-100 (9 targets)",
+        ),
         ({"key": "square", "queries": 200}, 10, "Square-200"),
-        ({"key": "autoattack"}, 10, "AutoAttack"), ({"key": "autoattack"}, 100, "AutoAttack"), ({"key": "autoattack"}, 5, "AutoAttack (4 targets)"),
-        ({"key": "pgd", "steps": 20, "step_size": 0.01, "start": "zero"}, 10, "PGD-20 (step_size 0.01, start zero)"),
+        ({"key": "autoattack"}, 10, "AutoAttack"),
+        ({"key": "autoattack"}, 100, "AutoAttack"),
+        ({"key": "autoattack"}, 5, "AutoAttack (4 targets)"),
+        (
+            {"key": "pgd", "steps": 20, "step_size": 0.01, "start": "zero"},
+            10,
+            "PGD-20 (step_size 0.01, start zero)",
+        ),
         ({"key": "newer", "depth": 3}, 10, "newer (depth 3)"),
     ],
-)  # fmt: skip
+)
 def test_an_attack_has_a_name_in_words(attack: dict[str, Any], classes: int, name: str) -> None:
     assert attack_name(attack, classes) == name
 
 
 def test_no_setting_of_an_attack_is_hidden_by_its_name() -> None:
-    other: dict[str, Any] = {"start": "gauss", "norm": "l2", "loss": "dlr", "step_size": 0.01, "targeted": True, "decay": 0.25}
+    other: dict[str, Any] = {
+        "start": "gauss",
+        "norm": "l2",
+        "loss": "dlr",
+        "step_size": 0.01,
+        "targeted": True,
+        "decay": 0.25,
+    }
     for key in registry.keys("attack"):
         plain = registry.encode(registry.get("attack", key)())
         for name in plain.keys() - {"key", "eps"}:
             value = other.get(name, 7)
-            assert value != plain[name] and attack_name(plain | {name: value}) != attack_name(plain), (key, name)
+            assert value != plain[name] and attack_name(plain | {name: value}) != attack_name(
+                plain
+            ), (key, name)
 
 
 # Pairs.
 
 
-def measured(robust: NDArray[np.bool_], clean: NDArray[np.bool_] | None = None, **more: Any) -> Evaluation:
+def measured(
+    robust: NDArray[np.bool_], clean: NDArray[np.bool_] | None = None, **more: Any
+) -> Evaluation:
     clean = np.ones(len(robust), bool) if clean is None else clean
     made = Evaluation(
-        attack={"key": "pgd", "steps": 20, "eps": 0.1}, eps=0.1, n=len(robust), clean_k=int(clean.sum()), robust_k=int(robust.sum()), seed=0,
-        split="test", seconds=1.0, device="cpu", clean_right=pack(clean), robust_right=pack(robust), images="abc", classes=10,
-    )  # fmt: skip
+        attack={"key": "pgd", "steps": 20, "eps": 0.1},
+        eps=0.1,
+        n=len(robust),
+        clean_k=int(clean.sum()),
+        robust_k=int(robust.sum()),
+        seed=0,
+        split="test",
+        seconds=1.0,
+        device="cpu",
+        clean_right=pack(clean),
+        robust_right=pack(robust),
+        images="abc",
+        classes=10,
+    )
     return dataclasses.replace(made, **more)
 
 
@@ -359,11 +449,21 @@ def test_pairs_are_counted_as_by_hand() -> None:
     assert found.difference == pytest.approx(first.mean() - second.mean())
     assert found.interval == tango(found.first_only, found.second_only, 150)
     back = paired(measured(second), measured(first))
-    assert (back.first_only, back.second_only, back.p) == (found.second_only, found.first_only, found.p)
+    assert (back.first_only, back.second_only, back.p) == (
+        found.second_only,
+        found.first_only,
+        found.p,
+    )
 
 
 @pytest.mark.parametrize(
-    ("b", "c", "verdict"), [(30, 5, "more robust"), (5, 30, "less robust"), (30, 25, "not decided"), (0, 0, "not decided")]
+    ("b", "c", "verdict"),
+    [
+        (30, 5, "more robust"),
+        (5, 30, "less robust"),
+        (30, 25, "not decided"),
+        (0, 0, "not decided"),
+    ],
 )
 def test_only_an_interval_without_zero_decides(b: int, c: int, verdict: str) -> None:
     first, second = np.zeros(200, bool), np.zeros(200, bool)
@@ -372,17 +472,24 @@ def test_only_an_interval_without_zero_decides(b: int, c: int, verdict: str) -> 
     assert found.verdict == verdict == found.to_json()["verdict"]
     sentence = found.sentence("run-a", "run-b")
     assert sentence.endswith(".") and "PGD-20" in sentence and "n = 200" in sentence
-    assert (verdict in sentence) and ("is more robust than" in sentence) == (verdict == "more robust")
+    assert (verdict in sentence) and ("is more robust than" in sentence) == (
+        verdict == "more robust"
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"eps": 0.2}, "ε"), ({"seed": 1}, "seed"), ({"split": "val"}, "split"), ({"images": "abd"}, "different images"),
-        ({"attack": {"key": "fgsm"}}, "attack"), ({"attack": {"key": "pgd", "steps": 20, "eps": 0.1, "start": "zero"}}, "attack"),
-        ({"robust_right": ""}, "evaluate the run again"), ({"n": 7, "robust_right": "ff", "clean_right": "ff"}, "n: 8 and 7"),
+        ({"eps": 0.2}, "ε"),
+        ({"seed": 1}, "seed"),
+        ({"split": "val"}, "split"),
+        ({"images": "abd"}, "different images"),
+        ({"attack": {"key": "fgsm"}}, "attack"),
+        ({"attack": {"key": "pgd", "steps": 20, "eps": 0.1, "start": "zero"}}, "attack"),
+        ({"robust_right": ""}, "evaluate the run again"),
+        ({"n": 7, "robust_right": "ff", "clean_right": "ff"}, "n: 8 and 7"),
     ],
-)  # fmt: skip
+)
 def test_what_was_not_measured_alike_is_not_compared(change: dict[str, Any], word: str) -> None:
     one = measured(np.ones(8, bool))
     with pytest.raises(UserError, match=word) as caught:
@@ -397,8 +504,15 @@ def rungs(n: int = 120) -> list[Evaluation]:
     rng = np.random.default_rng(1)
     clean = rng.random(n) < 0.95
     robust = [rng.random(n) < share for share in (0.9, 0.8, 0.75)]
-    keys = ({"key": "fgsm"}, {"key": "pgd", "steps": 20}, {"key": "pgd", "steps": 100, "restarts": 5})
-    return [measured(one, clean, attack=key, key=str(number)) for number, (one, key) in enumerate(zip(robust, keys, strict=True))]
+    keys = (
+        {"key": "fgsm"},
+        {"key": "pgd", "steps": 20},
+        {"key": "pgd", "steps": 100, "restarts": 5},
+    )
+    return [
+        measured(one, clean, attack=key, key=str(number))
+        for number, (one, key) in enumerate(zip(robust, keys, strict=True))
+    ]
 
 
 def test_cumulative_k_counts_images_that_withstand_every_weaker_rung() -> None:
@@ -407,27 +521,45 @@ def test_cumulative_k_counts_images_that_withstand_every_weaker_rung() -> None:
     for number, rung in enumerate(found.rungs):
         brute = 0
         for i in range(120):
-            brute += all([made[0].right()[0][i], *(weaker.right()[1][i] for weaker in made[: number + 1])])
-        assert rung.cumulative_k == brute and rung.rung == number + 1 and rung.robust_k == made[number].robust_k
-    assert found.robust_k == found.rungs[-1].cumulative_k and found.ordered and found.to_json()["robust_acc"] == found.robust_k / 120
+            brute += all(
+                [made[0].right()[0][i], *(weaker.right()[1][i] for weaker in made[: number + 1])]
+            )
+        assert (
+            rung.cumulative_k == brute
+            and rung.rung == number + 1
+            and rung.robust_k == made[number].robust_k
+        )
+    assert (
+        found.robust_k == found.rungs[-1].cumulative_k
+        and found.ordered
+        and found.to_json()["robust_acc"] == found.robust_k / 120
+    )
     assert [finding.name for finding in found.findings] == ["order"] * 3
     assert climb(found.rungs).rungs == found.rungs  # once more changes nothing
 
 
-@pytest.mark.parametrize(("n", "more", "ordered"), [(100, 2, True), (100, 3, False), (1000, 10, True), (1000, 11, False)])
-def test_a_stronger_attack_may_leave_one_point_or_two_images_more(n: int, more: int, ordered: bool) -> None:
+@pytest.mark.parametrize(
+    ("n", "more", "ordered"), [(100, 2, True), (100, 3, False), (1000, 10, True), (1000, 11, False)]
+)
+def test_a_stronger_attack_may_leave_one_point_or_two_images_more(
+    n: int, more: int, ordered: bool
+) -> None:
     weak, strong = np.zeros(n, bool), np.zeros(n, bool)
     weak[:50], strong[: 50 + more] = True, True
     found = climb([measured(weak, attack={"key": "fgsm"}), measured(strong)])
     assert found.ordered == ordered == found.rungs[1].ok and found.rungs[0].ok
-    assert ("Out of order: PGD-20" in found.verdict) != ordered and (found.rungs[1].verdict == "FAULT: order") != ordered
+    assert ("Out of order: PGD-20" in found.verdict) != ordered and (
+        found.rungs[1].verdict == "FAULT: order"
+    ) != ordered
 
 
 def test_each_rung_is_held_against_the_weakest_figure_before_it() -> None:
     def leaves(k: int) -> Evaluation:
         return measured(np.arange(100) < k)
 
-    assert [finding.ok for finding in climb([leaves(60), leaves(50), leaves(52), leaves(54)]).findings] == [True, True, True, False]
+    assert [
+        finding.ok for finding in climb([leaves(60), leaves(50), leaves(52), leaves(54)]).findings
+    ] == [True, True, True, False]
 
 
 def test_fgsm_training_is_let_off_at_its_own_attack_only() -> None:
@@ -438,15 +570,24 @@ def test_fgsm_training_is_let_off_at_its_own_attack_only() -> None:
 
 
 def test_ladders_are_found_again_among_evaluations() -> None:
-    found, other = climb(rungs()), climb([dataclasses.replace(rung, eps=0.3) for rung in rungs()[:2]])
+    found, other = (
+        climb(rungs()),
+        climb([dataclasses.replace(rung, eps=0.3) for rung in rungs()[:2]]),
+    )
     alone = measured(np.ones(120, bool), seed=3)
-    kept = [Evaluation.from_json(json.loads(json.dumps(one.to_json()))) for one in (*reversed(found.rungs), alone, *other.rungs)]
+    kept = [
+        Evaluation.from_json(json.loads(json.dumps(one.to_json())))
+        for one in (*reversed(found.rungs), alone, *other.rungs)
+    ]
     assert ladders(kept) == [found, other]
     assert ladders([alone]) == []
 
 
 def test_few_images_are_warned_of() -> None:
-    assert "Only 99 images" in measured(np.ones(99, bool)).note and not measured(np.ones(100, bool)).note
+    assert (
+        "Only 99 images" in measured(np.ones(99, bool)).note
+        and not measured(np.ones(100, bool)).note
+    )
 
 
 def test_evaluations_of_older_versions_can_be_read() -> None:
@@ -457,4 +598,7 @@ def test_evaluations_of_older_versions_can_be_read() -> None:
     with pytest.raises(UserError, match="evaluate the run again"):
         climb([found])
     for path in folder.zoo().glob("*/eval.json"):
-        assert all(Evaluation.from_json(entry).printed for entry in json.loads(path.read_text())["evaluations"])
+        assert all(
+            Evaluation.from_json(entry).printed
+            for entry in json.loads(path.read_text())["evaluations"]
+        )

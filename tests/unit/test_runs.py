@@ -1,5 +1,6 @@
-"""A run is a folder: nothing in it is ever half-written, nothing of somebody else's is ever overwritten, and every kind
-of damage is one clear sentence."""
+"""A run is a folder: nothing in it is ever half-written, nothing of somebody else's is ever
+overwritten, and every kind of damage is one clear sentence.
+"""
 
 from __future__ import annotations
 
@@ -34,13 +35,23 @@ def made(runs_home: Path, tiny: TrainConfig) -> Run:
 def trained(made: Run) -> Run:
     """A run with weights and two finished epochs, made by hand."""
     made.save_weights("net.safetensors", Training(made.config).net.state_dict())
-    write_file(made.path / "config.json", runs.to_bytes(made.info | {"images": {"classes": 10, "channels": 1, "size": 8}}))
-    write_file(made.path / "metrics.jsonl", b'{"epoch": 1, "losses": {"ce": 2.5}}\n{"epoch": 2, "losses": {"ce": 2.0, "kl": 0.5}}\n')
+    write_file(
+        made.path / "config.json",
+        runs.to_bytes(made.info | {"images": {"classes": 10, "channels": 1, "size": 8}}),
+    )
+    write_file(
+        made.path / "metrics.jsonl",
+        b'{"epoch": 1, "losses": {"ce": 2.5}}\n{"epoch": 2, "losses": {"ce": 2.0, "kl": 0.5}}\n',
+    )
     return runs.open_run(made.id)
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 # Writing.
@@ -55,7 +66,12 @@ def test_a_write_replaces_the_whole_file_and_leaves_nothing_beside_it(tmp_path: 
 
 @pytest.mark.parametrize("where", ["open", "rename"])
 @pytest.mark.parametrize(
-    ("number", "word"), [(errno.ENOSPC, "disk is full"), (errno.EACCES, "could not be written"), (errno.EROFS, "could not be written")]
+    ("number", "word"),
+    [
+        (errno.ENOSPC, "disk is full"),
+        (errno.EACCES, "could not be written"),
+        (errno.EROFS, "could not be written"),
+    ],
 )
 def test_a_write_that_fails_keeps_the_old_file_and_no_litter(
     where: str, number: int, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -77,11 +93,17 @@ def test_a_folder_that_is_a_file_is_one_clear_sentence(tmp_path: Path) -> None:
         write_file(tmp_path / "a" / "b.json", b"new")
 
 
-def test_a_content_is_on_the_disk_before_its_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_content_is_on_the_disk_before_its_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     order: list[str] = []
     whole_sync, whole_rename = os.fsync, runs.rename
-    monkeypatch.setattr(os, "fsync", lambda handle: order.append("sync") or whole_sync(handle))  # type: ignore[func-returns-value]
-    monkeypatch.setattr(runs, "rename", lambda source, target: order.append("rename") or whole_rename(source, target))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(os, "fsync", lambda handle: order.append("sync") or whole_sync(handle))
+    monkeypatch.setattr(
+        runs,
+        "rename",
+        lambda source, target: order.append("rename") or whole_rename(source, target),
+    )  # type: ignore[func-returns-value]
     write_file(tmp_path / "a", b"x")
     assert order == ["sync", "rename"]
 
@@ -102,7 +124,11 @@ def test_two_threads_can_write_one_file_at_once(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert not trouble and list(files(tmp_path)) == ["status.json"] and files(tmp_path)["status.json"] in contents
+    assert (
+        not trouble
+        and list(files(tmp_path)) == ["status.json"]
+        and files(tmp_path)["status.json"] in contents
+    )
 
 
 def test_a_reader_on_windows_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +161,9 @@ def test_a_run_is_created_queued_and_opened_by_id_and_by_path(made: Run, tiny: T
     assert made.info["versions"]["torch"] == torch.__version__
 
 
-def test_the_same_settings_reopen_the_run_and_leave_its_bytes_alone(trained: Run, tiny: TrainConfig) -> None:
+def test_the_same_settings_reopen_the_run_and_leave_its_bytes_alone(
+    trained: Run, tiny: TrainConfig
+) -> None:
     trained.set_status(state="done")
     before = files(trained.path)
     again = runs.create(dataclasses.replace(tiny, threads=7))
@@ -150,7 +178,9 @@ def test_other_settings_under_the_same_name_are_refused(runs_home: Path, tiny: T
     assert files(run.path) == before and runs.create(tiny, name="mine").path == run.path
 
 
-def test_a_folder_of_somebody_else_is_refused_and_left_alone(runs_home: Path, tiny: TrainConfig, tmp_path: Path) -> None:
+def test_a_folder_of_somebody_else_is_refused_and_left_alone(
+    runs_home: Path, tiny: TrainConfig, tmp_path: Path
+) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("x")
     with pytest.raises(UserError, match="not a run folder"):
@@ -162,7 +192,9 @@ def test_a_folder_of_somebody_else_is_refused_and_left_alone(runs_home: Path, ti
     assert (tmp_path / "plan").read_text() == "a file"
 
 
-def test_an_empty_folder_is_taken_and_so_is_one_where_only_a_torn_write_lies(runs_home: Path, tiny: TrainConfig) -> None:
+def test_an_empty_folder_is_taken_and_so_is_one_where_only_a_torn_write_lies(
+    runs_home: Path, tiny: TrainConfig
+) -> None:
     folder = runs.home() / tiny.run_id
     folder.mkdir(parents=True)
     (folder / ".config.json.123.tmp").write_bytes(b'{"da')
@@ -170,7 +202,9 @@ def test_an_empty_folder_is_taken_and_so_is_one_where_only_a_torn_write_lies(run
 
 
 @pytest.mark.parametrize("name", ["", "Upper", "a b", "ä", "a/b", "..", "a" * 65, "con.txt"])
-def test_a_name_that_is_no_plain_id_is_refused(name: str, runs_home: Path, tiny: TrainConfig) -> None:
+def test_a_name_that_is_no_plain_id_is_refused(
+    name: str, runs_home: Path, tiny: TrainConfig
+) -> None:
     if name:  # empty: the id that follows from the settings
         with pytest.raises(UserError, match="no run id"):
             runs.create(tiny, name=name)
@@ -198,14 +232,21 @@ def test_a_missing_folder_is_one_clear_sentence(runs_home: Path, tmp_path: Path)
         assert "\n" not in str(caught.value)
 
 
-def test_runs_are_listed_oldest_first_without_the_damaged_ones(runs_home: Path, tiny: TrainConfig) -> None:
+def test_runs_are_listed_oldest_first_without_the_damaged_ones(
+    runs_home: Path, tiny: TrainConfig
+) -> None:
     every = [runs.create(tiny, name=name) for name in ("c", "a", "b")]
     for number, run in enumerate(every):
         run.set_status(queued=1000.0 + 9 * number)
     write_file(every[1].path / "config.json", b"{")
     (runs.home() / "empty").mkdir()
     assert [run.id for run in runs.all_runs() if not run.shipped] == ["c", "b"]
-    assert {run.id for run in runs.all_runs(damaged=True) if not run.shipped} == {"a", "b", "c", "empty"}
+    assert {run.id for run in runs.all_runs(damaged=True) if not run.shipped} == {
+        "a",
+        "b",
+        "c",
+        "empty",
+    }
 
 
 # Reading.
@@ -226,7 +267,9 @@ def test_metrics_are_a_table_with_a_column_a_term(trained: Run) -> None:
     assert np.isnan(table["loss_kl"][0]) and table["loss_kl"][1] == 0.5
 
 
-def test_the_net_comes_back_with_its_weights_in_eval_mode_and_disturbs_nothing(trained: Run) -> None:
+def test_the_net_comes_back_with_its_weights_in_eval_mode_and_disturbs_nothing(
+    trained: Run,
+) -> None:
     everywhere = torch.get_rng_state()
     net = trained.net()
     expected = Training(trained.config).net.state_dict()
@@ -235,7 +278,10 @@ def test_the_net_comes_back_with_its_weights_in_eval_mode_and_disturbs_nothing(t
 
 
 def test_a_snapshot_in_half_precision_is_read_as_float32(trained: Run) -> None:
-    half = {name: value.half() if value.is_floating_point() else value for name, value in trained.net().state_dict().items()}
+    half = {
+        name: value.half() if value.is_floating_point() else value
+        for name, value in trained.net().state_dict().items()
+    }
     trained.save_weights("snapshots/epoch-0002.safetensors", half)
     assert trained.net(epoch=2).head.weight.dtype == torch.float32
     with pytest.raises(UserError, match="no snapshot of that epoch"):
@@ -244,17 +290,26 @@ def test_a_snapshot_in_half_precision_is_read_as_float32(trained: Run) -> None:
 
 def damages() -> Iterator[object]:
     for name, action in {
-        "config": lambda run: run.config, "weights": lambda run: run.net(), "state": lambda run: run.load_state(),
+        "config": lambda run: run.config,
+        "weights": lambda run: run.net(),
+        "state": lambda run: run.load_state(),
         "evaluations": lambda run: run.evaluations(),
-    }.items():  # fmt: skip
+    }.items():
         for content in (b"", b"{", b"[1]", b"\xff\xfe\x00", b"null"):
             yield pytest.param(name, action, content, id=f"{name}-{content!r}")
 
 
 @pytest.mark.parametrize(("name", "action", "content"), list(damages()))
-def test_a_damaged_file_is_one_clear_sentence(name: str, action, content: bytes, trained: Run) -> None:
+def test_a_damaged_file_is_one_clear_sentence(
+    name: str, action, content: bytes, trained: Run
+) -> None:
     trained.save_state({"a": torch.zeros(3)}, {"epoch": 1})
-    path = {"config": "config.json", "weights": "net.safetensors", "state": "state/state.safetensors", "evaluations": "eval.json"}[name]
+    path = {
+        "config": "config.json",
+        "weights": "net.safetensors",
+        "state": "state/state.safetensors",
+        "evaluations": "eval.json",
+    }[name]
     (trained.path / path).write_bytes(content)
     with pytest.raises(UserError) as caught:
         action(Run(trained.path))
@@ -268,13 +323,17 @@ def test_a_damaged_evaluation_is_one_clear_sentence(entry: object, trained: Run)
         trained.evaluations()
 
 
-def test_weights_cut_short_anywhere_or_of_another_network_are_one_clear_sentence(trained: Run, tiny: TrainConfig) -> None:
+def test_weights_cut_short_anywhere_or_of_another_network_are_one_clear_sentence(
+    trained: Run, tiny: TrainConfig
+) -> None:
     whole = (trained.path / "net.safetensors").read_bytes()
     for share in (0.001, 0.3, 0.999):
         (trained.path / "net.safetensors").write_bytes(whole[: int(len(whole) * share)])
         with pytest.raises(UserError, match="damaged or of another network"):
             trained.net()
-    trained.save_weights("net.safetensors", Training(dataclasses.replace(tiny, net="small_cnn")).net.state_dict())
+    trained.save_weights(
+        "net.safetensors", Training(dataclasses.replace(tiny, net="small_cnn")).net.state_dict()
+    )
     with pytest.raises(UserError, match="damaged or of another network"):
         trained.net()
 
@@ -316,11 +375,15 @@ def evaluation(k: int = 5) -> Evaluation:
 
 def test_an_evaluation_replaces_the_one_with_the_same_protocol(trained: Run) -> None:
     one = trained.add_evaluation(evaluation(5))
-    other = trained.add_evaluation(dataclasses.replace(evaluation(3), attack={"key": "pgd", "eps": 0.2}))
+    other = trained.add_evaluation(
+        dataclasses.replace(evaluation(3), attack={"key": "pgd", "eps": 0.2})
+    )
     again = trained.add_evaluation(evaluation(6))
     assert one.key == again.key != other.key
     assert trained.evaluations() == [other, again]
-    assert json.loads((trained.path / "eval.json").read_text())["evaluations"][1]["robust_acc"] == 0.6
+    assert (
+        json.loads((trained.path / "eval.json").read_text())["evaluations"][1]["robust_acc"] == 0.6
+    )
 
 
 def test_a_probe_is_kept_and_a_damaged_one_is_made_again(made: Run) -> None:
@@ -335,11 +398,17 @@ def test_a_probe_is_kept_and_a_damaged_one_is_made_again(made: Run) -> None:
 
 def test_a_state_comes_back_with_its_tensors_and_its_position(made: Run) -> None:
     assert made.load_state() is None
-    tensors, plain = {"a/b": torch.arange(3), "c": torch.rand(2, 2).double()}, {"epoch": 3, "best_score": None, "sums": ["ä"]}
+    tensors, plain = (
+        {"a/b": torch.arange(3), "c": torch.rand(2, 2).double()},
+        {"epoch": 3, "best_score": None, "sums": ["ä"]},
+    )
     made.save_state(tensors, plain)
     found = made.load_state()
     assert found is not None and found[1] == plain
-    assert all(torch.equal(found[0][name], value) and found[0][name].dtype == value.dtype for name, value in tensors.items())
+    assert all(
+        torch.equal(found[0][name], value) and found[0][name].dtype == value.dtype
+        for name, value in tensors.items()
+    )
 
 
 # Holding and removing.
@@ -356,7 +425,9 @@ def test_a_run_has_one_writer_at_a_time(made: Run) -> None:
     assert made.path.is_dir()
 
 
-def test_a_run_is_removed_only_by_remove_and_only_if_it_is_the_users(trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_removed_only_by_remove_and_only_if_it_is_the_users(
+    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "zoo").mkdir()
     monkeypatch.setattr(runs, "zoo", lambda: tmp_path / "zoo")
     runs.create(trained.config, name="shipped", folder=tmp_path / "zoo")
@@ -367,7 +438,9 @@ def test_a_run_is_removed_only_by_remove_and_only_if_it_is_the_users(trained: Ru
     assert not trained.path.exists() and runs.home().exists()
 
 
-def test_what_was_measured_on_other_weights_does_not_count(tiny: TrainConfig, runs_home: Path) -> None:
+def test_what_was_measured_on_other_weights_does_not_count(
+    tiny: TrainConfig, runs_home: Path
+) -> None:
     from robustviz.runs import worker
     from robustviz.views.attack.result import SmallestEps
 

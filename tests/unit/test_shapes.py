@@ -1,4 +1,6 @@
-"""The drawn objects: the same everywhere, masked truly, and with a background that tells only where the dial says so."""
+"""The drawn objects: the same everywhere, masked truly, and with a background that tells only where
+the dial says so.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,17 @@ def some() -> data.Dataset:
     return Shapes().load("train", 200)
 
 
-def test_the_first_64_images_are_the_ones_that_shipped_runs_were_trained_on(some: data.Dataset) -> None:
-    digest = hashlib.sha256(some.images[:64].numpy().tobytes() + np.packbits(some.masks[:64].numpy()).tobytes()).hexdigest()
+def test_the_first_64_images_are_the_ones_that_shipped_runs_were_trained_on(
+    some: data.Dataset,
+) -> None:
+    digest = hashlib.sha256(
+        some.images[:64].numpy().tobytes() + np.packbits(some.masks[:64].numpy()).tobytes()
+    ).hexdigest()
     assert digest == GOLDEN, (
-        f"shapes drew other images than before (Pillow {PIL.__version__}, NumPy {np.__version__}; the hash was made with "
-        "Pillow 13.0.0 and NumPy 2.4.6). If the drawing was changed on purpose, the shipped runs must be trained again "
-        f"and GOLDEN set to {digest}; if only a package changed, pin it or look at the images before setting it."
+        f"shapes drew other images than before (Pillow {PIL.__version__}, NumPy {np.__version__};"
+        " the hash was made with Pillow 13.0.0 and NumPy 2.4.6). If the drawing was changed on"
+        f" purpose, the shipped runs must be trained again and GOLDEN set to {digest}; if only a"
+        " package changed, pin it or look at the images before setting it."
     )
 
 
@@ -46,7 +53,11 @@ def test_no_image_is_in_two_splits(some: data.Dataset) -> None:
 
 def test_a_smaller_set_is_the_beginning_of_a_larger_one(some: data.Dataset) -> None:
     few = Shapes().load("train", 37)
-    assert torch.equal(few.images, some.images[:37]) and torch.equal(few.masks, some.masks[:37]) and torch.equal(few.y, some.y[:37])
+    assert (
+        torch.equal(few.images, some.images[:37])
+        and torch.equal(few.masks, some.masks[:37])
+        and torch.equal(few.y, some.y[:37])
+    )
     counts = few.y.bincount(minlength=10)
     assert counts.max() - counts.min() <= 1
 
@@ -60,7 +71,9 @@ def test_the_mask_lies_on_the_object(some: data.Dataset) -> None:
     assert share.min() > 0.03
     assert share.max() < 0.6
     inside = some.masks
-    edge = torch.nn.functional.max_pool2d(inside.float(), 5, 1, 2).bool() & ~inside  # the ground beside the object
+    edge = (
+        torch.nn.functional.max_pool2d(inside.float(), 5, 1, 2).bool() & ~inside
+    )  # the ground beside the object
     light = some.x.mean(1, keepdim=True)
     mean = lambda where: (light * where).sum((1, 2, 3)) / where.sum((1, 2, 3))  # noqa: E731
     contrast = (mean(inside) - mean(edge)).abs()
@@ -81,7 +94,9 @@ def test_the_object_is_the_same_wherever_only_the_background_changes() -> None:
 
 
 @pytest.mark.parametrize("cue", [0.0, 0.5, 1.0])
-def test_the_background_gives_the_class_away_as_often_as_the_dial_says_but_never_in_test(cue: float) -> None:
+def test_the_background_gives_the_class_away_as_often_as_the_dial_says_but_never_in_test(
+    cue: float,
+) -> None:
     made = Shapes(cue=cue)
     expected = cue + (1 - cue) / len(FAMILIES)
     for split in ("train", "val"):
@@ -114,12 +129,19 @@ def test_the_grain_is_faint_and_only_on_the_object(some: data.Dataset) -> None:
 def test_other_sizes_show_the_same_scene(some: data.Dataset, size: int) -> None:
     other = Shapes(size=size).load("train", 20)
     assert other.images.shape == (20, 3, size, size)
-    scaled = torch.nn.functional.interpolate(other.masks.float(), size=32, mode="bilinear", antialias=True) > 0.5
+    scaled = (
+        torch.nn.functional.interpolate(
+            other.masks.float(), size=32, mode="bilinear", antialias=True
+        )
+        > 0.5
+    )
     overlap = (scaled & some.masks[:20]).sum() / (scaled | some.masks[:20]).sum()
     assert overlap > 0.85
 
 
-@pytest.mark.parametrize("dials", [{"cue": 1.2}, {"cue": -0.1}, {"size": 4}, {"seed": -1}, {"grain": 6.0}])
+@pytest.mark.parametrize(
+    "dials", [{"cue": 1.2}, {"cue": -0.1}, {"size": 4}, {"seed": -1}, {"grain": 6.0}]
+)
 def test_a_dial_out_of_range_is_refused(dials: dict[str, float]) -> None:
     with pytest.raises(UserError, match=next(iter(dials))):
         Shapes(**dials)

@@ -1,4 +1,6 @@
-"""Transfer: what qualifies, against all sixteen cases; every count against a loop over images; before and after in pairs."""
+"""Transfer: what qualifies, against all sixteen cases; every count against a loop over images;
+before and after in pairs.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ from robustviz.views.transfer.probe import qualified
 from robustviz.views.transfer.result import Transfer
 from robustviz.views.transfer.study import made
 
-module = importlib.import_module("robustviz.views.transfer.probe")  # `probes.transfer` is the function
+module = importlib.import_module(
+    "robustviz.views.transfer.probe"
+)  # `probes.transfer` is the function
 
 
 def test_one_of_sixteen_cases_qualifies_where_the_published_parity_lets_eight_pass() -> None:
@@ -35,14 +39,24 @@ def test_one_of_sixteen_cases_qualifies_where_the_published_parity_lets_eight_pa
     found = qualified(*cases.T)
     assert found.tolist() == [all(case) for case in cases] and found.sum() == 1
     published = ((cases[:, 0] == cases[:, 1]) == cases[:, 2]) == cases[:, 3]
-    assert published.sum() == 8 and published[0]  # both wrong untouched and "not fooled" counts there
+    assert (
+        published.sum() == 8 and published[0]
+    )  # both wrong untouched and "not fooled" counts there
     assert qualified(*torch.tensor(cases).T).tolist() == found.tolist()
 
 
 @pytest.fixture
 def shipped(runs_home) -> dict[str, folder.Run]:
-    found = [run for run in folder.all_runs() if run.shipped and run.architecture == "small_resnet" and run.info["seed"] == 0]
-    return {f"{run.data_key}-{run.method_key}": run for run in found if run.method_key in ("standard", "trades")}
+    found = [
+        run
+        for run in folder.all_runs()
+        if run.shipped and run.architecture == "small_resnet" and run.info["seed"] == 0
+    ]
+    return {
+        f"{run.data_key}-{run.method_key}": run
+        for run in found
+        if run.method_key in ("standard", "trades")
+    }
 
 
 def test_every_count_is_what_a_loop_over_images_counts(shipped) -> None:
@@ -51,7 +65,10 @@ def test_every_count_is_what_a_loop_over_images_counts(shipped) -> None:
     few, ours, theirs = images_of(source).take(torch.arange(n)), source.net(), target.net()
 
     def right(net, x) -> list[bool]:
-        return [int(net(image[None]).argmax()) == int(label) for image, label in zip(x, few.y, strict=True)]
+        return [
+            int(net(image[None]).argmax()) == int(label)
+            for image, label in zip(x, few.y, strict=True)
+        ]
 
     attack = PGD(eps=eps, steps=5)
     x_adv = attack(ours, few.x, few.y, rng=torch.Generator().manual_seed(0))
@@ -59,21 +76,33 @@ def test_every_count_is_what_a_loop_over_images_counts(shipped) -> None:
     by_fgsm = right(theirs, FGSM(eps=eps)(theirs, few.x, few.y))
     left = [i for i in range(n) if clean[i] and by_fgsm[i]]
     by_pgd = attack(theirs, few.x[left], few.y[left], rng=torch.Generator().manual_seed(0))
-    held = {i for i, image in zip(left, by_pgd, strict=True) if int(theirs(image[None]).argmax()) == int(few.y[i])}
+    held = {
+        i
+        for i, image in zip(left, by_pgd, strict=True)
+        if int(theirs(image[None]).argmax()) == int(few.y[i])
+    }
     counts = [
         own and other and not own_adv and i not in held
-        for i, (own, other, own_adv) in enumerate(zip(right(ours, few.x), clean, right(ours, x_adv), strict=True))
+        for i, (own, other, own_adv) in enumerate(
+            zip(right(ours, few.x), clean, right(ours, x_adv), strict=True)
+        )
     ]
     assert 2 < sum(counts) < n and held  # there is something to tell apart
     assert found.qualified[0].tolist() == counts and found.n[0] == sum(counts)
     assert found.k[0] == sum(counts[i] and not shown[i] for i in range(n))
-    assert found.error[0] == found.k[0] / found.n[0] and tuple(found.interval[0]) == wilson(int(found.k[0]), int(found.n[0]))
+    assert found.error[0] == found.k[0] / found.n[0] and tuple(found.interval[0]) == wilson(
+        int(found.k[0]), int(found.n[0])
+    )
     assert found.error_of_all[0] == pytest.approx(1 - sum(shown) / n)
     assert found.accuracy == pytest.approx([sum(right(ours, few.x)) / n, sum(clean) / n])
     p, q = (F.softmax(net(few.x).detach(), 1) for net in (ours, theirs))
     assert found.kl[0, 1] == pytest.approx(float((p * (p / q).log()).sum(1).mean()), rel=1e-4)
     assert found.kl[1, 0] == pytest.approx(float((q * (q / p).log()).sum(1).mean()), rel=1e-4)
-    assert abs(found.kl.diagonal()).max() < 1e-6 and not found.aligned and np.isnan(found.difference).all()
+    assert (
+        abs(found.kl.diagonal()).max() < 1e-6
+        and not found.aligned
+        and np.isnan(found.difference).all()
+    )
 
 
 def test_the_radius_is_half_the_runs_and_nothing_qualifies_at_zero(shipped) -> None:
@@ -115,29 +144,56 @@ def blinks(tmp_path_factory) -> Iterator[dict[str, folder.Run]]:
 
 
 def _blinks() -> dict[str, folder.Run]:
-    flags = {"data": "digits", "net": "blink", "n_train": 320, "batch_size": 32, "lr": 0.2, "threads": 1, "device": "cpu", "select": "last"}
+    flags = {
+        "data": "digits",
+        "net": "blink",
+        "n_train": 320,
+        "batch_size": 32,
+        "lr": 0.2,
+        "threads": 1,
+        "device": "cpu",
+        "select": "last",
+    }
     found = {
-        name: made(TrainConfig.make(None, flags | {"method": "standard", "epochs": 12, "seed": seed}))
+        name: made(
+            TrainConfig.make(None, flags | {"method": "standard", "epochs": 12, "seed": seed})
+        )
         for seed, name in enumerate(("source", "witness", "one", "two"))
     }
     roles = [("method.source", found["source"].id), ("method.witness", found["witness"].id)]
-    return found | {"aligned": made(TrainConfig.make(None, flags | {"method": "model_alignment"}, roles))}
+    return found | {
+        "aligned": made(TrainConfig.make(None, flags | {"method": "model_alignment"}, roles))
+    }
 
 
-def test_an_aligned_run_is_compared_with_itself_before_on_the_images_that_qualify_for_both(blinks) -> None:
-    spec = TransferSpec(targets=f"{blinks['one'].id}, {blinks['two'].path}", n=300, steps=3, eps=0.15)
+def test_an_aligned_run_is_compared_with_itself_before_on_the_images_that_qualify_for_both(
+    blinks,
+) -> None:
+    spec = TransferSpec(
+        targets=f"{blinks['one'].id}, {blinks['two'].path}", n=300, steps=3, eps=0.15
+    )
     after, before = transfer(blinks["aligned"], spec), transfer(blinks["source"], spec)
-    assert after.aligned and not before.aligned and after.targets == [blinks["one"].id, blinks["two"].id]
-    assert (after.before_qualified == before.qualified).all() and (after.before_wrong == before.wrong).all()
+    assert (
+        after.aligned
+        and not before.aligned
+        and after.targets == [blinks["one"].id, blinks["two"].id]
+    )
+    assert (after.before_qualified == before.qualified).all() and (
+        after.before_wrong == before.wrong
+    ).all()
     assert np.array_equal(after.before_error, before.error, equal_nan=True)
     for row in range(2):
         both = [i for i in range(300) if after.qualified[row, i] and before.qualified[row, i]]
         only = sum(after.wrong[row, i] and not before.wrong[row, i] for i in both)
         other = sum(before.wrong[row, i] and not after.wrong[row, i] for i in both)
         assert after.paired[row].tolist() == [len(both), only, other] and only + other > 0
-        assert after.difference[row] == (only - other) / len(both) and after.p[row] == mcnemar(only, other)
+        assert after.difference[row] == (only - other) / len(both) and after.p[row] == mcnemar(
+            only, other
+        )
         assert tuple(after.difference_interval[row]) == tango(only, other, len(both))
-    assert after.models == [blinks[name].id for name in ("aligned", "one", "two", "source", "witness")]
+    assert after.models == [
+        blinks[name].id for name in ("aligned", "one", "two", "source", "witness")
+    ]
     assert after.kl[4, 0] < after.kl[4, 3]  # nearer to the witness than before
     assert "since before the alignment" in after.meta["summary"]
 
@@ -145,20 +201,36 @@ def test_an_aligned_run_is_compared_with_itself_before_on_the_images_that_qualif
 def test_what_took_part_in_the_training_is_no_unseen_target(blinks) -> None:
     for name, role in (("aligned", "run itself"), ("source", "source"), ("witness", "witness")):
         with pytest.raises(UserError, match=f"is the {role}"):
-            transfer(blinks["aligned"], TransferSpec(targets=f"{blinks['one'].id},{blinks[name].id}"))
+            transfer(
+                blinks["aligned"], TransferSpec(targets=f"{blinks['one'].id},{blinks[name].id}")
+            )
 
 
-def test_unless_told_otherwise_the_targets_are_the_other_ordinary_networks_that_are_shipped(blinks, monkeypatch) -> None:
+def test_unless_told_otherwise_the_targets_are_the_other_ordinary_networks_that_are_shipped(
+    blinks, monkeypatch
+) -> None:
     monkeypatch.setattr(folder.Run, "shipped", property(lambda run: True))
-    monkeypatch.setattr(module, "all_runs", lambda: [*blinks.values(), *(run for run in folder.all_runs() if run.data_key == "shapes")])
+    monkeypatch.setattr(
+        module,
+        "all_runs",
+        lambda: [*blinks.values(), *(run for run in folder.all_runs() if run.data_key == "shapes")],
+    )
     spec = TransferSpec(n=5, steps=1, eps=0.1)
-    assert spec._targets(blinks["aligned"], blinks["source"], blinks["witness"]) == [blinks["one"], blinks["two"]]
-    assert spec._targets(blinks["one"], None, None) == [blinks[name] for name in ("source", "witness", "two")]
+    assert spec._targets(blinks["aligned"], blinks["source"], blinks["witness"]) == [
+        blinks["one"],
+        blinks["two"],
+    ]
+    assert spec._targets(blinks["one"], None, None) == [
+        blinks[name] for name in ("source", "witness", "two")
+    ]
 
 
 def test_nothing_to_show_the_images_to_is_one_clear_sentence(shipped, monkeypatch) -> None:
     source = shipped["digits-standard"]
-    for targets, message in ((shipped["shapes-standard"].id, "other images or classes"), ("nonsense", "There is no run called")):
+    for targets, message in (
+        (shipped["shapes-standard"].id, "other images or classes"),
+        ("nonsense", "There is no run called"),
+    ):
         with pytest.raises(UserError, match=message):
             transfer(source, TransferSpec(targets=targets))
     monkeypatch.setattr(module, "all_runs", list)
@@ -175,4 +247,9 @@ def test_the_command_line_gives_the_same_result(shipped, tmp_path, capsys) -> No
     found = Transfer.from_npz(out.read_bytes())
     same = probes.transfer(source, TransferSpec(targets=target.id, n=20, steps=2, eps=38 / 255))
     assert told["summary"] == same.meta["summary"] and (found.wrong == same.wrong).all()
-    assert cli.main(["probe", source.id, "transfer", "--set", f"targets={source.id}", "--out", str(out)]) == 2
+    assert (
+        cli.main(
+            ["probe", source.id, "transfer", "--set", f"targets={source.id}", "--out", str(out)]
+        )
+        == 2
+    )

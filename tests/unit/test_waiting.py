@@ -1,8 +1,10 @@
-"""A training step on a GPU only queues work: asking a tensor for a number, or for a shape that depends on numbers, would wait
-for all that is queued, and so would a copy from one memory to the other.
+"""A training step on a GPU only queues work: asking a tensor for a number, or for a shape that
+depends on numbers, would wait for all that is queued, and so would a copy from one memory to the
+other.
 
-There may be no GPU here. torch's fake tensors, which have a shape and a device and no numbers, stand in for one: they refuse
-to say a number and to work with tensors of another device. Theirs is called "meta"; "cuda" cannot go backwards without a GPU.
+There may be no GPU here. torch's fake tensors, which have a shape and a device and no numbers,
+stand in for one: they refuse to say a number and to work with tensors of another device. Theirs is
+called "meta"; "cuda" cannot go backwards without a GPU.
 """
 
 from __future__ import annotations
@@ -16,7 +18,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from robustviz import registry
@@ -45,7 +51,9 @@ class NoCopies(TorchDispatchMode):
 
 
 def steps(config: TrainConfig) -> Training:
-    """A training after two steps on a device that is not there; the warm-up of the first may copy, its numbers are unknown too."""
+    """A training after two steps on a device that is not there; the warm-up of the first may copy,
+    its numbers are unknown too.
+    """
     run = Training(config)
     order, stage = run._batches(), run.plan[0][0]
     run._enter(stage, fresh=True)
@@ -60,7 +68,9 @@ def steps(config: TrainConfig) -> Training:
             for module in net.modules() if net is not None else ():
                 for name, parameter in module._parameters.items():
                     if parameter is not None:
-                        module._parameters[name] = nn.Parameter(away(parameter).detach(), requires_grad=parameter.requires_grad)
+                        module._parameters[name] = nn.Parameter(
+                            away(parameter).detach(), requires_grad=parameter.requires_grad
+                        )
                 for name, buffer in module._buffers.items():
                     if buffer is not None:
                         module._buffers[name] = away(buffer)
@@ -76,7 +86,9 @@ def steps(config: TrainConfig) -> Training:
 
 @pytest.fixture(autouse=True)
 def _no_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which does not know the device and has nothing to do in fp32; and a copy of a fake network is of the same fakes."""
+    """Which does not know the device and has nothing to do in fp32; and a copy of a fake network is
+    of the same fakes.
+    """
     monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: contextlib.nullcontext())
     monkeypatch.setattr(FakeTensorMode, "__deepcopy__", lambda mode, memo: mode, raising=False)
 
@@ -93,15 +105,32 @@ def test_a_step_waits_for_nothing(method: str, tiny: TrainConfig) -> None:
 @pytest.mark.parametrize(
     ("act", "error"),
     [
-        (lambda batch: float(batch.x.sum()), WAITS), (lambda batch: bool((batch.x > 2).any()), WAITS),
-        (lambda batch: batch.x[batch.y > 3].sum(), WAITS), (lambda batch: batch.y.unique().sum(), WAITS),
-        (lambda batch: torch.equal(batch.x, batch.x), WAITS), (lambda batch: batch.x.cpu(), Carried),
-        (lambda batch: torch.ones(3).to(batch.x), Carried), (lambda batch: batch.x + torch.ones(8), RuntimeError),
+        (lambda batch: float(batch.x.sum()), WAITS),
+        (lambda batch: bool((batch.x > 2).any()), WAITS),
+        (lambda batch: batch.x[batch.y > 3].sum(), WAITS),
+        (lambda batch: batch.y.unique().sum(), WAITS),
+        (lambda batch: torch.equal(batch.x, batch.x), WAITS),
+        (lambda batch: batch.x.cpu(), Carried),
+        (lambda batch: torch.ones(3).to(batch.x), Carried),
+        (lambda batch: batch.x + torch.ones(8), RuntimeError),
     ],
-    ids=["number", "truth", "mask", "unique", "equal", "to the host", "from the host", "two devices"],
-)  # fmt: skip
-def test_what_would_wait_is_noticed(act: Callable[[Batch], object], error: Any, tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    def loss(self: Standard, net: nn.Module, batch: Batch, aux: nn.Module | None) -> dict[str, Tensor]:
+    ids=[
+        "number",
+        "truth",
+        "mask",
+        "unique",
+        "equal",
+        "to the host",
+        "from the host",
+        "two devices",
+    ],
+)
+def test_what_would_wait_is_noticed(
+    act: Callable[[Batch], object], error: Any, tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loss(
+        self: Standard, net: nn.Module, batch: Batch, aux: nn.Module | None
+    ) -> dict[str, Tensor]:
         act(batch)
         return {"ce": F.cross_entropy(net(batch.x), batch.y)}
 

@@ -1,7 +1,8 @@
-"""A training can be killed anywhere, and the disk can be full anywhere: what is resumed ends bit for bit the same.
+"""A training can be killed anywhere, and the disk can be full anywhere: what is resumed ends bit
+for bit the same.
 
-In this process a kill is an exception that nothing may handle, raised in the k-th write or rename, for every k. A few
-real kills of real processes follow.
+In this process a kill is an exception that nothing may handle, raised in the k-th write or rename,
+for every k. A few real kills of real processes follow.
 """
 
 from __future__ import annotations
@@ -40,9 +41,13 @@ class Killed(BaseException):
 
 
 class Faults:
-    """Counts the writes and renames of a run folder and makes the k-th fail, `once` or from there on."""
+    """Counts the writes and renames of a run folder and makes the k-th fail, `once` or from there
+    on.
+    """
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Callable[[], BaseException], *, once: bool) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, error: Callable[[], BaseException], *, once: bool
+    ) -> None:
         self.error, self.once = error, once
         self.seen, self.at = 0, 0
         rename = folder.rename
@@ -62,7 +67,10 @@ class Faults:
 
         monkeypatch.setattr(folder, "rename", faulty_rename)
         monkeypatch.setattr(
-            folder, "open", lambda path, mode: Torn(path, mode) if "w" in mode else builtins.open(path, mode), raising=False
+            folder,
+            "open",
+            lambda path, mode: Torn(path, mode) if "w" in mode else builtins.open(path, mode),
+            raising=False,
         )
 
     def count(self) -> None:
@@ -78,11 +86,16 @@ def outcome(run: Run) -> dict[str, Any]:
     """All that a training leaves, without times."""
     run = Run(run.path)
     return {
-        "net": (run.path / "net.safetensors").read_bytes(), "last": (run.path / "last.safetensors").read_bytes(),
-        "records": [{name: value for name, value in record.items() if name != "seconds"} for record in run.records()],
+        "net": (run.path / "net.safetensors").read_bytes(),
+        "last": (run.path / "last.safetensors").read_bytes(),
+        "records": [
+            {name: value for name, value in record.items() if name != "seconds"}
+            for record in run.records()
+        ],
         "evaluation": dataclasses.replace(run.evaluation(), seconds=0),  # type: ignore[type-var]
-        "state": run.status()["state"], "config": run.config,
-    }  # fmt: skip
+        "state": run.status()["state"],
+        "config": run.config,
+    }
 
 
 @pytest.fixture
@@ -94,7 +107,13 @@ def config(tiny: TrainConfig) -> TrainConfig:
 def quick(runs_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole run in a tenth of a second: a dozen images to judge by, no doctor."""
     whole = data.load
-    monkeypatch.setattr(data, "load", lambda source, split="train", n=None: whole(source, split, n).take(12 if split != "train" else 10**6))
+    monkeypatch.setattr(
+        data,
+        "load",
+        lambda source, split="train", n=None: whole(source, split, n).take(
+            12 if split != "train" else 10**6
+        ),
+    )
     monkeypatch.setattr(evaluate, "examine", lambda *a, **k: ())
     monkeypatch.setattr(os, "fsync", lambda handle: None)
 
@@ -106,7 +125,9 @@ def whole_run(config: TrainConfig, **kwargs: Any) -> Run:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_kill_in_any_write_or_rename_is_made_good_by_a_resume(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_in_any_write_or_rename_is_made_good_by_a_resume(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = outcome(whole_run(config, name="whole"))
     faults = Faults(monkeypatch, Killed, once=True)
     for k in itertools.count(1):
@@ -118,7 +139,11 @@ def test_a_kill_in_any_write_or_rename_is_made_good_by_a_resume(config: TrainCon
             faults.arm(0)
             run = whole_run(config, name=f"killed-{k}")
         assert outcome(run) == expected, f"killed in write or rename {k}"
-    assert k > 30  # config, status, two epochs of weights, state, metrics and strip, evaluation: each written and renamed
+    assert k > 30
+
+
+# config, status, two epochs of weights, state, metrics and strip, evaluation: each written and
+# renamed
 
 
 @pytest.mark.usefixtures("quick")
@@ -126,7 +151,9 @@ def test_a_disk_that_fills_up_anywhere_is_one_clear_sentence_and_is_made_good_by
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = outcome(whole_run(config, name="whole"))
-    faults = Faults(monkeypatch, lambda: OSError(errno.ENOSPC, "No space left on device"), once=False)
+    faults = Faults(
+        monkeypatch, lambda: OSError(errno.ENOSPC, "No space left on device"), once=False
+    )
     for k in itertools.count(1):
         faults.arm(k)
         try:
@@ -143,8 +170,12 @@ def test_a_disk_that_fills_up_anywhere_is_one_clear_sentence_and_is_made_good_by
 
 
 @pytest.mark.usefixtures("quick")
-def test_one_failed_write_is_written_down_as_failed(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    faults = Faults(monkeypatch, lambda: OSError(errno.ENOSPC, "No space left on device"), once=True)
+def test_one_failed_write_is_written_down_as_failed(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = Faults(
+        monkeypatch, lambda: OSError(errno.ENOSPC, "No space left on device"), once=True
+    )
     run = folder.create(config)
     faults.arm(9)
     with pytest.raises(UserError):
@@ -155,37 +186,59 @@ def test_one_failed_write_is_written_down_as_failed(config: TrainConfig, monkeyp
 @pytest.mark.usefixtures("quick")
 def test_a_run_that_is_done_is_left_alone(config: TrainConfig) -> None:
     run = whole_run(config)
-    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.path.rglob("*") if path.is_file() and path.name != ".lock"}
+    before = {
+        path: (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in run.path.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
     assert worker.execute(run) == "done"
     assert {
-        path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.path.rglob("*") if path.is_file() and path.name != ".lock"
+        path: (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in run.path.rglob("*")
+        if path.is_file() and path.name != ".lock"
     } == before
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_finished_run_folder_holds_what_was_promised(config: TrainConfig) -> None:
     run = whole_run(config)
-    names = {path.relative_to(run.path).as_posix() for path in run.path.rglob("*") if path.is_file()} - {".lock"}
+    names = {
+        path.relative_to(run.path).as_posix() for path in run.path.rglob("*") if path.is_file()
+    } - {".lock"}
     assert names == {
-        "config.json", "status.json", "metrics.jsonl", "net.safetensors", "last.safetensors", "state/state.safetensors",
-        "snapshots/epoch-0002.safetensors", "eval.json", "live.npz",
-    }  # fmt: skip
+        "config.json",
+        "status.json",
+        "metrics.jsonl",
+        "net.safetensors",
+        "last.safetensors",
+        "state/state.safetensors",
+        "snapshots/epoch-0002.safetensors",
+        "eval.json",
+        "live.npz",
+    }
     status = run.status()
     assert (status["state"], status["epoch"], status["pid"]) == ("done", 2, os.getpid())
-    assert [record["epoch"] for record in run.records()] == [1, 2] and list(run.metrics()["epoch"]) == [1, 2]
+    assert [record["epoch"] for record in run.records()] == [1, 2] and list(
+        run.metrics()["epoch"]
+    ) == [1, 2]
     with np.load(run.path / "live.npz", allow_pickle=False) as live:
         assert live["x_adv"].shape == (8, 1, 8, 8) and int(live["epoch"]) == 2
     assert Run(run.path).net(epoch=2).head.weight.dtype == torch.float32
 
 
 @pytest.mark.usefixtures("quick")
-def test_last_holds_the_last_epoch_and_net_the_best(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_last_holds_the_last_epoch_and_net_the_best(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     counts = iter([9, 9, 3, 3])  # clean and robust, first and second epoch: the first is best
     monkeypatch.setattr(loop, "count_right", lambda *a, **k: torch.ones(next(counts)))
     run = whole_run(config)
     alone = loop.Training(config)
     monkeypatch.setattr(loop, "count_right", lambda *a, **k: torch.ones(1))
-    weights = [{name: value.clone() for name, value in alone.net.state_dict().items()} for _ in alone.epochs()]
+    weights = [
+        {name: value.clone() for name, value in alone.net.state_dict().items()}
+        for _ in alone.epochs()
+    ]
     for which, expected in (("best", weights[0]), ("last", weights[1])):
         found = Run(run.path).net(which=which).state_dict()
         assert all(torch.equal(found[name], value) for name, value in expected.items())
@@ -199,7 +252,10 @@ def test_a_resume_restores_the_best_weights_also_where_no_later_epoch_is_better(
     monkeypatch.setattr(loop, "count_right", lambda *a, **k: torch.ones(next(counts)))
     monkeypatch.setattr(worker, "HEARTBEAT", 0.0)
     run = folder.create(config)
-    assert worker.execute(run, lambda line: run.ask("pause") if line.startswith("epoch") else None) == "paused"
+    assert (
+        worker.execute(run, lambda line: run.ask("pause") if line.startswith("epoch") else None)
+        == "paused"
+    )
     best = (run.path / "net.safetensors").read_bytes()
     (run.path / "net.safetensors").write_bytes(best[:100])
     assert worker.execute(run) == "done" and (run.path / "net.safetensors").read_bytes() == best
@@ -227,10 +283,15 @@ def test_a_wish_ends_the_run_and_a_resume_ends_it_as_if_never_stopped(
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_wish_in_the_folder_is_heard_and_taken_back(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wish_in_the_folder_is_heard_and_taken_back(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(worker, "HEARTBEAT", 0.0)
     run = folder.create(config)
-    assert worker.execute(run, lambda line: run.ask("pause") if line.startswith("epoch") else None) == "paused"
+    assert (
+        worker.execute(run, lambda line: run.ask("pause") if line.startswith("epoch") else None)
+        == "paused"
+    )
     assert run.status()["epoch"] == 1 and not (run.path / "control.json").exists()
     run.ask("stop")  # an old wish does not end a new start
     assert worker.execute(run) == "done"
@@ -239,18 +300,24 @@ def test_a_wish_in_the_folder_is_heard_and_taken_back(config: TrainConfig, monke
 @pytest.mark.usefixtures("quick")
 def test_a_wish_left_while_the_process_was_starting_is_heard(config: TrainConfig) -> None:
     run = folder.create(config)
-    run.set_status(state="running", **queue.identity())  # as the queue does when it starts a process
+    run.set_status(
+        state="running", **queue.identity()
+    )  # as the queue does when it starts a process
     run.ask("pause")
     assert worker.execute(run) == "paused" and run.status()["batch"] == 0
     assert worker.execute(run) == "done"
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_heartbeat_says_where_the_training_is(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_heartbeat_says_where_the_training_is(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(worker, "HEARTBEAT", 0.0)
     seen: list[dict[str, Any]] = []
     whole = Run.set_status
-    monkeypatch.setattr(Run, "set_status", lambda self, **changes: (seen.append(changes), whole(self, **changes))[1])
+    monkeypatch.setattr(
+        Run, "set_status", lambda self, **changes: (seen.append(changes), whole(self, **changes))[1]
+    )
     run = whole_run(dataclasses.replace(config, epochs=6))
     phases = [beat["phase"] for beat in seen if beat.get("phase")]
     assert phases[0] == "train" and "validate" in phases and phases[-1] == "evaluate"
@@ -264,7 +331,9 @@ def test_the_heartbeat_says_where_the_training_is(config: TrainConfig, monkeypat
 def test_the_estimate_is_the_median_step_times_the_steps_left() -> None:
     beat = worker._Heartbeat(Run(Path("nowhere")))
     beat.steps.extend([2.0, 2.0, 1.0, 90.0])
-    now = loop.Tick(epoch=1, epochs=3, batch=2, batches=4, phase="train")  # 2 steps of this epoch, 4 of the next
+    now = loop.Tick(
+        epoch=1, epochs=3, batch=2, batches=4, phase="train"
+    )  # 2 steps of this epoch, 4 of the next
     assert beat.eta(now) is None
     beat.steps.append(2.0)
     assert beat.eta(now) == 12.0
@@ -277,11 +346,14 @@ def test_the_estimate_is_the_median_step_times_the_steps_left() -> None:
 @pytest.mark.parametrize(
     ("raised", "words"),
     [
-        (MemoryError(), "memory is full"), (RuntimeError("odd\nthing"), "Unexpected RuntimeError"), (UserError("Clear words."), "Clear words."),
-        (type("OutOfMemoryError", (RuntimeError,), {})("cuda"), "GPU's memory is full"), (OSError(errno.ENOSPC, "full"), "disk is full"),
+        (MemoryError(), "memory is full"),
+        (RuntimeError("odd\nthing"), "Unexpected RuntimeError"),
+        (UserError("Clear words."), "Clear words."),
+        (type("OutOfMemoryError", (RuntimeError,), {})("cuda"), "GPU's memory is full"),
+        (OSError(errno.ENOSPC, "full"), "disk is full"),
     ],
     ids=["memory", "unexpected", "user", "gpu memory", "disk"],
-)  # fmt: skip
+)
 def test_whatever_goes_wrong_is_written_down_as_a_sentence(
     raised: Exception, words: str, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,7 +371,9 @@ def test_whatever_goes_wrong_is_written_down_as_a_sentence(
 
 
 @pytest.mark.usefixtures("quick")
-def test_ctrl_c_leaves_the_run_interrupted(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_leaves_the_run_interrupted(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupt(*args: object) -> None:
         raise KeyboardInterrupt
 
@@ -311,8 +385,12 @@ def test_ctrl_c_leaves_the_run_interrupted(config: TrainConfig, monkeypatch: pyt
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_training_that_diverges_says_so_in_its_folder(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Standard, "loss", lambda self, net, batch, aux: {"ce": net(batch.x).sum() * float("nan")})
+def test_a_training_that_diverges_says_so_in_its_folder(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        Standard, "loss", lambda self, net, batch, aux: {"ce": net(batch.x).sum() * float("nan")}
+    )
     run = folder.create(dataclasses.replace(config, method="standard"))
     with pytest.raises(UserError, match="NaN"):
         worker.execute(run)
@@ -321,7 +399,9 @@ def test_a_training_that_diverges_says_so_in_its_folder(config: TrainConfig, mon
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("where", ["config.json", "state/state.safetensors"])
-def test_a_damaged_folder_is_refused_in_one_sentence(where: str, config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_folder_is_refused_in_one_sentence(
+    where: str, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = folder.create(config)
     monkeypatch.setattr(worker, "HEARTBEAT", 0.0)
     worker.execute(run, lambda line: run.ask("pause") if line.startswith("epoch") else None)
@@ -332,13 +412,28 @@ def test_a_damaged_folder_is_refused_in_one_sentence(where: str, config: TrainCo
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("where", ["status.json", "control.json", "metrics.jsonl", "net.safetensors", "last.safetensors", "live.npz"])
-def test_damage_to_what_people_read_is_repaired_by_a_resume(where: str, config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "where",
+    [
+        "status.json",
+        "control.json",
+        "metrics.jsonl",
+        "net.safetensors",
+        "last.safetensors",
+        "live.npz",
+    ],
+)
+def test_damage_to_what_people_read_is_repaired_by_a_resume(
+    where: str, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = outcome(whole_run(config, name="whole"))
     run = folder.create(config, name="hurt")
     with monkeypatch.context() as patch:
         patch.setattr(worker, "HEARTBEAT", 0.0)
-        assert worker.execute(run, lambda line: run.ask("pause") if line.startswith("epoch") else None) == "paused"
+        assert (
+            worker.execute(run, lambda line: run.ask("pause") if line.startswith("epoch") else None)
+            == "paused"
+        )
     (run.path / where).write_bytes(b'{"state": "ru')
     assert worker.execute(run) == "done"
     assert outcome(run) == expected
@@ -351,7 +446,9 @@ def test_two_processes_do_not_write_one_run(runs_home: Path, config: TrainConfig
     assert run.status()["state"] == "queued"  # the refused one did not write either
 
 
-def test_usage_and_unknown_runs_have_their_exit_status(runs_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage_and_unknown_runs_have_their_exit_status(
+    runs_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert worker.main([]) == 2 and worker.main(["gone"]) == 1
     assert "usage" in (said := capsys.readouterr().err) and "gone" in said
 
@@ -371,7 +468,9 @@ def test_the_log_has_the_details_that_the_sentence_promises(
     assert "Traceback" in said and "in odd" in said
 
 
-def test_what_a_killed_process_left_half_written_is_swept(config: TrainConfig, runs_home: Path) -> None:
+def test_what_a_killed_process_left_half_written_is_swept(
+    config: TrainConfig, runs_home: Path
+) -> None:
     run = folder.create(config)
     litter = run.path / "state" / ".state.safetensors.1-2.tmp"
     litter.parent.mkdir()
@@ -398,12 +497,17 @@ def killed(run: Run, moment: Callable[[], bool]) -> None:
     try:
         patience = time.monotonic() + 250
         while not moment():
-            assert process.poll() is None and time.monotonic() < patience, "it ended before the kill"
+            assert process.poll() is None and time.monotonic() < patience, (
+                "it ended before the kill"
+            )
             time.sleep(0.005)
     finally:
         process.kill()
         process.wait()
-    assert process.returncode == (1 if os.name == "nt" else -signal.SIGKILL) and run.status()["state"] == "running"
+    assert (
+        process.returncode == (1 if os.name == "nt" else -signal.SIGKILL)
+        and run.status()["state"] == "running"
+    )
     queue.sweep()
     assert run.status()["state"] == "interrupted" and "resume" in run.status()["error"]
 
@@ -435,7 +539,9 @@ def test_a_real_kill_is_made_good_by_a_resume(long: TrainConfig) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["standard", "trades", "pgd_at"])
 @pytest.mark.parametrize("epochs", [1, 4])
-def test_a_real_kill_at_other_moments_is_made_good_too(method: str, epochs: int, long: TrainConfig) -> None:
+def test_a_real_kill_at_other_moments_is_made_good_too(
+    method: str, epochs: int, long: TrainConfig
+) -> None:
     killed_and_resumed(dataclasses.replace(long, method=method, ema=0.9), finished(epochs))
 
 

@@ -1,4 +1,6 @@
-"""The figures of the Attack page: class bars, accuracy against ε, the smallest ε that flips, the way of one attack."""
+"""The figures of the Attack page: class bars, accuracy against ε, the smallest ε that flips, the
+way of one attack.
+"""
 
 from __future__ import annotations
 
@@ -16,26 +18,50 @@ SIDES = ("a", "b")
 
 
 def adversarial(result: Adversarial, *, side: str = "a", template: str = LIGHT) -> go.Figure:
-    """Class bars of one attacked image, before (outlined) and after (filled); the true class is marked by ✓."""
+    """Class bars of one attacked image, before (outlined) and after (filled); the true class is
+    marked by ✓.
+    """
     colour, names = COLOURS[template], list(result.meta["classes"])
     shown = _top(result, 10)
     labels = [("✓ " if k == result.y else "") + names[k] for k in shown]
-    figure = blank(template, "", barmode="group", bargap=0.25, height=28 * len(shown) + 100, margin={"l": 8, "r": 28, "t": 8, "b": 84})
+    figure = blank(
+        template,
+        "",
+        barmode="group",
+        bargap=0.25,
+        height=28 * len(shown) + 100,
+        margin={"l": 8, "r": 28, "t": 8, "b": 84},
+    )
     figure.add_bar(
-        y=labels, x=result.probs[shown], orientation="h", name="clean",
-        marker={"color": colour["paper"], "line": {"color": colour[side], "width": 2}}, hovertemplate="%{y} clean %{x:.1%}<extra></extra>",
-    )  # fmt: skip
+        y=labels,
+        x=result.probs[shown],
+        orientation="h",
+        name="clean",
+        marker={"color": colour["paper"], "line": {"color": colour[side], "width": 2}},
+        hovertemplate="%{y} clean %{x:.1%}<extra></extra>",
+    )
     figure.add_bar(
-        y=labels, x=result.probs_adv[shown], orientation="h", name="attacked", marker={"color": colour[side]},
+        y=labels,
+        x=result.probs_adv[shown],
+        orientation="h",
+        name="attacked",
+        marker={"color": colour[side]},
         hovertemplate="%{y} attacked %{x:.1%}<extra></extra>",
-    )  # fmt: skip
+    )
     figure.update_xaxes(range=[0, 1], tickformat=".0%", title="softmax output")
     figure.update_yaxes(autorange="reversed", ticks="", type="category", tickmode="linear")
-    return finish(figure, f"Class bars of {result.meta['method']} before and after the attack.", result.meta, f"{result.meta['summary']}.")
+    return finish(
+        figure,
+        f"Class bars of {result.meta['method']} before and after the attack.",
+        result.meta,
+        f"{result.meta['summary']}.",
+    )
 
 
 def _top(result: Adversarial, most: int) -> list[int]:
-    """All classes where they are few, else those with the highest outputs and the true one, in class order."""
+    """All classes where they are few, else those with the highest outputs and the true one, in
+    class order.
+    """
     count = len(result.probs)
     if count <= most:
         return list(range(count))
@@ -43,30 +69,65 @@ def _top(result: Adversarial, most: int) -> list[int]:
     return sorted({*map(int, best[: most - 1]), result.y})
 
 
-def accuracy_curve(results: AccuracyCurve | Mapping[str, AccuracyCurve], *, here: float | None = None, template: str = LIGHT) -> go.Figure:
-    """Accuracy against ε with 95 % bands, one or two networks; a line at the training ε, dots at `here`."""
+def accuracy_curve(
+    results: AccuracyCurve | Mapping[str, AccuracyCurve],
+    *,
+    here: float | None = None,
+    template: str = LIGHT,
+) -> go.Figure:
+    """Accuracy against ε with 95 % bands, one or two networks; a line at the training ε, dots at
+    `here`.
+    """
     curves = {"A": results} if isinstance(results, AccuracyCurve) else dict(results)
     colour, first = COLOURS[template], next(iter(curves.values()))
     steps = first.meta["attack"]["steps"]
-    figure = blank(template, f"Accuracy under PGD-{steps}", f"n = {first.n}; an upper bound on robust accuracy")
+    figure = blank(
+        template, f"Accuracy under PGD-{steps}", f"n = {first.n}; an upper bound on robust accuracy"
+    )
     for (name, curve), side in zip(curves.items(), _sides(curves), strict=True):
         x, band = curve.eps * 255, curve.interval
         figure.add_scatter(
-            x=[*x, *x[::-1]], y=[*band[:, 1], *band[::-1, 0]], fill="toself", mode="none", fillcolor=_clear(colour[side]),
-            hoverinfo="skip", showlegend=False,
-        )  # fmt: skip
+            x=[*x, *x[::-1]],
+            y=[*band[:, 1], *band[::-1, 0]],
+            fill="toself",
+            mode="none",
+            fillcolor=_clear(colour[side]),
+            hoverinfo="skip",
+            showlegend=False,
+        )
         figure.add_scatter(
-            x=x, y=curve.accuracy, mode="lines+markers", name=name, line={"color": colour[side], "dash": DASHES[side], "width": 3},
-            marker={"size": 7}, customdata=band, hovertemplate="ε %{x:.0f}/255: %{y:.0%} (%{customdata[0]:.0%}–%{customdata[1]:.0%})<extra>" + name + "</extra>",
-        )  # fmt: skip
+            x=x,
+            y=curve.accuracy,
+            mode="lines+markers",
+            name=name,
+            line={"color": colour[side], "dash": DASHES[side], "width": 3},
+            marker={"size": 7},
+            customdata=band,
+            hovertemplate=(
+                "ε %{x:.0f}/255: %{y:.0%} (%{customdata[0]:.0%}–%{customdata[1]:.0%})<extra>"
+            )
+            + name
+            + "</extra>",
+        )
         if here is not None:
             figure.add_scatter(
-                x=[here * 255], y=[float(np.interp(here, curve.eps, curve.accuracy))], mode="markers", showlegend=False, hoverinfo="skip",
-                marker={"size": 15, "color": colour["paper"], "line": {"color": colour[side], "width": 4}},
-            )  # fmt: skip
+                x=[here * 255],
+                y=[float(np.interp(here, curve.eps, curve.accuracy))],
+                mode="markers",
+                showlegend=False,
+                hoverinfo="skip",
+                marker={
+                    "size": 15,
+                    "color": colour["paper"],
+                    "line": {"color": colour[side], "width": 4},
+                },
+            )
     for train_eps in sorted({float(curve.meta["train_eps"]) for curve in curves.values()}):
         figure.add_vline(
-            x=train_eps * 255, line={"color": colour["faint"], "dash": "dot"}, annotation_text="training ε", annotation_position="top right"
+            x=train_eps * 255,
+            line={"color": colour["faint"], "dash": "dot"},
+            annotation_text="training ε",
+            annotation_position="top right",
         )
     figure.update_xaxes(title="ε in grey levels (of 255)", rangemode="tozero")
     figure.update_yaxes(range=[0, 1.02], tickformat=".0%", title="still right")
@@ -75,9 +136,14 @@ def accuracy_curve(results: AccuracyCurve | Mapping[str, AccuracyCurve], *, here
 
 
 def smallest_eps(
-    results: SmallestEps | Mapping[str, SmallestEps], *, here: Sequence[float | None] = (), template: str = LIGHT
+    results: SmallestEps | Mapping[str, SmallestEps],
+    *,
+    here: Sequence[float | None] = (),
+    template: str = LIGHT,
 ) -> go.Figure:
-    """How many images each radius was enough for, one or two networks; `here` marks one image, a value a network."""
+    """How many images each radius was enough for, one or two networks; `here` marks one image, a
+    value a network.
+    """
     found = {"A": results} if isinstance(results, SmallestEps) else dict(results)
     colour, first = COLOURS[template], next(iter(found.values()))
     limit = first.limit * 255
@@ -93,45 +159,70 @@ def smallest_eps(
         levels = result.eps[np.isfinite(result.eps) & (result.eps > 0)] * 255
         counts, _ = np.histogram(levels, edges)
         figure.add_bar(
-            x=(edges[:-1] + edges[1:]) / 2, y=counts, name=name, marker={"color": colour[side], "pattern": {"shape": "" if side == "a" else "/"}},
+            x=(edges[:-1] + edges[1:]) / 2,
+            y=counts,
+            name=name,
+            marker={"color": colour[side], "pattern": {"shape": "" if side == "a" else "/"}},
             hovertemplate="%{y} images near ε %{x:.0f}/255<extra>" + name + "</extra>",
-        )  # fmt: skip
+        )
     for mark, (name, side) in zip(here, zip(found, _sides(found), strict=True), strict=False):
         if mark is not None and np.isfinite(mark):
             figure.add_vline(
-                x=mark * 255, line={"color": colour[side], "dash": DASHES[side], "width": 2}, annotation_text=f"this image, {name[:1]}",
-                annotation_position="top right", annotation={"bgcolor": colour["paper"], "yshift": -20 * SIDES.index(side), "font": {"color": colour[side]}},
-            )  # fmt: skip
+                x=mark * 255,
+                line={"color": colour[side], "dash": DASHES[side], "width": 2},
+                annotation_text=f"this image, {name[:1]}",
+                annotation_position="top right",
+                annotation={
+                    "bgcolor": colour["paper"],
+                    "yshift": -20 * SIDES.index(side),
+                    "font": {"color": colour[side]},
+                },
+            )
     figure.update_xaxes(title="ε in grey levels (of 255)", range=[0, limit])
     figure.update_yaxes(title="images")
     text = "; ".join(f"{name}: {result.meta['summary']}" for name, result in found.items())
-    return finish(figure, "Histogram of the smallest radius that flips an image.", first.meta, f"{text}.")
+    return finish(
+        figure, "Histogram of the smallest radius that flips an image.", first.meta, f"{text}."
+    )
 
 
-def trajectory(results: Trajectory | Mapping[str, Trajectory], *, template: str = LIGHT) -> go.Figure:
+def trajectory(
+    results: Trajectory | Mapping[str, Trajectory], *, template: str = LIGHT
+) -> go.Figure:
     """The true class's softmax output after each step of the attack, one or two networks."""
     found = {"A": results} if isinstance(results, Trajectory) else dict(results)
     colour, first = COLOURS[template], next(iter(found.values()))
     figure = blank(
         template,
         "The true class, step by step",
-        f"{attack_name(first.meta['attack'])}, ε = {eps_text(first.eps)}, seed {first.meta['seed']}, image {first.meta['index']}",
+        f"{attack_name(first.meta['attack'])}, ε = {eps_text(first.eps)}, seed"
+        f" {first.meta['seed']}, image {first.meta['index']}",
     )
     for (name, result), side in zip(found.items(), _sides(found), strict=True):
         figure.add_scatter(
-            y=result.probs[:, result.y], mode="lines+markers", name=name, line={"color": colour[side], "dash": DASHES[side], "width": 3},
-            customdata=result.loss, hovertemplate="step %{x}: %{y:.1%}, loss %{customdata:.2f}<extra>" + name + "</extra>",
-        )  # fmt: skip
+            y=result.probs[:, result.y],
+            mode="lines+markers",
+            name=name,
+            line={"color": colour[side], "dash": DASHES[side], "width": 3},
+            customdata=result.loss,
+            hovertemplate="step %{x}: %{y:.1%}, loss %{customdata:.2f}<extra>" + name + "</extra>",
+        )
     figure.update_xaxes(title="step (0: the random start)")
     figure.update_yaxes(range=[0, 1.02], tickformat=".0%", title="softmax output")
     text = "; ".join(f"{name}: {result.meta['summary']}" for name, result in found.items())
-    return finish(figure, "Output for the true class after each attack step.", first.meta, f"{text}.")
+    return finish(
+        figure, "Output for the true class after each attack step.", first.meta, f"{text}."
+    )
 
 
 def _sides(named: Mapping[str, object]) -> list[str]:
     """The side of each network: its name's first letter where that says A or B, else its place."""
     letters = [name[:1].lower() for name in named]
-    return letters if set(letters) <= set(SIDES) and len(set(letters)) == len(letters) else list(SIDES[: len(letters)])
+    return (
+        letters
+        if set(letters) <= set(SIDES) and len(set(letters)) == len(letters)
+        else list(SIDES[: len(letters)])
+    )
 
 
 def _clear(colour: str) -> str:

@@ -23,7 +23,9 @@ ATTACKS = {"pgd": "PGD", "fgsm": "FGSM", "targeted": "Targeted"}
 
 @dataclass(frozen=True)
 class Choice:
-    """The attack that is chosen: its kind, radius in grey levels, steps, seed and target class (−1: none)."""
+    """The attack that is chosen: its kind, radius in grey levels, steps, seed and target class (−1:
+    none).
+    """
 
     kind: str
     level: int
@@ -38,7 +40,14 @@ class Choice:
     def settings(self, img: int) -> dict[str, Any]:
         """The probe's settings for a test image."""
         name = "fgsm" if self.kind == "fgsm" else "pgd"
-        return {"index": img, "attack": name, "eps": self.eps, "steps": self.steps, "seed": self.seed, "target": self.target}
+        return {
+            "index": img,
+            "attack": name,
+            "eps": self.eps,
+            "steps": self.steps,
+            "seed": self.seed,
+            "target": self.target,
+        }
 
 
 def controls(here: Context) -> Choice:
@@ -48,17 +57,38 @@ def controls(here: Context) -> Choice:
     top = max(16, min(255, 2 * usual))
     left, right = st.columns([1, 2], vertical_alignment="bottom")
     with left:
-        kind = st.segmented_control("Attack", list(ATTACKS), required=True, format_func=ATTACKS.__getitem__, help=term("pgd"),
-                                    **linked("attack", "pgd", ATTACKS))  # fmt: skip
+        kind = st.segmented_control(
+            "Attack",
+            list(ATTACKS),
+            required=True,
+            format_func=ATTACKS.__getitem__,
+            help=term("pgd"),
+            **linked("attack", "pgd", ATTACKS),
+        )
     with right:
         title = f"ε in grey levels of 255 (trained for {eps_text(run.eps)})"
-        level = st.slider(title, 0, top, help=term("epsilon"), **linked("eps", usual, range(top + 1)))
+        level = st.slider(
+            title, 0, top, help=term("epsilon"), **linked("eps", usual, range(top + 1))
+        )
     with st.expander("More settings", icon=":material/settings:"):
         a, b, c = st.columns(3)
-        steps = a.number_input("Steps of PGD", 1, 100, help=term("pgd"), **linked("steps", 10, range(1, 101)))
-        seed = b.number_input("Seed of the random start", 0, 9999, help=term("seed"), **linked("seed", 0, range(10_000)))
+        steps = a.number_input(
+            "Steps of PGD", 1, 100, help=term("pgd"), **linked("steps", 10, range(1, 101))
+        )
+        seed = b.number_input(
+            "Seed of the random start",
+            0,
+            9999,
+            help=term("seed"),
+            **linked("seed", 0, range(10_000)),
+        )
         names = list(run.info["images"]["names"])
-        target = c.selectbox("Target class, for a targeted attack", names, help=term("targeted"), **linked("target", names[0], names))
+        target = c.selectbox(
+            "Target class, for a targeted attack",
+            names,
+            help=term("targeted"),
+            **linked("target", names[0], names),
+        )
     write_address()  # here too: a fragment ends before the page does
     aim = names.index(target) if kind == "targeted" else -1
     return Choice(str(kind or "pgd"), int(level), int(steps), int(seed), aim)
@@ -76,7 +106,9 @@ def one_network(side: str, run_id: str, here: Context, chosen: Choice) -> None:
     sheet = figures.sheet([found.x, found.x_adv, change], 192)
     st.image(sheet, width="stretch", alt=f"Model {side.upper()}: {said}")
     st.markdown(f"Left to right: {said}.")
-    made = Recipe({"": run_id}, "adversarial", "adversarial", chosen.settings(here.img), {"side": side})
+    made = Recipe(
+        {"": run_id}, "adversarial", "adversarial", chosen.settings(here.img), {"side": side}
+    )
     widgets.draw(found, made, f"bars-{side}", words="", image=sheet)
     doctor(run_id, found)
 
@@ -86,9 +118,15 @@ def sentence(found: Adversarial, chosen: Choice) -> str:
     names = found.meta["classes"]
     before, after = int(found.probs.argmax()), int(found.probs_adv.argmax())
     moved = f"No pixel changed by more than {eps_text(found.distance)}."
-    was, now = f"{names[before]} ({found.probs[before]:.0%})", f"{names[after]} ({found.probs_adv[after]:.0%})"
+    was, now = (
+        f"{names[before]} ({found.probs[before]:.0%})",
+        f"{names[after]} ({found.probs_adv[after]:.0%})",
+    )
     if before != found.y:
-        return f"Wrong already without an attack: it says **{was}**, it is a {names[found.y]}. Attacked: **{now}**. {moved}"
+        return (
+            f"Wrong already without an attack: it says **{was}**, it is a {names[found.y]}."
+            f" Attacked: **{now}**. {moved}"
+        )
     if chosen.target >= 0 and chosen.target != found.y:
         hit = "The target is reached" if after == chosen.target else "The target is not reached"
         return f"**{was} → {now}**. {hit} ({names[chosen.target]}). {moved}"
@@ -101,30 +139,51 @@ def sentence(found: Adversarial, chosen: Choice) -> str:
 
 def doctor(run_id: str, found: Adversarial) -> None:
     """The badge: this image's own two checks, and those made when the run was evaluated."""
-    own = [found.distance <= found.eps + 1e-6, bool(found.x_adv.min() >= 0 and found.x_adv.max() <= 1)]
+    own = [
+        found.distance <= found.eps + 1e-6,
+        bool(found.x_adv.min() >= 0 and found.x_adv.max() <= 1),
+    ]
     evaluation = folder.open_model(run_id).evaluation()
     findings = evaluation.doctor if evaluation else ()
     faults = [finding for finding in findings if not finding.ok]
     count = len(own) + len(findings)
     if all(own) and not faults:
-        text, icon = f"Doctor: no fault found in {count} checks; not a proof", ":material/check_circle:"
+        text, icon = (
+            f"Doctor: no fault found in {count} checks; not a proof",
+            ":material/check_circle:",
+        )
     else:
-        text, icon = f"Doctor: {len(faults) + own.count(False)} of {count} checks found a fault", ":material/warning:"
+        text, icon = (
+            f"Doctor: {len(faults) + own.count(False)} of {count} checks found a fault",
+            ":material/warning:",
+        )
     with st.popover(text, icon=icon, help=term("doctor")):
         st.markdown(
-            f"- {'✓' if own[0] else '✗'} This image: change {found.distance:.4f}, allowed {found.eps:.4f}.\n- {'✓' if own[1] else '✗'} This image: pixels within 0 to 1."
+            f"- {'✓' if own[0] else '✗'} This image: change {found.distance:.4f}, allowed"
+            f" {found.eps:.4f}.\n- {'✓' if own[1] else '✗'} This image: pixels within 0 to 1."
         )
         if evaluation:
-            protocol = f"{evaluation.printed} at ε = {eps_text(evaluation.eps)}, n = {evaluation.n}, seed {evaluation.seed}"
-            st.markdown(f"At its evaluation ({protocol}):\n" + "\n".join(f"- {'✓' if f.ok else '✗'} {f.text}" for f in findings))
+            protocol = (
+                f"{evaluation.printed} at ε = {eps_text(evaluation.eps)}, n = {evaluation.n}, seed"
+                f" {evaluation.seed}"
+            )
+            st.markdown(
+                f"At its evaluation ({protocol}):\n"
+                + "\n".join(f"- {'✓' if f.ok else '✗'} {f.text}" for f in findings)
+            )
 
 
 def curve(here: Context, chosen: Choice) -> None:
     """Accuracy against ε, with a dot where the slider is."""
     found = widgets.measured(here, "accuracy_curve", "the accuracy curve", "about 10 s")
     if found:
-        made = Recipe(widgets.runs_of(found), "accuracy_curve", "accuracy_curve", options={"here": chosen.eps})
-        said = (f"**{name}**: {result.meta['summary']} (seed {result.meta['seed']}, band: 95 %)." for name, result in found.items())
+        made = Recipe(
+            widgets.runs_of(found), "accuracy_curve", "accuracy_curve", options={"here": chosen.eps}
+        )
+        said = (
+            f"**{name}**: {result.meta['summary']} (seed {result.meta['seed']}, band: 95 %)."
+            for name, result in found.items()
+        )
         widgets.draw(found, made, "curve", words="  \n".join(said))
 
 
@@ -134,15 +193,33 @@ def histogram(here: Context) -> None:
     if found:
         own = {name: _own(result, here.img) for name, result in found.items()}
         marks = [eps if math.isfinite(eps) else None for eps in own.values()]
-        made = Recipe(widgets.runs_of(found), "smallest_eps", "smallest_eps", options={"here": marks})
-        lines = [f"**{name}**: this image {_flip(own[name], result)}; {result.meta['summary']}." for name, result in found.items()]
-        widgets.draw(found, made, "histogram", words="  \n".join([*lines, "PGD-20 with bisection: an upper bound on the true distance."]))
+        made = Recipe(
+            widgets.runs_of(found), "smallest_eps", "smallest_eps", options={"here": marks}
+        )
+        lines = [
+            f"**{name}**: this image {_flip(own[name], result)}; {result.meta['summary']}."
+            for name, result in found.items()
+        ]
+        widgets.draw(
+            found,
+            made,
+            "histogram",
+            words="  \n".join(
+                [*lines, "PGD-20 with bisection: an upper bound on the true distance."]
+            ),
+        )
 
 
 def _own(found: SmallestEps, img: int) -> float:
-    """The smallest ε of one image: it is known where the image is one of the hundred, because this attack starts from the image."""
+    """The smallest ε of one image: it is known where the image is one of the hundred, because this
+    attack starts from the image.
+    """
     among = found.eps[found.index == img]
-    return float(among[0] if len(among) else cache.probe(str(found.meta["run"]), "smallest_eps", index=img).eps[0])
+    return float(
+        among[0]
+        if len(among)
+        else cache.probe(str(found.meta["run"]), "smallest_eps", index=img).eps[0]
+    )
 
 
 def _flip(eps: float, result: Any) -> str:
@@ -158,5 +235,12 @@ def steps(here: Context, chosen: Choice) -> None:
     settings = chosen.settings(here.img)
     found = widgets.measured(here, "trajectory", "the way of the attack", **settings)
     if found:
-        said = "  \n".join(f"**{name}**: {result.meta['summary']}." for name, result in found.items())
-        widgets.draw(found, Recipe(widgets.runs_of(found), "trajectory", "trajectory", settings), "trajectory", words=said)
+        said = "  \n".join(
+            f"**{name}**: {result.meta['summary']}." for name, result in found.items()
+        )
+        widgets.draw(
+            found,
+            Recipe(widgets.runs_of(found), "trajectory", "trajectory", settings),
+            "trajectory",
+            words=said,
+        )

@@ -48,9 +48,15 @@ class OneAttack(Probe[R]):
         return PGD(eps=eps, steps=self.steps, targeted=self.target >= 0)
 
     def goal(self, split: Dataset, y: torch.Tensor) -> torch.Tensor:
-        """The classes that the attack is about, as `y`. Raises UserError for a target that there is not."""
+        """The classes that the attack is about, as `y`. Raises UserError for a target that there is
+        not.
+        """
         if self.target >= len(split.classes):
-            raise UserError(f"There is no class {self.target}: this data has {len(split.classes)}, counted from 0.", code=2)
+            raise UserError(
+                f"There is no class {self.target}: this data has {len(split.classes)}, counted"
+                " from 0.",
+                code=2,
+            )
         return torch.full_like(y, self.target) if self.target >= 0 else y
 
     @property
@@ -78,9 +84,25 @@ class AdversarialSpec(OneAttack[Adversarial]):
             f"{names[before]} ({probs[0].max():.0%}) → {names[after]} ({probs[1].max():.0%}), "
             f"no pixel changed by more than {eps_text(float((x_adv - x).abs().max()))}"
         )
-        meta = meta_of(run, split, attack=registry.encode(attack), index=self.index, seed=self.seed, summary=summary)
+        meta = meta_of(
+            run,
+            split,
+            attack=registry.encode(attack),
+            index=self.index,
+            seed=self.seed,
+            summary=summary,
+        )
         distance = float((x_adv - x).abs().max())
-        return Adversarial(x[0].numpy(), x_adv[0].numpy(), int(y), probs[0], probs[1], float(attack.eps or 0), distance, meta=meta)
+        return Adversarial(
+            x[0].numpy(),
+            x_adv[0].numpy(),
+            int(y),
+            probs[0],
+            probs[1],
+            float(attack.eps or 0),
+            distance,
+            meta=meta,
+        )
 
 
 @register("probe/trajectory")
@@ -101,7 +123,13 @@ class TrajectorySpec(OneAttack[Trajectory]):
         loss = F.cross_entropy(logits, labels, reduction="none")
         wrong = (logits.argmax(1) != labels).nonzero().flatten()
         first = int(wrong[0]) if len(wrong) else -1
-        when = f"not fooled in {len(path) - 1} steps" if first < 0 else f"fooled after step {first}" if first else "wrong untouched"
+        when = (
+            f"not fooled in {len(path) - 1} steps"
+            if first < 0
+            else f"fooled after step {first}"
+            if first
+            else "wrong untouched"
+        )
         meta = meta_of(
             run,
             split,
@@ -110,13 +138,17 @@ class TrajectorySpec(OneAttack[Trajectory]):
             seed=self.seed,
             summary=f"{when}; loss {float(loss[0]):.2f} → {float(loss[-1]):.2f}",
         )
-        return Trajectory(F.softmax(logits, 1).numpy(), loss.numpy(), int(y), float(attack.eps or 0), meta=meta)
+        return Trajectory(
+            F.softmax(logits, 1).numpy(), loss.numpy(), int(y), float(attack.eps or 0), meta=meta
+        )
 
 
 @register("probe/accuracy_curve")
 @dataclass(frozen=True)
 class AccuracyCurveSpec(Probe[AccuracyCurve]):
-    """Accuracy under PGD at nine radii from 0 to twice the run's ε, on the first `n` test images."""
+    """Accuracy under PGD at nine radii from 0 to twice the run's ε, on the first `n` test
+    images.
+    """
 
     n: int = option(200, "How many test images.", low=1)
     steps: int = option(20, "Steps of PGD.", low=1, high=1000)
@@ -128,12 +160,16 @@ class AccuracyCurveSpec(Probe[AccuracyCurve]):
         split = images_of(run)
         few = split.take(torch.arange(min(self.n, len(split))))
         net, radii = linf_net(run), np.linspace(0, SPAN * run.eps, 9)
-        right = [count_right(net, few.x, few.y, PGD(eps=float(eps), steps=self.steps), self.seed).sum() for eps in radii]
+        right = [
+            count_right(net, few.x, few.y, PGD(eps=float(eps), steps=self.steps), self.seed).sum()
+            for eps in radii
+        ]
         meta = meta_of(run, split, attack=registry.encode(PGD(steps=self.steps)), seed=self.seed)
         out = AccuracyCurve(radii, np.array([int(k) for k in right]), len(few), meta=meta)
         middle = int(np.argmin(abs(radii - run.eps)))
         meta["summary"] = (
-            f"{int(out.k[0])} of {len(few)} right untouched, {int(out.k[middle])} at ε = {eps_text(run.eps)} under PGD-{self.steps}"
+            f"{int(out.k[0])} of {len(few)} right untouched, {int(out.k[middle])} at ε ="
+            f" {eps_text(run.eps)} under PGD-{self.steps}"
         )
         return out
 
@@ -141,7 +177,8 @@ class AccuracyCurveSpec(Probe[AccuracyCurve]):
 @register("probe/smallest_eps")
 @dataclass(frozen=True)
 class SmallestEpsSpec(Probe[SmallestEps]):
-    """The smallest radius at which PGD changes each of the first `n` answers, by bisection up to four times the run's ε.
+    """The smallest radius at which PGD changes each of the first `n` answers, by bisection up to
+    four times the run's ε.
 
     An attack that fails at a radius proves nothing, so this is an upper bound on the true distance.
     """
@@ -158,9 +195,14 @@ class SmallestEpsSpec(Probe[SmallestEps]):
 
     def measure(self, run: Run) -> SmallestEps:
         split = images_of(run)
-        index = torch.arange(min(self.n, len(split))) if self.index < 0 else torch.tensor([self.index])
+        index = (
+            torch.arange(min(self.n, len(split))) if self.index < 0 else torch.tensor([self.index])
+        )
         if int(index.max()) >= len(split):
-            raise UserError(f"There is no image {self.index}: the test split has {len(split)}, counted from 0.", code=2)
+            raise UserError(
+                f"There is no image {self.index}: the test split has {len(split)}, counted from 0.",
+                code=2,
+            )
         few, net = split.take(index), linf_net(run)
         attack = PGD(steps=self.steps, start="zero")
         limit = min(1.0, REACH * run.eps) or 0.5
@@ -168,18 +210,25 @@ class SmallestEpsSpec(Probe[SmallestEps]):
         meta = meta_of(run, split, attack=registry.encode(attack))
         out = SmallestEps(eps.numpy(), index.numpy(), limit, width, meta=meta)
         flipped = eps[(eps > 0) & eps.isfinite()]
-        typical = f"median {grey_text(float(flipped.median()))}" if len(flipped) else "none was flipped"
+        typical = (
+            f"median {grey_text(float(flipped.median()))}" if len(flipped) else "none was flipped"
+        )
         meta["summary"] = (
-            f"{len(flipped)} of {len(eps)} answers flipped by an ε up to {eps_text(limit)}, {typical}; {int((eps == 0).sum())} wrong untouched"
+            f"{len(flipped)} of {len(eps)} answers flipped by an ε up to {eps_text(limit)},"
+            f" {typical}; {int((eps == 0).sum())} wrong untouched"
         )
         return out
 
 
-def smallest_radius(net: ImageNet, x: torch.Tensor, y: torch.Tensor, attack: PGD, limit: float) -> tuple[torch.Tensor, float]:
-    """Per image the smallest radius (N,) at which `attack` made `net` wrong, and the width of the last bracket.
+def smallest_radius(
+    net: ImageNet, x: torch.Tensor, y: torch.Tensor, attack: PGD, limit: float
+) -> tuple[torch.Tensor, float]:
+    """Per image the smallest radius (N,) at which `attack` made `net` wrong, and the width of the
+    last bracket.
 
-    `attack` should start at the image, not at random, so that an image's answer does not depend on its company.
-    Bisection, which takes for granted that a larger radius fools where a smaller one did; 0 where the clean image is wrong, infinity where `limit` fails.
+    `attack` should start at the image, not at random, so that an image's answer does not depend on
+    its company. Bisection, which takes for granted that a larger radius fools where a smaller one
+    did; 0 where the clean image is wrong, infinity where `limit` fails.
     """
 
     def fooled(radius: torch.Tensor) -> torch.Tensor:

@@ -14,8 +14,8 @@ from robustviz.views.result import Result
 class Adversarial(Result):
     """One image attacked on one network.
 
-    `x`, `x_adv` (C,H,W) in [0,1]; `y` the true class; `probs`, `probs_adv` (K,) softmax outputs before and after;
-    `eps` the radius, `distance` the measured max |δ| (or ‖δ‖₂).
+    `x`, `x_adv` (C,H,W) in [0,1]; `y` the true class; `probs`, `probs_adv` (K,) softmax outputs
+    before and after; `eps` the radius, `distance` the measured max |δ| (or ‖δ‖₂).
     """
 
     x: Floats
@@ -29,7 +29,9 @@ class Adversarial(Result):
 
 @dataclass(frozen=True)
 class AccuracyCurve(Result):
-    """Accuracy under one attack at several radii on the same `n` images: `eps` (E,), `k` (E,) still right."""
+    """Accuracy under one attack at several radii on the same `n` images: `eps` (E,), `k` (E,) still
+    right.
+    """
 
     eps: Floats
     k: Ints
@@ -50,8 +52,9 @@ class AccuracyCurve(Result):
 class SmallestEps(Result):
     """The smallest radius found at which an attack changes the answer, per image.
 
-    `eps` (N,): 0 where the clean image is wrong already, infinite where even `limit` was not enough; `index` (N,)
-    positions in the test split; `limit` the largest radius tried; `tolerance` the width of the last bracket.
+    `eps` (N,): 0 where the clean image is wrong already, infinite where even `limit` was not
+    enough; `index` (N,) positions in the test split; `limit` the largest radius tried; `tolerance`
+    the width of the last bracket.
     """
 
     eps: Floats
@@ -62,7 +65,9 @@ class SmallestEps(Result):
 
 @dataclass(frozen=True)
 class Trajectory(Result):
-    """One image's way through an attack: `probs` (steps+1, K) after each step, `loss` (steps+1,), `y`, `eps`."""
+    """One image's way through an attack: `probs` (steps+1, K) after each step, `loss` (steps+1,),
+    `y`, `eps`.
+    """
 
     probs: Floats
     loss: Floats
@@ -72,7 +77,9 @@ class Trajectory(Result):
 
 @dataclass(frozen=True)
 class Strip:
-    """A few images attacked at the end of an epoch: `x`, `x_adv` (N,C,H,W), `y`, `pred`, `pred_adv` (N,)."""
+    """A few images attacked at the end of an epoch: `x`, `x_adv` (N,C,H,W), `y`, `pred`, `pred_adv`
+    (N,).
+    """
 
     x: Floats
     x_adv: Floats

@@ -1,4 +1,6 @@
-"""Whether a network looks at the object: class activation maps and importance masks against the true pixels of `shapes`."""
+"""Whether a network looks at the object: class activation maps and importance masks against the
+true pixels of `shapes`.
+"""
 
 from __future__ import annotations
 
@@ -26,17 +28,20 @@ from robustviz.views.measure import Probe, images_of, linf_net, meta_of
 @register("probe/overlap")
 @dataclass(frozen=True)
 class OverlapSpec(Probe[Overlap]):
-    """How well maps and masks of the first `n` test images lie on the true object: untouched, attacked, with random weights.
+    """How well maps and masks of the first `n` test images lie on the true object: untouched,
+    attacked, with random weights.
 
-    Source: the pointing game and the energy-based one are Zhang et al. 2018 (arXiv 1608.00507) and Wang et al. 2020 (arXiv
-    1910.01279). Differs: no tolerance of 15 pixels around the object, images of 32 pixels are too small for it; several hottest
-    pixels share the point.
+    Source: the pointing game and the energy-based one are Zhang et al. 2018 (arXiv 1608.00507) and
+    Wang et al. 2020 (arXiv 1910.01279). Differs: no tolerance of 15 pixels around the object,
+    images of 32 pixels are too small for it; several hottest pixels share the point.
     """
 
     n: int = option(200, "How many test images.", low=1)
     method: Method = option("grad_cam", MAP_HELP)
     of: Of = option("true", OF_HELP)
-    rule: str = option("z>1", "Which pixels the mask marks: z>1, z>0, heat>0.5, top20%; any number.")
+    rule: str = option(
+        "z>1", "Which pixels the mask marks: z>1, z>0, heat>0.5, top20%; any number."
+    )
     eps: float | None = option(None, "Radius in pixel units; empty: the run's.", low=0)
     steps: int = option(20, "Steps of PGD.", low=1, high=1000)
     seed: int = option(0, "Seed of the attack's noise and of the random weights.", low=0)
@@ -46,9 +51,16 @@ class OverlapSpec(Probe[Overlap]):
     def measure(self, run: Run) -> Overlap:
         split = images_of(run)
         if split.masks is None:
-            raise UserError(f"Where the object is, is not known for {split.key}: the overlap can be measured on the data shapes only.")
+            raise UserError(
+                f"Where the object is, is not known for {split.key}: the overlap can be measured on"
+                " the data shapes only."
+            )
         if self.rule in ("oracle", "jet-compat"):
-            raise UserError(f"The rule {self.rule} makes no single mask from the map: take z>1, z>0, heat>0.5 or top20%.", code=2)
+            raise UserError(
+                f"The rule {self.rule} makes no single mask from the map: take z>1, z>0, heat>0.5"
+                " or top20%.",
+                code=2,
+            )
         cam.check_rule(self.rule)
         net, eps = linf_net(run), check_eps(run.eps if self.eps is None else self.eps)
         index = torch.arange(min(self.n, len(split)))
@@ -64,13 +76,28 @@ class OverlapSpec(Probe[Overlap]):
         marked = found[0][4]
         meet = marked * area
         meta = meta_of(
-            run, split, attack=registry.encode(attack), eps=eps, steps=self.steps, seed=self.seed, n=len(few), cam=self.method, of=self.of, rule=self.rule
-        )  # fmt: skip
+            run,
+            split,
+            attack=registry.encode(attack),
+            eps=eps,
+            steps=self.steps,
+            seed=self.seed,
+            n=len(few),
+            cam=self.method,
+            of=self.of,
+            rule=self.rule,
+        )
         out = Overlap(
-            iou=np.stack([one[0] for one in found]), pointing=np.stack([one[1] for one in found]), energy=np.stack([one[2] for one in found]),
-            area=area, chance=meet / (marked + area - meet), constant=np.array([one[3].sum() for one in found]), index=index.numpy(), y=few.y.numpy(),
+            iou=np.stack([one[0] for one in found]),
+            pointing=np.stack([one[1] for one in found]),
+            energy=np.stack([one[2] for one in found]),
+            area=area,
+            chance=meet / (marked + area - meet),
+            constant=np.array([one[3].sum() for one in found]),
+            index=index.numpy(),
+            y=few.y.numpy(),
             meta=meta,
-        )  # fmt: skip
+        )
         meta["summary"] = _summary(out, eps)
         return out
 
@@ -86,9 +113,12 @@ def _heat(net: ImageNet, x: Tensor, y: Tensor, spec: OverlapSpec) -> Tensor:
     return torch.cat(out)
 
 
-def overlaps(heat: Tensor, rule: str, objects: Bools) -> tuple[Floats, Floats, Floats, Bools, Floats]:
-    """Of raw maps (N,h,w) and objects (N,H,W): IoU of mask and object, pointing, energy, which maps say nothing, the mask's
-    share of the image; (N,) each. A map that is constant where it is positive, or nowhere positive, counts as a blind guess.
+def overlaps(
+    heat: Tensor, rule: str, objects: Bools
+) -> tuple[Floats, Floats, Floats, Bools, Floats]:
+    """Of raw maps (N,h,w) and objects (N,H,W): IoU of mask and object, pointing, energy, which maps
+    say nothing, the mask's share of the image; (N,) each. A map that is constant where it is
+    positive, or nowhere positive, counts as a blind guess.
     """
     size = (objects.shape[1], objects.shape[2])
     mask = cam.importance_mask(heat, rule, size)[:, 0].numpy()
@@ -98,7 +128,9 @@ def overlaps(heat: Tensor, rule: str, objects: Bools) -> tuple[Floats, Floats, F
     silent = (~(high - low > 1e-6 * high)).numpy()
     hot[torch.from_numpy(silent)] = 1.0
     whole = F.interpolate(hot[:, None], size, mode="bilinear", align_corners=False)[:, 0].numpy()
-    top = whole >= whole.max((1, 2), keepdims=True) * (1 - 1e-9)  # enlarging repeats border pixels: several may be hottest
+    top = whole >= whole.max((1, 2), keepdims=True) * (
+        1 - 1e-9
+    )  # enlarging repeats border pixels: several may be hottest
     pointing = (top & objects).sum((1, 2)) / top.sum((1, 2))
     energy = (whole * objects).sum((1, 2)) / whole.sum((1, 2))
     return shared / np.maximum(either, 1), pointing, energy, silent, mask.mean((1, 2))
@@ -107,10 +139,21 @@ def overlaps(heat: Tensor, rule: str, objects: Bools) -> tuple[Floats, Floats, F
 def _summary(found: Overlap, eps: float) -> str:
     meta, said = found.meta, []
     for measure in OVERLAPS:
-        parts = [f"{kind} {{:.2f}} [{{:.2f}}, {{:.2f}}]".format(*found.interval(measure, row)) for row, kind in enumerate(MAPS)]
+        parts = [
+            f"{kind} {{:.2f}} [{{:.2f}}, {{:.2f}}]".format(*found.interval(measure, row))
+            for row, kind in enumerate(MAPS)
+        ]
         guess = found.chance if measure == "iou" else found.area
-        said.append(f"{'IoU' if measure == 'iou' else measure} {', '.join(parts)}, by chance {guess.mean():.2f}")
+        said.append(
+            f"{'IoU' if measure == 'iou' else measure} {', '.join(parts)}, by chance"
+            f" {guess.mean():.2f}"
+        )
     constant = (
-        f"; {int(found.constant[0])} clean and {int(found.constant[1])} attacked maps say nothing" if found.constant[:2].any() else ""
+        f"; {int(found.constant[0])} clean and {int(found.constant[1])} attacked maps say nothing"
+        if found.constant[:2].any()
+        else ""
     )
-    return f"{'; '.join(said)} ({meta['cam']}, {meta['rule']}, n = {meta['n']}, PGD-{meta['steps']} at ε = {eps_text(eps)}, seed {meta['seed']}; 95 %){constant}"
+    return (
+        f"{'; '.join(said)} ({meta['cam']}, {meta['rule']}, n = {meta['n']}, PGD-{meta['steps']} at"
+        f" ε = {eps_text(eps)}, seed {meta['seed']}; 95 %){constant}"
+    )

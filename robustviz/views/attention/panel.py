@@ -1,4 +1,6 @@
-"""The parts of the Attention page: controls, one network's maps and budget, what is spent, overlap with the object, ROAD."""
+"""The parts of the Attention page: controls, one network's maps and budget, what is spent, overlap
+with the object, ROAD.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ MASKS = ("z>1", "z>0", "heat>0.5", "top20%")  # those that can be laid over the 
 
 @dataclass(frozen=True)
 class Choice:
-    """What is chosen: whose map and how it is made, radii in grey levels, the mask's rule, the attack, what else is drawn."""
+    """What is chosen: whose map and how it is made, radii in grey levels, the mask's rule, the
+    attack, what else is drawn.
+    """
 
     method: str
     of: str
@@ -42,9 +46,15 @@ class Choice:
     def settings(self, img: int) -> dict[str, Any]:
         """The probe's settings for a test image."""
         return {
-            "index": img, "method": self.method, "of": self.of, "eps": self.level / 255, "eps_low": self.low / 255, "rule": self.rule,
-            "steps": self.steps, "seed": self.seed,
-        }  # fmt: skip
+            "index": img,
+            "method": self.method,
+            "of": self.of,
+            "eps": self.level / 255,
+            "eps_low": self.low / 255,
+            "rule": self.rule,
+            "steps": self.steps,
+            "seed": self.seed,
+        }
 
     @property
     def maps(self) -> dict[str, Any]:
@@ -59,34 +69,74 @@ def controls(here: Context) -> Choice:
     top = max(16, min(255, 2 * usual))
     a, b = st.columns(2, vertical_alignment="bottom")
     of = a.segmented_control(
-        "Map of", list(CLASSES), required=True, format_func=CLASSES.__getitem__, help=term("cam"), **linked("cam-of", "true", CLASSES)
+        "Map of",
+        list(CLASSES),
+        required=True,
+        format_func=CLASSES.__getitem__,
+        help=term("cam"),
+        **linked("cam-of", "true", CLASSES),
     )
     control = b.segmented_control(
-        "Control: the same network with", list(CONTROLS), required=True, format_func=CONTROLS.__getitem__, help=term("random weights"),
+        "Control: the same network with",
+        list(CONTROLS),
+        required=True,
+        format_func=CONTROLS.__getitem__,
+        help=term("random weights"),
         **linked("cam-control", "none", CONTROLS),
-    )  # fmt: skip
+    )
     a, b = st.columns(2)
     title = f"ε in grey levels of 255 (trained for {eps_text(run.eps)})"
-    level = int(a.slider(title, 0, top, help=term("epsilon"), **linked("eps", usual, range(top + 1))))
+    level = int(
+        a.slider(title, 0, top, help=term("epsilon"), **linked("eps", usual, range(top + 1)))
+    )
     low = 0
     if level:  # a slider needs a span
         low = int(
-            b.slider("ε_low, for unimportant pixels", 0, level, help=term("part"), **linked("eps-low", level * 7 // 8, range(level + 1)))
+            b.slider(
+                "ε_low, for unimportant pixels",
+                0,
+                level,
+                help=term("part"),
+                **linked("eps-low", level * 7 // 8, range(level + 1)),
+            )
         )
     with st.expander("More settings", icon=":material/settings:"):
         a, b, c = st.columns(3)
         method = a.selectbox(
-            "CAM method", list(METHODS), format_func=METHODS.__getitem__, help=term("cam"), **linked("cam", "grad_cam", METHODS)
+            "CAM method",
+            list(METHODS),
+            format_func=METHODS.__getitem__,
+            help=term("cam"),
+            **linked("cam", "grad_cam", METHODS),
         )
-        rule = b.selectbox("Rule of the mask", RULES, help=term("mask"), **linked("cam-rule", "z>1", RULES))
-        under = c.selectbox("Draw the maps", list(UNDER), format_func=UNDER.__getitem__, **linked("cam-under", "no", UNDER))
+        rule = b.selectbox(
+            "Rule of the mask", RULES, help=term("mask"), **linked("cam-rule", "z>1", RULES)
+        )
+        under = c.selectbox(
+            "Draw the maps",
+            list(UNDER),
+            format_func=UNDER.__getitem__,
+            **linked("cam-under", "no", UNDER),
+        )
         a, b, _ = st.columns(3)
-        steps = a.number_input("Steps of PGD", 1, 100, help=term("pgd"), **linked("steps", 10, range(1, 101)))
-        seed = b.number_input("Seed", 0, 9999, help=term("seed"), **linked("seed", 0, range(10_000)))
+        steps = a.number_input(
+            "Steps of PGD", 1, 100, help=term("pgd"), **linked("steps", 10, range(1, 101))
+        )
+        seed = b.number_input(
+            "Seed", 0, 9999, help=term("seed"), **linked("seed", 0, range(10_000))
+        )
     write_address()
     return Choice(
-        str(method), str(of or "true"), level, low, str(rule), int(steps), int(seed), control == "random", under == "yes",
-    )  # fmt: skip
+        str(method),
+        str(of or "true"),
+        level,
+        low,
+        str(rule),
+        int(steps),
+        int(seed),
+        control == "random",
+        under == "yes",
+    )
 
 
 def measured(here: Context, chosen: Choice) -> dict[str, Attention]:
@@ -102,7 +152,9 @@ def one_network(side: str, run_id: str, found: Attention, here: Context, chosen:
     with left, widgets.place():
         options = {"control": True} if chosen.control else {}
         options |= {"image": True} if chosen.under else {}
-        widgets.draw(found, Recipe({"": run_id}, "attention", "attention", settings, options), f"maps-{side}")
+        widgets.draw(
+            found, Recipe({"": run_id}, "attention", "attention", settings, options), f"maps-{side}"
+        )
     with right, widgets.place():
         widgets.draw(found, Recipe({"": run_id}, "attention", "budget", settings), f"budget-{side}")
 
@@ -120,7 +172,11 @@ def legend(found: dict[str, Attention]) -> None:
 def spent(found: dict[str, Attention], here: Context, chosen: Choice) -> None:
     """How the attack within the budget uses it."""
     if found:
-        widgets.draw(found, Recipe(widgets.runs_of(found), "attention", "spent", chosen.settings(here.img)), "spent")
+        widgets.draw(
+            found,
+            Recipe(widgets.runs_of(found), "attention", "spent", chosen.settings(here.img)),
+            "spent",
+        )
 
 
 def overlap(here: Context, chosen: Choice, found: dict[str, Attention]) -> None:
@@ -130,10 +186,16 @@ def overlap(here: Context, chosen: Choice, found: dict[str, Attention]) -> None:
         st.info("Where the object is, is known for the data shapes only.", icon=":material/info:")
         return
     if chosen.rule not in MASKS:
-        st.info(f"The rule {chosen.rule} makes no mask from the map itself: choose one of {', '.join(MASKS)}.", icon=":material/info:")
+        st.info(
+            f"The rule {chosen.rule} makes no mask from the map itself: choose one of"
+            f" {', '.join(MASKS)}.",
+            icon=":material/info:",
+        )
         return
     settings = chosen.maps | {"rule": chosen.rule}
-    if chosen.level != round(folder.open_model(here.a).eps * 255):  # else each run's own, which `report --overlap` has measured perhaps
+    if chosen.level != round(
+        folder.open_model(here.a).eps * 255
+    ):  # else each run's own, which `report --overlap` has measured perhaps
         settings["eps"] = chosen.level / 255
     many = widgets.measured(here, "overlap", "the overlap", "about 10 s", **settings)
     if many:
@@ -144,12 +206,19 @@ def overlap(here: Context, chosen: Choice, found: dict[str, Attention]) -> None:
 
 def faithful(here: Context, chosen: Choice) -> None:
     """ROAD, which paints over what a map calls important and looks whether the answer minds."""
-    with st.expander("Is the map faithful? ROAD", icon=":material/fact_check:", on_change="rerun", key="road-open") as box:
+    with st.expander(
+        "Is the map faithful? ROAD",
+        icon=":material/fact_check:",
+        on_change="rerun",
+        key="road-open",
+    ) as box:
         if box.open:
             st.markdown(term("road"))
             many = widgets.measured(here, "road", "ROAD", "about 20 s", **chosen.maps)
             if many:
-                widgets.draw(many, Recipe(widgets.runs_of(many), "road", "road", chosen.maps), "road")
+                widgets.draw(
+                    many, Recipe(widgets.runs_of(many), "road", "road", chosen.maps), "road"
+                )
 
 
 def pictures(found: dict[str, Attention]) -> None:

@@ -1,6 +1,8 @@
-"""What carries an answer, what logit pairing asks for beside cross-entropy, and whether more attack finds more.
+"""What carries an answer, what logit pairing asks for beside cross-entropy, and whether more attack
+finds more.
 
-Three questions about adaptive adversarial logit pairing, answered for any network with a linear last layer.
+Three questions about adaptive adversarial logit pairing, answered for any network with a linear
+last layer.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ from robustviz.views.measure import Probe, image_of, images_of, linf_net, meta_o
 from robustviz.views.result import Result
 
 LOOKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
-OPEN = 250  # images whose attack is under way at once; as many as an evaluation's batch, so that they get its noise
+# images whose attack is under way at once; as many as an evaluation's batch, so that they get its
+# noise
+OPEN = 250
 
 R = TypeVar("R", bound=Result)
 
@@ -58,9 +62,11 @@ class OfImages(Probe[R]):
 @register("probe/contributions")
 @dataclass(frozen=True)
 class ContributionsSpec(OfImages[Contributions]):
-    """What each feature adds to the true class's logit of untouched images, and one draw of guided dropout at full rate.
+    """What each feature adds to the true class's logit of untouched images, and one draw of guided
+    dropout at full rate.
 
-    The dropout is that of the run's own settings where it was trained with AALP, else AALP's usual one.
+    The dropout is that of the run's own settings where it was trained with AALP, else AALP's usual
+    one.
     """
 
     seed: int = option(0, "Seed of the draw.", low=0)
@@ -82,16 +88,29 @@ class ContributionsSpec(OfImages[Contributions]):
         method = run.config.method if isinstance(run.config.method, AALP) else AALP()
         mask = method.guided_mask(parts, method.rate(1.0), torch.Generator().manual_seed(self.seed))
         meta = meta_of(
-            run, split, group=run.config.method.group, keep=method.keep, rate=method.rate(1.0), dropped=method.dropped,
-            own=isinstance(run.config.method, AALP), seed=self.seed,
-        )  # fmt: skip
+            run,
+            split,
+            group=run.config.method.group,
+            keep=method.keep,
+            rate=method.rate(1.0),
+            dropped=method.dropped,
+            own=isinstance(run.config.method, AALP),
+            seed=self.seed,
+        )
         out = Contributions(
-            parts.numpy(), bias.numpy(), mask.numpy(), few.y.numpy(), logits.argmax(dim=1).numpy(), index.numpy(), meta=meta
+            parts.numpy(),
+            bias.numpy(),
+            mask.numpy(),
+            few.y.numpy(),
+            logits.argmax(dim=1).numpy(),
+            index.numpy(),
+            meta=meta,
         )
         there = np.isfinite(out.half)
         meta["summary"] = (
-            f"half of what speaks for the true class comes from {np.mean(out.half[there]):.1f} of {parts.shape[1]} features "
-            f"(effective number {np.mean(out.effective[there]):.1f}, mean of {there.sum()} of {len(few)} images)"
+            f"half of what speaks for the true class comes from {np.mean(out.half[there]):.1f} of"
+            f" {parts.shape[1]} features (effective number {np.mean(out.effective[there]):.1f},"
+            f" mean of {there.sum()} of {len(few)} images)"
             if there.any()
             else f"no feature speaks for the true class on any of {len(few)} images"
         )
@@ -101,10 +120,12 @@ class ContributionsSpec(OfImages[Contributions]):
 @register("probe/pairing")
 @dataclass(frozen=True)
 class PairingSpec(OfImages[Pairing]):
-    """Pairing loss and cross-entropy of each image and its attacked twin, and whether their gradients agree.
+    """Pairing loss and cross-entropy of each image and its attacked twin, and whether their
+    gradients agree.
 
-    The gradients are those of the two terms of ALP's loss, with respect to all weights, image by image in eval mode: the
-    pairing loss mean_K (z − z')², and the mean of the cross-entropies of both twins.
+    The gradients are those of the two terms of ALP's loss, with respect to all weights, image by
+    image in eval mode: the pairing loss mean_K (z − z')², and the mean of the cross-entropies of
+    both twins.
     """
 
     eps: float | None = option(None, "Radius in pixel units; empty: the run's.", low=0)
@@ -124,22 +145,41 @@ class PairingSpec(OfImages[Pairing]):
             logits, logits_adv = net(few.x), net(x_adv)
         own = copy.deepcopy(net)  # other weights are put into it for a moment; the net is shared
         with frozen(own):
-            cosine = [gradient_cosine(own, x, twin, y) for x, twin, y in zip(few.x, x_adv, few.y, strict=True)]
-        meta = meta_of(run, split, attack=registry.encode(attack), eps=eps, seed=self.seed, pair_weight=kind_of(run))
+            cosine = [
+                gradient_cosine(own, x, twin, y)
+                for x, twin, y in zip(few.x, x_adv, few.y, strict=True)
+            ]
+        meta = meta_of(
+            run,
+            split,
+            attack=registry.encode(attack),
+            eps=eps,
+            seed=self.seed,
+            pair_weight=kind_of(run),
+        )
         out = Pairing(
             ce=F.cross_entropy(logits, few.y, reduction="none").numpy(),
             ce_adv=F.cross_entropy(logits_adv, few.y, reduction="none").numpy(),
-            pairing=(logits - logits_adv).pow(2).mean(dim=1).numpy(), cosine=np.array(cosine),
-            right_adv=(logits_adv.argmax(dim=1) == few.y).numpy(), y=few.y.numpy(), index=index.numpy(), meta=meta,
-        )  # fmt: skip
+            pairing=(logits - logits_adv).pow(2).mean(dim=1).numpy(),
+            cosine=np.array(cosine),
+            right_adv=(logits_adv.argmax(dim=1) == few.y).numpy(),
+            y=few.y.numpy(),
+            index=index.numpy(),
+            meta=meta,
+        )
         there = int(np.isfinite(out.cosine).sum())
         plain, weighed = out.opposed(), out.opposed("adversarial")
         meta["summary"] = (
-            f"PGD-{self.steps} at ε = {eps_text(eps)}: the gradients of pairing and cross-entropy oppose each other on {100 * plain[0]:.0f} % "
-            f"[{100 * plain[1]:.0f}, {100 * plain[2]:.0f}] of {there} images; with the weights p(y|x') these hold {100 * weighed[0]:.0f} % "
-            f"[{100 * weighed[1]:.0f}, {100 * weighed[2]:.0f}] of the weight"
+            f"PGD-{self.steps} at ε = {eps_text(eps)}: the gradients of pairing and cross-entropy"
+            f" oppose each other on {100 * plain[0]:.0f} % [{100 * plain[1]:.0f},"
+            f" {100 * plain[2]:.0f}] of {there} images; with the weights p(y|x') these hold"
+            f" {100 * weighed[0]:.0f} % [{100 * weighed[1]:.0f}, {100 * weighed[2]:.0f}] of the"
+            " weight"
             if there and np.isfinite(weighed[0])
-            else f"PGD-{self.steps} at ε = {eps_text(eps)}: on none of {len(few)} images have both losses a gradient"
+            else (
+                f"PGD-{self.steps} at ε = {eps_text(eps)}: on none of {len(few)} images have both"
+                " losses a gradient"
+            )
         )
         return out
 
@@ -147,10 +187,12 @@ class PairingSpec(OfImages[Pairing]):
 @register("probe/attack_steps")
 @dataclass(frozen=True)
 class AttackStepsSpec(Probe[AttackSteps]):
-    """Accuracy of the first `n` test images as PGD takes more steps, and under Square, which needs no gradient.
+    """Accuracy of the first `n` test images as PGD takes more steps, and under Square, which needs
+    no gradient.
 
-    The step stays ε/4 however many there are, and the start is the same, so that an attack of ten steps is the beginning
-    of one of a thousand. An image counts as fooled from the first look at which it is misread.
+    The step stays ε/4 however many there are, and the start is the same, so that an attack of ten
+    steps is the beginning of one of a thousand. An image counts as fooled from the first look at
+    which it is misread.
     """
 
     n: int = option(50, "How many test images.", low=1, high=OPEN)
@@ -166,28 +208,42 @@ class AttackStepsSpec(Probe[AttackSteps]):
         net, split = linf_net(run), images_of(run)
         few = split.take(torch.arange(min(self.n, len(split))))
         eps = check_eps(run.eps if self.eps is None else self.eps)
-        attack, square = PGD(eps=eps, steps=self.steps, step_size=eps / 4), Square(eps=eps, queries=self.queries)
+        attack, square = (
+            PGD(eps=eps, steps=self.steps, step_size=eps / 4),
+            Square(eps=eps, queries=self.queries),
+        )
         looks = sorted({*(look for look in LOOKS if look < self.steps), self.steps})
         right = looked_at(net, few.x, few.y, attack, looks, self.seed)
         meta = meta_of(run, split, attack=registry.encode(attack), eps=eps, seed=self.seed)
         out = AttackSteps(
-            steps=np.array(looks), right=right, clean=count_right(net, few.x, few.y).numpy(),
-            square=count_right(net, few.x, few.y, square, self.seed).numpy(), queries=self.queries, meta=meta,
-        )  # fmt: skip
-        counts = ", ".join(f"{row.sum()} after {look}" for look, row in zip(looks, right, strict=True))
+            steps=np.array(looks),
+            right=right,
+            clean=count_right(net, few.x, few.y).numpy(),
+            square=count_right(net, few.x, few.y, square, self.seed).numpy(),
+            queries=self.queries,
+            meta=meta,
+        )
+        counts = ", ".join(
+            f"{row.sum()} after {look}" for look, row in zip(looks, right, strict=True)
+        )
         meta["summary"] = (
-            f"right at ε = {eps_text(eps)}, of {out.n}: {out.clean.sum()} untouched; PGD with steps of ε/4: {counts}; "
-            f"Square-{self.queries}: {out.square.sum()}"
+            f"right at ε = {eps_text(eps)}, of {out.n}: {out.clean.sum()} untouched; PGD with steps"
+            f" of ε/4: {counts}; Square-{self.queries}: {out.square.sum()}"
         )
         return out
 
 
-def looked_at(net: nn.Module, x: Tensor, y: Tensor, attack: PGD, looks: list[int], seed: int = 0) -> np.ndarray:
-    """Which of at most 250 images are right at each look and at all before, (S,N), as one walk passes these steps.
+def looked_at(
+    net: nn.Module, x: Tensor, y: Tensor, attack: PGD, looks: list[int], seed: int = 0
+) -> np.ndarray:
+    """Which of at most 250 images are right at each look and at all before, (S,N), as one walk
+    passes these steps.
 
     What is misread already walks no further, which changes nothing for the others.
     """
-    rng = torch.Generator().manual_seed(seed * 1_000_003)  # the evaluation's noise for its first batch
+    rng = torch.Generator().manual_seed(
+        seed * 1_000_003
+    )  # the evaluation's noise for its first batch
     z = attack.first(Linf(x, float(attack.eps or 0)), rng)
     right, done = np.zeros((len(looks), len(x)), dtype=bool), 0
     left = torch.arange(len(x))
@@ -205,14 +261,23 @@ def looked_at(net: nn.Module, x: Tensor, y: Tensor, attack: PGD, looks: list[int
 
 
 def gradient_cosine(net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> float:
-    """The cosine of two gradients with respect to all weights, for one image (C,H,W), its twin and its class: that of the
-    pairing loss, and that of the mean cross-entropy of both. NaN where one of them is zero. The net is the caller's own.
+    """The cosine of two gradients with respect to all weights, for one image (C,H,W), its twin and
+    its class: that of the pairing loss, and that of the mean cross-entropy of both. NaN where one
+    of them is zero. The net is the caller's own.
     """
-    weights = {name: value.detach().clone().requires_grad_(True) for name, value in net.named_parameters()}
+    weights = {
+        name: value.detach().clone().requires_grad_(True) for name, value in net.named_parameters()
+    }
     logits = functional_call(net, weights, (torch.stack([x, x_adv]),))
     terms = (logits[0] - logits[1]).pow(2).mean(), F.cross_entropy(logits, y.repeat(2))
     first, second = (
-        torch.cat([g.flatten() for g in torch.autograd.grad(term, list(weights.values()), retain_graph=True)]).double() for term in terms
+        torch.cat(
+            [
+                g.flatten()
+                for g in torch.autograd.grad(term, list(weights.values()), retain_graph=True)
+            ]
+        ).double()
+        for term in terms
     )
     below = float(first.norm() * second.norm())
     return float(first @ second) / below if below > 0 else float("nan")
@@ -227,5 +292,8 @@ def kind_of(run: Run) -> str:
 def linear(run: Run, net: ImageNet) -> nn.Linear:
     """The net's last layer. Raises UserError where it is not linear."""
     if not isinstance(net.head, nn.Linear):
-        raise UserError(f"The last layer of {run.id} is not linear, so no feature has a contribution of its own: choose another model.")
+        raise UserError(
+            f"The last layer of {run.id} is not linear, so no feature has a contribution of its"
+            " own: choose another model."
+        )
     return net.head

@@ -1,7 +1,8 @@
-"""Points of many dimensions as points of a plane: through class centres, along the largest variance, or by UMAP.
+"""Points of many dimensions as points of a plane: through class centres, along the largest
+variance, or by UMAP.
 
-A plane through the points is exact about what it shows; UMAP shows neighbourhoods and nothing else. New points join a
-finished map without moving it.
+A plane through the points is exact about what it shows; UMAP shows neighbourhoods and nothing else.
+New points join a finished map without moving it.
 """
 
 from __future__ import annotations
@@ -19,38 +20,52 @@ from robustviz.types import UserError
 TRUST = 15  # neighbours of the trustworthiness that is printed beside every map
 LEAST = 4  # points; of fewer, UMAP's spectral start has no two axes
 FEWEST = 15  # images; fewer have no neighbourhoods worth a map
-ROWS = 256  # whose distances to all are held at once: a new piece of memory for each step and 1024 rows took more than twice as long
+# whose distances to all are held at once: a new piece of memory for each step and 1024 rows took
+# more than twice as long
+ROWS = 256
 HALVINGS = 64  # of the bandwidth search in `memberships`: to the last bit
-EPOCHS = {5000: 200, 1000: 300, 0: 500}  # of UMAP, by the least number of points: a crowd needs fewer than umap-learn's own 500
+EPOCHS = {
+    5000: 200,
+    1000: 300,
+    0: 500,
+}  # of UMAP, by the least number of points: a crowd needs fewer than umap-learn's own 500
 AGAIN = 50  # of UMAP from another map
 
 
 def plane(z: Tensor) -> tuple[Tensor, Tensor, float]:
-    """The plane of largest variance of points `z` (N,D): two axes (D,2) of length 1, its origin (D,), the share of variance
-    it holds, 0 to 1. An axis without variance is zero. Raises UserError for fewer than two points, for numbers that are not
-    finite, and where all points are equal.
+    """The plane of largest variance of points `z` (N,D): two axes (D,2) of length 1, its origin
+    (D,), the share of variance it holds, 0 to 1. An axis without variance is zero. Raises UserError
+    for fewer than two points, for numbers that are not finite, and where all points are equal.
 
     Each axis points so that its largest component is positive: the same picture on every machine.
     """
     z = measures.cloud(z)
     if len(z) < 2:
-        raise UserError("One point lies in every plane, so there is nothing to draw: take two images or more.")
+        raise UserError(
+            "One point lies in every plane, so there is nothing to draw: take two images or more."
+        )
     origin = z.mean(dim=0)
     axes, spread = _axes(z - origin, z)
     if not float(spread[0]):
-        raise UserError("All these features are equal, so they lie in no plane: the network has collapsed.")
+        raise UserError(
+            "All these features are equal, so they lie in no plane: the network has collapsed."
+        )
     return axes, origin, float(spread.sum() / (z - origin).square().sum())
 
 
 def centre_plane(z: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor, float]:
-    """As `plane`, of the class centres of `z` (N,D): each class counts once, however many points it has.
+    """As `plane`, of the class centres of `z` (N,D): each class counts once, however many points it
+    has.
 
     Two centres span a line only: the second axis is then where the points vary most beside it.
     """
     centres = measures.class_centres(z, y, classes)
     centres = centres[~centres.isnan().any(dim=1)]
     if len(centres) < 2:
-        raise UserError("The plane of the class centres needs points of two classes or more: take more images, or the projection pca.")
+        raise UserError(
+            "The plane of the class centres needs points of two classes or more: take more images,"
+            " or the projection pca."
+        )
     axes, origin, share = plane(centres)
     if len(centres) == 2:
         cloud = measures.cloud(z)
@@ -61,10 +76,15 @@ def centre_plane(z: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor, fl
 
 
 def _axes(centred: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """The first two right singular vectors (D,2) and their squared singular values (2,), without what is rounding of points `z`."""
+    """The first two right singular vectors (D,2) and their squared singular values (2,), without
+    what is rounding of points `z`.
+    """
     _, singular, right = torch.linalg.svd(centred, full_matrices=False)
     least = max(1e-9 * float(singular[0]), 1e-12 * float(z.abs().amax()))
-    axes, spread = torch.zeros(centred.shape[1], 2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+    axes, spread = (
+        torch.zeros(centred.shape[1], 2, dtype=torch.float64),
+        torch.zeros(2, dtype=torch.float64),
+    )
     for at in range(min(2, len(singular))):
         if float(singular[at]) > least:
             axis = right[at]
@@ -74,10 +94,12 @@ def _axes(centred: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def nearest(z: Tensor, k: int, among: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The `k` nearest points by cosine distance 1 − cos, exact: their rows (N,k) and the distances (N,k), nearest first.
+    """The `k` nearest points by cosine distance 1 − cos, exact: their rows (N,k) and the distances
+    (N,k), nearest first.
 
-    Without `among` (M,D) the neighbours are sought in `z` itself and each point comes first among its own, at distance 0,
-    as UMAP wants it. Equal distances go to the lowest row. A vector of length zero is at distance 1 from all.
+    Without `among` (M,D) the neighbours are sought in `z` itself and each point comes first among
+    its own, at distance 0, as UMAP wants it. Equal distances go to the lowest row. A vector of
+    length zero is at distance 1 from all.
     """
     u, bank = unit(measures.cloud(z)), unit(measures.cloud(z if among is None else among))
     far, rows = [], []
@@ -95,9 +117,13 @@ def nearest(z: Tensor, k: int, among: Tensor | None = None) -> tuple[Tensor, Ten
 
 
 def _least(block: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The first `k` columns of `block.sort(dim=1, stable=True)`, without sorting the rest: twenty times as fast."""
+    """The first `k` columns of `block.sort(dim=1, stable=True)`, without sorting the rest: twenty
+    times as fast.
+    """
     distance, row = block.topk(min(k + 1, block.shape[1]), dim=1, largest=False)
-    tied = (distance[:, k:] == distance[:, k - 1 : k]).any(dim=1)  # which of the equally far ones came in was chance
+    tied = (distance[:, k:] == distance[:, k - 1 : k]).any(
+        dim=1
+    )  # which of the equally far ones came in was chance
     row, order = row[:, :k].sort(dim=1)
     distance, by_distance = distance.gather(1, order).sort(dim=1, stable=True)
     row = row.gather(1, by_distance)
@@ -107,50 +133,83 @@ def _least(block: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def umap(
-    z: Tensor, *, seed: int = 0, n_neighbors: int = 15, min_dist: float = 0.1, init: Tensor | None = None, epochs: int | None = None
+    z: Tensor,
+    *,
+    seed: int = 0,
+    n_neighbors: int = 15,
+    min_dist: float = 0.1,
+    init: Tensor | None = None,
+    epochs: int | None = None,
 ) -> Tensor:
-    """Points (N,D) on UMAP's plane (N,2): cosine metric, umap-learn's own layout on exact neighbours; the same for the same seed.
+    """Points (N,D) on UMAP's plane (N,2): cosine metric, umap-learn's own layout on exact
+    neighbours; the same for the same seed.
 
-    `init` (N,2): a map of the same points as they were before, to start from; what keeps its neighbours stays where it is.
-    `epochs` of the layout: by default 500, of 1000 points and more 300, of 5000 and more 200, from an `init` 50. In the app a
-    process that has compiled answers (`embedder`); elsewhere the first call compiles for ten seconds or so. Raises UserError
-    where there are fewer than four points, two neighbours or not more points than neighbours, where numbers are not finite, where
-    all points have one direction, and where umap-learn is not installed.
-    Source: McInnes et al. 2018 (arXiv 1802.03426). `Differs:` exact neighbours, not approximate ones; fewer epochs of 1000
-    points and more, for 0.001 of trustworthiness(15) and 0.01 of the neighbours; from an `init`, a lower learning rate and
-    no stretching to a square.
+    `init` (N,2): a map of the same points as they were before, to start from; what keeps its
+    neighbours stays where it is. `epochs` of the layout: by default 500, of 1000 points and more
+    300, of 5000 and more 200, from an `init` 50. In the app a process that has compiled answers
+    (`embedder`); elsewhere the first call compiles for ten seconds or so. Raises UserError where
+    there are fewer than four points, two neighbours or not more points than neighbours, where
+    numbers are not finite, where all points have one direction, and where umap-learn is not
+    installed. Source: McInnes et al. 2018 (arXiv 1802.03426). `Differs:` exact neighbours, not
+    approximate ones; fewer epochs of 1000 points and more, for 0.001 of trustworthiness(15) and
+    0.01 of the neighbours; from an `init`, a lower learning rate and no stretching to a square.
     """
     z, n_neighbors = measures.cloud(z), measures.whole(n_neighbors, "n_neighbors")
     epochs = None if epochs is None else measures.whole(epochs, "epochs")
     if n_neighbors < 2:
-        raise UserError(f"UMAP needs at least 2 neighbours of each point, itself among them, and n_neighbors is {n_neighbors}: set 15.")
+        raise UserError(
+            "UMAP needs at least 2 neighbours of each point, itself among them, and n_neighbors is"
+            f" {n_neighbors}: set 15."
+        )
     if len(z) <= (most := max(n_neighbors, LEAST - 1)):
-        raise UserError(f"UMAP with {n_neighbors} neighbours needs more than {most} points, and there are {len(z)}; take more images.")
+        raise UserError(
+            f"UMAP with {n_neighbors} neighbours needs more than {most} points, and there are"
+            f" {len(z)}; take more images."
+        )
     if bool((unit(z) - unit(z)[0]).abs().max() < 1e-9):
         raise UserError(
-            "All these features have the same direction, so UMAP by cosine has nothing to tell apart: the network has collapsed."
+            "All these features have the same direction, so UMAP by cosine has nothing to tell"
+            " apart: the network has collapsed."
         )
     if init is not None:
         try:
             init = torch.as_tensor(init).double()
         except (TypeError, ValueError, RuntimeError) as error:
-            raise UserError(f"A map to start from is wanted as a tensor (N, 2), and this is a {type(init).__name__}.") from error
+            raise UserError(
+                "A map to start from is wanted as a tensor (N, 2), and this is a"
+                f" {type(init).__name__}."
+            ) from error
     if init is not None and not (init.shape == (len(z), 2) and bool(init.isfinite().all())):
         raise UserError(
-            f"A map to start from needs two finite numbers for each of the {len(z)} points, and this one, of shape {tuple(init.shape)}, has not."
+            f"A map to start from needs two finite numbers for each of the {len(z)} points, and"
+            f" this one, of shape {tuple(init.shape)}, has not."
         )
-    epochs = epochs or (AGAIN if init is not None else next(many for least, many in EPOCHS.items() if len(z) >= least))
+    epochs = epochs or (
+        AGAIN
+        if init is not None
+        else next(many for least, many in EPOCHS.items() if len(z) >= least)
+    )
     rows, far = nearest(z, n_neighbors)
     start = None if init is None else init.detach().cpu().numpy()
-    at = embedder.map_of(z.float().numpy(), rows.numpy(), far.numpy(), start, seed=seed, min_dist=min_dist, epochs=epochs)
+    at = embedder.map_of(
+        z.float().numpy(),
+        rows.numpy(),
+        far.numpy(),
+        start,
+        seed=seed,
+        min_dist=min_dist,
+        epochs=epochs,
+    )
     return torch.from_numpy(at).double()
 
 
 def place(new: Tensor, z: Tensor, at: Tensor, k: int = 15) -> Tensor:
-    """Where new points (M,D) lie in a finished map that has `z` (N,D) `at` (N,2): (M,2), nothing moves.
+    """Where new points (M,D) lie in a finished map that has `z` (N,D) `at` (N,2): (M,2), nothing
+    moves.
 
-    Each goes to the mean of its `k` nearest neighbours by cosine, weighted by UMAP's membership; a point that is in the map
-    already goes where it is. Source: umap-learn's start for new points, without its later optimisation.
+    Each goes to the mean of its `k` nearest neighbours by cosine, weighted by UMAP's membership; a
+    point that is in the map already goes where it is. Source: umap-learn's start for new points,
+    without its later optimisation.
     """
     if not len(new):
         return at.new_zeros(0, 2)
@@ -165,11 +224,15 @@ def place(new: Tensor, z: Tensor, at: Tensor, k: int = 15) -> Tensor:
 def memberships(far: Tensor) -> Tensor:
     """UMAP's weights exp(−(d − ρ)/σ) of neighbours at distances `far` (M,k), nearest first, 0 to 1.
 
-    ρ is the distance to the nearest, σ such that the weights add up to log₂ k; all are 1 where the distances are equal.
+    ρ is the distance to the nearest, σ such that the weights add up to log₂ k; all are 1 where the
+    distances are equal.
     """
     over = far - far[:, :1]
     wanted = math.log2(max(far.shape[1], 2))
-    low, high = torch.zeros(len(far), 1, dtype=torch.float64), torch.full((len(far), 1), 1e3, dtype=torch.float64)
+    low, high = (
+        torch.zeros(len(far), 1, dtype=torch.float64),
+        torch.full((len(far), 1), 1e3, dtype=torch.float64),
+    )
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         many = torch.exp(-over / middle).sum(dim=1, keepdim=True) > wanted
@@ -178,14 +241,20 @@ def memberships(far: Tensor) -> Tensor:
 
 
 def trustworthiness(z: Tensor, at: Tensor) -> float:
-    """How far the map's neighbourhoods are real: 1 where each point's 15 neighbours in the map `at` (N,2) are neighbours of `z`
-    (N,D) by cosine too, by scikit-learn. NaN for fewer than 32 points. Source: Venna and Kaski 2001.
+    """How far the map's neighbourhoods are real: 1 where each point's 15 neighbours in the map `at`
+    (N,2) are neighbours of `z` (N,D) by cosine too, by scikit-learn. NaN for fewer than 32 points.
+    Source: Venna and Kaski 2001.
     """
     if len(z) < 2 * TRUST + 2:
         return math.nan
     try:
         manifold = load("sklearn.manifold")
     except ImportError:
-        raise UserError("Trustworthiness comes from scikit-learn, which is not installed: run `pip install scikit-learn`.") from None
+        raise UserError(
+            "Trustworthiness comes from scikit-learn, which is not installed: run `pip install"
+            " scikit-learn`."
+        ) from None
     u, at = unit(measures.cloud(z)), measures.cloud(at)
-    return float(manifold.trustworthiness(u.numpy(), at.numpy(), n_neighbors=TRUST, metric="cosine"))
+    return float(
+        manifold.trustworthiness(u.numpy(), at.numpy(), n_neighbors=TRUST, metric="cosine")
+    )

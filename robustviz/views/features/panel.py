@@ -1,4 +1,6 @@
-"""The parts of the Features page: controls, a map for each network, what is chosen in it, the numbers beside it, the film."""
+"""The parts of the Features page: controls, a map for each network, what is chosen in it, the
+numbers beside it, the film.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,8 @@ ROWS = {"clean": "clean", "adversarial": "attacked", "noise": "noise"}
 
 @dataclass(frozen=True)
 class Choice:
-    """What is chosen above the maps: how they are made, coloured, what joins them, the probe's settings, and those of the
-    measurement behind the map, the probe `features`.
+    """What is chosen above the maps: how they are made, coloured, what joins them, the probe's
+    settings, and those of the measurement behind the map, the probe `features`.
     """
 
     colour: str
@@ -45,12 +47,22 @@ class Choice:
 
     @property
     def meanwhile(self) -> dict[str, Any]:
-        """The settings of the map that stands in for UMAP's while that is computed: PCA of the same features."""
-        return {name: value for name, value in self.settings.items() if name not in ("n_neighbors", "min_dist")} | {"projection": "pca"}
+        """The settings of the map that stands in for UMAP's while that is computed: PCA of the same
+        features.
+        """
+        return {
+            name: value
+            for name, value in self.settings.items()
+            if name not in ("n_neighbors", "min_dist")
+        } | {"projection": "pca"}
 
     def behind(self, result: FeatureMap) -> dict[str, Any]:
         """The settings of a map that is shown."""
-        return self.settings if result.meta["projection"] == self.settings["projection"] else self.meanwhile
+        return (
+            self.settings
+            if result.meta["projection"] == self.settings["projection"]
+            else self.meanwhile
+        )
 
 
 def controls(here: Context) -> Choice:
@@ -58,38 +70,81 @@ def controls(here: Context) -> Choice:
     left, middle, right = st.columns(3, vertical_alignment="bottom")
     with left:
         kind = st.segmented_control(
-            "Map", list(MAPS), required=True, format_func=MAPS.__getitem__, help=term("feature map"), **linked("map", "centres", MAPS)
+            "Map",
+            list(MAPS),
+            required=True,
+            format_func=MAPS.__getitem__,
+            help=term("feature map"),
+            **linked("map", "centres", MAPS),
         )
     with middle:
         colour = st.segmented_control(
-            "Colour", list(COLOURS), required=True, format_func=COLOURS.__getitem__, **linked("map-colour", "class", COLOURS)
+            "Colour",
+            list(COLOURS),
+            required=True,
+            format_func=COLOURS.__getitem__,
+            **linked("map-colour", "class", COLOURS),
         )
     with right:
         also = st.segmented_control(
-            "Put into the map", list(ALSO), required=True, format_func=ALSO.__getitem__,
-            help="New points join the finished map and move nothing in it: random noise of the same ε, or the attack at another ε.",
+            "Put into the map",
+            list(ALSO),
+            required=True,
+            format_func=ALSO.__getitem__,
+            help=(
+                "New points join the finished map and move nothing in it: random noise of the same"
+                " ε, or the attack at another ε."
+            ),
             **linked("map-also", "nothing", ALSO),
-        )  # fmt: skip
+        )
     with st.expander("More settings", icon=":material/settings:"):
         a, b, c = st.columns(3)
         n = a.select_slider("Test images", COUNTS, **linked("map-n", 200, COUNTS))
-        share = b.select_slider("ε, times that of training", list(SHARES), help=term("epsilon"), **linked("map-eps", "1", SHARES))
-        steps = c.number_input("Steps of PGD", 1, 100, help=term("pgd"), **linked("map-steps", 20, range(1, 101)))
-        seed = a.number_input("Seed", 0, 9999, help=term("seed"), **linked("map-seed", 0, range(10_000)))
-        near = b.number_input("UMAP: neighbours", 2, 50, help=term("umap"), **linked("map-near", 15, range(2, 51)))
-        packed = c.select_slider("UMAP: least distance", PACKED, **linked("map-dist", "0.1", PACKED))
+        share = b.select_slider(
+            "ε, times that of training",
+            list(SHARES),
+            help=term("epsilon"),
+            **linked("map-eps", "1", SHARES),
+        )
+        steps = c.number_input(
+            "Steps of PGD", 1, 100, help=term("pgd"), **linked("map-steps", 20, range(1, 101))
+        )
+        seed = a.number_input(
+            "Seed", 0, 9999, help=term("seed"), **linked("map-seed", 0, range(10_000))
+        )
+        near = b.number_input(
+            "UMAP: neighbours", 2, 50, help=term("umap"), **linked("map-near", 15, range(2, 51))
+        )
+        packed = c.select_slider(
+            "UMAP: least distance", PACKED, **linked("map-dist", "0.1", PACKED)
+        )
     write_address()  # here too: a fragment ends before the page does
     radii = [folder.open_model(run_id).eps for _, run_id in here.sides]
-    eps = None if share == "1" and len(set(radii)) == 1 else SHARES[str(share)] * radii[0]  # both networks meet the same ε
-    settings: dict[str, Any] = {"projection": str(kind), "n": int(n), "eps": eps, "steps": int(steps), "seed": int(seed)}
+    eps = (
+        None if share == "1" and len(set(radii)) == 1 else SHARES[str(share)] * radii[0]
+    )  # both networks meet the same ε
+    settings: dict[str, Any] = {
+        "projection": str(kind),
+        "n": int(n),
+        "eps": eps,
+        "steps": int(steps),
+        "seed": int(seed),
+    }
     if kind == "umap":
         settings |= {"n_neighbors": int(near), "min_dist": float(str(packed))}
     if also in ("half", "double"):
-        settings["place_eps"] = {"half": 0.5, "double": 2.0}[str(also)] * (radii[0] if eps is None else eps)
+        settings["place_eps"] = {"half": 0.5, "double": 2.0}[str(also)] * (
+            radii[0] if eps is None else eps
+        )
     from robustviz.probes import FeatureMapSpec
 
     spec = FeatureMapSpec(**settings)
-    return Choice(str(colour), str(also), settings, dataclasses.asdict(spec.features(spec.eps, folder.open_model(here.a))))
+    return Choice(
+        str(colour),
+        str(also),
+        settings,
+        dataclasses.asdict(spec.features(spec.eps, folder.open_model(here.a))),
+    )
 
 
 def maps(here: Context, choice: Choice) -> None:
@@ -101,18 +156,36 @@ def maps(here: Context, choice: Choice) -> None:
         + " length of a line has no unit: the numbers below are measured in feature space."
         + (" In UMAP axes and gaps between groups say nothing either." if umap else "")
     )
-    focus = str(st.session_state.get("class", ""))  # chosen further below, where classes are explained
+    focus = str(
+        st.session_state.get("class", "")
+    )  # chosen further below, where classes are explained
     known = focus in folder.open_model(here.a).classes
-    options: dict[str, Any] = {"colour": choice.colour, "noise": choice.also == "noise", "focus": focus if known else ""}
+    options: dict[str, Any] = {
+        "colour": choice.colour,
+        "noise": choice.also == "noise",
+        "focus": focus if known else "",
+    }
     found: dict[str, FeatureMap] = {}
     chosen: list[int] = []
     # One after the other, so that A can be looked at while B is measured.
-    for column, (name, run_id) in zip(st.columns(len(here.sides), gap="medium"), widgets.names(here).items(), strict=True):
+    for column, (name, run_id) in zip(
+        st.columns(len(here.sides), gap="medium"), widgets.names(here).items(), strict=True
+    ):
         with column, widgets.place():
-            mine = _umap(name, run_id, choice) if umap else widgets.measured({name: run_id}, "feature_map", "the map", **choice.settings)
+            mine = (
+                _umap(name, run_id, choice)
+                if umap
+                else widgets.measured({name: run_id}, "feature_map", "the map", **choice.settings)
+            )
             found |= mine
             for result in mine.values():
-                made = Recipe({"": run_id}, "feature_map", "feature_map", choice.behind(result), {"name": name} | options)
+                made = Recipe(
+                    {"": run_id},
+                    "feature_map",
+                    "feature_map",
+                    choice.behind(result),
+                    {"name": name} | options,
+                )
                 chosen += widgets.draw(result, made, f"map-{name[0].lower()}", brush=True)
     if not found:
         return
@@ -121,16 +194,27 @@ def maps(here: Context, choice: Choice) -> None:
 
 
 def _umap(name: str, run_id: str, choice: Choice) -> dict[str, FeatureMap]:
-    """UMAP of a network where it is known or soon there; else PCA and a sentence, until the page draws itself again with UMAP."""
+    """UMAP of a network where it is known or soon there; else PCA and a sentence, until the page
+    draws itself again with UMAP.
+    """
     if (known := cache.kept(run_id, "feature_map", **choice.settings)) is not None:
         return {name: known}
-    mine: dict[str, FeatureMap] = widgets.measured({name: run_id}, "feature_map", "the map", **choice.meanwhile)
+    mine: dict[str, FeatureMap] = widgets.measured(
+        {name: run_id}, "feature_map", "the map", **choice.meanwhile
+    )
     if not mine:
         return {}
     if (made := cache.soon(run_id, "feature_map", GRACE, **choice.settings)) is not None:
         return {name: made}
-    busy = "is being computed" if embedder.APP.ready else "compiles for about 15 s after the app has started"
-    st.info(f"UMAP {busy} and then takes this map's place; until then it is PCA.", icon=":material/hourglass_top:")
+    busy = (
+        "is being computed"
+        if embedder.APP.ready
+        else "compiles for about 15 s after the app has started"
+    )
+    st.info(
+        f"UMAP {busy} and then takes this map's place; until then it is PCA.",
+        icon=":material/hourglass_top:",
+    )
     _await(run_id, choice.settings)
     return mine
 
@@ -144,7 +228,10 @@ def _await(run_id: str, settings: dict[str, Any]) -> None:
 def _chosen(here: Context, found: dict[str, FeatureMap], chosen: list[int]) -> None:
     """The images that are chosen in the maps: pictures, a table, a file."""
     if not chosen:
-        st.markdown("Click a point to see its image in every view. With the box or lasso at a map's upper right you choose several.")
+        st.markdown(
+            "Click a point to see its image in every view. With the box or lasso at a map's upper"
+            " right you choose several."
+        )
         return
     widgets.thumbnails(here, chosen, "lasso")
     rows = table(found, chosen)
@@ -154,14 +241,25 @@ def _chosen(here: Context, found: dict[str, FeatureMap], chosen: list[int]) -> N
     writer.writeheader()
     writer.writerows(rows)
     st.download_button(
-        f"The {len(rows)} chosen (CSV)", out.getvalue(), "chosen.csv", "text/csv", key="file-chosen", on_click="ignore", icon=":material/download:"
-    )  # fmt: skip
+        f"The {len(rows)} chosen (CSV)",
+        out.getvalue(),
+        "chosen.csv",
+        "text/csv",
+        key="file-chosen",
+        on_click="ignore",
+        icon=":material/download:",
+    )
 
 
 def table(found: dict[str, FeatureMap], chosen: list[int]) -> list[dict[str, Any]]:
-    """A row for each chosen image: its number and class, and of each network the answers, whether it was fooled, the cosines."""
+    """A row for each chosen image: its number and class, and of each network the answers, whether
+    it was fooled, the cosines.
+    """
     first = next(iter(found.values()))
-    names, at = list(first.meta["classes"]), {int(index): row for row, index in enumerate(first.index)}
+    names, at = (
+        list(first.meta["classes"]),
+        {int(index): row for row, index in enumerate(first.index)},
+    )
     out = []
     for index in chosen:
         if (row := at.get(index)) is None:
@@ -183,58 +281,86 @@ def table(found: dict[str, FeatureMap], chosen: list[int]) -> list[dict[str, Any
 def _image(here: Context, found: dict[str, FeatureMap], choice: Choice) -> None:
     """The image of every view: where it lies in each map, and what becomes of it."""
     st.subheader(f"Image {here.img}")
-    for column, (name, result) in zip(st.columns(len(found), gap="medium"), found.items(), strict=True):
+    for column, (name, result) in zip(
+        st.columns(len(found), gap="medium"), found.items(), strict=True
+    ):
         with column, widgets.place():
             place = (result.index == here.img).nonzero()[0]
             if not len(place):
-                st.markdown(f"It is not among the first {len(result.y)} test images; choose more under *More settings*.")
+                st.markdown(
+                    f"It is not among the first {len(result.y)} test images; choose more under"
+                    " *More settings*."
+                )
                 continue
             row, run_id = int(place[0]), str(result.meta["run"])
             names = result.meta["classes"]
             st.markdown(
-                f"**{name}** reads it as {names[result.pred[row]]}, attacked as **{names[result.pred_adv[row]]}**; it is a {names[result.y[row]]}. "
-                f"Cosine to its class's centre {result.own[0, row]:.2f} → {result.own[1, row]:.2f}, to the nearest other "
-                f"{result.other[0, row]:.2f} → {result.other[1, row]:.2f}."
+                f"**{name}** reads it as {names[result.pred[row]]}, attacked as"
+                f" **{names[result.pred_adv[row]]}**; it is a {names[result.y[row]]}. Cosine to its"
+                f" class's centre {result.own[0, row]:.2f} → {result.own[1, row]:.2f}, to the"
+                f" nearest other {result.other[0, row]:.2f} → {result.other[1, row]:.2f}."
             )
-            made = Recipe({"": run_id}, "feature_map", "feature_map", choice.behind(result), {"name": name, "mark": here.img})
+            made = Recipe(
+                {"": run_id},
+                "feature_map",
+                "feature_map",
+                choice.behind(result),
+                {"name": name, "mark": here.img},
+            )
             widgets.draw(result, made, f"mark-{name[0].lower()}", words="")
             eps = float(result.meta["eps"])
             alone = cache.probe(
-                run_id, "adversarial", index=here.img, eps=eps, steps=choice.settings["steps"], seed=choice.settings["seed"]
+                run_id,
+                "adversarial",
+                index=here.img,
+                eps=eps,
+                steps=choice.settings["steps"],
+                seed=choice.settings["seed"],
             )
-            sheet = figures.sheet([alone.x, alone.x_adv, figures.delta(alone.x, alone.x_adv, eps)], 112)
+            sheet = figures.sheet(
+                [alone.x, alone.x_adv, figures.delta(alone.x, alone.x_adv, eps)], 112
+            )
             gain = f"{figures.gain(eps):.3g}"
             said = f"Clean, attacked on its own at ε = {eps_text(eps)}, and the change × {gain}."
             widgets.picture(sheet, said, f"image-{name[0].lower()}", width=360)
 
 
 def nearness(here: Context, choice: Choice) -> None:
-    """How near images stay to their class, in feature space: a figure, a table, and who is the judge."""
+    """How near images stay to their class, in feature space: a figure, a table, and who is the
+    judge.
+    """
     st.subheader("Measured in feature space, not in the picture")
     settings = choice.measured
     found: dict[str, Features] = widgets.measured(here, "features", "the distances", **settings)
     if not found:
         return
     with widgets.place():
-        widgets.draw(found, Recipe(widgets.runs_of(found), "features", "features", settings), "near")
+        widgets.draw(
+            found, Recipe(widgets.runs_of(found), "features", "features", settings), "near"
+        )
         st.markdown("\n".join(_table(found)))
     st.markdown(
-        "AFA and SupCon are trained to keep these distances, so they look good here by design. Accuracy under attack is the judge. "
-        "Noise is the control: what it does too is not the attack's doing."
+        "AFA and SupCon are trained to keep these distances, so they look good here by design."
+        " Accuracy under attack is the judge. Noise is the control: what it does too is not the"
+        " attack's doing."
     )
 
 
 def _table(found: dict[str, Features]) -> list[str]:
     k = next(iter(found.values())).meta["k"]
-    lines = [f"| images | own centre | nearest other | moved | {k}-NN among clean | right (95 %) |", "|:--|--:|--:|--:|--:|--:|"]
+    lines = [
+        f"| images | own centre | nearest other | moved | {k}-NN among clean | right (95 %) |",
+        "|:--|--:|--:|--:|--:|--:|",
+    ]
     for name, result in found.items():
         for kind, said in ROWS.items():
             values, n = result.measures[kind], len(result.y)
             right = round(values["accuracy"] * n)
             low, high = wilson(right, n)
             lines.append(
-                f"| **{name}** {said} | {values['own_cosine']:.2f} | {values['other_cosine']:.2f} | {values['moved']:.2f} "
-                f"| {values['knn_among_clean']:.0%} | {right} of {n} ({low:.0%}–{high:.0%}) |"
+                f"| **{name}** {said} | {values['own_cosine']:.2f} | {values['other_cosine']:.2f} |"
+                f" {values['moved']:.2f} | {values['knn_among_clean']:.0%} | {right} of {n}"
+                f" ({low:.0%}–{high:.0%}) |"
             )
     return lines
 
@@ -242,18 +368,42 @@ def _table(found: dict[str, Features]) -> list[str]:
 def film(here: Context) -> None:
     """The map at each epoch that was kept, and the distances over the epochs."""
     kind = st.segmented_control(
-        "Map of the film", list(FILMS), required=True, format_func=FILMS.__getitem__, **linked("map-film", "centres", FILMS)
+        "Map of the film",
+        list(FILMS),
+        required=True,
+        format_func=FILMS.__getitem__,
+        **linked("map-film", "centres", FILMS),
     )
     settings = {} if kind == "centres" else {"projection": str(kind)}
     found = widgets.measured(here, "feature_film", "the film", **settings)
     if not found:
         return
     epochs = sorted({int(epoch) for result in found.values() for epoch in result.epochs})
-    epoch = st.select_slider("Epoch", epochs, help=term("epoch"), **linked("map-epoch", epochs[-1], epochs))
+    epoch = st.select_slider(
+        "Epoch", epochs, help=term("epoch"), **linked("map-epoch", epochs[-1], epochs)
+    )
     write_address()
-    for column, (name, result) in zip(st.columns(len(found), gap="medium"), found.items(), strict=True):
-        made = Recipe({"": str(result.meta["run"])}, "feature_film", "feature_film", settings, options={"epoch": int(epoch), "name": name})
+    for column, (name, result) in zip(
+        st.columns(len(found), gap="medium"), found.items(), strict=True
+    ):
+        made = Recipe(
+            {"": str(result.meta["run"])},
+            "feature_film",
+            "feature_film",
+            settings,
+            options={"epoch": int(epoch), "name": name},
+        )
         with column, widgets.place():
             widgets.draw(result, made, f"film-{name[0].lower()}")
     with widgets.place():
-        widgets.draw(found, Recipe(widgets.runs_of(found), "feature_film", "feature_gap", settings, options={"epoch": int(epoch)}), "gap")
+        widgets.draw(
+            found,
+            Recipe(
+                widgets.runs_of(found),
+                "feature_film",
+                "feature_gap",
+                settings,
+                options={"epoch": int(epoch)},
+            ),
+            "gap",
+        )

@@ -1,7 +1,9 @@
-"""What a network makes of clean, attacked and randomly noised images just before its last layer, and how tidy that is.
+"""What a network makes of clean, attacked and randomly noised images just before its last layer,
+and how tidy that is.
 
-The noise is the control: what it does too is not the attack's doing. It has the attack's ε, yet is shorter in ℓ2 (uniform
-noise fills the box, PGD goes to its corners), so it answers "does any change of this size do that?", not "of this length".
+The noise is the control: what it does too is not the attack's doing. It has the attack's ε, yet is
+shorter in ℓ2 (uniform noise fills the box, PGD goes to its corners), so it answers "does any change
+of this size do that?", not "of this length".
 """
 
 from __future__ import annotations
@@ -27,12 +29,16 @@ VOTES = 10  # neighbours that vote, where there are so many
 
 
 def voters(n: int, run: Run) -> int:
-    """How many neighbours vote among the first `n` test images of a run: all others where these are few."""
+    """How many neighbours vote among the first `n` test images of a run: all others where these are
+    few.
+    """
     return min(VOTES, max(1, min(n, len(images_of(run))) - 1))
 
 
 def features_of(net: ImageNet, x: Tensor) -> tuple[Tensor, Tensor]:
-    """(features (N,D), logits (N,K)) of images (N,C,H,W): what `pool` gives to `head`, and what `head` makes of it."""
+    """(features (N,D), logits (N,K)) of images (N,C,H,W): what `pool` gives to `head`, and what
+    `head` makes of it.
+    """
     out = []
     with frozen(net), torch.no_grad():
         for part in in_parts(x):
@@ -41,17 +47,31 @@ def features_of(net: ImageNet, x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([z for z, _ in out]), torch.cat([logits for _, logits in out])
 
 
-def describe(z: Tensor, clean: Tensor, y: Tensor, pred: Tensor, k: int, centres: Tensor, moved: measures.Displacement) -> dict[str, float]:
-    """Every measure of the points `z` (N,D) by name, those that compare with their `clean` twins included.
+def describe(
+    z: Tensor,
+    clean: Tensor,
+    y: Tensor,
+    pred: Tensor,
+    k: int,
+    centres: Tensor,
+    moved: measures.Displacement,
+) -> dict[str, float]:
+    """Every measure of the points `z` (N,D) by name, those that compare with their `clean` twins
+    included.
 
-    `own_cosine`, `other_cosine`: of an image and the clean centre of its class, and of the other class whose centre is
-    nearest, mean over images. `centre_own`, `centre_other`: mean over the diagonal of `centres` (K,K) and over the rest.
-    `among_clean`: the neighbours are sought among the clean points, without the image's own twin, because attacked
-    images may well form new clusters of one class.
+    `own_cosine`, `other_cosine`: of an image and the clean centre of its class, and of the other
+    class whose centre is nearest, mean over images. `centre_own`, `centre_other`: mean over the
+    diagonal of `centres` (K,K) and over the rest. `among_clean`: the neighbours are sought among
+    the clean points, without the image's own twin, because attacked images may well form new
+    clusters of one class.
     """
     own = torch.eye(len(centres), dtype=torch.bool)
     to = measures.cosines_to_centres(z, measures.class_centres(clean, y, len(centres)))
-    others = to.scatter(1, y[:, None], -torch.inf).nan_to_num(nan=-torch.inf, neginf=-torch.inf).amax(dim=1)
+    others = (
+        to.scatter(1, y[:, None], -torch.inf)
+        .nan_to_num(nan=-torch.inf, neginf=-torch.inf)
+        .amax(dim=1)
+    )
     return {
         "accuracy": float((pred == y).double().mean()),
         "alignment": measures.alignment(z, y),
@@ -76,7 +96,8 @@ def describe(z: Tensor, clean: Tensor, y: Tensor, pred: Tensor, k: int, centres:
 @register("probe/features")
 @dataclass(frozen=True)
 class FeaturesSpec(Probe[Features]):
-    """Penultimate features of the first `n` test images: clean, under PGD, and with uniform noise of the same ε.
+    """Penultimate features of the first `n` test images: clean, under PGD, and with uniform noise
+    of the same ε.
 
     The attack is the evaluation's (same norm, same noise), so the answers are those that it counts.
     """
@@ -86,7 +107,11 @@ class FeaturesSpec(Probe[Features]):
     steps: int = option(20, "Steps of PGD.", low=1, high=1000)
     k: int = option(VOTES, "How many nearest neighbours vote.", low=1)
     seed: int = option(0, "Seed of the attack's noise and of the random control.", low=0)
-    class_: str = option("", "A class whose row and cause of misalignment are printed; empty: all images in one sentence.")
+    class_: str = option(
+        "",
+        "A class whose row and cause of misalignment are printed; empty: all images in one"
+        " sentence.",
+    )
 
     result = Features
 
@@ -96,9 +121,13 @@ class FeaturesSpec(Probe[Features]):
     def __call__(self, run: Run) -> Features:
         if not self.class_:
             return super().__call__(run)
-        from robustviz.views.misalignment.probe import MisalignmentSpec  # which asks for these features
+        from robustviz.views.misalignment.probe import (
+            MisalignmentSpec,
+        )  # which asks for these features
 
-        causes = MisalignmentSpec(n=self.n, eps=self.eps, steps=self.steps, seed=self.seed, class_=self.class_)(run)
+        causes = MisalignmentSpec(
+            n=self.n, eps=self.eps, steps=self.steps, seed=self.seed, class_=self.class_
+        )(run)
         row = [row for row in causes.rows() if row["class"] == self.class_]
         found = replace(self, class_="")(run)
         return replace(found, meta=found.meta | {"summary": causes.meta["summary"], "table": row})
@@ -121,20 +150,46 @@ class FeaturesSpec(Probe[Features]):
             pred[name] = logits.argmax(dim=1)
             centres[name] = measures.centre_cosines(z["clean"], z[name], y, classes)
             moved[name] = measures.displacement(z["clean"], z[name], x, these, y, classes, norm)
-        found = {name: describe(z[name], z["clean"], y, pred[name], self.k, centres[name], moved[name]) for name in images}
+        found = {
+            name: describe(z[name], z["clean"], y, pred[name], self.k, centres[name], moved[name])
+            for name in images
+        }
         clean, adv, noise = found["clean"], found["adversarial"], found["noise"]
         summary = (
-            f"Under PGD-{self.steps} at ε = {eps_text(eps)} images have a cosine of {adv['own_cosine']:.2f} to their own class's clean centre and "
-            f"{adv['other_cosine']:.2f} to the nearest other (clean: {clean['own_cosine']:.2f} and {clean['other_cosine']:.2f}, "
-            f"noise of the same ε: {noise['own_cosine']:.2f} and {noise['other_cosine']:.2f}). {self.k}-NN accuracy among clean images: "
-            f"{clean['knn_among_clean']:.2f} clean, {adv['knn_among_clean']:.2f} attacked, {noise['knn_among_clean']:.2f} with noise."
+            f"Under PGD-{self.steps} at ε = {eps_text(eps)} images have a cosine of"
+            f" {adv['own_cosine']:.2f} to their own class's clean centre and"
+            f" {adv['other_cosine']:.2f} to the nearest other (clean: {clean['own_cosine']:.2f} and"
+            f" {clean['other_cosine']:.2f}, noise of the same ε: {noise['own_cosine']:.2f} and"
+            f" {noise['other_cosine']:.2f}). {self.k}-NN accuracy among clean images:"
+            f" {clean['knn_among_clean']:.2f} clean, {adv['knn_among_clean']:.2f} attacked,"
+            f" {noise['knn_among_clean']:.2f} with noise."
         )
-        meta = meta_of(run, split, attack=registry.encode(attack), eps=eps, norm=norm, seed=self.seed, k=self.k, summary=summary)
+        meta = meta_of(
+            run,
+            split,
+            attack=registry.encode(attack),
+            eps=eps,
+            norm=norm,
+            seed=self.seed,
+            k=self.k,
+            summary=summary,
+        )
         return Features(
-            clean=z["clean"].numpy(), adversarial=z["adversarial"].numpy(), noise=z["noise"].numpy(), y=y.numpy(),
-            pred=pred["clean"].numpy(), pred_adv=pred["adversarial"].numpy(), pred_noise=pred["noise"].numpy(), index=index.numpy(),
-            centres_clean=centres["clean"].numpy(), centres_adv=centres["adversarial"].numpy(), centres_noise=centres["noise"].numpy(),
-            lipschitz_adv=moved["adversarial"].lipschitz.numpy(), lipschitz_noise=moved["noise"].lipschitz.numpy(),
-            moved_adv=moved["adversarial"].relative.numpy(), moved_noise=moved["noise"].relative.numpy(),
-            measures=found, meta=meta,
-        )  # fmt: skip
+            clean=z["clean"].numpy(),
+            adversarial=z["adversarial"].numpy(),
+            noise=z["noise"].numpy(),
+            y=y.numpy(),
+            pred=pred["clean"].numpy(),
+            pred_adv=pred["adversarial"].numpy(),
+            pred_noise=pred["noise"].numpy(),
+            index=index.numpy(),
+            centres_clean=centres["clean"].numpy(),
+            centres_adv=centres["adversarial"].numpy(),
+            centres_noise=centres["noise"].numpy(),
+            lipschitz_adv=moved["adversarial"].lipschitz.numpy(),
+            lipschitz_noise=moved["noise"].lipschitz.numpy(),
+            moved_adv=moved["adversarial"].relative.numpy(),
+            moved_noise=moved["noise"].relative.numpy(),
+            measures=found,
+            meta=meta,
+        )

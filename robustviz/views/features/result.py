@@ -13,14 +13,17 @@ from robustviz.views.result import Result
 
 @dataclass(frozen=True)
 class Features(Result):
-    """Penultimate features of the same `n` images untouched, attacked, and with random noise of the same ε.
+    """Penultimate features of the same `n` images untouched, attacked, and with random noise of the
+    same ε.
 
-    `clean`, `adversarial`, `noise` (n,D) float32; `y` the true classes, `pred`, `pred_adv`, `pred_noise` (n,) the
-    answers; `index` (n,) image numbers. `centres_clean`, `centres_adv`, `centres_noise` (K,K): cosine of the clean centre
-    of the row's class and the centre of the column's class among the clean, attacked, noisy points (NaN: no image of
-    the class). `lipschitz_adv`, `lipschitz_noise` (n,): feature displacement per change of the image; `moved_adv`,
-    `moved_noise` (n,): the same displacement in mean distances between clean class centres. `measures`: for `clean`,
-    `adversarial` and `noise` each measure of `robustviz.measures` by name.
+    `clean`, `adversarial`, `noise` (n,D) float32; `y` the true classes, `pred`, `pred_adv`,
+    `pred_noise` (n,) the answers; `index` (n,) image numbers. `centres_clean`, `centres_adv`,
+    `centres_noise` (K,K): cosine of the clean centre of the row's class and the centre of the
+    column's class among the clean, attacked, noisy points (NaN: no image of the class).
+    `lipschitz_adv`, `lipschitz_noise` (n,): feature displacement per change of the image;
+    `moved_adv`, `moved_noise` (n,): the same displacement in mean distances between clean class
+    centres. `measures`: for `clean`, `adversarial` and `noise` each measure of `robustviz.measures`
+    by name.
     """
 
     clean: Floats
@@ -47,11 +50,16 @@ class Features(Result):
         names = list(self.meta["classes"])
         return [
             {
-                "image": int(self.index[i]), "class": names[self.y[i]], "clean": names[self.pred[i]], "attacked": names[self.pred_adv[i]],
-                "noise": names[self.pred_noise[i]], "moved_attacked": float(self.moved_adv[i]), "moved_noise": float(self.moved_noise[i]),
+                "image": int(self.index[i]),
+                "class": names[self.y[i]],
+                "clean": names[self.pred[i]],
+                "attacked": names[self.pred_adv[i]],
+                "noise": names[self.pred_noise[i]],
+                "moved_attacked": float(self.moved_adv[i]),
+                "moved_noise": float(self.moved_noise[i]),
             }
             for i in range(len(self.y))
-        ]  # fmt: skip
+        ]
 
     @property
     def right(self) -> Bools:
@@ -69,8 +77,9 @@ class Features(Result):
 
 
 def own_and_other(z: Floats, clean: Floats, y: Ints) -> tuple[Floats, Floats]:
-    """For each point of `z` (n,D) the cosine to the centre of its own class among the `clean` points (n,D), and to the nearest
-    centre of another class: (n,) each, −1 to 1; −1 where there is no other class. A vector of length zero has cosine 0.
+    """For each point of `z` (n,D) the cosine to the centre of its own class among the `clean`
+    points (n,D), and to the nearest centre of another class: (n,) each, −1 to 1; −1 where there is
+    no other class. A vector of length zero has cosine 0.
     """
     clean, known = np.asarray(clean, dtype=np.float64), np.unique(y)
     centres = np.stack([clean[y == label].mean(axis=0) for label in known])
@@ -86,15 +95,18 @@ def _unit(z: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class FeatureMap(Result):
-    """Features of the same `n` images as points of a plane: untouched, attacked, and with random noise of the same ε.
+    """Features of the same `n` images as points of a plane: untouched, attacked, and with random
+    noise of the same ε.
 
-    `clean`, `adversarial`, `noise` (n,2); `placed` (n,2), or (0,2): the attack at another ε, put into the finished map, and
-    `pred_placed` its answers; `y`, `pred`, `pred_adv`, `pred_noise`, `index` (n,) as in `Features`. `own`, `other` (3,n):
-    cosine in feature space to the clean centre of the own class and to the nearest other one; rows: clean, adversarial,
-    noise. `moved` (n,): how far the attack moved each image, in mean distances between class centres. `axes` (D,2), `origin`
-    (D,): a point z lies at (z − origin) @ axes; empty for UMAP, which has no axes. `share`: of what the plane was laid
-    through (class centres, or all points), the part of the variance that it holds; NaN for UMAP. `trust`: trustworthiness
-    of the map with 15 neighbours by cosine, 0 to 1; NaN for fewer than 16 images.
+    `clean`, `adversarial`, `noise` (n,2); `placed` (n,2), or (0,2): the attack at another ε, put
+    into the finished map, and `pred_placed` its answers; `y`, `pred`, `pred_adv`, `pred_noise`,
+    `index` (n,) as in `Features`. `own`, `other` (3,n): cosine in feature space to the clean centre
+    of the own class and to the nearest other one; rows: clean, adversarial, noise. `moved` (n,):
+    how far the attack moved each image, in mean distances between class centres. `axes` (D,2),
+    `origin` (D,): a point z lies at (z − origin) @ axes; empty for UMAP, which has no axes.
+    `share`: of what the plane was laid through (class centres, or all points), the part of the
+    variance that it holds; NaN for UMAP. `trust`: trustworthiness of the map with 15 neighbours by
+    cosine, 0 to 1; NaN for fewer than 16 images.
     """
 
     clean: Floats
@@ -127,18 +139,22 @@ class FeatureMap(Result):
 
     @property
     def astray(self) -> Ints:
-        """How many clean, attacked, noisy points lie nearer to another class's centre than to their own, by cosine, (3,)."""
+        """How many clean, attacked, noisy points lie nearer to another class's centre than to their
+        own, by cosine, (3,).
+        """
         return np.asarray((self.other > self.own).sum(axis=1))
 
 
 @dataclass(frozen=True)
 class FeatureFilm(Result):
-    """Features of the same n images at E epochs of one training, on the plane of the last epoch's class centres or by UMAP.
+    """Features of the same n images at E epochs of one training, on the plane of the last epoch's
+    class centres or by UMAP.
 
-    `epochs` (E,); `clean`, `adversarial` (E,n,2); `y`, `index` (n,); `pred`, `pred_adv` (E,n). The rest are means in feature
-    space, one an epoch: `own`, `other` (E,3) cosine to the clean centre of the own class and to the nearest other one, for
-    clean, attacked, noisy images; `moved` (E,2) how far attack and noise move an image, in mean distances between class
-    centres, infinite where the centres coincide.
+    `epochs` (E,); `clean`, `adversarial` (E,n,2); `y`, `index` (n,); `pred`, `pred_adv` (E,n). The
+    rest are means in feature space, one an epoch: `own`, `other` (E,3) cosine to the clean centre
+    of the own class and to the nearest other one, for clean, attacked, noisy images; `moved` (E,2)
+    how far attack and noise move an image, in mean distances between class centres, infinite where
+    the centres coincide.
     """
 
     epochs: Ints

@@ -1,4 +1,6 @@
-"""The parts of the Soft labels & loss page: who is compared, the bars, the surfaces, what the alignment changed in numbers."""
+"""The parts of the Soft labels & loss page: who is compared, the bars, the surfaces, what the
+alignment changed in numbers.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,9 @@ STATES = {"clean": "Untouched", "attacked": "Attacked"}
 
 @dataclass(frozen=True)
 class Cast:
-    """The networks of the page: run ids by printed name, the run that sees them as its own data, the witness's id (or none),
-    and whether two of them are one network before and after an alignment.
+    """The networks of the page: run ids by printed name, the run that sees them as its own data,
+    the witness's id (or none), and whether two of them are one network before and after an
+    alignment.
     """
 
     named: dict[str, str]
@@ -44,46 +47,64 @@ class Cast:
 
     @property
     def frozen(self) -> str:
-        """The printed name of the network that no training changed here; empty where there is none."""
+        """The printed name of the network that no training changed here; empty where there
+        is none.
+        """
         return WITNESS if self.aligned else ""
 
 
 def cast(here: Context) -> Cast:
-    """Who is compared: an aligned source before and after with its witness, or A and B. Says so where the first is missing."""
+    """Who is compared: an aligned source before and after with its witness, or A and B. Says so
+    where the first is missing.
+    """
     sides = widgets.names(here)
     family = _family(here)
     if family is None:
         st.info(
-            f"No model alignment has been trained on {here.data} yet, so models A and B are compared. Train one on the Train page.",
+            f"No model alignment has been trained on {here.data} yet, so models A and B are"
+            " compared. Train one on the Train page.",
             icon=":material/info:",
         )
         return Cast(sides, "", False)
     before, after, witness = family
     wanted = st.segmented_control(
-        "Compared", list(COMPARED), required=True, format_func=COMPARED.__getitem__, help=term("model alignment"),
+        "Compared",
+        list(COMPARED),
+        required=True,
+        format_func=COMPARED.__getitem__,
+        help=term("model alignment"),
         **linked("compared", "alignment", COMPARED),
-    )  # fmt: skip
+    )
     if wanted == "sides":
         return Cast(sides, witness.id, False)
     st.markdown(
-        f"The source, {label(before)}, before and after it learned the soft labels of the witness, {label(witness)}. {_target(after)}"
+        f"The source, {label(before)}, before and after it learned the soft labels of the witness,"
+        f" {label(witness)}. {_target(after)}"
     )
     return Cast({BEFORE: before.id, AFTER: after.id, WITNESS: witness.id}, witness.id, True)
 
 
 def _target(after: Run) -> str:
     """A warning where the alignment is one of the controls, which learned no soft label."""
-    learned = {"witness_hard": "the witness's hard answers", "label": "the true classes"}.get(str(after.info["method"].get("target")), "")
+    learned = {"witness_hard": "the witness's hard answers", "label": "the true classes"}.get(
+        str(after.info["method"].get("target")), ""
+    )
     return f"**This is a control:** it learned {learned} instead." if learned else ""
 
 
 def _family(here: Context) -> tuple[Run, Run, Run] | None:
-    """(source before, source after, witness) of A or B if one is aligned, else of this data's alignment; None without any."""
+    """(source before, source after, witness) of A or B if one is aligned, else of this data's
+    alignment; None without any.
+    """
     from robustviz.views.transfer.probe import relatives
 
     chosen = [folder.open_model(run_id) for _, run_id in here.sides]
     others = sorted(
-        on(here.data).values(), key=lambda run: (run.info["method"].get("target", "witness_soft") != "witness_soft", not run.shipped)
+        on(here.data).values(),
+        key=lambda run: (
+            run.info["method"].get("target", "witness_soft") != "witness_soft",
+            not run.shipped,
+        ),
     )
     for run in [*chosen, *others]:
         if run.method_key != "model_alignment":
@@ -91,7 +112,10 @@ def _family(here: Context) -> tuple[Run, Run, Run] | None:
         try:
             before, witness = relatives(run)
         except UserError as error:
-            st.info(f"{run.id} cannot be shown with what it was made of. {error}", icon=":material/info:")
+            st.info(
+                f"{run.id} cannot be shown with what it was made of. {error}",
+                icon=":material/info:",
+            )
             continue
         if before is not None and witness is not None:
             return before, run, witness
@@ -102,10 +126,20 @@ def bars(here: Context, chosen: Cast) -> int:
     """Soft labels at a temperature; returned."""
     left, right = st.columns([1, 2], vertical_alignment="bottom")
     with left:
-        state = st.segmented_control("Image", list(STATES), required=True, format_func=STATES.__getitem__, help=term("pgd"),
-                                     **linked("state", "clean", STATES))  # fmt: skip
+        state = st.segmented_control(
+            "Image",
+            list(STATES),
+            required=True,
+            format_func=STATES.__getitem__,
+            help=term("pgd"),
+            **linked("state", "clean", STATES),
+        )
     with right:
-        temperature = int(st.slider("Temperature T", 1, 20, help=term("temperature"), **linked("T", 4, range(1, 21))))
+        temperature = int(
+            st.slider(
+                "Temperature T", 1, 20, help=term("temperature"), **linked("T", 4, range(1, 21))
+            )
+        )
     write_address()
     settings: dict[str, Any] = {"index": here.img, "temperature": float(temperature)}
     shown = dict(chosen.named)
@@ -115,8 +149,14 @@ def bars(here: Context, chosen: Cast) -> int:
     shown = dict(sorted(shown.items(), key=lambda pair: pair[0] != WITNESS))
     found = widgets.measured(shown, "soft_labels", "the soft labels", **settings)
     if found:
-        options = {"attacked": state == "attacked"} | ({"witness": WITNESS} if WITNESS in found else {})
-        widgets.draw(found, Recipe(widgets.runs_of(found), "soft_labels", "soft_labels", settings, options), "soft-labels")
+        options = {"attacked": state == "attacked"} | (
+            {"witness": WITNESS} if WITNESS in found else {}
+        )
+        widgets.draw(
+            found,
+            Recipe(widgets.runs_of(found), "soft_labels", "soft_labels", settings, options),
+            "soft-labels",
+        )
     return temperature
 
 
@@ -125,19 +165,50 @@ def surface(here: Context, chosen: Cast, temperature: int) -> None:
     st.subheader("The loss around this image")
     st.markdown("A slice of a million-dimensional shape: compare, do not navigate.")
     first = folder.open_model(chosen.reference)
-    kind = st.segmented_control("Surface", list(VIEWS), required=True, format_func=VIEWS.__getitem__, help=term("loss surface"),
-                                **linked("surface", "contour", VIEWS))  # fmt: skip
+    kind = st.segmented_control(
+        "Surface",
+        list(VIEWS),
+        required=True,
+        format_func=VIEWS.__getitem__,
+        help=term("loss surface"),
+        **linked("surface", "contour", VIEWS),
+    )
     with st.expander("More settings", icon=":material/settings:"):
         a, b, c = st.columns(3)
-        grid = int(a.selectbox("Grid", [21, 41, REFINED], format_func=_grid, **linked("grid", 21, (21, 41, REFINED))))
-        direction = b.selectbox("Adversarial direction", ["sign", "pgd"], format_func={"sign": "gradient's sign", "pgd": "where PGD ends"}.__getitem__,
-                                help=term("adversarial direction"), **linked("direction", "sign", ("sign", "pgd")))  # fmt: skip
-        seed = int(c.number_input("Seed of the random direction", 0, 9999, help=term("seed"), **linked("plane", 0, range(10_000))))
+        grid = int(
+            a.selectbox(
+                "Grid",
+                [21, 41, REFINED],
+                format_func=_grid,
+                **linked("grid", 21, (21, 41, REFINED)),
+            )
+        )
+        direction = b.selectbox(
+            "Adversarial direction",
+            ["sign", "pgd"],
+            format_func={"sign": "gradient's sign", "pgd": "where PGD ends"}.__getitem__,
+            help=term("adversarial direction"),
+            **linked("direction", "sign", ("sign", "pgd")),
+        )
+        seed = int(
+            c.number_input(
+                "Seed of the random direction",
+                0,
+                9999,
+                help=term("seed"),
+                **linked("plane", 0, range(10_000)),
+            )
+        )
     write_address()
     settings: dict[str, Any] = {
-        "index": here.img, "grid": grid, "span": 2 * first.eps, "temperature": float(temperature), "direction": direction, "seed": seed,
+        "index": here.img,
+        "grid": grid,
+        "span": 2 * first.eps,
+        "temperature": float(temperature),
+        "direction": direction,
+        "seed": seed,
         "reference": chosen.reference,
-    }  # fmt: skip
+    }
     if chosen.witness:
         settings["witness"] = chosen.witness
     if grid == REFINED:
@@ -147,16 +218,32 @@ def surface(here: Context, chosen: Cast, temperature: int) -> None:
         target = "both" if chosen.witness else "hard"
         if kind != "contour":
             target = str(kind).removeprefix("3d-")
-        options: dict[str, Any] = {"target": target, "kind": "contour" if kind == "contour" else "3d"}
+        options: dict[str, Any] = {
+            "target": target,
+            "kind": "contour" if kind == "contour" else "3d",
+        }
         if chosen.frozen in found:
             options["frozen"] = chosen.frozen
         with widgets.place():
-            widgets.draw(found, Recipe(widgets.runs_of(found), "surfaces", "surfaces", settings, options), "loss-surface")
-        maker = next((name for name, run_id in chosen.named.items() if run_id == chosen.reference), chosen.reference)
+            widgets.draw(
+                found,
+                Recipe(widgets.runs_of(found), "surfaces", "surfaces", settings, options),
+                "loss-surface",
+            )
+        maker = next(
+            (name for name, run_id in chosen.named.items() if run_id == chosen.reference),
+            chosen.reference,
+        )
         st.markdown(
-            f"Every panel shows the same plane, up to ±{eps_text(2 * first.eps)}. The adversarial direction comes from {maker}, the random one "
-            f"from seed {seed}. Pixels are not clipped. Dotted: the ε box; dashed: the answer changes."
-            + (f" The loss to the true class is cross-entropy, to the soft label T²·KL at T = {temperature}." if chosen.witness else "")
+            f"Every panel shows the same plane, up to ±{eps_text(2 * first.eps)}. The adversarial"
+            f" direction comes from {maker}, the random one from seed {seed}. Pixels are not"
+            " clipped. Dotted: the ε box; dashed: the answer changes."
+            + (
+                " The loss to the true class is cross-entropy, to the soft label T²·KL at T ="
+                f" {temperature}."
+                if chosen.witness
+                else ""
+            )
         )
 
 
@@ -165,37 +252,61 @@ def _grid(n: int) -> str:
 
 
 def judged(chosen: Cast) -> None:
-    """Is it more semantic, is it more robust? Accuracies, the gradient's share on the object, likeness to other networks."""
-    st.subheader("Is it more semantic, is it more robust?" if chosen.aligned else "Which is more semantic, which more robust?")
+    """Is it more semantic, is it more robust? Accuracies, the gradient's share on the object,
+    likeness to other networks.
+    """
+    st.subheader(
+        "Is it more semantic, is it more robust?"
+        if chosen.aligned
+        else "Which is more semantic, which more robust?"
+    )
     with widgets.place():
         accuracies(chosen)
     targets = ",".join(_targets(chosen))
-    found = widgets.measured(chosen.named, "gradients", "the gradients", **({"targets": targets} if targets else {}))
+    found = widgets.measured(
+        chosen.named, "gradients", "the gradients", **({"targets": targets} if targets else {})
+    )
     if found:
-        recipe = Recipe(widgets.runs_of(found), "gradients", "gradients", {"targets": targets} if targets else {})
+        recipe = Recipe(
+            widgets.runs_of(found),
+            "gradients",
+            "gradients",
+            {"targets": targets} if targets else {},
+        )
         with widgets.place():
             widgets.draw(found, recipe, "gradients")
 
 
 def _targets(chosen: Cast) -> list[str]:
-    """Ids of the networks whose gradients are compared: the witness, then the shipped ordinary ones that no shown network is."""
+    """Ids of the networks whose gradients are compared: the witness, then the shipped ordinary ones
+    that no shown network is.
+    """
     first = folder.open_model(chosen.reference)
     shown = set(chosen.named.values())
     ordinary = [
-        run.id for run in folder.all_runs()
-        if run.shipped and run.method_key == "standard" and run.info.get("data") == first.info.get("data")
-        and run.id not in shown and run.id != chosen.witness
-    ]  # fmt: skip
+        run.id
+        for run in folder.all_runs()
+        if run.shipped
+        and run.method_key == "standard"
+        and run.info.get("data") == first.info.get("data")
+        and run.id not in shown
+        and run.id != chosen.witness
+    ]
     return [*([chosen.witness] if chosen.witness else []), *ordinary] or list(chosen.named.values())
 
 
 def accuracies(chosen: Cast) -> None:
-    """A table of what the evaluations found, and the paired difference of the first two networks in words."""
+    """A table of what the evaluations found, and the paired difference of the first two networks in
+    words.
+    """
     opened = {name: folder.open_model(run_id) for name, run_id in chosen.named.items()}
     found = {name: _evaluations(run) for name, run in opened.items()}
     kinds = list(dict.fromkeys(kind for each in found.values() for kind in each))
     if not kinds:
-        raise UserError("None of these networks has been evaluated yet, so nothing is known of their accuracy: evaluate them first.")
+        raise UserError(
+            "None of these networks has been evaluated yet, so nothing is known of their accuracy:"
+            " evaluate them first."
+        )
     head = "| | Clean | " + " | ".join(kinds) + " |\n|---|---|" + "---|" * len(kinds) + "\n"
     rows = []
     for name, each in found.items():
@@ -203,19 +314,34 @@ def accuracies(chosen: Cast) -> None:
             rows.append(f"| {name} | not evaluated |" + " |" * len(kinds))
             continue
         largest = max(each.values(), key=lambda one: one.n)
-        cells = [_cell(each[kind].robust_k, each[kind].n) if kind in each else "not measured" for kind in kinds]
+        cells = [
+            _cell(each[kind].robust_k, each[kind].n) if kind in each else "not measured"
+            for kind in kinds
+        ]
         rows.append(f"| {name} | {_cell(largest.clean_k, largest.n)} | {' | '.join(cells)} |")
     st.markdown(head + "\n".join(rows))
-    radii = ", ".join(dict.fromkeys(eps_text(one.eps) for each in found.values() for one in each.values()))
-    st.markdown(f"Share still right, with 95 % intervals, at ε = {radii}, seed 0. {_compared(found, list(opened))}")
+    radii = ", ".join(
+        dict.fromkeys(eps_text(one.eps) for each in found.values() for one in each.values())
+    )
+    st.markdown(
+        f"Share still right, with 95 % intervals, at ε = {radii}, seed 0."
+        f" {_compared(found, list(opened))}"
+    )
 
 
 def _evaluations(run: Run) -> dict[str, Evaluation]:
-    """The plain evaluation and AutoAttack at the run's ε, the largest n of each, by printed name."""
+    """The plain evaluation and AutoAttack at the run's ε, the largest n of each, by printed
+    name.
+    """
     out: dict[str, Evaluation] = {}
     for one in run.evaluations():
         wanted = one.attack.get("key") == "autoattack" or one.printed == "PGD-20"
-        if wanted and one.eps == run.eps and one.seed == 0 and (one.printed not in out or one.n > out[one.printed].n):
+        if (
+            wanted
+            and one.eps == run.eps
+            and one.seed == 0
+            and (one.printed not in out or one.n > out[one.printed].n)
+        ):
             out[one.printed] = one
     return out
 
@@ -226,13 +352,18 @@ def _cell(k: int, n: int) -> str:
 
 
 def _compared(found: Mapping[str, Mapping[str, Evaluation]], names: list[str]) -> str:
-    """The second network against the first on the same images: under each attack that both have seen, and clean."""
+    """The second network against the first on the same images: under each attack that both have
+    seen, and clean.
+    """
     if len(names) < 2:
         return ""
     before, after = found[names[0]], found[names[1]]
     both = [kind for kind in after if kind in before]
     if not both:
-        return f"{names[0]} and {names[1]} were not evaluated with the same attack, so they are not compared."
+        return (
+            f"{names[0]} and {names[1]} were not evaluated with the same attack, so they are not"
+            " compared."
+        )
     said = []
     for kind in both:
         try:
@@ -247,27 +378,52 @@ def _compared(found: Mapping[str, Mapping[str, Evaluation]], names: list[str]) -
         b, c = int((mine & ~theirs).sum()), int((~mine & theirs).sum())
         low, high = tango(b, c, one.n)
         decided = "" if low > 0 or high < 0 else ": not decided"
-        said.append(f"Clean accuracy: {100 * (b - c) / one.n:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}], n = {one.n}{decided}.")
+        said.append(
+            f"Clean accuracy: {100 * (b - c) / one.n:+.1f} points [{100 * low:+.1f},"
+            f" {100 * high:+.1f}], n = {one.n}{decided}."
+        )
     return " ".join(said)
 
 
 def curvature(here: Context, chosen: Cast) -> None:
     """How strongly the loss bends at the images; a point chosen is the image of every view."""
-    found = widgets.measured(chosen.named, "curvature", "the curvature of up to 50 images", "about 15 s")
+    found = widgets.measured(
+        chosen.named, "curvature", "the curvature of up to 50 images", "about 15 s"
+    )
     if found:
-        picked = widgets.draw(found, Recipe(widgets.runs_of(found), "curvature", "curvature"), "curvature", brush=True)
+        picked = widgets.draw(
+            found, Recipe(widgets.runs_of(found), "curvature", "curvature"), "curvature", brush=True
+        )
         widgets.thumbnails(here, picked, "curvature")
-        st.markdown("A click on a point shows its image everywhere. Curvature grows with β, so compare values of one β only.")
+        st.markdown(
+            "A click on a point shows its image everywhere. Curvature grows with β, so compare"
+            " values of one β only."
+        )
 
 
 def weights(chosen: Cast) -> None:
     """The loss around the trained weights."""
-    grid = int(st.selectbox("Grid", [21, REFINED], format_func=_grid, **linked("weights-grid", 21, (21, REFINED))))
+    grid = int(
+        st.selectbox(
+            "Grid", [21, REFINED], format_func=_grid, **linked("weights-grid", 21, (21, REFINED))
+        )
+    )
     write_address()
     settings: dict[str, Any] = {"grid": grid, "refine": True} if grid == REFINED else {}
     found = widgets.measured(
-        chosen.named, "weight_surface", f"the surface around the weights, {grid} × {grid} on 128 images", "about 10 s", **settings
+        chosen.named,
+        "weight_surface",
+        f"the surface around the weights, {grid} × {grid} on 128 images",
+        "about 10 s",
+        **settings,
     )
     if found:
-        widgets.draw(found, Recipe(widgets.runs_of(found), "weight_surface", "weight_surface", settings), "weight-surface")
-        st.markdown("Robust networks need not look flatter here: filter-normalised slices do not decide robustness.")
+        widgets.draw(
+            found,
+            Recipe(widgets.runs_of(found), "weight_surface", "weight_surface", settings),
+            "weight-surface",
+        )
+        st.markdown(
+            "Robust networks need not look flatter here: filter-normalised slices do not decide"
+            " robustness."
+        )

@@ -1,5 +1,5 @@
-"""A surface computed where it bends and interpolated where it does not, with the error of interpolation measured: so that a
-fine grid costs no more than a coarse one.
+"""A surface computed where it bends and interpolated where it does not, with the error of
+interpolation measured: so that a fine grid costs no more than a coarse one.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ from robustviz.training.evaluation import pack
 from robustviz.types import JSON
 
 FIRST = 4  # every fourth point is computed
-SEEN = 0.01  # of what the values drawn span: a bend below is not refined; contour lines are 0.05 apart
+SEEN = (
+    0.01  # of what the values drawn span: a bend below is not refined; contour lines are 0.05 apart
+)
 TRIED = 64  # interpolated points that are computed after all, to measure the error
 
 
 @dataclass(frozen=True)
 class Refined:
-    """`values` (G,G,K) on a grid of which the points `computed` (G,G) were computed and the others interpolated; and what
-    interpolation had said, `guess` (T,K), at the points `tried` (T,2), row and column, before they were computed too.
+    """`values` (G,G,K) on a grid of which the points `computed` (G,G) were computed and the others
+    interpolated; and what interpolation had said, `guess` (T,K), at the points `tried` (T,2), row
+    and column, before they were computed too.
     """
 
     values: Floats
@@ -36,20 +39,32 @@ class Refined:
         return np.asarray(self.values[self.tried[:, 0], self.tried[:, 1]])
 
     def meta(self, error: dict[str, float]) -> JSON:
-        """What a result says of it; `error`: the largest one at the points tried, by what was measured."""
+        """What a result says of it; `error`: the largest one at the points tried, by what was
+        measured.
+        """
         return {
-            "points": self.computed.size, "computed": int(self.computed.sum()), "tried": len(self.tried), "error": error,
+            "points": self.computed.size,
+            "computed": int(self.computed.sum()),
+            "tried": len(self.tried),
+            "error": error,
             "where": pack(self.computed.ravel()),
-        }  # fmt: skip
+        }
 
 
-def refined(compute: Callable[[Ints, Ints], Floats], drawn: Callable[[Floats], Floats], grid: int, seed: int = 0) -> Refined:
-    """A surface of `grid` × `grid` points, computed where it bends: `compute` gives the values (P,K) at P rows and columns.
+def refined(
+    compute: Callable[[Ints, Ints], Floats],
+    drawn: Callable[[Floats], Floats],
+    grid: int,
+    seed: int = 0,
+) -> Refined:
+    """A surface of `grid` × `grid` points, computed where it bends: `compute` gives the values
+    (P,K) at P rows and columns.
 
-    First come every fourth point from the middle and the edges; then the distance is halved, twice. Where second
-    differences say that a straight line across a cell is off by more than 1 % of the range of what is drawn, `drawn`
-    (N,K) → (N,D), all its points are computed; the others come from the cubic through the four nearest nodes along each
-    direction. `seed` draws the points that are tried. A surface that is not finite everywhere is computed everywhere.
+    First come every fourth point from the middle and the edges; then the distance is halved, twice.
+    Where second differences say that a straight line across a cell is off by more than 1 % of the
+    range of what is drawn, `drawn` (N,K) → (N,D), all its points are computed; the others come from
+    the cubic through the four nearest nodes along each direction. `seed` draws the points that are
+    tried. A surface that is not finite everywhere is computed everywhere.
     """
     values, computed = np.zeros((grid, grid, 0)), np.zeros((grid, grid), dtype=bool)
 
@@ -74,7 +89,9 @@ def refined(compute: Callable[[Ints, Ints], Floats], drawn: Callable[[Floats], F
         finer = _lattice(grid, step)
         weight, place = _cubic(nodes, finer), np.ix_(finer, finer)
         values[place] = np.where(
-            computed[place][..., None], values[place], np.einsum("mi,ijk,nj->mnk", weight, here, weight, optimize=True)
+            computed[place][..., None],
+            values[place],
+            np.einsum("mi,ijk,nj->mnk", weight, here, weight, optimize=True),
         )
         wanted = np.zeros_like(computed)
         for i, j in np.argwhere((bends > SEEN * spans).any(2)):
@@ -82,7 +99,9 @@ def refined(compute: Callable[[Ints, Ints], Floats], drawn: Callable[[Floats], F
         fill(wanted & _both(grid, finer))
         nodes = finer
     left = np.argwhere(~computed)
-    tried = left[torch.randperm(len(left), generator=torch.Generator().manual_seed(seed)).numpy()[:TRIED]]
+    tried = left[
+        torch.randperm(len(left), generator=torch.Generator().manual_seed(seed)).numpy()[:TRIED]
+    ]
     guess = values[tried[:, 0], tried[:, 1]]
     wanted = np.zeros_like(computed)
     wanted[tried[:, 0], tried[:, 1]] = True
@@ -102,19 +121,27 @@ def _both(grid: int, nodes: Ints) -> Bools:
 
 
 def _bend(nodes: Ints, shown: Floats) -> Floats:
-    """How far a straight line down the rows is off in the middle of each cell, (n−1,n−1,D), by second differences of (n,n,D)."""
+    """How far a straight line down the rows is off in the middle of each cell, (n−1,n−1,D), by
+    second differences of (n,n,D).
+    """
     length = np.diff(nodes).astype(float)[:, None, None]
-    second = np.abs(np.diff(np.diff(shown, axis=0) / length, axis=0)) * 2 / (length[1:] + length[:-1])
+    second = (
+        np.abs(np.diff(np.diff(shown, axis=0) / length, axis=0)) * 2 / (length[1:] + length[:-1])
+    )
     second = np.concatenate([second[:1], second, second[-1:]])  # at an edge as next to it
     cell = np.maximum(second[1:], second[:-1]) * length**2 / 8
     return np.asarray(np.maximum(cell[:, 1:], cell[:, :-1]))
 
 
 def _cubic(nodes: Ints, at: Ints) -> Floats:
-    """(len(at), n): the weight of each node in the cubic through the four nodes around each index of `at`."""
+    """(len(at), n): the weight of each node in the cubic through the four nodes around each index
+    of `at`.
+    """
     out = np.zeros((len(at), len(nodes)))
     for row, place in enumerate(at):
-        first = int(np.clip(np.searchsorted(nodes, place, side="right") - 2, 0, max(len(nodes) - 4, 0)))
+        first = int(
+            np.clip(np.searchsorted(nodes, place, side="right") - 2, 0, max(len(nodes) - 4, 0))
+        )
         four = nodes[first : first + 4].astype(float)
         for column, own in enumerate(four):
             others = np.delete(four, column)

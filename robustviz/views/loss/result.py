@@ -13,8 +13,8 @@ from robustviz.views.result import Result
 
 @dataclass(frozen=True)
 class SoftLabels(Result):
-    """One image's softmax outputs at a temperature: `logits`, `logits_adv` (K,) of the image untouched and attacked at
-    `eps`, `y` the true class, `temperature` T.
+    """One image's softmax outputs at a temperature: `logits`, `logits_adv` (K,) of the image
+    untouched and attacked at `eps`, `y` the true class, `temperature` T.
     """
 
     logits: Floats
@@ -53,14 +53,16 @@ def divergence(p: Floats, q: Floats) -> float:
 
 @dataclass(frozen=True)
 class Surface(Result):
-    """The loss of one network on a plane through one image: row i and column j are the point x + aᵢ·d + bⱼ·r.
+    """The loss of one network on a plane through one image: row i and column j are the point x +
+    aᵢ·d + bⱼ·r.
 
-    `x`, `d`, `r` (C,H,W): the image, the adversarial direction and the random one, entries of d and r in −1…1; `a`, `b`
-    (G,) in pixel units, the middle one exactly 0. Points are not clipped to [0, 1], so that the plane is flat. `y` the
-    true class. `hard` (G,G): cross-entropy to y. `soft` (G,G): T²·KL(q ‖ softmax(logits/T)) with q = `label` (K,), the
-    witness's softmax output at T for the untouched image; both are empty without a witness. `pred` (G,G): the answer.
-    `eps`: the run's radius. Of a refined surface `meta["refined"]` says which points were computed (`where`, for `unpack`)
-    and by how much interpolation was off where it was tried (`error`).
+    `x`, `d`, `r` (C,H,W): the image, the adversarial direction and the random one, entries of d and
+    r in −1…1; `a`, `b` (G,) in pixel units, the middle one exactly 0. Points are not clipped to [0,
+    1], so that the plane is flat. `y` the true class. `hard` (G,G): cross-entropy to y. `soft`
+    (G,G): T²·KL(q ‖ softmax(logits/T)) with q = `label` (K,), the witness's softmax output at T for
+    the untouched image; both are empty without a witness. `pred` (G,G): the answer. `eps`: the
+    run's radius. Of a refined surface `meta["refined"]` says which points were computed (`where`,
+    for `unpack`) and by how much interpolation was off where it was tried (`error`).
     """
 
     x: Floats
@@ -79,7 +81,8 @@ class Surface(Result):
         """`hard` or `soft`, (G,G). Raises UserError for a soft loss without a witness."""
         if target == "soft" and not self.soft.size:
             raise UserError(
-                "There is no witness, so there is no soft label to measure the loss to: choose the true class, or name a witness."
+                "There is no witness, so there is no soft label to measure the loss to: choose the"
+                " true class, or name a witness."
             )
         return self.soft if target == "soft" else self.hard
 
@@ -91,10 +94,11 @@ class Surface(Result):
 
 @dataclass(frozen=True)
 class WeightSurface(Result):
-    """The mean cross-entropy of `n` images where the weights are moved: row i and column j are at w + aᵢ·u + bⱼ·v.
+    """The mean cross-entropy of `n` images where the weights are moved: row i and column j are at w
+    + aᵢ·u + bⱼ·v.
 
-    `a`, `b` (G,): 1 is as long, filter by filter, as the weights themselves; the middle one is exactly 0. `loss` (G,G).
-    `meta["refined"]` as of a `Surface`; its `error` is of log₁₀.
+    `a`, `b` (G,): 1 is as long, filter by filter, as the weights themselves; the middle one is
+    exactly 0. `loss` (G,G). `meta["refined"]` as of a `Surface`; its `error` is of log₁₀.
     """
 
     a: Floats
@@ -107,9 +111,10 @@ class WeightSurface(Result):
 class Gradients(Result):
     """The gradient of the cross-entropy by the pixels, image by image, at `index` (n,).
 
-    `norm` (n,): its ℓ2 norm. `share` (n,): the part of Σ|gradient| that lies on the true object, `area` (n,): the part of
-    the picture that the object covers, which is what a gradient without preference has; both empty where the data has no
-    masks. `cosine` (T,n): with the gradients of the networks `targets` (T).
+    `norm` (n,): its ℓ2 norm. `share` (n,): the part of Σ|gradient| that lies on the true object,
+    `area` (n,): the part of the picture that the object covers, which is what a gradient without
+    preference has; both empty where the data has no masks. `cosine` (T,n): with the gradients of
+    the networks `targets` (T).
     """
 
     index: Ints
@@ -122,10 +127,12 @@ class Gradients(Result):
 
 @dataclass(frozen=True)
 class Curvature(Result):
-    """The largest eigenvalue by size of the loss's Hessian by the pixels, image by image, at `index` (n,).
+    """The largest eigenvalue by size of the loss's Hessian by the pixels, image by image, at
+    `index` (n,).
 
-    `eigenvalue` (n,), signed; `residual` (n,): ‖Hv − λv‖/|λ| at the end, so some eigenvalue lies within that part of λ.
-    `same` (n,): whether the smoothed copy on which it is measured answers as the network does.
+    `eigenvalue` (n,), signed; `residual` (n,): ‖Hv − λv‖/|λ| at the end, so some eigenvalue lies
+    within that part of λ. `same` (n,): whether the smoothed copy on which it is measured answers as
+    the network does.
     """
 
     index: Ints

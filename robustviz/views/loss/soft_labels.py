@@ -1,4 +1,6 @@
-"""How a network spreads its answer over the classes: what a witness knows that the true class does not say."""
+"""How a network spreads its answer over the classes: what a witness knows that the true class does
+not say.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,17 @@ from robustviz.views.measure import Probe, image_of, linf_net, meta_of
 @register("probe/soft_labels")
 @dataclass(frozen=True)
 class SoftLabelsSpec(Probe[SoftLabels]):
-    """One test image's softmax outputs at temperature T, untouched and under the network's own PGD."""
+    """One test image's softmax outputs at temperature T, untouched and under the network's
+    own PGD.
+    """
 
     index: int = option(0, "Number of the test image.", low=0)
-    temperature: float = option(4.0, "T: the logits are divided by it; 1 is the network's usual output.", low=0.1, high=100)
-    eps: float | None = option(None, "Radius of the attack in pixel units; empty: the run's.", low=0)
+    temperature: float = option(
+        4.0, "T: the logits are divided by it; 1 is the network's usual output.", low=0.1, high=100
+    )
+    eps: float | None = option(
+        None, "Radius of the attack in pixel units; empty: the run's.", low=0
+    )
     steps: int = option(10, "Steps of PGD.", low=1, high=1000)
     seed: int = option(0, "Seed of the attack's random start.", low=0)
 
@@ -46,7 +54,12 @@ class SoftLabelsSpec(Probe[SoftLabels]):
         names = split.classes
         said = [
             f"{what} {names[probs.argmax()]} ({probs.max():.0%}), entropy {entropy(probs):.2f} nats"
-            for what, probs in (("untouched", out.probs), (f"under PGD-{self.steps} at ε = {eps_text(eps)}", out.probs_adv))
+            for what, probs in (
+                ("untouched", out.probs),
+                (f"under PGD-{self.steps} at ε = {eps_text(eps)}", out.probs_adv),
+            )
         ]
-        meta["summary"] = f"image {self.index}, a {names[out.y]}, at T = {self.temperature:g}: {'; '.join(said)}"
+        meta["summary"] = (
+            f"image {self.index}, a {names[out.y]}, at T = {self.temperature:g}: {'; '.join(said)}"
+        )
         return out

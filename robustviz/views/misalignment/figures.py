@@ -1,5 +1,7 @@
-"""Why a class is misaligned, drawn: what an attack does on the line to the nearest wrong class, where in the network it
-begins, how pairs of features lie, and whether misalignment foretells who is fooled."""
+"""Why a class is misaligned, drawn: what an attack does on the line to the nearest wrong class,
+where in the network it begins, how pairs of features lie, and whether misalignment foretells who is
+fooled.
+"""
 
 from __future__ import annotations
 
@@ -20,31 +22,47 @@ from robustviz.views.theme import COLOURS, DASHES, LIGHT, blank, finish
 
 R = TypeVar("R", bound=Result)
 MOST = 10  # classes drawn at once; more cannot be told apart
-SYMBOLS = {"a": ("x-thin", "circle-open", "line-ns"), "b": ("x-open", "circle-open-dot", "line-ne")}  # attacked, noise, boundary
+SYMBOLS = {
+    "a": ("x-thin", "circle-open", "line-ns"),
+    "b": ("x-open", "circle-open-dot", "line-ne"),
+}  # attacked, noise, boundary
 CONFUSERS = 5  # drawn beside a class that is looked at, where there are more
 
 
 def shown_classes(result: Misalignment, focus: str = "") -> list[int]:
-    """The classes that are drawn, worst first: all where they are few, else the worst, or `focus` and those it is taken for."""
+    """The classes that are drawn, worst first: all where they are few, else the worst, or `focus`
+    and those it is taken for.
+    """
     names, order = list(result.meta["classes"]), [c for c in result.order if result.n[c] > 0]
     if len(order) <= MOST:
         return order
     if focus not in names:
         return order[:MOST]
     c = names.index(focus)
-    near = [k for k, _ in result.lands(c, CONFUSERS + 1)] + [int(result.nearest[c]), int(result.boundary_class[c])]
+    near = [k for k, _ in result.lands(c, CONFUSERS + 1)] + [
+        int(result.nearest[c]),
+        int(result.boundary_class[c]),
+    ]
     return [c, *[k for k in dict.fromkeys(near) if k not in (c, -1)][:CONFUSERS]]
 
 
-def misalignment(results: Misalignment | Mapping[str, Misalignment], *, focus: str = "", template: str = LIGHT) -> go.Figure:
-    """A row a class, on the line from its own centre (0) to the nearest wrong one (1): where attacked images lie on average
-    (×), where noisy ones do (○), and where the head changes its answer (|). `focus`: a class; the others are grey.
+def misalignment(
+    results: Misalignment | Mapping[str, Misalignment], *, focus: str = "", template: str = LIGHT
+) -> go.Figure:
+    """A row a class, on the line from its own centre (0) to the nearest wrong one (1): where
+    attacked images lie on average (×), where noisy ones do (○), and where the head changes its
+    answer (|). `focus`: a class; the others are grey.
     """
     found = _named(results)
     colour, first = COLOURS[template], next(iter(found.values()))
     names = list(first.meta["classes"])
     shown = shown_classes(first, focus)
-    figure = blank(template, "How far an attack moves each class", "0: own centre, 1: nearest wrong centre", height=34 * len(shown) + 190)
+    figure = blank(
+        template,
+        "How far an attack moves each class",
+        "0: own centre, 1: nearest wrong centre",
+        height=34 * len(shown) + 190,
+    )
     rows = [names[c] for c in shown]
     for (name, result), side in zip(found.items(), _sides(found), strict=True):
         symbols = SYMBOLS[side]
@@ -56,15 +74,31 @@ def misalignment(results: Misalignment | Mapping[str, Misalignment], *, focus: s
         ):
             to = [names[result.nearest[c]] if result.nearest[c] >= 0 else "none" for c in shown]
             figure.add_scatter(
-                x=[_plain(values[c]) for c in shown], y=rows, mode="markers", name=f"{name}: {what}", customdata=to,
-                marker={"symbol": symbol, "size": 13, "color": grey, "line": {"width": 2.5, "color": grey}},
-                hovertemplate="%{y} → %{customdata}: %{x:.2f}<extra>" + f"{name}, {what}" + "</extra>",
-            )  # fmt: skip
+                x=[_plain(values[c]) for c in shown],
+                y=rows,
+                mode="markers",
+                name=f"{name}: {what}",
+                customdata=to,
+                marker={
+                    "symbol": symbol,
+                    "size": 13,
+                    "color": grey,
+                    "line": {"width": 2.5, "color": grey},
+                },
+                hovertemplate="%{y} → %{customdata}: %{x:.2f}<extra>"
+                + f"{name}, {what}"
+                + "</extra>",
+            )
     figure.update_xaxes(title="share of the way", zeroline=True)
     figure.update_yaxes(autorange="reversed", type="category", tickmode="linear")
     figure.update_layout(margin={"b": 84 + 20 * len(found)})
     said = " ".join(f"{name}: {_cause(result, focus)}" for name, result in found.items())
-    return finish(figure, "Movement under attack on the line to the nearest wrong class, a row a class.", first.meta, said)
+    return finish(
+        figure,
+        "Movement under attack on the line to the nearest wrong class, a row a class.",
+        first.meta,
+        said,
+    )
 
 
 def _cause(result: Misalignment, focus: str) -> str:
@@ -73,7 +107,11 @@ def _cause(result: Misalignment, focus: str) -> str:
         c = names.index(focus)
         return f"{focus}: {result.kind[c]}: {result.sentence[c]}"
     c = result.order[0]
-    level = [k for k in result.order if result.n[k] and result.robust_k[k] * result.n[c] == result.robust_k[c] * result.n[k]]
+    level = [
+        k
+        for k in result.order
+        if result.n[k] and result.robust_k[k] * result.n[c] == result.robust_k[c] * result.n[k]
+    ]
     tied = f", like {len(level) - 1} more" if len(level) > 1 else ""
     return f"{causes(result)} {names[c]} is right least often{tied}: {result.sentence[c]}"
 
@@ -81,33 +119,78 @@ def _cause(result: Misalignment, focus: str) -> str:
 def causes(result: Misalignment) -> str:
     """How many classes have which cause: "Pushed by the attack: 7 classes; holds: 3." """
     kinds = Counter(result.kind).most_common()
-    said = "; ".join(f"{kind if at == 0 else kind.lower()}: {count} class{'es' * (count > 1)}" for at, (kind, count) in enumerate(kinds))
+    said = "; ".join(
+        f"{kind if at == 0 else kind.lower()}: {count} class{'es' * (count > 1)}"
+        for at, (kind, count) in enumerate(kinds)
+    )
     return f"{said}."
 
 
-def misalignment_auc(results: Misalignment | Mapping[str, Misalignment], *, template: str = LIGHT) -> go.Figure:
-    """The ROC curve of a guess who will be fooled: images whose untouched features lie nearer to another class first."""
+def misalignment_auc(
+    results: Misalignment | Mapping[str, Misalignment], *, template: str = LIGHT
+) -> go.Figure:
+    """The ROC curve of a guess who will be fooled: images whose untouched features lie nearer to
+    another class first.
+    """
     found = _named(results)
     colour, first = COLOURS[template], next(iter(found.values()))
-    figure = blank(template, "Does misalignment foretell who is fooled?", "images right untouched, most misaligned first")
-    figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", name="chance", line={"color": colour["faint"], "dash": "dot"}, hoverinfo="skip")
+    figure = blank(
+        template,
+        "Does misalignment foretell who is fooled?",
+        "images right untouched, most misaligned first",
+    )
+    figure.add_scatter(
+        x=[0, 1],
+        y=[0, 1],
+        mode="lines",
+        name="chance",
+        line={"color": colour["faint"], "dash": "dot"},
+        hoverinfo="skip",
+    )
     said = []
     for (name, result), side in zip(found.items(), _sides(found), strict=True):
         area, low, high, fooled, held = result.auc
         if math.isnan(area):
-            which = "none of the images right untouched was fooled" if held else "all images right untouched were fooled"
-            said.append(f"{name}: {which if fooled or held else 'no image is right untouched'}, so there is nothing to foretell.")
+            which = (
+                "none of the images right untouched was fooled"
+                if held
+                else "all images right untouched were fooled"
+            )
+            said.append(
+                f"{name}: {which if fooled or held else 'no image is right untouched'}, so there is"
+                " nothing to foretell."
+            )
             continue
         x, y = _roc(result)
         figure.add_scatter(
-            x=x, y=y, mode="lines", name=name, line={"color": colour[side], "dash": DASHES[side], "width": 3, "shape": "hv"},
-            hovertemplate="%{y:.0%} of the fooled, %{x:.0%} of the others<extra>" + name + "</extra>",
-        )  # fmt: skip
-        verdict = "above chance" if low > 0.5 else "below chance" if high < 0.5 else "not told from chance"
-        said.append(f"{name}: AUC {area:.2f} [{low:.2f}, {high:.2f}], {verdict}; {fooled} fooled, {held} not, {result.meta['printed']}.")
+            x=x,
+            y=y,
+            mode="lines",
+            name=name,
+            line={"color": colour[side], "dash": DASHES[side], "width": 3, "shape": "hv"},
+            hovertemplate="%{y:.0%} of the fooled, %{x:.0%} of the others<extra>"
+            + name
+            + "</extra>",
+        )
+        verdict = (
+            "above chance"
+            if low > 0.5
+            else "below chance"
+            if high < 0.5
+            else "not told from chance"
+        )
+        said.append(
+            f"{name}: AUC {area:.2f} [{low:.2f}, {high:.2f}], {verdict}; {fooled} fooled, {held}"
+            f" not, {result.meta['printed']}."
+        )
     figure.update_xaxes(title="share of those that were not fooled", range=[0, 1], tickformat=".0%")
     figure.update_yaxes(title="share of the fooled", range=[0, 1.02], tickformat=".0%")
-    return finish(figure, "ROC curve of feature misalignment against being fooled.", first.meta, " ".join(said))
+    return finish(
+        figure,
+        "ROC curve of feature misalignment against being fooled.",
+        first.meta,
+        " ".join(said),
+    )
 
 
 def _roc(result: Misalignment) -> tuple[np.ndarray, np.ndarray]:
@@ -121,104 +204,181 @@ def _roc(result: Misalignment) -> tuple[np.ndarray, np.ndarray]:
 
 
 def stages(results: Stages | Mapping[str, Stages], *, template: str = LIGHT) -> go.Figure:
-    """Mean cosine of an image and its attacked twin after each stage, and of its noisy twin (thin, dotted)."""
+    """Mean cosine of an image and its attacked twin after each stage, and of its noisy twin (thin,
+    dotted).
+    """
     found = _named(results)
     colour, first = COLOURS[template], next(iter(found.values()))
-    figure = blank(template, "Where does it start?", f"clean and attacked alike: 1; {first.adversarial.shape[1]} images")
+    figure = blank(
+        template,
+        "Where does it start?",
+        f"clean and attacked alike: 1; {first.adversarial.shape[1]} images",
+    )
     said, alike = [], len({tuple(result.names) for result in found.values()}) == 1
     for (name, result), side in zip(found.items(), _sides(found), strict=True):
         x = result.names if alike else [f"{at}" for at in range(len(result.names))]
         mean, noise = result.adversarial.mean(axis=1), result.noise.mean(axis=1)
         low, high = np.quantile(result.adversarial, [0.25, 0.75], axis=1)
         figure.add_scatter(
-            x=[*x, *x[::-1]], y=[*high, *low[::-1]], fill="toself", mode="none", fillcolor=_clear(colour[side]), hoverinfo="skip",
+            x=[*x, *x[::-1]],
+            y=[*high, *low[::-1]],
+            fill="toself",
+            mode="none",
+            fillcolor=_clear(colour[side]),
+            hoverinfo="skip",
             showlegend=False,
-        )  # fmt: skip
+        )
         figure.add_scatter(
-            x=x, y=mean, mode="lines+markers", name=f"{name}: attacked", customdata=result.names,
-            line={"color": colour[side], "dash": DASHES[side], "width": 3}, marker={"size": 9, "symbol": "x"},
+            x=x,
+            y=mean,
+            mode="lines+markers",
+            name=f"{name}: attacked",
+            customdata=result.names,
+            line={"color": colour[side], "dash": DASHES[side], "width": 3},
+            marker={"size": 9, "symbol": "x"},
             hovertemplate="%{customdata}: %{y:.3f}<extra>" + name + "</extra>",
-        )  # fmt: skip
+        )
         figure.add_scatter(
-            x=x, y=noise, mode="lines+markers", name=f"{name}: noise", customdata=result.names,
-            line={"color": colour[side], "dash": "dot", "width": 1.5}, marker={"size": 7, "symbol": "circle-open"},
+            x=x,
+            y=noise,
+            mode="lines+markers",
+            name=f"{name}: noise",
+            customdata=result.names,
+            line={"color": colour[side], "dash": "dot", "width": 1.5},
+            marker={"size": 7, "symbol": "circle-open"},
             hovertemplate="%{customdata}, noise: %{y:.3f}<extra>" + name + "</extra>",
-        )  # fmt: skip
+        )
         falls = mean[:-2] - mean[1:-1]  # the logits are on another scale
         at = int(falls.argmax())
         where = (
-            f"the greatest fall is at {result.names[at + 1]}, from {mean[at]:.2f} to {mean[at + 1]:.2f}"
+            f"the greatest fall is at {result.names[at + 1]}, from {mean[at]:.2f} to"
+            f" {mean[at + 1]:.2f}"
             if falls[at] > 0
             else "it falls at no stage"
         )
         said.append(
-            f"{name}: up to the features {where}; features end at {mean[-2]:.2f}, with noise {noise[-2]:.2f}, logits at {mean[-1]:.2f} "
-            f"(PGD-{result.meta['attack']['steps']} at ε = {eps_text(float(result.meta['eps']))}, band: middle half of {result.noise.shape[1]} images)."
+            f"{name}: up to the features {where}; features end at {mean[-2]:.2f}, with noise"
+            f" {noise[-2]:.2f}, logits at {mean[-1]:.2f} (PGD-{result.meta['attack']['steps']} at ε"
+            f" = {eps_text(float(result.meta['eps']))}, band: middle half of"
+            f" {result.noise.shape[1]} images)."
         )
     figure.update_xaxes(type="category", title="" if alike else "stage (the networks differ)")
     figure.update_yaxes(title="cosine, mean over images")
-    return finish(figure, "Cosine of clean and attacked images, stage by stage.", first.meta, " ".join(said))
+    return finish(
+        figure, "Cosine of clean and attacked images, stage by stage.", first.meta, " ".join(said)
+    )
 
 
 def pairs(result: Pairs, *, side: str = "a", template: str = LIGHT) -> go.Figure:
-    """How far apart features of two images of one class (filled) and of two classes (outlined) lie, with the margin."""
+    """How far apart features of two images of one class (filled) and of two classes (outlined) lie,
+    with the margin.
+    """
     colour = COLOURS[template]
     kind = {"clean": "clean", "adversarial": "attacked", "noise": "noisy"}[result.meta["images"]]
     figure = blank(
-        template, "Distances of pairs", f"{result.meta['n']} {kind} images, features at length 1", barmode="overlay", bargap=0.05
+        template,
+        "Distances of pairs",
+        f"{result.meta['n']} {kind} images, features at length 1",
+        barmode="overlay",
+        bargap=0.05,
     )
     middle = (result.edges[:-1] + result.edges[1:]) / 2
-    for name, counts, fill in (("same class", result.same, colour[side]), ("two classes", result.different, "rgba(0,0,0,0)")):
+    for name, counts, fill in (
+        ("same class", result.same, colour[side]),
+        ("two classes", result.different, "rgba(0,0,0,0)"),
+    ):
         figure.add_bar(
-            x=middle, y=counts / max(counts.sum(), 1), name=name, marker={"color": fill, "line": {"color": colour[side], "width": 1.5}},
-            customdata=counts, hovertemplate="near %{x:.2f}: %{y:.1%}, %{customdata} pairs<extra>" + name + "</extra>",
-        )  # fmt: skip
+            x=middle,
+            y=counts / max(counts.sum(), 1),
+            name=name,
+            marker={"color": fill, "line": {"color": colour[side], "width": 1.5}},
+            customdata=counts,
+            hovertemplate="near %{x:.2f}: %{y:.1%}, %{customdata} pairs<extra>" + name + "</extra>",
+        )
     within, between = result.meta["within"], result.meta["between"]
-    said = f"Pairs of one class are {_two(within)} apart on average, pairs of two classes {_two(between)}"
+    said = (
+        f"Pairs of one class are {_two(within)} apart on average, pairs of two classes"
+        f" {_two(between)}"
+    )
     if result.margin is None:
         said += "; no margin was trained."
     else:
         figure.add_vline(
-            x=result.margin, line={"color": colour["text"], "dash": "dash"}, annotation_text=f"margin m = {result.margin:g}",
+            x=result.margin,
+            line={"color": colour["text"], "dash": "dash"},
+            annotation_text=f"margin m = {result.margin:g}",
             annotation_position="top right",
-        )  # fmt: skip
-        inside = result.different[middle < result.margin].sum() / max(int(result.different.sum()), 1)
-        said += f"; {inside:.0%} of the latter lie within m = {result.margin:g}. It acted on a projection of these features, which is gone."
+        )
+        inside = result.different[middle < result.margin].sum() / max(
+            int(result.different.sum()), 1
+        )
+        said += (
+            f"; {inside:.0%} of the latter lie within m = {result.margin:g}. It acted on a"
+            " projection of these features, which is gone."
+        )
     figure.update_xaxes(title="distance (0: one direction, 2: opposite)", range=[0, 2])
     figure.update_yaxes(title="share of the pairs", tickformat=".0%")
-    return finish(figure, "Histogram of feature distances within and between classes.", result.meta, said)
+    return finish(
+        figure, "Histogram of feature distances within and between classes.", result.meta, said
+    )
 
 
 def centre_cosines(
-    result: Features, *, images: Literal["clean", "adversarial", "noise"] = "adversarial", change: bool = False, classes: Sequence[str] = (),
+    result: Features,
+    *,
+    images: Literal["clean", "adversarial", "noise"] = "adversarial",
+    change: bool = False,
+    classes: Sequence[str] = (),
     template: str = LIGHT,
-) -> go.Figure:  # fmt: skip
-    """Class × class: cosine of each clean centre (row) and each class's centre among `images` (column); `change`: how much
-    it differs from that among the clean. `classes`: those to draw; all by default.
+) -> go.Figure:
+    """Class × class: cosine of each clean centre (row) and each class's centre among `images`
+    (column); `change`: how much it differs from that among the clean. `classes`: those to draw; all
+    by default.
     """
     every = list(result.meta["classes"])
     keep = [every.index(name) for name in classes] if classes else list(range(len(every)))
-    matrix = {"clean": result.centres_clean, "adversarial": result.centres_adv, "noise": result.centres_noise}[images]
+    matrix = {
+        "clean": result.centres_clean,
+        "adversarial": result.centres_adv,
+        "noise": result.centres_noise,
+    }[images]
     drawn = matrix - result.centres_clean if change else matrix
     part = drawn[np.ix_(keep, keep)]
     names = [every[k] for k in keep]
     kind = {"clean": "clean", "adversarial": "attacked", "noise": "noisy"}[images]
     figure = blank(
-        template, f"Clean centres and {kind} centres" + (", change" if change else ""), f"cosine, n = {len(result.y)}", height=460
+        template,
+        f"Clean centres and {kind} centres" + (", change" if change else ""),
+        f"cosine, n = {len(result.y)}",
+        height=460,
     )
     most = float(np.nanmax(np.abs(part))) if np.isfinite(part).any() else 1.0
     # Features behind a ReLU have no negative cosines, others may.
     scale = (
-        {"colorscale": "RdBu", "zmid": 0, "zmin": -most or -1, "zmax": most or 1} if change else
-        {"colorscale": "Cividis", "zmin": min(0.0, float(np.nanmin(part)) if np.isfinite(part).any() else 0.0), "zmax": 1}
-    )  # fmt: skip
+        {"colorscale": "RdBu", "zmid": 0, "zmin": -most or -1, "zmax": most or 1}
+        if change
+        else {
+            "colorscale": "Cividis",
+            "zmin": min(0.0, float(np.nanmin(part)) if np.isfinite(part).any() else 0.0),
+            "zmax": 1,
+        }
+    )
     figure.add_heatmap(
-        z=part, x=names, y=names, **scale, texttemplate="%{z:.2f}" if len(keep) <= MOST else "",
-        hovertemplate="clean %{y}, " + kind + " %{x}: %{z:.2f}<extra></extra>", colorbar={"thickness": 12},
-    )  # fmt: skip
+        z=part,
+        x=names,
+        y=names,
+        **scale,
+        texttemplate="%{z:.2f}" if len(keep) <= MOST else "",
+        hovertemplate="clean %{y}, " + kind + " %{x}: %{z:.2f}<extra></extra>",
+        colorbar={"thickness": 12},
+    )
     figure.update_xaxes(title=f"{kind} centre of", type="category", tickmode="linear")
-    figure.update_yaxes(title="clean centre of", autorange="reversed", type="category", tickmode="linear")
-    return finish(figure, "Heat map of cosines of class centres.", result.meta, _strayed(matrix, every, kind))
+    figure.update_yaxes(
+        title="clean centre of", autorange="reversed", type="category", tickmode="linear"
+    )
+    return finish(
+        figure, "Heat map of cosines of class centres.", result.meta, _strayed(matrix, every, kind)
+    )
 
 
 def _strayed(matrix: np.ndarray, names: list[str], kind: str) -> str:
@@ -230,37 +390,80 @@ def _strayed(matrix: np.ndarray, names: list[str], kind: str) -> str:
     nearest = off.argmax(axis=0)  # of each attacked centre, the clean centre of another class
     lead = np.where(there, off.max(axis=0) - np.diag(matrix), -np.inf)
     strayed, worst = int((lead > 0).sum()), int(lead.argmax())
-    closest = f"{names[worst]}: {matrix[worst, worst]:.2f} to its own, {off[nearest[worst], worst]:.2f} to {names[nearest[worst]]}"
+    closest = (
+        f"{names[worst]}: {matrix[worst, worst]:.2f} to its own, {off[nearest[worst], worst]:.2f}"
+        f" to {names[nearest[worst]]}"
+    )
     verb = "is" if strayed == 1 else "are"
-    return f"{strayed or 'None'} of {count} {kind} centres {verb} nearer to another class's clean centre; least aligned is {closest}."
+    return (
+        f"{strayed or 'None'} of {count} {kind} centres {verb} nearer to another class's clean"
+        f" centre; least aligned is {closest}."
+    )
 
 
-def uniformity(results: Uniformity | Mapping[str, Uniformity], *, template: str = LIGHT) -> go.Figure:
-    """Alignment against uniformity of clean features: one point an epoch that was kept, the best network filled and large."""
+def uniformity(
+    results: Uniformity | Mapping[str, Uniformity], *, template: str = LIGHT
+) -> go.Figure:
+    """Alignment against uniformity of clean features: one point an epoch that was kept, the best
+    network filled and large.
+    """
     found = _named(results)
     colour, first = COLOURS[template], next(iter(found.values()))
-    figure = blank(template, "Tight classes, evenly spread?", f"{first.meta['n']} clean test images; best is the lower left")
+    figure = blank(
+        template,
+        "Tight classes, evenly spread?",
+        f"{first.meta['n']} clean test images; best is the lower left",
+    )
     said = []
     for (name, result), side in zip(found.items(), _sides(found), strict=True):
         last = result.epoch < 0
         kept = ~last
         labels = ["best" if epoch < 0 else f"epoch {epoch}" for epoch in result.epoch]
         figure.add_scatter(
-            x=result.uniformity[kept], y=result.alignment[kept], mode="lines+markers+text", name=f"{name}: epochs", showlegend=bool(kept.any()), cliponaxis=False,
-            text=[label if at in (0, int(kept.sum()) - 1) else "" for at, label in enumerate(np.array(labels)[kept])], textposition="top center",
-            line={"color": colour[side], "dash": DASHES[side], "width": 2}, marker={"size": 8, "symbol": "circle-open"},
-            customdata=np.array(labels)[kept], hovertemplate="%{customdata}: alignment %{y:.2f}, uniformity %{x:.2f}<extra>" + name + "</extra>",
-        )  # fmt: skip
+            x=result.uniformity[kept],
+            y=result.alignment[kept],
+            mode="lines+markers+text",
+            name=f"{name}: epochs",
+            showlegend=bool(kept.any()),
+            cliponaxis=False,
+            text=[
+                label if at in (0, int(kept.sum()) - 1) else ""
+                for at, label in enumerate(np.array(labels)[kept])
+            ],
+            textposition="top center",
+            line={"color": colour[side], "dash": DASHES[side], "width": 2},
+            marker={"size": 8, "symbol": "circle-open"},
+            customdata=np.array(labels)[kept],
+            hovertemplate="%{customdata}: alignment %{y:.2f}, uniformity %{x:.2f}<extra>"
+            + name
+            + "</extra>",
+        )
         figure.add_scatter(
-            x=result.uniformity[last], y=result.alignment[last], mode="markers", name=f"{name}: best network",
-            marker={"size": 15, "color": colour[side], "symbol": "circle" if side == "a" else "diamond"},
-            hovertemplate="best: alignment %{y:.2f}, uniformity %{x:.2f}<extra>" + name + "</extra>",
-        )  # fmt: skip
-        text = f"{name}: alignment {result.alignment[-1]:.2f}, uniformity {result.uniformity[-1]:.2f}"
+            x=result.uniformity[last],
+            y=result.alignment[last],
+            mode="markers",
+            name=f"{name}: best network",
+            marker={
+                "size": 15,
+                "color": colour[side],
+                "symbol": "circle" if side == "a" else "diamond",
+            },
+            hovertemplate="best: alignment %{y:.2f}, uniformity %{x:.2f}<extra>"
+            + name
+            + "</extra>",
+        )
+        text = (
+            f"{name}: alignment {result.alignment[-1]:.2f}, uniformity {result.uniformity[-1]:.2f}"
+        )
         if kept.any():
-            text += f"; at epoch {result.epoch[0]} {result.alignment[0]:.2f} and {result.uniformity[0]:.2f}."
+            text += (
+                f"; at epoch {result.epoch[0]} {result.alignment[0]:.2f} and"
+                f" {result.uniformity[0]:.2f}."
+            )
         else:
-            text += "; it kept no epochs, so there is one point. Train with snapshots=2 to see its way."
+            text += (
+                "; it kept no epochs, so there is one point. Train with snapshots=2 to see its way."
+            )
         said.append(text)
     figure.update_xaxes(title="uniformity (lower: more evenly spread)")
     figure.update_yaxes(title="alignment (0: tight)", rangemode="tozero")

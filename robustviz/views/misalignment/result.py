@@ -15,21 +15,25 @@ from robustviz.views.result import Result
 class Misalignment(Result):
     """Why the images of each class do not stay with it: a row a class (K), and a row an image (N).
 
-    Of each class: `n` images, of them `clean_k` right untouched and `robust_k` under the attack; `train_n`, `train_k`
-    the same on a sample of the training split, untouched. Lengths are over the mean distance between two classes' clean
-    centres: `spread` (mean distance of a clean image to its own centre), `distance` to the `nearest` wrong class's
-    centre; `along`, `across`: how far the attack moves an image on the line to that centre (0: not at all, 1: as far as
-    from centre to centre) and off it, over the distance of the two; `along_noise`: the same for noise of the same ε.
-    `margin`: mean z_y − max other, untouched. `boundary`: where on the line to the centre of `boundary_class` the head
-    changes its answer (0: own centre, 1: the other; NaN where it tells them apart nowhere); `boundary_0`: where it would
-    without its constant offsets; `boundary_nearest`: where on the line to the `nearest`. `confidence`: mean softmax output for the true class on the training sample over the
-    median of the other classes. `taken`: clean images of other classes that are called this. `landed` (K,K): attacked
-    images of the row's class that are called the column's. `kind`, `sentence`: the diagnosis. NaN, and −1 for a class:
-    not defined.
+    Of each class: `n` images, of them `clean_k` right untouched and `robust_k` under the attack;
+    `train_n`, `train_k` the same on a sample of the training split, untouched. Lengths are over the
+    mean distance between two classes' clean centres: `spread` (mean distance of a clean image to
+    its own centre), `distance` to the `nearest` wrong class's centre; `along`, `across`: how far
+    the attack moves an image on the line to that centre (0: not at all, 1: as far as from centre to
+    centre) and off it, over the distance of the two; `along_noise`: the same for noise of the same
+    ε. `margin`: mean z_y − max other, untouched. `boundary`: where on the line to the centre of
+    `boundary_class` the head changes its answer (0: own centre, 1: the other; NaN where it tells
+    them apart nowhere); `boundary_0`: where it would without its constant offsets;
+    `boundary_nearest`: where on the line to the `nearest`. `confidence`: mean softmax output for
+    the true class on the training sample over the median of the other classes. `taken`: clean
+    images of other classes that are called this. `landed` (K,K): attacked images of the row's class
+    that are called the column's. `kind`, `sentence`: the diagnosis. NaN, and −1 for a class: not
+    defined.
 
-    Of each image: `index` its number, `y`, `pred`, `pred_adv`; `own`: distance to its own clean centre;
-    `misaligned`: cosine to the nearest other clean centre minus cosine to its own, −2 to 2, untouched; `outlier`: whether
-    it lies unusually far from its class or nearer to another; `files`: their names, where the data has files.
+    Of each image: `index` its number, `y`, `pred`, `pred_adv`; `own`: distance to its own clean
+    centre; `misaligned`: cosine to the nearest other clean centre minus cosine to its own, −2 to 2,
+    untouched; `outlier`: whether it lies unusually far from its class or nearer to another;
+    `files`: their names, where the data has files.
     """
 
     n: Ints
@@ -64,26 +68,33 @@ class Misalignment(Result):
 
     @property
     def order(self) -> list[int]:
-        """The classes, the one with the lowest accuracy under attack first; those without an image last."""
+        """The classes, the one with the lowest accuracy under attack first; those without an image
+        last.
+        """
         share = np.where(self.n > 0, self.robust_k / np.maximum(self.n, 1), 2.0)
         return [int(c) for c in np.argsort(share, kind="stable")]
 
     @property
     def gap(self) -> Floats:
-        """Clean accuracy on the training sample minus that on the test images, (K,); NaN where one is missing."""
+        """Clean accuracy on the training sample minus that on the test images, (K,); NaN where one
+        is missing.
+        """
         return _shares(self.train_k, self.train_n) - _shares(self.clean_k, self.n)
 
     @property
     def auc(self) -> tuple[float, float, float, int, int]:
-        """How well `misaligned` tells which images the attack fools, of those right untouched: AUC, its 95 % interval
-        (low, high), how many were fooled, how many not. 0.5 is chance; NaN where all or none were fooled.
+        """How well `misaligned` tells which images the attack fools, of those right untouched: AUC,
+        its 95 % interval (low, high), how many were fooled, how many not. 0.5 is chance; NaN where
+        all or none were fooled.
         """
         right = self.pred == self.y
         fooled = self.pred_adv != self.y
         return auc(self.misaligned[right & fooled], self.misaligned[right & ~fooled])
 
     def lands(self, c: int, most: int = 3) -> list[tuple[int, int]]:
-        """Where attacked images of a class go: (class, how many), the commonest answers first, none for 0."""
+        """Where attacked images of a class go: (class, how many), the commonest answers first, none
+        for 0.
+        """
         found = np.argsort(-self.landed[c], kind="stable")[:most]
         return [(int(k), int(self.landed[c, k])) for k in found if self.landed[c, k] > 0]
 
@@ -94,18 +105,34 @@ class Misalignment(Result):
             n = int(self.n[c])
             clean, robust = (wilson(int(k[c]), n) for k in (self.clean_k, self.robust_k))
             there = n > 0
-            out.append({
-                "class": names[c], "n": n,
-                "clean": self.clean_k[c] / n if there else None, "clean_low": clean[0], "clean_high": clean[1],
-                "robust": self.robust_k[c] / n if there else None, "robust_low": robust[0], "robust_high": robust[1],
-                "spread": _number(self.spread[c]), "nearest": names[self.nearest[c]] if self.nearest[c] >= 0 else None,
-                "distance": _number(self.distance[c]),
-                "lands": ", ".join(f"{names[k]} ({count})" for k, count in self.lands(c)),
-                "along": _number(self.along[c]), "across": _number(self.across[c]), "along_noise": _number(self.along_noise[c]),
-                "margin": _number(self.margin[c]), "boundary": _number(self.boundary[c]),
-                "boundary_to": names[self.boundary_class[c]] if self.boundary_class[c] >= 0 else None,
-                "train_n": int(self.train_n[c]), "gap": _number(self.gap[c]), "diagnosis": self.kind[c], "sentence": self.sentence[c],
-            })  # fmt: skip
+            out.append(
+                {
+                    "class": names[c],
+                    "n": n,
+                    "clean": self.clean_k[c] / n if there else None,
+                    "clean_low": clean[0],
+                    "clean_high": clean[1],
+                    "robust": self.robust_k[c] / n if there else None,
+                    "robust_low": robust[0],
+                    "robust_high": robust[1],
+                    "spread": _number(self.spread[c]),
+                    "nearest": names[self.nearest[c]] if self.nearest[c] >= 0 else None,
+                    "distance": _number(self.distance[c]),
+                    "lands": ", ".join(f"{names[k]} ({count})" for k, count in self.lands(c)),
+                    "along": _number(self.along[c]),
+                    "across": _number(self.across[c]),
+                    "along_noise": _number(self.along_noise[c]),
+                    "margin": _number(self.margin[c]),
+                    "boundary": _number(self.boundary[c]),
+                    "boundary_to": (
+                        names[self.boundary_class[c]] if self.boundary_class[c] >= 0 else None
+                    ),
+                    "train_n": int(self.train_n[c]),
+                    "gap": _number(self.gap[c]),
+                    "diagnosis": self.kind[c],
+                    "sentence": self.sentence[c],
+                }
+            )
         return out
 
     def line(self, c: int) -> str:
@@ -116,13 +143,22 @@ class Misalignment(Result):
         clean, robust = (wilson(int(k[c]), n) for k in (self.clean_k, self.robust_k))
         names, train_n = list(self.meta["classes"]), int(self.train_n[c])
         lands = ", ".join(f"{names[k]} ({count})" for k, count in self.lands(c))
-        gap = f"train–test gap {100 * self.gap[c]:+.0f} points ({train_n} training images)" if train_n else "no training image"
-        nearest = f"nearest wrong centre {names[self.nearest[c]]} at {self.distance[c]:.2f}" if self.nearest[c] >= 0 else "no other centre"
+        gap = (
+            f"train–test gap {100 * self.gap[c]:+.0f} points ({train_n} training images)"
+            if train_n
+            else "no training image"
+        )
+        nearest = (
+            f"nearest wrong centre {names[self.nearest[c]]} at {self.distance[c]:.2f}"
+            if self.nearest[c] >= 0
+            else "no other centre"
+        )
         return (
-            f"{name}: n = {n}, clean {self.clean_k[c] / n:.0%} [{clean[0]:.0%}, {clean[1]:.0%}], {self.meta['printed']} "
-            f"{self.robust_k[c] / n:.0%} [{robust[0]:.0%}, {robust[1]:.0%}]; spread {self.spread[c]:.2f}, {nearest}; lands on {lands}; "
-            f"moved {self.along[c]:.2f} along and {self.across[c]:.2f} across that line; head margin {self.margin[c]:.2f}; {gap}.\n"
-            f"{self.kind[c]}: {self.sentence[c]}"
+            f"{name}: n = {n}, clean {self.clean_k[c] / n:.0%} [{clean[0]:.0%}, {clean[1]:.0%}],"
+            f" {self.meta['printed']} {self.robust_k[c] / n:.0%} [{robust[0]:.0%},"
+            f" {robust[1]:.0%}]; spread {self.spread[c]:.2f}, {nearest}; lands on {lands}; moved"
+            f" {self.along[c]:.2f} along and {self.across[c]:.2f} across that line; head margin"
+            f" {self.margin[c]:.2f}; {gap}.\n{self.kind[c]}: {self.sentence[c]}"
         )
 
 
@@ -130,8 +166,8 @@ class Misalignment(Result):
 class Stages(Result):
     """How alike a network's inside is for an image and its attacked or noisy twin, stage by stage.
 
-    `names` (S): the pixels, the stages of `maps`, the features, the logits; `adversarial`, `noise` (S,n): cosine of the two
-    twins there, −1 to 1.
+    `names` (S): the pixels, the stages of `maps`, the features, the logits; `adversarial`, `noise`
+    (S,n): cosine of the two twins there, −1 to 1.
     """
 
     names: list[str]
@@ -141,8 +177,9 @@ class Stages(Result):
 
 @dataclass(frozen=True)
 class Pairs(Result):
-    """How far apart the features of two images lie, all pairs, at length 1: `edges` (B+1) from 0 to 2, `same`, `different`
-    (B): how many pairs of one class and of two; `margin`: what the run's method pushed different classes apart to, or None.
+    """How far apart the features of two images lie, all pairs, at length 1: `edges` (B+1) from 0 to
+    2, `same`, `different` (B): how many pairs of one class and of two; `margin`: what the run's
+    method pushed different classes apart to, or None.
     """
 
     edges: Floats
@@ -153,8 +190,9 @@ class Pairs(Result):
 
 @dataclass(frozen=True)
 class Uniformity(Result):
-    """How tight classes are and how evenly features spread over the sphere, at the end of some epochs: `epoch` (E) counted
-    from 1, −1 for the network that was kept; `alignment`, `uniformity` (E).
+    """How tight classes are and how evenly features spread over the sphere, at the end of some
+    epochs: `epoch` (E) counted from 1, −1 for the network that was kept; `alignment`, `uniformity`
+    (E).
     """
 
     epoch: Ints

@@ -1,4 +1,6 @@
-"""The figure of a painted budget: what the true class is left with, untouched, attacked there, attacked everywhere."""
+"""The figure of a painted budget: what the true class is left with, untouched, attacked there,
+attacked everywhere.
+"""
 
 from __future__ import annotations
 
@@ -13,33 +15,59 @@ from robustviz.views.theme import COLOURS, LIGHT, blank, finish
 
 
 def painted(results: Painted | Mapping[str, Painted], *, template: str = LIGHT) -> go.Figure:
-    """The true class's softmax output three times, one or two networks; on each bar the answer, ✓ right or ✗ wrong."""
+    """The true class's softmax output three times, one or two networks; on each bar the answer, ✓
+    right or ✗ wrong.
+    """
     found = {"": results} if isinstance(results, Painted) else dict(results)
     colour, first = COLOURS[template], next(iter(found.values()))
     names = first.meta["classes"]
     figure = blank(
-        template, f"What {names[first.y]} is left with", f"PGD-{first.meta['steps']}, seed {first.meta['seed']}, test image {first.meta['index']}",
-        barmode="group", bargap=0.25, bargroupgap=0.08, showlegend=len(found) > 1,
-    )  # fmt: skip
-    for (name, result), side in zip(found.items(), _sides(found) if "" not in found else SIDES, strict=False):
+        template,
+        f"What {names[first.y]} is left with",
+        f"PGD-{first.meta['steps']}, seed {first.meta['seed']}, test image {first.meta['index']}",
+        barmode="group",
+        bargap=0.25,
+        bargroupgap=0.08,
+        showlegend=len(found) > 1,
+    )
+    for (name, result), side in zip(
+        found.items(), _sides(found) if "" not in found else SIDES, strict=False
+    ):
         rows = (result.probs, result.probs_adv, result.probs_full)
         answers = [int(row.argmax()) for row in rows]
         figure.add_bar(
-            y=["untouched", "painted budget", f"{eps_text(result.eps)} everywhere"], x=[float(row[result.y]) for row in rows], orientation="h", name=name,
-            text=[f"{'✓' if answer == result.y else '✗'} {names[answer]}" for answer in answers], textposition="outside", cliponaxis=False,
-            marker={"color": colour[side], "pattern": {"shape": "" if side == "a" else "/"}}, hovertemplate="%{y}: %{x:.1%}, says %{text}<extra>" + name + "</extra>",
-        )  # fmt: skip
-    figure.update_xaxes(range=[0, 1.3], tickformat=".0%", tickvals=[0, 0.25, 0.5, 0.75, 1], title=f"softmax output for {names[first.y]}")
+            y=["untouched", "painted budget", f"{eps_text(result.eps)} everywhere"],
+            x=[float(row[result.y]) for row in rows],
+            orientation="h",
+            name=name,
+            text=[f"{'✓' if answer == result.y else '✗'} {names[answer]}" for answer in answers],
+            textposition="outside",
+            cliponaxis=False,
+            marker={"color": colour[side], "pattern": {"shape": "" if side == "a" else "/"}},
+            hovertemplate="%{y}: %{x:.1%}, says %{text}<extra>" + name + "</extra>",
+        )
+    figure.update_xaxes(
+        range=[0, 1.3],
+        tickformat=".0%",
+        tickvals=[0, 0.25, 0.5, 0.75, 1],
+        title=f"softmax output for {names[first.y]}",
+    )
     figure.update_yaxes(ticks="", autorange="reversed")
     same = len({result.meta["budget"] for result in found.values()}) == 1
     said = [str(first.meta["budget"])] if same else []
     for name, result in found.items():
-        said.append((f"**{name}**: " if name else "") + str(result.meta["outcome" if same else "summary"]))
+        said.append(
+            (f"**{name}**: " if name else "") + str(result.meta["outcome" if same else "summary"])
+        )
     if not first.uniform:
         said.append(
-            f"This attacker is weaker than the one of every robust number, who may change each pixel by {eps_text(first.eps)}. "
-            "Holding here is no robustness."
+            "This attacker is weaker than the one of every robust number, who may change each"
+            f" pixel by {eps_text(first.eps)}. Holding here is no robustness."
         )
     return finish(
-        figure, "Bars of the true class's softmax output, untouched, attacked within the painted budget and everywhere.", first.meta, "  \n".join(said)
-    )  # fmt: skip
+        figure,
+        "Bars of the true class's softmax output, untouched, attacked within the painted budget and"
+        " everywhere.",
+        first.meta,
+        "  \n".join(said),
+    )

@@ -1,4 +1,6 @@
-"""What if you chose the pixels? A canvas on which a person paints where the attacker may go, and what comes of it."""
+"""What if you chose the pixels? A canvas on which a person paints where the attacker may go, and
+what comes of it.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +24,23 @@ from robustviz.views.paint.probe import NAMED, cells_of, from_text, grid, to_tex
 from robustviz.views.paint.result import Painted
 
 START = "centre"
-FIXED = tuple(name for name in NAMED if name not in ("strongest", "part"))  # the same pixels for every network
+FIXED = tuple(
+    name for name in NAMED if name not in ("strongest", "part")
+)  # the same pixels for every network
 BUTTONS = {  # what each says, and what it paints; the keyboard's way to whole areas
     "centre": ("Centre", "The middle quarter of the image."),
     "edge": ("Edge", "A frame of about a quarter of the image."),
-    "strongest": ("Strongest pixels", "The quarter of the pixels where the loss of model A is steepest: the largest input gradient."),
-    "part": ("PART mask", "The pixels that PART calls important for model A: Grad-CAM at the true class, z > 1."),
+    "strongest": (
+        "Strongest pixels",
+        (
+            "The quarter of the pixels where the loss of model A is steepest: the largest input"
+            " gradient."
+        ),
+    ),
+    "part": (
+        "PART mask",
+        "The pixels that PART calls important for model A: Grad-CAM at the true class, z > 1.",
+    ),
     "all": ("All", "Every pixel: the attacker of every robust number."),
     "none": ("Clear", "No pixel."),
 }
@@ -52,8 +65,9 @@ select { font: inherit; color: var(--st-text-color); background: var(--st-second
 p { margin: .4rem 0 0; max-width: 26rem }
 """
 
-# Called again with new data after every rerun, on the same elements: what must survive hangs on the canvas. What Python
-# says about the mask is taken up only where Python changed it (`turn`), else a slow answer would undo the stroke in hand.
+# Called again with new data after every rerun, on the same elements: what must survive hangs on the
+# canvas. What Python says about the mask is taken up only where Python changed it (`turn`), else a
+# slow answer would undo the stroke in hand.
 JS = """
 export default function (component) {
   const { data, parentElement, setStateValue } = component;
@@ -232,13 +246,18 @@ class Masks:
 
 
 def what_if(here: Context) -> None:
-    """The whole part, closed until somebody asks for it, or until the address brings a painted mask."""
+    """The whole part, closed until somebody asks for it, or until the address brings a painted
+    mask.
+    """
     state = st.session_state
     state.setdefault("paint-linked", "paint" in st.query_params)
     with st.expander(
-        "What if you chose the pixels? Paint the attacker's budget", icon=":material/brush:", expanded=state["paint-linked"],
-        on_change="rerun", key="paint-open",
-    ) as box:  # fmt: skip
+        "What if you chose the pixels? Paint the attacker's budget",
+        icon=":material/brush:",
+        expanded=state["paint-linked"],
+        on_change="rerun",
+        key="paint-open",
+    ) as box:
         if box.open:
             _part(here)
 
@@ -266,39 +285,72 @@ def _studio(here: Context) -> None:
         cells = cells_of(run, here.img, st.session_state["paint"])
         shown = base64.b64encode(figures.png(x[0].numpy(), max(height, width))).decode()
         canvas(
-            key="canvas", on_mask_change=_painted,
+            key="canvas",
+            on_mask_change=_painted,
             data={
-                "rows": rows, "columns": columns, "side": side, "width": width, "height": height, "mask": to_text(cells),
-                "turn": f"{here.a} {here.img} {st.session_state.get('paint-turn', 0)}", "image": f"data:image/png;base64,{shown}",
+                "rows": rows,
+                "columns": columns,
+                "side": side,
+                "width": width,
+                "height": height,
+                "mask": to_text(cells),
+                "turn": f"{here.a} {here.img} {st.session_state.get('paint-turn', 0)}",
+                "image": f"data:image/png;base64,{shown}",
                 "unit": "pixels" if side == 1 else f"blocks of {side}×{side} pixels",
-                "label": f"Test image {here.img}, {split.classes[int(y)]}: paint which pixels the attacker may change",
+                "label": (
+                    f"Test image {here.img}, {split.classes[int(y)]}: paint which pixels the"
+                    " attacker may change"
+                ),
             },
-        )  # fmt: skip
+        )
     with right:
         top = max(16, min(255, 2 * usual))
         level = st.slider(
-            "ε on the painted pixels, in grey levels of 255", 1, top, help=term("epsilon"), **linked("paint_eps", usual, range(1, top + 1))
+            "ε on the painted pixels, in grey levels of 255",
+            1,
+            top,
+            help=term("epsilon"),
+            **linked("paint_eps", usual, range(1, top + 1)),
         )
-        low = st.slider("ε elsewhere, in grey levels", 0, int(level), help=term("part"), **linked("paint_low", 0, range(int(level) + 1)))
+        low = st.slider(
+            "ε elsewhere, in grey levels",
+            0,
+            int(level),
+            help=term("part"),
+            **linked("paint_low", 0, range(int(level) + 1)),
+        )
         write_address()
         settings = _attack(here, cells, int(level), int(low))
-        found = widgets.measured(here, "painted", "the painted attack", **settings) if settings else {}
+        found = (
+            widgets.measured(here, "painted", "the painted attack", **settings) if settings else {}
+        )
         if found:
             st.markdown(widgets.drawn(found, "painted").sentence)
     if settings and found:
-        left, right = st.columns(2, gap="large")  # anew: in a narrow window what came of it stands below the button
+        left, right = st.columns(
+            2, gap="large"
+        )  # anew: in a narrow window what came of it stands below the button
         with left:
             for name, result in found.items():
                 _pictures(name, result)
         with right:
-            widgets.draw(found, Recipe(widgets.runs_of(found), "painted", "painted", settings), "painted", words="")
+            widgets.draw(
+                found,
+                Recipe(widgets.runs_of(found), "painted", "painted", settings),
+                "painted",
+                words="",
+            )
 
 
 def _fill(here: Context, name: str) -> None:
-    """A callback: paint a whole area. What depends on a network is model A's, written out, so that B gets the same pixels."""
+    """A callback: paint a whole area. What depends on a network is model A's, written out, so that
+    B gets the same pixels.
+    """
     state = st.session_state
     try:
-        state["paint"] = name if name in FIXED else to_text(cells_of(folder.open_model(here.a), here.img, name))
+        state["paint"] = (
+            name if name in FIXED else to_text(cells_of(folder.open_model(here.a), here.img, name))
+        )
         state["paint-turn"] = state.get("paint-turn", 0) + 1
     except UserError as error:
         state["paint-fault"] = str(error)
@@ -311,17 +363,22 @@ def _painted() -> None:
 
 
 def _attack(here: Context, cells: Bools, level: int, low: int) -> dict[str, Any]:
-    """The button; the settings of the attack as long as the budget is the one that was attacked, else nothing."""
+    """The button; the settings of the attack as long as the budget is the one that was attacked,
+    else nothing.
+    """
     state, mask = st.session_state, st.session_state["paint"]
     asked = [here.sides, here.img, mask, level, low]
     if state["paint-linked"] and "paint-asked" not in state:  # a finding was sent here: show it
         state["paint-asked"] = asked
-    if st.button("Attack within this budget", type="primary", key="paint-attack", icon=":material/bolt:"):
+    if st.button(
+        "Attack within this budget", type="primary", key="paint-attack", icon=":material/bolt:"
+    ):
         state["paint-asked"] = asked
     if state.get("paint-asked") != asked:
         share = f"{cells.mean():.0%} of the image may change by {level}/255, the rest by {low}/255."
         st.markdown(
-            f"{share} {'The budget is another now: attack again.' if state.get('paint-asked') else 'Attack to see whether that is enough.'}"
+            f"{share}"
+            f" {'The budget is another now: attack again.' if state.get('paint-asked') else 'Attack to see whether that is enough.'}"
         )
         return {}
     return {"index": here.img, "mask": mask, "eps": level / 255, "eps_low": low / 255}
@@ -329,9 +386,17 @@ def _attack(here: Context, cells: Bools, level: int, low: int) -> dict[str, Any]
 
 def _pictures(name: str, found: Painted) -> None:
     change = figures.delta(found.x, found.x_adv, found.eps)
-    budget = np.where(found.mask, 0.8, 0.15 + 0.65 * found.eps_low / found.eps)[None]  # never the page's own white or black
+    budget = np.where(found.mask, 0.8, 0.15 + 0.65 * found.eps_low / found.eps)[
+        None
+    ]  # never the page's own white or black
     said = (
-        f"**{name}**, left to right: clean, attacked, the change × {figures.gain(found.eps):.3g} (grey: none), the budget (light: "
-        f"{eps_text(found.eps)}, dark: {eps_text(found.eps_low)}). Largest change: {grey_text(found.inside)} on painted pixels, {grey_text(found.outside)} elsewhere."
+        f"**{name}**, left to right: clean, attacked, the change × {figures.gain(found.eps):.3g}"
+        f" (grey: none), the budget (light: {eps_text(found.eps)}, dark:"
+        f" {eps_text(found.eps_low)}). Largest change: {grey_text(found.inside)} on painted pixels,"
+        f" {grey_text(found.outside)} elsewhere."
     )
-    widgets.picture(figures.sheet([found.x, found.x_adv, change, budget], 128), said, f"painted-{name[0].lower()}")
+    widgets.picture(
+        figures.sheet([found.x, found.x_adv, change, budget], 128),
+        said,
+        f"painted-{name[0].lower()}",
+    )

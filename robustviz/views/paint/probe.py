@@ -1,7 +1,8 @@
-"""An attacker with a budget that a person painted: the full ε on some pixels of one image, a smaller one on the rest.
+"""An attacker with a budget that a person painted: the full ε on some pixels of one image, a
+smaller one on the rest.
 
-A mask is a grid of cells, one a pixel up to 32×32 and a block of pixels in larger images, so that its text stays short
-enough for an address: the cells row by row, eight in a byte, as base64url.
+A mask is a grid of cells, one a pixel up to 32×32 and a block of pixels in larger images, so that
+its text stays short enough for an address: the cells row by row, eight in a byte, as base64url.
 """
 
 from __future__ import annotations
@@ -27,12 +28,15 @@ from robustviz.views.measure import Probe, image_of, linf_net, meta_of
 from robustviz.views.paint.result import Painted
 
 CELLS = 32  # the most in a row or column of the grid
-SHARE = 0.25  # of the cells that `centre`, `edge` (about) and `strongest` allow, so that they can be compared
+# of the cells that `centre`, `edge` (about) and `strongest` allow, so that they can be compared
+SHARE = 0.25
 NAMED = ("all", "none", "centre", "edge", "strongest", "part")
 
 
 def grid(height: int, width: int) -> tuple[int, int, int]:
-    """(rows, columns, pixels along a cell's side) of the grid over an image; the last row and column may be cut off."""
+    """(rows, columns, pixels along a cell's side) of the grid over an image; the last row and
+    column may be cut off.
+    """
     side = -(-max(height, width) // CELLS)
     return -(-height // side), -(-width // side), side
 
@@ -51,18 +55,25 @@ def from_text(text: str, rows: int, columns: int) -> Bools:
     if len(packed) != -(-rows * columns // 8):
         wanted = -(-(-(-rows * columns // 8) * 8) // 6)
         raise UserError(
-            f"This is no painted mask for a grid of {rows}×{columns}: it must be {wanted} characters of base64url, or one of {', '.join(NAMED)}.",
+            f"This is no painted mask for a grid of {rows}×{columns}: it must be {wanted}"
+            f" characters of base64url, or one of {', '.join(NAMED)}.",
             code=2,
         )
-    return np.unpackbits(np.frombuffer(packed, np.uint8))[: rows * columns].reshape(rows, columns).astype(bool)
+    return (
+        np.unpackbits(np.frombuffer(packed, np.uint8))[: rows * columns]
+        .reshape(rows, columns)
+        .astype(bool)
+    )
 
 
 def cells_of(run: Run, index: int, mask: str) -> Bools:
-    """The cells (rows, columns) that a mask allows on a test image; what `strongest` and `part` choose depends on the run.
+    """The cells (rows, columns) that a mask allows on a test image; what `strongest` and `part`
+    choose depends on the run.
 
-    `strongest`: the quarter of the cells with the largest |input gradient| of the cross-entropy, summed over their pixels
-    and channels. `part`: where at least half of a cell is in PART's mask (`z>1` of Grad-CAM at the true class).
-    Raises UserError for a text that is no mask, and for `part` where the network has no map to make one of.
+    `strongest`: the quarter of the cells with the largest |input gradient| of the cross-entropy,
+    summed over their pixels and channels. `part`: where at least half of a cell is in PART's mask
+    (`z>1` of Grad-CAM at the true class). Raises UserError for a text that is no mask, and for
+    `part` where the network has no map to make one of.
     """
     _, x, y = image_of(run, index)
     rows, columns, side = grid(x.shape[2], x.shape[3])
@@ -82,7 +93,9 @@ def cells_of(run: Run, index: int, mask: str) -> Bools:
     net = linf_net(run)
     if mask == "part":
         if not isinstance(getattr(net, "maps", None), torch.nn.Module):
-            raise UserError("This network has no feature maps to make PART's mask of: choose other pixels.")
+            raise UserError(
+                "This network has no feature maps to make PART's mask of: choose other pixels."
+            )
         chosen = cam.importance_mask(PART().heat(net, x, y), "z>1", (x.shape[2], x.shape[3]))
         return (_by_cell(chosen.float(), side) >= 0.5).numpy()
     with frozen(net), torch.enable_grad():
@@ -90,7 +103,12 @@ def cells_of(run: Run, index: int, mask: str) -> Bools:
         (gradient,) = torch.autograd.grad(F.cross_entropy(net(leaf), y), leaf)
     strength = _by_cell(gradient.abs().sum(1, keepdim=True), side)
     best = strength.flatten().argsort(descending=True, stable=True)[: round(SHARE * rows * columns)]
-    return torch.zeros(rows * columns, dtype=torch.bool).scatter(0, best, True).view(rows, columns).numpy()
+    return (
+        torch.zeros(rows * columns, dtype=torch.bool)
+        .scatter(0, best, True)
+        .view(rows, columns)
+        .numpy()
+    )
 
 
 def _by_cell(values: Tensor, side: int) -> Tensor:
@@ -101,11 +119,19 @@ def _by_cell(values: Tensor, side: int) -> Tensor:
 @register("probe/painted")
 @dataclass(frozen=True)
 class PaintedSpec(Probe[Painted]):
-    """One test image attacked with PGD within a painted budget, and for comparison with the full ε everywhere."""
+    """One test image attacked with PGD within a painted budget, and for comparison with the full ε
+    everywhere.
+    """
 
     index: int = option(0, "Number of the test image.", low=0)
-    mask: str = option("centre", "Which pixels get the full ε: a painted mask as text, or all, none, centre, edge, strongest, part.")
-    eps: float | None = option(None, "Radius of the painted pixels, in [0, 1]; empty: the run's.", low=0)
+    mask: str = option(
+        "centre",
+        "Which pixels get the full ε: a painted mask as text, or all, none, centre, edge,"
+        " strongest, part.",
+    )
+    eps: float | None = option(
+        None, "Radius of the painted pixels, in [0, 1]; empty: the run's.", low=0
+    )
     eps_low: float = option(0.0, "Radius of all other pixels, at most ε.", low=0)
     steps: int = option(20, "Steps of PGD.", low=1, high=1000)
     seed: int = option(0, "Seed of the random start.", low=0)
@@ -136,10 +162,20 @@ class PaintedSpec(Probe[Painted]):
         images = torch.cat(shown).numpy()
         change = np.abs(images[1] - images[0]).max(axis=0)
         out = Painted(
-            x=images[0], x_adv=images[1], x_full=images[2], mask=mask, y=int(y), probs=probs[0], probs_adv=probs[1], probs_full=probs[2],
-            eps=eps, eps_low=self.eps_low, inside=_largest(change[mask]), outside=_largest(change[~mask]),
+            x=images[0],
+            x_adv=images[1],
+            x_full=images[2],
+            mask=mask,
+            y=int(y),
+            probs=probs[0],
+            probs_adv=probs[1],
+            probs_full=probs[2],
+            eps=eps,
+            eps_low=self.eps_low,
+            inside=_largest(change[mask]),
+            outside=_largest(change[~mask]),
             meta=meta_of(run, split, steps=self.steps, seed=self.seed, index=self.index),
-        )  # fmt: skip
+        )
         out.meta["budget"], out.meta["outcome"] = allowance(out), outcome(out)
         out.meta["summary"] = f"{out.meta['budget']} {out.meta['outcome']}"
         return out
@@ -152,22 +188,31 @@ def _largest(values: np.ndarray) -> float:
 def allowance(found: Painted) -> str:
     """How many pixels may change by how much."""
     allowed, total = int(found.mask.sum()), found.mask.size
-    where = f"{allowed} of {total} pixels ({allowed / total:.0%}) may change by {eps_text(found.eps)}"
+    where = (
+        f"{allowed} of {total} pixels ({allowed / total:.0%}) may change by {eps_text(found.eps)}"
+    )
     return where + (
-        f", the others by {eps_text(found.eps_low)}." if found.eps_low > 0 else ", the others not at all." if allowed < total else "."
+        f", the others by {eps_text(found.eps_low)}."
+        if found.eps_low > 0
+        else ", the others not at all."
+        if allowed < total
+        else "."
     )
 
 
 def outcome(found: Painted) -> str:
-    """What the painted attack did to this image, and whether the uniform one would have fooled the network."""
+    """What the painted attack did to this image, and whether the uniform one would have fooled the
+    network.
+    """
     names = found.meta["classes"]
     (before, was), (after, now), (full, then) = (
-        (int(probs.argmax()), float(probs.max())) for probs in (found.probs, found.probs_adv, found.probs_full)
+        (int(probs.argmax()), float(probs.max()))
+        for probs in (found.probs, found.probs_adv, found.probs_full)
     )
     if before != found.y:
         return (
-            f"This model is wrong already without an attack: it says {names[before]} ({was:.0%}), it is a {names[found.y]}. "
-            f"Attacked: {names[after]} ({now:.0%})."
+            f"This model is wrong already without an attack: it says {names[before]} ({was:.0%}),"
+            f" it is a {names[found.y]}. Attacked: {names[after]} ({now:.0%})."
         )
     moved = f"{names[before]} ({was:.0%}) → {names[after]} ({now:.0%})"
     if found.eps == 0 or (found.eps_low == 0 and not found.mask.any()):
@@ -182,7 +227,10 @@ def outcome(found: Painted) -> str:
     if full == found.y and after == found.y:
         return f"{out} It holds against {everywhere}, too {answer}."
     if full == found.y:
-        return f"{out} The same PGD with {everywhere} missed that {answer}; what fools with a smaller budget counts there as well."
+        return (
+            f"{out} The same PGD with {everywhere} missed that {answer}; what fools with a smaller"
+            " budget counts there as well."
+        )
     if after != found.y:
         return f"{out} {everywhere} fools it, too {answer}."
     return f"{out} But {everywhere} would have fooled it {answer}."

@@ -12,9 +12,10 @@ from robustviz.views.result import Result
 class Painted(Result):
     """One image attacked within a painted budget on one network.
 
-    `x`, `x_adv`, `x_full` (C,H,W) in [0,1]: untouched, attacked within the budget, attacked with `eps` everywhere; `mask`
-    (H,W): where the budget is `eps`, elsewhere it is `eps_low`; `y` the true class; `probs`, `probs_adv`, `probs_full` (K,)
-    softmax outputs; `inside`, `outside` the measured max |δ| of x_adv where the mask is and is not.
+    `x`, `x_adv`, `x_full` (C,H,W) in [0,1]: untouched, attacked within the budget, attacked with
+    `eps` everywhere; `mask` (H,W): where the budget is `eps`, elsewhere it is `eps_low`; `y` the
+    true class; `probs`, `probs_adv`, `probs_full` (K,) softmax outputs; `inside`, `outside` the
+    measured max |δ| of x_adv where the mask is and is not.
     """
 
     x: Floats
@@ -37,5 +38,7 @@ class Painted(Result):
 
     @property
     def uniform(self) -> bool:
-        """Whether the budget is `eps` everywhere, so that this is the attacker of every robust number."""
+        """Whether the budget is `eps` everywhere, so that this is the attacker of every robust
+        number.
+        """
         return bool(self.mask.all()) or self.eps_low == self.eps

@@ -1,4 +1,6 @@
-"""The figure of the quadrant puzzle: what each quarter of the image costs when it gets the smaller radius in training."""
+"""The figure of the quadrant puzzle: what each quarter of the image costs when it gets the smaller
+radius in training.
+"""
 
 from __future__ import annotations
 
@@ -13,38 +15,55 @@ from robustviz.views.theme import COLOURS, LIGHT, blank, finish
 
 
 def quadrants(result: Quadrants, *, picked: str = "", template: str = LIGHT) -> go.Figure:
-    """Clean (circles) and attacked (×) accuracy by the quadrant with the smaller radius, 95 % t-intervals over seeds.
+    """Clean (circles) and attacked (×) accuracy by the quadrant with the smaller radius, 95 %
+    t-intervals over seeds.
 
     `picked`: the name of a quadrant, which the sentence then speaks of first.
     """
     colour, meta = COLOURS[template], result.meta
     low, full = eps_text(meta["eps_low"]), eps_text(meta["eps"])
     controls = {"full": f"none: {full} everywhere", "low": f"all: {low} everywhere"}
-    labels = [("▶ " if name == picked else "") + controls.get(name, name.replace("-", " ")) for name in result.names]
+    labels = [
+        ("▶ " if name == picked else "") + controls.get(name, name.replace("-", " "))
+        for name in result.names
+    ]
     count = len(meta["seeds"])
     figure = blank(
-        template, f"Which quadrant gets {low} instead of {full}",
-        f"{meta['net']} on {meta['data']}, {count} seed{'s' * (count != 1)}, {meta['n']} test images",
+        template,
+        f"Which quadrant gets {low} instead of {full}",
+        f"{meta['net']} on {meta['data']}, {count} seed{'s' * (count != 1)}, {meta['n']} test"
+        " images",
         height=48 * len(labels) + 190,
-    )  # fmt: skip
+    )
     for name, table, side, symbol in (
         ("clean", result.clean_interval, "a", "circle"),
         (f"{meta['attack']} at {eps_text(meta['test_eps'])}", result.robust_interval, "b", "x"),
     ):
         figure.add_scatter(
-            x=table[:, 0], y=labels, mode="markers", name=name, marker={"color": colour[side], "symbol": symbol, "size": 11},
+            x=table[:, 0],
+            y=labels,
+            mode="markers",
+            name=name,
+            marker={"color": colour[side], "symbol": symbol, "size": 11},
             error_x={
-                "type": "data", "symmetric": False, "array": table[:, 2] - table[:, 0], "arrayminus": table[:, 0] - table[:, 1],
-                "color": colour[side], "thickness": 2,
+                "type": "data",
+                "symmetric": False,
+                "array": table[:, 2] - table[:, 0],
+                "arrayminus": table[:, 0] - table[:, 1],
+                "color": colour[side],
+                "thickness": 2,
             },
             hovertemplate="%{y}: %{x:.1%}<extra>" + name + "</extra>",
-        )  # fmt: skip
+        )
     figure.update_xaxes(tickformat=".0%", title="accuracy, mean and 95 % interval over seeds")
     figure.update_yaxes(autorange="reversed", type="category", ticks="")
     said = str(meta["summary"])
     return finish(
-        figure, "Dots of clean and attacked accuracy, a row a quadrant.", meta, f"{_of(result, picked)}  \n{said}" if picked in result.names[:4] else said
-    )  # fmt: skip
+        figure,
+        "Dots of clean and attacked accuracy, a row a quadrant.",
+        meta,
+        f"{_of(result, picked)}  \n{said}" if picked in result.names[:4] else said,
+    )
 
 
 def _of(result: Quadrants, picked: str) -> str:
@@ -52,15 +71,22 @@ def _of(result: Quadrants, picked: str) -> str:
     at = result.names.index(picked)
     best, decided = result.best("robust")
     name, attack = picked.replace("-", " "), result.meta["attack"]
-    said = f"You picked {name}: {attack} accuracy {_range(result.robust_interval[at])}, clean {_range(result.clean_interval[at])}."
+    said = (
+        f"You picked {name}: {attack} accuracy {_range(result.robust_interval[at])}, clean"
+        f" {_range(result.clean_interval[at])}."
+    )
     if at == best:
         return (
-            f"{said} It is {'decidedly ' if decided else ''}the best of the four{'' if decided else ' here, but the lead is not decided'}."
+            f"{said} It is {'decidedly ' if decided else ''}the best of the"
+            f" four{'' if decided else ' here, but the lead is not decided'}."
         )
     mean, low, high = 100 * result.robust_lead[at]
     verdict = "decided" if low > 0 else "not decided"
     interval = f" [{low:+.1f}, {high:+.1f}]" if math.isfinite(low) else ""
-    return f"{said} The best, {result.names[best].replace('-', ' ')}, is {mean:+.1f}{interval} points ahead under attack: {verdict}."
+    return (
+        f"{said} The best, {result.names[best].replace('-', ' ')}, is {mean:+.1f}{interval} points"
+        f" ahead under attack: {verdict}."
+    )
 
 
 def _range(row: Floats) -> str:

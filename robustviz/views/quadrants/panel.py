@@ -1,4 +1,6 @@
-"""The quadrant puzzle: guess which quarter of an image can be given a smaller budget, then read what training says."""
+"""The quadrant puzzle: guess which quarter of an image can be given a smaller budget, then read
+what training says.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,12 @@ def puzzle(here: Context) -> None:
     """The whole part, closed until somebody asks for it, or until the address brings a guess."""
     st.session_state.setdefault("quadrant-linked", "quadrant" in st.query_params)
     with st.expander(
-        "Puzzle: which quarter of the image needs the attacker's budget least?", icon=":material/grid_view:",
-        expanded=st.session_state["quadrant-linked"], on_change="rerun", key="quadrant-open",
-    ) as box:  # fmt: skip
+        "Puzzle: which quarter of the image needs the attacker's budget least?",
+        icon=":material/grid_view:",
+        expanded=st.session_state["quadrant-linked"],
+        on_change="rerun",
+        key="quadrant-open",
+    ) as box:
         if box.open:
             _part(here)
 
@@ -51,17 +56,31 @@ def _guess(here: Context, result: Quadrants) -> None:
         row, column = x.shape[2] // 2, x.shape[3] // 2
         whole = x[0].numpy()
         tiles = [
-            whole[:, rows, columns] for rows in (slice(row), slice(row, 2 * row)) for columns in (slice(column), slice(column, 2 * column))
+            whole[:, rows, columns]
+            for rows in (slice(row), slice(row, 2 * row))
+            for columns in (slice(column), slice(column, 2 * column))
         ]
         with st.container(width=230):
-            widgets.fitted(figures.sheet(tiles, 112, columns=2), f"Test image {here.img} cut into four quadrants")
+            widgets.fitted(
+                figures.sheet(tiles, 112, columns=2),
+                f"Test image {here.img} cut into four quadrants",
+            )
     with right:
         st.markdown(
-            f"A network on {meta['data']} is trained with ε = {eps_text(meta['eps'])}, but one quadrant gets only {eps_text(meta['eps_low'])}. "
-            f"All are tested alike: {meta['attack']} with {eps_text(meta['test_eps'])} everywhere. Where does the smaller budget cost least accuracy under attack?"
+            f"A network on {meta['data']} is trained with ε = {eps_text(meta['eps'])}, but one"
+            f" quadrant gets only {eps_text(meta['eps_low'])}. All are tested alike:"
+            f" {meta['attack']} with {eps_text(meta['test_eps'])} everywhere. Where does the"
+            " smaller budget cost least accuracy under attack?"
         )
-        picked = st.radio("Your guess", names, index=None, format_func=lambda name: name.replace("-", " ").capitalize(), horizontal=True,
-                          help=term("part"), **linked("quadrant", None, [None, *names]))  # fmt: skip
+        picked = st.radio(
+            "Your guess",
+            names,
+            index=None,
+            format_func=lambda name: name.replace("-", " ").capitalize(),
+            horizontal=True,
+            help=term("part"),
+            **linked("quadrant", None, [None, *names]),
+        )
         write_address()
         if picked is None:
             st.markdown("Choose one, then read what training says.")
@@ -78,15 +97,20 @@ def _answer(result: Quadrants, picked: str) -> None:
     st.markdown(figure.sentence)
     st.markdown(_paper(result.meta))
     widgets.downloads("quadrants", result, "quadrants", {"picked": picked})
-    st.markdown("The numbers of each network, on the command line: `python -m robustviz.views.quadrants.study --report`")
+    st.markdown(
+        "The numbers of each network, on the command line: `python -m"
+        " robustviz.views.quadrants.study --report`"
+    )
 
 
 def _paper(meta: JSON) -> str:
     """What the authors of PART found, in a sentence."""
     found = "; ".join(
-        f"{name.replace('-', ' ')} {clean:.2f} % clean, {robust:.2f} % PGD-20" for name, (clean, robust) in meta["paper"].items()
+        f"{name.replace('-', ' ')} {clean:.2f} % clean, {robust:.2f} % PGD-20"
+        for name, (clean, robust) in meta["paper"].items()
     )
     return (
-        f"**The paper** (ResNet-18, CIFAR-10, 6/255 in one quadrant, 12/255 elsewhere; Zhang et al. 2024, figure in their repository): {found}. "
-        "It gives two of the four, no seeds and no intervals."
+        "**The paper** (ResNet-18, CIFAR-10, 6/255 in one quadrant, 12/255 elsewhere; Zhang et al."
+        f" 2024, figure in their repository): {found}. It gives two of the four, no seeds and no"
+        " intervals."
     )

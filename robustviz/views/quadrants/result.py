@@ -12,12 +12,15 @@ from robustviz.views.result import Result
 
 @dataclass(frozen=True)
 class Quadrants(Result):
-    """What it costs to give one quarter of the image a smaller radius in training, for each quarter, over seeds.
+    """What it costs to give one quarter of the image a smaller radius in training, for each
+    quarter, over seeds.
 
-    `names` (V): the four quadrants in the order of reading, then the controls that are there (`full`, `low`: one radius
-    everywhere). `clean`, `robust` (V,S): accuracy of each network, fractions. `clean_interval`, `robust_interval` (V,3):
-    mean and 95 % t-interval over seeds. `clean_lead`, `robust_lead` (4,3): by how much the best quadrant is ahead of each,
-    mean and t-interval of the differences seed by seed, 95 % for all six pairs together; NaN for the best one itself.
+    `names` (V): the four quadrants in the order of reading, then the controls that are there
+    (`full`, `low`: one radius everywhere). `clean`, `robust` (V,S): accuracy of each network,
+    fractions. `clean_interval`, `robust_interval` (V,3): mean and 95 % t-interval over seeds.
+    `clean_lead`, `robust_lead` (4,3): by how much the best quadrant is ahead of each, mean and
+    t-interval of the differences seed by seed, 95 % for all six pairs together; NaN for the best
+    one itself.
     """
 
     names: list[str]
@@ -29,7 +32,9 @@ class Quadrants(Result):
     robust_lead: Floats
 
     def best(self, kind: str) -> tuple[int, bool]:
-        """The quadrant with the highest mean of `clean` or `robust`, and whether it is decidedly ahead of all others."""
+        """The quadrant with the highest mean of `clean` or `robust`, and whether it is decidedly
+        ahead of all others.
+        """
         lead = self.clean_lead if kind == "clean" else self.robust_lead
         at = int(np.isnan(lead[:, 0]).argmax())
         return at, bool((np.delete(lead[:, 1], at) > 0).all())

@@ -1,8 +1,10 @@
-"""Which quarter of the image can be given a smaller budget at least cost? `python -m robustviz.views.quadrants.study` measures it.
+"""Which quarter of the image can be given a smaller budget at least cost? `python -m
+robustviz.views.quadrants.study` measures it.
 
-PART's motivating experiment on drawn shapes: adversarial training in which one quadrant gets half the radius, for each
-quadrant, beside two controls with one radius everywhere; several seeds each. What is finished is kept by run id, and the
-file is written after every training, so a call that was cut off goes on and what is there can be read.
+PART's motivating experiment on drawn shapes: adversarial training in which one quadrant gets half
+the radius, for each quadrant, beside two controls with one radius everywhere; several seeds each.
+What is finished is kept by run id, and the file is written after every training, so a call that was
+cut off goes on and what is there can be read.
 """
 
 from __future__ import annotations
@@ -33,12 +35,14 @@ from robustviz.views.transfer.study import made
 
 FOLDER = REPOSITORY / "checkpoints" / "claims"
 PLACES = tuple(rule.removeprefix("all-but-") for rule in QUADRANTS)  # in the order of reading
-# Four quadrants make six pairs, and the best is known only afterwards: with plain intervals one of them often seems ahead by
-# chance. At this level six of them hold together with 95 % (Bonferroni's correction).
+# Four quadrants make six pairs, and the best is known only afterwards: with plain intervals one of
+# them often seems ahead by chance. At this level six of them hold together with 95 % (Bonferroni's
+# correction).
 PAIRS = 1 - 0.05 / 6
 CONTROLS = ("full", "low")  # one radius everywhere: ε, and the smaller one
-# ResNet-18 on CIFAR-10: clean and PGD-20 accuracy in %, by the quadrant with 6/255 where the others have 12/255.
-# Source: a figure in the repository of Zhang et al. 2024 (JiachengZ01/PART), which gives two of the four.
+# ResNet-18 on CIFAR-10: clean and PGD-20 accuracy in %, by the quadrant with 6/255 where the others
+# have 12/255. Source: a figure in the repository of Zhang et al. 2024 (JiachengZ01/PART), which
+# gives two of the four.
 PAPER = {"lower-right": (76.77, 46.75), "upper-left": (78.00, 47.69)}
 
 
@@ -46,9 +50,9 @@ PAPER = {"lower-right": (76.77, 46.75), "upper-left": (78.00, 47.69)}
 class Study:
     """What is trained and measured: 30 trainings of two minutes of a quiet core.
 
-    Differs: the paper's radii are 12/255 and 6/255. At 12/255 this small network has not learned shapes after the recipe's
-    20 epochs (25 and 56 % clean with seed 1), and the luck of a late start would be all that is measured; half of the
-    recipe's own 8/255 keeps the paper's ratio.
+    Differs: the paper's radii are 12/255 and 6/255. At 12/255 this small network has not learned
+    shapes after the recipe's 20 epochs (25 and 56 % clean with seed 1), and the luck of a late
+    start would be all that is measured; half of the recipe's own 8/255 keeps the paper's ratio.
     """
 
     data: str = "shapes"
@@ -62,14 +66,27 @@ class Study:
     epochs: int | None = None
 
     def config(self, variant: str, seed: int) -> TrainConfig:
-        """The training of a variant: the name of the quadrant with the smaller radius, or a control."""
+        """The training of a variant: the name of the quadrant with the smaller radius, or a
+        control.
+        """
         common = {
-            "data": self.data, "net": self.net, "seed": seed, "n_train": self.n_train, "epochs": self.epochs, "threads": 1,
-            "device": "cpu", "select": "last", "eps": self.eps_low if variant == "low" else self.eps,
-        }  # fmt: skip
+            "data": self.data,
+            "net": self.net,
+            "seed": seed,
+            "n_train": self.n_train,
+            "epochs": self.epochs,
+            "threads": 1,
+            "device": "cpu",
+            "select": "last",
+            "eps": self.eps_low if variant == "low" else self.eps,
+        }
         if variant in CONTROLS:
             return TrainConfig.make(None, common | {"method": "pgd_at"})
-        settings = {"method.rule": f"all-but-{variant}", "method.eps_low": self.eps_low, "method.warmup": 0.0}
+        settings = {
+            "method.rule": f"all-but-{variant}",
+            "method.eps_low": self.eps_low,
+            "method.warmup": 0.0,
+        }
         return TrainConfig.make(None, common | {"method": "part"}, list(settings.items()))
 
     def order(self) -> Iterator[tuple[str, int]]:
@@ -79,33 +96,63 @@ class Study:
 
 
 def measure(study: Study, path: Path, command: str = "") -> JSON:
-    """Train, attack and count everything that is not in the file at `path` yet, and write it there after each training.
+    """Train, attack and count everything that is not in the file at `path` yet, and write it there
+    after each training.
 
     A file that was made by another protocol is begun anew.
     """
     first = study.config("full", study.seeds[0])
     attack = PGD(steps=study.steps, eps=study.test_eps)
     protocol = {
-        "data": study.data, "label": first.data.label, "net": study.net, "eps": study.eps, "eps_low": study.eps_low,
-        "test_eps": study.test_eps, "attack": attack_name({"key": "pgd", "steps": study.steps}), "seeds": list(study.seeds),
-        "n_train": first.n_train, "epochs": first.epochs, "batch_size": first.batch_size, "lr": first.lr,
-    }  # fmt: skip
+        "data": study.data,
+        "label": first.data.label,
+        "net": study.net,
+        "eps": study.eps,
+        "eps_low": study.eps_low,
+        "test_eps": study.test_eps,
+        "attack": attack_name({"key": "pgd", "steps": study.steps}),
+        "seeds": list(study.seeds),
+        "n_train": first.n_train,
+        "epochs": first.epochs,
+        "batch_size": first.batch_size,
+        "lr": first.lr,
+    }
     known: JSON = folder.read_json(path) if path.exists() else {}
-    same = known.get("protocol", {}) | {"seeds": protocol["seeds"]} == protocol  # more seeds leave the old ones as they are
+    same = (
+        known.get("protocol", {}) | {"seeds": protocol["seeds"]} == protocol
+    )  # more seeds leave the old ones as they are
     cells: list[JSON] = known["cells"] if same else []
     seconds = float(known.get("cpu_seconds", 0)) if cells else 0.0
-    out: JSON = {"command": command, "versions": folder.versions(), "cpu_seconds": round(seconds), "protocol": protocol, "cells": cells}
+    out: JSON = {
+        "command": command,
+        "versions": folder.versions(),
+        "cpu_seconds": round(seconds),
+        "protocol": protocol,
+        "cells": cells,
+    }
     for variant, seed in study.order():
         if any((cell["variant"], cell["seed"]) == (variant, seed) for cell in cells):
             continue
         run = made(study.config(variant, seed))
         started, split, net = time.process_time(), images_of(run), net_of(run)
-        clean, robust = (int(count_right(net, split.x, split.y, how).sum()) for how in (None, attack))
-        cells.append({"variant": variant, "seed": seed, "n": len(split), "clean_k": clean, "robust_k": robust})
+        clean, robust = (
+            int(count_right(net, split.x, split.y, how).sum()) for how in (None, attack)
+        )
+        cells.append(
+            {
+                "variant": variant,
+                "seed": seed,
+                "n": len(split),
+                "clean_k": clean,
+                "robust_k": robust,
+            }
+        )
         seconds += float(run.status().get("seconds", 0)) + time.process_time() - started
         out["cpu_seconds"] = round(seconds)
         write_file(path, compact(out))
-        _say(f"{variant}, seed {seed}: clean {clean}, {protocol['attack']} {robust} of {len(split)}")
+        _say(
+            f"{variant}, seed {seed}: clean {clean}, {protocol['attack']} {robust} of {len(split)}"
+        )
     return out
 
 
@@ -113,7 +160,8 @@ def measure(study: Study, path: Path, command: str = "") -> JSON:
 
 
 def found(study: JSON) -> Quadrants:
-    """The study as arrays. Only seeds of which all four quadrants are measured count, so that seeds can be paired.
+    """The study as arrays. Only seeds of which all four quadrants are measured count, so that seeds
+    can be paired.
 
     Raises UserError where there is no such seed.
     """
@@ -122,18 +170,24 @@ def found(study: JSON) -> Quadrants:
     seeds = [seed for seed in protocol["seeds"] if all((name, seed) in by for name in PLACES)]
     if not seeds:
         raise UserError(
-            "The quadrant study has no seed of which all four quadrants are trained: go on with python -m robustviz.views.quadrants.study."
+            "The quadrant study has no seed of which all four quadrants are trained: go on with"
+            " python -m robustviz.views.quadrants.study."
         )
     names = [*PLACES, *(name for name in CONTROLS if all((name, seed) in by for seed in seeds))]
     cells = [[by[name, seed] for seed in seeds] for name in names]
     arrays = {}
     for kind in ("clean", "robust"):
-        share = arrays[kind] = np.array([[cell[f"{kind}_k"] / cell["n"] for cell in row] for row in cells])
+        share = arrays[kind] = np.array(
+            [[cell[f"{kind}_k"] / cell["n"] for cell in row] for row in cells]
+        )
         arrays[f"{kind}_interval"] = np.array([mean_interval(row) for row in share]).clip(0, 1)
         four = share[: len(PLACES)]
         best = int(four.mean(axis=1).argmax())
         arrays[f"{kind}_lead"] = np.array(
-            [[math.nan] * 3 if at == best else mean_interval(four[best] - row, PAIRS) for at, row in enumerate(four)]
+            [
+                [math.nan] * 3 if at == best else mean_interval(four[best] - row, PAIRS)
+                for at, row in enumerate(four)
+            ]
         )
     meta = protocol | {
         "n": cells[0][0]["n"],
@@ -149,18 +203,33 @@ def sentence(found: Quadrants) -> str:
     """What the study found, whatever it is."""
     meta, count = found.meta, found.clean.shape[1]
     out = [
-        f"{meta['label']}: one quadrant is trained with {eps_text(meta['eps_low'])}, the rest with {eps_text(meta['eps'])}; "
-        f"{count} {'seed' if count == 1 else 'seeds'}, {meta['n']} test images."
+        f"{meta['label']}: one quadrant is trained with {eps_text(meta['eps_low'])}, the rest with"
+        f" {eps_text(meta['eps'])}; {count} {'seed' if count == 1 else 'seeds'}, {meta['n']} test"
+        " images."
     ]
-    for kind, what in (("robust", f"{meta['attack']} accuracy at {eps_text(meta['test_eps'])}"), ("clean", "clean accuracy")):
+    for kind, what in (
+        ("robust", f"{meta['attack']} accuracy at {eps_text(meta['test_eps'])}"),
+        ("clean", "clean accuracy"),
+    ):
         at, decided = found.best(kind)
         lead = found.clean_lead if kind == "clean" else found.robust_lead
-        ahead = list(dict.fromkeys(f"{100 * far:.1f}" for far in (np.nanmin(lead[:, 0]), np.nanmax(lead[:, 0]))))
-        verdict = "decided for each" if decided else "not decided" if count > 1 else "one seed cannot decide that"
+        ahead = list(
+            dict.fromkeys(
+                f"{100 * far:.1f}" for far in (np.nanmin(lead[:, 0]), np.nanmax(lead[:, 0]))
+            )
+        )
+        verdict = (
+            "decided for each"
+            if decided
+            else "not decided"
+            if count > 1
+            else "one seed cannot decide that"
+        )
         mean = (found.clean_interval if kind == "clean" else found.robust_interval)[at, 0]
         out.append(
-            f"Best {what}: {100 * mean:.1f} %, with the smaller radius {found.names[at].replace('-', ' ')}. The others are "
-            f"{' to '.join(ahead)} points below: {verdict}."
+            f"Best {what}: {100 * mean:.1f} %, with the smaller radius"
+            f" {found.names[at].replace('-', ' ')}. The others are {' to '.join(ahead)} points"
+            f" below: {verdict}."
         )
     return " ".join(out)
 
@@ -169,23 +238,41 @@ def markdown(study: JSON) -> str:
     """The study's tables and its sentence, from the JSON alone."""
     result = found(study)
     meta, names = result.meta, result.names
-    title = {"full": f"none, {eps_text(meta['eps'])} everywhere", "low": f"all, {eps_text(meta['eps_low'])} everywhere"}
+    title = {
+        "full": f"none, {eps_text(meta['eps'])} everywhere",
+        "low": f"all, {eps_text(meta['eps_low'])} everywhere",
+    }
     attack = f"{meta['attack']} at {eps_text(meta['test_eps'])}"
     out = [
-        f"{meta['label']}, {meta['net']}: {meta['n_train']} training images, {meta['epochs']} epochs, no warm-up; seeds "
-        f"{', '.join(map(str, meta['seeds']))}. Accuracy in % with 95 % t-intervals over seeds; those of the leads hold for all six pairs together.",
+        (
+            f"{meta['label']}, {meta['net']}: {meta['n_train']} training images, {meta['epochs']}"
+            f" epochs, no warm-up; seeds {', '.join(map(str, meta['seeds']))}. Accuracy in % with"
+            " 95 % t-intervals over seeds; those of the leads hold for all six pairs together."
+        ),
         "",
-        f"| smaller radius | clean | {attack} | best clean − this | best {meta['attack']} − this | paper: clean | paper: PGD-20 |",
+        (
+            f"| smaller radius | clean | {attack} | best clean − this | best {meta['attack']} −"
+            " this | paper: clean | paper: PGD-20 |"
+        ),
         "|---" * 7 + "|",
     ]
     for at, name in enumerate(names):
-        lead = [_points(table[at]) if at < len(PLACES) else "" for table in (result.clean_lead, result.robust_lead)]
+        lead = [
+            _points(table[at]) if at < len(PLACES) else ""
+            for table in (result.clean_lead, result.robust_lead)
+        ]
         theirs = [f"{value:.2f}" for value in PAPER.get(name, ())] or ["", ""]
-        cells = [_points(result.clean_interval[at]), _points(result.robust_interval[at]), *lead, *theirs]
+        cells = [
+            _points(result.clean_interval[at]),
+            _points(result.robust_interval[at]),
+            *lead,
+            *theirs,
+        ]
         out.append(f"| {title.get(name, name)} | {' | '.join(cells)} |")
     out += ["", "| smaller radius | seed | n | clean | " + attack + " |", "|---" * 5 + "|"]
     out += [
-        f"| {cell['variant']} | {cell['seed']} | {cell['n']} | {100 * cell['clean_k'] / cell['n']:.1f} | {100 * cell['robust_k'] / cell['n']:.1f} |"
+        f"| {cell['variant']} | {cell['seed']} | {cell['n']} |"
+        f" {100 * cell['clean_k'] / cell['n']:.1f} | {100 * cell['robust_k'] / cell['n']:.1f} |"
         for cell in study["cells"]
     ]
     return "\n".join([*out, "", sentence(result)])
@@ -193,7 +280,11 @@ def markdown(study: JSON) -> str:
 
 def _points(row: np.ndarray) -> str:
     mean, low, high = (100 * float(value) for value in row)
-    return "best" if math.isnan(mean) else f"{mean:.1f}" + (f" [{low:.1f}, {high:.1f}]" if math.isfinite(low) else "")
+    return (
+        "best"
+        if math.isnan(mean)
+        else f"{mean:.1f}" + (f" [{low:.1f}, {high:.1f}]" if math.isfinite(low) else "")
+    )
 
 
 def _say(line: str) -> None:
@@ -208,21 +299,35 @@ def file_of(data: str) -> Path:
 def read(data: str = Study.data) -> JSON:
     """The study of a data set. Raises UserError where there is none."""
     if not file_of(data).exists():
-        raise UserError(f"There is no quadrant study of {data} yet: make it with python -m robustviz.views.quadrants.study --data {data}.")
+        raise UserError(
+            f"There is no quadrant study of {data} yet: make it with python -m"
+            f" robustviz.views.quadrants.study --data {data}."
+        )
     return folder.read_json(file_of(data))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and write the JSON file, or with `--report` only read it; the tables go to standard output."""
+    """Measure and write the JSON file, or with `--report` only read it; the tables go to standard
+    output.
+    """
     parser = argparse.ArgumentParser(
-        prog="python -m robustviz.views.quadrants.study", description="Which quadrant needs the attacker's budget least?"
+        prog="python -m robustviz.views.quadrants.study",
+        description="Which quadrant needs the attacker's budget least?",
     )
     parser.add_argument("--data", default=Study.data, help="the data set (default: %(default)s)")
-    parser.add_argument("--report", action="store_true", help="print the tables from the file that is there; train nothing")
+    parser.add_argument(
+        "--report",
+        action="store_true",
+        help="print the tables from the file that is there; train nothing",
+    )
     args = parser.parse_args(argv)
     try:
         command = f"python -m robustviz.views.quadrants.study --data {args.data}"
-        study = read(args.data) if args.report else measure(Study(data=args.data), file_of(args.data), command)
+        study = (
+            read(args.data)
+            if args.report
+            else measure(Study(data=args.data), file_of(args.data), command)
+        )
         print(markdown(study))
     except UserError as error:
         _say(f"robustviz: {error}")
@@ -232,7 +337,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def compact(study: JSON) -> bytes:
     """The study as JSON with one line a cell."""
-    rest = ",\n".join(f" {json.dumps(name)}: {json.dumps(value)}" for name, value in study.items() if name != "cells")
+    rest = ",\n".join(
+        f" {json.dumps(name)}: {json.dumps(value)}"
+        for name, value in study.items()
+        if name != "cells"
+    )
     cells = ",\n  ".join(json.dumps(cell, separators=(",", ":")) for cell in study["cells"])
     return f'{{\n{rest},\n "cells": [\n  {cells}\n ]\n}}\n'.encode()
 

@@ -1,6 +1,8 @@
-"""The first page: guess which picture was tampered with, then see what it did to a network and to another one.
+"""The first page: guess which picture was tampered with, then see what it did to a network and to
+another one.
 
-Everything shown was computed by `python -m robustviz.views.start.pack` and lies in `checkpoints/story`; no torch, no Plotly.
+Everything shown was computed by `python -m robustviz.views.start.pack` and lies in
+`checkpoints/story`; no torch, no Plotly.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ def load() -> dict[str, Any]:
 
 def picture(name: str, alt: str, width: int = 288) -> None:
     """One picture of the pack."""
-    with st.container(width=width):  # not the picture's own width: Streamlit would pack it anew at every click
+    with st.container(
+        width=width
+    ):  # not the picture's own width: Streamlit would pack it anew at every click
         st.image((FOLDER / name).read_bytes(), width="stretch", alt=alt)
 
 
@@ -43,17 +47,29 @@ def rounds(pack: dict[str, Any]) -> bool:
         return False
     now = pack["rounds"][len(guesses)]
     st.header("One of these two pictures was tampered with. Which?", divider=False)
-    st.markdown(f"Round {len(guesses) + 1} of {total} · drawn shapes, 32×32 pixels · no pixel moved by more than {pack['eps_text']}")
+    st.markdown(
+        f"Round {len(guesses) + 1} of {total} · drawn shapes, 32×32 pixels · no pixel moved by more"
+        f" than {pack['eps_text']}"
+    )
     columns = st.columns([1, 1, 1], gap="large")
     for side, column in zip(SIDES, columns, strict=False):
         with column:
             picture(now[side], f"The {side} picture: {now['article']} on a textured background")
-            st.button(side.capitalize(), key=f"guess-{side}", on_click=_guess, args=(len(guesses), side), type="primary", width=288)
+            st.button(
+                side.capitalize(),
+                key=f"guess-{side}",
+                on_click=_guess,
+                args=(len(guesses), side),
+                type="primary",
+                width=288,
+            )
     return True
 
 
 def _guess(number: int, side: str) -> None:
-    """Take the answer to a question once: a second click on it may arrive when the next question is there."""
+    """Take the answer to a question once: a second click on it may arrive when the next question is
+    there.
+    """
     guesses = st.session_state["guesses"]
     if len(guesses) == number:
         guesses.append(side)
@@ -62,22 +78,30 @@ def _guess(number: int, side: str) -> None:
 def reveal(pack: dict[str, Any]) -> None:
     """What was guessed, and what the ordinarily trained network said."""
     guesses = st.session_state["guesses"]
-    right = sum(guess == now["tampered"] for guess, now in zip(guesses, pack["rounds"], strict=True))
+    right = sum(
+        guess == now["tampered"] for guess, now in zip(guesses, pack["rounds"], strict=True)
+    )
     net = pack["standard"]
-    st.header(f"You found {right} of {len(guesses)}. The network was fooled by {sum(now['standard']['fooled'] for now in pack['rounds'])}.")
+    st.header(
+        f"You found {right} of {len(guesses)}. The network was fooled by"
+        f" {sum(now['standard']['fooled'] for now in pack['rounds'])}."
+    )
     columns = st.columns(len(guesses), gap="medium")
     for column, guess, now in zip(columns, guesses, pack["rounds"], strict=True):
         with column:
             picture(now["tampered_picture"], f"The tampered picture, {now['article']}", 224)
             said = now["standard"]
             st.markdown(
-                f"The **{now['tampered']}** one was tampered with; you said {guess} {'✓' if guess == now['tampered'] else '✗'}  \n"
-                f"Untouched, the network says **{said['clean']}** ({said['clean_p']:.0%}); tampered, **{said['adv']}** ({said['adv_p']:.0%})."
+                f"The **{now['tampered']}** one was tampered with; you said {guess}"
+                f" {'✓' if guess == now['tampered'] else '✗'}  \nUntouched, the network says"
+                f" **{said['clean']}** ({said['clean_p']:.0%}); tampered, **{said['adv']}**"
+                f" ({said['adv_p']:.0%})."
             )
     st.markdown(
-        f"No pixel changed by more than **{pack['eps_level']} of 255**. This ordinarily trained network is right on {net['clean_k']} of {net['n']} untouched "
-        f"test images; tampering **fooled it on {net['fooled_k']} of those {net['clean_k']}**. "
-        "The three pictures were drawn by seed, not chosen."
+        f"No pixel changed by more than **{pack['eps_level']} of 255**. This ordinarily trained"
+        f" network is right on {net['clean_k']} of {net['n']} untouched test images; tampering"
+        f" **fooled it on {net['fooled_k']} of those {net['clean_k']}**. The three pictures were"
+        " drawn by seed, not chosen."
     )
 
 
@@ -88,26 +112,39 @@ def hold(pack: dict[str, Any]) -> None:
         with st.container(horizontal=True):
             for answer in ("Yes", "No"):
                 st.button(
-                    answer, key=f"hold-{answer}", type="primary", width=144, on_click=st.session_state.__setitem__, args=("hold", answer)
+                    answer,
+                    key=f"hold-{answer}",
+                    type="primary",
+                    width=144,
+                    on_click=st.session_state.__setitem__,
+                    args=("hold", answer),
                 )
         return
     net, ordinary = pack["robust"], pack["standard"]
     low, high = (f"{100 * share:.0f}" for share in net["interval"])
     st.markdown(
-        f"You said {st.session_state['hold'].lower()}. Attacked anew, with full knowledge of its weights, the network trained by **{net['label']}** "
-        f"stays right on **{net['robust_k']} of {net['n']}** test images ({low}–{high} %); the ordinary one on {ordinary['robust_k']}. "
-        f"The price: untouched, it is right on {net['clean_k']} of {net['n']}, the ordinary one on {ordinary['clean_k']}."
+        f"You said {st.session_state['hold'].lower()}. Attacked anew, with full knowledge of its"
+        f" weights, the network trained by **{net['label']}** stays right on **{net['robust_k']} of"
+        f" {net['n']}** test images ({low}–{high} %); the ordinary one on {ordinary['robust_k']}."
+        f" The price: untouched, it is right on {net['clean_k']} of {net['n']}, the ordinary one on"
+        f" {ordinary['clean_k']}."
     )
     columns = st.columns(len(pack["rounds"]), gap="medium")
     for column, now in zip(columns, pack["rounds"], strict=True):
         with column:
             said = now["robust"]
-            picture(now["robust_picture"], f"The picture tampered with against the second network, {now['article']}", 224)
+            picture(
+                now["robust_picture"],
+                f"The picture tampered with against the second network, {now['article']}",
+                224,
+            )
             st.markdown(
-                f"Untouched **{said['clean']}** ({said['clean_p']:.0%}); tampered **{said['adv']}** ({said['adv_p']:.0%}): {'fooled' if said['fooled'] else 'it holds'}."
+                f"Untouched **{said['clean']}** ({said['clean_p']:.0%}); tampered **{said['adv']}**"
+                f" ({said['adv_p']:.0%}): {'fooled' if said['fooled'] else 'it holds'}."
             )
     st.markdown(
-        f"Measured with {pack['attack']}, ε = {pack['eps_text']}, seed {pack['seed']}, by `{pack['command']}`. An attack gives an upper bound on robustness."
+        f"Measured with {pack['attack']}, ε = {pack['eps_text']}, seed {pack['seed']}, by"
+        f" `{pack['command']}`. An attack gives an upper bound on robustness."
     )
 
 

@@ -1,4 +1,6 @@
-"""The parts of the Transfer page: who is fooled by images made elsewhere, before and after alignment."""
+"""The parts of the Transfer page: who is fooled by images made elsewhere, before and after
+alignment.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,11 @@ ATTACKS = {"pgd": "PGD", "mim": "MI", "dim": "DI", "tim": "TI"}
 RADII = {"half": "half ε", "whole": "whole ε"}
 COUNTS = (100, 300, 1000)
 AT_ONCE = 100  # images: more are measured only when asked for
-COPIES = {"witness_soft": "aligned", "witness_hard": "hard labels", "label": "true labels"}  # what the copies of a source learned
+COPIES = {
+    "witness_soft": "aligned",
+    "witness_hard": "hard labels",
+    "label": "true labels",
+}  # what the copies of a source learned
 DEFENDED = ("pgd_at", "trades")  # the defended targets, besides B
 MOST = 6  # targets
 
@@ -48,20 +54,42 @@ def controls() -> Choice:
         **linked("transfer-attack", "pgd", ATTACKS),
     )
     radius = b.segmented_control(
-        "Radius", list(RADII), required=True, format_func=RADII.__getitem__, help=term("epsilon"), **linked("radius", "half", RADII)
+        "Radius",
+        list(RADII),
+        required=True,
+        format_func=RADII.__getitem__,
+        help=term("epsilon"),
+        **linked("radius", "half", RADII),
     )
-    n = c.segmented_control("Test images", COUNTS, required=True, **linked("transfer-n", AT_ONCE, COUNTS))
+    n = c.segmented_control(
+        "Test images", COUNTS, required=True, **linked("transfer-n", AT_ONCE, COUNTS)
+    )
     with st.expander("More settings", icon=":material/settings:"):
         left, right = st.columns(2)
-        steps = left.number_input("Steps, of ε/4 each", 1, 100, help=term("pgd"), **linked("transfer-steps", 10, range(1, 101)))
-        seed = right.number_input("Seed of the attack's noise", 0, 9999, help=term("seed"), **linked("transfer-seed", 0, range(10_000)))
+        steps = left.number_input(
+            "Steps, of ε/4 each",
+            1,
+            100,
+            help=term("pgd"),
+            **linked("transfer-steps", 10, range(1, 101)),
+        )
+        seed = right.number_input(
+            "Seed of the attack's noise",
+            0,
+            9999,
+            help=term("seed"),
+            **linked("transfer-seed", 0, range(10_000)),
+        )
     write_address()
-    return Choice(str(attack or "pgd"), str(radius or "half"), int(n or AT_ONCE), int(steps), int(seed))
+    return Choice(
+        str(attack or "pgd"), str(radius or "half"), int(n or AT_ONCE), int(steps), int(seed)
+    )
 
 
 def sources(here: Context) -> dict[str, str]:
-    """Run ids by printed name of the networks that make the images: A, and what it was before or became by alignment with
-    one witness; where A has no such relatives, those that the data has come along.
+    """Run ids by printed name of the networks that make the images: A, and what it was before or
+    became by alignment with one witness; where A has no such relatives, those that the data has
+    come along.
     """
     every = context.on(here.data)
     a = every[here.a]
@@ -72,32 +100,66 @@ def sources(here: Context) -> dict[str, str]:
     if model is not None:
         before = _origin(model)[0]
         family = {"before": before} if before in every else {}
-        alike = sorted((run for run in copies if _origin(run) == _origin(model)), key=lambda run: run.id != a.id)
-        family |= {COPIES[target]: run.id for target in COPIES for run in alike[::-1] if run.info["method"].get("target") == target}
+        alike = sorted(
+            (run for run in copies if _origin(run) == _origin(model)),
+            key=lambda run: run.id != a.id,
+        )
+        family |= {
+            COPIES[target]: run.id
+            for target in COPIES
+            for run in alike[::-1]
+            if run.info["method"].get("target") == target
+        }
     letters = {here.a: "A"} | ({here.b: "B"} if here.b in family.values() else {})
-    out = {f"{letters[run_id]} {name}" if run_id in letters else name: run_id for name, run_id in family.items()}
+    out = {
+        f"{letters[run_id]} {name}" if run_id in letters else name: run_id
+        for name, run_id in family.items()
+    }
     return out if a.id in out.values() else {f"A {context.method_label(a.method_key)}": a.id} | out
 
 
 def targets(here: Context, made_on: dict[str, str]) -> list[str]:
-    """Run ids of those that are shown the images and took no part: B, ordinary networks, defended ones. Raises UserError for none."""
+    """Run ids of those that are shown the images and took no part: B, ordinary networks, defended
+    ones. Raises UserError for none.
+    """
     every = context.on(here.data)
-    seen = {*made_on.values(), *(role for run_id in made_on.values() for role in _origin(every[run_id]))}
+    seen = {
+        *made_on.values(),
+        *(role for run_id in made_on.values() for role in _origin(every[run_id])),
+    }
     free = {run_id: run for run_id, run in every.items() if run_id not in seen}
     found = [run_id for run_id in free if run_id == here.b]
-    found += [run_id for run_id, run in free.items() if run.method_key == "standard" and run_id not in found]
+    found += [
+        run_id
+        for run_id, run in free.items()
+        if run.method_key == "standard" and run_id not in found
+    ]
     for key in DEFENDED:
-        found += [run_id for run_id, run in free.items() if run.method_key == key and run_id not in found][:1]
+        found += [
+            run_id for run_id, run in free.items() if run.method_key == key and run_id not in found
+        ][:1]
     if not found:
-        raise UserError("No other network on this data could be a target: choose another model B, or train one on the Train page.")
+        raise UserError(
+            "No other network on this data could be a target: choose another model B, or train one"
+            " on the Train page."
+        )
     return found[:MOST]
 
 
 def measured(here: Context, chosen: Choice) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What was found for each source that can answer, by printed name, and the probe's settings. Raises UserError for no target."""
+    """What was found for each source that can answer, by printed name, and the probe's settings.
+    Raises UserError for no target.
+    """
     made_on = sources(here)
     eps = folder.open_model(here.a).eps * (1 if chosen.radius == "whole" else 0.5)
-    settings = {"targets": ",".join(targets(here, made_on)), "attack": chosen.attack, "eps": eps, "steps": chosen.steps, "n": chosen.n, "seed": chosen.seed}  # fmt: skip
+    settings = {
+        "targets": ",".join(targets(here, made_on)),
+        "attack": chosen.attack,
+        "eps": eps,
+        "steps": chosen.steps,
+        "n": chosen.n,
+        "seed": chosen.seed,
+    }
     out: dict[str, Any] = {}
     missing = list[str]()
     for name, run_id in made_on.items():
@@ -109,7 +171,10 @@ def measured(here: Context, chosen: Choice) -> tuple[dict[str, Any], dict[str, A
                 out[name] = found or cache.probe(run_id, "transfer", **settings)
     if missing:
         cost = max(5, round(len(made_on) * 2.5 * chosen.n * chosen.steps / 2000, -1))
-        if not st.button(f"Measure {len(missing)} sources on {chosen.n} images (about {cost:.0f} s)", key="measure-transfer"):
+        if not st.button(
+            f"Measure {len(missing)} sources on {chosen.n} images (about {cost:.0f} s)",
+            key="measure-transfer",
+        ):
             return out, settings
         with st.spinner("Showing attacked images to other networks …"):
             for name in missing:
@@ -125,25 +190,51 @@ def matrices(here: Context, chosen: Choice) -> None:
         if not found:
             return
         st.markdown(
-            "An image counts where it qualifies: both networks know it untouched, and each is fooled by its own attack. "
-            f"Half of ε is the paper's choice; with the whole {eps_text(folder.open_model(here.a).eps)} more images usually qualify."
+            "An image counts where it qualifies: both networks know it untouched, and each is"
+            " fooled by its own attack. Half of ε is the paper's choice; with the whole"
+            f" {eps_text(folder.open_model(here.a).eps)} more images usually qualify."
         )
         marked = {"b": here.b} if here.b in settings["targets"].split(",") else {}
-        widgets.draw(found, Recipe(widgets.runs_of(found), "transfer", "transfer", settings, marked), "matrix")
+        widgets.draw(
+            found,
+            Recipe(widgets.runs_of(found), "transfer", "transfer", settings, marked),
+            "matrix",
+        )
         st.divider()
         st.subheader("What does alignment move?", help=term("model alignment"))
         aligned = next((name for name in found if name.endswith("aligned")), "")
         if aligned and len(found) > 1:
-            family = {name: result for name, result in found.items() if name == aligned or name.split()[-1] in ("before", "labels")}
-            st.markdown("The controls are fine-tuned for as long, to the witness's hard labels or to the true labels.")
-            made = Recipe(widgets.runs_of(family), "transfer", "transfer_difference", settings, {"of": aligned} | marked)
+            family = {
+                name: result
+                for name, result in found.items()
+                if name == aligned or name.split()[-1] in ("before", "labels")
+            }
+            st.markdown(
+                "The controls are fine-tuned for as long, to the witness's hard labels or to the"
+                " true labels."
+            )
+            made = Recipe(
+                widgets.runs_of(family),
+                "transfer",
+                "transfer_difference",
+                settings,
+                {"of": aligned} | marked,
+            )
             widgets.draw(family, made, "difference")
         else:
-            st.info("No aligned copy of this source is trained: train one with Model alignment on the Train page.", icon=":material/info:")
+            st.info(
+                "No aligned copy of this source is trained: train one with Model alignment on the"
+                " Train page.",
+                icon=":material/info:",
+            )
         st.divider()
         st.subheader("How like are the networks' answers?", help=term("kl"))
         name = aligned or next(iter(found))
-        widgets.draw(found[name], Recipe({"": widgets.runs_of(found)[name]}, "transfer", "prediction_kl", settings), "kl")
+        widgets.draw(
+            found[name],
+            Recipe({"": widgets.runs_of(found)[name]}, "transfer", "prediction_kl", settings),
+            "kl",
+        )
 
 
 def study(text: str, command: str) -> None:
@@ -154,12 +245,19 @@ def study(text: str, command: str) -> None:
     if details:
         parts = f"under {details}".rstrip(".").replace(". Clean", "; clean").split("; ")
         st.markdown("\n".join(f"- {part[0].upper()}{part[1:]}." for part in parts))
-    st.markdown(f"Source: three seeds of two architectures, kept with robustviz; made and printed again by `{command}`.")
+    st.markdown(
+        "Source: three seeds of two architectures, kept with robustviz; made and printed again by"
+        f" `{command}`."
+    )
 
 
 def _origin(run: Run) -> tuple[str, ...]:
-    """Run ids of (source, witness) of an aligned copy, as its training wrote them down; none for any other run."""
+    """Run ids of (source, witness) of an aligned copy, as its training wrote them down; none for
+    any other run.
+    """
     method = run.info.get("method", {})
     if run.method_key != "model_alignment":
         return ()
-    return tuple(str(method.get(role) or "").rstrip("/").rsplit("/", 1)[-1] for role in ("source", "witness"))
+    return tuple(
+        str(method.get(role) or "").rstrip("/").rsplit("/", 1)[-1] for role in ("source", "witness")
+    )

@@ -12,8 +12,8 @@ from robustviz.views.result import Result
 
 @dataclass(frozen=True)
 class WhiteBox(Result):
-    """What one network makes of n images: `logits` (n,K) of the untouched ones, `right` (n,) whether it knows them, and
-    `fooled` (n,) whether its own attack takes that away.
+    """What one network makes of n images: `logits` (n,K) of the untouched ones, `right` (n,)
+    whether it knows them, and `fooled` (n,) whether its own attack takes that away.
     """
 
     logits: Floats
@@ -25,11 +25,12 @@ class WhiteBox(Result):
 class Transfer(Result):
     """How often images made on one network, the source, fool others that the attacker never saw.
 
-    A row a target (T), a column an image (n). `qualified` (T,n): source and target know the untouched image and each is
-    fooled by its own attack; `wrong` (T,n): the target misreads the source's attacked image, qualified or not.
-    `before_qualified`, `before_wrong`: the same for what the source was before it was aligned, (0,n) for any other run.
-    `kl` (M,M): mean KL(pᵢ ‖ pⱼ) of the untouched images' softmax outputs, rows and columns as in `models`: the source,
-    the targets, and of an aligned source the network before and the witness. `accuracy` (M,): untouched.
+    A row a target (T), a column an image (n). `qualified` (T,n): source and target know the
+    untouched image and each is fooled by its own attack; `wrong` (T,n): the target misreads the
+    source's attacked image, qualified or not. `before_qualified`, `before_wrong`: the same for what
+    the source was before it was aligned, (0,n) for any other run. `kl` (M,M): mean KL(pᵢ ‖ pⱼ) of
+    the untouched images' softmax outputs, rows and columns as in `models`: the source, the targets,
+    and of an aligned source the network before and the witness. `accuracy` (M,): untouched.
     """
 
     targets: list[str]
@@ -73,15 +74,28 @@ class Transfer(Result):
 
     @property
     def before_error(self) -> Floats:
-        """The transfer score of the network before, on the images that qualify for it, (T,); none for other runs."""
-        return _shares((self.before_qualified & self.before_wrong).sum(axis=1), self.before_qualified.sum(axis=1))
+        """The transfer score of the network before, on the images that qualify for it, (T,); none
+        for other runs.
+        """
+        return _shares(
+            (self.before_qualified & self.before_wrong).sum(axis=1),
+            self.before_qualified.sum(axis=1),
+        )
 
     @property
     def paired(self) -> Ints:
-        """(T,3) on the images that qualify before and after: how many, fooling only after, fooling only before."""
+        """(T,3) on the images that qualify before and after: how many, fooling only after, fooling
+        only before.
+        """
         both = self.qualified & self.before_qualified if self.aligned else self.before_qualified
-        after, before = (self.wrong, self.before_wrong) if self.aligned else (self.before_wrong, self.before_wrong)
-        return np.stack([both.sum(1), (both & after & ~before).sum(1), (both & ~after & before).sum(1)], axis=1)
+        after, before = (
+            (self.wrong, self.before_wrong)
+            if self.aligned
+            else (self.before_wrong, self.before_wrong)
+        )
+        return np.stack(
+            [both.sum(1), (both & after & ~before).sum(1), (both & ~after & before).sum(1)], axis=1
+        )
 
     @property
     def difference(self) -> Floats:
