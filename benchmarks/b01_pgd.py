@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from benchmarks import b00_roofline as roofline
-from benchmarks import setting
+from benchmarks import b00_roofline as roofline, setting
 from benchmarks.harness import OURS, Gate, Outcome, Racer, Share, race
 from robustviz import data
 from robustviz.attacks import PGD

@@ -7,13 +7,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from benchmarks import b00_roofline as roofline
-from benchmarks import b01_pgd, setting
+from benchmarks import b00_roofline as roofline, b01_pgd, setting
 from benchmarks.harness import OURS, Outcome, Racer, race
 from robustviz.attacks import PGD
 from robustviz.methods import PGDAT
 from robustviz.nets.attackable import has_bf16
-from robustviz.nets.base import ImageNet
+from robustviz.nets.base import Classifier
 from robustviz.training.config import TrainConfig
 
 WANTED = {"torchattacks": 5.0, "ART": 20.0}
@@ -44,7 +43,7 @@ def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
 
 
 def against(
-    net: ImageNet,
+    net: Classifier,
     x: Tensor,
     y: Tensor,
     eps: float,

@@ -14,7 +14,7 @@ from benchmarks.harness import OURS, Gate, Outcome, Racer, race
 from robustviz import data
 from robustviz.methods import PART, PGDAT
 from robustviz.methods.base import Method
-from robustviz.nets.base import ImageNet
+from robustviz.nets.base import Classifier
 from robustviz.training.config import TrainConfig
 from robustviz.training.loop import Training
 
@@ -76,7 +76,7 @@ def _image_by_image(theirs: Stepper) -> Callable[[], None]:
     from benchmarks.b09_cam import image_by_image
 
     own = copy.deepcopy(theirs.training.net)
-    assert isinstance(own, ImageNet)
+    assert isinstance(own, Classifier)
 
     def run() -> None:
         with TorchCAM(own, own.maps) as hooked:

@@ -160,7 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = RECIPES[given.recipe]
     try:
         for one in judged(asked.config("cuda"), asked.words, asked.mark, (given.images,)):
-            print(harness.told(one))
+            print(harness.broadcast(one))
     except UserError as error:
         print(error, file=sys.stderr)
         return 1

@@ -23,7 +23,7 @@ from torchcam.methods import GradCAM as TorchCAM
 
 from benchmarks.harness import OURS, Gate, Outcome, Racer, race
 from robustviz import cam
-from robustviz.nets.base import ImageNet, frozen
+from robustviz.nets.base import Classifier, frozen
 from robustviz.runs import folder
 from robustviz.views.measure import images_of
 
@@ -58,7 +58,7 @@ def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
             yield masks(net, x, y, setting, device, rounds or 5)
 
 
-def raw(net: ImageNet, x: Tensor, y: Tensor, setting: str, device: str, rounds: int) -> Outcome:
+def raw(net: Classifier, x: Tensor, y: Tensor, setting: str, device: str, rounds: int) -> Outcome:
     own = copy.deepcopy(net)
     with TorchCAM(own, own.maps) as hooked:
 
@@ -96,7 +96,7 @@ def raw(net: ImageNet, x: Tensor, y: Tensor, setting: str, device: str, rounds: 
     )
 
 
-def shown(net: ImageNet, x: Tensor, y: Tensor, setting: str, device: str, rounds: int) -> Outcome:
+def shown(net: Classifier, x: Tensor, y: Tensor, setting: str, device: str, rounds: int) -> Outcome:
     own = copy.deepcopy(net)
     with PackageCAM(model=own, target_layers=[own.maps]) as hooked:
 
@@ -139,7 +139,7 @@ def shown(net: ImageNet, x: Tensor, y: Tensor, setting: str, device: str, rounds
     )
 
 
-def masks(net: ImageNet, x: Tensor, y: Tensor, setting: str, device: str, rounds: int) -> Outcome:
+def masks(net: Classifier, x: Tensor, y: Tensor, setting: str, device: str, rounds: int) -> Outcome:
     own = copy.deepcopy(net)
     with TorchCAM(own, own.maps) as hooked:
 
@@ -166,7 +166,7 @@ def masks(net: ImageNet, x: Tensor, y: Tensor, setting: str, device: str, rounds
     )
 
 
-def image_by_image(net: ImageNet, hooked: TorchCAM, x: Tensor, y: Tensor) -> Tensor:
+def image_by_image(net: Classifier, hooked: TorchCAM, x: Tensor, y: Tensor) -> Tensor:
     """Masks by the steps of the authors' `utils.py`: a forward pass an image, the map through PIL,
     jet, z-score on the host.
     """

@@ -21,7 +21,7 @@ from benchmarks.harness import OURS, Gate, Outcome, Racer, Time, race
 from robustviz import data, embedder, figures
 from robustviz.attacks import PGD
 from robustviz.data import Dataset
-from robustviz.nets import ImageNet
+from robustviz.nets import Classifier
 from robustviz.probes import FeatureMapSpec
 from robustviz.runs import folder as runs
 from robustviz.training.config import TrainConfig
@@ -103,7 +103,7 @@ def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
 def _many(rounds: int) -> Iterator[Outcome]:
     """The same of 10,000 points."""
     split = data.load("shapes", "train", MANY)
-    nets: list[ImageNet] = []
+    nets: list[Classifier] = []
     for record in train(
         TrainConfig(data="shapes", method="fgsm_rs", epochs=LATER[-1], device="cpu")
     ):  # type: ignore[arg-type]
@@ -182,7 +182,7 @@ def _features(epoch: int) -> Tensor:
     )
 
 
-def _both(net: ImageNet, few: Dataset, eps: float, steps: int) -> Tensor:
+def _both(net: Classifier, few: Dataset, eps: float, steps: int) -> Tensor:
     """Features of N images clean and under PGD, (2N, D)."""
     x_adv = attacked(net, few.x, few.y, PGD(eps=eps, steps=steps), 0)
     return torch.cat([features_of(net, images)[0] for images in (few.x, x_adv)]).double()

@@ -31,8 +31,7 @@ from websockets.sync.client import connect
 
 from benchmarks.harness import OURS, Gate, Outcome, Racer, Time, race
 from robustviz import data, figures
-from robustviz.runs import folder as runs
-from robustviz.runs import queue
+from robustviz.runs import folder as runs, queue
 from robustviz.training.config import TrainConfig
 from robustviz.views.pictures import png
 from robustviz.views.theme import LIGHT, blank

@@ -17,7 +17,7 @@ from benchmarks import setting
 from benchmarks.harness import OURS, Gate, Outcome, Racer, Time, race
 from robustviz.attacks import PGD
 from robustviz.data import Shapes
-from robustviz.nets.base import ImageNet
+from robustviz.nets.base import Classifier
 from robustviz.training.evaluate import count_right
 
 CLOSE = 0.3  # points
@@ -56,7 +56,7 @@ def against(here: Place, there: Place, most: int, rounds: int, note: str = "") -
     seen = 0
     x, y = setting.unseen(Shapes(), 2000, most)  # the first 2,000 are those it learned from
 
-    def count(place: Place, net: ImageNet, images: Tensor, labels: Tensor) -> Tensor:
+    def count(place: Place, net: Classifier, images: Tensor, labels: Tensor) -> Tensor:
         with place[2]():
             return count_right(net, images.to(place[1]), labels.to(place[1]), attack)
 

@@ -32,8 +32,8 @@ os.environ.setdefault(
 
 import torch
 
-from benchmarks import b00_roofline as roofline
 from benchmarks import (
+    b00_roofline as roofline,
     b02_resnet,
     b03_epoch,
     b05_part,
@@ -223,7 +223,7 @@ def main() -> int:
         try:
             for one in run():
                 outcomes.append(one)
-                print(harness.told(one), end="\n\n", flush=True)
+                print(harness.broadcast(one), end="\n\n", flush=True)
                 found["items"][key] = {
                     "machine": harness.machine(),
                     "outcomes": [one.to_json() for one in outcomes],

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from robustviz import data, nets
-from robustviz.nets.base import ImageNet
+from robustviz.nets.base import Classifier
 from robustviz.runs import folder
 from robustviz.training.config import TrainConfig, pick_device
 from robustviz.training.loop import train
@@ -48,7 +48,7 @@ def shipped(data_key: str, method: str) -> folder.Run:
 
 
 @functools.cache
-def ten_thousand() -> tuple[ImageNet, Tensor, Tensor, float, str]:
+def ten_thousand() -> tuple[Classifier, Tensor, Tensor, float, str]:
     """(net, x, y, ε, words): a network and as many test images as one can have here, for gates on
     robust accuracy.
 
@@ -71,7 +71,7 @@ def ten_thousand() -> tuple[ImageNet, Tensor, Tensor, float, str]:
     )
 
 
-def kept(config: TrainConfig) -> ImageNet:
+def kept(config: TrainConfig) -> Classifier:
     """A network of this training, in eval mode, on its device: trained once and kept in
     `.bench`.
     """
@@ -81,17 +81,19 @@ def kept(config: TrainConfig) -> ImageNet:
         KEPT.mkdir(exist_ok=True)
         torch.save(weights, path)
     split = data.load(config.data, "val")
-    net: ImageNet = nets.build(config.net, len(split.classes), *split.images.shape[1:3], None, None)
+    net: Classifier = nets.build(
+        config.net, len(split.classes), *split.images.shape[1:3], None, None
+    )
     net.load_state_dict(torch.load(path))
     return net.eval().to(pick_device(config.device))
 
 
-def trained(config: TrainConfig) -> ImageNet:
+def trained(config: TrainConfig) -> Classifier:
     """A network of this training, in eval mode, on its device."""
     for record in train(config):
         last = record
     net = last.training.judged.eval()
-    assert isinstance(net, ImageNet)
+    assert isinstance(net, Classifier)
     return net
 
 

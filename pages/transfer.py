@@ -5,8 +5,7 @@ import streamlit as st
 from robustviz.runs import folder
 from robustviz.types import UserError
 from robustviz.ui import context, shell
-from robustviz.views.transfer import panel as transfer
-from robustviz.views.transfer import study as alignment_study
+from robustviz.views.transfer import panel as transfer, study as alignment_study
 
 st.title("Does a trick for one network fool another?")
 here = context.sidebar()

@@ -30,7 +30,7 @@ from robustviz.inputs import (
     try_out,
 )
 from robustviz.nets.attackable import attackable, copied, has_hooks, is_fused_copy
-from robustviz.nets.base import ImageNet
+from robustviz.nets.base import Classifier
 from robustviz.types import UserError, check_eps, parse_number, plain
 
 # The quarter of the image that is left out, by rule: its row and column, 0 or 1.
@@ -55,7 +55,7 @@ JET = {
 }
 
 
-def grad_cam(net: ImageNet, x: Tensor, y: Tensor | None = None) -> Tensor:
+def grad_cam(net: Classifier, x: Tensor, y: Tensor | None = None) -> Tensor:
     """Σ_k w_k·A_k with w_k the spatial mean of ∂z_y/∂A_k: raw and signed, (N, h, w), detached.
 
     `x`: (N,C,H,W) in [0, 1]; `y`: the class to explain, (N,), None for the predicted one. The net
@@ -66,7 +66,7 @@ def grad_cam(net: ImageNet, x: Tensor, y: Tensor | None = None) -> Tensor:
     return (gradient.mean((2, 3), keepdim=True) * maps).sum(1)
 
 
-def layer_cam(net: ImageNet, x: Tensor, y: Tensor | None = None) -> Tensor:
+def layer_cam(net: Classifier, x: Tensor, y: Tensor | None = None) -> Tensor:
     """Σ_k ReLU(∂z_y/∂A_k)·A_k: raw, (N, h, w), detached; arguments as in `grad_cam`.
 
     Source: Jiang et al. 2021 (LayerCAM, IEEE Transactions on Image Processing 30). Differs: no ReLU
@@ -76,14 +76,14 @@ def layer_cam(net: ImageNet, x: Tensor, y: Tensor | None = None) -> Tensor:
     return (gradient.relu() * maps).sum(1)
 
 
-def _maps(net: ImageNet, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+def _maps(net: Classifier, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
     """The feature maps (N,D,h,w) and ∂z_y/∂maps, both detached. Raises UserError for images, labels
     or networks of another kind.
     """
     if not isinstance(net, nn.Module) or not isinstance(getattr(net, "maps", None), nn.Module):
         raise UserError(
             "This network has no part called maps, so there is no feature map to look at: give it"
-            " one, as robustviz.nets.base.ImageNet has."
+            " one, as robustviz.nets.base.Classifier has."
         )
     check_shape(x)
     trained = getattr(
@@ -135,7 +135,9 @@ def _is_composed(net: nn.Module) -> bool:
     run with them.
     """
     return (
-        type(net).forward is ImageNet.forward and "forward" not in vars(net) and not has_hooks(net)
+        type(net).forward is Classifier.forward
+        and "forward" not in vars(net)
+        and not has_hooks(net)
     )
 
 

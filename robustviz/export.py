@@ -7,45 +7,36 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from robustviz import registry
+from robustviz.views.result import ProbeSpec
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a figure is made: `robustviz.figures.<figure>` of what `robustviz.probes.<probe>` says of
-    each run.
+    """How a figure is made: `robustviz.figures.<figure>` of what each run answers to `spec`.
 
     `runs`: run ids by the names that the figure prints, "A PGD-AT"; one nameless run ("") for a
-    figure of one network. `settings` are the probe's, `options` the figure's; whatever is not named
-    has its default.
+    figure of one network. `options` are the figure's; whatever is not named has its default.
     """
 
     runs: Mapping[str, str]
-    probe: str
+    spec: ProbeSpec[Any]
     figure: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def single(self) -> bool:
-        """Whether the figure takes one result, not one by name."""
-        return list(self.runs) == [""]
 
     def code(self) -> str:
         """Lines of Python, to be run as they are in a notebook beside the app, that show the
         figure.
         """
-        spec = registry.get("probe", self.probe)
-        usual = registry.encode(spec())
+        usual = registry.encode(type(self.spec)())
         settings = ", ".join(
-            f"{name}={value!r}" for name, value in self.settings.items() if usual.get(name) != value
+            f"{name}={value!r}"
+            for name, value in registry.encode(self.spec).items()
+            if usual[name] != value
         )
-        made = (
-            f"probes.{self.probe}({{}}, probes.{spec.__name__}({settings}))"
-            if settings
-            else f"probes.{self.probe}({{}})"
-        )
+        asked = f", probes.{type(self.spec).__name__}({settings})" if settings else ""
+        made = f"probes.{self.spec.key}({{}}{asked})"
         options = "".join(f", {name}={value!r}" for name, value in self.options.items())
-        if self.single:
+        if list(self.runs) == [""]:
             run_id = self.runs[""]
             found = ["found = " + made.format(f"open_run({run_id!r})")]
         else:
@@ -54,10 +45,5 @@ class Recipe:
                 f"runs = {dict(self.runs)!r}",
                 f"found = {{name: {each} for name, run in runs.items()}}",
             ]
-        return "\n".join(
-            [
-                "from robustviz import figures, open_run, probes",
-                *found,
-                f"figures.{self.figure}(found{options}).show()",
-            ]
-        )
+        lines = ["from robustviz import figures, open_run, probes", *found]
+        return "\n".join([*lines, f"figures.{self.figure}(found{options}).show()"])

@@ -8,31 +8,47 @@ the run's folder.
 from __future__ import annotations
 
 from robustviz.runs.folder import Run
-from robustviz.views.attack.probe import AccuracyCurveSpec as AccuracyCurveSpec
-from robustviz.views.attack.probe import AdversarialSpec as AdversarialSpec
-from robustviz.views.attack.probe import SmallestEpsSpec as SmallestEpsSpec
-from robustviz.views.attack.probe import TrajectorySpec as TrajectorySpec
-from robustviz.views.attack.result import AccuracyCurve, Adversarial, SmallestEps, Trajectory
+from robustviz.views.attack.probe import (
+    accuracy_curve as accuracy_curve,
+    adversarial as adversarial,
+    smallest_eps as smallest_eps,
+    trajectory as trajectory,
+)
+from robustviz.views.attack.result import (
+    AccuracyCurveSpec as AccuracyCurveSpec,
+    AdversarialSpec as AdversarialSpec,
+    SmallestEpsSpec as SmallestEpsSpec,
+    TrajectorySpec as TrajectorySpec,
+)
 from robustviz.views.attention.overlap import OverlapSpec as OverlapSpec
-from robustviz.views.attention.probe import AttentionSpec as AttentionSpec
-from robustviz.views.attention.probe import RoadSpec as RoadSpec
+from robustviz.views.attention.probe import AttentionSpec as AttentionSpec, RoadSpec as RoadSpec
 from robustviz.views.attention.result import Attention, Overlap, Road
-from robustviz.views.contributions.probe import AttackStepsSpec as AttackStepsSpec
-from robustviz.views.contributions.probe import ContributionsSpec as ContributionsSpec
-from robustviz.views.contributions.probe import PairingSpec as PairingSpec
+from robustviz.views.contributions.probe import (
+    AttackStepsSpec as AttackStepsSpec,
+    ContributionsSpec as ContributionsSpec,
+    PairingSpec as PairingSpec,
+)
 from robustviz.views.contributions.result import AttackSteps, Contributions, Pairing
-from robustviz.views.features.map import FeatureFilmSpec as FeatureFilmSpec
-from robustviz.views.features.map import FeatureMapSpec as FeatureMapSpec
+from robustviz.views.features.map import (
+    FeatureFilmSpec as FeatureFilmSpec,
+    FeatureMapSpec as FeatureMapSpec,
+)
 from robustviz.views.features.probe import FeaturesSpec as FeaturesSpec
 from robustviz.views.features.result import FeatureFilm, FeatureMap, Features
-from robustviz.views.loss.curvature import CurvatureSpec as CurvatureSpec
-from robustviz.views.loss.curvature import GradientsSpec as GradientsSpec
+from robustviz.views.loss.curvature import (
+    CurvatureSpec as CurvatureSpec,
+    GradientsSpec as GradientsSpec,
+)
 from robustviz.views.loss.result import Curvature, Gradients, SoftLabels, Surface, WeightSurface
 from robustviz.views.loss.soft_labels import SoftLabelsSpec as SoftLabelsSpec
-from robustviz.views.loss.surfaces import SurfacesSpec as SurfacesSpec
-from robustviz.views.loss.surfaces import WeightSurfaceSpec as WeightSurfaceSpec
-from robustviz.views.misalignment.pairs import PairsSpec as PairsSpec
-from robustviz.views.misalignment.pairs import UniformitySpec as UniformitySpec
+from robustviz.views.loss.surfaces import (
+    SurfacesSpec as SurfacesSpec,
+    WeightSurfaceSpec as WeightSurfaceSpec,
+)
+from robustviz.views.misalignment.pairs import (
+    PairsSpec as PairsSpec,
+    UniformitySpec as UniformitySpec,
+)
 from robustviz.views.misalignment.probe import MisalignmentSpec as MisalignmentSpec
 from robustviz.views.misalignment.result import Misalignment, Pairs, Stages, Uniformity
 from robustviz.views.misalignment.stages import StagesSpec as StagesSpec
@@ -42,29 +58,9 @@ from robustviz.views.transfer.probe import TransferSpec as TransferSpec
 from robustviz.views.transfer.result import Transfer
 
 
-def adversarial(run: Run, spec: AdversarialSpec | None = None) -> Adversarial:
-    """One test image attacked on one network."""
-    return (spec or AdversarialSpec())(run)
-
-
-def accuracy_curve(run: Run, spec: AccuracyCurveSpec | None = None) -> AccuracyCurve:
-    """Accuracy under PGD at several radii."""
-    return (spec or AccuracyCurveSpec())(run)
-
-
 def painted(run: Run, spec: PaintedSpec | None = None) -> Painted:
     """One test image attacked within a painted budget."""
     return (spec or PaintedSpec())(run)
-
-
-def smallest_eps(run: Run, spec: SmallestEpsSpec | None = None) -> SmallestEps:
-    """The smallest radius that changes the answer, per image."""
-    return (spec or SmallestEpsSpec())(run)
-
-
-def trajectory(run: Run, spec: TrajectorySpec | None = None) -> Trajectory:
-    """One image's way through an attack."""
-    return (spec or TrajectorySpec())(run)
 
 
 def features(run: Run, spec: FeaturesSpec | None = None) -> Features:

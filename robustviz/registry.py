@@ -24,16 +24,8 @@ from robustviz.types import JSON, UserError, parse_number, plain, shown
 
 C = TypeVar("C", bound=type)
 
-ROOMS = {
-    kind: f"robustviz.{room}"
-    for kind, room in {
-        "method": "methods",
-        "attack": "attacks",
-        "data": "data",
-        "net": "nets",
-        "probe": "probes",
-    }.items()
-}
+ROOMS = {"method": "methods", "attack": "attacks", "data": "data", "net": "nets", "probe": "views"}
+Kind = Literal["", "radius", "run", "runs", "rule", "net", "image", "class"]
 
 _table: dict[str, dict[str, type]] = {kind: {} for kind in ROOMS}
 
@@ -63,7 +55,9 @@ def keys(kind: str) -> tuple[str, ...]:
     """Every key of a kind, in the order of registration, which is the order in which people should
     meet them.
     """
-    load(ROOMS[kind])
+    room = load(f"robustviz.{ROOMS[kind]}")
+    for module in room.modules("result") if kind == "probe" else ():  # a probe's spec stands there
+        load(module)
     return tuple(_table[kind])
 
 
@@ -92,11 +86,20 @@ def option(
     low: float | None = None,
     high: float | None = None,
     advanced: bool = False,
+    kind: Kind = "",
+    choices: tuple[str, ...] = (),
 ) -> Any:
-    """A dataclass field with what a form needs: help text and inclusive bounds. `advanced` hides it
-    at first.
+    """A dataclass field with what a form needs: help text, inclusive bounds, what `kind` of thing a
+    number or text stands for, and the `choices` of a text. `advanced` hides it at first.
     """
-    meta = {"help": help, "low": low, "high": high, "advanced": advanced}
+    meta = {
+        "help": help,
+        "low": low,
+        "high": high,
+        "advanced": advanced,
+        "kind": kind,
+        "choices": choices,
+    }
     if isinstance(default, type) or callable(default):
         return dataclasses.field(default_factory=default, metadata=meta)
     return dataclasses.field(default=default, metadata=meta)

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustviz import data, registry
-from robustviz.nets.base import ImageNet, Normalise
+from robustviz.nets.base import Classifier, Normalise
 from robustviz.training.config import TrainConfig
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -81,16 +81,16 @@ def labels() -> Tensor:
 
 
 @pytest.fixture
-def linear_net() -> ImageNet:
+def linear_net() -> Classifier:
     """Two classes, no hidden layer, written-in weights: attacks on it have a closed form."""
     head = nn.Linear(C * H * W, 2)
     with torch.no_grad():
         head.weight.copy_(torch.cos(torch.arange(head.weight.numel()) * 0.7).view_as(head.weight))
         head.bias.copy_(torch.tensor([0.1, -0.2]))
-    return ImageNet(nn.Identity(), head, nn.Flatten()).eval()
+    return Classifier(nn.Identity(), head, nn.Flatten()).eval()
 
 
-def conv(seed: int = 0) -> ImageNet:
+def conv(seed: int = 0) -> Classifier:
     """Two convolutions with batch norm whose running statistics are not the fresh ones; four
     classes; eval mode.
     """
@@ -101,7 +101,7 @@ def conv(seed: int = 0) -> ImageNet:
             nn.Conv2d(C, 5, 3, padding=1, bias=False), nn.BatchNorm2d(5), nn.ReLU(),
             nn.Conv2d(5, 6, 3, stride=2, bias=False), nn.BatchNorm2d(6), nn.ReLU(),
         )  # fmt: skip
-        net = ImageNet(maps, nn.Linear(6, 4))
+        net = Classifier(maps, nn.Linear(6, 4))
         net.train()
         with torch.no_grad():
             for _ in range(5):
@@ -110,7 +110,7 @@ def conv(seed: int = 0) -> ImageNet:
 
 
 @pytest.fixture
-def conv_net() -> ImageNet:
+def conv_net() -> Classifier:
     return conv()
 
 
@@ -120,7 +120,7 @@ class Toy:
     attack.
     """
 
-    net: ImageNet
+    net: Classifier
     x: Tensor
     y: Tensor
 
@@ -160,7 +160,7 @@ def small_splits(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-class Blink(ImageNet):
+class Blink(Classifier):
     """A network for which a whole training takes the blink of an eye; with batch norm, as the real
     ones.
     """

@@ -21,7 +21,7 @@ from torch import nn
 
 from robustviz import cli, data, registry
 from robustviz.methods import Standard
-from robustviz.nets.base import ImageNet, Normalise
+from robustviz.nets.base import Classifier, Normalise
 from robustviz.runs import worker
 from robustviz.training import config, evaluate, loop, world
 
@@ -35,7 +35,7 @@ BASE = {
 }  # parts of 16 and 17 images
 
 
-class Plain(ImageNet):
+class Plain(Classifier):
     """A network without batch norm: an image's logits do not depend on what is beside it."""
 
     key = "plain"

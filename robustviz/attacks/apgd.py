@@ -92,7 +92,7 @@ class APGD(Attack):
         return self.steps
 
     @property
-    def tries(self) -> int:
+    def restart_count(self) -> int:
         return self.restarts
 
     def check(self, classes: int) -> None:
@@ -105,7 +105,7 @@ class APGD(Attack):
                 code=2,
             )
 
-    def first(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:
+    def starting_points(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:
         """x + ε·t/‖t‖: a random direction stretched until it touches the ball, cut to [0, 1]."""
         if isinstance(ball, L2):
             t = torch.randn(ball.x.shape, generator=rng, dtype=ball.x.dtype, device=ball.x.device)
@@ -241,7 +241,7 @@ class APGD(Attack):
         """
         ball = BALLS[self.norm](x.detach(), self._radius(eps))
         size, marks = 2 * ball.eps, set(checkpoints(self.steps))
-        z = old = self.first(ball, rng) if start is None else start
+        z = old = self.starting_points(ball, rng) if start is None else start
         loss, gradient, won = judge(z)
         answer, best, best_gradient, height = z, z, gradient, loss
         height_then, cut_then = height, torch.ones_like(won)

@@ -167,7 +167,7 @@ class Attack(Spec):
         raise NotImplementedError
 
     @property
-    def tries(self) -> int:
+    def restart_count(self) -> int:
         """How many runs from different starts."""
         return 1
 
@@ -177,7 +177,7 @@ class Attack(Spec):
         """
         return eps / 4 if self.count <= 20 else eps / 8
 
-    def first(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:
+    def starting_points(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:
         """Where a run starts."""
         raise NotImplementedError
 
@@ -289,15 +289,19 @@ class Attack(Spec):
                 return self._walk_until_misread(case, x, start, y)
             return self._walk(self._objective(case, y), x, start, None, case.rng)
 
-        best = climb(case.x, self.first(BALLS[self.norm](case.x, self._radius(None)), case.rng), y)
-        if self.tries > 1 and len(y):
+        best = climb(
+            case.x, self.starting_points(BALLS[self.norm](case.x, self._radius(None)), case.rng), y
+        )
+        if self.restart_count > 1 and len(y):
             won, height = self._judged(case, best, y)
-            for _ in range(self.tries - 1):
+            for _ in range(self.restart_count - 1):
                 left = (~won).nonzero().flatten()
                 if not len(left):
                     break
                 # Noise for all, so that an image's start does not depend on which others are left.
-                start = self.first(BALLS[self.norm](case.x, self._radius(None)), case.rng)[left]
+                start = self.starting_points(
+                    BALLS[self.norm](case.x, self._radius(None)), case.rng
+                )[left]
                 other = climb(case.x[left], start, y[left])
                 other_won, other_height = self._judged(case, other, y[left])
                 better = other_won | (other_height > height[left]) | height[left].isnan()
@@ -342,10 +346,10 @@ class Attack(Spec):
                 rng or generator(x),
             )
             best = self._ascend(objective, x, eps, rng)
-            if self.tries > 1:
+            if self.restart_count > 1:
                 with torch.no_grad():
                     height = objective(best)
-                    for _ in range(self.tries - 1):
+                    for _ in range(self.restart_count - 1):
                         other = self._ascend(objective, x, eps, rng)
                         other_height = objective(other)
                         best = torch.where((other_height > height).view(-1, 1, 1, 1), other, best)
@@ -377,7 +381,7 @@ class Attack(Spec):
         rng: torch.Generator,
         path: list[Tensor] | None = None,
     ) -> Tensor:
-        start = self.first(BALLS[self.norm](x.detach(), self._radius(eps)), rng)
+        start = self.starting_points(BALLS[self.norm](x.detach(), self._radius(eps)), rng)
         return self._walk(objective, x, start, eps, rng, path)
 
     def _walk_until_misread(self, case: Case, x: Tensor, start: Tensor, y: Tensor) -> Tensor:

@@ -37,5 +37,5 @@ class FGSM(Attack):
     def default_step(self, eps: N) -> N:
         return eps if self.start == "zero" else 1.25 * eps
 
-    def first(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:
+    def starting_points(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:
         return ball.x if self.start == "zero" else ball.random_start(rng)

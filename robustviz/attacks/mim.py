@@ -38,7 +38,7 @@ class MIM(Attack):
     def count(self) -> int:
         return self.steps
 
-    def first(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:
+    def starting_points(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:
         return ball.x
 
     def direction(self, gradient: Tensor, before: Tensor | None) -> Tensor:

@@ -46,10 +46,10 @@ class PGD(Attack):
         return self.steps
 
     @property
-    def tries(self) -> int:
+    def restart_count(self) -> int:
         return self.restarts
 
-    def first(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:
+    def starting_points(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:
         if self.start == "uniform":
             return ball.random_start(rng)
         if self.start == "gauss":

@@ -90,7 +90,7 @@ class Square(Attack):
     def count(self) -> int:
         return self.queries
 
-    def first(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:
+    def starting_points(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:
         """Vertical stripes of +ε or −ε, drawn per image, channel and column."""
         n, c, _, w = ball.x.shape
         return ball.project(
@@ -198,7 +198,7 @@ class Square(Attack):
         """
         ball = Linf(x.clone(), eps)
         low, high = ball.low.expand_as(x), ball.high.expand_as(x)  # all that a square can be set to
-        x.copy_(self.first(ball, rng))
+        x.copy_(self.starting_points(ball, rng))
         whole = self.queries if self.variant == "paper" else 10_000
         place = torch.arange(len(x), device=x.device)
         here, height = x.clone(), score(x, place)

@@ -30,7 +30,7 @@ def say(line: str) -> None:
 
 def complain(line: str) -> None:
     """What went wrong, said once however many processes there are."""
-    if world.speaks():
+    if world.reports_errors():
         say(line)
 
 

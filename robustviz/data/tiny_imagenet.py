@@ -1,4 +1,4 @@
-"""Tiny-ImageNet: 200 classes of photographs at 64x64, from the official archive's layout or from
+"""Tiny-Classifier: 200 classes of photographs at 64x64, from the official archive's layout or from
 class folders.
 """
 
@@ -29,7 +29,7 @@ class TinyImageNet(Source):
     Stanford CS231n.
     """
 
-    label = "Tiny-ImageNet"
+    label = "Tiny-Classifier"
     default_eps = 4 / 255
     recipe: ClassVar[Recipe] = {
         "epochs": 10,
@@ -48,7 +48,7 @@ class TinyImageNet(Source):
         if place is None and some is not None:
             return from_folders(
                 "tiny_imagenet",
-                "Tiny-ImageNet",
+                "Tiny-Classifier",
                 some,
                 "train",
                 "val",
@@ -60,7 +60,9 @@ class TinyImageNet(Source):
             )
         if place is None:
             target = places.root() / "tiny_imagenet"
-            places.download("Tiny-ImageNet", URL, _fetch, target, f"the unpacked folder {ARCHIVE}")
+            places.download(
+                "Tiny-Classifier", URL, _fetch, target, f"the unpacked folder {ARCHIVE}"
+            )
             place = _official() or target / ARCHIVE
         return _load(place, split, n)
 
@@ -117,7 +119,7 @@ def _load(place: Path, split: str, n: int | None) -> Dataset:
     among = "200 classes" if len(classes) == 200 else f"{len(classes)} of 200 classes"
     kind = "validation" if split == "test" else "training"
     card = (
-        f"{len(kept):,} of {len(y):,} Tiny-ImageNet images of the {kind} set, 64x64 RGB, {among}."
+        f"{len(kept):,} of {len(y):,} Tiny-Classifier images of the {kind} set, 64x64 RGB, {among}."
     )
     names = tuple(pictures.relative(chosen[i], place) for i in kept.tolist())
     return Dataset(

@@ -47,7 +47,7 @@ class ALP(Adversarial):
     label = "ALP"
     paper = "Kannan, Kurakin, Goodfellow: Adversarial logit pairing (2018)"
     text = (
-        "Learns clean and attacked images together and asks for equal logits. On ImageNet its"
+        "Learns clean and attacked images together and asks for equal logits. On Classifier its"
         " published robustness fell to 0.1 % under a stronger attack (Engstrom et al. 2018): look"
         " at many steps and at Square."
     )

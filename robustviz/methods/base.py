@@ -98,7 +98,7 @@ class Method(Spec):
         or this network.
         """
 
-    def settled(self, config: TrainConfig) -> Method:
+    def resolved(self, config: TrainConfig) -> Method:
         """This method with settings filled in that depend on what else this machine holds, e.g.
         shipped runs.
         """

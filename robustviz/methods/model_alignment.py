@@ -28,7 +28,7 @@ class ModelAlignment(Method):
 
     Source: Ma et al. 2024 (ECCV, arXiv 2311.18495) and the authors' `src/align.py`: T = 4, the
     labels unused. Differs: plain momentum for Nesterov's; by default 3 epochs at learning rate .01
-    and the data set's weight decay, theirs (1 epoch of ImageNet, 1e-3, 1e-4) are in the preset.
+    and the data set's weight decay, theirs (1 epoch of Classifier, 1e-3, 1e-4) are in the preset.
     `target=witness_hard` (cross-entropy to the witness's answer) and `target=label` (cross-entropy
     to the true class) are controls of the same budget: what did alignment do that one more epoch
     did not?
@@ -70,7 +70,7 @@ class ModelAlignment(Method):
         "schedule": "cosine",
     }  # a fine-tuning, not a training
 
-    def settled(self, config: TrainConfig) -> ModelAlignment:
+    def resolved(self, config: TrainConfig) -> ModelAlignment:
         """Source and witness by name: those given, else the shipped ordinary networks of
         this data.
         """

@@ -14,7 +14,7 @@ from robustviz.methods.base import Adversarial
 from robustviz.methods.mart import MART
 from robustviz.methods.pgd_at import PGDAT
 from robustviz.methods.trades import TRADES
-from robustviz.nets.base import ImageNet
+from robustviz.nets.base import Classifier
 from robustviz.registry import option, register
 from robustviz.types import Batch, UserError, eps_text
 
@@ -107,7 +107,7 @@ class Reweighted(Adversarial):
         for.
         """
         make = cam.grad_cam if self.cam == "grad_cam" else cam.layer_cam
-        return make(cast(ImageNet, net), x, y if self.cam_class == "true" else None)
+        return make(cast(Classifier, net), x, y if self.cam_class == "true" else None)
 
     def mask(self, net: nn.Module, batch: Batch) -> Tensor:
         """Which pixels matter, (N,1,H,W) bool ((N,3,H,W) for jet-compat), of this very batch as

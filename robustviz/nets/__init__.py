@@ -7,8 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from robustviz import registry
-from robustviz.nets.base import ImageNet as ImageNet
-from robustviz.nets.base import frozen as frozen
+from robustviz.nets.base import Classifier as Classifier, frozen as frozen
 from robustviz.types import UserError
 
 # isort: off
@@ -30,7 +29,7 @@ def build(
     size: int = 32,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-) -> ImageNet:
+) -> Classifier:
     """A new network with weights drawn from torch's global generator.
 
     `key`: a registered architecture; `size`: pixels of a side; `mean`, `std`: per channel in [0, 1]

@@ -57,7 +57,7 @@ class Normalise(nn.Module):
         return (x - self.mean) / self.std
 
 
-class ImageNet(nn.Module):
+class Classifier(nn.Module):
     """A classifier of images in [0, 1] in three parts: feature maps (N,D,h,w), features (N,D),
     logits (N,K).
     """

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from robustviz.nets.base import ImageNet, Normalise
+from robustviz.nets.base import Classifier, Normalise
 from robustviz.registry import register
 
 
@@ -70,7 +70,7 @@ def preact_maps(
 
 
 @register("net/preact_resnet18")
-class PreActResNet18(ImageNet):
+class PreActResNet18(Classifier):
     """PreAct-ResNet-18 with a 3×3 stem of stride 1; the maps end after the last batch norm and
     ReLU.
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from torch import nn
 
 from robustviz.imports import load
-from robustviz.nets.base import ImageNet, Normalise
+from robustviz.nets.base import Classifier, Normalise
 from robustviz.registry import register
 
 
 @register("net/resnet18")
-class ResNet18(ImageNet):
+class ResNet18(Classifier):
     """ResNet-18 with a 3×3 stem of stride 1 and no max-pooling, as the adversarial-training papers
     use it on CIFAR.
 

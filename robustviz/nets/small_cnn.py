@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from robustviz.nets.base import ImageNet, Normalise, stem_stride
+from robustviz.nets.base import Classifier, Normalise, stem_stride
 from robustviz.registry import register
 
 
 @register("net/small_cnn")
-class SmallCNN(ImageNet):
+class SmallCNN(Classifier):
     """Four 3×3 convolutions (32, 64, 64, 128) with batch norm and ReLU, global average pooling, one
     linear layer.
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from robustviz.nets.base import ImageNet, Normalise, stem_stride
+from robustviz.nets.base import Classifier, Normalise, stem_stride
 from robustviz.registry import register
 
 
@@ -40,7 +40,7 @@ class Block(nn.Module):
 
 
 @register("net/small_resnet")
-class SmallResNet(ImageNet):
+class SmallResNet(Classifier):
     """A stem and three residual blocks (16, 32, 64), global average pooling, one linear layer;
     about 78,000 parameters.
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from robustviz.nets.base import ImageNet, Normalise, stem_stride
+from robustviz.nets.base import Classifier, Normalise, stem_stride
 from robustviz.registry import register
 
 WIDTH, BLOCKS, HEADS = 80, 4, 4
@@ -87,7 +87,7 @@ class Encoder(nn.Module):
 
 
 @register("net/tiny_vit")
-class TinyViT(ImageNet):
+class TinyViT(Classifier):
     """Four transformer blocks of 80 channels over patches of 2, 4 or 8 pixels; the mean of the
     tokens goes to the head.
 

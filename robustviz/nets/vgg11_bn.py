@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from robustviz.nets.base import ImageNet, Normalise
+from robustviz.nets.base import Classifier, Normalise
 from robustviz.registry import register
 
 
 @register("net/vgg11_bn")
-class VGG11BN(ImageNet):
+class VGG11BN(Classifier):
     """The eight convolutions of VGG-11 with batch norm, global average pooling, one linear layer.
 
     Source: Simonyan and Zisserman 2015 (arXiv 1409.1556), column A; initial weights as in

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from robustviz.nets.base import ImageNet
+from robustviz.nets.base import Classifier
 from robustviz.nets.preact_resnet18 import preact_maps
 from robustviz.registry import register
 
 
 @register("net/wrn_34_10")
-class WideResNet3410(ImageNet):
+class WideResNet3410(Classifier):
     """Wide-ResNet-34-10: three stages of five pre-activation blocks, ten times as wide as a ResNet,
     without dropout.
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from robustviz.nets import ImageNet
+    from robustviz.nets import Classifier
     from robustviz.training.config import TrainConfig
 
 R = TypeVar("R", bound=Result)
@@ -314,7 +314,7 @@ class Run:
             rows.append(record | {f"loss_{name}": value for name, value in losses.items()})
         return pd.DataFrame(rows)
 
-    def net(self, epoch: int | None = None, which: str = "best") -> ImageNet:
+    def net(self, epoch: int | None = None, which: str = "best") -> Classifier:
         """The trained network on the CPU, in eval mode: the best epoch's, the last's, or a
         snapshot's.
 

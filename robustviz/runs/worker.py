@@ -27,7 +27,7 @@ import numpy as np
 from robustviz.process import leave_out_triton
 from robustviz.runs import queue
 from robustviz.runs.folder import OVER, Run, open_run, to_bytes, versions, write_file
-from robustviz.training.world import ALONE, World, speaks
+from robustviz.training.world import ALONE, World, reports_errors
 from robustviz.types import JSON, UserError
 
 HEARTBEAT = 1.0  # seconds between two looks at the person's wishes and two status lines
@@ -61,7 +61,7 @@ def execute(run: Run, say: Say = lambda line: None, world: World = ALONE) -> str
                 run, "The memory is full; train with a smaller batch_size or fewer images."
             ) from error
         except KeyboardInterrupt:
-            if speaks():
+            if reports_errors():
                 run.set_status(
                     state="interrupted",
                     error=(
@@ -116,7 +116,7 @@ def _failed(run: Run, sentence: str) -> UserError:
 
 
 def _fail(run: Run, sentence: str) -> None:
-    if speaks():
+    if reports_errors():
         with contextlib.suppress(
             UserError
         ):  # the disk may be full: then the missing heartbeat tells

@@ -219,7 +219,7 @@ class TrainConfig(Spec):
 
         Raises UserError where CUDA is asked for and absent, and where such a run is missing.
         """
-        return replace(self, device=pick_device(self.device), method=self.method.settled(self))
+        return replace(self, device=pick_device(self.device), method=self.method.resolved(self))
 
     def trained(self, name: str) -> Run:
         """The run that a setting names, by id or path; for an id the shipped one first. Raises

@@ -257,7 +257,7 @@ class Training:
             batches = self._batches()
             while self.batch < len(batches):
                 answer = ask(Tick(self.epoch, total, self.batch, len(batches), "train"))
-                answer = ANSWERS[self.world.told(ANSWERS.index(answer))[0]]
+                answer = ANSWERS[self.world.broadcast(ANSWERS.index(answer))[0]]
                 if answer != "go":
                     self.ended = answer
                     self.sums = self.world.mean(
@@ -442,7 +442,9 @@ class Training:
         means = {name: float(value) / batches for name, value in self.world.mean(self.sums).items()}
         if not all(math.isfinite(value) for value in means.values()):
             self._diverged()
-        clean, robust = self.world.told(*(self._validated(tick) if self.world.main else (0, 0)))
+        clean, robust = self.world.broadcast(
+            *(self._validated(tick) if self.world.main else (0, 0))
+        )
         score = {"robust": robust, "clean": clean, "last": self.epoch}[str(self.config.select)]
         best = score >= self.best_score  # ties go to the later epoch
         self.epoch, self.batch = self.epoch + 1, 0

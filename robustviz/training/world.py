@@ -52,7 +52,7 @@ class World:
             min(n, (self.rank + 1) * groups // self.size * together),
         )
 
-    def told(self, *numbers: int) -> list[int]:
+    def broadcast(self, *numbers: int) -> list[int]:
         """The first process's `numbers`, in all; each must hand over as many. Waits for the first
         process.
         """
@@ -83,10 +83,10 @@ class World:
         they then find.
         """
         if not self.main:
-            self.told(0)
+            self.broadcast(0)
         yield
         if self.main:
-            self.told(0)
+            self.broadcast(0)
 
     def leave(self) -> None:
         """End the common work, once all are here; what follows each process does for itself."""
@@ -152,7 +152,7 @@ def join() -> World:
     return World(rank, size)
 
 
-def speaks() -> bool:
+def reports_errors() -> bool:
     """Whether this process is the one to say what went wrong: the first of all that ask. The others
     then fail because it did.
     """
@@ -170,7 +170,7 @@ def speaks() -> bool:
 
 def _notes() -> tuple[Any, int, int]:
     """torchrun's store, this process's number, and how many there are. Not the first process alone
-    speaks: when another one fails before it, torchrun ends it before it has said a word.
+    reports_errors: when another one fails before it, torchrun ends it before it has said a word.
     """
     global _store
     from torch.distributed.rendezvous import rendezvous

@@ -8,20 +8,22 @@ weights or settings, can never show it.
 
 from __future__ import annotations
 
-import functools
 import threading
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from robustviz import registry
 from robustviz.runs import folder
 from robustviz.runs.folder import Run
 from robustviz.types import UserError
-from robustviz.views.result import Result
+from robustviz.views.measure import measure, probe_of
+from robustviz.views.result import ProbeSpec, Result
 
 T = TypeVar("T")
+R = TypeVar("R", bound=Result)
 
 
 def open_by_id(run_id: str) -> Run:
@@ -32,76 +34,98 @@ def open_by_id(run_id: str) -> Run:
 
 
 @dataclass(eq=False)
-class _Answer:
-    """The place of one answer; empty until somebody measured it."""
-
-    result: Any = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    work: Future[Any] | None = None  # a thread's, that measures it while the page goes on
-
-
-@functools.lru_cache(maxsize=256)
-def _answer(path: str, weights: str, asked: str, name: str) -> _Answer:
-    return _Answer()
-
-
-def _place(run_id: str, probe: str, settings: dict[str, Any]) -> tuple[_Answer, Any, Run]:
-    """Where the answer lies, and who gives it to whom. A run that goes on training has other
-    weights, so another place.
+class Slot(Generic[T]):
+    """The place of one value; empty until somebody makes it, and two that ask at once wait for one
+    making.
     """
-    spec, run = registry.build(registry.get("probe", probe), settings), folder.open_model(run_id)
-    return _answer(str(run.path), run.weights, registry.key(spec), spec.name(run)), spec, run
+
+    value: T | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    work: Future[T] | None = None  # a thread's, that makes it while the page goes on
+
+    def filled(self, make: Callable[[], T]) -> T:
+        """The value, made now where there is none."""
+        with self.lock:
+            if self.value is None:
+                self.value = make()
+            return self.value
 
 
-def probe(run_id: str, name: str, **settings: Any) -> Any:
-    """A probe's result, from memory where it was asked for lately."""
-    place, spec, run = _place(run_id, name, settings)
-    with place.lock:  # two sessions that ask at once wait for one measurement
-        if place.result is None:
-            place.result = spec(run)
-        return place.result
+class Slots:
+    """The latest `most` slots by key."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._turn = threading.Lock()
+        self._slots: OrderedDict[Hashable, Slot[Any]] = OrderedDict()
+
+    def __getitem__(self, key: Hashable) -> Slot[Any]:
+        with self._turn:
+            slot = self._slots.setdefault(key, Slot())
+            self._slots.move_to_end(key)
+            if len(self._slots) > self._most:
+                self._slots.popitem(last=False)
+            return slot
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        with self._turn:
+            self._slots.clear()
 
 
-def kept(run_id: str, name: str, **settings: Any) -> Any | None:
-    """A slow probe's result if it is in memory or on disk already, else None."""
-    place, spec, run = _place(run_id, name, settings)
-    if place.result is None:
-        place.result = spec.kept(run)
-    return place.result
+ANSWERS, DRAWN = Slots(256), Slots(64)
 
 
-def soon(run_id: str, name: str, patience: float, **settings: Any) -> Any | None:
-    """As `probe`, but None where that takes more than `patience` seconds: a thread goes on
-    measuring, and `awaited` says how long.
+def _slot(run_id: str, spec: ProbeSpec[R]) -> tuple[Slot[R], Run]:
+    """Where the answer lies. A run that goes on training has other weights, so another place."""
+    run = folder.open_model(run_id)
+    name = probe_of(spec).name(run, spec)
+    return ANSWERS[str(run.path), run.weights, registry.key(spec), name], run
+
+
+def answer(run_id: str, spec: ProbeSpec[R]) -> R:
+    """What a run answers to a spec, from memory where it was asked for lately."""
+    slot, run = _slot(run_id, spec)
+    return slot.filled(lambda: measure(run, spec))
+
+
+def kept(run_id: str, spec: ProbeSpec[R]) -> R | None:
+    """The answer if it is in memory or on disk already, else None."""
+    slot, run = _slot(run_id, spec)
+    if slot.value is None:
+        slot.value = probe_of(spec).kept(run, spec)
+    return slot.value
+
+
+def result_or_none(run_id: str, spec: ProbeSpec[R], patience: float) -> R | None:
+    """As `answer`, but None where that takes more than `patience` seconds: a thread goes on
+    measuring, and `pending` says how long.
 
     What went wrong in the thread is raised here when it is asked for next, and then tried again.
     """
-    place, spec, run = _place(run_id, name, settings)
+    slot, run = _slot(run_id, spec)
     with _STARTING:
-        if (work := place.work) is None:
-            place.work = work = Future()
-            threading.Thread(target=_measure, args=(place, spec, run, work), daemon=True).start()
+        if (work := slot.work) is None:
+            slot.work = work = Future()
+            threading.Thread(target=_measure, args=(slot, spec, run, work), daemon=True).start()
     try:
         return work.result(patience)
     except TimeoutError:
         return None
     except Exception:
-        place.work = None
+        slot.work = None
         raise
 
 
-def awaited(run_id: str, name: str, **settings: Any) -> bool:
+def pending(run_id: str, spec: ProbeSpec[Any]) -> bool:
     """Whether a thread is measuring this."""
-    work = _place(run_id, name, settings)[0].work
+    work = _slot(run_id, spec)[0].work
     return work is not None and not work.done()
 
 
-def _measure(place: _Answer, spec: Any, run: Run, work: Future[Any]) -> None:
+def _measure(slot: Slot[R], spec: ProbeSpec[R], run: Run, work: Future[R]) -> None:
     try:
-        with place.lock:
-            if place.result is None:
-                place.result = spec(run)
-        work.set_result(place.result)
+        work.set_result(slot.filled(lambda: measure(run, spec)))
     except Exception as error:
         work.set_exception(error)
 
@@ -109,28 +133,8 @@ def _measure(place: _Answer, spec: Any, run: Run, work: Future[Any]) -> None:
 _STARTING = threading.Lock()
 
 
-class _Same:
-    """A result as a key: equal to itself only."""
-
-    def __init__(self, it: Result) -> None:
-        self.it = it
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.it is other.it
-
-    def __hash__(self) -> int:
-        return id(self.it)
-
-
-@functools.lru_cache(maxsize=64)
-def _made(
-    make: Callable[..., Any], results: tuple[tuple[str, _Same], ...], more: tuple[Any, ...]
-) -> Any:
-    return make({name: same.it for name, same in results}, *more)
-
-
-def made(make: Callable[..., T], found: dict[str, Result], *more: Any) -> T:
-    """What `make` makes of results by name, and of more that can be hashed: once, and again only
-    for others.
-    """
-    return _made(make, tuple((name, _Same(result)) for name, result in found.items()), more)
+def made(make: Callable[[], T], results: tuple[Result, ...], *more: Hashable) -> T:
+    """What `make` makes of these very results and of `more`: once, and again only for others."""
+    slot = DRAWN[(*map(id, results), *more)]
+    # the results are kept with it, so that no other object can get their ids
+    return cast(T, slot.filled(lambda: (results, make()))[1])

@@ -4,25 +4,29 @@ take up a choice.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
-import plotly.io
+import plotly.graph_objects as go
 import streamlit as st
-from plotly.basedatatypes import BaseFigure
 
-from robustviz import figures
 from robustviz.export import Recipe
 from robustviz.runs import folder
 from robustviz.types import UserError
 from robustviz.ui import cache
 from robustviz.ui.context import Context, choose, method_label, thumbnail
 from robustviz.ui.shell import theme
-from robustviz.views.result import Result
+from robustviz.views.files import csv, html
+from robustviz.views.result import ProbeSpec, Result
 from robustviz.views.theme import BRUSH, CONFIG
+
+A = TypeVar("A")
+R = TypeVar("R", bound=Result)
+F = TypeVar("F", bound=Result | Mapping[str, Result])
+P = ParamSpec("P")
 
 SHOWN = 12  # thumbnails of a choice; the rest is in its CSV
 
@@ -52,116 +56,105 @@ def place() -> Iterator[None]:
 
 
 def measured(
-    networks: Context | Mapping[str, str], probe: str, what: str, cost: str = "", /, **settings: Any
-) -> dict[str, Any]:
-    """A probe of A and B, or of any run ids by printed name, by their printed names: from memory or
-    disk; what is missing is measured now, or with a `cost` ("about 10 s", a network) behind one
-    button. A network that cannot answer gets a sentence and is left out.
+    networks: Context | Mapping[str, str], spec: ProbeSpec[R], what: str, cost: str = ""
+) -> dict[str, R]:
+    """What A and B, or any run ids by printed name, answer to a spec, by their printed names: from
+    memory or disk; what is missing is measured now, or with a `cost` ("about 10 s", a network)
+    behind one button. A network that cannot answer gets a sentence and is left out.
     """
     named = names(networks) if isinstance(networks, Context) else networks
-    unable: dict[str, list[str]] = {}
+    unable: list[str] = []
 
-    def asked(ask: Callable[..., Any], several: Sequence[str]) -> dict[str, Any]:
-        found = {}
+    def asked(ask: Callable[[str], A], several: Sequence[str]) -> dict[str, A]:
+        answers = {}
         for name in several:
             try:
-                found[name] = ask(named[name], probe, **settings)
-            except UserError as error:  # A and B often share the reason: it is said once, of both
-                unable.setdefault(str(error).replace(named[name], "\0"), []).append(named[name])
-        return found
+                answers[name] = ask(named[name])
+            except UserError as error:
+                unable.append(str(error))
+        return answers
 
-    found = asked(cache.kept, list(named))
-    missing = [name for name, result in found.items() if result is None]
+    known = asked(lambda run_id: cache.kept(run_id, spec), list(named))
+    results = {name: result for name, result in known.items() if result is not None}
+    missing = [name for name, result in known.items() if result is None]
     spot = st.empty()
     label = (
         f"Measure {what} of {' and '.join(missing)} ({cost}{' each' if len(missing) > 1 else ''})"
     )
-    if missing and (not cost or spot.button(label, key=f"measure-{probe}")):
+    if missing and (not cost or spot.button(label, key=f"measure-{spec.key}")):
         spot.empty()
         with st.spinner(f"Measuring {what} …"):
-            found |= {name: None for name in missing} | asked(cache.probe, missing)
-    for reason, those in unable.items():
-        st.info(reason.replace("\0", " and ".join(dict.fromkeys(those))), icon=":material/info:")
-    return {name: result for name, result in found.items() if result is not None}
+            results |= asked(lambda run_id: cache.answer(run_id, spec), missing)
+    for reason in dict.fromkeys(unable):  # A and B may share it: it is said once
+        st.info(reason, icon=":material/info:")
+    return {name: results[name] for name in named if name in results}
 
 
-class Drawn(BaseFigure):
-    """A finished figure: Streamlit asks a figure of Plotly for its dictionary, and here that is
-    made already.
-
-    Building and checking a figure takes longer than all the rest of a page.
+@dataclass(frozen=True)
+class Frame:
+    """What stands around a figure on a page: the `key` of its widget and files, the `spec` that was
+    asked, `words` in place of the figure's sentence, a picture that goes home with it. With `brush`
+    its points can be chosen with a click, a box or a lasso; each one's `customdata` must start with
+    its image's number.
     """
 
-    def __init__(self, figure: Any) -> None:
-        self._made = json.loads(plotly.io.to_json(figure, validate=False))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The figure as plain JSON values, not to be changed."""
-        return self._made
-
-    @property
-    def alt(self) -> str:
-        """Its alternative text."""
-        return str(self._made["layout"]["meta"]["alt"])
-
-    @property
-    def sentence(self) -> str:
-        """What is seen in this case."""
-        return str(self._made["layout"]["meta"]["sentence"])
+    key: str
+    spec: ProbeSpec[Any]
+    words: str | None = None
+    image: bytes | None = None
+    brush: bool = False
 
 
-def drawn(found: Result | Mapping[str, Any], figure: str, **options: Any) -> Drawn:
-    """`robustviz.figures.<figure>` of what was found, in the page's theme; made once for the same
-    results and options.
+def drawn(
+    figure: Callable[Concatenate[F, P], go.Figure], found: F, /, *given: P.args, **options: P.kwargs
+) -> go.Figure:
+    """A figure of what was found, in the page's theme; made once for the same results and
+    options.
     """
-    several = {"": found} if isinstance(found, Result) else dict(found)
-    return cache.made(_drawn, several, figure, theme(), json.dumps(options))
-
-
-def _drawn(found: dict[str, Result], figure: str, template: str, options: str) -> Drawn:
-    return Drawn(_figure(found, figure, template, json.loads(options)))
-
-
-def _figure(
-    found: Mapping[str, Any], figure: str, template: str, options: Mapping[str, Any]
-) -> Any:
-    return getattr(figures, figure)(
-        found[""] if list(found) == [""] else found, template=template, **options
+    template = theme()
+    results = (found,) if isinstance(found, Result) else tuple(found.values())
+    labels = "" if isinstance(found, Result) else tuple(found)
+    themed = cast("Callable[..., go.Figure]", figure)  # each has a `template`, ours to choose
+    return cache.made(
+        lambda: themed(found, *given, template=template, **options),
+        results,
+        figure.__name__,
+        labels,
+        template,
+        repr(sorted(options.items())),
     )
 
 
 def draw(
-    found: Result | Mapping[str, Any],
-    recipe: Recipe,
-    key: str,
-    *,
-    brush: bool = False,
-    words: str | None = None,
-    image: bytes | None = None,
+    figure: Callable[Concatenate[F, P], go.Figure],
+    found: F,
+    frame: Frame,
+    /,
+    *given: P.args,
+    **options: P.kwargs,
 ) -> list[int]:
-    """Draw a figure of what was found, its sentence below it (or `words` instead), and what can be
-    downloaded.
-
-    With `brush`, points can be chosen with a click, a box or a lasso: a single one becomes the
-    image of every view, and the numbers of all that are chosen come back; each point's `customdata`
-    must start with its image's number.
+    """Draw a figure of what was found, its sentence below it, and what can be downloaded. Where it
+    has a brush, a single chosen point becomes the image of every view, and the numbers of all that
+    are chosen come back.
     """
-    figure = drawn(found, recipe.figure, **recipe.options)
-    if brush:
+    made, key = drawn(figure, found, *given, **options), frame.key
+    meta = made.layout.meta
+    if frame.brush:
         st.plotly_chart(
-            figure,
+            made,
             key=key,
             theme=None,
             config=BRUSH,
-            alt=figure.alt,
+            alt=meta["alt"],
             on_select=lambda: _brushed(key),
         )
     else:
-        st.plotly_chart(figure, key=key, theme=None, config=CONFIG, alt=figure.alt)
-    if said := figure.sentence if words is None else words:
-        st.markdown(said)
-    downloads(key, found, recipe.figure, recipe.options, recipe=recipe, image=image)
-    return chosen(key) if brush else []
+        st.plotly_chart(made, key=key, theme=None, config=CONFIG, alt=meta["alt"])
+    if sentence := meta["sentence"] if frame.words is None else frame.words:
+        st.markdown(sentence)
+    results = {"": found} if isinstance(found, Result) else found
+    downloads(made, results, frame, Recipe(runs_of(results), frame.spec, figure.__name__, options))
+    return chosen(key) if frame.brush else []
 
 
 def chosen(key: str) -> list[int]:
@@ -181,34 +174,19 @@ def _brushed(key: str) -> None:
 
 
 def downloads(
-    key: str,
-    found: Result | Mapping[str, Any],
-    figure: str,
-    options: Mapping[str, Any],
-    *,
-    recipe: Recipe | None = None,
-    image: bytes | None = None,
+    figure: go.Figure, results: Mapping[str, Result], frame: Frame, recipe: Recipe
 ) -> None:
     """A small menu: the numbers, the figure, the picture, and the lines of Python that make them.
     Files are made on demand.
     """
+    key, home = frame.key, f"home-{frame.key}"
     with st.popover(
-        "Take home",
-        icon=":material/download:",
-        key=f"home-{key}",
-        type="tertiary",
-        on_change="rerun",
+        "Take home", icon=":material/download:", key=home, type="tertiary", on_change="rerun"
     ) as menu:
         if not menu.open:
             return
-        several, template = {"": found} if isinstance(found, Result) else found, theme()
-        _file(
-            "Numbers drawn (CSV)",
-            lambda: figures.csv(_figure(several, figure, template, options)),
-            f"{key}.csv",
-            "text/csv",
-        )
-        for name, result in several.items():
+        _file("Numbers drawn (CSV)", lambda: csv(figure), f"{key}.csv", "text/csv")
+        for name, result in results.items():
             short = re.sub(r"\W+", "-", name).strip("-").lower()
             _file(
                 f"All that was measured{name and f', {name}'} (npz)",
@@ -216,19 +194,12 @@ def downloads(
                 f"{'-'.join(filter(None, (key, short)))}.npz",
                 "application/zip",
             )
-        whole = "Figure (HTML, works offline)"
-        _file(
-            whole,
-            lambda: figures.html(_figure(several, figure, template, options)),
-            f"{key}.html",
-            "text/html",
-        )
+        _file("Figure (HTML, works offline)", lambda: html(figure), f"{key}.html", "text/html")
         st.markdown("Figure (SVG): the camera at the figure's upper right.")
-        if image is not None:
+        if (image := frame.image) is not None:
             _file("Picture (PNG)", lambda: image, f"{key}.png", "image/png")
-        if recipe is not None:
-            st.markdown("In a notebook:")
-            st.code(recipe.code(), language="python", wrap_lines=True)
+        st.markdown("In a notebook:")
+        st.code(recipe.code(), language="python", wrap_lines=True)
 
 
 def _file(label: str, make: Callable[[], bytes], name: str, mime: str) -> None:

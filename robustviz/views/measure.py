@@ -1,72 +1,95 @@
-"""What every probe is: a registered dataclass of settings that turns a run into a result, kept on
-disk where it takes long.
+"""How a spec becomes a result: `measure(run, spec)`, kept on disk where it takes long; and what
+every probe needs of a run, its network and its images.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
 from robustviz import data, registry
 from robustviz.data import Dataset, Source
-from robustviz.nets import ImageNet
+from robustviz.imports import load
+from robustviz.nets import Classifier
 from robustviz.nets.attackable import keep
-from robustviz.registry import Spec
 from robustviz.runs.folder import Run
 from robustviz.training.config import default_threads
 from robustviz.training.evaluate import norm_of
 from robustviz.types import UserError
-from robustviz.views.result import Result
+from robustviz.views.result import ProbeSpec, Result
 
 R = TypeVar("R", bound=Result)
+S = TypeVar("S", bound=ProbeSpec[Any])
 
 
-@dataclass(frozen=True)
-class Probe(Spec, Generic[R]):
-    """A question put to a run. The fields are its settings; `probe(run)` is the answer, from the
-    run's folder where the same was asked of the same weights before. A subclass names its `result`
-    class and has `measure(run)`.
+@dataclass(eq=False)
+class Probe(Generic[S, R]):
+    """A function that answers a spec, made with `@probe`. Called with a run and a spec, or with a
+    run alone for the usual settings, it gives the answer, from the run's folder where the same was
+    asked of the same weights before.
     """
 
-    result: ClassVar[type[Result]]
+    spec: type[S]
+    answer: Callable[[Run, S], R]
+    name: Callable[[Run, S], str]
 
-    def __call__(self, run: Run) -> R:
+    def __call__(self, run: Run, spec: S | None = None) -> R:
         """The answer. Raises UserError where this run cannot give it."""
-        if not self.lasting:
-            return self.measure(run)
-        name = self.name(run)
-        found: R | None = self.kept(run, name)
-        if found is None:
-            found = self.measure(run)
-            run.keep(name, found)
-        return found
+        spec = self.spec() if spec is None else spec
+        if not spec.cacheable:
+            return self.answer(run, spec)
+        result = self.kept(run, spec)
+        if result is None:
+            result = self.answer(run, spec)
+            run.keep(self.name(run, spec), result)
+        return result
 
-    def measure(self, run: Run) -> R:
-        """The answer, computed."""
-        raise NotImplementedError
-
-    @property
-    def lasting(self) -> bool:
-        """Whether the answer takes long enough to be kept on disk."""
-        return True
-
-    def name(self, run: Run) -> str:
-        """The name under which the run keeps the answer: all that the answer depends on besides the
-        run's weights.
-        """
-        return registry.key(self)
-
-    def kept(self, run: Run, name: str = "") -> R | None:
+    def kept(self, run: Run, spec: S) -> R | None:
         """The answer if the run's folder has it, else None; nothing is computed."""
-        return run.cached(self.result, name or self.name(run))  # type: ignore[return-value]
+        return run.cached(self.spec.result, self.name(run, spec))  # type: ignore[return-value]
+
+
+_probes: dict[type[ProbeSpec[Any]], Probe[Any, Any]] = {}
+
+
+def _plain_name(run: Run, spec: ProbeSpec[Any]) -> str:
+    return registry.key(spec)
+
+
+def probe(
+    spec: type[S], name: Callable[[Run, S], str] = _plain_name
+) -> Callable[[Callable[[Run, S], R]], Probe[S, R]]:
+    """A decorator: this function answers that spec. `name`: how the run's folder calls the answer,
+    all that it depends on besides the run's weights.
+    """
+
+    def enter(answer: Callable[[Run, S], R]) -> Probe[S, R]:
+        _probes[spec] = made = Probe(spec, answer, name)
+        functools.update_wrapper(made, answer)  # type: ignore[arg-type]  # `help` shows its text
+        return made
+
+    return enter
+
+
+def probe_of(spec: ProbeSpec[R]) -> Probe[ProbeSpec[R], R]:
+    """The probe that answers a spec: it is in, or imported by, `probe.py` beside the spec."""
+    if type(spec) not in _probes:
+        load(f"{type(spec).__module__.rpartition('.')[0]}.probe")
+    return _probes[type(spec)]
+
+
+def measure(run: Run, spec: ProbeSpec[R]) -> R:
+    """What the run answers to a spec. Raises UserError where it cannot."""
+    return probe_of(spec)(run, spec)
 
 
 @functools.lru_cache(maxsize=4)
-def _net(path: str, stamp: int) -> ImageNet:
+def _net(path: str, stamp: int) -> Classifier:
     torch.set_num_threads(
         default_threads()
     )  # one core stays free for the page; one image gains nothing from more
@@ -75,7 +98,7 @@ def _net(path: str, stamp: int) -> ImageNet:
     return net
 
 
-def net_of(run: Run) -> ImageNet:
+def net_of(run: Run) -> Classifier:
     """The run's best network, kept in memory while its file does not change. It is shared by all
     sessions, so it stays in eval mode and without gradients of parameters for life; whoever wants
     to hook or change a network takes `copy.deepcopy` of it.
@@ -97,7 +120,7 @@ def images_of(run: Run) -> Dataset:
     return _test_split(run.config.data)
 
 
-def linf_net(run: Run) -> ImageNet:
+def linf_net(run: Run) -> Classifier:
     """The run's network, for probes that measure changes in grey levels. Raises UserError for a run
     trained in l2.
     """

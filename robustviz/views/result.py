@@ -1,5 +1,6 @@
-"""Base of all results: frozen dataclasses of NumPy arrays, each savable as one `.npz` without
-pickle.
+"""What is asked of a run and what comes back: base classes of the specs and results of all views.
+
+No torch here, so that a page asks, and a notebook draws, without it.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ import dataclasses
 import io
 import json
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
+from robustviz.registry import Spec
 from robustviz.types import JSON, UserError
 
-R = TypeVar("R", bound="Result")
+T = TypeVar("T", bound="Result")
+R = TypeVar("R", bound="Result", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -27,16 +30,14 @@ class Result:
     meta: JSON = field(default_factory=dict, kw_only=True)
 
     def to_npz(self) -> bytes:
-        """The result as the bytes of an `.npz`: each array under its name, everything else as JSON
-        under `json`.
+        """The result as the bytes of an `.npz` without pickle: each array under its name,
+        everything else as JSON under `json`.
         """
         arrays: dict[str, Any] = {}
         rest: JSON = {}
-        for name, value in ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self)):
-            if isinstance(value, np.ndarray):
-                arrays[name] = value
-            else:
-                rest[name] = value
+        for each in dataclasses.fields(self):
+            value = getattr(self, each.name)
+            (arrays if isinstance(value, np.ndarray) else rest)[each.name] = value
         buffer = io.BytesIO()
         np.savez_compressed(buffer, json=np.array(json.dumps(rest)), **arrays)
         return buffer.getvalue()
@@ -56,15 +57,29 @@ class Result:
         return out.getvalue().encode()
 
     @classmethod
-    def from_npz(cls: type[R], data: bytes) -> R:
+    def from_npz(cls: type[T], data: bytes) -> T:
         """The result that `to_npz` wrote. Raises UserError where the bytes are something else."""
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                found = {name: file[name] for name in file.files}
-            return cls(**json.loads(str(found.pop("json"))), **found)
+                arrays = {name: file[name] for name in file.files}
+            return cls(**json.loads(str(arrays.pop("json"))), **arrays)
         except Exception as error:
             # a damaged zip raises a dozen kinds (zlib, zipfile, struct, …); each means: not this
             raise UserError(
                 f"This is not a saved {cls.__name__}: {' '.join(str(error).split())}. Compute it"
                 " again."
             ) from error
+
+
+@dataclass(frozen=True)
+class ProbeSpec(Spec, Generic[R]):
+    """What is asked of a run: the settings of one probe. The probe itself stands in `probe.py`
+    beside the spec, decorated with `@probe(ThisSpec)`, and gives an R.
+    """
+
+    result: ClassVar[type[Result]]
+
+    @property
+    def cacheable(self) -> bool:
+        """Whether the answer takes long enough to be kept in the run's folder."""
+        return True

@@ -324,6 +324,6 @@ def eventually() -> Callable[..., None]:
 
 
 @pytest.fixture
-def settled() -> Callable[..., Page]:
+def resolved() -> Callable[..., Page]:
     """`settled(page)`: wait until the app has nothing more to do; the page."""
     return wait_until_settled

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
@@ -23,7 +22,7 @@ from robustviz.attacks import APGD, CW, FGSM, MIM, PGD, TIM, Attack, Square
 from robustviz.attacks.balls import BALLS
 from robustviz.attacks.base import LogitObjective, cross_entropy, input_gradient
 from robustviz.nets.attackable import attackable
-from robustviz.nets.base import ImageNet, Normalise
+from robustviz.nets.base import Classifier, Normalise
 from robustviz.runs import folder
 from robustviz.training.evaluate import count_right
 from robustviz.types import UserError
@@ -70,7 +69,7 @@ class Flat(nn.Module):
         return self.net(x.view(len(x), -1))
 
 
-class Doubled(ImageNet):
+class Doubled(Classifier):
     """A subclass with another forward."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -95,15 +94,15 @@ def compiled(net: nn.Module) -> nn.Module:
 
 
 BUILD = {
-    "three parts": lambda norm: ImageNet(maps(norm), nn.Linear(6, CLASSES)),
-    "dropout": lambda norm: ImageNet(maps(norm, drop=True), nn.Linear(6, CLASSES)),
+    "three parts": lambda norm: Classifier(maps(norm), nn.Linear(6, CLASSES)),
+    "dropout": lambda norm: Classifier(maps(norm, drop=True), nn.Linear(6, CLASSES)),
     "subclass": lambda norm: Doubled(maps(norm), nn.Linear(6, CLASSES)),
     "residual": Residual,
     "flat": lambda norm: Flat(),
     "sequence": lambda norm: nn.Sequential(
         *maps(norm), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, CLASSES)
     ),
-    "data parallel": lambda norm: nn.DataParallel(ImageNet(maps(norm), nn.Linear(6, CLASSES))),
+    "data parallel": lambda norm: nn.DataParallel(Classifier(maps(norm), nn.Linear(6, CLASSES))),
 }
 NORMS = {
     "norm": lambda: nn.BatchNorm2d(6),
@@ -336,7 +335,7 @@ def test_robust_counts_are_the_references(name: str) -> None:
 
 def test_a_compiled_network_is_attacked_as_its_original() -> None:
     torch.manual_seed(0)
-    net = ImageNet(maps(nn.BatchNorm2d(6)), nn.Linear(6, CLASSES)).train()
+    net = Classifier(maps(nn.BatchNorm2d(6)), nn.Linear(6, CLASSES)).train()
     net(torch.rand(8, *SHAPE))
     other, x, y = compiled(net), torch.rand(6, *SHAPE), torch.arange(6) % CLASSES
     attack = PGD(eps=0.1, steps=2)

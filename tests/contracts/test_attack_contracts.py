@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from robustviz import registry
 from robustviz.attacks import FGSM, PGD, Attack
 from robustviz.attacks.base import Objective
-from robustviz.nets.base import ImageNet
+from robustviz.nets.base import Classifier
 from robustviz.types import UserError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def accuracy(net: nn.Module, x: Tensor, y: Tensor) -> float:
 
 
 def test_result_lies_in_the_ball_and_in_the_unit_range(
-    attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor
+    attack: Attack, conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     x_adv = attack(conv_net, images, labels, rng=seeded(3))
     assert x_adv.shape == images.shape and x_adv.dtype == images.dtype
@@ -85,13 +85,13 @@ def test_result_lies_in_the_ball_and_in_the_unit_range(
 
 
 def test_zero_eps_gives_the_images_back(
-    attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor
+    attack: Attack, conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     assert torch.equal(replace(attack, eps=0.0)(conv_net, images, labels, rng=seeded(3)), images)
 
 
 def test_same_seed_gives_same_bits_and_none_means_seed_zero(
-    attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor
+    attack: Attack, conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     everywhere = torch.get_rng_state()
     once, again = (attack(conv_net, images, labels, rng=seeded(5)) for _ in range(2))
@@ -103,7 +103,7 @@ def test_same_seed_gives_same_bits_and_none_means_seed_zero(
 
 
 def test_another_seed_gives_another_result_where_the_start_is_random(
-    attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor
+    attack: Attack, conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     if "start" not in registry.hints(type(attack)):
         pytest.skip("this attack has no choice of start")
@@ -115,7 +115,7 @@ def test_another_seed_gives_another_result_where_the_start_is_random(
 
 
 def test_a_batch_is_attacked_as_its_images_one_by_one(
-    attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor
+    attack: Attack, conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     if attack.key in AT_RANDOM:
         pytest.skip("this attack draws other noise for an image on its own")
@@ -128,7 +128,7 @@ def test_a_batch_is_attacked_as_its_images_one_by_one(
 
 
 def test_net_and_input_are_left_exactly_as_they_were(
-    attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor
+    attack: Attack, conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     net = conv_net.train()
     net.maps[2].eval()  # somebody froze one batch norm and one weight on purpose
@@ -152,7 +152,7 @@ def test_net_and_input_are_left_exactly_as_they_were(
 
 
 def test_net_is_restored_when_the_attack_fails_halfway(
-    attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor
+    attack: Attack, conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     def fails(*_: object) -> None:
         raise ArithmeticError
@@ -181,7 +181,7 @@ def test_targeted_reaches_its_class_more_often_than_untargeted(attack: Attack, t
 
 
 def test_trace_starts_in_the_ball_and_ends_at_the_result(
-    attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor
+    attack: Attack, conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     path = attack.trace(conv_net, images, labels, rng=seeded(4))
     assert path.shape == (attack.count + 1, *images.shape)
@@ -190,7 +190,7 @@ def test_trace_starts_in_the_ball_and_ends_at_the_result(
 
 
 def test_a_missing_eps_is_one_clear_sentence(
-    attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor
+    attack: Attack, conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     with pytest.raises(UserError, match="no eps"):
         replace(attack, eps=None)(conv_net, images, labels)
@@ -210,7 +210,7 @@ def test_one_image_is_a_batch_too(attack: Attack, toy: Toy) -> None:
 
 
 def test_float64_images_are_attacked_in_float64(
-    attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor
+    attack: Attack, conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     assert attack(conv_net.double(), images.double(), labels).dtype == torch.float64
 
@@ -219,7 +219,7 @@ def test_float64_images_are_attacked_in_float64(
 
 
 def test_fgsm_is_one_pgd_step_of_eps_from_the_image(
-    conv_net: ImageNet, images: Tensor, labels: Tensor
+    conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     for norm, eps in EPS.items():
         step = PGD(norm=norm, eps=eps, step_size=eps, steps=1, start="zero")
@@ -229,7 +229,7 @@ def test_fgsm_is_one_pgd_step_of_eps_from_the_image(
 
 
 @pytest.mark.parametrize("norm", EPS)
-def test_pgd_on_a_linear_net_is_its_closed_form(norm: str, linear_net: ImageNet) -> None:
+def test_pgd_on_a_linear_net_is_its_closed_form(norm: str, linear_net: Classifier) -> None:
     """Cross-entropy of two classes falls along w_y − w_other everywhere, so the answer is x plus ε
     along its opposite.
     """
@@ -278,7 +278,7 @@ def slow_pgd(
 
 @pytest.mark.parametrize("start", ["uniform", "gauss", "zero"])
 def test_pgd_equals_its_slow_twin(
-    start: str, conv_net: ImageNet, images: Tensor, labels: Tensor
+    start: str, conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     net, x, eps = conv_net.double(), images.double(), 0.1
     attack = PGD(eps=eps, steps=7, start=start)  # type: ignore[arg-type]
@@ -295,7 +295,7 @@ def test_pgd_equals_its_slow_twin(
 
 
 def test_fgsm_rs_takes_one_step_of_a_quarter_more_than_eps(
-    conv_net: ImageNet, images: Tensor, labels: Tensor
+    conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     net, x, attack = conv_net.double(), images.double(), FGSM(eps=0.1, start="uniform")
     start = attack.trace(net, x, labels)[0]
@@ -343,7 +343,7 @@ def test_restarts_prefer_a_success_to_a_high_objective(toy: Toy) -> None:
     assert torch.equal(fooled, singles.any(0)) and singles.any(0).sum() > singles[0].sum()
 
 
-def test_restarts_keep_the_highest_objective(conv_net: ImageNet, images: Tensor) -> None:
+def test_restarts_keep_the_highest_objective(conv_net: Classifier, images: Tensor) -> None:
     def objective(z: Tensor) -> Tensor:
         return conv_net(z)[:, 0]
 
@@ -360,7 +360,7 @@ def test_restarts_keep_the_highest_objective(conv_net: ImageNet, images: Tensor)
 
 
 @pytest.fixture
-def objective(conv_net: ImageNet, labels: Tensor):
+def objective(conv_net: Classifier, labels: Tensor):
     return lambda z: F.cross_entropy(conv_net(z), labels, reduction="none")
 
 
@@ -385,7 +385,7 @@ def test_a_uniform_map_gives_the_bits_of_one_number(objective, images: Tensor) -
 
 
 def test_a_map_goes_through_the_slow_twin_too(
-    conv_net: ImageNet, images: Tensor, labels: Tensor
+    conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     net, x = conv_net.double(), images.double()
     budget = torch.rand((12, 1, 9, 7), generator=seeded(0), dtype=torch.float64) * 0.1

@@ -30,7 +30,7 @@ from robustviz.methods import (
     SupConMargin,
 )
 from robustviz.methods.base import Adversarial, Method, Stage, Terms
-from robustviz.nets.base import ImageNet
+from robustviz.nets.base import Classifier
 from robustviz.training.config import TrainConfig
 from robustviz.types import Batch
 
@@ -74,7 +74,7 @@ class Witness:
     shape.
     """
 
-    def net(self) -> ImageNet:
+    def net(self) -> Classifier:
         return conv(seed=5)
 
 
@@ -84,7 +84,7 @@ def witness(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def net(conv_net: ImageNet) -> ImageNet:
+def net(conv_net: Classifier) -> Classifier:
     return conv_net.double().train()
 
 
@@ -136,7 +136,7 @@ def buffers(net: nn.Module) -> list[Tensor]:
 
 
 def test_terms_are_finite_scalars_and_reach_every_trainable_parameter(
-    method: Method, net: ImageNet, batch: Batch
+    method: Method, net: Classifier, batch: Batch
 ) -> None:
     for stage, aux in each_stage(method, net):
         terms = stage.loss(net, batch, aux)
@@ -155,7 +155,7 @@ def test_terms_are_finite_scalars_and_reach_every_trainable_parameter(
 
 
 def test_stages_cover_the_training_and_train_every_parameter_at_some_time(
-    method: Method, net: ImageNet
+    method: Method, net: Classifier
 ) -> None:
     stages = [stage for stage, _ in each_stage(method, net)]
     assert sum(stage.share_of_epochs for stage in stages) == pytest.approx(1)
@@ -163,7 +163,7 @@ def test_stages_cover_the_training_and_train_every_parameter_at_some_time(
     assert {p for stage in stages for p in stage.trainable(net)} == set(net.parameters())
 
 
-def test_net_and_batch_are_left_as_they_were(method: Method, net: ImageNet, batch: Batch) -> None:
+def test_net_and_batch_are_left_as_they_were(method: Method, net: Classifier, batch: Batch) -> None:
     net.maps[2].eval()
     modes, asks = [m.training for m in net.modules()], [p.requires_grad for p in net.parameters()]
     x, y = batch.x.clone(), batch.y.clone()
@@ -188,7 +188,7 @@ def test_net_and_batch_are_left_as_they_were(method: Method, net: ImageNet, batc
 
 
 def test_the_order_within_a_batch_does_not_matter(
-    method: Method, net: ImageNet, batch: Batch, monkeypatch: pytest.MonkeyPatch
+    method: Method, net: Classifier, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Every attack starts where the image itself says: no noise that is tied to a place in the
     # batch.
@@ -226,7 +226,7 @@ def test_the_order_within_a_batch_does_not_matter(
     ids=[name for name, method in VARIANTS.items() if isinstance(method, Adversarial)],
 )
 def test_the_attack_leaves_batch_norm_alone_unless_asked(
-    mode: str, method: Method, net: ImageNet, batch: Batch
+    mode: str, method: Method, net: Classifier, batch: Batch
 ) -> None:
     # for every forward pass of an attack (the images want a gradient): is the body in train mode?
     attacking = []
@@ -274,7 +274,7 @@ def attack_only(method: Adversarial, net: nn.Module, batch: Batch) -> Tensor:
     ids=["fgsm_at", "fgsm_rs", "pgd_at", "pgd_at in train mode"],
 )
 def test_adversarial_training_is_cross_entropy_on_its_attack(
-    method: Adversarial, attack: FGSM | PGD | None, net: ImageNet, batch: Batch
+    method: Adversarial, attack: FGSM | PGD | None, net: Classifier, batch: Batch
 ) -> None:
     method = method.bound(EPS)  # type: ignore[assignment]
     x_adv = attack_only(method, copy.deepcopy(net), batch)
@@ -290,7 +290,7 @@ def test_adversarial_training_is_cross_entropy_on_its_attack(
 
 
 def test_trades_without_beta_has_the_gradients_of_clean_cross_entropy(
-    net: ImageNet, batch: Batch
+    net: Classifier, batch: Batch
 ) -> None:
     terms = TRADES(beta=0).bound(EPS).loss(net, batch, None)
     clean = gradients(net, {"ce": F.cross_entropy(net(batch.x), batch.y)})
@@ -300,7 +300,7 @@ def test_trades_without_beta_has_the_gradients_of_clean_cross_entropy(
 
 
 def test_trades_is_its_loss_on_images_that_maximise_the_divergence(
-    net: ImageNet, batch: Batch
+    net: Classifier, batch: Batch
 ) -> None:
     method, frozen_net = TRADES(beta=3).bound(EPS), copy.deepcopy(net).eval()
     terms = method.loss(net, batch, None)
@@ -331,7 +331,7 @@ def test_trades_is_its_loss_on_images_that_maximise_the_divergence(
 
 
 def test_official_trades_has_the_same_loss_but_other_running_statistics(
-    net: ImageNet, batch: Batch
+    net: Classifier, batch: Batch
 ) -> None:
     other = copy.deepcopy(net)
     single = TRADES().bound(EPS).loss(net, batch, None)
@@ -348,7 +348,7 @@ def test_official_trades_has_the_same_loss_but_other_running_statistics(
 
 
 def test_trades_climbs_the_divergence_and_not_the_cross_entropy(
-    net: ImageNet, batch: Batch
+    net: Classifier, batch: Batch
 ) -> None:
     relabelled = make(batch.x, (batch.y + 1) % 4)
     method = TRADES().bound(EPS)

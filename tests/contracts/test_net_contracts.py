@@ -33,7 +33,7 @@ def test_logits_are_head_of_pool_of_maps_that_are_never_below_4_pixels(
         check_parts(key, net, x)
 
 
-def check_parts(key: str, net: nets.ImageNet, x: torch.Tensor) -> None:
+def check_parts(key: str, net: nets.Classifier, x: torch.Tensor) -> None:
     size = x.shape[-1]
     maps = net.maps(x)
     features = net.pool(maps)
@@ -53,7 +53,7 @@ def test_every_parameter_and_every_pixel_has_a_gradient(key: str, channels: int,
     )
 
 
-def check_gradients(net: nets.ImageNet, x: torch.Tensor) -> None:
+def check_gradients(net: nets.Classifier, x: torch.Tensor) -> None:
     x.requires_grad_()
     F.cross_entropy(net.train()(x), torch.arange(len(x))).backward()
     for name, parameter in net.named_parameters():

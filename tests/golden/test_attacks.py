@@ -20,7 +20,7 @@ from robustviz.attacks.apgd import checkpoints
 from robustviz.attacks.balls import Linf
 from robustviz.attacks.dim import between, smallest
 from robustviz.attacks.square import side
-from robustviz.nets.base import ImageNet
+from robustviz.nets.base import Classifier
 from robustviz.registry import encode
 from robustviz.runs import folder as runs
 from robustviz.training.evaluate import count_right
@@ -88,7 +88,7 @@ def slow_walk(
 
 
 def test_mim_equals_its_slow_twin_and_without_decay_pgd(
-    conv_net: ImageNet, images: Tensor, labels: Tensor
+    conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     net, x = conv_net.double(), images.double()
     with_memory = MIM(eps=0.1, steps=6)(net, x, labels)
@@ -136,7 +136,7 @@ def slow_look(seed: int, share: float) -> Look:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_dim_equals_its_slow_twin(
-    seed: int, conv_net: ImageNet, images: Tensor, labels: Tensor
+    seed: int, conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     net, x = conv_net.double(), images.double()
     found = DIM(eps=0.1, steps=4, decay=0.5, resize=0.6)(net, x, labels, rng=seeded(seed))
@@ -182,7 +182,7 @@ def slow_smooth(gradient: Tensor, side: int) -> Tensor:
 
 @pytest.mark.parametrize("kernel", [3, 7])
 def test_tim_equals_its_slow_twin(
-    kernel: int, conv_net: ImageNet, images: Tensor, labels: Tensor
+    kernel: int, conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     net, x = conv_net.double(), images.double()
     found = TIM(eps=0.1, steps=2, decay=1, diversity=0, kernel=kernel)(net, x, labels)
@@ -199,7 +199,7 @@ def test_tim_equals_its_slow_twin(
 
 
 def test_a_kernel_without_a_middle_or_larger_than_the_image_is_refused(
-    conv_net: ImageNet, images: Tensor, labels: Tensor
+    conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     with pytest.raises(UserError, match="odd"):
         TIM(kernel=4)
@@ -208,7 +208,7 @@ def test_a_kernel_without_a_middle_or_larger_than_the_image_is_refused(
 
 
 def test_cw_climbs_the_margin_and_not_the_cross_entropy(
-    conv_net: ImageNet, images: Tensor, labels: Tensor
+    conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     net, x = conv_net.double(), images.double()
     for targeted, sign in ((False, 1), (True, -1)):
@@ -298,7 +298,7 @@ def slow_apgd(
 
 @pytest.mark.parametrize("norm", EPS)
 def test_apgd_equals_the_algorithm_of_the_paper(
-    norm: str, conv_net: ImageNet, images: Tensor, labels: Tensor
+    norm: str, conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     net, x, eps = conv_net.double(), images.double()[:6], EPS[norm]
     draw = torch.rand if norm == "linf" else torch.randn
@@ -351,7 +351,7 @@ def test_restarts_and_targets_of_apgd_fool_more_and_no_image_less(toy: Toy) -> N
 
 
 def test_apgd_with_targets_walks_to_the_highest_wrong_classes_in_turn(
-    conv_net: ImageNet, images: Tensor
+    conv_net: Classifier, images: Tensor
 ) -> None:
     """On a net that cannot be fooled, the run to the t-th target ends where the targeted DLR of
     that class is high.
@@ -376,7 +376,7 @@ def test_apgd_with_targets_walks_to_the_highest_wrong_classes_in_turn(
     assert torch.equal(torch.stack(asked, dim=1), ranked[:, 1:])
 
 
-def two_class(linear_net: ImageNet) -> tuple[ImageNet, Tensor, Tensor]:
+def two_class(linear_net: Classifier) -> tuple[Classifier, Tensor, Tensor]:
     return linear_net, torch.full((3, 2, 9, 7), 0.5), torch.zeros(3, dtype=torch.long)
 
 
@@ -389,7 +389,7 @@ def two_class(linear_net: ImageNet) -> tuple[ImageNet, Tensor, Tensor]:
     ],
 )
 def test_too_few_classes_are_one_clear_sentence_before_any_work(
-    attack: Attack, need: int, linear_net: ImageNet
+    attack: Attack, need: int, linear_net: Classifier
 ) -> None:
     calls = []
     linear_net.register_forward_hook(lambda *_: calls.append(1))
@@ -401,7 +401,7 @@ def test_too_few_classes_are_one_clear_sentence_before_any_work(
         attack.check(need - 1)
 
 
-def test_cross_entropy_apgd_works_on_two_classes(linear_net: ImageNet) -> None:
+def test_cross_entropy_apgd_works_on_two_classes(linear_net: Classifier) -> None:
     net, x, y = two_class(linear_net)
     found = APGD(eps=0.1).maximise(lambda z: F.cross_entropy(net(z), y, reduction="none"), x)
     assert (
@@ -528,7 +528,7 @@ def test_square_asks_only_for_images_that_are_still_right(toy: Toy) -> None:
     assert torch.equal(found[wrong], toy.x[wrong])
 
 
-def test_square_refuses_l2_and_a_trace_that_fills_the_memory(conv_net: ImageNet) -> None:
+def test_square_refuses_l2_and_a_trace_that_fills_the_memory(conv_net: Classifier) -> None:
     with pytest.raises(UserError, match="linf"):
         Square(norm="l2")
     with pytest.raises(UserError, match="GiB"):
@@ -604,7 +604,7 @@ def test_autoattack_fools_as_many_as_its_parts(toy: Toy) -> None:
 
 
 @pytest.fixture(params=["digits-pgd-at-small-resnet-s0", "digits-standard-small-resnet-s0"])
-def shipped(request: pytest.FixtureRequest) -> tuple[ImageNet, Tensor, Tensor, float]:
+def shipped(request: pytest.FixtureRequest) -> tuple[Classifier, Tensor, Tensor, float]:
     (folder,) = (folder for folder in runs.zoo().iterdir() if folder.name.startswith(request.param))
     run = runs.Run(folder)
     split = data.load(run.config.data, "test").take(100)
@@ -630,7 +630,7 @@ def part(name: str, net: nn.Module, x: Tensor, y: Tensor, eps: float) -> int:
     [("apgd-ce", APGD()), ("apgd-dlr", APGD(loss="dlr")), ("apgd-t", APGD(loss="dlr", targets=9))],
 )
 def test_apgd_leaves_as_many_right_as_autoattacks_own(
-    name: str, attack: APGD, shipped: tuple[ImageNet, Tensor, Tensor, float]
+    name: str, attack: APGD, shipped: tuple[Classifier, Tensor, Tensor, float]
 ) -> None:
     net, x, y, eps = shipped
     assert (
@@ -640,7 +640,7 @@ def test_apgd_leaves_as_many_right_as_autoattacks_own(
 
 @pytest.mark.slow
 def test_square_leaves_as_many_right_as_autoattacks_own_and_the_papers_no_more(
-    shipped: tuple[ImageNet, Tensor, Tensor, float],
+    shipped: tuple[Classifier, Tensor, Tensor, float],
 ) -> None:
     net, x, y, eps = shipped
     theirs = part("square", net, x, y, eps)

@@ -15,7 +15,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from robustviz import cam, nets, registry
-from robustviz.nets.base import ImageNet
+from robustviz.nets.base import Classifier
 from robustviz.types import UserError
 
 PER_IMAGE = (
@@ -32,14 +32,14 @@ PER_IMAGE = (
 
 
 @pytest.fixture
-def two_maps() -> tuple[ImageNet, Tensor]:
+def two_maps() -> tuple[Classifier, Tensor]:
     """methods.md P4: the image is the two maps, the head is (1, −1)."""
     head = nn.Linear(2, 2).double()
     with torch.no_grad():
         head.weight.copy_(torch.tensor([[1.0, -1.0], [0.0, 0.5]]))
         head.bias.zero_()
     x = torch.tensor([[[[1.0, 0.0], [0.0, 1.0]], [[0.5, 2.0], [0.0, 0.0]]]], dtype=torch.float64)
-    return ImageNet(nn.Identity(), head), x
+    return Classifier(nn.Identity(), head), x
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def bump() -> Tensor:
     return (-(at[:, None] + at)).exp()[None]
 
 
-def test_cams_have_their_golden_values(two_maps: tuple[ImageNet, Tensor]) -> None:
+def test_cams_have_their_golden_values(two_maps: tuple[Classifier, Tensor]) -> None:
     net, x = two_maps
     assert cam.grad_cam(net, x, torch.tensor([0])).tolist() == [[[0.125, -0.5], [0.0, 0.25]]]
     assert cam.layer_cam(net, x, torch.tensor([0])).relu().tolist() == [[[0.25, 0.0], [0.0, 0.25]]]
@@ -62,12 +62,12 @@ def test_cams_have_their_golden_values(two_maps: tuple[ImageNet, Tensor]) -> Non
 
 
 def test_without_a_label_the_predicted_class_is_explained(
-    two_maps: tuple[ImageNet, Tensor],
+    two_maps: tuple[Classifier, Tensor],
 ) -> None:
     net, x = two_maps
     assert net(x).argmax(1).tolist() == [1]
     assert torch.equal(cam.grad_cam(net, x), cam.grad_cam(net, x, torch.tensor([1])))
-    bent = ImageNet(nn.Identity(), nn.Sequential(net.head, nn.Tanh()))
+    bent = Classifier(nn.Identity(), nn.Sequential(net.head, nn.Tanh()))
     assert torch.equal(cam.layer_cam(bent, x), cam.layer_cam(bent, x, torch.tensor([1])))
 
 
@@ -106,7 +106,7 @@ def test_cams_equal_those_of_the_grad_cam_package(key: str) -> None:
         )  # it scales twice
 
 
-def slow_maps(net: ImageNet, x: Tensor, y: Tensor) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def slow_maps(net: Classifier, x: Tensor, y: Tensor) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Grad-CAM and LayerCAM one sample, one channel and one cell at a time, with central
     differences.
     """

@@ -41,7 +41,7 @@ from robustviz.methods import (
 )
 from robustviz.methods.aalp import contributions
 from robustviz.methods.base import Adversarial, Method
-from robustviz.nets.base import ImageNet
+from robustviz.nets.base import Classifier
 from robustviz.runs import folder, worker
 from robustviz.training import loop
 from robustviz.training.config import TrainConfig
@@ -123,12 +123,12 @@ def unit_vectors(name: str) -> Tensor:
     return torch.stack([angle.cos(), angle.sin()], dim=1)
 
 
-def mirror(width: int) -> ImageNet:
+def mirror(width: int) -> Classifier:
     """Features and logits are the (N, width, 1, 1) images themselves."""
     head = nn.Linear(width, width, bias=False, dtype=torch.float64)
     with torch.no_grad():
         head.weight.copy_(torch.eye(width))
-    return ImageNet(nn.Identity(), head, nn.Flatten())
+    return Classifier(nn.Identity(), head, nn.Flatten())
 
 
 def as_images(z: Tensor) -> Tensor:
@@ -385,7 +385,7 @@ def test_L2_alp_without_pairing_is_mixed_minibatch_adversarial_training_written_
     ids=repr,
 )
 def test_batch_norm_sees_as_many_batches_as_the_method_says(
-    method: Method, forwards: int, conv_net: ImageNet, images: Tensor, labels: Tensor
+    method: Method, forwards: int, conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     net = conv_net.train()
     before = int(net.get_buffer("maps.2.num_batches_tracked"))
@@ -400,7 +400,7 @@ def test_batch_norm_sees_as_many_batches_as_the_method_says(
 
 @pytest.mark.parametrize("method", [ALP(), AALP(), AALP(drop=0), AFA()], ids=repr)
 def test_both_halves_share_one_forward_pass(
-    method: Adversarial, conv_net: ImageNet, images: Tensor, labels: Tensor
+    method: Adversarial, conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     net, one, two = (copy.deepcopy(conv_net).train() for _ in range(3))
     method = method.bound(0.1)  # type: ignore[assignment]
@@ -429,7 +429,7 @@ RULES = ("z>1", "z>0", "heat>0.5", "top20%", "shuffled", "jet-compat")
 
 
 @pytest.fixture
-def colour() -> tuple[ImageNet, Tensor, Tensor]:
+def colour() -> tuple[Classifier, Tensor, Tensor]:
     """A small network and 12 colour images of 3×16×16."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -452,7 +452,7 @@ def colour() -> tuple[ImageNet, Tensor, Tensor]:
     ],
 )
 def test_P1_every_pixel_keeps_to_its_own_radius(
-    family: type[PART], rule: str, eps_low: float, colour: tuple[ImageNet, Tensor, Tensor]
+    family: type[PART], rule: str, eps_low: float, colour: tuple[Classifier, Tensor, Tensor]
 ) -> None:
     net, x, y = colour
     method = family(
@@ -476,7 +476,7 @@ def test_P1_every_pixel_keeps_to_its_own_radius(
 
 
 def test_P1_the_smaller_radius_is_seven_eighths_unless_it_is_set(
-    colour: tuple[ImageNet, Tensor, Tensor],
+    colour: tuple[Classifier, Tensor, Tensor],
 ) -> None:
     net, x, y = colour
     budget = PART().bound(0.16).budget(net, of(x, y))  # type: ignore[attr-defined]
@@ -496,7 +496,7 @@ def test_P2_with_one_radius_the_images_are_bit_equal_to_the_base_methods(
     family: type[PART],
     base: type[PGDAT],
     fields: dict[str, Any],
-    colour: tuple[ImageNet, Tensor, Tensor],
+    colour: tuple[Classifier, Tensor, Tensor],
 ) -> None:
     net, x, y = colour
     attack = dataclasses.replace(base().attack, eps=0.1, steps=3, step_size=0.08)
@@ -510,7 +510,7 @@ def test_P2_with_one_radius_the_images_are_bit_equal_to_the_base_methods(
 
 @pytest.mark.parametrize("start", ["uniform", "gauss", "zero"])
 def test_P3_on_a_linear_network_the_change_has_its_closed_form(
-    start: Literal["uniform", "gauss", "zero"], linear_net: ImageNet
+    start: Literal["uniform", "gauss", "zero"], linear_net: Classifier
 ) -> None:
     net = linear_net.double()
     x = 0.4 + 0.2 * torch.rand(
@@ -540,7 +540,9 @@ def test_P4_class_activation_maps_have_their_golden_values(way: str) -> None:
     head = nn.Linear(2, 2, dtype=torch.float64)
     with torch.no_grad():
         head.weight.copy_(torch.tensor([[1.0, -1.0], [0.3, 0.2]]))
-    net = ImageNet(nn.Identity(), head, pooled() if way == "closed form" else pooled(nn.Identity()))
+    net = Classifier(
+        nn.Identity(), head, pooled() if way == "closed form" else pooled(nn.Identity())
+    )
     maps = torch.tensor([[[[1.0, 0.0], [0.0, 1.0]], [[0.5, 2.0], [0.0, 0.0]]]], dtype=torch.float64)
     raw = cam.grad_cam(net, maps, torch.tensor([0]))
     assert raw.tolist() == [[[0.125, -0.5], [0.0, 0.25]]] and raw.relu().tolist() == [
@@ -552,7 +554,7 @@ def test_P4_class_activation_maps_have_their_golden_values(way: str) -> None:
 
 
 def test_P4_behind_average_pooling_grad_cam_is_xgradcam_and_cam_but_layer_cam_is_not(
-    conv_net: ImageNet, images: Tensor
+    conv_net: Classifier, images: Tensor
 ) -> None:
     net, y = conv_net.double(), torch.arange(N) % 4
     maps = net.maps(images.double()).detach().requires_grad_(True)
@@ -589,7 +591,7 @@ def test_P5_the_mask_of_a_gaussian_has_its_golden_size(rule: str, count: int) ->
 
 @pytest.mark.parametrize("rule", RULES)
 def test_P5_permuting_the_batch_permutes_the_budgets(
-    rule: str, colour: tuple[ImageNet, Tensor, Tensor]
+    rule: str, colour: tuple[Classifier, Tensor, Tensor]
 ) -> None:
     net, x, y = colour
     mixed = torch.randperm(N, generator=torch.Generator().manual_seed(4))
@@ -615,7 +617,7 @@ def test_P5_a_map_that_says_nothing_leaves_plain_adversarial_training() -> None:
 
 
 def test_PART_looks_at_the_true_class_unless_asked_and_touches_nothing(
-    colour: tuple[ImageNet, Tensor, Tensor],
+    colour: tuple[Classifier, Tensor, Tensor],
 ) -> None:
     net, x, y = colour
     net.train()
@@ -639,7 +641,7 @@ def test_PART_looks_at_the_true_class_unless_asked_and_touches_nothing(
 
 
 @pytest.fixture
-def digits() -> tuple[ImageNet, Tensor, Tensor]:
+def digits() -> tuple[Classifier, Tensor, Tensor]:
     """A fresh network in train mode, and 64 digits."""
     split = data.load("digits", "train", 64)
     with torch.random.fork_rng():
@@ -649,7 +651,7 @@ def digits() -> tuple[ImageNet, Tensor, Tensor]:
 
 @pytest.mark.parametrize("method", [AFA(), AFA(projection=True), AFA(temperature=0.5)], ids=repr)
 def test_A2_the_feature_attack_raises_the_loss_and_leaves_the_network_alone(
-    method: AFA, digits: tuple[ImageNet, Tensor, Tensor]
+    method: AFA, digits: tuple[Classifier, Tensor, Tensor]
 ) -> None:
     net, x, y = digits
     aux = method.aux(net, TrainConfig(method=method))
@@ -677,7 +679,7 @@ def test_A2_the_feature_attack_raises_the_loss_and_leaves_the_network_alone(
 
 
 def test_A2_the_feature_attack_is_not_the_one_on_cross_entropy(
-    digits: tuple[ImageNet, Tensor, Tensor],
+    digits: tuple[Classifier, Tensor, Tensor],
 ) -> None:
     net, x, y = digits
     method = AFA().bound(EPS)
@@ -699,7 +701,7 @@ def test_A2_the_feature_attack_is_not_the_one_on_cross_entropy(
 
 
 def test_A3_a_sample_attacked_alone_reaches_what_it_reaches_in_the_batch(
-    conv_net: ImageNet, images: Tensor, labels: Tensor
+    conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     net, x = conv_net.double(), images.double()
     method = AFA(attack=PGD(eps=0.1, start="zero"))
@@ -761,7 +763,7 @@ def test_A4_the_second_stage_leaves_every_tensor_of_the_body_as_it_was(
 
 
 def test_A5_without_a_radius_the_term_is_supcon_with_the_own_twin(
-    conv_net: ImageNet, images: Tensor, labels: Tensor
+    conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     net, x = conv_net.double(), images.double()
     term = AFA(attack=PGD(eps=0.0)).loss(net, of(x, labels), None)["afa"]
@@ -777,7 +779,7 @@ def test_A5_without_a_radius_the_term_is_supcon_with_the_own_twin(
 
 @pytest.mark.parametrize("contrast", ["clean", "clean+adv"])
 def test_AFA_gradient_flows_through_anchors_and_contrast_and_never_from_the_head(
-    contrast: Literal["clean", "clean+adv"], conv_net: ImageNet, images: Tensor, labels: Tensor
+    contrast: Literal["clean", "clean+adv"], conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     net = conv_net.double().train()
     method = AFA(contrast=contrast).bound(0.1)
@@ -794,7 +796,7 @@ def test_AFA_gradient_flows_through_anchors_and_contrast_and_never_from_the_head
 
 
 def test_AFATRADES_climbs_the_divergence_and_the_misalignment_together(
-    digits: tuple[ImageNet, Tensor, Tensor],
+    digits: tuple[Classifier, Tensor, Tensor],
 ) -> None:
     net, x, y = digits
     frozen = copy.deepcopy(net).eval()
@@ -998,7 +1000,7 @@ def pair(tiny: TrainConfig, runs_home: Path, _quick: None) -> TrainConfig:
 
 
 def test_M2_aligned_to_itself_there_is_nothing_to_learn(
-    conv_net: ImageNet, images: Tensor, labels: Tensor
+    conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     witness = copy.deepcopy(conv_net).requires_grad_(False)
     for temperature in (1.0, 4.0):
@@ -1070,7 +1072,7 @@ def test_M4_held_out_divergence_falls_and_clean_accuracy_stays(runs_home: Path) 
 
 
 def test_L3_contributions_add_up_to_the_logit_and_have_their_golden_values(
-    conv_net: ImageNet, images: Tensor, labels: Tensor
+    conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     head = nn.Linear(4, 2, dtype=torch.float64)
     with torch.no_grad():
@@ -1132,7 +1134,7 @@ def test_L4_the_rate_rises_over_the_first_fifth() -> None:
 
 @pytest.mark.parametrize("progress", [0.0, 1.0])
 def test_L4_both_twins_share_the_mask_which_follows_the_clean_features(
-    progress: float, conv_net: ImageNet, images: Tensor, labels: Tensor
+    progress: float, conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     method, net = AALP().bound(0.1), conv_net.train()
     into_head, out_of_pool = [], []
@@ -1153,7 +1155,7 @@ def test_L4_both_twins_share_the_mask_which_follows_the_clean_features(
 
 
 def test_L4_attacks_and_evaluation_know_nothing_of_the_dropout(
-    conv_net: ImageNet, images: Tensor, labels: Tensor
+    conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     images_of_each = [
         AALP(drop=drop).bound(0.1).attacked(conv_net, of(images, labels, 1.0))
@@ -1197,7 +1199,7 @@ def test_L5_no_gradient_flows_through_the_weight(
 
 
 def test_L5_the_attack_leaves_gradients_alone(
-    conv_net: ImageNet, images: Tensor, labels: Tensor
+    conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     for parameter in conv_net.parameters():
         parameter.grad = torch.full_like(parameter, 0.5)

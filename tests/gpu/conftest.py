@@ -14,7 +14,7 @@ from robustviz import data
 from robustviz.attacks import recorded
 from robustviz.data import Dataset, Shapes, shapes
 from robustviz.nets.attackable import has_bf16
-from robustviz.nets.base import ImageNet
+from robustviz.nets.base import Classifier
 from robustviz.runs import folder
 from robustviz.training.config import TrainConfig
 
@@ -38,7 +38,7 @@ def device() -> str:
 
 
 @pytest.fixture
-def net(device: str) -> ImageNet:
+def net(device: str) -> Classifier:
     """The shipped network that was adversarially trained on shapes; its own for each test."""
     return (
         next(

@@ -13,7 +13,7 @@ from conftest import EPS
 from robustviz import registry
 from robustviz.attacks import FGSM, PGD, Attack
 from robustviz.data import Dataset
-from robustviz.nets.base import ImageNet
+from robustviz.nets.base import Classifier
 from robustviz.training.doctor import examine
 from robustviz.training.evaluate import count_right
 
@@ -36,7 +36,7 @@ KEYS = [
 
 @pytest.mark.parametrize("key", KEYS)
 def test_an_attack_stays_in_its_ball_and_touches_nothing(
-    key: str, net: ImageNet, split: Dataset, device: str
+    key: str, net: Classifier, split: Dataset, device: str
 ) -> None:
     x, y = split.x[:50].to(device), split.y[:50].to(device)
     before = {name: value.clone() for name, value in net.state_dict().items()}
@@ -60,7 +60,7 @@ def test_an_attack_stays_in_its_ball_and_touches_nothing(
 
 @pytest.mark.parametrize("key", KEYS)
 def test_an_attack_fools_some_and_the_same_twice(
-    key: str, net: ImageNet, split: Dataset, device: str
+    key: str, net: Classifier, split: Dataset, device: str
 ) -> None:
     x, y = split.x.to(device), split.y.to(device)
     clean = int(count_right(net, x, y).sum())
@@ -79,7 +79,7 @@ def test_an_attack_fools_some_and_the_same_twice(
     ids=["fgsm", "pgd", "l2", "targeted"],
 )
 def test_gpu_and_processor_count_the_same(
-    attack: Attack, net: ImageNet, split: Dataset, device: str
+    attack: Attack, net: Classifier, split: Dataset, device: str
 ) -> None:
     """Without noise, of which a GPU's generator gives other numbers."""
     y = (split.y + 1) % 10 if attack.targeted else split.y
@@ -91,7 +91,7 @@ def test_gpu_and_processor_count_the_same(
     assert ((there.cpu() - here).abs().flatten(1).mean(1) < 0.25 * EPS).float().mean() > 0.9
 
 
-def test_a_radius_for_every_pixel(net: ImageNet, split: Dataset, device: str) -> None:
+def test_a_radius_for_every_pixel(net: Classifier, split: Dataset, device: str) -> None:
     x, y = split.x[:20].to(device), split.y[:20].to(device)
     budget = torch.where(
         torch.rand(20, 1, 32, 32, generator=torch.Generator().manual_seed(0)) < 0.5, EPS, 0.0
@@ -102,7 +102,7 @@ def test_a_radius_for_every_pixel(net: ImageNet, split: Dataset, device: str) ->
     assert ((found - x).abs() <= budget + 1e-6).all() and (found != x).any()
 
 
-def test_bf16_finds_what_fp32_finds(net: ImageNet, split: Dataset, device: str) -> None:
+def test_bf16_finds_what_fp32_finds(net: Classifier, split: Dataset, device: str) -> None:
     x, y = split.x.to(device), split.y.to(device)
     plain, fast = (
         int(count_right(net, x, y, PGD(eps=EPS), bf16=bf16).sum()) for bf16 in (False, True)
@@ -110,7 +110,7 @@ def test_bf16_finds_what_fp32_finds(net: ImageNet, split: Dataset, device: str) 
     assert abs(plain - fast) <= CLOSE
 
 
-def test_restarts_and_steps_help_the_attacker(net: ImageNet, split: Dataset, device: str) -> None:
+def test_restarts_and_steps_help_the_attacker(net: Classifier, split: Dataset, device: str) -> None:
     x, y = split.x.to(device), split.y.to(device)
     one, many = (
         int(count_right(net, x, y, attack).sum())
@@ -119,7 +119,7 @@ def test_restarts_and_steps_help_the_attacker(net: ImageNet, split: Dataset, dev
     assert many < one
 
 
-def test_the_doctor_finds_no_fault(net: ImageNet, split: Dataset, device: str) -> None:
+def test_the_doctor_finds_no_fault(net: Classifier, split: Dataset, device: str) -> None:
     x, y = split.x[:20].to(device), split.y[:20].to(device)
     attack = PGD(eps=EPS, steps=5)
     findings = examine(net, x, y, attack(net, x, y), attack, 10, 0, None)

@@ -14,7 +14,7 @@ from conftest import DEVICE, FORMATS
 from robustviz import cam, nets, registry
 from robustviz.attacks import PGD
 from robustviz.data import Dataset
-from robustviz.nets.base import ImageNet
+from robustviz.nets.base import Classifier
 
 SMALL = ("small_cnn", "small_resnet", "tiny_vit")
 QUICK = [
@@ -22,7 +22,7 @@ QUICK = [
 ]  # the others take a CPU minutes
 
 
-def made(key: str, device: str) -> ImageNet:
+def made(key: str, device: str) -> Classifier:
     torch.manual_seed(0)
     net = nets.build(key, 10, 3, 32, [0.4] * 3, [0.3] * 3)
     with torch.no_grad():
@@ -84,7 +84,7 @@ def test_a_network_learns(key: str, precision: str, device: str) -> None:
 
 
 def test_weights_go_to_the_other_memory_and_back(
-    net: ImageNet, split: Dataset, device: str
+    net: Classifier, split: Dataset, device: str
 ) -> None:
     x = split.x[:8]
     with torch.no_grad():
@@ -94,7 +94,7 @@ def test_weights_go_to_the_other_memory_and_back(
     assert torch.equal(here, back) and (there - here).norm() <= 0.02 * here.norm()
 
 
-def test_maps_are_the_processors(net: ImageNet, split: Dataset, device: str) -> None:
+def test_maps_are_the_processors(net: Classifier, split: Dataset, device: str) -> None:
     x, y = split.x[:16], split.y[:16]
     there = cam.grad_cam(net, x.to(device), y.to(device)).cpu()
     here = cam.grad_cam(net.cpu(), x, y)

@@ -15,8 +15,7 @@ from robustviz import embedder, figures, probes
 from robustviz.probes import FeatureMapSpec
 from robustviz.types import UserError
 from robustviz.ui import cache, widgets
-from robustviz.views.features import embedding
-from robustviz.views.features import panel as features
+from robustviz.views.features import embedding, panel as features
 from tests.pages.conftest import ordinary, sound, words
 from tests.pages.test_glossary import lacking
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from robustviz import registry
-from robustviz.runs import folder as runs
-from robustviz.runs import queue
+from robustviz.runs import folder as runs, queue
 from robustviz.training import loop
 from robustviz.training.config import TrainConfig
 from robustviz.training.presets import PRESETS

@@ -24,7 +24,7 @@ from robustviz import cam, data, nets
 from robustviz.attacks import PGD
 from robustviz.nets import attackable as room
 from robustviz.nets.attackable import attackable, copied, keep
-from robustviz.nets.base import ImageNet, Normalise, frozen
+from robustviz.nets.base import Classifier, Normalise, frozen
 from robustviz.runs import folder
 from robustviz.training.evaluate import count_right
 
@@ -33,7 +33,7 @@ CONVOLUTIONAL = ["small_cnn", "small_resnet", "resnet18", "preact_resnet18", "vg
 
 def made(
     key: str = "small_resnet", channels: int = 3, size: int = 32, seed: int = 0
-) -> tuple[ImageNet, Tensor, Tensor]:
+) -> tuple[Classifier, Tensor, Tensor]:
     """A network whose batch norm has seen something, images and labels."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -85,76 +85,76 @@ def test_the_copy_computes_what_the_network_computes(key: str, channels: int, si
         assert torch.allclose(gradient(fast, x, y), gradient(net, x, y), rtol=1e-8, atol=1e-12)
 
 
-def fresh_head(net: ImageNet) -> None:
+def fresh_head(net: Classifier) -> None:
     net.head = nn.Linear(64, 5)
 
 
-def softplus(net: ImageNet) -> None:
+def softplus(net: Classifier) -> None:
     net.maps[3] = nn.Softplus()  # type: ignore[index]
 
 
-def max_pool(net: ImageNet) -> None:
+def max_pool(net: Classifier) -> None:
     net.pool = nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten())
 
 
-def stride(net: ImageNet) -> None:
+def stride(net: Classifier) -> None:
     net.maps[1].stride = (1, 1)  # type: ignore[index, union-attr]
 
 
-def padding(net: ImageNet) -> None:
+def padding(net: Classifier) -> None:
     net.maps[1].padding = (0, 0)  # type: ignore[index, union-attr]
 
 
-def epsilon(net: ImageNet) -> None:
+def epsilon(net: Classifier) -> None:
     net.maps[2].eps = 3.0  # type: ignore[index, union-attr]
 
 
-def hook_on(path: str) -> Callable[[ImageNet], None]:
-    def change(net: ImageNet) -> None:
+def hook_on(path: str) -> Callable[[Classifier], None]:
+    def change(net: Classifier) -> None:
         net.get_submodule(path).register_forward_hook(lambda module, given, out: out.tanh() * 3)
 
     change.__name__ = f"hook_on_{path or 'the_network'}"
     return change
 
 
-def pre_hook(net: ImageNet) -> None:
+def pre_hook(net: Classifier) -> None:
     net.maps[2].register_forward_pre_hook(lambda module, given: (given[0] * 1.5,))
 
 
-def backward_hook(net: ImageNet) -> None:
+def backward_hook(net: Classifier) -> None:
     net.maps[1].register_full_backward_hook(
         lambda module, into, out: (into[0] * 2 if into[0] is not None else None,)
     )  # type: ignore[index, union-attr]
 
 
-def another_class(net: ImageNet) -> None:
+def another_class(net: Classifier) -> None:
     net.__class__ = type(
         "Louder",
         (type(net),),
-        {"forward": lambda self, z: 4 * nets.base.ImageNet.forward(self, z).roll(1, 1)},
+        {"forward": lambda self, z: 4 * nets.base.Classifier.forward(self, z).roll(1, 1)},
     )
 
 
-def another_block(net: ImageNet) -> None:
+def another_block(net: Classifier) -> None:
     block = net.maps[5]  # type: ignore[index]
     block.__class__ = type(
         "Shortcut", (type(block),), {"forward": lambda self, x: self.shortcut(x) + self.body[0](x)}
     )
 
 
-def no_batch_norm_in_a_block(net: ImageNet) -> None:
+def no_batch_norm_in_a_block(net: Classifier) -> None:
     net.maps[4].body[1] = nn.Identity()  # type: ignore[index, union-attr]
 
 
-def parametrised(net: ImageNet) -> None:
+def parametrised(net: Classifier) -> None:
     parametrizations.weight_norm(net.maps[1])  # type: ignore[index]
 
 
-def spectral(net: ImageNet) -> None:
+def spectral(net: Classifier) -> None:
     parametrizations.spectral_norm(net.head)
 
 
-def reflected(net: ImageNet) -> None:
+def reflected(net: Classifier) -> None:
     net.maps[1].padding_mode = "reflect"  # type: ignore[index, union-attr]
     net.maps[1]._reversed_padding_repeated_twice = [1, 1, 1, 1]  # type: ignore[index, union-attr]
 
@@ -187,7 +187,7 @@ CHANGES = [
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
 @pytest.mark.parametrize("kept", [False, True])
 def test_a_network_changed_after_an_attack_is_attacked_as_it_is_now(
-    change: Callable[[ImageNet], None], kept: bool
+    change: Callable[[Classifier], None], kept: bool
 ) -> None:
     net, x, y = made()
     if kept:
@@ -201,7 +201,7 @@ def test_a_network_changed_after_an_attack_is_attacked_as_it_is_now(
     with attackable(net) as fast:
         assert same(fast, net, x, y)
     leaf = net.maps(x).detach().requires_grad_()
-    if type(net).forward is ImageNet.forward and not room.has_hooks(net):
+    if type(net).forward is Classifier.forward and not room.has_hooks(net):
         score = net.head(net.pool(leaf)).gather(1, y[:, None]).sum()
         wanted = (torch.autograd.grad(score, leaf)[0].mean((2, 3), keepdim=True) * leaf).sum(1)
         assert torch.allclose(cam.grad_cam(net, x, y), wanted, atol=1e-6)
@@ -318,28 +318,28 @@ def test_images_may_lie_in_memory_as_they_like(layout: str) -> None:
 # Where no copy can be made.
 
 
-def old_weight_norm(net: ImageNet) -> None:
+def old_weight_norm(net: Classifier) -> None:
     weight_norm(net.head)
 
 
-def pruned(net: ImageNet) -> None:
+def pruned(net: Classifier) -> None:
     prune.l1_unstructured(net.maps[1], "weight", 0.5)  # type: ignore[index]
 
 
-def a_lock(net: ImageNet) -> None:
+def a_lock(net: Classifier) -> None:
     net.lock = threading.Lock()  # type: ignore[assignment]
 
 
-def a_forward_of_its_own(net: ImageNet) -> None:
+def a_forward_of_its_own(net: Classifier) -> None:
     plain = net.forward
     net.forward = lambda x: 2 * plain(x)  # type: ignore[method-assign]
 
 
-def a_generator(net: ImageNet) -> None:
+def a_generator(net: Classifier) -> None:
     net.rng = torch.Generator()  # type: ignore[assignment]
 
 
-def a_part_that_is_its_own_copy(net: ImageNet) -> None:
+def a_part_that_is_its_own_copy(net: Classifier) -> None:
     net.head.__class__ = type("Shared", (nn.Linear,), {"__deepcopy__": lambda self, memo: self})
 
 
@@ -356,7 +356,7 @@ def a_part_that_is_its_own_copy(net: ImageNet) -> None:
     ],
 )
 def test_a_network_that_cannot_be_copied_is_attacked_itself_and_given_back(
-    change: Callable[[ImageNet], None],
+    change: Callable[[Classifier], None],
 ) -> None:
     net, x, y = made()
     change(net)
@@ -473,7 +473,7 @@ def test_bf16_is_for_networks_of_this_package_on_processors_that_have_it(
     net, x, _ = made("small_cnn")
     ours, hooked, vit = net, copy.deepcopy(net), made("tiny_vit")[0]
     hooked.maps.register_forward_hook(lambda module, given, out: out)
-    stranger = ImageNet(copy.deepcopy(net.maps), copy.deepcopy(net.head))
+    stranger = Classifier(copy.deepcopy(net.maps), copy.deepcopy(net.head))
     for has, one, exact in (
         (False, ours, True),
         (True, ours, False),

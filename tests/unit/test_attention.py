@@ -21,7 +21,7 @@ from robustviz import cam, cli, figures, probes
 from robustviz.attacks import PGD
 from robustviz.export import Recipe
 from robustviz.nets import frozen
-from robustviz.nets.base import ImageNet
+from robustviz.nets.base import Classifier
 from robustviz.probes import AttentionSpec, RoadSpec
 from robustviz.runs import folder
 from robustviz.stats import flat, spearman
@@ -217,8 +217,10 @@ def test_the_command_writes_what_reads_back(run, tmp_path, capsys) -> None:
 def test_networks_without_places_are_one_clear_sentence(run, monkeypatch, images, labels) -> None:
     with pytest.raises(UserError, match="no feature maps"):
         class_maps(nn.Flatten(), images, labels)  # type: ignore[arg-type]
-    single = ImageNet(nn.Sequential(nn.Conv2d(2, 3, (9, 7))), nn.Linear(3, 4))
-    vector = ImageNet(nn.Sequential(nn.Flatten(), nn.Linear(126, 3)), nn.Linear(3, 4), nn.Flatten())
+    single = Classifier(nn.Sequential(nn.Conv2d(2, 3, (9, 7))), nn.Linear(3, 4))
+    vector = Classifier(
+        nn.Sequential(nn.Flatten(), nn.Linear(126, 3)), nn.Linear(3, 4), nn.Flatten()
+    )
     for net in (single, vector):
         with pytest.raises(UserError, match="single cell"):
             class_maps(net, images, labels)
@@ -263,7 +265,7 @@ def test_road_is_high_where_the_map_is_the_reason() -> None:
         head.weight.zero_()
         head.weight[0, 5] = 8.0
         head.bias.zero_()
-    net = ImageNet(nn.Identity(), head, nn.Sequential(nn.AvgPool2d(2), nn.Flatten()))
+    net = Classifier(nn.Identity(), head, nn.Sequential(nn.AvgPool2d(2), nn.Flatten()))
     x = torch.zeros(1, 1, 8, 8)
     x[0, 0, 2:4, 2:4] = 1
     heat = torch.zeros(1, 4, 4)

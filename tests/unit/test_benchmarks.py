@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import __main__ as command
-from benchmarks import report
+from benchmarks import __main__ as command, report
 from benchmarks.harness import OURS, Gate, Outcome, Share, Time, machine, told
 
 HELD, FAILED = Gate("as right as the peer", True), Gate("8 images off, at most 3", False)

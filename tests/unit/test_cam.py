@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from robustviz import cam
 from robustviz.nets.attackable import attackable
-from robustviz.nets.base import ImageNet
+from robustviz.nets.base import Classifier
 from robustviz.types import UserError
 
 
@@ -43,12 +43,12 @@ def test_a_large_batch_goes_through_in_parts_and_gives_the_same_maps(
 # What comes in.
 
 
-def bare(channels: int = 3) -> ImageNet:
+def bare(channels: int = 3) -> Classifier:
     torch.manual_seed(0)
-    return ImageNet(nn.Conv2d(channels, 4, 3), nn.Linear(4, 3)).eval()
+    return Classifier(nn.Conv2d(channels, 4, 3), nn.Linear(4, 3)).eval()
 
 
-def not_copied(net: ImageNet) -> ImageNet:
+def not_copied(net: Classifier) -> Classifier:
     net.noise = torch.Generator()  # a copy of it would share it
     return net
 
@@ -80,7 +80,7 @@ def test_networks_of_which_no_map_can_be_made_are_one_clear_sentence(wrap: Any) 
         def forward(self, z: Tensor) -> Tensor:
             return z.detach().mean((2, 3))
 
-    class Elsewhere(ImageNet):
+    class Elsewhere(Classifier):
         def forward(self, x: Tensor) -> Tensor:
             self.maps(x)
             return self.head(
@@ -90,7 +90,7 @@ def test_networks_of_which_no_map_can_be_made_are_one_clear_sentence(wrap: Any) 
     hooked, cut = bare(), bare()
     hooked.maps.register_forward_hook(lambda module, given, maps: (maps, maps))
     cut.pool = Cut()
-    without = ImageNet(
+    without = Classifier(
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)),
         nn.Linear(4, 3),
     )
@@ -117,7 +117,7 @@ def test_a_network_of_16_bits_has_maps(dtype: torch.dtype) -> None:
 
 
 def test_a_network_that_cannot_be_copied_and_writes_on_its_maps_has_the_same_maps() -> None:
-    class Own(ImageNet):
+    class Own(Classifier):
         def forward(self, x: Tensor) -> Tensor:
             return self.head(self.pool(nn.functional.relu(self.maps(x), inplace=True)))
 

@@ -13,8 +13,7 @@ from robustviz import registry
 from robustviz.attacks import PGD
 from robustviz.data import Folder
 from robustviz.methods import PGDAT, TRADES, Standard
-from robustviz.training import config as module
-from robustviz.training import loop
+from robustviz.training import config as module, loop
 from robustviz.training.config import TrainConfig, read_value
 from robustviz.training.presets import PRESETS, PUBLISHED
 from robustviz.types import UserError

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from robustviz.nets.base import ImageNet, frozen
+from robustviz.nets.base import Classifier, frozen
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
 def test_inside_the_whole_net_is_in_one_mode_and_afterwards_each_module_in_its_own(
-    mode: str, conv_net: ImageNet
+    mode: str, conv_net: Classifier
 ) -> None:
     conv_net.train()
     conv_net.maps[2].eval()
@@ -32,7 +32,7 @@ def test_inside_the_whole_net_is_in_one_mode_and_afterwards_each_module_in_its_o
     assert [p.requires_grad for p in conv_net.parameters()] == asks
 
 
-def test_it_nests(conv_net: ImageNet) -> None:
+def test_it_nests(conv_net: Classifier) -> None:
     conv_net.train()
     with frozen(conv_net, "train"):
         with frozen(conv_net):
@@ -42,13 +42,13 @@ def test_it_nests(conv_net: ImageNet) -> None:
     assert conv_net.training and all(p.requires_grad for p in conv_net.parameters())
 
 
-def test_no_gradient_reaches_a_frozen_parameter(conv_net: ImageNet, images: torch.Tensor) -> None:
+def test_no_gradient_reaches_a_frozen_parameter(conv_net: Classifier, images: torch.Tensor) -> None:
     with frozen(conv_net):
         assert not conv_net(images).requires_grad
     assert conv_net(images).requires_grad
 
 
-def test_uses_that_overlap_give_back_what_the_first_one_found(conv_net: ImageNet) -> None:
+def test_uses_that_overlap_give_back_what_the_first_one_found(conv_net: Classifier) -> None:
     conv_net.train()
     conv_net.maps[2].eval()  # type: ignore[index]
     modes = [m.training for m in conv_net.modules()]
@@ -68,7 +68,7 @@ def test_uses_that_overlap_give_back_what_the_first_one_found(conv_net: ImageNet
 
 
 def test_threads_that_meet_leave_the_net_as_it_was(
-    conv_net: ImageNet, images: torch.Tensor
+    conv_net: Classifier, images: torch.Tensor
 ) -> None:
     conv_net.train()
     interval = sys.getswitchinterval()
@@ -92,7 +92,7 @@ def test_threads_that_meet_leave_the_net_as_it_was(
     )
 
 
-def test_a_thread_that_wants_another_mode_waits_for_its_turn(conv_net: ImageNet) -> None:
+def test_a_thread_that_wants_another_mode_waits_for_its_turn(conv_net: Classifier) -> None:
     inside, leave, seen = threading.Event(), threading.Event(), []
 
     def evaluate() -> None:

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from conftest import REPOSITORY
 from torch import Tensor, nn
 
-from benchmarks import __main__ as bench
-from benchmarks import b00_roofline as roofline
 from benchmarks import (
+    __main__ as bench,
+    b00_roofline as roofline,
     b02_resnet,
     b03_epoch,
     b06_small,
@@ -30,7 +30,7 @@ from benchmarks.harness import OURS, Outcome, Time, machine
 from robustviz import data, nets
 from robustviz.attacks import PGD
 from robustviz.methods import PGDAT, Standard
-from robustviz.nets.base import ImageNet
+from robustviz.nets.base import Classifier
 from robustviz.training.config import TrainConfig
 from robustviz.training.loop import train
 
@@ -123,7 +123,7 @@ def test_the_work_of_an_attack_step_is_counted_as_by_hand():
     """The convolution forward and back to the image, the head forward and back: two operations a
     weight and place each.
     """
-    net = ImageNet(nn.Conv2d(3, 5, 3, padding=1), nn.Linear(5, 4))
+    net = Classifier(nn.Conv2d(3, 5, 3, padding=1), nn.Linear(5, 4))
     assert roofline.step_flops(net, torch.rand(7, 3, 9, 6)) == 2 * 2 * (9 * 3 * 5 * 9 * 6 + 5 * 4)
     assert all(weight.requires_grad and weight.grad is None for weight in net.parameters())
 

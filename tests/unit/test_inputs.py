@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from robustviz import cam, data, inputs
 from robustviz.attacks import APGD, CW, FGSM, MIM, PGD, Attack, AutoAttack, Square
-from robustviz.nets.base import ImageNet
+from robustviz.nets.base import Classifier
 from robustviz.training.evaluate import attacked, count_right
 from robustviz.types import UserError
 
@@ -67,7 +67,7 @@ WRONG_LABELS = {
 @pytest.mark.parametrize("wrong", WRONG_IMAGES)
 @pytest.mark.parametrize("entrance", ENTRANCES)
 def test_what_is_no_batch_of_images_is_one_sentence(
-    entrance: str, wrong: str, conv_net: ImageNet, images: Tensor, labels: Tensor
+    entrance: str, wrong: str, conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     change, said = WRONG_IMAGES[wrong]
     with pytest.raises(UserError, match=said):
@@ -77,7 +77,7 @@ def test_what_is_no_batch_of_images_is_one_sentence(
 @pytest.mark.parametrize("wrong", WRONG_LABELS)
 @pytest.mark.parametrize("entrance", ENTRANCES)
 def test_what_is_no_label_an_image_is_one_sentence(
-    entrance: str, wrong: str, conv_net: ImageNet, images: Tensor, labels: Tensor
+    entrance: str, wrong: str, conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     change, said = WRONG_LABELS[wrong]
     with pytest.raises(UserError, match=said):
@@ -86,7 +86,7 @@ def test_what_is_no_label_an_image_is_one_sentence(
 
 @pytest.mark.parametrize("entrance", ENTRANCES)
 def test_labels_of_every_integer_type_are_the_same_labels(
-    entrance: str, conv_net: ImageNet, images: Tensor, labels: Tensor
+    entrance: str, conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     wanted = ENTRANCES[entrance](conv_net, images, labels)
     for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint64):
@@ -120,7 +120,7 @@ WRONG_ANSWERS: dict[str, tuple[Callable[[Tensor], Any], str]] = {
 @pytest.mark.parametrize("wrong", WRONG_ANSWERS)
 @pytest.mark.parametrize("attack", [None, *ATTACKS], ids=lambda attack: type(attack).__name__)
 def test_what_gives_no_logits_is_one_sentence(
-    attack: Attack | None, wrong: str, conv_net: ImageNet, images: Tensor, labels: Tensor
+    attack: Attack | None, wrong: str, conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     make, said = WRONG_ANSWERS[wrong]
     with pytest.raises(UserError, match=said):
@@ -128,7 +128,7 @@ def test_what_gives_no_logits_is_one_sentence(
 
 
 def test_what_is_no_network_no_attack_no_seed_or_no_generator_is_one_sentence(
-    conv_net: ImageNet, images: Tensor, labels: Tensor
+    conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     for work, said in (
         (lambda: count_right(lambda x: x, images, labels), "network is wanted"),
@@ -155,7 +155,7 @@ def test_what_is_no_network_no_attack_no_seed_or_no_generator_is_one_sentence(
 
 
 def test_a_number_is_a_number_wherever_it_comes_from(
-    conv_net: ImageNet, images: Tensor, labels: Tensor
+    conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     wanted = PGD(eps=0.1, steps=2)(conv_net, images, labels)
     for eps in (np.float64(0.1), np.float32(0.1), torch.tensor(0.1), np.array(0.1)):
@@ -179,7 +179,7 @@ def test_a_number_is_a_number_wherever_it_comes_from(
     ],
 )
 def test_a_wrong_radius_is_printed_as_it_was_given(
-    eps: Any, said: str, conv_net: ImageNet, images: Tensor, labels: Tensor
+    eps: Any, said: str, conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     objective = PGD().objective(conv_net, labels)
     with pytest.raises(UserError, match=said):
@@ -192,7 +192,7 @@ def test_a_wrong_radius_is_printed_as_it_was_given(
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, 1.5, -0.1])
 @pytest.mark.parametrize("shape", [(12,), (12, 1, 9, 7)])
 def test_a_tensor_of_radii_is_checked_like_a_number(
-    bad: float, shape: tuple[int, ...], conv_net: ImageNet, images: Tensor, labels: Tensor
+    bad: float, shape: tuple[int, ...], conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     eps = torch.full(shape, 0.1)
     eps[3] = bad
@@ -267,7 +267,7 @@ class Rooted(nn.Module):
     ],
 )
 def test_a_pixel_without_a_gradient_stays_and_the_others_go_on(
-    attack: Attack, conv_net: ImageNet, images: Tensor, labels: Tensor
+    attack: Attack, conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     net, dark = Rooted(conv_net), images <= 0.4
     z = images.clone().requires_grad_()
@@ -292,7 +292,7 @@ class Numberless(nn.Module):
 
 
 def test_an_image_whose_logits_are_no_numbers_is_misread(
-    conv_net: ImageNet, images: Tensor
+    conv_net: Classifier, images: Tensor
 ) -> None:
     labels = torch.zeros(len(images), dtype=torch.int64)  # argmax of NaN is class 0
     broken = images.mean((1, 2, 3)) > 0.5
@@ -313,7 +313,7 @@ class Blind(nn.Module):
 
 
 def test_a_network_without_a_gradient_is_a_sentence_but_for_square(
-    conv_net: ImageNet, images: Tensor, labels: Tensor
+    conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     for attack in ATTACKS:
         if attack.key == "square":
@@ -324,7 +324,7 @@ def test_a_network_without_a_gradient_is_a_sentence_but_for_square(
 
 
 def test_memory_for_a_pass_is_measured(
-    conv_net: ImageNet, images: Tensor, monkeypatch: pytest.MonkeyPatch
+    conv_net: Classifier, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small, large = (
         inputs.try_out(conv_net, images),

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from robustviz import cli, data, figures, probes, registry
 from robustviz.attacks import PGD
-from robustviz.nets import ImageNet, frozen
+from robustviz.nets import Classifier, frozen
 from robustviz.probes import MisalignmentSpec, PairsSpec, StagesSpec, UniformitySpec
 from robustviz.runs import folder as runs
 from robustviz.stats import auc
@@ -72,7 +72,7 @@ def run(shared: Path, monkeypatch: pytest.MonkeyPatch) -> runs.Run:
 
 
 @pytest.fixture
-def spoil(runs_home: Path) -> Callable[[str, ImageNet], runs.Run]:
+def spoil(runs_home: Path) -> Callable[[str, Classifier], runs.Run]:
     """A copy of a shipped run with another network in it."""
 
     def make(method: str, net: nn.Module) -> runs.Run:
@@ -88,7 +88,9 @@ def spoil(runs_home: Path) -> Callable[[str, ImageNet], runs.Run]:
     return make
 
 
-def tuned(net: ImageNet, y: Tensor, epochs: int, pull: tuple[int, int] | None = None) -> ImageNet:
+def tuned(
+    net: Classifier, y: Tensor, epochs: int, pull: tuple[int, int] | None = None
+) -> Classifier:
     """A copy trained on with labels `y` on the digits; `pull`: two classes whose features are drawn
     together.
     """

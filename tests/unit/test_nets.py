@@ -104,12 +104,12 @@ def test_a_transformer_block_equals_that_of_torch() -> None:
 
 
 @pytest.fixture
-def vit() -> nets.ImageNet:
+def vit() -> nets.Classifier:
     torch.manual_seed(0)
     return nets.build("tiny_vit", classes=4, channels=1, size=8).eval()
 
 
-def test_the_transformer_gives_the_same_bits_whoever_asks(vit: nets.ImageNet) -> None:
+def test_the_transformer_gives_the_same_bits_whoever_asks(vit: nets.Classifier) -> None:
     x = torch.rand(6, 1, 8, 8)
     with torch.no_grad():
         quiet = vit(x)
@@ -118,7 +118,7 @@ def test_the_transformer_gives_the_same_bits_whoever_asks(vit: nets.ImageNet) ->
     assert torch.allclose(torch.cat([vit(one[None]) for one in x]), quiet, atol=1e-5)
 
 
-def test_the_transformer_has_second_derivatives(vit: nets.ImageNet) -> None:
+def test_the_transformer_has_second_derivatives(vit: nets.Classifier) -> None:
     net = vit.double()
     x = torch.rand(1, 1, 8, 8, dtype=torch.float64, requires_grad=True)
     direction = torch.randn(
@@ -137,7 +137,7 @@ def test_the_transformer_has_second_derivatives(vit: nets.ImageNet) -> None:
     assert torch.allclose(curvature, by_difference, rtol=1e-4, atol=1e-8)
 
 
-def test_the_transformer_knows_places_and_its_maps_lie_on_the_image(vit: nets.ImageNet) -> None:
+def test_the_transformer_knows_places_and_its_maps_lie_on_the_image(vit: nets.Classifier) -> None:
     x = torch.rand(1, 1, 8, 8)
     assert not torch.allclose(vit(x), vit(x.flip(3)), atol=1e-4)
     grid = nn.Sequential(*list(vit.maps)[:4])  # before the tokens see each other

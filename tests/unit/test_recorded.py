@@ -18,7 +18,7 @@ from robustviz.attacks import FGSM, MIM, PGD, Attack, recorded
 from robustviz.methods import PGDAT, TRADES
 from robustviz.methods.base import Method
 from robustviz.nets.attackable import attackable, keep, recordings_of
-from robustviz.nets.base import ImageNet
+from robustviz.nets.base import Classifier
 from robustviz.runs import folder
 from robustviz.types import Batch, UserError
 
@@ -38,7 +38,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     return shapes
 
 
-def net_of(method: str = "standard") -> ImageNet:
+def net_of(method: str = "standard") -> Classifier:
     """A shipped network whose attacks share one copy, as a trainer's do."""
     net = next(
         run

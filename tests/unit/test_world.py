@@ -331,9 +331,9 @@ def test_the_parts_of_a_batch_are_the_batch_that_one_process_sees(
 
 def test_alone_is_a_world_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
-    assert world.join() == World(0, 1) and world.speaks() and not world.launched()
+    assert world.join() == World(0, 1) and world.reports_errors() and not world.launched()
     values = {"a": torch.tensor(1.0)}
-    assert World().told(3, 4) == [3, 4] and World().mean(values) is values
+    assert World().broadcast(3, 4) == [3, 4] and World().mean(values) is values
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     monkeypatch.setenv("WORLD_SIZE", "1")  # torchrun with one process
     assert world.join() == World(0, 1)

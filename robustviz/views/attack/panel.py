@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import streamlit as st
 
-from robustviz import figures
-from robustviz.export import Recipe
 from robustviz.runs import folder
 from robustviz.terms import term
 from robustviz.types import eps_text, grey_text
 from robustviz.ui import cache, widgets
 from robustviz.ui.context import Context, label
 from robustviz.ui.shell import linked, side_colour, write_address
-from robustviz.views.attack.result import Adversarial, SmallestEps
+from robustviz.ui.widgets import Frame
+from robustviz.views import pictures
+from robustviz.views.attack import figures
+from robustviz.views.attack.result import (
+    AccuracyCurveSpec,
+    Adversarial,
+    AdversarialSpec,
+    OneAttack,
+    SmallestEps,
+    SmallestEpsSpec,
+    TrajectorySpec,
+)
+
+A = TypeVar("A", bound=OneAttack[Any])
 
 ATTACKS = {"pgd": "PGD", "fgsm": "FGSM", "targeted": "Targeted"}
 
@@ -37,17 +48,10 @@ class Choice:
     def eps(self) -> float:
         return self.level / 255
 
-    def settings(self, img: int) -> dict[str, Any]:
-        """The probe's settings for a test image."""
-        name = "fgsm" if self.kind == "fgsm" else "pgd"
-        return {
-            "index": img,
-            "attack": name,
-            "eps": self.eps,
-            "steps": self.steps,
-            "seed": self.seed,
-            "target": self.target,
-        }
+    def of(self, spec: type[A], index: int) -> A:
+        """This attack on a test image, as a spec."""
+        name: Literal["pgd", "fgsm"] = "fgsm" if self.kind == "fgsm" else "pgd"
+        return spec(index, name, self.eps, self.steps, self.seed, self.target)
 
 
 def controls(here: Context) -> Choice:
@@ -97,19 +101,19 @@ def controls(here: Context) -> Choice:
 def one_network(side: str, run_id: str, here: Context, chosen: Choice) -> None:
     """One network: what it says now, the pictures, the class bars, the doctor."""
     run = folder.open_model(run_id)
-    found: Adversarial = cache.probe(run_id, "adversarial", **chosen.settings(here.img))
+    spec = chosen.of(AdversarialSpec, here.img)
+    found = cache.answer(run_id, spec)
     st.subheader(f":{side_colour(side)}[{side.upper()}] · {label(run)}")
     st.markdown(sentence(found, chosen))
-    gain = figures.gain(found.eps)
-    change = figures.delta(found.x, found.x_adv, found.eps)
+    gain = pictures.gain(found.eps)
+    change = pictures.delta(found.x, found.x_adv, found.eps)
     said = f"clean, attacked at ε = {eps_text(found.eps)}, and the change × {gain:.3g} (grey: none)"
-    sheet = figures.sheet([found.x, found.x_adv, change], 192)
+    sheet = pictures.sheet([found.x, found.x_adv, change], 192)
     st.image(sheet, width="stretch", alt=f"Model {side.upper()}: {said}")
     st.markdown(f"Left to right: {said}.")
-    made = Recipe(
-        {"": run_id}, "adversarial", "adversarial", chosen.settings(here.img), {"side": side}
+    widgets.draw(
+        figures.adversarial, found, Frame(f"bars-{side}", spec, words="", image=sheet), side=side
     )
-    widgets.draw(found, made, f"bars-{side}", words="", image=sheet)
     doctor(run_id, found)
 
 
@@ -175,39 +179,31 @@ def doctor(run_id: str, found: Adversarial) -> None:
 
 def curve(here: Context, chosen: Choice) -> None:
     """Accuracy against ε, with a dot where the slider is."""
-    found = widgets.measured(here, "accuracy_curve", "the accuracy curve", "about 10 s")
+    spec = AccuracyCurveSpec()
+    found = widgets.measured(here, spec, "the accuracy curve", "about 10 s")
     if found:
-        made = Recipe(
-            widgets.runs_of(found), "accuracy_curve", "accuracy_curve", options={"here": chosen.eps}
-        )
         said = (
             f"**{name}**: {result.meta['summary']} (seed {result.meta['seed']}, band: 95 %)."
             for name, result in found.items()
         )
-        widgets.draw(found, made, "curve", words="  \n".join(said))
+        frame = Frame("curve", spec, words="  \n".join(said))
+        widgets.draw(figures.accuracy_curve, found, frame, here=chosen.eps)
 
 
 def histogram(here: Context) -> None:
     """The smallest ε that flips this image, over the histogram of a hundred."""
-    found = widgets.measured(here, "smallest_eps", "the smallest ε", "about 10 s")
+    spec = SmallestEpsSpec()
+    found = widgets.measured(here, spec, "the smallest ε", "about 10 s")
     if found:
         own = {name: _own(result, here.img) for name, result in found.items()}
         marks = [eps if math.isfinite(eps) else None for eps in own.values()]
-        made = Recipe(
-            widgets.runs_of(found), "smallest_eps", "smallest_eps", options={"here": marks}
-        )
         lines = [
             f"**{name}**: this image {_flip(own[name], result)}; {result.meta['summary']}."
             for name, result in found.items()
         ]
-        widgets.draw(
-            found,
-            made,
-            "histogram",
-            words="  \n".join(
-                [*lines, "PGD-20 with bisection: an upper bound on the true distance."]
-            ),
-        )
+        lines.append("PGD-20 with bisection: an upper bound on the true distance.")
+        frame = Frame("histogram", spec, words="  \n".join(lines))
+        widgets.draw(figures.smallest_eps, found, frame, here=marks)
 
 
 def _own(found: SmallestEps, img: int) -> float:
@@ -215,14 +211,12 @@ def _own(found: SmallestEps, img: int) -> float:
     attack starts from the image.
     """
     among = found.eps[found.index == img]
-    return float(
-        among[0]
-        if len(among)
-        else cache.probe(str(found.meta["run"]), "smallest_eps", index=img).eps[0]
-    )
+    if not len(among):
+        among = cache.answer(str(found.meta["run"]), SmallestEpsSpec(index=img)).eps
+    return float(among[0])
 
 
-def _flip(eps: float, result: Any) -> str:
+def _flip(eps: float, result: SmallestEps) -> str:
     if eps == 0:
         return "is wrong untouched"
     if eps == float("inf"):
@@ -232,15 +226,9 @@ def _flip(eps: float, result: Any) -> str:
 
 def steps(here: Context, chosen: Choice) -> None:
     """The way of this attack through its steps."""
-    settings = chosen.settings(here.img)
-    found = widgets.measured(here, "trajectory", "the way of the attack", **settings)
+    spec = chosen.of(TrajectorySpec, here.img)
+    found = widgets.measured(here, spec, "the way of the attack")
     if found:
-        said = "  \n".join(
-            f"**{name}**: {result.meta['summary']}." for name, result in found.items()
-        )
-        widgets.draw(
-            found,
-            Recipe(widgets.runs_of(found), "trajectory", "trajectory", settings),
-            "trajectory",
-            words=said,
-        )
+        said = (f"**{name}**: {result.meta['summary']}." for name, result in found.items())
+        frame = Frame("trajectory", spec, words="  \n".join(said))
+        widgets.draw(figures.trajectory, found, frame)

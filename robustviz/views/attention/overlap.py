@@ -14,7 +14,7 @@ from torch import Tensor
 from robustviz import cam, registry
 from robustviz.attacks import PGD
 from robustviz.inputs import in_parts
-from robustviz.nets import ImageNet, frozen
+from robustviz.nets import Classifier, frozen
 from robustviz.registry import option, register
 from robustviz.runs.folder import Run
 from robustviz.stats import Bools, Floats
@@ -102,7 +102,7 @@ class OverlapSpec(Probe[Overlap]):
         return out
 
 
-def _heat(net: ImageNet, x: Tensor, y: Tensor, spec: OverlapSpec) -> Tensor:
+def _heat(net: Classifier, x: Tensor, y: Tensor, spec: OverlapSpec) -> Tensor:
     out = []
     parts = in_parts(x)
     for images, labels in zip(parts, y.split([len(part) for part in parts]), strict=True):

@@ -23,7 +23,7 @@ from robustviz.attacks import PGD
 from robustviz.chance import drawn_from
 from robustviz.data import Dataset
 from robustviz.imports import load
-from robustviz.nets import ImageNet, frozen
+from robustviz.nets import Classifier, frozen
 from robustviz.nets.base import Normalise
 from robustviz.registry import option, register
 from robustviz.runs.folder import Run
@@ -59,7 +59,7 @@ RULE_HELP = (
 REMOVED = (20, 40, 60, 80)  # percentiles at which ROAD cuts
 
 
-def class_maps(net: ImageNet, x: Tensor, y: Tensor, method: str = "grad_cam") -> Tensor:
+def class_maps(net: Classifier, x: Tensor, y: Tensor, method: str = "grad_cam") -> Tensor:
     """Raw maps (N, h, w) of images `x` for the classes `y` (N,); the network is left as it was.
 
     Signed where the method is; eigen_cam's sign means nothing. Raises UserError for a network
@@ -87,7 +87,7 @@ def class_maps(net: ImageNet, x: Tensor, y: Tensor, method: str = "grad_cam") ->
     return _of_package(net, x, y, PACKAGE[method])
 
 
-def _score_cam(net: ImageNet, x: Tensor, y: Tensor) -> Tensor:
+def _score_cam(net: Classifier, x: Tensor, y: Tensor) -> Tensor:
     """Σ_k w_k·A_k, the weights being the softmax over k of the class's logit where map k, enlarged
     and scaled, veils the image.
 
@@ -108,7 +108,7 @@ def _score_cam(net: ImageNet, x: Tensor, y: Tensor) -> Tensor:
     return torch.stack(out)
 
 
-def _of_package(net: ImageNet, x: Tensor, y: Tensor, name: str) -> Tensor:
+def _of_package(net: Classifier, x: Tensor, y: Tensor, name: str) -> Tensor:
     package, targets = _grad_cam_package(), _targets(y)
     # the package hooks a network, goes back by its weights and leaves gradients in it; the net is
     # shared, and frozen for life
@@ -140,7 +140,7 @@ def _targets(y: Tensor) -> list[Any]:
     return [targets.ClassifierOutputTarget(int(label)) for label in y]
 
 
-def random_nets(run: Run, count: int, seed: int) -> Iterator[ImageNet]:
+def random_nets(run: Run, count: int, seed: int) -> Iterator[Classifier]:
     """The run's network `count` times with random weights, in eval mode; its normalisation
     is kept.
     """
@@ -205,7 +205,7 @@ class AttentionSpec(Probe[Attention]):
     result = Attention
 
     @property
-    def lasting(self) -> bool:
+    def cacheable(self) -> bool:
         return False
 
     def measure(self, run: Run) -> Attention:
@@ -282,7 +282,7 @@ class AttentionSpec(Probe[Attention]):
         return found
 
     def _mask(
-        self, split: Dataset, net: ImageNet, index: Tensor, heat: Tensor, x: Tensor
+        self, split: Dataset, net: Classifier, index: Tensor, heat: Tensor, x: Tensor
     ) -> Tensor:
         size = (x.shape[2], x.shape[3])
         if (
@@ -387,7 +387,7 @@ class RoadSpec(Probe[Road]):
 
 
 def road(
-    net: ImageNet,
+    net: Classifier,
     x: Tensor,
     y: Tensor,
     heat: Tensor,

@@ -23,7 +23,7 @@ from robustviz.attacks.balls import Linf
 from robustviz.data import Dataset
 from robustviz.methods import AALP
 from robustviz.methods.aalp import contributions
-from robustviz.nets import ImageNet, frozen
+from robustviz.nets import Classifier, frozen
 from robustviz.registry import option, register
 from robustviz.runs.folder import Run
 from robustviz.training.evaluate import attacked, count_right
@@ -74,7 +74,7 @@ class ContributionsSpec(OfImages[Contributions]):
     result = Contributions
 
     @property
-    def lasting(self) -> bool:
+    def cacheable(self) -> bool:
         return False
 
     def measure(self, run: Run) -> Contributions:
@@ -244,7 +244,7 @@ def looked_at(
     rng = torch.Generator().manual_seed(
         seed * 1_000_003
     )  # the evaluation's noise for its first batch
-    z = attack.first(Linf(x, float(attack.eps or 0)), rng)
+    z = attack.starting_points(Linf(x, float(attack.eps or 0)), rng)
     right, done = np.zeros((len(looks), len(x)), dtype=bool), 0
     left = torch.arange(len(x))
     with frozen(net):
@@ -289,7 +289,7 @@ def kind_of(run: Run) -> str:
     return method.pair_weight
 
 
-def linear(run: Run, net: ImageNet) -> nn.Linear:
+def linear(run: Run, net: Classifier) -> nn.Linear:
     """The net's last layer. Raises UserError where it is not linear."""
     if not isinstance(net.head, nn.Linear):
         raise UserError(

@@ -56,7 +56,7 @@ class FeatureMapSpec(Probe[FeatureMap]):
     result = FeatureMap
 
     @property
-    def lasting(self) -> bool:
+    def cacheable(self) -> bool:
         return self.projection == "umap"
 
     def features(self, eps: float | None, run: Run) -> FeaturesSpec:

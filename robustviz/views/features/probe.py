@@ -17,7 +17,7 @@ from robustviz import measures, registry
 from robustviz.attacks import PGD
 from robustviz.attacks.balls import BALLS
 from robustviz.inputs import in_parts
-from robustviz.nets import ImageNet, frozen
+from robustviz.nets import Classifier, frozen
 from robustviz.registry import option, register
 from robustviz.runs.folder import Run
 from robustviz.training.evaluate import attacked, norm_of
@@ -35,7 +35,7 @@ def voters(n: int, run: Run) -> int:
     return min(VOTES, max(1, min(n, len(images_of(run))) - 1))
 
 
-def features_of(net: ImageNet, x: Tensor) -> tuple[Tensor, Tensor]:
+def features_of(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
     """(features (N,D), logits (N,K)) of images (N,C,H,W): what `pool` gives to `head`, and what
     `head` makes of it.
     """

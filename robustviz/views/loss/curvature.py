@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from robustviz import registry
 from robustviz.data import Dataset
-from robustviz.nets import ImageNet, frozen
+from robustviz.nets import Classifier, frozen
 from robustviz.registry import option, register
 from robustviz.runs.folder import Run, all_runs
 from robustviz.stats import mean_interval
@@ -116,7 +116,7 @@ def cross_entropy(net: nn.Module, y: Tensor) -> Loss:
     return lambda x: F.cross_entropy(net(x), y, reduction="none")
 
 
-def input_gradient(net: ImageNet, x: Tensor, y: Tensor) -> Tensor:
+def input_gradient(net: Classifier, x: Tensor, y: Tensor) -> Tensor:
     """∂CE/∂x of images (N,C,H,W), in float64 and eval mode.
 
     float64 because a saturated output (1 − p_y below 1e-7) has no correct gradient in float32.

@@ -38,7 +38,7 @@ class SoftLabelsSpec(Probe[SoftLabels]):
     result = SoftLabels
 
     @property
-    def lasting(self) -> bool:
+    def cacheable(self) -> bool:
         return False
 
     def measure(self, run: Run) -> SoftLabels:

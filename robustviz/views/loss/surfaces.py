@@ -177,7 +177,7 @@ class SurfacesSpec(Probe[Surface]):
     result = Surface
 
     @property
-    def lasting(self) -> bool:
+    def cacheable(self) -> bool:
         return False
 
     def others(self, run: Run) -> tuple[Run, Run | None]:

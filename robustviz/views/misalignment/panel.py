@@ -15,8 +15,7 @@ from robustviz.ui import widgets
 from robustviz.ui.context import Context, choose
 from robustviz.ui.shell import linked, write_address
 from robustviz.views.features.result import Features
-from robustviz.views.misalignment.figures import MOST, shown_classes
-from robustviz.views.misalignment.figures import causes as counted
+from robustviz.views.misalignment.figures import MOST, causes as counted, shown_classes
 from robustviz.views.misalignment.result import Misalignment
 
 LOOKS = {

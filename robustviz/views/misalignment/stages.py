@@ -17,7 +17,7 @@ from robustviz import registry
 from robustviz.attacks import PGD
 from robustviz.attacks.balls import BALLS
 from robustviz.inputs import in_parts
-from robustviz.nets import ImageNet, frozen
+from robustviz.nets import Classifier, frozen
 from robustviz.nets.base import Normalise
 from robustviz.registry import option, register
 from robustviz.runs.folder import Run
@@ -41,7 +41,7 @@ TRIMMINGS = (
 START = "pixels"
 
 
-def stages_of(net: ImageNet) -> dict[str, nn.Module]:
+def stages_of(net: Classifier) -> dict[str, nn.Module]:
     """The module at whose output each stage of `maps` ends, by a printed name such as "2 Block", in
     order.
 
@@ -57,7 +57,7 @@ def stages_of(net: ImageNet) -> dict[str, nn.Module]:
     return out or {f"1 {type(net.maps).__name__}": net.maps}
 
 
-def seen_at(net: ImageNet, x: Tensor) -> dict[str, Tensor]:
+def seen_at(net: Classifier, x: Tensor) -> dict[str, Tensor]:
     """What images (N,C,H,W) are at each stage, flat (N,·): the pixels, the stages of `maps`, the
     features, the logits.
     """

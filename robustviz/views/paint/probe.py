@@ -139,7 +139,7 @@ class PaintedSpec(Probe[Painted]):
     result = Painted
 
     @property
-    def lasting(self) -> bool:
+    def cacheable(self) -> bool:
         return False
 
     def measure(self, run: Run) -> Painted:

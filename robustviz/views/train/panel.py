@@ -17,8 +17,7 @@ import pandas as pd
 import streamlit as st
 
 from robustviz import figures, registry
-from robustviz.runs import folder as runs
-from robustviz.runs import queue as jobs
+from robustviz.runs import folder as runs, queue as jobs
 from robustviz.runs.folder import Run
 from robustviz.stats import wilson
 from robustviz.terms import term
@@ -34,10 +33,10 @@ from robustviz.ui.context import (
     group,
     method_option,
     methods,
+    option as run_option,
     ordered,
     trained,
 )
-from robustviz.ui.context import option as run_option
 
 WIDE = ("source", "witness")  # settings that name a run, which takes room
 WRONG = "?"  # among a form's changes: a field that holds no valid value

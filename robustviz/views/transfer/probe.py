@@ -232,7 +232,7 @@ def relatives(run: Run) -> tuple[Run | None, Run | None]:
     method = run.config.method
     if not isinstance(method, ModelAlignment):
         return None, None
-    method = method.settled(run.config)
+    method = method.resolved(run.config)
     return run.config.trained(str(method.source)), run.config.trained(str(method.witness))
 
 
