@@ -7,20 +7,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from robustviz import paths
 from robustviz.types import UserError
 
 
 def root() -> Path:
-    """The data root: the folder that ROBUSTVIZ_DATA names, else `data/` in the repository. It may
-    not exist yet.
+    """The data root: the folder that ROBUSTVIZ_DATA names, else `data/` in the repository, else (an
+    installed copy) the system's folder for programs' data. It may not exist yet.
     """
-    named = os.environ.get("ROBUSTVIZ_DATA", "").strip()
-    return Path(named).expanduser() if named else Path(__file__).resolve().parents[2] / "data"
+    return paths.users("data", "ROBUSTVIZ_DATA", "data")
 
 
 def folders(key: str, *inner: str) -> Iterator[Path]:

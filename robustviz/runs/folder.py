@@ -24,6 +24,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from robustviz import paths
 from robustviz.registry import unknown
 from robustviz.training.evaluation import Evaluation
 from robustviz.types import JSON, UserError
@@ -39,17 +40,17 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=Result)
 
 ID = re.compile(r"^[a-z0-9-]{1,64}$")
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = paths.ROOT
 _ZOO = REPOSITORY / "checkpoints" / "zoo"
 STATES = ("queued", "running", "paused", "done", "stopped", "failed", "interrupted", "imported")
 OVER = ("done", "imported")  # nothing is left to resume
 
 
 def home() -> Path:
-    """Where the user's runs live: `ROBUSTVIZ_RUNS`, else `checkpoints/runs` in the repository."""
-    return _home(
-        os.environ.get("ROBUSTVIZ_RUNS") or str(REPOSITORY / "checkpoints" / "runs"), os.getcwd()
-    )
+    """Where the user's runs live: `ROBUSTVIZ_RUNS`, else `checkpoints/runs` in the repository, else
+    (an installed copy) the system's folder for programs' data.
+    """
+    return _home(str(paths.users("runs", "ROBUSTVIZ_RUNS", "checkpoints/runs")), os.getcwd())
 
 
 @functools.lru_cache(maxsize=8)

@@ -20,7 +20,7 @@ PACKAGE = REPOSITORY / "robustviz"
 # The house from left to right: a file may import its own group and what stands to its left. Its
 # place is that of the longest of these patterns that fits its module; a `*` stands for one name.
 ORDER = (
-    ("", "imports", "process", "types", "terms", "chance", "stats", "registry"),
+    ("", "imports", "paths", "process", "types", "terms", "chance", "stats", "registry"),
     ("training.evaluation", "views", "views.result", "views.*.result"),
     ("views.theme", "views.pictures", "views.slides", "views.files"),
     ("views.*.figures", "views.loss.surface_figures"),

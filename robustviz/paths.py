@@ -1,0 +1,38 @@
+"""Where files lie: what is shipped with robustviz, and what the user makes.
+
+In a checkout both are folders of the repository. An installed copy holds what is shipped inside the
+package, and what the user makes goes to the system's folder for programs' data.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+_SHIPPED = _PACKAGE / "shipped"  # setup.py puts it into a wheel; a checkout has no such folder
+
+CHECKOUT = not _SHIPPED.is_dir()
+ROOT = _PACKAGE.parent if CHECKOUT else _SHIPPED  # holds checkpoints, pages and .streamlit
+INSTALL = "pip install -r requirements.txt" if CHECKOUT else 'pip install "robustviz[all]"'
+
+
+def users(name: str, variable: str, in_checkout: str) -> Path:
+    """The user's folder `name`: the one that the environment's `variable` names, else
+    `in_checkout` in a repository, else one in the system's folder for programs' data. It may not
+    exist yet.
+    """
+    if named := os.environ.get(variable, "").strip():
+        return Path(named).expanduser()
+    if CHECKOUT:
+        return ROOT / in_checkout
+    return _data_home() / "robustviz" / name
+
+
+def _data_home() -> Path:
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
