@@ -43,14 +43,14 @@ zoo: $(APP_READY)
 story: $(APP_READY)
 	@$(PY) -m robustviz.views.start.pack
 
-# One pytest session in two processes, its closing lines last; what needs the browser comes at the end, in one of them.
+# One pytest session in two processes, its closing lines last; what needs the browser is done by one of them, first.
 # One thread each: with two, linear algebra in one process waits for a core that the other one has.
 test: lint types
 	@$(PY) tests/browser/chromium.py
-	@$(ALONE) $(PY) -m pytest -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder
+	@$(ALONE) $(PY) -m pytest -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder
 
 test-fast: $(DEV_READY)
-	@$(ALONE) $(PY) -m pytest tests -m "not slow and not machine and not browser" -n 2 --dist loadgroup --no-loadscope-reorder
+	@$(ALONE) $(PY) -m pytest tests -m "not slow and not machine and not browser" -n 2 --dist loadscope --no-loadscope-reorder
 
 test-slow: $(DEV_READY)
 	@$(PY) tests/browser/chromium.py

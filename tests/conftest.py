@@ -11,6 +11,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,20 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "machine: starts servers, or processes on other settings; not part of the fast suite",
     )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Any process takes the next test, but one of them all that need the browser: one app and one
+    Chromium are as much as two cores carry.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByNeed(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "browser" if nodeid.startswith("tests/browser/") else nodeid
+
+    return ByNeed(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -63,17 +63,15 @@ def _browser() -> str | None:
     return _found[0]
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what lies here, put it last, and skip it where there is no browser."""
+    """Mark what lies here, put it first, for it takes longest, and skip it where there is no
+    browser.
+    """
     here = [item for item in items if HERE in item.path.parents]
     for item in here:
         item.add_marker(pytest.mark.browser)
         item.add_marker(pytest.mark.timeout(LONGEST))
-        item.add_marker(
-            pytest.mark.xdist_group("browser")
-        )  # one app and one browser at a time: two cores
-    items.sort(key=lambda item: HERE in item.path.parents)
+    items.sort(key=lambda item: HERE not in item.path.parents)
     if not here or config.option.collectonly or _browser():
         return
     if chromium.required():

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 import socket
 import threading
 from typing import Any
 
 import numpy as np
-import plotly.io
 import pytest
 
 from robustviz import figures
 from robustviz.runs import folder
 from robustviz.types import UserError
 from robustviz.ui import cache, server, widgets
-from robustviz.views.attack.result import AccuracyCurve
+from robustviz.views.attack import figures as attack_figures
+from robustviz.views.attack.result import AccuracyCurve, AccuracyCurveSpec, AdversarialSpec
 from tests.pages.conftest import ordinary, sound
 
 
@@ -48,31 +47,28 @@ def test_a_finished_figure_is_the_figure(light):
     for theme in ("robustviz_light", "robustviz_dark"):
         light.setattr(widgets, "theme", lambda theme=theme: theme)
         fresh = figures.accuracy_curve(found, template=theme, here=0.05)
-        drawn = widgets.drawn(found, "accuracy_curve", here=0.05)
-        assert drawn.to_dict() == json.loads(plotly.io.to_json(fresh))
-        assert (drawn.alt, drawn.sentence) == (
-            fresh.layout.meta["alt"],
-            fresh.layout.meta["sentence"],
-        )
+        assert widgets.drawn(figures.accuracy_curve, found, here=0.05) == fresh
 
 
 def test_a_figure_is_made_once_for_the_same_result_options_and_theme_only(light):
     first, other = curve(7), curve(7)
-    drawn = widgets.drawn({"A": first}, "accuracy_curve", here=0.05)
-    assert widgets.drawn({"A": first}, "accuracy_curve", here=0.05) is drawn
-    assert widgets.drawn({"A": other}, "accuracy_curve", here=0.05) is not drawn
-    assert widgets.drawn({"B": first}, "accuracy_curve", here=0.05) is not drawn
-    assert widgets.drawn({"A": first}, "accuracy_curve", here=0.04) is not drawn
+    drawn = widgets.drawn(figures.accuracy_curve, {"A": first}, here=0.05)
+    assert widgets.drawn(figures.accuracy_curve, {"A": first}, here=0.05) is drawn
+    assert widgets.drawn(figures.accuracy_curve, {"A": other}, here=0.05) is not drawn
+    assert widgets.drawn(figures.accuracy_curve, {"B": first}, here=0.05) is not drawn
+    assert widgets.drawn(figures.accuracy_curve, {"A": first}, here=0.04) is not drawn
     light.setattr(widgets, "theme", lambda: "robustviz_dark")
-    assert widgets.drawn({"A": first}, "accuracy_curve", here=0.05) is not drawn
+    assert widgets.drawn(figures.accuracy_curve, {"A": first}, here=0.05) is not drawn
 
 
 def test_what_is_kept_in_memory_is_bounded(light):
     for at in range(70):
-        widgets.drawn({"A": curve(at % 10)}, "accuracy_curve", here=at / 1000)
-    kept, answers = cache._made.cache_info(), cache._answer.cache_info()
-    assert kept.maxsize is not None and kept.currsize <= kept.maxsize <= 64
-    assert answers.maxsize is not None and answers.maxsize <= 256
+        widgets.drawn(figures.accuracy_curve, {"A": curve(at % 10)}, here=at / 1000)
+    assert len(cache.DRAWN) == 64
+    slots = cache.Slots(2)
+    first, second = slots["first"], slots["second"]
+    assert slots["first"] is first and slots["third"] is not first  # the second was asked for least
+    assert slots["first"] is first and slots["second"] is not second and len(slots) == 2
 
 
 def test_a_run_that_got_other_weights_shows_nothing_of_the_old_ones(tmp_path, monkeypatch):
@@ -83,15 +79,15 @@ def test_a_run_that_got_other_weights_shows_nothing_of_the_old_ones(tmp_path, mo
         mine,
         ignore=shutil.ignore_patterns("snapshots", "probes"),
     )
-    settings: dict[str, Any] = {"index": 3, "steps": 2}
-    before = cache.probe("mine", "adversarial", **settings)
-    assert cache.probe("mine", "adversarial", **settings) is before
-    assert cache.probe("mine", "adversarial", index=4, steps=2) is not before
+    spec = AdversarialSpec(index=3, steps=2)
+    before = cache.answer("mine", spec)
+    assert cache.answer("mine", AdversarialSpec(index=3, steps=2)) is before
+    assert cache.answer("mine", AdversarialSpec(index=4, steps=2)) is not before
     folder.write_file(
         mine / "net.safetensors",
         (ordinary("digits", "pgd_at").path / "net.safetensors").read_bytes(),
     )
-    after = cache.probe("mine", "adversarial", **settings)
+    after = cache.answer("mine", spec)
     assert not np.allclose(after.probs, before.probs)
 
 
@@ -102,37 +98,33 @@ def test_a_slow_answer_is_kept_only_once_it_is_there(tmp_path, monkeypatch):
         tmp_path / "mine",
         ignore=shutil.ignore_patterns("snapshots", "probes", "accuracy*"),
     )
-    asked = {"n": 5, "steps": 2}
-    assert cache.kept("mine", "accuracy_curve", **asked) is None
-    made = cache.probe("mine", "accuracy_curve", **asked)
-    assert cache.kept("mine", "accuracy_curve", **asked) is made
+    spec = AccuracyCurveSpec(n=5, steps=2)
+    assert cache.kept("mine", spec) is None
+    answer = cache.answer("mine", spec)
+    assert cache.kept("mine", spec) is answer
 
 
 def test_what_is_measured_aside_is_measured_once_and_an_error_told_once(monkeypatch):
     go, asked = threading.Event(), []
 
-    class Spec:
-        def __call__(self, run: Any) -> str:
-            asked.append(run)
-            assert go.wait(60)
-            if len(asked) == 1:
-                raise UserError("no")
-            return "answer"
+    def measure(run: Any, spec: Any) -> str:
+        asked.append(run)
+        assert go.wait(60)
+        if len(asked) == 1:
+            raise UserError("no")
+        return "answer"
 
-    place = cache._Answer()
-    monkeypatch.setattr(cache, "_place", lambda *given: (place, Spec(), "run"))
-    assert cache.soon("run", "probe", 0.0) is None and cache.soon("run", "probe", 0.01) is None
-    assert cache.awaited("run", "probe") and asked == ["run"]
+    slot, spec = cache.Slot(), AdversarialSpec()
+    monkeypatch.setattr(cache, "_slot", lambda *given: (slot, "run"))
+    monkeypatch.setattr(cache, "measure", measure)
+    assert all(cache.result_or_none("run", spec, wait) is None for wait in (0.0, 0.01))
+    assert cache.pending("run", spec) and asked == ["run"]
     go.set()
     with pytest.raises(UserError, match="no"):
-        cache.soon("run", "probe", 60.0)
-    assert not cache.awaited("run", "probe")
-    assert (
-        cache.soon("run", "probe", 60.0)
-        == cache.soon("run", "probe", 0.0)
-        == cache.probe("run", "probe")
-        == "answer"
-    )
+        cache.result_or_none("run", spec, 60.0)
+    assert not cache.pending("run", spec)
+    assert cache.result_or_none("run", spec, 60.0) == "answer"
+    assert cache.result_or_none("run", spec, 0.0) == cache.answer("run", spec) == "answer"
     assert asked == ["run", "run"]
 
 
@@ -155,9 +147,18 @@ def test_a_run_is_read_again_when_its_folder_changed(tmp_path, monkeypatch):
     assert "mine" not in [run.id for run in folder.all_runs(damaged=True)]
 
 
+def _refused(name: str) -> Any:
+    def figure(*given: Any, **options: Any) -> Any:
+        pytest.fail("a figure was built again")
+
+    figure.__name__ = name
+    return figure
+
+
 def test_a_second_run_of_a_page_builds_no_figure(visit, monkeypatch):
     app = sound(visit("attack"))
-    monkeypatch.setattr(widgets, "_figure", lambda *given: pytest.fail("a figure was built again"))
+    for name in ("accuracy_curve", "adversarial", "smallest_eps"):
+        monkeypatch.setattr(attack_figures, name, _refused(name))
     sound(app.run())
 
 

@@ -22,19 +22,20 @@ VIEWS = ("attack", "attention", "features", "soft_labels", "contributions", "tra
 @pytest.mark.parametrize("name", VIEWS)
 def test_the_lines_of_python_make_each_figure_of_the_page(name, visit, few, monkeypatch):
     drawn: list[tuple[Any, Recipe]] = []
-    draw = widgets.draw
+    downloads = widgets.downloads
 
-    def watched(found: Any, recipe: Recipe, key: str, **how: Any) -> list[int]:
-        drawn.append((found, recipe))
-        return draw(found, recipe, key, **how)
+    def watched(figure: Any, results: Any, frame: Any, recipe: Recipe) -> None:
+        drawn.append((results, recipe))
+        downloads(figure, results, frame, recipe)
 
-    monkeypatch.setattr(widgets, "draw", watched)
+    monkeypatch.setattr(widgets, "downloads", watched)
     sound(visit(name, data="digits"))
     assert drawn, "a view shows a figure as soon as it is opened"
     shown: list[go.Figure] = []
     monkeypatch.setattr(go.Figure, "show", lambda figure: shown.append(figure))
-    for found, recipe in drawn:
+    for results, recipe in drawn:
         exec(recipe.code(), {})
+        found = results[""] if list(results) == [""] else results
         seen = getattr(figures, recipe.figure)(found, **recipe.options)
         assert plotly.io.to_json(shown.pop()) == plotly.io.to_json(seen), recipe.code()
 

@@ -43,25 +43,17 @@ def pair(runs_home) -> dict[str, folder.Run]:
 
 
 def test_the_lines_make_the_same_figure_of_two_networks(pair, monkeypatch):
-    settings, options = {"n": 20, "steps": 3, "seed": 0}, {"here": 0.1}
-    recipe = Recipe(
-        {name: run.id for name, run in pair.items()},
-        "accuracy_curve",
-        "accuracy_curve",
-        settings,
-        options,
-    )
-    found = {
-        name: probes.accuracy_curve(run, AccuracyCurveSpec(n=20, steps=3))
-        for name, run in pair.items()
-    }
+    spec = AccuracyCurveSpec(n=20, steps=3, seed=0)
+    runs = {name: run.id for name, run in pair.items()}
+    recipe = Recipe(runs, spec, "accuracy_curve", {"here": 0.1})
+    found = {name: probes.accuracy_curve(run, spec) for name, run in pair.items()}
     assert "seed" not in recipe.code()  # what is as usual is not said
     assert shown(recipe.code(), monkeypatch) == figures.accuracy_curve(found, here=0.1)
 
 
 def test_the_lines_make_the_same_figure_of_one_network(pair, monkeypatch):
     run = pair["A standard"]
-    recipe = Recipe({"": run.id}, "trajectory", "trajectory", {"index": 3})
+    recipe = Recipe({"": run.id}, TrajectorySpec(index=3), "trajectory")
     assert len(recipe.code().splitlines()) <= 5
     assert shown(recipe.code(), monkeypatch) == figures.trajectory(
         probes.trajectory(run, TrajectorySpec(index=3))
