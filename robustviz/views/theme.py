@@ -8,10 +8,16 @@ Signed quantities are drawn around a neutral middle, never with a rainbow.
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import plotly.graph_objects as go
 import plotly.io as pio
+
+from robustviz.stats import Floats
+from robustviz.views.result import Result
+
+R = TypeVar("R", bound=Result)
 
 LIGHT = "robustviz_light"
 # Okabe–Ito (2008), darkened or lightened where the original has less than 3:1 against the
@@ -104,6 +110,30 @@ def blank(template: str, title: str, subtitle: str = "", **layout: Any) -> go.Fi
             "height": 400,
             **layout,
         }
+    )
+
+
+def named(results: R | Mapping[str, R], alone: str = "A") -> dict[str, R]:
+    """Results by the names that a figure prints; one that comes without a name is `alone`."""
+    return {alone: results} if isinstance(results, Result) else dict(results)
+
+
+def clear(colour: str) -> str:
+    """A colour of `COLOURS` that lets through what lies behind it."""
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.18)"
+
+
+def band(figure: go.Figure, x: Floats, low: Floats, high: Floats, colour: str) -> None:
+    """Shade what lies between `low` and `high` along `x`, (n,) each."""
+    figure.add_scatter(
+        x=[*x, *x[::-1]],
+        y=[*high, *low[::-1]],
+        fill="toself",
+        mode="none",
+        fillcolor=clear(colour),
+        hoverinfo="skip",
+        showlegend=False,
     )
 
 
