@@ -14,20 +14,45 @@ import functools
 import hashlib
 import json
 import keyword
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from robustviz.imports import load
 from robustviz.types import JSON, UserError, parse_number, plain, shown
 
 C = TypeVar("C", bound=type)
+V = TypeVar("V")
 
 ROOMS = {"method": "methods", "attack": "attacks", "data": "data", "net": "nets", "probe": "views"}
-Kind = Literal["", "radius", "run", "runs", "rule", "net", "image", "class"]
+# What a setting's number or text stands for: a radius in pixel units, a run that is trained on the
+# same data, such a run whose weights a training starts from, several runs, a rule for masks (any
+# text; `choices` are the usual ones), an architecture, an augmentation, a folder on this computer
+# that holds a data set (at most one a class), a test image's number, a class's name.
+Kind = Literal[
+    "",
+    "radius",
+    "run",
+    "starting run",
+    "runs",
+    "rule",
+    "net",
+    "augmentation",
+    "folder",
+    "image",
+    "class",
+]
+RUNS: tuple[Kind, ...] = ("run", "starting run", "runs")
 
 _table: dict[str, dict[str, type]] = {kind: {} for kind in ROOMS}
+
+
+def _once(of: Callable[[type], V]) -> Callable[[type], V]:
+    """What is asked of a class again and again is found out once."""
+    return functools.cache(of)
 
 
 def register(name: str) -> Callable[[C], C]:
@@ -79,6 +104,40 @@ def unknown(what: str, name: str, known: typing.Iterable[str]) -> str:
     return f"There is no {what} called {name!r}.{hint} Known: {', '.join(known) or 'none'}."
 
 
+@dataclass(frozen=True)
+class Option:
+    """What forms, help and checks need to know of a setting: its help text, inclusive bounds, what
+    `kind` of thing it stands for, the `choices` of a text. `advanced` hides it at first;
+    `train_only`: it changes no test image.
+    """
+
+    help: str = ""
+    low: float | None = None
+    high: float | None = None
+    advanced: bool = False
+    kind: Kind = ""
+    choices: tuple[str, ...] = ()
+    train_only: bool = False
+
+    def check(self, name: str, value: Any, owner: type) -> None:
+        """Raises UserError where `value` is none for the setting `name` of the class `owner`."""
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            low = -math.inf if self.low is None else self.low
+            high = math.inf if self.high is None else self.high
+            if not low <= value <= high:
+                span = f"{shown(low)} to {shown(high)}"
+                if math.isinf(low) or math.isinf(high):
+                    span = f"at most {shown(high)}" if math.isinf(low) else f"at least {shown(low)}"
+                raise UserError(
+                    f"{name}={shown(value)} is out of range for {label(owner)}: it must be {span}.",
+                    code=2,
+                )
+        elif value and self.kind == "net":  # an empty text is for the class itself to fill in
+            get("net", value)
+        elif value and self.kind != "rule" and self.choices and value not in self.choices:
+            raise UserError(unknown(self.kind or name, value, self.choices), code=2)
+
+
 def option(
     default: Any,
     help: str,
@@ -88,53 +147,39 @@ def option(
     advanced: bool = False,
     kind: Kind = "",
     choices: tuple[str, ...] = (),
+    train_only: bool = False,
 ) -> Any:
-    """A dataclass field with what a form needs: help text, inclusive bounds, what `kind` of thing a
-    number or text stands for, and the `choices` of a text. `advanced` hides it at first.
-    """
-    meta = {
-        "help": help,
-        "low": low,
-        "high": high,
-        "advanced": advanced,
-        "kind": kind,
-        "choices": choices,
-    }
-    if isinstance(default, type) or callable(default):
+    """A dataclass field with what `Option` says of it."""
+    meta = vars(Option(help, low, high, advanced, kind, choices, train_only))
+    if callable(default):
         return dataclasses.field(default_factory=default, metadata=meta)
     return dataclasses.field(default=default, metadata=meta)
 
 
+@_once
+def options(cls: type) -> dict[str, Option]:
+    """What is known of each field of a dataclass, by name."""
+    return {field.name: Option(**field.metadata) for field in dataclasses.fields(cls)}
+
+
+def of_kind(cls: type, *kinds: Kind) -> tuple[str, ...]:
+    """The names of a dataclass's fields that are of one of these kinds."""
+    return tuple(name for name, option in options(cls).items() if option.kind in kinds)
+
+
 class Spec:
-    """Base of registered dataclasses: checks each field's type and bounds once, when the object is
-    made.
+    """Base of registered dataclasses: checks each field's type, bounds and choices once, when the
+    object is made.
     """
 
     kind: typing.ClassVar[str]
     key: typing.ClassVar[str]
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = coerce(hints(type(self))[field.name], getattr(self, field.name), field.name)
-            low, high = field.metadata.get("low"), field.metadata.get("high")
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if number and (
-                (low is not None and value < low) or (high is not None and value > high)
-            ):
-                least, most = shown(low), shown(high)
-                span = (
-                    f"at least {least}"
-                    if high is None
-                    else f"at most {most}"
-                    if low is None
-                    else f"{least} to {most}"
-                )
-                raise UserError(
-                    f"{field.name}={shown(value)} is out of range for {label(type(self))}: it must"
-                    f" be {span}.",
-                    code=2,
-                )
-            object.__setattr__(self, field.name, value)
+        for name, known in options(type(self)).items():
+            value = coerce(hints(type(self))[name], getattr(self, name), name)
+            known.check(name, value, type(self))
+            object.__setattr__(self, name, value)
 
 
 def label(cls: type) -> str:
@@ -142,13 +187,9 @@ def label(cls: type) -> str:
     return str(getattr(cls, "key", None) or cls.__name__)
 
 
+@_once
 def hints(cls: type) -> dict[str, Any]:
     """The resolved type of each field of a dataclass."""
-    return _hints(cls)
-
-
-@functools.cache
-def _hints(cls: Any) -> dict[str, Any]:
     every = typing.get_type_hints(cls)
     return {field.name: every[field.name] for field in dataclasses.fields(cls)}
 
