@@ -134,12 +134,16 @@ class Attack(Spec):
         "linf", "How the size of a change is measured.", advanced=True
     )
     eps: float | None = option(
-        None, "Largest change allowed, in pixel units [0, 1]; empty: the run's.", low=0
+        None,
+        "Largest change allowed, in pixel units [0, 1]; empty: the run's.",
+        low=0,
+        kind="radius",
     )
     step_size: float | None = option(
         None,
         "Length of one step, in pixel units; empty: ε/4 up to 20 steps, else ε/8.",
         low=0,
+        kind="radius",
         advanced=True,
     )
     targeted: bool = option(

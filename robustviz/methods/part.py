@@ -37,13 +37,19 @@ class Reweighted(Adversarial):
     """
 
     eps_low: float | None = option(
-        None, "Radius of the pixels that matter less, in [0, 1]; empty: 7/8 of ε.", low=0, high=1
+        None,
+        "Radius of the pixels that matter less, in [0, 1]; empty: 7/8 of ε.",
+        low=0,
+        high=1,
+        kind="radius",
     )
     rule: str = option(
         "z>1",
         "Which pixels matter: z>1, z>0, heat>0.5, top20%, ones, shuffled, jet-compat (as"
         " published), oracle (shapes: the true object), or all-but-upper-left and its like: all but"
         " one quarter of the image.",
+        kind="rule",
+        choices=(*cam.RULES, "oracle"),
     )
     warmup: float = option(
         0.25, "Share of the training with the full radius everywhere.", low=0, high=1
