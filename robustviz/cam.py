@@ -31,7 +31,7 @@ from robustviz.inputs import (
 )
 from robustviz.nets.attackable import attackable, copied, has_hooks, is_fused_copy
 from robustviz.nets.base import Classifier
-from robustviz.types import UserError, check_eps, parse_number, plain
+from robustviz.types import MASK_RULES, UserError, check_eps, parse_number, plain
 
 # The quarter of the image that is left out, by rule: its row and column, 0 or 1.
 QUADRANTS = {
@@ -41,7 +41,7 @@ QUADRANTS = {
     "all-but-lower-right": (1, 1),
 }
 BLIND = ("ones", *QUADRANTS)  # rules that ask no map
-RULES = ("z>1", "z>0", "heat>0.5", "top20%", "ones", "shuffled", "jet-compat", *QUADRANTS)
+RULES = (*MASK_RULES, *QUADRANTS)
 # images at once on a CPU: the layers of more leave its cache, and memory for them is asked for anew
 # each time
 TOGETHER = 128

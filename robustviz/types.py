@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     Logits = torch.Tensor  # (N, K)
 
 
+# What may mark the important pixels of an image: rules for a map, in which any number may stand, and
+# rules of another kind. Some data sets know the object besides ("oracle").
+MAP_RULES = ("z>1", "z>0", "heat>0.5", "top20%")
+MASK_RULES = (*MAP_RULES, "ones", "shuffled", "jet-compat")
+
+
 class UserError(ValueError):
     """One clear sentence for the person: what went wrong, why, and what to do. Shown without a
     traceback.
