@@ -1,0 +1,32 @@
+"""`app` and `check`: the dashboard, and whether this machine is ready for it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from robustviz.cli.terminal import Arguments, Command, say
+
+
+def app(args: argparse.Namespace) -> int:
+    """Run the dashboard until it is stopped."""
+    from robustviz.ui.launch import launch
+
+    return launch(port=args.port, browser=False if args.no_browser else None)
+
+
+def check(args: argparse.Namespace) -> int:
+    """Look at the machine; 1 where it is not ready."""
+    from robustviz.check import check
+
+    facts = check(tell=say if args.json else print)
+    if args.json:
+        print(json.dumps(facts, default=str))
+    return 0 if facts.get("ready") else 1
+
+
+ARGUMENTS: Arguments = {"--port": {"type": int}, "--no-browser": {"action": "store_true"}}
+COMMANDS = (
+    Command("app", app, "start the dashboard", ARGUMENTS),
+    Command("check", check, "say whether this machine is ready", {}),
+)

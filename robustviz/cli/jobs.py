@@ -1,0 +1,35 @@
+"""`stop` and `remove`: trainings at work, and run folders."""
+
+from __future__ import annotations
+
+import argparse
+
+from robustviz.cli.terminal import RUN, Command, about, show
+from robustviz.runs import folder, queue
+from robustviz.types import UserError
+
+
+def stop(args: argparse.Namespace) -> int:
+    """Stop a training, and wait until it has."""
+    run = folder.open_run(args.run)
+    state = queue.stop(run)
+    facts = {"run": run.id} | about(run) | {"state": state}
+    return show(args, facts, f"{run.id} is {state}")
+
+
+def remove(args: argparse.Namespace) -> int:
+    """Delete a run folder."""
+    path = folder.home() / args.run
+    # A damaged folder must be removable too, so this asks less than open_run does.
+    damaged = folder.ID.fullmatch(args.run) and path.is_dir()
+    run = folder.Run(path) if damaged else folder.open_run(args.run)
+    if queue.alive(run.status()) and run.status().get("state") == "running":
+        raise UserError(f"The run {run.id} is running; stop it first.")
+    folder.remove(run)
+    return show(args, {"removed": run.id} | about(run), f"{run.id} is removed")
+
+
+COMMANDS = (
+    Command("stop", stop, "stop a running training", RUN),
+    Command("remove", remove, "delete a run folder", RUN),
+)

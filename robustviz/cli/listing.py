@@ -1,0 +1,75 @@
+"""`list`: what can be chosen, and the runs."""
+
+from __future__ import annotations
+
+import argparse
+
+from robustviz import registry
+from robustviz.cli.terminal import Command, about, show
+from robustviz.runs import folder, queue
+from robustviz.types import JSON, UserError
+
+
+def do(args: argparse.Namespace) -> int:
+    """Show the list that was asked for."""
+    if args.what == "runs":
+        queue.sweep()
+        rows = [_summary(run) for run in folder.all_runs(damaged=True)]
+        lines = [f"{row['run']:<44} {row['state']:<12} {row.get('note', '')}" for row in rows]
+    elif args.what == "presets":
+        from robustviz.training.presets import PRESETS
+
+        rows = [
+            {"key": name, "text": preset.text, "settings": dict(preset.settings)}
+            for name, preset in PRESETS.items()
+        ]
+        lines = [f"{row['key']:<24} {row['text']}" for row in rows]
+    else:
+        kind = args.what.removesuffix("s")
+        rows = [_entry(kind, key) for key in registry.keys(kind)]
+        columns = [name for name in ("key", "label", "group") if name in rows[0]]
+        wide = {name: max(len(row[name]) for row in rows) for name in columns}
+        lines = [
+            "  ".join([*(f"{row[name]:<{wide[name]}}" for name in columns), row["text"]])
+            for row in rows
+        ]
+    return show(args, rows, "\n".join(lines) or "No runs yet.")
+
+
+def _entry(kind: str, key: str) -> dict[str, str]:
+    """A registered thing: its key, its name, what it is, and which group a method belongs to."""
+    cls = registry.get(kind, key)
+    text = str(getattr(cls, "text", "")) or (cls.__doc__ or "").strip().splitlines()[0]
+    entry = {"key": key, "label": str(getattr(cls, "label", key)), "text": text}
+    return entry | ({"group": str(cls.group)} if kind == "method" else {})
+
+
+def _summary(run: folder.Run) -> JSON:
+    """What a list of runs says about one."""
+    out: JSON = {"run": run.id} | about(run)
+    try:
+        info, status, evaluation = run.info, run.status(), run.evaluation()
+    except UserError as error:
+        return out | {"state": "damaged", "note": str(error)}
+    out |= {
+        "state": "shipped" if run.shipped else status.get("state"),
+        "data": run.data_key,
+        "method": run.method_key,
+        "net": info.get("net"),
+    }
+    if evaluation is not None:
+        names = ("clean_acc", "robust_acc", "n", "eps")
+        out |= {name: getattr(evaluation, name) for name in names}
+        out["note"] = (
+            f"clean {evaluation.clean_acc:.3f}, {evaluation.printed} {evaluation.robust_acc:.3f} at"
+            f" eps {evaluation.eps:.4f} (n={evaluation.n})"
+        )
+    elif status.get("error"):
+        out["note"] = str(status["error"])
+    return out
+
+
+WHAT = ("methods", "attacks", "data", "nets", "presets", "probes", "runs")
+COMMANDS = (
+    Command("list", do, "list what can be chosen, or the runs", {"what": {"choices": WHAT}}),
+)

@@ -1,0 +1,89 @@
+"""`report --overlap`: how well class activation maps lie on the true object."""
+
+from __future__ import annotations
+
+import argparse
+
+from robustviz.cli.terminal import markdown, say, show, whose
+from robustviz.runs import folder
+from robustviz.runs.folder import Run
+from robustviz.types import JSON, UserError
+from robustviz.views.attention.result import MAPS, OVERLAPS, Overlap, OverlapSpec
+
+SHOWN = {"iou": "IoU", "pointing": "pointing"}
+KINDS = ("clean", "attacked", "random weights")
+HEAD = ["run", *(f"{name} {kind} [95 %]" for name in SHOWN.values() for kind in KINDS), "n"]
+
+
+def do(args: argparse.Namespace) -> int:
+    """Show the table of the runs; without any, of the shipped ones on shapes with the usual
+    network.
+    """
+    if args.ladder or args.against:
+        raise UserError(
+            "--overlap is a table of its own: leave out --ladder and --against.", code=2
+        )
+    usual = ("shapes", "small_resnet")
+    runs = [folder.open_run(name) for name in args.run] or [
+        run
+        for run in folder.all_runs()
+        if run.shipped and (run.data_key, run.architecture) == usual
+    ]
+    if not runs:
+        raise UserError("There is no shipped run on shapes: name the runs.")
+    overlaps = _measured(runs)
+    if not overlaps:
+        raise UserError("None of these runs can be measured.")
+    facts = [whose(run) | _facts(overlap) for run, overlap in overlaps]
+    cells = [
+        [
+            run.id,
+            *(
+                "{:.3f} [{:.3f}, {:.3f}]".format(*overlap.interval(measure, row))
+                for measure in SHOWN
+                for row in range(len(MAPS))
+            ),
+            str(overlap.meta["n"]),
+        ]
+        for run, overlap in overlaps
+    ]
+    return show(args, facts, "\n".join([*markdown(HEAD, cells), "", _note(overlaps[0][1])]))
+
+
+def _measured(runs: list[Run]) -> list[tuple[Run, Overlap]]:
+    """What could be measured; one run without object masks must not hide the others."""
+    from robustviz.views.measure import measure
+
+    overlaps = []
+    for run in runs:
+        try:
+            overlaps.append((run, measure(run, OverlapSpec())))
+        except UserError as error:
+            if len(runs) == 1:
+                raise
+            say(f"{run.id}: {error}")
+    return overlaps
+
+
+def _facts(overlap: Overlap) -> JSON:
+    """Every interval of every measure, what a blind guess gets, and how it was measured."""
+    intervals: JSON = {
+        measure: {
+            kind: dict(zip(("mean", "low", "high"), overlap.interval(measure, row), strict=True))
+            for row, kind in enumerate(MAPS)
+        }
+        | {"chance": float((overlap.chance if measure == "iou" else overlap.area).mean())}
+        for measure in OVERLAPS
+    }
+    names = ("n", "cam", "rule", "of", "eps", "steps", "seed")
+    return intervals | {name: overlap.meta[name] for name in names}
+
+
+def _note(overlap: Overlap) -> str:
+    meta = overlap.meta
+    return (
+        f"Means over the first n test images; {meta['cam']} of the {meta['of']} class, mask"
+        f" {meta['rule']}, PGD-{meta['steps']} at each run's ε, seed {meta['seed']}. IoU: Student's"
+        f" t; pointing: Wilson. A blind guess gets about {overlap.chance.mean():.3f} and"
+        f" {overlap.area.mean():.3f}."
+    )

@@ -1,0 +1,147 @@
+"""`report`: the table of evaluations."""
+
+from __future__ import annotations
+
+import argparse
+
+from robustviz.cli import overlap
+from robustviz.cli.terminal import Arguments, Command, about, markdown, say, show, whose
+from robustviz.runs import folder
+from robustviz.runs.folder import Run
+from robustviz.stats import wilson
+from robustviz.training.evaluation import Evaluation, ladders, paired
+from robustviz.types import JSON, UserError
+
+Row = tuple[JSON, list[str]]  # for machines, and the cells that a person reads
+
+RUNGS = ("FGSM", "PGD-20", "PGD-100×5", "AutoAttack")
+LADDER = ["run", "clean", *RUNGS, "n", "doctor"]
+EVALUATIONS = ["run", "clean", "robust [95 %]", "attack", "ε", "n", "seed", "doctor"]
+
+
+def do(args: argparse.Namespace) -> int:
+    """Show the table that was asked for."""
+    if args.overlap:
+        return overlap.do(args)
+    runs = [folder.open_run(name) for name in args.run] if args.run else folder.all_runs()
+    base = folder.open_run(args.against) if args.against else None
+    if base and args.ladder:
+        raise UserError(
+            "--against compares one evaluation with another, so it does not go with --ladder.",
+            code=2,
+        )
+    rows = [row for run in runs for row in _rows(run, base, ladder=args.ladder)]
+    head = LADDER if args.ladder else EVALUATIONS + ([f"against {base.id}"] if base else [])
+    lines = markdown(head, [cells for _, cells in rows])
+    facts = [fact for fact, _ in rows]
+    compared = [fact["against"]["sentence"] for fact in facts if fact.get("against")]
+    text = "\n".join([*lines, *([""] if compared else []), *compared])
+    return show(args, facts, text if rows else "No evaluations yet: train a run first.")
+
+
+def _rows(run: Run, base: Run | None, *, ladder: bool) -> list[Row]:
+    try:
+        every = run.evaluations()
+    except UserError as error:
+        say(f"{run.id}: {error}")  # one damaged run must not hide the others
+        return []
+    return _climbed(run, every) if ladder else [_row(run, each, base) for each in every]
+
+
+def _span(evaluation: Evaluation) -> str:
+    low, high = wilson(evaluation.robust_k, evaluation.n)
+    return f"{evaluation.robust_acc:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _row(run: Run, evaluation: Evaluation, base: Run | None) -> Row:
+    """One evaluation."""
+    together = (
+        f"; cumulative {evaluation.cumulative_k / evaluation.n:.3f}"
+        if evaluation.cumulative_k is not None and evaluation.rung > 1
+        else ""
+    )
+    cells = [
+        run.id,
+        f"{evaluation.clean_acc:.3f}",
+        _span(evaluation) + together,
+        evaluation.printed,
+        f"{evaluation.eps:.4f}",
+        str(evaluation.n),
+        str(evaluation.seed),
+        evaluation.verdict,
+    ]
+    facts = whose(run) | evaluation.to_json() | {"ok": evaluation.ok}
+    if base is None:
+        return facts, cells
+    difference, cell = _against(run, evaluation, base)
+    return facts | {"against": difference}, [*cells, cell]
+
+
+def _against(run: Run, evaluation: Evaluation, base: Run) -> tuple[JSON | None, str]:
+    """The paired difference to the base's evaluation under the same protocol, for machines and for
+    people.
+    """
+    if run.path == base.path:
+        return None, "–"
+
+    def protocol(of: Evaluation) -> tuple[object, ...]:
+        return of.printed, of.eps, of.n, of.seed, of.split
+
+    alike = [other for other in base.evaluations() if protocol(other) == protocol(evaluation)]
+    if not alike:
+        return None, "not measured alike"
+    try:
+        pairs = paired(evaluation, alike[0])
+    except UserError as error:
+        say(f"{run.id} against {base.id}, {evaluation.printed}: {error}")
+        return None, "cannot be compared"
+    sentence = {"sentence": pairs.sentence(run.id, base.id)}
+    return {"run": base.id} | about(base) | pairs.to_json() | sentence, pairs.cell
+
+
+def _climbed(run: Run, every: list[Evaluation]) -> list[Row]:
+    """A run's ladder at its own ε in one row, the one with most rungs and then most images; else of
+    what there is.
+    """
+    own = [each for each in ladders(every) if each.eps == run.eps and each.rungs[-1].seed == 0]
+    best = max(own, key=lambda each: (len(each.rungs), each.n), default=None)
+    plain = run.evaluation()
+    rungs = best.rungs if best else (plain,) if plain else ()
+    if not rungs:
+        return []
+    # after its name an attack says what is unusual: targets, ℓ2
+    named = {
+        name: (rung, more) for rung in rungs for name, _, more in [rung.printed.partition(" ")]
+    }
+    cells = {
+        name: f"{_span(rung) if rung is rungs[-1] else f'{rung.robust_acc:.3f}'} {more}".rstrip()
+        for name, (rung, more) in named.items()
+    }
+    failed = dict.fromkeys(
+        f"{finding.name} ({rung.printed})"
+        for rung in rungs
+        for finding in rung.doctor
+        if not finding.ok
+    )
+    row = [
+        run.id,
+        f"{rungs[0].clean_acc:.3f}",
+        *(cells.get(name, "–") for name in RUNGS),
+        str(rungs[0].n),
+        f"FAULT: {', '.join(failed)}" if failed else "no fault found",
+    ]
+    return [(whose(run) | (best or rungs[0]).to_json(), row)]
+
+
+FLAG = {"action": "store_true"}
+ARGUMENTS: Arguments = {
+    "run": {"metavar": "RUN", "nargs": "*"},
+    "--ladder": FLAG | {"help": "one row a run: accuracy under each attack of the ladder"},
+    "--overlap": FLAG
+    | {"help": "how well each run's class activation maps lie on the true object (shapes)"},
+    "--against": {
+        "metavar": "BASE",
+        "help": "the difference to this run, image by image, where both were measured alike",
+    },
+}
+COMMANDS = (Command("report", do, "the table of evaluations", ARGUMENTS),)

@@ -1,0 +1,112 @@
+"""What every command shares: its arguments, its answer on standard output, its progress on standard
+error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from robustviz.runs.folder import Run
+from robustviz.types import JSON, UserError, parse_number
+
+Arguments = Mapping[str, Mapping[str, Any]]  # what `add_argument` takes, by the argument's name
+
+RUN: Arguments = {"run": {"metavar": "RUN"}}
+DEVICES = ["auto", "cpu", "cuda"]
+JSON_FLAG: Arguments = {
+    "--json": {"action": "store_true", "help": "machine-readable output on standard output"}
+}
+
+
+def say(line: str) -> None:
+    """Progress, for a person; never on standard output."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def show(args: argparse.Namespace, value: object, text: str) -> int:
+    """The answer: `value` as one line of JSON where asked for, else `text`. The exit status of a
+    command that is done.
+    """
+    print(json.dumps(value) if args.json else text, flush=True)
+    return 0
+
+
+def about(run: Run) -> JSON:
+    """What every JSON object about a run says first."""
+    return {"id": run.id, "path": str(run.path)}
+
+
+def whose(run: Run) -> JSON:
+    """What a row of a table says about its run."""
+    return {
+        "run": run.id,
+        **about(run),
+        "data": run.data_key,
+        "method": run.method_key,
+        "train_seed": run.info.get("seed"),
+    }
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table."""
+    lines = (f"| {' | '.join(cells)} |" for cells in rows)
+    return [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *lines]
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one clear line instead of the usage block."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(
+            f"{message[0].upper()}{message[1:]}. See `python -m robustviz"
+            f" {' '.join(self.prog.split()[3:])} --help`.".replace("  ", " "),
+            code=2,
+        )
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: its name, what does it (parsed arguments in, exit status out), its help, and its
+    arguments.
+    """
+
+    name: str
+    do: Callable[[argparse.Namespace], int]
+    help: str
+    arguments: Arguments
+    epilog: str = ""
+
+    def add_to(self, commands: argparse._SubParsersAction[Parser]) -> None:
+        """Make it known to the command line, which gives it `--json` too."""
+        parser = commands.add_parser(
+            self.name, help=self.help, description=self.help, epilog=self.epilog
+        )
+        parser.set_defaults(do=self.do)
+        for argument, options in {**JSON_FLAG, **self.arguments}.items():
+            parser.add_argument(argument, **options)
+
+
+def settings(metavar: str, help: str) -> Arguments:
+    """The argument `--set`, which may be given again and again."""
+    words = {"type": setting, "action": "append", "default": [], "metavar": metavar}
+    return {"--set": words | {"help": help}}
+
+
+def number(text: str) -> float:
+    """An argparse type: `0.15` or `8/255`."""
+    return parse_number(text)
+
+
+def setting(text: str) -> tuple[str, str]:
+    """An argparse type: `PATH=VALUE`."""
+    path, equals, value = text.partition("=")
+    if not equals or not path:
+        raise argparse.ArgumentTypeError(
+            f"PATH=VALUE is meant, for example method.beta=6; {text!r} is not that"
+        )
+    return path.strip(), value

@@ -1,0 +1,105 @@
+"""`train` and `resume`: a training in this terminal."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from robustviz.cli.terminal import (
+    DEVICES,
+    RUN,
+    Arguments,
+    Command,
+    about,
+    number,
+    say,
+    settings,
+    show,
+)
+from robustviz.runs import folder
+from robustviz.training import world
+from robustviz.types import UserError
+
+
+def do(args: argparse.Namespace) -> int:
+    """Train what the arguments name."""
+    from robustviz.training.config import TrainConfig
+    from robustviz.training.loop import check
+
+    here = world.join()
+    names = ("data", "method", "net", "epochs", "seed", "eps", "device")
+    flags = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    config = TrainConfig.make(args.preset, flags, args.set).on_this_machine()
+    with here.main_first():
+        # What is wrong with data, network or method is said before a run folder exists; the
+        # training finds the images in memory.
+        check(config, here)
+        run = folder.create(config, name=args.name, folder=Path(args.out) if args.out else None)
+    return _train(args, run, here)
+
+
+def resume(args: argparse.Namespace) -> int:
+    """Go on with a run."""
+    here = world.join()
+    run = folder.open_run(args.run)
+    if run.shipped:
+        raise UserError(
+            f"{run.id} came with robustviz and is finished; train one of your own.", code=2
+        )
+    return _train(args, run, here)
+
+
+def _train(args: argparse.Namespace, run: folder.Run, here: world.World) -> int:
+    from robustviz.runs import worker
+
+    if here.main:
+        over = run.status().get("state") in folder.OVER
+        say(f"{run.id} is trained already; this is what it gave." if over else f"run {run.path}")
+    ended = worker.execute(run, say, here)
+    if not here.main:
+        return 0
+    facts = {"run": str(run.path)} | about(run)
+    if ended != "done":
+        text = f"{run.id} is {ended}; go on with: python -m robustviz resume {run.id}"
+        return show(args, facts | {"state": ended}, text)
+    evaluation = run.evaluation()
+    if evaluation is None:
+        from robustviz.training.evaluate import evaluate
+
+        evaluation = evaluate(run)
+    seconds = float(run.status().get("seconds") or 0.0)
+    measured = ("clean_acc", "robust_acc", "n", "eps", "attack")
+    facts |= {name: getattr(evaluation, name) for name in measured}
+    return show(
+        args,
+        facts | {"seconds": seconds, "epochs": len(run.records())},
+        f"{run.id}: clean {evaluation.clean_acc:.4f}, {evaluation.printed}"
+        f" {evaluation.robust_acc:.4f} at eps {evaluation.eps:.4f} (test, n={evaluation.n}),"
+        f" {seconds:.0f} s",
+    )
+
+
+SEVERAL_GPUS = (
+    "Several GPUs of one machine: torchrun --standalone --nproc-per-node N -m robustviz train …"
+    " They share every batch; batch norm, and a loss that compares images, see each one's part of"
+    " it. resume goes on with as many, or with another number."
+)
+ARGUMENTS: Arguments = {
+    "--data": {"help": "digits, shapes, …, folder:PATH (default: digits)"},
+    "--method": {"help": "see `list methods` (default: pgd_at)"},
+    "--net": {"help": "see `list nets`"},
+    "--epochs": {"type": int},
+    "--seed": {"type": int},
+    "--eps": {"type": number, "help": "attack radius in pixel units, like 0.15 or 8/255"},
+    "--device": {"choices": DEVICES},
+    "--preset": {"help": "see `list presets`"},
+    **settings("PATH=VALUE", "any setting, like method.beta=6"),
+    "--out": {"metavar": "DIR", "help": "the folder that gets the run folder"},
+    "--name": {"metavar": "ID", "help": "the run's id"},
+}
+COMMANDS = (
+    Command("train", do, "train a model and evaluate it", ARGUMENTS, SEVERAL_GPUS),
+    Command(
+        "resume", resume, "go on with a run that was paused, stopped, interrupted or failed", RUN
+    ),
+)
