@@ -24,24 +24,32 @@ from robustviz.views.attention.overlap import OverlapSpec as OverlapSpec
 from robustviz.views.attention.probe import AttentionSpec as AttentionSpec, RoadSpec as RoadSpec
 from robustviz.views.attention.result import Attention, Overlap, Road
 from robustviz.views.contributions.probe import (
+    attack_steps as attack_steps,
+    contributions as contributions,
+    pairing as pairing,
+)
+from robustviz.views.contributions.result import (
     AttackStepsSpec as AttackStepsSpec,
     ContributionsSpec as ContributionsSpec,
     PairingSpec as PairingSpec,
 )
-from robustviz.views.contributions.result import AttackSteps, Contributions, Pairing
 from robustviz.views.features.map import (
     FeatureFilmSpec as FeatureFilmSpec,
     FeatureMapSpec as FeatureMapSpec,
 )
 from robustviz.views.features.probe import FeaturesSpec as FeaturesSpec
 from robustviz.views.features.result import FeatureFilm, FeatureMap, Features
-from robustviz.views.loss.curvature import (
+from robustviz.views.loss.probe import (
+    curvature as curvature,
+    gradients as gradients,
+    soft_labels as soft_labels,
+    surfaces as surfaces,
+    weight_surface as weight_surface,
+)
+from robustviz.views.loss.result import (
     CurvatureSpec as CurvatureSpec,
     GradientsSpec as GradientsSpec,
-)
-from robustviz.views.loss.result import Curvature, Gradients, SoftLabels, Surface, WeightSurface
-from robustviz.views.loss.soft_labels import SoftLabelsSpec as SoftLabelsSpec
-from robustviz.views.loss.surfaces import (
+    SoftLabelsSpec as SoftLabelsSpec,
     SurfacesSpec as SurfacesSpec,
     WeightSurfaceSpec as WeightSurfaceSpec,
 )
@@ -54,8 +62,8 @@ from robustviz.views.misalignment.result import Misalignment, Pairs, Stages, Uni
 from robustviz.views.misalignment.stages import StagesSpec as StagesSpec
 from robustviz.views.paint.probe import PaintedSpec as PaintedSpec
 from robustviz.views.paint.result import Painted
-from robustviz.views.transfer.probe import TransferSpec as TransferSpec
-from robustviz.views.transfer.result import Transfer
+from robustviz.views.transfer.probe import transfer as transfer
+from robustviz.views.transfer.result import TransferSpec as TransferSpec
 
 
 def painted(run: Run, spec: PaintedSpec | None = None) -> Painted:
@@ -76,55 +84,6 @@ def feature_map(run: Run, spec: FeatureMapSpec | None = None) -> FeatureMap:
 def feature_film(run: Run, spec: FeatureFilmSpec | None = None) -> FeatureFilm:
     """The same at every epoch whose weights the run kept."""
     return (spec or FeatureFilmSpec())(run)
-
-
-def transfer(run: Run, spec: TransferSpec | None = None) -> Transfer:
-    """How often images made on the run's network fool others that the attacker never saw."""
-    return (spec or TransferSpec())(run)
-
-
-def contributions(run: Run, spec: ContributionsSpec | None = None) -> Contributions:
-    """What each feature adds to the true class's logit, and one draw of guided dropout."""
-    return (spec or ContributionsSpec())(run)
-
-
-def pairing(run: Run, spec: PairingSpec | None = None) -> Pairing:
-    """Pairing loss and cross-entropy of images and their attacked twins, and whether their
-    gradients agree.
-    """
-    return (spec or PairingSpec())(run)
-
-
-def attack_steps(run: Run, spec: AttackStepsSpec | None = None) -> AttackSteps:
-    """Accuracy as PGD takes more steps, and under Square."""
-    return (spec or AttackStepsSpec())(run)
-
-
-def soft_labels(run: Run, spec: SoftLabelsSpec | None = None) -> SoftLabels:
-    """One image's softmax outputs at a temperature, untouched and attacked."""
-    return (spec or SoftLabelsSpec())(run)
-
-
-def surfaces(run: Run, spec: SurfacesSpec | None = None) -> Surface:
-    """The loss on a plane through one image."""
-    return (spec or SurfacesSpec())(run)
-
-
-def weight_surface(run: Run, spec: WeightSurfaceSpec | None = None) -> WeightSurface:
-    """The loss of a set where the network's weights are moved."""
-    return (spec or WeightSurfaceSpec())(run)
-
-
-def gradients(run: Run, spec: GradientsSpec | None = None) -> Gradients:
-    """The loss's gradient by the pixels: its length, where it lies, and its likeness to other
-    networks'.
-    """
-    return (spec or GradientsSpec())(run)
-
-
-def curvature(run: Run, spec: CurvatureSpec | None = None) -> Curvature:
-    """The loss's top Hessian eigenvalue by the pixels, image by image."""
-    return (spec or CurvatureSpec())(run)
 
 
 def misalignment(run: Run, spec: MisalignmentSpec | None = None) -> Misalignment:

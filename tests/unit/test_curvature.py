@@ -21,11 +21,12 @@ from robustviz.views.loss.curvature import (
     cross_entropy,
     gradient,
     hessian_vector,
+    others_of,
     smoothed,
     top_eigenvalue,
 )
 from robustviz.views.loss.result import Curvature, Gradients
-from robustviz.views.measure import images_of, net_of
+from robustviz.views.measure import images_of, measure, net_of
 
 ALIGNED = "digits-model-alignment-small-resnet-s0-09668e22"
 BEFORE, WITNESS = (
@@ -143,9 +144,10 @@ def test_gradients_are_those_of_each_image_alone(run) -> None:
 
 
 def test_an_aligned_run_is_compared_with_its_witness_and_with_networks_it_never_saw(run) -> None:
-    others = [one.id for one in GradientsSpec().others(run)]
+    others = [each.id for each in others_of(run, GradientsSpec())]
     assert others[0] == WITNESS and len(others) == 3 and not {BEFORE, run.id} & set(others)
-    assert len({GradientsSpec().name(run), GradientsSpec(targets=BEFORE).name(run)}) == 2
+    names = {probes.gradients.name(run, GradientsSpec(targets=each)) for each in ("", BEFORE)}
+    assert len(names) == 2
 
 
 def test_the_share_on_the_object_is_counted_pixel_by_pixel(runs_home) -> None:
@@ -177,7 +179,7 @@ def test_curvature_is_top_eigenvalue_of_the_smoothed_copy_and_is_kept(run) -> No
             assert found.eigenvalue[i] == pytest.approx(
                 float(values[values.abs().argmax()]), rel=1e-3
             )
-    assert np.array_equal(spec.kept(run).eigenvalue, found.eigenvalue)
+    assert np.array_equal(probes.curvature.kept(run, spec).eigenvalue, found.eigenvalue)
     assert not any(parameter.grad is not None for parameter in net_of(run).parameters())
 
 
@@ -195,7 +197,7 @@ def test_curvature_is_top_eigenvalue_of_the_smoothed_copy_and_is_kept(run) -> No
 )
 def test_bad_settings_are_one_sentence(run, make, says) -> None:
     with pytest.raises(UserError, match=says):
-        make()(run)
+        measure(run, make())
 
 
 def bent(values, **more) -> Curvature:

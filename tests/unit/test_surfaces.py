@@ -137,7 +137,7 @@ def test_the_other_direction_ends_where_pgd_ends(run) -> None:
 )
 def test_bad_settings_are_one_sentence(run, settings, says) -> None:
     with pytest.raises(UserError, match=says):
-        SurfacesSpec(**settings)(run)
+        probes.surfaces(run, SurfacesSpec(**settings))
 
 
 def test_a_filter_direction_is_as_long_as_its_filter(conv_net) -> None:
@@ -231,8 +231,9 @@ def test_where_it_bends_every_point_is_computed_and_the_error_is_what_was_tried(
     assert np.array_equal(found.found[:, 0], true[at]) and len(set(map(tuple, found.tried))) == 64
     off = np.abs(found.guess[:, 0] - true[at])
     assert 0 < off.max() < 0.01 * np.ptp(true)
-    assert found.meta({})["computed"] == found.computed.sum()
-    assert np.array_equal(unpack(found.meta({})["where"], 41 * 41).reshape(41, 41), found.computed)
+    said = found.meta(("drawn",), found.guess - found.found)
+    assert said["computed"] == found.computed.sum() and said["error"] == {"drawn": off.max()}
+    assert np.array_equal(unpack(said["where"], 41 * 41).reshape(41, 41), found.computed)
 
 
 def test_a_surface_that_is_not_finite_is_computed_everywhere() -> None:
@@ -277,7 +278,10 @@ def test_a_refined_surface_is_exact_where_it_was_computed_and_says_how_wrong_it_
 
 def test_a_refined_weight_surface_too(run) -> None:
     spec = WeightSurfaceSpec(n=20, grid=17, span=0.1)
-    exact, found = spec.measure(run), dataclasses.replace(spec, refine=True).measure(run)
+    exact, found = (
+        probes.weight_surface(run, dataclasses.replace(spec, refine=refine))
+        for refine in (False, True)
+    )
     where = unpack(found.meta["refined"]["where"], 17 * 17).reshape(17, 17)
     assert (
         where[8, 8] and where.mean() < 0.9 and np.array_equal(found.loss[where], exact.loss[where])

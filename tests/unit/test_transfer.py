@@ -25,7 +25,7 @@ from robustviz.stats import mcnemar, tango, wilson
 from robustviz.training.config import TrainConfig
 from robustviz.types import UserError
 from robustviz.views.measure import images_of
-from robustviz.views.transfer.probe import qualified
+from robustviz.views.transfer.probe import qualified, targets_of
 from robustviz.views.transfer.result import Transfer
 from robustviz.views.transfer.study import made
 
@@ -216,11 +216,8 @@ def test_unless_told_otherwise_the_targets_are_the_other_ordinary_networks_that_
         lambda: [*blinks.values(), *(run for run in folder.all_runs() if run.data_key == "shapes")],
     )
     spec = TransferSpec(n=5, steps=1, eps=0.1)
-    assert spec._targets(blinks["aligned"], blinks["source"], blinks["witness"]) == [
-        blinks["one"],
-        blinks["two"],
-    ]
-    assert spec._targets(blinks["one"], None, None) == [
+    assert targets_of(blinks["aligned"], spec) == [blinks["one"], blinks["two"]]
+    assert targets_of(blinks["one"], spec) == [
         blinks[name] for name in ("source", "witness", "two")
     ]
 

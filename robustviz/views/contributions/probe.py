@@ -8,8 +8,8 @@ last layer.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,228 +22,168 @@ from robustviz.attacks import PGD, Square
 from robustviz.attacks.balls import Linf
 from robustviz.data import Dataset
 from robustviz.methods import AALP
-from robustviz.methods.aalp import contributions
+from robustviz.methods.aalp import contributions as parts_of
 from robustviz.nets import Classifier, frozen
-from robustviz.registry import option, register
 from robustviz.runs.folder import Run
+from robustviz.stats import Bools
 from robustviz.training.evaluate import attacked, count_right
 from robustviz.types import UserError, check_eps, eps_text
-from robustviz.views.contributions.result import AttackSteps, Contributions, Pairing
+from robustviz.views.contributions.result import (
+    AttackSteps,
+    AttackStepsSpec,
+    Contributions,
+    ContributionsSpec,
+    OfImages,
+    Pairing,
+    PairingSpec,
+)
 from robustviz.views.features.probe import features_of
-from robustviz.views.measure import Probe, image_of, images_of, linf_net, meta_of, net_of
-from robustviz.views.result import Result
+from robustviz.views.measure import image_of, images_of, linf_net, meta_of, net_of, probe
 
 LOOKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
-# images whose attack is under way at once; as many as an evaluation's batch, so that they get its
-# noise
-OPEN = 250
-
-R = TypeVar("R", bound=Result)
 
 
-@dataclass(frozen=True)
-class OfImages(Probe[R]):
-    """Which images: the first `n` of the test split, or the one with the number `index`."""
-
-    n: int = option(100, "How many test images.", low=1)
-    index: int = option(-1, "One image only; -1: the first n.", low=-1)
-
-    def images(self, run: Run) -> tuple[Dataset, Tensor, Dataset]:
-        """The run's test split, the numbers of the images, and the images."""
-        if self.index >= 0:
-            split, _, _ = image_of(run, self.index)
-            chosen = torch.tensor([self.index])
-        else:
-            split = images_of(run)
-            chosen = torch.arange(min(self.n, len(split)))
-        return split, chosen, split.take(chosen)
+def images_for(run: Run, spec: OfImages[Any]) -> tuple[Dataset, Tensor, Dataset]:
+    """The run's test split, the numbers of the images that are asked about, and these images."""
+    if spec.index >= 0:
+        split, _, _ = image_of(run, spec.index)
+        chosen = torch.tensor([spec.index])
+    else:
+        split = images_of(run)
+        chosen = torch.arange(min(spec.n, len(split)))
+    return split, chosen, split.take(chosen)
 
 
-@register("probe/contributions")
-@dataclass(frozen=True)
-class ContributionsSpec(OfImages[Contributions]):
-    """What each feature adds to the true class's logit of untouched images, and one draw of guided
-    dropout at full rate.
+def aalp_of(run: Run) -> AALP:
+    """The run's own method where it was trained with AALP, else AALP's usual settings."""
+    return run.config.method if isinstance(run.config.method, AALP) else AALP()
 
-    The dropout is that of the run's own settings where it was trained with AALP, else AALP's usual
-    one.
+
+@probe(ContributionsSpec)
+def contributions(run: Run, spec: ContributionsSpec) -> Contributions:
+    """What each feature adds to the true class's logit, and one draw of guided dropout. Raises
+    UserError for a network whose last layer is not linear.
     """
-
-    seed: int = option(0, "Seed of the draw.", low=0)
-
-    result = Contributions
-
-    @property
-    def cacheable(self) -> bool:
-        return False
-
-    def measure(self, run: Run) -> Contributions:
-        """Raises UserError for a network whose last layer is not linear."""
-        net = net_of(run)
-        head = linear(run, net)
-        split, index, few = self.images(run)
-        z, logits = features_of(net, few.x)
-        parts = contributions(z, head, few.y)
-        bias = head.bias.detach()[few.y] if head.bias is not None else torch.zeros(len(few))
-        method = run.config.method if isinstance(run.config.method, AALP) else AALP()
-        mask = method.guided_mask(parts, method.rate(1.0), torch.Generator().manual_seed(self.seed))
-        meta = meta_of(
-            run,
-            split,
-            group=run.config.method.group,
-            keep=method.keep,
-            rate=method.rate(1.0),
-            dropped=method.dropped,
-            own=isinstance(run.config.method, AALP),
-            seed=self.seed,
-        )
-        out = Contributions(
-            parts.numpy(),
-            bias.numpy(),
-            mask.numpy(),
-            few.y.numpy(),
-            logits.argmax(dim=1).numpy(),
-            index.numpy(),
-            meta=meta,
-        )
-        there = np.isfinite(out.half)
-        meta["summary"] = (
-            f"half of what speaks for the true class comes from {np.mean(out.half[there]):.1f} of"
-            f" {parts.shape[1]} features (effective number {np.mean(out.effective[there]):.1f},"
-            f" mean of {there.sum()} of {len(few)} images)"
-            if there.any()
-            else f"no feature speaks for the true class on any of {len(few)} images"
-        )
-        return out
+    net, method = net_of(run), aalp_of(run)
+    head = linear(run, net)
+    split, index, few = images_for(run, spec)
+    z, logits = features_of(net, few.x)
+    parts = parts_of(z, head, few.y)
+    bias = head.bias.detach()[few.y] if head.bias is not None else torch.zeros(len(few))
+    mask = method.guided_mask(parts, method.rate(1.0), torch.Generator().manual_seed(spec.seed))
+    meta = meta_of(
+        run,
+        split,
+        group=run.config.method.group,
+        keep=method.keep,
+        rate=method.rate(1.0),
+        dropped=method.dropped,
+        own=isinstance(run.config.method, AALP),
+        seed=spec.seed,
+    )
+    columns = (parts, bias, mask, few.y, logits.argmax(dim=1), index)
+    result = Contributions(*(column.numpy() for column in columns), meta=meta)
+    there = np.isfinite(result.half)
+    meta["summary"] = (
+        f"half of what speaks for the true class comes from {np.mean(result.half[there]):.1f} of"
+        f" {parts.shape[1]} features (effective number {np.mean(result.effective[there]):.1f},"
+        f" mean of {there.sum()} of {len(few)} images)"
+        if there.any()
+        else f"no feature speaks for the true class on any of {len(few)} images"
+    )
+    return result
 
 
-@register("probe/pairing")
-@dataclass(frozen=True)
-class PairingSpec(OfImages[Pairing]):
-    """Pairing loss and cross-entropy of each image and its attacked twin, and whether their
-    gradients agree.
-
-    The gradients are those of the two terms of ALP's loss, with respect to all weights, image by
-    image in eval mode: the pairing loss mean_K (z − z')², and the mean of the cross-entropies of
-    both twins.
+@probe(PairingSpec)
+def pairing(run: Run, spec: PairingSpec) -> Pairing:
+    """Pairing loss and cross-entropy of images and their attacked twins, and whether their
+    gradients agree. Raises UserError for a run trained in l2.
     """
-
-    eps: float | None = option(None, "Radius in pixel units; empty: the run's.", low=0)
-    steps: int = option(10, "Steps of PGD.", low=1, high=1000)
-    seed: int = option(0, "Seed of the attack's noise.", low=0)
-
-    result = Pairing
-
-    def measure(self, run: Run) -> Pairing:
-        """Raises UserError for a run trained in l2."""
-        net = linf_net(run)
-        split, index, few = self.images(run)
-        eps = check_eps(run.eps if self.eps is None else self.eps)
-        attack = PGD(eps=eps, steps=self.steps)
-        x_adv = attacked(net, few.x, few.y, attack, self.seed)
-        with frozen(net), torch.no_grad():
-            logits, logits_adv = net(few.x), net(x_adv)
-        own = copy.deepcopy(net)  # other weights are put into it for a moment; the net is shared
-        with frozen(own):
-            cosine = [
-                gradient_cosine(own, x, twin, y)
-                for x, twin, y in zip(few.x, x_adv, few.y, strict=True)
-            ]
-        meta = meta_of(
-            run,
-            split,
-            attack=registry.encode(attack),
-            eps=eps,
-            seed=self.seed,
-            pair_weight=kind_of(run),
-        )
-        out = Pairing(
-            ce=F.cross_entropy(logits, few.y, reduction="none").numpy(),
-            ce_adv=F.cross_entropy(logits_adv, few.y, reduction="none").numpy(),
-            pairing=(logits - logits_adv).pow(2).mean(dim=1).numpy(),
-            cosine=np.array(cosine),
-            right_adv=(logits_adv.argmax(dim=1) == few.y).numpy(),
-            y=few.y.numpy(),
-            index=index.numpy(),
-            meta=meta,
-        )
-        there = int(np.isfinite(out.cosine).sum())
-        plain, weighed = out.opposed(), out.opposed("adversarial")
-        meta["summary"] = (
-            f"PGD-{self.steps} at ε = {eps_text(eps)}: the gradients of pairing and cross-entropy"
-            f" oppose each other on {100 * plain[0]:.0f} % [{100 * plain[1]:.0f},"
-            f" {100 * plain[2]:.0f}] of {there} images; with the weights p(y|x') these hold"
-            f" {100 * weighed[0]:.0f} % [{100 * weighed[1]:.0f}, {100 * weighed[2]:.0f}] of the"
-            " weight"
-            if there and np.isfinite(weighed[0])
-            else (
-                f"PGD-{self.steps} at ε = {eps_text(eps)}: on none of {len(few)} images have both"
-                " losses a gradient"
-            )
-        )
-        return out
+    net = linf_net(run)
+    split, index, few = images_for(run, spec)
+    eps = check_eps(run.eps if spec.eps is None else spec.eps)
+    attack = PGD(eps=eps, steps=spec.steps)
+    x_adv = attacked(net, few.x, few.y, attack, spec.seed)
+    with frozen(net), torch.no_grad():
+        logits, logits_adv = net(few.x), net(x_adv)
+    own = copy.deepcopy(net)  # other weights are put into it for a moment; the net is shared
+    with frozen(own):
+        twins = zip(few.x, x_adv, few.y, strict=True)
+        cosine = np.array([gradient_cosine(own, x, twin, y) for x, twin, y in twins])
+    meta = meta_of(
+        run,
+        split,
+        attack=registry.encode(attack),
+        eps=eps,
+        seed=spec.seed,
+        pair_weight=aalp_of(run).pair_weight,
+    )
+    result = Pairing(
+        ce=F.cross_entropy(logits, few.y, reduction="none").numpy(),
+        ce_adv=F.cross_entropy(logits_adv, few.y, reduction="none").numpy(),
+        pairing=(logits - logits_adv).pow(2).mean(dim=1).numpy(),
+        cosine=cosine,
+        right_adv=(logits_adv.argmax(dim=1) == few.y).numpy(),
+        y=few.y.numpy(),
+        index=index.numpy(),
+        meta=meta,
+    )
+    meta["summary"] = f"PGD-{spec.steps} at ε = {eps_text(eps)}: {_opposing(result)}"
+    return result
 
 
-@register("probe/attack_steps")
-@dataclass(frozen=True)
-class AttackStepsSpec(Probe[AttackSteps]):
-    """Accuracy of the first `n` test images as PGD takes more steps, and under Square, which needs
-    no gradient.
+def _opposing(result: Pairing) -> str:
+    there = int(np.isfinite(result.cosine).sum())
+    share, low, high = (100 * value for value in result.opposed())
+    weighed, least, most = (100 * value for value in result.opposed("adversarial"))
+    return (
+        f"the gradients of pairing and cross-entropy oppose each other on {share:.0f} %"
+        f" [{low:.0f}, {high:.0f}] of {there} images; with the weights p(y|x') these hold"
+        f" {weighed:.0f} % [{least:.0f}, {most:.0f}] of the weight"
+        if there and np.isfinite(weighed)
+        else f"on none of {len(result.y)} images have both losses a gradient"
+    )
 
-    The step stays ε/4 however many there are, and the start is the same, so that an attack of ten
-    steps is the beginning of one of a thousand. An image counts as fooled from the first look at
-    which it is misread.
+
+@probe(AttackStepsSpec)
+def attack_steps(run: Run, spec: AttackStepsSpec) -> AttackSteps:
+    """Accuracy as PGD takes more steps, and under Square. Raises UserError for a run trained in
+    l2.
     """
-
-    n: int = option(50, "How many test images.", low=1, high=OPEN)
-    steps: int = option(1000, "The most steps of PGD.", low=1, high=2000)
-    queries: int = option(1000, "Queries of Square.", low=1, high=100_000)
-    eps: float | None = option(None, "Radius in pixel units; empty: the run's.", low=0)
-    seed: int = option(0, "Seed of both attacks' noise.", low=0)
-
-    result = AttackSteps
-
-    def measure(self, run: Run) -> AttackSteps:
-        """Raises UserError for a run trained in l2."""
-        net, split = linf_net(run), images_of(run)
-        few = split.take(torch.arange(min(self.n, len(split))))
-        eps = check_eps(run.eps if self.eps is None else self.eps)
-        attack, square = (
-            PGD(eps=eps, steps=self.steps, step_size=eps / 4),
-            Square(eps=eps, queries=self.queries),
-        )
-        looks = sorted({*(look for look in LOOKS if look < self.steps), self.steps})
-        right = looked_at(net, few.x, few.y, attack, looks, self.seed)
-        meta = meta_of(run, split, attack=registry.encode(attack), eps=eps, seed=self.seed)
-        out = AttackSteps(
-            steps=np.array(looks),
-            right=right,
-            clean=count_right(net, few.x, few.y).numpy(),
-            square=count_right(net, few.x, few.y, square, self.seed).numpy(),
-            queries=self.queries,
-            meta=meta,
-        )
-        counts = ", ".join(
-            f"{row.sum()} after {look}" for look, row in zip(looks, right, strict=True)
-        )
-        meta["summary"] = (
-            f"right at ε = {eps_text(eps)}, of {out.n}: {out.clean.sum()} untouched; PGD with steps"
-            f" of ε/4: {counts}; Square-{self.queries}: {out.square.sum()}"
-        )
-        return out
+    net, split = linf_net(run), images_of(run)
+    few = split.take(torch.arange(min(spec.n, len(split))))
+    eps = check_eps(run.eps if spec.eps is None else spec.eps)
+    attack = PGD(eps=eps, steps=spec.steps, step_size=eps / 4)
+    square = Square(eps=eps, queries=spec.queries)
+    looks = sorted({*(look for look in LOOKS if look < spec.steps), spec.steps})
+    right = looked_at(net, few.x, few.y, attack, looks, spec.seed)
+    meta = meta_of(run, split, attack=registry.encode(attack), eps=eps, seed=spec.seed)
+    result = AttackSteps(
+        steps=np.array(looks),
+        right=right,
+        clean=count_right(net, few.x, few.y).numpy(),
+        square=count_right(net, few.x, few.y, square, spec.seed).numpy(),
+        queries=spec.queries,
+        meta=meta,
+    )
+    counts = ", ".join(f"{row.sum()} after {look}" for look, row in zip(looks, right, strict=True))
+    meta["summary"] = (
+        f"right at ε = {eps_text(eps)}, of {result.n}: {result.clean.sum()} untouched; PGD with"
+        f" steps of ε/4: {counts}; Square-{spec.queries}: {result.square.sum()}"
+    )
+    return result
 
 
 def looked_at(
     net: nn.Module, x: Tensor, y: Tensor, attack: PGD, looks: list[int], seed: int = 0
-) -> np.ndarray:
+) -> Bools:
     """Which of at most 250 images are right at each look and at all before, (S,N), as one walk
     passes these steps.
 
     What is misread already walks no further, which changes nothing for the others.
     """
-    rng = torch.Generator().manual_seed(
-        seed * 1_000_003
-    )  # the evaluation's noise for its first batch
+    # the evaluation's noise for its first batch
+    rng = torch.Generator().manual_seed(seed * 1_000_003)
     z = attack.starting_points(Linf(x, float(attack.eps or 0)), rng)
     right, done = np.zeros((len(looks), len(x)), dtype=bool), 0
     left = torch.arange(len(x))
@@ -281,12 +221,6 @@ def gradient_cosine(net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> floa
     )
     below = float(first.norm() * second.norm())
     return float(first @ second) / below if below > 0 else float("nan")
-
-
-def kind_of(run: Run) -> str:
-    """How the run's own training weighs its pairs where that is AALP, else AALP's usual weight."""
-    method = run.config.method if isinstance(run.config.method, AALP) else AALP()
-    return method.pair_weight
 
 
 def linear(run: Run, net: Classifier) -> nn.Linear:

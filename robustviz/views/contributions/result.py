@@ -1,14 +1,30 @@
-"""What the question *contributions* gives back."""
+"""What is asked about the parts of an answer, and what comes back."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
+from robustviz.registry import option, register
 from robustviz.stats import Bools, Floats, Ints, mean_interval, wilson
-from robustviz.views.result import Result
+from robustviz.views.result import ProbeSpec, Result
+
+R = TypeVar("R", bound=Result)
+
+# images whose attack is under way at once; as many as an evaluation's batch, so that they get its
+# noise
+OPEN = 250
+
+
+@dataclass(frozen=True)
+class OfImages(ProbeSpec[R]):
+    """Which images: the first `n` of the test split, or the one with the number `index`."""
+
+    n: int = option(100, "How many test images.", low=1)
+    index: int = option(-1, "One image only; -1: the first n.", low=-1, kind="image")
 
 
 @dataclass(frozen=True)
@@ -60,6 +76,25 @@ class Contributions(Result):
         up = np.maximum(self.parts.astype(np.float64), 0)
         below = (up**2).sum(axis=1)
         return np.where(below > 0, up.sum(axis=1) ** 2 / np.where(below > 0, below, 1), np.nan)
+
+
+@register("probe/contributions")
+@dataclass(frozen=True)
+class ContributionsSpec(OfImages[Contributions]):
+    """What each feature adds to the true class's logit of untouched images, and one draw of guided
+    dropout at full rate.
+
+    The dropout is that of the run's own settings where it was trained with AALP, else AALP's usual
+    one.
+    """
+
+    seed: int = option(0, "Seed of the draw.", low=0)
+
+    result = Contributions
+
+    @property
+    def cacheable(self) -> bool:
+        return False
 
 
 @dataclass(frozen=True)
@@ -121,6 +156,26 @@ class Pairing(Result):
         return moved, max(-1.0, moved + low), min(1.0, moved + high)
 
 
+@register("probe/pairing")
+@dataclass(frozen=True)
+class PairingSpec(OfImages[Pairing]):
+    """Pairing loss and cross-entropy of each image and its attacked twin, and whether their
+    gradients agree.
+
+    The gradients are those of the two terms of ALP's loss, with respect to all weights, image by
+    image in eval mode: the pairing loss mean_K (z − z')², and the mean of the cross-entropies of
+    both twins.
+    """
+
+    eps: float | None = option(
+        None, "Radius in pixel units; empty: the run's.", low=0, kind="radius"
+    )
+    steps: int = option(10, "Steps of PGD.", low=1, high=1000)
+    seed: int = option(0, "Seed of the attack's noise.", low=0)
+
+    result = Pairing
+
+
 @dataclass(frozen=True)
 class AttackSteps(Result):
     """Which of n images stay right as an attack takes more steps, and without gradients.
@@ -148,3 +203,25 @@ class AttackSteps(Result):
     def interval(self) -> Floats:
         """Wilson 95 % intervals (S,2)."""
         return np.array([wilson(int(k), self.n) for k in self.right.sum(axis=1)])
+
+
+@register("probe/attack_steps")
+@dataclass(frozen=True)
+class AttackStepsSpec(ProbeSpec[AttackSteps]):
+    """Accuracy of the first `n` test images as PGD takes more steps, and under Square, which needs
+    no gradient.
+
+    The step stays ε/4 however many there are, and the start is the same, so that an attack of ten
+    steps is the beginning of one of a thousand. An image counts as fooled from the first look at
+    which it is misread.
+    """
+
+    n: int = option(50, "How many test images.", low=1, high=OPEN)
+    steps: int = option(1000, "The most steps of PGD.", low=1, high=2000)
+    queries: int = option(1000, "Queries of Square.", low=1, high=100_000)
+    eps: float | None = option(
+        None, "Radius in pixel units; empty: the run's.", low=0, kind="radius"
+    )
+    seed: int = option(0, "Seed of both attacks' noise.", low=0)
+
+    result = AttackSteps

@@ -7,7 +7,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +18,12 @@ from torch import Tensor, nn
 from robustviz import registry
 from robustviz.data import Dataset
 from robustviz.nets import Classifier, frozen
-from robustviz.registry import option, register
-from robustviz.runs.folder import Run, all_runs
-from robustviz.stats import mean_interval
+from robustviz.runs.folder import Run
+from robustviz.stats import Floats, mean_interval
 from robustviz.types import UserError
-from robustviz.views.loss.result import Curvature, Gradients
-from robustviz.views.loss.surfaces import trained_alike
-from robustviz.views.measure import Probe, images_of, meta_of, net_of
-from robustviz.views.transfer.probe import label, relatives
+from robustviz.views.loss.result import Curvature, CurvatureSpec, Gradients, GradientsSpec
+from robustviz.views.measure import images_of, meta_of, net_of, probe
+from robustviz.views.transfer.probe import label, named_runs, ordinary, relatives
 
 Loss = Callable[[Tensor], Tensor]  # images (N, …) to the loss of each, (N,)
 
@@ -36,8 +34,8 @@ def gradient(loss: Loss, x: Tensor) -> Tensor:
     """
     with torch.enable_grad():
         leaf = x.detach().clone().requires_grad_()
-        (found,) = torch.autograd.grad(loss(leaf).sum(), leaf)
-    return found
+        (slope,) = torch.autograd.grad(loss(leaf).sum(), leaf)
+    return slope
 
 
 def hessian_vector(loss: Loss, x: Tensor, v: Tensor) -> Tensor:
@@ -49,8 +47,8 @@ def hessian_vector(loss: Loss, x: Tensor, v: Tensor) -> Tensor:
         (first,) = torch.autograd.grad(loss(leaf).sum(), leaf, create_graph=True)
         if not first.requires_grad:  # a linear loss
             return torch.zeros_like(x)
-        (found,) = torch.autograd.grad((first * v).sum(), leaf, allow_unused=True)
-    return torch.zeros_like(x) if found is None else found
+        (product,) = torch.autograd.grad((first * v).sum(), leaf, allow_unused=True)
+    return torch.zeros_like(x) if product is None else product
 
 
 def top_eigenvalue(
@@ -90,8 +88,7 @@ def top_eigenvalue(
         )
     between = torch.stack(beside, dim=1)
     small = torch.diag_embed(torch.stack(inner, dim=1))
-    if iterations > 1:
-        small = small + torch.diag_embed(between[:, :-1], 1) + torch.diag_embed(between[:, :-1], -1)
+    small += torch.diag_embed(between[:, :-1], 1) + torch.diag_embed(between[:, :-1], -1)
     values, vectors = torch.linalg.eigh(small)
     top = values.abs().argmax(dim=1)
     value = values.gather(1, top[:, None])[:, 0]
@@ -137,171 +134,98 @@ def _gradients(path: str, weights: str, split: Dataset, n: int) -> Tensor:
     return input_gradient(net_of(Run(Path(path))), few.x, few.y)
 
 
-@register("probe/gradients")
-@dataclass(frozen=True)
-class GradientsSpec(Probe[Gradients]):
-    """Of the first `n` test images the gradient of the cross-entropy: its length, the part of it
-    that lies on the true object (where the data has masks), and its cosine with the gradients of
-    other networks.
+def others_of(run: Run, spec: GradientsSpec) -> list[Run]:
+    """The networks to compare with; none where none is shipped. Raises UserError for one that was
+    trained on other images.
     """
+    if named := named_runs(run, spec.targets, "target"):
+        return named
+    before, witness = relatives(run)
+    taken = filter(None, (run, before, witness))
+    return [*([witness] if witness else []), *ordinary(run, taken)]
 
-    n: int = option(200, "How many test images.", low=2)
-    targets: str = option(
-        "",
-        "Runs whose gradients are compared, with commas between; empty: of an aligned run its"
-        " witness and the shipped ordinary networks it never saw, of another the shipped ordinary"
-        " networks.",
+
+def _name(run: Run, spec: GradientsSpec) -> str:
+    """Weights of the other networks count too."""
+    known = ",".join(f"{each.id}@{each.weights}" for each in others_of(run, spec))
+    return registry.key(replace(spec, targets=known))
+
+
+@probe(GradientsSpec, name=_name)
+def gradients(run: Run, spec: GradientsSpec) -> Gradients:
+    """The loss's gradient by the pixels: its length, where it lies, and its likeness to other
+    networks'.
+    """
+    split, others = images_of(run), others_of(run, spec)
+    index = torch.arange(min(spec.n, len(split)))
+    few = split.take(index)
+    own, *theirs = (
+        _gradients(str(each.path), each.weights, split, len(few)) for each in (run, *others)
     )
-
-    result = Gradients
-
-    def name(self, run: Run) -> str:
-        """Weights of the other networks count too. Raises UserError for one that was trained on
-        other images.
-        """
-        return registry.key(
-            replace(self, targets=",".join(f"{one.id}@{one.weights}" for one in self.others(run)))
+    cosine = np.zeros((len(theirs), len(few)))
+    for row, other in enumerate(theirs):
+        alike = F.cosine_similarity(own.flatten(1), other.flatten(1), dim=1, eps=1e-300)
+        cosine[row] = alike.numpy()
+    share = area = np.zeros(0)
+    norm = own.flatten(1).norm(dim=1).numpy()
+    said = [f"‖∂CE/∂x‖₂ {_mean(norm)}"]
+    if few.masks is not None:
+        size = own.abs().sum(dim=1, keepdim=True)
+        total = size.flatten(1).sum(dim=1).clamp(min=torch.finfo(size.dtype).tiny)
+        share = ((size * few.masks).flatten(1).sum(dim=1) / total).numpy()
+        area = few.masks.double().flatten(1).mean(dim=1).numpy()
+        said.append(
+            f"on the true object {_mean(share)} of the gradient, which covers {_mean(area)} of the"
+            " picture"
         )
+    said += [
+        f"cosine with {each.id} {_mean(row)}" for each, row in zip(others, cosine, strict=True)
+    ]
+    meta = meta_of(
+        run,
+        split,
+        n=len(few),
+        labels=[label(each) for each in others],
+        eps=run.eps,
+        summary=f"Over {len(few)} images, mean and 95 % interval: {'; '.join(said)}.",
+    )
+    targets = [each.id for each in others]
+    return Gradients(index.numpy(), norm, share, area, targets, cosine, meta=meta)
 
-    def others(self, run: Run) -> list[Run]:
-        """The networks to compare with; none where none is shipped."""
-        names = [name.strip() for name in self.targets.split(",") if name.strip()]
-        if names:
-            return list(
-                {
-                    one.path: one for one in (trained_alike(run, name, "target") for name in names)
-                }.values()
-            )
-        before, witness = relatives(run)
-        seen = {one.path.resolve() for one in (run, before, witness) if one is not None}
-        shipped = [
-            one
-            for one in all_runs()
-            if one.shipped
-            and one.method_key == "standard"
-            and one.info.get("data") == run.info.get("data")
-            and one.path.resolve() not in seen
+
+@probe(CurvatureSpec)
+def curvature(run: Run, spec: CurvatureSpec) -> Curvature:
+    """The loss's top Hessian eigenvalue by the pixels, image by image."""
+    split, net = images_of(run), net_of(run)
+    index = torch.arange(min(spec.n, len(split)))
+    few, copied = split.take(index), smoothed(net, spec.beta)
+    rng = torch.Generator().manual_seed(spec.seed)
+    with frozen(net), frozen(copied), torch.no_grad():
+        same = (net(few.x).argmax(dim=1) == copied(few.x).argmax(dim=1)).numpy()
+    exact = copied.double()
+    with frozen(exact):
+        parts = [
+            top_eigenvalue(cross_entropy(exact, y), x, spec.iterations, rng)
+            for x, y in zip(few.x.double().split(64), few.y.split(64), strict=True)
         ]
-        return [*([witness] if witness else []), *shipped]
-
-    def measure(self, run: Run) -> Gradients:
-        split, others = images_of(run), self.others(run)
-        index = torch.arange(min(self.n, len(split)))
-        few = split.take(index)
-        own, *theirs = (
-            _gradients(str(one.path), one.weights, split, len(few)) for one in (run, *others)
+    value, residual = (torch.cat(each).numpy() for each in zip(*parts, strict=True))
+    if not np.isfinite(value).all():
+        raise UserError(
+            f"The curvature of {run.id} is not finite: its loss overflows. Check its weights, or"
+            " train it again."
         )
-        cosine = (
-            torch.stack(
-                [
-                    F.cosine_similarity(own.flatten(1), one.flatten(1), dim=1, eps=1e-300)
-                    for one in theirs
-                ]
-            )
-            if theirs
-            else None
-        )
-        share = area = np.zeros(0)
-        norm = own.flatten(1).norm(dim=1)
-        said = [f"‖∂CE/∂x‖₂ {_mean(norm.numpy())}"]
-        if few.masks is not None:
-            size = own.abs().sum(dim=1, keepdim=True)
-            total = size.flatten(1).sum(dim=1)
-            share = (
-                (size * few.masks).flatten(1).sum(dim=1)
-                / total.clamp(min=torch.finfo(total.dtype).tiny)
-            ).numpy()
-            area = few.masks.double().flatten(1).mean(dim=1).numpy()
-            said.append(
-                f"on the true object {_mean(share)} of the gradient, which covers {_mean(area)} of"
-                " the picture"
-            )
-        if cosine is not None:
-            said += [
-                f"cosine with {one.id} {_mean(row)}"
-                for one, row in zip(others, cosine.numpy(), strict=True)
-            ]
-        meta = meta_of(
-            run,
-            split,
-            n=len(few),
-            labels=[label(one) for one in others],
-            eps=run.eps,
-            summary=f"Over {len(few)} images, mean and 95 % interval: {'; '.join(said)}.",
-        )
-        return Gradients(
-            index=index.numpy(),
-            norm=norm.numpy(),
-            share=share,
-            area=area,
-            targets=[one.id for one in others],
-            cosine=np.zeros((0, len(few))) if cosine is None else cosine.numpy(),
-            meta=meta,
-        )
-
-
-@register("probe/curvature")
-@dataclass(frozen=True)
-class CurvatureSpec(Probe[Curvature]):
-    """Of the first `n` test images the eigenvalue of largest size of the Hessian of the
-    cross-entropy by the pixels, signed.
-
-    Measured on a copy whose ReLUs are softplus with slope `beta`, in float64. Curvature grows with
-    β, so only values of the same β can be compared.
-    """
-
-    n: int = option(50, "How many test images.", low=2)
-    iterations: int = option(
-        20,
-        "Steps of the Lanczos iteration, each a product of the Hessian and a vector.",
-        low=1,
-        high=1000,
+    settings = {"beta": spec.beta, "iterations": spec.iterations, "seed": spec.seed}
+    summary = (
+        f"Top Hessian eigenvalue of the cross-entropy by the pixels over {len(few)} images:"
+        f" {_mean(value)}, median {np.median(value):.3g}, {int((value < 0).sum())} negative;"
+        f" softplus with β = {spec.beta:g} for each ReLU ({int(same.sum())} of {len(few)} answers"
+        f" unchanged); {spec.iterations} Lanczos steps, to within 1 % on"
+        f" {int((residual < 0.01).sum())} of {len(few)}"
     )
-    beta: float = option(10.0, "β of the softplus that stands in for each ReLU.", low=10, high=1000)
-    seed: int = option(0, "Seed of its random start.", low=0)
-
-    result = Curvature
-
-    def measure(self, run: Run) -> Curvature:
-        split, net = images_of(run), net_of(run)
-        index = torch.arange(min(self.n, len(split)))
-        few = split.take(index)
-        copied = smoothed(net, self.beta)
-        rng = torch.Generator().manual_seed(self.seed)
-        with frozen(net), frozen(copied), torch.no_grad():
-            same = net(few.x).argmax(dim=1) == copied(few.x).argmax(dim=1)
-        exact = copied.double()
-        with frozen(exact):
-            parts = zip(few.x.double().split(64), few.y.split(64), strict=True)
-            found = [
-                top_eigenvalue(cross_entropy(exact, y), x, self.iterations, rng) for x, y in parts
-            ]
-        value, residual = (torch.cat([part[at] for part in found]).numpy() for at in (0, 1))
-        if not np.isfinite(value).all():
-            raise UserError(
-                f"The curvature of {run.id} is not finite: its loss overflows. Check its weights,"
-                " or train it again."
-            )
-        meta = meta_of(
-            run,
-            split,
-            n=len(few),
-            beta=self.beta,
-            iterations=self.iterations,
-            seed=self.seed,
-            summary=(
-                f"Top Hessian eigenvalue of the cross-entropy by the pixels over {len(few)} images:"
-                f" {_mean(value)}, median {np.median(value):.3g}, {int((value < 0).sum())}"
-                f" negative; softplus with β = {self.beta:g} for each ReLU ({int(same.sum())} of"
-                f" {len(few)} answers unchanged); {self.iterations} Lanczos steps, to within 1 % on"
-                f" {int((residual < 0.01).sum())} of {len(few)}"
-            ),
-        )
-        return Curvature(
-            index=index.numpy(), eigenvalue=value, residual=residual, same=same.numpy(), meta=meta
-        )
+    meta = meta_of(run, split, n=len(few), **settings, summary=summary)
+    return Curvature(index.numpy(), value, residual, same, meta=meta)
 
 
-def _mean(values: np.ndarray) -> str:
+def _mean(values: Floats) -> str:
     mean, low, high = mean_interval(values)
     return f"{mean:.3g} [{low:.3g}, {high:.3g}]"

@@ -4,7 +4,7 @@ interpolation measured: so that a fine grid costs no more than a coarse one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,15 +38,16 @@ class Refined:
         """The values (T,K) at the points tried."""
         return np.asarray(self.values[self.tried[:, 0], self.tried[:, 1]])
 
-    def meta(self, error: dict[str, float]) -> JSON:
-        """What a result says of it; `error`: the largest one at the points tried, by what was
-        measured.
+    def meta(self, names: Sequence[str], off: Floats) -> JSON:
+        """What a result says of it; `off` (T,D): how far interpolation was off at the points tried,
+        each of D measures by its name.
         """
+        error = zip(names, np.abs(off).max(axis=0, initial=0).tolist(), strict=False)
         return {
             "points": self.computed.size,
             "computed": int(self.computed.sum()),
             "tried": len(self.tried),
-            "error": error,
+            "error": dict(error),
             "where": pack(self.computed.ravel()),
         }
 

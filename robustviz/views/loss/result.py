@@ -1,14 +1,21 @@
-"""What the question *loss* gives back."""
+"""What is asked about soft labels and the loss, and what comes back."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+from robustviz.registry import option, register
 from robustviz.stats import Bools, Floats, Ints
 from robustviz.types import UserError
-from robustviz.views.result import Result
+from robustviz.views.result import ProbeSpec, Result
+
+REFINE_HELP = (
+    "Compute every fourth point, and finer ones only where the surface bends; the rest is"
+    " interpolated and its error measured."
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,30 @@ class SoftLabels(Result):
     def probs_adv(self) -> Floats:
         """softmax(logits/T) of the attacked image, (K,)."""
         return soft_label(self.logits_adv, self.temperature)
+
+
+@register("probe/soft_labels")
+@dataclass(frozen=True)
+class SoftLabelsSpec(ProbeSpec[SoftLabels]):
+    """One test image's softmax outputs at temperature T, untouched and under the network's
+    own PGD.
+    """
+
+    index: int = option(0, "Number of the test image.", low=0, kind="image")
+    temperature: float = option(
+        4.0, "T: the logits are divided by it; 1 is the network's usual output.", low=0.1, high=100
+    )
+    eps: float | None = option(
+        None, "Radius of the attack in pixel units; empty: the run's.", low=0, kind="radius"
+    )
+    steps: int = option(10, "Steps of PGD.", low=1, high=1000)
+    seed: int = option(0, "Seed of the attack's random start.", low=0)
+
+    result = SoftLabels
+
+    @property
+    def cacheable(self) -> bool:
+        return False
 
 
 def soft_label(logits: Floats, temperature: float) -> Floats:
@@ -92,6 +123,53 @@ class Surface(Result):
         return len(self.a) // 2
 
 
+@register("probe/surfaces")
+@dataclass(frozen=True)
+class SurfacesSpec(ProbeSpec[Surface]):
+    """The loss at x + a·d + b·r for a, b from −`span` to `span`, to the true class and to a
+    witness's soft label.
+
+    d is made on the `reference` network, so that several networks can be shown the same plane: the
+    sign of the gradient of its cross-entropy at x (sign(0) = 0), or with `direction=pgd` its
+    20-step PGD change over ε from a zero start. r is ±1 at random, the same for every network.
+    """
+
+    index: int = option(0, "Number of the test image.", low=0, kind="image")
+    grid: int = option(21, "Points along each direction, an odd number.", low=3, high=101)
+    span: float | None = option(
+        None,
+        "How far the plane reaches, in pixel units; empty: twice the run's ε.",
+        low=0,
+        high=1,
+        kind="radius",
+    )
+    temperature: float | None = option(
+        None, "T of the soft label; empty: the alignment's, else 4.", low=0.1, high=100
+    )
+    direction: Literal["sign", "pgd"] = option(
+        "sign", "The adversarial direction: the gradient's sign, or where PGD ends."
+    )
+    seed: int = option(0, "Seed of the random direction.", low=0)
+    reference: str = option(
+        "",
+        "Run on which the direction is made; empty: of an aligned run its source, else the run"
+        " itself.",
+        kind="run",
+    )
+    witness: str = option(
+        "",
+        "Run whose soft label is the target; empty: of an aligned run its witness, else none.",
+        kind="run",
+    )
+    refine: bool = option(False, REFINE_HELP)
+
+    result = Surface
+
+    @property
+    def cacheable(self) -> bool:
+        return False
+
+
 @dataclass(frozen=True)
 class WeightSurface(Result):
     """The mean cross-entropy of `n` images where the weights are moved: row i and column j are at w
@@ -105,6 +183,27 @@ class WeightSurface(Result):
     b: Floats
     loss: Floats
     n: int
+
+
+@register("probe/weight_surface")
+@dataclass(frozen=True)
+class WeightSurfaceSpec(ProbeSpec[WeightSurface]):
+    """The mean cross-entropy of the first `n` test images at w + a·u + b·v, u and v two
+    filter-normalised directions.
+
+    Batch norm keeps its running statistics. u and v are drawn one after the other from one
+    generator, so networks of the same architecture share the draw and differ in its scaling alone.
+    """
+
+    n: int = option(128, "How many test images.", low=1)
+    grid: int = option(21, "Points along each direction, an odd number.", low=3, high=101)
+    span: float = option(
+        1.0, "How far it reaches; 1: as far as the weights are long.", low=0.001, high=10
+    )
+    seed: int = option(0, "Seed of the two directions.", low=0)
+    refine: bool = option(False, REFINE_HELP)
+
+    result = WeightSurface
 
 
 @dataclass(frozen=True)
@@ -125,6 +224,26 @@ class Gradients(Result):
     cosine: Floats
 
 
+@register("probe/gradients")
+@dataclass(frozen=True)
+class GradientsSpec(ProbeSpec[Gradients]):
+    """Of the first `n` test images the gradient of the cross-entropy: its length, the part of it
+    that lies on the true object (where the data has masks), and its cosine with the gradients of
+    other networks.
+    """
+
+    n: int = option(200, "How many test images.", low=2)
+    targets: str = option(
+        "",
+        "Runs whose gradients are compared, with commas between; empty: of an aligned run its"
+        " witness and the shipped ordinary networks it never saw, of another the shipped ordinary"
+        " networks.",
+        kind="runs",
+    )
+
+    result = Gradients
+
+
 @dataclass(frozen=True)
 class Curvature(Result):
     """The largest eigenvalue by size of the loss's Hessian by the pixels, image by image, at
@@ -139,3 +258,26 @@ class Curvature(Result):
     eigenvalue: Floats
     residual: Floats
     same: Bools
+
+
+@register("probe/curvature")
+@dataclass(frozen=True)
+class CurvatureSpec(ProbeSpec[Curvature]):
+    """Of the first `n` test images the eigenvalue of largest size of the Hessian of the
+    cross-entropy by the pixels, signed.
+
+    Measured on a copy whose ReLUs are softplus with slope `beta`, in float64. Curvature grows with
+    β, so only values of the same β can be compared.
+    """
+
+    n: int = option(50, "How many test images.", low=2)
+    iterations: int = option(
+        20,
+        "Steps of the Lanczos iteration, each a product of the Hessian and a vector.",
+        low=1,
+        high=1000,
+    )
+    beta: float = option(10.0, "β of the softplus that stands in for each ReLU.", low=10, high=1000)
+    seed: int = option(0, "Seed of its random start.", low=0)
+
+    result = Curvature

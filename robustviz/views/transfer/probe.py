@@ -10,8 +10,9 @@ meant.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -23,14 +24,13 @@ from robustviz.data import Dataset
 from robustviz.inputs import in_parts
 from robustviz.methods import ModelAlignment
 from robustviz.nets import frozen
-from robustviz.registry import option, register
 from robustviz.runs.folder import Run, all_runs
 from robustviz.stats import Bools
 from robustviz.training.evaluate import attacked, count_right, fingerprint
 from robustviz.training.evaluation import attack_name
 from robustviz.types import UserError, check_eps, eps_text
-from robustviz.views.measure import Probe, images_of, linf_net, meta_of, net_of
-from robustviz.views.transfer.result import Transfer, WhiteBox
+from robustviz.views.measure import images_of, linf_net, meta_of, net_of, probe
+from robustviz.views.transfer.result import Transfer, TransferSpec, WhiteBox
 
 B = TypeVar("B", Bools, Tensor)
 
@@ -65,14 +65,10 @@ def white_box(run: Run, few: Dataset, eps: float, steps: int, seed: int = 0) -> 
         held = count_right(net, x[left], y[left], attack, seed)
         fooled[left[~held]] = True
         left = left[held]
-    out = WhiteBox(
-        logits.numpy(),
-        right.numpy(),
-        fooled.numpy(),
-        meta={"run": run.id, "eps": eps, "steps": steps, "seed": seed},
-    )
-    run.keep(name, out)
-    return out
+    meta = {"run": run.id, "eps": eps, "steps": steps, "seed": seed}
+    result = WhiteBox(logits.numpy(), right.numpy(), fooled.numpy(), meta=meta)
+    run.keep(name, result)
+    return result
 
 
 def logits_of(net: nn.Module, x: Tensor) -> Tensor:
@@ -81,148 +77,93 @@ def logits_of(net: nn.Module, x: Tensor) -> Tensor:
         return torch.cat([net(part) for part in in_parts(x)])
 
 
-@register("probe/transfer")
-@dataclass(frozen=True)
-class TransferSpec(Probe[Transfer]):
-    """Attack the first `n` test images on the run's network and show them to the targets.
+def attack_of(run: Run, spec: TransferSpec) -> Attack:
+    """The attack with all its settings."""
+    eps = check_eps(run.eps / 2 if spec.eps is None else spec.eps)
+    settings = {"eps": eps, "steps": spec.steps, "step_size": eps / 4}
+    return cast(Attack, registry.build(registry.get("attack", spec.attack), settings))
 
-    A target's own attack is always PGD (`white_box`), so that all attacks share that part; the
-    source's own attack is the one that makes the images. For a `model_alignment` run the same is
-    done with its source before alignment, and the two are compared on the images that qualify for
-    both.
+
+def targets_of(run: Run, spec: TransferSpec) -> list[Run]:
+    """The networks that are shown the images. Raises UserError for none, and for one that took part
+    in the run's training or was trained on other images.
     """
+    before, witness = relatives(run)
+    roles = {"witness": witness, "source": before, "run itself": run}
+    seen = {each.path.resolve(): role for role, each in roles.items() if each is not None}
+    targets = named_runs(run, spec.targets, "target")
+    for each in targets:
+        if each.path.resolve() in seen:
+            raise UserError(
+                f"{each.id} is the {seen[each.path.resolve()]}, so it is no unseen target: choose"
+                " another.",
+                code=2,
+            )
+    targets = targets or ordinary(run, filter(None, roles.values()))
+    if not targets:
+        raise UserError(
+            f"No ordinary {run.data_key} network is shipped that could be a target of {run.id}:"
+            " train one (--method standard --net small_cnn --seed 1) and name it with --set"
+            " targets=RUN,RUN."
+        )
+    return targets
 
-    targets: str = option(
-        "",
-        "Runs that are shown the images, with commas between; empty: the shipped ordinary networks"
-        " of this data, but not the run itself, its source and its witness.",
+
+def _name(run: Run, spec: TransferSpec) -> str:
+    """Weights of the other networks count too."""
+    others = *targets_of(run, spec), *filter(None, relatives(run))
+    known = ",".join(f"{each.id}@{each.weights}" for each in others)
+    return registry.key(replace(spec, eps=float(attack_of(run, spec).eps or 0), targets=known))
+
+
+@probe(TransferSpec, name=_name)
+def transfer(run: Run, spec: TransferSpec) -> Transfer:
+    """How often images made on the run's network fool others that the attacker never saw. Raises
+    UserError for no targets, for one that is no unseen network or was trained on other images, and
+    for a run trained in l2.
+    """
+    net, attack = linf_net(run), attack_of(run, spec)
+    before, witness = relatives(run)
+    targets, eps = targets_of(run, spec), float(attack.eps or 0)
+    started = time.process_time()
+    split = images_of(run)
+    few = split.take(torch.arange(min(spec.n, len(split))))
+    others = [white_box(target, few, eps, spec.steps, spec.seed) for target in targets]
+    own = logits_of(net, few.x)
+    right = (own.argmax(dim=1) == few.y).numpy()
+    x_adv = attacked(net, few.x, few.y, attack, spec.seed)
+    fooled = ~count_right(net, x_adv, few.y).numpy()
+    models = [run, *targets, *filter(None, (before, witness))]
+    logits = [own, *(torch.from_numpy(other.logits) for other in others)]
+    logits += [logits_of(net_of(each), few.x) for each in models[len(logits) :]]
+    nothing = np.zeros((0, len(few)), dtype=bool)
+    same = replace(spec, eps=eps, targets=",".join(target.name for target in targets))
+    earlier = transfer(before, same) if before else None
+    result = Transfer(
+        targets=[target.id for target in targets],
+        qualified=np.stack([qualified(right, each.right, fooled, each.fooled) for each in others]),
+        wrong=np.stack([~count_right(net_of(each), x_adv, few.y).numpy() for each in targets]),
+        before_qualified=earlier.qualified if earlier else nothing,
+        before_wrong=earlier.wrong if earlier else nothing,
+        models=[each.id for each in models],
+        kl=np.array([[float(losses.kl(p, q)) for q in logits] for p in logits]),
+        accuracy=np.array([float((z.argmax(dim=1) == few.y).double().mean()) for z in logits]),
+        meta=meta_of(
+            run,
+            split,
+            attack=registry.encode(attack),
+            eps=eps,
+            seed=spec.seed,
+            n=len(few),
+            labels=[label(each) for each in models],
+            groups=[each.config.method.group for each in models],
+            before=before.id if before else None,
+            witness=witness.id if witness else None,
+            seconds=round(time.process_time() - started, 1),
+        ),
     )
-    attack: Literal["pgd", "mim", "dim", "tim"] = option("pgd", "The attack.")
-    # Half of the white-box ε, as 4/255 against 8/255 in Ma et al.
-    eps: float | None = option(None, "Radius in pixel units; empty: half the run's.", low=0)
-    steps: int = option(20, "Steps, of ε/4 each.", low=1, high=1000)
-    n: int = option(1000, "How many test images.", low=1)
-    seed: int = option(0, "Seed of the attack's noise.", low=0)
-
-    def made(self, run: Run) -> Attack:
-        """The attack with all its settings."""
-        eps = check_eps(run.eps / 2 if self.eps is None else self.eps)
-        made: Attack = registry.build(
-            registry.get("attack", self.attack),
-            {"eps": eps, "steps": self.steps, "step_size": eps / 4},
-        )
-        return made
-
-    result = Transfer
-
-    def name(self, run: Run) -> str:
-        """Weights of the other networks count too. Raises UserError for no targets, and for one
-        that is no unseen network or was trained on other images.
-        """
-        before, witness = relatives(run)
-        others = *self._targets(run, before, witness), *filter(None, (before, witness))
-        known = ",".join(f"{one.id}@{one.weights}" for one in others)
-        return registry.key(replace(self, eps=float(self.made(run).eps or 0), targets=known))
-
-    def measure(self, run: Run) -> Transfer:
-        """The result. Raises UserError as `name` does, and for a run trained in l2."""
-        net, attack = linf_net(run), self.made(run)
-        before, witness = relatives(run)
-        targets = self._targets(run, before, witness)
-        eps = float(attack.eps or 0)
-        started = time.process_time()
-        split = images_of(run)
-        few = split.take(torch.arange(min(self.n, len(split))))
-        others = [white_box(target, few, eps, self.steps, self.seed) for target in targets]
-        logits = logits_of(net, few.x)
-        right = (logits.argmax(dim=1) == few.y).numpy()
-        x_adv = attacked(net, few.x, few.y, attack, self.seed)
-        fooled = ~count_right(net, x_adv, few.y).numpy()
-        wrong = np.stack([~count_right(net_of(target), x_adv, few.y).numpy() for target in targets])
-        allowed = np.stack(
-            [qualified(right, other.right, fooled, other.fooled) for other in others]
-        )
-        models = [
-            (run, logits),
-            *(
-                (target, torch.from_numpy(other.logits))
-                for target, other in zip(targets, others, strict=True)
-            ),
-        ]
-        models += [
-            (one, logits_of(net_of(one), few.x)) for one in (before, witness) if one is not None
-        ]
-        nothing = np.zeros((0, len(few)), dtype=bool)
-        earlier = (
-            replace(self, eps=eps, targets=",".join(target.name for target in targets))(before)
-            if before
-            else None
-        )
-        out = Transfer(
-            targets=[target.id for target in targets],
-            qualified=allowed,
-            wrong=wrong,
-            before_qualified=earlier.qualified if earlier else nothing,
-            before_wrong=earlier.wrong if earlier else nothing,
-            models=[one.id for one, _ in models],
-            kl=np.array([[float(losses.kl(p, q)) for _, q in models] for _, p in models]),
-            accuracy=np.array(
-                [float((found.argmax(dim=1) == few.y).double().mean()) for _, found in models]
-            ),
-            meta=meta_of(
-                run,
-                split,
-                attack=registry.encode(attack),
-                eps=eps,
-                seed=self.seed,
-                n=len(few),
-                labels=[label(one) for one, _ in models],
-                groups=[one.config.method.group for one, _ in models],
-                before=before.id if before else None,
-                witness=witness.id if witness else None,
-                seconds=round(time.process_time() - started, 1),
-            ),
-        )
-        out.meta["summary"] = sentence(out)
-        return out
-
-    def _targets(self, run: Run, before: Run | None, witness: Run | None) -> list[Run]:
-        seen = {
-            one.path.resolve(): role
-            for one, role in ((witness, "witness"), (before, "source"), (run, "run itself"))
-            if one is not None
-        }
-        names = [name.strip() for name in self.targets.split(",") if name.strip()]
-        if not names:
-            found = [
-                one
-                for one in all_runs()
-                if one.shipped
-                and one.method_key == "standard"
-                and one.info.get("data") == run.info.get("data")
-                and one.path.resolve() not in seen
-            ]
-            if not found:
-                raise UserError(
-                    f"No ordinary {run.data_key} network is shipped that could be a target of"
-                    f" {run.id}: train one (--method standard --net small_cnn --seed 1) and name it"
-                    " with --set targets=RUN,RUN."
-                )
-            return found
-        found = list({one.path.resolve(): one for one in map(run.config.trained, names)}.values())
-        for one in found:
-            if one.path.resolve() in seen:
-                raise UserError(
-                    f"{one.id} is the {seen[one.path.resolve()]}, so it is no unseen target: choose"
-                    " another.",
-                    code=2,
-                )
-            if (one.data_key, one.shape, one.classes) != (run.data_key, run.shape, run.classes):
-                raise UserError(
-                    f"{one.id} was trained on other images or classes than {run.id}: choose targets"
-                    f" of the data {run.data_key}."
-                )
-        return found
+    result.meta["summary"] = sentence(result)
+    return result
 
 
 def relatives(run: Run) -> tuple[Run | None, Run | None]:
@@ -236,6 +177,38 @@ def relatives(run: Run) -> tuple[Run | None, Run | None]:
     return run.config.trained(str(method.source)), run.config.trained(str(method.witness))
 
 
+def trained_alike(run: Run, name: str, role: str) -> Run:
+    """The run that a setting names. Raises UserError where it was trained on other images or
+    classes than `run`.
+    """
+    other = run.config.trained(name)
+    if (other.data_key, other.shape, other.classes) != (run.data_key, run.shape, run.classes):
+        raise UserError(
+            f"The {role} {other.id} was trained on other images or classes than {run.id}: choose a"
+            f" {role} trained on {run.data_key}."
+        )
+    return other
+
+
+def named_runs(run: Run, names: str, role: str) -> list[Run]:
+    """The runs that a setting names with commas between, each once, as `trained_alike`."""
+    runs = [trained_alike(run, name.strip(), role) for name in names.split(",") if name.strip()]
+    return list({each.path.resolve(): each for each in runs}.values())
+
+
+def ordinary(run: Run, but: Iterable[Run]) -> list[Run]:
+    """The shipped networks on the run's data that were trained without a defence, but for some."""
+    left_out = {each.path.resolve() for each in but}
+    return [
+        each
+        for each in all_runs()
+        if each.shipped
+        and each.method_key == "standard"
+        and each.info.get("data") == run.info.get("data")
+        and each.path.resolve() not in left_out
+    ]
+
+
 def label(run: Run) -> str:
     """A run as a table names it: its method unless it is an ordinary one, its architecture and its
     seed.
@@ -244,28 +217,30 @@ def label(run: Run) -> str:
     return f"{method}{run.architecture} seed {run.info.get('seed')}"
 
 
-def sentence(found: Transfer) -> str:
+def sentence(result: Transfer) -> str:
     """What was measured, in one sentence."""
-    names = dict(zip(found.models, found.meta["labels"], strict=True))
-    said = []
-    for row, target in enumerate(found.targets):
-        if not found.n[row]:
-            said.append(f"{names[target]}: no image qualifies")
-            continue
-        low, high = found.interval[row]
-        text = (
-            f"{names[target]} {100 * found.error[row]:.1f} % [{100 * low:.1f}, {100 * high:.1f}] of"
-            f" {found.n[row]}"
-        )
-        if found.aligned and found.paired[row, 0]:
-            low, high = found.difference_interval[row]
-            text += (
-                f" ({100 * found.difference[row]:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] points"
-                f" since before the alignment, on the {found.paired[row, 0]} that qualify for both)"
-            )
-        said.append(text)
+    names = dict(zip(result.models, result.meta["labels"], strict=True))
+    said = (_fooled(result, row, names[each]) for row, each in enumerate(result.targets))
     return (
-        f"{attack_name(found.meta['attack'] | {'step_size': None})} images at ε ="
-        f" {eps_text(found.meta['eps'])} made on {found.meta['run']} fool, of the qualified ones:"
+        f"{attack_name(result.meta['attack'] | {'step_size': None})} images at ε ="
+        f" {eps_text(result.meta['eps'])} made on {result.meta['run']} fool, of the qualified ones:"
         f" {'; '.join(said)}."
+    )
+
+
+def _fooled(result: Transfer, row: int, name: str) -> str:
+    """How often the target of that row and name is fooled, and what an alignment changed."""
+    if not result.n[row]:
+        return f"{name}: no image qualifies"
+    low, high = result.interval[row]
+    text = (
+        f"{name} {100 * result.error[row]:.1f} % [{100 * low:.1f}, {100 * high:.1f}] of"
+        f" {result.n[row]}"
+    )
+    if not (result.aligned and result.paired[row, 0]):
+        return text
+    low, high = result.difference_interval[row]
+    return (
+        f"{text} ({100 * result.difference[row]:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] points"
+        f" since before the alignment, on the {result.paired[row, 0]} that qualify for both)"
     )

@@ -1,13 +1,15 @@
-"""What the question *transfer* gives back."""
+"""What is asked about transfer, and what comes back."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+from robustviz.registry import option, register
 from robustviz.stats import Bools, Floats, Ints, _shares, mcnemar, tango, wilson
-from robustviz.views.result import Result
+from robustviz.views.result import ProbeSpec, Result
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,8 @@ class Transfer(Result):
         """(T,3) on the images that qualify before and after: how many, fooling only after, fooling
         only before.
         """
-        both = self.qualified & self.before_qualified if self.aligned else self.before_qualified
-        after, before = (
-            (self.wrong, self.before_wrong)
-            if self.aligned
-            else (self.before_wrong, self.before_wrong)
-        )
+        before, rows = self.before_wrong, len(self.before_wrong)  # none, or those of `wrong`
+        after, both = self.wrong[:rows], self.qualified[:rows] & self.before_qualified
         return np.stack(
             [both.sum(1), (both & after & ~before).sum(1), (both & ~after & before).sum(1)], axis=1
         )
@@ -111,3 +109,32 @@ class Transfer(Result):
     def p(self) -> Floats:
         """McNemar's exact p of `difference`, (T,)."""
         return np.array([mcnemar(int(b), int(c)) for _, b, c in self.paired])
+
+
+@register("probe/transfer")
+@dataclass(frozen=True)
+class TransferSpec(ProbeSpec[Transfer]):
+    """Attack the first `n` test images on the run's network and show them to the targets.
+
+    A target's own attack is always PGD (`white_box`), so that all attacks share that part; the
+    source's own attack is the one that makes the images. For a `model_alignment` run the same is
+    done with its source before alignment, and the two are compared on the images that qualify for
+    both.
+    """
+
+    targets: str = option(
+        "",
+        "Runs that are shown the images, with commas between; empty: the shipped ordinary networks"
+        " of this data, but not the run itself, its source and its witness.",
+        kind="runs",
+    )
+    attack: Literal["pgd", "mim", "dim", "tim"] = option("pgd", "The attack.")
+    # Half of the white-box ε, as 4/255 against 8/255 in Ma et al.
+    eps: float | None = option(
+        None, "Radius in pixel units; empty: half the run's.", low=0, kind="radius"
+    )
+    steps: int = option(20, "Steps, of ε/4 each.", low=1, high=1000)
+    n: int = option(1000, "How many test images.", low=1)
+    seed: int = option(0, "Seed of the attack's noise.", low=0)
+
+    result = Transfer

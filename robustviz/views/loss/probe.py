@@ -1,0 +1,42 @@
+"""How a network spreads its answer over the classes: what a witness knows that the true class does
+not say. The probes of the loss come from `surfaces` and `curvature`.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from robustviz import registry
+from robustviz.attacks import PGD
+from robustviz.runs.folder import Run
+from robustviz.types import check_eps, eps_text
+from robustviz.views.loss.curvature import curvature as curvature, gradients as gradients
+from robustviz.views.loss.result import SoftLabels, SoftLabelsSpec, entropy
+from robustviz.views.loss.surfaces import surfaces as surfaces, weight_surface as weight_surface
+from robustviz.views.measure import image_of, linf_net, meta_of, probe
+from robustviz.views.transfer.probe import logits_of
+
+
+@probe(SoftLabelsSpec)
+def soft_labels(run: Run, spec: SoftLabelsSpec) -> SoftLabels:
+    """One image's softmax outputs at a temperature, untouched and attacked."""
+    split, x, y = image_of(run, spec.index)
+    net = linf_net(run)
+    attack = PGD(eps=check_eps(run.eps if spec.eps is None else spec.eps), steps=spec.steps)
+    x_adv = attack(net, x, y, rng=torch.Generator().manual_seed(spec.seed))
+    logits = logits_of(net, torch.cat([x, x_adv])).numpy()
+    eps, names = float(attack.eps or 0), split.classes
+    meta = meta_of(run, split, attack=registry.encode(attack), index=spec.index, seed=spec.seed)
+    result = SoftLabels(logits[0], logits[1], int(y), spec.temperature, eps, meta=meta)
+    states = {
+        "untouched": result.probs,
+        f"under PGD-{spec.steps} at ε = {eps_text(eps)}": result.probs_adv,
+    }
+    said = "; ".join(
+        f"{state} {names[probs.argmax()]} ({probs.max():.0%}), entropy {entropy(probs):.2f} nats"
+        for state, probs in states.items()
+    )
+    meta["summary"] = (
+        f"image {spec.index}, a {names[result.y]}, at T = {spec.temperature:g}: {said}"
+    )
+    return result
