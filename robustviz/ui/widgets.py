@@ -93,13 +93,13 @@ def measured(
 @dataclass(frozen=True)
 class Frame:
     """What stands around a figure on a page: the `key` of its widget and files, the `spec` that was
-    asked, `words` in place of the figure's sentence, a picture that goes home with it. With `brush`
-    its points can be chosen with a click, a box or a lasso; each one's `customdata` must start with
-    its image's number.
+    asked (None: no run was asked), `words` in place of the figure's sentence, a picture that goes
+    home with it. With `brush` its points can be chosen with a click, a box or a lasso; each one's
+    `customdata` must start with its image's number.
     """
 
     key: str
-    spec: ProbeSpec[Any]
+    spec: ProbeSpec[Any] | None
     words: str | None = None
     image: bytes | None = None
     brush: bool = False
@@ -153,7 +153,8 @@ def draw(
     if sentence := meta["sentence"] if frame.words is None else frame.words:
         st.markdown(sentence)
     results = {"": found} if isinstance(found, Result) else found
-    downloads(made, results, frame, Recipe(runs_of(results), frame.spec, figure.__name__, options))
+    recipe = frame.spec and Recipe(runs_of(results), frame.spec, figure.__name__, options)
+    downloads(made, results, frame, recipe)
     return chosen(key) if frame.brush else []
 
 
@@ -174,7 +175,7 @@ def _brushed(key: str) -> None:
 
 
 def downloads(
-    figure: go.Figure, results: Mapping[str, Result], frame: Frame, recipe: Recipe
+    figure: go.Figure, results: Mapping[str, Result], frame: Frame, recipe: Recipe | None
 ) -> None:
     """A small menu: the numbers, the figure, the picture, and the lines of Python that make them.
     Files are made on demand.
@@ -198,8 +199,9 @@ def downloads(
         st.markdown("Figure (SVG): the camera at the figure's upper right.")
         if (image := frame.image) is not None:
             _file("Picture (PNG)", lambda: image, f"{key}.png", "image/png")
-        st.markdown("In a notebook:")
-        st.code(recipe.code(), language="python", wrap_lines=True)
+        if recipe is not None:
+            st.markdown("In a notebook:")
+            st.code(recipe.code(), language="python", wrap_lines=True)
 
 
 def _file(label: str, make: Callable[[], bytes], name: str, mime: str) -> None:
