@@ -15,17 +15,17 @@ here = context.sidebar()
 def view() -> None:
     """Everything that follows the controls."""
     chosen = attention.controls(here)
-    found = attention.measured(here, chosen)
-    if found:
-        attention.pictures(found)
-        attention.legend(found)
-    runs = {result.meta["run"]: result for result in found.values()}
+    results = attention.measured(here, chosen)
+    if results:
+        attention.pictures(results)
+        attention.legend(results)
+    by_run = {result.meta["run"]: result for result in results.values()}
     for side, run_id in here.sides:
-        if run_id in runs:
-            attention.one_network(side, run_id, runs[run_id], here, chosen)
+        if run_id in by_run:
+            attention.one_network(side, run_id, by_run[run_id], chosen)
     st.divider()
-    attention.spent(found, here, chosen)
-    attention.overlap(here, chosen, found)
+    attention.spent(results, chosen)
+    attention.overlap(here, chosen, results)
     attention.faithful(here, chosen)
 
 

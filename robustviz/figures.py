@@ -14,10 +14,9 @@ from robustviz.views.attack.figures import (
 from robustviz.views.attention.figures import (
     attention as attention,
     budget as budget,
-    overlap as overlap,
-    road as road,
     spent as spent,
 )
+from robustviz.views.attention.overlap_figures import overlap as overlap, road as road
 from robustviz.views.contributions.figures import (
     attack_steps as attack_steps,
     contributions as contributions,

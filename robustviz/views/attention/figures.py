@@ -1,25 +1,28 @@
-"""The figures of the Attention page: maps, PART's mask and budget, what an attack spends of it, and
-two measures of many maps.
+"""The figures of one image on the Attention page: maps, PART's mask and budget, what an attack
+spends of it.
 """
 
 from __future__ import annotations
 
 import base64
-import math
-from collections.abc import Mapping
-from typing import Any
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 import plotly.graph_objects as go
 
-from robustviz.stats import Floats, flat, mean_interval
+from robustviz.stats import Bools, Floats, flat
 from robustviz.types import UserError, eps_text
-from robustviz.views.attack.figures import SIDES, _sides
-from robustviz.views.attention.result import MAPS, OVERLAPS, Attention, Overlap, Road
+from robustviz.views.attack.figures import _sides
+from robustviz.views.attention.result import Attention, Method
 from robustviz.views.pictures import png
-from robustviz.views.theme import COLOURS, LIGHT, blank, finish
+from robustviz.views.result import Result
+from robustviz.views.theme import COLOURS, LIGHT, blank, finish, named
 
-METHODS = {
+R = TypeVar("R", bound=Result)
+
+METHODS: dict[Method, str] = {
     "grad_cam": "Grad-CAM",
     "layer_cam": "LayerCAM",
     "grad_cam_plusplus": "Grad-CAM++",
@@ -29,8 +32,13 @@ METHODS = {
     "eigen_grad_cam": "EigenGradCAM",
     "score_cam": "Score-CAM",
 }
-MEASURES = {"iou": "IoU of the mask", "pointing": "pointing game", "energy": "energy on the object"}
-SYMBOLS = {"clean": "circle", "attacked": "x", "random": "circle-open"}
+
+
+def lines(results: Mapping[str, R], sentence: Callable[[R], str]) -> list[str]:
+    """What is said of each network, after its name where it has one."""
+    return [
+        (f"**{name}**: " if name else "") + sentence(result) for name, result in results.items()
+    ]
 
 
 def attention(
@@ -79,7 +87,7 @@ def attention(
             showscale=False,
             opacity=0.6 if image and under is not None else 1.0,
         )
-        _below(figure, place, f"±{limit:.2g}")
+        _beside(figure, place, f"±{limit:.2g}")
     figure.update_layout(height=250 if len(panels) == 3 else 210)
     alt = (
         f"Class activation maps ({METHODS[meta['cam']]}, {grid} cells) as red and blue blocks:"
@@ -96,55 +104,52 @@ def _maps_sentence(result: Attention, grid: str) -> str:
         f" ({result.probs_adv[after]:.0%})"
     )
     attack = f"PGD-{meta['steps']}, ε = {eps_text(result.eps)}, seed {meta['seed']}"
+    outcome = f"**{moved}** ({attack}): it holds against this attack."
     if result.eps == 0:
-        said = [f"**{moved}**: nothing may change at ε = 0."]
+        outcome = f"**{moved}**: nothing may change at ε = 0."
     elif before != result.y:
-        said = [
+        outcome = (
             f"**{moved}** ({attack}): wrong already without an attack, it is a {names[result.y]}."
-        ]
-    elif after != result.y:
-        said = [f"**{moved}** ({attack}): this model was fooled."]
-    else:
-        said = [f"**{moved}** ({attack}): it holds against this attack."]
-    whose = f"for {names[result.label]}"
-    if result.label_adv != result.label:
-        whose = (
-            f"for {names[result.label]}, attacked for {names[result.label_adv]}: the difference"
-            " compares two classes"
         )
+    elif after != result.y:
+        outcome = f"**{moved}** ({attack}): this model was fooled."
+    whose = f"for {names[result.label]}"
     if meta["cam"] == "eigen_cam":
         whose = "which asks for no class and whose sign means nothing"
-    said.append(f"{METHODS[meta['cam']]}, a grid of {grid} cells, {whose}.")
+    elif result.label_adv != result.label:
+        whose += f", attacked for {names[result.label_adv]}: the difference compares two classes"
+    maps = f"{METHODS[meta['cam']]}, a grid of {grid} cells, {whose}."
+    return " ".join([outcome, maps, _change_sentence(result), _control_sentence(result.control)])
+
+
+def _change_sentence(result: Attention) -> str:
     if flat(result.heat_adv):
-        said.append(
-            "The attacked image's map is constant, so there is no rank correlation with it."
-        )
-    else:
-        (row, column), (to_row, to_column) = (
-            np.unravel_index(int(heat.argmax()), heat.shape)
-            for heat in (result.heat, result.heat_adv)
-        )
-        same = (row, column) == (to_row, to_column)
-        where = "stays in" if same else f"moves from row {row + 1}, column {column + 1} to"
-        said.append(
-            f"The hottest cell {where} row {to_row + 1}, column {to_column + 1}; rank correlation"
-            f" clean to attacked **{result.drift:.2f}**."
-        )
-    known = result.control[np.isfinite(result.control)]
-    if len(known) > 1:
-        said.append(
-            f"Control: {len(known)} networks with random weights give maps whose rank correlation"
-            f" with the clean one is {known.mean():.2f} on average ({known.min():.2f} to"
-            f" {known.max():.2f})."
-        )
-    elif len(known):
-        said.append(
+        return "The attacked image's map is constant, so there is no rank correlation with it."
+    (row, column), (to_row, to_column) = (
+        np.unravel_index(int(heat.argmax()), heat.shape) for heat in (result.heat, result.heat_adv)
+    )
+    same = (row, column) == (to_row, to_column)
+    where = "stays in" if same else f"moves from row {row + 1}, column {column + 1} to"
+    return (
+        f"The hottest cell {where} row {to_row + 1}, column {to_column + 1}; rank correlation"
+        f" clean to attacked **{result.drift:.2f}**."
+    )
+
+
+def _control_sentence(control: Floats) -> str:
+    known = control[np.isfinite(control)]
+    if not len(known):
+        return "Control: with random weights the map is constant."
+    if len(known) == 1:
+        return (
             "Control: a network with random weights gives a map whose rank correlation with the"
             f" clean one is {known[0]:.2f}."
         )
-    else:
-        said.append("Control: with random weights the map is constant.")
-    return " ".join(said)
+    return (
+        f"Control: {len(known)} networks with random weights give maps whose rank correlation"
+        f" with the clean one is {known.mean():.2f} on average ({known.min():.2f} to"
+        f" {known.max():.2f})."
+    )
 
 
 def budget(result: Attention, *, template: str = LIGHT) -> go.Figure:
@@ -175,14 +180,12 @@ def budget(result: Attention, *, template: str = LIGHT) -> go.Figure:
         if low == high
         else f"dark {eps_text(result.eps_low)}<br>bright {eps_text(result.eps)}"
     )
-    _below(figure, 1, f"{mask.mean():.0%} of pixels")
-    _below(figure, 2, drawn)
+    _beside(figure, 1, f"{mask.mean():.0%} of pixels")
+    _beside(figure, 2, drawn)
     figure.update_layout(height=250)
     if result.object.size:
         # one line over the other, so that the outline is seen on every colour
-        for place, shade, width in [
-            (place, *line) for place in (1, 2) for line in (("#10161F", 4), ("#FFFFFF", 2))
-        ]:
+        for place, (shade, width) in itertools.product((1, 2), (("#10161F", 4), ("#FFFFFF", 2))):
             figure.add_contour(
                 z=result.object.astype(int),
                 x=np.arange(size[1]),
@@ -202,45 +205,42 @@ def budget(result: Attention, *, template: str = LIGHT) -> go.Figure:
     )
 
 
-def _budget_sentence(result: Attention, mask: np.ndarray) -> str:
-    meta, whole = result.meta, int(mask.size)
-    unit = "pixels" if mask.shape[0] == 1 else "pixel values, which differ between colours"
-    said = [
-        f"{int(mask.sum())} of {whole} {unit} ({mask.mean():.0%}) are important by the rule"
-        f" {meta['rule']}."
-    ]
-    if mask.all() and meta["rule"] != "ones":
-        said.append("No pixel stands out, so PART is plain adversarial training here.")
+def _budget_sentence(result: Attention, mask: Bools) -> str:
+    meta, names, after = result.meta, result.meta["classes"], int(result.probs_part.argmax())
+    unit = "pixels" if len(mask) == 1 else "pixel values, which differ between colours"
+    rest = f"the others get {eps_text(result.eps_low)}"
+    if result.eps_low == 0:
+        rest = "the others may not change at all"
+    radii = f"They get {eps_text(result.eps)}, {rest}."
     if result.eps_low == result.eps:
-        said.append(f"All get ε = {eps_text(result.eps)}, whatever the mask says: ε_low equals ε.")
-    else:
-        rest = (
-            "the others may not change at all"
-            if result.eps_low == 0
-            else f"the others get {eps_text(result.eps_low)}"
-        )
-        said.append(f"They get {eps_text(result.eps)}, {rest}.")
+        radii = f"All get ε = {eps_text(result.eps)}, whatever the mask says: ε_low equals ε."
+    on_object = ""
     if result.object.size:
         share = float((mask * result.object).sum() / mask.sum()) if mask.any() else 0.0
-        said.append(
+        on_object = (
             f"{share:.0%} of the mask lies on the true object (outlined); blind chance is"
             f" {result.object.mean():.0%}."
         )
-    names = meta["classes"]
-    after = int(result.probs_part.argmax())
-    outcome = f"the answer is {names[after]} ({result.probs_part[after]:.0%})"
-    said.append(
-        f"Attacked within this budget (PGD-{meta['steps']}, seed {meta['seed']}), {outcome}."
-    )
-    return " ".join(said)
+    sentences = [
+        f"{int(mask.sum())} of {mask.size} {unit} ({mask.mean():.0%}) are important by the rule"
+        f" {meta['rule']}.",
+        "No pixel stands out, so PART is plain adversarial training here."
+        if mask.all() and meta["rule"] != "ones"
+        else "",
+        radii,
+        on_object,
+        f"Attacked within this budget (PGD-{meta['steps']}, seed {meta['seed']}), the answer is"
+        f" {names[after]} ({result.probs_part[after]:.0%}).",
+    ]
+    return " ".join(filter(None, sentences))
 
 
 def spent(results: Attention | Mapping[str, Attention], *, template: str = LIGHT) -> go.Figure:
     """How far each pixel value moves in an attack within the budget, in grey levels; one or two
     networks, ε_low and ε marked.
     """
-    found = {"": results} if isinstance(results, Attention) else dict(results)
-    colour, first = COLOURS[template], next(iter(found.values()))
+    several = named(results, "")
+    colour, first = COLOURS[template], next(iter(several.values()))
     high, low = first.eps * 255, first.eps_low * 255
     figure = blank(
         template,
@@ -249,25 +249,19 @@ def spent(results: Attention | Mapping[str, Attention], *, template: str = LIGHT
         f" {first.meta['index']}",
         barmode="group",
         bargap=0.1,
-        showlegend=len(found) > 1,
+        showlegend=len(several) > 1,
     )
-    width, said = (high or 1) / 32, []  # so that 7/8 of ε and ε are middles of bars
-    for (name, result), side in zip(
-        found.items(), SIDES if "" in found else _sides(found), strict=False
-    ):
-        levels = result.spent.ravel() * 255
-        share = (
-            np.bincount(np.clip(np.rint(levels / width).astype(int), 0, 32), minlength=33)
-            / levels.size
-        )
+    width = (high or 1) / 32  # so that 7/8 of ε and ε are middles of bars
+    for (name, result), side in zip(several.items(), _sides(several), strict=True):
+        bins = np.rint(result.spent.ravel() * 255 / width).astype(int).clip(0, 32)
         figure.add_bar(
             x=np.arange(33) * width,
-            y=share,
+            y=np.bincount(bins, minlength=33) / bins.size,
             name=name,
             marker={"color": colour[side], "pattern": {"shape": "" if side == "a" else "/"}},
             hovertemplate="|δ| near %{x:.1f}/255: %{y:.1%}<extra>" + name + "</extra>",
         )
-        said.append((f"**{name}**: " if name else "") + _spent_sentence(result))
+    said = lines(several, _spent_sentence)
     if high:
         said.append("The rest ran into black or white, or turned round on the way.")
     for level, text in dict.fromkeys([(high, "ε"), *([(low, "ε_low")] if low != high else [])]):
@@ -279,9 +273,8 @@ def spent(results: Attention | Mapping[str, Attention], *, template: str = LIGHT
         )
     figure.update_xaxes(title="|δ| in grey levels (of 255)")
     top = max(float(np.max(bar.y)) for bar in figure.data)
-    figure.update_yaxes(
-        title="share of pixel values", tickformat=".0%", range=[0, 1.15 * top]
-    )  # room for the names of the lines
+    # with room for the names of the lines
+    figure.update_yaxes(title="share of pixel values", tickformat=".0%", range=[0, 1.15 * top])
     return finish(
         figure,
         "Histogram of how far each pixel value moves within the budget.",
@@ -311,249 +304,56 @@ def _spent_sentence(result: Attention) -> str:
     )
 
 
-def overlap(results: Overlap | Mapping[str, Overlap], *, template: str = LIGHT) -> go.Figure:
-    """IoU, pointing game and energy of maps against the true object, means with 95 % intervals, one
-    or two networks.
-
-    Circles: untouched images; ×: attacked; open circles: random weights; a line: what a blind guess
-    gets.
-    """
-    found = {"": results} if isinstance(results, Overlap) else dict(results)
-    colour, first = COLOURS[template], next(iter(found.values()))
-    meta = first.meta
-    figure = blank(
-        template,
-        "Do the maps lie on the object?",
-        f"{METHODS[meta['cam']]}, mask {meta['rule']}, {meta['n']} test images; bars: 95 %",
-        height=440,
-    )
-    marks = [
-        (name, side, row)
-        for (name, side) in zip(found, SIDES if "" in found else _sides(found), strict=False)
-        for row in range(len(MAPS))
-    ]
-    for number, (name, side, row) in enumerate(marks):
-        every = np.array([found[name].interval(measure, row) for measure in OVERLAPS])
-        every = np.where(np.isfinite(every), every, every[:, :1])
-        figure.add_scatter(
-            x=np.arange(len(OVERLAPS)) + (number - (len(marks) - 1) / 2) * 0.7 / len(marks),
-            y=every[:, 0],
-            mode="markers",
-            name=f"{name} {MAPS[row]}".strip(),
-            marker={"symbol": SYMBOLS[MAPS[row]], "size": 11, "color": colour[side]},
-            customdata=every,
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": every[:, 2] - every[:, 0],
-                "arrayminus": every[:, 0] - every[:, 1],
-                "thickness": 2,
-            },
-            hovertemplate="%{customdata[0]:.2f} [%{customdata[1]:.2f}, %{customdata[2]:.2f}]<extra>"
-            + f"{name} {MAPS[row]}"
-            + "</extra>",
-        )
-    guess = [
-        float((first.chance if measure == "iou" else first.area).mean()) for measure in OVERLAPS
-    ]
-    figure.add_scatter(
-        x=[at + far for at in range(len(OVERLAPS)) for far in (-0.45, 0.45, 0.5)],
-        y=[y for one in guess for y in (one, one, None)],
-        mode="lines",
-        name="blind chance",
-        line={"color": colour["text"], "dash": "dot", "width": 2},
-        hovertemplate="blind chance %{y:.2f}<extra></extra>",
-    )
-    figure.update_xaxes(
-        tickvals=[*range(len(OVERLAPS))],
-        ticktext=["IoU", "pointing", "energy"],
-        range=[-0.6, len(OVERLAPS) - 0.4],
-        zeroline=False,
-    )
-    figure.update_yaxes(title="mean over images", rangemode="tozero")
-    said = [
-        (f"**{name}**: " if name else "") + _overlap_sentence(result)
-        for name, result in found.items()
-    ]
-    if len(found) == 2:
-        said.append(_gaps(found))
-    said.append(
-        f"{METHODS[meta['cam']]}, class {meta['of']}, mask {meta['rule']}, n = {meta['n']},"
-        f" PGD-{meta['steps']} at ε = {eps_text(meta['eps'])}, seed {meta['seed']}."
-    )
-    return finish(
-        figure,
-        "Three measures of how well maps lie on the true object, with intervals.",
-        meta,
-        "  \n".join(said),
-    )
-
-
-def _overlap_sentence(result: Overlap) -> str:
-    said = []
-    for measure in OVERLAPS:
-        clean, attacked = (_with_interval(result.interval(measure, row)) for row in (0, 1))
-        guess = float((result.chance if measure == "iou" else result.area).mean())
-        said.append(f"{MEASURES[measure]} {clean}, attacked {attacked}, blind chance {guess:.2f}")
-    silent = (
-        f"; {int(result.constant[0])} clean and {int(result.constant[1])} attacked maps say nothing"
-        " and count as blind guesses"
-        if result.constant[:2].any()
-        else ""
-    )
-    return "; ".join(said) + silent + "."
-
-
-def _with_interval(found: tuple[float, float, float]) -> str:
-    mean, low, high = found
-    return (
-        f"{mean:.2f} [{low:.2f}, {high:.2f}]"
-        if math.isfinite(low) and math.isfinite(high)
-        else f"{mean:.2f}"
-    )
-
-
-def _gaps(found: Mapping[str, Overlap]) -> str:
-    (first, one), (second, two) = found.items()
-    said = []
-    try:
-        for measure in OVERLAPS:
-            mean, low, high = two.gap(one, measure, 0)
-            verdict = "higher" if low > 0 else "lower" if high < 0 else "not decided"
-            span = f" [{low:+.2f}, {high:+.2f}]" if math.isfinite(low) else ""
-            said.append(f"{MEASURES[measure]} {mean:+.2f}{span}, {verdict}")
-    except UserError as error:
-        return str(error)
-    return f"{second} minus {first}, untouched, image by image: {'; '.join(said)} (95 %)."
-
-
-def road(results: Road | Mapping[str, Road], *, template: str = LIGHT) -> go.Figure:
-    """ROAD of maps beside its two controls, means with 95 % intervals, one or two networks; above
-    0: what the map calls important is.
-    """
-    found = {"": results} if isinstance(results, Road) else dict(results)
-    colour, first = COLOURS[template], next(iter(found.values()))
-    labels = ["this network's map", "random weights", "random numbers"]
-    figure = blank(
-        template,
-        "Does what the map shows matter?",
-        f"ROAD, {METHODS[first.meta['cam']]}, {len(first.index)} test images; bars: 95 %",
-        height=200 + 56 * len(found),
-        showlegend=len(found) > 1,
-    )
-    said = []
-    for (name, result), side in zip(
-        found.items(), SIDES if "" in found else _sides(found), strict=False
-    ):
-        every = np.array([mean_interval(row) for row in result.score])
-        span = np.where(np.isfinite(every), every, every[:, :1])
-        figure.add_scatter(
-            y=np.arange(3) + (0 if len(found) == 1 else -0.14 if side == "a" else 0.14),
-            x=every[:, 0],
-            mode="markers",
-            name=name,
-            marker={
-                "size": 12,
-                "color": colour[side],
-                "symbol": "circle" if side == "a" else "diamond",
-            },
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": span[:, 2] - span[:, 0],
-                "arrayminus": span[:, 0] - span[:, 1],
-                "thickness": 2,
-            },
-            hovertemplate="%{x:.3f}<extra>" + name + "</extra>",
-        )
-        gap, low, high = mean_interval(result.score[0] - result.score[2])
-        verdict = "above" if low > 0 else "below" if high < 0 else "not told apart from"
-        lost = f" {result.constant} constant maps are left out." if result.constant else ""
-        said.append(
-            (f"**{name}**: " if name else "")
-            + f"ROAD {_with_interval((every[0][0], every[0][1], every[0][2]))}, {verdict} maps of"
-            f" random numbers (difference {gap:+.3f}"
-            + (f" [{low:+.3f}, {high:+.3f}]" if math.isfinite(low) else "")
-            + f", n = {len(result.index)}); "
-            f"random weights {every[1][0]:z.2f}, seed {result.meta['seed']}.{lost}"
-        )
-    figure.update_yaxes(tickvals=[0, 1, 2], ticktext=labels, range=[2.5, -0.5], zeroline=False)
-    figure.update_xaxes(title="ROAD (softmax output)", zeroline=True)
-    return finish(
-        figure,
-        "ROAD of class activation maps, of random weights and of random numbers.",
-        first.meta,
-        "  \n".join(said),
-    )
-
-
 def _panels(titles: list[str], size: tuple[int, ...], template: str) -> go.Figure:
     """Empty square panels side by side in pixel coordinates, row 0 at the top, each with its title
     above.
     """
-    figure, count, gap = (
-        blank(template, "", margin={"l": 4, "r": 4, "t": 28, "b": 46}, showlegend=False),
-        len(titles),
-        0.03,
-    )
-    width = (1 - gap * (count - 1)) / count
-    for at, title in enumerate(titles):
-        number, left = str(at + 1) if at else "", at * (width + gap)
-        plain: dict[str, Any] = {
-            "showticklabels": False,
-            "ticks": "",
-            "showgrid": False,
-            "zeroline": False,
-            "constrain": "domain",
+    margin, gap = {"l": 4, "r": 4, "t": 28, "b": 46}, 0.03
+    figure = blank(template, "", margin=margin, showlegend=False)
+    width = (1 - gap * (len(titles) - 1)) / len(titles)
+    plain: dict[str, Any] = {
+        "showticklabels": False,
+        "ticks": "",
+        "showgrid": False,
+        "zeroline": False,
+        "constrain": "domain",
+    }
+    for place, title in enumerate(titles, 1):
+        x, y = _axes(place).values()
+        left = (place - 1) * (width + gap)
+        across = {"domain": [left, left + width], "anchor": y, "range": [-0.5, size[1] - 0.5]}
+        down = {
+            "anchor": x,
+            "range": [size[0] - 0.5, -0.5],
+            "scaleanchor": x,
+            "constraintoward": "top",
         }
         figure.update_layout(
-            {
-                f"xaxis{number}": (
-                    plain
-                    | {
-                        "domain": [left, left + width],
-                        "anchor": f"y{number}",
-                        "range": [-0.5, size[1] - 0.5],
-                    }
-                ),
-                f"yaxis{number}": (
-                    plain
-                    | {
-                        "anchor": f"x{number}",
-                        "range": [size[0] - 0.5, -0.5],
-                        "scaleanchor": f"x{number}",
-                        "constraintoward": "top",
-                    }
-                ),
-            }
+            {x.replace("x", "xaxis"): plain | across, y.replace("y", "yaxis"): plain | down}
         )
-        figure.add_annotation(
-            text=title,
-            x=0.5,
-            xref=f"x{number} domain",
-            y=1,
-            yref=f"y{number} domain",
-            yanchor="bottom",
-            showarrow=False,
-        )
+        _beside(figure, place, title, y=1, yanchor="bottom")
     return figure
 
 
-def _below(figure: go.Figure, place: int, text: str) -> None:
-    axes = _axes(place)
+def _beside(
+    figure: go.Figure, place: int, text: str, *, y: float = 0, yanchor: str = "top"
+) -> None:
+    """A text below a panel, or with y=1 above it."""
+    x_axis, y_axis = _axes(place).values()
     figure.add_annotation(
         text=text,
         x=0.5,
-        xref=f"{axes['xaxis']} domain",
-        y=0,
-        yref=f"{axes['yaxis']} domain",
-        yanchor="top",
+        xref=f"{x_axis} domain",
+        y=y,
+        yref=f"{y_axis} domain",
+        yanchor=yanchor,
         showarrow=False,
     )
 
 
 def _axes(place: int) -> dict[str, str]:
-    return {"xaxis": f"x{place if place > 1 else ''}", "yaxis": f"y{place if place > 1 else ''}"}
+    number = str(place) if place > 1 else ""
+    return {"xaxis": f"x{number}", "yaxis": f"y{number}"}
 
 
 def _picture(figure: go.Figure, place: int, x: Floats) -> None:

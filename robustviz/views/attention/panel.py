@@ -4,102 +4,52 @@ with the object, ROAD.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import streamlit as st
 
-from robustviz import figures
-from robustviz.export import Recipe
 from robustviz.runs import folder
 from robustviz.terms import term
-from robustviz.types import eps_text
+from robustviz.types import MAP_RULES, MASK_RULES, eps_text
 from robustviz.ui import widgets
 from robustviz.ui.context import Context, label
 from robustviz.ui.shell import linked, side_colour, write_address
+from robustviz.ui.widgets import Frame
+from robustviz.views import pictures as sheets
+from robustviz.views.attention import figures, overlap_figures
 from robustviz.views.attention.figures import METHODS
-from robustviz.views.attention.result import Attention
+from robustviz.views.attention.result import Attention, AttentionSpec, Of, OverlapSpec, RoadSpec
 
-CLASSES = {"true": "True class", "predicted": "Predicted class"}
+K = TypeVar("K", bound=str)
+
+CLASSES: dict[Of, str] = {"true": "True class", "predicted": "Predicted class"}
 CONTROLS = {"none": "Off", "random": "Random weights"}
 UNDER = {"no": "Maps alone", "yes": "Over the image"}
-RULES = ("z>1", "z>0", "heat>0.5", "top20%", "ones", "shuffled", "jet-compat", "oracle")
-MASKS = ("z>1", "z>0", "heat>0.5", "top20%")  # those that can be laid over the object
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What is chosen: whose map and how it is made, radii in grey levels, the mask's rule, the
-    attack, what else is drawn.
+    """What is asked of one image, and what else is drawn: the map of random weights, the image
+    under the maps.
     """
 
-    method: str
-    of: str
-    level: int
-    low: int
-    rule: str
-    steps: int
-    seed: int
+    spec: AttentionSpec
     control: bool
     under: bool
-
-    def settings(self, img: int) -> dict[str, Any]:
-        """The probe's settings for a test image."""
-        return {
-            "index": img,
-            "method": self.method,
-            "of": self.of,
-            "eps": self.level / 255,
-            "eps_low": self.low / 255,
-            "rule": self.rule,
-            "steps": self.steps,
-            "seed": self.seed,
-        }
-
-    @property
-    def maps(self) -> dict[str, Any]:
-        """The settings of the probes of many images: what is not named has their default."""
-        return {"method": self.method, "of": self.of, "seed": self.seed}
 
 
 def controls(here: Context) -> Choice:
     """Draw the controls."""
-    run = folder.open_model(here.a)
-    usual = round(run.eps * 255)
-    top = max(16, min(255, 2 * usual))
+    usual = folder.open_model(here.a).eps
     a, b = st.columns(2, vertical_alignment="bottom")
-    of = a.segmented_control(
-        "Map of",
-        list(CLASSES),
-        required=True,
-        format_func=CLASSES.__getitem__,
-        help=term("cam"),
-        **linked("cam-of", "true", CLASSES),
-    )
-    control = b.segmented_control(
-        "Control: the same network with",
-        list(CONTROLS),
-        required=True,
-        format_func=CONTROLS.__getitem__,
-        help=term("random weights"),
-        **linked("cam-control", "none", CONTROLS),
-    )
-    a, b = st.columns(2)
-    title = f"ε in grey levels of 255 (trained for {eps_text(run.eps)})"
-    level = int(
-        a.slider(title, 0, top, help=term("epsilon"), **linked("eps", usual, range(top + 1)))
-    )
-    low = 0
-    if level:  # a slider needs a span
-        low = int(
-            b.slider(
-                "ε_low, for unimportant pixels",
-                0,
-                level,
-                help=term("part"),
-                **linked("eps-low", level * 7 // 8, range(level + 1)),
-            )
-        )
+    with a:
+        of = _segments("Map of", "cam-of", CLASSES, "true", "cam")
+    with b:
+        title = "Control: the same network with"
+        control = _segments(title, "cam-control", CONTROLS, "none", "random weights")
+    level, low = _radii(usual)
     with st.expander("More settings", icon=":material/settings:"):
         a, b, c = st.columns(3)
         method = a.selectbox(
@@ -109,8 +59,9 @@ def controls(here: Context) -> Choice:
             help=term("cam"),
             **linked("cam", "grad_cam", METHODS),
         )
+        rules = (*MASK_RULES, "oracle")
         rule = b.selectbox(
-            "Rule of the mask", RULES, help=term("mask"), **linked("cam-rule", "z>1", RULES)
+            "Rule of the mask", rules, help=term("mask"), **linked("cam-rule", "z>1", rules)
         )
         under = c.selectbox(
             "Draw the maps",
@@ -126,42 +77,57 @@ def controls(here: Context) -> Choice:
             "Seed", 0, 9999, help=term("seed"), **linked("seed", 0, range(10_000))
         )
     write_address()
-    return Choice(
-        str(method),
-        str(of or "true"),
-        level,
-        low,
-        str(rule),
-        int(steps),
-        int(seed),
-        control == "random",
-        under == "yes",
+    spec = AttentionSpec(here.img, method, of, level / 255, low / 255, rule, int(steps), int(seed))
+    return Choice(spec, control == "random", under == "yes")
+
+
+def _segments(title: str, key: str, names: Mapping[K, str], start: K, what: str) -> K:
+    chosen = st.segmented_control(
+        title,
+        list(names),
+        required=True,
+        format_func=names.__getitem__,
+        help=term(what),
+        **linked(key, start, names),
     )
+    return chosen or start
+
+
+def _radii(usual: float) -> tuple[int, int]:
+    """ε and ε_low in grey levels."""
+    a, b = st.columns(2)
+    start = round(usual * 255)
+    top = max(16, min(255, 2 * start))
+    title = f"ε in grey levels of 255 (trained for {eps_text(usual)})"
+    level = int(
+        a.slider(title, 0, top, help=term("epsilon"), **linked("eps", start, range(top + 1)))
+    )
+    if not level:  # a slider needs a span
+        return 0, 0
+    title = "ε_low, for unimportant pixels"
+    allowed = linked("eps-low", level * 7 // 8, range(level + 1))
+    return level, int(b.slider(title, 0, level, help=term("part"), **allowed))
 
 
 def measured(here: Context, chosen: Choice) -> dict[str, Attention]:
     """The maps of A and B by printed name; a network that has none gets a sentence instead."""
-    return widgets.measured(here, "attention", "the maps", **chosen.settings(here.img))
+    return widgets.measured(here, chosen.spec, "the maps")
 
 
-def one_network(side: str, run_id: str, found: Attention, here: Context, chosen: Choice) -> None:
+def one_network(side: str, run_id: str, result: Attention, chosen: Choice) -> None:
     """One network's row: its maps, then the mask and the budget made of them."""
     st.subheader(f":{side_colour(side)}[{side.upper()}] · {label(folder.open_model(run_id))}")
-    settings = chosen.settings(here.img)
     left, right = st.columns([3, 2], gap="large")
     with left, widgets.place():
-        options = {"control": True} if chosen.control else {}
-        options |= {"image": True} if chosen.under else {}
-        widgets.draw(
-            found, Recipe({"": run_id}, "attention", "attention", settings, options), f"maps-{side}"
-        )
+        frame = Frame(f"maps-{side}", chosen.spec)
+        widgets.draw(figures.attention, result, frame, control=chosen.control, image=chosen.under)
     with right, widgets.place():
-        widgets.draw(found, Recipe({"": run_id}, "attention", "budget", settings), f"budget-{side}")
+        widgets.draw(figures.budget, result, Frame(f"budget-{side}", chosen.spec))
 
 
-def legend(found: dict[str, Attention]) -> None:
+def legend(results: Mapping[str, Attention]) -> None:
     """How the maps are read."""
-    several = "Scales of A and B cannot be compared. " if len(found) > 1 else ""
+    several = "Scales of A and B cannot be compared. " if len(results) > 1 else ""
     st.markdown(
         f"Red cells speak for the class, blue ones against it; ± is the end of the scale. {several}"
         "A map is evidence, not proof: put random weights beside it.",
@@ -169,37 +135,37 @@ def legend(found: dict[str, Attention]) -> None:
     )
 
 
-def spent(found: dict[str, Attention], here: Context, chosen: Choice) -> None:
+def spent(results: Mapping[str, Attention], chosen: Choice) -> None:
     """How the attack within the budget uses it."""
-    if found:
-        widgets.draw(
-            found,
-            Recipe(widgets.runs_of(found), "attention", "spent", chosen.settings(here.img)),
-            "spent",
-        )
+    if results:
+        widgets.draw(figures.spent, results, Frame("spent", chosen.spec))
 
 
-def overlap(here: Context, chosen: Choice, found: dict[str, Attention]) -> None:
+def overlap(here: Context, chosen: Choice, results: Mapping[str, Attention]) -> None:
     """Many maps against the true object, where that is known."""
     st.subheader("Do the maps lie on the object?", help=term("iou"))
-    if not any(one.object.size for one in found.values()):
+    image = chosen.spec
+    if not any(result.object.size for result in results.values()):
         st.info("Where the object is, is known for the data shapes only.", icon=":material/info:")
         return
-    if chosen.rule not in MASKS:
+    if image.rule not in MAP_RULES:
         st.info(
-            f"The rule {chosen.rule} makes no mask from the map itself: choose one of"
-            f" {', '.join(MASKS)}.",
+            f"The rule {image.rule} makes no mask from the map itself: choose one of"
+            f" {', '.join(MAP_RULES)}.",
             icon=":material/info:",
         )
         return
-    settings = chosen.maps | {"rule": chosen.rule}
-    if chosen.level != round(
-        folder.open_model(here.a).eps * 255
-    ):  # else each run's own, which `report --overlap` has measured perhaps
-        settings["eps"] = chosen.level / 255
-    many = widgets.measured(here, "overlap", "the overlap", "about 10 s", **settings)
-    if many:
-        widgets.draw(many, Recipe(widgets.runs_of(many), "overlap", "overlap", settings), "overlap")
+    # at its usual radius each run has its own, which `report --overlap` has measured perhaps
+    usual = round((image.eps or 0) * 255) == round(folder.open_model(here.a).eps * 255)
+    spec = OverlapSpec(
+        method=image.method,
+        of=image.of,
+        rule=image.rule,
+        eps=None if usual else image.eps,
+        seed=image.seed,
+    )
+    if many := widgets.measured(here, spec, "the overlap", "about 10 s"):
+        widgets.draw(overlap_figures.overlap, many, Frame("overlap", spec))
     else:
         st.markdown("200 test images, clean and attacked, and the same with random weights.")
 
@@ -214,17 +180,16 @@ def faithful(here: Context, chosen: Choice) -> None:
     ) as box:
         if box.open:
             st.markdown(term("road"))
-            many = widgets.measured(here, "road", "ROAD", "about 20 s", **chosen.maps)
-            if many:
-                widgets.draw(
-                    many, Recipe(widgets.runs_of(many), "road", "road", chosen.maps), "road"
-                )
+            image = chosen.spec
+            spec = RoadSpec(method=image.method, of=image.of, seed=image.seed)
+            if many := widgets.measured(here, spec, "ROAD", "about 20 s"):
+                widgets.draw(overlap_figures.road, many, Frame("road", spec))
 
 
-def pictures(found: dict[str, Attention]) -> None:
+def pictures(results: Mapping[str, Attention]) -> None:
     """The image itself, and attacked on each network."""
-    first = next(iter(found.values()))
-    said = ", ".join(["clean", *(f"attacked on {name}" for name in found)])
-    images = [first.x, *(one.x_adv for one in found.values())]
-    st.image(figures.sheet(images, 128), alt=f"Test image {first.meta['index']}: {said}")
-    st.markdown(f"Left to right: {said}.")
+    first = next(iter(results.values()))
+    names = ", ".join(["clean", *(f"attacked on {name}" for name in results)])
+    images = [first.x, *(result.x_adv for result in results.values())]
+    st.image(sheets.sheet(images, 128), alt=f"Test image {first.meta['index']}: {names}")
+    st.markdown(f"Left to right: {names}.")

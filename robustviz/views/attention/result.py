@@ -1,14 +1,32 @@
-"""What the question *attention* gives back."""
+"""What is asked about the places where a network looks, and what comes back."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+from robustviz.registry import option, register
 from robustviz.stats import Bools, Floats, Ints, flat, mean_interval, wilson
-from robustviz.types import JSON, UserError
-from robustviz.views.result import Result
+from robustviz.types import JSON, MAP_RULES, MASK_RULES, UserError
+from robustviz.views.result import ProbeSpec, Result
+
+Method = Literal[
+    "grad_cam",
+    "layer_cam",
+    "grad_cam_plusplus",
+    "xgrad_cam",
+    "hires_cam",
+    "eigen_cam",
+    "eigen_grad_cam",
+    "score_cam",
+]
+Of = Literal["true", "predicted"]
+MAP_HELP = "How the class activation map is made."
+OF_HELP = "Whose map: the true class's, or the one predicted for each image."
+MAPS = ("clean", "attacked", "random")  # the rows of an `Overlap`
+OVERLAPS = ("iou", "pointing", "energy")
 
 
 @dataclass(frozen=True)
@@ -65,6 +83,42 @@ class Attention(Result):
         return flat(self.heat)
 
 
+@register("probe/attention")
+@dataclass(frozen=True)
+class AttentionSpec(ProbeSpec[Attention]):
+    """One test image's maps, untouched and attacked, PART's budget for it and an attack within that
+    budget.
+
+    Every mask rule of PART is allowed, whatever the run was trained with. Both attacks start from
+    the same noise.
+    """
+
+    index: int = option(0, "Number of the test image.", low=0, kind="image")
+    method: Method = option("grad_cam", MAP_HELP)
+    of: Of = option("true", OF_HELP)
+    eps: float | None = option(
+        None, "Radius in pixel units; empty: the run's.", low=0, kind="radius"
+    )
+    eps_low: float | None = option(
+        None, "Radius of the pixels that matter less; empty: 7/8 of ε.", low=0, kind="radius"
+    )
+    rule: str = option(
+        "z>1",
+        f"Which pixels matter: {', '.join(MASK_RULES)}, or oracle (shapes: the true object).",
+        kind="rule",
+        choices=(*MASK_RULES, "oracle"),
+    )
+    steps: int = option(20, "Steps of PGD.", low=1, high=1000)
+    seed: int = option(0, "Seed of the attack's noise and of the random weights.", low=0)
+    controls: int = option(5, "How many networks with random weights.", low=1, high=50)
+
+    result = Attention
+
+    @property
+    def cacheable(self) -> bool:
+        return False
+
+
 @dataclass(frozen=True)
 class Overlap(Result):
     """How well the maps of a network and the masks made of them lie on the true object, image by
@@ -99,6 +153,10 @@ class Overlap(Result):
         mean, low, high = mean_interval(values)
         return mean, max(0.0, low), min(1.0, high)
 
+    def guess(self, measure: str) -> float:
+        """What a blind guess gets in `iou`, `pointing` or `energy`, on average."""
+        return float((self.chance if measure == "iou" else self.area).mean())
+
     def gap(self, other: Overlap, measure: str, row: int) -> tuple[float, float, float]:
         """By how much this exceeds the other on the same images: mean paired difference, 95 %
         t-interval. Raises UserError where the images are not the same.
@@ -132,9 +190,33 @@ class Overlap(Result):
         ]
 
 
-MAPS = ("clean", "attacked", "random")  # the rows of an `Overlap`
+@register("probe/overlap")
+@dataclass(frozen=True)
+class OverlapSpec(ProbeSpec[Overlap]):
+    """How well maps and masks of the first `n` test images lie on the true object: untouched,
+    attacked, with random weights.
 
-OVERLAPS = ("iou", "pointing", "energy")
+    Source: the pointing game and the energy-based one are Zhang et al. 2018 (arXiv 1608.00507) and
+    Wang et al. 2020 (arXiv 1910.01279). Differs: no tolerance of 15 pixels around the object,
+    images of 32 pixels are too small for it; several hottest pixels share the point.
+    """
+
+    n: int = option(200, "How many test images.", low=1)
+    method: Method = option("grad_cam", MAP_HELP)
+    of: Of = option("true", OF_HELP)
+    rule: str = option(
+        "z>1",
+        f"Which pixels the mask marks: {', '.join(MAP_RULES)}; any number.",
+        kind="rule",
+        choices=MAP_RULES,
+    )
+    eps: float | None = option(
+        None, "Radius in pixel units; empty: the run's.", low=0, kind="radius"
+    )
+    steps: int = option(20, "Steps of PGD.", low=1, high=1000)
+    seed: int = option(0, "Seed of the attack's noise and of the random weights.", low=0)
+
+    result = Overlap
 
 
 @dataclass(frozen=True)
@@ -152,3 +234,22 @@ class Road(Result):
     score: Floats
     index: Ints
     constant: int
+
+
+@register("probe/road")
+@dataclass(frozen=True)
+class RoadSpec(ProbeSpec[Road]):
+    """ROAD of the first `n` test images' maps, of the same network's with random weights, and of
+    random numbers.
+
+    Source: Rong et al. 2022 (ROAD, arXiv 2202.00449) as in the grad-cam package. Differs: the raw
+    maps' ranks, ties broken at random, because a map cut at 0 has no order where it is 0; the
+    softmax output, not the logit.
+    """
+
+    n: int = option(20, "How many test images.", low=2, high=1000)
+    method: Method = option("grad_cam", MAP_HELP)
+    of: Of = option("true", OF_HELP)
+    seed: int = option(0, "Seed of the random weights, the random maps and ROAD's noise.", low=0)
+
+    result = Road

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import plotly.graph_objects as go
 
 from robustviz.types import eps_text
-from robustviz.views.attack.figures import SIDES, _sides
+from robustviz.views.attack.figures import _sides
 from robustviz.views.paint.result import Painted
 from robustviz.views.theme import COLOURS, LIGHT, blank, finish
 
@@ -18,8 +18,8 @@ def painted(results: Painted | Mapping[str, Painted], *, template: str = LIGHT) 
     """The true class's softmax output three times, one or two networks; on each bar the answer, ✓
     right or ✗ wrong.
     """
-    found = {"": results} if isinstance(results, Painted) else dict(results)
-    colour, first = COLOURS[template], next(iter(found.values()))
+    named = {"": results} if isinstance(results, Painted) else dict(results)
+    colour, first = COLOURS[template], next(iter(named.values()))
     names = first.meta["classes"]
     figure = blank(
         template,
@@ -28,11 +28,9 @@ def painted(results: Painted | Mapping[str, Painted], *, template: str = LIGHT) 
         barmode="group",
         bargap=0.25,
         bargroupgap=0.08,
-        showlegend=len(found) > 1,
+        showlegend=len(named) > 1,
     )
-    for (name, result), side in zip(
-        found.items(), _sides(found) if "" not in found else SIDES, strict=False
-    ):
+    for (name, result), side in zip(named.items(), _sides(named), strict=True):
         rows = (result.probs, result.probs_adv, result.probs_full)
         answers = [int(row.argmax()) for row in rows]
         figure.add_bar(
@@ -53,14 +51,14 @@ def painted(results: Painted | Mapping[str, Painted], *, template: str = LIGHT) 
         title=f"softmax output for {names[first.y]}",
     )
     figure.update_yaxes(ticks="", autorange="reversed")
-    same = len({result.meta["budget"] for result in found.values()}) == 1
-    said = [str(first.meta["budget"])] if same else []
-    for name, result in found.items():
-        said.append(
-            (f"**{name}**: " if name else "") + str(result.meta["outcome" if same else "summary"])
-        )
+    same = len({result.meta["budget"] for result in named.values()}) == 1
+    lines = [first.meta["budget"]] if same else []
+    lines += [
+        (f"**{name}**: " if name else "") + result.meta["outcome" if same else "summary"]
+        for name, result in named.items()
+    ]
     if not first.uniform:
-        said.append(
+        lines.append(
             "This attacker is weaker than the one of every robust number, who may change each"
             f" pixel by {eps_text(first.eps)}. Holding here is no robustness."
         )
@@ -69,5 +67,5 @@ def painted(results: Painted | Mapping[str, Painted], *, template: str = LIGHT) 
         "Bars of the true class's softmax output, untouched, attacked within the painted budget and"
         " everywhere.",
         first.meta,
-        "  \n".join(said),
+        "  \n".join(lines),
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,17 +19,15 @@ from robustviz import cam
 from robustviz.attacks import PGD
 from robustviz.methods import PART
 from robustviz.nets import frozen
-from robustviz.registry import option, register
 from robustviz.runs.folder import Run
 from robustviz.stats import Bools
 from robustviz.types import UserError, check_eps, eps_text
-from robustviz.views.measure import Probe, image_of, linf_net, meta_of
-from robustviz.views.paint.result import Painted
+from robustviz.views.measure import image_of, linf_net, meta_of, probe
+from robustviz.views.paint.result import NAMED, Painted, PaintedSpec
 
 CELLS = 32  # the most in a row or column of the grid
 # of the cells that `centre`, `edge` (about) and `strongest` allow, so that they can be compared
 SHARE = 0.25
-NAMED = ("all", "none", "centre", "edge", "strongest", "part")
 
 
 def grid(height: int, width: int) -> tuple[int, int, int]:
@@ -116,121 +113,88 @@ def _by_cell(values: Tensor, side: int) -> Tensor:
     return F.avg_pool2d(values, side, ceil_mode=True)[0, 0]
 
 
-@register("probe/painted")
-@dataclass(frozen=True)
-class PaintedSpec(Probe[Painted]):
-    """One test image attacked with PGD within a painted budget, and for comparison with the full ε
-    everywhere.
-    """
-
-    index: int = option(0, "Number of the test image.", low=0)
-    mask: str = option(
-        "centre",
-        "Which pixels get the full ε: a painted mask as text, or all, none, centre, edge,"
-        " strongest, part.",
+@probe(PaintedSpec)
+def painted(run: Run, spec: PaintedSpec) -> Painted:
+    """One test image attacked within a painted budget."""
+    split, x, y = image_of(run, spec.index)
+    net = linf_net(run)
+    eps = check_eps(run.eps if spec.eps is None else spec.eps)
+    height, width = x.shape[2:]
+    side = grid(height, width)[2]
+    cells = cells_of(run, spec.index, spec.mask)
+    mask = cells.repeat(side, axis=0).repeat(side, axis=1)[:height, :width]
+    budget = cam.budget_map(torch.from_numpy(mask)[None, None], eps, spec.eps_low)
+    attack = PGD(eps=eps, steps=spec.steps)  # one step size for both, and one random start
+    shown = [x]
+    with frozen(net):
+        for radius in (budget, eps):
+            rng = torch.Generator().manual_seed(spec.seed)
+            shown.append(attack.maximise(attack.objective(net, y), x, eps=radius, rng=rng))
+        with torch.no_grad():
+            probs = net(torch.cat(shown)).softmax(dim=1).numpy()
+    images = torch.cat(shown).numpy()
+    change = np.abs(images[1] - images[0]).max(axis=0)
+    result = Painted(
+        x=images[0],
+        x_adv=images[1],
+        x_full=images[2],
+        mask=mask,
+        y=int(y),
+        probs=probs[0],
+        probs_adv=probs[1],
+        probs_full=probs[2],
+        eps=eps,
+        eps_low=spec.eps_low,
+        inside=float(change[mask].max(initial=0)),
+        outside=float(change[~mask].max(initial=0)),
+        meta=meta_of(run, split, steps=spec.steps, seed=spec.seed, index=spec.index),
     )
-    eps: float | None = option(
-        None, "Radius of the painted pixels, in [0, 1]; empty: the run's.", low=0
-    )
-    eps_low: float = option(0.0, "Radius of all other pixels, at most ε.", low=0)
-    steps: int = option(20, "Steps of PGD.", low=1, high=1000)
-    seed: int = option(0, "Seed of the random start.", low=0)
-
-    result = Painted
-
-    @property
-    def cacheable(self) -> bool:
-        return False
-
-    def measure(self, run: Run) -> Painted:
-        split, x, y = image_of(run, self.index)
-        net = linf_net(run)
-        eps = check_eps(run.eps if self.eps is None else self.eps)
-        height, width = x.shape[2:]
-        side = grid(height, width)[2]
-        cells = cells_of(run, self.index, self.mask)
-        mask = cells.repeat(side, axis=0).repeat(side, axis=1)[:height, :width]
-        budget = cam.budget_map(torch.from_numpy(mask)[None, None], eps, self.eps_low)
-        attack = PGD(eps=eps, steps=self.steps)  # one step size for both, and one random start
-        shown = [x]
-        with frozen(net):
-            for radius in (budget, eps):
-                rng = torch.Generator().manual_seed(self.seed)
-                shown.append(attack.maximise(attack.objective(net, y), x, eps=radius, rng=rng))
-            with torch.no_grad():
-                probs = net(torch.cat(shown)).softmax(dim=1).numpy()
-        images = torch.cat(shown).numpy()
-        change = np.abs(images[1] - images[0]).max(axis=0)
-        out = Painted(
-            x=images[0],
-            x_adv=images[1],
-            x_full=images[2],
-            mask=mask,
-            y=int(y),
-            probs=probs[0],
-            probs_adv=probs[1],
-            probs_full=probs[2],
-            eps=eps,
-            eps_low=self.eps_low,
-            inside=_largest(change[mask]),
-            outside=_largest(change[~mask]),
-            meta=meta_of(run, split, steps=self.steps, seed=self.seed, index=self.index),
-        )
-        out.meta["budget"], out.meta["outcome"] = allowance(out), outcome(out)
-        out.meta["summary"] = f"{out.meta['budget']} {out.meta['outcome']}"
-        return out
+    said = {"budget": allowance(result), "outcome": outcome(result)}
+    result.meta.update(said, summary=f"{said['budget']} {said['outcome']}")
+    return result
 
 
-def _largest(values: np.ndarray) -> float:
-    return float(values.max()) if values.size else 0.0
-
-
-def allowance(found: Painted) -> str:
+def allowance(result: Painted) -> str:
     """How many pixels may change by how much."""
-    allowed, total = int(found.mask.sum()), found.mask.size
-    where = (
-        f"{allowed} of {total} pixels ({allowed / total:.0%}) may change by {eps_text(found.eps)}"
-    )
-    return where + (
-        f", the others by {eps_text(found.eps_low)}."
-        if found.eps_low > 0
-        else ", the others not at all."
-        if allowed < total
-        else "."
-    )
+    allowed, total = int(result.mask.sum()), result.mask.size
+    rest = ", the others not at all" if allowed < total else ""
+    if result.eps_low > 0:
+        rest = f", the others by {eps_text(result.eps_low)}"
+    share = f"{allowed} of {total} pixels ({allowed / total:.0%})"
+    return f"{share} may change by {eps_text(result.eps)}{rest}."
 
 
-def outcome(found: Painted) -> str:
+def outcome(result: Painted) -> str:
     """What the painted attack did to this image, and whether the uniform one would have fooled the
     network.
     """
-    names = found.meta["classes"]
+    names = result.meta["classes"]
     (before, was), (after, now), (full, then) = (
         (int(probs.argmax()), float(probs.max()))
-        for probs in (found.probs, found.probs_adv, found.probs_full)
+        for probs in (result.probs, result.probs_adv, result.probs_full)
     )
-    if before != found.y:
+    if before != result.y:
         return (
             f"This model is wrong already without an attack: it says {names[before]} ({was:.0%}),"
-            f" it is a {names[found.y]}. Attacked: {names[after]} ({now:.0%})."
+            f" it is a {names[result.y]}. Attacked: {names[after]} ({now:.0%})."
         )
     moved = f"{names[before]} ({was:.0%}) → {names[after]} ({now:.0%})"
-    if found.eps == 0 or (found.eps_low == 0 and not found.mask.any()):
+    if result.eps == 0 or (result.eps_low == 0 and not result.mask.any()):
         out = f"Nothing can happen: {moved}."
-    elif after != found.y:
+    elif after != result.y:
         out = f"{moved}: this model was fooled."
     else:
         out = f"{moved}: it holds against this attack."
-    if found.uniform:
+    if result.uniform:
         return f"{out} That is the same budget everywhere, the attacker of every robust number."
-    everywhere, answer = f"{eps_text(found.eps)} on every pixel", f"({names[full]}, {then:.0%})"
-    if full == found.y and after == found.y:
+    everywhere, answer = f"{eps_text(result.eps)} on every pixel", f"({names[full]}, {then:.0%})"
+    if full == result.y and after == result.y:
         return f"{out} It holds against {everywhere}, too {answer}."
-    if full == found.y:
+    if full == result.y:
         return (
             f"{out} The same PGD with {everywhere} missed that {answer}; what fools with a smaller"
             " budget counts there as well."
         )
-    if after != found.y:
+    if after != result.y:
         return f"{out} {everywhere} fools it, too {answer}."
     return f"{out} But {everywhere} would have fooled it {answer}."

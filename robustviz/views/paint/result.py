@@ -1,11 +1,14 @@
-"""What the question *paint* gives back."""
+"""What is asked about a budget that a person painted, and what comes back."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from robustviz.registry import option, register
 from robustviz.stats import Bools, Floats
-from robustviz.views.result import Result
+from robustviz.views.result import ProbeSpec, Result
+
+NAMED = ("all", "none", "centre", "edge", "strongest", "part")  # masks that need not be painted
 
 
 @dataclass(frozen=True)
@@ -42,3 +45,28 @@ class Painted(Result):
         number.
         """
         return bool(self.mask.all()) or self.eps_low == self.eps
+
+
+@register("probe/painted")
+@dataclass(frozen=True)
+class PaintedSpec(ProbeSpec[Painted]):
+    """One test image attacked with PGD within a painted budget, and for comparison with the full ε
+    everywhere.
+    """
+
+    index: int = option(0, "Number of the test image.", low=0, kind="image")
+    mask: str = option(
+        "centre", f"Which pixels get the full ε: a painted mask as text, or {', '.join(NAMED)}."
+    )
+    eps: float | None = option(
+        None, "Radius of the painted pixels, in [0, 1]; empty: the run's.", low=0, kind="radius"
+    )
+    eps_low: float = option(0.0, "Radius of all other pixels, at most ε.", low=0, kind="radius")
+    steps: int = option(20, "Steps of PGD.", low=1, high=1000)
+    seed: int = option(0, "Seed of the random start.", low=0)
+
+    result = Painted
+
+    @property
+    def cacheable(self) -> bool:
+        return False

@@ -8,17 +8,17 @@ import functools
 
 import streamlit as st
 
-from robustviz import figures
 from robustviz.runs import folder
 from robustviz.terms import term
 from robustviz.types import JSON, eps_text
 from robustviz.ui import shell, widgets
 from robustviz.ui.context import Context
 from robustviz.ui.shell import linked, write_address
+from robustviz.ui.widgets import Frame
 from robustviz.views.measure import image_of
-from robustviz.views.quadrants import study as quadrant_study
+from robustviz.views.pictures import sheet
+from robustviz.views.quadrants import figures, study
 from robustviz.views.quadrants.result import Quadrants
-from robustviz.views.theme import CONFIG
 
 
 def puzzle(here: Context) -> None:
@@ -38,33 +38,29 @@ def puzzle(here: Context) -> None:
 @shell.fragment
 def _part(here: Context) -> None:
     with widgets.place():
-        file = quadrant_study.file_of(quadrant_study.Study.data)
+        file = study.file_of(study.Study.data)
         _guess(here, _study(file.stat().st_mtime_ns if file.exists() else 0))
 
 
 @functools.lru_cache(maxsize=1)
 def _study(stamp: int) -> Quadrants:
-    return quadrant_study.found(quadrant_study.read())
+    return study.result_of(study.read())
 
 
 def _guess(here: Context, result: Quadrants) -> None:
-    meta, names = result.meta, result.names[: len(quadrant_study.PLACES)]
-    run = folder.open_model(here.a)
-    _, x, _ = image_of(run, here.img)
+    meta, names = result.meta, result.names[: len(study.PLACES)]
+    _, x, _ = image_of(folder.open_model(here.a), here.img)
     left, right = st.columns([1, 2], gap="large")
     with left:
         row, column = x.shape[2] // 2, x.shape[3] // 2
-        whole = x[0].numpy()
         tiles = [
-            whole[:, rows, columns]
+            x[0, :, rows, columns].numpy()
             for rows in (slice(row), slice(row, 2 * row))
             for columns in (slice(column), slice(column, 2 * column))
         ]
         with st.container(width=230):
-            widgets.fitted(
-                figures.sheet(tiles, 112, columns=2),
-                f"Test image {here.img} cut into four quadrants",
-            )
+            cut = f"Test image {here.img} cut into four quadrants"
+            widgets.fitted(sheet(tiles, 112, columns=2), cut)
     with right:
         st.markdown(
             f"A network on {meta['data']} is trained with ε = {eps_text(meta['eps'])}, but one"
@@ -92,11 +88,9 @@ def _guess(here: Context, result: Quadrants) -> None:
 
 
 def _answer(result: Quadrants, picked: str) -> None:
-    figure = widgets.drawn(result, "quadrants", picked=picked)
-    st.plotly_chart(figure, key="quadrants", theme=None, config=CONFIG, alt=figure.alt)
-    st.markdown(figure.sentence)
-    st.markdown(_paper(result.meta))
-    widgets.downloads("quadrants", result, "quadrants", {"picked": picked})
+    sentence = widgets.drawn(figures.quadrants, result, picked=picked).layout.meta["sentence"]
+    frame = Frame("quadrants", None, words=f"{sentence}\n\n{_paper(result.meta)}")
+    widgets.draw(figures.quadrants, result, frame, picked=picked)
     st.markdown(
         "The numbers of each network, on the command line: `python -m"
         " robustviz.views.quadrants.study --report`"
@@ -105,12 +99,12 @@ def _answer(result: Quadrants, picked: str) -> None:
 
 def _paper(meta: JSON) -> str:
     """What the authors of PART found, in a sentence."""
-    found = "; ".join(
+    theirs = "; ".join(
         f"{name.replace('-', ' ')} {clean:.2f} % clean, {robust:.2f} % PGD-20"
         for name, (clean, robust) in meta["paper"].items()
     )
     return (
         "**The paper** (ResNet-18, CIFAR-10, 6/255 in one quadrant, 12/255 elsewhere; Zhang et al."
-        f" 2024, figure in their repository): {found}. It gives two of the four, no seeds and no"
+        f" 2024, figure in their repository): {theirs}. It gives two of the four, no seeds and no"
         " intervals."
     )

@@ -1,4 +1,7 @@
-"""What the question *quadrants* gives back."""
+"""What comes of giving one quarter of the image a smaller radius in training.
+
+A study of many trainings gives this, not a run: there is no spec to ask a run with.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,134 @@
+"""Class activation maps of any kind, and networks with random weights to compare them with."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustviz import cam, nets
+from robustviz.chance import drawn_from
+from robustviz.imports import load
+from robustviz.nets import Classifier, frozen
+from robustviz.nets.base import Normalise
+from robustviz.runs.folder import Run
+from robustviz.types import UserError
+from robustviz.views.measure import net_of
+
+PACKAGE = {  # the classes of the grad-cam package, for the methods that we have not got ourselves
+    "grad_cam_plusplus": "GradCAMPlusPlus",
+    "xgrad_cam": "XGradCAM",
+    "hires_cam": "HiResCAM",
+    "eigen_cam": "EigenCAM",
+    "eigen_grad_cam": "EigenGradCAM",
+}
+
+
+def class_maps(net: Classifier, x: Tensor, y: Tensor, method: str = "grad_cam") -> Tensor:
+    """Raw maps (N, h, w) of images `x` for the classes `y` (N,); the network is left as it was.
+
+    Signed where the method is; eigen_cam's sign means nothing. Raises UserError for a network
+    without maps, for maps of a single cell, and where the grad-cam package is missing.
+    """
+    if not isinstance(getattr(net, "maps", None), nn.Module):
+        raise UserError(
+            "This network has no feature maps, so there is nothing to make a class activation"
+            " map of."
+        )
+    with frozen(net), torch.no_grad():
+        shape = net.maps(x[:1]).shape
+    if len(shape) != 4 or shape[2:] == (1, 1):
+        raise UserError(
+            "The last feature map of this network has a single cell at this image size, so no place"
+            " in the image stands out: take a network with a finer last map, such as small_resnet,"
+            " or larger images."
+        )
+    make = OWN.get(method)
+    return make(net, x, y) if make else _of_package(net, x, y, PACKAGE[method])
+
+
+def _score_cam(net: Classifier, x: Tensor, y: Tensor) -> Tensor:
+    """Σ_k w_k·A_k, the weights being the softmax over k of the class's logit where map k, enlarged
+    and scaled, veils the image.
+
+    Source: Wang et al. 2020 (Score-CAM, arXiv 1910.01279). Differs: the logit itself, not its gain
+    over a black image, which the softmax over k does not see; no ReLU. The package's own prints a
+    progress bar for each image.
+    """
+    out = []
+    with frozen(net), torch.no_grad():
+        for image, label in zip(x, y, strict=True):
+            maps = net.maps(image[None])[0]
+            veil = F.interpolate(
+                maps[:, None], image.shape[1:], mode="bilinear", align_corners=True
+            )
+            low, high = veil.amin((2, 3), keepdim=True), veil.amax((2, 3), keepdim=True)
+            weight = net(image * (veil - low) / (high - low + 1e-8))[:, label].softmax(0)
+            out.append((weight[:, None, None] * maps).sum(0))
+    return torch.stack(out)
+
+
+OWN: dict[str, Callable[[Classifier, Tensor, Tensor], Tensor]] = {
+    "grad_cam": cam.grad_cam,
+    "layer_cam": cam.layer_cam,
+    "score_cam": _score_cam,
+}
+
+
+def _of_package(net: Classifier, x: Tensor, y: Tensor, name: str) -> Tensor:
+    package = grad_cam_package()
+    wanted = load("pytorch_grad_cam.utils.model_targets").ClassifierOutputTarget
+    targets = [wanted(int(label)) for label in y]
+    # the package hooks a network, goes back by its weights and leaves gradients in it; the net is
+    # shared, and frozen for life
+    own = copy.deepcopy(net).eval().requires_grad_(True)
+    with torch.enable_grad(), getattr(package, name)(model=own, target_layers=[own.maps]) as hooked:
+        hooked(input_tensor=x, targets=targets)
+        seen = hooked.activations_and_grads
+        maps, gradients = (
+            part[0].numpy() if part else None for part in (seen.activations, seen.gradients)
+        )
+        # what the package shows is cut at 0 and scaled for each image by itself, so that two could
+        # not be compared
+        heat = hooked.get_cam_image(x, own.maps, targets, maps, gradients, False)
+    return torch.from_numpy(np.asarray(heat, dtype=np.float32))
+
+
+def grad_cam_package() -> Any:
+    """The package, which ROAD needs too. Raises UserError where it is not installed."""
+    try:
+        return load("pytorch_grad_cam")
+    except ImportError as error:
+        raise UserError(
+            "This needs the package grad-cam: install it with pip install grad-cam, or choose"
+            " Grad-CAM or LayerCAM."
+        ) from error
+
+
+def random_nets(run: Run, count: int, seed: int) -> Iterator[Classifier]:
+    """The run's network `count` times with random weights, in eval mode; its normalisation
+    is kept.
+    """
+    shape, trained = run.info["images"], net_of(run)
+    first = next((part for part in trained.modules() if isinstance(part, Normalise)), None)
+    mean, std = (
+        (None, None)
+        if first is None
+        else (first.mean.flatten().tolist(), first.std.flatten().tolist())
+    )
+    for number in range(count):
+        with drawn_from(torch.Generator().manual_seed(seed * 1_000_003 + number)):
+            net = nets.build(
+                run.config.net,
+                int(shape["classes"]),
+                int(shape["channels"]),
+                int(shape["size"]),
+                mean,
+                std,
+            )
+        yield net.eval()

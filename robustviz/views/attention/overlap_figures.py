@@ -1,0 +1,184 @@
+"""The figures of many maps on the Attention page: whether they lie on the object, and whether what
+they show matters.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import plotly.graph_objects as go
+
+from robustviz.stats import Floats, mean_interval
+from robustviz.types import UserError, eps_text
+from robustviz.views.attack.figures import _sides
+from robustviz.views.attention.figures import METHODS, lines
+from robustviz.views.attention.result import MAPS, OVERLAPS, Overlap, Road
+from robustviz.views.theme import COLOURS, LIGHT, blank, finish, named
+
+MEASURES = {"iou": "IoU of the mask", "pointing": "pointing game", "energy": "energy on the object"}
+SYMBOLS = {"clean": "circle", "attacked": "x", "random": "circle-open"}
+
+
+def overlap(results: Overlap | Mapping[str, Overlap], *, template: str = LIGHT) -> go.Figure:
+    """IoU, pointing game and energy of maps against the true object, means with 95 % intervals, one
+    or two networks.
+
+    Circles: untouched images; ×: attacked; open circles: random weights; a line: what a blind guess
+    gets.
+    """
+    several, places = named(results, ""), np.arange(len(OVERLAPS))
+    colour, first = COLOURS[template], next(iter(several.values()))
+    meta = first.meta
+    figure = blank(
+        template,
+        "Do the maps lie on the object?",
+        f"{METHODS[meta['cam']]}, mask {meta['rule']}, {meta['n']} test images; bars: 95 %",
+        height=440,
+    )
+    rows = itertools.product(zip(several.items(), _sides(several), strict=True), enumerate(MAPS))
+    step = 0.7 / (len(several) * len(MAPS))
+    for number, (((name, result), side), (row, kind)) in enumerate(rows):
+        stats = np.array([result.interval(measure, row) for measure in OVERLAPS])
+        figure.add_scatter(
+            x=places + number * step - (0.7 - step) / 2,
+            y=stats[:, 0],
+            mode="markers",
+            name=f"{name} {kind}".strip(),
+            marker={"symbol": SYMBOLS[kind], "size": 11, "color": colour[side]},
+            customdata=np.where(np.isfinite(stats), stats, stats[:, :1]),
+            error_y=_bars(stats),
+            hovertemplate="%{customdata[0]:.2f} [%{customdata[1]:.2f}, %{customdata[2]:.2f}]<extra>"
+            + f"{name} {kind}"
+            + "</extra>",
+        )
+    guesses = [first.guess(measure) for measure in OVERLAPS]
+    figure.add_scatter(
+        x=(places[:, None] + [-0.45, 0.45, 0.5]).ravel(),
+        y=[y for guess in guesses for y in (guess, guess, None)],
+        mode="lines",
+        name="blind chance",
+        line={"color": colour["text"], "dash": "dot", "width": 2},
+        hovertemplate="blind chance %{y:.2f}<extra></extra>",
+    )
+    figure.update_xaxes(
+        tickvals=[*range(len(OVERLAPS))],
+        ticktext=["IoU", "pointing", "energy"],
+        range=[-0.6, len(OVERLAPS) - 0.4],
+        zeroline=False,
+    )
+    figure.update_yaxes(title="mean over images", rangemode="tozero")
+    return finish(
+        figure,
+        "Three measures of how well maps lie on the true object, with intervals.",
+        meta,
+        "  \n".join(_overlap_lines(several)),
+    )
+
+
+def _overlap_lines(several: Mapping[str, Overlap]) -> list[str]:
+    meta = next(iter(several.values())).meta
+    protocol = (
+        f"{METHODS[meta['cam']]}, class {meta['of']}, mask {meta['rule']}, n = {meta['n']},"
+        f" PGD-{meta['steps']} at ε = {eps_text(meta['eps'])}, seed {meta['seed']}."
+    )
+    gaps = [_gaps(several)] if len(several) == 2 else []
+    return [*lines(several, _overlap_sentence), *gaps, protocol]
+
+
+def _overlap_sentence(result: Overlap) -> str:
+    parts = [
+        f"{MEASURES[measure]} {_with_interval(*result.interval(measure, 0))}, attacked"
+        f" {_with_interval(*result.interval(measure, 1))}, blind chance {result.guess(measure):.2f}"
+        for measure in OVERLAPS
+    ]
+    if result.constant[:2].any():
+        parts.append(
+            f"{int(result.constant[0])} clean and {int(result.constant[1])} attacked maps say"
+            " nothing and count as blind guesses"
+        )
+    return "; ".join(parts) + "."
+
+
+def _with_interval(mean: float, low: float, high: float) -> str:
+    finite = math.isfinite(low) and math.isfinite(high)
+    return f"{mean:.2f} [{low:.2f}, {high:.2f}]" if finite else f"{mean:.2f}"
+
+
+def _gaps(several: Mapping[str, Overlap]) -> str:
+    (first, base), (second, other) = several.items()
+    parts = []
+    try:
+        for measure in OVERLAPS:
+            mean, low, high = other.gap(base, measure, 0)
+            verdict = "higher" if low > 0 else "lower" if high < 0 else "not decided"
+            span = f" [{low:+.2f}, {high:+.2f}]" if math.isfinite(low) else ""
+            parts.append(f"{MEASURES[measure]} {mean:+.2f}{span}, {verdict}")
+    except UserError as error:
+        return str(error)
+    return f"{second} minus {first}, untouched, image by image: {'; '.join(parts)} (95 %)."
+
+
+def road(results: Road | Mapping[str, Road], *, template: str = LIGHT) -> go.Figure:
+    """ROAD of maps beside its two controls, means with 95 % intervals, one or two networks; above
+    0: what the map calls important is.
+    """
+    several = named(results, "")
+    colour, first = COLOURS[template], next(iter(several.values()))
+    figure = blank(
+        template,
+        "Does what the map shows matter?",
+        f"ROAD, {METHODS[first.meta['cam']]}, {len(first.index)} test images; bars: 95 %",
+        height=200 + 56 * len(several),
+        showlegend=len(several) > 1,
+    )
+    for (name, result), side in zip(several.items(), _sides(several), strict=True):
+        stats = np.array([mean_interval(row) for row in result.score])
+        figure.add_scatter(
+            y=np.arange(3) + (0 if len(several) == 1 else -0.14 if side == "a" else 0.14),
+            x=stats[:, 0],
+            mode="markers",
+            name=name,
+            marker={
+                "size": 12,
+                "color": colour[side],
+                "symbol": "circle" if side == "a" else "diamond",
+            },
+            error_x=_bars(stats),
+            hovertemplate="%{x:.3f}<extra>" + name + "</extra>",
+        )
+    labels = ["this network's map", "random weights", "random numbers"]
+    figure.update_yaxes(tickvals=[0, 1, 2], ticktext=labels, range=[2.5, -0.5], zeroline=False)
+    figure.update_xaxes(title="ROAD (softmax output)", zeroline=True)
+    return finish(
+        figure,
+        "ROAD of class activation maps, of random weights and of random numbers.",
+        first.meta,
+        "  \n".join(lines(several, _road_sentence)),
+    )
+
+
+def _road_sentence(result: Road) -> str:
+    gap, low, high = mean_interval(result.score[0] - result.score[2])
+    verdict = "above" if low > 0 else "below" if high < 0 else "not told apart from"
+    span = f" [{low:+.3f}, {high:+.3f}]" if math.isfinite(low) else ""
+    lost = f" {result.constant} constant maps are left out." if result.constant else ""
+    return (
+        f"ROAD {_with_interval(*mean_interval(result.score[0]))}, {verdict} maps of random numbers"
+        f" (difference {gap:+.3f}{span}, n = {len(result.index)}); random weights"
+        f" {result.score[1].mean():z.2f}, seed {result.meta['seed']}.{lost}"
+    )
+
+
+def _bars(stats: Floats) -> dict[str, object]:
+    """Error bars of rows (mean, low, high); none where an interval is infinite."""
+    mean, low, high = np.where(np.isfinite(stats), stats, stats[:, :1]).T
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": high - mean,
+        "arrayminus": mean - low,
+        "thickness": 2,
+    }
