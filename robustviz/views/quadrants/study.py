@@ -15,7 +15,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from robustviz.attacks import PGD
 from robustviz.cam import QUADRANTS
 from robustviz.runs import folder
 from robustviz.runs.folder import REPOSITORY, write_file
-from robustviz.stats import mean_interval
+from robustviz.stats import Floats, mean_interval
 from robustviz.training.config import TrainConfig
 from robustviz.training.evaluate import count_right
 from robustviz.training.evaluation import attack_name
@@ -95,32 +95,30 @@ class Study:
         yield from ((name, seed) for seed in self.seeds for name in CONTROLS)
 
 
+def protocol_of(study: Study) -> JSON:
+    """All that the counts of a study depend on, to stand beside them."""
+    config = study.config("full", study.seeds[0])
+    names = ("data", "net", "eps", "eps_low", "test_eps")
+    recipe = ("n_train", "epochs", "batch_size", "lr")
+    return {
+        **{name: getattr(study, name) for name in names},
+        "label": config.data.label,
+        "attack": attack_name({"key": "pgd", "steps": study.steps}),
+        "seeds": list(study.seeds),
+        **{name: getattr(config, name) for name in recipe},
+    }
+
+
 def measure(study: Study, path: Path, command: str = "") -> JSON:
     """Train, attack and count everything that is not in the file at `path` yet, and write it there
     after each training.
 
     A file that was made by another protocol is begun anew.
     """
-    first = study.config("full", study.seeds[0])
-    attack = PGD(steps=study.steps, eps=study.test_eps)
-    protocol = {
-        "data": study.data,
-        "label": first.data.label,
-        "net": study.net,
-        "eps": study.eps,
-        "eps_low": study.eps_low,
-        "test_eps": study.test_eps,
-        "attack": attack_name({"key": "pgd", "steps": study.steps}),
-        "seeds": list(study.seeds),
-        "n_train": first.n_train,
-        "epochs": first.epochs,
-        "batch_size": first.batch_size,
-        "lr": first.lr,
-    }
+    attack, protocol = PGD(steps=study.steps, eps=study.test_eps), protocol_of(study)
     known: JSON = folder.read_json(path) if path.exists() else {}
-    same = (
-        known.get("protocol", {}) | {"seeds": protocol["seeds"]} == protocol
-    )  # more seeds leave the old ones as they are
+    # more seeds leave the old ones as they are
+    same = known.get("protocol", {}) | {"seeds": protocol["seeds"]} == protocol
     cells: list[JSON] = known["cells"] if same else []
     seconds = float(known.get("cpu_seconds", 0)) if cells else 0.0
     out: JSON = {
@@ -130,23 +128,17 @@ def measure(study: Study, path: Path, command: str = "") -> JSON:
         "protocol": protocol,
         "cells": cells,
     }
+    there = {(cell["variant"], cell["seed"]) for cell in cells}
     for variant, seed in study.order():
-        if any((cell["variant"], cell["seed"]) == (variant, seed) for cell in cells):
+        if (variant, seed) in there:
             continue
         run = made(study.config(variant, seed))
         started, split, net = time.process_time(), images_of(run), net_of(run)
         clean, robust = (
             int(count_right(net, split.x, split.y, how).sum()) for how in (None, attack)
         )
-        cells.append(
-            {
-                "variant": variant,
-                "seed": seed,
-                "n": len(split),
-                "clean_k": clean,
-                "robust_k": robust,
-            }
-        )
+        counts = {"n": len(split), "clean_k": clean, "robust_k": robust}
+        cells.append({"variant": variant, "seed": seed, **counts})
         seconds += float(run.status().get("seconds", 0)) + time.process_time() - started
         out["cpu_seconds"] = round(seconds)
         write_file(path, compact(out))
@@ -159,7 +151,7 @@ def measure(study: Study, path: Path, command: str = "") -> JSON:
 # What the counts say.
 
 
-def found(study: JSON) -> Quadrants:
+def result_of(study: JSON) -> Quadrants:
     """The study as arrays. Only seeds of which all four quadrants are measured count, so that seeds
     can be paired.
 
@@ -175,116 +167,129 @@ def found(study: JSON) -> Quadrants:
         )
     names = [*PLACES, *(name for name in CONTROLS if all((name, seed) in by for seed in seeds))]
     cells = [[by[name, seed] for seed in seeds] for name in names]
-    arrays = {}
-    for kind in ("clean", "robust"):
-        share = arrays[kind] = np.array(
-            [[cell[f"{kind}_k"] / cell["n"] for cell in row] for row in cells]
-        )
-        arrays[f"{kind}_interval"] = np.array([mean_interval(row) for row in share]).clip(0, 1)
-        four = share[: len(PLACES)]
-        best = int(four.mean(axis=1).argmax())
-        arrays[f"{kind}_lead"] = np.array(
-            [
-                [math.nan] * 3 if at == best else mean_interval(four[best] - row, PAIRS)
-                for at, row in enumerate(four)
-            ]
-        )
+    clean, robust = (
+        np.array([[cell[kind] / cell["n"] for cell in row] for row in cells])
+        for kind in ("clean_k", "robust_k")
+    )
     meta = protocol | {
         "n": cells[0][0]["n"],
         "seeds": seeds,
         "command": study["command"],
         "paper": {name: list(two) for name, two in PAPER.items()},
     }
-    out = Quadrants(names=names, meta=meta, **arrays)
-    return replace(out, meta=meta | {"summary": sentence(out)})
+    result = Quadrants(
+        names=names,
+        clean=clean,
+        robust=robust,
+        clean_interval=_intervals(clean),
+        robust_interval=_intervals(robust),
+        clean_lead=_leads(clean),
+        robust_lead=_leads(robust),
+        meta=meta,
+    )
+    meta["summary"] = sentence(result)
+    return result
 
 
-def sentence(found: Quadrants) -> str:
+def _intervals(share: Floats) -> Floats:
+    return np.array([mean_interval(row) for row in share]).clip(0, 1)
+
+
+def _leads(share: Floats) -> Floats:
+    """By how much the best quadrant is ahead of each, (4,3); NaN for itself."""
+    four = share[: len(PLACES)]
+    best = int(four.mean(axis=1).argmax())
+    leads = np.array([mean_interval(four[best] - row, PAIRS) for row in four])
+    leads[best] = math.nan
+    return leads
+
+
+def sentence(result: Quadrants) -> str:
     """What the study found, whatever it is."""
-    meta, count = found.meta, found.clean.shape[1]
-    out = [
+    meta, count = result.meta, result.clean.shape[1]
+    parts = [
         f"{meta['label']}: one quadrant is trained with {eps_text(meta['eps_low'])}, the rest with"
         f" {eps_text(meta['eps'])}; {count} {'seed' if count == 1 else 'seeds'}, {meta['n']} test"
         " images."
     ]
-    for kind, what in (
-        ("robust", f"{meta['attack']} accuracy at {eps_text(meta['test_eps'])}"),
-        ("clean", "clean accuracy"),
+    for kind, what, table, lead in (
+        (
+            "robust",
+            f"{meta['attack']} accuracy at {eps_text(meta['test_eps'])}",
+            result.robust_interval,
+            result.robust_lead,
+        ),
+        ("clean", "clean accuracy", result.clean_interval, result.clean_lead),
     ):
-        at, decided = found.best(kind)
-        lead = found.clean_lead if kind == "clean" else found.robust_lead
-        ahead = list(
-            dict.fromkeys(
-                f"{100 * far:.1f}" for far in (np.nanmin(lead[:, 0]), np.nanmax(lead[:, 0]))
-            )
+        at, decided = result.best(kind)
+        least, most = (
+            f"{100 * points:.1f}" for points in (np.nanmin(lead[:, 0]), np.nanmax(lead[:, 0]))
         )
-        verdict = (
-            "decided for each"
-            if decided
-            else "not decided"
-            if count > 1
-            else "one seed cannot decide that"
+        verdict = "not decided" if count > 1 else "one seed cannot decide that"
+        if decided:
+            verdict = "decided for each"
+        parts.append(
+            f"Best {what}: {100 * table[at, 0]:.1f} %, with the smaller radius"
+            f" {result.names[at].replace('-', ' ')}. The others are"
+            f" {least if least == most else f'{least} to {most}'} points below: {verdict}."
         )
-        mean = (found.clean_interval if kind == "clean" else found.robust_interval)[at, 0]
-        out.append(
-            f"Best {what}: {100 * mean:.1f} %, with the smaller radius"
-            f" {found.names[at].replace('-', ' ')}. The others are {' to '.join(ahead)} points"
-            f" below: {verdict}."
-        )
-    return " ".join(out)
+    return " ".join(parts)
 
 
 def markdown(study: JSON) -> str:
     """The study's tables and its sentence, from the JSON alone."""
-    result = found(study)
-    meta, names = result.meta, result.names
+    result = result_of(study)
+    meta = result.meta
     title = {
         "full": f"none, {eps_text(meta['eps'])} everywhere",
         "low": f"all, {eps_text(meta['eps_low'])} everywhere",
     }
     attack = f"{meta['attack']} at {eps_text(meta['test_eps'])}"
-    out = [
-        (
-            f"{meta['label']}, {meta['net']}: {meta['n_train']} training images, {meta['epochs']}"
-            f" epochs, no warm-up; seeds {', '.join(map(str, meta['seeds']))}. Accuracy in % with"
-            " 95 % t-intervals over seeds; those of the leads hold for all six pairs together."
-        ),
-        "",
-        (
-            f"| smaller radius | clean | {attack} | best clean − this | best {meta['attack']} −"
-            " this | paper: clean | paper: PGD-20 |"
-        ),
-        "|---" * 7 + "|",
-    ]
-    for at, name in enumerate(names):
-        lead = [
-            _points(table[at]) if at < len(PLACES) else ""
-            for table in (result.clean_lead, result.robust_lead)
-        ]
+    protocol = (
+        f"{meta['label']}, {meta['net']}: {meta['n_train']} training images, {meta['epochs']}"
+        f" epochs, no warm-up; seeds {', '.join(map(str, meta['seeds']))}. Accuracy in % with"
+        " 95 % t-intervals over seeds; those of the leads hold for all six pairs together."
+    )
+    leads = (f"best clean − this | best {meta['attack']} − this", "paper: clean | paper: PGD-20")
+    head = ["smaller radius", "clean", attack, *leads]
+    rows = []
+    for at, name in enumerate(result.names):
+        lead = [result.clean_lead[at], result.robust_lead[at]] if at < len(PLACES) else []
         theirs = [f"{value:.2f}" for value in PAPER.get(name, ())] or ["", ""]
         cells = [
+            title.get(name, name),
             _points(result.clean_interval[at]),
             _points(result.robust_interval[at]),
-            *lead,
+            *(list(map(_points, lead)) or ["", ""]),
             *theirs,
         ]
-        out.append(f"| {title.get(name, name)} | {' | '.join(cells)} |")
-    out += ["", "| smaller radius | seed | n | clean | " + attack + " |", "|---" * 5 + "|"]
-    out += [
+        rows.append(f"| {' | '.join(cells)} |")
+    counts = [
         f"| {cell['variant']} | {cell['seed']} | {cell['n']} |"
         f" {100 * cell['clean_k'] / cell['n']:.1f} | {100 * cell['robust_k'] / cell['n']:.1f} |"
         for cell in study["cells"]
     ]
-    return "\n".join([*out, "", sentence(result)])
-
-
-def _points(row: np.ndarray) -> str:
-    mean, low, high = (100 * float(value) for value in row)
-    return (
-        "best"
-        if math.isnan(mean)
-        else f"{mean:.1f}" + (f" [{low:.1f}, {high:.1f}]" if math.isfinite(low) else "")
+    return "\n".join(
+        [
+            protocol,
+            "",
+            f"| {' | '.join(head)} |",
+            "|---" * 7 + "|",
+            *rows,
+            "",
+            f"| smaller radius | seed | n | clean | {attack} |",
+            "|---" * 5 + "|",
+            *counts,
+            "",
+            sentence(result),
+        ]
     )
+
+
+def _points(row: Floats) -> str:
+    mean, low, high = (100 * float(value) for value in row)
+    interval = f" [{low:.1f}, {high:.1f}]" if math.isfinite(low) else ""
+    return "best" if math.isnan(mean) else f"{mean:.1f}{interval}"
 
 
 def _say(line: str) -> None:
