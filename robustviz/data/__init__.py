@@ -8,46 +8,29 @@ import threading
 from collections import OrderedDict
 
 from robustviz import registry
-from robustviz.data.augmentation import AUGMENTATIONS, augment
-from robustviz.data.base import SPLITS, Dataset, Source, check_split, mean_and_std, stratified_order
-from robustviz.data.places import root
+from robustviz.data.augmentation import AUGMENTATIONS as AUGMENTATIONS, augment as augment
+from robustviz.data.base import Dataset as Dataset, Source as Source, mean_and_std as mean_and_std
+from robustviz.data.places import root as root
+from robustviz.data.splits import (
+    SPLITS as SPLITS,
+    check_split,
+    stratified_order as stratified_order,
+)
 from robustviz.types import UserError
 
 # isort: off
 # one line a source, in the order in which people should meet them
-from robustviz.data.digits import Digits
-from robustviz.data.shapes import Shapes
-from robustviz.data.mnist import MNIST
-from robustviz.data.fashion_mnist import FashionMNIST
-from robustviz.data.cifar10 import CIFAR10
-from robustviz.data.cifar100 import CIFAR100
-from robustviz.data.svhn import SVHN
-from robustviz.data.tiny_imagenet import TinyImageNet
-from robustviz.data.folder import Folder
+from robustviz.data.digits import Digits as Digits
+from robustviz.data.shapes import Shapes as Shapes
+from robustviz.data.mnist import MNIST as MNIST
+from robustviz.data.fashion_mnist import FashionMNIST as FashionMNIST
+from robustviz.data.cifar10 import CIFAR10 as CIFAR10
+from robustviz.data.cifar100 import CIFAR100 as CIFAR100
+from robustviz.data.svhn import SVHN as SVHN
+from robustviz.data.tiny_imagenet import TinyImageNet as TinyImageNet
+from robustviz.data.folder import Folder as Folder
 
 # isort: on
-
-__all__ = [
-    "AUGMENTATIONS",
-    "CIFAR10",
-    "CIFAR100",
-    "MNIST",
-    "SPLITS",
-    "SVHN",
-    "Dataset",
-    "Digits",
-    "FashionMNIST",
-    "Folder",
-    "Shapes",
-    "Source",
-    "TinyImageNet",
-    "augment",
-    "load",
-    "mean_and_std",
-    "root",
-    "source",
-    "stratified_order",
-]
 
 _recent: OrderedDict[tuple[str, str, int | None, str], Dataset] = OrderedDict()
 _lock = threading.Lock()
@@ -61,14 +44,13 @@ def source(text: str) -> Source:
     """
     name, colon, path = text.partition(":")
     made: type[Source] = registry.get("data", name)
-    if colon:
-        if name != "folder":
-            raise UserError(
-                f"{name} takes no path: write {name!r}, or folder:{path} for a folder of your own.",
-                code=2,
-            )
-        return Folder(path=path)
-    return made()
+    field = next(iter(registry.of_kind(made, "folder")), "")
+    if colon and not field:
+        raise UserError(
+            f"{name} takes no path: write {name!r}, or folder:{path} for a folder of your own.",
+            code=2,
+        )
+    return made(**({field: path} if colon else {}))
 
 
 def load(source: str | Source, split: str = "train", n: int | None = None) -> Dataset:
@@ -78,24 +60,24 @@ def load(source: str | Source, split: str = "train", n: int | None = None) -> Da
     `n` limits the training split to a balanced beginning (Shapes: draws exactly n); None, or more
     than there are: all. Raises UserError with one sentence: what is wrong, why, what to do.
     """
-    made = _source(source) if isinstance(source, str) else source
+    images = _source(source) if isinstance(source, str) else source
     check_split(split)
     if n is not None and n < 1:
         raise UserError(f"n={n} images is too few to train on: ask for at least 1.", code=2)
     if split != "train":
         n = None
-    name = (registry.key(made), split, n, str(root()))
+    name = (registry.key(images), split, n, str(root()))
     with _lock:
         if name in _recent:
             _recent.move_to_end(name)
             return _recent[name]
     # outside the lock: a download of one session must not stop the others
-    found = made.load(split, n)
+    dataset = images.load(split, n)
     with _lock:
-        _recent[name] = found
+        _recent[name] = dataset
         while len(_recent) > KEEP:
             _recent.popitem(last=False)
-    return found
+    return dataset
 
 
 _source = source

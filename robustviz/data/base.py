@@ -13,25 +13,7 @@ from typing import ClassVar
 import torch
 
 from robustviz import registry
-from robustviz.data.splits import (
-    SPLITS,
-    check_split,
-    stratified_order,
-    stratified_split,
-    train_and_val,
-)
-
-__all__ = [
-    "SPLITS",
-    "Dataset",
-    "Recipe",
-    "Source",
-    "check_split",
-    "mean_and_std",
-    "stratified_order",
-    "stratified_split",
-    "train_and_val",
-]
+from robustviz.data.splits import stratified_order
 
 Recipe = Mapping[str, object]
 PIECE = 2**24  # grey values that are counted at once
@@ -71,13 +53,13 @@ class Dataset:
         if isinstance(which, int):
             which = stratified_order(self.y)[: max(which, 0)]
         which = which.to(self.y.device)
-        positions = torch.arange(len(self))[which].tolist() if self.names is not None else []
+        positions = torch.arange(len(self))[which].tolist() if self.names else []
         return replace(
             self,
             images=self.images[which],
             y=self.y[which],
             masks=None if self.masks is None else self.masks[which],
-            names=None if self.names is None else tuple(self.names[i] for i in positions),
+            names=self.names and tuple(self.names[i] for i in positions),
         )
 
 
@@ -86,7 +68,7 @@ def mean_and_std(images: torch.Tensor) -> tuple[list[float], list[float]]:
     counting grey levels: exact, and in little memory whatever N is.
     """
     counts = torch.zeros(images.shape[1], 256, dtype=torch.float64)
-    for part in images.split(max(1, PIECE // max(1, images[0].numel()))):
+    for part in torch.split(images, max(1, PIECE // max(1, images[0].numel()))):
         for count, channel in zip(counts, part.unbind(1), strict=True):
             count += torch.bincount(channel.flatten(), minlength=256).cpu()
     levels = torch.arange(256, dtype=torch.float64) / 255
@@ -103,7 +85,8 @@ class Source(registry.Spec):
 
     `key` is the registered name, `label` the one a person reads, `default_eps` the radius (in [0,
     1]) at which attacks on this data tell something, `recipe` the training settings that suit a
-    laptop without a GPU.
+    laptop without a GPU. `at_hand`: whether its images are there without a file or a download;
+    `has_masks`: whether they come with the true object.
     """
 
     kind = "data"
@@ -111,6 +94,8 @@ class Source(registry.Spec):
     default_eps: ClassVar[float] = 8 / 255
     # depends on the data only, so that methods compare like for like
     recipe: ClassVar[Recipe]
+    at_hand: ClassVar[bool] = False
+    has_masks: ClassVar[bool] = False
 
     @property
     def pixels(self) -> int:

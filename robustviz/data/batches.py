@@ -15,10 +15,9 @@ import numpy as np
 from robustviz.data import places
 
 
-def _dtype(name: Any, align: Any = False, copy: Any = True) -> np.dtype[Any]:
+def _dtype(name: str, align: object = False, copy: object = True) -> np.dtype[Any]:
     # old files say align=0, which NumPy 2.4 warns about
-    made: np.dtype[Any] = np.dtype(name, align=bool(align), copy=bool(copy))
-    return made
+    return np.dtype(name, align=bool(align), copy=bool(copy))
 
 
 def _bytes(letters: str, encoding: str = "latin1") -> bytes:
@@ -43,12 +42,11 @@ _ALLOWED = {
 
 class _Arrays(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _ALLOWED[module, name]
-        except KeyError:
+        if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(
                 f"it wants to run {module}.{name}, which a data file has no need of"
-            ) from None
+            )
+        return _ALLOWED[module, name]
 
 
 def text(name: str | bytes) -> str:
@@ -68,12 +66,11 @@ def read(path: Path) -> tuple[dict[str, Any], str]:
         raise places.damaged(path, f"{error or type(error).__name__}") from error
 
 
-def pixels(
-    entry: dict[str, Any], labels: str, classes: int, path: Path
-) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 (N, 3, 32, 32) and int64 (N,) of a batch dictionary, once they are known to belong
-    together.
+def pixels(path: Path, labels: str, classes: int) -> tuple[np.ndarray, np.ndarray, str]:
+    """uint8 (N, 3, 32, 32) and int64 (N,) of a batch file, once they are known to belong together,
+    and its md5. `labels` is their name in the file. Raises UserError.
     """
+    entry, md5 = read(path)
     data, y = entry.get("data"), np.asarray(entry.get(labels, []), dtype=np.int64)
     if (
         not isinstance(data, np.ndarray)
@@ -84,4 +81,4 @@ def pixels(
         raise places.damaged(path, "its pixels are not one row of 3,072 bytes for each label")
     if y.min() < 0 or y.max() >= classes:
         raise places.damaged(path, f"its labels are not all in 0 to {classes - 1}")
-    return data.reshape(-1, 3, 32, 32), y
+    return data.reshape(-1, 3, 32, 32), y, md5

@@ -7,7 +7,7 @@ from __future__ import annotations
 import lzma
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,12 +15,14 @@ import numpy as np
 import torch
 
 from robustviz.data import batches, places
-from robustviz.data.base import Dataset, Recipe, Source, check_split
+from robustviz.data.base import Dataset, Recipe
+from robustviz.data.published import Published, part, rows, torchvision
 from robustviz.data.splits import official
 from robustviz.registry import register
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+ARCHIVE = "cifar-10-batches-py"
 MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -33,7 +35,7 @@ MD5 = {
 
 @register("data/cifar10")
 @dataclass(frozen=True)
-class CIFAR10(Source):
+class CIFAR10(Published):
     """50,000 + 10,000 small photographs, 3x32x32. Source: Krizhevsky 2009, Learning Multiple Layers
     of Features.
     """
@@ -50,91 +52,51 @@ class CIFAR10(Source):
 
     def load(self, split: str, n: int | None = None) -> Dataset:
         """The split: images (N, 3, 32, 32)."""
-        check_split(split)
-        names = (
-            ("test_batch",) if split == "test" else tuple(f"data_batch_{i}" for i in range(1, 6))
-        )
-        compact = ("test.xz",) if split == "test" else tuple(f"train_{i}.xz" for i in range(1, 6))
-        place = places.find(names, places.folders("cifar10", "cifar-10-batches-py"))
-        packed = places.find(compact, places.folders("cifar10"))
+        names = part(split, [f"data_batch_{i}" for i in range(1, 6)], ["test_batch"])
+        compact = part(split, [f"train_{i}.xz" for i in range(1, 6)], ["test.xz"])
+        place = places.find(names, places.folders(self.key, ARCHIVE))
+        packed = places.find(compact, places.folders(self.key))
         if place is None and packed is not None:
-            return _compact([packed / name for name in compact], split, n)
-        if place is None:
-            places.download(
-                "CIFAR-10", URL, _fetch, places.root() / "cifar10", "the folder cifar-10-batches-py"
-            )
-            place = places.root() / "cifar10" / "cifar-10-batches-py"
-        images, labels, differs = [], [], []
-        for name in names:
-            entry, md5 = batches.read(place / name)
-            part, numbers = batches.pixels(entry, "labels", 10, place / name)
-            images.append(part)
-            labels.append(numbers)
-            differs += [name] if md5 != MD5[name] else []
-        y = torch.from_numpy(np.concatenate(labels))
-        where = official(y, split, n)
-        card = _card(len(where), len(y), split)
-        if differs:
-            card += (
-                f" The checksum of {len(differs)} of {len(names)} files differs from the original."
-            )
-        return Dataset(
-            "cifar10",
-            split,
-            torch.from_numpy(np.concatenate(images)[where.numpy()]),
-            y[where],
-            CLASSES,
-            card=card,
+            return self._unpacked([packed / name for name in compact], split, n)
+        place = (
+            place or self.fetched(URL, torchvision("CIFAR10"), f"the folder {ARCHIVE}") / ARCHIVE
         )
+        parts = [batches.pixels(place / name, "labels", 10) for name in names]
+        images = np.concatenate([pixels for pixels, _, _ in parts])
+        y = torch.from_numpy(np.concatenate([labels for _, labels, _ in parts]))
+        count = sum(md5 != MD5[name] for name, (_, _, md5) in zip(names, parts, strict=True))
+        differs = f"{count} of {len(names)} files" if count else ""
+        return self.selected(split, n, y, CLASSES, rows(images), differs)
+
+    def _unpacked(self, paths: list[Path], split: str, n: int | None) -> Dataset:
+        # lzma leaves the interpreter free
+        with ThreadPoolExecutor(min(len(paths), os.cpu_count() or 1)) as pool:
+            raws = list(pool.map(unpack, paths))
+        y = torch.from_numpy(np.concatenate([labels for labels, _ in raws]).astype(np.int64))
+        drawn = self.selected(split, n, y, CLASSES, lambda where: _decoded(raws, where))
+        note = "Read from the compact copy"
+        listed = paths[0].with_name("jpeg_filled_rows.csv")
+        if listed.is_file():
+            rows_of = (line.split(",") for line in listed.read_text("utf-8").splitlines()[1:])
+            half = part(split, "train", "test")
+            filled = {int(row[1]) for row in rows_of if row[0] == half}
+            count = len(filled.intersection(official(y, split, n).tolist()))
+            note += (
+                f", whose checksum differs from the original: {count} of these images are JPEG"
+                " copies"
+            )
+        return replace(drawn, card=f"{drawn.card} {note}.")
 
 
-def _card(n: int, of: int, split: str) -> str:
-    return (
-        f"{n:,} of {of:,} CIFAR-10 images of the official"
-        f" {'test' if split == 'test' else 'training'} set, 32x32 RGB, 10 classes."
-    )
-
-
-def _fetch(target: Path) -> None:
-    import torchvision.datasets
-
-    torchvision.datasets.CIFAR10(str(target), download=True)
-
-
-def _compact(paths: list[Path], split: str, n: int | None) -> Dataset:
-    with ThreadPoolExecutor(
-        min(len(paths), os.cpu_count() or 1)
-    ) as pool:  # lzma leaves the interpreter free
-        raws = list(pool.map(unpack, paths))
-    y = torch.from_numpy(np.concatenate([raw[0] for raw in raws]).astype(np.int64))
-    where = official(y, split, n)
+def _decoded(raws: list[tuple[np.ndarray, np.ndarray]], where: torch.Tensor) -> torch.Tensor:
+    """The images at positions `where` (N,) in compact files that follow each other."""
     images = torch.empty(len(where), 3, 32, 32, dtype=torch.uint8)
     start = 0
     for labels, residual in raws:
         mine = torch.nonzero((where >= start) & (where < start + len(labels))).flatten()
         images[mine] = torch.from_numpy(decode(residual[:, (where[mine] - start).numpy()]))
         start += len(labels)
-    note = " Read from the compact copy"
-    listed = paths[0].with_name("jpeg_filled_rows.csv")
-    if listed.is_file():
-        of_split = "test" if split == "test" else "train"
-        filled = {
-            int(line.split(",")[1])
-            for line in listed.read_text("utf-8").splitlines()[1:]
-            if line.startswith(of_split + ",")
-        }
-        count = len(filled.intersection(where.tolist()))
-        note += (
-            f", whose checksum differs from the original: {count} of these images are JPEG copies"
-        )
-    return Dataset(
-        "cifar10",
-        split,
-        images,
-        y[where],
-        CLASSES,
-        card=_card(len(where), len(y), split) + note + ".",
-    )
+    return images
 
 
 def unpack(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -12,14 +12,8 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from robustviz.data.base import (
-    Dataset,
-    Recipe,
-    Source,
-    check_split,
-    stratified_order,
-    stratified_split,
-)
+from robustviz.data.base import Dataset, Recipe, Source
+from robustviz.data.splits import check_split, stratified_order, stratified_split
 from robustviz.registry import register
 from robustviz.types import UserError
 
@@ -32,6 +26,7 @@ class Digits(Source):
     label = "Digits (8x8)"
     # at 8/255 a standard net is still 96 % right; at .15 it falls, and the noise can be seen
     default_eps = 0.15
+    at_hand = True
     recipe: ClassVar[Recipe] = {
         "epochs": 20,
         "batch_size": 64,

@@ -4,36 +4,18 @@ methods apart.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from robustviz.data import idx
-from robustviz.data.base import Dataset, Recipe, Source
+from robustviz.data.base import Recipe
+from robustviz.data.idx import Idx
 from robustviz.registry import register
-
-CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
-MD5 = {
-    "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
-    "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
-    "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
-    "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
-}
 
 
 @register("data/fashion_mnist")
 @dataclass(frozen=True)
-class FashionMNIST(Source):
+class FashionMNIST(Idx):
     """60,000 + 10,000 pictures of clothes, 1x28x28. Source: Xiao et al. 2017, arXiv 1708.07747."""
 
     label = "Fashion-MNIST"
@@ -46,10 +28,23 @@ class FashionMNIST(Source):
         "n_train": 10_000,
         "net": "small_resnet",
     }
-
-    def load(self, split: str, n: int | None = None) -> Dataset:
-        """The split: images (N, 1, 28, 28)."""
-        url = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
-        return idx.load(
-            "fashion_mnist", "Fashion-MNIST", "FashionMNIST", url, CLASSES, MD5, split, n
-        )
+    classes = (
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    )
+    archive = "FashionMNIST"
+    url = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+    md5: ClassVar[Mapping[str, str]] = {
+        "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+        "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+        "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+    }

@@ -12,8 +12,15 @@ from typing import ClassVar
 import torch
 
 from robustviz.data import pictures
-from robustviz.data.base import Dataset, Recipe, Source, check_split
-from robustviz.data.splits import SPLITS, by_content, content_hash, first, train_and_val
+from robustviz.data.base import Dataset, Recipe, Source
+from robustviz.data.splits import (
+    SPLITS,
+    by_content,
+    check_split,
+    content_hash,
+    first,
+    train_and_val,
+)
 from robustviz.registry import option, register
 from robustviz.types import UserError
 
@@ -43,7 +50,7 @@ class Folder(Source):
         "net": "small_resnet",
     }
 
-    path: str = option("", "the folder that holds one folder of pictures for each class")
+    path: str = option("", "Folder with one subfolder of images a class", kind="folder")
     size: int = option(32, "height and width in pixels after resizing", low=8, high=224)
 
     def load(self, split: str, n: int | None = None) -> Dataset:
@@ -64,79 +71,68 @@ class Folder(Source):
                 f"The folder {place} {what}: name a folder that holds one folder of pictures for"
                 " each class."
             )
-        ready = {sub.name.lower(): sub for sub in pictures.subfolders(place)}
-        val = next((ready[name] for name in VAL_NAMES if name in ready), None)
-        test = ready.get("test", val)
-        if "train" in ready and test is not None:
-            files, y, classes, notes = _ready(
-                ready["train"], val if val is not test else None, test, split
-            )
-        else:
-            files, y, classes, notes = _flat(place, split)
-        where = first(y, torch.arange(len(y)), n if split == "train" else None)
-        chosen = [files[i] for i in where.tolist()]
-        images, kept, told = pictures.read(chosen, self.size)
-        y = y[where[kept]]
+        listing, notes = _listing(place, split)
+        y = listing.y
+        chosen = listing.take(first(y, torch.arange(len(y)), n if split == "train" else None))
+        images, kept, told = pictures.read(chosen.files, self.size)
+        y = chosen.y[kept]
         if split == "train" and len(set(y.tolist())) < 2 and (n is None or n > 1):
             raise UserError(
                 f"{place} leaves pictures of fewer than two classes to train on: add pictures to"
                 " the other classes."
             )
         card = (
-            f"{len(y):,} pictures of {len(classes)} classes from the folder {place.name},"
+            f"{len(y):,} pictures of {len(listing.classes)} classes from the folder {place.name},"
             f" {self.size}x{self.size} RGB."
         )
-        names = tuple(pictures.relative(chosen[i], place) for i in kept.tolist())
         return Dataset(
-            "folder",
+            self.key,
             split,
             images,
             y,
-            classes,
-            names=names,
+            listing.classes,
+            names=tuple(pictures.relative(chosen.files[i], place) for i in kept.tolist()),
             card=" ".join(filter(None, (card, told, notes))),
         )
 
 
-Found = tuple[tuple[Path, ...], torch.Tensor, tuple[str, ...], str]
+def _listing(place: Path, split: str) -> tuple[pictures.Listing, str]:
+    """The pictures of a split, and what the card says of those that are left out."""
+    ready = {sub.name.lower(): sub for sub in pictures.subfolders(place)}
+    val = next((ready[name] for name in VAL_NAMES if name in ready), None)
+    test = ready.get("test", val)
+    if "train" not in ready or test is None:
+        return _flat(place, split)
+    train = _at_least_two(ready["train"])
+    own = {"test": test, "val": val if val is not test else None}.get(split)
+    if own is not None:
+        return pictures.list_classes(own, train.classes), _left_out(train)
+    if split == "val" or val in (None, test):  # a part of the training folder is val
+        return train.take(train_and_val(train.y, split)), _left_out(train)
+    return train, _left_out(train)
 
 
-def _at_least_two(place: Path, listing: pictures.Listing) -> None:
+def _at_least_two(place: Path) -> pictures.Listing:
+    """The pictures in the class folders of `place`. Raises UserError where that are fewer than two
+    classes.
+    """
+    listing = pictures.list_classes(place)
     if len(listing.classes) > 1:
-        return
-    if not listing.classes:
-        loose = next(pictures.pictures(place), None)
-        why = "has pictures but no class folders" if loose else "has no pictures"
-    else:
+        return listing
+    if listing.classes:
         why = f"has pictures of one class only ({listing.classes[0]})"
+    elif any(pictures.pictures(place)):
+        why = "has pictures but no class folders"
+    else:
+        why = "has no pictures"
     raise UserError(
         f"{place} {why}: telling classes apart needs at least two folders with pictures, one for"
         " each class."
     )
 
 
-def _ready(train: Path, val: Path | None, test: Path, split: str) -> Found:
-    listing = pictures.list_classes(train)
-    _at_least_two(train, listing)
-    notes = _left_out(listing)
-    if split == "test":
-        listing = pictures.list_classes(test, listing.classes)
-    elif split == "val" and val is not None:
-        listing = pictures.list_classes(val, listing.classes)
-    elif val is None:
-        where = train_and_val(listing.y, split)
-        return (
-            tuple(listing.files[i] for i in where.tolist()),
-            listing.y[where],
-            listing.classes,
-            notes,
-        )
-    return listing.files, listing.y, listing.classes, notes
-
-
-def _flat(place: Path, split: str) -> Found:
-    listing = pictures.list_classes(place)
-    _at_least_two(place, listing)
+def _flat(place: Path, split: str) -> tuple[pictures.Listing, str]:
+    listing = _at_least_two(place)
     try:
         hashes = [content_hash(path.read_bytes()) for path in listing.files]
     except OSError as error:
@@ -144,17 +140,11 @@ def _flat(place: Path, split: str) -> Found:
             f"{error.filename} cannot be read ({error.strerror}): check its permissions."
         ) from error
     which, small = by_content(hashes, listing.y.tolist())
-    where = torch.nonzero(torch.tensor(which) == SPLITS.index(split)).flatten()
     notes = _left_out(listing)
     if small:
         names = ", ".join(listing.classes[k] for k in small)
         notes += f" Too few different pictures for all three splits (fewer than 3): {names}."
-    return (
-        tuple(listing.files[i] for i in where.tolist()),
-        listing.y[where],
-        listing.classes,
-        notes.strip(),
-    )
+    return listing.take(torch.tensor(which) == SPLITS.index(split)), notes.strip()
 
 
 def _left_out(listing: pictures.Listing) -> str:

@@ -8,18 +8,67 @@ import gzip
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 
 from robustviz.data import places
-from robustviz.data.base import Dataset, check_split
-from robustviz.data.splits import official
+from robustviz.data.base import Dataset
+from robustviz.data.published import Published, part, rows, torchvision
 
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
+
+
+class Idx(Published):
+    """A set of 28x28 grey pictures in idx files.
+
+    `archive` is its name in torchvision, `url` where it is from, `md5` has the checksum of each
+    file's unpacked content; one that differs is used and told on the card.
+    """
+
+    classes: ClassVar[tuple[str, ...]]
+    archive: ClassVar[str]
+    url: ClassVar[str]
+    md5: ClassVar[Mapping[str, str]]
+
+    def load(self, split: str, n: int | None = None) -> Dataset:
+        """The split: images (N, 1, 28, 28)."""
+        names = part(split, FILES["train"], FILES["test"])
+        inner = f"{self.archive}/raw"
+        place = places.find(names, places.folders(self.key, inner, "raw"))
+        if place is None:
+            fetch = torchvision(self.archive, train=True)
+            place = self.fetched(self.url, fetch, "the four idx files (.gz)") / inner
+        raw = {name: content(place / name) for name in names}
+        images, y = (parse(held, place / name) for name, held in raw.items())
+        if (
+            images.ndim != 3
+            or images.shape[1:] != (28, 28)
+            or y.shape != images.shape[:1]
+            or not len(y)
+        ):
+            raise places.damaged(
+                place, f"images {images.shape} and labels {y.shape} do not belong together"
+            )
+        if (most := int(y.max())) >= len(self.classes):
+            raise places.damaged(
+                place / names[1],
+                f"it has the label {most}, but {self.label} has {len(self.classes)} classes",
+            )
+        labels = torch.from_numpy(y.astype(np.int64))
+        differs = [name for name, held in raw.items() if places.md5(held) != self.md5[name]]
+        return self.selected(
+            split,
+            n,
+            labels,
+            self.classes,
+            lambda where: rows(images)(where).unsqueeze(1),
+            " and ".join(differs),
+        )
 
 
 def content(path: Path) -> bytes:
@@ -44,68 +93,3 @@ def parse(raw: bytes, path: Path) -> np.ndarray:
     if not shape or len(raw) != 4 + 4 * dims + int(np.prod(shape)):
         raise places.damaged(path, "it is not a complete idx file of bytes")
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * dims).reshape(shape)
-
-
-def load(
-    key: str,
-    label: str,
-    torchvision_name: str,
-    url: str,
-    classes: tuple[str, ...],
-    md5: Mapping[str, str],
-    split: str,
-    n: int | None,
-) -> Dataset:
-    """The split (N, 1, 28, 28) of an idx data set under the data root, downloaded first where it is
-    absent.
-
-    `md5` has the checksum of each file's unpacked content; one that differs is used and told on the
-    card.
-    """
-    check_split(split)
-    names = FILES["test" if split == "test" else "train"]
-    raw_folder = f"{torchvision_name}/raw"
-    place = places.find(names, places.folders(key, raw_folder, "raw"))
-    if place is None:
-
-        def fetch(target: Path) -> None:
-            import torchvision.datasets
-
-            getattr(torchvision.datasets, torchvision_name)(str(target), train=True, download=True)
-
-        places.download(label, url, fetch, places.root() / key, "the four idx files (.gz)")
-        place = places.root() / key / raw_folder
-    raw = [content(place / name) for name in names]
-    images, y = (parse(part, place / name) for part, name in zip(raw, names, strict=True))
-    if (
-        images.ndim != 3
-        or images.shape[1:] != (28, 28)
-        or y.shape != images.shape[:1]
-        or not len(y)
-    ):
-        raise places.damaged(
-            place, f"images {images.shape} and labels {y.shape} do not belong together"
-        )
-    if int(y.max()) >= len(classes):
-        raise places.damaged(
-            place / names[1],
-            f"it has the label {int(y.max())}, but {label} has {len(classes)} classes",
-        )
-    labels = torch.from_numpy(y.astype(np.int64))
-    where = official(labels, split, n)
-    differs = [name for part, name in zip(raw, names, strict=True) if places.md5(part) != md5[name]]
-    kind = "test" if split == "test" else "training"
-    card = (
-        f"{len(where):,} of {len(y):,} {label} images of the official {kind} set, 28x28 grey,"
-        f" {len(classes)} classes."
-    )
-    if differs:
-        card += f" The checksum of {' and '.join(differs)} differs from the original."
-    return Dataset(
-        key,
-        split,
-        torch.from_numpy(images[where.numpy()]).unsqueeze(1),
-        labels[where],
-        classes,
-        card=card,
-    )

@@ -4,24 +4,18 @@ custom.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from robustviz.data import idx
-from robustviz.data.base import Dataset, Recipe, Source
+from robustviz.data.base import Recipe
+from robustviz.data.idx import Idx
 from robustviz.registry import register
-
-MD5 = {
-    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
-    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
-    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
-}
 
 
 @register("data/mnist")
 @dataclass(frozen=True)
-class MNIST(Source):
+class MNIST(Idx):
     """60,000 + 10,000 handwritten digits, 1x28x28. Source: LeCun, Cortes, Burges,
     yann.lecun.com/exdb/mnist.
     """
@@ -36,8 +30,12 @@ class MNIST(Source):
         "n_train": 10_000,
         "net": "small_resnet",
     }
-
-    def load(self, split: str, n: int | None = None) -> Dataset:
-        """The split: images (N, 1, 28, 28)."""
-        url = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-        return idx.load("mnist", "MNIST", "MNIST", url, tuple("0123456789"), MD5, split, n)
+    classes = tuple("0123456789")
+    archive = "MNIST"
+    url = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+    md5: ClassVar[Mapping[str, str]] = {
+        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    }

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,11 @@ class Listing:
     files: tuple[Path, ...]
     y: torch.Tensor
     empty: tuple[str, ...] = ()
+
+    def take(self, which: torch.Tensor) -> Listing:
+        """Of the pictures those at positions `which` (M,), or where it is true (N,)."""
+        positions = torch.arange(len(self.y))[which].tolist()
+        return replace(self, files=tuple(self.files[i] for i in positions), y=self.y[which])
 
 
 def hidden(name: str) -> bool:

@@ -8,7 +8,7 @@ import contextlib
 import errno
 import hashlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from robustviz import paths
@@ -28,25 +28,26 @@ def folders(key: str, *inner: str) -> Iterator[Path]:
     Names: the key, the key with `-`; in each, and in the root, the folders `inner` that the
     official archive or torchvision makes.
     """
-    seen = set()
-    for outer in (key, key.replace("_", "-")):
-        for name in (*inner, "."):
-            seen.add(root() / outer / name)
-    yield from sorted(
-        (place for place in seen if place.is_dir()),
+    outer = {root() / key, root() / key.replace("_", "-")}
+    likely = sorted(
+        {place / name for place in outer for name in (*inner, ".")},
         key=lambda place: (-len(place.parts), str(place)),
     )
-    yield from (root() / name for name in inner if (root() / name).is_dir())
+    yield from filter(Path.is_dir, (*likely, *(root() / name for name in inner)))
 
 
-def find(names: tuple[str, ...], places: Iterator[Path]) -> Path | None:
+def find(names: Iterable[str], places: Iterator[Path]) -> Path | None:
     """The first of the places that holds all the files `names`, packed (`.gz`) or not; None: none
     does.
     """
-    for place in places:
-        if all((place / name).is_file() or (place / f"{name}.gz").is_file() for name in names):
-            return place
-    return None
+    return next(
+        (
+            place
+            for place in places
+            if all((place / name).is_file() or (place / f"{name}.gz").is_file() for name in names)
+        ),
+        None,
+    )
 
 
 def md5(content: bytes) -> str:
@@ -63,9 +64,9 @@ def damaged(path: Path, why: str) -> UserError:
 
 
 def download(
-    what: str, url: str, fetch: Callable[[Path], None], target: Path, by_hand: str
-) -> None:
-    """Calls `fetch(target)`, which downloads into the folder `target`; the progress bar goes to
+    what: str, url: str, fetch: Callable[[Path], object], target: Path, by_hand: str
+) -> Path:
+    """`target`, once `fetch(target)` has downloaded into this folder; the progress bar goes to
     stderr.
 
     what, url, by_hand: for the sentence, e.g. "MNIST", "https://…", "the four idx files". Raises
@@ -77,6 +78,7 @@ def download(
         # torchvision prints to stdout, which belongs to the answer of a `--json` command
         with contextlib.redirect_stdout(sys.stderr):
             fetch(target)
+        return target
     except ImportError as error:
         raise UserError(
             f"{what} is downloaded by torchvision, which cannot be imported ({error}): install it."

@@ -16,7 +16,8 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw
 
-from robustviz.data.base import SPLITS, Dataset, Recipe, Source, check_split
+from robustviz.data.base import Dataset, Recipe, Source
+from robustviz.data.splits import SPLITS, check_split
 from robustviz.registry import option, register
 
 CLASSES = ("bolt", "cup", "fish", "heart", "house", "key", "moon", "star", "tree", "umbrella")

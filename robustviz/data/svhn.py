@@ -5,15 +5,14 @@ MNIST leaves out.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import torch
 
 from robustviz.data import places
-from robustviz.data.base import Dataset, Recipe, Source, check_split
-from robustviz.data.splits import official
+from robustviz.data.base import Dataset, Recipe
+from robustviz.data.published import Published, part, rows, torchvision
 from robustviz.imports import load
 from robustviz.registry import register
 from robustviz.types import UserError
@@ -27,7 +26,7 @@ MD5 = {
 
 @register("data/svhn")
 @dataclass(frozen=True)
-class SVHN(Source):
+class SVHN(Published):
     """73,257 + 26,032 house-number digits, 3x32x32. Source: Netzer et al. 2011,
     ufldl.stanford.edu/housenumbers.
     """
@@ -45,9 +44,8 @@ class SVHN(Source):
 
     def load(self, split: str, n: int | None = None) -> Dataset:
         """The split: images (N, 3, 32, 32). Labels are the digits themselves."""
-        check_split(split)
-        part = "test" if split == "test" else "train"
-        name = f"{part}_32x32.mat"
+        half = part(split, "train", "test")
+        name = f"{half}_32x32.mat"
         try:
             loadmat = load("scipy.io").loadmat
         except ImportError:
@@ -55,23 +53,13 @@ class SVHN(Source):
                 "SVHN is stored in MATLAB files, and scipy, which reads them, is not installed: run"
                 " `pip install scipy`."
             ) from None
-        place = places.find((name,), places.folders("svhn", "SVHN"))
-        if place is None:
-
-            def fetch(target: Path) -> None:
-                import torchvision.datasets
-
-                torchvision.datasets.SVHN(str(target), split=part, download=True)
-
-            places.download("SVHN", URL + name, fetch, places.root() / "svhn", name)
-            place = places.root() / "svhn"
+        place = places.find((name,), places.folders(self.key, "SVHN"))
+        path = (place or self.fetched(URL + name, torchvision("SVHN", split=half), name)) / name
         try:
-            content = loadmat(str(place / name))
+            content = loadmat(str(path))
             pixels, digit = content["X"], content["y"].ravel().astype(np.int64)
         except Exception as error:  # scipy raises many kinds for a damaged file
-            raise places.damaged(
-                place / name, f"it is no MATLAB file with X and y ({error})"
-            ) from error
+            raise places.damaged(path, f"it is no MATLAB file with X and y ({error})") from error
         if (
             pixels.dtype != np.uint8
             or pixels.shape != (32, 32, 3, len(digit))
@@ -80,17 +68,9 @@ class SVHN(Source):
             or digit.max() > 10
         ):
             raise places.damaged(
-                place / name,
-                f"images {pixels.shape} and labels {digit.shape} are not those of SVHN",
+                path, f"images {pixels.shape} and labels {digit.shape} are not those of SVHN"
             )
         y = torch.from_numpy(digit % 10)  # the files write 10 for the digit 0
-        where = official(y, split, n)
-        images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(3, 2, 0, 1)[where.numpy()]))
-        kind = "test" if split == "test" else "training"
-        card = (
-            f"{len(where):,} of {len(y):,} SVHN images of the official {kind} set, 32x32 RGB, 10"
-            " classes."
-        )
-        if places.md5((place / name).read_bytes()) != MD5[name]:
-            card += f" The checksum of {name} differs from the original."
-        return Dataset("svhn", split, images, y[where], tuple("0123456789"), card=card)
+        differs = "" if places.md5(path.read_bytes()) == MD5[name] else name
+        images = rows(pixels.transpose(3, 2, 0, 1))
+        return self.selected(split, n, y, tuple("0123456789"), images, differs)

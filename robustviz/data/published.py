@@ -1,0 +1,153 @@
+"""What the published data sets have in common: each lies in a training and a test file, is
+downloaded where it is absent, and says on its card which of its images these are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from robustviz.data import pictures, places
+from robustviz.data.base import Dataset, Source
+from robustviz.data.splits import check_split, official
+from robustviz.imports import load
+from robustviz.types import UserError
+
+T = TypeVar("T")
+Pick = Callable[[torch.Tensor], torch.Tensor]  # positions (M,) -> images uint8 (M, C, H, W)
+
+
+class Published(Source):
+    """A source of published files: what `load` of such a source is made of."""
+
+    def fetched(self, url: str, fetch: Callable[[Path], object], by_hand: str) -> Path:
+        """Its folder under the data root, once `fetch` has downloaded into it; arguments as in
+        `places.download`.
+        """
+        return places.download(self.label, url, fetch, places.root() / self.key, by_hand)
+
+    def selected(
+        self,
+        split: str,
+        n: int | None,
+        y: torch.Tensor,
+        classes: tuple[str, ...],
+        pick: Pick,
+        differs: str = "",
+    ) -> Dataset:
+        """The images of the split among those of one official file, whose labels are `y` (N,).
+
+        differs: which files have another checksum than the original ones, for the card.
+        """
+        where = official(y, split, n)
+        images = pick(where)
+        height, width = images.shape[-2:]
+        card = (
+            f"{len(where):,} of {len(y):,} {self.label} images of the official"
+            f" {part(split, 'training', 'test')} set, {height}x{width}"
+            f" {'RGB' if images.shape[1] == 3 else 'grey'}, {len(classes)} classes."
+        )
+        if differs:
+            card += f" The checksum of {differs} differs from the original."
+        return Dataset(self.key, split, images, y[where], classes, card=card)
+
+    def photographs(
+        self,
+        split: str,
+        n: int | None,
+        place: Path,
+        listing: pictures.Listing,
+        whose: str,
+        *,
+        size: int,
+        of: int,
+        titles: Mapping[str, str],
+    ) -> Dataset:
+        """The images of the split among the listed files in `place`; only its own are decoded.
+
+        whose: what the files are of, for the card; `of` is how many classes the full set has;
+        `titles` gives readable names to class folders.
+        """
+        where = official(listing.y, split, n)
+        chosen = listing.take(where)
+        images, kept, notes = pictures.read(chosen.files, size)
+        classes = distinct([titles.get(name, name) for name in listing.classes], listing.classes)
+        among = f"{len(classes)} of {of} classes" if len(classes) < of else f"{of} classes"
+        card = (
+            f"{len(kept):,} of {len(listing.y):,} {self.label} images of the {whose},"
+            f" {size}x{size} RGB, {among}. {notes}"
+        )
+        names = tuple(pictures.relative(chosen.files[i], place) for i in kept.tolist())
+        return Dataset(
+            self.key, split, images, chosen.y[kept], classes, names=names, card=card.strip()
+        )
+
+    def from_folders(
+        self,
+        split: str,
+        n: int | None,
+        place: Path,
+        train: str,
+        test: str,
+        *,
+        size: int,
+        of: int,
+        titles: Mapping[str, str],
+    ) -> Dataset:
+        """The split of a data set that lies as class folders in `place/train` and `place/test`."""
+        listing = pictures.list_classes(place / train)
+        if len(listing.classes) < 2:
+            raise UserError(
+                f"{place / train} has pictures in fewer than two class folders: put at least two"
+                " there."
+            )
+        if split == "test":
+            listing = pictures.list_classes(place / test, listing.classes)
+        whose = f"{part(split, 'training', 'test')} folder"
+        return self.photographs(split, n, place, listing, whose, size=size, of=of, titles=titles)
+
+
+def part(split: str, train: T, test: T) -> T:
+    """Which of two official parts has the split: train and val are in the training file. Raises
+    UserError where there is no such split.
+    """
+    return test if check_split(split) == "test" else train
+
+
+def rows(array: np.ndarray) -> Pick:
+    """The images in `array` uint8 (N, C, H, W)."""
+    return lambda where: torch.from_numpy(np.ascontiguousarray(array[where.numpy()]))
+
+
+def torchvision(name: str, **options: object) -> Callable[[Path], object]:
+    """A download by the data set of torchvision that is called `name`."""
+    return lambda target: getattr(load("torchvision.datasets"), name)(
+        str(target), download=True, **options
+    )
+
+
+def class_folders(key: str, other: str, train: str, test: str) -> Path | None:
+    """The first folder under the root with class folders of `key` in `train` and `test`; `-subset`
+    names come last.
+    """
+    dashed = key.replace("_", "-")
+    for name in (key, dashed, other, f"{dashed}-subset", f"{key}_subset", f"{other}-subset"):
+        place = places.root() / name
+        if all(
+            (place / inner).is_dir() and len(pictures.subfolders(place / inner)) > 1
+            for inner in (train, test)
+        ):
+            return place
+    return None
+
+
+def distinct(titles: Sequence[str], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Titles, with the folder's name added where two are the same."""
+    return tuple(
+        title if titles.count(title) == 1 else f"{title} ({name})"
+        for title, name in zip(titles, names, strict=True)
+    )
