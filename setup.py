@@ -8,6 +8,7 @@ from setuptools.command.build_py import build_py
 
 # The user's own runs lie in checkpoints, too: those stay out.
 SHIPPED = (
+    "app.py",
     "pages",
     ".streamlit",
     "checkpoints/zoo",

@@ -7,44 +7,64 @@ importing the package costs nothing and the first page of the app never loads to
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+import pkgutil
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-
-_HOMES = {
-    "open_run": "robustviz.runs.folder",
-    "train": "robustviz.training.loop",
-    "TrainConfig": "robustviz.training.config",
-}
-_ROOMS = (
-    "attacks",
-    "cam",
-    "data",
-    "figures",
-    "losses",
-    "measures",
-    "methods",
-    "nets",
-    "probes",
-    "registry",
-    "runs",
-    "stats",
-    "training",
-    "types",
-    "views",
-)
-
 __all__ = ["TrainConfig", "open_run", "train"]
 
+_HOMES = {
+    "open_run": "robustviz.runs.folder:open_run",
+    "train": "robustviz.training.loop:train",
+    "TrainConfig": "robustviz.training.config:TrainConfig",
+    # rooms of their own until they moved into `training`
+    "config": "robustviz.training.config",
+    "doctor": "robustviz.training.doctor",
+    "evaluate": "robustviz.training.evaluate",
+    "presets": "robustviz.training.presets",
+}
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in _ROOMS:
-        return importlib.import_module(f"robustviz.{name}")
-    raise AttributeError(f"module 'robustviz' has no attribute {name!r}")
+if TYPE_CHECKING:
+    from robustviz import (
+        attacks as attacks,
+        cam as cam,
+        data as data,
+        export as export,
+        figures as figures,
+        inputs as inputs,
+        losses as losses,
+        measures as measures,
+        methods as methods,
+        nets as nets,
+        probes as probes,
+        registry as registry,
+        runs as runs,
+        stats as stats,
+        terms as terms,
+        training as training,
+        types as types,
+        views as views,
+    )
+    from robustviz.runs.folder import open_run as open_run
+    from robustviz.training import (
+        config as config,
+        doctor as doctor,
+        evaluate as evaluate,
+        presets as presets,
+    )
+    from robustviz.training.config import TrainConfig as TrainConfig
+    from robustviz.training.loop import train as train
+else:  # hidden from type checkers, which would take every name for one that is here
 
+    def __getattr__(name: str) -> Any:
+        if name in _HOMES or name in _rooms():
+            return pkgutil.resolve_name(_HOMES.get(name, f"robustviz.{name}"))
+        raise AttributeError(f"module 'robustviz' has no attribute {name!r}")
 
-def __dir__() -> list[str]:
-    return sorted([*_HOMES, *_ROOMS])
+    def __dir__() -> list[str]:
+        return sorted({*_HOMES, *_rooms()})
+
+    def _rooms() -> set[str]:
+        """The names of all rooms: folders and files of the package."""
+        names = {module.name for module in pkgutil.iter_modules(__path__)}
+        return {name for name in names if not name.startswith("_")}

@@ -9,13 +9,15 @@ calls `load_all` before a page that needs them.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import threading
 from typing import Any
 
 _turn = threading.RLock()
 
-# What pages with a network on them are made of, heaviest first, and what they may ask for later.
+# What pages with a network on them are made of besides their panels, heaviest first, and what they
+# may ask for later.
 NEEDED = (
     "torch",
     "pandas",
@@ -25,16 +27,6 @@ NEEDED = (
     "robustviz.probes",
     "robustviz.methods",
     "robustviz.training.loop",
-    "robustviz.views.attack.panel",
-    "robustviz.views.attention.panel",
-    "robustviz.views.contributions.panel",
-    "robustviz.views.features.panel",
-    "robustviz.views.misalignment.panel",
-    "robustviz.views.paint.panel",
-    "robustviz.views.quadrants.panel",
-    "robustviz.views.loss.panel",
-    "robustviz.views.train.panel",
-    "robustviz.views.transfer.panel",
 )
 LATER = (
     "scipy.special",
@@ -56,10 +48,16 @@ def load(name: str) -> Any:
         return importlib.import_module(name)
 
 
-def load_all(names: tuple[str, ...] = NEEDED) -> None:
-    """Import these, one after the other; a package that is not installed is left to whoever asks
-    for it by `load`.
+@functools.cache
+def needed() -> tuple[str, ...]:
+    """What pages with a network on them are made of."""
+    return (*NEEDED, *load("robustviz.views").modules("panel"))
+
+
+def load_all(names: tuple[str, ...] = ()) -> None:
+    """Import these, one after the other, or all that pages need; a package that is not installed is
+    left to whoever asks for it by `load`.
     """
-    for name in names:
+    for name in names or needed():
         with contextlib.suppress(ModuleNotFoundError):
             load(name)

@@ -10,11 +10,11 @@ import os
 import sys
 from pathlib import Path
 
-_PACKAGE = Path(__file__).resolve().parent
-_SHIPPED = _PACKAGE / "shipped"  # setup.py puts it into a wheel; a checkout has no such folder
+PACKAGE = Path(__file__).resolve().parent
+_SHIPPED = PACKAGE / "shipped"  # setup.py puts it into a wheel; a checkout has no such folder
 
 CHECKOUT = not _SHIPPED.is_dir()
-ROOT = _PACKAGE.parent if CHECKOUT else _SHIPPED  # holds checkpoints, pages and .streamlit
+ROOT = PACKAGE.parent if CHECKOUT else _SHIPPED  # holds checkpoints, pages and .streamlit
 INSTALL = "pip install -r requirements.txt" if CHECKOUT else 'pip install "robustviz[all]"'
 
 

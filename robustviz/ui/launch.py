@@ -21,7 +21,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from robustviz.runs import folder
+from robustviz import paths
+from robustviz.runs import queue
 from robustviz.types import UserError
 
 HOST = "127.0.0.1"
@@ -43,20 +44,12 @@ def launch(
     """
     if importlib.util.find_spec("streamlit") is None:
         raise UserError(
-            "Streamlit is not installed: run `make app`, or `python -m pip install -r"
-            " requirements.txt`."
+            f"Streamlit is not installed: run `make app`, or `python -m {paths.INSTALL}`."
         )
-    if not (folder.REPOSITORY / "app.py").is_file():
-        raise UserError(
-            f"There is no app.py in {folder.REPOSITORY}: the app runs from a checkout of robustviz,"
-            " not from an installed copy."
-        )
+    if not (paths.ROOT / "app.py").is_file():
+        raise UserError(f"There is no app.py in {paths.ROOT}: install robustviz again.")
     fixed = _asked_port(port)
-    with contextlib.suppress(
-        Exception
-    ):  # what interrupted runs are called must not keep the app from starting
-        from robustviz.runs import queue
-
+    with contextlib.suppress(Exception):  # a queue that cannot be read must not keep the app away
         queue.pump()
     server = None
     with _signals_as_ctrl_c():
@@ -155,7 +148,7 @@ class _Server:
         self._lock = threading.Lock()
         self.process = subprocess.Popen(
             _command(port),
-            cwd=folder.REPOSITORY,
+            cwd=paths.ROOT,
             env=_environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -251,7 +244,7 @@ def _command(port: int) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """The child's environment. It runs in the repository, so paths that were meant from here become
+    """The child's environment. It runs where app.py lies, so paths that were meant from here become
     absolute.
     """
     here = {
@@ -259,7 +252,7 @@ def _environment() -> dict[str, str]:
         for name in ("ROBUSTVIZ_RUNS", "ROBUSTVIZ_DATA")
         if os.environ.get(name)
     }
-    path = os.pathsep.join(filter(None, [str(folder.REPOSITORY), os.environ.get("PYTHONPATH")]))
+    path = os.pathsep.join(filter(None, [str(paths.PACKAGE.parent), os.environ.get("PYTHONPATH")]))
     return (
         os.environ
         | here

@@ -4,23 +4,32 @@ every interaction.
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 import streamlit as st
 
-from robustviz import embedder
+from robustviz import embedder, imports, paths
 from robustviz.ui import shell
 
-PAGES = Path(__file__).resolve().parents[2] / "pages"
+
+def panel(name: str) -> Callable[[], None]:
+    """A page that is all in its question's folder: `page()` in `panel.py`, imported when shown."""
+
+    def run() -> None:
+        imports.load(f"robustviz.views.{name}.panel").page()
+
+    return run
 
 
 def page(name: str, title: str, help: str, *, default: bool = False) -> st.Page:
-    """One entry of the menu; its address is its file's name with dashes.
+    """One entry of the menu: the file of that name in `pages`, else the panel of that question. Its
+    address is the name with dashes.
 
     No icons: the browser would fetch each as a favicon from another host.
     """
+    file = paths.ROOT / "pages" / f"{name}.py"
     return st.Page(
-        PAGES / f"{name}.py",
+        file if file.is_file() else panel(name),
         title=title,
         url_path=None if default else name.replace("_", "-"),
         default=default,

@@ -6,9 +6,12 @@ import contextlib
 import socket
 import threading
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 from robustviz import imports, process
+
+MAIN = Path(__file__).with_name("main.py")  # the script that Streamlit runs at every click
 
 # What the first page is made of, and what Streamlit would look for when it draws it. Half of pandas
 # in `sys.modules` is taken for all of it by whoever looks there, so that comes before anybody, too.
@@ -37,7 +40,7 @@ def _import_ahead() -> None:
     with contextlib.suppress(
         Exception
     ):  # what cannot be imported is said by the page that needs it
-        imports.load_all(imports.NEEDED + imports.LATER)
+        imports.load_all((*imports.needed(), *imports.LATER))
 
 
 class Prompt:

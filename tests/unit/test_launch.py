@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from robustviz.runs import folder, queue
+from robustviz import paths
+from robustviz.runs import queue
 from robustviz.types import UserError
 from robustviz.ui import launch
 
@@ -116,8 +117,8 @@ def test_without_streamlit_the_launcher_says_what_to_install(
 
 
 def test_a_copy_without_the_app_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(folder, "REPOSITORY", tmp_path)
-    with pytest.raises(UserError, match="runs from a checkout"):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    with pytest.raises(UserError, match=r"There is no app.py in .*: install robustviz again"):
         launch.launch()
 
 
@@ -202,7 +203,7 @@ def test_paths_meant_from_here_stay_what_they_mean(
     found = launch._environment()
     assert Path(found["ROBUSTVIZ_RUNS"]) == tmp_path / "mine"
     assert found["ROBUSTVIZ_DATA"] == ""
-    assert found["PYTHONPATH"].split(os.pathsep)[0] == str(folder.REPOSITORY)
+    assert found["PYTHONPATH"].split(os.pathsep)[0] == str(paths.ROOT)
 
 
 def test_the_flags_exist_in_this_streamlit() -> None:
@@ -222,7 +223,7 @@ def test_the_app_starts_from_anywhere_answers_here_only_and_ends_quietly(
     tmp_path: Path, port: int, name: str
 ) -> None:
     own = {
-        "PYTHONPATH": str(folder.REPOSITORY),
+        "PYTHONPATH": str(paths.ROOT),
         "ROBUSTVIZ_RUNS": "mine",
         "HTTP_PROXY": "http://127.0.0.1:9",
         "PORT": str(port),
@@ -262,7 +263,7 @@ def test_the_app_starts_from_anywhere_answers_here_only_and_ends_quietly(
     assert "Traceback" not in said
     assert not outside
     assert _eventually(lambda: launch.is_free(port))
-    assert not (folder.REPOSITORY / "mine").exists()
+    assert not (paths.ROOT / "mine").exists()
 
 
 def _own_addresses() -> set[str]:
