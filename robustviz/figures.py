@@ -2,9 +2,16 @@
 notebook.
 
 Every function returns a `go.Figure` with its alternative text in `figure.layout.meta["alt"]`, and
-with what is seen in this case, with its numbers, in `figure.layout.meta["sentence"]`.
+with what is seen in this case, with its numbers, in `figure.layout.meta["sentence"]`. What
+stands here is what editors know; a figure of any other question is found too.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from robustviz.imports import load
+from robustviz.views import modules
 from robustviz.views.attack.figures import (
     accuracy_curve as accuracy_curve,
     adversarial as adversarial,
@@ -57,3 +64,13 @@ from robustviz.views.transfer.figures import (
     transfer as transfer,
     transfer_difference as transfer_difference,
 )
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """A figure that no line above names."""
+        for module in () if name.startswith("_") else modules("figures"):
+            value = vars(load(module)).get(name)
+            if getattr(value, "__module__", "") == module:
+                return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,11 +1,15 @@
 """Probes turn a run into arrays: `probes.adversarial(run, AdversarialSpec(index=3))`.
 
 A spec is a registered dataclass of settings; results that take seconds are kept in the run's
-folder.
+folder. What stands here is what editors know; a probe or a spec of any other question is found too.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+from robustviz.imports import load
+from robustviz.views import modules
 from robustviz.views.attack.probe import (
     accuracy_curve as accuracy_curve,
     adversarial as adversarial,
@@ -58,6 +62,7 @@ from robustviz.views.loss.result import (
     SurfacesSpec as SurfacesSpec,
     WeightSurfaceSpec as WeightSurfaceSpec,
 )
+from robustviz.views.measure import Probe
 from robustviz.views.misalignment.probe import (
     misalignment as misalignment,
     pairs as pairs,
@@ -72,5 +77,18 @@ from robustviz.views.misalignment.result import (
 )
 from robustviz.views.paint.probe import painted as painted
 from robustviz.views.paint.result import PaintedSpec as PaintedSpec
+from robustviz.views.result import ProbeSpec
 from robustviz.views.transfer.probe import transfer as transfer
 from robustviz.views.transfer.result import TransferSpec as TransferSpec
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """A probe or a spec that no line above names."""
+        for module in () if name.startswith("_") else (*modules("probe"), *modules("result")):
+            value = vars(load(module)).get(name)
+            if isinstance(value, Probe) or (
+                isinstance(value, type) and issubclass(value, ProbeSpec)
+            ):
+                return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
