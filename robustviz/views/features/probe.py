@@ -1,5 +1,5 @@
-"""What a network makes of clean, attacked and randomly noised images just before its last layer,
-and how tidy that is.
+"""What a network makes of clean, attacked and randomly noised images just before its last layer, how
+tidy that is, where it lies in a plane, and how that came about, epoch by epoch.
 
 The noise is the control: what it does too is not the attack's doing. It has the attack's ε, yet is
 shorter in ℓ2 (uniform noise fills the box, PGD goes to its corners), so it answers "does any change
@@ -8,31 +8,80 @@ of this size do that?", not "of this length".
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from robustviz import measures, registry
 from robustviz.attacks import PGD
 from robustviz.attacks.balls import BALLS
+from robustviz.data import Dataset
 from robustviz.inputs import in_parts
 from robustviz.nets import Classifier, frozen
-from robustviz.registry import option, register
 from robustviz.runs.folder import Run
+from robustviz.stats import Floats
 from robustviz.training.evaluate import attacked, norm_of
-from robustviz.types import check_eps, eps_text
-from robustviz.views.features.result import Features
-from robustviz.views.measure import Probe, images_of, meta_of, net_of
+from robustviz.types import UserError, check_eps, eps_text
+from robustviz.views.features import embedding
+from robustviz.views.features.result import (
+    KINDS,
+    AttackedSpec,
+    FeatureFilm,
+    FeatureFilmSpec,
+    FeatureMap,
+    FeatureMapSpec,
+    Features,
+    FeaturesSpec,
+    Images,
+    own_and_other,
+)
+from robustviz.views.measure import images_of, meta_of, net_of, probe
 
 VOTES = 10  # neighbours that vote, where there are so many
+FRAMES = 24  # of a film at most; of more epochs some are left out evenly
+TITLES = {"centres": "the plane of the class centres", "pca": "PCA", "umap": "UMAP"}
 
 
-def voters(n: int, run: Run) -> int:
-    """How many neighbours vote among the first `n` test images of a run: all others where these are
-    few.
+@dataclass(frozen=True, eq=False)
+class Task:
+    """The images that a spec is about, the attack on them, and `noisy`: the images with random
+    noise of the same ε. `meta` says all that.
     """
-    return min(VOTES, max(1, min(n, len(images_of(run))) - 1))
+
+    images: Dataset
+    attack: PGD
+    noisy: Tensor
+    seed: int
+    meta: dict[str, object]
+
+    def seen_by(self, net: Classifier) -> dict[Images, Tensor]:
+        """The images of each kind (N,C,H,W), attacked on this network."""
+        x, y = self.images.x, self.images.y
+        x_adv = attacked(net, x, y, self.attack, self.seed)
+        return {"clean": x, "adversarial": x_adv, "noise": self.noisy}
+
+    def displacement(self, clean: Tensor, moved: Tensor, x_moved: Tensor) -> measures.Displacement:
+        """How far the features of images that became `x_moved` went."""
+        few = self.images
+        return measures.displacement(
+            clean, moved, few.x, x_moved, few.y, len(few.classes), self.attack.norm
+        )
+
+
+def task_of(run: Run, spec: AttackedSpec[Any]) -> Task:
+    """What a spec means for a run. Raises UserError for a radius that is none."""
+    split, norm = images_of(run), norm_of(run.config)
+    few = split.take(torch.arange(min(spec.n, len(split))))
+    eps = check_eps(run.eps if spec.eps is None else spec.eps, norm, tuple(few.x.shape[1:]))
+    attack = PGD(norm=norm, eps=eps, steps=spec.steps)
+    noisy = BALLS[norm](few.x, eps).random_start(torch.Generator().manual_seed(spec.seed))
+    said = {"attack": registry.encode(attack), "eps": eps, "norm": norm, "seed": spec.seed}
+    return Task(few, attack, noisy, spec.seed, meta_of(run, split, **said))
 
 
 def features_of(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,6 +94,14 @@ def features_of(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
             z = net.pool(net.maps(part))
             out.append((z.flatten(1), net.head(z)))
     return torch.cat([z for z, _ in out]), torch.cat([logits for _, logits in out])
+
+
+def own_and_best(values: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each row of `values` (N,K) the entry of its class `y` (N,) and the largest of the others,
+    where NaN counts as −∞: (N,) each.
+    """
+    others = values.scatter(1, y[:, None], -torch.inf).nan_to_num(nan=-torch.inf, neginf=-torch.inf)
+    return values.gather(1, y[:, None])[:, 0], others.amax(dim=1)
 
 
 def describe(
@@ -67,11 +124,7 @@ def describe(
     """
     own = torch.eye(len(centres), dtype=torch.bool)
     to = measures.cosines_to_centres(z, measures.class_centres(clean, y, len(centres)))
-    others = (
-        to.scatter(1, y[:, None], -torch.inf)
-        .nan_to_num(nan=-torch.inf, neginf=-torch.inf)
-        .amax(dim=1)
-    )
+    to_own, to_other = own_and_best(to, y)
     return {
         "accuracy": float((pred == y).double().mean()),
         "alignment": measures.alignment(z, y),
@@ -82,8 +135,8 @@ def describe(
         "neighbourhood_hit": measures.neighbourhood_hit(z, y, k),
         "knn_among_clean": measures.knn_accuracy(z, y, k, among=clean),
         "hit_among_clean": measures.neighbourhood_hit(z, y, k, among=clean),
-        "own_cosine": float(to.gather(1, y[:, None]).mean()),
-        "other_cosine": float(others.mean()),
+        "own_cosine": float(to_own.mean()),
+        "other_cosine": float(to_other.mean()),
         "centre_own": float(centres[own].nanmean()),
         "centre_other": float(centres[~own].nanmean()),
         "twin_alignment": measures.alignment_of_pairs(clean, z),
@@ -93,103 +146,265 @@ def describe(
     }
 
 
-@register("probe/features")
-@dataclass(frozen=True)
-class FeaturesSpec(Probe[Features]):
-    """Penultimate features of the first `n` test images: clean, under PGD, and with uniform noise
-    of the same ε.
-
-    The attack is the evaluation's (same norm, same noise), so the answers are those that it counts.
-    """
-
-    n: int = option(500, "How many test images.", low=1)
-    eps: float | None = option(None, "Radius in pixel units; empty: the run's.", low=0)
-    steps: int = option(20, "Steps of PGD.", low=1, high=1000)
-    k: int = option(VOTES, "How many nearest neighbours vote.", low=1)
-    seed: int = option(0, "Seed of the attack's noise and of the random control.", low=0)
-    class_: str = option(
-        "",
-        "A class whose row and cause of misalignment are printed; empty: all images in one"
-        " sentence.",
+@probe(FeaturesSpec)
+def features(run: Run, spec: FeaturesSpec) -> Features:
+    """Features of clean, attacked and noisy images, and the measures of all three."""
+    task, net = task_of(run, spec), net_of(run)
+    y, classes, n = task.images.y, len(task.images.classes), len(task.images)
+    k = spec.k or min(VOTES, max(1, n - 1))
+    z, pred, centres, moved = {}, {}, {}, {}
+    for kind, images in task.seen_by(net).items():
+        z[kind], logits = features_of(net, images)
+        pred[kind] = logits.argmax(dim=1)
+        centres[kind] = measures.centre_cosines(z["clean"], z[kind], y, classes)
+        moved[kind] = task.displacement(z["clean"], z[kind], images)
+    values = {
+        kind: describe(z[kind], z["clean"], y, pred[kind], k, centres[kind], moved[kind])
+        for kind in z
+    }
+    return Features(
+        clean=z["clean"].numpy(),
+        adversarial=z["adversarial"].numpy(),
+        noise=z["noise"].numpy(),
+        y=y.numpy(),
+        pred=pred["clean"].numpy(),
+        pred_adv=pred["adversarial"].numpy(),
+        pred_noise=pred["noise"].numpy(),
+        index=np.arange(n),
+        centres_clean=centres["clean"].numpy(),
+        centres_adv=centres["adversarial"].numpy(),
+        centres_noise=centres["noise"].numpy(),
+        lipschitz_adv=moved["adversarial"].lipschitz.numpy(),
+        lipschitz_noise=moved["noise"].lipschitz.numpy(),
+        moved_adv=moved["adversarial"].relative.numpy(),
+        moved_noise=moved["noise"].relative.numpy(),
+        measures={str(kind): found for kind, found in values.items()},
+        meta=task.meta | {"k": k, "summary": _summary(task.attack, values, k)},
     )
 
-    result = Features
 
-    def name(self, run: Run) -> str:
-        return registry.key(replace(self, class_=""))
+def _summary(attack: PGD, values: dict[Images, dict[str, float]], k: int) -> str:
+    clean, adv, noise = (values[kind] for kind in KINDS)
+    return (
+        f"Under PGD-{attack.steps} at ε = {eps_text(float(attack.eps or 0))} images have a cosine"
+        f" of {adv['own_cosine']:.2f} to their own class's clean centre and"
+        f" {adv['other_cosine']:.2f} to the nearest other (clean: {clean['own_cosine']:.2f} and"
+        f" {clean['other_cosine']:.2f}, noise of the same ε: {noise['own_cosine']:.2f} and"
+        f" {noise['other_cosine']:.2f}). {k}-NN accuracy among clean images:"
+        f" {clean['knn_among_clean']:.2f} clean, {adv['knn_among_clean']:.2f} attacked,"
+        f" {noise['knn_among_clean']:.2f} with noise."
+    )
 
-    def __call__(self, run: Run) -> Features:
-        if not self.class_:
-            return super().__call__(run)
-        from robustviz.views.misalignment.probe import (
-            MisalignmentSpec,
-        )  # which asks for these features
 
-        causes = MisalignmentSpec(
-            n=self.n, eps=self.eps, steps=self.steps, seed=self.seed, class_=self.class_
-        )(run)
-        row = [row for row in causes.rows() if row["class"] == self.class_]
-        found = replace(self, class_="")(run)
-        return replace(found, meta=found.meta | {"summary": causes.meta["summary"], "table": row})
+@probe(FeatureMapSpec)
+def feature_map(run: Run, spec: FeatureMapSpec) -> FeatureMap:
+    """Features of clean and attacked images as points of a plane: class centres, PCA or UMAP."""
+    split = images_of(run)
+    n = min(spec.n, len(split))
+    _check_count(spec.projection, n)
+    seen, second = features(run, spec.alike(FeaturesSpec)), None
+    if spec.place_eps is not None:
+        second = features(run, replace(spec.alike(FeaturesSpec), eps=spec.place_eps))
+    points = np.concatenate([seen.clean, seen.adversarial])
+    drawn = _drawn(
+        spec,
+        torch.from_numpy(points).double(),
+        torch.from_numpy(seen.y),
+        len(split.classes),
+        [
+            torch.from_numpy(z).double()
+            for z in (seen.noise, seen.noise[:0] if second is None else second.adversarial)
+        ],
+    )
+    own, other = (np.stack(rows) for rows in zip(*map(seen.cosines, KINDS), strict=True))
+    kept = {name: seen.meta[name] for name in ("attack", "eps", "norm", "seed")}
+    made = {"metric": "cosine", "n_neighbors": spec.n_neighbors, "min_dist": spec.min_dist}
+    if spec.projection != "umap":
+        made = {}
+    said = kept | {"n": n, "place_eps": spec.place_eps, "projection": spec.projection} | made
+    return FeatureMap(
+        clean=_float32(drawn.at[:n]),
+        adversarial=_float32(drawn.at[n:]),
+        noise=_float32(drawn.guests[0]),
+        placed=_float32(drawn.guests[1]),
+        y=seen.y,
+        pred=seen.pred,
+        pred_adv=seen.pred_adv,
+        pred_noise=seen.pred_noise,
+        pred_placed=seen.pred[:0] if second is None else second.pred_adv,
+        index=seen.index,
+        own=own,
+        other=other,
+        moved=seen.moved_adv,
+        axes=drawn.axes.numpy(),
+        origin=drawn.origin.numpy(),
+        share=drawn.share,
+        trust=drawn.trust,
+        meta=meta_of(
+            run, split, **said, summary=_map_summary(spec, drawn, (other > own).sum(axis=1), seen)
+        ),
+    )
 
-    def measure(self, run: Run) -> Features:
-        split, norm = images_of(run), norm_of(run.config)
-        index = torch.arange(min(self.n, len(split)))
-        few = split.take(index)
-        x, y, classes = few.x, few.y, len(split.classes)
-        eps = check_eps(run.eps if self.eps is None else self.eps, norm, tuple(x.shape[1:]))
-        net, attack = net_of(run), PGD(norm=norm, eps=eps, steps=self.steps)
-        images = {
-            "clean": x,
-            "adversarial": attacked(net, x, y, attack, self.seed),
-            "noise": BALLS[norm](x, eps).random_start(torch.Generator().manual_seed(self.seed)),
-        }
-        z, pred, centres, moved = {}, {}, {}, {}
-        for name, these in images.items():
-            z[name], logits = features_of(net, these)
-            pred[name] = logits.argmax(dim=1)
-            centres[name] = measures.centre_cosines(z["clean"], z[name], y, classes)
-            moved[name] = measures.displacement(z["clean"], z[name], x, these, y, classes, norm)
-        found = {
-            name: describe(z[name], z["clean"], y, pred[name], self.k, centres[name], moved[name])
-            for name in images
-        }
-        clean, adv, noise = found["clean"], found["adversarial"], found["noise"]
-        summary = (
-            f"Under PGD-{self.steps} at ε = {eps_text(eps)} images have a cosine of"
-            f" {adv['own_cosine']:.2f} to their own class's clean centre and"
-            f" {adv['other_cosine']:.2f} to the nearest other (clean: {clean['own_cosine']:.2f} and"
-            f" {clean['other_cosine']:.2f}, noise of the same ε: {noise['own_cosine']:.2f} and"
-            f" {noise['other_cosine']:.2f}). {self.k}-NN accuracy among clean images:"
-            f" {clean['knn_among_clean']:.2f} clean, {adv['knn_among_clean']:.2f} attacked,"
-            f" {noise['knn_among_clean']:.2f} with noise."
+
+class _Drawn(NamedTuple):
+    """Points `at` (N,2) of a plane, and of `guests` that joined the finished map; how it was laid."""
+
+    at: Tensor
+    guests: list[Tensor]
+    axes: Tensor
+    origin: Tensor
+    share: float
+    trust: float
+
+
+def _drawn(
+    spec: FeatureMapSpec, points: Tensor, y: Tensor, classes: int, guests: list[Tensor]
+) -> _Drawn:
+    """Clean and attacked `points` (2n,D) in a plane, `y` (n,) the classes of both."""
+    if spec.projection == "umap":
+        at = embedding.umap(
+            points, seed=spec.seed, n_neighbors=spec.n_neighbors, min_dist=spec.min_dist
         )
-        meta = meta_of(
-            run,
-            split,
-            attack=registry.encode(attack),
-            eps=eps,
-            norm=norm,
-            seed=self.seed,
-            k=self.k,
-            summary=summary,
+        placed = [embedding.place(z, points, at) for z in guests]
+        axes, origin, share = points.new_zeros(0, 2), points.new_zeros(0), math.nan
+    else:
+        axes, origin, share = (
+            embedding.centre_plane(points[: len(y)], y, classes)
+            if spec.projection == "centres"
+            else embedding.plane(points)
         )
-        return Features(
-            clean=z["clean"].numpy(),
-            adversarial=z["adversarial"].numpy(),
-            noise=z["noise"].numpy(),
-            y=y.numpy(),
-            pred=pred["clean"].numpy(),
-            pred_adv=pred["adversarial"].numpy(),
-            pred_noise=pred["noise"].numpy(),
-            index=index.numpy(),
-            centres_clean=centres["clean"].numpy(),
-            centres_adv=centres["adversarial"].numpy(),
-            centres_noise=centres["noise"].numpy(),
-            lipschitz_adv=moved["adversarial"].lipschitz.numpy(),
-            lipschitz_noise=moved["noise"].lipschitz.numpy(),
-            moved_adv=moved["adversarial"].relative.numpy(),
-            moved_noise=moved["noise"].relative.numpy(),
-            measures=found,
-            meta=meta,
+        at, *placed = ((z - origin) @ axes for z in (points, *guests))
+    trust = embedding.trustworthiness(points, at)
+    return _Drawn(at, placed, axes, origin, share, trust)
+
+
+def _map_summary(spec: FeatureMapSpec, drawn: _Drawn, astray: Sequence[int], seen: Features) -> str:
+    """One sentence: the map, and how many points lie nearer to another class, in feature space."""
+    made = {
+        "centres": f"holds {drawn.share:.0%} of the variance between the class centres",
+        "pca": f"holds {drawn.share:.0%} of the variance",
+        "umap": (
+            f"metric cosine, n_neighbors {spec.n_neighbors}, min_dist {spec.min_dist:g}, seed"
+            f" {spec.seed}"
+        ),
+    }[spec.projection]
+    if not math.isnan(drawn.trust):
+        made += f", trustworthiness({embedding.TRUST}) {drawn.trust:.3f}"
+    clean, adv, noise = astray
+    return (
+        f"{len(seen.y)} images on {TITLES[spec.projection]} ({made}). Nearer to another"
+        f" class's centre than to their own, by cosine in feature space: {clean} clean, {adv}"
+        f" under PGD-{spec.steps} at ε = {eps_text(float(seen.meta['eps']))} (seed"
+        f" {spec.seed}), {noise} with noise of the same ε."
+    )
+
+
+def _float32(z: Tensor) -> Floats:
+    return z.numpy().astype(np.float32)
+
+
+def _check_count(projection: str, count: int) -> None:
+    if projection == "umap" and count < embedding.FEWEST:
+        raise UserError(
+            f"UMAP needs at least {embedding.FEWEST} images, and there are {count}; take more, or"
+            " the view of class centres."
         )
+
+
+# A run that goes on keeps its best weights and gets new snapshots.
+@probe(
+    FeatureFilmSpec, name=lambda run, spec: f"{registry.key(spec)}-{max(run.snapshots, default=0)}"
+)
+def feature_film(run: Run, spec: FeatureFilmSpec) -> FeatureFilm:
+    """Features of clean and attacked images at every epoch whose weights the run kept."""
+    epochs, task = _epochs(run), task_of(run, spec)
+    y, n = task.images.y, len(task.images)
+    _check_count(spec.projection, n)
+    shots = [_shot(run.net(epoch=epoch), task) for epoch in epochs]
+    if spec.projection == "umap":
+        maps = _chained([torch.cat([shot.clean, shot.adversarial]) for shot in shots], spec.seed)
+        at = [[both[:n], both[n:]] for both in maps]
+    else:
+        axes, origin, _ = embedding.centre_plane(shots[-1].clean, y, len(task.images.classes))
+        at = [[(z - origin) @ axes for z in (shot.clean, shot.adversarial)] for shot in shots]
+    clean, adversarial = (np.stack([_float32(z) for z in part]) for part in zip(*at, strict=True))
+    pred, pred_adv = (np.stack(part) for part in zip(*(shot.pred for shot in shots), strict=True))
+    own = np.array([shot.own for shot in shots])
+    other = np.array([shot.other for shot in shots])
+    k = (pred_adv == y.numpy()).sum(axis=1)
+    summary = (
+        f"{len(epochs)} epochs from {epochs[0]} to {epochs[-1]}, {n} images,"
+        f" PGD-{spec.steps} at ε = {eps_text(float(task.attack.eps or 0))}: cosine of attacked"
+        f" images to their own class's centre {own[0][1]:.2f} → {own[-1][1]:.2f}, to the nearest"
+        f" other {other[0][1]:.2f} → {other[-1][1]:.2f}; right under attack {k[0]} → {k[-1]}."
+    )
+    return FeatureFilm(
+        epochs=np.array(epochs),
+        clean=clean,
+        adversarial=adversarial,
+        y=y.numpy(),
+        index=np.arange(n),
+        pred=pred,
+        pred_adv=pred_adv,
+        own=own,
+        other=other,
+        moved=np.array([shot.moved for shot in shots]),
+        meta=task.meta | {"projection": spec.projection, "n": n, "summary": summary},
+    )
+
+
+def _epochs(run: Run) -> list[int]:
+    """The epochs that a film shows. Raises UserError where a run kept fewer than two."""
+    every = run.snapshots
+    if len(every) < 2:
+        raise UserError(
+            f"{run.id} kept the weights of {len(every)} epochs, and a film needs two; train one"
+            " like it with the setting snapshots = 2, which keeps every second epoch's (on the"
+            " command line: --set snapshots=2)."
+        )
+    return [every[round(at)] for at in np.linspace(0, len(every) - 1, min(len(every), FRAMES))]
+
+
+class _Shot(NamedTuple):
+    """One epoch: features (n,D) float64 and answers of clean and attacked images, the mean cosines
+    of `KINDS` to their own class's centre and to the nearest other, how far attack and noise move.
+    """
+
+    clean: Tensor
+    adversarial: Tensor
+    pred: list[Any]
+    own: list[float]
+    other: list[float]
+    moved: list[float]
+
+
+def _shot(net: Classifier, task: Task) -> _Shot:
+    images = task.seen_by(net)
+    seen = {kind: features_of(net, x) for kind, x in images.items()}
+    z = {kind: each for kind, (each, _) in seen.items()}
+    near = [
+        own_and_other(each.numpy(), z["clean"].numpy(), task.images.y.numpy())
+        for each in z.values()
+    ]
+    moved: list[Images] = ["adversarial", "noise"]
+    return _Shot(
+        z["clean"].double(),
+        z["adversarial"].double(),
+        [logits.argmax(dim=1).numpy() for _, logits in seen.values()][:2],
+        [own.mean() for own, _ in near],
+        [other.mean() for _, other in near],
+        [
+            float(task.displacement(z["clean"], z[kind], images[kind]).relative.mean())
+            for kind in moved
+        ],
+    )
+
+
+def _chained(points: list[Tensor], seed: int) -> list[Tensor]:
+    """A map (N,2) of the same N points at each epoch: UMAP of the last, and back from there each
+    from the one after it.
+    """
+    maps = [embedding.umap(points[-1], seed=seed)]
+    for z in reversed(points[:-1]):
+        maps.append(embedding.umap(z, seed=seed, init=maps[-1]))
+    return maps[::-1]

@@ -1,18 +1,67 @@
-"""What the question *features* gives back."""
+"""What is asked about features, and what comes back: measures of clean, attacked and noisy images,
+their map, and the map over the epochs.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from robustviz.registry import option, register
 from robustviz.stats import Bools, Floats, Ints
 from robustviz.types import JSON
-from robustviz.views.result import Result
+from robustviz.views.result import ProbeSpec, Result
+
+R = TypeVar("R", bound=Result)
+S = TypeVar("S", bound="AttackedSpec[Any]")
+Images = Literal["clean", "adversarial", "noise"]
+Projection = Literal["centres", "pca", "umap"]
+Film = Literal["centres", "umap"]
+KINDS: dict[Images, str] = {"clean": "clean", "adversarial": "attacked", "noise": "noise"}
+
+
+class Answers:
+    """Answers of a network to images and their attacked twins, (n,) each, beside the true
+    classes.
+    """
+
+    y: Ints
+    pred: Ints
+    pred_adv: Ints
+
+    @property
+    def right(self) -> Bools:
+        """Which untouched images the network reads rightly, (n,)."""
+        return np.asarray(self.pred == self.y)
+
+    @property
+    def fooled(self) -> Bools:
+        """Which of these the attack takes away, (n,)."""
+        return np.asarray(self.right & (self.pred_adv != self.y))
 
 
 @dataclass(frozen=True)
-class Features(Result):
+class AttackedSpec(ProbeSpec[R]):
+    """Which test images and which attack: the first `n`, and PGD as the evaluation runs it, with
+    the same norm and noise. Random noise of the same ε is the control.
+    """
+
+    n: int = option(500, "How many test images.", low=1)
+    eps: float | None = option(
+        None, "Radius in pixel units; empty: the run's.", low=0, kind="radius"
+    )
+    steps: int = option(20, "Steps of PGD.", low=1, high=1000)
+    seed: int = option(0, "Seed of the attack's noise and of the random control.", low=0)
+
+    def alike(self, spec: type[S]) -> S:
+        """Another question about the same images under the same attack."""
+        return spec(n=self.n, eps=self.eps, steps=self.steps, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class Features(Answers, Result):
     """Penultimate features of the same `n` images untouched, attacked, and with random noise of the
     same ε.
 
@@ -44,9 +93,7 @@ class Features(Result):
     measures: dict[str, dict[str, float]]
 
     def rows(self) -> list[JSON]:
-        """A row an image; where a class was asked for, that class's row of the table of causes."""
-        if "table" in self.meta:
-            return list(self.meta["table"])
+        """A row an image."""
         names = list(self.meta["classes"])
         return [
             {
@@ -61,19 +108,29 @@ class Features(Result):
             for i in range(len(self.y))
         ]
 
-    @property
-    def right(self) -> Bools:
-        """Which untouched images the network reads rightly, (n,)."""
-        return np.asarray(self.pred == self.y)
+    def points(self, of: Images) -> Floats:
+        """The features of one kind of images, (n,D)."""
+        return {"clean": self.clean, "adversarial": self.adversarial, "noise": self.noise}[of]
 
-    @property
-    def fooled(self) -> Bools:
-        """Which of these the attack takes away, (n,)."""
-        return np.asarray(self.right & (self.pred_adv != self.y))
+    def cosines(self, of: Images) -> tuple[Floats, Floats]:
+        """`own_and_other` of one kind of images."""
+        return own_and_other(self.points(of), self.clean, self.y)
 
-    def cosines(self, of: str) -> tuple[Floats, Floats]:
-        """`own_and_other` of the `clean`, `adversarial` or `noise` points."""
-        return own_and_other(getattr(self, of), self.clean, self.y)
+
+@register("probe/features")
+@dataclass(frozen=True)
+class FeaturesSpec(AttackedSpec[Features]):
+    """Penultimate features of the first `n` test images: clean, under PGD, and with uniform noise
+    of the same ε.
+
+    The attack is the evaluation's (same norm, same noise), so the answers are those that it counts.
+    """
+
+    k: int | None = option(
+        None, "How many nearest neighbours vote; empty: 10, or all others of fewer images.", low=1
+    )
+
+    result = Features
 
 
 def own_and_other(z: Floats, clean: Floats, y: Ints) -> tuple[Floats, Floats]:
@@ -94,7 +151,7 @@ def _unit(z: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
-class FeatureMap(Result):
+class FeatureMap(Answers, Result):
     """Features of the same `n` images as points of a plane: untouched, attacked, and with random
     noise of the same ε.
 
@@ -128,21 +185,41 @@ class FeatureMap(Result):
     trust: float
 
     @property
-    def right(self) -> Bools:
-        """Which untouched images the network reads rightly, (n,)."""
-        return np.asarray(self.pred == self.y)
-
-    @property
-    def fooled(self) -> Bools:
-        """Which of these the attack takes away, (n,)."""
-        return np.asarray(self.right & (self.pred_adv != self.y))
-
-    @property
     def astray(self) -> Ints:
         """How many clean, attacked, noisy points lie nearer to another class's centre than to their
         own, by cosine, (3,).
         """
         return np.asarray((self.other > self.own).sum(axis=1))
+
+
+@register("probe/feature_map")
+@dataclass(frozen=True)
+class FeatureMapSpec(AttackedSpec[FeatureMap]):
+    """Penultimate features of the first `n` test images, clean and under PGD, as points of a plane.
+
+    `projection`: `centres`, the plane of largest variance of the clean class centres; `pca`, that
+    of all points; `umap`, with the cosine metric. The latter two are fitted to clean and attacked
+    points together, so that neither is a guest in the other's map. Noise, and the attack at
+    `place_eps`, are put into the finished map and change nothing in it.
+    """
+
+    n: int = option(200, "How many test images.", low=1)
+    seed: int = option(0, "Seed of the attack's noise and of UMAP.", low=0, high=2**32 - 1)
+    projection: Projection = option("centres", "How the points come into a plane.")
+    n_neighbors: int = option(15, "Neighbours of each point in UMAP.", low=2, high=200)
+    min_dist: float = option(0.1, "How tightly UMAP packs points.", low=0, high=0.99)
+    place_eps: float | None = option(
+        None,
+        "Radius of a second attack, put into the finished map; empty: none.",
+        low=0,
+        kind="radius",
+    )
+
+    result = FeatureMap
+
+    @property
+    def cacheable(self) -> bool:
+        return self.projection == "umap"
 
 
 @dataclass(frozen=True)
@@ -167,3 +244,24 @@ class FeatureFilm(Result):
     own: Floats
     other: Floats
     moved: Floats
+
+
+@register("probe/feature_film")
+@dataclass(frozen=True)
+class FeatureFilmSpec(AttackedSpec[FeatureFilm]):
+    """The features of the first `n` test images at every epoch whose weights were kept. At each
+    epoch that epoch's own network is attacked.
+
+    `projection`: `centres`, all on the plane of the last epoch's class centres; `umap`, the last
+    epoch's map, and each earlier one starting from the one after it. Either way frames do not jump,
+    and do not depend on what was seen before.
+    """
+
+    n: int = option(100, "How many test images.", low=1)
+    steps: int = option(10, "Steps of PGD.", low=1, high=1000)
+    seed: int = option(
+        0, "Seed of the attack's noise, of the random control and of UMAP.", low=0, high=2**32 - 1
+    )
+    projection: Film = option("centres", "How the points come into a plane.")
+
+    result = FeatureFilm

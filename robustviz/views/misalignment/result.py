@@ -1,4 +1,4 @@
-"""What the question *misalignment* gives back."""
+"""What is asked about classes that are misaligned, and what comes back."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from robustviz.registry import option, register
 from robustviz.stats import Bools, Floats, Ints, _number, _shares, auc, wilson
 from robustviz.types import JSON
-from robustviz.views.result import Result
+from robustviz.views.features.result import Answers, AttackedSpec, Images
+from robustviz.views.result import ProbeSpec, Result
 
 
 @dataclass(frozen=True)
-class Misalignment(Result):
+class Misalignment(Answers, Result):
     """Why the images of each class do not stay with it: a row a class (K), and a row an image (N).
 
     Of each class: `n` images, of them `clean_k` right untouched and `robust_k` under the attack;
@@ -87,9 +89,7 @@ class Misalignment(Result):
         its 95 % interval (low, high), how many were fooled, how many not. 0.5 is chance; NaN where
         all or none were fooled.
         """
-        right = self.pred == self.y
-        fooled = self.pred_adv != self.y
-        return auc(self.misaligned[right & fooled], self.misaligned[right & ~fooled])
+        return auc(self.misaligned[self.fooled], self.misaligned[self.right & ~self.fooled])
 
     def lands(self, c: int, most: int = 3) -> list[tuple[int, int]]:
         """Where attacked images of a class go: (class, how many), the commonest answers first, none
@@ -162,6 +162,26 @@ class Misalignment(Result):
         )
 
 
+@register("probe/misalignment")
+@dataclass(frozen=True)
+class MisalignmentSpec(AttackedSpec[Misalignment]):
+    """The table of causes on the first `n` test images under PGD, with `train_n` images of the
+    training split beside them.
+
+    `class_`, on the command line `class`: whose row and sentence are printed; empty: the worst
+    three. Attack and noise are those of `FeaturesSpec` with the same settings.
+    """
+
+    train_n: int = option(1000, "How many training images, untouched.", low=1)
+    class_: str = option("", "The class to be explained; empty: the worst ones.", kind="class")
+
+    result = Misalignment
+
+    @property
+    def cacheable(self) -> bool:
+        return not self.class_  # the answer without a class is kept, and has its line too
+
+
 @dataclass(frozen=True)
 class Stages(Result):
     """How alike a network's inside is for an image and its attacked or noisy twin, stage by stage.
@@ -173,6 +193,18 @@ class Stages(Result):
     names: list[str]
     adversarial: Floats
     noise: Floats
+
+
+@register("probe/stages")
+@dataclass(frozen=True)
+class StagesSpec(AttackedSpec[Stages]):
+    """Cosine of the first `n` test images and their attacked and noisy twins after each stage;
+    attack and noise as in `features`.
+    """
+
+    n: int = option(100, "How many test images.", low=1)
+
+    result = Stages
 
 
 @dataclass(frozen=True)
@@ -188,6 +220,20 @@ class Pairs(Result):
     margin: float | None
 
 
+@register("probe/pairs")
+@dataclass(frozen=True)
+class PairsSpec(AttackedSpec[Pairs]):
+    """A histogram of the distances of all pairs of features at length 1, from `features` with the
+    same settings.
+    """
+
+    n: int = option(500, "How many test images.", low=2)
+    images: Images = option("clean", "Features of which images.")
+    bins: int = option(40, "How many bars from 0 to 2.", low=2, high=200)
+
+    result = Pairs
+
+
 @dataclass(frozen=True)
 class Uniformity(Result):
     """How tight classes are and how evenly features spread over the sphere, at the end of some
@@ -198,3 +244,17 @@ class Uniformity(Result):
     epoch: Ints
     alignment: Floats
     uniformity: Floats
+
+
+@register("probe/uniformity")
+@dataclass(frozen=True)
+class UniformitySpec(ProbeSpec[Uniformity]):
+    """Alignment and uniformity of the untouched features of the first `n` test images, for each
+    epoch that was kept and the best one.
+
+    Source: Wang and Isola 2020 (arXiv 2005.10242).
+    """
+
+    n: int = option(500, "How many test images.", low=2)
+
+    result = Uniformity

@@ -6,25 +6,21 @@ from __future__ import annotations
 
 import copy
 import itertools
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustviz import registry
-from robustviz.attacks import PGD
-from robustviz.attacks.balls import BALLS
 from robustviz.inputs import in_parts
 from robustviz.nets import Classifier, frozen
 from robustviz.nets.base import Normalise
-from robustviz.registry import option, register
 from robustviz.runs.folder import Run
-from robustviz.training.evaluate import attacked, norm_of
-from robustviz.types import check_eps, eps_text
-from robustviz.views.measure import Probe, images_of, meta_of, net_of
-from robustviz.views.misalignment.result import Stages
+from robustviz.types import eps_text
+from robustviz.views.features.probe import task_of
+from robustviz.views.features.result import Images
+from robustviz.views.measure import net_of, probe
+from robustviz.views.misalignment.result import Stages, StagesSpec
 
 # What only rescales or bends what came before it belongs to the stage before it.
 TRIMMINGS = (
@@ -39,6 +35,7 @@ TRIMMINGS = (
     Normalise,
 )
 START = "pixels"
+TWINS: tuple[Images, Images] = ("adversarial", "noise")
 
 
 def stages_of(net: Classifier) -> dict[str, nn.Module]:
@@ -78,57 +75,26 @@ def seen_at(net: Classifier, x: Tensor) -> dict[str, Tensor]:
     return {START: x.flatten(1), **{name: torch.cat(kept[name]) for name in places}}
 
 
-@register("probe/stages")
-@dataclass(frozen=True)
-class StagesSpec(Probe[Stages]):
-    """Cosine of the first `n` test images and their attacked and noisy twins after each stage;
-    attack and noise as in `features`.
-    """
-
-    n: int = option(100, "How many test images.", low=1)
-    eps: float | None = option(None, "Radius in pixel units; empty: the run's.", low=0)
-    steps: int = option(20, "Steps of PGD.", low=1, high=1000)
-    seed: int = option(0, "Seed of the attack's noise and of the random control.", low=0)
-
-    result = Stages
-
-    def measure(self, run: Run) -> Stages:
-        split, norm = images_of(run), norm_of(run.config)
-        few = split.take(torch.arange(min(self.n, len(split))))
-        x, net = few.x, net_of(run)
-        eps = check_eps(run.eps if self.eps is None else self.eps, norm, tuple(x.shape[1:]))
-        attack = PGD(norm=norm, eps=eps, steps=self.steps)
-        noisy = BALLS[norm](x, eps).random_start(torch.Generator().manual_seed(self.seed))
-        clean, adv, noise = (
-            seen_at(net, images)
-            for images in (x, attacked(net, x, few.y, attack, self.seed), noisy)
-        )
-        names = list(clean)
-        cosine = {name: _alike(clean[name], adv[name]) for name in names}
-        control = {name: _alike(clean[name], noise[name]) for name in names}
-        means = {name: float(cosine[name].mean()) for name in names}
-        last, logits = means["features"], means["logits"]
-        summary = (
-            f"Cosine of clean and attacked, mean over {len(x)} images, PGD-{self.steps} at ε ="
-            f" {eps_text(eps)}: pixels {means[START]:.2f}, features {last:.2f}, logits {logits:.2f}"
-            f" (noise of the same ε: features {float(control['features'].mean()):.2f}). The"
-            f" greatest fall is at {greatest_fall(names, [means[name] for name in names])}."
-        )
-        meta = meta_of(
-            run,
-            split,
-            attack=registry.encode(attack),
-            eps=eps,
-            norm=norm,
-            seed=self.seed,
-            summary=summary,
-        )
-        return Stages(
-            names,
-            torch.stack([*cosine.values()]).numpy(),
-            torch.stack([*control.values()]).numpy(),
-            meta=meta,
-        )
+@probe(StagesSpec)
+def stages(run: Run, spec: StagesSpec) -> Stages:
+    """Cosine of clean and attacked images, stage by stage of the network."""
+    task, net = task_of(run, spec), net_of(run)
+    seen = {kind: seen_at(net, images) for kind, images in task.seen_by(net).items()}
+    names = list(seen["clean"])
+    cosine, control = (
+        torch.stack([_alike(seen["clean"][name], seen[kind][name]) for name in names])
+        for kind in TWINS
+    )
+    means = dict(zip(names, cosine.mean(dim=1).tolist(), strict=True))
+    noise = float(control[names.index("features")].mean())
+    summary = (
+        f"Cosine of clean and attacked, mean over {len(task.images)} images,"
+        f" PGD-{spec.steps} at ε = {eps_text(float(task.attack.eps or 0))}: pixels"
+        f" {means[START]:.2f}, features {means['features']:.2f}, logits {means['logits']:.2f}"
+        f" (noise of the same ε: features {noise:.2f}). The"
+        f" greatest fall is at {greatest_fall(names, [*means.values()])}."
+    )
+    return Stages(names, cosine.numpy(), control.numpy(), meta=task.meta | {"summary": summary})
 
 
 def greatest_fall(names: list[str], means: list[float]) -> str:
