@@ -63,9 +63,8 @@ def test_an_address_with_a_mask_shows_its_finding_at_once(visit, few):
     ) and found.meta["outcome"] in words(app)
     made = Recipe(
         {"": ordinary("digits", "standard").id},
+        PaintedSpec(index=3, mask=STROKE, eps_low=2 / 255),
         "painted",
-        "painted",
-        {"index": 3, "mask": STROKE, "eps_low": 2 / 255},
     )
     assert f"mask={STROKE!r}" in made.code()
 
@@ -157,7 +156,7 @@ def test_a_guess_is_revealed_with_the_numbers_of_the_study_and_of_the_paper(
         one.key for one in app.button
     ]
     app.radio(key="quadrant").set_value("lower-left").run()
-    result = quadrant_study.found(quadrant_study.read())
+    result = quadrant_study.result_of(quadrant_study.read())
     assert app.query_params["quadrant"] == "lower-left" and result.meta["summary"] not in words(
         sound(app)
     )

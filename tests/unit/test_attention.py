@@ -26,7 +26,8 @@ from robustviz.probes import AttentionSpec, RoadSpec
 from robustviz.runs import folder
 from robustviz.stats import flat, spearman
 from robustviz.types import UserError
-from robustviz.views.attention.probe import PACKAGE, class_maps, random_nets
+from robustviz.views.attention.maps import PACKAGE, class_maps, random_nets
+from robustviz.views.attention.overlap import road_scores
 from robustviz.views.attention.result import Attention
 from robustviz.views.measure import image_of, images_of, net_of
 
@@ -237,9 +238,9 @@ def test_a_missing_package_is_one_clear_sentence(run, monkeypatch) -> None:
 
 
 def test_road_tells_a_trained_network_from_a_random_one_and_repeats(run) -> None:
-    found, state = RoadSpec(n=6).measure(run), torch.get_rng_state()
+    found, state = probes.road.answer(run, RoadSpec(n=6)), torch.get_rng_state()
     assert found.score.shape == (3, 6) and np.array_equal(
-        found.score, RoadSpec(n=6).measure(run).score
+        found.score, probes.road.answer(run, RoadSpec(n=6)).score
     )
     assert torch.equal(state, torch.get_rng_state()) and np.abs(found.score).max() <= 1
     figure = figures.road(
@@ -272,7 +273,7 @@ def test_road_is_high_where_the_map_is_the_reason() -> None:
     heat[0, 1, 1] = 1
     rng = torch.Generator().manual_seed(0)
     good, bad = (
-        module.road(net, x, torch.tensor([0]), one, (8, 8), rng, 0)[0] for one in (heat, -heat)
+        road_scores(net, x, torch.tensor([0]), one, (8, 8), rng, 0)[0] for one in (heat, -heat)
     )
     assert good > 0.1 and bad < -0.1
 
@@ -366,7 +367,7 @@ def test_the_histogram_has_its_peaks_at_both_radii(run) -> None:
 def test_each_recipe_runs(run, found) -> None:
     for figure, options in (("attention", {"control": True}), ("budget", {}), ("spent", {})):
         code = (
-            Recipe({"": run.id}, "attention", figure, {"index": 4, "steps": 5}, options)
+            Recipe({"": run.id}, AttentionSpec(index=4, steps=5), figure, options)
             .code()
             .replace(".show()", "")
         )

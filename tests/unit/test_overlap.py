@@ -69,7 +69,7 @@ def test_a_map_that_says_nothing_counts_as_a_blind_guess(heat) -> None:
 
 
 def test_every_number_is_what_a_loop_over_images_finds(run) -> None:
-    found = SPEC.measure(run)
+    found = probes.overlap.answer(run, SPEC)
     few, net = images_of(run).take(torch.arange(30)), net_of(run)
     shown = {0: few.x, 1: attacked(net, few.x, few.y, PGD(eps=run.eps, steps=3))}
     for row, x in shown.items():
@@ -100,7 +100,7 @@ def test_every_number_is_what_a_loop_over_images_finds(run) -> None:
 
 
 def test_chance_is_what_scattered_masks_get(run) -> None:
-    found = SPEC.measure(run)
+    found = probes.overlap.answer(run, SPEC)
     objects = images_of(run).take(torch.arange(30)).masks[:, 0].numpy().reshape(30, -1)
     rng, marked = np.random.default_rng(0), 200
     share = marked / 1024
@@ -112,7 +112,7 @@ def test_chance_is_what_scattered_masks_get(run) -> None:
 
 
 def test_only_the_same_images_are_compared(run) -> None:
-    found = SPEC.measure(run)
+    found = probes.overlap.answer(run, SPEC)
     assert found.gap(found, "iou", 0) == (0, 0, 0)
     other = dataclasses.replace(found, index=found.index + 1)
     with pytest.raises(UserError, match="same images"):
@@ -122,7 +122,7 @@ def test_only_the_same_images_are_compared(run) -> None:
 
 
 def test_the_figure_says_higher_only_where_the_interval_says_so(run) -> None:
-    found = SPEC.measure(run)
+    found = probes.overlap.answer(run, SPEC)
     better = dataclasses.replace(found, iou=np.minimum(found.iou + 0.1, 1), meta=found.meta)
     figure = figures.overlap({"A Standard": found, "B PART": better})
     said = figure.layout.meta["sentence"]
@@ -165,7 +165,7 @@ def test_the_report_has_a_row_a_run_with_intervals(run, monkeypatch, capsys) -> 
     assert cli.main(["report", "--overlap", run.id, digits.id, "--json"]) == 0
     out = capsys.readouterr()
     (row,) = json.loads(out.out)
-    found = SPEC(run)
+    found = probes.overlap(run, SPEC)
     assert [row["iou"]["clean"][name] for name in ("mean", "low", "high")] == pytest.approx(
         found.interval("iou", 0)
     )

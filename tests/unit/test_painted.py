@@ -7,7 +7,7 @@ from __future__ import annotations
 import base64
 import copy
 import dataclasses
-import sys
+import importlib
 
 import numpy as np
 import pytest
@@ -22,7 +22,9 @@ from robustviz.types import UserError
 from robustviz.views.measure import images_of, net_of
 from robustviz.views.paint.result import Painted
 
-ROOM = sys.modules[PaintedSpec.__module__]  # `probes.painted` itself is the function
+ROOM = importlib.import_module(
+    "robustviz.views.paint.probe"
+)  # `probes.painted` itself is the function
 
 
 def shipped(method: str) -> folder.Run:

@@ -17,7 +17,7 @@ from robustviz.runs import folder
 from robustviz.training.config import TrainConfig
 from robustviz.training.evaluate import count_right
 from robustviz.types import UserError
-from robustviz.views.measure import images_of, net_of
+from robustviz.views.measure import images_of, measure, net_of
 
 
 @pytest.fixture
@@ -93,4 +93,4 @@ def test_an_l2_run_is_one_clear_sentence(run, runs_home) -> None:
 )
 def test_what_does_not_exist_is_one_clear_sentence(run, spec) -> None:
     with pytest.raises(UserError, match="There is no"):
-        spec(run)
+        measure(run, spec)

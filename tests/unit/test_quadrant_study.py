@@ -24,10 +24,10 @@ from robustviz.views.quadrants.study import (
     Study,
     compact,
     file_of,
-    found,
     main,
     markdown,
     measure,
+    result_of,
     sentence,
 )
 
@@ -159,7 +159,7 @@ def test_four_equal_quadrants_are_seldom_said_to_differ(study) -> None:
             for seed in range(5)
             for name in PLACES
         ]
-        result = found(study)
+        result = result_of(study)
         decided += result.best("robust")[1]
         some += bool((result.robust_lead[:, 1] > 0).any())
     assert decided <= 3 and some <= 15 + 8
@@ -169,7 +169,7 @@ def test_seeds_are_paired_and_only_whole_ones_count(study) -> None:
     study["cells"].append(
         {"variant": "upper-left", "seed": 2, "n": 200, "clean_k": 0, "robust_k": 0}
     )
-    result = found(study)
+    result = result_of(study)
     assert result.names == list(PLACES) and result.meta["seeds"] == [
         0,
         1,
@@ -182,17 +182,16 @@ def test_seeds_are_paired_and_only_whole_ones_count(study) -> None:
     )
     assert (result.robust_interval[:, 1] >= 0).all() and (result.robust_interval[:, 2] <= 1).all()
     assert result.best("robust") == (0, False)
-    assert found({**study, "cells": [*study["cells"], {**study["cells"][8], "seed": 1}]}).names == [
-        *PLACES,
-        "full",
-    ]
+    assert result_of(
+        {**study, "cells": [*study["cells"], {**study["cells"][8], "seed": 1}]}
+    ).names == [*PLACES, "full"]
 
 
 def test_a_lead_is_decided_only_where_it_excludes_0_for_all_three(study) -> None:
     for cell in study["cells"]:
         if cell["variant"] == "upper-left":
             cell["robust_k"] = 88 + 10 * cell["seed"]
-    result = found(study)
+    result = result_of(study)
     assert result.best("robust") == (0, True) and "points below: decided for each" in sentence(
         result
     )
@@ -200,7 +199,7 @@ def test_a_lead_is_decided_only_where_it_excludes_0_for_all_three(study) -> None
         cell for cell in study["cells"] if (cell["variant"], cell["seed"]) == ("lower-left", 0)
     )
     tied["robust_k"] += 6
-    result = found(study)
+    result = result_of(study)
     assert (
         result.best("robust") == (0, False)
         and result.robust_lead[1, 1] > 0
@@ -210,7 +209,7 @@ def test_a_lead_is_decided_only_where_it_excludes_0_for_all_three(study) -> None
 
 def test_one_seed_decides_nothing(study) -> None:
     study["cells"] = study["cells"][:4]
-    result = found(study)
+    result = result_of(study)
     assert (
         result.best("robust") == (0, False)
         and "1 seed," in sentence(result)
@@ -226,13 +225,13 @@ def test_one_seed_decides_nothing(study) -> None:
 def test_no_whole_seed_is_a_sentence(study) -> None:
     study["cells"] = study["cells"][:3]
     with pytest.raises(UserError, match="no seed of which all four quadrants are trained"):
-        found(study)
+        result_of(study)
 
 
 def test_ties_are_said_as_ties(study) -> None:
     for cell in study["cells"]:
         cell["clean_k"], cell["robust_k"] = 160, 80
-    said = sentence(found(study))
+    said = sentence(result_of(study))
     assert said.count("The others are 0.0 points below: not decided.") == 2
 
 
@@ -247,12 +246,12 @@ def test_the_tables_say_what_the_json_says(study) -> None:
         and "| 76.77 | 46.75 |" in text
     )
     assert "| upper-left | 1 | 200 | 87.0 | 51.0 |" in text and text.endswith(
-        sentence(found(study))
+        sentence(result_of(study))
     )
 
 
 def test_the_figure_speaks_of_the_pick_first(study) -> None:
-    result = found(study)
+    result = result_of(study)
     figure = figures.quadrants(result, picked="lower-left")
     assert [trace.name for trace in figure.data] == ["clean", "PGD-20 at 8/255"] and len(
         figure.data[0].x
@@ -290,7 +289,7 @@ def test_the_report_trains_nothing(study, tmp_path, monkeypatch, capsys) -> None
 
 def test_the_shipped_study_is_what_the_specification_asks_for() -> None:
     study = read_json(file_of("shapes"))
-    result = found(study)
+    result = result_of(study)
     assert (
         result.clean.shape[1] >= 1
         and result.meta["n"] == 1000
@@ -330,7 +329,7 @@ def test_a_toy_study_from_training_to_table_and_again_without_training(
     assert (
         len(made["cells"]) == 6
         and read_json(path) == made
-        and markdown(made).endswith(sentence(found(made)))
+        and markdown(made).endswith(sentence(result_of(made)))
     )
     capsys.readouterr()
     assert measure(study, path, "toy") == made and "loss" not in capsys.readouterr().err

@@ -20,9 +20,8 @@ from robustviz.runs.folder import Run
 from robustviz.stats import flat, spearman
 from robustviz.types import UserError, check_eps, eps_text
 from robustviz.views.attention.maps import class_maps, random_nets
-from robustviz.views.attention.overlap import overlap as overlap
+from robustviz.views.attention.overlap import overlap as overlap, road as road
 from robustviz.views.attention.result import Attention, AttentionSpec
-from robustviz.views.attention.road import road as road
 from robustviz.views.measure import image_of, linf_net, meta_of, probe
 
 
