@@ -2,7 +2,8 @@
 installed, on what it runs, whether it may write, whether the shipped models arrived whole, how fast
 it is, and the one thing to do first.
 
-Nothing is imported at the top, so that the answer comes even where everything is missing.
+Only the standard library is imported at the top, so that the answer comes even where everything is
+missing.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-CHECKPOINTS = Path(__file__).resolve().parents[1] / "checkpoints"
+from robustviz import __version__, paths
+from robustviz.process import default_threads, threads
+
+CHECKPOINTS = paths.ROOT / "checkpoints"
 SHIPPED = ("story", "zoo")  # the folders of `checkpoints` that come with robustviz
 LIST = "SHA256SUMS"
 LITTER = {"Thumbs.db", "desktop.ini"}  # what file managers leave behind, besides hidden files
@@ -27,7 +32,8 @@ TRAINING = ("torch", "torchvision", "numpy", "pillow", "safetensors", "filelock"
 PAGES = ("streamlit", "plotly", "altair", "pandas", "scikit-learn", "grad-cam", "umap-learn")
 EXTRAS = ("scipy", "pyautoattack")
 OLDEST = (3, 11)
-INSTALL = "python -m pip install -r requirements.txt"
+INSTALL = f"python -m {paths.INSTALL}"
+BRING_BACK = "git checkout -- checkpoints" if paths.CHECKOUT else "install robustviz again"
 
 SECONDS = 3.0
 BATCH = 64
@@ -57,49 +63,42 @@ def check(*, tell: Callable[[str], object] = print) -> dict[str, Any]:
 
 
 def _versions(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
-    from robustviz import __version__
-
-    found: dict[str, str | None] = {"python": platform.python_version(), "robustviz": __version__}
-    for name in (*TRAINING, *PAGES, *EXTRAS):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = None
-    facts["versions"] = found
+    packages = {name: _version(name) for name in (*TRAINING, *PAGES, *EXTRAS)}
+    python = platform.python_version()
+    facts["versions"] = {"python": python, "robustviz": __version__} | packages
     facts["system"] = f"{platform.system()} {platform.release()} {platform.machine()}"
-    tell(f"Python {found['python']} on {facts['system']}, robustviz {found['robustviz']}")
-    tell(
-        "Packages: "
-        + ", ".join(
-            f"{name} {version or 'MISSING'}"
-            for name, version in found.items()
-            if name not in ("python", "robustviz")
-        )
-    )
+    tell(f"Python {python} on {facts['system']}, robustviz {__version__}")
+    listed = (f"{name} {version or 'MISSING'}" for name, version in packages.items())
+    tell(f"Packages: {', '.join(listed)}")
     if sys.version_info < OLDEST:
         facts["problems"].append(
-            f"Python {found['python']} is too old: install 3.11 or newer, and make .venv with it."
+            f"Python {python} is too old: install 3.11 or newer, and make .venv with it."
         )
     for names, what in (
         (TRAINING, "nothing works"),
         (PAGES, "training works, the pages do not"),
         (EXTRAS, "all but intervals of means, SVHN and AutoAttack works"),
     ):
-        missing = [name for name in names if found[name] is None]
-        if missing:
+        if missing := [name for name in names if packages[name] is None]:
             facts["problems"].append(
                 f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed ({what}"
                 f" without): {INSTALL}"
             )
 
 
+def _version(package: str) -> str | None:
+    """The installed version of a package; None: there is none."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(package)
+    return None
+
+
 def _device(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
     try:
         import torch
     except Exception as error:
-        if facts["versions"][
-            "torch"
-        ]:  # installed and broken: a library of the system is missing, or the download was cut off
+        # installed and broken: a library of the system is missing, or the download was cut off
+        if facts["versions"]["torch"]:
             facts["problems"].append(
                 f"torch is installed but cannot be imported ({str(error).splitlines()[0]}): install"
                 " it again."
@@ -107,60 +106,39 @@ def _device(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
             tell(facts["problems"][-1])
         return
     if torch.cuda.is_available():
-        of = torch.cuda.get_device_properties(0)
+        card = torch.cuda.get_device_properties(0)
         facts["device"] = {
             "kind": "cuda",
-            "name": of.name,
+            "name": card.name,
             "count": torch.cuda.device_count(),
-            "bytes": of.total_memory,
+            "bytes": card.total_memory,
             "bf16": bool(torch.cuda.is_bf16_supported()),
         }
         tell(
-            f"Device: {of.name}, {of.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}, bf16"
-            f" {_yes(facts['device']['bf16'])}"
+            f"Device: {card.name}, {card.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda},"
+            f" bf16 {'yes' if facts['device']['bf16'] else 'no'}"
         )
         return
     with contextlib.suppress(ImportError):
         import psutil
 
         facts["memory"] = psutil.virtual_memory().total
-    from robustviz.training.config import default_threads
-
+    able: Mapping[str, Any] = {}
+    with contextlib.suppress(Exception):  # the question came with torch 2.12
+        able = torch.cpu.get_capabilities()
     facts["device"] = {
         "kind": "cpu",
-        "name": _cpu_name(),
+        "name": able.get("cpu_name") or platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "threads": default_threads(),
-        "bf16": _cpu_bf16(),
+        # whether it is fast: every CPU can do it slowly
+        "bf16": any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")),
     }
     memory = f", {facts['memory'] / 2**30:.0f} GiB" if "memory" in facts else ""
     tell(
         f"Device: CPU {facts['device']['name']}, {os.cpu_count()} cores, training on"
-        f" {default_threads()}{memory}, fast bf16 {_yes(facts['device']['bf16'])}"
+        f" {default_threads()}{memory}, fast bf16 {'yes' if facts['device']['bf16'] else 'no'}"
     )
-
-
-def _cpu_name() -> str:
-    import torch
-
-    with contextlib.suppress(Exception):
-        if name := torch.cpu.get_capabilities().get("cpu_name"):
-            return str(name)
-    return platform.processor() or platform.machine()
-
-
-def _cpu_bf16() -> bool:
-    """Whether bf16 is fast on this CPU; every CPU can do it slowly."""
-    import torch
-
-    with contextlib.suppress(Exception):  # the question came with torch 2.12
-        able = torch.cpu.get_capabilities()
-        return any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    return False
-
-
-def _yes(fact: bool) -> str:
-    return "yes" if fact else "no"
 
 
 def _folders(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
@@ -187,34 +165,24 @@ def _folders(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
 def _data(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
     from robustviz import data
 
-    root = data.root()
+    root, there = data.root(), list[str]()
+    # the root need not exist: digits and shapes need no file, the rest is fetched on first use
+    with contextlib.suppress(OSError):
+        there = sorted(place.name for place in root.iterdir() if place.is_dir())
     facts["data_root"] = str(root)
-    try:
-        found = sorted(
-            place.name
-            for place in root.iterdir()
-            if place.is_dir() and not place.name.startswith(".")
-        )
-    except OSError:
-        # the root need not exist: digits and shapes need no file, the rest is fetched on first use
-        found = []
-    facts["data"] = found
-    tell(f"Data in {root}: {', '.join(found) or 'none yet'} (digits and shapes need no file)")
+    facts["data"] = [name for name in there if not name.startswith(".")]
+    names = ", ".join(facts["data"]) or "none yet"
+    tell(f"Data in {root}: {names} (digits and shapes need no file)")
 
 
 def _checkpoints(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
-    facts["checkpoints"] = verify_hashes()
-    facts["checkpoint_files"] = len(_shipped())
-    if facts["checkpoints"]:
-        facts["problems"].append(
-            f"{facts['checkpoints'][0]} Bring back what was shipped: git checkout -- checkpoints"
-        )
-        for problem in facts["checkpoints"]:
-            tell(problem)
-    elif facts["checkpoint_files"]:
-        tell(f"Shipped checkpoints: all {facts['checkpoint_files']} files are as they were shipped")
-    else:
-        tell("Shipped checkpoints: none here")
+    facts["checkpoints"] = problems = verify_hashes()
+    facts["checkpoint_files"] = count = len(_shipped())
+    if problems:
+        facts["problems"].append(f"{problems[0]} Bring back what was shipped: {BRING_BACK}")
+    as_shipped = f"all {count} files are as they were shipped" if count else "none here"
+    for line in problems or [f"Shipped checkpoints: {as_shipped}"]:
+        tell(line)
 
 
 def _speed(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
@@ -223,10 +191,10 @@ def _speed(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
     train, val, epochs = LESSON
     facts["images_per_second"] = rate = images_per_second(facts["device"]["kind"])
     facts["lesson_seconds"] = seconds = epochs * (train + val) / rate
-    told = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+    long = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
     tell(
         f"Speed: {rate:.0f} images a second in PGD-AT (small_resnet, 32x32): the shapes lesson,"
-        f" {train:,} images x {epochs} epochs, takes about {told}"
+        f" {train:,} images x {epochs} epochs, takes about {long}"
     )
 
 
@@ -239,11 +207,8 @@ def images_per_second(device: str, seconds: float = SECONDS) -> float:
 
     from robustviz import nets
     from robustviz.attacks import PGD
-    from robustviz.training.config import default_threads
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(default_threads())
-    try:
+    with threads(default_threads()):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             net = nets.build("small_resnet", classes=10, channels=3, size=32).to(device).train()
@@ -256,7 +221,7 @@ def images_per_second(device: str, seconds: float = SECONDS) -> float:
         def step() -> None:
             x_adv = attack(net, x, y, rng=rng)
             optimiser.zero_grad()
-            F.cross_entropy(net(x_adv), y).backward()
+            torch.autograd.backward(F.cross_entropy(net(x_adv), y))
             optimiser.step()
             if device == "cuda":
                 torch.cuda.synchronize()
@@ -267,8 +232,6 @@ def images_per_second(device: str, seconds: float = SECONDS) -> float:
             step()
             done += BATCH
         return done / (time.perf_counter() - start)
-    finally:
-        torch.set_num_threads(threads)
 
 
 # The list of what is shipped: `sha256sum -c SHA256SUMS` in `checkpoints` reads it, too.
@@ -300,22 +263,21 @@ def verify_hashes() -> list[str]:
         )
     except (OSError, UnicodeDecodeError):
         return [f"checkpoints/{LIST} cannot be read."]
-    problems = []
-    listed = set()
+    problems, listed = [], set[str]()
     for number, line in enumerate(lines, 1):
-        digest, _, name = line.partition("  ")
-        if not line.strip():
-            continue
-        if len(digest) != 64 or not name:
+        if entry := re.fullmatch(r"([0-9a-fA-F]{64})  (.+)", line):
+            digest, name = entry.groups()
+            listed.add(name)
+            if name not in there:
+                problems.append(f"checkpoints/{name} is missing.")
+            elif sha256(there[name]) != digest.lower():
+                problems.append(f"checkpoints/{name} is not the file that was shipped.")
+        elif line.strip():
             problems.append(f"Line {number} of checkpoints/{LIST} is damaged.")
-            continue
-        listed.add(name)
-        if name not in there:
-            problems.append(f"checkpoints/{name} is missing.")
-        elif sha256(there[name]) != digest.lower():
-            problems.append(f"checkpoints/{name} is not the file that was shipped.")
-    problems += [f"checkpoints/{name} was not shipped." for name in sorted(there.keys() - listed)]
-    return problems
+    return [
+        *problems,
+        *(f"checkpoints/{name} was not shipped." for name in sorted(there.keys() - listed)),
+    ]
 
 
 def sha256(path: Path) -> str:
@@ -331,21 +293,12 @@ def sha256(path: Path) -> str:
 
 def _shipped() -> dict[str, Path]:
     """Every shipped file by its name in the list: relative to `checkpoints`, with `/` on every
-    system.
+    system. Hidden files and other litter do not count.
     """
-    return {
+    files = {
         path.relative_to(CHECKPOINTS).as_posix(): path
         for folder in SHIPPED
-        for path in _files(CHECKPOINTS / folder)
+        for path in sorted((CHECKPOINTS / folder).rglob("*"))
+        if path.is_file() and path.name not in LITTER
     }
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder).parts
-        if (
-            path.is_file()
-            and path.name not in LITTER
-            and not any(part.startswith(".") for part in inside)
-        ):
-            yield path
+    return {name: path for name, path in files.items() if "/." not in name}

@@ -2,8 +2,8 @@
 notebook.
 
 Every function returns a `go.Figure` with its alternative text in `figure.layout.meta["alt"]`, and
-with what is seen in this case, with its numbers, in `figure.layout.meta["sentence"]`. What
-stands here is what editors know; a figure of any other question is found too.
+with what is seen in this case, with its numbers, in `figure.layout.meta["sentence"]`. What stands
+here is what editors know; a figure of any other question is found too.
 """
 
 from __future__ import annotations
