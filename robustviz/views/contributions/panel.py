@@ -4,17 +4,20 @@ pairs are pulled, more steps.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
-from robustviz.export import Recipe
 from robustviz.runs import folder
 from robustviz.terms import term
 from robustviz.ui import cache, context, widgets
 from robustviz.ui.context import Context, label
 from robustviz.ui.shell import linked, side_colour, write_address
+from robustviz.ui.widgets import Frame
+from robustviz.views.contributions import figures
+from robustviz.views.contributions.result import AttackStepsSpec, ContributionsSpec, PairingSpec
 
 OF = {"mean": "Mean of many", "one": "This image"}
 COMPARED = ("standard", "pgd_at", "alp", "aalp")  # the methods of the curves, besides A and B
@@ -35,13 +38,17 @@ class Choice:
 
     of: str
     n: int
-    weight: str
+    pair_weight: str
     seed: int
 
     @property
-    def options(self) -> dict[str, Any]:
+    def weight(self) -> str:
         """The weight as the figures take it."""
-        return {} if self.weight == "own" else {"weight": self.weight}
+        return "" if self.pair_weight == "own" else self.pair_weight
+
+    def curves(self, index: int) -> ContributionsSpec:
+        """The contributions on the chosen image or on many."""
+        return ContributionsSpec(n=self.n) if self.of == "mean" else ContributionsSpec(index=index)
 
 
 def controls() -> Choice:
@@ -77,7 +84,7 @@ def controls() -> Choice:
             **linked("drop-seed", 0, range(10_000)),
         )
     write_address()
-    return Choice(str(of or "mean"), int(n or 100), str(weight), int(seed))
+    return Choice(str(of), int(n), str(weight), int(seed))
 
 
 def compared(here: Context) -> dict[str, str]:
@@ -97,17 +104,10 @@ def compared(here: Context) -> dict[str, str]:
 
 def curves(here: Context, chosen: Choice) -> None:
     """How many features carry the answer, in every compared network."""
-    settings = {"n": chosen.n} if chosen.of == "mean" else {"index": here.img}
-    found = {}
-    for name, run_id in compared(here).items():
-        with widgets.place():
-            found[name] = cache.probe(run_id, "contributions", **settings)
+    spec = chosen.curves(here.img)
+    found = widgets.measured(compared(here), spec, "the contributions")
     if found:
-        widgets.draw(
-            found,
-            Recipe(widgets.runs_of(found), "contributions", "contributions", settings),
-            "share",
-        )
+        widgets.draw(figures.contributions, found, Frame("share", spec))
         st.markdown(
             "A contribution is a feature times its weight for the true class; with the bias, they"
             " add up to the logit. Negative ones are left out of the curve."
@@ -116,19 +116,13 @@ def curves(here: Context, chosen: Choice) -> None:
 
 def strips(here: Context, chosen: Choice) -> None:
     """What guided dropout would leave out for the chosen image, beside the logit."""
-    settings: dict[str, Any] = {"index": here.img} | ({"seed": chosen.seed} if chosen.seed else {})
+    spec = ContributionsSpec(index=here.img, seed=chosen.seed)
     st.subheader("What would guided dropout leave out?", help=term("guided dropout"))
-    for (side, run_id), column in zip(
-        here.sides, st.columns(len(here.sides), gap="large"), strict=True
-    ):
+    for (side, run_id), column in _columns(here):
         with column, widgets.place():
-            found = cache.probe(run_id, "contributions", **settings)
+            result = cache.answer(run_id, spec)
             _name(side, run_id)
-            widgets.draw(
-                found,
-                Recipe({"": run_id}, "contributions", "dropped", settings, {"side": side}),
-                f"dropped-{side}",
-            )
+            widgets.draw(figures.dropped, result, Frame(f"dropped-{side}", spec), side=side)
 
 
 def scatters(here: Context, chosen: Choice) -> None:
@@ -139,22 +133,21 @@ def scatters(here: Context, chosen: Choice) -> None:
         " weight p(y|x') follows from the cross-entropy on the horizontal axis; *More settings* has"
         " others, and p(y|x) does not."
     )
-    found, picked = _pairs(here, chosen), list[int]()
-    for (side, run_id), column in zip(
-        here.sides, st.columns(len(here.sides), gap="large"), strict=True
-    ):
-        result = next((one for one in found.values() if one.meta["run"] == run_id), None)
-        if result is not None:
+    spec = PairingSpec(n=chosen.n)
+    found = widgets.measured(here, spec, "pairing", "" if chosen.n <= 100 else "about 5 s")
+    by_run = {result.meta["run"]: result for result in found.values()}
+    picked = list[int]()
+    for (side, run_id), column in _columns(here):
+        if run_id in by_run:
             with column:
                 _name(side, run_id)
-                made = Recipe(
-                    {"": run_id}, "pairing", "pairing", _of(chosen), {"side": side} | chosen.options
+                frame = Frame(f"pairing-{side}", spec, brush=True)
+                picked += widgets.draw(
+                    figures.pairing, by_run[run_id], frame, side=side, weight=chosen.weight
                 )
-                picked += widgets.draw(result, made, f"pairing-{side}", brush=True)
     widgets.thumbnails(here, list(dict.fromkeys(picked)), "pairs")
     if found:
-        made = Recipe(widgets.runs_of(found), "pairing", "opposition", _of(chosen), chosen.options)
-        widgets.draw(found, made, "opposition")
+        widgets.draw(figures.opposition, found, Frame("opposition", spec), weight=chosen.weight)
         st.markdown(
             "Each image has two gradients with respect to all weights: of the pairing loss, and of"
             " the mean cross-entropy of the image and its attacked twin. They oppose each other"
@@ -170,19 +163,15 @@ def steps(here: Context) -> None:
         "PGD with 1 to 1000 steps of ε/4 from one start, and Square with 1000 queries, on up to 50"
         " images. An image counts as fooled from the first look at which it is misread."
     )
-    found = widgets.measured(here, "attack_steps", "1000 steps", "about 20 s")
+    spec = AttackStepsSpec()
+    found = widgets.measured(here, spec, "1000 steps", "about 20 s")
     if found:
-        widgets.draw(found, Recipe(widgets.runs_of(found), "attack_steps", "attack_steps"), "steps")
+        widgets.draw(figures.attack_steps, found, Frame("steps", spec))
 
 
-def _pairs(here: Context, chosen: Choice) -> dict[str, Any]:
-    return widgets.measured(
-        here, "pairing", "pairing", "" if chosen.n <= 100 else "about 5 s", **_of(chosen)
-    )
-
-
-def _of(chosen: Choice) -> dict[str, Any]:
-    return {"n": chosen.n}
+def _columns(here: Context) -> Iterator[tuple[tuple[str, str], DeltaGenerator]]:
+    """Side and run id of each network, and a column of the page for it."""
+    return zip(here.sides, st.columns(len(here.sides), gap="large"), strict=True)
 
 
 def _name(side: str, run_id: str) -> None:

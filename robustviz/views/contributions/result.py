@@ -46,7 +46,7 @@ class Contributions(Result):
     @property
     def logit(self) -> Floats:
         """The logit of the true class, (n,)."""
-        return self.parts.sum(axis=1) + self.bias
+        return np.asarray(self.parts.sum(axis=1) + self.bias)
 
     @property
     def shares(self) -> Floats:
@@ -197,7 +197,7 @@ class AttackSteps(Result):
     @property
     def accuracy(self) -> Floats:
         """Fractions (S,)."""
-        return self.right.mean(axis=1)
+        return np.asarray(self.right.mean(axis=1))
 
     @property
     def interval(self) -> Floats:

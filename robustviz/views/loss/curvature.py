@@ -123,7 +123,9 @@ def input_gradient(net: Classifier, x: Tensor, y: Tensor) -> Tensor:
         return torch.cat(
             [
                 gradient(cross_entropy(exact, labels), part)
-                for part, labels in zip(x.double().split(64), y.split(64), strict=True)
+                for part, labels in zip(
+                    torch.split(x.double(), 64), torch.split(y, 64), strict=True
+                )
             ]
         )
 
@@ -206,7 +208,7 @@ def curvature(run: Run, spec: CurvatureSpec) -> Curvature:
     with frozen(exact):
         parts = [
             top_eigenvalue(cross_entropy(exact, y), x, spec.iterations, rng)
-            for x, y in zip(few.x.double().split(64), few.y.split(64), strict=True)
+            for x, y in zip(torch.split(few.x.double(), 64), torch.split(few.y, 64), strict=True)
         ]
     value, residual = (torch.cat(each).numpy() for each in zip(*parts, strict=True))
     if not np.isfinite(value).all():

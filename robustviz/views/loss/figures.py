@@ -5,7 +5,7 @@ numbers, curvature.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import plotly.graph_objects as go
@@ -14,16 +14,14 @@ from plotly.subplots import make_subplots
 from robustviz.stats import Bools, Floats, mean_interval, wilson
 from robustviz.types import UserError, eps_text
 from robustviz.views.loss.result import Curvature, Gradients, SoftLabels, divergence, entropy
-from robustviz.views.theme import COLOURS, finish
+from robustviz.views.theme import COLOURS, LIGHT, finish, named
 
-LIGHT = "robustviz_light"
-SYMBOLS = (
-    "diamond",
-    "square",
-    "triangle-up",
-    "star",
-)  # a circle is a clean image and × an attacked one, everywhere
+# a circle is a clean image and × an attacked one, everywhere
+SYMBOLS = ("diamond", "square", "triangle-up", "star")
 MOST = 12  # classes drawn
+UNNAMED = "this network"
+
+R = TypeVar("R", Gradients, Curvature)
 
 
 def colours(template: str) -> list[str]:
@@ -46,13 +44,12 @@ def soft_labels(
     soft label the others are compared with. With more than twelve classes those with the largest
     outputs and the true one.
     """
-    found = {"": results} if isinstance(results, SoftLabels) else dict(results)
+    found = named(results, "")
     first, colour = next(iter(found.values())), COLOURS[template]
     probs = {name: result.probs_adv if attacked else result.probs for name, result in found.items()}
-    names, hot = list(first.meta["classes"]), np.eye(len(first.logits))[first.y]
-    shown = _largest([hot, *probs.values()])
-    labels = [("✓ " if k == first.y else "") + names[k] for k in shown]
-    panels = {"one-hot": hot, **probs}
+    names, panels = first.meta["classes"], {"one-hot": np.eye(len(first.logits))[first.y], **probs}
+    best = np.argsort(-np.max(list(panels.values()), axis=0), kind="stable")
+    shown = sorted(map(int, best[:MOST]))  # in class order
     figure = make_subplots(
         1,
         len(panels),
@@ -60,26 +57,16 @@ def soft_labels(
         horizontal_spacing=0.03,
         subplot_titles=[name.replace(" ", "<br>") for name in panels],
     )
-    others = iter(colours(template))
-    fills = {
-        name: (
-            colour["text"]
-            if name == "one-hot"
-            else colour["faint"]
-            if name == witness
-            else next(others)
-        )
-        for name in panels
-    }
+    others, given = iter(colours(template)), {"one-hot": colour["text"], witness: colour["faint"]}
     for at, (name, p) in enumerate(panels.items()):
         figure.add_bar(
             x=p[shown],
-            y=labels,
+            y=[("✓ " if k == first.y else "") + names[k] for k in shown],
             orientation="h",
-            name=name or "this network",
-            marker={"color": fills[name]},
+            name=name or UNNAMED,
+            marker={"color": given[name] if name in given else next(others)},
             showlegend=False,
-            text=[_percent(float(p[k])) for k in shown],
+            text=[f"{share:.0%}" if share >= 0.005 else "" for share in p[shown]],
             textposition="auto",
             insidetextfont={"color": colour["paper"]},
             cliponaxis=False,
@@ -96,51 +83,26 @@ def soft_labels(
     figure.update_xaxes(range=[0, 1], tickvals=[0, 0.5, 1], ticktext=["0", "½", "1"])
     figure.update_yaxes(autorange="reversed", type="category", tickmode="linear", ticks="")
     figure.update_annotations(font={"size": 14})
-    what = (
-        f"attacked, PGD-{first.meta['attack']['steps']} at ε = {eps_text(first.eps)}, seed"
-        f" {first.meta['seed']}"
-        if attacked
-        else "untouched"
+    image, attack = f"image {first.meta['index']}", f"PGD-{first.meta['attack']['steps']}"
+    eps, seed = f"ε = {eps_text(first.eps)}", f"seed {first.meta['seed']}"
+    what = f"attacked, {attack} at {eps}, {seed}" if attacked else "untouched"
+    own = f", each network under its own attack ({attack}, {eps}, {seed})" if attacked else ""
+    return finish(
+        figure,
+        f"Soft-label bars of {image}, {what}, one panel a network.",
+        first.meta,
+        f"At T = {first.temperature:g}, {image}, a {names[first.y]}{own}:"
+        f" {_doubt(probs, names, witness)}",
     )
-    alt = f"Soft-label bars of image {first.meta['index']}, {what}, one panel a network."
-    return finish(figure, alt, first.meta, _doubt(probs, first, names, attacked, witness))
 
 
-def _largest(every: Sequence[Floats]) -> list[int]:
-    """The classes to draw, in class order: those with the largest outputs; the one-hot label is
-    among `every`.
-    """
-    best = np.argsort(-np.max(np.stack(every), axis=0), kind="stable")
-    return sorted(map(int, best[:MOST]))
-
-
-def _percent(p: float) -> str:
-    return f"{p:.0%}" if p >= 0.005 else ""
-
-
-def _doubt(
-    probs: Mapping[str, Floats],
-    first: SoftLabels,
-    names: Sequence[str],
-    attacked: bool,
-    witness: str,
-) -> str:
+def _doubt(probs: Mapping[str, Floats], names: Sequence[str], witness: str) -> str:
     """What the bars say: answers, entropies, and how far each network is from the witness."""
     each = "; ".join(
-        f"{name or 'this network'} {names[int(p.argmax())]} ({float(p.max()):.0%}), entropy"
-        f" {entropy(p):.2f}"
+        f"{name or UNNAMED} {names[int(p.argmax())]} ({float(p.max()):.0%}), entropy {entropy(p):.2f}"
         for name, p in probs.items()
     )
-    image = f"image {first.meta['index']}, a {names[first.y]}"
-    if attacked:
-        image += (
-            f", each network under its own attack (PGD-{first.meta['attack']['steps']}, ε ="
-            f" {eps_text(first.eps)}, seed {first.meta['seed']})"
-        )
-    said = (
-        f"At T = {first.temperature:g}, {image}: {each} (nats; one-hot 0, all classes alike"
-        f" {np.log(len(names)):.2f})."
-    )
+    said = f"{each} (nats; one-hot 0, all classes alike {np.log(len(names)):.2f})."
     others = {name: p for name, p in probs.items() if name != witness}
     if witness in probs and others:
         far = ", ".join(f"{name} {divergence(probs[witness], p):.3f}" for name, p in others.items())
@@ -153,24 +115,23 @@ def gradients(results: Gradients | Mapping[str, Gradients], *, template: str = L
     object's area, and its cosine with other networks' gradients. The first two networks are
     compared image by image in the sentence.
     """
-    found = {"": results} if isinstance(results, Gradients) else dict(results)
-    first, colour = next(iter(found.values())), COLOURS[template]
-    if not any(_measures(result) for result in found.values()):
+    found = named(results, "")
+    first, faint = next(iter(found.values())), COLOURS[template]["faint"]
+    places = {name: _measures(result) for name, result in found.items()}
+    rows = {place for measures in places.values() for place in measures}
+    if not rows:
         raise UserError(
             "This data has no object masks and there is no other network of it, so there is nothing"
             " to compare a gradient with."
         )
     figure = go.Figure(layout={"template": template})
-    rows: list[str] = []
-    for at, (name, result) in enumerate(found.items()):
-        places = _measures(result)
-        rows += [place for place in places if place not in rows]
-        stats = [mean_interval(values) for values in places.values()]
+    for at, (name, measures) in enumerate(places.items()):
+        stats = [mean_interval(values) for values in measures.values()]
         figure.add_scatter(
             x=[mean for mean, _, _ in stats],
-            y=list(places),
+            y=list(measures),
             mode="markers",
-            name=name or "this network",
+            name=name or UNNAMED,
             marker={"size": 12, "symbol": SYMBOLS[at % 4], "color": colours(template)[at % 4]},
             error_x={
                 "type": "data",
@@ -183,10 +144,10 @@ def gradients(results: Gradients | Mapping[str, Gradients], *, template: str = L
         )
     if first.area.size:
         area, low, high = mean_interval(first.area)
-        figure.add_vrect(x0=low, x1=high, fillcolor=colour["faint"], opacity=0.35, line_width=0)
+        figure.add_vrect(x0=low, x1=high, fillcolor=faint, opacity=0.35, line_width=0)
         figure.add_vline(
             x=area,
-            line={"color": colour["faint"], "dash": "dot"},
+            line={"color": faint, "dash": "dot"},
             annotation_text="object's area",
             annotation_position="top",
         )
@@ -198,7 +159,7 @@ def gradients(results: Gradients | Mapping[str, Gradients], *, template: str = L
         f"Where input gradients lie and which they resemble, mean of {len(first.index)} images with"
         " 95 % intervals.",
         first.meta,
-        _semantic(found),
+        f"{_on_object(found)} {_moved(found)}".strip(),
     )
 
 
@@ -218,35 +179,35 @@ def change(before: Floats, after: Floats) -> str:
     decided: `+0.02 [0.01, 0.03]`.
     """
     mean, low, high = mean_interval(after - before)
-    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]" + (
-        "" if low > 0 or high < 0 else ", not decided"
+    decided = "" if low > 0 or high < 0 else ", not decided"
+    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]{decided}"
+
+
+def _on_object(found: Mapping[str, Gradients]) -> str:
+    """Each network's share of the gradient on the true object, and whether it is above the object's
+    area.
+    """
+    first, said = next(iter(found.values())), []
+    if not first.share.size:
+        return "This data has no object masks, so where the gradient lies is not measured."
+    for name, result in found.items():
+        mean, low, high = mean_interval(100 * result.share)
+        _, below, above = mean_interval(result.share - result.area)
+        side = "above" if below > 0 else "below" if above < 0 else "not decidedly off"
+        said.append(f"{name or UNNAMED} {mean:.1f} % [{low:.1f}, {high:.1f}] ({side} the area)")
+    return (
+        "Of the gradient's size this part lies on the object, which covers"
+        f" {100 * float(first.area.mean()):.1f} % of the picture: {'; '.join(said)}."
     )
 
 
-def _semantic(found: Mapping[str, Gradients]) -> str:
-    """Means and intervals, and the paired difference of the first two networks."""
-    names, first = list(found), next(iter(found.values()))
-    said = []
-    if first.share.size:
-        area = float(first.area.mean())
-        each = []
-        for name, result in found.items():
-            mean, low, high = mean_interval(result.share)
-            _, below, above = mean_interval(result.share - result.area)
-            side = "above" if below > 0 else "below" if above < 0 else "not decidedly off"
-            each.append(
-                f"{name or 'this network'} {100 * mean:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-                f" ({side} the area)"
-            )
-        said.append(
-            f"Of the gradient's size this part lies on the object, which covers {100 * area:.1f} %"
-            f" of the picture: {'; '.join(each)}."
-        )
-    else:
-        said.append("This data has no object masks, so where the gradient lies is not measured.")
-    if len(names) < 2 or not np.array_equal(found[names[0]].index, found[names[1]].index):
-        return " ".join(said)
-    one, two = found[names[0]], found[names[1]]
+def _moved(found: Mapping[str, Gradients]) -> str:
+    """What changed from the first network to the second, image by image; empty where there are no
+    such two.
+    """
+    if (pair := _pair(found)) is None:
+        return ""
+    (before, one), (after, two) = pair
     parts = []
     if one.share.size and two.share.size:
         mean, low, high = mean_interval(100 * (two.share - one.share))
@@ -258,17 +219,19 @@ def _semantic(found: Mapping[str, Gradients]) -> str:
             else "more or less semantic is not decided"
         )
         parts.append(f"{mean:+.1f} points [{low:+.1f}, {high:+.1f}] on the object: {verdict}")
-    for target, label in zip(one.targets, one.meta["labels"], strict=True):
-        if target in two.targets and target not in (one.meta["run"], two.meta["run"]):
-            parts.append(
-                f"cosine with {label}"
-                f" {change(one.cosine[one.targets.index(target)], two.cosine[two.targets.index(target)])}"
-            )
-    norms = f"gradient norm {fewer(one.norm, two.norm)}"
-    said.append(
-        f"From {names[0]} to {names[1]}, n = {len(one.index)}: {'; '.join([*parts, norms])}."
-    )
-    return " ".join(said)
+    theirs = dict(zip(two.targets, two.cosine, strict=True))
+    for target, label, row in zip(one.targets, one.meta["labels"], one.cosine, strict=True):
+        if target in theirs and target not in (one.meta["run"], two.meta["run"]):
+            parts.append(f"cosine with {label} {change(row, theirs[target])}")
+    parts.append(f"gradient norm {fewer(one.norm, two.norm)}")
+    return f"From {before} to {after}, n = {len(one.index)}: {'; '.join(parts)}."
+
+
+def _pair(found: Mapping[str, R]) -> list[tuple[str, R]] | None:
+    """The first two networks, by name, where both were measured on the same images; else None."""
+    pair = list(found.items())[:2]
+    same = len(pair) == 2 and np.array_equal(pair[0][1].index, pair[1][1].index)
+    return pair if same else None
 
 
 def fewer(before: Floats, after: Floats) -> str:
@@ -294,23 +257,19 @@ def curvature(results: Curvature | Mapping[str, Curvature], *, template: str = L
     The bar is the mean with its 95 % interval. `customdata` of each point is its image's number, so
     images can be chosen.
     """
-    found = {"": results} if isinstance(results, Curvature) else dict(results)
-    first = next(iter(found.values()))
-    figure = go.Figure(layout={"template": template})
+    found = named(results, "")
+    first, figure = next(iter(found.values())), go.Figure(layout={"template": template})
     every = np.concatenate([np.abs(result.eigenvalue) for result in found.values()])
     floor = float(every[every > 0].min()) if (every > 0).any() else 1e-12
     jitter = np.random.default_rng(0)
     for at, (name, result) in enumerate(found.items()):
-        size, colour, symbol = (
-            np.maximum(np.abs(result.eigenvalue), floor),
-            colours(template)[at % 4],
-            SYMBOLS[at % 4],
-        )
+        size = np.maximum(np.abs(result.eigenvalue), floor)
+        colour, symbol = colours(template)[at % 4], SYMBOLS[at % 4]
         figure.add_scatter(
             x=size,
             y=at + jitter.uniform(-0.22, 0.22, len(size)),
             mode="markers",
-            name=name or "this network",
+            name=name or UNNAMED,
             customdata=np.stack([result.index, result.eigenvalue], axis=1),
             marker={
                 "size": 8,
@@ -321,29 +280,7 @@ def curvature(results: Curvature | Mapping[str, Curvature], *, template: str = L
             + name
             + "</extra>",
         )
-        mean, low, high = mean_interval(result.eigenvalue)
-        if mean > 0:
-            figure.add_scatter(
-                x=[mean],
-                y=[at + 0.36],
-                mode="markers",
-                showlegend=False,
-                hovertemplate=f"mean {mean:.3g} [{low:.3g}, {high:.3g}]<extra>{name}</extra>",
-                marker={
-                    "symbol": "line-ns-open",
-                    "size": 16,
-                    "color": colour,
-                    "line": {"width": 3},
-                },
-                name=f"{name}, mean",
-                error_x={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [high - mean],
-                    "arrayminus": [mean - max(low, floor)],
-                    "thickness": 2,
-                },
-            )
+        _mean_bar(figure, name, result, at + 0.36, floor, colour)
     figure.update_layout(height=90 * len(found) + 150, margin={"l": 8, "r": 20, "t": 16, "b": 100})
     figure.update_xaxes(
         type="log",
@@ -365,14 +302,38 @@ def curvature(results: Curvature | Mapping[str, Curvature], *, template: str = L
     return finish(figure, alt, first.meta, _bent(found))
 
 
+def _mean_bar(
+    figure: go.Figure, name: str, result: Curvature, y: float, floor: float, colour: str
+) -> None:
+    """The mean with its 95 % interval at height `y`, where a logarithmic axis can show it."""
+    mean, low, high = mean_interval(result.eigenvalue)
+    if mean <= 0:
+        return
+    figure.add_scatter(
+        x=[mean],
+        y=[y],
+        mode="markers",
+        showlegend=False,
+        hovertemplate=f"mean {mean:.3g} [{low:.3g}, {high:.3g}]<extra>{name}</extra>",
+        marker={"symbol": "line-ns-open", "size": 16, "color": colour, "line": {"width": 3}},
+        name=f"{name}, mean",
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": [high - mean],
+            "arrayminus": [mean - max(low, floor)],
+            "thickness": 2,
+        },
+    )
+
+
 def _bent(found: Mapping[str, Curvature]) -> str:
-    names, first = list(found), next(iter(found.values()))
-    each = []
+    first, each = next(iter(found.values())), []
     for name, result in found.items():
         mean, low, high = mean_interval(result.eigenvalue)
         negative = int((result.eigenvalue < 0).sum())
         each.append(
-            f"{name or 'this network'} mean {mean:.3g} [{low:.3g}, {high:.3g}], median"
+            f"{name or UNNAMED} mean {mean:.3g} [{low:.3g}, {high:.3g}], median"
             f" {float(np.median(result.eigenvalue)):.3g}"
             + (f", {negative} negative" if negative else "")
         )
@@ -380,23 +341,19 @@ def _bent(found: Mapping[str, Curvature]) -> str:
         f"Top Hessian eigenvalue over {len(first.index)} images, softplus with β ="
         f" {first.meta['beta']:g} in place of ReLU: {'; '.join(each)}."
     )
-    if len(names) > 1 and np.array_equal(found[names[0]].index, found[names[1]].index):
-        said += (
-            f" From {names[0]} to {names[1]}:"
-            f" {fewer(found[names[0]].eigenvalue, found[names[1]].eigenvalue)}."
-        )
-    rough = {name: int((result.residual >= 0.01).sum()) for name, result in found.items()}
-    if any(rough.values()):
-        said += (
-            " Not within 1 % of an eigenvalue: "
-            + ", ".join(f"{k} ({name})" for name, k in rough.items() if k)
-            + "."
-        )
-    same: Mapping[str, Any] = {name: int((~result.same).sum()) for name, result in found.items()}
-    if any(same.values()):
-        said += (
-            " The softplus copy answers otherwise than the network on "
-            + ", ".join(f"{k} ({name})" for name, k in same.items() if k)
-            + "."
-        )
+    if pair := _pair(found):
+        (before, one), (after, two) = pair
+        said += f" From {before} to {after}: {fewer(one.eigenvalue, two.eigenvalue)}."
+    for what, counts in (
+        (
+            "Not within 1 % of an eigenvalue:",
+            {name: int((result.residual >= 0.01).sum()) for name, result in found.items()},
+        ),
+        (
+            "The softplus copy answers otherwise than the network on",
+            {name: int((~result.same).sum()) for name, result in found.items()},
+        ),
+    ):
+        if any(counts.values()):
+            said += f" {what} {', '.join(f'{k} ({name})' for name, k in counts.items() if k)}."
     return said

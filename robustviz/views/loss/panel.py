@@ -6,11 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import streamlit as st
 
-from robustviz.export import Recipe
 from robustviz.runs import folder
 from robustviz.runs.folder import Run
 from robustviz.stats import tango, wilson
@@ -20,12 +19,30 @@ from robustviz.types import UserError, eps_text
 from robustviz.ui import widgets
 from robustviz.ui.context import Context, label, on
 from robustviz.ui.shell import linked, write_address
+from robustviz.ui.widgets import Frame
+from robustviz.views.loss import figures, surface_figures
+from robustviz.views.loss.result import (
+    CurvatureSpec,
+    GradientsSpec,
+    SoftLabelsSpec,
+    SurfacesSpec,
+    WeightSurfaceSpec,
+)
+from robustviz.views.transfer.probe import ordinary, relatives
 
 COMPARED = {"alignment": "Before and after an alignment", "sides": "Models A and B"}
 BEFORE, AFTER, WITNESS = "source before", "source after", "witness"
 # In 3-D one target at a time: each panel is a WebGL canvas, and browsers lose some beyond a few.
 VIEWS = {"contour": "Contours", "3d-hard": "3-D, true class", "3d-soft": "3-D, soft label"}
+# what each shows the loss to; none: both, where there is a witness
+TARGETS: dict[str, Literal["hard", "soft"] | None] = {
+    "contour": None,
+    "3d-hard": "hard",
+    "3d-soft": "soft",
+}
 REFINED = 51  # points along each direction where only some are computed
+GRIDS = (21, 41, REFINED)
+DIRECTIONS = {"sign": "gradient's sign", "pgd": "where PGD ends"}
 STATES = {"clean": "Untouched", "attacked": "Attacked"}
 
 
@@ -96,8 +113,6 @@ def _family(here: Context) -> tuple[Run, Run, Run] | None:
     """(source before, source after, witness) of A or B if one is aligned, else of this data's
     alignment; None without any.
     """
-    from robustviz.views.transfer.probe import relatives
-
     chosen = [folder.open_model(run_id) for _, run_id in here.sides]
     others = sorted(
         on(here.data).values(),
@@ -141,31 +156,49 @@ def bars(here: Context, chosen: Cast) -> int:
             )
         )
     write_address()
-    settings: dict[str, Any] = {"index": here.img, "temperature": float(temperature)}
     shown = dict(chosen.named)
     if chosen.witness and chosen.witness not in shown.values():
         shown[WITNESS] = chosen.witness
     # The witness first: it is what the others are compared with.
     shown = dict(sorted(shown.items(), key=lambda pair: pair[0] != WITNESS))
-    found = widgets.measured(shown, "soft_labels", "the soft labels", **settings)
+    spec = SoftLabelsSpec(here.img, float(temperature))
+    found = widgets.measured(shown, spec, "the soft labels")
     if found:
-        options = {"attacked": state == "attacked"} | (
-            {"witness": WITNESS} if WITNESS in found else {}
-        )
-        widgets.draw(
-            found,
-            Recipe(widgets.runs_of(found), "soft_labels", "soft_labels", settings, options),
-            "soft-labels",
-        )
+        witness = WITNESS if WITNESS in found else ""
+        frame, attacked = Frame("soft-labels", spec), state == "attacked"
+        widgets.draw(figures.soft_labels, found, frame, attacked=attacked, witness=witness)
     return temperature
 
 
-def surface(here: Context, chosen: Cast, temperature: int) -> None:
-    """The loss around the image in every network, on one plane."""
-    st.subheader("The loss around this image")
-    st.markdown("A slice of a million-dimensional shape: compare, do not navigate.")
-    first = folder.open_model(chosen.reference)
-    kind = st.segmented_control(
+@dataclass(frozen=True)
+class Plane:
+    """How the loss around an image is shown: a key of `VIEWS`, the points along each direction, how
+    the adversarial direction is made, and the seed of the random one.
+    """
+
+    view: str
+    grid: int
+    direction: Literal["sign", "pgd"]
+    seed: int
+
+    def of(self, chosen: Cast, index: int, temperature: int) -> SurfacesSpec:
+        """The plane through an image, the same for all networks."""
+        return SurfacesSpec(
+            index=index,
+            grid=self.grid,
+            span=2 * folder.open_model(chosen.reference).eps,
+            temperature=float(temperature),
+            direction=self.direction,
+            seed=self.seed,
+            reference=chosen.reference,
+            witness=chosen.witness,
+            refine=self.grid == REFINED,
+        )
+
+
+def surface_controls() -> Plane:
+    """Draw the controls of the surface."""
+    view = st.segmented_control(
         "Surface",
         list(VIEWS),
         required=True,
@@ -175,76 +208,55 @@ def surface(here: Context, chosen: Cast, temperature: int) -> None:
     )
     with st.expander("More settings", icon=":material/settings:"):
         a, b, c = st.columns(3)
-        grid = int(
-            a.selectbox(
-                "Grid",
-                [21, 41, REFINED],
-                format_func=_grid,
-                **linked("grid", 21, (21, 41, REFINED)),
-            )
-        )
+        grid = a.selectbox("Grid", GRIDS, format_func=_grid, **linked("grid", 21, GRIDS))
         direction = b.selectbox(
             "Adversarial direction",
-            ["sign", "pgd"],
-            format_func={"sign": "gradient's sign", "pgd": "where PGD ends"}.__getitem__,
+            list(DIRECTIONS),
+            format_func=DIRECTIONS.__getitem__,
             help=term("adversarial direction"),
-            **linked("direction", "sign", ("sign", "pgd")),
+            **linked("direction", "sign", DIRECTIONS),
         )
-        seed = int(
-            c.number_input(
-                "Seed of the random direction",
-                0,
-                9999,
-                help=term("seed"),
-                **linked("plane", 0, range(10_000)),
-            )
+        seed = c.number_input(
+            "Seed of the random direction",
+            0,
+            9999,
+            help=term("seed"),
+            **linked("plane", 0, range(10_000)),
         )
     write_address()
-    settings: dict[str, Any] = {
-        "index": here.img,
-        "grid": grid,
-        "span": 2 * first.eps,
-        "temperature": float(temperature),
-        "direction": direction,
-        "seed": seed,
-        "reference": chosen.reference,
-    }
-    if chosen.witness:
-        settings["witness"] = chosen.witness
-    if grid == REFINED:
-        settings["refine"] = True
-    found = widgets.measured(chosen.named, "surfaces", "the surface", **settings)
-    if found:
-        target = "both" if chosen.witness else "hard"
-        if kind != "contour":
-            target = str(kind).removeprefix("3d-")
-        options: dict[str, Any] = {
-            "target": target,
-            "kind": "contour" if kind == "contour" else "3d",
-        }
-        if chosen.frozen in found:
-            options["frozen"] = chosen.frozen
-        with widgets.place():
-            widgets.draw(
-                found,
-                Recipe(widgets.runs_of(found), "surfaces", "surfaces", settings, options),
-                "loss-surface",
-            )
-        maker = next(
-            (name for name, run_id in chosen.named.items() if run_id == chosen.reference),
-            chosen.reference,
+    return Plane(str(view), int(grid), "pgd" if direction == "pgd" else "sign", int(seed))
+
+
+def surface(here: Context, chosen: Cast, temperature: int) -> None:
+    """The loss around the image in every network, on one plane."""
+    st.subheader("The loss around this image")
+    st.markdown("A slice of a million-dimensional shape: compare, do not navigate.")
+    plane = surface_controls()
+    spec = plane.of(chosen, here.img, temperature)
+    found = widgets.measured(chosen.named, spec, "the surface")
+    if not found:
+        return
+    with widgets.place():
+        widgets.draw(
+            surface_figures.surfaces,
+            found,
+            Frame("loss-surface", spec),
+            target=TARGETS[plane.view] or ("both" if chosen.witness else "hard"),
+            kind="contour" if plane.view == "contour" else "3d",
+            frozen=chosen.frozen if chosen.frozen in found else "",
         )
-        st.markdown(
-            f"Every panel shows the same plane, up to ±{eps_text(2 * first.eps)}. The adversarial"
-            f" direction comes from {maker}, the random one from seed {seed}. Pixels are not"
-            " clipped. Dotted: the ε box; dashed: the answer changes."
-            + (
-                " The loss to the true class is cross-entropy, to the soft label T²·KL at T ="
-                f" {temperature}."
-                if chosen.witness
-                else ""
-            )
+    maker = next(name for name, run_id in chosen.named.items() if run_id == chosen.reference)
+    st.markdown(
+        f"Every panel shows the same plane, up to ±{eps_text(spec.span or 0)}. The adversarial"
+        f" direction comes from {maker}, the random one from seed {plane.seed}. Pixels are not"
+        " clipped. Dotted: the ε box; dashed: the answer changes."
+        + (
+            f" The loss to the true class is cross-entropy, to the soft label T²·KL at T ="
+            f" {temperature}."
+            if chosen.witness
+            else ""
         )
+    )
 
 
 def _grid(n: int) -> str:
@@ -262,37 +274,21 @@ def judged(chosen: Cast) -> None:
     )
     with widgets.place():
         accuracies(chosen)
-    targets = ",".join(_targets(chosen))
-    found = widgets.measured(
-        chosen.named, "gradients", "the gradients", **({"targets": targets} if targets else {})
-    )
+    spec = GradientsSpec(targets=",".join(_targets(chosen)))
+    found = widgets.measured(chosen.named, spec, "the gradients")
     if found:
-        recipe = Recipe(
-            widgets.runs_of(found),
-            "gradients",
-            "gradients",
-            {"targets": targets} if targets else {},
-        )
         with widgets.place():
-            widgets.draw(found, recipe, "gradients")
+            widgets.draw(figures.gradients, found, Frame("gradients", spec))
 
 
 def _targets(chosen: Cast) -> list[str]:
     """Ids of the networks whose gradients are compared: the witness, then the shipped ordinary ones
     that no shown network is.
     """
-    first = folder.open_model(chosen.reference)
-    shown = set(chosen.named.values())
-    ordinary = [
-        run.id
-        for run in folder.all_runs()
-        if run.shipped
-        and run.method_key == "standard"
-        and run.info.get("data") == first.info.get("data")
-        and run.id not in shown
-        and run.id != chosen.witness
-    ]
-    return [*([chosen.witness] if chosen.witness else []), *ordinary] or list(chosen.named.values())
+    shown = [folder.open_model(run_id) for run_id in chosen.named.values()]
+    witness = [folder.open_model(chosen.witness)] if chosen.witness else []
+    compared = [*witness, *ordinary(shown[0], [*shown, *witness])]
+    return [run.id for run in compared or shown]
 
 
 def accuracies(chosen: Cast) -> None:
@@ -387,13 +383,11 @@ def _compared(found: Mapping[str, Mapping[str, Evaluation]], names: list[str]) -
 
 def curvature(here: Context, chosen: Cast) -> None:
     """How strongly the loss bends at the images; a point chosen is the image of every view."""
-    found = widgets.measured(
-        chosen.named, "curvature", "the curvature of up to 50 images", "about 15 s"
-    )
+    spec = CurvatureSpec()
+    cost = "about 15 s"
+    found = widgets.measured(chosen.named, spec, "the curvature of up to 50 images", cost)
     if found:
-        picked = widgets.draw(
-            found, Recipe(widgets.runs_of(found), "curvature", "curvature"), "curvature", brush=True
-        )
+        picked = widgets.draw(figures.curvature, found, Frame("curvature", spec, brush=True))
         widgets.thumbnails(here, picked, "curvature")
         st.markdown(
             "A click on a point shows its image everywhere. Curvature grows with β, so compare"
@@ -403,26 +397,14 @@ def curvature(here: Context, chosen: Cast) -> None:
 
 def weights(chosen: Cast) -> None:
     """The loss around the trained weights."""
-    grid = int(
-        st.selectbox(
-            "Grid", [21, REFINED], format_func=_grid, **linked("weights-grid", 21, (21, REFINED))
-        )
-    )
+    grids = (21, REFINED)
+    grid = int(st.selectbox("Grid", grids, format_func=_grid, **linked("weights-grid", 21, grids)))
     write_address()
-    settings: dict[str, Any] = {"grid": grid, "refine": True} if grid == REFINED else {}
-    found = widgets.measured(
-        chosen.named,
-        "weight_surface",
-        f"the surface around the weights, {grid} × {grid} on 128 images",
-        "about 10 s",
-        **settings,
-    )
+    spec = WeightSurfaceSpec(grid=grid, refine=grid == REFINED)
+    what = f"the surface around the weights, {grid} × {grid} on 128 images"
+    found = widgets.measured(chosen.named, spec, what, "about 10 s")
     if found:
-        widgets.draw(
-            found,
-            Recipe(widgets.runs_of(found), "weight_surface", "weight_surface", settings),
-            "weight-surface",
-        )
+        widgets.draw(surface_figures.weight_surface, found, Frame("weight-surface", spec))
         st.markdown(
             "Robust networks need not look flatter here: filter-normalised slices do not decide"
             " robustness."

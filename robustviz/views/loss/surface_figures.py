@@ -14,19 +14,24 @@ from plotly.subplots import make_subplots
 
 from robustviz.stats import Floats
 from robustviz.types import UserError, eps_text
+from robustviz.views.loss.figures import UNNAMED
 from robustviz.views.loss.result import Surface, WeightSurface
-from robustviz.views.theme import COLOURS, finish
+from robustviz.views.theme import COLOURS, LIGHT, finish, named
 
-LIGHT = "robustviz_light"
-DARK_LINE, LIGHT_LINE = (
-    "#10161F",
-    "#FFFFFF",
-)  # drawn one over the other, they are seen on every colour of cividis
+# drawn one over the other, they are seen on every colour of cividis
+DARK_LINE, LIGHT_LINE = "#10161F", "#FFFFFF"
+MARK = {"color": LIGHT_LINE, "line": {"color": DARK_LINE, "width": 2}}
+SILENT: dict[str, Any] = {"mode": "markers", "showlegend": False, "hoverinfo": "skip"}
 CAMERA = {"eye": {"x": 1.75, "y": -1.75, "z": 1.0}}
 # Cividis with most of its colours at low losses: around an image the loss is small, at the corners
 # of the plane it is not.
 STRETCHED = [[(at / 9) ** 2, colour] for at, colour in enumerate(sequential.Cividis)]
 TARGETS = {"hard": "to the true class", "soft": "to the witness's soft label"}
+WORDS = {
+    "hard": "the loss to the true class",
+    "soft": "the loss to the soft label",
+    "log10": "log₁₀ of the loss",
+}
 
 
 def surfaces(
@@ -46,117 +51,85 @@ def surfaces(
     the answer stops being the true class. Raises UserError for results that are not on the same
     plane.
     """
-    found = {"": results} if isinstance(results, Surface) else dict(results)
+    found, targets = named(results, ""), ["hard", "soft"] if target == "both" else [target]
     _same_plane(found)
-    targets = ["hard", "soft"] if target == "both" else [target]
-    panels = [[result.loss(one) for result in found.values()] for one in targets]
-    first = next(iter(found.values()))
-    titles = (
-        [name + (" (before = after)" if name == frozen else "") for name in found]
-        if list(found) != [""]
-        else []
-    )
-    low, high = float(np.min(panels)), float(np.max(panels))
-    a, b, eps = first.a * 255, first.b * 255, min(first.eps, float(first.a[-1])) * 255
-    x_title, y_title = "adversarial direction", "random direction"
-    figure = _frame(panels, titles, kind, template)
-    for row, losses in enumerate(panels):
-        for column, ((name, result), loss) in enumerate(zip(found.items(), losses, strict=True)):
-            said = f"{name}, {TARGETS[targets[row]]}".strip(", ")
-            where = {"row": row + 1, "col": column + 1}
-            _panel(
-                figure, a, b, loss, said, kind, where, "%{x:.0f}, %{y:.0f} of 255: loss %{z:.3f}"
-            )
-            if kind == "contour":
-                for colour, width, dash in ((DARK_LINE, 4, "solid"), (LIGHT_LINE, 2, "dash")):
-                    figure.add_contour(
-                        x=a,
-                        y=b,
-                        z=(result.pred == result.y).T.astype(np.uint8),
-                        showlegend=False,
-                        showscale=False,
-                        hoverinfo="skip",
-                        name=f"{said}: answer right",
-                        contours={"coloring": "none", "start": 0.5, "end": 0.5, "size": 1},
-                        line={"color": colour, "width": width, "dash": dash},
-                        **where,
-                    )
-                    if eps:
-                        figure.add_shape(
-                            x0=-eps,
-                            x1=eps,
-                            y0=-eps,
-                            y1=eps,
-                            line={
-                                "color": colour,
-                                "width": width - 1,
-                                "dash": "solid" if width == 4 else "dot",
-                            },
-                            **where,
-                        )
-                figure.add_scatter(
-                    x=[0, eps],
-                    y=[0, 0],
-                    mode="markers",
-                    hoverinfo="skip",
-                    showlegend=False,
-                    name=f"{said}: the image, and ε along the adversarial direction",
-                    marker={
-                        "symbol": ["circle", "x"],
-                        "size": 11,
-                        "color": LIGHT_LINE,
-                        "line": {"color": DARK_LINE, "width": 2},
-                    },
-                    **where,
-                )
-            else:
-                figure.add_scatter3d(
-                    x=[0],
-                    y=[0],
-                    z=[float(loss[result.middle, result.middle])],
-                    mode="markers",
-                    showlegend=False,
-                    hoverinfo="skip",
-                    name=f"{said}: the image",
-                    marker={
-                        "size": 5,
-                        "color": LIGHT_LINE,
-                        "line": {"color": DARK_LINE, "width": 2},
-                    },
-                    **where,
-                )
-    _same_scale(
-        figure, len(targets), len(found), low, high, kind, x_title, y_title, "loss", stretch=True
-    )
-    if kind == "contour":
-        for row, one in enumerate(targets):
-            figure.update_yaxes(title=f"<b>{TARGETS[one]}</b><br>{y_title}", row=row + 1, col=1)
-    else:
-        for row, one in enumerate(targets):
-            figure.update_scenes(zaxis_title=f"loss {TARGETS[one]}", row=row + 1)
+    first, flat = next(iter(found.values())), kind == "contour"
+    losses = [[result.loss(each) for result in found.values()] for each in targets]
+    titles = [name + (" (before = after)" if name and name == frozen else "") for name in found]
+    axes = ("adversarial direction", "random direction", "loss")
+    figure = _frame(losses, titles, axes, flat, template)
+    figure.update_layout(coloraxis_colorscale=STRETCHED)
+    for row, each in enumerate(targets, 1):
+        for column, (name, result) in enumerate(found.items(), 1):
+            said, where = f"{name}, {TARGETS[each]}".strip(", "), {"row": row, "col": column}
+            a, b, loss = result.a * 255, result.b * 255, losses[row - 1][column - 1]
+            hover = "%{x:.0f}, %{y:.0f} of 255: loss %{z:.3f}"
+            _panel(figure, (a, b, loss), said, hover, flat, where)
+            (_edges if flat else _peak)(figure, result, loss, said, where)
+        if flat:
+            title = f"<b>{TARGETS[each]}</b><br>random direction"
+            figure.update_yaxes(title=title, row=row, col=1)
+        else:
+            figure.update_scenes(zaxis_title=f"loss {TARGETS[each]}", row=row)
     alt = (
         f"Loss on the plane through image {first.meta['index']}, {_names(found)}, as"
-        f" {'contours' if kind == 'contour' else 'a relief'}."
+        f" {'contours' if flat else 'a relief'}."
     )
-    sentences = [
-        *(_slopes(found, one) for one in targets),
-        *_apart(found, targets, frozen),
-        *_interpolated(found, targets),
-    ]
-    return finish(figure, alt, first.meta, "\n\n".join(sentences))
+    sentences = [_slopes(found, each) for each in targets]
+    sentences += [_apart(found, targets, frozen), _interpolated(found, targets)]
+    return finish(figure, alt, first.meta, "\n\n".join(filter(None, sentences)))
+
+
+def _edges(
+    figure: go.Figure, result: Surface, loss: Floats, said: str, where: dict[str, int]
+) -> None:
+    """Where the answer changes, the ε box, the image, and ε along the adversarial direction."""
+    a, b, eps = result.a * 255, result.b * 255, min(result.eps, float(result.a[-1])) * 255
+    right = (result.pred == result.y).T.astype(np.uint8)
+    for colour, width, dash in ((DARK_LINE, 4, "solid"), (LIGHT_LINE, 2, "dash")):
+        figure.add_contour(
+            x=a,
+            y=b,
+            z=right,
+            showlegend=False,
+            showscale=False,
+            hoverinfo="skip",
+            name=f"{said}: answer right",
+            contours={"coloring": "none", "start": 0.5, "end": 0.5, "size": 1},
+            line={"color": colour, "width": width, "dash": dash},
+            **where,
+        )
+        if eps:
+            box = {"color": colour, "width": width - 1, "dash": dash.replace("dash", "dot")}
+            figure.add_shape(x0=-eps, x1=eps, y0=-eps, y1=eps, line=box, **where)
+    figure.add_scatter(
+        x=[0, eps],
+        y=[0, 0],
+        name=f"{said}: the image, and ε along the adversarial direction",
+        marker={**MARK, "symbol": ["circle", "x"], "size": 11},
+        **SILENT,
+        **where,
+    )
+
+
+def _peak(
+    figure: go.Figure, result: Surface, loss: Floats, said: str, where: dict[str, int]
+) -> None:
+    """The image on a relief."""
+    height = float(loss[result.middle, result.middle])
+    marker, name = {**MARK, "size": 5}, f"{said}: the image"
+    figure.add_scatter3d(x=[0], y=[0], z=[height], name=name, marker=marker, **SILENT, **where)
 
 
 def _same_plane(found: Mapping[str, Surface]) -> None:
-    first = next(iter(found.values()))
-    for name, other in found.items():
-        if not all(
-            np.array_equal(getattr(first, what), getattr(other, what))
-            for what in ("x", "d", "r", "a", "b")
-        ):
-            raise UserError(
-                f"{name} is on another plane than {next(iter(found))}: measure both with the same"
-                " image, reference, span, grid and seed."
-            )
+    (first, plane), *others = found.items()
+    for name, other in others:
+        for what in ("x", "d", "r", "a", "b"):
+            if not np.array_equal(getattr(plane, what), getattr(other, what)):
+                raise UserError(
+                    f"{name} is on another plane than {first}: measure both with the same image,"
+                    " reference, span, grid and seed."
+                )
 
 
 def _slopes(found: Mapping[str, Surface], target: str) -> str:
@@ -175,7 +148,7 @@ def _slopes(found: Mapping[str, Surface], target: str) -> str:
         i, j = np.unravel_index(int(box.argmax()), box.shape)
         at = f"({result.a[inside][i] * 255:+.0f}, {result.b[inside][j] * 255:+.0f})"
         each.append(
-            f"{name or 'this network'} {_zero(loss[middle, middle])} → {_zero(along)}"
+            f"{name or UNNAMED} {_zero(loss[middle, middle])} → {_zero(along)}"
             f" ({_zero(across)}), at most {_zero(box.max())} in the box, at {at}"
         )
     goal = (
@@ -194,52 +167,47 @@ def _zero(loss: float) -> str:
     return f"{max(float(loss), 0.0):.2f}"
 
 
-def _apart(found: Mapping[str, Surface], targets: Sequence[str], frozen: str) -> list[str]:
+def _apart(found: Mapping[str, Surface], targets: Sequence[str], frozen: str) -> str:
     """How far the first two surfaces are from each other; that a frozen network's is the same
     before and after.
     """
-    names, said = list(found), []
+    said, names = [], list(found)[:2]
     if len(names) > 1:
-        largest = [
-            f"{float(np.abs(found[names[0]].loss(one) - found[names[1]].loss(one)).max()):.2f}"
-            f" ({TARGETS[one]})"
-            for one in targets
-        ]
+        one, two = (found[name] for name in names)
+        largest = ", ".join(
+            f"{float(np.abs(one.loss(each) - two.loss(each)).max()):.2f} ({TARGETS[each]})"
+            for each in targets
+        )
         said.append(
-            f"Largest difference between {names[0]} and {names[1]} anywhere on the plane:"
-            f" {', '.join(largest)}."
+            f"Largest difference between {' and '.join(names)} anywhere on the plane: {largest}."
         )
     if frozen and frozen in found:
         said.append(
             f"The {frozen} is frozen: one file before and after, so its difference is 0 everywhere."
         )
-    return [" ".join(said)] if said else []
+    return " ".join(said)
 
 
 def _interpolated(
     found: Mapping[str, Surface] | Mapping[str, WeightSurface], kinds: Sequence[str]
-) -> list[str]:
+) -> str:
     """How many of the points were computed, and how wrong interpolation was where it was tried;
     nothing where all were.
     """
-    made = [result.meta["refined"] for result in found.values() if "refined" in result.meta]
+    parts = [result.meta["refined"] for result in found.values() if "refined" in result.meta]
     points, computed, tried = (
-        sum(one[what] for one in made) for what in ("points", "computed", "tried")
+        sum(part[what] for part in parts) for what in ("points", "computed", "tried")
     )
     if not tried:
-        return []
-    words = {
-        "hard": "the loss to the true class",
-        "soft": "the loss to the soft label",
-        "log10": "log₁₀ of the loss",
-    }
+        return ""
     missed = " and ".join(
-        f"{words[kind]} by at most {max(one['error'][kind] for one in made):.2g}" for kind in kinds
+        f"{WORDS[kind]} by at most {max(part['error'][kind] for part in parts):.2g}"
+        for kind in kinds
     )
-    return [
+    return (
         f"Of {points:,} points {computed:,} were computed, the others interpolated. At {tried} of"
         f" those, drawn at random and then computed too, interpolation missed {missed}."
-    ]
+    )
 
 
 def weight_surface(
@@ -254,62 +222,33 @@ def weight_surface(
     Drawn as log₁₀, because a few filter lengths away losses are a hundred times larger. Raises
     UserError for results on other grids.
     """
-    found = {"": results} if isinstance(results, WeightSurface) else dict(results)
+    found, flat = named(results, ""), kind == "contour"
     first = next(iter(found.values()))
     if any(not np.array_equal(first.a, other.a) for other in found.values()):
         raise UserError(
             "These surfaces have different grids or spans: measure all with the same ones."
         )
-    finite = [
+    losses = [
         np.log10(np.maximum(np.nan_to_num(result.loss, nan=1e6, posinf=1e6), 1e-6))
         for result in found.values()
     ]
-    figure = _frame(
-        [finite], [name for name in found] if list(found) != [""] else [], kind, template
-    )
-    for column, ((name, result), loss) in enumerate(zip(found.items(), finite, strict=True)):
-        where = {"row": 1, "col": column + 1}
-        _panel(
-            figure,
-            result.a,
-            result.b,
-            loss,
-            name or "this network",
-            kind,
-            where,
-            "%{x:.2f}, %{y:.2f}: log₁₀ loss %{z:.2f}",
-        )
-        if kind == "contour":
+    axes = ("direction 1", "direction 2", "log₁₀ loss")
+    figure = _frame([losses], list(found), axes, flat, template)
+    for column, ((name, result), loss) in enumerate(zip(found.items(), losses, strict=True), 1):
+        where, hover = {"row": 1, "col": column}, "%{x:.2f}, %{y:.2f}: log₁₀ loss %{z:.2f}"
+        _panel(figure, (result.a, result.b, loss), name or UNNAMED, hover, flat, where)
+        if flat:
             figure.add_scatter(
                 x=[0],
                 y=[0],
-                mode="markers",
-                hoverinfo="skip",
-                showlegend=False,
                 name=f"{name}: the trained weights",
-                marker={
-                    "symbol": "circle",
-                    "size": 11,
-                    "color": LIGHT_LINE,
-                    "line": {"color": DARK_LINE, "width": 2},
-                },
+                marker={**MARK, "symbol": "circle", "size": 11},
+                **SILENT,
                 **where,
             )
-    _same_scale(
-        figure,
-        1,
-        len(found),
-        float(np.min(finite)),
-        float(np.max(finite)),
-        kind,
-        "direction 1",
-        "direction 2",
-        "log₁₀ loss",
-    )
-    said = "\n\n".join([_around(found), *_interpolated(found, ["log10"])])
-    return finish(
-        figure, f"Mean loss around the trained weights of {_names(found)}, log₁₀.", first.meta, said
-    )
+    alt = f"Mean loss around the trained weights of {_names(found)}, log₁₀."
+    said = filter(None, [_around(found), _interpolated(found, ["log10"])])
+    return finish(figure, alt, first.meta, "\n\n".join(said))
 
 
 def _around(found: Mapping[str, WeightSurface]) -> str:
@@ -321,7 +260,7 @@ def _around(found: Mapping[str, WeightSurface]) -> str:
         inner, here, low = loss[np.ix_(half, half)], float(loss[middle, middle]), float(loss.min())
         lowest = "the lowest point of the grid" if here <= low else f"lowest {low:.3f} elsewhere"
         each.append(
-            f"{name or 'this network'} {here:.3f} at its weights ({lowest}), at most"
+            f"{name or UNNAMED} {here:.3f} at its weights ({lowest}), at most"
             f" {float(inner.max()):.3g} half-way out and {float(loss.max()):.3g} in all"
         )
     said = (
@@ -337,91 +276,42 @@ def _around(found: Mapping[str, WeightSurface]) -> str:
 
 
 def _frame(
-    panels: Sequence[Sequence[Floats]], titles: Sequence[str], kind: str, template: str
+    losses: Sequence[Sequence[Floats]],
+    titles: Sequence[str],
+    axes: tuple[str, str, str],
+    flat: bool,
+    template: str,
 ) -> go.Figure:
-    rows, columns = len(panels), len(panels[0])
+    """Empty panels, contours where `flat`, else reliefs, with one scale for these losses; `axes`:
+    what x, y and the colour are.
+    """
+    rows, columns, (x_title, y_title, z_title) = len(losses), len(losses[0]), axes
     figure = make_subplots(
         rows,
         columns,
         subplot_titles=[title.replace(" ", "<br>", 1) for title in titles],
         horizontal_spacing=0.04,
         vertical_spacing=0.09,
-        shared_yaxes=kind == "contour",
-        specs=[[{"type": "xy" if kind == "contour" else "scene"}] * columns] * rows,
+        shared_yaxes=flat,
+        specs=[[{"type": "xy" if flat else "scene"}] * columns] * rows,
     )
     figure.update_annotations(font={"size": 14, "color": COLOURS[template]["text"]}, yshift=4)
+    low = float(np.min(losses))
+    high = max(float(np.max(losses)), low + 1e-6)
+    bar = {"title": z_title, "thickness": 14}
     figure.update_layout(
         template=template,
-        height=(390 if kind == "contour" else 430) * rows + (40 if rows > 1 else 0),
+        height=(390 if flat else 430) * rows + (40 if rows > 1 else 0),
         margin={"l": 8, "r": 8, "t": 76, "b": 48},
+        coloraxis={"colorscale": "Cividis", "cmin": low, "cmax": high, "colorbar": bar},
     )
-    return figure
-
-
-def _panel(
-    figure: go.Figure,
-    a: Floats,
-    b: Floats,
-    loss: Floats,
-    name: str,
-    kind: str,
-    where: dict[str, int],
-    hover: str,
-) -> None:
-    # Rows of a result run along a, rows of Plotly's z along y.
-    shared: dict[str, Any] = {
-        "x": a,
-        "y": b,
-        "z": loss.T.astype(np.float32),
-        "coloraxis": "coloraxis",
-        "name": name,
-    }
-    if kind == "contour":
-        figure.add_contour(
-            **shared,
-            hovertemplate=hover + "<extra></extra>",
-            line={"width": 0.5},
-            contours={"coloring": "heatmap"},
-            **where,
-        )
-    else:
-        figure.add_surface(**shared, hovertemplate=hover + "<extra></extra>", **where)
-
-
-def _same_scale(
-    figure: go.Figure,
-    rows: int,
-    columns: int,
-    low: float,
-    high: float,
-    kind: str,
-    x_title: str,
-    y_title: str,
-    z_title: str,
-    stretch: bool = False,
-) -> None:
-    high = max(high, low + 1e-6)
-    figure.update_layout(
-        coloraxis={
-            "colorscale": STRETCHED if stretch else "Cividis",
-            "cmin": low,
-            "cmax": high,
-            "colorbar": {"title": z_title, "thickness": 14},
-        }
-    )
-    if kind == "contour":
-        step = (high - low) / 20
-        figure.for_each_trace(
-            lambda trace: trace.contours.update(start=low, end=high, size=step),
-            selector=lambda trace: trace.type == "contour" and trace.coloraxis,
-        )
+    if flat:
         figure.update_xaxes(zeroline=False)
-        figure.update_xaxes(
-            title=x_title, row=rows, col=columns // 2 + 1
-        )  # once: side by side they collide on a phone
         figure.update_yaxes(zeroline=False)
+        # once: side by side they collide on a phone
+        figure.update_xaxes(title=x_title, row=rows, col=columns // 2 + 1)
         figure.update_yaxes(title=y_title, col=1)
-        return
+        return figure
     pad = 0.03 * (high - low)
     small: dict[str, Any] = {"title_font": {"size": 13}, "tickfont": {"size": 11}, "nticks": 5}
     figure.update_scenes(
@@ -431,7 +321,34 @@ def _same_scale(
         yaxis={"title": y_title.split()[0], **small},
         zaxis={"title": z_title, "range": [low - pad, high + pad], **small},
     )
+    return figure
+
+
+def _panel(
+    figure: go.Figure,
+    points: tuple[Floats, Floats, Floats],
+    name: str,
+    hover: str,
+    flat: bool,
+    where: dict[str, int],
+) -> None:
+    """Draw the losses at `points`, (a, b, loss), in their place. Rows of a result run along a, rows
+    of Plotly's z along y.
+    """
+    scale, (a, b, loss) = figure.layout.coloraxis, points
+    lines = {"start": scale.cmin, "end": scale.cmax, "size": (scale.cmax - scale.cmin) / 20}
+    own = {"line": {"width": 0.5}, "contours": {"coloring": "heatmap", **lines}}
+    (figure.add_contour if flat else figure.add_surface)(
+        x=a,
+        y=b,
+        z=loss.T.astype(np.float32),
+        coloraxis="coloraxis",
+        name=name,
+        hovertemplate=hover + "<extra></extra>",
+        **(own if flat else {}),
+        **where,
+    )
 
 
 def _names(found: Mapping[str, object]) -> str:
-    return ", ".join(found) if list(found) != [""] else "one network"
+    return ", ".join(found) or "one network"

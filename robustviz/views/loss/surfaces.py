@@ -46,9 +46,8 @@ def plane(net: nn.Module, x: Tensor, d: Tensor, r: Tensor, a: Tensor, b: Tensor)
     """Logits (A,B,K) of the images x + aᵢ·d + bⱼ·r, in eval mode; `x`, `d`, `r` (C,H,W), `a` (A,),
     `b` (B,). Not clipped.
     """
-    return moved_images(net, x, d, r, a.repeat_interleave(len(b)), b.repeat(len(a))).unflatten(
-        0, (len(a), len(b))
-    )
+    flat = moved_images(net, x, d, r, a.repeat_interleave(len(b)), b.repeat(len(a)))
+    return flat.view(len(a), len(b), -1)
 
 
 def moved_images(net: nn.Module, x: Tensor, d: Tensor, r: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -63,7 +62,7 @@ def moved_images(net: nn.Module, x: Tensor, d: Tensor, r: Tensor, a: Tensor, b: 
         return torch.cat(
             [
                 net(x + along * d + across * r)
-                for along, across in zip(a.split(size), b.split(size), strict=True)
+                for along, across in zip(torch.split(a, size), torch.split(b, size), strict=True)
             ]
         )
 
@@ -181,10 +180,11 @@ def surfaces(run: Run, spec: SurfacesSpec) -> Surface:
         f" ({spec.direction}) from {reference.id}, random direction seed"
         f" {spec.seed}{_shared(said)}"
     )
-    settings = {"index": spec.index, "seed": spec.seed, "direction": spec.direction}
-    settings |= {"temperature": temperature, "span": span, "grid": spec.grid}
+    asked = {"index": spec.index, "seed": spec.seed, "grid": spec.grid}
+    made = {"span": span, "temperature": temperature}
     roles = {"reference": reference.id, "witness": witness.id if witness else None}
-    meta = meta_of(run, split, **settings, **roles, weights=run.weights, **said, summary=summary)
+    said |= {"direction": spec.direction, "weights": run.weights, "summary": summary}
+    meta = meta_of(run, split, **asked, **made, **roles, **said)
     return Surface(
         x=x[0].numpy(),
         d=d.numpy(),
@@ -213,7 +213,8 @@ def adversarial_direction(reference: Run, x: Tensor, y: Tensor, spec: SurfacesSp
             )
         attack = PGD(eps=reference.eps, start="zero", steps=20)
         rng = torch.Generator().manual_seed(spec.seed)
-        return (attack(net, x, y, rng=rng) - x)[0] / reference.eps
+        change: Tensor = attack(net, x, y, rng=rng) - x
+        return change[0] / reference.eps
     with frozen(net):
         slope = gradient(cross_entropy(net, y), x)[0]
     if not slope.any():

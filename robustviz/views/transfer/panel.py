@@ -5,11 +5,10 @@ alignment.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import streamlit as st
 
-from robustviz.export import Recipe
 from robustviz.runs import folder
 from robustviz.runs.folder import Run
 from robustviz.terms import term
@@ -17,8 +16,16 @@ from robustviz.types import UserError, eps_text
 from robustviz.ui import cache, context, widgets
 from robustviz.ui.context import Context
 from robustviz.ui.shell import linked, write_address
+from robustviz.ui.widgets import Frame
+from robustviz.views.transfer import figures
+from robustviz.views.transfer.result import Transfer, TransferSpec
 
-ATTACKS = {"pgd": "PGD", "mim": "MI", "dim": "DI", "tim": "TI"}
+ATTACKS: dict[Literal["pgd", "mim", "dim", "tim"], str] = {
+    "pgd": "PGD",
+    "mim": "MI",
+    "dim": "DI",
+    "tim": "TI",
+}
 RADII = {"half": "half ε", "whole": "whole ε"}
 COUNTS = (100, 300, 1000)
 AT_ONCE = 100  # images: more are measured only when asked for
@@ -35,11 +42,16 @@ MOST = 6  # targets
 class Choice:
     """What is chosen: the attack, half or whole ε, how many images, its steps and seed."""
 
-    attack: str
+    attack: Literal["pgd", "mim", "dim", "tim"]
     radius: str
     n: int
     steps: int
     seed: int
+
+    def of(self, here: Context, targets: list[str]) -> TransferSpec:
+        """This attack, at A's radius, of networks that are shown its images."""
+        eps = folder.open_model(here.a).eps * (1 if self.radius == "whole" else 0.5)
+        return TransferSpec(",".join(targets), self.attack, eps, self.steps, self.n, self.seed)
 
 
 def controls() -> Choice:
@@ -81,9 +93,7 @@ def controls() -> Choice:
             **linked("transfer-seed", 0, range(10_000)),
         )
     write_address()
-    return Choice(
-        str(attack or "pgd"), str(radius or "half"), int(n or AT_ONCE), int(steps), int(seed)
-    )
+    return Choice(attack, str(radius), int(n), int(steps), int(seed))
 
 
 def sources(here: Context) -> dict[str, str]:
@@ -128,65 +138,52 @@ def targets(here: Context, made_on: dict[str, str]) -> list[str]:
         *(role for run_id in made_on.values() for role in _origin(every[run_id])),
     }
     free = {run_id: run for run_id, run in every.items() if run_id not in seen}
-    found = [run_id for run_id in free if run_id == here.b]
-    found += [
-        run_id
-        for run_id, run in free.items()
-        if run.method_key == "standard" and run_id not in found
-    ]
-    for key in DEFENDED:
-        found += [
-            run_id for run_id, run in free.items() if run.method_key == key and run_id not in found
-        ][:1]
-    if not found:
+
+    def others(method: str) -> list[str]:
+        """Those of a method besides B."""
+        return [
+            run_id for run_id, run in free.items() if run.method_key == method and run_id != here.b
+        ]
+
+    shown = [run_id for run_id in free if run_id == here.b] + others("standard")
+    shown += [run_id for method in DEFENDED for run_id in others(method)[:1]]
+    if not shown:
         raise UserError(
             "No other network on this data could be a target: choose another model B, or train one"
             " on the Train page."
         )
-    return found[:MOST]
+    return shown[:MOST]
 
 
-def measured(here: Context, chosen: Choice) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What was found for each source that can answer, by printed name, and the probe's settings.
-    Raises UserError for no target.
+def measured(here: Context, chosen: Choice) -> tuple[dict[str, Transfer], TransferSpec]:
+    """What was found for each source that can answer, by printed name, and what was asked. Raises
+    UserError for no target.
     """
     made_on = sources(here)
-    eps = folder.open_model(here.a).eps * (1 if chosen.radius == "whole" else 0.5)
-    settings = {
-        "targets": ",".join(targets(here, made_on)),
-        "attack": chosen.attack,
-        "eps": eps,
-        "steps": chosen.steps,
-        "n": chosen.n,
-        "seed": chosen.seed,
-    }
-    out: dict[str, Any] = {}
-    missing = list[str]()
+    spec = chosen.of(here, targets(here, made_on))
+    ask = cache.kept if chosen.n * chosen.steps > AT_ONCE * 20 else cache.answer
+    found, missing = dict[str, Transfer](), list[str]()
     for name, run_id in made_on.items():
         with widgets.place():
-            found = cache.kept(run_id, "transfer", **settings)
-            if found is None and chosen.n * chosen.steps > AT_ONCE * 20:
+            result = ask(run_id, spec)
+            if result is None:
                 missing.append(name)
             else:
-                out[name] = found or cache.probe(run_id, "transfer", **settings)
-    if missing:
-        cost = max(5, round(len(made_on) * 2.5 * chosen.n * chosen.steps / 2000, -1))
-        if not st.button(
-            f"Measure {len(missing)} sources on {chosen.n} images (about {cost:.0f} s)",
-            key="measure-transfer",
-        ):
-            return out, settings
+                found[name] = result
+    cost = max(5, round(len(made_on) * 2.5 * chosen.n * chosen.steps / 2000, -1))
+    label = f"Measure {len(missing)} sources on {chosen.n} images (about {cost:.0f} s)"
+    if missing and st.button(label, key="measure-transfer"):
         with st.spinner("Showing attacked images to other networks …"):
             for name in missing:
                 with widgets.place():
-                    out[name] = cache.probe(made_on[name], "transfer", **settings)
-    return {name: out[name] for name in made_on if name in out}, settings
+                    found[name] = cache.answer(made_on[name], spec)
+    return {name: found[name] for name in made_on if name in found}, spec
 
 
 def matrices(here: Context, chosen: Choice) -> None:
     """The matrix of errors, and what alignment and its controls move."""
     with widgets.place():
-        found, settings = measured(here, chosen)
+        found, spec = measured(here, chosen)
         if not found:
             return
         st.markdown(
@@ -194,33 +191,23 @@ def matrices(here: Context, chosen: Choice) -> None:
             " fooled by its own attack. Half of ε is the paper's choice; with the whole"
             f" {eps_text(folder.open_model(here.a).eps)} more images usually qualify."
         )
-        marked = {"b": here.b} if here.b in settings["targets"].split(",") else {}
-        widgets.draw(
-            found,
-            Recipe(widgets.runs_of(found), "transfer", "transfer", settings, marked),
-            "matrix",
-        )
+        marked = here.b if here.b in spec.targets.split(",") else ""
+        widgets.draw(figures.transfer, found, Frame("matrix", spec), b=marked)
         st.divider()
         st.subheader("What does alignment move?", help=term("model alignment"))
         aligned = next((name for name in found if name.endswith("aligned")), "")
         if aligned and len(found) > 1:
+            st.markdown(
+                "The controls are fine-tuned for as long, to the witness's hard labels or to the"
+                " true labels."
+            )
             family = {
                 name: result
                 for name, result in found.items()
                 if name == aligned or name.split()[-1] in ("before", "labels")
             }
-            st.markdown(
-                "The controls are fine-tuned for as long, to the witness's hard labels or to the"
-                " true labels."
-            )
-            made = Recipe(
-                widgets.runs_of(family),
-                "transfer",
-                "transfer_difference",
-                settings,
-                {"of": aligned} | marked,
-            )
-            widgets.draw(family, made, "difference")
+            frame = Frame("difference", spec)
+            widgets.draw(figures.transfer_difference, family, frame, of=aligned, b=marked)
         else:
             st.info(
                 "No aligned copy of this source is trained: train one with Model alignment on the"
@@ -229,12 +216,8 @@ def matrices(here: Context, chosen: Choice) -> None:
             )
         st.divider()
         st.subheader("How like are the networks' answers?", help=term("kl"))
-        name = aligned or next(iter(found))
-        widgets.draw(
-            found[name],
-            Recipe({"": widgets.runs_of(found)[name]}, "transfer", "prediction_kl", settings),
-            "kl",
-        )
+        source = found[aligned or next(iter(found))]
+        widgets.draw(figures.prediction_kl, source, Frame("kl", spec))
 
 
 def study(text: str, command: str) -> None:

@@ -24,7 +24,7 @@ from robustviz.data import Dataset
 from robustviz.inputs import in_parts
 from robustviz.methods import ModelAlignment
 from robustviz.nets import frozen
-from robustviz.runs.folder import Run, all_runs
+from robustviz.runs.folder import Run, all_runs, find_run
 from robustviz.stats import Bools
 from robustviz.training.evaluate import attacked, count_right, fingerprint
 from robustviz.training.evaluation import attack_name
@@ -173,15 +173,15 @@ def relatives(run: Run) -> tuple[Run | None, Run | None]:
     method = run.config.method
     if not isinstance(method, ModelAlignment):
         return None, None
-    method = method.resolved(run.config)
-    return run.config.trained(str(method.source)), run.config.trained(str(method.witness))
+    method = method.resolved(run.config, find_run)
+    return find_run(method.source), find_run(method.witness)
 
 
 def trained_alike(run: Run, name: str, role: str) -> Run:
     """The run that a setting names. Raises UserError where it was trained on other images or
     classes than `run`.
     """
-    other = run.config.trained(name)
+    other = find_run(name)
     if (other.data_key, other.shape, other.classes) != (run.data_key, run.shape, run.classes):
         raise UserError(
             f"The {role} {other.id} was trained on other images or classes than {run.id}: choose a"

@@ -52,12 +52,12 @@ class Transfer(Result):
     @property
     def n(self) -> Ints:
         """How many images qualify, (T,)."""
-        return self.qualified.sum(axis=1)
+        return np.asarray(self.qualified.sum(axis=1))
 
     @property
     def k(self) -> Ints:
         """On how many of these the target is wrong, (T,)."""
-        return (self.qualified & self.wrong).sum(axis=1)
+        return np.asarray((self.qualified & self.wrong).sum(axis=1))
 
     @property
     def error(self) -> Floats:
@@ -72,7 +72,7 @@ class Transfer(Result):
     @property
     def error_of_all(self) -> Floats:
         """The targets' error on all attacked images, qualified or not, (T,)."""
-        return self.wrong.mean(axis=1)
+        return np.asarray(self.wrong.mean(axis=1))
 
     @property
     def before_error(self) -> Floats:
