@@ -27,9 +27,8 @@ from robustviz.types import UserError
 
 HOST = "127.0.0.1"
 PORT = 8501  # Streamlit's own, so that a bookmark goes on working
-PATIENCE = (
-    120.0  # seconds a server gets to answer: a first start on a slow disk compiles every package
-)
+# seconds a server gets to answer: a first start on a slow disk compiles every package
+PATIENCE = 120.0
 GRACE = 10.0  # seconds a server gets to end by itself
 
 
@@ -97,9 +96,8 @@ def free_port() -> int:
 
 def is_free(port: int) -> bool:
     """Whether a server could listen on this port of this computer."""
-    with (
-        socket.socket() as caller
-    ):  # a listener on all addresses does not keep macOS from binding one of them
+    # a listener on all addresses does not keep macOS from binding one of them
+    with socket.socket() as caller:
         caller.settimeout(0.3)
         if caller.connect_ex((HOST, port)) == 0:
             return False
@@ -115,26 +113,20 @@ def is_free(port: int) -> bool:
 
 def _asked_port(port: int | None) -> int | None:
     """The port that the person insists on, known to be free; None: any will do."""
-    text = os.environ.get("PORT", "").strip()
-    if port is None and text:
-        if not text.isdecimal():
-            raise UserError(
-                f"PORT={text} is not a port; write a number from 1 to 65535, or leave it out.",
-                code=2,
-            )
-        port = int(text)
-    if port is None:
+    text = os.environ.get("PORT", "").strip() if port is None else str(port)
+    if not text:
         return None
-    if not 1 <= port <= 65535:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        asked = f"PORT={text}" if port is None else text
         raise UserError(
-            f"{port} is not a port; write a number from 1 to 65535, or leave it out.", code=2
+            f"{asked} is not a port; write a number from 1 to 65535, or leave it out.", code=2
         )
-    if not is_free(port):
+    if not is_free(int(text)):
         raise UserError(
-            f"Port {port} is in use, or not open to you: choose another one, or leave it out and a"
+            f"Port {text} is in use, or not open to you: choose another one, or leave it out and a"
             " free one is taken."
         )
-    return port
+    return int(text)
 
 
 class _Server:
@@ -178,24 +170,22 @@ class _Server:
 
     @staticmethod
     def _say(line: str) -> None:
-        with contextlib.suppress(
-            OSError, ValueError
-        ):  # a closed terminal must not stop the reading
-            sys.stderr.write(line)
-            sys.stderr.flush()
+        # a closed terminal must not stop the reading
+        with contextlib.suppress(OSError, ValueError):
+            print(line, end="", file=sys.stderr, flush=True)
 
     def answers(self) -> bool:
         """Whether the server says that it is well. Directly: a proxy of the environment does not
         know this computer.
         """
         connection = http.client.HTTPConnection(HOST, self.port, timeout=2)
-        try:
+        with (
+            contextlib.suppress(OSError, http.client.HTTPException),
+            contextlib.closing(connection),
+        ):
             connection.request("GET", "/_stcore/health")
             return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+        return False
 
     def last_words(self) -> str:
         """The end of a sentence: a full stop, or a colon and the last lines that the server
@@ -224,7 +214,7 @@ def _command(port: int) -> list[str]:
     """Streamlit's command line. Flags, not only `.streamlit/config.toml`: they win over a person's
     own settings.
     """
-    flags: dict[str, Any] = {
+    flags = {
         "server.address": HOST,
         "server.port": port,
         "server.headless": "true",  # the launcher opens the browser, once the server answers
@@ -233,14 +223,8 @@ def _command(port: int) -> list[str]:
         "browser.gatherUsageStats": "false",
         "logger.hideWelcomeMessage": "true",
     }
-    return [
-        sys.executable,
-        "-m",
-        "streamlit",
-        "run",
-        "app.py",
-        *(f"--{name}={value}" for name, value in flags.items()),
-    ]
+    words = (f"--{name}={value}" for name, value in flags.items())
+    return [sys.executable, "-m", "streamlit", "run", "app.py", *words]
 
 
 def _environment() -> dict[str, str]:
@@ -262,7 +246,7 @@ def _environment() -> dict[str, str]:
 
 def _start(fixed: int | None) -> _Server:
     """A server that answers. Raises UserError where none does."""
-    for attempt in range(3):
+    for chances in (2, 1, 0):
         server = _Server(fixed or free_port())
         deadline = time.monotonic() + PATIENCE
         try:
@@ -278,12 +262,12 @@ def _start(fixed: int | None) -> _Server:
             raise UserError(
                 f"The app did not answer within {PATIENCE:.0f} seconds{server.last_words()}"
             )
-        said = server.last_words()
-        if (
-            fixed or "is not available" not in said or attempt == 2
-        ):  # else somebody took the port in between
-            break
-    raise UserError(f"The app could not be started (exit status {server.process.returncode}){said}")
+        words = server.last_words()
+        if fixed or "is not available" not in words or not chances:
+            break  # else somebody took the port in between
+    raise UserError(
+        f"The app could not be started (exit status {server.process.returncode}){words}"
+    )
 
 
 @contextlib.contextmanager
@@ -299,9 +283,8 @@ def _signals_as_ctrl_c() -> Iterator[None]:
     if threading.current_thread() is threading.main_thread():
         for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):  # no system has all three
             number = getattr(signal, name, None)
-            if (
-                number is not None and signal.getsignal(number) is not signal.SIG_IGN
-            ):  # `nohup` goes on ignoring
+            # `nohup` goes on ignoring
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
                 before[number] = signal.signal(number, stop)
     try:
         yield
@@ -315,9 +298,8 @@ def _open(address: str) -> None:
     import webbrowser
 
     def work() -> None:
-        with contextlib.suppress(
-            Exception
-        ):  # the address has been printed; a browser that fails is no reason to stop
+        # the address has been printed; a browser that fails is no reason to stop
+        with contextlib.suppress(Exception):
             webbrowser.open(address)
 
     threading.Thread(target=work, daemon=True).start()
