@@ -7,12 +7,12 @@ networks.
 
 from __future__ import annotations
 
+import functools
 import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from robustviz import registry
 from robustviz.data import Source, source
 from robustviz.runs import folder as runs
 from robustviz.runs.folder import Run
@@ -42,22 +42,14 @@ OTHERS = {
     "digits": (("small_cnn", 0), ("small_resnet", 1), ("tiny_vit", 0)),
     "shapes": (("small_cnn", 0), ("small_resnet", 1), ("small_cnn", 1)),
 }
-FILMED = (
-    "pgd_at",
-    "afa",
-    "supcon_margin",
-)  # on digits, every second epoch's weights in half precision
-LADDER = {
-    "digits": 360,
-    "shapes": 200,
-}  # images on which the whole ladder is climbed, AutoAttack included
-SHIPPED = (
-    "config.json",
-    "status.json",
-    "metrics.jsonl",
-    "eval.json",
-    "net.safetensors",
-)  # the weights last: they say it is whole
+# on digits, every second epoch's weights in half precision
+FILMED = ("pgd_at", "afa", "supcon_margin")
+# images on which the whole ladder is climbed, AutoAttack included
+LADDER = {"digits": 360, "shapes": 200}
+# the weights last: they say it is whole
+SHIPPED = ("config.json", "status.json", "metrics.jsonl", "eval.json", "net.safetensors")
+
+_say = functools.partial(print, flush=True)
 
 
 def wanted(data: Iterable[str] = DATA) -> list[TrainConfig]:
@@ -68,26 +60,19 @@ def wanted(data: Iterable[str] = DATA) -> list[TrainConfig]:
 
 
 def _of(images: Source) -> list[TrainConfig]:
-    def config(method: str, net: str = "", seed: int = 0, snapshots: int = 0) -> TrainConfig:
-        known = registry.get("method", method)()
-        return TrainConfig(images, known, net, seed=seed, snapshots=snapshots, device="cpu")
+    def config(method: str, *settings: tuple[str, object], **flags: object) -> TrainConfig:
+        usual = {"data": images, "method": method, "device": "cpu"}
+        return TrainConfig.make(None, usual | flags, settings)
 
-    first, *methods = METHODS
-    others = [config("standard", net, seed) for net, seed in OTHERS[images.key]]
-    roles = {"method.source": config(first).run_id, "method.witness": others[0].run_id}
+    filmed = FILMED if images.key == "digits" else ()
+    standard, *methods = (config(key, snapshots=2 * (key in filmed)) for key in METHODS)
+    others = [config("standard", net=net, seed=seed) for net, seed in OTHERS[images.key]]
+    roles = {"method.source": standard.run_id, "method.witness": others[0].run_id}
     aligned = [
-        TrainConfig.make(
-            None,
-            {"data": images, "method": "model_alignment", "device": "cpu"},
-            [*roles.items(), ("method.target", target)],
-        )
+        config("model_alignment", *roles.items(), ("method.target", target))
         for target in ("witness_soft", "witness_hard", "label")
     ]
-    filmed = [
-        config(method, snapshots=2 if images.key == "digits" and method in FILMED else 0)
-        for method in methods
-    ]
-    return [config(first), *others, *aligned, *filmed]
+    return [standard, *others, *aligned, *methods]
 
 
 def make(data: Iterable[str] = DATA) -> list[Run]:
@@ -115,9 +100,9 @@ def train(config: TrainConfig) -> None:
         return
     run = runs.create(config, folder=_workshop())
     _say(run.id)
-    worker.execute(run, lambda line: _say("  " + line))
+    worker.execute(run, functools.partial(_say, " "))
     for probe in (probes.accuracy_curve, probes.smallest_eps):
-        _say("  " + str(probe(run).meta["summary"]))
+        _say(" ", probe(run).meta["summary"])
     _ship(run)
 
 
@@ -131,12 +116,8 @@ def climb(config: TrainConfig) -> None:
     if not (run.path / "net.safetensors").exists():  # what is shipped is read-only
         shutil.copytree(runs.zoo() / config.run_id, run.path, dirs_exist_ok=True)
     _say(run.id)
-    ladder(run, n=LADDER[config.data.key], say=lambda line: _say("  " + line))
+    ladder(run, n=LADDER[config.data.key], say=functools.partial(_say, " "))
     _ship(run)
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 def _workshop() -> Path:
@@ -159,11 +140,11 @@ def main(data: list[str] | None = None) -> int:
 
     try:
         for run in make(data or DATA):
-            found = run.evaluation()
-            assert found is not None
+            plain = run.evaluation()
+            assert plain is not None
             _say(
-                f"{run.id:<56} clean {found.clean_acc:.3f}  PGD-20 {found.robust_acc:.3f}  eps"
-                f" {found.eps:.4f}  n={found.n}"
+                f"{run.id:<56} clean {plain.clean_acc:.3f}  PGD-20 {plain.robust_acc:.3f}  eps"
+                f" {plain.eps:.4f}  n={plain.n}"
             )
         return story.main()
     except UserError as error:
