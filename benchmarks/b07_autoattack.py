@@ -20,6 +20,7 @@ from robustviz import data
 from robustviz.attacks import Attack, AutoAttack
 from robustviz.methods import FGSMRS, PGDAT, TRADES
 from robustviz.methods.base import Method
+from robustviz.runs.folder import find_run
 from robustviz.training.config import TrainConfig
 from robustviz.training.evaluate import count_right
 from robustviz.training.loop import Training
@@ -97,7 +98,7 @@ def judged(
     """Train, stop the clock, and take the last weights through `attack` (AutoAttack) on the first
     `counts` test images.
     """
-    config = config.on_this_machine()
+    config = config.on_this_machine(find_run)
     split, device = data.load(config.data, "test"), str(config.device)
     data.load(config.data, "train", config.n_train or None)  # reading a file is no training
     warm = _seconds(dataclasses.replace(config, epochs=1, n_train=4 * int(config.batch_size or 1)))[

@@ -216,6 +216,10 @@ def coerce(hint: Any, value: Any, path: str) -> Any:
         if isinstance(value, (list, tuple)):
             return tuple(coerce(args[0], item, path) for item in value)
         raise UserError(f"{path}={value!r} should be a list.", code=2)
+    if origin is dict and isinstance(value, Mapping):
+        return {name: coerce(args[1], item, f"{path}.{name}") for name, item in value.items()}
+    if hint in (Any, object):
+        return value
     if dataclasses.is_dataclass(hint) or hasattr(hint, "kind"):
         if isinstance(value, Mapping):
             return decode(hint.kind, value)

@@ -98,7 +98,7 @@ def parse_number(text: str | float) -> float:
             value = float(above) / float(below)
         else:
             value = float(text)
-    except (ValueError, ZeroDivisionError) as error:
+    except (ValueError, ZeroDivisionError, OverflowError) as error:
         raise UserError(
             f"{text!r} is not a number; write it like 0.15 or 8/255.", code=2
         ) from error

@@ -29,7 +29,7 @@ def do(args: argparse.Namespace) -> int:
     here = world.join()
     names = ("data", "method", "net", "epochs", "seed", "eps", "device")
     flags = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    config = TrainConfig.make(args.preset, flags, args.set).on_this_machine()
+    config = TrainConfig.make(args.preset, flags, args.set).on_this_machine(folder.find_run)
     with here.main_first():
         # What is wrong with data, network or method is said before a run folder exists; the
         # training finds the images in memory.

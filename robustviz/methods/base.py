@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,13 +21,44 @@ from robustviz.registry import Spec, option
 from robustviz.types import Batch
 
 if TYPE_CHECKING:
-    from robustviz.data import Dataset
+    from robustviz.data import Dataset, Source
     from robustviz.training.config import TrainConfig
 
 ENOUGH = 64 * 64
 # input values of a batch from which bf16 is tried; with twice as many (128 digits) a step is a
 # quarter faster
 Terms = dict[str, Tensor]
+
+
+class TrainedNet(Protocol):
+    """A network that was trained before, as a method sees it: what it is called, what it was
+    trained on (classes, channels, pixels of a side; names of the classes), its weights' hash.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def architecture(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def weights(self) -> str: ...
+
+    def net(self) -> nn.Module: ...
+
+
+class FindRun(Protocol):
+    """Finds a network that was trained before: by the name that a setting gives, or without one the
+    shipped ordinary `net` for this data, wanted as `role`. Raises UserError for none.
+    """
+
+    def __call__(
+        self, name: str | None, *, data: Source | None = None, net: str = "", role: str = ""
+    ) -> TrainedNet: ...
+
+
 Loss = Callable[[nn.Module, Batch, nn.Module | None], Terms]
 
 
@@ -98,7 +129,7 @@ class Method(Spec):
         or this network.
         """
 
-    def resolved(self, config: TrainConfig) -> Method:
+    def resolved(self, config: TrainConfig, find_run: FindRun) -> Method:
         """This method with settings filled in that depend on what else this machine holds, e.g.
         shipped runs.
         """
@@ -112,11 +143,17 @@ class Method(Spec):
         """The stages of the training, one by default."""
         return (Stage("train", 1.0, self.loss),)
 
-    def initial(self, net: nn.Module, config: TrainConfig) -> None:
-        """Changes to the fresh net before training, e.g. weights of a source; none by default."""
+    def initial(
+        self, net: nn.Module, config: TrainConfig, split: Dataset, find_run: FindRun
+    ) -> nn.Module | None:
+        """What was trained before and is gone on with: changes to the fresh net, and a frozen
+        network that takes the place of `aux`; none by default. Raises UserError where such a
+        network does not fit this data.
+        """
+        return None
 
     def aux(self, net: nn.Module, config: TrainConfig) -> nn.Module | None:
-        """A helper network (projector, frozen witness) that the trainer owns; none by default."""
+        """A helper network, e.g. a projector, that the trainer owns; none by default."""
         return None
 
     def bound(self, eps: float) -> Method:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from robustviz import losses
-from robustviz.methods.base import Method, Terms
+from robustviz.methods.base import FindRun, Method, Terms, TrainedNet
 from robustviz.registry import option, register
 from robustviz.types import Batch, UserError
 
@@ -37,10 +37,12 @@ class ModelAlignment(Method):
     source: str | None = option(
         None,
         "Run whose network is fine-tuned; empty: the shipped ordinary Small ResNet of this data.",
+        kind="starting run",
     )
     witness: str | None = option(
         None,
         "Run whose soft labels are learned; empty: the shipped ordinary Small CNN of this data.",
+        kind="run",
     )
     temperature: float = option(
         4.0, "T: higher temperatures show more of the witness's doubt.", low=0.1, high=100
@@ -70,49 +72,29 @@ class ModelAlignment(Method):
         "schedule": "cosine",
     }  # a fine-tuning, not a training
 
-    def resolved(self, config: TrainConfig) -> ModelAlignment:
+    def resolved(self, config: TrainConfig, find_run: FindRun) -> ModelAlignment:
         """Source and witness by name: those given, else the shipped ordinary networks of
         this data.
         """
-        source = config.trained(self.source or config.shipped("source", "small_resnet")).name
-        witness = config.trained(self.witness or config.shipped("witness", "small_cnn")).name
-        return replace(self, source=source, witness=witness)
+        source = find_run(self.source, data=config.data, net="small_resnet", role="source")
+        witness = find_run(self.witness, data=config.data, net="small_cnn", role="witness")
+        return replace(self, source=source.name, witness=witness.name)
 
-    def check(self, config: TrainConfig, split: Dataset, net: nn.Module) -> None:
-        super().check(config, split, net)
-        for role, name in (("source", self.source), ("witness", self.witness)):
-            found = config.trained(str(name))
-            want = (len(split.classes), split.images.shape[1], split.images.shape[-1])
-            if not found.weights:
-                raise UserError(
-                    f"The {role} {found.name} has no trained weights yet: let it finish an epoch,"
-                    f" or choose another {role}."
-                )
-            if found.shape != want:
-                raise UserError(
-                    f"The {role} {found.name} sees {found.shape[0]} classes in"
-                    f" {found.shape[1]}×{found.shape[2]}×{found.shape[2]} images, and {split.key}"
-                    f" has {want[0]} in {want[1]}×{want[2]}×{want[2]}: choose a {role} trained on"
-                    " this data."
-                )
-            if found.classes and found.classes != tuple(split.classes):
-                raise UserError(
-                    f"The {role} {found.name} was trained on other classes than {split.key}'s:"
-                    f" choose another {role}."
-                )
-        architecture = config.trained(str(self.source)).architecture
-        if architecture != config.net:
+    def initial(
+        self, net: nn.Module, config: TrainConfig, split: Dataset, find_run: FindRun
+    ) -> nn.Module:
+        """The source's weights for `net`; the frozen witness."""
+        source, witness = find_run(self.source), find_run(self.witness)
+        _check("source", source, split)
+        _check("witness", witness, split)
+        if source.architecture != config.net:
             raise UserError(
-                f"The source {self.source} is a {architecture} and this training asks for"
-                f" {config.net}: choose the net {architecture}.",
+                f"The source {self.source} is a {source.architecture} and this training asks for"
+                f" {config.net}: choose the net {source.architecture}.",
                 code=2,
             )
-
-    def initial(self, net: nn.Module, config: TrainConfig) -> None:
-        net.load_state_dict(config.trained(str(self.source)).net().state_dict())
-
-    def aux(self, net: nn.Module, config: TrainConfig) -> nn.Module:
-        return config.trained(str(self.witness)).net().eval().requires_grad_(False)
+        net.load_state_dict(source.net().state_dict())
+        return witness.net().eval().requires_grad_(False)
 
     def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
         assert aux is not None, "the trainer hands over the witness"
@@ -123,3 +105,24 @@ class ModelAlignment(Method):
         if self.target == "witness_hard":
             return {"ce_witness": F.cross_entropy(net(batch.x), witness.argmax(dim=1))}
         return {"kl_witness": losses.kl(witness, net(batch.x), self.temperature)}
+
+
+def _check(role: str, run: TrainedNet, split: Dataset) -> None:
+    """Raises UserError where this network was not trained on images like these."""
+    want = (len(split.classes), split.images.shape[1], split.images.shape[-1])
+    if not run.weights:
+        raise UserError(
+            f"The {role} {run.name} has no trained weights yet: let it finish an epoch, or choose"
+            f" another {role}."
+        )
+    if run.shape != want:
+        raise UserError(
+            f"The {role} {run.name} sees {run.shape[0]} classes in"
+            f" {run.shape[1]}×{run.shape[2]}×{run.shape[2]} images, and {split.key} has {want[0]}"
+            f" in {want[1]}×{want[2]}×{want[2]}: choose a {role} trained on this data."
+        )
+    if run.classes and run.classes != tuple(split.classes):
+        raise UserError(
+            f"The {role} {run.name} was trained on other classes than {split.key}'s: choose another"
+            f" {role}."
+        )

@@ -4,26 +4,22 @@ what.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 
 from robustviz import registry
 from robustviz.data import AUGMENTATIONS, Digits, Source, source
 from robustviz.methods import PGDAT
-from robustviz.methods.base import Method
+from robustviz.methods.base import FindRun, Method
+from robustviz.process import default_threads
 from robustviz.registry import Spec, option
 from robustviz.types import JSON, UserError, check_eps, parse_number
-
-if TYPE_CHECKING:
-    from robustviz.runs.folder import Run
 
 # pixels; images that are larger come in smaller batches, so that a step takes about the same memory
 LARGE = 64
@@ -32,18 +28,6 @@ WHERE = (
     "device",
     "threads",
 )  # where it runs is no part of what was asked, so it is no part of a run's name
-
-
-@functools.cache
-def default_threads() -> int:
-    """max(1, physical cores − 1): one core stays free for the page that watches."""
-    try:
-        import psutil
-
-        cores = psutil.cpu_count(logical=False)
-    except ImportError:  # a GPU server without the dashboard's packages
-        cores = None
-    return max(1, (cores or os.cpu_count() or 1) - 1)
 
 
 @dataclass(frozen=True)
@@ -57,10 +41,11 @@ class TrainConfig(Spec):
 
     data: Source = option(Digits, "The images to learn from.")
     method: Method = option(PGDAT, "How the network is trained.")
-    net: str = option("", "The architecture; empty: the data set's default.")
+    net: str = option("", "The architecture; empty: the data set's default.", kind="net")
     eps: float | None = option(
         None,
         "Attack radius for training, validation and evaluation, in [0, 1]; empty: the data set's.",
+        kind="radius",
     )
     n_train: int | None = option(
         None, "How many training images; 0: all; empty: the data set's default.", low=0
@@ -86,7 +71,11 @@ class TrainConfig(Spec):
         None, "How the learning rate moves; empty: cyclic, or the method's own.", advanced=True
     )
     augment: str = option(
-        "", "Random flips and shifts; empty: the data set's default.", advanced=True
+        "",
+        "Random flips and shifts; empty: the data set's default.",
+        advanced=True,
+        kind="augmentation",
+        choices=AUGMENTATIONS,
     )
     ema: float = option(
         0.0,
@@ -138,9 +127,6 @@ class TrainConfig(Spec):
         }
         for name, value in fill.items():
             object.__setattr__(self, name, value)
-        registry.get("net", self.net)
-        if self.augment not in AUGMENTATIONS:
-            raise UserError(registry.unknown("augmentation", self.augment, AUGMENTATIONS), code=2)
 
     def _norm(self) -> str:
         attack = getattr(self.method, "attack", None)
@@ -213,42 +199,14 @@ class TrainConfig(Spec):
                 config = registry.with_value(config, path, value)
         return config if eps is None else registry.with_value(config, "eps", eps)
 
-    def on_this_machine(self) -> TrainConfig:
-        """This config with the device decided, and with what its method takes from runs that are
-        here.
+    def on_this_machine(self, find_run: FindRun) -> TrainConfig:
+        """This config with the device decided, and with what its method takes from runs that
+        `find_run` finds.
 
         Raises UserError where CUDA is asked for and absent, and where such a run is missing.
         """
-        return replace(self, device=pick_device(self.device), method=self.method.resolved(self))
-
-    def trained(self, name: str) -> Run:
-        """The run that a setting names, by id or path; for an id the shipped one first. Raises
-        UserError for none.
-        """
-        from robustviz.runs import folder
-
-        return folder.open_model(name) if folder.ID.fullmatch(name) else folder.open_run(name)
-
-    def shipped(self, role: str, net: str) -> str:
-        """The id of the shipped ordinary network of this data and that architecture. Raises
-        UserError for none.
-        """
-        from robustviz.runs import folder
-
-        for run in folder.all_runs():
-            same = (
-                run.shipped
-                and run.method_key == "standard"
-                and run.info.get("net") == net
-                and run.info.get("seed") == 0
-            )
-            if same and run.info.get("data") == registry.encode(self.data):
-                return run.id
-        raise UserError(
-            f"No ordinary {net} for {self.data.key} is shipped to be the {role}: train one with the"
-            f" method standard and the net {net}, and name its run as the {role} (on the command"
-            f" line: --set method.{role}=RUN)."
-        )
+        method = self.method.resolved(self, find_run)
+        return replace(self, device=pick_device(self.device), method=method)
 
 
 def pick_device(asked: str) -> Literal["cpu", "cuda"]:

@@ -18,6 +18,7 @@ from robustviz.attacks.base import answers
 from robustviz.data import Dataset
 from robustviz.inputs import Trial, check_images, check_labels, try_out
 from robustviz.nets.attackable import attackable, device_of, keep
+from robustviz.process import threads
 from robustviz.runs.folder import Run
 from robustviz.training.config import TrainConfig, pick_device
 from robustviz.training.doctor import Consult, consult, examine
@@ -234,9 +235,10 @@ def evaluate(
     seed-0 stratified permutation. A shipped run is read-only; what is evaluated of it is kept in
     `runs/.zoo-cache`.
     """
-    net, split, radius = _opened(run, eps, n, device)
-    attack = (attack or PGD(steps=20, norm=norm_of(run.config))).bound(radius)
-    return run.add_evaluation(measure(net, split, attack, seed=seed, tick=tick))
+    with threads(int(run.config.threads or 1)):
+        net, split, radius = _opened(run, eps, n, device)
+        attack = (attack or PGD(steps=20, norm=norm_of(run.config))).bound(radius)
+        return run.add_evaluation(measure(net, split, attack, seed=seed, tick=tick))
 
 
 def _opened(
@@ -244,7 +246,6 @@ def _opened(
 ) -> tuple[nn.Module, Dataset, float]:
     """The run's net on the device, the beginning of its test split, and the ε."""
     config = run.config
-    torch.set_num_threads(int(config.threads or 1))
     split = data.load(config.data, "test")
     split = split.take(len(split) if n is None else n)
     return (
@@ -290,8 +291,11 @@ def ladder(
             (one for one in run.evaluations() if (one.attack, one.seed, one.images) == asked), None
         )
         if old is None:
-            consulted = consulted or consult(net, few.x.to(where), few.y.to(where), attack, seed)
-            old = measure(net, split, attack, seed=seed, tick=tick, consulted=consulted)
+            with threads(int(run.config.threads or 1)):
+                consulted = consulted or consult(
+                    net, few.x.to(where), few.y.to(where), attack, seed
+                )
+                old = measure(net, split, attack, seed=seed, tick=tick, consulted=consulted)
         found = climb([*made, old], run.method_key).rungs[-1]
         made.append(found if found.key and found == old else run.add_evaluation(found))
         if say:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robustviz.registry import build, hints
 from robustviz.stats import FEW, mcnemar, tango, wilson
 from robustviz.types import JSON, UserError, eps_text
+
+MOST = 10**9  # images of an evaluation
 
 
 def pack(right: NDArray[np.bool_]) -> str:
@@ -45,6 +49,16 @@ class Finding:
     ok: bool
     value: float
     text: str
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Finding:
+        """The finding that an evaluation's JSON holds; `value` may be NaN. Raises UserError,
+        TypeError or AttributeError for anything else.
+        """
+        value = data.get("value")
+        endless = isinstance(value, float) and not math.isfinite(value)
+        finding: Finding = build(cls, {**data, "value": 0.0 if endless else value})
+        return dataclasses.replace(finding, value=value) if endless else finding
 
 
 # What an attack is called, and the settings that go without saying; a test holds both against the
@@ -228,12 +242,18 @@ class Evaluation:
         """The evaluation that `to_json` wrote; derived entries are ignored. Raises UserError for
         anything else.
         """
-        names = {f.name for f in dataclasses.fields(cls)}
         try:
-            kept = {name: value for name, value in data.items() if name in names}
-            kept["doctor"] = tuple(Finding(**finding) for finding in kept.get("doctor", ()))
-            return cls(**kept)
-        except (TypeError, AttributeError) as error:
+            doctor = tuple(map(Finding.from_json, data.get("doctor", ())))
+            known = hints(cls).keys() & data.keys()
+            fields = {name: data[name] for name in known} | {"doctor": doctor}
+            evaluation: Evaluation = build(cls, fields)
+            _ = evaluation.printed
+            if not min(evaluation.clean_k, evaluation.robust_k) >= 0:
+                raise ValueError("less than no images were right")
+            if not max(evaluation.clean_k, evaluation.robust_k) <= evaluation.n <= MOST:
+                raise ValueError("more images were right than there are")
+            return evaluation
+        except (TypeError, AttributeError, ValueError, OverflowError) as error:
             raise UserError(
                 "An entry of eval.json is damaged: remove the file and evaluate the run again."
             ) from error

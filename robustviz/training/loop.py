@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -28,11 +27,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from robustviz import data, nets
 from robustviz.attacks import PGD
-from robustviz.methods.base import Loss, Stage, Terms
+from robustviz.data import Dataset
+from robustviz.methods.base import FindRun, Loss, Stage, Terms
 from robustviz.nets.attackable import keep
 from robustviz.nets.base import frozen
+from robustviz.process import threads
+from robustviz.runs.folder import find_run
 from robustviz.training.config import TrainConfig
 from robustviz.training.evaluate import count_right, norm_of
+from robustviz.training.order import balanced_order, learning_rate, planned, seed_of
 from robustviz.training.world import ALONE, World
 from robustviz.types import JSON, Batch, UserError
 from robustviz.views.attack.result import Strip
@@ -102,43 +105,11 @@ def train(
     yield from Training(config).epochs(on_batch)
 
 
-def seed_of(*parts: object) -> int:
-    """A 63-bit seed from what it is for; different purposes never share a stream of numbers."""
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
-
-
-def learning_rate(schedule: str, top: float, progress: float) -> float:
-    """The rate at `progress` (0 to 1) of a stage. cyclic: up over the first 30 %, then down to 0,
-    both straight.
-    """
-    if schedule == "cyclic":
-        return top * (progress / 0.3 if progress < 0.3 else (1 - progress) / 0.7)
-    if schedule == "cosine":
-        return top * 0.5 * (1 + math.cos(math.pi * progress))
-    if schedule == "step":
-        return top * (1.0 if progress < 0.75 else 0.1 if progress < 0.9 else 0.01)
-    return top
-
-
 def check(config: TrainConfig, world: World = ALONE) -> None:
     """Raises UserError where this training could not begin: its data, its network or its method's
     settings do not fit.
     """
     Training(config, world)
-
-
-def balanced_order(y: Tensor, rng: torch.Generator) -> Tensor:
-    """Positions of all samples in random order, in pairs of one class, so that a batch of even size
-    has at least two of each class in it. A class with an odd count repeats one sample. `y` (N,) on
-    the CPU; every class needs two.
-    """
-    pairs = []
-    for label in y.unique().tolist():
-        where = (y == label).nonzero().squeeze(1)
-        where = where[torch.randperm(len(where), generator=rng)]
-        pairs.append(torch.cat([where, where[:1]])[: len(where) + len(where) % 2].view(-1, 2))
-    both = torch.cat(pairs)
-    return both[torch.randperm(len(both), generator=rng)].flatten()
 
 
 class _Loss(nn.Module):
@@ -154,20 +125,42 @@ class _Loss(nn.Module):
 
 class Training:
     """One training in progress: the net, the optimiser, the position. `epochs()` moves it on;
-    `state()` freezes it.
+    `state()` freezes it. `find_run` gives a method what was trained before.
 
     In a `world` of several processes each has a `Training` of its own and all of them call
     `epochs()`; every one then yields the same records, and `on_batch` is asked in the first one.
     Its `state()` is the one to keep.
     """
 
-    def __init__(self, config: TrainConfig, world: World = ALONE) -> None:
-        self.config = config = config.on_this_machine()
+    def __init__(
+        self, config: TrainConfig, world: World = ALONE, find_run: FindRun = find_run
+    ) -> None:
+        self.config = config = config.on_this_machine(find_run)
         self.world = world
-        torch.set_num_threads(max(1, int(config.threads or 1) // world.size))
-        self.device = torch.device(
-            config.device
-        )  # with several GPUs: this process's, see `world.join`
+        self.threads = max(1, int(config.threads or 1) // world.size)
+        # with several GPUs: this process's, see `world.join`
+        self.device = torch.device(config.device)
+        self.method = config.bound_method
+        with threads(self.threads):
+            split = self._load()
+            self._build(split, find_run)
+        self.plan = self._plan()
+        self.optimiser: torch.optim.Optimizer | None = None
+        self.loss: nn.Module | None = None  # the present stage's
+        # on a GPU a look at a loss would wait for it; there it is looked at once an epoch
+        self.watched = self.device.type == "cpu"
+        self.epoch = self.batch = 0
+        self.sums: dict[str, Tensor] = {}
+        self.spent = 0.0
+        self.records: list[JSON] = []
+        self.best: dict[str, Tensor] = {}
+        self.best_score = -math.inf
+        self.best_epoch = 0
+        self.ended: Literal["", "done", "pause", "stop"] = ""
+
+    def _load(self) -> Dataset:
+        """The images. Raises UserError where they, or the GPUs, are too few."""
+        config, world = self.config, self.world
         if self.device.type == "cuda" and world.rank >= torch.cuda.device_count():
             raise UserError(
                 f"{world.size} processes need as many GPUs, and this machine has"
@@ -184,8 +177,6 @@ class Training:
                 f"There are too few images to train on ({len(split)}) or to validate on"
                 f" ({len(val)}): add some."
             )
-        self.images, self.y = split.images.to(self.device), split.y.to(self.device)
-        self.method = config.bound_method
         least = world.size * (4 if self.method.balanced else 2)
         if world.size > 1 and min(len(split), int(config.batch_size or 1)) < least:
             raise UserError(
@@ -195,32 +186,33 @@ class Training:
                 " batch_size.",
                 code=2,
             )
+        self.images, self.y = split.images.to(self.device), split.y.to(self.device)
+        masks = split.masks if self.method.objects else None
+        self.masks = None if masks is None else masks.to(self.device)
+        return split
+
+    def _build(self, split: Dataset, find_run: FindRun) -> None:
+        """The fresh net and its helper. Raises UserError where the method's settings do not fit."""
+        config, method = self.config, self.method
         self.net = self._fresh_net()
-        self.method.check(config, split, self.net)
-        self.masks = (
-            split.masks.to(self.device) if self.method.objects and split.masks is not None else None
-        )
-        self.method.initial(self.net, config)
+        method.check(config, split, self.net)
+        helper = method.initial(self.net, config, split, find_run)
         keep(self.net.to(self.device))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(config.seed, "aux"))
-            self.aux = self.method.aux(self.net, config)
-        self.aux = self.aux.to(self.device) if self.aux is not None else None
+            helper = method.aux(self.net, config) if helper is None else helper
+        self.aux = None if helper is None else helper.to(self.device)
         self.ema: nn.Module | None = copy.deepcopy(self.net) if config.ema else None
-        self.plan = self._plan()
-        self.optimiser: torch.optim.Optimizer | None = None
-        self.loss: nn.Module | None = None  # the present stage's
-        self.watched = (
-            self.device.type == "cpu"
-        )  # on a GPU a look at a loss would wait for it; there it is looked at once an epoch
-        self.epoch = self.batch = 0
-        self.sums: dict[str, Tensor] = {}
-        self.spent = 0.0
-        self.records: list[JSON] = []
-        self.best: dict[str, Tensor] = {}
-        self.best_score = -math.inf
-        self.best_epoch = 0
-        self.ended: Literal["", "done", "pause", "stop"] = ""
+
+    def _plan(self) -> list[tuple[Stage, int, int]]:
+        stages, total = self.method.stages(self.config), int(self.config.epochs or 1)
+        if total < len(stages):
+            raise UserError(
+                f"{self.method.key} trains in {len(stages)} stages and needs at least {len(stages)}"
+                " epochs.",
+                code=2,
+            )
+        return planned(stages, total)
 
     # What is looked at from outside.
 
@@ -234,11 +226,12 @@ class Training:
         few = self.val.take(min(STRIP, len(self.val)))
         x, y = few.x.to(self.device), few.y.to(self.device)
         attack = self._judge_attack()
-        x_adv = attack(self.judged, x, y, rng=self._generator("strip"))
-        with frozen(self.judged), torch.no_grad():
-            pred, pred_adv = self.judged(x).argmax(1), self.judged(x_adv).argmax(1)
-        x_, adv_, y_, pred_, pred_adv_ = (t.cpu().numpy() for t in (x, x_adv, y, pred, pred_adv))
-        return Strip(x_, adv_, y_, pred_, pred_adv_, eps=float(attack.eps or 0), epoch=self.epoch)
+        with threads(self.threads):
+            x_adv = attack(self.judged, x, y, rng=self._generator("strip"))
+            with frozen(self.judged), torch.no_grad():
+                pred, pred_adv = self.judged(x).argmax(1), self.judged(x_adv).argmax(1)
+        shown = (t.cpu().numpy() for t in (x, x_adv, y, pred, pred_adv))
+        return Strip(*shown, eps=float(attack.eps or 0), epoch=self.epoch)
 
     # The loop.
 
@@ -246,41 +239,40 @@ class Training:
         """Yield a record after each epoch from the present position on; `ended` says why the
         iteration stopped.
         """
-        ask: Callable[[Tick], Answer] = (on_batch if self.world.main else None) or (
-            lambda tick: "go"
-        )
-        total = int(self.config.epochs or 1)
-        while self.epoch < total:
-            stage, first, last = next(part for part in self.plan if part[1] <= self.epoch < part[2])
-            if self.optimiser is None or (self.epoch == first and self.batch == 0):
-                self._enter(stage, fresh=self.epoch == first and self.batch == 0)
-            batches = self._batches()
-            while self.batch < len(batches):
-                answer = ask(Tick(self.epoch, total, self.batch, len(batches), "train"))
-                answer = ANSWERS[self.world.broadcast(ANSWERS.index(answer))[0]]
-                if answer != "go":
-                    self.ended = answer
-                    self.sums = self.world.mean(
-                        self.sums
-                    )  # what the first one saves stands for all
-                    return
-                started = time.perf_counter()
-                share = (self.epoch - first + (self.batch + 0.5) / len(batches)) / (last - first)
-                lr = learning_rate(str(self.config.schedule), float(self.config.lr or 0), share)
-                whole = (self.epoch + self.batch / len(batches)) / total
-                self._step(stage, batches[self.batch], lr, whole)
-                self.batch += 1
-                self.spent += time.perf_counter() - started
-            record = self._close_epoch(
-                stage,
-                lr,
-                len(batches),
-                functools.partial(
-                    ask, Tick(self.epoch, total, self.batch, len(batches), "validate")
-                ),
-            )
+        while True:
+            with threads(self.threads):  # not across the yield: the caller has threads of its own
+                record = self._next((on_batch if self.world.main else None) or (lambda tick: "go"))
+            if record is None:
+                return
             yield record
-        self.ended = "done"
+
+    def _next(self, ask: Callable[[Tick], Answer]) -> EpochRecord | None:
+        """Go on to the end of the present epoch; None where all are done, or `ask` says to end."""
+        total = int(self.config.epochs or 1)
+        if self.epoch >= total:
+            self.ended = "done"
+            return None
+        stage, first, last = next(part for part in self.plan if part[1] <= self.epoch < part[2])
+        fresh = self.epoch == first and self.batch == 0
+        if self.optimiser is None or fresh:
+            self._enter(stage, fresh=fresh)
+        batches = self._batches()
+        while self.batch < len(batches):
+            answer = ask(Tick(self.epoch, total, self.batch, len(batches), "train"))
+            answer = ANSWERS[self.world.broadcast(ANSWERS.index(answer))[0]]
+            if answer != "go":
+                self.ended = answer
+                self.sums = self.world.mean(self.sums)  # what the first one saves stands for all
+                return None
+            started = time.perf_counter()
+            share = (self.epoch - first + (self.batch + 0.5) / len(batches)) / (last - first)
+            lr = learning_rate(str(self.config.schedule), float(self.config.lr or 0), share)
+            whole = (self.epoch + self.batch / len(batches)) / total
+            self._step(stage, batches[self.batch], lr, whole)
+            self.batch += 1
+            self.spent += time.perf_counter() - started
+        validating = Tick(self.epoch, total, self.batch, len(batches), "validate")
+        return self._close_epoch(stage, lr, len(batches), functools.partial(ask, validating))
 
     def _fresh_net(self) -> nn.Module:
         mean, std = data.mean_and_std(self.images)
@@ -295,24 +287,6 @@ class Training:
                 mean,
                 std,
             )
-
-    def _plan(self) -> list[tuple[Stage, int, int]]:
-        """Each stage with its first epoch and the one after its last; every stage gets at least
-        one.
-        """
-        stages, total = self.method.stages(self.config), int(self.config.epochs or 1)
-        if total < len(stages):
-            raise UserError(
-                f"{self.method.key} trains in {len(stages)} stages and needs at least {len(stages)}"
-                " epochs.",
-                code=2,
-            )
-        edges, share = [0], 0.0
-        for number, stage in enumerate(stages, start=1):
-            share += stage.share_of_epochs
-            edge = total if number == len(stages) else round(share * total)
-            edges.append(min(max(edge, edges[-1] + 1), total - (len(stages) - number)))
-        return list(zip(stages, edges[:-1], edges[1:], strict=True))
 
     def _enter(self, stage: Stage, *, fresh: bool) -> None:
         if stage.new_head and fresh:

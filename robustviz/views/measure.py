@@ -17,8 +17,8 @@ from robustviz.data import Dataset, Source
 from robustviz.imports import load
 from robustviz.nets import Classifier
 from robustviz.nets.attackable import keep
+from robustviz.process import default_threads, threads
 from robustviz.runs.folder import Run
-from robustviz.training.config import default_threads
 from robustviz.training.evaluate import norm_of
 from robustviz.types import UserError
 from robustviz.views.result import ProbeSpec, Result
@@ -41,12 +41,12 @@ class Probe(Generic[S, R]):
     def __call__(self, run: Run, spec: S | None = None) -> R:
         """The answer. Raises UserError where this run cannot give it."""
         spec = self.spec() if spec is None else spec
-        if not spec.cacheable:
-            return self.answer(run, spec)
-        result = self.kept(run, spec)
+        result = self.kept(run, spec) if spec.cacheable else None
         if result is None:
-            result = self.answer(run, spec)
-            run.keep(self.name(run, spec), result)
+            with threads(default_threads()):
+                result = self.answer(run, spec)
+            if spec.cacheable:
+                run.keep(self.name(run, spec), result)
         return result
 
     def kept(self, run: Run, spec: S) -> R | None:
@@ -90,9 +90,6 @@ def measure(run: Run, spec: ProbeSpec[R]) -> R:
 
 @functools.lru_cache(maxsize=4)
 def _net(path: str, stamp: int) -> Classifier:
-    torch.set_num_threads(
-        default_threads()
-    )  # one core stays free for the page; one image gains nothing from more
     net = Run(Path(path)).net().eval().requires_grad_(False)
     keep(net)
     return net

@@ -17,9 +17,9 @@ import pytest
 from sessions import FEW, Person, crowd
 
 from benchmarks import b12_app
+from robustviz import process
 from robustviz.runs import folder, queue
 from robustviz.training.config import TrainConfig
-from robustviz.views.train import panel as train
 
 
 @pytest.fixture
@@ -146,23 +146,24 @@ def test_two_sessions_that_time_a_training_leave_torch_its_threads():
 
     before, inside, go = torch.get_num_threads(), threading.Event(), threading.Event()
 
-    def first() -> None:
-        with train._one_training():
-            torch.set_num_threads(3)
+    def first() -> int:
+        with process.threads(3):
             inside.set()
-            assert go.wait(60)
+            assert go.wait(60) and torch.get_num_threads() == 3
+        return torch.get_num_threads()
 
     def second() -> int:
-        with train._one_training():
-            return torch.get_num_threads()
+        with process.threads(2):
+            go.set()
+            one.result(60)
+            assert torch.get_num_threads() == 2
+        return torch.get_num_threads()
 
     with ThreadPoolExecutor() as both:
         one = both.submit(first)
         assert inside.wait(60)
-        other = both.submit(second)
-        go.set()
-        one.result(60)
-        assert other.result(60) == before
+        assert both.submit(second).result(60) == one.result(60) == before
+        assert both.submit(torch.get_num_threads).result(60) == before
     assert torch.get_num_threads() == before
 
 

@@ -15,7 +15,7 @@ from robustviz.training import loop
 from robustviz.training.config import TrainConfig
 from robustviz.training.presets import PRESETS
 from robustviz.ui.context import GROUPS
-from robustviz.views.train import panel as train
+from robustviz.views.train import estimate, form
 from tests.pages.conftest import ordinary, sound, words
 
 
@@ -34,7 +34,7 @@ def untimed(monkeypatch):
         loop.check(TrainConfig.from_json(json.loads(settings)))
         return 60.0, 10
 
-    monkeypatch.setattr(train, "_seconds", checked)
+    monkeypatch.setattr(estimate, "_seconds", checked)
 
 
 @pytest.fixture
@@ -79,8 +79,10 @@ def test_each_method_has_its_form_its_words_and_a_config(visit, untimed, submitt
         assert (
             cls.text in words(sound(app)) and cls.paper in words(app) and cls.choices in words(app)
         )
-        assert GROUPS[cls.group][1] in words(app) and not app.error, method
-        usual = TrainConfig.make(None, {"data": data, "method": method}).on_this_machine()
+        assert GROUPS[cls.group].caution in words(app) and not app.error, method
+        usual = TrainConfig.make(None, {"data": data, "method": method}).on_this_machine(
+            runs.find_run
+        )
         go = app.button(key="train-go")
         seed = (
             int(go.label.split()[-1]) if go.label != "Train" else 0
@@ -95,7 +97,7 @@ def test_each_method_has_its_form_its_words_and_a_config(visit, untimed, submitt
 def test_the_groups_stand_in_order_and_in_every_name(visit, untimed):
     names = visit("train").selectbox(key="train-method").options
     first = [name.split(" · ")[0] for name in names]
-    assert first == sorted(first, key=[name for name, _ in GROUPS.values()].index)
+    assert first == sorted(first, key=[own.name for own in GROUPS.values()].index)
     assert set(first) == {"Defence", "No adversarial training", "Red team"}
     assert "Red team · Model alignment" in names and "No adversarial training · Standard" in names
 
@@ -272,9 +274,9 @@ def test_a_shipped_recipe_is_trained_with_the_next_seed(visit, no_process):
 def test_a_shipped_run_that_kept_snapshots_is_known_for_one_that_keeps_none(tmp_path, kept):
     config = TrainConfig.make("digits-trades")
     run = runs.create(dataclasses.replace(config, snapshots=kept, threads=3), folder=tmp_path)
-    assert train._same(config, [run]) == run.id
-    assert train._same(dataclasses.replace(config, snapshots=5), [run]) == ""
-    assert train._same(dataclasses.replace(config, seed=1), [run]) == ""
+    assert form._same(config, [run]) == run.id
+    assert form._same(dataclasses.replace(config, snapshots=5), [run]) == ""
+    assert form._same(dataclasses.replace(config, seed=1), [run]) == ""
 
 
 def test_a_demo_server_does_not_train(visit, monkeypatch):

@@ -13,6 +13,7 @@ from robustviz import registry
 from robustviz.attacks import PGD
 from robustviz.data import Folder
 from robustviz.methods import PGDAT, TRADES, Standard
+from robustviz.runs.folder import find_run
 from robustviz.training import config as module, loop
 from robustviz.training.config import TrainConfig, read_value
 from robustviz.training.presets import PRESETS, PUBLISHED
@@ -341,13 +342,13 @@ def test_run_id_does_not_depend_on_whether_a_default_was_typed() -> None:
 
 def test_a_missing_gpu_is_one_clear_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.torch.cuda, "is_available", lambda: False)
-    assert TrainConfig().on_this_machine().device == "cpu"
+    assert TrainConfig().on_this_machine(find_run).device == "cpu"
     with pytest.raises(UserError, match="no usable CUDA"):
-        TrainConfig(device="cuda").on_this_machine()
+        TrainConfig(device="cuda").on_this_machine(find_run)
     monkeypatch.setattr(module.torch.cuda, "is_available", lambda: True)
     assert (
-        TrainConfig().on_this_machine().device == "cuda"
-        and TrainConfig(device="cpu").on_this_machine().device == "cpu"
+        TrainConfig().on_this_machine(find_run).device == "cuda"
+        and TrainConfig(device="cpu").on_this_machine(find_run).device == "cpu"
     )
 
 

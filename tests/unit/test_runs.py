@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from robustviz.runs import folder as runs
+from robustviz.runs import files as files_module, folder as runs
 from robustviz.runs.folder import Run, write_file
 from robustviz.training.config import TrainConfig
 from robustviz.training.evaluation import Evaluation
@@ -39,10 +39,12 @@ def trained(made: Run) -> Run:
         made.path / "config.json",
         runs.to_bytes(made.info | {"images": {"classes": 10, "channels": 1, "size": 8}}),
     )
-    write_file(
-        made.path / "metrics.jsonl",
-        b'{"epoch": 1, "losses": {"ce": 2.5}}\n{"epoch": 2, "losses": {"ce": 2.0, "kl": 0.5}}\n',
-    )
+    epoch = {"clean_acc": 0.5, "robust_acc": 0.25, "n_val": 4, "seconds": 1.0}
+    lines = [
+        epoch | {"epoch": 1, "losses": {"ce": 2.5}},
+        epoch | {"epoch": 2, "losses": {"ce": 2.0, "kl": 0.5}},
+    ]
+    write_file(made.path / "metrics.jsonl", "".join(json.dumps(e) + "\n" for e in lines).encode())
     return runs.open_run(made.id)
 
 
@@ -81,7 +83,7 @@ def test_a_write_that_fails_keeps_the_old_file_and_no_litter(
     def fail(*args: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(runs, where, fail, raising=False)
+    monkeypatch.setattr(files_module, where, fail, raising=False)
     with pytest.raises(UserError, match=word) as caught:
         write_file(tmp_path / "a.json", b"new")
     assert "\n" not in str(caught.value) and files(tmp_path) == {"a.json": b"old"}
@@ -97,10 +99,10 @@ def test_a_content_is_on_the_disk_before_its_name_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
-    whole_sync, whole_rename = os.fsync, runs.rename
+    whole_sync, whole_rename = os.fsync, files_module.rename
     monkeypatch.setattr(os, "fsync", lambda handle: order.append("sync") or whole_sync(handle))
     monkeypatch.setattr(
-        runs,
+        files_module,
         "rename",
         lambda source, target: order.append("rename") or whole_rename(source, target),
     )  # type: ignore[func-returns-value]
@@ -139,14 +141,14 @@ def test_a_reader_on_windows_is_waited_for(tmp_path: Path, monkeypatch: pytest.M
         if len(tries) < 4:
             raise PermissionError(errno.EACCES, "being read")
 
-    monkeypatch.setattr(runs.os, "replace", replace)
-    monkeypatch.setattr(runs.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(files_module.os, "replace", replace)
+    monkeypatch.setattr(files_module.time, "sleep", lambda seconds: None)
     with pytest.raises(PermissionError):
-        runs.rename(tmp_path / "a", tmp_path / "b")
+        files_module.rename(tmp_path / "a", tmp_path / "b")
     assert len(tries) == 1  # elsewhere a refusal is final
     tries.clear()
-    monkeypatch.setattr(runs.os, "name", "nt")
-    runs.rename(tmp_path / "a", tmp_path / "b")
+    monkeypatch.setattr(files_module.os, "name", "nt")
+    files_module.rename(tmp_path / "a", tmp_path / "b")
     assert len(tries) == 4
 
 

@@ -27,7 +27,7 @@ import torch
 
 from robustviz import data
 from robustviz.methods import Standard
-from robustviz.runs import folder, queue, worker
+from robustviz.runs import files, folder, queue, worker
 from robustviz.runs.folder import Run
 from robustviz.training import evaluate, loop
 from robustviz.training.config import TrainConfig
@@ -50,7 +50,7 @@ class Faults:
     ) -> None:
         self.error, self.once = error, once
         self.seen, self.at = 0, 0
-        rename = folder.rename
+        rename = files.rename
 
         def faulty_rename(source: Path, target: Path) -> None:
             self.count()
@@ -65,9 +65,9 @@ class Faults:
                     raise
                 return super().write(content)
 
-        monkeypatch.setattr(folder, "rename", faulty_rename)
+        monkeypatch.setattr(files, "rename", faulty_rename)
         monkeypatch.setattr(
-            folder,
+            files,
             "open",
             lambda path, mode: Torn(path, mode) if "w" in mode else builtins.open(path, mode),
             raising=False,
