@@ -240,6 +240,8 @@ class Shapes(Source):
 
     label = "Shapes (drawn, with true masks)"
     default_eps = 8 / 255
+    at_hand = True
+    has_masks = True
     recipe: ClassVar[Recipe] = {
         "epochs": 20,
         "batch_size": 64,
@@ -254,6 +256,7 @@ class Shapes(Source):
         "how often the background gives the class away in training (never in test)",
         low=0.0,
         high=1.0,
+        train_only=True,
     )
     size: int = option(32, "height and width in pixels", low=16, high=128)
     seed: int = option(0, "a different seed draws different images", low=0, advanced=True)

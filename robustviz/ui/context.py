@@ -4,6 +4,7 @@ address.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -11,30 +12,43 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import streamlit as st
 
-from robustviz import registry
+from robustviz import paths, registry
+from robustviz.registry import RUNS, Option
 from robustviz.runs import folder
 from robustviz.runs.folder import Run
 from robustviz.terms import term
-from robustviz.types import UserError, eps_text
+from robustviz.types import JSON, UserError, eps_text
 from robustviz.ui.shell import linked
 
 OWN = "Choose freely"  # the Train page's recipe that is none
 FIRST = {"data": "shapes", "a": "standard", "b": "pgd_at"}  # what is chosen before anybody chose
-# in the order of every picker: each group's name, and what must not be misread about its methods
-GROUPS = {
-    "defence": ("Defence", ""),
-    "no adversarial training": (
+
+
+class Group(NamedTuple):
+    """A group of methods: its name, what must not be misread about them, and its sign."""
+
+    name: str
+    caution: str = ""
+    icon: str = ""
+
+
+GROUPS = {  # in the order of every picker
+    "defence": Group("Defence"),
+    "no adversarial training": Group(
         "No adversarial training",
-        (
-            "The network never sees an attack while it learns, so a gain under FGSM alone is not"
-            " robustness."
-        ),
+        "The network never sees an attack while it learns, so a gain under FGSM alone is not"
+        " robustness.",
+        ":material/shield_question:",
     ),
-    "red team": ("Red team", "It improves the attacker's copy and defends nothing by itself."),
+    "red team": Group(
+        "Red team",
+        "It improves the attacker's copy and defends nothing by itself.",
+        ":material/swords:",
+    ),
 }
 
 
@@ -58,29 +72,35 @@ class Context:
 @functools.lru_cache(maxsize=1024)
 def data_name(run: Run) -> str:
     """The name under which runs on the same test images come together: the data's key where its
-    dials are those of the shipped runs, else with a hash. The background dial acts in training
-    only, so it does not count.
+    dials are those of the shipped runs, else with a hash. A dial that acts in training only does
+    not count. A folder of the user's own is known by its name.
     """
     key, rest = run.data_key, _dials(run)
     if run.shipped or not rest or rest in _shipped_dials(key):
         return key
-    named = (
-        Path(str(rest["path"])).name if "path" in rest else key
-    )  # a folder of the user's own is known by its name
-    return f"{named or key}-{hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:6]}"
+    folders = [name for name, option in _settings(key).items() if option.kind == "folder"]
+    named = next((Path(str(rest[name])).name for name in folders), key)
+    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+    return f"{named or key}-{digest[:6]}"
 
 
 @functools.cache
-def _shipped_dials(key: str) -> list[dict[str, object]]:
+def _shipped_dials(key: str) -> list[JSON]:
     return [_dials(run) for run in folder.all_runs() if run.shipped and run.data_key == key]
 
 
-def _dials(run: Run) -> dict[str, object]:
+def _dials(run: Run) -> JSON:
+    train_only = [name for name, option in _settings(run.data_key).items() if option.train_only]
     return {
         name: value
         for name, value in run.info.get("data", {}).items()
-        if name not in ("key", "cue")
+        if name not in ("key", *train_only)
     }
+
+
+def _settings(key: str) -> dict[str, Option]:
+    """The settings of a data set; none where it is one of another version of robustviz."""
+    return registry.options(registry.get("data", key)) if key in registry.keys("data") else {}
 
 
 @functools.lru_cache(maxsize=1024)
@@ -88,24 +108,14 @@ def label(run: Run) -> str:
     """A run's name: method, the method's settings that are not the usual ones, net, seed, and where
     it is the user's own its id's hash.
     """
-    own = "" if run.shipped else run.id[-8:]
-    return " · ".join(
-        filter(
-            None,
-            (
-                method_label(run.method_key),
-                *_unusual(run),
-                run.architecture,
-                f"seed {run.info.get('seed')}",
-                own,
-            ),
-        )
-    )
+    own = () if run.shipped else (run.id[-8:],)
+    parts = (method_label(run.method_key), *_unusual(run), run.architecture)
+    return " · ".join((*filter(None, parts), f"seed {run.info.get('seed')}", *own))
 
 
 def option(run: Run) -> str:
     """A run's name in a picker: its group, then its name."""
-    return f"{GROUPS[group(run.method_key)][0]} · {label(run)}"
+    return f"{GROUPS[group(run.method_key)].name} · {label(run)}"
 
 
 def method_label(key: str) -> str:
@@ -115,7 +125,7 @@ def method_label(key: str) -> str:
 
 def method_option(key: str) -> str:
     """A method's name in a picker: its group, then its name."""
-    return f"{GROUPS[group(key)][0]} · {method_label(key)}"
+    return f"{GROUPS[group(key)].name} · {method_label(key)}"
 
 
 def group(key: str) -> str:
@@ -152,34 +162,33 @@ def _unusual(run: Run) -> tuple[str, ...]:
     that it names left out.
     """
 
-    def differing(asked: Mapping[str, Any], usual: Mapping[str, Any]) -> Iterator[str]:
+    def differing(asked: Mapping[str, Any], usual: Any) -> Iterator[str]:
+        known = registry.options(type(usual))
         for name, value in asked.items():
-            if isinstance(value, dict) and isinstance(usual.get(name), dict):
-                yield from differing(value, usual[name])
-            elif name not in ("source", "witness") and value != usual.get(name):
-                radius = isinstance(value, float) and name in ("eps", "eps_low", "step_size")
-                yield (
-                    f"{name}={eps_text(value) if radius else f'{value:g}' if isinstance(value, float) else value}"
-                )
+            kind = known[name].kind if name in known else ""
+            default = getattr(usual, name, None)
+            if isinstance(value, dict) and dataclasses.is_dataclass(default):
+                yield from differing(value, default)
+            elif kind not in RUNS and value != registry.encode(default):
+                shown = f"{value:g}" if isinstance(value, float) else value
+                radius = kind == "radius" and isinstance(value, float)
+                yield f"{name}={eps_text(value) if radius else shown}"
 
-    return tuple(
-        differing(
-            run.info.get("method", {}), registry.encode(registry.get("method", run.method_key)())
-        )
-    )
+    return tuple(differing(run.info.get("method", {}), registry.get("method", run.method_key)()))
 
 
 def trained(every: Iterable[Run] | None = None) -> dict[str, Run]:
     """Every run (of `every`) that has weights and can be shown, by id; the shipped one where a
     user's has the same id.
     """
+    known, nets = registry.keys("method"), registry.keys("net")
     out: dict[str, Run] = {}
-    methods, nets = registry.keys("method"), registry.keys("net")
     for run in folder.all_runs() if every is None else every:
-        if run.method_key not in methods or run.architecture not in nets:
-            continue  # made by another version of robustviz
         if (
-            not _l2(run)
+            # one of another version of robustviz may have a method or a network unknown here
+            run.method_key in known
+            and run.architecture in nets
+            and not _l2(run)
             and "images" in run.info
             and (run.shipped or os.path.exists(f"{run.path}/net.safetensors"))
         ):
@@ -191,7 +200,8 @@ def _l2(run: Run) -> bool:
     """Whether it was trained in l2: views measure changes in grey levels, and an l2 budget is in
     other units.
     """
-    return (run.info.get("method", {}).get("attack") or {}).get("norm", "linf") != "linf"
+    attack = run.info.get("method", {}).get("attack") or {}
+    return bool(attack.get("norm", "linf") != "linf")
 
 
 def on(data: str) -> dict[str, Run]:
@@ -304,7 +314,7 @@ def _offer_training(here: dict[str, Run]) -> None:
             | ({"train-method": missing, "train-recipe": OWN} if missing else {})
         )
         st.session_state.pop("missing", None)
-        st.switch_page(str(folder.REPOSITORY / "pages" / "train.py"))
+        st.switch_page(str(paths.ROOT / "pages" / "train.py"))
 
 
 def _defaults(here: dict[str, Run]) -> tuple[str, str]:

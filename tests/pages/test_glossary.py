@@ -65,4 +65,4 @@ def test_each_acronym_of_a_form_has_an_entry():
         helps = " ".join(str(field.metadata.get("help")) for field in dataclasses.fields(cls))
         assert not lacking(f"{cls.label} {cls.text} {cls.paper} {cls.choices} {helps}"), key
     assert not lacking(" ".join(preset.text for preset in PRESETS.values()))
-    assert not lacking(" ".join(f"{name} {caution}" for name, caution in GROUPS.values()))
+    assert not lacking(" ".join(f"{own.name} {own.caution}" for own in GROUPS.values()))

@@ -1,0 +1,90 @@
+"""How long a training will take, and whether it could begin: found out by three of its steps, in
+this process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import threading
+import time
+from typing import Literal
+
+import streamlit as st
+
+from robustviz import data, registry
+from robustviz.attacks import PGD
+from robustviz.process import threads
+from robustviz.training.config import TrainConfig
+from robustviz.training.evaluate import DOCTOR_IMAGES, count_right
+from robustviz.training.loop import Tick, Training, check
+
+# Two that are timed at once would time each other.
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def estimate(config: TrainConfig) -> str:
+    """How long the training will take, by timing three of its steps; the first time for each
+    setting.
+
+    Raises UserError where it could not begin, as far as that is known without a download: the job
+    says the rest.
+    """
+    if config.data.at_hand:
+        seconds, batches = _seconds(json.dumps(config.to_json(), sort_keys=True))
+        return (
+            f"About **{duration(seconds)}** here, evaluation included ({config.epochs} epochs of"
+            f" {batches} steps; three of them were timed just now)."
+        )
+    if registry.of_kind(type(config.data), "folder"):
+        # says at once what is wrong with a folder
+        count = len(data.load(config.data, "train", config.n_train or None))
+        _fits(json.dumps(dataclasses.replace(config, device="cpu").to_json(), sort_keys=True))
+        return f"{config.epochs} epochs of {count} images. The time left is shown once it runs."
+    return (
+        f"{config.epochs} epochs. The time left is shown once it runs (this data is loaded, and if"
+        " need be downloaded, by the job)."
+    )
+
+
+@st.cache_data(show_spinner="Timing three training steps …", max_entries=64)
+def _seconds(settings: str) -> tuple[float, int]:
+    """Seconds that a training will take with its evaluation, and how many steps an epoch has; from
+    three steps and one small validation, timed here and now.
+    """
+    config = TrainConfig.from_json(json.loads(settings))
+    with _ONE_AT_A_TIME, threads(int(config.threads or 1)):
+        training = Training(config)
+        times: list[float] = []
+
+        def stop_soon(tick: Tick) -> Literal["go", "stop"]:
+            times.append(time.perf_counter())
+            return "stop" if len(times) > 3 else "go"
+
+        list(training.epochs(stop_soon))
+        few = training.val.take(min(64, len(training.val)))
+        x, y = few.x.to(training.device), few.y.to(training.device)
+        started = time.perf_counter()
+        count_right(training.net, x, y, PGD(eps=config.eps, steps=10))
+        image = (time.perf_counter() - started) / len(few)  # one validation image under PGD-10
+    step = min((b - a for a, b in itertools.pairwise(times)), default=0.0)
+    batches = -(-len(training.y) // int(config.batch_size or 1))
+    epoch = step * batches + image * len(training.val)
+    # PGD-20, and the doctor's attacks: ten by PGD, and Square
+    final = image * (2 * len(data.load(config.data, "test")) + 17 * DOCTOR_IMAGES)
+    return epoch * int(config.epochs or 1) + final, batches
+
+
+@st.cache_data(show_spinner="Checking the settings …", max_entries=64)
+def _fits(settings: str) -> None:
+    """Raises UserError where the training could not begin; what it raises is not kept."""
+    with _ONE_AT_A_TIME:
+        check(TrainConfig.from_json(json.loads(settings)))
+
+
+def duration(seconds: float) -> str:
+    """A time as a person says it."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

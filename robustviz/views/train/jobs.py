@@ -1,0 +1,49 @@
+"""The list of the user's runs."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from robustviz.runs import queue
+from robustviz.types import eps_text
+from robustviz.views.train.live import evaluation_or_none
+
+
+def job_list() -> None:
+    """Every run of the user's, newest first; choosing one shows it above."""
+    mine = queue.mine()[::-1]
+    if not mine:
+        return
+    st.header("Your runs", divider="gray")
+    rows = []
+    for run in mine:
+        test = evaluation_or_none(run)
+        rows.append(
+            {
+                "run": run.id,
+                "state": run.status()["state"],
+                "epochs": f"{len(run.records())} of {run.info.get('epochs')}",
+                "clean": test.clean_acc if test else None,
+                "PGD-20": test.robust_acc if test else None,
+                "ε": eps_text(test.eps) if test else "",
+                "n": test.n if test else None,
+            }
+        )
+    percent = st.column_config.NumberColumn(format="percent")
+    picked = st.dataframe(
+        pd.DataFrame(rows),
+        hide_index=True,
+        key="jobs",
+        on_select="rerun",
+        selection_mode="single-row",
+        column_config={"clean": percent, "PGD-20": percent},
+        alt=f"{len(rows)} runs with state and accuracies",
+    )
+    chosen = picked["selection"]["rows"]
+    if chosen and chosen != st.session_state.get(
+        "job-row"
+    ):  # once per choice, so that a new training can be watched after it
+        st.session_state["job-row"] = chosen
+        st.query_params["job"] = mine[chosen[0]].id
+        st.rerun()
