@@ -20,11 +20,11 @@ def view() -> None:
     columns = st.columns(len(here.sides), gap="large")
     for (side, run_id), column in zip(here.sides, columns, strict=True):
         with column:
-            attack.one_network(side, run_id, here, chosen)
+            attack.one_network(side, run_id, chosen)
     st.divider()
     left, right = st.columns(2, gap="large")
     with left:
-        attack.curve(here, chosen)
+        attack.curve(here, chosen.eps)
     with right:
         attack.histogram(here)
     with st.expander(

@@ -153,7 +153,9 @@ def draw(
     if sentence := meta["sentence"] if frame.words is None else frame.words:
         st.markdown(sentence)
     results = {"": found} if isinstance(found, Result) else found
-    recipe = frame.spec and Recipe(runs_of(results), frame.spec, figure.__name__, options)
+    recipe = None
+    if frame.spec is not None:
+        recipe = Recipe(runs_of(results), frame.spec, figure.__name__, options)
     downloads(made, results, frame, recipe)
     return chosen(key) if frame.brush else []
 

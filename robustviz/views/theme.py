@@ -8,7 +8,7 @@ Signed quantities are drawn around a neutral middle, never with a rainbow.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import plotly.graph_objects as go
@@ -118,10 +118,17 @@ def named(results: R | Mapping[str, R], alone: str = "A") -> dict[str, R]:
     return {alone: results} if isinstance(results, Result) else dict(results)
 
 
-def clear(colour: str) -> str:
+def lines(results: Mapping[str, R], sentence: Callable[[R], str]) -> list[str]:
+    """What is said of each network, after its name where it has one."""
+    return [
+        (f"**{name}**: " if name else "") + sentence(result) for name, result in results.items()
+    ]
+
+
+def clear(colour: str, opacity: float = 0.18) -> str:
     """A colour of `COLOURS` that lets through what lies behind it."""
     red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.18)"
+    return f"rgba({red},{green},{blue},{opacity})"
 
 
 def band(figure: go.Figure, x: Floats, low: Floats, high: Floats, colour: str) -> None:

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from robustviz.training.evaluation import attack_name
 from robustviz.types import eps_text
 from robustviz.views.attack.result import AccuracyCurve, Adversarial, SmallestEps, Trajectory
-from robustviz.views.theme import COLOURS, DASHES, LIGHT, blank, finish
+from robustviz.views.theme import COLOURS, DASHES, LIGHT, band, blank, finish, named
 
 SIDES = ("a", "b")
 
@@ -78,23 +78,16 @@ def accuracy_curve(
     """Accuracy against ε with 95 % bands, one or two networks; a line at the training ε, dots at
     `here`.
     """
-    curves = {"A": results} if isinstance(results, AccuracyCurve) else dict(results)
+    curves = named(results)
     colour, first = COLOURS[template], next(iter(curves.values()))
-    steps = first.meta["attack"]["steps"]
     figure = blank(
-        template, f"Accuracy under PGD-{steps}", f"n = {first.n}; an upper bound on robust accuracy"
+        template,
+        f"Accuracy under PGD-{first.meta['attack']['steps']}",
+        f"n = {first.n}; an upper bound on robust accuracy",
     )
     for (name, curve), side in zip(curves.items(), _sides(curves), strict=True):
-        x, band = curve.eps * 255, curve.interval
-        figure.add_scatter(
-            x=[*x, *x[::-1]],
-            y=[*band[:, 1], *band[::-1, 0]],
-            fill="toself",
-            mode="none",
-            fillcolor=_clear(colour[side]),
-            hoverinfo="skip",
-            showlegend=False,
-        )
+        x, interval = curve.eps * 255, curve.interval
+        band(figure, x, interval[:, 0], interval[:, 1], colour[side])
         figure.add_scatter(
             x=x,
             y=curve.accuracy,
@@ -102,7 +95,7 @@ def accuracy_curve(
             name=name,
             line={"color": colour[side], "dash": DASHES[side], "width": 3},
             marker={"size": 7},
-            customdata=band,
+            customdata=interval,
             hovertemplate=(
                 "ε %{x:.0f}/255: %{y:.0%} (%{customdata[0]:.0%}–%{customdata[1]:.0%})<extra>"
             )
@@ -144,8 +137,8 @@ def smallest_eps(
     """How many images each radius was enough for, one or two networks; `here` marks one image, a
     value a network.
     """
-    found = {"A": results} if isinstance(results, SmallestEps) else dict(results)
-    colour, first = COLOURS[template], next(iter(found.values()))
+    several = named(results)
+    colour, first = COLOURS[template], next(iter(several.values()))
     limit = first.limit * 255
     figure = blank(
         template,
@@ -155,7 +148,7 @@ def smallest_eps(
         bargap=0.12,
     )
     edges = np.linspace(0, limit, 17)
-    for (name, result), side in zip(found.items(), _sides(found), strict=True):
+    for (name, result), side in zip(several.items(), _sides(several), strict=True):
         levels = result.eps[np.isfinite(result.eps) & (result.eps > 0)] * 255
         counts, _ = np.histogram(levels, edges)
         figure.add_bar(
@@ -165,7 +158,7 @@ def smallest_eps(
             marker={"color": colour[side], "pattern": {"shape": "" if side == "a" else "/"}},
             hovertemplate="%{y} images near ε %{x:.0f}/255<extra>" + name + "</extra>",
         )
-    for mark, (name, side) in zip(here, zip(found, _sides(found), strict=True), strict=False):
+    for mark, (name, side) in zip(here, zip(several, _sides(several), strict=True), strict=False):
         if mark is not None and np.isfinite(mark):
             figure.add_vline(
                 x=mark * 255,
@@ -180,7 +173,7 @@ def smallest_eps(
             )
     figure.update_xaxes(title="ε in grey levels (of 255)", range=[0, limit])
     figure.update_yaxes(title="images")
-    text = "; ".join(f"{name}: {result.meta['summary']}" for name, result in found.items())
+    text = "; ".join(f"{name}: {result.meta['summary']}" for name, result in several.items())
     return finish(
         figure, "Histogram of the smallest radius that flips an image.", first.meta, f"{text}."
     )
@@ -190,15 +183,15 @@ def trajectory(
     results: Trajectory | Mapping[str, Trajectory], *, template: str = LIGHT
 ) -> go.Figure:
     """The true class's softmax output after each step of the attack, one or two networks."""
-    found = {"A": results} if isinstance(results, Trajectory) else dict(results)
-    colour, first = COLOURS[template], next(iter(found.values()))
+    several = named(results)
+    colour, first = COLOURS[template], next(iter(several.values()))
     figure = blank(
         template,
         "The true class, step by step",
         f"{attack_name(first.meta['attack'])}, ε = {eps_text(first.eps)}, seed"
         f" {first.meta['seed']}, image {first.meta['index']}",
     )
-    for (name, result), side in zip(found.items(), _sides(found), strict=True):
+    for (name, result), side in zip(several.items(), _sides(several), strict=True):
         figure.add_scatter(
             y=result.probs[:, result.y],
             mode="lines+markers",
@@ -209,7 +202,7 @@ def trajectory(
         )
     figure.update_xaxes(title="step (0: the random start)")
     figure.update_yaxes(range=[0, 1.02], tickformat=".0%", title="softmax output")
-    text = "; ".join(f"{name}: {result.meta['summary']}" for name, result in found.items())
+    text = "; ".join(f"{name}: {result.meta['summary']}" for name, result in several.items())
     return finish(
         figure, "Output for the true class after each attack step.", first.meta, f"{text}."
     )

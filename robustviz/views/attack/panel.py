@@ -3,59 +3,37 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import streamlit as st
 
 from robustviz.runs import folder
 from robustviz.terms import term
 from robustviz.types import eps_text, grey_text
-from robustviz.ui import cache, widgets
+from robustviz.ui import cache, shell, widgets
 from robustviz.ui.context import Context, label
-from robustviz.ui.shell import linked, side_colour, write_address
-from robustviz.ui.widgets import Frame
 from robustviz.views import pictures
 from robustviz.views.attack import figures
 from robustviz.views.attack.result import (
     AccuracyCurveSpec,
     Adversarial,
     AdversarialSpec,
-    OneAttack,
     SmallestEps,
     SmallestEpsSpec,
     TrajectorySpec,
 )
 
-A = TypeVar("A", bound=OneAttack[Any])
+ATTACKS: dict[Literal["pgd", "fgsm", "targeted"], str] = {
+    "pgd": "PGD",
+    "fgsm": "FGSM",
+    "targeted": "Targeted",
+}
 
-ATTACKS = {"pgd": "PGD", "fgsm": "FGSM", "targeted": "Targeted"}
 
-
-@dataclass(frozen=True)
-class Choice:
-    """The attack that is chosen: its kind, radius in grey levels, steps, seed and target class (−1:
-    none).
+def controls(here: Context) -> AdversarialSpec:
+    """Draw the controls, checked once more here because an address can say anything; the attack on
+    the image.
     """
-
-    kind: str
-    level: int
-    steps: int
-    seed: int
-    target: int
-
-    @property
-    def eps(self) -> float:
-        return self.level / 255
-
-    def of(self, spec: type[A], index: int) -> A:
-        """This attack on a test image, as a spec."""
-        name: Literal["pgd", "fgsm"] = "fgsm" if self.kind == "fgsm" else "pgd"
-        return spec(index, name, self.eps, self.steps, self.seed, self.target)
-
-
-def controls(here: Context) -> Choice:
-    """Draw the controls, checked once more here because an address can say anything."""
     run = folder.open_model(here.a)
     usual = round(run.eps * 255)
     top = max(16, min(255, 2 * usual))
@@ -67,152 +45,149 @@ def controls(here: Context) -> Choice:
             required=True,
             format_func=ATTACKS.__getitem__,
             help=term("pgd"),
-            **linked("attack", "pgd", ATTACKS),
+            **shell.linked("attack", "pgd", ATTACKS),
         )
     with right:
         title = f"ε in grey levels of 255 (trained for {eps_text(run.eps)})"
         level = st.slider(
-            title, 0, top, help=term("epsilon"), **linked("eps", usual, range(top + 1))
+            title, 0, top, help=term("epsilon"), **shell.linked("eps", usual, range(top + 1))
         )
     with st.expander("More settings", icon=":material/settings:"):
         a, b, c = st.columns(3)
         steps = a.number_input(
-            "Steps of PGD", 1, 100, help=term("pgd"), **linked("steps", 10, range(1, 101))
+            "Steps of PGD", 1, 100, help=term("pgd"), **shell.linked("steps", 10, range(1, 101))
         )
         seed = b.number_input(
             "Seed of the random start",
             0,
             9999,
             help=term("seed"),
-            **linked("seed", 0, range(10_000)),
+            **shell.linked("seed", 0, range(10_000)),
         )
         names = list(run.info["images"]["names"])
         target = c.selectbox(
             "Target class, for a targeted attack",
             names,
             help=term("targeted"),
-            **linked("target", names[0], names),
+            **shell.linked("target", names[0], names),
         )
-    write_address()  # here too: a fragment ends before the page does
-    aim = names.index(target) if kind == "targeted" else -1
-    return Choice(str(kind or "pgd"), int(level), int(steps), int(seed), aim)
+    shell.write_address()  # here too: a fragment ends before the page does
+    return AdversarialSpec(
+        here.img,
+        attack="fgsm" if kind == "fgsm" else "pgd",
+        eps=int(level) / 255,
+        steps=int(steps),
+        seed=int(seed),
+        target=names.index(target) if kind == "targeted" else -1,
+    )
 
 
-def one_network(side: str, run_id: str, here: Context, chosen: Choice) -> None:
+def one_network(side: str, run_id: str, chosen: AdversarialSpec) -> None:
     """One network: what it says now, the pictures, the class bars, the doctor."""
-    run = folder.open_model(run_id)
-    spec = chosen.of(AdversarialSpec, here.img)
-    found = cache.answer(run_id, spec)
-    st.subheader(f":{side_colour(side)}[{side.upper()}] · {label(run)}")
-    st.markdown(sentence(found, chosen))
-    gain = pictures.gain(found.eps)
-    change = pictures.delta(found.x, found.x_adv, found.eps)
-    said = f"clean, attacked at ε = {eps_text(found.eps)}, and the change × {gain:.3g} (grey: none)"
-    sheet = pictures.sheet([found.x, found.x_adv, change], 192)
-    st.image(sheet, width="stretch", alt=f"Model {side.upper()}: {said}")
-    st.markdown(f"Left to right: {said}.")
-    widgets.draw(
-        figures.adversarial, found, Frame(f"bars-{side}", spec, words="", image=sheet), side=side
+    result = cache.answer(run_id, chosen)
+    colour = shell.side_colour(side)
+    st.subheader(f":{colour}[{side.upper()}] · {label(folder.open_model(run_id))}")
+    st.markdown(sentence(result, chosen.target))
+    change = pictures.delta(result.x, result.x_adv, result.eps)
+    caption = (
+        f"clean, attacked at ε = {eps_text(result.eps)}, and the change"
+        f" × {pictures.gain(result.eps):.3g} (grey: none)"
     )
-    doctor(run_id, found)
+    sheet = pictures.sheet([result.x, result.x_adv, change], 192)
+    st.image(sheet, width="stretch", alt=f"Model {side.upper()}: {caption}")
+    st.markdown(f"Left to right: {caption}.")
+    frame = widgets.Frame(f"bars-{side}", chosen, words="", image=sheet)
+    widgets.draw(figures.adversarial, result, frame, side=side)
+    doctor(run_id, result)
 
 
-def sentence(found: Adversarial, chosen: Choice) -> str:
-    """What happened to this image, with its numbers."""
-    names = found.meta["classes"]
-    before, after = int(found.probs.argmax()), int(found.probs_adv.argmax())
-    moved = f"No pixel changed by more than {eps_text(found.distance)}."
-    was, now = (
-        f"{names[before]} ({found.probs[before]:.0%})",
-        f"{names[after]} ({found.probs_adv[after]:.0%})",
-    )
-    if before != found.y:
-        return (
-            f"Wrong already without an attack: it says **{was}**, it is a {names[found.y]}."
-            f" Attacked: **{now}**. {moved}"
+def sentence(result: Adversarial, target: int = -1) -> str:
+    """What happened to this image, with its numbers; `target` is the class that was to be reached,
+    −1 where there was none.
+    """
+    names = result.meta["classes"]
+    before, after = int(result.probs.argmax()), int(result.probs_adv.argmax())
+    was = f"{names[before]} ({result.probs[before]:.0%})"
+    now = f"{names[after]} ({result.probs_adv[after]:.0%})"
+    outcome = f"**{was} → {now}**: it holds against this attack."
+    if before != result.y:
+        outcome = (
+            f"Wrong already without an attack: it says **{was}**, it is a {names[result.y]}."
+            f" Attacked: **{now}**."
         )
-    if chosen.target >= 0 and chosen.target != found.y:
-        hit = "The target is reached" if after == chosen.target else "The target is not reached"
-        return f"**{was} → {now}**. {hit} ({names[chosen.target]}). {moved}"
-    if found.eps == 0:
-        return f"**{was}**: nothing may change at ε = 0. {moved}"
-    if after != found.y:
-        return f"**{was} → {now}**: this model was fooled. {moved}"
-    return f"**{was} → {now}**: it holds against this attack. {moved}"
+    elif target not in (-1, result.y):
+        reached = "is reached" if after == target else "is not reached"
+        outcome = f"**{was} → {now}**. The target {reached} ({names[target]})."
+    elif result.eps == 0:
+        outcome = f"**{was}**: nothing may change at ε = 0."
+    elif after != result.y:
+        outcome = f"**{was} → {now}**: this model was fooled."
+    return f"{outcome} No pixel changed by more than {eps_text(result.distance)}."
 
 
-def doctor(run_id: str, found: Adversarial) -> None:
+def doctor(run_id: str, result: Adversarial) -> None:
     """The badge: this image's own two checks, and those made when the run was evaluated."""
-    own = [
-        found.distance <= found.eps + 1e-6,
-        bool(found.x_adv.min() >= 0 and found.x_adv.max() <= 1),
-    ]
+    near = result.distance <= result.eps + 1e-6
+    inside = bool(result.x_adv.min() >= 0 and result.x_adv.max() <= 1)
     evaluation = folder.open_model(run_id).evaluation()
     findings = evaluation.doctor if evaluation else ()
-    faults = [finding for finding in findings if not finding.ok]
-    count = len(own) + len(findings)
-    if all(own) and not faults:
-        text, icon = (
-            f"Doctor: no fault found in {count} checks; not a proof",
-            ":material/check_circle:",
-        )
-    else:
-        text, icon = (
-            f"Doctor: {len(faults) + own.count(False)} of {count} checks found a fault",
-            ":material/warning:",
-        )
-    with st.popover(text, icon=icon, help=term("doctor")):
+    faults = [near, inside, *(finding.ok for finding in findings)].count(False)
+    count = 2 + len(findings)
+    verdict, icon = f"no fault found in {count} checks; not a proof", ":material/check_circle:"
+    if faults:
+        verdict, icon = f"{faults} of {count} checks found a fault", ":material/warning:"
+    with st.popover(f"Doctor: {verdict}", icon=icon, help=term("doctor")):
         st.markdown(
-            f"- {'✓' if own[0] else '✗'} This image: change {found.distance:.4f}, allowed"
-            f" {found.eps:.4f}.\n- {'✓' if own[1] else '✗'} This image: pixels within 0 to 1."
+            f"- {_tick(near)} This image: change {result.distance:.4f}, allowed"
+            f" {result.eps:.4f}.\n- {_tick(inside)} This image: pixels within 0 to 1."
         )
         if evaluation:
             protocol = (
                 f"{evaluation.printed} at ε = {eps_text(evaluation.eps)}, n = {evaluation.n}, seed"
                 f" {evaluation.seed}"
             )
-            st.markdown(
-                f"At its evaluation ({protocol}):\n"
-                + "\n".join(f"- {'✓' if f.ok else '✗'} {f.text}" for f in findings)
-            )
+            rows = (f"- {_tick(finding.ok)} {finding.text}" for finding in findings)
+            st.markdown("\n".join([f"At its evaluation ({protocol}):", *rows]))
 
 
-def curve(here: Context, chosen: Choice) -> None:
+def _tick(right: bool) -> str:
+    return "✓" if right else "✗"
+
+
+def curve(here: Context, eps: float | None) -> None:
     """Accuracy against ε, with a dot where the slider is."""
     spec = AccuracyCurveSpec()
-    found = widgets.measured(here, spec, "the accuracy curve", "about 10 s")
-    if found:
-        said = (
+    if results := widgets.measured(here, spec, "the accuracy curve", "about 10 s"):
+        lines = (
             f"**{name}**: {result.meta['summary']} (seed {result.meta['seed']}, band: 95 %)."
-            for name, result in found.items()
+            for name, result in results.items()
         )
-        frame = Frame("curve", spec, words="  \n".join(said))
-        widgets.draw(figures.accuracy_curve, found, frame, here=chosen.eps)
+        frame = widgets.Frame("curve", spec, words="  \n".join(lines))
+        widgets.draw(figures.accuracy_curve, results, frame, here=eps)
 
 
 def histogram(here: Context) -> None:
     """The smallest ε that flips this image, over the histogram of a hundred."""
     spec = SmallestEpsSpec()
-    found = widgets.measured(here, spec, "the smallest ε", "about 10 s")
-    if found:
-        own = {name: _own(result, here.img) for name, result in found.items()}
-        marks = [eps if math.isfinite(eps) else None for eps in own.values()]
+    if results := widgets.measured(here, spec, "the smallest ε", "about 10 s"):
+        own = {name: _own(result, here.img) for name, result in results.items()}
         lines = [
             f"**{name}**: this image {_flip(own[name], result)}; {result.meta['summary']}."
-            for name, result in found.items()
+            for name, result in results.items()
         ]
         lines.append("PGD-20 with bisection: an upper bound on the true distance.")
-        frame = Frame("histogram", spec, words="  \n".join(lines))
-        widgets.draw(figures.smallest_eps, found, frame, here=marks)
+        frame = widgets.Frame("histogram", spec, words="  \n".join(lines))
+        marks = [eps if math.isfinite(eps) else None for eps in own.values()]
+        widgets.draw(figures.smallest_eps, results, frame, here=marks)
 
 
-def _own(found: SmallestEps, img: int) -> float:
+def _own(result: SmallestEps, img: int) -> float:
     """The smallest ε of one image: it is known where the image is one of the hundred, because this
     attack starts from the image.
     """
-    among = found.eps[found.index == img]
+    among = result.eps[result.index == img]
     if not len(among):
-        among = cache.answer(str(found.meta["run"]), SmallestEpsSpec(index=img)).eps
+        among = cache.answer(str(result.meta["run"]), SmallestEpsSpec(index=img)).eps
     return float(among[0])
 
 
@@ -224,11 +199,12 @@ def _flip(eps: float, result: SmallestEps) -> str:
     return f"flips at ε = {grey_text(eps)}"
 
 
-def steps(here: Context, chosen: Choice) -> None:
+def steps(here: Context, chosen: AdversarialSpec) -> None:
     """The way of this attack through its steps."""
-    spec = chosen.of(TrajectorySpec, here.img)
-    found = widgets.measured(here, spec, "the way of the attack")
-    if found:
-        said = (f"**{name}**: {result.meta['summary']}." for name, result in found.items())
-        frame = Frame("trajectory", spec, words="  \n".join(said))
-        widgets.draw(figures.trajectory, found, frame)
+    spec = TrajectorySpec(
+        chosen.index, chosen.attack, chosen.eps, chosen.steps, chosen.seed, chosen.target
+    )
+    if results := widgets.measured(here, spec, "the way of the attack"):
+        lines = (f"**{name}**: {result.meta['summary']}." for name, result in results.items())
+        frame = widgets.Frame("trajectory", spec, words="  \n".join(lines))
+        widgets.draw(figures.trajectory, results, frame)

@@ -168,7 +168,7 @@ def smallest_radius(
         with frozen(net):
             x_adv = attack.maximise(attack.objective(net, y), x, eps=radius)
             with torch.no_grad():
-                return net(x_adv).argmax(1) != y
+                return torch.ne(net(x_adv).argmax(1), y)
 
     with frozen(net), torch.no_grad():
         wrong = net(x).argmax(1) != y

@@ -42,9 +42,7 @@ class OneAttack(ProbeSpec[R]):
     seed: int = option(0, "Seed of the random start.", low=0)
     target: int = option(-1, "Class to be reached; -1: any wrong one.", low=-1)
 
-    @property
-    def cacheable(self) -> bool:
-        return False
+    cacheable = False
 
 
 @register("probe/adversarial")

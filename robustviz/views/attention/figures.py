@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import base64
 import itertools
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -17,10 +17,7 @@ from robustviz.types import UserError, eps_text
 from robustviz.views.attack.figures import _sides
 from robustviz.views.attention.result import Attention, Method
 from robustviz.views.pictures import png
-from robustviz.views.result import Result
-from robustviz.views.theme import COLOURS, LIGHT, blank, finish, named
-
-R = TypeVar("R", bound=Result)
+from robustviz.views.theme import COLOURS, LIGHT, blank, finish, lines, named
 
 METHODS: dict[Method, str] = {
     "grad_cam": "Grad-CAM",
@@ -32,13 +29,6 @@ METHODS: dict[Method, str] = {
     "eigen_grad_cam": "EigenGradCAM",
     "score_cam": "Score-CAM",
 }
-
-
-def lines(results: Mapping[str, R], sentence: Callable[[R], str]) -> list[str]:
-    """What is said of each network, after its name where it has one."""
-    return [
-        (f"**{name}**: " if name else "") + sentence(result) for name, result in results.items()
-    ]
 
 
 def attention(
@@ -104,15 +94,12 @@ def _maps_sentence(result: Attention, grid: str) -> str:
         f" ({result.probs_adv[after]:.0%})"
     )
     attack = f"PGD-{meta['steps']}, ε = {eps_text(result.eps)}, seed {meta['seed']}"
-    outcome = f"**{moved}** ({attack}): it holds against this attack."
+    verdict = "it holds against this attack" if after == result.y else "this model was fooled"
+    if before != result.y:
+        verdict = f"wrong already without an attack, it is a {names[result.y]}"
+    outcome = f"**{moved}** ({attack}): {verdict}."
     if result.eps == 0:
         outcome = f"**{moved}**: nothing may change at ε = 0."
-    elif before != result.y:
-        outcome = (
-            f"**{moved}** ({attack}): wrong already without an attack, it is a {names[result.y]}."
-        )
-    elif after != result.y:
-        outcome = f"**{moved}** ({attack}): this model was fooled."
     whose = f"for {names[result.label]}"
     if meta["cam"] == "eigen_cam":
         whose = "which asks for no class and whose sign means nothing"

@@ -87,7 +87,7 @@ def overlap(run: Run, spec: OverlapSpec) -> Overlap:
 
 def _heat(net: Classifier, x: Tensor, y: Tensor, spec: OverlapSpec) -> Tensor:
     out, parts = [], in_parts(x)
-    for images, labels in zip(parts, y.split([len(part) for part in parts]), strict=True):
+    for images, labels in zip(parts, torch.split(y, len(parts[0])), strict=True):
         if spec.of == "predicted":
             with frozen(net), torch.no_grad():
                 labels = net(images).argmax(1)

@@ -14,9 +14,9 @@ import plotly.graph_objects as go
 from robustviz.stats import Floats, mean_interval
 from robustviz.types import UserError, eps_text
 from robustviz.views.attack.figures import _sides
-from robustviz.views.attention.figures import METHODS, lines
+from robustviz.views.attention.figures import METHODS
 from robustviz.views.attention.result import MAPS, OVERLAPS, Overlap, Road
-from robustviz.views.theme import COLOURS, LIGHT, blank, finish, named
+from robustviz.views.theme import COLOURS, LIGHT, blank, finish, lines, named
 
 MEASURES = {"iou": "IoU of the mask", "pointing": "pointing game", "energy": "energy on the object"}
 SYMBOLS = {"clean": "circle", "attacked": "x", "random": "circle-open"}

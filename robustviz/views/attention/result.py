@@ -113,10 +113,7 @@ class AttentionSpec(ProbeSpec[Attention]):
     controls: int = option(5, "How many networks with random weights.", low=1, high=50)
 
     result = Attention
-
-    @property
-    def cacheable(self) -> bool:
-        return False
+    cacheable = False
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,15 @@ import plotly.graph_objects as go
 from robustviz.types import eps_text
 from robustviz.views.attack.figures import _sides
 from robustviz.views.paint.result import Painted
-from robustviz.views.theme import COLOURS, LIGHT, blank, finish
+from robustviz.views.theme import COLOURS, LIGHT, blank, finish, lines, named
 
 
 def painted(results: Painted | Mapping[str, Painted], *, template: str = LIGHT) -> go.Figure:
     """The true class's softmax output three times, one or two networks; on each bar the answer, ✓
     right or ✗ wrong.
     """
-    named = {"": results} if isinstance(results, Painted) else dict(results)
-    colour, first = COLOURS[template], next(iter(named.values()))
+    several = named(results, "")
+    colour, first = COLOURS[template], next(iter(several.values()))
     names = first.meta["classes"]
     figure = blank(
         template,
@@ -28,9 +28,9 @@ def painted(results: Painted | Mapping[str, Painted], *, template: str = LIGHT) 
         barmode="group",
         bargap=0.25,
         bargroupgap=0.08,
-        showlegend=len(named) > 1,
+        showlegend=len(several) > 1,
     )
-    for (name, result), side in zip(named.items(), _sides(named), strict=True):
+    for (name, result), side in zip(several.items(), _sides(several), strict=True):
         rows = (result.probs, result.probs_adv, result.probs_full)
         answers = [int(row.argmax()) for row in rows]
         figure.add_bar(
@@ -51,14 +51,11 @@ def painted(results: Painted | Mapping[str, Painted], *, template: str = LIGHT) 
         title=f"softmax output for {names[first.y]}",
     )
     figure.update_yaxes(ticks="", autorange="reversed")
-    same = len({result.meta["budget"] for result in named.values()}) == 1
-    lines = [first.meta["budget"]] if same else []
-    lines += [
-        (f"**{name}**: " if name else "") + result.meta["outcome" if same else "summary"]
-        for name, result in named.items()
-    ]
+    same = len({result.meta["budget"] for result in several.values()}) == 1
+    said = [first.meta["budget"]] if same else []
+    said += lines(several, lambda result: str(result.meta["outcome" if same else "summary"]))
     if not first.uniform:
-        lines.append(
+        said.append(
             "This attacker is weaker than the one of every robust number, who may change each"
             f" pixel by {eps_text(first.eps)}. Holding here is no robustness."
         )
@@ -67,5 +64,5 @@ def painted(results: Painted | Mapping[str, Painted], *, template: str = LIGHT) 
         "Bars of the true class's softmax output, untouched, attacked within the painted budget and"
         " everywhere.",
         first.meta,
-        "  \n".join(lines),
+        "  \n".join(said),
     )

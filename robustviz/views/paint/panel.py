@@ -13,14 +13,11 @@ import streamlit as st
 from streamlit.components.v2.types import ComponentRenderer
 
 from robustviz.runs import folder
-from robustviz.runs.folder import Run
 from robustviz.stats import Bools
 from robustviz.terms import term
 from robustviz.types import UserError, eps_text, grey_text
 from robustviz.ui import shell, widgets
 from robustviz.ui.context import Context
-from robustviz.ui.shell import linked, write_address
-from robustviz.ui.widgets import Frame
 from robustviz.views import pictures
 from robustviz.views.measure import image_of
 from robustviz.views.paint import figures
@@ -88,41 +85,37 @@ def what_if(here: Context) -> None:
         key="paint-open",
     ) as box:
         if box.open:
-            _part(here)
+            _studio(here)
 
 
 @shell.fragment
-def _part(here: Context) -> None:
-    with widgets.place():
-        _studio(here)
-
-
 def _studio(here: Context) -> None:
-    run = folder.open_model(here.a)
-    left, right = st.columns(2, gap="large")
-    with left:
-        cells = _painting(here, run)
-    with right:
-        spec = _attack(here, run, cells)
-        results = widgets.measured(here, spec, "the painted attack") if spec else {}
-        if results:
-            st.markdown(widgets.drawn(figures.painted, results).layout.meta["sentence"])
-    if spec and results:
-        # anew: in a narrow window what came of it stands below the button
+    with widgets.place():
+        run = folder.open_model(here.a)
         left, right = st.columns(2, gap="large")
         with left:
-            for name, result in results.items():
-                _pictures(name, result)
+            cells = _painting(here, run)
         with right:
-            widgets.draw(figures.painted, results, Frame("painted", spec, words=""))
+            spec = _attack(here, run, cells)
+            results = widgets.measured(here, spec, "the painted attack") if spec else {}
+            if results:
+                st.markdown(widgets.drawn(figures.painted, results).layout.meta["sentence"])
+        if spec and results:
+            # anew: in a narrow window what came of it stands below the button
+            left, right = st.columns(2, gap="large")
+            with left:
+                for name, result in results.items():
+                    _pictures(name, result)
+            with right:
+                widgets.draw(figures.painted, results, widgets.Frame("painted", spec, words=""))
 
 
-def _painting(here: Context, run: Run) -> Bools:
+def _painting(here: Context, run: folder.Run) -> Bools:
     """The buttons and the canvas; which cells (rows, columns) are allowed."""
     split, x, y = image_of(run, here.img)
     height, width = x.shape[2:]
     rows, columns, side = grid(height, width)
-    linked("paint", START, Masks(rows, columns))
+    shell.linked("paint", START, Masks(rows, columns))
     with st.container(horizontal=True, key="paint-buttons"):
         for name, (label, text) in BUTTONS.items():
             st.button(label, key=f"paint-{name}", help=text, on_click=_fill, args=(here, name))
@@ -172,7 +165,7 @@ def _painted() -> None:
         st.session_state["paint"] = str(stroke).rpartition(" ")[2]
 
 
-def _attack(here: Context, run: Run, cells: Bools) -> PaintedSpec | None:
+def _attack(here: Context, run: folder.Run, cells: Bools) -> PaintedSpec | None:
     """The radii and the button; the attack as long as the budget is the one that was attacked."""
     usual, state = max(1, round(run.eps * 255)), st.session_state
     top = max(16, min(255, 2 * usual))
@@ -181,16 +174,16 @@ def _attack(here: Context, run: Run, cells: Bools) -> PaintedSpec | None:
         1,
         top,
         help=term("epsilon"),
-        **linked("paint_eps", usual, range(1, top + 1)),
+        **shell.linked("paint_eps", usual, range(1, top + 1)),
     )
     low = st.slider(
         "ε elsewhere, in grey levels",
         0,
         int(level),
         help=term("part"),
-        **linked("paint_low", 0, range(int(level) + 1)),
+        **shell.linked("paint_low", 0, range(int(level) + 1)),
     )
-    write_address()
+    shell.write_address()
     spec = PaintedSpec(here.img, state["paint"], int(level) / 255, int(low) / 255)
     asked = [here.sides, spec]
     if state["paint-linked"]:  # a finding was sent here: show it

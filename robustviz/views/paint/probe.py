@@ -179,22 +179,18 @@ def outcome(result: Painted) -> str:
             f" it is a {names[result.y]}. Attacked: {names[after]} ({now:.0%})."
         )
     moved = f"{names[before]} ({was:.0%}) → {names[after]} ({now:.0%})"
+    held = after == result.y
+    out = f"{moved}: {'it holds against this attack' if held else 'this model was fooled'}."
     if result.eps == 0 or (result.eps_low == 0 and not result.mask.any()):
         out = f"Nothing can happen: {moved}."
-    elif after != result.y:
-        out = f"{moved}: this model was fooled."
-    else:
-        out = f"{moved}: it holds against this attack."
     if result.uniform:
         return f"{out} That is the same budget everywhere, the attacker of every robust number."
     everywhere, answer = f"{eps_text(result.eps)} on every pixel", f"({names[full]}, {then:.0%})"
-    if full == result.y and after == result.y:
-        return f"{out} It holds against {everywhere}, too {answer}."
-    if full == result.y:
-        return (
-            f"{out} The same PGD with {everywhere} missed that {answer}; what fools with a smaller"
-            " budget counts there as well."
-        )
-    if after != result.y:
-        return f"{out} {everywhere} fools it, too {answer}."
-    return f"{out} But {everywhere} would have fooled it {answer}."
+    there = {
+        (True, True): f"It holds against {everywhere}, too {answer}.",
+        (True, False): f"The same PGD with {everywhere} missed that {answer}; what fools with a"
+        " smaller budget counts there as well.",
+        (False, True): f"But {everywhere} would have fooled it {answer}.",
+        (False, False): f"{everywhere} fools it, too {answer}.",
+    }
+    return f"{out} {there[full == result.y, held]}"

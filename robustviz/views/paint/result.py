@@ -66,7 +66,4 @@ class PaintedSpec(ProbeSpec[Painted]):
     seed: int = option(0, "Seed of the random start.", low=0)
 
     result = Painted
-
-    @property
-    def cacheable(self) -> bool:
-        return False
+    cacheable = False
