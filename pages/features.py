@@ -32,7 +32,7 @@ def view() -> None:
         "Why is a class misaligned?", icon=":material/help:", on_change="rerun", key="why-open"
     ) as cause:
         if cause.open:
-            misaligned.why(here, choice.measured)
+            misaligned.why(here, choice.map)
 
 
 view()

@@ -31,12 +31,9 @@ from robustviz.views.contributions.figures import (
     opposition as opposition,
     pairing as pairing,
 )
-from robustviz.views.features.figures import (
-    feature_film as feature_film,
-    feature_gap as feature_gap,
-    feature_map as feature_map,
-    features as features,
-)
+from robustviz.views.features.figures import feature_gap as feature_gap, features as features
+from robustviz.views.features.film_figures import feature_film as feature_film
+from robustviz.views.features.map_figures import feature_map as feature_map
 from robustviz.views.files import csv as csv, html as html
 from robustviz.views.loss.figures import (
     curvature as curvature,

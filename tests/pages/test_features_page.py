@@ -12,7 +12,7 @@ import time
 import pytest
 
 from robustviz import embedder, figures, probes
-from robustviz.probes import FeatureMapSpec
+from robustviz.probes import FeatureMapSpec, FeaturesSpec
 from robustviz.types import UserError
 from robustviz.ui import cache, widgets
 from robustviz.views.features import embedding, panel as features
@@ -65,9 +65,7 @@ def test_it_opens_with_two_maps_and_the_numbers_beside_them(visit, few):
         found = probes.feature_map(ordinary("digits", method), SPEC)
         assert figures.feature_map(found).layout.meta["sentence"] in said
         assert f"Cosine to its class's centre {found.own[0, 3]:.2f} → {found.own[1, 3]:.2f}" in said
-        measured = probes.features(
-            ordinary("digits", method), SPEC.features(None, ordinary("digits", method))
-        ).measures
+        measured = probes.features(ordinary("digits", method), SPEC.alike(FeaturesSpec)).measures
         assert (
             f"| {measured['adversarial']['own_cosine']:.2f} |"
             f" {measured['adversarial']['other_cosine']:.2f} |" in said
@@ -177,21 +175,12 @@ def test_while_umap_is_computed_the_map_is_pca_and_then_umap_without_a_word(
     ]
     again: list[int] = []
     monkeypatch.setattr(features.st, "rerun", lambda: again.append(1))
-    settings = {
-        "projection": "umap",
-        "n": 50,
-        "eps": None,
-        "steps": 2,
-        "seed": 5,
-        "n_neighbors": 15,
-        "min_dist": 0.1,
-    }
     poll = features._await.__wrapped__
-    poll(asked[0][0], settings)
+    poll(*asked[0])
     assert not again
     slow.set()
-    until(lambda: not any(cache.awaited(run_id, "feature_map", **settings) for run_id, _ in asked))
-    poll(asked[0][0], settings)
+    until(lambda: not any(cache.pending(*each) for each in asked))
+    poll(*asked[0])
     assert again == [1]
     said = words(sound(app.run()))
     assert (
@@ -201,7 +190,9 @@ def test_while_umap_is_computed_the_map_is_pca_and_then_umap_without_a_word(
     drawn = [chart.spec for chart in charts(app)]
     monkeypatch.setattr(features, "GRACE", 0.0)
     monkeypatch.setattr(
-        cache, "soon", lambda *given, **named: pytest.fail("what is known was asked for again")
+        cache,
+        "result_or_none",
+        lambda *given, **named: pytest.fail("what is known was asked for again"),
     )
     assert [chart.spec for chart in charts(sound(visit("features", **address)))] == drawn
     assert again == [1]
@@ -249,9 +240,7 @@ def test_a_network_that_cannot_be_drawn_gets_a_sentence_and_the_page_goes_on(
     visit, few, monkeypatch
 ):
     monkeypatch.setattr(
-        FeatureMapSpec,
-        "features",
-        lambda self, eps, run: probes.FeaturesSpec(n=9, eps=eps, steps=2, k=3),
+        FeatureMapSpec, "alike", lambda self, spec: FeaturesSpec(n=9, eps=self.eps, steps=2, k=3)
     )
     app = sound(
         visit("features", data="digits", **{"map-seed": 77})

@@ -88,13 +88,13 @@ def test_no_address_breaks_it(visit, address) -> None:
 
 
 def test_where_it_cannot_be_measured_a_sentence_stands_in_its_place(visit, monkeypatch) -> None:
-    def fails(spec, run: folder.Run):
+    def fails(run: folder.Run, spec: MisalignmentSpec):
         raise UserError(
             "The distance between class centres needs points of two classes or more; take more"
             " images."
         )
 
-    monkeypatch.setattr(MisalignmentSpec, "measure", fails)
+    monkeypatch.setattr(probes.misalignment, "answer", fails)
     said = words(
         opened(visit, **{"map-seed": 77, "b": ""})
     )  # another seed: Streamlit remembers what earlier tests asked for

@@ -19,7 +19,7 @@ import pytest
 import torch
 from websockets.sync.client import connect
 
-from robustviz import embedder, figures
+from robustviz import embedder, figures, probes
 from robustviz.probes import FeatureFilmSpec
 from robustviz.runs import folder
 from robustviz.types import UserError
@@ -525,7 +525,7 @@ def test_a_film_by_umap_goes_from_the_last_epoch_backwards(
         return x[:, :2] + (0 if init is None else init / 2)
 
     monkeypatch.setattr(embedder, "layout", layout)
-    film = spec.measure(run)
+    film = probes.feature_film.answer(run, spec)
     assert asked == [500] + [50] * (len(film.epochs) - 1)
     few = images_of(run).take(torch.arange(20))
     after = np.zeros((20, 2))
@@ -538,13 +538,14 @@ def test_a_film_by_umap_goes_from_the_last_epoch_backwards(
     assert "UMAP from the last epoch back" in figure.layout.title.subtitle.text
     assert "In UMAP axes and gaps between groups say nothing." in figure.layout.meta["sentence"]
     with pytest.raises(UserError, match="UMAP needs at least 15 images, and there are 14"):
-        FeatureFilmSpec(n=14, projection="umap").measure(run)
+        probes.feature_film(run, FeatureFilmSpec(n=14, projection="umap"))
     plain = FeatureFilmSpec(n=20, steps=1, seed=4)
     assert (
         plain.projection == "centres"
-        and "UMAP" not in figures.feature_film(plain.measure(run)).layout.meta["sentence"]
+        and "UMAP"
+        not in figures.feature_film(probes.feature_film.answer(run, plain)).layout.meta["sentence"]
     )
-    assert plain.name(run) != spec.name(run)
+    assert probes.feature_film.name(run, plain) != probes.feature_film.name(run, spec)
 
 
 @pytest.mark.slow
@@ -555,7 +556,7 @@ def test_frames_by_umap_repeat_themselves_and_hang_together(runs_home: Path) -> 
         if run.shipped and run.data_key == "digits" and len(run.snapshots) > 2
     )
     spec = FeatureFilmSpec(n=200, steps=2, projection="umap")
-    film, again = spec.measure(run), spec.measure(run)
+    film, again = (probes.feature_film.answer(run, spec) for _ in range(2))
     assert np.array_equal(film.clean, again.clean) and np.array_equal(
         film.adversarial, again.adversarial
     )

@@ -19,13 +19,13 @@ from sklearn.metrics.pairwise import cosine_distances, cosine_similarity
 
 from robustviz import cli, embedder, figures, probes
 from robustviz.attacks import PGD
-from robustviz.probes import FeatureFilmSpec, FeatureMapSpec
+from robustviz.probes import FeatureFilmSpec, FeatureMapSpec, FeaturesSpec
 from robustviz.runs import folder
 from robustviz.stats import mean_interval, tango, wilson
 from robustviz.training.evaluate import attacked
 from robustviz.types import UserError
 from robustviz.views.features import embedding
-from robustviz.views.features.figures import CLASS_COLOURS
+from robustviz.views.features.map_figures import CLASS_COLOURS
 from robustviz.views.features.probe import features_of
 from robustviz.views.features.result import FeatureMap, Features
 from robustviz.views.measure import images_of, net_of
@@ -61,7 +61,7 @@ def cloud(n: int = 60, d: int = 7, seed: int = 0) -> torch.Tensor:
 
 
 def test_the_planes_are_those_of_an_independent_computation(run) -> None:
-    measured = probes.features(run, SPEC.features(None, run))
+    measured = probes.features(run, SPEC.alike(FeaturesSpec))
     clean, adv = measured.clean.astype(np.float64), measured.adversarial.astype(np.float64)
     centres = np.stack([clean[measured.y == label].mean(0) for label in range(10)])
     for kind, fitted in (("centres", centres), ("pca", np.concatenate([clean, adv]))):
@@ -259,7 +259,7 @@ def test_trustworthiness_is_what_its_definition_says() -> None:
 @pytest.mark.slow
 def test_umap_repeats_itself_and_its_neighbourhoods_are_real(run) -> None:
     spec = dataclasses.replace(SPEC, projection="umap", place_eps=0.05)
-    first, again = (spec.measure(run) for _ in range(2))
+    first, again = (probes.feature_map.answer(run, spec) for _ in range(2))
     for name in ("clean", "adversarial", "noise", "placed"):
         assert np.array_equal(getattr(first, name), getattr(again, name)), name
     assert first.trust > 0.9 and "trustworthiness(15) 0.9" in first.meta["summary"]
@@ -275,9 +275,9 @@ def test_a_map_by_umap_says_how_it_was_made_and_new_points_join_it(run, monkeypa
         return x[:, :2] - x[:, 2:4]
 
     monkeypatch.setattr(embedder, "layout", layout)
-    first = spec.measure(run)
+    first = probes.feature_map.answer(run, spec)
     assert asked == [{"seed": 0, "min_dist": 0.1, "epochs": 500, "rows": (120, 15), "init": None}]
-    measured = probes.features(run, spec.features(None, run))
+    measured = probes.features(run, spec.alike(FeaturesSpec))
     both = np.concatenate([measured.clean, measured.adversarial])
     at = np.concatenate([first.clean, first.adversarial])
     assert first.trust == pytest.approx(
@@ -289,7 +289,7 @@ def test_a_map_by_umap_says_how_it_was_made_and_new_points_join_it(run, monkeypa
         first.meta["seed"],
     ) == (15, 0.1, 0)
     assert not first.axes.size and math.isnan(first.share)
-    other = spec.features(0.05, run)(run)
+    other = probes.features(run, dataclasses.replace(spec.alike(FeaturesSpec), eps=0.05))
     assert np.array_equal(first.pred_placed, other.pred_adv) and first.placed.shape == (60, 2)
     expected = embedding.place(
         torch.from_numpy(other.adversarial).double(),
@@ -310,7 +310,7 @@ def test_umap_is_as_trustworthy_as_plain_umap_learn(key, runs_home) -> None:
 import sys; sys.path[:0] = {sys.path!r}
 import os; os.environ["ROBUSTVIZ_RUNS"] = {str(runs_home)!r}
 from robustviz import open_run, probes
-print(probes.FeatureMapSpec(n=200, projection="umap").measure(open_run({shipped(key).id!r})).clean.tobytes().hex())
+print(probes.feature_map.answer(open_run({shipped(key).id!r}), probes.FeatureMapSpec(n=200, projection="umap")).clean.tobytes().hex())
 """
     twins = [
         subprocess.run(
@@ -320,8 +320,8 @@ print(probes.FeatureMapSpec(n=200, projection="umap").measure(open_run({shipped(
     ]
     assert twins[0] == twins[1], "another process draws another map"
     run = shipped(key)
-    found = FeatureMapSpec(n=200, projection="umap").measure(run)
-    measured = probes.features(run, FeatureMapSpec(n=200).features(None, run))
+    found = probes.feature_map.answer(run, FeatureMapSpec(n=200, projection="umap"))
+    measured = probes.features(run, FeatureMapSpec(n=200).alike(FeaturesSpec))
     both = np.concatenate([measured.clean, measured.adversarial])
     from umap import UMAP
 
@@ -344,7 +344,7 @@ def test_without_umap_learn_the_other_maps_work_and_this_one_says_what_to_instal
 
 
 def test_the_cosines_are_scikit_learns_and_count_who_went_astray(run) -> None:
-    found, measured = probes.feature_map(run, SPEC), probes.features(run, SPEC.features(None, run))
+    found, measured = probes.feature_map(run, SPEC), probes.features(run, SPEC.alike(FeaturesSpec))
     centres = np.stack([measured.clean[measured.y == label].mean(0) for label in range(10)])
     for row, name in enumerate(("clean", "adversarial", "noise")):
         to = cosine_similarity(getattr(measured, name), centres)
@@ -608,8 +608,8 @@ def test_each_class_has_a_colour_that_stands_out() -> None:
 
 def test_the_figure_of_distances_has_the_probes_means_and_intervals(run) -> None:
     found = {
-        "A Standard": probes.features(run, SPEC.features(None, run)),
-        "B PGD-AT": probes.features(shipped("pgd_at"), SPEC.features(None, shipped("pgd_at"))),
+        "A Standard": probes.features(run, SPEC.alike(FeaturesSpec)),
+        "B PGD-AT": probes.features(shipped("pgd_at"), SPEC.alike(FeaturesSpec)),
     }
     figure = figures.features(found)
     assert [trace.name for trace in figure.data] == [
@@ -646,7 +646,7 @@ def test_the_figure_of_distances_has_the_probes_means_and_intervals(run) -> None
 
 
 def test_nothing_is_called_nearer_without_an_interval(run) -> None:
-    one = probes.features(run, SPEC.features(None, run))
+    one = probes.features(run, SPEC.alike(FeaturesSpec))
     same = figures.features({"A": one, "B": one}).layout.meta["sentence"]
     assert (
         "is not decided: 0.00 (95 %: +0.00 to +0.00)" in same
@@ -676,11 +676,11 @@ def test_nothing_is_called_nearer_without_an_interval(run) -> None:
 
 
 def test_networks_of_different_data_or_images_are_not_compared(run) -> None:
-    one = probes.features(run, SPEC.features(None, run))
+    one = probes.features(run, SPEC.alike(FeaturesSpec))
     other = dataclasses.replace(one, meta=one.meta | {"data": "mnist"})
     with pytest.raises(UserError, match="trained on different data sets"):
         figures.features({"A": one, "B": other})
-    fewer = probes.features(run, dataclasses.replace(SPEC, n=40).features(None, run))
+    fewer = probes.features(run, dataclasses.replace(SPEC, n=40).alike(FeaturesSpec))
     with pytest.raises(UserError, match="same n"):
         figures.features({"A": one, "B": fewer})
     assert isinstance(one, Features)
@@ -695,7 +695,7 @@ def films(tmp_path_factory) -> dict[str, object]:
         patch.setenv("ROBUSTVIZ_RUNS", str(tmp_path_factory.mktemp("runs")))
         spec = FeatureFilmSpec(n=40, steps=3)
         return {
-            f"{side} {key}": spec.measure(shipped(key))
+            f"{side} {key}": probes.feature_film.answer(shipped(key), spec)
             for side, key in (("A", "pgd_at"), ("B", "supcon_margin"))
         }
 

@@ -32,7 +32,7 @@ from robustviz.stats import auc
 from robustviz.training.evaluate import attacked
 from robustviz.types import UserError
 from robustviz.views.measure import images_of, net_of
-from robustviz.views.misalignment.probe import (
+from robustviz.views.misalignment.diagnosis import (
     HEAD,
     HOLD,
     KINDS,
@@ -41,9 +41,10 @@ from robustviz.views.misalignment.probe import (
     OUTLIERS,
     OVERLAP,
     PUSHED,
-    _diagnosis,
-    _votes,
+    RULES,
+    diagnosis,
 )
+from robustviz.views.misalignment.probe import _votes
 from robustviz.views.misalignment.result import Misalignment
 from robustviz.views.misalignment.stages import greatest_fall, stages_of
 
@@ -207,7 +208,7 @@ def test_wrong_labels_that_a_long_training_took_in(run, spoilt, says) -> None:
     for name, value in spoilt.items():
         changed[name][3] = value
     seen = probes.features(run, probes.FeaturesSpec(n=SPEC.n, steps=SPEC.steps))
-    kind, sentence = _diagnosis(dataclasses.replace(found, **changed), 3, _votes(seen, 10))
+    kind, sentence = diagnosis(dataclasses.replace(found, **changed), 3, _votes(seen, 10))
     assert kind == LABELS and says in sentence and "Check its labels" in sentence
 
 
@@ -250,6 +251,13 @@ def test_a_network_that_is_never_fooled_holds(run) -> None:
         in figures.misalignment_auc(found).layout.meta["sentence"]
     )
     assert figures.misalignment(found).layout.meta["sentence"]
+
+
+def test_every_rule_has_a_name_and_a_known_kind_and_the_last_is_the_attack() -> None:
+    assert len({rule.name for rule in RULES}) == len(RULES) and {rule.kind for rule in RULES} == {
+        *KINDS
+    }
+    assert RULES[-1].kind == PUSHED and RULES[0].kind == MISSING
 
 
 # The numbers.
@@ -538,7 +546,7 @@ def test_fewer_images_than_usually_vote_are_enough(runs_home, monkeypatch, probe
     few = dataclasses.replace(
         few, y=few.y[[0, 0, 2, 3]]
     )  # silhouettes need more images than classes
-    for room in ("misalignment.probe", "features.probe", "features.map", "misalignment.pairs"):
+    for room in ("misalignment.probe", "features.probe", "misalignment.pairs"):
         monkeypatch.setattr(sys.modules[f"robustviz.views.{room}"], "images_of", lambda run: few)
     assert getattr(probes, probe)(shipped("standard")).meta["summary"]
 
@@ -556,21 +564,18 @@ def test_one_class_only_is_one_clear_sentence(runs_home, monkeypatch) -> None:
 # The command line.
 
 
-def test_features_of_a_class_prints_its_row_and_its_cause(run, tmp_path, capsys) -> None:
+def test_a_class_prints_its_row_and_its_cause(run, tmp_path, capsys) -> None:
     out = tmp_path / "F.csv"
     sets = ["--set", "n=100", "--set", "steps=2"]
     assert (
-        cli.main(["probe", run.id, "features", *sets, "--set", "class=3", "--out", str(out)]) == 0
+        cli.main(["probe", run.id, "misalignment", *sets, "--set", "class=3", "--out", str(out)])
+        == 0
     )
     said = capsys.readouterr().out
     causes = probes.misalignment(run, MisalignmentSpec(n=100, steps=2))
     assert causes.line(3) in said and said.startswith("3: n = 10, clean")
-    (row,) = csv.DictReader(out.read_text().splitlines())
-    assert (
-        row["class"] == "3"
-        and row["diagnosis"] in KINDS
-        and float(row["along"]) == pytest.approx(causes.along[3])
-    )
+    (row,) = (row for row in csv.DictReader(out.read_text().splitlines()) if row["class"] == "3")
+    assert row["diagnosis"] in KINDS and float(row["along"]) == pytest.approx(causes.along[3])
     assert cli.main(["probe", run.id, "features", *sets, "--out", str(out)]) == 0
     assert len(list(csv.DictReader(out.read_text().splitlines()))) == 100
 
@@ -609,9 +614,10 @@ def test_misalignment_writes_the_whole_table(run, tmp_path, capsys) -> None:
 @pytest.mark.parametrize(
     ("probe", "asked", "code", "says"),
     [
-        ("features", "class=cat", 2, "There is no class called 'cat'. Known: 0, 1, 2"),
+        ("features", "class=3", 2, "There is no setting called 'class'."),
+        ("misalignment", "class=cat", 2, "There is no class called 'cat'. Known: 0, 1, 2"),
         ("misalignment", "class=33", 2, "no class called '33'"),
-        ("features", "clas=3", 2, "Did you mean class?"),
+        ("misalignment", "clas=3", 2, "Did you mean class?"),
         ("misalignment", "n=0", 2, "must be at least 1"),
         ("misalignment", "train_n=many", 2, "should be a whole number"),
         ("stages", "steps=0", 2, "1 to 1000"),
@@ -632,12 +638,18 @@ def test_bad_settings_are_one_clear_sentence(
 
 def test_the_class_that_is_asked_for_costs_no_new_measurement(run, monkeypatch) -> None:
     probes.misalignment(run, SPEC)
-    monkeypatch.setattr(MisalignmentSpec, "measure", None)
+    monkeypatch.setattr(sys.modules["robustviz.views.misalignment.probe"], "_table", None)
     assert (
         probes.misalignment(run, dataclasses.replace(SPEC, class_="5"))
         .meta["summary"]
         .startswith("5: n = 20")
     )
+
+
+def test_a_class_that_there_is_not_is_refused_before_anything_is_measured(run, monkeypatch) -> None:
+    monkeypatch.setattr(sys.modules["robustviz.views.misalignment.probe"], "features", None)
+    with pytest.raises(UserError, match="no class called 'cat'"):
+        probes.misalignment(run, MisalignmentSpec(n=77, class_="cat"))
 
 
 def test_a_setting_named_like_a_word_of_python_is_set_by_that_word() -> None:

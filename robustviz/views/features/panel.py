@@ -5,98 +5,82 @@ numbers beside it, the film.
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
 
 import streamlit as st
 
-from robustviz import embedder, figures
-from robustviz.export import Recipe
+from robustviz import embedder
 from robustviz.runs import folder
 from robustviz.stats import wilson
 from robustviz.terms import term
-from robustviz.types import eps_text
+from robustviz.types import JSON, eps_text
 from robustviz.ui import cache, widgets
 from robustviz.ui.context import Context
 from robustviz.ui.shell import linked, write_address
-from robustviz.views.features.result import FeatureMap, Features
+from robustviz.ui.widgets import Frame
+from robustviz.views import pictures
+from robustviz.views.attack.result import AdversarialSpec
+from robustviz.views.features import figures, film_figures, map_figures
+from robustviz.views.features.result import (
+    KINDS,
+    FeatureFilmSpec,
+    FeatureMap,
+    FeatureMapSpec,
+    Features,
+    FeaturesSpec,
+    Film,
+    Projection,
+)
 
 MAPS = {"centres": "Class centres", "pca": "PCA", "umap": "UMAP"}
 FILMS = {kind: MAPS[kind] for kind in ("centres", "umap")}
 COLOURS = {"class": "Class", "fooled": "Fooled"}
 ALSO = {"nothing": "Nothing", "noise": "Noise", "half": "½ ε", "double": "2 ε"}
+TIMES = {"half": 0.5, "double": 2.0}
 SHARES = {"0": 0.0, "¼": 0.25, "½": 0.5, "1": 1.0, "2": 2.0}
 COUNTS = [50, 100, 200, 300, 500]
 GRACE = 0.5  # seconds a map is waited for before another one stands in for it
 PACKED = ["0", "0.1", "0.25", "0.5", "0.9"]
-ROWS = {"clean": "clean", "adversarial": "attacked", "noise": "noise"}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What is chosen above the maps: how they are made, coloured, what joins them, the probe's
-    settings, and those of the measurement behind the map, the probe `features`.
-    """
+    """What is chosen above the maps: how they are coloured, what joins them, and which map."""
 
     colour: str
     also: str
-    settings: dict[str, Any]
-    measured: dict[str, Any]
+    map: FeatureMapSpec
 
     @property
-    def meanwhile(self) -> dict[str, Any]:
-        """The settings of the map that stands in for UMAP's while that is computed: PCA of the same
-        features.
-        """
-        return {
-            name: value
-            for name, value in self.settings.items()
-            if name not in ("n_neighbors", "min_dist")
-        } | {"projection": "pca"}
-
-    def behind(self, result: FeatureMap) -> dict[str, Any]:
-        """The settings of a map that is shown."""
-        return (
-            self.settings
-            if result.meta["projection"] == self.settings["projection"]
-            else self.meanwhile
+    def meanwhile(self) -> FeatureMapSpec:
+        """The map that stands in for UMAP's while that is computed: PCA of the same features."""
+        usual = FeatureMapSpec()
+        return replace(
+            self.map, projection="pca", n_neighbors=usual.n_neighbors, min_dist=usual.min_dist
         )
+
+    def behind(self, result: FeatureMap) -> FeatureMapSpec:
+        """The question that a map which is shown answers."""
+        shown = result.meta["projection"] == self.map.projection
+        return self.map if shown else self.meanwhile
 
 
 def controls(here: Context) -> Choice:
     """Draw the controls: three in sight, the rest behind *More settings*."""
     left, middle, right = st.columns(3, vertical_alignment="bottom")
     with left:
-        kind = st.segmented_control(
-            "Map",
-            list(MAPS),
-            required=True,
-            format_func=MAPS.__getitem__,
-            help=term("feature map"),
-            **linked("map", "centres", MAPS),
-        )
+        kind = one_of("Map", MAPS, "map", term("feature map"))
     with middle:
-        colour = st.segmented_control(
-            "Colour",
-            list(COLOURS),
-            required=True,
-            format_func=COLOURS.__getitem__,
-            **linked("map-colour", "class", COLOURS),
-        )
+        colour = one_of("Colour", COLOURS, "map-colour")
     with right:
-        also = st.segmented_control(
-            "Put into the map",
-            list(ALSO),
-            required=True,
-            format_func=ALSO.__getitem__,
-            help=(
-                "New points join the finished map and move nothing in it: random noise of the same"
-                " ε, or the attack at another ε."
-            ),
-            **linked("map-also", "nothing", ALSO),
+        joins = (
+            "New points join the finished map and move nothing in it: random noise of the same ε,"
+            " or the attack at another ε."
         )
+        also = one_of("Put into the map", ALSO, "map-also", joins)
     with st.expander("More settings", icon=":material/settings:"):
         a, b, c = st.columns(3)
         n = a.select_slider("Test images", COUNTS, **linked("map-n", 200, COUNTS))
@@ -120,36 +104,32 @@ def controls(here: Context) -> Choice:
         )
     write_address()  # here too: a fragment ends before the page does
     radii = [folder.open_model(run_id).eps for _, run_id in here.sides]
-    eps = (
-        None if share == "1" and len(set(radii)) == 1 else SHARES[str(share)] * radii[0]
-    )  # both networks meet the same ε
-    settings: dict[str, Any] = {
-        "projection": str(kind),
-        "n": int(n),
-        "eps": eps,
-        "steps": int(steps),
-        "seed": int(seed),
-    }
+    own = share == "1" and len(set(radii)) == 1
+    eps = None if own else SHARES[str(share)] * radii[0]  # both networks meet the same ε
+    spec = FeatureMapSpec(int(n), eps, int(steps), int(seed), projection=cast("Projection", kind))
     if kind == "umap":
-        settings |= {"n_neighbors": int(near), "min_dist": float(str(packed))}
-    if also in ("half", "double"):
-        settings["place_eps"] = {"half": 0.5, "double": 2.0}[str(also)] * (
-            radii[0] if eps is None else eps
-        )
-    from robustviz.probes import FeatureMapSpec
+        spec = replace(spec, n_neighbors=int(near), min_dist=float(str(packed)))
+    if also in TIMES:
+        spec = replace(spec, place_eps=TIMES[also] * (radii[0] if eps is None else eps))
+    return Choice(colour, also, spec)
 
-    spec = FeatureMapSpec(**settings)
-    return Choice(
-        str(colour),
-        str(also),
-        settings,
-        dataclasses.asdict(spec.features(spec.eps, folder.open_model(here.a))),
+
+def one_of(title: str, words: Mapping[str, str], key: str, help: str | None = None) -> str:
+    """One of a few `words`, chosen by a row of buttons, the first until another one is."""
+    chosen = st.segmented_control(
+        title,
+        list(words),
+        required=True,
+        format_func=words.__getitem__,
+        help=help,
+        **linked(key, next(iter(words)), words),
     )
+    return str(chosen)
 
 
 def maps(here: Context, choice: Choice) -> None:
     """A map for each network, side by side; below them what is chosen."""
-    several, umap = len(here.sides) > 1, choice.settings["projection"] == "umap"
+    several, umap = len(here.sides) > 1, choice.map.projection == "umap"
     st.markdown(
         "Each ● is a test image, the × at the end of its line the same image attacked. "
         + ("Positions in A and in B cannot be compared, and the" if several else "The")
@@ -159,13 +139,8 @@ def maps(here: Context, choice: Choice) -> None:
     focus = str(
         st.session_state.get("class", "")
     )  # chosen further below, where classes are explained
-    known = focus in folder.open_model(here.a).classes
-    options: dict[str, Any] = {
-        "colour": choice.colour,
-        "noise": choice.also == "noise",
-        "focus": focus if known else "",
-    }
-    found: dict[str, FeatureMap] = {}
+    focus = focus if focus in folder.open_model(here.a).classes else ""
+    shown: dict[str, FeatureMap] = {}
     chosen: list[int] = []
     # One after the other, so that A can be looked at while B is measured.
     for column, (name, run_id) in zip(
@@ -175,36 +150,34 @@ def maps(here: Context, choice: Choice) -> None:
             mine = (
                 _umap(name, run_id, choice)
                 if umap
-                else widgets.measured({name: run_id}, "feature_map", "the map", **choice.settings)
+                else widgets.measured({name: run_id}, choice.map, "the map")
             )
-            found |= mine
+            shown |= mine
             for result in mine.values():
-                made = Recipe(
-                    {"": run_id},
-                    "feature_map",
-                    "feature_map",
-                    choice.behind(result),
-                    {"name": name} | options,
+                chosen += widgets.draw(
+                    map_figures.feature_map,
+                    result,
+                    Frame(f"map-{name[0].lower()}", choice.behind(result), brush=True),
+                    name=name,
+                    colour=choice.colour,
+                    noise=choice.also == "noise",
+                    focus=focus,
                 )
-                chosen += widgets.draw(result, made, f"map-{name[0].lower()}", brush=True)
-    if not found:
-        return
-    _chosen(here, found, list(dict.fromkeys(chosen)))
-    _image(here, found, choice)
+    if shown:
+        _chosen(here, shown, list(dict.fromkeys(chosen)))
+        _image(here, shown, choice)
 
 
 def _umap(name: str, run_id: str, choice: Choice) -> dict[str, FeatureMap]:
     """UMAP of a network where it is known or soon there; else PCA and a sentence, until the page
     draws itself again with UMAP.
     """
-    if (known := cache.kept(run_id, "feature_map", **choice.settings)) is not None:
+    if (known := cache.kept(run_id, choice.map)) is not None:
         return {name: known}
-    mine: dict[str, FeatureMap] = widgets.measured(
-        {name: run_id}, "feature_map", "the map", **choice.meanwhile
-    )
+    mine = widgets.measured({name: run_id}, choice.meanwhile, "the map")
     if not mine:
         return {}
-    if (made := cache.soon(run_id, "feature_map", GRACE, **choice.settings)) is not None:
+    if (made := cache.result_or_none(run_id, choice.map, GRACE)) is not None:
         return {name: made}
     busy = (
         "is being computed"
@@ -215,17 +188,17 @@ def _umap(name: str, run_id: str, choice: Choice) -> dict[str, FeatureMap]:
         f"UMAP {busy} and then takes this map's place; until then it is PCA.",
         icon=":material/hourglass_top:",
     )
-    _await(run_id, choice.settings)
+    _await(run_id, choice.map)
     return mine
 
 
 @st.fragment(run_every=0.5)
-def _await(run_id: str, settings: dict[str, Any]) -> None:
-    if not cache.awaited(run_id, "feature_map", **settings):
+def _await(run_id: str, spec: FeatureMapSpec) -> None:
+    if not cache.pending(run_id, spec):
         st.rerun()
 
 
-def _chosen(here: Context, found: dict[str, FeatureMap], chosen: list[int]) -> None:
+def _chosen(here: Context, shown: Mapping[str, FeatureMap], chosen: Sequence[int]) -> None:
     """The images that are chosen in the maps: pictures, a table, a file."""
     if not chosen:
         st.markdown(
@@ -234,7 +207,7 @@ def _chosen(here: Context, found: dict[str, FeatureMap], chosen: list[int]) -> N
         )
         return
     widgets.thumbnails(here, chosen, "lasso")
-    rows = table(found, chosen)
+    rows = table(shown, chosen)
     st.dataframe(rows, hide_index=True, height=min(320, 38 * len(rows) + 40))
     out = io.StringIO()
     writer = csv.DictWriter(out, list(rows[0]))
@@ -251,21 +224,18 @@ def _chosen(here: Context, found: dict[str, FeatureMap], chosen: list[int]) -> N
     )
 
 
-def table(found: dict[str, FeatureMap], chosen: list[int]) -> list[dict[str, Any]]:
+def table(shown: Mapping[str, FeatureMap], chosen: Sequence[int]) -> list[JSON]:
     """A row for each chosen image: its number and class, and of each network the answers, whether
     it was fooled, the cosines.
     """
-    first = next(iter(found.values()))
-    names, at = (
-        list(first.meta["classes"]),
-        {int(index): row for row, index in enumerate(first.index)},
-    )
+    first = next(iter(shown.values()))
+    names = list(first.meta["classes"])
+    at = {int(index): row for row, index in enumerate(first.index)}
     out = []
-    for index in chosen:
-        if (row := at.get(index)) is None:
-            continue
-        line: dict[str, Any] = {"image": index, "class": names[first.y[row]]}
-        for name, result in found.items():
+    for index in filter(at.__contains__, chosen):
+        row = at[index]
+        line: JSON = {"image": index, "class": names[first.y[row]]}
+        for name, result in shown.items():
             line |= {
                 f"{name}: clean": names[result.pred[row]],
                 f"{name}: attacked": names[result.pred_adv[row]],
@@ -278,11 +248,11 @@ def table(found: dict[str, FeatureMap], chosen: list[int]) -> list[dict[str, Any
     return out
 
 
-def _image(here: Context, found: dict[str, FeatureMap], choice: Choice) -> None:
+def _image(here: Context, shown: Mapping[str, FeatureMap], choice: Choice) -> None:
     """The image of every view: where it lies in each map, and what becomes of it."""
     st.subheader(f"Image {here.img}")
     for column, (name, result) in zip(
-        st.columns(len(found), gap="medium"), found.items(), strict=True
+        st.columns(len(shown), gap="medium"), shown.items(), strict=True
     ):
         with column, widgets.place():
             place = (result.index == here.img).nonzero()[0]
@@ -292,37 +262,25 @@ def _image(here: Context, found: dict[str, FeatureMap], choice: Choice) -> None:
                     " *More settings*."
                 )
                 continue
-            row, run_id = int(place[0]), str(result.meta["run"])
-            names = result.meta["classes"]
+            row, side, names = int(place[0]), name[0].lower(), result.meta["classes"]
             st.markdown(
                 f"**{name}** reads it as {names[result.pred[row]]}, attacked as"
                 f" **{names[result.pred_adv[row]]}**; it is a {names[result.y[row]]}. Cosine to its"
                 f" class's centre {result.own[0, row]:.2f} → {result.own[1, row]:.2f}, to the"
                 f" nearest other {result.other[0, row]:.2f} → {result.other[1, row]:.2f}."
             )
-            made = Recipe(
-                {"": run_id},
-                "feature_map",
-                "feature_map",
-                choice.behind(result),
-                {"name": name, "mark": here.img},
+            frame = Frame(f"mark-{side}", choice.behind(result), words="")
+            widgets.draw(map_figures.feature_map, result, frame, name=name, mark=here.img)
+            eps, asked = float(result.meta["eps"]), choice.map
+            alone = cache.answer(
+                str(result.meta["run"]),
+                AdversarialSpec(index=here.img, eps=eps, steps=asked.steps, seed=asked.seed),
             )
-            widgets.draw(result, made, f"mark-{name[0].lower()}", words="")
-            eps = float(result.meta["eps"])
-            alone = cache.probe(
-                run_id,
-                "adversarial",
-                index=here.img,
-                eps=eps,
-                steps=choice.settings["steps"],
-                seed=choice.settings["seed"],
-            )
-            sheet = figures.sheet(
-                [alone.x, alone.x_adv, figures.delta(alone.x, alone.x_adv, eps)], 112
-            )
-            gain = f"{figures.gain(eps):.3g}"
+            change = pictures.delta(alone.x, alone.x_adv, eps)
+            sheet = pictures.sheet([alone.x, alone.x_adv, change], 112)
+            gain = f"{pictures.gain(eps):.3g}"
             said = f"Clean, attacked on its own at ε = {eps_text(eps)}, and the change × {gain}."
-            widgets.picture(sheet, said, f"image-{name[0].lower()}", width=360)
+            widgets.picture(sheet, said, f"image-{side}", width=360)
 
 
 def nearness(here: Context, choice: Choice) -> None:
@@ -330,15 +288,13 @@ def nearness(here: Context, choice: Choice) -> None:
     judge.
     """
     st.subheader("Measured in feature space, not in the picture")
-    settings = choice.measured
-    found: dict[str, Features] = widgets.measured(here, "features", "the distances", **settings)
-    if not found:
+    spec = choice.map.alike(FeaturesSpec)
+    measured = widgets.measured(here, spec, "the distances")
+    if not measured:
         return
     with widgets.place():
-        widgets.draw(
-            found, Recipe(widgets.runs_of(found), "features", "features", settings), "near"
-        )
-        st.markdown("\n".join(_table(found)))
+        widgets.draw(figures.features, measured, Frame("near", spec))
+        st.markdown("\n".join(_table(measured)))
     st.markdown(
         "AFA and SupCon are trained to keep these distances, so they look good here by design."
         " Accuracy under attack is the judge. Noise is the control: what it does too is not the"
@@ -346,14 +302,14 @@ def nearness(here: Context, choice: Choice) -> None:
     )
 
 
-def _table(found: dict[str, Features]) -> list[str]:
-    k = next(iter(found.values())).meta["k"]
+def _table(measured: Mapping[str, Features]) -> list[str]:
+    k = next(iter(measured.values())).meta["k"]
     lines = [
         f"| images | own centre | nearest other | moved | {k}-NN among clean | right (95 %) |",
         "|:--|--:|--:|--:|--:|--:|",
     ]
-    for name, result in found.items():
-        for kind, said in ROWS.items():
+    for name, result in measured.items():
+        for kind, said in KINDS.items():
             values, n = result.measures[kind], len(result.y)
             right = round(values["accuracy"] * n)
             low, high = wilson(right, n)
@@ -367,43 +323,22 @@ def _table(found: dict[str, Features]) -> list[str]:
 
 def film(here: Context) -> None:
     """The map at each epoch that was kept, and the distances over the epochs."""
-    kind = st.segmented_control(
-        "Map of the film",
-        list(FILMS),
-        required=True,
-        format_func=FILMS.__getitem__,
-        **linked("map-film", "centres", FILMS),
-    )
-    settings = {} if kind == "centres" else {"projection": str(kind)}
-    found = widgets.measured(here, "feature_film", "the film", **settings)
-    if not found:
+    kind = one_of("Map of the film", FILMS, "map-film")
+    spec = FeatureFilmSpec(projection=cast("Film", kind))
+    films = widgets.measured(here, spec, "the film")
+    if not films:
         return
-    epochs = sorted({int(epoch) for result in found.values() for epoch in result.epochs})
-    epoch = st.select_slider(
+    epochs = sorted({int(epoch) for result in films.values() for epoch in result.epochs})
+    slider = st.select_slider(
         "Epoch", epochs, help=term("epoch"), **linked("map-epoch", epochs[-1], epochs)
     )
+    epoch = int(slider)
     write_address()
     for column, (name, result) in zip(
-        st.columns(len(found), gap="medium"), found.items(), strict=True
+        st.columns(len(films), gap="medium"), films.items(), strict=True
     ):
-        made = Recipe(
-            {"": str(result.meta["run"])},
-            "feature_film",
-            "feature_film",
-            settings,
-            options={"epoch": int(epoch), "name": name},
-        )
+        frame = Frame(f"film-{name[0].lower()}", spec)
         with column, widgets.place():
-            widgets.draw(result, made, f"film-{name[0].lower()}")
+            widgets.draw(film_figures.feature_film, result, frame, epoch=epoch, name=name)
     with widgets.place():
-        widgets.draw(
-            found,
-            Recipe(
-                widgets.runs_of(found),
-                "feature_film",
-                "feature_gap",
-                settings,
-                options={"epoch": int(epoch)},
-            ),
-            "gap",
-        )
+        widgets.draw(figures.feature_gap, films, Frame("gap", spec), epoch=epoch)

@@ -4,19 +4,30 @@ closer looks.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, cast
 
 import streamlit as st
 
-from robustviz.export import Recipe
 from robustviz.runs import folder
 from robustviz.terms import term
+from robustviz.types import JSON
 from robustviz.ui import widgets
 from robustviz.ui.context import Context, choose
 from robustviz.ui.shell import linked, write_address
-from robustviz.views.features.result import Features
+from robustviz.ui.widgets import Frame
+from robustviz.views.features.panel import one_of
+from robustviz.views.features.result import KINDS, AttackedSpec, FeaturesSpec, Images
+from robustviz.views.misalignment import figures
 from robustviz.views.misalignment.figures import MOST, causes as counted, shown_classes
-from robustviz.views.misalignment.result import Misalignment
+from robustviz.views.misalignment.result import (
+    Misalignment,
+    MisalignmentSpec,
+    PairsSpec,
+    StagesSpec,
+    UniformitySpec,
+)
 
 LOOKS = {
     "auc": "Foretold?",
@@ -25,7 +36,9 @@ LOOKS = {
     "centres": "Centres",
     "uniformity": "Over epochs",
 }
-KINDS = {"adversarial": "attacked", "noise": "noise", "clean": "clean"}
+STAGED = 100  # images that are followed through the network, of more the first
+CENTRES = {kind: KINDS[kind] for kind in ("adversarial", "noise", "clean")}
+PAIRS = {kind: KINDS[kind] for kind in ("clean", "adversarial", "noise")}
 SHOWN = 3  # causes in words when no class is chosen; the rest is in the table
 COLUMNS = {
     "class": "class",
@@ -46,13 +59,10 @@ COLUMNS = {
 }
 
 
-def why(here: Context, settings: dict[str, Any]) -> None:
-    """Everything below the map. `settings`: n, eps, steps and seed of the features that the map
-    shows.
+def why(here: Context, shown: AttackedSpec[Any]) -> None:
+    """Everything below the map. `shown`: what the map asked; the causes are of the same images
+    under the same attack.
     """
-    asked: dict[str, Any] = {
-        name: settings[name] for name in ("n", "eps", "steps", "seed") if name in settings
-    }
     names = list(folder.open_model(here.a).classes)
     focus = str(
         st.selectbox(
@@ -64,36 +74,22 @@ def why(here: Context, settings: dict[str, Any]) -> None:
         )
     )
     write_address()
-    found: dict[str, Misalignment] = widgets.measured(here, "misalignment", "the causes", **asked)
-    if not found:
+    spec = shown.alike(MisalignmentSpec)
+    measured = widgets.measured(here, spec, "the causes")
+    if not measured:
         return
     with widgets.place():
-        said = "  \n".join(f"**{name}**: {counted(result)}" for name, result in found.items())
-        made = Recipe(
-            widgets.runs_of(found), "misalignment", "misalignment", asked, {"focus": focus}
-        )
-        widgets.draw(
-            found,
-            made,
-            "causes",
-            words=(
-                f"{said}  \nThe mark of a boundary: there the head changes its answer, 0.5 is"
-                " halfway."
-            ),
-        )
-    for name, result in found.items():
+        words = "  \n".join(f"**{name}**: {counted(result)}" for name, result in measured.items())
+        words += "  \nThe mark of a boundary: there the head changes its answer, 0.5 is halfway."
+        frame = Frame("causes", spec, words=words)
+        widgets.draw(figures.misalignment, measured, frame, focus=focus)
+    for name, result in measured.items():
         with widgets.place():
             causes(here, name, result, focus)
-    look = st.segmented_control(
-        "Look closer",
-        list(LOOKS),
-        required=True,
-        format_func=LOOKS.__getitem__,
-        **linked("why-look", "auc", LOOKS),
-    )
+    look = one_of("Look closer", LOOKS, "why-look")
     write_address()
     with widgets.place():
-        closer(here, str(look), found, asked, focus)
+        closer(here, look, measured, spec, focus)
 
 
 def causes(here: Context, name: str, result: Misalignment, focus: str) -> None:
@@ -152,7 +148,7 @@ def misread(result: Misalignment, c: int) -> list[int]:
     ]
 
 
-def _cells(row: dict[str, Any]) -> dict[str, Any]:
+def _cells(row: JSON) -> JSON:
     share = {
         name: f"{row[name]:.0%} [{row[f'{name}_low']:.0%}, {row[f'{name}_high']:.0%}]"
         for name in ("clean", "robust")
@@ -181,84 +177,57 @@ def _row(key: str, result: Misalignment, order: list[str]) -> None:
 
 
 def closer(
-    here: Context, look: str, found: dict[str, Misalignment], asked: dict[str, Any], focus: str
+    here: Context,
+    look: str,
+    measured: Mapping[str, Misalignment],
+    spec: MisalignmentSpec,
+    focus: str,
 ) -> None:
     """One closer look, of A and B."""
-    ids = widgets.runs_of(found)
     if look == "auc":
-        widgets.draw(found, Recipe(ids, "misalignment", "misalignment_auc", asked), "auc")
+        widgets.draw(figures.misalignment_auc, dict(measured), Frame("auc", spec))
         st.markdown(
             "Misaligned: the untouched features are nearer, in cosine, to another class's centre."
             " AUC 0.5 is chance. Interval: Hanley and McNeil."
         )
     elif look == "stages":
-        settings = asked | {"n": min(100, int(asked.get("n", 100)))}
-        if stages := widgets.measured(here, "stages", "the stages", **settings):
-            widgets.draw(
-                stages, Recipe(widgets.runs_of(stages), "stages", "stages", settings), "stages"
-            )
+        staged = replace(spec.alike(StagesSpec), n=min(STAGED, spec.n))
+        if stages := widgets.measured(here, staged, "the stages"):
+            widgets.draw(figures.stages, stages, Frame("stages", staged))
     elif look == "pairs":
-        images = st.segmented_control(
-            "Images",
-            list(KINDS),
-            required=True,
-            format_func=KINDS.__getitem__,
-            **linked("pairs", "clean", KINDS),
-        )
-        write_address()
-        settings = asked | {"images": str(images)}
-        pairs = widgets.measured(here, "pairs", "the pairs", **settings)
-        for column, (name, result) in zip(
-            st.columns(max(len(pairs), 1)), pairs.items(), strict=False
-        ):
-            made = Recipe(
-                {"": str(result.meta["run"])}, "pairs", "pairs", settings, {"side": name[0].lower()}
-            )
-            with column, widgets.place():
-                st.markdown(f"**{name}**")
-                widgets.draw(result, made, f"pairs-{name[0].lower()}")
+        _pairs(here, spec)
     elif look == "centres":
-        _centres(here, found, asked, focus)
+        _centres(here, measured, spec, focus)
     else:
-        spread = widgets.measured(
-            here, "uniformity", "alignment and uniformity", n=int(asked.get("n", 500))
-        )
-        if spread:
-            widgets.draw(
-                spread,
-                Recipe(
-                    widgets.runs_of(spread),
-                    "uniformity",
-                    "uniformity",
-                    {"n": int(asked.get("n", 500))},
-                ),
-                "uniformity",
-            )
+        asked = UniformitySpec(n=spec.n)
+        if spread := widgets.measured(here, asked, "alignment and uniformity"):
+            widgets.draw(figures.uniformity, spread, Frame("uniformity", asked))
+
+
+def _pairs(here: Context, spec: MisalignmentSpec) -> None:
+    images = cast("Images", one_of("Images", PAIRS, "pairs"))
+    write_address()
+    asked = replace(spec.alike(PairsSpec), images=images)
+    pairs = widgets.measured(here, asked, "the pairs")
+    for column, (name, result) in zip(st.columns(max(len(pairs), 1)), pairs.items(), strict=False):
+        side = name[0].lower()
+        with column, widgets.place():
+            st.markdown(f"**{name}**")
+            widgets.draw(figures.pairs, result, Frame(f"pairs-{side}", asked), side=side)
 
 
 def _centres(
-    here: Context, found: dict[str, Misalignment], asked: dict[str, Any], focus: str
+    here: Context, measured: Mapping[str, Misalignment], spec: MisalignmentSpec, focus: str
 ) -> None:
-    images = st.segmented_control(
-        "Images",
-        list(KINDS),
-        required=True,
-        format_func=KINDS.__getitem__,
-        **linked("centres", "adversarial", KINDS),
-    )
+    images = cast("Images", one_of("Images", CENTRES, "centres"))
     write_address()
-    seen: dict[str, Features] = widgets.measured(here, "features", "the features", **asked)
+    asked = spec.alike(FeaturesSpec)
+    seen = widgets.measured(here, asked, "the features")
     for column, (name, result) in zip(st.columns(max(len(seen), 1)), seen.items(), strict=False):
-        names = list(result.meta["classes"])
-        few = (
-            [names[c] for c in sorted(shown_classes(found[name], focus))]
-            if len(names) > MOST and name in found
-            else []
-        )
-        options = {"images": str(images)} | ({"classes": few} if few else {})
+        names, few = list(result.meta["classes"]), []
+        if len(names) > MOST and name in measured:
+            few = [names[c] for c in sorted(shown_classes(measured[name], focus))]
         with column, widgets.place():
             st.markdown(f"**{name}**")
-            made = Recipe(
-                {"": str(result.meta["run"])}, "features", "centre_cosines", asked, options
-            )
-            widgets.draw(result, made, f"centres-{name[0].lower()}")
+            frame = Frame(f"centres-{name[0].lower()}", asked)
+            widgets.draw(figures.centre_cosines, result, frame, images=images, classes=few)

@@ -208,7 +208,8 @@ def _confidence(logits: Tensor, y: Tensor) -> Tensor:
     """The mean softmax output for the true class over the median of the other classes, (K,)."""
     count = logits.shape[1]
     mean = _means(logits.softmax(dim=1).gather(1, y[:, None])[:, 0], y, count)
-    return mean / torch.stack([mean[torch.arange(count) != c].nanmedian() for c in range(count)])
+    usual = torch.stack([mean[torch.arange(count) != c].nanmedian() for c in range(count)])
+    return mean / usual
 
 
 def _means(values: Tensor, y: Tensor, count: int) -> Tensor:
@@ -222,8 +223,9 @@ def _fence(distances: Tensor) -> Tensor:
     """Tukey's upper fence: above it lies an outlier."""
     if not len(distances):
         return torch.tensor(torch.inf, dtype=torch.float64)
-    low, high = torch.quantile(distances.double(), torch.tensor([0.25, 0.75], dtype=torch.float64))
-    return high + FAR * (high - low)
+    quartiles = torch.tensor([0.25, 0.75], dtype=torch.float64)
+    ends = torch.quantile(distances.double(), quartiles)
+    return ends[1] + FAR * (ends[1] - ends[0])
 
 
 def _votes(seen: Features, count: int) -> Ints:

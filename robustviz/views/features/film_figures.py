@@ -1,0 +1,140 @@
+"""The film of feature space: clean and attacked points at each kept epoch, with a play button."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from robustviz.stats import Floats
+from robustviz.views.features.figures import percent, protocol
+from robustviz.views.features.map_figures import arrows, bare_axes, by_class, labels, lines
+from robustviz.views.features.result import FeatureFilm
+from robustviz.views.theme import COLOURS, LIGHT, blank, finish
+
+
+def feature_film(
+    result: FeatureFilm, *, epoch: int | None = None, name: str = "", template: str = LIGHT
+) -> go.Figure:
+    """Clean ● and attacked × points at each kept epoch, as frames with a play button, on the plane
+    of the last epoch's class centres or by UMAP; `epoch` (the nearest kept one) is shown first, by
+    default the last.
+    """
+    umap = result.meta.get("projection") == "umap"
+    names, last = list(result.meta["classes"]), len(result.epochs) - 1
+    at = last if epoch is None else int(np.abs(result.epochs - epoch).argmin())
+    groups = by_class(result.y, result.pred_adv[-1], names, "", template)
+    prefix = f"{name}: epoch" if name else "Epoch"
+    figure = blank(
+        template,
+        f"{prefix} {result.epochs[at]}",
+        (
+            "● clean, × attacked; UMAP from the last epoch back"
+            if umap
+            else "● clean, × attacked; plane of the last epoch"
+        ),
+        height=600,
+        margin={"l": 8, "r": 8, "t": 72, "b": 176},
+    )
+    figure.add_scatter(**arrows(result.clean[at], result.adversarial[at], template))
+    for group in groups:
+        hover = f"image %{{customdata}}, a {group.name}<extra></extra>"
+        for points, symbol in ((result.clean, "circle"), (result.adversarial, "x")):
+            figure.add_scatter(**group.trace(points[at], symbol, result.index, hover))
+
+    def traces(frame: int) -> list[dict[str, Floats]]:
+        both = result.clean[frame], result.adversarial[frame]
+        marks = [{"x": z[g.members, 0], "y": z[g.members, 1]} for g in groups for z in both]
+        return [lines(*both), *marks]
+
+    figure.frames = [
+        go.Frame(
+            name=str(number),
+            data=[go.Scatter(points) for points in traces(frame)],
+            traces=[*range(2 * len(groups) + 1)],
+            layout={
+                "annotations": labels(result, result.clean[frame], template),
+                "title": {"text": f"{prefix} {number}"},
+            },
+        )
+        for frame, number in enumerate(result.epochs)
+    ]
+    figure.update_layout(annotations=labels(result, result.clean[at], template))
+    _controls(figure, result, at, template)
+    _hold(figure, result)
+    return finish(
+        figure,
+        f"Features of {result.meta['method']} over {last + 1} epochs.",
+        result.meta,
+        _sentence(result, at)
+        + (" In UMAP axes and gaps between groups say nothing." if umap else ""),
+    )
+
+
+def _controls(figure: go.Figure, result: FeatureFilm, at: int, template: str) -> None:
+    """A slider that stands at the frame `at`, and two buttons."""
+    steps = [
+        {"label": str(number), "method": "animate", "args": [[str(number)], _play(0)]}
+        for number in result.epochs
+    ]
+    buttons = [
+        {"label": "▶ Play", "method": "animate", "args": [None, _play(500)]},
+        {"label": "Pause", "method": "animate", "args": [[None], _play(0)]},
+    ]
+    slider = {
+        "steps": steps,
+        "active": at,
+        "currentvalue": {"prefix": "epoch "},
+        "x": 0.28,
+        "len": 0.72,
+        "y": 0,
+        "pad": {"t": 16},
+    }
+    menu = {
+        "type": "buttons",
+        "direction": "right",
+        "buttons": buttons,
+        "x": 0,
+        "xanchor": "left",
+        "y": 0,
+        "yanchor": "top",
+        "pad": {"t": 36},
+        "font": {"color": COLOURS[template]["text"]},
+        "bgcolor": COLOURS[template]["paper"],
+        "active": -1,
+    }
+    figure.update_layout(sliders=[slider], updatemenus=[menu])
+
+
+def _hold(figure: go.Figure, result: FeatureFilm) -> None:
+    """One window for all frames: nothing jumps but the points."""
+    every = np.concatenate([result.clean, result.adversarial]).reshape(-1, 2)
+    low, high = every.min(axis=0).astype(float), every.max(axis=0).astype(float)
+    pad = 0.04 * max(*(every.max(axis=0) - every.min(axis=0)).astype(float), 1e-6)
+    bare_axes(figure)
+    figure.update_xaxes(range=[low[0] - pad, high[0] + pad])
+    figure.update_yaxes(range=[low[1] - pad, high[1] + pad])
+
+
+def _sentence(result: FeatureFilm, at: int) -> str:
+    n, last, epochs = len(result.y), len(result.epochs) - 1, result.epochs
+    k = (result.pred_adv == result.y).sum(axis=1)
+    said = (
+        f"Epoch {epochs[at]}: {k[at]} of {n} images right under"
+        f" {protocol(result)}{percent(int(k[at]), n)}"
+    )
+    return said + (
+        f"; at the last kept epoch, {epochs[last]}, {k[last]}."
+        if at != last
+        else f"; at epoch {epochs[0]}, {k[0]}."
+    )
+
+
+def _play(duration: int) -> dict[str, Any]:
+    return {
+        "mode": "immediate",
+        "fromcurrent": True,
+        "frame": {"duration": duration, "redraw": True},
+        "transition": {"duration": 0},
+    }

@@ -1,0 +1,420 @@
+"""Maps of feature space: clean and attacked points of the same images, and where one image lies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+
+from robustviz.stats import Bools, Floats, Ints
+from robustviz.types import UserError, eps_text
+from robustviz.views.features.figures import fooled_text, protocol
+from robustviz.views.features.result import FeatureFilm, FeatureMap
+from robustviz.views.theme import COLOURS, LIGHT, blank, clear, finish
+
+# Okabe–Ito (2008), darkened or lightened where the original has less than 3:1 against the
+# background. The ninth and tenth class take the first two again, hollow.
+CLASS_COLOURS = {
+    "robustviz_light": (
+        "#0072B2",
+        "#D55E00",
+        "#008A64",
+        "#B65A90",
+        "#9A6B00",
+        "#2F8FC6",
+        "#7D7600",
+        "#404A57",
+    ),
+    "robustviz_dark": (
+        "#3D93D0",
+        "#E8743B",
+        "#17B586",
+        "#D58DB5",
+        "#E69F00",
+        "#8CCDF2",
+        "#F0E442",
+        "#C3CCD6",
+    ),
+}
+FULL = 10  # classes that can be told apart; of more, the most confused eight are coloured
+LINES = 300  # arrows; more hide what they should show
+CROWD = 1500  # points; more are drawn by WebGL
+ROOM = (250, 370)  # pixels for a map's longer side, on a phone and beside a second map
+SHIFTS = (0, 20, -20, 40, -40)  # pixels by which a class's name may leave its place
+GROUPS = ("class", "fooled")
+WHERE = {"centres": "Plane of the class centres", "pca": "PCA", "umap": "UMAP"}
+READ = (
+    "image %{customdata[0]}, a %{customdata[1]}<br>clean: %{customdata[2]}<br>attacked:"
+    " %{customdata[3]}"
+)
+EXTRA = "<extra></extra>"  # no second box beside the hover text
+HOLLOW = {"circle": "circle-open", "x": "x-thin-open"}
+
+Trace = dict[str, Any]
+
+
+class Group(NamedTuple):
+    """Images that share a colour: its name in the legend, which they are (n,), the colour, whether
+    marks are hollow.
+    """
+
+    name: str
+    members: Bools
+    colour: str
+    hollow: bool = False
+
+    def trace(self, points: Floats, symbol: str, data: Any, hover: str) -> Trace:
+        """Their `points`, of (n,2), as ● or ×; `data` (n,…) is what hovering and brushing read."""
+        return {
+            "x": points[self.members, 0],
+            "y": points[self.members, 1],
+            "mode": "markers",
+            "name": f"{self.name} ({int(self.members.sum())})",
+            "legendgroup": self.name,
+            "showlegend": symbol == "circle",
+            "marker": {
+                "symbol": HOLLOW[symbol] if self.hollow else symbol,
+                "size": 7,
+                "color": self.colour,
+                "opacity": 0.85,
+            },
+            "customdata": data[self.members],
+            "hovertemplate": hover,
+        }
+
+
+def feature_map(
+    result: FeatureMap,
+    *,
+    name: str = "",
+    colour: str = "class",
+    noise: bool = False,
+    focus: str = "",
+    mark: int | None = None,
+    template: str = LIGHT,
+) -> go.Figure:
+    """Clean ● and attacked × points of the same images, a line from each ● to its ×; one network.
+
+    `name` is printed in the title; `colour`: `class`, or `fooled` (held, fooled, wrong untouched);
+    `noise` draws the random control too; `focus` greys out all classes but the one of this name
+    and, by class, those its attacked images are taken for. With `mark` the map is a small one that
+    shows where the image of this number lies. Each point's `customdata`: image number, class,
+    answers clean and attacked. Raises UserError for an unknown `colour` or `focus`, and for a
+    `mark` that is not there.
+    """
+    if mark is not None:
+        return _marked(result, mark, name, template)
+    what = WHERE[str(result.meta["projection"])]
+    groups = _groups(result, colour, focus, template)
+    figure = blank(
+        template,
+        f"{name}: {what}" if name else what,
+        "● clean, × attacked; no unit on the axes",
+        height=560,
+        hovermode="closest",
+        margin={"l": 8, "r": 8, "t": 72, "b": 128},
+    )
+    draw = go.Scattergl if 2 * len(result.y) > CROWD else go.Scatter
+    traces = [
+        arrows(result.clean, result.adversarial, template),
+        *_points(result, groups),
+        *_guests(result, noise, template),
+    ]
+    figure.add_traces([draw(trace) for trace in traces])
+    _lay(figure, result, labels(result, result.clean, template, focus, _above(result)))
+    return finish(
+        figure,
+        f"{what} of {result.meta['method']}'s features.",
+        result.meta,
+        _map_sentence(result, noise, focus),
+    )
+
+
+def _data(result: FeatureMap) -> Any:
+    """Of each image its number, class and answers, (n,4)."""
+    names = np.array(result.meta["classes"])
+    read = (names[answers] for answers in (result.y, result.pred, result.pred_adv))
+    return np.stack([result.index.astype(object), *read], axis=1)
+
+
+def _points(result: FeatureMap, groups: Sequence[Group]) -> Iterator[Trace]:
+    data = _data(result)
+    for group in groups:
+        yield group.trace(result.clean, "circle", data, READ + EXTRA)
+        yield group.trace(result.adversarial, "x", data, READ + EXTRA)
+
+
+def _guests(result: FeatureMap, noise: bool, template: str) -> Iterator[Trace]:
+    """What joined the finished map: the noise, and the attack at another ε."""
+    guests = []
+    if noise:
+        guests = [("noise of the same ε", result.noise, "diamond-open", result.pred_noise)]
+    if len(result.placed):
+        at = f"attack at ε = {eps_text(float(result.meta['place_eps']))}"
+        guests.append((at, result.placed, "triangle-up-open", result.pred_placed))
+    for label, points, symbol, pred in guests:
+        read = np.array(result.meta["classes"])[pred]
+        yield {
+            "x": points[:, 0],
+            "y": points[:, 1],
+            "mode": "markers",
+            "name": f"{label} ({len(points)})",
+            "hovertemplate": f"{READ}<br>{label}: %{{customdata[4]}}{EXTRA}",
+            "marker": {
+                "symbol": symbol,
+                "size": 6,
+                "color": COLOURS[template]["text"],
+                "opacity": 0.7,
+            },
+            "customdata": np.concatenate([_data(result), read[:, None]], axis=1),
+        }
+
+
+def _marked(result: FeatureMap, mark: int, name: str, template: str) -> go.Figure:
+    """All points in grey and one image's two in full."""
+    ink, names = COLOURS[template], list(result.meta["classes"])
+    rows = np.flatnonzero(result.index == mark)
+    if not len(rows):
+        raise UserError(
+            f"Image {mark} is not among the {len(result.index)} images of this map; take more"
+            " images."
+        )
+    row = int(rows[0])
+    figure = blank(
+        template,
+        f"Where image {mark} lies" + (f", {name}" if name else ""),
+        height=320,
+        showlegend=False,
+        hovermode="closest",
+        margin={"l": 8, "r": 8, "t": 44, "b": 8},
+    )
+    for points, symbol in ((result.clean, "circle"), (result.adversarial, "x")):
+        figure.add_scatter(
+            x=points[:, 0],
+            y=points[:, 1],
+            mode="markers",
+            hoverinfo="skip",
+            name="others",
+            marker={"symbol": symbol, "size": 4, "color": ink["faint"], "opacity": 0.5},
+        )
+    ends = np.stack([result.clean[row], result.adversarial[row]])
+    own, *read = (names[answers[row]] for answers in (result.y, result.pred, result.pred_adv))
+    figure.add_scatter(
+        x=ends[:, 0],
+        y=ends[:, 1],
+        mode="lines+markers",
+        name=f"image {mark}",
+        line={"color": ink["text"], "width": 3},
+        marker={"symbol": ["circle", "x"], "size": 15, "color": ink["text"]},
+        customdata=[[f"clean: {read[0]}"], [f"attacked: {read[1]}"]],
+        hovertemplate="%{customdata[0]}<extra></extra>",
+    )
+    _lay(figure, result, labels(result, result.clean, template, own, _above(result), ends))
+    return finish(
+        figure,
+        f"Where image {mark} lies among the {len(result.y)} images of the map.",
+        result.meta,
+        f"Image {mark}, a {own}, is read as {read[0]} and, under {protocol(result)}, as {read[1]};"
+        f" its cosine to its class's centre goes {result.own[0, row]:.2f} →"
+        f" {result.own[1, row]:.2f}.",
+    )
+
+
+def _groups(result: FeatureMap, colour: str, focus: str, template: str) -> list[Group]:
+    names, ink = list(result.meta["classes"]), COLOURS[template]
+    if colour not in GROUPS:
+        raise UserError(
+            f"A map can be coloured by {' or '.join(GROUPS)}, not by {colour!r}.", code=2
+        )
+    if focus and focus not in names:
+        raise UserError(f"There is no class {focus!r}; the classes are {', '.join(names)}.", code=2)
+    if colour == "class":
+        return by_class(result.y, result.pred_adv, names, focus, template)
+    shades = CLASS_COLOURS[template]
+    mine = result.y == names.index(focus) if focus else np.ones(len(result.y), dtype=bool)
+    out = [
+        Group("holds", mine & result.right & ~result.fooled, shades[0]),
+        Group("fooled", mine & result.fooled, shades[1]),
+        Group("wrong untouched", mine & ~result.right, ink["text"], hollow=True),
+    ]
+    return out if mine.all() else [*out, Group("other classes", ~mine, ink["faint"])]
+
+
+def by_class(y: Ints, pred_adv: Ints, names: list[str], focus: str, template: str) -> list[Group]:
+    """A group a class, in class order; the rest in grey where there are more than ten or one is in
+    focus.
+    """
+    present, shades = [int(label) for label in np.unique(y)], CLASS_COLOURS[template]
+    shown = present
+    if focus:
+        own = names.index(focus)
+        landed = np.bincount(pred_adv[y == own], minlength=len(names))
+        landed[own] = 0
+        most = np.argsort(-landed, kind="stable")[:3]
+        shown = sorted({own, *(int(label) for label in most if landed[label])})
+    elif len(present) > FULL:
+        fooled = np.array([((y == label) & (pred_adv != label)).sum() for label in present])
+        most = np.argsort(-fooled, kind="stable")[: len(shades)]
+        shown = sorted(present[at] for at in most)
+    # Colours go by class where all have one, so that a class keeps its own from figure to figure.
+    place = {label: label if len(names) <= FULL else at for at, label in enumerate(shown)}
+    out = [
+        Group(
+            names[label],
+            y == label,
+            shades[place[label] % len(shades)],
+            place[label] >= len(shades),
+        )
+        for label in shown
+    ]
+    rest = ~np.isin(y, shown)
+    return [*out, Group("other classes", rest, COLOURS[template]["faint"])] if rest.any() else out
+
+
+def lines(start: Floats, end: Floats) -> dict[str, Floats]:
+    """The first `LINES` lines from `start` to `end`, (n,2) each, as one trace with gaps between
+    them.
+    """
+    start, end = start[:LINES], end[:LINES]
+    gap = np.full(len(start), np.nan, dtype=start.dtype)
+    return {
+        axis: np.stack([start[:, at], end[:, at], gap], axis=1).ravel()
+        for at, axis in enumerate("xy")
+    }
+
+
+def arrows(start: Floats, end: Floats, template: str) -> Trace:
+    """A line from each clean point to its attacked one."""
+    return {
+        "name": "clean → attacked",
+        **lines(start, end),
+        "mode": "lines",
+        "line": {"color": COLOURS[template]["faint"], "width": 1},
+        "opacity": 0.45,
+        "hoverinfo": "skip",
+    }
+
+
+def labels(
+    result: FeatureMap | FeatureFilm,
+    points: Floats,
+    template: str,
+    focus: str = "",
+    above: int = 0,
+    free: Floats | None = None,
+) -> list[Trace]:
+    """Each class's name at, or `above`, the one of its clean `points` that is nearest to all:
+    colour alone would have to be looked up. A name that would cover another, or one of the points
+    `free` (k,2), stands a little higher or lower.
+    """
+    y, names, ink = result.y, list(result.meta["classes"]), COLOURS[template]
+    shown = [int(label) for label in np.unique(y)]
+    shown = shown if len(shown) <= FULL else [label for label in shown if names[label] == focus]
+    span = np.ptp(points, axis=0).max() or 1.0
+    # pixels a unit, where the figure is narrow and where it is wide
+    scales = np.array([[room / span] for room in ROOM])
+    # middles in both, half a width
+    taken = [(scales * point, 10) for point in (() if free is None else free)]
+    out = []
+    for label in shown:
+        mine, half = points[y == label], 4 * len(names[label]) + 2
+        place = mine[np.linalg.norm(mine[:, None] - mine[None], axis=2).sum(axis=1).argmin()]
+        tried = [(shift, scales * place + (0, above + shift)) for shift in SHIFTS]
+        clear_of_others = (
+            (shift, middle)
+            for shift, middle in tried
+            if not any(
+                (np.abs(middle - there) < (half + wide, 20 - 1e-6)).all(axis=1).any()
+                for there, wide in taken
+            )
+        )
+        shift, middle = next(clear_of_others, tried[0])
+        taken.append((middle, half))
+        x, at = place.tolist()
+        out.append(
+            {
+                "x": x,
+                "y": at,
+                "text": names[label],
+                "showarrow": False,
+                "yshift": above + shift,
+                "bgcolor": clear(ink["paper"], 0.75),
+                "borderpad": 1,
+                "font": {"size": 13, "color": ink["text"]},
+            }
+        )
+    return out
+
+
+def _above(result: FeatureMap) -> int:
+    # UMAP's groups are so tight that a name would hide them.
+    return 18 if result.meta["projection"] == "umap" else 0
+
+
+def _lay(figure: go.Figure, result: FeatureMap, names: list[Trace]) -> None:
+    """Put the names on, and take the numbers off the axes."""
+    figure.update_layout(annotations=names)
+    bare_axes(figure)
+    if result.meta["projection"] != "umap":
+        # The plane is a true one: a distance is as long in every direction.
+        figure.update_yaxes(scaleanchor="x")
+
+
+def bare_axes(figure: go.Figure) -> None:
+    """Axes without numbers, which would mean nothing."""
+    figure.update_xaxes(showticklabels=False, ticks="", zeroline=False)
+    figure.update_yaxes(showticklabels=False, ticks="", zeroline=False)
+
+
+def _map_sentence(result: FeatureMap, noise: bool, focus: str) -> str:
+    meta, n = result.meta, len(result.y)
+    clean, adv, noisy = (int(count) for count in result.astray)
+    known = fooled_text(result)
+    text = (
+        f"This model {f'is {known}' if known else 'knows none of these images'}. Of {n} attacked"
+        f" points {adv} lie nearer to another class's centre than to their own; clean {clean}, with"
+        f" noise of the same ε {noisy}: cosine in feature space, {protocol(result)}. The map:"
+        f" {_made(result)}."
+    )
+    if focus:
+        text += _landed(result, focus)
+    if n > LINES:
+        text += f" Lines for the first {LINES} images only."
+    if len(result.placed):
+        wrong = int((result.pred_placed != result.y).sum())
+        text += (
+            f" △: attacked at ε = {eps_text(float(meta['place_eps']))}, {wrong} of {n} wrong, put"
+            " into the finished map."
+        )
+    return text + (" ◇: noise, put into the finished map." if noise else "")
+
+
+def _made(result: FeatureMap) -> str:
+    """How the map was laid, in words."""
+    meta = result.meta
+    if meta["projection"] != "umap":
+        of = "between the class centres" if meta["projection"] == "centres" else "of all points"
+        return f"it holds {result.share:.0%} of the variance {of}"
+    trust = "" if math.isnan(result.trust) else f", trustworthiness(15) {result.trust:.3f}"
+    return (
+        f"cosine, n_neighbors {meta.get('n_neighbors')}, min_dist {meta.get('min_dist')}, seed"
+        f" {meta['seed']}{trust}"
+    )
+
+
+def _landed(result: FeatureMap, focus: str) -> str:
+    """What the attacked images of a class are read as."""
+    names = list(result.meta["classes"])
+    own = names.index(focus)
+    read = np.bincount(result.pred_adv[result.y == own], minlength=len(names))
+    order = [int(label) for label in np.argsort(-read, kind="stable")[:4] if read[label]]
+    if not order:
+        return f" There is no image of {focus} among them."
+    return (
+        f" Attacked, the {int(read.sum())} images of {focus} are read as "
+        + ", ".join(f"{names[label]} ({read[label]})" for label in order)
+        + "."
+    )
