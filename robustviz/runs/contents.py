@@ -192,7 +192,7 @@ def _settings(value: Any, path: str) -> Any:
     if not isinstance(value, dict) or not isinstance(value.get("key"), str):
         raise UserError(f"{path}={value!r:.40} should be an object with a key.")
     for name, item in value.items():
-        if isinstance(item, dict):
+        if isinstance(item, dict) or (name == "attack" and item is not None):
             _settings(item, f"{path}.{name}")
         for each in item if isinstance(item, list) else [item]:
             number = isinstance(each, (int, float))

@@ -8,6 +8,7 @@ AutoAttack's `checks.py`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +32,7 @@ from robustviz.training.evaluation import Finding, attack_name
 from robustviz.types import UserError
 
 SLACK = 1e-6  # x + (x_adv − x) is off by an ulp in float32
+FEW = 2  # images by which a count may differ by chance
 AT_ONCE = 25  # images computed together: the doctor is in no hurry, and they may be large
 # a net that only hides its gradient falls to them; one that does not loses fewer images than to PGD
 QUERIES = 200
@@ -112,7 +114,7 @@ def _right(net: nn.Module, images: Tensor, y: Tensor) -> int:
         return int((answers(own, images, AT_ONCE) == y).sum())
 
 
-def _slope(attack: Attack, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+def _first_gradient(attack: Attack, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """The gradient that the attack starts with, as it is: with NaN, and 0 where the outputs do not
     depend on the pixels.
     """
@@ -125,6 +127,114 @@ def _slope(attack: Attack, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             else None
         )
     return torch.zeros_like(z) if gradient is None else gradient
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What the checks look at: `n` images before (N,C,H,W) and after the `attack`, their labels, the
+    net's `logits` (N,K) and what it says to the same images `again`, the gradients (N,D) that the
+    attack starts with, how many images the doctor's own attacks leave right, and how many the
+    strongest attack by gradients does (`white`, by `name`).
+    """
+
+    x: Tensor
+    x_adv: Tensor
+    y: Tensor
+    attack: Attack
+    logits: Tensor
+    again: Tensor
+    gradients: Tensor
+    consult: Consult
+    white: int
+    name: str
+
+    @property
+    def n(self) -> int:
+        return len(self.x)
+
+
+def _budget(seen: Evidence) -> Finding:
+    eps, delta = float(seen.attack.eps or 0), (seen.x_adv - seen.x).flatten(1)
+    sizes = delta.abs() if seen.attack.norm == "linf" else delta.norm(dim=1)
+    size = float(sizes.amax())
+    text = f"Largest change measured {size:.4f}, allowed {eps:.4f}."
+    return Finding("budget", size <= eps + SLACK, size, text)
+
+
+def _range(seen: Evidence) -> Finding:
+    low = float(torch.minimum(seen.x.min(), seen.x_adv.min()))
+    high = float(torch.maximum(seen.x.max(), seen.x_adv.max()))
+    text = f"Pixels from {low:.3f} to {high:.3f}, allowed 0 to 1."
+    return Finding("range", low >= 0 and high <= 1, high, text)
+
+
+def _logits(seen: Evidence) -> Finding:
+    sums = seen.logits.sum(dim=1)
+    shares = bool((seen.logits >= 0).all() and (sums - 1).abs().max() < 1e-3)
+    text = (
+        "Outputs are probabilities, not logits: gradients vanish."
+        if shares
+        else "Outputs are logits, not probabilities."
+    )
+    return Finding("logits", not shares, float(sums.mean()), text)
+
+
+def _gradients(seen: Evidence) -> Finding:
+    broken = float((~seen.gradients.isfinite()).any(dim=1).double().mean())
+    gone = float((seen.gradients.nan_to_num(0, 0, 0) == 0).all(dim=1).double().mean())
+    text = f"{gone:.0%} of the images have a zero gradient (more than 5 % hides weakness)" + (
+        f", and {broken:.0%} one with entries that are not numbers, where the attack cannot step."
+        if broken
+        else "."
+    )
+    return Finding("gradients", gone <= 0.05 and not broken, max(gone, broken), text)
+
+
+def _deterministic(seen: Evidence) -> Finding:
+    drift = float((seen.logits - seen.again).abs().max())
+    text = f"The same images twice: outputs differ by {drift:.1e}."
+    return Finding("deterministic", drift == 0, drift, text)
+
+
+def _unbounded(seen: Evidence) -> Finding:
+    chance = int(seen.y.bincount().max()) / seen.n
+    right = seen.consult.unbounded / seen.n
+    text = (
+        f"With no limit on the change {right:.0%} stay right; a working attack leaves at most"
+        f" chance ({chance:.0%})."
+    )
+    return Finding("unbounded", right <= chance + FEW / seen.n, right, text)
+
+
+def _more_steps(seen: Evidence) -> Finding:
+    short, long = seen.consult.pgd20 / seen.n, seen.consult.pgd60 / seen.n
+    text = f"PGD-60 leaves {long:.0%}, PGD-20 {short:.0%}: more steps must not help the defender."
+    return Finding("more steps", long <= short + FEW / seen.n, long - short, text)
+
+
+def _black_box(seen: Evidence) -> Finding:
+    square = seen.consult.square
+    if square is None:
+        text = "Not measured: Square, the attack without gradients, knows linf only."
+        return Finding("black-box", True, 0.0, text)
+    text = (
+        f"Square with {QUERIES} queries and no gradient leaves {square} of {seen.n}, {seen.name}"
+        f" {seen.white}: it must not find more."
+    )
+    return Finding("black-box", square >= seen.white - FEW, (square - seen.white) / seen.n, text)
+
+
+# In the order in which findings are told.
+CHECKS: tuple[Callable[[Evidence], Finding], ...] = (
+    _budget,
+    _range,
+    _logits,
+    _gradients,
+    _deterministic,
+    _unbounded,
+    _more_steps,
+    _black_box,
+)
 
 
 @torch.inference_mode(False)
@@ -145,7 +255,7 @@ def examine(
     where that is known. Raises UserError for no images, for images or labels of another kind, and
     for a network that gives no logits.
     """
-    eps, classes = _radius(attack, x), whole(classes, "classes")
+    _, classes = _radius(attack, x), whole(classes, "classes")
     x, x_adv = _pictures(x), _pictures(x_adv)
     if x.shape != x_adv.shape or x.device != x_adv.device:
         shapes = (
@@ -155,106 +265,18 @@ def examine(
         raise UserError(
             f"Attacked images of shape {shapes}: hand in the same images before and after."
         )
-    n = len(x)
-    delta = (x_adv - x).flatten(1)
-    size = float((delta.abs().amax() if attack.norm == "linf" else delta.norm(dim=1).amax()).item())
-    low, high = (
-        float(torch.minimum(x.min(), x_adv.min())),
-        float(torch.maximum(x.max(), x_adv.max())),
-    )
+    parts = x.split(AT_ONCE)
     with attackable(net, fused=False) as own:
         with torch.no_grad():
-            logits, again = (
-                torch.cat([logits_of(own, part) for part in x.split(AT_ONCE)]) for _ in range(2)
-            )
-        y = check_labels(y, n, min(classes, logits.shape[1]), x)
-        slopes = torch.cat(
-            [
-                _slope(attack, own, a, b)
-                for a, b in zip(x.split(AT_ONCE), y.split(AT_ONCE), strict=True)
-            ]
-        ).flatten(1)
-    broken = float((~slopes.isfinite()).any(dim=1).double().mean())
-    gone = float((slopes.nan_to_num(0, 0, 0) == 0).all(dim=1).double().mean())
-    sums = logits.sum(dim=1)
-    probabilities = bool((logits >= 0).all() and (sums - 1).abs().max() < 1e-3)
-    drift = float((logits - again).abs().max())
-
-    chance = max(float((y == label).double().mean()) for label in range(classes))
-    seen = consulted or consult(net, x, y, attack, seed)
-    widest, short, long = seen.unbounded / n, seen.pgd20 / n, seen.pgd60 / n
+            logits, again = (torch.cat([logits_of(own, part) for part in parts]) for _ in range(2))
+        y = check_labels(y, len(x), min(classes, logits.shape[1]), x)
+        pairs = zip(parts, y.split(AT_ONCE), strict=True)
+        gradients = torch.cat([_first_gradient(attack, own, *pair) for pair in pairs]).flatten(1)
+    consulted = consulted or consult(net, x, y, attack, seed)
     white, name = (
-        (seen.pgd20, "PGD-20")
+        (consulted.pgd20, "PGD-20")
         if attack.key in NOT_WHITE
         else (_right(net, x_adv, y), attack_name(encode(attack), classes))
     )
-    few = 2 / n
-    if seen.square is None:
-        black = Finding(
-            "black-box",
-            True,
-            0.0,
-            "Not measured: Square, the attack without gradients, knows linf only.",
-        )
-    else:
-        text = (
-            f"Square with {QUERIES} queries and no gradient leaves {seen.square} of {n}, {name}"
-            f" {white}: it must not find more."
-        )
-        black = Finding("black-box", seen.square >= white - 2, (seen.square - white) / n, text)
-    return (
-        Finding(
-            "budget",
-            size <= eps + SLACK,
-            size,
-            f"Largest change measured {size:.4f}, allowed {eps:.4f}.",
-        ),
-        Finding(
-            "range",
-            low >= 0 and high <= 1,
-            high,
-            f"Pixels from {low:.3f} to {high:.3f}, allowed 0 to 1.",
-        ),
-        Finding(
-            "logits",
-            not probabilities,
-            float(sums.mean()),
-            (
-                "Outputs are probabilities, not logits: gradients vanish."
-                if probabilities
-                else "Outputs are logits, not probabilities."
-            ),
-        ),
-        Finding(
-            "gradients",
-            gone <= 0.05 and not broken,
-            max(gone, broken),
-            f"{gone:.0%} of the images have a zero gradient (more than 5 % hides weakness)"
-            + (
-                f", and {broken:.0%} one with entries that are not numbers, where the attack cannot"
-                " step."
-                if broken
-                else "."
-            ),
-        ),
-        Finding(
-            "deterministic",
-            drift == 0,
-            drift,
-            f"The same images twice: outputs differ by {drift:.1e}.",
-        ),
-        Finding(
-            "unbounded",
-            widest <= chance + few,
-            widest,
-            f"With no limit on the change {widest:.0%} stay right; a working attack leaves at most"
-            f" chance ({chance:.0%}).",
-        ),
-        Finding(
-            "more steps",
-            long <= short + few,
-            long - short,
-            f"PGD-60 leaves {long:.0%}, PGD-20 {short:.0%}: more steps must not help the defender.",
-        ),
-        black,
-    )
+    seen = Evidence(x, x_adv, y, attack, logits, again, gradients, consulted, white, name)
+    return tuple(check(seen) for check in CHECKS)
