@@ -5,7 +5,6 @@ spends of it.
 from __future__ import annotations
 
 import base64
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,24 +51,24 @@ def attention(
     change = result.heat_adv - result.heat
     far = float(np.abs(change).max())
     far = far if far > 1e-5 * most else most  # rounding is not to be blown up into a picture
+    random, size = result.heat_random[0], result.x.shape[1:]
     panels = [
         ("clean", result.heat, most, result.x),
         ("attacked", result.heat_adv, most, result.x_adv),
         ("difference", change, far, None),
-    ]
-    if control:
-        panels.append(("random", result.heat_random[0], 0.0, result.x))
-    figure = _panels([title for title, *_ in panels], result.x.shape[1:], template)
+        ("random", random, float(np.abs(random).max()) or 1.0, result.x),
+    ][: 4 if control else 3]
+    titles = [title for title, *_ in panels]
+    figure = _panels(titles, size, template)
     for place, (title, heat, limit, under) in enumerate(panels, 1):
         if image and under is not None:
             _picture(figure, place, under)
-        limit = limit or float(np.abs(heat).max()) or 1.0
         _heatmap(
             figure,
             place,
             title,
             heat,
-            result.x.shape[1:],
+            size,
             colorscale="RdBu_r",
             zmid=0,
             zmin=-limit,
@@ -78,10 +77,10 @@ def attention(
             opacity=0.6 if image and under is not None else 1.0,
         )
         _beside(figure, place, f"±{limit:.2g}")
-    figure.update_layout(height=250 if len(panels) == 3 else 210)
+    figure.update_layout(height=210 if control else 250)
     alt = (
         f"Class activation maps ({METHODS[meta['cam']]}, {grid} cells) as red and blue blocks:"
-        f" {', '.join(title for title, *_ in panels)}."
+        f" {', '.join(titles)}."
     )
     return finish(figure, alt, meta, _maps_sentence(result, grid))
 
@@ -162,17 +161,13 @@ def budget(result: Attention, *, template: str = LIGHT) -> go.Figure:
         zmax=high,
         showscale=False,
     )
-    drawn = (
-        f"{eps_text(result.eps)}<br>everywhere"
-        if low == high
-        else f"dark {eps_text(result.eps_low)}<br>bright {eps_text(result.eps)}"
-    )
+    radii = f"dark {eps_text(result.eps_low)}<br>bright {eps_text(result.eps)}"
     _beside(figure, 1, f"{mask.mean():.0%} of pixels")
-    _beside(figure, 2, drawn)
+    _beside(figure, 2, f"{eps_text(result.eps)}<br>everywhere" if low == high else radii)
     figure.update_layout(height=250)
     if result.object.size:
         # one line over the other, so that the outline is seen on every colour
-        for place, (shade, width) in itertools.product((1, 2), (("#10161F", 4), ("#FFFFFF", 2))):
+        for shade, width in (("#10161F", 4), ("#FFFFFF", 2)):
             figure.add_contour(
                 z=result.object.astype(int),
                 x=np.arange(size[1]),
@@ -182,7 +177,8 @@ def budget(result: Attention, *, template: str = LIGHT) -> go.Figure:
                 showscale=False,
                 name="true object",
                 hoverinfo="skip",
-                **_axes(place),
+                row="all",
+                col="all",
             )
     return finish(
         figure,
@@ -295,29 +291,20 @@ def _panels(titles: list[str], size: tuple[int, ...], template: str) -> go.Figur
     """Empty square panels side by side in pixel coordinates, row 0 at the top, each with its title
     above.
     """
-    margin, gap = {"l": 4, "r": 4, "t": 28, "b": 46}, 0.03
+    margin = {"l": 4, "r": 4, "t": 28, "b": 46}
     figure = blank(template, "", margin=margin, showlegend=False)
-    width = (1 - gap * (len(titles) - 1)) / len(titles)
-    plain: dict[str, Any] = {
+    figure.set_subplots(1, len(titles), horizontal_spacing=0.03)
+    plain = {
         "showticklabels": False,
         "ticks": "",
         "showgrid": False,
         "zeroline": False,
         "constrain": "domain",
     }
+    figure.update_xaxes(plain, range=[-0.5, size[1] - 0.5])
+    figure.update_yaxes(plain, range=[size[0] - 0.5, -0.5], constraintoward="top")
     for place, title in enumerate(titles, 1):
-        x, y = _axes(place).values()
-        left = (place - 1) * (width + gap)
-        across = {"domain": [left, left + width], "anchor": y, "range": [-0.5, size[1] - 0.5]}
-        down = {
-            "anchor": x,
-            "range": [size[0] - 0.5, -0.5],
-            "scaleanchor": x,
-            "constraintoward": "top",
-        }
-        figure.update_layout(
-            {x.replace("x", "xaxis"): plain | across, y.replace("y", "yaxis"): plain | down}
-        )
+        figure.update_yaxes(scaleanchor=f"x{place}", col=place)
         _beside(figure, place, title, y=1, yanchor="bottom")
     return figure
 
@@ -326,28 +313,24 @@ def _beside(
     figure: go.Figure, place: int, text: str, *, y: float = 0, yanchor: str = "top"
 ) -> None:
     """A text below a panel, or with y=1 above it."""
-    x_axis, y_axis = _axes(place).values()
     figure.add_annotation(
         text=text,
         x=0.5,
-        xref=f"{x_axis} domain",
+        xref="x domain",
         y=y,
-        yref=f"{y_axis} domain",
+        yref="y domain",
         yanchor=yanchor,
         showarrow=False,
+        row=1,
+        col=place,
     )
 
 
-def _axes(place: int) -> dict[str, str]:
-    number = str(place) if place > 1 else ""
-    return {"xaxis": f"x{number}", "yaxis": f"y{number}"}
-
-
 def _picture(figure: go.Figure, place: int, x: Floats) -> None:
-    height, width = x.shape[1:]
-    source = "data:image/png;base64," + base64.b64encode(png(x, max(height, width))).decode()
+    encoded = base64.b64encode(png(x, max(x.shape[1:]))).decode()
+    source = f"data:image/png;base64,{encoded}"
     figure.add_image(
-        source=source, x0=0, y0=0, dx=1, dy=1, hoverinfo="skip", name="image", **_axes(place)
+        source=source, x0=0, y0=0, dx=1, dy=1, hoverinfo="skip", name="image", row=1, col=place
     )
 
 
@@ -363,5 +346,6 @@ def _heatmap(
         name=title,
         hovertemplate="%{z:.3g}<extra>" + title + "</extra>",
         **how,
-        **_axes(place),
+        row=1,
+        col=place,
     )

@@ -20,10 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
+from robustviz import paths
 from robustviz.attacks import PGD
 from robustviz.cam import QUADRANTS
+from robustviz.data import source
+from robustviz.methods import PART, PGDAT
 from robustviz.runs import folder
-from robustviz.runs.folder import REPOSITORY, write_file
 from robustviz.stats import Floats, mean_interval
 from robustviz.training.config import TrainConfig
 from robustviz.training.evaluate import count_right
@@ -33,7 +35,7 @@ from robustviz.views.measure import images_of, net_of
 from robustviz.views.quadrants.result import Quadrants
 from robustviz.views.transfer.study import made
 
-FOLDER = REPOSITORY / "checkpoints" / "claims"
+FOLDER = paths.ROOT / "checkpoints" / "claims"
 PLACES = tuple(rule.removeprefix("all-but-") for rule in QUADRANTS)  # in the order of reading
 # Four quadrants make six pairs, and the best is known only afterwards: with plain intervals one of
 # them often seems ahead by chance. At this level six of them hold together with 95 % (Bonferroni's
@@ -69,30 +71,24 @@ class Study:
         """The training of a variant: the name of the quadrant with the smaller radius, or a
         control.
         """
-        common = {
-            "data": self.data,
-            "net": self.net,
-            "seed": seed,
-            "n_train": self.n_train,
-            "epochs": self.epochs,
-            "threads": 1,
-            "device": "cpu",
-            "select": "last",
-            "eps": self.eps_low if variant == "low" else self.eps,
-        }
-        if variant in CONTROLS:
-            return TrainConfig.make(None, common | {"method": "pgd_at"})
-        settings = {
-            "method.rule": f"all-but-{variant}",
-            "method.eps_low": self.eps_low,
-            "method.warmup": 0.0,
-        }
-        return TrainConfig.make(None, common | {"method": "part"}, list(settings.items()))
+        method = PART(rule=f"all-but-{variant}", eps_low=self.eps_low, warmup=0.0)
+        return TrainConfig(
+            data=source(self.data),
+            method=PGDAT() if variant in CONTROLS else method,
+            net=self.net,
+            seed=seed,
+            n_train=self.n_train,
+            epochs=self.epochs,
+            threads=1,
+            device="cpu",
+            select="last",
+            eps=self.eps_low if variant == "low" else self.eps,
+        )
 
     def order(self) -> Iterator[tuple[str, int]]:
         """The quadrants of every seed first: they are the question."""
-        yield from ((name, seed) for seed in self.seeds for name in PLACES)
-        yield from ((name, seed) for seed in self.seeds for name in CONTROLS)
+        for names in (PLACES, CONTROLS):
+            yield from ((name, seed) for seed in self.seeds for name in names)
 
 
 def protocol_of(study: Study) -> JSON:
@@ -141,7 +137,7 @@ def measure(study: Study, path: Path, command: str = "") -> JSON:
         cells.append({"variant": variant, "seed": seed, **counts})
         seconds += float(run.status().get("seconds", 0)) + time.process_time() - started
         out["cpu_seconds"] = round(seconds)
-        write_file(path, compact(out))
+        folder.write_file(path, compact(out))
         _say(
             f"{variant}, seed {seed}: clean {clean}, {protocol['attack']} {robust} of {len(split)}"
         )
