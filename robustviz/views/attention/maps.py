@@ -11,10 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustviz import cam, nets
-from robustviz.chance import drawn_from
-from robustviz.imports import load
-from robustviz.nets import Classifier, frozen
+from robustviz import cam, chance, imports, nets
 from robustviz.nets.base import Normalise
 from robustviz.runs.folder import Run
 from robustviz.types import UserError
@@ -29,7 +26,7 @@ PACKAGE = {  # the classes of the grad-cam package, for the methods that we have
 }
 
 
-def class_maps(net: Classifier, x: Tensor, y: Tensor, method: str = "grad_cam") -> Tensor:
+def class_maps(net: nets.Classifier, x: Tensor, y: Tensor, method: str = "grad_cam") -> Tensor:
     """Raw maps (N, h, w) of images `x` for the classes `y` (N,); the network is left as it was.
 
     Signed where the method is; eigen_cam's sign means nothing. Raises UserError for a network
@@ -40,7 +37,7 @@ def class_maps(net: Classifier, x: Tensor, y: Tensor, method: str = "grad_cam") 
             "This network has no feature maps, so there is nothing to make a class activation"
             " map of."
         )
-    with frozen(net), torch.no_grad():
+    with nets.frozen(net), torch.no_grad():
         shape = net.maps(x[:1]).shape
     if len(shape) != 4 or shape[2:] == (1, 1):
         raise UserError(
@@ -52,7 +49,7 @@ def class_maps(net: Classifier, x: Tensor, y: Tensor, method: str = "grad_cam") 
     return make(net, x, y) if make else _of_package(net, x, y, PACKAGE[method])
 
 
-def _score_cam(net: Classifier, x: Tensor, y: Tensor) -> Tensor:
+def _score_cam(net: nets.Classifier, x: Tensor, y: Tensor) -> Tensor:
     """Σ_k w_k·A_k, the weights being the softmax over k of the class's logit where map k, enlarged
     and scaled, veils the image.
 
@@ -61,7 +58,7 @@ def _score_cam(net: Classifier, x: Tensor, y: Tensor) -> Tensor:
     progress bar for each image.
     """
     out = []
-    with frozen(net), torch.no_grad():
+    with nets.frozen(net), torch.no_grad():
         for image, label in zip(x, y, strict=True):
             maps = net.maps(image[None])[0]
             veil = F.interpolate(
@@ -73,16 +70,16 @@ def _score_cam(net: Classifier, x: Tensor, y: Tensor) -> Tensor:
     return torch.stack(out)
 
 
-OWN: dict[str, Callable[[Classifier, Tensor, Tensor], Tensor]] = {
+OWN: dict[str, Callable[[nets.Classifier, Tensor, Tensor], Tensor]] = {
     "grad_cam": cam.grad_cam,
     "layer_cam": cam.layer_cam,
     "score_cam": _score_cam,
 }
 
 
-def _of_package(net: Classifier, x: Tensor, y: Tensor, name: str) -> Tensor:
+def _of_package(net: nets.Classifier, x: Tensor, y: Tensor, name: str) -> Tensor:
     package = grad_cam_package()
-    wanted = load("pytorch_grad_cam.utils.model_targets").ClassifierOutputTarget
+    wanted = imports.load("pytorch_grad_cam.utils.model_targets").ClassifierOutputTarget
     targets = [wanted(int(label)) for label in y]
     # the package hooks a network, goes back by its weights and leaves gradients in it; the net is
     # shared, and frozen for life
@@ -102,7 +99,7 @@ def _of_package(net: Classifier, x: Tensor, y: Tensor, name: str) -> Tensor:
 def grad_cam_package() -> Any:
     """The package, which ROAD needs too. Raises UserError where it is not installed."""
     try:
-        return load("pytorch_grad_cam")
+        return imports.load("pytorch_grad_cam")
     except ImportError as error:
         raise UserError(
             "This needs the package grad-cam: install it with pip install grad-cam, or choose"
@@ -110,7 +107,7 @@ def grad_cam_package() -> Any:
         ) from error
 
 
-def random_nets(run: Run, count: int, seed: int) -> Iterator[Classifier]:
+def random_nets(run: Run, count: int, seed: int) -> Iterator[nets.Classifier]:
     """The run's network `count` times with random weights, in eval mode; its normalisation
     is kept.
     """
@@ -122,7 +119,7 @@ def random_nets(run: Run, count: int, seed: int) -> Iterator[Classifier]:
         else (first.mean.flatten().tolist(), first.std.flatten().tolist())
     )
     for number in range(count):
-        with drawn_from(torch.Generator().manual_seed(seed * 1_000_003 + number)):
+        with chance.drawn_from(torch.Generator().manual_seed(seed * 1_000_003 + number)):
             net = nets.build(
                 run.config.net,
                 int(shape["classes"]),

@@ -11,12 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustviz import cam, registry
-from robustviz.attacks import PGD
-from robustviz.chance import drawn_from
-from robustviz.imports import load
-from robustviz.inputs import in_parts
-from robustviz.nets import Classifier, frozen
+from robustviz import attacks, cam, chance, imports, inputs, nets, registry
 from robustviz.runs.folder import Run
 from robustviz.stats import Bools, Floats, flat, mean_interval
 from robustviz.training.evaluate import attacked
@@ -46,7 +41,7 @@ def overlap(run: Run, spec: OverlapSpec) -> Overlap:
     cam.check_rule(spec.rule)
     net, eps = linf_net(run), check_eps(run.eps if spec.eps is None else spec.eps)
     index = torch.arange(min(spec.n, len(split)))
-    few, attack = split.take(index), PGD(eps=eps, steps=spec.steps)
+    few, attack = split.take(index), attacks.PGD(eps=eps, steps=spec.steps)
     objects = split.masks[index, 0].numpy()
     x_adv = attacked(net, few.x, few.y, attack, spec.seed)
     random = next(random_nets(run, 1, spec.seed))
@@ -85,11 +80,11 @@ def overlap(run: Run, spec: OverlapSpec) -> Overlap:
     return result
 
 
-def _heat(net: Classifier, x: Tensor, y: Tensor, spec: OverlapSpec) -> Tensor:
-    out, parts = [], in_parts(x)
+def _heat(net: nets.Classifier, x: Tensor, y: Tensor, spec: OverlapSpec) -> Tensor:
+    out, parts = [], inputs.in_parts(x)
     for images, labels in zip(parts, torch.split(y, len(parts[0])), strict=True):
         if spec.of == "predicted":
-            with frozen(net), torch.no_grad():
+            with nets.frozen(net), torch.no_grad():
                 labels = net(images).argmax(1)
         out.append(class_maps(net, images, labels, spec.method))
     return torch.cat(out)
@@ -144,7 +139,7 @@ def road(run: Run, spec: RoadSpec) -> Road:
     split, net = images_of(run), net_of(run)
     few = split.take(torch.arange(min(spec.n, len(split))))
     x, size = few.x, (few.images.shape[2], few.images.shape[3])
-    with frozen(net), torch.no_grad():
+    with nets.frozen(net), torch.no_grad():
         y = few.y if spec.of == "true" else net(x).argmax(1)
     heat = class_maps(net, x, y, spec.method)
     other = class_maps(next(random_nets(run, 1, spec.seed)), x, y, spec.method)
@@ -174,7 +169,7 @@ def road(run: Run, spec: RoadSpec) -> Road:
 
 
 def road_scores(
-    net: Classifier,
+    net: nets.Classifier,
     x: Tensor,
     y: Tensor,
     heat: Tensor,
@@ -197,8 +192,8 @@ def road_scores(
         1, order, torch.linspace(0, 1, whole.shape[1]).expand_as(whole).contiguous()
     )
     # the package's noise knows no generator
-    with frozen(net), drawn_from(torch.Generator().manual_seed(seed)):
-        score = load("pytorch_grad_cam.metrics.road").ROADCombined(percentiles=list(REMOVED))(
-            x, rank.view(len(x), *size).numpy(), [output(int(label)) for label in y], net
-        )
+    with nets.frozen(net), chance.drawn_from(torch.Generator().manual_seed(seed)):
+        score = imports.load("pytorch_grad_cam.metrics.road").ROADCombined(
+            percentiles=list(REMOVED)
+        )(x, rank.view(len(x), *size).numpy(), [output(int(label)) for label in y], net)
     return np.asarray(score, dtype=np.float64)

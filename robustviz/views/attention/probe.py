@@ -12,10 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustviz import cam
-from robustviz.attacks import PGD
+from robustviz import attacks, cam, nets
 from robustviz.data import Dataset
-from robustviz.nets import Classifier, frozen
 from robustviz.runs.folder import Run
 from robustviz.stats import flat, spearman
 from robustviz.types import UserError, check_eps, eps_text
@@ -32,16 +30,16 @@ def attention(run: Run, spec: AttentionSpec) -> Attention:
     net, eps = linf_net(run), check_eps(run.eps if spec.eps is None else spec.eps)
     eps_low = 7 / 8 * eps if spec.eps_low is None else spec.eps_low
     _check_rule(spec.rule, split, x)
-    attack, rng = PGD(eps=eps, steps=spec.steps), torch.Generator()
+    attack, rng = attacks.PGD(eps=eps, steps=spec.steps), torch.Generator()
     x_adv = attack(net, x, y, rng=rng.manual_seed(spec.seed))
     both = torch.cat([x, x_adv])
-    with frozen(net), torch.no_grad():
+    with nets.frozen(net), torch.no_grad():
         probs = net(both).softmax(dim=1)
     labels = y.repeat(2) if spec.of == "true" else probs.argmax(dim=1)
     heat = class_maps(net, both, labels, spec.method)
     mask = _mask(split, net, spec, heat[:1], x)
     budget = cam.budget_map(mask, eps, eps_low)
-    with frozen(net):
+    with nets.frozen(net):
         rng.manual_seed(spec.seed)
         x_part = attack.maximise(attack.objective(net, y), x, eps=budget, rng=rng)
         with torch.no_grad():
@@ -90,7 +88,9 @@ def _check_rule(rule: str, split: Dataset, x: Tensor) -> None:
         )
 
 
-def _mask(split: Dataset, net: Classifier, spec: AttentionSpec, heat: Tensor, x: Tensor) -> Tensor:
+def _mask(
+    split: Dataset, net: nets.Classifier, spec: AttentionSpec, heat: Tensor, x: Tensor
+) -> Tensor:
     """The important pixels (1,1,H,W) of the image, of jet-compat (1,3,H,W)."""
     if spec.rule == "oracle":
         if split.masks is None:

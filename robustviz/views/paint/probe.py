@@ -15,10 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustviz import cam
-from robustviz.attacks import PGD
-from robustviz.methods import PART
-from robustviz.nets import frozen
+from robustviz import attacks, cam, methods, nets
 from robustviz.runs.folder import Run
 from robustviz.stats import Bools
 from robustviz.types import UserError, check_eps, eps_text
@@ -93,9 +90,11 @@ def cells_of(run: Run, index: int, mask: str) -> Bools:
             raise UserError(
                 "This network has no feature maps to make PART's mask of: choose other pixels."
             )
-        chosen = cam.importance_mask(PART().heat(net, x, y), "z>1", (x.shape[2], x.shape[3]))
+        chosen = cam.importance_mask(
+            methods.PART().heat(net, x, y), "z>1", (x.shape[2], x.shape[3])
+        )
         return (_by_cell(chosen.float(), side) >= 0.5).numpy()
-    with frozen(net), torch.enable_grad():
+    with nets.frozen(net), torch.enable_grad():
         leaf = x.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(F.cross_entropy(net(leaf), y), leaf)
     strength = _by_cell(gradient.abs().sum(1, keepdim=True), side)
@@ -124,9 +123,9 @@ def painted(run: Run, spec: PaintedSpec) -> Painted:
     cells = cells_of(run, spec.index, spec.mask)
     mask = cells.repeat(side, axis=0).repeat(side, axis=1)[:height, :width]
     budget = cam.budget_map(torch.from_numpy(mask)[None, None], eps, spec.eps_low)
-    attack = PGD(eps=eps, steps=spec.steps)  # one step size for both, and one random start
+    attack = attacks.PGD(eps=eps, steps=spec.steps)  # one step size for both, and one random start
     shown = [x]
-    with frozen(net):
+    with nets.frozen(net):
         for radius in (budget, eps):
             rng = torch.Generator().manual_seed(spec.seed)
             shown.append(attack.maximise(attack.objective(net, y), x, eps=radius, rng=rng))

@@ -20,11 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robustviz import paths
-from robustviz.attacks import PGD
-from robustviz.cam import QUADRANTS
-from robustviz.data import source
-from robustviz.methods import PART, PGDAT
+from robustviz import attacks, cam, data, methods, paths
 from robustviz.runs import folder
 from robustviz.stats import Floats, mean_interval
 from robustviz.training.config import TrainConfig
@@ -36,7 +32,7 @@ from robustviz.views.quadrants.result import Quadrants
 from robustviz.views.transfer.study import made
 
 FOLDER = paths.ROOT / "checkpoints" / "claims"
-PLACES = tuple(rule.removeprefix("all-but-") for rule in QUADRANTS)  # in the order of reading
+PLACES = tuple(rule.removeprefix("all-but-") for rule in cam.QUADRANTS)  # in the order of reading
 # Four quadrants make six pairs, and the best is known only afterwards: with plain intervals one of
 # them often seems ahead by chance. At this level six of them hold together with 95 % (Bonferroni's
 # correction).
@@ -71,10 +67,10 @@ class Study:
         """The training of a variant: the name of the quadrant with the smaller radius, or a
         control.
         """
-        method = PART(rule=f"all-but-{variant}", eps_low=self.eps_low, warmup=0.0)
+        method = methods.PART(rule=f"all-but-{variant}", eps_low=self.eps_low, warmup=0.0)
         return TrainConfig(
-            data=source(self.data),
-            method=PGDAT() if variant in CONTROLS else method,
+            data=data.source(self.data),
+            method=methods.PGDAT() if variant in CONTROLS else method,
             net=self.net,
             seed=seed,
             n_train=self.n_train,
@@ -111,7 +107,7 @@ def measure(study: Study, path: Path, command: str = "") -> JSON:
 
     A file that was made by another protocol is begun anew.
     """
-    attack, protocol = PGD(steps=study.steps, eps=study.test_eps), protocol_of(study)
+    attack, protocol = attacks.PGD(steps=study.steps, eps=study.test_eps), protocol_of(study)
     known: JSON = folder.read_json(path) if path.exists() else {}
     # more seeds leave the old ones as they are
     same = known.get("protocol", {}) | {"seeds": protocol["seeds"]} == protocol
