@@ -2,10 +2,10 @@
 
 import streamlit as st
 
-from robustviz.runs import folder
+from robustviz.runs.files import read_json
 from robustviz.types import UserError
 from robustviz.ui import context, shell
-from robustviz.views.transfer import panel as transfer, study as alignment_study
+from robustviz.views.transfer import panel as transfer, report
 
 st.title("Does a trick for one network fool another?")
 here = context.sidebar()
@@ -21,9 +21,7 @@ def view() -> None:
 def found() -> str:
     """What the shipped alignment study says; empty where its file is gone."""
     try:
-        return alignment_study.sentence(
-            folder.read_json(alignment_study.file_of(alignment_study.Study.data))
-        )
+        return report.sentence(read_json(report.file_of()))
     except UserError:
         return ""
 

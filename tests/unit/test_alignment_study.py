@@ -11,17 +11,9 @@ import pytest
 from scipy import stats
 
 from robustviz.types import UserError
-from robustviz.views.transfer import study as alignment_study
-from robustviz.views.transfer.study import (
-    Study,
-    compact,
-    file_of,
-    main,
-    markdown,
-    measure,
-    sentence,
-    shift,
-)
+from robustviz.views.transfer import report, study as alignment_study
+from robustviz.views.transfer.report import compact, file_of, markdown, sentence, shift
+from robustviz.views.transfer.study import Study, main, measure
 
 
 def cell(net: str, seed: int, target: str, before: int, aligned: int, n: int = 100) -> dict:
@@ -146,7 +138,7 @@ def test_the_file_is_json_with_a_line_a_cell(study) -> None:
 
 
 def test_the_report_trains_nothing(study, tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(alignment_study, "FOLDER", tmp_path)
+    monkeypatch.setattr(report, "FOLDER", tmp_path)
     monkeypatch.setattr(alignment_study, "measure", None)
     assert main(["--report", "--data", "digits"]) == 1
     assert "no alignment study of digits" in capsys.readouterr().err

@@ -1,0 +1,220 @@
+"""What the alignment study says: its statistics, its sentence and its tables, from its JSON alone."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from robustviz import paths
+from robustviz.stats import mcnemar, mean_interval, tango
+from robustviz.types import JSON, UserError, eps_text
+
+FOLDER = paths.ROOT / "checkpoints" / "claims"
+DATA = "fashion_mnist"  # of the study that is shipped
+CONTROLS = ("before", "label", "witness_hard")  # what alignment is compared with
+VARIANTS = (*CONTROLS, "witness_soft")
+NAMES = {
+    "before": "before",
+    "label": "true labels",
+    "witness_hard": "hard labels",
+    "witness_soft": "aligned",
+}
+MOVES = {
+    "higher": "raises the transfer error",
+    "lower": "lowers the transfer error",
+    "not decided": "does not decidedly move the transfer error",
+}
+
+
+@dataclass(frozen=True)
+class Shift:
+    """A mean difference of transfer errors over source networks, a fraction, with its 95 %
+    t-interval.
+    """
+
+    mean: float
+    low: float
+    high: float
+    networks: int
+
+    @property
+    def verdict(self) -> str:
+        """`higher` or `lower` where the interval excludes 0, else `not decided`."""
+        return "higher" if self.low > 0 else "lower" if self.high < 0 else "not decided"
+
+    def __str__(self) -> str:
+        interval = (
+            f" [{100 * self.low:+.1f}, {100 * self.high:+.1f}]" if math.isfinite(self.low) else ""
+        )
+        return f"{100 * self.mean:+.1f}{interval}"
+
+
+def shift(cells: Iterable[JSON], control: str) -> Shift:
+    """Aligned minus `control`: per source network the mean over its targets, then mean and
+    t-interval over these.
+
+    The networks are the units because images and targets are the same for all; one network alone
+    gives no interval. Raises UserError where no cell has a qualified image.
+    """
+    by_source: dict[tuple[str, int], list[float]] = {}
+    for cell in cells:
+        if cell["n"]:
+            difference = cell["k"]["witness_soft"] - cell["k"][control]
+            by_source.setdefault((cell["net"], cell["seed"]), []).append(difference / cell["n"])
+    values = [statistics.fmean(differences) for differences in by_source.values()]
+    if not values:
+        raise UserError(
+            "No image qualifies in any cell of the study: take more images, or a larger ε."
+        )
+    return Shift(*mean_interval(values), len(values))
+
+
+def sentence(study: JSON) -> str:
+    """What the study found, in a few sentences, whatever it is."""
+    protocol, count = study["protocol"], len(study["sources"])
+    moves, details = dict[str, list[str]](), []
+    for attack, name in protocol["attacks"].items():
+        mine = [cell for cell in study["cells"] if cell["attack"] == attack]
+        shifts = [shift(mine, control) for control in CONTROLS]
+        moves.setdefault(MOVES[shifts[0].verdict], []).append(name)
+        before, label, hard = (f"{each} points ({each.verdict})" for each in shifts)
+        by_net = {net: shift(_of(mine, net=net), "before") for net in _each(mine, "net")}
+        details.append(
+            f"under {name} the error is {before} against before"
+            f" ({', '.join(f'{net} {each}: {each.verdict}' for net, each in by_net.items())}),"
+            f" {label} against the same fine-tuning on true labels and {hard} against the one on"
+            " the witness's hard labels"
+        )
+    lead = " and ".join(f"{move} under {' and '.join(names)}" for move, names in moves.items())
+    moved = [
+        100 * (source["clean_acc"]["witness_soft"] - source["clean_acc"]["before"])
+        for source in study["sources"]
+    ]
+    nearer = sum(
+        source["kl_from_witness"]["witness_soft"] < source["kl_from_witness"]["before"]
+        for source in study["sources"]
+    )
+    return (
+        f"On {protocol['label']}, aligning a source to a witness of its own architecture {lead} (to"
+        f" unseen networks of other architectures, ε = {eps_text(protocol['eps'])}, mean over"
+        f" {count} sources, 95 % t-intervals): {'; '.join(details)}. Clean accuracy moves by"
+        f" {min(moved):+.1f} to {max(moved):+.1f} points; on test images {nearer} of {count}"
+        " sources come closer to the witness."
+    )
+
+
+def markdown(study: JSON) -> str:
+    """The study's tables and its sentence, from the JSON alone."""
+    protocol, columns = study["protocol"], [NAMES[variant] for variant in VARIANTS]
+    qualified = [cell["n"] for cell in study["cells"]]
+    accuracy = ", ".join(
+        f"{target} {100 * share:.1f} %" for target, share in protocol["target_accuracy"].items()
+    )
+    epochs = ", ".join(f"{name} {recipe['epochs']}" for name, recipe in protocol["recipes"].items())
+    against = [f"aligned − {NAMES[control]}" for control in CONTROLS]
+    return "\n\n".join(
+        [
+            f"{protocol['label']}: {protocol['n_train']} training images (epochs: {epochs});"
+            f" attacks of {protocol['steps']} steps of ε/4 at ε = {eps_text(protocol['eps'])}, half"
+            f" the usual radius; {protocol['n']} test images, of which {min(qualified)} to"
+            f" {max(qualified)} qualify for all four networks of a source. Witness: the source's"
+            f" architecture, seed {protocol['witness_seed']}. Targets, by architecture and seed,"
+            f" those of the source's architecture left out; clean accuracy: {accuracy}.",
+            "Transfer error in %, mean over targets and seeds; differences in points with 95 %"
+            " t-intervals over the source networks. Every image: the error on all attacked images,"
+            " qualified or not.",
+            _table(["attack", "source", *columns, *against], _errors(study)),
+            "Each cell: aligned minus before on the images that qualify for all four, in points,"
+            " with Tango's 95 % interval; p is McNemar's.",
+            _table(
+                ["attack", "source", "seed", "target", "n", "before", "aligned", "difference", "p"],
+                (_cell(cell, protocol) for cell in study["cells"]),
+            ),
+            f"Clean accuracy in % on {study['sources'][0]['n_test']} test images, and KL of the"
+            " witness's and the targets' answers to the source's.",
+            _table(
+                ["source", "seed", *columns, "KL witness", "KL targets"],
+                map(_facts, study["sources"]),
+            ),
+            sentence(study),
+        ]
+    )
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [f"| {' | '.join(map(str, row))} |" for row in (head, *rows)]
+    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
+
+
+def _errors(study: JSON) -> Iterator[list[object]]:
+    """Rows: an attack's mean errors and shifts by source, by target and over all."""
+    protocol = study["protocol"]
+    for attack, name in protocol["attacks"].items():
+        all_cells = _of(study["cells"], attack=attack)
+        mine = [cell for cell in all_cells if cell["n"]]
+        groups = {net: _of(mine, net=net) for net in _each(study["cells"], "net")}
+        for net in protocol["recipes"]:
+            groups[f"all, to {net}"] = [c for c in mine if c["target"].split()[0] == net]
+        groups["all"] = mine
+        groups["all, every image"] = [
+            cell | {"n": protocol["n"], "k": cell["all"]} for cell in all_cells
+        ]
+        for label, cells in groups.items():
+            if cells:
+                errors = [
+                    f"{100 * statistics.fmean(cell['k'][variant] / cell['n'] for cell in cells):.1f}"
+                    for variant in VARIANTS
+                ]
+                yield [name, label, *errors, *(shift(cells, control) for control in CONTROLS)]
+
+
+def _cell(cell: JSON, protocol: JSON) -> list[object]:
+    n, (only, other) = cell["n"], cell["pairs"]
+    shares = ["–", "–", "–"]
+    if n:
+        low, high = (100 * value for value in tango(only, other, n))
+        shares = [f"{100 * cell['k'][variant] / n:.1f}" for variant in ("before", "witness_soft")]
+        shares.append(f"{100 * (only - other) / n:+.1f} [{low:+.1f}, {high:+.1f}]")
+    where = [cell[name] for name in ("net", "seed", "target")]
+    return [protocol["attacks"][cell["attack"]], *where, n, *shares, f"{mcnemar(only, other):.2g}"]
+
+
+def _facts(source: JSON) -> list[object]:
+    clean = [f"{100 * source['clean_acc'][variant]:.1f}" for variant in VARIANTS]
+    far = [
+        f"{source[name]['before']:.3f} → {source[name]['witness_soft']:.3f}"
+        for name in ("kl_from_witness", "kl_from_targets")
+    ]
+    return [source["net"], source["seed"], *clean, *far]
+
+
+def _of(cells: Iterable[JSON], **wanted: str) -> list[JSON]:
+    """The cells in which all that is `wanted` is so."""
+    return [cell for cell in cells if wanted.items() <= cell.items()]
+
+
+def _each(cells: Iterable[JSON], name: str) -> list[str]:
+    """What cells have under a name, each once."""
+    return list(dict.fromkeys(cell[name] for cell in cells))
+
+
+def file_of(data: str = DATA) -> Path:
+    """Where the study of a data set is kept."""
+    return FOLDER / f"alignment-{data.replace('_', '-')}.json"
+
+
+def compact(study: JSON) -> bytes:
+    """The study as JSON with one line a source and a cell."""
+    rows = {
+        name: ",\n  ".join(json.dumps(row, separators=(",", ":")) for row in study[name])
+        for name in ("sources", "cells")
+    }
+    rest = ",\n".join(
+        f" {json.dumps(name)}: {json.dumps(study[name])}" for name in study if name not in rows
+    )
+    lists = ",\n".join(f' "{name}": [\n  {lines}\n ]' for name, lines in rows.items())
+    return f"{{\n{rest},\n{lists}\n}}\n".encode()
