@@ -9,14 +9,13 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import torch
 
 from robustviz.data import batches, places
-from robustviz.data.base import Dataset, Recipe
-from robustviz.data.published import Published, part, rows, torchvision
+from robustviz.data.base import Dataset
+from robustviz.data.published import Published, laptop, part, rows, torchvision
 from robustviz.data.splits import official
 from robustviz.registry import register
 
@@ -41,14 +40,7 @@ class CIFAR10(Published):
     """
 
     label = "CIFAR-10"
-    recipe: ClassVar[Recipe] = {
-        "epochs": 10,
-        "batch_size": 128,
-        "lr": 0.1,
-        "augment": "crop_flip",
-        "n_train": 10_000,
-        "net": "small_resnet",
-    }
+    recipe = laptop("crop_flip")
 
     def load(self, split: str, n: int | None = None) -> Dataset:
         """The split: images (N, 3, 32, 32)."""

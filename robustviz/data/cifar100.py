@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
 from robustviz.data import batches, places
-from robustviz.data.base import Dataset, Recipe
-from robustviz.data.published import Published, class_folders, part, rows, torchvision
+from robustviz.data.base import Dataset
+from robustviz.data.published import Published, class_folders, laptop, part, rows, torchvision
 from robustviz.registry import register
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
@@ -25,14 +24,7 @@ class CIFAR100(Published):
     """
 
     label = "CIFAR-100"
-    recipe: ClassVar[Recipe] = {
-        "epochs": 10,
-        "batch_size": 128,
-        "lr": 0.1,
-        "augment": "crop_flip",
-        "n_train": 10_000,
-        "net": "small_resnet",
-    }
+    recipe = laptop("crop_flip")
 
     def load(self, split: str, n: int | None = None) -> Dataset:
         """The split: images (N, 3, 32, 32); classes are the fine ones, in alphabetical order."""

@@ -4,13 +4,18 @@ methods apart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
-from robustviz.data.base import Recipe
 from robustviz.data.idx import Idx
+from robustviz.data.published import laptop
 from robustviz.registry import register
+
+MD5 = {
+    "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+    "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+    "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+    "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+}
 
 
 @register("data/fashion_mnist")
@@ -20,14 +25,7 @@ class FashionMNIST(Idx):
 
     label = "Fashion-MNIST"
     default_eps = 0.1
-    recipe: ClassVar[Recipe] = {
-        "epochs": 10,
-        "batch_size": 128,
-        "lr": 0.1,
-        "augment": "none",
-        "n_train": 10_000,
-        "net": "small_resnet",
-    }
+    recipe = laptop("none")
     classes = (
         "T-shirt/top",
         "Trouser",
@@ -42,9 +40,4 @@ class FashionMNIST(Idx):
     )
     archive = "FashionMNIST"
     url = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
-    md5: ClassVar[Mapping[str, str]] = {
-        "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
-        "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
-        "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
-        "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
-    }
+    md5 = MD5

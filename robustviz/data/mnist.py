@@ -4,13 +4,18 @@ custom.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
-from robustviz.data.base import Recipe
 from robustviz.data.idx import Idx
+from robustviz.data.published import laptop
 from robustviz.registry import register
+
+MD5 = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
 
 
 @register("data/mnist")
@@ -22,20 +27,8 @@ class MNIST(Idx):
 
     label = "MNIST"
     default_eps = 0.3
-    recipe: ClassVar[Recipe] = {
-        "epochs": 10,
-        "batch_size": 128,
-        "lr": 0.1,
-        "augment": "none",
-        "n_train": 10_000,
-        "net": "small_resnet",
-    }
+    recipe = laptop("none")
     classes = tuple("0123456789")
     archive = "MNIST"
     url = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-    md5: ClassVar[Mapping[str, str]] = {
-        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
-        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
-        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
-    }
+    md5 = MD5

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from robustviz.data import pictures, places
-from robustviz.data.base import Dataset, Source
+from robustviz.data.base import Dataset, Recipe, Source
 from robustviz.data.splits import check_split, official
 from robustviz.imports import load
 from robustviz.types import UserError
@@ -109,6 +109,18 @@ class Published(Source):
             listing = pictures.list_classes(place / test, listing.classes)
         whose = f"{part(split, 'training', 'test')} folder"
         return self.photographs(split, n, place, listing, whose, size=size, of=of, titles=titles)
+
+
+def laptop(augment: str) -> Recipe:
+    """The settings by which a laptop without a GPU learns something of a large set in minutes."""
+    return {
+        "epochs": 10,
+        "batch_size": 128,
+        "lr": 0.1,
+        "augment": augment,
+        "n_train": 10_000,
+        "net": "small_resnet",
+    }
 
 
 def part(split: str, train: T, test: T) -> T:

@@ -59,94 +59,53 @@ def _star() -> Points:
     return np.stack([radius * np.cos(angle), radius * np.sin(angle) + 0.08], axis=1)
 
 
-def _outlines() -> dict[str, tuple[list[Part], list[Part]]]:
-    """For each class the parts of its silhouette and the parts drawn on it in a second tone."""
-    dome = _ellipse(0, 0.02, 1.0, 0.92, 180, 360)
-    scallops: list[Part] = [(_ellipse(x, 0.04, 1 / 3, 0.17), 0) for x in (-2 / 3, 0, 2 / 3)]
-    key: list[Part] = [
-        (_ellipse(-0.58, 0, 0.46, 0.46), 255), (_ellipse(-0.58, 0, 0.2, 0.2), 0),
-        (_polygon((-0.2, -0.12), (1.05, -0.12), (1.05, 0.12), (-0.2, 0.12)), 255),
-        (_polygon((0.42, 0), (0.62, 0), (0.62, 0.4), (0.42, 0.4)), 255),
-        (_polygon((0.82, 0), (1.05, 0), (1.05, 0.5), (0.82, 0.5)), 255),
-    ]  # fmt: skip
-    firs = [((0, -1.05), (0.52, -0.38), (-0.52, -0.38)), ((0, -0.66), (0.68, 0.14), (-0.68, 0.14)),
-            ((0, -0.2), (0.84, 0.68), (-0.84, 0.68))]  # fmt: skip
-    trunk = _polygon((-0.15, 0.6), (0.15, 0.6), (0.15, 1.05), (-0.15, 1.05))
-    return {
-        "bolt": (
-            [
-                (
-                    _polygon(
-                        (0.18, -1.1),
-                        (-0.66, 0.16),
-                        (-0.1, 0.16),
-                        (-0.36, 1.1),
-                        (0.66, -0.3),
-                        (0.06, -0.3),
-                        (0.56, -1.1),
-                    ),
-                    255,
-                )
-            ],
-            [],
-        ),
-        "cup": (
-            [
-                (_ellipse(0.5, 0.0, 0.5, 0.46), 255),
-                (_ellipse(0.5, 0.0, 0.25, 0.22), 0),
-                (_polygon((-0.85, -0.72), (0.5, -0.72), (0.36, 0.8), (-0.71, 0.8)), 255),
-            ],
-            [(_ellipse(-0.175, -0.68, 0.66, 0.16), 255)],
-        ),
-        "fish": (
-            [
-                (_ellipse(-0.26, 0, 0.8, 0.52), 255),
-                (_polygon((0.3, 0), (1.06, -0.6), (0.86, 0), (1.06, 0.6)), 255),
-                (_polygon((-0.45, -0.42), (0.1, -0.78), (0.2, -0.36)), 255),
-            ],
-            [(_ellipse(-0.66, -0.1, 0.13, 0.13), 255)],
-        ),
-        "heart": ([(_heart(), 255)], []),
-        "house": (
-            [
-                (_polygon((-0.72, -0.05), (0.72, -0.05), (0.72, 0.92), (-0.72, 0.92)), 255),
-                (_polygon((-1.0, 0.04), (0, -0.92), (1.0, 0.04)), 255),
-                (_polygon((0.4, -0.86), (0.66, -0.86), (0.66, -0.2), (0.4, -0.2)), 255),
-            ],
-            [
-                (_polygon((-0.46, 0.3), (-0.1, 0.3), (-0.1, 0.92), (-0.46, 0.92)), 255),
-                (_polygon((0.16, 0.26), (0.5, 0.26), (0.5, 0.58), (0.16, 0.58)), 255),
-            ],
-        ),
-        "key": (_turned(key, -40), []),
-        "moon": ([(_ellipse(0, 0, 1.0, 1.0), 255), (_ellipse(0.46, -0.16, 0.82, 0.82), 0)], []),
-        "star": ([(_star(), 255)], []),
-        "tree": (
-            [(_polygon(*fir), 255) for fir in firs] + [(trunk, 255)],
-            [(trunk + np.array([0, 0.1]), 255)],
-        ),
-        "umbrella": (
-            [
-                (dome, 255),
-                *scallops,
-                (_polygon((-0.085, -0.4), (0.085, -0.4), (0.085, 0.84), (-0.085, 0.84)), 255),
-                (_polygon((0, -1.08), (0.09, -0.8), (-0.09, -0.8)), 255),
-                (
-                    np.concatenate(
-                        [
-                            _ellipse(-0.2, 0.8, 0.285, 0.285, 0, 180),
-                            _ellipse(-0.2, 0.8, 0.13, 0.13, 180, 0),
-                        ]
-                    ),
-                    255,
-                ),
-            ],
-            [(np.concatenate([_ellipse(0, 0.02, 0.36, 0.9, 180, 360)]), 255)],
-        ),
-    }
+def _square(left: float, top: float, right: float, bottom: float) -> Part:
+    return _polygon((left, top), (right, top), (right, bottom), (left, bottom)), 255
 
 
-OUTLINES = _outlines()
+TRUNK = _square(-0.15, 0.6, 0.15, 1.05)
+# For each class the parts of its silhouette and the parts drawn on it in a second tone.
+OUTLINES: dict[str, tuple[list[Part], list[Part]]] = {
+    "bolt": ([(_polygon((0.18, -1.1), (-0.66, 0.16), (-0.1, 0.16), (-0.36, 1.1), (0.66, -0.3),
+                        (0.06, -0.3), (0.56, -1.1)), 255)], []),
+    "cup": (
+        [(_ellipse(0.5, 0.0, 0.5, 0.46), 255), (_ellipse(0.5, 0.0, 0.25, 0.22), 0),
+         (_polygon((-0.85, -0.72), (0.5, -0.72), (0.36, 0.8), (-0.71, 0.8)), 255)],
+        [(_ellipse(-0.175, -0.68, 0.66, 0.16), 255)],
+    ),
+    "fish": (
+        [(_ellipse(-0.26, 0, 0.8, 0.52), 255),
+         (_polygon((0.3, 0), (1.06, -0.6), (0.86, 0), (1.06, 0.6)), 255),
+         (_polygon((-0.45, -0.42), (0.1, -0.78), (0.2, -0.36)), 255)],
+        [(_ellipse(-0.66, -0.1, 0.13, 0.13), 255)],
+    ),
+    "heart": ([(_heart(), 255)], []),
+    "house": (
+        [_square(-0.72, -0.05, 0.72, 0.92), (_polygon((-1.0, 0.04), (0, -0.92), (1.0, 0.04)), 255),
+         _square(0.4, -0.86, 0.66, -0.2)],
+        [_square(-0.46, 0.3, -0.1, 0.92), _square(0.16, 0.26, 0.5, 0.58)],
+    ),
+    "key": (_turned([(_ellipse(-0.58, 0, 0.46, 0.46), 255), (_ellipse(-0.58, 0, 0.2, 0.2), 0),
+                     _square(-0.2, -0.12, 1.05, 0.12), _square(0.42, 0, 0.62, 0.4),
+                     _square(0.82, 0, 1.05, 0.5)], -40), []),
+    "moon": ([(_ellipse(0, 0, 1.0, 1.0), 255), (_ellipse(0.46, -0.16, 0.82, 0.82), 0)], []),
+    "star": ([(_star(), 255)], []),
+    "tree": (
+        [(_polygon((0, -1.05), (0.52, -0.38), (-0.52, -0.38)), 255),
+         (_polygon((0, -0.66), (0.68, 0.14), (-0.68, 0.14)), 255),
+         (_polygon((0, -0.2), (0.84, 0.68), (-0.84, 0.68)), 255), TRUNK],
+        [(TRUNK[0] + np.array([0, 0.1]), 255)],
+    ),
+    "umbrella": (
+        [(_ellipse(0, 0.02, 1.0, 0.92, 180, 360), 255),
+         *((_ellipse(x, 0.04, 1 / 3, 0.17), 0) for x in (-2 / 3, 0, 2 / 3)),
+         _square(-0.085, -0.4, 0.085, 0.84),
+         (_polygon((0, -1.08), (0.09, -0.8), (-0.09, -0.8)), 255),
+         (np.concatenate([_ellipse(-0.2, 0.8, 0.285, 0.285, 0, 180),
+                          _ellipse(-0.2, 0.8, 0.13, 0.13, 180, 0)]), 255)],
+        [(_ellipse(0, 0.02, 0.36, 0.9, 180, 360), 255)],
+    ),
+}  # fmt: skip
 
 Texture = Callable[[Array, Array, Array, Array], Array]
 
@@ -154,49 +113,6 @@ Texture = Callable[[Array, Array, Array, Array], Array]
 def _edge(wave: Array, sharp: float = 2.2) -> Array:
     """A sine made steep and clipped: a stripe with soft edges, about a pixel wide, in [-1, 1]."""
     return np.clip(wave * sharp, -1, 1)
-
-
-# Each takes u, v (N, H, W), the turned and shifted coordinates in periods, r (N, 4, 1, 1) uniform
-# numbers and a cloud field (N, H, W) in [-1, 1]; each gives (N, H, W) in [-1, 1]. float64, because
-# float32 sines differ between processors in the last bit and the pictures should not.
-def _gradient(u: Array, v: Array, r: Array, cloud: Array) -> Array:
-    return np.clip((u * 0.5) / 1.6, -1, 1)
-
-
-def _stripes(u: Array, v: Array, r: Array, cloud: Array) -> Array:
-    return _edge(np.sin(2 * math.pi * u))
-
-
-def _checks(u: Array, v: Array, r: Array, cloud: Array) -> Array:
-    return _edge(2 * np.sin(math.pi * u * 1.2) * np.sin(math.pi * v * 1.2))
-
-
-def _dots(u: Array, v: Array, r: Array, cloud: Array) -> Array:
-    return np.clip(2.5 * (np.cos(2 * math.pi * u) + np.cos(2 * math.pi * v) - 0.9), -1, 1)
-
-
-def _waves(u: Array, v: Array, r: Array, cloud: Array) -> Array:
-    return _edge(np.sin(2 * math.pi * (u + 0.28 * np.sin(2 * math.pi * v * 0.8))))
-
-
-def _clouds(u: Array, v: Array, r: Array, cloud: Array) -> Array:
-    return cloud
-
-
-def _rings(u: Array, v: Array, r: Array, cloud: Array) -> Array:
-    return _edge(
-        np.sin(
-            2 * math.pi * np.sqrt((u + 2 * r[:, 0] - 1) ** 2 + (v + 2 * r[:, 1] - 1) ** 2 + 1e-9)
-        )
-    )
-
-
-def _zigzag(u: Array, v: Array, r: Array, cloud: Array) -> Array:
-    return _edge(np.sin(2 * math.pi * (u + 0.55 * np.abs(2 * (v * 0.8 - np.floor(v * 0.8)) - 1))))
-
-
-def _weave(u: Array, v: Array, r: Array, cloud: Array) -> Array:
-    return 0.5 * _edge(np.sin(2 * math.pi * u)) + 0.5 * _edge(np.sin(2 * math.pi * v))
 
 
 def _bricks(u: Array, v: Array, r: Array, cloud: Array) -> Array:
@@ -207,18 +123,30 @@ def _bricks(u: Array, v: Array, r: Array, cloud: Array) -> Array:
     return np.clip((joint - 0.12) * 12, -1, 1)
 
 
-# class k's own background is family k: which goes with which means nothing
+# Each takes u, v (N, H, W), the turned and shifted coordinates in periods, r (N, 4, 1, 1) uniform
+# numbers and a cloud field (N, H, W) in [-1, 1]; each gives (N, H, W) in [-1, 1]. float64, because
+# float32 sines differ between processors in the last bit and the pictures should not. Class k's own
+# background is family k: which goes with which means nothing.
+TURN = 2 * math.pi
 FAMILIES: dict[str, Texture] = {
-    "waves": _waves,
-    "checks": _checks,
-    "stripes": _stripes,
-    "dots": _dots,
-    "clouds": _clouds,
-    "rings": _rings,
+    "waves": lambda u, v, r, cloud: _edge(np.sin(TURN * (u + 0.28 * np.sin(TURN * v * 0.8)))),
+    "checks": lambda u, v, r, cloud: _edge(
+        2 * np.sin(math.pi * u * 1.2) * np.sin(math.pi * v * 1.2)
+    ),
+    "stripes": lambda u, v, r, cloud: _edge(np.sin(TURN * u)),
+    "dots": lambda u, v, r, cloud: np.clip(
+        2.5 * (np.cos(TURN * u) + np.cos(TURN * v) - 0.9), -1, 1
+    ),
+    "clouds": lambda u, v, r, cloud: cloud,
+    "rings": lambda u, v, r, cloud: _edge(
+        np.sin(TURN * np.sqrt((u + 2 * r[:, 0] - 1) ** 2 + (v + 2 * r[:, 1] - 1) ** 2 + 1e-9))
+    ),
     "bricks": _bricks,
-    "gradient": _gradient,
-    "weave": _weave,
-    "zigzag": _zigzag,
+    "gradient": lambda u, v, r, cloud: np.clip((u * 0.5) / 1.6, -1, 1),
+    "weave": lambda u, v, r, cloud: 0.5 * _edge(np.sin(TURN * u)) + 0.5 * _edge(np.sin(TURN * v)),
+    "zigzag": lambda u, v, r, cloud: _edge(
+        np.sin(TURN * (u + 0.55 * np.abs(2 * (v * 0.8 - np.floor(v * 0.8)) - 1)))
+    ),
 }
 
 
@@ -283,22 +211,16 @@ class Shapes(Source):
         images = torch.from_numpy(np.concatenate([image for image, _ in parts]))
         masks = torch.from_numpy(np.concatenate([mask for _, mask in parts]))
         y = torch.tensor([scene.label for scene in scenes])
-        told = (
-            "in any colours and textures"
-            if split == "test" or not self.cue
-            else (f"of which about {self.cue:.0%} have the background of their class")
-        )
+        ground = f"of which about {self.cue:.0%} have the background of their class"
+        if split == "test" or not self.cue:
+            ground = "in any colours and textures"
+        pattern = f"The objects carry a fine pattern of {self.grain * 255:.0f}/255"
         card = (
             f"{count:,} drawn images, {self.size}x{self.size} RGB, of 10 classes of objects with"
-            f" their true masks, {told}. "
-            + (
-                f"The objects carry a fine pattern of {self.grain * 255:.0f}/255 that differs by"
-                " class."
-                if self.grain
-                else ""
-            )
-        ).strip()
-        return Dataset("shapes", split, images, y, CLASSES, masks=masks, card=card)
+            f" their true masks, {ground}."
+            f"{f' {pattern} that differs by class.' if self.grain else ''}"
+        )
+        return Dataset(self.key, split, images, y, CLASSES, masks=masks, card=card)
 
     def backgrounds(self, split: str, n: int | None = None) -> torch.Tensor:
         """(N,) int64, the texture family of each image's background; family k is class k's own."""
@@ -363,27 +285,77 @@ def _blur(a: Array) -> Array:
     return smooth
 
 
+def _wide(a: Array) -> Array:
+    return a[:, None, None]
+
+
 def _render(scenes: list[_Scene], size: int, grain: float) -> tuple[Array, Array]:
     """uint8 (N, 3, size, size) and bool (N, 1, size, size)."""
     r = np.stack([scene.r for scene in scenes])
     cover = np.stack([_silhouette(scene, size) for scene in scenes]).astype(np.float64) / 255
     body, detail = cover[:, 0], cover[:, 1] * (cover[:, 0] > 0)
-
-    def dial(i: int, low: float = 0.0, high: float = 1.0) -> Array:
-        return low + (high - low) * r[:, i]
-
-    def wide(a: Array) -> Array:
-        return a[:, None, None]
-
-    # coordinates in [-1, 1], turned, in periods of the texture
+    # coordinates in [-1, 1]
     axis = (np.arange(size) + 0.5) / size * 2 - 1
     yy, xx = np.meshgrid(axis, axis, indexing="ij")
-    angle = math.pi * r[:, 8]
-    per = dial(9, 1.9, 3.1)
-    u = wide(per * np.cos(angle)) * xx + wide(per * np.sin(angle)) * yy + wide(r[:, 10])
-    v = -wide(per * np.sin(angle)) * xx + wide(per * np.cos(angle)) * yy + wide(r[:, 11])
+    # dark object on light ground or the other way round: the contrast is what eight grey levels
+    # cannot undo
+    dark = r[:, 16] < 0.5
 
-    # value noise in two octaves, smooth between the knots
+    # soft light from one side: a slope over the whole object and a bevel at its rim
+    soft = _blur(_blur(body))
+    gy, gx = np.gradient(soft, axis=(1, 2))
+    sun = 2 * math.pi * (0.55 + 0.4 * r[:, 25])
+    bevel = _wide(np.cos(sun)) * gx + _wide(np.sin(sun)) * gy
+    slope = _wide(np.cos(sun)) * xx + _wide(np.sin(sun)) * yy
+    shade = 0.05 * slope - 0.45 * bevel - 0.10 * (1 - soft)
+    tone = _wide(np.where(dark, 0.30, -0.30)) * detail
+    object_light = np.where(dark, _dial(r, 18, 0.29, 0.43), _dial(r, 18, 0.55, 0.69))
+    fore = _hsl(_dial(r, 22), _dial(r, 23, 0.60, 0.95), object_light)
+    front = fore[:, :, None, None] + (shade + tone)[:, None]
+    if grain:
+        label = np.array([scene.label for scene in scenes])
+        front = front + grain * _grain(label, size, r[:, 26])[:, None]
+
+    # a narrow shadow beside the object separates it from a busy ground
+    shadow = np.roll(np.roll(soft, 1, axis=1), 1, axis=2)
+    back = _ground(scenes, r, dark, xx, yy) * (1 - 0.22 * (shadow * (1 - body))[:, None])
+
+    rgb = back * (1 - body[:, None]) + front * body[:, None]
+    noise = np.stack([scene.noise for scene in scenes])[:, None]
+    pixels = np.clip(np.rint(rgb * 255) + noise, 0, 255).astype(np.uint8)
+    return pixels, (body > 0.5)[:, None]
+
+
+def _dial(r: Array, i: int, low: float = 0.0, high: float = 1.0) -> Array:
+    """(N,) uniform numbers in [low, high]."""
+    return low + (high - low) * r[:, i]
+
+
+def _ground(scenes: list[_Scene], r: Array, dark: Array, xx: Array, yy: Array) -> Array:
+    """(N, 3, size, size) textures in two colours, in [0, 1] or somewhat beyond."""
+    angle, per = math.pi * r[:, 8], _dial(r, 9, 1.9, 3.1)
+    # turned, in periods of the texture
+    u = _wide(per * np.cos(angle)) * xx + _wide(per * np.sin(angle)) * yy + _wide(r[:, 10])
+    v = -_wide(per * np.sin(angle)) * xx + _wide(per * np.cos(angle)) * yy + _wide(r[:, 11])
+    cloud = _cloud(scenes, len(xx))
+    family = np.array([scene.family for scene in scenes])
+    texture = np.zeros_like(u)
+    for k, draw in enumerate(FAMILIES.values()):
+        at = family == k
+        if at.any():
+            texture[at] = draw(u[at], v[at], r[at, 12:16, None, None], cloud[at])
+    light = np.where(dark, _dial(r, 17, 0.58, 0.72), _dial(r, 17, 0.24, 0.37))
+    tint = np.array([scene.tint for scene in scenes])
+    ground = _hsl(tint, _dial(r, 19, 0.30, 0.60), light)
+    other = _hsl((tint + _dial(r, 20, -0.08, 0.08)) % 1, _dial(r, 21, 0.3, 0.6), light + 0.2)
+    swing = (other - ground) * _dial(r, 24, 0.35, 0.65)[:, None]
+    back = ground[:, :, None, None] + swing[:, :, None, None] * texture[:, None]
+    back += (0.03 * cloud)[:, None]
+    return back
+
+
+def _cloud(scenes: list[_Scene], size: int) -> Array:
+    """(N, size, size) in [-1, 1]: value noise in two octaves, smooth between the knots."""
     cloud = np.zeros((len(scenes), size, size))
     for octave, (knots, weight) in enumerate(((5, 0.7), (9, 0.3))):
         at = np.linspace(0, knots - 1, size)
@@ -394,55 +366,8 @@ def _render(scenes: list[_Scene], size: int, grain: float) -> tuple[Array, Array
         mix[np.arange(size), low + 1] += t
         field = np.stack([scene.cloud[octave, :knots, :knots] for scene in scenes])
         cloud += weight * (mix @ field @ mix.T)
-    cloud = np.clip((cloud - 0.5) * 3.6, -1, 1)
-
-    family = np.array([scene.family for scene in scenes])
-    texture = np.zeros_like(u)
-    for k, draw in enumerate(FAMILIES.values()):
-        at = family == k
-        if at.any():
-            texture[at] = draw(u[at], v[at], r[at, 12:16, None, None], cloud[at])
-
-    # dark object on light ground or the other way round: the contrast is what eight grey levels
-    # cannot undo
-    dark = r[:, 16] < 0.5
-    ground_light = np.where(dark, dial(17, 0.58, 0.72), dial(17, 0.24, 0.37))
-    object_light = np.where(dark, dial(18, 0.29, 0.43), dial(18, 0.55, 0.69))
-    tint = np.array([scene.tint for scene in scenes])
-    ground = _hsl(tint, dial(19, 0.30, 0.60), ground_light)
-    swing = (
-        _hsl((tint + dial(20, -0.08, 0.08)) % 1, dial(21, 0.3, 0.6), ground_light + 0.2) - ground
-    )
-    fore = _hsl(dial(22), dial(23, 0.60, 0.95), object_light)
-    strength = dial(24, 0.35, 0.65)
-    back = (
-        ground[:, :, None, None] + (swing * strength[:, None])[:, :, None, None] * texture[:, None]
-    )
-    back += (0.03 * cloud)[:, None]
-
-    # soft light from one side: a slope over the whole object and a bevel at its rim
-    soft = _blur(_blur(body))
-    gy, gx = np.gradient(soft, axis=(1, 2))
-    sun = 2 * math.pi * (0.55 + 0.4 * r[:, 25])
-    bevel = wide(np.cos(sun)) * gx + wide(np.sin(sun)) * gy
-    slope = wide(np.cos(sun)) * xx + wide(np.sin(sun)) * yy
-    shade = 0.05 * slope - 0.45 * bevel - 0.10 * (1 - soft)
-    tone = wide(np.where(dark, 0.30, -0.30)) * detail
-    front = fore[:, :, None, None] + (shade + tone)[:, None]
-    if grain:
-        front = (
-            front
-            + grain * _grain(np.array([scene.label for scene in scenes]), size, r[:, 26])[:, None]
-        )
-
-    # a narrow shadow beside the object separates it from a busy ground
-    shadow = np.roll(np.roll(soft, 1, axis=1), 1, axis=2)
-    back = back * (1 - 0.22 * (shadow * (1 - body))[:, None])
-
-    rgb = back * (1 - body[:, None]) + front * body[:, None]
-    noise = np.stack([scene.noise for scene in scenes])[:, None]
-    pixels = np.clip(np.rint(rgb * 255) + noise, 0, 255).astype(np.uint8)
-    return pixels, (body > 0.5)[:, None]
+    faded: Array = np.clip((cloud - 0.5) * 3.6, -1, 1)
+    return faded
 
 
 def _grain(label: Array, size: int, phase: Array) -> Array:
@@ -452,8 +377,6 @@ def _grain(label: Array, size: int, phase: Array) -> Array:
     direction = np.radians(36.0 * (label % 5))
     length = np.where(label < 5, 3.0, 4.6)
     step = np.arange(size)
-    along = (
-        np.cos(direction)[:, None, None] * step + np.sin(direction)[:, None, None] * step[:, None]
-    )
-    ripples: Array = np.sin(2 * math.pi * (along / length[:, None, None] + phase[:, None, None]))
+    along = _wide(np.cos(direction)) * step + _wide(np.sin(direction)) * step[:, None]
+    ripples: Array = np.sin(2 * math.pi * (along / _wide(length) + _wide(phase)))
     return ripples

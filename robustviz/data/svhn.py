@@ -5,14 +5,13 @@ MNIST leaves out.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
 
 from robustviz.data import places
-from robustviz.data.base import Dataset, Recipe
-from robustviz.data.published import Published, part, rows, torchvision
+from robustviz.data.base import Dataset
+from robustviz.data.published import Published, laptop, part, rows, torchvision
 from robustviz.imports import load
 from robustviz.registry import register
 from robustviz.types import UserError
@@ -32,15 +31,7 @@ class SVHN(Published):
     """
 
     label = "SVHN"
-    recipe: ClassVar[Recipe] = {
-        # no flips: a mirrored 2 is no digit
-        "epochs": 10,
-        "batch_size": 128,
-        "lr": 0.1,
-        "augment": "crop",
-        "n_train": 10_000,
-        "net": "small_resnet",
-    }
+    recipe = laptop("crop")  # no flips: a mirrored 2 is no digit
 
     def load(self, split: str, n: int | None = None) -> Dataset:
         """The split: images (N, 3, 32, 32). Labels are the digits themselves."""

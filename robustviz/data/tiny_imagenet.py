@@ -6,13 +6,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 
 from robustviz.data import pictures, places
-from robustviz.data.base import Dataset, Recipe
-from robustviz.data.published import Published, class_folders, part
+from robustviz.data.base import Dataset
+from robustviz.data.published import Published, class_folders, laptop, part
 from robustviz.imports import load
 from robustviz.registry import register
 
@@ -31,14 +30,7 @@ class TinyImageNet(Published):
 
     label = "Tiny-ImageNet"
     default_eps = 4 / 255
-    recipe: ClassVar[Recipe] = {
-        "epochs": 10,
-        "batch_size": 128,
-        "lr": 0.1,
-        "augment": "crop_flip",
-        "n_train": 10_000,
-        "net": "small_resnet",
-    }
+    recipe = laptop("crop_flip")
 
     def load(self, split: str, n: int | None = None) -> Dataset:
         """The split: images (N, 3, 64, 64); classes in the order of their WordNet ids."""
