@@ -8,13 +8,13 @@ Signed quantities are drawn around a neutral middle, never with a rainbow.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import plotly.graph_objects as go
 import plotly.io as pio
 
-from robustviz.stats import Floats
+from robustviz.stats import Floats, Ints
 from robustviz.views.result import Result
 
 R = TypeVar("R", bound=Result)
@@ -131,7 +131,9 @@ def clear(colour: str, opacity: float = 0.18) -> str:
     return f"rgba({red},{green},{blue},{opacity})"
 
 
-def band(figure: go.Figure, x: Floats, low: Floats, high: Floats, colour: str) -> None:
+def band(
+    figure: go.Figure, x: Floats | Ints | Sequence[str], low: Floats, high: Floats, colour: str
+) -> None:
     """Shade what lies between `low` and `high` along `x`, (n,) each."""
     figure.add_scatter(
         x=[*x, *x[::-1]],

@@ -546,7 +546,7 @@ def test_fewer_images_than_usually_vote_are_enough(runs_home, monkeypatch, probe
     few = dataclasses.replace(
         few, y=few.y[[0, 0, 2, 3]]
     )  # silhouettes need more images than classes
-    for room in ("misalignment.probe", "features.probe", "misalignment.pairs"):
+    for room in ("misalignment.probe", "features.probe"):
         monkeypatch.setattr(sys.modules[f"robustviz.views.{room}"], "images_of", lambda run: few)
     assert getattr(probes, probe)(shipped("standard")).meta["summary"]
 

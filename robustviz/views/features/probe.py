@@ -9,9 +9,8 @@ of this size do that?", not "of this length".
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from robustviz.data import Dataset
 from robustviz.inputs import in_parts
 from robustviz.nets import Classifier, frozen
 from robustviz.runs.folder import Run
-from robustviz.stats import Floats
+from robustviz.stats import Floats, Ints
 from robustviz.training.evaluate import attacked, norm_of
 from robustviz.types import UserError, check_eps, eps_text
 from robustviz.views.features import embedding
@@ -205,28 +204,22 @@ def feature_map(run: Run, spec: FeatureMapSpec) -> FeatureMap:
     seen, second = features(run, spec.alike(FeaturesSpec)), None
     if spec.place_eps is not None:
         second = features(run, replace(spec.alike(FeaturesSpec), eps=spec.place_eps))
-    points = np.concatenate([seen.clean, seen.adversarial])
-    drawn = _drawn(
-        spec,
-        torch.from_numpy(points).double(),
-        torch.from_numpy(seen.y),
-        len(split.classes),
-        [
-            torch.from_numpy(z).double()
-            for z in (seen.noise, seen.noise[:0] if second is None else second.adversarial)
-        ],
+    both = torch.from_numpy(np.concatenate([seen.clean, seen.adversarial])).double()
+    late = seen.noise[:0] if second is None else second.adversarial
+    guests = [torch.from_numpy(z).double() for z in (seen.noise, late)]
+    at, (noise, placed), axes, origin, share = _drawn(
+        spec, both, guests, seen.y, len(split.classes)
     )
     own, other = (np.stack(rows) for rows in zip(*map(seen.cosines, KINDS), strict=True))
     kept = {name: seen.meta[name] for name in ("attack", "eps", "norm", "seed")}
-    made = {"metric": "cosine", "n_neighbors": spec.n_neighbors, "min_dist": spec.min_dist}
-    if spec.projection != "umap":
-        made = {}
-    said = kept | {"n": n, "place_eps": spec.place_eps, "projection": spec.projection} | made
-    return FeatureMap(
-        clean=_float32(drawn.at[:n]),
-        adversarial=_float32(drawn.at[n:]),
-        noise=_float32(drawn.guests[0]),
-        placed=_float32(drawn.guests[1]),
+    said: dict[str, object] = {"n": n, "place_eps": spec.place_eps, "projection": spec.projection}
+    if spec.projection == "umap":
+        said |= {"metric": "cosine", "n_neighbors": spec.n_neighbors, "min_dist": spec.min_dist}
+    result = FeatureMap(
+        clean=_float32(at[:n]),
+        adversarial=_float32(at[n:]),
+        noise=_float32(noise),
+        placed=_float32(placed),
         y=seen.y,
         pred=seen.pred,
         pred_adv=seen.pred_adv,
@@ -236,65 +229,54 @@ def feature_map(run: Run, spec: FeatureMapSpec) -> FeatureMap:
         own=own,
         other=other,
         moved=seen.moved_adv,
-        axes=drawn.axes.numpy(),
-        origin=drawn.origin.numpy(),
-        share=drawn.share,
-        trust=drawn.trust,
-        meta=meta_of(
-            run, split, **said, summary=_map_summary(spec, drawn, (other > own).sum(axis=1), seen)
-        ),
+        axes=axes.numpy(),
+        origin=origin.numpy(),
+        share=share,
+        trust=embedding.trustworthiness(both, at),
+        meta=meta_of(run, split, **kept, **said),
     )
-
-
-class _Drawn(NamedTuple):
-    """Points `at` (N,2) of a plane, and of `guests` that joined the finished map; how it was laid."""
-
-    at: Tensor
-    guests: list[Tensor]
-    axes: Tensor
-    origin: Tensor
-    share: float
-    trust: float
+    result.meta["summary"] = _map_summary(spec, result)
+    return result
 
 
 def _drawn(
-    spec: FeatureMapSpec, points: Tensor, y: Tensor, classes: int, guests: list[Tensor]
-) -> _Drawn:
-    """Clean and attacked `points` (2n,D) in a plane, `y` (n,) the classes of both."""
+    spec: FeatureMapSpec, both: Tensor, guests: list[Tensor], y: Ints, classes: int
+) -> tuple[Tensor, list[Tensor], Tensor, Tensor, float]:
+    """Where clean and attacked points (2n,D) lie in a plane, where `guests` do that join it, and
+    its axes, origin and share of the variance.
+    """
     if spec.projection == "umap":
         at = embedding.umap(
-            points, seed=spec.seed, n_neighbors=spec.n_neighbors, min_dist=spec.min_dist
+            both, seed=spec.seed, n_neighbors=spec.n_neighbors, min_dist=spec.min_dist
         )
-        placed = [embedding.place(z, points, at) for z in guests]
-        axes, origin, share = points.new_zeros(0, 2), points.new_zeros(0), math.nan
-    else:
-        axes, origin, share = (
-            embedding.centre_plane(points[: len(y)], y, classes)
-            if spec.projection == "centres"
-            else embedding.plane(points)
-        )
-        at, *placed = ((z - origin) @ axes for z in (points, *guests))
-    trust = embedding.trustworthiness(points, at)
-    return _Drawn(at, placed, axes, origin, share, trust)
+        placed = [embedding.place(z, both, at) for z in guests]
+        return at, placed, both.new_zeros(0, 2), both.new_zeros(0), math.nan
+    axes, origin, share = (
+        embedding.centre_plane(both[: len(y)], torch.from_numpy(y), classes)
+        if spec.projection == "centres"
+        else embedding.plane(both)
+    )
+    at, *placed = ((z - origin) @ axes for z in (both, *guests))
+    return at, placed, axes, origin, share
 
 
-def _map_summary(spec: FeatureMapSpec, drawn: _Drawn, astray: Sequence[int], seen: Features) -> str:
+def _map_summary(spec: FeatureMapSpec, result: FeatureMap) -> str:
     """One sentence: the map, and how many points lie nearer to another class, in feature space."""
     made = {
-        "centres": f"holds {drawn.share:.0%} of the variance between the class centres",
-        "pca": f"holds {drawn.share:.0%} of the variance",
+        "centres": f"holds {result.share:.0%} of the variance between the class centres",
+        "pca": f"holds {result.share:.0%} of the variance",
         "umap": (
             f"metric cosine, n_neighbors {spec.n_neighbors}, min_dist {spec.min_dist:g}, seed"
             f" {spec.seed}"
         ),
     }[spec.projection]
-    if not math.isnan(drawn.trust):
-        made += f", trustworthiness({embedding.TRUST}) {drawn.trust:.3f}"
-    clean, adv, noise = astray
+    if not math.isnan(result.trust):
+        made += f", trustworthiness({embedding.TRUST}) {result.trust:.3f}"
+    clean, adv, noise = result.astray
     return (
-        f"{len(seen.y)} images on {TITLES[spec.projection]} ({made}). Nearer to another"
+        f"{len(result.y)} images on {TITLES[spec.projection]} ({made}). Nearer to another"
         f" class's centre than to their own, by cosine in feature space: {clean} clean, {adv}"
-        f" under PGD-{spec.steps} at ε = {eps_text(float(seen.meta['eps']))} (seed"
+        f" under PGD-{spec.steps} at ε = {eps_text(float(result.meta['eps']))} (seed"
         f" {spec.seed}), {noise} with noise of the same ε."
     )
 
@@ -321,16 +303,14 @@ def feature_film(run: Run, spec: FeatureFilmSpec) -> FeatureFilm:
     y, n = task.images.y, len(task.images)
     _check_count(spec.projection, n)
     shots = [_shot(run.net(epoch=epoch), task) for epoch in epochs]
+    clean, adv, preds, own, other, moved = zip(*shots, strict=True)
     if spec.projection == "umap":
-        maps = _chained([torch.cat([shot.clean, shot.adversarial]) for shot in shots], spec.seed)
-        at = [[both[:n], both[n:]] for both in maps]
+        maps = _chained([torch.cat(both) for both in zip(clean, adv, strict=True)], spec.seed)
+        frames = [[at[part] for at in maps] for part in (slice(n), slice(n, None))]
     else:
-        axes, origin, _ = embedding.centre_plane(shots[-1].clean, y, len(task.images.classes))
-        at = [[(z - origin) @ axes for z in (shot.clean, shot.adversarial)] for shot in shots]
-    clean, adversarial = (np.stack([_float32(z) for z in part]) for part in zip(*at, strict=True))
-    pred, pred_adv = (np.stack(part) for part in zip(*(shot.pred for shot in shots), strict=True))
-    own = np.array([shot.own for shot in shots])
-    other = np.array([shot.other for shot in shots])
+        axes, origin, _ = embedding.centre_plane(clean[-1], y, len(task.images.classes))
+        frames = [[(z - origin) @ axes for z in part] for part in (clean, adv)]
+    pred, pred_adv = np.stack(preds, axis=1)
     k = (pred_adv == y.numpy()).sum(axis=1)
     summary = (
         f"{len(epochs)} epochs from {epochs[0]} to {epochs[-1]}, {n} images,"
@@ -340,15 +320,15 @@ def feature_film(run: Run, spec: FeatureFilmSpec) -> FeatureFilm:
     )
     return FeatureFilm(
         epochs=np.array(epochs),
-        clean=clean,
-        adversarial=adversarial,
+        clean=_float32(torch.stack(frames[0])),
+        adversarial=_float32(torch.stack(frames[1])),
         y=y.numpy(),
         index=np.arange(n),
         pred=pred,
         pred_adv=pred_adv,
-        own=own,
-        other=other,
-        moved=np.array([shot.moved for shot in shots]),
+        own=np.array(own),
+        other=np.array(other),
+        moved=np.array(moved),
         meta=task.meta | {"projection": spec.projection, "n": n, "summary": summary},
     )
 
@@ -365,39 +345,21 @@ def _epochs(run: Run) -> list[int]:
     return [every[round(at)] for at in np.linspace(0, len(every) - 1, min(len(every), FRAMES))]
 
 
-class _Shot(NamedTuple):
-    """One epoch: features (n,D) float64 and answers of clean and attacked images, the mean cosines
-    of `KINDS` to their own class's centre and to the nearest other, how far attack and noise move.
+def _shot(
+    net: Classifier, task: Task
+) -> tuple[Tensor, Tensor, list[Ints], list[float], list[float], list[float]]:
+    """One epoch: features (n,D) of clean and attacked images, the answers to both, the mean cosines
+    of all `KINDS` to their own class's centre and to the nearest other, how far attack and noise
+    move.
     """
-
-    clean: Tensor
-    adversarial: Tensor
-    pred: list[Any]
-    own: list[float]
-    other: list[float]
-    moved: list[float]
-
-
-def _shot(net: Classifier, task: Task) -> _Shot:
     images = task.seen_by(net)
-    seen = {kind: features_of(net, x) for kind, x in images.items()}
-    z = {kind: each for kind, (each, _) in seen.items()}
-    near = [
-        own_and_other(each.numpy(), z["clean"].numpy(), task.images.y.numpy())
-        for each in z.values()
-    ]
-    moved: list[Images] = ["adversarial", "noise"]
-    return _Shot(
-        z["clean"].double(),
-        z["adversarial"].double(),
-        [logits.argmax(dim=1).numpy() for _, logits in seen.values()][:2],
-        [own.mean() for own, _ in near],
-        [other.mean() for _, other in near],
-        [
-            float(task.displacement(z["clean"], z[kind], images[kind]).relative.mean())
-            for kind in moved
-        ],
-    )
+    z, logits = zip(*(features_of(net, x) for x in images.values()), strict=True)
+    near = [own_and_other(each.numpy(), z[0].numpy(), task.images.y.numpy()) for each in z]
+    own, other = ([part.mean() for part in parts] for parts in zip(*near, strict=True))
+    apart = map(task.displacement, z[:1] * 2, z[1:], [images["adversarial"], images["noise"]])
+    moved = [float(far.relative.mean()) for far in apart]
+    pred = [each.argmax(dim=1).numpy() for each in logits[:2]]
+    return z[0].double(), z[1].double(), pred, own, other, moved
 
 
 def _chained(points: list[Tensor], seed: int) -> list[Tensor]:

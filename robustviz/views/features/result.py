@@ -22,14 +22,16 @@ Film = Literal["centres", "umap"]
 KINDS: dict[Images, str] = {"clean": "clean", "adversarial": "attacked", "noise": "noise"}
 
 
-class Answers:
-    """Answers of a network to images and their attacked twins, (n,) each, beside the true
-    classes.
+@dataclass(frozen=True)
+class Answers(Result):
+    """Answers of a network to images and their attacked twins: `y` (n,) the true classes, `pred`,
+    `pred_adv` (n,), or a row an epoch (E,n), the answers; `index` (n,) the images' numbers.
     """
 
     y: Ints
     pred: Ints
     pred_adv: Ints
+    index: Ints
 
     @property
     def right(self) -> Bools:
@@ -61,7 +63,7 @@ class AttackedSpec(ProbeSpec[R]):
 
 
 @dataclass(frozen=True)
-class Features(Answers, Result):
+class Features(Answers):
     """Penultimate features of the same `n` images untouched, attacked, and with random noise of the
     same ε.
 
@@ -78,11 +80,7 @@ class Features(Answers, Result):
     clean: Floats
     adversarial: Floats
     noise: Floats
-    y: Ints
-    pred: Ints
-    pred_adv: Ints
     pred_noise: Ints
-    index: Ints
     centres_clean: Floats
     centres_adv: Floats
     centres_noise: Floats
@@ -151,7 +149,7 @@ def _unit(z: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
-class FeatureMap(Answers, Result):
+class FeatureMap(Answers):
     """Features of the same `n` images as points of a plane: untouched, attacked, and with random
     noise of the same ε.
 
@@ -170,12 +168,8 @@ class FeatureMap(Answers, Result):
     adversarial: Floats
     noise: Floats
     placed: Floats
-    y: Ints
-    pred: Ints
-    pred_adv: Ints
     pred_noise: Ints
     pred_placed: Ints
-    index: Ints
     own: Floats
     other: Floats
     moved: Floats
@@ -223,7 +217,7 @@ class FeatureMapSpec(AttackedSpec[FeatureMap]):
 
 
 @dataclass(frozen=True)
-class FeatureFilm(Result):
+class FeatureFilm(Answers):
     """Features of the same n images at E epochs of one training, on the plane of the last epoch's
     class centres or by UMAP.
 
@@ -237,10 +231,6 @@ class FeatureFilm(Result):
     epochs: Ints
     clean: Floats
     adversarial: Floats
-    y: Ints
-    index: Ints
-    pred: Ints
-    pred_adv: Ints
     own: Floats
     other: Floats
     moved: Floats

@@ -8,24 +8,23 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeVar
 
 import numpy as np
 import plotly.graph_objects as go
 
+from robustviz.stats import Floats, _number
 from robustviz.types import eps_text
-from robustviz.views.attack.figures import _clear, _sides
-from robustviz.views.features.result import Features
+from robustviz.views.attack.figures import _sides
+from robustviz.views.features.result import Features, Images
 from robustviz.views.misalignment.result import Misalignment, Pairs, Stages, Uniformity
-from robustviz.views.result import Result
-from robustviz.views.theme import COLOURS, DASHES, LIGHT, blank, finish
+from robustviz.views.theme import COLOURS, DASHES, LIGHT, band, blank, finish, named
 
-R = TypeVar("R", bound=Result)
 MOST = 10  # classes drawn at once; more cannot be told apart
 SYMBOLS = {
     "a": ("x-thin", "circle-open", "line-ns"),
     "b": ("x-open", "circle-open-dot", "line-ne"),
 }  # attacked, noise, boundary
+KINDS: dict[Images, str] = {"clean": "clean", "adversarial": "attacked", "noise": "noisy"}
 CONFUSERS = 5  # drawn beside a class that is looked at, where there are more
 
 
@@ -53,28 +52,27 @@ def misalignment(
     attacked images lie on average (×), where noisy ones do (○), and where the head changes its
     answer (|). `focus`: a class; the others are grey.
     """
-    found = _named(results)
-    colour, first = COLOURS[template], next(iter(found.values()))
-    names = list(first.meta["classes"])
-    shown = shown_classes(first, focus)
+    networks = named(results)
+    first = next(iter(networks.values()))
+    names, shown = list(first.meta["classes"]), shown_classes(first, focus)
+    rows, ink = [names[c] for c in shown], COLOURS[template]
     figure = blank(
         template,
         "How far an attack moves each class",
         "0: own centre, 1: nearest wrong centre",
         height=34 * len(shown) + 190,
     )
-    rows = [names[c] for c in shown]
-    for (name, result), side in zip(found.items(), _sides(found), strict=True):
-        symbols = SYMBOLS[side]
-        grey = [colour[side] if not focus or row == focus else colour["faint"] for row in rows]
-        for what, values, symbol in (
-            ("attacked", result.along, symbols[0]),
-            ("noise", result.along_noise, symbols[1]),
-            ("boundary", result.boundary_nearest, symbols[2]),
+    for (name, result), side in zip(networks.items(), _sides(networks), strict=True):
+        colours = [ink[side] if not focus or row == focus else ink["faint"] for row in rows]
+        to = [names[result.nearest[c]] if result.nearest[c] >= 0 else "none" for c in shown]
+        for what, values, symbol in zip(
+            ("attacked", "noise", "boundary"),
+            (result.along, result.along_noise, result.boundary_nearest),
+            SYMBOLS[side],
+            strict=True,
         ):
-            to = [names[result.nearest[c]] if result.nearest[c] >= 0 else "none" for c in shown]
             figure.add_scatter(
-                x=[_plain(values[c]) for c in shown],
+                x=[_number(values[c]) for c in shown],
                 y=rows,
                 mode="markers",
                 name=f"{name}: {what}",
@@ -82,22 +80,21 @@ def misalignment(
                 marker={
                     "symbol": symbol,
                     "size": 13,
-                    "color": grey,
-                    "line": {"width": 2.5, "color": grey},
+                    "color": colours,
+                    "line": {"width": 2.5, "color": colours},
                 },
-                hovertemplate="%{y} → %{customdata}: %{x:.2f}<extra>"
-                + f"{name}, {what}"
-                + "</extra>",
+                hovertemplate=(
+                    f"%{{y}} → %{{customdata}}: %{{x:.2f}}<extra>{name}, {what}</extra>"
+                ),
             )
     figure.update_xaxes(title="share of the way", zeroline=True)
     figure.update_yaxes(autorange="reversed", type="category", tickmode="linear")
-    figure.update_layout(margin={"b": 84 + 20 * len(found)})
-    said = " ".join(f"{name}: {_cause(result, focus)}" for name, result in found.items())
+    figure.update_layout(margin={"b": 84 + 20 * len(networks)})
     return finish(
         figure,
         "Movement under attack on the line to the nearest wrong class, a row a class.",
         first.meta,
-        said,
+        " ".join(f"{name}: {_cause(result, focus)}" for name, result in networks.items()),
     )
 
 
@@ -107,12 +104,8 @@ def _cause(result: Misalignment, focus: str) -> str:
         c = names.index(focus)
         return f"{focus}: {result.kind[c]}: {result.sentence[c]}"
     c = result.order[0]
-    level = [
-        k
-        for k in result.order
-        if result.n[k] and result.robust_k[k] * result.n[c] == result.robust_k[c] * result.n[k]
-    ]
-    tied = f", like {len(level) - 1} more" if len(level) > 1 else ""
+    level = (result.n > 0) & (result.robust_k * result.n[c] == result.robust_k[c] * result.n)
+    tied = f", like {level.sum() - 1} more" if level.sum() > 1 else ""
     return f"{causes(result)} {names[c]} is right least often{tied}: {result.sentence[c]}"
 
 
@@ -132,8 +125,7 @@ def misalignment_auc(
     """The ROC curve of a guess who will be fooled: images whose untouched features lie nearer to
     another class first.
     """
-    found = _named(results)
-    colour, first = COLOURS[template], next(iter(found.values()))
+    networks, colour = named(results), COLOURS[template]
     figure = blank(
         template,
         "Does misalignment foretell who is fooled?",
@@ -147,56 +139,51 @@ def misalignment_auc(
         line={"color": colour["faint"], "dash": "dot"},
         hoverinfo="skip",
     )
-    said = []
-    for (name, result), side in zip(found.items(), _sides(found), strict=True):
-        area, low, high, fooled, held = result.auc
-        if math.isnan(area):
-            which = (
-                "none of the images right untouched was fooled"
-                if held
-                else "all images right untouched were fooled"
+    for (name, result), side in zip(networks.items(), _sides(networks), strict=True):
+        if not math.isnan(result.auc[0]):
+            x, y = _roc(result)
+            figure.add_scatter(
+                x=x,
+                y=y,
+                mode="lines",
+                name=name,
+                line={"color": colour[side], "dash": DASHES[side], "width": 3, "shape": "hv"},
+                hovertemplate=(
+                    f"%{{y:.0%}} of the fooled, %{{x:.0%}} of the others<extra>{name}</extra>"
+                ),
             )
-            said.append(
-                f"{name}: {which if fooled or held else 'no image is right untouched'}, so there is"
-                " nothing to foretell."
-            )
-            continue
-        x, y = _roc(result)
-        figure.add_scatter(
-            x=x,
-            y=y,
-            mode="lines",
-            name=name,
-            line={"color": colour[side], "dash": DASHES[side], "width": 3, "shape": "hv"},
-            hovertemplate="%{y:.0%} of the fooled, %{x:.0%} of the others<extra>"
-            + name
-            + "</extra>",
-        )
-        verdict = (
-            "above chance"
-            if low > 0.5
-            else "below chance"
-            if high < 0.5
-            else "not told from chance"
-        )
-        said.append(
-            f"{name}: AUC {area:.2f} [{low:.2f}, {high:.2f}], {verdict}; {fooled} fooled, {held}"
-            f" not, {result.meta['printed']}."
-        )
     figure.update_xaxes(title="share of those that were not fooled", range=[0, 1], tickformat=".0%")
     figure.update_yaxes(title="share of the fooled", range=[0, 1.02], tickformat=".0%")
     return finish(
         figure,
         "ROC curve of feature misalignment against being fooled.",
-        first.meta,
-        " ".join(said),
+        next(iter(networks.values())).meta,
+        " ".join(f"{name}: {_foretold(result)}" for name, result in networks.items()),
     )
 
 
-def _roc(result: Misalignment) -> tuple[np.ndarray, np.ndarray]:
+def _foretold(result: Misalignment) -> str:
+    """Whether misalignment tells who is fooled."""
+    area, low, high, fooled, held = result.auc
+    if math.isnan(area):
+        which = "no image is right untouched"
+        if held:
+            which = "none of the images right untouched was fooled"
+        elif fooled:
+            which = "all images right untouched were fooled"
+        return f"{which}, so there is nothing to foretell."
+    verdict = "not told from chance"
+    if not low <= 0.5 <= high:
+        verdict = "above chance" if low > 0.5 else "below chance"
+    return (
+        f"AUC {area:.2f} [{low:.2f}, {high:.2f}], {verdict}; {fooled} fooled, {held} not,"
+        f" {result.meta['printed']}."
+    )
+
+
+def _roc(result: Misalignment) -> tuple[Floats, Floats]:
     """(false, true) positive rates with one step a distinct score."""
-    right = result.pred == result.y
-    score, fooled = result.misaligned[right], (result.pred_adv != result.y)[right]
+    score, fooled = result.misaligned[result.right], result.fooled[result.right]
     order = np.argsort(-score, kind="stable")
     last = np.append(np.diff(score[order]) != 0, True)
     true, false = np.cumsum(fooled[order])[last], np.cumsum(~fooled[order])[last]
@@ -207,65 +194,65 @@ def stages(results: Stages | Mapping[str, Stages], *, template: str = LIGHT) -> 
     """Mean cosine of an image and its attacked twin after each stage, and of its noisy twin (thin,
     dotted).
     """
-    found = _named(results)
-    colour, first = COLOURS[template], next(iter(found.values()))
+    networks = named(results)
+    first = next(iter(networks.values()))
     figure = blank(
         template,
         "Where does it start?",
         f"clean and attacked alike: 1; {first.adversarial.shape[1]} images",
     )
-    said, alike = [], len({tuple(result.names) for result in found.values()}) == 1
-    for (name, result), side in zip(found.items(), _sides(found), strict=True):
+    alike = len({tuple(result.names) for result in networks.values()}) == 1
+    for (name, result), side in zip(networks.items(), _sides(networks), strict=True):
+        colour = COLOURS[template][side]
         x = result.names if alike else [f"{at}" for at in range(len(result.names))]
-        mean, noise = result.adversarial.mean(axis=1), result.noise.mean(axis=1)
         low, high = np.quantile(result.adversarial, [0.25, 0.75], axis=1)
-        figure.add_scatter(
-            x=[*x, *x[::-1]],
-            y=[*high, *low[::-1]],
-            fill="toself",
-            mode="none",
-            fillcolor=_clear(colour[side]),
-            hoverinfo="skip",
-            showlegend=False,
-        )
+        band(figure, x, low, high, colour)
         figure.add_scatter(
             x=x,
-            y=mean,
+            y=result.adversarial.mean(axis=1),
             mode="lines+markers",
             name=f"{name}: attacked",
             customdata=result.names,
-            line={"color": colour[side], "dash": DASHES[side], "width": 3},
+            line={"color": colour, "dash": DASHES[side], "width": 3},
             marker={"size": 9, "symbol": "x"},
-            hovertemplate="%{customdata}: %{y:.3f}<extra>" + name + "</extra>",
+            hovertemplate=f"%{{customdata}}: %{{y:.3f}}<extra>{name}</extra>",
         )
         figure.add_scatter(
             x=x,
-            y=noise,
+            y=result.noise.mean(axis=1),
             mode="lines+markers",
             name=f"{name}: noise",
             customdata=result.names,
-            line={"color": colour[side], "dash": "dot", "width": 1.5},
+            line={"color": colour, "dash": "dot", "width": 1.5},
             marker={"size": 7, "symbol": "circle-open"},
-            hovertemplate="%{customdata}, noise: %{y:.3f}<extra>" + name + "</extra>",
-        )
-        falls = mean[:-2] - mean[1:-1]  # the logits are on another scale
-        at = int(falls.argmax())
-        where = (
-            f"the greatest fall is at {result.names[at + 1]}, from {mean[at]:.2f} to"
-            f" {mean[at + 1]:.2f}"
-            if falls[at] > 0
-            else "it falls at no stage"
-        )
-        said.append(
-            f"{name}: up to the features {where}; features end at {mean[-2]:.2f}, with noise"
-            f" {noise[-2]:.2f}, logits at {mean[-1]:.2f} (PGD-{result.meta['attack']['steps']} at ε"
-            f" = {eps_text(float(result.meta['eps']))}, band: middle half of"
-            f" {result.noise.shape[1]} images)."
+            hovertemplate=f"%{{customdata}}, noise: %{{y:.3f}}<extra>{name}</extra>",
         )
     figure.update_xaxes(type="category", title="" if alike else "stage (the networks differ)")
     figure.update_yaxes(title="cosine, mean over images")
     return finish(
-        figure, "Cosine of clean and attacked images, stage by stage.", first.meta, " ".join(said)
+        figure,
+        "Cosine of clean and attacked images, stage by stage.",
+        first.meta,
+        " ".join(f"{name}: {_fall(result)}" for name, result in networks.items()),
+    )
+
+
+def _fall(result: Stages) -> str:
+    """Where clean and attacked images part most."""
+    mean, noise = result.adversarial.mean(axis=1), result.noise.mean(axis=1)
+    falls = mean[:-2] - mean[1:-1]  # the logits are on another scale
+    at = int(falls.argmax())
+    where = "it falls at no stage"
+    if falls[at] > 0:
+        where = (
+            f"the greatest fall is at {result.names[at + 1]}, from {mean[at]:.2f} to"
+            f" {mean[at + 1]:.2f}"
+        )
+    return (
+        f"up to the features {where}; features end at {mean[-2]:.2f}, with noise"
+        f" {noise[-2]:.2f}, logits at {mean[-1]:.2f} (PGD-{result.meta['attack']['steps']} at ε"
+        f" = {eps_text(float(result.meta['eps']))}, band: middle half of"
+        f" {result.noise.shape[1]} images)."
     )
 
 
@@ -274,11 +261,10 @@ def pairs(result: Pairs, *, side: str = "a", template: str = LIGHT) -> go.Figure
     with the margin.
     """
     colour = COLOURS[template]
-    kind = {"clean": "clean", "adversarial": "attacked", "noise": "noisy"}[result.meta["images"]]
     figure = blank(
         template,
         "Distances of pairs",
-        f"{result.meta['n']} {kind} images, features at length 1",
+        f"{result.meta['n']} {KINDS[result.meta['images']]} images, features at length 1",
         barmode="overlay",
         bargap=0.05,
     )
@@ -293,16 +279,16 @@ def pairs(result: Pairs, *, side: str = "a", template: str = LIGHT) -> go.Figure
             name=name,
             marker={"color": fill, "line": {"color": colour[side], "width": 1.5}},
             customdata=counts,
-            hovertemplate="near %{x:.2f}: %{y:.1%}, %{customdata} pairs<extra>" + name + "</extra>",
+            hovertemplate=(
+                f"near %{{x:.2f}}: %{{y:.1%}}, %{{customdata}} pairs<extra>{name}</extra>"
+            ),
         )
-    within, between = result.meta["within"], result.meta["between"]
-    said = (
-        f"Pairs of one class are {_two(within)} apart on average, pairs of two classes"
-        f" {_two(between)}"
+    within, between = (
+        f"{far:.2f}" if math.isfinite(far) else "(none)"
+        for far in (result.meta["within"], result.meta["between"])
     )
-    if result.margin is None:
-        said += "; no margin was trained."
-    else:
+    margin = "no margin was trained."
+    if result.margin is not None:
         figure.add_vline(
             x=result.margin,
             line={"color": colour["text"], "dash": "dash"},
@@ -312,21 +298,25 @@ def pairs(result: Pairs, *, side: str = "a", template: str = LIGHT) -> go.Figure
         inside = result.different[middle < result.margin].sum() / max(
             int(result.different.sum()), 1
         )
-        said += (
-            f"; {inside:.0%} of the latter lie within m = {result.margin:g}. It acted on a"
-            " projection of these features, which is gone."
+        margin = (
+            f"{inside:.0%} of the latter lie within m = {result.margin:g}. It acted on a projection"
+            " of these features, which is gone."
         )
     figure.update_xaxes(title="distance (0: one direction, 2: opposite)", range=[0, 2])
     figure.update_yaxes(title="share of the pairs", tickformat=".0%")
     return finish(
-        figure, "Histogram of feature distances within and between classes.", result.meta, said
+        figure,
+        "Histogram of feature distances within and between classes.",
+        result.meta,
+        f"Pairs of one class are {within} apart on average, pairs of two classes {between};"
+        f" {margin}",
     )
 
 
 def centre_cosines(
     result: Features,
     *,
-    images: Literal["clean", "adversarial", "noise"] = "adversarial",
+    images: Images = "adversarial",
     change: bool = False,
     classes: Sequence[str] = (),
     template: str = LIGHT,
@@ -335,34 +325,27 @@ def centre_cosines(
     (column); `change`: how much it differs from that among the clean. `classes`: those to draw; all
     by default.
     """
-    every = list(result.meta["classes"])
-    keep = [every.index(name) for name in classes] if classes else list(range(len(every)))
+    every, kind = list(result.meta["classes"]), KINDS[images]
+    names = list(classes) or every
+    keep = [every.index(name) for name in names]
     matrix = {
         "clean": result.centres_clean,
         "adversarial": result.centres_adv,
         "noise": result.centres_noise,
     }[images]
-    drawn = matrix - result.centres_clean if change else matrix
-    part = drawn[np.ix_(keep, keep)]
-    names = [every[k] for k in keep]
-    kind = {"clean": "clean", "adversarial": "attacked", "noise": "noisy"}[images]
+    part = (matrix - result.centres_clean if change else matrix)[np.ix_(keep, keep)]
     figure = blank(
         template,
         f"Clean centres and {kind} centres" + (", change" if change else ""),
         f"cosine, n = {len(result.y)}",
         height=460,
     )
-    most = float(np.nanmax(np.abs(part))) if np.isfinite(part).any() else 1.0
+    known = part[np.isfinite(part)]
+    most = float(np.abs(known).max()) if len(known) else 1.0
     # Features behind a ReLU have no negative cosines, others may.
-    scale = (
-        {"colorscale": "RdBu", "zmid": 0, "zmin": -most or -1, "zmax": most or 1}
-        if change
-        else {
-            "colorscale": "Cividis",
-            "zmin": min(0.0, float(np.nanmin(part)) if np.isfinite(part).any() else 0.0),
-            "zmax": 1,
-        }
-    )
+    scale = {"colorscale": "Cividis", "zmin": float(known.min(initial=0.0)), "zmax": 1}
+    if change:
+        scale = {"colorscale": "RdBu", "zmid": 0, "zmin": -most or -1, "zmax": most or 1}
     figure.add_heatmap(
         z=part,
         x=names,
@@ -407,76 +390,53 @@ def uniformity(
     """Alignment against uniformity of clean features: one point an epoch that was kept, the best
     network filled and large.
     """
-    found = _named(results)
-    colour, first = COLOURS[template], next(iter(found.values()))
+    networks = named(results)
+    first = next(iter(networks.values()))
     figure = blank(
         template,
         "Tight classes, evenly spread?",
         f"{first.meta['n']} clean test images; best is the lower left",
     )
-    said = []
-    for (name, result), side in zip(found.items(), _sides(found), strict=True):
-        last = result.epoch < 0
-        kept = ~last
-        labels = ["best" if epoch < 0 else f"epoch {epoch}" for epoch in result.epoch]
+    for (name, result), side in zip(networks.items(), _sides(networks), strict=True):
+        colour, kept = COLOURS[template][side], result.epoch >= 0
+        labels = [f"epoch {epoch}" for epoch in result.epoch[kept]]
         figure.add_scatter(
             x=result.uniformity[kept],
             y=result.alignment[kept],
             mode="lines+markers+text",
             name=f"{name}: epochs",
-            showlegend=bool(kept.any()),
+            showlegend=bool(labels),
             cliponaxis=False,
-            text=[
-                label if at in (0, int(kept.sum()) - 1) else ""
-                for at, label in enumerate(np.array(labels)[kept])
-            ],
+            text=[label if at in (0, len(labels) - 1) else "" for at, label in enumerate(labels)],
             textposition="top center",
-            line={"color": colour[side], "dash": DASHES[side], "width": 2},
+            line={"color": colour, "dash": DASHES[side], "width": 2},
             marker={"size": 8, "symbol": "circle-open"},
-            customdata=np.array(labels)[kept],
-            hovertemplate="%{customdata}: alignment %{y:.2f}, uniformity %{x:.2f}<extra>"
-            + name
-            + "</extra>",
+            customdata=np.array(labels),
+            hovertemplate=(
+                f"%{{customdata}}: alignment %{{y:.2f}}, uniformity %{{x:.2f}}<extra>{name}</extra>"
+            ),
         )
         figure.add_scatter(
-            x=result.uniformity[last],
-            y=result.alignment[last],
+            x=result.uniformity[~kept],
+            y=result.alignment[~kept],
             mode="markers",
             name=f"{name}: best network",
-            marker={
-                "size": 15,
-                "color": colour[side],
-                "symbol": "circle" if side == "a" else "diamond",
-            },
-            hovertemplate="best: alignment %{y:.2f}, uniformity %{x:.2f}<extra>"
-            + name
-            + "</extra>",
+            marker={"size": 15, "color": colour, "symbol": "circle" if side == "a" else "diamond"},
+            hovertemplate=(
+                f"best: alignment %{{y:.2f}}, uniformity %{{x:.2f}}<extra>{name}</extra>"
+            ),
         )
-        text = (
-            f"{name}: alignment {result.alignment[-1]:.2f}, uniformity {result.uniformity[-1]:.2f}"
-        )
-        if kept.any():
-            text += (
-                f"; at epoch {result.epoch[0]} {result.alignment[0]:.2f} and"
-                f" {result.uniformity[0]:.2f}."
-            )
-        else:
-            text += (
-                "; it kept no epochs, so there is one point. Train with snapshots=2 to see its way."
-            )
-        said.append(text)
     figure.update_xaxes(title="uniformity (lower: more evenly spread)")
     figure.update_yaxes(title="alignment (0: tight)", rangemode="tozero")
-    return finish(figure, "Alignment against uniformity.", first.meta, " ".join(said))
+    said = " ".join(f"{name}: {_spread(result)}" for name, result in networks.items())
+    return finish(figure, "Alignment against uniformity.", first.meta, said)
 
 
-def _named(results: R | Mapping[str, R]) -> dict[str, R]:
-    return dict(results) if isinstance(results, Mapping) else {"A": results}
-
-
-def _plain(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
-def _two(value: float) -> str:
-    return f"{value:.2f}" if math.isfinite(value) else "(none)"
+def _spread(result: Uniformity) -> str:
+    """The best network, and the first epoch that was kept."""
+    way = "it kept no epochs, so there is one point. Train with snapshots=2 to see its way."
+    if len(result.epoch) > 1:
+        way = (
+            f"at epoch {result.epoch[0]} {result.alignment[0]:.2f} and {result.uniformity[0]:.2f}."
+        )
+    return f"alignment {result.alignment[-1]:.2f}, uniformity {result.uniformity[-1]:.2f}; {way}"

@@ -14,7 +14,7 @@ from robustviz.views.result import ProbeSpec, Result
 
 
 @dataclass(frozen=True)
-class Misalignment(Answers, Result):
+class Misalignment(Answers):
     """Why the images of each class do not stay with it: a row a class (K), and a row an image (N).
 
     Of each class: `n` images, of them `clean_k` right untouched and `robust_k` under the attack;
@@ -59,10 +59,6 @@ class Misalignment(Answers, Result):
     landed: Ints
     kind: list[str]
     sentence: list[str]
-    index: Ints
-    y: Ints
-    pred: Ints
-    pred_adv: Ints
     own: Floats
     misaligned: Floats
     outlier: Bools
