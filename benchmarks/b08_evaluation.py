@@ -12,7 +12,7 @@ from benchmarks import setting
 from benchmarks.harness import OURS, Gate, Outcome, Racer, race
 from robustviz import data
 from robustviz.attacks import PGD
-from robustviz.attacks.base import Objective
+from robustviz.attacks.objective import Objective
 from robustviz.nets.attackable import has_bf16
 from robustviz.training.evaluate import count_right
 

@@ -6,11 +6,8 @@ step. The grad-cam package gives the same numbers (a test holds it), but hooks t
 leaves it in eval mode with gradients in its parameters, which a training step cannot have.
 """
 
-from __future__ import annotations
-
 import functools
 import re
-from typing import Any
 
 import numpy as np
 import torch
@@ -86,35 +83,30 @@ def _maps(net: Classifier, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]
             " one, as robustviz.nets.base.Classifier has."
         )
     check_shape(x)
-    trained = getattr(
-        net, "training", False
-    )  # it may be in the middle of a step, and need no trial
+    trained = getattr(net, "training", False)  # it may be in the middle of a step: needs no trial
     with torch.inference_mode(False), attackable(net, fused=False) as ready:
         inside = is_fused_copy(net)  # in the middle of an attack: nothing there is looked at twice
         are_maps = isinstance(getattr(net, "maps", None), nn.Identity)  # then any number is right
         x = plain_tensor(x) if inside or are_maps else check_images(x)
         if not inside and not trained and len(x) > 1:
             try_out(ready, x)
-        one_thread: nn.Module | None = (
-            ready if ready is net else None
-        )  # a fused copy, or this thread's turn with one that cannot be copied
-        found = []
-        for part in in_parts(x, TOGETHER if x.device.type == "cpu" else max(len(x), 1)):
-            if _is_composed(ready):
-                found.append(_from_maps_on(ready, part))
-            else:
-                one_thread = one_thread or copied(ready) or ready
-                found.append(_with_a_hook(one_thread, part))
+        look = _from_maps_on if _is_composed(ready) else _with_a_hook
+        if look is _with_a_hook and ready is not net:  # a kept copy is looked at by other threads
+            ready = copied(ready) or ready
+        parts = in_parts(x, TOGETHER if x.device.type == "cpu" else max(len(x), 1))
+        leaves, logits = zip(*(look(ready, part) for part in parts), strict=True)
         if y is None:
-            wanted = torch.cat([logits.detach().argmax(1) for _, logits in found])
-        else:
-            wanted = y if inside else check_labels(y, len(x), found[0][1].shape[1], x)
-        labels = wanted.split([len(leaf) for leaf, _ in found])
-        gradients = [
-            _slope(leaf, logits.gather(1, label[:, None]).sum())
-            for (leaf, logits), label in zip(found, labels, strict=True)
-        ]
-        maps, gradient = torch.cat([leaf.detach() for leaf, _ in found]), torch.cat(gradients)
+            y = torch.cat([each.detach().argmax(1) for each in logits])
+        elif not inside:
+            y = check_labels(y, len(x), logits[0].shape[1], x)
+        labels = torch.split(y, [len(leaf) for leaf in leaves])
+        gradient = torch.cat(
+            [
+                _slope(leaf, each.gather(1, label[:, None]).sum())
+                for leaf, each, label in zip(leaves, logits, labels, strict=True)
+            ]
+        )
+        maps = torch.cat([leaf.detach() for leaf in leaves])
         return (maps.float(), gradient.float()) if maps.dtype in SIXTEEN else (maps, gradient)
 
 
@@ -141,7 +133,7 @@ def _is_composed(net: nn.Module) -> bool:
     )
 
 
-def _from_maps_on(net: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+def _from_maps_on(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
     """The maps of images `x` as a leaf, and the logits that follow from it."""
     with torch.no_grad():
         leaf = _map(answer(net.maps, x))
@@ -149,7 +141,7 @@ def _from_maps_on(net: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         return leaf, logits_of(lambda z: net.head(net.pool(z)), leaf)
 
 
-def _with_a_hook(net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+def _with_a_hook(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
     """The same of a network with another forward, which nobody else uses meanwhile."""
     caught: list[Tensor] = []
 
@@ -157,7 +149,7 @@ def _with_a_hook(net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
         caught.append(_map(maps))
         return caught[-1].clone()  # what comes next may write on it
 
-    handle = net.maps.register_forward_hook(catch)  # type: ignore[union-attr]
+    handle = net.maps.register_forward_hook(catch)
     try:
         with torch.enable_grad():
             logits = logits_of(net, x)
@@ -274,15 +266,7 @@ def importance_mask(heat: Tensor, rule: str = "z>1", size: tuple[int, int] | Non
             " is more important than another: take a network with a finer last map, such as"
             " small_resnet, or larger images."
         )
-    heat = heat.to(torch.promote_types(heat.dtype, torch.float32)).relu()[:, None]
-    low, high = heat.amin((2, 3), keepdim=True), heat.amax((2, 3), keepdim=True)
-    # written so that NaN is flat too; differences below a millionth are rounding, which scaling
-    # would blow up
-    flat = ~(high - low > 1e-6 * high)
-    # The largest value at 1 first, so that the 1e-8 below weighs the same whatever the unit of the
-    # heat.
-    heat, low = heat / torch.where(high > 0, high, 1), low / torch.where(high > 0, high, 1)
-    heat = (heat - low) / (1 - low + 1e-8)
+    heat, flat = _scaled(heat)
     if size is not None:
         heat = F.interpolate(heat, size, mode="bilinear", align_corners=False)
     if kind == "ones":
@@ -293,12 +277,8 @@ def importance_mask(heat: Tensor, rule: str = "z>1", size: tuple[int, int] | Non
         count = round(number / 100 * heat.shape[2] * heat.shape[3])
         # sorted, not compared with a quantile: enlarging repeats border pixels, so values tie
         chosen = heat.flatten(1).argsort(dim=1, descending=True, stable=True)[:, :count]
-        mask = (
-            torch.zeros_like(heat, dtype=torch.bool)
-            .flatten(1)
-            .scatter(1, chosen, True)
-            .view_as(heat)
-        )
+        mask = torch.zeros_like(heat.flatten(1), dtype=torch.bool)
+        mask = mask.scatter(1, chosen, True).view_as(heat)
     elif kind == "jet-compat":
         shade = (heat.nan_to_num()[:, 0].square() * 256).long().clamp(0, 255)
         mask = _stands_out(jet_table().to(heat)[shade].permute(0, 3, 1, 2), number)
@@ -306,6 +286,20 @@ def importance_mask(heat: Tensor, rule: str = "z>1", size: tuple[int, int] | Non
         mask = _stands_out(heat, number)
     mask = mask | flat
     return mask.roll(-1, 0) if kind == "shuffled" else mask
+
+
+def _scaled(heat: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps (N,h,w) cut at 0 and scaled to [0, 1], (N,1,h,w), and which of them say nothing,
+    (N,1,1,1).
+    """
+    heat = heat.to(torch.promote_types(heat.dtype, torch.float32)).relu()[:, None]
+    low, high = heat.amin((2, 3), keepdim=True), heat.amax((2, 3), keepdim=True)
+    # written so that NaN is flat too; differences below a millionth are rounding, which scaling
+    # would blow up
+    flat = ~(high - low > 1e-6 * high)
+    # The largest value at 1 first, so that the 1e-8 weighs the same whatever the heat's unit.
+    low, heat = (value / torch.where(high > 0, high, 1) for value in (low, heat))
+    return (heat - low) / (1 - low + 1e-8), flat
 
 
 def _checked_size(heat: Tensor, size: tuple[int, int] | None) -> tuple[int, int] | None:

@@ -2,8 +2,6 @@
 felt by every other thread.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -5,8 +5,6 @@ Each check says in one sentence what came and what is wanted; nobody meets an er
 number without meaning.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +30,8 @@ INTEGERS = (
 )
 SIXTEEN = (torch.float16, torch.bfloat16)
 FLOATS = (torch.float32, torch.float64, *SIXTEEN)
+# what a network may raise that was given what it cannot read
+FAILURES = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError)
 PIXELS = 3 * 64 * 64
 # On a CPU as much as a small laptop can spare; on a GPU a share of its memory.
 CPU_BYTES, GPU_SHARE = 2**30, 0.25
@@ -46,14 +46,10 @@ def check_shape(x: Tensor) -> None:
             f"Images are wanted as a tensor (N,C,H,W), and this is a {type(x).__name__}; use"
             " torch.from_numpy or torch.stack."
         )
-    shape = tuple(x.shape)
-    if x.ndim == 3:
-        raise UserError(
-            f"Images of shape {shape} have no batch axis: (N,C,H,W) is wanted; for a single image"
-            " use x[None]."
-        )
     if x.ndim != 4:
-        raise UserError(f"Images of shape {shape} are no batch of pictures: (N,C,H,W) is wanted.")
+        single = "; for a single image use x[None]" if x.ndim == 3 else ""
+        kind = "have no batch axis" if single else "are no batch of pictures"
+        raise UserError(f"Images of shape {tuple(x.shape)} {kind}: (N,C,H,W) is wanted{single}.")
     if x.dtype not in FLOATS:
         hint = (
             "divide them by 255 (of a data set use .x, not .images)"
@@ -95,20 +91,17 @@ def check_images(x: Tensor) -> Tensor:
     low, high = (float(value) for value in torch.aminmax(x))
     if low != low or high != high:
         raise UserError("Some pixels are not a number (NaN): images in [0, 1] are wanted.")
-    if low >= 0 and high <= 1:
-        return x
     if low >= -SLACK and high <= 1 + SLACK:
-        return x.clamp(0, 1)
-    span = f"Pixels run from {low:.4g} to {high:.4g}, and [0, 1] is wanted"
+        return x if low >= 0 and high <= 1 else x.clamp(0, 1)
+    hint = "they look like grey levels. Divide them by 255" if high > 2 else ""
     if low < 0:
-        raise UserError(
-            f"{span}: they look normalised. Hand in the pixels themselves and let the network"
-            " normalise them, e.g. with robustviz.nets.base.Normalise."
+        hint = (
+            "they look normalised. Hand in the pixels themselves and let the network normalise"
+            " them, e.g. with robustviz.nets.base.Normalise"
         )
     raise UserError(
-        f"{span}: they look like grey levels. Divide them by 255."
-        if high > 2
-        else f"{span}: cut them with x.clamp(0, 1)."
+        f"Pixels run from {low:.4g} to {high:.4g}, and [0, 1] is wanted:"
+        f" {hint or 'cut them with x.clamp(0, 1)'}."
     )
 
 
@@ -153,24 +146,25 @@ def check_labels(y: Tensor, n: int, classes: int, x: Tensor | None = None) -> Te
             " y.to(x.device)."
         )
     y = plain_tensor(y)
-    values = y.tolist() if y.dtype == torch.uint64 else []  # which int64 may be too small for
-    y = y.to(torch.int64)
-    if n:
-        low, high = (min(values), max(values)) if values else (int(y.min()), int(y.max()))
-        if low < 0 or high >= classes:
-            wrong = low if low < 0 else high
-            raise UserError(
-                f"A label is {wrong}, and this network has {classes} classes: 0 to {classes - 1}"
-                " are wanted; leave out other images."
-            )
-    return y
+    values = y.tolist() or [0]  # as they are: int64 may be too small for uint64
+    wrong = [value for value in (min(values), max(values)) if not 0 <= value < classes]
+    if wrong:
+        raise UserError(
+            f"A label is {wrong[0]}, and this network has {classes} classes: 0 to {classes - 1}"
+            " are wanted; leave out other images."
+        )
+    return y.to(torch.int64)
 
 
 def in_parts(x: Tensor, most: int = 250) -> tuple[Tensor, ...]:
     """Images `x` (N,C,H,W) in parts that a forward pass without gradients has memory for, of `most`
     images up to 64×64 pixels.
     """
-    return x.split(max(1, min(most, most * PIXELS // max(x[:1].numel(), 1))))
+    return torch.split(x, max(1, min(most, most * PIXELS // max(x[:1].numel(), 1))))
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
 
 
 def answer(net: Callable[[Tensor], Any], x: Tensor) -> Any:
@@ -188,22 +182,14 @@ def answer(net: Callable[[Tensor], Any], x: Tensor) -> Any:
         return net(x if x.requires_grad else x.clone())
     except (UserError, torch.OutOfMemoryError):
         raise
-    except (
-        RuntimeError,
-        TypeError,
-        ValueError,
-        LookupError,
-        AttributeError,
-        AssertionError,
-    ) as error:
+    except FAILURES as error:
         kind = f"{tuple(x.shape)}, {str(x.dtype).removeprefix('torch.')}, on {x.device}"
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
         hint = ""
         if weights != x.dtype and weights.is_floating_point:
             name = str(weights).removeprefix("torch.")
             hint = f" Its weights are {name}: use x.to(torch.{name}), or net.float()."
         raise UserError(
-            f"The network cannot read images of shape {kind}: {reason}.{hint}"
+            f"The network cannot read images of shape {kind}: {_reason(error)}.{hint}"
         ) from error
 
 
@@ -232,6 +218,16 @@ def logits_of(net: Callable[[Tensor], Any], x: Tensor) -> Tensor:
             f" {shape[1]}: for a single logit z {WRAP} torch.cat([torch.zeros_like(z), z], 1)."
         )
     return out.float() if out.dtype in SIXTEEN else out
+
+
+def all_logits(net: Callable[[Tensor], Any], x: Tensor, at_once: int | None = None) -> Tensor:
+    """What `logits_of` gives for the images `x`, without gradient, so many `at_once`; of no images
+    (0,2).
+    """
+    if not len(x):
+        return x.new_zeros(0, 2)
+    with torch.no_grad():
+        return torch.cat([logits_of(net, part) for part in torch.split(x, at_once or len(x))])
 
 
 @dataclass(frozen=True)
@@ -312,24 +308,13 @@ def _passed(net: nn.Module, x: Tensor) -> tuple[Tensor, bool, int]:
         except UserError:
             held.clear()
             logits = logits_of(net, z)  # torch.func's transforms refuse to be looked at
-        has_gradient = logits.requires_grad
-        if has_gradient:
-            try:
-                has_gradient = (
-                    torch.autograd.grad(logits.sum(), z, allow_unused=True)[0] is not None
-                )
-            except (
-                RuntimeError,
-                TypeError,
-                ValueError,
-                LookupError,
-                AttributeError,
-                AssertionError,
-            ) as error:
-                reason = (
-                    (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
-                )
-                raise UserError(
-                    f"This network has no way back from its logits to the image: {reason}."
-                ) from error
+        try:
+            has_gradient = (
+                logits.requires_grad
+                and torch.autograd.grad(logits.sum(), z, allow_unused=True)[0] is not None
+            )
+        except FAILURES as error:
+            raise UserError(
+                f"This network has no way back from its logits to the image: {_reason(error)}."
+            ) from error
     return logits.detach(), has_gradient, sum(held.values())

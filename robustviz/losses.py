@@ -5,8 +5,6 @@ Each is held in the tests against a slow, independent implementation and against
 float64, because reductions and the direction of a KL divergence are where implementations differ.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch
@@ -109,16 +107,9 @@ def supcon(
     """
     if len(z) < 2:
         return z.sum() * 0.0
-    z = F.normalize(z, dim=1)
-    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
-    score = (z @ z.T / temperature).masked_fill(itself, -torch.inf)
-    log_share = (score - score.logsumexp(dim=1, keepdim=True)).masked_fill(itself, 0.0)
-    positive = (y[:, None] == y[None, :]) & ~itself
-    count = positive.sum(dim=1)
-    each = -torch.where(positive, log_share, torch.zeros_like(log_share)).sum(dim=1) / count.clamp(
-        min=1
-    )
-    return each.mean() * (1.0 if base_temperature is None else temperature / base_temperature)
+    z, itself = F.normalize(z, dim=1), torch.eye(len(z), dtype=torch.bool, device=z.device)
+    scale = 1.0 if base_temperature is None else temperature / base_temperature
+    return _contrast(z @ z.T / temperature, y[:, None] == y, itself).mean() * scale
 
 
 def margin_contrastive(
@@ -164,15 +155,18 @@ def contrastive_per_anchor(
     (AFA, arXiv 2402.12187).
     """
     score = F.normalize(anchors, dim=1) @ F.normalize(contrast, dim=1).T / temperature
+    return _contrast(score, y[:, None] == contrast_y, leave_out)
+
+
+def _contrast(score: Tensor, same: Tensor, leave_out: Tensor | None) -> Tensor:
+    """Minus the mean log-share, by softmax of `score` (N, M), of the pairs of the `same` class,
+    (N,).
+    """
     if leave_out is not None:
-        score = score.masked_fill(leave_out, -torch.inf)
+        score, same = score.masked_fill(leave_out, -torch.inf), same & ~leave_out
     log_share = score - score.logsumexp(dim=1, keepdim=True)
-    positive = y[:, None] == contrast_y[None, :]
-    if leave_out is not None:
-        positive = positive & ~leave_out
-    return -torch.where(positive, log_share, torch.zeros_like(log_share)).sum(dim=1) / positive.sum(
-        dim=1
-    ).clamp(min=1)
+    total = torch.where(same, log_share, torch.zeros_like(log_share)).sum(dim=1)
+    return -total / same.sum(dim=1).clamp(min=1)
 
 
 def adversarial_contrastive(

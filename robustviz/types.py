@@ -1,5 +1,4 @@
-"""The words every room shares: the batch a method sees, the shape of a network, the error a person
-reads, and ε.
+"""The words every room shares: the batch a method sees, the error a person reads, and ε.
 
 Nothing here imports torch at run time, so that the command line and the first page can refuse bad
 input at once.
@@ -9,19 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
-
-    Images = torch.Tensor  # (N, C, H, W) float in [0, 1]
-    Labels = torch.Tensor  # (N,) int64
-    Logits = torch.Tensor  # (N, K)
 
 
-# What may mark the important pixels of an image: rules for a map, in which any number may stand, and
-# rules of another kind. Some data sets know the object besides ("oracle").
+# What may mark the important pixels of an image: rules for a map, in which any number may stand,
+# and rules of another kind. Some data sets know the object besides ("oracle").
 MAP_RULES = ("z>1", "z>0", "heat>0.5", "top20%")
 MASK_RULES = (*MAP_RULES, "ones", "shuffled", "jet-compat")
 
@@ -30,25 +24,12 @@ class UserError(ValueError):
     """One clear sentence for the person: what went wrong, why, and what to do. Shown without a
     traceback.
 
-    `hint` is an optional second clause; `code` is the command line's exit status (2: wrong usage,
-    1: failed).
+    `code` is the command line's exit status (2: wrong usage, 1: failed).
     """
 
     def __init__(self, message: str, *, code: int = 1) -> None:
         super().__init__(message)
         self.code = code
-
-
-class Net(Protocol):
-    """An image classifier in three parts: `head(pool(maps(x)))`, with the normalisation inside
-    `maps`.
-    """
-
-    maps: nn.Module
-    pool: nn.Module
-    head: nn.Module
-
-    def __call__(self, x: Images) -> Logits: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +43,8 @@ class Batch:
     it asks for that, moved as `x` was by the augmentation.
     """
 
-    x: Images
-    y: Labels
+    x: torch.Tensor
+    y: torch.Tensor
     index: torch.Tensor
     epoch: int
     progress: float

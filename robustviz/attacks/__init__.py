@@ -3,7 +3,7 @@
 # isort: off
 # The order of registration is the order in which people meet them.
 from robustviz.attacks.base import Attack as Attack
-from robustviz.attacks.base import LogitObjective as LogitObjective
+from robustviz.attacks.objective import LogitObjective as LogitObjective
 from robustviz.attacks.fgsm import FGSM as FGSM
 from robustviz.attacks.pgd import PGD as PGD
 from robustviz.attacks.mim import MIM as MIM

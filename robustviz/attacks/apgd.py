@@ -1,20 +1,18 @@
 """Auto-PGD: gradient ascent that chooses its step size by itself, per image."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustviz import losses
-from robustviz.attacks.balls import BALLS, L2, Linf
-from robustviz.attacks.base import Attack, Case, Objective, check_heights
-from robustviz.inputs import logits_of
+from robustviz.attacks.balls import L2, Linf
+from robustviz.attacks.base import Attack, Case
+from robustviz.attacks.objective import Objective, cross_entropy, with_gradient
+from robustviz.inputs import all_logits, logits_of
 from robustviz.registry import option, register
 from robustviz.types import UserError
 
@@ -27,7 +25,7 @@ INERTIA = 0.25  # share of the step before in each step
 
 
 @register("attack/apgd")
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class APGD(Attack):
     """Steps of 2ε with momentum, halved for each image that stops climbing, which then goes on from
     its best point.
@@ -86,14 +84,6 @@ class APGD(Attack):
                 " the two.",
                 code=2,
             )
-
-    @property
-    def count(self) -> int:
-        return self.steps
-
-    @property
-    def restart_count(self) -> int:
-        return self.restarts
 
     def check(self, classes: int) -> None:
         need = 4 if self.targets else 3 if self.loss == "dlr" else 1
@@ -171,14 +161,7 @@ class APGD(Attack):
         """Which images need no attack (N,), and the runs to make: their target classes, or one
         None.
         """
-        with torch.no_grad():
-            logits = (
-                torch.cat([logits_of(case.net, part) for part in case.x.split(case.trial.at_once)])
-                if len(case.x)
-                else None
-            )
-        if logits is None:
-            return torch.ones_like(case.y, dtype=torch.bool), [None]
+        logits = all_logits(case.net, case.x, case.trial.at_once)
         wrong = logits.scatter(1, case.y[:, None], -torch.inf).argsort(dim=1, descending=True)
         return self._won(logits, case.y), (
             [None] if not self.targets else list(wrong[:, :-1].T[: self.targets])
@@ -192,19 +175,17 @@ class APGD(Attack):
         sign = -1.0 if self.targeted else 1.0
         if self.loss == "dlr":
             return sign * losses.dlr(logits, y, target)
-        return sign * F.cross_entropy(logits, y, reduction="none")
+        return sign * cross_entropy(logits, y)
 
     def _judge_by(self, case: Case, y: Tensor, target: Tensor | None) -> Judge:
-        def part(z: Tensor, y: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor]:
-            logits = logits_of(case.net, z)
-            return self._loss(logits, y, target), self._won(logits, y)
+        def evaluate(place: slice, z: Tensor) -> tuple[Tensor, Tensor]:
+            logits, aim = logits_of(case.net, z), None if target is None else target[place]
+            return self._loss(logits, y[place], aim), self._won(logits, y[place])
 
         def judge(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            found = []
-            for start in range(0, len(z), case.trial.at_once):
-                some = slice(start, start + case.trial.at_once)
-                aim = None if target is None else target[some]
-                found.append(_evaluate(functools.partial(part, y=y[some], target=aim), z[some]))
+            size = case.trial.at_once
+            places = [slice(start, start + size) for start in range(0, len(z), size)]
+            found = [_evaluate(functools.partial(evaluate, part), z[part]) for part in places]
             loss, gradient, won = (torch.cat(each) for each in zip(*found, strict=True))
             return loss, gradient, won
 
@@ -217,14 +198,13 @@ class APGD(Attack):
         eps: float | Tensor | None,
         rng: torch.Generator,
         path: list[Tensor] | None = None,
-        start: Tensor | None = None,
     ) -> Tensor:
         """What `maximise` calls: nothing is ever fooled, so the point of the highest objective
         counts.
         """
         never = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         return self._climb(
-            lambda z: _evaluate(lambda z: (objective(z), never), z), x, eps, rng, path, start
+            lambda z: _evaluate(lambda z: (objective(z), never), z), x, eps, rng, path
         )[0]
 
     def _climb(
@@ -234,14 +214,13 @@ class APGD(Attack):
         eps: float | Tensor | None,
         rng: torch.Generator,
         path: list[Tensor] | None = None,
-        start: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One run: the points (N,C,H,W), the highest losses met (N,), and which samples were won
         (N,).
         """
-        ball = BALLS[self.norm](x.detach(), self._radius(eps))
+        ball = self._ball(x, eps)
         size, marks = 2 * ball.eps, set(checkpoints(self.steps))
-        z = old = self.starting_points(ball, rng) if start is None else start
+        z = old = self.starting_points(ball, rng)
         loss, gradient, won = judge(z)
         answer, best, best_gradient, height = z, z, gradient, loss
         height_then, cut_then = height, torch.ones_like(won)
@@ -291,15 +270,8 @@ def _evaluate(
     """The loss at `z`, lowest where it is not a number, its gradient as `input_gradient` gives it,
     and which images are won.
     """
-    with torch.enable_grad():
-        z = z.detach().clone().requires_grad_(True)
-        loss, won = height(z)
-        check_heights(loss, z)
-        gradient = (
-            torch.autograd.grad(loss.sum(), z, allow_unused=True)[0] if loss.requires_grad else None
-        )
-    gradient = torch.zeros_like(z) if gradient is None else gradient.nan_to_num(0, 0, 0)
-    return loss.detach().to(z.dtype).nan_to_num(-torch.inf, torch.inf, -torch.inf), gradient, won
+    loss, gradient, won = with_gradient(height, z)
+    return loss.to(z.dtype).nan_to_num(-torch.inf, torch.inf, -torch.inf), gradient, won
 
 
 def _where(which: Tensor, a: Tensor, b: Tensor) -> Tensor:

@@ -2,8 +2,6 @@
 else.
 """
 
-from __future__ import annotations
-
 import logging
 import sys
 import threading
@@ -16,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from robustviz.attacks.balls import BALLS
-from robustviz.attacks.base import Attack, Case, Objective
+from robustviz.attacks.base import Attack, Case
+from robustviz.attacks.objective import Objective
 from robustviz.imports import load
 from robustviz.inputs import check_images, logits_of
 from robustviz.registry import register
@@ -28,7 +27,7 @@ BATCH = 250
 
 
 @register("attack/autoattack")
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AutoAttack(Attack):
     """The standard version: APGD-CE, APGD-T, FAB-T and Square in turn, each on the images that the
     ones before left.
@@ -52,10 +51,6 @@ class AutoAttack(Attack):
         "Four attacks in turn, three with gradients and one without: the field's standard for an"
         " honest number."
     )
-
-    @property
-    def count(self) -> int:
-        return 1
 
     def check(self, classes: int) -> None:
         if classes < 4:

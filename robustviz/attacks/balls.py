@@ -6,8 +6,6 @@ radius for all and a map with a radius per pixel go through the same operations 
 bits where they agree.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -158,7 +156,8 @@ class L2:
 
     @staticmethod
     def _norm(z: Tensor) -> Tensor:
-        return z.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        lengths: Tensor = z.flatten(1).norm(dim=1)
+        return lengths.view(-1, 1, 1, 1)
 
 
 BALLS: dict[str, type[Linf] | type[L2]] = {"linf": Linf, "l2": L2}

@@ -6,80 +6,43 @@ classifier; `attack.maximise(objective, x, …)` climbs whatever is handed to it
 KL is attacked.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal, Self, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustviz.attacks import recorded
 from robustviz.attacks.balls import BALLS, L2, Linf, advanced
+from robustviz.attacks.objective import (
+    LogitObjective,
+    Objective,
+    closeness,
+    cross_entropy,
+    input_gradient,
+    parts,
+)
 from robustviz.inputs import (
     Trial,
+    all_logits,
     check_images,
     check_labels,
     check_shape,
-    logits_of,
     plain_tensor,
     try_out,
 )
 from robustviz.nets.attackable import addresses, attackable, recordings_of, takes_any_layout
-from robustviz.registry import Spec, option
-from robustviz.types import UserError, check_eps, plain
+from robustviz.registry import Spec, of_kind, option
+from robustviz.types import UserError, check_eps, parse_number, plain
 
-A = TypeVar("A", bound="Attack")
 N = TypeVar("N", float, Tensor)
 LOOK = 5  # steps between two looks of a search
 # where steps are recorded, a search goes on with a multiple of so many images, so that few graphs
 # are needed
 BUCKET = 64
-Objective = Callable[[Tensor], Tensor]  # images (N,C,H,W) -> one number a sample (N,)
-
-
-@dataclass(frozen=True, eq=False)
-class LogitObjective:
-    """An objective that reads the logits of `net`: images -> of(logits, given), (N,). `of` is a
-    plain function, so that the engine knows all that a step depends on. `given`, e.g. labels, has
-    an entry for each image.
-
-    `at_once`: how many images there is memory for, forward and back; more are computed in parts.
-    """
-
-    net: nn.Module
-    of: Callable[[Tensor, Tensor], Tensor]
-    given: Tensor
-    at_once: int | None = None
-
-    def __call__(self, z: Tensor) -> Tensor:
-        return self.of(logits_of(self.net, z), self.given)
-
-    def parts(self, n: int) -> Iterator[tuple[slice, LogitObjective]]:
-        """Which of `n` images to compute together, and the objective of these."""
-        size = n if not self.at_once or n <= self.at_once else -(-n // -(-n // self.at_once))
-        for start in range(0, n, max(size, 1)):
-            place = slice(start, start + size)
-            yield place, replace(self, given=self.given[place], at_once=None)
-
-    def heights(self, z: Tensor) -> Tensor:
-        """The objective at `z`, (N,), without gradient."""
-        with torch.no_grad():
-            found = [part(z[place]) for place, part in self.parts(len(z))]
-        return torch.cat(found) if found else z.new_zeros(0)
-
-
-def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    return F.cross_entropy(logits, y, reduction="none")
-
-
-def closeness(logits: Tensor, target: Tensor) -> Tensor:
-    """Minus the cross-entropy of the class to be reached."""
-    return -F.cross_entropy(logits, target, reduction="none")
 
 
 @dataclass(eq=False)
@@ -110,17 +73,15 @@ def answers(net: nn.Module, x: Tensor, at_once: int | None = None) -> Tensor:
     """The class that `net` calls each image, (N,) int64; −1 where its logits are not numbers.
     `at_once` as in `Trial`.
     """
-    with torch.no_grad():
-        found = (
-            [logits_of(net, part) for part in x.split(at_once or max(len(x), 1))] if len(x) else []
-        )
-        said = [
-            torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1)) for logits in found
-        ]
-    return torch.cat(said) if said else torch.zeros(0, dtype=torch.int64, device=x.device)
+    logits = all_logits(net, x, at_once)
+    return torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1))
 
 
-@dataclass(frozen=True)
+class WrongCall(UserError, TypeError):
+    """A call that Python would refuse with a TypeError, in one clear sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Attack(Spec):
     """Base of all attacks. Inputs are float images in [0, 1] and the net gives logits.
 
@@ -158,7 +119,21 @@ class Attack(Spec):
     label: ClassVar[str]
     text: ClassVar[str]  # one plain sentence for the person who chooses
 
+    def __new__(cls, *positional: object, **settings: object) -> Self:
+        """Raises UserError for settings without their names: nobody knows which comes first."""
+        if positional:
+            raise WrongCall(
+                f"{cls.__name__} takes its settings by name, such as {cls.__name__}(eps=8/255).",
+                code=2,
+            )
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
+        for name in of_kind(type(self), "radius"):  # they may be text, 8/255
+            radius = getattr(self, name)
+            object.__setattr__(
+                self, name, parse_number(radius) if isinstance(radius, str) else radius
+            )
         super().__post_init__()
         if self.eps is not None:
             check_eps(self.eps, self.norm)
@@ -167,13 +142,15 @@ class Attack(Spec):
 
     @property
     def count(self) -> int:
-        """How many steps one run takes."""
-        raise NotImplementedError
+        """How many steps one run takes: the setting `steps`, or one where there is none."""
+        return int(getattr(self, "steps", 1))
 
     @property
     def restart_count(self) -> int:
-        """How many runs from different starts."""
-        return 1
+        """How many runs from different starts: the setting `restarts`, or one where there is
+        none.
+        """
+        return int(getattr(self, "restarts", 1))
 
     def default_step(self, eps: N) -> N:
         """The step size where none is set. A fixed 2/255 under ε = .15 overstates robust accuracy
@@ -182,7 +159,7 @@ class Attack(Spec):
         return eps / 4 if self.count <= 20 else eps / 8
 
     def starting_points(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:
-        """Where a run starts."""
+        """The images (N,C,H,W) inside `ball` from which one run starts."""
         raise NotImplementedError
 
     def transform_input(self, z: Tensor, rng: torch.Generator) -> Tensor:
@@ -204,7 +181,7 @@ class Attack(Spec):
 
     # What people call.
 
-    def bound(self: A, eps: float) -> A:
+    def bound(self, eps: float) -> Self:
         """This attack with `eps` filled in where it has none of its own."""
         return self if self.eps is not None else replace(self, eps=eps)
 
@@ -288,25 +265,21 @@ class Attack(Spec):
         # Where a step depends on more than the point it starts from, no image may leave early.
         leaving, y = search and self._follows_gradient, case.y
 
-        def climb(x: Tensor, start: Tensor, y: Tensor) -> Tensor:
+        def climb(left: Tensor | slice) -> Tensor:
+            # Noise for all, so that an image's start does not depend on which others are left.
+            start = self.starting_points(self._ball(case.x, None), case.rng)[left]
             if leaving:
-                return self._walk_until_misread(case, x, start, y)
-            return self._walk(self._objective(case, y), x, start, None, case.rng)
+                return self._walk_until_misread(case, case.x[left], start, y[left])
+            return self._walk(self._objective(case, y[left]), case.x[left], start, None, case.rng)
 
-        best = climb(
-            case.x, self.starting_points(BALLS[self.norm](case.x, self._radius(None)), case.rng), y
-        )
+        best = climb(slice(None))
         if self.restart_count > 1 and len(y):
             won, height = self._judged(case, best, y)
             for _ in range(self.restart_count - 1):
                 left = (~won).nonzero().flatten()
                 if not len(left):
                     break
-                # Noise for all, so that an image's start does not depend on which others are left.
-                start = self.starting_points(
-                    BALLS[self.norm](case.x, self._radius(None)), case.rng
-                )[left]
-                other = climb(case.x[left], start, y[left])
+                other = climb(left)
                 other_won, other_height = self._judged(case, other, y[left])
                 better = other_won | (other_height > height[left]) | height[left].isnan()
                 best = best.index_copy(
@@ -385,7 +358,7 @@ class Attack(Spec):
         rng: torch.Generator,
         path: list[Tensor] | None = None,
     ) -> Tensor:
-        start = self.starting_points(BALLS[self.norm](x.detach(), self._radius(eps)), rng)
+        start = self.starting_points(self._ball(x, eps), rng)
         return self._walk(objective, x, start, eps, rng, path)
 
     def _walk_until_misread(self, case: Case, x: Tensor, start: Tensor, y: Tensor) -> Tensor:
@@ -425,26 +398,21 @@ class Attack(Spec):
         steps: int | None = None,
     ) -> Tensor:
         """One run from `z` on, or only so many `steps` of it."""
-        net = objective.net if isinstance(objective, LogitObjective) else None
-        if net is not None and path is None and takes_any_layout(net):  # convolutions are faster so
-            x, z = (
-                x.contiguous(memory_format=torch.channels_last),
-                z.contiguous(memory_format=torch.channels_last),
-            )
-        radius = self._radius(eps)
-        size = self._size(radius)
-        ball = BALLS[self.norm](x.detach(), radius)
+        known = objective if isinstance(objective, LogitObjective) and path is None else None
+        if known is not None and takes_any_layout(known.net):  # convolutions are faster so
+            x, z = (each.contiguous(memory_format=torch.channels_last) for each in (x, z))
+        size, ball = self._size(self._radius(eps)), self._ball(x, eps)
         count = self.count if steps is None else steps
         if (
-            path is None
+            known is not None
             and recorded.wanted(z)
             and self._follows_gradient
             and isinstance(ball, Linf)
             and not isinstance(size, Tensor)
         ):
-            kept = None if net is None else recordings_of(net)
+            kept = recordings_of(known.net)
             if kept is not None:
-                return self._replayed(objective, kept, ball, z, size, count)  # type: ignore[arg-type]
+                return self._replayed(known, kept, ball, z, size, count)
         if path is not None:
             path.append(z)
         heading: Tensor | None = None
@@ -483,20 +451,10 @@ class Attack(Spec):
             with torch.no_grad():
                 return advanced(z, gradient, size, low, high)
 
+        recordings = kept.setdefault("recordings", recorded.Recordings())
+        given = z.detach(), ball.low, ball.high, objective.given
         with torch.no_grad():
-            return (
-                kept.setdefault("recordings", recorded.Recordings())
-                .walk(
-                    (of, size, addresses(net)),
-                    step,
-                    steps,
-                    z.detach(),
-                    ball.low,
-                    ball.high,
-                    objective.given,
-                )
-                .contiguous()
-            )
+            return recordings.walk((of, size, addresses(net)), step, steps, *given).contiguous()
 
     @property
     def _follows_gradient(self) -> bool:
@@ -516,76 +474,32 @@ class Attack(Spec):
             )
         return radius
 
+    def _ball(self, x: Tensor, eps: float | Tensor | None) -> Linf | L2:
+        """The images around `x` within the given ε, or the attack's own."""
+        return BALLS[self.norm](x.detach(), self._radius(eps))
+
     def _size(self, radius: float | Tensor) -> float | Tensor:
         """The length of a step: what was set, else what follows from the attack's own ε, else from
         the given one.
         """
         if self.step_size is not None:
             return self.step_size
-        if self.eps is not None:
-            return self.default_step(self.eps)
-        if isinstance(radius, Tensor):
-            if radius.ndim != 1:
-                raise UserError(
-                    "A budget map says no single ε to take the step size from; give the attack an"
-                    " eps or a step_size."
-                )
-            return self.default_step(radius).view(-1, 1, 1, 1)
-        return self.default_step(radius)
+        own = radius if self.eps is None else self.eps
+        if not isinstance(own, Tensor):
+            return self.default_step(own)
+        if own.ndim != 1:
+            raise UserError(
+                "A budget map says no single ε to take the step size from; give the attack an eps"
+                " or a step_size."
+            )
+        return self.default_step(own).view(-1, 1, 1, 1)
 
     def _judged(self, case: Case, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Of each image, whether the attack has succeeded, and the height of the objective."""
-        objective = self._objective(case, y)
-        if isinstance(objective, LogitObjective):
-            heights = objective.heights(x_adv)
-        else:
-            with torch.no_grad():
-                heights = objective(x_adv)
+        pairs = parts(self._objective(case, y), len(y))
+        with torch.no_grad():
+            heights = torch.cat([part(x_adv[place]) for place, part in pairs])
         return case.misread(x_adv, y) != self.targeted, heights
-
-
-def input_gradient(objective: Objective, z: Tensor) -> Tensor:
-    """The gradient of `objective` at the images `z`, (N,C,H,W), of the sum, so that no sample's
-    depends on the others.
-
-    0 where an entry is NaN or infinite, so that it makes no step, and where the objective does not
-    depend on the pixels.
-    """
-    if isinstance(objective, LogitObjective):
-        parts = list(objective.parts(len(z)))
-        if len(parts) > 1:
-            return torch.cat([input_gradient(part, z[place]) for place, part in parts])
-    kind = z.device.type
-    # In float16 a sure network's gradient is too small for a number.
-    half = (
-        kind in ("cpu", "cuda")
-        and torch.is_autocast_enabled(kind)
-        and torch.get_autocast_dtype(kind) == torch.float16
-    )
-    with torch.enable_grad(), torch.autocast(kind, enabled=False) if half else nullcontext():
-        z = z.detach().clone().requires_grad_(True)  # a forward may write on what it is given
-        height = check_heights(objective(z), z)
-        gradient = (
-            torch.autograd.grad(height.sum(), z, allow_unused=True)[0]
-            if height.requires_grad
-            else None
-        )
-    return torch.zeros_like(z) if gradient is None else gradient.nan_to_num(0, 0, 0)
-
-
-def check_heights(heights: Tensor, z: Tensor) -> Tensor:
-    """What an objective gave for the images `z`. Raises UserError unless that is one number an
-    image, (N,).
-    """
-    if isinstance(heights, Tensor) and heights.shape == z.shape[:1]:
-        return heights
-    kind = (
-        f"shape {tuple(heights.shape)}" if isinstance(heights, Tensor) else type(heights).__name__
-    )
-    raise UserError(
-        f"An objective gives one number an image, shape ({len(z)},), and this one gave {kind}: use"
-        " reduction='none', or a sum over the rest."
-    )
 
 
 def generator(x: Tensor) -> torch.Generator:

@@ -2,20 +2,18 @@
 cross-entropy's vanishes.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from robustviz import losses
-from robustviz.attacks.base import LogitObjective, Objective
+from robustviz.attacks.objective import LogitObjective, Objective
 from robustviz.attacks.pgd import PGD
 from robustviz.registry import option, register
 
 
 @register("attack/cw")
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CW(PGD):
     """PGD on max_{j≠y} z_j − z_y, the margin by which the network is wrong, in place of
     cross-entropy.

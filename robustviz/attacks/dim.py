@@ -2,8 +2,6 @@
 pixel by heart.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -16,7 +14,7 @@ from robustviz.registry import option, register
 
 
 @register("attack/dim")
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DIM(MIM):
     """As MIM, but with probability `diversity` a step sees the image shrunk and set on black at a
     random place.

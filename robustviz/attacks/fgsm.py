@@ -1,7 +1,5 @@
 """One step along the sign of the gradient."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +12,7 @@ from robustviz.registry import option, register
 
 
 @register("attack/fgsm")
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FGSM(Attack):
     """The fast gradient sign method: one step of ε from the image, or of 1.25 ε from a random point
     of the ball.
@@ -29,10 +27,6 @@ class FGSM(Attack):
 
     label = "FGSM"
     text = "One step of ε along the sign of the gradient: quick and weak."
-
-    @property
-    def count(self) -> int:
-        return 1
 
     def default_step(self, eps: N) -> N:
         return eps if self.start == "zero" else 1.25 * eps

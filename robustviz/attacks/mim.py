@@ -1,7 +1,5 @@
 """Momentum iterative method: gradient ascent that remembers where it was going."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +15,7 @@ MOST = (
 
 
 @register("attack/mim")
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MIM(Attack):
     """Steps along the sum of all gradients so far, each scaled to L1 norm 1; from the image itself,
     the last point counts.
@@ -33,10 +31,6 @@ class MIM(Attack):
 
     label = "MIM"
     text = "PGD with momentum: its images fool other networks more often."
-
-    @property
-    def count(self) -> int:
-        return self.steps
 
     def starting_points(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:
         return ball.x

@@ -2,8 +2,6 @@
 fact).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +14,7 @@ from robustviz.registry import option, register
 
 
 @register("attack/pgd")
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PGD(Attack):
     """Steps uphill, projected back into the ball after each; the last point counts, not the best.
 
@@ -40,14 +38,6 @@ class PGD(Attack):
 
     label = "PGD"
     text = "Many small steps uphill, back into the ball after each: the usual attack."
-
-    @property
-    def count(self) -> int:
-        return self.steps
-
-    @property
-    def restart_count(self) -> int:
-        return self.restarts
 
     def starting_points(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:
         if self.start == "uniform":

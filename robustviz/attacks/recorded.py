@@ -10,8 +10,6 @@ is recorded when it is wanted for the second time, the first one warms up. Only 
 package are recorded: another one's forward may do what no graph repeats.
 """
 
-from __future__ import annotations
-
 import functools
 import gc
 import logging
@@ -27,6 +25,7 @@ _capturing = threading.Lock()  # torch captures one graph at a time, of all netw
 
 Step = Callable[..., Tensor]  # (z, *given) -> z after one step
 Place = tuple[Any, torch.cuda.Stream]  # the memory of a capture and its stream
+_stream: Callable[[torch.device | int], torch.cuda.Stream] = torch.cuda.Stream
 
 
 class Recording:
@@ -35,56 +34,47 @@ class Recording:
     """
 
     def __init__(self, step: Step, place: Place | None, z: Tensor, *given: Tensor) -> None:
-        self.z, *self.given = (part.clone() for part in (z, *given))
-        self.graph: torch.cuda.CUDAGraph | None = None
-        self.step: Step | None = step
-        if place is not None:
-            with (
-                _capturing,
-                torch.cuda.device(z.device),
-            ):  # or the graph would be one of another device: empty
-                self.graph = self._captured(*place)
-            # it holds the network, which holds this: both would wait for the collector of cycles
-            self.step = None
+        self.z, *self.given = memory = [part.clone() for part in (z, *given)]
 
-    def _captured(self, pool: Any, stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
-        """One step as a graph. A graph destroyed meanwhile would spoil it, so the collector
-        rests.
-        """
-        side = _side(stream.device_index)
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(
-            side
-        ):  # libraries choose their kernels here, which a capture does not allow
-            for _ in range(2):
-                self._advance()
-        torch.cuda.current_stream().wait_stream(side)
-        graph, collects = torch.cuda.CUDAGraph(), gc.isenabled()
-        gc.disable()
-        try:
-            with torch.cuda.graph(
-                graph, pool=pool, stream=stream, capture_error_mode="thread_local"
-            ):
-                self._advance()
-        finally:
-            if collects:
-                gc.enable()
-        return graph
+        def advance() -> None:
+            memory[0].copy_(step(*memory))
+
+        self.advance: Callable[[], None] = advance
+        if place is not None:
+            # on its device, or the graph would be one of another device: empty
+            with _capturing, torch.cuda.device(z.device):
+                # nothing of the step is held, since it holds the network, which holds this: both
+                # would wait for the collector of cycles
+                self.advance = _captured(advance, *place).replay
 
     def __call__(self, steps: int, z: Tensor, *given: Tensor) -> Tensor:
         """z after so many steps; its own tensor."""
         for mine, now in zip((self.z, *self.given), (z, *given), strict=True):
             mine.copy_(now)
         for _ in range(steps):
-            if self.graph is not None:
-                self.graph.replay()
-            else:
-                self._advance()
+            self.advance()
         return self.z.clone()
 
-    def _advance(self) -> None:
-        assert self.step is not None
-        self.z.copy_(self.step(self.z, *self.given))
+
+def _captured(
+    advance: Callable[[], None], pool: Any, stream: torch.cuda.Stream
+) -> torch.cuda.CUDAGraph:
+    """One step as a graph. A graph destroyed meanwhile would spoil it, so the collector rests."""
+    side = _side(stream.device_index)
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # libraries choose their kernels, which a capture does not allow
+        for _ in range(2):
+            advance()
+    torch.cuda.current_stream().wait_stream(side)
+    graph, collects = torch.cuda.CUDAGraph(), gc.isenabled()
+    gc.disable()
+    try:
+        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+            advance()
+    finally:
+        if collects:
+            gc.enable()
+    return graph
 
 
 class Recordings:
@@ -100,9 +90,8 @@ class Recordings:
         # And a stream to record on: what cuBLAS works in belongs to the stream and lies in that
         # memory, which another network's graphs must not lean on.
         self.place: Place | None = None
-        self.busy = (
-            threading.Lock()
-        )  # that memory is one walk's at a time, and two pages may look at one network
+        # that memory is one walk's at a time, and two pages may look at one network
+        self.busy = threading.Lock()
 
     def walk(self, name: object, step: Step, steps: int, z: Tensor, *given: Tensor) -> Tensor:
         """z after so many steps of `step`; `name` says all that the step depends on besides its
@@ -129,7 +118,7 @@ class Recordings:
                 if z.device.type == "cuda" and (
                     self.place is None or self.place[1].device != z.device
                 ):
-                    self.place = torch.cuda.graph_pool_handle(), torch.cuda.Stream(z.device)
+                    self.place = torch.cuda.graph_pool_handle(), _stream(z.device)
                 recording = Recording(step, self.place, z, *given)
             except RuntimeError as error:
                 logging.getLogger(__name__).warning(
@@ -151,7 +140,7 @@ def _side(device: int) -> torch.cuda.Stream:
     """Where steps warm up on that GPU: always the same stream, since cuBLAS keeps memory
     for each.
     """
-    return torch.cuda.Stream(device)
+    return _stream(device)
 
 
 def wanted(z: Tensor) -> bool:

@@ -2,8 +2,6 @@
 gradients does not resist it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,8 +12,9 @@ from torch import Tensor, nn
 
 from robustviz import losses
 from robustviz.attacks.balls import L2, Linf
-from robustviz.attacks.base import Attack, Case, Objective, generator
-from robustviz.inputs import check_images, check_shape, logits_of
+from robustviz.attacks.base import Attack, Case, generator
+from robustviz.attacks.objective import Objective
+from robustviz.inputs import all_logits, check_images, check_shape, logits_of
 from robustviz.registry import option, register
 from robustviz.types import UserError
 
@@ -38,7 +37,7 @@ TRACE_BYTES = 2**31
 
 
 @register("attack/square")
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Square(Attack):
     """Random squares set to +ε or −ε, kept where they raise the margin; each image stops when the
     net is wrong.
@@ -140,9 +139,10 @@ class Square(Attack):
         and with every query.
         """
         with torch.inference_mode(False):
-            best = check_images(x).clone()
+            best, radius = check_images(x).clone(), self._radius(eps)
+            every = torch.arange(len(x), device=x.device)
             self._search(
-                lambda z, _: objective(z), best, self._radius(eps), rng or generator(x), stop=False
+                lambda z, _: objective(z), best, every, radius, rng or generator(x), stop=False
             )
         return best
 
@@ -152,35 +152,14 @@ class Square(Attack):
         return losses.margin(logits, y) * (-1 if self.targeted else 1)
 
     def _fool(self, case: Case, path: list[Tensor] | None) -> Tensor:
-        radius, out, y = self._radius(None), case.x.clone(), case.y
+        out = case.x.clone()
 
         def margin(z: Tensor, place: Tensor) -> Tensor:
-            parts = zip(
-                z.split(case.trial.at_once), y[place].split(case.trial.at_once), strict=True
-            )
-            return torch.cat(
-                [self._margin(logits_of(case.net, images), labels) for images, labels in parts]
-            )
+            return self._margin(all_logits(case.net, z, case.trial.at_once), case.y[place])
 
-        with torch.no_grad():
-            left = torch.arange(len(out), device=out.device)
-            left = left[margin(out, left) <= 0] if len(left) else left
-            if path is not None and not len(left):
-                path.append(out)
-            if len(left):
-                found, ways = out[left], None if path is None else list[Tensor]()
-                self._search(
-                    lambda z, place: margin(z, left[place]),
-                    found,
-                    radius,
-                    case.rng,
-                    stop=True,
-                    path=ways,
-                )
-                for here in ways or ():
-                    assert path is not None
-                    path.append(out.index_copy(0, left, here))
-                out[left] = found
+        left = torch.arange(len(out), device=out.device)
+        left = left[margin(out, left) <= 0]
+        self._search(margin, out, left, self._radius(None), case.rng, stop=True, path=path)
         return out
 
     @torch.no_grad()
@@ -188,44 +167,36 @@ class Square(Attack):
         self,
         score: Score,
         x: Tensor,
+        place: Tensor,
         eps: float | Tensor,
         rng: torch.Generator,
         stop: bool,
         path: list[Tensor] | None = None,
     ) -> None:
-        """Writes the best points found into `x`. With `stop` a sample leaves the batch once its
-        score is above 0.
+        """Writes the best points found into `x` at `place`. With `stop` a sample is left alone once
+        its score is above 0.
         """
-        ball = Linf(x.clone(), eps)
-        low, high = ball.low.expand_as(x), ball.high.expand_as(x)  # all that a square can be set to
-        x.copy_(self.starting_points(ball, rng))
+        ball = Linf(x[place], eps)
+        low, high = (each.expand_as(ball.x) for each in (ball.low, ball.high))  # a square's values
         whole = self.queries if self.variant == "paper" else 10_000
-        place = torch.arange(len(x), device=x.device)
-        here, height = x.clone(), score(x, place)
-        going = height <= 0
+        here = self.starting_points(ball, rng)
+        height = score(here, place)
         for query in range(self.queries + 1):
             if path is not None:
                 path.append(x.index_copy(0, place, here))
+            going = height <= 0
             if stop and not bool(going.all()):
                 x[place] = here
                 place, here, height, low, high = (
-                    place[going],
-                    here[going],
-                    height[going],
-                    low[going],
-                    high[going],
+                    each[going] for each in (place, here, height, low, high)
                 )
             if query == self.queries or not len(place):
                 break
             square, up = self._square(here, side(self.p, query, whole, *x.shape[2:]), rng)
             proposal = torch.where(square, torch.where(up, high, low), here)
             reached = score(proposal, place)
-            better = reached > height
-            here, height = (
-                torch.where(better.view(-1, 1, 1, 1), proposal, here),
-                torch.maximum(height, reached),
-            )
-            going = height <= 0
+            better = (reached > height).view(-1, 1, 1, 1)
+            here, height = torch.where(better, proposal, here), torch.maximum(height, reached)
         x[place] = here
 
     def _square(self, here: Tensor, side: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -2,8 +2,6 @@
 gradient.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +14,7 @@ from robustviz.types import UserError
 
 
 @register("attack/tim")
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TIM(DIM):
     """As DIM, with each gradient smoothed by a Gaussian kernel before anything else is done with
     it.

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustviz.methods.alp import ALP
+from robustviz.nets.base import Classifier
 from robustviz.registry import option, register
 from robustviz.types import Batch, UserError
 
@@ -70,7 +71,7 @@ class AALP(ALP):
         " drop rate 0 to .5, weight p(y|x')."
     )
 
-    def check(self, config: TrainConfig, split: Dataset, net: nn.Module) -> None:
+    def check(self, config: TrainConfig, split: Dataset, net: Classifier) -> None:
         super().check(config, split, net)
         if self.drop > 0 and not isinstance(net.head, nn.Linear):
             raise UserError(
@@ -105,14 +106,14 @@ class AALP(ALP):
             contributions.dtype
         )
 
-    def _logits(self, net: nn.Module, batch: Batch, x_adv: Tensor) -> tuple[Tensor, Tensor]:
-        features = net.pool(net.maps(torch.cat([batch.x, x_adv])))  # type: ignore[operator]
+    def _logits(self, net: Classifier, batch: Batch, x_adv: Tensor) -> tuple[Tensor, Tensor]:
+        features = net.pool(net.maps(torch.cat([batch.x, x_adv])))
         if self.drop > 0:
             clean = features[: len(batch.x)].detach()
-            shares = contributions(clean, net.head, batch.y)  # type: ignore[arg-type]
+            shares = contributions(clean, cast(nn.Linear, net.head), batch.y)
             mask = self.guided_mask(shares, self.rate(batch.progress), batch.rng)
             features = features * mask.repeat(2, 1)  # one mask for both twins
-        logits, logits_adv = net.head(features).chunk(2)  # type: ignore[operator]
+        logits, logits_adv = net.head(features).chunk(2)
         return logits, logits_adv
 
     def _weights(self, logits: Tensor, logits_adv: Tensor, y: Tensor) -> Tensor | None:

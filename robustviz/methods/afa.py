@@ -5,7 +5,7 @@ their class.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -15,26 +15,29 @@ from torch import Tensor, nn
 from robustviz import losses
 from robustviz.attacks import PGD
 from robustviz.methods.base import Adversarial, Stage, Terms
+from robustviz.methods.pgd_at import PGDAT
+from robustviz.methods.standard import Standard
 from robustviz.methods.supcon_margin import projector
 from robustviz.methods.trades import TRADES
+from robustviz.nets.base import Classifier
 from robustviz.registry import option, register
 from robustviz.types import Batch
 
 if TYPE_CHECKING:
-    from robustviz.attacks.base import Objective
+    from robustviz.attacks.objective import Objective
     from robustviz.training.config import TrainConfig
 
 PAPER = "Park et al.: Adversarial feature alignment (2024; AISec at CCS)"
 
 
-def features_of(net: nn.Module, aux: nn.Module | None, x: Tensor) -> Tensor:
+def features_of(net: Classifier, aux: nn.Module | None, x: Tensor) -> Tensor:
     """What is aligned, (N, D): penultimate features, projected where there is a projector."""
-    h: Tensor = net.pool(net.maps(x))  # type: ignore[operator]
+    h: Tensor = net.pool(net.maps(x))
     return h if aux is None else aux(h)
 
 
 def misalignment(
-    net: nn.Module, aux: nn.Module | None, x: Tensor, y: Tensor, temperature: float
+    net: Classifier, aux: nn.Module | None, x: Tensor, y: Tensor, temperature: float
 ) -> Objective:
     """What the feature attack climbs, images -> (N,): each image's contrastive loss against the
     clean batch.
@@ -107,43 +110,38 @@ class AFA(Adversarial):
             return (Stage("train", 1.0, self.loss),)
         first = Stage("features", 1 - self.head_share, self.loss, trainable=_body)
         if self.head == "AFF":
-            return (
-                first,
-                Stage("fine-tune all", self.head_share, self._ce_attacked, new_head=True),
-            )
+            return (first, Stage("fine-tune all", self.head_share, super().loss, new_head=True))
         # an attack in train mode would move the running statistics of a body that rests
-        loss = (
-            self._ce_clean if self.head == "SLF" else replace(self, attack_mode="eval")._ce_attacked
-        )
+        second = Standard() if self.head == "SLF" else PGDAT(attack=self.attack)
         return (
             first,
             Stage(
                 "linear head",
                 self.head_share,
-                loss,
+                second.loss,
                 trainable=_head,
                 new_head=True,
                 frozen_eval=("maps", "pool"),
             ),
         )
 
-    def aux(self, net: nn.Module, config: TrainConfig) -> nn.Module | None:
+    def aux(self, net: Classifier, config: TrainConfig) -> nn.Module | None:
         return projector(net, 128) if self.projection else None
 
-    def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
+    def loss(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Terms:
         """The first (or only) stage: align features, and with `head=online` teach a head on them,
         detached.
         """
         x_adv = (
             self.attacked(net, batch) if self.inner == "ce" else self.misaligned(net, batch, aux)
         )
-        h = net.pool(net.maps(torch.cat([batch.x, x_adv])))  # type: ignore[operator]
+        h = net.pool(net.maps(torch.cat([batch.x, x_adv])))
         terms = {"afa": self.align(h if aux is None else aux(h), batch.y)}
         if self.head == "online":
-            terms["ce_head"] = F.cross_entropy(net.head(h[len(batch.x) :].detach()), batch.y)  # type: ignore[operator]
+            terms["ce_head"] = F.cross_entropy(net.head(h[len(batch.x) :].detach()), batch.y)
         return terms
 
-    def misaligned(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Tensor:
+    def misaligned(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Tensor:
         """The batch's images, attacked so that their features leave their class; the net is left as
         it was.
         """
@@ -159,30 +157,19 @@ class AFA(Adversarial):
         clean, adv = both.chunk(2)
         if self.contrast == "clean":
             return losses.adversarial_contrastive(adv, y, clean, y, self.temperature)
-        itself = torch.cat(
-            [
-                torch.zeros_like(y[:, None] == y),
-                torch.eye(len(y), dtype=torch.bool, device=y.device),
-            ],
-            dim=1,
-        )
+        itself = torch.eye(len(y), dtype=torch.bool, device=y.device)
+        itself = torch.cat([torch.zeros_like(itself), itself], dim=1)
         return losses.contrastive_per_anchor(
             adv, y, both, y.repeat(2), self.temperature, itself
         ).mean()
 
-    def _ce_clean(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
-        return {"ce": F.cross_entropy(net(batch.x), batch.y)}
 
-    def _ce_attacked(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
-        return {"ce_adv": F.cross_entropy(net(self.attacked(net, batch)), batch.y)}
+def _body(net: Classifier) -> Iterable[nn.Parameter]:
+    return [*net.maps.parameters(), *net.pool.parameters()]
 
 
-def _body(net: nn.Module) -> Iterable[nn.Parameter]:
-    return [*net.maps.parameters(), *net.pool.parameters()]  # type: ignore[union-attr]
-
-
-def _head(net: nn.Module) -> Iterable[nn.Parameter]:
-    return net.head.parameters()  # type: ignore[union-attr]
+def _head(net: Classifier) -> Iterable[nn.Parameter]:
+    return net.head.parameters()
 
 
 @register("method/afa_trades")
@@ -213,29 +200,29 @@ class AFATRADES(TRADES):
     def compares(self) -> bool:
         return self.align_weight > 0
 
-    def attacked(self, net: nn.Module, batch: Batch) -> Tensor:
+    def attacked(self, net: Classifier, batch: Batch) -> Tensor:
         if not self.align_weight:
             return super().attacked(net, batch)
         with self.attackable(net, batch.x) as fast:
             with torch.no_grad():
                 clean_features = features_of(fast, None, batch.x)
-                clean = fast.head(clean_features)  # type: ignore[operator]
+                clean = fast.head(clean_features)
 
             def objective(z: Tensor) -> Tensor:
                 h = features_of(fast, None, z)
                 away = losses.contrastive_per_anchor(
                     h, batch.y, clean_features, batch.y, self.temperature
                 )
-                return losses.kl_per_sample(clean, fast.head(h)) + self.align_weight * away  # type: ignore[operator]
+                return losses.kl_per_sample(clean, fast.head(h)) + self.align_weight * away
 
             return self.attack.maximise(objective, batch.x, rng=batch.rng)
 
-    def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
+    def loss(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Terms:
         if not self.align_weight:
             return super().loss(net, batch, aux)
         x_adv = self.attacked(net, batch)
         h, h_adv = features_of(net, None, batch.x), features_of(net, None, x_adv)
-        logits, logits_adv = net.head(h), net.head(h_adv)  # type: ignore[operator]
+        logits, logits_adv = net.head(h), net.head(h_adv)
         target = net(batch.x) if self.bn == "official" else logits
         return {
             "ce": F.cross_entropy(logits, batch.y),

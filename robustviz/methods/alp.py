@@ -1,7 +1,5 @@
 """Adversarial training whose clean and attacked logits are pulled together."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,6 +10,7 @@ from torch import Tensor, nn
 from robustviz import losses
 from robustviz.attacks import PGD
 from robustviz.methods.base import Adversarial, Terms
+from robustviz.nets.base import Classifier
 from robustviz.registry import option, register
 from robustviz.types import Batch
 
@@ -47,7 +46,7 @@ class ALP(Adversarial):
     label = "ALP"
     paper = "Kannan, Kurakin, Goodfellow: Adversarial logit pairing (2018)"
     text = (
-        "Learns clean and attacked images together and asks for equal logits. On Classifier its"
+        "Learns clean and attacked images together and asks for equal logits. On ImageNet its"
         " published robustness fell to 0.1 % under a stronger attack (Engstrom et al. 2018): look"
         " at many steps and at Square."
     )
@@ -56,7 +55,7 @@ class ALP(Adversarial):
         " here)."
     )
 
-    def attacked(self, net: nn.Module, batch: Batch) -> Tensor:
+    def attacked(self, net: Classifier, batch: Batch) -> Tensor:
         """The batch's images, attacked away from their class or towards the least likely one."""
         if self.targets == "untargeted":
             return super().attacked(net, batch)
@@ -66,18 +65,18 @@ class ALP(Adversarial):
             attack = replace(self.attack, targeted=True)
             return attack.maximise(attack.objective(fast, reach), batch.x, rng=batch.rng)
 
-    def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
+    def loss(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Terms:
         x_adv = self.attacked(net, batch)
         if not self._needs_clean:
             # Not forwarded at all: a second half of the batch would change batch norm's statistics.
             return {"ce": F.cross_entropy(net(x_adv), batch.y)}
         logits, logits_adv = self._logits(net, batch, x_adv)
-        chosen = {
-            "both": lambda: F.cross_entropy(torch.cat([logits, logits_adv]), batch.y.repeat(2)),
-            "adv_only": lambda: F.cross_entropy(logits_adv, batch.y),
-            "clean_only": lambda: F.cross_entropy(logits, batch.y),
+        learned, y = {
+            "both": (torch.cat([logits, logits_adv]), batch.y.repeat(2)),
+            "adv_only": (logits_adv, batch.y),
+            "clean_only": (logits, batch.y),
         }[self.ce]
-        terms = {"ce": chosen()}
+        terms = {"ce": F.cross_entropy(learned, y)}
         if self.weight:
             terms["pairing"] = self.weight * losses.logit_pairing(
                 logits, logits_adv, self._weights(logits, logits_adv, batch.y)
@@ -88,7 +87,7 @@ class ALP(Adversarial):
     def _needs_clean(self) -> bool:
         return self.weight > 0 or self.ce != "adv_only"
 
-    def _logits(self, net: nn.Module, batch: Batch, x_adv: Tensor) -> tuple[Tensor, Tensor]:
+    def _logits(self, net: Classifier, batch: Batch, x_adv: Tensor) -> tuple[Tensor, Tensor]:
         """Both halves from one forward pass, so that they share batch norm's statistics."""
         logits, logits_adv = net(torch.cat([batch.x, x_adv])).chunk(2)
         return logits, logits_adv

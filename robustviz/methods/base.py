@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustviz.attacks import Attack
 from robustviz.nets.attackable import attackable
+from robustviz.nets.base import Classifier
 from robustviz.registry import Spec, option
 from robustviz.types import Batch
 
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
     from robustviz.data import Dataset, Source
     from robustviz.training.config import TrainConfig
 
-ENOUGH = 64 * 64
 # input values of a batch from which bf16 is tried; with twice as many (128 digits) a step is a
 # quarter faster
+ENOUGH = 64 * 64
 Terms = dict[str, Tensor]
 
 
@@ -59,10 +60,10 @@ class FindRun(Protocol):
     ) -> TrainedNet: ...
 
 
-Loss = Callable[[nn.Module, Batch, nn.Module | None], Terms]
+Loss = Callable[[Classifier, Batch, nn.Module | None], Terms]
 
 
-def everything(net: nn.Module) -> Iterable[nn.Parameter]:
+def everything(net: Classifier) -> Iterable[nn.Parameter]:
     """All parameters of the net: what a stage trains unless it says otherwise."""
     return net.parameters()
 
@@ -79,7 +80,7 @@ class Stage:
     name: str
     share_of_epochs: float
     loss: Loss
-    trainable: Callable[[nn.Module], Iterable[nn.Parameter]] = everything
+    trainable: Callable[[Classifier], Iterable[nn.Parameter]] = everything
     new_head: bool = False
     frozen_eval: tuple[str, ...] = ()
 
@@ -96,9 +97,8 @@ class Method(Spec):
     text: ClassVar[str]
     choices: ClassVar[str] = ""
     select: ClassVar[Literal["robust", "clean", "last"]] = "robust"
-    recipe: ClassVar[
-        Mapping[str, Any]
-    ] = {}  # only where training from scratch on the data set's terms would be another thing
+    # only where training from scratch on the data set's terms would be another thing
+    recipe: ClassVar[Mapping[str, Any]] = {}
 
     @property
     def views(self) -> int:
@@ -124,7 +124,7 @@ class Method(Spec):
         """Whether the loss wants the true object masks in `batch.objects`."""
         return False
 
-    def check(self, config: TrainConfig, split: Dataset, net: nn.Module) -> None:
+    def check(self, config: TrainConfig, split: Dataset, net: Classifier) -> None:
         """Raises UserError, before anything is trained, where these settings do not fit this data
         or this network.
         """
@@ -135,7 +135,7 @@ class Method(Spec):
         """
         return self
 
-    def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
+    def loss(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Terms:
         """The weighted terms of one batch's loss, each a scalar with gradient."""
         raise NotImplementedError
 
@@ -144,7 +144,7 @@ class Method(Spec):
         return (Stage("train", 1.0, self.loss),)
 
     def initial(
-        self, net: nn.Module, config: TrainConfig, split: Dataset, find_run: FindRun
+        self, net: Classifier, config: TrainConfig, split: Dataset, find_run: FindRun
     ) -> nn.Module | None:
         """What was trained before and is gone on with: changes to the fresh net, and a frozen
         network that takes the place of `aux`; none by default. Raises UserError where such a
@@ -152,14 +152,13 @@ class Method(Spec):
         """
         return None
 
-    def aux(self, net: nn.Module, config: TrainConfig) -> nn.Module | None:
+    def aux(self, net: Classifier, config: TrainConfig) -> nn.Module | None:
         """A helper network, e.g. a projector, that the trainer owns; none by default."""
         return None
 
-    def bound(self, eps: float) -> Method:
-        """This method with `eps` filled in where its attack has none of its own."""
-        attack: Any = getattr(self, "attack", None)
-        return self if attack is None else replace(self, attack=attack.bound(eps))  # type: ignore[call-arg]
+    def bound(self, eps: float) -> Self:
+        """This method with `eps` filled in where its attack, if it has one, has none of its own."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -171,13 +170,16 @@ class Adversarial(Method):
         "eval", "Batch-norm mode of the net while it is attacked.", advanced=True
     )
 
-    def budget(self, net: nn.Module, batch: Batch) -> Tensor | None:
+    def bound(self, eps: float) -> Self:
+        return replace(self, attack=self.attack.bound(eps))
+
+    def budget(self, net: Classifier, batch: Batch) -> Tensor | None:
         """A radius for each pixel, (N,1,H,W); None: the attack's own ε everywhere. `net` is what is
         attacked, see `attackable`.
         """
         return None
 
-    def attackable(self, net: nn.Module, x: Tensor) -> AbstractContextManager[nn.Module]:
+    def attackable(self, net: Classifier, x: Tensor) -> AbstractContextManager[Classifier]:
         """Inside, what is attacked in place of `net`: in eval mode a copy, perhaps in bf16; in
         train mode `net` itself.
         """
@@ -185,7 +187,7 @@ class Adversarial(Method):
             net, self.attack_mode, bf16=self.attack.norm == "linf" and x.numel() >= ENOUGH
         )
 
-    def attacked(self, net: nn.Module, batch: Batch) -> Tensor:
+    def attacked(self, net: Classifier, batch: Batch) -> Tensor:
         """The batch's images, attacked by cross-entropy on the true labels; the net is left as it
         was.
         """
@@ -197,6 +199,6 @@ class Adversarial(Method):
                 rng=batch.rng,
             )
 
-    def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
+    def loss(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Terms:
         """Cross-entropy on attacked images only."""
         return {"ce_adv": F.cross_entropy(net(self.attacked(net, batch)), batch.y)}

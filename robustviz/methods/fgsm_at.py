@@ -2,8 +2,6 @@
 instructively.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from robustviz.attacks import FGSM

@@ -1,7 +1,5 @@
 """Adversarial training with one step from a random point: the cheapest defence that works."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from robustviz.attacks import FGSM

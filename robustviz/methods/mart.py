@@ -1,7 +1,5 @@
 """Adversarial training that minds the images it already gets wrong."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import nn
@@ -9,6 +7,7 @@ from torch import nn
 from robustviz import losses
 from robustviz.attacks import PGD
 from robustviz.methods.base import Adversarial, Terms
+from robustviz.nets.base import Classifier
 from robustviz.registry import option, register
 from robustviz.types import Batch
 
@@ -44,7 +43,7 @@ class MART(Adversarial):
         "The attack starts very near the image and climbs cross-entropy, as in the authors' code."
     )
 
-    def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
+    def loss(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Terms:
         x_adv = self.attacked(net, batch)
         logits, logits_adv = net(batch.x), net(x_adv)
         return {

@@ -13,6 +13,7 @@ from torch import nn
 
 from robustviz import losses
 from robustviz.methods.base import FindRun, Method, Terms, TrainedNet
+from robustviz.nets.base import Classifier
 from robustviz.registry import option, register
 from robustviz.types import Batch, UserError
 
@@ -28,7 +29,7 @@ class ModelAlignment(Method):
 
     Source: Ma et al. 2024 (ECCV, arXiv 2311.18495) and the authors' `src/align.py`: T = 4, the
     labels unused. Differs: plain momentum for Nesterov's; by default 3 epochs at learning rate .01
-    and the data set's weight decay, theirs (1 epoch of Classifier, 1e-3, 1e-4) are in the preset.
+    and the data set's weight decay, theirs (1 epoch of ImageNet, 1e-3, 1e-4) are in the preset.
     `target=witness_hard` (cross-entropy to the witness's answer) and `target=label` (cross-entropy
     to the true class) are controls of the same budget: what did alignment do that one more epoch
     did not?
@@ -81,7 +82,7 @@ class ModelAlignment(Method):
         return replace(self, source=source.name, witness=witness.name)
 
     def initial(
-        self, net: nn.Module, config: TrainConfig, split: Dataset, find_run: FindRun
+        self, net: Classifier, config: TrainConfig, split: Dataset, find_run: FindRun
     ) -> nn.Module:
         """The source's weights for `net`; the frozen witness."""
         source, witness = find_run(self.source), find_run(self.witness)
@@ -96,7 +97,7 @@ class ModelAlignment(Method):
         net.load_state_dict(source.net().state_dict())
         return witness.net().eval().requires_grad_(False)
 
-    def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
+    def loss(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Terms:
         assert aux is not None, "the trainer hands over the witness"
         if self.target == "label":
             return {"ce": F.cross_entropy(net(batch.x), batch.y)}

@@ -5,7 +5,7 @@ elsewhere.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor, nn
 
@@ -67,7 +67,7 @@ class Reweighted(Adversarial):
     def objects(self) -> bool:
         return self.rule == "oracle"
 
-    def check(self, config: TrainConfig, split: Dataset, net: nn.Module) -> None:
+    def check(self, config: TrainConfig, split: Dataset, net: Classifier) -> None:
         super().check(config, split, net)
         eps = float(self.attack.eps if self.attack.eps is not None else config.eps or 0)
         if self.attack.norm != "linf":
@@ -108,14 +108,14 @@ class Reweighted(Adversarial):
             self.heat(net, x, few.y), self.rule, (x.shape[2], x.shape[3])
         )  # refuses a map of one cell
 
-    def heat(self, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    def heat(self, net: Classifier, x: Tensor, y: Tensor) -> Tensor:
         """The raw class-activation map (N, h, w) of images `x`, at the class that the settings ask
         for.
         """
         make = cam.grad_cam if self.cam == "grad_cam" else cam.layer_cam
-        return make(cast(Classifier, net), x, y if self.cam_class == "true" else None)
+        return make(net, x, y if self.cam_class == "true" else None)
 
-    def mask(self, net: nn.Module, batch: Batch) -> Tensor:
+    def mask(self, net: Classifier, batch: Batch) -> Tensor:
         """Which pixels matter, (N,1,H,W) bool ((N,3,H,W) for jet-compat), of this very batch as
         augmented.
         """
@@ -130,7 +130,7 @@ class Reweighted(Adversarial):
             self.heat(net, batch.x, batch.y), self.rule, (batch.x.shape[2], batch.x.shape[3])
         )
 
-    def budget(self, net: nn.Module, batch: Batch) -> Tensor | None:
+    def budget(self, net: Classifier, batch: Batch) -> Tensor | None:
         if batch.progress < self.warmup:
             return None
         assert self.attack.eps is not None, "bound() fills it in"

@@ -1,7 +1,5 @@
 """Adversarial training proper: minimise the loss on the worst images that PGD finds."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from robustviz.attacks import PGD

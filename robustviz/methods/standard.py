@@ -1,13 +1,12 @@
 """Training on the images as they are."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import nn
 
 from robustviz.methods.base import Method, Terms
+from robustviz.nets.base import Classifier
 from robustviz.registry import register
 from robustviz.types import Batch
 
@@ -26,5 +25,5 @@ class Standard(Method):
         " for everything else."
     )
 
-    def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
+    def loss(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Terms:
         return {"ce": F.cross_entropy(net(batch.x), batch.y)}

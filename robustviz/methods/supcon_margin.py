@@ -11,6 +11,7 @@ from torch import nn
 
 from robustviz import losses
 from robustviz.methods.base import Method, Terms
+from robustviz.nets.base import Classifier
 from robustviz.registry import option, register
 from robustviz.types import Batch, UserError
 
@@ -77,7 +78,7 @@ class SupConMargin(Method):
     def compares(self) -> bool:
         return self.contrasts
 
-    def check(self, config: TrainConfig, split: Dataset, net: nn.Module) -> None:
+    def check(self, config: TrainConfig, split: Dataset, net: Classifier) -> None:
         super().check(config, split, net)
         if not self.contrasts:
             return
@@ -94,18 +95,18 @@ class SupConMargin(Method):
                 code=2,
             )
 
-    def aux(self, net: nn.Module, config: TrainConfig) -> nn.Module | None:
+    def aux(self, net: Classifier, config: TrainConfig) -> nn.Module | None:
         return projector(net, self.width) if self.contrasts else None
 
-    def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
+    def loss(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Terms:
         if not self.contrasts:
             return {"ce": F.cross_entropy(net(batch.x), batch.y)}
         assert batch.views is not None and aux is not None, (
             "the trainer hands over what `views` and `aux` ask for"
         )
         y = batch.y.repeat(len(batch.views))
-        features = net.pool(net.maps(batch.views.flatten(0, 1)))  # type: ignore[operator]
-        terms = {"ce": F.cross_entropy(net.head(features), y)}  # type: ignore[operator]
+        features = net.pool(net.maps(batch.views.flatten(0, 1)))
+        terms = {"ce": F.cross_entropy(net.head(features), y)}
         z = aux(features)
         if self.supcon_weight:
             terms["supcon"] = self.supcon_weight * losses.supcon(z, y, self.temperature)
@@ -116,7 +117,7 @@ class SupConMargin(Method):
         return terms
 
 
-def projector(net: nn.Module, width: int) -> nn.Module:
+def projector(net: Classifier, width: int) -> nn.Module:
     """A two-layer perceptron d → d → `width` on the features in front of a linear head; thrown away
     after training.
 

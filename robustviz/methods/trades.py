@@ -1,7 +1,5 @@
 """Accuracy on clean images and smoothness around them as two terms with a dial between them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +9,7 @@ from torch import Tensor, nn
 from robustviz import losses
 from robustviz.attacks import PGD, LogitObjective
 from robustviz.methods.base import Adversarial, Terms
+from robustviz.nets.base import Classifier
 from robustviz.registry import option, register
 from robustviz.types import Batch
 
@@ -55,7 +54,7 @@ class TRADES(Adversarial):
         "Clean images are forwarded once a step, the authors' code does it twice (a setting here)."
     )
 
-    def attacked(self, net: nn.Module, batch: Batch) -> Tensor:
+    def attacked(self, net: Classifier, batch: Batch) -> Tensor:
         """The batch's images where the prediction differs most from the clean one, by KL; the net
         is left as it was.
         """
@@ -68,7 +67,7 @@ class TRADES(Adversarial):
                 rng=batch.rng,
             )
 
-    def loss(self, net: nn.Module, batch: Batch, aux: nn.Module | None) -> Terms:
+    def loss(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Terms:
         x_adv = self.attacked(net, batch)
         logits = net(batch.x)
         if self.bn == "official":

@@ -2,12 +2,8 @@
 attack.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
 from robustviz import registry
-from robustviz.nets.base import Classifier as Classifier, frozen as frozen
+from robustviz.nets.base import Classifier as Classifier, PerChannel, frozen as frozen
 from robustviz.types import UserError
 
 # isort: off
@@ -27,8 +23,8 @@ def build(
     classes: int,
     channels: int = 3,
     size: int = 32,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    mean: PerChannel = None,
+    std: PerChannel = None,
 ) -> Classifier:
     """A new network with weights drawn from torch's global generator.
 
@@ -42,6 +38,7 @@ def build(
         )
     if classes < 2:
         raise UserError(f"A classifier needs at least 2 classes; this data has {classes}.")
-    return registry.get("net", key)(
+    net: Classifier = registry.get("net", key)(
         classes=classes, channels=channels, size=size, mean=mean, std=std
     )
+    return net

@@ -6,8 +6,6 @@ deviation. CAM views differentiate the logits by `maps`, feature views read `poo
 knows the name of an architecture.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from robustviz.types import UserError
+
+PerChannel = Sequence[float] | None  # a number for each channel of images in [0, 1]; None: identity
 
 
 class Normalise(nn.Module):
@@ -31,9 +31,7 @@ class Normalise(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self, channels: int, mean: Sequence[float] | None, std: Sequence[float] | None
-    ) -> None:
+    def __init__(self, channels: int, mean: PerChannel, std: PerChannel) -> None:
         super().__init__()
         self.register_buffer(
             "mean", torch.tensor(mean or [0.0] * channels, dtype=torch.float32).view(1, -1, 1, 1)
@@ -69,7 +67,8 @@ class Classifier(nn.Module):
         self.head = head
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.pool(self.maps(x)))
+        logits: Tensor = self.head(self.pool(self.maps(x)))
+        return logits
 
 
 def stem_stride(size: int) -> int:
@@ -86,9 +85,8 @@ class _Loan:
     """
 
     before: bool
-    uses: dict[object, tuple[int, bool, bool]] = field(
-        default_factory=dict
-    )  # user: (its thread, the mode it wants, the value it set)
+    # user: (its thread, the mode it wants, the value it set)
+    uses: dict[object, tuple[int, bool, bool]] = field(default_factory=dict)
 
 
 _loans: dict[int, _Loan] = {}  # by id: whoever has frozen a module or parameter holds it
@@ -108,60 +106,53 @@ def frozen(net: nn.Module, mode: Literal["eval", "train"] = "eval") -> Iterator[
     """
     user, here, training = object(), threading.get_ident(), mode == "train"
     modules = list(net.modules())
-    parameters = [
-        parameter for parameter in net.parameters() if not parameter.is_inference()
-    ]  # those refuse to be asked
-
-    def free() -> bool:
-        uses = [
-            use
-            for module in modules
-            if id(module) in _loans
-            for use in _loans[id(module)].uses.values()
-        ]
-        busy = any(thread != here and wanted != training for thread, wanted, _ in uses)
-        if busy and any(thread == here for thread, _, _ in uses):
-            raise UserError(
-                f"This network is to be put into {mode} mode while another thread uses it in the"
-                " other one: give each thread a copy."
-            )
-        return not busy
-
+    # inference tensors refuse to be asked
+    parameters = [parameter for parameter in net.parameters() if not parameter.is_inference()]
     with _change:
-        _change.wait_for(free)
-        for module in modules:
-            _loans.setdefault(id(module), _Loan(module.training)).uses[user] = (
-                here,
-                training,
-                training,
-            )
-        for parameter in parameters:
-            _loans.setdefault(id(parameter), _Loan(parameter.requires_grad)).uses[user] = (
-                here,
-                training,
-                False,
-            )
+        _change.wait_for(lambda: _is_free(modules, training))
+        for part, before, value in (
+            *((module, module.training, training) for module in modules),
+            *((parameter, parameter.requires_grad, False) for parameter in parameters),
+        ):
+            _loans.setdefault(id(part), _Loan(before)).uses[user] = here, training, value
     try:
         with _change:
             if any(module.training != training for module in modules):
                 _put_into_mode(net, modules, training)
             for module in modules:
-                _loans[id(module)].uses[user] = (here, training, module.training)
-            for parameter in parameters:
-                if parameter.requires_grad:
-                    parameter.requires_grad_(False)
+                _loans[id(module)].uses[user] = here, training, module.training
+            _ask_for_gradients(parameters, [False] * len(parameters))
         yield
     finally:
         with _change:
-            was = _give_back(modules, user)
-            if was[0] != net.training:
-                _put_into_mode(net, modules, was[0])
-            for module, value in zip(modules, was, strict=True):
+            modes = _give_back(modules, user)
+            if modes[0] != net.training:
+                _put_into_mode(net, modules, modes[0])
+            for module, value in zip(modules, modes, strict=True):
                 module.training = value
-            for parameter, value in zip(parameters, _give_back(parameters, user), strict=True):
-                if parameter.requires_grad != value:
-                    parameter.requires_grad_(value)
+            _ask_for_gradients(parameters, _give_back(parameters, user))
             _change.notify_all()
+
+
+def _is_free(modules: Sequence[nn.Module], training: bool) -> bool:
+    """Whether no other thread has one of the modules in the other mode. Raises UserError where this
+    thread would wait for itself.
+    """
+    here, loans = threading.get_ident(), [_loans.get(id(module)) for module in modules]
+    uses = [use for loan in loans if loan is not None for use in loan.uses.values()]
+    busy = any(thread != here and wanted != training for thread, wanted, _ in uses)
+    if busy and any(thread == here for thread, _, _ in uses):
+        raise UserError(
+            f"This network is to be put into {'train' if training else 'eval'} mode while another"
+            " thread uses it in the other one: give each thread a copy."
+        )
+    return not busy
+
+
+def _ask_for_gradients(parameters: Sequence[nn.Parameter], values: Sequence[bool]) -> None:
+    for parameter, value in zip(parameters, values, strict=True):
+        if parameter.requires_grad != value:
+            parameter.requires_grad_(value)
 
 
 def _put_into_mode(net: nn.Module, modules: Sequence[nn.Module], training: bool) -> None:

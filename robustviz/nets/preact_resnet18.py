@@ -2,13 +2,11 @@
 Wide-ResNet shares with it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from robustviz.nets.base import Classifier, Normalise
+from robustviz.nets.base import Classifier, Normalise, PerChannel
 from robustviz.registry import register
 
 
@@ -35,7 +33,8 @@ class PreActBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         ready = self.before(x)
         skip = x if self.shortcut is None else self.shortcut(ready)
-        return self.body(ready) + skip
+        out: Tensor = self.body(ready) + skip
+        return out
 
 
 def preact_maps(
@@ -43,8 +42,8 @@ def preact_maps(
     size: int,
     stem: int,
     stages: Sequence[tuple[int, int]],
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
+    mean: PerChannel,
+    std: PerChannel,
 ) -> nn.Sequential:
     """Normalisation, a 3×3 stem of `stem` channels, stages of (blocks, channels), and the last
     batch norm and ReLU.
@@ -83,12 +82,7 @@ class PreActResNet18(Classifier):
     label = "PreAct-ResNet-18 (11 M)"
 
     def __init__(
-        self,
-        classes: int,
-        channels: int,
-        size: int,
-        mean: Sequence[float] | None,
-        std: Sequence[float] | None,
+        self, classes: int, channels: int, size: int, mean: PerChannel, std: PerChannel
     ) -> None:
         stages = ((2, 64), (2, 128), (2, 256), (2, 512))
         super().__init__(

@@ -1,13 +1,9 @@
 """torchvision's ResNet-18 with the stem that 32-pixel images need."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
 from torch import nn
 
 from robustviz.imports import load
-from robustviz.nets.base import Classifier, Normalise
+from robustviz.nets.base import Classifier, Normalise, PerChannel
 from robustviz.registry import register
 
 
@@ -23,12 +19,7 @@ class ResNet18(Classifier):
     label = "ResNet-18 (11 M)"
 
     def __init__(
-        self,
-        classes: int,
-        channels: int,
-        size: int,
-        mean: Sequence[float] | None,
-        std: Sequence[float] | None,
+        self, classes: int, channels: int, size: int, mean: PerChannel, std: PerChannel
     ) -> None:
         whole = load("torchvision.models").resnet18(num_classes=classes)
         stem = nn.Conv2d(channels, 64, 3, 1, 1, bias=False)

@@ -2,13 +2,9 @@
 witness.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
 from torch import nn
 
-from robustviz.nets.base import Classifier, Normalise, stem_stride
+from robustviz.nets.base import Classifier, Normalise, PerChannel, stem_stride
 from robustviz.registry import register
 
 
@@ -23,12 +19,7 @@ class SmallCNN(Classifier):
     label = "Small CNN (0.13 M)"
 
     def __init__(
-        self,
-        classes: int,
-        channels: int,
-        size: int,
-        mean: Sequence[float] | None,
-        std: Sequence[float] | None,
+        self, classes: int, channels: int, size: int, mean: PerChannel, std: PerChannel
     ) -> None:
         layers: list[nn.Module] = [Normalise(channels, mean, std)]
         width, stride = channels, stem_stride(size)

@@ -2,13 +2,9 @@
 default.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 
-from robustviz.nets.base import Classifier, Normalise, stem_stride
+from robustviz.nets.base import Classifier, Normalise, PerChannel, stem_stride
 from robustviz.registry import register
 
 
@@ -36,7 +32,8 @@ class Block(nn.Module):
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.relu(self.body(x) + self.shortcut(x))
+        out: Tensor = self.relu(self.body(x) + self.shortcut(x))
+        return out
 
 
 @register("net/small_resnet")
@@ -50,12 +47,7 @@ class SmallResNet(Classifier):
     label = "Small ResNet (0.08 M)"
 
     def __init__(
-        self,
-        classes: int,
-        channels: int,
-        size: int,
-        mean: Sequence[float] | None,
-        std: Sequence[float] | None,
+        self, classes: int, channels: int, size: int, mean: PerChannel, std: PerChannel
     ) -> None:
         stride = stem_stride(size)
         side = -(-size // stride)

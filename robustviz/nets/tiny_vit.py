@@ -2,14 +2,10 @@
 filters.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
-from robustviz.nets.base import Classifier, Normalise, stem_stride
+from robustviz.nets.base import Classifier, Normalise, PerChannel, stem_stride
 from robustviz.registry import register
 
 WIDTH, BLOCKS, HEADS = 80, 4, 4
@@ -32,7 +28,8 @@ class Attention(nn.Module):
         n, t, d = tokens.shape
         q, k, v = self.qkv(tokens).view(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         weights = (q @ k.transpose(2, 3) * (d // self.heads) ** -0.5).softmax(3)
-        return self.out((weights @ v).transpose(1, 2).reshape(n, t, d))
+        out: Tensor = self.out((weights @ v).transpose(1, 2).reshape(n, t, d))
+        return out
 
 
 class Block(nn.Module):
@@ -51,7 +48,8 @@ class Block(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         tokens = tokens + self.attend(tokens)
-        return tokens + self.think(tokens)
+        out: Tensor = tokens + self.think(tokens)
+        return out
 
 
 class Positions(nn.Module):
@@ -82,7 +80,7 @@ class Encoder(nn.Module):
         )
 
     def forward(self, grid: Tensor) -> Tensor:
-        tokens = self.blocks(grid.flatten(2).transpose(1, 2))
+        tokens: Tensor = self.blocks(grid.flatten(2).transpose(1, 2))
         return tokens.transpose(1, 2).reshape(grid.shape)
 
 
@@ -101,12 +99,7 @@ class TinyViT(Classifier):
     label = "Tiny ViT (0.2 M)"
 
     def __init__(
-        self,
-        classes: int,
-        channels: int,
-        size: int,
-        mean: Sequence[float] | None,
-        std: Sequence[float] | None,
+        self, classes: int, channels: int, size: int, mean: PerChannel, std: PerChannel
     ) -> None:
         patch = 2 * stem_stride(size)
         side = -(-size // patch)

@@ -1,12 +1,8 @@
 """A deep network without shortcuts: a witness that differs from every residual one."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
 from torch import nn
 
-from robustviz.nets.base import Classifier, Normalise
+from robustviz.nets.base import Classifier, Normalise, PerChannel
 from robustviz.registry import register
 
 
@@ -23,12 +19,7 @@ class VGG11BN(Classifier):
     label = "VGG-11 (9 M)"
 
     def __init__(
-        self,
-        classes: int,
-        channels: int,
-        size: int,
-        mean: Sequence[float] | None,
-        std: Sequence[float] | None,
+        self, classes: int, channels: int, size: int, mean: PerChannel, std: PerChannel
     ) -> None:
         layers: list[nn.Module] = [Normalise(channels, mean, std)]
         inside, side = channels, size

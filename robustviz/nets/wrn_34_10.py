@@ -1,12 +1,8 @@
 """The large network of the TRADES, MART and PART tables: for a GPU."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
 from torch import nn
 
-from robustviz.nets.base import Classifier
+from robustviz.nets.base import Classifier, PerChannel
 from robustviz.nets.preact_resnet18 import preact_maps
 from robustviz.registry import register
 
@@ -25,12 +21,7 @@ class WideResNet3410(Classifier):
     label = "Wide-ResNet-34-10 (46 M)"
 
     def __init__(
-        self,
-        classes: int,
-        channels: int,
-        size: int,
-        mean: Sequence[float] | None,
-        std: Sequence[float] | None,
+        self, classes: int, channels: int, size: int, mean: PerChannel, std: PerChannel
     ) -> None:
         maps = preact_maps(channels, size, 16, ((5, 160), (5, 320), (5, 640)), mean, std)
         for module in maps.modules():

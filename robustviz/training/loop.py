@@ -17,9 +17,10 @@ import copy
 import functools
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,12 @@ from robustviz.runs.folder import find_run
 from robustviz.training.config import TrainConfig
 from robustviz.training.evaluate import count_right, norm_of
 from robustviz.training.order import balanced_order, learning_rate, planned, seed_of
+from robustviz.training.progress import (
+    ANSWERS,
+    Answer as Answer,
+    Diverged as Diverged,
+    Tick as Tick,
+)
 from robustviz.training.world import ALONE, World
 from robustviz.types import JSON, Batch, UserError
 from robustviz.views.attack.result import Strip
@@ -43,22 +50,6 @@ from robustviz.views.attack.result import Strip
 # images of the validation split; enough for ±3 points, and never slower than the epoch itself
 VALIDATE_ON = 1000
 STRIP = 8
-
-Answer = Literal["go", "pause", "stop"]
-ANSWERS: tuple[Answer, ...] = ("go", "pause", "stop")
-
-
-@dataclass(frozen=True)
-class Tick:
-    """Where a training is: after `batch` of `batches` in `epoch` (from 0) of `epochs`, and what it
-    does now.
-    """
-
-    epoch: int
-    epochs: int
-    batch: int
-    batches: int
-    phase: Literal["train", "validate"]
 
 
 @dataclass(frozen=True)
@@ -88,10 +79,6 @@ class EpochRecord:
         return values if size == 1 else values | {"processes": size}
 
 
-class Diverged(UserError):
-    """The loss is no longer a number."""
-
-
 def train(
     config: TrainConfig, on_batch: Callable[[Tick], Answer] | None = None
 ) -> Iterator[EpochRecord]:
@@ -115,7 +102,7 @@ def check(config: TrainConfig, world: World = ALONE) -> None:
 class _Loss(nn.Module):
     """A stage's loss as a module of all that it trains, which is what DDP wraps."""
 
-    def __init__(self, loss: Loss, net: nn.Module, aux: nn.Module | None) -> None:
+    def __init__(self, loss: Loss, net: nets.Classifier, aux: nn.Module | None) -> None:
         super().__init__()
         self.loss, self.net, self.aux = loss, net, aux
 
@@ -202,7 +189,7 @@ class Training:
             torch.manual_seed(seed_of(config.seed, "aux"))
             helper = method.aux(self.net, config) if helper is None else helper
         self.aux = None if helper is None else helper.to(self.device)
-        self.ema: nn.Module | None = copy.deepcopy(self.net) if config.ema else None
+        self.ema: nets.Classifier | None = copy.deepcopy(self.net) if config.ema else None
 
     def _plan(self) -> list[tuple[Stage, int, int]]:
         stages, total = self.method.stages(self.config), int(self.config.epochs or 1)
@@ -217,7 +204,7 @@ class Training:
     # What is looked at from outside.
 
     @property
-    def judged(self) -> nn.Module:
+    def judged(self) -> nets.Classifier:
         """The net that is validated and kept: the running average where there is one."""
         return self.ema if self.ema is not None else self.net
 
@@ -230,8 +217,9 @@ class Training:
             x_adv = attack(self.judged, x, y, rng=self._generator("strip"))
             with frozen(self.judged), torch.no_grad():
                 pred, pred_adv = self.judged(x).argmax(1), self.judged(x_adv).argmax(1)
-        shown = (t.cpu().numpy() for t in (x, x_adv, y, pred, pred_adv))
-        return Strip(*shown, eps=float(attack.eps or 0), epoch=self.epoch)
+        tensors = {"x": x, "x_adv": x_adv, "y": y, "pred": pred, "pred_adv": pred_adv}
+        arrays: JSON = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+        return Strip(**arrays, eps=float(attack.eps or 0), epoch=self.epoch)
 
     # The loop.
 
@@ -274,7 +262,7 @@ class Training:
         validating = Tick(self.epoch, total, self.batch, len(batches), "validate")
         return self._close_epoch(stage, lr, len(batches), functools.partial(ask, validating))
 
-    def _fresh_net(self) -> nn.Module:
+    def _fresh_net(self) -> nets.Classifier:
         mean, std = data.mean_and_std(self.images)
         std = [max(spread, 1e-3) for spread in std]
         with torch.random.fork_rng(devices=[]):
@@ -292,7 +280,7 @@ class Training:
         if stage.new_head and fresh:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed_of(self.config.seed, "head", stage.name))
-                self.net.head.reset_parameters()  # type: ignore[operator, union-attr]
+                self.net.head.reset_parameters()  # type: ignore[operator]
             # What was kept before had another head; the average starts from the new one, too.
             self.best_score = -math.inf
             if self.ema is not None:
@@ -466,19 +454,16 @@ class Training:
 
     def state(self) -> tuple[dict[str, Tensor], JSON]:
         """Everything a resume needs: tensors by name, and plain values."""
-        tensors: dict[str, Tensor] = {}
-        for prefix, module in (("net", self.net), ("ema", self.ema), ("aux", self.aux)):
-            if module is not None:
-                tensors |= {
-                    f"{prefix}/{name}": value for name, value in module.state_dict().items()
-                }
-        tensors |= {f"best/{name}": value for name, value in self.best.items()}
-        tensors |= {f"sum/{name}": value for name, value in self.sums.items()}
-        if self.optimiser is not None:
-            for number, parameter in enumerate(self._optimised()):
-                buffer = self.optimiser.state.get(parameter, {}).get("momentum_buffer")
-                if buffer is not None:
-                    tensors[f"momentum/{number}"] = buffer
+        groups = {prefix: module.state_dict() for prefix, module in self._modules().items()}
+        groups |= {"best": self.best, "sum": self.sums}
+        tensors = {
+            f"{prefix}/{name}": value
+            for prefix, group in groups.items()
+            for name, value in group.items()
+        }
+        for number, memory in enumerate(self._memories()):
+            if "momentum_buffer" in memory:
+                tensors[f"momentum/{number}"] = memory["momentum_buffer"]
         plain = {
             "epoch": self.epoch,
             "batch": self.batch,
@@ -492,63 +477,39 @@ class Training:
 
     def restore(self, tensors: dict[str, Tensor], plain: JSON) -> None:
         """Continue from what `state` returned. Raises UserError where it belongs to another
-        network.
+        network, or is damaged.
         """
-
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {
-                name.removeprefix(f"{prefix}/"): value
-                for name, value in tensors.items()
-                if name.startswith(f"{prefix}/")
-            }
-
+        groups: dict[str, dict[str, Tensor]] = defaultdict(dict)
+        for path, value in tensors.items():
+            prefix, _, name = path.partition("/")
+            groups[prefix][name] = value
         try:
-            for prefix, module in (("net", self.net), ("ema", self.ema), ("aux", self.aux)):
-                if module is not None:
-                    module.load_state_dict(part(prefix))
-        except RuntimeError as error:
+            for prefix, module in self._modules().items():
+                module.load_state_dict(groups[prefix])
+            self.epoch, self.batch = int(plain["epoch"]), int(plain["batch"])
+            self.records, self.spent = list(plain["records"]), float(plain["spent"])
+            self.best, self.best_epoch = groups["best"], int(plain["best_epoch"])
+            self.best_score = -math.inf if plain["best_score"] is None else plain["best_score"]
+            self.sums = {name: groups["sum"][name].to(self.device) for name in plain["sums"]}
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
             raise UserError(
                 "The saved state belongs to another network or data set, so this run cannot go on;"
                 " start a new one."
             ) from error
-        self.epoch, self.batch = int(plain["epoch"]), int(plain["batch"])
-        self.records, self.spent = list(plain["records"]), float(plain["spent"])
-        self.best, self.best_epoch = part("best"), int(plain["best_epoch"])
-        self.best_score = -math.inf if plain["best_score"] is None else plain["best_score"]
-        found = part("sum")
-        self.sums = {name: found[name].to(self.device) for name in plain["sums"]}
-        momentum = {int(number): value for number, value in part("momentum").items()}
-        if momentum:
-            stage = next(
-                (s for s, first, last in self.plan if first <= self.epoch < last), self.plan[-1][0]
-            )
-            self._enter(stage, fresh=False)
-            assert self.optimiser is not None
-            for number, parameter in enumerate(self._optimised()):
-                if number in momentum:
-                    self.optimiser.state[parameter]["momentum_buffer"] = momentum[number].to(
-                        self.device
-                    )
+        if momentum := groups["momentum"]:
+            running = (stage for stage, first, last in self.plan if first <= self.epoch < last)
+            self._enter(next(running, self.plan[-1][0]), fresh=False)
+            for number, memory in enumerate(self._memories()):
+                if str(number) in momentum:
+                    memory["momentum_buffer"] = momentum[str(number)].to(self.device)
 
-    def _optimised(self) -> list[Any]:
-        assert self.optimiser is not None
-        return [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+    def _modules(self) -> dict[str, nn.Module]:
+        """What is trained, averaged or owned beside it, by its name in a saved state."""
+        modules = {"net": self.net, "ema": self.ema, "aux": self.aux}
+        return {name: module for name, module in modules.items() if module is not None}
 
-
-def tolerance_note(recorded: JSON, now: JSON) -> str:
-    """A sentence where a resume cannot promise the same bits, else empty. Both are version tables
-    of `config.json`.
-    """
-    differing = [
-        name
-        for name in ("torch", "platform", "device", "processes")
-        if recorded.get(name) != now.get(name)
-    ]
-    if recorded.get("device") == "cuda" or now.get("device") == "cuda":
-        differing.append("GPU arithmetic")
-    return (
-        f"Resuming approximately, not bit for bit: {', '.join(dict.fromkeys(differing))} changed or"
-        " vary."
-        if differing
-        else ""
-    )
+    def _memories(self) -> Iterator[dict[str, Tensor]]:
+        """What the optimiser remembers of each parameter, in order."""
+        if self.optimiser is not None:
+            for group in self.optimiser.param_groups:
+                yield from (self.optimiser.state[parameter] for parameter in group["params"])

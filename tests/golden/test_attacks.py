@@ -471,7 +471,7 @@ def test_square_reaches_the_closed_form_of_a_linear_objective_in_every_corner() 
 
 def test_autoattacks_squares_leave_out_the_last_row_and_column() -> None:
     x = torch.full((3, 1, 9, 7), 0.5)
-    first = Square(eps=0.1, queries=1).first(Linf(x, 0.1), seeded(0))
+    first = Square(eps=0.1, queries=1).starting_points(Linf(x, 0.1), seeded(0))
     moved = {
         variant: Square(eps=0.1, queries=3000, variant=variant, p=0.05)
         for variant in ("autoattack", "paper")

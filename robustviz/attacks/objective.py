@@ -1,0 +1,110 @@
+"""What an attack climbs: one number for each image, and its gradient by the pixels."""
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustviz.inputs import logits_of
+from robustviz.types import UserError
+
+T = TypeVar("T")
+Objective = Callable[[Tensor], Tensor]  # images (N,C,H,W) -> one number a sample (N,)
+
+
+@dataclass(frozen=True, eq=False)
+class LogitObjective:
+    """An objective that reads the logits of `net`: images -> of(logits, given), (N,). `of` is a
+    plain function, so that the engine knows all that a step depends on. `given`, e.g. labels, has
+    an entry for each image.
+
+    `at_once`: how many images there is memory for, forward and back; more are computed in parts.
+    """
+
+    net: nn.Module
+    of: Callable[[Tensor, Tensor], Tensor]
+    given: Tensor
+    at_once: int | None = None
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return self.of(logits_of(self.net, z), self.given)
+
+
+def parts(objective: Objective, n: int) -> Iterator[tuple[slice, Objective]]:
+    """Which of `n` images to compute together, and the objective of these."""
+    most = objective.at_once if isinstance(objective, LogitObjective) else None
+    size = n if not most or n <= most else -(-n // -(-n // most))
+    for start in range(0, n, max(size, 1)):
+        place = slice(start, start + size)
+        part = objective
+        if isinstance(objective, LogitObjective):
+            part = replace(objective, given=objective.given[place], at_once=None)
+        yield place, part
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(logits, y, reduction="none")
+
+
+def closeness(logits: Tensor, target: Tensor) -> Tensor:
+    """Minus the cross-entropy of the class to be reached."""
+    return -F.cross_entropy(logits, target, reduction="none")
+
+
+def input_gradient(objective: Objective, z: Tensor) -> Tensor:
+    """The gradient of `objective` at the images `z`, (N,C,H,W), of the sum, so that no sample's
+    depends on the others.
+
+    0 where an entry is NaN or infinite, so that it makes no step, and where the objective does not
+    depend on the pixels.
+    """
+    several = list(parts(objective, len(z)))
+    if len(several) > 1:
+        return torch.cat([input_gradient(part, z[place]) for place, part in several])
+    kind = z.device.type
+    # In float16 a sure network's gradient is too small for a number.
+    half = (
+        kind in ("cpu", "cuda")
+        and torch.is_autocast_enabled(kind)
+        and torch.get_autocast_dtype(kind) == torch.float16
+    )
+    with torch.autocast(kind, enabled=False) if half else nullcontext():
+        return with_gradient(lambda z: (objective(z), None), z)[1]
+
+
+def with_gradient(
+    evaluate: Callable[[Tensor], tuple[Tensor, T]], z: Tensor
+) -> tuple[Tensor, Tensor, T]:
+    """What `evaluate` gives at the images `z`, an objective (N,) and more, and the objective's
+    gradient (N,C,H,W), as `input_gradient` says it.
+    """
+    with torch.enable_grad():
+        z = z.detach().clone().requires_grad_(True)  # a forward may write on what it is given
+        heights, more = evaluate(z)
+        check_heights(heights, z)
+        gradient = (
+            torch.autograd.grad(heights.sum(), z, allow_unused=True)[0]
+            if heights.requires_grad
+            else None
+        )
+    gradient = torch.zeros_like(z) if gradient is None else gradient.nan_to_num(0, 0, 0)
+    return heights.detach(), gradient, more
+
+
+def check_heights(heights: Tensor, z: Tensor) -> None:
+    """Raises UserError unless what an objective gave for the images `z` is one number an image,
+    (N,).
+    """
+    if isinstance(heights, Tensor) and heights.shape == z.shape[:1]:
+        return
+    kind = (
+        f"shape {tuple(heights.shape)}" if isinstance(heights, Tensor) else type(heights).__name__
+    )
+    raise UserError(
+        f"An objective gives one number an image, shape ({len(z)},), and this one gave {kind}: use"
+        " reduction='none', or a sum over the rest."
+    )

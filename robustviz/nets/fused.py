@@ -1,0 +1,229 @@
+"""Fewer and faster layers for a copy of a network: a convolution and the batch norm after it become
+one convolution where a container runs them in turn, and feature maps may be computed in bf16.
+
+Only networks of known layers, without hooks, are changed: of another one nobody knows what its
+forward does with a layer.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable
+from typing import TypeGuard
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from robustviz import registry
+from robustviz.nets.base import Classifier, Normalise
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+KNOWN_ROOMS = ("torch.nn.modules.", "torchvision.models.", "robustviz.nets.")
+
+# As they were before anybody could put others in their place.
+FORWARDS = {kind: kind.forward for kind in (nn.Sequential, nn.Conv2d, nn.BatchNorm2d, nn.ReLU)}
+CONVOLVE = nn.Conv2d._conv_forward
+ATTRIBUTES: dict[type[nn.Module], set[str]] = {
+    type(layer): set(vars(layer))
+    for layer in (nn.Sequential(), nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1), nn.ReLU())
+}
+# Containers whose forward is known: the pairs of a convolution and the batch norm that alone reads
+# it, and the ReLUs of a sum that nobody else reads. `nn.Sequential` is the third of them.
+Pairs = Iterable[tuple[str, str]]
+BLOCKS: dict[str, tuple[Pairs, tuple[str, ...]]] = {
+    "torchvision.models.resnet.BasicBlock": ((("conv1", "bn1"), ("conv2", "bn2")), ()),
+    "torchvision.models.resnet.Bottleneck": (
+        (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")),
+        (),
+    ),
+    "robustviz.nets.small_resnet.Block": ((), ("relu",)),
+    "robustviz.nets.preact_resnet18.PreActBlock": ((), ()),
+}
+IN_BF16 = (
+    nn.Sequential,
+    nn.Conv2d,
+    nn.BatchNorm2d,
+    nn.ReLU,
+    nn.MaxPool2d,
+    nn.AvgPool2d,
+    nn.Identity,
+    Normalise,
+)
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether hooks take part in a call of `module` itself, those on every module among them."""
+    return any(
+        getattr(torch_module, f"_global{name}", None) or getattr(module, name, None)
+        for name in HOOKS
+    )
+
+
+def is_hooked(net: nn.Module) -> bool:
+    """Whether something beside its layers takes part in a forward pass of `net`."""
+    return any(has_hooks(module) for module in net.modules())
+
+
+def is_known(net: nn.Module) -> bool:
+    """Whether `net` is made of layers of torch, torchvision and this package alone, without hooks
+    and as they were made: then its forward changes no layer, hooks none, and runs each as its
+    container says. Of a DataParallel, replicas on other devices would find the first one's weights.
+    """
+    return (
+        not is_hooked(net)
+        and all(kind.forward is forward for kind, forward in FORWARDS.items())
+        and nn.Conv2d._conv_forward is CONVOLVE
+        and all(
+            f"{type(part).__module__}.".startswith(KNOWN_ROOMS)
+            and not isinstance(part, nn.DataParallel)
+            and set(vars(part)) <= ATTRIBUTES.get(type(part), set(vars(part)))
+            for part in net.modules()
+        )
+    )
+
+
+def is_plain(net: nn.Module) -> TypeGuard[Classifier]:
+    """Whether `net` is a network of this package, whose layers work in any memory layout, with
+    known layers alone.
+    """
+    kinds = (registry.get("net", key) for key in registry.keys("net"))
+    return type(net) in kinds and is_known(net)
+
+
+class Fused(nn.Module):
+    """A convolution and the batch norm after it, in eval mode, as one convolution; it holds them
+    without owning them.
+    """
+
+    def __init__(
+        self, conv: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype, layout: torch.memory_format
+    ) -> None:
+        super().__init__()
+        self.parts = (conv, norm)
+        self.weight = torch.empty_like(
+            conv.weight, dtype=dtype, memory_format=layout, requires_grad=False
+        )
+        self.bias = torch.empty(len(conv.weight), dtype=dtype, device=conv.weight.device)
+        self.follow()
+
+    def follow(self) -> None:
+        """Take up the values that the two layers have now, in the same memory."""
+        conv, norm = self.parts
+        assert norm.running_mean is not None and norm.running_var is not None
+        with torch.no_grad():
+            weight, bias = fuse_conv_bn_weights(
+                conv.weight,
+                conv.bias,
+                norm.running_mean,
+                norm.running_var,
+                norm.eps,
+                norm.weight,
+                norm.bias,
+            )
+            self.weight.copy_(weight)
+            self.bias.copy_(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv = self.parts[0]
+        return F.conv2d(
+            x, self.weight, self.bias, conv.stride, conv.padding, conv.dilation, conv.groups
+        )
+
+
+def fuse(twin: nn.Module, bf16: bool) -> list[Fused]:
+    """Give each container of `twin` whose forward is known a forward with fused layers, in place;
+    these layers. What they stand in for stays as it is, so that a forward which calls one of the
+    layers by itself is still right.
+    """
+    if not is_known(twin):
+        return []
+    maps = twin.maps if is_plain(twin) else None
+    layout = torch.contiguous_format if maps is None else torch.channels_last
+    if maps is not None:
+        twin.to(memory_format=layout)
+    in_bf16 = maps if bf16 and maps is not None and _can_be_bf16(maps) else None
+    fused: list[Fused] = []
+    for container in list(twin.modules()):
+        layers = _fused_layers(container, None if in_bf16 is None else torch.bfloat16, layout)
+        if layers:
+            fused += [layer for layer in layers.values() if isinstance(layer, Fused)]
+            container.forward = _with_layers(container, layers).forward
+    if in_bf16 is not None:
+        _to_bf16(in_bf16, {layer.parts[0] for layer in fused})
+    return fused
+
+
+def _can_be_bf16(maps: nn.Module) -> bool:
+    return type(maps) is nn.Sequential and all(
+        type(part) in IN_BF16 or _name(part) in BLOCKS for part in maps.modules()
+    )
+
+
+def _to_bf16(maps: nn.Module, done: set[nn.Conv2d]) -> None:
+    """Let `maps` compute in bf16 from its normalisation on, and give its result in float32."""
+    for part in maps.modules():
+        if isinstance(part, nn.Conv2d) and part not in done:
+            part.to(torch.bfloat16)
+        elif type(part).forward is Normalise.forward:
+            part.forward = functools.partial(_in, torch.bfloat16, part.forward)
+    maps.forward = functools.partial(_in, torch.float32, maps.forward)
+
+
+def _in(dtype: torch.dtype, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return forward(x).to(dtype)
+
+
+def _fused_layers(
+    container: nn.Module, dtype: torch.dtype | None, layout: torch.memory_format
+) -> dict[str, nn.Module | None]:
+    """What stands in for layers of `container` by name, None: left out; empty where nothing can."""
+    children = container._modules
+    in_turn = type(container) is nn.Sequential
+    after = dict(itertools.pairwise(children)) if in_turn else {}
+    pairs, relus = BLOCKS.get(_name(container), (after.items(), ()))
+    layers: dict[str, nn.Module | None] = {}
+    for first, second in pairs:
+        conv, norm = children.get(first), children.get(second)
+        if (
+            isinstance(conv, nn.Conv2d)
+            and isinstance(norm, nn.BatchNorm2d)
+            and _can_be_fused(conv, norm)
+        ):
+            layers[first] = Fused(conv, norm, dtype or conv.weight.dtype, layout)
+            layers[second] = None if in_turn else nn.Identity()
+            relus = (*relus, after.get(second, ""))
+    return layers | {
+        name: nn.ReLU(inplace=True) for name in relus if type(children.get(name)) is nn.ReLU
+    }
+
+
+def _can_be_fused(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
+    return (
+        type(conv) is nn.Conv2d
+        and type(norm) is nn.BatchNorm2d
+        and conv.padding_mode == "zeros"
+        and norm.running_mean is not None
+        and norm.running_var is not None
+        and not norm.training
+        and conv.weight.dtype == norm.running_mean.dtype
+        and conv.weight.dtype in (torch.float32, torch.float64)
+    )
+
+
+def _with_layers(container: nn.Module, layers: dict[str, nn.Module | None]) -> nn.Module:
+    """A module that runs the forward of `container`'s class with other layers, and shares
+    everything else with it.
+    """
+    other = object.__new__(type(container))
+    vars(other).update(vars(container))
+    children = {name: layers.get(name, child) for name, child in container._modules.items()}
+    vars(other)["_modules"] = {
+        name: child for name, child in children.items() if child is not None or name not in layers
+    }
+    return other
+
+
+def _name(module: nn.Module) -> str:
+    return f"{type(module).__module__}.{type(module).__qualname__}"
