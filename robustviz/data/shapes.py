@@ -349,7 +349,7 @@ def _ground(scenes: list[_Scene], r: Array, dark: Array, xx: Array, yy: Array) -
     ground = _hsl(tint, _dial(r, 19, 0.30, 0.60), light)
     other = _hsl((tint + _dial(r, 20, -0.08, 0.08)) % 1, _dial(r, 21, 0.3, 0.6), light + 0.2)
     swing = (other - ground) * _dial(r, 24, 0.35, 0.65)[:, None]
-    back = ground[:, :, None, None] + swing[:, :, None, None] * texture[:, None]
+    back: Array = ground[:, :, None, None] + swing[:, :, None, None] * texture[:, None]
     back += (0.03 * cloud)[:, None]
     return back
 

@@ -9,11 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from robustviz import registry
+from robustviz import data, registry
+from robustviz.attacks import FGSM
+from robustviz.data import Dataset, Digits, Folder, Source
+from robustviz.methods import PGDAT
+from robustviz.registry import option
 from robustviz.runs import folder as runs, queue
 from robustviz.training import loop
 from robustviz.training.config import TrainConfig
 from robustviz.training.presets import PRESETS
+from robustviz.types import UserError
+from robustviz.ui import context
 from robustviz.ui.context import GROUPS
 from robustviz.views.train import estimate, form
 from tests.pages.conftest import ordinary, sound, words
@@ -307,3 +313,111 @@ def test_larger_images_of_a_folder_bring_a_smaller_batch(visit, untimed, submitt
         ).batch_size
         == 16
     )
+
+
+@pytest.fixture
+def newcomers(monkeypatch):
+    """A method, its attack and two data sets that nobody has heard of; whatever a setting is, its
+    class alone says.
+    """
+    for kind in registry.ROOMS:
+        registry.keys(kind)
+    monkeypatch.setattr(
+        registry, "_table", {kind: dict(held) for kind, held in registry._table.items()}
+    )
+
+    @registry.register("attack/push")
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Push(FGSM):
+        reach: float = option(0.5, "How far a push goes.", kind="radius")
+
+    @registry.register("method/pushed")
+    @dataclasses.dataclass(frozen=True)
+    class Pushed(PGDAT):
+        label, text, paper, choices = "Pushed", "Is pushed.", "Nobody: Pushing.", ""
+        belt: float = option(3 / 255, "Width of the belt.", low=0, high=1, kind="radius")
+        length: float = option(3 / 255, "No radius.", low=0, high=1)
+        model: str | None = option(None, "Whom it follows; empty: nobody.", kind="run")
+        root: str | None = option(None, "Where it starts; empty: afresh.", kind="starting run")
+        spot: str = option("z>1", "Where it pushes.", kind="rule", choices=("z>1", "true object"))
+        style: str = option("calm", "How it pushes.", choices=("calm", "wild"))
+        attack: FGSM = option(Push, "The push.")
+
+        @property
+        def objects(self) -> bool:
+            return self.spot == "true object"
+
+    @registry.register("data/dotted")
+    @dataclasses.dataclass(frozen=True)
+    class Dotted(Digits):
+        label, has_masks = "Dotted", True
+        dots: int = option(3, "How many dots.", low=1, train_only=True)
+
+    @registry.register("data/album")
+    @dataclasses.dataclass(frozen=True)
+    class Album(Source):
+        label, recipe = "An album", Digits.recipe
+        shelf: str = option("", "The shelf", kind="folder")
+
+        def load(self, split: str, n: int | None = None) -> Dataset:
+            return Folder(path=self.shelf).load(split, n)
+
+    return Pushed
+
+
+def test_a_class_that_the_page_does_not_know_has_its_form_its_help_and_its_name(
+    visit, untimed, submitted, few, newcomers
+):
+    app = visit("train")
+    assert {"Dotted", "An album"} <= set(app.selectbox(key="train-data").options)
+    app.selectbox(key="train-data").set_value("digits")
+    app.selectbox(key="train-method").set_value("pushed").run()
+
+    def field(label):
+        every = [*app.text_input, *app.selectbox, *app.number_input]
+        return next(element for element in every if element.label == label)
+
+    assert "Is pushed." in words(sound(app)) and not app.error
+    assert (field("belt").value, field("length").value) == ("3/255", "0.0117647")
+    assert field("attack.reach").value == "0.5" and field("attack.reach").help.startswith("How far")
+    assert field("model").options == ["nobody", *field("model").options[1:]]
+    assert len(field("model").options) == 2 and len(field("root").options) == 2
+    assert field("root").options[0] == "afresh"
+    assert field("spot").options == ["z>1"] and field("spot").proto.accept_new_options
+    assert field("style").options == ["calm", "wild"]
+    app.selectbox(key="train-data").set_value("dotted").run()
+    assert field("data.dots").value == 3 and field("spot").options == ["z>1", "true object"]
+    field("belt").set_value("5/255")
+    field("style").set_value("wild").run()
+    app.button(key="train-go").click().run()
+    method = submitted.pop().method
+    assert sound(app) and (method.belt, method.style, method.model) == (5 / 255, "wild", None)
+    with pytest.raises(UserError, match="Did you mean calm"):
+        newcomers(style="clam")
+
+
+def test_a_data_set_in_a_folder_asks_for_it_whatever_it_is_called(
+    visit, untimed, newcomers, tmp_path
+):
+    app = visit("train")
+    app.selectbox(key="train-data").set_value("album").run()
+    assert app.text_input(key="train-folder").label == "The shelf"
+    assert "Type the path" in words(sound(app)) and not app.error
+    app.text_input(key="train-folder").set_value(str(tmp_path / "no")).run()
+    assert "does not exist" in " ".join(error.value for error in sound(app).error)
+    assert data.source(f"album:{tmp_path}").shelf == str(tmp_path)
+
+
+def test_names_of_runs_follow_from_what_a_setting_is(newcomers, tmp_path):
+    def run(name, source, **method):
+        (tmp_path / name).mkdir()
+        config = TrainConfig(data=source, method=newcomers(**method))
+        text = json.dumps(config.to_json())
+        (tmp_path / name / "config.json").write_text(text, encoding="utf-8")
+        return runs.Run(tmp_path / name)
+
+    own = run("a", "dotted", belt=7 / 255, length=7 / 255, model="any", root="any")
+    assert context._unusual(own) == ("belt=7/255", "length=0.027451")
+    changed = registry.with_value(own.config, "data.dots", 5)  # acts in training only
+    assert context.data_name(run("b", changed.data)) == context.data_name(own) == "dotted"
+    assert context.data_name(run("c", "album:/home/me/pets")).startswith("pets-")
