@@ -26,11 +26,6 @@ class Preset:
     text: str
     settings: Mapping[str, Any]
 
-    @property
-    def published(self) -> bool:
-        """Whether it is a paper's, on a data set that asks for a GPU, and not a lesson."""
-        return self.settings["data"] not in ("digits", "shapes")
-
 
 FALLS = "the rate falls at 75 and 90 % of the training"
 RAW = "the network normalises its input, theirs does not"
@@ -233,7 +228,7 @@ PUBLISHED: dict[str, Preset] = {
         },
     ),
     "tiny-imagenet-part": Preset(
-        "Zhang et al. 2024 (PART), Tiny-Classifier, for a GPU: ResNet-18 with their settings of"
+        "Zhang et al. 2024 (PART), Tiny-ImageNet, for a GPU: ResNet-18 with their settings of"
         f" CIFAR-10. {_PART_DIFFERS} Their settings for this data could not be read.",
         {
             "data": "tiny_imagenet",
@@ -296,7 +291,7 @@ PUBLISHED: dict[str, Preset] = {
     ),
     "cifar10-alp": Preset(
         "Kannan et al. 2018 (ALP), CIFAR-10, for a GPU: λ = .5, attack towards the least likely"
-        " class, averaged weights. Differs: theirs is on Classifier at ε = 16/255 with RMSProp and"
+        " class, averaged weights. Differs: theirs is on ImageNet at ε = 16/255 with RMSProp and"
         " label smoothing; ResNet-18, rate .1 cosine and 100 epochs are ours.",
         {
             "data": "cifar10",
@@ -334,7 +329,7 @@ PUBLISHED: dict[str, Preset] = {
     "cifar10-alignment": Preset(
         "Ma et al. 2024 (model alignment, red team), CIFAR-10, for a GPU: T = 4, rate .001 cosine,"
         " 1 epoch. Needs two ordinary networks trained on CIFAR-10, as source and witness. Differs:"
-        " theirs is on Classifier; ResNet-18; plain momentum for Nesterov's.",
+        " theirs is on ImageNet; ResNet-18; plain momentum for Nesterov's.",
         {
             "data": "cifar10",
             "method": "model_alignment",
