@@ -4,22 +4,35 @@ the answers are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
 
 from robustviz.stats import FEW, tango
 from robustviz.training.evaluation import attack_name
-from robustviz.types import UserError, eps_text
-from robustviz.views.theme import COLOURS, blank, finish
+from robustviz.types import JSON, UserError, eps_text
+from robustviz.views.theme import COLOURS, LIGHT, blank, finish
 from robustviz.views.transfer.result import Transfer
 
-LIGHT = "robustviz_light"
 FAINT = 25.0  # points: smaller differences must not look large
 ALIKE = 0.1  # nats, for the same reason
 WIDTH = 13  # letters of a line beside the matrix: it must fit on a phone
+
+
+class Cell(NamedTuple):
+    """A cell of a matrix: its text, how many images it counts (−1: the target took part in the
+    training), its value, NaN for none, and the value's 95 % interval.
+    """
+
+    text: str = "took part"
+    n: int = -1
+    value: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
 
 
 def transfer(
@@ -30,116 +43,97 @@ def transfer(
 
     `b`: the run id of the target that is network B, to be marked.
     """
-    found = _named(results)
-    targets, labels = _targets(found), _labels(found, b)
-    error, text = np.full((len(targets), len(found)), np.nan), []
-    for row, target in enumerate(targets):
-        cells = []
-        for column, result in enumerate(found.values()):
-            at = result.targets.index(target) if target in result.targets else None
-            if at is None:
-                cells.append("took part")
-            elif not result.n[at]:
-                cells.append("n = 0")
-            else:
-                error[row, column] = 100 * result.error[at]
-                low, high = 100 * result.interval[at]
-                cells.append(
-                    f"{error[row, column]:.0f} %<br>[{low:.0f}, {high:.0f}]<br>n = {result.n[at]}"
-                )
-        text.append(cells)
-    first = next(iter(found.values()))
+    found = {str(results.meta["run"]): results} if isinstance(results, Transfer) else dict(results)
+    labels, first = _labels(found, b), next(iter(found.values()))
+    cells = {
+        target: {name: _error(result, target) for name, result in found.items()}
+        for target in _targets(found)
+    }
     figure = _matrix(
-        "Does a trick for one fool another?",
-        f"error if qualified, {_attack(first)}",
-        error,
-        [*found],
-        [labels[one] for one in targets],
-        text,
+        ("Does a trick for one fool another?", f"error if qualified, {_attack(first)}"),
+        {labels[target]: row for target, row in cells.items()},
+        "images made on",
         template,
         {"colorscale": "Cividis", "zmin": 0, "zmax": 100},
     )
-    figure.update_layout(xaxis_title="images made on")
     return finish(
         figure,
         "Matrix: targets in rows, sources in columns, the transfer error in each cell.",
-        _told(first),
-        _said(found, error, labels),
+        _meta(first),
+        f"{_extremes(first, cells, labels)} {_resisting(found, labels)}".strip(),
     )
 
 
-def _said(found: Mapping[str, Transfer], error: np.ndarray, labels: Mapping[str, str]) -> str:
-    targets, sources, first = _targets(found), list(found), next(iter(found.values()))
-    counts = [int(n) for result in found.values() for n in result.n]
-    if not np.isfinite(error).any():
+def _error(result: Transfer, target: str) -> Cell:
+    """The error of a target on the qualified images of a source."""
+    if target not in result.targets:
+        return Cell()
+    at = result.targets.index(target)
+    if not result.n[at]:
+        return Cell("n = 0", 0)
+    error, (low, high), n = 100 * result.error[at], 100 * result.interval[at], result.n[at]
+    return Cell(f"{error:.0f} %<br>[{low:.0f}, {high:.0f}]<br>n = {n}", n, error, low, high)
+
+
+def _extremes(
+    first: Transfer, cells: Mapping[str, Mapping[str, Cell]], labels: Mapping[str, str]
+) -> str:
+    """Who is fooled most and least often, and how many images say so."""
+    every = [
+        (cell, f"{labels[target]} by images of {source}")
+        for target, row in cells.items()
+        for source, cell in row.items()
+        if cell.n >= 0
+    ]
+    counts = [int(cell.n) for cell, _ in every]
+    values = [cell.value for cell, _ in every if cell.n]
+    if not values:
         return (
             f"None of the {first.meta['n']} images qualifies for any pair at ε ="
             f" {eps_text(first.meta['eps'])}: both networks must know the image and be fooled by"
             " their own attack. Take more images or a larger ε."
         )
 
-    def cell(at: int) -> str:
-        row, column = np.unravel_index(at, error.shape)
-        result = found[sources[column]]
-        place = result.targets.index(targets[row])
-        low, high = 100 * result.interval[place]
-        others = int((error == error.flat[at]).sum()) - 1
+    def cell_of(value: float) -> str:
+        cell, name = next(each for each in every if each[0].value == value)
+        others = values.count(value) - 1
         tie = f", as {others} other{'s' if others > 1 else ''}" if others else ""
-        return (
-            f"{labels[targets[row]]} by images of {sources[column]} ({error.flat[at]:.0f} %"
-            f" [{low:.0f}, {high:.0f}] of {result.n[place]}{tie})"
-        )
+        return f"{name} ({value:.0f} % [{cell.low:.0f}, {cell.high:.0f}] of {cell.n}{tie})"
 
-    text = (
-        f"Made with {_attack(first)}, seed {first.meta['seed']}; {min(counts)} to {max(counts)}"
-        " images qualify in a cell. "
-    )
-    if np.isfinite(error).sum() == 1:
-        text += f"Fooled is {cell(int(np.nanargmax(error)))}."
-    elif np.nanmin(error) == np.nanmax(error):
-        text += f"Every cell has the same error: {np.nanmax(error):.0f} %."
+    most, least, none = max(values), min(values), counts.count(0)
+    if len(values) == 1:
+        said = f"Fooled is {cell_of(most)}."
+    elif most == least:
+        said = f"Every cell has the same error: {most:.0f} %."
     else:
-        text += (
-            f"Most often fooled is {cell(int(np.nanargmax(error)))}, least often"
-            f" {cell(int(np.nanargmin(error)))}."
-        )
-    none = counts.count(0)
-    text += f" In {none} cell{'s' if none > 1 else ''} no image qualifies." if none else ""
-    text += (
-        f" Below {FEW} images an error says little: read the intervals."
-        if min(counts) < FEW
-        else ""
+        said = f"Most often fooled is {cell_of(most)}, least often {cell_of(least)}."
+    said += f" In {none} cell{'s' if none > 1 else ''} no image qualifies." if none else ""
+    few = f" Below {FEW} images an error says little: read the intervals."
+    return (
+        f"Made with {_attack(first)}, seed {first.meta['seed']}; {min(counts)} to {max(counts)}"
+        f" images qualify in a cell. {said}{few if min(counts) < FEW else ''}"
     )
-    return f"{text} {_resisting(found, labels)}".strip()
 
 
 def _resisting(found: Mapping[str, Transfer], labels: Mapping[str, str]) -> str:
     """What images made elsewhere do to defended targets: all images count, for few of a defended
     network's qualify.
     """
+    errors, untouched = dict[str, list[float]](), dict[str, float]()
+    for result in found.values():
+        groups = result.meta.get("groups", [])[1:]
+        shares = zip(result.targets, groups, result.error_of_all, result.accuracy[1:], strict=False)
+        for target, group, error, accuracy in shares:
+            if group == "defence":
+                errors.setdefault(target, []).append(100 * float(error))
+                untouched[target] = 100 * (1 - float(accuracy))
     said = []
-    for target in _targets(found):
-        errors, untouched = [], 0.0
-        for result in found.values():
-            groups = result.meta.get("groups", [])
-            if (
-                target in result.targets
-                and groups
-                and groups[1 + result.targets.index(target)] == "defence"
-            ):
-                at = result.targets.index(target)
-                errors.append(100 * float(result.error_of_all[at]))
-                untouched = 100 * (1 - float(result.accuracy[1 + at]))
-        if errors:
-            span = (
-                f"{min(errors):.0f} %"
-                if round(min(errors)) == round(max(errors))
-                else f"{min(errors):.0f} to {max(errors):.0f} %"
-            )
-            said.append(
-                f"{labels[target]} errs on {span} of all attacked images, on {untouched:.0f} %"
-                " untouched"
-            )
+    for target in [each for each in _targets(found) if each in errors]:
+        ends = dict.fromkeys(f"{end:.0f}" for end in (min(errors[target]), max(errors[target])))
+        said.append(
+            f"{labels[target]} errs on {' to '.join(ends)} % of all attacked images, on"
+            f" {untouched[target]:.0f} % untouched"
+        )
     return f"Do defended targets resist? Qualified or not, {'; '.join(said)}." if said else ""
 
 
@@ -164,57 +158,58 @@ def transfer_difference(
             "These sources were not attacked alike: measure all with the same attack, ε, seed and"
             " number of images."
         )
-    targets, labels = (
-        [one for one in ours.targets if any(one in result.targets for result in rest.values())],
-        _labels(found, b),
+    labels, shared = _labels(found, b), set(_targets(rest))
+    cells = {
+        labels[target]: {name: _moved(ours, theirs, target) for name, theirs in rest.items()}
+        for target in ours.targets
+        if target in shared
+    }
+    # the colours span the intervals, so that what is undecided is pale
+    ends = (
+        max(-cell.low, cell.high) for row in cells.values() for cell in row.values() if cell.n > 0
     )
-    moved, text = np.full((len(targets), len(rest)), np.nan), [[""] * len(rest) for _ in targets]
-    sentences, limit = [], FAINT
-    for column, (name, theirs) in enumerate(rest.items()):
-        verdicts, counts = {"higher": 0, "lower": 0, "undecided": 0}, []
-        for row, target in enumerate(targets):
-            if target not in theirs.targets:
-                text[row][column] = "took part"
-                continue
-            at, other = ours.targets.index(target), theirs.targets.index(target)
-            both = ours.qualified[at] & theirs.qualified[other]
-            n, only = int(both.sum()), int((both & ours.wrong[at] & ~theirs.wrong[other]).sum())
-            less = int((both & ~ours.wrong[at] & theirs.wrong[other]).sum())
-            counts.append(n)
-            if not n:
-                text[row][column] = "n = 0"
-                continue
-            low, high = (100 * value for value in tango(only, less, n))
-            moved[row, column] = 100 * (only - less) / n
-            limit = max(
-                limit, -low, high
-            )  # the colours span the intervals, so that what is undecided is pale
-            verdicts["higher" if low > 0 else "lower" if high < 0 else "undecided"] += 1
-            text[row][column] = f"{moved[row, column]:+.0f}<br>[{low:+.0f}, {high:+.0f}]<br>n = {n}"
-        empty = counts.count(0)
-        sentences.append(
-            f"Against {name}: the error is decidedly higher on {verdicts['higher']}, lower on"
-            f" {verdicts['lower']}, undecided on {verdicts['undecided']} of {len(counts)} targets"
-            f" (95 % intervals, {min(counts, default=0)} to {max(counts, default=0)} images)"
-            + (f"; on {empty} no image qualifies." if empty else ".")
-        )
+    limit = max(FAINT, *ends, FAINT)
     figure = _matrix(
-        f"{of} minus each other source",
-        f"points of error, {_attack(ours)}",
-        moved,
-        [*rest],
-        [labels[one] for one in targets],
-        text,
+        (f"{of} minus each other source", f"points of error, {_attack(ours)}"),
+        cells,
+        f"{of} minus",
         template,
         {"colorscale": "RdBu_r", "zmid": 0, "zmin": -limit, "zmax": limit},
     )
-    figure.update_layout(xaxis_title=f"{of} minus")
-    said = (
-        f"Made with {_attack(ours)}, seed {ours.meta['seed']}; compared on images that qualify for"
-        f" both. {' '.join(sentences)} One source network says little about a method."
-    )
+    said = " ".join(_against(name, [row[name] for row in cells.values()]) for name in rest)
     return finish(
-        figure, "Matrix: the difference of transfer errors, around zero.", _told(ours), said
+        figure,
+        "Matrix: the difference of transfer errors, around zero.",
+        _meta(ours),
+        f"Made with {_attack(ours)}, seed {ours.meta['seed']}; compared on images that qualify for"
+        f" both. {said} One source network says little about a method.",
+    )
+
+
+def _moved(ours: Transfer, theirs: Transfer, target: str) -> Cell:
+    """The error of a target on our images minus that on theirs, in points."""
+    if target not in theirs.targets:
+        return Cell()
+    at, other = ours.targets.index(target), theirs.targets.index(target)
+    both = ours.qualified[at] & theirs.qualified[other]
+    n, only = int(both.sum()), int((both & ours.wrong[at] & ~theirs.wrong[other]).sum())
+    less = int((both & ~ours.wrong[at] & theirs.wrong[other]).sum())
+    if not n:
+        return Cell("n = 0", 0)
+    moved, (low, high) = 100 * (only - less) / n, (100 * end for end in tango(only, less, n))
+    return Cell(f"{moved:+.0f}<br>[{low:+.0f}, {high:+.0f}]<br>n = {n}", n, moved, low, high)
+
+
+def _against(name: str, cells: Sequence[Cell]) -> str:
+    """On how many targets the error is decidedly another than with the images of a source."""
+    counts = [cell.n for cell in cells if cell.n >= 0]
+    higher, lower = sum(cell.low > 0 for cell in cells), sum(cell.high < 0 for cell in cells)
+    empty = counts.count(0)
+    return (
+        f"Against {name}: the error is decidedly higher on {higher}, lower on {lower}, undecided on"
+        f" {len(counts) - empty - higher - lower} of {len(counts)} targets (95 % intervals,"
+        f" {min(counts, default=0)} to {max(counts, default=0)} images)"
+        + (f"; on {empty} no image qualifies." if empty else ".")
     )
 
 
@@ -222,78 +217,69 @@ def prediction_kl(result: Transfer, *, template: str = LIGHT) -> go.Figure:
     """How far apart untouched images' softmax outputs are: the mean KL of the row's from the
     column's, in nats.
     """
-    roles = {0: "source", len(result.targets) + 1: "before", len(result.targets) + 2: "witness"}
-    names = [
-        roles.get(at, f"{at} {str(label).replace(' seed ', ' s')}")
-        for at, label in enumerate(result.meta["labels"])
-    ]
+    labels, count, n = result.meta["labels"], len(result.targets), result.meta["n"]
+    roles = {0: "source", count + 1: "before", count + 2: "witness"}
     kl = np.maximum(result.kl, 0)
-    text = [[f"{value:.2f}" for value in row] for row in kl]
     figure = _matrix(
-        "How like are the answers?",
-        f"mean KL in nats, {result.meta['n']} untouched images",
-        kl,
-        [roles.get(at, str(at)) for at in range(len(names))],
-        names,
-        text,
+        ("How like are the answers?", f"mean KL in nats, {n} untouched images"),
+        {
+            roles.get(at, f"{at} {str(labels[at]).replace(' seed ', ' s')}"): {
+                roles.get(to, str(to)): Cell(f"{value:.2f}", n, value)
+                for to, value in enumerate(row)
+            }
+            for at, row in enumerate(kl)
+        },
+        "from the row's answers to",
         template,
         {"colorscale": "Cividis", "zmin": 0, "zmax": max(ALIKE, float(kl.max()))},
     )
-    figure.update_layout(xaxis_title="from the row's answers to", height=170 + 52 * len(names))
+    figure.update_layout(height=170 + 52 * len(kl))
     figure.data[0].textfont.size = 11
-    targets = range(1, len(result.targets) + 1)
+    far = sorted(range(1, count + 1), key=lambda at: float(kl[at, 0]))
     if result.aligned:
-        before, witness = len(names) - 2, len(names) - 1
-        nearer = sum(bool(kl[at, 0] < kl[at, before]) for at in targets)
+        before, witness = kl[:, -2], kl[-1]
         said = (
-            f"From the witness's answers to the source's the KL is {kl[witness, before]:.3f} before"
-            f" the alignment and {kl[witness, 0]:.3f} after. On these {result.meta['n']} images the"
-            f" source comes nearer to {nearer} of {len(targets)} unseen targets."
+            f"From the witness's answers to the source's the KL is {witness[-2]:.3f} before the"
+            f" alignment and {witness[0]:.3f} after. On these {n} images the source comes nearer to"
+            f" {sum(bool(kl[at, 0] < before[at]) for at in far)} of {count} unseen targets."
+        )
+    elif count > 1:
+        said = (
+            f"Nearest to the source's answers are those of {labels[far[0]]} (KL"
+            f" {kl[far[0], 0]:.3f}), farthest those of {labels[far[-1]]} ({kl[far[-1], 0]:.3f})."
         )
     else:
-        far = sorted(targets, key=lambda at: kl[at, 0])
-        said = (
-            f"Nearest to the source's answers are those of {result.meta['labels'][far[0]]} (KL"
-            f" {kl[far[0], 0]:.3f}), farthest those of {result.meta['labels'][far[-1]]}"
-            f" ({kl[far[-1], 0]:.3f})."
-            if len(far) > 1
-            else (
-                f"From the answers of {result.meta['labels'][1]} to the source's the KL is"
-                f" {kl[1, 0]:.3f}."
-            )
-        )
-    return finish(
-        figure,
-        "Matrix: the mean KL divergence between the answers of any two networks.",
-        _told(result),
-        said,
-    )
+        said = f"From the answers of {labels[1]} to the source's the KL is {kl[1, 0]:.3f}."
+    alt = "Matrix: the mean KL divergence between the answers of any two networks."
+    return finish(figure, alt, _meta(result), said)
 
 
 def _matrix(
-    title: str,
-    subtitle: str,
-    z: np.ndarray,
-    x: list[str],
-    y: list[str],
-    text: list[list[str]],
+    titles: tuple[str, str],
+    cells: Mapping[str, Mapping[str, Cell]],
+    below: str,
     template: str,
     colours: dict[str, Any],
 ) -> go.Figure:
-    """A heat map with its numbers written in, narrow enough for a phone."""
+    """A heat map of rows of cells, by their names, with its numbers written in, narrow enough for a
+    phone; `below`: what the columns are.
+    """
+    rows, columns = [_wrapped(name) for name in cells], list(next(iter(cells.values()), {}))
+    columns = [_wrapped(name) for name in columns]
+    grid = [list(row.values()) for row in cells.values()]
     figure = blank(
         template,
-        title,
-        subtitle,
-        height=170 + 78 * len(y),
+        *titles,
+        height=170 + 78 * len(rows),
         margin={"l": 8, "r": 8, "t": 80, "b": 84},
+        xaxis=_axis(columns, [-0.5, len(columns) - 0.5]) | {"title": below},
+        yaxis=_axis(rows, [len(rows) - 0.5, -0.5]),
     )
-    line = COLOURS[template]["text"]
     figure.add_heatmap(
-        z=z,
-        x=[_wrapped(name) for name in x],
-        y=[_wrapped(name) for name in y],
-        text=text,
+        z=np.array([[cell.value for cell in row] for row in grid]),
+        x=columns,
+        y=rows,
+        text=[[cell.text for cell in row] for row in grid],
         texttemplate="%{text}",
         textfont={"size": 12},
         hovertemplate="%{y}, %{x}: %{text}<extra></extra>",
@@ -303,50 +289,42 @@ def _matrix(
         showscale=False,
         **colours,
     )
-    for row, column in zip(
-        *np.nonzero(~np.isfinite(z)), strict=True
-    ):  # Plotly writes nothing where there is no number
-        figure.add_annotation(
-            x=int(column),
-            y=int(row),
-            text=text[row][column],
-            showarrow=False,
-            font={"color": line, "size": 12},
-            xref="x",
-            yref="y",
-        )
-    # Ranges and order said, because Plotly takes none from a matrix without a number.
-    for update, names, ends in (
-        (figure.update_xaxes, x, [-0.5, len(x) - 0.5]),
-        (figure.update_yaxes, y, [len(y) - 0.5, -0.5]),
-    ):
-        update(
-            type="category",
-            categoryorder="array",
-            categoryarray=[_wrapped(name) for name in names],
-            range=ends,
-            tickvals=[*range(len(names))],
-            ticktext=[_wrapped(name) for name in names],
-            tickfont={"size": 12},
-            ticks="",
-            showgrid=False,
-        )
+    for at, row in enumerate(grid):
+        for to, cell in enumerate(row):
+            if math.isnan(cell.value):  # Plotly writes nothing where there is no number
+                figure.add_annotation(
+                    x=to,
+                    y=at,
+                    text=cell.text,
+                    showarrow=False,
+                    font={"color": COLOURS[template]["text"], "size": 12},
+                    xref="x",
+                    yref="y",
+                )
     return figure
 
 
+def _axis(names: list[str], ends: list[float]) -> JSON:
+    """A category axis. Ranges and order said, because Plotly takes none from a matrix without a
+    number.
+    """
+    return {
+        "type": "category",
+        "categoryorder": "array",
+        "categoryarray": names,
+        "range": ends,
+        "tickvals": [*range(len(names))],
+        "ticktext": names,
+        "tickfont": {"size": 12},
+        "ticks": "",
+        "showgrid": False,
+    }
+
+
 def _wrapped(name: str) -> str:
-    """The name in lines of at most twelve letters, as far as its words allow."""
-    lines = [""]
-    for word in name.replace("model_alignment", "aligned").split():
-        if lines[-1] and len(lines[-1]) + len(word) >= WIDTH:
-            lines.append(word)
-        else:
-            lines[-1] = f"{lines[-1]} {word}".strip()
-    return "<br>".join(lines)
-
-
-def _named(results: Transfer | Mapping[str, Transfer]) -> Mapping[str, Transfer]:
-    return {str(results.meta["run"]): results} if isinstance(results, Transfer) else dict(results)
+    """The name in lines of at most thirteen letters, as far as its words allow."""
+    words = name.replace("model_alignment", "aligned")
+    return "<br>".join(textwrap.wrap(words, WIDTH, break_long_words=False, break_on_hyphens=False))
 
 
 def _targets(found: Mapping[str, Transfer]) -> list[str]:
@@ -357,38 +335,30 @@ def _targets(found: Mapping[str, Transfer]) -> list[str]:
 def _labels(found: Mapping[str, Transfer], b: str) -> dict[str, str]:
     """What each target is called, with a B before network B."""
     out = {
-        one: str(label)
+        run_id: str(label)
         for result in found.values()
-        for one, label in zip(result.models, result.meta["labels"], strict=True)
+        for run_id, label in zip(result.models, result.meta["labels"], strict=True)
     }
-    several = {
-        label for label in out.values() if list(out.values()).count(label) > 1
-    }  # rows of one name would be one row
+    every = list(out.values())  # rows of one name would be one row
     return {
-        one: ("B " if one == b else "") + label + (f" {one[-4:]}" if label in several else "")
-        for one, label in out.items()
+        run_id: ("B " if run_id == b else "")
+        + label
+        + (f" {run_id[-4:]}" if every.count(label) > 1 else "")
+        for run_id, label in out.items()
     }
 
 
 def _attack(result: Transfer) -> str:
-    return (
-        f"{attack_name(result.meta['attack'] | {'step_size': None})}, ε ="
-        f" {eps_text(result.meta['eps'])}"
-    )
+    name = attack_name(result.meta["attack"] | {"step_size": None})
+    return f"{name}, ε = {eps_text(result.meta['eps'])}"
 
 
-def _told(result: Transfer) -> dict[str, Any]:
+def _meta(result: Transfer) -> JSON:
     """What a figure keeps of where it comes from: not the seconds, which differ from one
     measurement to the next.
     """
     return {name: value for name, value in result.meta.items() if name != "seconds"}
 
 
-def _protocol(result: Transfer) -> tuple[Any, ...]:
-    return (
-        result.meta["attack"],
-        result.meta["eps"],
-        result.meta["seed"],
-        result.meta["n"],
-        result.meta["data"],
-    )
+def _protocol(result: Transfer) -> list[object]:
+    return [result.meta[name] for name in ("attack", "eps", "seed", "n", "data")]
