@@ -17,8 +17,7 @@ def view() -> None:
     chosen = attention.controls(here)
     results = attention.measured(here, chosen)
     if results:
-        attention.pictures(results)
-        attention.legend(results)
+        attention.overview(results)
     by_run = {result.meta["run"]: result for result in results.values()}
     for side, run_id in here.sides:
         if run_id in by_run:

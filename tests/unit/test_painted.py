@@ -406,6 +406,6 @@ def test_the_command_writes_a_file_that_reads_back(run, capsys, tmp_path) -> Non
     found = Painted.from_npz((tmp_path / "F.npz").read_bytes())
     assert (
         found.meta["summary"] in capsys.readouterr().out
-        and found.share == 28 / 64
+        and found.mask.mean() == 28 / 64
         and found.eps_low == pytest.approx(2 / 255)
     )

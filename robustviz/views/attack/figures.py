@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from robustviz.training.evaluation import attack_name
 from robustviz.types import eps_text
 from robustviz.views.attack.result import AccuracyCurve, Adversarial, SmallestEps, Trajectory
+from robustviz.views.result import Result
 from robustviz.views.theme import COLOURS, DASHES, LIGHT, band, blank, finish, named
 
 SIDES = ("a", "b")
@@ -124,8 +125,7 @@ def accuracy_curve(
         )
     figure.update_xaxes(title="ε in grey levels (of 255)", rangemode="tozero")
     figure.update_yaxes(range=[0, 1.02], tickformat=".0%", title="still right")
-    text = "; ".join(f"{name}: {curve.meta['summary']}" for name, curve in curves.items())
-    return finish(figure, "Accuracy against the attack's radius.", first.meta, f"{text}.")
+    return finish(figure, "Accuracy against the attack's radius.", first.meta, _summaries(curves))
 
 
 def smallest_eps(
@@ -173,9 +173,11 @@ def smallest_eps(
             )
     figure.update_xaxes(title="ε in grey levels (of 255)", range=[0, limit])
     figure.update_yaxes(title="images")
-    text = "; ".join(f"{name}: {result.meta['summary']}" for name, result in several.items())
     return finish(
-        figure, "Histogram of the smallest radius that flips an image.", first.meta, f"{text}."
+        figure,
+        "Histogram of the smallest radius that flips an image.",
+        first.meta,
+        _summaries(several),
     )
 
 
@@ -202,10 +204,13 @@ def trajectory(
         )
     figure.update_xaxes(title="step (0: the random start)")
     figure.update_yaxes(range=[0, 1.02], tickformat=".0%", title="softmax output")
-    text = "; ".join(f"{name}: {result.meta['summary']}" for name, result in several.items())
     return finish(
-        figure, "Output for the true class after each attack step.", first.meta, f"{text}."
+        figure, "Output for the true class after each attack step.", first.meta, _summaries(several)
     )
+
+
+def _summaries(several: Mapping[str, Result]) -> str:
+    return "; ".join(f"{name}: {each.meta['summary']}" for name, each in several.items()) + "."
 
 
 def _sides(named: Mapping[str, object]) -> list[str]:

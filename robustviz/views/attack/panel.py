@@ -48,9 +48,12 @@ def controls(here: Context) -> AdversarialSpec:
             **shell.linked("attack", "pgd", ATTACKS),
         )
     with right:
-        title = f"ε in grey levels of 255 (trained for {eps_text(run.eps)})"
         level = st.slider(
-            title, 0, top, help=term("epsilon"), **shell.linked("eps", usual, range(top + 1))
+            f"ε in grey levels of 255 (trained for {eps_text(run.eps)})",
+            0,
+            top,
+            help=term("epsilon"),
+            **shell.linked("eps", usual, range(top + 1)),
         )
     with st.expander("More settings", icon=":material/settings:"):
         a, b, c = st.columns(3)
@@ -85,8 +88,8 @@ def controls(here: Context) -> AdversarialSpec:
 def one_network(side: str, run_id: str, chosen: AdversarialSpec) -> None:
     """One network: what it says now, the pictures, the class bars, the doctor."""
     result = cache.answer(run_id, chosen)
-    colour = shell.side_colour(side)
-    st.subheader(f":{colour}[{side.upper()}] · {label(folder.open_model(run_id))}")
+    name = label(folder.open_model(run_id))
+    st.subheader(f":{shell.side_colour(side)}[{side.upper()}] · {name}")
     st.markdown(sentence(result, chosen.target))
     change = pictures.delta(result.x, result.x_adv, result.eps)
     caption = (
@@ -146,8 +149,10 @@ def doctor(run_id: str, result: Adversarial) -> None:
                 f"{evaluation.printed} at ε = {eps_text(evaluation.eps)}, n = {evaluation.n}, seed"
                 f" {evaluation.seed}"
             )
-            rows = (f"- {_tick(finding.ok)} {finding.text}" for finding in findings)
-            st.markdown("\n".join([f"At its evaluation ({protocol}):", *rows]))
+            st.markdown(
+                f"At its evaluation ({protocol}):\n"
+                + "\n".join(f"- {_tick(finding.ok)} {finding.text}" for finding in findings)
+            )
 
 
 def _tick(right: bool) -> str:
@@ -158,12 +163,11 @@ def curve(here: Context, eps: float | None) -> None:
     """Accuracy against ε, with a dot where the slider is."""
     spec = AccuracyCurveSpec()
     if results := widgets.measured(here, spec, "the accuracy curve", "about 10 s"):
-        lines = (
+        words = "  \n".join(
             f"**{name}**: {result.meta['summary']} (seed {result.meta['seed']}, band: 95 %)."
             for name, result in results.items()
         )
-        frame = widgets.Frame("curve", spec, words="  \n".join(lines))
-        widgets.draw(figures.accuracy_curve, results, frame, here=eps)
+        widgets.draw(figures.accuracy_curve, results, widgets.Frame("curve", spec, words), here=eps)
 
 
 def histogram(here: Context) -> None:
@@ -205,6 +209,7 @@ def steps(here: Context, chosen: AdversarialSpec) -> None:
         chosen.index, chosen.attack, chosen.eps, chosen.steps, chosen.seed, chosen.target
     )
     if results := widgets.measured(here, spec, "the way of the attack"):
-        lines = (f"**{name}**: {result.meta['summary']}." for name, result in results.items())
-        frame = widgets.Frame("trajectory", spec, words="  \n".join(lines))
-        widgets.draw(figures.trajectory, results, frame)
+        words = "  \n".join(
+            f"**{name}**: {result.meta['summary']}." for name, result in results.items()
+        )
+        widgets.draw(figures.trajectory, results, widgets.Frame("trajectory", spec, words))

@@ -82,8 +82,14 @@ def adversarial(run: Run, spec: AdversarialSpec) -> Adversarial:
 def _meta(
     run: Run, split: Dataset, attack: Attack, spec: OneAttack[Any], summary: str
 ) -> dict[str, Any]:
-    said = {"index": spec.index, "seed": spec.seed, "summary": summary}
-    return meta_of(run, split, attack=registry.encode(attack), **said)
+    return meta_of(
+        run,
+        split,
+        attack=registry.encode(attack),
+        index=spec.index,
+        seed=spec.seed,
+        summary=summary,
+    )
 
 
 @probe(TrajectorySpec)
@@ -122,8 +128,7 @@ def accuracy_curve(run: Run, spec: AccuracyCurveSpec) -> AccuracyCurve:
         f"{right[0]} of {len(few)} right untouched, {right[middle]} at ε = {eps_text(run.eps)}"
         f" under PGD-{spec.steps}"
     )
-    said = {"seed": spec.seed, "summary": summary}
-    meta = meta_of(run, split, attack=registry.encode(attack), **said)
+    meta = meta_of(run, split, attack=registry.encode(attack), seed=spec.seed, summary=summary)
     return AccuracyCurve(radii, np.array(right), len(few), meta=meta)
 
 
@@ -131,8 +136,9 @@ def accuracy_curve(run: Run, spec: AccuracyCurveSpec) -> AccuracyCurve:
 def smallest_eps(run: Run, spec: SmallestEpsSpec) -> SmallestEps:
     """The smallest radius that changes the answer, per image."""
     split = images_of(run)
-    one = torch.tensor([spec.index])
-    index = torch.arange(min(spec.n, len(split))) if spec.index < 0 else one
+    index = torch.arange(min(spec.n, len(split)))
+    if spec.index >= 0:
+        index = torch.tensor([spec.index])
     if int(index.max()) >= len(split):
         raise UserError(
             f"There is no image {spec.index}: the test split has {len(split)}, counted from 0.",

@@ -78,11 +78,13 @@ def attention(
         )
         _beside(figure, place, f"±{limit:.2g}")
     figure.update_layout(height=210 if control else 250)
-    alt = (
+    return finish(
+        figure,
         f"Class activation maps ({METHODS[meta['cam']]}, {grid} cells) as red and blue blocks:"
-        f" {', '.join(titles)}."
+        f" {', '.join(titles)}.",
+        meta,
+        _maps_sentence(result, grid),
     )
-    return finish(figure, alt, meta, _maps_sentence(result, grid))
 
 
 def _maps_sentence(result: Attention, grid: str) -> str:
@@ -197,25 +199,25 @@ def _budget_sentence(result: Attention, mask: Bools) -> str:
     radii = f"They get {eps_text(result.eps)}, {rest}."
     if result.eps_low == result.eps:
         radii = f"All get ε = {eps_text(result.eps)}, whatever the mask says: ε_low equals ε."
-    on_object = ""
+    none = ["No pixel stands out, so PART is plain adversarial training here."]
+    on_object = []
     if result.object.size:
         share = float((mask * result.object).sum() / mask.sum()) if mask.any() else 0.0
-        on_object = (
+        on_object = [
             f"{share:.0%} of the mask lies on the true object (outlined); blind chance is"
             f" {result.object.mean():.0%}."
-        )
-    sentences = [
-        f"{int(mask.sum())} of {mask.size} {unit} ({mask.mean():.0%}) are important by the rule"
-        f" {meta['rule']}.",
-        "No pixel stands out, so PART is plain adversarial training here."
-        if mask.all() and meta["rule"] != "ones"
-        else "",
-        radii,
-        on_object,
-        f"Attacked within this budget (PGD-{meta['steps']}, seed {meta['seed']}), the answer is"
-        f" {names[after]} ({result.probs_part[after]:.0%}).",
-    ]
-    return " ".join(filter(None, sentences))
+        ]
+    return " ".join(
+        [
+            f"{int(mask.sum())} of {mask.size} {unit} ({mask.mean():.0%}) are important by the"
+            f" rule {meta['rule']}.",
+            *(none if mask.all() and meta["rule"] != "ones" else []),
+            radii,
+            *on_object,
+            f"Attacked within this budget (PGD-{meta['steps']}, seed {meta['seed']}), the answer"
+            f" is {names[after]} ({result.probs_part[after]:.0%}).",
+        ]
+    )
 
 
 def spent(results: Attention | Mapping[str, Attention], *, template: str = LIGHT) -> go.Figure:
@@ -291,9 +293,9 @@ def _panels(titles: list[str], size: tuple[int, ...], template: str) -> go.Figur
     """Empty square panels side by side in pixel coordinates, row 0 at the top, each with its title
     above.
     """
-    margin = {"l": 4, "r": 4, "t": 28, "b": 46}
-    figure = blank(template, "", margin=margin, showlegend=False)
-    figure.set_subplots(1, len(titles), horizontal_spacing=0.03)
+    figure = blank(
+        template, "", margin={"l": 4, "r": 4, "t": 28, "b": 46}, showlegend=False
+    ).set_subplots(1, len(titles), horizontal_spacing=0.03)
     plain = {
         "showticklabels": False,
         "ticks": "",
@@ -327,10 +329,16 @@ def _beside(
 
 
 def _picture(figure: go.Figure, place: int, x: Floats) -> None:
-    encoded = base64.b64encode(png(x, max(x.shape[1:]))).decode()
-    source = f"data:image/png;base64,{encoded}"
     figure.add_image(
-        source=source, x0=0, y0=0, dx=1, dy=1, hoverinfo="skip", name="image", row=1, col=place
+        source="data:image/png;base64," + base64.b64encode(png(x, max(x.shape[1:]))).decode(),
+        x0=0,
+        y0=0,
+        dx=1,
+        dy=1,
+        hoverinfo="skip",
+        name="image",
+        row=1,
+        col=place,
     )
 
 

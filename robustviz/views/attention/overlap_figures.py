@@ -39,11 +39,11 @@ def overlap(results: Overlap | Mapping[str, Overlap], *, template: str = LIGHT) 
         height=440,
     )
     rows = itertools.product(zip(several.items(), _sides(several), strict=True), enumerate(MAPS))
-    step = 0.7 / (len(several) * len(MAPS))
+    count = len(several) * len(MAPS)
     for number, (((name, result), side), (row, kind)) in enumerate(rows):
         stats = np.array([result.interval(measure, row) for measure in OVERLAPS])
         figure.add_scatter(
-            x=places + number * step - (0.7 - step) / 2,
+            x=places + (number - (count - 1) / 2) * 0.7 / count,
             y=stats[:, 0],
             mode="markers",
             name=f"{name} {kind}".strip(),
@@ -56,7 +56,7 @@ def overlap(results: Overlap | Mapping[str, Overlap], *, template: str = LIGHT) 
         )
     guesses = [first.guess(measure) for measure in OVERLAPS]
     figure.add_scatter(
-        x=(places[:, None] + [-0.45, 0.45, 0.5]).ravel(),
+        x=[place + far for place in range(len(OVERLAPS)) for far in (-0.45, 0.45, 0.5)],
         y=[y for guess in guesses for y in (guess, guess, None)],
         mode="lines",
         name="blind chance",
@@ -84,8 +84,8 @@ def _overlap_lines(several: Mapping[str, Overlap]) -> list[str]:
         f"{METHODS[meta['cam']]}, class {meta['of']}, mask {meta['rule']}, n = {meta['n']},"
         f" PGD-{meta['steps']} at ε = {eps_text(meta['eps'])}, seed {meta['seed']}."
     )
-    gaps = [_gaps(several)] if len(several) == 2 else []
-    return [*lines(several, _overlap_sentence), *gaps, protocol]
+    said = lines(several, _overlap_sentence)
+    return [*said, _gaps(several), protocol] if len(several) == 2 else [*said, protocol]
 
 
 def _overlap_sentence(result: Overlap) -> str:
@@ -149,8 +149,12 @@ def road(results: Road | Mapping[str, Road], *, template: str = LIGHT) -> go.Fig
             error_x=_bars(stats),
             hovertemplate="%{x:.3f}<extra>" + name + "</extra>",
         )
-    labels = ["this network's map", "random weights", "random numbers"]
-    figure.update_yaxes(tickvals=[0, 1, 2], ticktext=labels, range=[2.5, -0.5], zeroline=False)
+    figure.update_yaxes(
+        tickvals=[0, 1, 2],
+        ticktext=["this network's map", "random weights", "random numbers"],
+        range=[2.5, -0.5],
+        zeroline=False,
+    )
     figure.update_xaxes(title="ROAD (softmax output)", zeroline=True)
     return finish(
         figure,

@@ -6,26 +6,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 import streamlit as st
 
 from robustviz.runs import folder
 from robustviz.terms import term
 from robustviz.types import MAP_RULES, MASK_RULES, eps_text
-from robustviz.ui import widgets
+from robustviz.ui import shell, widgets
 from robustviz.ui.context import Context, label
-from robustviz.ui.shell import linked, side_colour, write_address
-from robustviz.ui.widgets import Frame
-from robustviz.views import pictures as sheets
 from robustviz.views.attention import figures, overlap_figures
 from robustviz.views.attention.figures import METHODS
 from robustviz.views.attention.result import Attention, AttentionSpec, Of, OverlapSpec, RoadSpec
-
-K = TypeVar("K", bound=str)
+from robustviz.views.pictures import sheet
 
 CLASSES: dict[Of, str] = {"true": "True class", "predicted": "Predicted class"}
 CONTROLS = {"none": "Off", "random": "Random weights"}
+RULES = (*MASK_RULES, "oracle")
 UNDER = {"no": "Maps alone", "yes": "Over the image"}
 
 
@@ -42,14 +38,24 @@ class Choice:
 
 def controls(here: Context) -> Choice:
     """Draw the controls."""
-    usual = folder.open_model(here.a).eps
     a, b = st.columns(2, vertical_alignment="bottom")
-    with a:
-        of = _segments("Map of", "cam-of", CLASSES, "true", "cam")
-    with b:
-        title = "Control: the same network with"
-        control = _segments(title, "cam-control", CONTROLS, "none", "random weights")
-    level, low = _radii(usual)
+    of = a.segmented_control(
+        "Map of",
+        list(CLASSES),
+        required=True,
+        format_func=CLASSES.__getitem__,
+        help=term("cam"),
+        **shell.linked("cam-of", "true", CLASSES),
+    )
+    control = b.segmented_control(
+        "Control: the same network with",
+        list(CONTROLS),
+        required=True,
+        format_func=CONTROLS.__getitem__,
+        help=term("random weights"),
+        **shell.linked("cam-control", "none", CONTROLS),
+    )
+    level, low = _radii(folder.open_model(here.a).eps)
     with st.expander("More settings", icon=":material/settings:"):
         a, b, c = st.columns(3)
         method = a.selectbox(
@@ -57,56 +63,56 @@ def controls(here: Context) -> Choice:
             list(METHODS),
             format_func=METHODS.__getitem__,
             help=term("cam"),
-            **linked("cam", "grad_cam", METHODS),
+            **shell.linked("cam", "grad_cam", METHODS),
         )
-        rules = (*MASK_RULES, "oracle")
         rule = b.selectbox(
-            "Rule of the mask", rules, help=term("mask"), **linked("cam-rule", "z>1", rules)
+            "Rule of the mask", RULES, help=term("mask"), **shell.linked("cam-rule", "z>1", RULES)
         )
         under = c.selectbox(
             "Draw the maps",
             list(UNDER),
             format_func=UNDER.__getitem__,
-            **linked("cam-under", "no", UNDER),
+            **shell.linked("cam-under", "no", UNDER),
         )
         a, b, _ = st.columns(3)
         steps = a.number_input(
-            "Steps of PGD", 1, 100, help=term("pgd"), **linked("steps", 10, range(1, 101))
+            "Steps of PGD", 1, 100, help=term("pgd"), **shell.linked("steps", 10, range(1, 101))
         )
         seed = b.number_input(
-            "Seed", 0, 9999, help=term("seed"), **linked("seed", 0, range(10_000))
+            "Seed", 0, 9999, help=term("seed"), **shell.linked("seed", 0, range(10_000))
         )
-    write_address()
-    spec = AttentionSpec(here.img, method, of, level / 255, low / 255, rule, int(steps), int(seed))
-    return Choice(spec, control == "random", under == "yes")
-
-
-def _segments(title: str, key: str, names: Mapping[K, str], start: K, what: str) -> K:
-    chosen = st.segmented_control(
-        title,
-        list(names),
-        required=True,
-        format_func=names.__getitem__,
-        help=term(what),
-        **linked(key, start, names),
+    shell.write_address()
+    return Choice(
+        AttentionSpec(
+            here.img, method, of or "true", level / 255, low / 255, rule, int(steps), int(seed)
+        ),
+        control=control == "random",
+        under=under == "yes",
     )
-    return chosen or start
 
 
 def _radii(usual: float) -> tuple[int, int]:
     """ε and ε_low in grey levels."""
-    a, b = st.columns(2)
+    left, right = st.columns(2)
     start = round(usual * 255)
     top = max(16, min(255, 2 * start))
-    title = f"ε in grey levels of 255 (trained for {eps_text(usual)})"
-    level = int(
-        a.slider(title, 0, top, help=term("epsilon"), **linked("eps", start, range(top + 1)))
+    level = left.slider(
+        f"ε in grey levels of 255 (trained for {eps_text(usual)})",
+        0,
+        top,
+        help=term("epsilon"),
+        **shell.linked("eps", start, range(top + 1)),
     )
     if not level:  # a slider needs a span
         return 0, 0
-    title = "ε_low, for unimportant pixels"
-    allowed = linked("eps-low", level * 7 // 8, range(level + 1))
-    return level, int(b.slider(title, 0, level, help=term("part"), **allowed))
+    low = right.slider(
+        "ε_low, for unimportant pixels",
+        0,
+        int(level),
+        help=term("part"),
+        **shell.linked("eps-low", level * 7 // 8, range(level + 1)),
+    )
+    return int(level), int(low)
 
 
 def measured(here: Context, chosen: Choice) -> dict[str, Attention]:
@@ -114,19 +120,13 @@ def measured(here: Context, chosen: Choice) -> dict[str, Attention]:
     return widgets.measured(here, chosen.spec, "the maps")
 
 
-def one_network(side: str, run_id: str, result: Attention, chosen: Choice) -> None:
-    """One network's row: its maps, then the mask and the budget made of them."""
-    st.subheader(f":{side_colour(side)}[{side.upper()}] · {label(folder.open_model(run_id))}")
-    left, right = st.columns([3, 2], gap="large")
-    with left, widgets.place():
-        frame = Frame(f"maps-{side}", chosen.spec)
-        widgets.draw(figures.attention, result, frame, control=chosen.control, image=chosen.under)
-    with right, widgets.place():
-        widgets.draw(figures.budget, result, Frame(f"budget-{side}", chosen.spec))
-
-
-def legend(results: Mapping[str, Attention]) -> None:
-    """How the maps are read."""
+def overview(results: Mapping[str, Attention]) -> None:
+    """The image itself, and attacked on each network; how the maps that follow are read."""
+    first = next(iter(results.values()))
+    names = ", ".join(["clean", *(f"attacked on {name}" for name in results)])
+    images = sheet([first.x, *(result.x_adv for result in results.values())], 128)
+    st.image(images, alt=f"Test image {first.meta['index']}: {names}")
+    st.markdown(f"Left to right: {names}.")
     several = "Scales of A and B cannot be compared. " if len(results) > 1 else ""
     st.markdown(
         f"Red cells speak for the class, blue ones against it; ± is the end of the scale. {several}"
@@ -135,10 +135,26 @@ def legend(results: Mapping[str, Attention]) -> None:
     )
 
 
+def one_network(side: str, run_id: str, result: Attention, chosen: Choice) -> None:
+    """One network's row: its maps, then the mask and the budget made of them."""
+    st.subheader(f":{shell.side_colour(side)}[{side.upper()}] · {label(folder.open_model(run_id))}")
+    left, right = st.columns([3, 2], gap="large")
+    with left, widgets.place():
+        widgets.draw(
+            figures.attention,
+            result,
+            widgets.Frame(f"maps-{side}", chosen.spec),
+            control=chosen.control,
+            image=chosen.under,
+        )
+    with right, widgets.place():
+        widgets.draw(figures.budget, result, widgets.Frame(f"budget-{side}", chosen.spec))
+
+
 def spent(results: Mapping[str, Attention], chosen: Choice) -> None:
     """How the attack within the budget uses it."""
     if results:
-        widgets.draw(figures.spent, results, Frame("spent", chosen.spec))
+        widgets.draw(figures.spent, results, widgets.Frame("spent", chosen.spec))
 
 
 def overlap(here: Context, chosen: Choice, results: Mapping[str, Attention]) -> None:
@@ -165,7 +181,7 @@ def overlap(here: Context, chosen: Choice, results: Mapping[str, Attention]) -> 
         seed=image.seed,
     )
     if many := widgets.measured(here, spec, "the overlap", "about 10 s"):
-        widgets.draw(overlap_figures.overlap, many, Frame("overlap", spec))
+        widgets.draw(overlap_figures.overlap, many, widgets.Frame("overlap", spec))
     else:
         st.markdown("200 test images, clean and attacked, and the same with random weights.")
 
@@ -183,13 +199,4 @@ def faithful(here: Context, chosen: Choice) -> None:
             image = chosen.spec
             spec = RoadSpec(method=image.method, of=image.of, seed=image.seed)
             if many := widgets.measured(here, spec, "ROAD", "about 20 s"):
-                widgets.draw(overlap_figures.road, many, Frame("road", spec))
-
-
-def pictures(results: Mapping[str, Attention]) -> None:
-    """The image itself, and attacked on each network."""
-    first = next(iter(results.values()))
-    names = ", ".join(["clean", *(f"attacked on {name}" for name in results)])
-    images = [first.x, *(result.x_adv for result in results.values())]
-    st.image(sheets.sheet(images, 128), alt=f"Test image {first.meta['index']}: {names}")
-    st.markdown(f"Left to right: {names}.")
+                widgets.draw(overlap_figures.road, many, widgets.Frame("road", spec))

@@ -114,9 +114,19 @@ def _without_one_colour(values: Tensor) -> np.ndarray:
 def _meta(
     run: Run, split: Dataset, spec: AttentionSpec, eps: float, eps_low: float
 ) -> dict[str, object]:
-    settings = {"steps": spec.steps, "seed": spec.seed, "index": spec.index, "of": spec.of}
-    radii = {"eps": eps, "eps_low": eps_low, "attack": f"PGD-{spec.steps}"}
-    return meta_of(run, split, cam=spec.method, rule=spec.rule, **settings, **radii)
+    return meta_of(
+        run,
+        split,
+        steps=spec.steps,
+        seed=spec.seed,
+        index=spec.index,
+        cam=spec.method,
+        of=spec.of,
+        rule=spec.rule,
+        eps=eps,
+        eps_low=eps_low,
+        attack=f"PGD-{spec.steps}",
+    )
 
 
 def _summary(result: Attention) -> str:

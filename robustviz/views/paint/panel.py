@@ -24,9 +24,8 @@ from robustviz.views.paint import figures
 from robustviz.views.paint.probe import cells_of, from_text, grid, to_text
 from robustviz.views.paint.result import NAMED, Painted, PaintedSpec
 
-START = "centre"
-OF_NETWORK = ("strongest", "part")  # which pixels these are depends on the network
-FIXED = tuple(name for name in NAMED if name not in OF_NETWORK)
+# the same pixels for every network
+FIXED = tuple(name for name in NAMED if name not in ("strongest", "part"))
 BUTTONS = {  # what each says, and what it paints; the keyboard's way to whole areas
     "centre": ("Centre", "The middle quarter of the image."),
     "edge": ("Edge", "A frame of about a quarter of the image."),
@@ -115,7 +114,7 @@ def _painting(here: Context, run: folder.Run) -> Bools:
     split, x, y = image_of(run, here.img)
     height, width = x.shape[2:]
     rows, columns, side = grid(height, width)
-    shell.linked("paint", START, Masks(rows, columns))
+    shell.linked("paint", "centre", Masks(rows, columns))
     with st.container(horizontal=True, key="paint-buttons"):
         for name, (label, text) in BUTTONS.items():
             st.button(label, key=f"paint-{name}", help=text, on_click=_fill, args=(here, name))
@@ -197,8 +196,9 @@ def _attack(here: Context, run: folder.Run, cells: Bools) -> PaintedSpec | None:
     hint = "Attack to see whether that is enough."
     if "paint-asked" in state:
         hint = "The budget is another now: attack again."
-    share = f"{cells.mean():.0%} of the image may change by {level}/255, the rest by {low}/255."
-    st.markdown(f"{share} {hint}")
+    st.markdown(
+        f"{cells.mean():.0%} of the image may change by {level}/255, the rest by {low}/255. {hint}"
+    )
     return None
 
 
@@ -212,5 +212,8 @@ def _pictures(name: str, result: Painted) -> None:
         f" {eps_text(result.eps_low)}). Largest change: {grey_text(result.inside)} on painted"
         f" pixels, {grey_text(result.outside)} elsewhere."
     )
-    sheet = pictures.sheet([result.x, result.x_adv, change, budget], 128)
-    widgets.picture(sheet, caption, f"painted-{name[0].lower()}")
+    widgets.picture(
+        pictures.sheet([result.x, result.x_adv, change, budget], 128),
+        caption,
+        f"painted-{name[0].lower()}",
+    )

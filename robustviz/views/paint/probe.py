@@ -159,8 +159,10 @@ def allowance(result: Painted) -> str:
     rest = ", the others not at all" if allowed < total else ""
     if result.eps_low > 0:
         rest = f", the others by {eps_text(result.eps_low)}"
-    share = f"{allowed} of {total} pixels ({allowed / total:.0%})"
-    return f"{share} may change by {eps_text(result.eps)}{rest}."
+    return (
+        f"{allowed} of {total} pixels ({allowed / total:.0%}) may change by"
+        f" {eps_text(result.eps)}{rest}."
+    )
 
 
 def outcome(result: Painted) -> str:

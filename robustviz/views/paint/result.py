@@ -35,11 +35,6 @@ class Painted(Result):
     outside: float
 
     @property
-    def share(self) -> float:
-        """How much of the image has the full ε, a fraction."""
-        return float(self.mask.mean())
-
-    @property
     def uniform(self) -> bool:
         """Whether the budget is `eps` everywhere, so that this is the attacker of every robust
         number.

@@ -13,8 +13,6 @@ from robustviz.terms import term
 from robustviz.types import JSON, eps_text
 from robustviz.ui import shell, widgets
 from robustviz.ui.context import Context
-from robustviz.ui.shell import linked, write_address
-from robustviz.ui.widgets import Frame
 from robustviz.views.measure import image_of
 from robustviz.views.pictures import sheet
 from robustviz.views.quadrants import figures, study
@@ -32,14 +30,54 @@ def puzzle(here: Context) -> None:
         key="quadrant-open",
     ) as box:
         if box.open:
-            _part(here)
+            _guess(here)
 
 
 @shell.fragment
-def _part(here: Context) -> None:
+def _guess(here: Context) -> None:
     with widgets.place():
         file = study.file_of(study.Study.data)
-        _guess(here, _study(file.stat().st_mtime_ns if file.exists() else 0))
+        result = _study(file.stat().st_mtime_ns if file.exists() else 0)
+        meta, names = result.meta, result.names[: len(study.PLACES)]
+        _, x, _ = image_of(folder.open_model(here.a), here.img)
+        left, right = st.columns([1, 2], gap="large")
+        with left:
+            row, column = x.shape[2] // 2, x.shape[3] // 2
+            tiles = [
+                x[0, :, rows, columns].numpy()
+                for rows in (slice(row), slice(row, 2 * row))
+                for columns in (slice(column), slice(column, 2 * column))
+            ]
+            with st.container(width=230):
+                widgets.fitted(
+                    sheet(tiles, 112, columns=2), f"Test image {here.img} cut into four quadrants"
+                )
+        with right:
+            st.markdown(
+                f"A network on {meta['data']} is trained with ε = {eps_text(meta['eps'])}, but one"
+                f" quadrant gets only {eps_text(meta['eps_low'])}. All are tested alike:"
+                f" {meta['attack']} with {eps_text(meta['test_eps'])} everywhere. Where does the"
+                " smaller budget cost least accuracy under attack?"
+            )
+            picked = st.radio(
+                "Your guess",
+                names,
+                index=None,
+                format_func=lambda name: name.replace("-", " ").capitalize(),
+                horizontal=True,
+                help=term("part"),
+                **shell.linked("quadrant", None, [None, *names]),
+            )
+            shell.write_address()
+            if picked is None:
+                st.markdown("Choose one, then read what training says.")
+                return
+            if st.button(
+                "Reveal", type="primary", key="quadrant-reveal", icon=":material/visibility:"
+            ):
+                st.session_state["quadrant-revealed"] = True
+        if st.session_state.get("quadrant-revealed") or st.session_state["quadrant-linked"]:
+            _answer(result, picked)
 
 
 @functools.lru_cache(maxsize=1)
@@ -47,49 +85,9 @@ def _study(stamp: int) -> Quadrants:
     return study.result_of(study.read())
 
 
-def _guess(here: Context, result: Quadrants) -> None:
-    meta, names = result.meta, result.names[: len(study.PLACES)]
-    _, x, _ = image_of(folder.open_model(here.a), here.img)
-    left, right = st.columns([1, 2], gap="large")
-    with left:
-        row, column = x.shape[2] // 2, x.shape[3] // 2
-        tiles = [
-            x[0, :, rows, columns].numpy()
-            for rows in (slice(row), slice(row, 2 * row))
-            for columns in (slice(column), slice(column, 2 * column))
-        ]
-        with st.container(width=230):
-            cut = f"Test image {here.img} cut into four quadrants"
-            widgets.fitted(sheet(tiles, 112, columns=2), cut)
-    with right:
-        st.markdown(
-            f"A network on {meta['data']} is trained with ε = {eps_text(meta['eps'])}, but one"
-            f" quadrant gets only {eps_text(meta['eps_low'])}. All are tested alike:"
-            f" {meta['attack']} with {eps_text(meta['test_eps'])} everywhere. Where does the"
-            " smaller budget cost least accuracy under attack?"
-        )
-        picked = st.radio(
-            "Your guess",
-            names,
-            index=None,
-            format_func=lambda name: name.replace("-", " ").capitalize(),
-            horizontal=True,
-            help=term("part"),
-            **linked("quadrant", None, [None, *names]),
-        )
-        write_address()
-        if picked is None:
-            st.markdown("Choose one, then read what training says.")
-            return
-        if st.button("Reveal", type="primary", key="quadrant-reveal", icon=":material/visibility:"):
-            st.session_state["quadrant-revealed"] = True
-    if st.session_state.get("quadrant-revealed") or st.session_state["quadrant-linked"]:
-        _answer(result, picked)
-
-
 def _answer(result: Quadrants, picked: str) -> None:
     sentence = widgets.drawn(figures.quadrants, result, picked=picked).layout.meta["sentence"]
-    frame = Frame("quadrants", None, words=f"{sentence}\n\n{_paper(result.meta)}")
+    frame = widgets.Frame("quadrants", None, words=f"{sentence}\n\n{_paper(result.meta)}")
     widgets.draw(figures.quadrants, result, frame, picked=picked)
     st.markdown(
         "The numbers of each network, on the command line: `python -m"

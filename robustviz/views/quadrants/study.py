@@ -67,10 +67,11 @@ class Study:
         """The training of a variant: the name of the quadrant with the smaller radius, or a
         control.
         """
-        method = methods.PART(rule=f"all-but-{variant}", eps_low=self.eps_low, warmup=0.0)
         return TrainConfig(
             data=data.source(self.data),
-            method=methods.PGDAT() if variant in CONTROLS else method,
+            method=methods.PGDAT()
+            if variant in CONTROLS
+            else methods.PART(rule=f"all-but-{variant}", eps_low=self.eps_low, warmup=0.0),
             net=self.net,
             seed=seed,
             n_train=self.n_train,
@@ -90,14 +91,19 @@ class Study:
 def protocol_of(study: Study) -> JSON:
     """All that the counts of a study depend on, to stand beside them."""
     config = study.config("full", study.seeds[0])
-    names = ("data", "net", "eps", "eps_low", "test_eps")
-    recipe = ("n_train", "epochs", "batch_size", "lr")
     return {
-        **{name: getattr(study, name) for name in names},
+        "data": study.data,
         "label": config.data.label,
+        "net": study.net,
+        "eps": study.eps,
+        "eps_low": study.eps_low,
+        "test_eps": study.test_eps,
         "attack": attack_name({"key": "pgd", "steps": study.steps}),
         "seeds": list(study.seeds),
-        **{name: getattr(config, name) for name in recipe},
+        "n_train": config.n_train,
+        "epochs": config.epochs,
+        "batch_size": config.batch_size,
+        "lr": config.lr,
     }
 
 
@@ -134,8 +140,10 @@ def measure(study: Study, path: Path, command: str = "") -> JSON:
         seconds += float(run.status().get("seconds", 0)) + time.process_time() - started
         out["cpu_seconds"] = round(seconds)
         folder.write_file(path, compact(out))
-        _say(
-            f"{variant}, seed {seed}: clean {clean}, {protocol['attack']} {robust} of {len(split)}"
+        print(
+            f"{variant}, seed {seed}: clean {clean}, {protocol['attack']} {robust} of {len(split)}",
+            file=sys.stderr,
+            flush=True,
         )
     return out
 
@@ -242,50 +250,34 @@ def markdown(study: JSON) -> str:
         f" epochs, no warm-up; seeds {', '.join(map(str, meta['seeds']))}. Accuracy in % with"
         " 95 % t-intervals over seeds; those of the leads hold for all six pairs together."
     )
-    leads = (f"best clean − this | best {meta['attack']} − this", "paper: clean | paper: PGD-20")
-    head = ["smaller radius", "clean", attack, *leads]
+    head = (
+        f"| smaller radius | clean | {attack} | best clean − this | best {meta['attack']} − this |"
+        " paper: clean | paper: PGD-20 |"
+    )
     rows = []
     for at, name in enumerate(result.names):
-        lead = [result.clean_lead[at], result.robust_lead[at]] if at < len(PLACES) else []
-        theirs = [f"{value:.2f}" for value in PAPER.get(name, ())] or ["", ""]
-        cells = [
-            title.get(name, name),
-            _points(result.clean_interval[at]),
-            _points(result.robust_interval[at]),
-            *(list(map(_points, lead)) or ["", ""]),
-            *theirs,
+        cells = [title.get(name, name)]
+        cells += [_points(table[at]) for table in (result.clean_interval, result.robust_interval)]
+        cells += [
+            _points(lead[at]) if at < len(lead) else ""
+            for lead in (result.clean_lead, result.robust_lead)
         ]
+        cells += [f"{value:.2f}" for value in PAPER.get(name, ())] or ["", ""]
         rows.append(f"| {' | '.join(cells)} |")
     counts = [
         f"| {cell['variant']} | {cell['seed']} | {cell['n']} |"
         f" {100 * cell['clean_k'] / cell['n']:.1f} | {100 * cell['robust_k'] / cell['n']:.1f} |"
         for cell in study["cells"]
     ]
-    return "\n".join(
-        [
-            protocol,
-            "",
-            f"| {' | '.join(head)} |",
-            "|---" * 7 + "|",
-            *rows,
-            "",
-            f"| smaller radius | seed | n | clean | {attack} |",
-            "|---" * 5 + "|",
-            *counts,
-            "",
-            sentence(result),
-        ]
-    )
+    seeds = f"| smaller radius | seed | n | clean | {attack} |"
+    tables = [head, "|---" * 7 + "|", *rows, "", seeds, "|---" * 5 + "|", *counts]
+    return "\n".join([protocol, "", *tables, "", sentence(result)])
 
 
 def _points(row: Floats) -> str:
     mean, low, high = (100 * float(value) for value in row)
     interval = f" [{low:.1f}, {high:.1f}]" if math.isfinite(low) else ""
     return "best" if math.isnan(mean) else f"{mean:.1f}{interval}"
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def file_of(data: str) -> Path:
@@ -327,7 +319,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         print(markdown(study))
     except UserError as error:
-        _say(f"robustviz: {error}")
+        print(f"robustviz: {error}", file=sys.stderr, flush=True)
         return error.code
     return 0
 
