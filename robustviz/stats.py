@@ -150,7 +150,7 @@ def mcnemar(b: int, c: int) -> float:
     so no digit is lost.
     """
     total, few = b + c, min(b, c)
-    return min(1.0, 2 * sum(math.comb(total, i) for i in range(few + 1)) / 2**total)
+    return min(1.0, 2 * sum(math.comb(total, i) for i in range(few + 1)) / (1 << total))
 
 
 def _number(value: float) -> float | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
-import math
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,7 +64,6 @@ class Status(TypedDict):
     error: str
     note: str
     queued: float
-    heartbeat: float
     pid: int | None
     started: float
     epoch: int
@@ -77,25 +75,15 @@ class Status(TypedDict):
     seconds: float
 
 
-class Control(TypedDict):
-    """`control.json`: what the person asked of the running process."""
-
-    want: Want
-
-
 class Record(TypedDict):
-    """A line of `metrics.jsonl`: what one epoch gave, as `loop.EpochRecord` says."""
+    """A line of `metrics.jsonl`: of what one epoch gave (`loop.EpochRecord`), what is shown."""
 
     epoch: int
-    stage: NotRequired[str]
     losses: dict[str, float]
     clean_acc: float
     robust_acc: float
     n_val: int
     seconds: float
-    lr: NotRequired[float]
-    best: NotRequired[bool]
-    processes: NotRequired[int]
 
 
 UNKNOWN: Status = {
@@ -103,7 +91,6 @@ UNKNOWN: Status = {
     "error": "",
     "note": "",
     "queued": 0.0,
-    "heartbeat": 0.0,
     "pid": None,
     "started": 0.0,
     "epoch": 0,
@@ -160,19 +147,13 @@ def live(path: Path, classes: int) -> Strip | None:
     """The images of `live.npz`, of so many classes; None where the file is missing or damaged."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            x, x_adv, *answers = (file[field.name] for field in dataclasses.fields(Strip)[:5])
-            strip = Strip(x, x_adv, *answers, eps=float(file["eps"]), epoch=int(file["epoch"]))
-        labels = np.array(answers).reshape(3, len(x))
-        pictures = np.array([x, x_adv]).reshape(2, len(x), *x.shape[1:4]).astype(np.float32)
-        fits = x.ndim == 4 and len(x) and np.isfinite(pictures).all() and math.isfinite(strip.eps)
-        return (
-            strip
-            if fits
-            and labels.dtype.kind in "iu"
-            and labels.min() >= 0
-            and (not classes or labels.max() < classes)
-            else None
-        )
+            entries: JSON = {field.name: file[field.name] for field in dataclasses.fields(Strip)}
+        strip = Strip(**entries | {"eps": float(entries["eps"]), "epoch": int(entries["epoch"])})
+        labels = np.array([strip.y, strip.pred, strip.pred_adv]).reshape(3, len(strip.x))
+        pictures = np.array([strip.x, strip.x_adv], dtype=np.float32)
+        fits = pictures.ndim == 5 and labels.size and np.isfinite([*pictures.flat, strip.eps]).all()
+        known = labels.dtype.kind in "iu" and labels.min() >= 0 and labels.max() < (classes or MOST)
+        return strip if fits and known else None
     except Exception:  # a damaged zip raises a dozen kinds; each means: no pictures
         return None
 

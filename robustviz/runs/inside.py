@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from robustviz.runs.contents import (
     FOUND_OUT,
     UNKNOWN,
-    Control,
     Info,
     Record,
     Status,
@@ -24,7 +23,16 @@ from robustviz.runs.contents import (
     live,
     opened,
 )
-from robustviz.runs.files import cannot_write, digest, held, read_lines, stamp, to_bytes, write_file
+from robustviz.runs.files import (
+    cannot_write,
+    digest,
+    held,
+    read_json,
+    read_lines,
+    stamp,
+    to_bytes,
+    write_file,
+)
 from robustviz.types import JSON, UserError
 
 if TYPE_CHECKING:
@@ -125,9 +133,11 @@ class Inside:
 
     def wanted(self) -> Want:
         """What the person asked of the running process: `pause`, `stop` or nothing."""
+        wanted: Want = ""
         with contextlib.suppress(UserError):
-            return opened(Control, self.path / "control.json")["want"]
-        return ""
+            asked = read_json(self.path / "control.json").get("want")
+            wanted = asked if asked in ("pause", "stop") else ""
+        return wanted
 
     def ask(self, want: str) -> None:
         """Leave a wish for the running process; empty: take it back."""

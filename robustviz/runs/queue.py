@@ -12,12 +12,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustviz.runs import folder
-from robustviz.runs.folder import OVER, Run
+from robustviz.runs.contents import OVER, Status
+from robustviz.runs.files import cannot_write, held
+from robustviz.runs.folder import Run
 from robustviz.types import JSON, UserError
 
 if TYPE_CHECKING:
@@ -27,21 +30,14 @@ PATIENCE = 10.0  # seconds a process gets to stop by itself before it is ended
 _children: list[subprocess.Popen[bytes]] = []
 
 
-@contextlib.contextmanager
-def queue_lock() -> Iterator[None]:
+def queue_lock() -> AbstractContextManager[None]:
     """Hold the queue; the system lets go when a process dies."""
-    from filelock import FileLock
-
+    home = folder.home()
     try:
-        folder.home().mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.home() / ".queue.lock", timeout=30)
-        lock.acquire()
+        home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise folder.cannot_write(folder.home(), error) from error
-    try:
-        yield
-    finally:
-        lock.release()
+        raise cannot_write(home, error) from error
+    return held(home / ".queue.lock", 30, f"The queue in {home} is busy; try again in a moment.")
 
 
 def identity(pid: int | None = None) -> JSON:
@@ -55,7 +51,7 @@ def identity(pid: int | None = None) -> JSON:
         return {"pid": pid, "started": 0.0}
 
 
-def alive(status: JSON) -> bool:
+def alive(status: Mapping[str, Any]) -> bool:
     """Whether the process that a status names is still that process, and running."""
     import psutil
 
@@ -65,12 +61,15 @@ def alive(status: JSON) -> bool:
                 _children.remove(child)
     try:
         process = psutil.Process(int(status.get("pid") or 0))
-        return (
-            abs(process.create_time() - float(status.get("started") or 0)) < 2
-            and process.status() != psutil.STATUS_ZOMBIE
-        )
-    except (psutil.Error, ValueError):
+        same = abs(process.create_time() - float(status.get("started") or 0)) < 2
+        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
+    except (psutil.Error, ValueError, OverflowError):
         return False
+
+
+def at_work(status: Status) -> bool:
+    """Whether a run's process is said to be running, and is."""
+    return status["state"] == "running" and alive(status)
 
 
 def mine() -> list[Run]:
@@ -82,16 +81,11 @@ def sweep() -> None:
     """Mark runs as interrupted whose process is gone: after a kill, a crash or a restart of the
     machine.
     """
+    lost = "Its process ended without a word; resume goes on from the last finished epoch."
     for run in mine():
         status = run.status()
-        if status.get("state") == "running" and not alive(status):
-            run.set_status(
-                state="interrupted",
-                eta=None,
-                error=(
-                    "Its process ended without a word; resume goes on from the last finished epoch."
-                ),
-            )
+        if status["state"] == "running" and not alive(status):
+            run.set_status(state="interrupted", eta=None, error=lost)
 
 
 def submit(config: TrainConfig, *, name: str | None = None) -> Run:
@@ -101,13 +95,11 @@ def submit(config: TrainConfig, *, name: str | None = None) -> Run:
     Raises UserError where the run cannot be created.
     """
     run = folder.create(config, name=name)
-    if run.status().get("state") not in ("running", *OVER):
+    if run.status()["state"] not in ("running", *OVER):
         try:
             enqueue(run)
-        except UserError:
-            if (
-                run.status().get("state") != "running"
-            ):  # else another session wanted the same, a moment earlier
+        except UserError:  # perhaps another session wanted the same, a moment earlier
+            if run.status()["state"] != "running":
                 raise
     return run
 
@@ -120,9 +112,9 @@ def enqueue(run: Run) -> None:
         raise UserError(f"{run.id} came with robustviz and is read-only.", code=2)
     with queue_lock():  # between the look and the word, another session may have started it
         status = run.status()
-        if status.get("state") == "running" and alive(status):
+        if at_work(status):
             raise UserError(f"The run {run.id} is running already.")
-        if status.get("state") in OVER:
+        if status["state"] in OVER:
             raise UserError(f"The run {run.id} is done; there is nothing to resume.")
         run.ask("")
         run.set_status(state="queued", queued=time.time(), error="", pid=None)
@@ -131,21 +123,12 @@ def enqueue(run: Run) -> None:
 
 def waiting() -> list[Run]:
     """The queued runs, oldest first."""
-    found = [(run.status(), run) for run in mine()]
-    return [
-        run
-        for status, run in sorted(found, key=lambda pair: float(pair[0].get("queued") or 0))
-        if status.get("state") == "queued"
-    ]
+    return [run for run in mine() if run.status()["state"] == "queued"]
 
 
 def running() -> list[Run]:
     """The runs whose process is at work."""
-    return [
-        run
-        for run in mine()
-        if (status := run.status()).get("state") == "running" and alive(status)
-    ]
+    return [run for run in mine() if at_work(run.status())]
 
 
 def pump() -> list[Run]:
@@ -153,16 +136,14 @@ def pump() -> list[Run]:
     sweep()
     if not waiting():
         return []
-    started = []
     with queue_lock():
-        busy = {_device(run) for run in running()}
+        busy, started = set(map(_device, running())), []
         for run in waiting():
             if _device(run) not in busy:
                 busy.add(_device(run))
-                run.set_status(
-                    state="running", eta=None, heartbeat=time.time(), **identity(_spawn(run).pid)
-                )
                 started.append(run)
+                child = identity(_spawn(run).pid)
+                run.set_status(state="running", eta=None, heartbeat=time.time(), **child)
     return started
 
 
@@ -202,12 +183,12 @@ def ask(run: Run, want: str) -> None:
     is not at work.
     """
     status = run.status()
-    if status.get("state") == "queued":
+    if status["state"] == "queued":
         run.set_status(state="paused" if want == "pause" else "stopped")
-    elif status.get("state") == "running" and alive(status):
+    elif at_work(status):
         run.ask(want)
     else:
-        raise UserError(f"The run {run.id} is not running; it is {status.get('state')}.")
+        raise UserError(f"The run {run.id} is not running; it is {status['state']}.")
 
 
 def stop(run: Run) -> str:
@@ -218,8 +199,8 @@ def stop(run: Run) -> str:
 
     ask(run, "stop")
     status = run.status()
-    if status.get("state") == "running":
-        process = psutil.Process(int(status["pid"]))
+    if status["state"] == "running":
+        process = psutil.Process(int(status["pid"] or 0))
         for firmly in (lambda: None, process.terminate, process.kill):
             with contextlib.suppress(psutil.NoSuchProcess):
                 firmly()
@@ -227,13 +208,13 @@ def stop(run: Run) -> str:
                 break
         sweep()
     pump()
-    return str(run.status().get("state"))
+    return run.status()["state"]
 
 
-def _ended(run: Run, status: JSON) -> bool:
+def _ended(run: Run, status: Status) -> bool:
     patience = time.monotonic() + PATIENCE
     while time.monotonic() < patience:
-        if run.status().get("state") != "running" or not alive(status):
+        if run.status()["state"] != "running" or not alive(status):
             return True
         time.sleep(0.1)
     return False

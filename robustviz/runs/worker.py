@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import json
 import os
 import statistics
 import sys
@@ -19,16 +20,21 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from robustviz.process import leave_out_triton
 from robustviz.runs import queue
-from robustviz.runs.folder import OVER, Run, open_run, to_bytes, versions, write_file
+from robustviz.runs.contents import OVER, State, Status
+from robustviz.runs.files import to_bytes, write_file
+from robustviz.runs.folder import Run, look_up, versions
+from robustviz.training.progress import Answer, Tick, tolerance_note
 from robustviz.training.world import ALONE, World, reports_errors
-from robustviz.types import JSON, UserError
+from robustviz.types import UserError
+
+if TYPE_CHECKING:
+    from robustviz.training.loop import Training
 
 HEARTBEAT = 1.0  # seconds between two looks at the person's wishes and two status lines
 WINDOW = 20  # batches whose median time the estimate rests on
@@ -46,103 +52,96 @@ def execute(run: Run, say: Say = lambda line: None, world: World = ALONE) -> str
     """
     with run.locked() if world.main else contextlib.nullcontext():
         status = run.status()
-        if status.get("state") in OVER:
+        if status["state"] in OVER:
             return "done"
         with world.main_first():
             if world.main:
                 _begin(run, status)
         try:
             return _work(run, say, world) if world.main else _follow(run, world)
-        except UserError as error:
-            _fail(run, str(error))
-            raise
-        except MemoryError as error:
-            raise _failed(
-                run, "The memory is full; train with a smaller batch_size or fewer images."
-            ) from error
         except KeyboardInterrupt:
-            if reports_errors():
-                run.set_status(
-                    state="interrupted",
-                    error=(
-                        "Interrupted from the keyboard; resume goes on from the last finished"
-                        " epoch."
-                    ),
-                )
+            sentence = "Interrupted from the keyboard; resume goes on from the last finished epoch."
+            _fail(run, sentence, "interrupted")
             raise
         except Exception as error:
-            if type(error).__name__ == "OutOfMemoryError":  # torch's, for a GPU
-                raise _failed(
-                    run,
-                    "The GPU's memory is full; retry with half the batch_size, or with device cpu.",
-                ) from error
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                raise _failed(
-                    run, "The disk is full; free some space and resume the run."
-                ) from error
-            if world.lost(error):
-                raise _failed(
-                    run,
-                    "Another process of this training ended without a word; resume goes on from the"
-                    " last finished epoch.",
-                ) from error
-            with (
-                contextlib.suppress(OSError),
-                open(run.path / "log.txt", "a", encoding="utf-8") as log,
-            ):
-                traceback.print_exception(error, file=log)
-            raise _failed(
-                run,
-                f"Unexpected {type(error).__name__}: {error}. The details are in log.txt; please"
-                " report it.",
-            ) from error
+            sentence = _sentence(run, error, world)
+            _fail(run, sentence)
+            if isinstance(error, UserError):
+                raise
+            raise UserError(sentence) from error
 
 
-def _begin(run: Run, status: JSON) -> None:
-    for litter in run.path.rglob(
-        ".*.tmp"
-    ):  # of a process that was killed while it wrote; nobody else writes now
+def _sentence(run: Run, error: Exception, world: World) -> str:
+    """What a person can do about an error; where that is not known, the details go to log.txt."""
+    known = (
+        (isinstance(error, UserError), str(error)),
+        (
+            isinstance(error, MemoryError),
+            "The memory is full; train with a smaller batch_size or fewer images.",
+        ),
+        (
+            type(error).__name__ == "OutOfMemoryError",  # torch's, for a GPU
+            "The GPU's memory is full; retry with half the batch_size, or with device cpu.",
+        ),
+        (
+            isinstance(error, OSError) and error.errno == errno.ENOSPC,
+            "The disk is full; free some space and resume the run.",
+        ),
+        (
+            world.lost(error),
+            "Another process of this training ended without a word; resume goes on from the last"
+            " finished epoch.",
+        ),
+    )
+    for applies, sentence in known:
+        if applies:
+            return sentence
+    with contextlib.suppress(OSError), open(run.path / "log.txt", "a", encoding="utf-8") as log:
+        traceback.print_exception(error, file=log)
+    return (
+        f"Unexpected {type(error).__name__}: {error}. The details are in log.txt; please report it."
+    )
+
+
+def _begin(run: Run, status: Status) -> None:
+    # of a process that was killed while it wrote; nobody else writes now
+    for litter in run.path.rglob(".*.tmp"):
         with contextlib.suppress(OSError):
             litter.unlink()
     # An old wish is none; but one that was left since the queue started this process counts.
-    if status.get("state") != "running" or status.get("pid") != os.getpid():
+    if (status["state"], status["pid"]) != ("running", os.getpid()):
         run.ask("")
     run.set_status(state="running", error="", note="", heartbeat=time.time(), **queue.identity())
 
 
-def _failed(run: Run, sentence: str) -> UserError:
-    _fail(run, sentence)
-    return UserError(sentence)
+def _fail(run: Run, sentence: str, state: State = "failed") -> None:
+    # the disk may be full: then the missing heartbeat tells
+    with contextlib.suppress(UserError):
+        if reports_errors():
+            run.set_status(state=state, error=sentence)
 
 
-def _fail(run: Run, sentence: str) -> None:
-    if reports_errors():
-        with contextlib.suppress(
-            UserError
-        ):  # the disk may be full: then the missing heartbeat tells
-            run.set_status(state="failed", error=sentence)
+def _training(run: Run, world: World) -> tuple[Training, bool]:
+    """The run's training where it was left off, and whether it was."""
+    from robustviz.training.loop import Training
+
+    training, state = Training(run.config, world), run.load_state()
+    if state is not None:
+        training.restore(*state)
+    return training, state is not None
 
 
 def _follow(run: Run, world: World) -> str:
     """What all processes but the first do: take part in every step, and write nothing."""
-    from robustviz.training.loop import Training
-
-    training = Training(run.config, world)
-    state = run.load_state()
-    if state is not None:
-        training.restore(*state)
-    for _ in training.epochs():
+    training, _ = _training(run, world)
+    for _record in training.epochs():
         pass
     world.leave()
-    return str(training.ended)
+    return training.ended
 
 
 def _work(run: Run, say: Say, world: World) -> str:
-    from robustviz.training.evaluate import evaluate
-    from robustviz.training.loop import Tick, Training, tolerance_note
-
-    config = run.config
-    training = Training(config, world)
+    training, resumed = _training(run, world)
     describe(run, training)
     if world.size > 1:
         compares = (
@@ -151,91 +150,96 @@ def _work(run: Run, say: Say, world: World) -> str:
             else ""
         )
         say(f"{world.size} processes share every batch; batch norm sees each one's part{compares}")
-    state = run.load_state()
-    if state is not None:
-        training.restore(*state)
-        then = {"processes": 1} | run.info.get("versions", {}) | {"device": config.device}
-        note = tolerance_note(
-            then, versions() | {"device": training.config.device, "processes": world.size}
-        )
-        if note:
-            say(note)
-        run.set_status(note=note)
-        # A kill may have fallen between the state and what people read; the state is what counts.
-        write_file(
-            run.path / "metrics.jsonl", b"".join(_line(record) for record in training.records)
-        )
-        if training.best:
-            run.save_weights("net.safetensors", training.best)
+    if resumed:
+        _take_up(run, training, say)
     beat = _Heartbeat(run)
     for record in training.epochs(beat):
         _save(run, training)
-        beat.epoch_done(record.seconds)
+        beat.epoch_done()
         terms = " ".join(f"{name} {value:.3f}" for name, value in record.losses.items())
         say(
-            f"epoch {record.epoch:>3}/{config.epochs}  {terms}  clean {record.clean_acc:.3f} "
+            f"epoch {record.epoch:>3}/{run.config.epochs}  {terms}  clean {record.clean_acc:.3f} "
             f" robust {record.robust_acc:.3f} (PGD-10, n={record.n_val}, validation) "
             f" {record.seconds:.1f} s"
         )
     world.leave()
-    if training.ended != "done":
-        run.save_state(*training.state())
-        run.ask("")
-        ended = "paused" if training.ended == "pause" else "stopped"
-        run.set_status(
-            state=ended, heartbeat=time.time(), epoch=training.epoch, batch=training.batch, eta=None
-        )
-        say(f"{ended} in epoch {training.epoch + 1}, before batch {training.batch + 1}")
-        return ended
-    tick = Tick(training.epoch, int(config.epochs or 1), 0, 0, "validate")
+    return (
+        _finish(run, training, beat, say) if training.ended == "done" else _rest(run, training, say)
+    )
+
+
+def _take_up(run: Run, training: Training, say: Say) -> None:
+    """Say whether a resumed training goes on bit for bit, and write what people read of it: a kill
+    may have fallen between the state and that; the state is what counts.
+    """
+    then = {"processes": 1} | run.info.get("versions", {}) | {"device": run.config.device}
+    here = {"device": training.config.device, "processes": training.world.size}
+    note = tolerance_note(then, versions() | here)
+    if note:
+        say(note)
+    run.set_status(note=note)
+    _write_records(run, training)
+    if training.best:
+        run.save_weights("net.safetensors", training.best)
+
+
+def _rest(run: Run, training: Training, say: Say) -> str:
+    """Keep a training that the person paused or stopped."""
+    run.save_state(*training.state())
+    run.ask("")
+    ended = "paused" if training.ended == "pause" else "stopped"
+    where = {"epoch": training.epoch, "batch": training.batch, "eta": None}
+    run.set_status(state=ended, heartbeat=time.time(), **where)
+    say(f"{ended} in epoch {training.epoch + 1}, before batch {training.batch + 1}")
+    return ended
+
+
+def _finish(run: Run, training: Training, beat: _Heartbeat, say: Say) -> str:
+    """Evaluate a training that is through."""
+    from robustviz.training.evaluate import evaluate
+
+    tick = Tick(training.epoch, int(run.config.epochs or 1), 0, 0, "validate")
     beat.phase = "evaluate"
-    found = evaluate(run, device=training.config.device, tick=lambda: beat(tick))
+    test = evaluate(run, device=training.config.device, tick=lambda: beat(tick))
     say(
-        f"test: clean {found.clean_acc:.4f}, {found.printed} {found.robust_acc:.4f} (eps"
-        f" {found.eps:.4f}, n={found.n})"
+        f"test: clean {test.clean_acc:.4f}, {test.printed} {test.robust_acc:.4f} (eps"
+        f" {test.eps:.4f}, n={test.n})"
     )
-    seconds = sum(record["seconds"] for record in training.records) + found.seconds
-    run.set_status(
-        state="done",
-        heartbeat=time.time(),
-        epoch=training.epoch,
-        eta=None,
-        phase="",
-        seconds=round(seconds, 3),
-    )
+    seconds = round(sum(record["seconds"] for record in training.records) + test.seconds, 3)
+    where = {"epoch": training.epoch, "eta": None, "phase": "", "seconds": seconds}
+    run.set_status(state="done", heartbeat=time.time(), **where)
     return "done"
 
 
-def describe(run: Run, training: Any) -> None:
+def describe(run: Run, training: Training) -> None:
     """Write what the images are like into config.json, once: a reader then needs no data set to
     build the net.
     """
-    if "images" not in run.info:
-        images = {
-            "classes": len(training.classes),
-            "channels": int(training.images.shape[1]),
-            "size": int(training.images.shape[-1]),
-            "names": list(training.classes),
-        }
-        made = run.info.get("versions", {}) | (
-            {"processes": training.world.size} if training.world.size > 1 else {}
-        )
-        write_file(
-            run.path / "config.json",
-            to_bytes(
-                run.info | {"images": images, "device": training.config.device, "versions": made}
-            ),
-        )
-        del run.info
+    if "images" in run.info:
+        return
+    images = {
+        "classes": len(training.classes),
+        "channels": int(training.images.shape[1]),
+        "size": int(training.images.shape[-1]),
+        "names": list(training.classes),
+    }
+    many = {"processes": training.world.size} if training.world.size > 1 else {}
+    new = {
+        "images": images,
+        "device": training.config.device,
+        "versions": run.info.get("versions", {}) | many,
+    }
+    write_file(run.path / "config.json", to_bytes({**run.info, **new}))
+    del run.info
 
 
-def _line(record: dict[str, Any]) -> bytes:
-    import json
+def _write_records(run: Run, training: Training) -> None:
+    # Whole, not appended: a resume may take back an epoch that a torn write had announced.
+    lines = "".join(json.dumps(record) + "\n" for record in training.records)
+    write_file(run.path / "metrics.jsonl", lines.encode())
 
-    return json.dumps(record).encode() + b"\n"
 
-
-def _save(run: Run, training: Any) -> None:
+def _save(run: Run, training: Training) -> None:
     if training.best_epoch == training.epoch:
         run.save_weights("net.safetensors", training.best)
     weights = training.judged.state_dict()
@@ -248,8 +252,7 @@ def _save(run: Run, training: Any) -> None:
         }
         run.save_weights(f"snapshots/epoch-{training.epoch:04d}.safetensors", half)
     run.save_state(*training.state())
-    # Whole, not appended: a resume may take back an epoch that a torn write had announced.
-    write_file(run.path / "metrics.jsonl", b"".join(_line(record) for record in training.records))
+    _write_records(run, training)
     strip = io.BytesIO()
     np.savez(strip, **asdict(training.strip()))
     write_file(run.path / "live.npz", strip.getvalue())
@@ -268,7 +271,7 @@ class _Heartbeat:
         self.validating = 0.0
         self.phase = ""
 
-    def __call__(self, tick: Any) -> Any:
+    def __call__(self, tick: Tick) -> Answer:
         now = time.perf_counter()
         if tick.phase == "train":
             if self.before is not None:
@@ -290,13 +293,13 @@ class _Heartbeat:
         )
         return self.run.wanted() or "go"
 
-    def epoch_done(self, seconds: float) -> None:
+    def epoch_done(self) -> None:
         """Learn what an epoch costs beyond its steps."""
         if self.steps:
             self.validating = max(0.0, time.perf_counter() - (self.before or time.perf_counter()))
         self.before = None
 
-    def eta(self, tick: Any) -> float | None:
+    def eta(self, tick: Tick) -> float | None:
         """Seconds left by the median of the last steps; None before five of them."""
         if len(self.steps) < 5 or not tick.batches:
             return None
@@ -320,7 +323,7 @@ def main(argv: list[str] | None = None) -> int:
     with queue.queue_lock():
         pass
     try:
-        run = open_run(Path(arguments[0]) if os.sep in arguments[0] else arguments[0])
+        run = look_up(arguments[0])  # what is wrong with its settings goes into its status
         execute(run, lambda line: print(line, flush=True))
         return 0
     except UserError as error:
@@ -331,9 +334,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    if hasattr(
-        os, "nice"
-    ):  # the page that watches goes first; the next in the queue is started from here, and no nicer
+    # the page that watches goes first; the next in the queue is started from here, and no nicer
+    if hasattr(os, "nice"):
         os.nice(max(0, 5 - os.nice(0)))
     leave_out_triton()
     raise SystemExit(main())

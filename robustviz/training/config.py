@@ -153,7 +153,8 @@ class TrainConfig(Spec):
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TrainConfig:
         """The config that `to_json` wrote. Raises UserError for unknown or ill-typed settings."""
-        return registry.build(cls, data)
+        config: TrainConfig = registry.build(cls, data)
+        return config
 
     @classmethod
     def make(

@@ -58,14 +58,18 @@ def count_right(
     Raises UserError for images, labels or a network of another kind, and where an image's answer
     depends on its batch.
     """
-    if attack is not None and getattr(attack, "targeted", False):
+    _untargeted(attack, "counted")
+    with _ready(net, x, y) as task:
+        blocks = _blocks(task, attack, seed, tick, search=True, bf16=bf16)
+        return torch.cat([torch.zeros(0, dtype=torch.bool), *(right for right, _ in blocks)])
+
+
+def _untargeted(attack: Attack | None, done: str) -> None:
+    if getattr(attack, "targeted", False):
         raise UserError(
-            "Accuracy under attack is counted with untargeted attacks; set targeted to false.",
+            f"Accuracy under attack is {done} with untargeted attacks; set targeted to false.",
             code=2,
         )
-    with _ready(net, x, y) as task:
-        out = [right for right, _ in _blocks(task, attack, seed, tick, search=True, bf16=bf16)]
-    return torch.cat(out) if out else torch.zeros(0, dtype=torch.bool)
 
 
 def attacked(net: nn.Module, x: Tensor, y: Tensor, attack: Attack, seed: int = 0) -> Tensor:
@@ -163,11 +167,7 @@ def measure(
     """
     if not len(split):
         raise UserError("There are no images to evaluate on: choose another split or a larger n.")
-    if attack.targeted:
-        raise UserError(
-            "Accuracy under attack is measured with untargeted attacks; set targeted to false.",
-            code=2,
-        )
+    _untargeted(attack, "measured")
     device = device_of(net)
     started = time.perf_counter()
     x, y = split.x.to(device), split.y.to(device)
@@ -180,16 +180,8 @@ def measure(
         robust = torch.cat(verdicts)
         if tick:
             tick()
-        findings = examine(
-            task.net,
-            task.x[: len(few)],
-            task.y[: len(few)],
-            few,
-            attack,
-            len(split.classes),
-            seed,
-            consulted,
-        )
+        n, k = len(few), len(split.classes)
+        findings = examine(task.net, task.x[:n], task.y[:n], few, attack, k, seed, consulted)
     return Evaluation(
         attack=registry.encode(attack),
         eps=float(attack.eps or 0),
@@ -214,9 +206,9 @@ def fingerprint(split: Dataset) -> str:
     """A short hash of the images and labels, in order: two evaluations with the same one can be
     compared in pairs.
     """
-    found = hashlib.sha256(split.images.cpu().numpy().tobytes())
-    found.update(split.y.cpu().numpy().tobytes())
-    return found.hexdigest()[:16]
+    digest = hashlib.sha256(split.images.cpu().numpy().tobytes())
+    digest.update(split.y.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def evaluate(
@@ -235,24 +227,24 @@ def evaluate(
     seed-0 stratified permutation. A shipped run is read-only; what is evaluated of it is kept in
     `runs/.zoo-cache`.
     """
-    with threads(int(run.config.threads or 1)):
-        net, split, radius = _opened(run, eps, n, device)
+    with _opened(run, eps, n, device) as (net, split, radius):
         attack = (attack or PGD(steps=20, norm=norm_of(run.config))).bound(radius)
         return run.add_evaluation(measure(net, split, attack, seed=seed, tick=tick))
 
 
+@contextmanager
 def _opened(
     run: Run, eps: float | None, n: int | None, device: str
-) -> tuple[nn.Module, Dataset, float]:
-    """The run's net on the device, the beginning of its test split, and the ε."""
+) -> Iterator[tuple[nn.Module, Dataset, float]]:
+    """The run's net on the device, the beginning of its test split, and the ε; inside, torch has as
+    many threads as the run asks for.
+    """
     config = run.config
-    split = data.load(config.data, "test")
-    split = split.take(len(split) if n is None else n)
-    return (
-        run.net().to(pick_device(device)),
-        split,
-        float((config.eps if eps is None else eps) or 0),
-    )
+    with threads(int(config.threads or 1)):
+        split = data.load(config.data, "test")
+        split = split.take(len(split) if n is None else n)
+        net = run.net().to(pick_device(device))
+        yield net, split, float((config.eps if eps is None else eps) or 0)
 
 
 def ladder(
@@ -273,34 +265,32 @@ def ladder(
     `n` as in `evaluate`; the norm is the run's. `say` gets one line a rung. An attack that is not
     defined for so few classes (AutoAttack needs four) is left out, and the ladder says so.
     """
-    net, split, radius = _opened(run, eps, n, device)
-    where = device_of(net)
-    few = split.take(torch.arange(min(DOCTOR_IMAGES, len(split))))
-    images, left_out = fingerprint(split), ""
-    made: list[Evaluation] = []
+    rows: list[Evaluation] = []
     consulted: Consult | None = None
-    for attack in rungs or LADDER:
-        attack = dataclasses.replace(attack, norm=norm_of(run.config)).bound(radius)
-        try:
-            attack.check(len(split.classes))
-        except UserError as error:
-            left_out = f"{attack.label} is left out: {error}"
-            continue
-        asked = (registry.encode(attack), seed, images)
-        old = next(
-            (one for one in run.evaluations() if (one.attack, one.seed, one.images) == asked), None
-        )
-        if old is None:
-            with threads(int(run.config.threads or 1)):
-                consulted = consulted or consult(
-                    net, few.x.to(where), few.y.to(where), attack, seed
-                )
-                old = measure(net, split, attack, seed=seed, tick=tick, consulted=consulted)
-        found = climb([*made, old], run.method_key).rungs[-1]
-        made.append(found if found.key and found == old else run.add_evaluation(found))
-        if say:
-            say(made[-1].line)
-    return climb(made, run.method_key, left_out)
+    left_out = ""
+    with _opened(run, eps, n, device) as (net, split, radius):
+        few = split.take(torch.arange(min(DOCTOR_IMAGES, len(split))))
+        x, y, images = few.x.to(device_of(net)), few.y.to(device_of(net)), fingerprint(split)
+        for rung in rungs or LADDER:
+            attack = dataclasses.replace(rung, norm=norm_of(run.config)).bound(radius)
+            try:
+                attack.check(len(split.classes))
+            except UserError as error:
+                left_out = f"{attack.label} is left out: {error}"
+                continue
+            asked = (registry.encode(attack), seed, images)
+            known = (
+                old for old in run.evaluations() if (old.attack, old.seed, old.images) == asked
+            )
+            row = next(known, None)
+            if row is None:
+                consulted = consulted or consult(net, x, y, attack, seed)
+                row = measure(net, split, attack, seed=seed, tick=tick, consulted=consulted)
+            climbed = climb([*rows, row], run.method_key).rungs[-1]
+            rows.append(climbed if climbed.key and climbed == row else run.add_evaluation(climbed))
+            if say:
+                say(rows[-1].line)
+    return climb(rows, run.method_key, left_out)
 
 
 def norm_of(config: TrainConfig) -> Literal["linf", "l2"]:

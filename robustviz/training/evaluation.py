@@ -55,7 +55,7 @@ class Finding:
         """The finding that an evaluation's JSON holds; `value` may be NaN. Raises UserError,
         TypeError or AttributeError for anything else.
         """
-        value = data.get("value")
+        value: Any = data.get("value")
         endless = isinstance(value, float) and not math.isfinite(value)
         finding: Finding = build(cls, {**data, "value": 0.0 if endless else value})
         return dataclasses.replace(finding, value=value) if endless else finding

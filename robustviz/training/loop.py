@@ -267,14 +267,8 @@ class Training:
         std = [max(spread, 1e-3) for spread in std]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(self.config.seed, "weights"))
-            return nets.build(
-                self.config.net,
-                len(self.classes),
-                self.images.shape[1],
-                self.images.shape[-1],
-                mean,
-                std,
-            )
+            shape = (len(self.classes), self.images.shape[1], self.images.shape[-1])
+            return nets.build(self.config.net, *shape, mean, std)
 
     def _enter(self, stage: Stage, *, fresh: bool) -> None:
         if stage.new_head and fresh:
@@ -412,23 +406,12 @@ class Training:
         self.epoch, self.batch = self.epoch + 1, 0
         if best:
             self.best_score, self.best_epoch = score, self.epoch
-            self.best = {
-                name: value.detach().cpu().clone()
-                for name, value in self.judged.state_dict().items()
-            }
+            weights = self.judged.state_dict().items()
+            self.best = {name: value.detach().cpu().clone() for name, value in weights}
         seconds = round(self.spent + time.perf_counter() - started, 3)
-        record = EpochRecord(
-            self.epoch,
-            stage.name,
-            means,
-            clean / len(self.val),
-            robust / len(self.val),
-            len(self.val),
-            seconds,
-            lr,
-            best,
-            self,
-        )
+        n = len(self.val)
+        shares = (clean / n, robust / n, n)
+        record = EpochRecord(self.epoch, stage.name, means, *shares, seconds, lr, best, self)
         self.sums, self.spent = {}, 0.0
         self.records.append(record.to_json())
         return record

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 # when one fails.
 PATIENCE = timedelta(days=1)
 
-_store: Any = None  # see `_notes`; torchrun keeps it, so it outlives any of the processes
+_store: tuple[Any, int, int] | None = (
+    None  # see `_notes`; torchrun keeps it, so it outlives any of the processes
+)
 
 
 @dataclass(frozen=True)

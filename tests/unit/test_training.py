@@ -23,6 +23,7 @@ from robustviz.methods.base import Method, Stage, Terms
 from robustviz.training import loop
 from robustviz.training.config import TrainConfig
 from robustviz.training.loop import Diverged, EpochRecord, Tick, Training, learning_rate, train
+from robustviz.training.progress import tolerance_note
 from robustviz.types import Batch, UserError
 
 pytestmark = pytest.mark.usefixtures("small_splits")
@@ -534,6 +535,6 @@ def test_the_short_way_in_yields_records_with_the_training_behind_them(tiny: Tra
 
 def test_a_resume_that_cannot_be_exact_says_so() -> None:
     same = {"torch": "2", "platform": "a", "device": "cpu"}
-    assert loop.tolerance_note(same, dict(same)) == ""
-    assert "torch" in loop.tolerance_note(same, same | {"torch": "3"})
-    assert "GPU" in loop.tolerance_note(same | {"device": "cuda"}, same | {"device": "cuda"})
+    assert tolerance_note(same, dict(same)) == ""
+    assert "torch" in tolerance_note(same, same | {"torch": "3"})
+    assert "GPU" in tolerance_note(same | {"device": "cuda"}, same | {"device": "cuda"})
