@@ -201,6 +201,21 @@ def test_eps_in_grey_levels_is_refused_with_the_value_that_was_meant(attack: Att
         replace(attack, norm="linf", eps=8)
 
 
+def test_settings_have_names_and_may_be_spelled_as_others_do(attack: Attack) -> None:
+    kind, more = type(attack), SHORT.get(attack.key, {})
+    for spelled in {"linf": ("Linf", "l_inf", "L-inf"), "l2": ("L2", "l-2")}[attack.norm]:
+        assert kind(norm=spelled, eps=str(attack.eps), **more) == attack  # type: ignore[arg-type]
+        assert registry.with_value(kind(**more), "norm", spelled).norm == attack.norm
+    assert kind(eps="8/255") == kind(eps=8 / 255)  # type: ignore[arg-type]
+    for error in (UserError, TypeError):
+        with pytest.raises(
+            error, match=rf"takes its settings by name, such as {kind.__name__}\(eps"
+        ):
+            kind(8 / 255)  # type: ignore[misc]
+    with pytest.raises(UserError, match=r"'some' is not a number; write it like 0.15 or 8/255"):
+        kind(eps="some")  # type: ignore[arg-type]
+
+
 def test_one_image_is_a_batch_too(attack: Attack, toy: Toy) -> None:
     x_adv = attack(toy.net, toy.x[:1], toy.y[:1])
     assert (

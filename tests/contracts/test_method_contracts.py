@@ -10,11 +10,12 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import conv
+from conftest import C, H, N, W, conv
 from torch import Tensor, nn
 
 from robustviz import losses, registry
 from robustviz.attacks import FGSM, PGD
+from robustviz.data import Dataset
 from robustviz.methods import (
     AALP,
     AFA,
@@ -69,18 +70,14 @@ def method(request: pytest.FixtureRequest) -> Method:
     return request.param.bound(EPS)  # type: ignore[no-any-return]
 
 
-class Witness:
-    """What `TrainConfig.trained` finds in these tests: a run whose network has the images'
-    shape.
-    """
+class Earlier:
+    """What was trained earlier, in these tests: a network for images of this shape."""
+
+    name, architecture, weights = "earlier", TrainConfig().net, "some"
+    shape, classes = (4, C, W), ()
 
     def net(self) -> Classifier:
         return conv(seed=5)
-
-
-@pytest.fixture(autouse=True)
-def witness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TrainConfig, "trained", lambda self, name: Witness())
 
 
 @pytest.fixture
@@ -111,11 +108,14 @@ def make(x: Tensor, y: Tensor, index: Tensor | None = None) -> Batch:
 
 def each_stage(method: Method, net: nn.Module) -> list[tuple[Stage, nn.Module | None]]:
     config = TrainConfig(method=method)
+    images = torch.zeros(N, C, H, W, dtype=torch.uint8)
+    split = Dataset("made up", "train", images, torch.arange(N) % 4, ("a", "b", "c", "d"))
+    helper = method.initial(copy.deepcopy(net), config, split, lambda *name, **more: Earlier())
     out = []
     for stage in method.stages(config):
         with torch.random.fork_rng():
             torch.manual_seed(2)
-            aux = method.aux(net, config)
+            aux = method.aux(net, config) if helper is None else helper
         out.append((stage, aux.double() if aux is not None else None))
     return out
 
@@ -195,7 +195,7 @@ def test_the_order_within_a_batch_does_not_matter(
     for key in registry.keys("attack"):
         monkeypatch.setattr(
             registry.get("attack", key),
-            "first",
+            "starting_points",
             lambda self, ball, rng: ball.project(ball.x + 0.02 * torch.cos(50 * ball.x)),
         )
     # Nor a dropout that is: one that follows from the contributions alone.
