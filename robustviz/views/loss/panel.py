@@ -4,7 +4,7 @@ alignment changed in numbers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,28 +34,22 @@ COMPARED = {"alignment": "Before and after an alignment", "sides": "Models A and
 BEFORE, AFTER, WITNESS = "source before", "source after", "witness"
 # In 3-D one target at a time: each panel is a WebGL canvas, and browsers lose some beyond a few.
 VIEWS = {"contour": "Contours", "3d-hard": "3-D, true class", "3d-soft": "3-D, soft label"}
-# what each shows the loss to; none: both, where there is a witness
-TARGETS: dict[str, Literal["hard", "soft"] | None] = {
-    "contour": None,
-    "3d-hard": "hard",
-    "3d-soft": "soft",
-}
+TARGETS: dict[str, Literal["hard", "soft"]] = {"3d-hard": "hard", "3d-soft": "soft"}
 REFINED = 51  # points along each direction where only some are computed
 GRIDS = (21, 41, REFINED)
-DIRECTIONS = {"sign": "gradient's sign", "pgd": "where PGD ends"}
+DIRECTIONS: dict[Literal["sign", "pgd"], str] = {"sign": "gradient's sign", "pgd": "where PGD ends"}
+LEARNED = {"witness_hard": "the witness's hard answers", "label": "the true classes"}
 STATES = {"clean": "Untouched", "attacked": "Attacked"}
 
 
 @dataclass(frozen=True)
 class Cast:
-    """The networks of the page: run ids by printed name, the run that sees them as its own data,
-    the witness's id (or none), and whether two of them are one network before and after an
-    alignment.
+    """The networks of the page: run ids by printed name, and the witness's id (or none). A witness
+    among them means that the others are one network before and after an alignment.
     """
 
     named: dict[str, str]
-    witness: str
-    aligned: bool
+    witness: str = ""
 
     @property
     def reference(self) -> str:
@@ -67,7 +61,7 @@ class Cast:
         """The printed name of the network that no training changed here; empty where there
         is none.
         """
-        return WITNESS if self.aligned else ""
+        return WITNESS if WITNESS in self.named else ""
 
 
 def cast(here: Context) -> Cast:
@@ -75,14 +69,13 @@ def cast(here: Context) -> Cast:
     where the first is missing.
     """
     sides = widgets.names(here)
-    family = _family(here)
-    if family is None:
+    if (family := _family(here)) is None:
         st.info(
             f"No model alignment has been trained on {here.data} yet, so models A and B are"
             " compared. Train one on the Train page.",
             icon=":material/info:",
         )
-        return Cast(sides, "", False)
+        return Cast(sides)
     before, after, witness = family
     wanted = st.segmented_control(
         "Compared",
@@ -93,19 +86,17 @@ def cast(here: Context) -> Cast:
         **linked("compared", "alignment", COMPARED),
     )
     if wanted == "sides":
-        return Cast(sides, witness.id, False)
+        return Cast(sides, witness.id)
     st.markdown(
         f"The source, {label(before)}, before and after it learned the soft labels of the witness,"
         f" {label(witness)}. {_target(after)}"
     )
-    return Cast({BEFORE: before.id, AFTER: after.id, WITNESS: witness.id}, witness.id, True)
+    return Cast({BEFORE: before.id, AFTER: after.id, WITNESS: witness.id}, witness.id)
 
 
 def _target(after: Run) -> str:
     """A warning where the alignment is one of the controls, which learned no soft label."""
-    learned = {"witness_hard": "the witness's hard answers", "label": "the true classes"}.get(
-        str(after.info["method"].get("target")), ""
-    )
+    learned = LEARNED.get(str(after.info["method"].get("target")))
     return f"**This is a control:** it learned {learned} instead." if learned else ""
 
 
@@ -121,83 +112,52 @@ def _family(here: Context) -> tuple[Run, Run, Run] | None:
             not run.shipped,
         ),
     )
-    for run in [*chosen, *others]:
-        if run.method_key != "model_alignment":
-            continue
+    for run in filter(lambda run: run.method_key == "model_alignment", [*chosen, *others]):
         try:
             before, witness = relatives(run)
         except UserError as error:
-            st.info(
-                f"{run.id} cannot be shown with what it was made of. {error}",
-                icon=":material/info:",
-            )
-            continue
-        if before is not None and witness is not None:
-            return before, run, witness
+            said = f"{run.id} cannot be shown with what it was made of. {error}"
+            st.info(said, icon=":material/info:")
+        else:
+            if before is not None and witness is not None:
+                return before, run, witness
     return None
 
 
 def bars(here: Context, chosen: Cast) -> int:
     """Soft labels at a temperature; returned."""
     left, right = st.columns([1, 2], vertical_alignment="bottom")
-    with left:
-        state = st.segmented_control(
-            "Image",
-            list(STATES),
-            required=True,
-            format_func=STATES.__getitem__,
-            help=term("pgd"),
-            **linked("state", "clean", STATES),
-        )
-    with right:
-        temperature = int(
-            st.slider(
-                "Temperature T", 1, 20, help=term("temperature"), **linked("T", 4, range(1, 21))
-            )
-        )
+    state = left.segmented_control(
+        "Image",
+        list(STATES),
+        required=True,
+        format_func=STATES.__getitem__,
+        help=term("pgd"),
+        **linked("state", "clean", STATES),
+    )
+    temperature = right.slider(
+        "Temperature T", 1, 20, help=term("temperature"), **linked("T", 4, range(1, 21))
+    )
     write_address()
-    shown = dict(chosen.named)
-    if chosen.witness and chosen.witness not in shown.values():
-        shown[WITNESS] = chosen.witness
+    witness = {} if chosen.witness in ("", *chosen.named.values()) else {WITNESS: chosen.witness}
     # The witness first: it is what the others are compared with.
-    shown = dict(sorted(shown.items(), key=lambda pair: pair[0] != WITNESS))
+    shown = sorted({**chosen.named, **witness}.items(), key=lambda pair: pair[0] != WITNESS)
     spec = SoftLabelsSpec(here.img, float(temperature))
-    found = widgets.measured(shown, spec, "the soft labels")
-    if found:
-        witness = WITNESS if WITNESS in found else ""
-        frame, attacked = Frame("soft-labels", spec), state == "attacked"
-        widgets.draw(figures.soft_labels, found, frame, attacked=attacked, witness=witness)
-    return temperature
-
-
-@dataclass(frozen=True)
-class Plane:
-    """How the loss around an image is shown: a key of `VIEWS`, the points along each direction, how
-    the adversarial direction is made, and the seed of the random one.
-    """
-
-    view: str
-    grid: int
-    direction: Literal["sign", "pgd"]
-    seed: int
-
-    def of(self, chosen: Cast, index: int, temperature: int) -> SurfacesSpec:
-        """The plane through an image, the same for all networks."""
-        return SurfacesSpec(
-            index=index,
-            grid=self.grid,
-            span=2 * folder.open_model(chosen.reference).eps,
-            temperature=float(temperature),
-            direction=self.direction,
-            seed=self.seed,
-            reference=chosen.reference,
-            witness=chosen.witness,
-            refine=self.grid == REFINED,
+    if found := widgets.measured(dict(shown), spec, "the soft labels"):
+        widgets.draw(
+            figures.soft_labels,
+            found,
+            Frame("soft-labels", spec),
+            attacked=state == "attacked",
+            witness=WITNESS if WITNESS in found else "",
         )
+    return int(temperature)
 
 
-def surface_controls() -> Plane:
-    """Draw the controls of the surface."""
+def surface_controls(here: Context, chosen: Cast, temperature: int) -> tuple[str, SurfacesSpec]:
+    """Draw the controls of the surface: a key of `VIEWS`, and the plane, the same for all
+    networks.
+    """
     view = st.segmented_control(
         "Surface",
         list(VIEWS),
@@ -224,15 +184,24 @@ def surface_controls() -> Plane:
             **linked("plane", 0, range(10_000)),
         )
     write_address()
-    return Plane(str(view), int(grid), "pgd" if direction == "pgd" else "sign", int(seed))
+    return str(view), SurfacesSpec(
+        index=here.img,
+        grid=grid,
+        span=2 * folder.open_model(chosen.reference).eps,
+        temperature=float(temperature),
+        direction=direction,
+        seed=int(seed),
+        reference=chosen.reference,
+        witness=chosen.witness,
+        refine=grid == REFINED,
+    )
 
 
 def surface(here: Context, chosen: Cast, temperature: int) -> None:
     """The loss around the image in every network, on one plane."""
     st.subheader("The loss around this image")
     st.markdown("A slice of a million-dimensional shape: compare, do not navigate.")
-    plane = surface_controls()
-    spec = plane.of(chosen, here.img, temperature)
+    view, spec = surface_controls(here, chosen, temperature)
     found = widgets.measured(chosen.named, spec, "the surface")
     if not found:
         return
@@ -241,14 +210,14 @@ def surface(here: Context, chosen: Cast, temperature: int) -> None:
             surface_figures.surfaces,
             found,
             Frame("loss-surface", spec),
-            target=TARGETS[plane.view] or ("both" if chosen.witness else "hard"),
-            kind="contour" if plane.view == "contour" else "3d",
+            target=TARGETS.get(view, "both" if chosen.witness else "hard"),
+            kind="3d" if view in TARGETS else "contour",
             frozen=chosen.frozen if chosen.frozen in found else "",
         )
     maker = next(name for name, run_id in chosen.named.items() if run_id == chosen.reference)
     st.markdown(
         f"Every panel shows the same plane, up to ±{eps_text(spec.span or 0)}. The adversarial"
-        f" direction comes from {maker}, the random one from seed {plane.seed}. Pixels are not"
+        f" direction comes from {maker}, the random one from seed {spec.seed}. Pixels are not"
         " clipped. Dotted: the ε box; dashed: the answer changes."
         + (
             f" The loss to the true class is cross-entropy, to the soft label T²·KL at T ="
@@ -269,14 +238,13 @@ def judged(chosen: Cast) -> None:
     """
     st.subheader(
         "Is it more semantic, is it more robust?"
-        if chosen.aligned
+        if chosen.frozen
         else "Which is more semantic, which more robust?"
     )
     with widgets.place():
         accuracies(chosen)
     spec = GradientsSpec(targets=",".join(_targets(chosen)))
-    found = widgets.measured(chosen.named, spec, "the gradients")
-    if found:
+    if found := widgets.measured(chosen.named, spec, "the gradients"):
         with widgets.place():
             widgets.draw(figures.gradients, found, Frame("gradients", spec))
 
@@ -295,33 +263,20 @@ def accuracies(chosen: Cast) -> None:
     """A table of what the evaluations found, and the paired difference of the first two networks in
     words.
     """
-    opened = {name: folder.open_model(run_id) for name, run_id in chosen.named.items()}
-    found = {name: _evaluations(run) for name, run in opened.items()}
+    found = {name: _evaluations(folder.open_model(run_id)) for name, run_id in chosen.named.items()}
     kinds = list(dict.fromkeys(kind for each in found.values() for kind in each))
     if not kinds:
         raise UserError(
             "None of these networks has been evaluated yet, so nothing is known of their accuracy:"
             " evaluate them first."
         )
-    head = "| | Clean | " + " | ".join(kinds) + " |\n|---|---|" + "---|" * len(kinds) + "\n"
-    rows = []
-    for name, each in found.items():
-        if not each:
-            rows.append(f"| {name} | not evaluated |" + " |" * len(kinds))
-            continue
-        largest = max(each.values(), key=lambda one: one.n)
-        cells = [
-            _cell(each[kind].robust_k, each[kind].n) if kind in each else "not measured"
-            for kind in kinds
-        ]
-        rows.append(f"| {name} | {_cell(largest.clean_k, largest.n)} | {' | '.join(cells)} |")
-    st.markdown(head + "\n".join(rows))
-    radii = ", ".join(
-        dict.fromkeys(eps_text(one.eps) for each in found.values() for one in each.values())
-    )
+    rows = [["", "Clean", *kinds], ["---"] * (2 + len(kinds))]
+    rows += [[name, *_cells(each, kinds)] for name, each in found.items()]
+    st.markdown("\n".join(f"| {' | '.join(row)} |" for row in rows))
+    every = [evaluation for each in found.values() for evaluation in each.values()]
+    radii = ", ".join(dict.fromkeys(eps_text(evaluation.eps) for evaluation in every))
     st.markdown(
-        f"Share still right, with 95 % intervals, at ε = {radii}, seed 0."
-        f" {_compared(found, list(opened))}"
+        f"Share still right, with 95 % intervals, at ε = {radii}, seed 0. {_compared(found)}"
     )
 
 
@@ -329,17 +284,30 @@ def _evaluations(run: Run) -> dict[str, Evaluation]:
     """The plain evaluation and AutoAttack at the run's ε, the largest n of each, by printed
     name.
     """
-    out: dict[str, Evaluation] = {}
-    for one in run.evaluations():
-        wanted = one.attack.get("key") == "autoattack" or one.printed == "PGD-20"
-        if (
-            wanted
-            and one.eps == run.eps
-            and one.seed == 0
-            and (one.printed not in out or one.n > out[one.printed].n)
-        ):
-            out[one.printed] = one
-    return out
+    wanted = [
+        evaluation
+        for evaluation in run.evaluations()
+        if (evaluation.attack.get("key") == "autoattack" or evaluation.printed == "PGD-20")
+        and (evaluation.eps, evaluation.seed) == (run.eps, 0)
+    ]
+    return {
+        kind: max((each for each in wanted if each.printed == kind), key=lambda each: each.n)
+        for kind in dict.fromkeys(each.printed for each in wanted)
+    }
+
+
+def _cells(each: Mapping[str, Evaluation], kinds: Sequence[str]) -> list[str]:
+    """What is right untouched, on the most images, and under each kind of attack."""
+    if not each:
+        return ["not evaluated", *[""] * len(kinds)]
+    largest = max(each.values(), key=lambda evaluation: evaluation.n)
+    return [
+        _cell(largest.clean_k, largest.n),
+        *(
+            _cell(each[kind].robust_k, each[kind].n) if kind in each else "not measured"
+            for kind in kinds
+        ),
+    ]
 
 
 def _cell(k: int, n: int) -> str:
@@ -347,46 +315,48 @@ def _cell(k: int, n: int) -> str:
     return f"{100 * k / n:.1f} % [{100 * low:.1f}, {100 * high:.1f}] of {n}"
 
 
-def _compared(found: Mapping[str, Mapping[str, Evaluation]], names: list[str]) -> str:
+def _compared(found: Mapping[str, Mapping[str, Evaluation]]) -> str:
     """The second network against the first on the same images: under each attack that both have
-    seen, and clean.
+    seen, and clean; nothing where there is no second.
     """
-    if len(names) < 2:
+    if len(found) < 2:
         return ""
-    before, after = found[names[0]], found[names[1]]
+    (first, before), (second, after) = list(found.items())[:2]
     both = [kind for kind in after if kind in before]
     if not both:
         return (
-            f"{names[0]} and {names[1]} were not evaluated with the same attack, so they are not"
+            f"{first} and {second} were not evaluated with the same attack, so they are not"
             " compared."
         )
     said = []
     for kind in both:
         try:
-            words = paired(after[kind], before[kind]).sentence(names[1], names[0])
+            words = paired(after[kind], before[kind]).sentence(second, first)
             said.append(words[:1].upper() + words[1:])
         except UserError as error:
             said.append(f"{kind}: {error}")
-    kind = max(both, key=lambda one: after[one].n)
-    one, other = after[kind], before[kind]
-    if one.images == other.images and one.clean_right and other.clean_right:
-        mine, theirs = one.right()[0], other.right()[0]
-        b, c = int((mine & ~theirs).sum()), int((~mine & theirs).sum())
-        low, high = tango(b, c, one.n)
-        decided = "" if low > 0 or high < 0 else ": not decided"
-        said.append(
-            f"Clean accuracy: {100 * (b - c) / one.n:+.1f} points [{100 * low:+.1f},"
-            f" {100 * high:+.1f}], n = {one.n}{decided}."
-        )
-    return " ".join(said)
+    kind = max(both, key=lambda each: after[each].n)
+    return " ".join([*said, _clean(before[kind], after[kind])]).strip()
+
+
+def _clean(before: Evaluation, after: Evaluation) -> str:
+    """By how much clean accuracy moved; nothing where it was not measured on the same images."""
+    if after.images != before.images or not (after.clean_right and before.clean_right):
+        return ""
+    mine, theirs = after.right()[0], before.right()[0]
+    b, c = int((mine & ~theirs).sum()), int((~mine & theirs).sum())
+    low, high = (100 * end for end in tango(b, c, after.n))
+    decided = "" if low > 0 or high < 0 else ": not decided"
+    return (
+        f"Clean accuracy: {100 * (b - c) / after.n:+.1f} points [{low:+.1f}, {high:+.1f}], n ="
+        f" {after.n}{decided}."
+    )
 
 
 def curvature(here: Context, chosen: Cast) -> None:
     """How strongly the loss bends at the images; a point chosen is the image of every view."""
-    spec = CurvatureSpec()
-    cost = "about 15 s"
-    found = widgets.measured(chosen.named, spec, "the curvature of up to 50 images", cost)
-    if found:
+    spec, cost = CurvatureSpec(), "about 15 s"
+    if found := widgets.measured(chosen.named, spec, "the curvature of up to 50 images", cost):
         picked = widgets.draw(figures.curvature, found, Frame("curvature", spec, brush=True))
         widgets.thumbnails(here, picked, "curvature")
         st.markdown(
@@ -398,12 +368,11 @@ def curvature(here: Context, chosen: Cast) -> None:
 def weights(chosen: Cast) -> None:
     """The loss around the trained weights."""
     grids = (21, REFINED)
-    grid = int(st.selectbox("Grid", grids, format_func=_grid, **linked("weights-grid", 21, grids)))
+    grid = st.selectbox("Grid", grids, format_func=_grid, **linked("weights-grid", 21, grids))
     write_address()
     spec = WeightSurfaceSpec(grid=grid, refine=grid == REFINED)
     what = f"the surface around the weights, {grid} × {grid} on 128 images"
-    found = widgets.measured(chosen.named, spec, what, "about 10 s")
-    if found:
+    if found := widgets.measured(chosen.named, spec, what, "about 10 s"):
         widgets.draw(surface_figures.weight_surface, found, Frame("weight-surface", spec))
         st.markdown(
             "Robust networks need not look flatter here: filter-normalised slices do not decide"
