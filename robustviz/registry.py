@@ -194,6 +194,16 @@ def hints(cls: type) -> dict[str, Any]:
     return {field.name: every[field.name] for field in dataclasses.fields(cls)}
 
 
+def without_none(hint: Any) -> tuple[Any, bool]:
+    """The type that `hint` asks for where something is given, and whether None may be instead."""
+    args = get_args(hint) if get_origin(hint) in (typing.Union, types.UnionType) else ()
+    return next((arg for arg in args if arg is not type(None)), hint), type(None) in args
+
+
+def _bare(text: object) -> str:
+    return "".join(filter(str.isalnum, str(text).lower()))
+
+
 def coerce(hint: Any, value: Any, path: str) -> Any:
     """`value` as the type `hint` asks for: ints become floats where a float is meant, mappings
     become dataclasses.
@@ -201,14 +211,14 @@ def coerce(hint: Any, value: Any, path: str) -> Any:
     Raises UserError that names the field, what came and what is wanted. Text is never guessed into
     a number here; the command line does that, where text is all there is.
     """
-    origin, args = get_origin(hint), get_args(hint)
     value = plain(value)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        rest = [arg for arg in args if arg is not type(None)]
-        return coerce(rest[0], value, path)
+    hint, optional = without_none(hint)
+    if optional and value is None:
+        return None
+    origin, args = get_origin(hint), get_args(hint)
     if origin is Literal:
+        if isinstance(value, str):  # as others spell it: Linf, L-2
+            value = {_bare(arg): arg for arg in args}.get(_bare(value), value)
         if value in args and not isinstance(value, bool):
             return value
         raise UserError(f"{path}={value!r} is not one of {', '.join(map(str, args))}.", code=2)

@@ -15,14 +15,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import streamlit as st
+import torch
 
-from robustviz import paths, registry
+from robustviz import figures, paths, registry
 from robustviz.registry import RUNS, Option
 from robustviz.runs import folder
 from robustviz.runs.folder import Run
 from robustviz.terms import term
+from robustviz.training.evaluate import count_right
 from robustviz.types import JSON, UserError, eps_text
 from robustviz.ui.shell import linked
+from robustviz.views.measure import images_of, net_of
 
 OWN = "Choose freely"  # the Train page's recipe that is none
 FIRST = {"data": "shapes", "a": "standard", "b": "pgd_at"}  # what is chosen before anybody chose
@@ -115,7 +118,7 @@ def label(run: Run) -> str:
 
 def option(run: Run) -> str:
     """A run's name in a picker: its group, then its name."""
-    return f"{GROUPS[group(run.method_key)].name} · {label(run)}"
+    return f"{group(run.method_key).name} · {label(run)}"
 
 
 def method_label(key: str) -> str:
@@ -125,17 +128,18 @@ def method_label(key: str) -> str:
 
 def method_option(key: str) -> str:
     """A method's name in a picker: its group, then its name."""
-    return f"{GROUPS[group(key)].name} · {method_label(key)}"
+    return f"{group(key).name} · {method_label(key)}"
 
 
-def group(key: str) -> str:
-    """The key in `GROUPS` of a method's group."""
-    return str(registry.get("method", key).group)
+def group(key: str) -> Group:
+    """A method's group."""
+    return GROUPS[registry.get("method", key).group]
 
 
 def methods() -> list[str]:
     """Every method's key in the order of the pickers: by group, in each as registered."""
-    return sorted(registry.keys("method"), key=lambda key: list(GROUPS).index(group(key)))
+    places = list(GROUPS.values())
+    return sorted(registry.keys("method"), key=lambda key: places.index(group(key)))
 
 
 def ordered(every: Iterable[Run]) -> dict[str, Run]:
@@ -234,41 +238,17 @@ def sidebar() -> Context:
         raise UserError(
             "There is no trained model yet: train one on the Train page, or run `make zoo`."
         )
-    names = sorted(
-        {data_name(run) for run in every.values()}, key=lambda name: (name != FIRST["data"], name)
-    )
     with st.sidebar:
         holder = st.container()
         with st.expander("Data and models", icon=":material/tune:"):
-            data = st.selectbox(
-                "Data set",
-                names,
-                on_change=_follow,
-                help=term("shapes"),
-                **linked("data", _first_data(every, names), names),
-            )
-            here = ordered(run for run in every.values() if data_name(run) == data)
-            options, first, second = list(here), *_defaults(here)
-            a = st.selectbox(
-                "Model A",
-                options,
-                format_func=lambda i: option(here[i]),
-                **linked("a", first, options),
-            )
-            start = first if a == second else second  # an address may name A alone
-            b = st.selectbox(
-                "Model B",
-                ["", *options],
-                format_func=lambda i: option(here[i]) if i else "none",
-                **linked("b", start, ["", *options]),
-            )
+            data, a, b = _networks(every)
             if left_out := [run.id for run in known if _l2(run)]:
-                said = f"{left_out[0]} is" if len(left_out) == 1 else f"{len(left_out)} runs are"
+                which = f"{left_out[0]} is" if len(left_out) == 1 else f"{len(left_out)} runs are"
                 st.markdown(
-                    f"{said} not listed: trained in l2, while these views measure in grey levels."
+                    f"{which} not listed: trained in l2, while these views measure in grey levels."
                     " `evaluate` on the command line can."
                 )
-            _offer_training(here)
+            _offer_training(every[a].data_key)
         count = test_count(a)
         with holder:
             img = int(
@@ -281,21 +261,42 @@ def sidebar() -> Context:
             )
             picture, name = thumbnail(a, img)
             st.image(picture, width="content", alt=f"Test image {img}: {name}")
-            text = f":blue[**A**] {label(here[a])}" + (
-                f"  \n:orange[**B**] {label(here[b])}" if b else ""
+            other = f"  \n:orange[**B**] {label(every[b])}" if b else ""
+            same = "  \nA and B are the same network." if a == b else ""
+            st.markdown(
+                f"**{name}**, image {img} of the {count} test images of {data}  \n"
+                f":blue[**A**] {label(every[a])}{other}{same}"
             )
-            text += "  \nA and B are the same network." if a == b else ""
-            st.markdown(f"**{name}**, image {img} of the {count} test images of {data}  \n{text}")
-    return Context(str(data), str(a), str(b or ""), img)
+    return Context(data, a, b, img)
 
 
-def _first_data(every: dict[str, Run], names: list[str]) -> str:
-    """The data set to start from: that of a run which the address names, else the first."""
+def _networks(every: dict[str, Run]) -> tuple[str, str, str]:
+    """The pickers of the data set and of networks A and B; the data's name and two ids."""
+    names = sorted(
+        set(map(data_name, every.values())), key=lambda name: (name != FIRST["data"], name)
+    )
+    # the data set to start from is that of a run which the address names
     named = (every.get(st.query_params.get(side, "")) for side in ("a", "b"))
-    return next((data_name(run) for run in named if run is not None), names[0])
+    first = next((data_name(run) for run in named if run is not None), names[0])
+    data = st.selectbox(
+        "Data set", names, on_change=_follow, help=term("shapes"), **linked("data", first, names)
+    )
+    here = ordered(run for run in every.values() if data_name(run) == data)
+    options, start = list(here), _defaults(here)
+    a = st.selectbox(
+        "Model A", options, format_func=lambda i: option(here[i]), **linked("a", start[0], options)
+    )
+    # an address may name A alone
+    b = st.selectbox(
+        "Model B",
+        ["", *options],
+        format_func=lambda i: option(here[i]) if i else "none",
+        **linked("b", start[0] if a == start[1] else start[1], ["", *options]),
+    )
+    return data, a, b or ""
 
 
-def _offer_training(here: dict[str, Run]) -> None:
+def _offer_training(data_key: str) -> None:
     """Lead to the Train page, with the method that the last change of the data set did not find
     there.
     """
@@ -308,7 +309,6 @@ def _offer_training(here: dict[str, Run]) -> None:
         icon=":material/model_training:",
         width="stretch",
     ):
-        data_key = next(iter(here.values())).data_key
         st.session_state.update(
             {"train-data": data_key}
             | ({"train-method": missing, "train-recipe": OWN} if missing else {})
@@ -368,8 +368,6 @@ def _follow() -> None:
 @st.cache_data(max_entries=16, show_spinner="Loading the images …")
 def test_count(run_id: str) -> int:
     """How many test images the run's data has."""
-    from robustviz.views.measure import images_of
-
     return len(images_of(folder.open_model(run_id)))
 
 
@@ -378,11 +376,6 @@ def first_right(run_id: str) -> int:
     """The first test image that the network gets right untouched: what to open with; 0 where there
     is none.
     """
-    import torch
-
-    from robustviz.training.evaluate import count_right
-    from robustviz.views.measure import images_of, net_of
-
     run = folder.open_model(run_id)
     split = images_of(run)
     few = split.take(torch.arange(min(50, len(split))))
@@ -393,11 +386,5 @@ def first_right(run_id: str) -> int:
 @st.cache_data(max_entries=256, show_spinner=False)
 def thumbnail(run_id: str, index: int) -> tuple[bytes, str]:
     """One test image as PNG, and the name of its class."""
-    from robustviz import figures
-    from robustviz.views.measure import images_of
-
-    split = images_of(folder.open_model(run_id))
-    import torch
-
-    one = split.take(torch.tensor([index]))
-    return figures.png(one.x[0].numpy(), 128), split.classes[int(one.y[0])]
+    image = images_of(folder.open_model(run_id)).take(torch.tensor([index]))
+    return figures.png(image.x[0].numpy(), 128), image.classes[int(image.y[0])]

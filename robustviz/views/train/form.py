@@ -7,14 +7,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import streamlit as st
 
 from robustviz import registry
-from robustviz.data import Source
 from robustviz.registry import RUNS, Option
 from robustviz.runs import folder, queue
 from robustviz.runs.folder import Run
@@ -24,7 +23,6 @@ from robustviz.training.presets import LESSONS, PRESETS, PUBLISHED
 from robustviz.types import UserError, eps_text, parse_number
 from robustviz.ui.context import (
     FIRST,
-    GROUPS,
     OWN,
     group,
     method_option,
@@ -56,8 +54,10 @@ def _asked() -> TrainConfig | None:
     with right:
         _explain(recipe, method)
     with left:
-        place = _place(registry.get("data", data))
-        if place == "":
+        dials = registry.options(registry.get("data", data))
+        own = [option.help for option in dials.values() if option.kind == "folder"]
+        place = st.text_input(own[0], key="train-folder").strip() if own else ""
+        if own and not place:
             st.info("Type the path of a folder on the computer that runs robustviz.")
             return None
         preset = recipe if recipe in PRESETS else None
@@ -72,12 +72,8 @@ def _asked() -> TrainConfig | None:
         ]
         changes = _fields(start, start.method, main, scope, "method.", across=2)
     with st.expander("More settings", icon=":material/settings:"):
-        dials = [
-            name
-            for name, option in registry.options(type(start.data)).items()
-            if option.kind != "folder"
-        ]
-        of_data = _fields(start, start.data, dials, scope, "data.")
+        asked = [name for name, option in dials.items() if option.kind != "folder"]
+        of_data = _fields(start, start.data, asked, scope, "data.")
         # other defaults follow from these, e.g. the batch from the images' size
         start = TrainConfig.make(preset, chosen, [] if WRONG in of_data else list(of_data.items()))
         of_run = [name for name in registry.options(TrainConfig) if name not in chosen]
@@ -108,7 +104,7 @@ def _choice() -> tuple[str, str, str]:
     data = st.selectbox(
         "Data",
         data_keys,
-        _at(data_keys, preset.get("data", FIRST["data"])),
+        data_keys.index(preset.get("data", FIRST["data"])),
         key="train-data",
         format_func=lambda key: registry.get("data", key).label,
         help=term("shapes"),
@@ -117,7 +113,7 @@ def _choice() -> tuple[str, str, str]:
     method = st.selectbox(
         "Method",
         keys,
-        _at(keys, preset.get("method", FIRST["b"])),
+        keys.index(preset.get("method", FIRST["b"])),
         key="train-method",
         format_func=method_option,
         help=term("groups"),
@@ -143,8 +139,7 @@ def _explain(recipe: str, method: str) -> None:
         f"**{cls.label}.** {cls.text}  \n*{cls.paper}.*"
         + (f"  \n**Where we had to choose:** {cls.choices}" if cls.choices else "")
     )
-    own = GROUPS[group(method)]
-    if own.caution:
+    if (own := group(method)).caution:
         st.warning(f"**{own.name}.** {own.caution}", icon=own.icon)
 
 
@@ -162,65 +157,6 @@ def _leave_recipe() -> None:
     st.session_state["train-recipe"] = OWN
 
 
-def _at(options: list[str], wanted: str) -> int:
-    """The position to start from; the first where what is wanted is not there."""
-    return options.index(wanted) if wanted in options else 0
-
-
-def _place(data: type[Source]) -> str | None:
-    """The folder that holds the user's own data; None where the data set has none."""
-    for name in registry.of_kind(data, "folder"):
-        return st.text_input(registry.options(data)[name].help, key="train-folder").strip()
-    return None
-
-
-@dataclass(frozen=True)
-class _Setting:
-    """A field of `owner`, which is a part of the config `start`, as its widget needs it; `prefix`
-    is its owner's dotted path, `form` what the keys of all widgets start with.
-    """
-
-    start: TrainConfig
-    owner: Any
-    name: str
-    form: str
-    prefix: str
-
-    @property
-    def value(self) -> Any:
-        return getattr(self.owner, self.name)
-
-    @property
-    def option(self) -> Option:
-        return registry.options(type(self.owner))[self.name]
-
-    @property
-    def optional(self) -> bool:
-        return type(None) in typing.get_args(registry.hints(type(self.owner))[self.name])
-
-    @property
-    def hint(self) -> Any:
-        """Its type, without the None of an optional one."""
-        hint = registry.hints(type(self.owner))[self.name]
-        return typing.get_args(hint)[0] if self.optional else hint
-
-    @property
-    def if_empty(self) -> str:
-        """What an optional setting means where nothing is given: what its help says after
-        "empty:".
-        """
-        return self.option.help.partition("empty: ")[2].rstrip(".")
-
-    @property
-    def title(self) -> str:
-        return f"{self.prefix.removeprefix('method.')}{self.name}".replace("_", " ")
-
-    @property
-    def common(self) -> dict[str, Any]:
-        """What every widget takes."""
-        return {"key": f"{self.form}{self.prefix}{self.name}", "help": self.option.help or None}
-
-
 def _fields(
     start: TrainConfig, owner: Any, names: Iterable[str], scope: str, prefix: str, across: int = 3
 ) -> dict[str, Any]:
@@ -228,79 +164,110 @@ def _fields(
     was changed, by dotted path. Runs have long names: each has a row of its own, above the others.
     """
     changes: dict[str, Any] = {}
-    settings = [_Setting(start, owner, name, f"train-{scope}-", prefix) for name in names]
-    inner = [setting for setting in settings if dataclasses.is_dataclass(setting.value)]
-    plain = [setting for setting in settings if not dataclasses.is_dataclass(setting.value)]
-    wide = [setting for setting in plain if setting.option.kind in RUNS]
-    narrow = [setting for setting in plain if setting not in wide]
+    options = registry.options(type(owner))
+    inner = [name for name in names if dataclasses.is_dataclass(getattr(owner, name))]
+    wide = [name for name in names if options[name].kind in RUNS]
+    narrow = [name for name in names if name not in (*inner, *wide)]
     columns = st.columns(across) if narrow else []
     places = [st.container() for _ in wide] + [columns[at % across] for at in range(len(narrow))]
-    for setting, place in zip([*wide, *narrow], places, strict=True):
+    for name, place in zip([*wide, *narrow], places, strict=True):
+        value = getattr(owner, name)
         with place:
             try:
-                value = _input(setting)
+                asked = _input(_Setting(start, owner, name, value, f"train-{scope}-", prefix))
             except UserError as error:
                 st.error(str(error))
-                changes[WRONG] = True
-                continue
-        if value != setting.value:
-            changes[f"{prefix}{setting.name}"] = value
-    for setting in inner:
-        part, path = setting.value, f"{prefix}{setting.name}."
+                changes[WRONG], asked = True, value
+        if asked != value:
+            changes[f"{prefix}{name}"] = asked
+    for name in inner:
+        part, path = getattr(owner, name), f"{prefix}{name}."
         changes |= _fields(start, part, registry.options(type(part)), scope, path, across)
     return changes
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """The field `name` of `owner`, which is a part of the config `start`, as its widget needs it;
+    `prefix` is its owner's dotted path, `form` what the keys of all widgets start with.
+    """
+
+    start: TrainConfig
+    owner: Any
+    name: str
+    value: Any
+    form: str
+    prefix: str
 
 
 def _input(setting: _Setting) -> Any:
     """The widget that fits a setting; the value it holds. Raises UserError for text where a number
     belongs.
     """
-    value, option, common = setting.value, setting.option, setting.common
-    if option.kind in RUNS:
-        return _run(setting)
-    if offered := _offered(setting):
+    owner, name, value = setting.owner, setting.name, setting.value
+    option = registry.options(type(owner))[name]
+    hint, optional = registry.without_none(registry.hints(type(owner))[name])
+    if_empty = option.help.partition("empty: ")[2].rstrip(".")  # what an optional one means then
+    common: dict[str, Any] = {
+        "label": f"{setting.prefix.removeprefix('method.')}{name}".replace("_", " "),
+        "key": f"{setting.form}{setting.prefix}{name}",
+        "help": option.help or None,
+    }
+    networks = _networks(setting, option.kind) if option.kind in RUNS else {}
+    offered = [None, *networks] if option.kind in RUNS else _offered(setting, hint, option)
+    if offered:
         choices = list(dict.fromkeys([*offered, value]))
-        free = option.kind == "rule"
-        at = choices.index(value)
-        return st.selectbox(setting.title, choices, at, accept_new_options=free, **common)
-    if setting.hint is bool:
-        return st.checkbox(setting.title, value, **common)
-    if setting.hint is int and value is not None:
-        ends: Any = [None if end is None else int(end) for end in (option.low, option.high)]
-        return int(st.number_input(setting.title, *ends, value=int(value), **common))
-    return _text(setting)
+        return st.selectbox(
+            options=choices,
+            index=choices.index(value),
+            format_func=lambda one: (
+                run_option(networks[one]) if one in networks else one or if_empty
+            ),
+            accept_new_options=option.kind == "rule",
+            **common,
+        )
+    if hint is bool:
+        return st.checkbox(value=value, **common)
+    if hint is int and value is not None:
+        low, high = (None if end is None else int(end) for end in (option.low, option.high))
+        return st.number_input(min_value=low, max_value=high, value=int(value), **common)
+    shown = _number(value, option.kind) if isinstance(value, float) else str(value or "")
+    placeholder = if_empty if optional else None
+    text = st.text_input(value=shown, placeholder=placeholder, **common).strip()
+    if text == "":
+        return None if optional else value
+    if hint is str:
+        return text
+    number = parse_number(text)  # of few digits it may be the one that is there already
+    same = value is not None and abs(number - value) < 1e-6 * max(1.0, abs(value))
+    return value if same else number
 
 
-def _offered(setting: _Setting) -> tuple[str, ...]:
-    """What a setting can be chosen from; nothing where it takes anything."""
-    if typing.get_origin(setting.hint) is Literal:
-        return typing.get_args(setting.hint)
-    if setting.option.kind == "net":
+def _number(value: float, kind: registry.Kind) -> str:
+    """A number as a person would type it: a radius in grey levels where it is a whole number of
+    them.
+    """
+    levels = eps_text(value)
+    return levels if kind == "radius" and "(" not in levels else f"{value:g}"
+
+
+def _offered(setting: _Setting, hint: Any, option: Option) -> Sequence[str]:
+    """What a setting can be chosen from; nothing where it takes anything. Masks that are the true
+    objects are for data that has them.
+    """
+    if typing.get_origin(hint) is Literal:
+        return typing.get_args(hint)
+    if option.kind == "net":
         return registry.keys("net")
-    return tuple(choice for choice in setting.option.choices if _suits(setting, choice))
+    with_choice = {
+        choice: dataclasses.replace(setting.owner, **{setting.name: choice})
+        for choice in option.choices
+    }
+    masked = setting.start.data.has_masks
+    return [c for c, owner in with_choice.items() if masked or not getattr(owner, "objects", False)]
 
 
-def _suits(setting: _Setting, choice: str) -> bool:
-    """Whether this data has what the choice asks for: some masks are the true objects."""
-    owner = dataclasses.replace(setting.owner, **{setting.name: choice})
-    return setting.start.data.has_masks or not getattr(owner, "objects", False)
-
-
-def _run(setting: _Setting) -> str | None:
-    here = _networks(setting)
-    ids: list[str | None] = list(dict.fromkeys([None, *here, setting.value]))
-    return st.selectbox(
-        setting.title,
-        ids,
-        ids.index(setting.value),
-        format_func=lambda name: (
-            run_option(here[name]) if name in here else name or setting.if_empty
-        ),
-        **setting.common,
-    )
-
-
-def _networks(setting: _Setting) -> dict[str, Run]:
+def _networks(setting: _Setting, kind: registry.Kind) -> dict[str, Run]:
     """The runs that a training can start from or learn from: ordinary shipped ones and the user's,
     on this very data. One that it starts from keeps its architecture, so it must be of the network
     chosen.
@@ -312,29 +279,8 @@ def _networks(setting: _Setting) -> dict[str, Run]:
         for run in trained().values()
         if run.info["data"] == registry.encode(start.data)
         and (run.method_key == "standard" or not run.shipped)
-        and (setting.option.kind != "starting run" or run.architecture == net)
+        and (kind != "starting run" or run.architecture == net)
     )
-
-
-def _text(setting: _Setting) -> Any:
-    """A text, or a number as a person would type it: a radius in grey levels where it is a whole
-    number of them.
-    """
-    value = setting.value
-    shown = value or ""
-    if isinstance(value, float):
-        levels = eps_text(value)
-        whole = setting.option.kind == "radius" and "(" not in levels
-        shown = levels if whole else f"{value:g}"
-    hint = setting.if_empty if setting.optional else None
-    text = st.text_input(setting.title, str(shown), placeholder=hint, **setting.common).strip()
-    if text == "":
-        return None if setting.optional else value
-    if setting.hint is str:
-        return text
-    number = parse_number(text)
-    same = value is not None and abs(number - value) < 1e-6 * max(1.0, abs(value))
-    return value if same else number
 
 
 def submit(config: TrainConfig) -> None:
