@@ -55,7 +55,8 @@ def threads(count: int) -> Iterator[None]:
 
     depth = getattr(_mine, "depth", 0)
     with _turn:
-        before = torch.get_num_threads() if depth or not _inside else _usual
+        now = torch.get_num_threads()  # a thread's first question would undo what is set below
+        before = now if depth or not _inside else _usual
         _usual = _usual if _inside else before
         _inside, _mine.depth = _inside + 1, depth + 1
         torch.set_num_threads(max(1, count))

@@ -331,6 +331,15 @@ def trained(run: Run, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
+def test_an_evaluation_and_a_ladder_leave_the_process_its_threads(trained: Run) -> None:
+    inside: list[int] = []
+    torch.set_num_threads(3)
+    look = lambda *_: inside.append(torch.get_num_threads())  # noqa: E731
+    evaluate.evaluate(trained, QUICK[0], eps=0.025, tick=look)
+    evaluate.ladder(trained, eps=0.025, rungs=QUICK[:1], tick=look, say=look)
+    assert set(inside) == {trained.config.threads} and torch.get_num_threads() == 3
+
+
 def test_a_ladder_is_ordered_and_counts_as_single_evaluations_do(trained: Run) -> None:
     said: list[str] = []
     found = evaluate.ladder(trained, eps=0.025, rungs=QUICK, say=said.append)

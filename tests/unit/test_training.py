@@ -533,6 +533,20 @@ def test_the_short_way_in_yields_records_with_the_training_behind_them(tiny: Tra
     )
 
 
+def test_a_training_computes_with_its_own_threads_and_leaves_the_process_its(
+    tiny: TrainConfig,
+) -> None:
+    inside = []
+
+    def look(tick: Tick) -> loop.Answer:
+        inside.append(torch.get_num_threads())
+        return "go"
+
+    torch.set_num_threads(3)
+    outside = [torch.get_num_threads() for _ in train(dataclasses.replace(tiny, threads=2), look)]
+    assert set(inside) == {2} and outside == [3, 3, 3] and torch.get_num_threads() == 3
+
+
 def test_a_resume_that_cannot_be_exact_says_so() -> None:
     same = {"torch": "2", "platform": "a", "device": "cpu"}
     assert tolerance_note(same, dict(same)) == ""
