@@ -32,6 +32,10 @@ class UserError(ValueError):
         self.code = code
 
 
+class WrongCall(UserError, TypeError):
+    """A call that Python would refuse with a TypeError, in one clear sentence."""
+
+
 @dataclass(frozen=True, eq=False)
 class Batch:
     """What a method sees of one training step.

@@ -36,13 +36,11 @@ from robustviz.inputs import (
 )
 from robustviz.nets.attackable import addresses, attackable, recordings_of, takes_any_layout
 from robustviz.registry import Spec, of_kind, option
-from robustviz.types import UserError, check_eps, parse_number, plain
+from robustviz.types import UserError, WrongCall, check_eps, parse_number, plain
 
 N = TypeVar("N", float, Tensor)
 LOOK = 5  # steps between two looks of a search
-# where steps are recorded, a search goes on with a multiple of so many images, so that few graphs
-# are needed
-BUCKET = 64
+BUCKET = 64  # where steps are recorded, a search goes on with a multiple of so many: few graphs
 
 
 @dataclass(eq=False)
@@ -77,10 +75,6 @@ def answers(net: nn.Module, x: Tensor, at_once: int | None = None) -> Tensor:
     return torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1))
 
 
-class WrongCall(UserError, TypeError):
-    """A call that Python would refuse with a TypeError, in one clear sentence."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Attack(Spec):
     """Base of all attacks. Inputs are float images in [0, 1] and the net gives logits.
@@ -112,9 +106,8 @@ class Attack(Spec):
     )
 
     kind = "attack"
-    fused: ClassVar[bool] = (
-        True  # whether gradients may differ from the network's by a rounding; verdicts never do
-    )
+    # whether gradients may differ from the network's by a rounding; verdicts never do
+    fused: ClassVar[bool] = True
     needs_gradient: ClassVar[bool] = True
     label: ClassVar[str]
     text: ClassVar[str]  # one plain sentence for the person who chooses
@@ -129,11 +122,9 @@ class Attack(Spec):
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
-        for name in of_kind(type(self), "radius"):  # they may be text, 8/255
-            radius = getattr(self, name)
-            object.__setattr__(
-                self, name, parse_number(radius) if isinstance(radius, str) else radius
-            )
+        for name in of_kind(type(self), "radius"):
+            if isinstance(radius := getattr(self, name), str):  # 8/255
+                object.__setattr__(self, name, parse_number(radius))
         super().__post_init__()
         if self.eps is not None:
             check_eps(self.eps, self.norm)
@@ -467,6 +458,8 @@ class Attack(Spec):
     def _radius(self, eps: float | Tensor | None) -> float | Tensor:
         """The given ε, else the attack's own. Raises UserError where there is neither."""
         radius = self.eps if eps is None else plain(eps)
+        if isinstance(radius, str):
+            return parse_number(radius)
         if radius is None:
             raise UserError(
                 f"The attack {self.key} has no eps; give one, e.g."

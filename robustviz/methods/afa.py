@@ -4,7 +4,6 @@ their class.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -108,7 +107,12 @@ class AFA(Adversarial):
     def stages(self, config: TrainConfig) -> tuple[Stage, ...]:
         if self.head == "online":
             return (Stage("train", 1.0, self.loss),)
-        first = Stage("features", 1 - self.head_share, self.loss, trainable=_body)
+        first = Stage(
+            "features",
+            1 - self.head_share,
+            self.loss,
+            trainable=lambda net: [*net.maps.parameters(), *net.pool.parameters()],
+        )
         if self.head == "AFF":
             return (first, Stage("fine-tune all", self.head_share, super().loss, new_head=True))
         # an attack in train mode would move the running statistics of a body that rests
@@ -119,7 +123,7 @@ class AFA(Adversarial):
                 "linear head",
                 self.head_share,
                 second.loss,
-                trainable=_head,
+                trainable=lambda net: net.head.parameters(),
                 new_head=True,
                 frozen_eval=("maps", "pool"),
             ),
@@ -162,14 +166,6 @@ class AFA(Adversarial):
         return losses.contrastive_per_anchor(
             adv, y, both, y.repeat(2), self.temperature, itself
         ).mean()
-
-
-def _body(net: Classifier) -> Iterable[nn.Parameter]:
-    return [*net.maps.parameters(), *net.pool.parameters()]
-
-
-def _head(net: Classifier) -> Iterable[nn.Parameter]:
-    return net.head.parameters()
 
 
 @register("method/afa_trades")

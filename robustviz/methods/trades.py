@@ -69,12 +69,8 @@ class TRADES(Adversarial):
 
     def loss(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Terms:
         x_adv = self.attacked(net, batch)
-        logits = net(batch.x)
-        if self.bn == "official":
-            logits_adv = net(x_adv)
-            target = net(batch.x)
-        else:
-            logits_adv, target = net(x_adv), logits
+        logits, logits_adv = net(batch.x), net(x_adv)
+        target = net(batch.x) if self.bn == "official" else logits
         return {
             "ce": F.cross_entropy(logits, batch.y),
             "kl": self.beta * losses.kl(target, logits_adv),
