@@ -4,8 +4,8 @@ card that says what they are, and nothing is read, drawn or downloaded before it
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
+import functools
+from pathlib import Path
 
 from robustviz import registry
 from robustviz.data.augmentation import AUGMENTATIONS as AUGMENTATIONS, augment as augment
@@ -31,10 +31,6 @@ from robustviz.data.tiny_imagenet import TinyImageNet as TinyImageNet
 from robustviz.data.folder import Folder as Folder
 
 # isort: on
-
-_recent: OrderedDict[tuple[str, str, int | None, str], Dataset] = OrderedDict()
-_lock = threading.Lock()
-KEEP = 6
 
 
 def source(text: str) -> Source:
@@ -64,20 +60,12 @@ def load(source: str | Source, split: str = "train", n: int | None = None) -> Da
     check_split(split)
     if n is not None and n < 1:
         raise UserError(f"n={n} images is too few to train on: ask for at least 1.", code=2)
-    if split != "train":
-        n = None
-    name = (registry.key(images), split, n, str(root()))
-    with _lock:
-        if name in _recent:
-            _recent.move_to_end(name)
-            return _recent[name]
-    # outside the lock: a download of one session must not stop the others
-    dataset = images.load(split, n)
-    with _lock:
-        _recent[name] = dataset
-        while len(_recent) > KEEP:
-            _recent.popitem(last=False)
-    return dataset
+    return _recent(images, split, n if split == "train" else None, root())
 
 
 _source = source
+
+
+@functools.lru_cache(maxsize=6)
+def _recent(source: Source, split: str, n: int | None, root: Path) -> Dataset:
+    return source.load(split, n)

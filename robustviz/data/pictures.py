@@ -42,6 +42,7 @@ RESIZED, DEEP, OWN_RANGE = (
     "of more than 8 bits",
     "scaled by its own range",
 )  # what is done to a picture
+WHITE = 2**16 - 1  # of 16 bits
 DARK = 1 / 8  # of its type's white: a 16-bit file that stays below holds fewer bits, 10, 12 or 14
 # share of unreadable files that is told on the card; above it something is wrong with the folder
 FEW = 0.05
@@ -107,10 +108,9 @@ def list_classes(folder: Path, classes: Sequence[str] | None = None) -> Listing:
             " same class folders."
         )
     y = [k for k, name in enumerate(names) for _ in found.get(name, ())]
-    files = tuple(path for name in names for path in found.get(name, ()))
     return Listing(
         names,
-        files,
+        tuple(path for name in names for path in found.get(name, ())),
         torch.tensor(y, dtype=torch.int64),
         tuple(name for name, files in found.items() if not files),
     )
@@ -155,22 +155,17 @@ def _raw_mode(stored: Any) -> str:
     return str(args if isinstance(args, str) else args[0])
 
 
-def _white(stored: Any) -> int:
-    """The white of a PGM or PPM by its own head; 65,535 for any other file."""
-    return int(stored.args[1]) if _is_ppm(stored) else 2**16 - 1
-
-
-def _is_ppm(stored: Any) -> bool:
-    return getattr(stored, "codec_name", "") in ("ppm", "ppm_plain") and isinstance(
-        stored.args, tuple
-    )
+def _ppm_white(stored: Any) -> int | None:
+    """The white of a PGM or PPM by its own head; None for any other file."""
+    is_ppm = getattr(stored, "codec_name", "") in ("ppm", "ppm_plain")
+    return int(stored.args[1]) if is_ppm and isinstance(stored.args, tuple) else None
 
 
 def _is_dark_colour(picture: Image.Image, stored: Any) -> bool:
     """Whether a picture in colour, or with transparent parts, of which Pillow gives the upper 8 of
     16 bits, has next to nothing there.
     """
-    deep = ";16" in _raw_mode(stored) or (_is_ppm(stored) and _white(stored) == 2**16 - 1)
+    deep = ";16" in _raw_mode(stored) or _ppm_white(stored) == WHITE
     if not deep or picture.mode not in ("RGB", "RGBA"):
         return False
     return int(np.asarray(picture)[..., :3].max(initial=0)) < 256 * DARK
@@ -189,8 +184,8 @@ def _deep_colour(path: Path, upper: Image.Image) -> Image.Image:
         tiles = []
         for tile in again.tile:
             raw, args = _raw_mode(tile), tile.args or ()
-            if _is_ppm(tile):
-                args = (raw, int((2**16 - 1) * DARK))  # all that there is, with 3 bits more
+            if _ppm_white(tile):
+                args = (raw, int(WHITE * DARK))  # all that there is, with 3 bits more
             else:
                 other = "RGBA" if raw == "LA;16B" else raw[:-1] + turned.get(raw[-1], "L")
                 args = other if isinstance(args, str) else (other, *args[1:])
@@ -202,7 +197,7 @@ def _deep_colour(path: Path, upper: Image.Image) -> Image.Image:
             [256 * lower[..., 0] + lower[..., 1]] * 3 + [256 * lower[..., 2] + lower[..., 3]],
             axis=2,
         )
-    elif _is_ppm(tiles[0]):
+    elif _ppm_white(tiles[0]):
         values = lower
     elif not _raw_mode(tiles[0]).startswith(
         "RGBa"
@@ -212,7 +207,7 @@ def _deep_colour(path: Path, upper: Image.Image) -> Image.Image:
     for part in (slice(0, 3), slice(3, 4)):
         some = values[..., part]
         most = some.max(initial=0)
-        white = most if part.start == 0 or most < (2**16 - 1) * DARK else 2**16 - 1
+        white = most if part.start == 0 or most < WHITE * DARK else WHITE
         shown[..., part] = np.rint(some * (255 / max(white, 1)))
     return Image.fromarray(shown)
 
@@ -242,7 +237,7 @@ def _eight_bits(
     if picture.mode.startswith("I;16"):
         white = 2 ** tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0] - 1
     elif picture.mode == "I" and file.format != "TIFF":
-        white = 2**16 - 1  # Pillow brings a PGM of any maximum to 16 bits
+        white = WHITE  # Pillow brings a PGM of any maximum to 16 bits
     elif picture.mode == "L":
         values = values.view(np.int8)  # Pillow reads signed bytes as unsigned ones
     elif picture.mode == "I" and not signed:
@@ -253,11 +248,9 @@ def _eight_bits(
     low, high = float(values.min()), float(values.max())
     if picture.mode == "F" and low >= 0 and high <= 1:
         white = 1
-    dark = (
-        {2**16 - 1: (2**16 - 1) * DARK, 1: 1 / 255}.get(white or 0, 0)
-        if _white(stored) == 2**16 - 1
-        else 0
-    )
+    dark = {WHITE: WHITE * DARK, 1: 1 / 255}.get(white or 0, 0)
+    if _ppm_white(stored) not in (None, WHITE):
+        dark = 0
     own = white is None or 0 < high < dark
     black, top = (low, high) if white is None else (0, high if own else white)
     grey = (values - black) / (top - black or 1)
@@ -301,24 +294,17 @@ def read(files: Sequence[Path], size: int) -> tuple[torch.Tensor, torch.Tensor, 
     resized, deep, own = (
         sum(name in done for done in good.values()) for name in (RESIZED, DEEP, OWN_RANGE)
     )
-    notes = []
-    if resized:
-        notes.append(
-            f"{resized:,} pictures of other sizes were resized by their short side and cropped to"
-            f" the middle {size}x{size}."
-        )
-    if deep:
-        whose = f"{own:,} of them by the file's own range" if own else "by its type's white"
-        notes.append(
-            f"{deep:,} picture{'s' if deep > 1 else ''} of more than 8 bits"
-            f" {'were' if deep > 1 else 'was'} scaled to 8, {whose}."
-        )
-    if bad:
-        notes.append(
-            f"{len(bad)} unreadable file{'s were' if len(bad) > 1 else ' was'} left out, the first:"
-            f" {files[bad[0]].name}."
-        )
-    return images[kept] if bad else images, kept, " ".join(notes)
+    whose = f"{own:,} of them by the file's own range" if own else "by its type's white"
+    notes = {
+        f"{resized:,} pictures of other sizes were resized by their short side and cropped to the"
+        f" middle {size}x{size}.": resized,
+        f"{deep:,} picture{'s' if deep > 1 else ''} of more than 8 bits"
+        f" {'were' if deep > 1 else 'was'} scaled to 8, {whose}.": deep,
+        f"{len(bad)} unreadable file{'s were' if len(bad) > 1 else ' was'} left out, the first:"
+        f" {files[bad[0]].name if bad else ''}.": len(bad),
+    }
+    said = " ".join(note for note, count in notes.items() if count)
+    return images[kept] if bad else images, kept, said
 
 
 def relative(path: Path, folder: Path) -> str:

@@ -5,8 +5,6 @@ that is compared.
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
 
 from robustviz.types import UserError
@@ -55,13 +53,9 @@ def stratified_split(
     short = count - int(give.sum())
     # ties go to the first class: a stable sort, so that no machine decides otherwise
     give[torch.argsort(quota - give, descending=True, stable=True)[:short]] += 1
-    held = [
-        shuffled[labels == c][int(m) - int(g) :]
-        for c, m, g in zip(classes, sizes, give, strict=True)
-    ]
     out = torch.zeros(len(y), dtype=torch.bool)
-    if held:
-        out[torch.cat(held)] = True
+    for c, m, g in zip(classes, sizes, give, strict=True):
+        out[shuffled[labels == c][int(m) - int(g) :]] = True
     return torch.nonzero(~out).flatten(), torch.nonzero(out).flatten()
 
 
@@ -71,13 +65,6 @@ def train_and_val(y: torch.Tensor, split: str) -> torch.Tensor:
     """
     train, val = stratified_split(y, round(len(y) / 10))
     return val if split == "val" else train
-
-
-def content_hash(content: bytes) -> str:
-    """Hex digest that orders the files of a flat folder: it follows the picture, not its name or
-    its place.
-    """
-    return hashlib.sha256(content).hexdigest()
 
 
 def official(y: torch.Tensor, split: str, n: int | None) -> torch.Tensor:

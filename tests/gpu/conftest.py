@@ -56,9 +56,9 @@ def few(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Validation and test splits of drawn images have 20 images."""
     for split in ("val", "test"):
         monkeypatch.setitem(shapes.COUNTS, split, 20)
-    data._recent.clear()
+    data._recent.cache_clear()
     yield
-    data._recent.clear()
+    data._recent.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -45,10 +45,10 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(data.shapes.COUNTS, "val", 20)
     monkeypatch.setitem(data.shapes.COUNTS, "test", 20)
     rates = roofline.gemm_rate
-    data._recent.clear()
+    data._recent.cache_clear()
     rates.cache_clear()
     yield
-    data._recent.clear()
+    data._recent.cache_clear()
     rates.cache_clear()
 
 
