@@ -2,8 +2,6 @@
 needs is not installed.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 

@@ -6,8 +6,6 @@ Only the standard library is imported at the top, so that the answer comes even 
 missing.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import importlib.metadata

@@ -6,8 +6,6 @@ with what is seen in this case, with its numbers, in `figure.layout.meta["senten
 here is what editors know; a figure of any other question is found too.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 from robustviz.imports import load

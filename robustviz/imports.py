@@ -6,8 +6,6 @@ is half there. So whatever is imported late, inside a function, comes through `l
 calls `load_all` before a page that needs them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import importlib

@@ -4,8 +4,6 @@ In a checkout both are folders of the repository. An installed copy holds what i
 package, and what the user makes goes to the system's folder for programs' data.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

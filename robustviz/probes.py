@@ -4,8 +4,6 @@ A spec is a registered dataclass of settings; results that take seconds are kept
 folder. What stands here is what editors know; a probe or a spec of any other question is found too.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 from robustviz.imports import load

@@ -5,8 +5,6 @@ First every network is trained, then every ladder is climbed, so that half a nig
 networks.
 """
 
-from __future__ import annotations
-
 import functools
 import shutil
 import sys
@@ -135,17 +133,12 @@ def _ship(run: Run) -> None:
 
 
 def main(data: list[str] | None = None) -> int:
-    """Make the zoo, the story that rests on it, and the hashes."""
+    """Make the zoo, its table, the story that rests on it, and the hashes."""
+    from robustviz import cli
     from robustviz.views.start import pack as story
 
     try:
-        for run in make(data or DATA):
-            plain = run.evaluation()
-            assert plain is not None
-            _say(
-                f"{run.id:<56} clean {plain.clean_acc:.3f}  PGD-20 {plain.robust_acc:.3f}  eps"
-                f" {plain.eps:.4f}  n={plain.n}"
-            )
+        cli.main(["report", "--ladder", *(str(run.path) for run in make(data or DATA))])
         return story.main()
     except UserError as error:
         print(f"robustviz: {error}", file=sys.stderr)

@@ -4,8 +4,6 @@ With `--json` standard output holds machine-readable output only; progress alway
 error. Exit status: 0 done, 1 failed, 2 wrong usage; a failure is one clear line, never a traceback.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import os

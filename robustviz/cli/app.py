@@ -1,7 +1,5 @@
 """`app` and `check`: the dashboard, and whether this machine is ready for it."""
 
-from __future__ import annotations
-
 import argparse
 import json
 

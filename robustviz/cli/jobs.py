@@ -1,7 +1,5 @@
 """`stop` and `remove`: trainings at work, and run folders."""
 
-from __future__ import annotations
-
 import argparse
 
 from robustviz.cli.terminal import RUN, Command, about, show

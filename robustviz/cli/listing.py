@@ -1,7 +1,5 @@
 """`list`: what can be chosen, and the runs."""
 
-from __future__ import annotations
-
 import argparse
 
 from robustviz import registry

@@ -1,7 +1,5 @@
 """`report --overlap`: how well class activation maps lie on the true object."""
 
-from __future__ import annotations
-
 import argparse
 
 from robustviz.cli.terminal import markdown, say, show, whose

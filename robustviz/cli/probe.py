@@ -1,7 +1,5 @@
 """`probe`: the numbers behind a view."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

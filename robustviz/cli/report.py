@@ -1,8 +1,7 @@
 """`report`: the table of evaluations."""
 
-from __future__ import annotations
-
 import argparse
+import operator
 
 from robustviz.cli import overlap
 from robustviz.cli.terminal import Arguments, Command, about, markdown, say, show, whose
@@ -16,6 +15,7 @@ Row = tuple[JSON, list[str]]  # for machines, and the cells that a person reads
 
 RUNGS = ("FGSM", "PGD-20", "PGD-100×5", "AutoAttack")
 LADDER = ["run", "clean", *RUNGS, "n", "doctor"]
+PROTOCOL = operator.attrgetter("printed", "eps", "n", "seed", "split")  # of an evaluation
 EVALUATIONS = ["run", "clean", "robust [95 %]", "attack", "ε", "n", "seed", "doctor"]
 
 
@@ -83,11 +83,7 @@ def _against(run: Run, evaluation: Evaluation, base: Run) -> tuple[JSON | None, 
     """
     if run.path == base.path:
         return None, "–"
-
-    def protocol(of: Evaluation) -> tuple[object, ...]:
-        return of.printed, of.eps, of.n, of.seed, of.split
-
-    alike = [other for other in base.evaluations() if protocol(other) == protocol(evaluation)]
+    alike = [other for other in base.evaluations() if PROTOCOL(other) == PROTOCOL(evaluation)]
     if not alike:
         return None, "not measured alike"
     try:

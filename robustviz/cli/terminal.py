@@ -2,8 +2,6 @@
 error.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys
@@ -81,7 +79,7 @@ class Command:
     arguments: Arguments
     epilog: str = ""
 
-    def add_to(self, commands: argparse._SubParsersAction[Parser]) -> None:
+    def add_to(self, commands: "argparse._SubParsersAction[Parser]") -> None:
         """Make it known to the command line, which gives it `--json` too."""
         parser = commands.add_parser(
             self.name, help=self.help, description=self.help, epilog=self.epilog

@@ -1,7 +1,5 @@
 """`train` and `resume`: a training in this terminal."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -5,8 +5,6 @@ main thread. The launcher chooses the port, keeps the server on this computer, w
 answers, and ends it with itself.
 """
 
-from __future__ import annotations
-
 import collections
 import contextlib
 import http.client
@@ -50,10 +48,8 @@ def launch(
     fixed = _asked_port(port)
     with contextlib.suppress(Exception):  # a queue that cannot be read must not keep the app away
         queue.pump()
-    server = None
-    with _signals_as_ctrl_c():
-        try:
-            server = _start(fixed)
+    try:
+        with _signals_as_ctrl_c(), contextlib.closing(_start(fixed)) as server:
             tell(f"robustviz is at {server.address}")
             sys.stdout.flush()
             if has_desktop() if browser is None else browser:
@@ -61,11 +57,8 @@ def launch(
             server.echo()
             while server.process.poll() is None:
                 time.sleep(0.2)  # not wait(): on Windows Ctrl-C does not end that
-        except KeyboardInterrupt:
-            return 0
-        finally:
-            if server is not None:
-                server.end()
+    except KeyboardInterrupt:
+        return 0
     raise UserError(
         f"The app ended unexpectedly (exit status {server.process.returncode}){server.last_words()}"
     )
@@ -97,18 +90,11 @@ def free_port() -> int:
 def is_free(port: int) -> bool:
     """Whether a server could listen on this port of this computer."""
     # a listener on all addresses does not keep macOS from binding one of them
-    with socket.socket() as caller:
-        caller.settimeout(0.3)
-        if caller.connect_ex((HOST, port)) == 0:
-            return False
-    with socket.socket() as probe:
-        if os.name != "nt":  # there the option would let two servers share the port
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
+    with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=0.3):
+        return False
+    with contextlib.suppress(OSError), socket.create_server((HOST, port)):
+        return True
+    return False
 
 
 def _asked_port(port: int | None) -> int | None:
@@ -196,7 +182,7 @@ class _Server:
             lines = list(self._last)
         return ":\n" + "\n".join(f"  {line}" for line in lines) if lines else "."
 
-    def end(self) -> None:
+    def close(self) -> None:
         """End the server: politely, then firmly. Trainings go on; they are no part of it."""
         self._echo = False  # Python's own words about Ctrl-C are a traceback
         for firmly in (self.process.terminate, self.process.kill):
@@ -255,10 +241,10 @@ def _start(fixed: int | None) -> _Server:
                     return server
                 time.sleep(0.1)
         except BaseException:
-            server.end()
+            server.close()
             raise
         if server.process.returncode is None:
-            server.end()
+            server.close()
             raise UserError(
                 f"The app did not answer within {PATIENCE:.0f} seconds{server.last_words()}"
             )
