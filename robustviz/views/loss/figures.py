@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from robustviz.stats import Bools, Floats, mean_interval, wilson
-from robustviz.types import UserError, eps_text
+from robustviz.types import JSON, UserError, eps_text
 from robustviz.views.loss.result import Curvature, Gradients, SoftLabels, divergence, entropy
 from robustviz.views.theme import COLOURS, LIGHT, finish, named
 
@@ -44,8 +44,8 @@ def soft_labels(
     soft label the others are compared with. With more than twelve classes those with the largest
     outputs and the true one.
     """
-    found = named(results, "")
-    first, colour = next(iter(found.values())), COLOURS[template]
+    found, colour = named(results, ""), COLOURS[template]
+    first = next(iter(found.values()))
     probs = {name: result.probs_adv if attacked else result.probs for name, result in found.items()}
     names, panels = first.meta["classes"], {"one-hot": np.eye(len(first.logits))[first.y], **probs}
     best = np.argsort(-np.max(list(panels.values()), axis=0), kind="stable")
@@ -74,40 +74,39 @@ def soft_labels(
             row=1,
             col=at + 1,
         )
-    figure.update_layout(
-        template=template,
-        height=30 * len(shown) + 130,
-        margin={"l": 8, "r": 16, "t": 64, "b": 56},
-        bargap=0.2,
-    )
+    size = {"height": 30 * len(shown) + 130, "margin": {"l": 8, "r": 16, "t": 64, "b": 56}}
+    figure.update_layout(template=template, bargap=0.2, **size)
     figure.update_xaxes(range=[0, 1], tickvals=[0, 0.5, 1], ticktext=["0", "½", "1"])
     figure.update_yaxes(autorange="reversed", type="category", tickmode="linear", ticks="")
     figure.update_annotations(font={"size": 14})
-    image, attack = f"image {first.meta['index']}", f"PGD-{first.meta['attack']['steps']}"
-    eps, seed = f"ε = {eps_text(first.eps)}", f"seed {first.meta['seed']}"
-    what = f"attacked, {attack} at {eps}, {seed}" if attacked else "untouched"
-    own = f", each network under its own attack ({attack}, {eps}, {seed})" if attacked else ""
-    return finish(
-        figure,
-        f"Soft-label bars of {image}, {what}, one panel a network.",
-        first.meta,
-        f"At T = {first.temperature:g}, {image}, a {names[first.y]}{own}:"
-        f" {_doubt(probs, names, witness)}",
-    )
+    state = f"attacked, {_attack(first, ' at ')}" if attacked else "untouched"
+    alt = f"Soft-label bars of image {first.meta['index']}, {state}, one panel a network."
+    return finish(figure, alt, first.meta, _doubt(probs, first, attacked, witness))
 
 
-def _doubt(probs: Mapping[str, Floats], names: Sequence[str], witness: str) -> str:
+def _attack(result: SoftLabels, between: str) -> str:
+    eps, seed = eps_text(result.eps), result.meta["seed"]
+    return f"PGD-{result.meta['attack']['steps']}{between}ε = {eps}, seed {seed}"
+
+
+def _doubt(probs: Mapping[str, Floats], first: SoftLabels, attacked: bool, witness: str) -> str:
     """What the bars say: answers, entropies, and how far each network is from the witness."""
+    names = first.meta["classes"]
     each = "; ".join(
         f"{name or UNNAMED} {names[int(p.argmax())]} ({float(p.max()):.0%}), entropy {entropy(p):.2f}"
         for name, p in probs.items()
     )
-    said = f"{each} (nats; one-hot 0, all classes alike {np.log(len(names)):.2f})."
-    others = {name: p for name, p in probs.items() if name != witness}
-    if witness in probs and others:
-        far = ", ".join(f"{name} {divergence(probs[witness], p):.3f}" for name, p in others.items())
-        said += f" KL from the witness's soft label: {far}."
-    return said
+    own = f", each network under its own attack ({_attack(first, ', ')})" if attacked else ""
+    far = ", ".join(
+        f"{name} {divergence(probs[witness], p):.3f}"
+        for name, p in probs.items()
+        if witness in probs and name != witness
+    )
+    return (
+        f"At T = {first.temperature:g}, image {first.meta['index']}, a {names[first.y]}{own}:"
+        f" {each} (nats; one-hot 0, all classes alike {np.log(len(names)):.2f})."
+        + (f" KL from the witness's soft label: {far}." if far else "")
+    )
 
 
 def gradients(results: Gradients | Mapping[str, Gradients], *, template: str = LIGHT) -> go.Figure:
@@ -115,16 +114,24 @@ def gradients(results: Gradients | Mapping[str, Gradients], *, template: str = L
     object's area, and its cosine with other networks' gradients. The first two networks are
     compared image by image in the sentence.
     """
-    found = named(results, "")
-    first, faint = next(iter(found.values())), COLOURS[template]["faint"]
+    found, faint = named(results, ""), COLOURS[template]["faint"]
+    first = next(iter(found.values()))
     places = {name: _measures(result) for name, result in found.items()}
-    rows = {place for measures in places.values() for place in measures}
-    if not rows:
+    if not any(places.values()):
         raise UserError(
             "This data has no object masks and there is no other network of it, so there is nothing"
             " to compare a gradient with."
         )
-    figure = go.Figure(layout={"template": template})
+    rows = {place for measures in places.values() for place in measures}
+    figure = go.Figure(
+        layout={
+            "template": template,
+            "height": 52 * len(rows) + 150,
+            "margin": {"l": 8, "r": 20, "t": 36, "b": 96},
+            "xaxis": {"title": "share, cosine", "rangemode": "tozero"},
+            "yaxis": {"autorange": "reversed", "ticks": "", "type": "category"},
+        }
+    )
     for at, (name, measures) in enumerate(places.items()):
         stats = [mean_interval(values) for values in measures.values()]
         figure.add_scatter(
@@ -133,13 +140,7 @@ def gradients(results: Gradients | Mapping[str, Gradients], *, template: str = L
             mode="markers",
             name=name or UNNAMED,
             marker={"size": 12, "symbol": SYMBOLS[at % 4], "color": colours(template)[at % 4]},
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": [high - mean for mean, _, high in stats],
-                "arrayminus": [mean - low for mean, low, _ in stats],
-                "thickness": 2,
-            },
+            error_x=_whiskers(stats),
             hovertemplate="%{y}: %{x:.3f}<extra>" + name + "</extra>",
         )
     if first.area.size:
@@ -151,9 +152,6 @@ def gradients(results: Gradients | Mapping[str, Gradients], *, template: str = L
             annotation_text="object's area",
             annotation_position="top",
         )
-    figure.update_layout(height=52 * len(rows) + 150, margin={"l": 8, "r": 20, "t": 36, "b": 96})
-    figure.update_xaxes(title="share, cosine", rangemode="tozero")
-    figure.update_yaxes(autorange="reversed", ticks="", type="category")
     return finish(
         figure,
         f"Where input gradients lie and which they resemble, mean of {len(first.index)} images with"
@@ -161,6 +159,17 @@ def gradients(results: Gradients | Mapping[str, Gradients], *, template: str = L
         first.meta,
         f"{_on_object(found)} {_moved(found)}".strip(),
     )
+
+
+def _whiskers(intervals: Sequence[tuple[float, float, float]]) -> JSON:
+    """Error bars of (mean, low, high)."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [high - mean for mean, _, high in intervals],
+        "arrayminus": [mean - low for mean, low, _ in intervals],
+        "thickness": 2,
+    }
 
 
 def _measures(result: Gradients) -> dict[str, Floats]:
@@ -208,21 +217,17 @@ def _moved(found: Mapping[str, Gradients]) -> str:
     if (pair := _pair(found)) is None:
         return ""
     (before, one), (after, two) = pair
-    parts = []
+    theirs = dict(zip(two.targets, two.cosine, strict=True))
+    parts = [
+        f"cosine with {label} {change(row, theirs[target])}"
+        for target, label, row in zip(one.targets, one.meta["labels"], one.cosine, strict=True)
+        if target in theirs and target not in (one.meta["run"], two.meta["run"])
+    ]
     if one.share.size and two.share.size:
         mean, low, high = mean_interval(100 * (two.share - one.share))
-        verdict = (
-            "more on the object"
-            if low > 0
-            else "less on the object"
-            if high < 0
-            else "more or less semantic is not decided"
-        )
-        parts.append(f"{mean:+.1f} points [{low:+.1f}, {high:+.1f}] on the object: {verdict}")
-    theirs = dict(zip(two.targets, two.cosine, strict=True))
-    for target, label, row in zip(one.targets, one.meta["labels"], one.cosine, strict=True):
-        if target in theirs and target not in (one.meta["run"], two.meta["run"]):
-            parts.append(f"cosine with {label} {change(row, theirs[target])}")
+        undecided = "less on the object" if high < 0 else "more or less semantic is not decided"
+        verdict = "more on the object" if low > 0 else undecided
+        parts.insert(0, f"{mean:+.1f} points [{low:+.1f}, {high:+.1f}] on the object: {verdict}")
     parts.append(f"gradient norm {fewer(one.norm, two.norm)}")
     return f"From {before} to {after}, n = {len(one.index)}: {'; '.join(parts)}."
 
@@ -257,11 +262,30 @@ def curvature(results: Curvature | Mapping[str, Curvature], *, template: str = L
     The bar is the mean with its 95 % interval. `customdata` of each point is its image's number, so
     images can be chosen.
     """
-    found = named(results, "")
-    first, figure = next(iter(found.values())), go.Figure(layout={"template": template})
+    found, jitter = named(results, ""), np.random.default_rng(0)
+    first = next(iter(found.values()))
     every = np.concatenate([np.abs(result.eigenvalue) for result in found.values()])
     floor = float(every[every > 0].min()) if (every > 0).any() else 1e-12
-    jitter = np.random.default_rng(0)
+    figure = go.Figure(
+        layout={
+            "template": template,
+            "height": 90 * len(found) + 150,
+            "margin": {"l": 8, "r": 20, "t": 16, "b": 100},
+            "xaxis": {
+                "type": "log",
+                "title": "|λ|, loss per squared pixel unit",
+                "exponentformat": "power",
+                "dtick": 1 if np.log10(every.max() / floor + 1) < 8 else 2,
+            },
+            "yaxis": {
+                "range": [len(found) - 0.4, -0.6],
+                "tickvals": list(range(len(found))),
+                "ticktext": [name.replace(" ", "<br>") for name in found],
+                "ticks": "",
+                "zeroline": False,
+            },
+        }
+    )
     for at, (name, result) in enumerate(found.items()):
         size = np.maximum(np.abs(result.eigenvalue), floor)
         colour, symbol = colours(template)[at % 4], SYMBOLS[at % 4]
@@ -281,20 +305,6 @@ def curvature(results: Curvature | Mapping[str, Curvature], *, template: str = L
             + "</extra>",
         )
         _mean_bar(figure, name, result, at + 0.36, floor, colour)
-    figure.update_layout(height=90 * len(found) + 150, margin={"l": 8, "r": 20, "t": 16, "b": 100})
-    figure.update_xaxes(
-        type="log",
-        title="|λ|, loss per squared pixel unit",
-        exponentformat="power",
-        dtick=1 if np.log10(every.max() / floor + 1) < 8 else 2,
-    )
-    figure.update_yaxes(
-        range=[len(found) - 0.4, -0.6],
-        tickvals=list(range(len(found))),
-        ticktext=[name.replace(" ", "<br>") for name in found],
-        ticks="",
-        zeroline=False,
-    )
     alt = (
         "Top Hessian eigenvalue of the loss by the pixels, one point an image, n ="
         f" {len(first.index)}."
@@ -317,13 +327,7 @@ def _mean_bar(
         hovertemplate=f"mean {mean:.3g} [{low:.3g}, {high:.3g}]<extra>{name}</extra>",
         marker={"symbol": "line-ns-open", "size": 16, "color": colour, "line": {"width": 3}},
         name=f"{name}, mean",
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "array": [high - mean],
-            "arrayminus": [mean - max(low, floor)],
-            "thickness": 2,
-        },
+        error_x=_whiskers([(mean, max(low, floor), high)]),
     )
 
 
@@ -331,11 +335,10 @@ def _bent(found: Mapping[str, Curvature]) -> str:
     first, each = next(iter(found.values())), []
     for name, result in found.items():
         mean, low, high = mean_interval(result.eigenvalue)
-        negative = int((result.eigenvalue < 0).sum())
         each.append(
             f"{name or UNNAMED} mean {mean:.3g} [{low:.3g}, {high:.3g}], median"
             f" {float(np.median(result.eigenvalue)):.3g}"
-            + (f", {negative} negative" if negative else "")
+            + _counted(", {} negative", {"": result.eigenvalue < 0})
         )
     said = (
         f"Top Hessian eigenvalue over {len(first.index)} images, softplus with β ="
@@ -344,16 +347,17 @@ def _bent(found: Mapping[str, Curvature]) -> str:
     if pair := _pair(found):
         (before, one), (after, two) = pair
         said += f" From {before} to {after}: {fewer(one.eigenvalue, two.eigenvalue)}."
-    for what, counts in (
-        (
-            "Not within 1 % of an eigenvalue:",
-            {name: int((result.residual >= 0.01).sum()) for name, result in found.items()},
-        ),
-        (
-            "The softplus copy answers otherwise than the network on",
-            {name: int((~result.same).sum()) for name, result in found.items()},
-        ),
-    ):
-        if any(counts.values()):
-            said += f" {what} {', '.join(f'{k} ({name})' for name, k in counts.items() if k)}."
-    return said
+    rough = {name: result.residual >= 0.01 for name, result in found.items()}
+    other = {name: ~result.same for name, result in found.items()}
+    return (
+        said
+        + _counted(" Not within 1 % of an eigenvalue: {}.", rough)
+        + _counted(" The softplus copy answers otherwise than the network on {}.", other)
+    )
+
+
+def _counted(words: str, which: Mapping[str, Bools]) -> str:
+    """On how many images something is so, network by network; nothing where it is so on none."""
+    counts = {name: int(images.sum()) for name, images in which.items() if images.any()}
+    each = ", ".join(f"{count} ({name})" if name else f"{count}" for name, count in counts.items())
+    return words.format(each) if each else ""
