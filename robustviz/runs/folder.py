@@ -2,7 +2,7 @@
 between a training process, the pages, the command line and a notebook. No torch is needed to look
 at a run.
 
-Each file is checked where it is opened (`contents`): what is damaged is one sentence that names it,
+Each file is checked where it is opened (`inside`): what is damaged is one sentence that names it,
 and lists of runs go on without that folder.
 """
 
@@ -21,14 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from robustviz import paths, registry
-from robustviz.runs.contents import FOUND_OUT, OVER as OVER
 from robustviz.runs.files import (
     read_json as read_json,
     stamp,
     to_bytes as to_bytes,
     write_file as write_file,
 )
-from robustviz.runs.inside import Inside
+from robustviz.runs.inside import FOUND_OUT, OVER as OVER, Inside
 from robustviz.training.evaluation import Evaluation
 from robustviz.types import JSON, UserError
 from robustviz.views.result import Result
@@ -228,16 +227,12 @@ def create(config: TrainConfig, *, name: str | None = None, folder: Path | None 
 
 @functools.lru_cache(maxsize=1024)
 def _opened(path: str, stamp: tuple[int, int, int]) -> Run:
-    run = Run(Path(path))
-    _ = run.info
-    return run
+    return Run(Path(path))
 
 
 def _open(path: str) -> Run:
-    """The run in a folder, one object as long as its config.json stays: pages ask for all runs at
-    every click.
-
-    Raises UserError where config.json is missing or damaged.
+    """What could be a run in a folder, one object as long as its config.json stays: pages ask for
+    all runs at every click.
     """
     return _opened(path, stamp(os.path.join(path, "config.json")))
 
@@ -245,14 +240,14 @@ def _open(path: str) -> Run:
 def look_up(path_or_id: str | os.PathLike[str]) -> Run:
     """As `open_run`, without torch: whether its settings are known to this version is not asked."""
     text = os.fspath(path_or_id)
-    if ID.fullmatch(text):
-        for parent in (home(), zoo()):
-            if os.path.isdir(inside := os.path.join(parent, text)):
-                return _open(inside)
-    path = Path(text).expanduser()
-    if path.is_dir():
-        return _open(str(path.resolve()))
-    raise UserError(registry.unknown("run", text, [run.id for run in all_runs()]))
+    path = Path(text).expanduser().resolve()
+    inside = [parent / text for parent in (home(), zoo())] if ID.fullmatch(text) else []
+    folder = next((each for each in (*inside, path) if os.path.isdir(each)), None)
+    if folder is None:
+        raise UserError(registry.unknown("run", text, [run.id for run in all_runs()]))
+    run = _open(str(folder))
+    _ = run.info
+    return run
 
 
 def open_run(path_or_id: str | os.PathLike[str]) -> Run:
@@ -318,14 +313,7 @@ def _runs_in(folder: str) -> list[Run]:
             paths = [entry.path for entry in entries if ID.fullmatch(entry.name) and entry.is_dir()]
     except OSError:
         return []
-    return [_open_or_damaged(path) for path in paths]
-
-
-def _open_or_damaged(path: str) -> Run:
-    try:
-        return _open(path)
-    except UserError:
-        return Run(Path(path))
+    return [_open(path) for path in paths]
 
 
 def _sound(run: Run) -> bool:

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustviz.runs import folder
-from robustviz.runs.contents import OVER, Status
 from robustviz.runs.files import cannot_write, held
 from robustviz.runs.folder import Run
+from robustviz.runs.inside import OVER, Status
 from robustviz.types import JSON, UserError
 
 if TYPE_CHECKING:

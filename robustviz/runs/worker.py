@@ -26,9 +26,9 @@ import numpy as np
 
 from robustviz.process import leave_out_triton
 from robustviz.runs import queue
-from robustviz.runs.contents import OVER, State, Status
 from robustviz.runs.files import to_bytes, write_file
 from robustviz.runs.folder import Run, look_up, versions
+from robustviz.runs.inside import OVER, State, Status
 from robustviz.training.progress import Answer, Tick, tolerance_note
 from robustviz.training.world import ALONE, World, reports_errors
 from robustviz.types import UserError

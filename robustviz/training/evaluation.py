@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,13 +51,13 @@ class Finding:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Finding:
-        """The finding that an evaluation's JSON holds; `value` may be NaN. Raises UserError,
-        TypeError or AttributeError for anything else.
+        """The finding that an evaluation's JSON holds; `value` may be NaN. Raises TypeError,
+        ValueError or KeyError for anything else.
         """
-        value: Any = data.get("value")
-        endless = isinstance(value, float) and not math.isfinite(value)
-        finding: Finding = build(cls, {**data, "value": 0.0 if endless else value})
-        return dataclasses.replace(finding, value=value) if endless else finding
+        name, ok, text = data["name"], data["ok"], data["text"]
+        if not (isinstance(name, str) and isinstance(ok, bool) and isinstance(text, str)):
+            raise TypeError("no finding")
+        return cls(name, ok, float(data["value"]), text)
 
 
 # What an attack is called, and the settings that go without saying; a test holds both against the
@@ -100,26 +99,26 @@ def attack_name(attack: Mapping[str, Any], classes: int = 0) -> str:
     """
     key = str(attack.get("key", "?"))
     pattern, usual = NAMES.get(key, key), USUAL | OTHERWISE.get(key, {})
-    said = {
-        name: value.upper() if isinstance(value, str) else value for name, value in attack.items()
-    }
-    name = pattern.format_map(_Settings(said))
+    known = {each: _shown(value) for each, value in attack.items()}
+    name = pattern.format_map(_Settings(known))
     if attack.get("restarts", 1) != 1:
         name += f"×{attack['restarts']}"
+    if classes and "targets" in attack:  # there are no more wrong classes
+        attack = {**attack, "targets": min(attack["targets"], classes - 1)}
     notes = [f"{classes - 1} targets"] if key == "autoattack" and 0 < classes < 10 else []
-    for setting, value in attack.items():
-        said_already = setting in ("key", "eps", "restarts") or f"{{{setting}}}" in pattern
-        if not said_already and (setting not in usual or value != usual[setting]):
-            value = (
-                min(value, classes - 1) if setting == "targets" and classes else value
-            )  # there are no more wrong classes
-            shown = f"{value:g}" if isinstance(value, float) else value
-            notes.append(
-                {"norm": "ℓ2", "targeted": "targeted", "targets": f"{shown} targets"}.get(
-                    setting, f"{setting} {shown}"
-                )
-            )
+    notes += [
+        {"norm": "ℓ2", "targeted": "targeted", "targets": f"{value} targets"}.get(
+            setting, f"{setting} {f'{value:g}' if isinstance(value, float) else value}"
+        )
+        for setting, value in attack.items()
+        if setting not in ("key", "eps", "restarts") and f"{{{setting}}}" not in pattern
+        if setting not in usual or value != usual[setting]
+    ]
     return name + (f" ({', '.join(notes)})" if notes else "")
+
+
+def _shown(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
 
 
 class _Settings(dict[str, Any]):
@@ -253,7 +252,7 @@ class Evaluation:
             if not max(evaluation.clean_k, evaluation.robust_k) <= evaluation.n <= MOST:
                 raise ValueError("more images were right than there are")
             return evaluation
-        except (TypeError, AttributeError, ValueError, OverflowError) as error:
+        except (TypeError, AttributeError, ValueError, KeyError, OverflowError) as error:
             raise UserError(
                 "An entry of eval.json is damaged: remove the file and evaluate the run again."
             ) from error

@@ -12,7 +12,7 @@ import streamlit as st
 
 from robustviz import figures, paths
 from robustviz.runs import queue
-from robustviz.runs.contents import Record, State, Status
+from robustviz.runs.inside import Record, State, Status
 from robustviz.runs.folder import Run
 from robustviz.stats import wilson
 from robustviz.training.evaluation import Evaluation
