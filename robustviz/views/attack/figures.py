@@ -221,8 +221,3 @@ def _sides(named: Mapping[str, object]) -> list[str]:
         if set(letters) <= set(SIDES) and len(set(letters)) == len(letters)
         else list(SIDES[: len(letters)])
     )
-
-
-def _clear(colour: str) -> str:
-    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.18)"

@@ -246,9 +246,9 @@ def spent(results: Attention | Mapping[str, Attention], *, template: str = LIGHT
             marker={"color": colour[side], "pattern": {"shape": "" if side == "a" else "/"}},
             hovertemplate="|δ| near %{x:.1f}/255: %{y:.1%}<extra>" + name + "</extra>",
         )
-    said = lines(several, _spent_sentence)
+    sentences = lines(several, _spent_sentence)
     if high:
-        said.append("The rest ran into black or white, or turned round on the way.")
+        sentences.append("The rest ran into black or white, or turned round on the way.")
     for level, text in dict.fromkeys([(high, "ε"), *([(low, "ε_low")] if low != high else [])]):
         figure.add_vline(
             x=level,
@@ -264,7 +264,7 @@ def spent(results: Attention | Mapping[str, Attention], *, template: str = LIGHT
         figure,
         "Histogram of how far each pixel value moves within the budget.",
         first.meta,
-        "  \n".join(said),
+        "  \n".join(sentences),
     )
 
 

@@ -84,8 +84,8 @@ def _overlap_lines(several: Mapping[str, Overlap]) -> list[str]:
         f"{METHODS[meta['cam']]}, class {meta['of']}, mask {meta['rule']}, n = {meta['n']},"
         f" PGD-{meta['steps']} at ε = {eps_text(meta['eps'])}, seed {meta['seed']}."
     )
-    said = lines(several, _overlap_sentence)
-    return [*said, _gaps(several), protocol] if len(several) == 2 else [*said, protocol]
+    sentences = lines(several, _overlap_sentence)
+    return [*sentences, _gaps(several), protocol] if len(several) == 2 else [*sentences, protocol]
 
 
 def _overlap_sentence(result: Overlap) -> str:

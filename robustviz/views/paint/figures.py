@@ -52,10 +52,10 @@ def painted(results: Painted | Mapping[str, Painted], *, template: str = LIGHT) 
     )
     figure.update_yaxes(ticks="", autorange="reversed")
     same = len({result.meta["budget"] for result in several.values()}) == 1
-    said = [first.meta["budget"]] if same else []
-    said += lines(several, lambda result: str(result.meta["outcome" if same else "summary"]))
+    sentences = [first.meta["budget"]] if same else []
+    sentences += lines(several, lambda result: str(result.meta["outcome" if same else "summary"]))
     if not first.uniform:
-        said.append(
+        sentences.append(
             "This attacker is weaker than the one of every robust number, who may change each"
             f" pixel by {eps_text(first.eps)}. Holding here is no robustness."
         )
@@ -64,5 +64,5 @@ def painted(results: Painted | Mapping[str, Painted], *, template: str = LIGHT) 
         "Bars of the true class's softmax output, untouched, attacked within the painted budget and"
         " everywhere.",
         first.meta,
-        "  \n".join(said),
+        "  \n".join(sentences),
     )

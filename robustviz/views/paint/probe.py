@@ -148,8 +148,10 @@ def painted(run: Run, spec: PaintedSpec) -> Painted:
         outside=float(change[~mask].max(initial=0)),
         meta=meta_of(run, split, steps=spec.steps, seed=spec.seed, index=spec.index),
     )
-    said = {"budget": allowance(result), "outcome": outcome(result)}
-    result.meta.update(said, summary=f"{said['budget']} {said['outcome']}")
+    budget_text, outcome_text = allowance(result), outcome(result)
+    result.meta.update(
+        budget=budget_text, outcome=outcome_text, summary=f"{budget_text} {outcome_text}"
+    )
     return result
 
 

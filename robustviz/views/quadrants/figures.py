@@ -57,12 +57,12 @@ def quadrants(result: Quadrants, *, picked: str = "", template: str = LIGHT) -> 
         )
     figure.update_xaxes(tickformat=".0%", title="accuracy, mean and 95 % interval over seeds")
     figure.update_yaxes(autorange="reversed", type="category", ticks="")
-    said = str(meta["summary"])
+    sentence = str(meta["summary"])
     return finish(
         figure,
         "Dots of clean and attacked accuracy, a row a quadrant.",
         meta,
-        f"{_of(result, picked)}  \n{said}" if picked in result.names[:4] else said,
+        f"{_of(result, picked)}  \n{sentence}" if picked in result.names[:4] else sentence,
     )
 
 
@@ -71,20 +71,20 @@ def _of(result: Quadrants, picked: str) -> str:
     at = result.names.index(picked)
     best, decided = result.best("robust")
     name, attack = picked.replace("-", " "), result.meta["attack"]
-    said = (
+    sentence = (
         f"You picked {name}: {attack} accuracy {_range(result.robust_interval[at])}, clean"
         f" {_range(result.clean_interval[at])}."
     )
     if at == best:
         return (
-            f"{said} It is {'decidedly ' if decided else ''}the best of the"
+            f"{sentence} It is {'decidedly ' if decided else ''}the best of the"
             f" four{'' if decided else ' here, but the lead is not decided'}."
         )
     mean, low, high = 100 * result.robust_lead[at]
     verdict = "decided" if low > 0 else "not decided"
     interval = f" [{low:+.1f}, {high:+.1f}]" if math.isfinite(low) else ""
     return (
-        f"{said} The best, {result.names[best].replace('-', ' ')}, is {mean:+.1f}{interval} points"
+        f"{sentence} The best, {result.names[best].replace('-', ' ')}, is {mean:+.1f}{interval} points"
         f" ahead under attack: {verdict}."
     )
 
