@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,6 +42,13 @@ COMMAND = [sys.executable, "-m", "robustviz.embedder"]
 # training, up to seven times as long.
 ALONE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 STARTS = 2  # a process that died is started once more
+# umap-learn misses an index for `transform` and an unrelated package; neither is used. Where it
+# finds no spectral start it takes a random one.
+UNSAID: dict[str, type[Warning]] = {
+    "precomputed_knn": Warning,
+    "Tensorflow not installed": ImportWarning,
+    "Spectral initialisation failed": UserWarning,
+}
 _LENGTH = struct.Struct("<q")
 # UMAP's compiled code aborts the process where two threads run it at once.
 _ONE_AT_A_TIME = threading.Lock()
@@ -62,28 +70,21 @@ def layout(
 
     Raises UserError where umap-learn is not installed, and where it finds no map.
     """
+    known = rows.astype(np.int32), far.astype(np.float32)
     with _ONE_AT_A_TIME, warnings.catch_warnings():
-        # It misses an index for `transform` and an unrelated package; neither is used. Where it
-        # finds no spectral start it takes a random one.
-        warnings.filterwarnings("ignore", message="precomputed_knn")
-        warnings.filterwarnings(
-            "ignore", message="Tensorflow not installed", category=ImportWarning
-        )
-        warnings.filterwarnings(
-            "ignore", message="Spectral initialisation failed", category=UserWarning
-        )
+        for message, category in UNSAID.items():
+            warnings.filterwarnings("ignore", message=message, category=category)
         try:
-            from umap import UMAP, layouts, umap_
+            import umap
         except ImportError:
             raise UserError(
                 "This map comes from umap-learn, which is not installed: run `pip install"
                 " umap-learn`."
             ) from None
-        k, known = rows.shape[1], (rows.astype(np.int32), far.astype(np.float32))
         try:
             if init is None:
-                first = UMAP(
-                    n_neighbors=k,
+                at = umap.UMAP(
+                    n_neighbors=rows.shape[1],
                     min_dist=min_dist,
                     metric="cosine",
                     random_state=seed,
@@ -93,40 +94,52 @@ def layout(
                     n_epochs=epochs,
                     # else points whose neighbours all lie opposite, at 2, would be nowhere
                     disconnection_distance=np.inf,
-                )
-                return np.asarray(
-                    first.fit_transform(np.ascontiguousarray(x, dtype=np.float32)), dtype=np.float32
-                )
-            # UMAP's own `init` stretches the map to a square of 10 by 10, and every point would
-            # jump.
-            rng = np.random.RandomState(seed)
-            graph = umap_.fuzzy_simplicial_set(
-                x, k, rng, "cosine", knn_indices=known[0], knn_dists=known[1]
-            )[0].tocoo()
-            graph.data[graph.data < graph.data.max() / epochs] = 0  # would be drawn less than once
-            graph.eliminate_zeros()
-            at, limits = np.array(init, dtype=np.float32, order="C"), np.iinfo(np.int32)
-            moved = layouts.optimize_layout_euclidean(
-                at,
-                at,
-                graph.row,
-                graph.col,
-                epochs,
-                len(at),
-                umap_.make_epochs_per_sample(graph.data, epochs),
-                *umap_.find_ab_params(1.0, min_dist),
-                rng.randint(limits.min + 1, limits.max - 1, 3).astype(np.int64),
-                initial_alpha=CALM,
-                negative_sample_rate=5,
-                move_other=True,
-            )
-            return np.asarray(moved, dtype=np.float32)
+                ).fit_transform(np.ascontiguousarray(x, dtype=np.float32))
+            else:
+                at = _moved(umap, x, known, init, seed, min_dist, epochs)
         except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
             said = " ".join(str(error).split())
             raise UserError(
                 f"umap-learn finds no map of these {len(x)} points ({said}): take more images, or"
                 " another projection."
             ) from error
+    return np.asarray(at, dtype=np.float32)
+
+
+def _moved(
+    umap: Any,
+    x: Array,
+    known: tuple[Array, Array],
+    init: Array,
+    seed: int,
+    min_dist: float,
+    epochs: int,
+) -> Array:
+    """The layout from the map `init`, by the parts of umap-learn: its own `init` stretches the map
+    to a square of 10 by 10, and every point would jump.
+    """
+    rng, (rows, far) = np.random.RandomState(seed), known
+    graph = umap.umap_.fuzzy_simplicial_set(
+        x, rows.shape[1], rng, "cosine", knn_indices=rows, knn_dists=far
+    )[0].tocoo()
+    graph.data[graph.data < graph.data.max() / epochs] = 0  # would be drawn less than once
+    graph.eliminate_zeros()
+    at, limits = np.array(init, dtype=np.float32, order="C"), np.iinfo(np.int32)
+    moved: Array = umap.layouts.optimize_layout_euclidean(
+        at,
+        at,
+        graph.row,
+        graph.col,
+        epochs,
+        len(at),
+        umap.umap_.make_epochs_per_sample(graph.data, epochs),
+        *umap.umap_.find_ab_params(1.0, min_dist),
+        rng.randint(limits.min + 1, limits.max - 1, 3).astype(np.int64),
+        initial_alpha=CALM,
+        negative_sample_rate=5,
+        move_other=True,
+    )
+    return moved
 
 
 class Embedder:
@@ -280,47 +293,41 @@ def serve() -> None:
 
 
 def _work(asked: queue.SimpleQueue[dict[str, Any]], answers: IO[bytes]) -> None:
-    failed: list[bool] = []
     # On Linux niceness is a thread's own, so that answers come at full speed; elsewhere the process
     # stays nice.
-    compiling = threading.Thread(target=lambda: failed.append(not _warm_up()))
-    compiling.start()
-    compiling.join()
-    if failed != [False]:
-        os._exit(1)
+    with ThreadPoolExecutor(1) as compiling:
+        if not compiling.submit(_warm_up).result():
+            os._exit(1)
     try:
         _send(answers, {})
         while True:
-            question = asked.get()
-            try:
-                answer: dict[str, Any] = {"at": layout(**question)}
-            except UserError as error:
-                answer = {"says": str(error)}
-            except Exception:
-                answer = {}
-            _send(answers, answer)
+            _send(answers, _answer(asked.get()))
     except OSError:
         os._exit(0)
 
 
+def _answer(question: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return {"at": layout(**question)}
+    except UserError as error:
+        return {"says": str(error)}
+    except Exception:
+        return {}
+
+
 def _warm_up() -> bool:
     """Compile everything that `layout` runs, on toy data; whether it worked."""
-    if hasattr(os, "nice"):
-        os.nice(PRIORITY)
-    x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
-    u = x / np.linalg.norm(x, axis=1, keepdims=True)
-    far = 1 - u @ u.T
-    np.fill_diagonal(far, -1)
-    rows = far.argsort(axis=1)[:, :15]
-    settings: dict[str, Any] = {
-        "rows": rows,
-        "far": np.take_along_axis(far, rows, 1).clip(0),
-        "seed": 0,
-        "min_dist": 0.1,
-        "epochs": 11,
-    }
     try:
-        layout(x, init=layout(x, **settings), **settings)
+        if hasattr(os, "nice"):
+            os.nice(PRIORITY)
+        x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+        u = x / np.linalg.norm(x, axis=1, keepdims=True)
+        far = 1 - u @ u.T
+        np.fill_diagonal(far, -1)
+        rows = far.argsort(axis=1)[:, :15]
+        far = np.take_along_axis(far, rows, 1).clip(0)
+        first = layout(x, rows, far, seed=0, min_dist=0.1, epochs=11)
+        layout(x, rows, far, first, seed=0, min_dist=0.1, epochs=11)
     except Exception:
         return False
     return True

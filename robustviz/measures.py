@@ -19,6 +19,7 @@ from robustviz.imports import load
 from robustviz.types import UserError, plain
 
 LARGE = 1e100  # and 1/LARGE: beyond, squares of float64 have no room
+SCORES = "Silhouette and Davies-Bouldin come"
 BLOCK = 1024  # rows of a distance matrix held at once: 40 MB at 5,000 points
 
 
@@ -26,7 +27,7 @@ def unit(z: Tensor) -> Tensor:
     """`z` (N,D) at length 1, float64; a vector of length zero stays zero."""
     z = z.double()
     length = z.norm(dim=1, keepdim=True)
-    return z / torch.where(length > 0, length, torch.ones_like(length))
+    return z / torch.where(length > 0, length, 1)
 
 
 def alignment(z: Tensor, y: Tensor) -> float:
@@ -44,11 +45,10 @@ def alignment(z: Tensor, y: Tensor) -> float:
         # Σ over unordered pairs ‖u − v‖² = n·Σ‖u‖² − ‖Σu‖², without the pairs
         total += float(len(own) * own.square().sum() - own.sum(dim=0).square().sum())
         pairs += len(own) * (len(own) - 1) // 2
-    if not pairs:
-        raise UserError(
-            "Alignment compares points of one class, and no class has two of them; take more"
-            " images."
-        )
+    require(
+        pairs > 0,
+        "Alignment compares points of one class, and no class has two of them; take more images.",
+    )
     return max(total, 0.0) / pairs
 
 
@@ -68,8 +68,7 @@ def uniformity(z: Tensor) -> float:
     than two points. Source: Wang and Isola 2020 (arXiv 2005.10242), with t = 2.
     """
     z = cloud(z)
-    if len(z) < 2:
-        raise UserError("Uniformity compares pairs of points; take two images or more.")
+    require(len(z) > 1, "Uniformity compares pairs of points; take two images or more.")
     u, total = unit(z), 0.0
     length = u.square().sum(dim=1)
     for start in range(0, len(u), BLOCK):
@@ -86,11 +85,11 @@ def class_centres(z: Tensor, y: Tensor, classes: int) -> Tensor:
     """
     z, y = _checked(z, y)
     classes = whole(classes, "classes")
-    if int(y.max()) >= classes:
-        raise UserError(
-            f"The label {int(y.max())} lies outside 0 to {classes - 1}: the labels do not belong to"
-            f" these {classes} classes."
-        )
+    require(
+        int(y.max()) < classes,
+        f"The label {int(y.max())} lies outside 0 to {classes - 1}: the labels do not belong to"
+        f" these {classes} classes.",
+    )
     sums = torch.zeros(classes, z.shape[1], dtype=torch.float64).index_add_(0, y, z)
     return sums / torch.bincount(y, minlength=classes)[:, None]
 
@@ -117,24 +116,23 @@ def cosines_to_centres(z: Tensor, centres: Tensor) -> Tensor:
     `centre_cosines` not.
     """
     z = cloud(z)
-    if not isinstance(centres, Tensor) or not centres.is_floating_point():
-        what = _dtype(centres) if isinstance(centres, Tensor) else f"a {type(centres).__name__}"
-        raise UserError(
-            "Centres are wanted as a tensor of floats (K, D), as class_centres gives them, and"
-            f" these are {what}."
-        )
+    require(
+        isinstance(centres, Tensor) and centres.is_floating_point(),
+        "Centres are wanted as a tensor of floats (K, D), as class_centres gives them, and these"
+        f" are {_sort(centres)}.",
+    )
     centres = centres.detach().cpu().double()
-    if bool(centres.isinf().any()):
-        raise UserError(
-            "Some of these centres are infinite, so no point has an angle to them: look at the"
-            " features they were made of."
-        )
+    require(
+        not bool(centres.isinf().any()),
+        "Some of these centres are infinite, so no point has an angle to them: look at the features"
+        " they were made of.",
+    )
     _check_range(centres.nan_to_num())
-    if centres.ndim != 2 or centres.shape[1] != z.shape[1]:
-        raise UserError(
-            f"Centres of shape {tuple(centres.shape)} do not belong to points of {z.shape[1]}"
-            f" numbers: (K, {z.shape[1]}) is wanted."
-        )
+    require(
+        centres.ndim == 2 and centres.shape[1] == z.shape[1],
+        f"Centres of shape {tuple(centres.shape)} do not belong to points of {z.shape[1]} numbers:"
+        f" (K, {z.shape[1]}) is wanted.",
+    )
     return (unit(z) @ unit(centres).T).clamp(-1, 1)
 
 
@@ -146,7 +144,7 @@ def silhouette(z: Tensor, y: Tensor) -> float:
     there are at least two classes and more points than classes. Source: Rousseeuw 1987.
     """
     z, y = _clusters(z, y, "The silhouette")
-    return float(_sklearn().silhouette_score(_moved(z).numpy(), y.numpy()))
+    return float(sklearn("metrics", SCORES).silhouette_score(_moved(z).numpy(), y.numpy()))
 
 
 def davies_bouldin(z: Tensor, y: Tensor) -> float:
@@ -164,7 +162,7 @@ def davies_bouldin(z: Tensor, y: Tensor) -> float:
     if bool((torch.pdist(centres) == 0).any()):
         return math.inf
     z = z / z.abs().max()  # the index has no unit, scikit-learn's test for zero spread has one
-    return float(_sklearn().davies_bouldin_score(z.numpy(), y.numpy()))
+    return float(sklearn("metrics", SCORES).davies_bouldin_score(z.numpy(), y.numpy()))
 
 
 def knn_accuracy(z: Tensor, y: Tensor, k: int, among: Tensor | None = None) -> float:
@@ -198,11 +196,11 @@ def neighbours(z: Tensor, k: int, among: Tensor | None = None) -> Tensor:
     """
     z = cloud(z)
     bank, k = z if among is None else _twins(z, among)[1], whole(k, "k")
-    if not 0 < k < len(bank):
-        raise UserError(
-            f"{k} neighbours need at least {k + 1} points, and there are {len(bank)}; take more"
-            " images, or a smaller k."
-        )
+    require(
+        0 < k < len(bank),
+        f"{k} neighbours need at least {k + 1} points, and there are {len(bank)}; take more images,"
+        " or a smaller k.",
+    )
     out = []
     for start in range(0, len(z), BLOCK):
         # From differences: a matrix product tells neighbours apart no longer when the cloud lies
@@ -223,8 +221,10 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
     al. 2019 (arXiv 1905.00414), section 3, with linear kernels.
     """
     x, y = cloud(x), cloud(y)
-    if len(x) != len(y):
-        raise UserError(f"CKA compares the same images twice, and there are {len(x)} and {len(y)}.")
+    require(
+        len(x) == len(y),
+        f"CKA compares the same images twice, and there are {len(x)} and {len(y)}.",
+    )
     x, y = (_near_one(z - z.mean(dim=0)) for z in (_moved(x), _moved(y)))
     below = float((x.T @ x).norm() * (y.T @ y).norm())
     return min(float((y.T @ x).square().sum()) / below, 1.0) if below else 0.0
@@ -262,43 +262,37 @@ def displacement(
     handed in.
     """
     clean, moved = _twins(clean, moved)
-    if norm not in ("linf", "l2"):
-        raise UserError(f"The norm {norm!r} is not known here: take linf or l2.", code=2)
-    if not (isinstance(x, Tensor) and isinstance(x_moved, Tensor)):
-        kinds = f"a {type(x).__name__} and a {type(x_moved).__name__}"
-        raise UserError(
-            f"Images are wanted as tensors (N,C,H,W) in [0, 1], and these are {kinds}: use"
-            " torch.as_tensor."
-        )
-    if x.ndim < 2 or not x.numel():
-        raise UserError(
-            f"Images of shape {tuple(x.shape)} have no pixels to move: (N,C,H,W) is wanted."
-        )
-    if x.shape != x_moved.shape or len(x) != len(clean):
-        raise UserError(
-            f"Images of shapes {tuple(x.shape)} and {tuple(x_moved.shape)} do not belong to"
-            f" {len(clean)} points."
-        )
-    if not (x.is_floating_point() and x_moved.is_floating_point()):
-        raise UserError(
-            f"Images are wanted as floats in [0, 1], and these are {_dtype(x)} and"
-            f" {_dtype(x_moved)}: divide grey levels by 255."
-        )
+    require(norm in ("linf", "l2"), f"The norm {norm!r} is not known here: take linf or l2.", 2)
+    require(
+        isinstance(x, Tensor) and isinstance(x_moved, Tensor),
+        f"Images are wanted as tensors (N,C,H,W) in [0, 1], and these are a {type(x).__name__} and"
+        f" a {type(x_moved).__name__}: use torch.as_tensor.",
+    )
+    require(
+        x.ndim > 1 and x.numel() > 0,
+        f"Images of shape {tuple(x.shape)} have no pixels to move: (N,C,H,W) is wanted.",
+    )
+    require(
+        x.shape == x_moved.shape and len(x) == len(clean),
+        f"Images of shapes {tuple(x.shape)} and {tuple(x_moved.shape)} do not belong to"
+        f" {len(clean)} points.",
+    )
+    require(
+        x.is_floating_point() and x_moved.is_floating_point(),
+        f"Images are wanted as floats in [0, 1], and these are {_sort(x)} and {_sort(x_moved)}:"
+        " divide grey levels by 255.",
+    )
     change = x_moved.detach().cpu().double() - x.detach().cpu().double()
-    if not bool(change.isfinite().all()):
-        raise UserError(
-            "Some pixels are NaN or infinite, so how far an image moved cannot be said: look at the"
-            " attack that made them."
-        )
+    require(
+        bool(change.isfinite().all()),
+        "Some pixels are NaN or infinite, so how far an image moved cannot be said: look at the"
+        " attack that made them.",
+    )
     far = (moved - clean).norm(dim=1)
     change = change.flatten(1).norm(dim=1, p=torch.inf if norm == "linf" else 2)
-    lipschitz = torch.where(
-        change > 0,
-        far / torch.where(change > 0, change, torch.ones_like(change)),
-        torch.zeros_like(far),
-    )
+    lipschitz = torch.where(change > 0, far / torch.where(change > 0, change, 1), 0)
     apart = centre_distance(clean, y, classes)
-    return Displacement(lipschitz, torch.where(far > 0, far / apart, torch.zeros_like(far)))
+    return Displacement(lipschitz, torch.where(far > 0, far / apart, 0))
 
 
 def centre_distance(z: Tensor, y: Tensor, classes: int) -> float:
@@ -308,11 +302,10 @@ def centre_distance(z: Tensor, y: Tensor, classes: int) -> float:
     z, y = _checked(z, y)
     centres = class_centres(_moved(z), y, classes)
     centres = centres[~centres.isnan().any(dim=1)]
-    if len(centres) < 2:
-        raise UserError(
-            "The distance between class centres needs points of two classes or more; take more"
-            " images."
-        )
+    require(
+        len(centres) > 1,
+        "The distance between class centres needs points of two classes or more; take more images.",
+    )
     return float(torch.pdist(centres).mean())
 
 
@@ -326,44 +319,50 @@ def _moved(z: Tensor) -> Tensor:
     return z - z[0]
 
 
+def require(holds: bool, sentence: str, code: int = 1) -> None:
+    """Raises UserError with this sentence unless it `holds`."""
+    if not holds:
+        raise UserError(sentence, code=code)
+
+
 def cloud(z: Tensor) -> Tensor:
     """Features `z` (N,D) of any float dtype as float64 on the CPU, without their history. Raises
     UserError for anything else and for numbers that are not finite.
     """
-    if not isinstance(z, Tensor):
-        raise UserError(
-            f"Features are wanted as a tensor of floats (N, D), and these are a {type(z).__name__}:"
-            " torch.as_tensor makes one."
-        )
-    if z.ndim != 2 or not z.numel():
-        raise UserError(
-            f"Features of shape {tuple(z.shape)} are no points: (N, D) is wanted, one row of"
-            " numbers an image, at least one."
-        )
-    if not z.is_floating_point():
-        raise UserError(
-            f"Features are wanted as floats, and these are {_dtype(z)}: hand over what the network"
-            " gives before its last layer."
-        )
+    require(
+        isinstance(z, Tensor),
+        f"Features are wanted as a tensor of floats (N, D), and these are {_sort(z)}:"
+        " torch.as_tensor makes one.",
+    )
+    require(
+        z.ndim == 2 and z.numel() > 0,
+        f"Features of shape {tuple(z.shape)} are no points: (N, D) is wanted, one row of numbers an"
+        " image, at least one.",
+    )
+    require(
+        z.is_floating_point(),
+        f"Features are wanted as floats, and these are {_sort(z)}: hand over what the network gives"
+        " before its last layer.",
+    )
     z = z.detach().cpu().double()
-    if broken := int((~z.isfinite()).sum()):
-        raise UserError(
-            f"{broken} of {z.numel()} numbers in these features are NaN or infinite, so nothing can"
-            " be measured or drawn of them: the network's weights have diverged, or broken images"
-            " came in; train it with a lower learning rate, or look at another run."
-        )
+    broken = int((~z.isfinite()).sum())
+    require(
+        not broken,
+        f"{broken} of {z.numel()} numbers in these features are NaN or infinite, so nothing can be"
+        " measured or drawn of them: the network's weights have diverged, or broken images came in;"
+        " train it with a lower learning rate, or look at another run.",
+    )
     _check_range(z)
     return z
 
 
 def _check_range(z: Tensor) -> None:
     largest = float(z.abs().amax()) if z.numel() else 0.0
-    if largest and not 1 / LARGE <= largest <= LARGE:
-        what = "large" if largest > 1 else "small"
-        raise UserError(
-            f"The largest of these numbers is {largest:.3g}, too {what} to be squared: scale them"
-            " first, e.g. z / z.abs().max()."
-        )
+    require(
+        not largest or 1 / LARGE <= largest <= LARGE,
+        f"The largest of these numbers is {largest:.3g}, too {'large' if largest > 1 else 'small'}"
+        " to be squared: scale them first, e.g. z / z.abs().max().",
+    )
 
 
 def _near_one(z: Tensor) -> Tensor:
@@ -379,20 +378,22 @@ def whole(value: Any, name: str) -> int:
     calls it `name`.
     """
     number = plain(value)
-    if isinstance(number, bool) or not (
-        isinstance(number, int) or (isinstance(number, float) and number.is_integer())
-    ):
-        raise UserError(f"{name}={value!r} is not a whole number; write it like 10.", code=2)
+    require(
+        not isinstance(number, bool)
+        and (isinstance(number, int) or (isinstance(number, float) and number.is_integer())),
+        f"{name}={value!r} is not a whole number; write it like 10.",
+        2,
+    )
     return int(number)
 
 
 def _twins(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     u, v = cloud(u), cloud(v)
-    if u.shape != v.shape:
-        raise UserError(
-            f"Features of shapes {tuple(u.shape)} and {tuple(v.shape)} are no twins: row i of both"
-            " must be one image."
-        )
+    require(
+        u.shape == v.shape,
+        f"Features of shapes {tuple(u.shape)} and {tuple(v.shape)} are no twins: row i of both must"
+        " be one image.",
+    )
     return u, v
 
 
@@ -401,52 +402,52 @@ def _checked(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     or more.
     """
     z = cloud(z)
-    if (
-        not isinstance(y, Tensor)
-        or y.is_floating_point()
-        or y.is_complex()
-        or y.dtype == torch.bool
-    ):
-        what = _dtype(y) if isinstance(y, Tensor) else f"a {type(y).__name__}"
-        raise UserError(
-            "Labels are wanted as a tensor of integers, the number of each point's class, and"
-            f" these are {what}."
-        )
-    if y.shape != (len(z),):
-        raise UserError(
-            f"{len(z)} points and labels of shape {tuple(y.shape)} do not belong together: one"
-            f" label a point is wanted, shape ({len(z)},); of one-hot rows take argmax(1), of a"
-            " single column squeeze(1)."
-        )
+    require(
+        isinstance(y, Tensor)
+        and not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool),
+        "Labels are wanted as a tensor of integers, the number of each point's class, and these are"
+        f" {_sort(y)}.",
+    )
+    require(
+        y.shape == (len(z),),
+        f"{len(z)} points and labels of shape {tuple(y.shape)} do not belong together: one label a"
+        f" point is wanted, shape ({len(z)},); of one-hot rows take argmax(1), of a single column"
+        " squeeze(1).",
+    )
     y = y.detach().cpu().long()
-    if int(y.min()) < 0:
-        raise UserError(
-            f"The label {int(y.min())} is below 0, so it names no class: leave out the points that"
-            " have none."
-        )
+    require(
+        int(y.min()) >= 0,
+        f"The label {int(y.min())} is below 0, so it names no class: leave out the points that have"
+        " none.",
+    )
     return z, y
 
 
-def _dtype(some: Tensor) -> str:
-    return str(some.dtype).removeprefix("torch.")
+def _sort(some: object) -> str:
+    """What something is, in words: a tensor's dtype, else its type."""
+    if isinstance(some, Tensor):
+        return str(some.dtype).removeprefix("torch.")
+    return f"a {type(some).__name__}"
 
 
 def _clusters(z: Tensor, y: Tensor, what: str) -> tuple[Tensor, Tensor]:
     z, y = _checked(z, y)
-    found = len(y.unique())
-    if not 1 < found < len(y):
-        raise UserError(
-            f"{what} needs two classes or more and more points than classes; here: {found} and"
-            f" {len(y)}. Take more images."
-        )
+    classes = len(y.unique())
+    require(
+        1 < classes < len(y),
+        f"{what} needs two classes or more and more points than classes; here: {classes} and"
+        f" {len(y)}. Take more images.",
+    )
     return z, y
 
 
-def _sklearn() -> Any:
+def sklearn(part: str, what: str) -> Any:
+    """A module of scikit-learn. Raises UserError, which says `what` comes from it, where it is not
+    installed.
+    """
     try:
-        return load("sklearn.metrics")
+        return load(f"sklearn.{part}")
     except ImportError:
         raise UserError(
-            "Silhouette and Davies-Bouldin come from scikit-learn, which is not installed: run `pip"
-            " install scikit-learn`."
+            f"{what} from scikit-learn, which is not installed: run `pip install scikit-learn`."
         ) from None

@@ -8,13 +8,13 @@ New points join a finished map without moving it.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from robustviz import embedder, measures
-from robustviz.imports import load
-from robustviz.measures import unit
+from robustviz.measures import require, unit
 from robustviz.types import UserError
 
 TRUST = 15  # neighbours of the trustworthiness that is printed beside every map
@@ -40,16 +40,16 @@ def plane(z: Tensor) -> tuple[Tensor, Tensor, float]:
     Each axis points so that its largest component is positive: the same picture on every machine.
     """
     z = measures.cloud(z)
-    if len(z) < 2:
-        raise UserError(
-            "One point lies in every plane, so there is nothing to draw: take two images or more."
-        )
+    require(
+        len(z) > 1,
+        "One point lies in every plane, so there is nothing to draw: take two images or more.",
+    )
     origin = z.mean(dim=0)
     axes, spread = _axes(z - origin, z)
-    if not float(spread[0]):
-        raise UserError(
-            "All these features are equal, so they lie in no plane: the network has collapsed."
-        )
+    require(
+        float(spread[0]) > 0,
+        "All these features are equal, so they lie in no plane: the network has collapsed.",
+    )
     return axes, origin, float(spread.sum() / (z - origin).square().sum())
 
 
@@ -61,11 +61,11 @@ def centre_plane(z: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor, fl
     """
     centres = measures.class_centres(z, y, classes)
     centres = centres[~centres.isnan().any(dim=1)]
-    if len(centres) < 2:
-        raise UserError(
-            "The plane of the class centres needs points of two classes or more: take more images,"
-            " or the projection pca."
-        )
+    require(
+        len(centres) > 1,
+        "The plane of the class centres needs points of two classes or more: take more images, or"
+        " the projection pca.",
+    )
     axes, origin, share = plane(centres)
     if len(centres) == 2:
         cloud = measures.cloud(z)
@@ -81,15 +81,11 @@ def _axes(centred: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     """
     _, singular, right = torch.linalg.svd(centred, full_matrices=False)
     least = max(1e-9 * float(singular[0]), 1e-12 * float(z.abs().amax()))
-    axes, spread = (
-        torch.zeros(centred.shape[1], 2, dtype=torch.float64),
-        torch.zeros(2, dtype=torch.float64),
-    )
-    for at in range(min(2, len(singular))):
-        if float(singular[at]) > least:
-            axis = right[at]
+    axes, spread = z.new_zeros(centred.shape[1], 2), z.new_zeros(2)
+    for at, (size, axis) in enumerate(zip(singular[:2], right, strict=False)):
+        if float(size) > least:
             axes[:, at] = axis * (1 if float(axis[axis.abs().argmax()]) > 0 else -1)
-            spread[at] = singular[at] ** 2
+            spread[at] = size**2
     return axes, spread
 
 
@@ -121,9 +117,8 @@ def _least(block: Tensor, k: int) -> tuple[Tensor, Tensor]:
     times as fast.
     """
     distance, row = block.topk(min(k + 1, block.shape[1]), dim=1, largest=False)
-    tied = (distance[:, k:] == distance[:, k - 1 : k]).any(
-        dim=1
-    )  # which of the equally far ones came in was chance
+    # which of the equally far ones came in was chance
+    tied = (distance[:, k:] == distance[:, k - 1 : k]).any(dim=1)
     row, order = row[:, :k].sort(dim=1)
     distance, by_distance = distance.gather(1, order).sort(dim=1, stable=True)
     row = row.gather(1, by_distance)
@@ -156,41 +151,26 @@ def umap(
     """
     z, n_neighbors = measures.cloud(z), measures.whole(n_neighbors, "n_neighbors")
     epochs = None if epochs is None else measures.whole(epochs, "epochs")
-    if n_neighbors < 2:
-        raise UserError(
-            "UMAP needs at least 2 neighbours of each point, itself among them, and n_neighbors is"
-            f" {n_neighbors}: set 15."
-        )
-    if len(z) <= (most := max(n_neighbors, LEAST - 1)):
-        raise UserError(
-            f"UMAP with {n_neighbors} neighbours needs more than {most} points, and there are"
-            f" {len(z)}; take more images."
-        )
-    if bool((unit(z) - unit(z)[0]).abs().max() < 1e-9):
-        raise UserError(
-            "All these features have the same direction, so UMAP by cosine has nothing to tell"
-            " apart: the network has collapsed."
-        )
-    if init is not None:
-        try:
-            init = torch.as_tensor(init).double()
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise UserError(
-                "A map to start from is wanted as a tensor (N, 2), and this is a"
-                f" {type(init).__name__}."
-            ) from error
-    if init is not None and not (init.shape == (len(z), 2) and bool(init.isfinite().all())):
-        raise UserError(
-            f"A map to start from needs two finite numbers for each of the {len(z)} points, and"
-            f" this one, of shape {tuple(init.shape)}, has not."
-        )
-    epochs = epochs or (
-        AGAIN
-        if init is not None
-        else next(many for least, many in EPOCHS.items() if len(z) >= least)
+    require(
+        n_neighbors >= 2,
+        "UMAP needs at least 2 neighbours of each point, itself among them, and n_neighbors is"
+        f" {n_neighbors}: set 15.",
     )
+    most = max(n_neighbors, LEAST - 1)
+    require(
+        len(z) > most,
+        f"UMAP with {n_neighbors} neighbours needs more than {most} points, and there are"
+        f" {len(z)}; take more images.",
+    )
+    require(
+        float((unit(z) - unit(z)[0]).abs().max()) >= 1e-9,
+        "All these features have the same direction, so UMAP by cosine has nothing to tell apart:"
+        " the network has collapsed.",
+    )
+    start = None if init is None else _map(init, len(z)).detach().cpu().numpy()
+    usual = next(many for least, many in EPOCHS.items() if len(z) >= least)
+    epochs = epochs or (usual if init is None else AGAIN)
     rows, far = nearest(z, n_neighbors)
-    start = None if init is None else init.detach().cpu().numpy()
     at = embedder.map_of(
         z.float().numpy(),
         rows.numpy(),
@@ -201,6 +181,23 @@ def umap(
         epochs=epochs,
     )
     return torch.from_numpy(at).double()
+
+
+def _map(init: Any, n: int) -> Tensor:
+    """A map of `n` points to start from, float64. Raises UserError for what is none."""
+    try:
+        at: Tensor = torch.as_tensor(init).double()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(
+            "A map to start from is wanted as a tensor (N, 2), and this is a"
+            f" {type(init).__name__}."
+        ) from error
+    require(
+        at.shape == (n, 2) and bool(at.isfinite().all()),
+        f"A map to start from needs two finite numbers for each of the {n} points, and this one, of"
+        f" shape {tuple(at.shape)}, has not.",
+    )
+    return at
 
 
 def place(new: Tensor, z: Tensor, at: Tensor, k: int = 15) -> Tensor:
@@ -229,10 +226,8 @@ def memberships(far: Tensor) -> Tensor:
     """
     over = far - far[:, :1]
     wanted = math.log2(max(far.shape[1], 2))
-    low, high = (
-        torch.zeros(len(far), 1, dtype=torch.float64),
-        torch.full((len(far), 1), 1e3, dtype=torch.float64),
-    )
+    low = torch.zeros(len(far), 1, dtype=torch.float64)
+    high = torch.full_like(low, 1e3)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         many = torch.exp(-over / middle).sum(dim=1, keepdim=True) > wanted
@@ -247,13 +242,7 @@ def trustworthiness(z: Tensor, at: Tensor) -> float:
     """
     if len(z) < 2 * TRUST + 2:
         return math.nan
-    try:
-        manifold = load("sklearn.manifold")
-    except ImportError:
-        raise UserError(
-            "Trustworthiness comes from scikit-learn, which is not installed: run `pip install"
-            " scikit-learn`."
-        ) from None
+    manifold = measures.sklearn("manifold", "Trustworthiness comes")
     u, at = unit(measures.cloud(z)), measures.cloud(at)
     return float(
         manifold.trustworthiness(u.numpy(), at.numpy(), n_neighbors=TRUST, metric="cosine")

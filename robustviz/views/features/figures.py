@@ -26,12 +26,20 @@ def features(results: Features | Mapping[str, Features], *, template: str = LIGH
     """
     networks = named(results)
     _check_comparable(networks)
+    rows = [f"{name} · {kind}" for name in networks for kind in KINDS.values()]
     figure = blank(
         template,
         "How near images stay to their class",
         "cosine to class centres, mean with 95 % interval",
         height=132 + 108 * len(networks),
         margin={"l": 8, "r": 28, "t": 72, "b": 92},
+        xaxis={"title": "cosine", "zeroline": False},
+        yaxis={
+            "type": "category",
+            "categoryorder": "array",
+            "categoryarray": rows[::-1],
+            "ticks": "",
+        },
     )
     for (name, result), side in zip(networks.items(), _sides(networks), strict=True):
         colour, cosines = COLOURS[template][side], [result.cosines(kind) for kind in KINDS]
@@ -47,8 +55,8 @@ def features(results: Features | Mapping[str, Features], *, template: str = LIGH
                 error_x={
                     "type": "data",
                     "symmetric": False,
-                    "array": _finite(stats[:, 2] - stats[:, 0]),
-                    "arrayminus": _finite(stats[:, 0] - stats[:, 1]),
+                    "array": np.nan_to_num(stats[:, 2] - stats[:, 0], posinf=0),
+                    "arrayminus": np.nan_to_num(stats[:, 0] - stats[:, 1], posinf=0),
                 },
                 marker={
                     "symbol": symbol,
@@ -61,9 +69,6 @@ def features(results: Features | Mapping[str, Features], *, template: str = LIGH
                 + to
                 + " %{x:.3f} (%{customdata[0]:.3f} to %{customdata[1]:.3f})<extra></extra>",
             )
-    rows = [f"{name} · {kind}" for name in networks for kind in KINDS.values()]
-    figure.update_xaxes(title="cosine", zeroline=False)
-    figure.update_yaxes(type="category", categoryorder="array", categoryarray=rows[::-1], ticks="")
     return finish(
         figure,
         "Cosine of features to class centres.",
@@ -103,14 +108,14 @@ def _lead(result: Features) -> Floats:
 def _near_sentence(name: str, result: Features) -> str:
     mean, low, high = mean_interval(_lead(result))
     side = "no nearer to their own class than to another"
-    if low > 0:
-        side = "nearer to their own class"
-    elif high < 0:
-        side = "nearer to another class"
+    if not low <= 0 <= high:
+        side = f"nearer to {'their own' if low > 0 else 'another'} class"
     moved, still = float(result.moved_adv.mean()), float(result.moved_noise.mean())
-    far = "all class centres coincide"
-    if math.isfinite(moved):
-        far = f"the attack moves them {moved:.2f} centre distances, noise {still:.2f}"
+    far = (
+        f"the attack moves them {moved:.2f} centre distances, noise {still:.2f}"
+        if math.isfinite(moved)
+        else "all class centres coincide"
+    )
     return (
         f"**{name}**: attacked images lie {side} (own minus nearest other cosine"
         f" {_signed(mean)}, 95 %: {_signed(low)} to {_signed(high)}); own centre"
@@ -127,23 +132,22 @@ def _compared(a: tuple[str, Features], b: tuple[str, Features]) -> Iterator[str]
     """
     mean, low, high = mean_interval(_lead(a[1]) - _lead(b[1]))
     ahead, behind, low, high = _ordered(a[0], b[0], mean, low, high)
-    if low > 0:
-        yield (
-            f"Under attack {ahead} keeps images nearer to their class than {behind}: by"
-            f" {abs(mean):.2f} (95 %: {low:.2f} to {high:.2f})."
-        )
-    else:
-        yield (
-            "Which of the two keeps images nearer to their class is not decided:"
-            f" {abs(mean):.2f} (95 %: {_signed(low)} to {_signed(high)})."
-        )
+    yield (
+        f"Under attack {ahead} keeps images nearer to their class than {behind}: by"
+        f" {abs(mean):.2f} (95 %: {low:.2f} to {high:.2f})."
+        if low > 0
+        else "Which of the two keeps images nearer to their class is not decided:"
+        f" {abs(mean):.2f} (95 %: {_signed(low)} to {_signed(high)})."
+    )
     right, right_b = (result.pred_adv == result.y for _, result in (a, b))
     only, only_b, n = int((right & ~right_b).sum()), int((right_b & ~right).sum()), len(right)
     gap = (only - only_b) / n
     ahead, behind, low, high = _ordered(a[0], b[0], gap, *tango(only, only_b, n))
-    verdict = "neither is shown to be more accurate"
-    if low > 0:
-        verdict = f"{ahead} is more accurate than {behind}"
+    verdict = (
+        f"{ahead} is more accurate than {behind}"
+        if low > 0
+        else "neither is shown to be more accurate"
+    )
     yield (
         f"The judge, accuracy under attack: {verdict}; {100 * abs(gap):.0f} points apart (95 %:"
         f" {_signed(100 * low, 0)} to {_signed(100 * high, 0)})."
@@ -181,10 +185,6 @@ def _signed(value: float, digits: int = 2) -> str:
     return f"{round(value, digits) + 0.0:+.{digits}f}"
 
 
-def _finite(values: Floats) -> Floats:
-    return np.where(np.isfinite(values), values, 0.0)
-
-
 def feature_gap(
     results: FeatureFilm | Mapping[str, FeatureFilm],
     *,
@@ -205,6 +205,10 @@ def feature_gap(
             "The same in feature space",
             "● own class, ◇ nearest other; ■ attack, □ noise",
             height=560,
+            margin={"l": 8, "r": 28, "t": 80, "b": 140},
+            yaxis={"title": "cosine, attacked"},
+            yaxis2={"title": "centre distances", "rangemode": "tozero"},
+            xaxis2={"title": "epoch"},
         ).layout
     )
     for (name, result), side in zip(networks.items(), _sides(networks), strict=True):
@@ -228,10 +232,6 @@ def feature_gap(
             )
     if epoch is not None:
         figure.add_vline(x=epoch, line={"color": ink["faint"], "dash": "dot"})
-    figure.update_yaxes(title="cosine, attacked", row=1, col=1)
-    figure.update_yaxes(title="centre distances", rangemode="tozero", row=2, col=1)
-    figure.update_xaxes(title="epoch", row=2, col=1)
-    figure.update_layout(margin={"l": 8, "r": 28, "t": 80, "b": 140})
     said = "  \n".join(_gap_sentence(name, result) for name, result in networks.items())
     return finish(
         figure,

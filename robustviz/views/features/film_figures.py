@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from robustviz.stats import Floats
 from robustviz.views.features.figures import percent, protocol
-from robustviz.views.features.map_figures import arrows, bare_axes, by_class, labels, lines
+from robustviz.views.features.map_figures import BARE, arrows, by_class, labels, lines
 from robustviz.views.features.result import FeatureFilm
 from robustviz.views.theme import COLOURS, LIGHT, blank, finish
 
@@ -36,6 +36,8 @@ def feature_film(
         ),
         height=600,
         margin={"l": 8, "r": 8, "t": 72, "b": 176},
+        annotations=labels(result, result.clean[at], template),
+        **dict(zip(("xaxis", "yaxis"), _window(result), strict=True)),
     )
     figure.add_scatter(**arrows(result.clean[at], result.adversarial[at], template))
     for group in groups:
@@ -60,9 +62,7 @@ def feature_film(
         )
         for frame, number in enumerate(result.epochs)
     ]
-    figure.update_layout(annotations=labels(result, result.clean[at], template))
     _controls(figure, result, at, template)
-    _hold(figure, result)
     return finish(
         figure,
         f"Features of {result.meta['method']} over {last + 1} epochs.",
@@ -74,47 +74,48 @@ def feature_film(
 
 def _controls(figure: go.Figure, result: FeatureFilm, at: int, template: str) -> None:
     """A slider that stands at the frame `at`, and two buttons."""
-    steps = [
-        {"label": str(number), "method": "animate", "args": [[str(number)], _play(0)]}
-        for number in result.epochs
-    ]
-    buttons = [
-        {"label": "▶ Play", "method": "animate", "args": [None, _play(500)]},
-        {"label": "Pause", "method": "animate", "args": [[None], _play(0)]},
-    ]
-    slider = {
-        "steps": steps,
-        "active": at,
-        "currentvalue": {"prefix": "epoch "},
-        "x": 0.28,
-        "len": 0.72,
-        "y": 0,
-        "pad": {"t": 16},
-    }
-    menu = {
-        "type": "buttons",
-        "direction": "right",
-        "buttons": buttons,
-        "x": 0,
-        "xanchor": "left",
-        "y": 0,
-        "yanchor": "top",
-        "pad": {"t": 36},
-        "font": {"color": COLOURS[template]["text"]},
-        "bgcolor": COLOURS[template]["paper"],
-        "active": -1,
-    }
-    figure.update_layout(sliders=[slider], updatemenus=[menu])
+    figure.update_layout(
+        sliders=[
+            {
+                "steps": [
+                    {"label": str(number), "method": "animate", "args": [[str(number)], _play(0)]}
+                    for number in result.epochs
+                ],
+                "active": at,
+                "currentvalue": {"prefix": "epoch "},
+                "x": 0.28,
+                "len": 0.72,
+                "y": 0,
+                "pad": {"t": 16},
+            }
+        ],
+        updatemenus=[
+            {
+                "type": "buttons",
+                "direction": "right",
+                "buttons": [
+                    {"label": "▶ Play", "method": "animate", "args": [None, _play(500)]},
+                    {"label": "Pause", "method": "animate", "args": [[None], _play(0)]},
+                ],
+                "x": 0,
+                "xanchor": "left",
+                "y": 0,
+                "yanchor": "top",
+                "pad": {"t": 36},
+                "font": {"color": COLOURS[template]["text"]},
+                "bgcolor": COLOURS[template]["paper"],
+                "active": -1,
+            }
+        ],
+    )
 
 
-def _hold(figure: go.Figure, result: FeatureFilm) -> None:
-    """One window for all frames: nothing jumps but the points."""
+def _window(result: FeatureFilm) -> list[dict[str, Any]]:
+    """Axes that are the same in all frames: nothing jumps but the points."""
     every = np.concatenate([result.clean, result.adversarial]).reshape(-1, 2)
-    low, high = every.min(axis=0).astype(float), every.max(axis=0).astype(float)
-    pad = 0.04 * max(*(every.max(axis=0) - every.min(axis=0)).astype(float), 1e-6)
-    bare_axes(figure)
-    figure.update_xaxes(range=[low[0] - pad, high[0] + pad])
-    figure.update_yaxes(range=[low[1] - pad, high[1] + pad])
+    pad = 0.04 * max(*np.ptp(every, axis=0).astype(float), 1e-6)
+    ends = zip(every.min(axis=0).astype(float), every.max(axis=0).astype(float), strict=True)
+    return [BARE | {"range": [low - pad, high + pad]} for low, high in ends]
 
 
 def _sentence(result: FeatureFilm, at: int) -> str:

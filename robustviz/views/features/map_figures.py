@@ -51,6 +51,8 @@ READ = (
     " %{customdata[3]}"
 )
 EXTRA = "<extra></extra>"  # no second box beside the hover text
+# axes without numbers, which would mean nothing
+BARE: dict[str, Any] = {"showticklabels": False, "ticks": "", "zeroline": False}
 HOLLOW = {"circle": "circle-open", "x": "x-thin-open"}
 
 Trace = dict[str, Any]
@@ -116,6 +118,8 @@ def feature_map(
         height=560,
         hovermode="closest",
         margin={"l": 8, "r": 8, "t": 72, "b": 128},
+        annotations=labels(result, result.clean, template, focus, _above(result)),
+        **_axes(result),
     )
     draw = go.Scattergl if 2 * len(result.y) > CROWD else go.Scatter
     traces = [
@@ -124,7 +128,6 @@ def feature_map(
         *_guests(result, noise, template),
     ]
     figure.add_traces([draw(trace) for trace in traces])
-    _lay(figure, result, labels(result, result.clean, template, focus, _above(result)))
     return finish(
         figure,
         f"{what} of {result.meta['method']}'s features.",
@@ -183,6 +186,8 @@ def _marked(result: FeatureMap, mark: int, name: str, template: str) -> go.Figur
             " images."
         )
     row = int(rows[0])
+    ends = np.stack([result.clean[row], result.adversarial[row]])
+    own, *read = (names[answers[row]] for answers in (result.y, result.pred, result.pred_adv))
     figure = blank(
         template,
         f"Where image {mark} lies" + (f", {name}" if name else ""),
@@ -190,6 +195,8 @@ def _marked(result: FeatureMap, mark: int, name: str, template: str) -> go.Figur
         showlegend=False,
         hovermode="closest",
         margin={"l": 8, "r": 8, "t": 44, "b": 8},
+        annotations=labels(result, result.clean, template, own, _above(result), ends),
+        **_axes(result),
     )
     for points, symbol in ((result.clean, "circle"), (result.adversarial, "x")):
         figure.add_scatter(
@@ -200,8 +207,6 @@ def _marked(result: FeatureMap, mark: int, name: str, template: str) -> go.Figur
             name="others",
             marker={"symbol": symbol, "size": 4, "color": ink["faint"], "opacity": 0.5},
         )
-    ends = np.stack([result.clean[row], result.adversarial[row]])
-    own, *read = (names[answers[row]] for answers in (result.y, result.pred, result.pred_adv))
     figure.add_scatter(
         x=ends[:, 0],
         y=ends[:, 1],
@@ -212,7 +217,6 @@ def _marked(result: FeatureMap, mark: int, name: str, template: str) -> go.Figur
         customdata=[[f"clean: {read[0]}"], [f"attacked: {read[1]}"]],
         hovertemplate="%{customdata[0]}<extra></extra>",
     )
-    _lay(figure, result, labels(result, result.clean, template, own, _above(result), ends))
     return finish(
         figure,
         f"Where image {mark} lies among the {len(result.y)} images of the map.",
@@ -354,19 +358,10 @@ def _above(result: FeatureMap) -> int:
     return 18 if result.meta["projection"] == "umap" else 0
 
 
-def _lay(figure: go.Figure, result: FeatureMap, names: list[Trace]) -> None:
-    """Put the names on, and take the numbers off the axes."""
-    figure.update_layout(annotations=names)
-    bare_axes(figure)
-    if result.meta["projection"] != "umap":
-        # The plane is a true one: a distance is as long in every direction.
-        figure.update_yaxes(scaleanchor="x")
-
-
-def bare_axes(figure: go.Figure) -> None:
-    """Axes without numbers, which would mean nothing."""
-    figure.update_xaxes(showticklabels=False, ticks="", zeroline=False)
-    figure.update_yaxes(showticklabels=False, ticks="", zeroline=False)
+def _axes(result: FeatureMap) -> dict[str, Any]:
+    # A plane is a true one: a distance is as long in every direction.
+    true = {} if result.meta["projection"] == "umap" else {"scaleanchor": "x"}
+    return {"xaxis": BARE, "yaxis": BARE | true}
 
 
 def _map_sentence(result: FeatureMap, noise: bool, focus: str) -> str:

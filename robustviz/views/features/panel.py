@@ -4,13 +4,13 @@ numbers beside it, the film.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import TypeVar, cast
 
+import pandas
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from robustviz import embedder
 from robustviz.runs import folder
@@ -35,8 +35,9 @@ from robustviz.views.features.result import (
     Projection,
 )
 
-MAPS = {"centres": "Class centres", "pca": "PCA", "umap": "UMAP"}
-FILMS = {kind: MAPS[kind] for kind in ("centres", "umap")}
+K = TypeVar("K", bound=str)
+MAPS: dict[Projection, str] = {"centres": "Class centres", "pca": "PCA", "umap": "UMAP"}
+FILMS: dict[Film, str] = {"centres": MAPS["centres"], "umap": MAPS["umap"]}
 COLOURS = {"class": "Class", "fooled": "Fooled"}
 ALSO = {"nothing": "Nothing", "noise": "Noise", "half": "½ ε", "double": "2 ε"}
 TIMES = {"half": 0.5, "double": 2.0}
@@ -71,16 +72,13 @@ class Choice:
 def controls(here: Context) -> Choice:
     """Draw the controls: three in sight, the rest behind *More settings*."""
     left, middle, right = st.columns(3, vertical_alignment="bottom")
-    with left:
-        kind = one_of("Map", MAPS, "map", term("feature map"))
-    with middle:
-        colour = one_of("Colour", COLOURS, "map-colour")
-    with right:
-        joins = (
-            "New points join the finished map and move nothing in it: random noise of the same ε,"
-            " or the attack at another ε."
-        )
-        also = one_of("Put into the map", ALSO, "map-also", joins)
+    kind = one_of(left, "Map", MAPS, "map", term("feature map"))
+    colour = one_of(middle, "Colour", COLOURS, "map-colour")
+    joins = (
+        "New points join the finished map and move nothing in it: random noise of the same ε, or"
+        " the attack at another ε."
+    )
+    also = one_of(right, "Put into the map", ALSO, "map-also", joins)
     with st.expander("More settings", icon=":material/settings:"):
         a, b, c = st.columns(3)
         n = a.select_slider("Test images", COUNTS, **linked("map-n", 200, COUNTS))
@@ -106,7 +104,7 @@ def controls(here: Context) -> Choice:
     radii = [folder.open_model(run_id).eps for _, run_id in here.sides]
     own = share == "1" and len(set(radii)) == 1
     eps = None if own else SHARES[str(share)] * radii[0]  # both networks meet the same ε
-    spec = FeatureMapSpec(int(n), eps, int(steps), int(seed), projection=cast("Projection", kind))
+    spec = FeatureMapSpec(int(n), eps, int(steps), int(seed), projection=kind)
     if kind == "umap":
         spec = replace(spec, n_neighbors=int(near), min_dist=float(str(packed)))
     if also in TIMES:
@@ -114,9 +112,11 @@ def controls(here: Context) -> Choice:
     return Choice(colour, also, spec)
 
 
-def one_of(title: str, words: Mapping[str, str], key: str, help: str | None = None) -> str:
+def one_of(
+    place: DeltaGenerator, title: str, words: Mapping[K, str], key: str, help: str | None = None
+) -> K:
     """One of a few `words`, chosen by a row of buttons, the first until another one is."""
-    chosen = st.segmented_control(
+    buttons = place.segmented_control(
         title,
         list(words),
         required=True,
@@ -124,7 +124,7 @@ def one_of(title: str, words: Mapping[str, str], key: str, help: str | None = No
         help=help,
         **linked(key, next(iter(words)), words),
     )
-    return str(chosen)
+    return cast("K", buttons)
 
 
 def maps(here: Context, choice: Choice) -> None:
@@ -136,9 +136,7 @@ def maps(here: Context, choice: Choice) -> None:
         + " length of a line has no unit: the numbers below are measured in feature space."
         + (" In UMAP axes and gaps between groups say nothing either." if umap else "")
     )
-    focus = str(
-        st.session_state.get("class", "")
-    )  # chosen further below, where classes are explained
+    focus = str(st.session_state.get("class", ""))  # chosen further below, with its cause
     focus = focus if focus in folder.open_model(here.a).classes else ""
     shown: dict[str, FeatureMap] = {}
     chosen: list[int] = []
@@ -209,13 +207,9 @@ def _chosen(here: Context, shown: Mapping[str, FeatureMap], chosen: Sequence[int
     widgets.thumbnails(here, chosen, "lasso")
     rows = table(shown, chosen)
     st.dataframe(rows, hide_index=True, height=min(320, 38 * len(rows) + 40))
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
     st.download_button(
         f"The {len(rows)} chosen (CSV)",
-        out.getvalue(),
+        pandas.DataFrame(rows).to_csv(index=False, lineterminator="\r\n"),
         "chosen.csv",
         "text/csv",
         key="file-chosen",
@@ -323,8 +317,8 @@ def _table(measured: Mapping[str, Features]) -> list[str]:
 
 def film(here: Context) -> None:
     """The map at each epoch that was kept, and the distances over the epochs."""
-    kind = one_of("Map of the film", FILMS, "map-film")
-    spec = FeatureFilmSpec(projection=cast("Film", kind))
+    kind = one_of(st.container(), "Map of the film", FILMS, "map-film")
+    spec = FeatureFilmSpec(projection=kind)
     films = widgets.measured(here, spec, "the film")
     if not films:
         return

@@ -61,6 +61,9 @@ def misalignment(
         "How far an attack moves each class",
         "0: own centre, 1: nearest wrong centre",
         height=34 * len(shown) + 190,
+        margin={"b": 84 + 20 * len(networks)},
+        xaxis={"title": "share of the way", "zeroline": True},
+        yaxis={"autorange": "reversed", "type": "category", "tickmode": "linear"},
     )
     for (name, result), side in zip(networks.items(), _sides(networks), strict=True):
         colours = [ink[side] if not focus or row == focus else ink["faint"] for row in rows]
@@ -87,9 +90,6 @@ def misalignment(
                     f"%{{y}} → %{{customdata}}: %{{x:.2f}}<extra>{name}, {what}</extra>"
                 ),
             )
-    figure.update_xaxes(title="share of the way", zeroline=True)
-    figure.update_yaxes(autorange="reversed", type="category", tickmode="linear")
-    figure.update_layout(margin={"b": 84 + 20 * len(networks)})
     return finish(
         figure,
         "Movement under attack on the line to the nearest wrong class, a row a class.",
@@ -130,6 +130,12 @@ def misalignment_auc(
         template,
         "Does misalignment foretell who is fooled?",
         "images right untouched, most misaligned first",
+        xaxis={
+            "title": "share of those that were not fooled",
+            "range": [0, 1],
+            "tickformat": ".0%",
+        },
+        yaxis={"title": "share of the fooled", "range": [0, 1.02], "tickformat": ".0%"},
     )
     figure.add_scatter(
         x=[0, 1],
@@ -152,8 +158,6 @@ def misalignment_auc(
                     f"%{{y:.0%}} of the fooled, %{{x:.0%}} of the others<extra>{name}</extra>"
                 ),
             )
-    figure.update_xaxes(title="share of those that were not fooled", range=[0, 1], tickformat=".0%")
-    figure.update_yaxes(title="share of the fooled", range=[0, 1.02], tickformat=".0%")
     return finish(
         figure,
         "ROC curve of feature misalignment against being fooled.",
@@ -166,15 +170,17 @@ def _foretold(result: Misalignment) -> str:
     """Whether misalignment tells who is fooled."""
     area, low, high, fooled, held = result.auc
     if math.isnan(area):
-        which = "no image is right untouched"
-        if held:
-            which = "none of the images right untouched was fooled"
-        elif fooled:
-            which = "all images right untouched were fooled"
+        which = (
+            "none of the images right untouched was fooled"
+            if held
+            else "all images right untouched were fooled"
+            if fooled
+            else "no image is right untouched"
+        )
         return f"{which}, so there is nothing to foretell."
-    verdict = "not told from chance"
-    if not low <= 0.5 <= high:
-        verdict = "above chance" if low > 0.5 else "below chance"
+    verdict = (
+        "above chance" if low > 0.5 else "below chance" if high < 0.5 else "not told from chance"
+    )
     return (
         f"AUC {area:.2f} [{low:.2f}, {high:.2f}], {verdict}; {fooled} fooled, {held} not,"
         f" {result.meta['printed']}."
@@ -196,12 +202,14 @@ def stages(results: Stages | Mapping[str, Stages], *, template: str = LIGHT) -> 
     """
     networks = named(results)
     first = next(iter(networks.values()))
+    alike = len({tuple(result.names) for result in networks.values()}) == 1
     figure = blank(
         template,
         "Where does it start?",
         f"clean and attacked alike: 1; {first.adversarial.shape[1]} images",
+        xaxis={"type": "category", "title": "" if alike else "stage (the networks differ)"},
+        yaxis={"title": "cosine, mean over images"},
     )
-    alike = len({tuple(result.names) for result in networks.values()}) == 1
     for (name, result), side in zip(networks.items(), _sides(networks), strict=True):
         colour = COLOURS[template][side]
         x = result.names if alike else [f"{at}" for at in range(len(result.names))]
@@ -227,8 +235,6 @@ def stages(results: Stages | Mapping[str, Stages], *, template: str = LIGHT) -> 
             marker={"size": 7, "symbol": "circle-open"},
             hovertemplate=f"%{{customdata}}, noise: %{{y:.3f}}<extra>{name}</extra>",
         )
-    figure.update_xaxes(type="category", title="" if alike else "stage (the networks differ)")
-    figure.update_yaxes(title="cosine, mean over images")
     return finish(
         figure,
         "Cosine of clean and attacked images, stage by stage.",
@@ -242,12 +248,11 @@ def _fall(result: Stages) -> str:
     mean, noise = result.adversarial.mean(axis=1), result.noise.mean(axis=1)
     falls = mean[:-2] - mean[1:-1]  # the logits are on another scale
     at = int(falls.argmax())
-    where = "it falls at no stage"
-    if falls[at] > 0:
-        where = (
-            f"the greatest fall is at {result.names[at + 1]}, from {mean[at]:.2f} to"
-            f" {mean[at + 1]:.2f}"
-        )
+    where = (
+        f"the greatest fall is at {result.names[at + 1]}, from {mean[at]:.2f} to {mean[at + 1]:.2f}"
+        if falls[at] > 0
+        else "it falls at no stage"
+    )
     return (
         f"up to the features {where}; features end at {mean[-2]:.2f}, with noise"
         f" {noise[-2]:.2f}, logits at {mean[-1]:.2f} (PGD-{result.meta['attack']['steps']} at ε"
@@ -267,6 +272,8 @@ def pairs(result: Pairs, *, side: str = "a", template: str = LIGHT) -> go.Figure
         f"{result.meta['n']} {KINDS[result.meta['images']]} images, features at length 1",
         barmode="overlay",
         bargap=0.05,
+        xaxis={"title": "distance (0: one direction, 2: opposite)", "range": [0, 2]},
+        yaxis={"title": "share of the pairs", "tickformat": ".0%"},
     )
     middle = (result.edges[:-1] + result.edges[1:]) / 2
     for name, counts, fill in (
@@ -302,8 +309,6 @@ def pairs(result: Pairs, *, side: str = "a", template: str = LIGHT) -> go.Figure
             f"{inside:.0%} of the latter lie within m = {result.margin:g}. It acted on a projection"
             " of these features, which is gone."
         )
-    figure.update_xaxes(title="distance (0: one direction, 2: opposite)", range=[0, 2])
-    figure.update_yaxes(title="share of the pairs", tickformat=".0%")
     return finish(
         figure,
         "Histogram of feature distances within and between classes.",
@@ -339,6 +344,13 @@ def centre_cosines(
         f"Clean centres and {kind} centres" + (", change" if change else ""),
         f"cosine, n = {len(result.y)}",
         height=460,
+        xaxis={"title": f"{kind} centre of", "type": "category", "tickmode": "linear"},
+        yaxis={
+            "title": "clean centre of",
+            "autorange": "reversed",
+            "type": "category",
+            "tickmode": "linear",
+        },
     )
     known = part[np.isfinite(part)]
     most = float(np.abs(known).max()) if len(known) else 1.0
@@ -354,10 +366,6 @@ def centre_cosines(
         texttemplate="%{z:.2f}" if len(keep) <= MOST else "",
         hovertemplate="clean %{y}, " + kind + " %{x}: %{z:.2f}<extra></extra>",
         colorbar={"thickness": 12},
-    )
-    figure.update_xaxes(title=f"{kind} centre of", type="category", tickmode="linear")
-    figure.update_yaxes(
-        title="clean centre of", autorange="reversed", type="category", tickmode="linear"
     )
     return finish(
         figure, "Heat map of cosines of class centres.", result.meta, _strayed(matrix, every, kind)
@@ -396,6 +404,8 @@ def uniformity(
         template,
         "Tight classes, evenly spread?",
         f"{first.meta['n']} clean test images; best is the lower left",
+        xaxis={"title": "uniformity (lower: more evenly spread)"},
+        yaxis={"title": "alignment (0: tight)", "rangemode": "tozero"},
     )
     for (name, result), side in zip(networks.items(), _sides(networks), strict=True):
         colour, kept = COLOURS[template][side], result.epoch >= 0
@@ -426,17 +436,15 @@ def uniformity(
                 f"best: alignment %{{y:.2f}}, uniformity %{{x:.2f}}<extra>{name}</extra>"
             ),
         )
-    figure.update_xaxes(title="uniformity (lower: more evenly spread)")
-    figure.update_yaxes(title="alignment (0: tight)", rangemode="tozero")
     said = " ".join(f"{name}: {_spread(result)}" for name, result in networks.items())
     return finish(figure, "Alignment against uniformity.", first.meta, said)
 
 
 def _spread(result: Uniformity) -> str:
     """The best network, and the first epoch that was kept."""
-    way = "it kept no epochs, so there is one point. Train with snapshots=2 to see its way."
-    if len(result.epoch) > 1:
-        way = (
-            f"at epoch {result.epoch[0]} {result.alignment[0]:.2f} and {result.uniformity[0]:.2f}."
-        )
+    way = (
+        f"at epoch {result.epoch[0]} {result.alignment[0]:.2f} and {result.uniformity[0]:.2f}."
+        if len(result.epoch) > 1
+        else "it kept no epochs, so there is one point. Train with snapshots=2 to see its way."
+    )
     return f"alignment {result.alignment[-1]:.2f}, uniformity {result.uniformity[-1]:.2f}; {way}"

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import streamlit as st
 
@@ -37,8 +37,7 @@ LOOKS = {
     "uniformity": "Over epochs",
 }
 STAGED = 100  # images that are followed through the network, of more the first
-CENTRES = {kind: KINDS[kind] for kind in ("adversarial", "noise", "clean")}
-PAIRS = {kind: KINDS[kind] for kind in ("clean", "adversarial", "noise")}
+CENTRES: dict[Images, str] = {"adversarial": "attacked", "noise": "noise", "clean": "clean"}
 SHOWN = 3  # causes in words when no class is chosen; the rest is in the table
 COLUMNS = {
     "class": "class",
@@ -86,7 +85,7 @@ def why(here: Context, shown: AttackedSpec[Any]) -> None:
     for name, result in measured.items():
         with widgets.place():
             causes(here, name, result, focus)
-    look = one_of("Look closer", LOOKS, "why-look")
+    look = one_of(st.container(), "Look closer", LOOKS, "why-look")
     write_address()
     with widgets.place():
         closer(here, look, measured, spec, focus)
@@ -205,7 +204,7 @@ def closer(
 
 
 def _pairs(here: Context, spec: MisalignmentSpec) -> None:
-    images = cast("Images", one_of("Images", PAIRS, "pairs"))
+    images = one_of(st.container(), "Images", KINDS, "pairs")
     write_address()
     asked = replace(spec.alike(PairsSpec), images=images)
     pairs = widgets.measured(here, asked, "the pairs")
@@ -219,7 +218,7 @@ def _pairs(here: Context, spec: MisalignmentSpec) -> None:
 def _centres(
     here: Context, measured: Mapping[str, Misalignment], spec: MisalignmentSpec, focus: str
 ) -> None:
-    images = cast("Images", one_of("Images", CENTRES, "centres"))
+    images = one_of(st.container(), "Images", CENTRES, "centres")
     write_address()
     asked = spec.alike(FeaturesSpec)
     seen = widgets.measured(here, asked, "the features")

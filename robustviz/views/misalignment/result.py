@@ -96,63 +96,59 @@ class Misalignment(Answers):
 
     def rows(self) -> list[JSON]:
         """The table, worst class first."""
-        names, out = list(self.meta["classes"]), list[JSON]()
-        for c in self.order:
-            n = int(self.n[c])
-            clean, robust = (wilson(int(k[c]), n) for k in (self.clean_k, self.robust_k))
-            there = n > 0
-            out.append(
-                {
-                    "class": names[c],
-                    "n": n,
-                    "clean": self.clean_k[c] / n if there else None,
-                    "clean_low": clean[0],
-                    "clean_high": clean[1],
-                    "robust": self.robust_k[c] / n if there else None,
-                    "robust_low": robust[0],
-                    "robust_high": robust[1],
-                    "spread": _number(self.spread[c]),
-                    "nearest": names[self.nearest[c]] if self.nearest[c] >= 0 else None,
-                    "distance": _number(self.distance[c]),
-                    "lands": ", ".join(f"{names[k]} ({count})" for k, count in self.lands(c)),
-                    "along": _number(self.along[c]),
-                    "across": _number(self.across[c]),
-                    "along_noise": _number(self.along_noise[c]),
-                    "margin": _number(self.margin[c]),
-                    "boundary": _number(self.boundary[c]),
-                    "boundary_to": (
-                        names[self.boundary_class[c]] if self.boundary_class[c] >= 0 else None
-                    ),
-                    "train_n": int(self.train_n[c]),
-                    "gap": _number(self.gap[c]),
-                    "diagnosis": self.kind[c],
-                    "sentence": self.sentence[c],
-                }
-            )
-        return out
+        return [self.row(c) for c in self.order]
+
+    def row(self, c: int) -> JSON:
+        """One class's line of the table."""
+        names, n = list(self.meta["classes"]), int(self.n[c])
+        clean, robust = (wilson(int(k[c]), n) for k in (self.clean_k, self.robust_k))
+        return {
+            "class": names[c],
+            "n": n,
+            "clean": self.clean_k[c] / n if n else None,
+            "clean_low": clean[0],
+            "clean_high": clean[1],
+            "robust": self.robust_k[c] / n if n else None,
+            "robust_low": robust[0],
+            "robust_high": robust[1],
+            "spread": _number(self.spread[c]),
+            "nearest": names[self.nearest[c]] if self.nearest[c] >= 0 else None,
+            "distance": _number(self.distance[c]),
+            "lands": ", ".join(f"{names[k]} ({count})" for k, count in self.lands(c)),
+            "along": _number(self.along[c]),
+            "across": _number(self.across[c]),
+            "along_noise": _number(self.along_noise[c]),
+            "margin": _number(self.margin[c]),
+            "boundary": _number(self.boundary[c]),
+            "boundary_to": names[self.boundary_class[c]] if self.boundary_class[c] >= 0 else None,
+            "train_n": int(self.train_n[c]),
+            "gap": _number(self.gap[c]),
+            "diagnosis": self.kind[c],
+            "sentence": self.sentence[c],
+        }
 
     def line(self, c: int) -> str:
         """The row and the sentence of one class in words."""
-        name, n = list(self.meta["classes"])[c], int(self.n[c])
-        if not n:
+        row = self.row(c)
+        if not row["n"]:
             return self.sentence[c]
-        clean, robust = (wilson(int(k[c]), n) for k in (self.clean_k, self.robust_k))
-        names, train_n = list(self.meta["classes"]), int(self.train_n[c])
-        lands = ", ".join(f"{names[k]} ({count})" for k, count in self.lands(c))
+        clean, robust = (
+            f"{row[of]:.0%} [{row[f'{of}_low']:.0%}, {row[f'{of}_high']:.0%}]"
+            for of in ("clean", "robust")
+        )
         gap = (
-            f"train–test gap {100 * self.gap[c]:+.0f} points ({train_n} training images)"
-            if train_n
+            f"train–test gap {100 * self.gap[c]:+.0f} points ({row['train_n']} training images)"
+            if row["train_n"]
             else "no training image"
         )
         nearest = (
-            f"nearest wrong centre {names[self.nearest[c]]} at {self.distance[c]:.2f}"
-            if self.nearest[c] >= 0
+            f"nearest wrong centre {row['nearest']} at {self.distance[c]:.2f}"
+            if row["nearest"]
             else "no other centre"
         )
         return (
-            f"{name}: n = {n}, clean {self.clean_k[c] / n:.0%} [{clean[0]:.0%}, {clean[1]:.0%}],"
-            f" {self.meta['printed']} {self.robust_k[c] / n:.0%} [{robust[0]:.0%},"
-            f" {robust[1]:.0%}]; spread {self.spread[c]:.2f}, {nearest}; lands on {lands}; moved"
+            f"{row['class']}: n = {row['n']}, clean {clean}, {self.meta['printed']} {robust};"
+            f" spread {self.spread[c]:.2f}, {nearest}; lands on {row['lands']}; moved"
             f" {self.along[c]:.2f} along and {self.across[c]:.2f} across that line; head margin"
             f" {self.margin[c]:.2f}; {gap}.\n{self.kind[c]}: {self.sentence[c]}"
         )
