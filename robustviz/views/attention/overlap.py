@@ -1,5 +1,5 @@
-"""Two measures of many maps: whether they and their masks lie on the object, against the true pixels
-of `shapes`, and whether what they show matters to the network (ROAD).
+"""Two measures of many maps: whether they and their masks lie on the object, against the true
+pixels of `shapes`, and whether what they show matters to the network (ROAD).
 """
 
 from __future__ import annotations
@@ -127,8 +127,8 @@ def _summary(result: Overlap) -> str:
         else ""
     )
     return (
-        f"{'; '.join(parts)} ({meta['cam']}, {meta['rule']}, n = {meta['n']}, PGD-{meta['steps']} at"
-        f" ε = {eps_text(meta['eps'])}, seed {meta['seed']}; 95 %){constant}"
+        f"{'; '.join(parts)} ({meta['cam']}, {meta['rule']}, n = {meta['n']}, PGD-{meta['steps']}"
+        f" at ε = {eps_text(meta['eps'])}, seed {meta['seed']}; 95 %){constant}"
     )
 
 

@@ -84,8 +84,8 @@ def _of(result: Quadrants, picked: str) -> str:
     verdict = "decided" if low > 0 else "not decided"
     interval = f" [{low:+.1f}, {high:+.1f}]" if math.isfinite(low) else ""
     return (
-        f"{sentence} The best, {result.names[best].replace('-', ' ')}, is {mean:+.1f}{interval} points"
-        f" ahead under attack: {verdict}."
+        f"{sentence} The best, {result.names[best].replace('-', ' ')}, is {mean:+.1f}{interval}"
+        f" points ahead under attack: {verdict}."
     )
 
 
