@@ -17,7 +17,7 @@ import keyword
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -233,10 +233,9 @@ def coerce(hint: Any, value: Any, path: str) -> Any:
     if dataclasses.is_dataclass(hint) or hasattr(hint, "kind"):
         if isinstance(value, Mapping):
             return decode(hint.kind, value)
-        if isinstance(value, str) and not isinstance(value, hint):
-            return get(hint.kind, value)()
-        if isinstance(value, hint):
-            return value
+        thing = get(hint.kind, value)() if isinstance(value, str) else value
+        if isinstance(thing, hint):
+            return thing
         raise UserError(f"{path}={value!r} is not a {hint.kind}.", code=2)
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return parse_number(value)
@@ -280,7 +279,8 @@ def build(cls: type, fields: Mapping[str, Any]) -> Any:
     fields = {_field(name, known): value for name, value in fields.items()}
     for name in fields:
         if name not in known:
-            raise UserError(unknown(f"setting of {label(cls)}", name, map(_said, known)), code=2)
+            names = [field.removesuffix("_") for field in known]
+            raise UserError(unknown(f"setting of {label(cls)}", name, names), code=2)
     return cls(**{name: coerce(known[name], value, name) for name, value in fields.items()})
 
 
@@ -327,17 +327,12 @@ def _field(name: str, known: typing.Container[str]) -> str:
     return f"{name}_" if keyword.iskeyword(name) and f"{name}_" in known else name
 
 
-def _said(field: str) -> str:
-    return field.removesuffix("_")
-
-
-def _paths(thing: Any, prefix: str = "") -> list[str]:
-    out = []
+def _paths(thing: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted path of each setting, as a person writes it."""
     for field in dataclasses.fields(thing):
-        out.append(prefix + _said(field.name))
+        yield prefix + field.name.removesuffix("_")
         if dataclasses.is_dataclass(getattr(thing, field.name)):
-            out += _paths(getattr(thing, field.name), f"{prefix}{field.name}.")
-    return out
+            yield from _paths(getattr(thing, field.name), f"{prefix}{field.name}.")
 
 
 def key(thing: Any) -> str:

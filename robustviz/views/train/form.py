@@ -8,13 +8,12 @@ import dataclasses
 import os
 import typing
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import streamlit as st
 
 from robustviz import registry
-from robustviz.registry import RUNS, Option
+from robustviz.registry import RUNS
 from robustviz.runs import folder, queue
 from robustviz.runs.folder import Run
 from robustviz.terms import term
@@ -174,7 +173,7 @@ def _fields(
         value = getattr(owner, name)
         with place:
             try:
-                asked = _input(_Setting(start, owner, name, value, f"train-{scope}-", prefix))
+                asked = _input(start, owner, name, f"train-{scope}-", prefix)
             except UserError as error:
                 st.error(str(error))
                 changes[WRONG], asked = True, value
@@ -186,43 +185,27 @@ def _fields(
     return changes
 
 
-@dataclass(frozen=True)
-class _Setting:
-    """The field `name` of `owner`, which is a part of the config `start`, as its widget needs it;
-    `prefix` is its owner's dotted path, `form` what the keys of all widgets start with.
-    """
-
-    start: TrainConfig
-    owner: Any
-    name: str
-    value: Any
-    form: str
-    prefix: str
-
-
-def _input(setting: _Setting) -> Any:
-    """The widget that fits a setting; the value it holds. Raises UserError for text where a number
+def _input(start: TrainConfig, owner: Any, name: str, form: str, prefix: str) -> Any:
+    """The widget that fits the field `name` of `owner`, whose dotted path is `prefix`; the value it
+    holds. The keys of all widgets begin with `form`. Raises UserError for text where a number
     belongs.
     """
-    owner, name, value = setting.owner, setting.name, setting.value
-    option = registry.options(type(owner))[name]
+    value, option = getattr(owner, name), registry.options(type(owner))[name]
     hint, optional = registry.without_none(registry.hints(type(owner))[name])
     if_empty = option.help.partition("empty: ")[2].rstrip(".")  # what an optional one means then
     common: dict[str, Any] = {
-        "label": f"{setting.prefix.removeprefix('method.')}{name}".replace("_", " "),
-        "key": f"{setting.form}{setting.prefix}{name}",
+        "label": f"{prefix.removeprefix('method.')}{name}".replace("_", " "),
+        "key": f"{form}{prefix}{name}",
         "help": option.help or None,
     }
-    networks = _networks(setting, option.kind) if option.kind in RUNS else {}
-    offered = [None, *networks] if option.kind in RUNS else _offered(setting, hint, option)
+    runs = _networks(start, option.kind, form) if option.kind in RUNS else {}
+    offered = [None, *runs] if option.kind in RUNS else _offered(start, owner, name, hint)
     if offered:
         choices = list(dict.fromkeys([*offered, value]))
         return st.selectbox(
             options=choices,
             index=choices.index(value),
-            format_func=lambda one: (
-                run_option(networks[one]) if one in networks else one or if_empty
-            ),
+            format_func=lambda one: run_option(runs[one]) if one in runs else one or if_empty,
             accept_new_options=option.kind == "rule",
             **common,
         )
@@ -251,29 +234,26 @@ def _number(value: float, kind: registry.Kind) -> str:
     return levels if kind == "radius" and "(" not in levels else f"{value:g}"
 
 
-def _offered(setting: _Setting, hint: Any, option: Option) -> Sequence[str]:
+def _offered(start: TrainConfig, owner: Any, name: str, hint: Any) -> Sequence[str]:
     """What a setting can be chosen from; nothing where it takes anything. Masks that are the true
     objects are for data that has them.
     """
+    option = registry.options(type(owner))[name]
     if typing.get_origin(hint) is Literal:
         return typing.get_args(hint)
     if option.kind == "net":
         return registry.keys("net")
-    with_choice = {
-        choice: dataclasses.replace(setting.owner, **{setting.name: choice})
-        for choice in option.choices
-    }
-    masked = setting.start.data.has_masks
-    return [c for c, owner in with_choice.items() if masked or not getattr(owner, "objects", False)]
+    chosen = {choice: dataclasses.replace(owner, **{name: choice}) for choice in option.choices}
+    masked = start.data.has_masks
+    return [c for c, owner in chosen.items() if masked or not getattr(owner, "objects", False)]
 
 
-def _networks(setting: _Setting, kind: registry.Kind) -> dict[str, Run]:
+def _networks(start: TrainConfig, kind: registry.Kind, form: str) -> dict[str, Run]:
     """The runs that a training can start from or learn from: ordinary shipped ones and the user's,
     on this very data. One that it starts from keeps its architecture, so it must be of the network
     chosen.
     """
-    start = setting.start
-    net = st.session_state.get(f"{setting.form}net", start.net)
+    net = st.session_state.get(f"{form}net", start.net)
     return ordered(
         run
         for run in trained().values()

@@ -12,8 +12,8 @@ import streamlit as st
 
 from robustviz import figures, paths
 from robustviz.runs import queue
-from robustviz.runs.inside import Record, State, Status
 from robustviz.runs.folder import Run
+from robustviz.runs.inside import Record, State, Status
 from robustviz.stats import wilson
 from robustviz.training.evaluation import Evaluation
 from robustviz.types import UserError, eps_text
