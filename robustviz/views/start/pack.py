@@ -5,23 +5,26 @@ computed here, by seed.
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from robustviz import figures
+from robustviz import figures, paths
 from robustviz.attacks import PGD
-from robustviz.nets import frozen
+from robustviz.data import Dataset
 from robustviz.runs import folder
-from robustviz.runs.folder import REPOSITORY, Run, write_file
+from robustviz.runs.files import write_file
+from robustviz.runs.folder import Run
 from robustviz.stats import wilson
 from robustviz.training.evaluate import count_right
-from robustviz.types import UserError, eps_text
+from robustviz.types import JSON, UserError, eps_text
 from robustviz.views.measure import images_of, net_of
+from robustviz.views.transfer.probe import logits_of
 
-FOLDER = REPOSITORY / "checkpoints" / "story"
+FOLDER = paths.ROOT / "checkpoints" / "story"
 SEED, ROUNDS, STEPS = 0, 3, 20
+OTHER = {"left": "right", "right": "left"}
 
 
 def shipped(data: str, method: str) -> Run:
@@ -35,56 +38,33 @@ def shipped(data: str, method: str) -> Run:
     raise UserError(f"There is no shipped {method} run on {data}: make it with `make zoo`.")
 
 
-def tell() -> dict[str, Any]:
+def tell() -> JSON:
     """Write the pictures and `story.json`; what the JSON holds."""
-    ordinary, robust = shipped("shapes", "standard"), shipped("shapes", "pgd_at")
-    eps, split = ordinary.eps, images_of(ordinary)
+    runs = {"standard": shipped("shapes", "standard"), "robust": shipped("shapes", "pgd_at")}
+    eps, split = runs["standard"].eps, images_of(runs["standard"])
     chance = torch.Generator().manual_seed(SEED)
     index = torch.randperm(len(split), generator=chance)[:ROUNDS]
-    sides = [
-        "left" if bit else "right" for bit in torch.randint(2, (ROUNDS,), generator=chance).tolist()
-    ]
-    few = split.take(index)
-    attack = PGD(eps=eps, steps=STEPS)
-    said: dict[str, Any] = {}
-    images = {}
-    for name, run in (("standard", ordinary), ("robust", robust)):
-        net = net_of(run)
-        images[name] = attack(net, few.x, few.y, rng=torch.Generator().manual_seed(SEED))
-        with frozen(net), torch.no_grad():
-            said[name] = [F.softmax(net(x), 1) for x in (few.x, images[name])]
+    bits = torch.randint(2, (ROUNDS,), generator=chance).tolist()
+    few, attack = split.take(index), PGD(eps=eps, steps=STEPS)
+    attacked, answers = dict[str, Tensor](), dict[str, list[JSON]]()
+    for name, run in runs.items():
+        rng = torch.Generator().manual_seed(SEED)
+        attacked[name] = attack(net_of(run), few.x, few.y, rng=rng)
+        answers[name] = _answers(run, few, attacked[name])
     rounds = []
-    for number in range(ROUNDS):
-        true, side = split.classes[int(few.y[number])], sides[number]
-        other = "right" if side == "left" else "left"
+    for number, side in enumerate("left" if bit else "right" for bit in bits):
         files = {
-            side: images["standard"][number],
-            other: few.x[number],
-            "robust": images["robust"][number],
+            side: attacked["standard"][number],
+            OTHER[side]: few.x[number],
+            "robust": attacked["robust"][number],
         }
         for name, image in files.items():
-            write_file(FOLDER / f"round-{number + 1}-{name}.png", figures.png(image.numpy(), 288))
-        one: dict[str, Any] = {
-            "index": int(index[number]),
-            "class": true,
-            "article": f"{'an' if true[0] in 'aeiou' else 'a'} {true}",
-            "tampered": side,
-            "left": f"round-{number + 1}-left.png",
-            "right": f"round-{number + 1}-right.png",
-            "tampered_picture": f"round-{number + 1}-{side}.png",
-            "robust_picture": f"round-{number + 1}-robust.png",
-        }
-        for name in ("standard", "robust"):
-            clean, adv = (probs[number] for probs in said[name])
-            one[name] = {
-                "clean": split.classes[int(clean.argmax())],
-                "clean_p": round(float(clean.max()), 4),
-                "adv": split.classes[int(adv.argmax())],
-                "adv_p": round(float(adv.max()), 4),
-                "fooled": split.classes[int(adv.argmax())] != true,
-            }
-        rounds.append(one)
-    pack: dict[str, Any] = {
+            write_file(FOLDER / _file(number, name), figures.png(image.numpy(), 288))
+        rounds.append(
+            _round(number, int(index[number]), side, split.classes[int(few.y[number])])
+            | {name: each[number] for name, each in answers.items()}
+        )
+    pack = {
         "command": "python -m robustviz.views.start.pack",
         "seed": SEED,
         "eps": eps,
@@ -93,34 +73,72 @@ def tell() -> dict[str, Any]:
         "attack": f"PGD-{STEPS}",
         "classes": list(split.classes),
         "rounds": rounds,
+        **{name: _counts(run, split, attack) for name, run in runs.items()},
     }
-    for name, run in (("standard", ordinary), ("robust", robust)):
-        found = run.evaluation()
-        if found is None:
-            raise UserError(f"{run.id} has no evaluation: run `make zoo`.")
-        net = net_of(run)
-        right, held = (
-            count_right(net, split.x, split.y),
-            count_right(net, split.x, split.y, attack, SEED),
-        )
-        if (int(right.sum()), int(held.sum())) != (found.clean_k, found.robust_k):
-            raise UserError(
-                f"{run.id} gives other figures here than its eval.json says: make it again with"
-                " `make zoo`."
-            )
-        pack[name] = {
-            "run": run.id,
-            "label": run.config.method.label,
-            "n": found.n,
-            "clean_k": found.clean_k,
-            "robust_k": found.robust_k,
-            "fooled_k": int((right & ~held).sum()),
-            "interval": wilson(found.robust_k, found.n),
-        }
-    write_file(
-        FOLDER / "story.json", (json.dumps(pack, indent=1, ensure_ascii=False) + "\n").encode()
-    )
+    text = json.dumps(pack, indent=1, ensure_ascii=False)
+    write_file(FOLDER / "story.json", f"{text}\n".encode())
     return pack
+
+
+def _file(number: int, name: str) -> str:
+    return f"round-{number + 1}-{name}.png"
+
+
+def _round(number: int, index: int, side: str, true: str) -> JSON:
+    """What a round shows: its class, the side that was tampered with, and its pictures."""
+    return {
+        "index": index,
+        "class": true,
+        "article": f"{'an' if true[0] in 'aeiou' else 'a'} {true}",
+        "tampered": side,
+        "left": _file(number, "left"),
+        "right": _file(number, "right"),
+        "tampered_picture": _file(number, side),
+        "robust_picture": _file(number, "robust"),
+    }
+
+
+def _answers(run: Run, few: Dataset, x_adv: Tensor) -> list[JSON]:
+    """What a network says of each image, untouched and attacked, and whether it was fooled."""
+    clean, adv = (F.softmax(logits_of(net_of(run), x), 1).max(dim=1) for x in (few.x, x_adv))
+    names = few.classes
+    return [
+        {
+            "clean": names[int(before)],
+            "clean_p": round(float(sure), 4),
+            "adv": names[int(after)],
+            "adv_p": round(float(sure_adv), 4),
+            "fooled": int(after) != int(true),
+        }
+        for before, sure, after, sure_adv, true in zip(
+            clean.indices, clean.values, adv.indices, adv.values, few.y, strict=True
+        )
+    ]
+
+
+def _counts(run: Run, split: Dataset, attack: PGD) -> JSON:
+    """What a network's evaluation found, and on how many images it was fooled. Raises UserError
+    where these counts differ from what is found here.
+    """
+    evaluation = run.evaluation()
+    if evaluation is None:
+        raise UserError(f"{run.id} has no evaluation: run `make zoo`.")
+    right = count_right(net_of(run), split.x, split.y)
+    held = count_right(net_of(run), split.x, split.y, attack, SEED)
+    if (int(right.sum()), int(held.sum())) != (evaluation.clean_k, evaluation.robust_k):
+        raise UserError(
+            f"{run.id} gives other figures here than its eval.json says: make it again with `make"
+            " zoo`."
+        )
+    return {
+        "run": run.id,
+        "label": run.config.method.label,
+        "n": evaluation.n,
+        "clean_k": evaluation.clean_k,
+        "robust_k": evaluation.robust_k,
+        "fooled_k": int((right & ~held).sum()),
+        "interval": wilson(evaluation.robust_k, evaluation.n),
+    }
 
 
 def main() -> int:
@@ -129,8 +147,7 @@ def main() -> int:
 
     pack = tell()
     write_hashes()
-    net = pack["standard"]
-    other = pack["robust"]
+    net, other = pack["standard"], pack["robust"]
     print(
         f"story: ordinary network fooled on {net['fooled_k']} of {net['clean_k']}, {other['label']}"
         f" on {other['fooled_k']} of {other['clean_k']}"

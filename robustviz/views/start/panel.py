@@ -7,19 +7,18 @@ Everything shown was computed by `python -m robustviz.views.start.pack` and lies
 
 from __future__ import annotations
 
-from typing import Any
-
 import streamlit as st
 
-from robustviz.runs.folder import REPOSITORY, read_json
-from robustviz.types import UserError
+from robustviz import paths
+from robustviz.runs.files import read_json
+from robustviz.types import JSON, UserError
 from robustviz.ui.shell import reset
 
-FOLDER = REPOSITORY / "checkpoints" / "story"
+FOLDER = paths.ROOT / "checkpoints" / "story"
 SIDES = ("left", "right")
 
 
-def load() -> dict[str, Any]:
+def load() -> JSON:
     """The story pack. Raises UserError where it is missing."""
     if not (FOLDER / "story.json").exists():
         raise UserError("The story pack is missing: make it with `make story`.")
@@ -28,10 +27,9 @@ def load() -> dict[str, Any]:
 
 def picture(name: str, alt: str, width: int = 288) -> None:
     """One picture of the pack."""
-    with st.container(
-        width=width
-    ):  # not the picture's own width: Streamlit would pack it anew at every click
-        st.image((FOLDER / name).read_bytes(), width="stretch", alt=alt)
+    # not the picture's own width: Streamlit would pack it anew at every click
+    place = st.container(width=width)
+    place.image((FOLDER / name).read_bytes(), width="stretch", alt=alt)
 
 
 def title() -> None:
@@ -39,11 +37,10 @@ def title() -> None:
     st.title("How little does it take to fool a network?")
 
 
-def rounds(pack: dict[str, Any]) -> bool:
+def rounds(pack: JSON) -> bool:
     """Ask the next question; False once all are answered. A guess is kept in the session only."""
     guesses: list[str] = st.session_state.setdefault("guesses", [])
-    total = len(pack["rounds"])
-    if len(guesses) >= total:
+    if len(guesses) >= (total := len(pack["rounds"])):
         return False
     now = pack["rounds"][len(guesses)]
     st.header("One of these two pictures was tampered with. Which?", divider=False)
@@ -51,8 +48,7 @@ def rounds(pack: dict[str, Any]) -> bool:
         f"Round {len(guesses) + 1} of {total} · drawn shapes, 32×32 pixels · no pixel moved by more"
         f" than {pack['eps_text']}"
     )
-    columns = st.columns([1, 1, 1], gap="large")
-    for side, column in zip(SIDES, columns, strict=False):
+    for side, column in zip(SIDES, st.columns(3, gap="large"), strict=False):
         with column:
             picture(now[side], f"The {side} picture: {now['article']} on a textured background")
             st.button(
@@ -70,12 +66,11 @@ def _guess(number: int, side: str) -> None:
     """Take the answer to a question once: a second click on it may arrive when the next question is
     there.
     """
-    guesses = st.session_state["guesses"]
-    if len(guesses) == number:
-        guesses.append(side)
+    if len(st.session_state["guesses"]) == number:
+        st.session_state["guesses"].append(side)
 
 
-def reveal(pack: dict[str, Any]) -> None:
+def reveal(pack: JSON) -> None:
     """What was guessed, and what the ordinarily trained network said."""
     guesses = st.session_state["guesses"]
     right = sum(
@@ -105,7 +100,7 @@ def reveal(pack: dict[str, Any]) -> None:
     )
 
 
-def hold(pack: dict[str, Any]) -> None:
+def hold(pack: JSON) -> None:
     """The second question: would a network that trained on attacked pictures hold?"""
     st.header("Will a network trained on attacked pictures hold?")
     if "hold" not in st.session_state:
@@ -155,6 +150,6 @@ def onward() -> None:
         if st.session_state.get("guesses"):
             st.button("Start again", key="again", on_click=reset, icon=":material/restart_alt:")
         if st.button("How little does it take?", key="to-attack", icon=":material/bolt:"):
-            st.switch_page(str(REPOSITORY / "pages" / "attack.py"))
+            st.switch_page(str(paths.ROOT / "pages" / "attack.py"))
         if st.button("Train your own", key="to-train", icon=":material/model_training:"):
-            st.switch_page(str(REPOSITORY / "pages" / "train.py"))
+            st.switch_page(str(paths.ROOT / "pages" / "train.py"))
