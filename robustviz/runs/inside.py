@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import io
 import json
+import math
 import typing
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -171,9 +172,9 @@ def live(path: Path, classes: int) -> Strip | None:
         strip = Strip(**entries | {"eps": float(entries["eps"]), "epoch": int(entries["epoch"])})
         labels = np.array([strip.y, strip.pred, strip.pred_adv]).reshape(3, len(strip.x))
         pictures = np.array([strip.x, strip.x_adv], dtype=np.float32)
-        fits = pictures.ndim == 5 and labels.size and np.isfinite([*pictures.flat, strip.eps]).all()
+        finite = np.isfinite(pictures).all() and math.isfinite(strip.eps)
         known = labels.dtype.kind in "iu" and labels.min() >= 0 and labels.max() < (classes or MOST)
-        return strip if fits and known else None
+        return strip if pictures.ndim == 5 and finite and known else None
     except Exception:  # a damaged zip raises a dozen kinds; each means: no pictures
         return None
 
