@@ -54,19 +54,17 @@ class Choice:
 def controls() -> Choice:
     """Draw the controls."""
     left, right = st.columns(2, vertical_alignment="bottom")
-    with left:
-        of = st.segmented_control(
-            "Curves of",
-            list(OF),
-            required=True,
-            format_func=OF.__getitem__,
-            help=term("contribution"),
-            **linked("of", "mean", OF),
-        )
-    with right:
-        n = st.segmented_control(
-            "Test images", COUNTS, required=True, **linked("contributions-n", 100, COUNTS)
-        )
+    of = left.segmented_control(
+        "Curves of",
+        list(OF),
+        required=True,
+        format_func=OF.__getitem__,
+        help=term("contribution"),
+        **linked("of", "mean", OF),
+    )
+    n = right.segmented_control(
+        "Test images", COUNTS, required=True, **linked("contributions-n", 100, COUNTS)
+    )
     with st.expander("More settings", icon=":material/settings:"):
         a, b = st.columns(2)
         weight = a.selectbox(
@@ -91,22 +89,20 @@ def compared(here: Context) -> dict[str, str]:
     """Run ids by printed name: A and B, then on the same data one network of each other compared
     method, like A's if there is one.
     """
-    out, every = widgets.names(here), context.on(here.data)
-    there = {every[run_id].method_key for run_id in out.values()}
-    for key in COMPARED:
-        same = [run for run in every.values() if run.method_key == key]
-        if same and key not in there:
-            out[context.method_label(key)] = min(
-                same, key=lambda run: run.architecture != every[here.a].architecture
-            ).id
-    return out
+    sides, every = widgets.names(here), context.on(here.data)
+    there = {every[run_id].method_key for run_id in sides.values()}
+    net = every[here.a].architecture
+    return sides | {
+        context.method_label(key): min(same, key=lambda run: run.architecture != net).id
+        for key in COMPARED
+        if key not in there and (same := [run for run in every.values() if run.method_key == key])
+    }
 
 
 def curves(here: Context, chosen: Choice) -> None:
     """How many features carry the answer, in every compared network."""
     spec = chosen.curves(here.img)
-    found = widgets.measured(compared(here), spec, "the contributions")
-    if found:
+    if found := widgets.measured(compared(here), spec, "the contributions"):
         widgets.draw(figures.contributions, found, Frame("share", spec))
         st.markdown(
             "A contribution is a feature times its weight for the true class; with the bias, they"
@@ -164,8 +160,7 @@ def steps(here: Context) -> None:
         " images. An image counts as fooled from the first look at which it is misread."
     )
     spec = AttackStepsSpec()
-    found = widgets.measured(here, spec, "1000 steps", "about 20 s")
-    if found:
+    if found := widgets.measured(here, spec, "1000 steps", "about 20 s"):
         widgets.draw(figures.attack_steps, found, Frame("steps", spec))
 
 

@@ -191,8 +191,9 @@ def gradients(run: Run, spec: GradientsSpec) -> Gradients:
         eps=run.eps,
         summary=f"Over {len(few)} images, mean and 95 % interval: {'; '.join(said)}.",
     )
-    targets = [each.id for each in others]
-    return Gradients(index.numpy(), norm, share, area, targets, cosine, meta=meta)
+    return Gradients(
+        index.numpy(), norm, share, area, [each.id for each in others], cosine, meta=meta
+    )
 
 
 @probe(CurvatureSpec)
@@ -216,7 +217,6 @@ def curvature(run: Run, spec: CurvatureSpec) -> Curvature:
             f"The curvature of {run.id} is not finite: its loss overflows. Check its weights, or"
             " train it again."
         )
-    settings = {"beta": spec.beta, "iterations": spec.iterations, "seed": spec.seed}
     summary = (
         f"Top Hessian eigenvalue of the cross-entropy by the pixels over {len(few)} images:"
         f" {_mean(value)}, median {np.median(value):.3g}, {int((value < 0).sum())} negative;"
@@ -224,7 +224,15 @@ def curvature(run: Run, spec: CurvatureSpec) -> Curvature:
         f" unchanged); {spec.iterations} Lanczos steps, to within 1 % on"
         f" {int((residual < 0.01).sum())} of {len(few)}"
     )
-    meta = meta_of(run, split, n=len(few), **settings, summary=summary)
+    meta = meta_of(
+        run,
+        split,
+        n=len(few),
+        beta=spec.beta,
+        iterations=spec.iterations,
+        seed=spec.seed,
+        summary=summary,
+    )
     return Curvature(index.numpy(), value, residual, same, meta=meta)
 
 

@@ -5,7 +5,6 @@ alignment.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import streamlit as st
 
@@ -18,14 +17,9 @@ from robustviz.ui.context import Context
 from robustviz.ui.shell import linked, write_address
 from robustviz.ui.widgets import Frame
 from robustviz.views.transfer import figures
-from robustviz.views.transfer.result import Transfer, TransferSpec
+from robustviz.views.transfer.result import Kind, Transfer, TransferSpec
 
-ATTACKS: dict[Literal["pgd", "mim", "dim", "tim"], str] = {
-    "pgd": "PGD",
-    "mim": "MI",
-    "dim": "DI",
-    "tim": "TI",
-}
+ATTACKS: dict[Kind, str] = {"pgd": "PGD", "mim": "MI", "dim": "DI", "tim": "TI"}
 RADII = {"half": "half ε", "whole": "whole ε"}
 COUNTS = (100, 300, 1000)
 AT_ONCE = 100  # images: more are measured only when asked for
@@ -42,7 +36,7 @@ MOST = 6  # targets
 class Choice:
     """What is chosen: the attack, half or whole ε, how many images, its steps and seed."""
 
-    attack: Literal["pgd", "mim", "dim", "tim"]
+    attack: Kind
     radius: str
     n: int
     steps: int
@@ -104,22 +98,16 @@ def sources(here: Context) -> dict[str, str]:
     every = context.on(here.data)
     a = every[here.a]
     copies = [run for run in every.values() if run.method_key == "model_alignment"]
-    own = next((run for run in copies if run.id == a.id or _origin(run)[0] == a.id), None)
-    model = own or next(iter(copies), None)
-    family: dict[str, str] = {}
-    if model is not None:
-        before = _origin(model)[0]
-        family = {"before": before} if before in every else {}
-        alike = sorted(
-            (run for run in copies if _origin(run) == _origin(model)),
-            key=lambda run: run.id != a.id,
-        )
-        family |= {
-            COPIES[target]: run.id
-            for target in COPIES
-            for run in alike[::-1]
-            if run.info["method"].get("target") == target
-        }
+    own = [run for run in copies if a.id in (run.id, _origin(run)[0])]
+    origin = next(map(_origin, [*own, *copies]), ())
+    alike = [run for run in copies if _origin(run) == origin]
+    family = {"before": origin[0]} if origin and origin[0] in every else {}
+    family |= {
+        COPIES[target]: run.id
+        for target in COPIES
+        for run in sorted(alike, key=lambda run: run.id != a.id)[::-1]  # A before any other
+        if run.info["method"].get("target") == target
+    }
     letters = {here.a: "A"} | ({here.b: "B"} if here.b in family.values() else {})
     out = {
         f"{letters[run_id]} {name}" if run_id in letters else name: run_id

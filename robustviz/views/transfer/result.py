@@ -11,6 +11,8 @@ from robustviz.registry import option, register
 from robustviz.stats import Bools, Floats, Ints, _shares, mcnemar, tango, wilson
 from robustviz.views.result import ProbeSpec, Result
 
+Kind = Literal["pgd", "mim", "dim", "tim"]
+
 
 @dataclass(frozen=True)
 class WhiteBox(Result):
@@ -75,16 +77,6 @@ class Transfer(Result):
         return np.asarray(self.wrong.mean(axis=1))
 
     @property
-    def before_error(self) -> Floats:
-        """The transfer score of the network before, on the images that qualify for it, (T,); none
-        for other runs.
-        """
-        return _shares(
-            (self.before_qualified & self.before_wrong).sum(axis=1),
-            self.before_qualified.sum(axis=1),
-        )
-
-    @property
     def paired(self) -> Ints:
         """(T,3) on the images that qualify before and after: how many, fooling only after, fooling
         only before.
@@ -128,7 +120,7 @@ class TransferSpec(ProbeSpec[Transfer]):
         " of this data, but not the run itself, its source and its witness.",
         kind="runs",
     )
-    attack: Literal["pgd", "mim", "dim", "tim"] = option("pgd", "The attack.")
+    attack: Kind = option("pgd", "The attack.")
     # Half of the white-box ε, as 4/255 against 8/255 in Ma et al.
     eps: float | None = option(
         None, "Radius in pixel units; empty: half the run's.", low=0, kind="radius"

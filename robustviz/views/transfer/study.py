@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -31,7 +30,7 @@ from robustviz.types import JSON, UserError
 from robustviz.views.measure import images_of, net_of
 from robustviz.views.transfer.probe import transfer
 from robustviz.views.transfer.report import DATA, compact, file_of, markdown
-from robustviz.views.transfer.result import Transfer, TransferSpec
+from robustviz.views.transfer.result import Kind, Transfer, TransferSpec
 
 WITNESS_SEED = 10
 RECIPES = {
@@ -42,8 +41,6 @@ RECIPES = {
 # validation images: nothing is chosen by them here, and attacking a thousand costs more than the
 # training
 FEW = 20
-
-Kind = Literal["pgd", "mim", "dim", "tim"]
 
 
 @dataclass(frozen=True)
@@ -75,16 +72,6 @@ class Study:
         """The training of an ordinary network."""
         return self._config({"method": "standard", "net": net, "seed": seed} | RECIPES[net])
 
-    def tuned(self, net: str, seed: int, target: str) -> TrainConfig:
-        """The fine-tuning of a source: model alignment's own recipe."""
-        roles = {
-            "source": self.ordinary(net, seed).run_id,
-            "witness": self.ordinary(net, WITNESS_SEED).run_id,
-            "target": target,
-        }
-        settings = {f"method.{role}": value for role, value in roles.items()}
-        return self._config({"method": "model_alignment", "net": net, "seed": seed}, settings)
-
     def _config(self, flags: JSON, settings: JSON | None = None) -> TrainConfig:
         common = {
             "data": self.data,
@@ -94,15 +81,20 @@ class Study:
             "device": "cpu",
             "select": "last",
         }
-        return TrainConfig.make(None, common | flags, list((settings or {}).items()))
+        of_method = [(f"method.{name}", value) for name, value in (settings or {}).items()]
+        return TrainConfig.make(None, common | flags, of_method)
 
     def networks(self, net: str, seed: int) -> dict[str, TrainConfig]:
-        """A source and what it is fine-tuned to, by name; the one before comes first."""
-        tuned = {
-            target: self.tuned(net, seed, target)
+        """A source and what it is fine-tuned to with model alignment's own recipe, by name; the one
+        before comes first.
+        """
+        before, witness = self.ordinary(net, seed), self.ordinary(net, WITNESS_SEED)
+        flags = {"method": "model_alignment", "net": net, "seed": seed}
+        roles = {"source": before.run_id, "witness": witness.run_id}
+        return {"before": before} | {
+            target: self._config(flags, roles | {"target": target})
             for target in ("label", "witness_hard", "witness_soft")
         }
-        return {"before": self.ordinary(net, seed)} | tuned
 
 
 def made(config: TrainConfig) -> Run:
@@ -208,22 +200,20 @@ def count(where: JSON, targets: Sequence[str], found: Mapping[str, Transfer]) ->
     before only (`pairs`), and on how many of all images, qualified or not, it is wrong (`all`, by
     network).
     """
-    out = []
+    cells = []
     for row, target in enumerate(targets):
-        all_four = np.logical_and.reduce([one.qualified[row] for one in found.values()])
-        wrong = {variant: all_four & one.wrong[row] for variant, one in found.items()}
+        all_four = np.logical_and.reduce([each.qualified[row] for each in found.values()])
+        wrong = {variant: all_four & each.wrong[row] for variant, each in found.items()}
         before, after = wrong["before"], wrong["witness_soft"]
-        out.append(
-            where
-            | {
-                "target": target,
-                "n": int(all_four.sum()),
-                "k": {variant: int(these.sum()) for variant, these in wrong.items()},
-                "pairs": [int((after & ~before).sum()), int((before & ~after).sum())],
-                "all": {variant: int(one.wrong[row].sum()) for variant, one in found.items()},
-            }
-        )
-    return out
+        counts = {
+            "target": target,
+            "n": int(all_four.sum()),
+            "k": {variant: int(these.sum()) for variant, these in wrong.items()},
+            "pairs": [int((after & ~before).sum()), int((before & ~after).sum())],
+            "all": {variant: int(each.wrong[row].sum()) for variant, each in found.items()},
+        }
+        cells.append(where | counts)
+    return cells
 
 
 def facts(networks: Mapping[str, Run], aligned: Transfer) -> JSON:
@@ -231,22 +221,20 @@ def facts(networks: Mapping[str, Run], aligned: Transfer) -> JSON:
     far it is on clean images from the witness and from the targets (mean over these): KL of their
     softmax outputs to the source's.
     """
-    split = images_of(networks["before"])
+    split, last = images_of(networks["before"]), len(aligned.models) - 1
     clean = {
         name: int(count_right(net_of(run), split.x, split.y).sum()) / len(split)
         for name, run in networks.items()
     }
-    before, witness = len(aligned.models) - 2, len(aligned.models) - 1
-    ends = {"before": before, "witness_soft": 0}
+    ends = {"before": last - 1, "witness_soft": 0}
+    targets = aligned.kl[1 : last - 1].mean(axis=0)
     return {
         "clean_acc": clean,
         "n_test": len(split),
         "kl_from_witness": {
-            name: round(float(aligned.kl[witness, at]), 5) for name, at in ends.items()
+            name: round(float(aligned.kl[last, at]), 5) for name, at in ends.items()
         },
-        "kl_from_targets": {
-            name: round(float(aligned.kl[1:before, at].mean()), 5) for name, at in ends.items()
-        },
+        "kl_from_targets": {name: round(float(targets[at]), 5) for name, at in ends.items()},
     }
 
 
