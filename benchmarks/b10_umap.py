@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness import OURS, Gate, Outcome, Racer, Time, race
-from robustviz import data, embedder, figures
+from robustviz import data, embedder, figures, probes
 from robustviz.attacks import PGD
 from robustviz.data import Dataset
 from robustviz.nets import Classifier
-from robustviz.probes import FeatureMapSpec
+from robustviz.probes import FeatureMapSpec, FeaturesSpec
 from robustviz.runs import folder as runs
 from robustviz.training.config import TrainConfig
 from robustviz.training.evaluate import attacked
@@ -205,8 +205,8 @@ def _painted() -> Callable[[], object]:
     """From known features of 1,000 test images of shapes, clean and attacked, to the figure."""
     run = runs.open_run("shapes-pgd-at-small-resnet-s0-f354e551")
     spec = FeatureMapSpec(projection="umap", n=IMAGES, steps=10)
-    spec.features(spec.eps, run)(run)  # kept
-    return lambda: figures.feature_map(spec.measure(run)).to_json()
+    probes.features(run, spec.alike(FeaturesSpec))  # kept
+    return lambda: figures.feature_map(probes.feature_map.answer(run, spec)).to_json()
 
 
 def _least(work: Callable[[], object]) -> float:

@@ -310,7 +310,8 @@ def test_umap_is_as_trustworthy_as_plain_umap_learn(key, runs_home) -> None:
 import sys; sys.path[:0] = {sys.path!r}
 import os; os.environ["ROBUSTVIZ_RUNS"] = {str(runs_home)!r}
 from robustviz import open_run, probes
-print(probes.feature_map.answer(open_run({shipped(key).id!r}), probes.FeatureMapSpec(n=200, projection="umap")).clean.tobytes().hex())
+spec = probes.FeatureMapSpec(n=200, projection="umap")
+print(probes.feature_map.answer(open_run({shipped(key).id!r}), spec).clean.tobytes().hex())
 """
     twins = [
         subprocess.run(

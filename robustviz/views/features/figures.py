@@ -1,4 +1,4 @@
-"""How near images stay to their class, in feature space, and how that came about over the epochs."""
+"""How near images stay to their class in feature space, and how that came about, by epochs."""
 
 from __future__ import annotations
 

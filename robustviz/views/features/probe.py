@@ -1,5 +1,5 @@
-"""What a network makes of clean, attacked and randomly noised images just before its last layer, how
-tidy that is, where it lies in a plane, and how that came about, epoch by epoch.
+"""What a network makes of clean, attacked and randomly noised images just before its last layer,
+how tidy that is, where it lies in a plane, and how that came about, epoch by epoch.
 
 The noise is the control: what it does too is not the attack's doing. It has the attack's ε, yet is
 shorter in ℓ2 (uniform noise fills the box, PGD goes to its corners), so it answers "does any change

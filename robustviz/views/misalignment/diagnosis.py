@@ -67,13 +67,13 @@ class Evidence:
     """What the rules look at, of one class: the numbers of `Misalignment`, and words for them.
 
     Of its `n` images `clean` are right untouched; `lost` are misread untouched and lie among images
-    of other classes, `among` are misread untouched among their own; `wrong` are misread untouched or
-    attacked, `odd` of them outliers. `place`: where the answer changes on the line `towards` the
-    class whose boundary is nearest; `plain`: where it would without the head's offsets; `elsewhere`:
-    the most by which these move another class's boundary out. `learned`: share of its training
-    images that are right; `excess`: train–test `gap` above the other classes' median. `pressed`:
-    how many other classes have their nearest boundary here, and close, if most have; `offset`:
-    whether an offset of the head did it.
+    of other classes, `among` are misread untouched among their own; `wrong` are misread untouched
+    or attacked, `odd` of them outliers. `place`: where the answer changes on the line `towards` the
+    class whose boundary is nearest; `plain`: where it would without the head's offsets;
+    `elsewhere`: the most by which these move another class's boundary out. `learned`: share of its
+    training images that are right; `excess`: train–test `gap` above the other classes' median.
+    `pressed`: how many other classes have their nearest boundary here, and close, if most have;
+    `offset`: whether an offset of the head did it.
     """
 
     name: str

@@ -263,7 +263,7 @@ def pairs(run: Run, spec: PairsSpec) -> Pairs:
     )
     method = run.config.method
     # As long as nothing is weighed by it, a margin pushes nothing.
-    margin = float(method.margin) if getattr(method, "margin_weight", 0) else None  # type: ignore[attr-defined]
+    margin = float(getattr(method, "margin", 0)) if getattr(method, "margin_weight", 0) else None
     summary = (
         f"Mean distance of two {spec.images} images: {within:.2f} of one class, {between:.2f} of"
         f" two (n = {len(z)})."
