@@ -118,6 +118,13 @@ def named(results: R | Mapping[str, R], alone: str = "A") -> dict[str, R]:
     return {alone: results} if isinstance(results, Result) else dict(results)
 
 
+def sides(named: Mapping[str, object]) -> list[str]:
+    """The side of each network: its name's first letter where that says A or B, else its place."""
+    letters, order = [name[:1].lower() for name in named], list(DASHES)
+    by_letter = set(letters) <= set(order) and len(set(letters)) == len(letters)
+    return letters if by_letter else order[: len(letters)]
+
+
 def lines(results: Mapping[str, R], sentence: Callable[[R], str]) -> list[str]:
     """What is said of each network, after its name where it has one."""
     return [

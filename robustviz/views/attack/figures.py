@@ -13,9 +13,7 @@ from robustviz.training.evaluation import attack_name
 from robustviz.types import eps_text
 from robustviz.views.attack.result import AccuracyCurve, Adversarial, SmallestEps, Trajectory
 from robustviz.views.result import Result
-from robustviz.views.theme import COLOURS, DASHES, LIGHT, band, blank, finish, named
-
-SIDES = ("a", "b")
+from robustviz.views.theme import COLOURS, DASHES, LIGHT, band, blank, finish, named, sides
 
 
 def adversarial(result: Adversarial, *, side: str = "a", template: str = LIGHT) -> go.Figure:
@@ -86,7 +84,7 @@ def accuracy_curve(
         f"Accuracy under PGD-{first.meta['attack']['steps']}",
         f"n = {first.n}; an upper bound on robust accuracy",
     )
-    for (name, curve), side in zip(curves.items(), _sides(curves), strict=True):
+    for (name, curve), side in zip(curves.items(), sides(curves), strict=True):
         x, interval = curve.eps * 255, curve.interval
         band(figure, x, interval[:, 0], interval[:, 1], colour[side])
         figure.add_scatter(
@@ -148,7 +146,7 @@ def smallest_eps(
         bargap=0.12,
     )
     edges = np.linspace(0, limit, 17)
-    for (name, result), side in zip(several.items(), _sides(several), strict=True):
+    for (name, result), side in zip(several.items(), sides(several), strict=True):
         levels = result.eps[np.isfinite(result.eps) & (result.eps > 0)] * 255
         counts, _ = np.histogram(levels, edges)
         figure.add_bar(
@@ -158,7 +156,7 @@ def smallest_eps(
             marker={"color": colour[side], "pattern": {"shape": "" if side == "a" else "/"}},
             hovertemplate="%{y} images near ε %{x:.0f}/255<extra>" + name + "</extra>",
         )
-    for mark, (name, side) in zip(here, zip(several, _sides(several), strict=True), strict=False):
+    for mark, (name, side) in zip(here, zip(several, sides(several), strict=True), strict=False):
         if mark is not None and np.isfinite(mark):
             figure.add_vline(
                 x=mark * 255,
@@ -167,7 +165,7 @@ def smallest_eps(
                 annotation_position="top right",
                 annotation={
                     "bgcolor": colour["paper"],
-                    "yshift": -20 * SIDES.index(side),
+                    "yshift": -20 * [*DASHES].index(side),
                     "font": {"color": colour[side]},
                 },
             )
@@ -193,7 +191,7 @@ def trajectory(
         f"{attack_name(first.meta['attack'])}, ε = {eps_text(first.eps)}, seed"
         f" {first.meta['seed']}, image {first.meta['index']}",
     )
-    for (name, result), side in zip(several.items(), _sides(several), strict=True):
+    for (name, result), side in zip(several.items(), sides(several), strict=True):
         figure.add_scatter(
             y=result.probs[:, result.y],
             mode="lines+markers",
@@ -211,13 +209,3 @@ def trajectory(
 
 def _summaries(several: Mapping[str, Result]) -> str:
     return "; ".join(f"{name}: {each.meta['summary']}" for name, each in several.items()) + "."
-
-
-def _sides(named: Mapping[str, object]) -> list[str]:
-    """The side of each network: its name's first letter where that says A or B, else its place."""
-    letters = [name[:1].lower() for name in named]
-    return (
-        letters
-        if set(letters) <= set(SIDES) and len(set(letters)) == len(letters)
-        else list(SIDES[: len(letters)])
-    )

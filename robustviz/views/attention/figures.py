@@ -13,10 +13,9 @@ import plotly.graph_objects as go
 
 from robustviz.stats import Bools, Floats, flat
 from robustviz.types import UserError, eps_text
-from robustviz.views.attack.figures import _sides
 from robustviz.views.attention.result import Attention, Method
 from robustviz.views.pictures import png
-from robustviz.views.theme import COLOURS, LIGHT, blank, finish, lines, named
+from robustviz.views.theme import COLOURS, LIGHT, blank, finish, lines, named, sides
 
 METHODS: dict[Method, str] = {
     "grad_cam": "Grad-CAM",
@@ -237,7 +236,7 @@ def spent(results: Attention | Mapping[str, Attention], *, template: str = LIGHT
         showlegend=len(several) > 1,
     )
     width = (high or 1) / 32  # so that 7/8 of ε and ε are middles of bars
-    for (name, result), side in zip(several.items(), _sides(several), strict=True):
+    for (name, result), side in zip(several.items(), sides(several), strict=True):
         bins = np.rint(result.spent.ravel() * 255 / width).astype(int).clip(0, 32)
         figure.add_bar(
             x=np.arange(33) * width,

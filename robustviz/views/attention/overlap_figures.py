@@ -13,10 +13,9 @@ import plotly.graph_objects as go
 
 from robustviz.stats import Floats, mean_interval
 from robustviz.types import UserError, eps_text
-from robustviz.views.attack.figures import _sides
 from robustviz.views.attention.figures import METHODS
 from robustviz.views.attention.result import MAPS, OVERLAPS, Overlap, Road
-from robustviz.views.theme import COLOURS, LIGHT, blank, finish, lines, named
+from robustviz.views.theme import COLOURS, LIGHT, blank, finish, lines, named, sides
 
 MEASURES = {"iou": "IoU of the mask", "pointing": "pointing game", "energy": "energy on the object"}
 SYMBOLS = {"clean": "circle", "attacked": "x", "random": "circle-open"}
@@ -38,7 +37,7 @@ def overlap(results: Overlap | Mapping[str, Overlap], *, template: str = LIGHT) 
         f"{METHODS[meta['cam']]}, mask {meta['rule']}, {meta['n']} test images; bars: 95 %",
         height=440,
     )
-    rows = itertools.product(zip(several.items(), _sides(several), strict=True), enumerate(MAPS))
+    rows = itertools.product(zip(several.items(), sides(several), strict=True), enumerate(MAPS))
     count = len(several) * len(MAPS)
     for number, (((name, result), side), (row, kind)) in enumerate(rows):
         stats = np.array([result.interval(measure, row) for measure in OVERLAPS])
@@ -134,7 +133,7 @@ def road(results: Road | Mapping[str, Road], *, template: str = LIGHT) -> go.Fig
         height=200 + 56 * len(several),
         showlegend=len(several) > 1,
     )
-    for (name, result), side in zip(several.items(), _sides(several), strict=True):
+    for (name, result), side in zip(several.items(), sides(several), strict=True):
         stats = np.array([mean_interval(row) for row in result.score])
         figure.add_scatter(
             y=np.arange(3) + (0 if len(several) == 1 else -0.14 if side == "a" else 0.14),

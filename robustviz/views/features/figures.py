@@ -12,9 +12,8 @@ from plotly.subplots import make_subplots
 from robustviz.stats import Floats, mean_interval, tango, wilson
 from robustviz.training.evaluation import attack_name
 from robustviz.types import UserError, eps_text
-from robustviz.views.attack.figures import _sides
 from robustviz.views.features.result import KINDS, FeatureFilm, FeatureMap, Features
-from robustviz.views.theme import COLOURS, DASHES, LIGHT, blank, finish, named
+from robustviz.views.theme import COLOURS, DASHES, LIGHT, blank, finish, named, sides
 
 
 def features(results: Features | Mapping[str, Features], *, template: str = LIGHT) -> go.Figure:
@@ -41,7 +40,7 @@ def features(results: Features | Mapping[str, Features], *, template: str = LIGH
             "ticks": "",
         },
     )
-    for (name, result), side in zip(networks.items(), _sides(networks), strict=True):
+    for (name, result), side in zip(networks.items(), sides(networks), strict=True):
         colour, cosines = COLOURS[template][side], [result.cosines(kind) for kind in KINDS]
         for which, (to, symbol) in enumerate(
             (("own class", "circle"), ("nearest other class", "diamond-open"))
@@ -211,7 +210,7 @@ def feature_gap(
             xaxis2={"title": "epoch"},
         ).layout
     )
-    for (name, result), side in zip(networks.items(), _sides(networks), strict=True):
+    for (name, result), side in zip(networks.items(), sides(networks), strict=True):
         curves = (
             (1, "own class", result.own[:, 1], "circle"),
             (1, "nearest other class", result.other[:, 1], "diamond-open"),

@@ -14,10 +14,9 @@ import plotly.graph_objects as go
 
 from robustviz.stats import Floats, _number
 from robustviz.types import eps_text
-from robustviz.views.attack.figures import _sides
 from robustviz.views.features.result import Features, Images
 from robustviz.views.misalignment.result import Misalignment, Pairs, Stages, Uniformity
-from robustviz.views.theme import COLOURS, DASHES, LIGHT, band, blank, finish, named
+from robustviz.views.theme import COLOURS, DASHES, LIGHT, band, blank, finish, named, sides
 
 MOST = 10  # classes drawn at once; more cannot be told apart
 SYMBOLS = {
@@ -65,7 +64,7 @@ def misalignment(
         xaxis={"title": "share of the way", "zeroline": True},
         yaxis={"autorange": "reversed", "type": "category", "tickmode": "linear"},
     )
-    for (name, result), side in zip(networks.items(), _sides(networks), strict=True):
+    for (name, result), side in zip(networks.items(), sides(networks), strict=True):
         colours = [ink[side] if not focus or row == focus else ink["faint"] for row in rows]
         to = [names[result.nearest[c]] if result.nearest[c] >= 0 else "none" for c in shown]
         for what, values, symbol in zip(
@@ -145,7 +144,7 @@ def misalignment_auc(
         line={"color": colour["faint"], "dash": "dot"},
         hoverinfo="skip",
     )
-    for (name, result), side in zip(networks.items(), _sides(networks), strict=True):
+    for (name, result), side in zip(networks.items(), sides(networks), strict=True):
         if not math.isnan(result.auc[0]):
             x, y = _roc(result)
             figure.add_scatter(
@@ -210,7 +209,7 @@ def stages(results: Stages | Mapping[str, Stages], *, template: str = LIGHT) -> 
         xaxis={"type": "category", "title": "" if alike else "stage (the networks differ)"},
         yaxis={"title": "cosine, mean over images"},
     )
-    for (name, result), side in zip(networks.items(), _sides(networks), strict=True):
+    for (name, result), side in zip(networks.items(), sides(networks), strict=True):
         colour = COLOURS[template][side]
         x = result.names if alike else [f"{at}" for at in range(len(result.names))]
         low, high = np.quantile(result.adversarial, [0.25, 0.75], axis=1)
@@ -407,7 +406,7 @@ def uniformity(
         xaxis={"title": "uniformity (lower: more evenly spread)"},
         yaxis={"title": "alignment (0: tight)", "rangemode": "tozero"},
     )
-    for (name, result), side in zip(networks.items(), _sides(networks), strict=True):
+    for (name, result), side in zip(networks.items(), sides(networks), strict=True):
         colour, kept = COLOURS[template][side], result.epoch >= 0
         labels = [f"epoch {epoch}" for epoch in result.epoch[kept]]
         figure.add_scatter(

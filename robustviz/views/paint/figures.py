@@ -9,9 +9,8 @@ from collections.abc import Mapping
 import plotly.graph_objects as go
 
 from robustviz.types import eps_text
-from robustviz.views.attack.figures import _sides
 from robustviz.views.paint.result import Painted
-from robustviz.views.theme import COLOURS, LIGHT, blank, finish, lines, named
+from robustviz.views.theme import COLOURS, LIGHT, blank, finish, lines, named, sides
 
 
 def painted(results: Painted | Mapping[str, Painted], *, template: str = LIGHT) -> go.Figure:
@@ -30,7 +29,7 @@ def painted(results: Painted | Mapping[str, Painted], *, template: str = LIGHT) 
         bargroupgap=0.08,
         showlegend=len(several) > 1,
     )
-    for (name, result), side in zip(several.items(), _sides(several), strict=True):
+    for (name, result), side in zip(several.items(), sides(several), strict=True):
         rows = (result.probs, result.probs_adv, result.probs_full)
         answers = [int(row.argmax()) for row in rows]
         figure.add_bar(
