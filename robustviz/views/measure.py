@@ -70,7 +70,7 @@ def probe(
 
     def enter(answer: Callable[[Run, S], R]) -> Probe[S, R]:
         _probes[spec] = made = Probe(spec, answer, name)
-        functools.update_wrapper(made, answer)  # type: ignore[arg-type]  # `help` shows its text
+        functools.update_wrapper(made, answer)  # `help` shows its text
         return made
 
     return enter
