@@ -85,7 +85,7 @@ def test_the_page_needs_no_network_has_no_cloud_button_and_says_what_is_seen():
     page = figures.html(made()).decode()
     assert "<script src=" not in page and len(page) > 1_000_000
     assert '"showSendToCloud": false' in page or '"showSendToCloud":false' in page
-    assert "Three &lt;of> four &amp; more." in page
+    assert "Three &lt;of&gt; four &amp; more." in page
 
 
 def test_the_alternative_text_ends_with_the_sentence():
