@@ -1,6 +1,5 @@
 import streamlit as st
-from starlette.middleware import Middleware
 
-from robustviz.ui.server import MAIN, Prompt, open_house
+from robustviz.ui.server import HOUSE
 
-app = st.App(MAIN, middleware=[Middleware(Prompt)], lifespan=open_house)
+app = st.App(**HOUSE)

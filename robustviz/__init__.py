@@ -5,8 +5,6 @@ The short way in: `open_run`, `train`, `TrainConfig`. Names are looked up when f
 importing the package costs nothing and the first page of the app never loads torch.
 """
 
-from __future__ import annotations
-
 import pkgutil
 from typing import TYPE_CHECKING, Any
 
@@ -66,5 +64,5 @@ else:  # hidden from type checkers, which would take every name for one that is 
 
     def _rooms() -> set[str]:
         """The names of all rooms: folders and files of the package."""
-        names = {module.name for module in pkgutil.iter_modules(__path__)}
-        return {name for name in names if not name.startswith("_")}
+        modules = pkgutil.iter_modules(__path__)
+        return {module.name for module in modules if not module.name.startswith("_")}

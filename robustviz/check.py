@@ -33,9 +33,7 @@ OLDEST = (3, 11)
 INSTALL = f"python -m {paths.INSTALL}"
 BRING_BACK = "git checkout -- checkpoints" if paths.CHECKOUT else "install robustviz again"
 
-SECONDS = 3.0
 BATCH = 64
-LESSON = (2000, 500, 20)  # the shapes lesson: images to learn from, to validate on, epochs
 
 
 def check(*, tell: Callable[[str], object] = print) -> dict[str, Any]:
@@ -72,16 +70,16 @@ def _versions(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
         facts["problems"].append(
             f"Python {python} is too old: install 3.11 or newer, and make .venv with it."
         )
-    for names, what in (
-        (TRAINING, "nothing works"),
-        (PAGES, "training works, the pages do not"),
-        (EXTRAS, "all but intervals of means, SVHN and AutoAttack works"),
-    ):
-        if missing := [name for name in names if packages[name] is None]:
-            facts["problems"].append(
-                f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed ({what}"
-                f" without): {INSTALL}"
-            )
+    facts["problems"] += [
+        f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed ({what}"
+        f" without): {INSTALL}"
+        for names, what in (
+            (TRAINING, "nothing works"),
+            (PAGES, "training works, the pages do not"),
+            (EXTRAS, "all but intervals of means, SVHN and AutoAttack works"),
+        )
+        if (missing := [name for name in names if packages[name] is None])
+    ]
 
 
 def _version(package: str) -> str | None:
@@ -145,14 +143,13 @@ def _folders(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
     from robustviz.runs import folder as runs
 
     home = runs.home()
-    facts["runs"] = str(home)
+    facts |= {"runs": str(home), "writable": False}
     try:
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=home) as file:
             file.write(b"robustviz")
         facts["writable"] = True
     except OSError as error:
-        facts["writable"] = False
         facts["problems"].append(
             f"{home} cannot be written to ({error.strerror or error}): make it writable, or name"
             " another folder in ROBUSTVIZ_RUNS."
@@ -163,14 +160,15 @@ def _folders(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
 def _data(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
     from robustviz import data
 
-    root, there = data.root(), list[str]()
+    root = data.root()
+    facts |= {"data_root": str(root), "data": []}
     # the root need not exist: digits and shapes need no file, the rest is fetched on first use
     with contextlib.suppress(OSError):
-        there = sorted(place.name for place in root.iterdir() if place.is_dir())
-    facts["data_root"] = str(root)
-    facts["data"] = [name for name in there if not name.startswith(".")]
-    names = ", ".join(facts["data"]) or "none yet"
-    tell(f"Data in {root}: {names} (digits and shapes need no file)")
+        folders = (place.name for place in root.iterdir() if place.is_dir())
+        facts["data"] = sorted(name for name in folders if not name.startswith("."))
+    tell(
+        f"Data in {root}: {', '.join(facts['data']) or 'none yet'} (digits and shapes need no file)"
+    )
 
 
 def _checkpoints(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
@@ -178,15 +176,16 @@ def _checkpoints(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
     facts["checkpoint_files"] = count = len(_shipped())
     if problems:
         facts["problems"].append(f"{problems[0]} Bring back what was shipped: {BRING_BACK}")
-    as_shipped = f"all {count} files are as they were shipped" if count else "none here"
-    for line in problems or [f"Shipped checkpoints: {as_shipped}"]:
+    whole = f"all {count} files are as they were shipped" if count else "none here"
+    for line in problems or [f"Shipped checkpoints: {whole}"]:
         tell(line)
 
 
 def _speed(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
     if "device" not in facts or any(facts["versions"][name] is None for name in TRAINING):
         return
-    train, val, epochs = LESSON
+    # the shapes lesson: images to learn from, to validate on, epochs
+    train, val, epochs = 2000, 500, 20
     facts["images_per_second"] = rate = images_per_second(facts["device"]["kind"])
     facts["lesson_seconds"] = seconds = epochs * (train + val) / rate
     long = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
@@ -196,7 +195,7 @@ def _speed(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
     )
 
 
-def images_per_second(device: str, seconds: float = SECONDS) -> float:
+def images_per_second(device: str, seconds: float = 3.0) -> float:
     """How many 32×32 images a second PGD-AT with 10 steps learns from here: small_resnet, batches
     of 64, for `seconds`.
     """
@@ -217,9 +216,9 @@ def images_per_second(device: str, seconds: float = SECONDS) -> float:
         optimiser = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
 
         def step() -> None:
-            x_adv = attack(net, x, y, rng=rng)
+            loss = F.cross_entropy(net(attack(net, x, y, rng=rng)), y)
             optimiser.zero_grad()
-            torch.autograd.backward(F.cross_entropy(net(x_adv), y))
+            torch.autograd.backward(loss)
             optimiser.step()
             if device == "cuda":
                 torch.cuda.synchronize()
@@ -241,7 +240,7 @@ def write_hashes() -> Path:
     """
     from robustviz.runs.folder import write_file
 
-    lines = [f"{sha256(path)}  {name}\n" for name, path in sorted(_shipped().items())]
+    lines = (f"{sha256(path)}  {name}\n" for name, path in sorted(_shipped().items()))
     write_file(CHECKPOINTS / LIST, "".join(lines).encode())
     return CHECKPOINTS / LIST
 
@@ -293,10 +292,10 @@ def _shipped() -> dict[str, Path]:
     """Every shipped file by its name in the list: relative to `checkpoints`, with `/` on every
     system. Hidden files and other litter do not count.
     """
-    files = {
-        path.relative_to(CHECKPOINTS).as_posix(): path
+    return {
+        name: path
         for folder in SHIPPED
         for path in sorted((CHECKPOINTS / folder).rglob("*"))
         if path.is_file() and path.name not in LITTER
+        if "/." not in (name := path.relative_to(CHECKPOINTS).as_posix())
     }
-    return {name: path for name, path in files.items() if "/." not in name}

@@ -23,9 +23,7 @@ def users(name: str, variable: str, in_checkout: str) -> Path:
     """
     if named := os.environ.get(variable, "").strip():
         return Path(named).expanduser()
-    if CHECKOUT:
-        return ROOT / in_checkout
-    return _data_home() / "robustviz" / name
+    return ROOT / in_checkout if CHECKOUT else _data_home() / "robustviz" / name
 
 
 def _data_home() -> Path:

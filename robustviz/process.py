@@ -2,8 +2,6 @@
 computes. A program that imports robustviz as a library is left as it is.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os

@@ -59,18 +59,24 @@ def wanted(data: Iterable[str] = DATA) -> list[TrainConfig]:
 
 def _of(images: Source) -> list[TrainConfig]:
     def config(method: str, *settings: tuple[str, object], **flags: object) -> TrainConfig:
-        usual = {"data": images, "method": method, "device": "cpu"}
-        return TrainConfig.make(None, usual | flags, settings)
+        return TrainConfig.make(
+            None, {"data": images, "method": method, "device": "cpu"} | flags, settings
+        )
 
-    filmed = FILMED if images.key == "digits" else ()
-    standard, *methods = (config(key, snapshots=2 * (key in filmed)) for key in METHODS)
+    standard, *methods = (
+        config(key, snapshots=2 * (images.key == "digits" and key in FILMED)) for key in METHODS
+    )
     others = [config("standard", net=net, seed=seed) for net, seed in OTHERS[images.key]]
     roles = {"method.source": standard.run_id, "method.witness": others[0].run_id}
-    aligned = [
-        config("model_alignment", *roles.items(), ("method.target", target))
-        for target in ("witness_soft", "witness_hard", "label")
+    return [
+        standard,
+        *others,
+        *(
+            config("model_alignment", *roles.items(), ("method.target", target))
+            for target in ("witness_soft", "witness_hard", "label")
+        ),
+        *methods,
     ]
-    return [standard, *others, *aligned, *methods]
 
 
 def make(data: Iterable[str] = DATA) -> list[Run]:
@@ -83,8 +89,8 @@ def make(data: Iterable[str] = DATA) -> list[Run]:
     for config in configs:
         climb(config)
     known = {config.run_id for config in wanted()}
-    for folder in runs.zoo().iterdir():
-        if folder.is_dir() and folder.name not in known:
+    for folder in filter(Path.is_dir, runs.zoo().iterdir()):
+        if folder.name not in known:
             shutil.rmtree(folder)  # of settings that are not shipped any more
     return [Run(runs.zoo() / config.run_id) for config in configs]
 

@@ -5,7 +5,6 @@ error. Exit status: 0 done, 1 failed, 2 wrong usage; a failure is one clear line
 """
 
 import argparse
-import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -16,20 +15,29 @@ from robustviz.cli.terminal import Parser, say
 from robustviz.training import world
 from robustviz.types import UserError
 
-MODULES = (listing, train, evaluate, probe, report, jobs, app)  # as help has them
+COMMANDS = (  # as help has them
+    *listing.COMMANDS,
+    *train.COMMANDS,
+    *evaluate.COMMANDS,
+    *probe.COMMANDS,
+    *report.COMMANDS,
+    *jobs.COMMANDS,
+    *app.COMMANDS,
+)
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
-    text = (
-        "Train small image models with adversarial-robustness methods, and see what each one does."
+    top = Parser(
+        prog="python -m robustviz",
+        description=(
+            "Train small image models with adversarial-robustness methods, and see what each one"
+            " does."
+        ),
     )
-    top = Parser(prog="python -m robustviz", description=text)
     top.add_argument("--version", action="version", version=f"robustviz {__version__}")
-    commands = top.add_subparsers(
-        dest="command", required=True, metavar="COMMAND", parser_class=Parser
-    )
-    for command in itertools.chain.from_iterable(module.COMMANDS for module in MODULES):
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS:
         command.add_to(commands)
     return top
 

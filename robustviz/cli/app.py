@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from robustviz.cli.terminal import Arguments, Command, say
+from robustviz.cli.terminal import Command, say
 
 
 def app(args: argparse.Namespace) -> int:
@@ -23,8 +23,12 @@ def check(args: argparse.Namespace) -> int:
     return 0 if facts.get("ready") else 1
 
 
-ARGUMENTS: Arguments = {"--port": {"type": int}, "--no-browser": {"action": "store_true"}}
 COMMANDS = (
-    Command("app", app, "start the dashboard", ARGUMENTS),
+    Command(
+        "app",
+        app,
+        "start the dashboard",
+        {"--port": {"type": int}, "--no-browser": {"action": "store_true"}},
+    ),
     Command("check", check, "say whether this machine is ready", {}),
 )

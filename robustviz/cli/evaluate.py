@@ -1,25 +1,13 @@
 """`evaluate`: a run's accuracy under one attack, or under a ladder of them."""
 
-from __future__ import annotations
-
 import argparse
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from robustviz import registry
-from robustviz.cli.terminal import (
-    DEVICES,
-    RUN,
-    Arguments,
-    Command,
-    about,
-    number,
-    say,
-    settings,
-    show,
-)
+from robustviz.cli.terminal import DEVICES, RUN, Command, about, say, settings, show
 from robustviz.runs import folder
-from robustviz.types import UserError
+from robustviz.types import UserError, parse_number
 
 if TYPE_CHECKING:
     from robustviz.attacks import Attack
@@ -35,7 +23,7 @@ def do(args: argparse.Namespace) -> int:
     if args.attack == "ladder":
         return _ladder(args, run)
     result = evaluate(run, _attack(args, run), n=args.n, seed=args.seed, device=args.device)
-    lines = [
+    lines = (
         f"{run.id}: clean {result.clean_acc:.4f} ({result.clean_k}/{result.n}), robust"
         f" {result.robust_acc:.4f} ({result.robust_k}/{result.n})",
         f"  {result.printed} at eps {result.eps:.4f} seed {result.seed} on {result.split}",
@@ -44,26 +32,28 @@ def do(args: argparse.Namespace) -> int:
             for finding in result.doctor
         ),
         *([f"  {result.note}"] if result.note else []),
-    ]
+    )
     return show(args, {"run": str(run.path)} | about(run) | result.to_json(), "\n".join(lines))
 
 
-def _attack(args: argparse.Namespace, run: folder.Run) -> Attack:
+def _attack(args: argparse.Namespace, run: folder.Run) -> "Attack":
     """The attack with the settings that were given, in the norm of the run."""
     from robustviz.training.config import read_value
     from robustviz.training.evaluate import norm_of
 
-    usual = {"norm": norm_of(run.config)} | ({"steps": 20} if args.attack == "pgd" else {})
-    attack: Attack = registry.build(registry.get("attack", args.attack), usual)
-    flags = {name: getattr(args, name) for name in ("eps", "steps", "restarts")}
-    given: list[tuple[str, Any]] = [(k, value) for k, value in flags.items() if value is not None]
-    given += [(name.removeprefix("attack."), read_value(text)) for name, text in args.set]
+    attack: Attack = registry.build(
+        registry.get("attack", args.attack),
+        {"norm": norm_of(run.config)} | ({"steps": 20} if args.attack == "pgd" else {}),
+    )
+    flags = [(name, getattr(args, name)) for name in ("eps", "steps", "restarts")]
+    given = [(name.removeprefix("attack."), read_value(text)) for name, text in args.set]
     known = registry.hints(type(attack))
-    for name, value in given:
+    for name, value in [*((name, value) for name, value in flags if value is not None), *given]:
         if name.partition(".")[0] not in known:
-            choice = ", ".join(each for each in known if each not in ("norm", "targeted"))
             raise UserError(
-                f"The attack {attack.key} has no setting called {name}; it has {choice}.", code=2
+                f"The attack {attack.key} has no setting called {name}; it has"
+                f" {', '.join(each for each in known if each not in ('norm', 'targeted'))}.",
+                code=2,
             )
         attack = registry.with_value(attack, name, value)
     return attack
@@ -78,31 +68,41 @@ def _ladder(args: argparse.Namespace, run: folder.Run) -> int:
             " --restarts and --set.",
             code=2,
         )
-    # Each rung is shown when it is done: the last one may take an hour.
-    tell = say if args.json else functools.partial(print, flush=True)
-    result = ladder(run, eps=args.eps, n=args.n, seed=args.seed, device=args.device, say=tell)
-    lines = [f"Clean {result.rungs[0].clean_k} of {result.n}. {result.verdict}"]
-    lines += filter(None, [result.rungs[-1].note])
+    result = ladder(
+        run,
+        eps=args.eps,
+        n=args.n,
+        seed=args.seed,
+        device=args.device,
+        # Each rung is shown when it is done: the last one may take an hour.
+        say=say if args.json else functools.partial(print, flush=True),
+    )
+    summary = f"Clean {result.rungs[0].clean_k} of {result.n}. {result.verdict}"
+    lines = filter(None, [summary, result.rungs[-1].note])
     return show(args, {"run": str(run.path)} | about(run) | result.to_json(), "\n".join(lines))
 
 
-ARGUMENTS: Arguments = {
-    **RUN,
-    "--attack": {
-        "default": "pgd",
-        "help": (
-            "see `list attacks` (default: pgd with 20 steps); ladder: FGSM, PGD-20, PGD-100×5 and"
-            " AutoAttack"
-        ),
-    },
-    "--eps": {"type": number},
-    "--steps": {"type": int},
-    "--restarts": {"type": int},
-    **settings("FIELD=VALUE", "any setting of the attack, like loss=dlr"),
-    "--n": {"type": int, "help": "the first n images of a seed-0 stratified permutation"},
-    "--seed": {"type": int, "default": 0},
-    "--device": {"choices": DEVICES, "default": "auto"},
-}
 COMMANDS = (
-    Command("evaluate", do, "measure a run's accuracy under attack on its test split", ARGUMENTS),
+    Command(
+        "evaluate",
+        do,
+        "measure a run's accuracy under attack on its test split",
+        {
+            **RUN,
+            "--attack": {
+                "default": "pgd",
+                "help": (
+                    "see `list attacks` (default: pgd with 20 steps); ladder: FGSM, PGD-20,"
+                    " PGD-100×5 and AutoAttack"
+                ),
+            },
+            "--eps": {"type": parse_number},
+            "--steps": {"type": int},
+            "--restarts": {"type": int},
+            **settings("FIELD=VALUE", "any setting of the attack, like loss=dlr"),
+            "--n": {"type": int, "help": "the first n images of a seed-0 stratified permutation"},
+            "--seed": {"type": int, "default": 0},
+            "--device": {"choices": DEVICES, "default": "auto"},
+        },
+    ),
 )

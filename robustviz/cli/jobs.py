@@ -11,8 +11,7 @@ def stop(args: argparse.Namespace) -> int:
     """Stop a training, and wait until it has."""
     run = folder.open_run(args.run)
     state = queue.stop(run)
-    facts = {"run": run.id} | about(run) | {"state": state}
-    return show(args, facts, f"{run.id} is {state}")
+    return show(args, {"run": run.id} | about(run) | {"state": state}, f"{run.id} is {state}")
 
 
 def remove(args: argparse.Namespace) -> int:

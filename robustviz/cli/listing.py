@@ -25,10 +25,9 @@ def do(args: argparse.Namespace) -> int:
     else:
         kind = args.what.removesuffix("s")
         rows = [_entry(kind, key) for key in registry.keys(kind)]
-        columns = [name for name in ("key", "label", "group") if name in rows[0]]
-        wide = {name: max(len(row[name]) for row in rows) for name in columns}
+        wide = {name: max(len(row[name]) for row in rows) for name in rows[0] if name != "text"}
         lines = [
-            "  ".join([*(f"{row[name]:<{wide[name]}}" for name in columns), row["text"]])
+            "  ".join([*(f"{row[name]:<{width}}" for name, width in wide.items()), row["text"]])
             for row in rows
         ]
     return show(args, rows, "\n".join(lines) or "No runs yet.")
@@ -37,9 +36,11 @@ def do(args: argparse.Namespace) -> int:
 def _entry(kind: str, key: str) -> dict[str, str]:
     """A registered thing: its key, its name, what it is, and which group a method belongs to."""
     cls = registry.get(kind, key)
-    text = str(getattr(cls, "text", "")) or (cls.__doc__ or "").strip().splitlines()[0]
-    entry = {"key": key, "label": str(getattr(cls, "label", key)), "text": text}
-    return entry | ({"group": str(cls.group)} if kind == "method" else {})
+    return {
+        "key": key,
+        "label": str(getattr(cls, "label", key)),
+        "text": str(getattr(cls, "text", "")) or (cls.__doc__ or "").strip().splitlines()[0],
+    } | ({"group": str(cls.group)} if kind == "method" else {})
 
 
 def _summary(run: folder.Run) -> JSON:
@@ -56,18 +57,26 @@ def _summary(run: folder.Run) -> JSON:
         "net": info.get("net"),
     }
     if evaluation is not None:
-        names = ("clean_acc", "robust_acc", "n", "eps")
-        out |= {name: getattr(evaluation, name) for name in names}
-        out["note"] = (
-            f"clean {evaluation.clean_acc:.3f}, {evaluation.printed} {evaluation.robust_acc:.3f} at"
-            f" eps {evaluation.eps:.4f} (n={evaluation.n})"
-        )
+        out |= {
+            "clean_acc": evaluation.clean_acc,
+            "robust_acc": evaluation.robust_acc,
+            "n": evaluation.n,
+            "eps": evaluation.eps,
+            "note": (
+                f"clean {evaluation.clean_acc:.3f}, {evaluation.printed}"
+                f" {evaluation.robust_acc:.3f} at eps {evaluation.eps:.4f} (n={evaluation.n})"
+            ),
+        }
     elif status.get("error"):
         out["note"] = str(status["error"])
     return out
 
 
-WHAT = ("methods", "attacks", "data", "nets", "presets", "probes", "runs")
 COMMANDS = (
-    Command("list", do, "list what can be chosen, or the runs", {"what": {"choices": WHAT}}),
+    Command(
+        "list",
+        do,
+        "list what can be chosen, or the runs",
+        {"what": {"choices": ("methods", "attacks", "data", "nets", "presets", "probes", "runs")}},
+    ),
 )

@@ -4,13 +4,19 @@ import argparse
 
 from robustviz.cli.terminal import markdown, say, show, whose
 from robustviz.runs import folder
-from robustviz.runs.folder import Run
 from robustviz.types import JSON, UserError
 from robustviz.views.attention.result import MAPS, OVERLAPS, Overlap, OverlapSpec
 
 SHOWN = {"iou": "IoU", "pointing": "pointing"}
-KINDS = ("clean", "attacked", "random weights")
-HEAD = ["run", *(f"{name} {kind} [95 %]" for name in SHOWN.values() for kind in KINDS), "n"]
+HEAD = [
+    "run",
+    *(
+        f"{name} {kind} [95 %]"
+        for name in SHOWN.values()
+        for kind in ("clean", "attacked", "random weights")
+    ),
+    "n",
+]
 
 
 def do(args: argparse.Namespace) -> int:
@@ -21,18 +27,16 @@ def do(args: argparse.Namespace) -> int:
         raise UserError(
             "--overlap is a table of its own: leave out --ladder and --against.", code=2
         )
-    usual = ("shapes", "small_resnet")
     runs = [folder.open_run(name) for name in args.run] or [
         run
         for run in folder.all_runs()
-        if run.shipped and (run.data_key, run.architecture) == usual
+        if run.shipped and (run.data_key, run.architecture) == ("shapes", "small_resnet")
     ]
     if not runs:
         raise UserError("There is no shipped run on shapes: name the runs.")
     overlaps = _measured(runs)
     if not overlaps:
         raise UserError("None of these runs can be measured.")
-    facts = [whose(run) | _facts(overlap) for run, overlap in overlaps]
     cells = [
         [
             run.id,
@@ -45,10 +49,14 @@ def do(args: argparse.Namespace) -> int:
         ]
         for run, overlap in overlaps
     ]
-    return show(args, facts, "\n".join([*markdown(HEAD, cells), "", _note(overlaps[0][1])]))
+    return show(
+        args,
+        [whose(run) | _facts(overlap) for run, overlap in overlaps],
+        "\n".join([*markdown(HEAD, cells), "", _note(overlaps[0][1])]),
+    )
 
 
-def _measured(runs: list[Run]) -> list[tuple[Run, Overlap]]:
+def _measured(runs: list[folder.Run]) -> list[tuple[folder.Run, Overlap]]:
     """What could be measured; one run without object masks must not hide the others."""
     from robustviz.views.measure import measure
 
@@ -65,16 +73,14 @@ def _measured(runs: list[Run]) -> list[tuple[Run, Overlap]]:
 
 def _facts(overlap: Overlap) -> JSON:
     """Every interval of every measure, what a blind guess gets, and how it was measured."""
-    intervals: JSON = {
+    return {
         measure: {
             kind: dict(zip(("mean", "low", "high"), overlap.interval(measure, row), strict=True))
             for row, kind in enumerate(MAPS)
         }
         | {"chance": float((overlap.chance if measure == "iou" else overlap.area).mean())}
         for measure in OVERLAPS
-    }
-    names = ("n", "cam", "rule", "of", "eps", "steps", "seed")
-    return intervals | {name: overlap.meta[name] for name in names}
+    } | {name: overlap.meta[name] for name in ("n", "cam", "rule", "of", "eps", "steps", "seed")}
 
 
 def _note(overlap: Overlap) -> str:

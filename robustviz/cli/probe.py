@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from robustviz import registry
-from robustviz.cli.terminal import RUN, Arguments, Command, about, settings, show
+from robustviz.cli.terminal import RUN, Command, about, settings, show
 from robustviz.runs import folder
 from robustviz.types import UserError
 from robustviz.views.result import ProbeSpec, Result
@@ -18,8 +18,9 @@ def do(args: argparse.Namespace) -> int:
     run = folder.open_run(args.run)
     spec: ProbeSpec[Result] = registry.get("probe", args.probe)()
     for path, text in args.set:
-        words = registry.is_text(spec, path)  # a class of digits is called 3
-        spec = registry.with_value(spec, path, text if words else read_value(text))
+        # a class of digits is called 3
+        value = text if registry.is_text(spec, path) else read_value(text)
+        spec = registry.with_value(spec, path, value)
     out = Path(args.out or f"{run.id}-{args.probe}.npz")
     table = out.suffix.lower() == ".csv"
     if table and spec.result.rows is Result.rows:
@@ -28,22 +29,30 @@ def do(args: argparse.Namespace) -> int:
         )
     result = measure(run, spec)
     folder.write_file(out, result.to_csv() if table else result.to_npz())
-    facts = {
-        "run": str(run.path),
-        **about(run),
-        "probe": args.probe,
-        "spec": registry.encode(spec),
-        "out": str(out),
-        "summary": result.meta.get("summary", ""),
-    }
-    return show(args, facts, f"{result.meta.get('summary', args.probe)}\n{out}")
+    return show(
+        args,
+        {
+            "run": str(run.path),
+            **about(run),
+            "probe": args.probe,
+            "spec": registry.encode(spec),
+            "out": str(out),
+            "summary": result.meta.get("summary", ""),
+        },
+        f"{result.meta.get('summary', args.probe)}\n{out}",
+    )
 
 
-ARGUMENTS: Arguments = {
-    **RUN,
-    "probe": {"metavar": "PROBE", "help": "see `list probes`"},
-    "--out": {"metavar": "FILE.npz"},
-    **settings("FIELD=VALUE", "any setting of the probe, like n=100"),
-}
-TEXT = "compute the numbers behind a view and write them as .npz, a table as .csv too"
-COMMANDS = (Command("probe", do, TEXT, ARGUMENTS),)
+COMMANDS = (
+    Command(
+        "probe",
+        do,
+        "compute the numbers behind a view and write them as .npz, a table as .csv too",
+        {
+            **RUN,
+            "probe": {"metavar": "PROBE", "help": "see `list probes`"},
+            "--out": {"metavar": "FILE.npz"},
+            **settings("FIELD=VALUE", "any setting of the probe, like n=100"),
+        },
+    ),
+)

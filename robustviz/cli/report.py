@@ -4,9 +4,8 @@ import argparse
 import operator
 
 from robustviz.cli import overlap
-from robustviz.cli.terminal import Arguments, Command, about, markdown, say, show, whose
+from robustviz.cli.terminal import Command, about, markdown, say, show, whose
 from robustviz.runs import folder
-from robustviz.runs.folder import Run
 from robustviz.stats import wilson
 from robustviz.training.evaluation import Evaluation, ladders, paired
 from robustviz.types import JSON, UserError
@@ -32,14 +31,13 @@ def do(args: argparse.Namespace) -> int:
         )
     rows = [row for run in runs for row in _rows(run, base, ladder=args.ladder)]
     head = LADDER if args.ladder else EVALUATIONS + ([f"against {base.id}"] if base else [])
-    lines = markdown(head, [cells for _, cells in rows])
     facts = [fact for fact, _ in rows]
     compared = [fact["against"]["sentence"] for fact in facts if fact.get("against")]
-    text = "\n".join([*lines, *([""] if compared else []), *compared])
-    return show(args, facts, text if rows else "No evaluations yet: train a run first.")
+    lines = [*markdown(head, [cells for _, cells in rows]), *([""] if compared else []), *compared]
+    return show(args, facts, "\n".join(lines) if rows else "No evaluations yet: train a run first.")
 
 
-def _rows(run: Run, base: Run | None, *, ladder: bool) -> list[Row]:
+def _rows(run: folder.Run, base: folder.Run | None, *, ladder: bool) -> list[Row]:
     try:
         every = run.evaluations()
     except UserError as error:
@@ -49,11 +47,12 @@ def _rows(run: Run, base: Run | None, *, ladder: bool) -> list[Row]:
 
 
 def _span(evaluation: Evaluation) -> str:
-    low, high = wilson(evaluation.robust_k, evaluation.n)
-    return f"{evaluation.robust_acc:.3f} [{low:.3f}, {high:.3f}]"
+    return "{:.3f} [{:.3f}, {:.3f}]".format(
+        evaluation.robust_acc, *wilson(evaluation.robust_k, evaluation.n)
+    )
 
 
-def _row(run: Run, evaluation: Evaluation, base: Run | None) -> Row:
+def _row(run: folder.Run, evaluation: Evaluation, base: folder.Run | None) -> Row:
     """One evaluation."""
     together = (
         f"; cumulative {evaluation.cumulative_k / evaluation.n:.3f}"
@@ -77,7 +76,7 @@ def _row(run: Run, evaluation: Evaluation, base: Run | None) -> Row:
     return facts | {"against": difference}, [*cells, cell]
 
 
-def _against(run: Run, evaluation: Evaluation, base: Run) -> tuple[JSON | None, str]:
+def _against(run: folder.Run, evaluation: Evaluation, base: folder.Run) -> tuple[JSON | None, str]:
     """The paired difference to the base's evaluation under the same protocol, for machines and for
     people.
     """
@@ -91,27 +90,28 @@ def _against(run: Run, evaluation: Evaluation, base: Run) -> tuple[JSON | None, 
     except UserError as error:
         say(f"{run.id} against {base.id}, {evaluation.printed}: {error}")
         return None, "cannot be compared"
-    sentence = {"sentence": pairs.sentence(run.id, base.id)}
-    return {"run": base.id} | about(base) | pairs.to_json() | sentence, pairs.cell
+    return {
+        "run": base.id,
+        **about(base),
+        **pairs.to_json(),
+        "sentence": pairs.sentence(run.id, base.id),
+    }, pairs.cell
 
 
-def _climbed(run: Run, every: list[Evaluation]) -> list[Row]:
+def _climbed(run: folder.Run, every: list[Evaluation]) -> list[Row]:
     """A run's ladder at its own ε in one row, the one with most rungs and then most images; else of
     what there is.
     """
     own = [each for each in ladders(every) if each.eps == run.eps and each.rungs[-1].seed == 0]
     best = max(own, key=lambda each: (len(each.rungs), each.n), default=None)
-    plain = run.evaluation()
-    rungs = best.rungs if best else (plain,) if plain else ()
+    rungs = best.rungs if best else tuple(filter(None, [run.evaluation()]))
     if not rungs:
         return []
-    # after its name an attack says what is unusual: targets, ℓ2
-    named = {
-        name: (rung, more) for rung in rungs for name, _, more in [rung.printed.partition(" ")]
-    }
     cells = {
         name: f"{_span(rung) if rung is rungs[-1] else f'{rung.robust_acc:.3f}'} {more}".rstrip()
-        for name, (rung, more) in named.items()
+        for rung in rungs
+        # after its name an attack says what is unusual: targets, ℓ2
+        for name, _, more in [rung.printed.partition(" ")]
     }
     failed = dict.fromkeys(
         f"{finding.name} ({rung.printed})"
@@ -130,14 +130,20 @@ def _climbed(run: Run, every: list[Evaluation]) -> list[Row]:
 
 
 FLAG = {"action": "store_true"}
-ARGUMENTS: Arguments = {
-    "run": {"metavar": "RUN", "nargs": "*"},
-    "--ladder": FLAG | {"help": "one row a run: accuracy under each attack of the ladder"},
-    "--overlap": FLAG
-    | {"help": "how well each run's class activation maps lie on the true object (shapes)"},
-    "--against": {
-        "metavar": "BASE",
-        "help": "the difference to this run, image by image, where both were measured alike",
-    },
-}
-COMMANDS = (Command("report", do, "the table of evaluations", ARGUMENTS),)
+COMMANDS = (
+    Command(
+        "report",
+        do,
+        "the table of evaluations",
+        {
+            "run": {"metavar": "RUN", "nargs": "*"},
+            "--ladder": FLAG | {"help": "one row a run: accuracy under each attack of the ladder"},
+            "--overlap": FLAG
+            | {"help": "how well each run's class activation maps lie on the true object (shapes)"},
+            "--against": {
+                "metavar": "BASE",
+                "help": "the difference to this run, image by image, where both were measured alike",
+            },
+        },
+    ),
+)

@@ -10,15 +10,12 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from robustviz.runs.folder import Run
-from robustviz.types import JSON, UserError, parse_number
+from robustviz.types import JSON, UserError
 
 Arguments = Mapping[str, Mapping[str, Any]]  # what `add_argument` takes, by the argument's name
 
 RUN: Arguments = {"run": {"metavar": "RUN"}}
 DEVICES = ["auto", "cpu", "cuda"]
-JSON_FLAG: Arguments = {
-    "--json": {"action": "store_true", "help": "machine-readable output on standard output"}
-}
 
 
 def say(line: str) -> None:
@@ -52,8 +49,8 @@ def whose(run: Run) -> JSON:
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """The lines of a table."""
-    lines = (f"| {' | '.join(cells)} |" for cells in rows)
-    return [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *lines]
+    first, *rest = (f"| {' | '.join(cells)} |" for cells in (head, *rows))
+    return [first, "|---" * len(head) + "|", *rest]
 
 
 class Parser(argparse.ArgumentParser):
@@ -85,19 +82,24 @@ class Command:
             self.name, help=self.help, description=self.help, epilog=self.epilog
         )
         parser.set_defaults(do=self.do)
-        for argument, options in {**JSON_FLAG, **self.arguments}.items():
+        parser.add_argument(
+            "--json", action="store_true", help="machine-readable output on standard output"
+        )
+        for argument, options in self.arguments.items():
             parser.add_argument(argument, **options)
 
 
 def settings(metavar: str, help: str) -> Arguments:
     """The argument `--set`, which may be given again and again."""
-    words = {"type": setting, "action": "append", "default": [], "metavar": metavar}
-    return {"--set": words | {"help": help}}
-
-
-def number(text: str) -> float:
-    """An argparse type: `0.15` or `8/255`."""
-    return parse_number(text)
+    return {
+        "--set": {
+            "type": setting,
+            "action": "append",
+            "default": [],
+            "metavar": metavar,
+            "help": help,
+        }
+    }
 
 
 def setting(text: str) -> tuple[str, str]:

@@ -3,20 +3,10 @@
 import argparse
 from pathlib import Path
 
-from robustviz.cli.terminal import (
-    DEVICES,
-    RUN,
-    Arguments,
-    Command,
-    about,
-    number,
-    say,
-    settings,
-    show,
-)
+from robustviz.cli.terminal import DEVICES, RUN, Command, about, say, settings, show
 from robustviz.runs import folder
 from robustviz.training import world
-from robustviz.types import UserError
+from robustviz.types import UserError, parse_number
 
 
 def do(args: argparse.Namespace) -> int:
@@ -49,6 +39,7 @@ def resume(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace, run: folder.Run, here: world.World) -> int:
     from robustviz.runs import worker
+    from robustviz.training.evaluate import evaluate
 
     if here.main:
         over = run.status().get("state") in folder.OVER
@@ -60,17 +51,20 @@ def _train(args: argparse.Namespace, run: folder.Run, here: world.World) -> int:
     if ended != "done":
         text = f"{run.id} is {ended}; go on with: python -m robustviz resume {run.id}"
         return show(args, facts | {"state": ended}, text)
-    evaluation = run.evaluation()
-    if evaluation is None:
-        from robustviz.training.evaluate import evaluate
-
-        evaluation = evaluate(run)
+    evaluation = run.evaluation() or evaluate(run)
     seconds = float(run.status().get("seconds") or 0.0)
-    measured = ("clean_acc", "robust_acc", "n", "eps", "attack")
-    facts |= {name: getattr(evaluation, name) for name in measured}
     return show(
         args,
-        facts | {"seconds": seconds, "epochs": len(run.records())},
+        facts
+        | {
+            "clean_acc": evaluation.clean_acc,
+            "robust_acc": evaluation.robust_acc,
+            "n": evaluation.n,
+            "eps": evaluation.eps,
+            "attack": evaluation.attack,
+            "seconds": seconds,
+            "epochs": len(run.records()),
+        },
         f"{run.id}: clean {evaluation.clean_acc:.4f}, {evaluation.printed}"
         f" {evaluation.robust_acc:.4f} at eps {evaluation.eps:.4f} (test, n={evaluation.n}),"
         f" {seconds:.0f} s",
@@ -82,21 +76,29 @@ SEVERAL_GPUS = (
     " They share every batch; batch norm, and a loss that compares images, see each one's part of"
     " it. resume goes on with as many, or with another number."
 )
-ARGUMENTS: Arguments = {
-    "--data": {"help": "digits, shapes, …, folder:PATH (default: digits)"},
-    "--method": {"help": "see `list methods` (default: pgd_at)"},
-    "--net": {"help": "see `list nets`"},
-    "--epochs": {"type": int},
-    "--seed": {"type": int},
-    "--eps": {"type": number, "help": "attack radius in pixel units, like 0.15 or 8/255"},
-    "--device": {"choices": DEVICES},
-    "--preset": {"help": "see `list presets`"},
-    **settings("PATH=VALUE", "any setting, like method.beta=6"),
-    "--out": {"metavar": "DIR", "help": "the folder that gets the run folder"},
-    "--name": {"metavar": "ID", "help": "the run's id"},
-}
 COMMANDS = (
-    Command("train", do, "train a model and evaluate it", ARGUMENTS, SEVERAL_GPUS),
+    Command(
+        "train",
+        do,
+        "train a model and evaluate it",
+        {
+            "--data": {"help": "digits, shapes, …, folder:PATH (default: digits)"},
+            "--method": {"help": "see `list methods` (default: pgd_at)"},
+            "--net": {"help": "see `list nets`"},
+            "--epochs": {"type": int},
+            "--seed": {"type": int},
+            "--eps": {
+                "type": parse_number,
+                "help": "attack radius in pixel units, like 0.15 or 8/255",
+            },
+            "--device": {"choices": DEVICES},
+            "--preset": {"help": "see `list presets`"},
+            **settings("PATH=VALUE", "any setting, like method.beta=6"),
+            "--out": {"metavar": "DIR", "help": "the folder that gets the run folder"},
+            "--name": {"metavar": "ID", "help": "the run's id"},
+        },
+        SEVERAL_GPUS,
+    ),
     Command(
         "resume", resume, "go on with a run that was paused, stopped, interrupted or failed", RUN
     ),

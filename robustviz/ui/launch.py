@@ -17,7 +17,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from robustviz import paths
 from robustviz.runs import queue
@@ -73,17 +72,18 @@ def has_desktop() -> bool:
         or "CI" in os.environ
     ):
         return False
-    if sys.platform.startswith(("win", "darwin")):
-        return "SSH_CONNECTION" not in os.environ
-    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    return (
+        "SSH_CONNECTION" not in os.environ
+        if sys.platform.startswith(("win", "darwin"))
+        else bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    )
 
 
 def free_port() -> int:
     """8501 where nobody has it, else a port that the system picks."""
     if is_free(PORT):
         return PORT
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
+    with socket.create_server((HOST, 0)) as probe:
         return int(probe.getsockname()[1])
 
 
@@ -103,9 +103,10 @@ def _asked_port(port: int | None) -> int | None:
     if not text:
         return None
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        asked = f"PORT={text}" if port is None else text
         raise UserError(
-            f"{asked} is not a port; write a number from 1 to 65535, or leave it out.", code=2
+            f"{'PORT=' if port is None else ''}{text} is not a port; write a number from 1 to"
+            " 65535, or leave it out.",
+            code=2,
         )
     if not is_free(int(text)):
         raise UserError(
@@ -150,8 +151,7 @@ class _Server:
     def echo(self) -> None:
         """Pass on what the server says from now on, and what it has said so far."""
         with self._lock:
-            for line in self._last:
-                self._say(line + "\n")
+            self._say("".join(f"{line}\n" for line in self._last))
             self._echo = True
 
     @staticmethod
@@ -164,10 +164,11 @@ class _Server:
         """Whether the server says that it is well. Directly: a proxy of the environment does not
         know this computer.
         """
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=2)
         with (
             contextlib.suppress(OSError, http.client.HTTPException),
-            contextlib.closing(connection),
+            contextlib.closing(
+                http.client.HTTPConnection(HOST, self.port, timeout=2)
+            ) as connection,
         ):
             connection.request("GET", "/_stcore/health")
             return connection.getresponse().status == 200
@@ -179,8 +180,7 @@ class _Server:
         """
         self._reader.join(1)  # what it said on its way out may still be in the pipe
         with self._lock:
-            lines = list(self._last)
-        return ":\n" + "\n".join(f"  {line}" for line in lines) if lines else "."
+            return "\n  ".join([":", *self._last]) if self._last else "."
 
     def close(self) -> None:
         """End the server: politely, then firmly. Trainings go on; they are no part of it."""
@@ -209,8 +209,10 @@ def _command(port: int) -> list[str]:
         "browser.gatherUsageStats": "false",
         "logger.hideWelcomeMessage": "true",
     }
-    words = (f"--{name}={value}" for name, value in flags.items())
-    return [sys.executable, "-m", "streamlit", "run", "app.py", *words]
+    return [
+        *(sys.executable, "-m", "streamlit", "run", "app.py"),
+        *(f"--{name}={value}" for name, value in flags.items()),
+    ]
 
 
 def _environment() -> dict[str, str]:
@@ -222,17 +224,19 @@ def _environment() -> dict[str, str]:
         for name in ("ROBUSTVIZ_RUNS", "ROBUSTVIZ_DATA")
         if os.environ.get(name)
     }
-    path = os.pathsep.join(filter(None, [str(paths.PACKAGE.parent), os.environ.get("PYTHONPATH")]))
-    return (
-        os.environ
-        | here
-        | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8:replace"}
-    )
+    path = [str(paths.PACKAGE.parent), os.environ.get("PYTHONPATH")]
+    return {
+        **os.environ,
+        **here,
+        "PYTHONPATH": os.pathsep.join(filter(None, path)),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONIOENCODING": "utf-8:replace",
+    }
 
 
 def _start(fixed: int | None) -> _Server:
     """A server that answers. Raises UserError where none does."""
-    for chances in (2, 1, 0):
+    for _ in range(3):
         server = _Server(fixed or free_port())
         deadline = time.monotonic() + PATIENCE
         try:
@@ -249,7 +253,7 @@ def _start(fixed: int | None) -> _Server:
                 f"The app did not answer within {PATIENCE:.0f} seconds{server.last_words()}"
             )
         words = server.last_words()
-        if fixed or "is not available" not in words or not chances:
+        if fixed or "is not available" not in words:
             break  # else somebody took the port in between
     raise UserError(
         f"The app could not be started (exit status {server.process.returncode}){words}"
@@ -265,13 +269,14 @@ def _signals_as_ctrl_c() -> Iterator[None]:
     def stop(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):  # no system has all three
-            number = getattr(signal, name, None)
-            # `nohup` goes on ignoring
-            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, stop)
+    ours = threading.current_thread() is threading.main_thread()
+    before = {
+        number: signal.signal(number, stop)
+        # no system has all three
+        for number in (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP", "SIGBREAK"))
+        # `nohup` goes on ignoring
+        if ours and number is not None and signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield
     finally:

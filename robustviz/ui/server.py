@@ -1,13 +1,13 @@
 """What the server does for every page beside Streamlit's own work."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+
+from starlette.middleware import Middleware
 
 from robustviz import imports, process
 
@@ -37,9 +37,8 @@ async def open_house(app: Any) -> AsyncIterator[None]:
 
 
 def _import_ahead() -> None:
-    with contextlib.suppress(
-        Exception
-    ):  # what cannot be imported is said by the page that needs it
+    # what cannot be imported is said by the page that needs it
+    with contextlib.suppress(Exception):
         imports.load_all((*imports.needed(), *imports.LATER))
 
 
@@ -57,9 +56,15 @@ class Prompt:
         if scope["type"] == "websocket":
             # The protocol object is uvicorn's own; under another server the messages go as it sends
             # them.
-            transport = getattr(getattr(send, "__self__", None), "transport", None)
             with contextlib.suppress(AttributeError, OSError):
-                transport.get_extra_info("socket").setsockopt(  # type: ignore[union-attr]
-                    socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
-                )
+                wire = send.__self__.transport.get_extra_info("socket")
+                wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await self.app(scope, receive, send)
+
+
+# What `st.App` takes, beside the script: `app.py` starts the house with it.
+HOUSE: dict[str, Any] = {
+    "script_path": MAIN,
+    "middleware": [Middleware(Prompt)],
+    "lifespan": open_house,
+}

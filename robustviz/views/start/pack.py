@@ -2,8 +2,6 @@
 computed here, by seed.
 """
 
-from __future__ import annotations
-
 import json
 
 import torch
@@ -32,8 +30,12 @@ def shipped(data: str, method: str) -> Run:
     none.
     """
     for run in folder.all_runs():
-        ours = run.shipped and run.data_key == data and run.method_key == method
-        if ours and run.architecture == "small_resnet" and run.info.get("seed") == 0:
+        if (
+            run.shipped
+            and (run.data_key, run.method_key) == (data, method)
+            and run.architecture == "small_resnet"
+            and run.info.get("seed") == 0
+        ):
             return run
     raise UserError(f"There is no shipped {method} run on {data}: make it with `make zoo`.")
 
@@ -44,21 +46,21 @@ def tell() -> JSON:
     eps, split = runs["standard"].eps, images_of(runs["standard"])
     chance = torch.Generator().manual_seed(SEED)
     index = torch.randperm(len(split), generator=chance)[:ROUNDS]
-    bits = torch.randint(2, (ROUNDS,), generator=chance).tolist()
     few, attack = split.take(index), PGD(eps=eps, steps=STEPS)
-    attacked, answers = dict[str, Tensor](), dict[str, list[JSON]]()
-    for name, run in runs.items():
-        rng = torch.Generator().manual_seed(SEED)
-        attacked[name] = attack(net_of(run), few.x, few.y, rng=rng)
-        answers[name] = _answers(run, few, attacked[name])
+    attacked = {
+        name: attack(net_of(run), few.x, few.y, rng=torch.Generator().manual_seed(SEED))
+        for name, run in runs.items()
+    }
+    answers = {name: _answers(run, few, attacked[name]) for name, run in runs.items()}
     rounds = []
-    for number, side in enumerate("left" if bit else "right" for bit in bits):
-        files = {
+    for number, side in enumerate(
+        "left" if bit else "right" for bit in torch.randint(2, (ROUNDS,), generator=chance).tolist()
+    ):
+        for name, image in {
             side: attacked["standard"][number],
             OTHER[side]: few.x[number],
             "robust": attacked["robust"][number],
-        }
-        for name, image in files.items():
+        }.items():
             write_file(FOLDER / _file(number, name), figures.png(image.numpy(), 288))
         rounds.append(
             _round(number, int(index[number]), side, split.classes[int(few.y[number])])
@@ -101,12 +103,11 @@ def _round(number: int, index: int, side: str, true: str) -> JSON:
 def _answers(run: Run, few: Dataset, x_adv: Tensor) -> list[JSON]:
     """What a network says of each image, untouched and attacked, and whether it was fooled."""
     clean, adv = (F.softmax(logits_of(net_of(run), x), 1).max(dim=1) for x in (few.x, x_adv))
-    names = few.classes
     return [
         {
-            "clean": names[int(before)],
+            "clean": few.classes[int(before)],
             "clean_p": round(float(sure), 4),
-            "adv": names[int(after)],
+            "adv": few.classes[int(after)],
             "adv_p": round(float(sure_adv), 4),
             "fooled": int(after) != int(true),
         }

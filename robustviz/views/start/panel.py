@@ -5,8 +5,6 @@ Everything shown was computed by `python -m robustviz.views.start.pack` and lies
 `checkpoints/story`; no torch, no Plotly.
 """
 
-from __future__ import annotations
-
 import streamlit as st
 
 from robustviz import paths
@@ -15,7 +13,6 @@ from robustviz.types import JSON, UserError
 from robustviz.ui.shell import reset
 
 FOLDER = paths.ROOT / "checkpoints" / "story"
-SIDES = ("left", "right")
 
 
 def load() -> JSON:
@@ -28,8 +25,7 @@ def load() -> JSON:
 def picture(name: str, alt: str, width: int = 288) -> None:
     """One picture of the pack."""
     # not the picture's own width: Streamlit would pack it anew at every click
-    place = st.container(width=width)
-    place.image((FOLDER / name).read_bytes(), width="stretch", alt=alt)
+    st.container(width=width).image((FOLDER / name).read_bytes(), width="stretch", alt=alt)
 
 
 def title() -> None:
@@ -48,7 +44,7 @@ def rounds(pack: JSON) -> bool:
         f"Round {len(guesses) + 1} of {total} · drawn shapes, 32×32 pixels · no pixel moved by more"
         f" than {pack['eps_text']}"
     )
-    for side, column in zip(SIDES, st.columns(3, gap="large"), strict=False):
+    for side, column in zip(("left", "right"), st.columns(3, gap="large"), strict=False):
         with column:
             picture(now[side], f"The {side} picture: {now['article']} on a textured background")
             st.button(
@@ -81,8 +77,9 @@ def reveal(pack: JSON) -> None:
         f"You found {right} of {len(guesses)}. The network was fooled by"
         f" {sum(now['standard']['fooled'] for now in pack['rounds'])}."
     )
-    columns = st.columns(len(guesses), gap="medium")
-    for column, guess, now in zip(columns, guesses, pack["rounds"], strict=True):
+    for column, guess, now in zip(
+        st.columns(len(guesses), gap="medium"), guesses, pack["rounds"], strict=True
+    ):
         with column:
             picture(now["tampered_picture"], f"The tampered picture, {now['article']}", 224)
             said = now["standard"]
@@ -124,8 +121,9 @@ def hold(pack: JSON) -> None:
         f" The price: untouched, it is right on {net['clean_k']} of {net['n']}, the ordinary one on"
         f" {ordinary['clean_k']}."
     )
-    columns = st.columns(len(pack["rounds"]), gap="medium")
-    for column, now in zip(columns, pack["rounds"], strict=True):
+    for column, now in zip(
+        st.columns(len(pack["rounds"]), gap="medium"), pack["rounds"], strict=True
+    ):
         with column:
             said = now["robust"]
             picture(
