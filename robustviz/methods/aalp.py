@@ -2,24 +2,20 @@
 already.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustviz.data import Dataset
 from robustviz.methods.alp import ALP
+from robustviz.methods.base import Plan
 from robustviz.nets.base import Classifier
 from robustviz.registry import option, register
 from robustviz.types import Batch, UserError
-
-if TYPE_CHECKING:
-    from robustviz.data import Dataset
-    from robustviz.training.config import TrainConfig
 
 
 @register("method/aalp")
@@ -71,7 +67,7 @@ class AALP(ALP):
         " drop rate 0 to .5, weight p(y|x')."
     )
 
-    def check(self, config: TrainConfig, split: Dataset, net: Classifier) -> None:
+    def check(self, config: Plan, split: Dataset, net: Classifier) -> None:
         super().check(config, split, net)
         if self.drop > 0 and not isinstance(net.head, nn.Linear):
             raise UserError(

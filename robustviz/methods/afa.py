@@ -2,10 +2,8 @@
 their class.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +11,8 @@ from torch import Tensor, nn
 
 from robustviz import losses
 from robustviz.attacks import PGD
-from robustviz.methods.base import Adversarial, Stage, Terms
+from robustviz.attacks.objective import Objective
+from robustviz.methods.base import Adversarial, Plan, Stage, Terms
 from robustviz.methods.pgd_at import PGDAT
 from robustviz.methods.standard import Standard
 from robustviz.methods.supcon_margin import projector
@@ -21,10 +20,6 @@ from robustviz.methods.trades import TRADES
 from robustviz.nets.base import Classifier
 from robustviz.registry import option, register
 from robustviz.types import Batch
-
-if TYPE_CHECKING:
-    from robustviz.attacks.objective import Objective
-    from robustviz.training.config import TrainConfig
 
 PAPER = "Park et al.: Adversarial feature alignment (2024; AISec at CCS)"
 
@@ -104,7 +99,7 @@ class AFA(Adversarial):
     def compares(self) -> bool:
         return True
 
-    def stages(self, config: TrainConfig) -> tuple[Stage, ...]:
+    def stages(self, config: Plan) -> tuple[Stage, ...]:
         if self.head == "online":
             return (Stage("train", 1.0, self.loss),)
         first = Stage(
@@ -129,7 +124,7 @@ class AFA(Adversarial):
             ),
         )
 
-    def aux(self, net: Classifier, config: TrainConfig) -> nn.Module | None:
+    def aux(self, net: Classifier, config: Plan) -> nn.Module | None:
         return projector(net, 128) if self.projection else None
 
     def loss(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Terms:

@@ -5,25 +5,20 @@ everything that moves.
 each. Ramps and warm-ups read `batch.progress`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustviz.attacks import Attack
+from robustviz.data import Dataset, Source
 from robustviz.nets.attackable import attackable
 from robustviz.nets.base import Classifier
 from robustviz.registry import Spec, option
 from robustviz.types import Batch
-
-if TYPE_CHECKING:
-    from robustviz.data import Dataset, Source
-    from robustviz.training.config import TrainConfig
 
 # input values of a batch from which bf16 is tried; with twice as many (128 digits) a step is a
 # quarter faster
@@ -58,6 +53,21 @@ class FindRun(Protocol):
     def __call__(
         self, name: str | None, *, data: Source | None = None, net: str = "", role: str = ""
     ) -> TrainedNet: ...
+
+
+class Plan(Protocol):
+    """What a method may ask of the training that it takes part in: the images, the architecture, ε
+    and the images of a step. Numbers that are left open are None.
+    """
+
+    @property
+    def data(self) -> Source: ...
+    @property
+    def net(self) -> str: ...
+    @property
+    def eps(self) -> float | None: ...
+    @property
+    def batch_size(self) -> int | None: ...
 
 
 Loss = Callable[[Classifier, Batch, nn.Module | None], Terms]
@@ -124,12 +134,12 @@ class Method(Spec):
         """Whether the loss wants the true object masks in `batch.objects`."""
         return False
 
-    def check(self, config: TrainConfig, split: Dataset, net: Classifier) -> None:
+    def check(self, config: Plan, split: Dataset, net: Classifier) -> None:
         """Raises UserError, before anything is trained, where these settings do not fit this data
         or this network.
         """
 
-    def resolved(self, config: TrainConfig, find_run: FindRun) -> Method:
+    def resolved(self, config: Plan, find_run: FindRun) -> Self:
         """This method with settings filled in that depend on what else this machine holds, e.g.
         shipped runs.
         """
@@ -139,12 +149,12 @@ class Method(Spec):
         """The weighted terms of one batch's loss, each a scalar with gradient."""
         raise NotImplementedError
 
-    def stages(self, config: TrainConfig) -> tuple[Stage, ...]:
+    def stages(self, config: Plan) -> tuple[Stage, ...]:
         """The stages of the training, one by default."""
         return (Stage("train", 1.0, self.loss),)
 
     def initial(
-        self, net: Classifier, config: TrainConfig, split: Dataset, find_run: FindRun
+        self, net: Classifier, config: Plan, split: Dataset, find_run: FindRun
     ) -> nn.Module | None:
         """What was trained before and is gone on with: changes to the fresh net, and a frozen
         network that takes the place of `aux`; none by default. Raises UserError where such a
@@ -152,7 +162,7 @@ class Method(Spec):
         """
         return None
 
-    def aux(self, net: Classifier, config: TrainConfig) -> nn.Module | None:
+    def aux(self, net: Classifier, config: Plan) -> nn.Module | None:
         """A helper network, e.g. a projector, that the trainer owns; none by default."""
         return None
 

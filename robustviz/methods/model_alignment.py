@@ -2,24 +2,19 @@
 others too.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from robustviz import losses
-from robustviz.methods.base import FindRun, Method, Terms, TrainedNet
+from robustviz.data import Dataset
+from robustviz.methods.base import FindRun, Method, Plan, Terms, TrainedNet
 from robustviz.nets.base import Classifier
 from robustviz.registry import option, register
 from robustviz.types import Batch, UserError
-
-if TYPE_CHECKING:
-    from robustviz.data import Dataset
-    from robustviz.training.config import TrainConfig
 
 
 @register("method/model_alignment")
@@ -73,7 +68,7 @@ class ModelAlignment(Method):
         "schedule": "cosine",
     }  # a fine-tuning, not a training
 
-    def resolved(self, config: TrainConfig, find_run: FindRun) -> ModelAlignment:
+    def resolved(self, config: Plan, find_run: FindRun) -> Self:
         """Source and witness by name: those given, else the shipped ordinary networks of
         this data.
         """
@@ -82,7 +77,7 @@ class ModelAlignment(Method):
         return replace(self, source=source.name, witness=witness.name)
 
     def initial(
-        self, net: Classifier, config: TrainConfig, split: Dataset, find_run: FindRun
+        self, net: Classifier, config: Plan, split: Dataset, find_run: FindRun
     ) -> nn.Module:
         """The source's weights for `net`; the frozen witness."""
         source, witness = find_run(self.source), find_run(self.witness)

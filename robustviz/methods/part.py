@@ -2,25 +2,20 @@
 elsewhere.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 
 from robustviz import cam
-from robustviz.methods.base import Adversarial
+from robustviz.data import Dataset
+from robustviz.methods.base import Adversarial, Plan
 from robustviz.methods.mart import MART
 from robustviz.methods.pgd_at import PGDAT
 from robustviz.methods.trades import TRADES
 from robustviz.nets.base import Classifier
 from robustviz.registry import option, register
 from robustviz.types import Batch, UserError, eps_text
-
-if TYPE_CHECKING:
-    from robustviz.data import Dataset
-    from robustviz.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -67,7 +62,7 @@ class Reweighted(Adversarial):
     def objects(self) -> bool:
         return self.rule == "oracle"
 
-    def check(self, config: TrainConfig, split: Dataset, net: Classifier) -> None:
+    def check(self, config: Plan, split: Dataset, net: Classifier) -> None:
         super().check(config, split, net)
         eps = float(self.attack.eps if self.attack.eps is not None else config.eps or 0)
         if self.attack.norm != "linf":

@@ -1,23 +1,18 @@
 """Features of one class together, of different classes apart, without a single attacked image."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from robustviz import losses
-from robustviz.methods.base import Method, Terms
+from robustviz.data import Dataset
+from robustviz.methods.base import Method, Plan, Terms
 from robustviz.nets.base import Classifier
 from robustviz.registry import option, register
 from robustviz.types import Batch, UserError
-
-if TYPE_CHECKING:
-    from robustviz.data import Dataset
-    from robustviz.training.config import TrainConfig
 
 
 @register("method/supcon_margin")
@@ -78,7 +73,7 @@ class SupConMargin(Method):
     def compares(self) -> bool:
         return self.contrasts
 
-    def check(self, config: TrainConfig, split: Dataset, net: Classifier) -> None:
+    def check(self, config: Plan, split: Dataset, net: Classifier) -> None:
         super().check(config, split, net)
         if not self.contrasts:
             return
@@ -95,7 +90,7 @@ class SupConMargin(Method):
                 code=2,
             )
 
-    def aux(self, net: Classifier, config: TrainConfig) -> nn.Module | None:
+    def aux(self, net: Classifier, config: Plan) -> nn.Module | None:
         return projector(net, self.width) if self.contrasts else None
 
     def loss(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Terms:
