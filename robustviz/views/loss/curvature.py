@@ -143,14 +143,16 @@ def others_of(run: Run, spec: GradientsSpec) -> list[Run]:
     if named := named_runs(run, spec.targets, "target"):
         return named
     before, witness = relatives(run)
-    taken = filter(None, (run, before, witness))
-    return [*([witness] if witness else []), *ordinary(run, taken)]
+    return [*([witness] if witness else []), *ordinary(run, filter(None, (run, before, witness)))]
 
 
 def _name(run: Run, spec: GradientsSpec) -> str:
     """Weights of the other networks count too."""
-    known = ",".join(f"{each.id}@{each.weights}" for each in others_of(run, spec))
-    return registry.key(replace(spec, targets=known))
+    return registry.key(
+        replace(
+            spec, targets=",".join(f"{each.id}@{each.weights}" for each in others_of(run, spec))
+        )
+    )
 
 
 @probe(GradientsSpec, name=_name)
@@ -183,16 +185,21 @@ def gradients(run: Run, spec: GradientsSpec) -> Gradients:
     said += [
         f"cosine with {each.id} {_mean(row)}" for each, row in zip(others, cosine, strict=True)
     ]
-    meta = meta_of(
-        run,
-        split,
-        n=len(few),
-        labels=[label(each) for each in others],
-        eps=run.eps,
-        summary=f"Over {len(few)} images, mean and 95 % interval: {'; '.join(said)}.",
-    )
     return Gradients(
-        index.numpy(), norm, share, area, [each.id for each in others], cosine, meta=meta
+        index.numpy(),
+        norm,
+        share,
+        area,
+        [each.id for each in others],
+        cosine,
+        meta=meta_of(
+            run,
+            split,
+            n=len(few),
+            labels=[label(each) for each in others],
+            eps=run.eps,
+            summary=f"Over {len(few)} images, mean and 95 % interval: {'; '.join(said)}.",
+        ),
     )
 
 
@@ -224,16 +231,21 @@ def curvature(run: Run, spec: CurvatureSpec) -> Curvature:
         f" unchanged); {spec.iterations} Lanczos steps, to within 1 % on"
         f" {int((residual < 0.01).sum())} of {len(few)}"
     )
-    meta = meta_of(
-        run,
-        split,
-        n=len(few),
-        beta=spec.beta,
-        iterations=spec.iterations,
-        seed=spec.seed,
-        summary=summary,
+    return Curvature(
+        index.numpy(),
+        value,
+        residual,
+        same,
+        meta=meta_of(
+            run,
+            split,
+            n=len(few),
+            beta=spec.beta,
+            iterations=spec.iterations,
+            seed=spec.seed,
+            summary=summary,
+        ),
     )
-    return Curvature(index.numpy(), value, residual, same, meta=meta)
 
 
 def _mean(values: Floats) -> str:

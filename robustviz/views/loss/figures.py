@@ -80,8 +80,12 @@ def soft_labels(
     figure.update_yaxes(autorange="reversed", type="category", tickmode="linear", ticks="")
     figure.update_annotations(font={"size": 14})
     state = f"attacked, {_attack(first, ' at ')}" if attacked else "untouched"
-    alt = f"Soft-label bars of image {first.meta['index']}, {state}, one panel a network."
-    return finish(figure, alt, first.meta, _doubt(probs, first, attacked, witness))
+    return finish(
+        figure,
+        f"Soft-label bars of image {first.meta['index']}, {state}, one panel a network.",
+        first.meta,
+        _doubt(probs, first, attacked, witness),
+    )
 
 
 def _attack(result: SoftLabels, between: str) -> str:
@@ -305,11 +309,15 @@ def curvature(results: Curvature | Mapping[str, Curvature], *, template: str = L
             + "</extra>",
         )
         _mean_bar(figure, name, result, at + 0.36, floor, colour)
-    alt = (
-        "Top Hessian eigenvalue of the loss by the pixels, one point an image, n ="
-        f" {len(first.index)}."
+    return finish(
+        figure,
+        (
+            "Top Hessian eigenvalue of the loss by the pixels, one point an image, n ="
+            f" {len(first.index)}."
+        ),
+        first.meta,
+        _bent(found),
     )
-    return finish(figure, alt, first.meta, _bent(found))
 
 
 def _mean_bar(
@@ -347,12 +355,16 @@ def _bent(found: Mapping[str, Curvature]) -> str:
     if pair := _pair(found):
         (before, one), (after, two) = pair
         said += f" From {before} to {after}: {fewer(one.eigenvalue, two.eigenvalue)}."
-    rough = {name: result.residual >= 0.01 for name, result in found.items()}
-    other = {name: ~result.same for name, result in found.items()}
     return (
         said
-        + _counted(" Not within 1 % of an eigenvalue: {}.", rough)
-        + _counted(" The softplus copy answers otherwise than the network on {}.", other)
+        + _counted(
+            " Not within 1 % of an eigenvalue: {}.",
+            {name: result.residual >= 0.01 for name, result in found.items()},
+        )
+        + _counted(
+            " The softplus copy answers otherwise than the network on {}.",
+            {name: ~result.same for name, result in found.items()},
+        )
     )
 
 

@@ -116,8 +116,10 @@ def _family(here: Context) -> tuple[Run, Run, Run] | None:
         try:
             before, witness = relatives(run)
         except UserError as error:
-            said = f"{run.id} cannot be shown with what it was made of. {error}"
-            st.info(said, icon=":material/info:")
+            st.info(
+                f"{run.id} cannot be shown with what it was made of. {error}",
+                icon=":material/info:",
+            )
         else:
             if before is not None and witness is not None:
                 return before, run, witness
@@ -139,9 +141,14 @@ def bars(here: Context, chosen: Cast) -> int:
         "Temperature T", 1, 20, help=term("temperature"), **linked("T", 4, range(1, 21))
     )
     write_address()
-    witness = {} if chosen.witness in ("", *chosen.named.values()) else {WITNESS: chosen.witness}
     # The witness first: it is what the others are compared with.
-    shown = sorted({**chosen.named, **witness}.items(), key=lambda pair: pair[0] != WITNESS)
+    shown = sorted(
+        {
+            **chosen.named,
+            **({} if chosen.witness in ("", *chosen.named.values()) else {WITNESS: chosen.witness}),
+        }.items(),
+        key=lambda pair: pair[0] != WITNESS,
+    )
     spec = SoftLabelsSpec(here.img, float(temperature))
     if found := widgets.measured(dict(shown), spec, "the soft labels"):
         widgets.draw(
@@ -273,8 +280,9 @@ def accuracies(chosen: Cast) -> None:
     rows = [["", "Clean", *kinds], ["---"] * (2 + len(kinds))]
     rows += [[name, *_cells(each, kinds)] for name, each in found.items()]
     st.markdown("\n".join(f"| {' | '.join(row)} |" for row in rows))
-    every = [evaluation for each in found.values() for evaluation in each.values()]
-    radii = ", ".join(dict.fromkeys(eps_text(evaluation.eps) for evaluation in every))
+    radii = ", ".join(
+        dict.fromkeys(eps_text(each.eps) for every in found.values() for each in every.values())
+    )
     st.markdown(
         f"Share still right, with 95 % intervals, at ε = {radii}, seed 0. {_compared(found)}"
     )
@@ -357,8 +365,11 @@ def curvature(here: Context, chosen: Cast) -> None:
     """How strongly the loss bends at the images; a point chosen is the image of every view."""
     spec, cost = CurvatureSpec(), "about 15 s"
     if found := widgets.measured(chosen.named, spec, "the curvature of up to 50 images", cost):
-        picked = widgets.draw(figures.curvature, found, Frame("curvature", spec, brush=True))
-        widgets.thumbnails(here, picked, "curvature")
+        widgets.thumbnails(
+            here,
+            widgets.draw(figures.curvature, found, Frame("curvature", spec, brush=True)),
+            "curvature",
+        )
         st.markdown(
             "A click on a point shows its image everywhere. Curvature grows with β, so compare"
             " values of one β only."
@@ -371,8 +382,12 @@ def weights(chosen: Cast) -> None:
     grid = st.selectbox("Grid", grids, format_func=_grid, **linked("weights-grid", 21, grids))
     write_address()
     spec = WeightSurfaceSpec(grid=grid, refine=grid == REFINED)
-    what = f"the surface around the weights, {grid} × {grid} on 128 images"
-    if found := widgets.measured(chosen.named, spec, what, "about 10 s"):
+    if found := widgets.measured(
+        chosen.named,
+        spec,
+        f"the surface around the weights, {grid} × {grid} on 128 images",
+        "about 10 s",
+    ):
         widgets.draw(surface_figures.weight_surface, found, Frame("weight-surface", spec))
         st.markdown(
             "Robust networks need not look flatter here: filter-normalised slices do not decide"

@@ -23,8 +23,9 @@ def soft_labels(run: Run, spec: SoftLabelsSpec) -> SoftLabels:
     split, x, y = image_of(run, spec.index)
     net = linf_net(run)
     attack = PGD(eps=check_eps(run.eps if spec.eps is None else spec.eps), steps=spec.steps)
-    x_adv = attack(net, x, y, rng=torch.Generator().manual_seed(spec.seed))
-    logits = logits_of(net, torch.cat([x, x_adv])).numpy()
+    logits = logits_of(
+        net, torch.cat([x, attack(net, x, y, rng=torch.Generator().manual_seed(spec.seed))])
+    ).numpy()
     eps, names = float(attack.eps or 0), split.classes
     meta = meta_of(run, split, attack=registry.encode(attack), index=spec.index, seed=spec.seed)
     result = SoftLabels(logits[0], logits[1], int(y), spec.temperature, eps, meta=meta)

@@ -36,18 +36,17 @@ class Refined:
     @property
     def found(self) -> Floats:
         """The values (T,K) at the points tried."""
-        return np.asarray(self.values[self.tried[:, 0], self.tried[:, 1]])
+        return np.asarray(self.values[tuple(self.tried.T)])
 
     def meta(self, names: Sequence[str], off: Floats) -> JSON:
         """What a result says of it; `off` (T,D): how far interpolation was off at the points tried,
         each of D measures by its name.
         """
-        error = zip(names, np.abs(off).max(axis=0, initial=0).tolist(), strict=False)
         return {
             "points": self.computed.size,
             "computed": int(self.computed.sum()),
             "tried": len(self.tried),
-            "error": dict(error),
+            "error": dict(zip(names, np.abs(off).max(axis=0, initial=0).tolist(), strict=False)),
             "where": pack(self.computed.ravel()),
         }
 
@@ -67,18 +66,17 @@ def refined(
     the cubic through the four nearest nodes along each direction. `seed` draws the points that are
     tried. A surface that is not finite everywhere is computed everywhere.
     """
-    values, computed = np.zeros((grid, grid, 0)), np.zeros((grid, grid), dtype=bool)
+    nodes, spans = _lattice(grid, FIRST), None
+    computed = _both(grid, nodes)
+    known = compute(*np.nonzero(computed))
+    values = np.zeros((grid, grid, known.shape[1]))
+    values[computed] = known
 
     def fill(wanted: Bools) -> None:
-        nonlocal values
         i, j = np.nonzero(wanted & ~computed)
         if len(i):
-            found = compute(i, j)
-            values = values if values.shape[2] else np.zeros((grid, grid, found.shape[1]))
-            values[i, j], computed[i, j] = found, True
+            values[i, j], computed[i, j] = compute(i, j), True
 
-    nodes, spans = _lattice(grid, FIRST), None
-    fill(_both(grid, nodes))
     for step in (FIRST // 2, FIRST // 4):
         here = values[np.ix_(nodes, nodes)]
         if not np.isfinite(here).all():
@@ -86,7 +84,6 @@ def refined(
             break
         shown = drawn(here.reshape(len(nodes) ** 2, -1)).reshape(len(nodes), len(nodes), -1)
         spans = np.ptp(shown, axis=(0, 1)) if spans is None else spans
-        bends = _bend(nodes, shown) + _bend(nodes, shown.swapaxes(0, 1)).swapaxes(0, 1)
         finer = _lattice(grid, step)
         weight, place = _cubic(nodes, finer), np.ix_(finer, finer)
         values[place] = np.where(
@@ -95,6 +92,7 @@ def refined(
             np.einsum("mi,ijk,nj->mnk", weight, here, weight, optimize=True),
         )
         wanted = np.zeros_like(computed)
+        bends = _bend(nodes, shown) + _bend(nodes, shown.swapaxes(0, 1)).swapaxes(0, 1)
         for i, j in np.argwhere((bends > SEEN * spans).any(2)):
             wanted[nodes[i] : nodes[i + 1] + 1, nodes[j] : nodes[j + 1] + 1] = True
         fill(wanted & _both(grid, finer))
@@ -103,9 +101,9 @@ def refined(
     tried = left[
         torch.randperm(len(left), generator=torch.Generator().manual_seed(seed)).numpy()[:TRIED]
     ]
-    guess = values[tried[:, 0], tried[:, 1]]
+    guess = values[tuple(tried.T)]
     wanted = np.zeros_like(computed)
-    wanted[tried[:, 0], tried[:, 1]] = True
+    wanted[tuple(tried.T)] = True
     fill(wanted)
     return Refined(values, computed, tried, guess)
 
@@ -138,13 +136,11 @@ def _cubic(nodes: Ints, at: Ints) -> Floats:
     """(len(at), n): the weight of each node in the cubic through the four nodes around each index
     of `at`.
     """
-    out = np.zeros((len(at), len(nodes)))
-    for row, place in enumerate(at):
-        first = int(
-            np.clip(np.searchsorted(nodes, place, side="right") - 2, 0, max(len(nodes) - 4, 0))
-        )
+    weights = np.zeros((len(at), len(nodes)))
+    firsts = np.clip(np.searchsorted(nodes, at, side="right") - 2, 0, max(len(nodes) - 4, 0))
+    for row, first in enumerate(firsts):
         four = nodes[first : first + 4].astype(float)
         for column, own in enumerate(four):
             others = np.delete(four, column)
-            out[row, first + column] = np.prod((place - others) / (own - others))
-    return out
+            weights[row, first + column] = np.prod((at[row] - others) / (own - others))
+    return weights

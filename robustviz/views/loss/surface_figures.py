@@ -55,29 +55,37 @@ def surfaces(
     _same_plane(found)
     first, flat = next(iter(found.values())), kind == "contour"
     losses = [[result.loss(each) for result in found.values()] for each in targets]
-    titles = [name + (" (before = after)" if name and name == frozen else "") for name in found]
-    axes = ("adversarial direction", "random direction", "loss")
-    figure = _frame(losses, titles, axes, flat, template)
+    figure = _frame(
+        losses,
+        [name + (" (before = after)" if name and name == frozen else "") for name in found],
+        ("adversarial direction", "random direction", "loss"),
+        flat,
+        template,
+    )
     figure.update_layout(coloraxis_colorscale=STRETCHED)
     for row, each in enumerate(targets, 1):
         for column, (name, result) in enumerate(found.items(), 1):
             said, where = f"{name}, {TARGETS[each]}".strip(", "), {"row": row, "col": column}
             a, b, loss = result.a * 255, result.b * 255, losses[row - 1][column - 1]
-            hover = "%{x:.0f}, %{y:.0f} of 255: loss %{z:.3f}"
-            _panel(figure, (a, b, loss), said, hover, flat, where)
+            _panel(
+                figure, (a, b, loss), said, "%{x:.0f}, %{y:.0f} of 255: loss %{z:.3f}", flat, where
+            )
             (_edges if flat else _peak)(figure, result, loss, said, where)
         if flat:
-            title = f"<b>{TARGETS[each]}</b><br>random direction"
-            figure.update_yaxes(title=title, row=row, col=1)
+            figure.update_yaxes(title=f"<b>{TARGETS[each]}</b><br>random direction", row=row, col=1)
         else:
             figure.update_scenes(zaxis_title=f"loss {TARGETS[each]}", row=row)
-    alt = (
-        f"Loss on the plane through image {first.meta['index']}, {_names(found)}, as"
-        f" {'contours' if flat else 'a relief'}."
-    )
     sentences = [_slopes(found, each) for each in targets]
     sentences += [_apart(found, targets, frozen), _interpolated(found, targets)]
-    return finish(figure, alt, first.meta, "\n\n".join(filter(None, sentences)))
+    return finish(
+        figure,
+        (
+            f"Loss on the plane through image {first.meta['index']}, {_names(found)}, as"
+            f" {'contours' if flat else 'a relief'}."
+        ),
+        first.meta,
+        "\n\n".join(filter(None, sentences)),
+    )
 
 
 def _edges(
@@ -100,8 +108,14 @@ def _edges(
             **where,
         )
         if eps:
-            box = {"color": colour, "width": width - 1, "dash": dash.replace("dash", "dot")}
-            figure.add_shape(x0=-eps, x1=eps, y0=-eps, y1=eps, line=box, **where)
+            figure.add_shape(
+                x0=-eps,
+                x1=eps,
+                y0=-eps,
+                y1=eps,
+                line={"color": colour, "width": width - 1, "dash": dash.replace("dash", "dot")},
+                **where,
+            )
     figure.add_scatter(
         x=[0, eps],
         y=[0, 0],
@@ -116,9 +130,16 @@ def _peak(
     figure: go.Figure, result: Surface, loss: Floats, said: str, where: dict[str, int]
 ) -> None:
     """The image on a relief."""
-    height = float(loss[result.middle, result.middle])
     marker, name = {**MARK, "size": 5}, f"{said}: the image"
-    figure.add_scatter3d(x=[0], y=[0], z=[height], name=name, marker=marker, **SILENT, **where)
+    figure.add_scatter3d(
+        x=[0],
+        y=[0],
+        z=[float(loss[result.middle, result.middle])],
+        name=name,
+        marker=marker,
+        **SILENT,
+        **where,
+    )
 
 
 def _same_plane(found: Mapping[str, Surface]) -> None:
@@ -232,8 +253,9 @@ def weight_surface(
         np.log10(np.maximum(np.nan_to_num(result.loss, nan=1e6, posinf=1e6), 1e-6))
         for result in found.values()
     ]
-    axes = ("direction 1", "direction 2", "log₁₀ loss")
-    figure = _frame([losses], list(found), axes, flat, template)
+    figure = _frame(
+        [losses], list(found), ("direction 1", "direction 2", "log₁₀ loss"), flat, template
+    )
     for column, ((name, result), loss) in enumerate(zip(found.items(), losses, strict=True), 1):
         where, hover = {"row": 1, "col": column}, "%{x:.2f}, %{y:.2f}: log₁₀ loss %{z:.2f}"
         _panel(figure, (result.a, result.b, loss), name or UNNAMED, hover, flat, where)
@@ -246,9 +268,12 @@ def weight_surface(
                 **SILENT,
                 **where,
             )
-    alt = f"Mean loss around the trained weights of {_names(found)}, log₁₀."
-    said = filter(None, [_around(found), _interpolated(found, ["log10"])])
-    return finish(figure, alt, first.meta, "\n\n".join(said))
+    return finish(
+        figure,
+        f"Mean loss around the trained weights of {_names(found)}, log₁₀.",
+        first.meta,
+        "\n\n".join(filter(None, [_around(found), _interpolated(found, ["log10"])])),
+    )
 
 
 def _around(found: Mapping[str, WeightSurface]) -> str:
@@ -298,12 +323,16 @@ def _frame(
     figure.update_annotations(font={"size": 14, "color": COLOURS[template]["text"]}, yshift=4)
     low = float(np.min(losses))
     high = max(float(np.max(losses)), low + 1e-6)
-    bar = {"title": z_title, "thickness": 14}
     figure.update_layout(
         template=template,
         height=(390 if flat else 430) * rows + (40 if rows > 1 else 0),
         margin={"l": 8, "r": 8, "t": 76, "b": 48},
-        coloraxis={"colorscale": "Cividis", "cmin": low, "cmax": high, "colorbar": bar},
+        coloraxis={
+            "colorscale": "Cividis",
+            "cmin": low,
+            "cmax": high,
+            "colorbar": {"title": z_title, "thickness": 14},
+        },
     )
     if flat:
         figure.update_xaxes(zeroline=False)

@@ -8,6 +8,7 @@ distances and valleys that a slice does not cut are not seen.
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import numpy as np
 import torch
@@ -107,14 +108,15 @@ def rademacher(shape: tuple[int, ...], seed: int) -> Tensor:
     return torch.randint(0, 2, shape, generator=torch.Generator().manual_seed(seed)).float() * 2 - 1
 
 
-def losses_at(logits: Tensor, y: Tensor, wanted: Tensor | None, temperature: float) -> Tensor:
+def losses_at(flat: Floats, y: Tensor, wanted: Tensor | None, temperature: float) -> Floats:
     """Of logits (P,K) the losses (P,1 or 2): to the true class `y` (1,) and, where the witness's
     logits `wanted` (1,K) are given, to its soft label.
     """
+    logits = torch.from_numpy(flat).float()
     columns = [F.cross_entropy(logits, y.expand(len(logits)), reduction="none")]
     if wanted is not None:
         columns.append(losses.kl_per_sample(wanted.expand(len(logits), -1), logits, temperature))
-    return torch.stack(columns, dim=1)
+    return torch.stack(columns, dim=1).numpy()
 
 
 def _shared(said: JSON) -> str:
@@ -153,38 +155,23 @@ def surfaces(run: Run, spec: SurfacesSpec) -> Surface:
     r, a = rademacher(tuple(x.shape[1:]), spec.seed), ticks(spec.grid, span)
     wanted = None if witness is None else logits_of(net_of(witness), x)
 
-    def losses_of(flat: Floats) -> Tensor:
-        return losses_at(torch.from_numpy(flat).float(), y, wanted, temperature)
-
+    losses_of = partial(losses_at, y=y, wanted=wanted, temperature=temperature)
     said: JSON = {}
     if spec.refine:
         points = refined(
             lambda i, j: moved_images(net, x[0], d, r, a[i], a[j]).numpy(),
             # roots, because the figure's colours are spread like these
-            lambda flat: losses_of(flat).clamp_min(0).sqrt().numpy(),
+            lambda flat: np.sqrt(losses_of(flat).clip(0)),
             spec.grid,
             spec.seed,
         )
-        logits = torch.from_numpy(points.values).float()
-        off = (losses_of(points.guess) - losses_of(points.found)).numpy()
+        logits = points.values.astype(np.float32)
+        off = losses_of(points.guess) - losses_of(points.found)
         said["refined"] = points.meta(("hard", "soft"), off)
     else:
-        logits = plane(net, x[0], d, r, a, a)
-    every = losses_at(logits.flatten(0, 1), y, wanted, temperature).T
-    hard, *soft = (loss.reshape(spec.grid, -1).numpy() for loss in every)
-    middle, inside = spec.grid // 2, (a.abs() <= run.eps * (1 + 1e-6)).numpy()
-    summary = (
-        f"cross-entropy {float(hard[middle, middle]):.3f} at image {spec.index}, up to"
-        f" {float(hard[np.ix_(inside, inside)].max()):.3f} within ε = {eps_text(run.eps)} and"
-        f" {float(hard.max()):.3f} within ±{eps_text(span)}; adversarial direction"
-        f" ({spec.direction}) from {reference.id}, random direction seed"
-        f" {spec.seed}{_shared(said)}"
-    )
-    asked = {"index": spec.index, "seed": spec.seed, "grid": spec.grid}
-    made = {"span": span, "temperature": temperature}
-    roles = {"reference": reference.id, "witness": witness.id if witness else None}
-    said |= {"direction": spec.direction, "weights": run.weights, "summary": summary}
-    meta = meta_of(run, split, **asked, **made, **roles, **said)
+        logits = plane(net, x[0], d, r, a, a).numpy()
+    columns = losses_of(logits.reshape(spec.grid**2, -1)).T
+    hard, *soft = (np.ascontiguousarray(each).reshape(spec.grid, -1) for each in columns)
     return Surface(
         x=x[0].numpy(),
         d=d.numpy(),
@@ -195,9 +182,35 @@ def surfaces(run: Run, spec: SurfacesSpec) -> Surface:
         hard=hard,
         soft=soft[0] if soft else np.zeros((0, 0), dtype=np.float32),
         label=(torch.zeros(0) if wanted is None else F.softmax(wanted[0] / temperature, 0)).numpy(),
-        pred=logits.argmax(dim=2).numpy(),
+        pred=logits.argmax(axis=2),
         eps=run.eps,
-        meta=meta,
+        meta=meta_of(
+            run,
+            split,
+            index=spec.index,
+            seed=spec.seed,
+            grid=spec.grid,
+            span=span,
+            direction=spec.direction,
+            temperature=temperature,
+            reference=reference.id,
+            witness=witness.id if witness else None,
+            weights=run.weights,
+            summary=f"{_heights(hard, a, run.eps, spec.index)}; adversarial direction"
+            f" ({spec.direction}) from {reference.id}, random direction seed"
+            f" {spec.seed}{_shared(said)}",
+            **said,
+        ),
+    )
+
+
+def _heights(hard: Floats, a: Tensor, eps: float, index: int) -> str:
+    """How high the loss is at the image, within ε and anywhere on the plane."""
+    middle, inside = len(a) // 2, (a.abs() <= eps * (1 + 1e-6)).numpy()
+    return (
+        f"cross-entropy {float(hard[middle, middle]):.3f} at image {index}, up to"
+        f" {float(hard[np.ix_(inside, inside)].max()):.3f} within ε = {eps_text(eps)} and"
+        f" {float(hard.max()):.3f} within ±{eps_text(float(a[-1]))}"
     )
 
 
@@ -212,8 +225,7 @@ def adversarial_direction(reference: Run, x: Tensor, y: Tensor, spec: SurfacesSp
                 f"{reference.id} has ε = 0, so PGD goes nowhere: take direction=sign.", code=2
             )
         attack = PGD(eps=reference.eps, start="zero", steps=20)
-        rng = torch.Generator().manual_seed(spec.seed)
-        change: Tensor = attack(net, x, y, rng=rng) - x
+        change: Tensor = attack(net, x, y, rng=torch.Generator().manual_seed(spec.seed)) - x
         return change[0] / reference.eps
     with frozen(net):
         slope = gradient(cross_entropy(net, y), x)[0]
@@ -269,6 +281,19 @@ def weight_surface(run: Run, spec: WeightSurfaceSpec) -> WeightSurface:
         f" weights, {float(loss.min()):.3f} to {float(loss.max()):.3g} within ±{spec.span:g} (two"
         f" filter-normalised directions, seed {spec.seed}){_shared(said)}"
     )
-    settings = {"n": len(few), "seed": spec.seed, "span": spec.span}
-    meta = meta_of(run, split, **settings, architecture=run.architecture, **said, summary=summary)
-    return WeightSurface(a.numpy(), a.numpy(), loss, len(few), meta=meta)
+    return WeightSurface(
+        a.numpy(),
+        a.numpy(),
+        loss,
+        len(few),
+        meta=meta_of(
+            run,
+            split,
+            n=len(few),
+            seed=spec.seed,
+            span=spec.span,
+            architecture=run.architecture,
+            **said,
+            summary=summary,
+        ),
+    )

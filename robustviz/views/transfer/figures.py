@@ -165,10 +165,8 @@ def transfer_difference(
         if target in shared
     }
     # the colours span the intervals, so that what is undecided is pale
-    ends = (
-        max(-cell.low, cell.high) for row in cells.values() for cell in row.values() if cell.n > 0
-    )
-    limit = max(FAINT, *ends, FAINT)
+    every = [cell for row in cells.values() for cell in row.values() if cell.n > 0]
+    limit = max([FAINT, *(max(-cell.low, cell.high) for cell in every)])
     figure = _matrix(
         (f"{of} minus each other source", f"points of error, {_attack(ours)}"),
         cells,
@@ -250,8 +248,12 @@ def prediction_kl(result: Transfer, *, template: str = LIGHT) -> go.Figure:
         )
     else:
         said = f"From the answers of {labels[1]} to the source's the KL is {kl[1, 0]:.3f}."
-    alt = "Matrix: the mean KL divergence between the answers of any two networks."
-    return finish(figure, alt, _meta(result), said)
+    return finish(
+        figure,
+        "Matrix: the mean KL divergence between the answers of any two networks.",
+        _meta(result),
+        said,
+    )
 
 
 def _matrix(
@@ -323,8 +325,14 @@ def _axis(names: list[str], ends: list[float]) -> JSON:
 
 def _wrapped(name: str) -> str:
     """The name in lines of at most thirteen letters, as far as its words allow."""
-    words = name.replace("model_alignment", "aligned")
-    return "<br>".join(textwrap.wrap(words, WIDTH, break_long_words=False, break_on_hyphens=False))
+    return "<br>".join(
+        textwrap.wrap(
+            name.replace("model_alignment", "aligned"),
+            WIDTH,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    )
 
 
 def _targets(found: Mapping[str, Transfer]) -> list[str]:

@@ -194,8 +194,9 @@ def matrices(here: Context, chosen: Choice) -> None:
                 for name, result in found.items()
                 if name == aligned or name.split()[-1] in ("before", "labels")
             }
-            frame = Frame("difference", spec)
-            widgets.draw(figures.transfer_difference, family, frame, of=aligned, b=marked)
+            widgets.draw(
+                figures.transfer_difference, family, Frame("difference", spec), of=aligned, b=marked
+            )
         else:
             st.info(
                 "No aligned copy of this source is trained: train one with Model alignment on the"
@@ -204,8 +205,7 @@ def matrices(here: Context, chosen: Choice) -> None:
             )
         st.divider()
         st.subheader("How like are the networks' answers?", help=term("kl"))
-        source = found[aligned or next(iter(found))]
-        widgets.draw(figures.prediction_kl, source, Frame("kl", spec))
+        widgets.draw(figures.prediction_kl, found[aligned or next(iter(found))], Frame("kl", spec))
 
 
 def study(text: str, command: str) -> None:

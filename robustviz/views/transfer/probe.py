@@ -65,8 +65,12 @@ def white_box(run: Run, few: Dataset, eps: float, steps: int, seed: int = 0) -> 
         held = count_right(net, x[left], y[left], attack, seed)
         fooled[left[~held]] = True
         left = left[held]
-    meta = {"run": run.id, "eps": eps, "steps": steps, "seed": seed}
-    result = WhiteBox(logits.numpy(), right.numpy(), fooled.numpy(), meta=meta)
+    result = WhiteBox(
+        logits.numpy(),
+        right.numpy(),
+        fooled.numpy(),
+        meta={"run": run.id, "eps": eps, "steps": steps, "seed": seed},
+    )
     run.keep(name, result)
     return result
 
@@ -80,8 +84,13 @@ def logits_of(net: nn.Module, x: Tensor) -> Tensor:
 def attack_of(run: Run, spec: TransferSpec) -> Attack:
     """The attack with all its settings."""
     eps = check_eps(run.eps / 2 if spec.eps is None else spec.eps)
-    settings = {"eps": eps, "steps": spec.steps, "step_size": eps / 4}
-    return cast(Attack, registry.build(registry.get("attack", spec.attack), settings))
+    return cast(
+        Attack,
+        registry.build(
+            registry.get("attack", spec.attack),
+            {"eps": eps, "steps": spec.steps, "step_size": eps / 4},
+        ),
+    )
 
 
 def targets_of(run: Run, spec: TransferSpec) -> list[Run]:
@@ -112,8 +121,13 @@ def targets_of(run: Run, spec: TransferSpec) -> list[Run]:
 def _name(run: Run, spec: TransferSpec) -> str:
     """Weights of the other networks count too."""
     others = *targets_of(run, spec), *filter(None, relatives(run))
-    known = ",".join(f"{each.id}@{each.weights}" for each in others)
-    return registry.key(replace(spec, eps=float(attack_of(run, spec).eps or 0), targets=known))
+    return registry.key(
+        replace(
+            spec,
+            eps=float(attack_of(run, spec).eps or 0),
+            targets=",".join(f"{each.id}@{each.weights}" for each in others),
+        )
+    )
 
 
 @probe(TransferSpec, name=_name)
@@ -137,8 +151,13 @@ def transfer(run: Run, spec: TransferSpec) -> Transfer:
     logits = [own, *(torch.from_numpy(other.logits) for other in others)]
     logits += [logits_of(net_of(each), few.x) for each in models[len(logits) :]]
     nothing = np.zeros((0, len(few)), dtype=bool)
-    same = replace(spec, eps=eps, targets=",".join(target.name for target in targets))
-    earlier = transfer(before, same) if before else None
+    earlier = (
+        transfer(
+            before, replace(spec, eps=eps, targets=",".join(target.name for target in targets))
+        )
+        if before
+        else None
+    )
     result = Transfer(
         targets=[target.id for target in targets],
         qualified=np.stack([qualified(right, each.right, fooled, each.fooled) for each in others]),

@@ -63,8 +63,9 @@ def shift(cells: Iterable[JSON], control: str) -> Shift:
     by_source: dict[tuple[str, int], list[float]] = {}
     for cell in cells:
         if cell["n"]:
-            difference = cell["k"]["witness_soft"] - cell["k"][control]
-            by_source.setdefault((cell["net"], cell["seed"]), []).append(difference / cell["n"])
+            by_source.setdefault((cell["net"], cell["seed"]), []).append(
+                (cell["k"]["witness_soft"] - cell["k"][control]) / cell["n"]
+            )
     values = [statistics.fmean(differences) for differences in by_source.values()]
     if not values:
         raise UserError(
@@ -115,7 +116,6 @@ def markdown(study: JSON) -> str:
         f"{target} {100 * share:.1f} %" for target, share in protocol["target_accuracy"].items()
     )
     epochs = ", ".join(f"{name} {recipe['epochs']}" for name, recipe in protocol["recipes"].items())
-    against = [f"aligned − {NAMES[control]}" for control in CONTROLS]
     return "\n\n".join(
         [
             f"{protocol['label']}: {protocol['n_train']} training images (epochs: {epochs});"
@@ -127,7 +127,15 @@ def markdown(study: JSON) -> str:
             "Transfer error in %, mean over targets and seeds; differences in points with 95 %"
             " t-intervals over the source networks. Every image: the error on all attacked images,"
             " qualified or not.",
-            _table(["attack", "source", *columns, *against], _errors(study)),
+            _table(
+                [
+                    "attack",
+                    "source",
+                    *columns,
+                    *[f"aligned − {NAMES[control]}" for control in CONTROLS],
+                ],
+                _errors(study),
+            ),
             "Each cell: aligned minus before on the images that qualify for all four, in points,"
             " with Tango's 95 % interval; p is McNemar's.",
             _table(
@@ -179,17 +187,26 @@ def _cell(cell: JSON, protocol: JSON) -> list[object]:
         low, high = (100 * value for value in tango(only, other, n))
         shares = [f"{100 * cell['k'][variant] / n:.1f}" for variant in ("before", "witness_soft")]
         shares.append(f"{100 * (only - other) / n:+.1f} [{low:+.1f}, {high:+.1f}]")
-    where = [cell[name] for name in ("net", "seed", "target")]
-    return [protocol["attacks"][cell["attack"]], *where, n, *shares, f"{mcnemar(only, other):.2g}"]
+    return [
+        protocol["attacks"][cell["attack"]],
+        *[cell[name] for name in ("net", "seed", "target")],
+        n,
+        *shares,
+        f"{mcnemar(only, other):.2g}",
+    ]
 
 
 def _facts(source: JSON) -> list[object]:
-    clean = [f"{100 * source['clean_acc'][variant]:.1f}" for variant in VARIANTS]
     far = [
         f"{source[name]['before']:.3f} → {source[name]['witness_soft']:.3f}"
         for name in ("kl_from_witness", "kl_from_targets")
     ]
-    return [source["net"], source["seed"], *clean, *far]
+    return [
+        source["net"],
+        source["seed"],
+        *[f"{100 * source['clean_acc'][variant]:.1f}" for variant in VARIANTS],
+        *far,
+    ]
 
 
 def _of(cells: Iterable[JSON], **wanted: str) -> list[JSON]:

@@ -73,26 +73,30 @@ class Study:
         return self._config({"method": "standard", "net": net, "seed": seed} | RECIPES[net])
 
     def _config(self, flags: JSON, settings: JSON | None = None) -> TrainConfig:
-        common = {
-            "data": self.data,
-            "n_train": self.n_train,
-            "batch_size": 64,
-            "threads": 1,
-            "device": "cpu",
-            "select": "last",
-        }
-        of_method = [(f"method.{name}", value) for name, value in (settings or {}).items()]
-        return TrainConfig.make(None, common | flags, of_method)
+        return TrainConfig.make(
+            None,
+            {
+                "data": self.data,
+                "n_train": self.n_train,
+                "batch_size": 64,
+                "threads": 1,
+                "device": "cpu",
+                "select": "last",
+            }
+            | flags,
+            [(f"method.{name}", value) for name, value in (settings or {}).items()],
+        )
 
     def networks(self, net: str, seed: int) -> dict[str, TrainConfig]:
         """A source and what it is fine-tuned to with model alignment's own recipe, by name; the one
         before comes first.
         """
         before, witness = self.ordinary(net, seed), self.ordinary(net, WITNESS_SEED)
-        flags = {"method": "model_alignment", "net": net, "seed": seed}
-        roles = {"source": before.run_id, "witness": witness.run_id}
         return {"before": before} | {
-            target: self._config(flags, roles | {"target": target})
+            target: self._config(
+                {"method": "model_alignment", "net": net, "seed": seed},
+                {"source": before.run_id, "witness": witness.run_id} | {"target": target},
+            )
             for target in ("label", "witness_hard", "witness_soft")
         }
 
@@ -143,8 +147,9 @@ def measure(study: Study, command: str = "") -> JSON:
             found = shown(study, attack, runs, others.values())
             seconds += sum(float(result.meta["seconds"]) for result in found.values())
             cells += count({"net": net, "seed": seed, "attack": attack}, list(others), found)
-            clean = found["before"].accuracy[1:].round(5).tolist()
-            accuracy |= dict(zip(others, clean, strict=True))
+            accuracy |= dict(
+                zip(others, found["before"].accuracy[1:].round(5).tolist(), strict=True)
+            )
             if attack == study.attacks[0]:
                 sources.append({"net": net, "seed": seed} | facts(runs, found["witness_soft"]))
     return {
@@ -174,8 +179,9 @@ def shown(
     study: Study, attack: Kind, sources: Mapping[str, Run], targets: Iterable[TrainConfig]
 ) -> dict[str, Transfer]:
     """What the images of each source do to the targets, by the source's name."""
-    names = ",".join(config.run_id for config in targets)
-    spec = TransferSpec(names, attack, n=study.n, steps=study.steps)
+    spec = TransferSpec(
+        ",".join(config.run_id for config in targets), attack, n=study.n, steps=study.steps
+    )
     found = {name: transfer(run, spec) for name, run in sources.items()}
     for result in found.values():
         _say(str(result.meta["summary"]))
@@ -205,14 +211,16 @@ def count(where: JSON, targets: Sequence[str], found: Mapping[str, Transfer]) ->
         all_four = np.logical_and.reduce([each.qualified[row] for each in found.values()])
         wrong = {variant: all_four & each.wrong[row] for variant, each in found.items()}
         before, after = wrong["before"], wrong["witness_soft"]
-        counts = {
-            "target": target,
-            "n": int(all_four.sum()),
-            "k": {variant: int(these.sum()) for variant, these in wrong.items()},
-            "pairs": [int((after & ~before).sum()), int((before & ~after).sum())],
-            "all": {variant: int(each.wrong[row].sum()) for variant, each in found.items()},
-        }
-        cells.append(where | counts)
+        cells.append(
+            where
+            | {
+                "target": target,
+                "n": int(all_four.sum()),
+                "k": {variant: int(these.sum()) for variant, these in wrong.items()},
+                "pairs": [int((after & ~before).sum()), int((before & ~after).sum())],
+                "all": {variant: int(each.wrong[row].sum()) for variant, each in found.items()},
+            }
+        )
     return cells
 
 
