@@ -82,26 +82,24 @@ def layout(
                 " umap-learn`."
             ) from None
         try:
-            if init is None:
-                at = umap.UMAP(
-                    n_neighbors=rows.shape[1],
-                    min_dist=min_dist,
-                    metric="cosine",
-                    random_state=seed,
-                    n_jobs=1,
-                    precomputed_knn=known,
-                    force_approximation_algorithm=True,
-                    n_epochs=epochs,
-                    # else points whose neighbours all lie opposite, at 2, would be nowhere
-                    disconnection_distance=np.inf,
-                ).fit_transform(np.ascontiguousarray(x, dtype=np.float32))
-            else:
-                at = _moved(umap, x, known, init, seed, min_dist, epochs)
+            if init is not None:
+                return _moved(umap, x, known, init, seed, min_dist, epochs)
+            at = umap.UMAP(
+                n_neighbors=rows.shape[1],
+                min_dist=min_dist,
+                metric="cosine",
+                random_state=seed,
+                n_jobs=1,
+                precomputed_knn=known,
+                force_approximation_algorithm=True,
+                n_epochs=epochs,
+                # else points whose neighbours all lie opposite, at 2, would be nowhere
+                disconnection_distance=np.inf,
+            ).fit_transform(np.ascontiguousarray(x, dtype=np.float32))
         except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
-            said = " ".join(str(error).split())
             raise UserError(
-                f"umap-learn finds no map of these {len(x)} points ({said}): take more images, or"
-                " another projection."
+                f"umap-learn finds no map of these {len(x)} points"
+                f" ({' '.join(str(error).split())}): take more images, or another projection."
             ) from error
     return np.asarray(at, dtype=np.float32)
 
@@ -125,21 +123,23 @@ def _moved(
     graph.data[graph.data < graph.data.max() / epochs] = 0  # would be drawn less than once
     graph.eliminate_zeros()
     at, limits = np.array(init, dtype=np.float32, order="C"), np.iinfo(np.int32)
-    moved: Array = umap.layouts.optimize_layout_euclidean(
-        at,
-        at,
-        graph.row,
-        graph.col,
-        epochs,
-        len(at),
-        umap.umap_.make_epochs_per_sample(graph.data, epochs),
-        *umap.umap_.find_ab_params(1.0, min_dist),
-        rng.randint(limits.min + 1, limits.max - 1, 3).astype(np.int64),
-        initial_alpha=CALM,
-        negative_sample_rate=5,
-        move_other=True,
+    return np.asarray(
+        umap.layouts.optimize_layout_euclidean(
+            at,
+            at,
+            graph.row,
+            graph.col,
+            epochs,
+            len(at),
+            umap.umap_.make_epochs_per_sample(graph.data, epochs),
+            *umap.umap_.find_ab_params(1.0, min_dist),
+            rng.randint(limits.min + 1, limits.max - 1, 3).astype(np.int64),
+            initial_alpha=CALM,
+            negative_sample_rate=5,
+            move_other=True,
+        ),
+        dtype=np.float32,
     )
-    return moved
 
 
 class Embedder:
@@ -155,11 +155,10 @@ class Embedder:
         """Let the process start and compile, unless it was started before or umap-learn is not
         installed.
         """
-        if self._starts or importlib.util.find_spec("umap") is None:
-            return
-        with self._lock:
-            if not self._starts:
-                self._spawn()
+        if not self._starts and importlib.util.find_spec("umap") is not None:
+            with self._lock:
+                if not self._starts:
+                    self._spawn()
 
     @property
     def ready(self) -> bool:
@@ -198,19 +197,14 @@ class Embedder:
 
     def _spawn(self) -> None:
         self._starts += 1
-        package = str(Path(__file__).resolve().parents[1])
-        environment = (
-            os.environ
-            | ALONE
-            | {"PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))}
-        )
+        path = filter(None, [str(Path(__file__).resolve().parents[1]), os.getenv("PYTHONPATH")])
         with contextlib.suppress(OSError):  # no memory, too many processes: computed here instead
             self._process = subprocess.Popen(
                 COMMAND,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env=environment,
+                env=os.environ | ALONE | {"PYTHONPATH": os.pathsep.join(path)},
                 creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
             )
             self._greeted = threading.Event()
@@ -255,8 +249,8 @@ APP = Embedder()  # the app's one; nothing runs before `start`
 def map_of(*arrays: Array | None, **settings: Any) -> Array:
     """`layout` of these, by the app's process where that runs, else here."""
     named = dict(zip(("x", "rows", "far", "init"), arrays, strict=True)) | settings
-    found = APP.ask(**named)
-    return layout(**named) if found is None else found
+    at = APP.ask(**named)
+    return layout(**named) if at is None else at
 
 
 def _send(pipe: IO[bytes], arrays: dict[str, Any]) -> None:
@@ -326,8 +320,8 @@ def _warm_up() -> bool:
         np.fill_diagonal(far, -1)
         rows = far.argsort(axis=1)[:, :15]
         far = np.take_along_axis(far, rows, 1).clip(0)
-        first = layout(x, rows, far, seed=0, min_dist=0.1, epochs=11)
-        layout(x, rows, far, first, seed=0, min_dist=0.1, epochs=11)
+        new = layout(x, rows, far, seed=0, min_dist=0.1, epochs=11)
+        layout(x, rows, far, new, seed=0, min_dist=0.1, epochs=11)
     except Exception:
         return False
     return True

@@ -90,8 +90,10 @@ def class_centres(z: Tensor, y: Tensor, classes: int) -> Tensor:
         f"The label {int(y.max())} lies outside 0 to {classes - 1}: the labels do not belong to"
         f" these {classes} classes.",
     )
-    sums = torch.zeros(classes, z.shape[1], dtype=torch.float64).index_add_(0, y, z)
-    return sums / torch.bincount(y, minlength=classes)[:, None]
+    return (
+        torch.zeros(classes, z.shape[1], dtype=torch.float64).index_add_(0, y, z)
+        / torch.bincount(y, minlength=classes)[:, None]
+    )
 
 
 def centre_cosines(clean: Tensor, adv: Tensor, y: Tensor, classes: int) -> Tensor:
@@ -144,7 +146,7 @@ def silhouette(z: Tensor, y: Tensor) -> float:
     there are at least two classes and more points than classes. Source: Rousseeuw 1987.
     """
     z, y = _clusters(z, y, "The silhouette")
-    return float(sklearn("metrics", SCORES).silhouette_score(_moved(z).numpy(), y.numpy()))
+    return float(sklearn("metrics", SCORES).silhouette_score(z.numpy(), y.numpy()))
 
 
 def davies_bouldin(z: Tensor, y: Tensor) -> float:
@@ -156,10 +158,8 @@ def davies_bouldin(z: Tensor, y: Tensor) -> float:
     passes over coinciding centres, so that a collapsed network would get its best mark, 0.
     """
     z, y = _clusters(z, y, "The Davies-Bouldin index")
-    z = _moved(z)
     present, y = y.unique(return_inverse=True)
-    centres = class_centres(z, y, len(present))
-    if bool((torch.pdist(centres) == 0).any()):
+    if bool((torch.pdist(class_centres(z, y, len(present))) == 0).any()):
         return math.inf
     z = z / z.abs().max()  # the index has no unit, scikit-learn's test for zero spread has one
     return float(sklearn("metrics", SCORES).davies_bouldin_score(z.numpy(), y.numpy()))
@@ -174,10 +174,14 @@ def knn_accuracy(z: Tensor, y: Tensor, k: int, among: Tensor | None = None) -> f
     the lowest row. Raises UserError for fewer than k+1 points.
     """
     z, y = _checked(z, y)
-    y = y.unique(return_inverse=True)[1]
-    near = y[neighbours(z, k, among)]
-    votes = torch.zeros(len(y), int(y.max()) + 1).scatter_add_(1, near, torch.ones(near.shape))
-    return float((votes.argmax(dim=1) == y).double().mean())
+    return float((votes(z, y, k, among) == y).double().mean())
+
+
+def votes(z: Tensor, y: Tensor, k: int, among: Tensor | None = None) -> Tensor:
+    """(N,) the commonest class among the `k` nearest neighbours of each point; `among` and ties as
+    in `knn_accuracy`.
+    """
+    return y[neighbours(z, k, among)].mode(dim=1).values  # of equal ones torch takes the lowest
 
 
 def neighbourhood_hit(z: Tensor, y: Tensor, k: int, among: Tensor | None = None) -> float:
@@ -290,9 +294,10 @@ def displacement(
     )
     far = (moved - clean).norm(dim=1)
     change = change.flatten(1).norm(dim=1, p=torch.inf if norm == "linf" else 2)
-    lipschitz = torch.where(change > 0, far / torch.where(change > 0, change, 1), 0)
-    apart = centre_distance(clean, y, classes)
-    return Displacement(lipschitz, torch.where(far > 0, far / apart, 0))
+    return Displacement(
+        torch.where(change > 0, far / torch.where(change > 0, change, 1), 0),
+        torch.where(far > 0, far / centre_distance(clean, y, classes), 0),
+    )
 
 
 def centre_distance(z: Tensor, y: Tensor, classes: int) -> float:
@@ -425,12 +430,15 @@ def _checked(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 def _sort(some: object) -> str:
     """What something is, in words: a tensor's dtype, else its type."""
-    if isinstance(some, Tensor):
-        return str(some.dtype).removeprefix("torch.")
-    return f"a {type(some).__name__}"
+    return (
+        str(some.dtype).removeprefix("torch.")
+        if isinstance(some, Tensor)
+        else f"a {type(some).__name__}"
+    )
 
 
 def _clusters(z: Tensor, y: Tensor, what: str) -> tuple[Tensor, Tensor]:
+    """Moved points and labels of which `what` can be told."""
     z, y = _checked(z, y)
     classes = len(y.unique())
     require(
@@ -438,7 +446,7 @@ def _clusters(z: Tensor, y: Tensor, what: str) -> tuple[Tensor, Tensor]:
         f"{what} needs two classes or more and more points than classes; here: {classes} and"
         f" {len(y)}. Take more images.",
     )
-    return z, y
+    return _moved(z), y
 
 
 def sklearn(part: str, what: str) -> Any:

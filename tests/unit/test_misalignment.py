@@ -208,7 +208,7 @@ def test_wrong_labels_that_a_long_training_took_in(run, spoilt, says) -> None:
     for name, value in spoilt.items():
         changed[name][3] = value
     seen = probes.features(run, probes.FeaturesSpec(n=SPEC.n, steps=SPEC.steps))
-    kind, sentence = diagnosis(dataclasses.replace(found, **changed), 3, _votes(seen, 10))
+    kind, sentence = diagnosis(dataclasses.replace(found, **changed), 3, _votes(seen))
     assert kind == LABELS and says in sentence and "Check its labels" in sentence
 
 

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from robustviz import embedder, measures
-from robustviz.measures import require, unit
 from robustviz.types import UserError
 
 TRUST = 15  # neighbours of the trustworthiness that is printed beside every map
@@ -40,13 +39,13 @@ def plane(z: Tensor) -> tuple[Tensor, Tensor, float]:
     Each axis points so that its largest component is positive: the same picture on every machine.
     """
     z = measures.cloud(z)
-    require(
+    measures.require(
         len(z) > 1,
         "One point lies in every plane, so there is nothing to draw: take two images or more.",
     )
     origin = z.mean(dim=0)
     axes, spread = _axes(z - origin, z)
-    require(
+    measures.require(
         float(spread[0]) > 0,
         "All these features are equal, so they lie in no plane: the network has collapsed.",
     )
@@ -61,7 +60,7 @@ def centre_plane(z: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor, fl
     """
     centres = measures.class_centres(z, y, classes)
     centres = centres[~centres.isnan().any(dim=1)]
-    require(
+    measures.require(
         len(centres) > 1,
         "The plane of the class centres needs points of two classes or more: take more images, or"
         " the projection pca.",
@@ -97,8 +96,11 @@ def nearest(z: Tensor, k: int, among: Tensor | None = None) -> tuple[Tensor, Ten
     its own, at distance 0, as UMAP wants it. Equal distances go to the lowest row. A vector of
     length zero is at distance 1 from all.
     """
-    u, bank = unit(measures.cloud(z)), unit(measures.cloud(z if among is None else among))
-    far, rows = [], []
+    u, bank = (
+        measures.unit(measures.cloud(z)),
+        measures.unit(measures.cloud(z if among is None else among)),
+    )
+    blocks = []
     held = u.new_empty(min(ROWS, len(u)), len(bank))
     for start in range(0, len(u), ROWS):
         some = u[start : start + ROWS]
@@ -106,10 +108,9 @@ def nearest(z: Tensor, k: int, among: Tensor | None = None) -> tuple[Tensor, Ten
         torch.sub(1, block, out=block).clamp_(0, 2)
         if among is None:
             block.diagonal(start).fill_(-1.0)
-        distance, row = _least(block, min(k, len(bank)))
-        far.append(distance.clamp(min=0))
-        rows.append(row)
-    return torch.cat(rows), torch.cat(far)
+        blocks.append(_least(block, min(k, len(bank))))
+    far, rows = (torch.cat(parts) for parts in zip(*blocks, strict=True))
+    return rows, far.clamp(min=0)
 
 
 def _least(block: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -151,36 +152,35 @@ def umap(
     """
     z, n_neighbors = measures.cloud(z), measures.whole(n_neighbors, "n_neighbors")
     epochs = None if epochs is None else measures.whole(epochs, "epochs")
-    require(
+    measures.require(
         n_neighbors >= 2,
         "UMAP needs at least 2 neighbours of each point, itself among them, and n_neighbors is"
         f" {n_neighbors}: set 15.",
     )
     most = max(n_neighbors, LEAST - 1)
-    require(
+    measures.require(
         len(z) > most,
         f"UMAP with {n_neighbors} neighbours needs more than {most} points, and there are"
         f" {len(z)}; take more images.",
     )
-    require(
-        float((unit(z) - unit(z)[0]).abs().max()) >= 1e-9,
+    measures.require(
+        float((measures.unit(z) - measures.unit(z)[0]).abs().max()) >= 1e-9,
         "All these features have the same direction, so UMAP by cosine has nothing to tell apart:"
         " the network has collapsed.",
     )
-    start = None if init is None else _map(init, len(z)).detach().cpu().numpy()
     usual = next(many for least, many in EPOCHS.items() if len(z) >= least)
-    epochs = epochs or (usual if init is None else AGAIN)
     rows, far = nearest(z, n_neighbors)
-    at = embedder.map_of(
-        z.float().numpy(),
-        rows.numpy(),
-        far.numpy(),
-        start,
-        seed=seed,
-        min_dist=min_dist,
-        epochs=epochs,
-    )
-    return torch.from_numpy(at).double()
+    return torch.from_numpy(
+        embedder.map_of(
+            z.float().numpy(),
+            rows.numpy(),
+            far.numpy(),
+            None if init is None else _map(init, len(z)).detach().cpu().numpy(),
+            seed=seed,
+            min_dist=min_dist,
+            epochs=epochs or (usual if init is None else AGAIN),
+        )
+    ).double()
 
 
 def _map(init: Any, n: int) -> Tensor:
@@ -192,7 +192,7 @@ def _map(init: Any, n: int) -> Tensor:
             "A map to start from is wanted as a tensor (N, 2), and this is a"
             f" {type(init).__name__}."
         ) from error
-    require(
+    measures.require(
         at.shape == (n, 2) and bool(at.isfinite().all()),
         f"A map to start from needs two finite numbers for each of the {n} points, and this one, of"
         f" shape {tuple(at.shape)}, has not.",
@@ -213,9 +213,8 @@ def place(new: Tensor, z: Tensor, at: Tensor, k: int = 15) -> Tensor:
     rows, far = nearest(new, min(k, len(z)), among=z)
     weight = memberships(far)
     out = (weight[:, :, None] * at.double()[rows]).sum(dim=1) / weight.sum(dim=1, keepdim=True)
-    known = (new[:, None].double() == z.double()[rows[:, :1]]).all(dim=2).flatten()
-    out[known] = at.double()[rows[known, 0]]
-    return out
+    known = (new[:, None].double() == z.double()[rows[:, :1]]).all(dim=2)
+    return torch.where(known, at.double()[rows[:, 0]], out)
 
 
 def memberships(far: Tensor) -> Tensor:
@@ -225,12 +224,11 @@ def memberships(far: Tensor) -> Tensor:
     distances are equal.
     """
     over = far - far[:, :1]
-    wanted = math.log2(max(far.shape[1], 2))
     low = torch.zeros(len(far), 1, dtype=torch.float64)
     high = torch.full_like(low, 1e3)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        many = torch.exp(-over / middle).sum(dim=1, keepdim=True) > wanted
+        many = torch.exp(-over / middle).sum(dim=1, keepdim=True) > math.log2(max(far.shape[1], 2))
         low, high = torch.where(many, low, middle), torch.where(many, middle, high)
     return torch.exp(-over / high.clamp(min=torch.finfo(torch.float64).tiny))
 
@@ -242,8 +240,9 @@ def trustworthiness(z: Tensor, at: Tensor) -> float:
     """
     if len(z) < 2 * TRUST + 2:
         return math.nan
-    manifold = measures.sklearn("manifold", "Trustworthiness comes")
-    u, at = unit(measures.cloud(z)), measures.cloud(at)
+    u, at = measures.unit(measures.cloud(z)), measures.cloud(at)
     return float(
-        manifold.trustworthiness(u.numpy(), at.numpy(), n_neighbors=TRUST, metric="cosine")
+        measures.sklearn("manifold", "Trustworthiness comes").trustworthiness(
+            u.numpy(), at.numpy(), n_neighbors=TRUST, metric="cosine"
+        )
     )

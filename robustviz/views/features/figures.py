@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 
@@ -25,7 +26,6 @@ def features(results: Features | Mapping[str, Features], *, template: str = LIGH
     """
     networks = named(results)
     _check_comparable(networks)
-    rows = [f"{name} · {kind}" for name in networks for kind in KINDS.values()]
     figure = blank(
         template,
         "How near images stay to their class",
@@ -36,7 +36,9 @@ def features(results: Features | Mapping[str, Features], *, template: str = LIGH
         yaxis={
             "type": "category",
             "categoryorder": "array",
-            "categoryarray": rows[::-1],
+            "categoryarray": [f"{name} · {kind}" for name in networks for kind in KINDS.values()][
+                ::-1
+            ],
             "ticks": "",
         },
     )
@@ -90,8 +92,7 @@ def _check_comparable(networks: Mapping[str, Features] | Mapping[str, FeatureFil
 
 def _near_sentences(networks: Mapping[str, Features]) -> Iterator[str]:
     """What is seen for each network, and what of two may be called a difference."""
-    for name, result in networks.items():
-        yield _near_sentence(name, result)
+    yield from itertools.starmap(_near_sentence, networks.items())
     if len({protocol(result) for result in networks.values()}) > 1:
         yield "The two met different attacks, so they are not compared."
     elif len(networks) == 2:
@@ -100,15 +101,16 @@ def _near_sentences(networks: Mapping[str, Features]) -> Iterator[str]:
 
 def _lead(result: Features) -> Floats:
     """By how much each attacked image is nearer to its own class than to another, (n,)."""
-    own, other = result.cosines("adversarial")
-    return own - other
+    return np.subtract(*result.cosines("adversarial"))
 
 
 def _near_sentence(name: str, result: Features) -> str:
     mean, low, high = mean_interval(_lead(result))
-    side = "no nearer to their own class than to another"
-    if not low <= 0 <= high:
-        side = f"nearer to {'their own' if low > 0 else 'another'} class"
+    side = (
+        "no nearer to their own class than to another"
+        if low <= 0 <= high
+        else f"nearer to {'their own' if low > 0 else 'another'} class"
+    )
     moved, still = float(result.moved_adv.mean()), float(result.moved_noise.mean())
     far = (
         f"the attack moves them {moved:.2f} centre distances, noise {still:.2f}"
@@ -129,49 +131,51 @@ def _compared(a: tuple[str, Features], b: tuple[str, Features]) -> Iterator[str]
     """Of two networks under the same attack: whose images stay nearer, and which is right more
     often.
     """
-    mean, low, high = mean_interval(_lead(a[1]) - _lead(b[1]))
-    ahead, behind, low, high = _ordered(a[0], b[0], mean, low, high)
+    ahead, behind, lead, low, high = _ordered(a[0], b[0], *mean_interval(_lead(a[1]) - _lead(b[1])))
     yield (
         f"Under attack {ahead} keeps images nearer to their class than {behind}: by"
-        f" {abs(mean):.2f} (95 %: {low:.2f} to {high:.2f})."
+        f" {lead:.2f} (95 %: {low:.2f} to {high:.2f})."
         if low > 0
         else "Which of the two keeps images nearer to their class is not decided:"
-        f" {abs(mean):.2f} (95 %: {_signed(low)} to {_signed(high)})."
+        f" {lead:.2f} (95 %: {_signed(low)} to {_signed(high)})."
     )
     right, right_b = (result.pred_adv == result.y for _, result in (a, b))
     only, only_b, n = int((right & ~right_b).sum()), int((right_b & ~right).sum()), len(right)
-    gap = (only - only_b) / n
-    ahead, behind, low, high = _ordered(a[0], b[0], gap, *tango(only, only_b, n))
-    verdict = (
-        f"{ahead} is more accurate than {behind}"
-        if low > 0
-        else "neither is shown to be more accurate"
+    ahead, behind, lead, low, high = _ordered(
+        a[0], b[0], (only - only_b) / n, *tango(only, only_b, n)
     )
     yield (
-        f"The judge, accuracy under attack: {verdict}; {100 * abs(gap):.0f} points apart (95 %:"
+        "The judge, accuracy under attack: "
+        + (
+            f"{ahead} is more accurate than {behind}"
+            if low > 0
+            else "neither is shown to be more accurate"
+        )
+        + f"; {100 * lead:.0f} points apart (95 %:"
         f" {_signed(100 * low, 0)} to {_signed(100 * high, 0)})."
     )
 
 
 def _ordered(
     first: str, second: str, lead: float, low: float, high: float
-) -> tuple[str, str, float, float]:
-    """Who is ahead, who behind, and the interval of the lead, told from whoever is ahead."""
-    return (first, second, low, high) if lead >= 0 else (second, first, -high, -low)
+) -> tuple[str, str, float, float, float]:
+    """Who is ahead, who behind, the lead and its interval, told from whoever is ahead."""
+    return (
+        (first, second, abs(lead), low, high) if lead >= 0 else (second, first, -lead, -high, -low)
+    )
 
 
 def protocol(result: Features | FeatureMap | FeatureFilm) -> str:
     """The attack, its radius and seed, in words."""
-    meta = result.meta
     return (
-        f"{attack_name(meta['attack'])} at ε = {eps_text(float(meta['eps']))}, seed {meta['seed']}"
+        f"{attack_name(result.meta['attack'])} at ε = {eps_text(float(result.meta['eps']))}, seed"
+        f" {result.meta['seed']}"
     )
 
 
 def percent(k: int, n: int) -> str:
     """The interval of a share, in brackets."""
-    low, high = wilson(k, n)
-    return f" (95 %: {low:.0%} to {high:.0%})"
+    return " (95 %: {:.0%} to {:.0%})".format(*wilson(k, n))
 
 
 def fooled_text(result: Features | FeatureMap) -> str:
@@ -197,9 +201,12 @@ def feature_gap(
     networks = named(results)
     _check_comparable(networks)
     ink = COLOURS[template]
-    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08)
-    figure.update_layout(
-        blank(
+    figure = make_subplots(
+        rows=2,
+        cols=1,
+        shared_xaxes=True,
+        vertical_spacing=0.08,
+        figure=blank(
             template,
             "The same in feature space",
             "● own class, ◇ nearest other; ■ attack, □ noise",
@@ -208,16 +215,15 @@ def feature_gap(
             yaxis={"title": "cosine, attacked"},
             yaxis2={"title": "centre distances", "rangemode": "tozero"},
             xaxis2={"title": "epoch"},
-        ).layout
+        ),
     )
     for (name, result), side in zip(networks.items(), sides(networks), strict=True):
-        curves = (
+        for row, what, values, symbol in (
             (1, "own class", result.own[:, 1], "circle"),
             (1, "nearest other class", result.other[:, 1], "diamond-open"),
             (2, "moved by the attack", result.moved[:, 0], "square"),
             (2, "moved by noise", result.moved[:, 1], "square-open"),
-        )
-        for row, what, values, symbol in curves:
+        ):
             figure.add_scatter(
                 x=result.epochs,
                 y=np.where(np.isfinite(values), values, np.nan),
@@ -231,30 +237,27 @@ def feature_gap(
             )
     if epoch is not None:
         figure.add_vline(x=epoch, line={"color": ink["faint"], "dash": "dot"})
-    said = "  \n".join(_gap_sentence(name, result) for name, result in networks.items())
     return finish(
         figure,
         "How near attacked images stay to their class, over the epochs.",
         next(iter(networks.values())).meta,
-        said,
+        "  \n".join(itertools.starmap(_gap_sentence, networks.items())),
     )
 
 
 def _gap_sentence(name: str, result: FeatureFilm) -> str:
     own, other, epochs = result.own[:, 1], result.other[:, 1], result.epochs
     ahead = own > other
-    if ahead.all():
-        when = "they are nearer to their own class at every kept epoch"
-    elif ahead[-1]:
+    if ahead.all() or not ahead.any():
         when = (
-            "they stay nearer to their own class from epoch"
-            f" {epochs[np.flatnonzero(~ahead)[-1] + 1]} on"
+            f"they are nearer to {'their own' if ahead[0] else 'another'} class at every kept epoch"
         )
     else:
         when = (
-            "at the last one they are nearer to another class"
-            if ahead.any()
-            else "they are nearer to another class at every kept epoch"
+            "they stay nearer to their own class from epoch"
+            f" {epochs[np.flatnonzero(~ahead)[-1] + 1]} on"
+            if ahead[-1]
+            else "at the last one they are nearer to another class"
         )
     return (
         f"**{name}**: attacked images' cosine to their own class goes {own[0]:.2f} → {own[-1]:.2f}"

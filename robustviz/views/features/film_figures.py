@@ -38,17 +38,26 @@ def feature_film(
         margin={"l": 8, "r": 8, "t": 72, "b": 176},
         annotations=labels(result, result.clean[at], template),
         **dict(zip(("xaxis", "yaxis"), _window(result), strict=True)),
+        **_controls(result, at, template),
     )
     figure.add_scatter(**arrows(result.clean[at], result.adversarial[at], template))
     for group in groups:
-        hover = f"image %{{customdata}}, a {group.name}<extra></extra>"
         for points, symbol in ((result.clean, "circle"), (result.adversarial, "x")):
-            figure.add_scatter(**group.trace(points[at], symbol, result.index, hover))
+            figure.add_scatter(
+                **group.trace(
+                    points[at],
+                    symbol,
+                    result.index,
+                    f"image %{{customdata}}, a {group.name}<extra></extra>",
+                )
+            )
 
     def traces(frame: int) -> list[dict[str, Floats]]:
         both = result.clean[frame], result.adversarial[frame]
-        marks = [{"x": z[g.members, 0], "y": z[g.members, 1]} for g in groups for z in both]
-        return [lines(*both), *marks]
+        return [
+            lines(*both),
+            *({"x": z[g.members, 0], "y": z[g.members, 1]} for g in groups for z in both),
+        ]
 
     figure.frames = [
         go.Frame(
@@ -62,7 +71,6 @@ def feature_film(
         )
         for frame, number in enumerate(result.epochs)
     ]
-    _controls(figure, result, at, template)
     return finish(
         figure,
         f"Features of {result.meta['method']} over {last + 1} epochs.",
@@ -72,10 +80,10 @@ def feature_film(
     )
 
 
-def _controls(figure: go.Figure, result: FeatureFilm, at: int, template: str) -> None:
+def _controls(result: FeatureFilm, at: int, template: str) -> dict[str, Any]:
     """A slider that stands at the frame `at`, and two buttons."""
-    figure.update_layout(
-        sliders=[
+    return {
+        "sliders": [
             {
                 "steps": [
                     {"label": str(number), "method": "animate", "args": [[str(number)], _play(0)]}
@@ -89,7 +97,7 @@ def _controls(figure: go.Figure, result: FeatureFilm, at: int, template: str) ->
                 "pad": {"t": 16},
             }
         ],
-        updatemenus=[
+        "updatemenus": [
             {
                 "type": "buttons",
                 "direction": "right",
@@ -107,28 +115,32 @@ def _controls(figure: go.Figure, result: FeatureFilm, at: int, template: str) ->
                 "active": -1,
             }
         ],
-    )
+    }
 
 
 def _window(result: FeatureFilm) -> list[dict[str, Any]]:
     """Axes that are the same in all frames: nothing jumps but the points."""
     every = np.concatenate([result.clean, result.adversarial]).reshape(-1, 2)
     pad = 0.04 * max(*np.ptp(every, axis=0).astype(float), 1e-6)
-    ends = zip(every.min(axis=0).astype(float), every.max(axis=0).astype(float), strict=True)
-    return [BARE | {"range": [low - pad, high + pad]} for low, high in ends]
+    return [
+        BARE | {"range": [low - pad, high + pad]}
+        for low, high in zip(
+            *(end(every, axis=0).astype(float) for end in (np.min, np.max)), strict=True
+        )
+    ]
 
 
 def _sentence(result: FeatureFilm, at: int) -> str:
     n, last, epochs = len(result.y), len(result.epochs) - 1, result.epochs
     k = (result.pred_adv == result.y).sum(axis=1)
-    said = (
+    return (
         f"Epoch {epochs[at]}: {k[at]} of {n} images right under"
         f" {protocol(result)}{percent(int(k[at]), n)}"
-    )
-    return said + (
-        f"; at the last kept epoch, {epochs[last]}, {k[last]}."
-        if at != last
-        else f"; at epoch {epochs[0]}, {k[0]}."
+        + (
+            f"; at the last kept epoch, {epochs[last]}, {k[last]}."
+            if at != last
+            else f"; at epoch {epochs[0]}, {k[0]}."
+        )
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from robustviz.stats import Bools, Floats, Ints
 from robustviz.types import UserError, eps_text
 from robustviz.views.features.figures import fooled_text, protocol
-from robustviz.views.features.result import FeatureFilm, FeatureMap
+from robustviz.views.features.result import FeatureFilm, FeatureMap, commonest
 from robustviz.views.theme import COLOURS, LIGHT, blank, clear, finish
 
 # Okabe–Ito (2008), darkened or lightened where the original has less than 3:1 against the
@@ -110,7 +110,6 @@ def feature_map(
     if mark is not None:
         return _marked(result, mark, name, template)
     what = WHERE[str(result.meta["projection"])]
-    groups = _groups(result, colour, focus, template)
     figure = blank(
         template,
         f"{name}: {what}" if name else what,
@@ -121,12 +120,16 @@ def feature_map(
         annotations=labels(result, result.clean, template, focus, _above(result)),
         **_axes(result),
     )
-    draw = go.Scattergl if 2 * len(result.y) > CROWD else go.Scatter
-    traces = [
+    draw, data = go.Scattergl if 2 * len(result.y) > CROWD else go.Scatter, _data(result)
+    traces = (
         arrows(result.clean, result.adversarial, template),
-        *_points(result, groups),
+        *(
+            group.trace(points, symbol, data, READ + EXTRA)
+            for group in _groups(result, colour, focus, template)
+            for points, symbol in ((result.clean, "circle"), (result.adversarial, "x"))
+        ),
         *_guests(result, noise, template),
-    ]
+    )
     figure.add_traces([draw(trace) for trace in traces])
     return finish(
         figure,
@@ -139,27 +142,23 @@ def feature_map(
 def _data(result: FeatureMap) -> Any:
     """Of each image its number, class and answers, (n,4)."""
     names = np.array(result.meta["classes"])
-    read = (names[answers] for answers in (result.y, result.pred, result.pred_adv))
-    return np.stack([result.index.astype(object), *read], axis=1)
-
-
-def _points(result: FeatureMap, groups: Sequence[Group]) -> Iterator[Trace]:
-    data = _data(result)
-    for group in groups:
-        yield group.trace(result.clean, "circle", data, READ + EXTRA)
-        yield group.trace(result.adversarial, "x", data, READ + EXTRA)
+    return np.stack(
+        [
+            result.index.astype(object),
+            *(names[answers] for answers in (result.y, result.pred, result.pred_adv)),
+        ],
+        axis=1,
+    )
 
 
 def _guests(result: FeatureMap, noise: bool, template: str) -> Iterator[Trace]:
     """What joined the finished map: the noise, and the attack at another ε."""
-    guests = []
-    if noise:
-        guests = [("noise of the same ε", result.noise, "diamond-open", result.pred_noise)]
+    control = "noise of the same ε", result.noise, "diamond-open", result.pred_noise
+    guests = [control] if noise else []
     if len(result.placed):
         at = f"attack at ε = {eps_text(float(result.meta['place_eps']))}"
         guests.append((at, result.placed, "triangle-up-open", result.pred_placed))
     for label, points, symbol, pred in guests:
-        read = np.array(result.meta["classes"])[pred]
         yield {
             "x": points[:, 0],
             "y": points[:, 1],
@@ -172,20 +171,21 @@ def _guests(result: FeatureMap, noise: bool, template: str) -> Iterator[Trace]:
                 "color": COLOURS[template]["text"],
                 "opacity": 0.7,
             },
-            "customdata": np.concatenate([_data(result), read[:, None]], axis=1),
+            "customdata": np.concatenate(
+                [_data(result), np.array(result.meta["classes"])[pred][:, None]], axis=1
+            ),
         }
 
 
 def _marked(result: FeatureMap, mark: int, name: str, template: str) -> go.Figure:
     """All points in grey and one image's two in full."""
     ink, names = COLOURS[template], list(result.meta["classes"])
-    rows = np.flatnonzero(result.index == mark)
-    if not len(rows):
+    if mark not in result.index:
         raise UserError(
             f"Image {mark} is not among the {len(result.index)} images of this map; take more"
             " images."
         )
-    row = int(rows[0])
+    row = int(np.flatnonzero(result.index == mark)[0])
     ends = np.stack([result.clean[row], result.adversarial[row]])
     own, *read = (names[answers[row]] for answers in (result.y, result.pred, result.pred_adv))
     figure = blank(
@@ -255,14 +255,11 @@ def by_class(y: Ints, pred_adv: Ints, names: list[str], focus: str, template: st
     shown = present
     if focus:
         own = names.index(focus)
-        landed = np.bincount(pred_adv[y == own], minlength=len(names))
-        landed[own] = 0
-        most = np.argsort(-landed, kind="stable")[:3]
-        shown = sorted({own, *(int(label) for label in most if landed[label])})
+        landed = np.bincount(pred_adv[(y == own) & (pred_adv != own)], minlength=len(names))
+        shown = sorted({own, *(label for label, _ in commonest(landed, 3))})
     elif len(present) > FULL:
         fooled = np.array([((y == label) & (pred_adv != label)).sum() for label in present])
-        most = np.argsort(-fooled, kind="stable")[: len(shades)]
-        shown = sorted(present[at] for at in most)
+        shown = sorted(present[at] for at in np.argsort(-fooled, kind="stable")[: len(shades)])
     # Colours go by class where all have one, so that a class keeps its own from figure to figure.
     place = {label: label if len(names) <= FULL else at for at, label in enumerate(shown)}
     out = [
@@ -283,9 +280,10 @@ def lines(start: Floats, end: Floats) -> dict[str, Floats]:
     them.
     """
     start, end = start[:LINES], end[:LINES]
-    gap = np.full(len(start), np.nan, dtype=start.dtype)
     return {
-        axis: np.stack([start[:, at], end[:, at], gap], axis=1).ravel()
+        axis: np.stack(
+            [start[:, at], end[:, at], np.full_like(start[:, at], np.nan)], axis=1
+        ).ravel()
         for at, axis in enumerate("xy")
     }
 
@@ -317,9 +315,8 @@ def labels(
     y, names, ink = result.y, list(result.meta["classes"]), COLOURS[template]
     shown = [int(label) for label in np.unique(y)]
     shown = shown if len(shown) <= FULL else [label for label in shown if names[label] == focus]
-    span = np.ptp(points, axis=0).max() or 1.0
     # pixels a unit, where the figure is narrow and where it is wide
-    scales = np.array([[room / span] for room in ROOM])
+    scales = np.array([[room / (np.ptp(points, axis=0).max() or 1.0)] for room in ROOM])
     # middles in both, half a width
     taken = [(scales * point, 10) for point in (() if free is None else free)]
     out = []
@@ -327,21 +324,22 @@ def labels(
         mine, half = points[y == label], 4 * len(names[label]) + 2
         place = mine[np.linalg.norm(mine[:, None] - mine[None], axis=2).sum(axis=1).argmin()]
         tried = [(shift, scales * place + (0, above + shift)) for shift in SHIFTS]
-        clear_of_others = (
-            (shift, middle)
-            for shift, middle in tried
-            if not any(
-                (np.abs(middle - there) < (half + wide, 20 - 1e-6)).all(axis=1).any()
-                for there, wide in taken
-            )
+        shift, middle = next(  # clear of all others, where one is
+            (
+                (shift, middle)
+                for shift, middle in tried
+                if not any(
+                    (np.abs(middle - there) < (half + wide, 20 - 1e-6)).all(axis=1).any()
+                    for there, wide in taken
+                )
+            ),
+            tried[0],
         )
-        shift, middle = next(clear_of_others, tried[0])
         taken.append((middle, half))
-        x, at = place.tolist()
         out.append(
             {
-                "x": x,
-                "y": at,
+                "x": float(place[0]),
+                "y": float(place[1]),
                 "text": names[label],
                 "showarrow": False,
                 "yshift": above + shift,
@@ -360,56 +358,53 @@ def _above(result: FeatureMap) -> int:
 
 def _axes(result: FeatureMap) -> dict[str, Any]:
     # A plane is a true one: a distance is as long in every direction.
-    true = {} if result.meta["projection"] == "umap" else {"scaleanchor": "x"}
-    return {"xaxis": BARE, "yaxis": BARE | true}
+    umap = result.meta["projection"] == "umap"
+    return {"xaxis": BARE, "yaxis": BARE if umap else BARE | {"scaleanchor": "x"}}
 
 
 def _map_sentence(result: FeatureMap, noise: bool, focus: str) -> str:
-    meta, n = result.meta, len(result.y)
+    n, known = len(result.y), fooled_text(result)
     clean, adv, noisy = (int(count) for count in result.astray)
-    known = fooled_text(result)
-    text = (
+    return (
         f"This model {f'is {known}' if known else 'knows none of these images'}. Of {n} attacked"
         f" points {adv} lie nearer to another class's centre than to their own; clean {clean}, with"
         f" noise of the same ε {noisy}: cosine in feature space, {protocol(result)}. The map:"
         f" {_made(result)}."
-    )
-    if focus:
-        text += _landed(result, focus)
-    if n > LINES:
-        text += f" Lines for the first {LINES} images only."
-    if len(result.placed):
-        wrong = int((result.pred_placed != result.y).sum())
-        text += (
-            f" △: attacked at ε = {eps_text(float(meta['place_eps']))}, {wrong} of {n} wrong, put"
-            " into the finished map."
+        + (_landed(result, focus) if focus else "")
+        + (f" Lines for the first {LINES} images only." if n > LINES else "")
+        + (
+            f" △: attacked at ε = {eps_text(float(result.meta['place_eps']))},"
+            f" {int((result.pred_placed != result.y).sum())} of {n} wrong, put into the finished"
+            " map."
+            if len(result.placed)
+            else ""
         )
-    return text + (" ◇: noise, put into the finished map." if noise else "")
+        + (" ◇: noise, put into the finished map." if noise else "")
+    )
 
 
 def _made(result: FeatureMap) -> str:
     """How the map was laid, in words."""
     meta = result.meta
     if meta["projection"] != "umap":
-        of = "between the class centres" if meta["projection"] == "centres" else "of all points"
-        return f"it holds {result.share:.0%} of the variance {of}"
-    trust = "" if math.isnan(result.trust) else f", trustworthiness(15) {result.trust:.3f}"
+        return f"it holds {result.share:.0%} of the variance " + (
+            "between the class centres" if meta["projection"] == "centres" else "of all points"
+        )
     return (
         f"cosine, n_neighbors {meta.get('n_neighbors')}, min_dist {meta.get('min_dist')}, seed"
-        f" {meta['seed']}{trust}"
+        f" {meta['seed']}"
+        + ("" if math.isnan(result.trust) else f", trustworthiness(15) {result.trust:.3f}")
     )
 
 
 def _landed(result: FeatureMap, focus: str) -> str:
     """What the attacked images of a class are read as."""
     names = list(result.meta["classes"])
-    own = names.index(focus)
-    read = np.bincount(result.pred_adv[result.y == own], minlength=len(names))
-    order = [int(label) for label in np.argsort(-read, kind="stable")[:4] if read[label]]
-    if not order:
+    read = np.bincount(result.pred_adv[result.y == names.index(focus)], minlength=len(names))
+    if not read.any():
         return f" There is no image of {focus} among them."
     return (
         f" Attacked, the {int(read.sum())} images of {focus} are read as "
-        + ", ".join(f"{names[label]} ({read[label]})" for label in order)
+        + ", ".join(f"{names[label]} ({count})" for label, count in commonest(read, 4))
         + "."
     )

@@ -4,7 +4,7 @@ numbers beside it, the film.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar, cast
 
@@ -65,8 +65,7 @@ class Choice:
 
     def behind(self, result: FeatureMap) -> FeatureMapSpec:
         """The question that a map which is shown answers."""
-        shown = result.meta["projection"] == self.map.projection
-        return self.map if shown else self.meanwhile
+        return self.map if result.meta["projection"] == self.map.projection else self.meanwhile
 
 
 def controls(here: Context) -> Choice:
@@ -74,11 +73,14 @@ def controls(here: Context) -> Choice:
     left, middle, right = st.columns(3, vertical_alignment="bottom")
     kind = one_of(left, "Map", MAPS, "map", term("feature map"))
     colour = one_of(middle, "Colour", COLOURS, "map-colour")
-    joins = (
+    also = one_of(
+        right,
+        "Put into the map",
+        ALSO,
+        "map-also",
         "New points join the finished map and move nothing in it: random noise of the same ε, or"
-        " the attack at another ε."
+        " the attack at another ε.",
     )
-    also = one_of(right, "Put into the map", ALSO, "map-also", joins)
     with st.expander("More settings", icon=":material/settings:"):
         a, b, c = st.columns(3)
         n = a.select_slider("Test images", COUNTS, **linked("map-n", 200, COUNTS))
@@ -102,13 +104,18 @@ def controls(here: Context) -> Choice:
         )
     write_address()  # here too: a fragment ends before the page does
     radii = [folder.open_model(run_id).eps for _, run_id in here.sides]
-    own = share == "1" and len(set(radii)) == 1
-    eps = None if own else SHARES[str(share)] * radii[0]  # both networks meet the same ε
-    spec = FeatureMapSpec(int(n), eps, int(steps), int(seed), projection=kind)
+    # both networks meet the same ε
+    eps = None if share == "1" and len(set(radii)) == 1 else SHARES[str(share)] * radii[0]
+    spec = FeatureMapSpec(
+        int(n),
+        eps,
+        int(steps),
+        int(seed),
+        projection=kind,
+        place_eps=TIMES[also] * (radii[0] if eps is None else eps) if also in TIMES else None,
+    )
     if kind == "umap":
         spec = replace(spec, n_neighbors=int(near), min_dist=float(str(packed)))
-    if also in TIMES:
-        spec = replace(spec, place_eps=TIMES[also] * (radii[0] if eps is None else eps))
     return Choice(colour, also, spec)
 
 
@@ -116,15 +123,17 @@ def one_of(
     place: DeltaGenerator, title: str, words: Mapping[K, str], key: str, help: str | None = None
 ) -> K:
     """One of a few `words`, chosen by a row of buttons, the first until another one is."""
-    buttons = place.segmented_control(
-        title,
-        list(words),
-        required=True,
-        format_func=words.__getitem__,
-        help=help,
-        **linked(key, next(iter(words)), words),
+    return cast(
+        "K",
+        place.segmented_control(
+            title,
+            list(words),
+            required=True,
+            format_func=words.__getitem__,
+            help=help,
+            **linked(key, next(iter(words)), words),
+        ),
     )
-    return cast("K", buttons)
 
 
 def maps(here: Context, choice: Choice) -> None:
@@ -177,13 +186,14 @@ def _umap(name: str, run_id: str, choice: Choice) -> dict[str, FeatureMap]:
         return {}
     if (made := cache.result_or_none(run_id, choice.map, GRACE)) is not None:
         return {name: made}
-    busy = (
-        "is being computed"
-        if embedder.APP.ready
-        else "compiles for about 15 s after the app has started"
-    )
     st.info(
-        f"UMAP {busy} and then takes this map's place; until then it is PCA.",
+        "UMAP "
+        + (
+            "is being computed"
+            if embedder.APP.ready
+            else "compiles for about 15 s after the app has started"
+        )
+        + " and then takes this map's place; until then it is PCA.",
         icon=":material/hourglass_top:",
     )
     _await(run_id, choice.map)
@@ -223,23 +233,30 @@ def table(shown: Mapping[str, FeatureMap], chosen: Sequence[int]) -> list[JSON]:
     it was fooled, the cosines.
     """
     first = next(iter(shown.values()))
-    names = list(first.meta["classes"])
     at = {int(index): row for row, index in enumerate(first.index)}
-    out = []
-    for index in filter(at.__contains__, chosen):
-        row = at[index]
-        line: JSON = {"image": index, "class": names[first.y[row]]}
-        for name, result in shown.items():
-            line |= {
-                f"{name}: clean": names[result.pred[row]],
-                f"{name}: attacked": names[result.pred_adv[row]],
-                f"{name}: fooled": bool(result.fooled[row]),
-                f"{name}: own cosine": round(float(result.own[0, row]), 4),
-                f"{name}: own cosine, attacked": round(float(result.own[1, row]), 4),
-                f"{name}: other cosine, attacked": round(float(result.other[1, row]), 4),
-            }
-        out.append(line)
-    return out
+    return [
+        {"image": index, "class": first.meta["classes"][first.y[at[index]]]}
+        | {
+            f"{name}: {what}": value
+            for name, result in shown.items()
+            for what, value in _cells(result, at[index]).items()
+        }
+        for index in chosen
+        if index in at
+    ]
+
+
+def _cells(result: FeatureMap, row: int) -> JSON:
+    """What one network makes of the image in that row."""
+    names = result.meta["classes"]
+    return {
+        "clean": names[result.pred[row]],
+        "attacked": names[result.pred_adv[row]],
+        "fooled": bool(result.fooled[row]),
+        "own cosine": round(float(result.own[0, row]), 4),
+        "own cosine, attacked": round(float(result.own[1, row]), 4),
+        "other cosine, attacked": round(float(result.other[1, row]), 4),
+    }
 
 
 def _image(here: Context, shown: Mapping[str, FeatureMap], choice: Choice) -> None:
@@ -249,32 +266,40 @@ def _image(here: Context, shown: Mapping[str, FeatureMap], choice: Choice) -> No
         st.columns(len(shown), gap="medium"), shown.items(), strict=True
     ):
         with column, widgets.place():
-            place = (result.index == here.img).nonzero()[0]
-            if not len(place):
+            if here.img not in result.index:
                 st.markdown(
                     f"It is not among the first {len(result.y)} test images; choose more under"
                     " *More settings*."
                 )
                 continue
-            row, side, names = int(place[0]), name[0].lower(), result.meta["classes"]
+            row, side = int((result.index == here.img).argmax()), name[0].lower()
+            names = result.meta["classes"]
             st.markdown(
                 f"**{name}** reads it as {names[result.pred[row]]}, attacked as"
                 f" **{names[result.pred_adv[row]]}**; it is a {names[result.y[row]]}. Cosine to its"
                 f" class's centre {result.own[0, row]:.2f} → {result.own[1, row]:.2f}, to the"
                 f" nearest other {result.other[0, row]:.2f} → {result.other[1, row]:.2f}."
             )
-            frame = Frame(f"mark-{side}", choice.behind(result), words="")
-            widgets.draw(map_figures.feature_map, result, frame, name=name, mark=here.img)
+            widgets.draw(
+                map_figures.feature_map,
+                result,
+                Frame(f"mark-{side}", choice.behind(result), words=""),
+                name=name,
+                mark=here.img,
+            )
             eps, asked = float(result.meta["eps"]), choice.map
             alone = cache.answer(
                 str(result.meta["run"]),
                 AdversarialSpec(index=here.img, eps=eps, steps=asked.steps, seed=asked.seed),
             )
             change = pictures.delta(alone.x, alone.x_adv, eps)
-            sheet = pictures.sheet([alone.x, alone.x_adv, change], 112)
-            gain = f"{pictures.gain(eps):.3g}"
-            said = f"Clean, attacked on its own at ε = {eps_text(eps)}, and the change × {gain}."
-            widgets.picture(sheet, said, f"image-{side}", width=360)
+            widgets.picture(
+                pictures.sheet([alone.x, alone.x_adv, change], 112),
+                f"Clean, attacked on its own at ε = {eps_text(eps)}, and the change ×"
+                f" {pictures.gain(eps):.3g}.",
+                f"image-{side}",
+                width=360,
+            )
 
 
 def nearness(here: Context, choice: Choice) -> None:
@@ -296,43 +321,44 @@ def nearness(here: Context, choice: Choice) -> None:
     )
 
 
-def _table(measured: Mapping[str, Features]) -> list[str]:
+def _table(measured: Mapping[str, Features]) -> Iterator[str]:
     k = next(iter(measured.values())).meta["k"]
-    lines = [
-        f"| images | own centre | nearest other | moved | {k}-NN among clean | right (95 %) |",
-        "|:--|--:|--:|--:|--:|--:|",
-    ]
+    yield f"| images | own centre | nearest other | moved | {k}-NN among clean | right (95 %) |"
+    yield "|:--|--:|--:|--:|--:|--:|"
     for name, result in measured.items():
         for kind, said in KINDS.items():
             values, n = result.measures[kind], len(result.y)
             right = round(values["accuracy"] * n)
-            low, high = wilson(right, n)
-            lines.append(
+            yield (
                 f"| **{name}** {said} | {values['own_cosine']:.2f} | {values['other_cosine']:.2f} |"
                 f" {values['moved']:.2f} | {values['knn_among_clean']:.0%} | {right} of {n}"
-                f" ({low:.0%}–{high:.0%}) |"
+                + " ({:.0%}–{:.0%}) |".format(*wilson(right, n))
             )
-    return lines
 
 
 def film(here: Context) -> None:
     """The map at each epoch that was kept, and the distances over the epochs."""
-    kind = one_of(st.container(), "Map of the film", FILMS, "map-film")
-    spec = FeatureFilmSpec(projection=kind)
+    spec = FeatureFilmSpec(projection=one_of(st.container(), "Map of the film", FILMS, "map-film"))
     films = widgets.measured(here, spec, "the film")
     if not films:
         return
     epochs = sorted({int(epoch) for result in films.values() for epoch in result.epochs})
-    slider = st.select_slider(
-        "Epoch", epochs, help=term("epoch"), **linked("map-epoch", epochs[-1], epochs)
+    epoch = int(
+        st.select_slider(
+            "Epoch", epochs, help=term("epoch"), **linked("map-epoch", epochs[-1], epochs)
+        )
     )
-    epoch = int(slider)
     write_address()
     for column, (name, result) in zip(
         st.columns(len(films), gap="medium"), films.items(), strict=True
     ):
-        frame = Frame(f"film-{name[0].lower()}", spec)
         with column, widgets.place():
-            widgets.draw(film_figures.feature_film, result, frame, epoch=epoch, name=name)
+            widgets.draw(
+                film_figures.feature_film,
+                result,
+                Frame(f"film-{name[0].lower()}", spec),
+                epoch=epoch,
+                name=name,
+            )
     with widgets.place():
         widgets.draw(figures.feature_gap, films, Frame("gap", spec), epoch=epoch)

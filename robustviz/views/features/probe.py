@@ -61,8 +61,11 @@ class Task:
     def seen_by(self, net: Classifier) -> dict[Images, Tensor]:
         """The images of each kind (N,C,H,W), attacked on this network."""
         x, y = self.images.x, self.images.y
-        x_adv = attacked(net, x, y, self.attack, self.seed)
-        return {"clean": x, "adversarial": x_adv, "noise": self.noisy}
+        return {
+            "clean": x,
+            "adversarial": attacked(net, x, y, self.attack, self.seed),
+            "noise": self.noisy,
+        }
 
     def displacement(self, clean: Tensor, moved: Tensor, x_moved: Tensor) -> measures.Displacement:
         """How far the features of images that became `x_moved` went."""
@@ -79,20 +82,17 @@ def task_of(run: Run, spec: AttackedSpec[Any]) -> Task:
     eps = check_eps(run.eps if spec.eps is None else spec.eps, norm, tuple(few.x.shape[1:]))
     attack = PGD(norm=norm, eps=eps, steps=spec.steps)
     noisy = BALLS[norm](few.x, eps).random_start(torch.Generator().manual_seed(spec.seed))
-    said = {"attack": registry.encode(attack), "eps": eps, "norm": norm, "seed": spec.seed}
-    return Task(few, attack, noisy, spec.seed, meta_of(run, split, **said))
+    meta = meta_of(run, split, attack=registry.encode(attack), eps=eps, norm=norm, seed=spec.seed)
+    return Task(few, attack, noisy, spec.seed, meta)
 
 
 def features_of(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
     """(features (N,D), logits (N,K)) of images (N,C,H,W): what `pool` gives to `head`, and what
     `head` makes of it.
     """
-    out = []
     with frozen(net), torch.no_grad():
-        for part in in_parts(x):
-            z = net.pool(net.maps(part))
-            out.append((z.flatten(1), net.head(z)))
-    return torch.cat([z for z, _ in out]), torch.cat([logits for _, logits in out])
+        pooled = [net.pool(net.maps(part)) for part in in_parts(x)]
+        return torch.cat([z.flatten(1) for z in pooled]), torch.cat([net.head(z) for z in pooled])
 
 
 def own_and_best(values: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,8 +122,9 @@ def describe(
     clusters of one class.
     """
     own = torch.eye(len(centres), dtype=torch.bool)
-    to = measures.cosines_to_centres(z, measures.class_centres(clean, y, len(centres)))
-    to_own, to_other = own_and_best(to, y)
+    to_own, to_other = own_and_best(
+        measures.cosines_to_centres(z, measures.class_centres(clean, y, len(centres))), y
+    )
     return {
         "accuracy": float((pred == y).double().mean()),
         "alignment": measures.alignment(z, y),
@@ -201,9 +202,9 @@ def feature_map(run: Run, spec: FeatureMapSpec) -> FeatureMap:
     split = images_of(run)
     n = min(spec.n, len(split))
     _check_count(spec.projection, n)
-    seen, second = features(run, spec.alike(FeaturesSpec)), None
-    if spec.place_eps is not None:
-        second = features(run, replace(spec.alike(FeaturesSpec), eps=spec.place_eps))
+    asked = spec.alike(FeaturesSpec)
+    seen = features(run, asked)
+    second = None if spec.place_eps is None else features(run, replace(asked, eps=spec.place_eps))
     both = torch.from_numpy(np.concatenate([seen.clean, seen.adversarial])).double()
     late = seen.noise[:0] if second is None else second.adversarial
     guests = [torch.from_numpy(z).double() for z in (seen.noise, late)]
@@ -211,10 +212,7 @@ def feature_map(run: Run, spec: FeatureMapSpec) -> FeatureMap:
         spec, both, guests, seen.y, len(split.classes)
     )
     own, other = (np.stack(rows) for rows in zip(*map(seen.cosines, KINDS), strict=True))
-    kept = {name: seen.meta[name] for name in ("attack", "eps", "norm", "seed")}
-    said: dict[str, object] = {"n": n, "place_eps": spec.place_eps, "projection": spec.projection}
-    if spec.projection == "umap":
-        said |= {"metric": "cosine", "n_neighbors": spec.n_neighbors, "min_dist": spec.min_dist}
+    settings = {"metric": "cosine", "n_neighbors": spec.n_neighbors, "min_dist": spec.min_dist}
     result = FeatureMap(
         clean=_float32(at[:n]),
         adversarial=_float32(at[n:]),
@@ -233,7 +231,15 @@ def feature_map(run: Run, spec: FeatureMapSpec) -> FeatureMap:
         origin=origin.numpy(),
         share=share,
         trust=embedding.trustworthiness(both, at),
-        meta=meta_of(run, split, **kept, **said),
+        meta=meta_of(
+            run,
+            split,
+            **{name: seen.meta[name] for name in ("attack", "eps", "norm", "seed")},
+            n=n,
+            place_eps=spec.place_eps,
+            projection=spec.projection,
+            **(settings if spec.projection == "umap" else {}),
+        ),
     )
     result.meta["summary"] = _map_summary(spec, result)
     return result
@@ -249,8 +255,13 @@ def _drawn(
         at = embedding.umap(
             both, seed=spec.seed, n_neighbors=spec.n_neighbors, min_dist=spec.min_dist
         )
-        placed = [embedding.place(z, both, at) for z in guests]
-        return at, placed, both.new_zeros(0, 2), both.new_zeros(0), math.nan
+        return (
+            at,
+            [embedding.place(z, both, at) for z in guests],
+            both.new_zeros(0, 2),
+            both.new_zeros(0),
+            math.nan,
+        )
     axes, origin, share = (
         embedding.centre_plane(both[: len(y)], torch.from_numpy(y), classes)
         if spec.projection == "centres"
@@ -270,11 +281,11 @@ def _map_summary(spec: FeatureMapSpec, result: FeatureMap) -> str:
             f" {spec.seed}"
         ),
     }[spec.projection]
-    if not math.isnan(result.trust):
-        made += f", trustworthiness({embedding.TRUST}) {result.trust:.3f}"
+    trust = f", trustworthiness({embedding.TRUST}) {result.trust:.3f}"
     clean, adv, noise = result.astray
     return (
-        f"{len(result.y)} images on {TITLES[spec.projection]} ({made}). Nearer to another"
+        f"{len(result.y)} images on {TITLES[spec.projection]}"
+        f" ({made}{'' if math.isnan(result.trust) else trust}). Nearer to another"
         f" class's centre than to their own, by cosine in feature space: {clean} clean, {adv}"
         f" under PGD-{spec.steps} at ε = {eps_text(float(result.meta['eps']))} (seed"
         f" {spec.seed}), {noise} with noise of the same ε."
@@ -302,8 +313,9 @@ def feature_film(run: Run, spec: FeatureFilmSpec) -> FeatureFilm:
     epochs, task = _epochs(run), task_of(run, spec)
     y, n = task.images.y, len(task.images)
     _check_count(spec.projection, n)
-    shots = [_shot(run.net(epoch=epoch), task) for epoch in epochs]
-    clean, adv, preds, own, other, moved = zip(*shots, strict=True)
+    clean, adv, preds, own, other, moved = zip(
+        *(_shot(run.net(epoch=epoch), task) for epoch in epochs), strict=True
+    )
     if spec.projection == "umap":
         maps = _chained([torch.cat(both) for both in zip(clean, adv, strict=True)], spec.seed)
         frames = [[at[part] for at in maps] for part in (slice(n), slice(n, None))]
@@ -357,9 +369,14 @@ def _shot(
     near = [own_and_other(each.numpy(), z[0].numpy(), task.images.y.numpy()) for each in z]
     own, other = ([part.mean() for part in parts] for parts in zip(*near, strict=True))
     apart = map(task.displacement, z[:1] * 2, z[1:], [images["adversarial"], images["noise"]])
-    moved = [float(far.relative.mean()) for far in apart]
-    pred = [each.argmax(dim=1).numpy() for each in logits[:2]]
-    return z[0].double(), z[1].double(), pred, own, other, moved
+    return (
+        z[0].double(),
+        z[1].double(),
+        [each.argmax(dim=1).numpy() for each in logits[:2]],
+        own,
+        other,
+        [float(far.relative.mean()) for far in apart],
+    )
 
 
 def _chained(points: list[Tensor], seed: int) -> list[Tensor]:

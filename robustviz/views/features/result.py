@@ -131,6 +131,13 @@ class FeaturesSpec(AttackedSpec[Features]):
     result = Features
 
 
+def commonest(counts: Ints, most: int) -> list[tuple[int, int]]:
+    """The `most` classes that are counted most often, each with its count, none for 0."""
+    return [
+        (int(c), int(counts[c])) for c in np.argsort(-counts, kind="stable")[:most] if counts[c]
+    ]
+
+
 def own_and_other(z: Floats, clean: Floats, y: Ints) -> tuple[Floats, Floats]:
     """For each point of `z` (n,D) the cosine to the centre of its own class among the `clean`
     points (n,D), and to the nearest centre of another class: (n,) each, −1 to 1; −1 where there is

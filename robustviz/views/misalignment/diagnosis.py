@@ -276,11 +276,13 @@ def evidence_of(found: Misalignment, c: int, votes: Ints) -> Evidence:
     wrong = here & ((found.pred_adv != c) | unclear)
     odd = wrong & found.outlier
     pressed, offset = _pressed(found, c)
-    fooled_as = [(names[k], count) for k, count in found.lands(c) if k != c][:1]
-    landing = "".join(f" Most often it is then called {k} ({count})." for k, count in fooled_as)
+    landing = (
+        f" Most often it is then called {names[k]} ({count})."
+        for k, count in found.lands(c)
+        if k != c
+    )
     clean, other, gap = int(found.clean_k[c]), names[found.nearest[c]], float(found.gap[c])
     gaps = _defined(np.delete(found.gap, c))
-    usual = float(np.median(gaps)) if len(gaps) else 0.0
     return Evidence(
         name=names[c],
         n=n,
@@ -296,7 +298,8 @@ def evidence_of(found: Misalignment, c: int, votes: Ints) -> Evidence:
         moved=f"The attack moves features {_two(found.along[c])} of the way to {other}",
         moved_more=(
             f"{found.across[c]:.2f} across it; noise of the same ε moves them"
-            f" {_two(found.along_noise[c])} along.{landing}"
+            f" {_two(found.along_noise[c])} along."
+            f"{next(landing, '')}"
         ),
         towards=names[found.boundary_class[c]],
         place=float(found.boundary[c]),
@@ -309,7 +312,7 @@ def evidence_of(found: Misalignment, c: int, votes: Ints) -> Evidence:
         confidence=float(found.confidence[c]),
         learned=found.train_k[c] / max(int(found.train_n[c]), 1),
         gap=gap,
-        excess=gap - usual,
+        excess=gap - (float(np.median(gaps)) if len(gaps) else 0.0),
         lost=int(lost.sum()),
         seen_as=names[np.bincount(found.pred[lost]).argmax()] if lost.any() else "",
         among=int((unclear & ~lost).sum()),
@@ -322,9 +325,11 @@ def evidence_of(found: Misalignment, c: int, votes: Ints) -> Evidence:
 def _odd_ones(found: Misalignment, odd: Ints) -> str:
     """Which images these are, in words."""
     which = [found.files[i] if found.files else f"image {found.index[i]}" for i in odd]
-    lie = "lies far from its class" if len(which) == 1 else "lie far from their class"
-    more = f" and {len(which) - NAMED} more" if len(which) > NAMED else ""
-    return f"{len(which)} {lie} or nearer to another: {', '.join(which[:NAMED])}{more}"
+    return (
+        f"{len(which)} {'lies far from its' if len(which) == 1 else 'lie far from their'} class or"
+        f" nearer to another: {', '.join(which[:NAMED])}"
+        + (f" and {len(which) - NAMED} more" if len(which) > NAMED else "")
+    )
 
 
 def _pressed(found: Misalignment, c: int) -> tuple[list[int], bool]:

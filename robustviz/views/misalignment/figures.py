@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from robustviz.stats import Floats, _number
+from robustviz.stats import Floats, finite_or_none
 from robustviz.types import eps_text
 from robustviz.views.features.result import Features, Images
 from robustviz.views.misalignment.result import Misalignment, Pairs, Stages, Uniformity
@@ -32,9 +32,7 @@ def shown_classes(result: Misalignment, focus: str = "") -> list[int]:
     and those it is taken for.
     """
     names, order = list(result.meta["classes"]), [c for c in result.order if result.n[c] > 0]
-    if len(order) <= MOST:
-        return order
-    if focus not in names:
+    if len(order) <= MOST or focus not in names:
         return order[:MOST]
     c = names.index(focus)
     near = [k for k, _ in result.lands(c, CONFUSERS + 1)] + [
@@ -66,7 +64,6 @@ def misalignment(
     )
     for (name, result), side in zip(networks.items(), sides(networks), strict=True):
         colours = [ink[side] if not focus or row == focus else ink["faint"] for row in rows]
-        to = [names[result.nearest[c]] if result.nearest[c] >= 0 else "none" for c in shown]
         for what, values, symbol in zip(
             ("attacked", "noise", "boundary"),
             (result.along, result.along_noise, result.boundary_nearest),
@@ -74,11 +71,13 @@ def misalignment(
             strict=True,
         ):
             figure.add_scatter(
-                x=[_number(values[c]) for c in shown],
+                x=[finite_or_none(values[c]) for c in shown],
                 y=rows,
                 mode="markers",
                 name=f"{name}: {what}",
-                customdata=to,
+                customdata=[
+                    names[result.nearest[c]] if result.nearest[c] >= 0 else "none" for c in shown
+                ],
                 marker={
                     "symbol": symbol,
                     "size": 13,
@@ -104,18 +103,22 @@ def _cause(result: Misalignment, focus: str) -> str:
         return f"{focus}: {result.kind[c]}: {result.sentence[c]}"
     c = result.order[0]
     level = (result.n > 0) & (result.robust_k * result.n[c] == result.robust_k[c] * result.n)
-    tied = f", like {level.sum() - 1} more" if level.sum() > 1 else ""
-    return f"{causes(result)} {names[c]} is right least often{tied}: {result.sentence[c]}"
+    return (
+        f"{causes(result)} {names[c]} is right least often"
+        + (f", like {level.sum() - 1} more" if level.sum() > 1 else "")
+        + f": {result.sentence[c]}"
+    )
 
 
 def causes(result: Misalignment) -> str:
     """How many classes have which cause: "Pushed by the attack: 7 classes; holds: 3." """
-    kinds = Counter(result.kind).most_common()
-    said = "; ".join(
-        f"{kind if at == 0 else kind.lower()}: {count} class{'es' * (count > 1)}"
-        for at, (kind, count) in enumerate(kinds)
+    return (
+        "; ".join(
+            f"{kind if at == 0 else kind.lower()}: {count} class{'es' * (count > 1)}"
+            for at, (kind, count) in enumerate(Counter(result.kind).most_common())
+        )
+        + "."
     )
-    return f"{said}."
 
 
 def misalignment_auc(
@@ -146,10 +149,8 @@ def misalignment_auc(
     )
     for (name, result), side in zip(networks.items(), sides(networks), strict=True):
         if not math.isnan(result.auc[0]):
-            x, y = _roc(result)
             figure.add_scatter(
-                x=x,
-                y=y,
+                **_roc(result),
                 mode="lines",
                 name=name,
                 line={"color": colour[side], "dash": DASHES[side], "width": 3, "shape": "hv"},
@@ -169,30 +170,27 @@ def _foretold(result: Misalignment) -> str:
     """Whether misalignment tells who is fooled."""
     area, low, high, fooled, held = result.auc
     if math.isnan(area):
-        which = (
+        return (
             "none of the images right untouched was fooled"
             if held
             else "all images right untouched were fooled"
             if fooled
             else "no image is right untouched"
-        )
-        return f"{which}, so there is nothing to foretell."
-    verdict = (
-        "above chance" if low > 0.5 else "below chance" if high < 0.5 else "not told from chance"
-    )
+        ) + ", so there is nothing to foretell."
     return (
-        f"AUC {area:.2f} [{low:.2f}, {high:.2f}], {verdict}; {fooled} fooled, {held} not,"
-        f" {result.meta['printed']}."
+        f"AUC {area:.2f} [{low:.2f}, {high:.2f}], "
+        + ("above" if low > 0.5 else "below" if high < 0.5 else "not told from")
+        + f" chance; {fooled} fooled, {held} not, {result.meta['printed']}."
     )
 
 
-def _roc(result: Misalignment) -> tuple[Floats, Floats]:
-    """(false, true) positive rates with one step a distinct score."""
+def _roc(result: Misalignment) -> dict[str, Floats]:
+    """False (x) and true (y) positive rates with one step a distinct score."""
     score, fooled = result.misaligned[result.right], result.fooled[result.right]
     order = np.argsort(-score, kind="stable")
     last = np.append(np.diff(score[order]) != 0, True)
     true, false = np.cumsum(fooled[order])[last], np.cumsum(~fooled[order])[last]
-    return np.append(0, false / false[-1]), np.append(0, true / true[-1])
+    return {"x": np.append(0, false / false[-1]), "y": np.append(0, true / true[-1])}
 
 
 def stages(results: Stages | Mapping[str, Stages], *, template: str = LIGHT) -> go.Figure:
@@ -247,13 +245,15 @@ def _fall(result: Stages) -> str:
     mean, noise = result.adversarial.mean(axis=1), result.noise.mean(axis=1)
     falls = mean[:-2] - mean[1:-1]  # the logits are on another scale
     at = int(falls.argmax())
-    where = (
-        f"the greatest fall is at {result.names[at + 1]}, from {mean[at]:.2f} to {mean[at + 1]:.2f}"
-        if falls[at] > 0
-        else "it falls at no stage"
-    )
     return (
-        f"up to the features {where}; features end at {mean[-2]:.2f}, with noise"
+        "up to the features "
+        + (
+            f"the greatest fall is at {result.names[at + 1]}, from {mean[at]:.2f} to"
+            f" {mean[at + 1]:.2f}"
+            if falls[at] > 0
+            else "it falls at no stage"
+        )
+        + f"; features end at {mean[-2]:.2f}, with noise"
         f" {noise[-2]:.2f}, logits at {mean[-1]:.2f} (PGD-{result.meta['attack']['steps']} at ε"
         f" = {eps_text(float(result.meta['eps']))}, band: middle half of"
         f" {result.noise.shape[1]} images)."
@@ -354,9 +354,11 @@ def centre_cosines(
     known = part[np.isfinite(part)]
     most = float(np.abs(known).max()) if len(known) else 1.0
     # Features behind a ReLU have no negative cosines, others may.
-    scale = {"colorscale": "Cividis", "zmin": float(known.min(initial=0.0)), "zmax": 1}
-    if change:
-        scale = {"colorscale": "RdBu", "zmid": 0, "zmin": -most or -1, "zmax": most or 1}
+    scale = (
+        {"colorscale": "RdBu", "zmid": 0, "zmin": -most or -1, "zmax": most or 1}
+        if change
+        else {"colorscale": "Cividis", "zmin": float(known.min(initial=0.0)), "zmax": 1}
+    )
     figure.add_heatmap(
         z=part,
         x=names,
@@ -380,14 +382,11 @@ def _strayed(matrix: np.ndarray, names: list[str], kind: str) -> str:
     nearest = off.argmax(axis=0)  # of each attacked centre, the clean centre of another class
     lead = np.where(there, off.max(axis=0) - np.diag(matrix), -np.inf)
     strayed, worst = int((lead > 0).sum()), int(lead.argmax())
-    closest = (
-        f"{names[worst]}: {matrix[worst, worst]:.2f} to its own, {off[nearest[worst], worst]:.2f}"
-        f" to {names[nearest[worst]]}"
-    )
-    verb = "is" if strayed == 1 else "are"
     return (
-        f"{strayed or 'None'} of {count} {kind} centres {verb} nearer to another class's clean"
-        f" centre; least aligned is {closest}."
+        f"{strayed or 'None'} of {count} {kind} centres {'is' if strayed == 1 else 'are'} nearer"
+        f" to another class's clean centre; least aligned is {names[worst]}:"
+        f" {matrix[worst, worst]:.2f} to its own, {off[nearest[worst], worst]:.2f} to"
+        f" {names[nearest[worst]]}."
     )
 
 
@@ -435,15 +434,18 @@ def uniformity(
                 f"best: alignment %{{y:.2f}}, uniformity %{{x:.2f}}<extra>{name}</extra>"
             ),
         )
-    said = " ".join(f"{name}: {_spread(result)}" for name, result in networks.items())
-    return finish(figure, "Alignment against uniformity.", first.meta, said)
+    return finish(
+        figure,
+        "Alignment against uniformity.",
+        first.meta,
+        " ".join(f"{name}: {_spread(result)}" for name, result in networks.items()),
+    )
 
 
 def _spread(result: Uniformity) -> str:
     """The best network, and the first epoch that was kept."""
-    way = (
+    return f"alignment {result.alignment[-1]:.2f}, uniformity {result.uniformity[-1]:.2f}; " + (
         f"at epoch {result.epoch[0]} {result.alignment[0]:.2f} and {result.uniformity[0]:.2f}."
         if len(result.epoch) > 1
         else "it kept no epochs, so there is one point. Train with snapshots=2 to see its way."
     )
-    return f"alignment {result.alignment[-1]:.2f}, uniformity {result.uniformity[-1]:.2f}; {way}"

@@ -78,9 +78,11 @@ def why(here: Context, shown: AttackedSpec[Any]) -> None:
     if not measured:
         return
     with widgets.place():
-        words = "  \n".join(f"**{name}**: {counted(result)}" for name, result in measured.items())
-        words += "  \nThe mark of a boundary: there the head changes its answer, 0.5 is halfway."
-        frame = Frame("causes", spec, words=words)
+        words = [
+            *(f"**{name}**: {counted(result)}" for name, result in measured.items()),
+            "The mark of a boundary: there the head changes its answer, 0.5 is halfway.",
+        ]
+        frame = Frame("causes", spec, words="  \n".join(words))
         widgets.draw(figures.misalignment, measured, frame, focus=focus)
     for name, result in measured.items():
         with widgets.place():
@@ -113,9 +115,11 @@ def causes(here: Context, name: str, result: Misalignment, focus: str) -> None:
         on_select=lambda: _row(key, result, [str(row["class"]) for row in rows]),
         alt=f"Causes of misalignment, {name}",
     )
-    told = [names.index(focus)] if focus in names else result.order[:SHOWN]
     st.markdown(
-        "\n".join(f"- {names[c]}: **{result.kind[c]}**: {result.sentence[c]}" for c in told)
+        "\n".join(
+            f"- {names[c]}: **{result.kind[c]}**: {result.sentence[c]}"
+            for c in ([names.index(focus)] if focus in names else result.order[:SHOWN])
+        )
     )
     st.download_button(
         "Table (CSV)",
@@ -128,8 +132,7 @@ def causes(here: Context, name: str, result: Misalignment, focus: str) -> None:
         icon=":material/download:",
     )
     if focus in names:
-        wrong = misread(result, names.index(focus))
-        if wrong:
+        if wrong := misread(result, names.index(focus)):
             st.markdown(f"Misread images of {focus}, those far from their class first:")
             widgets.thumbnails(here, wrong, f"misread-{name[0].lower()}")
         else:
@@ -154,12 +157,11 @@ def _cells(row: JSON) -> JSON:
         if row[name] is not None
     }
     numbers = {name: f"{value:.2f}" for name, value in row.items() if isinstance(value, float)}
-    gap = (
+    shown = (row | numbers | share) | (
         {}
         if row["gap"] is None
         else {"gap": f"{100 * row['gap']:+.0f} points, {row['train_n']} train"}
     )
-    shown = row | numbers | share | gap
     return {title: shown[name] for name, title in COLUMNS.items()}
 
 
@@ -170,8 +172,7 @@ def _row(key: str, result: Misalignment, order: list[str]) -> None:
         return
     c = list(result.meta["classes"]).index(order[rows[0]])
     st.session_state["class"] = order[rows[0]]
-    own = [int(i) for i in result.index[result.y == c]]
-    if images := misread(result, c) or own:
+    if images := misread(result, c) or [int(i) for i in result.index[result.y == c]]:
         choose(images[0])
 
 
@@ -204,9 +205,8 @@ def closer(
 
 
 def _pairs(here: Context, spec: MisalignmentSpec) -> None:
-    images = one_of(st.container(), "Images", KINDS, "pairs")
+    asked = replace(spec.alike(PairsSpec), images=one_of(st.container(), "Images", KINDS, "pairs"))
     write_address()
-    asked = replace(spec.alike(PairsSpec), images=images)
     pairs = widgets.measured(here, asked, "the pairs")
     for column, (name, result) in zip(st.columns(max(len(pairs), 1)), pairs.items(), strict=False):
         side = name[0].lower()
@@ -223,10 +223,15 @@ def _centres(
     asked = spec.alike(FeaturesSpec)
     seen = widgets.measured(here, asked, "the features")
     for column, (name, result) in zip(st.columns(max(len(seen), 1)), seen.items(), strict=False):
-        names, few = list(result.meta["classes"]), []
-        if len(names) > MOST and name in measured:
-            few = [names[c] for c in sorted(shown_classes(measured[name], focus))]
+        names = list(result.meta["classes"])
+        many = len(names) > MOST and name in measured
+        few = [names[c] for c in sorted(shown_classes(measured[name], focus))] if many else []
         with column, widgets.place():
             st.markdown(f"**{name}**")
-            frame = Frame(f"centres-{name[0].lower()}", asked)
-            widgets.draw(figures.centre_cosines, result, frame, images=images, classes=few)
+            widgets.draw(
+                figures.centre_cosines,
+                result,
+                Frame(f"centres-{name[0].lower()}", asked),
+                images=images,
+                classes=few,
+            )

@@ -42,32 +42,31 @@ FAR = 1.5
 NEIGHBOURS = 10  # vote on where an untouched image lies; fewer in a class with fewer
 
 
-def class_number(name: str, classes: list[str]) -> int:
-    """The position of a class. Raises UserError that names all where there is none of this name."""
-    if name not in classes:
-        raise UserError(registry.unknown("class", name, classes), code=2)
-    return classes.index(name)
-
-
 @probe(MisalignmentSpec)
 def misalignment(run: Run, spec: MisalignmentSpec) -> Misalignment:
     """Why the images of each class do not stay with it: the table and a diagnosis a class."""
     if spec.class_:
-        c = class_number(spec.class_, list(run.classes))  # before anything is measured
+        if spec.class_ not in (names := list(run.classes)):  # before anything is measured
+            raise UserError(registry.unknown("class", spec.class_, names), code=2)
         table = misalignment(run, replace(spec, class_=""))
-        return replace(table, meta=table.meta | {"summary": table.line(c)})
+        line = table.line(names.index(spec.class_))
+        return replace(table, meta=table.meta | {"summary": line})
     split, net, seen = images_of(run), net_of(run), features(run, spec.alike(FeaturesSpec))
     # Beginnings are nested: these are among the images it learned from.
-    trained = run.config.n_train or spec.train_n
-    train = data.load(run.config.data, "train", min(trained, spec.train_n)).take(spec.train_n)
-    files = [] if split.names is None else [split.names[int(i)] for i in seen.index]
-    kept = {name: seen.meta[name] for name in ("attack", "eps", "seed")}
-    printed = f"{attack_name(seen.meta['attack'])} at ε = {eps_text(float(seen.meta['eps']))}"
-    meta = meta_of(run, split, **kept, printed=printed)
-    _, train_logits = features_of(net, train.x)
-    head = _head(net, seen, len(split.classes))
-    table = replace(_table(seen, head, train_logits, train.y), files=files, meta=meta)
-    votes = _votes(seen, len(split.classes))
+    count = min(run.config.n_train or spec.train_n, spec.train_n)
+    train = data.load(run.config.data, "train", count).take(spec.train_n)
+    meta = meta_of(
+        run,
+        split,
+        **{name: seen.meta[name] for name in ("attack", "eps", "seed")},
+        printed=f"{attack_name(seen.meta['attack'])} at ε = {eps_text(float(seen.meta['eps']))}",
+    )
+    table = replace(
+        _table(seen, _head(net, seen, len(split.classes)), features_of(net, train.x)[1], train.y),
+        files=[] if split.names is None else [split.names[int(i)] for i in seen.index],
+        meta=meta,
+    )
+    votes = _votes(seen)
     causes = [diagnosis(table, c, votes) for c in range(len(split.classes))]
     kinds, sentences = (list(words) for words in zip(*causes, strict=True))
     table = replace(table, kind=kinds, sentence=sentences)
@@ -98,23 +97,16 @@ def _boundaries(at_centres: Tensor, offset: Tensor, there: Tensor) -> _Boundary:
     )  # [c, o]: by how much c leads o at c's centre
     swing = lead + lead.T
     pairs = there[:, None] & there & (swing > 0) & ~torch.eye(len(there), dtype=torch.bool)
-    place = torch.where(
-        pairs,
-        lead / torch.where(pairs, swing, torch.ones_like(swing)),
-        torch.full_like(lead, torch.inf),
-    )
+    swing = torch.where(pairs, swing, 1)
+    place = torch.where(pairs, lead / swing, torch.inf)
     nearest, other = place.min(dim=1)
     own = offset - offset.median()
-    plain = place - torch.where(
-        pairs, (own[:, None] - own) / torch.where(pairs, swing, torch.ones_like(swing)), 0.0
-    )
-    plain = plain.gather(1, other[:, None])[:, 0]
+    plain = place - torch.where(pairs, (own[:, None] - own) / swing, 0.0)
     known = nearest.isfinite()
-    nan = torch.full_like(nearest, torch.nan)
     return _Boundary(
-        torch.where(known, nearest, nan),
+        torch.where(known, nearest, torch.nan),
         torch.where(known, other, -1),
-        torch.where(known, plain, nan),
+        torch.where(known, plain.gather(1, other[:, None])[:, 0], torch.nan),
         place,
     )
 
@@ -133,8 +125,11 @@ def _head(net: Classifier, seen: Features, count: int) -> _Head:
     clean = torch.from_numpy(seen.clean)
     centres = measures.class_centres(clean, torch.from_numpy(seen.y), count)
     with torch.no_grad():
-        at_centres = net.head(centres.nan_to_num().float())
-        return _Head(net.head(clean), at_centres, net.head(torch.zeros_like(clean[:1]))[0])
+        return _Head(
+            net.head(clean),
+            net.head(centres.nan_to_num().float()),
+            net.head(torch.zeros_like(clean[:1]))[0],
+        )
 
 
 def _table(seen: Features, head: _Head, train_logits: Tensor, train_y: Tensor) -> Misalignment:
@@ -156,7 +151,7 @@ def _table(seen: Features, head: _Head, train_logits: Tensor, train_y: Tensor) -
     lead, rival = own_and_best(head.logits, y)
     boundary = _boundaries(head.at_centres, head.offset, there)
     at_nearest = boundary.every.gather(1, nearest[:, None])[:, 0]
-    outlier = own > torch.stack([_fence(own[y == c]) for c in range(count)])[y]
+    fence = torch.stack([_fence(own[y == c]) for c in range(count)])[y]
 
     def counted(which: Tensor, labels: Tensor = y) -> Ints:
         return torch.bincount(labels[which], minlength=count).numpy()
@@ -192,15 +187,16 @@ def _table(seen: Features, head: _Head, train_logits: Tensor, train_y: Tensor) -
         pred_adv=seen.pred_adv,
         own=(own / scale).numpy(),
         misaligned=(to_other - to_own).numpy(),
-        outlier=(outlier | (far.argmin(dim=1) != y)).numpy(),
+        outlier=((own > fence) | (far.argmin(dim=1) != y)).numpy(),
         files=[],
     )
 
 
 def _distances(z: Tensor, centres: Tensor) -> Tensor:
     """Of points (N,D) to centres (K,D), (N,K); infinite to one that is not there."""
-    far = torch.cdist(z, centres, compute_mode="donot_use_mm_for_euclid_dist")
-    return far.nan_to_num(nan=torch.inf)
+    return torch.cdist(z, centres, compute_mode="donot_use_mm_for_euclid_dist").nan_to_num(
+        nan=torch.inf
+    )
 
 
 def _movement(step: Tensor, line: Tensor) -> tuple[Tensor, Tensor]:
@@ -216,8 +212,7 @@ def _confidence(logits: Tensor, y: Tensor) -> Tensor:
     """The mean softmax output for the true class over the median of the other classes, (K,)."""
     count = logits.shape[1]
     mean = _means(logits.softmax(dim=1).gather(1, y[:, None])[:, 0], y, count)
-    usual = torch.stack([mean[torch.arange(count) != c].nanmedian() for c in range(count)])
-    return mean / usual
+    return mean / torch.stack([mean[torch.arange(count) != c].nanmedian() for c in range(count)])
 
 
 def _means(values: Tensor, y: Tensor, count: int) -> Tensor:
@@ -231,21 +226,18 @@ def _fence(distances: Tensor) -> Tensor:
     """Tukey's upper fence: above it lies an outlier."""
     if not len(distances):
         return torch.tensor(torch.inf, dtype=torch.float64)
-    quartiles = torch.tensor([0.25, 0.75], dtype=torch.float64)
-    ends = torch.quantile(distances.double(), quartiles)
+    ends = torch.quantile(distances.double(), torch.tensor([0.25, 0.75]).double())
     return ends[1] + FAR * (ends[1] - ends[0])
 
 
-def _votes(seen: Features, count: int) -> Ints:
+def _votes(seen: Features) -> Ints:
     """(N,) the class that most of an untouched image's nearest neighbours have, among the other
     untouched images.
     """
     y = torch.from_numpy(seen.y)
     smallest = int(y.unique(return_counts=True)[1].min())
     k = max(1, min(NEIGHBOURS, smallest - 1))
-    near = y[measures.neighbours(torch.from_numpy(seen.clean), k)]
-    votes = torch.zeros(len(y), count).scatter_add_(1, near, torch.ones(near.shape))
-    return votes.argmax(dim=1).numpy()
+    return measures.votes(torch.from_numpy(seen.clean), y, k).numpy()
 
 
 @probe(PairsSpec)
@@ -264,13 +256,19 @@ def pairs(run: Run, spec: PairsSpec) -> Pairs:
     method = run.config.method
     # As long as nothing is weighed by it, a margin pushes nothing.
     margin = float(getattr(method, "margin", 0)) if getattr(method, "margin_weight", 0) else None
-    summary = (
-        f"Mean distance of two {spec.images} images: {within:.2f} of one class, {between:.2f} of"
-        f" two (n = {len(z)})."
+    meta = meta_of(
+        run,
+        images_of(run),
+        images=spec.images,
+        n=len(z),
+        within=within,
+        between=between,
+        **{name: seen.meta[name] for name in ("attack", "eps", "seed")},
+        summary=(
+            f"Mean distance of two {spec.images} images: {within:.2f} of one class, {between:.2f}"
+            f" of two (n = {len(z)})."
+        ),
     )
-    said = {"images": spec.images, "n": len(z), "within": within, "between": between}
-    kept = {name: seen.meta[name] for name in ("attack", "eps", "seed")}
-    meta = meta_of(run, images_of(run), **said, **kept, summary=summary)
     return Pairs(edges, same, different, margin, meta=meta)
 
 
@@ -280,18 +278,17 @@ def uniformity(run: Run, spec: UniformitySpec) -> Uniformity:
     split = images_of(run)
     few = split.take(torch.arange(min(spec.n, len(split))))
     epochs = [*run.snapshots, -1]
-    nets = (run.net(None if epoch < 0 else epoch) for epoch in epochs)
-    clouds = (features_of(net, few.x)[0] for net in nets)
+    clouds = (features_of(run.net(None if at < 0 else at), few.x)[0] for at in epochs)
     points = [(measures.alignment(z, few.y), measures.uniformity(z)) for z in clouds]
     alignment, spread = np.array(points).T
     summary = (
         f"Alignment {alignment[-1]:.2f} (0: each class one direction), uniformity"
-        f" {spread[-1]:.2f} (lower: more evenly spread)"
-    )
-    summary += (
-        f"; from epoch {epochs[0]}: {alignment[0]:.2f}, {spread[0]:.2f}."
-        if len(epochs) > 1
-        else "; no epoch was kept."
+        f" {spread[-1]:.2f} (lower: more evenly spread); "
+        + (
+            f"from epoch {epochs[0]}: {alignment[0]:.2f}, {spread[0]:.2f}."
+            if len(epochs) > 1
+            else "no epoch was kept."
+        )
     )
     meta = meta_of(run, split, n=len(few), summary=summary)
     return Uniformity(np.array(epochs), alignment, spread, meta=meta)

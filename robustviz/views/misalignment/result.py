@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from robustviz.registry import option, register
-from robustviz.stats import Bools, Floats, Ints, _number, _shares, auc, wilson
+from robustviz.stats import Bools, Floats, Ints, auc, finite_or_none, shares, wilson
 from robustviz.types import JSON
-from robustviz.views.features.result import Answers, AttackedSpec, Images
+from robustviz.views.features.result import Answers, AttackedSpec, Images, commonest
 from robustviz.views.result import ProbeSpec, Result
 
 
@@ -77,7 +77,7 @@ class Misalignment(Answers):
         """Clean accuracy on the training sample minus that on the test images, (K,); NaN where one
         is missing.
         """
-        return _shares(self.train_k, self.train_n) - _shares(self.clean_k, self.n)
+        return shares(self.train_k, self.train_n) - shares(self.clean_k, self.n)
 
     @property
     def auc(self) -> tuple[float, float, float, int, int]:
@@ -91,8 +91,7 @@ class Misalignment(Answers):
         """Where attacked images of a class go: (class, how many), the commonest answers first, none
         for 0.
         """
-        found = np.argsort(-self.landed[c], kind="stable")[:most]
-        return [(int(k), int(self.landed[c, k])) for k in found if self.landed[c, k] > 0]
+        return commonest(self.landed[c], most)
 
     def rows(self) -> list[JSON]:
         """The table, worst class first."""
@@ -111,18 +110,18 @@ class Misalignment(Answers):
             "robust": self.robust_k[c] / n if n else None,
             "robust_low": robust[0],
             "robust_high": robust[1],
-            "spread": _number(self.spread[c]),
+            "spread": finite_or_none(self.spread[c]),
             "nearest": names[self.nearest[c]] if self.nearest[c] >= 0 else None,
-            "distance": _number(self.distance[c]),
+            "distance": finite_or_none(self.distance[c]),
             "lands": ", ".join(f"{names[k]} ({count})" for k, count in self.lands(c)),
-            "along": _number(self.along[c]),
-            "across": _number(self.across[c]),
-            "along_noise": _number(self.along_noise[c]),
-            "margin": _number(self.margin[c]),
-            "boundary": _number(self.boundary[c]),
+            "along": finite_or_none(self.along[c]),
+            "across": finite_or_none(self.across[c]),
+            "along_noise": finite_or_none(self.along_noise[c]),
+            "margin": finite_or_none(self.margin[c]),
+            "boundary": finite_or_none(self.boundary[c]),
             "boundary_to": names[self.boundary_class[c]] if self.boundary_class[c] >= 0 else None,
             "train_n": int(self.train_n[c]),
-            "gap": _number(self.gap[c]),
+            "gap": finite_or_none(self.gap[c]),
             "diagnosis": self.kind[c],
             "sentence": self.sentence[c],
         }

@@ -86,12 +86,11 @@ def stages(run: Run, spec: StagesSpec) -> Stages:
         for kind in TWINS
     )
     means = dict(zip(names, cosine.mean(dim=1).tolist(), strict=True))
-    noise = float(control[names.index("features")].mean())
     summary = (
         f"Cosine of clean and attacked, mean over {len(task.images)} images,"
         f" PGD-{spec.steps} at ε = {eps_text(float(task.attack.eps or 0))}: pixels"
         f" {means[START]:.2f}, features {means['features']:.2f}, logits {means['logits']:.2f}"
-        f" (noise of the same ε: features {noise:.2f}). The"
+        f" (noise of the same ε: features {float(control[names.index('features')].mean()):.2f}). The"
         f" greatest fall is at {greatest_fall(names, [*means.values()])}."
     )
     return Stages(names, cosine.numpy(), control.numpy(), meta=task.meta | {"summary": summary})
@@ -113,5 +112,5 @@ def _alike(a: Tensor, b: Tensor) -> Tensor:
     is zero.
     """
     a, b = a.double(), b.double()
-    found = F.cosine_similarity(a, b, dim=1, eps=1e-30).clamp(-1, 1)
-    return torch.where((a == b).all(dim=1), torch.ones_like(found), found)
+    cosine = F.cosine_similarity(a, b, dim=1, eps=1e-30).clamp(-1, 1)
+    return torch.where((a == b).all(dim=1), 1.0, cosine)
