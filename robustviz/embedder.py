@@ -320,8 +320,15 @@ def _warm_up() -> bool:
         np.fill_diagonal(far, -1)
         rows = far.argsort(axis=1)[:, :15]
         far = np.take_along_axis(far, rows, 1).clip(0)
-        new = layout(x, rows, far, seed=0, min_dist=0.1, epochs=11)
-        layout(x, rows, far, new, seed=0, min_dist=0.1, epochs=11)
+        layout(
+            x,
+            rows,
+            far,
+            layout(x, rows, far, seed=0, min_dist=0.1, epochs=11),
+            seed=0,
+            min_dist=0.1,
+            epochs=11,
+        )
     except Exception:
         return False
     return True

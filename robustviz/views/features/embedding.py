@@ -168,7 +168,6 @@ def umap(
         "All these features have the same direction, so UMAP by cosine has nothing to tell apart:"
         " the network has collapsed.",
     )
-    usual = next(many for least, many in EPOCHS.items() if len(z) >= least)
     rows, far = nearest(z, n_neighbors)
     return torch.from_numpy(
         embedder.map_of(
@@ -178,7 +177,8 @@ def umap(
             None if init is None else _map(init, len(z)).detach().cpu().numpy(),
             seed=seed,
             min_dist=min_dist,
-            epochs=epochs or (usual if init is None else AGAIN),
+            epochs=epochs
+            or (next(many for n, many in EPOCHS.items() if len(z) >= n) if init is None else AGAIN),
         )
     ).double()
 

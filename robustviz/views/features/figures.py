@@ -112,17 +112,17 @@ def _near_sentence(name: str, result: Features) -> str:
         else f"nearer to {'their own' if low > 0 else 'another'} class"
     )
     moved, still = float(result.moved_adv.mean()), float(result.moved_noise.mean())
-    far = (
-        f"the attack moves them {moved:.2f} centre distances, noise {still:.2f}"
-        if math.isfinite(moved)
-        else "all class centres coincide"
-    )
     return (
         f"**{name}**: attacked images lie {side} (own minus nearest other cosine"
         f" {_signed(mean)}, 95 %: {_signed(low)} to {_signed(high)}); own centre"
         f" {result.cosines('adversarial')[0].mean():.2f}, with noise of the same ε"
-        f" {result.cosines('noise')[0].mean():.2f}; {far};"
-        f" {fooled_text(result) or 'it knows none of these images'}."
+        f" {result.cosines('noise')[0].mean():.2f}; "
+        + (
+            f"the attack moves them {moved:.2f} centre distances, noise {still:.2f}"
+            if math.isfinite(moved)
+            else "all class centres coincide"
+        )
+        + f"; {fooled_text(result) or 'it knows none of these images'}."
         f" {protocol(result)}, n = {len(result.y)}."
     )
 
@@ -201,12 +201,8 @@ def feature_gap(
     networks = named(results)
     _check_comparable(networks)
     ink = COLOURS[template]
-    figure = make_subplots(
-        rows=2,
-        cols=1,
-        shared_xaxes=True,
-        vertical_spacing=0.08,
-        figure=blank(
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08).update_layout(
+        blank(
             template,
             "The same in feature space",
             "● own class, ◇ nearest other; ■ attack, □ noise",
@@ -215,7 +211,7 @@ def feature_gap(
             yaxis={"title": "cosine, attacked"},
             yaxis2={"title": "centre distances", "rangemode": "tozero"},
             xaxis2={"title": "epoch"},
-        ),
+        ).layout
     )
     for (name, result), side in zip(networks.items(), sides(networks), strict=True):
         for row, what, values, symbol in (

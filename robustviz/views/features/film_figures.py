@@ -36,21 +36,15 @@ def feature_film(
         ),
         height=600,
         margin={"l": 8, "r": 8, "t": 72, "b": 176},
-        annotations=labels(result, result.clean[at], template),
-        **dict(zip(("xaxis", "yaxis"), _window(result), strict=True)),
+        annotations=[*labels(result, result.clean[at], template)],
+        **_window(result),
         **_controls(result, at, template),
     )
     figure.add_scatter(**arrows(result.clean[at], result.adversarial[at], template))
     for group in groups:
+        hover = f"image %{{customdata}}, a {group.name}<extra></extra>"
         for points, symbol in ((result.clean, "circle"), (result.adversarial, "x")):
-            figure.add_scatter(
-                **group.trace(
-                    points[at],
-                    symbol,
-                    result.index,
-                    f"image %{{customdata}}, a {group.name}<extra></extra>",
-                )
-            )
+            figure.add_scatter(**group.trace(points[at], symbol, result.index, hover))
 
     def traces(frame: int) -> list[dict[str, Floats]]:
         both = result.clean[frame], result.adversarial[frame]
@@ -65,7 +59,7 @@ def feature_film(
             data=[go.Scatter(points) for points in traces(frame)],
             traces=[*range(2 * len(groups) + 1)],
             layout={
-                "annotations": labels(result, result.clean[frame], template),
+                "annotations": [*labels(result, result.clean[frame], template)],
                 "title": {"text": f"{prefix} {number}"},
             },
         )
@@ -118,16 +112,15 @@ def _controls(result: FeatureFilm, at: int, template: str) -> dict[str, Any]:
     }
 
 
-def _window(result: FeatureFilm) -> list[dict[str, Any]]:
+def _window(result: FeatureFilm) -> dict[str, Any]:
     """Axes that are the same in all frames: nothing jumps but the points."""
     every = np.concatenate([result.clean, result.adversarial]).reshape(-1, 2)
     pad = 0.04 * max(*np.ptp(every, axis=0).astype(float), 1e-6)
-    return [
-        BARE | {"range": [low - pad, high + pad]}
-        for low, high in zip(
-            *(end(every, axis=0).astype(float) for end in (np.min, np.max)), strict=True
-        )
-    ]
+    low, high = (end(every, axis=0).astype(float) for end in (np.min, np.max))
+    return {
+        f"{name}axis": BARE | {"range": [low[at] - pad, high[at] + pad]}
+        for at, name in enumerate("xy")
+    }
 
 
 def _sentence(result: FeatureFilm, at: int) -> str:

@@ -117,20 +117,24 @@ def feature_map(
         height=560,
         hovermode="closest",
         margin={"l": 8, "r": 8, "t": 72, "b": 128},
-        annotations=labels(result, result.clean, template, focus, _above(result)),
+        annotations=[*labels(result, result.clean, template, focus, _above(result))],
         **_axes(result),
     )
     draw, data = go.Scattergl if 2 * len(result.y) > CROWD else go.Scatter, _data(result)
-    traces = (
-        arrows(result.clean, result.adversarial, template),
-        *(
-            group.trace(points, symbol, data, READ + EXTRA)
-            for group in _groups(result, colour, focus, template)
-            for points, symbol in ((result.clean, "circle"), (result.adversarial, "x"))
-        ),
-        *_guests(result, noise, template),
+    figure.add_traces(
+        [
+            draw(trace)
+            for trace in (
+                arrows(result.clean, result.adversarial, template),
+                *(
+                    group.trace(points, symbol, data, READ + EXTRA)
+                    for group in _groups(result, colour, focus, template)
+                    for points, symbol in ((result.clean, "circle"), (result.adversarial, "x"))
+                ),
+                *_guests(result, noise, template),
+            )
+        ]
     )
-    figure.add_traces([draw(trace) for trace in traces])
     return finish(
         figure,
         f"{what} of {result.meta['method']}'s features.",
@@ -141,11 +145,10 @@ def feature_map(
 
 def _data(result: FeatureMap) -> Any:
     """Of each image its number, class and answers, (n,4)."""
-    names = np.array(result.meta["classes"])
     return np.stack(
         [
             result.index.astype(object),
-            *(names[answers] for answers in (result.y, result.pred, result.pred_adv)),
+            *np.array(result.meta["classes"])[[result.y, result.pred, result.pred_adv]],
         ],
         axis=1,
     )
@@ -153,11 +156,18 @@ def _data(result: FeatureMap) -> Any:
 
 def _guests(result: FeatureMap, noise: bool, template: str) -> Iterator[Trace]:
     """What joined the finished map: the noise, and the attack at another ε."""
-    control = "noise of the same ε", result.noise, "diamond-open", result.pred_noise
-    guests = [control] if noise else []
+    guests = (
+        [("noise of the same ε", result.noise, "diamond-open", result.pred_noise)] if noise else []
+    )
     if len(result.placed):
-        at = f"attack at ε = {eps_text(float(result.meta['place_eps']))}"
-        guests.append((at, result.placed, "triangle-up-open", result.pred_placed))
+        guests.append(
+            (
+                f"attack at ε = {eps_text(float(result.meta['place_eps']))}",
+                result.placed,
+                "triangle-up-open",
+                result.pred_placed,
+            )
+        )
     for label, points, symbol, pred in guests:
         yield {
             "x": points[:, 0],
@@ -195,7 +205,7 @@ def _marked(result: FeatureMap, mark: int, name: str, template: str) -> go.Figur
         showlegend=False,
         hovermode="closest",
         margin={"l": 8, "r": 8, "t": 44, "b": 8},
-        annotations=labels(result, result.clean, template, own, _above(result), ends),
+        annotations=[*labels(result, result.clean, template, own, _above(result), ends)],
         **_axes(result),
     )
     for points, symbol in ((result.clean, "circle"), (result.adversarial, "x")):
@@ -255,11 +265,11 @@ def by_class(y: Ints, pred_adv: Ints, names: list[str], focus: str, template: st
     shown = present
     if focus:
         own = names.index(focus)
-        landed = np.bincount(pred_adv[(y == own) & (pred_adv != own)], minlength=len(names))
+        landed = np.bincount(pred_adv[(y == own) & (pred_adv != own)])
         shown = sorted({own, *(label for label, _ in commonest(landed, 3))})
     elif len(present) > FULL:
-        fooled = np.array([((y == label) & (pred_adv != label)).sum() for label in present])
-        shown = sorted(present[at] for at in np.argsort(-fooled, kind="stable")[: len(shades)])
+        fooled = np.bincount(y[y != pred_adv], minlength=len(names))
+        shown = sorted(sorted(present, key=lambda label: -fooled[label])[: len(shades)])
     # Colours go by class where all have one, so that a class keeps its own from figure to figure.
     place = {label: label if len(names) <= FULL else at for at, label in enumerate(shown)}
     out = [
@@ -307,7 +317,7 @@ def labels(
     focus: str = "",
     above: int = 0,
     free: Floats | None = None,
-) -> list[Trace]:
+) -> Iterator[Trace]:
     """Each class's name at, or `above`, the one of its clean `points` that is nearest to all:
     colour alone would have to be looked up. A name that would cover another, or one of the points
     `free` (k,2), stands a little higher or lower.
@@ -319,7 +329,6 @@ def labels(
     scales = np.array([[room / (np.ptp(points, axis=0).max() or 1.0)] for room in ROOM])
     # middles in both, half a width
     taken = [(scales * point, 10) for point in (() if free is None else free)]
-    out = []
     for label in shown:
         mine, half = points[y == label], 4 * len(names[label]) + 2
         place = mine[np.linalg.norm(mine[:, None] - mine[None], axis=2).sum(axis=1).argmin()]
@@ -336,19 +345,16 @@ def labels(
             tried[0],
         )
         taken.append((middle, half))
-        out.append(
-            {
-                "x": float(place[0]),
-                "y": float(place[1]),
-                "text": names[label],
-                "showarrow": False,
-                "yshift": above + shift,
-                "bgcolor": clear(ink["paper"], 0.75),
-                "borderpad": 1,
-                "font": {"size": 13, "color": ink["text"]},
-            }
-        )
-    return out
+        yield {
+            "x": float(place[0]),
+            "y": float(place[1]),
+            "text": names[label],
+            "showarrow": False,
+            "yshift": above + shift,
+            "bgcolor": clear(ink["paper"], 0.75),
+            "borderpad": 1,
+            "font": {"size": 13, "color": ink["text"]},
+        }
 
 
 def _above(result: FeatureMap) -> int:
@@ -358,8 +364,10 @@ def _above(result: FeatureMap) -> int:
 
 def _axes(result: FeatureMap) -> dict[str, Any]:
     # A plane is a true one: a distance is as long in every direction.
-    umap = result.meta["projection"] == "umap"
-    return {"xaxis": BARE, "yaxis": BARE if umap else BARE | {"scaleanchor": "x"}}
+    return {
+        "xaxis": BARE,
+        "yaxis": BARE | ({} if result.meta["projection"] == "umap" else {"scaleanchor": "x"}),
+    }
 
 
 def _map_sentence(result: FeatureMap, noise: bool, focus: str) -> str:

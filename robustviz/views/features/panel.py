@@ -83,18 +83,29 @@ def controls(here: Context) -> Choice:
     )
     with st.expander("More settings", icon=":material/settings:"):
         a, b, c = st.columns(3)
-        n = a.select_slider("Test images", COUNTS, **linked("map-n", 200, COUNTS))
+        spec = FeatureMapSpec(
+            n=int(a.select_slider("Test images", COUNTS, **linked("map-n", 200, COUNTS))),
+            steps=int(
+                c.number_input(
+                    "Steps of PGD",
+                    1,
+                    100,
+                    help=term("pgd"),
+                    **linked("map-steps", 20, range(1, 101)),
+                )
+            ),
+            seed=int(
+                a.number_input(
+                    "Seed", 0, 9999, help=term("seed"), **linked("map-seed", 0, range(10_000))
+                )
+            ),
+            projection=kind,
+        )
         share = b.select_slider(
             "ε, times that of training",
             list(SHARES),
             help=term("epsilon"),
             **linked("map-eps", "1", SHARES),
-        )
-        steps = c.number_input(
-            "Steps of PGD", 1, 100, help=term("pgd"), **linked("map-steps", 20, range(1, 101))
-        )
-        seed = a.number_input(
-            "Seed", 0, 9999, help=term("seed"), **linked("map-seed", 0, range(10_000))
         )
         near = b.number_input(
             "UMAP: neighbours", 2, 50, help=term("umap"), **linked("map-near", 15, range(2, 51))
@@ -106,17 +117,10 @@ def controls(here: Context) -> Choice:
     radii = [folder.open_model(run_id).eps for _, run_id in here.sides]
     # both networks meet the same ε
     eps = None if share == "1" and len(set(radii)) == 1 else SHARES[str(share)] * radii[0]
-    spec = FeatureMapSpec(
-        int(n),
-        eps,
-        int(steps),
-        int(seed),
-        projection=kind,
-        place_eps=TIMES[also] * (radii[0] if eps is None else eps) if also in TIMES else None,
-    )
     if kind == "umap":
         spec = replace(spec, n_neighbors=int(near), min_dist=float(str(packed)))
-    return Choice(colour, also, spec)
+    beside = TIMES[also] * (radii[0] if eps is None else eps) if also in TIMES else None
+    return Choice(colour, also, replace(spec, eps=eps, place_eps=beside))
 
 
 def one_of(
@@ -292,9 +296,10 @@ def _image(here: Context, shown: Mapping[str, FeatureMap], choice: Choice) -> No
                 str(result.meta["run"]),
                 AdversarialSpec(index=here.img, eps=eps, steps=asked.steps, seed=asked.seed),
             )
-            change = pictures.delta(alone.x, alone.x_adv, eps)
             widgets.picture(
-                pictures.sheet([alone.x, alone.x_adv, change], 112),
+                pictures.sheet(
+                    [alone.x, alone.x_adv, pictures.delta(alone.x, alone.x_adv, eps)], 112
+                ),
                 f"Clean, attacked on its own at ε = {eps_text(eps)}, and the change ×"
                 f" {pictures.gain(eps):.3g}.",
                 f"image-{side}",
@@ -322,8 +327,10 @@ def nearness(here: Context, choice: Choice) -> None:
 
 
 def _table(measured: Mapping[str, Features]) -> Iterator[str]:
-    k = next(iter(measured.values())).meta["k"]
-    yield f"| images | own centre | nearest other | moved | {k}-NN among clean | right (95 %) |"
+    yield (
+        "| images | own centre | nearest other | moved |"
+        f" {next(iter(measured.values())).meta['k']}-NN among clean | right (95 %) |"
+    )
     yield "|:--|--:|--:|--:|--:|--:|"
     for name, result in measured.items():
         for kind, said in KINDS.items():

@@ -60,10 +60,9 @@ class Task:
 
     def seen_by(self, net: Classifier) -> dict[Images, Tensor]:
         """The images of each kind (N,C,H,W), attacked on this network."""
-        x, y = self.images.x, self.images.y
         return {
-            "clean": x,
-            "adversarial": attacked(net, x, y, self.attack, self.seed),
+            "clean": self.images.x,
+            "adversarial": attacked(net, self.images.x, self.images.y, self.attack, self.seed),
             "noise": self.noisy,
         }
 
@@ -81,9 +80,15 @@ def task_of(run: Run, spec: AttackedSpec[Any]) -> Task:
     few = split.take(torch.arange(min(spec.n, len(split))))
     eps = check_eps(run.eps if spec.eps is None else spec.eps, norm, tuple(few.x.shape[1:]))
     attack = PGD(norm=norm, eps=eps, steps=spec.steps)
-    noisy = BALLS[norm](few.x, eps).random_start(torch.Generator().manual_seed(spec.seed))
-    meta = meta_of(run, split, attack=registry.encode(attack), eps=eps, norm=norm, seed=spec.seed)
-    return Task(few, attack, noisy, spec.seed, meta)
+    return Task(
+        images=few,
+        attack=attack,
+        noisy=BALLS[norm](few.x, eps).random_start(torch.Generator().manual_seed(spec.seed)),
+        seed=spec.seed,
+        meta=meta_of(
+            run, split, attack=registry.encode(attack), eps=eps, norm=norm, seed=spec.seed
+        ),
+    )
 
 
 def features_of(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -206,13 +211,14 @@ def feature_map(run: Run, spec: FeatureMapSpec) -> FeatureMap:
     seen = features(run, asked)
     second = None if spec.place_eps is None else features(run, replace(asked, eps=spec.place_eps))
     both = torch.from_numpy(np.concatenate([seen.clean, seen.adversarial])).double()
-    late = seen.noise[:0] if second is None else second.adversarial
-    guests = [torch.from_numpy(z).double() for z in (seen.noise, late)]
+    guests = [
+        torch.from_numpy(z).double()
+        for z in (seen.noise, seen.noise[:0] if second is None else second.adversarial)
+    ]
     at, (noise, placed), axes, origin, share = _drawn(
         spec, both, guests, seen.y, len(split.classes)
     )
     own, other = (np.stack(rows) for rows in zip(*map(seen.cosines, KINDS), strict=True))
-    settings = {"metric": "cosine", "n_neighbors": spec.n_neighbors, "min_dist": spec.min_dist}
     result = FeatureMap(
         clean=_float32(at[:n]),
         adversarial=_float32(at[n:]),
@@ -238,7 +244,11 @@ def feature_map(run: Run, spec: FeatureMapSpec) -> FeatureMap:
             n=n,
             place_eps=spec.place_eps,
             projection=spec.projection,
-            **(settings if spec.projection == "umap" else {}),
+            **(
+                {"metric": "cosine", "n_neighbors": spec.n_neighbors, "min_dist": spec.min_dist}
+                if spec.projection == "umap"
+                else {}
+            ),
         ),
     )
     result.meta["summary"] = _map_summary(spec, result)
@@ -324,12 +334,6 @@ def feature_film(run: Run, spec: FeatureFilmSpec) -> FeatureFilm:
         frames = [[(z - origin) @ axes for z in part] for part in (clean, adv)]
     pred, pred_adv = np.stack(preds, axis=1)
     k = (pred_adv == y.numpy()).sum(axis=1)
-    summary = (
-        f"{len(epochs)} epochs from {epochs[0]} to {epochs[-1]}, {n} images,"
-        f" PGD-{spec.steps} at ε = {eps_text(float(task.attack.eps or 0))}: cosine of attacked"
-        f" images to their own class's centre {own[0][1]:.2f} → {own[-1][1]:.2f}, to the nearest"
-        f" other {other[0][1]:.2f} → {other[-1][1]:.2f}; right under attack {k[0]} → {k[-1]}."
-    )
     return FeatureFilm(
         epochs=np.array(epochs),
         clean=_float32(torch.stack(frames[0])),
@@ -341,7 +345,18 @@ def feature_film(run: Run, spec: FeatureFilmSpec) -> FeatureFilm:
         own=np.array(own),
         other=np.array(other),
         moved=np.array(moved),
-        meta=task.meta | {"projection": spec.projection, "n": n, "summary": summary},
+        meta=task.meta
+        | {
+            "projection": spec.projection,
+            "n": n,
+            "summary": (
+                f"{len(epochs)} epochs from {epochs[0]} to {epochs[-1]}, {n} images,"
+                f" PGD-{spec.steps} at ε = {eps_text(float(task.attack.eps or 0))}: cosine of"
+                f" attacked images to their own class's centre {own[0][1]:.2f} →"
+                f" {own[-1][1]:.2f}, to the nearest other {other[0][1]:.2f} → {other[-1][1]:.2f};"
+                f" right under attack {k[0]} → {k[-1]}."
+            ),
+        },
     )
 
 
@@ -368,14 +383,16 @@ def _shot(
     z, logits = zip(*(features_of(net, x) for x in images.values()), strict=True)
     near = [own_and_other(each.numpy(), z[0].numpy(), task.images.y.numpy()) for each in z]
     own, other = ([part.mean() for part in parts] for parts in zip(*near, strict=True))
-    apart = map(task.displacement, z[:1] * 2, z[1:], [images["adversarial"], images["noise"]])
     return (
         z[0].double(),
         z[1].double(),
         [each.argmax(dim=1).numpy() for each in logits[:2]],
         own,
         other,
-        [float(far.relative.mean()) for far in apart],
+        [
+            float(far.relative.mean())
+            for far in map(task.displacement, z[:1] * 2, z[1:], [*images.values()][1:])
+        ],
     )
 
 

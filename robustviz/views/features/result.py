@@ -144,8 +144,8 @@ def own_and_other(z: Floats, clean: Floats, y: Ints) -> tuple[Floats, Floats]:
     no other class. A vector of length zero has cosine 0.
     """
     clean, known = np.asarray(clean, dtype=np.float64), np.unique(y)
-    centres = np.stack([clean[y == label].mean(axis=0) for label in known])
-    to = (_unit(np.asarray(z, dtype=np.float64)) @ _unit(centres).T).clip(-1, 1)
+    centres = _unit(np.stack([clean[y == label].mean(axis=0) for label in known]))
+    to = (_unit(np.asarray(z, dtype=np.float64)) @ centres.T).clip(-1, 1)
     own = known == y[:, None]
     return to[own], np.where(own, -1.0, to).max(axis=1)
 

@@ -35,7 +35,8 @@ def shown_classes(result: Misalignment, focus: str = "") -> list[int]:
     if len(order) <= MOST or focus not in names:
         return order[:MOST]
     c = names.index(focus)
-    near = [k for k, _ in result.lands(c, CONFUSERS + 1)] + [
+    near = [
+        *(k for k, _ in result.lands(c, CONFUSERS + 1)),
         int(result.nearest[c]),
         int(result.boundary_class[c]),
     ]
@@ -354,16 +355,15 @@ def centre_cosines(
     known = part[np.isfinite(part)]
     most = float(np.abs(known).max()) if len(known) else 1.0
     # Features behind a ReLU have no negative cosines, others may.
-    scale = (
-        {"colorscale": "RdBu", "zmid": 0, "zmin": -most or -1, "zmax": most or 1}
-        if change
-        else {"colorscale": "Cividis", "zmin": float(known.min(initial=0.0)), "zmax": 1}
-    )
     figure.add_heatmap(
         z=part,
         x=names,
         y=names,
-        **scale,
+        **(
+            {"colorscale": "RdBu", "zmid": 0, "zmin": -most or -1, "zmax": most or 1}
+            if change
+            else {"colorscale": "Cividis", "zmin": float(known.min(initial=0.0)), "zmax": 1}
+        ),
         texttemplate="%{z:.2f}" if len(keep) <= MOST else "",
         hovertemplate="clean %{y}, " + kind + " %{x}: %{z:.2f}<extra></extra>",
         colorbar={"thickness": 12},

@@ -82,8 +82,12 @@ def why(here: Context, shown: AttackedSpec[Any]) -> None:
             *(f"**{name}**: {counted(result)}" for name, result in measured.items()),
             "The mark of a boundary: there the head changes its answer, 0.5 is halfway.",
         ]
-        frame = Frame("causes", spec, words="  \n".join(words))
-        widgets.draw(figures.misalignment, measured, frame, focus=focus)
+        widgets.draw(
+            figures.misalignment,
+            measured,
+            Frame("causes", spec, words="  \n".join(words)),
+            focus=focus,
+        )
     for name, result in measured.items():
         with widgets.place():
             causes(here, name, result, focus)
@@ -143,10 +147,12 @@ def misread(result: Misalignment, c: int) -> list[int]:
     """The numbers of a class's images that are misread, attacked or not: outliers first, then by
     distance from the centre.
     """
-    wrong = ((result.y == c) & ((result.pred_adv != c) | (result.pred != c))).nonzero()[0]
     return [
         int(result.index[i])
-        for i in sorted(wrong, key=lambda i: (not result.outlier[i], -result.own[i]))
+        for i in sorted(
+            ((result.y == c) & ((result.pred_adv != c) | (result.pred != c))).nonzero()[0],
+            key=lambda i: (not result.outlier[i], -result.own[i]),
+        )
     ]
 
 
@@ -156,11 +162,15 @@ def _cells(row: JSON) -> JSON:
         for name in ("clean", "robust")
         if row[name] is not None
     }
-    numbers = {name: f"{value:.2f}" for name, value in row.items() if isinstance(value, float)}
-    shown = (row | numbers | share) | (
-        {}
-        if row["gap"] is None
-        else {"gap": f"{100 * row['gap']:+.0f} points, {row['train_n']} train"}
+    shown = (
+        row
+        | {name: f"{value:.2f}" for name, value in row.items() if isinstance(value, float)}
+        | share
+        | (
+            {}
+            if row["gap"] is None
+            else {"gap": f"{100 * row['gap']:+.0f} points, {row['train_n']} train"}
+        )
     )
     return {title: shown[name] for name, title in COLUMNS.items()}
 
@@ -224,8 +234,11 @@ def _centres(
     seen = widgets.measured(here, asked, "the features")
     for column, (name, result) in zip(st.columns(max(len(seen), 1)), seen.items(), strict=False):
         names = list(result.meta["classes"])
-        many = len(names) > MOST and name in measured
-        few = [names[c] for c in sorted(shown_classes(measured[name], focus))] if many else []
+        few = (
+            [names[c] for c in sorted(shown_classes(measured[name], focus))]
+            if len(names) > MOST and name in measured
+            else []
+        )
         with column, widgets.place():
             st.markdown(f"**{name}**")
             widgets.draw(

@@ -49,8 +49,7 @@ def misalignment(run: Run, spec: MisalignmentSpec) -> Misalignment:
         if spec.class_ not in (names := list(run.classes)):  # before anything is measured
             raise UserError(registry.unknown("class", spec.class_, names), code=2)
         table = misalignment(run, replace(spec, class_=""))
-        line = table.line(names.index(spec.class_))
-        return replace(table, meta=table.meta | {"summary": line})
+        return replace(table, meta=table.meta | {"summary": table.line(names.index(spec.class_))})
     split, net, seen = images_of(run), net_of(run), features(run, spec.alike(FeaturesSpec))
     # Beginnings are nested: these are among the images it learned from.
     count = min(run.config.n_train or spec.train_n, spec.train_n)
@@ -67,11 +66,16 @@ def misalignment(run: Run, spec: MisalignmentSpec) -> Misalignment:
         meta=meta,
     )
     votes = _votes(seen)
-    causes = [diagnosis(table, c, votes) for c in range(len(split.classes))]
-    kinds, sentences = (list(words) for words in zip(*causes, strict=True))
+    kinds, sentences = (
+        list(words)
+        for words in zip(
+            *(diagnosis(table, c, votes) for c in range(len(split.classes))), strict=True
+        )
+    )
     table = replace(table, kind=kinds, sentence=sentences)
-    worst = "\n".join(table.line(c) for c in table.order[:3])
-    return replace(table, meta=meta | {"summary": worst})
+    return replace(
+        table, meta=meta | {"summary": "\n".join(table.line(c) for c in table.order[:3])}
+    )
 
 
 class _Boundary(NamedTuple):
@@ -122,12 +126,11 @@ class _Head(NamedTuple):
 
 
 def _head(net: Classifier, seen: Features, count: int) -> _Head:
-    clean = torch.from_numpy(seen.clean)
-    centres = measures.class_centres(clean, torch.from_numpy(seen.y), count)
+    clean, y = torch.from_numpy(seen.clean), torch.from_numpy(seen.y)
     with torch.no_grad():
         return _Head(
             net.head(clean),
-            net.head(centres.nan_to_num().float()),
+            net.head(measures.class_centres(clean, y, count).nan_to_num().float()),
             net.head(torch.zeros_like(clean[:1]))[0],
         )
 
@@ -235,8 +238,7 @@ def _votes(seen: Features) -> Ints:
     untouched images.
     """
     y = torch.from_numpy(seen.y)
-    smallest = int(y.unique(return_counts=True)[1].min())
-    k = max(1, min(NEIGHBOURS, smallest - 1))
+    k = max(1, min(NEIGHBOURS, int(y.unique(return_counts=True)[1].min()) - 1))
     return measures.votes(torch.from_numpy(seen.clean), y, k).numpy()
 
 
@@ -279,8 +281,9 @@ def uniformity(run: Run, spec: UniformitySpec) -> Uniformity:
     few = split.take(torch.arange(min(spec.n, len(split))))
     epochs = [*run.snapshots, -1]
     clouds = (features_of(run.net(None if at < 0 else at), few.x)[0] for at in epochs)
-    points = [(measures.alignment(z, few.y), measures.uniformity(z)) for z in clouds]
-    alignment, spread = np.array(points).T
+    alignment, spread = np.array(
+        [(measures.alignment(z, few.y), measures.uniformity(z)) for z in clouds]
+    ).T
     summary = (
         f"Alignment {alignment[-1]:.2f} (0: each class one direction), uniformity"
         f" {spread[-1]:.2f} (lower: more evenly spread); "

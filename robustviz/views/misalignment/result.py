@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from robustviz.registry import option, register
 from robustviz.stats import Bools, Floats, Ints, auc, finite_or_none, shares, wilson
 from robustviz.types import JSON
@@ -69,8 +67,8 @@ class Misalignment(Answers):
         """The classes, the one with the lowest accuracy under attack first; those without an image
         last.
         """
-        share = np.where(self.n > 0, self.robust_k / np.maximum(self.n, 1), 2.0)
-        return [int(c) for c in np.argsort(share, kind="stable")]
+        # the share of none is NaN, which comes last
+        return [int(c) for c in shares(self.robust_k, self.n).argsort(kind="stable")]
 
     @property
     def gap(self) -> Floats:
@@ -135,21 +133,22 @@ class Misalignment(Answers):
             f"{row[of]:.0%} [{row[f'{of}_low']:.0%}, {row[f'{of}_high']:.0%}]"
             for of in ("clean", "robust")
         )
-        gap = (
-            f"train–test gap {100 * self.gap[c]:+.0f} points ({row['train_n']} training images)"
-            if row["train_n"]
-            else "no training image"
-        )
-        nearest = (
-            f"nearest wrong centre {row['nearest']} at {self.distance[c]:.2f}"
-            if row["nearest"]
-            else "no other centre"
-        )
         return (
             f"{row['class']}: n = {row['n']}, clean {clean}, {self.meta['printed']} {robust};"
-            f" spread {self.spread[c]:.2f}, {nearest}; lands on {row['lands']}; moved"
-            f" {self.along[c]:.2f} along and {self.across[c]:.2f} across that line; head margin"
-            f" {self.margin[c]:.2f}; {gap}.\n{self.kind[c]}: {self.sentence[c]}"
+            f" spread {self.spread[c]:.2f}, "
+            + (
+                f"nearest wrong centre {row['nearest']} at {self.distance[c]:.2f}"
+                if row["nearest"]
+                else "no other centre"
+            )
+            + f"; lands on {row['lands']}; moved {self.along[c]:.2f} along and"
+            f" {self.across[c]:.2f} across that line; head margin {self.margin[c]:.2f}; "
+            + (
+                f"train–test gap {100 * self.gap[c]:+.0f} points ({row['train_n']} training images)"
+                if row["train_n"]
+                else "no training image"
+            )
+            + f".\n{self.kind[c]}: {self.sentence[c]}"
         )
 
 

@@ -86,14 +86,22 @@ def stages(run: Run, spec: StagesSpec) -> Stages:
         for kind in TWINS
     )
     means = dict(zip(names, cosine.mean(dim=1).tolist(), strict=True))
-    summary = (
-        f"Cosine of clean and attacked, mean over {len(task.images)} images,"
-        f" PGD-{spec.steps} at ε = {eps_text(float(task.attack.eps or 0))}: pixels"
-        f" {means[START]:.2f}, features {means['features']:.2f}, logits {means['logits']:.2f}"
-        f" (noise of the same ε: features {float(control[names.index('features')].mean()):.2f}). The"
-        f" greatest fall is at {greatest_fall(names, [*means.values()])}."
+    return Stages(
+        names,
+        cosine.numpy(),
+        control.numpy(),
+        meta=task.meta
+        | {
+            "summary": (
+                f"Cosine of clean and attacked, mean over {len(task.images)} images,"
+                f" PGD-{spec.steps} at ε = {eps_text(float(task.attack.eps or 0))}: pixels"
+                f" {means[START]:.2f}, features {means['features']:.2f}, logits"
+                f" {means['logits']:.2f} (noise of the same ε: features"
+                f" {float(control[names.index('features')].mean()):.2f}). The"
+                f" greatest fall is at {greatest_fall(names, [*means.values()])}."
+            )
+        },
     )
-    return Stages(names, cosine.numpy(), control.numpy(), meta=task.meta | {"summary": summary})
 
 
 def greatest_fall(names: list[str], means: list[float]) -> str:
