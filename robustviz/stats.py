@@ -45,12 +45,11 @@ def t_quantile(freedom: int, level: float = 0.95) -> float:
     if freedom < 1:
         return math.inf
     try:
-        stdtrit = load("scipy.special").stdtrit
+        return float(load("scipy.special").stdtrit(freedom, (1 + level) / 2))
     except ImportError:
         raise UserError(
             "Intervals of means come from scipy, which is not installed: run `pip install scipy`."
         ) from None
-    return float(stdtrit(freedom, (1 + level) / 2))
 
 
 def mean_interval(
@@ -118,10 +117,8 @@ def tango(b: int, c: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     def score(delta: float) -> float:
         """How many standard errors b − c lies above what Δ makes us expect; falls as Δ grows."""
         half = (2 * n - b + c) * delta - b - c
-        root = max(0.0, half * half + 8 * n * c * delta * (1 - delta))
-        q = (math.sqrt(root) - half) / (
-            4 * n
-        )  # the likeliest share of images right for the second only
+        # the likeliest share of images right for the second only
+        q = (math.sqrt(max(0.0, half * half + 8 * n * c * delta * (1 - delta))) - half) / (4 * n)
         variance = n * (2 * q + delta * (1 - delta))
         above = b - c - n * delta
         return (
@@ -153,7 +150,8 @@ def mcnemar(b: int, c: int) -> float:
     return min(1.0, 2 * sum(math.comb(total, i) for i in range(few + 1)) / (1 << total))
 
 
-def _number(value: float) -> float | None:
+def finite_or_none(value: float) -> float | None:
+    """`value` where it is a number, None for NaN and the infinities, which JSON does not have."""
     return float(value) if math.isfinite(value) else None
 
 
@@ -179,7 +177,8 @@ def auc(high: Floats, low: Floats, z: float = 1.959964) -> tuple[float, float, f
     return area, max(0.0, area - z * error), min(1.0, area + z * error), m, n
 
 
-def _shares(k: Ints, n: Ints) -> Floats:
+def shares(k: Ints, n: Ints) -> Floats:
+    """`k` of `n`, element by element, as fractions; NaN where n is 0."""
     return np.where(n > 0, k / np.maximum(n, 1), np.nan)
 
 
@@ -190,16 +189,18 @@ def flat(heat: Floats) -> bool:
     return not float(np.ptp(heat)) > 1e-6 * float(np.abs(heat).max())
 
 
+def _ranks(values: Floats) -> Floats:
+    """Each value's rank less the mean rank, (n,)."""
+    _, place, count = np.unique(np.ravel(values), return_inverse=True, return_counts=True)
+    rank = (np.cumsum(count) - (count - 1) / 2)[place]
+    return np.asarray(rank - rank.mean())
+
+
 def spearman(u: Floats, v: Floats) -> float:
     """Spearman's rank correlation of two arrays of the same shape, −1 to 1; ties share their mean
     rank; NaN where one is constant.
     """
     if flat(u) or flat(v):
         return math.nan
-    ranks = []
-    for values in (np.ravel(u), np.ravel(v)):
-        _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-        rank = (np.cumsum(count) - (count - 1) / 2)[place]
-        ranks.append(rank - rank.mean())
-    one, two = ranks
+    one, two = _ranks(u), _ranks(v)
     return float((one @ two) / math.sqrt((one @ one) * (two @ two)))

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from robustviz.registry import option, register
-from robustviz.stats import Bools, Floats, Ints, _shares, mcnemar, tango, wilson
+from robustviz.stats import Bools, Floats, Ints, mcnemar, shares, tango, wilson
 from robustviz.views.result import ProbeSpec, Result
 
 Kind = Literal["pgd", "mim", "dim", "tim"]
@@ -64,7 +64,7 @@ class Transfer(Result):
     @property
     def error(self) -> Floats:
         """The transfer score: k/n, (T,), NaN where no image qualifies."""
-        return _shares(self.k, self.n)
+        return shares(self.k, self.n)
 
     @property
     def interval(self) -> Floats:
@@ -90,7 +90,7 @@ class Transfer(Result):
     @property
     def difference(self) -> Floats:
         """Error after minus error before on the images that qualify for both, (T,)."""
-        return _shares(self.paired[:, 1] - self.paired[:, 2], self.paired[:, 0])
+        return shares(self.paired[:, 1] - self.paired[:, 2], self.paired[:, 0])
 
     @property
     def difference_interval(self) -> Floats:
