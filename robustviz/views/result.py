@@ -9,8 +9,9 @@ import csv
 import dataclasses
 import io
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 
@@ -19,6 +20,15 @@ from robustviz.types import JSON, UserError
 
 T = TypeVar("T", bound="Result")
 R = TypeVar("R", bound="Result", covariant=True)
+
+
+def csv_of(rows: Sequence[Mapping[str, object]]) -> bytes:
+    """Rows as CSV with a header, which has the names of all rows."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(dict.fromkeys(name for row in rows for name in row)))
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue().encode()
 
 
 @dataclass(frozen=True)
@@ -33,13 +43,13 @@ class Result:
         """The result as the bytes of an `.npz` without pickle: each array under its name,
         everything else as JSON under `json`.
         """
-        arrays: dict[str, Any] = {}
-        rest: JSON = {}
-        for each in dataclasses.fields(self):
-            value = getattr(self, each.name)
-            (arrays if isinstance(value, np.ndarray) else rest)[each.name] = value
+        values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        arrays: JSON = {
+            name: value for name, value in values.items() if isinstance(value, np.ndarray)
+        }
+        text = json.dumps({name: values[name] for name in values if name not in arrays})
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, json=np.array(json.dumps(rest)), **arrays)
+        np.savez_compressed(buffer, json=np.array(text), **arrays)
         return buffer.getvalue()
 
     def rows(self) -> list[JSON]:
@@ -50,11 +60,7 @@ class Result:
 
     def to_csv(self) -> bytes:
         """The table as CSV with a header. Raises UserError where there is none."""
-        rows, out = self.rows(), io.StringIO()
-        writer = csv.DictWriter(out, list(dict.fromkeys(name for row in rows for name in row)))
-        writer.writeheader()
-        writer.writerows(rows)
-        return out.getvalue().encode()
+        return csv_of(self.rows())
 
     @classmethod
     def from_npz(cls: type[T], data: bytes) -> T:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping
-from typing import Any
 
 import plotly.graph_objects as go
 from PIL import Image
@@ -28,19 +27,27 @@ def slides(figures: Mapping[str, go.Figure], *, name: str = "") -> go.Figure:
         raise UserError(
             "Figures behind one slider must have the same kinds of traces in the same order."
         )
-    numbers = range(len(first.data))
     out = go.Figure(first)
     out.frames = [
-        go.Frame(name=label, data=one.data, traces=[*numbers], layout=_moving(one))
-        for label, one in figures.items()
-    ]
-    steps = [
-        {"label": label, "method": "animate", "args": [[label], _AT_ONCE]} for label in figures
+        go.Frame(
+            name=label,
+            data=figure.data,
+            traces=[*range(len(first.data))],
+            layout={
+                name: value
+                for name, value in figure.layout.to_plotly_json().items()
+                if name not in _PLACED
+            },
+        )
+        for label, figure in figures.items()
     ]
     out.update_layout(
         sliders=[
             {
-                "steps": steps,
+                "steps": [
+                    {"label": label, "method": "animate", "args": [[label], _AT_ONCE]}
+                    for label in figures
+                ],
                 "currentvalue": {"prefix": f"{name} = " if name else ""},
                 "pad": {"t": 56},
                 "x": 0.02,
@@ -51,27 +58,20 @@ def slides(figures: Mapping[str, go.Figure], *, name: str = "") -> go.Figure:
         margin={**first.layout.margin.to_plotly_json(), "b": 150},
         legend={"yref": "paper", "y": 1.02, "yanchor": "bottom"},
     )
-    said = "; ".join(
-        f"{name} {label}: {figure.layout.meta['sentence']}"
-        for label, figure in figures.items()
-        if figure.layout.meta["sentence"]
-    )
     return finish(
         out,
         f"{len(figures)} figures behind a slider{name and f' over {name}'}.",
         dict(first.layout.meta),
-        said,
+        "; ".join(
+            f"{name} {label}: {figure.layout.meta['sentence']}"
+            for label, figure in figures.items()
+            if figure.layout.meta["sentence"]
+        ),
     )
 
 
-def _moving(figure: go.Figure) -> dict[str, Any]:
-    """What changes from frame to frame: all of the layout but the places that the slider needs."""
-    kept = ("template", "height", "margin", "legend")
-    return {
-        name: value for name, value in figure.layout.to_plotly_json().items() if name not in kept
-    }
-
-
+# what stays from frame to frame: the places that the slider needs
+_PLACED = ("template", "height", "margin", "legend")
 _AT_ONCE = {
     "mode": "immediate",
     "frame": {"duration": 0, "redraw": True},
@@ -88,12 +88,15 @@ def picture(png: bytes, title: str, sentence: str = "", *, template: str = LIGHT
         sentence,
         height=min(420, 120 + height),
         margin={"l": 8, "r": 8, "t": 80, "b": 8},
+        xaxis={"visible": False, "range": [-0.5, width - 0.5], "constrain": "domain"},
+        yaxis={
+            "visible": False,
+            "range": [height - 0.5, -0.5],
+            "scaleanchor": "x",
+            "constrain": "domain",
+        },
     )
     figure.add_image(
         source="data:image/png;base64," + base64.b64encode(png).decode(), hoverinfo="skip"
-    )
-    figure.update_xaxes(visible=False, range=[-0.5, width - 0.5], constrain="domain")
-    figure.update_yaxes(
-        visible=False, range=[height - 0.5, -0.5], scaleanchor="x", constrain="domain"
     )
     return finish(figure, title, {}, sentence)

@@ -7,6 +7,7 @@ Signed quantities are drawn around a neutral middle, never with a rainbow.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -55,8 +56,7 @@ _HYPHEN = re.compile(
 )  # before a number it is a minus; "PGD-20" and "s0-3" keep theirs
 
 
-def _template(name: str) -> go.layout.Template:
-    colour = COLOURS[name]
+def _template(colour: Mapping[str, str]) -> go.layout.Template:
     axis = {
         "gridcolor": colour["grid"],
         "zerolinecolor": colour["grid"],
@@ -97,8 +97,8 @@ def _template(name: str) -> go.layout.Template:
     )
 
 
-for _name in COLOURS:
-    pio.templates[_name] = _template(_name)
+for _name, _colour in COLOURS.items():
+    pio.templates[_name] = _template(_colour)
 
 
 def blank(template: str, title: str, subtitle: str = "", **layout: Any) -> go.Figure:
@@ -121,8 +121,19 @@ def named(results: R | Mapping[str, R], alone: str = "A") -> dict[str, R]:
 def sides(named: Mapping[str, object]) -> list[str]:
     """The side of each network: its name's first letter where that says A or B, else its place."""
     letters, order = [name[:1].lower() for name in named], list(DASHES)
-    by_letter = set(letters) <= set(order) and len(set(letters)) == len(letters)
-    return letters if by_letter else order[: len(letters)]
+    return (
+        letters
+        if set(letters) <= set(order) and len(set(letters)) == len(letters)
+        else order[: len(letters)]
+    )
+
+
+def spread(mean: float, low: float, high: float, form: str = ".2f") -> str:
+    """A mean and its interval in words, each number in `form`; the mean alone where an end is not
+    finite.
+    """
+    known = math.isfinite(low) and math.isfinite(high)
+    return f"{mean:{form}} [{low:{form}}, {high:{form}}]" if known else f"{mean:{form}}"
 
 
 def lines(results: Mapping[str, R], sentence: Callable[[R], str]) -> list[str]:
@@ -158,7 +169,8 @@ def finish(figure: go.Figure, alt: str, meta: dict[str, Any], sentence: str = ""
     what is seen in this case, with its numbers, and is printed beside the figure, and `alt`, which
     says what kind of figure it is and the sentence.
     """
-    kept = {key: value for key, value in meta.items() if key != "classes"}
     alt, sentence = (_HYPHEN.sub("−", words) for words in (alt, sentence))
-    figure.update_layout(meta={**kept, "alt": f"{alt} {sentence}".strip(), "sentence": sentence})
-    return figure
+    kept = {key: value for key, value in meta.items() if key != "classes"}
+    return figure.update_layout(
+        meta={**kept, "alt": f"{alt} {sentence}".strip(), "sentence": sentence}
+    )

@@ -20,9 +20,8 @@ def adversarial(result: Adversarial, *, side: str = "a", template: str = LIGHT) 
     """Class bars of one attacked image, before (outlined) and after (filled); the true class is
     marked by ✓.
     """
-    colour, names = COLOURS[template], list(result.meta["classes"])
-    shown = _top(result, 10)
-    labels = [("✓ " if k == result.y else "") + names[k] for k in shown]
+    colour, shown = COLOURS[template], _top(result, 10)
+    labels = [("✓ " if k == result.y else "") + result.meta["classes"][k] for k in shown]
     figure = blank(
         template,
         "",
@@ -30,25 +29,25 @@ def adversarial(result: Adversarial, *, side: str = "a", template: str = LIGHT) 
         bargap=0.25,
         height=28 * len(shown) + 100,
         margin={"l": 8, "r": 28, "t": 8, "b": 84},
+        xaxis={"range": [0, 1], "tickformat": ".0%", "title": "softmax output"},
+        yaxis={"autorange": "reversed", "ticks": "", "type": "category", "tickmode": "linear"},
     )
-    figure.add_bar(
-        y=labels,
-        x=result.probs[shown],
-        orientation="h",
-        name="clean",
-        marker={"color": colour["paper"], "line": {"color": colour[side], "width": 2}},
-        hovertemplate="%{y} clean %{x:.1%}<extra></extra>",
-    )
-    figure.add_bar(
-        y=labels,
-        x=result.probs_adv[shown],
-        orientation="h",
-        name="attacked",
-        marker={"color": colour[side]},
-        hovertemplate="%{y} attacked %{x:.1%}<extra></extra>",
-    )
-    figure.update_xaxes(range=[0, 1], tickformat=".0%", title="softmax output")
-    figure.update_yaxes(autorange="reversed", ticks="", type="category", tickmode="linear")
+    for name, probs, marker in (
+        (
+            "clean",
+            result.probs,
+            {"color": colour["paper"], "line": {"color": colour[side], "width": 2}},
+        ),
+        ("attacked", result.probs_adv, {"color": colour[side]}),
+    ):
+        figure.add_bar(
+            y=labels,
+            x=probs[shown],
+            orientation="h",
+            name=name,
+            marker=marker,
+            hovertemplate=f"%{{y}} {name} %{{x:.1%}}<extra></extra>",
+        )
     return finish(
         figure,
         f"Class bars of {result.meta['method']} before and after the attack.",
@@ -61,9 +60,8 @@ def _top(result: Adversarial, most: int) -> list[int]:
     """All classes where they are few, else those with the highest outputs and the true one, in
     class order.
     """
-    count = len(result.probs)
-    if count <= most:
-        return list(range(count))
+    if len(result.probs) <= most:
+        return list(range(len(result.probs)))
     best = np.argsort(-np.maximum(result.probs, result.probs_adv))[:most]
     return sorted({*map(int, best[: most - 1]), result.y})
 
@@ -83,6 +81,8 @@ def accuracy_curve(
         template,
         f"Accuracy under PGD-{first.meta['attack']['steps']}",
         f"n = {first.n}; an upper bound on robust accuracy",
+        xaxis={"title": "ε in grey levels (of 255)", "rangemode": "tozero"},
+        yaxis={"range": [0, 1.02], "tickformat": ".0%", "title": "still right"},
     )
     for (name, curve), side in zip(curves.items(), sides(curves), strict=True):
         x, interval = curve.eps * 255, curve.interval
@@ -121,8 +121,6 @@ def accuracy_curve(
             annotation_text="training ε",
             annotation_position="top right",
         )
-    figure.update_xaxes(title="ε in grey levels (of 255)", rangemode="tozero")
-    figure.update_yaxes(range=[0, 1.02], tickformat=".0%", title="still right")
     return finish(figure, "Accuracy against the attack's radius.", first.meta, _summaries(curves))
 
 
@@ -137,21 +135,21 @@ def smallest_eps(
     """
     several = named(results)
     colour, first = COLOURS[template], next(iter(several.values()))
-    limit = first.limit * 255
     figure = blank(
         template,
         "Smallest ε that flips an image",
         f"{len(first.eps)} test images, PGD-{first.meta['attack']['steps']}",
         barmode="group",
         bargap=0.12,
+        xaxis={"title": "ε in grey levels (of 255)", "range": [0, first.limit * 255]},
+        yaxis={"title": "images"},
     )
-    edges = np.linspace(0, limit, 17)
+    edges = np.linspace(0, first.limit * 255, 17)
     for (name, result), side in zip(several.items(), sides(several), strict=True):
-        levels = result.eps[np.isfinite(result.eps) & (result.eps > 0)] * 255
-        counts, _ = np.histogram(levels, edges)
+        flipped = np.isfinite(result.eps) & (result.eps > 0)
         figure.add_bar(
             x=(edges[:-1] + edges[1:]) / 2,
-            y=counts,
+            y=np.histogram(result.eps[flipped] * 255, edges)[0],
             name=name,
             marker={"color": colour[side], "pattern": {"shape": "" if side == "a" else "/"}},
             hovertemplate="%{y} images near ε %{x:.0f}/255<extra>" + name + "</extra>",
@@ -169,8 +167,6 @@ def smallest_eps(
                     "font": {"color": colour[side]},
                 },
             )
-    figure.update_xaxes(title="ε in grey levels (of 255)", range=[0, limit])
-    figure.update_yaxes(title="images")
     return finish(
         figure,
         "Histogram of the smallest radius that flips an image.",
@@ -190,6 +186,8 @@ def trajectory(
         "The true class, step by step",
         f"{attack_name(first.meta['attack'])}, ε = {eps_text(first.eps)}, seed"
         f" {first.meta['seed']}, image {first.meta['index']}",
+        xaxis={"title": "step (0: the random start)"},
+        yaxis={"range": [0, 1.02], "tickformat": ".0%", "title": "softmax output"},
     )
     for (name, result), side in zip(several.items(), sides(several), strict=True):
         figure.add_scatter(
@@ -200,8 +198,6 @@ def trajectory(
             customdata=result.loss,
             hovertemplate="step %{x}: %{y:.1%}, loss %{customdata:.2f}<extra>" + name + "</extra>",
         )
-    figure.update_xaxes(title="step (0: the random start)")
-    figure.update_yaxes(range=[0, 1.02], tickformat=".0%", title="softmax output")
     return finish(
         figure, "Output for the true class after each attack step.", first.meta, _summaries(several)
     )

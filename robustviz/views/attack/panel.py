@@ -22,6 +22,7 @@ from robustviz.views.attack.result import (
     SmallestEpsSpec,
     TrajectorySpec,
 )
+from robustviz.views.theme import lines
 
 ATTACKS: dict[Literal["pgd", "fgsm", "targeted"], str] = {
     "pgd": "PGD",
@@ -38,42 +39,39 @@ def controls(here: Context) -> AdversarialSpec:
     usual = round(run.eps * 255)
     top = max(16, min(255, 2 * usual))
     left, right = st.columns([1, 2], vertical_alignment="bottom")
-    with left:
-        kind = st.segmented_control(
-            "Attack",
-            list(ATTACKS),
-            required=True,
-            format_func=ATTACKS.__getitem__,
-            help=term("pgd"),
-            **shell.linked("attack", "pgd", ATTACKS),
-        )
-    with right:
-        level = st.slider(
-            f"ε in grey levels of 255 (trained for {eps_text(run.eps)})",
-            0,
-            top,
-            help=term("epsilon"),
-            **shell.linked("eps", usual, range(top + 1)),
-        )
-    with st.expander("More settings", icon=":material/settings:"):
-        a, b, c = st.columns(3)
-        steps = a.number_input(
-            "Steps of PGD", 1, 100, help=term("pgd"), **shell.linked("steps", 10, range(1, 101))
-        )
-        seed = b.number_input(
-            "Seed of the random start",
-            0,
-            9999,
-            help=term("seed"),
-            **shell.linked("seed", 0, range(10_000)),
-        )
-        names = list(run.info["images"]["names"])
-        target = c.selectbox(
-            "Target class, for a targeted attack",
-            names,
-            help=term("targeted"),
-            **shell.linked("target", names[0], names),
-        )
+    kind = left.segmented_control(
+        "Attack",
+        list(ATTACKS),
+        required=True,
+        format_func=ATTACKS.__getitem__,
+        help=term("pgd"),
+        **shell.linked("attack", "pgd", ATTACKS),
+    )
+    level = right.slider(
+        f"ε in grey levels of 255 (trained for {eps_text(run.eps)})",
+        0,
+        top,
+        help=term("epsilon"),
+        **shell.linked("eps", usual, range(top + 1)),
+    )
+    a, b, c = st.expander("More settings", icon=":material/settings:").columns(3)
+    steps = a.number_input(
+        "Steps of PGD", 1, 100, help=term("pgd"), **shell.linked("steps", 10, range(1, 101))
+    )
+    seed = b.number_input(
+        "Seed of the random start",
+        0,
+        9999,
+        help=term("seed"),
+        **shell.linked("seed", 0, range(10_000)),
+    )
+    names = list(run.info["images"]["names"])
+    target = c.selectbox(
+        "Target class, for a targeted attack",
+        names,
+        help=term("targeted"),
+        **shell.linked("target", names[0], names),
+    )
     shell.write_address()  # here too: a fragment ends before the page does
     return AdversarialSpec(
         here.img,
@@ -88,19 +86,23 @@ def controls(here: Context) -> AdversarialSpec:
 def one_network(side: str, run_id: str, chosen: AdversarialSpec) -> None:
     """One network: what it says now, the pictures, the class bars, the doctor."""
     result = cache.answer(run_id, chosen)
-    name = label(folder.open_model(run_id))
-    st.subheader(f":{shell.side_colour(side)}[{side.upper()}] · {name}")
+    st.subheader(f":{shell.side_colour(side)}[{side.upper()}] · {label(folder.open_model(run_id))}")
     st.markdown(sentence(result, chosen.target))
-    change = pictures.delta(result.x, result.x_adv, result.eps)
     caption = (
         f"clean, attacked at ε = {eps_text(result.eps)}, and the change"
         f" × {pictures.gain(result.eps):.3g} (grey: none)"
     )
-    sheet = pictures.sheet([result.x, result.x_adv, change], 192)
+    sheet = pictures.sheet(
+        [result.x, result.x_adv, pictures.delta(result.x, result.x_adv, result.eps)], 192
+    )
     st.image(sheet, width="stretch", alt=f"Model {side.upper()}: {caption}")
     st.markdown(f"Left to right: {caption}.")
-    frame = widgets.Frame(f"bars-{side}", chosen, words="", image=sheet)
-    widgets.draw(figures.adversarial, result, frame, side=side)
+    widgets.draw(
+        figures.adversarial,
+        result,
+        widgets.Frame(f"bars-{side}", chosen, words="", image=sheet),
+        side=side,
+    )
     doctor(run_id, result)
 
 
@@ -110,8 +112,9 @@ def sentence(result: Adversarial, target: int = -1) -> str:
     """
     names = result.meta["classes"]
     before, after = int(result.probs.argmax()), int(result.probs_adv.argmax())
-    was = f"{names[before]} ({result.probs[before]:.0%})"
-    now = f"{names[after]} ({result.probs_adv[after]:.0%})"
+    was, now = (
+        f"{names[probs.argmax()]} ({probs.max():.0%})" for probs in (result.probs, result.probs_adv)
+    )
     outcome = f"**{was} → {now}**: it holds against this attack."
     if before != result.y:
         outcome = (
@@ -119,8 +122,10 @@ def sentence(result: Adversarial, target: int = -1) -> str:
             f" Attacked: **{now}**."
         )
     elif target not in (-1, result.y):
-        reached = "is reached" if after == target else "is not reached"
-        outcome = f"**{was} → {now}**. The target {reached} ({names[target]})."
+        outcome = (
+            f"**{was} → {now}**. The target {'is' if after == target else 'is not'} reached"
+            f" ({names[target]})."
+        )
     elif result.eps == 0:
         outcome = f"**{was}**: nothing may change at ε = 0."
     elif after != result.y:
@@ -136,21 +141,20 @@ def doctor(run_id: str, result: Adversarial) -> None:
     findings = evaluation.doctor if evaluation else ()
     faults = [near, inside, *(finding.ok for finding in findings)].count(False)
     count = 2 + len(findings)
-    verdict, icon = f"no fault found in {count} checks; not a proof", ":material/check_circle:"
-    if faults:
-        verdict, icon = f"{faults} of {count} checks found a fault", ":material/warning:"
+    verdict, icon = (
+        (f"{faults} of {count} checks found a fault", ":material/warning:")
+        if faults
+        else (f"no fault found in {count} checks; not a proof", ":material/check_circle:")
+    )
     with st.popover(f"Doctor: {verdict}", icon=icon, help=term("doctor")):
         st.markdown(
             f"- {_tick(near)} This image: change {result.distance:.4f}, allowed"
             f" {result.eps:.4f}.\n- {_tick(inside)} This image: pixels within 0 to 1."
         )
         if evaluation:
-            protocol = (
-                f"{evaluation.printed} at ε = {eps_text(evaluation.eps)}, n = {evaluation.n}, seed"
-                f" {evaluation.seed}"
-            )
             st.markdown(
-                f"At its evaluation ({protocol}):\n"
+                f"At its evaluation ({evaluation.printed} at ε = {eps_text(evaluation.eps)}, n ="
+                f" {evaluation.n}, seed {evaluation.seed}):\n"
                 + "\n".join(f"- {_tick(finding.ok)} {finding.text}" for finding in findings)
             )
 
@@ -163,11 +167,16 @@ def curve(here: Context, eps: float | None) -> None:
     """Accuracy against ε, with a dot where the slider is."""
     spec = AccuracyCurveSpec()
     if results := widgets.measured(here, spec, "the accuracy curve", "about 10 s"):
-        words = "  \n".join(
-            f"**{name}**: {result.meta['summary']} (seed {result.meta['seed']}, band: 95 %)."
-            for name, result in results.items()
+        words = lines(
+            results,
+            lambda result: f"{result.meta['summary']} (seed {result.meta['seed']}, band: 95 %).",
         )
-        widgets.draw(figures.accuracy_curve, results, widgets.Frame("curve", spec, words), here=eps)
+        widgets.draw(
+            figures.accuracy_curve,
+            results,
+            widgets.Frame("curve", spec, words="  \n".join(words)),
+            here=eps,
+        )
 
 
 def histogram(here: Context) -> None:
@@ -175,14 +184,19 @@ def histogram(here: Context) -> None:
     spec = SmallestEpsSpec()
     if results := widgets.measured(here, spec, "the smallest ε", "about 10 s"):
         own = {name: _own(result, here.img) for name, result in results.items()}
-        lines = [
-            f"**{name}**: this image {_flip(own[name], result)}; {result.meta['summary']}."
-            for name, result in results.items()
+        words = [
+            *(
+                f"**{name}**: this image {_flip(own[name], result)}; {result.meta['summary']}."
+                for name, result in results.items()
+            ),
+            "PGD-20 with bisection: an upper bound on the true distance.",
         ]
-        lines.append("PGD-20 with bisection: an upper bound on the true distance.")
-        frame = widgets.Frame("histogram", spec, words="  \n".join(lines))
-        marks = [eps if math.isfinite(eps) else None for eps in own.values()]
-        widgets.draw(figures.smallest_eps, results, frame, here=marks)
+        widgets.draw(
+            figures.smallest_eps,
+            results,
+            widgets.Frame("histogram", spec, words="  \n".join(words)),
+            here=[eps if math.isfinite(eps) else None for eps in own.values()],
+        )
 
 
 def _own(result: SmallestEps, img: int) -> float:
@@ -190,17 +204,17 @@ def _own(result: SmallestEps, img: int) -> float:
     attack starts from the image.
     """
     among = result.eps[result.index == img]
-    if not len(among):
-        among = cache.answer(str(result.meta["run"]), SmallestEpsSpec(index=img)).eps
-    return float(among[0])
+    return float(
+        among[0]
+        if len(among)
+        else cache.answer(str(result.meta["run"]), SmallestEpsSpec(index=img)).eps[0]
+    )
 
 
 def _flip(eps: float, result: SmallestEps) -> str:
-    if eps == 0:
-        return "is wrong untouched"
-    if eps == float("inf"):
-        return f"was not flipped up to {eps_text(result.limit)}"
-    return f"flips at ε = {grey_text(eps)}"
+    if math.isfinite(eps):
+        return f"flips at ε = {grey_text(eps)}" if eps else "is wrong untouched"
+    return f"was not flipped up to {eps_text(result.limit)}"
 
 
 def steps(here: Context, chosen: AdversarialSpec) -> None:
@@ -209,7 +223,5 @@ def steps(here: Context, chosen: AdversarialSpec) -> None:
         chosen.index, chosen.attack, chosen.eps, chosen.steps, chosen.seed, chosen.target
     )
     if results := widgets.measured(here, spec, "the way of the attack"):
-        words = "  \n".join(
-            f"**{name}**: {result.meta['summary']}." for name, result in results.items()
-        )
+        words = "  \n".join(lines(results, lambda result: f"{result.meta['summary']}."))
         widgets.draw(figures.trajectory, results, widgets.Frame("trajectory", spec, words))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -36,9 +37,10 @@ ROUNDS = 8  # of bisection: brackets shrink to 1/256 of the span
 def attack_of(run: Run, spec: OneAttack[Any]) -> Attack:
     """The attack with all its settings."""
     eps = run.eps if spec.eps is None else spec.eps
-    if spec.attack == "fgsm":
-        return FGSM(eps=eps, targeted=spec.target >= 0)
-    return PGD(eps=eps, steps=spec.steps, targeted=spec.target >= 0)
+    return dataclasses.replace(
+        FGSM(eps=eps) if spec.attack == "fgsm" else PGD(eps=eps, steps=spec.steps),
+        targeted=spec.target >= 0,
+    )
 
 
 def goal(spec: OneAttack[Any], split: Dataset, y: torch.Tensor) -> torch.Tensor:
@@ -63,10 +65,6 @@ def adversarial(run: Run, spec: AdversarialSpec) -> Adversarial:
         probs = F.softmax(net(torch.cat([x, x_adv])), dim=1).numpy()
     before, after = (split.classes[int(answer)] for answer in probs.argmax(1))
     distance = float((x_adv - x).abs().max())
-    summary = (
-        f"{before} ({probs[0].max():.0%}) → {after} ({probs[1].max():.0%}), no pixel changed by"
-        f" more than {eps_text(distance)}"
-    )
     return Adversarial(
         x[0].numpy(),
         x_adv[0].numpy(),
@@ -75,7 +73,14 @@ def adversarial(run: Run, spec: AdversarialSpec) -> Adversarial:
         probs[1],
         float(attack.eps or 0),
         distance,
-        meta=_meta(run, split, attack, spec, summary),
+        meta=_meta(
+            run,
+            split,
+            attack,
+            spec,
+            f"{before} ({probs[0].max():.0%}) → {after} ({probs[1].max():.0%}), no pixel changed"
+            f" by more than {eps_text(distance)}",
+        ),
     )
 
 
@@ -103,13 +108,17 @@ def trajectory(run: Run, spec: TrajectorySpec) -> Trajectory:
     labels = y.expand(len(path))
     loss = F.cross_entropy(logits, labels, reduction="none")
     wrong = (logits.argmax(1) != labels).nonzero().flatten().tolist()
-    when = f"not fooled in {len(path) - 1} steps"
-    if wrong:
-        when = f"fooled after step {wrong[0]}" if wrong[0] else "wrong untouched"
-    summary = f"{when}; loss {float(loss[0]):.2f} → {float(loss[-1]):.2f}"
-    meta = _meta(run, split, attack, spec, summary)
-    probs, eps = F.softmax(logits, 1).numpy(), float(attack.eps or 0)
-    return Trajectory(probs, loss.numpy(), int(y), eps, meta=meta)
+    fooled = f"fooled after step {wrong[0]}" if wrong and wrong[0] else "wrong untouched"
+    when = fooled if wrong else f"not fooled in {len(path) - 1} steps"
+    return Trajectory(
+        F.softmax(logits, 1).numpy(),
+        loss.numpy(),
+        int(y),
+        float(attack.eps or 0),
+        meta=_meta(
+            run, split, attack, spec, f"{when}; loss {float(loss[0]):.2f} → {float(loss[-1]):.2f}"
+        ),
+    )
 
 
 @probe(AccuracyCurveSpec)
@@ -117,45 +126,51 @@ def accuracy_curve(run: Run, spec: AccuracyCurveSpec) -> AccuracyCurve:
     """Accuracy under PGD at several radii."""
     split = images_of(run)
     few = split.take(torch.arange(min(spec.n, len(split))))
-    net, radii = linf_net(run), np.linspace(0, SPAN * run.eps, 9)
-    attack = PGD(steps=spec.steps)
+    net, attack, radii = linf_net(run), PGD(steps=spec.steps), np.linspace(0, SPAN * run.eps, 9)
     right = [
         int(count_right(net, few.x, few.y, attack.bound(float(eps)), spec.seed).sum())
         for eps in radii
     ]
-    middle = int(np.argmin(abs(radii - run.eps)))
-    summary = (
-        f"{right[0]} of {len(few)} right untouched, {right[middle]} at ε = {eps_text(run.eps)}"
-        f" under PGD-{spec.steps}"
+    return AccuracyCurve(
+        radii,
+        np.array(right),
+        len(few),
+        meta=meta_of(
+            run,
+            split,
+            attack=registry.encode(attack),
+            seed=spec.seed,
+            summary=f"{right[0]} of {len(few)} right untouched,"
+            f" {right[int(np.argmin(abs(radii - run.eps)))]} at ε ="
+            f" {eps_text(run.eps)} under PGD-{spec.steps}",
+        ),
     )
-    meta = meta_of(run, split, attack=registry.encode(attack), seed=spec.seed, summary=summary)
-    return AccuracyCurve(radii, np.array(right), len(few), meta=meta)
 
 
 @probe(SmallestEpsSpec)
 def smallest_eps(run: Run, spec: SmallestEpsSpec) -> SmallestEps:
     """The smallest radius that changes the answer, per image."""
-    split = images_of(run)
-    index = torch.arange(min(spec.n, len(split)))
-    if spec.index >= 0:
-        index = torch.tensor([spec.index])
-    if int(index.max()) >= len(split):
-        raise UserError(
-            f"There is no image {spec.index}: the test split has {len(split)}, counted from 0.",
-            code=2,
-        )
-    few, net = split.take(index), linf_net(run)
-    attack = PGD(steps=spec.steps, start="zero")
+    alone = spec.index >= 0
+    split = image_of(run, spec.index)[0] if alone else images_of(run)
+    index = torch.tensor([spec.index]) if alone else torch.arange(min(spec.n, len(split)))
+    few, attack = split.take(index), PGD(steps=spec.steps, start="zero")
     limit = min(1.0, REACH * run.eps) or 0.5
-    eps, width = smallest_radius(net, few.x, few.y, attack, limit)
+    eps, width = smallest_radius(linf_net(run), few.x, few.y, attack, limit)
     flipped = eps[(eps > 0) & eps.isfinite()]
     typical = f"median {grey_text(float(flipped.median()))}" if len(flipped) else "none was flipped"
-    summary = (
-        f"{len(flipped)} of {len(eps)} answers flipped by an ε up to {eps_text(limit)}, {typical};"
-        f" {int((eps == 0).sum())} wrong untouched"
+    return SmallestEps(
+        eps.numpy(),
+        index.numpy(),
+        limit,
+        width,
+        meta=meta_of(
+            run,
+            split,
+            attack=registry.encode(attack),
+            summary=f"{len(flipped)} of {len(eps)} answers flipped by an ε up to"
+            f" {eps_text(limit)}, {typical}; {int((eps == 0).sum())} wrong untouched",
+        ),
     )
-    meta = meta_of(run, split, attack=registry.encode(attack), summary=summary)
-    return SmallestEps(eps.numpy(), index.numpy(), limit, width, meta=meta)
 
 
 def smallest_radius(
@@ -178,12 +193,11 @@ def smallest_radius(
 
     with frozen(net), torch.no_grad():
         wrong = net(x).argmax(1) != y
-    low = torch.zeros(len(x), dtype=x.dtype)
-    high = torch.full_like(low, limit)
+    low, high = torch.zeros(len(x), dtype=x.dtype), torch.full((len(x),), limit, dtype=x.dtype)
     reached = fooled(high)
     for _ in range(ROUNDS):
         middle = (low + high) / 2
         hit = fooled(middle)
         high, low = torch.where(hit, middle, high), torch.where(hit, low, middle)
-    out = torch.where(reached, high, torch.full_like(high, torch.inf))
-    return torch.where(wrong, torch.zeros_like(out), out), limit / 2**ROUNDS
+    radius = high.masked_fill(~reached, torch.inf).masked_fill(wrong, 0)
+    return radius, limit / 2**ROUNDS

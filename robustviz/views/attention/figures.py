@@ -58,7 +58,7 @@ def attention(
         ("random", random, float(np.abs(random).max()) or 1.0, result.x),
     ][: 4 if control else 3]
     titles = [title for title, *_ in panels]
-    figure = _panels(titles, size, template)
+    figure = _panels(titles, size, template, 210 if control else 250)
     for place, (title, heat, limit, under) in enumerate(panels, 1):
         if image and under is not None:
             _picture(figure, place, under)
@@ -76,7 +76,6 @@ def attention(
             opacity=0.6 if image and under is not None else 1.0,
         )
         _beside(figure, place, f"±{limit:.2g}")
-    figure.update_layout(height=210 if control else 250)
     return finish(
         figure,
         f"Class activation maps ({METHODS[meta['cam']]}, {grid} cells) as red and blue blocks:"
@@ -90,36 +89,40 @@ def _maps_sentence(result: Attention, grid: str) -> str:
     names, meta = result.meta["classes"], result.meta
     before, after = int(result.probs.argmax()), int(result.probs_adv.argmax())
     moved = (
-        f"{names[before]} ({result.probs[before]:.0%}) → {names[after]}"
-        f" ({result.probs_adv[after]:.0%})"
+        f"**{names[before]} ({result.probs[before]:.0%}) → {names[after]}"
+        f" ({result.probs_adv[after]:.0%})**"
     )
-    attack = f"PGD-{meta['steps']}, ε = {eps_text(result.eps)}, seed {meta['seed']}"
-    verdict = "it holds against this attack" if after == result.y else "this model was fooled"
-    if before != result.y:
-        verdict = f"wrong already without an attack, it is a {names[result.y]}"
-    outcome = f"**{moved}** ({attack}): {verdict}."
-    if result.eps == 0:
-        outcome = f"**{moved}**: nothing may change at ε = 0."
+    held = "it holds against this attack" if after == result.y else "this model was fooled"
+    wrong = f"wrong already without an attack, it is a {names[result.y]}"
+    verdict = held if before == result.y else wrong
+    outcome = (
+        f"{moved} (PGD-{meta['steps']}, ε = {eps_text(result.eps)}, seed {meta['seed']}):"
+        f" {verdict}."
+        if result.eps
+        else f"{moved}: nothing may change at ε = 0."
+    )
     whose = f"for {names[result.label]}"
     if meta["cam"] == "eigen_cam":
         whose = "which asks for no class and whose sign means nothing"
     elif result.label_adv != result.label:
         whose += f", attacked for {names[result.label_adv]}: the difference compares two classes"
-    maps = f"{METHODS[meta['cam']]}, a grid of {grid} cells, {whose}."
-    return " ".join([outcome, maps, _change_sentence(result), _control_sentence(result.control)])
+    return (
+        f"{outcome} {METHODS[meta['cam']]}, a grid of {grid} cells, {whose}."
+        f" {_change_sentence(result)} {_control_sentence(result.control)}"
+    )
 
 
 def _change_sentence(result: Attention) -> str:
     if flat(result.heat_adv):
         return "The attacked image's map is constant, so there is no rank correlation with it."
-    (row, column), (to_row, to_column) = (
-        np.unravel_index(int(heat.argmax()), heat.shape) for heat in (result.heat, result.heat_adv)
+    was, now = (
+        "row {}, column {}".format(*np.add(np.unravel_index(heat.argmax(), heat.shape), 1))
+        for heat in (result.heat, result.heat_adv)
     )
-    same = (row, column) == (to_row, to_column)
-    where = "stays in" if same else f"moves from row {row + 1}, column {column + 1} to"
+    where = "stays in" if was == now else f"moves from {was} to"
     return (
-        f"The hottest cell {where} row {to_row + 1}, column {to_column + 1}; rank correlation"
-        f" clean to attacked **{result.drift:.2f}**."
+        f"The hottest cell {where} {now}; rank correlation clean to attacked"
+        f" **{result.drift:.2f}**."
     )
 
 
@@ -144,10 +147,8 @@ def budget(result: Attention, *, template: str = LIGHT) -> go.Figure:
     Where the data knows the true object, its outline is drawn. The radii of jet-compat differ
     between colours; their mean is drawn.
     """
-    meta, size = result.meta, result.x.shape[1:]
-    mask = result.mask if result.mask.ndim == 3 else result.mask[None]
-    levels = (result.budget if result.budget.ndim == 2 else result.budget.mean(0)) * 255
-    figure = _panels(["mask", "budget"], size, template)
+    size, mask = result.x.shape[1:], result.mask.reshape(-1, *result.x.shape[1:])
+    figure = _panels(["mask", "budget"], size, template, 250)
     _picture(figure, 1, np.where(mask, result.x, 0.2 * result.x))
     low, high = result.eps_low * 255, result.eps * 255
     # one radius everywhere still needs a span to be drawn; it is bright then, as ε is
@@ -155,17 +156,18 @@ def budget(result: Attention, *, template: str = LIGHT) -> go.Figure:
         figure,
         2,
         "radius in grey levels",
-        levels,
+        result.budget.reshape(-1, *size).mean(0) * 255,
         size,
         colorscale="Cividis",
         zmin=low if low < high else high - 1,
         zmax=high,
         showscale=False,
     )
-    radii = f"dark {eps_text(result.eps_low)}<br>bright {eps_text(result.eps)}"
+    bright, dark = eps_text(result.eps), eps_text(result.eps_low)
     _beside(figure, 1, f"{mask.mean():.0%} of pixels")
-    _beside(figure, 2, f"{eps_text(result.eps)}<br>everywhere" if low == high else radii)
-    figure.update_layout(height=250)
+    _beside(
+        figure, 2, f"{bright}<br>everywhere" if low == high else f"dark {dark}<br>bright {bright}"
+    )
     if result.object.size:
         # one line over the other, so that the outline is seen on every colour
         for shade, width in (("#10161F", 4), ("#FFFFFF", 2)):
@@ -184,39 +186,37 @@ def budget(result: Attention, *, template: str = LIGHT) -> go.Figure:
     return finish(
         figure,
         "The image with its unimportant pixels darkened, and the radius of each pixel.",
-        meta,
+        result.meta,
         _budget_sentence(result, mask),
     )
 
 
 def _budget_sentence(result: Attention, mask: Bools) -> str:
-    meta, names, after = result.meta, result.meta["classes"], int(result.probs_part.argmax())
+    meta, high, after = result.meta, eps_text(result.eps), int(result.probs_part.argmax())
     unit = "pixels" if len(mask) == 1 else "pixel values, which differ between colours"
-    rest = f"the others get {eps_text(result.eps_low)}"
-    if result.eps_low == 0:
-        rest = "the others may not change at all"
-    radii = f"They get {eps_text(result.eps)}, {rest}."
-    if result.eps_low == result.eps:
-        radii = f"All get ε = {eps_text(result.eps)}, whatever the mask says: ε_low equals ε."
-    none = ["No pixel stands out, so PART is plain adversarial training here."]
-    on_object = []
-    if result.object.size:
-        share = float((mask * result.object).sum() / mask.sum()) if mask.any() else 0.0
-        on_object = [
-            f"{share:.0%} of the mask lies on the true object (outlined); blind chance is"
-            f" {result.object.mean():.0%}."
-        ]
-    return " ".join(
-        [
-            f"{int(mask.sum())} of {mask.size} {unit} ({mask.mean():.0%}) are important by the"
-            f" rule {meta['rule']}.",
-            *(none if mask.all() and meta["rule"] != "ones" else []),
-            radii,
-            *on_object,
-            f"Attacked within this budget (PGD-{meta['steps']}, seed {meta['seed']}), the answer"
-            f" is {names[after]} ({result.probs_part[after]:.0%}).",
-        ]
+    low = f"get {eps_text(result.eps_low)}" if result.eps_low else "may not change at all"
+    share = (
+        float((mask * result.object).sum() / mask.sum())
+        if (result.object.size and mask.any())
+        else 0.0
     )
+    sentences = (
+        f"{int(mask.sum())} of {mask.size} {unit} ({mask.mean():.0%}) are important by the"
+        f" rule {meta['rule']}.",
+        "No pixel stands out, so PART is plain adversarial training here."
+        if mask.all() and meta["rule"] != "ones"
+        else "",
+        f"All get ε = {high}, whatever the mask says: ε_low equals ε."
+        if result.eps_low == result.eps
+        else f"They get {high}, the others {low}.",
+        f"{share:.0%} of the mask lies on the true object (outlined); blind chance is"
+        f" {result.object.mean():.0%}."
+        if result.object.size
+        else "",
+        f"Attacked within this budget (PGD-{meta['steps']}, seed {meta['seed']}), the answer"
+        f" is {meta['classes'][after]} ({result.probs_part[after]:.0%}).",
+    )
+    return " ".join(filter(None, sentences))
 
 
 def spent(results: Attention | Mapping[str, Attention], *, template: str = LIGHT) -> go.Figure:
@@ -234,6 +234,7 @@ def spent(results: Attention | Mapping[str, Attention], *, template: str = LIGHT
         barmode="group",
         bargap=0.1,
         showlegend=len(several) > 1,
+        xaxis={"title": "|δ| in grey levels (of 255)"},
     )
     width = (high or 1) / 32  # so that 7/8 of ε and ε are middles of bars
     for (name, result), side in zip(several.items(), sides(several), strict=True):
@@ -245,9 +246,7 @@ def spent(results: Attention | Mapping[str, Attention], *, template: str = LIGHT
             marker={"color": colour[side], "pattern": {"shape": "" if side == "a" else "/"}},
             hovertemplate="|δ| near %{x:.1f}/255: %{y:.1%}<extra>" + name + "</extra>",
         )
-    sentences = lines(several, _spent_sentence)
-    if high:
-        sentences.append("The rest ran into black or white, or turned round on the way.")
+    rest = ["The rest ran into black or white, or turned round on the way."] if high else []
     for level, text in dict.fromkeys([(high, "ε"), *([(low, "ε_low")] if low != high else [])]):
         figure.add_vline(
             x=level,
@@ -255,15 +254,17 @@ def spent(results: Attention | Mapping[str, Attention], *, template: str = LIGHT
             annotation_text=text,
             annotation_position="top left" if level else "top right",
         )
-    figure.update_xaxes(title="|δ| in grey levels (of 255)")
-    top = max(float(np.max(bar.y)) for bar in figure.data)
-    # with room for the names of the lines
-    figure.update_yaxes(title="share of pixel values", tickformat=".0%", range=[0, 1.15 * top])
+    figure.update_yaxes(
+        title="share of pixel values",
+        tickformat=".0%",
+        # with room for the names of the lines
+        range=[0, 1.15 * max(float(np.max(bar.y)) for bar in figure.data)],
+    )
     return finish(
         figure,
         "Histogram of how far each pixel value moves within the budget.",
         first.meta,
-        "  \n".join(sentences),
+        "  \n".join(lines(several, _spent_sentence) + rest),
     )
 
 
@@ -271,15 +272,12 @@ def _spent_sentence(result: Attention) -> str:
     important, full = np.broadcast_to(result.mask, result.x.shape), result.at_limit
     if result.eps == 0:
         return "nothing may change at ε = 0."
-    if result.eps_low == result.eps or important.all():
+    alike = result.eps_low == result.eps or important.all()
+    if alike or not important.any():
+        why = "every pixel has the same budget" if alike else "no pixel is important"
         return (
-            f"{full.mean():.0%} of the values stand at {eps_text(result.eps)}: one peak, because"
-            " every pixel has the same budget."
-        )
-    if not important.any():
-        return (
-            f"{full.mean():.0%} of the values stand at {eps_text(result.eps_low)}: one peak,"
-            " because no pixel is important."
+            f"{full.mean():.0%} of the values stand at"
+            f" {eps_text(result.eps if alike else result.eps_low)}: one peak, because {why}."
         )
     inside, outside = full[important].mean(), full[~important].mean()
     return (
@@ -288,12 +286,12 @@ def _spent_sentence(result: Attention) -> str:
     )
 
 
-def _panels(titles: list[str], size: tuple[int, ...], template: str) -> go.Figure:
+def _panels(titles: list[str], size: tuple[int, ...], template: str, height: int) -> go.Figure:
     """Empty square panels side by side in pixel coordinates, row 0 at the top, each with its title
     above.
     """
     figure = blank(
-        template, "", margin={"l": 4, "r": 4, "t": 28, "b": 46}, showlegend=False
+        template, "", height=height, margin={"l": 4, "r": 4, "t": 28, "b": 46}, showlegend=False
     ).set_subplots(1, len(titles), horizontal_spacing=0.03)
     plain = {
         "showticklabels": False,

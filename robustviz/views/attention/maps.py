@@ -45,8 +45,7 @@ def class_maps(net: nets.Classifier, x: Tensor, y: Tensor, method: str = "grad_c
             " in the image stands out: take a network with a finer last map, such as small_resnet,"
             " or larger images."
         )
-    make = OWN.get(method)
-    return make(net, x, y) if make else _of_package(net, x, y, PACKAGE[method])
+    return OWN[method](net, x, y) if method in OWN else _of_package(net, x, y, PACKAGE[method])
 
 
 def _score_cam(net: nets.Classifier, x: Tensor, y: Tensor) -> Tensor:
@@ -78,13 +77,13 @@ OWN: dict[str, Callable[[nets.Classifier, Tensor, Tensor], Tensor]] = {
 
 
 def _of_package(net: nets.Classifier, x: Tensor, y: Tensor, name: str) -> Tensor:
-    package = grad_cam_package()
+    make = getattr(grad_cam_package(), name)
     wanted = imports.load("pytorch_grad_cam.utils.model_targets").ClassifierOutputTarget
     targets = [wanted(int(label)) for label in y]
     # the package hooks a network, goes back by its weights and leaves gradients in it; the net is
     # shared, and frozen for life
     own = copy.deepcopy(net).eval().requires_grad_(True)
-    with torch.enable_grad(), getattr(package, name)(model=own, target_layers=[own.maps]) as hooked:
+    with torch.enable_grad(), make(model=own, target_layers=[own.maps]) as hooked:
         hooked(input_tensor=x, targets=targets)
         seen = hooked.activations_and_grads
         maps, gradients = (
@@ -113,11 +112,7 @@ def random_nets(run: Run, count: int, seed: int) -> Iterator[nets.Classifier]:
     """
     shape, trained = run.info["images"], net_of(run)
     first = next((part for part in trained.modules() if isinstance(part, Normalise)), None)
-    mean, std = (
-        (None, None)
-        if first is None
-        else (first.mean.flatten().tolist(), first.std.flatten().tolist())
-    )
+    scale = () if first is None else (first.mean.flatten().tolist(), first.std.flatten().tolist())
     for number in range(count):
         with chance.drawn_from(torch.Generator().manual_seed(seed * 1_000_003 + number)):
             net = nets.build(
@@ -125,7 +120,6 @@ def random_nets(run: Run, count: int, seed: int) -> Iterator[nets.Classifier]:
                 int(shape["classes"]),
                 int(shape["channels"]),
                 int(shape["size"]),
-                mean,
-                std,
+                *scale,
             )
         yield net.eval()

@@ -4,8 +4,6 @@ pixels of `shapes`, and whether what they show matters to the network (ROAD).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -43,12 +41,15 @@ def overlap(run: Run, spec: OverlapSpec) -> Overlap:
     index = torch.arange(min(spec.n, len(split)))
     few, attack = split.take(index), attacks.PGD(eps=eps, steps=spec.steps)
     objects = split.masks[index, 0].numpy()
-    x_adv = attacked(net, few.x, few.y, attack, spec.seed)
     random = next(random_nets(run, 1, spec.seed))
     iou, pointing, energy, silent, marked = zip(
         *(
             overlaps(_heat(judge, x, few.y, spec), spec.rule, objects)
-            for judge, x in ((net, few.x), (net, x_adv), (random, few.x))
+            for judge, x in (
+                (net, few.x),
+                (net, attacked(net, few.x, few.y, attack, spec.seed)),
+                (random, few.x),
+            )
         ),
         strict=True,
     )
@@ -107,28 +108,33 @@ def overlaps(
     whole = F.interpolate(hot[:, None], size, mode="bilinear", align_corners=False)[:, 0].numpy()
     # enlarging repeats border pixels: several may be hottest
     top = whole >= whole.max((1, 2), keepdims=True) * (1 - 1e-9)
-    pointing = (top & objects).sum((1, 2)) / top.sum((1, 2))
-    energy = (whole * objects).sum((1, 2)) / whole.sum((1, 2))
-    return shared / np.maximum(either, 1), pointing, energy, silent, mask.mean((1, 2))
+    return (
+        shared / np.maximum(either, 1),
+        (top & objects).sum((1, 2)) / top.sum((1, 2)),
+        (whole * objects).sum((1, 2)) / whole.sum((1, 2)),
+        silent,
+        mask.mean((1, 2)),
+    )
 
 
 def _summary(result: Overlap) -> str:
-    meta, parts = result.meta, []
-    for measure in OVERLAPS:
-        rows = [
-            f"{kind} {{:.2f}} [{{:.2f}}, {{:.2f}}]".format(*result.interval(measure, row))
+    meta, (clean, adversarial, _) = result.meta, result.constant
+    parts = [
+        ("IoU " if measure == "iou" else f"{measure} ")
+        + "".join(
+            "{} {:.2f} [{:.2f}, {:.2f}], ".format(kind, *result.interval(measure, row))
             for row, kind in enumerate(MAPS)
-        ]
-        name = "IoU" if measure == "iou" else measure
-        parts.append(f"{name} {', '.join(rows)}, by chance {result.guess(measure):.2f}")
-    constant = (
-        f"; {int(result.constant[0])} clean and {int(result.constant[1])} attacked maps say nothing"
-        if result.constant[:2].any()
-        else ""
-    )
+        )
+        + f"by chance {result.guess(measure):.2f}"
+        for measure in OVERLAPS
+    ]
     return (
         f"{'; '.join(parts)} ({meta['cam']}, {meta['rule']}, n = {meta['n']}, PGD-{meta['steps']}"
-        f" at ε = {eps_text(meta['eps'])}, seed {meta['seed']}; 95 %){constant}"
+        f" at ε = {eps_text(meta['eps'])}, seed {meta['seed']}; 95 %)"
+    ) + (
+        f"; {clean} clean and {adversarial} attacked maps say nothing"
+        if clean or adversarial
+        else ""
     )
 
 
@@ -142,7 +148,6 @@ def road(run: Run, spec: RoadSpec) -> Road:
     with nets.frozen(net), torch.no_grad():
         y = few.y if spec.of == "true" else net(x).argmax(1)
     heat = class_maps(net, x, y, spec.method)
-    other = class_maps(next(random_nets(run, 1, spec.seed)), x, y, spec.method)
     rng = torch.Generator().manual_seed(spec.seed)
     kept = torch.tensor([not flat(each.numpy()) for each in heat])
     if not kept.any():
@@ -153,19 +158,31 @@ def road(run: Run, spec: RoadSpec) -> Road:
     score = np.stack(
         [
             road_scores(net, x[kept], y[kept], maps[kept], size, rng, spec.seed)
-            for maps in (heat, other, torch.rand(heat.shape, generator=rng))
+            for maps in (
+                heat,
+                class_maps(next(random_nets(run, 1, spec.seed)), x, y, spec.method),
+                torch.rand(heat.shape, generator=rng),
+            )
         ]
     )
-    (mean, low, high), gap = mean_interval(score[0]), mean_interval(score[0] - score[2])
+    own, gap = (
+        "{:.3f} [{:.3f}, {:.3f}]".format(*mean_interval(row))
+        for row in (score[0], score[0] - score[2])
+    )
     lost = int((~kept).sum())
-    meta = meta_of(run, split, n=len(few), cam=spec.method, of=spec.of, seed=spec.seed)
-    meta["summary"] = (
-        f"ROAD {mean:.3f} [{low:.3f}, {high:.3f}] over {int(kept.sum())} images; random weights"
-        f" {score[1].mean():.3f}, random maps {score[2].mean():.3f}; above random maps by"
-        f" {gap[0]:.3f} [{gap[1]:.3f}, {gap[2]:.3f}]"
+    summary = (
+        f"ROAD {own} over {int(kept.sum())} images; random weights {score[1].mean():.3f}, random"
+        f" maps {score[2].mean():.3f}; above random maps by {gap}"
         + (f"; {lost} constant maps left out" if lost else "")
     )
-    return Road(score=score, index=torch.arange(len(few))[kept].numpy(), constant=lost, meta=meta)
+    return Road(
+        score=score,
+        index=torch.arange(len(few))[kept].numpy(),
+        constant=lost,
+        meta=meta_of(
+            run, split, n=len(few), cam=spec.method, of=spec.of, seed=spec.seed, summary=summary
+        ),
+    )
 
 
 def road_scores(
@@ -180,10 +197,6 @@ def road_scores(
     """ROAD (N,), −1 to 1, of maps (N,h,w): the mean over `REMOVED` of (least − most relevant pixels
     painted over) / 2.
     """
-
-    def output(label: int) -> Callable[[Tensor], Tensor]:
-        return lambda logits: logits.softmax(-1)[label]
-
     whole = F.interpolate(heat[:, None], size, mode="bilinear", align_corners=False).flatten(1)
     shuffle = torch.rand(whole.shape, generator=rng).argsort(1)
     # by value, ties by chance
@@ -191,6 +204,7 @@ def road_scores(
     rank = torch.empty_like(whole).scatter(
         1, order, torch.linspace(0, 1, whole.shape[1]).expand_as(whole).contiguous()
     )
+    output = imports.load("pytorch_grad_cam.utils.model_targets").ClassifierOutputSoftmaxTarget
     # the package's noise knows no generator
     with nets.frozen(net), chance.drawn_from(torch.Generator().manual_seed(seed)):
         score = imports.load("pytorch_grad_cam.metrics.road").ROADCombined(

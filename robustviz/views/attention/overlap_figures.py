@@ -5,7 +5,6 @@ they show matters.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -15,7 +14,7 @@ from robustviz.stats import Floats, mean_interval
 from robustviz.types import UserError, eps_text
 from robustviz.views.attention.figures import METHODS
 from robustviz.views.attention.result import MAPS, OVERLAPS, Overlap, Road
-from robustviz.views.theme import COLOURS, LIGHT, blank, finish, lines, named, sides
+from robustviz.views.theme import COLOURS, LIGHT, blank, finish, lines, named, sides, spread
 
 MEASURES = {"iou": "IoU of the mask", "pointing": "pointing game", "energy": "energy on the object"}
 SYMBOLS = {"clean": "circle", "attacked": "x", "random": "circle-open"}
@@ -30,15 +29,21 @@ def overlap(results: Overlap | Mapping[str, Overlap], *, template: str = LIGHT) 
     """
     several, places = named(results, ""), np.arange(len(OVERLAPS))
     colour, first = COLOURS[template], next(iter(several.values()))
-    meta = first.meta
+    meta, count = first.meta, len(several) * len(MAPS)
     figure = blank(
         template,
         "Do the maps lie on the object?",
         f"{METHODS[meta['cam']]}, mask {meta['rule']}, {meta['n']} test images; bars: 95 %",
         height=440,
+        xaxis={
+            "tickvals": [*range(len(OVERLAPS))],
+            "ticktext": ["IoU", "pointing", "energy"],
+            "range": [-0.6, len(OVERLAPS) - 0.4],
+            "zeroline": False,
+        },
+        yaxis={"title": "mean over images", "rangemode": "tozero"},
     )
     rows = itertools.product(zip(several.items(), sides(several), strict=True), enumerate(MAPS))
-    count = len(several) * len(MAPS)
     for number, (((name, result), side), (row, kind)) in enumerate(rows):
         stats = np.array([result.interval(measure, row) for measure in OVERLAPS])
         figure.add_scatter(
@@ -62,13 +67,6 @@ def overlap(results: Overlap | Mapping[str, Overlap], *, template: str = LIGHT) 
         line={"color": colour["text"], "dash": "dot", "width": 2},
         hovertemplate="blind chance %{y:.2f}<extra></extra>",
     )
-    figure.update_xaxes(
-        tickvals=[*range(len(OVERLAPS))],
-        ticktext=["IoU", "pointing", "energy"],
-        range=[-0.6, len(OVERLAPS) - 0.4],
-        zeroline=False,
-    )
-    figure.update_yaxes(title="mean over images", rangemode="tozero")
     return finish(
         figure,
         "Three measures of how well maps lie on the true object, with intervals.",
@@ -83,40 +81,35 @@ def _overlap_lines(several: Mapping[str, Overlap]) -> list[str]:
         f"{METHODS[meta['cam']]}, class {meta['of']}, mask {meta['rule']}, n = {meta['n']},"
         f" PGD-{meta['steps']} at ε = {eps_text(meta['eps'])}, seed {meta['seed']}."
     )
-    sentences = lines(several, _overlap_sentence)
-    return [*sentences, _gaps(several), protocol] if len(several) == 2 else [*sentences, protocol]
+    return [
+        *lines(several, _overlap_sentence),
+        *([_gaps(several)] if len(several) == 2 else []),
+        protocol,
+    ]
 
 
 def _overlap_sentence(result: Overlap) -> str:
     parts = [
-        f"{MEASURES[measure]} {_with_interval(*result.interval(measure, 0))}, attacked"
-        f" {_with_interval(*result.interval(measure, 1))}, blind chance {result.guess(measure):.2f}"
+        f"{MEASURES[measure]} {spread(*result.interval(measure, 0))}, attacked"
+        f" {spread(*result.interval(measure, 1))}, blind chance {result.guess(measure):.2f}"
         for measure in OVERLAPS
     ]
-    if result.constant[:2].any():
-        parts.append(
-            f"{int(result.constant[0])} clean and {int(result.constant[1])} attacked maps say"
-            " nothing and count as blind guesses"
-        )
-    return "; ".join(parts) + "."
-
-
-def _with_interval(mean: float, low: float, high: float) -> str:
-    finite = math.isfinite(low) and math.isfinite(high)
-    return f"{mean:.2f} [{low:.2f}, {high:.2f}]" if finite else f"{mean:.2f}"
+    clean, attacked = result.constant[:2]
+    silent = f"; {clean} clean and {attacked} attacked maps say nothing and count as blind guesses"
+    return "; ".join(parts) + (silent if clean or attacked else "") + "."
 
 
 def _gaps(several: Mapping[str, Overlap]) -> str:
     (first, base), (second, other) = several.items()
-    parts = []
     try:
-        for measure in OVERLAPS:
-            mean, low, high = other.gap(base, measure, 0)
-            verdict = "higher" if low > 0 else "lower" if high < 0 else "not decided"
-            span = f" [{low:+.2f}, {high:+.2f}]" if math.isfinite(low) else ""
-            parts.append(f"{MEASURES[measure]} {mean:+.2f}{span}, {verdict}")
+        gaps = {measure: other.gap(base, measure, 0) for measure in OVERLAPS}
     except UserError as error:
         return str(error)
+    parts = [
+        f"{MEASURES[measure]} {spread(mean, low, high, '+.2f')},"
+        f" {'higher' if low > 0 else 'lower' if high < 0 else 'not decided'}"
+        for measure, (mean, low, high) in gaps.items()
+    ]
     return f"{second} minus {first}, untouched, image by image: {'; '.join(parts)} (95 %)."
 
 
@@ -132,6 +125,13 @@ def road(results: Road | Mapping[str, Road], *, template: str = LIGHT) -> go.Fig
         f"ROAD, {METHODS[first.meta['cam']]}, {len(first.index)} test images; bars: 95 %",
         height=200 + 56 * len(several),
         showlegend=len(several) > 1,
+        xaxis={"title": "ROAD (softmax output)", "zeroline": True},
+        yaxis={
+            "tickvals": [0, 1, 2],
+            "ticktext": ["this network's map", "random weights", "random numbers"],
+            "range": [2.5, -0.5],
+            "zeroline": False,
+        },
     )
     for (name, result), side in zip(several.items(), sides(several), strict=True):
         stats = np.array([mean_interval(row) for row in result.score])
@@ -148,13 +148,6 @@ def road(results: Road | Mapping[str, Road], *, template: str = LIGHT) -> go.Fig
             error_x=_bars(stats),
             hovertemplate="%{x:.3f}<extra>" + name + "</extra>",
         )
-    figure.update_yaxes(
-        tickvals=[0, 1, 2],
-        ticktext=["this network's map", "random weights", "random numbers"],
-        range=[2.5, -0.5],
-        zeroline=False,
-    )
-    figure.update_xaxes(title="ROAD (softmax output)", zeroline=True)
     return finish(
         figure,
         "ROAD of class activation maps, of random weights and of random numbers.",
@@ -166,12 +159,11 @@ def road(results: Road | Mapping[str, Road], *, template: str = LIGHT) -> go.Fig
 def _road_sentence(result: Road) -> str:
     gap, low, high = mean_interval(result.score[0] - result.score[2])
     verdict = "above" if low > 0 else "below" if high < 0 else "not told apart from"
-    span = f" [{low:+.3f}, {high:+.3f}]" if math.isfinite(low) else ""
-    lost = f" {result.constant} constant maps are left out." if result.constant else ""
     return (
-        f"ROAD {_with_interval(*mean_interval(result.score[0]))}, {verdict} maps of random numbers"
-        f" (difference {gap:+.3f}{span}, n = {len(result.index)}); random weights"
-        f" {result.score[1].mean():z.2f}, seed {result.meta['seed']}.{lost}"
+        f"ROAD {spread(*mean_interval(result.score[0]))}, {verdict} maps of random numbers"
+        f" (difference {spread(gap, low, high, '+.3f')}, n = {len(result.index)}); random weights"
+        f" {result.score[1].mean():z.2f}, seed {result.meta['seed']}."
+        + (f" {result.constant} constant maps are left out." if result.constant else "")
     )
 
 

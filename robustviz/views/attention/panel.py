@@ -11,7 +11,7 @@ import streamlit as st
 
 from robustviz.runs import folder
 from robustviz.terms import term
-from robustviz.types import MAP_RULES, MASK_RULES, eps_text
+from robustviz.types import MAP_RULES, MASK_RULES, UserError, eps_text
 from robustviz.ui import shell, widgets
 from robustviz.ui.context import Context, label
 from robustviz.views.attention import figures, overlap_figures
@@ -124,13 +124,15 @@ def overview(results: Mapping[str, Attention]) -> None:
     """The image itself, and attacked on each network; how the maps that follow are read."""
     first = next(iter(results.values()))
     names = ", ".join(["clean", *(f"attacked on {name}" for name in results)])
-    images = sheet([first.x, *(result.x_adv for result in results.values())], 128)
-    st.image(images, alt=f"Test image {first.meta['index']}: {names}")
+    st.image(
+        sheet([first.x, *(result.x_adv for result in results.values())], 128),
+        alt=f"Test image {first.meta['index']}: {names}",
+    )
     st.markdown(f"Left to right: {names}.")
-    several = "Scales of A and B cannot be compared. " if len(results) > 1 else ""
     st.markdown(
-        f"Red cells speak for the class, blue ones against it; ± is the end of the scale. {several}"
-        "A map is evidence, not proof: put random weights beside it.",
+        "Red cells speak for the class, blue ones against it; ± is the end of the scale. "
+        + ("Scales of A and B cannot be compared. " if len(results) > 1 else "")
+        + "A map is evidence, not proof: put random weights beside it.",
         help=term("rank correlation"),
     )
 
@@ -157,20 +159,18 @@ def spent(results: Mapping[str, Attention], chosen: Choice) -> None:
         widgets.draw(figures.spent, results, widgets.Frame("spent", chosen.spec))
 
 
+@widgets.place()
 def overlap(here: Context, chosen: Choice, results: Mapping[str, Attention]) -> None:
     """Many maps against the true object, where that is known."""
     st.subheader("Do the maps lie on the object?", help=term("iou"))
     image = chosen.spec
     if not any(result.object.size for result in results.values()):
-        st.info("Where the object is, is known for the data shapes only.", icon=":material/info:")
-        return
+        raise UserError("Where the object is, is known for the data shapes only.")
     if image.rule not in MAP_RULES:
-        st.info(
+        raise UserError(
             f"The rule {image.rule} makes no mask from the map itself: choose one of"
-            f" {', '.join(MAP_RULES)}.",
-            icon=":material/info:",
+            f" {', '.join(MAP_RULES)}."
         )
-        return
     # at its usual radius each run has its own, which `report --overlap` has measured perhaps
     usual = round((image.eps or 0) * 255) == round(folder.open_model(here.a).eps * 255)
     spec = OverlapSpec(
@@ -196,7 +196,6 @@ def faithful(here: Context, chosen: Choice) -> None:
     ) as box:
         if box.open:
             st.markdown(term("road"))
-            image = chosen.spec
-            spec = RoadSpec(method=image.method, of=image.of, seed=image.seed)
+            spec = RoadSpec(method=chosen.spec.method, of=chosen.spec.of, seed=chosen.spec.seed)
             if many := widgets.measured(here, spec, "ROAD", "about 20 s"):
                 widgets.draw(overlap_figures.road, many, widgets.Frame("road", spec))

@@ -29,9 +29,15 @@ def attention(run: Run, spec: AttentionSpec) -> Attention:
     split, x, y = image_of(run, spec.index)
     net, eps = linf_net(run), check_eps(run.eps if spec.eps is None else spec.eps)
     eps_low = 7 / 8 * eps if spec.eps_low is None else spec.eps_low
-    _check_rule(spec.rule, split, x)
-    attack, rng = attacks.PGD(eps=eps, steps=spec.steps), torch.Generator()
-    x_adv = attack(net, x, y, rng=rng.manual_seed(spec.seed))
+    if spec.rule != "oracle":
+        cam.check_rule(spec.rule)
+    if spec.rule == "jet-compat" and x.shape[1] != 3:
+        raise UserError(
+            f"The rule jet-compat makes one mask for each of three colours, and {split.key} is"
+            " grey: use the rule z>1."
+        )
+    attack = attacks.PGD(eps=eps, steps=spec.steps)
+    x_adv = attack(net, x, y, rng=torch.Generator().manual_seed(spec.seed))
     both = torch.cat([x, x_adv])
     with nets.frozen(net), torch.no_grad():
         probs = net(both).softmax(dim=1)
@@ -40,7 +46,7 @@ def attention(run: Run, spec: AttentionSpec) -> Attention:
     mask = _mask(split, net, spec, heat[:1], x)
     budget = cam.budget_map(mask, eps, eps_low)
     with nets.frozen(net):
-        rng.manual_seed(spec.seed)
+        rng = torch.Generator().manual_seed(spec.seed)
         x_part = attack.maximise(attack.objective(net, y), x, eps=budget, rng=rng)
         with torch.no_grad():
             probs_part = net(x_part).softmax(dim=1)
@@ -78,16 +84,6 @@ def attention(run: Run, spec: AttentionSpec) -> Attention:
     return result
 
 
-def _check_rule(rule: str, split: Dataset, x: Tensor) -> None:
-    if rule != "oracle":
-        cam.check_rule(rule)
-    if rule == "jet-compat" and x.shape[1] != 3:
-        raise UserError(
-            f"The rule jet-compat makes one mask for each of three colours, and {split.key} is"
-            " grey: use the rule z>1."
-        )
-
-
 def _mask(
     split: Dataset, net: nets.Classifier, spec: AttentionSpec, heat: Tensor, x: Tensor
 ) -> Tensor:
@@ -106,11 +102,6 @@ def _mask(
     return cam.importance_mask(heat, spec.rule, (x.shape[2], x.shape[3]))[:1]
 
 
-def _without_one_colour(values: Tensor) -> np.ndarray:
-    """(1,1,H,W) as (H,W), (1,3,H,W) as (3,H,W)."""
-    return (values[0, 0] if values.shape[1] == 1 else values[0]).numpy()
-
-
 def _meta(
     run: Run, split: Dataset, spec: AttentionSpec, eps: float, eps_low: float
 ) -> dict[str, object]:
@@ -127,6 +118,11 @@ def _meta(
         eps_low=eps_low,
         attack=f"PGD-{spec.steps}",
     )
+
+
+def _without_one_colour(values: Tensor) -> np.ndarray:
+    """(1,1,H,W) as (H,W), (1,3,H,W) as (3,H,W)."""
+    return (values[0, 0] if values.shape[1] == 1 else values[0]).numpy()
 
 
 def _summary(result: Attention) -> str:

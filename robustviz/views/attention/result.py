@@ -171,11 +171,10 @@ class Overlap(Result):
 
     def rows(self) -> list[JSON]:
         """A row an image."""
-        names = list(self.meta["classes"])
         return [
             {
                 "image": int(self.index[i]),
-                "class": names[self.y[i]],
+                "class": self.meta["classes"][self.y[i]],
                 "object_area": float(self.area[i]),
             }
             | {

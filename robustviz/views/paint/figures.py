@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import plotly.graph_objects as go
 
 from robustviz.types import eps_text
@@ -28,36 +29,37 @@ def painted(results: Painted | Mapping[str, Painted], *, template: str = LIGHT) 
         bargap=0.25,
         bargroupgap=0.08,
         showlegend=len(several) > 1,
+        xaxis={
+            "range": [0, 1.3],
+            "tickformat": ".0%",
+            "tickvals": [0, 0.25, 0.5, 0.75, 1],
+            "title": f"softmax output for {names[first.y]}",
+        },
+        yaxis={"ticks": "", "autorange": "reversed"},
     )
     for (name, result), side in zip(several.items(), sides(several), strict=True):
         rows = (result.probs, result.probs_adv, result.probs_full)
-        answers = [int(row.argmax()) for row in rows]
         figure.add_bar(
             y=["untouched", "painted budget", f"{eps_text(result.eps)} everywhere"],
             x=[float(row[result.y]) for row in rows],
             orientation="h",
             name=name,
-            text=[f"{'✓' if answer == result.y else '✗'} {names[answer]}" for answer in answers],
+            text=[("✓ " if k == result.y else "✗ ") + names[k] for k in map(np.argmax, rows)],
             textposition="outside",
             cliponaxis=False,
             marker={"color": colour[side], "pattern": {"shape": "" if side == "a" else "/"}},
             hovertemplate="%{y}: %{x:.1%}, says %{text}<extra>" + name + "</extra>",
         )
-    figure.update_xaxes(
-        range=[0, 1.3],
-        tickformat=".0%",
-        tickvals=[0, 0.25, 0.5, 0.75, 1],
-        title=f"softmax output for {names[first.y]}",
-    )
-    figure.update_yaxes(ticks="", autorange="reversed")
     same = len({result.meta["budget"] for result in several.values()}) == 1
-    sentences = [first.meta["budget"]] if same else []
-    sentences += lines(several, lambda result: str(result.meta["outcome" if same else "summary"]))
-    if not first.uniform:
-        sentences.append(
-            "This attacker is weaker than the one of every robust number, who may change each"
-            f" pixel by {eps_text(first.eps)}. Holding here is no robustness."
-        )
+    weaker = (
+        "This attacker is weaker than the one of every robust number, who may change each"
+        f" pixel by {eps_text(first.eps)}. Holding here is no robustness."
+    )
+    sentences = [
+        *([first.meta["budget"]] if same else []),
+        *lines(several, lambda result: str(result.meta["outcome" if same else "summary"])),
+        *([] if first.uniform else [weaker]),
+    ]
     return finish(
         figure,
         "Bars of the true class's softmax output, untouched, attacked within the painted budget and"

@@ -62,10 +62,10 @@ class Masks:
         self.rows, self.columns = rows, columns
 
     def __contains__(self, text: object) -> bool:
-        if text in FIXED:
-            return True
         try:
-            return isinstance(text, str) and from_text(text, self.rows, self.columns) is not None
+            return isinstance(text, str) and (
+                text in FIXED or from_text(text, self.rows, self.columns) is not None
+            )
         except UserError:
             return False
 
@@ -74,12 +74,11 @@ def what_if(here: Context) -> None:
     """The whole part, closed until somebody asks for it, or until the address brings a painted
     mask.
     """
-    state = st.session_state
-    state.setdefault("paint-linked", "paint" in st.query_params)
+    linked = st.session_state.setdefault("paint-linked", "paint" in st.query_params)
     with st.expander(
         "What if you chose the pixels? Paint the attacker's budget",
         icon=":material/brush:",
-        expanded=state["paint-linked"],
+        expanded=linked,
         on_change="rerun",
         key="paint-open",
     ) as box:
@@ -193,27 +192,28 @@ def _attack(here: Context, run: folder.Run, cells: Bools) -> PaintedSpec | None:
         state["paint-asked"] = asked
     if state.get("paint-asked") == asked:
         return spec
-    hint = "Attack to see whether that is enough."
-    if "paint-asked" in state:
-        hint = "The budget is another now: attack again."
     st.markdown(
-        f"{cells.mean():.0%} of the image may change by {level}/255, the rest by {low}/255. {hint}"
+        f"{cells.mean():.0%} of the image may change by {level}/255, the rest by {low}/255. "
+        + (
+            "The budget is another now: attack again."
+            if "paint-asked" in state
+            else "Attack to see whether that is enough."
+        )
     )
     return None
 
 
 def _pictures(name: str, result: Painted) -> None:
-    change = pictures.delta(result.x, result.x_adv, result.eps)
     # never the page's own white or black
     budget = np.where(result.mask, 0.8, 0.15 + 0.65 * result.eps_low / result.eps)[None]
-    caption = (
+    widgets.picture(
+        pictures.sheet(
+            [result.x, result.x_adv, pictures.delta(result.x, result.x_adv, result.eps), budget],
+            128,
+        ),
         f"**{name}**, left to right: clean, attacked, the change × {pictures.gain(result.eps):.3g}"
         f" (grey: none), the budget (light: {eps_text(result.eps)}, dark:"
         f" {eps_text(result.eps_low)}). Largest change: {grey_text(result.inside)} on painted"
-        f" pixels, {grey_text(result.outside)} elsewhere."
-    )
-    widgets.picture(
-        pictures.sheet([result.x, result.x_adv, change, budget], 128),
-        caption,
+        f" pixels, {grey_text(result.outside)} elsewhere.",
         f"painted-{name[0].lower()}",
     )

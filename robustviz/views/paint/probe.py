@@ -47,10 +47,10 @@ def from_text(text: str, rows: int, columns: int) -> Bools:
     except (ValueError, binascii.Error):
         packed = b""
     if len(packed) != -(-rows * columns // 8):
-        wanted = -(-(-(-rows * columns // 8) * 8) // 6)
         raise UserError(
-            f"This is no painted mask for a grid of {rows}×{columns}: it must be {wanted}"
-            f" characters of base64url, or one of {', '.join(NAMED)}.",
+            f"This is no painted mask for a grid of {rows}×{columns}: it must be"
+            f" {len(to_text(np.zeros((rows, columns), bool)))} characters of base64url, or one of"
+            f" {', '.join(NAMED)}.",
             code=2,
         )
     return (
@@ -73,17 +73,14 @@ def cells_of(run: Run, index: int, mask: str) -> Bools:
     rows, columns, side = grid(x.shape[2], x.shape[3])
     if mask not in NAMED:
         return from_text(mask, rows, columns)
-    if mask in ("all", "none"):
-        return np.full((rows, columns), mask == "all")
+    cells = np.full((rows, columns), mask in ("all", "edge"))
     if mask == "centre":
-        middle = np.zeros((rows, columns), bool)
-        middle[rows // 4 : rows - rows // 4, columns // 4 : columns - columns // 4] = True
-        return middle
+        cells[rows // 4 : rows - rows // 4, columns // 4 : columns - columns // 4] = True
     if mask == "edge":
-        ring = np.ones((rows, columns), bool)
         thick = max(1, round(min(rows, columns) * (1 - (1 - SHARE) ** 0.5) / 2))
-        ring[thick : rows - thick, thick : columns - thick] = False
-        return ring
+        cells[thick : rows - thick, thick : columns - thick] = False
+    if mask not in ("strongest", "part"):
+        return cells
     net = linf_net(run)
     if mask == "part":
         if not isinstance(getattr(net, "maps", None), torch.nn.Module):
@@ -98,13 +95,9 @@ def cells_of(run: Run, index: int, mask: str) -> Bools:
         leaf = x.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(F.cross_entropy(net(leaf), y), leaf)
     strength = _by_cell(gradient.abs().sum(1, keepdim=True), side)
-    best = strength.flatten().argsort(descending=True, stable=True)[: round(SHARE * rows * columns)]
-    return (
-        torch.zeros(rows * columns, dtype=torch.bool)
-        .scatter(0, best, True)
-        .view(rows, columns)
-        .numpy()
-    )
+    order = strength.flatten().argsort(descending=True, stable=True)
+    cells.flat[order[: round(SHARE * rows * columns)]] = True
+    return cells
 
 
 def _by_cell(values: Tensor, side: int) -> Tensor:
@@ -116,22 +109,21 @@ def _by_cell(values: Tensor, side: int) -> Tensor:
 def painted(run: Run, spec: PaintedSpec) -> Painted:
     """One test image attacked within a painted budget."""
     split, x, y = image_of(run, spec.index)
-    net = linf_net(run)
-    eps = check_eps(run.eps if spec.eps is None else spec.eps)
+    net, eps = linf_net(run), check_eps(run.eps if spec.eps is None else spec.eps)
     height, width = x.shape[2:]
-    side = grid(height, width)[2]
-    cells = cells_of(run, spec.index, spec.mask)
-    mask = cells.repeat(side, axis=0).repeat(side, axis=1)[:height, :width]
+    block = np.ones(2 * grid(height, width)[2:], bool)
+    mask = np.kron(cells_of(run, spec.index, spec.mask), block)[:height, :width]
     budget = cam.budget_map(torch.from_numpy(mask)[None, None], eps, spec.eps_low)
     attack = attacks.PGD(eps=eps, steps=spec.steps)  # one step size for both, and one random start
-    shown = [x]
+    rng = torch.Generator()
     with nets.frozen(net):
-        for radius in (budget, eps):
-            rng = torch.Generator().manual_seed(spec.seed)
-            shown.append(attack.maximise(attack.objective(net, y), x, eps=radius, rng=rng))
+        attacked = [
+            attack.maximise(attack.objective(net, y), x, eps=radius, rng=rng.manual_seed(spec.seed))
+            for radius in (budget, eps)
+        ]
         with torch.no_grad():
-            probs = net(torch.cat(shown)).softmax(dim=1).numpy()
-    images = torch.cat(shown).numpy()
+            probs = net(torch.cat([x, *attacked])).softmax(dim=1).numpy()
+    images = torch.cat([x, *attacked]).numpy()
     change = np.abs(images[1] - images[0]).max(axis=0)
     result = Painted(
         x=images[0],
@@ -148,19 +140,16 @@ def painted(run: Run, spec: PaintedSpec) -> Painted:
         outside=float(change[~mask].max(initial=0)),
         meta=meta_of(run, split, steps=spec.steps, seed=spec.seed, index=spec.index),
     )
-    budget_text, outcome_text = allowance(result), outcome(result)
-    result.meta.update(
-        budget=budget_text, outcome=outcome_text, summary=f"{budget_text} {outcome_text}"
-    )
+    words = {"budget": allowance(result), "outcome": outcome(result)}
+    result.meta.update(words, summary=" ".join(words.values()))
     return result
 
 
 def allowance(result: Painted) -> str:
     """How many pixels may change by how much."""
     allowed, total = int(result.mask.sum()), result.mask.size
-    rest = ", the others not at all" if allowed < total else ""
-    if result.eps_low > 0:
-        rest = f", the others by {eps_text(result.eps_low)}"
+    low = f", the others by {eps_text(result.eps_low)}" if result.eps_low > 0 else ""
+    rest = low or (", the others not at all" if allowed < total else "")
     return (
         f"{allowed} of {total} pixels ({allowed / total:.0%}) may change by"
         f" {eps_text(result.eps)}{rest}."
@@ -183,9 +172,9 @@ def outcome(result: Painted) -> str:
         )
     moved = f"{names[before]} ({was:.0%}) → {names[after]} ({now:.0%})"
     held = after == result.y
-    out = f"{moved}: {'it holds against this attack' if held else 'this model was fooled'}."
-    if result.eps == 0 or (result.eps_low == 0 and not result.mask.any()):
-        out = f"Nothing can happen: {moved}."
+    idle = result.eps == 0 or (result.eps_low == 0 and not result.mask.any())
+    verdict = "it holds against this attack" if held else "this model was fooled"
+    out = f"Nothing can happen: {moved}." if idle else f"{moved}: {verdict}."
     if result.uniform:
         return f"{out} That is the same budget everywhere, the attacker of every robust number."
     everywhere, answer = f"{eps_text(result.eps)} on every pixel", f"({names[full]}, {then:.0%})"

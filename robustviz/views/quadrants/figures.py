@@ -4,14 +4,12 @@ radius in training.
 
 from __future__ import annotations
 
-import math
-
 import plotly.graph_objects as go
 
 from robustviz.stats import Floats
 from robustviz.types import eps_text
 from robustviz.views.quadrants.result import Quadrants
-from robustviz.views.theme import COLOURS, LIGHT, blank, finish
+from robustviz.views.theme import COLOURS, LIGHT, blank, finish, spread
 
 
 def quadrants(result: Quadrants, *, picked: str = "", template: str = LIGHT) -> go.Figure:
@@ -34,6 +32,8 @@ def quadrants(result: Quadrants, *, picked: str = "", template: str = LIGHT) -> 
         f"{meta['net']} on {meta['data']}, {count} seed{'s' * (count != 1)}, {meta['n']} test"
         " images",
         height=48 * len(labels) + 190,
+        xaxis={"tickformat": ".0%", "title": "accuracy, mean and 95 % interval over seeds"},
+        yaxis={"autorange": "reversed", "type": "category", "ticks": ""},
     )
     for name, table, side, symbol in (
         ("clean", result.clean_interval, "a", "circle"),
@@ -55,14 +55,11 @@ def quadrants(result: Quadrants, *, picked: str = "", template: str = LIGHT) -> 
             },
             hovertemplate="%{y}: %{x:.1%}<extra>" + name + "</extra>",
         )
-    figure.update_xaxes(tickformat=".0%", title="accuracy, mean and 95 % interval over seeds")
-    figure.update_yaxes(autorange="reversed", type="category", ticks="")
-    sentence = str(meta["summary"])
     return finish(
         figure,
         "Dots of clean and attacked accuracy, a row a quadrant.",
         meta,
-        f"{_of(result, picked)}  \n{sentence}" if picked in result.names[:4] else sentence,
+        (f"{_of(result, picked)}  \n" if picked in result.names[:4] else "") + meta["summary"],
     )
 
 
@@ -81,14 +78,12 @@ def _of(result: Quadrants, picked: str) -> str:
             f" four{'' if decided else ' here, but the lead is not decided'}."
         )
     mean, low, high = 100 * result.robust_lead[at]
-    verdict = "decided" if low > 0 else "not decided"
-    interval = f" [{low:+.1f}, {high:+.1f}]" if math.isfinite(low) else ""
     return (
-        f"{sentence} The best, {result.names[best].replace('-', ' ')}, is {mean:+.1f}{interval}"
-        f" points ahead under attack: {verdict}."
+        f"{sentence} The best, {result.names[best].replace('-', ' ')}, is"
+        f" {spread(mean, low, high, '+.1f')} points ahead under attack:"
+        f" {'decided' if low > 0 else 'not decided'}."
     )
 
 
 def _range(row: Floats) -> str:
-    mean, low, high = (100 * float(value) for value in row)
-    return f"{mean:.1f} % [{low:.1f}, {high:.1f}]"
+    return "{:.1f} % [{:.1f}, {:.1f}]".format(*(100 * float(value) for value in row))

@@ -84,8 +84,9 @@ class Study:
 
     def order(self) -> Iterator[tuple[str, int]]:
         """The quadrants of every seed first: they are the question."""
-        for names in (PLACES, CONTROLS):
-            yield from ((name, seed) for seed in self.seeds for name in names)
+        return (
+            (name, seed) for names in (PLACES, CONTROLS) for seed in self.seeds for name in names
+        )
 
 
 def protocol_of(study: Study) -> JSON:
@@ -127,16 +128,21 @@ def measure(study: Study, path: Path, command: str = "") -> JSON:
         "cells": cells,
     }
     there = {(cell["variant"], cell["seed"]) for cell in cells}
-    for variant, seed in study.order():
-        if (variant, seed) in there:
-            continue
+    for variant, seed in (each for each in study.order() if each not in there):
         run = made(study.config(variant, seed))
         started, split, net = time.process_time(), images_of(run), net_of(run)
         clean, robust = (
             int(count_right(net, split.x, split.y, how).sum()) for how in (None, attack)
         )
-        counts = {"n": len(split), "clean_k": clean, "robust_k": robust}
-        cells.append({"variant": variant, "seed": seed, **counts})
+        cells.append(
+            {
+                "variant": variant,
+                "seed": seed,
+                "n": len(split),
+                "clean_k": clean,
+                "robust_k": robust,
+            }
+        )
         seconds += float(run.status().get("seconds", 0)) + time.process_time() - started
         out["cpu_seconds"] = round(seconds)
         folder.write_file(path, compact(out))
@@ -157,9 +163,10 @@ def result_of(study: JSON) -> Quadrants:
 
     Raises UserError where there is no such seed.
     """
-    protocol = study["protocol"]
     by = {(cell["variant"], cell["seed"]): cell for cell in study["cells"]}
-    seeds = [seed for seed in protocol["seeds"] if all((name, seed) in by for name in PLACES)]
+    seeds = [
+        seed for seed in study["protocol"]["seeds"] if all((name, seed) in by for name in PLACES)
+    ]
     if not seeds:
         raise UserError(
             "The quadrant study has no seed of which all four quadrants are trained: go on with"
@@ -171,7 +178,7 @@ def result_of(study: JSON) -> Quadrants:
         np.array([[cell[kind] / cell["n"] for cell in row] for row in cells])
         for kind in ("clean_k", "robust_k")
     )
-    meta = protocol | {
+    meta = study["protocol"] | {
         "n": cells[0][0]["n"],
         "seeds": seeds,
         "command": study["command"],
@@ -225,13 +232,12 @@ def sentence(result: Quadrants) -> str:
         least, most = (
             f"{100 * points:.1f}" for points in (np.nanmin(lead[:, 0]), np.nanmax(lead[:, 0]))
         )
-        verdict = "not decided" if count > 1 else "one seed cannot decide that"
-        if decided:
-            verdict = "decided for each"
+        undecided = "not decided" if count > 1 else "one seed cannot decide that"
         parts.append(
             f"Best {what}: {100 * table[at, 0]:.1f} %, with the smaller radius"
             f" {result.names[at].replace('-', ' ')}. The others are"
-            f" {least if least == most else f'{least} to {most}'} points below: {verdict}."
+            f" {least if least == most else f'{least} to {most}'} points below:"
+            f" {'decided for each' if decided else undecided}."
         )
     return " ".join(parts)
 
@@ -245,33 +251,39 @@ def markdown(study: JSON) -> str:
         "low": f"all, {eps_text(meta['eps_low'])} everywhere",
     }
     attack = f"{meta['attack']} at {eps_text(meta['test_eps'])}"
-    protocol = (
+    rows = [
+        [
+            title.get(name, name),
+            *(_points(table[at]) for table in (result.clean_interval, result.robust_interval)),
+            *(
+                _points(lead[at]) if at < len(lead) else ""
+                for lead in (result.clean_lead, result.robust_lead)
+            ),
+            *([f"{value:.2f}" for value in PAPER.get(name, ())] or ["", ""]),
+        ]
+        for at, name in enumerate(result.names)
+    ]
+    lines = [
         f"{meta['label']}, {meta['net']}: {meta['n_train']} training images, {meta['epochs']}"
         f" epochs, no warm-up; seeds {', '.join(map(str, meta['seeds']))}. Accuracy in % with"
-        " 95 % t-intervals over seeds; those of the leads hold for all six pairs together."
-    )
-    head = (
+        " 95 % t-intervals over seeds; those of the leads hold for all six pairs together.",
+        "",
         f"| smaller radius | clean | {attack} | best clean − this | best {meta['attack']} − this |"
-        " paper: clean | paper: PGD-20 |"
-    )
-    rows = []
-    for at, name in enumerate(result.names):
-        cells = [title.get(name, name)]
-        cells += [_points(table[at]) for table in (result.clean_interval, result.robust_interval)]
-        cells += [
-            _points(lead[at]) if at < len(lead) else ""
-            for lead in (result.clean_lead, result.robust_lead)
-        ]
-        cells += [f"{value:.2f}" for value in PAPER.get(name, ())] or ["", ""]
-        rows.append(f"| {' | '.join(cells)} |")
-    counts = [
-        f"| {cell['variant']} | {cell['seed']} | {cell['n']} |"
-        f" {100 * cell['clean_k'] / cell['n']:.1f} | {100 * cell['robust_k'] / cell['n']:.1f} |"
-        for cell in study["cells"]
+        " paper: clean | paper: PGD-20 |",
+        "|---" * 7 + "|",
+        *(f"| {' | '.join(row)} |" for row in rows),
+        "",
+        f"| smaller radius | seed | n | clean | {attack} |",
+        "|---" * 5 + "|",
+        *(
+            f"| {cell['variant']} | {cell['seed']} | {cell['n']} |"
+            f" {100 * cell['clean_k'] / cell['n']:.1f} | {100 * cell['robust_k'] / cell['n']:.1f} |"
+            for cell in study["cells"]
+        ),
+        "",
+        sentence(result),
     ]
-    seeds = f"| smaller radius | seed | n | clean | {attack} |"
-    tables = [head, "|---" * 7 + "|", *rows, "", seeds, "|---" * 5 + "|", *counts]
-    return "\n".join([protocol, "", *tables, "", sentence(result)])
+    return "\n".join(lines)
 
 
 def _points(row: Floats) -> str:
@@ -310,14 +322,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="print the tables from the file that is there; train nothing",
     )
     args = parser.parse_args(argv)
+    command = f"{parser.prog} --data {args.data}"
     try:
-        command = f"python -m robustviz.views.quadrants.study --data {args.data}"
-        study = (
-            read(args.data)
-            if args.report
-            else measure(Study(data=args.data), file_of(args.data), command)
+        print(
+            markdown(
+                read(args.data)
+                if args.report
+                else measure(Study(data=args.data), file_of(args.data), command)
+            )
         )
-        print(markdown(study))
     except UserError as error:
         print(f"robustviz: {error}", file=sys.stderr, flush=True)
         return error.code
