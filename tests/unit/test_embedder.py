@@ -19,7 +19,7 @@ import pytest
 import torch
 from websockets.sync.client import connect
 
-from robustviz import embedder, figures, probes
+from robustviz import embedder, figures, measures, probes
 from robustviz.probes import FeatureFilmSpec
 from robustviz.runs import folder
 from robustviz.types import UserError
@@ -349,7 +349,7 @@ def test_the_nearest_are_those_of_a_whole_sort_ties_included() -> None:
     )  # twins, and rows far from all
     for among in (None, z[:400].round()):
         rows, far = embedding.nearest(z, 15, among)
-        u, bank = embedding.unit(z), embedding.unit(z if among is None else among)
+        u, bank = measures.unit(z), measures.unit(z if among is None else among)
         block = (1 - u @ bank.T).clamp(0, 2)
         if among is None:
             block.fill_diagonal_(-1)
