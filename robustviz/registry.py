@@ -25,6 +25,7 @@ from robustviz.imports import load
 from robustviz.types import JSON, UserError, parse_number, plain, shown
 
 C = TypeVar("C", bound=type)
+T = TypeVar("T")
 V = TypeVar("V")
 
 ROOMS = {"method": "methods", "attack": "attacks", "data": "data", "net": "nets", "probe": "views"}
@@ -48,11 +49,8 @@ Kind = Literal[
 RUNS: tuple[Kind, ...] = ("run", "starting run", "runs")
 
 _table: dict[str, dict[str, type]] = {kind: {} for kind in ROOMS}
-
-
-def _once(of: Callable[[type], V]) -> Callable[[type], V]:
-    """What is asked of a class again and again is found out once."""
-    return functools.cache(of)
+# What is asked of a class again and again is found out once.
+_once: Callable[[Callable[[type], V]], Callable[[type], V]] = functools.cache
 
 
 def register(name: str) -> Callable[[C], C]:
@@ -125,9 +123,13 @@ class Option:
             low = -math.inf if self.low is None else self.low
             high = math.inf if self.high is None else self.high
             if not low <= value <= high:
-                span = f"{shown(low)} to {shown(high)}"
-                if math.isinf(low) or math.isinf(high):
-                    span = f"at most {shown(high)}" if math.isinf(low) else f"at least {shown(low)}"
+                span = (
+                    f"at least {shown(low)}"
+                    if math.isinf(high)
+                    else f"at most {shown(high)}"
+                    if math.isinf(low)
+                    else f"{shown(low)} to {shown(high)}"
+                )
                 raise UserError(
                     f"{name}={shown(value)} is out of range for {label(owner)}: it must be {span}.",
                     code=2,
@@ -150,10 +152,10 @@ def option(
     train_only: bool = False,
 ) -> Any:
     """A dataclass field with what `Option` says of it."""
-    meta = vars(Option(help, low, high, advanced, kind, choices, train_only))
-    if callable(default):
-        return dataclasses.field(default_factory=default, metadata=meta)
-    return dataclasses.field(default=default, metadata=meta)
+    start: JSON = {"default_factory" if callable(default) else "default": default}
+    return dataclasses.field(
+        **start, metadata=vars(Option(help, low, high, advanced, kind, choices, train_only))
+    )
 
 
 @_once
@@ -252,8 +254,7 @@ def coerce(hint: Any, value: Any, path: str) -> Any:
 def encode(thing: Any) -> Any:
     """`thing` as plain JSON values. A registered dataclass becomes its fields plus its `key`."""
     if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
-        out: JSON = {"key": thing.key} if hasattr(thing, "key") else {}
-        return out | {
+        return ({"key": thing.key} if hasattr(thing, "key") else {}) | {
             field.name: encode(getattr(thing, field.name)) for field in dataclasses.fields(thing)
         }
     if isinstance(thing, Mapping):
@@ -271,16 +272,15 @@ def decode(kind: str, mapping: Mapping[str, Any]) -> Any:
     return build(get(kind, str(fields.pop("key", ""))), fields)
 
 
-def build(cls: type, fields: Mapping[str, Any]) -> Any:
+def build(cls: type[T], fields: Mapping[str, Any]) -> T:
     """An instance of a dataclass from a mapping of its fields, each checked. Raises UserError for
     an unknown field.
     """
     known = hints(cls)
     fields = {_field(name, known): value for name, value in fields.items()}
-    for name in fields:
-        if name not in known:
-            names = [field.removesuffix("_") for field in known]
-            raise UserError(unknown(f"setting of {label(cls)}", name, names), code=2)
+    if strange := [name for name in fields if name not in known]:
+        names = [field.removesuffix("_") for field in known]
+        raise UserError(unknown(f"setting of {label(cls)}", strange[0], names), code=2)
     return cls(**{name: coerce(known[name], value, name) for name, value in fields.items()})
 
 

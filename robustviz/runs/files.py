@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from robustviz.types import JSON, UserError
 
@@ -72,17 +71,14 @@ def held(path: Path, patience: float, busy: str) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(path, timeout=patience)
     try:
-        lock.acquire()
+        lock = FileLock(path, timeout=patience).acquire()
     except Timeout as error:
         raise UserError(busy) from error
     except OSError as error:
         raise cannot_write(path, error) from error
-    try:
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
 def read_json(path: Path) -> JSON:
@@ -106,19 +102,7 @@ def read_json(path: Path) -> JSON:
     return value
 
 
-def read_lines(path: Path) -> list[Any]:
-    """The JSON lines of `path`; those that are none, such as a half-written last one, are left out,
-    and a missing file has none.
-    """
-    lines = []
-    with contextlib.suppress(OSError):
-        for line in path.read_bytes().split(b"\n"):
-            with contextlib.suppress(ValueError, RecursionError):
-                lines.append(json.loads(line))
-    return lines
-
-
-def to_bytes(value: Any) -> bytes:
+def to_bytes(value: object) -> bytes:
     """JSON as people read it."""
     return (json.dumps(value, indent=1) + "\n").encode()
 

@@ -102,14 +102,14 @@ class Run(Inside):
 
     def evaluations(self) -> list[Evaluation]:
         """Every evaluation written down, oldest first: shipped ones, then those made here."""
-        files = (folder / "eval.json" for folder in dict.fromkeys((self.path, self.notes)))
-        every = (
-            evaluation
-            for file in files
-            if any(now := stamp(file))
-            for evaluation in _evaluations(file, now)
-        )
-        return list({each.key: each for each in every if each.weights == self.weights}.values())
+        every = {
+            each.key: each
+            for folder in dict.fromkeys((self.path, self.notes))
+            if any(now := stamp(folder / "eval.json"))
+            for each in _evaluations(folder / "eval.json", now)
+            if each.weights == self.weights
+        }
+        return list(every.values())
 
     def evaluation(self, key: str | None = None) -> Evaluation | None:
         """The evaluation with that key, else the plain one (PGD-20 at the run's ε, whole test
@@ -118,36 +118,41 @@ class Run(Inside):
         every = self.evaluations()
         if key is not None:
             return next((each for each in every if each.key == key), None)
-        plain = (
-            each
-            for each in every
-            if all(each.attack.get(name) == value for name, value in PLAIN.items())
-            and not each.attack.get("targeted")
-            and (each.eps, each.seed) == (self.eps, 0)
+        return max(
+            (
+                each
+                for each in every
+                if all(each.attack.get(name) == value for name, value in PLAIN.items())
+                and not each.attack.get("targeted")
+                and (each.eps, each.seed) == (self.eps, 0)
+            ),
+            key=lambda each: each.n,
+            default=None,
         )
-        return max(plain, key=lambda each: each.n, default=None)
 
     def add_evaluation(self, evaluation: Evaluation) -> Evaluation:
         """Write an evaluation down, in place of one with the same protocol; returned with its key.
 
         Measured once more with the same verdicts, a rung of a ladder stays one.
         """
-        protocol = {name: getattr(evaluation, name) for name in ("attack", "n", "seed", "split")}
-        key = registry.key(protocol).replace("dict-", "")
+        key = registry.key(
+            {name: getattr(evaluation, name) for name in ("attack", "n", "seed", "split")}
+        ).replace("dict-", "")
         new = dataclasses.replace(evaluation, key=key, weights=self.weights)
         before = self.evaluation(key)
         if before and before.rung and not new.rung and before.robust_right == new.robust_right:
-            order = (finding for finding in before.doctor if finding.name == "order")
             new = dataclasses.replace(
                 new,
                 rung=before.rung,
                 cumulative_k=before.cumulative_k,
-                doctor=(*new.doctor, *order),
+                doctor=(*new.doctor, *(each for each in before.doctor if each.name == "order")),
             )
         path = self.notes / "eval.json"
         old = read_json(path).get("evaluations", []) if path.exists() else []
-        kept = [entry for entry in old if entry.get("key") != key]
-        write_file(path, to_bytes({"evaluations": [*kept, new.to_json()]}))
+        write_file(
+            path,
+            to_bytes({"evaluations": [*(e for e in old if e.get("key") != key), new.to_json()]}),
+        )
         return new
 
     def cached(self, kind: type[R], name: str) -> R | None:
@@ -155,12 +160,10 @@ class Run(Inside):
         damaged).
         """
         for folder in dict.fromkeys((self.notes, self.path)):
-            path = folder / "probes" / f"{name}.npz"
-            if path.exists():
-                with contextlib.suppress(UserError, OSError):
-                    result = kind.from_npz(path.read_bytes())
-                    if result.meta.get("weights") == self.weights:
-                        return result
+            with contextlib.suppress(UserError, OSError):  # none there, or a damaged one
+                result = kind.from_npz((folder / "probes" / f"{name}.npz").read_bytes())
+                if result.meta.get("weights") == self.weights:
+                    return result
         return None
 
     def keep(self, name: str, result: Result) -> None:
@@ -240,9 +243,8 @@ def _open(path: str) -> Run:
 def look_up(path_or_id: str | os.PathLike[str]) -> Run:
     """As `open_run`, without torch: whether its settings are known to this version is not asked."""
     text = os.fspath(path_or_id)
-    path = Path(text).expanduser().resolve()
-    inside = [parent / text for parent in (home(), zoo())] if ID.fullmatch(text) else []
-    folder = next((each for each in (*inside, path) if os.path.isdir(each)), None)
+    inside = (home() / text, zoo() / text) if ID.fullmatch(text) else ()
+    folder = next(filter(os.path.isdir, (*inside, Path(text).expanduser().resolve())), None)
     if folder is None:
         raise UserError(registry.unknown("run", text, [run.id for run in all_runs()]))
     run = _open(str(folder))
@@ -293,9 +295,11 @@ def find_run(name: str | None, *, data: Source | None = None, net: str = "", rol
 
 def all_runs(*, damaged: bool = False) -> list[Run]:
     """Every run: shipped first, then the user's, newest last. Damaged folders only if asked for."""
-    shipped = _shipped(str(zoo()), stamp(zoo()))
-    mine = sorted(_runs_in(str(home())), key=lambda run: run.status()["queued"])
-    return [run for run in (*shipped.values(), *mine) if damaged or _sound(run)]
+    runs = (
+        *_shipped(str(zoo()), stamp(zoo())).values(),
+        *sorted(_runs_in(str(home())), key=lambda run: run.status()["queued"]),
+    )
+    return [run for run in runs if damaged or _sound(run)]
 
 
 @functools.lru_cache(maxsize=4)
@@ -310,10 +314,11 @@ def _runs_in(folder: str) -> list[Run]:
     """What could be a run, also where its config.json cannot be read."""
     try:
         with os.scandir(folder) as entries:
-            paths = [entry.path for entry in entries if ID.fullmatch(entry.name) and entry.is_dir()]
+            return [
+                _open(each.path) for each in entries if ID.fullmatch(each.name) and each.is_dir()
+            ]
     except OSError:
         return []
-    return [_open(path) for path in paths]
 
 
 def _sound(run: Run) -> bool:

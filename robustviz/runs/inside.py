@@ -15,22 +15,12 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, TypeVar, cast
 
 import numpy as np
 
 from robustviz.registry import coerce
-from robustviz.runs.files import (
-    cannot_write,
-    digest,
-    held,
-    read_json,
-    read_lines,
-    stamp,
-    to_bytes,
-    write_file,
-)
+from robustviz.runs.files import cannot_write, digest, held, read_json, stamp, to_bytes, write_file
 from robustviz.types import JSON, UserError
 from robustviz.views.attack.result import Strip
 
@@ -127,9 +117,11 @@ UNKNOWN: Status = {
 @functools.cache
 def _hints(kind: type) -> tuple[dict[str, Any], frozenset[str]]:
     """Each entry's type, and which of them must be there."""
-    with_extras = typing.get_type_hints(kind, include_extras=True)
-    needed = (n for n, hint in with_extras.items() if typing.get_origin(hint) is not NotRequired)
-    return typing.get_type_hints(kind), frozenset(needed)
+    return typing.get_type_hints(kind), frozenset(
+        name
+        for name, hint in typing.get_type_hints(kind, include_extras=True).items()
+        if typing.get_origin(hint) is not NotRequired
+    )
 
 
 def checked(kind: type[T], value: Any) -> T:
@@ -141,8 +133,9 @@ def checked(kind: type[T], value: Any) -> T:
     hints, needed = _hints(kind)
     if missing := ", ".join(sorted(needed - value.keys())):
         raise UserError(f"{missing} is missing.")
-    known = hints.keys() & value.keys()
-    typed = value | {name: _as(hints[name], value[name], name) for name in known}
+    typed = value | {
+        name: _as(hints[name], value[name], name) for name in hints.keys() & value.keys()
+    }
     if kind is Images and not all(
         0 < typed[name] <= MOST for name in ("classes", "channels", "size")
     ):
@@ -150,13 +143,13 @@ def checked(kind: type[T], value: Any) -> T:
     return cast(T, typed)
 
 
-def opened(kind: type[T], path: Path, usual: Mapping[str, Any] = MappingProxyType({})) -> T:
+def opened(kind: type[T], path: Path, usual: Mapping[str, Any] | None = None) -> T:
     """The object in a file of a run, `usual` where it lacks an entry. Raises UserError that names
     the file, what is wrong with it and what to do.
     """
     value = read_json(path)
     try:
-        return checked(kind, {**usual, **value})
+        return checked(kind, {**(usual or {}), **value})
     except UserError as error:
         raise UserError(
             f"{path}: {error} The run folder {path.parent.name} is damaged: remove it, or restore"
@@ -172,19 +165,26 @@ def live(path: Path, classes: int) -> Strip | None:
         strip = Strip(**entries | {"eps": float(entries["eps"]), "epoch": int(entries["epoch"])})
         labels = np.array([strip.y, strip.pred, strip.pred_adv]).reshape(3, len(strip.x))
         pictures = np.array([strip.x, strip.x_adv], dtype=np.float32)
-        finite = np.isfinite(pictures).all() and math.isfinite(strip.eps)
-        known = labels.dtype.kind in "iu" and labels.min() >= 0 and labels.max() < (classes or MOST)
-        return strip if pictures.ndim == 5 and finite and known else None
+        return (
+            strip
+            if (pictures.ndim == 5 and np.isfinite(pictures).all() and math.isfinite(strip.eps))
+            and (
+                labels.dtype.kind in "iu" and 0 <= labels.min() <= labels.max() < (classes or MOST)
+            )
+            else None
+        )
     except Exception:  # a damaged zip raises a dozen kinds; each means: no pictures
         return None
 
 
 def _as(hint: Any, value: Any, path: str) -> Any:
-    if typing.is_typeddict(hint):
-        return checked(hint, value)
-    if hint == JSON:
-        return _settings(value, path)
-    return coerce(hint, value, path)
+    return (
+        checked(hint, value)
+        if typing.is_typeddict(hint)
+        else _settings(value, path)
+        if hint == JSON
+        else coerce(hint, value, path)
+    )
 
 
 def _settings(value: Any, path: str) -> Any:
@@ -197,8 +197,7 @@ def _settings(value: Any, path: str) -> Any:
         if isinstance(item, dict) or (name == "attack" and item is not None):
             _settings(item, f"{path}.{name}")
         for each in item if isinstance(item, list) else [item]:
-            number = isinstance(each, (int, float))
-            if isinstance(each, list) or (number and not abs(each) < HUGE):
+            if isinstance(each, list) or (isinstance(each, (int, float)) and not abs(each) < HUGE):
                 raise UserError(f"{path}.{name}={item!r:.40} is no setting.")
     return value
 
@@ -287,16 +286,14 @@ class Inside:
     def set_status(self, **changes: Any) -> None:
         """Merge `changes` into `status.json`."""
         path = self.path / "status.json"
-        old = self.status() if path.exists() else UNKNOWN
-        write_file(path, to_bytes({**old, **changes}))
+        write_file(path, to_bytes((self.status() if path.exists() else UNKNOWN) | changes))
 
     def wanted(self) -> Want:
         """What the person asked of the running process: `pause`, `stop` or nothing."""
-        wanted: Want = ""
         with contextlib.suppress(UserError):
             asked = read_json(self.path / "control.json").get("want")
-            wanted = asked if asked in ("pause", "stop") else ""
-        return wanted
+            return cast(Want, asked if asked in ("pause", "stop") else "")
+        return ""
 
     def ask(self, want: str) -> None:
         """Leave a wish for the running process; empty: take it back."""
@@ -316,9 +313,10 @@ class Inside:
         out.
         """
         records = []
-        for line in read_lines(self.path / "metrics.jsonl"):
-            with contextlib.suppress(UserError):
-                records.append(checked(Record, line))
+        with contextlib.suppress(OSError):
+            for line in (self.path / "metrics.jsonl").read_bytes().split(b"\n"):
+                with contextlib.suppress(ValueError, RecursionError):
+                    records.append(checked(Record, json.loads(line)))
         return records
 
     def metrics(self) -> pd.DataFrame:
@@ -327,11 +325,11 @@ class Inside:
         """
         import pandas as pd
 
-        def row(record: Record) -> dict[str, object]:
-            terms = {f"loss_{name}": value for name, value in record["losses"].items()}
-            return {name: value for name, value in record.items() if name != "losses"} | terms
-
-        return pd.DataFrame(map(row, self.records()))
+        return pd.DataFrame(
+            {name: value for name, value in record.items() if name != "losses"}
+            | {f"loss_{name}": value for name, value in record["losses"].items()}
+            for record in self.records()
+        )
 
     def strip(self) -> Strip | None:
         """Eight validation images as the net saw them last; None before the first epoch, and where
@@ -352,8 +350,11 @@ class Inside:
         from robustviz import nets
         from robustviz.chance import drawn_from
 
-        name = {"best": "net.safetensors", "last": "last.safetensors"}[which]
-        path = self.path / (name if epoch is None else f"snapshots/epoch-{epoch:04d}.safetensors")
+        path = self.path / (
+            {"best": "net.safetensors", "last": "last.safetensors"}[which]
+            if epoch is None
+            else f"snapshots/epoch-{epoch:04d}.safetensors"
+        )
         if not path.exists():
             raise UserError(
                 f"The run {self.id} has no {path.name}: "
@@ -364,14 +365,13 @@ class Inside:
                 )
             )
         try:
-            weights = load_file(path)
             # weights that are replaced at once; the global generator belongs to everybody
             with drawn_from(torch.Generator()):
                 net = nets.build(self.config.net, *self.shape)
             net.load_state_dict(
                 {
                     key: value.float() if value.is_floating_point() else value
-                    for key, value in weights.items()
+                    for key, value in load_file(path).items()
                 }
             )
         except (SafetensorError, RuntimeError, OSError, ValueError) as error:
@@ -386,11 +386,11 @@ class Inside:
         """The epochs whose weights were kept besides the best ones, in order: what `net(epoch=…)`
         can load.
         """
-        names = (
-            path.stem.removeprefix("epoch-")
+        return sorted(
+            int(path.stem.removeprefix("epoch-"))
             for path in (self.path / "snapshots").glob("epoch-*.safetensors")
+            if path.stem.removeprefix("epoch-").isdecimal()
         )
-        return sorted(int(name) for name in names if name.isdecimal())
 
     @property
     def weights(self) -> str:
@@ -421,8 +421,8 @@ class Inside:
             return None
         try:
             with safe_open(path, framework="pt") as file:
-                plain = json.loads(file.metadata()["plain"])
-                return {name: file.get_tensor(name) for name in file.keys()}, plain  # noqa: SIM118
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                return tensors, json.loads(file.metadata()["plain"])
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
             raise UserError(
                 f"The saved state of {self.id} is damaged, so it cannot be resumed; its finished"

@@ -61,8 +61,10 @@ def alive(status: Mapping[str, Any]) -> bool:
                 _children.remove(child)
     try:
         process = psutil.Process(int(status.get("pid") or 0))
-        same = abs(process.create_time() - float(status.get("started") or 0)) < 2
-        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
+        return bool(
+            abs(process.create_time() - float(status.get("started") or 0)) < 2
+            and process.status() != psutil.STATUS_ZOMBIE
+        )
     except (psutil.Error, ValueError, OverflowError):
         return False
 
@@ -81,11 +83,16 @@ def sweep() -> None:
     """Mark runs as interrupted whose process is gone: after a kill, a crash or a restart of the
     machine.
     """
-    lost = "Its process ended without a word; resume goes on from the last finished epoch."
+
     for run in mine():
         status = run.status()
         if status["state"] == "running" and not alive(status):
-            run.set_status(state="interrupted", eta=None, error=lost)
+            run.set_status(
+                state="interrupted",
+                eta=None,
+                error="Its process ended without a word; resume goes on from the last finished"
+                " epoch.",
+            )
 
 
 def submit(config: TrainConfig, *, name: str | None = None) -> Run:
@@ -142,8 +149,9 @@ def pump() -> list[Run]:
             if _device(run) not in busy:
                 busy.add(_device(run))
                 started.append(run)
-                child = identity(_spawn(run).pid)
-                run.set_status(state="running", eta=None, heartbeat=time.time(), **child)
+                run.set_status(
+                    **identity(_spawn(run).pid), state="running", eta=None, heartbeat=time.time()
+                )
     return started
 
 
@@ -160,18 +168,15 @@ def _spawn(run: Run) -> subprocess.Popen[bytes]:
         if os.name == "nt"
         else {"start_new_session": True}
     )
-    package = str(Path(__file__).resolve().parents[2])
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
-        "PYTHONUNBUFFERED": "1",
-    }
+    search = (str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH"))
     with open(run.path / "log.txt", "ab") as log:
         child = subprocess.Popen(
             [sys.executable, "-m", "robustviz.runs.worker", str(run.path)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=environment,
+            env=os.environ
+            | {"PYTHONPATH": os.pathsep.join(filter(None, search)), "PYTHONUNBUFFERED": "1"},
             **where,
         )
     _children.append(child)
@@ -212,9 +217,9 @@ def stop(run: Run) -> str:
 
 
 def _ended(run: Run, status: Status) -> bool:
-    patience = time.monotonic() + PATIENCE
-    while time.monotonic() < patience:
-        if run.status()["state"] != "running" or not alive(status):
-            return True
+    end = time.monotonic() + PATIENCE
+    while (
+        going := run.status()["state"] == "running" and alive(status)
+    ) and time.monotonic() < end:
         time.sleep(0.1)
-    return False
+    return not going

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import io
 import json
 import os
@@ -19,7 +20,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,8 +61,11 @@ def execute(run: Run, say: Say = lambda line: None, world: World = ALONE) -> str
         try:
             return _work(run, say, world) if world.main else _follow(run, world)
         except KeyboardInterrupt:
-            sentence = "Interrupted from the keyboard; resume goes on from the last finished epoch."
-            _fail(run, sentence, "interrupted")
+            _fail(
+                run,
+                "Interrupted from the keyboard; resume goes on from the last finished epoch.",
+                "interrupted",
+            )
             raise
         except Exception as error:
             sentence = _sentence(run, error, world)
@@ -73,7 +77,7 @@ def execute(run: Run, say: Say = lambda line: None, world: World = ALONE) -> str
 
 def _sentence(run: Run, error: Exception, world: World) -> str:
     """What a person can do about an error; where that is not known, the details go to log.txt."""
-    known = (
+    for applies, sentence in (
         (isinstance(error, UserError), str(error)),
         (
             isinstance(error, MemoryError),
@@ -92,8 +96,7 @@ def _sentence(run: Run, error: Exception, world: World) -> str:
             "Another process of this training ended without a word; resume goes on from the last"
             " finished epoch.",
         ),
-    )
-    for applies, sentence in known:
+    ):
         if applies:
             return sentence
     with contextlib.suppress(OSError), open(run.path / "log.txt", "a", encoding="utf-8") as log:
@@ -134,8 +137,7 @@ def _training(run: Run, world: World) -> tuple[Training, bool]:
 def _follow(run: Run, world: World) -> str:
     """What all processes but the first do: take part in every step, and write nothing."""
     training, _ = _training(run, world)
-    for _record in training.epochs():
-        pass
+    deque(training.epochs(), maxlen=0)
     world.leave()
     return training.ended
 
@@ -144,12 +146,14 @@ def _work(run: Run, say: Say, world: World) -> str:
     training, resumed = _training(run, world)
     describe(run, training)
     if world.size > 1:
-        compares = (
-            ", and so does the loss, which compares images of a batch"
-            if training.method.compares
-            else ""
+        say(
+            f"{world.size} processes share every batch; batch norm sees each one's part"
+            + (
+                ", and so does the loss, which compares images of a batch"
+                if training.method.compares
+                else ""
+            )
         )
-        say(f"{world.size} processes share every batch; batch norm sees each one's part{compares}")
     if resumed:
         _take_up(run, training, say)
     beat = _Heartbeat(run)
@@ -172,9 +176,10 @@ def _take_up(run: Run, training: Training, say: Say) -> None:
     """Say whether a resumed training goes on bit for bit, and write what people read of it: a kill
     may have fallen between the state and that; the state is what counts.
     """
-    then = {"processes": 1} | run.info.get("versions", {}) | {"device": run.config.device}
-    here = {"device": training.config.device, "processes": training.world.size}
-    note = tolerance_note(then, versions() | here)
+    note = tolerance_note(
+        {"processes": 1} | run.info.get("versions", {}) | {"device": run.config.device},
+        versions() | {"device": training.config.device, "processes": training.world.size},
+    )
     if note:
         say(note)
     run.set_status(note=note)
@@ -188,8 +193,9 @@ def _rest(run: Run, training: Training, say: Say) -> str:
     run.save_state(*training.state())
     run.ask("")
     ended = "paused" if training.ended == "pause" else "stopped"
-    where = {"epoch": training.epoch, "batch": training.batch, "eta": None}
-    run.set_status(state=ended, heartbeat=time.time(), **where)
+    run.set_status(
+        state=ended, heartbeat=time.time(), epoch=training.epoch, batch=training.batch, eta=None
+    )
     say(f"{ended} in epoch {training.epoch + 1}, before batch {training.batch + 1}")
     return ended
 
@@ -198,16 +204,21 @@ def _finish(run: Run, training: Training, beat: _Heartbeat, say: Say) -> str:
     """Evaluate a training that is through."""
     from robustviz.training.evaluate import evaluate
 
-    tick = Tick(training.epoch, int(run.config.epochs or 1), 0, 0, "validate")
     beat.phase = "evaluate"
-    test = evaluate(run, device=training.config.device, tick=lambda: beat(tick))
+    tick = Tick(training.epoch, int(run.config.epochs or 1), 0, 0, "validate")
+    test = evaluate(run, device=training.config.device, tick=functools.partial(beat, tick))
     say(
         f"test: clean {test.clean_acc:.4f}, {test.printed} {test.robust_acc:.4f} (eps"
         f" {test.eps:.4f}, n={test.n})"
     )
-    seconds = round(sum(record["seconds"] for record in training.records) + test.seconds, 3)
-    where = {"epoch": training.epoch, "eta": None, "phase": "", "seconds": seconds}
-    run.set_status(state="done", heartbeat=time.time(), **where)
+    run.set_status(
+        state="done",
+        heartbeat=time.time(),
+        epoch=training.epoch,
+        eta=None,
+        phase="",
+        seconds=round(sum(record["seconds"] for record in training.records) + test.seconds, 3),
+    )
     return "done"
 
 
@@ -217,26 +228,28 @@ def describe(run: Run, training: Training) -> None:
     """
     if "images" in run.info:
         return
-    images = {
-        "classes": len(training.classes),
-        "channels": int(training.images.shape[1]),
-        "size": int(training.images.shape[-1]),
-        "names": list(training.classes),
-    }
-    many = {"processes": training.world.size} if training.world.size > 1 else {}
     new = {
-        "images": images,
+        **run.info,
+        "images": {
+            "classes": len(training.classes),
+            "channels": int(training.images.shape[1]),
+            "size": int(training.images.shape[-1]),
+            "names": list(training.classes),
+        },
         "device": training.config.device,
-        "versions": run.info.get("versions", {}) | many,
+        "versions": run.info.get("versions", {})
+        | ({"processes": training.world.size} if training.world.size > 1 else {}),
     }
-    write_file(run.path / "config.json", to_bytes({**run.info, **new}))
+    write_file(run.path / "config.json", to_bytes(new))
     del run.info
 
 
 def _write_records(run: Run, training: Training) -> None:
     # Whole, not appended: a resume may take back an epoch that a torn write had announced.
-    lines = "".join(json.dumps(record) + "\n" for record in training.records)
-    write_file(run.path / "metrics.jsonl", lines.encode())
+    write_file(
+        run.path / "metrics.jsonl",
+        "".join(json.dumps(record) + "\n" for record in training.records).encode(),
+    )
 
 
 def _save(run: Run, training: Training) -> None:
@@ -246,11 +259,13 @@ def _save(run: Run, training: Training) -> None:
     run.save_weights("last.safetensors", weights)
     every = training.config.snapshots
     if every and (training.epoch % every == 0 or training.epoch == training.config.epochs):
-        half = {
-            name: value.half() if value.is_floating_point() else value
-            for name, value in weights.items()
-        }
-        run.save_weights(f"snapshots/epoch-{training.epoch:04d}.safetensors", half)
+        run.save_weights(
+            f"snapshots/epoch-{training.epoch:04d}.safetensors",
+            {
+                name: value.half() if value.is_floating_point() else value
+                for name, value in weights.items()
+            },
+        )
     run.save_state(*training.state())
     _write_records(run, training)
     strip = io.BytesIO()
@@ -258,37 +273,30 @@ def _save(run: Run, training: Training) -> None:
     write_file(run.path / "live.npz", strip.getvalue())
 
 
+@dataclass
 class _Heartbeat:
     """Asked before every step: once a second it writes where the training is and reads what the
     person wants.
     """
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.last = 0.0
-        self.before: float | None = None
-        self.steps: deque[float] = deque(maxlen=WINDOW)
-        self.validating = 0.0
-        self.phase = ""
+    run: Run
+    last: float = 0.0
+    before: float | None = None
+    steps: deque[float] = field(default_factory=functools.partial(deque, maxlen=WINDOW))
+    validating: float = 0.0
+    phase: str = ""
 
     def __call__(self, tick: Tick) -> Answer:
         now = time.perf_counter()
-        if tick.phase == "train":
-            if self.before is not None:
-                self.steps.append(now - self.before)
-            self.before = now
-        else:
-            self.before = None
+        if tick.phase == "train" and self.before is not None:
+            self.steps.append(now - self.before)
+        self.before = now if tick.phase == "train" else None
         if now - self.last < HEARTBEAT:
             return "go"
         self.last = now
         self.run.set_status(
+            **asdict(tick) | {"phase": self.phase or tick.phase},
             heartbeat=time.time(),
-            epoch=tick.epoch,
-            epochs=tick.epochs,
-            batch=tick.batch,
-            batches=tick.batches,
-            phase=self.phase or tick.phase,
             eta=self.eta(tick),
         )
         return self.run.wanted() or "go"
@@ -323,8 +331,8 @@ def main(argv: list[str] | None = None) -> int:
     with queue.queue_lock():
         pass
     try:
-        run = look_up(arguments[0])  # what is wrong with its settings goes into its status
-        execute(run, lambda line: print(line, flush=True))
+        # what is wrong with its settings goes into its status
+        execute(look_up(arguments[0]), lambda line: print(line, flush=True))
         return 0
     except UserError as error:
         print(error, file=sys.stderr, flush=True)

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 
@@ -111,9 +111,11 @@ class TrainConfig(Spec):
         recipe = {**self.data.recipe, **self.method.recipe}
         usual = recipe.get("batch_size", 128)
         batch = min(usual, max(LEAST, int(usual * (LARGE / max(LARGE, self.data.pixels)) ** 2)))
-        fill = {
+        for name, value in {
             "net": self.net or recipe.get("net", "small_resnet"),
-            "eps": check_eps(self.data.default_eps if self.eps is None else self.eps, self._norm()),
+            "eps": check_eps(
+                self.data.default_eps if self.eps is None else self.eps, norm_of(self)
+            ),
             "n_train": (recipe.get("n_train") or 0) if self.n_train is None else self.n_train,
             "epochs": self.epochs or recipe.get("epochs", 20),
             "batch_size": self.batch_size or batch,
@@ -124,13 +126,8 @@ class TrainConfig(Spec):
             "augment": self.augment or recipe.get("augment", "none"),
             "threads": self.threads or default_threads(),
             "select": self.select or self.method.select,
-        }
-        for name, value in fill.items():
+        }.items():
             object.__setattr__(self, name, value)
-
-    def _norm(self) -> str:
-        attack = getattr(self.method, "attack", None)
-        return str(attack.norm) if attack is not None else "linf"
 
     @property
     def bound_method(self) -> Method:
@@ -142,8 +139,9 @@ class TrainConfig(Spec):
         """`<data>-<method>-<net>-s<seed>-<8 hex of the config>`; at most 64 plain characters."""
         asked = {name: value for name, value in registry.encode(self).items() if name not in WHERE}
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
-        parts = [self.data.key, self.method.key, self.net, f"s{self.seed}"]
-        name = re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
+        name = re.sub(
+            r"[^a-z0-9]+", "-", f"{self.data.key}-{self.method.key}-{self.net}-s{self.seed}".lower()
+        ).strip("-")
         return f"{name[:55].rstrip('-')}-{digest}"
 
     def to_json(self) -> JSON:
@@ -153,8 +151,7 @@ class TrainConfig(Spec):
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TrainConfig:
         """The config that `to_json` wrote. Raises UserError for unknown or ill-typed settings."""
-        config: TrainConfig = registry.build(cls, data)
-        return config
+        return registry.build(cls, data)
 
     @classmethod
     def make(
@@ -194,7 +191,7 @@ class TrainConfig(Spec):
         eps = top.pop(
             "eps", None
         )  # last: whether it fits depends on the norm, which a dotted path may set
-        config: TrainConfig = registry.build(cls, top)
+        config = registry.build(cls, top)
         for path, value in given.items():
             if "." in path:
                 config = registry.with_value(config, path, value)
@@ -206,8 +203,16 @@ class TrainConfig(Spec):
 
         Raises UserError where CUDA is asked for and absent, and where such a run is missing.
         """
-        method = self.method.resolved(self, find_run)
-        return replace(self, device=pick_device(self.device), method=method)
+        return replace(
+            self, method=self.method.resolved(self, find_run), device=pick_device(self.device)
+        )
+
+
+def norm_of(config: TrainConfig) -> Literal["linf", "l2"]:
+    """The norm in which the run's method was attacked; linf for methods without an attack."""
+    return cast(
+        Literal["linf", "l2"], getattr(getattr(config.method, "attack", None), "norm", "linf")
+    )
 
 
 def pick_device(asked: str) -> Literal["cpu", "cuda"]:
@@ -229,7 +234,4 @@ def read_value(value: Any) -> Any:
     try:
         return json.loads(value)
     except json.JSONDecodeError:
-        pass
-    if re.fullmatch(r"\s*[\d.]+\s*/\s*[\d.]+\s*", value):
-        return parse_number(value)
-    return value
+        return parse_number(value) if re.fullmatch(r"\s*[\d.]+\s*/\s*[\d.]+\s*", value) else value

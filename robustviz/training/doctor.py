@@ -68,8 +68,8 @@ def consult(net: nn.Module, x: Tensor, y: Tensor, attack: Attack, seed: int = 0)
         y = check_labels(y, len(x), try_out(own, x).classes, x)
 
     def left(attacker: Attack) -> int:
-        shown = attacker(net, x, y, rng=torch.Generator(device=x.device).manual_seed(seed))
-        return _right(net, shown, y)
+        rng = torch.Generator(device=x.device).manual_seed(seed)
+        return _right(net, attacker(net, x, y, rng=rng), y)
 
     # Noise of that size would fool any net by itself, so this one starts at the image.
     widest = 1.0 if attack.norm == "linf" else float(x[0].numel()) ** 0.5
@@ -121,17 +121,16 @@ def _first_gradient(attack: Attack, net: nn.Module, x: Tensor, y: Tensor) -> Ten
     with torch.enable_grad():
         z = x.detach().clone().requires_grad_(True)
         height = attack.objective(net, y)(z)
-        gradient = (
-            torch.autograd.grad(height.sum(), z, allow_unused=True)[0]
+        return (
+            torch.autograd.grad(height.sum(), z, materialize_grads=True)[0]
             if height.requires_grad
-            else None
+            else torch.zeros_like(z)
         )
-    return torch.zeros_like(z) if gradient is None else gradient
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What the checks look at: `n` images before (N,C,H,W) and after the `attack`, their labels, the
+    """What the checks look at: images before (N,C,H,W) and after the `attack`, their labels, the
     net's `logits` (N,K) and what it says to the same images `again`, the gradients (N,D) that the
     attack starts with, how many images the doctor's own attacks leave right, and how many the
     strongest attack by gradients does (`white`, by `name`).
@@ -148,80 +147,104 @@ class Evidence:
     white: int
     name: str
 
-    @property
-    def n(self) -> int:
-        return len(self.x)
-
 
 def _budget(seen: Evidence) -> Finding:
     eps, delta = float(seen.attack.eps or 0), (seen.x_adv - seen.x).flatten(1)
-    sizes = delta.abs() if seen.attack.norm == "linf" else delta.norm(dim=1)
-    size = float(sizes.amax())
-    text = f"Largest change measured {size:.4f}, allowed {eps:.4f}."
-    return Finding("budget", size <= eps + SLACK, size, text)
+    size = float((delta.abs() if seen.attack.norm == "linf" else delta.norm(dim=1)).amax())
+    return Finding(
+        "budget",
+        size <= eps + SLACK,
+        size,
+        f"Largest change measured {size:.4f}, allowed {eps:.4f}.",
+    )
 
 
 def _range(seen: Evidence) -> Finding:
     low = float(torch.minimum(seen.x.min(), seen.x_adv.min()))
     high = float(torch.maximum(seen.x.max(), seen.x_adv.max()))
-    text = f"Pixels from {low:.3f} to {high:.3f}, allowed 0 to 1."
-    return Finding("range", low >= 0 and high <= 1, high, text)
+    return Finding(
+        "range",
+        low >= 0 and high <= 1,
+        high,
+        f"Pixels from {low:.3f} to {high:.3f}, allowed 0 to 1.",
+    )
 
 
 def _logits(seen: Evidence) -> Finding:
     sums = seen.logits.sum(dim=1)
     shares = bool((seen.logits >= 0).all() and (sums - 1).abs().max() < 1e-3)
-    text = (
+    return Finding(
+        "logits",
+        not shares,
+        float(sums.mean()),
         "Outputs are probabilities, not logits: gradients vanish."
         if shares
-        else "Outputs are logits, not probabilities."
+        else "Outputs are logits, not probabilities.",
     )
-    return Finding("logits", not shares, float(sums.mean()), text)
 
 
 def _gradients(seen: Evidence) -> Finding:
     broken = float((~seen.gradients.isfinite()).any(dim=1).double().mean())
     gone = float((seen.gradients.nan_to_num(0, 0, 0) == 0).all(dim=1).double().mean())
-    text = f"{gone:.0%} of the images have a zero gradient (more than 5 % hides weakness)" + (
-        f", and {broken:.0%} one with entries that are not numbers, where the attack cannot step."
-        if broken
-        else "."
+    return Finding(
+        "gradients",
+        gone <= 0.05 and not broken,
+        max(gone, broken),
+        f"{gone:.0%} of the images have a zero gradient (more than 5 % hides weakness)"
+        + (
+            f", and {broken:.0%} one with entries that are not numbers, where the attack cannot"
+            " step."
+            if broken
+            else "."
+        ),
     )
-    return Finding("gradients", gone <= 0.05 and not broken, max(gone, broken), text)
 
 
 def _deterministic(seen: Evidence) -> Finding:
     drift = float((seen.logits - seen.again).abs().max())
-    text = f"The same images twice: outputs differ by {drift:.1e}."
-    return Finding("deterministic", drift == 0, drift, text)
+    return Finding(
+        "deterministic", drift == 0, drift, f"The same images twice: outputs differ by {drift:.1e}."
+    )
 
 
 def _unbounded(seen: Evidence) -> Finding:
-    chance = int(seen.y.bincount().max()) / seen.n
-    right = seen.consult.unbounded / seen.n
-    text = (
+    chance = int(seen.y.bincount().max()) / len(seen.y)
+    right = seen.consult.unbounded / len(seen.y)
+    return Finding(
+        "unbounded",
+        right <= chance + FEW / len(seen.y),
+        right,
         f"With no limit on the change {right:.0%} stay right; a working attack leaves at most"
-        f" chance ({chance:.0%})."
+        f" chance ({chance:.0%}).",
     )
-    return Finding("unbounded", right <= chance + FEW / seen.n, right, text)
 
 
 def _more_steps(seen: Evidence) -> Finding:
-    short, long = seen.consult.pgd20 / seen.n, seen.consult.pgd60 / seen.n
-    text = f"PGD-60 leaves {long:.0%}, PGD-20 {short:.0%}: more steps must not help the defender."
-    return Finding("more steps", long <= short + FEW / seen.n, long - short, text)
+    short, long = seen.consult.pgd20 / len(seen.y), seen.consult.pgd60 / len(seen.y)
+    return Finding(
+        "more steps",
+        long <= short + FEW / len(seen.y),
+        long - short,
+        f"PGD-60 leaves {long:.0%}, PGD-20 {short:.0%}: more steps must not help the defender.",
+    )
 
 
 def _black_box(seen: Evidence) -> Finding:
     square = seen.consult.square
     if square is None:
-        text = "Not measured: Square, the attack without gradients, knows linf only."
-        return Finding("black-box", True, 0.0, text)
-    text = (
-        f"Square with {QUERIES} queries and no gradient leaves {square} of {seen.n}, {seen.name}"
-        f" {seen.white}: it must not find more."
+        return Finding(
+            "black-box",
+            True,
+            0.0,
+            "Not measured: Square, the attack without gradients, knows linf only.",
+        )
+    return Finding(
+        "black-box",
+        square >= seen.white - FEW,
+        (square - seen.white) / len(seen.y),
+        f"Square with {QUERIES} queries and no gradient leaves {square} of {len(seen.y)},"
+        f" {seen.name} {seen.white}: it must not find more.",
     )
-    return Finding("black-box", square >= seen.white - FEW, (square - seen.white) / seen.n, text)
 
 
 # In the order in which findings are told.
@@ -258,20 +281,22 @@ def examine(
     _, classes = _radius(attack, x), whole(classes, "classes")
     x, x_adv = _pictures(x), _pictures(x_adv)
     if x.shape != x_adv.shape or x.device != x_adv.device:
-        shapes = (
-            f"{tuple(x_adv.shape)} on {x_adv.device} do not belong to images of shape"
-            f" {tuple(x.shape)} on {x.device}"
-        )
         raise UserError(
-            f"Attacked images of shape {shapes}: hand in the same images before and after."
+            f"Attacked images of shape {tuple(x_adv.shape)} on {x_adv.device} do not belong to"
+            f" images of shape {tuple(x.shape)} on {x.device}: hand in the same images before and"
+            " after."
         )
     parts = x.split(AT_ONCE)
     with attackable(net, fused=False) as own:
         with torch.no_grad():
             logits, again = (torch.cat([logits_of(own, part) for part in parts]) for _ in range(2))
         y = check_labels(y, len(x), min(classes, logits.shape[1]), x)
-        pairs = zip(parts, y.split(AT_ONCE), strict=True)
-        gradients = torch.cat([_first_gradient(attack, own, *pair) for pair in pairs]).flatten(1)
+        gradients = torch.cat(
+            [
+                _first_gradient(attack, own, *pair)
+                for pair in zip(parts, y.split(AT_ONCE), strict=True)
+            ]
+        ).flatten(1)
     consulted = consulted or consult(net, x, y, attack, seed)
     white, name = (
         (consulted.pgd20, "PGD-20")

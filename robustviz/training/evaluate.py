@@ -7,7 +7,6 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +19,7 @@ from robustviz.inputs import Trial, check_images, check_labels, try_out
 from robustviz.nets.attackable import attackable, device_of, keep
 from robustviz.process import threads
 from robustviz.runs.folder import Run
-from robustviz.training.config import TrainConfig, pick_device
+from robustviz.training.config import norm_of as norm_of, pick_device
 from robustviz.training.doctor import Consult, consult, examine
 from robustviz.training.evaluation import Evaluation, Ladder, climb, pack
 from robustviz.types import UserError, plain
@@ -173,15 +172,13 @@ def measure(
     x, y = split.x.to(device), split.y.to(device)
     with _ready(net, x, y) as task:
         clean = torch.cat([right for right, _ in _blocks(task, None, seed, tick, search=True)])
-        verdicts, few = list[Tensor](), x[:0]
-        for right, shown in _blocks(task, attack, seed, tick, search=True):
-            few = shown[:DOCTOR_IMAGES] if not verdicts else few
-            verdicts.append(right)
-        robust = torch.cat(verdicts)
+        blocks = _blocks(task, attack, seed, tick, search=True)
+        right, few = next(blocks)
+        robust = torch.cat([right, *(right for right, _ in blocks)])
         if tick:
             tick()
-        n, k = len(few), len(split.classes)
-        findings = examine(task.net, task.x[:n], task.y[:n], few, attack, k, seed, consulted)
+        n, k = min(DOCTOR_IMAGES, len(few)), len(split.classes)
+        findings = examine(task.net, task.x[:n], task.y[:n], few[:n], attack, k, seed, consulted)
     return Evaluation(
         attack=registry.encode(attack),
         eps=float(attack.eps or 0),
@@ -242,9 +239,11 @@ def _opened(
     config = run.config
     with threads(int(config.threads or 1)):
         split = data.load(config.data, "test")
-        split = split.take(len(split) if n is None else n)
-        net = run.net().to(pick_device(device))
-        yield net, split, float((config.eps if eps is None else eps) or 0)
+        yield (
+            run.net().to(pick_device(device)),
+            split.take(len(split) if n is None else n),
+            float((config.eps if eps is None else eps) or 0),
+        )
 
 
 def ladder(
@@ -279,10 +278,9 @@ def ladder(
                 left_out = f"{attack.label} is left out: {error}"
                 continue
             asked = (registry.encode(attack), seed, images)
-            known = (
-                old for old in run.evaluations() if (old.attack, old.seed, old.images) == asked
+            row = next(
+                (e for e in run.evaluations() if (e.attack, e.seed, e.images) == asked), None
             )
-            row = next(known, None)
             if row is None:
                 consulted = consulted or consult(net, x, y, attack, seed)
                 row = measure(net, split, attack, seed=seed, tick=tick, consulted=consulted)
@@ -291,9 +289,3 @@ def ladder(
             if say:
                 say(rows[-1].line)
     return climb(rows, run.method_key, left_out)
-
-
-def norm_of(config: TrainConfig) -> Literal["linf", "l2"]:
-    """The norm in which the run's method was attacked; linf for methods without an attack."""
-    attack: Attack | None = getattr(config.method, "attack", None)
-    return attack.norm if attack is not None else "linf"

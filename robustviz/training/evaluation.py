@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,10 +55,8 @@ class Finding:
         """The finding that an evaluation's JSON holds; `value` may be NaN. Raises TypeError,
         ValueError or KeyError for anything else.
         """
-        name, ok, text = data["name"], data["ok"], data["text"]
-        if not (isinstance(name, str) and isinstance(ok, bool) and isinstance(text, str)):
-            raise TypeError("no finding")
-        return cls(name, ok, float(data["value"]), text)
+        finding = build(cls, {name: data[name] for name in hints(cls)} | {"value": 0.0})
+        return dataclasses.replace(finding, value=float(data["value"]))
 
 
 # What an attack is called, and the settings that go without saying; a test holds both against the
@@ -99,14 +98,18 @@ def attack_name(attack: Mapping[str, Any], classes: int = 0) -> str:
     """
     key = str(attack.get("key", "?"))
     pattern, usual = NAMES.get(key, key), USUAL | OTHERWISE.get(key, {})
-    known = {each: _shown(value) for each, value in attack.items()}
-    name = pattern.format_map(_Settings(known))
+    # a question mark for what an entry of another version does not have
+    name = pattern.format_map(
+        defaultdict(
+            lambda: "?",
+            {each: v.upper() if isinstance(v, str) else v for each, v in attack.items()},
+        )
+    )
     if attack.get("restarts", 1) != 1:
         name += f"×{attack['restarts']}"
     if classes and "targets" in attack:  # there are no more wrong classes
         attack = {**attack, "targets": min(attack["targets"], classes - 1)}
-    notes = [f"{classes - 1} targets"] if key == "autoattack" and 0 < classes < 10 else []
-    notes += [
+    notes = [f"{classes - 1} targets"] * (key == "autoattack" and 0 < classes < 10) + [
         {"norm": "ℓ2", "targeted": "targeted", "targets": f"{value} targets"}.get(
             setting, f"{setting} {f'{value:g}' if isinstance(value, float) else value}"
         )
@@ -115,17 +118,6 @@ def attack_name(attack: Mapping[str, Any], classes: int = 0) -> str:
         if setting not in usual or value != usual[setting]
     ]
     return name + (f" ({', '.join(notes)})" if notes else "")
-
-
-def _shown(value: object) -> object:
-    return value.upper() if isinstance(value, str) else value
-
-
-class _Settings(dict[str, Any]):
-    """Gives a question mark for a setting that an entry from another version does not have."""
-
-    def __missing__(self, key: str) -> str:
-        return "?"
 
 
 @dataclass(frozen=True)
@@ -190,9 +182,9 @@ class Evaluation:
     def note(self) -> str:
         """A warning where the images are few, else nothing."""
         low, high = wilson(self.robust_k, self.n)
-        wide = round(100 * (high - low))
         return (
-            f"Only {self.n} images: the 95 % interval is {wide} points wide; take at least {FEW}."
+            f"Only {self.n} images: the 95 % interval is {round(100 * (high - low))} points wide;"
+            f" take at least {FEW}."
             if self.n < FEW
             else ""
         )
@@ -227,8 +219,7 @@ class Evaluation:
         """Plain values, with fractions and 95 % intervals written out for people who read
         the file.
         """
-        out = dataclasses.asdict(self)
-        return out | {
+        return dataclasses.asdict(self) | {
             "clean_acc": self.clean_acc,
             "clean_interval": list(wilson(self.clean_k, self.n)),
             "robust_acc": self.robust_acc,
@@ -242,15 +233,15 @@ class Evaluation:
         anything else.
         """
         try:
-            doctor = tuple(map(Finding.from_json, data.get("doctor", ())))
-            known = hints(cls).keys() & data.keys()
-            fields = {name: data[name] for name in known} | {"doctor": doctor}
-            evaluation: Evaluation = build(cls, fields)
+            evaluation = build(
+                cls,
+                {name: data[name] for name in hints(cls).keys() & data.keys()}
+                | {"doctor": tuple(map(Finding.from_json, data.get("doctor", ())))},
+            )
             _ = evaluation.printed
-            if not min(evaluation.clean_k, evaluation.robust_k) >= 0:
-                raise ValueError("less than no images were right")
-            if not max(evaluation.clean_k, evaluation.robust_k) <= evaluation.n <= MOST:
-                raise ValueError("more images were right than there are")
+            counts = (evaluation.clean_k, evaluation.robust_k)
+            if not 0 <= min(counts) <= max(counts) <= evaluation.n <= MOST:
+                raise ValueError("fewer than no images were right, or more than there are")
             return evaluation
         except (TypeError, AttributeError, ValueError, KeyError, OverflowError) as error:
             raise UserError(
@@ -311,9 +302,11 @@ class Paired:
             f" {self.n}, {self.first_only} against {self.second_only} images, exact McNemar p ="
             f" {self.p:.2g}"
         )
-        if self.verdict == "not decided":
-            return f"Which of {first} and {second} is more robust is not decided: {facts}."
-        return f"{first} is {self.verdict} than {second}: {facts}."
+        return (
+            f"Which of {first} and {second} is more robust is not decided: {facts}."
+            if self.verdict == "not decided"
+            else f"{first} is {self.verdict} than {second}: {facts}."
+        )
 
     def to_json(self) -> JSON:
         """Plain values, derived ones included."""
@@ -410,22 +403,21 @@ class Ladder:
     def verdict(self) -> str:
         """What the ladder says, in one or two sentences."""
         low, high = self.interval
-        out = (
-            f"{self.robust_k} of {self.n} images ({100 * self.robust_acc:.1f} % [{100 * low:.1f},"
-            f" {100 * high:.1f}]) stay right under every rung up to {self.rungs[-1].printed} at ε"
-            f" {eps_text(self.eps)}."
-        )
         wrong = [
             rung.printed
             for rung in self.rungs
             if any(f.name == "order" and not f.ok for f in rung.doctor)
         ]
-        out += (
-            f" Out of order: {', '.join(wrong)}; a stronger attack must not leave more right."
+        order = (
+            f"Out of order: {', '.join(wrong)}; a stronger attack must not leave more right."
             if wrong
-            else " The rungs are in order."
+            else "The rungs are in order."
         )
-        return f"{out} {self.left_out}".strip()
+        return (
+            f"{self.robust_k} of {self.n} images ({100 * self.robust_acc:.1f} % [{100 * low:.1f},"
+            f" {100 * high:.1f}]) stay right under every rung up to {self.rungs[-1].printed} at ε"
+            f" {eps_text(self.eps)}. {order} {self.left_out}"
+        ).strip()
 
     def to_json(self) -> JSON:
         """Plain values; `robust_acc` is the last rung's cumulative accuracy."""
@@ -460,18 +452,24 @@ def climb(rungs: Sequence[Evaluation], method: str = "", left_out: str = "") -> 
         still = still & rung.right()[1]
         slack = max(2.0, rung.n / 100)
         leaks = method == "fgsm_at" and rung.attack.get("key") == "fgsm"
-        text = f"{rung.printed} leaves {rung.robust_k} of {rung.n} right, {lowest_name} {lowest}"
-        text += (
-            "; FGSM adversarial training is let off here (label leaking)."
-            if leaks
-            else f"; at most {slack:.0f} more are chance."
-        )
         order = Finding(
-            "order", leaks or rung.robust_k <= lowest + slack, float(rung.robust_k - lowest), text
+            "order",
+            leaks or rung.robust_k <= lowest + slack,
+            float(rung.robust_k - lowest),
+            f"{rung.printed} leaves {rung.robust_k} of {rung.n} right, {lowest_name} {lowest}; "
+            + (
+                "FGSM adversarial training is let off here (label leaking)."
+                if leaks
+                else f"at most {slack:.0f} more are chance."
+            ),
         )
-        doctor = (*(finding for finding in rung.doctor if finding.name != "order"), order)
         out.append(
-            dataclasses.replace(rung, doctor=doctor, rung=number, cumulative_k=int(still.sum()))
+            dataclasses.replace(
+                rung,
+                doctor=(*(each for each in rung.doctor if each.name != "order"), order),
+                rung=number,
+                cumulative_k=int(still.sum()),
+            )
         )
         if rung.robust_k < lowest:
             lowest, lowest_name = rung.robust_k, rung.printed

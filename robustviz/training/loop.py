@@ -72,11 +72,10 @@ class EpochRecord:
 
     def to_json(self) -> JSON:
         """Plain values: one line of `metrics.jsonl`; with `processes` where there were several."""
-        values = {
-            name: getattr(self, name) for name in self.__dataclass_fields__ if name != "training"
-        }
         size = self.training.world.size
-        return values if size == 1 else values | {"processes": size}
+        return {
+            name: getattr(self, name) for name in self.__dataclass_fields__ if name != "training"
+        } | ({"processes": size} if size > 1 else {})
 
 
 def train(
@@ -129,20 +128,26 @@ class Training:
         self.device = torch.device(config.device)
         self.method = config.bound_method
         with threads(self.threads):
-            split = self._load()
-            self._build(split, find_run)
-        self.plan = self._plan()
+            self._build(self._load(), find_run)
+        stages, total = self.method.stages(config), int(config.epochs or 1)
+        if total < len(stages):
+            raise UserError(
+                f"{self.method.key} trains in {len(stages)} stages and needs at least {len(stages)}"
+                " epochs.",
+                code=2,
+            )
+        self.plan = planned(stages, total)
         self.optimiser: torch.optim.Optimizer | None = None
         self.loss: nn.Module | None = None  # the present stage's
+
         # on a GPU a look at a loss would wait for it; there it is looked at once an epoch
         self.watched = self.device.type == "cpu"
-        self.epoch = self.batch = 0
+        self.epoch = self.batch = self.best_epoch = 0
         self.sums: dict[str, Tensor] = {}
         self.spent = 0.0
         self.records: list[JSON] = []
         self.best: dict[str, Tensor] = {}
         self.best_score = -math.inf
-        self.best_epoch = 0
         self.ended: Literal["", "done", "pause", "stop"] = ""
 
     def _load(self) -> Dataset:
@@ -174,14 +179,25 @@ class Training:
                 code=2,
             )
         self.images, self.y = split.images.to(self.device), split.y.to(self.device)
-        masks = split.masks if self.method.objects else None
-        self.masks = None if masks is None else masks.to(self.device)
+        self.masks = (
+            split.masks.to(self.device) if self.method.objects and split.masks is not None else None
+        )
         return split
 
     def _build(self, split: Dataset, find_run: FindRun) -> None:
         """The fresh net and its helper. Raises UserError where the method's settings do not fit."""
         config, method = self.config, self.method
-        self.net = self._fresh_net()
+        mean, std = data.mean_and_std(self.images)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of(config.seed, "weights"))
+            self.net = nets.build(
+                config.net,
+                len(self.classes),
+                self.images.shape[1],
+                self.images.shape[-1],
+                mean,
+                [max(spread, 1e-3) for spread in std],
+            )
         method.check(config, split, self.net)
         helper = method.initial(self.net, config, split, find_run)
         keep(self.net.to(self.device))
@@ -190,16 +206,6 @@ class Training:
             helper = method.aux(self.net, config) if helper is None else helper
         self.aux = None if helper is None else helper.to(self.device)
         self.ema: nets.Classifier | None = copy.deepcopy(self.net) if config.ema else None
-
-    def _plan(self) -> list[tuple[Stage, int, int]]:
-        stages, total = self.method.stages(self.config), int(self.config.epochs or 1)
-        if total < len(stages):
-            raise UserError(
-                f"{self.method.key} trains in {len(stages)} stages and needs at least {len(stages)}"
-                " epochs.",
-                code=2,
-            )
-        return planned(stages, total)
 
     # What is looked at from outside.
 
@@ -217,9 +223,15 @@ class Training:
             x_adv = attack(self.judged, x, y, rng=self._generator("strip"))
             with frozen(self.judged), torch.no_grad():
                 pred, pred_adv = self.judged(x).argmax(1), self.judged(x_adv).argmax(1)
-        tensors = {"x": x, "x_adv": x_adv, "y": y, "pred": pred, "pred_adv": pred_adv}
-        arrays: JSON = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
-        return Strip(**arrays, eps=float(attack.eps or 0), epoch=self.epoch)
+        return Strip(
+            x.cpu().numpy(),
+            x_adv.cpu().numpy(),
+            y.cpu().numpy(),
+            pred.cpu().numpy(),
+            pred_adv.cpu().numpy(),
+            eps=float(attack.eps or 0),
+            epoch=self.epoch,
+        )
 
     # The loop.
 
@@ -227,48 +239,45 @@ class Training:
         """Yield a record after each epoch from the present position on; `ended` says why the
         iteration stopped.
         """
-        while True:
-            with threads(self.threads):  # not across the yield: the caller has threads of its own
-                record = self._next((on_batch if self.world.main else None) or (lambda tick: "go"))
-            if record is None:
-                return
-            yield record
+        ask = (on_batch if self.world.main else None) or (lambda tick: "go")
+        yield from iter(functools.partial(self._next, ask), None)
 
     def _next(self, ask: Callable[[Tick], Answer]) -> EpochRecord | None:
         """Go on to the end of the present epoch; None where all are done, or `ask` says to end."""
-        total = int(self.config.epochs or 1)
-        if self.epoch >= total:
-            self.ended = "done"
-            return None
-        stage, first, last = next(part for part in self.plan if part[1] <= self.epoch < part[2])
-        fresh = self.epoch == first and self.batch == 0
-        if self.optimiser is None or fresh:
-            self._enter(stage, fresh=fresh)
-        batches = self._batches()
-        while self.batch < len(batches):
-            answer = ask(Tick(self.epoch, total, self.batch, len(batches), "train"))
-            answer = ANSWERS[self.world.broadcast(ANSWERS.index(answer))[0]]
-            if answer != "go":
-                self.ended = answer
-                self.sums = self.world.mean(self.sums)  # what the first one saves stands for all
+        with threads(self.threads):  # not across a yield: the caller has threads of its own
+            total = int(self.config.epochs or 1)
+            if self.epoch >= total:
+                self.ended = "done"
                 return None
-            started = time.perf_counter()
-            share = (self.epoch - first + (self.batch + 0.5) / len(batches)) / (last - first)
-            lr = learning_rate(str(self.config.schedule), float(self.config.lr or 0), share)
-            whole = (self.epoch + self.batch / len(batches)) / total
-            self._step(stage, batches[self.batch], lr, whole)
-            self.batch += 1
-            self.spent += time.perf_counter() - started
-        validating = Tick(self.epoch, total, self.batch, len(batches), "validate")
-        return self._close_epoch(stage, lr, len(batches), functools.partial(ask, validating))
-
-    def _fresh_net(self) -> nets.Classifier:
-        mean, std = data.mean_and_std(self.images)
-        std = [max(spread, 1e-3) for spread in std]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_of(self.config.seed, "weights"))
-            shape = (len(self.classes), self.images.shape[1], self.images.shape[-1])
-            return nets.build(self.config.net, *shape, mean, std)
+            stage, first, last = next(part for part in self.plan if part[1] <= self.epoch < part[2])
+            fresh = self.epoch == first and self.batch == 0
+            if self.optimiser is None or fresh:
+                self._enter(stage, fresh=fresh)
+            batches = self._batches()
+            while self.batch < len(batches):
+                answer = ask(Tick(self.epoch, total, self.batch, len(batches), "train"))
+                answer = ANSWERS[self.world.broadcast(ANSWERS.index(answer))[0]]
+                if answer != "go":
+                    self.ended = answer
+                    # what the first one saves stands for all
+                    self.sums = self.world.mean(self.sums)
+                    return None
+                started = time.perf_counter()
+                share = (self.epoch - first + (self.batch + 0.5) / len(batches)) / (last - first)
+                lr = learning_rate(str(self.config.schedule), float(self.config.lr or 0), share)
+                self._step(
+                    stage, batches[self.batch], lr, (self.epoch + self.batch / len(batches)) / total
+                )
+                self.batch += 1
+                self.spent += time.perf_counter() - started
+            return self._close_epoch(
+                stage,
+                lr,
+                len(batches),
+                functools.partial(
+                    ask, Tick(self.epoch, total, self.batch, len(batches), "validate")
+                ),
+            )
 
     def _enter(self, stage: Stage, *, fresh: bool) -> None:
         if stage.new_head and fresh:
@@ -282,20 +291,16 @@ class Training:
         wanted = {id(parameter) for parameter in stage.trainable(self.net)}
         for parameter in self.net.parameters():
             parameter.requires_grad_(id(parameter) in wanted)
-        extra = (
-            [p for p in self.aux.parameters() if p.requires_grad] if self.aux is not None else []
-        )
-        chosen = [p for p in self.net.parameters() if id(p) in wanted] + extra
+        self.loss = loss = _Loss(stage.loss, self.net, self.aux)
         self.optimiser = torch.optim.SGD(
-            chosen,
+            [parameter for parameter in loss.parameters() if parameter.requires_grad],
             lr=0.0,
             momentum=self.config.momentum,
             weight_decay=self.config.weight_decay,
             fused=True if self.device.type == "cuda" else None,
         )
-        self.loss = _Loss(stage.loss, self.net, self.aux)
         if self.world.size > 1:
-            self.loss = DistributedDataParallel(self.loss)
+            self.loss = DistributedDataParallel(loss)
 
     def _batches(self) -> list[Tensor]:
         rng = torch.Generator().manual_seed(seed_of(self.config.seed, "order", self.epoch))
@@ -319,14 +324,16 @@ class Training:
             if self.method.views
             else []
         )
-        whose = (self.world.rank,) if self.world.size > 1 else ()
+
         return Batch(
             x,
             self.y[index[mine]],
             index[mine],
             self.epoch,
             progress,
-            self._generator("noise", self.epoch, self.batch, *whose),
+            self._generator(
+                "noise", self.epoch, self.batch, *([self.world.rank] if self.world.size > 1 else [])
+            ),
             torch.stack(views) if views else None,
             objects,
         )
@@ -349,7 +356,13 @@ class Training:
         (share * sum(terms.values())).backward()
         optimiser.step()
         if self.ema is not None:
-            self._follow(self.ema)
+            torch._foreach_lerp_(
+                [p.detach() for p in self.ema.parameters()],
+                [p.detach() for p in self.net.parameters()],
+                1 - config.ema,
+            )
+            for mine, theirs in zip(self.ema.buffers(), self.net.buffers(), strict=True):
+                mine.copy_(theirs)
         for name, term in terms.items():
             value = share * term.detach().double()
             self.sums[name] = self.sums[name] + value if name in self.sums else value
@@ -365,29 +378,22 @@ class Training:
         if self.masks is not None:
             x = torch.cat([x, self.masks[index].to(x.dtype)], dim=1)
         if self.config.augment != "none":
-            purpose = ("augment",) if view == 0 else ("augment", f"view {view}")
-            x = data.augment(
-                self.config.augment, x, self._generator(*purpose, self.epoch, self.batch)
+            rng = self._generator(
+                "augment", *([f"view {view}"] if view else []), self.epoch, self.batch
             )
+            x = data.augment(self.config.augment, x, rng)
         x = x[mine]
-        if self.masks is None:
-            return x.float() / 255, None
-        return x[:, :-1].float() / 255, x[:, -1:].bool()
-
-    def _follow(self, ema: nn.Module) -> None:
-        torch._foreach_lerp_(
-            [p.detach() for p in ema.parameters()],
-            [p.detach() for p in self.net.parameters()],
-            1 - self.config.ema,
+        return (
+            (x.float() / 255, None)
+            if self.masks is None
+            else (x[:, :-1].float() / 255, x[:, -1:].bool())
         )
-        for mine, theirs in zip(ema.buffers(), self.net.buffers(), strict=True):
-            mine.copy_(theirs)
 
     def _diverged(self) -> None:
-        kept = f"kept epoch {self.best_epoch}" if self.best_epoch else "nothing was learned yet"
         raise Diverged(
-            f"The loss became NaN or infinite in epoch {self.epoch + 1}; {kept}. Try a lower"
-            f" learning rate than {self.config.lr:g}."
+            f"The loss became NaN or infinite in epoch {self.epoch + 1};"
+            f" {f'kept epoch {self.best_epoch}' if self.best_epoch else 'nothing was learned yet'}."
+            f" Try a lower learning rate than {self.config.lr:g}."
         )
 
     def _close_epoch(
@@ -406,12 +412,14 @@ class Training:
         self.epoch, self.batch = self.epoch + 1, 0
         if best:
             self.best_score, self.best_epoch = score, self.epoch
-            weights = self.judged.state_dict().items()
-            self.best = {name: value.detach().cpu().clone() for name, value in weights}
-        seconds = round(self.spent + time.perf_counter() - started, 3)
-        n = len(self.val)
-        shares = (clean / n, robust / n, n)
-        record = EpochRecord(self.epoch, stage.name, means, *shares, seconds, lr, best, self)
+            self.best = {
+                name: value.detach().cpu().clone()
+                for name, value in self.judged.state_dict().items()
+            }
+        seconds, n = round(self.spent + time.perf_counter() - started, 3), len(self.val)
+        record = EpochRecord(
+            self.epoch, stage.name, means, clean / n, robust / n, n, seconds, lr, best, self
+        )
         self.sums, self.spent = {}, 0.0
         self.records.append(record.to_json())
         return record
@@ -419,13 +427,10 @@ class Training:
     def _validated(self, tick: Callable[[], object]) -> tuple[int, int]:
         """How many validation images the net gets right, clean and attacked."""
         x, y = self.val.x.to(self.device), self.val.y.to(self.device)
-        clean = int(count_right(self.judged, x, y, None, tick=tick).sum())
-        robust = int(
-            count_right(
-                self.judged, x, y, self._judge_attack(), seed=self.config.seed, tick=tick, bf16=True
-            ).sum()
+        count = functools.partial(
+            count_right, self.judged, x, y, seed=self.config.seed, tick=tick, bf16=True
         )
-        return clean, robust
+        return int(count().sum()), int(count(self._judge_attack()).sum())
 
     def _judge_attack(self) -> PGD:
         return PGD(eps=self.config.eps, steps=10, norm=norm_of(self.config))
@@ -437,17 +442,17 @@ class Training:
 
     def state(self) -> tuple[dict[str, Tensor], JSON]:
         """Everything a resume needs: tensors by name, and plain values."""
-        groups = {prefix: module.state_dict() for prefix, module in self._modules().items()}
-        groups |= {"best": self.best, "sum": self.sums}
+        modules = {prefix: module.state_dict() for prefix, module in self._modules().items()}
         tensors = {
             f"{prefix}/{name}": value
-            for prefix, group in groups.items()
+            for prefix, group in (modules | {"best": self.best, "sum": self.sums}).items()
             for name, value in group.items()
+        } | {
+            f"momentum/{number}": memory["momentum_buffer"]
+            for number, memory in enumerate(self._memories())
+            if "momentum_buffer" in memory
         }
-        for number, memory in enumerate(self._memories()):
-            if "momentum_buffer" in memory:
-                tensors[f"momentum/{number}"] = memory["momentum_buffer"]
-        plain = {
+        return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, {
             "epoch": self.epoch,
             "batch": self.batch,
             "records": self.records,
@@ -456,7 +461,6 @@ class Training:
             "best_epoch": self.best_epoch,
             "sums": list(self.sums),
         }
-        return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, plain
 
     def restore(self, tensors: dict[str, Tensor], plain: JSON) -> None:
         """Continue from what `state` returned. Raises UserError where it belongs to another
@@ -488,8 +492,11 @@ class Training:
 
     def _modules(self) -> dict[str, nn.Module]:
         """What is trained, averaged or owned beside it, by its name in a saved state."""
-        modules = {"net": self.net, "ema": self.ema, "aux": self.aux}
-        return {name: module for name, module in modules.items() if module is not None}
+        return {
+            name: module
+            for name, module in (("net", self.net), ("ema", self.ema), ("aux", self.aux))
+            if module is not None
+        }
 
     def _memories(self) -> Iterator[dict[str, Tensor]]:
         """What the optimiser remembers of each parameter, in order."""

@@ -23,13 +23,12 @@ def learning_rate(schedule: str, top: float, progress: float) -> float:
     """The rate at `progress` (0 to 1) of a stage. cyclic: up over the first 30 %, then down to 0,
     both straight.
     """
-    if schedule == "cyclic":
-        return top * (progress / 0.3 if progress < 0.3 else (1 - progress) / 0.7)
-    if schedule == "cosine":
-        return top * 0.5 * (1 + math.cos(math.pi * progress))
-    if schedule == "step":
-        return top * (1.0 if progress < 0.75 else 0.1 if progress < 0.9 else 0.01)
-    return top
+    share = {
+        "cyclic": progress / 0.3 if progress < 0.3 else (1 - progress) / 0.7,
+        "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
+        "step": 1.0 if progress < 0.75 else 0.1 if progress < 0.9 else 0.01,
+    }
+    return top * share.get(schedule, 1.0)
 
 
 def balanced_order(y: Tensor, rng: torch.Generator) -> Tensor:
@@ -53,6 +52,9 @@ def planned(stages: Sequence[Stage], total: int) -> list[tuple[Stage, int, int]]
     edges, share = [0], 0.0
     for number, stage in enumerate(stages, start=1):
         share += stage.share_of_epochs
-        edge = total if number == len(stages) else round(share * total)
-        edges.append(min(max(edge, edges[-1] + 1), total - (len(stages) - number)))
+        edges.append(
+            min(max(round(share * total), edges[-1] + 1), total - (len(stages) - number))
+            if number < len(stages)
+            else total
+        )
     return list(zip(stages, edges[:-1], edges[1:], strict=True))

@@ -32,10 +32,11 @@ def tolerance_note(recorded: JSON, now: JSON) -> str:
     """A sentence where a resume cannot promise the same bits, else empty. Both are version tables
     of `config.json`.
     """
-    compared = ("torch", "platform", "device", "processes")
-    differing = [name for name in compared if recorded.get(name) != now.get(name)]
-    if "cuda" in (recorded.get("device"), now.get("device")):
-        differing.append("GPU arithmetic")
+    differing = [
+        name
+        for name in ("torch", "platform", "device", "processes")
+        if recorded.get(name) != now.get(name)
+    ] + (["GPU arithmetic"] if "cuda" in (recorded.get("device"), now.get("device")) else [])
     return (
         f"Resuming approximately, not bit for bit: {', '.join(differing)} changed or vary."
         if differing
