@@ -49,15 +49,14 @@ def transfer(
         target: {name: _error(result, target) for name, result in found.items()}
         for target in _targets(found)
     }
-    figure = _matrix(
-        ("Does a trick for one fool another?", f"error if qualified, {_attack(first)}"),
-        {labels[target]: row for target, row in cells.items()},
-        "images made on",
-        template,
-        {"colorscale": "Cividis", "zmin": 0, "zmax": 100},
-    )
     return finish(
-        figure,
+        _matrix(
+            ("Does a trick for one fool another?", f"error if qualified, {_attack(first)}"),
+            {labels[target]: row for target, row in cells.items()},
+            "images made on",
+            template,
+            {"colorscale": "Cividis", "zmin": 0, "zmax": 100},
+        ),
         "Matrix: targets in rows, sources in columns, the transfer error in each cell.",
         _meta(first),
         f"{_extremes(first, cells, labels)} {_resisting(found, labels)}".strip(),
@@ -101,17 +100,18 @@ def _extremes(
         return f"{name} ({value:.0f} % [{cell.low:.0f}, {cell.high:.0f}] of {cell.n}{tie})"
 
     most, least, none = max(values), min(values), counts.count(0)
-    if len(values) == 1:
-        said = f"Fooled is {cell_of(most)}."
-    elif most == least:
-        said = f"Every cell has the same error: {most:.0f} %."
-    else:
-        said = f"Most often fooled is {cell_of(most)}, least often {cell_of(least)}."
-    said += f" In {none} cell{'s' if none > 1 else ''} no image qualifies." if none else ""
+    several = (
+        f"Every cell has the same error: {most:.0f} %."
+        if most == least
+        else f"Most often fooled is {cell_of(most)}, least often {cell_of(least)}."
+    )
     few = f" Below {FEW} images an error says little: read the intervals."
     return (
         f"Made with {_attack(first)}, seed {first.meta['seed']}; {min(counts)} to {max(counts)}"
-        f" images qualify in a cell. {said}{few if min(counts) < FEW else ''}"
+        " images qualify in a cell. "
+        + (several if len(values) > 1 else f"Fooled is {cell_of(most)}.")
+        + (f" In {none} cell{'s' if none > 1 else ''} no image qualifies." if none else "")
+        + (few if min(counts) < FEW else "")
     )
 
 
@@ -119,22 +119,33 @@ def _resisting(found: Mapping[str, Transfer], labels: Mapping[str, str]) -> str:
     """What images made elsewhere do to defended targets: all images count, for few of a defended
     network's qualify.
     """
-    errors, untouched = dict[str, list[float]](), dict[str, float]()
-    for result in found.values():
-        groups = result.meta.get("groups", [])[1:]
-        shares = zip(result.targets, groups, result.error_of_all, result.accuracy[1:], strict=False)
-        for target, group, error, accuracy in shares:
-            if group == "defence":
-                errors.setdefault(target, []).append(100 * float(error))
-                untouched[target] = 100 * (1 - float(accuracy))
-    said = []
-    for target in [each for each in _targets(found) if each in errors]:
-        ends = dict.fromkeys(f"{end:.0f}" for end in (min(errors[target]), max(errors[target])))
-        said.append(
-            f"{labels[target]} errs on {' to '.join(ends)} % of all attacked images, on"
-            f" {untouched[target]:.0f} % untouched"
+    defended = [
+        (target, 100 * float(error), 100 * (1 - float(accuracy)))
+        for result in found.values()
+        for target, group, error, accuracy in zip(
+            result.targets,
+            result.meta.get("groups", [])[1:],
+            result.error_of_all,
+            result.accuracy[1:],
+            strict=False,
         )
-    return f"Do defended targets resist? Qualified or not, {'; '.join(said)}." if said else ""
+        if group == "defence"
+    ]
+    untouched = {target: share for target, _, share in defended}
+    ends = {
+        target: dict.fromkeys(
+            f"{end(error for each, error, _ in defended if each == target):.0f}"
+            for end in (min, max)
+        )
+        for target in _targets(found)
+        if target in untouched
+    }
+    said = "; ".join(
+        f"{labels[target]} errs on {' to '.join(errors)} % of all attacked images, on"
+        f" {untouched[target]:.0f} % untouched"
+        for target, errors in ends.items()
+    )
+    return f"Do defended targets resist? Qualified or not, {said}." if said else ""
 
 
 def transfer_difference(
@@ -165,18 +176,17 @@ def transfer_difference(
         if target in shared
     }
     # the colours span the intervals, so that what is undecided is pale
-    every = [cell for row in cells.values() for cell in row.values() if cell.n > 0]
-    limit = max([FAINT, *(max(-cell.low, cell.high) for cell in every)])
-    figure = _matrix(
-        (f"{of} minus each other source", f"points of error, {_attack(ours)}"),
-        cells,
-        f"{of} minus",
-        template,
-        {"colorscale": "RdBu_r", "zmid": 0, "zmin": -limit, "zmax": limit},
-    )
+    shown = (cell for row in cells.values() for cell in row.values() if cell.n > 0)
+    limit = max([FAINT, *(max(-cell.low, cell.high) for cell in shown)])
     said = " ".join(_against(name, [row[name] for row in cells.values()]) for name in rest)
     return finish(
-        figure,
+        _matrix(
+            (f"{of} minus each other source", f"points of error, {_attack(ours)}"),
+            cells,
+            f"{of} minus",
+            template,
+            {"colorscale": "RdBu_r", "zmid": 0, "zmin": -limit, "zmax": limit},
+        ),
         "Matrix: the difference of transfer errors, around zero.",
         _meta(ours),
         f"Made with {_attack(ours)}, seed {ours.meta['seed']}; compared on images that qualify for"
@@ -231,28 +241,22 @@ def prediction_kl(result: Transfer, *, template: str = LIGHT) -> go.Figure:
         template,
         {"colorscale": "Cividis", "zmin": 0, "zmax": max(ALIKE, float(kl.max()))},
     )
-    figure.update_layout(height=170 + 52 * len(kl))
-    figure.data[0].textfont.size = 11
     far = sorted(range(1, count + 1), key=lambda at: float(kl[at, 0]))
-    if result.aligned:
-        before, witness = kl[:, -2], kl[-1]
-        said = (
-            f"From the witness's answers to the source's the KL is {witness[-2]:.3f} before the"
-            f" alignment and {witness[0]:.3f} after. On these {n} images the source comes nearer to"
-            f" {sum(bool(kl[at, 0] < before[at]) for at in far)} of {count} unseen targets."
-        )
-    elif count > 1:
-        said = (
-            f"Nearest to the source's answers are those of {labels[far[0]]} (KL"
-            f" {kl[far[0], 0]:.3f}), farthest those of {labels[far[-1]]} ({kl[far[-1], 0]:.3f})."
-        )
-    else:
-        said = f"From the answers of {labels[1]} to the source's the KL is {kl[1, 0]:.3f}."
+    of_targets = (
+        f"Nearest to the source's answers are those of {labels[far[0]]} (KL"
+        f" {kl[far[0], 0]:.3f}), farthest those of {labels[far[-1]]} ({kl[far[-1], 0]:.3f})."
+        if count > 1
+        else f"From the answers of {labels[1]} to the source's the KL is {kl[1, 0]:.3f}."
+    )
     return finish(
-        figure,
+        figure.update_layout(height=170 + 52 * len(kl)).update_traces(textfont_size=11),
         "Matrix: the mean KL divergence between the answers of any two networks.",
         _meta(result),
-        said,
+        f"From the witness's answers to the source's the KL is {kl[-1, -2]:.3f} before the"
+        f" alignment and {kl[-1, 0]:.3f} after. On these {n} images the source comes nearer to"
+        f" {sum(bool(kl[at, 0] < kl[at, -2]) for at in far)} of {count} unseen targets."
+        if result.aligned
+        else of_targets,
     )
 
 
@@ -266,8 +270,9 @@ def _matrix(
     """A heat map of rows of cells, by their names, with its numbers written in, narrow enough for a
     phone; `below`: what the columns are.
     """
-    rows, columns = [_wrapped(name) for name in cells], list(next(iter(cells.values()), {}))
-    columns = [_wrapped(name) for name in columns]
+    rows, columns = (
+        [_wrapped(name) for name in names] for names in (cells, next(iter(cells.values()), {}))
+    )
     grid = [list(row.values()) for row in cells.values()]
     figure = blank(
         template,
@@ -291,19 +296,22 @@ def _matrix(
         showscale=False,
         **colours,
     )
-    for at, row in enumerate(grid):
-        for to, cell in enumerate(row):
-            if math.isnan(cell.value):  # Plotly writes nothing where there is no number
-                figure.add_annotation(
-                    x=to,
-                    y=at,
-                    text=cell.text,
-                    showarrow=False,
-                    font={"color": COLOURS[template]["text"], "size": 12},
-                    xref="x",
-                    yref="y",
-                )
-    return figure
+    return figure.update_layout(
+        annotations=[
+            {
+                "x": to,
+                "y": at,
+                "text": cell.text,
+                "showarrow": False,
+                "font": {"color": COLOURS[template]["text"], "size": 12},
+                "xref": "x",
+                "yref": "y",
+            }
+            for at, row in enumerate(grid)
+            for to, cell in enumerate(row)
+            if math.isnan(cell.value)  # Plotly writes nothing where there is no number
+        ]
+    )
 
 
 def _axis(names: list[str], ends: list[float]) -> JSON:
@@ -347,18 +355,19 @@ def _labels(found: Mapping[str, Transfer], b: str) -> dict[str, str]:
         for result in found.values()
         for run_id, label in zip(result.models, result.meta["labels"], strict=True)
     }
-    every = list(out.values())  # rows of one name would be one row
-    return {
+    return {  # rows of one name would be one row
         run_id: ("B " if run_id == b else "")
         + label
-        + (f" {run_id[-4:]}" if every.count(label) > 1 else "")
+        + (f" {run_id[-4:]}" if list(out.values()).count(label) > 1 else "")
         for run_id, label in out.items()
     }
 
 
 def _attack(result: Transfer) -> str:
-    name = attack_name(result.meta["attack"] | {"step_size": None})
-    return f"{name}, ε = {eps_text(result.meta['eps'])}"
+    return (
+        f"{attack_name(result.meta['attack'] | {'step_size': None})}, ε ="
+        f" {eps_text(result.meta['eps'])}"
+    )
 
 
 def _meta(result: Transfer) -> JSON:
