@@ -64,5 +64,4 @@ else:  # hidden from type checkers, which would take every name for one that is 
 
     def _rooms() -> set[str]:
         """The names of all rooms: folders and files of the package."""
-        modules = pkgutil.iter_modules(__path__)
-        return {module.name for module in modules if not module.name.startswith("_")}
+        return {name for _, name, _ in pkgutil.iter_modules(__path__) if not name.startswith("_")}

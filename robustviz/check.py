@@ -64,8 +64,7 @@ def _versions(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
     facts["versions"] = {"python": python, "robustviz": __version__} | packages
     facts["system"] = f"{platform.system()} {platform.release()} {platform.machine()}"
     tell(f"Python {python} on {facts['system']}, robustviz {__version__}")
-    listed = (f"{name} {version or 'MISSING'}" for name, version in packages.items())
-    tell(f"Packages: {', '.join(listed)}")
+    tell("Packages: " + ", ".join(f"{name} {packages[name] or 'MISSING'}" for name in packages))
     if sys.version_info < OLDEST:
         facts["problems"].append(
             f"Python {python} is too old: install 3.11 or newer, and make .venv with it."
@@ -188,10 +187,10 @@ def _speed(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
     train, val, epochs = 2000, 500, 20
     facts["images_per_second"] = rate = images_per_second(facts["device"]["kind"])
     facts["lesson_seconds"] = seconds = epochs * (train + val) / rate
-    long = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
     tell(
         f"Speed: {rate:.0f} images a second in PGD-AT (small_resnet, 32x32): the shapes lesson,"
-        f" {train:,} images x {epochs} epochs, takes about {long}"
+        f" {train:,} images x {epochs} epochs, takes about"
+        f" {f'{seconds:.0f} s' if seconds < 100 else f'{seconds / 60:.0f} min'}"
     )
 
 
@@ -216,10 +215,9 @@ def images_per_second(device: str, seconds: float = 3.0) -> float:
         optimiser = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
 
         def step() -> None:
-            loss = F.cross_entropy(net(attack(net, x, y, rng=rng)), y)
-            optimiser.zero_grad()
-            torch.autograd.backward(loss)
+            torch.autograd.backward(F.cross_entropy(net(attack(net, x, y, rng=rng)), y))
             optimiser.step()
+            optimiser.zero_grad()
             if device == "cuda":
                 torch.cuda.synchronize()
 
@@ -240,8 +238,8 @@ def write_hashes() -> Path:
     """
     from robustviz.runs.folder import write_file
 
-    lines = (f"{sha256(path)}  {name}\n" for name, path in sorted(_shipped().items()))
-    write_file(CHECKPOINTS / LIST, "".join(lines).encode())
+    text = "".join(f"{sha256(path)}  {name}\n" for name, path in sorted(_shipped().items()))
+    write_file(CHECKPOINTS / LIST, text.encode())
     return CHECKPOINTS / LIST
 
 

@@ -27,8 +27,9 @@ def users(name: str, variable: str, in_checkout: str) -> Path:
 
 
 def _data_home() -> Path:
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    homes = {
+        "darwin": "~/Library/Application Support",
+        "win32": os.environ.get("LOCALAPPDATA") or "~/AppData/Local",
+    }
+    usual = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(homes.get(sys.platform, usual)).expanduser()

@@ -11,9 +11,9 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from robustviz import cli, probes
 from robustviz.data import Source, source
-from robustviz.runs import folder as runs
-from robustviz.runs.folder import Run
+from robustviz.runs import folder as runs, worker
 from robustviz.training.config import TrainConfig
 from robustviz.types import UserError
 
@@ -67,19 +67,23 @@ def _of(images: Source) -> list[TrainConfig]:
         config(key, snapshots=2 * (images.key == "digits" and key in FILMED)) for key in METHODS
     )
     others = [config("standard", net=net, seed=seed) for net, seed in OTHERS[images.key]]
-    roles = {"method.source": standard.run_id, "method.witness": others[0].run_id}
     return [
         standard,
         *others,
         *(
-            config("model_alignment", *roles.items(), ("method.target", target))
+            config(
+                "model_alignment",
+                ("method.source", standard.run_id),
+                ("method.witness", others[0].run_id),
+                ("method.target", target),
+            )
             for target in ("witness_soft", "witness_hard", "label")
         ),
         *methods,
     ]
 
 
-def make(data: Iterable[str] = DATA) -> list[Run]:
+def make(data: Iterable[str] = DATA) -> list[runs.Run]:
     """Train and probe each, then climb each ladder; after every piece what is shipped is copied to
     `checkpoints/zoo`.
     """
@@ -92,14 +96,11 @@ def make(data: Iterable[str] = DATA) -> list[Run]:
     for folder in filter(Path.is_dir, runs.zoo().iterdir()):
         if folder.name not in known:
             shutil.rmtree(folder)  # of settings that are not shipped any more
-    return [Run(runs.zoo() / config.run_id) for config in configs]
+    return [runs.Run(runs.zoo() / config.run_id) for config in configs]
 
 
 def train(config: TrainConfig) -> None:
     """Train and probe a network that is not there yet, and ship it."""
-    from robustviz import probes
-    from robustviz.runs import worker
-
     if (runs.zoo() / config.run_id / "net.safetensors").exists():
         return
     run = runs.create(config, folder=_workshop())
@@ -116,7 +117,7 @@ def climb(config: TrainConfig) -> None:
     """
     from robustviz.training.evaluate import ladder
 
-    run = Run(_workshop() / config.run_id)
+    run = runs.Run(_workshop() / config.run_id)
     if not (run.path / "net.safetensors").exists():  # what is shipped is read-only
         shutil.copytree(runs.zoo() / config.run_id, run.path, dirs_exist_ok=True)
     _say(run.id)
@@ -128,7 +129,7 @@ def _workshop() -> Path:
     return runs.home() / ".zoo-build"
 
 
-def _ship(run: Run) -> None:
+def _ship(run: runs.Run) -> None:
     target = runs.zoo() / run.id
     for folder in ("probes", "snapshots"):
         if (run.path / folder).is_dir():
@@ -140,7 +141,6 @@ def _ship(run: Run) -> None:
 
 def main(data: list[str] | None = None) -> int:
     """Make the zoo, its table, the story that rests on it, and the hashes."""
-    from robustviz import cli
     from robustviz.views.start import pack as story
 
     try:

@@ -5,9 +5,9 @@ import functools
 from typing import TYPE_CHECKING
 
 from robustviz import registry
-from robustviz.cli.terminal import DEVICES, RUN, Command, about, say, settings, show
+from robustviz.cli.terminal import DEVICES, RUN, Command, about, number, say, settings, show
 from robustviz.runs import folder
-from robustviz.types import UserError, parse_number
+from robustviz.types import UserError
 
 if TYPE_CHECKING:
     from robustviz.attacks import Attack
@@ -45,10 +45,16 @@ def _attack(args: argparse.Namespace, run: folder.Run) -> "Attack":
         registry.get("attack", args.attack),
         {"norm": norm_of(run.config)} | ({"steps": 20} if args.attack == "pgd" else {}),
     )
-    flags = [(name, getattr(args, name)) for name in ("eps", "steps", "restarts")]
-    given = [(name.removeprefix("attack."), read_value(text)) for name, text in args.set]
+    given = [
+        *(
+            (name, value)
+            for name, value in vars(args).items()
+            if name in ("eps", "steps", "restarts") and value is not None
+        ),
+        *((name.removeprefix("attack."), read_value(text)) for name, text in args.set),
+    ]
     known = registry.hints(type(attack))
-    for name, value in [*((name, value) for name, value in flags if value is not None), *given]:
+    for name, value in given:
         if name.partition(".")[0] not in known:
             raise UserError(
                 f"The attack {attack.key} has no setting called {name}; it has"
@@ -77,8 +83,10 @@ def _ladder(args: argparse.Namespace, run: folder.Run) -> int:
         # Each rung is shown when it is done: the last one may take an hour.
         say=say if args.json else functools.partial(print, flush=True),
     )
-    summary = f"Clean {result.rungs[0].clean_k} of {result.n}. {result.verdict}"
-    lines = filter(None, [summary, result.rungs[-1].note])
+    lines = (
+        f"Clean {result.rungs[0].clean_k} of {result.n}. {result.verdict}",
+        *filter(None, [result.rungs[-1].note]),
+    )
     return show(args, {"run": str(run.path)} | about(run) | result.to_json(), "\n".join(lines))
 
 
@@ -96,7 +104,7 @@ COMMANDS = (
                     " PGD-100×5 and AutoAttack"
                 ),
             },
-            "--eps": {"type": parse_number},
+            "--eps": {"type": number},
             "--steps": {"type": int},
             "--restarts": {"type": int},
             **settings("FIELD=VALUE", "any setting of the attack, like loss=dlr"),

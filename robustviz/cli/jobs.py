@@ -17,9 +17,12 @@ def stop(args: argparse.Namespace) -> int:
 def remove(args: argparse.Namespace) -> int:
     """Delete a run folder."""
     path = folder.home() / args.run
-    # A damaged folder must be removable too, so this asks less than open_run does.
-    damaged = folder.ID.fullmatch(args.run) and path.is_dir()
-    run = folder.Run(path) if damaged else folder.open_run(args.run)
+    run = (
+        # A damaged folder must be removable too, so this asks less than open_run does.
+        folder.Run(path)
+        if folder.ID.fullmatch(args.run) and path.is_dir()
+        else folder.open_run(args.run)
+    )
     if queue.alive(run.status()) and run.status().get("state") == "running":
         raise UserError(f"The run {run.id} is running; stop it first.")
     folder.remove(run)

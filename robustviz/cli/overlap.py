@@ -84,10 +84,8 @@ def _facts(overlap: Overlap) -> JSON:
 
 
 def _note(overlap: Overlap) -> str:
-    meta = overlap.meta
     return (
-        f"Means over the first n test images; {meta['cam']} of the {meta['of']} class, mask"
-        f" {meta['rule']}, PGD-{meta['steps']} at each run's ε, seed {meta['seed']}. IoU: Student's"
-        f" t; pointing: Wilson. A blind guess gets about {overlap.chance.mean():.3f} and"
-        f" {overlap.area.mean():.3f}."
-    )
+        "Means over the first n test images; {cam} of the {of} class, mask {rule}, PGD-{steps} at"
+        " each run's ε, seed {seed}. IoU: Student's t; pointing: Wilson. A blind guess gets about"
+        " {:.3f} and {:.3f}."
+    ).format(overlap.chance.mean(), overlap.area.mean(), **overlap.meta)

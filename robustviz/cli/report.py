@@ -54,15 +54,15 @@ def _span(evaluation: Evaluation) -> str:
 
 def _row(run: folder.Run, evaluation: Evaluation, base: folder.Run | None) -> Row:
     """One evaluation."""
-    together = (
-        f"; cumulative {evaluation.cumulative_k / evaluation.n:.3f}"
-        if evaluation.cumulative_k is not None and evaluation.rung > 1
-        else ""
-    )
     cells = [
         run.id,
         f"{evaluation.clean_acc:.3f}",
-        _span(evaluation) + together,
+        _span(evaluation)
+        + (
+            f"; cumulative {evaluation.cumulative_k / evaluation.n:.3f}"
+            if evaluation.cumulative_k is not None and evaluation.rung > 1
+            else ""
+        ),
         evaluation.printed,
         f"{evaluation.eps:.4f}",
         str(evaluation.n),
@@ -102,8 +102,11 @@ def _climbed(run: folder.Run, every: list[Evaluation]) -> list[Row]:
     """A run's ladder at its own ε in one row, the one with most rungs and then most images; else of
     what there is.
     """
-    own = [each for each in ladders(every) if each.eps == run.eps and each.rungs[-1].seed == 0]
-    best = max(own, key=lambda each: (len(each.rungs), each.n), default=None)
+    best = max(
+        (each for each in ladders(every) if each.eps == run.eps and each.rungs[-1].seed == 0),
+        key=lambda each: (len(each.rungs), each.n),
+        default=None,
+    )
     rungs = best.rungs if best else tuple(filter(None, [run.evaluation()]))
     if not rungs:
         return []
@@ -142,7 +145,7 @@ COMMANDS = (
             | {"help": "how well each run's class activation maps lie on the true object (shapes)"},
             "--against": {
                 "metavar": "BASE",
-                "help": "the difference to this run, image by image, where both were measured alike",
+                "help": "the difference to this run, image by image, where both were measured so",
             },
         },
     ),

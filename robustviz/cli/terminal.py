@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from robustviz.runs.folder import Run
-from robustviz.types import JSON, UserError
+from robustviz.types import JSON, UserError, parse_number
 
 Arguments = Mapping[str, Mapping[str, Any]]  # what `add_argument` takes, by the argument's name
 
@@ -100,6 +100,11 @@ def settings(metavar: str, help: str) -> Arguments:
             "help": help,
         }
     }
+
+
+def number(text: str) -> float:
+    """An argparse type: `0.15` or `8/255`."""
+    return parse_number(text)
 
 
 def setting(text: str) -> tuple[str, str]:

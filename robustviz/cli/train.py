@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
-from robustviz.cli.terminal import DEVICES, RUN, Command, about, say, settings, show
-from robustviz.runs import folder
+from robustviz.cli.terminal import DEVICES, RUN, Command, about, number, say, settings, show
+from robustviz.runs import folder, worker
 from robustviz.training import world
-from robustviz.types import UserError, parse_number
+from robustviz.types import UserError
 
 
 def do(args: argparse.Namespace) -> int:
@@ -15,8 +15,12 @@ def do(args: argparse.Namespace) -> int:
     from robustviz.training.loop import check
 
     here = world.join()
-    names = ("data", "method", "net", "epochs", "seed", "eps", "device")
-    flags = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    flags = {
+        name: value
+        for name, value in vars(args).items()
+        if name in ("data", "method", "net", "epochs", "seed", "eps", "device")
+        if value is not None
+    }
     config = TrainConfig.make(args.preset, flags, args.set).on_this_machine(folder.find_run)
     with here.main_first():
         # What is wrong with data, network or method is said before a run folder exists; the
@@ -38,19 +42,24 @@ def resume(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace, run: folder.Run, here: world.World) -> int:
-    from robustviz.runs import worker
     from robustviz.training.evaluate import evaluate
 
     if here.main:
-        over = run.status().get("state") in folder.OVER
-        say(f"{run.id} is trained already; this is what it gave." if over else f"run {run.path}")
+        say(
+            f"{run.id} is trained already; this is what it gave."
+            if run.status().get("state") in folder.OVER
+            else f"run {run.path}"
+        )
     ended = worker.execute(run, say, here)
     if not here.main:
         return 0
     facts = {"run": str(run.path)} | about(run)
     if ended != "done":
-        text = f"{run.id} is {ended}; go on with: python -m robustviz resume {run.id}"
-        return show(args, facts | {"state": ended}, text)
+        return show(
+            args,
+            facts | {"state": ended},
+            f"{run.id} is {ended}; go on with: python -m robustviz resume {run.id}",
+        )
     evaluation = run.evaluation() or evaluate(run)
     seconds = float(run.status().get("seconds") or 0.0)
     return show(
@@ -87,10 +96,7 @@ COMMANDS = (
             "--net": {"help": "see `list nets`"},
             "--epochs": {"type": int},
             "--seed": {"type": int},
-            "--eps": {
-                "type": parse_number,
-                "help": "attack radius in pixel units, like 0.15 or 8/255",
-            },
+            "--eps": {"type": number, "help": "attack radius in pixel units, like 0.15 or 8/255"},
             "--device": {"choices": DEVICES},
             "--preset": {"help": "see `list presets`"},
             **settings("PATH=VALUE", "any setting, like method.beta=6"),

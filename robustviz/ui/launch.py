@@ -200,18 +200,20 @@ def _command(port: int) -> list[str]:
     """Streamlit's command line. Flags, not only `.streamlit/config.toml`: they win over a person's
     own settings.
     """
-    flags = {
-        "server.address": HOST,
-        "server.port": port,
-        "server.headless": "true",  # the launcher opens the browser, once the server answers
-        "server.showEmailPrompt": "false",
-        "server.fileWatcherType": "none",
-        "browser.gatherUsageStats": "false",
-        "logger.hideWelcomeMessage": "true",
-    }
     return [
         *(sys.executable, "-m", "streamlit", "run", "app.py"),
-        *(f"--{name}={value}" for name, value in flags.items()),
+        *(
+            f"--{name}={value}"
+            for name, value in {
+                "server.address": HOST,
+                "server.port": port,
+                "server.headless": "true",  # the launcher opens the browser once the server answers
+                "server.showEmailPrompt": "false",
+                "server.fileWatcherType": "none",
+                "browser.gatherUsageStats": "false",
+                "logger.hideWelcomeMessage": "true",
+            }.items()
+        ),
     ]
 
 
@@ -219,15 +221,14 @@ def _environment() -> dict[str, str]:
     """The child's environment. It runs where app.py lies, so paths that were meant from here become
     absolute.
     """
-    here = {
-        name: os.path.abspath(os.path.expanduser(os.environ[name]))
-        for name in ("ROBUSTVIZ_RUNS", "ROBUSTVIZ_DATA")
-        if os.environ.get(name)
-    }
     path = [str(paths.PACKAGE.parent), os.environ.get("PYTHONPATH")]
     return {
         **os.environ,
-        **here,
+        **{
+            name: os.path.abspath(os.path.expanduser(os.environ[name]))
+            for name in ("ROBUSTVIZ_RUNS", "ROBUSTVIZ_DATA")
+            if os.environ.get(name)
+        },
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
         "PYTHONUNBUFFERED": "1",
         "PYTHONIOENCODING": "utf-8:replace",
@@ -269,13 +270,13 @@ def _signals_as_ctrl_c() -> Iterator[None]:
     def stop(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    ours = threading.current_thread() is threading.main_thread()
     before = {
         number: signal.signal(number, stop)
         # no system has all three
         for number in (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP", "SIGBREAK"))
         # `nohup` goes on ignoring
-        if ours and number is not None and signal.getsignal(number) is not signal.SIG_IGN
+        if threading.current_thread() is threading.main_thread()
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN
     }
     try:
         yield

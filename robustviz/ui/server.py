@@ -62,7 +62,7 @@ class Prompt:
         await self.app(scope, receive, send)
 
 
-# What `st.App` takes, beside the script: `app.py` starts the house with it.
+# What `app.py` gives to `st.App`.
 HOUSE: dict[str, Any] = {
     "script_path": MAIN,
     "middleware": [Middleware(Prompt)],

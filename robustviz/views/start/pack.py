@@ -77,8 +77,9 @@ def tell() -> JSON:
         "rounds": rounds,
         **{name: _counts(run, split, attack) for name, run in runs.items()},
     }
-    text = json.dumps(pack, indent=1, ensure_ascii=False)
-    write_file(FOLDER / "story.json", f"{text}\n".encode())
+    write_file(
+        FOLDER / "story.json", f"{json.dumps(pack, indent=1, ensure_ascii=False)}\n".encode()
+    )
     return pack
 
 
