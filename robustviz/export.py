@@ -36,14 +36,13 @@ class Recipe:
         asked = f", probes.{type(self.spec).__name__}({settings})" if settings else ""
         made = f"probes.{self.spec.key}({{}}{asked})"
         options = "".join(f", {name}={value!r}" for name, value in self.options.items())
-        if list(self.runs) == [""]:
-            run_id = self.runs[""]
-            found = ["found = " + made.format(f"open_run({run_id!r})")]
-        else:
-            each = made.format("open_run(run)")
-            found = [
-                f"runs = {dict(self.runs)!r}",
-                f"found = {{name: {each} for name, run in runs.items()}}",
-            ]
-        lines = ["from robustviz import figures, open_run, probes", *found]
-        return "\n".join([*lines, f"figures.{self.figure}(found{options}).show()"])
+        several = (
+            f"runs = {dict(self.runs)!r}\n"
+            f"found = {{name: {made.format('open_run(run)')} for name, run in runs.items()}}"
+        )
+        alone = list(self.runs) == [""] and "found = " + made.format(f"open_run({self.runs['']!r})")
+        return (
+            "from robustviz import figures, open_run, probes\n"
+            f"{alone or several}\n"
+            f"figures.{self.figure}(found{options}).show()"
+        )

@@ -26,21 +26,23 @@ def augment(name: str, x: torch.Tensor, generator: torch.Generator) -> torch.Ten
     if "crop" in name:
         x = _shift(x, generator)
     if "flip" in name:
-        flip = torch.rand(len(x), generator=generator, device=x.device) < 0.5
-        x = torch.where(flip[:, None, None, None], x.flip(-1), x)
+        which = torch.rand(len(x), 1, 1, 1, generator=generator, device=x.device) < 0.5
+        x = torch.where(which, x.flip(-1), x)
     return x
 
 
 def _shift(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     n, _, h, w = x.shape
-    up, left = max(1, h // 8), max(1, w // 8)
-    # one number a sample and axis, also where H and W differ
-    dy = torch.randint(-up, up + 1, (n, 1), generator=generator, device=x.device)
-    dx = torch.randint(-left, left + 1, (n, 1), generator=generator, device=x.device)
-    # Repeating the edge, not zeros: a black bar is a cue of its own and a straight high-contrast
-    # line that an attack can use; on MNIST's black border the two are the same.
-    rows = (torch.arange(h, device=x.device) + dy).clamp_(0, h - 1)
-    cols = (torch.arange(w, device=x.device) + dx).clamp_(0, w - 1)
+
+    def shifted(size: int) -> torch.Tensor:
+        # one number a sample and axis, also where H and W differ
+        most = max(1, size // 8)
+        by = torch.randint(-most, most + 1, (n, 1), generator=generator, device=x.device)
+        # Repeating the edge, not zeros: a black bar is a cue of its own and a straight
+        # high-contrast line that an attack can use; on MNIST's black border both are the same.
+        return (torch.arange(size, device=x.device) + by).clamp_(0, size - 1)
+
     sample = torch.arange(n, device=x.device)[:, None, None]
+    rows, cols = shifted(h)[:, :, None], shifted(w)[:, None, :]
     # advanced indices around a slice put the channel last
-    return x[sample, :, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2).contiguous()
+    return x[sample, :, rows, cols].permute(0, 3, 1, 2).contiguous()

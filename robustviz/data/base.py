@@ -53,13 +53,13 @@ class Dataset:
         if isinstance(which, int):
             which = stratified_order(self.y)[: max(which, 0)]
         which = which.to(self.y.device)
-        positions = torch.arange(len(self))[which].tolist() if self.names else []
         return replace(
             self,
             images=self.images[which],
             y=self.y[which],
             masks=None if self.masks is None else self.masks[which],
-            names=self.names and tuple(self.names[i] for i in positions),
+            names=self.names
+            and tuple(self.names[i] for i in torch.arange(len(self))[which].tolist()),
         )
 
 

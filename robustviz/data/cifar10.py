@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from robustviz.data import batches, places
+from robustviz.data import batches, places, splits
 from robustviz.data.base import Dataset
 from robustviz.data.published import Published, laptop, part, rows, torchvision
-from robustviz.data.splits import official
 from robustviz.registry import register
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -53,12 +52,18 @@ class CIFAR10(Published):
         place = (
             place or self.fetched(URL, torchvision("CIFAR10"), f"the folder {ARCHIVE}") / ARCHIVE
         )
-        parts = [batches.pixels(place / name, "labels", 10) for name in names]
-        images = np.concatenate([pixels for pixels, _, _ in parts])
-        y = torch.from_numpy(np.concatenate([labels for _, labels, _ in parts]))
-        count = sum(md5 != MD5[name] for name, (_, _, md5) in zip(names, parts, strict=True))
-        differs = f"{count} of {len(names)} files" if count else ""
-        return self.selected(split, n, y, CLASSES, rows(images), differs)
+        images, labels, checksums = zip(
+            *(batches.pixels(place / name, "labels", 10) for name in names), strict=True
+        )
+        count = sum(md5 != MD5[name] for name, md5 in zip(names, checksums, strict=True))
+        return self.selected(
+            split,
+            n,
+            torch.from_numpy(np.concatenate(labels)),
+            CLASSES,
+            rows(np.concatenate(images)),
+            f"{count} of {len(names)} files" if count else "",
+        )
 
     def _unpacked(self, paths: list[Path], split: str, n: int | None) -> Dataset:
         # lzma leaves the interpreter free
@@ -69,10 +74,9 @@ class CIFAR10(Published):
         note = "Read from the compact copy"
         listed = paths[0].with_name("jpeg_filled_rows.csv")
         if listed.is_file():
-            rows_of = (line.split(",") for line in listed.read_text("utf-8").splitlines()[1:])
-            half = part(split, "train", "test")
-            filled = {int(row[1]) for row in rows_of if row[0] == half}
-            count = len(filled.intersection(official(y, split, n).tolist()))
+            table = (line.split(",") for line in listed.read_text("utf-8").splitlines()[1:])
+            filled = {int(row[1]) for row in table if row[0] == part(split, "train", "test")}
+            count = len(filled.intersection(splits.official(y, split, n).tolist()))
             note += (
                 f", whose checksum differs from the original: {count} of these images are JPEG"
                 " copies"
@@ -125,6 +129,5 @@ def decode(residual: np.ndarray) -> np.ndarray:
             guess = np.where(diag >= high, low, np.where(diag <= low, high, left + up - diag))
             np.add(res[r, c], guess, out=out[r + 1, c + 1])
     rgb = np.ascontiguousarray(out[1:, 1:].transpose(3, 2, 0, 1))
-    rgb[:, 0] += rgb[:, 1]
-    rgb[:, 2] += rgb[:, 1]
+    rgb[:, ::2] += rgb[:, 1:2]
     return rgb

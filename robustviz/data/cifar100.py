@@ -41,5 +41,6 @@ class CIFAR100(Published):
         classes = tuple(map(batches.text, meta.get("fine_label_names", ())))
         if len(classes) != 100:
             raise places.damaged(place / "meta", f"it names {len(classes)} classes instead of 100")
-        differs = "" if md5 == MD5[name] else name
-        return self.selected(split, n, torch.from_numpy(y), classes, rows(images), differs)
+        return self.selected(
+            split, n, torch.from_numpy(y), classes, rows(images), "" if md5 == MD5[name] else name
+        )

@@ -46,13 +46,16 @@ class Digits(Source):
         where = {"train": train, "val": val, "test": test}[split]
         if split == "train" and n is not None:
             where = where[stratified_order(y[where])[:n]]
-        images = (grey[where] * (255 / 16)).round().to(torch.uint8).unsqueeze(1)
-        card = (
-            f"{len(where):,} of 1,797 handwritten digits, 8x8 grey, 10 classes, from scikit-learn."
-            " The noise of eps 0.15 can be seen; at 8/255 a standard network is still about 96 %"
-            " right."
+        return Dataset(
+            self.key,
+            split,
+            (grey[where] * (255 / 16)).round().to(torch.uint8).unsqueeze(1),
+            y[where],
+            tuple("0123456789"),
+            card=f"{len(where):,} of 1,797 handwritten digits, 8x8 grey, 10 classes, from"
+            " scikit-learn. The noise of eps 0.15 can be seen; at 8/255 a standard network is still"
+            " about 96 % right.",
         )
-        return Dataset(self.key, split, images, y[where], tuple("0123456789"), card=card)
 
 
 def _table() -> np.ndarray:

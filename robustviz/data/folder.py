@@ -12,9 +12,8 @@ from typing import ClassVar
 
 import torch
 
-from robustviz.data import pictures
+from robustviz.data import pictures, splits
 from robustviz.data.base import Dataset, Recipe, Source
-from robustviz.data.splits import SPLITS, by_content, check_split, first, train_and_val
 from robustviz.registry import option, register
 from robustviz.types import UserError
 
@@ -51,7 +50,7 @@ class Folder(Source):
         """The split: images (N, 3, size, size); classes are the folders' names, sorted; names are
         relative to `path`.
         """
-        check_split(split)
+        splits.check_split(split)
         if not self.path:
             raise UserError(
                 "No folder is named: write folder:PATH, where PATH holds one folder of pictures for"
@@ -60,14 +59,14 @@ class Folder(Source):
             )
         place = Path(self.path).expanduser()
         if not place.is_dir():
-            what = "is a file, not a folder" if place.exists() else "does not exist"
             raise UserError(
-                f"The folder {place} {what}: name a folder that holds one folder of pictures for"
-                " each class."
+                f"The folder {place}"
+                f" {'is a file, not a folder' if place.exists() else 'does not exist'}: name a"
+                " folder that holds one folder of pictures for each class."
             )
         listing, notes = _listing(place, split)
-        y = listing.y
-        chosen = listing.take(first(y, torch.arange(len(y)), n if split == "train" else None))
+        most = n if split == "train" else None
+        chosen = listing.take(splits.first(listing.y, torch.arange(len(listing.y)), most))
         images, kept, told = pictures.read(chosen.files, self.size)
         y = chosen.y[kept]
         if split == "train" and len(set(y.tolist())) < 2 and (n is None or n > 1):
@@ -75,10 +74,6 @@ class Folder(Source):
                 f"{place} leaves pictures of fewer than two classes to train on: add pictures to"
                 " the other classes."
             )
-        card = (
-            f"{len(y):,} pictures of {len(listing.classes)} classes from the folder {place.name},"
-            f" {self.size}x{self.size} RGB."
-        )
         return Dataset(
             self.key,
             split,
@@ -86,7 +81,9 @@ class Folder(Source):
             y,
             listing.classes,
             names=tuple(pictures.relative(chosen.files[i], place) for i in kept.tolist()),
-            card=" ".join(filter(None, (card, told, notes))),
+            card=f"{len(y):,} pictures of {len(listing.classes)} classes from the folder"
+            f" {place.name}, {self.size}x{self.size} RGB."
+            + "".join(f" {sentence}" for sentence in (told, notes) if sentence),
         )
 
 
@@ -102,7 +99,7 @@ def _listing(place: Path, split: str) -> tuple[pictures.Listing, str]:
     if own is not None:
         return pictures.list_classes(own, train.classes), _left_out(train)
     if split == "val" or val in (None, test):  # a part of the training folder is val
-        return train.take(train_and_val(train.y, split)), _left_out(train)
+        train = train.take(splits.train_and_val(train.y, split))
     return train, _left_out(train)
 
 
@@ -113,15 +110,15 @@ def _at_least_two(place: Path) -> pictures.Listing:
     listing = pictures.list_classes(place)
     if len(listing.classes) > 1:
         return listing
-    if listing.classes:
-        why = f"has pictures of one class only ({listing.classes[0]})"
-    elif any(pictures.pictures(place)):
-        why = "has pictures but no class folders"
-    else:
-        why = "has no pictures"
+    loose = any(pictures.pictures(place))
+    why = (
+        f"pictures of one class only ({listing.classes[0]})"
+        if listing.classes
+        else ("pictures but no class folders" if loose else "no pictures")
+    )
     raise UserError(
-        f"{place} {why}: telling classes apart needs at least two folders with pictures, one for"
-        " each class."
+        f"{place} has {why}: telling classes apart needs at least two folders with pictures, one"
+        " for each class."
     )
 
 
@@ -134,12 +131,11 @@ def _flat(place: Path, split: str) -> tuple[pictures.Listing, str]:
         raise UserError(
             f"{error.filename} cannot be read ({error.strerror}): check its permissions."
         ) from error
-    which, small = by_content(hashes, listing.y.tolist())
-    notes = _left_out(listing)
-    if small:
-        names = ", ".join(listing.classes[k] for k in small)
-        notes += f" Too few different pictures for all three splits (fewer than 3): {names}."
-    return listing.take(torch.tensor(which) == SPLITS.index(split)), notes.strip()
+    which, small = splits.by_content(hashes, listing.y.tolist())
+    names = ", ".join(listing.classes[k] for k in small)
+    few = f"Too few different pictures for all three splits (fewer than 3): {names}."
+    notes = " ".join(filter(None, (_left_out(listing), few if small else "")))
+    return listing.take(torch.tensor(which) == splits.SPLITS.index(split)), notes
 
 
 def _left_out(listing: pictures.Listing) -> str:

@@ -39,10 +39,12 @@ class Idx(Published):
         """The split: images (N, 1, 28, 28)."""
         names = part(split, FILES["train"], FILES["test"])
         inner = f"{self.archive}/raw"
-        place = places.find(names, places.folders(self.key, inner, "raw"))
-        if place is None:
-            fetch = torchvision(self.archive, train=True)
-            place = self.fetched(self.url, fetch, "the four idx files (.gz)") / inner
+        place = places.find(names, places.folders(self.key, inner, "raw")) or (
+            self.fetched(
+                self.url, torchvision(self.archive, train=True), "the four idx files (.gz)"
+            )
+            / inner
+        )
         raw = {name: content(place / name) for name in names}
         images, y = (parse(held, place / name) for name, held in raw.items())
         if (
@@ -59,15 +61,13 @@ class Idx(Published):
                 place / names[1],
                 f"it has the label {most}, but {self.label} has {len(self.classes)} classes",
             )
-        labels = torch.from_numpy(y.astype(np.int64))
-        differs = [name for name, held in raw.items() if places.md5(held) != self.md5[name]]
         return self.selected(
             split,
             n,
-            labels,
+            torch.from_numpy(y.astype(np.int64)),
             self.classes,
             lambda where: rows(images)(where).unsqueeze(1),
-            " and ".join(differs),
+            " and ".join(n for n, held in raw.items() if places.md5(held) != self.md5[n]),
         )
 
 

@@ -61,8 +61,8 @@ class Listing:
 
     def take(self, which: torch.Tensor) -> Listing:
         """Of the pictures those at positions `which` (M,), or where it is true (N,)."""
-        positions = torch.arange(len(self.y))[which].tolist()
-        return replace(self, files=tuple(self.files[i] for i in positions), y=self.y[which])
+        files = tuple(self.files[i] for i in torch.arange(len(self.y))[which].tolist())
+        return replace(self, files=files, y=self.y[which])
 
 
 def hidden(name: str) -> bool:
@@ -81,9 +81,11 @@ def pictures(folder: Path) -> Iterator[Path]:
     """The picture files in `folder` and below it, in an order that is the same on every system."""
     for where, names, files in os.walk(folder):
         names[:] = sorted(name for name in names if not hidden(name))
-        for name in sorted(files):
-            if not hidden(name) and Path(name).suffix.lower() in SUFFIXES:
-                yield Path(where) / name
+        yield from (
+            Path(where) / name
+            for name in sorted(files)
+            if not hidden(name) and Path(name).suffix.lower() in SUFFIXES
+        )
 
 
 def list_classes(folder: Path, classes: Sequence[str] | None = None) -> Listing:
@@ -107,11 +109,12 @@ def list_classes(folder: Path, classes: Sequence[str] | None = None) -> Listing:
             f"{folder} has the class {strange[0]!r}, which the training folder lacks: give both the"
             " same class folders."
         )
-    y = [k for k, name in enumerate(names) for _ in found.get(name, ())]
     return Listing(
         names,
         tuple(path for name in names for path in found.get(name, ())),
-        torch.tensor(y, dtype=torch.int64),
+        torch.tensor(
+            [k for k, name in enumerate(names) for _ in found.get(name, ())], dtype=torch.int64
+        ),
         tuple(name for name, files in found.items() if not files),
     )
 
@@ -157,18 +160,19 @@ def _raw_mode(stored: Any) -> str:
 
 def _ppm_white(stored: Any) -> int | None:
     """The white of a PGM or PPM by its own head; None for any other file."""
-    is_ppm = getattr(stored, "codec_name", "") in ("ppm", "ppm_plain")
-    return int(stored.args[1]) if is_ppm and isinstance(stored.args, tuple) else None
+    head = stored.args if getattr(stored, "codec_name", "") in ("ppm", "ppm_plain") else None
+    return int(head[1]) if isinstance(head, tuple) else None
 
 
 def _is_dark_colour(picture: Image.Image, stored: Any) -> bool:
     """Whether a picture in colour, or with transparent parts, of which Pillow gives the upper 8 of
     16 bits, has next to nothing there.
     """
-    deep = ";16" in _raw_mode(stored) or _ppm_white(stored) == WHITE
-    if not deep or picture.mode not in ("RGB", "RGBA"):
-        return False
-    return int(np.asarray(picture)[..., :3].max(initial=0)) < 256 * DARK
+    return (
+        (";16" in _raw_mode(stored) or _ppm_white(stored) == WHITE)
+        and picture.mode in ("RGB", "RGBA")
+        and int(np.asarray(picture)[..., :3].max(initial=0)) < 256 * DARK
+    )
 
 
 def _deep_colour(path: Path, upper: Image.Image) -> Image.Image:
@@ -180,17 +184,7 @@ def _deep_colour(path: Path, upper: Image.Image) -> Image.Image:
     """
     values = np.asarray(upper).astype(np.int64)
     with Image.open(path) as again:
-        turned = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
-        tiles = []
-        for tile in again.tile:
-            raw, args = _raw_mode(tile), tile.args or ()
-            if _ppm_white(tile):
-                args = (raw, int(WHITE * DARK))  # all that there is, with 3 bits more
-            else:
-                other = "RGBA" if raw == "LA;16B" else raw[:-1] + turned.get(raw[-1], "L")
-                args = other if isinstance(args, str) else (other, *args[1:])
-            tiles.append(tile._replace(args=args))
-        again.tile = tiles
+        again.tile = tiles = [tile._replace(args=_turned(tile)) for tile in again.tile]
         lower = np.asarray(ImageOps.exif_transpose(again)).astype(np.int64)
     if _raw_mode(tiles[0]) == "RGBA":  # grey and transparency: upper, lower, upper, lower
         values = np.stack(
@@ -205,11 +199,20 @@ def _deep_colour(path: Path, upper: Image.Image) -> Image.Image:
         values = 256 * values + lower
     shown = np.zeros(values.shape, np.uint8)
     for part in (slice(0, 3), slice(3, 4)):
-        some = values[..., part]
-        most = some.max(initial=0)
+        most = values[..., part].max(initial=0)
         white = most if part.start == 0 or most < WHITE * DARK else WHITE
-        shown[..., part] = np.rint(some * (255 / max(white, 1)))
+        shown[..., part] = np.rint(values[..., part] * (255 / max(white, 1)))
     return Image.fromarray(shown)
+
+
+def _turned(tile: Any) -> Any:
+    """How to read a tile for the lower halves of its values."""
+    raw, args = _raw_mode(tile), tile.args or ()
+    if _ppm_white(tile):
+        return raw, int(WHITE * DARK)  # all that there is, with 3 bits more
+    orders = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
+    other = "RGBA" if raw == "LA;16B" else raw[:-1] + orders.get(raw[-1], "L")
+    return other if isinstance(args, str) else (other, *args[1:])
 
 
 def _eight_bits(
@@ -249,9 +252,8 @@ def _eight_bits(
     if picture.mode == "F" and low >= 0 and high <= 1:
         white = 1
     dark = {WHITE: WHITE * DARK, 1: 1 / 255}.get(white or 0, 0)
-    if _ppm_white(stored) not in (None, WHITE):
-        dark = 0
-    own = white is None or 0 < high < dark
+    by_head = _ppm_white(stored) not in (None, WHITE)
+    own = white is None or (0 < high < dark and not by_head)
     black, top = (low, high) if white is None else (0, high if own else white)
     grey = (values - black) / (top - black or 1)
     if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:  # black and white are exchanged
@@ -303,8 +305,11 @@ def read(files: Sequence[Path], size: int) -> tuple[torch.Tensor, torch.Tensor, 
         f"{len(bad)} unreadable file{'s were' if len(bad) > 1 else ' was'} left out, the first:"
         f" {files[bad[0]].name if bad else ''}.": len(bad),
     }
-    said = " ".join(note for note, count in notes.items() if count)
-    return images[kept] if bad else images, kept, said
+    return (
+        images[kept] if bad else images,
+        kept,
+        " ".join(note for note, count in notes.items() if count),
+    )
 
 
 def relative(path: Path, folder: Path) -> str:

@@ -28,9 +28,8 @@ def folders(key: str, *inner: str) -> Iterator[Path]:
     Names: the key, the key with `-`; in each, and in the root, the folders `inner` that the
     official archive or torchvision makes.
     """
-    outer = {root() / key, root() / key.replace("_", "-")}
     likely = sorted(
-        {place / name for place in outer for name in (*inner, ".")},
+        {root() / k / name for k in (key, key.replace("_", "-")) for name in (*inner, ".")},
         key=lambda place: (-len(place.parts), str(place)),
     )
     yield from filter(Path.is_dir, (*likely, *(root() / name for name in inner)))
@@ -88,10 +87,10 @@ def download(
         if new:
             with contextlib.suppress(OSError):  # only an empty folder is taken away again
                 target.rmdir()
-        put = f"put {by_hand} into {target}, or name a folder that has it in ROBUSTVIZ_DATA"
         raise UserError(
             f"{what} is not on this computer and could not be downloaded from {url}"
-            f" ({_why(error)}); {put}."
+            f" ({_why(error)}); put {by_hand} into {target}, or name a folder that has it in"
+            " ROBUSTVIZ_DATA."
         ) from error
 
 

@@ -11,9 +11,8 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from robustviz.data import pictures, places
+from robustviz.data import pictures, places, splits
 from robustviz.data.base import Dataset, Recipe, Source
-from robustviz.data.splits import check_split, official
 from robustviz.imports import load
 from robustviz.types import UserError
 
@@ -43,17 +42,20 @@ class Published(Source):
 
         differs: which files have another checksum than the original ones, for the card.
         """
-        where = official(y, split, n)
+        where = splits.official(y, split, n)
         images = pick(where)
         height, width = images.shape[-2:]
-        card = (
-            f"{len(where):,} of {len(y):,} {self.label} images of the official"
+        return Dataset(
+            self.key,
+            split,
+            images,
+            y[where],
+            classes,
+            card=f"{len(where):,} of {len(y):,} {self.label} images of the official"
             f" {part(split, 'training', 'test')} set, {height}x{width}"
             f" {'RGB' if images.shape[1] == 3 else 'grey'}, {len(classes)} classes."
+            f"{f' The checksum of {differs} differs from the original.' if differs else ''}",
         )
-        if differs:
-            card += f" The checksum of {differs} differs from the original."
-        return Dataset(self.key, split, images, y[where], classes, card=card)
 
     def photographs(
         self,
@@ -72,18 +74,19 @@ class Published(Source):
         whose: what the files are of, for the card; `of` is how many classes the full set has;
         `titles` gives readable names to class folders.
         """
-        where = official(listing.y, split, n)
-        chosen = listing.take(where)
+        chosen = listing.take(splits.official(listing.y, split, n))
         images, kept, notes = pictures.read(chosen.files, size)
         classes = distinct([titles.get(name, name) for name in listing.classes], listing.classes)
-        among = f"{len(classes)} of {of} classes" if len(classes) < of else f"{of} classes"
-        card = (
-            f"{len(kept):,} of {len(listing.y):,} {self.label} images of the {whose},"
-            f" {size}x{size} RGB, {among}. {notes}"
-        )
-        names = tuple(pictures.relative(chosen.files[i], place) for i in kept.tolist())
         return Dataset(
-            self.key, split, images, chosen.y[kept], classes, names=names, card=card.strip()
+            self.key,
+            split,
+            images,
+            chosen.y[kept],
+            classes,
+            names=tuple(pictures.relative(chosen.files[i], place) for i in kept.tolist()),
+            card=f"{len(kept):,} of {len(listing.y):,} {self.label} images of the {whose},"
+            f" {size}x{size} RGB, {f'{len(classes)} of ' if len(classes) < of else ''}{of} classes."
+            f" {notes}".strip(),
         )
 
     def from_folders(
@@ -107,8 +110,16 @@ class Published(Source):
             )
         if split == "test":
             listing = pictures.list_classes(place / test, listing.classes)
-        whose = f"{part(split, 'training', 'test')} folder"
-        return self.photographs(split, n, place, listing, whose, size=size, of=of, titles=titles)
+        return self.photographs(
+            split,
+            n,
+            place,
+            listing,
+            f"{part(split, 'training', 'test')} folder",
+            size=size,
+            of=of,
+            titles=titles,
+        )
 
 
 def laptop(augment: str) -> Recipe:
@@ -127,7 +138,7 @@ def part(split: str, train: T, test: T) -> T:
     """Which of two official parts has the split: train and val are in the training file. Raises
     UserError where there is no such split.
     """
-    return test if check_split(split) == "test" else train
+    return test if splits.check_split(split) == "test" else train
 
 
 def rows(array: np.ndarray) -> Pick:
@@ -147,14 +158,18 @@ def class_folders(key: str, other: str, train: str, test: str) -> Path | None:
     names come last.
     """
     dashed = key.replace("_", "-")
-    for name in (key, dashed, other, f"{dashed}-subset", f"{key}_subset", f"{other}-subset"):
-        place = places.root() / name
-        if all(
-            (place / inner).is_dir() and len(pictures.subfolders(place / inner)) > 1
-            for inner in (train, test)
-        ):
-            return place
-    return None
+    names = (key, dashed, other, f"{dashed}-subset", f"{key}_subset", f"{other}-subset")
+    return next(
+        (
+            place
+            for place in map(places.root().joinpath, names)
+            if all(
+                half.is_dir() and len(pictures.subfolders(half)) > 1
+                for half in (place / train, place / test)
+            )
+        ),
+        None,
+    )
 
 
 def distinct(titles: Sequence[str], names: tuple[str, ...]) -> tuple[str, ...]:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw
 
@@ -25,7 +24,7 @@ COUNTS = {"train": 2000, "val": 500, "test": 1000}
 SUPERSAMPLING = 4
 CHUNK = 256  # images rendered at once: keeps the temporaries below 100 MB at any n
 
-Array = npt.NDArray[Any]
+Array = np.ndarray
 Points = Array  # (P, 2) float64, x to the right and y down, the object within [-1, 1]
 Part = tuple[Points, int]  # a filled outline and its grey: 255 adds to the object, 0 cuts a hole
 
@@ -48,9 +47,8 @@ def _turned(parts: list[Part], degrees: float) -> list[Part]:
 
 def _heart() -> Points:
     t = np.linspace(0, 2 * math.pi, 49)
-    x = 16 * np.sin(t) ** 3
     y = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
-    return np.stack([x / 17, (y - 2.5) / 16], axis=1)
+    return np.stack([16 * np.sin(t) ** 3 / 17, (y - 2.5) / 16], axis=1)
 
 
 def _star() -> Points:
@@ -117,9 +115,9 @@ def _edge(wave: Array, sharp: float = 2.2) -> Array:
 
 def _bricks(u: Array, v: Array, r: Array, cloud: Array) -> Array:
     row = np.floor(v * 1.1)
-    column = u * 0.6 + 0.5 * (row % 2)
+    along = (u * 0.6 + 0.5 * (row % 2)) % 1
     # how far the nearest joint is, in the same unit along both axes
-    joint = np.minimum(0.5 - np.abs(v * 1.1 - row - 0.5), (0.5 - np.abs(column % 1 - 0.5)) * 1.8)
+    joint = np.minimum(0.5 - np.abs(v * 1.1 - row - 0.5), (0.5 - np.abs(along - 0.5)) * 1.8)
     return np.clip((joint - 0.12) * 12, -1, 1)
 
 
@@ -202,30 +200,39 @@ class Shapes(Source):
 
         `n` draws exactly that many training images; val and test keep their size.
         """
-        check_split(split)
-        count = n if split == "train" and n is not None else COUNTS[split]
-        scenes = [_Scene(self, split, i) for i in range(count)]
-        parts = [
-            _render(scenes[i : i + CHUNK], self.size, self.grain) for i in range(0, count, CHUNK)
-        ]
-        images = torch.from_numpy(np.concatenate([image for image, _ in parts]))
-        masks = torch.from_numpy(np.concatenate([mask for _, mask in parts]))
-        y = torch.tensor([scene.label for scene in scenes])
-        ground = f"of which about {self.cue:.0%} have the background of their class"
-        if split == "test" or not self.cue:
-            ground = "in any colours and textures"
-        pattern = f"The objects carry a fine pattern of {self.grain * 255:.0f}/255"
-        card = (
-            f"{count:,} drawn images, {self.size}x{self.size} RGB, of 10 classes of objects with"
-            f" their true masks, {ground}."
-            f"{f' {pattern} that differs by class.' if self.grain else ''}"
+        scenes = self._scenes(split, n)
+        chunks = (scenes[i : i + CHUNK] for i in range(0, len(scenes), CHUNK))
+        parts = zip(*(_render(chunk, self.size, self.grain) for chunk in chunks), strict=True)
+        images, masks = (torch.from_numpy(np.concatenate(part)) for part in parts)
+        return Dataset(
+            self.key,
+            split,
+            images,
+            torch.tensor([scene.label for scene in scenes]),
+            CLASSES,
+            masks=masks,
+            card=f"{len(scenes):,} drawn images, {self.size}x{self.size} RGB, of 10 classes of"
+            " objects with their true masks, "
+            + (
+                f"of which about {self.cue:.0%} have the background of their class."
+                if split != "test" and self.cue
+                else "in any colours and textures."
+            )
+            + (
+                f" The objects carry a fine pattern of {self.grain * 255:.0f}/255 that differs by"
+                " class."
+                if self.grain
+                else ""
+            ),
         )
-        return Dataset(self.key, split, images, y, CLASSES, masks=masks, card=card)
 
     def backgrounds(self, split: str, n: int | None = None) -> torch.Tensor:
         """(N,) int64, the texture family of each image's background; family k is class k's own."""
+        return torch.tensor([scene.family for scene in self._scenes(split, n)])
+
+    def _scenes(self, split: str, n: int | None) -> list[_Scene]:
         count = n if split == "train" and n is not None else COUNTS[check_split(split)]
-        return torch.tensor([_Scene(self, split, i).family for i in range(count)])
+        return [_Scene(self, split, i) for i in range(count)]
 
 
 class _Scene:
@@ -234,11 +241,11 @@ class _Scene:
     def __init__(self, dials: Shapes, split: str, index: int) -> None:
         where = SPLITS.index(split)
         # the classes take turns in blocks of ten, so every beginning is balanced
-        turns = np.random.Generator(
-            np.random.PCG64([dials.seed, where, 1, index // 10])
-        ).permutation(10)
-        self.label = int(turns[index % 10])
-        rng = np.random.Generator(np.random.PCG64([dials.seed, where, 0, index]))
+        turns, rng = (
+            np.random.Generator(np.random.PCG64([dials.seed, where, *more]))
+            for more in ((1, index // 10), (0, index))
+        )
+        self.label = int(turns.permutation(10)[index % 10])
         self.r = rng.random(32)
         self.cloud = rng.random((2, 9, 9))
         self.noise = rng.integers(-2, 3, (dials.size, dials.size))
@@ -257,8 +264,7 @@ def _silhouette(scene: _Scene, size: int) -> tuple[Array, Array]:
     c, s = math.cos(angle) * half, math.sin(angle) * half
     mirror = -1.0 if r[5] < 0.5 else 1.0
     turn = np.array([[c * mirror, s * mirror], [-s, c]])
-    room = big * 0.5 - 1.02 * half
-    centre = np.array([big / 2 + (2 * r[6] - 1) * room, big / 2 + (2 * r[7] - 1) * room])
+    centre = big / 2 + (2 * r[6:8] - 1) * (big * 0.5 - 1.02 * half)
     out = []
     for parts in OUTLINES[CLASSES[scene.label]]:
         canvas = Image.new("L", (big, big))
@@ -308,22 +314,22 @@ def _render(scenes: list[_Scene], size: int, grain: float) -> tuple[Array, Array
     bevel = _wide(np.cos(sun)) * gx + _wide(np.sin(sun)) * gy
     slope = _wide(np.cos(sun)) * xx + _wide(np.sin(sun)) * yy
     shade = 0.05 * slope - 0.45 * bevel - 0.10 * (1 - soft)
-    tone = _wide(np.where(dark, 0.30, -0.30)) * detail
-    object_light = np.where(dark, _dial(r, 18, 0.29, 0.43), _dial(r, 18, 0.55, 0.69))
-    fore = _hsl(_dial(r, 22), _dial(r, 23, 0.60, 0.95), object_light)
-    front = fore[:, :, None, None] + (shade + tone)[:, None]
+    fore = _hsl(
+        _dial(r, 22),
+        _dial(r, 23, 0.60, 0.95),
+        np.where(dark, _dial(r, 18, 0.29, 0.43), _dial(r, 18, 0.55, 0.69)),
+    )
+    front = fore[:, :, None, None] + (shade + _wide(np.where(dark, 0.30, -0.30)) * detail)[:, None]
     if grain:
-        label = np.array([scene.label for scene in scenes])
-        front = front + grain * _grain(label, size, r[:, 26])[:, None]
+        front = front + grain * _grain(scenes, size, r[:, 26])[:, None]
 
     # a narrow shadow beside the object separates it from a busy ground
-    shadow = np.roll(np.roll(soft, 1, axis=1), 1, axis=2)
+    shadow = np.roll(soft, (1, 1), axis=(1, 2))
     back = _ground(scenes, r, dark, xx, yy) * (1 - 0.22 * (shadow * (1 - body))[:, None])
 
-    rgb = back * (1 - body[:, None]) + front * body[:, None]
+    rgb = np.rint((back * (1 - body[:, None]) + front * body[:, None]) * 255)
     noise = np.stack([scene.noise for scene in scenes])[:, None]
-    pixels = np.clip(np.rint(rgb * 255) + noise, 0, 255).astype(np.uint8)
-    return pixels, (body > 0.5)[:, None]
+    return np.clip(rgb + noise, 0, 255).astype(np.uint8), (body > 0.5)[:, None]
 
 
 def _dial(r: Array, i: int, low: float = 0.0, high: float = 1.0) -> Array:
@@ -350,8 +356,7 @@ def _ground(scenes: list[_Scene], r: Array, dark: Array, xx: Array, yy: Array) -
     other = _hsl((tint + _dial(r, 20, -0.08, 0.08)) % 1, _dial(r, 21, 0.3, 0.6), light + 0.2)
     swing = (other - ground) * _dial(r, 24, 0.35, 0.65)[:, None]
     back: Array = ground[:, :, None, None] + swing[:, :, None, None] * texture[:, None]
-    back += (0.03 * cloud)[:, None]
-    return back
+    return back + (0.03 * cloud)[:, None]
 
 
 def _cloud(scenes: list[_Scene], size: int) -> Array:
@@ -364,19 +369,21 @@ def _cloud(scenes: list[_Scene], size: int) -> Array:
         mix = np.zeros((size, knots))
         mix[np.arange(size), low] += 1 - t
         mix[np.arange(size), low + 1] += t
-        field = np.stack([scene.cloud[octave, :knots, :knots] for scene in scenes])
-        cloud += weight * (mix @ field @ mix.T)
+        cloud += weight * (
+            mix @ np.stack([scene.cloud[octave, :knots, :knots] for scene in scenes]) @ mix.T
+        )
     faded: Array = np.clip((cloud - 0.5) * 3.6, -1, 1)
     return faded
 
 
-def _grain(label: Array, size: int, phase: Array) -> Array:
+def _grain(scenes: list[_Scene], size: int, phase: Array) -> Array:
     """(N, size, size) in [-1, 1]: ripples of a few pixels whose direction and length tell the
     class.
     """
+    label = np.array([scene.label for scene in scenes])
     direction = np.radians(36.0 * (label % 5))
-    length = np.where(label < 5, 3.0, 4.6)
     step = np.arange(size)
     along = _wide(np.cos(direction)) * step + _wide(np.sin(direction)) * step[:, None]
+    length = np.where(label < 5, 3.0, 4.6)
     ripples: Array = np.sin(2 * math.pi * (along / _wide(length) + _wide(phase)))
     return ripples

@@ -31,9 +31,8 @@ def stratified_order(y: torch.Tensor, seed: int = 0) -> torch.Tensor:
     labels = y.to("cpu", torch.int64)[shuffled]
     by_class = torch.argsort(labels, stable=True)
     sizes = torch.unique_consecutive(labels[by_class], return_counts=True)[1]
-    first = torch.repeat_interleave(torch.cumsum(sizes, 0) - sizes, sizes)
     turn = torch.empty(n, dtype=torch.int64)
-    turn[by_class] = torch.arange(n) - first
+    turn[by_class] = torch.arange(n) - (torch.cumsum(sizes, 0) - sizes).repeat_interleave(sizes)
     return shuffled[torch.argsort(turn, stable=True)]
 
 
@@ -50,9 +49,9 @@ def stratified_split(
     classes, sizes = torch.unique(labels, return_counts=True)
     quota = sizes.double() * count / max(len(y), 1)
     give = quota.floor().long()
-    short = count - int(give.sum())
     # ties go to the first class: a stable sort, so that no machine decides otherwise
-    give[torch.argsort(quota - give, descending=True, stable=True)[:short]] += 1
+    order = torch.argsort(quota - give, descending=True, stable=True)
+    give[order[: count - int(give.sum())]] += 1
     out = torch.zeros(len(y), dtype=torch.bool)
     for c, m, g in zip(classes, sizes, give, strict=True):
         out[shuffled[labels == c][int(m) - int(g) :]] = True

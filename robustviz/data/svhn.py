@@ -44,8 +44,10 @@ class SVHN(Published):
                 "SVHN is stored in MATLAB files, and scipy, which reads them, is not installed: run"
                 " `pip install scipy`."
             ) from None
-        place = places.find((name,), places.folders(self.key, "SVHN"))
-        path = (place or self.fetched(URL + name, torchvision("SVHN", split=half), name)) / name
+        path = (
+            places.find((name,), places.folders(self.key, "SVHN"))
+            or self.fetched(URL + name, torchvision("SVHN", split=half), name)
+        ) / name
         try:
             content = loadmat(str(path))
             pixels, digit = content["X"], content["y"].ravel().astype(np.int64)
@@ -61,7 +63,11 @@ class SVHN(Published):
             raise places.damaged(
                 path, f"images {pixels.shape} and labels {digit.shape} are not those of SVHN"
             )
-        y = torch.from_numpy(digit % 10)  # the files write 10 for the digit 0
-        differs = "" if places.md5(path.read_bytes()) == MD5[name] else name
-        images = rows(pixels.transpose(3, 2, 0, 1))
-        return self.selected(split, n, y, tuple("0123456789"), images, differs)
+        return self.selected(
+            split,
+            n,
+            torch.from_numpy(digit % 10),  # the files write 10 for the digit 0
+            tuple("0123456789"),
+            rows(pixels.transpose(3, 2, 0, 1)),
+            "" if places.md5(path.read_bytes()) == MD5[name] else name,
+        )

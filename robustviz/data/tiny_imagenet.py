@@ -60,13 +60,13 @@ class TinyImageNet(Published):
 def _annotated(place: Path, classes: tuple[str, ...]) -> pictures.Listing:
     """The pictures of the official val folder, whose classes stand in a table."""
     number = {name: k for k, name in enumerate(classes)}
-    lines = (place / ANNOTATIONS).read_text("utf-8").splitlines()
-    rows = [
-        row for row in (line.split("\t") for line in lines) if len(row) > 1 and row[1] in number
-    ]
-    files = tuple(place / "val" / "images" / row[0] for row in rows)
-    y = torch.tensor([number[row[1]] for row in rows], dtype=torch.int64)
-    return pictures.Listing(classes, files, y)
+    table = [line.split("\t") for line in (place / ANNOTATIONS).read_text("utf-8").splitlines()]
+    rows = [row for row in table if len(row) > 1 and row[1] in number]
+    return pictures.Listing(
+        classes,
+        tuple(place / "val" / "images" / row[0] for row in rows),
+        torch.tensor([number[row[1]] for row in rows], dtype=torch.int64),
+    )
 
 
 def _fetch(target: Path) -> None:

@@ -17,7 +17,6 @@ from typing import Any, Generic, TypeVar, cast
 
 from robustviz import registry
 from robustviz.runs import folder
-from robustviz.runs.folder import Run
 from robustviz.types import UserError
 from robustviz.views.measure import measure, probe_of
 from robustviz.views.result import ProbeSpec, Result
@@ -26,7 +25,7 @@ T = TypeVar("T")
 R = TypeVar("R", bound=Result)
 
 
-def open_by_id(run_id: str) -> Run:
+def open_by_id(run_id: str) -> folder.Run:
     """The user's run with an id. An id from an address is never taken for a path."""
     if not folder.ID.fullmatch(run_id or ""):
         raise UserError(f"{run_id!r} is no run id; choose a run from the list.")
@@ -51,19 +50,19 @@ class Slot(Generic[T]):
             return self.value
 
 
+@dataclass(eq=False)
 class Slots:
     """The latest `most` slots by key."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._turn = threading.Lock()
-        self._slots: OrderedDict[Hashable, Slot[Any]] = OrderedDict()
+    most: int
+    _turn: threading.Lock = field(default_factory=threading.Lock)
+    _slots: OrderedDict[Hashable, Slot[Any]] = field(default_factory=OrderedDict)
 
     def __getitem__(self, key: Hashable) -> Slot[Any]:
         with self._turn:
             slot = self._slots.setdefault(key, Slot())
             self._slots.move_to_end(key)
-            if len(self._slots) > self._most:
+            if len(self._slots) > self.most:
                 self._slots.popitem(last=False)
             return slot
 
@@ -74,11 +73,11 @@ class Slots:
 ANSWERS, DRAWN = Slots(256), Slots(64)
 
 
-def _slot(run_id: str, spec: ProbeSpec[R]) -> tuple[Slot[R], Run]:
+def _slot(run_id: str, spec: ProbeSpec[R]) -> tuple[Slot[R], folder.Run]:
     """Where the answer lies. A run that goes on training has other weights, so another place."""
     run = folder.open_model(run_id)
-    name = probe_of(spec).name(run, spec)
-    return ANSWERS[str(run.path), run.weights, registry.key(spec), name], run
+    key = (str(run.path), run.weights, registry.key(spec), probe_of(spec).name(run, spec))
+    return ANSWERS[key], run
 
 
 def answer(run_id: str, spec: ProbeSpec[R]) -> R:
@@ -121,7 +120,7 @@ def pending(run_id: str, spec: ProbeSpec[Any]) -> bool:
     return work is not None and not work.done()
 
 
-def _measure(slot: Slot[R], spec: ProbeSpec[R], run: Run, work: Future[R]) -> None:
+def _measure(slot: Slot[R], spec: ProbeSpec[R], run: folder.Run, work: Future[R]) -> None:
     try:
         work.set_result(slot.filled(lambda: measure(run, spec)))
     except Exception as error:
@@ -133,6 +132,5 @@ _STARTING = threading.Lock()
 
 def made(make: Callable[[], T], results: tuple[Result, ...], *more: Hashable) -> T:
     """What `make` makes of these very results and of `more`: once, and again only for others."""
-    slot = DRAWN[(*map(id, results), *more)]
     # the results are kept with it, so that no other object can get their ids
-    return cast(T, slot.filled(lambda: (results, make()))[1])
+    return cast(T, DRAWN[(*map(id, results), *more)].filled(lambda: (results, make()))[1])

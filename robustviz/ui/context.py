@@ -17,11 +17,8 @@ from typing import Any, NamedTuple
 import streamlit as st
 import torch
 
-from robustviz import figures, paths, registry
-from robustviz.registry import RUNS, Option
+from robustviz import figures, paths, registry, terms
 from robustviz.runs import folder
-from robustviz.runs.folder import Run
-from robustviz.terms import term
 from robustviz.training.evaluate import count_right
 from robustviz.types import JSON, UserError, eps_text
 from robustviz.ui.shell import linked
@@ -73,7 +70,7 @@ class Context:
 
 
 @functools.lru_cache(maxsize=1024)
-def data_name(run: Run) -> str:
+def data_name(run: folder.Run) -> str:
     """The name under which runs on the same test images come together: the data's key where its
     dials are those of the shipped runs, else with a hash. A dial that acts in training only does
     not count. A folder of the user's own is known by its name.
@@ -81,10 +78,9 @@ def data_name(run: Run) -> str:
     key, rest = run.data_key, _dials(run)
     if run.shipped or not rest or rest in _shipped_dials(key):
         return key
-    folders = [name for name, option in _settings(key).items() if option.kind == "folder"]
-    named = next((Path(str(rest[name])).name for name in folders), key)
-    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-    return f"{named or key}-{digest[:6]}"
+    folders = (name for name, option in _settings(key).items() if option.kind == "folder")
+    named = next((Path(str(rest[name])).name for name in folders), key) or key
+    return f"{named}-{hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:6]}"
 
 
 @functools.cache
@@ -92,7 +88,7 @@ def _shipped_dials(key: str) -> list[JSON]:
     return [_dials(run) for run in folder.all_runs() if run.shipped and run.data_key == key]
 
 
-def _dials(run: Run) -> JSON:
+def _dials(run: folder.Run) -> JSON:
     train_only = [name for name, option in _settings(run.data_key).items() if option.train_only]
     return {
         name: value
@@ -101,22 +97,27 @@ def _dials(run: Run) -> JSON:
     }
 
 
-def _settings(key: str) -> dict[str, Option]:
+def _settings(key: str) -> dict[str, registry.Option]:
     """The settings of a data set; none where it is one of another version of robustviz."""
     return registry.options(registry.get("data", key)) if key in registry.keys("data") else {}
 
 
 @functools.lru_cache(maxsize=1024)
-def label(run: Run) -> str:
+def label(run: folder.Run) -> str:
     """A run's name: method, the method's settings that are not the usual ones, net, seed, and where
     it is the user's own its id's hash.
     """
-    own = () if run.shipped else (run.id[-8:],)
-    parts = (method_label(run.method_key), *_unusual(run), run.architecture)
-    return " · ".join((*filter(None, parts), f"seed {run.info.get('seed')}", *own))
+    parts = (
+        method_label(run.method_key),
+        *_unusual(run),
+        run.architecture,
+        f"seed {run.info.get('seed')}",
+        "" if run.shipped else run.id[-8:],
+    )
+    return " · ".join(filter(None, parts))
 
 
-def option(run: Run) -> str:
+def option(run: folder.Run) -> str:
     """A run's name in a picker: its group, then its name."""
     return f"{group(run.method_key).name} · {label(run)}"
 
@@ -138,17 +139,19 @@ def group(key: str) -> Group:
 
 def methods() -> list[str]:
     """Every method's key in the order of the pickers: by group, in each as registered."""
-    places = list(GROUPS.values())
-    return sorted(registry.keys("method"), key=lambda key: places.index(group(key)))
+    return sorted(
+        registry.keys("method"),
+        key=lambda key: list(GROUPS).index(registry.get("method", key).group),
+    )
 
 
-def ordered(every: Iterable[Run]) -> dict[str, Run]:
+def ordered(every: Iterable[folder.Run]) -> dict[str, folder.Run]:
     """Runs by id in the order of the pickers: group, method, network, settings, seed; shipped ones
     before the user's.
     """
     places, nets = methods(), registry.keys("net")
 
-    def place(run: Run) -> tuple[Any, ...]:
+    def place(run: folder.Run) -> tuple[Any, ...]:
         return (
             places.index(run.method_key),
             nets.index(run.architecture),
@@ -161,7 +164,7 @@ def ordered(every: Iterable[Run]) -> dict[str, Run]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _unusual(run: Run) -> tuple[str, ...]:
+def _unusual(run: folder.Run) -> tuple[str, ...]:
     """Each setting of the run's method that is not the method's default, like `target=label`; runs
     that it names left out.
     """
@@ -173,20 +176,19 @@ def _unusual(run: Run) -> tuple[str, ...]:
             default = getattr(usual, name, None)
             if isinstance(value, dict) and dataclasses.is_dataclass(default):
                 yield from differing(value, default)
-            elif kind not in RUNS and value != registry.encode(default):
-                shown = f"{value:g}" if isinstance(value, float) else value
-                radius = kind == "radius" and isinstance(value, float)
-                yield f"{name}={eps_text(value) if radius else shown}"
+            elif kind not in registry.RUNS and value != registry.encode(default):
+                written = eps_text if kind == "radius" else "{:g}".format
+                yield f"{name}={written(value) if isinstance(value, float) else value}"
 
     return tuple(differing(run.info.get("method", {}), registry.get("method", run.method_key)()))
 
 
-def trained(every: Iterable[Run] | None = None) -> dict[str, Run]:
+def trained(every: Iterable[folder.Run] | None = None) -> dict[str, folder.Run]:
     """Every run (of `every`) that has weights and can be shown, by id; the shipped one where a
     user's has the same id.
     """
     known, nets = registry.keys("method"), registry.keys("net")
-    out: dict[str, Run] = {}
+    out: dict[str, folder.Run] = {}
     for run in folder.all_runs() if every is None else every:
         if (
             # one of another version of robustviz may have a method or a network unknown here
@@ -200,15 +202,14 @@ def trained(every: Iterable[Run] | None = None) -> dict[str, Run]:
     return out
 
 
-def _l2(run: Run) -> bool:
+def _l2(run: folder.Run) -> bool:
     """Whether it was trained in l2: views measure changes in grey levels, and an l2 budget is in
     other units.
     """
-    attack = run.info.get("method", {}).get("attack") or {}
-    return bool(attack.get("norm", "linf") != "linf")
+    return bool((run.info.get("method", {}).get("attack") or {}).get("norm", "linf") != "linf")
 
 
-def on(data: str) -> dict[str, Run]:
+def on(data: str) -> dict[str, folder.Run]:
     """The trained runs on this data (its `data_name`), by id, in the order of the pickers."""
     return ordered(run for run in trained().values() if data_name(run) == data)
 
@@ -243,9 +244,9 @@ def sidebar() -> Context:
         with st.expander("Data and models", icon=":material/tune:"):
             data, a, b = _networks(every)
             if left_out := [run.id for run in known if _l2(run)]:
-                which = f"{left_out[0]} is" if len(left_out) == 1 else f"{len(left_out)} runs are"
                 st.markdown(
-                    f"{which} not listed: trained in l2, while these views measure in grey levels."
+                    (f"{left_out[0]} is" if len(left_out) == 1 else f"{len(left_out)} runs are")
+                    + " not listed: trained in l2, while these views measure in grey levels."
                     " `evaluate` on the command line can."
                 )
             _offer_training(every[a].data_key)
@@ -261,16 +262,16 @@ def sidebar() -> Context:
             )
             picture, name = thumbnail(a, img)
             st.image(picture, width="content", alt=f"Test image {img}: {name}")
-            other = f"  \n:orange[**B**] {label(every[b])}" if b else ""
-            same = "  \nA and B are the same network." if a == b else ""
             st.markdown(
                 f"**{name}**, image {img} of the {count} test images of {data}  \n"
-                f":blue[**A**] {label(every[a])}{other}{same}"
+                f":blue[**A**] {label(every[a])}"
+                + (f"  \n:orange[**B**] {label(every[b])}" if b else "")
+                + ("  \nA and B are the same network." if a == b else "")
             )
     return Context(data, a, b, img)
 
 
-def _networks(every: dict[str, Run]) -> tuple[str, str, str]:
+def _networks(every: dict[str, folder.Run]) -> tuple[str, str, str]:
     """The pickers of the data set and of networks A and B; the data's name and two ids."""
     names = sorted(
         set(map(data_name, every.values())), key=lambda name: (name != FIRST["data"], name)
@@ -279,7 +280,11 @@ def _networks(every: dict[str, Run]) -> tuple[str, str, str]:
     named = (every.get(st.query_params.get(side, "")) for side in ("a", "b"))
     first = next((data_name(run) for run in named if run is not None), names[0])
     data = st.selectbox(
-        "Data set", names, on_change=_follow, help=term("shapes"), **linked("data", first, names)
+        "Data set",
+        names,
+        on_change=_follow,
+        help=terms.term("shapes"),
+        **linked("data", first, names),
     )
     here = ordered(run for run in every.values() if data_name(run) == data)
     options, start = list(here), _defaults(here)
@@ -300,8 +305,7 @@ def _offer_training(data_key: str) -> None:
     """Lead to the Train page, with the method that the last change of the data set did not find
     there.
     """
-    missing = st.session_state.get("missing", "")
-    if missing:
+    if missing := st.session_state.get("missing", ""):
         st.warning(f"{method_label(missing)} has not been trained on this data yet.")
     if st.button(
         f"Train {method_label(missing) or 'another model'}",
@@ -317,7 +321,7 @@ def _offer_training(data_key: str) -> None:
         st.switch_page(str(paths.ROOT / "pages" / "train.py"))
 
 
-def _defaults(here: dict[str, Run]) -> tuple[str, str]:
+def _defaults(here: dict[str, folder.Run]) -> tuple[str, str]:
     """The ids that A and B start from: the usual methods', else the first ones there are; B is
     empty where A is alone.
     """
@@ -326,14 +330,14 @@ def _defaults(here: dict[str, Run]) -> tuple[str, str]:
     return a, _nearest(rest, FIRST["b"]) or next(iter(rest), "")
 
 
-def _nearest(here: dict[str, Run], method: str, like: Run | None = None) -> str:
+def _nearest(here: dict[str, folder.Run], method: str, like: folder.Run | None = None) -> str:
     """The id of the run of a method that is most like another run, else the most ordinary one;
     empty where there is none.
     """
     settings = _unusual(like) if like else ()
     net, seed = (like.architecture, like.info.get("seed")) if like else ("small_resnet", 0)
 
-    def distance(run: Run) -> tuple[bool, ...]:
+    def distance(run: folder.Run) -> tuple[bool, ...]:
         return (
             _unusual(run) != settings,
             run.architecture != net,

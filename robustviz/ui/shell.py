@@ -94,10 +94,10 @@ def _guarded(work: Callable[[], None]) -> bool:
     except Exception as error:  # Streamlit's own control flow is not an Exception's business
         if type(error).__module__.startswith("streamlit.runtime.scriptrunner"):
             raise
-        print(traceback.format_exc(), flush=True)
-        number = hashlib.sha256(traceback.format_exc().encode()).hexdigest()[:6]
+        print(trace := traceback.format_exc(), flush=True)
         st.error(
-            f"Something unexpected happened on this page ({type(error).__name__}, report {number})."
+            f"Something unexpected happened on this page ({type(error).__name__}, report"
+            f" {hashlib.sha256(trace.encode()).hexdigest()[:6]})."
             " Reset the page to go on; the server's log has the details."
         )
     return False
@@ -107,10 +107,13 @@ def _guarded(work: Callable[[], None]) -> bool:
 # carry white button text and be read as text too, so these, and a button under the pointer, get a
 # lighter one. What the sidebar's pickers offer may be wider than the sidebar: names of runs differ
 # at their ends. A table fits on a phone. Coloured Python has too little contrast.
-STYLE = """<style>[data-testid="stSliderThumbValue"] p, [data-testid="stTab"][aria-selected="true"] p,
+STYLE = """<style>[data-testid="stSliderThumbValue"] p,
+[data-testid="stTab"][aria-selected="true"] p,
 [data-testid="stButtonGroup"] button[data-selected="true"] p,
-button:not([kind^="primary"]):is(:hover, :focus, :active, [aria-expanded="true"]):enabled * { color: light-dark(#1F66C8, #8DB8FF) }
-body:has([data-testid="stSidebar"] input[aria-expanded="true"]) [data-testid="stSelectboxVirtualDropdown"] { min-width: min(32rem, 84vw) }
+button:not([kind^="primary"]):is(:hover, :focus, :active, [aria-expanded="true"]):enabled * {
+  color: light-dark(#1F66C8, #8DB8FF) }
+body:has([data-testid="stSidebar"] input[aria-expanded="true"])
+  [data-testid="stSelectboxVirtualDropdown"] { min-width: min(32rem, 84vw) }
 [data-testid="stCode"] code .token.token { color: inherit }
 @media (max-width: 40rem) { [data-testid="stMarkdownContainer"] table { font-size: .75rem }
   [data-testid="stMarkdownContainer"] :is(th, td) { padding: .2rem .25rem } }</style>"""

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import plotly.graph_objects as go
@@ -37,11 +38,6 @@ def names(here: Context) -> dict[str, str]:
         f"{side.upper()} {method_label(folder.open_model(run_id).method_key)}": run_id
         for side, run_id in here.sides
     }
-
-
-def runs_of(found: Mapping[str, Result]) -> dict[str, str]:
-    """Run ids by printed name of what was found: a recipe's `runs`."""
-    return {name: str(result.meta["run"]) for name, result in found.items()}
 
 
 @contextmanager
@@ -112,14 +108,12 @@ def drawn(
     options.
     """
     template = theme()
-    results = (found,) if isinstance(found, Result) else tuple(found.values())
-    labels = "" if isinstance(found, Result) else tuple(found)
     themed = cast("Callable[..., go.Figure]", figure)  # each has a `template`, ours to choose
     return cache.made(
         lambda: themed(found, *given, template=template, **options),
-        results,
+        (found,) if isinstance(found, Result) else tuple(found.values()),
         figure.__name__,
-        labels,
+        "" if isinstance(found, Result) else tuple(found),
         template,
         repr(sorted(options.items())),
     )
@@ -139,36 +133,39 @@ def draw(
     """
     made, key = drawn(figure, found, *given, **options), frame.key
     meta = made.layout.meta
-    if frame.brush:
-        st.plotly_chart(
-            made,
-            key=key,
-            theme=None,
-            config=BRUSH,
-            alt=meta["alt"],
-            on_select=lambda: _brushed(key),
-        )
-    else:
-        st.plotly_chart(made, key=key, theme=None, config=CONFIG, alt=meta["alt"])
+    st.plotly_chart(
+        made,
+        key=key,
+        theme=None,
+        config=BRUSH if frame.brush else CONFIG,
+        alt=meta["alt"],
+        on_select=partial(_brushed, key) if frame.brush else "ignore",
+    )
     if sentence := meta["sentence"] if frame.words is None else frame.words:
         st.markdown(sentence)
     results = {"": found} if isinstance(found, Result) else found
-    recipe = None
-    if frame.spec is not None:
-        recipe = Recipe(runs_of(results), frame.spec, figure.__name__, options)
-    downloads(made, results, frame, recipe)
+    downloads(
+        made,
+        results,
+        frame,
+        None
+        if frame.spec is None
+        else Recipe(
+            {name: str(result.meta["run"]) for name, result in results.items()},
+            frame.spec,
+            figure.__name__,
+            options,
+        ),
+    )
     return chosen(key) if frame.brush else []
 
 
 def chosen(key: str) -> list[int]:
     """The numbers of the images that are chosen in the figure `key`, each once."""
     points = (st.session_state.get(key) or {}).get("selection", {}).get("points", [])
-    data = [point.get("customdata") for point in points]
-    return list(
-        dict.fromkeys(
-            int(one[0] if isinstance(one, Sequence) else one) for one in data if one is not None
-        )
-    )
+    data = (point.get("customdata") for point in points)
+    numbers = (one[0] if isinstance(one, Sequence) else one for one in data if one is not None)
+    return list(dict.fromkeys(map(int, numbers)))
 
 
 def _brushed(key: str) -> None:
@@ -190,11 +187,10 @@ def downloads(
             return
         _file("Numbers drawn (CSV)", lambda: csv(figure), f"{key}.csv", "text/csv")
         for name, result in results.items():
-            short = re.sub(r"\W+", "-", name).strip("-").lower()
             _file(
                 f"All that was measured{name and f', {name}'} (npz)",
                 result.to_npz,
-                f"{'-'.join(filter(None, (key, short)))}.npz",
+                "-".join([key, *map(str.lower, re.findall(r"\w+", name))]) + ".npz",
                 "application/zip",
             )
         _file("Figure (HTML, works offline)", lambda: html(figure), f"{key}.html", "text/html")
@@ -243,9 +239,9 @@ def thumbnails(here: Context, indices: Sequence[int], key: str) -> None:
     shown = list(indices)[:SHOWN]
     if not shown:
         return
-    count = f"{len(indices)} images" if len(indices) > 1 else "1 image"
     st.markdown(
-        f"{count} chosen" + (f", the first {SHOWN} of them:" if len(indices) > SHOWN else ":")
+        f"{len(indices)} image{'s' if len(indices) > 1 else ''} chosen"
+        + (f", the first {SHOWN} of them:" if len(indices) > SHOWN else ":")
     )
     with st.container(horizontal=True, key=f"thumbs-{key}"):
         for index in shown:

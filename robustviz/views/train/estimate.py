@@ -13,9 +13,8 @@ from typing import Literal
 
 import streamlit as st
 
-from robustviz import data, registry
+from robustviz import data, process, registry
 from robustviz.attacks import PGD
-from robustviz.process import threads
 from robustviz.training.config import TrainConfig
 from robustviz.training.evaluate import DOCTOR_IMAGES, count_right
 from robustviz.training.loop import Tick, Training, check
@@ -39,9 +38,11 @@ def estimate(config: TrainConfig) -> str:
         )
     if registry.of_kind(type(config.data), "folder"):
         # says at once what is wrong with a folder
-        count = len(data.load(config.data, "train", config.n_train or None))
+        images = data.load(config.data, "train", config.n_train or None)
         _fits(json.dumps(dataclasses.replace(config, device="cpu").to_json(), sort_keys=True))
-        return f"{config.epochs} epochs of {count} images. The time left is shown once it runs."
+        return (
+            f"{config.epochs} epochs of {len(images)} images. The time left is shown once it runs."
+        )
     return (
         f"{config.epochs} epochs. The time left is shown once it runs (this data is loaded, and if"
         " need be downloaded, by the job)."
@@ -54,7 +55,7 @@ def _seconds(settings: str) -> tuple[float, int]:
     three steps and one small validation, timed here and now.
     """
     config = TrainConfig.from_json(json.loads(settings))
-    with _ONE_AT_A_TIME, threads(int(config.threads or 1)):
+    with _ONE_AT_A_TIME, process.threads(int(config.threads or 1)):
         training = Training(config)
         times: list[float] = []
 
@@ -70,10 +71,10 @@ def _seconds(settings: str) -> tuple[float, int]:
         image = (time.perf_counter() - started) / len(few)  # one validation image under PGD-10
     step = min((b - a for a, b in itertools.pairwise(times)), default=0.0)
     batches = -(-len(training.y) // int(config.batch_size or 1))
-    epoch = step * batches + image * len(training.val)
+    epochs = (step * batches + image * len(training.val)) * int(config.epochs or 1)
     # PGD-20, and the doctor's attacks: ten by PGD, and Square
-    final = image * (2 * len(data.load(config.data, "test")) + 17 * DOCTOR_IMAGES)
-    return epoch * int(config.epochs or 1) + final, batches
+    final = 2 * len(data.load(config.data, "test")) + 17 * DOCTOR_IMAGES
+    return epochs + image * final, batches
 
 
 @st.cache_data(show_spinner="Checking the settings …", max_entries=64)
@@ -85,6 +86,5 @@ def _fits(settings: str) -> None:
 
 def duration(seconds: float) -> str:
     """A time as a person says it."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    long = f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    return f"{seconds:.0f} s" if seconds < 100 else long

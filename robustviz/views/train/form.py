@@ -12,11 +12,8 @@ from typing import Any, Literal
 
 import streamlit as st
 
-from robustviz import registry
-from robustviz.registry import RUNS
+from robustviz import registry, terms
 from robustviz.runs import folder, queue
-from robustviz.runs.folder import Run
-from robustviz.terms import term
 from robustviz.training.config import WHERE, TrainConfig
 from robustviz.training.presets import LESSONS, PRESETS, PUBLISHED
 from robustviz.types import UserError, eps_text, parse_number
@@ -71,14 +68,19 @@ def _asked() -> TrainConfig | None:
         ]
         changes = _fields(start, start.method, main, scope, "method.", across=2)
     with st.expander("More settings", icon=":material/settings:"):
-        asked = [name for name, option in dials.items() if option.kind != "folder"]
-        of_data = _fields(start, start.data, asked, scope, "data.")
+        of_data = _fields(
+            start,
+            start.data,
+            [name for name, option in dials.items() if option.kind != "folder"],
+            scope,
+            "data.",
+        )
         # other defaults follow from these, e.g. the batch from the images' size
         start = TrainConfig.make(preset, chosen, [] if WRONG in of_data else list(of_data.items()))
         of_run = [name for name in registry.options(TrainConfig) if name not in chosen]
-        changes |= of_data
-        changes |= _fields(start, start, of_run, "-".join([scope, *map(str, of_data.values())]), "")
         rest = [name for name in settings if name not in main]
+        under = "-".join([scope, *map(str, of_data.values())])
+        changes |= of_data | _fields(start, start, of_run, under, "")
         changes |= _fields(start, start.method, rest, scope, "method.")
     if changes.pop(WRONG, False):
         raise UserError("A setting above is no valid value; look under More settings too.")
@@ -106,7 +108,7 @@ def _choice() -> tuple[str, str, str]:
         data_keys.index(preset.get("data", FIRST["data"])),
         key="train-data",
         format_func=lambda key: registry.get("data", key).label,
-        help=term("shapes"),
+        help=terms.term("shapes"),
         on_change=_leave_recipe,
     )
     method = st.selectbox(
@@ -115,7 +117,7 @@ def _choice() -> tuple[str, str, str]:
         keys.index(preset.get("method", FIRST["b"])),
         key="train-method",
         format_func=method_option,
-        help=term("groups"),
+        help=terms.term("groups"),
         on_change=_leave_recipe,
     )
     return str(recipe), str(data), str(method)
@@ -123,8 +125,8 @@ def _choice() -> tuple[str, str, str]:
 
 def _recipe_option(name: str) -> str:
     """A recipe's name in the picker: what kind it is, then its name."""
-    kind = "Lesson · " if name in LESSONS else ""
-    return f"{'Published, for a GPU · ' if name in PUBLISHED else kind}{name}"
+    lesson = f"Lesson · {name}" if name in LESSONS else name
+    return f"Published, for a GPU · {name}" if name in PUBLISHED else lesson
 
 
 def _explain(recipe: str, method: str) -> None:
@@ -165,7 +167,7 @@ def _fields(
     changes: dict[str, Any] = {}
     options = registry.options(type(owner))
     inner = [name for name in names if dataclasses.is_dataclass(getattr(owner, name))]
-    wide = [name for name in names if options[name].kind in RUNS]
+    wide = [name for name in names if options[name].kind in registry.RUNS]
     narrow = [name for name in names if name not in (*inner, *wide)]
     columns = st.columns(across) if narrow else []
     places = [st.container() for _ in wide] + [columns[at % across] for at in range(len(narrow))]
@@ -198,8 +200,8 @@ def _input(start: TrainConfig, owner: Any, name: str, form: str, prefix: str) ->
         "key": f"{form}{prefix}{name}",
         "help": option.help or None,
     }
-    runs = _networks(start, option.kind, form) if option.kind in RUNS else {}
-    offered = [None, *runs] if option.kind in RUNS else _offered(start, owner, name, hint)
+    runs = _networks(start, option.kind, form) if option.kind in registry.RUNS else {}
+    offered = [None, *runs] if option.kind in registry.RUNS else _offered(start, owner, name, hint)
     if offered:
         choices = list(dict.fromkeys([*offered, value]))
         return st.selectbox(
@@ -214,13 +216,13 @@ def _input(start: TrainConfig, owner: Any, name: str, form: str, prefix: str) ->
     if hint is int and value is not None:
         low, high = (None if end is None else int(end) for end in (option.low, option.high))
         return st.number_input(min_value=low, max_value=high, value=int(value), **common)
-    shown = _number(value, option.kind) if isinstance(value, float) else str(value or "")
-    placeholder = if_empty if optional else None
-    text = st.text_input(value=shown, placeholder=placeholder, **common).strip()
-    if text == "":
-        return None if optional else value
-    if hint is str:
-        return text
+    text = st.text_input(
+        value=_number(value, option.kind) if isinstance(value, float) else str(value or ""),
+        placeholder=if_empty if optional else None,
+        **common,
+    ).strip()
+    if text == "" or hint is str:
+        return text or (None if optional else value)
     number = parse_number(text)  # of few digits it may be the one that is there already
     same = value is not None and abs(number - value) < 1e-6 * max(1.0, abs(value))
     return value if same else number
@@ -243,12 +245,15 @@ def _offered(start: TrainConfig, owner: Any, name: str, hint: Any) -> Sequence[s
         return typing.get_args(hint)
     if option.kind == "net":
         return registry.keys("net")
-    chosen = {choice: dataclasses.replace(owner, **{name: choice}) for choice in option.choices}
-    masked = start.data.has_masks
-    return [c for c, owner in chosen.items() if masked or not getattr(owner, "objects", False)]
+    return [
+        choice
+        for choice in option.choices
+        if start.data.has_masks
+        or not getattr(dataclasses.replace(owner, **{name: choice}), "objects", False)
+    ]
 
 
-def _networks(start: TrainConfig, kind: registry.Kind, form: str) -> dict[str, Run]:
+def _networks(start: TrainConfig, kind: registry.Kind, form: str) -> dict[str, folder.Run]:
     """The runs that a training can start from or learn from: ordinary shipped ones and the user's,
     on this very data. One that it starts from keeps its architecture, so it must be of the network
     chosen.
@@ -295,7 +300,7 @@ def submit(config: TrainConfig) -> None:
         st.markdown(f"{known if there else ''}{cost}")
 
 
-def _same(config: TrainConfig, among: list[Run]) -> str:
+def _same(config: TrainConfig, among: list[folder.Run]) -> str:
     """The id of the run of this config, or of one that differs only in having kept snapshots too;
     empty where there is none.
     """

@@ -16,22 +16,20 @@ def job_list() -> None:
     if not mine:
         return
     st.header("Your runs", divider="gray")
-    rows = []
-    for run in mine:
-        test = evaluation_or_none(run)
-        rows.append(
-            {
-                "run": run.id,
-                "state": run.status()["state"],
-                "epochs": f"{len(run.records())} of {run.info.get('epochs')}",
-                "clean": test.clean_acc if test else None,
-                "PGD-20": test.robust_acc if test else None,
-                "ε": eps_text(test.eps) if test else "",
-                "n": test.n if test else None,
-            }
-        )
+    rows = [
+        {
+            "run": run.id,
+            "state": run.status()["state"],
+            "epochs": f"{len(run.records())} of {run.info.get('epochs')}",
+            "clean": test.clean_acc if test else None,
+            "PGD-20": test.robust_acc if test else None,
+            "ε": eps_text(test.eps) if test else "",
+            "n": test.n if test else None,
+        }
+        for run, test in zip(mine, map(evaluation_or_none, mine), strict=True)
+    ]
     percent = st.column_config.NumberColumn(format="percent")
-    picked = st.dataframe(
+    chosen = st.dataframe(
         pd.DataFrame(rows),
         hide_index=True,
         key="jobs",
@@ -39,8 +37,7 @@ def job_list() -> None:
         selection_mode="single-row",
         column_config={"clean": percent, "PGD-20": percent},
         alt=f"{len(rows)} runs with state and accuracies",
-    )
-    chosen = picked["selection"]["rows"]
+    )["selection"]["rows"]
     if chosen and chosen != st.session_state.get(
         "job-row"
     ):  # once per choice, so that a new training can be watched after it

@@ -10,15 +10,13 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from robustviz import figures, paths
+from robustviz import figures, paths, stats
 from robustviz.runs import queue
 from robustviz.runs.folder import Run
 from robustviz.runs.inside import Record, State, Status
-from robustviz.stats import wilson
 from robustviz.training.evaluation import Evaluation
 from robustviz.types import UserError, eps_text
-from robustviz.ui import cache
-from robustviz.ui.context import data_name
+from robustviz.ui import cache, context
 from robustviz.views.attack.result import Strip
 from robustviz.views.train.estimate import duration
 
@@ -66,17 +64,16 @@ def _panel(run_id: str, was_live: bool) -> None:
     )
     if state == "running":
         st.progress(*_progress(status))
-    if status["error"]:
-        st.error(status["error"])
-    if status["note"]:
-        st.info(status["note"])
+    for show, words in ((st.error, status["error"]), (st.info, status["note"])):
+        if words:
+            show(words)
     _buttons(run, state)
     if records:
         _curves(records, run)
     if strip := run.strip():
         _strip(strip, run.classes)
     if test := evaluation_or_none(run):
-        low, high = wilson(test.robust_k, test.n)
+        low, high = stats.wilson(test.robust_k, test.n)
         st.success(
             f"Test split: {test.clean_k} of {test.n} right untouched, {test.robust_k} of {test.n}"
             f" under PGD-20 (95 % interval {low:.1%} to {high:.1%}) at ε = {eps_text(test.eps)},"
@@ -96,9 +93,11 @@ def _progress(status: Status) -> tuple[float, str]:
     if not batches:
         return 0.0, "Starting: loading torch and the images …"
     epoch, batch, left = status["epoch"], status["batch"], status["eta"] or 0
-    text = f"Epoch {epoch + 1} of {epochs}, batch {batch} of {batches}"
-    share = min((epoch + batch / batches) / epochs, 1.0)
-    return share, f"{text}, about {duration(left)} left" if left > 3 else text
+    return (
+        min((epoch + batch / batches) / epochs, 1.0),
+        f"Epoch {epoch + 1} of {epochs}, batch {batch} of {batches}"
+        + (f", about {duration(left)} left" if left > 3 else ""),
+    )
 
 
 def _buttons(run: Run, state: State) -> None:
@@ -132,7 +131,7 @@ def _buttons(run: Run, state: State) -> None:
         elif state == "done" and st.button(
             "Attack it", key="attack-it", icon=":material/bolt:", type="primary"
         ):
-            st.session_state.update({"data": data_name(run), "b": run.id})
+            st.session_state.update({"data": context.data_name(run), "b": run.id})
             st.switch_page(str(paths.ROOT / "pages" / "attack.py"))
     if problem := st.session_state.pop("job-error", ""):
         st.error(problem)
@@ -143,30 +142,34 @@ def _curves(records: list[Record], run: Run) -> None:
     being drawn anew.
     """
     last = records[-1]
-    accuracies = [
+    accuracies = (
         (r["epoch"], name, share)
         for r in records
         for name, share in (("clean", r["clean_acc"]), ("PGD-10", r["robust_acc"]))
-    ]
-    accuracy = _chart(
-        f"Validation accuracy, n = {last['n_val']}, ε = {eps_text(run.eps)}",
-        pd.DataFrame(accuracies, columns=["epoch", "on", "share"]),
-        ".1%",
-        scale=alt.Scale(domain=[0, 1]),
-        axis=alt.Axis(format="%"),
     )
-    terms = [(r["epoch"], name, value) for r in records for name, value in r["losses"].items()]
-    loss = _chart(
-        "Training loss, by term", pd.DataFrame(terms, columns=["epoch", "term", "loss"]), ".3f"
-    )
+    terms = ((r["epoch"], name, value) for r in records for name, value in r["losses"].items())
     left, right = st.columns(2)
     sentence = (
         f"Epoch {last['epoch']}: clean {last['clean_acc']:.1%}, PGD-10 {last['robust_acc']:.1%} of"
         f" {last['n_val']} validation images, {last['seconds']:.1f} s an epoch."
     )
-    left.altair_chart(accuracy, alt=f"Validation accuracy over the epochs. {sentence}")
+    left.altair_chart(
+        _chart(
+            f"Validation accuracy, n = {last['n_val']}, ε = {eps_text(run.eps)}",
+            pd.DataFrame(accuracies, columns=["epoch", "on", "share"]),
+            ".1%",
+            scale=alt.Scale(domain=[0, 1]),
+            axis=alt.Axis(format="%"),
+        ),
+        alt=f"Validation accuracy over the epochs. {sentence}",
+    )
     losses = ", ".join(f"{name} {value:.3f}" for name, value in last["losses"].items())
-    right.altair_chart(loss, alt=f"Training loss terms over the epochs: {losses}")
+    right.altair_chart(
+        _chart(
+            "Training loss, by term", pd.DataFrame(terms, columns=["epoch", "term", "loss"]), ".3f"
+        ),
+        alt=f"Training loss terms over the epochs: {losses}",
+    )
     st.markdown(sentence)
 
 
@@ -190,7 +193,6 @@ def _chart(title: str, rows: pd.DataFrame, form: str, **y: Any) -> alt.Chart:
 def _strip(strip: Strip, names: tuple[str, ...]) -> None:
     """Eight validation images as the net sees them now: clean above, attacked below."""
     count = len(strip.y)
-    held = int((strip.pred_adv == strip.y).sum())
     answers = ", ".join(
         f"{names[a]}→{names[b]}" if a != b else names[a]
         for a, b in zip(strip.pred, strip.pred_adv, strict=True)
@@ -202,8 +204,8 @@ def _strip(strip: Strip, names: tuple[str, ...]) -> None:
         alt=f"Eight validation images, clean above and attacked below. The net says: {answers}",
     )
     st.markdown(
-        f"After epoch {strip.epoch}, {held} of {count} hold under PGD-10 at ε ="
-        f" {eps_text(strip.eps)}. It says: {answers}."
+        f"After epoch {strip.epoch}, {int((strip.pred_adv == strip.y).sum())} of {count} hold under"
+        f" PGD-10 at ε = {eps_text(strip.eps)}. It says: {answers}."
     )
 
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import streamlit as st
 
 from robustviz.ui import shell
-from robustviz.views.train.form import form, submit
-from robustviz.views.train.jobs import job_list
-from robustviz.views.train.live import watch
+from robustviz.views.train import form, jobs, live
 
 
 def page() -> None:
     """What if it were trained otherwise?"""
     st.title("What if…?")
-    config = form()
+    config = form.form()
     if config is not None:
-        submit(config)
-    watch()
-    job_list()
+        form.submit(config)
+    live.watch()
+    jobs.job_list()
     shell.reset_button()
