@@ -54,21 +54,18 @@ def white_box(run: Run, few: Dataset, eps: float, steps: int, seed: int = 0) -> 
     name = registry.key(
         {"eps": eps, "steps": steps, "seed": seed, "images": fingerprint(few)}
     ).replace("dict", "white-box")
-    kept = run.cached(WhiteBox, name)
-    if kept is not None:
+    if (kept := run.cached(WhiteBox, name)) is not None:
         return kept
     net, x, y = net_of(run), few.x, few.y
     logits = logits_of(net, x)
     right = logits.argmax(dim=1) == y
-    fooled, left = torch.zeros_like(right), right.nonzero().flatten()
+    left = right.nonzero().flatten()
     for attack in (FGSM(eps=eps), PGD(eps=eps, steps=steps, step_size=eps / 4)):
-        held = count_right(net, x[left], y[left], attack, seed)
-        fooled[left[~held]] = True
-        left = left[held]
+        left = left[count_right(net, x[left], y[left], attack, seed)]
     result = WhiteBox(
         logits.numpy(),
         right.numpy(),
-        fooled.numpy(),
+        right.index_fill(0, left, False).numpy(),
         meta={"run": run.id, "eps": eps, "steps": steps, "seed": seed},
     )
     run.keep(name, result)
@@ -120,12 +117,14 @@ def targets_of(run: Run, spec: TransferSpec) -> list[Run]:
 
 def _name(run: Run, spec: TransferSpec) -> str:
     """Weights of the other networks count too."""
-    others = *targets_of(run, spec), *filter(None, relatives(run))
     return registry.key(
         replace(
             spec,
             eps=float(attack_of(run, spec).eps or 0),
-            targets=",".join(f"{each.id}@{each.weights}" for each in others),
+            targets=",".join(
+                f"{each.id}@{each.weights}"
+                for each in (*targets_of(run, spec), *filter(None, relatives(run)))
+            ),
         )
     )
 
@@ -148,8 +147,11 @@ def transfer(run: Run, spec: TransferSpec) -> Transfer:
     x_adv = attacked(net, few.x, few.y, attack, spec.seed)
     fooled = ~count_right(net, x_adv, few.y).numpy()
     models = [run, *targets, *filter(None, (before, witness))]
-    logits = [own, *(torch.from_numpy(other.logits) for other in others)]
-    logits += [logits_of(net_of(each), few.x) for each in models[len(logits) :]]
+    logits = [
+        own,
+        *(torch.from_numpy(other.logits) for other in others),
+        *(logits_of(net_of(each), few.x) for each in models[1 + len(others) :]),
+    ]
     nothing = np.zeros((0, len(few)), dtype=bool)
     earlier = (
         transfer(
@@ -232,18 +234,18 @@ def label(run: Run) -> str:
     """A run as a table names it: its method unless it is an ordinary one, its architecture and its
     seed.
     """
-    method = "" if run.method_key == "standard" else f"{run.method_key} "
-    return f"{method}{run.architecture} seed {run.info.get('seed')}"
+    return ("" if run.method_key == "standard" else f"{run.method_key} ") + (
+        f"{run.architecture} seed {run.info.get('seed')}"
+    )
 
 
 def sentence(result: Transfer) -> str:
     """What was measured, in one sentence."""
-    names = dict(zip(result.models, result.meta["labels"], strict=True))
-    said = (_fooled(result, row, names[each]) for row, each in enumerate(result.targets))
+    labels = result.meta["labels"][1 : 1 + len(result.targets)]
     return (
         f"{attack_name(result.meta['attack'] | {'step_size': None})} images at ε ="
         f" {eps_text(result.meta['eps'])} made on {result.meta['run']} fool, of the qualified ones:"
-        f" {'; '.join(said)}."
+        f" {'; '.join(_fooled(result, row, name) for row, name in enumerate(labels))}."
     )
 
 

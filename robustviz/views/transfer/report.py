@@ -1,4 +1,4 @@
-"""What the alignment study says: its statistics, its sentence and its tables, from its JSON alone."""
+"""What the alignment study says: its statistics, its sentence and its tables, from the JSON."""
 
 from __future__ import annotations
 
@@ -47,10 +47,9 @@ class Shift:
         return "higher" if self.low > 0 else "lower" if self.high < 0 else "not decided"
 
     def __str__(self) -> str:
-        interval = (
+        return f"{100 * self.mean:+.1f}" + (
             f" [{100 * self.low:+.1f}, {100 * self.high:+.1f}]" if math.isfinite(self.low) else ""
         )
-        return f"{100 * self.mean:+.1f}{interval}"
 
 
 def shift(cells: Iterable[JSON], control: str) -> Shift:
@@ -60,13 +59,15 @@ def shift(cells: Iterable[JSON], control: str) -> Shift:
     The networks are the units because images and targets are the same for all; one network alone
     gives no interval. Raises UserError where no cell has a qualified image.
     """
-    by_source: dict[tuple[str, int], list[float]] = {}
-    for cell in cells:
-        if cell["n"]:
-            by_source.setdefault((cell["net"], cell["seed"]), []).append(
-                (cell["k"]["witness_soft"] - cell["k"][control]) / cell["n"]
-            )
-    values = [statistics.fmean(differences) for differences in by_source.values()]
+    differences = [
+        ((cell["net"], cell["seed"]), (cell["k"]["witness_soft"] - cell["k"][control]) / cell["n"])
+        for cell in cells
+        if cell["n"]
+    ]
+    values = [
+        statistics.fmean(difference for each, difference in differences if each == source)
+        for source in dict(differences)  # each once, in order
+    ]
     if not values:
         raise UserError(
             "No image qualifies in any cell of the study: take more images, or a larger ε."
@@ -164,20 +165,29 @@ def _errors(study: JSON) -> Iterator[list[object]]:
     for attack, name in protocol["attacks"].items():
         all_cells = _of(study["cells"], attack=attack)
         mine = [cell for cell in all_cells if cell["n"]]
-        groups = {net: _of(mine, net=net) for net in _each(study["cells"], "net")}
-        for net in protocol["recipes"]:
-            groups[f"all, to {net}"] = [c for c in mine if c["target"].split()[0] == net]
-        groups["all"] = mine
-        groups["all, every image"] = [
-            cell | {"n": protocol["n"], "k": cell["all"]} for cell in all_cells
-        ]
+        groups = {
+            **{net: _of(mine, net=net) for net in _each(study["cells"], "net")},
+            **{
+                f"all, to {net}": [cell for cell in mine if cell["target"].split()[0] == net]
+                for net in protocol["recipes"]
+            },
+            "all": mine,
+            "all, every image": [
+                cell | {"n": protocol["n"], "k": cell["all"]} for cell in all_cells
+            ],
+        }
         for label, cells in groups.items():
             if cells:
                 errors = [
-                    f"{100 * statistics.fmean(cell['k'][variant] / cell['n'] for cell in cells):.1f}"
+                    statistics.fmean(cell["k"][variant] / cell["n"] for cell in cells)
                     for variant in VARIANTS
                 ]
-                yield [name, label, *errors, *(shift(cells, control) for control in CONTROLS)]
+                yield [
+                    name,
+                    label,
+                    *(f"{100 * error:.1f}" for error in errors),
+                    *(shift(cells, control) for control in CONTROLS),
+                ]
 
 
 def _cell(cell: JSON, protocol: JSON) -> list[object]:
@@ -185,8 +195,10 @@ def _cell(cell: JSON, protocol: JSON) -> list[object]:
     shares = ["–", "–", "–"]
     if n:
         low, high = (100 * value for value in tango(only, other, n))
-        shares = [f"{100 * cell['k'][variant] / n:.1f}" for variant in ("before", "witness_soft")]
-        shares.append(f"{100 * (only - other) / n:+.1f} [{low:+.1f}, {high:+.1f}]")
+        shares = [
+            *(f"{100 * cell['k'][variant] / n:.1f}" for variant in ("before", "witness_soft")),
+            f"{100 * (only - other) / n:+.1f} [{low:+.1f}, {high:+.1f}]",
+        ]
     return [
         protocol["attacks"][cell["attack"]],
         *[cell[name] for name in ("net", "seed", "target")],
@@ -197,15 +209,14 @@ def _cell(cell: JSON, protocol: JSON) -> list[object]:
 
 
 def _facts(source: JSON) -> list[object]:
-    far = [
-        f"{source[name]['before']:.3f} → {source[name]['witness_soft']:.3f}"
-        for name in ("kl_from_witness", "kl_from_targets")
-    ]
     return [
         source["net"],
         source["seed"],
         *[f"{100 * source['clean_acc'][variant]:.1f}" for variant in VARIANTS],
-        *far,
+        *[
+            f"{source[name]['before']:.3f} → {source[name]['witness_soft']:.3f}"
+            for name in ("kl_from_witness", "kl_from_targets")
+        ],
     ]
 
 

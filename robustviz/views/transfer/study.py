@@ -14,14 +14,13 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from robustviz.runs import folder, worker
-from robustviz.runs.files import read_json, write_file
-from robustviz.runs.folder import Run
+from robustviz.runs.folder import Run, read_json, write_file
 from robustviz.training.config import TrainConfig
 from robustviz.training.evaluate import count_right
 from robustviz.training.evaluation import attack_name
@@ -200,28 +199,23 @@ def recipes(configs: Iterable[TrainConfig]) -> JSON:
     }
 
 
-def count(where: JSON, targets: Sequence[str], found: Mapping[str, Transfer]) -> list[JSON]:
+def count(where: JSON, targets: Sequence[str], found: Mapping[str, Transfer]) -> Iterator[JSON]:
     """One cell a target: how many images qualify for all four networks (`n`), on how many of these
     the target is wrong (`k`, by network), on how many for the aligned one only and for the one
     before only (`pairs`), and on how many of all images, qualified or not, it is wrong (`all`, by
     network).
     """
-    cells = []
     for row, target in enumerate(targets):
         all_four = np.logical_and.reduce([each.qualified[row] for each in found.values()])
         wrong = {variant: all_four & each.wrong[row] for variant, each in found.items()}
         before, after = wrong["before"], wrong["witness_soft"]
-        cells.append(
-            where
-            | {
-                "target": target,
-                "n": int(all_four.sum()),
-                "k": {variant: int(these.sum()) for variant, these in wrong.items()},
-                "pairs": [int((after & ~before).sum()), int((before & ~after).sum())],
-                "all": {variant: int(each.wrong[row].sum()) for variant, each in found.items()},
-            }
-        )
-    return cells
+        yield where | {
+            "target": target,
+            "n": int(all_four.sum()),
+            "k": {variant: int(these.sum()) for variant, these in wrong.items()},
+            "pairs": [int((after & ~before).sum()), int((before & ~after).sum())],
+            "all": {variant: int(each.wrong[row].sum()) for variant, each in found.items()},
+        }
 
 
 def facts(networks: Mapping[str, Run], aligned: Transfer) -> JSON:
@@ -230,14 +224,13 @@ def facts(networks: Mapping[str, Run], aligned: Transfer) -> JSON:
     softmax outputs to the source's.
     """
     split, last = images_of(networks["before"]), len(aligned.models) - 1
-    clean = {
-        name: int(count_right(net_of(run), split.x, split.y).sum()) / len(split)
-        for name, run in networks.items()
-    }
     ends = {"before": last - 1, "witness_soft": 0}
     targets = aligned.kl[1 : last - 1].mean(axis=0)
     return {
-        "clean_acc": clean,
+        "clean_acc": {
+            name: int(count_right(net_of(run), split.x, split.y).sum()) / len(split)
+            for name, run in networks.items()
+        },
         "n_test": len(split),
         "kl_from_witness": {
             name: round(float(aligned.kl[last, at]), 5) for name, at in ends.items()
