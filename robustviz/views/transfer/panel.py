@@ -9,13 +9,11 @@ from dataclasses import dataclass
 import streamlit as st
 
 from robustviz.runs import folder
-from robustviz.runs.folder import Run
 from robustviz.terms import term
 from robustviz.types import UserError, eps_text
 from robustviz.ui import cache, context, widgets
 from robustviz.ui.context import Context
 from robustviz.ui.shell import linked, write_address
-from robustviz.ui.widgets import Frame
 from robustviz.views.transfer import figures
 from robustviz.views.transfer.result import Kind, Transfer, TransferSpec
 
@@ -51,43 +49,44 @@ class Choice:
 def controls() -> Choice:
     """Draw the controls."""
     a, b, c = st.columns([2, 1, 1], vertical_alignment="bottom")
-    attack = a.segmented_control(
-        "Attack",
-        list(ATTACKS),
-        required=True,
-        format_func=ATTACKS.__getitem__,
-        help=term("mi"),
-        **linked("transfer-attack", "pgd", ATTACKS),
-    )
-    radius = b.segmented_control(
-        "Radius",
-        list(RADII),
-        required=True,
-        format_func=RADII.__getitem__,
-        help=term("epsilon"),
-        **linked("radius", "half", RADII),
-    )
-    n = c.segmented_control(
-        "Test images", COUNTS, required=True, **linked("transfer-n", AT_ONCE, COUNTS)
-    )
-    with st.expander("More settings", icon=":material/settings:"):
-        left, right = st.columns(2)
-        steps = left.number_input(
+    left, right = st.expander("More settings", icon=":material/settings:").columns(2)
+    choice = Choice(
+        attack=a.segmented_control(
+            "Attack",
+            list(ATTACKS),
+            required=True,
+            format_func=ATTACKS.__getitem__,
+            help=term("mi"),
+            **linked("transfer-attack", "pgd", ATTACKS),
+        ),
+        radius=b.segmented_control(
+            "Radius",
+            list(RADII),
+            required=True,
+            format_func=RADII.__getitem__,
+            help=term("epsilon"),
+            **linked("radius", "half", RADII),
+        ),
+        n=c.segmented_control(
+            "Test images", COUNTS, required=True, **linked("transfer-n", AT_ONCE, COUNTS)
+        ),
+        steps=left.number_input(
             "Steps, of ε/4 each",
             1,
             100,
             help=term("pgd"),
             **linked("transfer-steps", 10, range(1, 101)),
-        )
-        seed = right.number_input(
+        ),
+        seed=right.number_input(
             "Seed of the attack's noise",
             0,
             9999,
             help=term("seed"),
             **linked("transfer-seed", 0, range(10_000)),
-        )
+        ),
+    )
     write_address()
-    return Choice(attack, str(radius), int(n), int(steps), int(seed))
+    return choice
 
 
 def sources(here: Context) -> dict[str, str]:
@@ -98,15 +97,13 @@ def sources(here: Context) -> dict[str, str]:
     every = context.on(here.data)
     a = every[here.a]
     copies = [run for run in every.values() if run.method_key == "model_alignment"]
-    own = [run for run in copies if a.id in (run.id, _origin(run)[0])]
+    own = (run for run in copies if a.id in (run.id, _origin(run)[0]))
     origin = next(map(_origin, [*own, *copies]), ())
-    alike = [run for run in copies if _origin(run) == origin]
-    family = {"before": origin[0]} if origin and origin[0] in every else {}
-    family |= {
-        COPIES[target]: run.id
-        for target in COPIES
-        for run in sorted(alike, key=lambda run: run.id != a.id)[::-1]  # A before any other
-        if run.info["method"].get("target") == target
+    family = ({"before": origin[0]} if origin and origin[0] in every else {}) | {
+        name: run.id
+        for target, name in COPIES.items()
+        for run in sorted(copies, key=lambda run: run.id != a.id)[::-1]  # A before any other
+        if _origin(run) == origin and run.info["method"].get("target") == target
     }
     letters = {here.a: "A"} | ({here.b: "B"} if here.b in family.values() else {})
     out = {
@@ -126,15 +123,17 @@ def targets(here: Context, made_on: dict[str, str]) -> list[str]:
         *(role for run_id in made_on.values() for role in _origin(every[run_id])),
     }
     free = {run_id: run for run_id, run in every.items() if run_id not in seen}
-
-    def others(method: str) -> list[str]:
-        """Those of a method besides B."""
-        return [
-            run_id for run_id, run in free.items() if run.method_key == method and run_id != here.b
+    besides_b = {
+        method: [
+            run_id for run_id in free if run_id != here.b and free[run_id].method_key == method
         ]
-
-    shown = [run_id for run_id in free if run_id == here.b] + others("standard")
-    shown += [run_id for method in DEFENDED for run_id in others(method)[:1]]
+        for method in ("standard", *DEFENDED)
+    }
+    shown = [
+        *(run_id for run_id in free if run_id == here.b),
+        *besides_b["standard"],
+        *(run_id for method in DEFENDED for run_id in besides_b[method][:1]),
+    ]
     if not shown:
         raise UserError(
             "No other network on this data could be a target: choose another model B, or train one"
@@ -150,22 +149,19 @@ def measured(here: Context, chosen: Choice) -> tuple[dict[str, Transfer], Transf
     made_on = sources(here)
     spec = chosen.of(here, targets(here, made_on))
     ask = cache.kept if chosen.n * chosen.steps > AT_ONCE * 20 else cache.answer
-    found, missing = dict[str, Transfer](), list[str]()
+    answers = dict[str, Transfer | None]()  # in the order of the sources
     for name, run_id in made_on.items():
         with widgets.place():
-            result = ask(run_id, spec)
-            if result is None:
-                missing.append(name)
-            else:
-                found[name] = result
+            answers[name] = ask(run_id, spec)
+    missing = [name for name, result in answers.items() if result is None]
     cost = max(5, round(len(made_on) * 2.5 * chosen.n * chosen.steps / 2000, -1))
     label = f"Measure {len(missing)} sources on {chosen.n} images (about {cost:.0f} s)"
     if missing and st.button(label, key="measure-transfer"):
         with st.spinner("Showing attacked images to other networks …"):
             for name in missing:
                 with widgets.place():
-                    found[name] = cache.answer(made_on[name], spec)
-    return {name: found[name] for name in made_on if name in found}, spec
+                    answers[name] = cache.answer(made_on[name], spec)
+    return {name: result for name, result in answers.items() if result is not None}, spec
 
 
 def matrices(here: Context, chosen: Choice) -> None:
@@ -180,7 +176,7 @@ def matrices(here: Context, chosen: Choice) -> None:
             f" {eps_text(folder.open_model(here.a).eps)} more images usually qualify."
         )
         marked = here.b if here.b in spec.targets.split(",") else ""
-        widgets.draw(figures.transfer, found, Frame("matrix", spec), b=marked)
+        widgets.draw(figures.transfer, found, widgets.Frame("matrix", spec), b=marked)
         st.divider()
         st.subheader("What does alignment move?", help=term("model alignment"))
         aligned = next((name for name in found if name.endswith("aligned")), "")
@@ -195,7 +191,11 @@ def matrices(here: Context, chosen: Choice) -> None:
                 if name == aligned or name.split()[-1] in ("before", "labels")
             }
             widgets.draw(
-                figures.transfer_difference, family, Frame("difference", spec), of=aligned, b=marked
+                figures.transfer_difference,
+                family,
+                widgets.Frame("difference", spec),
+                of=aligned,
+                b=marked,
             )
         else:
             st.info(
@@ -205,7 +205,9 @@ def matrices(here: Context, chosen: Choice) -> None:
             )
         st.divider()
         st.subheader("How like are the networks' answers?", help=term("kl"))
-        widgets.draw(figures.prediction_kl, found[aligned or next(iter(found))], Frame("kl", spec))
+        widgets.draw(
+            figures.prediction_kl, found[aligned or next(iter(found))], widgets.Frame("kl", spec)
+        )
 
 
 def study(text: str, command: str) -> None:
@@ -222,13 +224,12 @@ def study(text: str, command: str) -> None:
     )
 
 
-def _origin(run: Run) -> tuple[str, ...]:
+def _origin(run: folder.Run) -> tuple[str, ...]:
     """Run ids of (source, witness) of an aligned copy, as its training wrote them down; none for
     any other run.
     """
-    method = run.info.get("method", {})
-    if run.method_key != "model_alignment":
-        return ()
     return tuple(
-        str(method.get(role) or "").rstrip("/").rsplit("/", 1)[-1] for role in ("source", "witness")
+        str(run.info.get("method", {}).get(role) or "").rstrip("/").rsplit("/", 1)[-1]
+        for role in ("source", "witness")
+        if run.method_key == "model_alignment"
     )
