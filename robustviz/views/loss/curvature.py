@@ -34,8 +34,7 @@ def gradient(loss: Loss, x: Tensor) -> Tensor:
     """
     with torch.enable_grad():
         leaf = x.detach().clone().requires_grad_()
-        (slope,) = torch.autograd.grad(loss(leaf).sum(), leaf)
-    return slope
+        return torch.autograd.grad(loss(leaf).sum(), leaf)[0]
 
 
 def hessian_vector(loss: Loss, x: Tensor, v: Tensor) -> Tensor:
@@ -45,10 +44,11 @@ def hessian_vector(loss: Loss, x: Tensor, v: Tensor) -> Tensor:
     with torch.enable_grad():
         leaf = x.detach().clone().requires_grad_()
         (first,) = torch.autograd.grad(loss(leaf).sum(), leaf, create_graph=True)
-        if not first.requires_grad:  # a linear loss
-            return torch.zeros_like(x)
-        (product,) = torch.autograd.grad((first * v).sum(), leaf, allow_unused=True)
-    return torch.zeros_like(x) if product is None else product
+        return (
+            torch.autograd.grad((first * v).sum(), leaf, materialize_grads=True)[0]
+            if first.requires_grad
+            else torch.zeros_like(x)  # a linear loss
+        )
 
 
 def top_eigenvalue(
@@ -64,13 +64,11 @@ def top_eigenvalue(
     are up to 100 % off where eigenvalues of opposite sign compete (4 of 50 images of one network).
     """
     tiny = torch.finfo(x.dtype).tiny
-    v = torch.randn(x.shape, generator=rng, dtype=x.dtype).flatten(1)
-    basis = [v / v.norm(dim=1, keepdim=True)]
-    inner: list[Tensor] = []  # the diagonal of the tridiagonal matrix, and below the one beside it
-    beside: list[Tensor] = []
-    for _ in range(iterations):
+    basis = [F.normalize(torch.randn(x.shape, generator=rng, dtype=x.dtype).flatten(1))]
+    small = torch.zeros(len(x), iterations + 1, iterations + 1, dtype=x.dtype)  # tridiagonal
+    for at in range(iterations):
         moved = hessian_vector(loss, x, basis[-1].view(x.shape)).flatten(1)
-        inner.append((moved * basis[-1]).sum(dim=1))
+        small[:, at, at] = (moved * basis[-1]).sum(dim=1)
         size = moved.norm(dim=1)
         for old in basis * 2:  # twice: rounding would bring old directions back
             moved = moved - (moved * old).sum(dim=1, keepdim=True) * old
@@ -78,7 +76,7 @@ def top_eigenvalue(
         length = torch.where(
             length > 1e3 * torch.finfo(x.dtype).eps * size, length, torch.zeros_like(length)
         )  # nothing new is left
-        beside.append(length)
+        small[:, at + 1, at] = length  # `eigh` reads below the diagonal only
         basis.append(
             torch.where(
                 length[:, None] > 0,
@@ -86,14 +84,14 @@ def top_eigenvalue(
                 torch.zeros_like(moved),
             )
         )
-    between = torch.stack(beside, dim=1)
-    small = torch.diag_embed(torch.stack(inner, dim=1))
-    small += torch.diag_embed(between[:, :-1], 1) + torch.diag_embed(between[:, :-1], -1)
-    values, vectors = torch.linalg.eigh(small)
+    values, vectors = torch.linalg.eigh(small[:, :-1, :-1])
     top = values.abs().argmax(dim=1)
     value = values.gather(1, top[:, None])[:, 0]
-    last = vectors[torch.arange(len(x)), -1, top]
-    return value, between[:, -1] * last.abs() / value.abs().clamp(min=tiny)
+    return value, (
+        small[:, -1, -2]
+        * vectors[torch.arange(len(x)), -1, top].abs()
+        / value.abs().clamp(min=tiny)
+    )
 
 
 def smoothed(net: nn.Module, beta: float) -> nn.Module:
@@ -166,24 +164,33 @@ def gradients(run: Run, spec: GradientsSpec) -> Gradients:
     own, *theirs = (
         _gradients(str(each.path), each.weights, split, len(few)) for each in (run, *others)
     )
-    cosine = np.zeros((len(theirs), len(few)))
-    for row, other in enumerate(theirs):
-        alike = F.cosine_similarity(own.flatten(1), other.flatten(1), dim=1, eps=1e-300)
-        cosine[row] = alike.numpy()
+    cosine = np.reshape(
+        [
+            F.cosine_similarity(own.flatten(1), other.flatten(1), dim=1, eps=1e-300).numpy()
+            for other in theirs
+        ],
+        (len(theirs), len(few)),
+    )
     share = area = np.zeros(0)
     norm = own.flatten(1).norm(dim=1).numpy()
-    said = [f"‖∂CE/∂x‖₂ {_mean(norm)}"]
     if few.masks is not None:
         size = own.abs().sum(dim=1, keepdim=True)
-        total = size.flatten(1).sum(dim=1).clamp(min=torch.finfo(size.dtype).tiny)
-        share = ((size * few.masks).flatten(1).sum(dim=1) / total).numpy()
+        share = (
+            (size * few.masks).flatten(1).sum(dim=1)
+            / size.flatten(1).sum(dim=1).clamp(min=torch.finfo(size.dtype).tiny)
+        ).numpy()
         area = few.masks.double().flatten(1).mean(dim=1).numpy()
-        said.append(
-            f"on the true object {_mean(share)} of the gradient, which covers {_mean(area)} of the"
-            " picture"
-        )
-    said += [
-        f"cosine with {each.id} {_mean(row)}" for each, row in zip(others, cosine, strict=True)
+    said = [
+        f"‖∂CE/∂x‖₂ {_mean(norm)}",
+        *(
+            [
+                f"on the true object {_mean(share)} of the gradient, which covers {_mean(area)} of"
+                " the picture"
+            ]
+            if share.size
+            else []
+        ),
+        *(f"cosine with {each.id} {_mean(row)}" for each, row in zip(others, cosine, strict=True)),
     ]
     return Gradients(
         index.numpy(),
@@ -212,10 +219,9 @@ def curvature(run: Run, spec: CurvatureSpec) -> Curvature:
     rng = torch.Generator().manual_seed(spec.seed)
     with frozen(net), frozen(copied), torch.no_grad():
         same = (net(few.x).argmax(dim=1) == copied(few.x).argmax(dim=1)).numpy()
-    exact = copied.double()
-    with frozen(exact):
+    with frozen(copied.double()):  # from here on it is exact
         parts = [
-            top_eigenvalue(cross_entropy(exact, y), x, spec.iterations, rng)
+            top_eigenvalue(cross_entropy(copied, y), x, spec.iterations, rng)
             for x, y in zip(torch.split(few.x.double(), 64), torch.split(few.y, 64), strict=True)
         ]
     value, residual = (torch.cat(each).numpy() for each in zip(*parts, strict=True))
@@ -224,13 +230,6 @@ def curvature(run: Run, spec: CurvatureSpec) -> Curvature:
             f"The curvature of {run.id} is not finite: its loss overflows. Check its weights, or"
             " train it again."
         )
-    summary = (
-        f"Top Hessian eigenvalue of the cross-entropy by the pixels over {len(few)} images:"
-        f" {_mean(value)}, median {np.median(value):.3g}, {int((value < 0).sum())} negative;"
-        f" softplus with β = {spec.beta:g} for each ReLU ({int(same.sum())} of {len(few)} answers"
-        f" unchanged); {spec.iterations} Lanczos steps, to within 1 % on"
-        f" {int((residual < 0.01).sum())} of {len(few)}"
-    )
     return Curvature(
         index.numpy(),
         value,
@@ -243,11 +242,14 @@ def curvature(run: Run, spec: CurvatureSpec) -> Curvature:
             beta=spec.beta,
             iterations=spec.iterations,
             seed=spec.seed,
-            summary=summary,
+            summary="Top Hessian eigenvalue of the cross-entropy by the pixels over"
+            f" {len(few)} images: {_mean(value)}, median {np.median(value):.3g},"
+            f" {int((value < 0).sum())} negative; softplus with β = {spec.beta:g} for each ReLU"
+            f" ({int(same.sum())} of {len(few)} answers unchanged); {spec.iterations} Lanczos"
+            f" steps, to within 1 % on {int((residual < 0.01).sum())} of {len(few)}",
         ),
     )
 
 
 def _mean(values: Floats) -> str:
-    mean, low, high = mean_interval(values)
-    return f"{mean:.3g} [{low:.3g}, {high:.3g}]"
+    return "{:.3g} [{:.3g}, {:.3g}]".format(*mean_interval(values))

@@ -14,7 +14,7 @@ from plotly.subplots import make_subplots
 from robustviz.stats import Bools, Floats, mean_interval, wilson
 from robustviz.types import JSON, UserError, eps_text
 from robustviz.views.loss.result import Curvature, Gradients, SoftLabels, divergence, entropy
-from robustviz.views.theme import COLOURS, LIGHT, finish, named
+from robustviz.views.theme import COLOURS, LIGHT, finish, named, spread
 
 # a circle is a clean image and × an attacked one, everywhere
 SYMBOLS = ("diamond", "square", "triangle-up", "star")
@@ -26,8 +26,7 @@ R = TypeVar("R", Gradients, Curvature)
 
 def colours(template: str) -> list[str]:
     """One colour a network, in the order of the figures' legends."""
-    colour = COLOURS[template]
-    return [colour["a"], colour["b"], colour["faint"], colour["text"]]
+    return [COLOURS[template][name] for name in ("a", "b", "faint", "text")]
 
 
 def soft_labels(
@@ -48,8 +47,8 @@ def soft_labels(
     first = next(iter(found.values()))
     probs = {name: result.probs_adv if attacked else result.probs for name, result in found.items()}
     names, panels = first.meta["classes"], {"one-hot": np.eye(len(first.logits))[first.y], **probs}
-    best = np.argsort(-np.max(list(panels.values()), axis=0), kind="stable")
-    shown = sorted(map(int, best[:MOST]))  # in class order
+    largest = -np.max(list(panels.values()), axis=0)
+    shown = sorted(map(int, np.argsort(largest, kind="stable")[:MOST]))  # in class order
     figure = make_subplots(
         1,
         len(panels),
@@ -74,11 +73,14 @@ def soft_labels(
             row=1,
             col=at + 1,
         )
-    size = {"height": 30 * len(shown) + 130, "margin": {"l": 8, "r": 16, "t": 64, "b": 56}}
-    figure.update_layout(template=template, bargap=0.2, **size)
+    figure.update_layout(
+        template=template,
+        bargap=0.2,
+        height=30 * len(shown) + 130,
+        margin={"l": 8, "r": 16, "t": 64, "b": 56},
+    ).update_annotations(font={"size": 14})
     figure.update_xaxes(range=[0, 1], tickvals=[0, 0.5, 1], ticktext=["0", "½", "1"])
     figure.update_yaxes(autorange="reversed", type="category", tickmode="linear", ticks="")
-    figure.update_annotations(font={"size": 14})
     state = f"attacked, {_attack(first, ' at ')}" if attacked else "untouched"
     return finish(
         figure,
@@ -89,15 +91,18 @@ def soft_labels(
 
 
 def _attack(result: SoftLabels, between: str) -> str:
-    eps, seed = eps_text(result.eps), result.meta["seed"]
-    return f"PGD-{result.meta['attack']['steps']}{between}ε = {eps}, seed {seed}"
+    return (
+        f"PGD-{result.meta['attack']['steps']}{between}ε = {eps_text(result.eps)}, seed"
+        f" {result.meta['seed']}"
+    )
 
 
 def _doubt(probs: Mapping[str, Floats], first: SoftLabels, attacked: bool, witness: str) -> str:
     """What the bars say: answers, entropies, and how far each network is from the witness."""
     names = first.meta["classes"]
     each = "; ".join(
-        f"{name or UNNAMED} {names[int(p.argmax())]} ({float(p.max()):.0%}), entropy {entropy(p):.2f}"
+        f"{name or UNNAMED} {names[int(p.argmax())]} ({float(p.max()):.0%}), entropy"
+        f" {entropy(p):.2f}"
         for name, p in probs.items()
     )
     own = f", each network under its own attack ({_attack(first, ', ')})" if attacked else ""
@@ -126,11 +131,10 @@ def gradients(results: Gradients | Mapping[str, Gradients], *, template: str = L
             "This data has no object masks and there is no other network of it, so there is nothing"
             " to compare a gradient with."
         )
-    rows = {place for measures in places.values() for place in measures}
     figure = go.Figure(
         layout={
             "template": template,
-            "height": 52 * len(rows) + 150,
+            "height": 52 * len(set[str]().union(*places.values())) + 150,
             "margin": {"l": 8, "r": 20, "t": 36, "b": 96},
             "xaxis": {"title": "share, cosine", "rangemode": "tozero"},
             "yaxis": {"autorange": "reversed", "ticks": "", "type": "category"},
@@ -178,11 +182,11 @@ def _whiskers(intervals: Sequence[tuple[float, float, float]]) -> JSON:
 
 def _measures(result: Gradients) -> dict[str, Floats]:
     """What is drawn of one network, by the name of its row."""
-    out = {"share on the object": result.share} if result.share.size else {}
-    cosines = zip(result.targets, result.meta["labels"], result.cosine, strict=True)
-    return out | {
+    return ({"share on the object": result.share} if result.share.size else {}) | {
         f"cosine with<br>{label}": row
-        for target, label, row in cosines
+        for target, label, row in zip(
+            result.targets, result.meta["labels"], result.cosine, strict=True
+        )
         if target != result.meta["run"]
     }
 
@@ -192,8 +196,9 @@ def change(before: Floats, after: Floats) -> str:
     decided: `+0.02 [0.01, 0.03]`.
     """
     mean, low, high = mean_interval(after - before)
-    decided = "" if low > 0 or high < 0 else ", not decided"
-    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]{decided}"
+    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]" + (
+        "" if low > 0 or high < 0 else ", not decided"
+    )
 
 
 def _on_object(found: Mapping[str, Gradients]) -> str:
@@ -206,8 +211,10 @@ def _on_object(found: Mapping[str, Gradients]) -> str:
     for name, result in found.items():
         mean, low, high = mean_interval(100 * result.share)
         _, below, above = mean_interval(result.share - result.area)
-        side = "above" if below > 0 else "below" if above < 0 else "not decidedly off"
-        said.append(f"{name or UNNAMED} {mean:.1f} % [{low:.1f}, {high:.1f}] ({side} the area)")
+        said.append(
+            f"{name or UNNAMED} {mean:.1f} % [{low:.1f}, {high:.1f}]"
+            f" ({'above' if below > 0 else 'below' if above < 0 else 'not decidedly off'} the area)"
+        )
     return (
         "Of the gradient's size this part lies on the object, which covers"
         f" {100 * float(first.area.mean()):.1f} % of the picture: {'; '.join(said)}."
@@ -229,33 +236,40 @@ def _moved(found: Mapping[str, Gradients]) -> str:
     ]
     if one.share.size and two.share.size:
         mean, low, high = mean_interval(100 * (two.share - one.share))
-        undecided = "less on the object" if high < 0 else "more or less semantic is not decided"
-        verdict = "more on the object" if low > 0 else undecided
-        parts.insert(0, f"{mean:+.1f} points [{low:+.1f}, {high:+.1f}] on the object: {verdict}")
-    parts.append(f"gradient norm {fewer(one.norm, two.norm)}")
-    return f"From {before} to {after}, n = {len(one.index)}: {'; '.join(parts)}."
+        parts.insert(
+            0,
+            f"{mean:+.1f} points [{low:+.1f}, {high:+.1f}] on the object: "
+            + (
+                "more on the object"
+                if low > 0
+                else "less on the object"
+                if high < 0
+                else "more or less semantic is not decided"
+            ),
+        )
+    return (
+        f"From {before} to {after}, n = {len(one.index)}:"
+        f" {'; '.join([*parts, f'gradient norm {fewer(one.norm, two.norm)}'])}."
+    )
 
 
 def _pair(found: Mapping[str, R]) -> list[tuple[str, R]] | None:
     """The first two networks, by name, where both were measured on the same images; else None."""
     pair = list(found.items())[:2]
-    same = len(pair) == 2 and np.array_equal(pair[0][1].index, pair[1][1].index)
-    return pair if same else None
+    return pair if len(pair) == 2 and np.array_equal(pair[0][1].index, pair[1][1].index) else None
 
 
 def fewer(before: Floats, after: Floats) -> str:
     """On how many images a value with a long tail fell, with Wilson's interval, and whether that is
     decided.
     """
-    moved: Bools = before != after
-    n, k = int(moved.sum()), int((after < before).sum())
+    n, k = int((before != after).sum()), int((after < before).sum())
     if n == 0:
         return "the same on every image"
     low, high = wilson(k, n)
-    verdict = "lower on most" if low > 0.5 else "higher on most" if high < 0.5 else "not decided"
     return (
-        f"lower on {k} of {n} images ({100 * k / n:.0f} % [{100 * low:.0f}, {100 * high:.0f}]):"
-        f" {verdict}"
+        f"lower on {k} of {n} images ({100 * k / n:.0f} % [{100 * low:.0f}, {100 * high:.0f}]): "
+        + ("lower on most" if low > 0.5 else "higher on most" if high < 0.5 else "not decided")
     )
 
 
@@ -325,29 +339,27 @@ def _mean_bar(
 ) -> None:
     """The mean with its 95 % interval at height `y`, where a logarithmic axis can show it."""
     mean, low, high = mean_interval(result.eigenvalue)
-    if mean <= 0:
-        return
-    figure.add_scatter(
-        x=[mean],
-        y=[y],
-        mode="markers",
-        showlegend=False,
-        hovertemplate=f"mean {mean:.3g} [{low:.3g}, {high:.3g}]<extra>{name}</extra>",
-        marker={"symbol": "line-ns-open", "size": 16, "color": colour, "line": {"width": 3}},
-        name=f"{name}, mean",
-        error_x=_whiskers([(mean, max(low, floor), high)]),
-    )
+    if mean > 0:
+        figure.add_scatter(
+            x=[mean],
+            y=[y],
+            mode="markers",
+            showlegend=False,
+            hovertemplate=f"mean {mean:.3g} [{low:.3g}, {high:.3g}]<extra>{name}</extra>",
+            marker={"symbol": "line-ns-open", "size": 16, "color": colour, "line": {"width": 3}},
+            name=f"{name}, mean",
+            error_x=_whiskers([(mean, max(low, floor), high)]),
+        )
 
 
 def _bent(found: Mapping[str, Curvature]) -> str:
-    first, each = next(iter(found.values())), []
-    for name, result in found.items():
-        mean, low, high = mean_interval(result.eigenvalue)
-        each.append(
-            f"{name or UNNAMED} mean {mean:.3g} [{low:.3g}, {high:.3g}], median"
-            f" {float(np.median(result.eigenvalue)):.3g}"
-            + _counted(", {} negative", {"": result.eigenvalue < 0})
-        )
+    first = next(iter(found.values()))
+    each = [
+        f"{name or UNNAMED} mean {spread(*mean_interval(result.eigenvalue), '.3g')}, median"
+        f" {float(np.median(result.eigenvalue)):.3g}"
+        + _counted(", {} negative", {"": result.eigenvalue < 0})
+        for name, result in found.items()
+    ]
     said = (
         f"Top Hessian eigenvalue over {len(first.index)} images, softplus with β ="
         f" {first.meta['beta']:g} in place of ReLU: {'; '.join(each)}."
@@ -370,6 +382,9 @@ def _bent(found: Mapping[str, Curvature]) -> str:
 
 def _counted(words: str, which: Mapping[str, Bools]) -> str:
     """On how many images something is so, network by network; nothing where it is so on none."""
-    counts = {name: int(images.sum()) for name, images in which.items() if images.any()}
-    each = ", ".join(f"{count} ({name})" if name else f"{count}" for name, count in counts.items())
-    return words.format(each) if each else ""
+    each = [
+        f"{images.sum()} ({name})" if name else f"{images.sum()}"
+        for name, images in which.items()
+        if images.any()
+    ]
+    return words.format(", ".join(each)) if each else ""

@@ -87,32 +87,30 @@ def cast(here: Context) -> Cast:
     )
     if wanted == "sides":
         return Cast(sides, witness.id)
+    learned = LEARNED.get(str(after.info["method"].get("target")))  # by a control: no soft label
     st.markdown(
         f"The source, {label(before)}, before and after it learned the soft labels of the witness,"
-        f" {label(witness)}. {_target(after)}"
+        f" {label(witness)}. "
+        + (f"**This is a control:** it learned {learned} instead." if learned else "")
     )
     return Cast({BEFORE: before.id, AFTER: after.id, WITNESS: witness.id}, witness.id)
-
-
-def _target(after: Run) -> str:
-    """A warning where the alignment is one of the controls, which learned no soft label."""
-    learned = LEARNED.get(str(after.info["method"].get("target")))
-    return f"**This is a control:** it learned {learned} instead." if learned else ""
 
 
 def _family(here: Context) -> tuple[Run, Run, Run] | None:
     """(source before, source after, witness) of A or B if one is aligned, else of this data's
     alignment; None without any.
     """
-    chosen = [folder.open_model(run_id) for _, run_id in here.sides]
-    others = sorted(
-        on(here.data).values(),
-        key=lambda run: (
-            run.info["method"].get("target", "witness_soft") != "witness_soft",
-            not run.shipped,
+    candidates = [
+        *(folder.open_model(run_id) for _, run_id in here.sides),
+        *sorted(
+            on(here.data).values(),
+            key=lambda run: (
+                run.info["method"].get("target", "witness_soft") != "witness_soft",
+                not run.shipped,
+            ),
         ),
-    )
-    for run in filter(lambda run: run.method_key == "model_alignment", [*chosen, *others]):
+    ]
+    for run in (each for each in candidates if each.method_key == "model_alignment"):
         try:
             before, witness = relatives(run)
         except UserError as error:
@@ -209,30 +207,28 @@ def surface(here: Context, chosen: Cast, temperature: int) -> None:
     st.subheader("The loss around this image")
     st.markdown("A slice of a million-dimensional shape: compare, do not navigate.")
     view, spec = surface_controls(here, chosen, temperature)
-    found = widgets.measured(chosen.named, spec, "the surface")
-    if not found:
-        return
-    with widgets.place():
-        widgets.draw(
-            surface_figures.surfaces,
-            found,
-            Frame("loss-surface", spec),
-            target=TARGETS.get(view, "both" if chosen.witness else "hard"),
-            kind="3d" if view in TARGETS else "contour",
-            frozen=chosen.frozen if chosen.frozen in found else "",
+    if found := widgets.measured(chosen.named, spec, "the surface"):
+        with widgets.place():
+            widgets.draw(
+                surface_figures.surfaces,
+                found,
+                Frame("loss-surface", spec),
+                target=TARGETS.get(view, "both" if chosen.witness else "hard"),
+                kind="3d" if view in TARGETS else "contour",
+                frozen=chosen.frozen if chosen.frozen in found else "",
+            )
+        maker = next(name for name, run_id in chosen.named.items() if run_id == chosen.reference)
+        st.markdown(
+            f"Every panel shows the same plane, up to ±{eps_text(spec.span or 0)}. The adversarial"
+            f" direction comes from {maker}, the random one from seed {spec.seed}. Pixels are not"
+            " clipped. Dotted: the ε box; dashed: the answer changes."
+            + (
+                f" The loss to the true class is cross-entropy, to the soft label T²·KL at T ="
+                f" {temperature}."
+                if chosen.witness
+                else ""
+            )
         )
-    maker = next(name for name, run_id in chosen.named.items() if run_id == chosen.reference)
-    st.markdown(
-        f"Every panel shows the same plane, up to ±{eps_text(spec.span or 0)}. The adversarial"
-        f" direction comes from {maker}, the random one from seed {spec.seed}. Pixels are not"
-        " clipped. Dotted: the ε box; dashed: the answer changes."
-        + (
-            f" The loss to the true class is cross-entropy, to the soft label T²·KL at T ="
-            f" {temperature}."
-            if chosen.witness
-            else ""
-        )
-    )
 
 
 def _grid(n: int) -> str:
@@ -262,8 +258,7 @@ def _targets(chosen: Cast) -> list[str]:
     """
     shown = [folder.open_model(run_id) for run_id in chosen.named.values()]
     witness = [folder.open_model(chosen.witness)] if chosen.witness else []
-    compared = [*witness, *ordinary(shown[0], [*shown, *witness])]
-    return [run.id for run in compared or shown]
+    return [run.id for run in [*witness, *ordinary(shown[0], [*shown, *witness])] or shown]
 
 
 def accuracies(chosen: Cast) -> None:
@@ -277,8 +272,11 @@ def accuracies(chosen: Cast) -> None:
             "None of these networks has been evaluated yet, so nothing is known of their accuracy:"
             " evaluate them first."
         )
-    rows = [["", "Clean", *kinds], ["---"] * (2 + len(kinds))]
-    rows += [[name, *_cells(each, kinds)] for name, each in found.items()]
+    rows = [
+        ["", "Clean", *kinds],
+        ["---"] * (2 + len(kinds)),
+        *([name, *_cells(each, kinds)] for name, each in found.items()),
+    ]
     st.markdown("\n".join(f"| {' | '.join(row)} |" for row in rows))
     radii = ", ".join(
         dict.fromkeys(eps_text(each.eps) for every in found.values() for each in every.values())
@@ -354,10 +352,9 @@ def _clean(before: Evaluation, after: Evaluation) -> str:
     mine, theirs = after.right()[0], before.right()[0]
     b, c = int((mine & ~theirs).sum()), int((~mine & theirs).sum())
     low, high = (100 * end for end in tango(b, c, after.n))
-    decided = "" if low > 0 or high < 0 else ": not decided"
     return (
         f"Clean accuracy: {100 * (b - c) / after.n:+.1f} points [{low:+.1f}, {high:+.1f}], n ="
-        f" {after.n}{decided}."
+        f" {after.n}{'' if low > 0 or high < 0 else ': not decided'}."
     )
 
 

@@ -33,11 +33,10 @@ def soft_labels(run: Run, spec: SoftLabelsSpec) -> SoftLabels:
         "untouched": result.probs,
         f"under PGD-{spec.steps} at ε = {eps_text(eps)}": result.probs_adv,
     }
-    said = "; ".join(
+    meta["summary"] = (
+        f"image {spec.index}, a {names[result.y]}, at T = {spec.temperature:g}: "
+    ) + "; ".join(
         f"{state} {names[probs.argmax()]} ({probs.max():.0%}), entropy {entropy(probs):.2f} nats"
         for state, probs in states.items()
-    )
-    meta["summary"] = (
-        f"image {spec.index}, a {names[result.y]}, at T = {spec.temperature:g}: {said}"
     )
     return result

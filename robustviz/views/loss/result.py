@@ -59,10 +59,7 @@ class SoftLabelsSpec(ProbeSpec[SoftLabels]):
     seed: int = option(0, "Seed of the attack's random start.", low=0)
 
     result = SoftLabels
-
-    @property
-    def cacheable(self) -> bool:
-        return False
+    cacheable = False
 
 
 def soft_label(logits: Floats, temperature: float) -> Floats:
@@ -164,10 +161,7 @@ class SurfacesSpec(ProbeSpec[Surface]):
     refine: bool = option(False, REFINE_HELP)
 
     result = Surface
-
-    @property
-    def cacheable(self) -> bool:
-        return False
+    cacheable = False
 
 
 @dataclass(frozen=True)

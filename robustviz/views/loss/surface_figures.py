@@ -61,8 +61,7 @@ def surfaces(
         ("adversarial direction", "random direction", "loss"),
         flat,
         template,
-    )
-    figure.update_layout(coloraxis_colorscale=STRETCHED)
+    ).update_layout(coloraxis_colorscale=STRETCHED)
     for row, each in enumerate(targets, 1):
         for column, (name, result) in enumerate(found.items(), 1):
             said, where = f"{name}, {TARGETS[each]}".strip(", "), {"row": row, "col": column}
@@ -75,8 +74,6 @@ def surfaces(
             figure.update_yaxes(title=f"<b>{TARGETS[each]}</b><br>random direction", row=row, col=1)
         else:
             figure.update_scenes(zaxis_title=f"loss {TARGETS[each]}", row=row)
-    sentences = [_slopes(found, each) for each in targets]
-    sentences += [_apart(found, targets, frozen), _interpolated(found, targets)]
     return finish(
         figure,
         (
@@ -84,7 +81,16 @@ def surfaces(
             f" {'contours' if flat else 'a relief'}."
         ),
         first.meta,
-        "\n\n".join(filter(None, sentences)),
+        "\n\n".join(
+            filter(
+                None,
+                [
+                    *(_slopes(found, each) for each in targets),
+                    _apart(found, targets, frozen),
+                    _interpolated(found, targets),
+                ],
+            )
+        ),
     )
 
 
@@ -93,12 +99,11 @@ def _edges(
 ) -> None:
     """Where the answer changes, the ε box, the image, and ε along the adversarial direction."""
     a, b, eps = result.a * 255, result.b * 255, min(result.eps, float(result.a[-1])) * 255
-    right = (result.pred == result.y).T.astype(np.uint8)
     for colour, width, dash in ((DARK_LINE, 4, "solid"), (LIGHT_LINE, 2, "dash")):
         figure.add_contour(
             x=a,
             y=b,
-            z=right,
+            z=(result.pred == result.y).T.astype(np.uint8),
             showlegend=False,
             showscale=False,
             hoverinfo="skip",
@@ -130,13 +135,12 @@ def _peak(
     figure: go.Figure, result: Surface, loss: Floats, said: str, where: dict[str, int]
 ) -> None:
     """The image on a relief."""
-    marker, name = {**MARK, "size": 5}, f"{said}: the image"
     figure.add_scatter3d(
         x=[0],
         y=[0],
         z=[float(loss[result.middle, result.middle])],
-        name=name,
-        marker=marker,
+        name=f"{said}: the image",
+        marker={**MARK, "size": 5},
         **SILENT,
         **where,
     )
@@ -145,12 +149,11 @@ def _peak(
 def _same_plane(found: Mapping[str, Surface]) -> None:
     (first, plane), *others = found.items()
     for name, other in others:
-        for what in ("x", "d", "r", "a", "b"):
-            if not np.array_equal(getattr(plane, what), getattr(other, what)):
-                raise UserError(
-                    f"{name} is on another plane than {first}: measure both with the same image,"
-                    " reference, span, grid and seed."
-                )
+        if not all(np.array_equal(getattr(plane, k), getattr(other, k)) for k in "xdrab"):
+            raise UserError(
+                f"{name} is on another plane than {first}: measure both with the same image,"
+                " reference, span, grid and seed."
+            )
 
 
 def _slopes(found: Mapping[str, Surface], target: str) -> str:
@@ -163,14 +166,14 @@ def _slopes(found: Mapping[str, Surface], target: str) -> str:
     each = []
     for name, result in found.items():
         loss, middle = result.loss(target).astype(np.float64), result.middle
-        along = float(np.interp(reach, result.a, loss[:, middle]))
-        across = max(float(np.interp(side * reach, result.b, loss[middle])) for side in (-1, 1))
+        across = max(np.interp([-reach, reach], result.b, loss[middle]))
         box = loss[np.ix_(inside, inside)]
         i, j = np.unravel_index(int(box.argmax()), box.shape)
-        at = f"({result.a[inside][i] * 255:+.0f}, {result.b[inside][j] * 255:+.0f})"
         each.append(
-            f"{name or UNNAMED} {_zero(loss[middle, middle])} → {_zero(along)}"
-            f" ({_zero(across)}), at most {_zero(box.max())} in the box, at {at}"
+            f"{name or UNNAMED} {_zero(loss[middle, middle])} →"
+            f" {_zero(np.interp(reach, result.a, loss[:, middle]))} ({_zero(across)}), at most"
+            f" {_zero(box.max())} in the box, at"
+            f" ({result.a[inside][i] * 255:+.0f}, {result.b[inside][j] * 255:+.0f})"
         )
     goal = (
         f"to the true class, {first.meta['classes'][first.y]}"
@@ -219,15 +222,16 @@ def _interpolated(
     points, computed, tried = (
         sum(part[what] for part in parts) for what in ("points", "computed", "tried")
     )
-    if not tried:
-        return ""
-    missed = " and ".join(
+    missed = (
         f"{WORDS[kind]} by at most {max(part['error'][kind] for part in parts):.2g}"
         for kind in kinds
     )
     return (
         f"Of {points:,} points {computed:,} were computed, the others interpolated. At {tried} of"
-        f" those, drawn at random and then computed too, interpolation missed {missed}."
+        f" those, drawn at random and then computed too, interpolation missed"
+        f" {' and '.join(missed)}."
+        if tried
+        else ""
     )
 
 
@@ -283,19 +287,17 @@ def _around(found: Mapping[str, WeightSurface]) -> str:
         middle, half = len(result.a) // 2, np.abs(result.a) <= 0.5 * result.a[-1] + 1e-9
         loss = np.nan_to_num(result.loss, nan=np.inf)
         inner, here, low = loss[np.ix_(half, half)], float(loss[middle, middle]), float(loss.min())
-        lowest = "the lowest point of the grid" if here <= low else f"lowest {low:.3f} elsewhere"
         each.append(
-            f"{name or UNNAMED} {here:.3f} at its weights ({lowest}), at most"
-            f" {float(inner.max()):.3g} half-way out and {float(loss.max()):.3g} in all"
+            f"{name or UNNAMED} {here:.3f} at its weights ("
+            + ("the lowest point of the grid" if here <= low else f"lowest {low:.3f} elsewhere")
+            + f"), at most {float(inner.max()):.3g} half-way out and {float(loss.max()):.3g} in all"
         )
-    said = (
+    return (
         f"Mean cross-entropy of {first.n} images, two directions of seed {first.meta['seed']}:"
         f" {'; '.join(each)}."
-    )
-    kinds = {str(result.meta["architecture"]) for result in found.values()}
-    return said + (
+    ) + (
         " Networks of different architecture have different directions here."
-        if len(kinds) > 1
+        if len({result.meta["architecture"] for result in found.values()}) > 1
         else ""
     )
 
@@ -335,22 +337,19 @@ def _frame(
         },
     )
     if flat:
-        figure.update_xaxes(zeroline=False)
-        figure.update_yaxes(zeroline=False)
+        figure.update_xaxes(zeroline=False).update_yaxes(zeroline=False)
         # once: side by side they collide on a phone
         figure.update_xaxes(title=x_title, row=rows, col=columns // 2 + 1)
-        figure.update_yaxes(title=y_title, col=1)
-        return figure
+        return figure.update_yaxes(title=y_title, col=1)
     pad = 0.03 * (high - low)
     small: dict[str, Any] = {"title_font": {"size": 13}, "tickfont": {"size": 11}, "nticks": 5}
-    figure.update_scenes(
+    return figure.update_scenes(
         camera=CAMERA,
         aspectmode="cube",
         xaxis={"title": x_title.split()[0], **small},
         yaxis={"title": y_title.split()[0], **small},
         zaxis={"title": z_title, "range": [low - pad, high + pad], **small},
     )
-    return figure
 
 
 def _panel(
@@ -365,8 +364,12 @@ def _panel(
     of Plotly's z along y.
     """
     scale, (a, b, loss) = figure.layout.coloraxis, points
-    lines = {"start": scale.cmin, "end": scale.cmax, "size": (scale.cmax - scale.cmin) / 20}
-    own = {"line": {"width": 0.5}, "contours": {"coloring": "heatmap", **lines}}
+    contours = {
+        "coloring": "heatmap",
+        "start": scale.cmin,
+        "end": scale.cmax,
+        "size": (scale.cmax - scale.cmin) / 20,
+    }
     (figure.add_contour if flat else figure.add_surface)(
         x=a,
         y=b,
@@ -374,7 +377,7 @@ def _panel(
         coloraxis="coloraxis",
         name=name,
         hovertemplate=hover + "<extra></extra>",
-        **(own if flat else {}),
+        **({"line": {"width": 0.5}, "contours": contours} if flat else {}),
         **where,
     )
 

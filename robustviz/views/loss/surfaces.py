@@ -47,8 +47,9 @@ def plane(net: nn.Module, x: Tensor, d: Tensor, r: Tensor, a: Tensor, b: Tensor)
     """Logits (A,B,K) of the images x + aᵢ·d + bⱼ·r, in eval mode; `x`, `d`, `r` (C,H,W), `a` (A,),
     `b` (B,). Not clipped.
     """
-    flat = moved_images(net, x, d, r, a.repeat_interleave(len(b)), b.repeat(len(a)))
-    return flat.view(len(a), len(b), -1)
+    return moved_images(net, x, d, r, a.repeat_interleave(len(b)), b.repeat(len(a))).view(
+        len(a), len(b), -1
+    )
 
 
 def moved_images(net: nn.Module, x: Tensor, d: Tensor, r: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -113,9 +114,14 @@ def losses_at(flat: Floats, y: Tensor, wanted: Tensor | None, temperature: float
     logits `wanted` (1,K) are given, to its soft label.
     """
     logits = torch.from_numpy(flat).float()
-    columns = [F.cross_entropy(logits, y.expand(len(logits)), reduction="none")]
-    if wanted is not None:
-        columns.append(losses.kl_per_sample(wanted.expand(len(logits), -1), logits, temperature))
+    columns = [
+        F.cross_entropy(logits, y.expand(len(logits)), reduction="none"),
+        *(
+            [losses.kl_per_sample(wanted.expand(len(logits), -1), logits, temperature)]
+            if wanted is not None
+            else []
+        ),
+    ]
     return torch.stack(columns, dim=1).numpy()
 
 
@@ -166,12 +172,15 @@ def surfaces(run: Run, spec: SurfacesSpec) -> Surface:
             spec.seed,
         )
         logits = points.values.astype(np.float32)
-        off = losses_of(points.guess) - losses_of(points.found)
-        said["refined"] = points.meta(("hard", "soft"), off)
+        said["refined"] = points.meta(
+            ("hard", "soft"), losses_of(points.guess) - losses_of(points.found)
+        )
     else:
         logits = plane(net, x[0], d, r, a, a).numpy()
-    columns = losses_of(logits.reshape(spec.grid**2, -1)).T
-    hard, *soft = (np.ascontiguousarray(each).reshape(spec.grid, -1) for each in columns)
+    hard, *soft = (
+        np.ascontiguousarray(each).reshape(spec.grid, -1)
+        for each in losses_of(logits.reshape(spec.grid**2, -1)).T
+    )
     return Surface(
         x=x[0].numpy(),
         d=d.numpy(),
@@ -224,9 +233,10 @@ def adversarial_direction(reference: Run, x: Tensor, y: Tensor, spec: SurfacesSp
             raise UserError(
                 f"{reference.id} has ε = 0, so PGD goes nowhere: take direction=sign.", code=2
             )
-        attack = PGD(eps=reference.eps, start="zero", steps=20)
-        change: Tensor = attack(net, x, y, rng=torch.Generator().manual_seed(spec.seed)) - x
-        return change[0] / reference.eps
+        x_adv = PGD(eps=reference.eps, start="zero", steps=20)(
+            net, x, y, torch.Generator().manual_seed(spec.seed)
+        )
+        return (x_adv - x)[0] / reference.eps
     with frozen(net):
         slope = gradient(cross_entropy(net, y), x)[0]
     if not slope.any():
@@ -245,14 +255,12 @@ def filter_normalised(net: nn.Module, rng: torch.Generator) -> dict[str, Tensor]
     Gaussian; what has one dimension or none (biases, batch norm) is 0. Source: Li et al. 2018
     (arXiv 1712.09913), section 4, and the authors' `net_plotter.py`.
     """
-    out = {}
+    out = {name: torch.zeros_like(weight) for name, weight in net.named_parameters()}
     for name, weight in net.named_parameters():
-        if weight.dim() <= 1:
-            out[name] = torch.zeros_like(weight)
-            continue
-        drawn = torch.randn(weight.shape, generator=rng, dtype=weight.dtype)
-        length = weight.detach().flatten(1).norm(dim=1) / (drawn.flatten(1).norm(dim=1) + 1e-10)
-        out[name] = drawn * length.view(-1, *[1] * (weight.dim() - 1))
+        if weight.dim() > 1:
+            drawn = torch.randn(weight.shape, generator=rng, dtype=weight.dtype)
+            length = weight.detach().flatten(1).norm(dim=1) / (drawn.flatten(1).norm(dim=1) + 1e-10)
+            out[name] = drawn * length.view(-1, *[1] * (weight.dim() - 1))
     return out
 
 
@@ -276,11 +284,6 @@ def weight_surface(run: Run, spec: WeightSurfaceSpec) -> WeightSurface:
     else:
         compute(*np.divmod(np.arange(spec.grid**2), spec.grid))
     middle = spec.grid // 2
-    summary = (
-        f"mean cross-entropy of {len(few)} images {float(loss[middle, middle]):.3f} at the trained"
-        f" weights, {float(loss.min()):.3f} to {float(loss.max()):.3g} within ±{spec.span:g} (two"
-        f" filter-normalised directions, seed {spec.seed}){_shared(said)}"
-    )
     return WeightSurface(
         a.numpy(),
         a.numpy(),
@@ -294,6 +297,8 @@ def weight_surface(run: Run, spec: WeightSurfaceSpec) -> WeightSurface:
             span=spec.span,
             architecture=run.architecture,
             **said,
-            summary=summary,
+            summary=f"mean cross-entropy of {len(few)} images {float(loss[middle, middle]):.3f} at"
+            f" the trained weights, {float(loss.min()):.3f} to {float(loss.max()):.3g} within"
+            f" ±{spec.span:g} (two filter-normalised directions, seed {spec.seed}){_shared(said)}",
         ),
     )
