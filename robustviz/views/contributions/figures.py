@@ -56,12 +56,11 @@ def contributions(
         shares = result.shares[np.isfinite(result.half)]
         if len(shares):
             look = {"color": COLOURS[template][own], "dash": dash}
-            end = _curve(figure, name, shares, look, own in ("a", "b"), COLOURS[template]["paper"])
-            reach = max(reach, end)
+            paper = COLOURS[template]["paper"]
+            reach = max(reach, _curve(figure, name, shares, look, own in ("a", "b"), paper))
     figure.add_hline(y=0.5, line={"color": COLOURS[template]["faint"], "dash": "dot", "width": 1})
-    figure.update_xaxes(title="largest features (% of all)", range=[0, reach])
     return finish(
-        figure,
+        figure.update_xaxes(title="largest features (% of all)", range=[0, reach]),
         "Cumulative share of the positive contributions against the number of features.",
         first.meta,
         _carried(found),
@@ -76,6 +75,7 @@ def _curve(
     """
     count = shares.shape[1]
     x, mean = 100 * np.arange(count) / (count - 1), shares.mean(axis=0)
+    at = int((mean >= 0.5).argmax())
     if len(shares) > 1 and shaded:
         half = t_quantile(len(shares) - 1) * shares.std(axis=0, ddof=1) / math.sqrt(len(shares))
         band(figure, x, (mean - half).clip(0, 1), (mean + half).clip(0, 1), look["color"])
@@ -87,9 +87,7 @@ def _curve(
         line={**look, "width": 3},
         customdata=np.arange(count),
         hovertemplate="%{customdata} features: %{y:.0%}<extra>" + name + "</extra>",
-    )
-    at = int((mean >= 0.5).argmax())
-    figure.add_scatter(
+    ).add_scatter(
         x=[x[at]],
         y=[mean[at]],
         mode="markers",
@@ -119,11 +117,16 @@ def _carried(found: Mapping[str, Contributions]) -> str:
             f"Half of what speaks for {_class(first)} on image {first.index[0]} is carried by"
             f" {_list(said)}."
         )
-    left_out = f" Images on which nothing speaks for it are left out: at most {lacking} a network."
     return (
         f"Half of what speaks for the true class is carried, on average over {len(first.y)} images,"
-        f" by {_list(said)}.{left_out if lacking else ''} {_risen(found)}".strip()
-    )
+        f" by {_list(said)}."
+        + (
+            f" Images on which nothing speaks for it are left out: at most {lacking} a network."
+            if lacking
+            else ""
+        )
+        + f" {_risen(found)}"
+    ).strip()
 
 
 def _risen(found: Mapping[str, Contributions]) -> str:
@@ -131,7 +134,7 @@ def _risen(found: Mapping[str, Contributions]) -> str:
     against the first ordinary network.
     """
     usual = [name for name, result in found.items() if result.meta["method"] == "standard"]
-    robust = [name for name, result in found.items() if result.meta.get("group") == "defence"]
+    robust = {name: each for name, each in found.items() if each.meta.get("group") == "defence"}
     if not usual or not robust:
         return (
             "Whether curves of defended networks rise earlier needs an ordinary and a defended"
@@ -139,8 +142,7 @@ def _risen(found: Mapping[str, Contributions]) -> str:
         )
     verdicts: dict[str, list[str]] = {"earlier": [], "later": [], "undecided": []}
     theirs = found[usual[0]]
-    for name in robust:
-        ours = found[name]
+    for name, ours in robust.items():
         if not np.array_equal(ours.index, theirs.index):
             continue
         moved = 100 * (ours.half / ours.parts.shape[1] - theirs.half / theirs.parts.shape[1])
@@ -156,8 +158,9 @@ def _risen(found: Mapping[str, Contributions]) -> str:
         return ""
     seen = "No" if not verdicts["earlier"] else "Yes" if len(said) == 1 else "In part"
     return (
-        f"Do curves of defended networks rise earlier than {usual[0]}'s, as Wu et al. observe? {seen}:"
-        f" half is reached {'; '.join(said)}. Differences on the same images, 95 % intervals."
+        f"Do curves of defended networks rise earlier than {usual[0]}'s, as Wu et al. observe?"
+        f" {seen}: half is reached {'; '.join(said)}. Differences on the same images, 95 %"
+        " intervals."
     )
 
 
@@ -196,8 +199,8 @@ def dropped(result: Contributions, *, side: str = "a", template: str = LIGHT) ->
             hovertemplate="feature %{customdata}: %{y:.2f}<extra>" + label + "</extra>",
         )
     logit, bias = float(result.logit[0]), result.bias[0]
-    always, own = math.ceil(float(meta["keep"]) * width), meta["own"]
-    whose = "its own training" if own else "AALP's usual settings"
+    always = math.ceil(float(meta["keep"]) * width)
+    whose = "its own training" if meta["own"] else "AALP's usual settings"
     choice = DROPPED[meta["dropped"]].format(always=always, rest=width - always, width=width)
     return finish(
         figure,
@@ -232,7 +235,6 @@ def pairing(
         xaxis={"title": "CE of the attacked image", "range": [left, math.log10(right)]},
         yaxis={"title": "pairing loss", "range": [bottom, math.log10(top) + 0.25]},
     )
-    bar = {"title": {"text": WEIGHTS[kind], "side": "right"}, "thickness": 14}
     for right_adv, name, symbol in ((True, "right", "circle"), (False, "misread", "x")):
         where = result.right_adv == right_adv
         if where.any():
@@ -251,7 +253,10 @@ def pairing(
                     "colorscale": "Cividis",
                     "line": {"color": colour["faint"], "width": 1},
                     "showscale": not figure.data,
-                    "colorbar": bar,
+                    "colorbar": {
+                        "title": {"text": WEIGHTS[kind], "side": "right"},
+                        "thickness": 14,
+                    },
                 },
                 hovertemplate=(
                     "image %{customdata[0]}: CE %{x:.2g}, pairing %{y:.2g}, weight"
@@ -259,9 +264,12 @@ def pairing(
                 ),
             )
     _corner(figure, (right, max(median, FLOOR), top), int(_over(result).sum()), side, colour[side])
-    figure.update_xaxes(type="log", dtick=1).update_yaxes(type="log", dtick=1)
-    alt = "Scatter: pairing loss against cross-entropy, a point an image."
-    return finish(figure, alt, result.meta, _over_paired(result, kind))
+    return finish(
+        figure.update_xaxes(type="log", dtick=1).update_yaxes(type="log", dtick=1),
+        "Scatter: pairing loss against cross-entropy, a point an image.",
+        result.meta,
+        _over_paired(result, kind),
+    )
 
 
 def _over(result: Pairing) -> Bools:
@@ -283,8 +291,7 @@ def _corner(
         line={"color": colour, "dash": DASHES[side], "width": 2},
         fillcolor=clear(colour),
         layer="below",
-    )
-    figure.add_annotation(
+    ).add_annotation(
         x=math.log10(right),
         y=math.log10(top),
         text=f"over-paired: {count}",
@@ -302,12 +309,12 @@ def _over_paired(result: Pairing, kind: str) -> str:
         " image's cross-entropy is above ln 2 (its true class gets less than one half) and the"
         f" pairing loss above this network's median, {float(np.median(result.pairing)):.2g}."
     )
-    if not (corner.any() and float(weighed.sum()) > 0):
-        return said
     return (
         f"{said} They hold {100 * result.pairing[corner].sum() / float(result.pairing.sum()):.0f} %"
         f" of the pairing loss, and {100 * weighed[corner].sum() / float(weighed.sum()):.0f} % once"
         f" each pair counts with {WEIGHTS[kind]}."
+        if corner.any() and float(weighed.sum()) > 0
+        else said
     )
 
 
@@ -373,10 +380,10 @@ def _opposed(name: str, result: Pairing, kind: str) -> str:
     if not math.isfinite(weighed):
         return f"{text} No pair has any weight."
     verdict = "less" if most < 0 else "more" if least > 0 else "not decidedly less or more"
-    if there < FEW:
-        return f"{text} Fewer than {FEW} images say nothing about the weights."
     return (
-        f"{text} These hold {weighed:.0f} % [{below:.0f}, {above:.0f}] of the weight with"
+        f"{text} Fewer than {FEW} images say nothing about the weights."
+        if there < FEW
+        else f"{text} These hold {weighed:.0f} % [{below:.0f}, {above:.0f}] of the weight with"
         f" {WEIGHTS[kind]}: {verdict} ({moved:+.0f} [{least:+.0f}, {most:+.0f}] points)."
     )
 
@@ -436,9 +443,12 @@ def attack_steps(
             },
             hovertemplate=f"Square-{result.queries}: " + "%{y:.0%}<extra>" + name + "</extra>",
         )
-    alt = "Accuracy against the number of attack steps, and under Square."
-    said = " ".join(_masked(name, result) for name, result in found.items())
-    return finish(figure, alt, first.meta, said)
+    return finish(
+        figure,
+        "Accuracy against the number of attack steps, and under Square.",
+        first.meta,
+        " ".join(_masked(name, result) for name, result in found.items()),
+    )
 
 
 def _masked(name: str, result: AttackSteps) -> str:
@@ -459,31 +469,32 @@ def _masked(name: str, result: AttackSteps) -> str:
         text += f" {held.sum()} after {last} steps of PGD {seed}."
     only, other = int((held & ~result.square).sum()), int((~held & result.square).sum())
     low, high = (100 * value for value in tango(only, other, result.n))
-    text += (
-        f" Square-{result.queries} leaves {result.square.sum()} and fools {only} that PGD does not."
+    return (
+        f"{text} Square-{result.queries} leaves {result.square.sum()} and fools {only} that PGD"
+        " does not. "
+    ) + (
+        f"An attack without gradients finds more than PGD ({low:.0f} to {high:.0f} points): PGD's"
+        " gradient is masked."
+        if low > 0
+        else "That is no decided advantage over PGD, but count the worst of both:"
+        f" {int((held & result.square).sum())} right."
+        if only
+        else "Nothing here says that the gradient is masked; that is no proof."
     )
-    if low > 0:
-        return (
-            f"{text} An attack without gradients finds more than PGD ({low:.0f} to {high:.0f}"
-            " points): PGD's gradient is masked."
-        )
-    if only:
-        return (
-            f"{text} That is no decided advantage over PGD, but count the worst of both:"
-            f" {int((held & result.square).sum())} right."
-        )
-    return f"{text} Nothing here says that the gradient is masked; that is no proof."
 
 
 def _attack(result: Pairing) -> str:
-    meta = result.meta
-    return f"PGD-{meta['attack']['steps']}, ε = {eps_text(meta['eps'])}, seed {meta['seed']}"
+    return (
+        f"PGD-{result.meta['attack']['steps']}, ε = {eps_text(result.meta['eps'])}, seed"
+        f" {result.meta['seed']}"
+    )
 
 
 def _styles(names: Iterable[str]) -> Iterator[tuple[str, str]]:
     """A colour's name and a dash for each network: A's and B's own, neutral ones for others."""
-    sides = {name: name[0].lower() for name in names if name[:2] in ("A ", "B ", "A", "B")}
-    sides = sides or dict(zip(names, ("a", "b"), strict=False))
+    sides = {name: name[0].lower() for name in names if name[:2] in ("A ", "B ", "A", "B")} or dict(
+        zip(names, ("a", "b"), strict=False)
+    )
     others = cycle(OTHERS)
     return ((sides[name], DASHES[sides[name]]) if name in sides else next(others) for name in names)
 

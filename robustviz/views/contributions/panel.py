@@ -90,12 +90,13 @@ def compared(here: Context) -> dict[str, str]:
     method, like A's if there is one.
     """
     sides, every = widgets.names(here), context.on(here.data)
-    there = {every[run_id].method_key for run_id in sides.values()}
-    net = every[here.a].architecture
     return sides | {
-        context.method_label(key): min(same, key=lambda run: run.architecture != net).id
+        context.method_label(key): min(
+            same, key=lambda run: run.architecture != every[here.a].architecture
+        ).id
         for key in COMPARED
-        if key not in there and (same := [run for run in every.values() if run.method_key == key])
+        if key not in {every[run_id].method_key for run_id in sides.values()}
+        and (same := [run for run in every.values() if run.method_key == key])
     }
 
 
@@ -137,9 +138,12 @@ def scatters(here: Context, chosen: Choice) -> None:
         if run_id in by_run:
             with column:
                 _name(side, run_id)
-                frame = Frame(f"pairing-{side}", spec, brush=True)
                 picked += widgets.draw(
-                    figures.pairing, by_run[run_id], frame, side=side, weight=chosen.weight
+                    figures.pairing,
+                    by_run[run_id],
+                    Frame(f"pairing-{side}", spec, brush=True),
+                    side=side,
+                    weight=chosen.weight,
                 )
     widgets.thumbnails(here, list(dict.fromkeys(picked)), "pairs")
     if found:

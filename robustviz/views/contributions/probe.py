@@ -45,12 +45,9 @@ LOOKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 
 def images_for(run: Run, spec: OfImages[Any]) -> tuple[Dataset, Tensor, Dataset]:
     """The run's test split, the numbers of the images that are asked about, and these images."""
-    if spec.index >= 0:
-        split, _, _ = image_of(run, spec.index)
-        chosen = torch.tensor([spec.index])
-    else:
-        split = images_of(run)
-        chosen = torch.arange(min(spec.n, len(split)))
+    one = spec.index >= 0
+    split = image_of(run, spec.index)[0] if one else images_of(run)
+    chosen = torch.tensor([spec.index]) if one else torch.arange(min(spec.n, len(split)))
     return split, chosen, split.take(chosen)
 
 
@@ -69,22 +66,29 @@ def contributions(run: Run, spec: ContributionsSpec) -> Contributions:
     split, index, few = images_for(run, spec)
     z, logits = features_of(net, few.x)
     parts = parts_of(z, head, few.y)
-    bias = head.bias.detach()[few.y] if head.bias is not None else torch.zeros(len(few))
-    mask = method.guided_mask(parts, method.rate(1.0), torch.Generator().manual_seed(spec.seed))
-    meta = meta_of(
-        run,
-        split,
-        group=run.config.method.group,
-        keep=method.keep,
-        rate=method.rate(1.0),
-        dropped=method.dropped,
-        own=isinstance(run.config.method, AALP),
-        seed=spec.seed,
+    columns = (
+        parts,
+        head.bias.detach()[few.y] if head.bias is not None else torch.zeros(len(few)),
+        method.guided_mask(parts, method.rate(1.0), torch.Generator().manual_seed(spec.seed)),
+        few.y,
+        logits.argmax(dim=1),
+        index,
     )
-    columns = (parts, bias, mask, few.y, logits.argmax(dim=1), index)
-    result = Contributions(*(column.numpy() for column in columns), meta=meta)
+    result = Contributions(
+        *(column.numpy() for column in columns),
+        meta=meta_of(
+            run,
+            split,
+            group=run.config.method.group,
+            keep=method.keep,
+            rate=method.rate(1.0),
+            dropped=method.dropped,
+            own=isinstance(run.config.method, AALP),
+            seed=spec.seed,
+        ),
+    )
     there = np.isfinite(result.half)
-    meta["summary"] = (
+    result.meta["summary"] = (
         f"half of what speaks for the true class comes from {np.mean(result.half[there]):.1f} of"
         f" {parts.shape[1]} features (effective number {np.mean(result.effective[there]):.1f},"
         f" mean of {there.sum()} of {len(few)} images)"
@@ -108,16 +112,9 @@ def pairing(run: Run, spec: PairingSpec) -> Pairing:
         logits, logits_adv = net(few.x), net(x_adv)
     own = copy.deepcopy(net)  # other weights are put into it for a moment; the net is shared
     with frozen(own):
-        twins = zip(few.x, x_adv, few.y, strict=True)
-        cosine = np.array([gradient_cosine(own, x, twin, y) for x, twin, y in twins])
-    meta = meta_of(
-        run,
-        split,
-        attack=registry.encode(attack),
-        eps=eps,
-        seed=spec.seed,
-        pair_weight=aalp_of(run).pair_weight,
-    )
+        cosine = np.array(
+            [gradient_cosine(own, *pair) for pair in zip(few.x, x_adv, few.y, strict=True)]
+        )
     result = Pairing(
         ce=F.cross_entropy(logits, few.y, reduction="none").numpy(),
         ce_adv=F.cross_entropy(logits_adv, few.y, reduction="none").numpy(),
@@ -126,9 +123,16 @@ def pairing(run: Run, spec: PairingSpec) -> Pairing:
         right_adv=(logits_adv.argmax(dim=1) == few.y).numpy(),
         y=few.y.numpy(),
         index=index.numpy(),
-        meta=meta,
+        meta=meta_of(
+            run,
+            split,
+            attack=registry.encode(attack),
+            eps=eps,
+            seed=spec.seed,
+            pair_weight=aalp_of(run).pair_weight,
+        ),
     )
-    meta["summary"] = f"PGD-{spec.steps} at ε = {eps_text(eps)}: {_opposing(result)}"
+    result.meta["summary"] = f"PGD-{spec.steps} at ε = {eps_text(eps)}: {_opposing(result)}"
     return result
 
 
@@ -154,20 +158,20 @@ def attack_steps(run: Run, spec: AttackStepsSpec) -> AttackSteps:
     few = split.take(torch.arange(min(spec.n, len(split))))
     eps = check_eps(run.eps if spec.eps is None else spec.eps)
     attack = PGD(eps=eps, steps=spec.steps, step_size=eps / 4)
-    square = Square(eps=eps, queries=spec.queries)
     looks = sorted({*(look for look in LOOKS if look < spec.steps), spec.steps})
     right = looked_at(net, few.x, few.y, attack, looks, spec.seed)
-    meta = meta_of(run, split, attack=registry.encode(attack), eps=eps, seed=spec.seed)
     result = AttackSteps(
         steps=np.array(looks),
         right=right,
         clean=count_right(net, few.x, few.y).numpy(),
-        square=count_right(net, few.x, few.y, square, spec.seed).numpy(),
+        square=count_right(
+            net, few.x, few.y, Square(eps=eps, queries=spec.queries), spec.seed
+        ).numpy(),
         queries=spec.queries,
-        meta=meta,
+        meta=meta_of(run, split, attack=registry.encode(attack), eps=eps, seed=spec.seed),
     )
     counts = ", ".join(f"{row.sum()} after {look}" for look, row in zip(looks, right, strict=True))
-    meta["summary"] = (
+    result.meta["summary"] = (
         f"right at ε = {eps_text(eps)}, of {result.n}: {result.clean.sum()} untouched; PGD with"
         f" steps of ε/4: {counts}; Square-{spec.queries}: {result.square.sum()}"
     )
@@ -191,8 +195,8 @@ def looked_at(
         for row, look in enumerate(looks):
             if not len(left):
                 break
-            further = replace(attack, steps=look - done)
-            z = further._walk(attack.objective(net, y[left]), x[left], z, None, rng)
+            objective = attack.objective(net, y[left])
+            z = replace(attack, steps=look - done)._walk(objective, x[left], z, None, rng)
             with torch.no_grad():
                 held = net(z).argmax(dim=1) == y[left]
             z, left, done = z[held], left[held], look
@@ -209,7 +213,6 @@ def gradient_cosine(net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> floa
         name: value.detach().clone().requires_grad_(True) for name, value in net.named_parameters()
     }
     logits = functional_call(net, weights, (torch.stack([x, x_adv]),))
-    terms = (logits[0] - logits[1]).pow(2).mean(), F.cross_entropy(logits, y.repeat(2))
     first, second = (
         torch.cat(
             [
@@ -217,7 +220,7 @@ def gradient_cosine(net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> floa
                 for g in torch.autograd.grad(term, list(weights.values()), retain_graph=True)
             ]
         ).double()
-        for term in terms
+        for term in ((logits[0] - logits[1]).pow(2).mean(), F.cross_entropy(logits, y.repeat(2)))
     )
     below = float(first.norm() * second.norm())
     return float(first @ second) / below if below > 0 else float("nan")

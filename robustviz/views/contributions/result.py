@@ -91,10 +91,7 @@ class ContributionsSpec(OfImages[Contributions]):
     seed: int = option(0, "Seed of the draw.", low=0)
 
     result = Contributions
-
-    @property
-    def cacheable(self) -> bool:
-        return False
+    cacheable = False
 
 
 @dataclass(frozen=True)
