@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
             for one in module.outcomes(device, given.rounds):
                 print(
                     *([] if outcomes else [f"# {name}"]),
-                    harness.broadcast(one),
+                    harness.told(one),
                     sep="\n\n",
                     end="\n\n",
                     flush=True,

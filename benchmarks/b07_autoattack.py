@@ -133,7 +133,12 @@ def judged(
             (Time(OURS, (seconds,), warm),),
             {},
             (Gate(says, left >= mark),),
-            f"{'Convolutions in TF32 while attacked, as torch has them on. ' if device == 'cuda' else ''}{note}",
+            (
+                "Convolutions in TF32 while attacked, as torch has them on. "
+                if device == "cuda"
+                else ""
+            )
+            + note,
         )
         if left < mark - CLEAR:
             return
@@ -161,7 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = RECIPES[given.recipe]
     try:
         for one in judged(asked.config("cuda"), asked.words, asked.mark, (given.images,)):
-            print(harness.broadcast(one))
+            print(harness.told(one))
     except UserError as error:
         print(error, file=sys.stderr)
         return 1

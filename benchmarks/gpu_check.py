@@ -223,7 +223,7 @@ def main() -> int:
         try:
             for one in run():
                 outcomes.append(one)
-                print(harness.broadcast(one), end="\n\n", flush=True)
+                print(harness.told(one), end="\n\n", flush=True)
                 found["items"][key] = {
                     "machine": harness.machine(),
                     "outcomes": [one.to_json() for one in outcomes],

@@ -199,7 +199,7 @@ def _processor() -> str:
     )
 
 
-def broadcast(one: Outcome) -> str:
+def told(one: Outcome) -> str:
     """A race in Markdown: a line for each contestant, the gates, the note."""
     lines = [
         f"**{one.what}**, {one.setting}",

@@ -26,7 +26,7 @@ from robustviz.inputs import (
     plain_tensor,
     try_out,
 )
-from robustviz.nets.attackable import attackable, copied, has_hooks, is_fused_copy
+from robustviz.nets.attackable import attackable, copied, copy_of, has_hooks
 from robustviz.nets.base import Classifier
 from robustviz.types import MASK_RULES, UserError, check_eps, parse_number, plain
 
@@ -85,27 +85,29 @@ def _maps(net: Classifier, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]
     check_shape(x)
     trained = getattr(net, "training", False)  # it may be in the middle of a step: needs no trial
     with torch.inference_mode(False), attackable(net, fused=False) as ready:
-        inside = is_fused_copy(net)  # in the middle of an attack: nothing there is looked at twice
-        are_maps = isinstance(getattr(net, "maps", None), nn.Identity)  # then any number is right
-        x = plain_tensor(x) if inside or are_maps else check_images(x)
+        inside = (
+            copy_of(net) is not None
+        )  # in the middle of an attack: nothing there is looked at twice
+        # of maps themselves any number is right
+        x = plain_tensor(x) if inside or isinstance(net.maps, nn.Identity) else check_images(x)
         if not inside and not trained and len(x) > 1:
             try_out(ready, x)
-        look = _from_maps_on if _is_composed(ready) else _with_a_hook
+        # whether a forward pass is head(pool(maps(x))) and nothing else; their hooks run with them
+        is_composed = type(ready).forward is Classifier.forward and not (
+            "forward" in vars(ready) or has_hooks(ready)
+        )
+        look = _from_maps_on if is_composed else _with_a_hook
         if look is _with_a_hook and ready is not net:  # a kept copy is looked at by other threads
             ready = copied(ready) or ready
-        parts = in_parts(x, TOGETHER if x.device.type == "cpu" else max(len(x), 1))
-        leaves, logits = zip(*(look(ready, part) for part in parts), strict=True)
+        at_once = TOGETHER if x.device.type == "cpu" else max(len(x), 1)
+        leaves, logits = zip(*(look(ready, part) for part in in_parts(x, at_once)), strict=True)
         if y is None:
             y = torch.cat([each.detach().argmax(1) for each in logits])
         elif not inside:
             y = check_labels(y, len(x), logits[0].shape[1], x)
-        labels = torch.split(y, [len(leaf) for leaf in leaves])
-        gradient = torch.cat(
-            [
-                _slope(leaf, each.gather(1, label[:, None]).sum())
-                for leaf, each, label in zip(leaves, logits, labels, strict=True)
-            ]
-        )
+        own = torch.split(y[:, None], [len(leaf) for leaf in leaves])
+        heights = (every.gather(1, at).sum() for every, at in zip(logits, own, strict=True))
+        gradient = torch.cat([*map(_slope, leaves, heights)])
         maps = torch.cat([leaf.detach() for leaf in leaves])
         return (maps.float(), gradient.float()) if maps.dtype in SIXTEEN else (maps, gradient)
 
@@ -120,17 +122,6 @@ def _slope(leaf: Tensor, height: Tensor) -> Tensor:
             " and head must read what maps gives, without detach or no_grad."
         )
     return gradient
-
-
-def _is_composed(net: nn.Module) -> bool:
-    """Whether a forward pass of `net` is head(pool(maps(x))) and nothing else; hooks of the three
-    run with them.
-    """
-    return (
-        type(net).forward is Classifier.forward
-        and "forward" not in vars(net)
-        and not has_hooks(net)
-    )
 
 
 def _from_maps_on(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,12 +140,8 @@ def _with_a_hook(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
         caught.append(_map(maps))
         return caught[-1].clone()  # what comes next may write on it
 
-    handle = net.maps.register_forward_hook(catch)
-    try:
-        with torch.enable_grad():
-            logits = logits_of(net, x)
-    finally:
-        handle.remove()
+    with net.maps.register_forward_hook(catch), torch.enable_grad():
+        logits = logits_of(net, x)
     if len(caught) != 1:
         raise UserError(
             f"This network's forward runs its maps {len(caught)} times, so it is not clear which"
@@ -164,38 +151,29 @@ def _with_a_hook(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _map(maps: object) -> Tensor:
-    if not isinstance(maps, Tensor):
+    if not isinstance(maps, Tensor) or maps.ndim != 4 or not maps.is_floating_point():
         raise UserError(
-            f"This network's maps give a {type(maps).__name__}; one tensor of feature maps"
+            f"This network's maps have shape {tuple(maps.shape)} of"
+            f" {str(maps.dtype).removeprefix('torch.')}; feature maps (N,D,h,w) of floats are"
+            " wanted."
+            if isinstance(maps, Tensor)
+            else f"This network's maps give a {type(maps).__name__}; one tensor of feature maps"
             " (N,D,h,w) is wanted: look at its hooks."
-        )
-    if maps.ndim != 4 or not maps.is_floating_point():
-        dtype = str(maps.dtype).removeprefix("torch.")
-        raise UserError(
-            f"This network's maps have shape {tuple(maps.shape)} of {dtype}; feature maps (N,D,h,w)"
-            " of floats are wanted."
         )
     return maps.detach().requires_grad_()
 
 
-def check_rule(rule: str) -> None:
-    """Raises UserError where `importance_mask` would: before a training starts, not in its first
-    batch.
+def check_rule(rule: str) -> tuple[str, float]:
+    """The kind of a rule and its number. Raises UserError where `importance_mask` would: before a
+    training starts, not in its first batch.
     """
-    _parse(rule)
-
-
-def _parse(rule: str) -> tuple[str, float]:
-    if not isinstance(rule, str):
-        raise UserError(
-            f"A rule is wanted by its name, such as z>1, and {rule!r} is none. Known:"
-            f" {', '.join(RULES)}.",
-            code=2,
-        )
-    if rule == "oracle":
+    if not isinstance(rule, str) or rule == "oracle":
         raise UserError(
             "The rule oracle needs the true object masks, which only PART on a data set that has"
-            " them supplies.",
+            " them supplies."
+            if isinstance(rule, str)
+            else f"A rule is wanted by its name, such as z>1, and {rule!r} is none. Known:"
+            f" {', '.join(RULES)}.",
             code=2,
         )
     if rule in ("shuffled", "jet-compat", *BLIND):
@@ -256,7 +234,7 @@ def importance_mask(heat: Tensor, rule: str = "z>1", size: tuple[int, int] | Non
     `utils.py`. Differs: they enlarge with PIL's bicubic filter, and our rules but the last
     threshold the heat, not its colours.
     """
-    kind, number = _parse(rule)
+    kind, number = check_rule(rule)
     size = _checked_size(heat, size)
     if kind in QUADRANTS:
         return blind_mask(kind, heat.new_empty((len(heat), 1, *(size or heat.shape[1:]))))
@@ -277,15 +255,14 @@ def importance_mask(heat: Tensor, rule: str = "z>1", size: tuple[int, int] | Non
         count = round(number / 100 * heat.shape[2] * heat.shape[3])
         # sorted, not compared with a quantile: enlarging repeats border pixels, so values tie
         chosen = heat.flatten(1).argsort(dim=1, descending=True, stable=True)[:, :count]
-        mask = torch.zeros_like(heat.flatten(1), dtype=torch.bool)
-        mask = mask.scatter(1, chosen, True).view_as(heat)
+        none = heat.new_zeros(heat.flatten(1).shape, dtype=torch.bool)
+        mask = none.scatter(1, chosen, True).view_as(heat)
     elif kind == "jet-compat":
         shade = (heat.nan_to_num()[:, 0].square() * 256).long().clamp(0, 255)
         mask = _stands_out(jet_table().to(heat)[shade].permute(0, 3, 1, 2), number)
     else:
         mask = _stands_out(heat, number)
-    mask = mask | flat
-    return mask.roll(-1, 0) if kind == "shuffled" else mask
+    return (mask | flat).roll(-1, 0) if kind == "shuffled" else mask | flat
 
 
 def _scaled(heat: Tensor) -> tuple[Tensor, Tensor]:
@@ -312,7 +289,6 @@ def _checked_size(heat: Tensor, size: tuple[int, int] | None) -> tuple[int, int]
             " torch.as_tensor."
         )
     if heat.ndim != 3 or not heat.is_floating_point() or 0 in heat.shape[1:]:
-        dtype = str(heat.dtype).removeprefix("torch.")
         hint = (
             "; of one map take heat[None]"
             if heat.ndim == 2
@@ -321,8 +297,8 @@ def _checked_size(heat: Tensor, size: tuple[int, int] | None) -> tuple[int, int]
             else ""
         )
         raise UserError(
-            f"Maps of shape {tuple(heat.shape)} of {dtype} came, and (N,h,w) of floats, as grad_cam"
-            f" gives them, is wanted{hint}."
+            f"Maps of shape {tuple(heat.shape)} of {str(heat.dtype).removeprefix('torch.')} came,"
+            f" and (N,h,w) of floats, as grad_cam gives them, is wanted{hint}."
         )
     if size is None:
         return None
@@ -365,14 +341,10 @@ def budget_map(mask: Tensor, eps: float, eps_low: float) -> Tensor:
     is not bool. Source: Zhang et al. 2024 (PART).
     """
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        what = (
-            str(mask.dtype).removeprefix("torch.")
-            if isinstance(mask, Tensor)
-            else f"a {type(mask).__name__}"
-        )
+        what = mask.dtype if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
         raise UserError(
             "A mask is wanted as a tensor of bool, as importance_mask gives it, and this one is"
-            f" {what}: use mask > 0.5."
+            f" {str(what).removeprefix('torch.')}: use mask > 0.5."
         )
     high, low = check_eps(parse_number(eps)), parse_number(eps_low)
     if not 0 <= low <= high:

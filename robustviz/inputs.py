@@ -47,9 +47,12 @@ def check_shape(x: Tensor) -> None:
             " torch.from_numpy or torch.stack."
         )
     if x.ndim != 4:
-        single = "; for a single image use x[None]" if x.ndim == 3 else ""
-        kind = "have no batch axis" if single else "are no batch of pictures"
-        raise UserError(f"Images of shape {tuple(x.shape)} {kind}: (N,C,H,W) is wanted{single}.")
+        kind, hint = (
+            ("have no batch axis", "; for a single image use x[None]")
+            if x.ndim == 3
+            else ("are no batch of pictures", "")
+        )
+        raise UserError(f"Images of shape {tuple(x.shape)} {kind}: (N,C,H,W) is wanted{hint}.")
     if x.dtype not in FLOATS:
         hint = (
             "divide them by 255 (of a data set use .x, not .images)"
@@ -62,12 +65,12 @@ def check_shape(x: Tensor) -> None:
         )
 
 
+@torch.inference_mode(False)
 def plain_tensor(x: Tensor) -> Tensor:
     """`x` without a history; a copy where it was made in inference mode, since no gradient can be
     taken of such a tensor.
     """
-    with torch.inference_mode(False):
-        return x.clone() if x.is_inference() else x.detach()
+    return x.clone() if x.is_inference() else x.detach()
 
 
 def check_images(x: Tensor) -> Tensor:
@@ -79,13 +82,11 @@ def check_images(x: Tensor) -> Tensor:
     """
     check_shape(x)
     if x.layout != torch.strided or x.device.type == "meta":
-        kind = "on the device meta" if x.device.type == "meta" else "sparse"
         raise UserError(
-            f"Images that are {kind} hold no pixels to change: an ordinary tensor in [0, 1] is"
-            " wanted."
+            f"Images that are {'on the device meta' if x.device.type == 'meta' else 'sparse'} hold"
+            " no pixels to change: an ordinary tensor in [0, 1] is wanted."
         )
-    x = plain_tensor(x)
-    x = (x.float() if x.dtype in SIXTEEN else x).contiguous()
+    x = plain_tensor(x.float() if x.dtype in SIXTEEN else x).contiguous()
     if not x.numel():
         return x
     low, high = (float(value) for value in torch.aminmax(x))
@@ -93,16 +94,15 @@ def check_images(x: Tensor) -> Tensor:
         raise UserError("Some pixels are not a number (NaN): images in [0, 1] are wanted.")
     if low >= -SLACK and high <= 1 + SLACK:
         return x if low >= 0 and high <= 1 else x.clamp(0, 1)
-    hint = "they look like grey levels. Divide them by 255" if high > 2 else ""
-    if low < 0:
-        hint = (
-            "they look normalised. Hand in the pixels themselves and let the network normalise"
-            " them, e.g. with robustviz.nets.base.Normalise"
-        )
-    raise UserError(
-        f"Pixels run from {low:.4g} to {high:.4g}, and [0, 1] is wanted:"
-        f" {hint or 'cut them with x.clamp(0, 1)'}."
+    hint = (
+        "they look normalised. Hand in the pixels themselves and let the network normalise"
+        " them, e.g. with robustviz.nets.base.Normalise"
+        if low < 0
+        else "they look like grey levels. Divide them by 255"
+        if high > 2
+        else "cut them with x.clamp(0, 1)"
     )
+    raise UserError(f"Pixels run from {low:.4g} to {high:.4g}, and [0, 1] is wanted: {hint}.")
 
 
 def check_labels(y: Tensor, n: int, classes: int, x: Tensor | None = None) -> Tensor:
@@ -111,22 +111,19 @@ def check_labels(y: Tensor, n: int, classes: int, x: Tensor | None = None) -> Te
 
     With `x` the labels must lie on the images' device.
     """
-    if not isinstance(y, Tensor):
-        raise UserError(
-            f"Labels are wanted as a tensor (N,) of integers, and this is a {type(y).__name__}; use"
-            " torch.tensor(labels)."
-        )
-    shape, dtype = tuple(y.shape), str(y.dtype).removeprefix("torch.")
-    if y.layout != torch.strided or y.device.type == "meta":
+    if not isinstance(y, Tensor) or y.layout != torch.strided or y.device.type == "meta":
         raise UserError(
             "Labels are wanted as an ordinary tensor (N,) of integers, and these are sparse or on"
             " the device meta."
+            if isinstance(y, Tensor)
+            else "Labels are wanted as a tensor (N,) of integers, and this is a"
+            f" {type(y).__name__}; use torch.tensor(labels)."
         )
+    shape, dtype = tuple(y.shape), str(y.dtype).removeprefix("torch.")
     if y.dtype not in INTEGERS:
-        hint = "; of one-hot rows use y.argmax(1)" if y.ndim == 2 else ""
         raise UserError(
             f"Labels of {dtype} and shape {shape} came, and one integer an image, shape ({n},), is"
-            f" wanted{hint}."
+            f" wanted{'; of one-hot rows use y.argmax(1)' if y.ndim == 2 else ''}."
         )
     if shape != (n,):
         hint = (
@@ -145,7 +142,6 @@ def check_labels(y: Tensor, n: int, classes: int, x: Tensor | None = None) -> Te
             f"The images are on {x.device} and the labels on {y.device}: move one of them, e.g."
             " y.to(x.device)."
         )
-    y = plain_tensor(y)
     values = y.tolist() or [0]  # as they are: int64 may be too small for uint64
     wrong = [value for value in (min(values), max(values)) if not 0 <= value < classes]
     if wrong:
@@ -153,7 +149,7 @@ def check_labels(y: Tensor, n: int, classes: int, x: Tensor | None = None) -> Te
             f"A label is {wrong[0]}, and this network has {classes} classes: 0 to {classes - 1}"
             " are wanted; leave out other images."
         )
-    return y.to(torch.int64)
+    return plain_tensor(y).to(torch.int64)
 
 
 def in_parts(x: Tensor, most: int = 250) -> tuple[Tensor, ...]:
@@ -174,22 +170,20 @@ def answer(net: Callable[[Tensor], Any], x: Tensor) -> Any:
 
     Raises UserError, with what torch or Python say of it, where it cannot read `x`.
     """
-    own = net.parameters() if isinstance(net, nn.Module) else iter(())
+    own = net.parameters() if isinstance(net, nn.Module) else ()
     weights = next((p.dtype for p in own if p.is_floating_point()), x.dtype)
     try:
-        if weights in SIXTEEN:
-            return net(x.to(weights, copy=True))
-        return net(x if x.requires_grad else x.clone())
+        return net(
+            x.to(weights, copy=True) if weights in SIXTEEN else x if x.requires_grad else x.clone()
+        )
     except (UserError, torch.OutOfMemoryError):
         raise
     except FAILURES as error:
-        kind = f"{tuple(x.shape)}, {str(x.dtype).removeprefix('torch.')}, on {x.device}"
-        hint = ""
-        if weights != x.dtype and weights.is_floating_point:
-            name = str(weights).removeprefix("torch.")
-            hint = f" Its weights are {name}: use x.to(torch.{name}), or net.float()."
+        ours, theirs = (str(dtype).removeprefix("torch.") for dtype in (x.dtype, weights))
+        hint = f" Its weights are {theirs}: use x.to(torch.{theirs}), or net.float()."
         raise UserError(
-            f"The network cannot read images of shape {kind}: {_reason(error)}.{hint}"
+            f"The network cannot read images of shape {tuple(x.shape)}, {ours}, on {x.device}:"
+            f" {_reason(error)}.{hint if weights != x.dtype else ''}"
         ) from error
 
 
@@ -201,33 +195,36 @@ def logits_of(net: Callable[[Tensor], Any], x: Tensor) -> Tensor:
     else.
     """
     out = answer(net, x)
-    if not isinstance(out, Tensor):
+    if (
+        not isinstance(out, Tensor)
+        or out.ndim != 2
+        or len(out) != len(x)
+        or not out.is_floating_point()
+    ):
         raise UserError(
-            "A network that gives logits (N,K) is wanted, and this one gives a"
-            f" {type(out).__name__}: {WRAP} the logits alone."
-        )
-    shape = tuple(out.shape)
-    if out.ndim != 2 or len(out) != len(x) or not out.is_floating_point():
-        raise UserError(
-            f"A network that gives logits (N,K) is wanted, and this one gives {shape} of"
-            f" {out.dtype} for {len(x)} images: {WRAP} logits."
+            "A network that gives logits (N,K) is wanted, and this one gives "
+            + (
+                f"{tuple(out.shape)} of {out.dtype} for {len(x)} images: {WRAP} logits."
+                if isinstance(out, Tensor)
+                else f"a {type(out).__name__}: {WRAP} the logits alone."
+            )
         )
     if out.shape[1] < 2:
         raise UserError(
             "A network that gives at least 2 logits an image is wanted, and this one gives"
-            f" {shape[1]}: for a single logit z {WRAP} torch.cat([torch.zeros_like(z), z], 1)."
+            f" {out.shape[1]}: for a single logit z {WRAP} torch.cat([torch.zeros_like(z), z], 1)."
         )
     return out.float() if out.dtype in SIXTEEN else out
 
 
+@torch.no_grad()
 def all_logits(net: Callable[[Tensor], Any], x: Tensor, at_once: int | None = None) -> Tensor:
     """What `logits_of` gives for the images `x`, without gradient, so many `at_once`; of no images
     (0,2).
     """
     if not len(x):
         return x.new_zeros(0, 2)
-    with torch.no_grad():
-        return torch.cat([logits_of(net, part) for part in torch.split(x, at_once or len(x))])
+    return torch.cat([logits_of(net, part) for part in torch.split(x, at_once or len(x))])
 
 
 @dataclass(frozen=True)
@@ -271,9 +268,9 @@ def try_out(net: nn.Module, x: Tensor) -> Trial:
             )
     needs = max((whole - one) // 2, 1)
     room = (
-        CPU_BYTES
-        if x.device.type != "cuda"
-        else int(GPU_SHARE * torch.cuda.get_device_properties(x.device).total_memory)
+        int(GPU_SHARE * torch.cuda.get_device_properties(x.device).total_memory)
+        if x.device.type == "cuda"
+        else CPU_BYTES
     )
     return Trial(logits.shape[1], has_gradient, needs, max(room // needs, 1))
 

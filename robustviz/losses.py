@@ -22,8 +22,8 @@ def kl_per_sample(p_logits: Tensor, q_logits: Tensor, temperature: float = 1.0) 
     gradients' scale.
     """
     p = F.log_softmax(p_logits / temperature, dim=1)
-    q = F.log_softmax(q_logits / temperature, dim=1)
-    return (p.exp() * (p - q)).sum(dim=1) * temperature**2
+    apart = p - F.log_softmax(q_logits / temperature, dim=1)
+    return (p.exp() * apart).sum(dim=1) * temperature**2
 
 
 def kl(p_logits: Tensor, q_logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -48,9 +48,8 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
 
     Source: Carlini and Wagner 2017 (arXiv 1608.04644), objective f6, without its confidence term.
     """
-    own = logits.gather(1, y[:, None]).squeeze(1)
     others = logits.scatter(1, y[:, None], -torch.inf).amax(dim=1)
-    return others - own
+    return others - logits.gather(1, y[:, None]).squeeze(1)
 
 
 def mart(logits: Tensor, logits_adv: Tensor, y: Tensor, beta: float) -> Tensor:
@@ -70,8 +69,7 @@ def boosted_ce(logits: Tensor, y: Tensor) -> Tensor:
     Source: Wang et al. 2020 (MART), eq. 7; the 1.0001 and the 1e-12 inside the logarithm are the
     authors' code's.
     """
-    p = logits.softmax(dim=1)
-    other = p.scatter(1, y[:, None], -1.0).amax(dim=1)
+    other = logits.softmax(dim=1).scatter(1, y[:, None], -1.0).amax(dim=1)
     return F.cross_entropy(logits, y) - torch.log(1.0001 - other + 1e-12).mean()
 
 
@@ -79,8 +77,8 @@ def misclassification_kl(logits: Tensor, logits_adv: Tensor, y: Tensor) -> Tenso
     """(1/N) Σ KL(p ‖ p')·(1 − p_y): images that are wrong already count most; a scalar. Source:
     MART, eq. 8.
     """
-    doubt = 1 - logits.softmax(dim=1).gather(1, y[:, None]).squeeze(1)
-    return (kl_per_sample(logits, logits_adv) * doubt).mean()
+    sure = logits.softmax(dim=1).gather(1, y[:, None]).squeeze(1)
+    return (kl_per_sample(logits, logits_adv) * (1 - sure)).mean()
 
 
 def logit_pairing(logits: Tensor, logits_adv: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -108,8 +106,9 @@ def supcon(
     if len(z) < 2:
         return z.sum() * 0.0
     z, itself = F.normalize(z, dim=1), torch.eye(len(z), dtype=torch.bool, device=z.device)
-    scale = 1.0 if base_temperature is None else temperature / base_temperature
-    return _contrast(z @ z.T / temperature, y[:, None] == y, itself).mean() * scale
+    return _contrast(z @ z.T / temperature, y[:, None] == y, itself).mean() * (
+        1.0 if base_temperature is None else temperature / base_temperature
+    )
 
 
 def margin_contrastive(
@@ -154,8 +153,8 @@ def contrastive_per_anchor(
     exist, such as an anchor with itself. Source: methods.md §2, our reading of Park et al. 2024
     (AFA, arXiv 2402.12187).
     """
-    score = F.normalize(anchors, dim=1) @ F.normalize(contrast, dim=1).T / temperature
-    return _contrast(score, y[:, None] == contrast_y, leave_out)
+    anchors, contrast = F.normalize(anchors, dim=1), F.normalize(contrast, dim=1)
+    return _contrast(anchors @ contrast.T / temperature, y[:, None] == contrast_y, leave_out)
 
 
 def _contrast(score: Tensor, same: Tensor, leave_out: Tensor | None) -> Tensor:
@@ -194,8 +193,7 @@ def dlr(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
             code=2,
         )
     ordered = logits.sort(dim=1, descending=True).values
-    own = logits.gather(1, y[:, None]).squeeze(1)
     if target is None:
         return margin(logits, y) / (ordered[:, 0] - ordered[:, 2] + 1e-12)
-    reach = logits.gather(1, target[:, None]).squeeze(1)
+    own, reach = (logits.gather(1, each[:, None]).squeeze(1) for each in (y, target))
     return -(own - reach) / (ordered[:, 0] - 0.5 * (ordered[:, 2] + ordered[:, 3]) + 1e-12)

@@ -78,11 +78,8 @@ def parse_number(text: str | float) -> float:
     if isinstance(text, bool) or not isinstance(text, (int, float, str)):
         raise UserError(f"{text!r} is not a number; write it like 0.15 or 8/255.", code=2)
     try:
-        if isinstance(text, str) and "/" in text:
-            above, below = text.split("/")
-            value = float(above) / float(below)
-        else:
-            value = float(text)
+        above, below = text.split("/") if isinstance(text, str) and "/" in text else (text, 1)
+        value = float(above) / float(below)
     except (ValueError, ZeroDivisionError, OverflowError) as error:
         raise UserError(
             f"{text!r} is not a number; write it like 0.15 or 8/255.", code=2
@@ -106,9 +103,9 @@ def check_eps(eps: float, norm: str = "linf", shape: tuple[int, ...] | None = No
     if 0 <= eps <= limit:
         return float(eps)
     if norm == "linf" and eps > 1:
-        guess = f"{shown(eps)}/255" if 2 <= eps <= 255 else "8/255"
         raise UserError(
-            f"eps={shown(eps)} is outside [0, 1]: pixels run from 0 to 1 here, so write {guess}.",
+            f"eps={shown(eps)} is outside [0, 1]: pixels run from 0 to 1 here, so write"
+            f" {shown(eps) if 2 <= eps <= 255 else 8}/255.",
             code=2,
         )
     raise UserError(

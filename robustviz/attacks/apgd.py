@@ -72,26 +72,22 @@ class APGD(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.targets and self.loss != "dlr":
+        if self.targets and (self.loss != "dlr" or self.targeted):
             raise UserError(
                 f"targets={self.targets} climbs the targeted DLR, so set loss=dlr as well (APGD-T:"
-                " targets=9).",
-                code=2,
-            )
-        if self.targets and self.targeted:
-            raise UserError(
-                "targeted=true means one given class, targets the highest wrong ones: set one of"
-                " the two.",
+                " targets=9)."
+                if self.loss != "dlr"
+                else "targeted=true means one given class, targets the highest wrong ones: set one"
+                " of the two.",
                 code=2,
             )
 
     def check(self, classes: int) -> None:
         need = 4 if self.targets else 3 if self.loss == "dlr" else 1
         if classes < need:
-            name = "The targeted DLR" if self.targets else "The DLR"
             raise UserError(
-                f"{name} needs at least {need} classes and this network has {classes}; use APGD"
-                " with loss=ce.",
+                f"The {'targeted ' if self.targets else ''}DLR needs at least {need} classes and"
+                f" this network has {classes}; use APGD with loss=ce.",
                 code=2,
             )
 
@@ -112,18 +108,16 @@ class APGD(Attack):
         """x_adv (N,C,H,W) as in `Attack`; `search` changes nothing, since it leaves fooled images
         anyway.
         """
-        x, y = case.x, case.y
         won, ranked = self._before(case)
-        best, height = x.clone(), torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
+        best, height = case.x.clone(), case.x.new_full((len(case.x),), -torch.inf)
         for target in ranked:
             for _ in range(self.restarts):
                 left = (~won).nonzero().squeeze(1)
                 if not len(left):
                     return best
-                judge = self._judge_by(case, y[left], None if target is None else target[left])
-                found, high, hit = self._climb(judge, x[left], None, case.rng)
+                reached, high, hit = self._run(case, left, target)
                 better = hit | (high > height[left])
-                best[left[better]] = found[better]
+                best[left[better]] = reached[better]
                 height[left], won[left] = torch.maximum(height[left], high), hit
         return best
 
@@ -142,8 +136,7 @@ class APGD(Attack):
             won, ranked = self._before(case)
             left, target = (~won).nonzero().squeeze(1), ranked[0]
             if len(left):
-                judge = self._judge_by(case, case.y[left], None if target is None else target[left])
-                self._climb(judge, case.x[left], None, case.rng, path)
+                self._run(case, left, target, path)
             out = case.x.repeat(self.steps + 1, 1, 1, 1, 1)
         if path:
             out[:, left] = torch.stack(path + path[-1:] * (self.steps + 1 - len(path)))
@@ -162,34 +155,39 @@ class APGD(Attack):
         None.
         """
         logits = all_logits(case.net, case.x, case.trial.at_once)
-        wrong = logits.scatter(1, case.y[:, None], -torch.inf).argsort(dim=1, descending=True)
+        wrong = logits.scatter(1, case.y[:, None], -torch.inf)
         return self._won(logits, case.y), (
-            [None] if not self.targets else list(wrong[:, :-1].T[: self.targets])
+            list(wrong.argsort(dim=1, descending=True)[:, :-1].T[: self.targets])
+            if self.targets
+            else [None]
         )
 
     def _won(self, logits: Tensor, y: Tensor) -> Tensor:
-        hit = (logits.argmax(dim=1) == y) & ~logits.isnan().any(dim=1)
-        return hit if self.targeted else ~hit
+        return ((logits.argmax(dim=1) == y) & ~logits.isnan().any(dim=1)) == self.targeted
 
     def _loss(self, logits: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
-        sign = -1.0 if self.targeted else 1.0
-        if self.loss == "dlr":
-            return sign * losses.dlr(logits, y, target)
-        return sign * cross_entropy(logits, y)
+        loss = losses.dlr(logits, y, target) if self.loss == "dlr" else cross_entropy(logits, y)
+        return -loss if self.targeted else loss
 
-    def _judge_by(self, case: Case, y: Tensor, target: Tensor | None) -> Judge:
+    def _run(
+        self, case: Case, left: Tensor, target: Tensor | None, path: list[Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`_climb` of the images `left`, towards their `target` classes where there are some."""
+
+        y, aims = case.y[left], None if target is None else target[left]
+
         def evaluate(place: slice, z: Tensor) -> tuple[Tensor, Tensor]:
-            logits, aim = logits_of(case.net, z), None if target is None else target[place]
+            logits, aim = logits_of(case.net, z), None if aims is None else aims[place]
             return self._loss(logits, y[place], aim), self._won(logits, y[place])
 
         def judge(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             size = case.trial.at_once
-            places = [slice(start, start + size) for start in range(0, len(z), size)]
-            found = [_evaluate(functools.partial(evaluate, part), z[part]) for part in places]
-            loss, gradient, won = (torch.cat(each) for each in zip(*found, strict=True))
+            places = (slice(start, start + size) for start in range(0, len(z), size))
+            parts = (_evaluate(functools.partial(evaluate, place), z[place]) for place in places)
+            loss, gradient, won = (torch.cat(each) for each in zip(*parts, strict=True))
             return loss, gradient, won
 
-        return judge
+        return self._climb(judge, case.x[left], None, case.rng, path)
 
     def _ascend(
         self,

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -66,16 +66,21 @@ class AutoAttack(Attack):
         pyautoattack is not installed.
         """
         eps, x, out = float(self._radius(None)), case.x, case.x.clone()
-        package = _package()
+        try:
+            package = load("pyautoattack").AutoAttack
+        except ImportError as error:
+            raise UserError(
+                "AutoAttack needs the package pyautoattack, which is not here: pip install"
+                " 'pyautoattack>=0.2,<0.3'."
+            ) from error
         if eps == 0 or not len(x):
             return out
-        seed = int(torch.randint(2**31, (1,), generator=case.rng, device=case.rng.device))
         with _contained(x.device):
             work = package(
                 _Single(case.net, x.dtype),
                 norm={"linf": "Linf", "l2": "L2"}[self.norm],
                 eps=eps,
-                seed=seed,
+                seed=int(torch.randint(2**31, (1,), generator=case.rng, device=case.rng.device)),
                 device=x.device,
             )
             work.verbose = False
@@ -119,16 +124,6 @@ class _Single(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return logits_of(self.net, x.to(self.dtype)).float()
-
-
-def _package() -> Any:
-    try:
-        return load("pyautoattack").AutoAttack
-    except ImportError as error:
-        raise UserError(
-            "AutoAttack needs the package pyautoattack, which is not here: pip install"
-            " 'pyautoattack>=0.2,<0.3'."
-        ) from error
 
 
 @contextmanager

@@ -43,10 +43,8 @@ def bounds(eps: float | Tensor, x: Tensor, norm: str = "linf") -> Tensor:
             f"Radii of {str(eps.dtype).removeprefix('torch.')} came, and numbers in pixel units are"
             " wanted."
         )
-    eps = eps.to(x)
-    eps = eps.view(-1, 1, 1, 1) if eps.ndim == 1 else eps
-    fits = eps.ndim == 4 and all(a in (1, b) for a, b in zip(eps.shape, x.shape, strict=True))
-    if not fits:
+    eps = eps.to(x).view(-1, 1, 1, 1) if eps.ndim == 1 else eps.to(x)
+    if eps.ndim != 4 or any(a not in (1, b) for a, b in zip(eps.shape, x.shape, strict=True)):
         raise UserError(
             f"A budget of shape {tuple(eps.shape)} does not fit images of shape {tuple(x.shape)};"
             " use (N,1,H,W)."
@@ -64,8 +62,6 @@ def bounds(eps: float | Tensor, x: Tensor, norm: str = "linf") -> Tensor:
 
 class Linf:
     """|δ| ≤ ε at every pixel, and x + δ in [0, 1]."""
-
-    name = "linf"
 
     def __init__(self, x: Tensor, eps: float | Tensor) -> None:
         self.x, self.eps = x, bounds(eps, x)
@@ -110,8 +106,6 @@ def advanced(
 class L2:
     """‖δ‖₂ ≤ ε for each image, and x + δ in [0, 1]."""
 
-    name = "l2"
-
     def __init__(self, x: Tensor, eps: float | Tensor) -> None:
         self.x, self.eps = x, bounds(eps, x, "l2")
         if self.eps.shape[1:] != (1, 1, 1):
@@ -127,8 +121,9 @@ class L2:
         foolbox).
         """
         delta = z - self.x
-        scale = (self.eps / self._norm(delta).clamp(min=TINY)).clamp(max=1)
-        return (self.x + delta * scale).clamp(0, 1)
+        return (self.x + delta * (self.eps / self._norm(delta).clamp(min=TINY)).clamp(max=1)).clamp(
+            0, 1
+        )
 
     def step(self, z: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
         """`z` moved by `size` along the unit gradient, however short that is, not yet projected;
@@ -151,8 +146,8 @@ class L2:
         share = torch.rand(
             (len(self.x), 1, 1, 1), generator=rng, dtype=self.x.dtype, device=self.x.device
         )
-        radius = self.eps * share ** (1 / math.prod(self.x.shape[1:]))
-        return self.project(self.x + direction / self._norm(direction).clamp(min=TINY) * radius)
+        unit = direction / self._norm(direction).clamp(min=TINY)
+        return self.project(self.x + unit * (self.eps * share ** (1 / math.prod(self.x.shape[1:]))))
 
     @staticmethod
     def _norm(z: Tensor) -> Tensor:

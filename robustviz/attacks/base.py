@@ -34,7 +34,7 @@ from robustviz.inputs import (
     plain_tensor,
     try_out,
 )
-from robustviz.nets.attackable import addresses, attackable, recordings_of, takes_any_layout
+from robustviz.nets.attackable import addresses, attackable, copy_of
 from robustviz.registry import Spec, of_kind, option
 from robustviz.types import UserError, WrongCall, check_eps, parse_number, plain
 
@@ -259,9 +259,11 @@ class Attack(Spec):
         def climb(left: Tensor | slice) -> Tensor:
             # Noise for all, so that an image's start does not depend on which others are left.
             start = self.starting_points(self._ball(case.x, None), case.rng)[left]
-            if leaving:
-                return self._walk_until_misread(case, case.x[left], start, y[left])
-            return self._walk(self._objective(case, y[left]), case.x[left], start, None, case.rng)
+            return (
+                self._walk_until_misread(case, case.x[left], start, y[left])
+                if leaving
+                else self._walk(self._objective(case, y[left]), case.x[left], start, None, case.rng)
+            )
 
         best = climb(slice(None))
         if self.restart_count > 1 and len(y):
@@ -349,8 +351,9 @@ class Attack(Spec):
         rng: torch.Generator,
         path: list[Tensor] | None = None,
     ) -> Tensor:
-        start = self.starting_points(self._ball(x, eps), rng)
-        return self._walk(objective, x, start, eps, rng, path)
+        return self._walk(
+            objective, x, self.starting_points(self._ball(x, eps), rng), eps, rng, path
+        )
 
     def _walk_until_misread(self, case: Case, x: Tensor, start: Tensor, y: Tensor) -> Tensor:
         """One run from `start` on, in which an image that the network misreads at a look goes no
@@ -390,27 +393,27 @@ class Attack(Spec):
     ) -> Tensor:
         """One run from `z` on, or only so many `steps` of it."""
         known = objective if isinstance(objective, LogitObjective) and path is None else None
-        if known is not None and takes_any_layout(known.net):  # convolutions are faster so
+        copy = None if known is None else copy_of(known.net)
+        if copy is not None and copy.plain:  # convolutions are faster so
             x, z = (each.contiguous(memory_format=torch.channels_last) for each in (x, z))
         size, ball = self._size(self._radius(eps)), self._ball(x, eps)
         count = self.count if steps is None else steps
         if (
             known is not None
+            and copy is not None
+            and copy.recordings is not None
             and recorded.wanted(z)
             and self._follows_gradient
             and isinstance(ball, Linf)
             and not isinstance(size, Tensor)
         ):
-            kept = recordings_of(known.net)
-            if kept is not None:
-                return self._replayed(known, kept, ball, z, size, count)
+            return self._replayed(known, copy.recordings, ball, z, size, count)
         if path is not None:
             path.append(z)
         heading: Tensor | None = None
         for _ in range(count):
-            gradient = self._gradient(objective, z, rng)
             with torch.no_grad():
-                heading = self.direction(gradient, heading).to(z.dtype)
+                heading = self.direction(self._gradient(objective, z, rng), heading).to(z.dtype)
                 z = ball.advance(z.detach(), heading, size)
             if path is not None:
                 path.append(z)
@@ -425,6 +428,7 @@ class Attack(Spec):
             shown = self.transform_input(z, rng)
             return torch.autograd.grad(shown, z, input_gradient(objective, shown))[0]
 
+    @torch.no_grad()
     def _replayed(
         self,
         objective: LogitObjective,
@@ -438,14 +442,11 @@ class Attack(Spec):
         net, of = objective.net, objective.of
 
         def step(z: Tensor, low: Tensor, high: Tensor, given: Tensor) -> Tensor:
-            gradient = input_gradient(LogitObjective(net, of, given), z)
-            with torch.no_grad():
-                return advanced(z, gradient, size, low, high)
+            return advanced(z, input_gradient(LogitObjective(net, of, given), z), size, low, high)
 
-        recordings = kept.setdefault("recordings", recorded.Recordings())
         given = z.detach(), ball.low, ball.high, objective.given
-        with torch.no_grad():
-            return recordings.walk((of, size, addresses(net)), step, steps, *given).contiguous()
+        recordings = kept.setdefault("recordings", recorded.Recordings())
+        return recordings.walk((of, size, addresses(net)), step, steps, *given).contiguous()
 
     @property
     def _follows_gradient(self) -> bool:
@@ -458,14 +459,12 @@ class Attack(Spec):
     def _radius(self, eps: float | Tensor | None) -> float | Tensor:
         """The given ε, else the attack's own. Raises UserError where there is neither."""
         radius = self.eps if eps is None else plain(eps)
-        if isinstance(radius, str):
-            return parse_number(radius)
         if radius is None:
             raise UserError(
                 f"The attack {self.key} has no eps; give one, e.g."
                 f" {type(self).__name__}(eps=8/255)."
             )
-        return radius
+        return parse_number(radius) if isinstance(radius, str) else radius
 
     def _ball(self, x: Tensor, eps: float | Tensor | None) -> Linf | L2:
         """The images around `x` within the given ε, or the attack's own."""
@@ -478,20 +477,22 @@ class Attack(Spec):
         if self.step_size is not None:
             return self.step_size
         own = radius if self.eps is None else self.eps
-        if not isinstance(own, Tensor):
-            return self.default_step(own)
-        if own.ndim != 1:
+        if isinstance(own, Tensor) and own.ndim != 1:
             raise UserError(
                 "A budget map says no single ε to take the step size from; give the attack an eps"
                 " or a step_size."
             )
-        return self.default_step(own).view(-1, 1, 1, 1)
+        return (
+            self.default_step(own).view(-1, 1, 1, 1)
+            if isinstance(own, Tensor)
+            else self.default_step(own)
+        )
 
+    @torch.no_grad()
     def _judged(self, case: Case, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Of each image, whether the attack has succeeded, and the height of the objective."""
         pairs = parts(self._objective(case, y), len(y))
-        with torch.no_grad():
-            heights = torch.cat([part(x_adv[place]) for place, part in pairs])
+        heights = torch.cat([part(x_adv[place]) for place, part in pairs])
         return case.misread(x_adv, y) != self.targeted, heights
 
 

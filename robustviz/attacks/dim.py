@@ -54,8 +54,10 @@ class DIM(MIM):
             between(smallest(side, self.resize), side - 1, scale) for side in z.shape[2:]
         )
         top, left = between(0, z.shape[2] - height, down), between(0, z.shape[3] - width, right)
-        small = F.interpolate(z, size=(height, width), mode="bilinear", align_corners=False)
-        return F.pad(small, (left, z.shape[3] - width - left, top, z.shape[2] - height - top))
+        return F.pad(
+            F.interpolate(z, size=(height, width), mode="bilinear", align_corners=False),
+            (left, z.shape[3] - width - left, top, z.shape[2] - height - top),
+        )
 
 
 def smallest(side: int, share: float) -> int:

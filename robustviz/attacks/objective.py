@@ -40,10 +40,12 @@ def parts(objective: Objective, n: int) -> Iterator[tuple[slice, Objective]]:
     size = n if not most or n <= most else -(-n // -(-n // most))
     for start in range(0, n, max(size, 1)):
         place = slice(start, start + size)
-        part = objective
-        if isinstance(objective, LogitObjective):
-            part = replace(objective, given=objective.given[place], at_once=None)
-        yield place, part
+        yield (
+            place,
+            replace(objective, given=objective.given[place], at_once=None)
+            if isinstance(objective, LogitObjective)
+            else objective,
+        )
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -80,31 +82,28 @@ def with_gradient(
     evaluate: Callable[[Tensor], tuple[Tensor, T]], z: Tensor
 ) -> tuple[Tensor, Tensor, T]:
     """What `evaluate` gives at the images `z`, an objective (N,) and more, and the objective's
-    gradient (N,C,H,W), as `input_gradient` says it.
+    gradient (N,C,H,W), as `input_gradient` says it. Raises UserError for another objective.
     """
     with torch.enable_grad():
         z = z.detach().clone().requires_grad_(True)  # a forward may write on what it is given
         heights, more = evaluate(z)
-        check_heights(heights, z)
+        if not isinstance(heights, Tensor) or heights.shape != z.shape[:1]:
+            kind = (
+                f"shape {tuple(heights.shape)}"
+                if isinstance(heights, Tensor)
+                else type(heights).__name__
+            )
+            raise UserError(
+                f"An objective gives one number an image, shape ({len(z)},), and this one gave"
+                f" {kind}: use reduction='none', or a sum over the rest."
+            )
         gradient = (
             torch.autograd.grad(heights.sum(), z, allow_unused=True)[0]
             if heights.requires_grad
             else None
         )
-    gradient = torch.zeros_like(z) if gradient is None else gradient.nan_to_num(0, 0, 0)
-    return heights.detach(), gradient, more
-
-
-def check_heights(heights: Tensor, z: Tensor) -> None:
-    """Raises UserError unless what an objective gave for the images `z` is one number an image,
-    (N,).
-    """
-    if isinstance(heights, Tensor) and heights.shape == z.shape[:1]:
-        return
-    kind = (
-        f"shape {tuple(heights.shape)}" if isinstance(heights, Tensor) else type(heights).__name__
-    )
-    raise UserError(
-        f"An objective gives one number an image, shape ({len(z)},), and this one gave {kind}: use"
-        " reduction='none', or a sum over the rest."
+    return (
+        heights.detach(),
+        torch.zeros_like(z) if gradient is None else gradient.nan_to_num(0, 0, 0),
+        more,
     )

@@ -40,11 +40,7 @@ class PGD(Attack):
     text = "Many small steps uphill, back into the ball after each: the usual attack."
 
     def starting_points(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:
-        if self.start == "uniform":
-            return ball.random_start(rng)
-        if self.start == "gauss":
-            noise = torch.randn(
-                ball.x.shape, generator=rng, dtype=ball.x.dtype, device=ball.x.device
-            )
-            return ball.project(ball.x + 0.001 * noise)
-        return ball.x
+        if self.start != "gauss":
+            return ball.x if self.start == "zero" else ball.random_start(rng)
+        noise = torch.randn(ball.x.shape, generator=rng, dtype=ball.x.dtype, device=ball.x.device)
+        return ball.project(ball.x + 0.001 * noise)

@@ -102,11 +102,20 @@ class Square(Attack):
         """The margin: max_{j≠y} z_j − z_y, or its negative where y is to be reached."""
         return lambda z: self._margin(logits_of(net, z), y)
 
-    def run(self, case: Case, search: bool = False) -> Tensor:
+    def run(self, case: Case, search: bool = False, path: list[Tensor] | None = None) -> Tensor:
         """x_adv (N,C,H,W) as in `Attack`, after at most `queries` + 2 forward passes of the images
-        and no backward one; `search` changes nothing, since it leaves fooled images anyway.
+        and no backward one; `search` changes nothing, since it leaves fooled images anyway. `path`
+        takes up the images after each query.
         """
-        return self._fool(case, None)
+        out = case.x.clone()
+
+        def margin(z: Tensor, place: Tensor) -> Tensor:
+            return self._margin(all_logits(case.net, z, case.trial.at_once), case.y[place])
+
+        left = torch.arange(len(out), device=out.device)
+        left = left[margin(out, left) <= 0]
+        self._search(margin, out, left, self._radius(None), case.rng, stop=True, path=path)
+        return out
 
     def trace(
         self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None
@@ -124,7 +133,7 @@ class Square(Attack):
                 " fewer queries or images."
             )
         with self.prepared(net, x, y, rng) as case:
-            self._fool(case, path)
+            self.run(case, path=path)
         return torch.stack(path + path[-1:] * (self.queries + 1 - len(path)))
 
     def maximise(
@@ -140,9 +149,13 @@ class Square(Attack):
         """
         with torch.inference_mode(False):
             best, radius = check_images(x).clone(), self._radius(eps)
-            every = torch.arange(len(x), device=x.device)
             self._search(
-                lambda z, _: objective(z), best, every, radius, rng or generator(x), stop=False
+                lambda z, _: objective(z),
+                best,
+                torch.arange(len(x), device=x.device),
+                radius,
+                rng or generator(x),
+                stop=False,
             )
         return best
 
@@ -150,17 +163,6 @@ class Square(Attack):
 
     def _margin(self, logits: Tensor, y: Tensor) -> Tensor:
         return losses.margin(logits, y) * (-1 if self.targeted else 1)
-
-    def _fool(self, case: Case, path: list[Tensor] | None) -> Tensor:
-        out = case.x.clone()
-
-        def margin(z: Tensor, place: Tensor) -> Tensor:
-            return self._margin(all_logits(case.net, z, case.trial.at_once), case.y[place])
-
-        left = torch.arange(len(out), device=out.device)
-        left = left[margin(out, left) <= 0]
-        self._search(margin, out, left, self._radius(None), case.rng, stop=True, path=path)
-        return out
 
     @torch.no_grad()
     def _search(
@@ -195,8 +197,8 @@ class Square(Attack):
             square, up = self._square(here, side(self.p, query, whole, *x.shape[2:]), rng)
             proposal = torch.where(square, torch.where(up, high, low), here)
             reached = score(proposal, place)
-            better = (reached > height).view(-1, 1, 1, 1)
-            here, height = torch.where(better, proposal, here), torch.maximum(height, reached)
+            here = torch.where((reached > height).view(-1, 1, 1, 1), proposal, here)
+            height = torch.maximum(height, reached)
         x[place] = here
 
     def _square(self, here: Tensor, side: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -204,19 +206,22 @@ class Square(Attack):
         down (N,C,1,1).
         """
         n, c, h, w = here.shape
-        rows, columns = torch.arange(h, device=here.device), torch.arange(w, device=here.device)
         last = 1 if self.variant == "paper" else 0  # AutoAttack's own leaves out the last place
-        top = torch.randint(max(h - side + last, 1), (n, 1), generator=rng, device=here.device)
-        left = torch.randint(max(w - side + last, 1), (n, 1), generator=rng, device=here.device)
-        tall = ((rows >= top) & (rows < top + side)).view(n, 1, h, 1)
-        wide = ((columns >= left) & (columns < left + side)).view(n, 1, 1, w)
-        return tall & wide, torch.randint(2, (n, c, 1, 1), generator=rng, device=here.device).bool()
+        top, left = (
+            torch.randint(
+                max(length - side + last, 1), (n, 1, 1, 1), generator=rng, device=here.device
+            )
+            for length in (h, w)
+        )
+        row = torch.arange(h, device=here.device).view(h, 1)
+        column = torch.arange(w, device=here.device)
+        square = (row >= top) & (row < top + side) & ((column >= left) & (column < left + side))
+        return square, torch.randint(2, (n, c, 1, 1), generator=rng, device=here.device).bool()
 
 
 def side(p: float, query: int, queries: int, height: int, width: int) -> int:
     """The side of the squares at a query, in pixels: √(p·H·W), where p halves nine times along the
     way.
     """
-    done = int(query / queries * 10_000)
-    share = p / 2 ** sum(done > mark for mark in HALVINGS)
-    return min(max(round(math.sqrt(share * height * width)), 1), height, width)
+    halvings = sum(int(query / queries * 10_000) > mark for mark in HALVINGS)
+    return min(max(round(math.sqrt(p / 2**halvings * height * width)), 1), height, width)

@@ -66,7 +66,5 @@ def smooth(images: Tensor, kernel: int) -> Tensor:
         return images
     at = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
     row = torch.exp(-1.5 * (at / reach) ** 2)  # at²/(2σ²) with σ² = reach²/3
-    window = torch.outer(row, row) / row.sum() ** 2
-    return F.conv2d(
-        images, window.expand(images.shape[1], 1, -1, -1), padding=reach, groups=images.shape[1]
-    )
+    window = (torch.outer(row, row) / row.sum() ** 2).expand(images.shape[1], 1, -1, -1)
+    return F.conv2d(images, window, padding=reach, groups=len(window))

@@ -105,8 +105,7 @@ class AALP(ALP):
     def _logits(self, net: Classifier, batch: Batch, x_adv: Tensor) -> tuple[Tensor, Tensor]:
         features = net.pool(net.maps(torch.cat([batch.x, x_adv])))
         if self.drop > 0:
-            clean = features[: len(batch.x)].detach()
-            shares = contributions(clean, cast(nn.Linear, net.head), batch.y)
+            shares = contributions(features[: len(batch.x)], cast(nn.Linear, net.head), batch.y)
             mask = self.guided_mask(shares, self.rate(batch.progress), batch.rng)
             features = features * mask.repeat(2, 1)  # one mask for both twins
         logits, logits_adv = net.head(features).chunk(2)
@@ -116,9 +115,11 @@ class AALP(ALP):
         if self.pair_weight == "ones":
             return None
         judged = (logits if self.pair_weight == "clean" else logits_adv).detach()
-        if self.pair_weight == "loss":
-            return 1 / (1 + F.cross_entropy(judged, y, reduction="none"))
-        return judged.softmax(dim=1).gather(1, y[:, None]).squeeze(1)
+        return (
+            1 / (1 + F.cross_entropy(judged, y, reduction="none"))
+            if self.pair_weight == "loss"
+            else judged.softmax(dim=1).gather(1, y[:, None]).squeeze(1)
+        )
 
 
 def contributions(features: Tensor, head: nn.Linear, y: Tensor) -> Tensor:

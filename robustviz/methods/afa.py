@@ -110,14 +110,13 @@ class AFA(Adversarial):
         )
         if self.head == "AFF":
             return (first, Stage("fine-tune all", self.head_share, super().loss, new_head=True))
-        # an attack in train mode would move the running statistics of a body that rests
-        second = Standard() if self.head == "SLF" else PGDAT(attack=self.attack)
         return (
             first,
             Stage(
                 "linear head",
                 self.head_share,
-                second.loss,
+                # an attack in train mode would move the running statistics of a body that rests
+                (Standard() if self.head == "SLF" else PGDAT(attack=self.attack)).loss,
                 trainable=lambda net: net.head.parameters(),
                 new_head=True,
                 frozen_eval=("maps", "pool"),
@@ -157,9 +156,13 @@ class AFA(Adversarial):
         if self.contrast == "clean":
             return losses.adversarial_contrastive(adv, y, clean, y, self.temperature)
         itself = torch.eye(len(y), dtype=torch.bool, device=y.device)
-        itself = torch.cat([torch.zeros_like(itself), itself], dim=1)
         return losses.contrastive_per_anchor(
-            adv, y, both, y.repeat(2), self.temperature, itself
+            adv,
+            y,
+            both,
+            y.repeat(2),
+            self.temperature,
+            torch.cat([torch.zeros_like(itself), itself], dim=1),
         ).mean()
 
 

@@ -60,10 +60,10 @@ class ALP(Adversarial):
         if self.targets == "untargeted":
             return super().attacked(net, batch)
         with self.attackable(net, batch.x) as fast:
-            with torch.no_grad():
-                reach = fast(batch.x).argmin(dim=1)
             attack = replace(self.attack, targeted=True)
-            return attack.maximise(attack.objective(fast, reach), batch.x, rng=batch.rng)
+            return attack.maximise(
+                attack.objective(fast, fast(batch.x).argmin(dim=1)), batch.x, rng=batch.rng
+            )
 
     def loss(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Terms:
         x_adv = self.attacked(net, batch)

@@ -73,24 +73,19 @@ class Plan(Protocol):
 Loss = Callable[[Classifier, Batch, nn.Module | None], Terms]
 
 
-def everything(net: Classifier) -> Iterable[nn.Parameter]:
-    """All parameters of the net: what a stage trains unless it says otherwise."""
-    return net.parameters()
-
-
 @dataclass(frozen=True)
 class Stage:
     """A part of a training with its own loss; optimiser and schedule restart with it.
 
     `share_of_epochs` of the stages add up to 1; `trainable` picks the parameters the optimiser
-    sees; `new_head` draws a fresh linear head first; modules named in `frozen_eval` stay in eval
-    mode (their batch-norm buffers rest).
+    sees, by default all; `new_head` draws a fresh linear head first; modules named in
+    `frozen_eval` stay in eval mode (their batch-norm buffers rest).
     """
 
     name: str
     share_of_epochs: float
     loss: Loss
-    trainable: Callable[[Classifier], Iterable[nn.Parameter]] = everything
+    trainable: Callable[[Classifier], Iterable[nn.Parameter]] = nn.Module.parameters
     new_head: bool = False
     frozen_eval: tuple[str, ...] = ()
 

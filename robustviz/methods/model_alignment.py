@@ -72,9 +72,11 @@ class ModelAlignment(Method):
         """Source and witness by name: those given, else the shipped ordinary networks of
         this data.
         """
-        source = find_run(self.source, data=config.data, net="small_resnet", role="source")
-        witness = find_run(self.witness, data=config.data, net="small_cnn", role="witness")
-        return replace(self, source=source.name, witness=witness.name)
+        return replace(
+            self,
+            source=find_run(self.source, data=config.data, net="small_resnet", role="source").name,
+            witness=find_run(self.witness, data=config.data, net="small_cnn", role="witness").name,
+        )
 
     def initial(
         self, net: Classifier, config: Plan, split: Dataset, find_run: FindRun
@@ -98,9 +100,11 @@ class ModelAlignment(Method):
             return {"ce": F.cross_entropy(net(batch.x), batch.y)}
         with torch.no_grad():
             witness = aux(batch.x)
-        if self.target == "witness_hard":
-            return {"ce_witness": F.cross_entropy(net(batch.x), witness.argmax(dim=1))}
-        return {"kl_witness": losses.kl(witness, net(batch.x), self.temperature)}
+        return (
+            {"ce_witness": F.cross_entropy(net(batch.x), witness.argmax(dim=1))}
+            if self.target == "witness_hard"
+            else {"kl_witness": losses.kl(witness, net(batch.x), self.temperature)}
+        )
 
 
 def _check(role: str, run: TrainedNet, split: Dataset) -> None:
@@ -111,14 +115,12 @@ def _check(role: str, run: TrainedNet, split: Dataset) -> None:
             f"The {role} {run.name} has no trained weights yet: let it finish an epoch, or choose"
             f" another {role}."
         )
-    if run.shape != want:
-        raise UserError(
-            f"The {role} {run.name} sees {run.shape[0]} classes in"
-            f" {run.shape[1]}×{run.shape[2]}×{run.shape[2]} images, and {split.key} has {want[0]}"
-            f" in {want[1]}×{want[2]}×{want[2]}: choose a {role} trained on this data."
-        )
-    if run.classes and run.classes != tuple(split.classes):
+    if run.shape != want or (run.classes and run.classes != tuple(split.classes)):
         raise UserError(
             f"The {role} {run.name} was trained on other classes than {split.key}'s: choose another"
             f" {role}."
+            if run.shape == want
+            else f"The {role} {run.name} sees {run.shape[0]} classes in"
+            f" {run.shape[1]}×{run.shape[2]}×{run.shape[2]} images, and {split.key} has {want[0]}"
+            f" in {want[1]}×{want[2]}×{want[2]}: choose a {role} trained on this data."
         )

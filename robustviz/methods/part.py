@@ -77,19 +77,17 @@ class Reweighted(Adversarial):
                 " pixels get the smaller radius.",
                 code=2,
             )
-        if self.rule == "oracle":
-            if split.masks is None:
-                raise UserError(
-                    f"The rule oracle needs true object masks, and {split.key} has none: use the"
-                    " data shapes, or the rule z>1."
-                )
-            return
-        cam.check_rule(self.rule)
-        if self.rule in cam.BLIND:
+        if self.rule == "oracle" and split.masks is None:
+            raise UserError(
+                f"The rule oracle needs true object masks, and {split.key} has none: use the"
+                " data shapes, or the rule z>1."
+            )
+        if self.rule != "oracle":
+            cam.check_rule(self.rule)
+        if self.rule in ("oracle", *cam.BLIND):
             return
         few = split.take(2)
-        x = few.x
-        if self.rule == "jet-compat" and x.shape[1] != 3:
+        if self.rule == "jet-compat" and few.x.shape[1] != 3:
             raise UserError(
                 f"The rule jet-compat makes one mask for each of three colours, and {split.key} is"
                 " grey: use the rule z>1."
@@ -100,15 +98,16 @@ class Reweighted(Adversarial):
                 " network, or the rule ones."
             )
         cam.importance_mask(
-            self.heat(net, x, few.y), self.rule, (x.shape[2], x.shape[3])
+            self.heat(net, few.x, few.y), self.rule, (few.x.shape[2], few.x.shape[3])
         )  # refuses a map of one cell
 
     def heat(self, net: Classifier, x: Tensor, y: Tensor) -> Tensor:
         """The raw class-activation map (N, h, w) of images `x`, at the class that the settings ask
         for.
         """
-        make = cam.grad_cam if self.cam == "grad_cam" else cam.layer_cam
-        return make(net, x, y if self.cam_class == "true" else None)
+        return (cam.grad_cam if self.cam == "grad_cam" else cam.layer_cam)(
+            net, x, y if self.cam_class == "true" else None
+        )
 
     def mask(self, net: Classifier, batch: Batch) -> Tensor:
         """Which pixels matter, (N,1,H,W) bool ((N,3,H,W) for jet-compat), of this very batch as
@@ -129,8 +128,11 @@ class Reweighted(Adversarial):
         if batch.progress < self.warmup:
             return None
         assert self.attack.eps is not None, "bound() fills it in"
-        low = 7 / 8 * self.attack.eps if self.eps_low is None else self.eps_low
-        return cam.budget_map(self.mask(net, batch), self.attack.eps, low)
+        return cam.budget_map(
+            self.mask(net, batch),
+            self.attack.eps,
+            7 / 8 * self.attack.eps if self.eps_low is None else self.eps_low,
+        )
 
 
 PAPER = (

@@ -65,25 +65,18 @@ class SupConMargin(Method):
     def views(self) -> int:
         return 2 if self.contrasts else 0
 
-    @property
-    def balanced(self) -> bool:
-        return self.contrasts
-
-    @property
-    def compares(self) -> bool:
-        return self.contrasts
+    balanced = compares = contrasts
 
     def check(self, config: Plan, split: Dataset, net: Classifier) -> None:
         super().check(config, split, net)
         if not self.contrasts:
             return
-        counts = torch.bincount(split.y, minlength=len(split.classes))
-        for name, count in zip(split.classes, counts.tolist(), strict=True):
-            if count == 1:
-                raise UserError(
-                    f"The class {name} has one training image, and {self.label} pairs images of one"
-                    " class: add images, or take out the class."
-                )
+        counts = torch.bincount(split.y, minlength=len(split.classes)).tolist()
+        if 1 in counts:
+            raise UserError(
+                f"The class {split.classes[counts.index(1)]} has one training image, and"
+                f" {self.label} pairs images of one class: add images, or take out the class."
+            )
         if int(config.batch_size or 2) < 4:
             raise UserError(
                 "Contrast needs two images of two classes in a batch: set batch_size to 4 or more.",

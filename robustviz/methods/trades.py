@@ -59,9 +59,8 @@ class TRADES(Adversarial):
         is left as it was.
         """
         with self.attackable(net, batch.x) as fast:
-            clean = fast(batch.x).detach()
             return self.attack.maximise(
-                LogitObjective(fast, _from_clean, clean),
+                LogitObjective(fast, _from_clean, fast(batch.x).detach()),
                 batch.x,
                 eps=self.budget(fast, batch),
                 rng=batch.rng,

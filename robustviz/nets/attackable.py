@@ -15,7 +15,7 @@ import itertools
 import threading
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, cast
 
 import torch
@@ -75,15 +75,14 @@ def attackable(
     if mode == "eval":
         with _lock:
             kept = None if wide else _kept.get(net)
-            if net in _copies:
-                ready = net
-            elif kept is not None:
-                ready = kept.current(net, fused, bf16)
+            ready = net if net in _copies else kept.current(net, fused, bf16) if kept else None
         ready = _copied(net, fused, bf16) if ready is None else ready
     if ready is not None:
         yield ready.float() if wide and ready is not net else ready
         return
-    with frozen(net, mode), _turn(net):
+    with _lock:
+        turn = _turns.setdefault(net, threading.RLock())
+    with frozen(net, mode), turn:
         before = [(buffer, buffer.clone()) for buffer in net.buffers()] if mode == "eval" else []
         try:
             yield net
@@ -112,11 +111,12 @@ def copied(net: M) -> M | None:
     try:
         with torch.inference_mode(False), torch.no_grad():
             twin = copy.deepcopy(net)
-            theirs = list(twin.modules())
-            copies = {id(part) for part in (*theirs, *twin.parameters(), *twin.buffers())}
-            shared = copies & {id(part) for part in (*mine, *net.parameters(), *net.buffers())}
+            copies, own = (
+                {id(part) for part in (*each.modules(), *each.parameters(), *each.buffers())}
+                for each in (twin, net)
+            )
             # and there are classes that write down only part of themselves
-            if shared or [_hook_counts(m) for m in theirs] != [_hook_counts(m) for m in mine]:
+            if copies & own or [*map(_hook_counts, twin.modules())] != [*map(_hook_counts, mine)]:
                 return None
             twin.eval()
             return twin.requires_grad_(False)
@@ -132,9 +132,9 @@ def _hook_counts(module: nn.Module) -> tuple[object, ...]:
 
 def _writes_itself_down(kind: type) -> bool:
     """Whether a class has its own way of being copied, which may leave something out."""
-    ways = ("__deepcopy__", "__getstate__", "__reduce__", "__reduce_ex__")
     return not kind.__module__.startswith("torch.") and any(
-        getattr(kind, way, None) is not getattr(nn.Module, way, None) for way in ways
+        getattr(kind, way, None) is not getattr(nn.Module, way, None)
+        for way in ("__deepcopy__", "__getstate__", "__reduce__", "__reduce_ex__")
     )
 
 
@@ -154,7 +154,7 @@ def _copied(net: M, fused: bool, bf16: bool, kept: bool = False) -> M | None:
         plain = is_plain(twin)
         layers = fuse(twin, bf16 and has_bf16(device_of(twin).type))
         with _lock:
-            _copies[twin] = _Copy(layers, plain, {} if plain and kept else None)
+            _copies[twin] = Copy(layers, plain, {} if plain and kept else None)
     return twin
 
 
@@ -166,21 +166,14 @@ def keep(net: nn.Module) -> None:
     its addresses stay. A network that was changed in another way, or has hooks, is copied anew.
     """
     with _lock:
-        if net not in _kept:
-            _kept[net] = _Kept()
+        _kept.setdefault(net, _Kept())
 
 
-def is_fused_copy(net: nn.Module) -> bool:
-    """Whether `net` is a copy made for gradients, inside an attack or a training."""
-    return net in _copies
-
-
-def recordings_of(net: nn.Module) -> dict[str, Any] | None:
-    """Where steps recorded on `net` are kept, forgotten with it; None where it is no kept copy of a
-    network of this package.
+def copy_of(net: nn.Module) -> Copy | None:
+    """What is known of `net` where it is a copy made for gradients, inside an attack or a training;
+    None of any other network.
     """
-    made = _copies.get(net)
-    return None if made is None else made.recordings
+    return _copies.get(net)
 
 
 def addresses(net: nn.Module) -> tuple[int, ...]:
@@ -189,22 +182,14 @@ def addresses(net: nn.Module) -> tuple[int, ...]:
     """
     layers = _copies[net].layers if net in _copies else ()
     fused = (tensor for layer in layers for tensor in (layer.weight, layer.bias))
-    return tuple(
-        tensor.data_ptr() for tensor in itertools.chain(net.parameters(), net.buffers(), fused)
-    )
-
-
-def takes_any_layout(net: nn.Module) -> bool:
-    """Whether `net` is a copy made for attacks whose layers work, and work faster, on images that
-    lie channels last.
-    """
-    return net in _copies and _copies[net].plain
+    return tuple(tensor.data_ptr() for tensor in (*net.parameters(), *net.buffers(), *fused))
 
 
 @dataclass(eq=False)
-class _Copy:
+class Copy:
     """What is known of a copy made for gradients: its fused layers, whether it is a network of this
-    package with known layers alone, and where steps recorded on it are kept, if they are.
+    package with known layers alone, which work, and work faster, on images that lie channels last;
+    and where steps recorded on it are kept, forgotten with it, if it is a kept copy of such a one.
     """
 
     layers: list[Fused]
@@ -214,14 +199,9 @@ class _Copy:
 
 # Something for each network, by identity, and forgotten with it.
 _lock = threading.RLock()
-_copies: MutableMapping[nn.Module, _Copy] = WeakIdKeyDictionary()
+_copies: MutableMapping[nn.Module, Copy] = WeakIdKeyDictionary()
 _kept: MutableMapping[nn.Module, _Kept] = WeakIdKeyDictionary()
 _turns: MutableMapping[nn.Module, threading.RLock] = WeakIdKeyDictionary()
-
-
-def _turn(net: nn.Module) -> threading.RLock:
-    with _lock:
-        return _turns.setdefault(net, threading.RLock())
 
 
 def device_of(net: nn.Module) -> torch.device:
@@ -230,14 +210,14 @@ def device_of(net: nn.Module) -> torch.device:
     return torch.device("cpu") if first is None else first.device
 
 
+@dataclass(eq=False)
 class _Kept:
     """The copies of a network whose owner lets them be kept, by (fused, bf16). It never holds the
     network itself.
     """
 
-    def __init__(self) -> None:
-        self.structure: list[object] | None = None
-        self.copies: dict[tuple[bool, bool], nn.Module] = {}
+    structure: list[object] | None = None
+    copies: dict[tuple[bool, bool], nn.Module] = field(default_factory=dict)
 
     def current(self, net: M, fused: bool, bf16: bool) -> M | None:
         """The copy with the values that `net` has now; None where one must be made anew for each
@@ -251,26 +231,23 @@ class _Kept:
         twin = cast("M | None", self.copies.get((fused, bf16)))
         if twin is not None:
             _take_up(twin, net)
-            return twin
-        twin = _copied(net, fused, bf16, kept=True)
-        if twin is not None:
+        elif (twin := _copied(net, fused, bf16, kept=True)) is not None:
             self.copies[fused, bf16] = twin
         return twin
 
 
+@torch.no_grad()
 def _take_up(twin: nn.Module, net: nn.Module) -> None:
     """Write the values of `net` into its copy. On a CPU only those that differ, so that a network
     which many threads use is not written to; a GPU is not asked, it would be waited for.
     """
-    pairs = zip(
-        (*twin.parameters(), *twin.buffers()), (*net.parameters(), *net.buffers()), strict=True
-    )
-    with torch.no_grad():
-        stale = [
-            own.copy_(value)
-            for own, value in pairs
-            if own.device.type != "cpu" or not torch.equal(own, value.to(own.dtype))
-        ]
+    stale = [
+        own.copy_(value)
+        for own, value in zip(
+            (*twin.parameters(), *twin.buffers()), (*net.parameters(), *net.buffers()), strict=True
+        )
+        if own.device.type != "cpu" or not torch.equal(own, value.to(own.dtype))
+    ]
     for layer in _copies[twin].layers if stale and twin in _copies else ():
         layer.follow()
 
@@ -311,11 +288,10 @@ def has_bf16(device: str) -> bool:
     """
     if device == "cuda":
         return torch.cuda.get_device_capability() >= (8, 0)
-    asks = (
-        getattr(torch.cpu, name, None)
+    if device != "cpu" or not any(
+        getattr(torch.cpu, name, bool)()  # bool() where this torch does not know
         for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    )
-    if device != "cpu" or not any(ask() for ask in asks if ask is not None):
+    ):
         return False
     try:  # oneDNN may be told to do without what the processor has
         x = torch.zeros(1, 8, 8, 8, dtype=torch.bfloat16).to_mkldnn()

@@ -43,14 +43,10 @@ class Normalise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         channels = self.mean.shape[1]
         if x.ndim == 4 and x.shape[1] != channels:
-            hint = (
-                " Repeat the grey channel: x.expand(-1, 3, -1, -1)."
-                if (x.shape[1], channels) == (1, 3)
-                else ""
-            )
+            hint = " Repeat the grey channel: x.expand(-1, 3, -1, -1)."
             raise UserError(
                 f"This network reads images of {channels} channels, and these have {x.shape[1]}:"
-                f" shape {tuple(x.shape)}.{hint}"
+                f" shape {tuple(x.shape)}.{hint if (x.shape[1], channels) == (1, 3) else ''}"
             )
         return (x - self.mean) / self.std
 

@@ -88,8 +88,8 @@ def is_plain(net: nn.Module) -> TypeGuard[Classifier]:
     """Whether `net` is a network of this package, whose layers work in any memory layout, with
     known layers alone.
     """
-    kinds = (registry.get("net", key) for key in registry.keys("net"))
-    return type(net) in kinds and is_known(net)
+    ours = (registry.get("net", key) for key in registry.keys("net"))
+    return type(net) in ours and is_known(net)
 
 
 class Fused(nn.Module):
@@ -108,22 +108,22 @@ class Fused(nn.Module):
         self.bias = torch.empty(len(conv.weight), dtype=dtype, device=conv.weight.device)
         self.follow()
 
+    @torch.no_grad()
     def follow(self) -> None:
         """Take up the values that the two layers have now, in the same memory."""
         conv, norm = self.parts
         assert norm.running_mean is not None and norm.running_var is not None
-        with torch.no_grad():
-            weight, bias = fuse_conv_bn_weights(
-                conv.weight,
-                conv.bias,
-                norm.running_mean,
-                norm.running_var,
-                norm.eps,
-                norm.weight,
-                norm.bias,
-            )
-            self.weight.copy_(weight)
-            self.bias.copy_(bias)
+        weight, bias = fuse_conv_bn_weights(
+            conv.weight,
+            conv.bias,
+            norm.running_mean,
+            norm.running_var,
+            norm.eps,
+            norm.weight,
+            norm.bias,
+        )
+        self.weight.copy_(weight)
+        self.bias.copy_(bias)
 
     def forward(self, x: Tensor) -> Tensor:
         conv = self.parts[0]
@@ -143,7 +143,10 @@ def fuse(twin: nn.Module, bf16: bool) -> list[Fused]:
     layout = torch.contiguous_format if maps is None else torch.channels_last
     if maps is not None:
         twin.to(memory_format=layout)
-    in_bf16 = maps if bf16 and maps is not None and _can_be_bf16(maps) else None
+    can_be_bf16 = type(maps) is nn.Sequential and all(
+        type(part) in IN_BF16 or _name(part) in BLOCKS for part in maps.modules()
+    )
+    in_bf16 = maps if bf16 and can_be_bf16 else None
     fused: list[Fused] = []
     for container in list(twin.modules()):
         layers = _fused_layers(container, None if in_bf16 is None else torch.bfloat16, layout)
@@ -153,12 +156,6 @@ def fuse(twin: nn.Module, bf16: bool) -> list[Fused]:
     if in_bf16 is not None:
         _to_bf16(in_bf16, {layer.parts[0] for layer in fused})
     return fused
-
-
-def _can_be_bf16(maps: nn.Module) -> bool:
-    return type(maps) is nn.Sequential and all(
-        type(part) in IN_BF16 or _name(part) in BLOCKS for part in maps.modules()
-    )
 
 
 def _to_bf16(maps: nn.Module, done: set[nn.Conv2d]) -> None:
@@ -187,9 +184,14 @@ def _fused_layers(
     for first, second in pairs:
         conv, norm = children.get(first), children.get(second)
         if (
-            isinstance(conv, nn.Conv2d)
-            and isinstance(norm, nn.BatchNorm2d)
-            and _can_be_fused(conv, norm)
+            type(conv) is nn.Conv2d
+            and type(norm) is nn.BatchNorm2d
+            and conv.padding_mode == "zeros"
+            and norm.running_mean is not None
+            and norm.running_var is not None
+            and not norm.training
+            and conv.weight.dtype == norm.running_mean.dtype
+            and conv.weight.dtype in (torch.float32, torch.float64)
         ):
             layers[first] = Fused(conv, norm, dtype or conv.weight.dtype, layout)
             layers[second] = None if in_turn else nn.Identity()
@@ -199,29 +201,17 @@ def _fused_layers(
     }
 
 
-def _can_be_fused(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
-    return (
-        type(conv) is nn.Conv2d
-        and type(norm) is nn.BatchNorm2d
-        and conv.padding_mode == "zeros"
-        and norm.running_mean is not None
-        and norm.running_var is not None
-        and not norm.training
-        and conv.weight.dtype == norm.running_mean.dtype
-        and conv.weight.dtype in (torch.float32, torch.float64)
-    )
-
-
 def _with_layers(container: nn.Module, layers: dict[str, nn.Module | None]) -> nn.Module:
     """A module that runs the forward of `container`'s class with other layers, and shares
     everything else with it.
     """
     other = object.__new__(type(container))
-    vars(other).update(vars(container))
-    children = {name: layers.get(name, child) for name, child in container._modules.items()}
-    vars(other)["_modules"] = {
-        name: child for name, child in children.items() if child is not None or name not in layers
+    children = {
+        name: layers.get(name, child)
+        for name, child in container._modules.items()
+        if name not in layers or layers[name] is not None
     }
+    vars(other).update(vars(container) | {"_modules": children})
     return other
 
 

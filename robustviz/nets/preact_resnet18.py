@@ -32,8 +32,7 @@ class PreActBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         ready = self.before(x)
-        skip = x if self.shortcut is None else self.shortcut(ready)
-        out: Tensor = self.body(ready) + skip
+        out: Tensor = self.body(ready) + (x if self.shortcut is None else self.shortcut(ready))
         return out
 
 
@@ -84,7 +83,7 @@ class PreActResNet18(Classifier):
     def __init__(
         self, classes: int, channels: int, size: int, mean: PerChannel, std: PerChannel
     ) -> None:
-        stages = ((2, 64), (2, 128), (2, 256), (2, 512))
         super().__init__(
-            preact_maps(channels, size, 64, stages, mean, std), nn.Linear(512, classes)
+            preact_maps(channels, size, 64, ((2, 64), (2, 128), (2, 256), (2, 512)), mean, std),
+            nn.Linear(512, classes),
         )

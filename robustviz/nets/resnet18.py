@@ -24,14 +24,16 @@ class ResNet18(Classifier):
         whole = load("torchvision.models").resnet18(num_classes=classes)
         stem = nn.Conv2d(channels, 64, 3, 1, 1, bias=False)
         nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
-        maps = nn.Sequential(
-            Normalise(channels, mean, std),
-            stem,
-            whole.bn1,
-            whole.relu,
-            whole.layer1,
-            whole.layer2,
-            whole.layer3,
-            whole.layer4,
+        super().__init__(
+            nn.Sequential(
+                Normalise(channels, mean, std),
+                stem,
+                whole.bn1,
+                whole.relu,
+                whole.layer1,
+                whole.layer2,
+                whole.layer3,
+                whole.layer4,
+            ),
+            whole.fc,
         )
-        super().__init__(maps, whole.fc)

@@ -23,10 +23,9 @@ class Block(nn.Module):
             nn.Conv2d(out, out, 3, 1, 1, bias=False),
             nn.BatchNorm2d(out),
         )
-        same = inside == out and stride == 1
         self.shortcut = (
             nn.Identity()
-            if same
+            if inside == out and stride == 1
             else nn.Sequential(nn.Conv2d(inside, out, 1, stride, bias=False), nn.BatchNorm2d(out))
         )
         self.relu = nn.ReLU()

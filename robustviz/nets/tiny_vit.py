@@ -106,14 +106,16 @@ class TinyViT(Classifier):
         missing = (
             side * patch - size
         )  # a size that is no multiple: the last patches get zeros, no pixel is dropped
-        maps = nn.Sequential(
-            Normalise(channels, mean, std),
-            nn.ZeroPad2d((0, missing, 0, missing)),
-            nn.Conv2d(channels, WIDTH, patch, patch),
-            Positions(WIDTH, side),
-            Encoder(WIDTH, BLOCKS, HEADS),
+        super().__init__(
+            nn.Sequential(
+                Normalise(channels, mean, std),
+                nn.ZeroPad2d((0, missing, 0, missing)),
+                nn.Conv2d(channels, WIDTH, patch, patch),
+                Positions(WIDTH, side),
+                Encoder(WIDTH, BLOCKS, HEADS),
+            ),
+            nn.Linear(WIDTH, classes),
         )
-        super().__init__(maps, nn.Linear(WIDTH, classes))
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)

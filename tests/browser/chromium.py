@@ -105,7 +105,8 @@ def install() -> str | None:
         for command, seconds in way:
             print(
                 "No Chromium yet; trying:"
-                f" {' '.join(Path(word).name if word == sys.executable else word for word in command)}",
+                " "
+                + " ".join(Path(word).name if word == sys.executable else word for word in command),
                 flush=True,
             )
             if _said(command, seconds) is None:

@@ -42,13 +42,16 @@ def test_the_camera_of_a_figure_gives_an_svg(page, server, settled):
 
 # Where on the screen the loneliest point of a figure lies, and which test image it is.
 LONELIEST = """gd => {
-    const points = [], x = gd._fullLayout.xaxis, y = gd._fullLayout.yaxis, box = gd.getBoundingClientRect();
+    const points = [], x = gd._fullLayout.xaxis, y = gd._fullLayout.yaxis;
+    const box = gd.getBoundingClientRect();
     for (const trace of gd._fullData) {
         if (!trace.customdata) continue;
         for (let i = 0; i < trace.x.length; i++) points.push(
-            [box.left + x._offset + x.l2p(trace.x[i]), box.top + y._offset + y.l2p(trace.y[i]), trace.customdata[i][0]]);
+            [box.left + x._offset + x.l2p(trace.x[i]), box.top + y._offset + y.l2p(trace.y[i]),
+             trace.customdata[i][0]]);
     }
-    const gap = p => Math.min(...points.filter(q => q !== p).map(q => Math.hypot(p[0] - q[0], p[1] - q[1])));
+    const gap = p => Math.min(...points.filter(q => q !== p)
+        .map(q => Math.hypot(p[0] - q[0], p[1] - q[1])));
     return points.sort((p, q) => gap(q) - gap(p))[0];
 }"""
 
@@ -56,7 +59,8 @@ LONELIEST = """gd => {
 # The image of the point under the mouse, after the figure has had its time to look: it does so in
 # the next frames.
 HOVERED = """gd => new Promise(done => requestAnimationFrame(() => requestIdleCallback(
-    () => setTimeout(() => done(gd._hoverdata?.[0]?.customdata?.[0] ?? null), 50), { timeout: 2000 })))"""
+    () => setTimeout(() => done(gd._hoverdata?.[0]?.customdata?.[0] ?? null), 50),
+    { timeout: 2000 })))"""
 
 
 def click_a_point(page, key: str) -> int:

@@ -16,7 +16,8 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TEXT = (REPOSITORY / "docs" / "adding.md").read_text(encoding="utf-8")
-# Each block of code belongs to the last path named before it, and is a line where it says after what.
+# Each block of code belongs to the last path named before it, and is a line where it says after
+# what.
 PLACE = re.compile(r"`(robustviz/[a-z_/]+\.py)`(?:, after `([^`]+)`)?")
 BLOCKS = [
     (*PLACE.findall(before)[-1], code)

@@ -548,9 +548,7 @@ class Slow(PGD):
         return torch.stack(found)
 
 
-def test_a_count_leaves_images_where_they_are_first_found_to_be_misread_and_takes_an_attacks_own_call() -> (
-    None
-):
+def test_a_count_leaves_an_image_where_it_is_first_misread_and_takes_an_attacks_own_call() -> None:
     net = next(
         run
         for run in folder.all_runs()

@@ -147,9 +147,14 @@ def test_only_what_stands_between_the_marks_is_written(tmp_path: Path) -> None:
     )
     for _ in range(2):
         report.write(found(outcome()), readme, results)
-        assert (
-            readme.read_text(encoding="utf-8")
-            == f"before\n{report.MARKS[0]}\n{report.summary(found(outcome()))}\n{report.MARKS[1]}\nafter\n"
+        assert readme.read_text(encoding="utf-8") == "\n".join(
+            [
+                "before",
+                report.MARKS[0],
+                report.summary(found(outcome())),
+                report.MARKS[1],
+                "after\n",
+            ]
         )
     assert results.read_text(encoding="utf-8").count("### B9: Grad-CAM") == 1
     report.write({}, readme, results)

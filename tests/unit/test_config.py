@@ -244,9 +244,7 @@ def test_every_lesson_could_begin(name: str) -> None:
     loop.check(TrainConfig.make(name))
 
 
-def test_a_published_recipe_says_where_it_differs_and_a_lesson_claims_no_time_that_nobody_measured() -> (
-    None
-):
+def test_a_published_recipe_says_where_it_differs_and_a_lesson_claims_no_unmeasured_time() -> None:
     for name, preset in PRESETS.items():
         assert (
             ("Differs:" in preset.text)

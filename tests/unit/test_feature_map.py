@@ -629,7 +629,8 @@ def test_the_figure_of_distances_has_the_probes_means_and_intervals(run) -> None
     mean, low, high = mean_interval(lead[1] - lead[0])
     assert (
         low > 0
-        and f"B PGD-AT keeps images nearer to their class than A Standard: by {mean:.2f} (95 %: {low:.2f} to {high:.2f})"
+        and "B PGD-AT keeps images nearer to their class than A Standard: by"
+        f" {mean:.2f} (95 %: {low:.2f} to {high:.2f})"
         in said
     )
     right = [result.pred_adv == result.y for result in (a, b)]

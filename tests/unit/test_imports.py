@@ -374,12 +374,15 @@ import sys
 from importlib.machinery import PathFinder
 class Without:
     def find_spec(self, name, path=None, target=None):
-        return None if name.split('.')[0] in {DASHBOARD!r} else PathFinder.find_spec(name, path, target)
+        if name.split('.')[0] not in {DASHBOARD!r}:
+            return PathFinder.find_spec(name, path, target)
 sys.meta_path[sys.meta_path.index(PathFinder)] = Without()
 from robustviz import TrainConfig, train
 from robustviz.types import UserError
-import robustviz.training.loop, robustviz.training.evaluate, robustviz.training.presets, robustviz.runs.worker, robustviz.runs.queue
-config = TrainConfig(data='shapes', method='fgsm_rs', n_train=16, batch_size=16, epochs=1, threads=1, device='cpu')
+import robustviz.training.loop, robustviz.training.evaluate, robustviz.training.presets
+import robustviz.runs.worker, robustviz.runs.queue
+config = TrainConfig(data='shapes', method='fgsm_rs', n_train=16, batch_size=16,
+                     epochs=1, threads=1, device='cpu')
 print(next(train(config)).epoch)
 try: next(train(TrainConfig(data='digits')))
 except UserError as error: print(error)
@@ -414,8 +417,11 @@ import sys, importlib, torch, torchvision, numpy, safetensors.torch
 def forbidden(*a, **k): raise SystemExit('a device was picked at import')
 torch.cuda.is_available = torch.cuda.device_count = forbidden
 def watch(event, args):
-    if event in ('socket.connect', 'socket.getaddrinfo', 'subprocess.Popen', 'os.mkdir', 'os.rename', 'os.remove'): raise SystemExit(event + ' at import')
-    if event == 'open' and isinstance(args[1], str) and set(args[1]) & set('wax+'): raise SystemExit('writing at import: ' + str(args[0]))
+    if event in ('socket.connect', 'socket.getaddrinfo', 'subprocess.Popen', 'os.mkdir',
+                 'os.rename', 'os.remove'):
+        raise SystemExit(event + ' at import')
+    if event == 'open' and isinstance(args[1], str) and set(args[1]) & set('wax+'):
+        raise SystemExit('writing at import: ' + str(args[0]))
 sys.addaudithook(watch)
 for m in {every!r}: importlib.import_module(m)
 """

@@ -17,7 +17,7 @@ from robustviz import data
 from robustviz.attacks import FGSM, MIM, PGD, Attack, recorded
 from robustviz.methods import PGDAT, TRADES
 from robustviz.methods.base import Method
-from robustviz.nets.attackable import attackable, keep, recordings_of
+from robustviz.nets.attackable import attackable, copy_of, keep
 from robustviz.nets.base import Classifier
 from robustviz.runs import folder
 from robustviz.types import Batch, UserError
@@ -216,7 +216,7 @@ def test_only_so_many_recordings_are_kept_and_they_go_with_their_network(
         for _ in range(2):
             PGD(eps=0.1, steps=2)(net, split.x[:size], split.y[:size])
     with attackable(net) as fast:
-        kept = recordings_of(fast)["recordings"].kept  # type: ignore[index]
+        kept = copy_of(fast).recordings["recordings"].kept  # type: ignore[union-attr, index]
     assert len(kept) == recorded.KEPT and all(kept.values()) and len(played) == recorded.KEPT + 3
 
 
