@@ -238,8 +238,10 @@ def write_hashes() -> Path:
     """
     from robustviz.runs.folder import write_file
 
-    text = "".join(f"{sha256(path)}  {name}\n" for name, path in sorted(_shipped().items()))
-    write_file(CHECKPOINTS / LIST, text.encode())
+    write_file(
+        CHECKPOINTS / LIST,
+        "".join(f"{sha256(path)}  {name}\n" for name, path in sorted(_shipped().items())).encode(),
+    )
     return CHECKPOINTS / LIST
 
 

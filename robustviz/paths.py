@@ -31,5 +31,6 @@ def _data_home() -> Path:
         "darwin": "~/Library/Application Support",
         "win32": os.environ.get("LOCALAPPDATA") or "~/AppData/Local",
     }
-    usual = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(homes.get(sys.platform, usual)).expanduser()
+    return Path(
+        homes.get(sys.platform) or os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    ).expanduser()

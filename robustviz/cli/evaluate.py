@@ -83,11 +83,12 @@ def _ladder(args: argparse.Namespace, run: folder.Run) -> int:
         # Each rung is shown when it is done: the last one may take an hour.
         say=say if args.json else functools.partial(print, flush=True),
     )
-    lines = (
-        f"Clean {result.rungs[0].clean_k} of {result.n}. {result.verdict}",
-        *filter(None, [result.rungs[-1].note]),
+    return show(
+        args,
+        {"run": str(run.path)} | about(run) | result.to_json(),
+        f"Clean {result.rungs[0].clean_k} of {result.n}. {result.verdict}"
+        f"\n{result.rungs[-1].note}".rstrip(),
     )
-    return show(args, {"run": str(run.path)} | about(run) | result.to_json(), "\n".join(lines))
 
 
 COMMANDS = (

@@ -122,14 +122,18 @@ def _climbed(run: folder.Run, every: list[Evaluation]) -> list[Row]:
         for finding in rung.doctor
         if not finding.ok
     )
-    row = [
-        run.id,
-        f"{rungs[0].clean_acc:.3f}",
-        *(cells.get(name, "–") for name in RUNGS),
-        str(rungs[0].n),
-        f"FAULT: {', '.join(failed)}" if failed else "no fault found",
+    return [
+        (
+            whose(run) | (best or rungs[0]).to_json(),
+            [
+                run.id,
+                f"{rungs[0].clean_acc:.3f}",
+                *(cells.get(name, "–") for name in RUNGS),
+                str(rungs[0].n),
+                f"FAULT: {', '.join(failed)}" if failed else "no fault found",
+            ],
+        )
     ]
-    return [(whose(run) | (best or rungs[0]).to_json(), row)]
 
 
 FLAG = {"action": "store_true"}

@@ -221,7 +221,6 @@ def _environment() -> dict[str, str]:
     """The child's environment. It runs where app.py lies, so paths that were meant from here become
     absolute.
     """
-    path = [str(paths.PACKAGE.parent), os.environ.get("PYTHONPATH")]
     return {
         **os.environ,
         **{
@@ -229,7 +228,9 @@ def _environment() -> dict[str, str]:
             for name in ("ROBUSTVIZ_RUNS", "ROBUSTVIZ_DATA")
             if os.environ.get(name)
         },
-        "PYTHONPATH": os.pathsep.join(filter(None, path)),
+        "PYTHONPATH": os.pathsep.join(
+            filter(None, [str(paths.PACKAGE.parent), os.environ.get("PYTHONPATH")])
+        ),
         "PYTHONUNBUFFERED": "1",
         "PYTHONIOENCODING": "utf-8:replace",
     }
