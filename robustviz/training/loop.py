@@ -139,7 +139,6 @@ class Training:
         self.plan = planned(stages, total)
         self.optimiser: torch.optim.Optimizer | None = None
         self.loss: nn.Module | None = None  # the present stage's
-
         # on a GPU a look at a loss would wait for it; there it is looked at once an epoch
         self.watched = self.device.type == "cpu"
         self.epoch = self.batch = self.best_epoch = 0
@@ -207,8 +206,6 @@ class Training:
         self.aux = None if helper is None else helper.to(self.device)
         self.ema: nets.Classifier | None = copy.deepcopy(self.net) if config.ema else None
 
-    # What is looked at from outside.
-
     @property
     def judged(self) -> nets.Classifier:
         """The net that is validated and kept: the running average where there is one."""
@@ -232,8 +229,6 @@ class Training:
             eps=float(attack.eps or 0),
             epoch=self.epoch,
         )
-
-    # The loop.
 
     def epochs(self, on_batch: Callable[[Tick], Answer] | None = None) -> Iterator[EpochRecord]:
         """Yield a record after each epoch from the present position on; `ended` says why the

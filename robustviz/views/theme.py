@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import cycle
 from typing import Any, TypeVar
 
 import plotly.graph_objects as go
@@ -42,6 +43,8 @@ COLOURS = {
     },
 }
 DASHES = {"a": "solid", "b": "dash"}
+# of networks besides A and B
+OTHERS = (("text", "dot"), ("faint", "dashdot"), ("text", "longdash"), ("faint", "longdashdot"))
 _PLAIN = {
     "displaylogo": False,
     "showSendToCloud": False,
@@ -126,6 +129,20 @@ def sides(named: Mapping[str, object]) -> list[str]:
         if set(letters) <= set(order) and len(set(letters)) == len(letters)
         else order[: len(letters)]
     )
+
+
+def styles(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """A colour's name and a dash for each network: A's and B's own, neutral ones for others."""
+    sides = {name: name[0].lower() for name in names if name[:2] in ("A ", "B ", "A", "B")} or dict(
+        zip(names, ("a", "b"), strict=False)
+    )
+    others = cycle(OTHERS)
+    return ((sides[name], DASHES[sides[name]]) if name in sides else next(others) for name in names)
+
+
+def listed(words: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def spread(mean: float, low: float, high: float, form: str = ".2f") -> str:

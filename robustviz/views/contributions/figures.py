@@ -5,8 +5,7 @@ pairs are pulled, more steps.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import cycle
+from collections.abc import Mapping
 
 import numpy as np
 import plotly.graph_objects as go
@@ -14,13 +13,22 @@ import plotly.graph_objects as go
 from robustviz.stats import Bools, Floats, mean_interval, t_quantile, tango, wilson
 from robustviz.types import eps_text
 from robustviz.views.contributions.result import AttackSteps, Contributions, Pairing
-from robustviz.views.theme import COLOURS, DASHES, LIGHT, band, blank, clear, finish, named
+from robustviz.views.theme import (
+    COLOURS,
+    DASHES,
+    LIGHT,
+    band,
+    blank,
+    clear,
+    finish,
+    listed,
+    named,
+    styles,
+)
 
 FEW = 10  # images: below, no verdict
 FLOOR = 1e-3  # losses below are drawn here on the logarithmic axes
 CORNER = math.log(2)  # cross-entropy above: the true class's output is below one half
-# networks besides A and B
-OTHERS = (("text", "dot"), ("faint", "dashdot"), ("text", "longdash"), ("faint", "longdashdot"))
 WEIGHTS = {
     "adversarial": "w = p(y|x')",
     "clean": "w = p(y|x)",
@@ -45,14 +53,14 @@ def contributions(
     figure = blank(
         template,
         "How many features carry the answer",
-        f"image {first.index[0]}, {_class(first)}"
+        f"image {first.index[0]}, {first.class_name}"
         if len(first.y) == 1
         else f"mean of {len(first.y)} test images, untouched; band: 95 %",
         height=440,
         yaxis={"title": "share held", "range": [0, 1.02], "tickformat": ".0%"},
     )
     reach = 10.0  # the axis ends where the slowest curve has nearly all
-    for (name, result), (own, dash) in zip(found.items(), _styles(found), strict=False):
+    for (name, result), (own, dash) in zip(found.items(), styles(found), strict=False):
         shares = result.shares[np.isfinite(result.half)]
         if len(shares):
             look = {"color": COLOURS[template][own], "dash": dash}
@@ -114,12 +122,12 @@ def _carried(found: Mapping[str, Contributions]) -> str:
         )
     if alone:
         return (
-            f"Half of what speaks for {_class(first)} on image {first.index[0]} is carried by"
-            f" {_list(said)}."
+            f"Half of what speaks for {first.class_name} on image {first.index[0]} is carried by"
+            f" {listed(said)}."
         )
     return (
         f"Half of what speaks for the true class is carried, on average over {len(first.y)} images,"
-        f" by {_list(said)}."
+        f" by {listed(said)}."
         + (
             f" Images on which nothing speaks for it are left out: at most {lacking} a network."
             if lacking
@@ -153,7 +161,7 @@ def _risen(found: Mapping[str, Contributions]) -> str:
         verdicts["earlier" if high < 0 else "later" if low > 0 else "undecided"].append(
             f"{name} ({mean:+.1f} [{low:+.1f}, {high:+.1f}] % of the features)"
         )
-    said = [f"{word} in {_list(names)}" for word, names in verdicts.items() if names]
+    said = [f"{word} in {listed(names)}" for word, names in verdicts.items() if names]
     if not said:
         return ""
     seen = "No" if not verdicts["earlier"] else "Yes" if len(said) == 1 else "In part"
@@ -171,7 +179,7 @@ def dropped(result: Contributions, *, side: str = "a", template: str = LIGHT) ->
     parts, mask, width = result.parts[0][order], result.mask[0][order], len(order)
     figure = blank(
         template,
-        f"What guided dropout drops: {_class(result)}",
+        f"What guided dropout drops: {result.class_name}",
         f"image {result.index[0]}; one draw, seed {meta['seed']}",
         height=360,
         barmode="overlay",
@@ -206,7 +214,7 @@ def dropped(result: Contributions, *, side: str = "a", template: str = LIGHT) ->
         figure,
         "Bars: each feature's contribution to the true class's logit, sorted.",
         meta,
-        f"The logit of {_class(result)} is {logit:.2f}: contributions {logit - bias:.2f}, bias"
+        f"The logit of {result.class_name} is {logit:.2f}: contributions {logit - bias:.2f}, bias"
         f" {bias:.2f}. With {whose} ({choice}; rate {meta['rate']:g}) this draw drops {gone.sum()}"
         f" features and scales {int(stays.sum())} up; the logit becomes"
         f" {float((result.parts[0] * result.mask[0]).sum() + bias):.2f}.",
@@ -338,7 +346,7 @@ def opposition(
         xaxis={"title": "cosine of the two gradients, by image", "range": [-1, 1]},
         yaxis={"title": "images"},
     )
-    for (name, result), (own, _) in zip(found.items(), _styles(found), strict=False):
+    for (name, result), (own, _) in zip(found.items(), styles(found), strict=False):
         figure.add_bar(
             x=(edges[:-1] + edges[1:]) / 2,
             y=np.histogram(result.cosine[np.isfinite(result.cosine)], edges)[0],
@@ -410,7 +418,7 @@ def attack_steps(
         },
         yaxis={"title": "still right", "range": [0, 1.02], "tickformat": ".0%"},
     )
-    for at, (name, (own, dash)) in enumerate(zip(found, _styles(found), strict=False)):
+    for at, (name, (own, dash)) in enumerate(zip(found, styles(found), strict=False)):
         result, colour = found[name], colours[own]
         band(figure, result.steps, result.interval[:, 0], result.interval[:, 1], colour)
         figure.add_scatter(
@@ -488,20 +496,3 @@ def _attack(result: Pairing) -> str:
         f"PGD-{result.meta['attack']['steps']}, ε = {eps_text(result.meta['eps'])}, seed"
         f" {result.meta['seed']}"
     )
-
-
-def _styles(names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """A colour's name and a dash for each network: A's and B's own, neutral ones for others."""
-    sides = {name: name[0].lower() for name in names if name[:2] in ("A ", "B ", "A", "B")} or dict(
-        zip(names, ("a", "b"), strict=False)
-    )
-    others = cycle(OTHERS)
-    return ((sides[name], DASHES[sides[name]]) if name in sides else next(others) for name in names)
-
-
-def _class(result: Contributions) -> str:
-    return str(result.meta["classes"][int(result.y[0])])
-
-
-def _list(said: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(said[:-1]), *said[-1:]]))

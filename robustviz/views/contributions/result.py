@@ -44,6 +44,11 @@ class Contributions(Result):
     index: Ints
 
     @property
+    def class_name(self) -> str:
+        """The first image's class."""
+        return str(self.meta["classes"][int(self.y[0])])
+
+    @property
     def logit(self) -> Floats:
         """The logit of the true class, (n,)."""
         return np.asarray(self.parts.sum(axis=1) + self.bias)
