@@ -322,6 +322,6 @@ def eventually() -> Callable[..., None]:
 
 
 @pytest.fixture
-def resolved() -> Callable[..., Page]:
+def settled() -> Callable[..., Page]:
     """`settled(page)`: wait until the app has nothing more to do; the page."""
     return wait_until_settled
