@@ -311,10 +311,8 @@ class Attack(Spec):
         check_shape(x)
         with torch.inference_mode(False):
             # On a GPU the values are not looked at: a training would wait for it in every step.
-            x, rng = (
-                check_images(x) if x.device.type == "cpu" else plain_tensor(x),
-                rng or generator(x),
-            )
+            x = check_images(x) if x.device.type == "cpu" else plain_tensor(x)
+            rng = rng or generator(x)
             best = self._ascend(objective, x, eps, rng)
             if self.restart_count > 1:
                 with torch.no_grad():
