@@ -451,12 +451,9 @@ def attack_steps(
             },
             hovertemplate=f"Square-{result.queries}: " + "%{y:.0%}<extra>" + name + "</extra>",
         )
-    return finish(
-        figure,
-        "Accuracy against the number of attack steps, and under Square.",
-        first.meta,
-        " ".join(_masked(name, result) for name, result in found.items()),
-    )
+    alt = "Accuracy against the number of attack steps, and under Square."
+    sentence = " ".join(_masked(name, result) for name, result in found.items())
+    return finish(figure, alt, first.meta, sentence)
 
 
 def _masked(name: str, result: AttackSteps) -> str:

@@ -160,7 +160,6 @@ def surfaces(run: Run, spec: SurfacesSpec) -> Surface:
     d = adversarial_direction(reference, x, y, spec)
     r, a = rademacher(tuple(x.shape[1:]), spec.seed), ticks(spec.grid, span)
     wanted = None if witness is None else logits_of(net_of(witness), x)
-
     losses_of = partial(losses_at, y=y, wanted=wanted, temperature=temperature)
     said: JSON = {}
     if spec.refine:
@@ -196,11 +195,7 @@ def surfaces(run: Run, spec: SurfacesSpec) -> Surface:
         meta=meta_of(
             run,
             split,
-            index=spec.index,
-            seed=spec.seed,
-            grid=spec.grid,
             span=span,
-            direction=spec.direction,
             temperature=temperature,
             reference=reference.id,
             witness=witness.id if witness else None,
@@ -208,6 +203,7 @@ def surfaces(run: Run, spec: SurfacesSpec) -> Surface:
             summary=f"{_heights(hard, a, run.eps, spec.index)}; adversarial direction"
             f" ({spec.direction}) from {reference.id}, random direction seed"
             f" {spec.seed}{_shared(said)}",
+            **{name: getattr(spec, name) for name in ("index", "seed", "grid", "direction")},
             **said,
         ),
     )
