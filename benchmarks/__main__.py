@@ -12,9 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-os.environ.setdefault(
-    "KINETO_LOG_LEVEL", "5"
-)  # torch's profiler tells the terminal whenever it begins
+# torch's profiler tells the terminal whenever it begins
+os.environ.setdefault("KINETO_LOG_LEVEL", "5")
 
 import torch
 
@@ -79,9 +78,8 @@ def main(arguments: list[str] | None = None) -> int:
                     "outcomes": [one.to_json() for one in outcomes],
                 }
                 out.parent.mkdir(exist_ok=True)
-                write_file(
-                    out, json.dumps(found, indent=1).encode()
-                )  # at once: a GPU may be lent for minutes
+                # at once: a GPU may be lent for minutes
+                write_file(out, json.dumps(found, indent=1).encode())
         except (UserError, ImportError) as error:
             print(f"{name}: left out. {error}", file=sys.stderr)
             failed += 1

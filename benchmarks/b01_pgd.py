@@ -15,10 +15,8 @@ from robustviz.methods import PGDAT
 from robustviz.nets.attackable import has_bf16
 from robustviz.types import Batch
 
-WANTED = {
-    torch.float32: 0.65,
-    torch.bfloat16: 0.40,
-}  # of the GEMM rate of the same processor; ratios to peers are told, not chased
+# of the GEMM rate of the same processor; ratios to peers are told, not chased
+WANTED = {torch.float32: 0.65, torch.bfloat16: 0.40}
 
 NO_BF16 = " A race in bf16 is not applicable: this processor has none that torch can use."
 

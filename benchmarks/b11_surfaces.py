@@ -177,9 +177,8 @@ def around_weights(run: Run, device: str, rounds: int) -> Outcome:
     first, second = a.repeat_interleave(len(a)), a.repeat(len(a))
     grid = (len(a), len(a))
 
-    loader = DataLoader(
-        TensorDataset(x, y), batch_size=BEST
-    )  # 128 is its default; without worker processes, which it would start a point
+    # 128 is its default; without worker processes, which it would start a point
+    loader = DataLoader(TensorDataset(x, y), batch_size=BEST)
     moving, start = (
         run.net().to(device).eval(),
         [weight.detach().clone() for weight in net.parameters()],

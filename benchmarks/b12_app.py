@@ -186,9 +186,8 @@ class Visitor:
         got: list[bytes] = []
         while True:
             got.append(bytes(self.socket.recv(timeout=self.patience)))  # type: ignore[arg-type]
-            if (
-                len(got[-1]) < 200
-            ):  # parsed later, so that this process leaves the processor to the other one
+            # parsed later, so that this process leaves the processor to the other one
+            if len(got[-1]) < 200:
                 last = ForwardMsg.FromString(got[-1])
                 if (
                     last.WhichOneof("type") == "script_finished"
@@ -312,9 +311,8 @@ def reruns(each: int) -> Outcome:
         bare = Visitor(other)
         for _ in range(5):
             bare.rerun()
-        all_pages(
-            server, None, 0
-        )  # compute once what pages show; the next first times are those of a server in use
+        # compute once what pages show; the next first times are those of a server in use
+        all_pages(server, None, 0)
         used = server.spent
         quiet, theirs, first = all_pages(server, bare, each)
         used = 1000 * (server.spent - used) / len(quiet)

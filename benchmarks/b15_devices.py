@@ -38,9 +38,8 @@ def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
         )
 
 
-Place = tuple[
-    str, str, Callable[[], AbstractContextManager[object]]
-]  # (name, device, what holds while it counts)
+# (name, device, what holds while it counts)
+Place = tuple[str, str, Callable[[], AbstractContextManager[object]]]
 
 
 def against(here: Place, there: Place, most: int, rounds: int, note: str = "") -> Outcome:

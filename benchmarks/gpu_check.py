@@ -26,9 +26,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault(
-    "KINETO_LOG_LEVEL", "5"
-)  # torch's profiler tells the terminal whenever it begins
+# torch's profiler tells the terminal whenever it begins
+os.environ.setdefault("KINETO_LOG_LEVEL", "5")
 
 import torch
 
@@ -229,9 +228,8 @@ def main() -> int:
                     "outcomes": [one.to_json() for one in outcomes],
                 }
                 out.parent.mkdir(exist_ok=True)
-                write_file(
-                    out, json.dumps(found, indent=1).encode()
-                )  # at once: a GPU may be lent for minutes
+                # at once: a GPU may be lent for minutes
+                write_file(out, json.dumps(found, indent=1).encode())
         except Exception as error:  # the others are worth having all the same
             failed.append(f"{key}, which ended in {type(error).__name__}: {error}")
         judged = on_gpu or key == "B15"  # at toy size the others' gates are luck

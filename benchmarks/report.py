@@ -18,11 +18,8 @@ from robustviz.runs.folder import write_file
 HERE = Path(__file__).resolve().parent
 README, RESULTS = HERE.parent / "README.md", HERE / "RESULTS.md"
 MARKS = "<!-- bench -->", "<!-- /bench -->"
-DEVICES = {
-    "cpu": "On a CPU with bf16",
-    "cpu-fp32": "On a CPU without bf16",
-    "cuda": "On a GPU",
-}  # as `harness.kind` has them
+# as `harness.kind` has them
+DEVICES = {"cpu": "On a CPU with bf16", "cpu-fp32": "On a CPU without bf16", "cuda": "On a GPU"}
 NONE = "Nothing has been measured yet: `make bench`."
 NO_GPU = (
     "On a GPU nothing has been measured: none was at hand. `make gpu-check` tries everything there"

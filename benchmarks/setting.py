@@ -22,9 +22,8 @@ from robustviz.training.config import TrainConfig, pick_device
 from robustviz.training.loop import train
 from robustviz.types import UserError
 
-KEPT = (
-    Path(__file__).resolve().parents[1] / ".bench"
-)  # networks trained for a gate; not part of the repository
+# networks trained for a gate; not part of the repository
+KEPT = Path(__file__).resolve().parents[1] / ".bench"
 
 
 def find_shared_data() -> None:

@@ -85,9 +85,8 @@ def _maps(net: Classifier, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]
     check_shape(x)
     trained = getattr(net, "training", False)  # it may be in the middle of a step: needs no trial
     with torch.inference_mode(False), attackable(net, fused=False) as ready:
-        inside = (
-            copy_of(net) is not None
-        )  # in the middle of an attack: nothing there is looked at twice
+        # in the middle of an attack: nothing there is looked at twice
+        inside = copy_of(net) is not None
         # of maps themselves any number is right
         x = plain_tensor(x) if inside or isinstance(net.maps, nn.Identity) else check_images(x)
         if not inside and not trained and len(x) > 1:
@@ -317,10 +316,8 @@ def _stands_out(values: Tensor, number: float) -> Tensor:
     """Where the z-score of each sample's values is above `number`; population standard
     deviation.
     """
-    mean, std = (
-        values.mean((1, 2, 3), keepdim=True),
-        values.std((1, 2, 3), correction=0, keepdim=True),
-    )
+    mean = values.mean((1, 2, 3), keepdim=True)
+    std = values.std((1, 2, 3), correction=0, keepdim=True)
     return values - mean > number * std
 
 

@@ -132,9 +132,8 @@ def crowd(
             page = PAGES[(number + at) % len(PAGES)]
             fault = ""
             try:
-                if (
-                    person is None or chance.random() < 0.2
-                ):  # arrive, or come by an address that somebody sent
+                # arrive, or come by an address that somebody sent
+                if person is None or chance.random() < 0.2:
                     if person is not None:
                         person.leave()
                     person = Person(server, page, chance.choice(addresses))

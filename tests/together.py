@@ -25,6 +25,7 @@ from robustviz.nets.base import Classifier, Normalise
 from robustviz.runs import worker
 from robustviz.training import config, evaluate, loop, world
 
+# parts of 16 and 17 images
 BASE = {
     "data": "digits",
     "n_train": 66,
@@ -32,7 +33,7 @@ BASE = {
     "epochs": 2,
     "threads": 1,
     "device": "cpu",
-}  # parts of 16 and 17 images
+}
 
 
 class Plain(Classifier):

@@ -16,9 +16,8 @@ from robustviz.inputs import all_logits, logits_of
 from robustviz.registry import option, register
 from robustviz.types import UserError
 
-Judge = Callable[
-    [Tensor], tuple[Tensor, Tensor, Tensor]
-]  # images -> the loss (N,), its gradient, and whether the attack has succeeded (N,)
+# images -> the loss (N,), its gradient, and whether the attack has succeeded (N,)
+Judge = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 
 RISES = 0.75  # a step size is kept while more than this share of its steps raised the loss
 INERTIA = 0.25  # share of the step before in each step
@@ -229,10 +228,8 @@ class APGD(Attack):
             if bool(won.all()):
                 break
             with torch.no_grad():
-                ahead, inertia = (
-                    ball.project(ball.step(z, gradient, size)),
-                    INERTIA if step > 1 else 0.0,
-                )
+                ahead = ball.project(ball.step(z, gradient, size))
+                inertia = INERTIA if step > 1 else 0.0
                 z, old = ball.project(z + (1 - inertia) * (ahead - z) + inertia * (z - old)), z
             loss, gradient, hit = judge(z)
             higher = loss > height

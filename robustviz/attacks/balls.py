@@ -130,9 +130,8 @@ class L2:
         not moved where it is 0.
         """
         gradient = scaled(gradient)
-        return z + size * gradient / self._norm(gradient).clamp(
-            min=1
-        )  # 1 at least, but for a gradient of 0
+        # 1 at least, but for a gradient of 0
+        return z + size * gradient / self._norm(gradient).clamp(min=1)
 
     def advance(self, z: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
         """`step`, then `project`."""

@@ -18,21 +18,11 @@ from robustviz.inputs import all_logits, check_images, check_shape, logits_of
 from robustviz.registry import option, register
 from robustviz.types import UserError
 
-Score = Callable[
-    [Tensor, Tensor], Tensor
-]  # images and their places in the batch -> one number a sample
+# images and their places in the batch -> one number a sample
+Score = Callable[[Tensor, Tensor], Tensor]
 
-HALVINGS = (
-    10,
-    50,
-    200,
-    500,
-    1000,
-    2000,
-    4000,
-    6000,
-    8000,
-)  # of 10,000 queries: after these the area halves
+# of 10,000 queries: after these the area halves
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 TRACE_BYTES = 2**31
 
 

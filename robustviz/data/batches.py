@@ -28,9 +28,8 @@ def _bytes(letters: str, encoding: str = "latin1") -> bytes:
     return letters.encode("latin1")
 
 
-_multiarray = np.empty(0).__reduce__()[
-    0
-]  # numpy's own array builder, wherever this version keeps it
+# numpy's own array builder, wherever this version keeps it
+_multiarray = np.empty(0).__reduce__()[0]
 _ALLOWED = {
     ("numpy.core.multiarray", "_reconstruct"): _multiarray,
     ("numpy._core.multiarray", "_reconstruct"): _multiarray,

@@ -116,9 +116,8 @@ def decode(residual: np.ndarray) -> np.ndarray:
     red and blue as their difference to green. A pixel needs its neighbours, an image not, so the
     work is done for all images at once.
     """
-    out = np.zeros(
-        (33, 33, 3, residual.shape[1]), np.uint8
-    )  # a row above and a column to the left are zero
+    # a row above and a column to the left are zero
+    out = np.zeros((33, 33, 3, residual.shape[1]), np.uint8)
     res = np.ascontiguousarray(residual.transpose(2, 3, 0, 1))
     for r in range(32):
         for c in range(32):

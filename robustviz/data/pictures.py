@@ -37,11 +37,10 @@ SUFFIXES = frozenset(
     }
 )
 MOST_PIXELS = 64_000_000  # a small file can claim to be a huge picture and fill the memory
-RESIZED, DEEP, OWN_RANGE = (
-    "resized",
-    "of more than 8 bits",
-    "scaled by its own range",
-)  # what is done to a picture
+# what is done to a picture
+RESIZED = "resized"
+DEEP = "of more than 8 bits"
+OWN_RANGE = "scaled by its own range"
 WHITE = 2**16 - 1  # of 16 bits
 DARK = 1 / 8  # of its type's white: a 16-bit file that stays below holds fewer bits, 10, 12 or 14
 # share of unreadable files that is told on the card; above it something is wrong with the folder
@@ -132,12 +131,10 @@ def read_picture(path: Path, size: int) -> tuple[np.ndarray, frozenset[str]]:
         if original[0] * original[1] > MOST_PIXELS:
             raise ValueError(f"it has more than {MOST_PIXELS // 1_000_000} million pixels")
         if original[0] >= 4 * size and original[1] >= 4 * size:
-            opened.draft(
-                None, (2 * size, 2 * size)
-            )  # a JPEG's decoder can skip what the resize would throw away
-        stored = (
-            opened.tile[0] if opened.tile else None
-        )  # how the file's bytes are to be read; gone once they are
+            # a JPEG's decoder can skip what the resize would throw away
+            opened.draft(None, (2 * size, 2 * size))
+        # how the file's bytes are to be read; gone once they are
+        stored = opened.tile[0] if opened.tile else None
         picture, done = _eight_bits(ImageOps.exif_transpose(opened), opened, stored)
         if _is_dark_colour(picture, stored):
             picture, done = _deep_colour(path, picture), {DEEP, OWN_RANGE}
@@ -193,9 +190,8 @@ def _deep_colour(path: Path, upper: Image.Image) -> Image.Image:
         )
     elif _ppm_white(tiles[0]):
         values = lower
-    elif not _raw_mode(tiles[0]).startswith(
-        "RGBa"
-    ):  # colours over their transparency have no other half
+    # colours over their transparency have no other half
+    elif not _raw_mode(tiles[0]).startswith("RGBa"):
         values = 256 * values + lower
     shown = np.zeros(values.shape, np.uint8)
     for part in (slice(0, 3), slice(3, 4)):

@@ -62,11 +62,8 @@ class ModelAlignment(Method):
         " the witness and attack. T = 4 is the code's."
     )
     select = "last"
-    recipe: ClassVar[dict[str, Any]] = {
-        "epochs": 3,
-        "lr": 0.01,
-        "schedule": "cosine",
-    }  # a fine-tuning, not a training
+    # a fine-tuning, not a training
+    recipe: ClassVar[dict[str, Any]] = {"epochs": 3, "lr": 0.01, "schedule": "cosine"}
 
     def resolved(self, config: Plan, find_run: FindRun) -> Self:
         """Source and witness by name: those given, else the shipped ordinary networks of

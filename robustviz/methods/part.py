@@ -97,9 +97,10 @@ class Reweighted(Adversarial):
                 f"The network {config.net} has no feature maps to make a mask of: use another"
                 " network, or the rule ones."
             )
+        # refuses a map of one cell
         cam.importance_mask(
             self.heat(net, few.x, few.y), self.rule, (few.x.shape[2], few.x.shape[3])
-        )  # refuses a map of one cell
+        )
 
     def heat(self, net: Classifier, x: Tensor, y: Tensor) -> Tensor:
         """The raw class-activation map (N, h, w) of images `x`, at the class that the settings ask

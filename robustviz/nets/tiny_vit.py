@@ -103,9 +103,8 @@ class TinyViT(Classifier):
     ) -> None:
         patch = 2 * stem_stride(size)
         side = -(-size // patch)
-        missing = (
-            side * patch - size
-        )  # a size that is no multiple: the last patches get zeros, no pixel is dropped
+        # a size that is no multiple: the last patches get zeros, no pixel is dropped
+        missing = side * patch - size
         super().__init__(
             nn.Sequential(
                 Normalise(channels, mean, std),

@@ -24,10 +24,8 @@ from robustviz.types import JSON, UserError, check_eps, parse_number
 # pixels; images that are larger come in smaller batches, so that a step takes about the same memory
 LARGE = 64
 LEAST = 8  # images in such a batch
-WHERE = (
-    "device",
-    "threads",
-)  # where it runs is no part of what was asked, so it is no part of a run's name
+# where it runs is no part of what was asked, so it is no part of a run's name
+WHERE = ("device", "threads")
 
 
 @dataclass(frozen=True)
@@ -111,6 +109,7 @@ class TrainConfig(Spec):
         recipe = {**self.data.recipe, **self.method.recipe}
         usual = recipe.get("batch_size", 128)
         batch = min(usual, max(LEAST, int(usual * (LARGE / max(LARGE, self.data.pixels)) ** 2)))
+        # noisier steps are shorter
         for name, value in {
             "net": self.net or recipe.get("net", "small_resnet"),
             "eps": check_eps(
@@ -121,7 +120,7 @@ class TrainConfig(Spec):
             "batch_size": self.batch_size or batch,
             "lr": (
                 round(recipe.get("lr", 0.1) * (batch / usual), 6) if self.lr is None else self.lr
-            ),  # noisier steps are shorter
+            ),
             "schedule": self.schedule or recipe.get("schedule", "cyclic"),
             "augment": self.augment or recipe.get("augment", "none"),
             "threads": self.threads or default_threads(),
@@ -183,14 +182,12 @@ class TrainConfig(Spec):
         top = {name: value for name, value in given.items() if "." not in name}
         if isinstance(top.get("data"), str):
             top["data"] = source(top["data"])
-        for path in [
-            path for path in given if path.startswith("data.")
-        ]:  # first: other defaults follow from the data
+        # first: other defaults follow from the data
+        for path in [path for path in given if path.startswith("data.")]:
             whole = registry.build(cls, {"data": top["data"]} if "data" in top else {})
             top["data"] = registry.with_value(whole, path, given.pop(path)).data
-        eps = top.pop(
-            "eps", None
-        )  # last: whether it fits depends on the norm, which a dotted path may set
+        # last: whether it fits depends on the norm, which a dotted path may set
+        eps = top.pop("eps", None)
         config = registry.build(cls, top)
         for path, value in given.items():
             if "." in path:

@@ -36,13 +36,8 @@ FEW = 2  # images by which a count may differ by chance
 AT_ONCE = 25  # images computed together: the doctor is in no hurry, and they may be large
 # a net that only hides its gradient falls to them; one that does not loses fewer images than to PGD
 QUERIES = 200
-NOT_WHITE = (
-    "fgsm",
-    "square",
-    "mim",
-    "dim",
-    "tim",
-)  # weak by construction, without gradients, or made to transfer: PGD-20 speaks for them
+# weak by construction, without gradients, or made to transfer: PGD-20 speaks for them
+NOT_WHITE = ("fgsm", "square", "mim", "dim", "tim")
 
 
 @dataclass(frozen=True)

@@ -337,9 +337,8 @@ class Training:
         config, optimiser = self.config, self.optimiser
         assert optimiser is not None and self.loss is not None
         batch = self._batch(index, progress)
-        share = (
-            len(batch.x) * self.world.size / len(index)
-        )  # DDP takes the mean over processes, and parts may differ by an image
+        # DDP takes the mean over processes, and parts may differ by an image
+        share = len(batch.x) * self.world.size / len(index)
         for group in optimiser.param_groups:
             group["lr"] = lr
         self.net.train()

@@ -54,9 +54,8 @@ menu = {
     ],
     "Glossary": [glossary],
 }
-chosen = st.navigation(
-    menu, position="hidden"
-)  # drawn by the shell: Streamlit's grouped menu is no valid list to a screen reader
+# drawn by the shell: Streamlit's grouped menu is no valid list to a screen reader
+chosen = st.navigation(menu, position="hidden")
 st.set_page_config(
     page_title=f"robustviz · {chosen.title}",
     page_icon=shell.icon(),

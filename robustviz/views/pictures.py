@@ -75,9 +75,8 @@ def _sheet(content: bytes, shape: tuple[int, ...], side: int, columns: int, gap:
     filtered[:, : height * scale : scale, 1:] = first.reshape(rows, height, -1)
     filtered[:, height * scale : height * scale + 1, 0] = 0  # the first transparent row
     body = filtered.reshape(rows * tall, -1)[: rows * tall - gap]
-    deflate = zlib.compressobj(
-        1, strategy=zlib.Z_RLE
-    )  # long runs of zeros, and little else repeats
+    # long runs of zeros, and little else repeats
+    deflate = zlib.compressobj(1, strategy=zlib.Z_RLE)
     chunks = (
         (b"IHDR", struct.pack(">IIBBBBB", lines.shape[2], len(body), 8, 6, 0, 0, 0)),
         (b"IDAT", deflate.compress(body.tobytes()) + deflate.flush()),

@@ -51,12 +51,10 @@ _PLAIN = {
     "toImageButtonOptions": {"format": "svg", "filename": "robustviz"},
 }
 CONFIG: dict[str, Any] = _PLAIN | {"modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
-BRUSH: dict[str, Any] = _PLAIN | {
-    "modeBarButtonsToRemove": ["autoScale2d"]
-}  # of figures whose points can be chosen
-_HYPHEN = re.compile(
-    r"(?<![\w.-])-(?=\.?\d)"
-)  # before a number it is a minus; "PGD-20" and "s0-3" keep theirs
+# of figures whose points can be chosen
+BRUSH: dict[str, Any] = _PLAIN | {"modeBarButtonsToRemove": ["autoScale2d"]}
+# before a number it is a minus; "PGD-20" and "s0-3" keep theirs
+_HYPHEN = re.compile(r"(?<![\w.-])-(?=\.?\d)")
 
 
 def _template(colour: Mapping[str, str]) -> go.layout.Template:

@@ -98,9 +98,8 @@ def install() -> str | None:
                 ([*apt, "install", "-y", "--no-install-recommends", "chromium"], 600),
             ]
         )
-        ways.append(
-            [([*playwright, "install-deps", "chromium"], 600)]
-        )  # where `chromium` is but a stub: the libraries alone
+        # where `chromium` is but a stub: the libraries alone
+        ways.append([([*playwright, "install-deps", "chromium"], 600)])
     for way in ways:
         for command, seconds in way:
             print(

@@ -30,9 +30,8 @@ def test_a_page_that_misbehaves_is_noticed(
     ):
         eventually(page, lambda sign=sign: any(sign in problem for problem in problems))
         assert any(sign in problem for problem in problems), problems
-    page.evaluate(
-        "fetch('http://elsewhere.invalid/').catch(() => 0)"
-    )  # until the first one's failure is in the console too
+    # until the first one's failure is in the console too
+    page.evaluate("fetch('http://elsewhere.invalid/').catch(() => 0)")
     problems.clear()
 
 

@@ -151,9 +151,8 @@ def test_a_short_run_is_paused_survives_a_reload_resumes_and_ends(
     page.get_by_role("button", name="Attack it").click()
     expect(page.get_by_role("heading", name="How little does it take?")).to_be_visible()
     settled(page)
-    problems[:] = [
-        problem for problem in problems if "/media/" not in problem
-    ]  # a strip that the next second replaced
+    # a strip that the next second replaced
+    problems[:] = [problem for problem in problems if "/media/" not in problem]
 
 
 def serious(page):
@@ -174,9 +173,8 @@ def test_axe_finds_nothing_serious(request, theme, name, server, settled):
     settled(page)
     found = serious(page)
     assert not found, "\n".join(found)
-    assert (
-        page.locator(".gl-canvas").count() <= 3 * 4
-    )  # a WebGL chart takes three; browsers lose some beyond four charts
+    # a WebGL chart takes three; browsers lose some beyond four charts
+    assert page.locator(".gl-canvas").count() <= 3 * 4
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -34,14 +34,14 @@ def test_a_stroke_of_the_mouse_is_attacked_and_its_address_shows_the_same(
     page.get_by_label("Brush").select_option("1")
     page.mouse.move(box["x"] + cell / 2, box["y"] + cell / 2)
     page.mouse.down()
-    page.mouse.move(
-        box["x"] + 7.5 * cell, box["y"] + cell / 2
-    )  # one leap: the row must have no gaps
+    # one leap: the row must have no gaps
+    page.mouse.move(box["x"] + 7.5 * cell, box["y"] + cell / 2)
     page.mouse.up()
     expect(page.get_by_text("24 of 64 pixels allowed (38 %)")).to_be_visible()
+    # a byte a row
     assert (
         base64.urlsafe_b64encode(bytes([0xFF, 0, 0x3C, 0x3C, 0x3C, 0x3C, 0, 0])) == b"_wA8PDw8AAA="
-    )  # a byte a row
+    )
     expect(page).to_have_url(re.compile("paint=_wA8PDw8AAA"))
     settled(page)
     page.get_by_role("button", name="Attack within this budget").click()
@@ -84,12 +84,8 @@ def test_everything_goes_by_keyboard(page, server, settled):
     page.get_by_role("button", name="Clear", exact=True).press("Enter")
     expect(page.get_by_text("The budget is another now: attack again.")).to_be_visible()
     settled(page)
-    for key in (
-        "ArrowUp",
-        "ArrowLeft",
-        "ArrowRight",
-        "Space",
-    ):  # back to row 4, column 5: the very mask of before counts again
+    # back to row 4, column 5: the very mask of before counts again
+    for key in ("ArrowUp", "ArrowLeft", "ArrowRight", "Space"):
         canvas.press(key)
     expect(page.get_by_text("Row 4, column 5: allowed. 1 of 64")).to_be_visible()
     expect(page.get_by_text("2% of the image may change")).to_be_visible()

@@ -104,9 +104,8 @@ def test_a_point_of_the_map_becomes_the_image_of_every_view_and_of_the_address(
     settled(other)
     assert other.get_by_test_id("stMain").inner_text() == seen
     other.context.close()
-    problems[:] = [
-        problem for problem in problems if "/media/" not in problem
-    ]  # a picture replaced before it was fetched
+    # a picture replaced before it was fetched
+    problems[:] = [problem for problem in problems if "/media/" not in problem]
 
 
 def test_a_lasso_shows_what_it_caught_and_a_thumbnail_opens_it_everywhere(

@@ -241,9 +241,8 @@ def test_a_count_does_not_depend_on_how_many_images_are_computed_at_once(
         patch.setattr(inputs, "CPU_BYTES", draw.draw(st.sampled_from([1, 20_000, 60_000])))
         in_parts = count_right(net, x, y, attack)
     assert unchanged(before, state(net))
-    assert (
-        int((whole != in_parts).sum()) <= 1
-    )  # rounding may move an image that lies on the boundary
+    # rounding may move an image that lies on the boundary
+    assert int((whole != in_parts).sum()) <= 1
     assert torch.equal(count_right(net, x, y), count_right(net, x[:], y.long()))
 
 
@@ -295,9 +294,10 @@ def test_a_step_depends_on_the_gradients_direction_and_not_on_its_size(
     x, gradient = torch.rand((5, *SHAPE), generator=rng), torch.randn((5, *SHAPE), generator=rng)
     ball = BALLS[norm](x, 0.3 if norm == "linf" else 2.0)
     moved = ball.step(x, gradient * 10.0**power, 0.1) - x
+    # few bits are left down there
     assert torch.allclose(
         moved, ball.step(x, gradient, 0.1) - x, atol=1e-3 if power < -36 else 1e-6
-    )  # few bits are left down there
+    )
     assert torch.allclose(
         size(moved, norm), torch.full((5,), 0.1), atol=1e-3 if power < -36 else 1e-6
     )

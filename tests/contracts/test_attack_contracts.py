@@ -24,11 +24,8 @@ if TYPE_CHECKING:
     from conftest import Toy
 
 EPS = {"linf": 0.1, "l2": 1.0}
-SHORT = {
-    "cw": {"steps": 5},
-    "apgd": {"steps": 20},
-    "square": {"queries": 100},
-}  # the promises are the same with fewer
+# the promises are the same with fewer
+SHORT = {"cw": {"steps": 5}, "apgd": {"steps": 20}, "square": {"queries": 100}}
 AT_RANDOM = {"apgd", "square", "autoattack"}  # draw for each image of the batch, in order
 STOPS = {"apgd", "square", "autoattack"}  # leave an image that is wrong already as it is
 

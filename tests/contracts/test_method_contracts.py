@@ -206,9 +206,8 @@ def test_the_order_within_a_batch_does_not_matter(
     )
     mixed = torch.randperm(12, generator=torch.Generator().manual_seed(0))
     for stage, aux in each_stage(method, net):
-        other = copy.deepcopy(
-            net
-        )  # a loss in train mode moves the running statistics that the next attack sees
+        # a loss in train mode moves the running statistics that the next attack sees
+        other = copy.deepcopy(net)
         straight = stage.loss(net, batch, aux)
         permuted = stage.loss(other, make(batch.x[mixed], batch.y[mixed], batch.index[mixed]), aux)
         assert straight.keys() == permuted.keys()
@@ -238,9 +237,8 @@ def test_the_attack_leaves_batch_norm_alone_unless_asked(
         stage.loss(net, batch, aux)
         # A body that rests stays at rest, whatever is asked for.
         wanted = mode == "train" and not stage.frozen_eval
-        assert set(attacking) == {wanted} or (
-            stage.name == "linear head" and not attacking
-        )  # SLF learns from clean images
+        # SLF learns from clean images
+        assert set(attacking) == {wanted} or (stage.name == "linear head" and not attacking)
 
 
 def test_config_hands_its_eps_to_the_attack_unless_that_has_its_own() -> None:

@@ -38,9 +38,8 @@ def check_parts(key: str, net: nets.Classifier, x: torch.Tensor) -> None:
     maps = net.maps(x)
     features = net.pool(maps)
     assert maps.ndim == 4
-    assert min(maps.shape[-2:]) >= 4 or (
-        key == "resnet18" and size < 32
-    )  # made for 32 pixels: its last map is an eighth
+    # made for 32 pixels: its last map is an eighth
+    assert min(maps.shape[-2:]) >= 4 or (key == "resnet18" and size < 32)
     assert features.shape == (len(x), maps.shape[1])
     assert torch.equal(net.head(features), net(x)) and net(x).shape == (len(x), 5)
 

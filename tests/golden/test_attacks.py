@@ -55,9 +55,8 @@ class Coarse(nn.Module):
 
 # Momentum, diverse inputs, translation invariance, margin: two steps, one image at a time.
 
-Look = Callable[
-    [Tensor, int], Tensor
-]  # an image and the number of the step -> what the net is shown
+# an image and the number of the step -> what the net is shown
+Look = Callable[[Tensor, int], Tensor]
 
 
 def slow_walk(
@@ -564,9 +563,8 @@ def test_autoattack_leaves_tracing_and_the_log_alone_and_says_nothing(
     before, log = sys.gettrace(), logging.getLogger("auto-attack")
     try:
         sys.settrace(tracer)
-        AutoAttack(eps=0.3)(
-            Coarse(toy.net), toy.x[:4], toy.y[:4]
-        )  # warns of zero gradients, if it may
+        # warns of zero gradients, if it may
+        AutoAttack(eps=0.3)(Coarse(toy.net), toy.x[:4], toy.y[:4])
         kept = sys.gettrace()
     finally:
         sys.settrace(before)

@@ -98,12 +98,13 @@ def test_cams_equal_those_of_the_grad_cam_package(key: str) -> None:
                 x, net.maps, targets, seen.activations[0].numpy(), seen.gradients[0].numpy(), False
             )
         assert np.abs(raw).max() > 1e-3 and np.abs(found - raw).max() < 1e-5
+        # it scales twice
         assert (
             np.abs(
                 scale_cam_image(scale_cam_image(np.maximum(found, 0), (size, size))) - scaled
             ).max()
             < 1e-5
-        )  # it scales twice
+        )
 
 
 def slow_maps(net: Classifier, x: Tensor, y: Tensor) -> tuple[list[np.ndarray], list[np.ndarray]]:

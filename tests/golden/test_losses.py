@@ -60,9 +60,8 @@ def test_the_parts_of_mart_have_their_golden_values_and_no_others() -> None:
 
 def test_logit_pairing_is_a_mean_over_classes_and_not_a_squared_length() -> None:
     assert close(losses.logit_pairing(Z, Z_ADV), 0.625)
-    assert close(
-        (Z - Z_ADV).pow(2).sum(dim=1).mean(), 1.875
-    )  # the other reduction: a factor of K in λ
+    # the other reduction: a factor of K in λ
+    assert close((Z - Z_ADV).pow(2).sum(dim=1).mean(), 1.875)
     assert (Z - Z_ADV).pow(2).mean(dim=1).tolist() == pytest.approx([0.416667, 0.833333], abs=1e-6)
 
 
@@ -162,17 +161,15 @@ def test_S3_the_margin_loss_has_its_golden_values(
 def test_S3_negatives_beyond_the_margin_have_exactly_no_gradient(
     reduction: Literal["balanced", "flat"],
 ) -> None:
-    lengths = torch.tensor(
-        [[2.0], [0.5], [3.0]], dtype=torch.float64
-    )  # not unit: the loss sees to that
+    # not unit: the loss sees to that
+    lengths = torch.tensor([[2.0], [0.5], [3.0]], dtype=torch.float64)
     far = (lengths * at(0, 100, 200)).requires_grad_(True)  # three classes, all more than 1 apart
     loss = losses.margin_contrastive(far, torch.arange(3), 1.0, reduction)
     assert float(loss.detach()) == 0
     (gradient,) = torch.autograd.grad(loss, far)
     assert torch.equal(gradient, torch.zeros_like(far))
-    near = at(0, 50, 200).requires_grad_(
-        True
-    )  # the first two are .845 apart, the third is out of reach
+    # the first two are .845 apart, the third is out of reach
+    near = at(0, 50, 200).requires_grad_(True)
     (gradient,) = torch.autograd.grad(
         losses.margin_contrastive(near, torch.arange(3), 1.0, reduction), near
     )
@@ -237,9 +234,8 @@ def test_A5_without_a_change_it_is_supcon_with_the_own_twin_on_both_sides() -> N
         each.append(-sum(math.log(share[p] / sum(share)) for p in positives) / len(positives))
     found = losses.contrastive_per_anchor(G4, G4_Y, G4, G4_Y, 0.5)
     assert found.tolist() == pytest.approx(each, abs=1e-12)
-    assert not close(
-        found.mean(), float(losses.supcon(G4, G4_Y, 0.5))
-    )  # SupCon itself leaves the twin out
+    # SupCon itself leaves the twin out
+    assert not close(found.mean(), float(losses.supcon(G4, G4_Y, 0.5)))
 
 
 @pytest.mark.parametrize(
@@ -631,9 +627,8 @@ def test_gradients_equal_finite_differences_in_every_logit(
     # detached.
     assert torch.autograd.gradcheck(lambda a, b: losses.trades(a, b, y, 6.0), (z, z_adv))
     assert torch.autograd.gradcheck(lambda a: losses.margin(a, y), (z,))
-    assert torch.autograd.gradcheck(
-        lambda a, b: losses.mart(a, b, y, 5.0), (z, z_adv)
-    )  # the doubt carries gradient, too
+    # the doubt carries gradient, too
+    assert torch.autograd.gradcheck(lambda a, b: losses.mart(a, b, y, 5.0), (z, z_adv))
     weight = torch.rand(
         len(y), generator=torch.Generator().manual_seed(1), dtype=torch.float64
     ).requires_grad_(True)

@@ -20,9 +20,8 @@ from robustviz import measures
 from robustviz.types import UserError
 
 HALF = math.sqrt(3) / 2
-G4 = torch.tensor(
-    [[1.0, 0.0], [0.5, HALF], [0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64
-)  # 0°, 60°, 90°, 180°
+# 0°, 60°, 90°, 180°
+G4 = torch.tensor([[1.0, 0.0], [0.5, HALF], [0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)
 Y4 = torch.tensor([0, 0, 1, 1])
 
 
@@ -224,10 +223,8 @@ def test_cluster_measures_and_neighbours_equal_scikit_learn(points: tuple[Tensor
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 0.7, 1e6 / 3])
 def test_a_network_that_sees_one_point_has_written_down_values(value: float) -> None:
-    z, y = (
-        torch.full((40, 3), value, dtype=torch.float64),
-        torch.arange(40) % 3,
-    )  # classes of 14, 13, 13
+    # classes of 14, 13, 13
+    z, y = (torch.full((40, 3), value, dtype=torch.float64), torch.arange(40) % 3)
     assert 0 <= measures.alignment(z, y) < 1e-12
     assert measures.uniformity(z) == pytest.approx(0, abs=1e-12)
     assert measures.silhouette(z, y) == 0 and measures.davies_bouldin(z, y) == math.inf

@@ -264,9 +264,8 @@ def test_A1_against_clean_and_attacked_images_an_anchor_meets_all_but_itself() -
 
 def test_S1_S3_both_contrastive_terms_through_the_method_have_their_golden_values() -> None:
     z = unit_vectors("clean")
-    views = torch.stack(
-        [as_images(z[[0, 2]]), as_images(z[[1, 3]])]
-    )  # two views of two images: pairs of one label
+    # two views of two images: pairs of one label
+    views = torch.stack([as_images(z[[0, 2]]), as_images(z[[1, 3]])])
     method = SupConMargin(temperature=0.5, supcon_weight=0.25, margin_weight=2.0)
     terms = method.loss(mirror(2), of(views[0], Y, views=views), nn.Identity())
     assert abs(float(terms["supcon"].detach()) - 0.25 * 0.989836) < 1e-6
@@ -560,9 +559,8 @@ def test_P4_behind_average_pooling_grad_cam_is_xgradcam_and_cam_but_layer_cam_is
     maps = net.maps(images.double()).detach().requires_grad_(True)
     (gradient,) = torch.autograd.grad(net.head(net.pool(maps)).gather(1, y[:, None]).sum(), maps)
     maps = maps.detach()
-    share = maps / maps.sum((2, 3), keepdim=True).clamp(
-        min=1e-12
-    )  # XGrad-CAM's weights: the gradient, averaged by activation
+    # XGrad-CAM's weights: the gradient, averaged by activation
+    share = maps / maps.sum((2, 3), keepdim=True).clamp(min=1e-12)
     dead = maps.sum((2, 3), keepdim=True) == 0
     xgrad = (((share * gradient).sum((2, 3), keepdim=True) * maps) * ~dead).sum(1)
     plain = torch.einsum("nk,nkhw->nhw", net.head.weight[y], maps) / (maps.shape[2] * maps.shape[3])
@@ -581,12 +579,10 @@ def test_P5_the_mask_of_a_gaussian_has_its_golden_size(rule: str, count: int) ->
     heat = torch.exp(-(place[:, None].square() + place[None, :].square()))[None]
     mask = cam.importance_mask(heat, rule, (32, 32))
     assert mask.shape == (1, 1, 32, 32) and mask.dtype == torch.bool and int(mask.sum()) == count
-    if not rule.startswith(
-        "top"
-    ):  # which breaks ties between mirrored pixels, and those by rounding
-        assert torch.equal(
-            cam.importance_mask(7 * heat, rule, (32, 32)), mask
-        )  # min–max first: no scale counts
+    # which breaks ties between mirrored pixels, and those by rounding
+    if not rule.startswith("top"):
+        # min–max first: no scale counts
+        assert torch.equal(cam.importance_mask(7 * heat, rule, (32, 32)), mask)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -755,9 +751,8 @@ def test_A4_the_second_stage_leaves_every_tensor_of_the_body_as_it_was(
         assert not torch.equal(states[1]["maps.1.weight"], states[3]["maps.1.weight"])
     else:
         assert still == body
-    assert not torch.equal(
-        states[0]["maps.1.weight"], states[1]["maps.1.weight"]
-    )  # the first stage did learn
+    # the first stage did learn
+    assert not torch.equal(states[0]["maps.1.weight"], states[1]["maps.1.weight"])
     assert torch.equal(states[0]["head.weight"], states[1]["head.weight"])  # features only
     assert not torch.equal(states[2]["head.weight"], states[3]["head.weight"])
 
@@ -876,9 +871,8 @@ def test_a_balanced_order_brings_pairs_and_every_sample(y: Tensor, seed: int) ->
     assert len(order) == int((counts + counts % 2).sum())
     times = torch.bincount(order, minlength=len(y))
     assert times.min() == 1 and times.max() <= 2
-    assert torch.equal(
-        torch.bincount(y[times == 2], minlength=len(counts)), counts % 2
-    )  # an odd class repeats one sample
+    # an odd class repeats one sample
+    assert torch.equal(torch.bincount(y[times == 2], minlength=len(counts)), counts % 2)
     for batch in order.split(6):
         assert len(batch) % 2 == 0 and torch.bincount(y[batch])[y[batch].unique()].min() >= 2
     pairs = order.view(-1, 2)
@@ -1018,9 +1012,8 @@ def test_M3_the_witness_never_changes_and_the_labels_do_not_count(pair: TrainCon
         and not run.aux.training
         and not any(p.requires_grad for p in run.aux.parameters())
     )
-    assert same_bits(
-        run.net.state_dict(), folder.open_run("source").net().state_dict()
-    )  # it starts from the source
+    # it starts from the source
+    assert same_bits(run.net.state_dict(), folder.open_run("source").net().state_dict())
     before = copy.deepcopy(run.aux.state_dict())
     list(run.epochs())
     assert same_bits(run.aux.state_dict(), before) and same_bits(
@@ -1103,10 +1096,8 @@ def test_L4_what_contributes_most_is_never_dropped_and_the_rest_at_its_rate(
     in_order = mask.gather(1, c.argsort(dim=1, descending=True))
     assert torch.equal(in_order[:, :kept], torch.ones(draws, kept, dtype=torch.float64))
     rest = in_order[:, kept:]
-    assert set(rest.flatten().tolist()) <= {
-        0.0,
-        float(torch.tensor(1 / (1 - rate))),
-    }  # survivors are scaled up
+    # survivors are scaled up
+    assert set(rest.flatten().tolist()) <= {0.0, float(torch.tensor(1 / (1 - rate)))}
     sigma = math.sqrt(rate * (1 - rate) / draws)
     for feature in range(8 - kept):
         assert abs(float((rest[:, feature] == 0).double().mean()) - rate) <= 3 * sigma

@@ -20,9 +20,8 @@ from robustviz.training.config import TrainConfig
 
 # The GPU where there is one; `make gpu-check` says which it means.
 DEVICE = os.environ.get("ROBUSTVIZ_TEST_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
-FORMATS = (
-    ("fp32", "bf16") if has_bf16(DEVICE) else ("fp32",)
-)  # elsewhere bf16 is made of fp32, and takes minutes
+# elsewhere bf16 is made of fp32, and takes minutes
+FORMATS = ("fp32", "bf16") if has_bf16(DEVICE) else ("fp32",)
 EPS = 8 / 255
 
 

@@ -29,9 +29,8 @@ def quick(key: str) -> Attack:
     return replace(attack, **{name: value for name, value in few.items() if hasattr(attack, name)})
 
 
-KEYS = [
-    key for key in registry.keys("attack") if key != "autoattack"
-]  # its package is no part of the core
+# its package is no part of the core
+KEYS = [key for key in registry.keys("attack") if key != "autoattack"]
 
 
 @pytest.mark.parametrize("key", KEYS)

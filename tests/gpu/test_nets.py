@@ -17,9 +17,10 @@ from robustviz.data import Dataset
 from robustviz.nets.base import Classifier
 
 SMALL = ("small_cnn", "small_resnet", "tiny_vit")
+# the others take a CPU minutes
 QUICK = [
     key for key in registry.keys("net") if key in SMALL or (DEVICE == "cuda" and key != "blink")
-]  # the others take a CPU minutes
+]
 
 
 def made(key: str, device: str) -> Classifier:

@@ -242,9 +242,8 @@ def test_a_network_that_cannot_be_drawn_gets_a_sentence_and_the_page_goes_on(
     monkeypatch.setattr(
         FeatureMapSpec, "alike", lambda self, spec: FeaturesSpec(n=9, eps=self.eps, steps=2, k=3)
     )
-    app = sound(
-        visit("features", data="digits", **{"map-seed": 77})
-    )  # what was drawn before is remembered
+    # what was drawn before is remembered
+    app = sound(visit("features", data="digits", **{"map-seed": 77}))
     assert "no class has two of them" in words(app) and not charts(app)
 
 

@@ -15,18 +15,8 @@ from robustviz.training.presets import PRESETS
 from robustviz.ui.context import GROUPS
 from tests.pages.conftest import sound, words
 
-KNOWN = {
-    "A",
-    "B",
-    "I",
-    "PNG",
-    "RGB",
-    "JSON",
-    "OK",
-    "CI",
-    "ID",
-    "MIT",
-}  # letters that stand for themselves
+# letters that stand for themselves
+KNOWN = {"A", "B", "I", "PNG", "RGB", "JSON", "OK", "CI", "ID", "MIT"}
 VENUES = {"ACM", "CCS", "ECCV", "ICLR", "ICML", "TOMM"}  # in the titles of papers
 
 

@@ -95,7 +95,6 @@ def test_where_it_cannot_be_measured_a_sentence_stands_in_its_place(visit, monke
         )
 
     monkeypatch.setattr(probes.misalignment, "answer", fails)
-    said = words(
-        opened(visit, **{"map-seed": 77, "b": ""})
-    )  # another seed: Streamlit remembers what earlier tests asked for
+    # another seed: Streamlit remembers what earlier tests asked for
+    said = words(opened(visit, **{"map-seed": 77, "b": ""}))
     assert "two classes or more" in said and "Do attacked images stay" in said

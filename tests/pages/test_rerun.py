@@ -183,9 +183,8 @@ def test_messages_leave_at_once():
 
     asyncio.run(server.Prompt(app)({"type": "http"}, None, Protocol().send))
     assert not near.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-    asyncio.run(
-        server.Prompt(app)({"type": "websocket"}, None, bare)
-    )  # another server's: as it sends them
+    # another server's: as it sends them
+    asyncio.run(server.Prompt(app)({"type": "websocket"}, None, bare))
     asyncio.run(server.Prompt(app)({"type": "websocket"}, None, Protocol().send))
     assert near.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assert reached == ["http", "websocket", "websocket"]

@@ -90,9 +90,8 @@ def test_each_method_has_its_form_its_words_and_a_config(visit, untimed, submitt
             runs.find_run
         )
         go = app.button(key="train-go")
-        seed = (
-            int(go.label.split()[-1]) if go.label != "Train" else 0
-        )  # what is shipped already is offered with the next seed
+        # what is shipped already is offered with the next seed
+        seed = int(go.label.split()[-1]) if go.label != "Train" else 0
         go.click().run()
         assert (
             submitted.pop().run_id == dataclasses.replace(usual, seed=seed).run_id and not submitted
@@ -269,9 +268,8 @@ def test_a_shipped_recipe_is_trained_with_the_next_seed(visit, no_process):
     app.selectbox(key="train-data").set_value("digits")
     app.selectbox(key="train-method").set_value("standard").run()
     assert "shipped with robustviz already" in words(sound(app))
-    assert (
-        app.button(key="train-go").label == "Train with seed 2"
-    )  # 0 and 1 of the ordinary Small ResNet are shipped
+    # 0 and 1 of the ordinary Small ResNet are shipped
+    assert app.button(key="train-go").label == "Train with seed 2"
     app.button(key="train-go").click().run()
     assert [run.info["seed"] for run in queue.mine()] == [2]
 

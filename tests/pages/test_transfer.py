@@ -77,9 +77,8 @@ def test_the_sentences_are_those_of_the_probes_results(visit):
         figures.prediction_kl(found["aligned"]),
     ):
         assert figure.layout.meta["sentence"] in said
-    assert (
-        "+1.6 [+0.1, +3.0] points" in said and "views.transfer.study --report" in said
-    )  # the larger study
+    # the larger study
+    assert "+1.6 [+0.1, +3.0] points" in said and "views.transfer.study --report" in said
     assert (
         "\n- Clean accuracy moves by" in said and said.rstrip().count("closer to the witness.") == 1
     )

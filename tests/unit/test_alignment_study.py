@@ -156,9 +156,8 @@ def test_the_shipped_study_is_whole_and_has_what_the_specification_asks_for(caps
         targets = {
             one["target"] for one in study["cells"] if (one["net"], one["seed"]) == (net, seed)
         }
-        assert (
-            len(targets) >= 3 and len({target.split()[0] for target in targets} - {net}) >= 2
-        )  # unseen, of two other architectures
+        # unseen, of two other architectures
+        assert len(targets) >= 3 and len({target.split()[0] for target in targets} - {net}) >= 2
     for source in study["sources"]:
         assert source["kl_from_witness"]["witness_soft"] < source["kl_from_witness"]["before"]
         assert abs(source["clean_acc"]["witness_soft"] - source["clean_acc"]["before"]) <= 0.02

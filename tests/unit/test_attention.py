@@ -36,9 +36,8 @@ from robustviz.views.measure import image_of, images_of, net_of
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array_wrap__ must accept context:DeprecationWarning"
 )
-module = importlib.import_module(
-    "robustviz.views.attention.probe"
-)  # `probes.attention` is the function
+# `probes.attention` is the function
+module = importlib.import_module("robustviz.views.attention.probe")
 NAMES = PACKAGE | {"grad_cam": "GradCAM", "layer_cam": "LayerCAM", "score_cam": "ScoreCAM"}
 
 

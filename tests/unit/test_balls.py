@@ -68,9 +68,8 @@ def test_a_step_is_as_long_as_asked_and_uphill(seed: int, norm: str, length: flo
     x, gradient, _ = draw(seed, 1.0)
     moved = BALLS[norm](x, 1.0).step(x, gradient, length) - x
     assert torch.allclose(size(moved, norm), torch.full((5,), length, dtype=x.dtype))
-    best = (
-        gradient.flatten(1).abs().sum(1) if norm == "linf" else gradient.flatten(1).norm(dim=1)
-    )  # the dual norm
+    # the dual norm
+    best = gradient.flatten(1).abs().sum(1) if norm == "linf" else gradient.flatten(1).norm(dim=1)
     assert torch.allclose((moved * gradient).flatten(1).sum(1), length * best)
 
 

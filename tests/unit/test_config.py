@@ -153,9 +153,8 @@ def test_precedence_is_data_then_preset_then_flags_then_sets() -> None:
     assert TrainConfig.make("shapes-taster").epochs == 12
     assert TrainConfig.make("shapes-taster", {"epochs": 4}).epochs == 4
     assert TrainConfig.make("shapes-taster", {"epochs": 4}, [("epochs", "3")]).epochs == 3
-    assert (
-        TrainConfig.make("shapes-taster", {"epochs": None}).epochs == 12
-    )  # a flag that was not given
+    # a flag that was not given
+    assert TrainConfig.make("shapes-taster", {"epochs": None}).epochs == 12
     assert (
         TrainConfig.make(
             "cifar10-trades", sets=[("attack.step_size", "0.01")]

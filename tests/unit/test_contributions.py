@@ -29,9 +29,8 @@ from robustviz.types import UserError
 from robustviz.views.contributions.result import AttackSteps, Contributions, Pairing
 from robustviz.views.measure import images_of, net_of
 
-module = importlib.import_module(
-    "robustviz.views.contributions.probe"
-)  # `probes.contributions` is the function
+# `probes.contributions` is the function
+module = importlib.import_module("robustviz.views.contributions.probe")
 
 
 def shipped(method: str, data: str = "digits") -> folder.Run:
@@ -68,9 +67,8 @@ def test_contributions_and_the_bias_are_the_logit(run) -> None:
 
 
 def test_golden_shares_of_the_largest_contributions() -> None:
-    parts = np.array(
-        [[0.5, 0, -2, 1], [-1, -1, 0, 0], [1, 1, 1, 1]], np.float32
-    )  # the first: methods.md, L3
+    # the first: methods.md, L3
+    parts = np.array([[0.5, 0, -2, 1], [-1, -1, 0, 0], [1, 1, 1, 1]], np.float32)
     found = Contributions(
         parts, np.zeros(3), np.ones_like(parts), np.zeros(3, int), np.zeros(3, int), np.arange(3)
     )

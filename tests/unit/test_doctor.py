@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from conftest import Toy
 
 ATTACK = PGD(eps=0.05, steps=10)
-FINE = Consult(
-    unbounded=0, pgd20=40, pgd60=40, square=80
-)  # of 80 images; for what the doctor's own attacks do not matter to
+# of 80 images; for what the doctor's own attacks do not matter to
+FINE = Consult(unbounded=0, pgd20=40, pgd60=40, square=80)
 
 
 def complaints(
@@ -62,9 +61,8 @@ def test_a_change_larger_than_eps_is_found(toy: Toy) -> None:
     assert "budget" in complaints(toy, x=inside, x_adv=inside + 0.051, consulted=FINE)
     one = inside.clone()
     one[79, 1, 8, 6] += 0.2
-    assert "budget" in complaints(
-        toy, x=inside, x_adv=one, consulted=FINE
-    )  # a single pixel of a single image
+    # a single pixel of a single image
+    assert "budget" in complaints(toy, x=inside, x_adv=one, consulted=FINE)
     assert "budget" in complaints(
         toy, x=inside, x_adv=inside + 0.01, attack=PGD(norm="l2", eps=0.05), consulted=FINE
     )
@@ -110,9 +108,8 @@ def cut_off(net: nn.Module, x: Tensor) -> Tensor:
 
 
 def turned_round(net: nn.Module, x: Tensor) -> Tensor:
-    return net(
-        2 * x.detach() - x
-    )  # the right value, with a gradient that leads the attacker the wrong way
+    # the right value, with a gradient that leads the attacker the wrong way
+    return net(2 * x.detach() - x)
 
 
 def noisy(net: nn.Module, x: Tensor) -> Tensor:

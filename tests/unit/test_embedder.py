@@ -344,9 +344,8 @@ def cloud(n: int, d: int = 16, seed: int = 0) -> torch.Tensor:
 
 
 def test_the_nearest_are_those_of_a_whole_sort_ties_included() -> None:
-    z = torch.cat(
-        [cloud(300), cloud(300)[:150], torch.zeros(2, 16), 2 * cloud(300)[:70]]
-    )  # twins, and rows far from all
+    # twins, and rows far from all
+    z = torch.cat([cloud(300), cloud(300)[:150], torch.zeros(2, 16), 2 * cloud(300)[:70]])
     for among in (None, z[:400].round()):
         rows, far = embedding.nearest(z, 15, among)
         u, bank = measures.unit(z), measures.unit(z if among is None else among)

@@ -370,10 +370,8 @@ def test_a_ladder_goes_on_where_it_was(trained: Run, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(evaluate, "measure", counted)
     with pytest.raises(KeyboardInterrupt):
         evaluate.ladder(trained, eps=0.025, rungs=QUICK)
-    assert [found.rung for found in trained.evaluations()] == [
-        1,
-        2,
-    ]  # each rung is written when it is done
+    # each rung is written when it is done
+    assert [found.rung for found in trained.evaluations()] == [1, 2]
     found = evaluate.ladder(trained, eps=0.025, rungs=QUICK)
     assert made == ["fgsm", "pgd", "pgd", "pgd"] and len(found.rungs) == 3
     before = (trained.path / "eval.json").read_bytes()

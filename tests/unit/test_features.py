@@ -45,11 +45,12 @@ def run(runs_home):
 
 
 def test_features_are_what_the_head_reads_and_the_answers_are_the_networks(run) -> None:
+    # two batches
     found, net, split = (
         probes.features(run, FeaturesSpec(n=300, steps=3)),
         net_of(run),
         images_of(run),
-    )  # two batches
+    )
     few = split.take(torch.arange(300))
     assert np.array_equal(found.y, few.y.numpy()) and np.array_equal(found.index, np.arange(300))
     with frozen(net), torch.no_grad():

@@ -228,6 +228,7 @@ def test_the_app_starts_from_anywhere_answers_here_only_and_ends_quietly(
         "HTTP_PROXY": "http://127.0.0.1:9",
         "PORT": str(port),
     }
+    # what a shell starts with & inherits that it is ignored
     with (
         open(tmp_path / "errors", "w+") as errors,
         subprocess.Popen(
@@ -237,9 +238,7 @@ def test_the_app_starts_from_anywhere_answers_here_only_and_ends_quietly(
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            preexec_fn=lambda: signal.signal(
-                signal.SIGINT, signal.SIG_DFL
-            ),  # what a shell starts with & inherits that it is ignored
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         ) as app,
     ):
         try:

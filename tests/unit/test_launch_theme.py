@@ -79,9 +79,8 @@ def test_nothing_leaves_this_computer_and_no_traceback_is_shown() -> None:
     assert server["maxUploadSize"] == 32
     assert "headless" not in server and "enableAgentApi" not in server
     assert SETTINGS["client"]["showErrorDetails"] == "none"
-    assert (
-        SETTINGS["theme"]["font"] == "sans-serif"
-    )  # a font with an address would be fetched from there
+    # a font with an address would be fetched from there
+    assert SETTINGS["theme"]["font"] == "sans-serif"
 
 
 @pytest.mark.parametrize("name", THEMES)
@@ -93,9 +92,8 @@ def test_text_can_be_read(name: str) -> None:
         for colour in ("blue", "orange", "green", "red"):
             assert contrast(chosen[f"{colour}TextColor"], back) >= 4.5, (colour, back)
     for back in (chosen["backgroundColor"], chosen["sidebar"]["backgroundColor"]):
-        assert (
-            contrast(mixed(chosen["textColor"], back, 0.6), back) >= 4.5
-        )  # how Streamlit draws captions
+        # how Streamlit draws captions
+        assert contrast(mixed(chosen["textColor"], back, 0.6), back) >= 4.5
     assert contrast(chosen["codeTextColor"], chosen["codeBackgroundColor"]) >= 7
 
 

@@ -400,9 +400,8 @@ def test_pairs_are_counted_one_by_one_and_the_margin_is_the_run_s_own(runs_home)
         for j in range(i):
             (same if seen.y[i] == seen.y[j] else different).append(np.linalg.norm(z[i] - z[j]))
     assert found.same.sum() == len(same) and found.different.sum() == len(different)
-    assert (
-        np.abs(found.different - np.histogram(different, found.edges)[0]).sum() <= 2
-    )  # float32 at an edge
+    # float32 at an edge
+    assert np.abs(found.different - np.histogram(different, found.edges)[0]).sum() <= 2
     assert found.margin == run.config.method.margin
     figure = figures.pairs(found)
     assert (
@@ -543,9 +542,8 @@ def test_a_class_without_an_image_is_said_so(runs_home, monkeypatch) -> None:
 def test_fewer_images_than_usually_vote_are_enough(runs_home, monkeypatch, probe) -> None:
     """None of these has a setting for the neighbours that vote in the measures beside it."""
     few = images_of(shipped("standard")).take(torch.arange(4))
-    few = dataclasses.replace(
-        few, y=few.y[[0, 0, 2, 3]]
-    )  # silhouettes need more images than classes
+    # silhouettes need more images than classes
+    few = dataclasses.replace(few, y=few.y[[0, 0, 2, 3]])
     for room in ("misalignment.probe", "features.probe"):
         monkeypatch.setattr(sys.modules[f"robustviz.views.{room}"], "images_of", lambda run: few)
     assert getattr(probes, probe)(shipped("standard")).meta["summary"]

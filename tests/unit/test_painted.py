@@ -22,9 +22,8 @@ from robustviz.types import UserError
 from robustviz.views.measure import images_of, net_of
 from robustviz.views.paint.result import Painted
 
-ROOM = importlib.import_module(
-    "robustviz.views.paint.probe"
-)  # `probes.painted` itself is the function
+# `probes.painted` itself is the function
+ROOM = importlib.import_module("robustviz.views.paint.probe")
 
 
 def shipped(method: str) -> folder.Run:
@@ -59,9 +58,10 @@ def test_a_mask_comes_back_from_its_text_which_fits_an_address(
     cells = np.random.default_rng(rows).random((rows, columns)) < 0.4
     text = ROOM.to_text(cells)
     assert len(text) == length <= 256 and np.array_equal(ROOM.from_text(text, rows, columns), cells)
+    # one bit at a time
     bits = "".join("1" if cell else "0" for cell in cells.flatten()).ljust(
         -(-rows * columns // 8) * 8, "0"
-    )  # one bit at a time
+    )
     packed = bytes(int(bits[at : at + 8], 2) for at in range(0, len(bits), 8))
     assert base64.urlsafe_b64encode(packed).decode().rstrip("=") == text
 
@@ -215,9 +215,10 @@ def test_the_network_is_left_as_it_was(run) -> None:
     for mask in ("strongest", "part"):
         painted(run, mask=mask, steps=2)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    # for life
     assert not any(module.training for module in net.modules()) and not any(
         p.requires_grad for p in net.parameters()
-    )  # for life
+    )
 
 
 # What is said.

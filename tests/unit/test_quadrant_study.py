@@ -170,10 +170,8 @@ def test_seeds_are_paired_and_only_whole_ones_count(study) -> None:
         {"variant": "upper-left", "seed": 2, "n": 200, "clean_k": 0, "robust_k": 0}
     )
     result = result_of(study)
-    assert result.names == list(PLACES) and result.meta["seeds"] == [
-        0,
-        1,
-    ]  # the control of one seed alone is left out
+    # the control of one seed alone is left out
+    assert result.names == list(PLACES) and result.meta["seeds"] == [0, 1]
     assert result.robust[0].tolist() == [0.44, 0.51] and result.robust[1].tolist() == [0.4, 0.45]
     low, high = stats.t.interval(1 - 0.05 / 6, 1, loc=0.05, scale=stats.sem([0.04, 0.06]))
     assert (

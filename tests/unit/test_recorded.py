@@ -200,9 +200,8 @@ def test_what_fills_a_size_up_is_not_climbed_on(played: list[tuple[int, ...]]) -
     found = attack.search(net, split.x, split.y)
     with torch.no_grad():
         held = net(found).argmax(1) == split.y
-    order = torch.cat(
-        [(~held).nonzero().flatten(), held.nonzero().flatten()]
-    )  # the last, which fills up, stays to the end
+    # the last, which fills up, stays to the end
+    order = torch.cat([(~held).nonzero().flatten(), held.nonzero().flatten()])
     for _ in range(2):
         attack.search(net, split.x[order], split.y[order])
     assert 128 < int(held.sum()) < 185 and played[-1][0] == 192
@@ -231,9 +230,8 @@ def test_what_cannot_be_recorded_is_walked_all_the_same(
     with caplog.at_level(logging.WARNING):
         found = [attack(net, split.x, split.y) for _ in range(4)]
     assert all(torch.equal(one, found[0]) for one in found) and not played
-    assert (
-        len(caplog.records) == 1 and "kernel by kernel" in caplog.text
-    )  # said once, not tried again
+    # said once, not tried again
+    assert len(caplog.records) == 1 and "kernel by kernel" in caplog.text
 
 
 def test_a_missing_eps_is_still_a_sentence(played: list[tuple[int, ...]]) -> None:

@@ -191,9 +191,8 @@ def test_two_classes_cannot_hold_one_name(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(ValueError, match="registered already"):
         registry.register("attack/pgd")(PGDAT)
     assert registry.get("attack", "pgd") is PGD
-    assert (
-        registry.register("attack/pgd")(PGD) is PGD
-    )  # a module that is loaded again is no other class
+    # a module that is loaded again is no other class
+    assert registry.register("attack/pgd")(PGD) is PGD
 
 
 def test_a_new_dataclass_is_all_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,9 +71,8 @@ def test_the_mask_lies_on_the_object(some: data.Dataset) -> None:
     assert share.min() > 0.03
     assert share.max() < 0.6
     inside = some.masks
-    edge = (
-        torch.nn.functional.max_pool2d(inside.float(), 5, 1, 2).bool() & ~inside
-    )  # the ground beside the object
+    # the ground beside the object
+    edge = torch.nn.functional.max_pool2d(inside.float(), 5, 1, 2).bool() & ~inside
     light = some.x.mean(1, keepdim=True)
     mean = lambda where: (light * where).sum((1, 2, 3)) / where.sum((1, 2, 3))  # noqa: E731
     contrast = (mean(inside) - mean(edge)).abs()

@@ -219,9 +219,8 @@ def test_a_plane_needs_every_fourth_point_and_a_cubic_is_met_exactly(grid) -> No
 
 
 def test_where_it_bends_every_point_is_computed_and_the_error_is_what_was_tried() -> None:
-    found, true = grown(
-        lambda i, j: max(0, i - 20) + 0.001 * np.sin(j), 41
-    )  # node 20, so cells on both sides bend
+    # node 20, so cells on both sides bend
+    found, true = grown(lambda i, j: max(0, i - 20) + 0.001 * np.sin(j), 41)
     assert found.computed[18:23].all() and not found.computed[30:39].all(1).any()
     assert found.computed.mean() < 0.5
     assert np.array_equal(found.values[found.computed][:, 0], true[found.computed]), (

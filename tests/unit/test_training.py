@@ -105,9 +105,8 @@ def test_another_seed_gives_another_result(tiny: TrainConfig) -> None:
     )
     one, other = (Training(dataclasses.replace(tiny, seed=0)) for _ in range(2))
     other.epoch = 1
-    assert not torch.equal(
-        torch.cat(one._batches()), torch.cat(other._batches())
-    )  # each epoch has its own order
+    # each epoch has its own order
+    assert not torch.equal(torch.cat(one._batches()), torch.cat(other._batches()))
 
 
 def test_two_methods_with_one_seed_see_the_same_batches(
@@ -257,9 +256,8 @@ def test_the_second_stage_trains_a_new_head_on_a_body_at_rest(
     body = [name for name in nets[0] if name.startswith("maps.")]
     assert any("running_mean" in name for name in body)
     assert not all(torch.equal(nets[0][name], nets[1][name]) for name in body)
-    assert all(
-        torch.equal(nets[1][name], nets[3][name]) for name in body
-    )  # weights and running statistics
+    # weights and running statistics
+    assert all(torch.equal(nets[1][name], nets[3][name]) for name in body)
     assert len(heads) == 2 and not torch.equal(heads[1], nets[1]["head.weight"])  # drawn anew
     assert not torch.equal(nets[2]["head.weight"], nets[3]["head.weight"])  # and trained
     assert optimisers == [0, 0]  # no momentum crosses over
@@ -346,9 +344,8 @@ def test_the_running_average_is_what_is_judged_and_kept(tiny: TrainConfig) -> No
         assert torch.allclose(run.best[name], slow[name], atol=1e-6)
     assert not torch.allclose(run.best["head.weight"], run.net.head.weight)
     assert run.judged is run.ema
-    assert all(
-        torch.equal(value, run.best[name]) for name, value in run.net.named_buffers()
-    )  # batch norm's come from the net
+    # batch norm's come from the net
+    assert all(torch.equal(value, run.best[name]) for name, value in run.net.named_buffers())
 
 
 def test_logged_terms_are_means_over_the_epoch(

@@ -29,9 +29,8 @@ from robustviz.views.transfer.probe import qualified, targets_of
 from robustviz.views.transfer.result import Transfer
 from robustviz.views.transfer.study import made
 
-module = importlib.import_module(
-    "robustviz.views.transfer.probe"
-)  # `probes.transfer` is the function
+# `probes.transfer` is the function
+module = importlib.import_module("robustviz.views.transfer.probe")
 
 
 def test_one_of_sixteen_cases_qualifies_where_the_published_parity_lets_eight_pass() -> None:
@@ -39,9 +38,8 @@ def test_one_of_sixteen_cases_qualifies_where_the_published_parity_lets_eight_pa
     found = qualified(*cases.T)
     assert found.tolist() == [all(case) for case in cases] and found.sum() == 1
     published = ((cases[:, 0] == cases[:, 1]) == cases[:, 2]) == cases[:, 3]
-    assert (
-        published.sum() == 8 and published[0]
-    )  # both wrong untouched and "not fooled" counts there
+    # both wrong untouched and "not fooled" counts there
+    assert published.sum() == 8 and published[0]
     assert qualified(*torch.tensor(cases).T).tolist() == found.tolist()
 
 

@@ -300,9 +300,8 @@ def test_a_wish_in_the_folder_is_heard_and_taken_back(
 @pytest.mark.usefixtures("quick")
 def test_a_wish_left_while_the_process_was_starting_is_heard(config: TrainConfig) -> None:
     run = folder.create(config)
-    run.set_status(
-        state="running", **queue.identity()
-    )  # as the queue does when it starts a process
+    # as the queue does when it starts a process
+    run.set_status(state="running", **queue.identity())
     run.ask("pause")
     assert worker.execute(run) == "paused" and run.status()["batch"] == 0
     assert worker.execute(run) == "done"
@@ -331,9 +330,8 @@ def test_the_heartbeat_says_where_the_training_is(
 def test_the_estimate_is_the_median_step_times_the_steps_left() -> None:
     beat = worker._Heartbeat(Run(Path("nowhere")))
     beat.steps.extend([2.0, 2.0, 1.0, 90.0])
-    now = loop.Tick(
-        epoch=1, epochs=3, batch=2, batches=4, phase="train"
-    )  # 2 steps of this epoch, 4 of the next
+    # 2 steps of this epoch, 4 of the next
+    now = loop.Tick(epoch=1, epochs=3, batch=2, batches=4, phase="train")
     assert beat.eta(now) is None
     beat.steps.append(2.0)
     assert beat.eta(now) == 12.0

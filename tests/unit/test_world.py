@@ -245,9 +245,8 @@ def test_a_pause_reaches_all_and_one_process_can_go_on(
     one, two = folder.open_run("one"), folder.open_run("two")
     assert close(one.net().state_dict(), two.net().state_dict())  # type: ignore[arg-type]
     for mine, theirs in zip(two.records(), one.records(), strict=True):
-        assert mine["losses"] == pytest.approx(
-            theirs["losses"], rel=1e-4
-        )  # both parts of the batch before the pause are in it
+        # both parts of the batch before the pause are in it
+        assert mine["losses"] == pytest.approx(theirs["losses"], rel=1e-4)
 
 
 @pytest.mark.slow
@@ -315,18 +314,18 @@ def test_the_parts_of_a_batch_are_the_batch_that_one_process_sees(
         )
     if whole.views is not None:
         assert torch.equal(torch.cat([one.views, other.views], dim=1), whole.views)
+        # pairs of a class
         assert all(
             (part.y.view(-1, 2)[:, 0] == part.y.view(-1, 2)[:, 1]).all() for part in (one, other)
-        )  # pairs of a class
+        )
     if whole.objects is not None:
         assert torch.equal(torch.cat([one.objects, other.objects]), whole.objects)
     assert (whole.views is None, whole.objects is None) == (
         method != "supcon_margin",
         method != "part",
     )
-    assert (
-        len({batch.rng.initial_seed() for batch in (whole, one, other)}) == 3
-    )  # each draws its own noise for the attack
+    # each draws its own noise for the attack
+    assert len({batch.rng.initial_seed() for batch in (whole, one, other)}) == 3
 
 
 def test_alone_is_a_world_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,11 +349,8 @@ def test_of_several_that_fail_the_first_speaks(
         assert main(["train", "--epochs", "many"]) == 2
         return bool(capsys.readouterr().err)
 
-    assert [spoke(1), spoke(0), spoke(1)] == [
-        False,
-        True,
-        False,
-    ]  # where nothing says where the store is: rank 0
+    # where nothing says where the store is: rank 0
+    assert [spoke(1), spoke(0), spoke(1)] == [False, True, False]
     monkeypatch.setattr(world, "_store", (torch.distributed.HashStore(), 0, 2))
     assert [spoke(1), spoke(0), spoke(1)] == [True, False, True]
     monkeypatch.setattr(world, "_store", None)
@@ -372,9 +368,8 @@ def test_several_machines_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(world, "_store", None)
-    module = importlib.import_module(
-        "torch.distributed.rendezvous"
-    )  # a function of this name hides it
+    # a function of this name hides it
+    module = importlib.import_module("torch.distributed.rendezvous")
     monkeypatch.setattr(
         module, "rendezvous", lambda url: iter([(torch.distributed.HashStore(), 0, 4)])
     )

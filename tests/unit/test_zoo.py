@@ -17,12 +17,8 @@ from robustviz.training.evaluation import Ladder, ladders
 from robustviz.views.start.pack import FOLDER
 
 SHIPPED = [runs.zoo() / config.run_id for config in zoo.wanted()]
-WEAK = (
-    "standard",
-    "fgsm_at",
-    "supcon_margin",
-    "model_alignment",
-)  # may have next to no robustness, and say so
+# may have next to no robustness, and say so
+WEAK = ("standard", "fgsm_at", "supcon_margin", "model_alignment")
 runs_of = pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 
 

@@ -145,10 +145,8 @@ class Pairing(Result):
         (NaN, −1, 1) for fewer than two.
         """
         there = np.isfinite(self.cosine)
-        weight, against = (
-            self.weight(kind)[there].astype(np.float64),
-            (self.cosine[there] < 0).astype(np.float64),
-        )
+        weight = self.weight(kind)[there].astype(np.float64)
+        against = (self.cosine[there] < 0).astype(np.float64)
         if len(weight) < 2 or not weight.sum() > 0:
             return math.nan, -1.0, 1.0
         share = float((weight * against).sum() / weight.sum())

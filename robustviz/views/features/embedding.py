@@ -23,11 +23,8 @@ FEWEST = 15  # images; fewer have no neighbourhoods worth a map
 # more than twice as long
 ROWS = 256
 HALVINGS = 64  # of the bandwidth search in `memberships`: to the last bit
-EPOCHS = {
-    5000: 200,
-    1000: 300,
-    0: 500,
-}  # of UMAP, by the least number of points: a crowd needs fewer than umap-learn's own 500
+# of UMAP, by the least number of points: a crowd needs fewer than umap-learn's own 500
+EPOCHS = {5000: 200, 1000: 300, 0: 500}
 AGAIN = 50  # of UMAP from another map
 
 
@@ -96,10 +93,8 @@ def nearest(z: Tensor, k: int, among: Tensor | None = None) -> tuple[Tensor, Ten
     its own, at distance 0, as UMAP wants it. Equal distances go to the lowest row. A vector of
     length zero is at distance 1 from all.
     """
-    u, bank = (
-        measures.unit(measures.cloud(z)),
-        measures.unit(measures.cloud(z if among is None else among)),
-    )
+    u = measures.unit(measures.cloud(z))
+    bank = measures.unit(measures.cloud(z if among is None else among))
     blocks = []
     held = u.new_empty(min(ROWS, len(u)), len(bank))
     for start in range(0, len(u), ROWS):

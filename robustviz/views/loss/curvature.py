@@ -73,9 +73,10 @@ def top_eigenvalue(
         for old in basis * 2:  # twice: rounding would bring old directions back
             moved = moved - (moved * old).sum(dim=1, keepdim=True) * old
         length = moved.norm(dim=1)
+        # nothing new is left
         length = torch.where(
             length > 1e3 * torch.finfo(x.dtype).eps * size, length, torch.zeros_like(length)
-        )  # nothing new is left
+        )
         small[:, at + 1, at] = length  # `eigh` reads below the diagonal only
         basis.append(
             torch.where(

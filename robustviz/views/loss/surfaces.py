@@ -95,9 +95,8 @@ def moved_weights(
     loss = torch.zeros(len(a), dtype=torch.float64, device=x.device)
     with frozen(own), torch.no_grad():
         for at, (i, j) in enumerate(zip(a.tolist(), b.tolist(), strict=True)):
-            torch._foreach_copy_(
-                weights, start
-            )  # never added up: rounding would, and the middle is to be the network itself
+            # never added up: rounding would, and the middle is to be the network itself
+            torch._foreach_copy_(weights, start)
             torch._foreach_add_(weights, along, alpha=i)
             torch._foreach_add_(weights, across, alpha=j)
             loss[at] = F.cross_entropy(torch.cat([own(part) for part in in_parts(x)]), y)

@@ -19,10 +19,8 @@ from robustviz.views.misalignment.result import Misalignment, Pairs, Stages, Uni
 from robustviz.views.theme import COLOURS, DASHES, LIGHT, band, blank, finish, named, sides
 
 MOST = 10  # classes drawn at once; more cannot be told apart
-SYMBOLS = {
-    "a": ("x-thin", "circle-open", "line-ns"),
-    "b": ("x-open", "circle-open-dot", "line-ne"),
-}  # attacked, noise, boundary
+# attacked, noise, boundary
+SYMBOLS = {"a": ("x-thin", "circle-open", "line-ns"), "b": ("x-open", "circle-open-dot", "line-ne")}
 KINDS: dict[Images, str] = {"clean": "clean", "adversarial": "attacked", "noise": "noisy"}
 CONFUSERS = 5  # drawn beside a class that is looked at, where there are more
 

@@ -96,9 +96,8 @@ def _boundaries(at_centres: Tensor, offset: Tensor, there: Tensor) -> _Boundary:
     A linear head changes its answer where the difference of two logits, which is linear along the
     line, is 0.
     """
-    lead = (
-        at_centres.diagonal()[:, None] - at_centres
-    )  # [c, o]: by how much c leads o at c's centre
+    # [c, o]: by how much c leads o at c's centre
+    lead = at_centres.diagonal()[:, None] - at_centres
     swing = lead + lead.T
     pairs = there[:, None] & there & (swing > 0) & ~torch.eye(len(there), dtype=torch.bool)
     swing = torch.where(pairs, swing, 1)

@@ -58,9 +58,8 @@ def seen_at(net: Classifier, x: Tensor) -> dict[str, Tensor]:
     """What images (N,C,H,W) are at each stage, flat (N,·): the pixels, the stages of `maps`, the
     features, the logits.
     """
-    own = copy.deepcopy(
-        net
-    )  # hooks on the net itself would be seen by every session that shares it
+    # hooks on the net itself would be seen by every session that shares it
+    own = copy.deepcopy(net)
     kept: dict[str, list[Tensor]] = {}
 
     def keep(name: str) -> Any:

@@ -38,9 +38,8 @@ def job_list() -> None:
         column_config={"clean": percent, "PGD-20": percent},
         alt=f"{len(rows)} runs with state and accuracies",
     )["selection"]["rows"]
-    if chosen and chosen != st.session_state.get(
-        "job-row"
-    ):  # once per choice, so that a new training can be watched after it
+    # once per choice, so that a new training can be watched after it
+    if chosen and chosen != st.session_state.get("job-row"):
         st.session_state["job-row"] = chosen
         st.query_params["job"] = mine[chosen[0]].id
         st.rerun()

@@ -20,9 +20,8 @@ from robustviz.ui import cache, context
 from robustviz.views.attack.result import Strip
 from robustviz.views.train.estimate import duration
 
-HUES = alt.Scale(
-    range=["#2A8C6C", "#B45C9A", "#8A7A1F"]
-)  # not blue and orange, which mean networks A and B; 3:1 on both themes
+# not blue and orange, which mean networks A and B; 3:1 on both themes
+HUES = alt.Scale(range=["#2A8C6C", "#B45C9A", "#8A7A1F"])
 
 
 def current() -> Run | None:

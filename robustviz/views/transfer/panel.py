@@ -21,11 +21,8 @@ ATTACKS: dict[Kind, str] = {"pgd": "PGD", "mim": "MI", "dim": "DI", "tim": "TI"}
 RADII = {"half": "half ε", "whole": "whole ε"}
 COUNTS = (100, 300, 1000)
 AT_ONCE = 100  # images: more are measured only when asked for
-COPIES = {
-    "witness_soft": "aligned",
-    "witness_hard": "hard labels",
-    "label": "true labels",
-}  # what the copies of a source learned
+# what the copies of a source learned
+COPIES = {"witness_soft": "aligned", "witness_hard": "hard labels", "label": "true labels"}
 DEFENDED = ("pgd_at", "trades")  # the defended targets, besides B
 MOST = 6  # targets
 

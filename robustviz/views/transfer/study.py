@@ -258,10 +258,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="print the tables from the file that is there; train nothing",
     )
     args = parser.parse_args(argv)
-    path, command = (
-        file_of(args.data),
-        f"python -m robustviz.views.transfer.study --data {args.data}",
-    )
+    path = file_of(args.data)
+    command = f"python -m robustviz.views.transfer.study --data {args.data}"
     try:
         if not args.report:
             write_file(path, compact(measure(Study(data=args.data), command)))
