@@ -106,7 +106,8 @@ def unknown(what: str, name: str, known: typing.Iterable[str]) -> str:
 class Option:
     """What forms, help and checks need to know of a setting: its help text, inclusive bounds, what
     `kind` of thing it stands for, the `choices` of a text. `advanced` hides it at first;
-    `train_only`: it changes no test image.
+    `train_only`: it changes no test image; `later`: there were runs before it, so that at its
+    default it is no part of a run's name.
     """
 
     help: str = ""
@@ -116,6 +117,7 @@ class Option:
     kind: Kind = ""
     choices: tuple[str, ...] = ()
     train_only: bool = False
+    later: bool = False
 
     def check(self, name: str, value: Any, owner: type) -> None:
         """Raises UserError where `value` is none for the setting `name` of the class `owner`."""
@@ -150,11 +152,12 @@ def option(
     kind: Kind = "",
     choices: tuple[str, ...] = (),
     train_only: bool = False,
+    later: bool = False,
 ) -> Any:
     """A dataclass field with what `Option` says of it."""
     start: JSON = {"default_factory" if callable(default) else "default": default}
     return dataclasses.field(
-        **start, metadata=vars(Option(help, low, high, advanced, kind, choices, train_only))
+        **start, metadata=vars(Option(help, low, high, advanced, kind, choices, train_only, later))
     )
 
 
@@ -251,16 +254,24 @@ def coerce(hint: Any, value: Any, path: str) -> Any:
     raise UserError(f"{path}={value!r} should be {kind}.", code=2)
 
 
-def encode(thing: Any) -> Any:
-    """`thing` as plain JSON values. A registered dataclass becomes its fields plus its `key`."""
+def encode(thing: Any, naming: bool = False) -> Any:
+    """`thing` as plain JSON values. A registered dataclass becomes its fields plus its `key`.
+    `naming`: without what is no part of a run's name, see `Option.later`.
+    """
     if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
         return ({"key": thing.key} if hasattr(thing, "key") else {}) | {
-            field.name: encode(getattr(thing, field.name)) for field in dataclasses.fields(thing)
+            field.name: encode(getattr(thing, field.name), naming)
+            for field in dataclasses.fields(thing)
+            if not (
+                naming
+                and field.metadata.get("later")
+                and getattr(thing, field.name) == field.default
+            )
         }
     if isinstance(thing, Mapping):
-        return {str(name): encode(value) for name, value in thing.items()}
+        return {str(name): encode(value, naming) for name, value in thing.items()}
     if isinstance(thing, (list, tuple)):
-        return [encode(value) for value in thing]
+        return [encode(value, naming) for value in thing]
     return thing
 
 

@@ -136,7 +136,8 @@ class TrainConfig(Spec):
     @property
     def run_id(self) -> str:
         """`<data>-<method>-<net>-s<seed>-<8 hex of the config>`; at most 64 plain characters."""
-        asked = {name: value for name, value in registry.encode(self).items() if name not in WHERE}
+        settings = registry.encode(self, naming=True)
+        asked = {name: value for name, value in settings.items() if name not in WHERE}
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
         name = re.sub(
             r"[^a-z0-9]+", "-", f"{self.data.key}-{self.method.key}-{self.net}-s{self.seed}".lower()
