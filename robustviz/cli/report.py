@@ -7,7 +7,8 @@ from robustviz.cli import overlap
 from robustviz.cli.terminal import Command, about, markdown, say, show, whose
 from robustviz.runs import folder
 from robustviz.stats import wilson
-from robustviz.training.evaluation import Evaluation, ladders, paired
+from robustviz.training.evaluation import Evaluation, paired
+from robustviz.training.ladder import ladders
 from robustviz.types import JSON, UserError
 
 Row = tuple[JSON, list[str]]  # for machines, and the cells that a person reads

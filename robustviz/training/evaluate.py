@@ -21,7 +21,8 @@ from robustviz.process import threads
 from robustviz.runs.folder import Run
 from robustviz.training.config import norm_of as norm_of, pick_device
 from robustviz.training.doctor import Consult, consult, examine
-from robustviz.training.evaluation import Evaluation, Ladder, climb, pack
+from robustviz.training.evaluation import Evaluation, pack
+from robustviz.training.ladder import Ladder, climb
 from robustviz.types import UserError, plain
 
 # images that draw their noise together: fixed, so that it does not depend on how many are computed

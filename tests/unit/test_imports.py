@@ -22,12 +22,12 @@ PACKAGE = REPOSITORY / "robustviz"
 # pattern fits each module's name within the package.
 ORDER = (
     r"|imports|paths|process|types|terms|chance|stats|registry",
-    r"training|training\.evaluation|views|views\.result|views\.\w+|views\.\w+\.result",
+    r"training|training\.(evaluation|ladder)|views|views\.result|views\.\w+|views\.\w+\.result",
     r"views\.(theme|pictures|slides|files)",
     r"views\.\w+\.\w*figures",
     r"figures|losses|measures|inputs|embedder|(data|nets)(\.\w+)?",
     r"cam|attacks(\.\w+)?",
-    r"methods(\.\w+)?|runs(\.\w+)?|training\.(?!evaluation)\w+",
+    r"methods(\.\w+)?|runs(\.\w+)?|training\.(?!evaluation|ladder)\w+",
     r"views\.measure|export",
     r"views\.(?!train)\w+\.(?!panel|result|pack|study|report|\w*figures)\w+",
     r"probes|views\.\w+\.(study|report)",
@@ -250,6 +250,7 @@ def test_looking_at_runs_and_figures_needs_no_torch() -> None:
         "runs/folder",
         "runs/queue",
         "training/evaluation",
+        "training/ladder",
         "figures",
         "terms",
         "embedder",

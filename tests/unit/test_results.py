@@ -23,16 +23,8 @@ from scipy.stats import binomtest
 from robustviz import registry
 from robustviz.runs import folder
 from robustviz.stats import mcnemar, mean_interval, t_quantile, tango, wilson
-from robustviz.training.evaluation import (
-    Evaluation,
-    Finding,
-    attack_name,
-    climb,
-    ladders,
-    pack,
-    paired,
-    unpack,
-)
+from robustviz.training.evaluation import Evaluation, Finding, attack_name, pack, paired, unpack
+from robustviz.training.ladder import climb, ladders
 from robustviz.types import UserError
 from robustviz.views.attack.result import Adversarial
 from robustviz.views.result import Result

@@ -13,7 +13,7 @@ from robustviz import registry, zoo
 from robustviz.runs import folder as runs
 from robustviz.runs.folder import REPOSITORY, Run
 from robustviz.training.evaluate import LADDER, evaluate
-from robustviz.training.evaluation import Ladder, ladders
+from robustviz.training.ladder import Ladder, ladders
 from robustviz.views.start.pack import FOLDER
 
 SHIPPED = [runs.zoo() / config.run_id for config in zoo.wanted()]
