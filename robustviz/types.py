@@ -43,7 +43,8 @@ class Batch:
     `x` (N,C,H,W) float in [0,1], already augmented; `y` (N,); `index` (N,) positions in the
     training split, for anything remembered per sample; `epoch` from 0; `progress` from 0 to 1 over
     the whole training; `rng` the generator of this batch's attack noise, on x's device; `views`
-    (V,N,C,H,W) where a method asks for several; `objects` (N,1,H,W) bool, true on the object, where
+    (V,N,C,H,W) where a method asks for several, independently augmented, the first one `x`, and V =
+    1 where nothing augments; `objects` (N,1,H,W) bool, true on the object, where
     it asks for that, moved as `x` was by the augmentation.
     """
 

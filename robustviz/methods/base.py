@@ -108,7 +108,7 @@ class Method(Spec):
     @property
     def views(self) -> int:
         """How many independently augmented views of each image the loss wants in `batch.views`; 0:
-        none.
+        none. Where nothing augments they would be one image several times, and there is one.
         """
         return 0
 
@@ -147,6 +147,12 @@ class Method(Spec):
     def stages(self, config: Plan) -> tuple[Stage, ...]:
         """The stages of the training, one by default."""
         return (Stage("train", 1.0, self.loss),)
+
+    def network(self, net: Classifier) -> Classifier:
+        """The fresh `net` with what this method adds to its architecture, drawn from torch's global
+        generator. Whoever loads the weights asks too, so only the settings decide.
+        """
+        return net
 
     def initial(
         self, net: Classifier, config: Plan, split: Dataset, find_run: FindRun

@@ -1,7 +1,7 @@
 """Features of one class together, of different classes apart, without a single attacked image."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,13 +18,15 @@ from robustviz.types import Batch, UserError
 @register("method/supcon_margin")
 @dataclass(frozen=True)
 class SupConMargin(Method):
-    """CE + λ_s·SupCon + λ_m·margin on two augmented views; the two contrastive terms on a
-    projection of the features.
+    """CE + λ_s·SupCon + λ_m·margin on two augmented views, or on one where nothing augments; the
+    two contrastive terms on a projection of the features.
 
     Source: Wang, Nayyem, Rakin 2024 (arXiv 2412.19747): the objective; Khosla et al. 2020 for
     SupCon. Differs: margin formula, weights and temperature are ours (methods.md §3), because
-    theirs could not be found. With both weights 0 this is ordinary training, bit for bit: one view,
-    the ordinary order of the images.
+    theirs could not be found. Of their network only a figure's description could be read: both
+    SupCon and CE stand behind the projection. `head=projected` is that; in SupCon's own code,
+    `penultimate` here, the classifier does not see the projection. With both weights 0 and without
+    `pairs` this is ordinary training, bit for bit: the ordinary images in the ordinary order.
     """
 
     supcon_weight: float = option(
@@ -39,20 +41,32 @@ class SupConMargin(Method):
         "balanced", "Weigh both kinds of pairs equally, or every pair.", advanced=True
     )
     width: int = option(128, "Dimensions of the projection.", low=2, high=4096, advanced=True)
+    head: Literal["penultimate", "projected"] = option(
+        "penultimate",
+        "What the classifier reads: the features, with the projection thrown away after training,"
+        " or the projection, which then stays in the network.",
+    )
+    pairs: bool = option(
+        False,
+        "See the views and batches of the contrast even where both weights are 0, to compare with"
+        " it.",
+        advanced=True,
+        later=True,
+    )
 
     label = "SupCon + margin (our reading)"
     group = "no adversarial training"
     paper = (
-        "Wang, Nayyem, Rakin: Adversarial robustness through supervised contrastive and"
-        " margin-based learning (2024)"
+        "Wang, Nayyem, Rakin: Enhancing Adversarial Robustness of Deep Neural Networks Through"
+        " Supervised Contrastive Learning (2024)"
     )
     text = (
         "Pulls features of one class together and pushes others apart; it never sees an attack. "
         "The paper tests with FGSM only, so look at PGD and Square beside it."
     )
     choices = (
-        "The margin formula and all weights are ours: the paper's are not public. SupCon is the"
-        " authors' L_out with base temperature τ."
+        "The margin formula and all weights are ours: the paper's are not public. Its figure puts"
+        " the classifier behind the projection (head=projected)."
     )
     select = "clean"
 
@@ -62,14 +76,18 @@ class SupConMargin(Method):
         return self.supcon_weight > 0 or self.margin_weight > 0
 
     @property
-    def views(self) -> int:
-        return 2 if self.contrasts else 0
+    def balanced(self) -> bool:
+        return self.contrasts or self.pairs
 
-    balanced = compares = contrasts
+    @property
+    def views(self) -> int:
+        return 2 if self.balanced else 0
+
+    compares = contrasts
 
     def check(self, config: Plan, split: Dataset, net: Classifier) -> None:
         super().check(config, split, net)
-        if not self.contrasts:
+        if not self.balanced:
             return
         counts = torch.bincount(split.y, minlength=len(split.classes)).tolist()
         if 1 in counts:
@@ -83,19 +101,27 @@ class SupConMargin(Method):
                 code=2,
             )
 
+    def network(self, net: Classifier) -> Classifier:
+        if self.head == "projected":
+            net.pool = nn.Sequential(net.pool, projector(net, self.width))
+            net.head = nn.Linear(self.width, cast(nn.Linear, net.head).out_features)
+        return net
+
     def aux(self, net: Classifier, config: Plan) -> nn.Module | None:
-        return projector(net, self.width) if self.contrasts else None
+        apart = self.contrasts and self.head == "penultimate"
+        return projector(net, self.width) if apart else None
 
     def loss(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Terms:
-        if not self.contrasts:
+        if not self.balanced:
             return {"ce": F.cross_entropy(net(batch.x), batch.y)}
-        assert batch.views is not None and aux is not None, (
-            "the trainer hands over what `views` and `aux` ask for"
-        )
+        assert batch.views is not None, "the trainer hands over what `views` asks for"
         y = batch.y.repeat(len(batch.views))
         features = net.pool(net.maps(batch.views.flatten(0, 1)))
         terms = {"ce": F.cross_entropy(net.head(features), y)}
-        z = aux(features)
+        z = features if aux is None else aux(features)
+        if len(batch.views) == 1:  # an image of an odd class may come twice: it is no pair
+            once = ~(batch.index[:, None] == batch.index).triu(1).any(dim=0)
+            z, y = z[once], y[once]
         if self.supcon_weight:
             terms["supcon"] = self.supcon_weight * losses.supcon(z, y, self.temperature)
         if self.margin_weight:
@@ -106,8 +132,7 @@ class SupConMargin(Method):
 
 
 def projector(net: Classifier, width: int) -> nn.Module:
-    """A two-layer perceptron d → d → `width` on the features in front of a linear head; thrown away
-    after training.
+    """A two-layer perceptron d → d → `width` on the features in front of a linear head.
 
     Source: Khosla et al. 2020 (SupContrast), `networks/resnet_big.py`.
     """

@@ -367,7 +367,7 @@ class Inside:
         try:
             # weights that are replaced at once; the global generator belongs to everybody
             with drawn_from(torch.Generator()):
-                net = nets.build(self.config.net, *self.shape)
+                net = self.config.method.network(nets.build(self.config.net, *self.shape))
             net.load_state_dict(
                 {
                     key: value.float() if value.is_floating_point() else value

@@ -189,7 +189,7 @@ class Training:
         mean, std = data.mean_and_std(self.images)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(config.seed, "weights"))
-            self.net = nets.build(
+            fresh = nets.build(
                 config.net,
                 len(self.classes),
                 self.images.shape[1],
@@ -197,6 +197,7 @@ class Training:
                 mean,
                 [max(spread, 1e-3) for spread in std],
             )
+            self.net = method.network(fresh)
         method.check(config, split, self.net)
         helper = method.initial(self.net, config, split, find_run)
         keep(self.net.to(self.device))
@@ -314,12 +315,10 @@ class Training:
         """This process's part of the batch of images at `index`."""
         mine = self.world.part(len(index), 2 if self.method.balanced else 1)
         x, objects = self._augmented(index, 0, mine)
-        views = (
-            [x, *(self._augmented(index, view, mine)[0] for view in range(1, self.method.views))]
-            if self.method.views
-            else []
-        )
-
+        count = self.method.views
+        if self.config.augment == "none":  # a second view would be the first one again
+            count = min(count, 1)
+        views = [x, *(self._augmented(index, view, mine)[0] for view in range(1, count))]
         return Batch(
             x,
             self.y[index[mine]],
@@ -329,7 +328,7 @@ class Training:
             self._generator(
                 "noise", self.epoch, self.batch, *([self.world.rank] if self.world.size > 1 else [])
             ),
-            torch.stack(views) if views else None,
+            torch.stack(views) if count else None,
             objects,
         )
 

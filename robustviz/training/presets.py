@@ -129,6 +129,7 @@ LESSONS: dict[str, Preset] = {
             "method": "supcon_margin",
             "method.supcon_weight": 0.0,
             "method.margin_weight": 0.0,
+            "method.pairs": True,
         },
     ),
     "digits-supcon": Preset(

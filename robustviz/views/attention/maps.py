@@ -122,4 +122,5 @@ def random_nets(run: Run, count: int, seed: int) -> Iterator[nets.Classifier]:
                 int(shape["size"]),
                 *scale,
             )
+            net = run.config.method.network(net)
         yield net.eval()
