@@ -30,9 +30,10 @@ V = TypeVar("V")
 
 ROOMS = {"method": "methods", "attack": "attacks", "data": "data", "net": "nets", "probe": "views"}
 # What a setting's number or text stands for: a radius in pixel units, a run that is trained on the
-# same data, such a run whose weights a training starts from, several runs, a rule for masks (any
-# text; `choices` are the usual ones), an architecture, an augmentation, a folder on this computer
-# that holds a data set (at most one a class), a test image's number, a class's name.
+# same data, such a run whose weights a training starts from, several runs, a rule for masks or for
+# the learning rate (any text; `choices` are the usual ones), an architecture, an augmentation, a
+# folder on this computer that holds a data set (at most one a class), a test image's number, a
+# class's name.
 Kind = Literal[
     "",
     "radius",

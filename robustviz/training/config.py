@@ -19,6 +19,7 @@ from robustviz.methods import PGDAT
 from robustviz.methods.base import FindRun, Method
 from robustviz.process import default_threads
 from robustviz.registry import Spec, option
+from robustviz.training.order import TURNS, turns
 from robustviz.types import JSON, UserError, check_eps, parse_number
 
 # pixels; images that are larger come in smaller batches, so that a step takes about the same memory
@@ -65,8 +66,14 @@ class TrainConfig(Spec):
     )
     momentum: float = option(0.9, "Momentum of SGD.", low=0, high=0.9999, advanced=True)
     weight_decay: float = option(5e-4, "Weight decay of SGD.", low=0, high=1, advanced=True)
-    schedule: Literal["cyclic", "cosine", "step", "constant"] | None = option(
-        None, "How the learning rate moves; empty: cyclic, or the method's own.", advanced=True
+    schedule: str | None = option(
+        None,
+        "How the learning rate moves. cyclic rises for 30 %, then falls; cyclic@1/2 peaks half-way."
+        " step falls to a tenth at 75 and 90 %; step@1/2,3/4 there; empty: cyclic, or the method's"
+        " own.",
+        advanced=True,
+        kind="rule",
+        choices=tuple(TURNS),
     )
     augment: str = option(
         "",
@@ -127,6 +134,7 @@ class TrainConfig(Spec):
             "select": self.select or self.method.select,
         }.items():
             object.__setattr__(self, name, value)
+        turns(str(self.schedule))
 
     @property
     def bound_method(self) -> Method:

@@ -4,7 +4,9 @@ fast the weights move.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -12,6 +14,16 @@ import torch
 from torch import Tensor
 
 from robustviz.methods.base import Stage
+from robustviz.registry import unknown
+from robustviz.types import UserError, parse_number
+
+# the schedules, and the shares of a stage at which each turns where nothing else is said
+TURNS: dict[str, tuple[float, ...]] = {
+    "cyclic": (0.3,),
+    "cosine": (),
+    "step": (0.75, 0.9),
+    "constant": (),
+}
 
 
 def seed_of(*parts: object) -> int:
@@ -19,16 +31,39 @@ def seed_of(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
 
 
-def learning_rate(schedule: str, top: float, progress: float) -> float:
-    """The rate at `progress` (0 to 1) of a stage. cyclic: up over the first 30 %, then down to 0,
-    both straight.
+@functools.cache
+def turns(schedule: str) -> tuple[str, tuple[float, ...]]:
+    """What a schedule says: its name, and the shares of a stage at which the rate turns. Behind an
+    `@` they are given, as in `step@1/2,3/4` and `cyclic@1/2`. Raises UserError.
     """
-    share = {
-        "cyclic": progress / 0.3 if progress < 0.3 else (1 - progress) / 0.7,
-        "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
-        "step": 1.0 if progress < 0.75 else 0.1 if progress < 0.9 else 0.01,
-    }
-    return top * share.get(schedule, 1.0)
+    name, at, given = schedule.partition("@")
+    if name not in TURNS:
+        raise UserError(unknown("schedule", schedule, TURNS), code=2)
+    shares = tuple(map(parse_number, given.split(","))) if at else TURNS[name]
+    if at and not (
+        (name == "step" or (name == "cyclic" and len(shares) == 1))
+        and all(before < after for before, after in itertools.pairwise((0, *shares, 1)))
+    ):
+        raise UserError(
+            f"There is no schedule {schedule}: behind the @ stand rising shares of the training"
+            " between 0 and 1, as in step@1/2,3/4, or just one, as in cyclic@1/2.",
+            code=2,
+        )
+    return name, shares
+
+
+def learning_rate(schedule: str, top: float, progress: float) -> float:
+    """The rate at `progress` (0 to 1) of a stage. cyclic: from 0 up to `top` at its turn, then down
+    to 0, both straight. step: a tenth after each turn. cosine: half a wave down to 0. constant:
+    `top`. Raises UserError as `turns` does.
+    """
+    name, shares = turns(schedule)
+    if name == "cyclic":
+        peak = shares[0]
+        return top * (progress / peak if progress < peak else (1 - progress) / (1 - peak))
+    if name == "cosine":
+        return top * (0.5 * (1 + math.cos(math.pi * progress)))
+    return top * (1 / 10 ** sum(progress >= share for share in shares))
 
 
 def balanced_order(y: Tensor, rng: torch.Generator) -> Tensor:

@@ -286,6 +286,43 @@ def test_an_unknown_preset_is_answered_with_the_nearest() -> None:
         TrainConfig.make("digits-trade")
 
 
+@pytest.mark.parametrize(
+    ("schedule", "words"),
+    [
+        ("stepp", "Did you mean step"),
+        ("@1/2", "no schedule"),
+        ("step@", "not a number"),
+        ("step@x", "not a number"),
+        ("step@1/0", "not a number"),
+        ("step@nan", "finite"),
+        *[
+            (schedule, "rising shares of the training between 0 and 1")
+            for schedule in (
+                "step@75,90",
+                "step@3/4,1/2",
+                "step@1/2,1/2",
+                "step@0,1/2",
+                "cyclic@1",
+                "cyclic@1/4,1/2",
+                "cosine@1/2",
+                "constant@1/2",
+            )
+        ],
+    ],
+)
+def test_a_schedule_that_is_none_is_one_clear_sentence(schedule: str, words: str) -> None:
+    with pytest.raises(UserError, match=words) as caught:
+        TrainConfig.make(sets=[("schedule", schedule)])
+    assert caught.value.code == 2
+
+
+def test_a_schedule_is_typed_as_it_is_said() -> None:
+    config = TrainConfig.make(sets=[("schedule", "step@74/120,89/120")])
+    assert config.schedule == "step@74/120,89/120"
+    assert TrainConfig.from_json(config.to_json()) == config
+    assert TrainConfig(schedule=None).run_id == TrainConfig(schedule="cyclic").run_id
+
+
 # The name of a run.
 
 

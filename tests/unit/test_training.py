@@ -8,6 +8,7 @@ import copy
 import dataclasses
 import json
 import math
+import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -310,6 +311,9 @@ def test_every_stage_gets_its_share_and_at_least_one_epoch(
         ("cosine", {0.0: 0.2, 0.5: 0.1, 1.0: 0.0, 1 / 3: 0.15}),
         ("step", {0.0: 0.2, 0.74: 0.2, 0.75: 0.02, 0.89: 0.02, 0.9: 0.002, 1.0: 0.002}),
         ("constant", {0.0: 0.2, 0.5: 0.2, 1.0: 0.2}),
+        ("cyclic@1/2", {0.0: 0.0, 0.25: 0.1, 0.5: 0.2, 0.75: 0.1, 1.0: 0.0}),
+        ("step@0.5", {0.0: 0.2, 0.49: 0.2, 0.5: 0.02, 1.0: 0.02}),
+        ("step@1/4,1/2,3/4", {0.2: 0.2, 0.25: 0.02, 0.5: 0.002, 0.75: 0.0002, 1.0: 0.0002}),
     ],
 )
 def test_the_learning_rate_follows_its_schedule(
@@ -321,6 +325,28 @@ def test_the_learning_rate_follows_its_schedule(
     assert [record["lr"] for record in records] == pytest.approx(
         [learning_rate(schedule, 0.2, (2 * e + 1.5) / 6) for e in range(3)]
     )
+
+
+def test_schedules_without_turns_of_their_own_are_to_the_bit_what_they_were() -> None:
+    rng = random.Random(0)
+    for at in (0.0, 0.3, 0.75, 0.9, 1.0, *(rng.random() for _ in range(2000))):
+        top = rng.choice([0.01, 0.1, 0.2]) * rng.random()
+        slow = {
+            "cyclic": at / 0.3 if at < 0.3 else (1 - at) / 0.7,
+            "cosine": 0.5 * (1 + math.cos(math.pi * at)),
+            "step": 1.0 if at < 0.75 else 0.1 if at < 0.9 else 0.01,
+            "constant": 1.0,
+        }
+        assert {name: learning_rate(name, top, at) for name in slow} == {
+            name: top * share for name, share in slow.items()
+        }
+
+
+def test_a_stage_turns_at_shares_of_itself(tiny: TrainConfig, two_stages: Method) -> None:
+    _, records = finished(
+        dataclasses.replace(tiny, method=two_stages, epochs=4, lr=0.1, schedule="step@1/2")
+    )
+    assert [record["lr"] for record in records] == pytest.approx([0.1, 0.01, 0.1, 0.01])
 
 
 def test_the_running_average_is_what_is_judged_and_kept(tiny: TrainConfig) -> None:
