@@ -27,8 +27,9 @@ from robustviz.runs.files import (
     to_bytes as to_bytes,
     write_file as write_file,
 )
-from robustviz.runs.inside import FOUND_OUT, OVER as OVER, Inside
+from robustviz.runs.inside import OVER as OVER, Inside
 from robustviz.training.evaluation import Evaluation
+from robustviz.training.ladder import MONITOR
 from robustviz.types import JSON, UserError
 from robustviz.views.result import Result
 
@@ -84,6 +85,18 @@ class Run(Inside):
     def shipped(self) -> bool:
         """Whether this run came with robustviz and must not be written to."""
         return self.path.parent == zoo() or self.path.resolve().parent == zoo().resolve()
+
+    @property
+    def ordinary(self) -> bool:
+        """Whether it is shipped and was trained without a defence on as many images as is usual
+        for its data; a witness of model alignment that learned from part of them is not.
+        """
+        return (
+            self.shipped
+            and self.method_key == "standard"
+            and self.info["n_train"]
+            == (registry.get("data", self.data_key).recipe.get("n_train") or 0)
+        )
 
     @property
     def notes(self) -> Path:
@@ -145,7 +158,7 @@ class Run(Inside):
                 new,
                 rung=before.rung,
                 cumulative_k=before.cumulative_k,
-                doctor=(*new.doctor, *(each for each in before.doctor if each.name == "order")),
+                doctor=(*new.doctor, *(each for each in before.doctor if each.name in MONITOR)),
             )
         path = self.notes / "eval.json"
         old = read_json(path).get("evaluations", []) if path.exists() else []
@@ -195,8 +208,6 @@ def create(config: TrainConfig, *, name: str | None = None, folder: Path | None 
     Raises UserError for an unusable name and for a folder that holds something else: nothing is
     ever overwritten.
     """
-    from robustviz.training.config import WHERE
-
     name = name or config.run_id
     if not ID.fullmatch(name):
         raise UserError(f"{name!r} is no run id: use 1 to 64 of a-z, 0-9 and '-'.", code=2)
@@ -212,11 +223,7 @@ def create(config: TrainConfig, *, name: str | None = None, folder: Path | None 
                 f"{run.path} exists and is not a run folder; choose another --name or --out.",
                 code=2,
             )
-        theirs, ours = (
-            {name: value for name, value in each.items() if name not in (*WHERE, *FOUND_OUT)}
-            for each in (run.info, asked)
-        )
-        if theirs != ours:
+        if run.config.run_id != config.run_id:  # what is no part of the name may differ
             raise UserError(
                 f"A run named {name} exists with other settings; choose another --name, or remove"
                 " it first.",
@@ -282,9 +289,12 @@ def find_run(name: str | None, *, data: Source | None = None, net: str = "", rol
     """
     if name:
         return open_model(name) if ID.fullmatch(name) else open_run(name)
-    wanted = ("standard", net, 0, registry.encode(data))
     for run in all_runs():
-        if run.shipped and wanted == (run.method_key, run.architecture, run.seed, run.info["data"]):
+        if (
+            run.ordinary
+            and (run.architecture, run.seed) == (net, 0)
+            and run.info["data"] == registry.encode(data)
+        ):
             return run
     raise UserError(
         f"No ordinary {net} for {data.key if data else 'this data'} is shipped to be the {role}:"

@@ -218,13 +218,12 @@ def named_runs(run: Run, names: str, role: str) -> list[Run]:
 
 
 def ordinary(run: Run, but: Iterable[Run]) -> list[Run]:
-    """The shipped networks on the run's data that were trained without a defence, but for some."""
+    """The shipped ordinary networks on the run's data, but for some."""
     left_out = {each.path.resolve() for each in but}
     return [
         each
         for each in all_runs()
-        if each.shipped
-        and each.method_key == "standard"
+        if each.ordinary
         and each.info.get("data") == run.info.get("data")
         and each.path.resolve() not in left_out
     ]
