@@ -2,15 +2,16 @@
 state them.
 
 A preset gives only what it means to fix; everything else comes from the data set. Flags and `--set`
-override it. Of a published recipe the text says after "Differs:" what is ours. All of them train on
+override it. Of a published recipe the text says which weights are kept, and after "Differs:" what
+is ours; docs/published.toml has the authors' values. Not said again in each: all of them train on
 what the validation split leaves of the official training images, and shift images by repeating the
-edge, where the usual code pads with black.
+edge, where the authors' code pads with black, or mirrors (Rice et al.).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from robustviz.registry import unknown
@@ -19,16 +20,40 @@ from robustviz.types import UserError
 
 @dataclass(frozen=True)
 class Preset:
-    """A recipe: a sentence that says what it is and where it is from, and its settings by dotted
-    path.
+    """A recipe: a text that says what it is and where it is from, and its settings by dotted path.
+    Of a published one also what differs: in words, each with the settings and facts that it stands
+    for.
     """
 
     text: str
     settings: Mapping[str, Any]
+    differs: Mapping[str, str] = field(default_factory=dict)
 
 
-FALLS = "the rate falls at 75 and 90 % of the training"
 RAW = "the network normalises its input, theirs does not"
+KEPT = {
+    "robust": "Keeps the epoch that best withstands PGD on validation images.",
+    "clean": "Keeps the epoch that is best on clean validation images.",
+    "last": "Keeps the last weights.",
+}
+
+
+def _published(text: str, settings: Mapping[str, Any], differs: Mapping[str, str]) -> Preset:
+    return Preset(
+        f"{text} {KEPT[settings['select']]} Differs: {'; '.join(differs)}.", settings, differs
+    )
+
+
+# What is said of several published recipes.
+_SIGHT = {RAW: "normalises", "the attack's start is cut to [0, 1]": "start_cut"}
+_BF16 = {
+    "a device that is fast at bf16, as recent GPUs are, attacks with gradients in it": "gradients"
+}
+_EVERY = {"theirs saves every epoch and names none": "select"}
+_TRAINING = (
+    "net n_train epochs batch_size lr momentum weight_decay schedule augment ema precision select"
+)
+_ATTACK = "eps method.attack_mode method.attack.steps method.attack.step_size method.attack.start"
 
 # What the published code of PART has in common (methods.md §1).
 _PART = {
@@ -41,11 +66,17 @@ _PART = {
     "epochs": 80,
     "batch_size": 128,
     "lr": 0.01,
-    "schedule": "step",
+    "schedule": "step@79/80",
+    "select": "last",
 }
 _PART_DIFFERS = (
-    "Differs: each mask is of the very image attacked, at its true class and from the heat itself;"
-    f" {FALLS}, theirs in the last epoch; {RAW}."
+    {
+        "each mask is of the very image attacked, at its true class and from the heat itself": (
+            "method.rule method.cam_class"
+        )
+    }
+    | _SIGHT
+    | _BF16
 )
 
 LESSONS: dict[str, Preset] = {
@@ -153,24 +184,56 @@ LESSONS: dict[str, Preset] = {
 }
 
 PUBLISHED: dict[str, Preset] = {
-    "cifar10-fast-at": Preset(
+    "cifar10-fast-at": _published(
         "Wong et al. 2020, CIFAR-10, for a GPU: FGSM-RS with PreAct-ResNet-18, 15 epochs, rate up"
-        " to .2. Differs: the shortcuts of their blocks read the raw input.",
+        " to .2 and down again.",
         {
             "data": "cifar10",
             "method": "fgsm_rs",
             "method.attack_mode": "train",
             "net": "preact_resnet18",
             "n_train": 0,
+            "eps": 8 / 255,
             "epochs": 15,
             "batch_size": 128,
             "lr": 0.2,
+            "weight_decay": 5e-4,
+            "schedule": "cyclic@1/2",
             "augment": "crop_flip",
+            "select": "last",
+        },
+        {
+            "the shortcuts of their blocks read the raw input": "shortcuts",
+            "theirs computes in 16 bits (apex)": "precision",
         },
     ),
-    "cifar10-trades": Preset(
-        "Zhang et al. 2019 (TRADES), CIFAR-10, for a GPU: WRN-34-10, β = 6, 76 epochs. Differs:"
-        f" {FALLS}, theirs in epoch 75; {RAW}.",
+    "cifar10-pgd-at": _published(
+        "Rice et al. 2020 (PGD-AT), CIFAR-10, for a GPU: PreAct-ResNet-18, 200 epochs, rate .1 and"
+        " a tenth after half and three quarters. Weight averaging would be `ema`.",
+        {
+            "data": "cifar10",
+            "method": "pgd_at",
+            "method.attack_mode": "train",
+            "method.attack.step_size": 2 / 255,
+            "net": "preact_resnet18",
+            "n_train": 0,
+            "eps": 8 / 255,
+            "epochs": 200,
+            "batch_size": 128,
+            "lr": 0.1,
+            "weight_decay": 5e-4,
+            "schedule": "step@1/2,3/4",
+            "augment": "crop_flip",
+            "select": "robust",
+        },
+        {
+            "theirs picks the epoch on test images, or on validation images if asked": "chosen_on",
+            "their batch norm's statistics see clean images, too": "clean_forwards",
+        },
+    ),
+    "cifar10-trades": _published(
+        "Zhang et al. 2019 (TRADES), CIFAR-10, for a GPU: WRN-34-10, β = 6, 76 epochs, a tenth of"
+        " the rate in the last two.",
         {
             "data": "cifar10",
             "method": "trades",
@@ -184,31 +247,36 @@ PUBLISHED: dict[str, Preset] = {
             "batch_size": 128,
             "lr": 0.1,
             "weight_decay": 2e-4,
-            "schedule": "step",
+            "schedule": "step@74/76",
             "augment": "crop_flip",
+            "select": "last",
         },
+        _EVERY | _SIGHT | _BF16,
     ),
-    "cifar10-mart": Preset(
-        "Wang et al. 2020 (MART), CIFAR-10, for a GPU: ResNet-18, β = 5, rate .01, weight decay"
-        " .0035, 120 epochs. Differs: batches of 128 and PGD in 10 steps of 2/255 are ours;"
-        f" {FALLS}; {RAW}.",
+    "cifar10-mart": _published(
+        "Wang et al. 2020 (MART), CIFAR-10, for a GPU: ResNet-18, β = 5, weight decay .0035. The"
+        " rate .01 falls in epochs 75, 90 and 100 of 120.",
         {
             "data": "cifar10",
             "method": "mart",
             "method.beta": 5.0,
             "net": "resnet18",
             "n_train": 0,
+            "eps": 0.031,
+            "method.attack.step_size": 0.007,
             "epochs": 120,
             "batch_size": 128,
             "lr": 0.01,
             "weight_decay": 3.5e-3,
-            "schedule": "step",
+            "schedule": "step@74/120,89/120,99/120",
             "augment": "crop_flip",
+            "select": "robust",
         },
+        {"theirs tests and saves every epoch": "select"} | _SIGHT | _BF16,
     ),
-    "cifar10-part": Preset(
+    "cifar10-part": _published(
         "Zhang et al. 2024 (PART), CIFAR-10, for a GPU: ResNet-18, ε_low = 7/255, 80 epochs, the"
-        f" first 20 plain. {_PART_DIFFERS}",
+        " first 20 plain. The rate falls in the last epoch.",
         {
             "data": "cifar10",
             **_PART,
@@ -216,10 +284,11 @@ PUBLISHED: dict[str, Preset] = {
             "weight_decay": 2e-4,
             "augment": "crop_flip",
         },
+        _PART_DIFFERS,
     ),
-    "svhn-part": Preset(
+    "svhn-part": _published(
         "Zhang et al. 2024 (PART), SVHN, for a GPU: steps of 1/255, weight decay .0035, no"
-        f" augmentation. {_PART_DIFFERS}",
+        " augmentation.",
         {
             "data": "svhn",
             **_PART,
@@ -227,10 +296,11 @@ PUBLISHED: dict[str, Preset] = {
             "weight_decay": 3.5e-3,
             "augment": "none",
         },
+        _PART_DIFFERS,
     ),
-    "tiny-imagenet-part": Preset(
+    "tiny-imagenet-part": _published(
         "Zhang et al. 2024 (PART), Tiny-ImageNet, for a GPU: ResNet-18 with their settings of"
-        f" CIFAR-10. {_PART_DIFFERS} Their settings for this data could not be read.",
+        " CIFAR-10.",
         {
             "data": "tiny_imagenet",
             **_PART,
@@ -238,11 +308,16 @@ PUBLISHED: dict[str, Preset] = {
             "weight_decay": 2e-4,
             "augment": "crop_flip",
         },
+        {
+            "their settings for this data could not be read": (
+                f"{_TRAINING} {_ATTACK} method.eps_low method.warmup"
+            )
+        }
+        | _PART_DIFFERS,
     ),
-    "cifar100-supcon-margin": Preset(
+    "cifar100-supcon-margin": _published(
         "Wang, Nayyem, Rakin 2024 (SupCon and margin), CIFAR-100, for a GPU: ResNet-18 without"
-        " augmentation, where the paper sees most gain. Differs: weights, τ, m and 100 epochs are"
-        " ours, because theirs are not public; 32×32 images, theirs are enlarged.",
+        " augmentation, where the paper sees most gain.",
         {
             "data": "cifar100",
             "method": "supcon_margin",
@@ -252,12 +327,18 @@ PUBLISHED: dict[str, Preset] = {
             "lr": 0.1,
             "schedule": "cosine",
             "augment": "none",
+            "select": "clean",
+        },
+        {
+            "weights, τ, m, rate, batches and 100 epochs are ours, because theirs are not public": (
+                _TRAINING.replace("net ", "").replace("augment ", "")
+            ),
+            "the classifier reads the features, in their figure the projection": "method.head",
+            "32×32 images, theirs are enlarged": "pixels",
         },
     ),
-    "cifar10-afa": Preset(
-        "Park et al. 2024 (AFA), CIFAR-10, for a GPU: features first, then a linear head. Differs:"
-        " our reading throughout, because only the idea could be read: ResNet-18, batches of 256,"
-        " rate .1 cosine, τ = .1, 100 epochs, the head on clean images (SLF).",
+    "cifar10-afa": _published(
+        "Park et al. 2024 (AFA), CIFAR-10, for a GPU: features first, then a linear head.",
         {
             "data": "cifar10",
             "method": "afa",
@@ -270,12 +351,18 @@ PUBLISHED: dict[str, Preset] = {
             "weight_decay": 5e-4,
             "schedule": "cosine",
             "augment": "crop_flip",
+            "select": "robust",
         },
+        {
+            "our reading throughout, because only the idea could be read: ResNet-18, batches of"
+            " 256, rate .1 cosine, τ = .1, 100 epochs, the head on clean images (SLF)": (
+                f"{_TRAINING} {_ATTACK} method.head"
+            )
+        }
+        | _BF16,
     ),
-    "cifar10-afa-trades": Preset(
-        "Park et al. 2024 (AFA with TRADES), CIFAR-10, for a GPU: β = 6, λ = 1. Differs: theirs"
-        " adds images from a diffusion model; ResNet-18, batches of 256, rate .1 cosine, τ = .1 and"
-        " 100 epochs are ours.",
+    "cifar10-afa-trades": _published(
+        "Park et al. 2024 (AFA with TRADES), CIFAR-10, for a GPU: β = 6, λ = 1.",
         {
             "data": "cifar10",
             "method": "afa_trades",
@@ -288,12 +375,18 @@ PUBLISHED: dict[str, Preset] = {
             "weight_decay": 5e-4,
             "schedule": "cosine",
             "augment": "crop_flip",
+            "select": "robust",
         },
+        {
+            "theirs adds images from a diffusion model": "generated_images",
+            "our reading throughout: ResNet-18, batches of 256, rate .1 cosine, τ = .1, β, λ and"
+            " 100 epochs": f"{_TRAINING} {_ATTACK} method.align_weight",
+        }
+        | _BF16,
     ),
-    "cifar10-alp": Preset(
+    "cifar10-alp": _published(
         "Kannan et al. 2018 (ALP), CIFAR-10, for a GPU: λ = .5, attack towards the least likely"
-        " class, averaged weights. Differs: theirs is on ImageNet at ε = 16/255 with RMSProp and"
-        " label smoothing; ResNet-18, rate .1 cosine and 100 epochs are ours.",
+        " class, averaged weights.",
         {
             "data": "cifar10",
             "method": "alp",
@@ -308,11 +401,21 @@ PUBLISHED: dict[str, Preset] = {
             "schedule": "cosine",
             "augment": "crop_flip",
             "ema": 0.9999,
+            "select": "last",
         },
+        {
+            "theirs is on ImageNet with ResNet-v2-50 at ε = 16/255": "data net eps",
+            "theirs uses RMSProp, label smoothing and enlarged crops": (
+                "optimiser label_smoothing augment"
+            ),
+            "batches of 128, rate .1 cosine and 100 epochs are ours": (
+                "batch_size lr schedule epochs"
+            ),
+        }
+        | _BF16,
     ),
-    "cifar10-aalp": Preset(
-        "Wu et al. 2020 (AALP), CIFAR-10, for a GPU. Differs: our reading throughout, because only"
-        " the two ideas could be read: λ = .5, ResNet-18, rate .1 cosine, 100 epochs.",
+    "cifar10-aalp": _published(
+        "Wu et al. 2020 (AALP), CIFAR-10, for a GPU.",
         {
             "data": "cifar10",
             "method": "aalp",
@@ -325,12 +428,17 @@ PUBLISHED: dict[str, Preset] = {
             "weight_decay": 5e-4,
             "schedule": "cosine",
             "augment": "crop_flip",
+            "select": "robust",
         },
+        {
+            "our reading throughout, because only the two ideas could be read: CIFAR-10, λ = .5,"
+            " ResNet-18, rate .1 cosine, 100 epochs": f"{_TRAINING} {_ATTACK} data method.weight"
+        }
+        | _BF16,
     ),
-    "cifar10-alignment": Preset(
+    "cifar10-alignment": _published(
         "Ma et al. 2024 (model alignment, red team), CIFAR-10, for a GPU: T = 4, rate .001 cosine,"
-        " 1 epoch. Needs two ordinary networks trained on CIFAR-10, as source and witness. Differs:"
-        " theirs is on ImageNet; ResNet-18; plain momentum for Nesterov's.",
+        " 1 epoch. Needs two ordinary networks trained on CIFAR-10, as source and witness.",
         {
             "data": "cifar10",
             "method": "model_alignment",
@@ -343,6 +451,11 @@ PUBLISHED: dict[str, Preset] = {
             "weight_decay": 1e-4,
             "schedule": "cosine",
             "augment": "crop_flip",
+            "select": "last",
+        },
+        {
+            "theirs is on ImageNet with ResNet-50, its crops enlarged": "data net augment",
+            "plain momentum for Nesterov's": "nesterov",
         },
     ),
 }
