@@ -55,16 +55,26 @@ _TRAINING = (
 )
 _ATTACK = "eps method.attack_mode method.attack.steps method.attack.step_size method.attack.start"
 
-# What the published code of PART has in common (methods.md §1).
+_USUAL = {"n_train": 0, "batch_size": 128, "augment": "crop_flip"}
+# What is ours where the authors' own could not be read.
+_READING = {
+    **_USUAL,
+    "net": "resnet18",
+    "epochs": 100,
+    "lr": 0.1,
+    "weight_decay": 5e-4,
+    "schedule": "cosine",
+    "select": "robust",
+}
+# What the published code of PART has in common.
 _PART = {
+    **_USUAL,
     "method": "part",
     "method.eps_low": 7 / 255,
     "method.warmup": 0.25,
     "net": "resnet18",
-    "n_train": 0,
     "eps": 8 / 255,
     "epochs": 80,
-    "batch_size": 128,
     "lr": 0.01,
     "schedule": "step@79/80",
     "select": "last",
@@ -188,18 +198,16 @@ PUBLISHED: dict[str, Preset] = {
         "Wong et al. 2020, CIFAR-10, for a GPU: FGSM-RS with PreAct-ResNet-18, 15 epochs, rate up"
         " to .2 and down again.",
         {
+            **_USUAL,
             "data": "cifar10",
             "method": "fgsm_rs",
             "method.attack_mode": "train",
             "net": "preact_resnet18",
-            "n_train": 0,
             "eps": 8 / 255,
             "epochs": 15,
-            "batch_size": 128,
             "lr": 0.2,
             "weight_decay": 5e-4,
             "schedule": "cyclic@1/2",
-            "augment": "crop_flip",
             "select": "last",
         },
         {
@@ -211,19 +219,17 @@ PUBLISHED: dict[str, Preset] = {
         "Rice et al. 2020 (PGD-AT), CIFAR-10, for a GPU: PreAct-ResNet-18, 200 epochs, rate .1 and"
         " a tenth after half and three quarters. Weight averaging would be `ema`.",
         {
+            **_USUAL,
             "data": "cifar10",
             "method": "pgd_at",
             "method.attack_mode": "train",
             "method.attack.step_size": 2 / 255,
             "net": "preact_resnet18",
-            "n_train": 0,
             "eps": 8 / 255,
             "epochs": 200,
-            "batch_size": 128,
             "lr": 0.1,
             "weight_decay": 5e-4,
             "schedule": "step@1/2,3/4",
-            "augment": "crop_flip",
             "select": "robust",
         },
         {
@@ -235,20 +241,18 @@ PUBLISHED: dict[str, Preset] = {
         "Zhang et al. 2019 (TRADES), CIFAR-10, for a GPU: WRN-34-10, β = 6, 76 epochs, a tenth of"
         " the rate in the last two.",
         {
+            **_USUAL,
             "data": "cifar10",
             "method": "trades",
             "method.beta": 6.0,
             "method.bn": "official",
             "net": "wrn_34_10",
-            "n_train": 0,
             "eps": 0.031,
             "method.attack.step_size": 0.007,
             "epochs": 76,
-            "batch_size": 128,
             "lr": 0.1,
             "weight_decay": 2e-4,
             "schedule": "step@74/76",
-            "augment": "crop_flip",
             "select": "last",
         },
         _EVERY | _SIGHT | _BF16,
@@ -257,19 +261,17 @@ PUBLISHED: dict[str, Preset] = {
         "Wang et al. 2020 (MART), CIFAR-10, for a GPU: ResNet-18, β = 5, weight decay .0035. The"
         " rate .01 falls in epochs 75, 90 and 100 of 120.",
         {
+            **_USUAL,
             "data": "cifar10",
             "method": "mart",
             "method.beta": 5.0,
             "net": "resnet18",
-            "n_train": 0,
             "eps": 0.031,
             "method.attack.step_size": 0.007,
             "epochs": 120,
-            "batch_size": 128,
             "lr": 0.01,
             "weight_decay": 3.5e-3,
             "schedule": "step@74/120,89/120,99/120",
-            "augment": "crop_flip",
             "select": "robust",
         },
         {"theirs tests and saves every epoch": "select"} | _SIGHT | _BF16,
@@ -277,13 +279,7 @@ PUBLISHED: dict[str, Preset] = {
     "cifar10-part": _published(
         "Zhang et al. 2024 (PART), CIFAR-10, for a GPU: ResNet-18, ε_low = 7/255, 80 epochs, the"
         " first 20 plain. The rate falls in the last epoch.",
-        {
-            "data": "cifar10",
-            **_PART,
-            "method.attack.step_size": 2 / 255,
-            "weight_decay": 2e-4,
-            "augment": "crop_flip",
-        },
+        {"data": "cifar10", **_PART, "method.attack.step_size": 2 / 255, "weight_decay": 2e-4},
         _PART_DIFFERS,
     ),
     "svhn-part": _published(
@@ -306,7 +302,6 @@ PUBLISHED: dict[str, Preset] = {
             **_PART,
             "method.attack.step_size": 2 / 255,
             "weight_decay": 2e-4,
-            "augment": "crop_flip",
         },
         {
             "their settings for this data could not be read": (
@@ -339,20 +334,7 @@ PUBLISHED: dict[str, Preset] = {
     ),
     "cifar10-afa": _published(
         "Park et al. 2024 (AFA), CIFAR-10, for a GPU: features first, then a linear head.",
-        {
-            "data": "cifar10",
-            "method": "afa",
-            "method.head": "SLF",
-            "net": "resnet18",
-            "n_train": 0,
-            "epochs": 100,
-            "batch_size": 256,
-            "lr": 0.1,
-            "weight_decay": 5e-4,
-            "schedule": "cosine",
-            "augment": "crop_flip",
-            "select": "robust",
-        },
+        {**_READING, "data": "cifar10", "method": "afa", "method.head": "SLF", "batch_size": 256},
         {
             "our reading throughout, because only the idea could be read: ResNet-18, batches of"
             " 256, rate .1 cosine, τ = .1, 100 epochs, the head on clean images (SLF)": (
@@ -364,18 +346,11 @@ PUBLISHED: dict[str, Preset] = {
     "cifar10-afa-trades": _published(
         "Park et al. 2024 (AFA with TRADES), CIFAR-10, for a GPU: β = 6, λ = 1.",
         {
+            **_READING,
             "data": "cifar10",
             "method": "afa_trades",
             "method.align_weight": 1.0,
-            "net": "resnet18",
-            "n_train": 0,
-            "epochs": 100,
             "batch_size": 256,
-            "lr": 0.1,
-            "weight_decay": 5e-4,
-            "schedule": "cosine",
-            "augment": "crop_flip",
-            "select": "robust",
         },
         {
             "theirs adds images from a diffusion model": "generated_images",
@@ -388,18 +363,12 @@ PUBLISHED: dict[str, Preset] = {
         "Kannan et al. 2018 (ALP), CIFAR-10, for a GPU: λ = .5, attack towards the least likely"
         " class, averaged weights.",
         {
+            **_READING,
             "data": "cifar10",
             "method": "alp",
             "method.weight": 0.5,
             "method.targets": "least_likely",
-            "net": "resnet18",
-            "n_train": 0,
-            "epochs": 100,
-            "batch_size": 128,
-            "lr": 0.1,
             "weight_decay": 1e-4,
-            "schedule": "cosine",
-            "augment": "crop_flip",
             "ema": 0.9999,
             "select": "last",
         },
@@ -416,20 +385,7 @@ PUBLISHED: dict[str, Preset] = {
     ),
     "cifar10-aalp": _published(
         "Wu et al. 2020 (AALP), CIFAR-10, for a GPU.",
-        {
-            "data": "cifar10",
-            "method": "aalp",
-            "method.weight": 0.5,
-            "net": "resnet18",
-            "n_train": 0,
-            "epochs": 100,
-            "batch_size": 128,
-            "lr": 0.1,
-            "weight_decay": 5e-4,
-            "schedule": "cosine",
-            "augment": "crop_flip",
-            "select": "robust",
-        },
+        {**_READING, "data": "cifar10", "method": "aalp", "method.weight": 0.5},
         {
             "our reading throughout, because only the two ideas could be read: CIFAR-10, λ = .5,"
             " ResNet-18, rate .1 cosine, 100 epochs": f"{_TRAINING} {_ATTACK} data method.weight"
@@ -440,17 +396,15 @@ PUBLISHED: dict[str, Preset] = {
         "Ma et al. 2024 (model alignment, red team), CIFAR-10, for a GPU: T = 4, rate .001 cosine,"
         " 1 epoch. Needs two ordinary networks trained on CIFAR-10, as source and witness.",
         {
+            **_USUAL,
             "data": "cifar10",
             "method": "model_alignment",
             "method.temperature": 4.0,
             "net": "resnet18",
-            "n_train": 0,
             "epochs": 1,
-            "batch_size": 128,
             "lr": 1e-3,
             "weight_decay": 1e-4,
             "schedule": "cosine",
-            "augment": "crop_flip",
             "select": "last",
         },
         {
