@@ -294,18 +294,19 @@ class Paired:
         )
 
     def sentence(self, first: str, second: str) -> str:
-        """The finding in one sentence; the names are the runs'."""
+        """The finding in three short sentences. It is about two networks, by the names of their
+        runs, not about their methods.
+        """
         low, high = self.interval
-        facts = (
-            f"{100 * self.difference:+.1f} points of accuracy under {self.attack} at ε"
-            f" {eps_text(self.eps)}, 95 % interval [{100 * low:+.1f}, {100 * high:+.1f}], n ="
-            f" {self.n}, {self.first_only} against {self.second_only} images, exact McNemar p ="
-            f" {self.p:.2g}"
-        )
         return (
-            f"Which of {first} and {second} is more robust is not decided: {facts}."
+            f"Which of the networks {first} and {second} is more robust is not decided."
             if self.verdict == "not decided"
-            else f"{first} is {self.verdict} than {second}: {facts}."
+            else f"The network {first} is {self.verdict} than {second}."
+        ) + (
+            f" The difference is {100 * self.difference:+.1f} points under {self.attack} at ε"
+            f" {eps_text(self.eps)}, 95 % interval [{100 * low:+.1f}, {100 * high:+.1f}]."
+            f" n = {self.n}: {self.first_only} images against {self.second_only}, exact McNemar p ="
+            f" {self.p:.2g}."
         )
 
     def to_json(self) -> JSON:

@@ -4,12 +4,11 @@ address.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,8 +18,9 @@ import torch
 
 from robustviz import figures, paths, registry, terms
 from robustviz.runs import folder
+from robustviz.runs.naming import SEEDS, method_label, unusual
 from robustviz.training.evaluate import count_right
-from robustviz.types import JSON, UserError, eps_text
+from robustviz.types import JSON, UserError
 from robustviz.ui.shell import linked
 from robustviz.views.measure import images_of, net_of
 
@@ -104,12 +104,12 @@ def _settings(key: str) -> dict[str, registry.Option]:
 
 @functools.lru_cache(maxsize=1024)
 def label(run: folder.Run) -> str:
-    """A run's name: method, the method's settings that are not the usual ones, net, seed, and where
-    it is the user's own its id's hash.
+    """A run's name: method, what it was trained with that is not usual, net, seed, and where it is
+    the user's own its id's hash.
     """
     parts = (
         method_label(run.method_key),
-        *_unusual(run),
+        *unusual(run),
         run.architecture,
         f"seed {run.info.get('seed')}",
         "" if run.shipped else run.id[-8:],
@@ -120,11 +120,6 @@ def label(run: folder.Run) -> str:
 def option(run: folder.Run) -> str:
     """A run's name in a picker: its group, then its name."""
     return f"{group(run.method_key).name} · {label(run)}"
-
-
-def method_label(key: str) -> str:
-    """A method's printed name."""
-    return str(registry.get("method", key).label) if key else ""
 
 
 def method_option(key: str) -> str:
@@ -155,32 +150,12 @@ def ordered(every: Iterable[folder.Run]) -> dict[str, folder.Run]:
         return (
             places.index(run.method_key),
             nets.index(run.architecture),
-            _unusual(run),
+            unusual(run),
             run.info.get("seed"),
             not run.shipped,
         )
 
     return {run.id: run for run in sorted(every, key=place)}
-
-
-@functools.lru_cache(maxsize=1024)
-def _unusual(run: folder.Run) -> tuple[str, ...]:
-    """Each setting of the run's method that is not the method's default, like `target=label`; runs
-    that it names left out.
-    """
-
-    def differing(asked: Mapping[str, Any], usual: Any) -> Iterator[str]:
-        known = registry.options(type(usual))
-        for name, value in asked.items():
-            kind = known[name].kind if name in known else ""
-            default = getattr(usual, name, None)
-            if isinstance(value, dict) and dataclasses.is_dataclass(default):
-                yield from differing(value, default)
-            elif kind not in registry.RUNS and value != registry.encode(default):
-                written = eps_text if kind == "radius" else "{:g}".format
-                yield f"{name}={written(value) if isinstance(value, float) else value}"
-
-    return tuple(differing(run.info.get("method", {}), registry.get("method", run.method_key)()))
 
 
 def trained(every: Iterable[folder.Run] | None = None) -> dict[str, folder.Run]:
@@ -266,7 +241,7 @@ def sidebar() -> Context:
                 f"**{name}**, image {img} of the {count} test images of {data}  \n"
                 f":blue[**A**] {label(every[a])}"
                 + (f"  \n:orange[**B**] {label(every[b])}" if b else "")
-                + ("  \nA and B are the same network." if a == b else "")
+                + ("  \nA and B are the same network." if a == b else f"  \n{SEEDS}" * bool(b))
             )
     return Context(data, a, b, img)
 
@@ -334,12 +309,12 @@ def _nearest(here: dict[str, folder.Run], method: str, like: folder.Run | None =
     """The id of the run of a method that is most like another run, else the most ordinary one;
     empty where there is none.
     """
-    settings = _unusual(like) if like else ()
+    settings = unusual(like) if like else ()
     net, seed = (like.architecture, like.info.get("seed")) if like else ("small_resnet", 0)
 
     def distance(run: folder.Run) -> tuple[bool, ...]:
         return (
-            _unusual(run) != settings,
+            unusual(run) != settings,
             run.architecture != net,
             run.info.get("seed") != seed,
             not run.shipped,

@@ -16,9 +16,10 @@ import streamlit as st
 
 from robustviz.export import Recipe
 from robustviz.runs import folder
+from robustviz.runs.naming import labels
 from robustviz.types import UserError
 from robustviz.ui import cache
-from robustviz.ui.context import Context, choose, method_label, thumbnail
+from robustviz.ui.context import Context, choose, thumbnail
 from robustviz.ui.shell import theme
 from robustviz.views.files import csv, html
 from robustviz.views.result import ProbeSpec, Result
@@ -33,10 +34,13 @@ SHOWN = 12  # thumbnails of a choice; the rest is in its CSV
 
 
 def names(here: Context) -> dict[str, str]:
-    """Run ids of A and B by the names that figures print, distinct: "A PGD-AT"."""
+    """Run ids of A and B by the names that figures print, distinct: "A PGD-AT", and where both are
+    of one method what sets them apart: "A PGD-AT, seed 0".
+    """
+    called = labels([folder.open_model(run_id) for _, run_id in here.sides])
     return {
-        f"{side.upper()} {method_label(folder.open_model(run_id).method_key)}": run_id
-        for side, run_id in here.sides
+        f"{side.upper()} {name}": run_id
+        for (side, run_id), name in zip(here.sides, called, strict=True)
     }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from robustviz import registry
-from robustviz.runs import folder as runs
+from robustviz.runs import folder as runs, naming
 from robustviz.training.config import TrainConfig
 from robustviz.ui import context
 
@@ -89,7 +89,7 @@ def test_many_ordinary_networks_change_neither_the_first_pair_nor_what_tells_run
     ],
 )
 def test_a_name_tells_what_is_not_usual(add, method, sets, said):
-    assert set(context._unusual(add(method, sets))) == set(filter(None, said.split(", ")))
+    assert set(naming.unusual(add(method, sets))) == set(filter(None, said.split(", ")))
 
 
 def test_the_same_kind_of_network_is_taken_to_another_data_set(add):

@@ -14,7 +14,7 @@ from robustviz.attacks import FGSM
 from robustviz.data import Dataset, Digits, Folder, Source
 from robustviz.methods import PGDAT
 from robustviz.registry import option
-from robustviz.runs import folder as runs, queue
+from robustviz.runs import folder as runs, naming, queue
 from robustviz.training import loop
 from robustviz.training.config import TrainConfig
 from robustviz.training.presets import PRESETS
@@ -415,7 +415,7 @@ def test_names_of_runs_follow_from_what_a_setting_is(newcomers, tmp_path):
         return runs.Run(tmp_path / name)
 
     own = run("a", "dotted", belt=7 / 255, length=7 / 255, model="any", root="any")
-    assert context._unusual(own) == ("belt=7/255", "length=0.027451")
+    assert naming.unusual(own) == ("belt=7/255", "length=0.027451")
     changed = registry.with_value(own.config, "data.dots", 5)  # acts in training only
     assert context.data_name(run("b", changed.data)) == context.data_name(own) == "dotted"
     assert context.data_name(run("c", "album:/home/me/pets")).startswith("pets-")

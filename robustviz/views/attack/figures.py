@@ -50,7 +50,7 @@ def adversarial(result: Adversarial, *, side: str = "a", template: str = LIGHT) 
         )
     return finish(
         figure,
-        f"Class bars of {result.meta['method']} before and after the attack.",
+        f"Class bars of a {result.meta['method']} network before and after the attack.",
         result.meta,
         f"{result.meta['summary']}.",
     )

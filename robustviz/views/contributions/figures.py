@@ -168,7 +168,7 @@ def _risen(found: Mapping[str, Contributions]) -> str:
     return (
         f"Do curves of defended networks rise earlier than {usual[0]}'s, as Wu et al. observe?"
         f" {seen}: half is reached {'; '.join(said)}. Differences on the same images, 95 %"
-        " intervals."
+        " intervals. Each curve is one network; other seeds of a method may differ."
     )
 
 

@@ -11,6 +11,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from robustviz.runs import folder
+from robustviz.runs.naming import method_label
 from robustviz.terms import term
 from robustviz.ui import cache, context, widgets
 from robustviz.ui.context import Context, label
@@ -91,7 +92,7 @@ def compared(here: Context) -> dict[str, str]:
     """
     sides, every = widgets.names(here), context.on(here.data)
     return sides | {
-        context.method_label(key): min(
+        method_label(key): min(
             same, key=lambda run: run.architecture != every[here.a].architecture
         ).id
         for key in COMPARED

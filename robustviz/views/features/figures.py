@@ -133,10 +133,10 @@ def _compared(a: tuple[str, Features], b: tuple[str, Features]) -> Iterator[str]
     """
     ahead, behind, lead, low, high = _ordered(a[0], b[0], *mean_interval(_lead(a[1]) - _lead(b[1])))
     yield (
-        f"Under attack {ahead} keeps images nearer to their class than {behind}: by"
+        f"Under attack the network {ahead} keeps images nearer to their class than {behind}: by"
         f" {lead:.2f} (95 %: {low:.2f} to {high:.2f})."
         if low > 0
-        else "Which of the two keeps images nearer to their class is not decided:"
+        else "Which of the two networks keeps images nearer to their class is not decided:"
         f" {lead:.2f} (95 %: {_signed(low)} to {_signed(high)})."
     )
     right, right_b = (result.pred_adv == result.y for _, result in (a, b))
@@ -147,7 +147,7 @@ def _compared(a: tuple[str, Features], b: tuple[str, Features]) -> Iterator[str]
     yield (
         "The judge, accuracy under attack: "
         + (
-            f"{ahead} is more accurate than {behind}"
+            f"the network {ahead} is more accurate than {behind}"
             if low > 0
             else "neither is shown to be more accurate"
         )

@@ -67,7 +67,7 @@ def feature_film(
     ]
     return finish(
         figure,
-        f"Features of {result.meta['method']} over {last + 1} epochs.",
+        f"Features of a {result.meta['method']} network over {last + 1} epochs.",
         result.meta,
         _sentence(result, at)
         + (" In UMAP axes and gaps between groups say nothing." if umap else ""),

@@ -137,7 +137,7 @@ def feature_map(
     )
     return finish(
         figure,
-        f"{what} of {result.meta['method']}'s features.",
+        f"{what} of a {result.meta['method']} network's features.",
         result.meta,
         _map_sentence(result, noise, focus),
     )

@@ -337,8 +337,7 @@ def _compared(found: Mapping[str, Mapping[str, Evaluation]]) -> str:
     said = []
     for kind in both:
         try:
-            words = paired(after[kind], before[kind]).sentence(second, first)
-            said.append(words[:1].upper() + words[1:])
+            said.append(paired(after[kind], before[kind]).sentence(second, first))
         except UserError as error:
             said.append(f"{kind}: {error}")
     kind = max(both, key=lambda each: after[each].n)

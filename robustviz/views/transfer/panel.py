@@ -107,7 +107,7 @@ def sources(here: Context) -> dict[str, str]:
         f"{letters[run_id]} {name}" if run_id in letters else name: run_id
         for name, run_id in family.items()
     }
-    return out if a.id in out.values() else {f"A {context.method_label(a.method_key)}": a.id} | out
+    return out if a.id in out.values() else {next(iter(widgets.names(here))): a.id} | out
 
 
 def targets(here: Context, made_on: dict[str, str]) -> list[str]:

@@ -1,0 +1,125 @@
+"""What runs are called where several stand side by side: each is one network of a method, and two
+of one method are told apart by what they were trained with.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from robustviz import registry
+from robustviz.runs.folder import Run
+from robustviz.runs.inside import FOUND_OUT
+from robustviz.types import JSON, eps_text
+
+MOST = 3  # settings in a name
+FIRST = ("net", "eps", "seed", "epochs")  # after the method's own, in this order
+# what is not said of a network: where it was trained, what was kept of it, what is said by itself
+UNSAID = ("device", "threads", "snapshots", "data", "method", *FOUND_OUT)
+SEEDS = (
+    "This is about these networks; other seeds may differ. `python -m robustviz report --seeds`"
+    " compares methods."
+)
+
+
+def method_label(key: str) -> str:
+    """A method's printed name."""
+    return str(registry.get("method", key).label) if key else ""
+
+
+def labels(runs: Sequence[Run]) -> list[str]:
+    """A name for each run, no two different ones alike: its method's, and where several are of one
+    method the settings that set them apart (the first three), as in `PGD-AT, seed 1`. Runs without
+    a difference in settings are told apart by their ids.
+    """
+    names = dict[str, str]()
+    for key in dict.fromkeys(run.method_key for run in runs):
+        own = {run.id: run for run in runs if run.method_key == key}
+        same = {run_id: _settings(run) if len(own) > 1 else {} for run_id, run in own.items()}
+        paths = dict.fromkeys(path for each in same.values() for path in each)
+        apart = [
+            path for path in paths if len({repr(each.get(path)) for each in same.values()}) > 1
+        ]
+        apart.sort(key=lambda path: (not path.startswith("method."), (*FIRST, path).index(path)))
+        more = ["…"] * (len(apart) > MOST)
+        names |= {
+            run_id: ", ".join(
+                [method_label(key), *(_said(path, each.get(path)) for path in apart[:MOST]), *more]
+            )
+            for run_id, each in same.items()
+        }
+    told = list(names.values())
+    return [
+        names[run.id] + (f", {run.id}" if told.count(names[run.id]) > 1 else "") for run in runs
+    ]
+
+
+def _said(path: str, value: object) -> str:
+    name = path.rpartition(".")[2]
+    if isinstance(value, float):
+        value = eps_text(value) if name.startswith("eps") else f"{value:g}"
+    elif value is None:
+        value = "usual"
+    return {
+        "net": f"{value}",
+        "eps": f"ε {value}",
+        "seed": f"seed {value}",
+        "epochs": f"{value} epoch{'s' * (value != 1)}",
+    }.get(path, f"{name}={value}")
+
+
+def _settings(run: Run) -> JSON:
+    """A run's settings by dotted path, with today's defaults where it is older than a setting; runs
+    that it names left out.
+    """
+    from robustviz.training.config import TrainConfig
+
+    method = registry.get("method", run.method_key)
+    named = registry.of_kind(method, *registry.RUNS)
+    usual = registry.encode(TrainConfig())
+    return {
+        **dict(_flat(run.info, usual, UNSAID)),
+        **dict(_flat(run.info["data"], {}, ("key",), "data.")),
+        **dict(_flat(run.info["method"], registry.encode(method()), named, "method.")),
+    }
+
+
+def _flat(
+    asked: Mapping[str, Any], usual: Mapping[str, Any], out: Sequence[str] = (), path: str = ""
+) -> Iterator[tuple[str, Any]]:
+    for name, value in {**usual, **asked}.items():
+        if name in out:
+            continue
+        if isinstance(value, Mapping):
+            yield from _flat(value, usual.get(name) or {}, (), f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value
+
+
+@functools.lru_cache(maxsize=1024)
+def unusual(run: Run) -> tuple[str, ...]:
+    """What a run was trained with that is not usual: settings of its method, like `target=label`,
+    runs that it names left out; then the radius and the epochs where they are not its data's.
+    """
+
+    def differing(asked: Mapping[str, Any], usual: Any) -> Iterator[str]:
+        known = registry.options(type(usual))
+        for name, value in asked.items():
+            kind = known[name].kind if name in known else ""
+            default = getattr(usual, name, None)
+            if isinstance(value, dict) and dataclasses.is_dataclass(default):
+                yield from differing(value, default)
+            elif kind not in registry.RUNS and value != registry.encode(default):
+                written = eps_text if kind == "radius" else "{:g}".format
+                yield f"{name}={written(value) if isinstance(value, float) else value}"
+
+    method = registry.get("method", run.method_key)
+    data = registry.get("data", run.data_key) if run.data_key in registry.keys("data") else None
+    epochs = {**getattr(data, "recipe", {}), **method.recipe}.get("epochs", 20)
+    return (
+        *differing(run.info["method"], method()),
+        *([_said("eps", run.eps)] if run.eps != getattr(data, "default_eps", run.eps) else []),
+        *([_said("epochs", asked)] if (asked := run.info.get("epochs", epochs)) != epochs else []),
+    )
