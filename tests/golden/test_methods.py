@@ -214,6 +214,12 @@ class Fixed(nn.Module):
             ModelAlignment(target="witness_hard"),
             (-math.log(0.8437947) - math.log(0.3071959)) / 2,
         ),  # it answers 0 and 0
+        (ModelAlignment(ce_weight=0.5), 0.284019 + 0.5 * 0.425058),
+        (
+            ModelAlignment(target="witness_hard", ce_weight=2.0),
+            (-math.log(0.8437947) - math.log(0.3071959)) / 2 + 2 * 0.425058,
+        ),
+        (ModelAlignment(target="label", ce_weight=2.0), 0.425058),
     ],
     ids=repr,
 )
@@ -1028,6 +1034,13 @@ def test_M3_the_witness_never_changes_and_the_labels_do_not_count(pair: TrainCon
     ]
     list(relabelled.epochs())
     assert same_bits(relabelled.net.state_dict(), run.net.state_dict())
+    # With a weight on the true labels they count.
+    method = ModelAlignment(source="source", witness="witness", ce_weight=0.5)
+    mixed = Training(dataclasses.replace(pair, method=method))
+    mixed.y = relabelled.y
+    list(mixed.epochs())
+    assert mixed.records[0]["losses"].keys() == {"kl_witness", "ce"}
+    assert not same_bits(mixed.net.state_dict(), run.net.state_dict())
     # Of the two controls, the one on labels is what this would look like if they did.
     method = ModelAlignment(source="source", witness="witness", target="label")
     one, other = (Training(dataclasses.replace(pair, method=method)) for _ in range(2))
