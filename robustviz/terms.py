@@ -230,7 +230,10 @@ TERMS: dict[str, tuple[str, str]] = {
     ),
     "guided dropout": (
         "Guided dropout",
-        "Leaving out, at random while training, features that contribute little to the true class.",
+        (
+            "Leaving out, at random while training, features that contribute little to the true"
+            " class or speak against it."
+        ),
     ),
     "heads": (
         "SLF, ALF, AFF",

@@ -27,7 +27,10 @@ class AALP(ALP):
     Source: Wu et al. 2020 (arXiv 2005.11904): the two ideas. Differs: contribution, drop
     probability and weight formula are ours (methods.md §5), because no official code was found and
     the text we could read has none. A feature's contribution is h_k·W_{y,k}, exact for a linear
-    head. Without dropout and with `pair_weight=ones` this is ALP.
+    head. It has a sign, and of the half that counts as low 84 to 99 % speak against the class (30
+    shipped networks, 300 test images each), so that a `signed` ranking drops counter-evidence more
+    than what is weak; `magnitude` ranks by |h_k·W_{y,k}|. Without dropout and with
+    `pair_weight=ones` this is ALP.
     """
 
     keep: float = option(
@@ -56,15 +59,23 @@ class AALP(ALP):
         "adversarial", "A pair's weight: p(y|x'), p(y|x), 1/(1 + CE(x')), or 1.", advanced=True
     )
 
+    contribution: Literal["signed", "magnitude"] = option(
+        "signed",
+        "What is low: contributions that speak against the true class, or those near 0.",
+        advanced=True,
+        later=True,
+    )
+
     label = "AALP (our reading)"
     paper = "Wu et al.: Adaptive adversarial logits pairing (2020; ACM TOMM)"
     text = (
-        "Logit pairing that drops features which contribute little to the true class, and pairs an"
-        " image only as far as its attacked twin is classified already."
+        "Logit pairing that drops features which contribute little to the true class, or speak"
+        " against it. It pairs an image only as far as its attacked twin is classified already."
     )
     choices = (
         "No official code was found. Our reading: contribution h·W, the same mask for both twins,"
-        " drop rate 0 to .5, weight p(y|x')."
+        " drop rate 0 to .5, weight p(y|x'). Contributions have a sign: in shipped networks, 84 to"
+        " 99 % of those counted as low speak against the class."
     )
 
     def check(self, config: Plan, split: Dataset, net: Classifier) -> None:
@@ -87,12 +98,13 @@ class AALP(ALP):
         """What each feature is multiplied by, (N, D): 0 where dropped, 1/(1 − rate) where it
         survived, 1 where kept.
 
-        `contributions` (N, D), higher is more important; `rate` the drop probability; `rng` on
-        their device.
+        `contributions` (N, D), higher is more important, or farther from 0 where the `contribution`
+        is a magnitude; `rate` the drop probability; `rng` on their device.
         """
         count, width = contributions.shape
         kept = math.ceil(self.keep * width)
-        place = contributions.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+        ranked = contributions.abs() if self.contribution == "magnitude" else contributions
+        place = ranked.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         if self.dropped == "random":
             at_risk, rate = torch.ones_like(place, dtype=torch.bool), rate * (width - kept) / width
         else:

@@ -30,33 +30,20 @@ def features_of(net: Classifier, aux: nn.Module | None, x: Tensor) -> Tensor:
     return h if aux is None else aux(h)
 
 
-def misalignment(
-    net: Classifier, aux: nn.Module | None, x: Tensor, y: Tensor, temperature: float
-) -> Objective:
-    """What the feature attack climbs, images -> (N,): each image's contrastive loss against the
-    clean batch.
-
-    The clean features are taken once, without gradient, so that no sample's problem depends on
-    another's change. The caller sees to the net's mode (`frozen`).
-    """
-    with torch.no_grad():
-        clean = features_of(net, aux, x)
-    return lambda z: losses.contrastive_per_anchor(
-        features_of(net, aux, z), y, clean, y, temperature
-    )
-
-
 @register("method/afa")
 @dataclass(frozen=True)
 class AFA(Adversarial):
     """min over the net, max over δ: the supervised contrastive loss of attacked anchors against
-    clean images.
+    clean images, or against clean and attacked ones.
 
     Source: Park et al. 2024 (arXiv 2402.12187): min–max on a fully supervised contrastive loss at
     the penultimate layer. Differs: temperature, sampling and head protocol are ours (methods.md
-    §2), because no official code was found and the text we could read has none. `head=online`
-    trains a head on detached adversarial features beside it; SLF, ALF and AFF are a second stage
-    named as in adversarial-contrastive work. `inner=ce` is that earlier work's attack.
+    §2), because no official code was found and the text we could read has none. Summaries disagree
+    on what anchors are compared with: clean images (`contrast=clean`), or attacked positives and
+    negatives too (`clean+adv`). The attack climbs the loss that training descends; we take what an
+    image is compared with as fixed in each of its steps. `head=online` trains a head on detached
+    adversarial features beside it; SLF, ALF and AFF are a second stage named as in
+    adversarial-contrastive work. `inner=ce` is that earlier work's attack.
     """
 
     temperature: float = option(
@@ -73,7 +60,10 @@ class AFA(Adversarial):
         "What the attack climbs: the feature misalignment, or cross-entropy (earlier work).",
     )
     contrast: Literal["clean", "clean+adv"] = option(
-        "clean", "What attacked anchors are compared with.", advanced=True
+        "clean",
+        "What an attacked image is compared with, in the loss and in its attack: clean images, or"
+        " other attacked ones too.",
+        advanced=True,
     )
     projection: bool = option(
         False, "Align a learned projection of the features, thrown away afterwards.", advanced=True
@@ -91,8 +81,8 @@ class AFA(Adversarial):
         " features."
     )
     choices = (
-        "No official code was found. Our reading: τ = .1, clean twins among the positives, attack"
-        " against fixed clean features, online head."
+        "No official code was found, and summaries of the paper disagree on what attacked images"
+        " are compared with. Our reading: τ = .1, clean images, own twin included, online head."
     )
 
     @property
@@ -130,8 +120,12 @@ class AFA(Adversarial):
         """The first (or only) stage: align features, and with `head=online` teach a head on them,
         detached.
         """
-        x_adv = (
-            self.attacked(net, batch) if self.inner == "ce" else self.misaligned(net, batch, aux)
+        x_adv = batch.once(
+            lambda: (
+                self.attacked(net, batch)
+                if self.inner == "ce"
+                else self.misaligned(net, batch, aux)
+            )
         )
         h = net.pool(net.maps(torch.cat([batch.x, x_adv])))
         terms = {"afa": self.align(h if aux is None else aux(h), batch.y)}
@@ -145,25 +139,50 @@ class AFA(Adversarial):
         """
         with self.attackable(net, batch.x) as fast:
             return self.attack.maximise(
-                misalignment(fast, aux, batch.x, batch.y, self.temperature), batch.x, rng=batch.rng
+                self.misalignment(fast, aux, batch.x, batch.y), batch.x, rng=batch.rng
             )
 
-    def align(self, both: Tensor, y: Tensor) -> Tensor:
-        """The contrastive loss of the second half (attacked) of `both` (2N, D) against the first,
-        or against all others.
+    def misalignment(
+        self, net: Classifier, aux: nn.Module | None, x: Tensor, y: Tensor
+    ) -> Objective:
+        """What the feature attack climbs, images (N,C,H,W) -> (N,): the loss of each, `each`.
+
+        What an image is compared with stands still while it moves: the clean features are taken
+        once, those of other attacked images anew in each step, both without gradient. The caller
+        sees to the net's mode (`frozen`).
         """
-        clean, adv = both.chunk(2)
+        with torch.no_grad():
+            clean = features_of(net, aux, x)
+
+        def climbed(z: Tensor) -> Tensor:
+            adv = features_of(net, aux, z)
+            return self.each(adv, y, clean, adv.detach())
+
+        return climbed
+
+    def each(self, adv: Tensor, y: Tensor, clean: Tensor, others: Tensor) -> Tensor:
+        """The contrastive loss of each attacked image, (N,), from features (N, D) of attacked and
+        `clean` images. With `clean+adv` the attacked `others` are compared with, too; an image is
+        never compared with itself.
+        """
         if self.contrast == "clean":
-            return losses.adversarial_contrastive(adv, y, clean, y, self.temperature)
+            return losses.contrastive_per_anchor(adv, y, clean, y, self.temperature)
         itself = torch.eye(len(y), dtype=torch.bool, device=y.device)
         return losses.contrastive_per_anchor(
             adv,
             y,
-            both,
+            torch.cat([clean, others]),
             y.repeat(2),
             self.temperature,
             torch.cat([torch.zeros_like(itself), itself], dim=1),
-        ).mean()
+        )
+
+    def align(self, both: Tensor, y: Tensor) -> Tensor:
+        """The loss `each` averaged, a scalar: `both` (2N, D) has clean features first, then
+        attacked ones; gradient flows through all of them.
+        """
+        clean, adv = both.chunk(2)
+        return self.each(adv, y, clean, adv).mean()
 
 
 @register("method/afa_trades")
@@ -214,7 +233,7 @@ class AFATRADES(TRADES):
     def loss(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Terms:
         if not self.align_weight:
             return super().loss(net, batch, aux)
-        x_adv = self.attacked(net, batch)
+        x_adv = batch.once(lambda: self.attacked(net, batch))
         h, h_adv = features_of(net, None, batch.x), features_of(net, None, x_adv)
         logits, logits_adv = net.head(h), net.head(h_adv)
         target = net(batch.x) if self.bn == "official" else logits

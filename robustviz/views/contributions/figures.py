@@ -36,8 +36,8 @@ WEIGHTS = {
     "ones": "w = 1",
 }
 DROPPED = {
-    "low": "the top {always} of {width} always stay",
-    "top": "as a control the lowest {rest} of {width} always stay",
+    "low": "the top {always} of {width}{by} always stay",
+    "top": "as a control the lowest {rest} of {width}{by} always stay",
     "random": "as a control any of the {width} may go",
 }
 
@@ -209,7 +209,8 @@ def dropped(result: Contributions, *, side: str = "a", template: str = LIGHT) ->
     logit, bias = float(result.logit[0]), result.bias[0]
     always = math.ceil(float(meta["keep"]) * width)
     whose = "its own training" if meta["own"] else "AALP's usual settings"
-    choice = DROPPED[meta["dropped"]].format(always=always, rest=width - always, width=width)
+    by = " by size" if meta.get("contribution") == "magnitude" else ""
+    choice = DROPPED[meta["dropped"]].format(always=always, rest=width - always, width=width, by=by)
     return finish(
         figure,
         "Bars: each feature's contribution to the true class's logit, sorted.",

@@ -116,6 +116,9 @@ def strips(here: Context, chosen: Choice) -> None:
     """What guided dropout would leave out for the chosen image, beside the logit."""
     spec = ContributionsSpec(index=here.img, seed=chosen.seed)
     st.subheader("What would guided dropout leave out?", help=term("guided dropout"))
+    st.markdown(
+        "Contributions have a sign. Of those that count as low, most speak against the class."
+    )
     for (side, run_id), column in _columns(here):
         with column, widgets.place():
             result = cache.answer(run_id, spec)

@@ -83,6 +83,7 @@ def contributions(run: Run, spec: ContributionsSpec) -> Contributions:
             keep=method.keep,
             rate=method.rate(1.0),
             dropped=method.dropped,
+            contribution=method.contribution,
             own=isinstance(run.config.method, AALP),
             seed=spec.seed,
         ),
