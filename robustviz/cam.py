@@ -8,6 +8,7 @@ leaves it in eval mode with gradients in its parameters, which a training step c
 
 import functools
 import re
+from typing import cast
 
 import numpy as np
 import torch
@@ -52,28 +53,38 @@ JET = {
 }
 
 
-def grad_cam(net: Classifier, x: Tensor, y: Tensor | None = None) -> Tensor:
+def grad_cam(
+    net: Classifier, x: Tensor, y: Tensor | None = None, *, before_norm: bool = False
+) -> Tensor:
     """Σ_k w_k·A_k with w_k the spatial mean of ∂z_y/∂A_k: raw and signed, (N, h, w), detached.
 
-    `x`: (N,C,H,W) in [0, 1]; `y`: the class to explain, (N,), None for the predicted one. The net
-    is used in eval mode and left as it was; samples do not affect each other. Source: Selvaraju et
-    al. 2017 (arXiv 1610.02391), eq. 1 and 2. Differs: no ReLU, which is the caller's.
+    `x`: (N,C,H,W) in [0, 1]; `y`: the class to explain, (N,), None for the predicted one;
+    `before_norm`: the maps A are those that the network's last batch norm and ReLU read, not what
+    these give. The net is used in eval mode and left as it was; samples do not affect each other.
+    Raises UserError, for `before_norm` unless the network's maps end with such layers behind a
+    block: Wide-ResNet and PreAct-ResNet do.
+
+    Source: Selvaraju et al. 2017 (arXiv 1610.02391), eq. 1 and 2. The code of PART takes the maps
+    of its ResNet-18 where ours end, those of Wide-ResNet before the norm. Differs: no ReLU, which
+    is the caller's.
     """
-    maps, gradient = _maps(net, x, y)
+    maps, gradient = _maps(net, x, y, before_norm)
     return (gradient.mean((2, 3), keepdim=True) * maps).sum(1)
 
 
-def layer_cam(net: Classifier, x: Tensor, y: Tensor | None = None) -> Tensor:
+def layer_cam(
+    net: Classifier, x: Tensor, y: Tensor | None = None, *, before_norm: bool = False
+) -> Tensor:
     """Σ_k ReLU(∂z_y/∂A_k)·A_k: raw, (N, h, w), detached; arguments as in `grad_cam`.
 
     Source: Jiang et al. 2021 (LayerCAM, IEEE Transactions on Image Processing 30). Differs: no ReLU
     of the sum, which is the caller's.
     """
-    maps, gradient = _maps(net, x, y)
+    maps, gradient = _maps(net, x, y, before_norm)
     return (gradient.relu() * maps).sum(1)
 
 
-def _maps(net: Classifier, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+def _maps(net: Classifier, x: Tensor, y: Tensor | None, before_norm: bool) -> tuple[Tensor, Tensor]:
     """The feature maps (N,D,h,w) and ∂z_y/∂maps, both detached. Raises UserError for images, labels
     or networks of another kind.
     """
@@ -96,6 +107,13 @@ def _maps(net: Classifier, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]
             "forward" in vars(ready) or has_hooks(ready)
         )
         look = _from_maps_on if is_composed else _with_a_hook
+        if before_norm:
+            if not (is_composed and _ends_with_norm(ready.maps)):
+                raise UserError(
+                    "This network has no last batch norm and ReLU behind its blocks, so there are"
+                    " no maps before them: use the last maps, or wrn_34_10 or preact_resnet18."
+                )
+            look = _from_norm_on
         if look is _with_a_hook and ready is not net:  # a kept copy is looked at by other threads
             ready = copied(ready) or ready
         at_once = TOGETHER if x.device.type == "cpu" else max(len(x), 1)
@@ -129,6 +147,30 @@ def _from_maps_on(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
         leaf = _map(answer(net.maps, x))
     with torch.enable_grad():
         return leaf, logits_of(lambda z: net.head(net.pool(z)), leaf)
+
+
+def _ends_with_norm(maps: nn.Module) -> bool:
+    """Whether `maps` are blocks, a batch norm and a ReLU. Behind a convolution the norm may be a
+    part of it, see `nets.fused`.
+    """
+    return (
+        type(maps) is nn.Sequential
+        and not has_hooks(maps)
+        and [type(part) for part in maps[-2:]] == [nn.BatchNorm2d, nn.ReLU]
+        and not isinstance(maps[-3:][0], (nn.Conv2d, nn.BatchNorm2d))
+    )
+
+
+def _from_norm_on(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The maps that the last batch norm reads as a leaf, and the logits that follow from it."""
+    maps = cast(nn.Sequential, net.maps)
+    with torch.no_grad():
+        leaf = _map(answer(maps[:-2], x))
+        if leaf.dtype in SIXTEEN:  # a copy computes its blocks in bf16, what follows it does not
+            leaf = leaf.to(next(maps[-2:].parameters(), leaf).dtype)
+    leaf = leaf.detach().requires_grad_()
+    with torch.enable_grad():
+        return leaf, logits_of(lambda z: net.head(net.pool(maps[-2:](z))), leaf)
 
 
 def _with_a_hook(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ elsewhere.
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from robustviz import cam
@@ -24,11 +25,19 @@ class Reweighted(Adversarial):
     class-activation map. Named after the base method in a class's bases, so that the base's own
     attack stays the default.
 
-    Source: Zhang et al. 2024 (PART, arXiv 2406.00685), algorithm 1, and the authors' code. Differs,
-    because the released code leaves the paper's idea (methods.md §1): the mask is computed from the
-    very batch that is attacked, thresholded on the heat itself and not on its jet colours, at the
-    true class; the warm-up is a share of the training. With ε_low = ε the base method comes out,
-    bit for bit.
+    Source: Zhang et al. 2024 (PART, arXiv 2406.00685), abstract, and the authors' code
+    (docs/methods.md, PART). Differs, because the released code leaves the paper's idea: the mask is
+    computed from the very image that is attacked, at its true class, and thresholded on the heat
+    itself; theirs is of another image, at the predicted class, thresholded on its jet colours
+    (`masks_of`, `cam_class`, `rule`). The warm-up is a share of the training, theirs 20 of 80
+    epochs. The start is cut to [0, 1], and a map that says nothing leaves the full radius. The maps
+    of Wide-ResNet end after its last batch norm and ReLU, theirs before (`cam_maps`).
+
+    Their code clips the change to the radii in each step (`apply=clip`). Their README multiplies
+    the perturbation by a mask, and does not say when: `apply=scale` is our reading of it. The base
+    method attacks with ε everywhere; then the change of each pixel is multiplied by its radius
+    over ε, so that no pixel leaves its radius. With ε_low = ε, or every pixel important, both are
+    the base method, bit for bit.
     """
 
     eps_low: float | None = option(
@@ -54,8 +63,29 @@ class Reweighted(Adversarial):
     )
     cam_class: Literal["true", "predicted"] = option(
         "true",
-        "Whose map: the true class's, or the predicted one's as the authors do.",
+        "Which class's map: the true one's, or the predicted one's as the authors do.",
         advanced=True,
+    )
+    cam_maps: Literal["last", "before_norm"] = option(
+        "last",
+        "Which feature maps: the last ones, or those before the last batch norm and ReLU, as the"
+        " authors take them of Wide-ResNet.",
+        advanced=True,
+        later=True,
+    )
+    masks_of: Literal["own", "others"] = option(
+        "own",
+        "Whose mask an image gets: its own, or the next image's, since the released code mixes"
+        " them up.",
+        advanced=True,
+        later=True,
+    )
+    apply: Literal["clip", "scale"] = option(
+        "clip",
+        "clip: no step leaves a pixel's radius (the authors' code); scale: the finished change is"
+        " multiplied by radius/ε (their README).",
+        advanced=True,
+        later=True,
     )
 
     @property
@@ -107,7 +137,10 @@ class Reweighted(Adversarial):
         for.
         """
         return (cam.grad_cam if self.cam == "grad_cam" else cam.layer_cam)(
-            net, x, y if self.cam_class == "true" else None
+            net,
+            x,
+            y if self.cam_class == "true" else None,
+            before_norm=self.cam_maps == "before_norm",
         )
 
     def mask(self, net: Classifier, batch: Batch) -> Tensor:
@@ -118,16 +151,17 @@ class Reweighted(Adversarial):
             assert batch.objects is not None, (
                 "the trainer hands the masks over where `objects` asks for them"
             )
-            return batch.objects
-        if self.rule in cam.BLIND:
-            return cam.blind_mask(self.rule, batch.x)
-        return cam.importance_mask(
-            self.heat(net, batch.x, batch.y), self.rule, (batch.x.shape[2], batch.x.shape[3])
-        )
+            mask = batch.objects
+        elif self.rule in cam.BLIND:
+            mask = cam.blind_mask(self.rule, batch.x)
+        else:
+            size = batch.x.shape[2], batch.x.shape[3]
+            mask = cam.importance_mask(self.heat(net, batch.x, batch.y), self.rule, size)
+        # the rule shuffled has done it
+        return mask.roll(-1, 0) if self.masks_of == "others" and self.rule != "shuffled" else mask
 
-    def budget(self, net: Classifier, batch: Batch) -> Tensor | None:
-        if batch.progress < self.warmup:
-            return None
+    def radii(self, net: Classifier, batch: Batch) -> Tensor:
+        """How far each pixel may go, (N,1,H,W) ((N,3,H,W) for jet-compat), after the warm-up."""
         assert self.attack.eps is not None, "bound() fills it in"
         return cam.budget_map(
             self.mask(net, batch),
@@ -135,15 +169,34 @@ class Reweighted(Adversarial):
             7 / 8 * self.attack.eps if self.eps_low is None else self.eps_low,
         )
 
+    def budget(self, net: Classifier, batch: Batch) -> Tensor | None:
+        clips = self.apply == "clip" and batch.progress >= self.warmup
+        return self.radii(net, batch) if clips else None
+
+    def attacked(self, net: Classifier, batch: Batch) -> Tensor:
+        return self.scaled(net, batch, super().attacked(net, batch))
+
+    def scaled(self, net: Classifier, batch: Batch, x_adv: Tensor) -> Tensor:
+        """The attacked images `x_adv`; where `apply=scale`, after the warm-up, the change of each
+        pixel is multiplied by its radius/ε.
+        """
+        if self.apply == "clip" or batch.progress < self.warmup:
+            return x_adv
+        with self.attackable(net, batch.x) as fast:
+            radii, full = self.radii(fast, batch), float(self.attack.eps or 0)
+        shorter = batch.x + (x_adv - batch.x) * (radii / full)
+        # at the full radius to the bit, which x + (x_adv − x) is not
+        return torch.where(radii == full, x_adv, shorter.clamp(0, 1))
+
 
 PAPER = (
     "Zhang et al.: Improving accuracy-robustness trade-off via pixel reweighted adversarial"
     " training (ICML 2024)"
 )
 CHOICES = (
-    "The mask comes from this very batch, at the true class, from the heat itself. The released"
-    " code uses the predicted class, masks of other images and a threshold on jet colours"
-    " (cam_class, shuffled, jet-compat)."
+    "The mask is the attacked image's own, at the true class, from the heat itself. The released"
+    " code takes another image's, at the predicted class, from jet colours (masks_of, cam_class,"
+    " jet-compat). Its preset is cifar10-part-as-released."
 )
 
 
@@ -173,6 +226,9 @@ class PARTT(TRADES, Reweighted):
         " at the full ε everywhere."
     )
     choices = CHOICES
+
+    def attacked(self, net: Classifier, batch: Batch) -> Tensor:
+        return self.scaled(net, batch, super().attacked(net, batch))  # of TRADES
 
 
 @register("method/part_m")
