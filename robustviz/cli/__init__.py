@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from robustviz import __version__, paths
-from robustviz.cli import app, evaluate, jobs, listing, probe, report, train
+from robustviz.cli import app, evaluate, jobs, listing, probe, report, sweep, train
 from robustviz.cli.terminal import Parser, say
 from robustviz.training import world
 from robustviz.types import UserError
@@ -18,6 +18,7 @@ from robustviz.types import UserError
 COMMANDS = (  # as help has them
     *listing.COMMANDS,
     *train.COMMANDS,
+    *sweep.COMMANDS,
     *evaluate.COMMANDS,
     *probe.COMMANDS,
     *report.COMMANDS,

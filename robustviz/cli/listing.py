@@ -12,7 +12,7 @@ def do(args: argparse.Namespace) -> int:
     """Show the list that was asked for."""
     if args.what == "runs":
         queue.sweep()
-        rows = [_summary(run) for run in folder.all_runs(damaged=True)]
+        rows = [summary(run) for run in folder.all_runs(damaged=True)]
         lines = [f"{row['run']:<44} {row['state']:<12} {row.get('note', '')}" for row in rows]
     elif args.what == "presets":
         from robustviz.training.presets import PRESETS
@@ -43,7 +43,7 @@ def _entry(kind: str, key: str) -> dict[str, str]:
     } | ({"group": str(cls.group)} if kind == "method" else {})
 
 
-def _summary(run: folder.Run) -> JSON:
+def summary(run: folder.Run) -> JSON:
     """What a list of runs says about one."""
     out: JSON = {"run": run.id} | about(run)
     try:

@@ -1,0 +1,160 @@
+"""`sweep`: a named grid of trainings, one after the other, the cheapest first."""
+
+import argparse
+import hashlib
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from robustviz.cli.listing import summary
+from robustviz.cli.terminal import Command, say, settings, show
+from robustviz.runs import folder
+from robustviz.runs.inside import OVER
+from robustviz.types import JSON, UserError
+
+ASK = 200  # points; more are asked about
+WIDE = 20  # characters of the bar
+LISTS = ("data", "methods", "nets", "seeds")
+
+
+def do(args: argparse.Namespace) -> int:
+    """Train the grid's points that are not trained yet, and show what all of them gave."""
+    from robustviz.runs import sweeps
+
+    grid = sweeps.Grid.read(Path(args.file)) if args.file else sweeps.Grid.make(_typed(args))
+    if args.file and (given := _typed(args)):
+        raise UserError(
+            f"The points stand in {args.file}: leave out {', '.join(f'--{name}' for name in given)}"
+            " here, or write them there.",
+            code=2,
+        )
+    if ASK < grid.count <= sweeps.MOST and not args.yes:
+        _ask(grid.count)
+    configs = grid.configs()
+    ids = [config.run_id for config in configs]
+    # without a name, the same points have the same one
+    usual = f"sweep-{hashlib.sha256(' '.join(sorted(ids)).encode()).hexdigest()[:8]}"
+    name = args.name or grid.name or usual
+    sweeps.keep_plan(name, configs)
+    bar = _Bar(name)
+    refused = sweeps.follow(configs, bar)
+    bar.end()
+    rows = [_row(each, refused.get(each)) for each in ids]
+    lines = [f"{row['id']:<44} {row['state']:<12} {row.get('note', '')}" for row in rows]
+    show(args, rows, "\n".join(lines))
+    if missing := [f"{row['id']} ({row['state']})" for row in rows if row["state"] not in OVER]:
+        raise UserError(
+            f"{len(missing)} of {len(rows)} are not done: {', '.join(missing)}. The same command"
+            " tries them again."
+        )
+    return 0
+
+
+def _typed(args: argparse.Namespace) -> JSON:
+    """The grid that stands in the command line; a comma parts two values, but not within
+    brackets.
+    """
+    out: JSON = {name: value for name in LISTS if (value := getattr(args, name)) is not None}
+    if args.preset:
+        out["preset"] = args.preset
+    points: dict[str, list[str]] = {}
+    for path, text in args.set:
+        points.setdefault(path, []).extend(_values(text))
+    return out | ({"set": points} if points else {})
+
+
+def _values(text: str) -> list[str]:
+    return [each.strip() for each in re.split(r",(?![^\[]*\])", text)]
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(each) for each in _values(text)]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"whole numbers are meant, for example 0,1,2; {text!r} is not that"
+        ) from None
+
+
+def _ask(count: int) -> None:
+    """Let the person confirm a large sweep. Raises UserError where nobody does."""
+    if not sys.stdin.isatty():
+        raise UserError(
+            f"This sweep has {count:,} points, more than {ASK}: if that is meant, add --yes.",
+            code=2,
+        )
+    print(f"This sweep has {count:,} points. Train them all? [y/N] ", end="", file=sys.stderr)
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise UserError("Nothing was started.")
+
+
+def _row(run_id: str, refused: str | None) -> JSON:
+    """What the answer says of a point: as `list runs`, and always with the two accuracies."""
+    row = {"clean_acc": None, "robust_acc": None} | summary(folder.Run(folder.home() / run_id))
+    return row | ({"note": refused} if refused else {})
+
+
+class _Bar:
+    """Where the sweep is, on standard error: on a terminal a line that changes, else a new one for
+    each training.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name, self.said = name, ""
+        self.live = sys.stderr.isatty()
+
+    def __call__(self, now: Any) -> None:
+        done = WIDE * now.over // now.total
+        if self.live:
+            line = (
+                f"sweep {self.name} [{'#' * done}{'-' * (WIDE - done)}] {now.over} of {now.total}"
+                f" over, about {_duration(now.seconds)} left; {now.run.id}"
+            )
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+        elif now.run.id != self.said:
+            self.said = now.run.id
+            say(
+                f"sweep {self.name}: {now.over} of {now.total} over, about"
+                f" {_duration(now.seconds)} left; {now.run.id}"
+            )
+
+    def end(self) -> None:
+        """Leave the line."""
+        if self.live:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    long = f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    return f"{seconds:.0f} s" if seconds < 100 else long
+
+
+FORM = (
+    "A file holds name, preset, data, methods, nets, seeds and a table [set]; each value may be a"
+    " list, and every value goes with every other (docs/sweeps.md). Ctrl-C stops waiting; the same"
+    " command goes on."
+)
+COMMANDS = (
+    Command(
+        "sweep",
+        do,
+        "train a grid of settings, the cheapest first, and go on where it was left off",
+        {
+            "file": {"metavar": "FILE.toml", "nargs": "?", "help": "the grid"},
+            "--data": {"type": _values, "metavar": "A,B", "help": "without a file: the data sets"},
+            "--methods": {"type": _values, "metavar": "A,B", "help": "see `list methods`"},
+            "--nets": {"type": _values, "metavar": "A,B", "help": "see `list nets`"},
+            "--seeds": {"type": _numbers, "metavar": "0,1,2"},
+            "--preset": {"help": "what the points have in common; see `list presets`"},
+            **settings("PATH=A,B", "the values of any setting, like eps=2/255,4/255 or epochs=5"),
+            "--name": {
+                "metavar": "NAME",
+                "help": "the sweep's name, which stands for these points",
+            },
+            "--yes": {"action": "store_true", "help": f"also with more than {ASK} points"},
+        },
+        FORM,
+    ),
+)

@@ -1,0 +1,266 @@
+"""A sweep: a named grid of trainings, fed to the queue one by one, the cheapest first.
+
+A run is named by its settings, so a sweep that was killed is started again and goes on where it
+was: what is done is kept, what was left off is taken up. `docs/sweeps.md` has the file's form.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import statistics
+import time
+import tomllib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from robustviz import data, nets, registry
+from robustviz.runs import folder, queue
+from robustviz.runs.files import read_json, to_bytes, write_file
+from robustviz.runs.folder import Run
+from robustviz.runs.inside import OVER
+from robustviz.training.config import TrainConfig
+from robustviz.types import UserError
+
+MOST = 10_000  # points of a sweep
+LOOK = 0.5  # seconds between two looks at the training that runs
+# Seconds a weight, image and pass, until a training was measured.
+PACE = 1e-8
+UNREAD = 50_000  # images of a training split that cannot be counted yet
+RECENT = 5  # trainings of a kind that the pace rests on, the newest
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a sweep crosses: every value of each field with every value of the others. An empty
+    field is left to the preset or to the data set.
+
+    `set`: the values of any further setting, by its dotted path. Raises UserError, through
+    `registry.build`, for an unknown field and for values of another type.
+    """
+
+    key: ClassVar[str] = "a sweep"  # what sentences call it
+
+    name: str = ""
+    preset: str | None = None
+    data: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    nets: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    set: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def make(cls, given: Mapping[str, Any]) -> Grid:
+        """A grid from what a file or the command line holds; a value alone is a list of one. Raises
+        UserError for an unknown field, a value of another type and an empty list.
+        """
+        settings = given.get("set", {})
+        if not isinstance(settings, Mapping):
+            raise UserError("set should be a table of settings and their values.", code=2)
+        fields = {
+            name: value if name in ("name", "preset") else _listed(name, value)
+            for name, value in given.items()
+            if name != "set"
+        }
+        return registry.build(cls, fields | {"set": dict(_flat(settings))})
+
+    @classmethod
+    def read(cls, path: Path) -> Grid:
+        """The grid of a TOML file; its name is the file's where it says none. Raises UserError for
+        a file that cannot be read.
+        """
+        try:
+            given = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be read ({error.strerror or error}).", code=2
+            ) from error
+        except ValueError as error:  # no text, or no TOML
+            raise UserError(f"{path} is no TOML file: {error}.", code=2) from error
+        return cls.make({"name": path.stem.lower()} | given)
+
+    @property
+    def _axes(self) -> list[tuple[Any, ...]]:
+        return [axis or (None,) for axis in (self.data, self.methods, self.nets, self.seeds)] + [
+            *self.set.values()
+        ]
+
+    @property
+    def count(self) -> int:
+        """How many trainings it names."""
+        return math.prod(map(len, self._axes))
+
+    def configs(self) -> list[TrainConfig]:
+        """Its trainings, on this machine. Raises UserError for what no training can be made of, two
+        equal points, and more points than `MOST`.
+        """
+        if self.count > MOST:
+            raise UserError(
+                f"This sweep has {self.count:,} points, and {MOST:,} are the most: split it.",
+                code=2,
+            )
+        configs: dict[str, TrainConfig] = {}
+        for key, method, net, seed, *values in itertools.product(*self._axes):
+            flags = {"data": key, "method": method, "net": net, "seed": seed}
+            point = list(zip(self.set, values, strict=True))
+            config = TrainConfig.make(self.preset, flags, point).on_this_machine(folder.find_run)
+            if config.run_id in configs:
+                said = (flags | dict(point)).items()
+                told = ", ".join(f"{name}={value}" for name, value in said if value is not None)
+                raise UserError(
+                    f"Two points of this sweep are one training, {config.run_id} ({told}): leave"
+                    " one of them out.",
+                    code=2,
+                )
+            configs[config.run_id] = config
+        return list(configs.values())
+
+
+def _listed(name: str, value: Any) -> list[Any]:
+    if value in ([], ()):
+        raise UserError(f"{name} is an empty list, so this sweep has no points.", code=2)
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, list[Any]]]:
+    """The values of each setting by its dotted path: TOML reads `method.beta` as a table."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield before + name, _listed(before + name, value)
+
+
+def keep_plan(name: str, configs: Iterable[TrainConfig]) -> None:
+    """Write down which runs belong to the sweep of that name. Raises UserError for an unusable
+    name, and where it is another sweep's.
+    """
+    if not folder.ID.fullmatch(name):
+        raise UserError(f"{name!r} is no name: use 1 to 64 of a-z, 0-9 and '-'.", code=2)
+    path = folder.home() / ".sweeps" / f"{name}.json"
+    ids = sorted(config.run_id for config in configs)
+    if not path.exists():
+        write_file(path, to_bytes({"name": name, "runs": ids}))
+        return
+    try:
+        held = read_json(path).get("runs")
+    except UserError as error:
+        raise UserError(f"{path} is damaged: remove it, and start the sweep again.") from error
+    if held != ids:
+        raise UserError(
+            f"A sweep called {name} exists with other points: choose another --name, or remove"
+            f" {path}.",
+            code=2,
+        )
+
+
+@dataclass(frozen=True)
+class Now:
+    """Where a sweep is: how many of its trainings are over (or cannot go on), the one that runs,
+    and about how many seconds are left.
+    """
+
+    over: int
+    total: int
+    run: Run
+    seconds: float
+
+
+def follow(
+    configs: Iterable[TrainConfig], tell: Callable[[Now], object] = lambda now: None
+) -> dict[str, str]:
+    """Have all of them trained, one after the other, and wait; what kept any from being queued, by
+    run id. How the others ended, their folders say: one that failed does not stop the rest.
+
+    Each is a job of the queue and outlives this process, in which nothing is trained. Raises
+    UserError that says how to go on where the person interrupts.
+    """
+    total = {config.run_id: config for config in configs}
+    refused: dict[str, str] = {}
+    queue.sweep()
+    waiting = {name for name in total if Run(folder.home() / name).status()["state"] not in OVER}
+    while waiting:
+        left = estimate([total[name] for name in waiting])
+        name = min(waiting, key=lambda name: (_needs(total[name], waiting), left[name], name))
+        waiting.remove(name)
+        later = sum(left[other] for other in waiting)
+        try:
+            run = queue.submit(total[name])
+            while (status := run.status())["state"] in ("queued", "running"):
+                rest = left[name] if status["eta"] is None else status["eta"]
+                tell(Now(len(total) - len(waiting) - 1, len(total), run, later + rest))
+                time.sleep(LOOK)
+                queue.pump()
+        except KeyboardInterrupt:
+            raise UserError(
+                f"Stopped waiting: the training {name} goes on, and none is started after it. The"
+                f" same command goes on with the sweep; `python -m robustviz stop {name}` stops"
+                " this training."
+            ) from None
+        except UserError as error:
+            refused[name] = str(error)
+    return refused
+
+
+def _needs(config: TrainConfig, waiting: set[str]) -> bool:
+    """Whether its method starts from a run that waits, too."""
+    names = registry.of_kind(type(config.method), *registry.RUNS)
+    return any(getattr(config.method, name) in waiting for name in names)
+
+
+# How long a training takes.
+
+
+def estimate(configs: Iterable[TrainConfig]) -> dict[str, float]:
+    """About how many seconds each still takes, by run id: by what trainings of the same data,
+    method and net took before, else by what any took.
+    """
+    kinds: dict[tuple[str, str, str] | None, list[float]] = defaultdict(list)
+    for run in folder.all_runs():  # shipped ones first, the user's newest last
+        status = run.status()
+        if status["state"] == "done" and status["seconds"]:
+            try:
+                measured = status["seconds"] / work(run.config)
+            except UserError:  # of another version
+                continue
+            for kind in (_kind(run.config), None):
+                kinds[kind].append(measured)
+    out = {}
+    for config in configs:
+        paces = (kinds.get(_kind(config)) or kinds.get(None) or [PACE])[-RECENT:]
+        done = Run(folder.home() / config.run_id).status()["epoch"] / int(config.epochs or 1)
+        out[config.run_id] = statistics.median(paces) * work(config) * (1 - done)
+    return out
+
+
+def _kind(config: TrainConfig) -> tuple[str, str, str]:
+    return config.data.key, config.method.key, config.net
+
+
+def work(config: TrainConfig) -> float:
+    """What a training costs, in weights × images × passes: a step of its attack is a pass, and so
+    is the update.
+    """
+    steps = getattr(getattr(config.method, "attack", None), "count", 0)
+    images = config.n_train or _images(config.data)
+    return float(int(config.epochs or 1) * images * (1 + steps) * _weights(config.net))
+
+
+@functools.cache
+def _images(source: data.Source) -> int:
+    try:
+        return len(data.load(source, "train"))
+    except UserError:  # not downloaded yet; its training will say what is wrong
+        return UNREAD
+
+
+@functools.cache
+def _weights(net: str) -> int:
+    with torch.device("meta"):  # shapes without numbers
+        return sum(each.numel() for each in nets.build(net, 10).parameters())
