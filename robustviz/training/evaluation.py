@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,22 +41,40 @@ def unpack(digits: str, n: int) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class Finding:
-    """One check of the doctor: its name, whether nothing was found, what was measured, one
-    sentence.
+    """One check of the doctor: its name, what was measured, and one or two sentences. Not `ok`
+    makes a robust number unreliable; a `warning` asks to look closer. Neither: nothing was found.
     """
 
     name: str
     ok: bool
     value: float
     text: str
+    warning: bool = False
+
+    @property
+    def level(self) -> str:
+        """`unreliable`, `warning` or `ok`."""
+        return "unreliable" if not self.ok else "warning" if self.warning else "ok"
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Finding:
-        """The finding that an evaluation's JSON holds; `value` may be NaN. Raises TypeError,
-        ValueError or KeyError for anything else.
+        """The finding that an evaluation's JSON holds, with `warning` or, of an older version,
+        without; `value` may be NaN. Raises TypeError, ValueError or KeyError for anything else.
         """
-        finding = build(cls, {name: data[name] for name in hints(cls)} | {"value": 0.0})
+        fields = {name: data[name] for name in hints(cls) if name != "warning" or name in data}
+        finding = build(cls, fields | {"value": 0.0})
         return dataclasses.replace(finding, value=float(data["value"]))
+
+
+def summary(found: Iterable[tuple[str, Finding]]) -> str:
+    """What findings come to, each with the name it is told by, in a table's cell: `unreliable: …`,
+    `warning: …`, both, or `no fault found`.
+    """
+    names: dict[str, dict[str, None]] = {"unreliable": {}, "warning": {}}
+    for name, finding in found:
+        names.get(finding.level, {})[name] = None
+    said = [f"{level}: {', '.join(each)}" for level, each in names.items() if each]
+    return "; ".join(said) or "no fault found"
 
 
 # What an attack is called, and the settings that go without saying; a test holds both against the
@@ -164,7 +182,7 @@ class Evaluation:
 
     @property
     def ok(self) -> bool:
-        """Whether no check of the doctor found a fault. Not a proof."""
+        """Whether no check of the doctor makes the number unreliable. Not a proof."""
         return all(finding.ok for finding in self.doctor)
 
     @property
@@ -174,9 +192,8 @@ class Evaluation:
 
     @property
     def verdict(self) -> str:
-        """What the doctor says, in a table's cell: `no fault found`, or which checks failed."""
-        failed = [finding.name for finding in self.doctor if not finding.ok]
-        return f"FAULT: {', '.join(failed)}" if failed else "no fault found"
+        """What the doctor says, in a table's cell: `summary` of the findings."""
+        return summary((finding.name, finding) for finding in self.doctor)
 
     @property
     def note(self) -> str:

@@ -538,7 +538,7 @@ def test_the_report_names_attacks_faults_and_differences(
         "PGD-20",
     ]
     assert (
-        "no fault found" in table[2] and "FAULT: black-box" in table[6] and "cumulative" in table[5]
+        "no fault found" in table[2] and "unreliable: black-box" in table[6] and "cumulative" in table[5]
     )
     pairs = paired(found, held)
     assert (

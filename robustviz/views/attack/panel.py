@@ -24,6 +24,7 @@ from robustviz.views.attack.result import (
 )
 from robustviz.views.theme import lines
 
+MARKS = {"ok": "✓", "warning": "!", "unreliable": "✗"}  # before a finding of the doctor
 ATTACKS: dict[Literal["pgd", "fgsm", "targeted"], str] = {
     "pgd": "PGD",
     "fgsm": "FGSM",
@@ -139,28 +140,27 @@ def doctor(run_id: str, result: Adversarial) -> None:
     inside = bool(result.x_adv.min() >= 0 and result.x_adv.max() <= 1)
     evaluation = folder.open_model(run_id).evaluation()
     findings = evaluation.doctor if evaluation else ()
-    faults = [near, inside, *(finding.ok for finding in findings)].count(False)
-    count = 2 + len(findings)
+    levels = ["ok" if right else "unreliable" for right in (near, inside)]
+    levels += [finding.level for finding in findings]
+    count, hard, soft = len(levels), levels.count("unreliable"), levels.count("warning")
     verdict, icon = (
-        (f"{faults} of {count} checks found a fault", ":material/warning:")
-        if faults
+        (f"unreliable by {hard} of {count} checks", ":material/error:")
+        if hard
+        else (f"{soft} of {count} checks warn", ":material/warning:")
+        if soft
         else (f"no fault found in {count} checks; not a proof", ":material/check_circle:")
     )
     with st.popover(f"Doctor: {verdict}", icon=icon, help=term("doctor")):
         st.markdown(
-            f"- {_tick(near)} This image: change {result.distance:.4f}, allowed"
-            f" {result.eps:.4f}.\n- {_tick(inside)} This image: pixels within 0 to 1."
+            f"- {MARKS[levels[0]]} This image: change {result.distance:.4f}, allowed"
+            f" {result.eps:.4f}.\n- {MARKS[levels[1]]} This image: pixels within 0 to 1."
         )
         if evaluation:
             st.markdown(
                 f"At its evaluation ({evaluation.printed} at ε = {eps_text(evaluation.eps)}, n ="
                 f" {evaluation.n}, seed {evaluation.seed}):\n"
-                + "\n".join(f"- {_tick(finding.ok)} {finding.text}" for finding in findings)
+                + "\n".join(f"- {MARKS[finding.level]} {finding.text}" for finding in findings)
             )
-
-
-def _tick(right: bool) -> str:
-    return "✓" if right else "✗"
 
 
 def curve(here: Context, eps: float | None) -> None:
