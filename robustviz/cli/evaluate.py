@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from robustviz import registry
 from robustviz.cli.terminal import DEVICES, RUN, Command, about, number, say, settings, show
 from robustviz.runs import folder
+from robustviz.training.ladder import worst
 from robustviz.types import UserError
 
 if TYPE_CHECKING:
@@ -23,17 +24,20 @@ def do(args: argparse.Namespace) -> int:
     if args.attack == "ladder":
         return _ladder(args, run)
     result = evaluate(run, _attack(args, run), n=args.n, seed=args.seed, device=args.device)
+    together = worst(run.evaluations(), result)
     lines = (
         f"{run.id}: clean {result.clean_acc:.4f} ({result.clean_k}/{result.n}), robust"
         f" {result.robust_acc:.4f} ({result.robust_k}/{result.n})",
         f"  {result.printed} at eps {result.eps:.4f} seed {result.seed} on {result.split}",
         *(
-            f"  {'ok ' if finding.ok else 'FAULT '}{finding.name}: {finding.text}"
+            f"  {finding.level} {finding.name}: {finding.text}"
             for finding in result.doctor
         ),
+        *([f"  {together.text}"] if together and together.several else []),
         *([f"  {result.note}"] if result.note else []),
     )
-    return show(args, {"run": str(run.path)} | about(run) | result.to_json(), "\n".join(lines))
+    facts = result.to_json() | (together.to_json() if together else {})
+    return show(args, {"run": str(run.path)} | about(run) | facts, "\n".join(lines))
 
 
 def _attack(args: argparse.Namespace, run: folder.Run) -> "Attack":
@@ -83,11 +87,22 @@ def _ladder(args: argparse.Namespace, run: folder.Run) -> int:
         # Each rung is shown when it is done: the last one may take an hour.
         say=say if args.json else functools.partial(print, flush=True),
     )
+    together = worst(run.evaluations(), result.rungs[-1])
+    facts = result.to_json() | (together.to_json() if together else {})
+    more = together.text if together and len(together.attacks) > len(result.rungs) else ""
     return show(
         args,
-        {"run": str(run.path)} | about(run) | result.to_json(),
-        f"Clean {result.rungs[0].clean_k} of {result.n}. {result.verdict}"
-        f"\n{result.rungs[-1].note}".rstrip(),
+        {"run": str(run.path)} | about(run) | facts,
+        "\n".join(
+            filter(
+                None,
+                (
+                    f"Clean {result.rungs[0].clean_k} of {result.n}. {result.verdict}",
+                    more,
+                    result.rungs[-1].note,
+                ),
+            )
+        ),
     )
 
 
@@ -102,7 +117,7 @@ COMMANDS = (
                 "default": "pgd",
                 "help": (
                     "see `list attacks` (default: pgd with 20 steps); ladder: FGSM, PGD-20,"
-                    " PGD-100×5 and AutoAttack"
+                    " PGD-100×5, CW-100 and AutoAttack"
                 ),
             },
             "--eps": {"type": number},

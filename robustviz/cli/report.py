@@ -7,16 +7,23 @@ from robustviz.cli import overlap
 from robustviz.cli.terminal import Command, about, markdown, say, show, whose
 from robustviz.runs import folder
 from robustviz.stats import wilson
-from robustviz.training.evaluation import Evaluation, paired
-from robustviz.training.ladder import ladders
+from robustviz.training.evaluation import Evaluation, paired, summary
+from robustviz.training.ladder import Worst, ladders, worst
 from robustviz.types import JSON, UserError
 
 Row = tuple[JSON, list[str]]  # for machines, and the cells that a person reads
 
-RUNGS = ("FGSM", "PGD-20", "PGD-100×5", "AutoAttack")
-LADDER = ["run", "clean", *RUNGS, "n", "doctor"]
+RUNGS = ("FGSM", "PGD-20", "PGD-100×5", "CW-100", "AutoAttack")
+EVERY = "every attack [95 %]"  # what withstood all that were run on the same images
+LADDER = ["run", "clean", *RUNGS, EVERY, "n", "doctor"]
 PROTOCOL = operator.attrgetter("printed", "eps", "n", "seed", "split")  # of an evaluation
-EVALUATIONS = ["run", "clean", "robust [95 %]", "attack", "ε", "n", "seed", "doctor"]
+EVALUATIONS = [
+    *("run", "clean", "robust [95 %]", "attack", EVERY, "ε", "n", "images", "seed", "doctor")
+]
+APART = (
+    "Not all rows of one data set met the same images: compare only those whose `images` agree (in"
+    " the table or in --json)."
+)
 
 
 def do(args: argparse.Namespace) -> int:
@@ -33,44 +40,56 @@ def do(args: argparse.Namespace) -> int:
     rows = [row for run in runs for row in _rows(run, base, ladder=args.ladder)]
     head = LADDER if args.ladder else EVALUATIONS + ([f"against {base.id}"] if base else [])
     facts = [fact for fact, _ in rows]
-    compared = [fact["against"]["sentence"] for fact in facts if fact.get("against")]
-    lines = [*markdown(head, [cells for _, cells in rows]), *([""] if compared else []), *compared]
+    said = [fact["against"]["sentence"] for fact in facts if fact.get("against")]
+    met = {(fact["data"], fact.get("images")) for fact in facts}
+    if len(met) > len({fact["data"] for fact in facts}):
+        said.insert(0, APART)
+    lines = [*markdown(head, [cells for _, cells in rows]), *([""] if said else []), *said]
     return show(args, facts, "\n".join(lines) if rows else "No evaluations yet: train a run first.")
 
 
 def _rows(run: folder.Run, base: folder.Run | None, *, ladder: bool) -> list[Row]:
     try:
         every = run.evaluations()
+        return _climbed(run, every) if ladder else [_row(run, each, every, base) for each in every]
     except UserError as error:
         say(f"{run.id}: {error}")  # one damaged run must not hide the others
         return []
-    return _climbed(run, every) if ladder else [_row(run, each, base) for each in every]
 
 
-def _span(evaluation: Evaluation) -> str:
-    return "{:.3f} [{:.3f}, {:.3f}]".format(
-        evaluation.robust_acc, *wilson(evaluation.robust_k, evaluation.n)
-    )
+def _span(k: int, n: int) -> str:
+    return "{:.3f} [{:.3f}, {:.3f}]".format(k / max(n, 1), *wilson(k, n))
 
 
-def _row(run: folder.Run, evaluation: Evaluation, base: folder.Run | None) -> Row:
-    """One evaluation."""
+def _all(found: Worst | None) -> str:
+    """The cell of what withstood every attack, where there was more than one."""
+    return _span(found.k, found.n) if found and found.several else "–"
+
+
+def _row(
+    run: folder.Run, evaluation: Evaluation, every: list[Evaluation], base: folder.Run | None
+) -> Row:
+    """One evaluation of a run, beside what withstood `every` one on the same images."""
+    together = worst(every, evaluation)
     cells = [
         run.id,
         f"{evaluation.clean_acc:.3f}",
-        _span(evaluation)
+        _span(evaluation.robust_k, evaluation.n)
         + (
             f"; cumulative {evaluation.cumulative_k / evaluation.n:.3f}"
             if evaluation.cumulative_k is not None and evaluation.rung > 1
             else ""
         ),
         evaluation.printed,
+        _all(together),
         f"{evaluation.eps:.4f}",
         str(evaluation.n),
+        evaluation.images[:6] or "–",
         str(evaluation.seed),
         evaluation.verdict,
     ]
     facts = whose(run) | evaluation.to_json() | {"ok": evaluation.ok}
+    facts |= together.to_json() if together else {}
     if base is None:
         return facts, cells
     difference, cell = _against(run, evaluation, base)
@@ -111,27 +130,27 @@ def _climbed(run: folder.Run, every: list[Evaluation]) -> list[Row]:
     rungs = best.rungs if best else tuple(filter(None, [run.evaluation()]))
     if not rungs:
         return []
+    together = worst(every, rungs[-1])
     cells = {
-        name: f"{_span(rung) if rung is rungs[-1] else f'{rung.robust_acc:.3f}'} {more}".rstrip()
+        name: " ".join(filter(None, (share, more)))
         for rung in rungs
+        for share in [f"{rung.robust_acc:.3f}" if best else _span(rung.robust_k, rung.n)]
         # after its name an attack says what is unusual: targets, ℓ2
         for name, _, more in [rung.printed.partition(" ")]
     }
-    failed = dict.fromkeys(
-        f"{finding.name} ({rung.printed})"
-        for rung in rungs
-        for finding in rung.doctor
-        if not finding.ok
-    )
+    findings = [
+        (f"{finding.name} ({rung.printed})", finding) for rung in rungs for finding in rung.doctor
+    ]
     return [
         (
-            whose(run) | (best or rungs[0]).to_json(),
+            whose(run) | (best or rungs[0]).to_json() | (together.to_json() if together else {}),
             [
                 run.id,
                 f"{rungs[0].clean_acc:.3f}",
                 *(cells.get(name, "–") for name in RUNGS),
+                _all(together),
                 str(rungs[0].n),
-                f"FAULT: {', '.join(failed)}" if failed else "no fault found",
+                summary(findings),
             ],
         )
     ]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from robustviz import data, registry
-from robustviz.attacks import FGSM, PGD, Attack, AutoAttack
+from robustviz.attacks import CW, FGSM, PGD, Attack, AutoAttack
 from robustviz.attacks.base import answers
 from robustviz.data import Dataset
 from robustviz.inputs import Trial, check_images, check_labels, try_out
@@ -29,8 +29,15 @@ from robustviz.types import UserError, plain
 # at once
 BATCH = 250
 DOCTOR_IMAGES = 100
-# Weakest first; each leaves at most as many images right as the one before, or something is wrong.
-LADDER: tuple[Attack, ...] = (FGSM(), PGD(steps=20), PGD(steps=100, restarts=5), AutoAttack())
+# Weakest first; each leaves at most as many images right as those before, or something is wrong. CW
+# is another attack than PGD rather than a stronger one, so it is held against FGSM only.
+LADDER: tuple[Attack, ...] = (
+    FGSM(),
+    PGD(steps=20),
+    PGD(steps=100, restarts=5),
+    CW(steps=100),
+    AutoAttack(),
+)
 
 Tick = Callable[[], object]
 

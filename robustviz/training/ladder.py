@@ -1,9 +1,12 @@
-"""Stronger and stronger attacks on the same images, and whether what they found is in order."""
+"""Several attacks on the same images: what withstood all of them, and whether stronger ones found
+more than weaker ones.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +14,102 @@ from robustviz.stats import wilson
 from robustviz.training.evaluation import Evaluation, Finding
 from robustviz.types import JSON, eps_text
 
+MONITOR = ("order", "margin")  # findings on a ladder, not on one attack
+POINTS = 5  # taken from PGD on cross-entropy by what comes after it: so many are a warning
+
+
+@dataclass(frozen=True)
+class Worst:
+    """What withstood every attack that was run on the same `n` images within the same ε: `k` images
+    are right untouched and under each of the `attacks`, which are in words, weakest first. Their
+    seeds may differ. `images` is the hash of the images.
+    """
+
+    n: int
+    k: int
+    eps: float
+    attacks: tuple[str, ...]
+    images: str
+
+    @property
+    def acc(self) -> float:
+        return self.k / max(self.n, 1)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of `acc`."""
+        return wilson(self.k, self.n)
+
+    @property
+    def several(self) -> bool:
+        """Whether it says more than one attack's own accuracy."""
+        return len(self.attacks) > 1
+
+    @property
+    def text(self) -> str:
+        """What was counted, with the attacks, as a sentence."""
+        low, high = self.interval
+        return (
+            f"{self.k} of {self.n} images, {100 * self.acc:.1f} % [{100 * low:.1f},"
+            f" {100 * high:.1f}], are right under every attack run: {', '.join(self.attacks)}."
+        )
+
+    def to_json(self) -> JSON:
+        """Plain values: `worst_acc`, `worst_k` … of `n`, and which `images` they are."""
+        return {
+            "n": self.n,
+            "images": self.images,
+            "worst_acc": self.acc,
+            "worst_k": self.k,
+            "worst_interval": list(self.interval),
+            "worst_attacks": list(self.attacks),
+        }
+
+
+def _ball(one: Evaluation) -> tuple[Any, ...]:
+    """What evaluations have in common whose verdicts can be put together."""
+    return one.weights, one.images, one.eps, one.attack.get("norm")
+
+
+def worst(found: Sequence[Evaluation], like: Evaluation) -> Worst | None:
+    """What withstood every attack of `like` and of those `found` that met the same images, with the
+    same weights, ε and norm; None where `like` is of a version that kept no verdicts.
+    """
+    if not like.robust_right:
+        return None
+    alike = sorted(
+        (one for one in (like, *found) if _ball(one) == _ball(like)),
+        key=lambda one: (not one.rung, one.rung),
+    )
+    still = like.right()[0]
+    for one in alike:
+        still = still & one.right()[1]
+    return Worst(
+        like.n,
+        int(still.sum()),
+        like.eps,
+        tuple(dict.fromkeys(one.printed for one in alike)),
+        like.images,
+    )
+
+
+def headline(found: Sequence[Evaluation], eps: float | None) -> Worst | None:
+    """What counts of a run's evaluations at this ε: what withstood all attacks on the images that
+    met most of them, then on most images; None where no two attacks met the same ones.
+    """
+    every = [worst(found, one) for one in found if one.eps == eps]
+    return max(
+        (each for each in every if each and each.several),
+        key=lambda each: (len(each.attacks), each.n),
+        default=None,
+    )
+
 
 @dataclass(frozen=True)
 class Ladder:
     """Stronger and stronger attacks on the same images: `rungs`, weakest first, each with its raw
-    and cumulative k.
+    and cumulative k. The margin rung, CW-100, climbs another loss than PGD and is no stronger: it
+    stands where it does to catch, before AutoAttack, a network whose cross-entropy misleads.
 
     `left_out`: one sentence where a rung does not apply to this data.
     """
@@ -50,16 +144,29 @@ class Ladder:
         return wilson(self.robust_k, self.n)
 
     @property
+    def worst(self) -> Worst | None:
+        """What withstood every rung."""
+        return worst(self.rungs, self.rungs[-1])
+
+    @property
     def findings(self) -> tuple[Finding, ...]:
-        """What the monitor of the order says, one a rung."""
+        """What the monitor says: on each rung's order and, after PGD, on what cross-entropy
+        missed.
+        """
         return tuple(
-            finding for rung in self.rungs for finding in rung.doctor if finding.name == "order"
+            finding for rung in self.rungs for finding in rung.doctor if finding.name in MONITOR
         )
 
     @property
     def ordered(self) -> bool:
         """Whether no stronger attack left clearly more images right than a weaker one."""
-        return all(finding.ok for finding in self.findings)
+        return all(finding.ok for finding in self.findings if finding.name == "order")
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """A sentence where attacks on cross-entropy flatter the network: the last rung's."""
+        last = [f for f in self.findings if f.name == "margin"][-1:]
+        return tuple(finding.text for finding in last if not finding.ok)
 
     @property
     def verdict(self) -> str:
@@ -78,7 +185,7 @@ class Ladder:
         return (
             f"{self.robust_k} of {self.n} images ({100 * self.robust_acc:.1f} % [{100 * low:.1f},"
             f" {100 * high:.1f}]) stay right under every rung up to {self.rungs[-1].printed} at ε"
-            f" {eps_text(self.eps)}. {order} {self.left_out}"
+            f" {eps_text(self.eps)}. {order} {' '.join((*self.warnings, self.left_out))}"
         ).strip()
 
     def to_json(self) -> JSON:
@@ -91,6 +198,7 @@ class Ladder:
             "clean_acc": self.clean_acc,
             "robust_acc": self.robust_acc,
             "robust_interval": list(self.interval),
+            **(self.worst.to_json() if self.worst else {}),
             "rungs": [rung.to_json() for rung in self.rungs],
             "ordered": self.ordered,
             "findings": [dataclasses.asdict(finding) for finding in self.findings],
@@ -99,51 +207,93 @@ class Ladder:
         }
 
 
+def _loss(attack: Mapping[str, Any]) -> str:
+    """Whose loss an attack of many steps climbs, `ce` or `dlr` for any margin; nothing for one that
+    is held against all: FGSM, which is weaker than they are, and AutoAttack, which has both.
+    """
+    return {"pgd": "ce", "cw": "dlr"}.get(attack["key"], str(attack.get("loss", "")))
+
+
 def climb(rungs: Sequence[Evaluation], method: str = "", left_out: str = "") -> Ladder:
     """The ladder of evaluations of one network on the same images, weakest attack first, with
     cumulative k and the monitor.
 
     Raw figures must be ordered, clean images first, with a tolerance of one point or two images,
-    whichever is more. A network trained by `fgsm_at` is let off at FGSM: it may know FGSM's noise
-    better than clean images (label leaking). Raises UserError for an evaluation without verdicts on
-    each image.
+    whichever is more. An attack on the margin (CW, APGD on DLR) is another one than PGD on
+    cross-entropy, not a stronger one: each is held against clean images, FGSM and its own kind, and
+    AutoAttack against the least that any left. A network trained by `fgsm_at` is let off at FGSM:
+    it may know FGSM's noise better than clean images (label leaking). What comes after PGD warns
+    where it takes five points or more from PGD's count. Raises UserError for an evaluation without
+    verdicts on each image.
     """
     out: list[Evaluation] = []
-    still, lowest, lowest_name = rungs[0].right()[0], rungs[0].clean_k, "Clean"
+    still, pgd = rungs[0].right()[0], None
+    seen = [(rungs[0].clean_k, "Clean", "")]
     for number, rung in enumerate(rungs, 1):
-        still = still & rung.right()[1]
-        slack = max(2.0, rung.n / 100)
-        leaks = method == "fgsm_at" and rung.attack.get("key") == "fgsm"
-        order = Finding(
-            "order",
-            leaks or rung.robust_k <= lowest + slack,
-            float(rung.robust_k - lowest),
-            f"{rung.printed} leaves {rung.robust_k} of {rung.n} right, {lowest_name} {lowest}; "
-            + (
-                "FGSM adversarial training is let off here (label leaking)."
-                if leaks
-                else f"at most {slack:.0f} more are chance."
-            ),
-        )
+        still, loss = still & rung.right()[1], _loss(rung.attack)
+        weaker = [each for each in seen if not loss or each[2] in ("", loss)]
+        lowest, name, _ = min(weaker, key=operator.itemgetter(0))
+        monitor = [_order(rung, lowest, name, method)]
+        if rung.attack["key"] == "pgd":
+            pgd = rung
+        elif pgd:
+            monitor.append(_margin(rung, int(still.sum()), pgd))
         out.append(
             dataclasses.replace(
                 rung,
-                doctor=(*(each for each in rung.doctor if each.name != "order"), order),
+                doctor=(*(each for each in rung.doctor if each.name not in MONITOR), *monitor),
                 rung=number,
                 cumulative_k=int(still.sum()),
             )
         )
-        if rung.robust_k < lowest:
-            lowest, lowest_name = rung.robust_k, rung.printed
+        seen.append((rung.robust_k, rung.printed, loss))
     return Ladder(tuple(out), left_out)
+
+
+def _order(rung: Evaluation, lowest: int, name: str, method: str) -> Finding:
+    slack = max(2.0, rung.n / 100)
+    leaks = method == "fgsm_at" and rung.attack["key"] == "fgsm"
+    return Finding(
+        "order",
+        leaks or rung.robust_k <= lowest + slack,
+        float(rung.robust_k - lowest),
+        f"{rung.printed} leaves {rung.robust_k} of {rung.n} right, {name} {lowest}; "
+        + (
+            "FGSM adversarial training is let off here (label leaking)."
+            if leaks
+            else f"at most {slack:.0f} more are chance."
+        ),
+    )
+
+
+def _margin(rung: Evaluation, still: int, pgd: Evaluation) -> Finding:
+    """How far below PGD's count the rungs up to this one go, in points."""
+    points = 100 * (pgd.robust_k - still) / rung.n
+    flatters = points >= POINTS
+    return Finding(
+        "margin",
+        not flatters,
+        points,
+        f"With {rung.printed}, {points:.1f} points fewer stay right than under {pgd.printed}"
+        + (
+            ": attacks on cross-entropy flatter this network."
+            if flatters
+            else f"; {POINTS} or more would be a warning."
+        ),
+    )
 
 
 def ladders(found: Sequence[Evaluation]) -> list[Ladder]:
     """The ladders among a run's evaluations, oldest first: rungs on the same images at the same ε,
-    weakest first.
+    weakest first. AutoAttack is last, also where it was climbed before the ladder had all rungs.
     """
-    groups: dict[tuple[Any, ...], dict[int, Evaluation]] = {}
+    groups: dict[tuple[Any, ...], list[Evaluation]] = {}
     for one in found:
         if one.rung:
-            groups.setdefault((one.eps, one.n, one.seed, one.split, one.images), {})[one.rung] = one
-    return [Ladder(tuple(rung for _, rung in sorted(rungs.items()))) for rungs in groups.values()]
+            groups.setdefault((*_ball(one), one.n, one.seed, one.split), []).append(one)
+    return [
+        Ladder(
+            tuple(sorted(rungs, key=lambda one: (one.attack.get("key") == "autoattack", one.rung)))
+        )
+        for rungs in groups.values()
+    ]
