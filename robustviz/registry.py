@@ -223,8 +223,8 @@ def coerce(hint: Any, value: Any, path: str) -> Any:
         return None
     origin, args = get_origin(hint), get_args(hint)
     if origin is Literal:
-        if isinstance(value, str):  # as others spell it: Linf, L-2
-            value = {_bare(arg): arg for arg in args}.get(_bare(value), value)
+        if isinstance(value, (str, bool)):  # as others spell it: Linf, L-2; JSON's true
+            value = {_bare(arg): arg for arg in args}.get(_bare(str(value)), value)
         if value in args and not isinstance(value, bool):
             return value
         raise UserError(f"{path}={value!r} is not one of {', '.join(map(str, args))}.", code=2)

@@ -79,13 +79,18 @@ _PART = {
     "schedule": "step@79/80",
     "select": "last",
 }
+_PART_CIFAR = {**_PART, "data": "cifar10", "method.attack.step_size": 2 / 255, "weight_decay": 2e-4}
+_PART_MAPS = {
+    "masks are made anew in each step, theirs before each epoch": "masks_made",
+    "maps are enlarged bilinearly, theirs bicubically": "enlarged",
+} | _SIGHT
 _PART_DIFFERS = (
     {
         "each mask is of the very image attacked, at its true class and from the heat itself": (
-            "method.rule method.cam_class"
+            "method.rule method.masks_of method.cam_class"
         )
     }
-    | _SIGHT
+    | _PART_MAPS
     | _BF16
 )
 
@@ -279,12 +284,44 @@ PUBLISHED: dict[str, Preset] = {
     "cifar10-part": _published(
         "Zhang et al. 2024 (PART), CIFAR-10, for a GPU: ResNet-18, ε_low = 7/255, 80 epochs, the"
         " first 20 plain. The rate falls in the last epoch.",
-        {"data": "cifar10", **_PART, "method.attack.step_size": 2 / 255, "weight_decay": 2e-4},
+        _PART_CIFAR,
+        _PART_DIFFERS,
+    ),
+    "cifar10-part-as-released": _published(
+        "Zhang et al. 2024 (PART), CIFAR-10, for a GPU: cifar10-part with what the released code"
+        " does beside the paper's idea. Masks of other images, of the predicted class, from jet"
+        " colours. The rate falls in the last epoch.",
+        {
+            **_PART_CIFAR,
+            "method.rule": "jet-compat",
+            "method.masks_of": "others",
+            "method.cam_class": "predicted",
+        },
+        {"an image gets the next one's mask in its batch, theirs any image's": "masks_from"}
+        | _PART_MAPS
+        | _BF16,
+    ),
+    "cifar10-part-t": _published(
+        "Zhang et al. 2024 (PART-T), CIFAR-10, for a GPU: cifar10-part on TRADES, β = 6. The rate"
+        " falls in the last epoch.",
+        {**_PART_CIFAR, "method": "part_t", "method.beta": 6.0, "method.bn": "official"},
+        _PART_DIFFERS,
+    ),
+    "cifar10-part-m": _published(
+        "Zhang et al. 2024 (PART-M), CIFAR-10, for a GPU: cifar10-part on MART, with their β = 6."
+        " The rate falls in the last epoch.",
+        {**_PART_CIFAR, "method": "part_m", "method.beta": 6.0},
+        _PART_DIFFERS,
+    ),
+    "cifar10-part-wrn": _published(
+        "Zhang et al. 2024 (PART), CIFAR-10, for a GPU: cifar10-part with WRN-34-10, its maps taken"
+        " before the last batch norm. The rate falls in the last epoch.",
+        {**_PART_CIFAR, "net": "wrn_34_10", "method.cam_maps": "before_norm"},
         _PART_DIFFERS,
     ),
     "svhn-part": _published(
         "Zhang et al. 2024 (PART), SVHN, for a GPU: steps of 1/255, weight decay .0035, no"
-        " augmentation.",
+        " augmentation. The rate falls in the last epoch.",
         {
             "data": "svhn",
             **_PART,
@@ -297,12 +334,7 @@ PUBLISHED: dict[str, Preset] = {
     "tiny-imagenet-part": _published(
         "Zhang et al. 2024 (PART), Tiny-ImageNet, for a GPU: ResNet-18 with their settings of"
         " CIFAR-10.",
-        {
-            "data": "tiny_imagenet",
-            **_PART,
-            "method.attack.step_size": 2 / 255,
-            "weight_decay": 2e-4,
-        },
+        {**_PART_CIFAR, "data": "tiny_imagenet"},
         {
             "their settings for this data could not be read": (
                 f"{_TRAINING} {_ATTACK} method.eps_low method.warmup"

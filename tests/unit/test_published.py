@@ -58,7 +58,7 @@ def same(mine: Any, theirs: Any) -> bool:
 def facts(config: TrainConfig) -> dict[str, Any]:
     """Our side of what no setting says."""
     bf16 = isinstance(config.method, Adversarial) and config.method.attack_mode == "eval"
-    return OURS | {"gradients": "bf16" if bf16 else "float32"}
+    return {**OURS, "gradients": "bf16" if bf16 else "float32"}
 
 
 def differing(preset: Preset, table: dict[str, Any]) -> set[str]:
@@ -128,6 +128,16 @@ def test_a_published_text_has_short_sentences(name: str) -> None:
         ("cifar10-pgd-at", "momentum", 0.8),
         ("cifar10-pgd-at", "method.attack.steps", 7),
         ("cifar10-alignment", "method.temperature", 1.0),
+        ("cifar10-part", "method.apply", "scale"),
+        ("cifar10-part-as-released", "method.rule", "z>1"),
+        ("cifar10-part-as-released", "method.masks_of", "own"),
+        ("cifar10-part-as-released", "method.cam_class", "true"),
+        ("cifar10-part-as-released", "schedule", "step"),
+        ("cifar10-part-as-released", "select", "robust"),
+        ("cifar10-part-t", "method.bn", "single"),
+        ("cifar10-part-t", "method.beta", 5.0),
+        ("cifar10-part-m", "method.beta", 5.0),
+        ("cifar10-part-wrn", "method.cam_maps", "last"),
     ],
 )
 def test_another_value_is_noticed(name: str, path: str, value: Any) -> None:
@@ -148,6 +158,9 @@ def _steps(*first: int) -> Callable[[int, float], float]:
 RATES: dict[str, tuple[float, Callable[[int, float], float]]] = {
     "cifar10-mart": (0.01, _steps(75, 90, 100)),
     "cifar10-trades": (0.1, _steps(75, 90, 100)),
+    **{
+        f"cifar10-part{end}": (0.01, _steps(80)) for end in ("", "-as-released", "-t", "-m", "-wrn")
+    },
     "cifar10-pgd-at": (0.1, lambda _, at: 1 if at < 0.5 else 0.1 if at < 0.75 else 0.01),
     "cifar10-fast-at": (0.2, lambda _, at: 2 * at if at < 0.5 else 2 - 2 * at),
 }
@@ -169,7 +182,7 @@ def test_the_rate_of_fast_at_is_torchs_cyclic_one_half_a_step_later() -> None:
     optimiser = torch.optim.SGD([weight], lr=0.2, momentum=0.9)
     total = 60
     theirs = torch.optim.lr_scheduler.CyclicLR(
-        optimiser, base_lr=0, max_lr=0.2, step_size_up=total / 2, step_size_down=total / 2
+        optimiser, base_lr=0, max_lr=0.2, step_size_up=total // 2, step_size_down=total // 2
     )
     config = TrainConfig.make("cifar10-fast-at")
     for step in range(total):
