@@ -103,7 +103,14 @@ class ModelAlignment(Method):
                 f" {config.net}: choose the net {source.architecture}.",
                 code=2,
             )
-        net.load_state_dict(source.net().state_dict())
+        weights = source.net().state_dict()
+        if weights.keys() != net.state_dict().keys():
+            raise UserError(
+                f"The source {self.source} keeps a projection before its head, which a {config.net}"
+                " does not have: choose another source.",
+                code=2,
+            )
+        net.load_state_dict(weights)
         return witness.net().eval().requires_grad_(False)
 
     def loss(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Terms:

@@ -49,17 +49,21 @@ VARIANTS: dict[str, Method] = {
     "alp, adv_only, weight 0": ALP(ce="adv_only", weight=0),
     "aalp, random": AALP(dropped="random", pair_weight="clean"),
     "aalp, top": AALP(dropped="top", pair_weight="loss"),
+    "aalp, magnitude": AALP(contribution="magnitude"),
     "part, layer_cam": PART(cam="layer_cam", cam_class="predicted", eps_low=0.0),
     "part, top": PART(rule="top20%", eps_low=0.0),
     "part_m, oracle": PARTM(rule="oracle", eps_low=0.0),
     "afa, SLF": AFA(head="SLF"),
     "afa, ALF": AFA(head="ALF"),
     "afa, AFF": AFA(head="AFF", contrast="clean+adv"),
+    "afa, clean+adv": AFA(contrast="clean+adv"),
     "afa, projection": AFA(projection=True),
     "afa, cross-entropy": AFA(inner="ce", contrast="clean+adv", projection=True),
     "afa_trades, official": AFATRADES(bn="official"),
     "supcon_margin, flat": SupConMargin(reduction="flat", supcon_weight=0),
     "supcon_margin, off": SupConMargin(supcon_weight=0, margin_weight=0),
+    "supcon_margin, pairs": SupConMargin(supcon_weight=0, margin_weight=0, pairs=True),
+    "supcon_margin, projected": SupConMargin(head="projected"),
     "model_alignment, hard": ModelAlignment(target="witness_hard"),
     "model_alignment, label": ModelAlignment(target="label"),
 }
@@ -81,7 +85,11 @@ class Earlier:
 
 
 @pytest.fixture
-def net(conv_net: Classifier) -> Classifier:
+def net(conv_net: Classifier, request: pytest.FixtureRequest) -> Classifier:
+    if "method" in request.fixturenames:
+        with torch.random.fork_rng():
+            torch.manual_seed(4)
+            conv_net = request.getfixturevalue("method").network(conv_net)
     return conv_net.double().train()
 
 
