@@ -7,6 +7,7 @@ input at once.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,9 @@ class Batch:
     the whole training; `rng` the generator of this batch's attack noise, on x's device; `views`
     (V,N,C,H,W) where a method asks for several, independently augmented, the first one `x`, and V =
     1 where nothing augments; `objects` (N,1,H,W) bool, true on the object, where
-    it asks for that, moved as `x` was by the augmentation.
+    it asks for that, moved as `x` was by the augmentation. `once` gives what a function that
+    attacks the images makes: where the loss is taken twice of one batch (`training.awp`), the
+    images of the first time.
     """
 
     x: torch.Tensor
@@ -56,6 +59,7 @@ class Batch:
     rng: torch.Generator
     views: torch.Tensor | None = None
     objects: torch.Tensor | None = None
+    once: Callable[[Callable[[], torch.Tensor]], torch.Tensor] = lambda make: make()
 
 
 def plain(value: Any) -> Any:

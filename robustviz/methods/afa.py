@@ -37,13 +37,13 @@ class AFA(Adversarial):
     clean images, or against clean and attacked ones.
 
     Source: Park et al. 2024 (arXiv 2402.12187): min–max on a fully supervised contrastive loss at
-    the penultimate layer. Differs: temperature, sampling and head protocol are ours (methods.md
-    §2), because no official code was found and the text we could read has none. Summaries disagree
-    on what anchors are compared with: clean images (`contrast=clean`), or attacked positives and
-    negatives too (`clean+adv`). The attack climbs the loss that training descends; we take what an
-    image is compared with as fixed in each of its steps. `head=online` trains a head on detached
-    adversarial features beside it; SLF, ALF and AFF are a second stage named as in
-    adversarial-contrastive work. `inner=ce` is that earlier work's attack.
+    the penultimate layer. Differs: temperature, sampling and head protocol are ours
+    (docs/methods.md, AFA), because no official code was found and the text we could read has none.
+    Summaries disagree on what anchors are compared with: clean images (`contrast=clean`), or
+    attacked positives and negatives too (`clean+adv`). The attack climbs the loss that training
+    descends; we take what an image is compared with as fixed in each of its steps. `head=online`
+    trains a head on detached adversarial features beside it; SLF, ALF and AFF are a second stage
+    named as in adversarial-contrastive work. `inner=ce` is that earlier work's attack.
     """
 
     temperature: float = option(
@@ -192,8 +192,8 @@ class AFATRADES(TRADES):
     λ·misalignment.
 
     Source: Park et al. 2024 (arXiv 2402.12187), the joint variant. Differs: theirs adds
-    diffusion-generated images; λ and τ are ours (methods.md §2). With λ = 0 this is TRADES, bit for
-    bit.
+    diffusion-generated images; λ and τ are ours (docs/methods.md, AFA). With λ = 0 this is
+    TRADES, bit for bit.
     """
 
     align_weight: float = option(

@@ -66,7 +66,7 @@ class ALP(Adversarial):
             )
 
     def loss(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Terms:
-        x_adv = self.attacked(net, batch)
+        x_adv = batch.once(lambda: self.attacked(net, batch))
         if not self._needs_clean:
             # Not forwarded at all: a second half of the batch would change batch norm's statistics.
             return {"ce": F.cross_entropy(net(x_adv), batch.y)}

@@ -44,7 +44,7 @@ class MART(Adversarial):
     )
 
     def loss(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Terms:
-        x_adv = self.attacked(net, batch)
+        x_adv = batch.once(lambda: self.attacked(net, batch))
         logits, logits_adv = net(batch.x), net(x_adv)
         return {
             "bce": losses.boosted_ce(logits_adv, batch.y),

@@ -67,7 +67,7 @@ class TRADES(Adversarial):
             )
 
     def loss(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Terms:
-        x_adv = self.attacked(net, batch)
+        x_adv = batch.once(lambda: self.attacked(net, batch))
         logits, logits_adv = net(batch.x), net(x_adv)
         target = net(batch.x) if self.bn == "official" else logits
         return {

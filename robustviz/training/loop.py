@@ -34,6 +34,7 @@ from robustviz.nets.attackable import keep
 from robustviz.nets.base import frozen
 from robustviz.process import threads
 from robustviz.runs.folder import find_run
+from robustviz.training import awp
 from robustviz.training.config import TrainConfig
 from robustviz.training.evaluate import count_right, norm_of
 from robustviz.training.order import balanced_order, learning_rate, planned, seed_of
@@ -343,10 +344,8 @@ class Training:
         self.net.train()
         for name in stage.frozen_eval:
             self.net.get_submodule(name).eval()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            terms = self.loss(batch)
-        optimiser.zero_grad(set_to_none=True)
-        (share * sum(terms.values())).backward()
+        gamma, bf16 = self.method.weight_perturbation(progress), config.precision == "bf16"
+        terms = awp.backward(self.loss, self.net, batch, share, gamma, bf16=bf16)
         optimiser.step()
         if self.ema is not None:
             torch._foreach_lerp_(
