@@ -63,7 +63,7 @@ def learning_rate(schedule: str, top: float, progress: float) -> float:
         return top * (progress / peak if progress < peak else (1 - progress) / (1 - peak))
     if name == "cosine":
         return top * (0.5 * (1 + math.cos(math.pi * progress)))
-    return top * (1 / 10 ** sum(progress >= share for share in shares))
+    return top * (1 / 10.0 ** sum(progress >= share for share in shares))
 
 
 def balanced_order(y: Tensor, rng: torch.Generator) -> Tensor:

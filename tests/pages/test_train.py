@@ -211,6 +211,10 @@ def test_recipes_are_grouped_and_bring_their_settings(visit, untimed, submitted)
     assert submitted.pop().run_id == TrainConfig.make("digits-afa-slf").run_id
     app.selectbox(key="train-recipe").set_value("svhn-part").run()
     assert "Differs:" in words(sound(app)) and "0.0035" in [one.value for one in app.text_input]
+    # a schedule is chosen, or typed as it is said
+    assert [box.proto.accept_new_options for box in app.selectbox if box.value == "step@79/80"] == [
+        True
+    ]
     app.button(key="train-go").click().run()
     assert submitted.pop().run_id == TrainConfig.make("svhn-part").run_id
 
