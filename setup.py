@@ -12,6 +12,7 @@ SHIPPED = (
     "pages",
     ".streamlit",
     "checkpoints/zoo",
+    "checkpoints/seeds",
     "checkpoints/story",
     "checkpoints/claims",
     "checkpoints/SHA256SUMS",

@@ -22,7 +22,7 @@ from robustviz import __version__, paths
 from robustviz.process import default_threads, threads
 
 CHECKPOINTS = paths.ROOT / "checkpoints"
-SHIPPED = ("story", "zoo")  # the folders of `checkpoints` that come with robustviz
+SHIPPED = ("seeds", "story", "zoo")  # the folders of `checkpoints` that come with robustviz
 LIST = "SHA256SUMS"
 LITTER = {"Thumbs.db", "desktop.ini"}  # what file managers leave behind, besides hidden files
 

@@ -1,19 +1,25 @@
-"""Make the shipped checkpoints: `python -m robustviz.zoo [DATA …]`. Cheapest first; what is
-finished is kept and not made again, so a call that was cut off goes on where it was.
+"""Make the shipped checkpoints: `python -m robustviz.zoo [DATA …]`.
 
-First every network is trained, then every ladder is climbed, so that half a night gives all
-networks.
+That is a sweep, the cheapest first, in a workshop of its own among the user's runs. Then come the
+evaluations of further seeds, the probes and the ladders; what is shipped is copied to
+`checkpoints`. Every piece is kept and not made again, so a call that was cut off goes on where it
+was: what is to be made again, because a method now computes something else under the same name, is
+removed from `checkpoints` and from the workshop first.
 """
 
+import contextlib
 import functools
+import os
 import shutil
 import sys
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
 from robustviz import cli, probes
-from robustviz.data import Source, source
-from robustviz.runs import folder as runs, worker
+from robustviz.attacks import CW
+from robustviz.cli import seeds
+from robustviz.cli.sweep import Bar
+from robustviz.runs import folder as runs, sweeps
+from robustviz.runs.inside import OVER
 from robustviz.training.config import TrainConfig
 from robustviz.types import UserError
 
@@ -44,8 +50,14 @@ OTHERS = {
 # them gets every one right: its hard answers are the true labels, and the controls `witness_hard`
 # and `label` are one network. With these it gets 92 % of all training images right on both.
 WITNESS = {"digits": 125, "shapes": 1200}
-# on digits, every second epoch's weights in half precision
-FILMED = ("pgd_at", "afa", "supcon_margin")
+# The film of seed 0: every second epoch's weights in half precision.
+FILMED = {
+    "digits": ("standard", "pgd_at", "afa", "supcon_margin"),
+    "shapes": ("standard", "pgd_at", "afa"),
+}
+# PGD-AT with other budgets: a quarter, half, 1½ and twice the data set's ε, which it has itself.
+BUDGETS = {"digits": (0.0375, 0.075, 0.225, 0.3), "shapes": (2 / 255, 4 / 255, 12 / 255, 16 / 255)}
+SEEDS = (0, 1, 2)  # of every method and budget; the first one's weights are shipped
 # images on which the whole ladder is climbed, AutoAttack included
 LADDER = {"digits": 360, "shapes": 200}
 # the weights last: they say it is whole
@@ -55,29 +67,39 @@ _say = functools.partial(print, flush=True)
 
 
 def wanted(data: Iterable[str] = DATA) -> list[TrainConfig]:
-    """The trainings whose results are shipped, of these data sets, in the order in which they are
-    made.
+    """The trainings whose weights are shipped, of these data sets."""
+    return [config for key in data for config in _shipped(key)]
+
+
+def evaluated(data: Iterable[str] = DATA) -> list[TrainConfig]:
+    """The trainings whose evaluations are shipped, of these data sets: every method and budget,
+    seed by seed.
     """
-    return [config for key in data for config in _of(source(key))]
+    return [config for key in data for seed in SEEDS for config in _seeded(key, seed)]
 
 
-def _of(images: Source) -> list[TrainConfig]:
-    def config(method: str, *settings: tuple[str, object], **flags: object) -> TrainConfig:
-        return TrainConfig.make(
-            None, {"data": images, "method": method, "device": "cpu"} | flags, settings
-        )
+def _config(key: str, method: str, *sets: tuple[str, object], **flags: object) -> TrainConfig:
+    return TrainConfig.make(None, {"data": key, "method": method, "device": "cpu"} | flags, sets)
 
-    standard, *methods = (
-        config(key, snapshots=2 * (images.key == "digits" and key in FILMED)) for key in METHODS
-    )
-    others = [config("standard", net=net, seed=seed) for net, seed in OTHERS[images.key]]
-    witness = config("standard", net="small_cnn", seed=2, n_train=WITNESS[images.key])
+
+def _seeded(key: str, seed: int) -> list[TrainConfig]:
+    films = FILMED[key] if seed == SEEDS[0] else ()
+    return [
+        *(_config(key, method, seed=seed, snapshots=2 * (method in films)) for method in METHODS),
+        *(_config(key, "pgd_at", seed=seed, eps=eps) for eps in BUDGETS[key]),
+    ]
+
+
+def _shipped(key: str) -> list[TrainConfig]:
+    standard, *methods = _seeded(key, SEEDS[0])
+    witness = _config(key, "standard", net="small_cnn", seed=2, n_train=WITNESS[key])
     return [
         standard,
-        *others,
+        *(_config(key, "standard", net=net, seed=seed) for net, seed in OTHERS[key]),
         witness,
         *(
-            config(
+            _config(
+                key,
                 "model_alignment",
                 ("method.source", standard.run_id),
                 ("method.witness", witness.run_id),
@@ -90,49 +112,78 @@ def _of(images: Source) -> list[TrainConfig]:
 
 
 def make(data: Iterable[str] = DATA) -> list[runs.Run]:
-    """Train and probe each, then climb each ladder; after every piece what is shipped is copied to
-    `checkpoints/zoo`.
+    """Train, evaluate, probe and climb what is not there yet; after every piece what is shipped is
+    copied. The shipped runs. Raises UserError at the end where a training failed.
     """
-    configs = wanted(data)
-    for config in configs:
-        train(config)
-    for config in configs:
-        climb(config)
-    known = {config.run_id for config in wanted()}
-    for folder in filter(Path.is_dir, runs.zoo().iterdir()):
-        if folder.name not in known:
-            shutil.rmtree(folder)  # of settings that are not shipped any more
-    return [runs.Run(runs.zoo() / config.run_id) for config in configs]
+    data = list(data)
+    shipped = {config.run_id: config for config in wanted(data)}
+    seeded = {config.run_id: config for config in evaluated(data)}
+    with _workshop():
+        for name in shipped:
+            if (runs.zoo() / name / "net.safetensors").exists() and not _run(name).weights:
+                shutil.copytree(runs.zoo() / name, _run(name).path, dirs_exist_ok=True)
+        unseen = {name: seeded[name] for name in seeded if not seeds.file_of(name).exists()}
+        bar = Bar("zoo")
+        refused = sweeps.follow((shipped | unseen).values(), bar)
+        bar.end()
+        failed = [
+            f"{name} ({refused.get(name) or _run(name).status()['error']})"
+            for name in shipped | unseen
+            if _run(name).status()["state"] not in OVER
+        ]
+        for step, names in ((_evaluate, unseen), (_probe, shipped), (_climb, shipped)):
+            for name in names:
+                if _run(name).status()["state"] in OVER:
+                    step(_run(name))
+    if failed:
+        raise UserError(f"Not trained: {', '.join(failed)}. The same command tries again.")
+    _tidy()
+    return [runs.Run(runs.zoo() / name) for name in shipped]
 
 
-def train(config: TrainConfig) -> None:
-    """Train and probe a network that is not there yet, and ship it."""
-    if (runs.zoo() / config.run_id / "net.safetensors").exists():
-        return
-    run = runs.create(config, folder=_workshop())
-    _say(run.id)
-    worker.execute(run, functools.partial(_say, " "))
+@contextlib.contextmanager
+def _workshop() -> Iterator[None]:
+    """Inside, here and in the processes that train, the user's runs are the zoo's workshop."""
+    before = os.environ.get("ROBUSTVIZ_RUNS")
+    os.environ["ROBUSTVIZ_RUNS"] = str(runs.home() / ".zoo-build")
+    try:
+        yield
+    finally:
+        del os.environ["ROBUSTVIZ_RUNS"]
+        if before is not None:
+            os.environ["ROBUSTVIZ_RUNS"] = before
+
+
+def _run(name: str) -> runs.Run:
+    return runs.Run(runs.home() / name)
+
+
+def _evaluate(run: runs.Run) -> None:
+    """Write the file of a run whose evaluations are shipped: PGD-20, which its training ended with,
+    and the margin rung on the same images.
+    """
+    from robustviz.training.evaluate import evaluate
+
+    if all(seeds.found(run.evaluations(), run.eps, attack) for attack in seeds.ATTACKS):
+        _say(f"{run.id} is measured")
+    else:
+        _say(run.id, evaluate(run, CW(steps=100)).line)
+    seeds.write(run)
+
+
+def _probe(run: runs.Run) -> None:
     for probe in (probes.accuracy_curve, probes.smallest_eps):
-        _say(" ", probe(run).meta["summary"])
+        _say(run.id, probe(run).meta["summary"])
     _ship(run)
 
 
-def climb(config: TrainConfig) -> None:
-    """Climb the ladder of a trained network, as far as that is not done yet, and ship what
-    it gave.
-    """
+def _climb(run: runs.Run) -> None:
+    """Climb the ladder, as far as that is not done yet."""
     from robustviz.training.evaluate import ladder
 
-    run = runs.Run(_workshop() / config.run_id)
-    if not (run.path / "net.safetensors").exists():  # what is shipped is read-only
-        shutil.copytree(runs.zoo() / config.run_id, run.path, dirs_exist_ok=True)
     _say(run.id)
-    ladder(run, n=LADDER[config.data.key], say=functools.partial(_say, " "))
+    ladder(run, n=LADDER[run.data_key], say=functools.partial(_say, " "))
     _ship(run)
-
-
-def _workshop() -> Path:
-    return runs.home() / ".zoo-build"
 
 
 def _ship(run: runs.Run) -> None:
@@ -143,6 +194,18 @@ def _ship(run: runs.Run) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for name in SHIPPED:
         shutil.copy2(run.path / name, target / name)
+
+
+def _tidy() -> None:
+    """Remove what is not shipped any more."""
+    known = {config.run_id for config in wanted()}
+    for folder in runs.zoo().iterdir():
+        if folder.is_dir() and folder.name not in known:
+            shutil.rmtree(folder)
+    known = {config.run_id for config in evaluated()}
+    for file in seeds.FOLDER.glob("*.json"):
+        if file.stem not in known:
+            file.unlink()
 
 
 def main(data: list[str] | None = None) -> int:

@@ -3,12 +3,12 @@
 import argparse
 import operator
 
-from robustviz.cli import overlap
+from robustviz.cli import overlap, seeds
 from robustviz.cli.terminal import Command, about, markdown, say, show, whose
 from robustviz.runs import folder
 from robustviz.stats import wilson
 from robustviz.training.evaluation import Evaluation, paired, summary
-from robustviz.training.ladder import Worst, ladders, worst
+from robustviz.training.ladder import Worst, best_ladder, worst
 from robustviz.types import JSON, UserError
 
 Row = tuple[JSON, list[str]]  # for machines, and the cells that a person reads
@@ -30,6 +30,8 @@ def do(args: argparse.Namespace) -> int:
     """Show the table that was asked for."""
     if args.overlap:
         return overlap.do(args)
+    if args.seeds:
+        return seeds.do(args)
     runs = [folder.open_run(name) for name in args.run] if args.run else folder.all_runs()
     base = folder.open_run(args.against) if args.against else None
     if base and args.ladder:
@@ -119,14 +121,8 @@ def _against(run: folder.Run, evaluation: Evaluation, base: folder.Run) -> tuple
 
 
 def _climbed(run: folder.Run, every: list[Evaluation]) -> list[Row]:
-    """A run's ladder at its own ε in one row, the one with most rungs and then most images; else of
-    what there is.
-    """
-    best = max(
-        (each for each in ladders(every) if each.eps == run.eps and each.rungs[-1].seed == 0),
-        key=lambda each: (len(each.rungs), each.n),
-        default=None,
-    )
+    """A run's `best_ladder` at its own ε in one row; else the plain evaluation."""
+    best = best_ladder(every, run.eps)
     rungs = best.rungs if best else tuple(filter(None, [run.evaluation()]))
     if not rungs:
         return []
@@ -167,6 +163,7 @@ COMMANDS = (
             "--ladder": FLAG | {"help": "one row a run: accuracy under each attack of the ladder"},
             "--overlap": FLAG
             | {"help": "how well each run's class activation maps lie on the true object (shapes)"},
+            "--seeds": FLAG | {"help": "a row a method and ε: means and intervals over its seeds"},
             "--against": {
                 "metavar": "BASE",
                 "help": "the difference to this run, image by image, where both were measured so",

@@ -37,7 +37,7 @@ def do(args: argparse.Namespace) -> int:
     usual = f"sweep-{hashlib.sha256(' '.join(sorted(ids)).encode()).hexdigest()[:8]}"
     name = args.name or grid.name or usual
     sweeps.keep_plan(name, configs)
-    bar = _Bar(name)
+    bar = Bar(name)
     refused = sweeps.follow(configs, bar)
     bar.end()
     rows = [_row(each, refused.get(each)) for each in ids]
@@ -96,7 +96,7 @@ def _row(run_id: str, refused: str | None) -> JSON:
     return row | ({"note": refused} if refused else {})
 
 
-class _Bar:
+class Bar:
     """Where the sweep is, on standard error: on a terminal a line that changes, else a new one for
     each training.
     """

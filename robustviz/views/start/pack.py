@@ -14,8 +14,10 @@ from robustviz.data import Dataset
 from robustviz.runs import folder
 from robustviz.runs.files import write_file
 from robustviz.runs.folder import Run
+from robustviz.runs.naming import unusual
 from robustviz.stats import wilson
 from robustviz.training.evaluate import count_right
+from robustviz.training.ladder import headline
 from robustviz.types import JSON, UserError, eps_text
 from robustviz.views.measure import images_of, net_of
 from robustviz.views.transfer.probe import logits_of
@@ -26,7 +28,7 @@ OTHER = {"left": "right", "right": "left"}
 
 
 def shipped(data: str, method: str) -> Run:
-    """The shipped Small ResNet of a method on a data set, seed 0. Raises UserError where there is
+    """The shipped Small ResNet of a method with its usual settings on a data set, seed 0. Raises UserError where there is
     none.
     """
     for run in folder.all_runs():
@@ -35,6 +37,7 @@ def shipped(data: str, method: str) -> Run:
             and (run.data_key, run.method_key) == (data, method)
             and run.architecture == "small_resnet"
             and run.info.get("seed") == 0
+            and not unusual(run)  # as another budget
         ):
             return run
     raise UserError(f"There is no shipped {method} run on {data}: make it with `make zoo`.")
@@ -140,6 +143,7 @@ def _counts(run: Run, split: Dataset, attack: PGD) -> JSON:
         "robust_k": evaluation.robust_k,
         "fooled_k": int((right & ~held).sum()),
         "interval": wilson(evaluation.robust_k, evaluation.n),
+        "worst": (worst := headline(run.evaluations(), run.eps)) and worst.to_json(),
     }
 
 

@@ -1,0 +1,232 @@
+"""`report --seeds`: what a method gives, over the seeds that it was trained with.
+
+An evaluation's own interval is about one network and further images; this table's is about further
+seeds. It reads the runs, shipped ones and the user's, and `checkpoints/seeds`: evaluations of
+networks whose weights are not shipped.
+"""
+
+import argparse
+import functools
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from robustviz import paths, registry
+from robustviz.cli.terminal import markdown, say, show
+from robustviz.runs import folder
+from robustviz.runs.files import read_json, to_bytes, write_file
+from robustviz.stats import finite_or_none, mean_interval
+from robustviz.training.config import WHERE, TrainConfig
+from robustviz.training.evaluation import Evaluation
+from robustviz.training.ladder import worst
+from robustviz.types import JSON, UserError, eps_text
+
+FOLDER = paths.ROOT / "checkpoints" / "seeds"
+ATTACKS = ("PGD-20", "CW-100")  # the second is the ladder's margin rung
+# No part of what a training computes, or said by a column of its own.
+APART = (*WHERE, "seed", "snapshots")
+COLUMNS = ("data", "method", "net", "eps")
+HEAD = ["data", "method", "net", "ε", "settings", "seeds", "n", "clean", *ATTACKS, "both"]
+NOTE = (
+    "Each cell: mean ± standard deviation over the seeds [95 % interval of the mean, Student's t]."
+    " *Both*: images that are right untouched and under both attacks. The attacks have the ε of the"
+    " training; all seeds of a row met the same n test images."
+)
+ONE = "Of one seed there is no interval: such a row says nothing about its method."
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A trained network: its settings and what was measured; its weights need not be here."""
+
+    id: str
+    path: Path
+    config: TrainConfig
+    evaluations: Sequence[Evaluation]
+
+
+def do(args: argparse.Namespace) -> int:
+    """Show the table of the runs named, else of all that is known."""
+    if args.ladder or args.overlap or args.against:
+        raise UserError(
+            "--seeds is a table of its own: leave out --ladder, --overlap and --against.", code=2
+        )
+    groups: dict[str, dict[int, list[Seen]]] = defaultdict(lambda: defaultdict(list))
+    for one in _seen([folder.open_run(name) for name in args.run]):
+        settings = registry.encode(one.config, naming=True)
+        name = json.dumps({each: settings[each] for each in settings if each not in APART})
+        groups[name][one.config.seed].append(one)
+    rows = [row for group in groups.values() if (row := _row(group))]
+    rows.sort(key=lambda row: [row[each] for each in (*COLUMNS[:3], "settings_text", "eps")])
+    lines = [*markdown(HEAD, map(_cells, rows)), "", NOTE]
+    lines += [ONE] * any(len(row["seeds"]) == 1 for row in rows)
+    return show(args, rows, "\n".join(lines) if rows else "No evaluations yet: train a run first.")
+
+
+def _seen(runs: Sequence[folder.Run]) -> Iterator[Seen]:
+    """The networks of these runs, of all runs and files where there are none; what is damaged is
+    said and left out.
+    """
+    sources = [functools.partial(_of_run, run) for run in runs or folder.all_runs()]
+    sources += [functools.partial(read, path) for path in sorted(FOLDER.glob("*.json")) if not runs]
+    for source in sources:
+        try:
+            yield source()
+        except UserError as error:
+            say(str(error))
+
+
+def _of_run(run: folder.Run) -> Seen:
+    return Seen(run.id, run.path, run.config, run.evaluations())
+
+
+def file_of(run_id: str) -> Path:
+    """Where the evaluations of a run are shipped without its weights."""
+    return FOLDER / f"{run_id}.json"
+
+
+def write(run: folder.Run) -> None:
+    """Write such a file of a trained run. Raises UserError where one of `ATTACKS` is missing."""
+    measured = [found(run.evaluations(), run.eps, attack) for attack in ATTACKS]
+    if not all(measured):
+        raise UserError(f"{run.id} was not measured under {' and '.join(ATTACKS)}.")
+    content = {
+        "config": run.config.to_json(),
+        "evaluations": [max(every, key=lambda one: one.n).to_json() for every in measured],
+        "seconds": run.status()["seconds"],
+        "versions": run.info.get("versions", {}),
+    }
+    write_file(file_of(run.id), to_bytes(content))
+
+
+def read(path: Path) -> Seen:
+    """What `write` wrote. Raises UserError for a damaged file."""
+    try:
+        content = read_json(path)
+        evaluations = tuple(map(Evaluation.from_json, content["evaluations"]))
+        return Seen(path.stem, path, TrainConfig.from_json(content["config"]), evaluations)
+    except (UserError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged or of another version: restore the file.") from error
+
+
+def found(evaluations: Sequence[Evaluation], eps: float, attack: str) -> list[Evaluation]:
+    """Those of an attack at this ε, by the attack's name and with seed 0, on the test split."""
+    return [
+        one
+        for one in evaluations
+        if one.printed in (attack, f"{attack} (ℓ2)")
+        and (one.eps, one.seed, one.split) == (eps, 0, "test")
+    ]
+
+
+def _row(group: dict[int, list[Seen]]) -> JSON | None:
+    """The row of networks that differ in their seed alone, on the images that most seeds met, then
+    on most images; None where nothing was measured.
+    """
+    of = {
+        seed: [
+            one
+            for attack in ATTACKS
+            for seen in networks
+            for one in found(seen.evaluations, float(seen.config.eps or 0), attack)
+        ]
+        for seed, networks in sorted(group.items())
+    }
+    met = Counter(met for every in of.values() for met in {(one.n, one.images) for one in every})
+    if not met:
+        return None
+    n, images = max(met, key=lambda each: (met[each], each))
+    kept = {
+        seed: {one.printed.split()[0]: one for one in every if (one.n, one.images) == (n, images)}
+        for seed, every in of.items()
+        if any((one.n, one.images) == (n, images) for one in every)
+    }
+    config = next(iter(group.values()))[0].config
+    special = _special(config)
+    return {
+        "data": config.data.key,
+        "method": config.method.key,
+        "net": config.net,
+        "eps": config.eps,
+        "settings": special,
+        "settings_text": ", ".join(f"{name}={value}" for name, value in special.items()),
+        "seeds": list(kept),
+        "n": n,
+        "images": images,
+        **_measured(list(kept.values())),
+        "runs": [{"id": seen.id, "path": str(seen.path)} for seed in kept for seen in group[seed]],
+    }
+
+
+def _measured(seeds: list[dict[str, Evaluation]]) -> dict[str, JSON]:
+    """Clean accuracy, that under each attack and that under both, over the seeds that have it."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for seed in seeds:
+        values["clean"].append(next(iter(seed.values())).clean_acc)
+        for attack, one in seed.items():
+            values[attack].append(one.robust_acc)
+        if len(seed) == len(ATTACKS) and (both := worst(list(seed.values()), seed[ATTACKS[0]])):
+            values["both"].append(both.acc)
+    return {name: _over_seeds(each) for name, each in values.items()}
+
+
+def _over_seeds(values: list[float]) -> JSON:
+    """How many seeds, their mean, and where there are several the standard deviation and the 95 %
+    interval of the mean.
+    """
+    mean, low, high = mean_interval(values)
+    return {
+        "seeds": len(values),
+        "mean": mean,
+        "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+        "low": finite_or_none(low),
+        "high": finite_or_none(high),
+    }
+
+
+def _special(config: TrainConfig) -> JSON:
+    """The settings that are not the usual ones of this data and method, by their dotted paths."""
+    usual = TrainConfig(data=type(config.data)(), method=type(config.method)())
+    mine, theirs = (dict(_flat(registry.encode(each))) for each in (config, usual))
+    apart = (*APART, "net", "eps")
+    return {
+        name: value
+        for name, value in mine.items()
+        if name not in apart and theirs.get(name) != value
+    }
+
+
+def _flat(settings: JSON, before: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield before + name, value
+
+
+def _cells(row: JSON) -> list[str]:
+    seeds = len(row["seeds"])
+
+    def cell(name: str) -> str:
+        one = row.get(name)
+        if one is None:
+            return "–"
+        few = f" ({one['seeds']} of {seeds} seeds)" if one["seeds"] < seeds else ""
+        if one["sd"] is None:
+            return f"{one['mean']:.3f}{few}"
+        return "{mean:.3f} ± {sd:.3f} [{low:.3f}, {high:.3f}]".format(**one) + few
+
+    return [
+        row["data"],
+        row["method"],
+        row["net"],
+        eps_text(row["eps"]),
+        row["settings_text"] or "–",
+        str(seeds),
+        str(row["n"]),
+        *(cell(name) for name in ("clean", *ATTACKS, "both")),
+    ]
