@@ -28,8 +28,8 @@ OTHER = {"left": "right", "right": "left"}
 
 
 def shipped(data: str, method: str) -> Run:
-    """The shipped Small ResNet of a method with its usual settings on a data set, seed 0. Raises UserError where there is
-    none.
+    """The shipped Small ResNet of a method with its usual settings on a data set, seed 0. Raises
+    UserError where there is none.
     """
     for run in folder.all_runs():
         if (
