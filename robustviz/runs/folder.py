@@ -94,7 +94,7 @@ class Run(Inside):
         return (
             self.shipped
             and self.method_key == "standard"
-            and self.info["n_train"]
+            and self.info.get("n_train")
             == (registry.get("data", self.data_key).recipe.get("n_train") or 0)
         )
 

@@ -64,6 +64,7 @@ class Info(TypedDict):
     seed: int
     device: str
     epochs: NotRequired[int | None]
+    n_train: NotRequired[int]
     images: NotRequired[Images]
     versions: NotRequired[dict[str, object]]
 

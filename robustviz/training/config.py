@@ -84,7 +84,9 @@ class TrainConfig(Spec):
     )
     ema: float = option(
         0.0,
-        "Decay of a running average of the weights; 0: none.",
+        "Weight averaging: decay of a running average of the weights, which is what is validated"
+        " and kept; 0: none. Among others Gowal et al. 2020 (arXiv 2010.03593) use it in"
+        " adversarial training.",
         low=0,
         high=0.99999,
         advanced=True,
