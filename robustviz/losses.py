@@ -150,8 +150,8 @@ def contrastive_per_anchor(
     `anchors` (N, D) with labels `y` (N,) against every sample of `contrast` (M, D) with
     `contrast_y` (M,), all made unit length here; Pᵢ are the contrast samples of the anchor's class,
     its own clean twin among them. 0 without positives. `leave_out` (N, M) bool: pairs that do not
-    exist, such as an anchor with itself. Source: methods.md §2, our reading of Park et al. 2024
-    (AFA, arXiv 2402.12187).
+    exist, such as an anchor with itself. Source: docs/methods.md, AFA: our reading of Park et al.
+    2024 (arXiv 2402.12187).
     """
     anchors, contrast = F.normalize(anchors, dim=1), F.normalize(contrast, dim=1)
     return _contrast(anchors @ contrast.T / temperature, y[:, None] == contrast_y, leave_out)

@@ -25,12 +25,12 @@ class AALP(ALP):
     Our reading.
 
     Source: Wu et al. 2020 (arXiv 2005.11904): the two ideas. Differs: contribution, drop
-    probability and weight formula are ours (methods.md §5), because no official code was found and
-    the text we could read has none. A feature's contribution is h_k·W_{y,k}, exact for a linear
-    head. It has a sign, and of the half that counts as low 84 to 99 % speak against the class (30
-    shipped networks, 300 test images each), so that a `signed` ranking drops counter-evidence more
-    than what is weak; `magnitude` ranks by |h_k·W_{y,k}|. Without dropout and with
-    `pair_weight=ones` this is ALP.
+    probability and weight formula are ours (docs/methods.md, AALP), because no official code was
+    found and the text we could read has none. A feature's contribution is h_k·W_{y,k}, exact for a
+    linear head. It has a sign, and of the half that counts as low 84 to 99 % speak against the
+    class (30 shipped networks, 300 test images each), so that a `signed` ranking drops
+    counter-evidence more than what is weak; `magnitude` ranks by |h_k·W_{y,k}|. Without dropout and
+    with `pair_weight=ones` this is ALP.
     """
 
     keep: float = option(
@@ -138,7 +138,7 @@ def contributions(features: Tensor, head: nn.Linear, y: Tensor) -> Tensor:
     """c_k = h_k·W_{y,k} of each feature to the logit of class `y`, (N, D), detached; Σ_k c_k + b_y
     = z_y.
 
-    `features` (N, D) before the linear `head`, `y` (N,). Source: methods.md §5; integrated
-    gradients from zero agree.
+    `features` (N, D) before the linear `head`, `y` (N,). Source: docs/methods.md, AALP;
+    integrated gradients from zero agree.
     """
     return features.detach() * head.weight.detach()[y]

@@ -22,11 +22,12 @@ class SupConMargin(Method):
     two contrastive terms on a projection of the features.
 
     Source: Wang, Nayyem, Rakin 2024 (arXiv 2412.19747): the objective; Khosla et al. 2020 for
-    SupCon. Differs: margin formula, weights and temperature are ours (methods.md §3), because
-    theirs could not be found. Of their network only a figure's description could be read: both
-    SupCon and CE stand behind the projection. `head=projected` is that; in SupCon's own code,
-    `penultimate` here, the classifier does not see the projection. With both weights 0 and without
-    `pairs` this is ordinary training, bit for bit: the ordinary images in the ordinary order.
+    SupCon. Differs: margin formula, weights and temperature are ours (docs/methods.md, SupCon +
+    margin), because theirs could not be found. Of their network only a figure's description could
+    be read: both SupCon and CE stand behind the projection. `head=projected` is that; in SupCon's
+    own code, `penultimate` here, the classifier does not see the projection. With both weights 0
+    and without `pairs` this is ordinary training, bit for bit: the ordinary images in the ordinary
+    order.
     """
 
     supcon_weight: float = option(

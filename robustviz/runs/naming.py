@@ -15,7 +15,7 @@ from robustviz.runs.inside import FOUND_OUT
 from robustviz.types import JSON, eps_text
 
 MOST = 3  # settings in a name
-FIRST = ("net", "eps", "seed", "epochs")  # after the method's own, in this order
+FIRST = ("net", "eps", "seed", "epochs", "n_train")  # after the method's own, in this order
 # what is not said of a network: where it was trained, what was kept of it, what is said by itself
 UNSAID = ("device", "threads", "snapshots", "data", "method", *FOUND_OUT)
 SEEDS = (
@@ -67,6 +67,7 @@ def _said(path: str, value: object) -> str:
         "eps": f"ε {value}",
         "seed": f"seed {value}",
         "epochs": f"{value} epoch{'s' * (value != 1)}",
+        "n_train": f"{value or 'all'} training images",
     }.get(path, f"{name}={value}")
 
 
@@ -101,7 +102,7 @@ def _flat(
 @functools.lru_cache(maxsize=1024)
 def unusual(run: Run) -> tuple[str, ...]:
     """What a run was trained with that is not usual: settings of its method, like `target=label`,
-    runs that it names left out; then the radius and the epochs where they are not its data's.
+    runs that it names left out; then radius, epochs and images where they are not its data's.
     """
 
     def differing(asked: Mapping[str, Any], usual: Any) -> Iterator[str]:
@@ -117,9 +118,14 @@ def unusual(run: Run) -> tuple[str, ...]:
 
     method = registry.get("method", run.method_key)
     data = registry.get("data", run.data_key) if run.data_key in registry.keys("data") else None
-    epochs = {**getattr(data, "recipe", {}), **method.recipe}.get("epochs", 20)
+    recipe = {"epochs": 20, "n_train": 0, **getattr(data, "recipe", {}), **method.recipe}
+    usual = {name: recipe[name] or 0 for name in ("epochs", "n_train")}
+    usual["eps"] = getattr(data, "default_eps", run.eps)
     return (
         *differing(run.info["method"], method()),
-        *([_said("eps", run.eps)] if run.eps != getattr(data, "default_eps", run.eps) else []),
-        *([_said("epochs", asked)] if (asked := run.info.get("epochs", epochs)) != epochs else []),
+        *(
+            _said(name, value)
+            for name, value in run.info.items()
+            if name in usual and value != usual[name]
+        ),
     )

@@ -269,8 +269,8 @@ def slow_pgd(
     step: float,
     steps: int,
 ) -> Tensor:
-    """Linf PGD as methods.md writes it: clip the change to ±ε, then clamp the image; one image at a
-    time.
+    """Linf PGD as docs/methods.md, Conventions, has it: clip the change to ±ε, then clamp the
+    image; one image at a time.
     """
     out = []
     for i in range(len(x)):

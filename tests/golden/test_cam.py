@@ -33,7 +33,7 @@ PER_IMAGE = (
 
 @pytest.fixture
 def two_maps() -> tuple[Classifier, Tensor]:
-    """methods.md P4: the image is the two maps, the head is (1, −1)."""
+    """P4 of docs/methods.md, Golden numbers: the image is the two maps, the head is (1, −1)."""
     head = nn.Linear(2, 2).double()
     with torch.no_grad():
         head.weight.copy_(torch.tensor([[1.0, -1.0], [0.0, 0.5]]))
@@ -49,7 +49,7 @@ def heats() -> Tensor:
 
 
 def bump() -> Tensor:
-    """methods.md P5: a bump in the middle of a 4×4 map."""
+    """P5 of docs/methods.md, Golden numbers: a bump in the middle of a 4×4 map."""
     at = (torch.arange(4, dtype=torch.float64) - 1.5) ** 2
     return (-(at[:, None] + at)).exp()[None]
 

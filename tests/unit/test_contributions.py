@@ -67,7 +67,7 @@ def test_contributions_and_the_bias_are_the_logit(run) -> None:
 
 
 def test_golden_shares_of_the_largest_contributions() -> None:
-    # the first: methods.md, L3
+    # the first: L3 of docs/methods.md, Golden numbers
     parts = np.array([[0.5, 0, -2, 1], [-1, -1, 0, 0], [1, 1, 1, 1]], np.float32)
     found = Contributions(
         parts, np.zeros(3), np.ones_like(parts), np.zeros(3, int), np.zeros(3, int), np.arange(3)

@@ -110,6 +110,7 @@ def test_a_radius_and_epochs_that_are_not_usual_are_part_of_a_picker_s_name(
     assert unusual(made("pgd_at")) == ()
     assert unusual(made("pgd_at", eps=4 / 255)) == ("ε 4/255",)
     assert unusual(made("pgd_at", epochs=3, seed=1)) == ("3 epochs",)
+    assert unusual(made("standard", n_train=100)) == ("100 training images",)
 
 
 @pytest.mark.parametrize("counts", [(30, 5), (5, 30), (30, 29)])

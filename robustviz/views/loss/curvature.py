@@ -59,9 +59,10 @@ def top_eigenvalue(
 
     `loss`: samples `x` (N, …) to (N,), each on its own sample only; any network and any loss.
     `iterations` products H·v from a Gaussian start. Some eigenvalue lies within the second value
-    times |λ| of λ. Both are 0 where the Hessian is 0. Source: methods.md §4 (iii). Differs: Lanczos
-    1950, which keeps all products of the power iteration, in place of its last one; 20 plain steps
-    are up to 100 % off where eigenvalues of opposite sign compete (4 of 50 images of one network).
+    times |λ| of λ. Both are 0 where the Hessian is 0. Source: docs/methods.md, Loss surfaces and
+    curvature; Lanczos 1950, which keeps all products of the power iteration, in place of its last
+    one; 20 plain steps are up to 100 % off where eigenvalues of opposite sign compete (4 of 50
+    images of one network).
     """
     tiny = torch.finfo(x.dtype).tiny
     basis = [F.normalize(torch.randn(x.shape, generator=rng, dtype=x.dtype).flatten(1))]
