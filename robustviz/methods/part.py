@@ -34,10 +34,10 @@ class Reweighted(Adversarial):
     of Wide-ResNet end after its last batch norm and ReLU, theirs before (`cam_maps`).
 
     Their code clips the change to the radii in each step (`apply=clip`). Their README multiplies
-    the perturbation by a mask, and does not say when: `apply=scale` is our reading of it. The base
-    method attacks with ε everywhere; then the change of each pixel is multiplied by its radius
-    over ε, so that no pixel leaves its radius. With ε_low = ε, or every pixel important, both are
-    the base method, bit for bit.
+    the perturbation by a mask while the images are made, without a formula: `apply=scale` is our
+    reading of it. The base method attacks with ε everywhere; then the change of each pixel is
+    multiplied, once, by its radius over ε, so that no pixel leaves its radius. With ε_low = ε, or
+    every pixel important, both are the base method, bit for bit.
     """
 
     eps_low: float | None = option(
@@ -49,8 +49,8 @@ class Reweighted(Adversarial):
     )
     rule: str = option(
         "z>1",
-        "Which pixels matter: z>1, z>0, heat>0.5, top20%, ones, shuffled, jet-compat (as"
-        " published), oracle (shapes: the true object), or all-but-upper-left and its like: all but"
+        "Which pixels matter: z>1, z>0, heat>0.5, top20%, ones, shuffled, jet-compat (the"
+        " release), oracle (shapes: the true object), or all-but-upper-left and its like: all but"
         " one quarter of the image.",
         kind="rule",
         choices=(*cam.RULES, "oracle"),
@@ -185,7 +185,7 @@ class Reweighted(Adversarial):
         with self.attackable(net, batch.x) as fast:
             radii, full = self.radii(fast, batch), float(self.attack.eps or 0)
         shorter = batch.x + (x_adv - batch.x) * (radii / full)
-        # at the full radius to the bit, which x + (x_adv − x) is not
+        # at the full radius to the bit, which x + (x_adv − x) need not be
         return torch.where(radii == full, x_adv, shorter.clamp(0, 1))
 
 
@@ -244,4 +244,4 @@ class PARTM(MART, Reweighted):
         "MART whose attack has the full ε on important pixels and slightly less elsewhere. Tested"
         " at the full ε everywhere."
     )
-    choices = CHOICES + " β is MART's own 5 (the authors of PART use 6)."
+    choices = CHOICES + " β is MART's own 5 (the authors of PART use 6, as cifar10-part-m does)."

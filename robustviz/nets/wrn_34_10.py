@@ -12,7 +12,8 @@ class WideResNet3410(Classifier):
     """Wide-ResNet-34-10: three stages of five pre-activation blocks, ten times as wide as a ResNet,
     without dropout.
 
-    The maps end after the last batch norm and ReLU. Source: Zagoruyko and Komodakis 2016 (arXiv
+    The maps end after the last batch norm and ReLU; PART's authors look before them, as
+    `cam.grad_cam` does if asked. Source: Zagoruyko and Komodakis 2016 (arXiv
     1605.07146); blocks and initial weights as in TRADES' `models/wideresnet.py`. Differs: a last
     stage keeps its resolution below 16 pixels, see `preact_maps`, and the unused `sub_block1` of
     that file is left out.

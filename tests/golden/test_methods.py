@@ -289,6 +289,19 @@ OFF: dict[str, tuple[Method, Method]] = {
         PGDAT(attack=FEW),
     ),
     "P2 part, always warming up": (PART(attack=FEW, eps_low=0.0, warmup=1), PGDAT(attack=FEW)),
+    "P2 part, scaled": (PART(attack=FEW, eps_low=EPS, warmup=0, apply="scale"), PGDAT(attack=FEW)),
+    "P2 part_t, scaled": (
+        PARTT(attack=NEAR, eps_low=0.0, warmup=0, rule="ones", apply="scale"),
+        TRADES(attack=NEAR),
+    ),
+    "P2 part_m, scaled": (
+        PARTM(attack=NEAR, eps_low=EPS, warmup=0, apply="scale"),
+        MART(attack=NEAR),
+    ),
+    "P part, masks of others by another name": (
+        PART(attack=FEW, warmup=0, masks_of="others"),
+        PART(attack=FEW, warmup=0, rule="shuffled"),
+    ),
     "P2 part_t": (PARTT(attack=NEAR, eps_low=EPS, warmup=0), TRADES(attack=NEAR)),
     "P2 part_m": (PARTM(attack=NEAR, eps_low=EPS, warmup=0), MART(attack=NEAR)),
     "L2 aalp without dropout and weights": (
@@ -313,6 +326,8 @@ ON: dict[str, tuple[Method, Method]] = {
         PART(attack=FEW, eps_low=0.0, warmup=0.5),
         PART(attack=FEW, eps_low=0.0, warmup=0),
     ),
+    "part, scaled": (PART(attack=FEW, apply="scale"), PART(attack=FEW)),
+    "part, masks of others": (PART(attack=FEW, masks_of="others"), PART(attack=FEW)),
     "part_t": (PARTT(attack=NEAR), TRADES(attack=NEAR)),
     "part_m": (PARTM(attack=NEAR), MART(attack=NEAR)),
     "aalp, dropout": (AALP(attack=FEW, pair_weight="ones"), ALP(attack=FEW)),
@@ -1328,6 +1343,11 @@ BAD: dict[str, tuple[list[str], str, int]] = {
     "l2": (["part", "attack.norm=l2"], "defined for linf only: set attack.norm=linf", 2),
     "a map of one cell": (["part", "net=point"], "single cell", 1),
     "no maps": (["part", "net=bare"], "no feature maps", 1),
+    "no norm behind the blocks": (
+        ["part_m", "method.cam_maps=before_norm"],
+        "no last batch norm and ReLU behind its blocks.*use the last maps",
+        1,
+    ),
     "guided dropout without a linear head": (
         ["aalp", "net=deep"],
         "needs a linear last layer.*method.drop=0",
