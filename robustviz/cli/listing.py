@@ -5,6 +5,7 @@ import argparse
 from robustviz import registry
 from robustviz.cli.terminal import Command, about, show
 from robustviz.runs import folder, queue
+from robustviz.training.ladder import headline
 from robustviz.types import JSON, UserError
 
 
@@ -48,6 +49,7 @@ def summary(run: folder.Run) -> JSON:
     out: JSON = {"run": run.id} | about(run)
     try:
         info, status, evaluation = run.info, run.status(), run.evaluation()
+        worst = headline(run.evaluations(), run.eps)
     except UserError as error:
         return out | {"state": "damaged", "note": str(error)}
     out |= {
@@ -65,7 +67,9 @@ def summary(run: folder.Run) -> JSON:
             "note": (
                 f"clean {evaluation.clean_acc:.3f}, {evaluation.printed}"
                 f" {evaluation.robust_acc:.3f} at eps {evaluation.eps:.4f} (n={evaluation.n})"
+                + (f", under every attack run {worst.acc:.3f} (n={worst.n})" if worst else "")
             ),
+            "worst": worst.to_json() if worst else None,
         }
     elif status.get("error"):
         out["note"] = str(status["error"])

@@ -256,6 +256,8 @@ class Evaluation:
                 | {"doctor": tuple(map(Finding.from_json, data.get("doctor", ())))},
             )
             _ = evaluation.printed
+            if evaluation.clean_right and evaluation.robust_right:
+                evaluation.right()
             counts = (evaluation.clean_k, evaluation.robust_k)
             if not 0 <= min(counts) <= max(counts) <= evaluation.n <= MOST:
                 raise ValueError("fewer than no images were right, or more than there are")

@@ -50,9 +50,14 @@ class Worst:
         """What was counted, with the attacks, as a sentence."""
         low, high = self.interval
         return (
-            f"{self.k} of {self.n} images, {100 * self.acc:.1f} % [{100 * low:.1f},"
-            f" {100 * high:.1f}], are right under every attack run: {', '.join(self.attacks)}."
+            f"{100 * self.acc:.1f} % [{100 * low:.1f}, {100 * high:.1f}] of {self.n} images are"
+            f" right under every attack run: {', '.join(self.attacks)}."
         )
+
+    def beside(self, plain: Evaluation | None) -> str:
+        """`text`, and whether the evaluation that is told next to it met other images."""
+        apart = plain is not None and plain.images != self.images
+        return self.text + f" {plain.printed} met another set of images." * apart
 
     def to_json(self) -> JSON:
         """Plain values: `worst_acc`, `worst_k` … of `n`, and which `images` they are."""
@@ -164,9 +169,8 @@ class Ladder:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """A sentence where attacks on cross-entropy flatter the network: the last rung's."""
-        last = [f for f in self.findings if f.name == "margin"][-1:]
-        return tuple(finding.text for finding in last if not finding.ok)
+        """A sentence where attacks on cross-entropy flatter the network: the strongest rung's."""
+        return tuple(finding.text for finding in self.findings if finding.warning)[-1:]
 
     @property
     def verdict(self) -> str:
@@ -272,7 +276,7 @@ def _margin(rung: Evaluation, still: int, pgd: Evaluation) -> Finding:
     flatters = points >= POINTS
     return Finding(
         "margin",
-        not flatters,
+        True,
         points,
         f"With {rung.printed}, {points:.1f} points fewer stay right than under {pgd.printed}"
         + (
@@ -280,6 +284,7 @@ def _margin(rung: Evaluation, still: int, pgd: Evaluation) -> Finding:
             if flatters
             else f"; {POINTS} or more would be a warning."
         ),
+        warning=flatters,
     )
 
 
@@ -297,3 +302,12 @@ def ladders(found: Sequence[Evaluation]) -> list[Ladder]:
         )
         for rungs in groups.values()
     ]
+
+
+def best_ladder(found: Sequence[Evaluation], eps: float | None) -> Ladder | None:
+    """A run's ladder at this ε and seed 0, the one with most rungs and then most images."""
+    return max(
+        (each for each in ladders(found) if each.eps == eps and each.rungs[-1].seed == 0),
+        key=lambda each: (len(each.rungs), each.n),
+        default=None,
+    )

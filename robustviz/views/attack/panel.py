@@ -9,6 +9,7 @@ import streamlit as st
 
 from robustviz.runs import folder
 from robustviz.terms import term
+from robustviz.training.ladder import best_ladder, headline
 from robustviz.types import eps_text, grey_text
 from robustviz.ui import cache, shell, widgets
 from robustviz.ui.context import Context, label
@@ -138,10 +139,13 @@ def doctor(run_id: str, result: Adversarial) -> None:
     """The badge: this image's own two checks, and those made when the run was evaluated."""
     near = result.distance <= result.eps + 1e-6
     inside = bool(result.x_adv.min() >= 0 and result.x_adv.max() <= 1)
-    evaluation = folder.open_model(run_id).evaluation()
+    run = folder.open_model(run_id)
+    evaluation, found = run.evaluation(), run.evaluations()
+    together, climbed = headline(found, run.eps), best_ladder(found, run.eps)
     findings = evaluation.doctor if evaluation else ()
+    warned = climbed.warnings if climbed else ()
     levels = ["ok" if right else "unreliable" for right in (near, inside)]
-    levels += [finding.level for finding in findings]
+    levels += [*(finding.level for finding in findings), *["warning"] * len(warned)]
     count, hard, soft = len(levels), levels.count("unreliable"), levels.count("warning")
     verdict, icon = (
         (f"unreliable by {hard} of {count} checks", ":material/error:")
@@ -160,6 +164,12 @@ def doctor(run_id: str, result: Adversarial) -> None:
                 f"At its evaluation ({evaluation.printed} at ε = {eps_text(evaluation.eps)}, n ="
                 f" {evaluation.n}, seed {evaluation.seed}):\n"
                 + "\n".join(f"- {MARKS[finding.level]} {finding.text}" for finding in findings)
+            )
+        if together:
+            st.markdown(
+                "\n".join(
+                    (together.beside(evaluation), *(f"- {MARKS['warning']} {w}" for w in warned))
+                )
             )
 
 

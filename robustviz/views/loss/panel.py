@@ -15,6 +15,7 @@ from robustviz.runs.folder import Run
 from robustviz.stats import tango, wilson
 from robustviz.terms import term
 from robustviz.training.evaluation import Evaluation, paired
+from robustviz.training.ladder import headline
 from robustviz.types import UserError, eps_text
 from robustviz.ui import widgets
 from robustviz.ui.context import Context, label, on
@@ -265,24 +266,37 @@ def accuracies(chosen: Cast) -> None:
     """A table of what the evaluations found, and the paired difference of the first two networks in
     words.
     """
-    found = {name: _evaluations(folder.open_model(run_id)) for name, run_id in chosen.named.items()}
+    runs = {name: folder.open_model(run_id) for name, run_id in chosen.named.items()}
+    found = {name: _evaluations(run) for name, run in runs.items()}
     kinds = list(dict.fromkeys(kind for each in found.values() for kind in each))
     if not kinds:
         raise UserError(
             "None of these networks has been evaluated yet, so nothing is known of their accuracy:"
             " evaluate them first."
         )
+    worst = {name: headline(run.evaluations(), run.eps) for name, run in runs.items()}
     rows = [
-        ["", "Clean", *kinds],
-        ["---"] * (2 + len(kinds)),
-        *([name, *_cells(each, kinds)] for name, each in found.items()),
+        ["", "Clean", *kinds, "Every attack run"],
+        ["---"] * (3 + len(kinds)),
+        *(
+            [
+                name,
+                *_cells(each, kinds),
+                _cell(one.k, one.n) if (one := worst[name]) else "one only",
+            ]
+            for name, each in found.items()
+        ),
     ]
+    images = {each.images for every in found.values() for each in every.values()}
+    images |= {each.images for each in worst.values() if each}
     st.markdown("\n".join(f"| {' | '.join(row)} |" for row in rows))
     radii = ", ".join(
         dict.fromkeys(eps_text(each.eps) for every in found.values() for each in every.values())
     )
     st.markdown(
-        f"Share still right, with 95 % intervals, at ε = {radii}, seed 0. {_compared(found)}"
+        f"Share still right, with 95 % intervals, at ε = {radii}, seed 0."
+        + " Cells with another n are about another set of images." * (len(images) > 1)
+        + f" {_compared(found)}"
     )
 
 

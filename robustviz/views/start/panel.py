@@ -139,6 +139,11 @@ def hold(pack: JSON) -> None:
         f"Measured with {pack['attack']}, ε = {pack['eps_text']}, seed {pack['seed']}, by"
         f" `{pack['command']}`. An attack gives an upper bound on robustness."
     )
+    if worst := net.get("worst"):
+        st.markdown(
+            f"Of a set of {worst['n']} images **{worst['worst_acc']:.0%}** are right under every"
+            f" attack run: {', '.join(worst['worst_attacks'])}."
+        )
 
 
 def onward() -> None:

@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from robustviz.runs import queue
+from robustviz.training.ladder import headline
 from robustviz.types import eps_text
 from robustviz.views.train.live import evaluation_or_none
 
@@ -16,6 +17,11 @@ def job_list() -> None:
     if not mine:
         return
     st.header("Your runs", divider="gray")
+    told = [
+        (run, test, headline(run.evaluations(), run.eps) if test else None)
+        for run in mine
+        for test in [evaluation_or_none(run)]
+    ]
     rows = [
         {
             "run": run.id,
@@ -25,8 +31,10 @@ def job_list() -> None:
             "PGD-20": test.robust_acc if test else None,
             "ε": eps_text(test.eps) if test else "",
             "n": test.n if test else None,
+            "every attack": worst.acc if worst else None,
+            "of n": worst.n if worst else None,
         }
-        for run, test in zip(mine, map(evaluation_or_none, mine), strict=True)
+        for run, test, worst in told
     ]
     percent = st.column_config.NumberColumn(format="percent")
     chosen = st.dataframe(
@@ -35,9 +43,11 @@ def job_list() -> None:
         key="jobs",
         on_select="rerun",
         selection_mode="single-row",
-        column_config={"clean": percent, "PGD-20": percent},
+        column_config=dict.fromkeys(("clean", "PGD-20", "every attack"), percent),
         alt=f"{len(rows)} runs with state and accuracies",
     )["selection"]["rows"]
+    if any(test and worst and test.images != worst.images for _, test, worst in told):
+        st.caption("*every attack* was counted on a set of images of its own.")
     # once per choice, so that a new training can be watched after it
     if chosen and chosen != st.session_state.get("job-row"):
         st.session_state["job-row"] = chosen

@@ -15,6 +15,7 @@ from robustviz.runs import queue
 from robustviz.runs.folder import Run
 from robustviz.runs.inside import Record, State, Status
 from robustviz.training.evaluation import Evaluation
+from robustviz.training.ladder import best_ladder, headline
 from robustviz.types import UserError, eps_text
 from robustviz.ui import cache, context
 from robustviz.views.attack.result import Strip
@@ -78,6 +79,11 @@ def _panel(run_id: str, was_live: bool) -> None:
             f" under PGD-20 (95 % interval {low:.1%} to {high:.1%}) at ε = {eps_text(test.eps)},"
             f" seed {test.seed}."
         )
+    found = run.evaluations() if test else []
+    if together := headline(found, run.eps):
+        st.success(together.beside(test))
+    for warning in climbed.warnings if (climbed := best_ladder(found, run.eps)) else ():
+        st.warning(warning)
 
 
 def _place(run: Run) -> int:
