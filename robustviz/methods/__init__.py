@@ -12,6 +12,7 @@ from robustviz.methods.mart import MART as MART
 from robustviz.methods.alp import ALP as ALP
 from robustviz.methods.aalp import AALP as AALP
 from robustviz.methods.part import PART as PART, PARTM as PARTM, PARTT as PARTT
+from robustviz.methods.sip_at import SIPAT as SIPAT
 from robustviz.methods.afa import AFA as AFA, AFATRADES as AFATRADES
 from robustviz.methods.supcon_margin import SupConMargin as SupConMargin
 from robustviz.methods.model_alignment import ModelAlignment as ModelAlignment

@@ -26,6 +26,7 @@ from robustviz.methods import (
     PART,
     PARTM,
     PGDAT,
+    SIPAT,
     TRADES,
     ModelAlignment,
     SupConMargin,
@@ -53,6 +54,7 @@ VARIANTS: dict[str, Method] = {
     "part, layer_cam": PART(cam="layer_cam", cam_class="predicted", eps_low=0.0),
     "part, top": PART(rule="top20%", eps_low=0.0),
     "part_m, oracle": PARTM(rule="oracle", eps_low=0.0),
+    "sip_at, oracle": SIPAT(salience="oracle"),
     "afa, SLF": AFA(head="SLF"),
     "afa, ALF": AFA(head="ALF"),
     "afa, AFF": AFA(head="AFF", contrast="clean+adv"),
@@ -66,6 +68,7 @@ VARIANTS: dict[str, Method] = {
     "supcon_margin, projected": SupConMargin(head="projected"),
     "model_alignment, hard": ModelAlignment(target="witness_hard"),
     "model_alignment, label": ModelAlignment(target="label"),
+    "model_alignment, mixed": ModelAlignment(ce_weight=0.5),
 }
 
 

@@ -104,6 +104,7 @@ def close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], atol: fl
 SAME = {
     "standard": {"method": "standard", "augment": "crop_flip", "ema": 0.5, "net": "plain"},
     "pgd_at": {"method": "pgd_at", "method.attack.start": "zero", "net": "plain"},
+    "awp": {"method": "pgd_at", "method.attack.start": "zero", "method.awp": 0.1, "net": "plain"},
     "supcon_off": {
         "method": "supcon_margin",
         "method.supcon_weight": 0.0,

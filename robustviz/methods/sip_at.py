@@ -1,0 +1,80 @@
+"""Adversarial training that leaves the salient pixels of an image untouched: PART's opposite."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from robustviz import cam
+from robustviz.data import Dataset
+from robustviz.methods.base import Plan
+from robustviz.methods.part import PART
+from robustviz.methods.pgd_at import PGDAT
+from robustviz.nets.base import Classifier
+from robustviz.registry import option, register
+from robustviz.types import MAP_RULES, Batch, UserError
+
+
+@register("method/sip_at")
+@dataclass(frozen=True)
+class SIPAT(PGDAT):
+    """Cross-entropy on PGD images whose salient pixels are those of the clean image: the radius is
+    0 where the image is salient, in the start and in each step, and ε elsewhere.
+
+    Source: Redgrave, Czajka 2025 (arXiv 2501.09086), abstract, and the authors' code
+    (`run_training.py` and `PGD_attack_generator.py` of Tim-Redgrave/SIP-Adversarial-Training;
+    `train_model.py` of Tim-Redgrave/Temp_CVPR, which calls a pixel salient above half of its
+    map's range); the paper's text could not be read. Differs: they store the maps before the
+    training, of people (CUB's birds), of boxes or of Grad-CAM, and the code does not say of which
+    network. Here the map is the true object (`salience=oracle`, shapes) or Grad-CAM at the true
+    class of the network in training, for this very batch; an image whose map calls all or none of
+    it salient is attacked everywhere. Steps are PGD-AT's, theirs 32 of 1/255 at ε = 8/255. With
+    nothing salient (`salience=ones`) it is PGD-AT, bit for bit.
+    """
+
+    salience: str = option(
+        "heat>0.5",
+        "Which pixels are left alone: heat>0.5 (Grad-CAM above half of its range), z>1, z>0,"
+        " top20%, or oracle (shapes: the true object).",
+        kind="rule",
+        choices=(*MAP_RULES, "oracle"),
+    )
+
+    label = "SIP-AT (our reading)"
+    paper = (
+        "Redgrave, Czajka: Salient information preserving adversarial training improves clean and"
+        " robust accuracy (2025)"
+    )
+    text = (
+        "PGD-AT whose attack may change the background only: pixels that decide the class stay as"
+        " they are. The opposite of PART. Tested at the full ε everywhere."
+    )
+    choices = (
+        "The authors take stored maps of people or of Grad-CAM. Here it is Grad-CAM of the network"
+        " in training, or the true object on shapes. Their paper could not be read whole, their"
+        " code could."
+    )
+
+    @property
+    def objects(self) -> bool:
+        return self._part.objects
+
+    @property
+    def _part(self) -> PART:
+        """The method that makes masks of the same rule."""
+        return PART(attack=self.attack, rule=self.salience)
+
+    def check(self, config: Plan, split: Dataset, net: Classifier) -> None:
+        super().check(config, split, net)
+        if self.attack.norm != "linf":
+            raise UserError(
+                "SIP-AT gives salient pixels the radius 0, which is defined for linf only: set"
+                " attack.norm=linf.",
+                code=2,
+            )
+        self._part.check(config, split, net)
+
+    def budget(self, net: Classifier, batch: Batch) -> Tensor:
+        assert self.attack.eps is not None, "bound() fills it in"
+        salient = self._part.mask(net, batch)
+        everywhere = salient.flatten(1).all(dim=1)[:, None, None, None]
+        return cam.budget_map(~salient | everywhere, self.attack.eps, 0.0)
