@@ -6,6 +6,7 @@ import operator
 from robustviz.cli import overlap, seeds
 from robustviz.cli.terminal import Command, about, markdown, say, show, whose
 from robustviz.runs import folder
+from robustviz.runs.naming import SEEDS
 from robustviz.stats import wilson
 from robustviz.training.evaluation import Evaluation, paired, summary
 from robustviz.training.ladder import Worst, best_ladder, worst
@@ -43,6 +44,8 @@ def do(args: argparse.Namespace) -> int:
     head = LADDER if args.ladder else EVALUATIONS + ([f"against {base.id}"] if base else [])
     facts = [fact for fact, _ in rows]
     said = [fact["against"]["sentence"] for fact in facts if fact.get("against")]
+    if said:
+        say(SEEDS)
     met = {(fact["data"], fact.get("images")) for fact in facts}
     if len(met) > len({fact["data"] for fact in facts}):
         said.insert(0, APART)

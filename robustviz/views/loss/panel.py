@@ -243,7 +243,7 @@ def judged(chosen: Cast) -> None:
     st.subheader(
         "Is it more semantic, is it more robust?"
         if chosen.frozen
-        else "Which is more semantic, which more robust?"
+        else "Which network is more semantic, which more robust?"
     )
     with widgets.place():
         accuracies(chosen)
