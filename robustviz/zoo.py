@@ -38,6 +38,7 @@ METHODS = (
     "mart",
     "part_t",
     "part_m",
+    "sip_at",
     "afa_trades",
 )
 # Ordinary networks, targets of transfer. No transformer on shapes: 2,000 images are too few for it
