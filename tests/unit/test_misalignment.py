@@ -408,6 +408,9 @@ def test_pairs_are_counted_one_by_one_and_the_margin_is_the_run_s_own(runs_home)
         "margin m = 1" in figure.layout.annotations[0].text
         and f"{np.mean(same):.2f} apart" in figure.layout.meta["sentence"]
     )
+    assert "It acted on a projection" in figure.layout.meta["sentence"]
+    stays = dataclasses.replace(found, meta=found.meta | {"projected": True})
+    assert "It acted on these features." in figures.pairs(stays).layout.meta["sentence"]
     plain = probes.pairs(shipped("standard"), PairsSpec(n=40, steps=2))
     assert plain.margin is None and not figures.pairs(plain).layout.annotations
     assert "no margin" in figures.pairs(plain).layout.meta["sentence"]

@@ -303,9 +303,10 @@ def pairs(result: Pairs, *, side: str = "a", template: str = LIGHT) -> go.Figure
         inside = result.different[middle < result.margin].sum() / max(
             int(result.different.sum()), 1
         )
-        margin = (
-            f"{inside:.0%} of the latter lie within m = {result.margin:g}. It acted on a projection"
-            " of these features, which is gone."
+        margin = f"{inside:.0%} of the latter lie within m = {result.margin:g}. It acted on " + (
+            "these features."
+            if result.meta.get("projected")
+            else "a projection of these features, which is gone."
         )
     return finish(
         figure,

@@ -264,6 +264,7 @@ def pairs(run: Run, spec: PairsSpec) -> Pairs:
         n=len(z),
         within=within,
         between=between,
+        projected=getattr(method, "head", "") == "projected",
         **{name: seen.meta[name] for name in ("attack", "eps", "seed")},
         summary=(
             f"Mean distance of two {spec.images} images: {within:.2f} of one class, {between:.2f}"
