@@ -83,7 +83,7 @@ def worst(found: Sequence[Evaluation], like: Evaluation) -> Worst | None:
     if not like.robust_right:
         return None
     alike = sorted(
-        (one for one in (like, *found) if _ball(one) == _ball(like)),
+        (one for one in (*found, like) if _ball(one) == _ball(like)),
         key=lambda one: (not one.rung, one.rung),
     )
     still = like.right()[0]

@@ -9,11 +9,12 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 
 from robustviz import data, registry
-from robustviz.attacks import FGSM, PGD, AutoAttack
+from robustviz.attacks import CW, FGSM, PGD, AutoAttack
 from robustviz.cli import main
 from robustviz.data import Dataset
 from robustviz.runs import folder
@@ -404,6 +405,7 @@ def test_the_ladder_is_the_one_in_methods_md() -> None:
         "FGSM",
         "PGD-20",
         "PGD-100×5",
+        "CW-100",
         "AutoAttack",
     ]
     assert evaluate.LADDER[2].bound(8 / 255)._size(8 / 255) == pytest.approx(1 / 255)
@@ -473,6 +475,11 @@ def test_the_command_line_climbs_the_ladder(
         and len(found["findings"]) == 3
     )
     assert found["clean_acc"] == found["rungs"][0]["clean_acc"]
+    assert (found["worst_acc"], found["worst_k"]) == (
+        found["robust_acc"],
+        found["rungs"][-1]["cumulative_k"],
+    )
+    assert found["worst_attacks"] == ["FGSM", "PGD-8", "PGD-12×3"]
     status, out, err = output(
         capsys, "evaluate", trained.id, "--attack", "ladder", "--n", "30", "--eps", "0.025"
     )
@@ -538,7 +545,9 @@ def test_the_report_names_attacks_faults_and_differences(
         "PGD-20",
     ]
     assert (
-        "no fault found" in table[2] and "unreliable: black-box" in table[6] and "cumulative" in table[5]
+        "no fault found" in table[2]
+        and "unreliable: black-box" in table[6]
+        and "cumulative" in table[5]
     )
     pairs = paired(found, held)
     assert (
@@ -564,12 +573,57 @@ def test_the_report_by_ladder_has_one_row_a_run(
     assert (
         alone[2] == "–"
         and alone[3].startswith(f"{plain.robust_acc:.3f} [")
-        and alone[4:6] == ["–", "–"]
+        and alone[4:8] == ["–"] * 4
     )
     found = evaluate.ladder(trained, n=20)
     row = output(capsys, "report", trained.id, "--ladder")[1].splitlines()[2].split(" | ")
     assert (
-        row[2] == f"{found.rungs[0].robust_acc:.3f}"
-        and row[3].startswith(f"{found.rungs[1].robust_acc:.3f} [")
-        and row[6] == "20"
+        row[2:4] == [f"{rung.robust_acc:.3f}" for rung in found.rungs]
+        and row[4:7] == ["–"] * 3
+        and row[7].startswith(f"{found.worst.acc:.3f} [")
+        and row[8] == "20"
     )
+    # another attack on the same images counts, also one that is no rung
+    evaluate.evaluate(trained, CW(steps=30), n=20)
+    told = json.loads(output(capsys, "report", trained.id, "--ladder", "--json")[1])[0]
+    assert told["worst_attacks"] == ["FGSM", "PGD-20", "CW-30"]
+    still = np.logical_and.reduce(
+        [each for one in trained.evaluations() if one.n == 20 for each in one.right()]
+    )
+    assert (told["worst_k"], told["n"]) == (still.sum(), 20) and told["worst_k"] <= found.robust_k
+    assert told["robust_acc"] == found.robust_acc
+
+
+def test_the_report_says_which_rows_share_their_images(
+    trained: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate.evaluate(trained, FGSM(), eps=0.03)
+    evaluate.evaluate(trained, PGD(steps=3), eps=0.03)
+    said = output(capsys, "report", trained.id)[1]
+    head, _, *rows = (
+        [cell.strip() for cell in line.strip("| ").split("|")] for line in said.splitlines()
+    )
+    every, images = head.index("every attack [95 %]"), head.index("images")
+    assert "same images" not in said and len({row[images] for row in rows}) == 1
+    assert len({row[every] for row in rows}) == 1 and "[" in rows[0][every]
+    evaluate.evaluate(trained, FGSM(), eps=0.03, n=20)
+    said = output(capsys, "report", trained.id)[1]
+    last = [cell.strip() for cell in said.splitlines()[4].strip("| ").split("|")]
+    assert last[every] == "–" and last[images] != rows[0][images]
+    assert said.splitlines()[-1].startswith("Not all rows of one data set met the same images")
+
+
+def test_an_evaluation_says_what_withstood_every_attack_run_on_its_images(
+    trained: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ("evaluate", trained.id, "--eps", "0.03", "--attack")
+    alone = json.loads(output(capsys, *line, "fgsm", "--json")[1])
+    assert alone["worst_attacks"] == ["FGSM"] and alone["worst_k"] <= alone["robust_k"]
+    found = json.loads(output(capsys, *line, "cw", "--seed", "3", "--json")[1])
+    first, second = (one.right() for one in trained.evaluations())
+    assert found["worst_k"] == (first[0] & first[1] & second[1]).sum()
+    assert found["worst_acc"] == found["worst_k"] / found["n"]
+    assert found["worst_attacks"] == ["FGSM", "CW-20"]
+    assert found["robust_acc"] == second[1].mean()  # that stays what this attack alone gave
+    said = output(capsys, *line, "cw", "--seed", "3")[1]
+    assert "of 80 images are right under every attack run: FGSM, CW-20." in said

@@ -24,7 +24,7 @@ from robustviz import registry
 from robustviz.runs import folder
 from robustviz.stats import mcnemar, mean_interval, t_quantile, tango, wilson
 from robustviz.training.evaluation import Evaluation, Finding, attack_name, pack, paired, unpack
-from robustviz.training.ladder import climb, ladders
+from robustviz.training.ladder import best_ladder, climb, headline, ladders, worst
 from robustviz.types import UserError
 from robustviz.views.attack.result import Adversarial
 from robustviz.views.result import Result
@@ -573,6 +573,146 @@ def test_ladders_are_found_again_among_evaluations() -> None:
     ]
     assert ladders(kept) == [found, other]
     assert ladders([alone]) == []
+
+
+CLIMBED = {  # what each rung is called here, and its attack
+    "fgsm": {"key": "fgsm"},
+    "pgd": {"key": "pgd", "steps": 100, "restarts": 5},
+    "cw": {"key": "cw", "steps": 100},
+    "dlr": {"key": "apgd", "loss": "dlr", "steps": 100},
+    "ce": {"key": "apgd", "loss": "ce", "steps": 100},
+    "aa": {"key": "autoattack"},
+}
+
+
+def counts(**left: int) -> list[Evaluation]:
+    """Rungs that leave so many of 200 images right, each time the first ones; 190 are right
+    untouched.
+    """
+    clean = np.arange(200) < 190
+    return [measured(np.arange(200) < k, clean, attack=CLIMBED[name]) for name, k in left.items()]
+
+
+@pytest.mark.parametrize(
+    ("left", "wrong"),
+    [
+        ({"fgsm": 150, "pgd": 126, "cw": 135, "aa": 119}, []),  # another loss, not a stronger one
+        ({"fgsm": 150, "pgd": 126, "dlr": 135, "aa": 119}, []),
+        ({"fgsm": 150, "cw": 120, "pgd": 135, "ce": 137, "aa": 119}, []),
+        ({"fgsm": 150, "pgd": 126, "cw": 152, "aa": 119}, []),  # two images are chance
+        ({"fgsm": 150, "pgd": 126, "cw": 153, "aa": 119}, ["CW-100"]),
+        ({"pgd": 126, "cw": 193}, ["CW-100"]),  # more than untouched
+        ({"fgsm": 150, "cw": 130, "dlr": 133}, ["APGD-DLR-100"]),
+        ({"fgsm": 150, "pgd": 126, "ce": 129}, ["APGD-CE-100"]),
+        ({"fgsm": 150, "pgd": 126, "cw": 117, "aa": 119}, []),
+        ({"fgsm": 150, "pgd": 126, "cw": 117, "aa": 120}, ["AutoAttack"]),  # less than all
+        ({"fgsm": 150, "pgd": 117, "cw": 126, "aa": 120}, ["AutoAttack"]),
+    ],
+)
+def test_the_margin_rung_is_held_against_clean_images_and_fgsm_and_autoattack_against_all(
+    left: dict[str, int], wrong: list[str]
+) -> None:
+    found = climb(counts(**left))
+    assert [rung.printed for rung in found.rungs if not rung.ok] == wrong
+    assert found.ordered == (not wrong)
+    assert ("Out of order" in found.verdict) == bool(wrong)
+
+
+@pytest.mark.parametrize(
+    ("cw", "aa", "warned"),
+    [(118, 117, [False, False]), (118, 116, [False, True]), (116, 116, [True, True])],
+)
+def test_five_points_less_than_pgd_are_a_warning(cw: int, aa: int, warned: list[bool]) -> None:
+    found = climb(counts(fgsm=150, pgd=126, cw=cw, aa=aa))
+    margins = [each for each in found.findings if each.name == "margin"]
+    assert [each.warning for each in margins] == warned
+    assert [each.value for each in margins] == [(126 - cw) / 2, (126 - aa) / 2]
+    assert found.ordered and all(rung.ok for rung in found.rungs)  # a warning, no fault
+    assert ("flatter this network" in found.verdict) == any(warned)
+    assert found.rungs[-1].verdict == ("warning: margin" if warned[1] else "no fault found")
+    assert climb(found.rungs).rungs == found.rungs  # once more changes nothing
+    kept = [Evaluation.from_json(json.loads(json.dumps(one.to_json()))) for one in found.rungs]
+    assert ladders(kept) == [found] and found.warnings == tuple(
+        each.text for each in margins[-1:] if each.warning
+    )
+
+
+def test_the_margin_warning_counts_what_all_rungs_together_take() -> None:
+    """CW leaves as many right as PGD, but others."""
+    pgd = np.arange(200) < 126
+    cw = np.roll(pgd, 10)
+    found = climb([measured(pgd, attack=CLIMBED["pgd"]), measured(cw, attack=CLIMBED["cw"])])
+    assert found.rungs[1].cumulative_k == 116 and found.findings[-1].value == 5.0
+    assert found.findings[-1].warning and found.ordered
+
+
+def test_a_ladder_of_before_the_margin_rung_keeps_autoattack_last() -> None:
+    old = climb(counts(fgsm=150, pgd=126, aa=119)).rungs
+    new = climb([*old[:2], *counts(cw=120)]).rungs[2]
+    assert (new.rung, old[2].rung) == (3, 3)
+    (found,) = ladders([*old, new])
+    assert [rung.printed for rung in found.rungs] == ["FGSM", "PGD-100×5", "CW-100", "AutoAttack"]
+    assert best_ladder([*old, new], 0.1) == found and best_ladder(old, 0.2) is None
+
+
+# What withstood every attack run.
+
+
+def test_worst_is_what_withstood_every_attack_on_the_same_images() -> None:
+    rng = np.random.default_rng(3)
+    clean = rng.random(120) < 0.95
+    robust = [rng.random(120) < 0.8 for _ in range(3)]
+    found = [
+        measured(each, clean, attack={"key": key, "steps": 20, "eps": 0.1}, seed=seed)
+        for each, key, seed in zip(robust, ("pgd", "cw", "pgd"), (0, 0, 5), strict=True)
+    ]
+    brute = sum(clean[i] and all(each[i] for each in robust) for i in range(120))
+    for one in found:
+        together = worst(found, one)
+        assert together is not None and (together.k, together.n) == (brute, 120)
+        assert together.attacks == ("PGD-20", "CW-20") and together.several
+        assert f"{100 * brute / 120:.1f} % [" in together.text
+    told = together.to_json()
+    assert told["worst_acc"] == brute / 120 and told["worst_attacks"] == ["PGD-20", "CW-20"]
+    assert told["n"] == 120 and told["images"] == "abc"
+    assert tuple(told["worst_interval"]) == wilson(brute, 120)
+    assert 0 < brute < min(one.robust_k for one in found)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"images": "def"},
+        {"eps": 0.2},
+        {"weights": "new"},
+        {"attack": {"key": "pgd", "steps": 20, "eps": 0.1, "norm": "l2"}},
+    ],
+)
+def test_what_met_other_images_or_another_network_is_not_put_together(
+    other: dict[str, Any],
+) -> None:
+    one = measured(np.arange(100) < 60)
+    apart = dataclasses.replace(measured(np.arange(100) >= 60), **other)
+    alone = worst([one, apart], one)
+    assert alone is not None and (alone.k, alone.several) == (60, False)
+    assert headline([one, apart], 0.1) is None
+
+
+def test_a_run_s_headline_is_of_the_images_that_met_most_attacks() -> None:
+    few = climb(counts(fgsm=150, pgd=126, cw=120)).rungs
+    many = [
+        measured(np.arange(1000) < k, images="def", attack=attack)
+        for k, attack in ((700, CLIMBED["fgsm"]), (650, CLIMBED["pgd"]))
+    ]
+    found = headline([*many, *few], 0.1)
+    assert found is not None and (found.k, found.n) == (120, 200)
+    assert found.attacks == ("FGSM", "PGD-100×5", "CW-100")
+    assert found.beside(few[1]) == found.text
+    assert found.beside(many[1]) == f"{found.text} PGD-100×5 met another set of images."
+    two = headline([*many, *few[:2]], 0.1)
+    assert two is not None and (two.k, two.n) == (650, 1000)
+    assert headline([*many, *few], 0.3) is None and headline([], None) is None
+    assert worst([], evaluation()) is None  # of a version that kept no verdicts
 
 
 def test_few_images_are_warned_of() -> None:
