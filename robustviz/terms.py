@@ -68,6 +68,13 @@ TERMS: dict[str, tuple[str, str]] = {
             " differently every time."
         ),
     ),
+    "awp": (
+        "AWP, weight averaging",
+        (
+            "Adversarial weight perturbation (2020) learns where the weights are worst. A running"
+            " average of the weights is another help against overfitting."
+        ),
+    ),
     "batch norm": (
         "Batch norm (BN)",
         (
@@ -334,7 +341,9 @@ TERMS: dict[str, tuple[str, str]] = {
         "PART",
         (
             "Pixel-reweighted adversarial training (2024): the full ε only on pixels that matter, a"
-            " smaller one (ε_low) elsewhere. PART-T builds on TRADES, PART-M on MART."
+            " smaller one (ε_low) elsewhere. PART-T builds on TRADES, PART-M on MART. SIP-AT"
+            " (salient information preserving adversarial training, 2025) is the opposite: no change"
+            " on the pixels that matter."
         ),
     ),
     "pca": (
