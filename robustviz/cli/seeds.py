@@ -5,6 +5,8 @@ seeds. It reads the runs, shipped ones and the user's, and `checkpoints/seeds`: 
 networks whose weights are not shipped.
 """
 
+from __future__ import annotations
+
 import argparse
 import functools
 import json
@@ -12,6 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,15 +23,17 @@ from robustviz.cli.terminal import markdown, say, show
 from robustviz.runs import folder
 from robustviz.runs.files import read_json, to_bytes, write_file
 from robustviz.stats import finite_or_none, mean_interval
-from robustviz.training.config import WHERE, TrainConfig
 from robustviz.training.evaluation import Evaluation
 from robustviz.training.ladder import worst
 from robustviz.types import JSON, UserError, eps_text
 
+if TYPE_CHECKING:
+    from robustviz.training.config import TrainConfig
+
 FOLDER = paths.ROOT / "checkpoints" / "seeds"
 ATTACKS = ("PGD-20", "CW-100")  # the second is the ladder's margin rung
 # No part of what a training computes, or said by a column of its own.
-APART = (*WHERE, "seed", "snapshots")
+APART = ("device", "threads", "seed", "snapshots")
 COLUMNS = ("data", "method", "net", "eps")
 HEAD = ["data", "method", "net", "ε", "settings", "seeds", "n", "clean", *ATTACKS, "both"]
 NOTE = (
@@ -105,6 +110,8 @@ def write(run: folder.Run) -> None:
 
 def read(path: Path) -> Seen:
     """What `write` wrote. Raises UserError for a damaged file."""
+    from robustviz.training.config import TrainConfig
+
     try:
         content = read_json(path)
         evaluations = tuple(map(Evaluation.from_json, content["evaluations"]))
@@ -190,6 +197,8 @@ def _over_seeds(values: list[float]) -> JSON:
 
 def _special(config: TrainConfig) -> JSON:
     """The settings that are not the usual ones of this data and method, by their dotted paths."""
+    from robustviz.training.config import TrainConfig
+
     usual = TrainConfig(data=type(config.data)(), method=type(config.method)())
     mine, theirs = (dict(_flat(registry.encode(each))) for each in (config, usual))
     apart = (*APART, "net", "eps")

@@ -91,6 +91,14 @@ def test_a_file_says_what_the_command_line_says(table: str, tmp_path: Path) -> N
     assert [each.run_id for each in read.configs()] == [each.run_id for each in typed.configs()]
 
 
+def test_the_documented_file_is_a_grid(tmp_path: Path) -> None:
+    text = (folder.REPOSITORY / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    (tmp_path / "x.toml").write_text(text.split("```toml\n")[1].split("```")[0], encoding="utf-8")
+    grid = Grid.read(tmp_path / "x.toml")
+    assert grid.name == "budgets" and grid.count == len(grid.configs()) == 72
+    assert grid.set["method.attack.steps"] == (7, 10)
+
+
 def test_a_comma_within_brackets_parts_nothing() -> None:
     assert sweep._values("[0,1], 3,4/255") == ["[0,1]", "3", "4/255"]
 
