@@ -152,6 +152,7 @@ def test_an_address_that_names_a_alone_compares_it_with_another_and_the_same_twi
     app = sound(visit("attack", data="digits", a=second))
     assert (app.selectbox(key="a").value, app.selectbox(key="b").value) == (second, first)
     assert "A and B are the same network." not in words(app)
+    assert "report --seeds" in words(app)
     assert "A and B are the same network." in words(
         sound(visit("attack", data="digits", a=second, b=second))
     )

@@ -14,7 +14,9 @@ import pytest
 from robustviz import registry
 from robustviz.runs import folder as runs, naming
 from robustviz.training.config import TrainConfig
-from robustviz.ui import context
+from robustviz.ui import context, widgets
+from robustviz.ui.context import Context
+from robustviz.views.transfer import panel as transfer
 
 IMAGES = {"classes": 10, "channels": 1, "size": 8, "names": [*"0123456789"]}
 
@@ -109,6 +111,26 @@ def test_the_same_kind_of_network_is_taken_to_another_data_set(add):
     assert context._nearest(here, "model_alignment", like) == hard.id
     assert context._nearest(here, "standard", one) == one.id
     assert context._nearest(here, "trades") == ""
+
+
+def test_figures_call_two_networks_of_one_method_by_what_differs(add):
+    first, second, other = add("pgd_at"), add("pgd_at", seed=1), add("trades", seed=1)
+    assert widgets.names(Context("digits", second.id, first.id, 0)) == {
+        "A PGD-AT, seed 1": second.id,
+        "B PGD-AT, seed 0": first.id,
+    }
+    assert list(widgets.names(Context("digits", first.id, other.id, 0))) == ["A PGD-AT", "B TRADES"]
+    assert list(widgets.names(Context("digits", first.id, first.id, 0))) == ["A PGD-AT", "B PGD-AT"]
+    made_on = transfer.sources(Context("digits", first.id, second.id, 0))
+    assert list(made_on) == ["A PGD-AT, seed 0"]
+    # of the budgets that are shipped the usual one is what a page opens with
+    add("standard")
+    for eps in (0.01, 0.3):
+        add("pgd_at", eps=eps)
+    assert context._defaults(context.on("digits"))[1] == first.id
+    names = [context.label(run) for run in context.on("digits").values()]
+    assert "PGD-AT · ε 0.3 (76/255) · small_resnet · seed 0" in names
+    assert len(set(names)) == len(names)
 
 
 def test_b_is_another_network_or_none(add):
