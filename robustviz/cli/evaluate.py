@@ -29,10 +29,7 @@ def do(args: argparse.Namespace) -> int:
         f"{run.id}: clean {result.clean_acc:.4f} ({result.clean_k}/{result.n}), robust"
         f" {result.robust_acc:.4f} ({result.robust_k}/{result.n})",
         f"  {result.printed} at eps {result.eps:.4f} seed {result.seed} on {result.split}",
-        *(
-            f"  {finding.level} {finding.name}: {finding.text}"
-            for finding in result.doctor
-        ),
+        *(f"  {finding.level} {finding.name}: {finding.text}" for finding in result.doctor),
         *([f"  {together.text}"] if together and together.several else []),
         *([f"  {result.note}"] if result.note else []),
     )

@@ -2,20 +2,24 @@
 
 Most reported robustness that did not hold was an attack that did not work: inputs outside [0, 1],
 probabilities instead of logits, vanished gradients, a random network. Each check states what it
-measured; passing all of them is no proof. Source: Carlini et al. 2019 (arXiv 1902.06705) and
-AutoAttack's `checks.py`.
+measured; passing all of them is no proof. Some make a number *unreliable*, others *warn*. Source:
+Carlini et al. 2019 (arXiv 1902.06705), AutoAttack's `checks.py` and, for the active test,
+Zimmermann et al. 2022 (arXiv 2206.13991).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from robustviz.attacks import PGD, Attack, Square
+from robustviz import losses
+from robustviz.attacks import CW, PGD, Attack, Square
+from robustviz.attacks.balls import BALLS
 from robustviz.attacks.base import answers
+from robustviz.attacks.objective import LogitObjective, input_gradient
 from robustviz.inputs import (
     SIXTEEN,
     check_images,
@@ -26,13 +30,19 @@ from robustviz.inputs import (
     try_out,
 )
 from robustviz.measures import whole
-from robustviz.nets.attackable import attackable
+from robustviz.nets.attackable import attackable, copied
 from robustviz.registry import encode
+from robustviz.stats import wilson
 from robustviz.training.evaluation import Finding, attack_name
+from robustviz.training.planted import Planted, plant
 from robustviz.types import UserError
 
 SLACK = 1e-6  # x + (x_adv − x) is off by an ulp in float32
 FEW = 2  # images by which a count may differ by chance
+SHARE = 0.05  # of the images, or points: from here on it is no chance
+FOUND = 0.95  # share of the planted examples that an attack must find
+AGREE = 0.5  # median cosine of neighbouring gradients: .96 and more on every shipped network
+WIDE = 16  # images that are attacked in float64 as well
 AT_ONCE = 25  # images computed together: the doctor is in no hurry, and they may be large
 # a net that only hides its gradient falls to them; one that does not loses fewer images than to PGD
 QUERIES = 200
@@ -43,41 +53,70 @@ NOT_WHITE = ("fgsm", "square", "mim", "dim", "tim")
 @dataclass(frozen=True)
 class Consult:
     """What the doctor's own attacks leave right of the N images it looks at: it does not depend on
-    the attack judged.
+    the attack judged. Those by gradients leave everything where there is none.
+
+    `cw20`: CW-20, on the margin. `otherwise`: of the first 16 images, how many fare otherwise in
+    float64 than in float32, untouched or under PGD-20 from the image. `planted`: the examples of
+    the active test, of which PGD-20 has `found` so many. None: not measured.
     """
 
     unbounded: int
     pgd20: int
     pgd60: int
     square: int | None  # Square knows linf only
+    cw20: int | None = None
+    otherwise: int | None = None
+    found: int | None = None
+    planted: Planted | None = field(default=None, compare=False, repr=False)
 
 
 @torch.inference_mode(False)
 def consult(net: nn.Module, x: Tensor, y: Tensor, attack: Attack, seed: int = 0) -> Consult:
     """The doctor's own attacks on `x` (N,C,H,W) with labels `y`, in the norm and at the ε of
-    `attack`: PGD without a limit, PGD-20, PGD-60 and Square. 100 images tell enough. Raises
+    `attack`: PGD without a limit, PGD-20, PGD-60, CW-20 and Square. 100 images tell enough. Raises
     UserError as attacks do, and for no images.
     """
-    eps, x = _radius(attack, x), check_images(x)
+    eps, x, norm = _radius(attack, x), check_images(x), attack.norm
     with attackable(net, fused=False) as own:
-        y = check_labels(y, len(x), try_out(own, x).classes, x)
+        trial = try_out(own, x)
+        y = check_labels(y, len(x), trial.classes, x)
+        planted = plant(own, x, eps, norm, seed)
 
     def left(attacker: Attack) -> int:
         rng = torch.Generator(device=x.device).manual_seed(seed)
-        return _right(net, attacker(net, x, y, rng=rng), y)
+        stuck = attacker.needs_gradient and not trial.has_gradient
+        return _right(net, x if stuck else attacker(net, x, y, rng=rng), y)
 
     # Noise of that size would fool any net by itself, so this one starts at the image.
-    widest = 1.0 if attack.norm == "linf" else float(x[0].numel()) ** 0.5
+    widest = 1.0 if norm == "linf" else float(x[0].numel()) ** 0.5
+    pgd20 = PGD(eps=eps, steps=20, norm=norm)
     return Consult(
-        unbounded=left(PGD(eps=widest, steps=20, norm=attack.norm, start="zero")),
-        pgd20=left(PGD(eps=eps, steps=20, norm=attack.norm)),
-        pgd60=left(PGD(eps=eps, steps=60, norm=attack.norm)),
-        square=(
-            left(Square(eps=eps, queries=QUERIES, variant="paper"))
-            if attack.norm == "linf"
-            else None
-        ),
+        unbounded=left(PGD(eps=widest, steps=20, norm=norm, start="zero")),
+        pgd20=left(pgd20),
+        pgd60=left(PGD(eps=eps, steps=60, norm=norm)),
+        square=left(Square(eps=eps, queries=QUERIES, variant="paper")) if norm == "linf" else None,
+        cw20=left(CW(eps=eps, steps=20, norm=norm)),
+        otherwise=_otherwise(net, x[:WIDE], y[:WIDE], eps, attack) if trial.has_gradient else None,
+        found=planted.found(pgd20, seed) if planted else None,
+        planted=planted,
     )
+
+
+def _otherwise(net: nn.Module, x: Tensor, y: Tensor, eps: float, attack: Attack) -> int | None:
+    """How many of the images fare otherwise in float64; None where the net cannot compute so."""
+    twin = copied(net)
+    if twin is None:
+        return None
+    attacker = PGD(eps=eps, steps=20, norm=attack.norm, start="zero")
+    verdicts = []
+    try:
+        for each, images in ((net, x), (twin.double(), x.double())):
+            shown = torch.cat([images, attacker(each, images, y)])
+            with attackable(each, fused=False) as own:
+                verdicts.append((answers(own, shown, AT_ONCE) == y.repeat(2)).view(2, -1))
+    except UserError:
+        return None
+    return int((verdicts[0] != verdicts[1]).any(dim=0).sum())
 
 
 def _radius(attack: Attack, x: Tensor) -> float:
@@ -123,12 +162,36 @@ def _first_gradient(attack: Attack, net: nn.Module, x: Tensor, y: Tensor) -> Ten
         )
 
 
+@torch.no_grad()
+def _agreement(attack: Attack, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """The cosine (N,) between the gradients of the margin at two random points, each within ε/4 of
+    the image; 0 where there is no gradient.
+    """
+    rng = torch.Generator(device=x.device).manual_seed(0)
+    objective = LogitObjective(net, losses.margin, y, AT_ONCE)
+    ball = BALLS[attack.norm](x, float(attack.eps or 0) / 4)
+    one, other = (input_gradient(objective, ball.random_start(rng)).flatten(1) for _ in range(2))
+    return torch.cosine_similarity(one, other)
+
+
+@torch.no_grad()
+def _stopped(attack: Attack, net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> float:
+    """Share of the images that are right under attack and lie where they lay, or where the attack's
+    objective is no higher.
+    """
+    climbed = attack.objective(net, y)
+    before, after = torch.cat([climbed(part) for part in (x, x_adv)]).split(len(x))
+    still = (x_adv == x).flatten(1).all(dim=1) | ~(after > before)
+    return float((still & (answers(net, x_adv, AT_ONCE) == y)).double().mean())
+
+
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """What the checks look at: images before (N,C,H,W) and after the `attack`, their labels, the
     net's `logits` (N,K) and what it says to the same images `again`, the gradients (N,D) that the
-    attack starts with, how many images the doctor's own attacks leave right, and how many the
-    strongest attack by gradients does (`white`, by `name`).
+    attack starts with, how neighbouring gradients `agree` (N,), the share of images on which the
+    attack `stopped` early, what the doctor's own attacks found, how many images the strongest
+    attack by gradients leaves right (`white`, by `name`), and how many planted examples it `found`.
     """
 
     x: Tensor
@@ -138,9 +201,13 @@ class Evidence:
     logits: Tensor
     again: Tensor
     gradients: Tensor
+    agree: Tensor
+    stopped: float
     consult: Consult
     white: int
     name: str
+    found: int | None
+    finder: str
 
 
 def _budget(seen: Evidence) -> Finding:
@@ -183,15 +250,42 @@ def _gradients(seen: Evidence) -> Finding:
     gone = float((seen.gradients.nan_to_num(0, 0, 0) == 0).all(dim=1).double().mean())
     return Finding(
         "gradients",
-        gone <= 0.05 and not broken,
+        gone <= SHARE,
         max(gone, broken),
-        f"{gone:.0%} of the images have a zero gradient (more than 5 % hides weakness)"
+        f"{gone:.0%} of the images have a zero gradient (more than 5 % hides weakness)."
         + (
-            f", and {broken:.0%} one with entries that are not numbers, where the attack cannot"
-            " step."
+            f" {broken:.0%} have one with entries that are not numbers: the attack cannot step"
+            " there."
             if broken
-            else "."
+            else ""
         ),
+        warning=broken > 0,
+    )
+
+
+def _shattered(seen: Evidence) -> Finding:
+    agree = float(seen.agree.median())
+    return Finding(
+        "smoothness",
+        agree >= AGREE,
+        agree,
+        f"Gradients at neighbouring points have a median cosine of {agree:.2f}; below {AGREE:g}"
+        " they lead nowhere.",
+    )
+
+
+def _learned(seen: Evidence) -> Finding:
+    n, most = len(seen.y), int(seen.y.bincount().max())
+    right = int((seen.logits.argmax(dim=1) == seen.y).sum())
+    nothing = right <= most + FEW
+    return Finding(
+        "learned",
+        True,
+        right / n,
+        ("This network has learned nothing. " if nothing else "")
+        + f"{right} of {n} images are right untouched."
+        f" The largest class's share is {most / n:.0%}.",
+        warning=nothing,
     )
 
 
@@ -210,7 +304,7 @@ def _unbounded(seen: Evidence) -> Finding:
         right <= chance + FEW / len(seen.y),
         right,
         f"With no limit on the change {right:.0%} stay right; a working attack leaves at most"
-        f" chance ({chance:.0%}).",
+        f" the largest class's share ({chance:.0%}).",
     )
 
 
@@ -221,6 +315,68 @@ def _more_steps(seen: Evidence) -> Finding:
         long <= short + FEW / len(seen.y),
         long - short,
         f"PGD-60 leaves {long:.0%}, PGD-20 {short:.0%}: more steps must not help the defender.",
+    )
+
+
+def _moved(seen: Evidence) -> Finding:
+    idle = seen.attack.key == "autoattack" or not seen.attack.eps  # it gives back what withstands
+    return Finding(
+        "moved",
+        True,
+        0.0 if idle else seen.stopped,
+        "Not measured: this attack gives back unchanged what withstands it."
+        if idle
+        else f"{seen.stopped:.0%} of the images stay right, no nearer to an error than before."
+        " More than 5 % would mean that the attack stopped early.",
+        warning=not idle and seen.stopped > SHARE,
+    )
+
+
+def _loss(seen: Evidence) -> Finding:
+    cw = seen.consult.cw20
+    if cw is None:
+        return Finding("loss", True, 0.0, "Not measured: the attack on the margin was not run.")
+    lost = (seen.white - cw) / len(seen.y)
+    return Finding(
+        "loss",
+        True,
+        lost,
+        f"CW-20, which climbs the margin, leaves {cw} right, {seen.name} {seen.white}."
+        " Five points fewer are a warning.",
+        warning=lost >= SHARE,
+    )
+
+
+def _precision(seen: Evidence) -> Finding:
+    few, other = min(len(seen.y), WIDE), seen.consult.otherwise
+    return Finding(
+        "float64",
+        True,
+        float(other or 0),
+        "Not measured: this network does not compute in float64."
+        if other is None
+        else f"{other} of {few} images fare otherwise in float64, untouched or under PGD-20.",
+        warning=(other or 0) > FEW,
+    )
+
+
+def _active(seen: Evidence) -> Finding:
+    planted, found = seen.consult.planted, seen.found
+    if planted is None or found is None:
+        return Finding(
+            "active test",
+            True,
+            0.0,
+            "Not measured: within ε too few examples can be planted that one step misses.",
+        )
+    n = len(planted.x)
+    low, high = wilson(found, n)
+    return Finding(
+        "active test",
+        found >= FOUND * n,
+        found / n,
+        f"{seen.finder} finds {found} of {n} planted examples; {FOUND:.0%} must be found. Wilson's"
+        f" 95 % interval is {low:.0%} to {high:.0%}.",
     )
 
 
@@ -248,9 +404,15 @@ CHECKS: tuple[Callable[[Evidence], Finding], ...] = (
     _range,
     _logits,
     _gradients,
+    _shattered,
     _deterministic,
+    _learned,
+    _moved,
+    _loss,
+    _precision,
     _unbounded,
     _more_steps,
+    _active,
     _black_box,
 )
 
@@ -292,11 +454,27 @@ def examine(
                 for pair in zip(parts, y.split(AT_ONCE), strict=True)
             ]
         ).flatten(1)
-    consulted = consulted or consult(net, x, y, attack, seed)
-    white, name = (
-        (consulted.pgd20, "PGD-20")
-        if attack.key in NOT_WHITE
-        else (_right(net, x_adv, y), attack_name(encode(attack), classes))
+        agree = _agreement(attack, own, x, y)
+        stopped = _stopped(attack, own, x, x_adv, y)
+    told, weak = consulted or consult(net, x, y, attack, seed), attack.key in NOT_WHITE
+    name = attack_name(encode(attack), classes)
+    # Alone a weak attack is judged by what it misses; on a ladder a stronger one stands beside it.
+    own_test = not (weak and consulted)
+    found = told.planted.found(attack, seed) if told.planted and own_test else told.found
+    seen = Evidence(
+        x=x,
+        x_adv=x_adv,
+        y=y,
+        attack=attack,
+        logits=logits,
+        again=again,
+        gradients=gradients,
+        agree=agree,
+        stopped=stopped,
+        consult=told,
+        white=told.pgd20 if weak else _right(net, x_adv, y),
+        name="PGD-20" if weak else name,
+        found=found,
+        finder=name if own_test else "PGD-20",
     )
-    seen = Evidence(x, x_adv, y, attack, logits, again, gradients, consulted, white, name)
     return tuple(check(seen) for check in CHECKS)

@@ -168,9 +168,10 @@ def measure(
     """The accuracy of `net` on a split, clean and under `attack` (which must have its ε), with the
     doctor's findings.
 
-    An image counts as robust when the attacked image is classified as its true class. `consulted`:
-    what the doctor found about this net before, at the same ε. Raises UserError for no images and
-    for a targeted attack.
+    An image counts as robust when the attacked image is classified as its true class. A network
+    without a gradient is evaluated too: an attack that needs one leaves its images as they are, and
+    the doctor calls the number unreliable. `consulted`: what the doctor found about this net
+    before, at the same ε. Raises UserError for no images and for a targeted attack.
     """
     if not len(split):
         raise UserError("There are no images to evaluate on: choose another split or a larger n.")
@@ -180,7 +181,9 @@ def measure(
     x, y = split.x.to(device), split.y.to(device)
     with _ready(net, x, y) as task:
         clean = torch.cat([right for right, _ in _blocks(task, None, seed, tick, search=True)])
-        blocks = _blocks(task, attack, seed, tick, search=True)
+        # An attack by gradients leaves the images of a network without any: an upper bound.
+        stuck = getattr(attack, "needs_gradient", False) and not task.trial.has_gradient
+        blocks = _blocks(task, None if stuck else attack, seed, tick, search=True)
         right, few = next(blocks)
         robust = torch.cat([right, *(right for right, _ in blocks)])
         if tick:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from robustviz.inputs import all_logits, logits_of, try_out
 
 MOST = 64  # images
 WAYS = 4  # directions in the space of the outputs that are looked at for each image
+FEWEST = 10  # fewer examples say nothing
+FURTHER = 0.01  # a planted example lies further than any inner point by this share of its height
 INNER = 20  # random points of each ball that must be called untouched
 # Where the readout begins to say "planted", between the highest inner point (0) and the planted
 # one (1). PGD-20 finds 95 % of what lies so near an inner point on every shipped network.
@@ -82,10 +85,10 @@ def along(outputs: Tensor, way: Tensor) -> Tensor:
 
 @torch.inference_mode(False)
 def plant(
-    net: nn.Module, x: Tensor, eps: float, norm: str = "linf", seed: int = 0
+    net: nn.Module, x: Tensor, eps: float, norm: Literal["linf", "l2"] = "linf", seed: int = 0
 ) -> Planted | None:
     """Plant an example for each of the first 64 images `x` (N,C,H,W) whose balls do not touch; None
-    where no output changes within them.
+    where there are fewer than 10: no output changes, or no attack gets further than one step.
 
     `net` stays as it is; a linear readout of its outputs is put on it. *Inner points*, the image,
     random points of its ball and where one gradient step leads, must be called untouched; the
@@ -133,13 +136,13 @@ def plant(
             reached = height(other, way)
             example = torch.where((reached > top).view(-1, 1, 1, 1), other, example)
             top = torch.maximum(top, reached)
-        bar = inner + CLOSE * (top - inner)
-        there = ((top > bar) & (bar > inner)).nonzero().flatten()
-        if not len(there):
+        bar, tall = inner + CLOSE * (top - inner), top - height(x, way)
+        there = (top - inner > FURTHER * tall).nonzero().flatten()
+        if len(there) < FEWEST:
             return None
-        low = -DEEP * (top - height(x, way))
-        of = (each[there] for each in (x, way, bar, low))
-        return Planted(Readout(net, *of, norm).eval(), x[there], example[there])
+        low = -DEEP * tall
+        x, way, bar, low, example = (each[there] for each in (x, way, bar, low, example))
+        return Planted(Readout(net, x, way, bar, low, norm).eval(), x, example)
 
 
 def _apart(x: Tensor, eps: float, norm: str) -> Tensor:
