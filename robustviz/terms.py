@@ -163,8 +163,9 @@ TERMS: dict[str, tuple[str, str]] = {
     "doctor": (
         "Doctor",
         (
-            "Checks run beside every robust number: was the attack inside its budget, were"
-            " gradients there, do more steps help the attacker? No fault found is not a proof."
+            "Checks run beside every robust number: was the attack inside its budget, are its"
+            " gradients of use, does it find examples planted on purpose? Some warn, others call"
+            " the number unreliable. No fault found is not a proof."
         ),
     ),
     "ema": (
@@ -341,9 +342,9 @@ TERMS: dict[str, tuple[str, str]] = {
         "PART",
         (
             "Pixel-reweighted adversarial training (2024): the full ε only on pixels that matter, a"
-            " smaller one (ε_low) elsewhere. PART-T builds on TRADES, PART-M on MART. SIP-AT"
-            " (salient information preserving adversarial training, 2025) is the opposite: no change"
-            " on the pixels that matter."
+            " smaller one (ε_low) elsewhere. PART-T builds on TRADES, PART-M on MART. Its"
+            " opposite SIP-AT (salient information preserving adversarial training, 2025) leaves the"
+            " pixels that matter unchanged."
         ),
     ),
     "pca": (
