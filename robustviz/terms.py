@@ -343,8 +343,8 @@ TERMS: dict[str, tuple[str, str]] = {
         (
             "Pixel-reweighted adversarial training (2024): the full ε only on pixels that matter, a"
             " smaller one (ε_low) elsewhere. PART-T builds on TRADES, PART-M on MART. Its"
-            " opposite SIP-AT (salient information preserving adversarial training, 2025) leaves the"
-            " pixels that matter unchanged."
+            " opposite SIP-AT (salient information preserving adversarial training, 2025) leaves"
+            " the pixels that matter unchanged."
         ),
     ),
     "pca": (
