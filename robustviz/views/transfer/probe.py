@@ -25,6 +25,7 @@ from robustviz.inputs import in_parts
 from robustviz.methods import ModelAlignment
 from robustviz.nets import frozen
 from robustviz.runs.folder import Run, all_runs, find_run
+from robustviz.runs.naming import unusual
 from robustviz.stats import Bools
 from robustviz.training.evaluate import attacked, count_right, fingerprint
 from robustviz.training.evaluation import attack_name
@@ -230,12 +231,11 @@ def ordinary(run: Run, but: Iterable[Run]) -> list[Run]:
 
 
 def label(run: Run) -> str:
-    """A run as a table names it: its method unless it is an ordinary one, its architecture and its
-    seed.
+    """A run as a table names it: its method unless it is an ordinary one, its architecture, its
+    seed, and what it was trained with that is not usual.
     """
-    return ("" if run.method_key == "standard" else f"{run.method_key} ") + (
-        f"{run.architecture} seed {run.info.get('seed')}"
-    )
+    method = "" if run.method_key == "standard" else f"{run.method_key} "
+    return ", ".join((f"{method}{run.architecture} seed {run.info.get('seed')}", *unusual(run)))
 
 
 def sentence(result: Transfer) -> str:
