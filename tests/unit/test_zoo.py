@@ -101,7 +101,7 @@ def test_every_method_and_budget_is_shipped_with_three_seeds_evaluations() -> No
     assert {path.stem for path in seeds.FOLDER.glob("*.json")} == set(every)
     for name, config in every.items():
         seen = seeds.read(seeds.file_of(name))
-        assert seen.config.run_id == name and seen.config == config
+        assert seen.id == name == seen.config.run_id
         measured = [seeds.found(seen.evaluations, config.eps, each) for each in seeds.ATTACKS]
         whole = {"digits": 360, "shapes": 1000}[config.data.key]
         assert [[one.n for one in each] for each in measured] == [[whole], [whole]]
