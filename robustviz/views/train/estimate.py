@@ -72,8 +72,8 @@ def _seconds(settings: str) -> tuple[float, int]:
     step = min((b - a for a, b in itertools.pairwise(times)), default=0.0)
     batches = -(-len(training.y) // int(config.batch_size or 1))
     epochs = (step * batches + image * len(training.val)) * int(config.epochs or 1)
-    # PGD-20, and the doctor's attacks: ten by PGD, and Square
-    final = 2 * len(data.load(config.data, "test")) + 17 * DOCTOR_IMAGES
+    # PGD-20, and the doctor's attacks: twelve by PGD, Square, and the planted examples
+    final = 2 * len(data.load(config.data, "test")) + 33 * DOCTOR_IMAGES
     return epochs + image * final, batches
 
 
