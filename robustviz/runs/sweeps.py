@@ -233,7 +233,7 @@ def estimate(configs: Iterable[TrainConfig]) -> dict[str, float]:
                 kinds[kind].append(measured)
     out = {}
     for config in configs:
-        paces = (kinds.get(_kind(config)) or kinds.get(None) or [PACE])[-RECENT:]
+        paces = kinds[_kind(config)][-RECENT:] or kinds[None] or [PACE]
         done = Run(folder.home() / config.run_id).status()["epoch"] / int(config.epochs or 1)
         out[config.run_id] = statistics.median(paces) * work(config) * (1 - done)
     return out
