@@ -131,8 +131,13 @@ def test_every_method_attacks_once_and_running_statistics_move_once(
 ) -> None:
     """The images that the second pass learns are the first one's, and so is what is drawn."""
     method = one_step(kind, attack_mode=mode).bound(0.1)
-    attacks, maximise = [], Attack.maximise
-    monkeypatch.setattr(Attack, "maximise", lambda *a, **k: attacks.append(1) or maximise(*a, **k))
+    attacks, maximise = list[int](), Attack.maximise
+
+    def counted(*args: Any, **settings: Any) -> Tensor:
+        attacks.append(1)
+        return maximise(*args, **settings)
+
+    monkeypatch.setattr(Attack, "maximise", counted)
     after = []
     for gamma in (0.0, 1e-12, 0.3):
         net, batch = copy.deepcopy(conv_net).train(), of(images, labels)
