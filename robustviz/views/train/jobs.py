@@ -47,7 +47,7 @@ def job_list() -> None:
         alt=f"{len(rows)} runs with state and accuracies",
     )["selection"]["rows"]
     if any(test and worst and test.images != worst.images for _, test, worst in told):
-        st.caption("*every attack* was counted on a set of images of its own.")
+        st.markdown("*every attack* was counted on a set of images of its own.")
     # once per choice, so that a new training can be watched after it
     if chosen and chosen != st.session_state.get("job-row"):
         st.session_state["job-row"] = chosen
