@@ -16,6 +16,7 @@ from streamlit.testing.v1 import AppTest
 
 from robustviz import embedder
 from robustviz.runs import folder as runs
+from robustviz.runs.naming import unusual
 
 MAIN = Path(__file__).resolve().parents[2] / "robustviz" / "ui" / "main.py"
 
@@ -104,6 +105,7 @@ def ordinary(data: str, method: str) -> runs.Run:
         run
         for run in runs.all_runs()
         if run.shipped
+        and not unusual(run)
         and (run.data_key, run.method_key, run.architecture) == (data, method, "small_resnet")
         and run.info["seed"] == 0
     )

@@ -24,6 +24,7 @@ from robustviz.nets import frozen
 from robustviz.nets.base import Classifier
 from robustviz.probes import AttentionSpec, RoadSpec
 from robustviz.runs import folder
+from robustviz.runs.naming import unusual
 from robustviz.stats import flat, spearman
 from robustviz.types import UserError
 from robustviz.views.attention.maps import PACKAGE, class_maps, random_nets
@@ -45,7 +46,7 @@ def shipped(data: str = "digits", method: str = "standard") -> folder.Run:
     found = (
         run
         for run in folder.all_runs()
-        if run.shipped and (run.data_key, run.method_key) == (data, method)
+        if run.shipped and not unusual(run) and (run.data_key, run.method_key) == (data, method)
     )
     return next(
         run for run in found if run.architecture == "small_resnet" and run.info["seed"] == 0

@@ -23,6 +23,7 @@ from robustviz.attacks import PGD, Square
 from robustviz.methods import AALP
 from robustviz.probes import AttackStepsSpec, ContributionsSpec, PairingSpec
 from robustviz.runs import folder
+from robustviz.runs.naming import unusual
 from robustviz.stats import wilson
 from robustviz.training.evaluate import attacked, count_right
 from robustviz.types import UserError
@@ -38,6 +39,7 @@ def shipped(method: str, data: str = "digits") -> folder.Run:
         run
         for run in folder.all_runs()
         if run.shipped
+        and not unusual(run)
         and (run.data_key, run.method_key, run.architecture, run.info["seed"])
         == (data, method, "small_resnet", 0)
     )

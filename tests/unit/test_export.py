@@ -16,6 +16,7 @@ from robustviz import figures, probes
 from robustviz.export import Recipe
 from robustviz.probes import AccuracyCurveSpec, AdversarialSpec, TrajectorySpec
 from robustviz.runs import folder
+from robustviz.runs.naming import unusual
 from robustviz.types import UserError
 from robustviz.views.theme import blank, finish
 
@@ -34,7 +35,10 @@ def pair(runs_home) -> dict[str, folder.Run]:
     found = [
         run
         for run in folder.all_runs()
-        if run.shipped and run.data_key == "digits" and run.architecture == "small_resnet"
+        if run.shipped
+        and not unusual(run)
+        and run.data_key == "digits"
+        and run.architecture == "small_resnet"
     ]
     return {
         f"{side} {method}": next(run for run in found if run.method_key == method)

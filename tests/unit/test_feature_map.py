@@ -21,6 +21,7 @@ from robustviz import cli, embedder, figures, probes
 from robustviz.attacks import PGD
 from robustviz.probes import FeatureFilmSpec, FeatureMapSpec, FeaturesSpec
 from robustviz.runs import folder
+from robustviz.runs.naming import unusual
 from robustviz.stats import mean_interval, tango, wilson
 from robustviz.training.evaluate import attacked
 from robustviz.types import UserError
@@ -38,7 +39,7 @@ def shipped(method: str, data: str = "digits") -> folder.Run:
     found = (
         run
         for run in folder.all_runs()
-        if run.shipped and run.data_key == data and run.method_key == method
+        if run.shipped and not unusual(run) and run.data_key == data and run.method_key == method
     )
     return next(
         run for run in found if run.architecture == "small_resnet" and run.info["seed"] == 0

@@ -19,6 +19,7 @@ from robustviz.attacks import PGD
 from robustviz.nets import frozen
 from robustviz.probes import FeaturesSpec
 from robustviz.runs import folder
+from robustviz.runs.naming import unusual
 from robustviz.training.evaluate import attacked, count_right
 from robustviz.types import UserError
 from robustviz.views.features.result import Features
@@ -32,7 +33,7 @@ def shipped(method: str, data: str = "digits") -> folder.Run:
     found = (
         run
         for run in folder.all_runs()
-        if run.shipped and run.data_key == data and run.method_key == method
+        if run.shipped and not unusual(run) and run.data_key == data and run.method_key == method
     )
     return next(
         run for run in found if run.architecture == "small_resnet" and run.info["seed"] == 0

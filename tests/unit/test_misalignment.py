@@ -28,6 +28,7 @@ from robustviz.attacks import PGD
 from robustviz.nets import Classifier, frozen
 from robustviz.probes import MisalignmentSpec, PairsSpec, StagesSpec, UniformitySpec
 from robustviz.runs import folder as runs
+from robustviz.runs.naming import unusual
 from robustviz.stats import auc
 from robustviz.training.evaluate import attacked
 from robustviz.types import UserError
@@ -55,7 +56,7 @@ def shipped(method: str, dataset: str = "digits", net: str = "small_resnet") -> 
     found = (
         run
         for run in runs.all_runs()
-        if run.shipped and run.data_key == dataset and run.method_key == method
+        if run.shipped and not unusual(run) and run.data_key == dataset and run.method_key == method
     )
     return next(run for run in found if run.architecture == net and run.info["seed"] == 0)
 

@@ -16,6 +16,7 @@ from robustviz import cam, cli, figures, probes
 from robustviz.attacks import PGD
 from robustviz.probes import OverlapSpec
 from robustviz.runs import folder
+from robustviz.runs.naming import unusual
 from robustviz.stats import mean_interval, wilson
 from robustviz.training.evaluate import attacked
 from robustviz.types import UserError
@@ -30,7 +31,7 @@ def shipped(data: str, method: str = "standard") -> folder.Run:
     found = (
         run
         for run in folder.all_runs()
-        if run.shipped and (run.data_key, run.method_key) == (data, method)
+        if run.shipped and not unusual(run) and (run.data_key, run.method_key) == (data, method)
     )
     return next(
         run for run in found if run.architecture == "small_resnet" and run.info["seed"] == 0

@@ -18,6 +18,7 @@ from robustviz import cam, cli, figures, probes
 from robustviz.nets import frozen
 from robustviz.probes import AdversarialSpec, PaintedSpec
 from robustviz.runs import folder
+from robustviz.runs.naming import unusual
 from robustviz.types import UserError
 from robustviz.views.measure import images_of, net_of
 from robustviz.views.paint.result import Painted
@@ -30,7 +31,7 @@ def shipped(method: str) -> folder.Run:
     found = (
         run
         for run in folder.all_runs()
-        if run.shipped and (run.data_key, run.method_key) == ("digits", method)
+        if run.shipped and not unusual(run) and (run.data_key, run.method_key) == ("digits", method)
     )
     return next(
         run for run in found if run.architecture == "small_resnet" and run.info["seed"] == 0

@@ -14,6 +14,7 @@ from robustviz import figures, probes
 from robustviz.attacks import PGD
 from robustviz.probes import AccuracyCurveSpec, AdversarialSpec, SmallestEpsSpec, TrajectorySpec
 from robustviz.runs import folder
+from robustviz.runs.naming import unusual
 from robustviz.training.config import TrainConfig
 from robustviz.training.evaluate import count_right
 from robustviz.types import UserError
@@ -25,7 +26,10 @@ def run(runs_home):
     return next(
         run
         for run in folder.all_runs()
-        if run.shipped and run.data_key == "digits" and run.method_key == "pgd_at"
+        if run.shipped
+        and not unusual(run)
+        and run.data_key == "digits"
+        and run.method_key == "pgd_at"
     )
 
 
