@@ -324,7 +324,7 @@ def _moved(seen: Evidence) -> Finding:
         "moved",
         True,
         0.0 if idle else seen.stopped,
-        "Not measured: this attack gives back unchanged what withstands it."
+        "Not measured: AutoAttack gives back what withstands it, and at ε = 0 nothing moves."
         if idle
         else f"{seen.stopped:.0%} of the images stay right, no nearer to an error than before."
         " More than 5 % would mean that the attack stopped early.",

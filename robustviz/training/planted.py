@@ -125,7 +125,7 @@ def plant(
         flat, one = along(outputs, way), height(climbed(step, way, several), way)
         ten = torch.minimum(*(height(climbed(a, way, several), way) for a in (long, zero)))
         best = ((ten - one) / (ten - flat).clamp(min=1e-12)).view(-1, WAYS).argmax(dim=1)
-        way = way.view(len(x), WAYS, -1)[torch.arange(len(x)), best]
+        way = way.view(len(x), WAYS, -1)[torch.arange(len(x), device=x.device), best]
 
         ball = BALLS[norm](x, eps)
         points = (x, climbed(step, way, x), *(ball.random_start(rng) for _ in range(INNER)))

@@ -57,7 +57,7 @@ def test_the_planted_examples_are_there_and_inner_points_are_none(
     delta = (here.example - here.x).flatten(1)
     size = delta.abs().amax(1) if norm == "linf" else delta.norm(dim=1)
     assert float(size.max()) <= eps + 1e-6 and 0 <= float(here.example.min()) <= 1
-    assert 25 <= len(here.x) <= 40
+    assert 20 <= len(here.x) <= 40
     rng = torch.Generator().manual_seed(7)
     near = (here.x + 0.05 * eps * torch.randn(here.x.shape, generator=rng).sign()).clamp(0, 1)
     with torch.no_grad():
