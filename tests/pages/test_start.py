@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 from robustviz.runs.folder import REPOSITORY
+from robustviz.views.start import panel
 from tests.pages.conftest import MAIN, sound, words
 
 PACK = json.loads((REPOSITORY / "checkpoints" / "story" / "story.json").read_text(encoding="utf-8"))
@@ -74,3 +75,19 @@ def test_a_second_click_on_an_answered_question_does_not_count(visit):
     st.session_state["guesses"] = ["left", "left"]
     _guess(1, "right")
     assert st.session_state["guesses"] == ["left", "left"]
+
+
+def test_the_second_answer_says_what_withstood_every_attack_where_the_pack_knows_it(
+    visit, monkeypatch
+):
+    worst = {"n": 200, "worst_acc": 0.655, "worst_attacks": ["FGSM", "CW-100", "AutoAttack"]}
+    pack = PACK | {"robust": PACK["robust"] | {"worst": worst}}
+    monkeypatch.setattr(panel, "load", lambda: pack)
+    app = visit()
+    for _ in pack["rounds"]:
+        app.button(key="guess-left").click().run()
+    app.button(key="hold-No").click().run()
+    assert (
+        "Of a set of 200 images **66%** are right under every attack run: FGSM, CW-100, AutoAttack."
+        in words(sound(app))
+    )
