@@ -13,15 +13,13 @@ from robustviz import probes
 from robustviz.probes import SoftLabelsSpec
 from robustviz.runs import folder
 from robustviz.views.loss.figures import soft_labels
+from tests.aligned import aligned, origin
 from tests.pages.conftest import ordinary, sound, words
 from tests.pages.test_glossary import lacking
 
-ALIGNED = "digits-model-alignment-small-resnet-s0-09668e22"
-CONTROL = "digits-model-alignment-small-resnet-s0-21c6de81"
-BEFORE, WITNESS = (
-    "digits-standard-small-resnet-s0-8b92484e",
-    "digits-standard-small-cnn-s0-59e86c72",
-)
+ALIGNED = aligned().id
+CONTROL = aligned("label").id
+BEFORE, WITNESS = origin(aligned())
 
 
 def specs(app):

@@ -25,12 +25,10 @@ from robustviz.views.loss.refined import FIRST, SEEN, refined
 from robustviz.views.loss.result import SoftLabels, Surface, WeightSurface, divergence, entropy
 from robustviz.views.loss.surfaces import filter_normalised, moved_weights, ticks
 from robustviz.views.measure import image_of, images_of, net_of
+from tests.aligned import aligned, origin
 
-ALIGNED = "digits-model-alignment-small-resnet-s0-09668e22"
-BEFORE, WITNESS = (
-    "digits-standard-small-resnet-s0-8b92484e",
-    "digits-standard-small-cnn-s0-59e86c72",
-)
+ALIGNED = aligned().id
+BEFORE, WITNESS = origin(aligned())
 SPEC = SurfacesSpec(index=3, grid=7)
 
 
