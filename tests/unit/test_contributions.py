@@ -269,6 +269,7 @@ def test_whether_robust_curves_rise_earlier_is_said_either_way(halves, says) -> 
         {"A": carried([3, 4] * 10, "standard"), "B AT": carried(halves, "pgd_at")}
     )
     assert says in said(figure) and f"{np.mean(halves):.1f} of 10 features in B AT" in said(figure)
+    assert "Each curve is one network; other seeds of a method may differ." in said(figure)
     assert len(figure.data) == 6 and [
         trace.line.dash for trace in figure.data if trace.mode == "lines"
     ] == ["solid", "dash"]

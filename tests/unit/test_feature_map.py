@@ -630,14 +630,14 @@ def test_the_figure_of_distances_has_the_probes_means_and_intervals(run) -> None
     mean, low, high = mean_interval(lead[1] - lead[0])
     assert (
         low > 0
-        and "B PGD-AT keeps images nearer to their class than A Standard: by"
+        and "the network B PGD-AT keeps images nearer to their class than A Standard: by"
         f" {mean:.2f} (95 %: {low:.2f} to {high:.2f})"
         in said
     )
     right = [result.pred_adv == result.y for result in (a, b)]
     low, high = tango(int((right[1] & ~right[0]).sum()), int((right[0] & ~right[1]).sum()), 60)
     assert (
-        "B PGD-AT is more accurate than A Standard;"
+        "the network B PGD-AT is more accurate than A Standard;"
         f" {100 * (right[1].mean() - right[0].mean()):.0f} points apart (95 %: +{100 * low:.0f}"
         in said
     )
