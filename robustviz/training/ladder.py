@@ -56,8 +56,9 @@ class Worst:
 
     def beside(self, plain: Evaluation | None) -> str:
         """`text`, and whether the evaluation that is told next to it met other images."""
-        apart = plain is not None and plain.images != self.images
-        return self.text + f" {plain.printed} met another set of images." * apart
+        if plain is None or plain.images == self.images:
+            return self.text
+        return f"{self.text} {plain.printed} met another set of images."
 
     def to_json(self) -> JSON:
         """Plain values: `worst_acc`, `worst_k` … of `n`, and which `images` they are."""
