@@ -81,6 +81,7 @@ def consult(net: nn.Module, x: Tensor, y: Tensor, attack: Attack, seed: int = 0)
         trial = try_out(own, x)
         y = check_labels(y, len(x), trial.classes, x)
         planted = plant(own, x, eps, norm, seed)
+        otherwise = _otherwise(own, x[:WIDE], y[:WIDE], eps, attack) if trial.has_gradient else None
 
     def left(attacker: Attack) -> int:
         rng = torch.Generator(device=x.device).manual_seed(seed)
@@ -96,7 +97,7 @@ def consult(net: nn.Module, x: Tensor, y: Tensor, attack: Attack, seed: int = 0)
         pgd60=left(PGD(eps=eps, steps=60, norm=norm)),
         square=left(Square(eps=eps, queries=QUERIES, variant="paper")) if norm == "linf" else None,
         cw20=left(CW(eps=eps, steps=20, norm=norm)),
-        otherwise=_otherwise(net, x[:WIDE], y[:WIDE], eps, attack) if trial.has_gradient else None,
+        otherwise=otherwise,
         found=planted.found(pgd20, seed) if planted else None,
         planted=planted,
     )

@@ -17,7 +17,7 @@ from robustviz.inputs import all_logits, logits_of, try_out
 MOST = 64  # images
 WAYS = 4  # directions in the space of the outputs that are looked at for each image
 FEWEST = 10  # fewer examples say nothing
-FURTHER = 0.01  # a planted example lies further than any inner point by this share of its height
+FURTHER = 0.05  # a planted example lies further than any inner point by this share of its height
 INNER = 20  # random points of each ball that must be called untouched
 # Where the readout begins to say "planted", between the highest inner point (0) and the planted
 # one (1). PGD-20 finds 95 % of what lies so near an inner point on every shipped network.
