@@ -159,7 +159,12 @@ def judged(net: nn.Module, attack: Attack | None = None) -> Evaluation:
     return measure(net, digits(), attack or PGD(eps=EPS, steps=20))
 
 
-@pytest.mark.parametrize("mask", MASKS)
+QUICK = ("hard staircase", "soft staircase", "logits x 1e4", "random layer", "one-hot")
+
+
+@pytest.mark.parametrize(
+    "mask", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in MASKS]
+)
 def test_a_masked_network_is_called_unreliable(mask: str) -> None:
     found = judged(Masked(MASKS[mask]).eval())
     assert not found.ok and found.verdict.startswith("unreliable: ")
