@@ -179,11 +179,14 @@ def _probe(run: runs.Run) -> None:
 
 
 def _climb(run: runs.Run) -> None:
-    """Climb the ladder, as far as that is not done yet."""
-    from robustviz.training.evaluate import ladder
+    """Climb the ladder, as far as that is not done yet. AutoAttack takes ten minutes a network, so
+    other budgets are climbed up to the margin rung.
+    """
+    from robustviz.training.evaluate import LADDER as RUNGS, ladder
 
     _say(run.id)
-    ladder(run, n=LADDER[run.data_key], say=functools.partial(_say, " "))
+    rungs = RUNGS[:-1] if run.eps in BUDGETS[run.data_key] else RUNGS
+    ladder(run, n=LADDER[run.data_key], say=functools.partial(_say, " "), rungs=rungs)
     _ship(run)
 
 
