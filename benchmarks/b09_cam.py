@@ -29,8 +29,8 @@ from robustviz.views.measure import images_of
 
 # (run, batch): the plan's 512, and 128, at which PART makes its masks
 SETTINGS = (
-    ("shapes-pgd-at-small-resnet-s0-f354e551", 512),
-    ("shapes-pgd-at-small-resnet-s0-f354e551", 128),
+    ("shapes-pgd-at-small-resnet-s0-89b8cc89", 512),
+    ("shapes-pgd-at-small-resnet-s0-89b8cc89", 128),
     ("shapes-standard-small-cnn-s0-67af4565", 512),
     ("digits-standard-tiny-vit-s0-035ae614", 512),
 )

@@ -203,7 +203,7 @@ def _warm() -> float:
 
 def _painted() -> Callable[[], object]:
     """From known features of 1,000 test images of shapes, clean and attacked, to the figure."""
-    run = runs.open_run("shapes-pgd-at-small-resnet-s0-f354e551")
+    run = runs.open_run("shapes-pgd-at-small-resnet-s0-89b8cc89")
     spec = FeatureMapSpec(projection="umap", n=IMAGES, steps=10)
     probes.features(run, spec.alike(FeaturesSpec))  # kept
     return lambda: figures.feature_map(probes.feature_map.answer(run, spec)).to_json()

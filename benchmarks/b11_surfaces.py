@@ -36,10 +36,10 @@ from robustviz.views.loss.surfaces import (
 from robustviz.views.measure import images_of
 
 DIGITS, DIGITS_CNN = (
-    "digits-standard-small-resnet-s0-8b92484e",
+    "digits-standard-small-resnet-s0-bc7976b4",
     "digits-standard-small-cnn-s0-59e86c72",
 )
-SHAPES = "shapes-standard-small-resnet-s0-cd0cb033"
+SHAPES = "shapes-standard-small-resnet-s0-66d1d3f3"
 NOTE = (
     "Convolutions take 81 to 86 % of ours (torch.profiler, one thread), and everybody has the same"
     " ones. A copy with folded batch norm would take 1.1 to 1.2 times less and be off by up to"

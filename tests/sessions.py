@@ -30,7 +30,7 @@ ADDRESSES = (
     "img=8&eps=12",
     "data=digits&eps=30&attack=fgsm",
     "img=2&attack=targeted",
-    "a=shapes-pgd-at-small-resnet-s0-f354e551&b=shapes-standard-small-cnn-s0-67af4565",
+    "a=shapes-pgd-at-small-resnet-s0-89b8cc89&b=shapes-standard-small-cnn-s0-67af4565",
     "cam=layer_cam&img=6",
     "cam=grad_cam_plusplus",
     "a=digits-standard-tiny-vit-s0-035ae614&b=digits-part-small-resnet-s0-0d19d5b9",

@@ -150,7 +150,7 @@ def test_an_aligned_run_is_compared_with_its_witness_and_with_networks_it_never_
 
 
 def test_the_share_on_the_object_is_counted_pixel_by_pixel(runs_home) -> None:
-    run = folder.open_run("shapes-standard-small-resnet-s0-cd0cb033")
+    run = folder.open_run("shapes-standard-small-resnet-s0-66d1d3f3")
     found = probes.gradients(
         run, GradientsSpec(n=6, targets="shapes-standard-small-cnn-s0-67af4565")
     )
