@@ -51,10 +51,12 @@ OTHERS = {
 # them gets every one right: its hard answers are the true labels, and the controls `witness_hard`
 # and `label` are one network. With these it gets 92 % of all training images right on both.
 WITNESS = {"digits": 125, "shapes": 1200}
-# The film of seed 0: every second epoch's weights in half precision.
+# The film of seed 0: every second epoch's weights in half precision. AFA's network on shapes has
+# none: trained again for it, with the same seed on another processor, it became one that warns
+# less. PGD-100×5 leaves .625 of that one, AutoAttack .580; of the shipped one .635 and .565.
 FILMED = {
     "digits": ("standard", "pgd_at", "afa", "supcon_margin"),
-    "shapes": ("standard", "pgd_at", "afa"),
+    "shapes": ("standard", "pgd_at"),
 }
 # PGD-AT with other budgets: a quarter, half, 1½ and twice the data set's ε, which it has itself.
 BUDGETS = {"digits": (0.0375, 0.075, 0.225, 0.3), "shapes": (2 / 255, 4 / 255, 12 / 255, 16 / 255)}
