@@ -18,6 +18,7 @@ from robustviz import cli, probes
 from robustviz.attacks import CW, Attack
 from robustviz.cli import seeds
 from robustviz.cli.sweep import Bar
+from robustviz.data import load
 from robustviz.runs import folder as runs, sweeps
 from robustviz.runs.inside import OVER
 from robustviz.training.config import TrainConfig
@@ -167,7 +168,12 @@ def _evaluate(run: runs.Run) -> None:
     """
     from robustviz.training.evaluate import evaluate
 
-    if all(seeds.found(run.evaluations(), run.eps, attack) for attack in seeds.ATTACKS):
+    whole = len(load(run.config.data, "test"))
+    met = [
+        {one.images for one in seeds.found(run.evaluations(), run.eps, attack) if one.n == whole}
+        for attack in seeds.ATTACKS
+    ]
+    if met[0] & met[1]:
         _say(f"{run.id} is measured")
     else:
         _say(run.id, evaluate(run, CW(steps=100)).line)
