@@ -433,7 +433,7 @@ def test_alignment_and_uniformity_of_every_epoch_that_was_kept(runs_home) -> Non
         assert found.uniformity[at] == pytest.approx(
             math.log(float(torch.exp(-2 * squared[off]).mean())), abs=1e-6
         )
-    single = figures.uniformity(probes.uniformity(shipped("standard"), UniformitySpec(n=60)))
+    single = figures.uniformity(probes.uniformity(shipped("trades"), UniformitySpec(n=60)))
     assert "kept no epochs" in single.layout.meta["sentence"] and len(single.data[1].x) == 1
 
 
