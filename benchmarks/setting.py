@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from robustviz import data, nets
 from robustviz.nets.base import Classifier
 from robustviz.runs import folder
+from robustviz.runs.naming import unusual
 from robustviz.training.config import TrainConfig, pick_device
 from robustviz.training.loop import train
 from robustviz.types import UserError
@@ -36,12 +37,13 @@ def find_shared_data() -> None:
 
 
 def shipped(data_key: str, method: str) -> folder.Run:
-    """The shipped small_resnet of a method, seed 0."""
+    """The shipped small_resnet of a method with its usual settings, seed 0."""
     found = (
         run
         for run in folder.all_runs()
         if run.shipped
         and run.id.startswith(f"{data_key}-{method.replace('_', '-')}-small-resnet-s0")
+        and not unusual(run)
     )
     return next(found)
 

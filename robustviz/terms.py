@@ -160,6 +160,13 @@ TERMS: dict[str, tuple[str, str]] = {
         "Diffusion model",
         "A network that makes new images out of noise; some defences train on such images too.",
     ),
+    "cw": (
+        "CW",
+        (
+            "Carlini and Wagner's loss: by how much the best wrong class beats the right one."
+            " CW-100 climbs it in 100 steps, where PGD climbs cross-entropy."
+        ),
+    ),
     "doctor": (
         "Doctor",
         (

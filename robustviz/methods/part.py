@@ -83,7 +83,7 @@ class Reweighted(Adversarial):
     apply: Literal["clip", "scale"] = option(
         "clip",
         "clip: no step leaves a pixel's radius (the authors' code); scale: the finished change is"
-        " multiplied by radius/ε (their README).",
+        " multiplied by radius/ε (their description).",
         advanced=True,
         later=True,
     )

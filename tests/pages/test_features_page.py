@@ -251,7 +251,7 @@ def test_a_run_without_snapshots_says_so_and_those_with_them_make_a_film(visit, 
     app = visit(
         "features",
         data="digits",
-        a=ordinary("digits", "standard").id,
+        a=ordinary("digits", "trades").id,
         b=ordinary("digits", "pgd_at").id,
         **FEW,
     )

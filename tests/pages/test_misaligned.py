@@ -64,7 +64,7 @@ def test_a_row_sets_the_class_and_an_image_of_it(visit, monkeypatch) -> None:
 
 @pytest.mark.parametrize("look", ["stages", "pairs", "centres", "uniformity"])
 def test_every_closer_look_is_drawn_with_a_sentence(visit, look) -> None:
-    said = words(opened(visit, **{"why-look": look, "b": ""}))
+    said = words(opened(visit, a=ordinary("digits", "trades").id, **{"why-look": look, "b": ""}))
     expected = {
         "stages": "the greatest fall is at",
         "pairs": "Pairs of one class are",

@@ -776,7 +776,8 @@ def test_the_gap_says_from_when_on_attacked_images_stay(films) -> None:
     )
 
 
-def test_a_run_without_snapshots_says_how_to_train_one_that_has(run) -> None:
+def test_a_run_without_snapshots_says_how_to_train_one_that_has(runs_home) -> None:
+    run = shipped("trades")
     assert run.snapshots == []
     with pytest.raises(UserError, match=r"kept the weights of 0 epochs.*snapshots = 2"):
         probes.feature_film(run)

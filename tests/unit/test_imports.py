@@ -174,8 +174,8 @@ def test_a_module_only_defines_things(path: Path) -> None:
 # How large things are, and whether they go round in circles.
 
 MODULES = [path for path in sources() if path.is_relative_to(PACKAGE)]
-# Of the whole package: 13,387 before the house was rebuilt, 13,359 after it. Then came sweeps and the
-# tables over seeds (370), the active test and the doctor's warnings (230), what withstood every
+# Of the whole package: 13,387 before the house was rebuilt, 13,359 after it. Then came sweeps and
+# the tables over seeds (370), the active test and the doctor's warnings (230), what withstood every
 # attack (80), names of networks (80), weight perturbation, SIP-AT and PART as released (130).
 STATEMENTS = 14_400
 

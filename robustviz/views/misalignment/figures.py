@@ -34,8 +34,8 @@ def shown_classes(result: Misalignment, focus: str = "") -> list[int]:
         return order[:MOST]
     c = names.index(focus)
     near = [
+        int(result.nearest[c]),  # the other end of the line
         *(k for k, _ in result.lands(c, CONFUSERS + 1)),
-        int(result.nearest[c]),
         int(result.boundary_class[c]),
     ]
     return [c, *[k for k in dict.fromkeys(near) if k not in (c, -1)][:CONFUSERS]]
