@@ -387,7 +387,7 @@ KILLED = [
 ]
 
 
-@pytest.mark.machine
+@pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_a_killed_sweep_ends_with_the_weights_of_one_that_was_not(
     runs_home: Path, tmp_path: Path
