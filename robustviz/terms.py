@@ -160,13 +160,6 @@ TERMS: dict[str, tuple[str, str]] = {
         "Diffusion model",
         "A network that makes new images out of noise; some defences train on such images too.",
     ),
-    "cw": (
-        "CW",
-        (
-            "Carlini and Wagner's loss: by how much the best wrong class beats the right one."
-            " CW-100 climbs it in 100 steps, where PGD climbs cross-entropy."
-        ),
-    ),
     "doctor": (
         "Doctor",
         (
@@ -365,7 +358,7 @@ TERMS: dict[str, tuple[str, str]] = {
         "PGD",
         (
             "Projected gradient descent: many small steps uphill on the loss, each pulled back"
-            " inside the budget. PGD-20 has 20 steps."
+            " inside the budget. PGD-20 has 20 steps. CW climbs Carlini and Wagner's margin."
         ),
     ),
     "pgd-at": (
