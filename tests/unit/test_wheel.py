@@ -70,7 +70,8 @@ def test_a_wheel_holds_the_networks_the_pages_and_the_types(wheel: Path) -> None
     assert {"robustviz/py.typed", "robustviz/cli/train.py"} <= names
     claims = (paths.ROOT / "checkpoints" / "claims").iterdir()
     assert {f"checkpoints/claims/{study.name}" for study in claims} <= shipped
-    assert wheel.stat().st_size < 25_000_000
+    # 26.6 MB with the budget family and the films; checkpoints may hold 40
+    assert wheel.stat().st_size < 30_000_000
 
 
 def test_an_installed_copy_measures_a_shipped_network(installed: Path, tmp_path: Path) -> None:
