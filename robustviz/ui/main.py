@@ -37,31 +37,22 @@ def page(name: str, title: str, help: str, *, default: bool = False) -> st.Page:
     )
 
 
-glossary = page("glossary", "Glossary", "Methods and words")
 start = page("start", "Start", "See how a network is fooled", default=True)
-menu = {
-    "See": [
-        start,
-        page("attack", "Attack", "How little does it take?"),
-        page("attention", "Attention", "Which pixels matter, and who gets to touch them?"),
-        page("features", "Features", "Do attacked images stay with their class?"),
-        page("soft_labels", "Soft labels & loss", "What changes when the target is less sure?"),
-    ],
-    "Try": [page("train", "Train", "What if…?")],
-    "Go deeper": [
-        page("contributions", "Contributions", "How many features carry the answer?"),
-        page("transfer", "Transfer", "Does a trick for one network fool another?"),
-    ],
-    "Glossary": [glossary],
-}
-# drawn by the shell: Streamlit's grouped menu is no valid list to a screen reader
+glossary = page("glossary", "Glossary", "Methods and words")
+menu = [
+    start,
+    page("attack", "Attack", "How little does it take?"),
+    page("attention", "Attention", "Which pixels matter, and who gets to touch them?"),
+    page("features", "Features", "Do attacked images stay with their class?"),
+    page("soft_labels", "Loss", "How close is the edge, and how steep?"),
+    page("transfer", "Transfer", "Does a trick for one network fool another?"),
+    page("contributions", "Contributions", "How many features carry the answer?"),
+    page("train", "Train", "What if…?"),
+    glossary,
+]
+# drawn by the shell: Streamlit's own menu is no valid list to a screen reader
 chosen = st.navigation(menu, position="hidden")
-st.set_page_config(
-    page_title=f"robustviz · {chosen.title}",
-    page_icon=shell.icon(),
-    layout="wide",
-    initial_sidebar_state="collapsed" if chosen == start else "auto",
-)
-shell.menu(menu)
+st.set_page_config(page_title=f"robustviz · {chosen.title}", page_icon=shell.icon(), layout="wide")
+shell.menu(menu, chosen)
 shell.run(chosen, light=chosen in (start, glossary))
 embedder.APP.start()  # last, so that the first page waits for nothing

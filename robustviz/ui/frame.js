@@ -1,0 +1,30 @@
+// What belongs to the browser's window and not to a page: a new page starts at its top, and a
+// lecturer goes on with the arrow keys. Draws nothing.
+let last = null;
+
+export default function frame({ data, setTriggerValue }) {
+  const main = document.querySelector('[data-testid="stMain"]');
+  if (last !== null && last !== data.page) main?.scrollTo(0, 0);
+  last = data.page;
+  if (!data.present) return;
+
+  function figures() {
+    const found = [...main.querySelectorAll('[data-testid="stPlotlyChart"], .st-key-title-row')];
+    return found.map((one) => one.getBoundingClientRect().top + main.scrollTop - 8);
+  }
+  function key(event) {
+    const from = event.composedPath()[0];
+    if (event.altKey || event.ctrlKey || event.metaKey || from.matches?.("input, textarea, select, [role=slider], [role=option], [role=combobox]")) return;
+    const way = { ArrowRight: 1, PageDown: 1, ArrowLeft: -1, PageUp: -1 }[event.key];
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (way) setTriggerValue("go", `${Date.now()} ${way}`);
+    if (step) {
+      const here = main.scrollTop, tops = figures();
+      const next = step > 0 ? tops.find((top) => top > here + 20) : tops.reverse().find((top) => top < here - 20);
+      main.scrollTo(0, next ?? (step > 0 ? main.scrollHeight : 0));
+    }
+    if (way || step) event.preventDefault();
+  }
+  document.addEventListener("keydown", key);
+  return () => document.removeEventListener("keydown", key);
+}

@@ -1,0 +1,92 @@
+// Shows a screen (robustviz/views/screen.py). Called again with new data after every rerun, on the
+// same elements: what must survive hangs on the section. The slider stays where a person left it,
+// unless Python opens it somewhere else.
+export default function mount({ data, parentElement, setStateValue, setTriggerValue }) {
+  const root = parentElement.querySelector(".screen");
+  const find = (what) => root.querySelector(what);
+  const my = (root.my ??= { at: 0, start: null, timer: 0, revealed: false });
+  my.data = data;
+  for (const [name, colour] of Object.entries(data.colours)) root.style.setProperty(`--${name}`, colour);
+
+  const { control } = data, range = find("input");
+  find(".control").hidden = !control;
+  if (control) {
+    find(".label").textContent = control.label;
+    range.title = control.help;
+    range.max = control.values.length - 1;
+    if (my.start !== control.start || my.count !== control.values.length) {
+      my.start = control.start;
+      my.count = control.values.length;
+      my.at = control.start;
+    }
+    range.value = my.at;
+  } else {
+    my.at = 0;
+  }
+
+  if (my.picture !== data.picture) {
+    my.picture = data.picture;
+    find(".picture").innerHTML = data.picture;
+    my.moving = [...find(".picture").querySelectorAll("[data-move]")].map((one) => [one, one.dataset.move.split(" ")]);
+  }
+  find(".picture").setAttribute("aria-label", data.alt);
+  const sure = find(".sure > div"), list = document.createElement("ul");
+  list.append(...data.sure.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
+  sure.replaceChildren(list);
+  find(".sure").hidden = !data.sure.length;
+
+  if (my.question !== data.question) my.revealed = false;
+  my.question = data.question;
+  const asking = Boolean(data.present) && !my.revealed;
+  root.classList.toggle("asking", asking);
+  root.classList.toggle("presenting", Boolean(data.present));
+  find(".reveal").hidden = !asking;
+
+  function draw() {
+    const now = my.data, pick = (values) => values[Math.min(my.at, values.length - 1)];
+    const last = now.control ? now.control.values.length - 1 : 0;
+    root.style.setProperty("--at", last ? my.at / last : 0);
+    if (now.control) {
+      const said = now.control.values[my.at] + now.control.unit;
+      find("output").textContent = said;
+      range.setAttribute("aria-valuetext", said);
+    }
+    const answer = pick(now.answer) ?? "";
+    if (find(".answer").textContent !== answer) find(".answer").textContent = answer;
+    for (const [one, names] of my.moving) {
+      for (const name of names) {
+        if (!now.moves[name]) continue;
+        const [kind, values] = now.moves[name], value = pick(values);
+        if (kind === "text") one.textContent = value;
+        else if (kind === "html") one.innerHTML = value;
+        else if (one.getAttribute(kind) !== value) one.setAttribute(kind, value);
+      }
+    }
+  }
+
+  range.oninput = () => {
+    my.at = Number(range.value);
+    draw();
+    clearTimeout(my.timer);
+    my.timer = setTimeout(() => { my.start = my.at; setStateValue("at", my.at); }, 500);
+  };
+  const clicked = (event) => {
+    const one = event.target.closest("[data-click]");
+    // with the time, else the same click again would be no news
+    if (one) setTriggerValue("clicked", `${Date.now()} ${one.dataset.click}`);
+  };
+  find(".picture").onclick = clicked;
+  find(".picture").onkeydown = (event) => {
+    const own = event.target.closest("button, a, input");
+    if (!own && (event.key === "Enter" || event.key === " ") && event.target.closest("[data-click]")) {
+      event.preventDefault();
+      clicked(event);
+    }
+  };
+  find(".reveal").onclick = () => {
+    my.revealed = true;
+    root.classList.remove("asking");
+    find(".reveal").hidden = true;
+  };
+  draw();
+}
