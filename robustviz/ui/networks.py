@@ -1,0 +1,233 @@
+"""The networks that pages can show: which there are, what they are called, in which order, which
+two a page opens with, on which image. No widgets, and no torch for what is shipped.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustviz import registry
+from robustviz.imports import load
+from robustviz.runs import folder
+from robustviz.runs.naming import method_label, unusual
+from robustviz.types import JSON
+from robustviz.views.pictures import png
+
+FIRST = {"data": "shapes", "a": "standard", "b": "pgd_at"}  # what is chosen before anybody chose
+
+
+class Group(NamedTuple):
+    """A group of methods: its name, what must not be misread about them, and its sign."""
+
+    name: str
+    caution: str = ""
+    icon: str = ""
+
+
+GROUPS = {  # in the order of every picker
+    "defence": Group("Defence"),
+    "no adversarial training": Group(
+        "No adversarial training",
+        "The network never sees an attack while it learns, so a gain under FGSM alone is not"
+        " robustness.",
+        ":material/shield_question:",
+    ),
+    "red team": Group(
+        "Red team",
+        "It improves the attacker's copy and defends nothing by itself.",
+        ":material/swords:",
+    ),
+}
+
+
+@functools.lru_cache(maxsize=1024)
+def data_name(run: folder.Run) -> str:
+    """The name under which runs on the same test images come together: the data's key where its
+    dials are those of the shipped runs, else with a hash. A dial that acts in training only does
+    not count. A folder of the user's own is known by its name.
+    """
+    key, rest = run.data_key, _dials(run)
+    if run.shipped or not rest or rest in _shipped_dials(key):
+        return key
+    folders = (name for name, option in _settings(key).items() if option.kind == "folder")
+    named = next((Path(str(rest[name])).name for name in folders), key) or key
+    return f"{named}-{hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:6]}"
+
+
+@functools.cache
+def _shipped_dials(key: str) -> list[JSON]:
+    return [_dials(run) for run in folder.all_runs() if run.shipped and run.data_key == key]
+
+
+def _dials(run: folder.Run) -> JSON:
+    train_only = [name for name, option in _settings(run.data_key).items() if option.train_only]
+    return {
+        name: value
+        for name, value in run.info.get("data", {}).items()
+        if name not in ("key", *train_only)
+    }
+
+
+def _settings(key: str) -> dict[str, registry.Option]:
+    """The settings of a data set; none where it is one of another version of robustviz."""
+    return registry.options(registry.get("data", key)) if key in registry.keys("data") else {}
+
+
+@functools.lru_cache(maxsize=1024)
+def label(run: folder.Run) -> str:
+    """A run's name: method, what it was trained with that is not usual, net, seed, and where it is
+    the user's own its id's hash.
+    """
+    parts = (
+        method_label(run.method_key),
+        *unusual(run),
+        run.architecture,
+        f"seed {run.info.get('seed')}",
+        "" if run.shipped else run.id[-8:],
+    )
+    return " · ".join(filter(None, parts))
+
+
+def option(run: folder.Run) -> str:
+    """A run's name in a picker: its group, then its name."""
+    return f"{group(run.method_key).name} · {label(run)}"
+
+
+def method_option(key: str) -> str:
+    """A method's name in a picker: its group, then its name."""
+    return f"{group(key).name} · {method_label(key)}"
+
+
+def group(key: str) -> Group:
+    """A method's group."""
+    return GROUPS[registry.get("method", key).group]
+
+
+def methods() -> list[str]:
+    """Every method's key in the order of the pickers: by group, in each as registered."""
+    return sorted(
+        registry.keys("method"),
+        key=lambda key: list(GROUPS).index(registry.get("method", key).group),
+    )
+
+
+def ordered(every: Iterable[folder.Run]) -> dict[str, folder.Run]:
+    """Runs by id in the order of the pickers: group, method, network, settings, seed; shipped ones
+    before the user's.
+    """
+    places, nets = methods(), registry.keys("net")
+
+    def place(run: folder.Run) -> tuple[Any, ...]:
+        return (
+            places.index(run.method_key),
+            nets.index(run.architecture),
+            unusual(run),
+            run.info.get("seed"),
+            not run.shipped,
+        )
+
+    return {run.id: run for run in sorted(every, key=place)}
+
+
+def trained(every: Iterable[folder.Run] | None = None) -> dict[str, folder.Run]:
+    """Every run (of `every`) that has weights and can be shown, by id; the shipped one where a
+    user's has the same id.
+    """
+    known, nets = registry.keys("method"), registry.keys("net")
+    out: dict[str, folder.Run] = {}
+    for run in folder.all_runs() if every is None else every:
+        if (
+            # one of another version of robustviz may have a method or a network unknown here
+            run.method_key in known
+            and run.architecture in nets
+            and not _l2(run)
+            and "images" in run.info
+            and (run.shipped or os.path.exists(f"{run.path}/net.safetensors"))
+        ):
+            out.setdefault(run.id, run)
+    return out
+
+
+def _l2(run: folder.Run) -> bool:
+    """Whether it was trained in l2: views measure changes in grey levels, and an l2 budget is in
+    other units.
+    """
+    return bool((run.info.get("method", {}).get("attack") or {}).get("norm", "linf") != "linf")
+
+
+def on(data: str) -> dict[str, folder.Run]:
+    """The trained runs on this data (its `data_name`), by id, in the order of the pickers."""
+    return ordered(run for run in trained().values() if data_name(run) == data)
+
+
+def defaults(here: dict[str, folder.Run]) -> tuple[str, str]:
+    """The ids that A and B start from: the usual methods', else the first ones there are; B is
+    empty where A is alone.
+    """
+    a = nearest(here, FIRST["a"]) or next(iter(here))
+    rest = {run_id: run for run_id, run in here.items() if run_id != a}
+    return a, nearest(rest, FIRST["b"]) or next(iter(rest), "")
+
+
+def nearest(here: dict[str, folder.Run], method: str, like: folder.Run | None = None) -> str:
+    """The id of the run of a method that is most like another run, else the most ordinary one;
+    empty where there is none.
+    """
+    settings = unusual(like) if like else ()
+    net, seed = (like.architecture, like.info.get("seed")) if like else ("small_resnet", 0)
+
+    def distance(run: folder.Run) -> tuple[bool, ...]:
+        return (
+            unusual(run) != settings,
+            run.architecture != net,
+            run.info.get("seed") != seed,
+            not run.shipped,
+        )
+
+    same = [run for run in here.values() if run.method_key == method]
+    return min(same, key=distance).id if same else ""
+
+
+def default_image(a: str, b: str) -> int:
+    """The test image to open with: the first that A misreads under attack and B holds, else the
+    first that A gets right untouched, else 0; by what their evaluations found of each image.
+    """
+    mine, theirs = _right(a), _right(b)
+    telling = [mine[0] & ~mine[1] & theirs[0] & theirs[1]] if len(mine[0]) == len(theirs[0]) else []
+    return next((int(each.argmax()) for each in (*telling, mine[0]) if each.any()), 0)
+
+
+def _right(run_id: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which test images a network gets right untouched, and attacked as in its evaluation; nothing
+    where it has none.
+    """
+    evaluation = folder.open_model(run_id).evaluation() if run_id else None
+    if evaluation is None or not evaluation.robust_right:
+        return np.zeros(0, bool), np.zeros(0, bool)
+    return evaluation.right()
+
+
+def test_count(run_id: str) -> int:
+    """How many test images the run's data has."""
+    return len(_images(run_id))
+
+
+@functools.lru_cache(maxsize=256)
+def thumbnail(run_id: str, index: int) -> tuple[bytes, str]:
+    """One test image as PNG, and the name of its class."""
+    split = _images(run_id)
+    image = split.take(load("torch").tensor([index]))
+    return png(image.x[0].numpy(), 128), split.classes[int(image.y[0])]
+
+
+def _images(run_id: str) -> Any:
+    return load("robustviz.views.measure").images_of(folder.open_model(run_id))
