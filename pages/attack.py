@@ -4,11 +4,10 @@ images.
 
 import streamlit as st
 
-from robustviz.ui import context, shell
+from robustviz.ui import header, shell
 from robustviz.views.attack import panel as attack
 
-st.title("How little does it take?")
-here = context.sidebar()
+here = header.open("How little does it take?")
 
 
 @shell.fragment

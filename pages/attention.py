@@ -2,13 +2,12 @@
 
 import streamlit as st
 
-from robustviz.ui import context, shell
+from robustviz.ui import header, shell
 from robustviz.views.attention import panel as attention
 from robustviz.views.paint import panel as paint
 from robustviz.views.quadrants import panel as quadrants
 
-st.title("Which pixels matter, and who gets to touch them?")
-here = context.sidebar()
+here = header.open("Which pixels matter, and who gets to touch them?")
 
 
 @shell.fragment

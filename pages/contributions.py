@@ -2,11 +2,10 @@
 
 import streamlit as st
 
-from robustviz.ui import context, shell
+from robustviz.ui import context, header, shell
 from robustviz.views.contributions import panel as contributions
 
-st.title("How many features carry the answer?")
-here = context.sidebar()
+here = header.open("How many features carry the answer?")
 
 
 @shell.fragment

@@ -2,12 +2,11 @@
 
 import streamlit as st
 
-from robustviz.ui import context, shell
+from robustviz.ui import context, header, shell
 from robustviz.views.features import panel as features
 from robustviz.views.misalignment import panel as misaligned
 
-st.title("Do attacked images stay with their class?")
-here = context.sidebar()
+here = header.open("Do attacked images stay with their class?")
 
 
 @shell.fragment

@@ -2,11 +2,10 @@
 
 import streamlit as st
 
-from robustviz.ui import context, shell
+from robustviz.ui import context, header, shell
 from robustviz.views.loss import panel as soft_labels
 
-st.title("What changes when the target is less sure?")
-here = context.sidebar()
+here = header.open("What changes when the target is less sure?")
 
 
 @shell.fragment

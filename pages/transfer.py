@@ -4,11 +4,10 @@ import streamlit as st
 
 from robustviz.runs.files import read_json
 from robustviz.types import UserError
-from robustviz.ui import context, shell
+from robustviz.ui import header, shell
 from robustviz.views.transfer import panel as transfer, report
 
-st.title("Does a trick for one network fool another?")
-here = context.sidebar()
+here = header.open("Does a trick for one network fool another?")
 
 
 @shell.fragment

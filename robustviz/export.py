@@ -12,7 +12,8 @@ from robustviz.views.result import ProbeSpec
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a figure is made: `robustviz.figures.<figure>` of what each run answers to `spec`.
+    """How a figure is made: `robustviz.figures.<figure>` of what each run answers to `spec`;
+    without a figure the lines end with what was found.
 
     `runs`: run ids by the names that the figure prints, "A PGD-AT"; one nameless run ("") for a
     figure of one network. `options` are the figure's; whatever is not named has its default.
@@ -20,7 +21,7 @@ class Recipe:
 
     runs: Mapping[str, str]
     spec: ProbeSpec[Any]
-    figure: str
+    figure: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def code(self) -> str:
@@ -41,8 +42,6 @@ class Recipe:
             f"found = {{name: {made.format('open_run(run)')} for name, run in runs.items()}}"
         )
         alone = list(self.runs) == [""] and "found = " + made.format(f"open_run({self.runs['']!r})")
-        return (
-            "from robustviz import figures, open_run, probes\n"
-            f"{alone or several}\n"
-            f"figures.{self.figure}(found{options}).show()"
+        return f"from robustviz import figures, open_run, probes\n{alone or several}\n" + (
+            f"figures.{self.figure}(found{options}).show()" if self.figure else "found"
         )

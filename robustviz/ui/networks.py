@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from robustviz import registry
 from robustviz.imports import load
-from robustviz.runs import folder
+from robustviz.runs import catalogue, folder
 from robustviz.runs.naming import method_label, unusual
 from robustviz.types import JSON
 from robustviz.views.pictures import png
@@ -58,8 +58,7 @@ def data_name(run: folder.Run) -> str:
     key, rest = run.data_key, _dials(run)
     if run.shipped or not rest or rest in _shipped_dials(key):
         return key
-    folders = (name for name, option in _settings(key).items() if option.kind == "folder")
-    named = next((Path(str(rest[name])).name for name in folders), key) or key
+    named = next((Path(str(rest[name])).name for name in _dial("folders", key)), key) or key
     return f"{named}-{hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:6]}"
 
 
@@ -69,17 +68,15 @@ def _shipped_dials(key: str) -> list[JSON]:
 
 
 def _dials(run: folder.Run) -> JSON:
-    train_only = [name for name, option in _settings(run.data_key).items() if option.train_only]
-    return {
-        name: value
-        for name, value in run.info.get("data", {}).items()
-        if name not in ("key", *train_only)
-    }
+    left_out = ("key", *_dial("train_only", run.data_key))
+    return {name: value for name, value in run.info.get("data", {}).items() if name not in left_out}
 
 
-def _settings(key: str) -> dict[str, registry.Option]:
-    """The settings of a data set; none where it is one of another version of robustviz."""
-    return registry.options(registry.get("data", key)) if key in registry.keys("data") else {}
+def _dial(what: str, key: str) -> list[str]:
+    """Dials of a data set by what is said of them; none where it is one of another version of
+    robustviz.
+    """
+    return list(catalogue.facts("data", key)[what]) if catalogue.known("data", key) else []
 
 
 @functools.lru_cache(maxsize=1024)
@@ -109,22 +106,24 @@ def method_option(key: str) -> str:
 
 def group(key: str) -> Group:
     """A method's group."""
-    return GROUPS[registry.get("method", key).group]
+    return GROUPS[catalogue.facts("method", key)["group"]]
 
 
-def methods() -> list[str]:
-    """Every method's key in the order of the pickers: by group, in each as registered."""
-    return sorted(
-        registry.keys("method"),
-        key=lambda key: list(GROUPS).index(registry.get("method", key).group),
-    )
+def methods(*needed: str) -> list[str]:
+    """Every method's key in the order of the pickers: by group, in each as registered; without
+    torch where those that are shipped have all of `needed`.
+    """
+    keys = catalogue.keys("method", *needed) if needed else registry.keys("method")
+    return sorted(keys, key=lambda key: [*GROUPS].index(catalogue.facts("method", key)["group"]))
 
 
 def ordered(every: Iterable[folder.Run]) -> dict[str, folder.Run]:
     """Runs by id in the order of the pickers: group, method, network, settings, seed; shipped ones
     before the user's.
     """
-    places, nets = methods(), registry.keys("net")
+    every = list(every)
+    places = methods("standard", *(run.method_key for run in every))
+    nets = catalogue.keys("net", *(run.architecture for run in every))
 
     def place(run: folder.Run) -> tuple[Any, ...]:
         return (
@@ -142,14 +141,13 @@ def trained(every: Iterable[folder.Run] | None = None) -> dict[str, folder.Run]:
     """Every run (of `every`) that has weights and can be shown, by id; the shipped one where a
     user's has the same id.
     """
-    known, nets = registry.keys("method"), registry.keys("net")
     out: dict[str, folder.Run] = {}
     for run in folder.all_runs() if every is None else every:
         if (
             # one of another version of robustviz may have a method or a network unknown here
-            run.method_key in known
-            and run.architecture in nets
-            and not _l2(run)
+            catalogue.known("method", run.method_key)
+            and catalogue.known("net", run.architecture)
+            and not is_l2(run)
             and "images" in run.info
             and (run.shipped or os.path.exists(f"{run.path}/net.safetensors"))
         ):
@@ -157,7 +155,7 @@ def trained(every: Iterable[folder.Run] | None = None) -> dict[str, folder.Run]:
     return out
 
 
-def _l2(run: folder.Run) -> bool:
+def is_l2(run: folder.Run) -> bool:
     """Whether it was trained in l2: views measure changes in grey levels, and an l2 budget is in
     other units.
     """

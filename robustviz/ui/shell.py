@@ -19,11 +19,12 @@ import streamlit as st
 from PIL import Image, ImageDraw
 from streamlit.components.v2.types import ComponentRenderer
 
-from robustviz import imports
+from robustviz import imports, paths
 from robustviz.types import UserError
 
 Page = Any
 P = ParamSpec("P")
+HERE = Path(__file__)
 
 
 @functools.cache
@@ -105,41 +106,9 @@ def _guarded(work: Callable[[], None]) -> bool:
     return False
 
 
-# The chosen segment, tab and slider value are text in the primary colour; in dark no one colour can
-# carry white button text and be read as text too, so these, and a button under the pointer, get a
-# lighter one. Pickers may be wider than their place: names of runs differ at their ends. A table
-# fits on a phone. Coloured Python has too little contrast. The top row stands where Streamlit keeps
-# an empty one, and its own menu stays at the right end; what is below starts at once.
-STYLE = """<style>[data-testid="stSliderThumbValue"] p,
-[data-testid="stTab"][aria-selected="true"] p,
-[data-testid="stButtonGroup"] button[data-selected="true"] p,
-button:not([kind^="primary"]):is(:hover, :focus, :active, [aria-expanded="true"]):enabled * {
-  color: light-dark(#1F66C8, #8DB8FF) }
-[data-testid="stSelectboxVirtualDropdown"] { min-width: min(28rem, 84vw) }
-[data-testid="stCode"] code .token.token { color: inherit }
-[data-testid="stHeader"] { background: transparent; height: 2.75rem; min-height: 0; pointer-events: none }
-[data-testid="stHeader"] :is(button, a) { pointer-events: auto }
-[data-testid="stMainBlockContainer"] { padding: .25rem 2.5rem 2rem; max-width: 84rem; margin: 0 auto }
-[data-testid="stMainBlockContainer"] > [data-testid="stVerticalBlock"] { gap: .5rem }
-.st-key-menu { min-height: 2.5rem; padding-right: 2.5rem; flex-wrap: nowrap }
-.st-key-menu-row { flex-wrap: wrap; gap: 0 .1rem }
-.st-key-menu [data-testid="stPageLink-NavLink"] { padding: .15rem .45rem; margin: 0 }
-.st-key-menu-folded { display: none }
-.st-key-title-row h1 { padding: 0; font-size: 1.75rem }
-.st-key-title-row { gap: .25rem .5rem }
-@media (max-width: 60rem) { .st-key-menu-row { display: none } .st-key-menu-folded { display: block } }
-@media (max-width: 40rem) { [data-testid="stMarkdownContainer"] table { font-size: .75rem }
-  [data-testid="stMarkdownContainer"] :is(th, td) { padding: .2rem .25rem }
-  [data-testid="stMainBlockContainer"] { padding: .25rem 1rem 2rem } }</style>"""
-# One figure a screen, in letters that can be read from the back row.
-LECTURE = """<style>html { font-size: 21px }
-.st-key-pickers { display: none }
-[data-testid="stPlotlyChart"] { min-height: 88vh; align-content: center }</style>"""
-
-
 @functools.cache
 def _frame() -> ComponentRenderer:
-    js = Path(__file__).with_name("frame.js").read_text(encoding="utf-8")
+    js = HERE.with_name("frame.js").read_text(encoding="utf-8")
     return st.components.v2.component("robustviz.frame", html="<span hidden></span>", js=js)
 
 
@@ -152,35 +121,45 @@ def menu(pages: Sequence[Page], chosen: Page) -> None:
     """The name, which leads to the first page, and one row of links to the others; folded on a
     phone. In a lecture there is none: the arrow keys go from page to page.
     """
-    st.html(STYLE)
+    st.html(HERE.with_name("shell.css"))
     present = presenting()
     with st.container(horizontal=True, key="menu", vertical_alignment="center", gap="small"):
-        went = _frame()(
-            key="frame",
-            data={"page": chosen.url_path, "present": present},
-            on_go_change=lambda: None,
-            width="content",
-        )
         if present:
-            _lecture(pages, chosen, str(went.get("go") or ""))
-            return
-        st.page_link(pages[0], label="**◈ robustviz**")
-        with st.container(horizontal=True, key="menu-row", gap="small"):
+            _lecture(pages, chosen)
+        else:
+            _links(pages)
+            _window(chosen, present)
+
+
+def _window(chosen: Page, present: bool) -> str:
+    """What the browser's window does, and which way an arrow key went, `1`, `-1` or none."""
+    went = _frame()(
+        key="frame",
+        data={"page": chosen.url_path, "present": present},
+        on_go_change=lambda: None,
+        width="content",
+    )
+    return str(went.get("go") or "").partition(" ")[2]
+
+
+def _links(pages: Sequence[Page]) -> None:
+    st.page_link(pages[0], label="**◈ robustviz**")
+    with st.container(horizontal=True, key="menu-row", gap="small"):
+        for page in pages:
+            st.page_link(page)
+    with (
+        st.container(key="menu-folded", width="content"),
+        st.popover("Pages", icon=":material/menu:", on_change="rerun") as folded,
+    ):
+        if folded.open:
             for page in pages:
                 st.page_link(page)
-        with (
-            st.container(key="menu-folded", width="content"),
-            st.popover("Pages", icon=":material/menu:", on_change="rerun") as folded,
-        ):
-            if folded.open:
-                for page in pages:
-                    st.page_link(page)
 
 
-def _lecture(pages: Sequence[Page], chosen: Page, went: str) -> None:
-    """Back, on and out, for the mouse; `went` is what an arrow key said."""
-    at = pages.index(chosen)
-    st.html(LECTURE)
+def _lecture(pages: Sequence[Page], chosen: Page) -> None:
+    """Back, on and out, by the mouse or an arrow key."""
+    at, went = pages.index(chosen), _window(chosen, True)
+    st.html(HERE.with_name("lecture.css"))
     ways = {
         -1: ("Previous page", ":material/arrow_back:"),
         1: ("Next page", ":material/arrow_forward:"),
@@ -190,11 +169,16 @@ def _lecture(pages: Sequence[Page], chosen: Page, went: str) -> None:
         pressed = st.button(
             said, key=f"lecture{way}", icon=icon, disabled=not there, type="tertiary"
         )
-        if there and (pressed or went.endswith(f" {way}")):
+        if there and (pressed or went == str(way)):
             st.switch_page(pages[at + way], query_params={**st.query_params, "present": "1"})
     if st.button("End lecture", key="lecture-end", icon=":material/close:", type="tertiary"):
         del st.query_params["present"]
         st.rerun()
+
+
+def go(name: str) -> None:
+    """Leave for the page of that name."""
+    st.switch_page(str(paths.ROOT / "pages" / f"{name}.py"))
 
 
 def reset_button() -> None:

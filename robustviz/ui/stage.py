@@ -10,7 +10,7 @@ from streamlit.components.v2.types import ComponentRenderer
 from streamlit.delta_generator import DeltaGenerator
 
 from robustviz.ui import shell
-from robustviz.views.screen import Screen, files, page
+from robustviz.views.screen import Screen, files
 
 
 class Seen(NamedTuple):
@@ -73,10 +73,3 @@ def _moved(key: str, control: Any) -> None:
     at = (st.session_state.get(key) or {}).get("at")
     if control is not None and isinstance(at, int) and 0 <= at < len(control.values):
         st.session_state[control.key] = str(control.values[at])
-
-
-def home(key: str, screen: Screen, title: str) -> tuple[str, bytes]:
-    """The name and the bytes of a file with the screen, its control included, for a lecture without
-    a server.
-    """
-    return f"{key}.html", page(screen, title)

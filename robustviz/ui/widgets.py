@@ -23,6 +23,7 @@ from robustviz.ui.context import Context, choose, thumbnail
 from robustviz.ui.shell import theme
 from robustviz.views.files import csv, html
 from robustviz.views.result import ProbeSpec, Result
+from robustviz.views.screen import Screen, page
 from robustviz.views.theme import BRUSH, CONFIG
 
 A = TypeVar("A")
@@ -148,20 +149,65 @@ def draw(
     if sentence := meta["sentence"] if frame.words is None else frame.words:
         st.markdown(sentence)
     results = {"": found} if isinstance(found, Result) else found
-    downloads(
-        made,
-        results,
-        frame,
-        None
-        if frame.spec is None
-        else Recipe(
-            {name: str(result.meta["run"]) for name, result in results.items()},
-            frame.spec,
-            figure.__name__,
-            options,
-        ),
-    )
+    with st.container(horizontal=True, key=f"row-{key}"):
+        if meta["sure"]:
+            with st.popover("How sure?", type="tertiary", key=f"sure-{key}"):
+                st.markdown(meta["sure"])
+        downloads(
+            made,
+            results,
+            frame,
+            None
+            if frame.spec is None
+            else Recipe(_runs(results), frame.spec, figure.__name__, options),
+        )
     return chosen(key) if frame.brush else []
+
+
+def _runs(results: Mapping[str, Result]) -> dict[str, str]:
+    return {name: str(result.meta["run"]) for name, result in results.items()}
+
+
+def take_home(
+    key: str,
+    title: str,
+    screen: Screen,
+    results: Mapping[str, Result],
+    spec: ProbeSpec[Any] | None = None,
+) -> None:
+    """The menu of a first screen: the screen with its control as one file, all that was measured,
+    and the lines of Python that measure it again.
+    """
+    with st.popover(
+        "Take home",
+        icon=":material/download:",
+        key=f"home-{key}",
+        type="tertiary",
+        on_change="rerun",
+    ) as menu:
+        if not menu.open:
+            return
+        scheme = "dark" if st.context.theme.type == "dark" else "light"
+        _file(
+            "This screen (HTML, works offline)",
+            lambda: page(screen, title, scheme),
+            f"{key}.html",
+            "text/html",
+        )
+        _measured_files(key, results)
+        if spec is not None:
+            st.markdown("In a notebook:")
+            st.code(Recipe(_runs(results), spec).code(), language="python", wrap_lines=True)
+
+
+def _measured_files(key: str, results: Mapping[str, Result]) -> None:
+    for name, result in results.items():
+        _file(
+            f"All that was measured{name and f', {name}'} (npz)",
+            result.to_npz,
+            "-".join([key, *map(str.lower, re.findall(r"\w+", name))]) + ".npz",
+            "application/zip",
+        )
 
 
 def chosen(key: str) -> list[int]:
@@ -190,13 +236,7 @@ def downloads(
         if not menu.open:
             return
         _file("Numbers drawn (CSV)", lambda: csv(figure), f"{key}.csv", "text/csv")
-        for name, result in results.items():
-            _file(
-                f"All that was measured{name and f', {name}'} (npz)",
-                result.to_npz,
-                "-".join([key, *map(str.lower, re.findall(r"\w+", name))]) + ".npz",
-                "application/zip",
-            )
+        _measured_files(key, results)
         _file("Figure (HTML, works offline)", lambda: html(figure), f"{key}.html", "text/html")
         st.markdown("Figure (SVG): the camera at the figure's upper right.")
         if (image := frame.image) is not None:

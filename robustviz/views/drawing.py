@@ -35,7 +35,7 @@ def tile(
     return (
         f'<figure style="width:min({size}px, 100%)">'
         + (f'<p class="above {side}">{escape(above)}</p>' if above else "")
-        + f'<img src="{src}" width="{size}" style="width:100%;height:auto" alt="{escape(alt)}"{moves[0]}>'
+        + f'<img src="{src}" width="{size}" alt="{escape(alt)}"{moves[0]}>'
         + (f"<figcaption{moves[1]}>{escape(below)}</figcaption>" if below or move else "")
         + "</figure>"
     )

@@ -122,9 +122,11 @@ def page(screen: Screen, title: str, scheme: str = "light") -> bytes:
 _SENTENCE = re.compile(r"(?<=[.!?:;])\s+(?=[^a-z\s])|\n+")
 _MARKUP = re.compile(r"<[^>]*>|:[a-z-]+\[|:material/\w+:|[*`\]]|^\s*[-#|]+\s*", re.MULTILINE)
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-_AS_ONE = re.compile(r"\d+(?:[.,]\d+)* (?:of|to) \d+(?:[.,]\d+)*|\d+[/×–]\d+")
+_AS_ONE = re.compile(
+    r"\d+(?:[.,]\d+)* (?:of|to) \d+(?:[.,]\d+)*|\d+(?:[.,]\d+)?[/×–]\d+(?:[.,]\d+)?"
+)
 # a number that is part of a name, as in PGD-20 or 3-D
-_NAME = re.compile(r"\b[A-Za-z]+[-_ ]?\d+\b(?![.,%]\d)|\b\d-D\b")
+_NAME = re.compile(r"\b[A-Za-z]+-\d+\b(?![.,%]\d)|\b\d-D\b")
 
 
 def wordy(text: str) -> list[str]:

@@ -179,13 +179,15 @@ def band(
     )
 
 
-def finish(figure: go.Figure, alt: str, meta: dict[str, Any], sentence: str = "") -> go.Figure:
+def finish(
+    figure: go.Figure, alt: str, meta: dict[str, Any], sentence: str = "", sure: str = ""
+) -> go.Figure:
     """The figure with the protocol behind it in `layout.meta`; there too `sentence`, which says
-    what is seen in this case, with its numbers, and is printed beside the figure, and `alt`, which
-    says what kind of figure it is and the sentence.
+    what is seen in this case, with its numbers, and is printed beside the figure, `alt`, which
+    says what kind of figure it is and the sentence, and `sure`, the protocol in words.
     """
-    alt, sentence = (_HYPHEN.sub("−", words) for words in (alt, sentence))
+    alt, sentence, sure = (_HYPHEN.sub("−", words) for words in (alt, sentence, sure))
     kept = {key: value for key, value in meta.items() if key != "classes"}
     return figure.update_layout(
-        meta={**kept, "alt": f"{alt} {sentence}".strip(), "sentence": sentence}
+        meta={**kept, "alt": f"{alt} {sentence}".strip(), "sentence": sentence, "sure": sure}
     )

@@ -23,7 +23,7 @@ PACKAGE = REPOSITORY / "robustviz"
 ORDER = (
     r"|imports|paths|process|types|terms|chance|stats|registry",
     r"training|training\.(evaluation|ladder)|views|views\.result|views\.\w+|views\.\w+\.result",
-    r"views\.(theme|pictures|slides|files)",
+    r"views\.(theme|pictures|slides|files|screen|drawing|verdict|sketches)",
     r"views\.\w+\.\w*figures",
     r"figures|losses|measures|inputs|embedder|(data|nets)(\.\w+)?",
     r"cam|attacks(\.\w+)?",

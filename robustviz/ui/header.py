@@ -1,0 +1,133 @@
+"""The row that every page with networks on it begins with: its question, and the pickers of A, B,
+the image and the data set. What is chosen lives in the address.
+"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from robustviz import imports
+from robustviz.runs import folder
+from robustviz.types import UserError
+from robustviz.ui import networks, shell
+from robustviz.ui.context import OWN, Context, follow_data
+from robustviz.ui.shell import linked
+
+
+def open(title: str) -> Context:
+    """Draw the row; what is chosen. Raises UserError where no trained model exists."""
+    st.session_state.pop("chosen", None)  # this is the run that shows it
+    every = networks.trained(known := folder.all_runs())
+    with st.container(
+        horizontal=True, vertical_alignment="center", key="title-row", width="stretch"
+    ):
+        st.title(title, anchor=False, width="stretch")
+        if not every:
+            raise UserError(
+                "There is no trained model yet: train one on the Train page, or run `make zoo`."
+            )
+        with st.container(
+            horizontal=True,
+            vertical_alignment="center",
+            key="pickers",
+            width="content",
+            gap="small",
+        ):
+            here = _pickers(every, known)
+    return here
+
+
+def _pickers(every: dict[str, folder.Run], known: list[folder.Run]) -> Context:
+    names = sorted(
+        set(map(networks.data_name, every.values())),
+        key=lambda name: (name != networks.FIRST["data"], name),
+    )
+    # the data set to start from is that of a run which the address names
+    named = (every.get(st.query_params.get(side, "")) for side in ("a", "b"))
+    first = next((networks.data_name(run) for run in named if run is not None), names[0])
+    picker = linked("data", first, names)
+    data = str(st.session_state["data"])
+    here = networks.ordered(run for run in every.values() if networks.data_name(run) == data)
+    options, start = list(here), networks.defaults(here)
+    of_a = linked("a", start[0], options)
+    a = str(st.session_state["a"])
+    # an address may name A alone
+    of_b = linked("b", start[0] if a == start[1] else start[1], ["", *options])
+    b = str(st.session_state["b"] or "")
+    for side, run_id, choices, widget in (("a", a, options, of_a), ("b", b, ["", *options], of_b)):
+        name = _short(here[run_id]) if run_id else "none"
+        with st.popover(f":{shell.side_colour(side)}[**{side.upper()}**] {name}"):
+            _network(side, here, choices, widget)
+            if side == "a":
+                _offer_training(every[a].data_key, known)
+    image = _image(a, b, data)
+    st.selectbox(
+        "Data set", names, on_change=follow_data, label_visibility="collapsed", width=150, **picker
+    )
+    return Context(data, a, b, image)
+
+
+def _network(side: str, here: dict[str, folder.Run], choices: list[str], widget: dict) -> None:  # type: ignore[type-arg]
+    """What a network's picker holds: the list, what its method does, and the scoreboard."""
+    run_id = st.selectbox(
+        f"Network {side.upper()}",
+        choices,
+        format_func=lambda one: networks.option(here[one]) if one else "none",
+        **widget,
+    )
+    if run_id:
+        st.markdown(networks.label(here[run_id]))
+    if st.button("Choose by how they score", key=f"board-{side}", icon=":material/scatter_plot:"):
+        imports.load("robustviz.views.compare.panel").drawer(side)
+
+
+def _short(run: folder.Run) -> str:
+    return " · ".join((networks.method_label(run.method_key), *networks.unusual(run)))
+
+
+def _image(a: str, b: str, data: str) -> int:
+    """The image's picker: its number, and the drawer in which one is chosen by looking."""
+    count = networks.test_count(a)
+    start = networks.default_image(a, b)
+    widget = linked("img", start, range(count))
+    index = int(st.session_state["img"])
+    picture, name = networks.thumbnail(a, index)
+    with st.popover(f"Image {index}: {name}"):
+        st.number_input(f"Test image, 0 to {count - 1}", 0, count - 1, **widget)
+        st.container(width=128).image(picture, width="stretch", alt=f"Test image {index}: {name}")
+        st.markdown(
+            f"A {name}, one of {count} test images of {data}."
+            + (
+                " The first that A misreads under attack and B holds."
+                if b and index == start
+                else ""
+            )
+        )
+        if st.button("Choose by looking", key="gallery", icon=":material/grid_view:"):
+            imports.load("robustviz.ui.gallery").drawer(Context(data, a, b, index))
+    return index
+
+
+def _offer_training(data_key: str, known: list[folder.Run]) -> None:
+    """Lead to the Train page, with the method that the last change of the data set did not find
+    there; say which runs are left out.
+    """
+    if left_out := [run.id for run in known if networks.is_l2(run)]:
+        st.markdown(
+            (f"{left_out[0]} is" if len(left_out) == 1 else f"{len(left_out)} runs are")
+            + " not listed: trained in l2, while these views measure in grey levels."
+        )
+    missing = str(st.session_state.get("missing", ""))
+    if missing:
+        st.warning(f"{networks.method_label(missing)} has not been trained on this data yet.")
+    if st.button(
+        f"Train {networks.method_label(missing) if missing else 'another model'}",
+        key="offer",
+        icon=":material/model_training:",
+    ):
+        st.session_state.update(
+            {"train-data": data_key}
+            | ({"train-method": missing, "train-recipe": OWN} if missing else {})
+        )
+        st.session_state.pop("missing", None)
+        shell.go("train")
