@@ -14,9 +14,10 @@ import pytest
 from robustviz import registry
 from robustviz.runs import folder as runs, naming
 from robustviz.training.config import TrainConfig
-from robustviz.ui import context, widgets
+from robustviz.ui import networks, widgets
 from robustviz.ui.context import Context
 from robustviz.views.transfer import panel as transfer
+from tests.pages.conftest import sound, words
 
 IMAGES = {"classes": 10, "channels": 1, "size": 8, "names": [*"0123456789"]}
 
@@ -59,18 +60,18 @@ def test_many_ordinary_networks_change_neither_the_first_pair_nor_what_tells_run
     }
     mine = add("pgd_at", own=True, seed=5)
     add("trades")
-    here = context.on("digits")
-    assert context._defaults(here) == (first.id, second.id)
+    here = networks.on("digits")
+    assert networks.defaults(here) == (first.id, second.id)
     assert (
-        context.label(aligned["label"]) == "Model alignment · target=label · small_resnet · seed 0"
+        networks.label(aligned["label"]) == "Model alignment · target=label · small_resnet · seed 0"
     )
-    assert context.label(aligned["witness_soft"]) == "Model alignment · small_resnet · seed 0"
-    assert context.label(mine) == f"PGD-AT · small_resnet · seed 5 · {mine.id[-8:]}"
-    names = [context.option(run) for run in here.values()]
+    assert networks.label(aligned["witness_soft"]) == "Model alignment · small_resnet · seed 0"
+    assert networks.label(mine) == f"PGD-AT · small_resnet · seed 5 · {mine.id[-8:]}"
+    names = [networks.option(run) for run in here.values()]
     assert len(set(names)) == len(names) == 10
     assert names[:3] == [
         "Defence · PGD-AT · small_resnet · seed 0",
-        f"Defence · {context.label(mine)}",
+        f"Defence · {networks.label(mine)}",
         "Defence · TRADES · small_resnet · seed 0",
     ]
     assert [name.split(" · ")[0] for name in names] == ["Defence"] * 3 + [
@@ -102,15 +103,15 @@ def test_the_same_kind_of_network_is_taken_to_another_data_set(add):
     )
     one = add("standard", seed=1)
     add("standard")
-    here = context.on("digits")
+    here = networks.on("digits")
     like = add(
         "model_alignment",
         {"method.target": "witness_hard", "method.source": "other", "method.witness": "v"},
         own=True,
     )
-    assert context._nearest(here, "model_alignment", like) == hard.id
-    assert context._nearest(here, "standard", one) == one.id
-    assert context._nearest(here, "trades") == ""
+    assert networks.nearest(here, "model_alignment", like) == hard.id
+    assert networks.nearest(here, "standard", one) == one.id
+    assert networks.nearest(here, "trades") == ""
 
 
 def test_figures_call_two_networks_of_one_method_by_what_differs(add):
@@ -127,19 +128,19 @@ def test_figures_call_two_networks_of_one_method_by_what_differs(add):
     add("standard")
     for eps in (0.01, 0.3):
         add("pgd_at", eps=eps)
-    assert context._defaults(context.on("digits"))[1] == first.id
-    names = [context.label(run) for run in context.on("digits").values()]
+    assert networks.defaults(networks.on("digits"))[1] == first.id
+    names = [networks.label(run) for run in networks.on("digits").values()]
     assert "PGD-AT · ε 0.3 (76/255) · small_resnet · seed 0" in names
     assert len(set(names)) == len(names)
 
 
 def test_b_is_another_network_or_none(add):
     lonely = add("standard", seed=3)
-    assert context._defaults(context.on("digits")) == (lonely.id, "")
+    assert networks.defaults(networks.on("digits")) == (lonely.id, "")
     other = add("standard", seed=4)
-    assert context._defaults(context.on("digits")) == (lonely.id, other.id)
+    assert networks.defaults(networks.on("digits")) == (lonely.id, other.id)
     defended = add("trades")
-    assert context._defaults(context.on("digits")) == (lonely.id, defended.id)
+    assert networks.defaults(networks.on("digits")) == (lonely.id, defended.id)
 
 
 def test_a_run_of_a_method_or_a_network_that_is_not_known_here_hides_nothing(add):
@@ -150,4 +151,30 @@ def test_a_run_of_a_method_or_a_network_that_is_not_known_here_hides_nothing(add
     )
     (strange.path / "config.json").write_text(json.dumps(strange_info), encoding="utf-8")
     (newer.path / "config.json").write_text(json.dumps(newer_info), encoding="utf-8")
-    assert list(context.on("digits")) == [known.id]
+    assert list(networks.on("digits")) == [known.id]
+
+
+def test_the_title_row_picks_a_and_b_the_image_and_the_data(visit, few):
+    app = sound(visit("contributions"))
+    assert [box.label for box in app.selectbox][:3] == ["Network A", "Network B", "Data set"]
+    assert app.session_state["data"] == "shapes"
+    first = networks.default_image(app.session_state["a"], app.session_state["b"])
+    assert app.session_state["img"] == first
+    assert "The first that A misreads under attack and B holds." in words(app)
+    app.number_input(key="img").set_value(first + 1).run()
+    assert "The first that" not in words(sound(app))
+    assert app.query_params["img"] == str(first + 1)
+    app.selectbox(key="data").set_value("digits").run()
+    assert app.session_state["img"] == networks.default_image(
+        app.session_state["a"], app.session_state["b"]
+    )
+    assert "img" not in app.query_params  # it belongs to the other data set
+
+
+def test_a_lecture_has_no_menu_and_two_ways_to_go(visit, few):
+    app = sound(visit("contributions", present=1))
+    assert not app.get("page_link")
+    assert {"lecture-1", "lecture1", "lecture-end"} <= {button.key for button in app.button}
+    assert "present" in app.query_params
+    app.button(key="lecture-end").click().run()
+    assert "present" not in app.query_params and app.get("page_link")
