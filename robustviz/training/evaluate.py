@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from robustviz import data, registry
+from robustviz import data, progress, registry
 from robustviz.attacks import CW, FGSM, PGD, Attack, AutoAttack
 from robustviz.attacks.base import answers
 from robustviz.data import Dataset
@@ -153,6 +153,7 @@ def _blocks(
                     f" {tuple(images.shape)}: as many images are wanted."
                 )
             images = shown
+            progress.count(len(images))
         yield (answers(task.net, images, task.trial.at_once) == labels).cpu(), images
 
 

@@ -14,6 +14,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 import plotly.graph_objects as go
 import streamlit as st
 
+from robustviz import progress
 from robustviz.export import Recipe
 from robustviz.runs import folder
 from robustviz.runs.naming import labels
@@ -84,11 +85,25 @@ def measured(
     )
     if missing and (not cost or spot.button(label, key=f"measure-{spec.key}")):
         spot.empty()
-        with st.spinner(f"Measuring {what} …"):
+        with spot.container(), st.spinner(f"Measuring {what} …"), _counted():
             results |= asked(lambda run_id: cache.answer(run_id, spec), missing)
+        spot.empty()
     for reason in dict.fromkeys(unable):  # A and B may share it: it is said once
         st.info(reason, icon=":material/info:")
     return {name: results[name] for name in named if name in results}
+
+
+@contextmanager
+def _counted() -> Iterator[None]:
+    """Inside, a bar counts the images that are done, where somebody says how many there are."""
+    spot = st.empty()
+
+    def tell(done: int, total: int) -> None:
+        if total:
+            spot.progress(min(1.0, done / total), text=f"{min(done, total)} of {total} images")
+
+    with progress.watched(tell):
+        yield
 
 
 @dataclass(frozen=True)
