@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from robustviz import paths, registry
+from robustviz.runs import catalogue
 from robustviz.runs.files import (
     read_json as read_json,
     stamp,
@@ -95,7 +96,7 @@ class Run(Inside):
             self.shipped
             and self.method_key == "standard"
             and self.info.get("n_train")
-            == (registry.get("data", self.data_key).recipe.get("n_train") or 0)
+            == (catalogue.facts("data", self.data_key)["recipe"].get("n_train") or 0)
         )
 
     @property

@@ -4,12 +4,13 @@ of one method are told apart by what they were trained with.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from robustviz import registry
+from robustviz.imports import load
+from robustviz.runs import catalogue
 from robustviz.runs.folder import Run
 from robustviz.runs.inside import FOUND_OUT
 from robustviz.types import JSON, eps_text
@@ -26,7 +27,7 @@ SEEDS = (
 
 def method_label(key: str) -> str:
     """A method's printed name."""
-    return str(registry.get("method", key).label) if key else ""
+    return str(catalogue.facts("method", key)["label"]) if key else ""
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
@@ -75,11 +76,9 @@ def _settings(run: Run) -> JSON:
     """A run's settings by dotted path, with today's defaults where it is older than a setting; runs
     that it names left out.
     """
-    from robustviz.training.config import TrainConfig
-
     method = registry.get("method", run.method_key)
     named = registry.of_kind(method, *registry.RUNS)
-    usual = registry.encode(TrainConfig())
+    usual = registry.encode(load("robustviz.training.config").TrainConfig())
     return {
         **dict(_flat(run.info, usual, UNSAID)),
         **dict(_flat(run.info["data"], {}, ("key",), "data.")),
@@ -105,24 +104,22 @@ def unusual(run: Run) -> tuple[str, ...]:
     runs that it names left out; then radius, epochs and images where they are not its data's.
     """
 
-    def differing(asked: Mapping[str, Any], usual: Any) -> Iterator[str]:
-        known = registry.options(type(usual))
+    def differing(asked: Mapping[str, Any], usual: JSON, kinds: JSON) -> Iterator[str]:
         for name, value in asked.items():
-            kind = known[name].kind if name in known else ""
-            default = getattr(usual, name, None)
-            if isinstance(value, dict) and dataclasses.is_dataclass(default):
-                yield from differing(value, default)
-            elif kind not in registry.RUNS and value != registry.encode(default):
+            kind, default = kinds.get(name, ""), usual.get(name)
+            if isinstance(kind, dict) and isinstance(value, dict):
+                yield from differing(value, default or {}, kind)
+            elif kind not in registry.RUNS and value != default:
                 written = eps_text if kind == "radius" else "{:g}".format
                 yield f"{name}={written(value) if isinstance(value, float) else value}"
 
-    method = registry.get("method", run.method_key)
-    data = registry.get("data", run.data_key) if run.data_key in registry.keys("data") else None
-    recipe = {"epochs": 20, "n_train": 0, **getattr(data, "recipe", {}), **method.recipe}
+    method, key = catalogue.facts("method", run.method_key), run.data_key
+    data = catalogue.facts("data", key) if catalogue.known("data", key) else {}
+    recipe = {"epochs": 20, "n_train": 0, **data.get("recipe", {}), **method["recipe"]}
     usual = {name: recipe[name] or 0 for name in ("epochs", "n_train")}
-    usual["eps"] = getattr(data, "default_eps", run.eps)
+    usual["eps"] = data.get("default_eps", run.eps)
     return (
-        *differing(run.info["method"], method()),
+        *differing(run.info["method"], method["usual"], method["kinds"]),
         *(
             _said(name, value)
             for name, value in run.info.items()

@@ -20,6 +20,7 @@ from robustviz.imports import load
 from robustviz.runs import catalogue, folder
 from robustviz.runs.naming import method_label, unusual
 from robustviz.types import JSON
+from robustviz.views import pack
 from robustviz.views.pictures import png
 
 FIRST = {"data": "shapes", "a": "standard", "b": "pgd_at"}  # what is chosen before anybody chose
@@ -147,7 +148,7 @@ def trained(every: Iterable[folder.Run] | None = None) -> dict[str, folder.Run]:
             # one of another version of robustviz may have a method or a network unknown here
             catalogue.known("method", run.method_key)
             and catalogue.known("net", run.architecture)
-            and not is_l2(run)
+            and not isis_l2(run)
             and "images" in run.info
             and (run.shipped or os.path.exists(f"{run.path}/net.safetensors"))
         ):
@@ -155,7 +156,7 @@ def trained(every: Iterable[folder.Run] | None = None) -> dict[str, folder.Run]:
     return out
 
 
-def is_l2(run: folder.Run) -> bool:
+def isis_l2(run: folder.Run) -> bool:
     """Whether it was trained in l2: views measure changes in grey levels, and an l2 budget is in
     other units.
     """
@@ -216,16 +217,21 @@ def _right(run_id: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
 
 def test_count(run_id: str) -> int:
     """How many test images the run's data has."""
-    return len(_images(run_id))
+    run = folder.open_model(run_id)
+    return catalogue.images(data_name(run)) or len(_images(run))
 
 
 @functools.lru_cache(maxsize=256)
 def thumbnail(run_id: str, index: int) -> tuple[bytes, str]:
     """One test image as PNG, and the name of its class."""
-    split = _images(run_id)
-    image = split.take(load("torch").tensor([index]))
-    return png(image.x[0].numpy(), 128), split.classes[int(image.y[0])]
+    run = folder.open_model(run_id)
+    story = pack.images(data_name(run))
+    for image, y in zip(story.x[story.index == index], story.y[story.index == index], strict=True):
+        return png(image / np.float32(255), 128), run.classes[int(y)]
+    split = _images(run)
+    one = split.take(load("torch").tensor([index]))
+    return png(one.x[0].numpy(), 128), split.classes[int(one.y[0])]
 
 
-def _images(run_id: str) -> Any:
-    return load("robustviz.views.measure").images_of(folder.open_model(run_id))
+def _images(run: folder.Run) -> Any:
+    return load("robustviz.views.measure").images_of(run)

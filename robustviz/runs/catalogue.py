@@ -1,0 +1,97 @@
+"""What methods, data sets and networks are called, and what is usual for them, without torch: what
+the registry says of those that are shipped lies in `checkpoints/story/catalogue.json`, and others
+are asked for there. `make story` writes it, and a test holds it equal to the registry.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from robustviz import paths, registry
+from robustviz.runs.files import read_json, stamp
+from robustviz.types import JSON, UserError
+
+FILE = paths.ROOT / "checkpoints" / "story" / "catalogue.json"
+KINDS = ("method", "data", "net")
+
+
+def keys(kind: str, *needed: str) -> list[str]:
+    """The keys of a kind in the order of the registry: the shipped ones, or where one of `needed`
+    is none of those, all.
+    """
+    known = list(_shipped(stamp(FILE)).get(kind, ()))
+    return known if known and set(needed) <= set(known) else list(registry.keys(kind))
+
+
+def known(kind: str, key: str) -> bool:
+    """Whether this version of robustviz has it."""
+    return key in keys(kind, key)
+
+
+def facts(kind: str, key: str) -> JSON:
+    """What there is to know of one, see `described`. Raises UserError for a key that is none."""
+    shipped = _shipped(stamp(FILE)).get(kind, {})
+    return shipped[key] if key in shipped else described(kind, key)
+
+
+def images(data: str) -> int | None:
+    """How many test images the shipped runs on a data set have; None where none is shipped."""
+    count: int | None = _shipped(stamp(FILE)).get("images", {}).get(data)
+    return count
+
+
+def described(kind: str, key: str) -> JSON:
+    """What the registry says: of a method how it is called and explained, and its `usual` settings
+    with their `kinds`; of a data set its `recipe` and radius, and which dials change no test image
+    or name a folder.
+    """
+    return dict(_TELL[kind](registry.get(kind, key)))
+
+
+def found(images: dict[str, int]) -> JSON:
+    """The whole catalogue as it should be; `images`: test images by data set."""
+    every = {kind: {key: described(kind, key) for key in registry.keys(kind)} for kind in KINDS}
+    return {**every, "images": images}
+
+
+@functools.lru_cache(maxsize=1)
+def _shipped(now: tuple[int, int, int]) -> JSON:
+    try:
+        return read_json(FILE)
+    except UserError:
+        return {}
+
+
+def _method(cls: Any) -> JSON:
+    usual = cls()
+    return {
+        **{name: getattr(cls, name) for name in ("label", "group", "text", "paper", "choices")},
+        "recipe": registry.encode(cls.recipe),
+        "usual": registry.encode(usual),
+        "kinds": _kinds(usual),
+    }
+
+
+def _kinds(thing: Any) -> JSON:
+    """What each setting is, where that is said; of what has settings of its own, theirs."""
+    kinds: JSON = {}
+    for name, option in registry.options(type(thing)).items():
+        value = getattr(thing, name)
+        kinds[name] = _kinds(value) if dataclasses.is_dataclass(value) else option.kind
+    return {name: kind for name, kind in kinds.items() if kind}
+
+
+def _data(cls: Any) -> JSON:
+    dials = registry.options(cls)
+    return {
+        "recipe": registry.encode(getattr(cls, "recipe", {})),
+        "default_eps": cls.default_eps,
+        "train_only": [name for name, option in dials.items() if option.train_only],
+        "folders": list(registry.of_kind(cls, "folder")),
+    }
+
+
+_TELL: dict[str, Callable[[Any], JSON]] = {"method": _method, "data": _data, "net": lambda cls: {}}

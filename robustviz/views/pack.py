@@ -1,0 +1,66 @@
+"""The shipped pack: what the first screens of the default pairs ask of their networks, measured by
+`make story`, and the story images. It is read without torch.
+
+`checkpoints/story/<run id>.zip` has each answer as `<registry key of the spec>.npz`, with the hash
+of the weights it was measured on; `checkpoints/story/<data>.npz` has the images of a data set.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import numpy as np
+
+from robustviz import paths, registry
+from robustviz.types import UserError
+from robustviz.views.result import ProbeSpec, Result
+
+if TYPE_CHECKING:
+    from robustviz.runs.folder import Run
+
+R = TypeVar("R", bound=Result)
+
+FOLDER = paths.ROOT / "checkpoints" / "story"
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images of a test split: their numbers (N,), uint8 (N,C,H,W), classes (N,)."""
+
+    index: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+
+
+def kept(run: Run, spec: ProbeSpec[R]) -> R | None:
+    """What a shipped run answers to a spec, if that was shipped too, else None."""
+    if not run.shipped:
+        return None
+    name = f"{registry.key(spec)}.npz"
+    return cast("R | None", _answer(FOLDER / f"{run.id}.zip", name, spec.result, run.weights))
+
+
+@functools.lru_cache(maxsize=512)
+def _answer(file: Path, name: str, kind: type[Any], weights: str) -> Result | None:
+    try:
+        with zipfile.ZipFile(file) as pack:
+            result: Result = kind.from_npz(pack.read(name))
+    except (OSError, KeyError, zipfile.BadZipFile, UserError):  # none there, or a damaged one
+        return None
+    return result if result.meta.get("weights") == weights else None
+
+
+@functools.lru_cache(maxsize=8)
+def images(data: str) -> Images:
+    """The story images of a data set; none where it has no pack."""
+    try:
+        content = (FOLDER / f"{data}.npz").read_bytes()
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            return Images(*(file[name] for name in ("index", "x", "y")))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return Images(np.zeros(0, int), np.zeros((0, 1, 1, 1), np.uint8), np.zeros(0, int))
