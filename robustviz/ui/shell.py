@@ -128,6 +128,9 @@ def menu(pages: Sequence[Page], chosen: Page) -> None:
             _lecture(pages, chosen)
         else:
             _links(pages)
+            if st.button("Present", key="lecture", type="tertiary", help="Large type, arrow keys."):
+                st.query_params["present"] = "1"
+                st.rerun()
             _window(chosen, present)
 
 
