@@ -54,9 +54,8 @@ def test_question_answer_picture_and_control_need_no_scrolling(page, server, set
 def test_what_is_written_can_be_taken_in_at_a_glance(page, server, settled, name, data):
     page.goto(f"{server}/{name}?data={data}")
     settled(page)
-    texts = page.locator(
-        "[data-testid=stMain] [data-testid=stMarkdownContainer]:visible > :is(p, ul), .screen .answer"
-    ).all_inner_texts()
+    written = "[data-testid=stMain] [data-testid=stMarkdownContainer]:visible > :is(p, ul)"
+    texts = page.locator(f"{written}, .screen .answer").all_inner_texts()
     texts += page.locator(".screen .picture figcaption").all_inner_texts()
     assert not [sentence for text in texts for sentence in wordy(text)]
 
