@@ -16,7 +16,8 @@ from robustviz.stats import FEW, tango
 from robustviz.training.evaluation import attack_name
 from robustviz.types import JSON, UserError, eps_text
 from robustviz.views.theme import COLOURS, LIGHT, blank, finish
-from robustviz.views.transfer.result import Transfer
+from robustviz.views.transfer.first import LEARNED, moved, targets
+from robustviz.views.transfer.result import Fooled, Transfer
 
 FAINT = 25.0  # points: smaller differences must not look large
 ALIKE = 0.1  # nats, for the same reason
@@ -221,6 +222,71 @@ def _against(name: str, cells: Sequence[Cell]) -> str:
     )
 
 
+def alignment(
+    result: Fooled, *, b: str = "", b_name: str = "B", template: str = LIGHT
+) -> go.Figure:
+    """By how much more images fool each target once their source learned a witness's soft labels,
+    and after the two controls: points of all images, with Tango's 95 % intervals. `b`: the run id
+    of network B. Raises UserError for a network without an aligned copy.
+    """
+    shown = dict(zip(result.models, result.meta["shown"], strict=True))
+    copies = {shown[run]["target"]: run for run in result.sources[1:]}
+    if not copies:
+        raise UserError("No aligned copy of this network is there to compare it with.")
+    bars, colour = targets(result, b, b_name), COLOURS[template]
+    figure = blank(
+        template,
+        "What does alignment move?",
+        height=150 + 64 * len(bars),
+        xaxis={"title": "points more of all images, after minus before", "zeroline": False},
+        yaxis={"range": [len(bars) - 0.5, -0.5], "tickvals": [*range(len(bars))]}
+        | {"ticktext": [_wrapped(bar.name) for bar in bars], "showgrid": False},
+    )
+    figure.add_vline(x=0, line={"color": colour["faint"], "width": 2})
+    said = list[str]()
+    for place, target in enumerate(name for name in LEARNED if name in copies):
+        found = [moved(result, bar, copies[target]) for bar in bars]
+        middle = [100 * each[0] for each in found]
+        figure.add_scatter(
+            x=middle,
+            y=[at + 0.22 * (place - 1) for at in range(len(bars))],
+            mode="markers",
+            name=LEARNED[target],
+            marker={
+                "size": 11,
+                "symbol": ("circle", "square", "diamond")[place],
+                "color": colour["text" if target == "witness_soft" else "faint"],
+            },
+            error_x={
+                "array": [100 * each[2] - at for each, at in zip(found, middle, strict=True)],
+                "arrayminus": [at - 100 * each[1] for each, at in zip(found, middle, strict=True)],
+                "thickness": 2,
+            },
+            hovertemplate="%{x:+.1f} points<extra>" + LEARNED[target] + "</extra>",
+        )
+        unseen = [each for bar, each in zip(bars, found, strict=True) if bar.run]
+        higher, lower = sum(low > 0 for _, low, _, _ in unseen), sum(e[2] < 0 for e in unseen)
+        said.append(_toward(LEARNED[target], higher, lower, len(unseen)))
+    return finish(
+        figure,
+        "Dots with intervals: the change of the share fooled, for each target.",
+        result.meta,
+        " ".join(said),
+        f"Unseen networks took no part in the alignment. n = {result.n} test images,"
+        f" {_attack(result)}. Intervals are Tango's, for the same images before and after."
+        " The controls learned for as long. One source network says little about a method.",
+    )
+
+
+def _toward(learned: str, higher: int, lower: int, count: int) -> str:
+    """What one kind of labels did to the networks that took no part."""
+    if not higher and not lower:
+        return f"After {learned}: no difference shown on any unseen network." if count else ""
+    most, several = ("more", higher) if higher else ("fewer", lower)
+    rest = f", fewer fool {lower}" if higher and lower else ""
+    return f"After {learned} {most} images fool {several} of {count} unseen networks{rest}."
+
+
 def prediction_kl(result: Transfer, *, template: str = LIGHT) -> go.Figure:
     """How far apart untouched images' softmax outputs are: the mean KL of the row's from the
     column's, in nats.
@@ -363,7 +429,7 @@ def _labels(found: Mapping[str, Transfer], b: str) -> dict[str, str]:
     }
 
 
-def _attack(result: Transfer) -> str:
+def _attack(result: Transfer | Fooled) -> str:
     return (
         f"{attack_name(result.meta['attack'] | {'step_size': None})}, ε ="
         f" {eps_text(result.meta['eps'])}"

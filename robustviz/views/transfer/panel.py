@@ -7,16 +7,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from robustviz.runs import folder
 from robustviz.terms import term
 from robustviz.types import UserError, eps_text
-from robustviz.ui import cache, context, widgets
+from robustviz.ui import cache, context, stage, widgets
 from robustviz.ui.context import Context
 from robustviz.ui.shell import linked, write_address
-from robustviz.views.transfer import figures
-from robustviz.views.transfer.result import Kind, Transfer, TransferSpec
+from robustviz.views.transfer import first as drawn
+from robustviz.views.transfer.family import origin
+from robustviz.views.transfer.result import Fooled, FooledSpec, Kind, Transfer, TransferSpec
 
+TITLE = "Does a trick for one network fool another?"
 ATTACKS: dict[Kind, str] = {"pgd": "PGD", "mim": "MI", "dim": "DI", "tim": "TI"}
 RADII = {"half": "half ε", "whole": "whole ε"}
 COUNTS = (100, 300, 1000)
@@ -43,8 +46,76 @@ class Choice:
         return TransferSpec(",".join(targets), self.attack, eps, self.steps, self.n, self.seed)
 
 
+@dataclass(frozen=True)
+class First:
+    """What is chosen for the first screen: the attack and its noise."""
+
+    attack: Kind
+    seed: int
+
+
+def settings() -> First:
+    """Draw the first screen's settings."""
+    attack = st.segmented_control(
+        "Attack",
+        list(ATTACKS),
+        required=True,
+        format_func=ATTACKS.__getitem__,
+        help=term("mi"),
+        **linked("fooled-attack", "pgd", ATTACKS),
+    )
+    seed = st.number_input(
+        "Seed of the noise", 0, 9999, help=term("seed"), **linked("fooled-seed", 0, range(10_000))
+    )
+    write_address()  # here too: a fragment ends before the page does
+    return First(attack, int(seed))
+
+
+def asked(here: Context, chosen: First) -> tuple[str, FooledSpec]:
+    """The run that is asked, what A was before alignment where it is an aligned copy, and what it
+    is asked; networks of the user's own are named.
+    """
+    every = context.on(here.data)
+    before = next(iter(origin(every[here.a])), "")
+    root = before if before in every else here.a
+    also = [run for run in (here.a, here.b) if run not in ("", root) and not every[run].shipped]
+    return root, FooledSpec(",".join(dict.fromkeys(also)), chosen.attack, seed=chosen.seed)
+
+
+def first(here: Context, chosen: First, row: DeltaGenerator) -> Fooled | None:
+    """The first screen: whom images fool that were made on A. `row`: where its menu stands."""
+    root, spec = asked(here, chosen)
+    found = widgets.measured({"A": root}, spec, "whom its images fool").get("A")
+    if found is not None:
+        screen = drawn.screen(found, here.a, bars(here, found))
+        stage.show("transfer", screen)
+        with row:
+            widgets.take_home("transfer", TITLE, screen, {"": found}, spec)
+    return found
+
+
+def bars(here: Context, found: Fooled) -> list[drawn.Target]:
+    """Who is shown the images, B by its printed name."""
+    named = {run_id: name for name, run_id in widgets.names(here).items()}
+    return drawn.targets(found, here.b, named.get(here.b, "B"))
+
+
+def aligned(here: Context, chosen: First, found: Fooled) -> None:
+    """What alignment and its controls do to transfer, on the whole test split."""
+    from robustviz.views.transfer import figures
+
+    with widgets.place():
+        widgets.draw(
+            figures.alignment,
+            found,
+            widgets.Frame("alignment", asked(here, chosen)[1]),
+            b=here.b,
+            b_name=bars(here, found)[-1].name,
+        )
+
+
 def controls() -> Choice:
-    """Draw the controls."""
+    """Draw the matrix's controls."""
     a, b, c = st.columns([2, 1, 1], vertical_alignment="bottom")
     left, right = st.expander("More settings", icon=":material/settings:").columns(2)
     choice = Choice(
@@ -94,13 +165,13 @@ def sources(here: Context) -> dict[str, str]:
     every = context.on(here.data)
     a = every[here.a]
     copies = [run for run in every.values() if run.method_key == "model_alignment"]
-    own = (run for run in copies if a.id in (run.id, _origin(run)[0]))
-    origin = next(map(_origin, [*own, *copies]), ())
-    family = ({"before": origin[0]} if origin and origin[0] in every else {}) | {
+    own = (run for run in copies if a.id in (run.id, origin(run)[0]))
+    shared = next(map(origin, [*own, *copies]), ())
+    family = ({"before": shared[0]} if shared and shared[0] in every else {}) | {
         name: run.id
         for target, name in COPIES.items()
         for run in sorted(copies, key=lambda run: run.id != a.id)[::-1]  # A before any other
-        if _origin(run) == origin and run.info["method"].get("target") == target
+        if origin(run) == shared and run.info["method"].get("target") == target
     }
     letters = {here.a: "A"} | ({here.b: "B"} if here.b in family.values() else {})
     out = {
@@ -117,7 +188,7 @@ def targets(here: Context, made_on: dict[str, str]) -> list[str]:
     every = context.on(here.data)
     seen = {
         *made_on.values(),
-        *(role for run_id in made_on.values() for role in _origin(every[run_id])),
+        *(role for run_id in made_on.values() for role in origin(every[run_id])),
     }
     free = {run_id: run for run_id, run in every.items() if run_id not in seen}
     besides_b = {
@@ -163,13 +234,15 @@ def measured(here: Context, chosen: Choice) -> tuple[dict[str, Transfer], Transf
 
 def matrices(here: Context, chosen: Choice) -> None:
     """The matrix of errors, and what alignment and its controls move."""
+    from robustviz.views.transfer import figures
+
     with widgets.place():
         found, spec = measured(here, chosen)
         if not found:
             return
         st.markdown(
-            "An image counts where it qualifies: both networks know it untouched, and each is"
-            " fooled by its own attack. Half of ε is the paper's choice; with the whole"
+            "Here an image counts only where it qualifies: both networks know it untouched, and"
+            " each is fooled by its own attack. Half of ε is the paper's choice; with the whole"
             f" {eps_text(folder.open_model(here.a).eps)} more images usually qualify."
         )
         marked = here.b if here.b in spec.targets.split(",") else ""
@@ -218,15 +291,4 @@ def study(text: str, command: str) -> None:
     st.markdown(
         "Source: three seeds of two architectures, kept with robustviz; made and printed again by"
         f" `{command}`."
-    )
-
-
-def _origin(run: folder.Run) -> tuple[str, ...]:
-    """Run ids of (source, witness) of an aligned copy, as its training wrote them down; none for
-    any other run.
-    """
-    return tuple(
-        str(run.info.get("method", {}).get(role) or "").rstrip("/").rsplit("/", 1)[-1]
-        for role in ("source", "witness")
-        if run.method_key == "model_alignment"
     )

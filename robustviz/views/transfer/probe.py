@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustviz import losses, registry
+from robustviz import losses, progress, registry
 from robustviz.attacks import FGSM, PGD, Attack
 from robustviz.data import Dataset
 from robustviz.inputs import in_parts
@@ -31,7 +31,8 @@ from robustviz.training.evaluate import attacked, count_right, fingerprint
 from robustviz.training.evaluation import attack_name
 from robustviz.types import UserError, check_eps, eps_text
 from robustviz.views.measure import images_of, linf_net, meta_of, net_of, probe
-from robustviz.views.transfer.result import Transfer, TransferSpec, WhiteBox
+from robustviz.views.transfer.family import origin
+from robustviz.views.transfer.result import Fooled, FooledSpec, Transfer, TransferSpec, WhiteBox
 
 B = TypeVar("B", Bools, Tensor)
 
@@ -79,14 +80,15 @@ def logits_of(net: nn.Module, x: Tensor) -> Tensor:
         return torch.cat([net(part) for part in in_parts(x)])
 
 
-def attack_of(run: Run, spec: TransferSpec) -> Attack:
+def attack_of(run: Run, spec: TransferSpec | FooledSpec) -> Attack:
     """The attack with all its settings."""
-    eps = check_eps(run.eps / 2 if spec.eps is None else spec.eps)
+    half = isinstance(spec, TransferSpec)
+    eps = check_eps((run.eps / 2 if half else run.eps) if spec.eps is None else spec.eps)
+    step = {"step_size": eps / 4} if half else {}
     return cast(
         Attack,
         registry.build(
-            registry.get("attack", spec.attack),
-            {"eps": eps, "steps": spec.steps, "step_size": eps / 4},
+            registry.get("attack", spec.attack), {"eps": eps, "steps": spec.steps, **step}
         ),
     )
 
@@ -264,3 +266,72 @@ def _fooled(result: Transfer, row: int, name: str) -> str:
         f"{text} ({100 * result.difference[row]:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] points"
         f" since before the alignment, on the {result.paired[row, 0]} that qualify for both)"
     )
+
+
+def shown_to(run: Run, spec: FooledSpec) -> list[Run]:
+    """The run, its aligned copies, every shipped network of the data, and those that are named."""
+    shipped = [
+        each for each in all_runs() if each.shipped and each.info["data"] == run.info["data"]
+    ]
+    every = [*shipped, *named_runs(run, spec.also, "target")]
+    copies = [each for each in every if run.id in origin(each)[:1]]
+    return list({each.path.resolve(): each for each in (run, *copies, *every)}.values())
+
+
+def _fooled_name(run: Run, spec: FooledSpec) -> str:
+    """Weights of the other networks count too."""
+    others = ",".join(f"{each.id}@{each.weights}" for each in shown_to(run, spec))
+    return registry.key(replace(spec, also=others, eps=float(attack_of(run, spec).eps or 0)))
+
+
+@probe(FooledSpec, name=_fooled_name)
+def fooled(run: Run, spec: FooledSpec) -> Fooled:
+    """Whom images fool that were made on the run's network and on its aligned copies: all of them
+    count. Raises UserError for a run trained in l2.
+    """
+    linf_net(run)
+    attack, split, models = attack_of(run, spec), images_of(run), shown_to(run, spec)
+    few = split.take(torch.arange(min(spec.n, len(split))))
+    sources = [each for each in models if each is run or run.id in origin(each)[:1]]
+    progress.expect(len(few) * (len(sources) + len(models)))
+    made = [few.x, *(attacked(net_of(each), few.x, few.y, attack, spec.seed) for each in sources)]
+    packed = []
+    for each in models:
+        net = net_of(each)
+        wrong = [(logits_of(net, x).argmax(dim=1) != few.y).numpy() for x in made]
+        packed.append(np.packbits(wrong, axis=1))
+        progress.count(len(few))
+    bits = np.stack(packed, axis=1)
+    result = Fooled(
+        sources=[each.id for each in sources],
+        models=[each.id for each in models],
+        clean=bits[0],
+        wrong=bits[1:],
+        n=len(few),
+        meta=meta_of(
+            run,
+            split,
+            attack=registry.encode(attack),
+            eps=float(attack.eps or 0),
+            seed=spec.seed,
+            of=len(split),
+            witness={each.id: origin(each)[1] for each in sources[1:]},
+            shown=[
+                {
+                    "label": label(each),
+                    "method": each.method_key,
+                    "net": each.architecture,
+                    "seed": each.info.get("seed"),
+                    "ordinary": each.ordinary,
+                    "settings": list(unusual(each)),
+                    "target": each.info["method"].get("target", ""),
+                }
+                for each in models
+            ],
+        ),
+    )
+    result.meta["summary"] = (
+        f"{attack_name(registry.encode(attack))} images at ε = {eps_text(float(attack.eps or 0))}"
+        f" made on {run.id} fool it on {int(result.fooled(run.id).sum())} of {result.n}"
+    )
+    return result

@@ -130,3 +130,71 @@ class TransferSpec(ProbeSpec[Transfer]):
     seed: int = option(0, "Seed of the attack's noise.", low=0)
 
     result = Transfer
+
+
+@dataclass(frozen=True)
+class Fooled(Result):
+    """Whom attacked images fool that were made on one network, or on copies of it that were
+    aligned to a witness.
+
+    `sources`: run ids of what the images were made on, the network itself first. `models`: run ids
+    of those that were shown them, the sources among them (M). Eight images a byte, as `np.packbits`
+    has them: `clean` (M,⌈n/8⌉) the model misreads the untouched image, `wrong` (S,M,⌈n/8⌉) it
+    misreads the source's attacked one. `meta["shown"]` says of each model what it is.
+    """
+
+    sources: list[str]
+    models: list[str]
+    clean: Ints
+    wrong: Ints
+    n: int
+
+    def misread(self, model: str) -> Bools:
+        """Which untouched images a model misreads, (n,)."""
+        return self._bits(self.clean[self.models.index(model)])
+
+    def fooled(self, model: str, source: str = "") -> Bools:
+        """Which images a model reads rightly untouched and misreads attacked, (n,). Without a
+        source they are those made on the first one.
+        """
+        at = self.sources.index(source or self.sources[0]), self.models.index(model)
+        return self._bits(self.wrong[at]) & ~self.misread(model)
+
+    def moved(self, pairs: tuple[tuple[str, str], tuple[str, str]]) -> tuple[int, int]:
+        """Of two (model, source): how many images fool the second only, and the first only."""
+        before, after = (self.fooled(*pair) for pair in pairs)
+        return int((after & ~before).sum()), int((before & ~after).sum())
+
+    def _bits(self, packed: Ints) -> Bools:
+        return np.unpackbits(packed.astype(np.uint8), count=self.n).astype(bool)
+
+
+@register("probe/fooled")
+@dataclass(frozen=True)
+class FooledSpec(ProbeSpec[Fooled]):
+    """Attack the first `n` test images, all of the shipped data sets', on the run's network, and
+    on its aligned copies, and show them to every shipped network of the data.
+
+    All images count, also those that a network misreads untouched: these are counted apart.
+    """
+
+    also: str = option(
+        "",
+        "Further runs that are shown the images, with commas between; images are made on those of"
+        " them too that are aligned copies of the run.",
+        kind="runs",
+    )
+    attack: Kind = option("pgd", "The attack.")
+    eps: float | None = option(
+        None, "Radius in pixel units; empty: the run's.", low=0, kind="radius"
+    )
+    steps: int = option(20, "Steps.", low=1, high=1000)
+    n: int = option(1000, "How many test images.", low=1)
+    seed: int = option(0, "Seed of the attack's noise.", low=0)
+
+    result = Fooled
+
+
+def first_screen(index: int, eps: float) -> tuple[ProbeSpec[Fooled], ...]:
+    """What the Transfer page's first screen asks: the same for every image and radius."""
+    return (FooledSpec(),)
