@@ -8,6 +8,8 @@ import os
 import sys
 from pathlib import Path
 
+from robustviz.types import UserError
+
 PACKAGE = Path(__file__).resolve().parent
 _SHIPPED = PACKAGE / "shipped"  # setup.py puts it into a wheel; a checkout has no such folder
 
@@ -24,6 +26,32 @@ def users(name: str, variable: str, in_checkout: str) -> Path:
     if named := os.environ.get(variable, "").strip():
         return Path(named).expanduser()
     return ROOT / in_checkout if CHECKOUT else _data_home() / "robustviz" / name
+
+
+def roots() -> tuple[Path, ...]:
+    """The folders below which people's data may lie: those that `ROBUSTVIZ_FOLDERS` names, with
+    `:` between them (`;` on Windows); none where it is not set, and then everything may be read.
+    """
+    named = os.environ.get("ROBUSTVIZ_FOLDERS", "").split(os.pathsep)
+    return tuple(Path(one).expanduser().resolve() for one in named if one.strip())
+
+
+def open_to(path: Path, allowed: tuple[Path, ...] | None = None) -> bool:
+    """Whether a file or folder lies below one of the `allowed` roots (`roots()`), wherever links
+    lead; true where there are none.
+    """
+    allowed = roots() if allowed is None else allowed
+    return not allowed or any(path.resolve().is_relative_to(root) for root in allowed)
+
+
+def check_open(path: Path, allowed: tuple[Path, ...] | None = None) -> None:
+    """Raises UserError where a folder is not below one of the `allowed` roots."""
+    allowed = roots() if allowed is None else allowed
+    if not open_to(path, allowed):
+        raise UserError(
+            f"{path} is not below {' or '.join(map(str, allowed))}: only what lies there may be"
+            " read. Whoever runs robustviz can name other folders in ROBUSTVIZ_FOLDERS."
+        )
 
 
 def _data_home() -> Path:

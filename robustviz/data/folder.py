@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import torch
 
+from robustviz import paths
 from robustviz.data import pictures, splits
 from robustviz.data.base import Dataset, Recipe, Source
 from robustviz.registry import option, register
@@ -64,6 +65,7 @@ class Folder(Source):
                 f" {'is a file, not a folder' if place.exists() else 'does not exist'}: name a"
                 " folder that holds one folder of pictures for each class."
             )
+        paths.check_open(place)
         listing, notes = _listing(place, split)
         most = n if split == "train" else None
         chosen = listing.take(splits.first(listing.y, torch.arange(len(listing.y)), most))
@@ -126,7 +128,7 @@ def _flat(place: Path, split: str) -> tuple[pictures.Listing, str]:
     listing = _at_least_two(place)
     try:
         # it follows the picture, not its name or its place
-        hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in listing.files]
+        hashes = [_content(path) for path in listing.files]
     except OSError as error:
         raise UserError(
             f"{error.filename} cannot be read ({error.strerror}): check its permissions."
@@ -136,6 +138,11 @@ def _flat(place: Path, split: str) -> tuple[pictures.Listing, str]:
     few = f"Too few different pictures for all three splits (fewer than 3): {names}."
     notes = " ".join(filter(None, (_left_out(listing), few if small else "")))
     return listing.take(torch.tensor(which) == splits.SPLITS.index(split)), notes
+
+
+def _content(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _left_out(listing: pictures.Listing) -> str:

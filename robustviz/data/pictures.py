@@ -6,6 +6,7 @@ what is a broken one is counted.
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, TiffImagePlugin
 
+from robustviz import paths
 from robustviz.types import UserError
 
 SUFFIXES = frozenset(
@@ -37,6 +39,7 @@ SUFFIXES = frozenset(
     }
 )
 MOST_PIXELS = 64_000_000  # a small file can claim to be a huge picture and fill the memory
+MOST_BYTES = 200_000_000
 # what is done to a picture
 RESIZED = "resized"
 DEEP = "of more than 8 bits"
@@ -72,19 +75,32 @@ def hidden(name: str) -> bool:
 def subfolders(folder: Path) -> list[Path]:
     """The folders in `folder` that a person put there, by name."""
     return sorted(
-        (p for p in folder.iterdir() if p.is_dir() and not hidden(p.name)), key=lambda p: p.name
+        (p for p in folder.iterdir() if not hidden(p.name) and p.is_dir() and paths.open_to(p)),
+        key=lambda p: p.name,
     )
 
 
 def pictures(folder: Path) -> Iterator[Path]:
-    """The picture files in `folder` and below it, in an order that is the same on every system."""
+    """The picture files in `folder` and below it, in an order that is the same on every system.
+    Pipes, devices, links that lead nowhere or out of `ROBUSTVIZ_FOLDERS` are passed over.
+    """
     for where, names, files in os.walk(folder):
         names[:] = sorted(name for name in names if not hidden(name))
         yield from (
             Path(where) / name
             for name in sorted(files)
-            if not hidden(name) and Path(name).suffix.lower() in SUFFIXES
+            if not hidden(name)
+            and Path(name).suffix.lower() in SUFFIXES
+            and _ordinary(Path(where) / name)
         )
+
+
+def _ordinary(path: Path) -> bool:
+    """Whether it is a file with an end: reading a pipe waits for good, a device never ends."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode) and paths.open_to(path)
+    except OSError:
+        return False
 
 
 def list_classes(folder: Path, classes: Sequence[str] | None = None) -> Listing:
@@ -126,6 +142,8 @@ def read_picture(path: Path, size: int) -> tuple[np.ndarray, frozenset[str]]:
     parts on white, short side resized to `size`, the middle square kept. Raises OSError or
     ValueError where the file is no picture or a monstrous one.
     """
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"it is larger than {MOST_BYTES // 1_000_000} MB")
     with Image.open(path) as opened:
         original = opened.size
         if original[0] * original[1] > MOST_PIXELS:

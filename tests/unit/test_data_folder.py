@@ -524,3 +524,39 @@ def test_n_limits_the_training_pictures_to_a_balanced_beginning(flat: Path) -> N
     few = data.load(f"folder:{flat}", "train", 3)
     assert sorted(few.y.tolist()) == [0, 1, 2] and few.images.shape == (3, 3, 32, 32)
     assert torch.equal(data.load(f"folder:{flat}", "train", 2).images, few.images[:2])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes and links are another thing there")
+@pytest.mark.timeout(30)
+def test_pipes_devices_and_links_to_nowhere_are_passed_over(flat: Path) -> None:
+    os.mkfifo(flat / "cat" / "pipe.png")
+    (flat / "cat" / "device.png").symlink_to("/dev/zero")
+    (flat / "cat" / "gone.png").symlink_to(flat / "nothing.png")
+    (flat / "cat" / "folder.png").mkdir()
+    (flat / "nobody").symlink_to(flat / "nowhere")
+    sets = _load(flat)
+    assert sets["train"].classes == ("axolotl", "cat", "dog") and sum(map(len, sets.values())) == 63
+
+
+def test_what_lies_elsewhere_is_not_read_where_folders_are_named(
+    flat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fill(tmp_path / "secret" / "wolf", 30, 9)
+    (flat / "wolf").symlink_to(tmp_path / "secret" / "wolf", target_is_directory=True)
+    (flat / "cat" / "wolf.png").symlink_to(tmp_path / "secret" / "wolf" / "000.png")
+    assert "wolf" in _load(flat)["train"].classes  # on one's own computer a link is a link
+    monkeypatch.setenv("ROBUSTVIZ_FOLDERS", os.pathsep.join(["/nowhere", str(flat)]))
+    sets = _load(flat)
+    assert sets["train"].classes == ("axolotl", "cat", "dog") and sum(map(len, sets.values())) == 63
+    for path in (tmp_path, flat / "..", Path("/etc")):
+        with pytest.raises(UserError, match="is not below /nowhere or"):
+            Folder(path=str(path)).load("train")
+
+
+def test_a_file_that_would_fill_the_memory_is_counted_and_not_read(
+    flat: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open(flat / "cat" / "huge.png", "wb") as file:
+        file.truncate(30_000_000)  # a hole: it takes no place on the disk
+    monkeypatch.setattr(pictures, "MOST_BYTES", 20_000_000)
+    assert any("unreadable file was left out" in s.card for s in _load(flat).values())
