@@ -77,16 +77,56 @@ export default function mount({ data, parentElement, setStateValue, setTriggerVa
   };
   find(".picture").onclick = clicked;
   find(".picture").onkeydown = (event) => {
+    walk(event);
     const own = event.target.closest("button, a, input");
     if (!own && (event.key === "Enter" || event.key === " ") && event.target.closest("[data-click]")) {
       event.preventDefault();
       clicked(event);
     }
   };
+  const carded = (event) => card(root, event.target.closest?.("[data-card]"));
+  find(".picture").onpointerover = carded;
+  find(".picture").onpointerleave = () => card(root, null);
+  if (!my.listens) {  // these two have no property
+    my.listens = true;
+    find(".picture").addEventListener("focusin", carded);
+    find(".picture").addEventListener("focusout", () => card(root, null));
+  }
   find(".reveal").onclick = () => {
     my.revealed = true;
     root.classList.remove("asking");
     find(".reveal").hidden = true;
   };
   draw();
+}
+
+// Arrow keys go from one mark to the next in a group with data-rove, which is one stop of the Tab key.
+function walk(event) {
+  const one = event.target.closest("[data-rove] > [tabindex]"), marks = one ? [...one.parentElement.children] : [];
+  const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+  if (!one || !by) return;
+  event.preventDefault();
+  const next = marks[(marks.indexOf(one) + by + marks.length) % marks.length];
+  one.tabIndex = -1;
+  next.tabIndex = 0;
+  next.focus();
+}
+
+// A small card beside an element: its data-card in words, its data-tiles ("NAME COLUMN ROW,...") as
+// pictures from the sheet that the class sheet-NAME has as its background.
+function card(root, one) {
+  const box = (root.my.card ??= root.appendChild(Object.assign(document.createElement("div"), { className: "card" })));
+  box.hidden = !one;
+  if (!one) return;
+  const tiles = (one.dataset.tiles ?? "").split(",").filter(Boolean).map((tile) => {
+    const [name, column, row] = tile.split(" "), made = document.createElement("i");
+    made.className = `sheet sheet-${name}`;
+    made.style.cssText = `--i:${column};--j:${row}`;
+    return made;
+  });
+  box.replaceChildren(...tiles, Object.assign(document.createElement("span"), { textContent: one.dataset.card }));
+  const here = one.getBoundingClientRect(), all = root.getBoundingClientRect();
+  const left = here.right - all.left + 8, above = here.top - all.top - box.offsetHeight - 8;
+  box.style.left = `${Math.max(0, Math.min(left, all.width - box.offsetWidth))}px`;
+  box.style.top = `${above > 0 ? above : here.bottom - all.top + 8}px`;
 }

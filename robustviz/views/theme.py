@@ -42,6 +42,47 @@ COLOURS = {
         "faint": "#8C99AA",
     },
 }
+# Of a class, the same in all figures; the symbol is the second sign. Found by searching the colours
+# with 3:1 against the background for the ten, A's and B's among them, that stay furthest apart in
+# Oklab, also as seen with protanopia, deuteranopia and tritanopia (Machado et al. 2009).
+CLASSES = {
+    "robustviz_light": (
+        "#009B6F",
+        "#F45985",
+        "#6F4EDE",
+        "#A69000",
+        "#642C85",
+        "#0B644E",
+        "#B16FFF",
+        "#6F3700",
+        "#7A90C8",
+        "#A6377A",
+    ),
+    "robustviz_dark": (
+        "#64A66F",
+        "#FF6FA6",
+        "#2C64E9",
+        "#BCE916",
+        "#A6379B",
+        "#007A16",
+        "#A67AFF",
+        "#D32C16",
+        "#6F6464",
+        "#00E9C8",
+    ),
+}
+SYMBOLS = (  # of the classes, as Plotly calls them
+    "circle",
+    "square",
+    "triangle-up",
+    "diamond",
+    "triangle-down",
+    "star",
+    "hourglass",
+    "triangle-left",
+    "bowtie",
+    "triangle-right",
+)
 DASHES = {"a": "solid", "b": "dash"}
 # of networks besides A and B
 OTHERS = (("text", "dot"), ("faint", "dashdot"), ("text", "longdash"), ("faint", "longdashdot"))

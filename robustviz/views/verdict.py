@@ -29,10 +29,12 @@ def held(
     eps: float,
     seed: int = 0,
     names: tuple[str, str] = ("A", "B"),
+    alone: str = "is right on",
 ) -> Verdict:
     """The verdict on two networks, from what each got right of the same attacked images: `a`, `b`
     (N,); on one alone where `b` is None. `attack` as printed (PGD-20), `eps` its radius, `seed` of
-    its noise. At ε = 0 it is about untouched images. Raises UserError for images that do not pair.
+    its noise; `alone` says what is counted. At ε = 0 it is about untouched images. Raises UserError
+    for images that do not pair.
     """
     if b is not None and a.shape != b.shape:
         raise UserError(
@@ -59,7 +61,8 @@ def held(
     sure = (
         "These are two networks, with one training seed a side: other seeds can decide otherwise.",
         *_protocol(n, attack, eps, seed),
-        f"{names[0]} alone is right on {only[0]} of {n}, {names[1]} alone on {only[1]}.",
+        f"{names[0]} alone {alone} {only[0]} of {n}, {names[1]} alone"
+        f" {alone.split()[-1]} {only[1]}.",
         f"{names[1]} less {names[0]}: {_points((second - first) / max(n, 1))} points.",
         f"Its 95 % interval (Tango, paired): {_points(-high)} to {_points(-low)} points.",
         f"Exact McNemar test: p {'< 0.001' if p < 0.001 else f'= {p:.2g}'}.",

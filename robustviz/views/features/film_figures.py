@@ -30,9 +30,9 @@ def feature_film(
         template,
         f"{prefix} {result.epochs[at]}",
         (
-            "● clean, × attacked; UMAP from the last epoch back"
+            "× attacked; UMAP from the last epoch back"
             if umap
-            else "● clean, × attacked; plane of the last epoch"
+            else "× attacked; plane of the last epoch"
         ),
         height=600,
         margin={"l": 8, "r": 8, "t": 72, "b": 176},
@@ -43,8 +43,8 @@ def feature_film(
     figure.add_scatter(**arrows(result.clean[at], result.adversarial[at], template))
     for group in groups:
         hover = f"image %{{customdata}}, a {group.name}<extra></extra>"
-        for points, symbol in ((result.clean, "circle"), (result.adversarial, "x")):
-            figure.add_scatter(**group.trace(points[at], symbol, result.index, hover))
+        for points, attacked in ((result.clean, False), (result.adversarial, True)):
+            figure.add_scatter(**group.trace(points[at], attacked, result.index, hover))
 
     def traces(frame: int) -> list[dict[str, Floats]]:
         both = result.clean[frame], result.adversarial[frame]

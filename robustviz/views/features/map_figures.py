@@ -13,33 +13,9 @@ from robustviz.stats import Bools, Floats, Ints
 from robustviz.types import UserError, eps_text
 from robustviz.views.features.figures import fooled_text, protocol
 from robustviz.views.features.result import FeatureFilm, FeatureMap, commonest
-from robustviz.views.theme import COLOURS, LIGHT, blank, clear, finish
+from robustviz.views.theme import CLASSES, COLOURS, LIGHT, SYMBOLS, blank, clear, finish
 
-# Okabe–Ito (2008), darkened or lightened where the original has less than 3:1 against the
-# background. The ninth and tenth class take the first two again, hollow.
-CLASS_COLOURS = {
-    "robustviz_light": (
-        "#0072B2",
-        "#D55E00",
-        "#008A64",
-        "#B65A90",
-        "#9A6B00",
-        "#2F8FC6",
-        "#7D7600",
-        "#404A57",
-    ),
-    "robustviz_dark": (
-        "#3D93D0",
-        "#E8743B",
-        "#17B586",
-        "#D58DB5",
-        "#E69F00",
-        "#8CCDF2",
-        "#F0E442",
-        "#C3CCD6",
-    ),
-}
-FULL = 10  # classes that can be told apart; of more, the most confused eight are coloured
+FULL = 10  # classes that can be told apart; of more, the most confused ten are coloured
 LINES = 300  # arrows; more hide what they should show
 CROWD = 1500  # points; more are drawn by WebGL
 ROOM = (250, 370)  # pixels for a map's longer side, on a phone and beside a second map
@@ -53,32 +29,33 @@ READ = (
 EXTRA = "<extra></extra>"  # no second box beside the hover text
 # axes without numbers, which would mean nothing
 BARE: dict[str, Any] = {"showticklabels": False, "ticks": "", "zeroline": False}
-HOLLOW = {"circle": "circle-open", "x": "x-thin-open"}
 
 Trace = dict[str, Any]
 
 
 class Group(NamedTuple):
-    """Images that share a colour: its name in the legend, which they are (n,), the colour, whether
-    marks are hollow.
+    """Images that share a colour: its name in the legend, which they are (n,), the colour, the
+    symbol of clean ones.
     """
 
     name: str
     members: Bools
     colour: str
-    hollow: bool = False
+    symbol: str = "circle"
 
-    def trace(self, points: Floats, symbol: str, data: Any, hover: str) -> Trace:
-        """Their `points`, of (n,2), as ● or ×; `data` (n,…) is what hovering and brushing read."""
+    def trace(self, points: Floats, attacked: bool, data: Any, hover: str) -> Trace:
+        """Their `points`, of (n,2), clean ones or attacked ones (×); `data` (n,…) is what hovering
+        and brushing read.
+        """
         return {
             "x": points[self.members, 0],
             "y": points[self.members, 1],
             "mode": "markers",
             "name": f"{self.name} ({int(self.members.sum())})",
             "legendgroup": self.name,
-            "showlegend": symbol == "circle",
+            "showlegend": not attacked,
             "marker": {
-                "symbol": HOLLOW[symbol] if self.hollow else symbol,
+                "symbol": "x" if attacked else self.symbol,
                 "size": 7,
                 "color": self.colour,
                 "opacity": 0.85,
@@ -113,7 +90,7 @@ def feature_map(
     figure = blank(
         template,
         f"{name}: {what}" if name else what,
-        "● clean, × attacked; no unit on the axes",
+        "× attacked; no unit on the axes",
         height=560,
         hovermode="closest",
         margin={"l": 8, "r": 8, "t": 72, "b": 128},
@@ -127,9 +104,9 @@ def feature_map(
             for trace in (
                 arrows(result.clean, result.adversarial, template),
                 *(
-                    group.trace(points, symbol, data, READ + EXTRA)
+                    group.trace(points, attacked, data, READ + EXTRA)
                     for group in _groups(result, colour, focus, template)
-                    for points, symbol in ((result.clean, "circle"), (result.adversarial, "x"))
+                    for points, attacked in ((result.clean, False), (result.adversarial, True))
                 ),
                 *_guests(result, noise, template),
             )
@@ -247,12 +224,12 @@ def _groups(result: FeatureMap, colour: str, focus: str, template: str) -> list[
         raise UserError(f"There is no class {focus!r}; the classes are {', '.join(names)}.", code=2)
     if colour == "class":
         return by_class(result.y, result.pred_adv, names, focus, template)
-    shades = CLASS_COLOURS[template]
+    shades = CLASSES[template]
     mine = result.y == names.index(focus) if focus else np.ones(len(result.y), dtype=bool)
     out = [
         Group("holds", mine & result.right & ~result.fooled, shades[0]),
         Group("fooled", mine & result.fooled, shades[1]),
-        Group("wrong untouched", mine & ~result.right, ink["text"], hollow=True),
+        Group("wrong untouched", mine & ~result.right, ink["text"], "circle-open"),
     ]
     return out if mine.all() else [*out, Group("other classes", ~mine, ink["faint"])]
 
@@ -261,7 +238,7 @@ def by_class(y: Ints, pred_adv: Ints, names: list[str], focus: str, template: st
     """A group a class, in class order; the rest in grey where there are more than ten or one is in
     focus.
     """
-    present, shades = [int(label) for label in np.unique(y)], CLASS_COLOURS[template]
+    present, shades = [int(label) for label in np.unique(y)], CLASSES[template]
     shown = present
     if focus:
         own = names.index(focus)
@@ -276,8 +253,8 @@ def by_class(y: Ints, pred_adv: Ints, names: list[str], focus: str, template: st
         Group(
             names[label],
             y == label,
-            shades[place[label] % len(shades)],
-            place[label] >= len(shades),
+            shades[place[label]],
+            SYMBOLS[place[label]],
         )
         for label in shown
     ]

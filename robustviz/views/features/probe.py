@@ -8,12 +8,14 @@ of this size do that?", not "of this length".
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from robustviz import measures, registry
@@ -26,9 +28,12 @@ from robustviz.runs.folder import Run
 from robustviz.stats import Floats, Ints
 from robustviz.training.evaluate import attacked, norm_of
 from robustviz.types import UserError, check_eps, eps_text
+from robustviz.views import pictures
 from robustviz.views.features import embedding
 from robustviz.views.features.result import (
+    COLUMNS,
     KINDS,
+    TENTHS,
     AttackedSpec,
     FeatureFilm,
     FeatureFilmSpec,
@@ -36,6 +41,8 @@ from robustviz.views.features.result import (
     FeatureMapSpec,
     Features,
     FeaturesSpec,
+    FeatureTiles,
+    FeatureTilesSpec,
     Images,
     own_and_other,
 )
@@ -43,6 +50,8 @@ from robustviz.views.measure import images_of, meta_of, net_of, probe
 
 VOTES = 10  # neighbours that vote, where there are so many
 FRAMES = 24  # of a film at most; of more epochs some are left out evenly
+EXACT = 64 * 1024  # bytes of a sheet of pictures that loses nothing; of more, the last of:
+SHEETS: tuple[tuple[str, dict[str, Any]], ...] = (("png", {}), ("webp", {"quality": 85}))
 TITLES = {"centres": "the plane of the class centres", "pca": "PCA", "umap": "UMAP"}
 
 
@@ -199,6 +208,75 @@ def _summary(attack: PGD, values: dict[Images, dict[str, float]], k: int) -> str
         f" {clean['knn_among_clean']:.2f} clean, {adv['knn_among_clean']:.2f} attacked,"
         f" {noise['knn_among_clean']:.2f} with noise."
     )
+
+
+@probe(FeatureTilesSpec)
+def feature_tiles(run: Run, spec: FeatureTilesSpec) -> FeatureTiles:
+    """The images as small pictures, their neighbours, and from which tenth of the attack on each is
+    misread.
+    """
+    task, net = task_of(run, spec), net_of(run)
+    y, seen = task.images.y, task.seen_by(net)
+    x, x_adv = seen["clean"], seen["adversarial"]
+    (z, clean), (z_adv, attacked) = features_of(net, x), features_of(net, x_adv)
+    between = [torch.lerp(x, x_adv, tenth / TENTHS) for tenth in range(1, TENTHS)]
+    read = [clean, *(features_of(net, each)[1] for each in between), attacked]
+    held = torch.stack([logits.argmax(dim=1) == y for logits in read]).flip(0)
+    # misread from there on: of the tenths, the last ones
+    lost = TENTHS + 1 - (~held).int().cumprod(dim=0).sum(dim=0)
+    sheet, side = _sheet(torch.cat([x, x_adv]))
+    return FeatureTiles(
+        y=y.numpy(),
+        pred=clean.argmax(dim=1).numpy(),
+        pred_adv=attacked.argmax(dim=1).numpy(),
+        index=np.arange(len(y)),
+        sheet=sheet,
+        side=side,
+        lost=lost.numpy().astype(np.uint8),
+        near=_neighbours(z, z, spec.k),
+        near_adv=_neighbours(z_adv, z, spec.k),
+        meta=task.meta
+        | {
+            "n": len(y),
+            "summary": (
+                f"Of {len(y)} images {int(held[-1].sum())} are right untouched,"
+                f" {int(held[0].sum())} under PGD-{spec.steps} at ε ="
+                f" {eps_text(float(task.attack.eps or 0))}; of those that this takes"
+                f" {int((held[-1] & (lost <= TENTHS // 2)).sum())} are misread from half of it on."
+            ),
+        },
+    )
+
+
+def _neighbours(z: Tensor, clean: Tensor, k: int) -> Ints:
+    """The rows of the `k` nearest of other images, (n,k), nearest first; fewer where there are
+    fewer.
+    """
+    k = min(k, len(z) - 1)
+    rows, _ = embedding.nearest(z, k + 1, among=clean)
+    other = rows != torch.arange(len(z))[:, None]
+    # all but the own twin, in order
+    order = (~other).int().argsort(dim=1, stable=True)[:, :k]
+    return rows.gather(1, order).numpy().astype(np.int16)
+
+
+def _sheet(x: Tensor) -> tuple[Ints, int]:
+    """Images (N,C,H,W) as tiles of one picture, its bytes and the side of a tile: exact where that
+    takes little room, else slightly smoothed.
+    """
+    tiles = np.stack([pictures.pixels(one) for one in x.numpy()])
+    count, side = len(tiles), max(tiles.shape[1:3])
+    rows = -(-count // COLUMNS)
+    whole = np.zeros((rows * COLUMNS, side, side, 3), np.uint8)
+    whole[:count, : tiles.shape[1], : tiles.shape[2]] = tiles
+    whole = whole.reshape(rows, COLUMNS, side, side, 3).transpose(0, 2, 1, 3, 4)
+    picture = Image.fromarray(whole.reshape(rows * side, COLUMNS * side, 3))
+    for kind, how in SHEETS:
+        out = io.BytesIO()
+        picture.save(out, kind, **how)
+        if out.tell() <= EXACT:
+            break
+    return np.frombuffer(out.getvalue(), np.uint8), side
 
 
 @probe(FeatureMapSpec)

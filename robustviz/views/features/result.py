@@ -19,6 +19,8 @@ S = TypeVar("S", bound="AttackedSpec[Any]")
 Images = Literal["clean", "adversarial", "noise"]
 Projection = Literal["centres", "pca", "umap"]
 Film = Literal["centres", "umap"]
+COLUMNS = 20  # tiles in a row of a sheet
+TENTHS = 10  # steps from untouched to attacked
 KINDS: dict[Images, str] = {"clean": "clean", "adversarial": "attacked", "noise": "noise"}
 
 
@@ -224,6 +226,38 @@ class FeatureMapSpec(AttackedSpec[FeatureMap]):
 
 
 @dataclass(frozen=True)
+class FeatureTiles(Answers):
+    """What the same `n` images look like, from where on the attack takes them, and who lies next to
+    them in feature space.
+
+    `sheet`: a picture (PNG or WebP) as bytes, `COLUMNS` tiles of `side` pixels a row: the clean
+    images, then the attacked ones. `lost` (n,): the image that has this many tenths of the attack
+    is misread, and so are all that have more; 11: the attack does not take it. `near`, `near_adv`
+    (n,k): the rows of the clean images whose features are nearest by cosine to the clean and to the
+    attacked one, nearest first, without the image itself.
+    """
+
+    sheet: Ints
+    side: int
+    lost: Ints
+    near: Ints
+    near_adv: Ints
+
+
+@register("probe/feature_tiles")
+@dataclass(frozen=True)
+class FeatureTilesSpec(AttackedSpec[FeatureTiles]):
+    """The first `n` test images as small pictures, clean and under PGD, with their `k` nearest
+    neighbours in feature space, and from which tenth of the attack on each is misread.
+    """
+
+    n: int = option(200, "How many test images.", low=1)
+    k: int = option(5, "How many neighbours.", low=1)
+
+    result = FeatureTiles
+
+
+@dataclass(frozen=True)
 class FeatureFilm(Answers):
     """Features of the same n images at E epochs of one training, on the plane of the last epoch's
     class centres or by UMAP.
@@ -262,3 +296,11 @@ class FeatureFilmSpec(AttackedSpec[FeatureFilm]):
     projection: Film = option("centres", "How the points come into a plane.")
 
     result = FeatureFilm
+
+
+def first_screen(index: int, eps: float) -> tuple[ProbeSpec[Any], ...]:
+    """What the page asks before anybody chose anything: the map, and what its points look like. It
+    asks the same for every image; each network is attacked with its own ε.
+    """
+    asked = FeatureMapSpec(projection="umap")
+    return asked, asked.alike(FeatureTilesSpec)

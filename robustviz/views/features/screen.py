@@ -1,0 +1,355 @@
+"""The first screen of Features: a map for each network whose points move from untouched to attacked
+in the browser, and one image with its neighbours in both. No torch, no Plotly's browser part.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from typing import NamedTuple
+
+import numpy as np
+
+from robustviz.stats import Floats, Ints
+from robustviz.training.evaluation import attack_name
+from robustviz.types import eps_text
+from robustviz.views.drawing import uri
+from robustviz.views.features.result import (
+    COLUMNS,
+    TENTHS,
+    FeatureMap,
+    FeatureTiles,
+    commonest,
+)
+from robustviz.views.screen import Control, Screen
+from robustviz.views.theme import CLASSES, COLOURS, LIGHT, SYMBOLS
+from robustviz.views.verdict import Verdict, held
+
+WIDE, HIGH, EDGE = 580, 340, 22  # of a map, in its own pixels
+POSITIONS = ("untouched", *(f"{10 * tenth} %" for tenth in range(1, TENTHS)), "attacked")
+WAY = Control(
+    "Attack added",
+    POSITIONS,
+    TENTHS,
+    "way",
+    "Between its two ends each point moves on a straight line.",
+)
+MARKS = {  # the symbols of the classes around (0, 0), as SVG paths
+    "circle": "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0-9 0z",
+    "square": "M-4-4h8v8h-8z",
+    "triangle-up": "M0-5.5L5 3.8H-5z",
+    "diamond": "M0-5.8L4.8 0L0 5.8L-4.8 0z",
+    "triangle-down": "M0 5.5L5-3.8H-5z",
+    "star": "M0-6L1.5-2L5.7-1.9L2.4.8L3.5 4.9L0 2.5L-3.5 4.9L-2.4.8L-5.7-1.9L-1.5-2z",
+    "hourglass": "M-4.6-5H4.6L-4.6 5H4.6z",
+    "triangle-left": "M-5.5 0L3.8-5V5z",
+    "bowtie": "M-5-4.6V4.6L5-4.6V4.6z",
+    "triangle-right": "M5.5 0L-3.8-5V5z",
+}
+SHIFTS = (0, -16, 16, -32, 32, -48, 48)  # by which a class's name may leave its place
+STYLE = """<style>
+.maps { display: flex; flex-wrap: wrap; gap: .4rem 1.2rem; }
+.map { flex: 1 1 24rem; min-width: 0; max-width: 52rem; }
+.map .head { display: flex; justify-content: space-between; gap: 1rem; }
+.map svg { width: 100%; background: color-mix(in srgb, var(--grid) 18%, transparent); border-radius: .4rem; }
+.map svg text { pointer-events: none; paint-order: stroke; stroke: var(--paper); stroke-width: 4px; font-weight: 600; }
+.pt { transform: translate(calc(var(--p) + var(--at) * var(--x)), calc(var(--q) + var(--at) * var(--y))); }
+.pt .f { opacity: calc((var(--at) - var(--c)) * 1000); fill: none; stroke: var(--text); stroke-width: 1.6; }
+.pt:focus { outline: none; }
+.pt:is(:hover, :focus) > path, .mark circle { stroke: var(--text); stroke-width: 2.5; }
+.strip { display: flex; flex-wrap: wrap; gap: .3rem 1rem; align-items: end; min-height: 5.2rem; }
+.strip p { font-size: .9rem; }
+.strip button { padding: 0; border: 0; line-height: 0; margin-right: 2px; --size: 38px; }
+@container (max-width: 40rem) { .map svg text { font-size: 21px; } .pt > * { scale: 1.5; } }
+</style>"""
+
+
+class Side(NamedTuple):
+    """One network: `a` or `b`, its printed name, its map, and its pictures where they are known."""
+
+    side: str
+    name: str
+    map: FeatureMap
+    tiles: FeatureTiles | None
+
+
+def verdict(sides: Sequence[Side]) -> Verdict:
+    """Which of two networks keeps more attacked images nearest to their own class, by cosine to
+    class centres in feature space; the count of one that is alone.
+    """
+    first = sides[0].map
+    kept = [np.asarray(side.map.own[1] > side.map.other[1]) for side in sides]
+    names = tuple(side.side.upper() for side in sides)
+    n, counts = len(first.y), [int(each.sum()) for each in kept]
+    same = len({_protocol(side.map) for side in sides}) == 1
+    found = held(
+        kept[0],
+        kept[1] if len(sides) > 1 and same else None,
+        attack=attack_name(first.meta["attack"]),
+        eps=float(first.meta["eps"]),
+        seed=int(first.meta["seed"]),
+        names=(names[0], names[-1]),
+        alone="keeps the class of",
+    )
+    images = "attacked images" if first.meta["eps"] else "untouched images"
+    if len(sides) == 1:
+        line = f"{names[0]} keeps {counts[0]} of {n} {images} nearest to their own class."
+    elif not same:
+        line = "A and B met different attacks, so their maps are not compared."
+    elif found.winner:
+        (most, winner), (least, loser) = sorted(zip(counts, names, strict=True), reverse=True)
+        line = (
+            f"{winner} keeps {most} of {n} {images} nearest to their own class, {loser} only"
+            f" {least}."
+        )
+    else:
+        line = (
+            f"No difference shown: A keeps {counts[0]} of {n} {images} nearest to their own class,"
+            f" B {counts[1]}."
+        )
+    return Verdict(line, found.sure, found.winner)
+
+
+def _protocol(found: FeatureMap) -> tuple[str, float, int]:
+    meta = found.meta
+    return attack_name(meta["attack"]), float(meta["eps"]), len(found.y)
+
+
+def sure(sides: Sequence[Side], found: Verdict) -> list[str]:
+    """What the line and the maps mean, and how they were made."""
+    umap = all(side.map.meta["projection"] == "umap" for side in sides)
+    flat = "UMAP keeps neighbours only" if umap else "A plane shows only part of the distances"
+    return [
+        "The line is measured in feature space, not in the picture.",
+        "Nearest means: the cosine to the own class's clean centre is larger than to any other.",
+        f"{flat}: axes, gaps and the length of a line say nothing, and A's map is not B's.",
+        "A point turns dark (ring and cross) from the tenth of the attack on that misreads it.",
+        *found.sure,
+        *(
+            f"{side.side.upper()}'s map has trustworthiness {side.map.trust:.2f} of 1."
+            for side in sides
+            if not math.isnan(side.map.trust)
+        ),
+    ]
+
+
+def first(sides: Sequence[Side], mark: int, template: str = LIGHT) -> Screen:
+    """The maps of one or two networks; the image `mark` is marked in both and stands below with its
+    neighbours.
+    """
+    found = verdict(sides)
+    moves: dict[str, tuple[str, Sequence[str]]] = {}
+    for side in sides:
+        moves[f"count-{side.side}"] = ("text", _counts(side))
+        moves[f"mark-{side.side}"] = ("html", ["".join(_mark(side, mark))])
+        moves[f"near-{side.side}"] = ("html", ["".join(_strip(side, mark))])
+    right = ", ".join(
+        f"{side.name} reads {int((side.map.pred_adv == side.map.y).sum())}" for side in sides
+    )
+    return Screen(
+        answer=[found.line],
+        picture=f'{STYLE}<div class="maps">'
+        + "".join("".join(_map(side, template)) for side in sides)
+        + "</div>",
+        alt=(
+            "A map of each network's features: a mark an image, in its class's colour and shape,"
+            f" joined to where it lies attacked. Of {len(sides[0].map.y)} attacked images {right}"
+            " rightly."
+        ),
+        sure=sure(sides, found),
+        control=WAY,
+        moves=moves,
+    )
+
+
+def _counts(side: Side) -> list[str]:
+    """How many images are still right, at each position."""
+    n, tiles = len(side.map.y), side.tiles
+    if tiles is None:
+        right = [int((pred == side.map.y).sum()) for pred in (side.map.pred, side.map.pred_adv)]
+        return [f"{right[at == TENTHS]} of {n} right" for at in range(TENTHS + 1)]
+    return [f"{int((tiles.lost > at).sum())} of {n} right" for at in range(TENTHS + 1)]
+
+
+def _ends(found: FeatureMap) -> Floats:
+    """Where clean and attacked points lie, (2,n,2), in pixels of the drawing."""
+    both = np.stack([found.clean, found.adversarial]).astype(float)
+    low = both.reshape(-1, 2).min(axis=0)
+    extent = np.maximum(np.ptp(both.reshape(-1, 2), axis=0), 1e-9)
+    if found.meta["projection"] != "umap":  # a plane is a true one
+        extent = np.full(2, max(extent[0], extent[1] * WIDE / HIGH)) * (1, HIGH / WIDE)
+    inner = np.array([WIDE, HIGH]) - 2 * EDGE
+    at = (both - low) / extent
+    at[..., 1] = 1 - at[..., 1]
+    return np.asarray(EDGE + at * inner)
+
+
+def _map(side: Side, template: str) -> Iterator[str]:
+    found, letter = side.map, side.side
+    names, ends, tiles = list(found.meta["classes"]), _ends(side.map), side.tiles
+    if tiles is not None:
+        kind = "image/png" if tiles.sheet[:4].tobytes() == b"\x89PNG" else "image/webp"
+        yield (
+            f"<style>.sheet-{letter} {{ background-image:"
+            f" url({uri(tiles.sheet.tobytes(), kind)}) }}</style>"
+        )
+    yield (
+        f'<div class="map"><p class="head"><b class="{letter}">{escape(side.name)}</b>'
+        f'<span data-move="count-{letter}"></span></p>'
+        f'<svg viewBox="0 0 {WIDE} {HIGH}" role="group" aria-label="Map of {escape(side.name)}:'
+        ' arrow keys go from image to image">'
+    )
+    ways = "".join(
+        f"M{a[0]:.0f} {a[1]:.0f}L{b[0]:.0f} {b[1]:.0f}" for a, b in zip(*ends, strict=True)
+    )
+    yield f'<path d="{ways}" stroke="var(--faint)" stroke-opacity=".3" fill="none"/><g data-rove>'
+    look = _looks(found, template)
+    for row, label in enumerate(found.y):
+        shade, symbol = look.get(int(label), (COLOURS[template]["faint"], "circle"))
+        yield "".join(_point(side, row, ends[:, row], shade, symbol))
+    yield f'</g><g data-move="mark-{letter}"></g>'
+    for label, x, y in _names(found, ends[0], sorted(look)):
+        shade, symbol = look[label]
+        half = 4.2 * len(names[label]) + 4
+        yield (
+            f'<path d="{MARKS[symbol]}" fill="{shade}" stroke="var(--paper)" pointer-events="none"'
+            f' transform="translate({x - half:.0f} {y - 5:.0f})"/>'
+            f'<text x="{x + 4:.0f}" y="{y:.0f}" text-anchor="middle">{escape(names[label])}</text>'
+        )
+    yield f'</svg><div class="strip" data-move="near-{letter}"></div></div>'
+
+
+def _looks(found: FeatureMap, template: str) -> dict[int, tuple[str, str]]:
+    """Colour and symbol of each class that has its own: of more than ten, those most often misread
+    under attack.
+    """
+    shades, count = CLASSES[template], len(found.meta["classes"])
+    if count <= len(shades):
+        return {label: (shades[label], SYMBOLS[label]) for label in map(int, np.unique(found.y))}
+    missed = np.bincount(found.y[found.y != found.pred_adv], minlength=count)
+    few = sorted(label for label, _ in commonest(missed, len(shades)))
+    return {
+        label: (shade, symbol)
+        for label, shade, symbol in zip(few, shades, SYMBOLS, strict=False)
+    }
+
+
+def _point(side: Side, row: int, ends: Floats, shade: str, symbol: str) -> Iterator[str]:
+    """One image's mark, which moves, and what says that it is misread."""
+    found, tiles = side.map, side.tiles
+    names, index = list(found.meta["classes"]), int(found.index[row])
+    own, read = escape(names[found.y[row]]), escape(names[found.pred_adv[row]])
+    said = f"Image {index}: {own}; attacked, {side.side.upper()} reads {read}"
+    cards = ""
+    if tiles is not None:
+        both = (f"{side.side} {_place(at)}" for at in (row, len(found.y) + row))
+        cards = f' data-tiles="{",".join(both)}"'
+    yield (
+        f'<g class="pt" style="{_moving(ends)}" fill="{shade}" tabindex="{-1 if row else 0}"'
+        f' role="button" aria-label="{said}" data-click="{index}" data-card="{said}"{cards}>'
+        f'<path d="{MARKS[symbol]}" stroke="var(--paper)" stroke-width=".6"/>'
+    )
+    lost = int(tiles.lost[row]) if tiles is not None else _lost(found, row)
+    if lost <= TENTHS:
+        yield (
+            f'<g class="f" style="--c:{(lost - 0.5) / TENTHS:.2f}"><circle r="6.5"/>'
+            '<path d="M-4.6-4.6L4.6 4.6M-4.6 4.6L4.6-4.6"/></g>'
+        )
+    yield "</g>"
+
+
+def _lost(found: FeatureMap, row: int) -> int:
+    """From where on it is misread, as far as the two ends say."""
+    if found.pred_adv[row] == found.y[row]:
+        return TENTHS + 1
+    return TENTHS if found.pred[row] == found.y[row] else 0
+
+
+def _moving(ends: Floats) -> str:
+    (x, y), (to_x, to_y) = ends
+    return f"--p:{x:.1f}px;--q:{y:.1f}px;--x:{to_x - x:.1f}px;--y:{to_y - y:.1f}px"
+
+
+def _place(tile: int) -> str:
+    return f"{tile % COLUMNS} {tile // COLUMNS}"
+
+
+def _names(found: FeatureMap, clean: Floats, labels: Sequence[int]) -> Iterator[tuple[int, float, float]]:
+    """Where each class's name stands: above its most central clean point, clear of other names."""
+    taken: list[tuple[float, float, float]] = []
+    for label in labels:
+        mine = clean[found.y == label]
+        apart = np.linalg.norm(mine[:, None] - mine[None], axis=2).sum(axis=1)
+        x, y = (float(value) for value in mine[apart.argmin()])
+        half = 4.5 * len(str(found.meta["classes"][label])) + 8
+        x = min(max(x, half), WIDE - half)
+        tried = [min(max(y - 14 + shift, 14), HIGH - 4) for shift in SHIFTS]
+        y = next(
+            (
+                at
+                for at in tried
+                if all(abs(x - u) > half + w or abs(at - v) > 15 for u, v, w in taken)
+            ),
+            tried[0],
+        )
+        taken.append((x, y, half))
+        yield label, x, y
+
+
+def _mark(side: Side, mark: int) -> Iterator[str]:
+    """The ring around one image, and its way."""
+    rows = np.flatnonzero(side.map.index == mark)
+    if len(rows):
+        ends = _ends(side.map)[:, rows[0]]
+        (x, y), (to_x, to_y) = ends
+        yield (
+            f'<path d="M{x:.1f} {y:.1f}L{to_x:.1f} {to_y:.1f}" stroke="var(--text)"'
+            ' stroke-width="2.5" fill="none" pointer-events="none"/>'
+            f'<g class="pt mark" style="{_moving(ends)}" pointer-events="none">'
+            '<circle r="11" fill="none"/></g>'
+        )
+
+
+def _strip(side: Side, mark: int) -> Iterator[str]:
+    """One image clean and attacked, and the images whose features lie nearest to each."""
+    found, tiles = side.map, side.tiles
+    rows = np.flatnonzero(found.index == mark)
+    if not len(rows):
+        yield (
+            f"<p>Image {mark} is not among these {len(found.y)}. Click a point, or take more"
+            " images under Settings.</p>"
+        )
+        return
+    row, names = int(rows[0]), list(found.meta["classes"])
+    own, clean, attacked = (
+        escape(names[answer[row]]) for answer in (found.y, found.pred, found.pred_adv)
+    )
+    if tiles is None:
+        yield f"<p>Image {mark}, a {own}: read as {clean}, attacked as {attacked}.</p>"
+        return
+    for at, said in ((row, f"{clean}"), (len(found.y) + row, f"{attacked}")):
+        yield (
+            f'<div><p>{"attacked" if at != row else "clean"}: <b>{said}</b></p>'
+            f"{_tile(side.side, at, f'Image {mark}, a {own}, read as {said}', 56)}</div>"
+        )
+    for near, when in ((tiles.near[row], "clean"), (tiles.near_adv[row], "attacked")):
+        counts = Counter(names[found.y[other]] for other in near)
+        said = ", ".join(f"{count} {name}" for name, count in counts.most_common(2))
+        yield f"<div><p>next to it {when}: {escape(said)}</p>"
+        for other in near:
+            index, name = int(found.index[other]), escape(names[found.y[other]])
+            yield (
+                f'<button data-click="{index}" aria-label="Image {index}, a {name}: show it">'
+                f"{_tile(side.side, int(other))}</button>"
+            )
+        yield "</div>"
+
+
+def _tile(side: str, tile: int, alt: str = "", size: int = 0) -> str:
+    """One picture of a sheet."""
+    column, line = _place(tile).split()
+    named = f'role="img" aria-label="{alt}"' if alt else 'aria-hidden="true"'
+    wide = f";--size:{size}px" if size else ""
+    return f'<i class="sheet sheet-{side}" style="--i:{column};--j:{line}{wide}" {named}></i>'
