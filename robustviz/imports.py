@@ -2,13 +2,16 @@
 
 Python locks each module by itself. Of two threads that enter a package by different doors each then
 waits for the other, and Python resolves that by `_DeadlockError`, or by handing out a module that
-is half there. So whatever is imported late, inside a function, comes through `load`; and a server
-calls `load_all` before a page that needs them.
+is half there. So whatever is imported late, inside a function, comes through `load`. A server has
+all that first screens need before anybody comes, and one thread that imports the rest: whoever asks
+`load` for a part of it meanwhile waits for what that thread is at. A plain `import torch` inside a
+function waits too, because everybody enters torch by its own door.
 """
 
 import contextlib
 import functools
 import importlib
+import sys
 import threading
 from typing import Any
 
@@ -39,11 +42,20 @@ LATER = (
 
 
 def load(name: str) -> Any:
-    """The module of that name. While one thread imports here, others wait. Raises ImportError as an
-    import does.
+    """The module of that name; one that is there as a whole at once. While one thread imports here,
+    others wait. Raises ImportError as an import does.
     """
+    if _whole(name):
+        return sys.modules[name]
     with _turn:
         return importlib.import_module(name)
+
+
+def _whole(name: str) -> bool:
+    """Whether nobody is at importing it, or a package that it is in."""
+    packages = [name[:at] for at, sign in enumerate(f"{name}.") if sign == "."]
+    specs = [getattr(sys.modules.get(each), "__spec__", None) for each in packages]
+    return all(spec is not None and not getattr(spec, "_initializing", False) for spec in specs)
 
 
 @functools.cache

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
 
 from robustviz import registry
+from robustviz.imports import load
 from robustviz.runs import folder
 from robustviz.types import UserError
-from robustviz.views.measure import measure, probe_of
+from robustviz.views import pack
 from robustviz.views.result import ProbeSpec, Result
 
 T = TypeVar("T")
@@ -73,11 +74,26 @@ class Slots:
 ANSWERS, DRAWN = Slots(256), Slots(64)
 
 
+def measure(run: folder.Run, spec: ProbeSpec[R]) -> R:
+    """What the run answers, measured now or read from its folder; with torch."""
+    return cast(R, load("robustviz.views.measure").measure(run, spec))
+
+
+def _probe_of(spec: ProbeSpec[Any]) -> Any:
+    return load("robustviz.views.measure").probe_of(spec)
+
+
 def _slot(run_id: str, spec: ProbeSpec[R]) -> tuple[Slot[R], folder.Run]:
-    """Where the answer lies. A run that goes on training has other weights, so another place."""
+    """Where the answer lies; it is there already where it was shipped, which needs no torch. A run
+    that goes on training has other weights, so another place.
+    """
     run = folder.open_model(run_id)
-    key = (str(run.path), run.weights, registry.key(spec), probe_of(spec).name(run, spec))
-    return ANSWERS[key], run
+    key = (str(run.path), run.weights, registry.key(spec))
+    if (shipped := pack.kept(run, spec)) is None:
+        return ANSWERS[(*key, _probe_of(spec).name(run, spec))], run
+    slot = ANSWERS[key]
+    slot.value = shipped
+    return slot, run
 
 
 def answer(run_id: str, spec: ProbeSpec[R]) -> R:
@@ -90,7 +106,7 @@ def kept(run_id: str, spec: ProbeSpec[R]) -> R | None:
     """The answer if it is in memory or on disk already, else None."""
     slot, run = _slot(run_id, spec)
     if slot.value is None:
-        slot.value = probe_of(spec).kept(run, spec)
+        slot.value = _probe_of(spec).kept(run, spec)
     return slot.value
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,36 +11,50 @@ from typing import Any
 from starlette.middleware import Middleware
 
 from robustviz import imports, process
+from robustviz.ui.guard import Guard
 
 MAIN = Path(__file__).with_name("main.py")  # the script that Streamlit runs at every click
 
-# What the first page is made of, and what Streamlit would look for when it draws it. Half of pandas
+# What first pages are made of, and what Streamlit would look for when it draws them. Half of pandas
 # in `sys.modules` is taken for all of it by whoever looks there, so that comes before anybody, too.
 FIRST = (
     "pandas",
+    "plotly.io",
+    "plotly.graph_objects",
     "robustviz.embedder",
-    "robustviz.ui.shell",
-    "robustviz.views.start.panel",
+    "robustviz.ui.header",
+    "robustviz.ui.stage",
+    "robustviz.ui.widgets",
     "streamlit.material_icon_names",
     "streamlit.emojis",
 )
+TORCH = ("robustviz.views.train.panel",)  # its form is made from the registry
+
+
+def first() -> tuple[str, ...]:
+    """What must be there before anybody comes: first screens need no torch."""
+    panels = imports.load("robustviz.views").modules("panel")
+    return (*FIRST, *(name for name in panels if name not in TORCH))
 
 
 @contextlib.asynccontextmanager
 async def open_house(app: Any) -> AsyncIterator[None]:
-    """ASGI lifespan: what the first page needs is there before anybody comes, so that it waits for
-    nobody's torch; what the others need comes meanwhile, in a thread for which they wait.
+    """ASGI lifespan: what first screens need is there before anybody comes, so that they wait for
+    nobody's torch; the rest comes meanwhile, in one thread, for which they wait who need it.
     """
     process.leave_out_triton()
-    imports.load_all(FIRST)
+    for name in first():
+        with contextlib.suppress(Exception):  # the page that needs it says what is wrong
+            imports.load(name)
     threading.Thread(target=_import_ahead, daemon=True).start()
     yield
 
 
 def _import_ahead() -> None:
-    # what cannot be imported is said by the page that needs it
-    with contextlib.suppress(Exception):
-        imports.load_all((*imports.needed(), *imports.LATER))
+    for name in (*imports.needed(), *imports.LATER):
+        with contextlib.suppress(Exception):
+            imports.load(name)
+        time.sleep(0.002)  # who waits for its turn has it now
 
 
 class Prompt:
@@ -65,6 +80,6 @@ class Prompt:
 # What `app.py` gives to `st.App`.
 HOUSE: dict[str, Any] = {
     "script_path": MAIN,
-    "middleware": [Middleware(Prompt)],
+    "middleware": [Middleware(Guard), Middleware(Prompt)],
     "lifespan": open_house,
 }

@@ -42,7 +42,8 @@ def kept(run: Run, spec: ProbeSpec[R]) -> R | None:
     if not run.shipped:
         return None
     name = f"{registry.key(spec)}.npz"
-    return cast("R | None", _answer(FOLDER / f"{run.id}.zip", name, spec.result, run.weights))
+    kind: Any = spec.result
+    return cast("R | None", _answer(FOLDER / f"{run.id}.zip", name, kind, run.weights))
 
 
 @functools.lru_cache(maxsize=512)
