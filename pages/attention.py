@@ -2,32 +2,34 @@
 
 import streamlit as st
 
-from robustviz.ui import header, shell
+from robustviz.ui import context, header, shell, stage
 from robustviz.views.attention import panel as attention
 from robustviz.views.paint import panel as paint
 from robustviz.views.quadrants import panel as quadrants
 
-here = header.open("Which pixels matter, and who gets to touch them?")
+here = header.open(attention.QUESTION)
 
 
 @shell.fragment
 def view() -> None:
-    """Everything that follows the controls."""
-    chosen = attention.controls(here)
-    results = attention.measured(here, chosen)
-    if results:
-        attention.overview(results)
-    by_run = {result.meta["run"]: result for result in results.values()}
-    for side, run_id in here.sides:
-        if run_id in by_run:
-            attention.one_network(side, run_id, by_run[run_id], chosen)
-    st.divider()
-    attention.spent(results, chosen)
-    attention.overlap(here, chosen, results)
-    attention.faithful(here, chosen)
+    """Everything that follows the pickers."""
+    context.follow()
+    spot, row = stage.spot(), st.container(horizontal=True)
+    with row, stage.settings():
+        chosen = attention.settings(here)
+    with spot:
+        attention.first(here, chosen, row)
+    paint.what_if(here, chosen.levels.steps, chosen.levels.seed)
+    if results := attention.measured(here, chosen):
+        attention.budgets(results, chosen)
+    with stage.more("attention") as more:
+        if more.open:
+            if results:
+                attention.maps(results, chosen)
+            attention.overlap(here, chosen, results)
+            attention.faithful(here, chosen)
+            quadrants.puzzle(here)
 
 
 view()
-paint.what_if(here)
-quadrants.puzzle(here)
 shell.reset_button()

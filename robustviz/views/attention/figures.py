@@ -13,27 +13,19 @@ import plotly.graph_objects as go
 
 from robustviz.stats import Bools, Floats, flat
 from robustviz.types import UserError, eps_text
-from robustviz.views.attention.result import Attention, Method
+from robustviz.views.attention.result import METHODS, Attention
 from robustviz.views.pictures import png
 from robustviz.views.theme import COLOURS, LIGHT, blank, finish, lines, named, sides
 
-METHODS: dict[Method, str] = {
-    "grad_cam": "Grad-CAM",
-    "layer_cam": "LayerCAM",
-    "grad_cam_plusplus": "Grad-CAM++",
-    "xgrad_cam": "XGradCAM",
-    "hires_cam": "HiResCAM",
-    "eigen_cam": "EigenCAM",
-    "eigen_grad_cam": "EigenGradCAM",
-    "score_cam": "Score-CAM",
-}
+# what speaks against the class, nothing, what speaks for it; not the blue and orange of A and B
+SIGNED = ((0.0, "rgb(0,112,122)"), (0.5, "rgb(247,247,247)"), (1.0, "rgb(178,24,43)"))
 
 
 def attention(
     result: Attention, *, control: bool = False, image: bool = False, template: str = LIGHT
 ) -> go.Figure:
     """The map of the untouched image, of the attacked one, and attacked minus untouched; raw, in
-    blocks, red above 0.
+    blocks, red above 0, teal below.
 
     The first two share a scale. `control` adds the map by the same network with random weights;
     `image` puts the picture under the maps. Raises UserError where the untouched image's map is
@@ -68,7 +60,7 @@ def attention(
             title,
             heat,
             size,
-            colorscale="RdBu_r",
+            colorscale=SIGNED,
             zmid=0,
             zmin=-limit,
             zmax=limit,
@@ -78,14 +70,15 @@ def attention(
         _beside(figure, place, f"±{limit:.2g}")
     return finish(
         figure,
-        f"Class activation maps ({METHODS[meta['cam']]}, {grid} cells) as red and blue blocks:"
+        f"Class activation maps ({METHODS[meta['cam']]}, {grid} cells) as red and teal blocks:"
         f" {', '.join(titles)}.",
         meta,
-        _maps_sentence(result, grid),
+        _maps_sentence(result),
+        _sure(result),
     )
 
 
-def _maps_sentence(result: Attention, grid: str) -> str:
+def _maps_sentence(result: Attention) -> str:
     names, meta = result.meta["classes"], result.meta
     before, after = int(result.probs.argmax()), int(result.probs_adv.argmax())
     moved = (
@@ -95,33 +88,36 @@ def _maps_sentence(result: Attention, grid: str) -> str:
     held = "it holds against this attack" if after == result.y else "this model was fooled"
     wrong = f"wrong already without an attack, it is a {names[result.y]}"
     verdict = held if before == result.y else wrong
-    outcome = (
-        f"{moved} (PGD-{meta['steps']}, ε = {eps_text(result.eps)}, seed {meta['seed']}):"
-        f" {verdict}."
+    sentences = [
+        f"{moved} at ε = {eps_text(result.eps)}: {verdict}."
         if result.eps
         else f"{moved}: nothing may change at ε = 0."
-    )
-    whose = f"for {names[result.label]}"
+    ]
     if meta["cam"] == "eigen_cam":
-        whose = "which asks for no class and whose sign means nothing"
+        sentences.append("EigenCAM asks for no class, and its sign means nothing.")
     elif result.label_adv != result.label:
-        whose += f", attacked for {names[result.label_adv]}: the difference compares two classes"
-    return (
-        f"{outcome} {METHODS[meta['cam']]}, a grid of {grid} cells, {whose}."
-        f" {_change_sentence(result)} {_control_sentence(result.control)}"
-    )
+        sentences.append(
+            f"The clean map is for {names[result.label]}, the attacked one for"
+            f" {names[result.label_adv]}: the difference compares two classes."
+        )
+    return " ".join([*sentences, _change_sentence(result), _control_sentence(result.control)])
 
 
 def _change_sentence(result: Attention) -> str:
     if flat(result.heat_adv):
         return "The attacked image's map is constant, so there is no rank correlation with it."
     was, now = (
-        "row {}, column {}".format(*np.add(np.unravel_index(heat.argmax(), heat.shape), 1))
+        np.array(np.unravel_index(heat.argmax(), heat.shape))
         for heat in (result.heat, result.heat_adv)
     )
-    where = "stays in" if was == now else f"moves from {was} to"
+    ways = [
+        f"{far} {unit}{'s' * (far > 1)}"
+        for far, unit in zip(np.abs(now - was), ("row", "column"), strict=True)
+        if far
+    ]
+    where = f"moves by {' and '.join(ways)}" if ways else "stays where it was"
     return (
-        f"The hottest cell {where} {now}; rank correlation clean to attacked"
+        f"The hottest cell {where}. Rank correlation of the clean and the attacked map:"
         f" **{result.drift:.2f}**."
     )
 
@@ -130,15 +126,27 @@ def _control_sentence(control: Floats) -> str:
     known = control[np.isfinite(control)]
     if not len(known):
         return "Control: with random weights the map is constant."
-    if len(known) == 1:
-        return (
-            "Control: a network with random weights gives a map whose rank correlation with the"
-            f" clean one is {known[0]:.2f}."
-        )
+    several = f"{len(known)} networks" if len(known) > 1 else "a network"
     return (
-        f"Control: {len(known)} networks with random weights give maps whose rank correlation"
-        f" with the clean one is {known.mean():.2f} on average ({known.min():.2f} to"
-        f" {known.max():.2f})."
+        f"Control: with random weights ({several}) its rank correlation with the clean map is"
+        f" {known.mean():.2f}."
+    )
+
+
+def _sure(result: Attention) -> str:
+    """The protocol behind one image's maps and budget."""
+    meta = result.meta
+    known = result.control[np.isfinite(result.control)]
+    spread = (
+        f" Its controls with random weights correlate from {known.min():.2f} to {known.max():.2f}."
+        if len(known) > 1
+        else ""
+    )
+    return (
+        f"A map is evidence, not proof, and this is one image.{spread}"
+        f" {METHODS[meta['cam']]}, {'×'.join(map(str, result.heat.shape))} cells, map of the"
+        f" {meta['of']} class. PGD-{meta['steps']}, seed {meta['seed']}, test image"
+        f" {meta['index']}."
     )
 
 
@@ -188,6 +196,7 @@ def budget(result: Attention, *, template: str = LIGHT) -> go.Figure:
         "The image with its unimportant pixels darkened, and the radius of each pixel.",
         result.meta,
         _budget_sentence(result, mask),
+        _sure(result),
     )
 
 
@@ -213,8 +222,8 @@ def _budget_sentence(result: Attention, mask: Bools) -> str:
         f" {result.object.mean():.0%}."
         if result.object.size
         else "",
-        f"Attacked within this budget (PGD-{meta['steps']}, seed {meta['seed']}), the answer"
-        f" is {meta['classes'][after]} ({result.probs_part[after]:.0%}).",
+        f"Attacked within this budget, the answer is {meta['classes'][after]}"
+        f" ({result.probs_part[after]:.0%}).",
     )
     return " ".join(filter(None, sentences))
 
@@ -229,8 +238,7 @@ def spent(results: Attention | Mapping[str, Attention], *, template: str = LIGHT
     figure = blank(
         template,
         "How much of the budget is spent",
-        f"|δ| of every pixel value, PGD-{first.meta['steps']}, seed {first.meta['seed']}, image"
-        f" {first.meta['index']}",
+        "|δ| of every pixel value",
         barmode="group",
         bargap=0.1,
         showlegend=len(several) > 1,
@@ -265,6 +273,7 @@ def spent(results: Attention | Mapping[str, Attention], *, template: str = LIGHT
         "Histogram of how far each pixel value moves within the budget.",
         first.meta,
         "  \n".join(lines(several, _spent_sentence) + rest),
+        _sure(first),
     )
 
 
@@ -280,10 +289,7 @@ def _spent_sentence(result: Attention) -> str:
             f" {eps_text(result.eps if alike else result.eps_low)}: one peak, because {why}."
         )
     inside, outside = full[important].mean(), full[~important].mean()
-    return (
-        f"of the {important.mean():.0%} important values {inside:.0%} stand at"
-        f" {eps_text(result.eps)}, of the others {outside:.0%} at {eps_text(result.eps_low)}."
-    )
+    return f"{inside:.0%} of the important values stand at ε, {outside:.0%} of the others at ε_low."
 
 
 def _panels(titles: list[str], size: tuple[int, ...], template: str, height: int) -> go.Figure:

@@ -12,9 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustviz import cam, chance, imports, nets
+from robustviz.data import Dataset
 from robustviz.nets.base import Normalise
 from robustviz.runs.folder import Run
+from robustviz.stats import Bools, Floats
 from robustviz.types import UserError
+from robustviz.views.attention.result import AttentionLevelsSpec, AttentionSpec
 from robustviz.views.measure import net_of
 
 PACKAGE = {  # the classes of the grad-cam package, for the methods that we have not got ourselves
@@ -104,6 +107,48 @@ def grad_cam_package() -> Any:
             "This needs the package grad-cam: install it with pip install grad-cam, or choose"
             " Grad-CAM or LayerCAM."
         ) from error
+
+
+def check_rule(split: Dataset, rule: str) -> None:
+    """Raises UserError where the rule makes no mask on this data."""
+    if rule != "oracle":
+        cam.check_rule(rule)
+    elif split.masks is None:
+        raise UserError(
+            f"The rule oracle needs true object masks, and {split.key} has none: take the data"
+            " shapes, or the rule z>1."
+        )
+    if rule == "jet-compat" and split.images.shape[1] != 3:
+        raise UserError(
+            f"The rule jet-compat makes one mask for each of three colours, and {split.key} is"
+            " grey: use the rule z>1."
+        )
+
+
+def mask_of(
+    split: Dataset, net: nets.Classifier, spec: AttentionSpec | AttentionLevelsSpec, heat: Tensor
+) -> Tensor:
+    """The important pixels (1,1,H,W) of the image that is asked about, of jet-compat (1,3,H,W);
+    `heat` (1,h,w) is its map.
+    """
+    if spec.rule == "oracle" and split.masks is not None:
+        return split.masks[spec.index : spec.index + 1]
+    if spec.rule == "shuffled":  # the next image's mask: the defect needs company to be seen
+        other = split.take(torch.tensor([(spec.index + 1) % len(split)]))
+        label = other.y if spec.of == "true" else net(other.x).argmax(1)
+        heat = torch.cat([heat, class_maps(net, other.x, label, spec.method)])
+    size = split.images.shape[2:]
+    return cam.importance_mask(heat, spec.rule, (size[0], size[1]))[:1]
+
+
+def object_of(split: Dataset, index: int) -> Bools:
+    """The true object of an image (H,W), (0,0) where the data does not know it."""
+    return np.zeros((0, 0), bool) if split.masks is None else split.masks[index, 0].numpy()
+
+
+def without_one_colour(values: Tensor) -> Floats:
+    """(1,1,H,W) as (H,W), (1,3,H,W) as (3,H,W)."""
+    return np.asarray(values[0, 0] if values.shape[1] == 1 else values[0])
 
 
 def random_nets(run: Run, count: int, seed: int) -> Iterator[nets.Classifier]:

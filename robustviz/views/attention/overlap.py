@@ -101,13 +101,7 @@ def overlaps(
     size = (objects.shape[1], objects.shape[2])
     mask = cam.importance_mask(heat, rule, size)[:, 0].numpy()
     shared, either = (mask & objects).sum((1, 2)), (mask | objects).sum((1, 2))
-    hot = heat.double().relu()
-    low, high = hot.amin((1, 2)), hot.amax((1, 2))
-    silent = (~(high - low > 1e-6 * high)).numpy()
-    hot[torch.from_numpy(silent)] = 1.0
-    whole = F.interpolate(hot[:, None], size, mode="bilinear", align_corners=False)[:, 0].numpy()
-    # enlarging repeats border pixels: several may be hottest
-    top = whole >= whole.max((1, 2), keepdims=True) * (1 - 1e-9)
+    whole, top, silent = hottest(heat, size)
     return (
         shared / np.maximum(either, 1),
         (top & objects).sum((1, 2)) / top.sum((1, 2)),
@@ -115,6 +109,19 @@ def overlaps(
         silent,
         mask.mean((1, 2)),
     )
+
+
+def hottest(heat: Tensor, size: tuple[int, int]) -> tuple[Floats, Bools, Bools]:
+    """Of raw maps (N,h,w): what is above 0, enlarged to `size`, (N,H,W); its hottest pixels, of the
+    same shape; and which maps say nothing, (N,): these are taken for 1 everywhere.
+    """
+    hot = heat.double().relu()
+    low, high = hot.amin((1, 2)), hot.amax((1, 2))
+    silent = (~(high - low > 1e-6 * high)).numpy()
+    hot[torch.from_numpy(silent)] = 1.0
+    whole = F.interpolate(hot[:, None], size, mode="bilinear", align_corners=False)[:, 0].numpy()
+    # enlarging repeats border pixels: several may be hottest
+    return whole, whole >= whole.max((1, 2), keepdims=True) * (1 - 1e-9), silent
 
 
 def _summary(result: Overlap) -> str:

@@ -12,8 +12,7 @@ import plotly.graph_objects as go
 
 from robustviz.stats import Floats, mean_interval
 from robustviz.types import UserError, eps_text
-from robustviz.views.attention.figures import METHODS
-from robustviz.views.attention.result import MAPS, OVERLAPS, Overlap, Road
+from robustviz.views.attention.result import MAPS, METHODS, OVERLAPS, Overlap, Road
 from robustviz.views.theme import COLOURS, LIGHT, blank, finish, lines, named, sides, spread
 
 MEASURES = {"iou": "IoU of the mask", "pointing": "pointing game", "energy": "energy on the object"}
@@ -33,7 +32,7 @@ def overlap(results: Overlap | Mapping[str, Overlap], *, template: str = LIGHT) 
     figure = blank(
         template,
         "Do the maps lie on the object?",
-        f"{METHODS[meta['cam']]}, mask {meta['rule']}, {meta['n']} test images; bars: 95 %",
+        f"{meta['n']} test images; bars: 95 %",
         height=440,
         xaxis={
             "tickvals": [*range(len(OVERLAPS))],
@@ -72,45 +71,62 @@ def overlap(results: Overlap | Mapping[str, Overlap], *, template: str = LIGHT) 
         "Three measures of how well maps lie on the true object, with intervals.",
         meta,
         "  \n".join(_overlap_lines(several)),
+        _overlap_sure(several),
     )
 
 
 def _overlap_lines(several: Mapping[str, Overlap]) -> list[str]:
-    meta = next(iter(several.values())).meta
-    protocol = (
-        f"{METHODS[meta['cam']]}, class {meta['of']}, mask {meta['rule']}, n = {meta['n']},"
-        f" PGD-{meta['steps']} at ε = {eps_text(meta['eps'])}, seed {meta['seed']}."
-    )
-    return [
-        *lines(several, _overlap_sentence),
-        *([_gaps(several)] if len(several) == 2 else []),
-        protocol,
+    silent = [
+        f"{clean} clean and {attacked} attacked maps{' of ' * bool(name)}{name} say nothing and"
+        " count as blind guesses."
+        for name, (clean, attacked) in ((name, one.constant[:2]) for name, one in several.items())
+        if clean or attacked
     ]
+    gaps = _gaps(several) if len(several) == 2 else []
+    return [*lines(several, _overlap_sentence), *silent, *gaps]
 
 
 def _overlap_sentence(result: Overlap) -> str:
+    untouched, attacked = (result.interval("pointing", row)[0] for row in (0, 1))
+    return (
+        f"the hottest spot lies on the object in {untouched:.0%}, attacked in {attacked:.0%}, a"
+        f" blind guess in {result.guess('pointing'):.0%}."
+    )
+
+
+def _overlap_sure(several: Mapping[str, Overlap]) -> str:
+    meta = next(iter(several.values())).meta
     parts = [
-        f"{MEASURES[measure]} {spread(*result.interval(measure, 0))}, attacked"
-        f" {spread(*result.interval(measure, 1))}, blind chance {result.guess(measure):.2f}"
+        f"{MEASURES[measure]}{' of ' * bool(name)}{name}:"
+        f" {spread(*result.interval(measure, 0))}, attacked"
+        f" {spread(*result.interval(measure, 1))}, blind chance {result.guess(measure):.2f}."
+        for name, result in several.items()
         for measure in OVERLAPS
     ]
-    clean, attacked = result.constant[:2]
-    silent = f"; {clean} clean and {attacked} attacked maps say nothing and count as blind guesses"
-    return "; ".join(parts) + (silent if clean or attacked else "") + "."
+    return "  \n".join(
+        [
+            "Bars and brackets are 95 % intervals over images, not over training seeds.",
+            *parts,
+            f"{METHODS[meta['cam']]}, class {meta['of']}, mask {meta['rule']}, n = {meta['n']},"
+            f" PGD-{meta['steps']} at ε = {eps_text(meta['eps'])}, seed {meta['seed']}.",
+        ]
+    )
 
 
-def _gaps(several: Mapping[str, Overlap]) -> str:
+def _gaps(several: Mapping[str, Overlap]) -> list[str]:
     (first, base), (second, other) = several.items()
     try:
         gaps = {measure: other.gap(base, measure, 0) for measure in OVERLAPS}
     except UserError as error:
-        return str(error)
-    parts = [
-        f"{MEASURES[measure]} {spread(mean, low, high, '+.2f')},"
-        f" {'higher' if low > 0 else 'lower' if high < 0 else 'not decided'}"
-        for measure, (mean, low, high) in gaps.items()
+        return [str(error)]
+    return [
+        f"{second} minus {first}, untouched, image by image:",
+        *(
+            f"{MEASURES[measure]} {spread(mean, low, high, '+.2f')}:"
+            f" {'higher' if low > 0 else 'lower' if high < 0 else 'no difference shown'}."
+            for measure, (mean, low, high) in gaps.items()
+        ),
     ]
-    return f"{second} minus {first}, untouched, image by image: {'; '.join(parts)} (95 %)."
 
 
 def road(results: Road | Mapping[str, Road], *, template: str = LIGHT) -> go.Figure:
@@ -122,7 +138,7 @@ def road(results: Road | Mapping[str, Road], *, template: str = LIGHT) -> go.Fig
     figure = blank(
         template,
         "Does what the map shows matter?",
-        f"ROAD, {METHODS[first.meta['cam']]}, {len(first.index)} test images; bars: 95 %",
+        f"{len(first.index)} test images; bars: 95 %",
         height=200 + 56 * len(several),
         showlegend=len(several) > 1,
         xaxis={"title": "ROAD (softmax output)", "zeroline": True},
@@ -153,17 +169,34 @@ def road(results: Road | Mapping[str, Road], *, template: str = LIGHT) -> go.Fig
         "ROAD of class activation maps, of random weights and of random numbers.",
         first.meta,
         "  \n".join(lines(several, _road_sentence)),
+        _road_sure(several),
     )
 
 
 def _road_sentence(result: Road) -> str:
-    gap, low, high = mean_interval(result.score[0] - result.score[2])
+    _, low, high = mean_interval(result.score[0] - result.score[2])
     verdict = "above" if low > 0 else "below" if high < 0 else "not told apart from"
     return (
-        f"ROAD {spread(*mean_interval(result.score[0]))}, {verdict} maps of random numbers"
-        f" (difference {spread(gap, low, high, '+.3f')}, n = {len(result.index)}); random weights"
-        f" {result.score[1].mean():z.2f}, seed {result.meta['seed']}."
+        f"ROAD {spread(*mean_interval(result.score[0]))}, {verdict} maps of random numbers."
+        f" Random weights give {result.score[1].mean():z.2f}."
         + (f" {result.constant} constant maps are left out." if result.constant else "")
+    )
+
+
+def _road_sure(several: Mapping[str, Road]) -> str:
+    meta = next(iter(several.values())).meta
+    gaps = [
+        f"{name}{': ' * bool(name)}difference from maps of random numbers"
+        f" {spread(*mean_interval(result.score[0] - result.score[2]), '+.3f')}, n ="
+        f" {len(result.index)}."
+        for name, result in several.items()
+    ]
+    return "  \n".join(
+        [
+            "Brackets are 95 % intervals over images.",
+            *gaps,
+            f"{METHODS[meta['cam']]}, class {meta['of']}, seed {meta['seed']}.",
+        ]
     )
 
 

@@ -1,45 +1,76 @@
-"""The parts of the Attention page: controls, one network's maps and budget, what is spent, overlap
-with the object, ROAD.
+"""The parts of the Attention page: settings, the first screen, PART's budget, maps cell by cell,
+overlap with the object, ROAD.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from robustviz.runs import folder
 from robustviz.terms import term
 from robustviz.types import MAP_RULES, MASK_RULES, UserError, eps_text
-from robustviz.ui import shell, widgets
-from robustviz.ui.context import Context, label
-from robustviz.views.attention import figures, overlap_figures
-from robustviz.views.attention.figures import METHODS
-from robustviz.views.attention.result import Attention, AttentionSpec, Of, OverlapSpec, RoadSpec
-from robustviz.views.pictures import sheet
+from robustviz.ui import cache, shell, stage, widgets
+from robustviz.ui.context import Context
+from robustviz.views.attention import figures, overlap_figures, overlay
+from robustviz.views.attention.result import (
+    METHODS,
+    Attention,
+    AttentionLevelsSpec,
+    AttentionSpec,
+    Of,
+    OverlapSpec,
+    RoadSpec,
+    levels_of,
+)
+from robustviz.views.screen import Control
 
 CLASSES: dict[Of, str] = {"true": "True class", "predicted": "Predicted class"}
 CONTROLS = {"none": "Off", "random": "Random weights"}
 RULES = (*MASK_RULES, "oracle")
-UNDER = {"no": "Maps alone", "yes": "Over the image"}
+DRAWN = {
+    "smooth": "Smooth, over the image",
+    "cells": "As cells, over the image",
+    "alone": "Smooth, without the image",
+}
+QUESTION = "Which pixels matter, and who gets to touch them?"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What is asked of one image, and what else is drawn: the map of random weights, the image
-    under the maps.
+    """What is asked of one image: `levels` for the first screen, `spec` at the chosen ε; how the
+    maps are drawn, the control that moves ε, and what PART gives the pixels that matter less, in
+    words. `control`: whether maps of random weights stand beside the figures.
     """
 
+    levels: AttentionLevelsSpec
     spec: AttentionSpec
+    draw: str
+    slider: Control
+    low: str
     control: bool
-    under: bool
 
 
-def controls(here: Context) -> Choice:
-    """Draw the controls."""
-    a, b = st.columns(2, vertical_alignment="bottom")
-    of = a.segmented_control(
+def settings(here: Context) -> Choice:
+    """Draw what can be set; what is chosen, with the ε at which the first screen's control
+    stands.
+    """
+    usual = folder.open_model(here.a).eps
+    levels = [str(level) for level in levels_of(usual)]
+    slider = Control(
+        f"ε of the attack, in grey levels (A was trained for {eps_text(usual)})",
+        levels,
+        levels.index(str(max(1, round(usual * 255)))),
+        "eps",
+        term("epsilon"),
+        "/255",
+    )
+    level = int(levels[stage.position("eps", levels, slider.start)])
+    of = st.segmented_control(
         "Map of",
         list(CLASSES),
         required=True,
@@ -47,139 +78,133 @@ def controls(here: Context) -> Choice:
         help=term("cam"),
         **shell.linked("cam-of", "true", CLASSES),
     )
-    control = b.segmented_control(
-        "Control: the same network with",
+    draw = st.selectbox(
+        "Draw the maps",
+        list(DRAWN),
+        format_func=DRAWN.__getitem__,
+        **shell.linked("cam-under", "smooth", DRAWN),
+    )
+    control = st.segmented_control(
+        "Control under More: the same network with",
         list(CONTROLS),
         required=True,
         format_func=CONTROLS.__getitem__,
         help=term("random weights"),
         **shell.linked("cam-control", "none", CONTROLS),
     )
-    level, low = _radii(folder.open_model(here.a).eps)
-    with st.expander("More settings", icon=":material/settings:"):
-        a, b, c = st.columns(3)
-        method = a.selectbox(
-            "CAM method",
-            list(METHODS),
-            format_func=METHODS.__getitem__,
-            help=term("cam"),
-            **shell.linked("cam", "grad_cam", METHODS),
-        )
-        rule = b.selectbox(
-            "Rule of the mask", RULES, help=term("mask"), **shell.linked("cam-rule", "z>1", RULES)
-        )
-        under = c.selectbox(
-            "Draw the maps",
-            list(UNDER),
-            format_func=UNDER.__getitem__,
-            **shell.linked("cam-under", "no", UNDER),
-        )
-        a, b, _ = st.columns(3)
-        steps = a.number_input(
-            "Steps of PGD", 1, 100, help=term("pgd"), **shell.linked("steps", 10, range(1, 101))
-        )
-        seed = b.number_input(
-            "Seed", 0, 9999, help=term("seed"), **shell.linked("seed", 0, range(10_000))
-        )
-    shell.write_address()
-    return Choice(
-        AttentionSpec(
-            here.img, method, of or "true", level / 255, low / 255, rule, int(steps), int(seed)
-        ),
-        control=control == "random",
-        under=under == "yes",
+    method = st.selectbox(
+        "CAM method",
+        list(METHODS),
+        format_func=METHODS.__getitem__,
+        help=term("cam"),
+        **shell.linked("cam", "grad_cam", METHODS),
     )
-
-
-def _radii(usual: float) -> tuple[int, int]:
-    """ε and ε_low in grey levels."""
-    left, right = st.columns(2)
-    start = round(usual * 255)
-    top = max(16, min(255, 2 * start))
-    level = left.slider(
-        f"ε in grey levels of 255 (trained for {eps_text(usual)})",
-        0,
-        top,
-        help=term("epsilon"),
-        **shell.linked("eps", start, range(top + 1)),
+    rule = st.selectbox(
+        "Rule of the mask", RULES, help=term("mask"), **shell.linked("cam-rule", "z>1", RULES)
     )
-    if not level:  # a slider needs a span
-        return 0, 0
-    low = right.slider(
+    low = level and st.slider(  # a slider needs a span
         "ε_low, for unimportant pixels",
         0,
-        int(level),
+        level,
         help=term("part"),
         **shell.linked("eps-low", level * 7 // 8, range(level + 1)),
     )
-    return int(level), int(low)
+    steps = st.number_input(
+        "Steps of PGD", 1, 100, help=term("pgd"), **shell.linked("steps", 10, range(1, 101))
+    )
+    seed = st.number_input(
+        "Seed", 0, 9999, help=term("seed"), **shell.linked("seed", 0, range(10_000))
+    )
+    shell.write_address()
+    asked = (here.img, method, of or "true")
+    return Choice(
+        AttentionLevelsSpec(*asked, rule, usual, int(steps), int(seed)),
+        AttentionSpec(*asked, level / 255, low / 255, rule, int(steps), int(seed)),
+        draw=draw,
+        slider=slider,
+        low="7/8 ε" if low == level * 7 // 8 else eps_text(low / 255),
+        control=control == "random",
+    )
+
+
+def first(here: Context, chosen: Choice, row: DeltaGenerator) -> None:
+    """The first screen, and in `row`, below it, what can be taken home."""
+    found = widgets.measured(here, chosen.levels, "the maps at every ε")
+    if not found:
+        return
+    spec, called = _many(chosen), widgets.names(here)
+    known = {
+        name: cache.kept(called[name], spec)
+        for name, result in found.items()
+        if spec and result.object.size
+    }
+    many = {name: result for name, result in known.items() if result is not None}
+    screen = overlay.screen(found, chosen.slider, many=many, draw=chosen.draw, low=chosen.low)
+    stage.show("attention", screen)
+    with row:
+        widgets.take_home("attention", QUESTION, screen, found, chosen.levels)
 
 
 def measured(here: Context, chosen: Choice) -> dict[str, Attention]:
-    """The maps of A and B by printed name; a network that has none gets a sentence instead."""
+    """The maps of A and B at one ε, by printed name; a network that has none is left out."""
     return widgets.measured(here, chosen.spec, "the maps")
 
 
-def overview(results: Mapping[str, Attention]) -> None:
-    """The image itself, and attacked on each network; how the maps that follow are read."""
-    first = next(iter(results.values()))
-    names = ", ".join(["clean", *(f"attacked on {name}" for name in results)])
-    st.image(
-        sheet([first.x, *(result.x_adv for result in results.values())], 128),
-        alt=f"Test image {first.meta['index']}: {names}",
-    )
-    st.markdown(f"Left to right: {names}.")
+def budgets(results: Mapping[str, Attention], chosen: Choice) -> None:
+    """PART's mask and budget of each network for this image."""
+    st.subheader("What PART makes of the map", help=term("part"))
+    for column, (name, result) in zip(st.columns(2, gap="large"), results.items(), strict=False):
+        with column, widgets.place():
+            st.markdown(f"**{name}**")
+            frame = widgets.Frame(f"budget-{name[0].lower()}", chosen.spec)
+            widgets.draw(figures.budget, result, frame)
+
+
+def maps(results: Mapping[str, Attention], chosen: Choice) -> None:
+    """Each network's maps cell by cell, with their difference, and how the budget is spent."""
+    st.subheader("The maps, cell by cell", help=term("rank correlation"))
     st.markdown(
-        "Red cells speak for the class, blue ones against it; ± is the end of the scale. "
+        "Red cells speak for the class, teal ones against it; ± is the end of the scale. "
         + ("Scales of A and B cannot be compared. " if len(results) > 1 else "")
-        + "A map is evidence, not proof: put random weights beside it.",
-        help=term("rank correlation"),
+        + "A map is evidence, not proof: put random weights beside it (Settings)."
     )
+    for name, result in results.items():
+        st.markdown(f"**{name}**")
+        with widgets.place():
+            widgets.draw(
+                figures.attention,
+                result,
+                widgets.Frame(f"maps-{name[0].lower()}", chosen.spec),
+                control=chosen.control,
+                image=chosen.draw != "alone",
+            )
+    widgets.draw(figures.spent, results, widgets.Frame("spent", chosen.spec))
 
 
-def one_network(side: str, run_id: str, result: Attention, chosen: Choice) -> None:
-    """One network's row: its maps, then the mask and the budget made of them."""
-    st.subheader(f":{shell.side_colour(side)}[{side.upper()}] · {label(folder.open_model(run_id))}")
-    left, right = st.columns([3, 2], gap="large")
-    with left, widgets.place():
-        widgets.draw(
-            figures.attention,
-            result,
-            widgets.Frame(f"maps-{side}", chosen.spec),
-            control=chosen.control,
-            image=chosen.under,
-        )
-    with right, widgets.place():
-        widgets.draw(figures.budget, result, widgets.Frame(f"budget-{side}", chosen.spec))
-
-
-def spent(results: Mapping[str, Attention], chosen: Choice) -> None:
-    """How the attack within the budget uses it."""
-    if results:
-        widgets.draw(figures.spent, results, widgets.Frame("spent", chosen.spec))
+def _many(chosen: Choice) -> OverlapSpec | None:
+    """What is asked of many images; None where the rule makes no mask from the map itself."""
+    image = chosen.levels
+    if image.rule not in MAP_RULES:
+        return None
+    # at its usual radius each run has its own, which `report --overlap` has measured perhaps
+    return OverlapSpec(method=image.method, of=image.of, rule=image.rule, seed=image.seed)
 
 
 @widgets.place()
 def overlap(here: Context, chosen: Choice, results: Mapping[str, Attention]) -> None:
     """Many maps against the true object, where that is known."""
     st.subheader("Do the maps lie on the object?", help=term("iou"))
-    image = chosen.spec
     if not any(result.object.size for result in results.values()):
         raise UserError("Where the object is, is known for the data shapes only.")
-    if image.rule not in MAP_RULES:
+    spec = _many(chosen)
+    if spec is None:
         raise UserError(
-            f"The rule {image.rule} makes no mask from the map itself: choose one of"
+            f"The rule {chosen.spec.rule} makes no mask from the map itself: choose one of"
             f" {', '.join(MAP_RULES)}."
         )
-    # at its usual radius each run has its own, which `report --overlap` has measured perhaps
-    usual = round((image.eps or 0) * 255) == round(folder.open_model(here.a).eps * 255)
-    spec = OverlapSpec(
-        method=image.method,
-        of=image.of,
-        rule=image.rule,
-        eps=None if usual else image.eps,
-        seed=image.seed,
-    )
+    level, usual = (chosen.spec.eps or 0) * 255, folder.open_model(here.a).eps * 255
+    if round(level) != round(usual):
+        spec = dataclasses.replace(spec, eps=chosen.spec.eps)
     if many := widgets.measured(here, spec, "the overlap", "about 10 s"):
         widgets.draw(overlap_figures.overlap, many, widgets.Frame("overlap", spec))
     else:
@@ -188,14 +213,8 @@ def overlap(here: Context, chosen: Choice, results: Mapping[str, Attention]) -> 
 
 def faithful(here: Context, chosen: Choice) -> None:
     """ROAD, which paints over what a map calls important and looks whether the answer minds."""
-    with st.expander(
-        "Is the map faithful? ROAD",
-        icon=":material/fact_check:",
-        on_change="rerun",
-        key="road-open",
-    ) as box:
-        if box.open:
-            st.markdown(term("road"))
-            spec = RoadSpec(method=chosen.spec.method, of=chosen.spec.of, seed=chosen.spec.seed)
-            if many := widgets.measured(here, spec, "ROAD", "about 20 s"):
-                widgets.draw(overlap_figures.road, many, widgets.Frame("road", spec))
+    st.subheader("Is the map faithful? ROAD")
+    st.markdown(term("road"))
+    spec = RoadSpec(method=chosen.spec.method, of=chosen.spec.of, seed=chosen.spec.seed)
+    if many := widgets.measured(here, spec, "ROAD", "about 20 s"):
+        widgets.draw(overlap_figures.road, many, widgets.Frame("road", spec))

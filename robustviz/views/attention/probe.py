@@ -10,14 +10,21 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from robustviz import attacks, cam, nets
 from robustviz.data import Dataset
 from robustviz.runs.folder import Run
 from robustviz.stats import flat, spearman
-from robustviz.types import UserError, check_eps, eps_text
-from robustviz.views.attention.maps import class_maps, random_nets
+from robustviz.types import check_eps, eps_text
+from robustviz.views.attention.levels import attention_levels as attention_levels
+from robustviz.views.attention.maps import (
+    check_rule,
+    class_maps,
+    mask_of,
+    object_of,
+    random_nets,
+    without_one_colour,
+)
 from robustviz.views.attention.overlap import overlap as overlap, road as road
 from robustviz.views.attention.result import Attention, AttentionSpec
 from robustviz.views.measure import image_of, linf_net, meta_of, probe
@@ -29,13 +36,7 @@ def attention(run: Run, spec: AttentionSpec) -> Attention:
     split, x, y = image_of(run, spec.index)
     net, eps = linf_net(run), check_eps(run.eps if spec.eps is None else spec.eps)
     eps_low = 7 / 8 * eps if spec.eps_low is None else spec.eps_low
-    if spec.rule != "oracle":
-        cam.check_rule(spec.rule)
-    if spec.rule == "jet-compat" and x.shape[1] != 3:
-        raise UserError(
-            f"The rule jet-compat makes one mask for each of three colours, and {split.key} is"
-            " grey: use the rule z>1."
-        )
+    check_rule(split, spec.rule)
     attack = attacks.PGD(eps=eps, steps=spec.steps)
     x_adv = attack(net, x, y, rng=torch.Generator().manual_seed(spec.seed))
     both = torch.cat([x, x_adv])
@@ -43,7 +44,7 @@ def attention(run: Run, spec: AttentionSpec) -> Attention:
         probs = net(both).softmax(dim=1)
     labels = y.repeat(2) if spec.of == "true" else probs.argmax(dim=1)
     heat = class_maps(net, both, labels, spec.method)
-    mask = _mask(split, net, spec, heat[:1], x)
+    mask = mask_of(split, net, spec, heat[:1])
     budget = cam.budget_map(mask, eps, eps_low)
     with nets.frozen(net):
         rng = torch.Generator().manual_seed(spec.seed)
@@ -63,11 +64,9 @@ def attention(run: Run, spec: AttentionSpec) -> Attention:
         heat=heat[0].numpy(),
         heat_adv=heat[1].numpy(),
         heat_random=random,
-        mask=_without_one_colour(mask),
-        budget=_without_one_colour(budget),
-        object=np.zeros((0, 0), bool)
-        if split.masks is None
-        else split.masks[spec.index, 0].numpy(),
+        mask=without_one_colour(mask),
+        budget=without_one_colour(budget),
+        object=object_of(split, spec.index),
         y=int(y),
         label=int(labels[0]),
         label_adv=int(labels[1]),
@@ -82,24 +81,6 @@ def attention(run: Run, spec: AttentionSpec) -> Attention:
     )
     result.meta["summary"] = _summary(result)
     return result
-
-
-def _mask(
-    split: Dataset, net: nets.Classifier, spec: AttentionSpec, heat: Tensor, x: Tensor
-) -> Tensor:
-    """The important pixels (1,1,H,W) of the image, of jet-compat (1,3,H,W)."""
-    if spec.rule == "oracle":
-        if split.masks is None:
-            raise UserError(
-                f"The rule oracle needs true object masks, and {split.key} has none: take the data"
-                " shapes, or the rule z>1."
-            )
-        return split.masks[spec.index : spec.index + 1]
-    if spec.rule == "shuffled":  # the next image's mask: the defect needs company to be seen
-        other = split.take(torch.tensor([(spec.index + 1) % len(split)]))
-        label = other.y if spec.of == "true" else net(other.x).argmax(1)
-        heat = torch.cat([heat, class_maps(net, other.x, label, spec.method)])
-    return cam.importance_mask(heat, spec.rule, (x.shape[2], x.shape[3]))[:1]
 
 
 def _meta(
@@ -118,11 +99,6 @@ def _meta(
         eps_low=eps_low,
         attack=f"PGD-{spec.steps}",
     )
-
-
-def _without_one_colour(values: Tensor) -> np.ndarray:
-    """(1,1,H,W) as (H,W), (1,3,H,W) as (3,H,W)."""
-    return (values[0, 0] if values.shape[1] == 1 else values[0]).numpy()
 
 
 def _summary(result: Attention) -> str:

@@ -23,6 +23,16 @@ Method = Literal[
     "score_cam",
 ]
 Of = Literal["true", "predicted"]
+METHODS: dict[Method, str] = {
+    "grad_cam": "Grad-CAM",
+    "layer_cam": "LayerCAM",
+    "grad_cam_plusplus": "Grad-CAM++",
+    "xgrad_cam": "XGradCAM",
+    "hires_cam": "HiResCAM",
+    "eigen_cam": "EigenCAM",
+    "eigen_grad_cam": "EigenGradCAM",
+    "score_cam": "Score-CAM",
+}
 MAP_HELP = "How the class activation map is made."
 OF_HELP = "Whose map: the true class's, or the one predicted for each image."
 MAPS = ("clean", "attacked", "random")  # the rows of an `Overlap`
@@ -114,6 +124,98 @@ class AttentionSpec(ProbeSpec[Attention]):
 
     result = Attention
     cacheable = False
+
+
+@dataclass(frozen=True)
+class AttentionLevels(Result):
+    """Where a network looks on one image at every strength of an attack, and PART's mask of it.
+
+    `x` (C,H,W) uint8: the untouched image; `change` (L,C,H,W): what the attack of each radius in
+    `levels` (L,) adds, both in whole grey levels; the first radius is 0. `probs` (L,K): softmax
+    outputs. `heat` (L,h,w): raw signed class activation maps, for the classes `label` (L,).
+    `hottest` (L,2): row and column of the hottest pixel of each map enlarged bilinearly, of several
+    their mean; NaN where the map says nothing. `on` (L,): the share of the hottest pixels, mostly
+    one, that lie on the object, as in the pointing game of `Overlap`; NaN where the map says
+    nothing or no object is known. `drift` (L,): rank correlation of each map and the untouched
+    one's. `mask` (H,W), or (3,H,W) for jet-compat: the pixels that are important by PART's rule.
+    `object` (H,W): the true object, or (0,0) where the data does not know it. `y`: the true class;
+    `eps`: the radius, in pixel units, to whose double the levels go.
+    """
+
+    x: Ints
+    change: Ints
+    levels: Ints
+    probs: Floats
+    heat: Floats
+    label: Ints
+    hottest: Floats
+    on: Floats
+    drift: Floats
+    mask: Bools
+    object: Bools
+    y: int
+    eps: float
+
+    @property
+    def usual(self) -> int:
+        """The position of `eps` in `levels`."""
+        return int(np.abs(self.levels - 255 * self.eps).argmin())
+
+    def picture(self, at: int) -> Floats:
+        """The image (C,H,W) in [0,1], attacked with the radius at a position in `levels`."""
+        return np.asarray((self.x.astype(int) + self.change[at]) / 255)
+
+    def moved(self, at: int) -> float:
+        """How far the hottest pixel lies from where it was untouched, in pixels; NaN where one of
+        the two maps says nothing.
+        """
+        return float(np.hypot(*(self.hottest[at] - self.hottest[0])))
+
+
+def levels_of(eps: float) -> list[int]:
+    """Whole grey levels from 0 to twice a radius in pixel units, at most 17, the radius among
+    them.
+    """
+    usual = max(1, round(255 * eps))
+    most = min(2 * usual, 255)
+    step = -(-most // 16)
+    return [0, *(level for level in range(usual % step, most + 1, step) if level)]
+
+
+@register("probe/attention_levels")
+@dataclass(frozen=True)
+class AttentionLevelsSpec(ProbeSpec[AttentionLevels]):
+    """One test image's maps untouched and attacked with PGD at whole grey levels from 0 to twice a
+    radius, at most 17 of them, each the attack that the radius alone would get.
+    """
+
+    index: int = option(0, "Number of the test image.", low=0, kind="image")
+    method: Method = option("grad_cam", MAP_HELP)
+    of: Of = option("true", OF_HELP)
+    rule: str = option(
+        "z>1",
+        f"Which pixels matter: {', '.join(MASK_RULES)}, or oracle (shapes: the true object).",
+        kind="rule",
+        choices=(*MASK_RULES, "oracle"),
+    )
+    eps: float | None = option(
+        None,
+        "Radius in pixel units to whose double the levels go; empty: the run's.",
+        low=0,
+        kind="radius",
+    )
+    steps: int = option(10, "Steps of PGD.", low=1, high=1000)
+    seed: int = option(0, "Seed of the attack's noise.", low=0)
+
+    result = AttentionLevels
+    cacheable = False
+
+
+def first_screen(index: int, eps: float) -> tuple[ProbeSpec[Result], ...]:
+    """What the page's first screen asks of a network about a test image; the overlap is known for
+    data with objects only.
+    """
+    return AttentionLevelsSpec(index, eps=eps), OverlapSpec()
 
 
 @dataclass(frozen=True)

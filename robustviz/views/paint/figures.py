@@ -24,7 +24,7 @@ def painted(results: Painted | Mapping[str, Painted], *, template: str = LIGHT) 
     figure = blank(
         template,
         f"What {names[first.y]} is left with",
-        f"PGD-{first.meta['steps']}, seed {first.meta['seed']}, test image {first.meta['index']}",
+        f"test image {first.meta['index']}",
         barmode="group",
         bargap=0.25,
         bargroupgap=0.08,
@@ -66,4 +66,6 @@ def painted(results: Painted | Mapping[str, Painted], *, template: str = LIGHT) 
         " everywhere.",
         first.meta,
         "  \n".join(sentences),
+        f"One image, and both attacks start from the same noise. PGD-{first.meta['steps']}, seed"
+        f" {first.meta['seed']}.",
     )

@@ -12,6 +12,7 @@ import numpy as np
 import streamlit as st
 from streamlit.components.v2.types import ComponentRenderer
 
+from robustviz.imports import load
 from robustviz.runs import folder
 from robustviz.stats import Bools
 from robustviz.terms import term
@@ -19,10 +20,8 @@ from robustviz.types import UserError, eps_text, grey_text
 from robustviz.ui import shell, widgets
 from robustviz.ui.context import Context
 from robustviz.views import pictures
-from robustviz.views.measure import image_of
 from robustviz.views.paint import figures
-from robustviz.views.paint.probe import cells_of, from_text, grid, to_text
-from robustviz.views.paint.result import NAMED, Painted, PaintedSpec
+from robustviz.views.paint.result import NAMED, Painted, PaintedSpec, from_text, grid, to_text
 
 # the same pixels for every network
 FIXED = tuple(name for name in NAMED if name not in ("strongest", "part"))
@@ -70,31 +69,20 @@ class Masks:
             return False
 
 
-def what_if(here: Context) -> None:
-    """The whole part, closed until somebody asks for it, or until the address brings a painted
-    mask.
-    """
-    linked = st.session_state.setdefault("paint-linked", "paint" in st.query_params)
-    with st.expander(
-        "What if you chose the pixels? Paint the attacker's budget",
-        icon=":material/brush:",
-        expanded=linked,
-        on_change="rerun",
-        key="paint-open",
-    ) as box:
-        if box.open:
-            _studio(here)
-
-
 @shell.fragment
-def _studio(here: Context) -> None:
+def what_if(here: Context, steps: int, seed: int) -> None:
+    """The whole part. Steps and seed of the attack are the page's, so that its answer everywhere is
+    the one that the page gives elsewhere. What an address brings is shown at once.
+    """
+    st.session_state.setdefault("paint-linked", "paint" in st.query_params)
+    st.subheader("What if you chose the pixels? Paint the attacker's budget")
     with widgets.place():
         run = folder.open_model(here.a)
         left, right = st.columns(2, gap="large")
         with left:
             cells = _painting(here, run)
         with right:
-            spec = _attack(here, run, cells)
+            spec = _attack(here, run, cells, steps, seed)
             results = widgets.measured(here, spec, "the painted attack") if spec else {}
             if results:
                 st.markdown(widgets.drawn(figures.painted, results).layout.meta["sentence"])
@@ -110,7 +98,7 @@ def _studio(here: Context) -> None:
 
 def _painting(here: Context, run: folder.Run) -> Bools:
     """The buttons and the canvas; which cells (rows, columns) are allowed."""
-    split, x, y = image_of(run, here.img)
+    split, x, y = load("robustviz.views.measure").image_of(run, here.img)
     height, width = x.shape[2:]
     rows, columns, side = grid(height, width)
     shell.linked("paint", "centre", Masks(rows, columns))
@@ -119,7 +107,7 @@ def _painting(here: Context, run: folder.Run) -> Bools:
             st.button(label, key=f"paint-{name}", help=text, on_click=_fill, args=(here, name))
     if fault := st.session_state.pop("paint-fault", ""):
         st.info(fault, icon=":material/info:")
-    cells = cells_of(run, here.img, st.session_state["paint"])
+    cells = _cells(run, here.img, st.session_state["paint"])
     image = base64.b64encode(pictures.png(x[0].numpy(), max(height, width))).decode()
     canvas()(
         key="canvas",
@@ -143,6 +131,12 @@ def _painting(here: Context, run: folder.Run) -> Bools:
     return cells
 
 
+def _cells(run: folder.Run, index: int, mask: str) -> Bools:
+    """Which cells a mask allows; what measures that needs torch, so it comes late."""
+    cells: Bools = load("robustviz.views.paint.probe").cells_of(run, index, mask)
+    return cells
+
+
 def _fill(here: Context, name: str) -> None:
     """A callback: paint a whole area. What depends on a network is model A's, written out, so that
     B gets the same pixels.
@@ -150,7 +144,7 @@ def _fill(here: Context, name: str) -> None:
     state = st.session_state
     try:
         state["paint"] = (
-            name if name in FIXED else to_text(cells_of(folder.open_model(here.a), here.img, name))
+            name if name in FIXED else to_text(_cells(folder.open_model(here.a), here.img, name))
         )
         state["paint-turn"] = state.get("paint-turn", 0) + 1
     except UserError as error:
@@ -163,7 +157,9 @@ def _painted() -> None:
         st.session_state["paint"] = str(stroke).rpartition(" ")[2]
 
 
-def _attack(here: Context, run: folder.Run, cells: Bools) -> PaintedSpec | None:
+def _attack(
+    here: Context, run: folder.Run, cells: Bools, steps: int, seed: int
+) -> PaintedSpec | None:
     """The radii and the button; the attack as long as the budget is the one that was attacked."""
     usual, state = max(1, round(run.eps * 255)), st.session_state
     top = max(16, min(255, 2 * usual))
@@ -182,7 +178,7 @@ def _attack(here: Context, run: folder.Run, cells: Bools) -> PaintedSpec | None:
         **shell.linked("paint_low", 0, range(int(level) + 1)),
     )
     shell.write_address()
-    spec = PaintedSpec(here.img, state["paint"], int(level) / 255, int(low) / 255)
+    spec = PaintedSpec(here.img, state["paint"], int(level) / 255, int(low) / 255, steps, seed)
     asked = [here.sides, spec]
     if state["paint-linked"]:  # a finding was sent here: show it
         state.setdefault("paint-asked", asked)
@@ -211,9 +207,9 @@ def _pictures(name: str, result: Painted) -> None:
             [result.x, result.x_adv, pictures.delta(result.x, result.x_adv, result.eps), budget],
             128,
         ),
-        f"**{name}**, left to right: clean, attacked, the change × {pictures.gain(result.eps):.3g}"
-        f" (grey: none), the budget (light: {eps_text(result.eps)}, dark:"
-        f" {eps_text(result.eps_low)}). Largest change: {grey_text(result.inside)} on painted"
-        f" pixels, {grey_text(result.outside)} elsewhere.",
+        f"**{name}**, left to right: clean, attacked, the change × {pictures.gain(result.eps):.3g},"
+        f" the budget (light: {eps_text(result.eps)}, dark: {eps_text(result.eps_low)})."
+        f" Largest change: {grey_text(result.inside)} on painted pixels,"
+        f" {grey_text(result.outside)} elsewhere.",
         f"painted-{name[0].lower()}",
     )

@@ -1,14 +1,57 @@
-"""What is asked about a budget that a person painted, and what comes back."""
+"""What is asked about a budget that a person painted, and what comes back.
+
+A mask is a grid of cells, one a pixel up to 32×32 and a block of pixels in larger images, so that
+its text stays short enough for an address: the cells row by row, eight in a byte, as base64url.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
 from dataclasses import dataclass
+
+import numpy as np
 
 from robustviz.registry import option, register
 from robustviz.stats import Bools, Floats
+from robustviz.types import UserError
 from robustviz.views.result import ProbeSpec, Result
 
 NAMED = ("all", "none", "centre", "edge", "strongest", "part")  # masks that need not be painted
+CELLS = 32  # the most in a row or column of the grid
+
+
+def grid(height: int, width: int) -> tuple[int, int, int]:
+    """(rows, columns, pixels along a cell's side) of the grid over an image; the last row and
+    column may be cut off.
+    """
+    side = -(-max(height, width) // CELLS)
+    return -(-height // side), -(-width // side), side
+
+
+def to_text(cells: Bools) -> str:
+    """The text of a mask (rows, columns): 11 characters for 8×8 cells, 171 for 32×32."""
+    return base64.urlsafe_b64encode(np.packbits(cells).tobytes()).decode().rstrip("=")
+
+
+def from_text(text: str, rows: int, columns: int) -> Bools:
+    """The mask (rows, columns) of which this is the text. Raises UserError for any other text."""
+    try:
+        packed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (ValueError, binascii.Error):
+        packed = b""
+    if len(packed) != -(-rows * columns // 8):
+        raise UserError(
+            f"This is no painted mask for a grid of {rows}×{columns}: it must be"
+            f" {len(to_text(np.zeros((rows, columns), bool)))} characters of base64url, or one of"
+            f" {', '.join(NAMED)}.",
+            code=2,
+        )
+    return (
+        np.unpackbits(np.frombuffer(packed, np.uint8))[: rows * columns]
+        .reshape(rows, columns)
+        .astype(bool)
+    )
 
 
 @dataclass(frozen=True)

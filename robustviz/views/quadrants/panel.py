@@ -8,38 +8,28 @@ import functools
 
 import streamlit as st
 
+from robustviz.imports import load
 from robustviz.runs import folder
 from robustviz.terms import term
 from robustviz.types import JSON, eps_text
 from robustviz.ui import shell, widgets
 from robustviz.ui.context import Context
-from robustviz.views.measure import image_of
 from robustviz.views.pictures import sheet
-from robustviz.views.quadrants import figures, study
+from robustviz.views.quadrants import figures
 from robustviz.views.quadrants.result import Quadrants
 
 
-def puzzle(here: Context) -> None:
-    """The whole part, closed until somebody asks for it, or until the address brings a guess."""
-    st.session_state.setdefault("quadrant-linked", "quadrant" in st.query_params)
-    with st.expander(
-        "Puzzle: which quarter of the image needs the attacker's budget least?",
-        icon=":material/grid_view:",
-        expanded=st.session_state["quadrant-linked"],
-        on_change="rerun",
-        key="quadrant-open",
-    ) as box:
-        if box.open:
-            _guess(here)
-
-
 @shell.fragment
-def _guess(here: Context) -> None:
+def puzzle(here: Context) -> None:
+    """The whole part. What an address brings is shown at once."""
+    st.session_state.setdefault("quadrant-linked", "quadrant" in st.query_params)
+    st.subheader("Puzzle: which quarter of the image needs the attacker's budget least?")
     with widgets.place():
+        study = load("robustviz.views.quadrants.study")
         file = study.file_of(study.Study.data)
         result = _study(file.stat().st_mtime_ns if file.exists() else 0)
         meta, names = result.meta, result.names[: len(study.PLACES)]
-        _, x, _ = image_of(folder.open_model(here.a), here.img)
+        _, x, _ = load("robustviz.views.measure").image_of(folder.open_model(here.a), here.img)
         left, right = st.columns([1, 2], gap="large")
         with left:
             row, column = x.shape[2] // 2, x.shape[3] // 2
@@ -82,7 +72,9 @@ def _guess(here: Context) -> None:
 
 @functools.lru_cache(maxsize=1)
 def _study(stamp: int) -> Quadrants:
-    return study.result_of(study.read())
+    study = load("robustviz.views.quadrants.study")
+    result: Quadrants = study.result_of(study.read())
+    return result
 
 
 def _answer(result: Quadrants, picked: str) -> None:

@@ -1,0 +1,91 @@
+"""One image's maps at every strength of an attack: what moves on the Attention page's first
+screen.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robustviz import attacks, nets
+from robustviz.runs.folder import Run
+from robustviz.stats import spearman
+from robustviz.types import check_eps, eps_text
+from robustviz.views.attention.maps import (
+    check_rule,
+    class_maps,
+    mask_of,
+    object_of,
+    without_one_colour,
+)
+from robustviz.views.attention.overlap import hottest
+from robustviz.views.attention.result import AttentionLevels, AttentionLevelsSpec, levels_of
+from robustviz.views.measure import image_of, linf_net, meta_of, probe
+
+
+@probe(AttentionLevelsSpec)
+def attention_levels(run: Run, spec: AttentionLevelsSpec) -> AttentionLevels:
+    """Where a network looks on one test image at every strength of an attack."""
+    split, x, y = image_of(run, spec.index)
+    check_rule(split, spec.rule)
+    net, eps = linf_net(run), check_eps(run.eps if spec.eps is None else spec.eps)
+    levels = np.array(levels_of(eps))
+    every = torch.cat([x, _attacked(net, x, y, levels[1:], spec)])
+    with nets.frozen(net), torch.no_grad():
+        probs = net(every).softmax(dim=1)
+    label = y.repeat(len(every)) if spec.of == "true" else probs.argmax(dim=1)
+    heat = class_maps(net, every, label, spec.method)
+    _, top, silent = hottest(heat, (x.shape[2], x.shape[3]))
+    places = np.array([np.argwhere(each).mean(0) for each in top])
+    places[silent] = np.nan
+    known = object_of(split, spec.index)
+    on = np.array([known[each].mean() if known.size else np.nan for each in top])
+    on[silent] = np.nan
+    maps, whole = heat.numpy(), (255 * every).round()
+    at = int(np.abs(levels - 255 * eps).argmin())
+    answers = [split.classes[int(probs[k].argmax())] for k in (0, at)]
+    drift = np.array([spearman(maps[0], each) for each in maps])
+    return AttentionLevels(
+        x=whole[0].to(torch.uint8).numpy(),
+        # small numbers of few kinds, which pack well
+        change=(whole - whole[0]).to(torch.int8 if levels[-1] < 128 else torch.int16).numpy(),
+        levels=levels,
+        probs=probs.numpy(),
+        heat=maps,
+        label=label.numpy(),
+        hottest=places,
+        on=on,
+        drift=drift,
+        mask=without_one_colour(mask_of(split, net, spec, heat[:1])),
+        object=known,
+        y=int(y),
+        eps=eps,
+        meta=meta_of(
+            run,
+            split,
+            index=spec.index,
+            cam=spec.method,
+            of=spec.of,
+            rule=spec.rule,
+            steps=spec.steps,
+            seed=spec.seed,
+            attack=f"PGD-{spec.steps}",
+            summary=f"{answers[0]} → {answers[1]} at ε = {eps_text(levels[at] / 255)}; rank"
+            f" correlation of the two maps {drift[at]:.2f}",
+        ),
+    )
+
+
+def _attacked(
+    net: nets.Classifier, x: Tensor, y: Tensor, levels: np.ndarray, spec: AttentionLevelsSpec
+) -> Tensor:
+    """The image attacked at each level, (L,C,H,W), as by an attack of that radius alone."""
+    return torch.cat(
+        [
+            attacks.PGD(eps=int(level) / 255, steps=spec.steps)(
+                net, x, y, rng=torch.Generator().manual_seed(spec.seed)
+            )
+            for level in levels
+        ]
+    )

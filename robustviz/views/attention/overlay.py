@@ -1,0 +1,365 @@
+"""What stands on the Attention page's first screen: class activation maps over the image, untouched
+and attacked, A over B, and PART's mask; the line that answers, and how sure it is.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from html import escape
+
+import numpy as np
+
+from robustviz.stats import Bools, Floats, mean_interval
+from robustviz.types import eps_text
+from robustviz.views.attention.result import METHODS, AttentionLevels, Overlap
+from robustviz.views.drawing import uri
+from robustviz.views.pictures import png
+from robustviz.views.screen import Control, Screen
+
+FOR, AGAINST = (178, 24, 43), (0, 112, 122)  # what a map says for and against its class
+SMOOTH = 32  # cells along a side of a map that is drawn smooth; the browser smooths on
+STYLE = """<style>
+.maps { display: grid; gap: .5rem .9rem;
+  grid-template-columns: 7.5rem repeat(3, 13.2rem) minmax(9rem, 1fr); }
+.maps figure { margin: 0; }
+.maps figcaption { font-size: .95rem; }
+.maps h2 { font-size: 1.05rem; margin: 0; align-self: center; overflow-wrap: anywhere; }
+.stack { position: relative; aspect-ratio: 1; overflow: hidden; }
+.stack > * { position: absolute; inset: 0; width: 100%; height: 100%; }
+.stack .under { filter: grayscale(1); }
+.legend { grid-column: 5; grid-row: 1 / span 2; align-self: center; font-size: .95rem; }
+.maps .legend p { margin: .5rem 0; }
+.legend i { display: inline-block; width: 1em; height: 1em; border-radius: .15em; }
+@container (max-width: 62rem) {
+  .maps { grid-template-columns: repeat(3, minmax(0, 13.2rem)); }
+  .maps h2, .legend { grid-column: 1 / -1; grid-row: auto; }
+  .maps figcaption { font-size: .85rem; }
+}
+</style>"""
+
+
+def screen(
+    results: Mapping[str, AttentionLevels],
+    control: Control,
+    *,
+    many: Mapping[str, Overlap] | None = None,
+    draw: str = "smooth",
+    low: str = "7/8 ε",
+) -> Screen:
+    """The first screen of one or two networks by printed name.
+
+    `control` has a position for each level; `many`: what is known of many images; `draw`: the maps
+    `smooth` or as `cells` over the image, or `alone`; `low`: what PART gives the other pixels.
+    """
+    first = next(iter(results.values()))
+    positions, moves, rows = range(len(first.levels)), {}, []
+    for name, result in results.items():
+        side = name[:1].lower()
+        rows.append(_row(name, result, draw, low))
+        pictures = [uri(png(result.picture(at), max(first.x.shape[1:]))) for at in positions]
+        spots = [_spot(result, at) for at in positions]
+        moves |= {
+            f"{side}-image": ("src", pictures),
+            f"{side}-map": ("src", _maps(result, draw)),
+            f"{side}-spot": ("transform", [place for place, _ in spots]),
+            f"{side}-seen": ("visibility", [seen for _, seen in spots]),
+            f"{side}-said": ("text", [said(result, at) for at in positions]),
+        }
+    classes, label = first.meta["classes"], int(first.label[0])
+    whose = classes[label] if first.meta["of"] == "true" else "the class that is answered"
+    return Screen(
+        answer=[answer(results, at) for at in positions],
+        picture=f'{STYLE}<div class="maps">{"".join(rows)}{_legend(first, whose)}</div>',
+        alt=f"Class activation maps over test image {first.meta['index']}, untouched and attacked,"
+        f" of {' and '.join(results)}, and the pixels that PART calls important.",
+        sure=sure(results, many or {}),
+        control=control,
+        moves=moves,
+    )
+
+
+def said(result: AttentionLevels, at: int) -> str:
+    """The answer at a level: how it was treated, right or wrong, the class, its share."""
+    probs = result.probs[at]
+    best = int(probs.argmax())
+    sign = "✓" if best == result.y else "✗"
+    treated = "attacked" if result.levels[at] else "untouched"
+    return f"{treated}: {sign} {result.meta['classes'][best]} {probs[best]:.0%}"
+
+
+def _row(name: str, result: AttentionLevels, draw: str, low: str) -> str:
+    side, size = name[:1].lower(), max(result.x.shape[1:])
+    outline = _outline(result.object)
+    untouched, kind = uri(png(result.picture(0), size)), "" if draw == "cells" else " smooth"
+    heat, at = _maps(result, draw), result.usual
+    place, seen = _spot(result, 0)
+    mask = np.where(result.mask.reshape(-1, *result.x.shape[1:]), 1.0, 0.25)
+    budget = uri(png(result.picture(0) * mask, size))
+    share = f"{result.mask.mean():.0%}"
+
+    def tile(src: str, over: str, alt: str, below: str, ring: str, moving: str) -> str:
+        move = {part: f' data-move="{side}-{part}"' if moving else "" for part in ("image", "map")}
+        under = "" if draw == "alone" else f'<img class="under" src="{src}" alt=""{move["image"]}>'
+        caption = f' data-move="{side}-said"' if moving else ""
+        return (
+            f'<figure><div class="stack" role="img" aria-label="{escape(alt)}">{under}'
+            f'<img class="{kind.strip()}" src="{over}" alt=""{move["map"]}>'
+            f"{_marks(result, outline, ring)}</div><figcaption{caption}>{escape(below)}"
+            "</figcaption></figure>"
+        )
+
+    moving = f' data-move="{side}-spot {side}-seen"'
+    return (
+        f'<h2 class="{side}">{escape(name)}</h2>'
+        + tile(
+            untouched,
+            heat[0],
+            f"{name}: map of the untouched image",
+            said(result, 0),
+            _ring(result, place, seen),
+            "",
+        )
+        + tile(
+            uri(png(result.picture(at), size)),
+            heat[at],
+            f"{name}: map of the attacked image",
+            said(result, at),
+            _ring(result, *_spot(result, at), moving),
+            "yes",
+        )
+        + f'<figure><div class="stack" role="img" aria-label="{escape(name)}: {share} of the pixels'
+        f' are important to PART"><img src="{budget}" alt="">{_marks(result, outline, "")}</div>'
+        f"<figcaption>PART: ε on {share}, dark {escape(low)}</figcaption></figure>"
+    )
+
+
+def _legend(first: AttentionLevels, whose: str) -> str:
+    colours = (
+        f'<p><i style="background:rgb{FOR}"></i> red speaks for {escape(whose)}</p>'
+        f'<p><i style="background:rgb{AGAINST}"></i> teal speaks against it</p>'
+    )
+    if first.meta["cam"] == "eigen_cam":
+        colours = "<p>EigenCAM asks for no class, and its colours' signs mean nothing.</p>"
+    outline = "<p>Line: the object's outline.</p>" if first.object.size else ""
+    return (
+        f'<div class="legend">{colours}<p>Ring: the hottest spot.</p>{outline}'
+        "<p>Third: what PART makes of the untouched map.</p>"
+        "<p>Each network has its own scale of colour.</p></div>"
+    )
+
+
+# Pictures.
+
+
+def enlarged(heat: Floats, rows: int, columns: int) -> Floats:
+    """A map (h,w) as (rows, columns), bicubic: Catmull and Rom's, borders repeated."""
+    return _cubic(heat.shape[0], rows) @ heat @ _cubic(heat.shape[1], columns).T
+
+
+def _cubic(count: int, wanted: int) -> Floats:
+    """The weights (wanted, count) of a row's cells in each of its enlargement's."""
+    at = (np.arange(wanted) + 0.5) * count / wanted - 0.5
+    weights = np.zeros((wanted, count))
+    for shift in range(-1, 3):
+        cell = np.floor(at).astype(int) + shift
+        far = np.abs(at - cell)
+        near = 1.5 * far**3 - 2.5 * far**2 + 1
+        outer = -0.5 * far**3 + 2.5 * far**2 - 4 * far + 2
+        value = np.where(far <= 1, near, np.where(far < 2, outer, 0))
+        np.add.at(weights, (np.arange(wanted), cell.clip(0, count - 1)), value)
+    return weights
+
+
+def _maps(result: AttentionLevels, draw: str) -> list[str]:
+    """The maps of all levels as pictures on one scale, the network's own."""
+    most = float(np.abs(result.heat).max()) or 1.0
+    sides = (max(SMOOTH, side) for side in result.heat.shape[1:])
+    rows, columns = result.heat.shape[1:] if draw == "cells" else tuple(sides)
+    return [
+        uri(tinted(each if draw == "cells" else enlarged(each, rows, columns), most))
+        for each in result.heat
+    ]
+
+
+def tinted(heat: Floats, most: float) -> bytes:
+    """A signed map (h,w) as PNG: red above 0, teal below, the clearer the nearer to 0; `most` is
+    where the colour is strongest.
+    """
+    level = np.rint(np.clip(heat / most, -1, 1) * 63).astype(int) + 64  # 1 to 127, 64 is nothing
+    strength = np.abs(np.arange(128) - 64) / 63
+    palette = bytes(channel for k in range(128) for channel in (FOR if k >= 64 else AGAINST))
+    clear = np.rint(255 * 0.85 * np.minimum(strength, 1) ** 1.25).astype(np.uint8).tobytes()
+    lines = np.zeros((len(level), 1 + level.shape[1]), np.uint8)
+    lines[:, 1:] = level
+    height, width = level.shape
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
+        (b"PLTE", palette),
+        (b"tRNS", clear),
+        (b"IDAT", zlib.compress(lines.tobytes(), 9)),
+        (b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+def _outline(known: Bools) -> str:
+    """The border of the object as the path of an SVG in pixels; empty where none is known."""
+    inside = np.pad(known.astype(bool), 1)
+    flat = np.argwhere(inside[1:, 1:-1] != inside[:-1, 1:-1]) if known.size else []
+    upright = np.argwhere(inside[1:-1, 1:] != inside[1:-1, :-1]) if known.size else []
+    return "".join(
+        [f"M{column} {row}h1" for row, column in flat]
+        + [f"M{column} {row}v1" for row, column in upright]
+    )
+
+
+def _marks(result: AttentionLevels, outline: str, ring: str) -> str:
+    height, width = result.x.shape[1:]
+    lines = "".join(
+        f'<path d="{outline}" fill="none" stroke="{colour}" stroke-width="{wide}"'
+        ' stroke-linecap="square" vector-effect="non-scaling-stroke"/>'
+        for colour, wide in (("#10161F", 4), ("#FFFFFF", 2))
+        if outline
+    )
+    return f'<svg viewBox="0 0 {width} {height}" aria-hidden="true">{lines}{ring}</svg>'
+
+
+def _ring(result: AttentionLevels, place: str, seen: str, moving: str = "") -> str:
+    radius = max(result.x.shape[1:]) / 20
+    circles = "".join(
+        f'<circle r="{radius}" fill="none" stroke="{colour}" stroke-width="{wide}"'
+        ' vector-effect="non-scaling-stroke"/>'
+        for colour, wide in (("#10161F", 7), ("#FFE14D", 3.5))
+    )
+    return f'<g transform="{place}" visibility="{seen}"{moving}>{circles}</g>'
+
+
+def _spot(result: AttentionLevels, at: int) -> tuple[str, str]:
+    """Where the ring stands, as SVG says it, and whether it is seen."""
+    row, column = result.hottest[at]
+    if math.isnan(row):
+        return "translate(0 0)", "hidden"
+    return f"translate({column + 0.5:.1f} {row + 0.5:.1f})", "visible"
+
+
+# Words.
+
+
+def answer(results: Mapping[str, AttentionLevels], at: int) -> str:
+    """What comes of the hottest spots of one or two networks on this image, at a level of ε."""
+    letters, every = [name[:1] for name in results], list(results.values())
+    phrases = [_phrase(result, at) for result in every]
+    if not every[0].levels[at]:
+        known = every[0].object.size > 0
+        if not known:
+            return "Nothing is changed yet: move ε to attack the image."
+        when, tail = "Untouched", ""
+    else:
+        when, tail = "On this image", " under attack"
+    (one, many), *rest = phrases
+    if rest and rest[0] == phrases[0]:
+        return f"{when}, both hottest spots {many}{_fading(letters, every, at) or tail}."
+    other = f"; {letters[1]}'s {_short(rest[0][0])}" if rest else ""
+    return f"{when}, {letters[0]}'s hottest spot {one}{tail}{other}."
+
+
+def _phrase(result: AttentionLevels, at: int) -> tuple[str, str]:
+    """What the hottest spot does, of one network and of two."""
+    was, now = (_state(result, k) for k in (0, at))
+    if now == "nowhere":
+        return ("is nowhere", "are nowhere") if was == now else ("vanishes", "vanish")
+    if not result.object.size:
+        far = result.moved(at)
+        if math.isnan(far):
+            return "appears", "appear"
+        pixels = round(far)
+        if not pixels:
+            return "stays in place", "stay in place"
+        unit = "pixel" if pixels == 1 else "pixels"
+        return f"moves by {pixels} {unit}", f"move by {pixels} {unit}"
+    if not result.levels[at]:
+        return f"lies {now} the object", f"lie {now} the object"
+    if was == "nowhere":
+        return f"appears {now} the object", f"appear {now} the object"
+    if was == now:
+        return f"stays {now} the object", f"stay {now} the object"
+    moved = "moves onto the object" if now == "on" else "leaves the object"
+    return moved, moved.replace("moves", "move").replace("leaves", "leave")
+
+
+def _fading(letters: Sequence[str], results: Sequence[AttentionLevels], at: int) -> str:
+    """What is left of the hottest spots' heat, where they do alike; empty for the untouched
+    image.
+    """
+    heights = [(float(one.heat[0].max()), float(one.heat[at].max())) for one in results]
+    if not results[0].levels[at] or min(map(min, heights)) <= 0:
+        return ""
+    (one, a), (two, b) = (
+        ("fades" if now <= was else "grows", f"{now / was:.0%}") for was, now in heights
+    )
+    return f"; {letters[0]}'s {one} to {a}, {letters[1]}'s{f' {two}' * (two != one)} to {b}"
+
+
+def _short(phrase: str) -> str:
+    return phrase.replace("the object", "it")
+
+
+def _state(result: AttentionLevels, at: int) -> str:
+    """`on` or `beside` the object, or `nowhere` where the map says nothing."""
+    if math.isnan(result.hottest[at, 0]):
+        return "nowhere"
+    return "on" if result.on[at] >= 0.5 else "beside"
+
+
+def sure(results: Mapping[str, AttentionLevels], many: Mapping[str, Overlap]) -> list[str]:
+    """What stands behind the first screen: many images, the method, the attack."""
+    first = next(iter(results.values()))
+    meta, at = first.meta, first.usual
+    correlations = [
+        f"{result.drift[at]:.2f}".replace("-", "−") + f" for {name[:1]}"
+        for name, result in results.items()
+        if math.isfinite(result.drift[at])
+    ]
+    unknown = "Where the object is, is known for the data shapes only."
+    grid = "×".join(map(str, first.heat.shape[1:]))
+    several = [sentence for name, result in many.items() for sentence in _on_many(name, result)]
+    several += [
+        f"A blind guess lies on it in {result.guess('pointing'):.0%}."
+        for result in [*many.values()][:1]
+    ]
+    alone = "This is one image; many can be measured under More."
+    return [
+        *(several if many else [alone] if first.object.size else [unknown]),
+        "A map is evidence, not proof: compare it with random weights (Settings).",
+        *(
+            [
+                f"Rank correlation of untouched and attacked map at {eps_text(first.eps)}:"
+                f" {', '.join(correlations)}."
+            ]
+            if correlations
+            else []
+        ),
+        "A spot is on the object where at least half of its hottest pixels are.",
+        f"{METHODS[meta['cam']]}, {grid} cells, {meta['of']} class; rule of the mask:"
+        f" {meta['rule']}.",
+        f"{meta['attack']}, seed {meta['seed']}, test image {meta['index']}; one training seed a"
+        " side.",
+    ]
+
+
+def _on_many(name: str, result: Overlap) -> Sequence[str]:
+    letter, (untouched, attacked) = name[:1], result.pointing[:2]
+    _, low, high = (100 * value for value in mean_interval(attacked - untouched))
+    shares = f"in {untouched.mean():.0%} untouched and {attacked.mean():.0%} attacked"
+    moved = f"95 % interval of the change: {low:+.0f} to {high:+.0f} points".replace("-", "−")
+    shown = "" if low > 0 or high < 0 else ", so no difference is shown"
+    return (
+        f"On {len(untouched)} test images {letter}'s hottest spot lies on the object {shares}.",
+        f"For {letter}, {moved}{shown}.",
+    )
