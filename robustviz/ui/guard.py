@@ -1,0 +1,137 @@
+"""Who may speak to the server: only pages that it sent itself, under a name that is its own.
+
+A page of another site can ask a server on this computer for anything the browser can reach. What it
+cannot choose are the Host and Origin headers that the browser sends with it, so those are compared
+here, before Streamlit sees the request: Streamlit would ask an outside address for a name that it
+does not know, and hold everybody up meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+from urllib.parse import urlsplit
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+
+OWN = ("127.0.0.1", "localhost", "::1")
+# A page may load what its own server sends, and talk to that server only. `unsafe-eval`: Vega, and
+# `blob:`: how Streamlit loads the JavaScript of components. Styles are written by scripts.
+POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:",
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data: blob:",
+        "font-src 'self' data:",
+        "media-src 'self' data: blob:",
+        "connect-src 'self' {socket} data: blob:",
+        "worker-src 'self' blob:",
+        "object-src 'none'",
+        "base-uri 'self'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    )
+)
+HEADERS = (
+    (b"x-frame-options", b"DENY"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),
+)
+# no page takes an upload, so nobody may leave files in the server's memory
+CLOSED = ("/_stcore/upload_file",)
+
+
+def hosts() -> frozenset[str]:
+    """The names under which this server may be asked: this computer's, and those that
+    `ROBUSTVIZ_HOSTS` lists with commas between them.
+    """
+    more = os.environ.get("ROBUSTVIZ_HOSTS", "").lower().split(",")
+    return frozenset([*OWN, *filter(None, map(str.strip, more))])
+
+
+def _name(netloc: str) -> str:
+    """`[::1]:8501` -> ::1; empty where it is no name."""
+    try:
+        return (urlsplit(f"//{netloc}").hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def refused(scope: Scope, allowed: Iterable[str]) -> str:
+    """Why a request is refused, one sentence; empty where it is not."""
+    asked = [value.decode("latin-1") for key, value in scope["headers"] if key == b"host"]
+    if len(asked) != 1 or _name(asked[0]) not in allowed:
+        return (
+            "This name is not one of this server's: open the address that it printed, or name"
+            " yours in ROBUSTVIZ_HOSTS."
+        )
+    for key, value in scope["headers"]:
+        if key == b"origin" and not _same(value.decode("latin-1"), asked[0]):
+            return "This request comes from a page of another site."
+    if any(scope.get("path", "").startswith(path) for path in CLOSED):
+        return "This server takes no uploads."
+    return ""
+
+
+def _same(origin: str, host: str) -> bool:
+    """Whether a page of this origin was sent by this host: the same name and port."""
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    usual = {"http": ":80", "https": ":443"}.get(parts.scheme)
+    bare = host.lower().removesuffix(usual or "\0")
+    return usual is not None and parts.netloc.lower().removesuffix(usual) == bare
+
+
+class Guard:
+    """ASGI middleware: refuses who is not from here, and tells browsers to load and to ask nothing
+    from elsewhere.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+        elif why := refused(scope, hosts()):
+            await _refuse(scope, send, why)
+        elif scope["type"] == "http":
+            await self.app(scope, receive, _with_headers(scope, send))
+        else:
+            await self.app(scope, receive, send)
+
+
+def _with_headers(scope: Scope, send: Send) -> Send:
+    host = next(value.decode("latin-1") for key, value in scope["headers"] if key == b"host")
+    policy = POLICY.format(socket=f"ws://{host} wss://{host}").encode("latin-1")
+
+    async def sent(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            own = {key for key, _ in HEADERS} | {b"content-security-policy"}
+            kept = [(key, value) for key, value in message["headers"] if key.lower() not in own]
+            message = {
+                **message,
+                "headers": [*kept, *HEADERS, (b"content-security-policy", policy)],
+            }
+        await send(message)
+
+    return sent
+
+
+async def _refuse(scope: Scope, send: Send, why: str) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008, "reason": why})
+        return
+    body = f"{why}\n".encode()
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    await send({"type": "http.response.start", "status": 403, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,104 @@
+"""Foreign pages cannot drive the app: who is refused, and what browsers are told."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from robustviz.ui.guard import Guard
+
+HERE = "127.0.0.1:8501"
+
+
+def ask(
+    host: str | list[str] = HERE, origin: str | None = None, path: str = "/", kind: str = "http"
+) -> tuple[list[Any], bool]:
+    """What a client is sent, and whether the app behind the guard heard of it."""
+    heard: list[str] = []
+    sent: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        heard.append(scope["path"])
+        if kind == "http":
+            start = {"type": "http.response.start", "status": 200}
+            await send(start | {"headers": [(b"X-Frame-Options", b"ALLOWALL")]})
+            await send({"type": "http.response.body", "body": b"hello"})
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"host", one.encode()) for one in ([host] if isinstance(host, str) else host)]
+    headers += [(b"origin", origin.encode())] if origin is not None else []
+    scope = {"type": kind, "path": path, "headers": headers}
+    asyncio.run(Guard(app)(scope, None, send))  # type: ignore[arg-type]
+    return sent, bool(heard)
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("evil.example", None),
+        ("evil.example:8501", "http://evil.example:8501"),  # a name that was led to this computer
+        ("127.0.0.1.evil.example", None),
+        ("localhost.evil.example", None),
+        ("", None),
+        ([], None),
+        ([HERE, "evil.example"], None),
+        ("[::1", None),
+        (HERE, "http://evil.example"),
+        (HERE, "http://127.0.0.1:9999"),  # another server of this computer
+        (HERE, "http://localhost:8501"),
+        (HERE, "https://127.0.0.1.evil.example:8501"),
+        (HERE, "null"),
+        (HERE, ""),
+        (HERE, "file://127.0.0.1:8501"),
+        (HERE, "http://[::1"),
+    ],
+)
+def test_who_is_not_from_here_is_refused_before_anybody_hears(kind, host, origin):
+    sent, heard = ask(host, origin, kind=kind)
+    assert not heard
+    assert (sent[0].get("status"), sent[0].get("code")) == (
+        (403, None) if kind == "http" else (None, 1008)
+    )
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        (HERE, None),
+        (HERE, "http://127.0.0.1:8501"),
+        ("localhost:8501", "http://localhost:8501"),
+        ("LOCALHOST:8501", "http://localhost:8501"),
+        ("[::1]:8501", "http://[::1]:8501"),
+        ("localhost", "http://localhost"),
+        ("localhost:80", "http://localhost"),
+        ("localhost", "https://localhost:443"),
+    ],
+)
+def test_the_servers_own_pages_are_heard(kind, host, origin):
+    assert ask(host, origin, kind=kind)[1]
+
+
+def test_a_server_behind_a_name_of_its_own_is_told_so(monkeypatch):
+    assert not ask("lab.example", "https://lab.example")[1]
+    monkeypatch.setenv("ROBUSTVIZ_HOSTS", "lab.example, 192.168.1.5")
+    assert ask("lab.example", "https://lab.example")[1] and ask("192.168.1.5:8501")[1]
+    assert not ask("lab.example", "https://other.example")[1]
+
+
+def test_nobody_leaves_files_in_memory():
+    sent, heard = ask(path="/_stcore/upload_file/x/y")
+    assert not heard and sent[0]["status"] == 403
+
+
+def test_browsers_load_nothing_from_elsewhere_and_show_the_app_in_no_frame():
+    headers = dict(ask()[0][0]["headers"])
+    policy = headers[b"content-security-policy"].decode()
+    assert "default-src 'self'" in policy and "frame-ancestors 'none'" in policy
+    assert f"ws://{HERE}" in policy and "*" not in policy
+    assert headers[b"x-frame-options"] == b"DENY" and b"X-Frame-Options" not in headers
