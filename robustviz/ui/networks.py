@@ -148,7 +148,7 @@ def trained(every: Iterable[folder.Run] | None = None) -> dict[str, folder.Run]:
             # one of another version of robustviz may have a method or a network unknown here
             catalogue.known("method", run.method_key)
             and catalogue.known("net", run.architecture)
-            and not isis_l2(run)
+            and not is_l2(run)
             and "images" in run.info
             and (run.shipped or os.path.exists(f"{run.path}/net.safetensors"))
         ):
@@ -156,7 +156,7 @@ def trained(every: Iterable[folder.Run] | None = None) -> dict[str, folder.Run]:
     return out
 
 
-def isis_l2(run: folder.Run) -> bool:
+def is_l2(run: folder.Run) -> bool:
     """Whether it was trained in l2: views measure changes in grey levels, and an l2 budget is in
     other units.
     """
