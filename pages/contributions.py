@@ -2,24 +2,29 @@
 
 import streamlit as st
 
-from robustviz.ui import context, header, shell
+from robustviz.ui import context, header, shell, stage
 from robustviz.views.contributions import panel as contributions
 
-here = header.open("How many features carry the answer?")
+here = header.open(contributions.TITLE)
 
 
 @shell.fragment
 def view() -> None:
-    """Everything that follows the controls."""
+    """The first screen, which pairs pairing pulls, and the rest on demand."""
     context.follow()
-    chosen = contributions.controls()
-    contributions.curves(here, chosen)
-    st.divider()
-    contributions.strips(here, chosen)
-    st.divider()
-    contributions.scatters(here, chosen)
-    st.divider()
-    contributions.steps(here)
+    spot = stage.spot()
+    row = st.container(horizontal=True)
+    with row, stage.settings():
+        chosen = contributions.settings()
+    with spot:
+        contributions.first(here, row)
+    found = contributions.pairs(here, chosen)
+    with stage.more("contributions") as more:
+        if more.open:
+            contributions.opposing(chosen, found)
+            contributions.curves(here, chosen)
+            contributions.strips(here, chosen)
+            contributions.steps(here)
 
 
 view()

@@ -13,13 +13,20 @@ from streamlit.delta_generator import DeltaGenerator
 from robustviz.runs import folder
 from robustviz.runs.naming import method_label
 from robustviz.terms import term
-from robustviz.ui import cache, context, widgets
+from robustviz.ui import cache, context, networks, stage, widgets
 from robustviz.ui.context import Context, label
 from robustviz.ui.shell import linked, side_colour, write_address
 from robustviz.ui.widgets import Frame
-from robustviz.views.contributions import figures
-from robustviz.views.contributions.result import AttackStepsSpec, ContributionsSpec, PairingSpec
+from robustviz.views.contributions import first as drawn
+from robustviz.views.contributions.result import (
+    AttackStepsSpec,
+    CarriedSpec,
+    ContributionsSpec,
+    Pairing,
+    PairingSpec,
+)
 
+TITLE = "How many features carry the answer?"
 OF = {"mean": "Mean of many", "one": "This image"}
 COMPARED = ("standard", "pgd_at", "alp", "aalp")  # the methods of the curves, besides A and B
 WEIGHTS = {
@@ -52,10 +59,28 @@ class Choice:
         return ContributionsSpec(n=self.n) if self.of == "mean" else ContributionsSpec(index=index)
 
 
-def controls() -> Choice:
-    """Draw the controls."""
-    left, right = st.columns(2, vertical_alignment="bottom")
-    of = left.segmented_control(
+def first(here: Context, row: DeltaGenerator) -> None:
+    """The first screen: how much of A's and B's answer few features hold. `row`: where its menu
+    stands.
+    """
+    spec, named = CarriedSpec(), widgets.names(here)
+    if not (found := widgets.measured(here, spec, "the contributions")):
+        return
+    alone = ContributionsSpec(index=here.img)
+    one = widgets.measured({name: named[name] for name in found}, alone, "this image")
+    screen = drawn.screen(
+        {name[0].lower(): result for name, result in found.items()},
+        {name[0].lower(): result for name, result in one.items()},
+        networks.thumbnail(here.a, here.img)[0],
+    )
+    stage.show("contributions", screen)
+    with row:
+        widgets.take_home("contributions", TITLE, screen, found, spec)
+
+
+def settings() -> Choice:
+    """Draw the settings of what stands below the first screen."""
+    of = st.segmented_control(
         "Curves of",
         list(OF),
         required=True,
@@ -63,26 +88,27 @@ def controls() -> Choice:
         help=term("contribution"),
         **linked("of", "mean", OF),
     )
-    n = right.segmented_control(
-        "Test images", COUNTS, required=True, **linked("contributions-n", 100, COUNTS)
+    n = st.segmented_control(
+        "Test images, for pairs and curves",
+        COUNTS,
+        required=True,
+        **linked("contributions-n", 100, COUNTS),
     )
-    with st.expander("More settings", icon=":material/settings:"):
-        a, b = st.columns(2)
-        weight = a.selectbox(
-            "Weight of a pair",
-            list(WEIGHTS),
-            format_func=WEIGHTS.__getitem__,
-            help=term("aalp"),
-            **linked("pair-weight", "own", WEIGHTS),
-        )
-        seed = b.number_input(
-            "Seed of the dropped features",
-            0,
-            9999,
-            help=term("seed"),
-            **linked("drop-seed", 0, range(10_000)),
-        )
-    write_address()
+    weight = st.selectbox(
+        "Weight of a pair",
+        list(WEIGHTS),
+        format_func=WEIGHTS.__getitem__,
+        help=term("aalp"),
+        **linked("pair-weight", "own", WEIGHTS),
+    )
+    seed = st.number_input(
+        "Seed of the dropped features",
+        0,
+        9999,
+        help=term("seed"),
+        **linked("drop-seed", 0, range(10_000)),
+    )
+    write_address()  # here too: a fragment ends before the page does
     return Choice(str(of), int(n), str(weight), int(seed))
 
 
@@ -103,6 +129,8 @@ def compared(here: Context) -> dict[str, str]:
 
 def curves(here: Context, chosen: Choice) -> None:
     """How many features carry the answer, in every compared network."""
+    from robustviz.views.contributions import figures
+
     spec = chosen.curves(here.img)
     if found := widgets.measured(compared(here), spec, "the contributions"):
         widgets.draw(figures.contributions, found, Frame("share", spec))
@@ -114,6 +142,8 @@ def curves(here: Context, chosen: Choice) -> None:
 
 def strips(here: Context, chosen: Choice) -> None:
     """What guided dropout would leave out for the chosen image, beside the logit."""
+    from robustviz.views.contributions import figures
+
     spec = ContributionsSpec(index=here.img, seed=chosen.seed)
     st.subheader("What would guided dropout leave out?", help=term("guided dropout"))
     st.markdown(
@@ -126,14 +156,13 @@ def strips(here: Context, chosen: Choice) -> None:
             widgets.draw(figures.dropped, result, Frame(f"dropped-{side}", spec), side=side)
 
 
-def scatters(here: Context, chosen: Choice) -> None:
-    """Which pairs logit pairing would pull together, each a point that can be chosen."""
+def pairs(here: Context, chosen: Choice) -> dict[str, Pairing]:
+    """Which pairs logit pairing would pull together, each a point that can be chosen; what was
+    found, by printed name.
+    """
+    from robustviz.views.contributions import figures
+
     st.subheader("Which pairs does logit pairing pull together?", help=term("alp"))
-    st.markdown(
-        "Choose a point, a box or a lasso: a single point becomes the image of every view. AALP's"
-        " weight p(y|x') follows from the cross-entropy on the horizontal axis; *More settings* has"
-        " others, and p(y|x) does not."
-    )
     spec = PairingSpec(n=chosen.n)
     found = widgets.measured(here, spec, "pairing", "" if chosen.n <= 100 else "about 5 s")
     by_run = {result.meta["run"]: result for result in found.values()}
@@ -150,18 +179,27 @@ def scatters(here: Context, chosen: Choice) -> None:
                     weight=chosen.weight,
                 )
     widgets.thumbnails(here, list(dict.fromkeys(picked)), "pairs")
+    return found
+
+
+def opposing(chosen: Choice, found: dict[str, Pairing]) -> None:
+    """Whether pairing pulls against the class."""
+    from robustviz.views.contributions import figures
+
     if found:
+        spec = PairingSpec(n=chosen.n)
         widgets.draw(figures.opposition, found, Frame("opposition", spec), weight=chosen.weight)
         st.markdown(
             "Each image has two gradients with respect to all weights: of the pairing loss, and of"
-            " the mean cross-entropy of the image and its attacked twin. They oppose each other"
-            " where their cosine is below 0. A weight never turns an image's gradient round: it"
-            " only decides how much of all pairing lies on such images."
+            " cross-entropy. They oppose each other where their cosine is below 0. A weight never"
+            " turns a gradient round: it only decides how much such images count."
         )
 
 
 def steps(here: Context) -> None:
     """Accuracy against attack steps up to a thousand, and under Square: behind a button."""
+    from robustviz.views.contributions import figures
+
     st.subheader("Is the gradient masked?", help=term("gradient masking"))
     st.markdown(
         "PGD with 1 to 1000 steps of ε/4 from one start, and Square with 1000 queries, on up to 50"

@@ -31,6 +31,8 @@ from robustviz.types import UserError, check_eps, eps_text
 from robustviz.views.contributions.result import (
     AttackSteps,
     AttackStepsSpec,
+    Carried,
+    CarriedSpec,
     Contributions,
     ContributionsSpec,
     OfImages,
@@ -95,6 +97,38 @@ def contributions(run: Run, spec: ContributionsSpec) -> Contributions:
         f" mean of {there.sum()} of {len(few)} images)"
         if there.any()
         else f"no feature speaks for the true class on any of {len(few)} images"
+    )
+    return result
+
+
+@probe(CarriedSpec)
+def carried(run: Run, spec: CarriedSpec) -> Carried:
+    """How few features carry the answer. Raises UserError for a network whose last layer is not
+    linear.
+    """
+    net, split = net_of(run), images_of(run)
+    head, few = linear(run, net), split.take(torch.arange(min(spec.n, len(split))))
+    z, logits = features_of(net, few.x)
+    parts = Contributions(
+        parts_of(z, head, few.y).numpy(),
+        *(np.zeros(0) for _ in range(2)),
+        *(np.zeros(0, dtype=int) for _ in range(3)),
+    )
+    half, right = parts.half, (logits.argmax(dim=1) == few.y).numpy()
+    counted = right & np.isfinite(half)
+    shares = parts.shares[counted]
+    result = Carried(
+        half=np.where(np.isfinite(half), half, -1).astype(np.int16),
+        right=right,
+        # at least as many images lie above a quartile as its name says
+        shares=np.quantile(shares, (0.25, 0.5, 0.75), axis=0, method="higher").astype(np.float32)
+        if counted.any()
+        else np.zeros((3, shares.shape[1]), np.float32),
+        meta=meta_of(run, split, of=len(split)),
+    )
+    result.meta["summary"] = (
+        f"half of what speaks for the right class comes from {result.median} of {result.width}"
+        f" features (median of {int(counted.sum())} of {len(few)} images)"
     )
     return result
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -100,6 +100,68 @@ class ContributionsSpec(OfImages[Contributions]):
 
 
 @dataclass(frozen=True)
+class Carried(Result):
+    """How few features carry the answer, over many untouched images.
+
+    `half` (n,): with how many of its largest parts an image has half of all that speaks for its
+    class, −1 where nothing does. `right` (n,): whether the network reads it rightly. `shares`
+    (3,D+1): over the images of both kinds the first quartile, median and third quartile of the
+    share that the k largest parts hold, k = 0 to D.
+    """
+
+    half: Ints
+    right: Bools
+    shares: Floats
+
+    @property
+    def width(self) -> int:
+        """How many features there are."""
+        return self.shares.shape[1] - 1
+
+    @property
+    def counted(self) -> Bools:
+        """The images that count, (n,)."""
+        return self.right & (self.half >= 0)
+
+    @property
+    def median(self) -> int:
+        """The number of features with which half of the images have half of their answer; 0 for
+        no images.
+        """
+        half = np.sort(self.half[self.counted])
+        return int(half[(len(half) - 1) // 2]) if len(half) else 0
+
+    @property
+    def interval(self) -> tuple[int, int]:
+        """The median's 95 % interval, from the order of the images, as far as they go."""
+        half = np.sort(self.half[self.counted])
+        middle, reach = len(half) / 2, 0.98 * math.sqrt(len(half))
+        low, high = (int(middle - reach), math.ceil(middle + reach)) if len(half) else (0, 0)
+        return (int(half[max(0, low)]), int(half[min(high, len(half) - 1)])) if high else (0, 0)
+
+
+def fewer(a: Carried, b: Carried) -> tuple[int, int, int]:
+    """On how many of the images that count for both, n, the first has half of its answer from a
+    smaller share of its features, and on how many the second; (first, second, n).
+    """
+    both = a.counted & b.counted
+    first, second = (each.half[both] / each.width for each in (a, b))
+    return int((first < second).sum()), int((first > second).sum()), int(both.sum())
+
+
+@register("probe/carried")
+@dataclass(frozen=True)
+class CarriedSpec(ProbeSpec[Carried]):
+    """How few features carry the answer on the first `n` test images, all of the shipped data
+    sets', untouched.
+    """
+
+    n: int = option(1000, "How many test images.", low=1)
+
+    result = Carried
+
+
+@dataclass(frozen=True)
 class Pairing(Result):
     """What logit pairing would ask of a network, image by image.
 
@@ -174,6 +236,13 @@ class PairingSpec(OfImages[Pairing]):
     seed: int = option(0, "Seed of the attack's noise.", low=0)
 
     result = Pairing
+
+
+def first_screen(index: int, eps: float) -> tuple[ProbeSpec[Any], ...]:
+    """What the Contributions page asks before anything is chosen, for an image and any radius: the
+    screen, and the pairs below it.
+    """
+    return CarriedSpec(), ContributionsSpec(index=index), PairingSpec()
 
 
 @dataclass(frozen=True)

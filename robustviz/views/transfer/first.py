@@ -34,7 +34,7 @@ STYLE = """<style>
 .fooled .ends { min-height: 0; padding: .3rem 0; border: 0; font-size: .9rem;
   flex-direction: row; justify-content: space-between; }
 .key { display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; font-size: .95rem; }
-.key i { display: inline-block; width: 1.1rem; height: .8rem; background: var(--text);
+.key i { display: inline-block; width: 1.1rem; height: .8rem; background: var(--faint);
   margin-right: .4rem; }
 </style>"""
 KEY = (
@@ -52,7 +52,7 @@ class Target(NamedTuple):
     name: str
     said: str
     run: str = ""
-    colour: str = "text"
+    colour: str = "faint"
 
 
 def targets(result: Fooled, b: str = "", b_name: str = "B") -> list[Target]:
@@ -174,7 +174,7 @@ def _bar(result: Fooled, bar: Target, source: str) -> str:
 
 def _row(result: Fooled, bar: Target, source: str, at: int) -> str:
     return (
-        f'<b class="{bar.colour}">{escape(bar.name)}</b>'
+        f'<b class="{bar.colour.replace("faint", "")}">{escape(bar.name)}</b>'
         f'<span class="track {bar.colour}" data-move="bar{at}" style="{_bar(result, bar, source)}">'
         '<i class="solid"></i><i class="pale"></i><i class="whisker"></i></span>'
         f'<span><b data-move="share{at}">{_share(result, bar, source)}</b>'

@@ -1,0 +1,211 @@
+"""The first screen of the Contributions page: how much of an answer is there with the k largest
+features, over many images and on one. No torch, no Streamlit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+import numpy as np
+
+from robustviz.stats import mcnemar
+from robustviz.views.contributions.result import Carried, Contributions, fewer
+from robustviz.views.drawing import Plot, uri
+from robustviz.views.screen import Control, Screen
+
+DASHES = {"a": "", "b": "9 5"}
+MOST = 64  # positions of the control
+LEVEL = 0.05  # of the test in pairs
+STYLE = """<style>
+.carried { display: grid; grid-template-columns: minmax(18rem, 3fr) minmax(15rem, 2fr);
+  gap: 1rem 2rem; align-items: start; }
+.carried h3 { font-size: 1.05rem; font-weight: 600; margin: 0 0 .3rem; padding: 0; }
+.carried p { margin: .5rem 0 .1rem; }
+.carried svg .gone { opacity: .28; }
+@container (max-width: 46rem) { .carried { grid-template-columns: 1fr; } }
+</style>"""
+
+
+def screen(
+    many: Mapping[str, Carried], one: Mapping[str, Contributions], thumbnail: bytes = b""
+) -> Screen:
+    """The curves of A and B (keys `a`, `b`) over many images, their parts on one image where they
+    are known, with its picture, and a control for the number of features that are kept.
+    """
+    kept = positions(many)
+    widths = {each.width for each in many.values()}
+    plot, moves = _curves(many, kept)
+    strips = [_strip(side, each, kept, moves) for side, each in one.items()]
+    named = next((f"Image {each.index[0]}: {each.class_name}" for each in one.values()), "")
+    seen = f'<img src="{uri(thumbnail)}" width="64" alt="{escape(named)}">' if thumbnail else ""
+    right = f"<div><h3>{escape(named)}</h3>{seen}{''.join(strips)}</div>" if strips else ""
+    said = answer(many)
+    return Screen(
+        [said],
+        f'{STYLE}<div class="carried"><div><h3>Many images, their median</h3>{plot}</div>'
+        f"{right}</div>",
+        "Curves: the share of what speaks for the right class against the number of features kept;"
+        f" bars: each feature's part on one image. {said}",
+        sure(many),
+        Control(
+            "Features kept, the largest first",
+            [str(k) for k in kept],
+            kept.index(min(kept, key=lambda k: abs(k - next(iter(many.values())).median))),
+            "kept",
+            "How much of each answer is there when only so many features are kept.",
+            f" of {widths.pop()}" if len(widths) == 1 else "",
+        ),
+        moves,
+    )
+
+
+def positions(many: Mapping[str, Carried]) -> list[int]:
+    """The numbers of features that can be kept: up to where every median curve has nearly all."""
+    reach = max(max(8, int((each.shares[1] >= 0.99).argmax())) for each in many.values())
+    return sorted({round(k) for k in np.linspace(0, reach, min(reach, MOST) + 1)})
+
+
+def _curves(
+    many: Mapping[str, Carried], kept: Sequence[int]
+) -> tuple[str, dict[str, tuple[str, Sequence[str]]]]:
+    """The chart of median curves and what moves in it."""
+    ticks = [(0.0, "0 %"), (0.5, "50 %"), (1.0, "100 %")]
+    step = max(1, round(kept[-1] / 6))
+    plot = Plot(
+        680,
+        400,
+        (0, kept[-1]),
+        (0, 1.02),
+        "features kept, the largest first",
+        "share of the answer",
+        [(k, str(k)) for k in range(0, kept[-1] + 1, step)],
+        ticks,
+        left=64,
+    )
+    moves: dict[str, tuple[str, Sequence[str]]] = {
+        "kept-x": ("transform", [f"translate({plot.px(k) - plot.px(0):.1f} 0)" for k in kept])
+    }
+    plot.upright(0, move="kept")
+    for side, each in many.items():
+        xs = list(range(min(kept[-1], each.width) + 1))
+        low, middle, high = (row[: len(xs)].tolist() for row in each.shares)
+        plot.band(xs, low, high, side).line(xs, middle, side, dash=DASHES[side])
+    for at, (side, each) in enumerate(many.items()):
+        at_k = [float(each.shares[1, min(k, each.width)]) for k in kept]
+        if each.median:
+            ring = each.median, float(each.shares[1, each.median])
+            way = (12, 24) if at else (-12, -14)
+            plot.dot(*ring, side, radius=9, hollow=True).text(
+                *ring, f"half: {each.median}", side, shift=way, anchor="start" if at else "end"
+            )
+        plot.dot(0, 0, side, radius=5, move=side)
+        moves |= {
+            f"{side}-cx": ("cx", [str(plot.px(min(k, each.width))) for k in kept]),
+            f"{side}-cy": ("cy", [str(plot.py(share)) for share in at_k]),
+            f"{side}-share": ("text", [f"{side.upper()}: {_percent(share)}" for share in at_k]),
+        }
+        plot.text(
+            kept[-1],
+            0.2 - 0.1 * at,
+            "",
+            side,
+            anchor="end",
+            more=f'data-move="{side}-share" font-weight="600" font-size="20"',
+        )
+    return plot.html(), moves
+
+
+def _strip(
+    side: str, one: Contributions, kept: Sequence[int], moves: dict[str, tuple[str, Sequence[str]]]
+) -> str:
+    """One image's parts, largest first: those that are kept in full colour, the others pale."""
+    parts = -np.sort(-one.parts[0])
+    width, top = 460, float(max(parts.max(), 1e-9))
+    bottom = float(min(parts.min(), -0.15 * top))
+    plot = Plot(width, 150, (0, len(parts)), (bottom, top), left=4, right=4, top=4)
+    bars = [
+        f'<rect x="{plot.px(at):.1f}" width="{max(1.0, plot.px(1) - plot.px(0) - 1):.1f}"'
+        f' y="{plot.py(max(value, 0)):.1f}" height="{abs(plot.py(value) - plot.py(0)):.1f}"'
+        f' fill="var(--{side})"/>'
+        for at, value in enumerate(parts.tolist())
+    ]
+    line = (
+        f'<line x1="4" x2="{width - 4}" y1="{plot.py(0)}" y2="{plot.py(0)}" stroke="var(--text)"/>'
+    )
+    shares, name = one.shares[0], one.class_name
+    known = bool(np.isfinite(shares).all())
+    moves[f"{side}-clip"] = ("width", [str(plot.px(min(k, len(parts)))) for k in kept])
+    moves[f"{side}-one"] = (
+        "text",
+        [
+            f"{side.upper()}: {_percent(shares[min(k, len(parts))])} of what speaks for {name}"
+            if known
+            else f"{side.upper()}: nothing speaks for {name}"
+            for k in kept
+        ],
+    )
+    every = "".join(bars)
+    return (
+        f'<p class="{side}" data-move="{side}-one"></p><svg viewBox="0 0 {width} 150"'
+        f' width="{width}" aria-hidden="true"><clipPath id="kept-{side}"><rect x="0" y="0"'
+        f' height="150" width="0" data-move="{side}-clip"/></clipPath><g class="gone">{every}</g>'
+        f'<g clip-path="url(#kept-{side})">{every}</g>{line}</svg>'
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}".replace("%", " %")
+
+
+def shown(many: Mapping[str, Carried]) -> bool:
+    """Whether A and B differ: the medians, and in pairs by a sign test."""
+    if len(many) < 2:
+        return False
+    a, b = many.values()
+    first, second, _ = fewer(a, b)
+    return a.median / a.width != b.median / b.width and mcnemar(first, second) < LEVEL
+
+
+def answer(many: Mapping[str, Carried]) -> str:
+    """The one line."""
+    (side, a), *rest = many.items()
+    if not all(each.median for each in many.values()):
+        return "On none of these images does any feature speak for the right class."
+    said = f"About {a.median} of {a.width} features carry half of {side.upper()}'s answer"
+    if not rest:
+        return f"{said}."
+    b = rest[0][1]
+    other = f"{b.median} of {b.width}" if b.width != a.width else f"{b.median}"
+    if not shown(many):
+        same = b.median == a.median and b.width == a.width
+        return f"{said}, {'and' if same else other} of B's: no difference shown."
+    way = "spreads it over" if b.median / b.width > a.median / a.width else "needs only"
+    return f"{said}; B {way} {other}."
+
+
+def sure(many: Mapping[str, Carried]) -> list[str]:
+    """The protocol, words first."""
+    first = next(iter(many.values()))
+    n, whole = len(first.right), first.meta["of"]
+    out = [
+        "A feature's part is its value times its weight for the image's class.",
+        "The answer is the sum of the parts that speak for that class; the others are left out.",
+        "Only images that a network reads rightly count; nothing is attacked.",
+        "Bands hold the middle half of the images; rings mark where half of the answer is reached.",
+        *(["These are two networks, one seed a side: others may differ."] * (len(many) > 1)),
+        f"n = {n if n == whole else f'{n} of {whole}'} test images.",
+        *(
+            f"{side.upper()} reads {int(each.counted.sum())} of {n} rightly; the median's 95 %"
+            f" interval is {each.interval[0]} to {each.interval[1]} features."
+            for side, each in many.items()
+        ),
+    ]
+    if len(many) > 1:
+        less, more, both = fewer(*many.values())
+        p = mcnemar(less, more)
+        out += [
+            f"On {less} of {both} images that both read rightly A needs fewer, on {more} B.",
+            f"Sign test on these pairs: p {'< 0.001' if p < 0.001 else f'= {p:.2g}'}.",
+        ]
+    return out
