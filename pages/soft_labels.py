@@ -1,41 +1,24 @@
-"""Soft labels and loss: a witness's soft labels, and the surfaces of the loss."""
+"""Loss: how close the edge is around one image, and what a softer target changes."""
 
-import streamlit as st
+from robustviz.ui import context, header, shell, stage
+from robustviz.views.loss import panel as loss
 
-from robustviz.ui import context, header, shell
-from robustviz.views.loss import panel as soft_labels
-
-here = header.open("What changes when the target is less sure?")
+here = header.open("How close is the edge, and how steep?")
 
 
 @shell.fragment
 def view() -> None:
-    """Everything below the sidebar; a fragment, so that moving T leaves the rest of the
-    page alone.
-    """
+    """Everything below the title; a fragment: moving T leaves the rest of the page alone."""
     context.follow()
-    chosen = soft_labels.cast(here)
-    temperature = soft_labels.bars(here, chosen)
-    st.divider()
-    soft_labels.surface(here, chosen, temperature)
-    st.divider()
-    soft_labels.judged(chosen)
-    with st.expander(
-        "Curvature: how strongly does the loss bend?",
-        icon=":material/show_chart:",
-        on_change="rerun",
-        key="curvature-open",
-    ) as bend:
-        if bend.open:
-            soft_labels.curvature(here, chosen)
-    with st.expander(
-        "The loss around the weights",
-        icon=":material/landscape:",
-        on_change="rerun",
-        key="weights-open",
-    ) as weights:
-        if weights.open:
-            soft_labels.weights(chosen)
+    shown, chosen = loss.first(here)
+    temperature = loss.temperature(chosen)
+    loss.surface(shown, chosen, temperature)
+    loss.bars(shown, chosen, temperature)
+    with stage.more("loss") as more:
+        if more.open:
+            loss.judged(chosen)
+            loss.curvature(here, chosen)
+            loss.weights(chosen)
 
 
 view()

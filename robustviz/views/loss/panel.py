@@ -1,11 +1,11 @@
-"""The parts of the Soft labels & loss page: who is compared, the bars, the surfaces, what the
-alignment changed in numbers.
+"""The Loss page: each network in its own worst direction, or what an alignment changed; below, both
+on one plane, and soft labels; under *More* accuracies, gradients, curvature, weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import streamlit as st
@@ -17,25 +17,28 @@ from robustviz.terms import term
 from robustviz.training.evaluation import Evaluation, paired
 from robustviz.training.ladder import headline
 from robustviz.types import UserError, eps_text
-from robustviz.ui import widgets
-from robustviz.ui.context import Context, label, on
+from robustviz.ui import cache, stage, widgets
+from robustviz.ui.context import Context, choose, label, on
 from robustviz.ui.shell import linked, write_address
 from robustviz.ui.widgets import Frame
-from robustviz.views.loss import figures, surface_figures
+from robustviz.views.loss import figures, screen_figures, surface_figures
 from robustviz.views.loss.result import (
     CurvatureSpec,
     GradientsSpec,
     SoftLabelsSpec,
     SurfacesSpec,
     WeightSurfaceSpec,
+    WorstDirection,
+    WorstDirectionSpec,
+    first_screen,
 )
-from robustviz.views.transfer.probe import ordinary, relatives
 
-COMPARED = {"alignment": "Before and after an alignment", "sides": "Models A and B"}
+COMPARED = {"sides": "A and B", "alignment": "Hard or soft label"}
 BEFORE, AFTER, WITNESS = "source before", "source after", "witness"
 # In 3-D one target at a time: each panel is a WebGL canvas, and browsers lose some beyond a few.
 VIEWS = {"contour": "Contours", "3d-hard": "3-D, true class", "3d-soft": "3-D, soft label"}
 TARGETS: dict[str, Literal["hard", "soft"]] = {"3d-hard": "hard", "3d-soft": "soft"}
+TEMPERATURES = [str(each) for each in screen_figures.TEMPERATURES]
 REFINED = 51  # points along each direction where only some are computed
 GRIDS = (21, 41, REFINED)
 DIRECTIONS: dict[Literal["sign", "pgd"], str] = {"sign": "gradient's sign", "pgd": "where PGD ends"}
@@ -65,36 +68,101 @@ class Cast:
         return WITNESS if WITNESS in self.named else ""
 
 
-def cast(here: Context) -> Cast:
-    """Who is compared: an aligned source before and after with its witness, or A and B. Says so
-    where the first is missing.
-    """
-    sides = widgets.names(here)
+def first(here: Context) -> tuple[Context, Cast]:
+    """The first screen, and what is looked at below it: the image, and who is compared."""
+    wanted = st.segmented_control(
+        "Shown",
+        list(COMPARED),
+        required=True,
+        format_func=COMPARED.__getitem__,
+        label_visibility="collapsed",
+        **linked("compared", "sides", COMPARED),
+    )
+    if wanted == "sides":
+        _own(here)
+        family = _family(here)
+        return here, Cast(widgets.names(here), family[2].id if family else "")
     if (family := _family(here)) is None:
         st.info(
             f"No model alignment has been trained on {here.data} yet, so models A and B are"
             " compared. Train one on the Train page.",
             icon=":material/info:",
         )
-        return Cast(sides)
+        _own(here)
+        return here, Cast(widgets.names(here))
     before, after, witness = family
-    wanted = st.segmented_control(
-        "Compared",
-        list(COMPARED),
-        required=True,
-        format_func=COMPARED.__getitem__,
-        help=term("model alignment"),
-        **linked("compared", "alignment", COMPARED),
+    chosen = Cast({BEFORE: before.id, AFTER: after.id, WITNESS: witness.id}, witness.id)
+    return _aligned(here, family), chosen
+
+
+def _own(here: Context) -> None:
+    """A and B, each in its own worst direction."""
+    (spec,) = first_screen(here.img, folder.open_model(here.a).eps)
+    if found := widgets.measured(here, spec, "the loss around this image"):
+        screen = cache.made(
+            lambda: screen_figures.worst_direction(found), tuple(found.values()), *found
+        )
+        stage.show("loss", screen)
+        widgets.take_home("loss", "How close is the edge?", screen, found, spec)
+
+
+def _aligned(here: Context, family: tuple[Run, Run, Run]) -> Context:
+    """The source before and after its alignment; the image that is shown. One that nobody chose is
+    one that the witness gets right.
+    """
+    before, after, witness = family
+    sides, asked = {BEFORE: before.id, AFTER: after.id}, here.img
+    spec = WorstDirectionSpec(
+        index=here.img, eps=after.eps, reference=before.id, witness=witness.id
     )
-    if wanted == "sides":
-        return Cast(sides, witness.id)
-    learned = LEARNED.get(str(after.info["method"].get("target")))  # by a control: no soft label
-    st.markdown(
-        f"The source, {label(before)}, before and after it learned the soft labels of the witness,"
-        f" {label(witness)}. "
-        + (f"**This is a control:** it learned {learned} instead." if learned else "")
+    found = widgets.measured(sides, spec, "the loss around this image")
+    nobody = st.session_state.get("links", {}).get("img") == here.img
+    if nobody and _misread(found) and (right := _first_right(witness)) is not None:
+        here, spec = replace(here, img=right), replace(spec, index=right)
+        found = widgets.measured(sides, spec, "the loss around this image")
+    if len(found) < 2:
+        return here
+    learned = LEARNED.get(str(after.info["method"].get("target")), "")
+    screen = cache.made(
+        lambda: screen_figures.alignment(
+            found[BEFORE], found[AFTER], witness=f"witness: {witness.architecture}", control=learned
+        ),
+        tuple(found.values()),
+        "alignment",
     )
-    return Cast({BEFORE: before.id, AFTER: after.id, WITNESS: witness.id}, witness.id)
+    stage.show("soft-label", screen)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(
+            _said_of_image(here, asked, found)
+            + f"The source is {label(before)}, before and after an alignment. It learned"
+            f" {learned or 'the soft labels'} of the witness, {label(witness)}.",
+            width="stretch",
+        )
+        right = _first_right(witness)
+        if _misread(found) and right is not None:
+            st.button(f"Show image {right}, which it gets right", on_click=choose, args=(right,))
+        widgets.take_home("soft-label", "Hard or soft label?", screen, found, spec)
+    return here
+
+
+def _misread(found: Mapping[str, WorstDirection]) -> bool:
+    """Whether the witness misreads the image untouched."""
+    return any(int(result.label.argmax()) != result.y for result in found.values())
+
+
+def _said_of_image(here: Context, asked: int, found: Mapping[str, WorstDirection]) -> str:
+    first = next(iter(found.values()))
+    if _misread(found):
+        answer = first.meta["classes"][int(first.label.argmax())]
+        return f"**The witness misreads this image as {answer}**, so its soft label leads there. "
+    return f"Image {here.img}: the first that the witness gets right. " if asked != here.img else ""
+
+
+def _first_right(run: Run) -> int | None:
+    """The first test image that a network got right untouched in its evaluation, if any."""
+    evaluation = run.evaluation()
+    right = evaluation.right()[0] if evaluation and evaluation.clean_right else ()
+    return next((at for at, each in enumerate(right) if each), None)
 
 
 def _family(here: Context) -> tuple[Run, Run, Run] | None:
@@ -111,6 +179,8 @@ def _family(here: Context) -> tuple[Run, Run, Run] | None:
             ),
         ),
     ]
+    from robustviz.views.transfer.probe import relatives  # with torch: not on a first screen
+
     for run in (each for each in candidates if each.method_key == "model_alignment"):
         try:
             before, witness = relatives(run)
@@ -125,19 +195,32 @@ def _family(here: Context) -> tuple[Run, Run, Run] | None:
     return None
 
 
-def bars(here: Context, chosen: Cast) -> int:
-    """Soft labels at a temperature; returned."""
-    left, right = st.columns([1, 2], vertical_alignment="bottom")
-    state = left.segmented_control(
+def temperature(chosen: Cast) -> int:
+    """The temperature of all soft labels: the first screen's control where that shows one, else a
+    slider.
+    """
+    if chosen.frozen:
+        return int(st.session_state.get("T", "4"))
+    return int(
+        st.select_slider(
+            "Temperature T",
+            TEMPERATURES,
+            help=term("temperature"),
+            **linked("T", "4", TEMPERATURES),
+        )
+    )
+
+
+def bars(here: Context, chosen: Cast, temperature: int) -> None:
+    """Soft labels at the temperature."""
+    st.subheader("Soft labels")
+    state = st.segmented_control(
         "Image",
         list(STATES),
         required=True,
         format_func=STATES.__getitem__,
         help=term("pgd"),
         **linked("state", "clean", STATES),
-    )
-    temperature = right.slider(
-        "Temperature T", 1, 20, help=term("temperature"), **linked("T", 4, range(1, 21))
     )
     write_address()
     # The witness first: it is what the others are compared with.
@@ -157,7 +240,6 @@ def bars(here: Context, chosen: Cast) -> int:
             attacked=state == "attacked",
             witness=WITNESS if WITNESS in found else "",
         )
-    return int(temperature)
 
 
 def surface_controls(here: Context, chosen: Cast, temperature: int) -> tuple[str, SurfacesSpec]:
@@ -172,7 +254,7 @@ def surface_controls(here: Context, chosen: Cast, temperature: int) -> tuple[str
         help=term("loss surface"),
         **linked("surface", "contour", VIEWS),
     )
-    with st.expander("More settings", icon=":material/settings:"):
+    with st.popover("Settings", icon=":material/tune:", type="tertiary"):
         a, b, c = st.columns(3)
         grid = a.selectbox("Grid", GRIDS, format_func=_grid, **linked("grid", 21, GRIDS))
         direction = b.selectbox(
@@ -205,7 +287,7 @@ def surface_controls(here: Context, chosen: Cast, temperature: int) -> tuple[str
 
 def surface(here: Context, chosen: Cast, temperature: int) -> None:
     """The loss around the image in every network, on one plane."""
-    st.subheader("The loss around this image")
+    st.subheader("The loss around this image, on one plane for all")
     st.markdown("A slice of a million-dimensional shape: compare, do not navigate.")
     view, spec = surface_controls(here, chosen, temperature)
     if found := widgets.measured(chosen.named, spec, "the surface"):
@@ -220,15 +302,8 @@ def surface(here: Context, chosen: Cast, temperature: int) -> None:
             )
         maker = next(name for name, run_id in chosen.named.items() if run_id == chosen.reference)
         st.markdown(
-            f"Every panel shows the same plane, up to ±{eps_text(spec.span or 0)}. The adversarial"
-            f" direction comes from {maker}, the random one from seed {spec.seed}. Pixels are not"
-            " clipped. Dotted: the ε box; dashed: the answer changes."
-            + (
-                f" The loss to the true class is cross-entropy, to the soft label T²·KL at T ="
-                f" {temperature}."
-                if chosen.witness
-                else ""
-            )
+            f"Every panel shows the same plane, made on {maker}. Dotted: the ε box; dashed: the"
+            " answer changes."
         )
 
 
@@ -257,6 +332,8 @@ def _targets(chosen: Cast) -> list[str]:
     """Ids of the networks whose gradients are compared: the witness, then the shipped ordinary ones
     that no shown network is.
     """
+    from robustviz.views.transfer.probe import ordinary  # with torch: not on a first screen
+
     shown = [folder.open_model(run_id) for run_id in chosen.named.values()]
     witness = [folder.open_model(chosen.witness)] if chosen.witness else []
     return [run.id for run in [*witness, *ordinary(shown[0], [*shown, *witness])] or shown]
@@ -373,6 +450,7 @@ def _clean(before: Evaluation, after: Evaluation) -> str:
 
 def curvature(here: Context, chosen: Cast) -> None:
     """How strongly the loss bends at the images; a point chosen is the image of every view."""
+    st.subheader("Curvature: how strongly does the loss bend?")
     spec, cost = CurvatureSpec(), "about 15 s"
     if found := widgets.measured(chosen.named, spec, "the curvature of up to 50 images", cost):
         widgets.thumbnails(
@@ -388,6 +466,7 @@ def curvature(here: Context, chosen: Cast) -> None:
 
 def weights(chosen: Cast) -> None:
     """The loss around the trained weights."""
+    st.subheader("The loss around the weights")
     grids = (21, REFINED)
     grid = st.selectbox("Grid", grids, format_func=_grid, **linked("weights-grid", 21, grids))
     write_address()

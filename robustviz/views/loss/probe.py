@@ -12,7 +12,11 @@ from robustviz.runs.folder import Run
 from robustviz.types import check_eps, eps_text
 from robustviz.views.loss.curvature import curvature as curvature, gradients as gradients
 from robustviz.views.loss.result import SoftLabels, SoftLabelsSpec, entropy
-from robustviz.views.loss.surfaces import surfaces as surfaces, weight_surface as weight_surface
+from robustviz.views.loss.surfaces import (
+    surfaces as surfaces,
+    weight_surface as weight_surface,
+    worst_direction as worst_direction,
+)
 from robustviz.views.measure import image_of, linf_net, meta_of, probe
 from robustviz.views.transfer.probe import logits_of
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +13,10 @@ from robustviz.stats import Bools, Floats, Ints
 from robustviz.types import UserError
 from robustviz.views.result import ProbeSpec, Result
 
+NO_WITNESS = (
+    "There is no witness, so there is no soft label to measure the loss to: choose the true class,"
+    " or name a witness."
+)
 REFINE_HELP = (
     "Compute every fourth point, and finer ones only where the surface bends; the rest is"
     " interpolated and its error measured."
@@ -69,6 +74,21 @@ def soft_label(logits: Floats, temperature: float) -> Floats:
     return np.asarray(raised / raised.sum(axis=-1, keepdims=True))
 
 
+def median_interval(values: Floats) -> tuple[float, float, float]:
+    """The median of `values` (n,) and its interval (low, high) of at least 95 %, between two of the
+    values; the smallest and the largest where there are fewer than six.
+
+    Source: order statistics, the sign test's interval: the count below the median is binomial, so
+    it is right for any tail, where Student's interval of a mean reaches below all values.
+    """
+    found, n = np.sort(values), len(values)
+    below, k = 0.5**n, 0  # the chance that at most k values lie below the median
+    while below + math.comb(n, k + 1) * 0.5**n <= 0.025:
+        k += 1
+        below += math.comb(n, k) * 0.5**n
+    return float(np.median(found)), float(found[k]), float(found[n - 1 - k])
+
+
 def entropy(p: Floats) -> float:
     """−Σ p·log p of a distribution (K,), in nats: 0 (sure of one class) to log K."""
     return float(-(p * np.log(np.maximum(p, 1e-300))).sum())
@@ -108,10 +128,7 @@ class Surface(Result):
     def loss(self, target: str) -> Floats:
         """`hard` or `soft`, (G,G). Raises UserError for a soft loss without a witness."""
         if target == "soft" and not self.soft.size:
-            raise UserError(
-                "There is no witness, so there is no soft label to measure the loss to: choose the"
-                " true class, or name a witness."
-            )
+            raise UserError(NO_WITNESS)
         return self.soft if target == "soft" else self.hard
 
     @property
@@ -162,6 +179,86 @@ class SurfacesSpec(ProbeSpec[Surface]):
 
     result = Surface
     cacheable = False
+
+
+@dataclass(frozen=True)
+class WorstDirection(Result):
+    """What a network answers on a plane through one image: row i and column j are the picture x +
+    aᵢ·d + bⱼ·r, clipped to [0, 1], so that each is a picture one can show.
+
+    `x` (C,H,W) uint8: the image; `d` (C,H,W) int8: 127 times the direction in which PGD ended, r is
+    ±1 at random. `a`, `b` (G,) in pixel units; `a` reaches from −ε to 2ε, `b` from −1.5ε to 1.5ε.
+    `odds` (G,G): log((1 − p)/p) of the true class `y`, so that the loss is log(1 + exp(odds));
+    `margin` (G,G): by how much its log softmax leads the next class's, positive where the answer is
+    right. `line` (L,K): log softmax at 0, 1, 2 … grey levels along d. With a witness `label` (K,),
+    its log softmax of the untouched image, and `logp` (G,G,K), that of the plane; empty without.
+    """
+
+    x: Ints
+    d: Ints
+    a: Floats
+    b: Floats
+    odds: Floats
+    margin: Floats
+    logp: Floats
+    line: Floats
+    label: Floats
+    y: int
+    eps: float
+
+    def picture(self, level: int) -> Floats:
+        """The image moved by so many grey levels along its direction, (C,H,W) in [0, 1]."""
+        return np.clip(self.x / 255 + level / 255 * (self.d / 127), 0, 1)
+
+    @property
+    def answers(self) -> Ints:
+        """The class at each grey level along the direction, (L,)."""
+        return np.asarray(self.line.argmax(axis=1))
+
+    @property
+    def change(self) -> int | None:
+        """The first grey level along the direction at which the answer is not the true class; None
+        where there is none.
+        """
+        wrong = np.flatnonzero(self.answers != self.y)
+        return int(wrong[0]) if len(wrong) else None
+
+    def soft(self, temperature: float) -> Floats:
+        """T²·KL(q ‖ softmax(logits/T)) with q the witness's soft label at T, (G,G). Raises
+        UserError without a witness.
+        """
+        if not self.label.size:
+            raise UserError(NO_WITNESS)
+        q = soft_label(self.label, temperature)
+        p = np.maximum(soft_label(self.logp, temperature), 1e-300)
+        apart = np.log(np.maximum(q, 1e-300)) - np.log(p)
+        return np.asarray(np.maximum(temperature**2 * (q * apart).sum(axis=-1), 0))
+
+
+@register("probe/worst_direction")
+@dataclass(frozen=True)
+class WorstDirectionSpec(ProbeSpec[WorstDirection]):
+    """The answers at x + a·d + b·r, a from −ε to 2ε along the network's own worst direction: where
+    its PGD of 20 steps ends, from a zero start. r is ±1 at random, the same for every network.
+    """
+
+    index: int = option(0, "Number of the test image.", low=0, kind="image")
+    eps: float | None = option(
+        None, "ε in pixel units; empty: the run's.", low=0, high=1, kind="radius"
+    )
+    grid: int = option(25, "Points along each direction: 1 more than a multiple of 6.", low=7)
+    seed: int = option(0, "Seed of the random direction.", low=0)
+    reference: str = option(
+        "", "Run on which the direction is made; empty: the run itself.", kind="run"
+    )
+    witness: str = option("", "Run whose soft label is a target; empty: none.", kind="run")
+
+    result = WorstDirection
+
+
+def first_screen(index: int, eps: float) -> tuple[ProbeSpec[WorstDirection], ...]:
+    """What the first screen asks of each network about an image."""
+    return (WorstDirectionSpec(index=index, eps=eps),)
 
 
 @dataclass(frozen=True)
@@ -260,8 +357,8 @@ class CurvatureSpec(ProbeSpec[Curvature]):
     """Of the first `n` test images the eigenvalue of largest size of the Hessian of the
     cross-entropy by the pixels, signed.
 
-    Measured on a copy whose ReLUs are softplus with slope `beta`, in float64. Curvature grows with
-    β, so only values of the same β can be compared.
+    Measured in float64 on a copy whose ReLUs, where it has any, are softplus with slope `beta`.
+    Curvature grows with β, so only values of the same β can be compared.
     """
 
     n: int = option(50, "How many test images.", low=2)
@@ -271,7 +368,9 @@ class CurvatureSpec(ProbeSpec[Curvature]):
         low=1,
         high=1000,
     )
-    beta: float = option(10.0, "β of the softplus that stands in for each ReLU.", low=10, high=1000)
+    beta: float = option(
+        10.0, "β of the softplus that stands in for each ReLU, if any.", low=10, high=1000
+    )
     seed: int = option(0, "Seed of its random start.", low=0)
 
     result = Curvature

@@ -8,23 +8,33 @@ distances and valleys that a slice does not cut are not seen.
 from __future__ import annotations
 
 import copy
+import math
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustviz import losses
+from robustviz import losses, registry
 from robustviz.attacks import PGD
 from robustviz.inputs import in_parts
-from robustviz.nets import frozen
+from robustviz.nets import Classifier, frozen
 from robustviz.runs.folder import Run
 from robustviz.stats import Floats, Ints
-from robustviz.types import JSON, UserError, eps_text
+from robustviz.types import JSON, UserError, check_eps, eps_text
 from robustviz.views.loss.curvature import cross_entropy, gradient
 from robustviz.views.loss.refined import refined
-from robustviz.views.loss.result import Surface, SurfacesSpec, WeightSurface, WeightSurfaceSpec
+from robustviz.views.loss.result import (
+    Surface,
+    SurfacesSpec,
+    WeightSurface,
+    WeightSurfaceSpec,
+    WorstDirection,
+    WorstDirectionSpec,
+)
 from robustviz.views.measure import image_of, images_of, linf_net, meta_of, net_of, probe
 from robustviz.views.transfer.probe import logits_of, relatives, trained_alike
 
@@ -52,9 +62,18 @@ def plane(net: nn.Module, x: Tensor, d: Tensor, r: Tensor, a: Tensor, b: Tensor)
     )
 
 
-def moved_images(net: nn.Module, x: Tensor, d: Tensor, r: Tensor, a: Tensor, b: Tensor) -> Tensor:
+def moved_images(
+    net: nn.Module,
+    x: Tensor,
+    d: Tensor,
+    r: Tensor,
+    a: Tensor,
+    b: Tensor,
+    low: float = -math.inf,
+    high: float = math.inf,
+) -> Tensor:
     """Logits (P,K) of the images x + aₚ·d + bₚ·r, in eval mode; `x`, `d`, `r` (C,H,W), `a`, `b`
-    (P,). Not clipped.
+    (P,). Pixels are clipped to `low` and `high`.
     """
     a, b = (side.to(x)[:, None, None, None] for side in (a, b))
     with frozen(net), torch.no_grad():
@@ -63,7 +82,7 @@ def moved_images(net: nn.Module, x: Tensor, d: Tensor, r: Tensor, a: Tensor, b: 
         size = len(in_parts(x.expand(len(a), *x.shape))[0]) if len(a) else 1
         return torch.cat(
             [
-                net(x + along * d + across * r)
+                net((x + along * d + across * r).clamp(low, high))
                 for along, across in zip(torch.split(a, size), torch.split(b, size), strict=True)
             ]
         )
@@ -228,10 +247,7 @@ def adversarial_direction(reference: Run, x: Tensor, y: Tensor, spec: SurfacesSp
             raise UserError(
                 f"{reference.id} has ε = 0, so PGD goes nowhere: take direction=sign.", code=2
             )
-        x_adv = PGD(eps=reference.eps, start="zero", steps=20)(
-            net, x, y, torch.Generator().manual_seed(spec.seed)
-        )
-        return (x_adv - x)[0] / reference.eps
+        return pgd_direction(net, x, y, reference.eps)
     with frozen(net):
         slope = gradient(cross_entropy(net, y), x)[0]
     if not slope.any():
@@ -241,6 +257,98 @@ def adversarial_direction(reference: Run, x: Tensor, y: Tensor, spec: SurfacesSp
             " reference."
         )
     return slope.sign()
+
+
+def pgd_direction(net: Classifier, x: Tensor, y: Tensor, eps: float) -> Tensor:
+    """Where 20 steps of PGD from the image (1,C,H,W) itself end, over ε: (C,H,W), entries in
+    −1…1.
+    """
+    x_adv = PGD(eps=eps, start="zero", steps=20)(net, x, y, torch.Generator().manual_seed(0))
+    return (x_adv - x)[0] / eps
+
+
+def _slice_name(run: Run, spec: WorstDirectionSpec) -> str:
+    """Weights of the other networks count too."""
+
+    def written(name: str, role: str) -> str:
+        return f"{name}@{trained_alike(run, name, role).weights}" if name else ""
+
+    return registry.key(
+        replace(
+            spec,
+            reference=written(spec.reference, "reference"),
+            witness=written(spec.witness, "witness"),
+        )
+    )
+
+
+@probe(WorstDirectionSpec, name=_slice_name)
+def worst_direction(run: Run, spec: WorstDirectionSpec) -> WorstDirection:
+    """The answers on a plane through one image, along the network's own worst direction."""
+    split, x, y = image_of(run, spec.index)
+    eps = run.eps if spec.eps is None else check_eps(spec.eps)
+    if eps == 0 or spec.grid % 6 != 1:
+        raise UserError(
+            "A slice needs ε above 0, and a grid of 1 more than a multiple of 6: 8/255 and 25 say.",
+            code=2,
+        )
+    reference = trained_alike(run, spec.reference, "reference") if spec.reference else run
+    witness = trained_alike(run, spec.witness, "witness") if spec.witness else None
+    d = (pgd_direction(linf_net(reference), x, y, eps) * 127).round()
+    if not d.any():
+        raise UserError(
+            f"PGD does not move image {spec.index} on {reference.id} (its output is saturated), so"
+            " there is no worst direction: take another image."
+        )
+    a = torch.arange(-(spec.grid // 3), spec.grid - spec.grid // 3) / (spec.grid // 3) * eps
+    result = WorstDirection(
+        x=(x[0] * 255).round().byte().numpy(),
+        d=d.to(torch.int8).numpy(),
+        a=a.numpy(),
+        b=(a - eps / 2).numpy(),
+        y=int(y),
+        eps=eps,
+        **_around(linf_net(run), x[0], int(y), d / 127, a, eps, spec.seed, witness is not None),
+        label=np.zeros(0)
+        if witness is None
+        else logits_of(net_of(witness), x)[0].log_softmax(0).numpy(),
+    )
+    change, end = result.change, len(result.line) - 1
+    said = f"holds to {end}" if change is None else f"changes at {change}"
+    result.meta.update(
+        meta_of(
+            run,
+            split,
+            index=spec.index,
+            seed=spec.seed,
+            reference=reference.id,
+            witness=witness.id if witness else None,
+            weights=run.weights,
+            summary=f"image {spec.index}, a {split.classes[int(y)]}: the answer {said} grey levels"
+            f" along the direction in which 20 steps of PGD at ε = {eps_text(eps)} end on"
+            f" {reference.id}",
+        )
+    )
+    return result
+
+
+def _around(
+    net: Classifier, x: Tensor, y: int, d: Tensor, a: Tensor, eps: float, seed: int, whole: bool
+) -> dict[str, Any]:
+    """`odds`, `margin`, `logp` and `line` of a `WorstDirection`."""
+    b, levels = a - eps / 2, torch.arange(math.floor(2 * eps * 255 + 1e-6) + 1) / 255
+    along = torch.cat([a.repeat_interleave(len(b)), levels])
+    across = torch.cat([b.repeat(len(a)), torch.zeros(len(levels))])
+    logits = moved_images(net, x, d, rademacher(tuple(x.shape), seed), along, across, 0, 1)
+    logp = logits.double().log_softmax(dim=1).clamp(min=-6e4).numpy()  # float16 ends at 65,504
+    plane = logp[: -len(levels)].reshape(len(a), len(b), -1)
+    rest = np.delete(plane, y, axis=2)
+    return {
+        "odds": (np.logaddexp.reduce(rest, axis=2) - plane[..., y]).astype(np.float16),
+        "margin": (plane[..., y] - rest.max(axis=2)).astype(np.float16),
+        "logp": plane.astype(np.float16) if whole else np.zeros((0, 0, 0)),
+        "line": logp[-len(levels) :].astype(np.float32),
+    }
 
 
 def filter_normalised(net: nn.Module, rng: torch.Generator) -> dict[str, Tensor]:
