@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from robustviz.ui import networks
+from robustviz.ui import networks, shell
 from robustviz.ui.networks import (
     FIRST as FIRST,
     GROUPS as GROUPS,
@@ -73,5 +73,4 @@ def follow_data() -> None:
             state["missing"] = wanted
     if state["a"] == state["b"]:
         state["b"] = next((run_id for run_id in here if run_id != state["a"]), "")
-    state.pop("img", None)
-    state.pop("eps", None)
+    shell.forget("img", "eps")

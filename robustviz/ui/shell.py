@@ -206,11 +206,15 @@ def linked(key: str, start: Any, allowed: Container[Any]) -> dict[str, Any]:
     """The arguments of a widget whose value lives in the address under `key`, and across pages.
 
     Its value is what the session holds, else what the address says, else `start`; anything not in
-    `allowed` becomes `start`, because an address can say anything. Streamlit's own binding would
-    write labels, not run ids.
+    `allowed` becomes `start`, because an address can say anything, and so does what nobody chose
+    where `start` is another one now, as after a change of data. Streamlit's own binding would write
+    labels, not run ids.
     """
     state = st.session_state
-    state.setdefault("links", {})[key] = start
+    links = state.setdefault("links", {})
+    if key in links and key in state and state[key] == links[key] != start:
+        state[key] = start
+    links[key] = start
     if key not in state:
         said = st.query_params.get(key, start)
         state[key] = (
@@ -218,9 +222,21 @@ def linked(key: str, start: Any, allowed: Container[Any]) -> dict[str, Any]:
             if isinstance(start, int) and str(said).isdecimal() and len(str(said)) < 10
             else said
         )
+    spans, span = state.setdefault("spans", {}), repr(allowed)
     if state[key] not in allowed:
         state[key] = start
+    elif spans.get(key, span) != span:
+        state[key] = state[key]  # Streamlit takes it for another widget, and would forget its value
+    spans[key] = span
     return {"key": key, "persist_state": "session"}
+
+
+def forget(*keys: str) -> None:
+    """Let linked values start anew: what was chosen does not fit any more."""
+    for key in keys:
+        st.session_state.pop(key, None)
+        st.session_state.get("links", {}).pop(key, None)
+        st.query_params.pop(key, None)
 
 
 def write_address() -> None:
