@@ -9,7 +9,7 @@ import streamlit as st
 from robustviz import imports
 from robustviz.runs import folder
 from robustviz.types import UserError
-from robustviz.ui import networks, shell
+from robustviz.ui import methods, networks, shell
 from robustviz.ui.context import OWN, Context, follow_data
 from robustviz.ui.shell import linked
 
@@ -56,7 +56,9 @@ def _pickers(every: dict[str, folder.Run], known: list[folder.Run]) -> Context:
     b = str(st.session_state["b"] or "")
     for side, run_id, choices, widget in (("a", a, options, of_a), ("b", b, ["", *options], of_b)):
         name = _short(here[run_id]) if run_id else "none"
-        with st.popover(f":{shell.side_colour(side)}[**{side.upper()}**] {name}"):
+        with st.popover(
+            f":{shell.side_colour(side)}[**{side.upper()}**] {name}", key=_closed(side)
+        ):
             _network(side, here, choices, widget)
             if side == "a":
                 _offer_training(every[a].data_key, known)
@@ -77,8 +79,26 @@ def _network(side: str, here: dict[str, folder.Run], choices: list[str], widget:
     )
     if run_id:
         st.markdown(networks.label(here[run_id]))
-    if st.button("Choose by how they score", key=f"board-{side}", icon=":material/scatter_plot:"):
+        methods.explain(here[run_id].method_key)
+    if st.button(
+        "Choose by how they score",
+        key=f"board-{side}",
+        icon=":material/scatter_plot:",
+        on_click=_close,
+        args=(side,),
+    ):
         imports.load("robustviz.views.compare.panel").drawer(side)
+
+
+def _closed(name: str) -> str:
+    """The key of a picker's popover. It is another one after `_close`, so the new one is shut: it
+    would lie above the drawer that it opened.
+    """
+    return f"pick-{name}-{st.session_state.get(f'closed-{name}', 0)}"
+
+
+def _close(name: str) -> None:
+    st.session_state[f"closed-{name}"] = st.session_state.get(f"closed-{name}", 0) + 1
 
 
 def _short(run: folder.Run) -> str:
@@ -92,7 +112,7 @@ def _image(a: str, b: str, data: str) -> int:
     widget = linked("img", start, range(count))
     index = int(st.session_state["img"])
     picture, name = networks.thumbnail(a, index)
-    with st.popover(f"Image {index}: {name}"):
+    with st.popover(f"Image {index}: {name}", key=_closed("img")):
         st.number_input(f"Test image, 0 to {count - 1}", 0, count - 1, **widget)
         st.container(width=128).image(picture, width="stretch", alt=f"Test image {index}: {name}")
         st.markdown(
@@ -103,7 +123,13 @@ def _image(a: str, b: str, data: str) -> int:
                 else ""
             )
         )
-        if st.button("Choose by looking", key="gallery", icon=":material/grid_view:"):
+        if st.button(
+            "Choose by looking",
+            key="gallery",
+            icon=":material/grid_view:",
+            on_click=_close,
+            args=("img",),
+        ):
             imports.load("robustviz.ui.gallery").drawer(Context(data, a, b, index))
     return index
 

@@ -1,0 +1,1 @@
+"""Which network holds, and what does it cost?"""

@@ -1,0 +1,299 @@
+"""The scoreboard as a first screen: clean accuracy across, what is kept under attack up, a mark for
+each network, and a control that adds attack after attack.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from html import escape
+
+from robustviz.stats import wilson
+from robustviz.types import eps_text
+from robustviz.views.compare.scores import Board, Score
+from robustviz.views.drawing import Plot
+from robustviz.views.screen import Control, Screen
+
+# 3:1 on light and on dark paper, and neither A's blue nor B's orange
+HUES = {
+    "grey": "#7A8798",
+    "red": "#C8504F",
+    "green": "#2A8C6C",
+    "violet": "#8A6FD1",
+    "olive": "#8A7A1F",
+    "pink": "#C05A9E",
+    "brown": "#9A6B4F",
+}
+# Methods that build on one another share a colour; what they add is the shape.
+MARKS = {
+    "standard": ("grey", "circle"),
+    "supcon_margin": ("grey", "star"),
+    "model_alignment": ("grey", "cross"),
+    "fgsm_at": ("red", "circle"),
+    "fgsm_rs": ("red", "square"),
+    "pgd_at": ("green", "circle"),
+    "part": ("green", "diamond"),
+    "sip_at": ("green", "down"),
+    "trades": ("violet", "circle"),
+    "part_t": ("violet", "diamond"),
+    "afa_trades": ("violet", "star"),
+    "mart": ("olive", "circle"),
+    "part_m": ("olive", "diamond"),
+    "alp": ("pink", "circle"),
+    "aalp": ("pink", "square"),
+    "afa": ("brown", "star"),
+}
+OTHER = ("brown", "down")  # of a method that is new here
+SHAPES = {  # outlines of about the same area, around 0 0
+    "circle": "M-1 0a1 1 0 1 0 2 0a1 1 0 1 0 -2 0Z",
+    "square": "M-.9 -.9H.9V.9H-.9Z",
+    "diamond": "M0 -1.3L1.2 0L0 1.3L-1.2 0Z",
+    "down": "M-1.2 -.9H1.2L0 1.3Z",
+    "cross": "M-1 -.4L-.4 -1L0 -.6L.4 -1L1 -.4L.6 0L1 .4L.4 1L0 .6L-.4 1L-1 .4L-.6 0Z",
+    "star": "M"
+    + "L".join(
+        f"{(1.4 if at % 2 == 0 else 0.6) * math.sin(at * math.pi / 5):.2f}"
+        f" {-(1.4 if at % 2 == 0 else 0.6) * math.cos(at * math.pi / 5):.2f}"
+        for at in range(10)
+    )
+    + "Z",
+}
+LEAST = 0.5  # who reads fewer right untouched stands at the edge, so that the others have room
+STYLE = """<style>
+.board { display: flex; flex-wrap: wrap; gap: .5rem 1.5rem; align-items: flex-start }
+.board .small { display: none } .board .key { columns: 2; column-gap: 1rem; margin: 0; padding: 0;
+  list-style: none; flex: 1 1 15rem; font-size: .9rem }
+.board .key li { break-inside: avoid; display: flex; gap: .4rem; align-items: center }
+.board .key svg { flex: none } .net { cursor: pointer } .net .mark { stroke-width: .25 }
+.net.apart .mark { fill: var(--paper); stroke: currentColor; stroke-width: .5 }
+.net .span { stroke: currentColor; opacity: .35; stroke-width: 1.5; fill: none }
+.ring { fill: none; stroke-width: 3 }
+.net:is(:focus-visible, :hover) .mark { stroke: var(--text);
+  stroke-width: .5 } .net :is(text, .span, .ring) { pointer-events: none }
+.net .note { font-size: 12px }
+.tip { display: none; pointer-events: none }
+.tip rect { fill: var(--paper); stroke: var(--faint) }
+@container (max-width: 40rem) { .board .wide { display: none } .board .small { display: block } }
+</style>"""
+
+
+@dataclass(frozen=True)
+class Name:
+    """What a network is called: its own name, and its method's."""
+
+    whole: str
+    method: str
+
+
+def mark(key: str) -> tuple[str, str]:
+    """The colour, as #RRGGBB, and the shape of a method."""
+    hue, shape = MARKS.get(key, OTHER)
+    return HUES[hue], shape
+
+
+def radius(trained: float) -> float:
+    """How large a mark is, in pixels: it grows with the ε of the training."""
+    return 5 + 4 * min(1.0, math.sqrt(trained * 255 / 32))
+
+
+def answers(board: Board, a: str, b: str) -> list[str]:
+    """The line for every position of the control."""
+    lines = [board.verdict(a, b, at).line for at in range(len(board.attacks) + 1)]
+    said = " One training seed a side." if b and a != b else ""
+    return [line + said * (" holds " in line or " reads " in line) for line in lines]
+
+
+def first(board: Board, names: Mapping[str, Name], a: str, b: str) -> Screen:
+    """The scoreboard with A and B marked. `names` by run id."""
+    last = len(board.attacks)
+    moves: dict[str, tuple[str, list[str]]] = {}
+    pictures = [
+        _chart(board, names, (a, b), moves, prefix, *size)
+        for prefix, size in (("w", (860, 440)), ("s", (380, 400)))
+    ]
+    verdict = board.verdict(a, b, last)
+    return Screen(
+        answer=answers(board, a, b),
+        picture=f'{STYLE}<div class="board"><div class="wide">{pictures[0]}</div>'
+        f'<div class="small">{pictures[1]}</div>{_key(board, names)}</div>',
+        alt=f"{len(board.scores)} networks: clean accuracy across, kept under attack up.",
+        sure=(
+            *verdict.sure,
+            f"Up: images of {board.n} that are right under every attack up to the control.",
+            "Across: accuracy on all untouched test images that were measured.",
+            "Crosses: 95 % intervals over images (Wilson) of one network, not of its method.",
+            "Hollow marks met other images, another ε or fewer attacks: do not compare heights.",
+            "A larger mark was trained at a larger ε.",
+        ),
+        control=Control(
+            "Attacks so far",
+            ("none", *board.attacks),
+            last,
+            "attacks",
+            "Each position adds an attack: what is kept must withstand all of them.",
+        ),
+        moves=moves,
+    )
+
+
+def _share(pair: tuple[int, int]) -> float:
+    return pair[0] / max(pair[1], 1)
+
+
+def _axes(board: Board, width: int, height: int) -> Plot:
+    clean = [each for one in board.scores.values() if (each := one.plain.clean_acc) >= LEAST]
+    low = math.floor(20 * min(clean, default=0) - 0.4) / 20
+    step = 0.05 if low >= 0.7 else 0.1
+    marks = [low + step * at for at in range(round((1 - low) / step) + 1)]
+    return Plot(
+        width,
+        height,
+        (low, 1.005),
+        (-0.02, 1.02),
+        "accuracy on untouched images",
+        "kept under attack",
+        [(value, f"{value:.0%}") for value in marks],
+        [(value, f"{value:.0%}") for value in (0, 0.25, 0.5, 0.75, 1)],
+        left=72,
+    )
+
+
+def _chart(
+    board: Board,
+    names: Mapping[str, Name],
+    sides: tuple[str, str],
+    moves: dict[str, tuple[str, list[str]]],
+    prefix: str,
+    width: int,
+    height: int,
+) -> str:
+    """One size of the chart. What moves is entered into `moves`."""
+    plot, tips, rules = _axes(board, width, height), [], []
+    positions = range(len(board.attacks) + 1)
+    # A and B last, so that they lie on top
+    order = sorted(board.scores.values(), key=lambda one: (one.run.id in sides, -one.trained))
+    for number, one in enumerate(order):
+        name = f"{prefix}{number}"
+        counts = [board.counted(one, at) for at in positions]
+        x = plot.px(max(plot.x[0], one.plain.clean_acc))
+        moves[f"{name}-at"] = (
+            "transform",
+            [f"translate({x:g} {plot.py(_share(pair)):g})" for pair in counts],
+        )
+        moves[f"{name}-span"] = ("d", [_span(plot, one, x, pair) for pair in counts])
+        moves[f"k{number}"] = ("text", [_kept(board, one, at) for at in positions])
+        moves[f"c{number}"] = (
+            "class",
+            ["net" + " apart" * (not board.alike(one, board.attacks[:at])) for at in positions],
+        )
+        plot.parts.append(_mark(one, names[one.run.id], sides, name, number, plot, board.on.eps))
+        tips.append(_tip(plot, one, names[one.run.id], name, number, x))
+        rules.append(f"svg:has(#{name}:is(:hover, :focus-visible)) #{name}-tip")
+    shown = f"<style>{', '.join(rules)} {{ display: block }}</style>"
+    plot.parts += tips
+    return shown + plot.html("networks").replace('role="img"', 'role="group"', 1)
+
+
+def _span(plot: Plot, one: Score, x: float, pair: tuple[int, int]) -> str:
+    """The cross of both intervals around the mark's place."""
+    low, high = wilson(*pair)
+    left, right = wilson(one.plain.clean_k, one.plain.n)
+    y = plot.py(_share(pair))
+    ends = (plot.px(max(plot.x[0], value)) - x for value in (left, right))
+    across = "M{:.1f} 0H{:.1f}".format(*ends) if one.plain.clean_acc >= plot.x[0] else ""
+    return f"{across}M0 {plot.py(low) - y:.1f}V{plot.py(high) - y:.1f}"
+
+
+def _kept(board: Board, one: Score, at: int) -> str:
+    """What the tip says of a position."""
+    k, n = board.counted(one, at)
+    if not at:
+        return f"{k} of {n} right, nothing attacked"
+    apart = "" if board.alike(one, board.attacks[:at]) else ": not as the others"
+    return f"{k} of {n} kept at ε = {eps_text(one.on.eps).split(' ')[0]}{apart}"
+
+
+def _notes(one: Score, plot: Plot, usual: float) -> list[str]:
+    """What stands beside a mark that does not stand where it would be thought to."""
+    clean = one.plain.clean_acc
+    return [
+        *([f"only {clean:.0%} untouched"] if clean < plot.x[0] else []),
+        *([f"at {eps_text(one.on.eps).split(' ')[0]}"] if one.on.eps != usual else []),
+        *([] if one.run.shipped else ["yours"]),
+    ]
+
+
+def _mark(
+    one: Score, name: Name, sides: tuple[str, str], own: str, number: int, plot: Plot, usual: float
+) -> str:
+    colour, shape = mark(one.run.method_key)
+    size = radius(one.trained)
+    rings = "".join(
+        f'<circle class="ring" r="{size + 6 + 4 * at:g}" stroke="var(--{letter})"/>'
+        f'<text x="{(size + 9) * (1 - 2 * at):g}" y="{-size - 6:g}" style="fill:var(--{letter});'
+        f'font-weight:700" text-anchor="{"end" if at else "start"}">{letter.upper()}</text>'
+        for at, (letter, run_id) in enumerate(zip("ab", sides, strict=True))
+        if run_id == one.run.id
+    )
+    notes = "".join(
+        f'<text x="12" y="{16 + 14 * at}" class="note">{note}</text>'
+        for at, note in enumerate(_notes(one, plot, usual))
+    )
+    said = f"{name.whole}: {one.plain.clean_k} of {one.plain.n} right untouched"
+    return (
+        f'<g id="{own}" data-move="{own}-at c{number}" class="net" tabindex="0" role="button"'
+        f' data-click="{escape(one.run.id)}" aria-label="{escape(said)}" style="color:{colour}">'
+        f'<path class="span" data-move="{own}-span" d=""/><circle r="11" fill="transparent"/>'
+        f'{rings}<path class="mark" d="{SHAPES[shape]}" transform="scale({size:g})" fill="{colour}"'
+        f' stroke="var(--paper)"/>{notes}</g>'
+    )
+
+
+def _tip(plot: Plot, one: Score, name: Name, own: str, number: int, x: float) -> str:
+    """The card beside a mark: what it is, what it keeps. It stands where there is room."""
+    words = [name.method, *_rest(name), f"{one.plain.clean_k} of {one.plain.n} right untouched"]
+    wide = 24 + 7.2 * max(*map(len, words), 34)
+    left = min(max(0.0, x + 18 if x + 18 + wide < plot.width else x - wide - 18), plot.width - wide)
+    tall = 12 + 19 * (len(words) + 1)
+    lines = "".join(
+        f'<text x="10" y="{20 + 19 * at}"{bold}>{escape(line)}</text>'
+        for at, (line, bold) in enumerate(
+            (line, ' font-weight="700"' if at == 0 else "") for at, line in enumerate(words)
+        )
+    )
+    return (
+        f'<g id="{own}-tip" class="tip" transform="translate({left:g} {plot.height / 2 - tall:g})">'
+        f'<rect width="{wide:g}" height="{tall}" rx="6"/>{lines}<text x="10"'
+        f' y="{20 + 19 * len(words)}" data-move="k{number}"></text></g>'
+    )
+
+
+def _rest(name: Name) -> list[str]:
+    rest = name.whole.removeprefix(name.method).strip(" ·")
+    return [rest] if rest else []
+
+
+def _spot(size: int, hollow: str = "") -> str:
+    fill = 'fill="none" stroke="currentColor" stroke-width="3"' if hollow else 'fill="currentColor"'
+    return (
+        f'<svg width="22" height="22" viewBox="-11 -11 22 22" aria-hidden="true">'
+        f'<circle r="{size}" {fill}/></svg>'
+    )
+
+
+def _key(board: Board, names: Mapping[str, Name]) -> str:
+    """The marks of the methods that are there."""
+    there = {one.run.method_key: names[one.run.id].method for one in board.scores.values()}
+    order: Callable[[str], int] = [*MARKS, *there].index
+    rows = "".join(
+        f'<li><svg width="22" height="22" viewBox="-1.6 -1.6 3.2 3.2" aria-hidden="true">'
+        f'<path d="{SHAPES[shape]}" fill="{colour}"/></svg>{escape(there[key])}</li>'
+        for key in sorted(there, key=order)
+        for colour, shape in [mark(key)]
+    )
+    rows += (
+        f"<li>{_spot(4, 'hollow')}hollow: attacked otherwise</li>"
+        f"<li>{_spot(5)}{_spot(9)}trained at a small, a large ε</li>"
+    )
+    return f'<ul class="key" aria-label="Methods">{rows}</ul>'

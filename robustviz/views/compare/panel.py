@@ -1,0 +1,193 @@
+"""Compare: the scoreboard with its table, and the drawer in which A or B is chosen by it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from robustviz.imports import load
+from robustviz.runs.folder import Run
+from robustviz.runs.naming import method_label
+from robustviz.terms import term
+from robustviz.types import JSON
+from robustviz.ui import context, header, methods, networks, shell, stage
+from robustviz.ui.context import Context
+from robustviz.views.compare import board as drawn
+from robustviz.views.compare.board import Name
+from robustviz.views.compare.scores import Board, Score, board
+
+
+def page() -> None:
+    """All of the page."""
+    here = header.open("Which network holds, and at what price?")
+    _view(here)
+    shell.reset_button()
+
+
+@shell.fragment
+def _view(here: Context) -> None:
+    context.follow()
+    runs = networks.on(here.data)
+    found = board(runs.values())
+    if found is None:
+        st.info("No network of this data has been evaluated yet: train one on the Train page.")
+        return
+    turn = st.session_state.get("compare-turn", "a")
+    with stage.spot():
+        seen = stage.show("compare", drawn.first(found, _names(runs), here.a, here.b))
+    shell.write_address()  # here too: a fragment ends before the page does
+    st.markdown(
+        f"Click a mark: it becomes :{shell.side_colour(turn)}[**{turn.upper()}**]; the next click"
+        f" chooses **{'A' if turn == 'b' else 'B'}**."
+    )
+    if seen.clicked in runs:
+        st.session_state["compare-turn"] = "a" if turn == "b" else "b"
+        _take(turn, seen.clicked, here)
+    _table(found, runs, here)
+    more: Any = stage.more("compare", "More: every attack of every network")
+    with more:
+        if more.open:
+            _evaluations(found, runs)
+
+
+def drawer(side: str) -> None:
+    """The scoreboard in a dialog; what is chosen becomes A or B, `side`, and closes it."""
+    st.dialog(f"Choose network {side.upper()} by how it scores", width="large")(_drawer)(side)
+
+
+def _drawer(side: str) -> None:
+    state = st.session_state
+    here = Context(str(state["data"]), str(state["a"]), str(state.get("b") or ""), 0)
+    runs = networks.on(here.data)
+    found = board(runs.values())
+    if found is None:
+        st.info("No network of this data has been evaluated yet.")
+        return
+    seen = stage.show(f"board-{side}", drawn.first(found, _names(runs), here.a, here.b))
+    st.markdown(f"Click a mark: it becomes {side.upper()}.")
+    if seen.clicked in runs:
+        _take(side, seen.clicked, here)
+
+
+def _take(side: str, run_id: str, here: Context) -> None:
+    """Make a network A or B; who asks for the other one's network gets both exchanged."""
+    other = "b" if side == "a" else "a"
+    if run_id == getattr(here, other):
+        st.session_state[other] = getattr(here, side) or run_id
+    st.session_state[side] = run_id
+    st.rerun()
+
+
+def _names(runs: dict[str, Run]) -> dict[str, Name]:
+    return {
+        run_id: Name(networks.label(run), method_label(run.method_key))
+        for run_id, run in runs.items()
+    }
+
+
+def _table(found: Board, runs: dict[str, Run], here: Context) -> None:
+    """Every network in a row. The chosen one is explained below and can be made A or B."""
+    order = [*found.scores, *(run_id for run_id in runs if run_id not in found.scores)]
+    rows = [_row(found, found.scores.get(run_id), runs[run_id], here) for run_id in order]
+    event = st.dataframe(
+        load("pandas").DataFrame(rows),
+        hide_index=True,
+        key="compare-table",
+        on_select="rerun",
+        selection_mode="single-row",
+        column_config=_columns(),
+        alt=f"{len(rows)} networks: accuracy untouched and under attack, cost, how measured",
+    )
+    chosen = [order[at] for at in event["selection"]["rows"] if at < len(order)]
+    if not chosen:
+        st.markdown("Choose a row to read what its method does, and to make it A or B.")
+        return
+    with st.container(width=480):
+        methods.explain(runs[chosen[0]].method_key)
+    with st.container(horizontal=True):
+        for side in ("a", "b"):
+            if st.button(f"Make it {side.upper()}", key=f"compare-{side}"):
+                _take(side, chosen[0], here)
+
+
+def _row(found: Board, one: Score | None, run: Run, here: Context) -> JSON:
+    row: JSON = {
+        "side": " ".join(side.upper() for side, run_id in here.sides if run_id == run.id),
+        "network": networks.label(run),
+        "trained at ε": None,
+    }
+    if one is not None:
+        kept, n = found.counted(one, len(found.attacks))
+        row |= {
+            "trained at ε": round(255 * one.trained, 1),
+            "untouched": one.plain.clean_acc,
+            "under attack": kept / n,
+            "kept": kept,
+            "of": n,
+            "attacked at ε": round(255 * one.on.eps, 1),
+            "attacks": len(one.steps),
+            "hardest": list(one.steps)[-1],
+            "s an epoch": one.seconds,
+            "doctor": one.plain.verdict,
+        }
+    return row | {"epochs": run.info.get("epochs"), "yours": not run.shipped}
+
+
+def _columns() -> dict[str, Any]:
+    column = st.column_config
+    grey = "In grey levels of 255. "
+    return {
+        "side": column.TextColumn("", help="Which one is A, which is B."),
+        "network": column.TextColumn(help="Method, what is unusual about it, network, seed."),
+        "trained at ε": column.NumberColumn(help=f"{grey}0: it never saw an attack."),
+        "untouched": column.NumberColumn(format="percent", help=term("clean accuracy")),
+        "under attack": column.NumberColumn(
+            format="percent", help="Share right under every attack that was run on the same images."
+        ),
+        "kept": column.NumberColumn(help="So many images withstood every attack."),
+        "of": column.NumberColumn(help="So many images were attacked."),
+        "attacked at ε": column.NumberColumn(
+            help=f"{grey}Rows with another ε do not compare in accuracy under attack."
+        ),
+        "attacks": column.NumberColumn(help="How many attacks it met on these images."),
+        "hardest": column.TextColumn(help="The last of these attacks; AutoAttack is the hardest."),
+        "s an epoch": column.NumberColumn(
+            format="%.1f", help="Seconds an epoch took where it was trained; machines differ."
+        ),
+        "epochs": column.NumberColumn(help=term("epoch")),
+        "doctor": column.TextColumn(help=term("doctor")),
+        "yours": column.CheckboxColumn(help="Trained here, by you."),
+    }
+
+
+def _evaluations(found: Board, runs: dict[str, Run]) -> None:
+    """Every evaluation of every network, one a row."""
+    rows = [
+        {
+            "network": networks.label(runs[run_id]),
+            "attack": each.printed,
+            "ε": round(255 * each.eps, 1),
+            "right": each.robust_k,
+            "of": each.n,
+            "share": each.robust_acc,
+            "seed": each.seed,
+        }
+        for run_id, one in found.scores.items()
+        for evaluations in one.found.values()
+        for each in evaluations.values()
+    ]
+    st.dataframe(
+        load("pandas").DataFrame(rows),
+        hide_index=True,
+        key="compare-all",
+        column_config={
+            "share": st.column_config.NumberColumn(format="percent"),
+            "ε": st.column_config.NumberColumn(help="In grey levels of 255."),
+        },
+        alt=f"{len(rows)} evaluations",
+    )
+    st.markdown(
+        "These are networks, one of a method and seed. `python -m robustviz report --seeds`"
+        " compares methods over seeds."
+    )

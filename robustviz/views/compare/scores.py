@@ -1,0 +1,200 @@
+"""What each network keeps on the same images, from the evaluations that its run has written down.
+Nothing is measured here, and no torch is needed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from robustviz.runs.folder import Run
+from robustviz.stats import Bools
+from robustviz.training.evaluation import Evaluation
+from robustviz.training.ladder import headline
+from robustviz.types import UserError, eps_text
+from robustviz.views.verdict import Verdict, held
+
+Found = dict[str, Evaluation]  # by the attack in words, weakest first
+
+
+class Images(NamedTuple):
+    """Which images were attacked, by their hash, and by how much."""
+
+    images: str
+    eps: float
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """A run's evaluations by images and ε; `on` are those that count for it: the images that met
+    most attacks. `trained` is the ε of its training, 0 where that had no attack; `seconds` an epoch
+    took, None where nobody wrote it down.
+    """
+
+    run: Run
+    found: Mapping[Images, Found]
+    on: Images
+    trained: float
+    seconds: float | None
+
+    @property
+    def steps(self) -> Found:
+        """The evaluations that count, by attack."""
+        return self.found[self.on]
+
+    @property
+    def plain(self) -> Evaluation:
+        """The evaluation on most images."""
+        every = (one for found in self.found.values() for one in found.values())
+        return max(every, key=lambda one: (one.n, one.eps == self.on.eps))
+
+    def right(self, attacks: Iterable[str] | None = None) -> Bools:
+        """Which of the images that count are right untouched and under each of these attacks that
+        it met, (N,); None: all of them.
+        """
+        return _right(self.steps, attacks)
+
+
+def _right(found: Found, attacks: Iterable[str] | None = None) -> Bools:
+    wanted = found if attacks is None else attacks
+    still = next(iter(found.values())).right()[0]
+    for name in wanted:
+        if name in found:
+            still = still & found[name].right()[1]
+    return still
+
+
+def score(run: Run, eps: float | None = None) -> Score | None:
+    """A run's score, at this ε where it met it, else at its own; None where it has no evaluation
+    that kept its verdicts.
+    """
+    try:
+        every = [
+            one for one in run.evaluations() if one.robust_right and not one.attack.get("targeted")
+        ]
+    except UserError:  # a damaged file must not hide the other runs
+        return None
+    found: dict[Images, Found] = {}
+    for one in sorted(every, key=lambda one: (not one.rung, one.rung, one.n)):
+        found.setdefault(Images(one.images, one.eps), {})[one.printed] = one
+    if not found:
+        return None
+    best = next(
+        filter(None, (headline(every, radius) for radius in (eps, run.eps) if radius)), None
+    )
+    on = (
+        Images(best.images, best.eps)
+        if best
+        else max(found, key=lambda at: (at.eps == (eps or run.eps), len(found[at])))
+    )
+    seconds = [record["seconds"] for record in run.records()]
+    attack = run.info["method"].get("attack")
+    return Score(
+        run,
+        found,
+        on,
+        float((attack.get("eps") or run.eps) if attack else 0),
+        statistics.median(seconds) if seconds else None,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Board:
+    """Networks side by side: scores by run id; `attacks`, weakest first, that most of them met `on`
+    the same `n` images.
+    """
+
+    scores: Mapping[str, Score]
+    attacks: tuple[str, ...]
+    on: Images
+    n: int
+
+    def alike(self, one: Score, attacks: Sequence[str]) -> bool:
+        """Whether a network met these attacks on the board's images."""
+        return one.on == self.on and set(attacks) <= one.steps.keys()
+
+    def reached(self, at: int) -> tuple[str, ...] | None:
+        """The attacks at a position: the first so many, and at the last one all that were run."""
+        return None if at >= len(self.attacks) else self.attacks[:at]
+
+    def counted(self, one: Score, at: int) -> tuple[int, int]:
+        """(k, n): how many images a network keeps at a position."""
+        right = one.right(self.reached(at))
+        return int(right.sum()), len(right)
+
+    def verdict(self, a: str, b: str, at: int) -> Verdict:
+        """A against B (empty: alone) at a position, by the attacks that both met on the same
+        images. Where there are none, or not all, the line says so.
+        """
+        if a == b:
+            return Verdict("A and B are the same network.", ())
+        first, second = self.scores.get(a), self.scores.get(b)
+        for side, run_id, known in (("A", a, first), ("B", b, second)):
+            if run_id and known is None:
+                return Verdict(f"{side} has not been attacked yet: evaluate it first.", ())
+        if first is None:
+            return Verdict("Choose a network.", ())
+        reached = self.reached(at)
+        wanted = self.attacks if reached is None else reached
+        if second is None:
+            met = [name for name in first.steps if reached is None or name in reached]
+            verdict = held(
+                first.right(reached), attack=_listed(met), eps=first.on.eps if met else 0
+            )
+            return _noted(verdict, set(wanted) - set(met), "it")
+        shared = [
+            ([name for name in found if name in second.found[on]], on)
+            for on, found in first.found.items()
+            if on in second.found
+        ]
+        if reached is not None:
+            shared = [([name for name in names if name in reached], on) for names, on in shared]
+        shared = [(names, on) for names, on in shared if names or not at]
+        if not shared:
+            return Verdict(_unlike(first, second), ())
+        met, on = max(shared, key=lambda one: (len(one[0]), one[1] == self.on))
+        verdict = held(
+            _right(first.found[on], met),
+            _right(second.found[on], met),
+            attack=_listed(met),
+            eps=on.eps if met else 0,
+        )
+        return _noted(verdict, set(wanted) - set(met), "both")
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def _noted(verdict: Verdict, missing: Collection[str], whom: str) -> Verdict:
+    """The verdict, and which attacks it rests on less than the board's."""
+    if not missing:
+        return verdict
+    return dataclasses.replace(
+        verdict, line=f"{verdict.line} Not run on {whom}: {_listed(sorted(missing))}."
+    )
+
+
+def _unlike(first: Score, second: Score) -> str:
+    if first.on.eps != second.on.eps:
+        radii = (eps_text(one.on.eps).split(" ")[0] for one in (first, second))
+        return "A was attacked at {}, B at {}: their heights do not compare.".format(*radii)
+    return "A and B met no attack on the same images: their heights do not compare."
+
+
+def board(runs: Iterable[Run]) -> Board | None:
+    """The board of these runs; None where none was evaluated."""
+    runs = list(runs)
+    usual = Counter(run.eps for run in runs).most_common(1)
+    scores = {run.id: one for run in runs if (one := score(run, usual[0][0]))}
+    if not scores:
+        return None
+    on, _ = Counter(one.on for one in scores.values()).most_common(1)[0]
+    met = Counter(tuple(one.steps) for one in scores.values() if one.on == on)
+    attacks = max(met, key=lambda names: (met[names], len(names)))
+    n = next(len(one.right()) for one in scores.values() if one.on == on)
+    return Board(scores, attacks, on, n)
