@@ -2,36 +2,34 @@
 
 import streamlit as st
 
-from robustviz.ui import context, header, shell
+from robustviz.ui import context, header, shell, stage
 from robustviz.views.features import panel as features
 from robustviz.views.misalignment import panel as misaligned
 
-here = header.open("Do attacked images stay with their class?")
+here = header.open(features.TITLE)
 
 
 @shell.fragment
 def view() -> None:
-    """The maps, what is chosen in them, the distances; a fragment, so that choosing points leaves
-    the rest alone.
+    """The maps, why a class is misaligned, the distances, and the rest on demand; a fragment, so
+    that what is chosen leaves the pickers alone.
     """
     context.follow()
-    choice = features.controls(here)
-    features.maps(here, choice)
-    st.divider()
-    features.nearness(here, choice)
-    with st.expander(
-        "Film: how it came about, epoch by epoch",
-        icon=":material/movie:",
-        on_change="rerun",
-        key="film-open",
-    ) as film:
-        if film.open:
+    spot, row = stage.spot(), st.container(horizontal=True)
+    with row, stage.settings():
+        asked = features.settings(here)
+    with spot:
+        sides = features.first(here, asked, row)
+    if sides:
+        misaligned.why(here, asked, sides)
+        features.nearness(sides, asked)
+    with stage.more("features") as more:
+        if more.open:
+            from robustviz.views.features import explore
+
+            explore.everything(here, asked)
+            misaligned.everything(here, asked)
             features.film(here)
-    with st.expander(
-        "Why is a class misaligned?", icon=":material/help:", on_change="rerun", key="why-open"
-    ) as cause:
-        if cause.open:
-            misaligned.why(here, choice.map)
 
 
 view()

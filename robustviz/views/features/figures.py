@@ -16,11 +16,13 @@ from robustviz.types import UserError, eps_text
 from robustviz.views.features.result import KINDS, FeatureFilm, FeatureMap, Features
 from robustviz.views.theme import COLOURS, DASHES, LIGHT, blank, finish, named, sides
 
+Near = Features | FeatureMap
 
-def features(results: Features | Mapping[str, Features], *, template: str = LIGHT) -> go.Figure:
+
+def features(results: Near | Mapping[str, Near], *, template: str = LIGHT) -> go.Figure:
     """Mean cosine to the own class's clean centre (●) and to the nearest other one (◇) of clean,
-    attacked and noisy images, with 95 % intervals; one or two networks. Where ◇ is right of ●
-    images have left their class.
+    attacked and noisy images, with 95 % intervals, in feature space also where a map is given; one
+    or two networks. Where ◇ is right of ● images have left their class.
 
     Raises UserError where two networks were not measured on the same images of the same data.
     """
@@ -29,7 +31,7 @@ def features(results: Features | Mapping[str, Features], *, template: str = LIGH
     figure = blank(
         template,
         "How near images stay to their class",
-        "cosine to class centres, mean with 95 % interval",
+        "mean with 95 % interval",
         height=132 + 108 * len(networks),
         margin={"l": 8, "r": 28, "t": 72, "b": 92},
         xaxis={"title": "cosine", "zeroline": False},
@@ -75,10 +77,11 @@ def features(results: Features | Mapping[str, Features], *, template: str = LIGH
         "Cosine of features to class centres.",
         next(iter(networks.values())).meta,
         "  \n".join(_near_sentences(networks)),
+        " ".join(itertools.starmap(_near_sure, networks.items())) + " " + _judge(networks),
     )
 
 
-def _check_comparable(networks: Mapping[str, Features] | Mapping[str, FeatureFilm]) -> None:
+def _check_comparable(networks: Mapping[str, Near] | Mapping[str, FeatureFilm]) -> None:
     if len({(each.meta["data"], *each.meta["classes"]) for each in networks.values()}) > 1:
         raise UserError(
             "These networks were trained on different data sets, so their images cannot be"
@@ -90,69 +93,76 @@ def _check_comparable(networks: Mapping[str, Features] | Mapping[str, FeatureFil
         )
 
 
-def _near_sentences(networks: Mapping[str, Features]) -> Iterator[str]:
+def _near_sentences(networks: Mapping[str, Near]) -> Iterator[str]:
     """What is seen for each network, and what of two may be called a difference."""
     yield from itertools.starmap(_near_sentence, networks.items())
     if len({protocol(result) for result in networks.values()}) > 1:
         yield "The two met different attacks, so they are not compared."
     elif len(networks) == 2:
-        yield from _compared(*networks.items())
+        (a, first), (b, second) = networks.items()
+        ahead, behind, lead, low, _ = _ordered(a, b, *mean_interval(_lead(first) - _lead(second)))
+        yield (
+            f"Under attack {ahead} keeps images nearer to their class than {behind}, by {lead:.2f}."
+            if low > 0 and round(lead, 2)
+            else f"No difference shown between {a} and {b} under attack."
+        )
 
 
-def _lead(result: Features) -> Floats:
+def _lead(result: Near) -> Floats:
     """By how much each attacked image is nearer to its own class than to another, (n,)."""
     return np.subtract(*result.cosines("adversarial"))
 
 
-def _near_sentence(name: str, result: Features) -> str:
+def _near_sentence(name: str, result: Near) -> str:
     mean, low, high = mean_interval(_lead(result))
     side = (
         "no nearer to their own class than to another"
         if low <= 0 <= high
         else f"nearer to {'their own' if low > 0 else 'another'} class"
     )
-    moved, still = float(result.moved_adv.mean()), float(result.moved_noise.mean())
+    return f"**{name}**: attacked images lie {side}, by a cosine of {abs(mean):.2f} on average."
+
+
+def _near_sure(name: str, result: Near) -> str:
+    """The interval behind that, the control, and how it was measured."""
+    mean, low, high = mean_interval(_lead(result))
+    moved = getattr(result, "moved_adv", getattr(result, "moved", None))
+    far = float(np.mean(moved)) if moved is not None else math.nan
     return (
-        f"**{name}**: attacked images lie {side} (own minus nearest other cosine"
-        f" {_signed(mean)}, 95 %: {_signed(low)} to {_signed(high)}); own centre"
-        f" {result.cosines('adversarial')[0].mean():.2f}, with noise of the same ε"
-        f" {result.cosines('noise')[0].mean():.2f}; "
+        f"{name}: own minus nearest other cosine {_signed(mean)}, 95 %: {_signed(low)} to"
+        f" {_signed(high)}. Own centre {result.cosines('adversarial')[0].mean():.2f}, with noise of"
+        f" the same ε {result.cosines('noise')[0].mean():.2f}. "
         + (
-            f"the attack moves them {moved:.2f} centre distances, noise {still:.2f}"
-            if math.isfinite(moved)
-            else "all class centres coincide"
+            f"The attack moves images {far:.2f} centre distances."
+            if math.isfinite(far)
+            else "All class centres coincide."
         )
-        + f"; {fooled_text(result) or 'it knows none of these images'}."
+        + f" {(fooled_text(result) or 'it knows none of these images').capitalize()}."
         f" {protocol(result)}, n = {len(result.y)}."
     )
 
 
-def _compared(a: tuple[str, Features], b: tuple[str, Features]) -> Iterator[str]:
-    """Of two networks under the same attack: whose images stay nearer, and which is right more
-    often.
-    """
+def _judge(networks: Mapping[str, Near]) -> str:
+    """Which of two networks under the same attack is right more often, with the intervals."""
+    if len(networks) != 2 or len({protocol(result) for result in networks.values()}) > 1:
+        return ""
+    a, b = networks.items()
     ahead, behind, lead, low, high = _ordered(a[0], b[0], *mean_interval(_lead(a[1]) - _lead(b[1])))
-    yield (
-        f"Under attack the network {ahead} keeps images nearer to their class than {behind}: by"
-        f" {lead:.2f} (95 %: {low:.2f} to {high:.2f})."
-        if low > 0
-        else "Which of the two networks keeps images nearer to their class is not decided:"
-        f" {lead:.2f} (95 %: {_signed(low)} to {_signed(high)})."
-    )
+    said = f"{ahead} over {behind}: {lead:.2f}, 95 %: {_signed(low)} to {_signed(high)}."
     right, right_b = (result.pred_adv == result.y for _, result in (a, b))
     only, only_b, n = int((right & ~right_b).sum()), int((right_b & ~right).sum()), len(right)
     ahead, behind, lead, low, high = _ordered(
         a[0], b[0], (only - only_b) / n, *tango(only, only_b, n)
     )
-    yield (
-        "The judge, accuracy under attack: "
+    return (
+        f"{said} The judge, accuracy under attack: "
         + (
-            f"the network {ahead} is more accurate than {behind}"
+            f"{ahead} is more accurate than {behind}"
             if low > 0
             else "neither is shown to be more accurate"
         )
-        + f"; {100 * lead:.0f} points apart (95 %:"
-        f" {_signed(100 * low, 0)} to {_signed(100 * high, 0)})."
+        + f", {100 * lead:.0f} points apart (95 %: {_signed(100 * low, 0)} to"
+        f" {_signed(100 * high, 0)})."
     )
 
 
@@ -178,7 +188,7 @@ def percent(k: int, n: int) -> str:
     return " (95 %: {:.0%} to {:.0%})".format(*wilson(k, n))
 
 
-def fooled_text(result: Features | FeatureMap) -> str:
+def fooled_text(result: Near) -> str:
     """On how many images a network is fooled; nothing where it knows none."""
     k, m = int(result.fooled.sum()), int(result.right.sum())
     return f"fooled on {k} of {m} images it knows{percent(k, m)}" if m else ""
@@ -233,11 +243,14 @@ def feature_gap(
             )
     if epoch is not None:
         figure.add_vline(x=epoch, line={"color": ink["faint"], "dash": "dot"})
+    first = next(iter(networks.values()))
     return finish(
         figure,
         "How near attacked images stay to their class, over the epochs.",
-        next(iter(networks.values())).meta,
+        first.meta,
         "  \n".join(itertools.starmap(_gap_sentence, networks.items())),
+        f"{protocol(first)}, n = {len(first.y)}. At each epoch that epoch's own network is"
+        " attacked. " + " ".join(itertools.starmap(_gap_sure, networks.items())),
     )
 
 
@@ -245,18 +258,19 @@ def _gap_sentence(name: str, result: FeatureFilm) -> str:
     own, other, epochs = result.own[:, 1], result.other[:, 1], result.epochs
     ahead = own > other
     if ahead.all() or not ahead.any():
-        when = (
-            f"they are nearer to {'their own' if ahead[0] else 'another'} class at every kept epoch"
-        )
+        when = f"are nearer to {'their own' if ahead[0] else 'another'} class at every kept epoch"
     else:
         when = (
-            "they stay nearer to their own class from epoch"
-            f" {epochs[np.flatnonzero(~ahead)[-1] + 1]} on"
+            f"stay nearer to their own class from epoch {epochs[np.flatnonzero(~ahead)[-1] + 1]} on"
             if ahead[-1]
-            else "at the last one they are nearer to another class"
+            else "are nearer to another class at the last epoch"
         )
+    return f"**{name}**: attacked images {when}."
+
+
+def _gap_sure(name: str, result: FeatureFilm) -> str:
+    own, other, epochs = result.own[:, 1], result.other[:, 1], result.epochs
     return (
-        f"**{name}**: attacked images' cosine to their own class goes {own[0]:.2f} → {own[-1]:.2f}"
-        f" from epoch {epochs[0]} to {epochs[-1]}, to the nearest other {other[0]:.2f} →"
-        f" {other[-1]:.2f}; {when}. {protocol(result)}, n = {len(result.y)}."
+        f"{name}: from epoch {epochs[0]} to {epochs[-1]} their cosine to the own class goes"
+        f" {own[0]:.2f} → {own[-1]:.2f}, to the nearest other {other[0]:.2f} → {other[-1]:.2f}."
     )

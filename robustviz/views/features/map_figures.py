@@ -250,12 +250,7 @@ def by_class(y: Ints, pred_adv: Ints, names: list[str], focus: str, template: st
     # Colours go by class where all have one, so that a class keeps its own from figure to figure.
     place = {label: label if len(names) <= FULL else at for at, label in enumerate(shown)}
     out = [
-        Group(
-            names[label],
-            y == label,
-            shades[place[label]],
-            SYMBOLS[place[label]],
-        )
+        Group(names[label], y == label, shades[place[label]], SYMBOLS[place[label]])
         for label in shown
     ]
     rest = ~np.isin(y, shown)

@@ -1,14 +1,13 @@
-"""The parts of the Features page: controls, a map for each network, what is chosen in it, the
-numbers beside it, the film.
+"""The Features page from the top: the first screen, how near images stay to their class, and, under
+*More*, the film.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar, cast
 
-import pandas
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
@@ -16,14 +15,11 @@ from robustviz import embedder
 from robustviz.runs import folder
 from robustviz.stats import wilson
 from robustviz.terms import term
-from robustviz.types import JSON, eps_text
-from robustviz.ui import cache, widgets
-from robustviz.ui.context import Context
-from robustviz.ui.shell import linked, write_address
+from robustviz.ui import cache, stage, widgets
+from robustviz.ui.context import Context, choose
+from robustviz.ui.shell import linked, theme, write_address
 from robustviz.ui.widgets import Frame
-from robustviz.views import pictures
-from robustviz.views.attack.result import AdversarialSpec
-from robustviz.views.features import figures, film_figures, map_figures
+from robustviz.views.features import figures, film_screen, screen
 from robustviz.views.features.result import (
     KINDS,
     FeatureFilmSpec,
@@ -31,96 +27,110 @@ from robustviz.views.features.result import (
     FeatureMapSpec,
     Features,
     FeaturesSpec,
+    FeatureTilesSpec,
     Film,
-    Projection,
 )
 
 K = TypeVar("K", bound=str)
-MAPS: dict[Projection, str] = {"centres": "Class centres", "pca": "PCA", "umap": "UMAP"}
-FILMS: dict[Film, str] = {"centres": MAPS["centres"], "umap": MAPS["umap"]}
-COLOURS = {"class": "Class", "fooled": "Fooled"}
-ALSO = {"nothing": "Nothing", "noise": "Noise", "half": "½ ε", "double": "2 ε"}
-TIMES = {"half": 0.5, "double": 2.0}
+TITLE = "Do attacked images stay with their class?"
+FILMS: dict[Film, str] = {"centres": "Class centres", "umap": "UMAP"}
 SHARES = {"0": 0.0, "¼": 0.25, "½": 0.5, "1": 1.0, "2": 2.0}
 COUNTS = [50, 100, 200, 300, 500]
 GRACE = 0.5  # seconds a map is waited for before another one stands in for it
 PACKED = ["0", "0.1", "0.25", "0.5", "0.9"]
 
 
-@dataclass(frozen=True)
-class Choice:
-    """What is chosen above the maps: how they are coloured, what joins them, and which map."""
-
-    colour: str
-    also: str
-    map: FeatureMapSpec
-
-    @property
-    def meanwhile(self) -> FeatureMapSpec:
-        """The map that stands in for UMAP's while that is computed: PCA of the same features."""
-        usual = FeatureMapSpec()
-        return replace(
-            self.map, projection="pca", n_neighbors=usual.n_neighbors, min_dist=usual.min_dist
-        )
-
-    def behind(self, result: FeatureMap) -> FeatureMapSpec:
-        """The question that a map which is shown answers."""
-        return self.map if result.meta["projection"] == self.map.projection else self.meanwhile
-
-
-def controls(here: Context) -> Choice:
-    """Draw the controls: three in sight, the rest behind *More settings*."""
-    left, middle, right = st.columns(3, vertical_alignment="bottom")
-    kind = one_of(left, "Map", MAPS, "map", term("feature map"))
-    colour = one_of(middle, "Colour", COLOURS, "map-colour")
-    also = one_of(
-        right,
-        "Put into the map",
-        ALSO,
-        "map-also",
-        "New points join the finished map and move nothing in it: random noise of the same ε, or"
-        " the attack at another ε.",
+def settings(here: Context) -> FeatureMapSpec:
+    """Draw the first screen's settings; what they ask of both networks."""
+    n = st.select_slider("Test images", COUNTS, **linked("map-n", 200, COUNTS))
+    share = st.select_slider(
+        "ε, times that of training",
+        list(SHARES),
+        help=term("epsilon"),
+        **linked("map-eps", "1", SHARES),
     )
-    with st.expander("More settings", icon=":material/settings:"):
-        a, b, c = st.columns(3)
-        spec = FeatureMapSpec(
-            n=int(a.select_slider("Test images", COUNTS, **linked("map-n", 200, COUNTS))),
-            steps=int(
-                c.number_input(
-                    "Steps of PGD",
-                    1,
-                    100,
-                    help=term("pgd"),
-                    **linked("map-steps", 20, range(1, 101)),
-                )
-            ),
-            seed=int(
-                a.number_input(
-                    "Seed", 0, 9999, help=term("seed"), **linked("map-seed", 0, range(10_000))
-                )
-            ),
-            projection=kind,
-        )
-        share = b.select_slider(
-            "ε, times that of training",
-            list(SHARES),
-            help=term("epsilon"),
-            **linked("map-eps", "1", SHARES),
-        )
-        near = b.number_input(
-            "UMAP: neighbours", 2, 50, help=term("umap"), **linked("map-near", 15, range(2, 51))
-        )
-        packed = c.select_slider(
-            "UMAP: least distance", PACKED, **linked("map-dist", "0.1", PACKED)
-        )
+    steps = st.number_input(
+        "Steps of PGD", 1, 100, help=term("pgd"), **linked("map-steps", 20, range(1, 101))
+    )
+    seed = st.number_input(
+        "Seed", 0, 9999, help=term("seed"), **linked("map-seed", 0, range(10_000))
+    )
+    near = st.number_input(
+        "UMAP: neighbours", 2, 50, help=term("umap"), **linked("map-near", 15, range(2, 51))
+    )
+    packed = st.select_slider("UMAP: least distance", PACKED, **linked("map-dist", "0.1", PACKED))
     write_address()  # here too: a fragment ends before the page does
     radii = [folder.open_model(run_id).eps for _, run_id in here.sides]
     # both networks meet the same ε
     eps = None if share == "1" and len(set(radii)) == 1 else SHARES[str(share)] * radii[0]
-    if kind == "umap":
-        spec = replace(spec, n_neighbors=int(near), min_dist=float(str(packed)))
-    beside = TIMES[also] * (radii[0] if eps is None else eps) if also in TIMES else None
-    return Choice(colour, also, replace(spec, eps=eps, place_eps=beside))
+    return FeatureMapSpec(
+        n=int(n),
+        eps=eps,
+        steps=int(steps),
+        seed=int(seed),
+        projection="umap",
+        n_neighbors=int(near),
+        min_dist=float(str(packed)),
+    )
+
+
+def first(here: Context, asked: FeatureMapSpec, row: DeltaGenerator) -> list[screen.Side]:
+    """The first screen, and what was found of each network. `row`: where its menu stands."""
+    pictured = asked.alike(FeatureTilesSpec)
+    sides: list[screen.Side] = []
+    for name, run_id in widgets.names(here).items():
+        with widgets.place():
+            for found in known_or_plane(name, run_id, asked).values():
+                tiles = widgets.measured({name: run_id}, pictured, "the pictures").get(name)
+                sides.append(screen.Side(name[0].lower(), name, found, tiles))
+    if not sides:
+        return sides
+    drawn = screen.first(sides, here.img, theme())
+    seen = stage.show("features", drawn)
+    if seen.clicked.isdecimal():
+        choose(int(seen.clicked))
+        st.rerun()
+    with row:
+        widgets.take_home("features", TITLE, drawn, {side.name: side.map for side in sides}, asked)
+    return sides
+
+
+def known_or_plane(name: str, run_id: str, asked: FeatureMapSpec) -> dict[str, FeatureMap]:
+    """The UMAP of a network, by its printed name, where it is known or soon there; else PCA and a
+    sentence, until the page draws itself again with UMAP.
+    """
+    if (known := cache.kept(run_id, asked)) is not None:
+        return {name: known}
+    mine = widgets.measured({name: run_id}, _meanwhile(asked), "the map")
+    if not mine:
+        return {}
+    if (made := cache.result_or_none(run_id, asked, GRACE)) is not None:
+        return {name: made}
+    st.info(
+        f"UMAP of {name} "
+        + ("is being computed" if embedder.APP.ready else "compiles once after the app has started")
+        + " and then takes this map's place. Until then it is PCA.",
+        icon=":material/hourglass_top:",
+    )
+    _await(run_id, asked)
+    return mine
+
+
+def _meanwhile(asked: FeatureMapSpec) -> FeatureMapSpec:
+    """The map that stands in for UMAP's while that is computed: PCA of the same features."""
+    usual = FeatureMapSpec()
+    return replace(asked, projection="pca", n_neighbors=usual.n_neighbors, min_dist=usual.min_dist)
+
+
+def behind(asked: FeatureMapSpec, shown: FeatureMap) -> FeatureMapSpec:
+    """The question that a map which is shown answers."""
+    return asked if shown.meta["projection"] == asked.projection else _meanwhile(asked)
+
+
+@st.fragment(run_every=0.5)
+def _await(run_id: str, spec: FeatureMapSpec) -> None:
+    if not cache.pending(run_id, spec):
+        st.rerun()
 
 
 def one_of(
@@ -140,190 +150,22 @@ def one_of(
     )
 
 
-def maps(here: Context, choice: Choice) -> None:
-    """A map for each network, side by side; below them what is chosen."""
-    several, umap = len(here.sides) > 1, choice.map.projection == "umap"
-    st.markdown(
-        "Each ● is a test image, the × at the end of its line the same image attacked. "
-        + ("Positions in A and in B cannot be compared, and the" if several else "The")
-        + " length of a line has no unit: the numbers below are measured in feature space."
-        + (" In UMAP axes and gaps between groups say nothing either." if umap else "")
-    )
-    focus = str(st.session_state.get("class", ""))  # chosen further below, with its cause
-    focus = focus if focus in folder.open_model(here.a).classes else ""
-    shown: dict[str, FeatureMap] = {}
-    chosen: list[int] = []
-    # One after the other, so that A can be looked at while B is measured.
-    for column, (name, run_id) in zip(
-        st.columns(len(here.sides), gap="medium"), widgets.names(here).items(), strict=True
-    ):
-        with column, widgets.place():
-            mine = (
-                _umap(name, run_id, choice)
-                if umap
-                else widgets.measured({name: run_id}, choice.map, "the map")
-            )
-            shown |= mine
-            for result in mine.values():
-                chosen += widgets.draw(
-                    map_figures.feature_map,
-                    result,
-                    Frame(f"map-{name[0].lower()}", choice.behind(result), brush=True),
-                    name=name,
-                    colour=choice.colour,
-                    noise=choice.also == "noise",
-                    focus=focus,
-                )
-    if shown:
-        _chosen(here, shown, list(dict.fromkeys(chosen)))
-        _image(here, shown, choice)
-
-
-def _umap(name: str, run_id: str, choice: Choice) -> dict[str, FeatureMap]:
-    """UMAP of a network where it is known or soon there; else PCA and a sentence, until the page
-    draws itself again with UMAP.
-    """
-    if (known := cache.kept(run_id, choice.map)) is not None:
-        return {name: known}
-    mine = widgets.measured({name: run_id}, choice.meanwhile, "the map")
-    if not mine:
-        return {}
-    if (made := cache.result_or_none(run_id, choice.map, GRACE)) is not None:
-        return {name: made}
-    st.info(
-        "UMAP "
-        + (
-            "is being computed"
-            if embedder.APP.ready
-            else "compiles for about 15 s after the app has started"
-        )
-        + " and then takes this map's place; until then it is PCA.",
-        icon=":material/hourglass_top:",
-    )
-    _await(run_id, choice.map)
-    return mine
-
-
-@st.fragment(run_every=0.5)
-def _await(run_id: str, spec: FeatureMapSpec) -> None:
-    if not cache.pending(run_id, spec):
-        st.rerun()
-
-
-def _chosen(here: Context, shown: Mapping[str, FeatureMap], chosen: Sequence[int]) -> None:
-    """The images that are chosen in the maps: pictures, a table, a file."""
-    if not chosen:
-        st.markdown(
-            "Click a point to see its image in every view. With the box or lasso at a map's upper"
-            " right you choose several."
-        )
-        return
-    widgets.thumbnails(here, chosen, "lasso")
-    rows = table(shown, chosen)
-    st.dataframe(rows, hide_index=True, height=min(320, 38 * len(rows) + 40))
-    st.download_button(
-        f"The {len(rows)} chosen (CSV)",
-        pandas.DataFrame(rows).to_csv(index=False, lineterminator="\r\n"),
-        "chosen.csv",
-        "text/csv",
-        key="file-chosen",
-        on_click="ignore",
-        icon=":material/download:",
-    )
-
-
-def table(shown: Mapping[str, FeatureMap], chosen: Sequence[int]) -> list[JSON]:
-    """A row for each chosen image: its number and class, and of each network the answers, whether
-    it was fooled, the cosines.
-    """
-    first = next(iter(shown.values()))
-    at = {int(index): row for row, index in enumerate(first.index)}
-    return [
-        {"image": index, "class": first.meta["classes"][first.y[at[index]]]}
-        | {
-            f"{name}: {what}": value
-            for name, result in shown.items()
-            for what, value in _cells(result, at[index]).items()
-        }
-        for index in chosen
-        if index in at
-    ]
-
-
-def _cells(result: FeatureMap, row: int) -> JSON:
-    """What one network makes of the image in that row."""
-    names = result.meta["classes"]
-    return {
-        "clean": names[result.pred[row]],
-        "attacked": names[result.pred_adv[row]],
-        "fooled": bool(result.fooled[row]),
-        "own cosine": round(float(result.own[0, row]), 4),
-        "own cosine, attacked": round(float(result.own[1, row]), 4),
-        "other cosine, attacked": round(float(result.other[1, row]), 4),
-    }
-
-
-def _image(here: Context, shown: Mapping[str, FeatureMap], choice: Choice) -> None:
-    """The image of every view: where it lies in each map, and what becomes of it."""
-    st.subheader(f"Image {here.img}")
-    for column, (name, result) in zip(
-        st.columns(len(shown), gap="medium"), shown.items(), strict=True
-    ):
-        with column, widgets.place():
-            if here.img not in result.index:
-                st.markdown(
-                    f"It is not among the first {len(result.y)} test images; choose more under"
-                    " *More settings*."
-                )
-                continue
-            row, side = int((result.index == here.img).argmax()), name[0].lower()
-            names = result.meta["classes"]
-            st.markdown(
-                f"**{name}** reads it as {names[result.pred[row]]}, attacked as"
-                f" **{names[result.pred_adv[row]]}**; it is a {names[result.y[row]]}. Cosine to its"
-                f" class's centre {result.own[0, row]:.2f} → {result.own[1, row]:.2f}, to the"
-                f" nearest other {result.other[0, row]:.2f} → {result.other[1, row]:.2f}."
-            )
-            widgets.draw(
-                map_figures.feature_map,
-                result,
-                Frame(f"mark-{side}", choice.behind(result), words=""),
-                name=name,
-                mark=here.img,
-            )
-            eps, asked = float(result.meta["eps"]), choice.map
-            alone = cache.answer(
-                str(result.meta["run"]),
-                AdversarialSpec(index=here.img, eps=eps, steps=asked.steps, seed=asked.seed),
-            )
-            widgets.picture(
-                pictures.sheet(
-                    [alone.x, alone.x_adv, pictures.delta(alone.x, alone.x_adv, eps)], 112
-                ),
-                f"Clean, attacked on its own at ε = {eps_text(eps)}, and the change ×"
-                f" {pictures.gain(eps):.3g}.",
-                f"image-{side}",
-                width=360,
-            )
-
-
-def nearness(here: Context, choice: Choice) -> None:
-    """How near images stay to their class, in feature space: a figure, a table, and who is the
-    judge.
-    """
+def nearness(sides: Sequence[screen.Side], asked: FeatureMapSpec) -> None:
+    """How near images stay to their class, in feature space: a figure, and who is the judge."""
     st.subheader("Measured in feature space, not in the picture")
-    spec = choice.map.alike(FeaturesSpec)
-    measured = widgets.measured(here, spec, "the distances")
-    if not measured:
-        return
     with widgets.place():
-        widgets.draw(figures.features, measured, Frame("near", spec))
-        st.markdown("\n".join(_table(measured)))
-    st.markdown(
-        "AFA and SupCon are trained to keep these distances, so they look good here by design."
-        " Accuracy under attack is the judge. Noise is the control: what it does too is not the"
-        " attack's doing."
-    )
+        found = {side.name: side.map for side in sides}
+        widgets.draw(figures.features, found, Frame("near", behind(asked, sides[0].map)))
+        st.markdown(
+            "AFA and SupCon are trained to keep these distances. So accuracy under attack is the"
+            " judge. What noise does too is not the attack's doing."
+        )
+
+
+def table(here: Context, asked: FeatureMapSpec) -> None:
+    """The distances of clean, attacked and noisy images in numbers."""
+    if found := widgets.measured(here, asked.alike(FeaturesSpec), "the distances"):
+        st.markdown("\n".join(_table(found)))
 
 
 def _table(measured: Mapping[str, Features]) -> Iterator[str]:
@@ -344,28 +186,18 @@ def _table(measured: Mapping[str, Features]) -> Iterator[str]:
 
 
 def film(here: Context) -> None:
-    """The map at each epoch that was kept, and the distances over the epochs."""
+    """The map at each epoch that was kept, with one slider for both networks, and the distances
+    over the epochs.
+    """
+    st.subheader("How it came about, epoch by epoch")
     spec = FeatureFilmSpec(projection=one_of(st.container(), "Map of the film", FILMS, "map-film"))
     films = widgets.measured(here, spec, "the film")
     if not films:
         return
-    epochs = sorted({int(epoch) for result in films.values() for epoch in result.epochs})
-    epoch = int(
-        st.select_slider(
-            "Epoch", epochs, help=term("epoch"), **linked("map-epoch", epochs[-1], epochs)
-        )
-    )
-    write_address()
-    for column, (name, result) in zip(
-        st.columns(len(films), gap="medium"), films.items(), strict=True
-    ):
-        with column, widgets.place():
-            widgets.draw(
-                film_figures.feature_film,
-                result,
-                Frame(f"film-{name[0].lower()}", spec),
-                epoch=epoch,
-                name=name,
-            )
     with widgets.place():
+        drawn = film_screen.film(films, theme())
+        seen = stage.show("film", drawn)
+        write_address()
+        widgets.take_home("film", "How it came about", drawn, films, spec)
+        epoch = int(drawn.control.values[seen.at]) if drawn.control else None
         widgets.draw(figures.feature_gap, films, Frame("gap", spec), epoch=epoch)

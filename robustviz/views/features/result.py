@@ -4,10 +4,12 @@ their map, and the map over the epochs.
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+from PIL import Image
 
 from robustviz.registry import option, register
 from robustviz.stats import Bools, Floats, Ints
@@ -187,6 +189,11 @@ class FeatureMap(Answers):
     share: float
     trust: float
 
+    def cosines(self, of: Images) -> tuple[Floats, Floats]:
+        """Cosine of one kind of images to their own class's centre and to the nearest other one."""
+        row = list(KINDS).index(of)
+        return self.own[row], self.other[row]
+
     @property
     def astray(self) -> Ints:
         """How many clean, attacked, noisy points lie nearer to another class's centre than to their
@@ -242,6 +249,13 @@ class FeatureTiles(Answers):
     lost: Ints
     near: Ints
     near_adv: Ints
+
+    def images(self) -> Floats:
+        """The clean images, then the attacked ones, (2n,3,side,side) in [0,1]."""
+        with Image.open(io.BytesIO(self.sheet.tobytes())) as picture:
+            sheet = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255
+        tiles = sheet.reshape(-1, self.side, COLUMNS, self.side, 3).transpose(0, 2, 4, 1, 3)
+        return np.asarray(tiles.reshape(-1, 3, self.side, self.side)[: 2 * len(self.y)])
 
 
 @register("probe/feature_tiles")

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import NamedTuple
 
@@ -14,15 +14,9 @@ import numpy as np
 
 from robustviz.stats import Floats, Ints
 from robustviz.training.evaluation import attack_name
-from robustviz.types import eps_text
+from robustviz.types import JSON
 from robustviz.views.drawing import uri
-from robustviz.views.features.result import (
-    COLUMNS,
-    TENTHS,
-    FeatureMap,
-    FeatureTiles,
-    commonest,
-)
+from robustviz.views.features.result import COLUMNS, TENTHS, FeatureMap, FeatureTiles, commonest
 from robustviz.views.screen import Control, Screen
 from robustviz.views.theme import CLASSES, COLOURS, LIGHT, SYMBOLS
 from robustviz.views.verdict import Verdict, held
@@ -53,16 +47,23 @@ STYLE = """<style>
 .maps { display: flex; flex-wrap: wrap; gap: .4rem 1.2rem; }
 .map { flex: 1 1 24rem; min-width: 0; max-width: 52rem; }
 .map .head { display: flex; justify-content: space-between; gap: 1rem; }
-.map svg { width: 100%; background: color-mix(in srgb, var(--grid) 18%, transparent); border-radius: .4rem; }
-.map svg text { pointer-events: none; paint-order: stroke; stroke: var(--paper); stroke-width: 4px; font-weight: 600; }
-.pt { transform: translate(calc(var(--p) + var(--at) * var(--x)), calc(var(--q) + var(--at) * var(--y))); }
-.pt .f { opacity: calc((var(--at) - var(--c)) * 1000); fill: none; stroke: var(--text); stroke-width: 1.6; }
+.map svg { width: 100%; border-radius: .4rem;
+  background: color-mix(in srgb, var(--grid) 18%, transparent); }
+.map svg text { pointer-events: none; font-weight: 600;
+  paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }
+.pt { transform: translate(
+  calc(var(--p) + var(--at) * var(--x)), calc(var(--q) + var(--at) * var(--y))); }
+.pt .f { opacity: calc((var(--at) - var(--c)) * 1000);
+  fill: none; stroke: var(--text); stroke-width: 1.6; }
 .pt:focus { outline: none; }
 .pt:is(:hover, :focus) > path, .mark circle { stroke: var(--text); stroke-width: 2.5; }
-.strip { display: flex; flex-wrap: wrap; gap: .3rem 1rem; align-items: end; min-height: 5.2rem; }
+.strip { display: flex; flex-wrap: wrap; gap: .3rem 1rem; min-height: 5.2rem; }
 .strip p { font-size: .9rem; }
-.strip button { padding: 0; border: 0; line-height: 0; margin-right: 2px; --size: 38px; }
-@container (max-width: 40rem) { .map svg text { font-size: 21px; } .pt > * { scale: 1.5; } }
+.picture .strip button { padding: 0; border: 0; line-height: 0; margin: 0 0 0 2px; --size: 34px; }
+@container (max-width: 40rem) {
+  .map svg text { font-size: 21px; }
+  .pt > * { scale: 1.5; }
+}
 </style>"""
 
 
@@ -125,7 +126,7 @@ def sure(sides: Sequence[Side], found: Verdict) -> list[str]:
         "The line is measured in feature space, not in the picture.",
         "Nearest means: the cosine to the own class's clean centre is larger than to any other.",
         f"{flat}: axes, gaps and the length of a line say nothing, and A's map is not B's.",
-        "A point turns dark (ring and cross) from the tenth of the attack on that misreads it.",
+        "A ring and a cross appear at the tenth of the attack from which on the image is misread.",
         *found.sure,
         *(
             f"{side.side.upper()}'s map has trustworthiness {side.map.trust:.2f} of 1."
@@ -205,14 +206,14 @@ def _map(side: Side, template: str) -> Iterator[str]:
         f"M{a[0]:.0f} {a[1]:.0f}L{b[0]:.0f} {b[1]:.0f}" for a, b in zip(*ends, strict=True)
     )
     yield f'<path d="{ways}" stroke="var(--faint)" stroke-opacity=".3" fill="none"/><g data-rove>'
-    look = _looks(found, template)
+    look = looks(found.y, found.pred_adv, found.meta, template)
     for row, label in enumerate(found.y):
         shade, symbol = look.get(int(label), (COLOURS[template]["faint"], "circle"))
         yield "".join(_point(side, row, ends[:, row], shade, symbol))
     yield f'</g><g data-move="mark-{letter}"></g>'
     for label, x, y in _names(found, ends[0], sorted(look)):
         shade, symbol = look[label]
-        half = 4.2 * len(names[label]) + 4
+        half = 3.4 * len(names[label]) + 4
         yield (
             f'<path d="{MARKS[symbol]}" fill="{shade}" stroke="var(--paper)" pointer-events="none"'
             f' transform="translate({x - half:.0f} {y - 5:.0f})"/>'
@@ -221,18 +222,17 @@ def _map(side: Side, template: str) -> Iterator[str]:
     yield f'</svg><div class="strip" data-move="near-{letter}"></div></div>'
 
 
-def _looks(found: FeatureMap, template: str) -> dict[int, tuple[str, str]]:
+def looks(y: Ints, pred_adv: Ints, meta: JSON, template: str) -> dict[int, tuple[str, str]]:
     """Colour and symbol of each class that has its own: of more than ten, those most often misread
     under attack.
     """
-    shades, count = CLASSES[template], len(found.meta["classes"])
+    shades, count = CLASSES[template], len(meta["classes"])
     if count <= len(shades):
-        return {label: (shades[label], SYMBOLS[label]) for label in map(int, np.unique(found.y))}
-    missed = np.bincount(found.y[found.y != found.pred_adv], minlength=count)
+        return {label: (shades[label], SYMBOLS[label]) for label in map(int, np.unique(y))}
+    missed = np.bincount(y[y != pred_adv], minlength=count)
     few = sorted(label for label, _ in commonest(missed, len(shades)))
     return {
-        label: (shade, symbol)
-        for label, shade, symbol in zip(few, shades, SYMBOLS, strict=False)
+        label: (shade, symbol) for label, shade, symbol in zip(few, shades, SYMBOLS, strict=False)
     }
 
 
@@ -276,7 +276,9 @@ def _place(tile: int) -> str:
     return f"{tile % COLUMNS} {tile // COLUMNS}"
 
 
-def _names(found: FeatureMap, clean: Floats, labels: Sequence[int]) -> Iterator[tuple[int, float, float]]:
+def _names(
+    found: FeatureMap, clean: Floats, labels: Sequence[int]
+) -> Iterator[tuple[int, float, float]]:
     """Where each class's name stands: above its most central clean point, clear of other names."""
     taken: list[tuple[float, float, float]] = []
     for label in labels:
@@ -329,15 +331,16 @@ def _strip(side: Side, mark: int) -> Iterator[str]:
     if tiles is None:
         yield f"<p>Image {mark}, a {own}: read as {clean}, attacked as {attacked}.</p>"
         return
-    for at, said in ((row, f"{clean}"), (len(found.y) + row, f"{attacked}")):
-        yield (
-            f'<div><p>{"attacked" if at != row else "clean"}: <b>{said}</b></p>'
-            f"{_tile(side.side, at, f'Image {mark}, a {own}, read as {said}', 56)}</div>"
-        )
-    for near, when in ((tiles.near[row], "clean"), (tiles.near_adv[row], "attacked")):
+    for when, read, at, near in (
+        ("clean", clean, row, tiles.near[row]),
+        ("attacked", attacked, len(found.y) + row, tiles.near_adv[row]),
+    ):
         counts = Counter(names[found.y[other]] for other in near)
-        said = ", ".join(f"{count} {name}" for name, count in counts.most_common(2))
-        yield f"<div><p>next to it {when}: {escape(said)}</p>"
+        beside = ", ".join(f"{count} {name}" for name, count in counts.most_common(2))
+        yield (
+            f"<div><p>{when}: <b>{read}</b>, next to {escape(beside)}</p>"
+            f"{_tile(side.side, at, f'Image {mark}, a {own}, {when}, read as {read}', 56)} "
+        )
         for other in near:
             index, name = int(found.index[other]), escape(names[found.y[other]])
             yield (

@@ -48,7 +48,6 @@ BY_HEART = 0.3
 UNLEARNED = -0.15
 HOLDS = 0.1  # a class with no more than this share of its images wrong holds
 ODD = 0.25  # more than this share of a class are no few
-NAMED = 8  # odd images; of more, the rest is counted
 
 KINDS = (
     "Overlaps already when clean",
@@ -86,6 +85,7 @@ class Evidence:
     spread: float
     moved: str
     moved_more: str
+    landing: str
     towards: str
     place: float
     plain: float
@@ -140,7 +140,7 @@ RULES = (
         HEAD,
         lambda e: e.apart and e.place < LEANING and e.plain - e.place >= SHIFT,
         lambda e: (
-            f"on the line to {e.towards} the answer changes {e.way}; without the head's constant"
+            f"on the line to {e.towards} the answer changes {e.way}. Without the head's constant"
             f" offsets it would {_way(e.plain)}. {e.counts}"
         ),
     ),
@@ -149,8 +149,8 @@ RULES = (
         HEAD,
         lambda e: e.offset,
         lambda e: (
-            f"the head's constant offset favours {e.name}: the answer changes close to {e.nearby};"
-            f" {e.taken}. {e.counts}"
+            f"the head's constant offset favours {e.name}. The answer changes close to {e.nearby}."
+            f" {e.taken} {e.counts}"
         ),
     ),
     Rule(
@@ -158,8 +158,8 @@ RULES = (
         HEAD,
         lambda e: e.apart and e.place - e.plain >= max(FAVOURED, 2 * e.elsewhere),
         lambda e: (
-            f"the head's constant offset favours {e.name}: on the line to {e.towards} the answer"
-            f" changes {e.way}; without it at {e.plain:.2f}; {e.taken}. {e.counts}"
+            f"the head's constant offset favours {e.name}. On the line to {e.towards} the answer"
+            f" changes {e.way}. Without it at {e.plain:.2f}. {e.taken} {e.counts}"
         ),
     ),
     Rule(
@@ -168,7 +168,7 @@ RULES = (
         lambda e: e.excess >= BY_HEART and e.learned > wilson(e.clean, e.n)[1],
         lambda e: (
             f"training images are right {100 * e.gap:.0f} points more often than test images, the"
-            f" other classes' {100 * (e.gap - e.excess):.0f}: the network learned labels by heart"
+            f" other classes' {100 * (e.gap - e.excess):.0f}. The network learned labels by heart"
             f" that its features do not show. {e.counts} Check its labels."
         ),
     ),
@@ -178,7 +178,7 @@ RULES = (
         lambda e: e.excess <= UNLEARNED and e.learned < wilson(e.clean, e.n)[0],
         lambda e: (
             f"only {100 * e.learned:.0f} % of its training images are called {e.name}, of its test"
-            f" images {100 * e.clean / e.n:.0f} %: the network learned other labels for the rest by"
+            f" images {100 * e.clean / e.n:.0f} %. The network learned other labels for the rest by"
             f" heart. {e.counts} Check its labels."
         ),
     ),
@@ -187,8 +187,8 @@ RULES = (
         OVERLAP,
         lambda e: not e.apart,
         lambda e: (
-            f"the centres of {e.name} and {e.other} are {e.distance:.2f} mean centre distances"
-            f" apart, and its images lie {e.spread:.2f} from their own. {e.counts}"
+            f"the centres of {e.name} and {e.other} are only {e.distance:.2f} mean centre distances"
+            f" apart. Its images lie {e.spread:.2f} from their own. {e.counts}"
         ),
     ),
     Rule(
@@ -198,7 +198,7 @@ RULES = (
         lambda e: (
             f"its features keep {e.distance:.2f} from {e.other}, yet the answer changes {e.way} to"
             f" {e.towards}. On training images the output for {e.name} is {e.confidence:.2f} times"
-            f" that of other classes, as where labels are wrong. {e.counts} Check its labels."
+            f" that of other classes. So it is where labels are wrong. {e.counts} Check its labels."
         ),
     ),
     Rule(
@@ -215,8 +215,8 @@ RULES = (
         lambda e: e.pressed > 0,
         lambda e: (
             f"the answer changes close to {e.pressed} other classes ({e.nearby} …) and far from"
-            f" {e.name}, as where images of many classes carry its label; {e.taken}. {e.counts}"
-            " Check its labels."
+            f" {e.name}. So it is where images of many classes carry its label. {e.taken}"
+            f" {e.counts} Check its labels."
         ),
     ),
     Rule(
@@ -238,7 +238,7 @@ RULES = (
         "nearly all right",
         HOLD,
         lambda e: e.wrong <= HOLDS * e.n,
-        lambda e: f"{e.counts} {e.moved}.",
+        lambda e: f"{e.counts} The attack moves {e.moved}.",
     ),
     Rule(
         "misread untouched among its own",
@@ -253,7 +253,7 @@ RULES = (
         "moved by the attack",
         PUSHED,
         lambda e: True,
-        lambda e: f"{e.counts} {e.moved} and {e.moved_more}",
+        lambda e: f"the attack moves {e.moved}. {e.moved_more} {e.counts}{e.landing}",
     ),
 )
 
@@ -288,19 +288,16 @@ def evidence_of(found: Misalignment, c: int, votes: Ints) -> Evidence:
         n=n,
         total=len(found.y),
         clean=clean,
-        counts=(
-            f"{clean} of {n} are right untouched, {int(found.robust_k[c])} under"
-            f" {found.meta['printed']}."
-        ),
+        counts=(f"{clean} of {n} are right untouched, {int(found.robust_k[c])} under attack."),
         other=other,
         distance=float(found.distance[c]),
         spread=float(found.spread[c]),
-        moved=f"The attack moves features {_two(found.along[c])} of the way to {other}",
-        moved_more=(
-            f"{found.across[c]:.2f} across it; noise of the same ε moves them"
-            f" {_two(found.along_noise[c])} along."
-            f"{next(landing, '')}"
+        moved=(
+            f"its images {_two(found.along[c])} of the way to each one's nearest wrong centre,"
+            f" noise {_two(found.along_noise[c])}"
         ),
+        moved_more=f"Across that way it moves them {_two(found.across[c])}.",
+        landing=next(landing, ""),
         towards=names[found.boundary_class[c]],
         place=float(found.boundary[c]),
         plain=float(found.boundary_0[c]),
@@ -308,7 +305,7 @@ def evidence_of(found: Misalignment, c: int, votes: Ints) -> Evidence:
         pressed=len(pressed),
         offset=offset,
         nearby=", ".join(names[o] for o in pressed[:3]),
-        taken=f"{int(found.taken[c])} untouched images of other classes are called {names[c]}",
+        taken=f"{int(found.taken[c])} untouched images of other classes are called {names[c]}.",
         confidence=float(found.confidence[c]),
         learned=found.train_k[c] / max(int(found.train_n[c]), 1),
         gap=gap,
@@ -323,12 +320,13 @@ def evidence_of(found: Misalignment, c: int, votes: Ints) -> Evidence:
 
 
 def _odd_ones(found: Misalignment, odd: Ints) -> str:
-    """Which images these are, in words."""
-    which = [found.files[i] if found.files else f"image {found.index[i]}" for i in odd]
+    """How many these are, and one of them."""
+    if not len(odd):
+        return ""
+    one = found.files[odd[0]] if found.files else f"image {found.index[odd[0]]}"
     return (
-        f"{len(which)} {'lies far from its' if len(which) == 1 else 'lie far from their'} class or"
-        f" nearer to another: {', '.join(which[:NAMED])}"
-        + (f" and {len(which) - NAMED} more" if len(which) > NAMED else "")
+        f"{len(odd)} {'lies far from its' if len(odd) == 1 else 'lie far from their'} class or"
+        f" nearer to another, such as {one}"
     )
 
 

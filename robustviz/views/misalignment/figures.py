@@ -44,9 +44,9 @@ def shown_classes(result: Misalignment, focus: str = "") -> list[int]:
 def misalignment(
     results: Misalignment | Mapping[str, Misalignment], *, focus: str = "", template: str = LIGHT
 ) -> go.Figure:
-    """A row a class, on the line from its own centre (0) to the nearest wrong one (1): where
-    attacked images lie on average (×), where noisy ones do (○), and where the head changes its
-    answer (|). `focus`: a class; the others are grey.
+    """A row a class: how far the attack (×) and noise (○) move its images on average, each on the
+    line from its own centre (0) to the wrong one that is nearest to where it ends (1), and where on
+    these lines the head changes its answer (|). `focus`: a class; the others are grey.
     """
     networks = named(results)
     first = next(iter(networks.values()))
@@ -55,7 +55,7 @@ def misalignment(
     figure = blank(
         template,
         "How far an attack moves each class",
-        "0: own centre, 1: nearest wrong centre",
+        "0: own centre, 1: the wrong centre nearest to each image",
         height=34 * len(shown) + 190,
         margin={"b": 84 + 20 * len(networks)},
         xaxis={"title": "share of the way", "zeroline": True},
@@ -65,7 +65,7 @@ def misalignment(
         colours = [ink[side] if not focus or row == focus else ink["faint"] for row in rows]
         for what, values, symbol in zip(
             ("attacked", "noise", "boundary"),
-            (result.along, result.along_noise, result.boundary_nearest),
+            (result.along, result.along_noise, result.boundary_met),
             SYMBOLS[side],
             strict=True,
         ):
@@ -75,7 +75,8 @@ def misalignment(
                 mode="markers",
                 name=f"{name}: {what}",
                 customdata=[
-                    names[result.nearest[c]] if result.nearest[c] >= 0 else "none" for c in shown
+                    ", ".join(f"{names[k]} ({count})" for k, count in result.ends(c)) or "none"
+                    for c in shown
                 ],
                 marker={
                     "symbol": symbol,
@@ -89,7 +90,7 @@ def misalignment(
             )
     return finish(
         figure,
-        "Movement under attack on the line to the nearest wrong class, a row a class.",
+        "Movement under attack towards the wrong centre nearest to each image, a row a class.",
         first.meta,
         " ".join(f"{name}: {_cause(result, focus)}" for name, result in networks.items()),
     )

@@ -1,10 +1,10 @@
-"""The parts of "Why is a class misaligned?": the class in question, the table of causes, and five
-closer looks.
+"""The parts of "Why is a class misaligned?": the class in question, its cause and its images; under
+*More* the table of causes and five closer looks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,8 +17,10 @@ from robustviz.ui import widgets
 from robustviz.ui.context import Context, choose
 from robustviz.ui.shell import linked, write_address
 from robustviz.ui.widgets import Frame
+from robustviz.views import pictures
 from robustviz.views.features.panel import one_of
-from robustviz.views.features.result import KINDS, AttackedSpec, FeaturesSpec, Images
+from robustviz.views.features.result import KINDS, AttackedSpec, FeaturesSpec, FeatureTiles, Images
+from robustviz.views.features.screen import Side
 from robustviz.views.misalignment import figures
 from robustviz.views.misalignment.figures import MOST, causes as counted, shown_classes
 from robustviz.views.misalignment.result import (
@@ -58,21 +60,65 @@ COLUMNS = {
 }
 
 
-def why(here: Context, shown: AttackedSpec[Any]) -> None:
-    """Everything below the map. `shown`: what the map asked; the causes are of the same images
-    under the same attack.
+def why(here: Context, shown: AttackedSpec[Any], sides: Sequence[Side]) -> None:
+    """The visible part: a class, its cause in one sentence a network, and its three most telling
+    images. `shown`: what the map asked; the causes are of the same images under the same attack.
     """
+    st.subheader("Why is a class misaligned?")
     names = list(folder.open_model(here.a).classes)
     focus = str(
         st.selectbox(
             "Class",
             ["", *names],
-            format_func=lambda name: name or "all classes",
+            format_func=lambda name: name or "the one that suffers most",
             help=term("misaligned"),
+            width=360,
             **linked("class", "", ["", *names]),
         )
     )
     write_address()
+    measured = widgets.measured(here, shown.alike(MisalignmentSpec), "the causes")
+    pictured = {side.name: side.tiles for side in sides}
+    for column, (name, result) in zip(
+        st.columns(max(len(measured), 1), gap="medium"), measured.items(), strict=False
+    ):
+        with column, widgets.place():
+            c = names.index(focus) if focus else result.order[0]
+            cause = result.cause(c)
+            kind, _, said = cause.partition(": ")
+            st.markdown(f"**{name}**, {names[c]}: **{kind}**: {said}")
+            _telling(name, result, c, pictured.get(name))
+
+
+def _telling(name: str, result: Misalignment, c: int, tiles: FeatureTiles | None) -> None:
+    """The images that show a class's cause best, clean and attacked, each with a button."""
+    rows = result.telling(c)
+    if tiles is None or not rows or tuple(tiles.index) != tuple(result.index):
+        return
+    images, names = tiles.images(), list(result.meta["classes"])
+    for column, row in zip(st.columns(len(rows)), rows, strict=True):
+        with column:
+            index = int(result.index[row])
+            clean, attacked = (names[answer[row]] for answer in (result.pred, result.pred_adv))
+            widgets.fitted(
+                pictures.sheet([images[row], images[len(result.y) + row]], 96),
+                f"Image {index}, a {names[c]}, untouched and attacked",
+            )
+            st.button(
+                f"{index}: {clean} → {attacked}",
+                key=f"telling-{name[0].lower()}-{index}",
+                help=f"Show image {index} in every view",
+                on_click=choose,
+                args=(index,),
+                type="tertiary",
+            )
+
+
+def everything(here: Context, shown: AttackedSpec[Any]) -> None:
+    """Under *More*: how far the attack moves each class, the tables of causes, closer looks."""
+    names = list(folder.open_model(here.a).classes)
+    focus = str(st.session_state.get("class", ""))
+    focus = focus if focus in names else ""
     spec = shown.alike(MisalignmentSpec)
     measured = widgets.measured(here, spec, "the causes")
     if not measured:
@@ -80,7 +126,7 @@ def why(here: Context, shown: AttackedSpec[Any]) -> None:
     with widgets.place():
         words = [
             *(f"**{name}**: {counted(result)}" for name, result in measured.items()),
-            "The mark of a boundary: there the head changes its answer, 0.5 is halfway.",
+            "At the mark of a boundary the head changes its answer, 0.5 is halfway.",
         ]
         widgets.draw(
             figures.misalignment,
@@ -105,9 +151,8 @@ def causes(here: Context, name: str, result: Misalignment, focus: str) -> None:
     shown = [names[c] for c in shown_classes(result, focus)] if len(names) > MOST else names
     rows = [row for row in rows if row["class"] in shown]
     st.markdown(
-        f"**{name}**, {result.meta['printed']}, n = {len(result.y)}, seed {result.meta['seed']},"
-        " worst class first. Lengths are in mean centre distances. A row sets the class and an"
-        " image of it."
+        f"**{name}**, {result.meta['printed']}, n = {len(result.y)}, worst class first. Lengths are"
+        " in mean centre distances. A row sets the class and an image of it."
     )
     key = f"causes-{name[0].lower()}"
     st.dataframe(

@@ -145,14 +145,15 @@ def _table(seen: Features, head: _Head, train_logits: Tensor, train_y: Tensor) -
     far = _distances(clean, centres)
     own = far.gather(1, y[:, None])[:, 0]
     distance, nearest = _distances(centres, centres).fill_diagonal_(torch.inf).min(dim=1)
+    moved = [torch.from_numpy(z).double() for z in (seen.adversarial, seen.noise)]
+    ends = [_distances(z, centres).scatter(1, y[:, None], torch.inf).argmin(dim=1) for z in moved]
     (along, across), (along_noise, _) = (
-        _movement(torch.from_numpy(z).double() - clean, (centres[nearest] - centres)[y])
-        for z in (seen.adversarial, seen.noise)
+        _movement(z - clean, centres[end] - centres[y]) for z, end in zip(moved, ends, strict=True)
     )
     to_own, to_other = own_and_best(measures.cosines_to_centres(clean, centres), y)
     lead, rival = own_and_best(head.logits, y)
     boundary = _boundaries(head.at_centres, head.offset, there)
-    at_nearest = boundary.every.gather(1, nearest[:, None])[:, 0]
+    met = boundary.every[y, ends[0]]
     fence = torch.stack([_fence(own[y == c]) for c in range(count)])[y]
 
     def counted(which: Tensor, labels: Tensor = y) -> Ints:
@@ -177,7 +178,7 @@ def _table(seen: Features, head: _Head, train_logits: Tensor, train_y: Tensor) -
         boundary=boundary.place.numpy(),
         boundary_class=boundary.other.numpy(),
         boundary_0=boundary.plain.numpy(),
-        boundary_nearest=at_nearest.where(there & at_nearest.isfinite(), torch.nan).numpy(),
+        boundary_met=_means(met[met.isfinite()], y[met.isfinite()], count).numpy(),
         confidence=_confidence(train_logits, train_y).numpy(),
         taken=counted((pred != y) & (pred >= 0), pred),
         landed=torch.bincount(y * count + pred_adv, minlength=count**2).view(count, -1).numpy(),
@@ -187,6 +188,7 @@ def _table(seen: Features, head: _Head, train_logits: Tensor, train_y: Tensor) -
         y=seen.y,
         pred=seen.pred,
         pred_adv=seen.pred_adv,
+        towards=ends[0].numpy(),
         own=(own / scale).numpy(),
         misaligned=(to_other - to_own).numpy(),
         outlier=((own > fence) | (far.argmin(dim=1) != y)).numpy(),
@@ -202,8 +204,8 @@ def _distances(z: Tensor, centres: Tensor) -> Tensor:
 
 
 def _movement(step: Tensor, line: Tensor) -> tuple[Tensor, Tensor]:
-    """How far each image's step (N,D) goes on the line (N,D) to the nearest centre, 1 for as far as
-    from centre to centre, and off it: (N,) each.
+    """How far each image's step (N,D) goes on its line (N,D) from centre to centre, 1 for as far as
+    the line is long, and off it: (N,) each.
     """
     length = line.norm(dim=1)
     along = (step * line).sum(1) / length.square()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from robustviz.registry import option, register
 from robustviz.stats import Bools, Floats, Ints, auc, finite_or_none, shares, wilson
 from robustviz.types import JSON
-from robustviz.views.features.result import Answers, AttackedSpec, Images, commonest
+from robustviz.views.features.result import Answers, AttackedSpec, FeatureMapSpec, Images, commonest
 from robustviz.views.result import ProbeSpec, Result
 
 
@@ -19,18 +22,21 @@ class Misalignment(Answers):
     `train_n`, `train_k` the same on a sample of the training split, untouched. Lengths are over the
     mean distance between two classes' clean centres: `spread` (mean distance of a clean image to
     its own centre), `distance` to the `nearest` wrong class's centre; `along`, `across`: how far
-    the attack moves an image on the line to that centre (0: not at all, 1: as far as from centre to
-    centre) and off it, over the distance of the two; `along_noise`: the same for noise of the same
-    ε. `margin`: mean z_y − max other, untouched. `boundary`: where on the line to the centre of
-    `boundary_class` the head changes its answer (0: own centre, 1: the other; NaN where it tells
-    them apart nowhere); `boundary_0`: where it would without its constant offsets;
-    `boundary_nearest`: where on the line to the `nearest`. `confidence`: mean softmax output for
-    the true class on the training sample over the median of the other classes. `taken`: clean
-    images of other classes that are called this. `landed` (K,K): attacked images of the row's class
-    that are called the column's. `kind`, `sentence`: the diagnosis. NaN, and −1 for a class: not
-    defined.
+    the attack moves an image on the line from its class's centre to the wrong centre that is
+    nearest to where it ends (0: not at all, 1: as far as from centre to centre) and off it, over
+    the distance of the two, mean over images; `along_noise`: the same for noise of the same ε and
+    where the noisy image ends. `margin`: mean z_y − max other, untouched. `boundary`: where on the
+    line to the centre of `boundary_class` the head changes its answer (0: own centre, 1: the other;
+    NaN where it tells them apart nowhere); `boundary_0`: where it would without its constant
+    offsets;
+    `boundary_met`: where on the lines of `along`, mean over images. `confidence`: mean softmax
+    output for the true class on the training sample over the median of the other classes.
+    `taken`: clean images of other classes that are called this. `landed` (K,K): attacked images of
+    the row's class that are called the column's. `kind`, `sentence`: the diagnosis. NaN, and −1 for
+    a class: not defined.
 
-    Of each image: `index` its number, `y`, `pred`, `pred_adv`; `own`: distance to its own clean
+    Of each image: `index` its number, `y`, `pred`, `pred_adv`; `towards`: the wrong class whose
+    centre is nearest to it attacked; `own`: distance to its own clean
     centre; `misaligned`: cosine to the nearest other clean centre minus cosine to its own, −2 to 2,
     untouched; `outlier`: whether it lies unusually far from its class or nearer to another;
     `files`: their names, where the data has files.
@@ -51,12 +57,13 @@ class Misalignment(Answers):
     boundary: Floats
     boundary_class: Ints
     boundary_0: Floats
-    boundary_nearest: Floats
+    boundary_met: Floats
     confidence: Floats
     taken: Ints
     landed: Ints
     kind: list[str]
     sentence: list[str]
+    towards: Ints
     own: Floats
     misaligned: Floats
     outlier: Bools
@@ -90,6 +97,33 @@ class Misalignment(Answers):
         for 0.
         """
         return commonest(self.landed[c], most)
+
+    def ends(self, c: int, most: int = 3) -> list[tuple[int, int]]:
+        """The wrong centres that a class's attacked images end nearest to: (class, how many)."""
+        return commonest(np.bincount(self.towards[self.y == c], minlength=len(self.n)), most)
+
+    def cause(self, c: int) -> str:
+        """The kind of a class and the first sentence of what is seen."""
+        return f"{self.kind[c]}: {self.sentence[c].partition('. ')[0].rstrip('.')}."
+
+    def telling(self, c: int, most: int = 3) -> list[int]:
+        """The rows of the images that show a class's cause best: those misread, attacked or not,
+        the fooled before others where the attack is the cause, outliers first, then by distance
+        from the centre; where all hold, the most misaligned.
+        """
+        mine = (self.y == c).nonzero()[0]
+        wrong = (self.pred != c) | (self.pred_adv != c)
+        pushed = self.kind[c].startswith("Pushed")
+        order = sorted(
+            mine,
+            key=lambda i: (
+                not wrong[i],
+                pushed and not self.fooled[i],
+                not self.outlier[i],
+                -(self.own if wrong[i] else self.misaligned)[i],
+            ),
+        )
+        return [int(i) for i in order[:most]]
 
     def rows(self) -> list[JSON]:
         """The table, worst class first."""
@@ -141,8 +175,9 @@ class Misalignment(Answers):
                 if row["nearest"]
                 else "no other centre"
             )
-            + f"; lands on {row['lands']}; moved {self.along[c]:.2f} along and"
-            f" {self.across[c]:.2f} across that line; head margin {self.margin[c]:.2f}; "
+            + f"; lands on {row['lands']}; moved {self.along[c]:.2f} along the lines to the wrong"
+            f" centres nearest to its attacked images and {self.across[c]:.2f} across; head margin"
+            f" {self.margin[c]:.2f}; "
             + (
                 f"train–test gap {100 * self.gap[c]:+.0f} points ({row['train_n']} training images)"
                 if row["train_n"]
@@ -248,3 +283,10 @@ class UniformitySpec(ProbeSpec[Uniformity]):
     n: int = option(500, "How many test images.", low=2)
 
     result = Uniformity
+
+
+def first_screen(index: int, eps: float) -> tuple[ProbeSpec[Any], ...]:
+    """What stands below the maps of Features before anybody chose anything, the same for every
+    image: the causes, of the same images under the same attack.
+    """
+    return (FeatureMapSpec().alike(MisalignmentSpec),)

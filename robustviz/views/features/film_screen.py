@@ -1,0 +1,120 @@
+"""The film of feature space as a screen: one slider goes through the kept epochs of both networks
+in the browser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+
+import numpy as np
+
+from robustviz.stats import Floats, Ints
+from robustviz.training.evaluation import attack_name
+from robustviz.types import eps_text
+from robustviz.views.features.result import FeatureFilm
+from robustviz.views.features.screen import EDGE, HIGH, STYLE, WIDE, looks
+from robustviz.views.screen import Control, Screen
+from robustviz.views.theme import LIGHT, sides
+
+Moves = dict[str, tuple[str, Sequence[str]]]
+
+
+def film(films: Mapping[str, FeatureFilm], template: str = LIGHT) -> Screen:
+    """Clean ● and attacked × points of one or two networks at each epoch that any of them kept; a
+    network that did not keep one stands at its last before that. × of misread images are dark.
+    """
+    epochs = sorted({int(epoch) for result in films.values() for epoch in result.epochs})
+    moves: Moves = {}
+    parts: list[str] = []
+    for (name, result), side in zip(films.items(), sides(films), strict=True):
+        at = (np.searchsorted(result.epochs, epochs, side="right") - 1).clip(0)
+        parts.extend(_map(name, side, result, at, moves, template))
+    first = next(iter(films.values()))
+    meta = first.meta
+    umap = meta.get("projection") == "umap"
+    return Screen(
+        answer=[_sentence(films, epoch) for epoch in epochs],
+        picture=f'{STYLE}<div class="maps">{"".join(parts)}</div>',
+        alt="Maps of clean and attacked images, one an epoch that was kept.",
+        sure=[
+            "UMAP from the last epoch back: axes and gaps between groups say nothing."
+            if umap
+            else "All epochs lie on the plane of the last epoch's class centres.",
+            "At each epoch that epoch's own network is attacked.",
+            f"{attack_name(meta['attack'])} at ε = {eps_text(float(meta['eps']))}, seed"
+            f" {meta['seed']}, n = {len(first.y)}.",
+        ],
+        control=Control("Epoch", [str(epoch) for epoch in epochs], len(epochs) - 1, "map-epoch"),
+        moves=moves,
+    )
+
+
+def _sentence(films: Mapping[str, FeatureFilm], epoch: int) -> str:
+    """How many attacked images each network reads rightly at the last kept epoch up to this one."""
+    counts = []
+    for result, side in zip(films.values(), sides(films), strict=True):
+        at = max(0, int(np.searchsorted(result.epochs, epoch, side="right")) - 1)
+        right = int((result.pred_adv[at] == result.y).sum())
+        counts.append(f"{side.upper()} reads {right} of {len(result.y)} attacked images rightly")
+    return f"Epoch {epoch}: {', '.join(counts)}."
+
+
+def _map(
+    name: str, side: str, result: FeatureFilm, at: Ints, moves: Moves, template: str
+) -> Iterator[str]:
+    clean, attacked = (_pixels(result, points) for points in (result.clean, result.adversarial))
+    wrong = result.pred_adv != result.y
+    frames = range(len(result.epochs))
+
+    def moving(key: str, each: Sequence[str], rest: str) -> str:
+        moves[f"{key}-{side}"] = ("d", [each[frame] for frame in at])
+        return f'<path data-move="{key}-{side}" d="" {rest}/>'
+
+    yield (
+        f'<div class="map"><p class="head"><b class="{side}">{escape(name)}</b></p>'
+        f'<svg viewBox="0 0 {WIDE} {HIGH}" role="img" aria-label="Film of {escape(name)}">'
+    )
+    ways = [
+        "".join(
+            f"M{a[0]:.0f} {a[1]:.0f}L{b[0]:.0f} {b[1]:.0f}"
+            for a, b in zip(clean[frame], attacked[frame], strict=True)
+        )
+        for frame in frames
+    ]
+    yield moving("ways", ways, 'stroke="var(--faint)" stroke-opacity=".35" fill="none"')
+    cross = "m-4-4l8 8m-8 0l8-8"
+    for label, (shade, _) in looks(result.y, result.pred_adv[-1], result.meta, template).items():
+        mine = result.y == label
+        dots = [_marks(clean[frame][mine], "h0") for frame in frames]
+        held = [_marks(attacked[frame][mine & ~wrong[frame]], cross) for frame in frames]
+        line = f'stroke="{shade}" fill="none" stroke-linecap="round"'
+        yield moving(f"dots{label}", dots, f'{line} stroke-width="8"')
+        yield moving(f"held{label}", held, f'{line} stroke-width="2.2"')
+    lost = [_marks(attacked[frame][wrong[frame]], cross) for frame in frames]
+    yield moving("lost", lost, 'stroke="var(--text)" fill="none" stroke-width="2.2"')
+    for label in np.unique(result.y):
+        middles = [np.median(clean[frame][result.y == label], axis=0) for frame in frames]
+        key = f"name{label}-{side}"
+        moves[key] = (
+            "transform",
+            [f"translate({middles[frame][0]:.0f} {middles[frame][1]:.0f})" for frame in at],
+        )
+        yield (
+            f'<text data-move="{key}" text-anchor="middle">'
+            f"{escape(result.meta['classes'][label])}</text>"
+        )
+    yield "</svg></div>"
+
+
+def _marks(points: Floats, shape: str) -> str:
+    return "".join(f"M{x:.0f} {y:.0f}{shape}" for x, y in points)
+
+
+def _pixels(result: FeatureFilm, points: Floats) -> Floats:
+    """Points (E,n,2) in pixels of the drawing, on axes that are the same in all frames."""
+    every = np.concatenate([result.clean, result.adversarial]).reshape(-1, 2).astype(float)
+    low, extent = every.min(axis=0), np.maximum(np.ptp(every, axis=0), 1e-9)
+    at = (points - low) / extent
+    at[..., 1] = 1 - at[..., 1]
+    return np.asarray(EDGE + at * (np.array([WIDE, HIGH]) - 2 * EDGE))
