@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from robustviz import paths
 from robustviz.runs.files import read_json
 from robustviz.types import UserError
 from robustviz.ui import context, header, shell, stage
@@ -11,12 +12,12 @@ here = header.open(transfer.TITLE)
 
 
 @st.cache_data
-def study() -> str:
-    """What the shipped alignment study says; empty where its file is gone."""
+def study() -> tuple[list[str], list[str]]:
+    """What the shipped alignment study says, and how sure that is; nothing where it is gone."""
     try:
-        return report.sentence(read_json(report.file_of()))
+        return report.lines(read_json(report.file_of()))
     except UserError:
-        return ""
+        return [], []
 
 
 @shell.fragment
@@ -31,11 +32,17 @@ def view() -> None:
         found = transfer.first(here, chosen, row)
     if found is not None:
         transfer.aligned(here, chosen, found)
+    st.page_link(
+        str(paths.ROOT / "pages" / "soft_labels.py"),
+        label="What a soft label is, and what it does to the loss: the page Loss, its second tab.",
+        icon=":material/arrow_forward:",
+    )
     with stage.more("transfer") as more:
         if more.open:
             transfer.matrices(here, transfer.controls())
-            if text := study():
-                transfer.study(text, "python -m robustviz.views.transfer.study --report")
+            said, sure = study()
+            if said:
+                transfer.study(said, sure, "python -m robustviz.views.transfer.study --report")
 
 
 view()

@@ -23,12 +23,12 @@ from robustviz.views.attention.figures import (
 )
 from robustviz.views.attention.overlap_figures import overlap as overlap, road as road
 from robustviz.views.contributions.figures import (
-    attack_steps as attack_steps,
     contributions as contributions,
     dropped as dropped,
     opposition as opposition,
     pairing as pairing,
 )
+from robustviz.views.contributions.steps_figures import attack_steps as attack_steps
 from robustviz.views.features.figures import feature_gap as feature_gap, features as features
 from robustviz.views.features.film_figures import feature_film as feature_film
 from robustviz.views.features.map_figures import feature_map as feature_map
@@ -55,6 +55,7 @@ from robustviz.views.pictures import delta as delta, gain as gain, png as png, s
 from robustviz.views.quadrants.figures import quadrants as quadrants
 from robustviz.views.slides import picture as picture, slides as slides
 from robustviz.views.transfer.figures import (
+    alignment as alignment,
     prediction_kl as prediction_kl,
     transfer as transfer,
     transfer_difference as transfer_difference,

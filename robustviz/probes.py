@@ -28,11 +28,13 @@ from robustviz.views.attention.result import (
 )
 from robustviz.views.contributions.probe import (
     attack_steps as attack_steps,
+    carried as carried,
     contributions as contributions,
     pairing as pairing,
 )
 from robustviz.views.contributions.result import (
     AttackStepsSpec as AttackStepsSpec,
+    CarriedSpec as CarriedSpec,
     ContributionsSpec as ContributionsSpec,
     PairingSpec as PairingSpec,
 )
@@ -76,8 +78,8 @@ from robustviz.views.misalignment.result import (
 from robustviz.views.paint.probe import painted as painted
 from robustviz.views.paint.result import PaintedSpec as PaintedSpec
 from robustviz.views.result import ProbeSpec
-from robustviz.views.transfer.probe import transfer as transfer
-from robustviz.views.transfer.result import TransferSpec as TransferSpec
+from robustviz.views.transfer.probe import fooled as fooled, transfer as transfer
+from robustviz.views.transfer.result import FooledSpec as FooledSpec, TransferSpec as TransferSpec
 
 if not TYPE_CHECKING:
 

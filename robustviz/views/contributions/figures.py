@@ -1,5 +1,5 @@
-"""The figures of the Contributions page: how few features carry an answer, what is dropped, which
-pairs are pulled, more steps.
+"""Figures of the Contributions page: how few features carry an answer, what is dropped, which pairs
+are pulled.
 """
 
 from __future__ import annotations
@@ -10,21 +10,10 @@ from collections.abc import Mapping
 import numpy as np
 import plotly.graph_objects as go
 
-from robustviz.stats import Bools, Floats, mean_interval, t_quantile, tango, wilson
+from robustviz.stats import Bools, Floats, mean_interval, t_quantile
 from robustviz.types import eps_text
-from robustviz.views.contributions.result import AttackSteps, Contributions, Pairing
-from robustviz.views.theme import (
-    COLOURS,
-    DASHES,
-    LIGHT,
-    band,
-    blank,
-    clear,
-    finish,
-    listed,
-    named,
-    styles,
-)
+from robustviz.views.contributions.result import Contributions, Pairing
+from robustviz.views.theme import COLOURS, DASHES, LIGHT, band, blank, clear, finish, named, styles
 
 FEW = 10  # images: below, no verdict
 FLOOR = 1e-3  # losses below are drawn here on the logarithmic axes
@@ -55,7 +44,7 @@ def contributions(
         "How many features carry the answer",
         f"image {first.index[0]}, {first.class_name}"
         if len(first.y) == 1
-        else f"mean of {len(first.y)} test images, untouched; band: 95 %",
+        else f"mean of {len(first.y)} untouched images",
         height=440,
         yaxis={"title": "share held", "range": [0, 1.02], "tickformat": ".0%"},
     )
@@ -72,6 +61,19 @@ def contributions(
         "Cumulative share of the positive contributions against the number of features.",
         first.meta,
         _carried(found),
+        "A contribution is a feature times its weight for the true class; negative ones are left"
+        f" out. Bands are 95 % intervals of the mean. {_effective(found)} Differences are on the"
+        " same images, with 95 % intervals in brackets. Each curve is one network; other seeds of"
+        " a method may differ.",
+    )
+
+
+def _effective(found: Mapping[str, Contributions]) -> str:
+    """How many equal parts would be as spread out, a sentence a network."""
+    return " ".join(
+        f"Effective number of features in {name}: {np.nanmean(result.effective):.1f}."
+        for name, result in found.items()
+        if np.isfinite(result.effective).any()
     )
 
 
@@ -115,26 +117,19 @@ def _carried(found: Mapping[str, Contributions]) -> str:
         there = np.isfinite(result.half)
         lacking = max(lacking, int((~there).sum()))
         said.append(
-            f"{result.half[there].mean():.{0 if alone else 1}f} of {result.parts.shape[1]} features"
-            f" in {name} (effective number {result.effective[there].mean():.1f})"
+            f"{name}: {result.half[there].mean():.{0 if alone else 1}f} of"
+            f" {result.parts.shape[1]} features."
             if there.any()
-            else f"none in {name}, where nothing speaks for the class"
+            else f"{name}: nothing speaks for the class."
         )
-    if alone:
-        return (
-            f"Half of what speaks for {first.class_name} on image {first.index[0]} is carried by"
-            f" {listed(said)}."
-        )
-    return (
-        f"Half of what speaks for the true class is carried, on average over {len(first.y)} images,"
-        f" by {listed(said)}."
-        + (
-            f" Images on which nothing speaks for it are left out: at most {lacking} a network."
-            if lacking
-            else ""
-        )
-        + f" {_risen(found)}"
-    ).strip()
+    what = (
+        f"Half of what speaks for {first.class_name} on image {first.index[0]} is carried by:"
+        if alone
+        else f"Half of what speaks for the true class (mean of {len(first.y)} images) is held by:"
+    )
+    left_out = f"Left out: {lacking} images on which nothing speaks for it." if lacking else ""
+    rest = [] if alone else [left_out, _risen(found)]
+    return " ".join(filter(None, [what, *said, *rest]))
 
 
 def _risen(found: Mapping[str, Contributions]) -> str:
@@ -148,8 +143,7 @@ def _risen(found: Mapping[str, Contributions]) -> str:
             "Whether curves of defended networks rise earlier needs an ordinary and a defended"
             " network."
         )
-    verdicts: dict[str, list[str]] = {"earlier": [], "later": [], "undecided": []}
-    theirs = found[usual[0]]
+    said, theirs, earlier = list[str](), found[usual[0]], list[bool]()
     for name, ours in robust.items():
         if not np.array_equal(ours.index, theirs.index):
             continue
@@ -158,17 +152,19 @@ def _risen(found: Mapping[str, Contributions]) -> str:
         if len(moved) < FEW:
             return f"Fewer than {FEW} images say nothing about whose curve rises earlier."
         mean, low, high = mean_interval(moved)
-        verdicts["earlier" if high < 0 else "later" if low > 0 else "undecided"].append(
-            f"{name} ({mean:+.1f} [{low:+.1f}, {high:+.1f}] % of the features)"
+        word = "earlier" if high < 0 else "later" if low > 0 else ""
+        earlier.append(high < 0)
+        said.append(
+            f"{name} reaches half {word}: {mean:+.1f} [{low:+.1f}, {high:+.1f}] % of the features."
+            if word
+            else f"{name}: no difference shown."
         )
-    said = [f"{word} in {listed(names)}" for word, names in verdicts.items() if names]
     if not said:
         return ""
-    seen = "No" if not verdicts["earlier"] else "Yes" if len(said) == 1 else "In part"
+    seen = "Yes" if all(earlier) else "In part" if any(earlier) else "No"
     return (
         f"Do curves of defended networks rise earlier than {usual[0]}'s, as Wu et al. observe?"
-        f" {seen}: half is reached {'; '.join(said)}. Differences on the same images, 95 %"
-        " intervals. Each curve is one network; other seeds of a method may differ."
+        f" {seen}. {' '.join(said)}"
     )
 
 
@@ -180,7 +176,7 @@ def dropped(result: Contributions, *, side: str = "a", template: str = LIGHT) ->
     figure = blank(
         template,
         f"What guided dropout drops: {result.class_name}",
-        f"image {result.index[0]}; one draw, seed {meta['seed']}",
+        f"image {result.index[0]}, one draw",
         height=360,
         barmode="overlay",
         bargap=0.1,
@@ -215,10 +211,12 @@ def dropped(result: Contributions, *, side: str = "a", template: str = LIGHT) ->
         figure,
         "Bars: each feature's contribution to the true class's logit, sorted.",
         meta,
-        f"The logit of {result.class_name} is {logit:.2f}: contributions {logit - bias:.2f}, bias"
-        f" {bias:.2f}. With {whose} ({choice}; rate {meta['rate']:g}) this draw drops {gone.sum()}"
-        f" features and scales {int(stays.sum())} up; the logit becomes"
+        f"The logit of {result.class_name} is {logit:.2f}. Contributions give"
+        f" {logit - bias:.2f}, the bias {bias:.2f}. This draw drops {gone.sum()} features and"
+        f" scales {int(stays.sum())} up; the logit becomes"
         f" {float((result.parts[0] * result.mask[0]).sum() + bias):.2f}.",
+        f"Dropout with {whose}: {choice}. Its rate is {meta['rate']:g}, the draw's seed"
+        f" {meta['seed']}.",
     )
 
 
@@ -239,7 +237,7 @@ def pairing(
     figure = blank(
         template,
         "Which pairs are pulled together",
-        f"{len(w)} images, {_attack(result)}",
+        f"{len(w)} images and their attacked twins",
         height=460,
         xaxis={"title": "CE of the attacked image", "range": [left, math.log10(right)]},
         yaxis={"title": "pairing loss", "range": [bottom, math.log10(top) + 0.25]},
@@ -274,11 +272,28 @@ def pairing(
             )
     _corner(figure, (right, max(median, FLOOR), top), int(_over(result).sum()), side, colour[side])
     return finish(
-        figure.update_xaxes(type="log", dtick=1).update_yaxes(type="log", dtick=1),
+        figure.update_xaxes(type="log", **_ticks(left, math.log10(right))).update_yaxes(
+            type="log", **_ticks(bottom, math.log10(top) + 0.25)
+        ),
         "Scatter: pairing loss against cross-entropy, a point an image.",
         result.meta,
         _over_paired(result, kind),
+        "Over-paired: the attacked image's cross-entropy is above ln 2, so its true class gets less"
+        " than one half. And the pairing loss is above this network's median,"
+        f" {median:.2g}. A pair counts with {WEIGHTS[kind]}. {_attack(result)}.",
     )
+
+
+def _ticks(low: float, high: float) -> dict[str, list[float] | list[str]]:
+    """Marks of a logarithmic axis between two powers of ten: the powers, or where there are fewer
+    than two of them one, two and five of each.
+    """
+    tens = range(math.floor(low), math.ceil(high) + 1)
+    every = [factor * 10.0**power for power in tens for factor in (1, 2, 5)]
+    inside = [value for value in every if low <= math.log10(value) <= high]
+    powers = [value for value in inside if round(math.log10(value), 9).is_integer()]
+    marks = powers if len(powers) > 1 else inside
+    return {"tickvals": marks, "ticktext": [f"{value:g}" for value in marks]}
 
 
 def _over(result: Pairing) -> Bools:
@@ -313,15 +328,11 @@ def _corner(
 
 def _over_paired(result: Pairing, kind: str) -> str:
     corner, weighed = _over(result), result.weight(kind) * result.pairing
-    said = (
-        f"{corner.sum()} of {len(corner)} images lie in the over-paired corner: the attacked"
-        " image's cross-entropy is above ln 2 (its true class gets less than one half) and the"
-        f" pairing loss above this network's median, {float(np.median(result.pairing)):.2g}."
-    )
+    said = f"{corner.sum()} of {len(corner)} images lie in the over-paired corner."
     return (
         f"{said} They hold {100 * result.pairing[corner].sum() / float(result.pairing.sum()):.0f} %"
-        f" of the pairing loss, and {100 * weighed[corner].sum() / float(weighed.sum()):.0f} % once"
-        f" each pair counts with {WEIGHTS[kind]}."
+        f" of the pairing loss, {100 * weighed[corner].sum() / float(weighed.sum()):.0f} % once"
+        " each pair is weighted."
         if corner.any() and float(weighed.sum()) > 0
         else said
     )
@@ -340,7 +351,6 @@ def opposition(
     figure = blank(
         template,
         "Does pairing pull against the class?",
-        _attack(first),
         barmode="group",
         bargap=0.1,
         height=380,
@@ -370,122 +380,47 @@ def opposition(
             _opposed(name, result, weight or str(result.meta["pair_weight"]))
             for name, result in found.items()
         ),
+        " ".join(
+            _opposed_surely(name, result, weight or str(result.meta["pair_weight"]))
+            for name, result in found.items()
+        )
+        + f" Intervals are 95 %. {_attack(first)}.",
     )
 
 
 def _opposed(name: str, result: Pairing, kind: str) -> str:
+    """On how many images the gradients oppose each other, and whether weights make that less."""
     there = int(np.isfinite(result.cosine).sum())
     if not there:
         return f"{name}: on none of {len(result.y)} images have both losses a gradient."
-    share, low, high = (100 * value for value in result.opposed())
-    text = (
-        f"{name}: the gradients oppose each other on {share:.0f} % [{low:.0f}, {high:.0f}] of"
-        f" {there} images."
-    )
+    share = 100 * result.opposed()[0]
+    text = f"{name}: the gradients oppose each other on {share:.0f} % of {there} images."
     if kind == "ones":
         return text
-    weighed, below, above = (100 * value for value in result.opposed(kind))
-    moved, least, most = (100 * value for value in result.relief(kind))
+    weighed, (_, least, most) = 100 * result.opposed(kind)[0], result.relief(kind)
     if not math.isfinite(weighed):
         return f"{text} No pair has any weight."
-    verdict = "less" if most < 0 else "more" if least > 0 else "not decidedly less or more"
+    verdict = "less" if most < 0 else "more" if least > 0 else "no difference shown"
     return (
         f"{text} Fewer than {FEW} images say nothing about the weights."
         if there < FEW
-        else f"{text} These hold {weighed:.0f} % [{below:.0f}, {above:.0f}] of the weight with"
-        f" {WEIGHTS[kind]}: {verdict} ({moved:+.0f} [{least:+.0f}, {most:+.0f}] points)."
+        else f"{text} These hold {weighed:.0f} % of the weight: {verdict}."
     )
 
 
-def attack_steps(
-    results: AttackSteps | Mapping[str, AttackSteps], *, template: str = LIGHT
-) -> go.Figure:
-    """Accuracy against PGD's steps with 95 % bands, beside it under Square; one network or two."""
-    found, colours = named(results), COLOURS[template]
-    first, last = next(iter(found.values())), max(int(r.steps[-1]) for r in found.values())
-    marks = [int(step) for step in first.steps if str(step)[0] == "1"]
-    figure = blank(
-        template,
-        "Do more steps find more?",
-        f"ε = {eps_text(first.meta['eps'])}, steps of ε/4, n = {first.n}, seed"
-        f" {first.meta['seed']}; bands 95 %",
-        height=420,
-        xaxis={
-            "type": "log",
-            "title": "steps of PGD",
-            "tickvals": [*marks, last * 3.3],
-            "ticktext": [*map(str, marks), f"Square-<br>{first.queries}"],
-            "range": [-0.15, math.log10(last * 6)],
-        },
-        yaxis={"title": "still right", "range": [0, 1.02], "tickformat": ".0%"},
-    )
-    for at, (name, (own, dash)) in enumerate(zip(found, styles(found), strict=False)):
-        result, colour = found[name], colours[own]
-        band(figure, result.steps, result.interval[:, 0], result.interval[:, 1], colour)
-        figure.add_scatter(
-            x=result.steps,
-            y=result.accuracy,
-            mode="lines+markers",
-            name=name,
-            line={"color": colour, "dash": dash, "width": 3},
-            marker={"size": 7},
-            hovertemplate="PGD-%{x}: %{y:.0%}<extra>" + name + "</extra>",
-        )
-        share, (low, high) = float(result.square.mean()), wilson(int(result.square.sum()), result.n)
-        figure.add_scatter(
-            x=[last * (3 + 0.6 * at)],
-            y=[share],
-            mode="markers",
-            name=f"{name}, Square",
-            showlegend=False,
-            marker={
-                "size": 13,
-                "symbol": "square",
-                "color": colour if own != "b" else colours["paper"],
-                "line": {"color": colour, "width": 3},
-            },
-            error_y={
-                "type": "data",
-                "array": [high - share],
-                "arrayminus": [share - low],
-                "color": colour,
-            },
-            hovertemplate=f"Square-{result.queries}: " + "%{y:.0%}<extra>" + name + "</extra>",
-        )
-    alt = "Accuracy against the number of attack steps, and under Square."
-    sentence = " ".join(_masked(name, result) for name, result in found.items())
-    return finish(figure, alt, first.meta, sentence)
-
-
-def _masked(name: str, result: AttackSteps) -> str:
-    """What more steps and an attack without gradients find that fewer steps do not."""
-    held, last = result.right[-1], int(result.steps[-1])
-    seed, early = f"(seed {result.meta['seed']})", result.steps <= 20
-    text = (
-        f"{name} at ε = {eps_text(result.meta['eps'])}: {result.clean.sum()} of {result.n} right"
-        " untouched,"
-    )
-    if early.any() and last > 20:
-        at, before = int(result.steps[early][-1]), int(result.right[early][-1].sum())
-        text += (
-            f" {before} after {at} steps of PGD, {held.sum()} after {last} {seed}. Steps {at + 1}"
-            f" to {last} fool {before - int(held.sum())} more."
-        )
-    else:
-        text += f" {held.sum()} after {last} steps of PGD {seed}."
-    only, other = int((held & ~result.square).sum()), int((~held & result.square).sum())
-    low, high = (100 * value for value in tango(only, other, result.n))
+def _opposed_surely(name: str, result: Pairing, kind: str) -> str:
+    """The intervals of what `_opposed` says."""
+    share, low, high = (100 * value for value in result.opposed())
+    weighed, below, above = (100 * value for value in result.opposed(kind))
+    moved, least, most = (100 * value for value in result.relief(kind))
+    if not math.isfinite(share):
+        return ""
+    text = f"{name}: {share:.0f} % [{low:.0f}, {high:.0f}] of the images oppose."
+    if kind == "ones" or not math.isfinite(weighed) or not math.isfinite(moved):
+        return text
     return (
-        f"{text} Square-{result.queries} leaves {result.square.sum()} and fools {only} that PGD"
-        " does not. "
-    ) + (
-        f"An attack without gradients finds more than PGD ({low:.0f} to {high:.0f} points): PGD's"
-        " gradient is masked."
-        if low > 0
-        else "That is no decided advantage over PGD, but count the worst of both:"
-        f" {int((held & result.square).sum())} right."
-        if only
-        else "Nothing here says that the gradient is masked; that is no proof."
+        f"{text} With the weights {weighed:.0f} % [{below:.0f}, {above:.0f}]. The change is"
+        f" {moved:+.0f} [{least:+.0f}, {most:+.0f}] points. The weights are {WEIGHTS[kind]}."
     )
 
 

@@ -198,7 +198,7 @@ def opposing(chosen: Choice, found: dict[str, Pairing]) -> None:
 
 def steps(here: Context) -> None:
     """Accuracy against attack steps up to a thousand, and under Square: behind a button."""
-    from robustviz.views.contributions import figures
+    from robustviz.views.contributions import steps_figures
 
     st.subheader("Is the gradient masked?", help=term("gradient masking"))
     st.markdown(
@@ -207,7 +207,7 @@ def steps(here: Context) -> None:
     )
     spec = AttackStepsSpec()
     if found := widgets.measured(here, spec, "1000 steps", "about 20 s"):
-        widgets.draw(figures.attack_steps, found, Frame("steps", spec))
+        widgets.draw(steps_figures.attack_steps, found, Frame("steps", spec))
 
 
 def _columns(here: Context) -> Iterator[tuple[tuple[str, str], DeltaGenerator]]:

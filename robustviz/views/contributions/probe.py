@@ -109,12 +109,11 @@ def carried(run: Run, spec: CarriedSpec) -> Carried:
     net, split = net_of(run), images_of(run)
     head, few = linear(run, net), split.take(torch.arange(min(spec.n, len(split))))
     z, logits = features_of(net, few.x)
+    pred, none = logits.argmax(dim=1).numpy(), np.zeros(0)
     parts = Contributions(
-        parts_of(z, head, few.y).numpy(),
-        *(np.zeros(0) for _ in range(2)),
-        *(np.zeros(0, dtype=int) for _ in range(3)),
+        parts_of(z, head, few.y).numpy(), none, none, few.y.numpy(), pred, np.arange(len(few))
     )
-    half, right = parts.half, (logits.argmax(dim=1) == few.y).numpy()
+    half, right = parts.half, pred == parts.y
     counted = right & np.isfinite(half)
     shares = parts.shares[counted]
     result = Carried(

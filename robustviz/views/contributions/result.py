@@ -116,7 +116,7 @@ class Carried(Result):
     @property
     def width(self) -> int:
         """How many features there are."""
-        return self.shares.shape[1] - 1
+        return int(self.shares.shape[1]) - 1
 
     @property
     def counted(self) -> Bools:
@@ -136,7 +136,7 @@ class Carried(Result):
         """The median's 95 % interval, from the order of the images, as far as they go."""
         half = np.sort(self.half[self.counted])
         middle, reach = len(half) / 2, 0.98 * math.sqrt(len(half))
-        low, high = (int(middle - reach), math.ceil(middle + reach)) if len(half) else (0, 0)
+        low, high = (int(middle - reach) - 1, math.ceil(middle + reach)) if len(half) else (0, 0)
         return (int(half[max(0, low)]), int(half[min(high, len(half) - 1)])) if high else (0, 0)
 
 

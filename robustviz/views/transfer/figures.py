@@ -20,6 +20,7 @@ from robustviz.views.transfer.first import LEARNED, moved, targets
 from robustviz.views.transfer.result import Fooled, Transfer
 
 FAINT = 25.0  # points: smaller differences must not look large
+FAINT_N = 30  # images: a cell with fewer is grey
 ALIKE = 0.1  # nats, for the same reason
 WIDTH = 13  # letters of a line beside the matrix: it must fit on a phone
 
@@ -52,7 +53,7 @@ def transfer(
     }
     return finish(
         _matrix(
-            ("Does a trick for one fool another?", f"error if qualified, {_attack(first)}"),
+            ("Who is fooled by whose images", "error on the images that qualify, in %"),
             {labels[target]: row for target, row in cells.items()},
             "images made on",
             template,
@@ -61,6 +62,7 @@ def transfer(
         "Matrix: targets in rows, sources in columns, the transfer error in each cell.",
         _meta(first),
         f"{_extremes(first, cells, labels)} {_resisting(found, labels)}".strip(),
+        _qualifying(first, [cell.n for row in cells.values() for cell in row.values()]),
     )
 
 
@@ -78,41 +80,47 @@ def _error(result: Transfer, target: str) -> Cell:
 def _extremes(
     first: Transfer, cells: Mapping[str, Mapping[str, Cell]], labels: Mapping[str, str]
 ) -> str:
-    """Who is fooled most and least often, and how many images say so."""
+    """Who is fooled most and least often."""
     every = [
-        (cell, f"{labels[target]} by images of {source}")
+        (cell, f"{labels[target]}, by images of {source}")
         for target, row in cells.items()
         for source, cell in row.items()
-        if cell.n >= 0
+        if cell.n > 0
     ]
-    counts = [int(cell.n) for cell, _ in every]
-    values = [cell.value for cell, _ in every if cell.n]
+    values = [cell.value for cell, _ in every]
     if not values:
         return (
             f"None of the {first.meta['n']} images qualifies for any pair at ε ="
-            f" {eps_text(first.meta['eps'])}: both networks must know the image and be fooled by"
-            " their own attack. Take more images or a larger ε."
+            f" {eps_text(first.meta['eps'])}. Take more images or a larger ε."
         )
 
     def cell_of(value: float) -> str:
-        cell, name = next(each for each in every if each[0].value == value)
+        name = next(name for cell, name in every if cell.value == value)
         others = values.count(value) - 1
         tie = f", as {others} other{'s' if others > 1 else ''}" if others else ""
-        return f"{name} ({value:.0f} % [{cell.low:.0f}, {cell.high:.0f}] of {cell.n}{tie})"
+        return f"{name} ({value:.0f} %{tie})"
 
-    most, least, none = max(values), min(values), counts.count(0)
-    several = (
+    most, least = max(values), min(values)
+    if len(values) == 1:
+        return f"Fooled is {cell_of(most)}."
+    return (
         f"Every cell has the same error: {most:.0f} %."
         if most == least
-        else f"Most often fooled is {cell_of(most)}, least often {cell_of(least)}."
+        else f"Most often fooled is {cell_of(most)}. Least often {cell_of(least)}."
     )
-    few = f" Below {FEW} images an error says little: read the intervals."
+
+
+def _qualifying(first: Transfer, counts: list[int]) -> str:
+    """How a matrix was measured, and how many images stand behind a cell."""
+    counts = [n for n in counts if n >= 0]
+    none = counts.count(0)
     return (
-        f"Made with {_attack(first)}, seed {first.meta['seed']}; {min(counts)} to {max(counts)}"
-        " images qualify in a cell. "
-        + (several if len(values) > 1 else f"Fooled is {cell_of(most)}.")
-        + (f" In {none} cell{'s' if none > 1 else ''} no image qualifies." if none else "")
-        + (few if min(counts) < FEW else "")
+        "An image qualifies where both networks know it untouched and each is fooled by its own"
+        f" attack. Made with {_attack(first)}, seed {first.meta['seed']}. In a cell"
+        f" {min(counts)} to {max(counts)} of {first.meta['n']} images qualify."
+        + (f" In {none} cell{'s' if none > 1 else ''} none does." if none else "")
+        + (f" Cells with fewer than {FAINT_N} are grey." if min(counts) < FAINT_N else "")
+        + (f" Below {FEW} an error says little: read the intervals." if min(counts) < FEW else "")
     )
 
 
@@ -141,12 +149,12 @@ def _resisting(found: Mapping[str, Transfer], labels: Mapping[str, str]) -> str:
         for target in _targets(found)
         if target in untouched
     }
-    said = "; ".join(
+    said = [
         f"{labels[target]} errs on {' to '.join(errors)} % of all attacked images, on"
-        f" {untouched[target]:.0f} % untouched"
+        f" {untouched[target]:.0f} % untouched."
         for target, errors in ends.items()
-    )
-    return f"Do defended targets resist? Qualified or not, {said}." if said else ""
+    ]
+    return f"Do defended targets resist? {' '.join(said)}" if said else ""
 
 
 def transfer_difference(
@@ -182,7 +190,7 @@ def transfer_difference(
     said = " ".join(_against(name, [row[name] for row in cells.values()]) for name in rest)
     return finish(
         _matrix(
-            (f"{of} minus each other source", f"points of error, {_attack(ours)}"),
+            (f"{of} minus each other source", "points of error"),
             cells,
             f"{of} minus",
             template,
@@ -190,9 +198,16 @@ def transfer_difference(
         ),
         "Matrix: the difference of transfer errors, around zero.",
         _meta(ours),
-        f"Made with {_attack(ours)}, seed {ours.meta['seed']}; compared on images that qualify for"
-        f" both. {said} One source network says little about a method.",
+        said,
+        f"Compared on the {_span(cells)} images that qualify for both, with Tango's 95 % intervals."
+        f" Made with {_attack(ours)}, seed {ours.meta['seed']}. One source network says little"
+        " about a method.",
     )
+
+
+def _span(cells: Mapping[str, Mapping[str, Cell]]) -> str:
+    counts = [cell.n for row in cells.values() for cell in row.values() if cell.n >= 0]
+    return f"{min(counts, default=0)} to {max(counts, default=0)}"
 
 
 def _moved(ours: Transfer, theirs: Transfer, target: str) -> Cell:
@@ -214,12 +229,12 @@ def _against(name: str, cells: Sequence[Cell]) -> str:
     counts = [cell.n for cell in cells if cell.n >= 0]
     higher, lower = sum(cell.low > 0 for cell in cells), sum(cell.high < 0 for cell in cells)
     empty = counts.count(0)
-    return (
-        f"Against {name}: the error is decidedly higher on {higher}, lower on {lower}, undecided on"
-        f" {len(counts) - empty - higher - lower} of {len(counts)} targets (95 % intervals,"
-        f" {min(counts, default=0)} to {max(counts, default=0)} images)"
-        + (f"; on {empty} no image qualifies." if empty else ".")
+    moved = (
+        f"the error is higher on {higher} of {len(counts)} targets, lower on {lower}."
+        if higher or lower
+        else f"no difference shown on {len(counts) - empty} of {len(counts)} targets."
     )
+    return f"Against {name} {moved}" + (f" On {empty} no image qualifies." if empty else "")
 
 
 def alignment(
@@ -239,7 +254,7 @@ def alignment(
         "What does alignment move?",
         height=150 + 64 * len(bars),
         xaxis={"title": "points more of all images, after minus before", "zeroline": False},
-        yaxis={"range": [len(bars) - 0.5, -0.5], "tickvals": [*range(len(bars))]}
+        yaxis={"range": [len(bars) - 0.5, -0.5], "zeroline": False, "tickvals": [*range(len(bars))]}
         | {"ticktext": [_wrapped(bar.name) for bar in bars], "showgrid": False},
     )
     figure.add_vline(x=0, line={"color": colour["faint"], "width": 2})
@@ -295,7 +310,7 @@ def prediction_kl(result: Transfer, *, template: str = LIGHT) -> go.Figure:
     roles = {0: "source", count + 1: "before", count + 2: "witness"}
     kl = np.maximum(result.kl, 0)
     figure = _matrix(
-        ("How like are the answers?", f"mean KL in nats, {n} untouched images"),
+        ("How like are the answers?", "mean KL in nats"),
         {
             roles.get(at, f"{at} {str(labels[at]).replace(' seed ', ' s')}"): {
                 roles.get(to, str(to)): Cell(f"{value:.2f}", n, value)
@@ -310,7 +325,7 @@ def prediction_kl(result: Transfer, *, template: str = LIGHT) -> go.Figure:
     far = sorted(range(1, count + 1), key=lambda at: float(kl[at, 0]))
     of_targets = (
         f"Nearest to the source's answers are those of {labels[far[0]]} (KL"
-        f" {kl[far[0], 0]:.3f}), farthest those of {labels[far[-1]]} ({kl[far[-1], 0]:.3f})."
+        f" {kl[far[0], 0]:.3f}). Farthest are those of {labels[far[-1]]} ({kl[far[-1], 0]:.3f})."
         if count > 1
         else f"From the answers of {labels[1]} to the source's the KL is {kl[1, 0]:.3f}."
     )
@@ -323,6 +338,7 @@ def prediction_kl(result: Transfer, *, template: str = LIGHT) -> go.Figure:
         f" {sum(bool(kl[at, 0] < kl[at, -2]) for at in far)} of {count} unseen targets."
         if result.aligned
         else of_targets,
+        f"The mean over {n} untouched images; 0 means the same answers.",
     )
 
 
@@ -362,6 +378,14 @@ def _matrix(
         showscale=False,
         **colours,
     )
+    few = [[0.0 if 0 < cell.n < FAINT_N else math.nan for cell in row] for row in grid]
+    if not np.isnan(few).all():
+        grey = COLOURS[template]["grid"]
+        figure.add_trace(
+            figure.data[0].to_plotly_json()
+            | {"z": np.array(few), "colorscale": [[0, grey], [1, grey]], "zmid": None}
+            | {"textfont": {"size": 12, "color": COLOURS[template]["text"]}, "hoverinfo": "skip"}
+        )
     return figure.update_layout(
         annotations=[
             {

@@ -240,9 +240,10 @@ def matrices(here: Context, chosen: Choice) -> None:
         found, spec = measured(here, chosen)
         if not found:
             return
+        st.subheader("And on images that both networks know?")
         st.markdown(
-            "Here an image counts only where it qualifies: both networks know it untouched, and"
-            " each is fooled by its own attack. Half of ε is the paper's choice; with the whole"
+            "Here an image counts only where both networks know it and each falls for its own"
+            " attack. Half of ε is the paper's choice; at the whole"
             f" {eps_text(folder.open_model(here.a).eps)} more images usually qualify."
         )
         marked = here.b if here.b in spec.targets.split(",") else ""
@@ -280,15 +281,10 @@ def matrices(here: Context, chosen: Choice) -> None:
         )
 
 
-def study(text: str, command: str) -> None:
+def study(said: list[str], sure: list[str], command: str) -> None:
     """The larger study that is shipped: what it found, and where that comes from."""
     st.subheader("What does a larger study say?")
-    lead, _, details = text.partition(": under ")
-    st.markdown(f"{lead}." if details else lead)
-    if details:
-        parts = f"under {details}".rstrip(".").replace(". Clean", "; clean").split("; ")
-        st.markdown("\n".join(f"- {part[0].upper()}{part[1:]}." for part in parts))
-    st.markdown(
-        "Source: three seeds of two architectures, kept with robustviz; made and printed again by"
-        f" `{command}`."
-    )
+    st.markdown("\n".join(f"- {line}" for line in said))
+    with st.popover("How sure?", type="tertiary", key="sure-study"):
+        st.markdown("\n".join(f"- {line}" for line in sure))
+        st.markdown(f"Kept with robustviz; printed again by `{command}`.")

@@ -109,6 +109,44 @@ def sentence(study: JSON) -> str:
     )
 
 
+def lines(study: JSON) -> tuple[list[str], list[str]]:
+    """What the study found, as short sentences: what a page says, and how sure that is."""
+    protocol, sources = study["protocol"], study["sources"]
+    count, moves, sure = len(sources), dict[str, list[str]](), list[str]()
+    for attack, name in protocol["attacks"].items():
+        mine = [cell for cell in study["cells"] if cell["attack"] == attack]
+        before, label, hard = (shift(mine, control) for control in CONTROLS)
+        moves.setdefault(MOVES[before.verdict], []).append(name)
+        sure += [
+            f"{name}: {each} points against {what}: {each.verdict}."
+            for each, what in (
+                (before, "before"),
+                (label, "the same training on true labels"),
+                (hard, "the same training on hard labels"),
+            )
+        ]
+        for net in _each(mine, "net"):
+            each = shift(_of(mine, net=net), "before")
+            sure.append(f"{name}, sources {net}: {each} points against before: {each.verdict}.")
+    gaps = {name: [each[name] for each in sources] for name in ("clean_acc", "kl_from_witness")}
+    moved = [100 * (each["witness_soft"] - each["before"]) for each in gaps["clean_acc"]]
+    nearer = sum(each["witness_soft"] < each["before"] for each in gaps["kl_from_witness"])
+    return [
+        *(
+            f"On {protocol['label']}, alignment {move} under {' and '.join(names)}."
+            for move, names in moves.items()
+        ),
+        f"{nearer} of {count} sources come closer to the witness; clean accuracy moves by"
+        f" {min(moved):+.1f} to {max(moved):+.1f} points.",
+    ], [
+        "Witnesses share their source's architecture, the networks that are shown the images do"
+        " not.",
+        f"Mean over {count} sources, at ε = {eps_text(protocol['eps'])}.",
+        "Brackets are 95 % t-intervals over the sources.",
+        *sure,
+    ]
+
+
 def markdown(study: JSON) -> str:
     """The study's tables and its sentence, from the JSON alone."""
     protocol, columns = study["protocol"], [NAMES[variant] for variant in VARIANTS]
