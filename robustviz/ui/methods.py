@@ -6,13 +6,19 @@ import streamlit as st
 
 from robustviz.runs.naming import method_label
 from robustviz.views import sketches
+from robustviz.views.screen import COLOURS
+
+WIDEST = 440  # pixels of a sketch
 
 
 def explain(key: str) -> None:
     """The method's sentence and sketch, here."""
     st.markdown(f"**{method_label(key)}.** {sketches.sketch(key).says}")
-    # what `st.html` cleans away is script, not drawings
-    st.html(sketches.svg(key), width="stretch")
+    colour = COLOURS["dark" if st.context.theme.type == "dark" else "light"]["text"]
+    # not as HTML, from which Streamlit cleans drawings away
+    st.container(width=WIDEST).image(
+        sketches.svg(key, colour), width="stretch", alt=sketches.alt(key)
+    )
 
 
 def about(key: str, place: str = "") -> None:

@@ -234,18 +234,19 @@ def alt(key: str) -> str:
     return f"A training step in three drawings: {steps}."
 
 
-def svg(key: str) -> str:
-    """The three drawings as one SVG, in the colour of the text around it."""
+def svg(key: str, colour: str = "currentColor") -> str:
+    """The three drawings as one SVG, text and lines in this colour."""
     panels = "".join(_panel(at * (PANEL + 18), step) for at, step in enumerate(sketch(key).steps))
     arrow = _way("0,0 12,0 1 0", "currentColor")
     between = "".join(
         f'<g transform="translate({at * (PANEL + 18) - 15} 26)">{arrow}</g>' for at in (1, 2)
     )
     return (
-        f'<svg viewBox="0 0 {WIDE} {TALL}" width="100%" role="img" aria-label="{escape(alt(key))}"'
-        f' style="max-width: {WIDE * 4 // 3}px" font-family="inherit" font-size="14"'
-        f' fill="currentColor">{panels}{between}</svg>'
-    )
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDE} {TALL}" width="{WIDE}"'
+        f' height="{TALL}" role="img" aria-label="{escape(alt(key))}" fill="currentColor"'
+        f' font-family="Source Sans, Segoe UI, Helvetica, Arial, sans-serif" font-size="14">'
+        f"{panels}{between}</svg>"
+    ).replace("currentColor", colour)
 
 
 def _panel(x: int, step: Step) -> str:

@@ -43,7 +43,7 @@ def test_a_sketch_is_sound_svg_in_the_text_s_own_colour(key: str) -> None:
     # A's blue and B's orange mean networks; text and lines follow the page, light or dark
     colours = set(re.findall(r"#[0-9A-F]{6}", drawn))
     assert colours <= {sketches.NOISE, sketches.GOOD}
-    lowest = max(float(one.attrib["y"]) for one in root.iter("text"))
+    lowest = max(float(one.attrib["y"]) for one in root.iter("{http://www.w3.org/2000/svg}text"))
     assert lowest < float(root.attrib["viewBox"].split()[3])
 
 

@@ -120,6 +120,7 @@ def first(board: Board, names: Mapping[str, Name], a: str, b: str) -> Screen:
         alt=f"{len(board.scores)} networks: clean accuracy across, kept under attack up.",
         sure=(
             *verdict.sure,
+            f"The attacks: {', '.join(board.attacks)}.",
             f"Up: images of {board.n} that are right under every attack up to the control.",
             "Across: accuracy on all untouched test images that were measured.",
             "Crosses: 95 % intervals over images (Wilson) of one network, not of its method.",

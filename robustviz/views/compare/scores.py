@@ -142,9 +142,7 @@ class Board:
         wanted = self.attacks if reached is None else reached
         if second is None:
             met = [name for name in first.steps if reached is None or name in reached]
-            verdict = held(
-                first.right(reached), attack=_listed(met), eps=first.on.eps if met else 0
-            )
+            verdict = held(first.right(reached), attack=_all(met), eps=first.on.eps if met else 0)
             return _noted(verdict, set(wanted) - set(met), "it")
         shared = [
             ([name for name in found if name in second.found[on]], on)
@@ -160,7 +158,7 @@ class Board:
         verdict = held(
             _right(first.found[on], met),
             _right(second.found[on], met),
-            attack=_listed(met),
+            attack=_all(met),
             eps=on.eps if met else 0,
         )
         return _noted(verdict, set(wanted) - set(met), "both")
@@ -168,6 +166,11 @@ class Board:
 
 def _listed(words: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def _all(attacks: Sequence[str]) -> str:
+    """Attacks in few words."""
+    return f"{attacks[0]} to {attacks[-1]}" if len(attacks) > 2 else _listed(attacks)
 
 
 def _noted(verdict: Verdict, missing: Collection[str], whom: str) -> Verdict:

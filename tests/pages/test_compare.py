@@ -1,0 +1,82 @@
+"""Compare: the scoreboard and its table, and the drawer that A and B are chosen from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+from streamlit.testing.v1 import AppTest
+
+from robustviz.runs import folder as runs
+from robustviz.views.compare import panel
+from tests.pages.conftest import ordinary, sound, words
+
+A, B = "shapes-standard-small-resnet-s0-66d1d3f3", "shapes-pgd-at-small-resnet-s0-89b8cc89"
+
+
+def screen(app: AppTest, at: int = 0) -> dict[str, object]:
+    """What the browser is handed of the first screen."""
+    every = [json.loads(each.proto.json) for each in app.get("bidi_component")]
+    return [each for each in every if "answer" in each][at]
+
+
+def test_the_scoreboard_says_which_holds_and_the_table_has_every_network(visit):
+    app = sound(visit("compare"))
+    data = screen(app)
+    assert data["answer"][-1] == (
+        "B is more robust: it holds 136 of 200 attacked images, A 15. One training seed a side."
+    )
+    assert data["control"]["values"][0] == "none" and data["control"]["start"] == 5
+    table = app.dataframe[0].value
+    shipped = [run for run in runs.all_runs() if run.shipped and run.data_key == "shapes"]
+    assert len(table) == len(shipped) and not table["yours"].any()
+    row = table[table["side"] == "B"].iloc[0]
+    assert (row["kept"], row["of"], row["attacks"], row["hardest"]) == (136, 200, 5, "AutoAttack")
+    assert row["under attack"] == 136 / 200 and row["untouched"] == 979 / 1000
+    assert row["trained at ε"] == row["attacked at ε"] == 8 and row["s an epoch"] > 0
+
+
+def test_the_address_keeps_where_the_control_stands(visit):
+    app = sound(visit("compare", attacks="FGSM", data="digits"))
+    data = screen(app)
+    assert data["control"]["start"] == 1 and "332 of 360" in data["answer"][1]
+
+
+def test_a_network_of_the_user_s_is_there_and_marked(visit):
+    own = runs.home() / "my-trades"
+    shutil.copytree(ordinary("shapes", "trades").path, own)
+    app = sound(visit("compare"))
+    assert ">yours<" in screen(app)["picture"]
+    table = app.dataframe[0].value
+    assert table["yours"].sum() == 1
+
+
+def test_a_click_makes_a_and_the_next_one_b(visit, monkeypatch):
+    app = sound(visit("compare"))
+    assert "it becomes :blue[**A**]" in words(app)
+    here = panel.Context("shapes", A, B, 0)
+    state: dict[str, str] = {}
+    monkeypatch.setattr(panel.st, "session_state", state)
+    monkeypatch.setattr(panel.st, "rerun", lambda: None)
+    panel._take("a", "other", here)
+    assert state == {"a": "other"}
+    panel._take("b", A, here)  # who asks for the other one's network exchanges both
+    assert (state["a"], state["b"]) == (B, A)
+
+
+def test_the_pickers_open_the_scoreboard(visit):
+    app = sound(visit("compare"))
+    app.button(key="board-b").click().run()
+    sound(app)
+    assert "Click a mark: it becomes B." in words(app)
+    assert screen(app, 1)["answer"] == screen(app)["answer"]
+
+
+def test_all_evaluations_are_one_step_deeper(visit):
+    app = sound(visit("compare"))
+    assert len(app.dataframe) == 1
+    app.session_state["more-compare"] = True
+    app.run()
+    assert len(sound(app).dataframe) == 2
+    every = app.dataframe[1].value
+    assert {"FGSM", "PGD-20", "AutoAttack"} <= set(every["attack"]) and len(every) > 100
