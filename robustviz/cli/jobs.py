@@ -23,7 +23,7 @@ def remove(args: argparse.Namespace) -> int:
         if folder.ID.fullmatch(args.run) and path.is_dir()
         else folder.open_run(args.run)
     )
-    if queue.alive(run.status()) and run.status().get("state") == "running":
+    if queue.at_work(run, run.status()):
         raise UserError(f"The run {run.id} is running; stop it first.")
     folder.remove(run)
     return show(args, {"removed": run.id} | about(run), f"{run.id} is removed")

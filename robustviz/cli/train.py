@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from robustviz.cli.terminal import DEVICES, RUN, Command, about, number, say, settings, show
-from robustviz.runs import folder, worker
+from robustviz.runs import folder, queue, worker
 from robustviz.training import world
 from robustviz.types import UserError
 
@@ -26,7 +26,12 @@ def do(args: argparse.Namespace) -> int:
         # What is wrong with data, network or method is said before a run folder exists; the
         # training finds the images in memory.
         check(config, here)
-        run = folder.create(config, name=args.name, folder=Path(args.out) if args.out else None)
+        place = Path(args.out) if args.out else None
+        run = (
+            queue.claim(config, name=args.name, place=place)
+            if here.main
+            else folder.create(config, name=args.name, folder=place)
+        )
     return _train(args, run, here)
 
 

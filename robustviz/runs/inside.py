@@ -285,8 +285,12 @@ class Inside:
             return {**UNKNOWN, "error": "status.json is missing or damaged."}
 
     def set_status(self, **changes: Any) -> None:
-        """Merge `changes` into `status.json`."""
+        """Merge `changes` into `status.json`. Raises UserError where the run was removed: writing
+        would bring its folder back.
+        """
         path = self.path / "status.json"
+        if not (self.path / "config.json").exists():
+            raise UserError(f"The run {self.id} was removed.")
         write_file(path, to_bytes((self.status() if path.exists() else UNKNOWN) | changes))
 
     def wanted(self) -> Want:
@@ -445,7 +449,16 @@ class Inside:
         """
         return held(
             self.path / ".lock",
-            0,
+            2,  # seconds: `is_held` may just be looking
             f"The run {self.id} is being written by another process; wait for it, or stop it"
             " first.",
         )
+
+    def is_held(self) -> bool:
+        """Whether a process holds the run for writing."""
+        path = self.path / ".lock"
+        try:
+            with held(path, 0, "held") if path.exists() else contextlib.nullcontext():
+                return False
+        except UserError as error:
+            return str(error) == "held"

@@ -241,3 +241,53 @@ def test_a_submitted_run_runs_in_a_process_of_its_own_and_hears_a_stop(
             child.wait(timeout=60)
     assert stopped == "stopped" and "stopped in epoch" in (run.path / "log.txt").read_text()
     assert run.load_state() is not None and not (run.path / "control.json").exists()
+
+
+def test_a_training_that_holds_its_run_is_at_work_whatever_the_clock_says(
+    spawned: list[str], tiny: TrainConfig
+) -> None:
+    (run,) = submit(tiny, "one")
+    with run.locked():
+        run.set_status(started=run.status()["started"] - 3600)  # as after a clock that was set
+        assert not queue.alive(run.status()) and run.is_held()
+        queue.sweep()
+        assert states(run) == ["running"]
+        queue.ask(run, "stop")
+    assert not run.is_held()
+    queue.sweep()
+    assert states(run) == ["interrupted"]
+
+
+def test_what_a_process_trains_itself_is_never_taken_by_the_queue(
+    spawned: list[str], tiny: TrainConfig
+) -> None:
+    run = queue.claim(tiny)
+    assert queue.pump() == [] and spawned == []
+    assert run.status()["pid"] == os.getpid() and states(run) == ["running"]
+    run.set_status(state="paused")
+    assert states(queue.claim(tiny)) == ["running"]
+    run.set_status(state="done")
+    assert states(queue.claim(tiny)) == ["done"]
+
+
+def test_a_removed_run_stays_away(spawned: list[str], tiny: TrainConfig) -> None:
+    (run,) = submit(tiny, "one")
+    run.set_status(state="paused")
+    folder.remove(run)
+    for act in (lambda: queue.enqueue(run), lambda: run.set_status(state="done")):
+        with pytest.raises(UserError, match="was removed"):
+            act()
+    assert not run.path.exists()
+
+
+@pytest.mark.skipif(getattr(os, "geteuid", lambda: 0)() == 0, reason="root may write anywhere")
+def test_a_dead_run_that_may_not_be_written_stops_nobody(
+    spawned: list[str], tiny: TrainConfig
+) -> None:
+    one, other = submit(tiny, "one", "other")
+    one.set_status(**dead())
+    one.path.chmod(0o500)
+    try:
+        assert [run.id for run in queue.pump()] == ["other"]
+    finally:
+        one.path.chmod(0o700)
