@@ -284,7 +284,7 @@ def test_a_removed_run_stays_away(spawned: list[str], tiny: TrainConfig) -> None
 def test_a_dead_run_that_may_not_be_written_stops_nobody(
     spawned: list[str], tiny: TrainConfig
 ) -> None:
-    one, other = submit(tiny, "one", "other")
+    one, _ = submit(tiny, "one", "other")
     one.set_status(**dead())
     one.path.chmod(0o500)
     try:
