@@ -1,0 +1,1 @@
+"""Why can robustness cost accuracy?"""

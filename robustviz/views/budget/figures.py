@@ -1,0 +1,75 @@
+"""The figure below the Budget page's first screen: each network attacked with its own ε too."""
+
+from __future__ import annotations
+
+import numpy as np
+import plotly.graph_objects as go
+
+from robustviz.stats import wilson
+from robustviz.types import eps_text
+from robustviz.views.budget.result import Family
+from robustviz.views.theme import COLOURS, LIGHT, blank, finish
+
+
+def budget(result: Family, *, template: str = LIGHT) -> go.Figure:
+    """Accuracy against the ε of the training: untouched, under the data's usual ε, and under each
+    network's own; a marker a network with its 95 % interval, a line through the means of seeds.
+    """
+    meta, colour = result.meta, COLOURS[template]
+    usual = eps_text(meta["usual"])
+    figure = blank(
+        template,
+        "Attacked with its own ε, every network looks worse as ε grows",
+        "The attack grows with the training: this line must fall",
+        xaxis={
+            "title": "ε in training",
+            "tickvals": 255 * np.unique(result.eps),
+            "ticktext": [eps_text(eps) if eps else "0" for eps in np.unique(result.eps)],
+        },
+        yaxis={"title": "test images right", "tickformat": ".0%", "range": [0, 1.02]},
+    )
+    lines = (
+        ("untouched", result.clean_k, "solid", "circle", "text"),
+        (f"attacked with {usual}", result.usual_k, "dash", "circle-open", "text"),
+        ("attacked with its own ε", result.own_k, "dot", "x", "faint"),
+    )
+    for name, counts, dash, symbol, tone in lines:
+        radii, share = result.mean(counts)
+        figure.add_scatter(
+            x=255 * radii,
+            y=share,
+            mode="lines",
+            line={"color": colour[tone], "dash": dash, "width": 2},
+            name=name,
+            hoverinfo="skip",
+        )
+        there = counts >= 0
+        ends = np.array([wilson(int(k), int(n)) for k, n in zip(counts, result.n, strict=True)])
+        share = counts / result.n
+        figure.add_scatter(
+            x=255 * result.eps[there],
+            y=share[there],
+            mode="markers",
+            marker={"color": colour[tone], "symbol": symbol, "size": 9},
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": (ends[:, 1] - share)[there],
+                "arrayminus": (share - ends[:, 0])[there],
+                "color": colour[tone],
+                "thickness": 1,
+            },
+            customdata=np.stack([result.seed, counts, result.n], 1)[there],
+            hovertemplate="seed %{customdata[0]}: %{customdata[1]} of %{customdata[2]}"
+            f"<extra>{name}</extra>",
+            name=name,
+            showlegend=False,
+        )
+    return finish(
+        figure,
+        "Accuracy against the budget of the training, three lines.",
+        meta,
+        "Its own ε asks more of every next network. One ε for all shows the trade-off.",
+        sure=f"{meta['attack']}; bars are 95 % intervals over test images, lines are means of"
+        " seeds. The ordinary network stands at ε = 0, where its own attack does nothing.",
+    )

@@ -1,0 +1,293 @@
+"""The Budget page's first screen: what more budget in training did to networks, and beside it two
+blobs of points on which it can be seen why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from robustviz.stats import Floats, Ints, wilson
+from robustviz.types import eps_text
+from robustviz.views.budget.result import Balls, Family
+from robustviz.views.drawing import Plot
+from robustviz.views.screen import Control, Screen
+
+CLASSES = ("light-dark(#00805C, #2CC295)", "light-dark(#A8507F, #DE95C0)")
+DASH = "2 6"
+SHARES = tuple((share / 100, f"{share} %") for share in (0, 50, 100))
+
+
+def first(found: Family, blobs: Balls) -> Screen:
+    """The whole screen; its control is the radius of the squares."""
+    names = [f"{eps:g}" for eps in blobs.eps]
+    plane, moves = _plane(blobs)
+    curve, more = _curve(blobs)
+    half = "width:min({}px,100%);margin:0"
+    return Screen(
+        answer=[answer(blobs, at) for at in range(len(names))],
+        picture=f'<div class="tiles" style="gap:1.6rem"><figure style="{half.format(500)}">'
+        f'<p class="above">Trained with more and more ε: {_name(found)}, {_seeds(found)}</p>'
+        f"{_family(found)}"
+        f'<figcaption>{lesson(found)}</figcaption></figure><figure style="{half.format(640)}">'
+        '<p class="above">Two classes of points. A square: what an attack may reach</p>'
+        f"{plane}{curve}</figure></div>",
+        alt=f"Left: {lesson(found)} Right: 60 points of two classes in squares that grow, the"
+        " boundary that a network learns, and the share of fresh points that it gets right.",
+        sure=protocol(found, blobs),
+        control=Control("ε of the squares", names, _start(blobs), "squares"),
+        moves=moves | more,
+    )
+
+
+def _start(blobs: Balls) -> int:
+    """The first radius at which clean accuracy falls, else the last."""
+    return next((at for at in range(len(blobs.eps)) if _fell(blobs, at)), len(blobs.eps) - 1)
+
+
+def _fell(blobs: Balls, at: int) -> bool:
+    """Whether the first network's clean accuracy is below that without squares, their 95 %
+    intervals apart.
+    """
+    n, now, bare = (int(each) for each in (blobs.meta["n"], *blobs.clean_k[[at, 0], 0]))
+    return wilson(now, n)[1] < wilson(bare, n)[0]
+
+
+def answer(blobs: Balls, at: int) -> str:
+    """What happens at one radius."""
+    n, right = blobs.meta["n"], int(blobs.clean_k[at, 0])
+    share, meeting = f"{right:,} of {n:,}", int(blobs.meeting[at])
+    if not blobs.eps[at]:
+        return f"Without squares the network learns the gap: {share} fresh points are right."
+    if not meeting:
+        return (
+            f"No squares of the two classes overlap, so robustness need cost nothing: {share} fresh"
+            " points are right."
+        )
+    return (
+        f"{meeting} of {len(blobs.y)} squares overlap one of the other class: no network can hold"
+        f" them all. Clean accuracy {'falls to' if _fell(blobs, at) else 'is still'} {share}."
+    )
+
+
+def lesson(found: Family) -> str:
+    """What the networks of a data set say, whatever it is."""
+    costs = costly(found)
+    if not len(costs):
+        return f"No difference in clean accuracy is shown at any ε. {apart(found)}"
+    return (
+        f"With ε = {eps_text(costs[0])} or more, every network is worse on untouched images than"
+        f" each ordinary one. {apart(found)}"
+    )
+
+
+def costly(found: Family) -> Floats:
+    """The radii from which on every network that is larger has clean accuracy below every ordinary
+    one's, their 95 % intervals apart.
+    """
+    ends = np.array([wilson(int(k), int(n)) for k, n in zip(found.clean_k, found.n, strict=True)])
+    floor = ends[found.eps == 0, 0].min(initial=1)
+    below = [
+        eps
+        for eps in np.unique(found.eps)
+        if (found.eps == 0).any() and (ends[found.eps >= eps, 1] < floor).all()
+    ]
+    return np.array(below)
+
+
+def apart(found: Family) -> str:
+    """Whether squares overlap on the data's own images: where not, a cost is one of learning."""
+    half, largest = found.meta["apart"] / 2, float(found.eps.max())
+    if half >= largest:
+        return (
+            f"Balls around its images overlap only from ε = {eps_text(half)} on. So no loss is"
+            " demanded here: training lost it."
+            if len(costly(found))
+            else f"Balls around its images overlap only from ε = {eps_text(half)} on."
+        )
+    return f"Balls around its own images overlap from ε = {eps_text(half)} on."
+
+
+def unlearned(found: Family) -> str:
+    """The networks that learned nothing, or an empty text."""
+    lost = ~found.learned
+    said = [
+        f"{eps_text(eps)}, seed {seed}: {k} of {n} right, guessing is right on"
+        f" {n // found.meta['classes']}"
+        for eps, seed, k, n in zip(
+            found.eps[lost], found.seed[lost], found.clean_k[lost], found.n[lost], strict=True
+        )
+    ]
+    return f"Learned nothing: {'; '.join(said)}." if said else ""
+
+
+def protocol(found: Family, blobs: Balls) -> list[str]:
+    """How sure the screen is: the networks first, then the points."""
+    meta = found.meta
+    bare = int((found.usual_k < 0).sum())
+    low, high = blobs.clean_k[-1].min(), blobs.clean_k[-1].max()
+    return [
+        f"Left: every network meets the same attack, {meta['attack']} with"
+        f" {eps_text(meta['usual'])}. An attack gives an upper bound on robustness.",
+        f"For each ε {_seeds(found)}. Dots are networks; lines are their means.",
+        f"The same {int(found.n.max()):,} test images for all. A cost counts only where 95 %"
+        " intervals of every pair are apart.",
+        *[said for said in [unlearned(found)] if said],
+        *([f"{bare} of {len(found.n)} networks were not attacked with that ε."] * bool(bare)),
+        f"Nearest two of {meta['trained_on']:,} training images of different classes:"
+        f" {eps_text(meta['apart'])} apart in their largest pixel.",
+        f"Right: PGD-AT on {len(blobs.y)} points, {blobs.meta['n']:,} fresh ones,"
+        f" {blobs.meta['attack']} at each ε. The boundary is seed 0's.",
+        f"The curves are means of {blobs.meta['seeds']} seeds. At the largest ε they are right on"
+        f" {low} to {high} points.",
+    ]
+
+
+def _name(found: Family) -> str:
+    return f"PGD-AT on {found.meta['data'].replace('_', ' ')}"
+
+
+def _seeds(found: Family) -> str:
+    """How many networks each ε has."""
+    each = [int((found.eps == eps).sum()) for eps in np.unique(found.eps)]
+    count = f"{min(each)}" if min(each) == max(each) else f"{min(each)} to {max(each)}"
+    return f"{count} seed{'s' * (max(each) > 1)}"
+
+
+def _level(eps: float) -> str:
+    level = eps * 255
+    return f"{round(level)}" if abs(level - round(level)) < 1e-3 else f"{eps:.3g}"
+
+
+def _family(found: Family) -> str:
+    """Clean accuracy and that under the usual attack against the ε of the training."""
+    radii, usual = np.unique(found.eps), found.meta["usual"]
+    grey = all(_level(eps).isdecimal() for eps in radii)
+    plot = Plot(
+        500,
+        340,
+        (0, float(radii.max())),
+        (0, 1),
+        f"ε in training{', of 255' if grey else ''} (dashed line: ε of the attack)",
+        "test images right",
+        [(eps, _level(eps)) for eps in radii],
+        SHARES,
+        left=70,
+        right=24,
+    )
+    plot.upright(usual)
+    for counts, hollow in ((found.clean_k, False), (found.usual_k, True)):
+        plot.line(*(each.tolist() for each in found.mean(counts)), dash=DASH if hollow else "")
+        for eps, k, n in zip(found.eps, counts, found.n, strict=True):
+            if k >= 0:
+                plot.dot(eps, k / n, radius=4, hollow=hollow)
+    middle = len(radii) // 2 - 1
+    plot.text(radii[middle], found.mean(found.clean_k)[1][middle], "untouched", shift=(0, 24))
+    last = found.eps[found.learned & (found.usual_k >= 0)].max()
+    share = dict(zip(*found.mean(found.usual_k), strict=True))[last]
+    said = f"attacked with {_level(usual)}{'/255' if grey else ''}"
+    plot.text(last, share, said, anchor="end", shift=(24 * (last < radii[-1]), 46))
+    if not found.learned.all():
+        plot.text(radii[-1], 0.03, "learned nothing", anchor="end", shift=(-12, 0))
+    return plot.html()
+
+
+def _plane(blobs: Balls) -> tuple[str, dict[str, tuple[str, list[str]]]]:
+    """The points in their squares, and the network's boundary."""
+    low, high, down, up = blobs.meta["window"]
+    plot = Plot(640, 288, (low, high), (down, up), left=4, right=4, top=4)
+    moves: dict[str, tuple[str, list[str]]] = {}
+    over = np.asarray(blobs.nearest[None] < 2 * blobs.eps[:, None])
+    for side, colour in enumerate(CLASSES):
+        name = f"squares{side}"
+        mine = blobs.y == side
+        moves[name] = "d", [_squares(plot, blobs.x[mine], eps) for eps in blobs.eps]
+        moves[f"{name}-over"] = (
+            "d",
+            [
+                _squares(plot, blobs.x[mine & now], eps)
+                for now, eps in zip(over, blobs.eps, strict=True)
+            ],
+        )
+        plot.parts += [
+            f'<path data-move="{name}" style="fill:{colour};opacity:.13"/>',
+            f'<path data-move="{name}-over" fill="none" style="stroke:{colour};stroke-width:2"/>',
+        ]
+    moves["edge"] = "d", [" ".join(_edge(plot, blobs, at)) for at in range(len(blobs.eps))]
+    plot.parts.append('<path data-move="edge" fill="none" stroke="var(--text)" stroke-width="3"/>')
+    for (x, y), side in zip(blobs.x, blobs.y, strict=True):
+        at = plot.px(float(x)), plot.py(float(y))
+        plot.parts.append(
+            f'<circle cx="{at[0]}" cy="{at[1]}" r="4" style="fill:{CLASSES[1]}"/>'
+            if side
+            else f'<path d="M{at[0]} {at[1] - 5}l5 9h-10z" style="fill:{CLASSES[0]}"/>'
+        )
+    size = f'viewBox="0 0 {plot.width} {plot.height}" width="{plot.width}"'
+    return (
+        f'<svg {size} style="overflow:hidden" aria-hidden="true">{"".join(plot.parts)}</svg>',
+        moves,
+    )
+
+
+def _squares(plot: Plot, points: Floats, eps: float) -> str:
+    """One path for the squares of radius ε around points (P,2)."""
+    if not eps:
+        return ""
+    side = plot.px(2 * eps) - plot.px(0)
+    corners = [(plot.px(float(x - eps)), plot.py(float(y + eps))) for x, y in points]
+    return "".join(f"M{x:.1f} {y:.1f}h{side:.1f}v{side:.1f}h{-side:.1f}z" for x, y in corners)
+
+
+def _edge(plot: Plot, blobs: Balls, at: int) -> Iterator[str]:
+    """The line on which a network's answer is 0, cell by cell of its grid."""
+    z = blobs.logit[at].astype(float)
+    low, high, down, up = blobs.meta["window"]
+    rows, columns = z.shape
+    across, along = np.linspace(low, high, columns), np.linspace(down, up, rows)
+    positive = z > 0
+    mixed = (
+        positive[:-1, :-1].astype(int) + positive[1:, :-1] + positive[:-1, 1:] + positive[1:, 1:]
+    ) % 4
+    for row, column in np.argwhere(mixed):
+        corners = [(row, column), (row, column + 1), (row + 1, column + 1), (row + 1, column)]
+        ends = []
+        for (r, c), (s, d) in zip(corners, [*corners[1:], corners[0]], strict=True):
+            if positive[r, c] != positive[s, d]:
+                part = z[r, c] / (z[r, c] - z[s, d])
+                x = across[c] + part * (across[d] - across[c])
+                y = along[r] + part * (along[s] - along[r])
+                ends.append(f"{plot.px(x):.1f} {plot.py(y):.1f}")
+        for start, stop in zip(ends[::2], ends[1::2], strict=True):
+            yield f"M{start}L{stop}"
+
+
+def _curve(blobs: Balls) -> tuple[str, dict[str, tuple[str, list[str]]]]:
+    """How many fresh points are right, untouched and attacked, at every radius."""
+    eps, n = [float(each) for each in blobs.eps], blobs.meta["n"]
+    plot = Plot(
+        640,
+        140,
+        (0, eps[-1]),
+        (0.5, 1),
+        "",
+        "",
+        [(each, f"{each:g}") for each in eps],
+        SHARES[1:],
+        right=24,
+    )
+    names: dict[str, Ints] = {"clean": blobs.clean_k, "held": blobs.held_k}
+    moves: dict[str, tuple[str, list[str]]] = {}
+    if blobs.first < len(eps):
+        start = eps[blobs.first]
+        plot.band([start, eps[-1]], [0.5, 0.5], [1, 1], "faint")
+        plot.text(start, 0.5, "squares of the two classes overlap", shift=(8, -8))
+    for name, counts in names.items():
+        share, hollow = counts.mean(axis=1) / n, name == "held"
+        plot.line(eps, share, dash=DASH if hollow else "")
+        plot.dot(0, float(share[0]), radius=7, hollow=hollow, move=name)
+        moves[f"{name}-cx"] = "cx", [str(plot.px(each)) for each in eps]
+        moves[f"{name}-cy"] = "cy", [str(plot.py(float(each))) for each in share]
+        middle = len(eps) * 2 // 3
+        plot.text(eps[middle], share[middle], "attacked" if hollow else "untouched", shift=(0, 20))
+    return plot.html(), moves

@@ -1,0 +1,134 @@
+"""What does a larger budget in training cost? `python -m robustviz.views.budget.study` measures it.
+
+Every PGD-AT network of the budget family, and the ordinary one as ε = 0, is attacked with its own ε
+(its evaluation has that) and with the data set's usual ε, which is the same for all. What was
+measured is kept by run id: networks whose weights are not here any more stay in the file. Beside
+them stands what two blobs of points say (`probe`).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+
+from robustviz import data, paths
+from robustviz.attacks import PGD
+from robustviz.runs import folder
+from robustviz.runs.naming import unusual
+from robustviz.training.evaluate import count_right
+from robustviz.training.evaluation import Evaluation
+from robustviz.types import JSON
+from robustviz.views.budget.probe import balls
+from robustviz.views.budget.result import BALLS, FILE
+from robustviz.views.measure import images_of, net_of
+
+DATA, METHODS = ("shapes", "digits"), ("standard", "pgd_at")
+STEPS = 20
+SEEDS = paths.ROOT / "checkpoints" / "seeds"
+
+
+def measure() -> None:
+    """Measure what is not in the file yet, and write it after each network."""
+    known: JSON = folder.read_json(FILE) if FILE.exists() else {}
+    cells: JSON = {each["run"]: each for each in known.get("cells", [])}
+    about = {key: known.get("about", {}).get(key) or _about(key) for key in DATA}
+    for cell, run in _family():
+        if cell["usual_k"] is None:
+            cell["usual_k"] = cells.get(cell["run"], {}).get("usual_k")
+        if cell["usual_k"] is None and run:
+            split, attack = images_of(run), PGD(steps=STEPS, eps=usual(cell["data"]))
+            cell["usual_k"] = int(count_right(net_of(run), split.x, split.y, attack).sum())
+            print(cell, file=sys.stderr, flush=True)
+        cells[cell["run"]] = cell
+        _write(about, cells)
+
+
+def _about(key: str) -> JSON:
+    """What is said of a data set: among it the smallest ℓ∞ distance of two training images of
+    different classes, as Yang et al. 2020 (arXiv 2003.02460) measured it.
+    """
+    source = data.source(key)
+    split = data.load(source, "train")
+    few = split.take(cast("int", source.recipe["n_train"]) or len(split))
+    flat, nearest = few.x.flatten(1), float("inf")
+    for block, y in zip(flat.split(200), few.y.split(200), strict=True):
+        apart = torch.cdist(block, flat, p=float("inf")).masked_fill(y[:, None] == few.y, torch.inf)
+        nearest = min(nearest, float(apart.min()))
+    return {
+        "usual": usual(key),
+        "label": source.label,
+        "classes": len(split.classes),
+        "apart": nearest,
+        "trained_on": len(few),
+    }
+
+
+def usual(key: str) -> float:
+    """The ε that a data set's networks are trained and attacked with unless somebody says
+    otherwise.
+    """
+    return data.source(key).default_eps
+
+
+def _family() -> Iterator[tuple[JSON, folder.Run | None]]:
+    """The networks: of each what its evaluation says, and its run where the weights are here."""
+    found: dict[str, tuple[JSON, folder.Run | None]] = {}
+    for path in sorted(SEEDS.glob("*.json")):
+        content = folder.read_json(path)
+        every = [Evaluation.from_json(each) for each in content["evaluations"]]
+        if cell := _cell(path.stem, content["config"], every):
+            found[path.stem] = cell, None
+    for run in folder.all_runs():
+        plain = all(part.startswith("ε ") for part in unusual(run))
+        if plain and (cell := _cell(run.id, run.config.to_json(), run.evaluations())):
+            found[run.id] = cell, run
+    return iter(found.values())
+
+
+def _cell(name: str, config: JSON, evaluations: list[Evaluation]) -> JSON | None:
+    """One network's counts; None where it is not of the family or not evaluated."""
+    key, method = config["data"]["key"], config["method"]["key"]
+    if key not in DATA or method not in METHODS or config["net"] != "small_resnet":
+        return None
+    eps = config["eps"] if config["eps"] is not None else usual(key)
+    whole = [
+        one
+        for one in evaluations
+        if one.printed == f"PGD-{STEPS}" and (one.eps, one.seed, one.split) == (eps, 0, "test")
+    ]
+    if not whole:
+        return None
+    one: Any = max(whole, key=lambda each: each.n)
+    return {
+        "run": name,
+        "data": key,
+        "eps": eps if method == "pgd_at" else 0.0,
+        "seed": config["seed"],
+        "n": one.n,
+        "clean_k": one.clean_k,
+        "own_k": one.robust_k if method == "pgd_at" else one.clean_k,
+        "usual_k": one.robust_k if abs(eps - usual(key)) < 1e-9 else None,
+    }
+
+
+def _write(about: JSON, cells: JSON) -> None:
+    rows = sorted(cells.values(), key=lambda each: (each["data"], each["eps"], each["seed"]))
+    command = "python -m robustviz.views.budget.study"
+    head = json.dumps({"command": command, "attack": f"PGD-{STEPS}", "about": about}, indent=1)
+    lines = ",\n  ".join(json.dumps(row, separators=(",", ":")) for row in rows)
+    folder.write_file(FILE, f'{head[:-2]},\n "cells": [\n  {lines}\n ]\n}}\n'.encode())
+
+
+def main() -> int:
+    """Measure the networks and the blobs."""
+    measure()
+    folder.write_file(BALLS, balls().to_npz())
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
