@@ -8,6 +8,8 @@ from robustviz.views.paint import panel as paint
 from robustviz.views.quadrants import panel as quadrants
 
 here = header.open(attention.QUESTION)
+if "quadrant" in st.query_params:  # a guess was sent here: show it
+    st.session_state.setdefault("more-attention", True)
 
 
 @shell.fragment

@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import re
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from robustviz.views.attention.maps import PACKAGE, class_maps, random_nets
 from robustviz.views.attention.overlap import road_scores
 from robustviz.views.attention.result import Attention
 from robustviz.views.measure import image_of, images_of, net_of
+from robustviz.views.screen import wordy
 
 # ROAD's package hands tensors to NumPy. Silenced here and not there: `warnings.catch_warnings` is
 # felt by every thread of the app.
@@ -256,7 +258,7 @@ def test_road_tells_a_trained_network_from_a_random_one_and_repeats(run) -> None
     said = figures.road(one).layout.meta["sentence"]
     assert "not told apart from" in said and "inf" not in said and "nan" not in said
     none = dataclasses.replace(found, score=np.full((3, 6), -0.001))
-    assert "random weights 0.00," in figures.road(none).layout.meta["sentence"]
+    assert "Random weights give 0.00." in figures.road(none).layout.meta["sentence"]
 
 
 def test_road_is_high_where_the_map_is_the_reason() -> None:
@@ -297,7 +299,7 @@ def test_the_maps_figure_has_one_scale_for_two_maps_and_a_middle_at_zero(found) 
         f"**{found.drift:.2f}**" in said
         and f"{found.control.mean():.2f}".replace("-", "−") in said
         and said in figure.layout.meta["alt"]
-        and "4×4 cells" in said
+        and "4×4 cells" in figure.layout.meta["sure"]
     )
 
 
@@ -309,8 +311,11 @@ def test_the_maps_figure_has_one_scale_for_two_maps_and_a_middle_at_zero(found) 
         ({"probs_adv": "probs"}, "it holds"),
         ({"heat_adv": np.ones((4, 4))}, "no rank correlation"),
         ({"control": np.array([np.nan])}, "with random weights the map is constant"),
-        ({"control": np.array([0.5])}, "rank correlation with the clean one is 0.50"),
-        ({"heat_adv": "heat"}, "stays in"),
+        (
+            {"control": np.array([0.5])},
+            "(a network) its rank correlation with the clean map is 0.50",
+        ),
+        ({"heat_adv": "heat"}, "stays where it was"),
     ],
 )
 def test_the_maps_sentence_is_right_at_the_edges(found, changes, says) -> None:
@@ -320,6 +325,7 @@ def test_the_maps_sentence_is_right_at_the_edges(found, changes, says) -> None:
     }
     said = figures.attention(dataclasses.replace(found, **changes)).layout.meta["sentence"]
     assert says in said and "nan" not in said
+    assert not wordy(re.sub(r"\b\d \(", "digit (", said)), "a digit is a class here, no number"
 
 
 def test_a_constant_map_is_a_sentence_and_its_budget_is_still_drawn(run, monkeypatch) -> None:

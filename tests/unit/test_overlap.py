@@ -23,6 +23,7 @@ from robustviz.types import UserError
 from robustviz.views.attention.overlap import overlaps
 from robustviz.views.attention.result import Overlap
 from robustviz.views.measure import images_of, net_of
+from robustviz.views.screen import wordy
 
 SPEC = OverlapSpec(n=30, steps=3)
 
@@ -129,14 +130,15 @@ def test_the_figure_says_higher_only_where_the_interval_says_so(run) -> None:
     said = figure.layout.meta["sentence"]
     assert (
         "IoU of the mask +0.10" in said
-        and ", higher; pointing game +0.00" in said
-        and said.count("not decided") == 2
+        and "]: higher.  \npointing game +0.00" in said
+        and said.count("no difference shown") == 2
+        and not wordy(said)
     )
     assert (
         len(figure.data) == 7
         and len(figure.to_json()) < 400 * 1024
-        and "PGD-3" in said
-        and "n = 30" in said
+        and "PGD-3" in figure.layout.meta["sure"]
+        and "n = 30" in figure.layout.meta["sure"]
     )
     one = dataclasses.replace(
         found,

@@ -22,9 +22,11 @@ from robustviz.runs.naming import unusual
 from robustviz.types import UserError
 from robustviz.views.measure import images_of, net_of
 from robustviz.views.paint.result import Painted
+from robustviz.views.screen import wordy
 
 # `probes.painted` itself is the function
 ROOM = importlib.import_module("robustviz.views.paint.probe")
+TEXT = importlib.import_module("robustviz.views.paint.result")
 
 
 def shipped(method: str) -> folder.Run:
@@ -57,8 +59,8 @@ def test_a_mask_comes_back_from_its_text_which_fits_an_address(
     rows: int, columns: int, length: int
 ) -> None:
     cells = np.random.default_rng(rows).random((rows, columns)) < 0.4
-    text = ROOM.to_text(cells)
-    assert len(text) == length <= 256 and np.array_equal(ROOM.from_text(text, rows, columns), cells)
+    text = TEXT.to_text(cells)
+    assert len(text) == length <= 256 and np.array_equal(TEXT.from_text(text, rows, columns), cells)
     # one bit at a time
     bits = "".join("1" if cell else "0" for cell in cells.flatten()).ljust(
         -(-rows * columns // 8) * 8, "0"
@@ -85,18 +87,18 @@ def test_any_other_text_is_refused_in_a_sentence(text: str) -> None:
     with pytest.raises(
         UserError, match="must be 11 characters of base64url, or one of all, none, centre"
     ):
-        ROOM.from_text(text, 8, 8)
+        TEXT.from_text(text, 8, 8)
 
 
 def test_large_images_are_painted_in_blocks() -> None:
-    assert [ROOM.grid(*size) for size in ((8, 8), (32, 32), (33, 20), (64, 64), (224, 160))] == [
+    assert [TEXT.grid(*size) for size in ((8, 8), (32, 32), (33, 20), (64, 64), (224, 160))] == [
         (8, 8, 1), (32, 32, 1), (17, 10, 2), (32, 32, 2), (32, 23, 7),
     ]  # fmt: skip
 
 
 def test_a_block_is_allowed_or_forbidden_as_a_whole(run, monkeypatch) -> None:
-    monkeypatch.setattr(ROOM, "CELLS", 3)  # 8 pixels in cells of 3, 3 and 2
-    found = painted(run, mask=ROOM.to_text(np.array([[1, 0, 0], [0, 0, 0], [0, 0, 1]], bool)))
+    monkeypatch.setattr(TEXT, "CELLS", 3)  # 8 pixels in cells of 3, 3 and 2
+    found = painted(run, mask=TEXT.to_text(np.array([[1, 0, 0], [0, 0, 0], [0, 0, 1]], bool)))
     expected = np.zeros((8, 8), bool)
     expected[:3, :3] = expected[6:, 6:] = True
     assert np.array_equal(found.mask, expected) and ROOM.cells_of(
@@ -266,7 +268,7 @@ def made(
     [
         (
             made(1, 2, 0),
-            "4 of 16 pixels (25%) may change by 8/255, the others not at all.",
+            "4 of 16 pixels (25%) may change by 8/255. The others may not change at all.",
             (
                 "dog (80%) → owl (80%): this model was fooled. 8/255 on every pixel fools it, too"
                 " (cat, 80%)."
@@ -274,7 +276,7 @@ def made(
         ),
         (
             made(1, 1, 0, low=2 / 255),
-            "4 of 16 pixels (25%) may change by 8/255, the others by 2/255.",
+            "4 of 16 pixels (25%) may change by 8/255. The others may change by 2/255.",
             (
                 "dog (80%) → dog (80%): it holds against this attack. But 8/255 on every pixel"
                 " would have fooled it (cat, 80%)."
@@ -292,7 +294,7 @@ def made(
             made(1, 2, 1),
             "",
             (
-                "The same PGD with 8/255 on every pixel missed that (dog, 80%); what fools with a"
+                "The same PGD with 8/255 on every pixel missed that (dog, 80%). What fools with a"
                 " smaller budget counts there as well."
             ),
         ),
@@ -306,7 +308,7 @@ def made(
         ),
         (
             made(1, 1, 0, share=0),
-            "0 of 16 pixels (0%) may change by 8/255, the others not at all.",
+            "0 of 16 pixels (0%) may change by 8/255. The others may not change at all.",
             "Nothing can happen: dog (80%) → dog (80%). But",
         ),
         (
@@ -314,10 +316,14 @@ def made(
             "16 of 16 pixels (100%) may change by 8/255.",
             "That is the same budget everywhere, the attacker of every robust number.",
         ),
-        (made(1, 1, 1, low=8 / 255), "the others by 8/255.", "That is the same budget everywhere"),
+        (
+            made(1, 1, 1, low=8 / 255),
+            "The others may change by 8/255.",
+            "That is the same budget everywhere",
+        ),
         (
             made(1, 1, 1, eps=0.0),
-            "may change by 0/255, the others not at all.",
+            "may change by 0/255. The others may not change at all.",
             "Nothing can happen",
         ),
     ],
@@ -325,6 +331,7 @@ def made(
 def test_every_case_has_its_sentence(found: Painted, budget: str, outcome: str) -> None:
     assert budget in found.meta["budget"] and outcome in found.meta["outcome"]
     said = figures.painted(found).layout.meta["sentence"]
+    assert not wordy(said)
     assert found.meta["outcome"] in said and said.count(found.meta["budget"]) == 1
     assert ("Holding here is no robustness" in said) == (not found.uniform)
 

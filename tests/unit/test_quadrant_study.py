@@ -15,9 +15,10 @@ from scipy import stats
 from robustviz import cam, figures
 from robustviz.methods import PART, PGDAT
 from robustviz.runs.folder import all_runs, read_json
+from robustviz.runs.naming import unusual
 from robustviz.training.config import TrainConfig
 from robustviz.types import Batch, UserError
-from robustviz.views.quadrants import study as quadrant_study
+from robustviz.views.quadrants import panel as quadrants_panel, study as quadrant_study
 from robustviz.views.quadrants.result import Quadrants
 from robustviz.views.quadrants.study import (
     PLACES,
@@ -27,9 +28,11 @@ from robustviz.views.quadrants.study import (
     main,
     markdown,
     measure,
+    read,
     result_of,
     sentence,
 )
+from robustviz.views.screen import wordy
 
 # The rules.
 
@@ -216,7 +219,7 @@ def test_one_seed_decides_nothing(study) -> None:
     figure = figures.quadrants(result, picked="upper-right")
     assert (
         "inf" not in figure.to_json().lower()
-        and "+4.0 points ahead under attack: not decided" in figure.layout.meta["sentence"]
+        and "+4.0 points ahead under attack: no difference shown" in figure.layout.meta["sentence"]
     )
 
 
@@ -230,7 +233,36 @@ def test_ties_are_said_as_ties(study) -> None:
     for cell in study["cells"]:
         cell["clean_k"], cell["robust_k"] = 160, 80
     said = sentence(result_of(study))
-    assert said.count("The others are 0.0 points below: not decided.") == 2
+    assert said.count("The others are 0.0 points below: no difference shown.") == 2
+
+
+def test_the_full_radius_is_told_apart_from_the_shipped_network() -> None:
+    result = result_of(read())
+    said, seed = sentence(result), result.meta["seeds"].index(0)
+    at = result.names.index("full")
+    means, ones = (
+        tuple(f"{100 * value:.1f} %" for value in pair)
+        for pair in (
+            (result.clean[at].mean(), result.robust[at].mean()),
+            (result.clean[at, seed], result.robust[at, seed]),
+        )
+    )
+    assert "a mean of {} clean and {} under attack".format(*means) in said
+    assert "Seed 0 alone reaches {} and {}. The shipped PGD-AT shares".format(*ones) in said
+    shipped = next(
+        run
+        for run in all_runs()
+        if run.shipped
+        and run.data_key == "shapes"
+        and run.method_key == "pgd_at"
+        and run.architecture == "small_resnet"
+        and run.info["seed"] == 0
+        and not unusual(run)
+    )
+    own = dataclasses.replace(Study().config("full", 0), select="robust", snapshots=2)
+    assert shipped.config == own, "it differs in the epoch that is kept, and in nothing else"
+    picked = figures.quadrants(result, picked="lower-left").layout.meta["sentence"]
+    assert not wordy(picked) and not wordy(quadrants_panel._paper(result.meta))
 
 
 # What is shown.
@@ -259,7 +291,7 @@ def test_the_figure_speaks_of_the_pick_first(study) -> None:
     assert (
         said.startswith("You picked lower left: PGD-20 accuracy 42.5 % [")
         and "The best, upper left, is +5.0 [" in said
-        and "not decided" in said
+        and "no difference shown" in said
     )
     assert (
         said.endswith(result.meta["summary"])

@@ -88,11 +88,7 @@ def _maps_sentence(result: Attention) -> str:
     held = "it holds against this attack" if after == result.y else "this model was fooled"
     wrong = f"wrong already without an attack, it is a {names[result.y]}"
     verdict = held if before == result.y else wrong
-    sentences = [
-        f"{moved} at ε = {eps_text(result.eps)}: {verdict}."
-        if result.eps
-        else f"{moved}: nothing may change at ε = 0."
-    ]
+    sentences = [f"{moved}: {verdict}." if result.eps else f"{moved}: nothing may change at ε = 0."]
     if meta["cam"] == "eigen_cam":
         sentences.append("EigenCAM asks for no class, and its sign means nothing.")
     elif result.label_adv != result.label:
@@ -111,7 +107,7 @@ def _change_sentence(result: Attention) -> str:
         for heat in (result.heat, result.heat_adv)
     )
     ways = [
-        f"{far} {unit}{'s' * (far > 1)}"
+        f"{far} {unit}" + ("s" if far > 1 else "")
         for far, unit in zip(np.abs(now - was), ("row", "column"), strict=True)
         if far
     ]
@@ -145,8 +141,8 @@ def _sure(result: Attention) -> str:
     return (
         f"A map is evidence, not proof, and this is one image.{spread}"
         f" {METHODS[meta['cam']]}, {'×'.join(map(str, result.heat.shape))} cells, map of the"
-        f" {meta['of']} class. PGD-{meta['steps']}, seed {meta['seed']}, test image"
-        f" {meta['index']}."
+        f" {meta['of']} class. PGD-{meta['steps']} at ε = {eps_text(result.eps)}, seed"
+        f" {meta['seed']}, test image {meta['index']}."
     )
 
 

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from robustviz import attacks, nets
 from robustviz.runs.folder import Run
 from robustviz.stats import spearman
 from robustviz.types import check_eps, eps_text
+from robustviz.views.attack.probe import with_each
 from robustviz.views.attention.maps import (
     check_rule,
     class_maps,
@@ -31,7 +31,9 @@ def attention_levels(run: Run, spec: AttentionLevelsSpec) -> AttentionLevels:
     check_rule(split, spec.rule)
     net, eps = linf_net(run), check_eps(run.eps if spec.eps is None else spec.eps)
     levels = np.array(levels_of(eps))
-    every = torch.cat([x, _attacked(net, x, y, levels[1:], spec)])
+    # the very attacks of the Attack page, so that both give the same answers
+    attack = attacks.PGD(steps=spec.steps)
+    every = torch.cat([x, with_each(net, attack, x, y, levels[1:], spec.seed)])
     with nets.frozen(net), torch.no_grad():
         probs = net(every).softmax(dim=1)
     label = y.repeat(len(every)) if spec.of == "true" else probs.argmax(dim=1)
@@ -74,18 +76,4 @@ def attention_levels(run: Run, spec: AttentionLevelsSpec) -> AttentionLevels:
             summary=f"{answers[0]} → {answers[1]} at ε = {eps_text(levels[at] / 255)}; rank"
             f" correlation of the two maps {drift[at]:.2f}",
         ),
-    )
-
-
-def _attacked(
-    net: nets.Classifier, x: Tensor, y: Tensor, levels: np.ndarray, spec: AttentionLevelsSpec
-) -> Tensor:
-    """The image attacked at each level, (L,C,H,W), as by an attack of that radius alone."""
-    return torch.cat(
-        [
-            attacks.PGD(eps=int(level) / 255, steps=spec.steps)(
-                net, x, y, rng=torch.Generator().manual_seed(spec.seed)
-            )
-            for level in levels
-        ]
     )

@@ -62,7 +62,7 @@ def settings(here: Context) -> Choice:
     usual = folder.open_model(here.a).eps
     levels = [str(level) for level in levels_of(usual)]
     slider = Control(
-        f"ε of the attack, in grey levels (A was trained for {eps_text(usual)})",
+        "Strength of the attack, ε",
         levels,
         levels.index(str(max(1, round(usual * 255)))),
         "eps",

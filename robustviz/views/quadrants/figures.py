@@ -29,8 +29,7 @@ def quadrants(result: Quadrants, *, picked: str = "", template: str = LIGHT) -> 
     figure = blank(
         template,
         f"Which quadrant gets {low} instead of {full}",
-        f"{meta['net']} on {meta['data']}, {count} seed{'s' * (count != 1)}, {meta['n']} test"
-        " images",
+        f"{meta['net']} on {meta['data']}, {count} seed{'s' * (count != 1)}",
         height=48 * len(labels) + 190,
         xaxis={"tickformat": ".0%", "title": "accuracy, mean and 95 % interval over seeds"},
         yaxis={"autorange": "reversed", "type": "category", "ticks": ""},
@@ -60,6 +59,9 @@ def quadrants(result: Quadrants, *, picked: str = "", template: str = LIGHT) -> 
         "Dots of clean and attacked accuracy, a row a quadrant.",
         meta,
         (f"{_of(result, picked)}  \n" if picked in result.names[:4] else "") + meta["summary"],
+        "Bars and brackets are 95 % intervals over seeds (Student's t). Those of a lead hold for"
+        f" all six pairs together. {meta['attack']} at {eps_text(meta['test_eps'])} on {meta['n']}"
+        " test images.",
     )
 
 
@@ -69,8 +71,8 @@ def _of(result: Quadrants, picked: str) -> str:
     best, decided = result.best("robust")
     name, attack = picked.replace("-", " "), result.meta["attack"]
     sentence = (
-        f"You picked {name}: {attack} accuracy {_range(result.robust_interval[at])}, clean"
-        f" {_range(result.clean_interval[at])}."
+        f"You picked {name}: {attack} accuracy {_range(result.robust_interval[at])}. Its clean"
+        f" accuracy: {_range(result.clean_interval[at])}."
     )
     if at == best:
         return (
@@ -81,7 +83,7 @@ def _of(result: Quadrants, picked: str) -> str:
     return (
         f"{sentence} The best, {result.names[best].replace('-', ' ')}, is"
         f" {spread(mean, low, high, '+.1f')} points ahead under attack:"
-        f" {'decided' if low > 0 else 'not decided'}."
+        f" {'decided' if low > 0 else 'no difference shown'}."
     )
 
 

@@ -88,13 +88,13 @@ def _answer(result: Quadrants, picked: str) -> None:
 
 
 def _paper(meta: JSON) -> str:
-    """What the authors of PART found, in a sentence."""
-    theirs = "; ".join(
-        f"{name.replace('-', ' ')} {clean:.2f} % clean, {robust:.2f} % PGD-20"
+    """What the authors of PART found."""
+    theirs = " ".join(
+        f"Smaller radius {name.replace('-', ' ')}: {clean:.2f} % clean, {robust:.2f} % PGD-20."
         for name, (clean, robust) in meta["paper"].items()
     )
     return (
-        "**The paper** (ResNet-18, CIFAR-10, 6/255 in one quadrant, 12/255 elsewhere; Zhang et al."
-        f" 2024, figure in their repository): {theirs}. It gives two of the four, no seeds and no"
-        " intervals."
+        "**The paper** has ResNet-18 on CIFAR-10, with 6/255 in one quadrant and 12/255 elsewhere."
+        f" {theirs} It gives two of the four, no seeds and no intervals (Zhang et al. 2024, figure"
+        " in their repository)."
     )

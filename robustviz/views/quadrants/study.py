@@ -216,8 +216,8 @@ def sentence(result: Quadrants) -> str:
     meta, count = result.meta, result.clean.shape[1]
     parts = [
         f"{meta['label']}: one quadrant is trained with {eps_text(meta['eps_low'])}, the rest with"
-        f" {eps_text(meta['eps'])}; {count} {'seed' if count == 1 else 'seeds'}, {meta['n']} test"
-        " images."
+        f" {eps_text(meta['eps'])}.",
+        f"{count} {'seed' if count == 1 else 'seeds'}, {meta['n']} test images.",
     ]
     for kind, what, table, lead in (
         (
@@ -232,14 +232,33 @@ def sentence(result: Quadrants) -> str:
         least, most = (
             f"{100 * points:.1f}" for points in (np.nanmin(lead[:, 0]), np.nanmax(lead[:, 0]))
         )
-        undecided = "not decided" if count > 1 else "one seed cannot decide that"
+        undecided = "no difference shown" if count > 1 else "one seed cannot decide that"
         parts.append(
             f"Best {what}: {100 * table[at, 0]:.1f} %, with the smaller radius"
             f" {result.names[at].replace('-', ' ')}. The others are"
             f" {least if least == most else f'{least} to {most}'} points below:"
             f" {'decided for each' if decided else undecided}."
         )
-    return " ".join(parts)
+    return " ".join([*parts, *_everywhere(result)])
+
+
+def _everywhere(result: Quadrants) -> list[str]:
+    """How the control with the full radius differs from the PGD-AT that is shipped: it is a mean
+    over seeds, and of last epochs.
+    """
+    meta = result.meta
+    if "full" not in result.names or 0 not in meta["seeds"] or len(meta["seeds"]) == 1:
+        return []
+    at, seed = result.names.index("full"), meta["seeds"].index(0)
+    rows = (result.clean, result.robust)
+    (clean, one_clean), (robust, one_robust) = (
+        (f"{100 * row[at].mean():.1f} %", f"{100 * row[at, seed]:.1f} %") for row in rows
+    )
+    return [
+        f"{eps_text(meta['eps'])} everywhere: a mean of {clean} clean and {robust} under attack.",
+        f"Seed 0 alone reaches {one_clean} and {one_robust}.",
+        "The shipped PGD-AT shares that seed and recipe, but keeps its best epoch, not the last.",
+    ]
 
 
 def markdown(study: JSON) -> str:
