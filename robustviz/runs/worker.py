@@ -12,6 +12,7 @@ import contextlib
 import errno
 import functools
 import io
+import itertools
 import json
 import os
 import statistics
@@ -201,12 +202,19 @@ def _rest(run: Run, training: Training, say: Say) -> str:
 
 
 def _finish(run: Run, training: Training, beat: _Heartbeat, say: Say) -> str:
-    """Evaluate a training that is through."""
-    from robustviz.training.evaluate import evaluate
+    """Evaluate a training that is through. In its status a batch is an image then."""
+    from robustviz.data import load
+    from robustviz.training.evaluate import evaluate, seen
+
+    n, ticks = len(load(run.config.data, "test")), itertools.count()
+
+    def look() -> None:
+        beat.last = 0.0  # there are few, and each is seconds from the next
+        images, every = seen(next(ticks), n)
+        beat(Tick(training.epoch, int(run.config.epochs or 1), images, every, "validate"))
 
     beat.phase = "evaluate"
-    tick = Tick(training.epoch, int(run.config.epochs or 1), 0, 0, "validate")
-    test = evaluate(run, device=training.config.device, tick=functools.partial(beat, tick))
+    test = evaluate(run, device=training.config.device, tick=look)
     say(
         f"test: clean {test.clean_acc:.4f}, {test.printed} {test.robust_acc:.4f} (eps"
         f" {test.eps:.4f}, n={test.n})"
@@ -309,7 +317,7 @@ class _Heartbeat:
 
     def eta(self, tick: Tick) -> float | None:
         """Seconds left by the median of the last steps; None before five of them."""
-        if len(self.steps) < 5 or not tick.batches:
+        if len(self.steps) < 5 or not tick.batches or self.phase:
             return None
         left = (tick.epochs - tick.epoch) * tick.batches - tick.batch
         return round(

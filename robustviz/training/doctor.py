@@ -71,10 +71,17 @@ class Consult:
 
 
 @torch.inference_mode(False)
-def consult(net: nn.Module, x: Tensor, y: Tensor, attack: Attack, seed: int = 0) -> Consult:
+def consult(
+    net: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    attack: Attack,
+    seed: int = 0,
+    tick: Callable[[], object] | None = None,
+) -> Consult:
     """The doctor's own attacks on `x` (N,C,H,W) with labels `y`, in the norm and at the ε of
-    `attack`: PGD without a limit, PGD-20, PGD-60, CW-20 and Square. 100 images tell enough. Raises
-    UserError as attacks do, and for no images.
+    `attack`: PGD without a limit, PGD-20, PGD-60, CW-20 and Square. 100 images tell enough. `tick`
+    is called before each of them. Raises UserError as attacks do, and for no images.
     """
     eps, x, norm = _radius(attack, x), check_images(x), attack.norm
     with attackable(net, fused=False) as own:
@@ -84,6 +91,8 @@ def consult(net: nn.Module, x: Tensor, y: Tensor, attack: Attack, seed: int = 0)
         otherwise = _otherwise(own, x[:WIDE], y[:WIDE], eps, attack) if trial.has_gradient else None
 
     def left(attacker: Attack) -> int:
+        if tick:
+            tick()
         rng = torch.Generator(device=x.device).manual_seed(seed)
         stuck = attacker.needs_gradient and not trial.has_gradient
         return _right(net, x if stuck else attacker(net, x, y, rng=rng), y)
@@ -428,13 +437,14 @@ def examine(
     classes: int,
     seed: int = 0,
     consulted: Consult | None = None,
+    tick: Callable[[], object] | None = None,
 ) -> tuple[Finding, ...]:
     """The findings on one evaluation: `x` (N,C,H,W) clean and `x_adv` attacked images with labels
     `y`.
 
     `attack` must have its ε. `consulted`: what `consult` found on the same net, images, norm and ε,
-    where that is known. Raises UserError for no images, for images or labels of another kind, and
-    for a network that gives no logits.
+    where that is known; else `tick` is called as it says. Raises UserError for no images, for
+    images or labels of another kind, and for a network that gives no logits.
     """
     _, classes = _radius(attack, x), whole(classes, "classes")
     x, x_adv = _pictures(x), _pictures(x_adv)
@@ -457,7 +467,7 @@ def examine(
         ).flatten(1)
         agree = _agreement(attack, own, x, y)
         stopped = _stopped(attack, own, x, x_adv, y)
-    told, weak = consulted or consult(net, x, y, attack, seed), attack.key in NOT_WHITE
+    told, weak = consulted or consult(net, x, y, attack, seed, tick), attack.key in NOT_WHITE
     name = attack_name(encode(attack), classes)
     # Alone a weak attack is judged by what it misses; on a ladder a stronger one stands beside it.
     own_test = not (weak and consulted)

@@ -42,6 +42,17 @@ LADDER: tuple[Attack, ...] = (
 Tick = Callable[[], object]
 
 
+def seen(ticks: int, n: int) -> tuple[int, int]:
+    """(so many images, of so many in all) at this tick of an evaluation on `n` images, from 0. It
+    ticks before each block of untouched and of attacked images, once more, and before each of the
+    doctor's five attacks; the untouched ones take next to no time and are not counted.
+    """
+    blocks, few = -(-n // BATCH), min(DOCTOR_IMAGES, n)
+    done = ticks - blocks
+    after = max(0, done - blocks)
+    return min(n, max(0, done) * BATCH) + min(after, 6) * few, n + 6 * few
+
+
 def count_right(
     net: nn.Module,
     x: Tensor,
@@ -190,7 +201,9 @@ def measure(
         if tick:
             tick()
         n, k = min(DOCTOR_IMAGES, len(few)), len(split.classes)
-        findings = examine(task.net, task.x[:n], task.y[:n], few[:n], attack, k, seed, consulted)
+        findings = examine(
+            task.net, task.x[:n], task.y[:n], few[:n], attack, k, seed, consulted, tick
+        )
     return Evaluation(
         attack=registry.encode(attack),
         eps=float(attack.eps or 0),

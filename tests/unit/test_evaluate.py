@@ -90,6 +90,8 @@ def test_a_measurement_counts_on_all_images_and_leaves_the_net_alone(toy: Toy) -
     found = measure(
         toy.net, images, attack, seed=2, tick=lambda: looks.append(1), consulted=NOTHING
     )
+    ends = [evaluate.seen(tick, len(images)) for tick in range(len(looks))]
+    assert ends[0] == (0, 560) and ends[-1] == (80, 560)  # the doctor was asked before
     assert (found.n, found.split, found.seed, found.eps, found.device) == (
         80,
         "test",
@@ -627,3 +629,15 @@ def test_an_evaluation_says_what_withstood_every_attack_run_on_its_images(
     assert found["robust_acc"] == second[1].mean()  # that stays what this attack alone gave
     said = output(capsys, *line, "cw", "--seed", "3")[1]
     assert "of 80 images are right under every attack run: FGSM, CW-20." in said
+
+
+def test_an_evaluation_with_its_doctor_is_counted_to_its_end(toy: Toy) -> None:
+    """Each tick is further than the one before, and the last is just before the doctor's last."""
+    looks: list[int] = []
+    images = split(toy)
+    measure(toy.net, images, PGD(eps=0.03, steps=2), tick=lambda: looks.append(1))
+    counts = [evaluate.seen(tick, len(images))[0] for tick in range(len(looks))]
+    assert counts == [0, 0, 80, 160, 240, 320, 400, 480]
+    assert evaluate.seen(len(looks) - 1, 80)[1] - counts[-1] == 80
+    far = [evaluate.seen(tick, 1000) for tick in range(15)]
+    assert far[4:9] == [(at, 1600) for at in (0, 250, 500, 750, 1000)] and far[14][0] == 1600

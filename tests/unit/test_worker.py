@@ -322,6 +322,9 @@ def test_the_heartbeat_says_where_the_training_is(
     assert phases[0] == "train" and "validate" in phases and phases[-1] == "evaluate"
     steps = [(beat["epoch"], beat["batch"]) for beat in seen if beat.get("phase") == "train"]
     assert steps == [(epoch, batch) for epoch in range(6) for batch in (0, 1)]
+    tested = [(beat["batch"], beat["batches"]) for beat in seen if beat.get("phase") == "evaluate"]
+    assert tested[0][0] == 0 and tested[-1][0] > 0 and len({total for _, total in tested}) == 1
+    assert [images for images, _ in tested] == sorted(images for images, _ in tested)
     etas = [beat["eta"] for beat in seen if beat.get("phase") == "train"]
     assert etas[:5] == [None] * 5 and etas[-1] is not None  # five steps make an estimate
     assert run.status()["phase"] == "" and run.status()["eta"] is None
