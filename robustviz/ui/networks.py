@@ -200,12 +200,12 @@ def default_image(a: str, b: str) -> int:
     """The test image to open with: the first that A misreads under attack and B holds, else the
     first that A gets right untouched, else 0; by what their evaluations found of each image.
     """
-    mine, theirs = _right(a), _right(b)
+    mine, theirs = right(a), right(b)
     telling = [mine[0] & ~mine[1] & theirs[0] & theirs[1]] if len(mine[0]) == len(theirs[0]) else []
     return next((int(each.argmax()) for each in (*telling, mine[0]) if each.any()), 0)
 
 
-def _right(run_id: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def right(run_id: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which test images a network gets right untouched, and attacked as in its evaluation; nothing
     where it has none.
     """

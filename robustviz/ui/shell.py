@@ -222,7 +222,8 @@ def linked(key: str, start: Any, allowed: Container[Any]) -> dict[str, Any]:
             if isinstance(start, int) and str(said).isdecimal() and len(str(said)) < 10
             else said
         )
-    spans, span = state.setdefault("spans", {}), repr(allowed)
+    spans = state.setdefault("spans", {})
+    span = repr(allowed) if isinstance(allowed, (range, list, tuple, dict)) else ""
     if state[key] not in allowed:
         state[key] = start
     elif spans.get(key, span) != span:

@@ -1,30 +1,46 @@
-"""Make the first page's story: `python -m robustviz.views.start.pack`. Everything on that page is
-computed here, by seed.
+"""Make what first screens show of the default pairs: `python -m robustviz.views.start.pack`. The
+first page's story, by seed; what every page's first screen asks of both networks about a dozen
+images (`robustviz.views.pack` reads it); and the catalogue of names.
+
+What was stopped goes on where it was; what was finished is measured anew.
 """
 
+import io
 import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from robustviz import figures, paths
+from robustviz import figures, paths, registry
 from robustviz.attacks import PGD
 from robustviz.data import Dataset
-from robustviz.runs import folder
+from robustviz.imports import load
+from robustviz.process import threads
+from robustviz.runs import catalogue, folder
 from robustviz.runs.files import write_file
 from robustviz.runs.folder import Run
 from robustviz.runs.naming import unusual
-from robustviz.stats import wilson
+from robustviz.stats import tango, wilson
 from robustviz.training.evaluate import count_right
 from robustviz.training.ladder import headline
 from robustviz.types import JSON, UserError, eps_text
-from robustviz.views.measure import images_of, net_of
-from robustviz.views.transfer.probe import logits_of
+from robustviz.ui import networks
+from robustviz.views import modules, pictures
+from robustviz.views.attack.result import AttackLevelsSpec
+from robustviz.views.measure import images_of, net_of, probe_of
+from robustviz.views.result import ProbeSpec
 
 FOLDER = paths.ROOT / "checkpoints" / "story"
 SEED, ROUNDS, STEPS = 0, 3, 20
 OTHER = {"left": "right", "right": "left"}
+PAIRS = ("shapes", "digits")
+TELLING, BOTH = 8, 2  # story images that B holds and A does not; that fool both, and neither
+UNFINISHED = ".unfinished"  # lies in the folder until everything is measured
 
 
 def shipped(data: str, method: str) -> Run:
@@ -49,25 +65,25 @@ def tell() -> JSON:
     eps, split = runs["standard"].eps, images_of(runs["standard"])
     chance = torch.Generator().manual_seed(SEED)
     index = torch.randperm(len(split), generator=chance)[:ROUNDS]
-    few, attack = split.take(index), PGD(eps=eps, steps=STEPS)
+    few = split.take(index)
     attacked = {
-        name: attack(net_of(run), few.x, few.y, rng=torch.Generator().manual_seed(SEED))
-        for name, run in runs.items()
+        name: [attack_page(run, int(each), eps) for each in index] for name, run in runs.items()
     }
-    answers = {name: _answers(run, few, attacked[name]) for name, run in runs.items()}
     rounds = []
     for number, side in enumerate(
         "left" if bit else "right" for bit in torch.randint(2, (ROUNDS,), generator=chance).tolist()
     ):
+        x, x_adv = few.x[number].numpy(), attacked["standard"][number][0]
         for name, image in {
-            side: attacked["standard"][number],
-            OTHER[side]: few.x[number],
-            "robust": attacked["robust"][number],
+            side: x_adv,
+            OTHER[side]: x,
+            "added": pictures.delta(x, x_adv, eps),
+            "robust": attacked["robust"][number][0],
         }.items():
-            write_file(FOLDER / _file(number, name), figures.png(image.numpy(), 288))
+            write_file(FOLDER / _file(number, name), figures.png(image, 288))
         rounds.append(
             _round(number, int(index[number]), side, split.classes[int(few.y[number])])
-            | {name: each[number] for name, each in answers.items()}
+            | {name: each[number][1] for name, each in attacked.items()}
         )
     pack = {
         "command": "python -m robustviz.views.start.pack",
@@ -78,7 +94,10 @@ def tell() -> JSON:
         "attack": f"PGD-{STEPS}",
         "classes": list(split.classes),
         "rounds": rounds,
-        **{name: _counts(run, split, attack) for name, run in runs.items()},
+        "gain": round(pictures.gain(eps)),
+        **{name: _counts(run, split, PGD(eps=eps, steps=STEPS)) for name, run in runs.items()},
+        "price": _price(runs["standard"], runs["robust"]),
+        "part": shipped("shapes", "part").id,  # what the page offers beside the robust one
     }
     write_file(
         FOLDER / "story.json", f"{json.dumps(pack, indent=1, ensure_ascii=False)}\n".encode()
@@ -100,25 +119,39 @@ def _round(number: int, index: int, side: str, true: str) -> JSON:
         "left": _file(number, "left"),
         "right": _file(number, "right"),
         "tampered_picture": _file(number, side),
+        "added_picture": _file(number, "added"),
         "robust_picture": _file(number, "robust"),
     }
 
 
-def _answers(run: Run, few: Dataset, x_adv: Tensor) -> list[JSON]:
-    """What a network says of each image, untouched and attacked, and whether it was fooled."""
-    clean, adv = (F.softmax(logits_of(net_of(run), x), 1).max(dim=1) for x in (few.x, x_adv))
-    return [
-        {
-            "clean": few.classes[int(before)],
-            "clean_p": round(float(sure), 4),
-            "adv": few.classes[int(after)],
-            "adv_p": round(float(sure_adv), 4),
-            "fooled": int(after) != int(true),
-        }
-        for before, sure, after, sure_adv, true in zip(
-            clean.indices, clean.values, adv.indices, adv.values, few.y, strict=True
-        )
-    ]
+def attack_page(run: Run, index: int, eps: float) -> tuple[np.ndarray, JSON]:
+    """The attack on one image that the Attack page opens with: the attacked image (C,H,W), and what
+    the network says of it untouched and attacked, and whether it was fooled.
+    """
+    spec = AttackLevelsSpec(index, eps=eps)
+    with threads(1):  # sums are split by them
+        levels = probe_of(spec).answer(run, spec)
+    one = levels.at(levels.levels.tolist().index(round(255 * eps)))
+    classes = levels.meta["classes"]
+    return one.x_adv, {
+        "clean": classes[int(one.probs.argmax())],
+        "clean_p": round(float(one.probs.max()), 4),
+        "adv": classes[int(one.probs_adv.argmax())],
+        "adv_p": round(float(one.probs_adv.max()), 4),
+        "fooled": int(one.probs_adv.argmax()) != one.y,
+    }
+
+
+def _price(ordinary: Run, robust: Run) -> JSON:
+    """Clean accuracy of the robust network less that of the ordinary one, on the same images: how
+    many only one of them gets right, and the 95 % interval of the difference.
+    """
+    one, other = (run.evaluation() for run in (ordinary, robust))
+    if one is None or other is None or one.images != other.images:
+        raise UserError("The story's two networks were not evaluated on the same images.")
+    before, after = one.right()[0], other.right()[0]
+    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
+    return {"gained": gained, "lost": lost, "interval": tango(gained, lost, one.n)}
 
 
 def _counts(run: Run, split: Dataset, attack: PGD) -> JSON:
@@ -147,16 +180,111 @@ def _counts(run: Run, split: Dataset, attack: PGD) -> JSON:
     }
 
 
+def story_images(a: Run, b: Run, y: np.ndarray) -> list[int]:
+    """The images to be shipped, the default one first: images that A misreads under attack and B
+    holds, one a class as far as there are classes, two that both misread, two that both hold.
+    """
+    (clean, held), (clean_b, held_b) = networks.right(a.id), networks.right(b.id)
+    first = networks.default_image(a.id, b.id)
+    kinds = (
+        (clean & ~held & clean_b & held_b, TELLING),
+        (clean & ~held & clean_b & ~held_b, BOTH),
+        (clean & held & clean_b & held_b, BOTH),
+    )
+    out = [first]
+    for which, most in kinds:
+        every = [int(index) for index in which.nonzero()[0] if int(index) != first]
+        one = {int(y[index]): index for index in reversed(every)}
+        fresh = [i for i in every if one[int(y[i])] == i and (most != TELLING or y[i] != y[first])]
+        ordered = dict.fromkeys((*fresh, *every))
+        out += list(ordered)[: most - (which[first] and most == TELLING)]
+    return out
+
+
+def specs(index: list[int], eps: float) -> Iterator[ProbeSpec[Any]]:
+    """What first screens ask about some images, each once."""
+    screens = [vars(load(module)).get("first_screen") for module in modules("result")]
+    yield from dict.fromkeys(
+        spec for image in index for screen in screens if screen for spec in screen(image, eps)
+    )
+
+
+def measure_pair(data: str, again: bool) -> None:
+    """Write the story images of a data set, and what its default pair answers. With `again` what
+    lies there already stays.
+    """
+    a, b = (folder.open_model(run_id) for run_id in networks.defaults(networks.on(data)))
+    split = images_of(a)
+    index = story_images(a, b, split.y.numpy())
+    few = split.take(torch.tensor(index))
+    levels = (few.x * 255).round().to(torch.uint8).numpy()
+    written = io.BytesIO()
+    np.savez_compressed(written, index=np.array(index), x=levels, y=few.y.numpy())
+    write_file(FOLDER / f"{data}.npz", written.getvalue())
+    for run in (a, b):
+        file = FOLDER / f"{run.id}.zip"
+        before = _unzipped(file.read_bytes()) if again and file.exists() else {}
+        answers: dict[str, bytes] = {}
+        for spec in specs(index, run.eps):
+            name = f"{registry.key(spec)}.npz"
+            try:
+                answers[name] = before.get(name) or _measured(run, spec)
+            except UserError as error:  # as the overlap with objects where none are known
+                print(f"{run.id} {name}: left out. {error}", flush=True)
+            write_file(file, _zipped(before | answers))
+        write_file(file, _zipped(answers))
+
+
+def _measured(run: Run, spec: ProbeSpec[Any]) -> bytes:
+    with threads(1):  # sums are split by them
+        result = probe_of(spec).answer(run, spec)
+    result.meta["weights"] = run.weights
+    content: bytes = result.to_npz()
+    print(f"{run.id} {spec.key} {len(content):,} bytes", flush=True)
+    return content
+
+
+def _zipped(files: dict[str, bytes]) -> bytes:
+    """A zip whose bytes depend on these files only; they are compressed already."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as pack:
+        for name, content in sorted(files.items()):
+            pack.writestr(zipfile.ZipInfo(name), content)
+    return out.getvalue()
+
+
+def _unzipped(content: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(content)) as pack:
+        return {name: pack.read(name) for name in pack.namelist()}
+
+
+def write_catalogue() -> None:
+    """Write down what shipped networks are called, for pages that do without torch."""
+    shipped = [run for run in folder.all_runs() if run.shipped]
+    found = catalogue.found({run.data_key: len(images_of(run)) for run in shipped})
+    text = json.dumps(found, indent=1, ensure_ascii=False)
+    write_file(catalogue.FILE, f"{text}\n".encode())
+
+
 def main() -> int:
     """Make the pack and the hashes of everything shipped."""
     from robustviz.check import write_hashes
 
-    pack = tell()
+    again = (FOLDER / UNFINISHED).exists()
+    write_file(FOLDER / UNFINISHED, b"")
+    with tempfile.TemporaryDirectory() as nobodys:
+        os.environ["ROBUSTVIZ_RUNS"] = nobodys  # nobody's runs and answers come into it
+        write_catalogue()
+        story = tell()
+        for data in PAIRS:
+            measure_pair(data, again)
+    (FOLDER / UNFINISHED).unlink()
     write_hashes()
-    net, other = pack["standard"], pack["robust"]
+    net, other = story["standard"], story["robust"]
+    size = sum(file.stat().st_size for file in FOLDER.iterdir())
     print(
         f"story: ordinary network fooled on {net['fooled_k']} of {net['clean_k']}, {other['label']}"
-        f" on {other['fooled_k']} of {other['clean_k']}"
+        f" on {other['fooled_k']} of {other['clean_k']}; {size / 1e6:.1f} MB in all"
     )
     return 0
 
