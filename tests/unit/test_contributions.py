@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import importlib
+import itertools
 import json
 import math
 from typing import Any
@@ -21,14 +22,16 @@ from torch.func import functional_call
 from robustviz import cli, figures, probes
 from robustviz.attacks import PGD, Square
 from robustviz.methods import AALP
-from robustviz.probes import AttackStepsSpec, ContributionsSpec, PairingSpec
+from robustviz.probes import AttackStepsSpec, CarriedSpec, ContributionsSpec, PairingSpec
 from robustviz.runs import folder
 from robustviz.runs.naming import unusual
-from robustviz.stats import wilson
+from robustviz.stats import mcnemar, wilson
 from robustviz.training.evaluate import attacked, count_right
 from robustviz.types import UserError
-from robustviz.views.contributions.result import AttackSteps, Contributions, Pairing
+from robustviz.views.contributions import first
+from robustviz.views.contributions.result import AttackSteps, Carried, Contributions, Pairing, fewer
 from robustviz.views.measure import images_of, net_of
+from robustviz.views.screen import wordy
 
 # `probes.contributions` is the function
 module = importlib.import_module("robustviz.views.contributions.probe")
@@ -51,7 +54,13 @@ def run(runs_home) -> folder.Run:
 
 
 def said(figure: Any) -> str:
+    """What stands beside a figure: every sentence short, and so is the protocol."""
+    assert not wordy(figure.layout.meta["sentence"]) and not wordy(sure(figure))
     return str(figure.layout.meta["sentence"])
+
+
+def sure(figure: Any) -> str:
+    return str(figure.layout.meta["sure"])
 
 
 # The probes.
@@ -259,29 +268,30 @@ def carried(halves: list[int], method: str, run: str = "r", width: int = 10) -> 
 @pytest.mark.parametrize(
     ("halves", "says"),
     [
-        ([1, 2] * 10, "Yes: half is reached earlier in B AT (−20.0 ["),
-        ([5, 4] * 10, "No: half is reached later in B AT (+10.0"),
-        ([3, 4] * 10, "No: half is reached undecided in B AT (+0.0"),
+        ([1, 2] * 10, "Yes. B AT reaches half earlier: −20.0 ["),
+        ([5, 4] * 10, "No. B AT reaches half later: +10.0 ["),
+        ([3, 4] * 10, "No. B AT: no difference shown."),
     ],
 )
 def test_whether_robust_curves_rise_earlier_is_said_either_way(halves, says) -> None:
     figure = figures.contributions(
         {"A": carried([3, 4] * 10, "standard"), "B AT": carried(halves, "pgd_at")}
     )
-    assert says in said(figure) and f"{np.mean(halves):.1f} of 10 features in B AT" in said(figure)
-    assert "Each curve is one network; other seeds of a method may differ." in said(figure)
+    assert says in said(figure) and f"B AT: {np.mean(halves):.1f} of 10 features." in said(figure)
+    assert "Each curve is one network; other seeds of a method may differ." in sure(figure)
     assert len(figure.data) == 6 and [
         trace.line.dash for trace in figure.data if trace.mode == "lines"
     ] == ["solid", "dash"]
 
 
 def test_curves_of_one_image_of_few_and_of_nothing() -> None:
-    one = said(figures.contributions({"A": carried([3], "standard"), "B": carried([2], "trades")}))
+    one = figures.contributions({"A": carried([3], "standard"), "B": carried([2], "trades")})
     assert (
-        one
-        == "Half of what speaks for dog on image 0 is carried by 3 of 10 features in A (effective"
-        " number 6.0) and 2 of 10 features in B (effective number 4.0)."
+        said(one)
+        == "Half of what speaks for dog on image 0 is carried by: A: 3 of 10 features. B: 2 of 10"
+        " features."
     )
+    assert "Effective number of features in A: 6.0." in sure(one) and "in B: 4.0." in sure(one)
     assert "Fewer than 10 images" in said(
         figures.contributions({"A": carried([3, 3], "standard"), "B": carried([2, 2], "trades")})
     )
@@ -290,7 +300,7 @@ def test_curves_of_one_image_of_few_and_of_nothing() -> None:
     )
     blank = dataclasses.replace(carried([3, 3], "standard"), parts=-np.ones((2, 10)))
     assert (
-        "none in A, where nothing speaks for the class" in said(figures.contributions(blank))
+        "A: nothing speaks for the class." in said(figures.contributions(blank))
         and not figures.contributions(blank).data
     )
     several = figures.contributions(
@@ -318,7 +328,7 @@ def test_the_strip_shows_every_feature_once_and_the_sum(run) -> None:
     )
     assert "drops 3 features and scales 2 up" in said(figure)
     one = probes.contributions(run, ContributionsSpec(index=3))
-    assert "With its own training (the top 32 of 64 always stay; rate 0.5)" in said(
+    assert "with its own training: the top 32 of 64 always stay. Its rate is 0.5" in sure(
         figures.dropped(one)
     )
 
@@ -349,10 +359,10 @@ def pairs(cosine: list[float], ce_adv: list[float], pairing: list[float]) -> Pai
 def test_the_over_paired_corner_is_counted_by_its_rule() -> None:
     result = pairs([1, -1, 1, -1], [0.0, 2.0, 3.0, 0.5], [1.0, 4.0, 1.0, 2.0])
     figure = figures.pairing(result)
-    assert "1 of 4 images lie" in said(figure) and "median, 1.5" in said(figure)
+    assert "1 of 4 images lie" in said(figure) and "median, 1.5" in sure(figure)
     weight = np.exp(-result.ce_adv)
     expected = 100 * (weight * result.pairing)[1] / (weight * result.pairing).sum()
-    assert f"hold 50 % of the pairing loss, and {expected:.0f} % once" in said(figure)
+    assert f"hold 50 % of the pairing loss, {expected:.0f} % once" in said(figure)
     numbers = {
         int(point[0]): trace.marker.symbol for trace in figure.data for point in trace.customdata
     }
@@ -365,19 +375,17 @@ def test_the_over_paired_corner_is_counted_by_its_rule() -> None:
 
 def test_opposition_says_less_or_more_only_where_the_interval_excludes_0() -> None:
     cosine = [-1.0] * 20 + [1.0] * 20
-    less = said(
-        figures.opposition({"A": pairs(cosine, [3.0, 4.0] * 10 + [0.1, 0.2] * 10, [1.0] * 40)})
-    )
+    less = figures.opposition({"A": pairs(cosine, [3.0, 4.0] * 10 + [0.1, 0.2] * 10, [1.0] * 40)})
+    assert "oppose each other on 50 % of 40 images" in said(less)
+    assert "of the weight: less." in said(less)
     assert (
-        "oppose each other on 50 % [35, 65] of 40 images" in less
-        and ": less (−" in less
-        and "w = p(y|x')" in less
+        "50 % [35, 65] of the images oppose" in sure(less)
+        and "The change is −" in sure(less)
+        and "w = p(y|x')" in sure(less)
     )
-    more = said(
-        figures.opposition({"A": pairs(cosine, [0.1, 0.2] * 10 + [3.0, 4.0] * 10, [1.0] * 40)})
-    )
-    assert ": more (+" in more
-    assert "not decidedly less or more (+0" in said(
+    more = figures.opposition({"A": pairs(cosine, [0.1, 0.2] * 10 + [3.0, 4.0] * 10, [1.0] * 40)})
+    assert "of the weight: more." in said(more) and "The change is +" in sure(more)
+    assert "of the weight: no difference shown." in said(
         figures.opposition(pairs(cosine, [1.0] * 40, [1.0] * 40))
     )
     assert "Fewer than 10 images" in said(
@@ -388,7 +396,7 @@ def test_opposition_says_less_or_more_only_where_the_interval_excludes_0() -> No
     )
     never = pairs([1.0] * 40, [1.0, 2.0] * 20, [1.0] * 40)
     assert (
-        "on 0 % [0, 9] of 40 images" in said(figures.opposition(never))
+        "0 % [0, 9] of the images oppose" in sure(figures.opposition(never))
         and never.opposed("adversarial")[2] > 0.05
     )
 
@@ -417,8 +425,10 @@ def test_masking_is_said_only_where_the_attack_without_gradients_is_decidedly_ah
     clear = walked([30, 20, 18], 25)
     figure = figures.attack_steps({"A": clear})
     assert (
-        "A at ε = 8/255: 40 of 40 right untouched, 20 after 20 steps of PGD, 18 after 1000 (seed"
-        " 2). Steps 21 to 1000 fool 2 more." in said(figure)
+        "A: 40 of 40 are right untouched. 20 steps of PGD leave 20 right. 1000 steps leave 18, so"
+        " 2 more are fooled."
+        in said(figure)
+        and "at ε = 8/255, seed 2" in sure(figure)
     )
     assert "Square-500 leaves 25 and fools 0" in said(
         figure
@@ -432,6 +442,98 @@ def test_masking_is_said_only_where_the_attack_without_gradients_is_decidedly_ah
     masked = walked([40, 40, 40], 10, only=30)
     assert "PGD's gradient is masked" in said(figures.attack_steps(masked))
     early = dataclasses.replace(clear, steps=np.array([1, 2, 5]))
-    assert "40 of 40 right untouched, 18 after 5 steps of PGD (seed 2). Square-500" in said(
+    assert "40 of 40 are right untouched. 5 steps of PGD leave 18 right. Square-500" in said(
         figures.attack_steps(early)
     )
+
+
+def test_a_logarithmic_axis_always_has_marks() -> None:
+    ticks = importlib.import_module("robustviz.views.contributions.figures")._ticks
+    assert ticks(-3.2, 1.4)["ticktext"] == ["0.001", "0.01", "0.1", "1", "10"]
+    assert ticks(0.35, 0.92)["ticktext"] == ["5"] and ticks(0.9, 1.4)["ticktext"] == ["10", "20"]
+
+
+# The first screen.
+
+
+def many(halves: list[int], width: int = 10) -> Carried:
+    """Images whose answer is carried to equal parts by twice as many features as `halves` says;
+    −1: nothing speaks for it, and it is misread.
+    """
+    half = np.array(halves)
+    k = np.arange(width + 1)
+    shares = np.array([np.minimum(k / (2 * each), 1) for each in half if each > 0])
+    quartiles = np.quantile(shares, (0.25, 0.5, 0.75), axis=0, method="higher")
+    return Carried(half, half > 0, quartiles, meta={"of": len(half), "classes": ["cat", "dog"]})
+
+
+def test_the_many_images_are_those_of_the_contributions_one_by_one(run) -> None:
+    found = probes.carried(run, CarriedSpec(n=40))
+    each = probes.contributions(run, ContributionsSpec(n=40))
+    right = each.pred == each.y
+    assert found.right.tolist() == right.tolist() and found.half.tolist() == each.half.tolist()
+    assert found.shares[1] == pytest.approx(
+        np.quantile(each.shares[right], 0.5, axis=0, method="higher"), abs=1e-6
+    )
+    # the median curve reaches half where half of the images have half of their answer
+    assert found.shares[1, found.median] >= 0.5 > found.shares[1, found.median - 1]
+    low, high = found.interval
+    assert low <= found.median <= high
+    whole = probes.carried(run)
+    assert len(whole.right) == len(images_of(run)) == whole.meta["of"]
+    assert len(whole.to_npz()) < 5000
+
+
+@pytest.mark.parametrize(
+    ("b", "width", "says"),
+    [
+        ([4] * 60, 10, "About 2 of 10 features carry half of A's answer; B spreads it over 4."),
+        ([1] * 60, 10, "About 2 of 10 features carry half of A's answer; B needs only 1."),
+        (
+            [2] * 60,
+            10,
+            "About 2 of 10 features carry half of A's answer, and of B's: no difference shown.",
+        ),
+        (
+            [1] * 28 + [3] * 32,
+            10,
+            "About 2 of 10 features carry half of A's answer, 3 of B's: no difference shown.",
+        ),
+        ([2] * 60, 20, "About 2 of 10 features carry half of A's answer; B needs only 2 of 20."),
+    ],
+)
+def test_whose_answer_fewer_features_carry_is_said_only_where_pairs_show_it(b, width, says) -> None:
+    found = {"a": many([2] * 58 + [-1, 2]), "b": many(b, width)}
+    screen = first.screen(found, {})
+    assert screen.answer == [says]
+    less, more, n = fewer(*found.values())
+    same = len({each.median / each.width for each in found.values()}) == 1
+    assert n == 59 and ("no difference" in says) == (mcnemar(less, more) >= 0.05 or same)
+    assert not [line for text in (*screen.answer, *screen.sure, screen.alt) for line in wordy(text)]
+
+
+def test_the_control_moves_a_marker_along_both_curves_and_the_bars_of_one_image() -> None:
+    one = {"a": carried([3], "standard"), "b": carried([2], "trades")}
+    screen = first.screen({"a": many([3] * 40), "b": many([2] * 40)}, one)
+    kept = [int(each) for each in screen.control.values]
+    assert (
+        kept[0] == 0 and kept == sorted(kept) and screen.control.values[screen.control.start] == "3"
+    )
+    assert screen.moves["a-share"][1][kept.index(3)] == "A: 50 %"
+    assert screen.moves["b-share"][1][kept.index(3)] == "B: 75 %"
+    assert screen.moves["b-one"][1][kept.index(4)] == "B: 100 % of what speaks for dog"
+    assert {len(values) for _, values in screen.moves.values()} == {len(kept)}
+    for name in screen.moves:
+        assert name in screen.picture
+    mute = dataclasses.replace(one["a"], parts=-np.ones((1, 10)))
+    silent = first.screen({"a": many([3] * 40)}, {"a": mute})
+    assert set(silent.moves["a-one"][1]) == {"A: nothing speaks for dog"}
+    assert silent.answer == ["About 3 of 10 features carry half of A's answer."]
+
+
+def test_no_shipped_network_makes_a_long_sentence(runs_home) -> None:
+    runs = [run for run in folder.all_runs() if run.shipped and run.data_key == "digits"]
+    found = [probes.carried(run, CarriedSpec(n=50)) for run in runs]
+    for a, b in itertools.pairwise(found):
+        texts = (first.answer({"a": a, "b": b}), *first.sure({"a": a, "b": b}))
+        assert not [line for text in texts for line in wordy(text)]

@@ -86,7 +86,7 @@ def test_each_cell_has_its_error_its_interval_and_its_n() -> None:
         "Most often fooled is B small_cnn seed 2, by images of A before (100 %)" in text
         and "of aligned (10 %)" in text
     )
-    assert "small_cnn seed 1 errs on 5 to 25 % of all attacked images, on 10 % untouched" in text
+    assert "small_cnn seed 1: 5 to 25 % of all attacked images are misread, 10 % untouched" in text
     assert len(figure.to_json()) < 400 * 1024 and text in figure.layout.meta["alt"]
 
 

@@ -45,8 +45,8 @@ def screen(
         [said],
         f'{STYLE}<div class="carried"><div><h3>Many images, their median</h3>{plot}</div>'
         f"{right}</div>",
-        "Curves: the share of what speaks for the right class against the number of features kept;"
-        f" bars: each feature's part on one image. {said}",
+        "Curves: the share of what speaks for the right class against the number of features kept."
+        f" Bars: each feature's part on one image. {said}",
         sure(many),
         Control(
             "Features kept, the largest first",

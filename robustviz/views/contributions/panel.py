@@ -134,10 +134,6 @@ def curves(here: Context, chosen: Choice) -> None:
     spec = chosen.curves(here.img)
     if found := widgets.measured(compared(here), spec, "the contributions"):
         widgets.draw(figures.contributions, found, Frame("share", spec))
-        st.markdown(
-            "A contribution is a feature times its weight for the true class; with the bias, they"
-            " add up to the logit. Negative ones are left out of the curve."
-        )
 
 
 def strips(here: Context, chosen: Choice) -> None:
@@ -202,8 +198,8 @@ def steps(here: Context) -> None:
 
     st.subheader("Is the gradient masked?", help=term("gradient masking"))
     st.markdown(
-        "PGD with 1 to 1000 steps of ε/4 from one start, and Square with 1000 queries, on up to 50"
-        " images. An image counts as fooled from the first look at which it is misread."
+        "PGD with up to 1000 steps from one start, and Square, which needs no gradient, on 50"
+        " images."
     )
     spec = AttackStepsSpec()
     if found := widgets.measured(here, spec, "1000 steps", "about 20 s"):

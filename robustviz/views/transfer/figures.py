@@ -150,11 +150,11 @@ def _resisting(found: Mapping[str, Transfer], labels: Mapping[str, str]) -> str:
         if target in untouched
     }
     said = [
-        f"{labels[target]} errs on {' to '.join(errors)} % of all attacked images, on"
+        f"\n- {labels[target]}: {' to '.join(errors)} % of all attacked images are misread,"
         f" {untouched[target]:.0f} % untouched."
         for target, errors in ends.items()
     ]
-    return f"Do defended targets resist? {' '.join(said)}" if said else ""
+    return f"Do defended targets resist?\n{''.join(said)}" if said else ""
 
 
 def transfer_difference(
