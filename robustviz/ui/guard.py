@@ -110,15 +110,14 @@ class Guard:
 def _with_headers(scope: Scope, send: Send) -> Send:
     host = next(value.decode("latin-1") for key, value in scope["headers"] if key == b"host")
     policy = POLICY.format(socket=f"ws://{host} wss://{host}").encode("latin-1")
+    sign = os.environ.get("ROBUSTVIZ_SIGN", "").encode("latin-1")
+    more = (*HEADERS, (b"x-robustviz", sign), (b"content-security-policy", policy))
 
     async def sent(message: Any) -> None:
         if message["type"] == "http.response.start":
-            own = {key for key, _ in HEADERS} | {b"content-security-policy"}
+            own = {key for key, _ in more}
             kept = [(key, value) for key, value in message["headers"] if key.lower() not in own]
-            message = {
-                **message,
-                "headers": [*kept, *HEADERS, (b"content-security-policy", policy)],
-            }
+            message = {**message, "headers": [*kept, *more]}
         await send(message)
 
     return sent

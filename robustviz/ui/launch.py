@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import importlib.util
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -122,19 +123,22 @@ class _Server:
     def __init__(self, port: int) -> None:
         self.port = port
         self.address = f"http://{HOST}:{port}"
+        self._sign = secrets.token_hex(8)  # by which its answers are known from another server's
         self._last: collections.deque[str] = collections.deque(maxlen=12)
         self._echo = False
         self._lock = threading.Lock()
         self.process = subprocess.Popen(
             _command(port),
             cwd=paths.ROOT,
-            env=_environment(),
-            stdin=subprocess.DEVNULL,
+            env=_environment() | {"ROBUSTVIZ_SIGN": self._sign},
+            stdin=subprocess.PIPE,  # it closes with this process, however that ends
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",
             errors="replace",
         )
+        assert self.process.stdin is not None
+        self._leash = self.process.stdin
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -161,8 +165,8 @@ class _Server:
             print(line, end="", file=sys.stderr, flush=True)
 
     def answers(self) -> bool:
-        """Whether the server says that it is well. Directly: a proxy of the environment does not
-        know this computer.
+        """Whether this very server says that it is well: another one may have taken the port.
+        Directly: a proxy of the environment does not know this computer.
         """
         with (
             contextlib.suppress(OSError, http.client.HTTPException),
@@ -171,13 +175,15 @@ class _Server:
             ) as connection,
         ):
             connection.request("GET", "/_stcore/health")
-            return connection.getresponse().status == 200
+            said = connection.getresponse()
+            return said.status == 200 and said.getheader("x-robustviz") == self._sign
         return False
 
     def last_words(self) -> str:
         """The end of a sentence: a full stop, or a colon and the last lines that the server
         said.
         """
+        self._leash.close()  # it has ended
         self._reader.join(1)  # what it said on its way out may still be in the pipe
         with self._lock:
             return "\n  ".join([":", *self._last]) if self._last else "."
@@ -193,6 +199,7 @@ class _Server:
             # Ctrl-C again while waiting means: now
             with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
                 self.process.wait(GRACE)
+        self._leash.close()
         self._reader.join(1)
 
 

@@ -1,7 +1,10 @@
 """What the server does for every page beside Streamlit's own work."""
 
 import contextlib
+import os
+import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -47,7 +50,16 @@ async def open_house(app: Any) -> AsyncIterator[None]:
         with contextlib.suppress(Exception):  # the page that needs it says what is wrong
             imports.load(name)
     threading.Thread(target=_import_ahead, daemon=True).start()
+    if os.environ.get("ROBUSTVIZ_SIGN"):  # a launcher's child
+        threading.Thread(target=_end_with_the_launcher, daemon=True).start()
     yield
+
+
+def _end_with_the_launcher() -> None:
+    """Its end of our input closes, however it ends: a server that nobody started keeps no port."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _import_ahead() -> None:

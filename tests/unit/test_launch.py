@@ -4,6 +4,7 @@ cannot.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import re
@@ -15,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from robustviz import paths
@@ -23,10 +25,11 @@ from robustviz.types import UserError
 from robustviz.ui import launch
 
 FAKE = """
-import http.server, sys, threading
+import http.server, os, sys, threading
 class Well(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        self.send_response(200); self.end_headers(); self.wfile.write(b"ok")
+        self.send_response(200); self.send_header("x-robustviz", os.environ["ROBUSTVIZ_SIGN"])
+        self.end_headers(); self.wfile.write(b"ok")
         threading.Timer(0.3, self.server.shutdown).start()
     def log_message(self, *args): pass
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Well).serve_forever()
@@ -288,3 +291,59 @@ def _eventually(fact: object, seconds: float = 60) -> bool:
     while not (found := bool(fact())) and time.monotonic() < deadline:  # type: ignore[operator]
         time.sleep(0.05)
     return found
+
+
+@pytest.mark.machine
+def test_a_server_ends_with_its_launcher_however_that_ends(tmp_path: Path, port: int) -> None:
+    launcher = start(tmp_path, port)
+    try:
+        server = next(
+            child for child in launcher.children(recursive=True) if "streamlit" in child.cmdline()
+        )
+        launcher.kill()
+        assert not psutil.wait_procs([server], timeout=60)[1]
+        assert launch.is_free(port)
+    finally:
+        end(launcher)
+
+
+@pytest.mark.machine
+def test_two_launchers_never_announce_one_address(tmp_path: Path) -> None:
+    both = [start(tmp_path / name, None) for name in ("one", "other")]
+    try:
+        said = [(tmp_path / name / "log").read_text() for name in ("one", "other")]
+        assert len({re.search(r"http://\S+", text).group() for text in said}) == 2
+    finally:
+        for one in both:
+            end(one)
+
+
+def start(folder: Path, port: int | None) -> psutil.Popen:
+    """`python -m robustviz app`, once it has told its address."""
+    folder.mkdir(parents=True, exist_ok=True)
+    quiet = {"ROBUSTVIZ_BROWSER": "0", "ROBUSTVIZ_RUNS": str(folder), "PYTHONUNBUFFERED": "1"}
+    chosen = {"PORT": str(port)} if port else {}
+    inherited = {name: value for name, value in os.environ.items() if name != "PORT"}
+    with open(folder / "log", "wb") as log:
+        made = psutil.Popen(
+            [sys.executable, "-m", "robustviz", "app", "--no-browser"],
+            cwd=Path(__file__).resolve().parents[2],
+            env=inherited | quiet | chosen,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    patience = time.monotonic() + 200
+    while "robustviz is at" not in (folder / "log").read_text() and time.monotonic() < patience:
+        assert made.poll() is None, (folder / "log").read_text()
+        time.sleep(0.1)
+    return made
+
+
+def end(launcher: psutil.Popen) -> None:
+    """End a launcher and what it started."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for one in [*launcher.children(recursive=True), launcher]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+    launcher.wait(30)
