@@ -20,7 +20,7 @@ from conftest import Blink
 from robustviz import cli, probes, registry
 from robustviz.attacks import FGSM, MIM, PGD
 from robustviz.data import Digits
-from robustviz.probes import TransferSpec, transfer
+from robustviz.probes import FooledSpec, TransferSpec, transfer
 from robustviz.runs import folder
 from robustviz.stats import mcnemar, tango, wilson
 from robustviz.training.config import TrainConfig
@@ -101,6 +101,45 @@ def test_every_count_is_what_a_loop_over_images_counts(shipped) -> None:
         abs(found.kl.diagonal()).max() < 1e-6
         and not found.aligned
         and np.isnan(found.difference).all()
+    )
+
+
+def test_every_fooled_image_is_what_a_loop_over_images_finds(shipped) -> None:
+    run, n = shipped["digits-standard"], 24
+    found = probes.fooled(run, FooledSpec(n=n, steps=3))
+    few = images_of(run).take(torch.arange(n))
+    copies = [each for each in found.meta["shown"] if each["target"]]
+    assert found.sources[0] == run.id and len(found.sources) == 1 + len(copies) == 4
+    assert found.meta["eps"] == run.eps and found.meta["of"] == 360 and found.n == n
+    for source in (run.id, found.sources[-1]):
+        x_adv = PGD(eps=run.eps, steps=3)(
+            folder.open_model(source).net(), few.x, few.y, rng=torch.Generator().manual_seed(0)
+        )
+        for model in (source, shipped["digits-trades"].id):
+            net = folder.open_model(model).net()
+            clean, wrong = (
+                [
+                    int(net(image[None]).argmax()) != int(y)
+                    for image, y in zip(x, few.y, strict=True)
+                ]
+                for x in (few.x, x_adv)
+            )
+            assert found.misread(model).tolist() == clean
+            assert found.fooled(model, source).tolist() == [
+                attacked and not untouched for attacked, untouched in zip(wrong, clean, strict=True)
+            ]
+    again = type(found).from_npz(found.to_npz())
+    assert (again.wrong == found.wrong).all() and len(found.to_npz()) < 10_000
+    one, two = (found.fooled(run.id, source) for source in found.sources[:2])
+    pair = ((run.id, found.sources[0]), (run.id, found.sources[1]))
+    assert found.moved(pair) == (int((two & ~one).sum()), int((one & ~two).sum()))
+
+
+def test_a_network_without_copies_has_itself_as_the_only_source(shipped) -> None:
+    run = shipped["digits-trades"]
+    found = probes.fooled(run, FooledSpec(n=10, steps=1, eps=0.0))
+    assert found.sources == [run.id] and not any(
+        found.fooled(model).any() for model in found.models
     )
 
 

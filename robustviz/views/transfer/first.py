@@ -33,6 +33,12 @@ STYLE = """<style>
   bottom: calc(50% - 2px); background: var(--text); outline: 1px solid var(--paper); }
 .fooled .ends { min-height: 0; padding: .3rem 0; border: 0; font-size: .9rem;
   flex-direction: row; justify-content: space-between; }
+@container (max-width: 40rem) {
+  .fooled { grid-template-columns: 1fr auto; grid-auto-flow: row dense; }
+  .fooled > b, .fooled > span { min-height: 2.2rem; border: 0; padding: .3rem 0 0; }
+  .fooled .track, .fooled .ends { grid-column: 1 / -1; }
+  .fooled .ends:empty { display: none; }
+}
 .key { display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; font-size: .95rem; }
 .key i { display: inline-block; width: 1.1rem; height: .8rem; background: var(--faint);
   margin-right: .4rem; }
