@@ -26,11 +26,11 @@ from robustviz.stats import mean_interval, tango, wilson
 from robustviz.training.evaluate import attacked
 from robustviz.types import UserError
 from robustviz.views.features import embedding
-from robustviz.views.features.map_figures import CLASS_COLOURS
 from robustviz.views.features.probe import features_of
 from robustviz.views.features.result import FeatureMap, Features
 from robustviz.views.measure import images_of, net_of
-from robustviz.views.theme import COLOURS
+from robustviz.views.screen import wordy
+from robustviz.views.theme import CLASSES, COLOURS, SYMBOLS
 
 SPEC = FeatureMapSpec(n=60, steps=5)
 
@@ -463,12 +463,9 @@ def test_every_point_is_drawn_once_and_carries_its_image() -> None:
             for row, x, y in zip(trace.customdata, trace.x, trace.y, strict=True)
         }
         assert clean == {5 + i: tuple(result.clean[i]) for i in range(4)}
-        assert {trace.marker.symbol for trace in marks} <= {
-            "circle",
-            "x",
-            "circle-open",
-            "x-thin-open",
-        }
+        assert {trace.marker.symbol for trace in marks[1::2]} == {"x"} and {
+            trace.marker.symbol for trace in marks[::2]
+        } <= {*SYMBOLS, "circle-open"}
     assert list(figure.data[0].x[:3])[:2] == [
         result.clean[0, 0],
         result.adversarial[0, 0],
@@ -554,10 +551,10 @@ def test_what_is_not_drawn_is_said_and_a_crowd_is_drawn_by_webgl() -> None:
 
 def test_of_many_classes_the_most_confused_are_coloured_and_the_rest_is_grey() -> None:
     y = [label for label in range(20) for _ in range(3)]
-    pred_adv = [(label + 1) % 20 if label < 8 else label for label in y]
+    pred_adv = [(label + 1) % 20 if label < 10 else label for label in y]
     figure = figures.feature_map(made(y, y, pred_adv, classes=20))
     named = [trace.name for trace in figure.data if trace.showlegend]
-    assert named == [*(f"c{label} (3)" for label in range(8)), "other classes (36)"]
+    assert named == [*(f"c{label} (3)" for label in range(10)), "other classes (30)"]
     figure = figures.feature_map(made(y, y, pred_adv, classes=20), focus="c4")
     assert [trace.name for trace in figure.data if trace.showlegend] == [
         "c4 (3)",
@@ -571,7 +568,10 @@ def test_of_many_classes_the_most_confused_are_coloured_and_the_rest_is_grey() -
         "wrong untouched (0)",
         "other classes (57)",
     ]
-    assert "Attacked, the 3 images of c4 are read as c5 (3)." in figure.layout.meta["sentence"]
+    assert (
+        "Attacked images of c4 are read most often as c5 (3 of 3)."
+        in figure.layout.meta["sentence"]
+    )
     assert figure.data[-1].marker.color == COLOURS["robustviz_light"]["faint"] and [
         note.text for note in figure.layout.annotations
     ] == ["c4"]
@@ -582,8 +582,8 @@ def test_one_image_is_marked_in_a_map_of_its_own() -> None:
     figure = figures.feature_map(result, mark=5)
     assert list(figure.data[-1].x) == [result.clean[0, 0], result.adversarial[0, 0]]
     assert (
-        "Image 5, a c0, is read as c0 and, under PGD-7 at ε = 8/255, seed 3, as c1"
-        in figure.layout.meta["sentence"]
+        "Image 5, a c0, is read as c0, attacked as c1" in figure.layout.meta["sentence"]
+        and "PGD-7 at ε = 8/255, seed 3" in figure.layout.meta["sure"]
     )
     for wrong in ({"mark": 99}, {"focus": "nobody"}, {"colour": "mood"}):
         with pytest.raises(UserError):
@@ -598,8 +598,9 @@ def test_each_class_has_a_colour_that_stands_out() -> None:
         )
         return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
-    for template, shades in CLASS_COLOURS.items():
-        assert len(set(shades)) == 8
+    for template, shades in CLASSES.items():
+        assert len(set(shades)) == len(set(SYMBOLS)) == 10
+        assert not {COLOURS[template]["a"], COLOURS[template]["b"]} & set(shades)
         for shade in shades:
             high, low = sorted([light(shade), light(COLOURS[template]["paper"])], reverse=True)
             assert (high + 0.05) / (low + 0.05) >= 3, (template, shade)
@@ -625,35 +626,45 @@ def test_the_figure_of_distances_has_the_probes_means_and_intervals(run) -> None
             assert figure.data[2 * number + 1].x[row] == pytest.approx(
                 result.measures[kind]["other_cosine"]
             )
-    said, (a, b) = figure.layout.meta["sentence"], found.values()
+    said, sure, (a, b) = (
+        *(figure.layout.meta[key] for key in ("sentence", "sure")),
+        found.values(),
+    )
     lead = [np.subtract(*result.cosines("adversarial")) for result in (a, b)]
     mean, low, high = mean_interval(lead[1] - lead[0])
     assert (
         low > 0
-        and "the network B PGD-AT keeps images nearer to their class than A Standard: by"
-        f" {mean:.2f} (95 %: {low:.2f} to {high:.2f})"
-        in said
+        and f"B PGD-AT keeps images nearer to their class than A Standard, by {mean:.2f}." in said
+        and f"B PGD-AT over A Standard: {mean:.2f}, 95 %: +{low:.2f} to +{high:.2f}" in sure
     )
     right = [result.pred_adv == result.y for result in (a, b)]
     low, high = tango(int((right[1] & ~right[0]).sum()), int((right[0] & ~right[1]).sum()), 60)
     assert (
-        "the network B PGD-AT is more accurate than A Standard;"
+        "B PGD-AT is more accurate than A Standard,"
         f" {100 * (right[1].mean() - right[0].mean()):.0f} points apart (95 %: +{100 * low:.0f}"
-        in said
+        in sure
     )
     low, high = wilson(int(a.fooled.sum()), int(a.right.sum()))
     assert (
-        f"fooled on {a.fooled.sum()} of {a.right.sum()} images it knows (95 %: {low:.0%} to"
-        f" {high:.0%})" in said
+        f"Fooled on {a.fooled.sum()} of {a.right.sum()} images it knows (95 %: {low:.0%} to"
+        f" {high:.0%})" in sure
     )
+    assert not wordy(said)
+    # a map of the same images has the same distances
+    maps = {
+        name: probes.feature_map(shipped(key), SPEC)
+        for name, key in zip(found, ("standard", "pgd_at"), strict=True)
+    }
+    assert figures.features(maps).layout.meta["sentence"] == said
 
 
 def test_nothing_is_called_nearer_without_an_interval(run) -> None:
     one = probes.features(run, SPEC.alike(FeaturesSpec))
-    same = figures.features({"A": one, "B": one}).layout.meta["sentence"]
+    same = figures.features({"A": one, "B": one}).layout.meta
     assert (
-        "is not decided: 0.00 (95 %: +0.00 to +0.00)" in same
-        and "neither is shown to be more accurate; 0 points apart" in same
+        "No difference shown between A and B" in same["sentence"]
+        and "A over B: 0.00, 95 %: +0.00 to +0.00" in same["sure"]
+        and "neither is shown to be more accurate, 0 points apart" in same["sure"]
     )
     assert "keeps images nearer" not in figures.features(one).layout.meta["sentence"]
     y = np.arange(20) % 2
@@ -667,9 +678,10 @@ def test_nothing_is_called_nearer_without_an_interval(run) -> None:
         pred=y,
         pred_adv=y,
     )
+    tie = figures.features(tied).layout.meta
     assert (
-        "no nearer to their own class than to another (own minus nearest other cosine +0.00"
-        in figures.features(tied).layout.meta["sentence"]
+        "no nearer to their own class than to another" in tie["sentence"]
+        and "own minus nearest other cosine +0.00" in tie["sure"]
     )
     elsewhere = dataclasses.replace(one, meta=one.meta | {"eps": 0.01})
     assert (
@@ -748,7 +760,8 @@ def test_the_films_frames_stand_still_and_its_first_is_the_one_asked_for(films) 
     }
     assert shown == {i: film.clean[2, i, 0] for i in range(40)}
     k = (film.pred_adv == film.y).sum(1)
-    assert f"Epoch 6: {k[2]} of 40 images right under PGD-3" in figure.layout.meta["sentence"]
+    assert f"Epoch 6: {k[2]} of 40 images right under attack" in figure.layout.meta["sentence"]
+    assert "PGD-3" in figure.layout.meta["sure"] and not wordy(figure.layout.meta["sentence"])
     assert len(plotly.io.to_json(figure)) < 400 * 1024
     assert (
         "Epoch 20" in figures.feature_film(film).layout.title.text
@@ -760,10 +773,10 @@ def test_the_gap_says_from_when_on_attacked_images_stay(films) -> None:
     film = films["A pgd_at"]
     other = np.array([0.9, 0.9, 0.9, 0.1, 0.9, *[0.1] * 5])
     for values, says in (
-        (other, "they stay nearer to their own class from epoch 12 on"),
+        (other, "stay nearer to their own class from epoch 12 on"),
         (np.full(10, 0.1), "nearer to their own class at every kept epoch"),
         (np.full(10, 0.9), "nearer to another class at every kept epoch"),
-        (other[::-1], "at the last one they are nearer to another class"),
+        (other[::-1], "are nearer to another class at the last epoch"),
     ):
         mine = dataclasses.replace(
             film, own=np.full((10, 3), 0.5), other=np.stack([values] * 3, axis=1)

@@ -48,6 +48,7 @@ from robustviz.views.misalignment.diagnosis import (
 from robustviz.views.misalignment.probe import _votes
 from robustviz.views.misalignment.result import Misalignment
 from robustviz.views.misalignment.stages import greatest_fall, stages_of
+from robustviz.views.screen import wordy
 
 SPEC = MisalignmentSpec(n=200, steps=5, train_n=300)
 
@@ -129,7 +130,7 @@ def test_a_head_bias_shifted_down_is_a_boundary_too_close(spoil, method, shift) 
     net = copy.deepcopy(shipped(method).net())
     net.head.bias.data[3] += shift
     found = probes.misalignment(spoil(method, net), SPEC)
-    assert found.kind[3] == HEAD and "without the head's constant offsets" in found.sentence[3]
+    assert found.kind[3] == HEAD and "Without the head's constant offsets" in found.sentence[3]
     assert (
         HEAD not in found.kind[:3] + found.kind[4:]
         and found.boundary[3] < 0.3 < found.boundary_0[3]
@@ -183,7 +184,7 @@ def test_half_of_one_class_s_labels_wrong(spoil, method, wrong) -> None:
     [
         # Trained from scratch for ten epochs with half of one class's labels changed to another's:
         # the output stays fairly sure.
-        ({"boundary": 0.17, "boundary_0": 0.145, "confidence": 0.757}, "as where labels are wrong"),
+        ({"boundary": 0.17, "boundary_0": 0.145, "confidence": 0.757}, "where labels are wrong"),
         # For twenty-five epochs, changed to any other's: the images with wrong labels are learned
         # by heart, one by one.
         (
@@ -235,10 +236,16 @@ def test_two_classes_pulled_together_overlap(spoil, method) -> None:
 def test_networks_that_nobody_spoilt_get_no_wrong_cause(run, method) -> None:
     found = probes.misalignment(shipped(method), SPEC)
     assert set(found.kind) <= {PUSHED, OUTLIERS, HOLD}
+    for c in range(10):
+        assert not wordy(f"{found.kind[c]}: {found.sentence[c]}") and not wordy(found.cause(c))
+        telling = found.telling(c)
+        assert len(telling) == 3 and set(found.y[telling]) == {c}
+        wrong = ((found.y == c) & ((found.pred != c) | (found.pred_adv != c))).sum()
+        assert sum(found.pred_adv[i] != c or found.pred[i] != c for i in telling) == min(wrong, 3)
     lowest = found.order[0]
     assert (
         found.kind[lowest] == PUSHED
-        and f"{found.robust_k[lowest]} under PGD-5" in found.sentence[lowest]
+        and f"{found.robust_k[lowest]} under attack" in found.sentence[lowest]
     )
     assert f"{found.along[lowest]:.2f} of the way" in found.sentence[lowest]
 
@@ -269,7 +276,8 @@ def test_every_number_of_the_table_is_an_independent_computation_s(run) -> None:
         probes.misalignment(run, SPEC),
         probes.features(run, probes.FeaturesSpec(n=200, steps=5)),
     )
-    net, y, z, adv = net_of(run), seen.y, seen.clean.astype(float), seen.adversarial.astype(float)
+    net, y = net_of(run), seen.y
+    z, adv, noise = (seen.points(of).astype(float) for of in ("clean", "adversarial", "noise"))
     centres = np.stack([z[y == c].mean(0) for c in range(10)])
     apart = np.linalg.norm(centres[:, None] - centres, axis=2)
     scale = apart[~np.eye(10, dtype=bool)].mean()
@@ -292,12 +300,22 @@ def test_every_number_of_the_table_is_an_independent_computation_s(run) -> None:
             np.linalg.norm(z[own] - centres[c], axis=1).mean() / scale
         )
         assert found.distance[c] == pytest.approx(apart[c, o] / scale)
-        unit = (centres[o] - centres[c]) / apart[c, o]
-        step = adv[own] - z[own]
-        along = step @ unit
-        assert found.along[c] == pytest.approx(along.mean() / apart[c, o])
-        across = np.sqrt(np.maximum((step**2).sum(1) - along**2, 0))
-        assert found.across[c] == pytest.approx(across.mean() / apart[c, o], rel=1e-6)
+        for kind, name in ((adv, "along"), (noise, "along_noise")):
+            # each image to the wrong centre that is nearest to where it ends
+            far = np.linalg.norm(kind[own][:, None] - centres, axis=2)
+            far[:, c] = np.inf
+            end = far.argmin(1)
+            length = apart[c, end]
+            unit, step = (centres[end] - centres[c]) / length[:, None], kind[own] - z[own]
+            along = (step * unit).sum(1)
+            assert getattr(found, name)[c] == pytest.approx((along / length).mean())
+            if kind is adv:
+                across = np.sqrt(np.maximum((step**2).sum(1) - along**2, 0))
+                assert found.across[c] == pytest.approx((across / length).mean(), rel=1e-6)
+                assert np.array_equal(found.towards[own], end) and dict(found.ends(c)) == {
+                    k: count for k, count in found.ends(c, 10)[:3]
+                }
+                ends = end
         logits = z[own] @ weight.T + bias
         assert found.margin[c] == pytest.approx(
             (logits[:, c] - np.delete(logits, c, axis=1).max(1)).mean(), rel=1e-4
@@ -313,7 +331,7 @@ def test_every_number_of_the_table_is_an_independent_computation_s(run) -> None:
             line = centres[c] + np.linspace(0, 1, 1001)[:, None] * (centres[other] - centres[c])
             ahead = (line @ weight.T + bias)[:, c] > (line @ weight.T + bias)[:, other]
             places.append(1.0 if other == c else float(ahead.argmin()) / 1000)
-        assert found.boundary_nearest[c] == pytest.approx(places[o], abs=2e-3)
+        assert found.boundary_met[c] == pytest.approx(np.mean([places[k] for k in ends]), abs=2e-3)
         assert found.boundary[c] == pytest.approx(min(places), abs=2e-3) and found.boundary_class[
             c
         ] == int(np.argmin(places))
@@ -348,9 +366,10 @@ def test_the_roc_curve_has_the_auc_below_it(run) -> None:
     figure = figures.misalignment_auc(found)
     x, y = figure.data[1].x, figure.data[1].y
     assert float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2)) == pytest.approx(found.auc[0])
+    assert f"AUC {found.auc[0]:.2f}, more than chance" in figure.layout.meta["sentence"]
     assert (
-        f"AUC {found.auc[0]:.2f} [{found.auc[1]:.2f}, {found.auc[2]:.2f}], above chance"
-        in figure.layout.meta["sentence"]
+        f"AUC {found.auc[0]:.2f} [{found.auc[1]:.2f}, {found.auc[2]:.2f}]"
+        in figure.layout.meta["sure"]
     )
 
 
@@ -414,7 +433,7 @@ def test_pairs_are_counted_one_by_one_and_the_margin_is_the_run_s_own(runs_home)
     assert "It acted on these features." in figures.pairs(stays).layout.meta["sentence"]
     plain = probes.pairs(shipped("standard"), PairsSpec(n=40, steps=2))
     assert plain.margin is None and not figures.pairs(plain).layout.annotations
-    assert "no margin" in figures.pairs(plain).layout.meta["sentence"]
+    assert "No margin" in figures.pairs(plain).layout.meta["sentence"]
 
 
 def test_alignment_and_uniformity_of_every_epoch_that_was_kept(runs_home) -> None:
@@ -473,6 +492,7 @@ def test_the_figures_say_what_they_show_and_stay_small(run) -> None:
         1,
     )
     for drawn in (figure, focused, heat, figures.misalignment_auc(both)):
+        assert not wordy(drawn.layout.meta["sentence"])
         assert len(drawn.to_json()) < 400 * 1024 and drawn.layout.meta["sentence"]
 
 
@@ -512,7 +532,7 @@ def test_with_many_classes_the_one_in_question_and_its_confusers_are_drawn(run) 
                 "boundary",
                 "boundary_class",
                 "boundary_0",
-                "boundary_nearest",
+                "boundary_met",
                 "confidence",
                 "taken",
                 "train_n",

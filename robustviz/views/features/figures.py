@@ -127,6 +127,7 @@ def _near_sure(name: str, result: Near) -> str:
     """The interval behind that, the control, and how it was measured."""
     mean, low, high = mean_interval(_lead(result))
     moved = getattr(result, "moved_adv", getattr(result, "moved", None))
+    k, m = int(result.fooled.sum()), int(result.right.sum())
     far = float(np.mean(moved)) if moved is not None else math.nan
     return (
         f"{name}: own minus nearest other cosine {_signed(mean)}, 95 %: {_signed(low)} to"
@@ -137,7 +138,7 @@ def _near_sure(name: str, result: Near) -> str:
             if math.isfinite(far)
             else "All class centres coincide."
         )
-        + f" {(fooled_text(result) or 'it knows none of these images').capitalize()}."
+        + f" Fooled on {k} of {m} images it knows{percent(k, m)}."
         f" {protocol(result)}, n = {len(result.y)}."
     )
 
@@ -191,7 +192,7 @@ def percent(k: int, n: int) -> str:
 def fooled_text(result: Near) -> str:
     """On how many images a network is fooled; nothing where it knows none."""
     k, m = int(result.fooled.sum()), int(result.right.sum())
-    return f"fooled on {k} of {m} images it knows{percent(k, m)}" if m else ""
+    return f"fooled on {k} of {m} images it knows" if m else ""
 
 
 def _signed(value: float, digits: int = 2) -> str:

@@ -65,11 +65,13 @@ def feature_film(
         )
         for frame, number in enumerate(result.epochs)
     ]
+    k = int((result.pred_adv[last] == result.y).sum())
     return finish(
         figure,
         f"Features of a {result.meta['method']} network over {last + 1} epochs.",
         result.meta,
-        _sentence(result, at)
+        _sentence(result, at),
+        f"{protocol(result)}. At the last epoch{percent(k, len(result.y))}."
         + (" In UMAP axes and gaps between groups say nothing." if umap else ""),
     )
 
@@ -124,16 +126,11 @@ def _window(result: FeatureFilm) -> dict[str, Any]:
 
 
 def _sentence(result: FeatureFilm, at: int) -> str:
-    n, last, epochs = len(result.y), len(result.epochs) - 1, result.epochs
+    n, last = len(result.y), len(result.epochs) - 1
     k = (result.pred_adv == result.y).sum(axis=1)
-    return (
-        f"Epoch {epochs[at]}: {k[at]} of {n} images right under"
-        f" {protocol(result)}{percent(int(k[at]), n)}"
-        + (
-            f"; at the last kept epoch, {epochs[last]}, {k[last]}."
-            if at != last
-            else f"; at epoch {epochs[0]}, {k[0]}."
-        )
+    return " ".join(
+        f"Epoch {result.epochs[frame]}: {k[frame]} of {n} images right under attack."
+        for frame in (at, last if at != last else 0)
     )
 
 

@@ -42,8 +42,8 @@ def film(films: Mapping[str, FeatureFilm], template: str = LIGHT) -> Screen:
             if umap
             else "All epochs lie on the plane of the last epoch's class centres.",
             "At each epoch that epoch's own network is attacked.",
-            f"{attack_name(meta['attack'])} at ε = {eps_text(float(meta['eps']))}, seed"
-            f" {meta['seed']}, n = {len(first.y)}.",
+            f"{attack_name(meta['attack'])} at ε = {eps_text(float(meta['eps']))}.",
+            f"n = {len(first.y)} test images, noise of seed {meta['seed']}.",
         ],
         control=Control("Epoch", [str(epoch) for epoch in epochs], len(epochs) - 1, "map-epoch"),
         moves=moves,
@@ -56,8 +56,8 @@ def _sentence(films: Mapping[str, FeatureFilm], epoch: int) -> str:
     for result, side in zip(films.values(), sides(films), strict=True):
         at = max(0, int(np.searchsorted(result.epochs, epoch, side="right")) - 1)
         right = int((result.pred_adv[at] == result.y).sum())
-        counts.append(f"{side.upper()} reads {right} of {len(result.y)} attacked images rightly")
-    return f"Epoch {epoch}: {', '.join(counts)}."
+        counts.append(f"{side.upper()}: {right} of {len(result.y)}")
+    return f"Epoch {epoch}, attacked images read rightly: {', '.join(counts)}."
 
 
 def _map(

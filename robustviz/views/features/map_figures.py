@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from robustviz.stats import Bools, Floats, Ints
 from robustviz.types import UserError, eps_text
-from robustviz.views.features.figures import fooled_text, protocol
+from robustviz.views.features.figures import fooled_text, percent, protocol
 from robustviz.views.features.result import FeatureFilm, FeatureMap, commonest
 from robustviz.views.theme import CLASSES, COLOURS, LIGHT, SYMBOLS, blank, clear, finish
 
@@ -117,6 +117,7 @@ def feature_map(
         f"{what} of a {result.meta['method']} network's features.",
         result.meta,
         _map_sentence(result, noise, focus),
+        _map_sure(result),
     )
 
 
@@ -208,9 +209,9 @@ def _marked(result: FeatureMap, mark: int, name: str, template: str) -> go.Figur
         figure,
         f"Where image {mark} lies among the {len(result.y)} images of the map.",
         result.meta,
-        f"Image {mark}, a {own}, is read as {read[0]} and, under {protocol(result)}, as {read[1]};"
-        f" its cosine to its class's centre goes {result.own[0, row]:.2f} →"
-        f" {result.own[1, row]:.2f}.",
+        f"Image {mark}, a {own}, is read as {read[0]}, attacked as {read[1]}. Its cosine to its"
+        f" class's centre goes {result.own[0, row]:.2f} → {result.own[1, row]:.2f}.",
+        f"{protocol(result)}.",
     )
 
 
@@ -346,20 +347,29 @@ def _map_sentence(result: FeatureMap, noise: bool, focus: str) -> str:
     n, known = len(result.y), fooled_text(result)
     clean, adv, noisy = (int(count) for count in result.astray)
     return (
-        f"This model {f'is {known}' if known else 'knows none of these images'}. Of {n} attacked"
-        f" points {adv} lie nearer to another class's centre than to their own; clean {clean}, with"
-        f" noise of the same ε {noisy}: cosine in feature space, {protocol(result)}. The map:"
-        f" {_made(result)}."
+        f"This model {f'is {known}' if known else 'knows none of these images'}. {adv} of {n}"
+        " attacked points lie nearer to another class's centre than to their own, untouched"
+        f" {clean}, noise {noisy}."
         + (_landed(result, focus) if focus else "")
         + (f" Lines for the first {LINES} images only." if n > LINES else "")
         + (
             f" △: attacked at ε = {eps_text(float(result.meta['place_eps']))},"
-            f" {int((result.pred_placed != result.y).sum())} of {n} wrong, put into the finished"
-            " map."
+            f" {int((result.pred_placed != result.y).sum())} of {n} wrong."
             if len(result.placed)
             else ""
         )
-        + (" ◇: noise, put into the finished map." if noise else "")
+        + (" ◇: noise." if noise else "")
+        + (" △ and ◇ are put into the finished map." if noise or len(result.placed) else "")
+    )
+
+
+def _map_sure(result: FeatureMap) -> str:
+    """How it was measured and how the map was laid."""
+    k, m = int(result.fooled.sum()), int(result.right.sum())
+    return (
+        f"Nearer means by cosine in feature space, not in the picture. {protocol(result)}, n ="
+        f" {len(result.y)}. The map: {_made(result)}."
+        + (f" Fooled: {k} of {m}{percent(k, m)}." if m else "")
     )
 
 
@@ -383,8 +393,8 @@ def _landed(result: FeatureMap, focus: str) -> str:
     read = np.bincount(result.pred_adv[result.y == names.index(focus)], minlength=len(names))
     if not read.any():
         return f" There is no image of {focus} among them."
+    label, count = commonest(read, 1)[0]
     return (
-        f" Attacked, the {int(read.sum())} images of {focus} are read as "
-        + ", ".join(f"{names[label]} ({count})" for label, count in commonest(read, 4))
-        + "."
+        f" Attacked images of {focus} are read most often as {names[label]} ({count} of"
+        f" {int(read.sum())})."
     )

@@ -125,7 +125,8 @@ def sure(sides: Sequence[Side], found: Verdict) -> list[str]:
     return [
         "The line is measured in feature space, not in the picture.",
         "Nearest means: the cosine to the own class's clean centre is larger than to any other.",
-        f"{flat}: axes, gaps and the length of a line say nothing, and A's map is not B's.",
+        f"{flat}: axes, gaps and the length of a line say nothing.",
+        *(("Places in A's map and in B's cannot be compared.",) if len(sides) > 1 else ()),
         "A ring and a cross appear at the tenth of the attack from which on the image is misread.",
         *found.sure,
         *(

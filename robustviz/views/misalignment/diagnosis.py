@@ -198,7 +198,8 @@ RULES = (
         lambda e: (
             f"its features keep {e.distance:.2f} from {e.other}, yet the answer changes {e.way} to"
             f" {e.towards}. On training images the output for {e.name} is {e.confidence:.2f} times"
-            f" that of other classes. So it is where labels are wrong. {e.counts} Check its labels."
+            f" that of other classes. That is how it is where labels are wrong. {e.counts}"
+            " Check its labels."
         ),
     ),
     Rule(
@@ -215,8 +216,8 @@ RULES = (
         lambda e: e.pressed > 0,
         lambda e: (
             f"the answer changes close to {e.pressed} other classes ({e.nearby} …) and far from"
-            f" {e.name}. So it is where images of many classes carry its label. {e.taken}"
-            f" {e.counts} Check its labels."
+            f" {e.name}. That is how it is where images of many classes carry its label."
+            f" {e.taken} {e.counts} Check its labels."
         ),
     ),
     Rule(

@@ -93,6 +93,9 @@ def misalignment(
         "Movement under attack towards the wrong centre nearest to each image, a row a class.",
         first.meta,
         " ".join(f"{name}: {_cause(result, focus)}" for name, result in networks.items()),
+        f"{first.meta['printed']}, n = {len(first.y)}, seed {first.meta['seed']}. Each image's way"
+        " is measured to the wrong centre that is nearest to where it ends, and a mark is the mean"
+        " over a class.",
     )
 
 
@@ -163,6 +166,7 @@ def misalignment_auc(
         "ROC curve of feature misalignment against being fooled.",
         next(iter(networks.values())).meta,
         " ".join(f"{name}: {_foretold(result)}" for name, result in networks.items()),
+        " ".join(filter(None, (_area(name, result) for name, result in networks.items()))),
     )
 
 
@@ -177,10 +181,23 @@ def _foretold(result: Misalignment) -> str:
             if fooled
             else "no image is right untouched"
         ) + ", so there is nothing to foretell."
+    return f"AUC {area:.2f}, " + (
+        "more than chance."
+        if low > 0.5
+        else "less than chance."
+        if high < 0.5
+        else "not told from chance."
+    )
+
+
+def _area(name: str, result: Misalignment) -> str:
+    """The interval of the area under the curve, and what it is about."""
+    area, low, high, fooled, held = result.auc
     return (
-        f"AUC {area:.2f} [{low:.2f}, {high:.2f}], "
-        + ("above" if low > 0.5 else "below" if high < 0.5 else "not told from")
-        + f" chance; {fooled} fooled, {held} not, {result.meta['printed']}."
+        ""
+        if math.isnan(area)
+        else f"{name}: AUC {area:.2f} [{low:.2f}, {high:.2f}], {fooled} fooled, {held} not,"
+        f" {result.meta['printed']}."
     )
 
 
@@ -237,6 +254,8 @@ def stages(results: Stages | Mapping[str, Stages], *, template: str = LIGHT) -> 
         "Cosine of clean and attacked images, stage by stage.",
         first.meta,
         " ".join(f"{name}: {_fall(result)}" for name, result in networks.items()),
+        f"PGD-{first.meta['attack']['steps']} at ε = {eps_text(float(first.meta['eps']))}. The band"
+        f" is the middle half of {first.noise.shape[1]} images.",
     )
 
 
@@ -253,10 +272,7 @@ def _fall(result: Stages) -> str:
             if falls[at] > 0
             else "it falls at no stage"
         )
-        + f"; features end at {mean[-2]:.2f}, with noise"
-        f" {noise[-2]:.2f}, logits at {mean[-1]:.2f} (PGD-{result.meta['attack']['steps']} at ε"
-        f" = {eps_text(float(result.meta['eps']))}, band: middle half of"
-        f" {result.noise.shape[1]} images)."
+        + f". Features end at {mean[-2]:.2f}, with noise {noise[-2]:.2f}, logits at {mean[-1]:.2f}."
     )
 
 
@@ -293,7 +309,7 @@ def pairs(result: Pairs, *, side: str = "a", template: str = LIGHT) -> go.Figure
         f"{far:.2f}" if math.isfinite(far) else "(none)"
         for far in (result.meta["within"], result.meta["between"])
     )
-    margin = "no margin was trained."
+    margin = "No margin was trained."
     if result.margin is not None:
         figure.add_vline(
             x=result.margin,
@@ -313,8 +329,10 @@ def pairs(result: Pairs, *, side: str = "a", template: str = LIGHT) -> go.Figure
         figure,
         "Histogram of feature distances within and between classes.",
         result.meta,
-        f"Pairs of one class are {within} apart on average, pairs of two classes {between};"
+        f"Pairs of one class are {within} apart on average, pairs of two classes {between}."
         f" {margin}",
+        f"{result.meta['n']} {KINDS[result.meta['images']]} images, all their pairs, features at"
+        " length 1.",
     )
 
 
@@ -384,7 +402,7 @@ def _strayed(matrix: np.ndarray, names: list[str], kind: str) -> str:
     strayed, worst = int((lead > 0).sum()), int(lead.argmax())
     return (
         f"{strayed or 'None'} of {count} {kind} centres {'is' if strayed == 1 else 'are'} nearer"
-        f" to another class's clean centre; least aligned is {names[worst]}:"
+        f" to another class's clean centre. Least aligned is {names[worst]}:"
         f" {matrix[worst, worst]:.2f} to its own, {off[nearest[worst], worst]:.2f} to"
         f" {names[nearest[worst]]}."
     )
@@ -444,8 +462,8 @@ def uniformity(
 
 def _spread(result: Uniformity) -> str:
     """The best network, and the first epoch that was kept."""
-    return f"alignment {result.alignment[-1]:.2f}, uniformity {result.uniformity[-1]:.2f}; " + (
-        f"at epoch {result.epoch[0]} {result.alignment[0]:.2f} and {result.uniformity[0]:.2f}."
+    return f"alignment {result.alignment[-1]:.2f}, uniformity {result.uniformity[-1]:.2f}. " + (
+        f"At epoch {result.epoch[0]} {result.alignment[0]:.2f} and {result.uniformity[0]:.2f}."
         if len(result.epoch) > 1
-        else "it kept no epochs, so there is one point. Train with snapshots=2 to see its way."
+        else "It kept no epochs, so there is one point. Train with snapshots=2 to see its way."
     )
