@@ -5,45 +5,100 @@ sentence.
 from __future__ import annotations
 
 import importlib
+import json
 
 import pytest
 import torch
 
 from robustviz import figures, probes
 from robustviz.probes import AttentionSpec, OverlapSpec
+from robustviz.views.attention import overlay
+from robustviz.views.attention.result import AttentionLevelsSpec
+from robustviz.views.measure import measure
 from tests.pages.conftest import ordinary, sound, words
 from tests.pages.test_glossary import lacking
 
 
-def test_it_shows_both_networks_with_the_probes_sentences(visit):
+def screen(app) -> dict:
+    """What the first screen shows."""
+    shown = (json.loads(each.proto.json) for each in app.get("bidi_component"))
+    return next(data for data in shown if "answer" in data)
+
+
+def opened(app):
+    """The page with *More* open."""
+    app.session_state["more-attention"] = True
+    return app.run()
+
+
+def test_the_first_screen_is_the_probes_maps_over_the_image(visit):
     app = sound(visit("attention", data="shapes", img=3))
-    said = words(app)
-    for method in ("standard", "pgd_at"):
-        run = ordinary("shapes", method)
-        found = probes.attention(
-            run, AttentionSpec(index=3, eps=8 / 255, eps_low=7 / 255, steps=10)
+    said, data = words(app), screen(app)
+    found = {
+        name: measure(run := ordinary("shapes", key), AttentionLevelsSpec(3, eps=run.eps))
+        for name, key in (("A Standard", "standard"), ("B PGD-AT", "pgd_at"))
+    }
+    assert data["answer"] == [overlay.answer(found, at) for at in range(17)]
+    assert data["control"]["values"] == [str(level) for level in range(17)]
+    assert data["control"]["start"] == 8 and app.session_state["eps"] == "8"
+    for name, result in found.items():
+        assert data["moves"][f"{name[0].lower()}-said"][1][16] == overlay.said(result, 16)
+    assert "Paint the attacker's budget" in said and not lacking(said)
+
+
+def test_below_it_stands_what_part_makes_of_the_image_and_under_more_all_the_rest(visit):
+    app = sound(visit("attention", data="shapes", img=3))
+    said, charts = words(app), len(app.get("plotly_chart"))
+    found = [
+        probes.attention(
+            ordinary("shapes", method),
+            AttentionSpec(index=3, eps=8 / 255, eps_low=7 / 255, steps=10),
         )
-        for figure in (figures.attention, figures.budget):
-            assert figure(found).layout.meta["sentence"] in said
-    assert len(app.get("plotly_chart")) == 5 and not lacking(said)
-    assert any(
-        "Measure the overlap of A Standard and B PGD-AT" in button.label for button in app.button
-    )
+        for method in ("standard", "pgd_at")
+    ]
+    for one in found:
+        assert figures.budget(one).layout.meta["sentence"] in said
+        assert figures.attention(one).layout.meta["sentence"] not in said
+    assert charts == 2
+    more = sound(opened(app))
+    for one in found:
+        assert figures.attention(one).layout.meta["sentence"] in words(more)
+    assert len(more.get("plotly_chart")) == 5 and not lacking(words(more))
+    assert "Puzzle: which quarter" in words(more)
+    labels = [button.label for button in more.button]
+    assert any("Measure the overlap of A Standard and B PGD-AT" in label for label in labels)
+
+
+def test_what_many_images_say_stands_behind_the_answer_once_it_is_measured(visit):
+    spec = OverlapSpec()
+    for method in ("standard", "pgd_at"):
+        probes.overlap(ordinary("shapes", method), spec)
+    sure = screen(sound(visit("attention", data="shapes", img=3)))["sure"]
+    shares = probes.overlap(ordinary("shapes", "standard"), spec).pointing.mean(1)
+    assert f"in {shares[0]:.0%} untouched and {shares[1]:.0%} attacked" in sure[0]
+    alone = screen(sound(visit("attention", data="shapes", img=3, cam="layer_cam")))["sure"]
+    assert "This is one image" in alone[0]
 
 
 def test_the_controls_change_what_is_seen(visit):
-    app = sound(visit("attention", data="digits", img=2))
+    app = sound(opened(visit("attention", data="digits", img=2, eps=38)))
     assert "known for the data shapes only" in words(app)
     before = words(app)
     app.slider(key="eps-low").set_value(0).run()
     assert "may not change at all" in words(sound(app)) != before
-    app.slider(key="eps").set_value(0).run()
+    assert "dark 0/255" in screen(app)["picture"]
+    app.session_state["eps"] = "0"
+    app.run()
     assert "nothing may change at ε = 0" in words(sound(app))
-    app.slider(key="eps").set_value(20).run()
+    app.session_state["eps"] = "18"
     app.button_group(key="cam-of").set_value("predicted").run()
     app.button_group(key="cam-control").set_value("random").run()
     app.selectbox(key="cam").set_value("eigen_cam").run()
-    assert "EigenCAM" in words(sound(app))
+    assert "EigenCAM" in words(sound(app)) and "EigenCAM" in screen(app)["picture"]
+    app.selectbox(key="cam-under").set_value("alone").run()
+    assert (
+        "under" not in screen(sound(app))["moves"] and 'class="under"' not in screen(app)["picture"]
+    )
     app.selectbox(key="cam-rule").set_value("oracle").run()
     assert "needs true object masks" in words(sound(app))
 
@@ -61,7 +116,8 @@ def test_the_controls_change_what_is_seen(visit):
         {"steps": "0"},
         {"b": ""},
         {"img": "99999"},
-        {"cam": "layer_cam", "cam-under": "yes", "cam-rule": "top20%"},
+        {"eps": "3.5"},
+        {"cam": "layer_cam", "cam-under": "cells", "cam-rule": "top20%"},
     ],
     ids=str,
 )
@@ -71,32 +127,39 @@ def test_no_address_breaks_the_page(visit, address):
 
 
 def test_a_constant_map_is_a_sentence_and_the_rest_is_there(visit, monkeypatch):
-    module = importlib.import_module("robustviz.views.attention.probe")
-    monkeypatch.setattr(module, "class_maps", lambda net, x, y, method: torch.ones(len(x), 4, 4))
-    app = sound(visit("attention", data="digits", img=311))
+    for name in ("probe", "levels"):
+        module = importlib.import_module(f"robustviz.views.attention.{name}")
+        monkeypatch.setattr(
+            module, "class_maps", lambda net, x, y, method: torch.ones(len(x), 4, 4)
+        )
+    app = sound(opened(visit("attention", data="digits", img=311)))
     assert (
         words(app).count("is constant, so it points at nothing") == 2
         and len(app.get("plotly_chart")) == 3
     )
+    assert screen(app)["answer"][8] == "On this image, both hottest spots are nowhere under attack."
 
 
 def test_a_network_without_places_is_a_sentence_and_the_other_is_there(visit, monkeypatch):
-    module = importlib.import_module("robustviz.views.attention.probe")
-    whole, standard = module.linf_net, ordinary("digits", "standard").id
+    standard = ordinary("digits", "standard").id
+    for name in ("probe", "levels"):
+        module = importlib.import_module(f"robustviz.views.attention.{name}")
+        whole = module.linf_net
 
-    def single(run):
-        net = whole(run)
-        if run.id != standard:
-            return net
-        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+        def single(run, whole=whole):
+            net = whole(run)
+            if run.id != standard:
+                return net
+            return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
 
-    monkeypatch.setattr(module, "linf_net", single)
-    app = sound(visit("attention", data="digits", img=312))
+        monkeypatch.setattr(module, "linf_net", single)
+    app = sound(opened(visit("attention", data="digits", img=312)))
     assert "no feature maps" in words(app) and len(app.get("plotly_chart")) == 3
+    assert "A's hottest" not in " ".join(screen(app)["answer"])
 
 
 def test_many_maps_are_measured_behind_a_button_and_say_what_the_probes_say(visit):
-    app = sound(visit("attention", data="shapes", b="", **{"cam-rule": "top20%"}))
+    app = sound(opened(visit("attention", data="shapes", b="", **{"cam-rule": "top20%"})))
     app.button(key="measure-overlap").click().run()
     found = probes.overlap(ordinary("shapes", "standard"), OverlapSpec(rule="top20%"))
     assert figures.overlap({"A Standard": found}).layout.meta["sentence"] in words(sound(app))
@@ -106,9 +169,7 @@ def test_many_maps_are_measured_behind_a_button_and_say_what_the_probes_say(visi
 
 @pytest.mark.filterwarnings("ignore:__array_wrap__ must accept context:DeprecationWarning")
 def test_road_is_measured_behind_a_button(visit):
-    app = visit("attention", data="digits", b="")
-    app.session_state["road-open"] = True
-    app.run()
+    app = opened(visit("attention", data="digits", b=""))
     app.button(key="measure-road").click().run()
     found = probes.road(ordinary("digits", "standard"))
     assert figures.road({"A Standard": found}).layout.meta["sentence"] in words(sound(app))

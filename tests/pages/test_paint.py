@@ -4,6 +4,7 @@ probe's and the study's.
 
 from __future__ import annotations
 
+import importlib
 import json
 
 import pytest
@@ -15,29 +16,31 @@ from robustviz.views.paint import panel as paint
 from robustviz.views.quadrants import study as quadrant_study
 from tests.pages.conftest import ordinary, sound, words
 
+ROOM = importlib.import_module("robustviz.views.paint.probe")
 STROKE = "_wA8PDw8AAA"  # the first row and the middle of 8×8 pixels
 
 
 @pytest.fixture
 def opened(visit, few):
-    """`opened(img=3)`: the Attention page on digits with both parts open."""
+    """`opened(img=3)`: the Attention page on digits with the puzzle open."""
 
     def go(**address):
         app = visit("attention", **{"data": "digits"} | address)
-        app.session_state["paint-open"] = app.session_state["quadrant-open"] = True
+        app.session_state["more-attention"] = True
         return sound(app.run())
 
     return go
 
 
 def spec(**settings) -> PaintedSpec:
-    return PaintedSpec(**{"index": 3, "eps": 38 / 255} | settings)
+    return PaintedSpec(**{"index": 3, "eps": 38 / 255, "steps": 10} | settings)
 
 
-def test_closed_it_computes_nothing(visit, few, monkeypatch):
-    monkeypatch.setattr(paint, "cells_of", None)
+def test_nothing_is_attacked_before_somebody_asks(visit, few, monkeypatch):
+    monkeypatch.setattr(ROOM, "painted", None)
     app = sound(visit("attention", data="digits"))
-    assert "paint-attack" not in [button.key for button in app.button]
+    assert "Attack to see whether that is enough" in words(app)
+    assert "quadrant" not in [one.key for one in app.radio], "the puzzle is under More"
 
 
 def test_attacking_says_what_the_probe_says_of_both_networks(opened):
@@ -58,7 +61,7 @@ def test_an_address_with_a_mask_shows_its_finding_at_once(visit, few):
     found = probes.painted(
         ordinary("digits", "standard"), spec(mask=STROKE, eps=30 / 255, eps_low=2 / 255)
     )
-    assert "24 of 64 pixels (38%) may change by 30/255, the others by 2/255." in words(
+    assert "24 of 64 pixels (38%) may change by 30/255. The others may change by 2/255." in words(
         app
     ) and found.meta["outcome"] in words(app)
     made = Recipe(
@@ -73,10 +76,11 @@ def test_an_address_with_a_mask_shows_its_finding_at_once(visit, few):
 def test_a_button_paints_its_area_and_the_address_keeps_it(opened, name):
     app = opened(img=3)
     app.button(key=f"paint-{name}").click().run()
-    cells = paint.cells_of(ordinary("digits", "standard"), 3, name)
+    cells = ROOM.cells_of(ordinary("digits", "standard"), 3, name)
     assert f"{cells.mean():.0%} of the image may change" in words(sound(app))
     assert app.query_params["paint"] == (name if name in paint.FIXED else paint.to_text(cells))
-    data = json.loads(app.get("bidi_component")[0].proto.json)
+    shown = (json.loads(each.proto.json) for each in app.get("bidi_component"))
+    data = next(each for each in shown if "mask" in each)
     assert (
         data["mask"] == paint.to_text(cells)
         and (data["rows"], data["columns"]) == (8, 8)
@@ -86,7 +90,7 @@ def test_a_button_paints_its_area_and_the_address_keeps_it(opened, name):
 
 def test_a_network_without_a_map_says_so_in_place_and_the_rest_works(opened, monkeypatch):
     app = opened(img=3)
-    monkeypatch.setattr("robustviz.views.paint.panel.cells_of", _refuse(paint.cells_of))
+    monkeypatch.setattr(ROOM, "cells_of", _refuse(ROOM.cells_of))
     app.button(key="paint-part").click().run()
     assert "no feature maps" in "".join(
         str(one.value) for one in sound(app).info
@@ -165,7 +169,7 @@ def test_a_guess_is_revealed_with_the_numbers_of_the_study_and_of_the_paper(
     assert (
         said.startswith("You picked lower left")
         and said in words(sound(app))
-        and "upper left 78.00 % clean, 47.69 % PGD-20" in words(app)
+        and "upper left: 78.00 % clean, 47.69 % PGD-20" in words(app)
     )
 
 

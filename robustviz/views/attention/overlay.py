@@ -298,7 +298,8 @@ def _fading(letters: Sequence[str], results: Sequence[AttentionLevels], at: int)
     image.
     """
     heights = [(float(one.heat[0].max()), float(one.heat[at].max())) for one in results]
-    if not results[0].levels[at] or min(map(min, heights)) <= 0:
+    nowhere = any(np.isnan(one.hottest[[0, at]]).any() for one in results)
+    if nowhere or not results[0].levels[at] or min(map(min, heights)) <= 0:
         return ""
     (one, a), (two, b) = (
         ("fades" if now <= was else "grows", f"{now / was:.0%}") for was, now in heights
