@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from robustviz.runs.naming import method_label
 from robustviz.views import sketches
@@ -21,12 +22,16 @@ def explain(key: str) -> None:
     )
 
 
-def about(key: str, place: str = "") -> None:
-    """The same behind a small button. `place` tells two of them on one page apart."""
-    with st.popover(
+def about(key: str, place: str = "") -> DeltaGenerator:
+    """The same behind a small button; its popover, for more to be said in it. `place` tells two of
+    them on one page apart.
+    """
+    popover = st.popover(
         f"What is {method_label(key)}?",
         icon=":material/help:",
         type="tertiary",
         key=f"about-{key}-{place}",
-    ):
+    )
+    with popover:
         explain(key)
+    return popover

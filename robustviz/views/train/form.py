@@ -17,12 +17,15 @@ from robustviz.runs import folder, queue
 from robustviz.training.config import WHERE, TrainConfig
 from robustviz.training.presets import LESSONS, PRESETS, PUBLISHED
 from robustviz.types import UserError, eps_text, parse_number
-from robustviz.ui.context import (
+from robustviz.ui.context import OWN
+from robustviz.ui.methods import about
+from robustviz.ui.networks import (
     FIRST,
-    OWN,
+    data_name,
     group,
     method_option,
     methods,
+    on,
     option as run_option,
     ordered,
     trained,
@@ -44,29 +47,24 @@ def form() -> TrainConfig | None:
 
 
 def _asked() -> TrainConfig | None:
-    left, right = st.columns(2, gap="large")
-    with left:
-        recipe, data, method = _choice()
-    with right:
-        _explain(recipe, method)
-    with left:
-        dials = registry.options(registry.get("data", data))
-        own = [option.help for option in dials.values() if option.kind == "folder"]
-        place = st.text_input(own[0], key="train-folder").strip() if own else ""
-        if own and not place:
-            st.info("Type the path of a folder on the computer that runs robustviz.")
-            return None
-        preset = recipe if recipe in PRESETS else None
-        chosen = {"data": f"{data}:{place}" if place else data, "method": method}
-        start = TrainConfig.make(preset, chosen)
-        scope = f"{recipe}-{data}-{method}"
-        settings = registry.options(type(start.method))
-        main = [
-            name
-            for name, option in settings.items()
-            if not option.advanced and not dataclasses.is_dataclass(getattr(start.method, name))
-        ]
-        changes = _fields(start, start.method, main, scope, "method.", across=2)
+    recipe, data, method = _choice()
+    dials = registry.options(registry.get("data", data))
+    own = [option.help for option in dials.values() if option.kind == "folder"]
+    place = st.text_input(own[0], key="train-folder").strip() if own else ""
+    if own and not place:
+        st.info("Type the path of a folder on the computer that runs robustviz.")
+        return None
+    preset = recipe if recipe in PRESETS else None
+    chosen = {"data": f"{data}:{place}" if place else data, "method": method}
+    start = TrainConfig.make(preset, chosen)
+    scope = f"{recipe}-{data}-{method}"
+    settings = registry.options(type(start.method))
+    main = [
+        name
+        for name, option in settings.items()
+        if not option.advanced and not dataclasses.is_dataclass(getattr(start.method, name))
+    ]
+    changes = _fields(start, start.method, main, scope, "method.", across=2)
     with st.expander("More settings", icon=":material/settings:"):
         of_data = _fields(
             start,
@@ -74,14 +72,15 @@ def _asked() -> TrainConfig | None:
             [name for name, option in dials.items() if option.kind != "folder"],
             scope,
             "data.",
+            across=2,
         )
         # other defaults follow from these, e.g. the batch from the images' size
         start = TrainConfig.make(preset, chosen, [] if WRONG in of_data else list(of_data.items()))
         of_run = [name for name in registry.options(TrainConfig) if name not in chosen]
         rest = [name for name in settings if name not in main]
         under = "-".join([scope, *map(str, of_data.values())])
-        changes |= of_data | _fields(start, start, of_run, under, "")
-        changes |= _fields(start, start.method, rest, scope, "method.")
+        changes |= of_data | _fields(start, start, of_run, under, "", across=2)
+        changes |= _fields(start, start.method, rest, scope, "method.", across=2)
     if changes.pop(WRONG, False):
         raise UserError("A setting above is no valid value; look under More settings too.")
     for path, value in changes.items():
@@ -91,7 +90,8 @@ def _asked() -> TrainConfig | None:
 
 def _choice() -> tuple[str, str, str]:
     """The pickers of the recipe, the data set and the method."""
-    recipe = st.selectbox(
+    left, right = st.columns(2)
+    recipe = left.selectbox(
         "Recipe",
         [OWN, *PRESETS],
         1,
@@ -102,7 +102,7 @@ def _choice() -> tuple[str, str, str]:
     )
     preset = PRESETS[recipe].settings if recipe in PRESETS else {}
     data_keys, keys = list(registry.keys("data")), methods()
-    data = st.selectbox(
+    data = right.selectbox(
         "Data",
         data_keys,
         data_keys.index(preset.get("data", FIRST["data"])),
@@ -120,6 +120,10 @@ def _choice() -> tuple[str, str, str]:
         help=terms.term("groups"),
         on_change=_leave_recipe,
     )
+    with about(str(method), "train"):
+        _explain(str(recipe), str(method))
+    if (own := group(str(method))).caution:
+        st.warning(f"**{own.name}.** {own.caution}", icon=own.icon)
     return str(recipe), str(data), str(method)
 
 
@@ -130,18 +134,16 @@ def _recipe_option(name: str) -> str:
 
 
 def _explain(recipe: str, method: str) -> None:
-    """What the recipe is, and the method in two lines: what it does, whose it is, where we had to
-    choose, what not to misread.
+    """What else there is to say of the method, whose it is, where we had to choose, and what the
+    recipe is.
     """
-    if recipe in PRESETS:
-        st.markdown(f"**{recipe}.** {PRESETS[recipe].text}")
     cls = registry.get("method", method)
     st.markdown(
-        f"**{cls.label}.** {cls.text}  \n*{cls.paper}.*"
+        f"{cls.text}  \n*{cls.paper}.*"
         + (f"  \n**Where we had to choose:** {cls.choices}" if cls.choices else "")
     )
-    if (own := group(method)).caution:
-        st.warning(f"**{own.name}.** {own.caution}", icon=own.icon)
+    if recipe in PRESETS:
+        st.markdown(f"**Recipe {recipe}.** {PRESETS[recipe].text}")
 
 
 def _follow_recipe() -> None:
@@ -268,9 +270,9 @@ def _networks(start: TrainConfig, kind: registry.Kind, form: str) -> dict[str, f
     )
 
 
-def submit(config: TrainConfig) -> None:
-    """The estimate and the button, or what does not fit. What is shipped already is trained with
-    the next seed instead.
+def submit(config: TrainConfig) -> str:
+    """The buttons; how long it will take, or what does not fit and then no buttons. What is shipped
+    already is trained with the next seed instead.
     """
     try:
         # so that its id is the run's: a method may name other runs
@@ -278,26 +280,46 @@ def submit(config: TrainConfig) -> None:
         cost = estimate(config)
     except UserError as error:
         st.error(str(error))
-        return
+        return ""
     shipped = [run for run in folder.all_runs() if run.shipped]
     asked, there = config.seed, _same(config, shipped)
     while _same(config, shipped):
         config = dataclasses.replace(config, seed=config.seed + 1)
-    with st.container(horizontal=True, vertical_alignment="center"):
-        if os.environ.get("ROBUSTVIZ_DEMO"):
-            st.info("Training is switched off on this demo server.")
-        elif st.button(
+    if there:
+        st.markdown(f"With seed {asked} this is shipped with robustviz already: `{there}`.")
+    if os.environ.get("ROBUSTVIZ_DEMO"):
+        st.info("Training is switched off on this demo server.")
+        return cost
+    with st.container(horizontal=True):
+        if st.button(
             f"Train with seed {config.seed}" if there else "Train",
             type="primary",
             icon=":material/play_arrow:",
             key="train-go",
         ):
             st.query_params["job"] = queue.submit(config).id
-        known = (
-            f"With seed {asked} this is shipped with robustviz already: `{there}`. How much does"
-            " another seed differ?  \n"
-        )
-        st.markdown(f"{known if there else ''}{cost}")
+        if st.button(
+            "Train and compare",
+            icon=":material/compare_arrows:",
+            key="train-compare",
+            help="When it is done, Compare opens: A is the usual network of this data, B this one.",
+        ):
+            _compare(config)
+    return cost
+
+
+def _compare(config: TrainConfig) -> None:
+    """Train, and the network without a defence too, with the same seed and settings, where this
+    data has none to compare with; the page leaves when they are done.
+    """
+    run = queue.submit(config)
+    ids = [run.id]
+    if not any(each.method_key == FIRST["a"] for each in on(data_name(run)).values()):
+        plain = registry.get("method", FIRST["a"])()
+        if config.method != plain:
+            ids.append(queue.submit(dataclasses.replace(config, method=plain)).id)
+    st.query_params["job"] = run.id
+    st.session_state["compare-when-done"] = ids
 
 
 def _same(config: TrainConfig, among: list[folder.Run]) -> str:

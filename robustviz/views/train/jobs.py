@@ -6,17 +6,23 @@ import pandas as pd
 import streamlit as st
 
 from robustviz.runs import queue
+from robustviz.runs.folder import Run
 from robustviz.training.ladder import headline
 from robustviz.types import eps_text
 from robustviz.views.train.live import evaluation_or_none
 
 
-def job_list() -> None:
+def watch() -> None:
+    """The list, which ticks while there is something to see."""
+    if queue.mine():
+        st.header("Your runs", divider="gray")
+        busy = bool(queue.running() or queue.waiting())
+        st.fragment(_list, run_every=2.0 if busy else None)()
+
+
+def _list() -> None:
     """Every run of the user's, newest first; choosing one shows it above."""
     mine = queue.mine()[::-1]
-    if not mine:
-        return
-    st.header("Your runs", divider="gray")
     told = [
         (run, test, headline(run.evaluations(), run.eps) if test else None)
         for run in mine
@@ -26,7 +32,7 @@ def job_list() -> None:
         {
             "run": run.id,
             "state": run.status()["state"],
-            "epochs": f"{len(run.records())} of {run.info.get('epochs')}",
+            "epochs": _epochs(run),
             "clean": test.clean_acc if test else None,
             "PGD-20": test.robust_acc if test else None,
             "ε": eps_text(test.eps) if test else "",
@@ -42,6 +48,7 @@ def job_list() -> None:
         hide_index=True,
         key="jobs",
         on_select="rerun",
+        placeholder="",
         selection_mode="single-row",
         column_config=dict.fromkeys(("clean", "PGD-20", "every attack"), percent),
         alt=f"{len(rows)} runs with state and accuracies",
@@ -53,3 +60,11 @@ def job_list() -> None:
         st.session_state["job-row"] = chosen
         st.query_params["job"] = mine[chosen[0]].id
         st.rerun()
+
+
+def _epochs(run: Run) -> str:
+    """How many epochs are through, or which one is being trained."""
+    status, every = run.status(), run.info.get("epochs")
+    if status["state"] == "running" and status["phase"] in ("train", "validate"):
+        return f"in epoch {min(status['epoch'] + 1, status['epochs'])} of {every}"
+    return f"{len(run.records())} of {every}"

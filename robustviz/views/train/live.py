@@ -7,47 +7,72 @@ from functools import partial
 from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
 import streamlit as st
 
-from robustviz import figures, paths, stats
+from robustviz import figures, stats
 from robustviz.runs import queue
 from robustviz.runs.folder import Run
 from robustviz.runs.inside import Record, State, Status
+from robustviz.training.config import TrainConfig
 from robustviz.training.evaluation import Evaluation
 from robustviz.training.ladder import best_ladder, headline
 from robustviz.types import UserError, eps_text
-from robustviz.ui import cache, context
+from robustviz.ui import cache, networks, shell
 from robustviz.views.attack.result import Strip
 from robustviz.views.train.estimate import duration
 
 # not blue and orange, which mean networks A and B; 3:1 on both themes
-HUES = alt.Scale(range=["#2A8C6C", "#B45C9A", "#8A7A1F"])
+HUES = ["#2A8C6C", "#B45C9A", "#8A7A1F", "#7A8798"]
 
 
 def current() -> Run | None:
-    """The job to watch: the one the address names, else the one running, else the last one, else
-    none.
-    """
+    """The job to watch: the one the address names, else the one running, else none."""
     if wanted := st.query_params.get("job", ""):
         try:
             return cache.open_by_id(wanted)
         except UserError as error:
             st.warning(str(error))
-    return next(iter(queue.running()), next(iter(queue.mine()[::-1]), None))
+    return next(iter(queue.running()), None)
 
 
-def watch() -> None:
+def watch(config: TrainConfig | None) -> None:
     """The live view of the job in hand; it ticks each second while there is something to see, and
-    then stops.
+    then stops. Without a job: what a training of `config` will look like, still empty.
     """
     queue.pump()
+    _arrive()
     run = current()
-    if run is None:
+    if run is not None:
+        live = run.status()["state"] in ("queued", "running")
+        st.fragment(_panel, run_every=1.0 if live else None)(run.id, live)
+    elif config is not None:
+        _curves([], int(config.epochs or 1), float(config.eps or 0))
+        st.markdown("The lines grow while it trains, one point an epoch.")
+        empty = np.full((1, 32, 32), 0.85, np.float32)
+        st.image(
+            figures.sheet([empty] * 16, 96, columns=8),
+            width="stretch",
+            alt="Sixteen empty places for images",
+        )
+        st.markdown("Here: eight images, untouched above and attacked below.")
+
+
+def _arrive() -> None:
+    """Leave for Compare when what was to be compared is trained: A is the usual network of this
+    data, B the new one.
+    """
+    ids = st.session_state.get("compare-when-done", [])
+    if not ids or any(cache.open_by_id(each).status()["state"] != "done" for each in ids):
         return
-    st.header("This training", divider="gray")
-    live = run.status()["state"] in ("queued", "running")
-    st.fragment(_panel, run_every=1.0 if live else None)(run.id, live)
+    del st.session_state["compare-when-done"]
+    run = cache.open_by_id(ids[0])
+    name = networks.data_name(run)
+    rest = {key: each for key, each in networks.on(name).items() if key != run.id}
+    a = networks.nearest(rest, networks.FIRST["a"], run) or next(iter(rest), run.id)
+    st.session_state.update({"data": name, "a": a, "b": run.id})
+    shell.go("compare")
 
 
 def _panel(run_id: str, was_live: bool) -> None:
@@ -68,22 +93,33 @@ def _panel(run_id: str, was_live: bool) -> None:
         if words:
             show(words)
     _buttons(run, state)
-    if records:
-        _curves(records, run)
+    if test := evaluation_or_none(run):
+        _result(run, test)
+    _curves(records, int(run.info.get("epochs") or status["epochs"] or 1), run.eps)
     if strip := run.strip():
         _strip(strip, run.classes)
-    if test := evaluation_or_none(run):
-        low, high = stats.wilson(test.robust_k, test.n)
-        st.success(
-            f"Test split: {test.clean_k} of {test.n} right untouched, {test.robust_k} of {test.n}"
-            f" under PGD-20 (95 % interval {low:.1%} to {high:.1%}) at ε = {eps_text(test.eps)},"
-            f" seed {test.seed}."
-        )
-    found = run.evaluations() if test else []
-    if together := headline(found, run.eps):
-        st.success(together.beside(test))
-    for warning in climbed.warnings if (climbed := best_ladder(found, run.eps)) else ():
+    if records:
+        _terms(records)
+
+
+def _result(run: Run, test: Evaluation) -> None:
+    """What the test found, and behind a button how sure that is."""
+    found = run.evaluations()
+    st.success(
+        f"Tested: {test.clean_k} of {test.n} right untouched, {test.robust_k} under {test.printed}."
+    )
+    climbed = best_ladder(found, run.eps)
+    for warning in climbed.warnings if climbed else ():
         st.warning(warning)
+    with st.popover("How sure?", type="tertiary", key="train-sure"):
+        low, high = stats.wilson(test.robust_k, test.n)
+        st.markdown(
+            "This is one network with one training seed: another seed gives another number."
+            f"  \nUnder {test.printed} the 95 % interval is {low:.1%} to {high:.1%} (Wilson)."
+            f"  \nThe attack has ε = {eps_text(test.eps)}, its noise seed {test.seed}."
+        )
+        if together := headline(found, run.eps):
+            st.markdown(together.beside(test))
 
 
 def _place(run: Run) -> int:
@@ -93,8 +129,9 @@ def _place(run: Run) -> int:
 
 def _progress(status: Status) -> tuple[float, str]:
     epochs, batches = status["epochs"] or 1, status["batches"]
-    if not batches and status["phase"] == "evaluate":
-        return 1.0, "Evaluating on the test split …"
+    if status["phase"] == "evaluate" and batches:
+        seen = status["batch"]
+        return min(seen / batches, 1.0), f"Testing under attack: {seen} of {batches} images"
     if not batches:
         return 0.0, "Starting: loading torch and the images …"
     epoch, batch, left = status["epoch"], status["batch"], status["eta"] or 0
@@ -136,60 +173,88 @@ def _buttons(run: Run, state: State) -> None:
         elif state == "done" and st.button(
             "Attack it", key="attack-it", icon=":material/bolt:", type="primary"
         ):
-            st.session_state.update({"data": context.data_name(run), "b": run.id})
-            st.switch_page(str(paths.ROOT / "pages" / "attack.py"))
+            st.session_state.update({"data": networks.data_name(run), "b": run.id})
+            shell.go("attack")
     if problem := st.session_state.pop("job-error", ""):
         st.error(problem)
 
 
-def _curves(records: list[Record], run: Run) -> None:
-    """Validation accuracies and loss terms against the epoch, as Vega charts that update without
-    being drawn anew.
+def _curves(records: list[Record], epochs: int, eps: float) -> None:
+    """Validation accuracies against the epoch, on the axes of the whole training from the start, as
+    a Vega chart that updates without being drawn anew.
     """
-    last = records[-1]
-    accuracies = (
+    accuracies = [
         (r["epoch"], name, share)
         for r in records
-        for name, share in (("clean", r["clean_acc"]), ("PGD-10", r["robust_acc"]))
-    )
-    terms = ((r["epoch"], name, value) for r in records for name, value in r["losses"].items())
-    left, right = st.columns(2)
-    sentence = (
-        f"Epoch {last['epoch']}: clean {last['clean_acc']:.1%}, PGD-10 {last['robust_acc']:.1%} of"
-        f" {last['n_val']} validation images, {last['seconds']:.1f} s an epoch."
-    )
-    left.altair_chart(
+        for name, share in (("untouched", r["clean_acc"]), ("PGD-10", r["robust_acc"]))
+    ]
+    sentence = ""
+    if records:
+        last = records[-1]
+        n = last["n_val"]
+        clean, robust = (round(last[name] * n) for name in ("clean_acc", "robust_acc"))
+        sentence = (
+            f"After epoch {last['epoch']}: {clean} of {n} right untouched, {robust} under PGD-10."
+            f" An epoch takes {last['seconds']:.1f} s."
+        )
+    st.altair_chart(
         _chart(
-            f"Validation accuracy, n = {last['n_val']}, ε = {eps_text(run.eps)}",
+            f"Right on validation images, ε = {eps_text(eps)}",
             pd.DataFrame(accuracies, columns=["epoch", "on", "share"]),
             ".1%",
+            epochs,
+            height=270,
             scale=alt.Scale(domain=[0, 1]),
             axis=alt.Axis(format="%"),
         ),
-        alt=f"Validation accuracy over the epochs. {sentence}",
+        alt=f"Validation accuracy over the epochs. {sentence or 'Still empty.'}",
     )
-    losses = ", ".join(f"{name} {value:.3f}" for name, value in last["losses"].items())
-    right.altair_chart(
+    if sentence:
+        st.markdown(sentence)
+
+
+def _terms(records: list[Record]) -> None:
+    """Loss terms against the epoch."""
+    terms = [(r["epoch"], name, value) for r in records for name, value in r["losses"].items()]
+    losses = ", ".join(f"{name} {value:.3f}" for name, value in records[-1]["losses"].items())
+    st.altair_chart(
         _chart(
-            "Training loss, by term", pd.DataFrame(terms, columns=["epoch", "term", "loss"]), ".3f"
+            "Training loss, by term",
+            pd.DataFrame(terms, columns=["epoch", "term", "loss"]),
+            ".3f",
+            records[-1]["epoch"],
+            height=240,
         ),
         alt=f"Training loss terms over the epochs: {losses}",
     )
-    st.markdown(sentence)
 
 
-def _chart(title: str, rows: pd.DataFrame, form: str, **y: Any) -> alt.Chart:
-    """The last column of `rows` against the first, a line for each value of the second."""
-    x, lines, height = rows.columns
+def _chart(
+    title: str, rows: pd.DataFrame, form: str, epochs: int, height: int, **y: Any
+) -> alt.Chart:
+    """The last column of `rows` against the first, which ends at `epochs`, a line for each value of
+    the second.
+    """
+    x, lines, value = rows.columns
+    names = ["untouched", "PGD-10"] if lines == "on" else list(dict.fromkeys(rows[lines]))
     chart: alt.Chart = (
-        alt.Chart(rows, title=title)
+        alt.Chart(rows, title=title, height=height)
         .mark_line(point=True, strokeWidth=3)
         .encode(
-            x=alt.X(f"{x}:Q", axis=alt.Axis(tickMinStep=1)),
-            y=alt.Y(f"{height}:Q", title=None, **y),
-            color=alt.Color(f"{lines}:N", title=None, scale=HUES),
-            strokeDash=alt.StrokeDash(f"{lines}:N", title=None),
-            tooltip=[x, lines, alt.Tooltip(height, format=form)],
+            x=alt.X(
+                f"{x}:Q",
+                scale=alt.Scale(domain=[0, epochs]),
+                axis=alt.Axis(tickMinStep=1, format="d"),
+            ),
+            y=alt.Y(f"{value}:Q", title=None, **y),
+            color=alt.Color(
+                f"{lines}:N",
+                legend=alt.Legend(orient="top"),
+                title=None,
+                scale=alt.Scale(domain=names, range=HUES[: len(names)]),
+            ),
+            strokeDash=alt.StrokeDash(f"{lines}:N", title=None, scale=alt.Scale(domain=names)),
+            tooltip=[f"{x}:Q", f"{lines}:N", alt.Tooltip(f"{value}:Q", format=form)],
         )
     )
     return chart
@@ -208,9 +273,9 @@ def _strip(strip: Strip, names: tuple[str, ...]) -> None:
         width="stretch",
         alt=f"Eight validation images, clean above and attacked below. The net says: {answers}",
     )
+    hold = int((strip.pred_adv == strip.y).sum())
     st.markdown(
-        f"After epoch {strip.epoch}, {int((strip.pred_adv == strip.y).sum())} of {count} hold under"
-        f" PGD-10 at ε = {eps_text(strip.eps)}. It says: {answers}."
+        f"Untouched above, attacked below: {hold} of {count} hold after epoch {strip.epoch}."
     )
 
 

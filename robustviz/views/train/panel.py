@@ -1,4 +1,4 @@
-"""The Train page: the form, the estimate, the live view of a job, the list of runs."""
+"""The Train page: the form on the left, what it will look like on the right, the list of runs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from robustviz.views.train import form, jobs, live
 
 def page() -> None:
     """What if it were trained otherwise?"""
-    st.title("What if…?")
-    config = form.form()
-    if config is not None:
-        form.submit(config)
-    live.watch()
-    jobs.job_list()
+    with st.container(key="title-row"):
+        st.title("What if it were trained otherwise?", anchor=False)
+    line = st.empty()
+    left, right = st.columns([5, 6], gap="large")
+    with left:
+        config = form.form()
+        cost = form.submit(config) if config is not None else ""
+    line.markdown(cost or "Choose how a network is trained; what it will take is measured here.")
+    with right:
+        live.watch(config)
+    jobs.watch()
     shell.reset_button()
