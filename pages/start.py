@@ -2,11 +2,6 @@
 computed here.
 """
 
-from robustviz.views.start import panel as story
+from robustviz.views.start import panel
 
-pack = story.load()
-story.title()
-if not story.rounds(pack):
-    story.reveal(pack)
-    story.hold(pack)
-story.onward()
+panel.page()

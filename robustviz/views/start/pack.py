@@ -92,6 +92,7 @@ def tell() -> JSON:
         "eps_text": eps_text(eps),
         "eps_level": round(eps * 255),
         "attack": f"PGD-{STEPS}",
+        "shown": f"PGD-{AttackLevelsSpec().steps}",  # of the pictures
         "classes": list(split.classes),
         "rounds": rounds,
         "gain": round(pictures.gain(eps)),

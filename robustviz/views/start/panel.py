@@ -1,18 +1,30 @@
-"""The first page: guess which picture was tampered with, then see what it did to a network and to
-another one.
+"""The first page: guess which picture was tampered with, see at once what it did to a network, then
+ask whether another one holds.
 
 Everything shown was computed by `python -m robustviz.views.start.pack` and lies in
 `checkpoints/story`; no torch, no Plotly.
 """
+
+from __future__ import annotations
 
 import streamlit as st
 
 from robustviz import paths
 from robustviz.runs.files import read_json
 from robustviz.types import JSON, UserError
-from robustviz.ui.shell import reset
+from robustviz.ui import shell
 
 FOLDER = paths.ROOT / "checkpoints" / "story"
+NATIVE, LARGE, SMALL = 32, 264, 152  # pixels; the pictures have 32
+# On a phone pictures stand side by side, so that Left and Right say where they are. Streamlit's
+# button for a full screen would cover the words above.
+STYLE = """<style>
+:is(.st-key-pair, .st-key-held) [data-testid="stElementToolbar"] { display: none }
+@media (max-width: 40rem) {
+  .st-key-pair > div { flex: 0 0 calc(50% - .5rem) !important }
+  .st-key-held > div { flex: 0 0 calc(33.3% - .7rem) !important }
+  :is(.st-key-pair, .st-key-held) div { max-width: 100% } }
+</style>"""
 
 
 def load() -> JSON:
@@ -22,40 +34,58 @@ def load() -> JSON:
     return read_json(FOLDER / "story.json")
 
 
-def picture(name: str, alt: str, width: int = 288) -> None:
+def page() -> None:
+    """The whole page: three rounds, each with its answer, then the second question; below, where to
+    go from here.
+    """
+    pack = load()
+    guesses: list[str] = st.session_state.setdefault("guesses", [])
+    passed = int(st.session_state.setdefault("passed", 0))
+    st.html(STYLE)
+    with st.container(key="title-row"):
+        st.title("How little does it take to fool a network?", anchor=False)
+    if passed >= len(pack["rounds"]):
+        reveal(pack, guesses)
+        hold(pack)
+    elif len(guesses) > passed:
+        answer(pack, passed, guesses[passed])
+    else:
+        question(pack, passed)
+    onward(pack)
+
+
+def picture(name: str, alt: str, width: int) -> None:
     """One picture of the pack."""
     # not the picture's own width: Streamlit would pack it anew at every click
     st.container(width=width).image((FOLDER / name).read_bytes(), width="stretch", alt=alt)
 
 
-def title() -> None:
-    """The page's heading."""
-    st.title("How little does it take to fool a network?")
-
-
-def rounds(pack: JSON) -> bool:
-    """Ask the next question; False once all are answered. A guess is kept in the session only."""
-    guesses: list[str] = st.session_state.setdefault("guesses", [])
-    if len(guesses) >= (total := len(pack["rounds"])):
-        return False
-    now = pack["rounds"][len(guesses)]
-    st.header("One of these two pictures was tampered with. Which?", divider=False)
+def question(pack: JSON, number: int) -> None:
+    """Two pictures at their own size, larger where somebody asks for it, and two answers."""
+    now = pack["rounds"][number]
+    st.subheader("One of these two pictures was tampered with. Which?", anchor=False)
     st.markdown(
-        f"Round {len(guesses) + 1} of {total} · drawn shapes, 32×32 pixels · no pixel moved by more"
-        f" than {pack['eps_text']}"
+        f"Round {number + 1} of {len(pack['rounds'])} · drawn shapes, {NATIVE}×{NATIVE} pixels · no"
+        f" pixel moved by more than {pack['eps_text']}"
     )
-    for side, column in zip(("left", "right"), st.columns(3, gap="large"), strict=False):
-        with column:
-            picture(now[side], f"The {side} picture: {now['article']} on a textured background")
-            st.button(
-                side.capitalize(),
-                key=f"guess-{side}",
-                on_click=_guess,
-                args=(len(guesses), side),
-                type="primary",
-                width=288,
-            )
-    return True
+    large = bool(st.session_state.get("enlarge"))
+    with st.container(horizontal=True, key="pair"):
+        for side in ("left", "right"):
+            with st.container(width=LARGE, horizontal_alignment="center"):
+                picture(
+                    now[side],
+                    f"The {side} picture: {now['article']} on a textured background",
+                    LARGE if large else NATIVE,
+                )
+                st.button(
+                    side.capitalize(),
+                    key=f"guess-{side}",
+                    on_click=_guess,
+                    args=(number, side),
+                    type="primary",
+                    width="stretch",
+                )
+    st.toggle("Enlarge", key="enlarge", help="This is the size at which they are.")
 
 
 def _guess(number: int, side: str) -> None:
@@ -66,93 +96,169 @@ def _guess(number: int, side: str) -> None:
         st.session_state["guesses"].append(side)
 
 
-def reveal(pack: JSON) -> None:
-    """What was guessed, and what the ordinarily trained network said."""
-    guesses = st.session_state["guesses"]
+def answer(pack: JSON, number: int, guess: str) -> None:
+    """The same two pictures enlarged, what was added, and what the network says now."""
+    now = pack["rounds"][number]
+    tampered, last = now["tampered"], number + 1 == len(pack["rounds"])
+    st.subheader(
+        f"{'Yes' if guess == tampered else 'No'}: the {tampered} one was tampered with."
+        f" {says(now)}",
+        anchor=False,
+    )
+    with st.container(horizontal=True, key="pair"):
+        for side in ("left", "right"):
+            with st.container(width=LARGE):
+                what = "tampered" if side == tampered else "untouched"
+                picture(now[side], f"The {side} picture, {what}: {now['article']}", LARGE)
+                word, share = ("adv", "adv_p") if side == tampered else ("clean", "clean_p")
+                said = now["standard"]
+                st.markdown(f"{side.capitalize()}, {what}: **{said[word]}** ({said[share]:.0%})")
+        with st.container(width=LARGE):
+            picture(now["added_picture"], "What was added to every pixel; grey is nothing", LARGE)
+            st.markdown(f"What was added, {pack['gain']} times as strong")
+    st.button(
+        "The result" if last else "Next round",
+        key="next",
+        on_click=_pass,
+        args=(number,),
+        type="primary",
+        icon=":material/arrow_forward:",
+    )
+
+
+def _pass(number: int) -> None:
+    if st.session_state["passed"] == number:
+        st.session_state["passed"] = number + 1
+
+
+def says(now: JSON) -> str:
+    """What a person and the ordinary network see in a round's two pictures."""
+    said, true = now["standard"], now["class"]
+    if said["clean"] != true:
+        return f"You see {now['article']} twice; the network says {said['clean']} even untouched."
+    if not said["fooled"]:
+        return f"You see {now['article']} twice, and so does the network."
+    return f"You see {now['article']} twice; the network says {said['adv']}."
+
+
+def reveal(pack: JSON, guesses: list[str]) -> None:
+    """How many were found, and what tampering does to the ordinarily trained network."""
     right = sum(
         guess == now["tampered"] for guess, now in zip(guesses, pack["rounds"], strict=True)
     )
-    net = pack["standard"]
-    st.header(
-        f"You found {right} of {len(guesses)}. The network was fooled by"
-        f" {sum(now['standard']['fooled'] for now in pack['rounds'])}."
+    net, total = pack["standard"], len(guesses)
+    st.subheader(
+        f"You found {right} of {total}. The network was fooled by"
+        f" {sum(now['standard']['fooled'] for now in pack['rounds'])} of {total}.",
+        anchor=False,
     )
-    for column, guess, now in zip(
-        st.columns(len(guesses), gap="medium"), guesses, pack["rounds"], strict=True
-    ):
-        with column:
-            picture(now["tampered_picture"], f"The tampered picture, {now['article']}", 224)
-            said = now["standard"]
-            st.markdown(
-                f"The **{now['tampered']}** one was tampered with; you said {guess}"
-                f" {'✓' if guess == now['tampered'] else '✗'}  \nUntouched, the network says"
-                f" **{said['clean']}** ({said['clean_p']:.0%}); tampered, **{said['adv']}**"
-                f" ({said['adv_p']:.0%})."
-            )
     st.markdown(
-        f"No pixel changed by more than **{pack['eps_level']} of 255**. This ordinarily trained"
-        f" network is right on {net['clean_k']} of {net['n']} untouched test images; tampering"
-        f" **fooled it on {net['fooled_k']} of those {net['clean_k']}**. The three pictures were"
-        " drawn by seed, not chosen."
+        f"No pixel changed by more than **{pack['eps_level']} of 255**. The ordinarily trained"
+        f" network is right on {net['clean_k']} of {net['n']} untouched test images. Tampering"
+        f" **fooled it on {net['fooled_k']} of those {net['clean_k']}**."
     )
 
 
 def hold(pack: JSON) -> None:
     """The second question: would a network that trained on attacked pictures hold?"""
-    st.header("Will a network trained on attacked pictures hold?")
+    st.subheader("Will a network trained on attacked pictures hold?", anchor=False)
     if "hold" not in st.session_state:
         with st.container(horizontal=True):
-            for answer in ("Yes", "No"):
+            for word in ("Yes", "No"):
                 st.button(
-                    answer,
-                    key=f"hold-{answer}",
+                    word,
+                    key=f"hold-{word}",
                     type="primary",
                     width=144,
                     on_click=st.session_state.__setitem__,
-                    args=("hold", answer),
+                    args=("hold", word),
                 )
         return
     net, ordinary = pack["robust"], pack["standard"]
-    low, high = (f"{100 * share:.0f}" for share in net["interval"])
     st.markdown(
-        f"You said {st.session_state['hold'].lower()}. Attacked anew, with full knowledge of its"
-        f" weights, the network trained by **{net['label']}** stays right on **{net['robust_k']} of"
-        f" {net['n']}** test images ({low}–{high} %); the ordinary one on {ordinary['robust_k']}."
-        f" The price: untouched, it is right on {net['clean_k']} of {net['n']}, the ordinary one on"
-        f" {ordinary['clean_k']}."
+        f"You said {st.session_state['hold'].lower()}. Attacked anew, the network trained by"
+        f" **{net['label']}** stays right on **{net['robust_k']} of {net['n']}** test images. The"
+        f" ordinary one stays right on {ordinary['robust_k']}. {price(pack)}"
     )
-    for column, now in zip(
-        st.columns(len(pack["rounds"]), gap="medium"), pack["rounds"], strict=True
-    ):
-        with column:
+    with st.container(horizontal=True, key="held"):
+        for now in pack["rounds"]:
             said = now["robust"]
-            picture(
-                now["robust_picture"],
-                f"The picture tampered with against the second network, {now['article']}",
-                224,
-            )
-            st.markdown(
-                f"Untouched **{said['clean']}** ({said['clean_p']:.0%}); tampered **{said['adv']}**"
-                f" ({said['adv_p']:.0%}): {'fooled' if said['fooled'] else 'it holds'}."
-            )
-    st.markdown(
-        f"Measured with {pack['attack']}, ε = {pack['eps_text']}, seed {pack['seed']}, by"
-        f" `{pack['command']}`. An attack gives an upper bound on robustness."
-    )
-    if worst := net.get("worst"):
-        st.markdown(
-            f"Of a set of {worst['n']} images **{worst['worst_acc']:.0%}** are right under every"
-            f" attack run: {', '.join(worst['worst_attacks'])}."
-        )
+            with st.container(width=SMALL):
+                picture(
+                    now["robust_picture"],
+                    f"Tampered with against the second network, {now['article']}",
+                    SMALL,
+                )
+                st.markdown(
+                    f"**{said['adv']}** ({said['adv_p']:.0%}): "
+                    + ("fooled" if said["fooled"] else "it holds")
+                )
+    with st.popover("How sure?", type="tertiary"):
+        st.markdown("\n".join(f"- {each}" for each in sure(pack)))
 
 
-def onward() -> None:
-    """Where to go from here."""
+def price(pack: JSON) -> str:
+    """What robustness costs on untouched images, by the sign of the difference and its interval."""
+    robust, ordinary = pack["robust"]["clean_k"], pack["standard"]["clean_k"]
+    low, high = pack["price"]["interval"]
+    both = f"{robust} against {ordinary} of {pack['robust']['n']} are right"
+    if low > 0:
+        return f"It has no price here: untouched, {both}."
+    if high < 0:
+        return f"The price: untouched, {both}."
+    return f"Its price on untouched images: no difference is shown, {both}."
+
+
+def sure(pack: JSON) -> list[str]:
+    """The protocol, in words first."""
+    net = pack["robust"]
+    low, high = (f"{100 * share:.0f}" for share in net["interval"])
+    gained, lost = pack["price"]["gained"], pack["price"]["lost"]
+    worst = net.get("worst")
+    return [
+        "An attack gives an upper bound on robustness.",
+        "One network a side: other seeds may differ.",
+        f"The counts: {pack['attack']}, ε = {pack['eps_text']}, seed {pack['seed']}, full knowledge"
+        " of the weights.",
+        f"95 % interval of the robust network's share: {low}–{high} %.",
+        f"Untouched, {gained} images only the robust network gets right, {lost} only the ordinary"
+        " one.",
+        *(
+            [
+                f"Of {worst['n']} images {worst['worst_acc']:.0%} withstood every attack run:"
+                f" {', '.join(worst['worst_attacks'])}."
+            ]
+            if worst
+            else []
+        ),
+        f"The pictures were drawn by seed. Each was attacked alone, by {pack['shown']}, as on the"
+        " Attack page.",
+        f"Made by `{pack['command']}`.",
+    ]
+
+
+def onward(pack: JSON) -> None:
+    """Where to go from here: three doors, and three questions with their answers behind them."""
     st.divider()
-    with st.container(horizontal=True):
-        if st.session_state.get("guesses"):
-            st.button("Start again", key="again", on_click=reset, icon=":material/restart_alt:")
-        if st.button("How little does it take?", key="to-attack", icon=":material/bolt:"):
-            st.switch_page(str(paths.ROOT / "pages" / "attack.py"))
-        if st.button("Train your own", key="to-train", icon=":material/model_training:"):
-            st.switch_page(str(paths.ROOT / "pages" / "train.py"))
+    with st.container(horizontal=True, key="doors"):
+        doors = (
+            ("See how", "attack", ":material/bolt:"),
+            ("Teach it", "train", ":material/model_training:"),
+            ("Why does it work?", "features", ":material/scatter_plot:"),
+        )
+        for said, name, icon in doors:
+            if st.button(said, key=f"to-{name}", icon=icon):
+                shell.go(name)
+        if st.session_state["guesses"]:
+            st.button("Start again", key="again", on_click=shell.reset, type="tertiary")
+    pair = {"data": "shapes", "a": pack["robust"]["run"], "b": pack["part"]}
+    questions: tuple[tuple[str, str, JSON], ...] = (
+        ("Is PART better than PGD-AT here?", "attack", pair),
+        ("What does adversarial training do to the features?", "features", {}),
+        ("Why does a larger budget cost clean accuracy?", "budget", {}),
+    )
+    with st.container(horizontal=True, key="questions"):
+        for number, (said, name, chosen) in enumerate(questions):
+            if st.button(said, key=f"ask-{number}", type="tertiary", icon=":material/help:"):
+                st.session_state.update(chosen)
+                shell.go(name)
