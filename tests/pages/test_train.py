@@ -21,9 +21,10 @@ from robustviz.training.config import TrainConfig
 from robustviz.training.ladder import best_ladder, headline
 from robustviz.training.presets import PRESETS
 from robustviz.types import UserError
-from robustviz.ui import context
-from robustviz.ui.context import GROUPS
-from robustviz.views.train import estimate, form
+from robustviz.ui import networks
+from robustviz.ui.networks import GROUPS
+from robustviz.views.screen import wordy
+from robustviz.views.train import estimate, form, jobs, live
 from tests.pages.conftest import ordinary, sound, words
 
 
@@ -412,6 +413,71 @@ def test_a_data_set_in_a_folder_asks_for_it_whatever_it_is_called(
     assert data.source(f"album:{tmp_path}").shelf == str(tmp_path)
 
 
+def test_before_a_training_stands_what_it_will_look_like(visit, untimed):
+    app = sound(visit("train"))
+    assert "timed a moment ago" in words(app) and "The lines grow while it trains" in words(app)
+    assert len(app.get("vega_lite_chart")) == 1
+    assert not wordy("\n".join(each.value for each in app.markdown[:2]))
+
+
+def test_train_and_compare_leads_to_compare_when_it_is_done(visit, untimed, no_process):
+    app = visit("train")
+    app.selectbox(key="train-data").set_value("digits")
+    app.selectbox(key="train-method").set_value("pgd_at").run()
+    app.button(key="train-compare").click().run()
+    (run,) = queue.mine()  # the ordinary network of this data is shipped
+    assert app.session_state["compare-when-done"] == [run.id]
+    sound(app)
+    like = ordinary("digits", "pgd_at")
+    for name in ("net.safetensors", "eval.json", "metrics.jsonl"):
+        shutil.copy(like.path / name, run.path / name)
+    info = json.loads((run.path / "config.json").read_text(encoding="utf-8"))
+    (run.path / "config.json").write_text(
+        json.dumps(info | {"images": like.info["images"]}), encoding="utf-8"
+    )
+    run.set_status(state="done")
+    sound(app.run())
+    assert "compare-when-done" not in app.session_state
+    assert app.title[0].value == "Which network holds, and at what price?"
+    assert app.session_state["b"] == run.id and app.session_state["data"] == "digits"
+    # of the two ordinary networks the one with the new one's seed
+    a = runs.open_run(app.session_state["a"])
+    assert (a.method_key, a.seed) == ("standard", min(run.seed, 1))
+
+
+def test_a_data_set_without_an_ordinary_network_gets_one(visit, submitted, monkeypatch):
+    config = TrainConfig.make(None, {"data": "digits", "method": "pgd_at"})
+    monkeypatch.setattr(form, "on", lambda data: {})
+    monkeypatch.setattr(form.st, "query_params", {})
+    monkeypatch.setattr(form.st, "session_state", {})
+    form._compare(config)
+    assert [each.method.key for each in submitted] == ["pgd_at", "standard"]
+    assert submitted[0].seed == submitted[1].seed and submitted[0].net == submitted[1].net
+
+
+def test_the_test_has_a_bar_that_counts_images_and_the_list_says_the_epoch(tmp_path):
+    run = runs.create(TrainConfig(data="digits", method="standard", epochs=12), folder=tmp_path)
+    run.set_status(state="running", phase="train", epoch=3, epochs=12, batch=1, batches=2, eta=9.0)
+    assert jobs._epochs(run) == "in epoch 4 of 12"
+    assert live._progress(run.status()) == (
+        pytest.approx(3.5 / 12),
+        "Epoch 4 of 12, batch 1 of 2, about 9 s left",
+    )
+    run.set_status(phase="evaluate", epoch=12, batch=460, batches=960, eta=None)
+    assert jobs._epochs(run) == "0 of 12"
+    assert live._progress(run.status()) == (
+        pytest.approx(460 / 960),
+        "Testing under attack: 460 of 960 images",
+    )
+
+
+def test_the_epochs_of_one_are_whole_numbers():
+    rows = live.pd.DataFrame([(1, "untouched", 0.5)], columns=["epoch", "on", "share"])
+    axis = live._chart("", rows, ".1%", 12, 200).to_dict()["encoding"]["x"]
+    assert axis["axis"] == {"format": "d", "tickMinStep": 1}
+    assert axis["scale"]["domain"] == [0, 12]
+
+
 def test_names_of_runs_follow_from_what_a_setting_is(newcomers, tmp_path):
     def run(name, source, **method):
         (tmp_path / name).mkdir()
@@ -423,8 +489,8 @@ def test_names_of_runs_follow_from_what_a_setting_is(newcomers, tmp_path):
     own = run("a", "dotted", belt=7 / 255, length=7 / 255, model="any", root="any")
     assert naming.unusual(own) == ("belt=7/255", "length=0.027451")
     changed = registry.with_value(own.config, "data.dots", 5)  # acts in training only
-    assert context.data_name(run("b", changed.data)) == context.data_name(own) == "dotted"
-    assert context.data_name(run("c", "album:/home/me/pets")).startswith("pets-")
+    assert networks.data_name(run("b", changed.data)) == networks.data_name(own) == "dotted"
+    assert networks.data_name(run("c", "album:/home/me/pets")).startswith("pets-")
 
 
 def test_what_withstood_every_attack_is_the_headline_and_the_ladder_warns(visit, no_process):
