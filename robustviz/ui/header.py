@@ -8,6 +8,7 @@ import streamlit as st
 
 from robustviz import imports
 from robustviz.runs import folder
+from robustviz.runs.naming import method_label, unusual
 from robustviz.types import UserError
 from robustviz.ui import methods, networks, shell
 from robustviz.ui.context import OWN, Context, follow_data
@@ -102,7 +103,7 @@ def _close(name: str) -> None:
 
 
 def _short(run: folder.Run) -> str:
-    return " · ".join((networks.method_label(run.method_key), *networks.unusual(run)))
+    return " · ".join((method_label(run.method_key), *unusual(run)))
 
 
 def _image(a: str, b: str, data: str) -> int:
@@ -145,9 +146,9 @@ def _offer_training(data_key: str, known: list[folder.Run]) -> None:
         )
     missing = str(st.session_state.get("missing", ""))
     if missing:
-        st.warning(f"{networks.method_label(missing)} has not been trained on this data yet.")
+        st.warning(f"{method_label(missing)} has not been trained on this data yet.")
     if st.button(
-        f"Train {networks.method_label(missing) if missing else 'another model'}",
+        f"Train {method_label(missing) if missing else 'another model'}",
         key="offer",
         icon=":material/model_training:",
     ):

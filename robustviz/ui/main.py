@@ -47,6 +47,8 @@ menu = [
     page("soft_labels", "Loss", "How close is the edge, and how steep?"),
     page("transfer", "Transfer", "Does a trick for one network fool another?"),
     page("contributions", "Contributions", "How many features carry the answer?"),
+    page("budget", "Budget", "Why can robustness cost accuracy?"),
+    page("compare", "Compare", "Which network holds, and at what price?"),
     page("train", "Train", "What if…?"),
     glossary,
 ]
@@ -54,5 +56,5 @@ menu = [
 chosen = st.navigation(menu, position="hidden")
 st.set_page_config(page_title=f"robustviz · {chosen.title}", page_icon=shell.icon(), layout="wide")
 shell.menu(menu, chosen)
-shell.run(chosen, light=chosen in (start, glossary))
+shell.run(chosen, light=chosen.title != "Train")  # whose form is made from the registry
 embedder.APP.start()  # last, so that the first page waits for nothing

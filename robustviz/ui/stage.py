@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import streamlit as st
 from streamlit.components.v2.types import ComponentRenderer
 from streamlit.delta_generator import DeltaGenerator
+from streamlit.elements.lib.mutable_expander_container import ExpanderContainer
 
 from robustviz.ui import shell
 from robustviz.views.screen import Screen, files
@@ -36,7 +37,7 @@ def settings(label: str = "Settings") -> DeltaGenerator:
     return st.popover(label, icon=":material/tune:", type="tertiary")
 
 
-def more(key: str, label: str = "More") -> DeltaGenerator:
+def more(key: str, label: str = "More") -> ExpanderContainer:
     """The expander at the page's end; what is in it is made only when it is `.open`."""
     return st.expander(label, on_change="rerun", key=f"more-{key}")
 
