@@ -11,8 +11,7 @@ def view() -> None:
     """Everything below the title; a fragment: moving T leaves the rest of the page alone."""
     context.follow()
     shown, chosen = loss.first(here)
-    temperature = loss.temperature(chosen)
-    loss.surface(shown, chosen, temperature)
+    temperature = loss.surface(shown, chosen)
     loss.bars(shown, chosen, temperature)
     with stage.more("loss") as more:
         if more.open:

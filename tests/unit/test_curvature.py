@@ -25,8 +25,9 @@ from robustviz.views.loss.curvature import (
     smoothed,
     top_eigenvalue,
 )
-from robustviz.views.loss.result import Curvature, Gradients
+from robustviz.views.loss.result import Curvature, Gradients, median_interval
 from robustviz.views.measure import images_of, measure, net_of
+from robustviz.views.screen import wordy
 from tests.aligned import aligned, origin
 
 ALIGNED = aligned().id
@@ -213,7 +214,10 @@ def bent(values, **more) -> Curvature:
 def test_the_curvature_figure_says_what_is_decided_and_no_more() -> None:
     low, high = bent([1.0, 2, 3, 4, 5, 6, 7, 8]), bent([2.0, 3, 4, 5, 6, 7, 8, 9])
     said = figures.curvature({"before": low, "after": high}).layout.meta["sentence"]
-    assert "lower on 0 of 8 images (0 % [0, 32]): higher on most" in said and "mean 4.5 [" in said
+    assert "lower on 0 of 8 images, 95 % interval 0 to 32 %: higher on most" in said
+    assert "before: 4.5." in said and not wordy(said)
+    sure = figures.curvature({"before": low, "after": high}).layout.meta["sure"]
+    assert "before: median 4.5 [1, 8]." in sure and "Its mean is 4.5." in sure and not wordy(sure)
     assert (
         "the same on every image"
         in figures.curvature({"before": low, "after": low}).layout.meta["sentence"]
@@ -227,14 +231,32 @@ def test_the_curvature_figure_says_what_is_decided_and_no_more() -> None:
     )
     assert (
         "From" not in alone.layout.meta["sentence"]
-        and "otherwise than the network on 1" in alone.layout.meta["sentence"]
+        and "otherwise than the network on 1" in alone.layout.meta["sure"]
     )
     negative = figures.curvature({"before": bent([-1.0, 2.0, 3.0])})
     assert (
         negative.data[0].marker.symbol[0] == "diamond-open"
-        and "1 negative" in negative.layout.meta["sentence"]
+        and "Negative: 1 (before)." in negative.layout.meta["sure"]
     )
     assert [int(row[0]) for row in negative.data[0].customdata] == [0, 1, 2]
+
+
+def test_the_interval_of_a_median_stays_among_the_values_and_holds_the_truth() -> None:
+    tail = np.array([0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.09, 9.0])
+    middle, low, high = median_interval(tail)
+    assert (middle, low, high) == (pytest.approx(0.055), 0.02, 0.09), "2nd and 9th of ten"
+    assert median_interval(np.array([3.0, 1.0])) == (2.0, 1.0, 3.0)
+    assert median_interval(np.array([5.0])) == (5.0, 5.0, 5.0)
+    drawn = np.random.default_rng(0).lognormal(0, 2, (2000, 50))
+    held = [low <= 1 <= high for _, low, high in map(median_interval, drawn)]
+    assert 0.95 <= np.mean(held) < 0.98, "the median of a lognormal is 1"
+
+
+def test_a_network_without_relu_is_not_said_to_have_one() -> None:
+    said = figures.curvature({"A": bent([1.0, 2.0], relus=0)}).layout.meta["sure"]
+    assert "It has no ReLU, so it was measured as it is." in said and "Softplus" not in said
+    some = figures.curvature({"A": bent([1.0, 2.0], relus=7)}).layout.meta["sure"]
+    assert "Softplus with β = 10 stands in for each of its 7 ReLUs." in some
 
 
 def steep(share, area, cosine, run="r", targets=("t",)) -> Gradients:
@@ -254,12 +276,14 @@ def test_the_gradient_figure_compares_image_by_image() -> None:
     before = steep([0.3, 0.4, 0.5, 0.4], [0.2, 0.21, 0.19, 0.2], [[0.1, 0.2, 0.3, 0.2]])
     after = steep([0.4, 0.5, 0.61, 0.5], [0.2, 0.21, 0.19, 0.2], [[0.1, 0.3, 0.1, 0.3]])
     figure = figures.gradients({"before": before, "after": after})
-    said = figure.layout.meta["sentence"]
+    said, sure = figure.layout.meta["sentence"], figure.layout.meta["sure"]
     assert (
-        "+10.2 points" in said
-        and "more on the object" in said
-        and "net t" in said
-        and "not decided" in said
+        "more on the object" in said
+        and "+10.2 points" in sure
+        and "net t" in sure
+        and "not decided" in sure
+        and not wordy(said)
+        and not wordy(sure)
     )
     assert (
         "(above the area)" in said
@@ -270,12 +294,12 @@ def test_the_gradient_figure_compares_image_by_image() -> None:
         "less on the object"
         in figures.gradients({"before": after, "after": before}).layout.meta["sentence"]
     )
-    same = figures.gradients({"before": before, "after": before}).layout.meta["sentence"]
-    assert "more or less semantic is not decided" in same and "the same on every image" in same
+    same = figures.gradients({"before": before, "after": before}).layout.meta
+    assert "no difference shown" in same["sentence"] and "the same on every image" in same["sure"]
     itself = figures.gradients(
         {"t": steep([], [], [[1.0, 1.0]], run="t"), "u": steep([], [], [[0.5, 0.4]])}
     )
-    assert "cosine" not in itself.layout.meta["sentence"], (
+    assert "Cosine" not in itself.layout.meta["sure"], (
         "a network's likeness to itself is no finding"
     )
     with pytest.raises(UserError, match="nothing to compare"):

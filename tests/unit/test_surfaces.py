@@ -25,6 +25,7 @@ from robustviz.views.loss.refined import FIRST, SEEN, refined
 from robustviz.views.loss.result import SoftLabels, Surface, WeightSurface, divergence, entropy
 from robustviz.views.loss.surfaces import filter_normalised, moved_weights, ticks
 from robustviz.views.measure import image_of, images_of, net_of
+from robustviz.views.screen import wordy
 from tests.aligned import aligned, origin
 
 ALIGNED = aligned().id
@@ -364,12 +365,14 @@ def test_all_panels_share_scale_and_lines() -> None:
     assert np.asarray(drawn[0].z)[:, 0] == pytest.approx([0.0] * 5) and np.asarray(drawn[0].z)[
         0
     ] == pytest.approx([0, 0.5, 1, 1.5, 2])  # along x: a
-    said = figure.layout.meta["sentence"]
-    assert "before 1.00 → 1.50 (1.00), at most 1.50 in the box" in said
+    said, sure = figure.layout.meta["sentence"], figure.layout.meta["sure"]
+    assert "before: 1.00 → 1.50. after: 2.00 → 2.10." in said and not wordy(said)
+    assert "before reaches 1.00 along the random direction, and at most 1.50" in sure
+    assert "That is at (+26," in sure and not wordy(sure)
     assert "The witness is frozen" in said and "difference is 0 everywhere" in said
     assert (
         "anywhere on the plane: 1.80 (to the true class), 5.40 (to the witness's soft label)"
-        in said
+        in sure
     )
     relief = figures.surfaces({"before": flat(1, 5), "after": flat(2, 1)}, kind="3d")
     scenes = [relief.layout.scene, relief.layout.scene2]
@@ -379,7 +382,9 @@ def test_all_panels_share_scale_and_lines() -> None:
 def test_the_surface_sentence_at_the_edges() -> None:
     said = figures.surfaces(flat(0.0, soft=False)).layout.meta["sentence"]
     assert (
-        "0.00 → 0.00 (0.00)" in said and "Largest difference" not in said and "frozen" not in said
+        "this network: 0.00 → 0.00." in said
+        and "Largest difference" not in figures.surfaces(flat(0.0)).layout.meta["sure"]
+        and "frozen" not in said
     )
     assert (
         "at 0.05 (13/255)"
@@ -387,7 +392,8 @@ def test_the_surface_sentence_at_the_edges() -> None:
             flat(1, 1, a=ticks(5, 0.05).numpy(), b=ticks(5, 0.05).numpy())
         ).layout.meta["sentence"]
     ), "the plane ends before ε"
-    assert "-0.00" not in figures.surfaces(flat(-1e-9)).layout.meta["sentence"]
+    edge = figures.surfaces(flat(-1e-9)).layout.meta
+    assert not any(sign in edge["sentence"] + edge["sure"] for sign in ("-0.00", "−0.00"))
     with pytest.raises(UserError, match="no witness"):
         figures.surfaces({"one": flat(), "two": flat(soft=False)}, target="both")
     with pytest.raises(UserError, match="another plane"):
@@ -410,20 +416,20 @@ def test_a_refined_surface_says_so() -> None:
             2, 1, meta=meta | {"refined": meta["refined"] | {"error": {"hard": 0.1, "soft": 0.2}}}
         ),
     )
-    said = figures.surfaces({"one": one, "two": two}, target="both").layout.meta["sentence"]
+    said = figures.surfaces({"one": one, "two": two}, target="both").layout.meta["sure"]
     assert "Of 50 points 22 were computed, the others interpolated. At 14 of those" in said
     assert (
         "missed the loss to the true class by at most 0.1 and the loss to the soft label by at most"
         " 0.5." in said
     )
     assert (
-        "soft" not in figures.surfaces(one).layout.meta["sentence"]
-        and "interpolated" not in figures.surfaces(flat()).layout.meta["sentence"]
+        "soft" not in figures.surfaces(one).layout.meta["sure"]
+        and "interpolated" not in figures.surfaces(flat()).layout.meta["sure"]
     )
     whole = dataclasses.replace(
         one, meta=meta | {"refined": meta["refined"] | {"computed": 25, "tried": 0}}
     )
-    assert "interpolated" not in figures.surfaces(whole).layout.meta["sentence"]
+    assert "interpolated" not in figures.surfaces(whole).layout.meta["sure"]
 
 
 def test_the_weight_surface_sentence() -> None:
@@ -439,14 +445,13 @@ def test_the_weight_surface_sentence() -> None:
         bowl, loss=bowl.loss + 0.3 * a[:, None], meta=bowl.meta | {"architecture": "y"}
     )
     figure = figures.weight_surface({"one": bowl, "two": tilted})
-    said = figure.layout.meta["sentence"]
+    said, sure = figure.layout.meta["sentence"], figure.layout.meta["sure"]
+    assert "one: 0.100 at its weights, the lowest point of the grid." in said
+    assert "one: at most 0.6 half-way out and 2.1 in all." in sure
+    assert not wordy(said) and not wordy(sure)
     assert (
-        "one 0.100 at its weights (the lowest point of the grid), at most 0.6 half-way out and 2.1"
-        " in all" in said
-    )
-    assert (
-        "different architecture" in said
-        and "different architecture" not in figures.weight_surface(bowl).layout.meta["sentence"]
+        "different architecture" in sure
+        and "different architecture" not in figures.weight_surface(bowl).layout.meta["sure"]
     )
     fine = dataclasses.replace(
         bowl,
@@ -455,7 +460,7 @@ def test_the_weight_surface_sentence() -> None:
     )
     assert (
         "interpolation missed log₁₀ of the loss by at most 0.004."
-        in figures.weight_surface(fine).layout.meta["sentence"]
+        in figures.weight_surface(fine).layout.meta["sure"]
     )
     overflow = figures.weight_surface(
         dataclasses.replace(bowl, loss=np.where(a[:, None] > 0.9, np.nan, bowl.loss))
@@ -481,11 +486,13 @@ def bars(*rows, y=0) -> dict[str, SoftLabels]:
 def test_the_bars_say_entropy_and_divergence() -> None:
     found = bars([2.0, 0.0], [0.0, 0.0], [2.0, 0.0])
     figure = figures.soft_labels(found, witness="witness")
-    said = figure.layout.meta["sentence"]
+    said, sure = figure.layout.meta["sentence"], figure.layout.meta["sure"]
     p = np.exp([1.0, 0.0]) / np.exp([1.0, 0.0]).sum()
     assert [trace.name for trace in figure.data] == ["one-hot", "witness", "before", "after"]
-    assert f"before c0 (50%), entropy {np.log(2):.2f}" in said
-    assert f"before {(p * np.log(p / 0.5)).sum():.3f}, after 0.000" in said
+    assert "before: 50% for c0." in said and not wordy(said) and not wordy(sure)
+    assert f"before has an entropy of {np.log(2):.2f} nats." in sure
+    assert f"before is {(p * np.log(p / 0.5)).sum():.3f} nats (KL) from" in sure
+    assert "after is 0.000 nats" in sure
     attacked = figures.soft_labels(found, attacked=True, witness="witness")
     assert "own attack" in attacked.layout.meta["sentence"] and list(
         attacked.data[1].x

@@ -21,7 +21,14 @@ from robustviz.nets import Classifier, frozen
 from robustviz.runs.folder import Run
 from robustviz.stats import Floats, mean_interval
 from robustviz.types import UserError
-from robustviz.views.loss.result import Curvature, CurvatureSpec, Gradients, GradientsSpec
+from robustviz.views.loss.result import (
+    Curvature,
+    CurvatureSpec,
+    Gradients,
+    GradientsSpec,
+    median_interval,
+    smoothing,
+)
 from robustviz.views.measure import images_of, meta_of, net_of, probe
 from robustviz.views.transfer.probe import label, named_runs, ordinary, relatives
 
@@ -232,7 +239,7 @@ def curvature(run: Run, spec: CurvatureSpec) -> Curvature:
             f"The curvature of {run.id} is not finite: its loss overflows. Check its weights, or"
             " train it again."
         )
-    return Curvature(
+    result = Curvature(
         index.numpy(),
         value,
         residual,
@@ -242,15 +249,20 @@ def curvature(run: Run, spec: CurvatureSpec) -> Curvature:
             split,
             n=len(few),
             beta=spec.beta,
+            relus=sum(isinstance(module, nn.ReLU) for module in net.modules()),
             iterations=spec.iterations,
             seed=spec.seed,
-            summary="Top Hessian eigenvalue of the cross-entropy by the pixels over"
-            f" {len(few)} images: {_mean(value)}, median {np.median(value):.3g},"
-            f" {int((value < 0).sum())} negative; softplus with β = {spec.beta:g} for each ReLU"
-            f" ({int(same.sum())} of {len(few)} answers unchanged); {spec.iterations} Lanczos"
-            f" steps, to within 1 % on {int((residual < 0.01).sum())} of {len(few)}",
         ),
     )
+    median = "{:.3g} [{:.3g}, {:.3g}]".format(*median_interval(value))
+    result.meta["summary"] = (
+        f"Top Hessian eigenvalue of the cross-entropy by the pixels over {len(few)} images: median"
+        f" and its 95 % interval {median}, mean {value.mean():.3g}, {int((value < 0).sum())}"
+        f" negative. {smoothing(result)} {int(same.sum())} of {len(few)} answers unchanged;"
+        f" {spec.iterations} Lanczos steps, to within 1 % on {int((residual < 0.01).sum())} of"
+        f" {len(few)}"
+    )
+    return result
 
 
 def _mean(values: Floats) -> str:

@@ -13,7 +13,15 @@ from plotly.subplots import make_subplots
 
 from robustviz.stats import Bools, Floats, mean_interval, wilson
 from robustviz.types import JSON, UserError, eps_text
-from robustviz.views.loss.result import Curvature, Gradients, SoftLabels, divergence, entropy
+from robustviz.views.loss.result import (
+    Curvature,
+    Gradients,
+    SoftLabels,
+    divergence,
+    entropy,
+    median_interval,
+    smoothing,
+)
 from robustviz.views.theme import COLOURS, LIGHT, finish, named, spread
 
 # a circle is a clean image and × an attacked one, everywhere
@@ -76,8 +84,8 @@ def soft_labels(
     figure.update_layout(
         template=template,
         bargap=0.2,
-        height=30 * len(shown) + 130,
-        margin={"l": 8, "r": 16, "t": 64, "b": 56},
+        height=30 * len(shown) + 146,
+        margin={"l": 8, "r": 16, "t": 80, "b": 56},
     ).update_annotations(font={"size": 14})
     figure.update_xaxes(range=[0, 1], tickvals=[0, 0.5, 1], ticktext=["0", "½", "1"])
     figure.update_yaxes(autorange="reversed", type="category", tickmode="linear", ticks="")
@@ -86,6 +94,7 @@ def soft_labels(
         figure,
         f"Soft-label bars of image {first.meta['index']}, {state}, one panel a network.",
         first.meta,
+        _answers(probs, first, attacked),
         _doubt(probs, first, attacked, witness),
     )
 
@@ -97,25 +106,31 @@ def _attack(result: SoftLabels, between: str) -> str:
     )
 
 
-def _doubt(probs: Mapping[str, Floats], first: SoftLabels, attacked: bool, witness: str) -> str:
-    """What the bars say: answers, entropies, and how far each network is from the witness."""
+def _answers(probs: Mapping[str, Floats], first: SoftLabels, attacked: bool) -> str:
+    """What each network answers, with its share."""
     names = first.meta["classes"]
-    each = "; ".join(
-        f"{name or UNNAMED} {names[int(p.argmax())]} ({float(p.max()):.0%}), entropy"
-        f" {entropy(p):.2f}"
+    each = " ".join(
+        f"{name or UNNAMED}: {float(p.max()):.0%} for {names[int(p.argmax())]}."
         for name, p in probs.items()
     )
-    own = f", each network under its own attack ({_attack(first, ', ')})" if attacked else ""
-    far = ", ".join(
-        f"{name} {divergence(probs[witness], p):.3f}"
+    own = ", under its own attack" if attacked else ""
+    image = f"Image {first.meta['index']}, a {names[first.y]}{own}, at T = {first.temperature:g}."
+    return f"{image} {each}"
+
+
+def _doubt(probs: Mapping[str, Floats], first: SoftLabels, attacked: bool, witness: str) -> str:
+    """Entropies, and how far each network is from the witness; the attack."""
+    each = [
+        f"{name or UNNAMED} has an entropy of {entropy(p):.2f} nats." for name, p in probs.items()
+    ]
+    far = [
+        f"{name} is {divergence(probs[witness], p):.3f} nats (KL) from the witness's soft label."
         for name, p in probs.items()
         if witness in probs and name != witness
-    )
-    return (
-        f"At T = {first.temperature:g}, image {first.meta['index']}, a {names[first.y]}{own}:"
-        f" {each} (nats; one-hot 0, all classes alike {np.log(len(names)):.2f})."
-        + (f" KL from the witness's soft label: {far}." if far else "")
-    )
+    ]
+    most = f"One-hot has 0, all classes alike {np.log(len(first.logits)):.2f}."
+    own = [f"Each network under its own attack: {_attack(first, ', ')}."] if attacked else []
+    return "\n\n".join([*each, most, *far, *own])
 
 
 def gradients(results: Gradients | Mapping[str, Gradients], *, template: str = LIGHT) -> go.Figure:
@@ -165,7 +180,8 @@ def gradients(results: Gradients | Mapping[str, Gradients], *, template: str = L
         f"Where input gradients lie and which they resemble, mean of {len(first.index)} images with"
         " 95 % intervals.",
         first.meta,
-        f"{_on_object(found)} {_moved(found)}".strip(),
+        f"{_on_object(found)} {_verdict(found)}".strip(),
+        f"{_intervals(found)}\n\n{_moved(found)}".strip(),
     )
 
 
@@ -205,19 +221,41 @@ def _on_object(found: Mapping[str, Gradients]) -> str:
     """Each network's share of the gradient on the true object, and whether it is above the object's
     area.
     """
-    first, said = next(iter(found.values())), []
+    first = next(iter(found.values()))
     if not first.share.size:
         return "This data has no object masks, so where the gradient lies is not measured."
+    said = [f"The object covers {100 * float(first.area.mean()):.1f} % of the picture."]
     for name, result in found.items():
-        mean, low, high = mean_interval(100 * result.share)
         _, below, above = mean_interval(result.share - result.area)
+        off = "above" if below > 0 else "below" if above < 0 else "not decidedly off"
         said.append(
-            f"{name or UNNAMED} {mean:.1f} % [{low:.1f}, {high:.1f}]"
-            f" ({'above' if below > 0 else 'below' if above < 0 else 'not decidedly off'} the area)"
+            f"{name or UNNAMED}: {100 * float(result.share.mean()):.1f} % of the gradient's size"
+            f" lies on it ({off} the area)."
         )
+    return " ".join(said)
+
+
+def _intervals(found: Mapping[str, Gradients]) -> str:
+    """The same with intervals."""
+    return "\n\n".join(
+        f"{name or UNNAMED}: {spread(*mean_interval(100 * result.share), '.1f')} % on the object."
+        for name, result in found.items()
+        if result.share.size
+    )
+
+
+def _verdict(found: Mapping[str, Gradients]) -> str:
+    """Whether the second network's gradient lies more on the object than the first's."""
+    pair = _pair(found)
+    if pair is None or not (pair[0][1].share.size and pair[1][1].share.size):
+        return ""
+    (before, one), (after, two) = pair
+    _, low, high = mean_interval(100 * (two.share - one.share))
+    way = "more" if low > 0 else "less" if high < 0 else ""
     return (
-        "Of the gradient's size this part lies on the object, which covers"
-        f" {100 * float(first.area.mean()):.1f} % of the picture: {'; '.join(said)}."
+        f"From {before} to {after}: {way} on the object."
+        if way
+        else f"From {before} to {after}: no difference shown, more or less semantic is not decided."
     )
 
 
@@ -230,27 +268,15 @@ def _moved(found: Mapping[str, Gradients]) -> str:
     (before, one), (after, two) = pair
     theirs = dict(zip(two.targets, two.cosine, strict=True))
     parts = [
-        f"cosine with {label} {change(row, theirs[target])}"
+        f"Cosine with {label}: {change(row, theirs[target])}."
         for target, label, row in zip(one.targets, one.meta["labels"], one.cosine, strict=True)
         if target in theirs and target not in (one.meta["run"], two.meta["run"])
     ]
     if one.share.size and two.share.size:
         mean, low, high = mean_interval(100 * (two.share - one.share))
-        parts.insert(
-            0,
-            f"{mean:+.1f} points [{low:+.1f}, {high:+.1f}] on the object: "
-            + (
-                "more on the object"
-                if low > 0
-                else "less on the object"
-                if high < 0
-                else "more or less semantic is not decided"
-            ),
-        )
-    return (
-        f"From {before} to {after}, n = {len(one.index)}:"
-        f" {'; '.join([*parts, f'gradient norm {fewer(one.norm, two.norm)}'])}."
-    )
+        parts.insert(0, f"On the object: {mean:+.1f} points [{low:+.1f}, {high:+.1f}].")
+    norm = f"Gradient norm: {fewer(one.norm, two.norm)}."
+    return "\n\n".join([f"From {before} to {after}, n = {len(one.index)}.", *parts, norm])
 
 
 def _pair(found: Mapping[str, R]) -> list[tuple[str, R]] | None:
@@ -267,9 +293,8 @@ def fewer(before: Floats, after: Floats) -> str:
     if n == 0:
         return "the same on every image"
     low, high = wilson(k, n)
-    return (
-        f"lower on {k} of {n} images ({100 * k / n:.0f} % [{100 * low:.0f}, {100 * high:.0f}]): "
-        + ("lower on most" if low > 0.5 else "higher on most" if high < 0.5 else "not decided")
+    return f"lower on {k} of {n} images, 95 % interval {100 * low:.0f} to {100 * high:.0f} %: " + (
+        "lower on most" if low > 0.5 else "higher on most" if high < 0.5 else "not decided"
     )
 
 
@@ -277,8 +302,8 @@ def curvature(results: Curvature | Mapping[str, Curvature], *, template: str = L
     """Each image's top Hessian eigenvalue, a row a network, on a logarithmic axis of its size;
     hollow where it is negative.
 
-    The bar is the mean with its 95 % interval. `customdata` of each point is its image's number, so
-    images can be chosen.
+    The bar is the median with its 95 % interval. `customdata` of each point is its image's number,
+    so images can be chosen.
     """
     found, jitter = named(results, ""), np.random.default_rng(0)
     first = next(iter(found.values()))
@@ -322,7 +347,7 @@ def curvature(results: Curvature | Mapping[str, Curvature], *, template: str = L
             + name
             + "</extra>",
         )
-        _mean_bar(figure, name, result, at + 0.36, floor, colour)
+        _median_bar(figure, name, result, at + 0.36, floor, colour)
     return finish(
         figure,
         (
@@ -331,44 +356,56 @@ def curvature(results: Curvature | Mapping[str, Curvature], *, template: str = L
         ),
         first.meta,
         _bent(found),
+        _tails(found),
     )
 
 
-def _mean_bar(
+def _median_bar(
     figure: go.Figure, name: str, result: Curvature, y: float, floor: float, colour: str
 ) -> None:
-    """The mean with its 95 % interval at height `y`, where a logarithmic axis can show it."""
-    mean, low, high = mean_interval(result.eigenvalue)
-    if mean > 0:
+    """The median with its 95 % interval at height `y`, where a logarithmic axis can show it."""
+    middle, low, high = median_interval(result.eigenvalue)
+    if middle > 0:
         figure.add_scatter(
-            x=[mean],
+            x=[middle],
             y=[y],
             mode="markers",
             showlegend=False,
-            hovertemplate=f"mean {mean:.3g} [{low:.3g}, {high:.3g}]<extra>{name}</extra>",
+            hovertemplate=f"median {middle:.3g} [{low:.3g}, {high:.3g}]<extra>{name}</extra>",
             marker={"symbol": "line-ns-open", "size": 16, "color": colour, "line": {"width": 3}},
-            name=f"{name}, mean",
-            error_x=_whiskers([(mean, max(low, floor), high)]),
+            name=f"{name}, median",
+            error_x=_whiskers([(middle, max(low, floor), high)]),
         )
 
 
 def _bent(found: Mapping[str, Curvature]) -> str:
-    first = next(iter(found.values()))
-    each = [
-        f"{name or UNNAMED} mean {spread(*mean_interval(result.eigenvalue), '.3g')}, median"
-        f" {float(np.median(result.eigenvalue)):.3g}"
-        + _counted(", {} negative", {"": result.eigenvalue < 0})
-        for name, result in found.items()
+    """Medians, and whether the second network's are lower."""
+    said = ["Curvature of the median image."] + [
+        f"{name or UNNAMED}: {np.median(result.eigenvalue):.3g}." for name, result in found.items()
     ]
-    said = (
-        f"Top Hessian eigenvalue over {len(first.index)} images, softplus with β ="
-        f" {first.meta['beta']:g} in place of ReLU: {'; '.join(each)}."
-    )
     if pair := _pair(found):
         (before, one), (after, two) = pair
-        said += f" From {before} to {after}: {fewer(one.eigenvalue, two.eigenvalue)}."
+        said.append(f"From {before} to {after}: {fewer(one.eigenvalue, two.eigenvalue)}.")
+    return " ".join(said)
+
+
+def _tails(found: Mapping[str, Curvature]) -> str:
+    """Intervals of the medians, means, and what was not exact."""
+    first = next(iter(found.values()))
+    said = [f"The top eigenvalue of the loss's Hessian by the pixels, n = {len(first.index)}."]
+    for name, result in found.items():
+        said += [
+            f"{name or UNNAMED}: median {spread(*median_interval(result.eigenvalue), '.3g')}.",
+            f"Its mean is {np.mean(result.eigenvalue):.3g}. {smoothing(result)}",
+        ]
+    said.append(
+        "Intervals are of 95 %, from the order of the values: a mean would follow a few large ones."
+    )
     return (
-        said
+        "\n\n".join(said)
+        + _counted(
+            " Negative: {}.", {name: result.eigenvalue < 0 for name, result in found.items()}
+        )
         + _counted(
             " Not within 1 % of an eigenvalue: {}.",
             {name: result.residual >= 0.01 for name, result in found.items()},

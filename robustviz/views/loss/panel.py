@@ -32,9 +32,10 @@ from robustviz.views.loss.result import (
     WorstDirectionSpec,
     first_screen,
 )
+from robustviz.views.verdict import held
 
 COMPARED = {"sides": "A and B", "alignment": "Hard or soft label"}
-BEFORE, AFTER, WITNESS = "source before", "source after", "witness"
+BEFORE, AFTER, WITNESS = "Source before", "Source after", "Witness"
 # In 3-D one target at a time: each panel is a WebGL canvas, and browsers lose some beyond a few.
 VIEWS = {"contour": "Contours", "3d-hard": "3-D, true class", "3d-soft": "3-D, soft label"}
 TARGETS: dict[str, Literal["hard", "soft"]] = {"3d-hard": "hard", "3d-soft": "soft"}
@@ -195,22 +196,6 @@ def _family(here: Context) -> tuple[Run, Run, Run] | None:
     return None
 
 
-def temperature(chosen: Cast) -> int:
-    """The temperature of all soft labels: the first screen's control where that shows one, else a
-    slider.
-    """
-    if chosen.frozen:
-        return int(st.session_state.get("T", "4"))
-    return int(
-        st.select_slider(
-            "Temperature T",
-            TEMPERATURES,
-            help=term("temperature"),
-            **linked("T", "4", TEMPERATURES),
-        )
-    )
-
-
 def bars(here: Context, chosen: Cast, temperature: int) -> None:
     """Soft labels at the temperature."""
     st.subheader("Soft labels")
@@ -242,11 +227,28 @@ def bars(here: Context, chosen: Cast, temperature: int) -> None:
         )
 
 
-def surface_controls(here: Context, chosen: Cast, temperature: int) -> tuple[str, SurfacesSpec]:
+def _temperature(chosen: Cast) -> int:
+    """The temperature of all soft labels: the first screen's control where that shows one, else a
+    slider.
+    """
+    if chosen.frozen:
+        return int(st.session_state.get("T", "4"))
+    return int(
+        st.select_slider(
+            "Temperature T",
+            TEMPERATURES,
+            help=term("temperature"),
+            **linked("T", "4", TEMPERATURES),
+        )
+    )
+
+
+def surface_controls(here: Context, chosen: Cast) -> tuple[str, SurfacesSpec]:
     """Draw the controls of the surface: a key of `VIEWS`, and the plane, the same for all
     networks.
     """
-    view = st.segmented_control(
+    left, right = st.columns(2, vertical_alignment="bottom")
+    view = left.segmented_control(
         "Surface",
         list(VIEWS),
         required=True,
@@ -254,6 +256,8 @@ def surface_controls(here: Context, chosen: Cast, temperature: int) -> tuple[str
         help=term("loss surface"),
         **linked("surface", "contour", VIEWS),
     )
+    with right:
+        temperature = _temperature(chosen)
     with st.popover("Settings", icon=":material/tune:", type="tertiary"):
         a, b, c = st.columns(3)
         grid = a.selectbox("Grid", GRIDS, format_func=_grid, **linked("grid", 21, GRIDS))
@@ -285,11 +289,15 @@ def surface_controls(here: Context, chosen: Cast, temperature: int) -> tuple[str
     )
 
 
-def surface(here: Context, chosen: Cast, temperature: int) -> None:
-    """The loss around the image in every network, on one plane."""
+def surface(here: Context, chosen: Cast) -> int:
+    """The loss around the image in every network, on one plane; the temperature."""
     st.subheader("The loss around this image, on one plane for all")
-    st.markdown("A slice of a million-dimensional shape: compare, do not navigate.")
-    view, spec = surface_controls(here, chosen, temperature)
+    maker = next(iter(chosen.named))
+    st.markdown(
+        "A slice of a million-dimensional shape: compare, do not navigate. Every panel shows the"
+        f" same plane, made on {maker}. Dotted: the ε box; dashed: the answer changes."
+    )
+    view, spec = surface_controls(here, chosen)
     if found := widgets.measured(chosen.named, spec, "the surface"):
         with widgets.place():
             widgets.draw(
@@ -300,11 +308,7 @@ def surface(here: Context, chosen: Cast, temperature: int) -> None:
                 kind="3d" if view in TARGETS else "contour",
                 frozen=chosen.frozen if chosen.frozen in found else "",
             )
-        maker = next(name for name, run_id in chosen.named.items() if run_id == chosen.reference)
-        st.markdown(
-            f"Every panel shows the same plane, made on {maker}. Dotted: the ε box; dashed: the"
-            " answer changes."
-        )
+    return int(spec.temperature or 4)
 
 
 def _grid(n: int) -> str:
@@ -370,11 +374,15 @@ def accuracies(chosen: Cast) -> None:
     radii = ", ".join(
         dict.fromkeys(eps_text(each.eps) for every in found.values() for each in every.values())
     )
+    line, sure = _compared(found)
     st.markdown(
         f"Share still right, with 95 % intervals, at ε = {radii}, seed 0."
         + " Cells with another n are about another set of images." * (len(images) > 1)
-        + f" {_compared(found)}"
+        + f" {line}"
     )
+    if sure:
+        with st.popover("How sure?", type="tertiary", key="sure-accuracies"):
+            st.markdown(sure)
 
 
 def _evaluations(run: Run) -> dict[str, Evaluation]:
@@ -412,27 +420,30 @@ def _cell(k: int, n: int) -> str:
     return f"{100 * k / n:.1f} % [{100 * low:.1f}, {100 * high:.1f}] of {n}"
 
 
-def _compared(found: Mapping[str, Mapping[str, Evaluation]]) -> str:
-    """The second network against the first on the same images: under each attack that both have
-    seen, and clean; nothing where there is no second.
+def _compared(found: Mapping[str, Mapping[str, Evaluation]]) -> tuple[str, str]:
+    """The second network against the first on the same images, under the attack that saw most of
+    them; and the same under each attack, and clean. Nothing where there is no second.
     """
     if len(found) < 2:
-        return ""
+        return "", ""
     (first, before), (second, after) = list(found.items())[:2]
     both = [kind for kind in after if kind in before]
     if not both:
-        return (
-            f"{first} and {second} were not evaluated with the same attack, so they are not"
-            " compared."
-        )
-    said = []
-    for kind in both:
-        try:
-            said.append(paired(after[kind], before[kind]).sentence(second, first))
-        except UserError as error:
-            said.append(f"{kind}: {error}")
+        return f"{first} and {second} were not evaluated with the same attack.", ""
     kind = max(both, key=lambda each: after[each].n)
-    return " ".join([*said, _clean(before[kind], after[kind])]).strip()
+    said = []
+    for each in both:
+        try:
+            said.append(paired(after[each], before[each]).sentence(second, first))
+        except UserError as error:
+            said.append(f"{each}: {error}")
+    one, two = before[kind], after[kind]
+    line = ""
+    if one.images == two.images and one.robust_right and two.robust_right:
+        sides = one.right()[1], two.right()[1]
+        names = first, second
+        line = held(*sides, attack=kind, eps=one.eps, seed=one.seed, names=names).line
+    return line, "\n\n".join(filter(None, [*said, _clean(one, two)]))
 
 
 def _clean(before: Evaluation, after: Evaluation) -> str:

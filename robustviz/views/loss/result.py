@@ -351,6 +351,15 @@ class Curvature(Result):
     same: Bools
 
 
+def smoothing(result: Curvature) -> str:
+    """What was measured in place of the network: a copy with softplus for each ReLU, or itself."""
+    beta, relus = result.meta["beta"], result.meta.get("relus")
+    if relus == 0:
+        return "It has no ReLU, so it was measured as it is."
+    each = "its ReLUs" if relus is None else f"each of its {relus} ReLUs"
+    return f"Softplus with β = {beta:g} stands in for {each}."
+
+
 @register("probe/curvature")
 @dataclass(frozen=True)
 class CurvatureSpec(ProbeSpec[Curvature]):

@@ -37,19 +37,22 @@ FINE = 4  # the boundary is drawn on so many times as many points
 TARGETS = ("to the true class", "to the soft label")
 
 
-def enlarged(values: Floats, side: int) -> Floats:
-    """Values (G,G) on (side, side) points between the same corners, by cubic interpolation."""
+def enlarged(values: Floats, side: int, *, pixels: bool = False) -> Floats:
+    """Values (G,G) on (side, side) points, by cubic interpolation: from corner to corner, or with
+    `pixels` in the middle of the pixels of a picture that reaches from corner to corner.
+    """
     n = len(values)
     image = Image.fromarray(values.astype(np.float32))
-    corners = (0.5, 0.5, n - 0.5, n - 0.5)
-    return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, corners))
+    edge = 0 if pixels else (n - 1) / (side - 1) / 2
+    box = (0.5 - edge, 0.5 - edge, n - 0.5 + edge, n - 0.5 + edge)
+    return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, box))
 
 
 def bands(values: Floats, edges: Floats, side: int) -> bytes:
     """Values (G,G), rows along x and columns along y, as filled contours between `edges` (9,), a
     PNG with y upwards.
     """
-    colour = np.searchsorted(edges, enlarged(values.T[::-1], side)).astype(np.uint8)
+    colour = np.searchsorted(edges, enlarged(values.T[::-1], side, pixels=True)).astype(np.uint8)
     picture = Image.fromarray(colour, "P")
     picture.putpalette(bytes.fromhex("".join(COLOURS).replace("#", "")))
     out = io.BytesIO()
@@ -212,10 +215,10 @@ def worst_direction(found: Mapping[str, WorstDirection]) -> Screen:
 
 
 def _says(result: WorstDirection, level: int, classes: Sequence[str]) -> str:
-    """The answer at a grey level and its share: `✗ cup 98 %`."""
+    """The answer at a grey level and its share: `✗ cup, 98%`."""
     answer = int(result.answers[level])
     share = float(np.exp(result.line[level, answer]))
-    return f"{'✓' if answer == result.y else '✗'} {classes[answer]} {share:.0%}"
+    return f"{'✓' if answer == result.y else '✗'} {classes[answer]}, {share:.0%}"
 
 
 def verdict(found: Mapping[str, WorstDirection]) -> str:
@@ -336,8 +339,9 @@ def _changed(before: WorstDirection, after: WorstDirection, temperature: int, co
     soft = [float(result.soft(temperature)[at]) for result in (before, after)]
     hard = [float(np.logaddexp(0, result.odds[at])) for result in (before, after)]
     return (
-        f"To the witness's soft label the loss here {_moved(*soft)}. To the true class it"
-        f" {_moved(*hard)}." + (f" This is a control: it learned {control}." if control else "")
+        f"By the alignment the loss to the witness's soft label {_moved(*soft)} here. To the true"
+        f" class it {_moved(*hard)}."
+        + (f" This is a control: it learned {control}." if control else "")
     )
 
 

@@ -26,7 +26,8 @@ CAMERA = {"eye": {"x": 1.75, "y": -1.75, "z": 1.0}}
 # Cividis with most of its colours at low losses: around an image the loss is small, at the corners
 # of the plane it is not.
 STRETCHED = [[(at / 9) ** 2, colour] for at, colour in enumerate(sequential.Cividis)]
-TARGETS = {"hard": "to the true class", "soft": "to the witness's soft label"}
+SOFT_LABEL = "the witness's soft label"
+TARGETS = {"hard": "to the true class", "soft": f"to {SOFT_LABEL}"}
 WORDS = {
     "hard": "the loss to the true class",
     "soft": "the loss to the soft label",
@@ -72,8 +73,6 @@ def surfaces(
             (_edges if flat else _peak)(figure, result, loss, said, where)
         if flat:
             figure.update_yaxes(title=f"<b>{TARGETS[each]}</b><br>random direction", row=row, col=1)
-        else:
-            figure.update_scenes(zaxis_title=f"loss {TARGETS[each]}", row=row)
     return finish(
         figure,
         (
@@ -81,13 +80,15 @@ def surfaces(
             f" {'contours' if flat else 'a relief'}."
         ),
         first.meta,
+        " ".join([*(_slopes(found, each) for each in targets), *_frozen(found, frozen)]),
         "\n\n".join(
             filter(
                 None,
                 [
-                    *(_slopes(found, each) for each in targets),
-                    _apart(found, targets, frozen),
+                    *(_box(found, each) for each in targets),
+                    _apart(found, targets),
                     _interpolated(found, targets),
+                    *_protocol(first, targets),
                 ],
             )
         ),
@@ -157,33 +158,46 @@ def _same_plane(found: Mapping[str, Surface]) -> None:
 
 
 def _slopes(found: Mapping[str, Surface], target: str) -> str:
-    """The loss at the image, at ε along each direction, and where it is highest within the
-    ε box.
-    """
+    """The loss at the image, and at ε along the adversarial direction."""
     first = next(iter(found.values()))
     reach = min(first.eps, float(first.a[-1]))
-    inside = np.abs(first.a) <= reach * (1 + 1e-6)
-    each = []
-    for name, result in found.items():
-        loss, middle = result.loss(target).astype(np.float64), result.middle
-        across = max(np.interp([-reach, reach], result.b, loss[middle]))
-        box = loss[np.ix_(inside, inside)]
-        i, j = np.unravel_index(int(box.argmax()), box.shape)
-        each.append(
-            f"{name or UNNAMED} {_zero(loss[middle, middle])} →"
-            f" {_zero(np.interp(reach, result.a, loss[:, middle]))} ({_zero(across)}), at most"
-            f" {_zero(box.max())} in the box, at"
-            f" ({result.a[inside][i] * 255:+.0f}, {result.b[inside][j] * 255:+.0f})"
-        )
-    goal = (
-        f"to the true class, {first.meta['classes'][first.y]}"
-        if target == "hard"
-        else f"to the witness's soft label at T = {first.meta['temperature']:g}"
+    goal = f"the true class, {first.meta['classes'][first.y]}"
+    each = " ".join(
+        f"{name or UNNAMED}: {_zero(loss[result.middle, result.middle])} →"
+        f" {_zero(np.interp(reach, result.a, loss[:, result.middle]))}."
+        for name, result in found.items()
+        for loss in [result.loss(target).astype(np.float64)]
     )
     return (
-        f"Loss {goal}, at the image → at {eps_text(reach)} along the adversarial direction (along"
-        f" the random one): {'; '.join(each)}."
+        f"The loss to {goal if target == 'hard' else SOFT_LABEL}, at the image → at"
+        f" {eps_text(reach)} along the adversarial direction. {each}"
     )
+
+
+def _box(found: Mapping[str, Surface], target: str) -> str:
+    """The loss at ε along the random direction, and where it is highest within the ε box."""
+    said = [f"The loss {TARGETS[target]} elsewhere:"]
+    for name, result in found.items():
+        loss = result.loss(target).astype(np.float64)
+        reach = min(result.eps, float(result.a[-1]))
+        inside = np.abs(result.a) <= reach * (1 + 1e-6)
+        across = max(np.interp([-reach, reach], result.b, loss[result.middle]))
+        box = loss[np.ix_(inside, inside)]
+        i, j = np.unravel_index(int(box.argmax()), box.shape)
+        said.append(
+            f"{name or UNNAMED} reaches {_zero(across)} along the random direction, and at most"
+            f" {_zero(box.max())} in the ε box. That is at"
+            f" ({result.a[inside][i] * 255:+.0f}, {result.b[inside][j] * 255:+.0f}) of it."
+        )
+    return "\n\n".join(said)
+
+
+def _protocol(first: Surface, targets: Sequence[str]) -> list[str]:
+    soft = f" To the soft label it is T²·KL at T = {first.meta.get('temperature', 4):g}."
+    return [
+        "To the true class the loss is cross-entropy." + soft * ("soft" in targets),
+        f"Pixels are not clipped. The random direction has seed {first.meta.get('seed', 0)}.",
+    ]
 
 
 def _zero(loss: float) -> str:
@@ -191,25 +205,23 @@ def _zero(loss: float) -> str:
     return f"{max(float(loss), 0.0):.2f}"
 
 
-def _apart(found: Mapping[str, Surface], targets: Sequence[str], frozen: str) -> str:
-    """How far the first two surfaces are from each other; that a frozen network's is the same
-    before and after.
-    """
-    said, names = [], list(found)[:2]
-    if len(names) > 1:
-        one, two = (found[name] for name in names)
-        largest = ", ".join(
-            f"{float(np.abs(one.loss(each) - two.loss(each)).max()):.2f} ({TARGETS[each]})"
-            for each in targets
-        )
-        said.append(
-            f"Largest difference between {' and '.join(names)} anywhere on the plane: {largest}."
-        )
-    if frozen and frozen in found:
-        said.append(
-            f"The {frozen} is frozen: one file before and after, so its difference is 0 everywhere."
-        )
-    return " ".join(said)
+def _apart(found: Mapping[str, Surface], targets: Sequence[str]) -> str:
+    """How far the first two surfaces are from each other."""
+    names = list(found)[:2]
+    if len(names) < 2:
+        return ""
+    one, two = (found[name] for name in names)
+    largest = ", ".join(
+        f"{float(np.abs(one.loss(each) - two.loss(each)).max()):.2f} ({TARGETS[each]})"
+        for each in targets
+    )
+    return f"Largest difference between {' and '.join(names)} anywhere on the plane: {largest}."
+
+
+def _frozen(found: Mapping[str, Surface], frozen: str) -> list[str]:
+    """That a frozen network's surface is the same before and after."""
+    same = "is frozen: one file before and after, so its difference is 0 everywhere."
+    return [f"The {frozen.lower()} {same}"] if frozen and frozen in found else []
 
 
 def _interpolated(
@@ -228,8 +240,7 @@ def _interpolated(
     )
     return (
         f"Of {points:,} points {computed:,} were computed, the others interpolated. At {tried} of"
-        f" those, drawn at random and then computed too, interpolation missed"
-        f" {' and '.join(missed)}."
+        f" those, computed too, interpolation missed {' and '.join(missed)}."
         if tried
         else ""
     )
@@ -276,29 +287,40 @@ def weight_surface(
         figure,
         f"Mean loss around the trained weights of {_names(found)}, log₁₀.",
         first.meta,
-        "\n\n".join(filter(None, [_around(found), _interpolated(found, ["log10"])])),
+        _around(found),
+        "\n\n".join(filter(None, [_further(found), _interpolated(found, ["log10"])])),
     )
 
 
 def _around(found: Mapping[str, WeightSurface]) -> str:
-    first = next(iter(found.values()))
+    """The loss at the weights, and whether it is lower anywhere else."""
     each = []
     for name, result in found.items():
-        middle, half = len(result.a) // 2, np.abs(result.a) <= 0.5 * result.a[-1] + 1e-9
-        loss = np.nan_to_num(result.loss, nan=np.inf)
-        inner, here, low = loss[np.ix_(half, half)], float(loss[middle, middle]), float(loss.min())
+        middle = len(result.a) // 2
+        here, low = float(result.loss[middle, middle]), float(np.nanmin(result.loss))
         each.append(
-            f"{name or UNNAMED} {here:.3f} at its weights ("
-            + ("the lowest point of the grid" if here <= low else f"lowest {low:.3f} elsewhere")
-            + f"), at most {float(inner.max()):.3g} half-way out and {float(loss.max()):.3g} in all"
+            f"{name or UNNAMED}: {here:.3f} at its weights, "
+            + ("the lowest point of the grid." if here <= low else f"lowest {low:.3f} elsewhere.")
         )
-    return (
-        f"Mean cross-entropy of {first.n} images, two directions of seed {first.meta['seed']}:"
-        f" {'; '.join(each)}."
-    ) + (
-        " Networks of different architecture have different directions here."
-        if len({result.meta["architecture"] for result in found.values()}) > 1
-        else ""
+    return " ".join(["Mean loss.", *each])
+
+
+def _further(found: Mapping[str, WeightSurface]) -> str:
+    first, each = next(iter(found.values())), []
+    for name, result in found.items():
+        half = np.abs(result.a) <= 0.5 * result.a[-1] + 1e-9
+        loss = np.nan_to_num(result.loss, nan=np.inf)
+        each.append(
+            f"{name or UNNAMED}: at most {float(loss[np.ix_(half, half)].max()):.3g} half-way out"
+            f" and {float(loss.max()):.3g} in all."
+        )
+    kinds = {result.meta["architecture"] for result in found.values()}
+    return "\n\n".join(
+        [
+            f"Cross-entropy of {first.n} images, two directions of seed {first.meta['seed']}.",
+            *each,
+            *["Networks of different architecture have different directions."] * (len(kinds) > 1),
+        ]
     )
 
 
@@ -317,7 +339,7 @@ def _frame(
         rows,
         columns,
         subplot_titles=[title.replace(" ", "<br>", 1) for title in titles],
-        horizontal_spacing=0.04,
+        horizontal_spacing=0.04 if flat else 0.01,
         vertical_spacing=0.09,
         shared_yaxes=flat,
         specs=[[{"type": "xy" if flat else "scene"}] * columns] * rows,
