@@ -21,7 +21,7 @@ from robustviz.views.screen import Control, Screen
 from robustviz.views.theme import CLASSES, COLOURS, LIGHT, SYMBOLS
 from robustviz.views.verdict import Verdict, held
 
-WIDE, HIGH, EDGE = 580, 340, 22  # of a map, in its own pixels
+WIDE, HIGH, EDGE = 580, 368, 22  # of a map, in its own pixels
 POSITIONS = ("untouched", *(f"{10 * tenth} %" for tenth in range(1, TENTHS)), "attacked")
 WAY = Control(
     "Attack added",
@@ -44,6 +44,7 @@ MARKS = {  # the symbols of the classes around (0, 0), as SVG paths
 }
 SHIFTS = (0, -16, 16, -32, 32, -48, 48)  # by which a class's name may leave its place
 STYLE = """<style>
+.control output { min-width: 5.6rem; }
 .maps { display: flex; flex-wrap: wrap; gap: .4rem 1.2rem; }
 .map { flex: 1 1 24rem; min-width: 0; max-width: 52rem; }
 .map .head { display: flex; justify-content: space-between; gap: 1rem; }
@@ -61,7 +62,7 @@ STYLE = """<style>
 .strip p { font-size: .9rem; }
 .picture .strip button { padding: 0; border: 0; line-height: 0; margin: 0 0 0 2px; --size: 34px; }
 @container (max-width: 40rem) {
-  .map svg text { font-size: 21px; }
+  .picture .map svg text { font-size: 21px; }
   .pt > * { scale: 1.5; }
 }
 </style>"""
