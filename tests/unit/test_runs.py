@@ -461,3 +461,19 @@ def test_a_view_shows_the_shipped_run_when_somebody_trains_the_same(runs_home: P
     assert own.id == shipped.id and not own.shipped
     assert runs.open_run(shipped.id).path == own.path
     assert runs.open_model(shipped.id).path == shipped.path
+
+
+@pytest.mark.timeout(30)
+def test_weights_that_are_no_numbers_or_a_list_without_an_end_are_refused(trained: Run) -> None:
+    weights = Training(trained.config).net.state_dict()
+    first = next(name for name, value in weights.items() if value.is_floating_point())
+    for strange in (float("nan"), float("inf")):
+        trained.save_weights(
+            "net.safetensors", weights | {first: torch.full_like(weights[first], strange)}
+        )
+        with pytest.raises(UserError, match="damaged or of another network"):
+            trained.net()
+    header = b'{"' + b"a" * 80_000_000 + b'":1}'
+    (trained.path / "net.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(UserError, match="damaged or of another network"):
+        trained.net()
