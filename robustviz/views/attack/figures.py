@@ -5,15 +5,22 @@ way of one attack.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 import plotly.graph_objects as go
 
+from robustviz.stats import shares
 from robustviz.training.evaluation import attack_name
-from robustviz.types import eps_text
-from robustviz.views.attack.result import AccuracyCurve, Adversarial, SmallestEps, Trajectory
-from robustviz.views.result import Result
-from robustviz.views.theme import COLOURS, DASHES, LIGHT, band, blank, finish, named, sides
+from robustviz.types import eps_text, grey_text
+from robustviz.views.attack.result import (
+    AccuracyCurve,
+    Adversarial,
+    Answers,
+    SmallestEps,
+    Trajectory,
+)
+from robustviz.views.theme import COLOURS, LIGHT, band, blank, finish, named, styles
 
 
 def adversarial(result: Adversarial, *, side: str = "a", template: str = LIGHT) -> go.Figure:
@@ -72,19 +79,18 @@ def accuracy_curve(
     here: float | None = None,
     template: str = LIGHT,
 ) -> go.Figure:
-    """Accuracy against ε with 95 % bands, one or two networks; a line at the training ε, dots at
-    `here`.
+    """Accuracy against ε with 95 % bands, any number of networks; a line at each training ε, dots
+    at the measured ε nearest to `here`.
     """
     curves = named(results)
     colour, first = COLOURS[template], next(iter(curves.values()))
     figure = blank(
         template,
-        f"Accuracy under PGD-{first.meta['attack']['steps']}",
-        f"n = {first.n}; an upper bound on robust accuracy",
+        f"Accuracy under {attack_name(first.meta['attack'])}",
         xaxis={"title": "ε in grey levels (of 255)", "rangemode": "tozero"},
         yaxis={"range": [0, 1.02], "tickformat": ".0%", "title": "still right"},
     )
-    for (name, curve), side in zip(curves.items(), sides(curves), strict=True):
+    for (name, curve), (side, dash) in zip(curves.items(), styles(curves), strict=True):
         x, interval = curve.eps * 255, curve.interval
         band(figure, x, interval[:, 0], interval[:, 1], colour[side])
         figure.add_scatter(
@@ -92,7 +98,7 @@ def accuracy_curve(
             y=curve.accuracy,
             mode="lines+markers",
             name=name,
-            line={"color": colour[side], "dash": DASHES[side], "width": 3},
+            line={"color": colour[side], "dash": dash, "width": 3},
             marker={"size": 7},
             customdata=interval,
             hovertemplate=(
@@ -102,9 +108,10 @@ def accuracy_curve(
             + "</extra>",
         )
         if here is not None:
+            at = int(np.abs(curve.eps - here).argmin())
             figure.add_scatter(
-                x=[here * 255],
-                y=[float(np.interp(here, curve.eps, curve.accuracy))],
+                x=[x[at]],
+                y=[curve.accuracy[at]],
                 mode="markers",
                 showlegend=False,
                 hoverinfo="skip",
@@ -121,7 +128,23 @@ def accuracy_curve(
             annotation_text="training ε",
             annotation_position="top right",
         )
-    return finish(figure, "Accuracy against the attack's radius.", first.meta, _summaries(curves))
+    sentence, sure = _held(curves)
+    return finish(figure, "Accuracy against the attack's radius.", first.meta, sentence, sure=sure)
+
+
+def _held(curves: Mapping[str, AccuracyCurve]) -> tuple[str, str]:
+    """What each network holds at the radius nearest to its training ε, and how it was measured."""
+    said = []
+    for name, curve in curves.items():
+        at = int(np.abs(curve.eps - float(curve.meta["train_eps"])).argmin())
+        radius = eps_text(round(255 * curve.eps[at]) / 255)
+        said.append(f"{name} holds {curve.k[at]} of {curve.n} images at ε = {radius}.")
+    first = next(iter(curves.values()))
+    return " ".join(said), (
+        "An attack that fails proves nothing: these are upper bounds, for one network each."
+        f" n = {first.n} test images, the same for all. {attack_name(first.meta['attack'])}, noise"
+        f" of seed {first.meta['seed']}. The band is a 95 % interval (Wilson)."
+    )
 
 
 def smallest_eps(
@@ -130,7 +153,7 @@ def smallest_eps(
     here: Sequence[float | None] = (),
     template: str = LIGHT,
 ) -> go.Figure:
-    """How many images each radius was enough for, one or two networks; `here` marks one image, a
+    """How many images each radius was enough for, any number of networks; `here` marks one image, a
     value a network.
     """
     several = named(results)
@@ -138,32 +161,36 @@ def smallest_eps(
     figure = blank(
         template,
         "Smallest ε that flips an image",
-        f"{len(first.eps)} test images, PGD-{first.meta['attack']['steps']}",
         barmode="group",
         bargap=0.12,
         xaxis={"title": "ε in grey levels (of 255)", "range": [0, first.limit * 255]},
         yaxis={"title": "images"},
     )
-    edges = np.linspace(0, first.limit * 255, 17)
-    for (name, result), side in zip(several.items(), sides(several), strict=True):
+    edges, looks = (
+        np.linspace(0, first.limit * 255, 17),
+        list(zip(several, styles(several), strict=True)),
+    )
+    patterns = dict(zip(several, cycle(("", "/", "x", ".")), strict=False))
+    for name, (side, _) in looks:
+        result = several[name]
         flipped = np.isfinite(result.eps) & (result.eps > 0)
         figure.add_bar(
             x=(edges[:-1] + edges[1:]) / 2,
             y=np.histogram(result.eps[flipped] * 255, edges)[0],
             name=name,
-            marker={"color": colour[side], "pattern": {"shape": "" if side == "a" else "/"}},
+            marker={"color": colour[side], "pattern": {"shape": patterns[name]}},
             hovertemplate="%{y} images near ε %{x:.0f}/255<extra>" + name + "</extra>",
         )
-    for mark, (name, side) in zip(here, zip(several, sides(several), strict=True), strict=False):
+    for row, (mark, (name, (side, dash))) in enumerate(zip(here, looks, strict=False)):
         if mark is not None and np.isfinite(mark):
             figure.add_vline(
                 x=mark * 255,
-                line={"color": colour[side], "dash": DASHES[side], "width": 2},
-                annotation_text=f"this image, {name[:1]}",
+                line={"color": colour[side], "dash": dash, "width": 2},
+                annotation_text=f"this image, {name.split(' ')[0]}",
                 annotation_position="top right",
                 annotation={
                     "bgcolor": colour["paper"],
-                    "yshift": -20 * [*DASHES].index(side),
+                    "yshift": -20 * row,
                     "font": {"color": colour[side]},
                 },
             )
@@ -171,37 +198,134 @@ def smallest_eps(
         figure,
         "Histogram of the smallest radius that flips an image.",
         first.meta,
-        _summaries(several),
+        " ".join(f"{name}: {_typical(result)}." for name, result in several.items()),
+        sure="PGD with bisection finds upper bounds of the true distances."
+        f" {len(first.eps)} test images, {attack_name(first.meta['attack'])}.",
+    )
+
+
+def _typical(result: SmallestEps) -> str:
+    flipped = result.eps[(result.eps > 0) & np.isfinite(result.eps)]
+    if not len(flipped):
+        return f"no image flips up to {eps_text(result.limit)}"
+    return (
+        f"{len(flipped)} of {len(result.eps)} flip by {eps_text(result.limit)}, half of them by"
+        f" {grey_text(float(np.median(flipped)))}"
     )
 
 
 def trajectory(
     results: Trajectory | Mapping[str, Trajectory], *, template: str = LIGHT
 ) -> go.Figure:
-    """The true class's softmax output after each step of the attack, one or two networks."""
+    """The true class's softmax output after each step of the attack, any number of networks."""
     several = named(results)
     colour, first = COLOURS[template], next(iter(several.values()))
     figure = blank(
         template,
         "The true class, step by step",
-        f"{attack_name(first.meta['attack'])}, ε = {eps_text(first.eps)}, seed"
-        f" {first.meta['seed']}, image {first.meta['index']}",
-        xaxis={"title": "step (0: the random start)"},
+        xaxis={"title": "step (0: the start)"},
         yaxis={"range": [0, 1.02], "tickformat": ".0%", "title": "softmax output"},
     )
-    for (name, result), side in zip(several.items(), sides(several), strict=True):
+    for (name, result), (side, dash) in zip(several.items(), styles(several), strict=True):
         figure.add_scatter(
             y=result.probs[:, result.y],
             mode="lines+markers",
             name=name,
-            line={"color": colour[side], "dash": DASHES[side], "width": 3},
+            line={"color": colour[side], "dash": dash, "width": 3},
             customdata=result.loss,
             hovertemplate="step %{x}: %{y:.1%}, loss %{customdata:.2f}<extra>" + name + "</extra>",
         )
     return finish(
-        figure, "Output for the true class after each attack step.", first.meta, _summaries(several)
+        figure,
+        "Output for the true class after each attack step.",
+        first.meta,
+        " ".join(f"{name}: {each.meta['summary']}." for name, each in several.items()),
+        sure=f"One image, number {first.meta['index']}. {attack_name(first.meta['attack'])}, ε ="
+        f" {eps_text(first.eps)}, seed {first.meta['seed']}.",
     )
 
 
-def _summaries(several: Mapping[str, Result]) -> str:
-    return "; ".join(f"{name}: {each.meta['summary']}" for name, each in several.items()) + "."
+def classes_held(
+    results: Answers | Mapping[str, Answers], *, eps: float, template: str = LIGHT
+) -> go.Figure:
+    """The share of each class still right at the measured ε nearest to `eps`, any number of
+    networks.
+    """
+    several = named(results)
+    colour, first = COLOURS[template], next(iter(several.values()))
+    names, at = first.meta["classes"], first.nearest(eps)
+    radius = eps_text(round(255 * first.eps[at]) / 255)
+    figure = blank(
+        template,
+        f"Still right at ε = {radius}, class by class",
+        barmode="group",
+        yaxis={"range": [0, 1.02], "tickformat": ".0%", "title": "still right"},
+        xaxis={"type": "category"},
+    )
+    said = []
+    patterns = cycle(("", "/", "x", "."))
+    for (name, result), (side, _), shape in zip(
+        several.items(), styles(several), patterns, strict=False
+    ):
+        table = result.confusion(eps)
+        count, kept = np.bincount(result.y, minlength=len(names)), np.diag(table)
+        share = shares(kept, count)
+        figure.add_bar(
+            x=names,
+            y=share,
+            name=name,
+            customdata=np.stack([kept, count], 1),
+            marker={"color": colour[side], "pattern": {"shape": shape}},
+            hovertemplate="%{x}: %{customdata[0]} of %{customdata[1]}<extra>" + name + "</extra>",
+        )
+        low = int(np.nanargmin(share))
+        said.append(f"{name}: weakest is {names[low]}, {kept[low]} of {count[low]}.")
+    return finish(
+        figure,
+        "Accuracy under attack of each class.",
+        first.meta,
+        " ".join(said),
+        sure=f"A class has few images here, about {first.n // max(1, len(names))}: its share is"
+        f" rough. The same {first.n} images and attack as in the curve.",
+    )
+
+
+def confusion(result: Answers, *, eps: float, template: str = LIGHT) -> go.Figure:
+    """How many images of each class (row) were called what (column) at the measured ε nearest to
+    `eps`.
+    """
+    names, table = result.meta["classes"], result.confusion(eps)
+    radius = eps_text(round(255 * result.eps[result.nearest(eps)]) / 255)
+    wrong = table - np.diag(np.diag(table))
+    figure = blank(
+        template,
+        f"What is called what at ε = {radius}",
+        height=440,
+        xaxis={"title": "answer", "type": "category"},
+        yaxis={"title": "true class", "type": "category", "autorange": "reversed"},
+    )
+    figure.add_heatmap(
+        z=table,
+        x=names,
+        y=names,
+        text=table if len(names) <= 20 else None,
+        texttemplate="%{text}" if len(names) <= 20 else None,
+        colorscale="Cividis",
+        showscale=False,
+        hovertemplate="%{y} called %{x}: %{z}<extra></extra>",
+    )
+    true, said = np.unravel_index(int(wrong.argmax()), wrong.shape)
+    count = f"{wrong.max()} of {table[true].sum()}"
+    sentence = (
+        f"Most often, a {names[true]} is called {names[said]}: {count}."
+        if wrong.any()
+        else "No image is misread."
+    )
+    return finish(
+        figure,
+        "Confusion matrix under attack.",
+        result.meta,
+        sentence,
+        sure="An image counts with the first wrong answer that the attack met. The same"
+        f" {result.n} images and attack as in the curve.",
+    )

@@ -9,38 +9,58 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from robustviz import registry
-from robustviz.attacks import FGSM, PGD, Attack
+from robustviz import progress, registry
+from robustviz.attacks import PGD, Attack, Square
+from robustviz.attacks.balls import BALLS
+from robustviz.attacks.base import answers
 from robustviz.data import Dataset
 from robustviz.nets import Classifier, frozen
 from robustviz.runs.folder import Run
+from robustviz.stats import Ints
 from robustviz.training.evaluate import count_right
-from robustviz.types import UserError, eps_text, grey_text
+from robustviz.types import UserError, check_eps, eps_text, grey_text
 from robustviz.views.attack.result import (
     AccuracyCurve,
     AccuracyCurveSpec,
     Adversarial,
     AdversarialSpec,
+    Answers,
+    AnswersSpec,
+    AttackLevels,
+    AttackLevelsSpec,
     OneAttack,
     SmallestEps,
     SmallestEpsSpec,
     Trajectory,
     TrajectorySpec,
 )
+from robustviz.views.attention.result import levels_of
 from robustviz.views.measure import image_of, images_of, linf_net, meta_of, probe
 
 SPAN = 2.0  # curves reach from 0 to this many times the run's ε
 REACH = 4.0  # and the search for the smallest ε to this many
+NOISE = 1_000_003  # as in an evaluation: the noise's seed is this many times the attack's
 ROUNDS = 8  # of bisection: brackets shrink to 1/256 of the span
 
 
+QUERIES = 1000  # of Square on one image, at each radius
+
+
 def attack_of(run: Run, spec: OneAttack[Any]) -> Attack:
-    """The attack with all its settings."""
-    eps = run.eps if spec.eps is None else spec.eps
-    return dataclasses.replace(
-        FGSM(eps=eps) if spec.attack == "fgsm" else PGD(eps=eps, steps=spec.steps),
-        targeted=spec.target >= 0,
-    )
+    """The attack with all its settings. Raises UserError for one that there is not, and for a
+    target where it has no targeted form.
+    """
+    kind = registry.get("attack", spec.attack)
+    known = registry.options(kind)
+    if spec.target >= 0 and "targeted" not in known:
+        raise UserError(
+            f"{kind.label} has no targeted form: choose another attack, or any wrong class.", code=2
+        )
+    more: dict[str, Any] = {"steps": spec.steps} if "steps" in known else {}
+    if issubclass(kind, Square):
+        more["queries"] = QUERIES
+    attack: Attack = kind(eps=run.eps if spec.eps is None else spec.eps, **more)
+    return dataclasses.replace(attack, targeted=True) if spec.target >= 0 else attack
 
 
 def goal(spec: OneAttack[Any], split: Dataset, y: torch.Tensor) -> torch.Tensor:
@@ -82,6 +102,61 @@ def adversarial(run: Run, spec: AdversarialSpec) -> Adversarial:
             f" by more than {eps_text(distance)}",
         ),
     )
+
+
+@probe(AttackLevelsSpec)
+def attack_levels(run: Run, spec: AttackLevelsSpec) -> AttackLevels:
+    """One test image attacked with every radius."""
+    split, x, y = image_of(run, spec.index)
+    spec = dataclasses.replace(spec, eps=check_eps(run.eps if spec.eps is None else spec.eps))
+    net, attack, aim = linf_net(run), attack_of(run, spec), goal(spec, split, y)
+    levels = np.array(spec.levels)
+    every = torch.cat([x, with_each(net, attack, x, aim, levels[1:], spec.seed)])
+    with frozen(net), torch.no_grad():
+        probs = F.softmax(net(every), dim=1).numpy()
+    whole = (255 * every).round()
+    small = torch.int8 if levels[-1] < 128 else torch.int16  # few kinds of numbers pack well
+    flat = every.flatten(1)
+    return AttackLevels(
+        levels,
+        whole[0].to(torch.uint8).numpy(),
+        (whole - whole[0]).to(small).numpy(),
+        int(y),
+        probs,
+        (flat - flat[:1]).abs().amax(1).numpy(),
+        torch.stack([flat.amin(1), flat.amax(1)], 1).numpy(),
+        meta=_meta(run, split, attack, spec, f"{len(levels)} radii up to {levels[-1]}/255"),
+    )
+
+
+def with_each(
+    net: Classifier, attack: Attack, x: torch.Tensor, y: torch.Tensor, levels: Ints, seed: int
+) -> torch.Tensor:
+    """The image attacked with each radius, (L,C,H,W), from the same noise: in one batch where the
+    attack walks step by step.
+    """
+    attacks = [dataclasses.replace(attack, eps=int(level) / 255) for level in levels]
+    rngs = [torch.Generator().manual_seed(seed) for _ in levels]
+    progress.expect(len(levels))
+    if type(attack).run is not Attack.run:
+        one_by_one = []
+        for each, rng in zip(attacks, rngs, strict=True):
+            one_by_one.append(each(net, x, y, rng=rng))
+            progress.count(1)
+        return torch.cat(one_by_one)
+    starts = torch.cat(
+        [
+            each.starting_points(BALLS[each.norm](x, each.eps or 0), rng)
+            for each, rng in zip(attacks, rngs, strict=True)
+        ]
+    )
+    eps = torch.tensor([each.eps for each in attacks], dtype=x.dtype)
+    many, labels = x.expand(len(levels), -1, -1, -1).contiguous(), y.expand(len(levels))
+    with frozen(net):  # the attack itself has no ε, so that each image's step follows its own
+        attack = dataclasses.replace(attack, eps=None)
+        found = attack._walk(attack.objective(net, labels), many, starts, eps, rngs[0])
+    progress.count(len(levels))
+    return found
 
 
 def _meta(
@@ -143,6 +218,40 @@ def accuracy_curve(run: Run, spec: AccuracyCurveSpec) -> AccuracyCurve:
             summary=f"{right[0]} of {len(few)} right untouched,"
             f" {right[int(np.argmin(abs(radii - run.eps)))]} at ε ="
             f" {eps_text(run.eps)} under PGD-{spec.steps}",
+        ),
+    )
+
+
+@probe(AnswersSpec)
+def answers_at(run: Run, spec: AnswersSpec) -> Answers:
+    """The answers to many test images under PGD with every radius."""
+    split, net = images_of(run), linf_net(run)
+    few = split.take(torch.arange(min(spec.n, len(split))))
+    usual = check_eps(run.eps if spec.eps is None else spec.eps)
+    levels, attack, said = np.array(levels_of(usual)), PGD(steps=spec.steps), []
+    progress.expect(len(levels) * len(few))
+    for level in levels:
+        rng = torch.Generator().manual_seed(spec.seed * NOISE % 2**63)
+        bound = attack.bound(int(level) / 255)
+        shown = bound.search(net, few.x, few.y, rng) if level else few.x
+        with frozen(net):
+            said.append(answers(net, shown).numpy())
+        progress.count(len(few))
+    right = (np.array(said) == few.y.numpy()).sum(1)
+    at = int(np.abs(levels / 255 - usual).argmin())
+    return Answers(
+        levels / 255,
+        right,
+        len(few),
+        np.array(said, dtype=np.int16),
+        few.y.numpy(),
+        meta=meta_of(
+            run,
+            split,
+            attack=registry.encode(attack),
+            seed=spec.seed,
+            summary=f"{right[0]} of {len(few)} right untouched, {right[at]} at ε ="
+            f" {eps_text(levels[at] / 255)}",
         ),
     )
 

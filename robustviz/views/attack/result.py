@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from robustviz.registry import option, register
-from robustviz.stats import Floats, Ints, wilson
+from robustviz.stats import Bools, Floats, Ints, wilson
+from robustviz.views.attention.result import levels_of
 from robustviz.views.result import ProbeSpec, Result
 
 R = TypeVar("R", bound=Result)
@@ -36,9 +38,9 @@ class OneAttack(ProbeSpec[R]):
     """Which image, which attack, how strong. `eps` None: the run's; `target` −1: untargeted."""
 
     index: int = option(0, "Number of the test image.", low=0, kind="image")
-    attack: Literal["pgd", "fgsm"] = option("pgd", "The attack.")
+    attack: str = option("pgd", "The attack's key: `list attacks` prints all.")
     eps: float | None = option(None, "Radius in pixel units.", low=0, kind="radius")
-    steps: int = option(10, "Steps of PGD.", low=1, high=1000)
+    steps: int = option(10, "Steps, of an attack that takes steps.", low=1, high=1000)
     seed: int = option(0, "Seed of the random start.", low=0)
     target: int = option(-1, "Class to be reached; -1: any wrong one.", low=-1)
 
@@ -51,6 +53,64 @@ class AdversarialSpec(OneAttack[Adversarial]):
     """One test image attacked."""
 
     result = Adversarial
+
+
+@dataclass(frozen=True)
+class AttackLevels(Result):
+    """One image attacked on one network with several radii.
+
+    `levels` (E,) the radii in whole grey levels, the first 0; `x` (C,H,W) uint8; `change` (E,C,H,W)
+    what was added to each pixel, rounded to whole grey levels; `y` the true class; of the attacked
+    images as the network saw them `probs` (E,K) softmax outputs, `distance` (E,) the measured max
+    |δ| and `span` (E,2) the smallest and the largest pixel.
+    """
+
+    levels: Ints
+    x: NDArray[np.uint8]
+    change: Ints
+    y: int
+    probs: Floats
+    distance: Floats
+    span: Floats
+
+    @property
+    def answers(self) -> Ints:
+        """The class of each answer, (E,)."""
+        return np.asarray(self.probs.argmax(1))
+
+    def at(self, position: int) -> Adversarial:
+        """The attack of one radius."""
+        x = self.x.astype(np.float32) / 255
+        x_adv = x + self.change[position].astype(np.float32) / 255
+        eps, distance = self.levels[position] / 255, float(self.distance[position])
+        probs, now = self.probs[0], self.probs[position]
+        before, after = (self.meta["classes"][int(each.argmax())] for each in (probs, now))
+        summary = f"{before} ({probs.max():.0%}) → {after} ({now.max():.0%})"
+        meta = self.meta | {"summary": summary}
+        return Adversarial(x, x_adv, self.y, probs, now, float(eps), distance, meta=meta)
+
+
+@register("probe/attack_levels")
+@dataclass(frozen=True)
+class AttackLevelsSpec(OneAttack[AttackLevels]):
+    """One test image attacked with whole grey levels from 0 to twice `eps`, at most 17 of them;
+    with a costly attack, five of these. Each is the attack that this radius alone would get.
+    """
+
+    result = AttackLevels
+
+    @property
+    def levels(self) -> list[int]:
+        """The radii in grey levels; `eps` must be given."""
+        every = levels_of(self.eps or 0)
+        if self.attack not in COSTLY:
+            return every
+        usual, last = every.index(max(1, round(255 * (self.eps or 0)))), len(every) - 1
+        few = (0, usual // 2, usual, (usual + last) // 2, last)
+        return [every[at] for at in sorted(set(few))]
+
+
+COSTLY = ("apgd", "square", "autoattack")  # attacks of hundreds of steps, or of thousands of looks
 
 
 @dataclass(frozen=True)
@@ -86,6 +146,57 @@ class AccuracyCurveSpec(ProbeSpec[AccuracyCurve]):
     seed: int = option(0, "Seed of the attack's noise.", low=0)
 
     result = AccuracyCurve
+
+
+@dataclass(frozen=True)
+class Answers(AccuracyCurve):
+    """What a network answers to the same `n` images attacked at each radius: `said` (E,n) classes,
+    −1 where its outputs are no numbers, and `y` (n,) the true ones.
+    """
+
+    said: Ints
+    y: Ints
+
+    @property
+    def right(self) -> Bools:
+        """Which images are still right at each radius, (E,n)."""
+        return np.asarray(self.said == self.y)
+
+    def nearest(self, eps: float) -> int:
+        """The position of the measured radius nearest to this one."""
+        return int(np.abs(self.eps - eps).argmin())
+
+    def confusion(self, eps: float) -> Ints:
+        """How many images of each class (row) were called what (column), (K,K)."""
+        classes, said = len(self.meta["classes"]), self.said[self.nearest(eps)]
+        table = np.zeros((classes, classes), dtype=int)
+        np.add.at(table, (self.y[said >= 0], said[said >= 0]), 1)
+        return table
+
+
+@register("probe/answers")
+@dataclass(frozen=True)
+class AnswersSpec(ProbeSpec[Answers]):
+    """The answers to the first `n` test images under PGD with whole grey levels from 0 to twice a
+    radius, at most 17 of them. An image that is misread on the way goes no further.
+    """
+
+    eps: float | None = option(
+        None,
+        "Radius in pixel units to whose double the levels go; empty: the run's.",
+        low=0,
+        kind="radius",
+    )
+    n: int = option(200, "How many test images.", low=1, high=250)
+    steps: int = option(20, "Steps of PGD.", low=1, high=1000)
+    seed: int = option(0, "Seed of the attack's noise.", low=0)
+
+    result = Answers
+
+
+def first_screen(index: int, eps: float) -> tuple[ProbeSpec[Any], ...]:
+    """What the page's first screen asks of a network at its usual settings; `eps` is the data's."""
+    return AttackLevelsSpec(index, eps=eps), AnswersSpec(eps)
 
 
 @dataclass(frozen=True)
