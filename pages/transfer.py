@@ -12,7 +12,7 @@ here = header.open(transfer.TITLE)
 
 
 @st.cache_data
-def study() -> tuple[list[str], list[str]]:
+def study() -> tuple[list[str], ...]:
     """What the shipped alignment study says, and how sure that is; nothing where it is gone."""
     try:
         return report.lines(read_json(report.file_of()))

@@ -107,7 +107,7 @@ def test_the_sentences_are_those_of_the_probes_results(visit):
     a, b = ordinary("digits", "standard"), ordinary("digits", "pgd_at")
     made_on = transfer.sources(here(a, b))
     shown = transfer.targets(here(a, b), made_on)
-    spec = TransferSpec(targets=",".join(shown), eps=a.eps / 2, n=100, steps=3)
+    spec = TransferSpec(targets=",".join(shown), eps=a.eps / 2, n=300, steps=3)
     found = {
         name: probes.transfer(folder.open_model(run_id), spec) for name, run_id in made_on.items()
     }
@@ -126,8 +126,9 @@ def test_the_sentences_are_those_of_the_probes_results(visit):
 def test_many_images_wait_for_a_button(visit):
     app = more(visit("transfer", **FAST | {"transfer-n": 1000, "transfer-steps": 20}))
     assert len(app.get("plotly_chart")) == 1  # what alignment moves
-    assert app.button(key="measure-transfer").label.startswith(
-        "Measure 4 sources on 1000 images (about"
+    assert app.button(key="measure-transfer").label == (
+        "Measure transfer on 1000 images of A before and aligned and hard labels and true labels"
+        " (about 20 s each)"
     )
 
 

@@ -87,6 +87,7 @@ def _extremes(
         for source, cell in row.items()
         if cell.n > 0
     ]
+    every = [each for each in every if each[0].n >= FAINT_N] or every
     values = [cell.value for cell, _ in every]
     if not values:
         return (
@@ -384,6 +385,7 @@ def _matrix(
         figure.add_trace(
             figure.data[0].to_plotly_json()
             | {"z": np.array(few), "colorscale": [[0, grey], [1, grey]], "zmid": None}
+            | {"text": [[c.text if 0 < c.n < FAINT_N else "" for c in row] for row in grid]}
             | {"textfont": {"size": 12, "color": COLOURS[template]["text"]}, "hoverinfo": "skip"}
         )
     return figure.update_layout(

@@ -12,7 +12,7 @@ from streamlit.delta_generator import DeltaGenerator
 from robustviz.runs import folder
 from robustviz.terms import term
 from robustviz.types import UserError, eps_text
-from robustviz.ui import cache, context, stage, widgets
+from robustviz.ui import context, stage, widgets
 from robustviz.ui.context import Context
 from robustviz.ui.shell import linked, write_address
 from robustviz.views.transfer import first as drawn
@@ -23,7 +23,7 @@ TITLE = "Does a trick for one network fool another?"
 ATTACKS: dict[Kind, str] = {"pgd": "PGD", "mim": "MI", "dim": "DI", "tim": "TI"}
 RADII = {"half": "half ε", "whole": "whole ε"}
 COUNTS = (100, 300, 1000)
-AT_ONCE = 100  # images: more are measured only when asked for
+AT_ONCE = 300  # images: more are measured only when asked for
 # what the copies of a source learned
 COPIES = {"witness_soft": "aligned", "witness_hard": "hard labels", "label": "true labels"}
 DEFENDED = ("pgd_at", "trades")  # the defended targets, besides B
@@ -216,20 +216,9 @@ def measured(here: Context, chosen: Choice) -> tuple[dict[str, Transfer], Transf
     """
     made_on = sources(here)
     spec = chosen.of(here, targets(here, made_on))
-    ask = cache.kept if chosen.n * chosen.steps > AT_ONCE * 20 else cache.answer
-    answers = dict[str, Transfer | None]()  # in the order of the sources
-    for name, run_id in made_on.items():
-        with widgets.place():
-            answers[name] = ask(run_id, spec)
-    missing = [name for name, result in answers.items() if result is None]
-    cost = max(5, round(len(made_on) * 2.5 * chosen.n * chosen.steps / 2000, -1))
-    label = f"Measure {len(missing)} sources on {chosen.n} images (about {cost:.0f} s)"
-    if missing and st.button(label, key="measure-transfer"):
-        with st.spinner("Showing attacked images to other networks …"):
-            for name in missing:
-                with widgets.place():
-                    answers[name] = cache.answer(made_on[name], spec)
-    return {name: result for name, result in answers.items() if result is not None}, spec
+    seconds = max(5, round(2.5 * chosen.n * chosen.steps / 2000, -1))
+    cost = f"about {seconds:.0f} s" if chosen.n * chosen.steps > AT_ONCE * 10 else ""
+    return widgets.measured(made_on, spec, f"transfer on {chosen.n} images", cost), spec
 
 
 def matrices(here: Context, chosen: Choice) -> None:

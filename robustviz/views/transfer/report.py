@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ def sentence(study: JSON) -> str:
     )
 
 
-def lines(study: JSON) -> tuple[list[str], list[str]]:
+def lines(study: JSON) -> tuple[list[str], ...]:
     """What the study found, as short sentences: what a page says, and how sure that is."""
     protocol, sources = study["protocol"], study["sources"]
     count, moves, sure = len(sources), dict[str, list[str]](), list[str]()
@@ -131,20 +132,22 @@ def lines(study: JSON) -> tuple[list[str], list[str]]:
     gaps = {name: [each[name] for each in sources] for name in ("clean_acc", "kl_from_witness")}
     moved = [100 * (each["witness_soft"] - each["before"]) for each in gaps["clean_acc"]]
     nearer = sum(each["witness_soft"] < each["before"] for each in gaps["kl_from_witness"])
-    return [
+    said = [
         *(
             f"On {protocol['label']}, alignment {move} under {' and '.join(names)}."
             for move, names in moves.items()
         ),
         f"{nearer} of {count} sources come closer to the witness; clean accuracy moves by"
         f" {min(moved):+.1f} to {max(moved):+.1f} points.",
-    ], [
+    ]
+    sure = [
         "Witnesses share their source's architecture, the networks that are shown the images do"
         " not.",
         f"Mean over {count} sources, at ε = {eps_text(protocol['eps'])}.",
         "Brackets are 95 % t-intervals over the sources.",
         *sure,
     ]
+    return tuple([re.sub(r"-(?=\d+\.)", "−", line) for line in each] for each in (said, sure))
 
 
 def markdown(study: JSON) -> str:
