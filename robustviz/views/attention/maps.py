@@ -15,7 +15,7 @@ from robustviz import cam, chance, imports, nets
 from robustviz.data import Dataset
 from robustviz.nets.base import Normalise
 from robustviz.runs.folder import Run
-from robustviz.stats import Bools, Floats
+from robustviz.stats import Bools
 from robustviz.types import UserError
 from robustviz.views.attention.result import AttentionLevelsSpec, AttentionSpec
 from robustviz.views.measure import net_of
@@ -146,9 +146,9 @@ def object_of(split: Dataset, index: int) -> Bools:
     return np.zeros((0, 0), bool) if split.masks is None else split.masks[index, 0].numpy()
 
 
-def without_one_colour(values: Tensor) -> Floats:
+def without_one_colour(values: Tensor) -> np.ndarray:
     """(1,1,H,W) as (H,W), (1,3,H,W) as (3,H,W)."""
-    return np.asarray(values[0, 0] if values.shape[1] == 1 else values[0])
+    return (values[0, 0] if values.shape[1] == 1 else values[0]).numpy()
 
 
 def random_nets(run: Run, count: int, seed: int) -> Iterator[nets.Classifier]:

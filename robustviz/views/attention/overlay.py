@@ -55,7 +55,8 @@ def screen(
     `smooth` or as `cells` over the image, or `alone`; `low`: what PART gives the other pixels.
     """
     first = next(iter(results.values()))
-    positions, moves, rows = range(len(first.levels)), {}, []
+    positions, rows = range(len(first.levels)), []
+    moves: dict[str, tuple[str, list[str]]] = {}
     for name, result in results.items():
         side = name[:1].lower()
         rows.append(_row(name, result, draw, low))
@@ -211,8 +212,8 @@ def tinted(heat: Floats, most: float) -> bytes:
 def _outline(known: Bools) -> str:
     """The border of the object as the path of an SVG in pixels; empty where none is known."""
     inside = np.pad(known.astype(bool), 1)
-    flat = np.argwhere(inside[1:, 1:-1] != inside[:-1, 1:-1]) if known.size else []
-    upright = np.argwhere(inside[1:-1, 1:] != inside[1:-1, :-1]) if known.size else []
+    flat = np.argwhere(inside[1:, 1:-1] != inside[:-1, 1:-1])
+    upright = np.argwhere(inside[1:-1, 1:] != inside[1:-1, :-1])
     return "".join(
         [f"M{column} {row}h1" for row, column in flat]
         + [f"M{column} {row}v1" for row, column in upright]

@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -70,27 +71,15 @@ def settings(here: Context) -> Choice:
         "/255",
     )
     level = int(levels[stage.position("eps", levels, slider.start)])
-    of = st.segmented_control(
-        "Map of",
-        list(CLASSES),
-        required=True,
-        format_func=CLASSES.__getitem__,
-        help=term("cam"),
-        **shell.linked("cam-of", "true", CLASSES),
-    )
+    of: Of = _segments("Map of", CLASSES, "cam", "cam-of") or "true"
     draw = st.selectbox(
         "Draw the maps",
         list(DRAWN),
         format_func=DRAWN.__getitem__,
         **shell.linked("cam-under", "smooth", DRAWN),
     )
-    control = st.segmented_control(
-        "Control under More: the same network with",
-        list(CONTROLS),
-        required=True,
-        format_func=CONTROLS.__getitem__,
-        help=term("random weights"),
-        **shell.linked("cam-control", "none", CONTROLS),
+    control = _segments(
+        "Control under More: the same network with", CONTROLS, "random weights", "cam-control"
     )
     method = st.selectbox(
         "CAM method",
@@ -102,6 +91,31 @@ def settings(here: Context) -> Choice:
     rule = st.selectbox(
         "Rule of the mask", RULES, help=term("mask"), **shell.linked("cam-rule", "z>1", RULES)
     )
+    low, steps, seed = _numbers(level)
+    shell.write_address()
+    return Choice(
+        AttentionLevelsSpec(here.img, method, of, rule, usual, steps, seed),
+        AttentionSpec(here.img, method, of, level / 255, low / 255, rule, steps, seed),
+        draw=draw,
+        slider=slider,
+        low="7/8 ε" if low == level * 7 // 8 else eps_text(low / 255),
+        control=control == "random",
+    )
+
+
+def _segments(label: str, names: Mapping[Any, str], about: str, key: str) -> Any:
+    return st.segmented_control(
+        label,
+        list(names),
+        required=True,
+        format_func=names.__getitem__,
+        help=term(about),
+        **shell.linked(key, next(iter(names)), names),
+    )
+
+
+def _numbers(level: int) -> tuple[int, int, int]:
+    """ε_low in grey levels, steps and seed."""
     low = level and st.slider(  # a slider needs a span
         "ε_low, for unimportant pixels",
         0,
@@ -115,16 +129,7 @@ def settings(here: Context) -> Choice:
     seed = st.number_input(
         "Seed", 0, 9999, help=term("seed"), **shell.linked("seed", 0, range(10_000))
     )
-    shell.write_address()
-    asked = (here.img, method, of or "true")
-    return Choice(
-        AttentionLevelsSpec(*asked, rule, usual, int(steps), int(seed)),
-        AttentionSpec(*asked, level / 255, low / 255, rule, int(steps), int(seed)),
-        draw=draw,
-        slider=slider,
-        low="7/8 ε" if low == level * 7 // 8 else eps_text(low / 255),
-        control=control == "random",
-    )
+    return int(low), int(steps), int(seed)
 
 
 def first(here: Context, chosen: Choice, row: DeltaGenerator) -> None:
