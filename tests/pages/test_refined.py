@@ -18,7 +18,7 @@ def test_the_finest_grid_is_refined_and_says_so(visit, few):
 
 def test_the_surface_around_the_weights_can_be_refined(visit, few):
     app = visit("soft_labels", data="digits")
-    app.session_state["weights-open"] = True
+    app.session_state["more-loss"] = True
     app.run()
     assert "21 × 21 on 128 images" in app.button(key="measure-weight_surface").label
     app.selectbox(key="weights-grid").set_value(51).run()

@@ -430,20 +430,21 @@ def _compared(found: Mapping[str, Mapping[str, Evaluation]]) -> tuple[str, str]:
     both = [kind for kind in after if kind in before]
     if not both:
         return f"{first} and {second} were not evaluated with the same attack.", ""
-    kind = max(both, key=lambda each: after[each].n)
-    said = []
-    for each in both:
+    kinds = sorted(both, key=lambda kind: -after[kind].n)
+    line, said = "", []
+    for kind in kinds:
+        one, two = before[kind], after[kind]
         try:
-            said.append(paired(after[each], before[each]).sentence(second, first))
+            paired(two, one)  # raises where they were not measured alike
+            sides = one.right()[1], two.right()[1]
         except UserError as error:
-            said.append(f"{each}: {error}")
-    one, two = before[kind], after[kind]
-    line = ""
-    if one.images == two.images and one.robust_right and two.robust_right:
-        sides = one.right()[1], two.right()[1]
+            said.append(f"{kind}: {error}")
+            continue
         names = first, second
-        line = held(*sides, attack=kind, eps=one.eps, seed=one.seed, names=names).line
-    return line, "\n\n".join(filter(None, [*said, _clean(one, two)]))
+        verdict = held(*sides, attack=kind, eps=one.eps, seed=one.seed, names=names)
+        line = line or verdict.line
+        said += [f"**{kind}.** {verdict.line}", *verdict.sure]
+    return line, "\n\n".join(filter(None, [*said, _clean(before[kinds[0]], after[kinds[0]])]))
 
 
 def _clean(before: Evaluation, after: Evaluation) -> str:
@@ -453,9 +454,8 @@ def _clean(before: Evaluation, after: Evaluation) -> str:
     mine, theirs = after.right()[0], before.right()[0]
     b, c = int((mine & ~theirs).sum()), int((~mine & theirs).sum())
     low, high = (100 * end for end in tango(b, c, after.n))
-    return (
-        f"Clean accuracy: {100 * (b - c) / after.n:+.1f} points [{low:+.1f}, {high:+.1f}], n ="
-        f" {after.n}{'' if low > 0 or high < 0 else ': not decided'}."
+    return f"Clean accuracy: {100 * (b - c) / after.n:+.1f} points [{low:+.1f}, {high:+.1f}]." + (
+        "" if low > 0 or high < 0 else " No difference shown."
     )
 
 
