@@ -63,18 +63,36 @@ def test_the_first_page_shows_its_pictures_at_once_without_plotly(page, server, 
 
 def test_guessing_leads_to_the_reveal(page, server, settled):
     page.goto(server)
-    for number in (1, 2, 3):
+    for number, now in enumerate(PACK["rounds"], 1):
         expect(page.get_by_text(f"Round {number} of 3")).to_be_visible()
         page.get_by_role("button", name="Left", exact=True).click()
+        verdict = "Yes" if now["tampered"] == "left" else "No"
+        expect(
+            page.get_by_role("heading", name=f"{verdict}: the {now['tampered']}")
+        ).to_be_visible()
+        page.get_by_role("button", name="The result" if number == 3 else "Next round").click()
     found = sum(now["tampered"] == "left" for now in PACK["rounds"])
     expect(page.get_by_role("heading", name=f"You found {found} of 3")).to_be_visible()
     page.get_by_role("button", name="Yes", exact=True).click()
     expect(
         page.get_by_text(f"{PACK['robust']['robust_k']} of {PACK['robust']['n']}")
     ).to_be_visible()
-    page.get_by_role("button", name="How little does it take?").click()
+    page.get_by_role("button", name="See how").click()
     expect(page.get_by_role("heading", name="How little does it take?")).to_be_visible()
     settled(page)
+
+
+def test_the_first_page_leads_to_three_answers(page, server, settled):
+    for question, title in (
+        ("Is PART better than PGD-AT here?", "How little does it take?"),
+        ("What does adversarial training do to the features?", "Do attacked images stay"),
+        ("Why does a larger budget cost clean accuracy?", "Why can robustness cost accuracy?"),
+    ):
+        page.goto(server)
+        page.get_by_role("button", name=question).click()
+        expect(page.get_by_role("heading", name=title)).to_be_visible()
+        settled(page)
+        expect(page.locator(".screen .answer").first).not_to_be_empty()
 
 
 def test_moving_epsilon_by_keyboard_flips_the_label(page, server, settled, problems):

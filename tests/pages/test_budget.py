@@ -31,6 +31,11 @@ def test_the_address_chooses_the_radius_and_the_data(visit):
     assert "Tsipras" in words(app) and "Yang" in words(app)
 
 
+def test_the_data_of_the_other_pages_is_where_it_starts(visit):
+    assert "PGD-AT on digits" in screen(sound(visit("budget", data="digits")))["picture"]
+    assert "PGD-AT on shapes" in screen(sound(visit("budget", data="mine-a1b2c3")))["picture"]
+
+
 def test_nonsense_in_the_address_is_the_start(visit):
     data = screen(sound(visit("budget", squares="9", family="cats")))
     assert "PGD-AT on shapes" in data["picture"]

@@ -31,7 +31,7 @@ def page() -> None:
     names = known()
     with st.container(horizontal=True, vertical_alignment="center", key="title-row"):
         st.title(TITLE, anchor=False, width="stretch")
-        said = st.session_state.get("data")
+        said = st.session_state.get("data") or st.query_params.get("data")
         start = said if said in names else names[0]
         st.selectbox(
             "Data set of the networks",

@@ -97,16 +97,14 @@ def costly(found: Family) -> Floats:
 
 
 def apart(found: Family) -> str:
-    """Whether squares overlap on the data's own images: where not, a cost is one of learning."""
+    """Whether balls overlap on the data's own images: where not, a cost is one of learning."""
     half, largest = found.meta["apart"] / 2, float(found.eps.max())
     if half >= largest:
         return (
-            f"Balls around its images overlap only from ε = {eps_text(half)} on. So no loss is"
-            " demanded here: training lost it."
-            if len(costly(found))
-            else f"Balls around its images overlap only from ε = {eps_text(half)} on."
+            f"Balls around its training images overlap only from ε = {eps_text(half)} on: these"
+            " images demand no loss."
         )
-    return f"Balls around its own images overlap from ε = {eps_text(half)} on."
+    return f"Balls around its training images overlap from ε = {eps_text(half)} on."
 
 
 def unlearned(found: Family) -> str:
