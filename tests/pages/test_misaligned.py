@@ -10,6 +10,7 @@ from robustviz import probes
 from robustviz.probes import MisalignmentSpec
 from robustviz.runs import folder
 from robustviz.types import UserError
+from robustviz.views.features import embedding, panel as features
 from robustviz.views.misalignment import panel as misaligned
 from tests.pages.conftest import ordinary, sound, words
 
@@ -17,16 +18,38 @@ AT = {"data": "digits", "map-n": 100, "map-steps": 5}
 SPEC = MisalignmentSpec(n=100, steps=5)
 
 
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch) -> None:
+    """UMAP itself is tested elsewhere; here it would compile for ten seconds."""
+    monkeypatch.setattr(embedding, "umap", lambda z, **settings: z[:, :2])
+    monkeypatch.setattr(features, "GRACE", 60.0)
+
+
 def opened(visit, **address):
-    """The page with the section open."""
+    """The page with *More* open."""
     app = visit("features", **AT | address)
-    app.session_state["why-open"] = True
+    app.session_state["more-features"] = True
     return sound(app.run())
 
 
-def test_closed_it_measures_nothing(visit, monkeypatch) -> None:
-    monkeypatch.setattr(misaligned, "why", None)
-    assert "worst class first" not in words(sound(visit("features", **AT)))
+def test_a_cause_and_three_images_a_network_are_seen_at_once(visit, monkeypatch) -> None:
+    monkeypatch.setattr(misaligned, "everything", None)
+    app = sound(visit("features", **AT))
+    said = words(app)
+    assert "worst class first" not in said
+    for side, method in (("a", "standard"), ("b", "pgd_at")):
+        found = probes.misalignment(ordinary("digits", method), SPEC)
+        c = found.order[0]
+        kind, _, text = found.cause(c).partition(": ")
+        assert f", {found.meta['classes'][c]}: **{kind}**: {text}" in said
+        for row in found.telling(c):
+            clean, attacked = (
+                found.meta["classes"][each[row]] for each in (found.pred, found.pred_adv)
+            )
+            button = app.button(key=f"telling-{side}-{found.index[row]}")
+            assert button.label == f"{found.index[row]}: {clean} → {attacked}"
+    button.click().run()
+    assert sound(app).session_state["img"] == found.index[row]
 
 
 def test_it_says_what_the_probe_says_of_both_networks(visit) -> None:

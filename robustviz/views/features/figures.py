@@ -139,7 +139,7 @@ def _near_sure(name: str, result: Near) -> str:
             else "All class centres coincide."
         )
         + f" Fooled on {k} of {m} images it knows{percent(k, m)}."
-        f" {protocol(result)}, n = {len(result.y)}."
+        f" {protocol(result)}. Measured on {len(result.y)} images."
     )
 
 
@@ -250,7 +250,8 @@ def feature_gap(
         "How near attacked images stay to their class, over the epochs.",
         first.meta,
         "  \n".join(itertools.starmap(_gap_sentence, networks.items())),
-        f"{protocol(first)}, n = {len(first.y)}. At each epoch that epoch's own network is"
+        f"{protocol(first)}. Measured on {len(first.y)} images. At"
+        " each epoch that epoch's own network is"
         " attacked. " + " ".join(itertools.starmap(_gap_sure, networks.items())),
     )
 

@@ -367,8 +367,8 @@ def _map_sure(result: FeatureMap) -> str:
     """How it was measured and how the map was laid."""
     k, m = int(result.fooled.sum()), int(result.right.sum())
     return (
-        f"Nearer means by cosine in feature space, not in the picture. {protocol(result)}, n ="
-        f" {len(result.y)}. The map: {_made(result)}."
+        f"Nearer means by cosine in feature space, not in the picture. {protocol(result)}. Measured"
+        f" on {len(result.y)} images. The map: {_made(result)}."
         + (f" Fooled: {k} of {m}{percent(k, m)}." if m else "")
     )
 

@@ -157,7 +157,7 @@ def first(sides: Sequence[Side], mark: int, template: str = LIGHT) -> Screen:
         + "".join("".join(_map(side, template)) for side in sides)
         + "</div>",
         alt=(
-            "A map of each network's features: a mark an image, in its class's colour and shape,"
+            "A map of each network's features. A mark is an image, in its class's colour and shape,"
             f" joined to where it lies attacked. Of {len(sides[0].map.y)} attacked images {right}"
             " rightly."
         ),

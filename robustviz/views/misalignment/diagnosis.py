@@ -254,7 +254,7 @@ RULES = (
         "moved by the attack",
         PUSHED,
         lambda e: True,
-        lambda e: f"the attack moves {e.moved}. {e.moved_more} {e.counts}{e.landing}",
+        lambda e: f"it moves {e.moved}. {e.moved_more} {e.counts}{e.landing}",
     ),
 )
 
@@ -294,7 +294,7 @@ def evidence_of(found: Misalignment, c: int, votes: Ints) -> Evidence:
         distance=float(found.distance[c]),
         spread=float(found.spread[c]),
         moved=(
-            f"its images {_two(found.along[c])} of the way to each one's nearest wrong centre,"
+            f"images {_two(found.along[c])} of the way to each one's nearest wrong centre,"
             f" noise {_two(found.along_noise[c])}"
         ),
         moved_more=f"Across that way it moves them {_two(found.across[c])}.",

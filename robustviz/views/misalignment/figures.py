@@ -93,7 +93,8 @@ def misalignment(
         "Movement under attack towards the wrong centre nearest to each image, a row a class.",
         first.meta,
         " ".join(f"{name}: {_cause(result, focus)}" for name, result in networks.items()),
-        f"{first.meta['printed']}, n = {len(first.y)}, seed {first.meta['seed']}. Each image's way"
+        f"{first.meta['printed']}. Measured on {len(first.y)} images, seed"
+        f" {first.meta['seed']}. Each image's way"
         " is measured to the wrong centre that is nearest to where it ends, and a mark is the mean"
         " over a class.",
     )
@@ -109,7 +110,7 @@ def _cause(result: Misalignment, focus: str) -> str:
     return (
         f"{causes(result)} {names[c]} is right least often"
         + (f", like {level.sum() - 1} more" if level.sum() > 1 else "")
-        + f": {result.sentence[c]}"
+        + f". {result.kind[c]}: {result.sentence[c]}"
     )
 
 
