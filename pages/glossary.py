@@ -1,18 +1,9 @@
-"""Glossary: the methods and the words, from the same tables that the forms and tooltips read."""
+"""Glossary: the words and the methods, from the same tables that forms and tooltips read."""
 
 import streamlit as st
 
-from robustviz import registry
-from robustviz.terms import TERMS
+from robustviz.ui import words
 
-st.title("What do the words mean?")
-st.header("Methods")
-for key in registry.keys("method"):
-    method = registry.get("method", key)
-    st.markdown(
-        f"**{method.label}** (`{key}`, {method.group}). {method.text}  \n*{method.paper}.*"
-        f" {method.choices}"
-    )
-st.header("Words")
-for title, text in sorted(TERMS.values(), key=lambda entry: entry[0].lower()):
-    st.markdown(f"**{title}.** {text}")
+with st.container(key="title-row"):
+    st.title("What do the words mean?", anchor=False)
+words.show()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import html
+import json
 import re
 
 import pytest
@@ -12,7 +14,8 @@ from robustviz import registry
 from robustviz.runs.folder import REPOSITORY
 from robustviz.terms import TERMS, term
 from robustviz.training.presets import PRESETS
-from robustviz.ui.context import GROUPS
+from robustviz.ui.networks import GROUPS
+from robustviz.views import sketches
 from tests.pages.conftest import sound, words
 
 # letters that stand for themselves
@@ -20,10 +23,27 @@ KNOWN = {"A", "B", "I", "PNG", "RGB", "JSON", "OK", "CI", "ID", "MIT"}
 VENUES = {"ACM", "CCS", "ECCV", "ICLR", "ICML", "TOMM"}  # in the titles of papers
 
 
-def test_the_page_has_every_method_and_word(visit):
-    said = words(sound(visit("glossary")))
-    assert all(title in said and text in said for title, text in TERMS.values())
-    assert all(registry.get("method", key).label in said for key in registry.keys("method"))
+def entries(app):
+    """What the page hands to the browser, as text."""
+    data = [json.loads(each.proto.json) for each in app.get("bidi_component")]
+    return html.unescape(next(each["html"] for each in data if "html" in each))
+
+
+def test_the_page_has_every_word_and_then_every_method_with_its_sketch(visit):
+    said = entries(sound(visit("glossary")))
+    places = [said.index(f"<dt>{title}</dt><dd>{text}</dd>") for title, text in TERMS.values()]
+    methods = [registry.get("method", key) for key in registry.keys("method")]
+    for method in methods:
+        own = said.index(f"<dt>{method.label} (")
+        assert own > max(places) and sketches.sketch(method.key).says in said[own:]
+        assert all(each in said[own:] for each in (method.text, method.paper, method.choices))
+    assert said.count("<svg") == len(methods)
+
+
+def test_each_word_is_told_in_a_few_sentences():
+    for key, (title, text) in TERMS.items():
+        assert key == key.lower() and title and text.endswith(".") and text.count(". ") <= 4, key
+        assert len(text.split()) <= 60, key
 
 
 def test_every_tooltip_asks_for_a_word_that_exists():
@@ -46,7 +66,9 @@ def lacking(text):
 
 @pytest.mark.parametrize("name", ["", "attack", "train", "glossary"])
 def test_each_acronym_on_a_page_has_an_entry(visit, name):
-    assert not lacking(words(visit(name)))
+    app = visit(name)
+    said = re.sub(r"<[^>]*>", " ", entries(app)) if name == "glossary" else ""
+    assert not lacking(words(app) + said)
 
 
 def test_each_acronym_of_a_form_has_an_entry():

@@ -1,0 +1,57 @@
+"""The Glossary in the browser: words first, the methods with their sketches below, and a search box
+that filters both as one types.
+"""
+
+from __future__ import annotations
+
+import functools
+from html import escape
+from pathlib import Path
+
+import streamlit as st
+from streamlit.components.v2.types import ComponentRenderer
+
+from robustviz.runs import catalogue
+from robustviz.terms import TERMS
+from robustviz.ui.networks import GROUPS
+from robustviz.views import sketches
+
+HTML = """<div><label>Search <input type="search" autocomplete="off" placeholder="ε, logits, PART"
+><output aria-live="polite"></output></label><dl></dl></div>"""
+
+
+@functools.cache
+def _component() -> ComponentRenderer:
+    css, js = (
+        Path(__file__).with_name(f"words.{kind}").read_text(encoding="utf-8")
+        for kind in ("css", "js")
+    )
+    return st.components.v2.component("robustviz.words", html=HTML, css=css, js=js)
+
+
+def show() -> None:
+    """All entries and the search box."""
+    keys = catalogue.keys("method")
+    words = sorted(TERMS.items(), key=lambda entry: entry[1][0].lower())
+    entries = [
+        *(_entry(key, title, f"<dd>{escape(text)}</dd>") for key, (title, text) in words),
+        *map(_method, keys),
+    ]
+    said = f"{len(TERMS)} words, then {len(keys)} methods"
+    _component()(key="words", data={"html": "".join(entries), "said": said})
+
+
+def _entry(key: str, title: str, said: str) -> str:
+    return f'<div data-key="{escape(key)}"><dt>{escape(title)}</dt>{said}</div>'
+
+
+def _method(key: str) -> str:
+    """A method: its sentence, its sketch, what else there is to say, whose it is."""
+    facts = catalogue.facts("method", key)
+    more = " ".join(filter(None, (facts["text"], f"{facts['paper']}.", facts["choices"])))
+    return _entry(
+        key,
+        f"{facts['label']} ({GROUPS[facts['group']].name.lower()})",
+        f"<dd>{escape(sketches.sketch(key).says)}</dd><dd>{sketches.svg(key)}</dd>"
+        f'<dd class="more">{escape(more)}</dd>',
+    )
