@@ -200,6 +200,7 @@ def hints(cls: type) -> dict[str, Any]:
     return {field.name: every[field.name] for field in dataclasses.fields(cls)}
 
 
+@functools.cache
 def without_none(hint: Any) -> tuple[Any, bool]:
     """The type that `hint` asks for where something is given, and whether None may be instead."""
     args = get_args(hint) if get_origin(hint) in (typing.Union, types.UnionType) else ()
