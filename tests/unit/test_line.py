@@ -1,4 +1,4 @@
-"""The line of measurements: in order, with a place, and left by whoever has something else to do."""
+"""The line of measurements: in order, with a place; who has something else to do leaves it."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def test_whoever_leaves_keeps_nobody_waiting():
         with pytest.raises(GoneElsewhere), line.turn(tell):
             pass
         assert len(line) == 0
-    with pytest.raises(ValueError), line.turn():
-        raise ValueError  # what fails inside gives its turn back
+    with pytest.raises(ValueError, match="inside"), line.turn():
+        raise ValueError("inside")  # what fails inside gives its turn back
     with line.turn():
         pass
 
