@@ -1,36 +1,32 @@
-"""Attack: how little does it take? One image, two networks, one budget; then the same for a hundred
+"""Attack: how little does it take? One image, two networks, one budget; then the same for many
 images.
 """
 
 import streamlit as st
 
-from robustviz.ui import header, shell
+from robustviz.ui import context, header, shell, stage
 from robustviz.views.attack import panel as attack
 
-here = header.open("How little does it take?")
+here = header.open(attack.QUESTION)
 
 
 @shell.fragment
 def view() -> None:
-    """Everything that follows the controls; a fragment, so that moving ε leaves the rest of the
-    page alone.
-    """
-    chosen = attack.controls(here)
-    columns = st.columns(len(here.sides), gap="large")
-    for (side, run_id), column in zip(here.sides, columns, strict=True):
-        with column:
-            attack.one_network(side, run_id, chosen)
-    st.divider()
-    left, right = st.columns(2, gap="large")
-    with left:
-        attack.curve(here, chosen.eps)
-    with right:
-        attack.histogram(here)
-    with st.expander(
-        "Step by step", icon=":material/timeline:", on_change="rerun", key="steps-open"
-    ) as steps:
-        if steps.open:
+    """Everything that follows the pickers."""
+    context.follow()
+    spot, row = stage.spot(), st.container(horizontal=True)
+    with row, stage.settings():
+        chosen = attack.settings(here)
+    with spot:
+        found = attack.first(here, chosen, row)
+    if found:
+        attack.bars(found, chosen)
+    attack.histogram(here)
+    with stage.more("attack") as more:
+        if more.open:
+            attack.curve(here, chosen)
             attack.steps(here, chosen)
+            attack.classes(here, chosen)
 
 
 view()

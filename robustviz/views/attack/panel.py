@@ -1,111 +1,191 @@
-"""The parts of the Attack page: controls, one network under attack, the curves over many images."""
+"""The parts of the Attack page: settings, the first screen, class bars, the smallest ε, and below
+them curves, single steps, classes, and the doctor.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
-from robustviz.runs import folder
+from robustviz.imports import load
+from robustviz.runs import catalogue, folder
 from robustviz.terms import term
+from robustviz.training.evaluation import NAMES
 from robustviz.training.ladder import best_ladder, headline
 from robustviz.types import eps_text, grey_text
-from robustviz.ui import cache, shell, widgets
-from robustviz.ui.context import Context, label
+from robustviz.ui import cache, shell, stage, widgets
+from robustviz.ui.context import Context
 from robustviz.views import pictures
-from robustviz.views.attack import figures
+from robustviz.views.attack import first as shown
 from robustviz.views.attack.result import (
+    AccuracyCurve,
     AccuracyCurveSpec,
     Adversarial,
     AdversarialSpec,
+    Answers,
+    AnswersSpec,
+    AttackLevels,
+    AttackLevelsSpec,
     SmallestEps,
     SmallestEpsSpec,
     TrajectorySpec,
 )
-from robustviz.views.theme import lines
+from robustviz.views.screen import Control
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+QUESTION = "How little does it take?"
 MARKS = {"ok": "✓", "warning": "!", "unreliable": "✗"}  # before a finding of the doctor
-ATTACKS: dict[Literal["pgd", "fgsm", "targeted"], str] = {
-    "pgd": "PGD",
-    "fgsm": "FGSM",
-    "targeted": "Targeted",
-}
+AIMS = {"any": "Any wrong class", "targeted": "Targeted"}
 
 
-def controls(here: Context) -> AdversarialSpec:
-    """Draw the controls, checked once more here because an address can say anything; the attack on
-    the image.
+@dataclass(frozen=True)
+class Choice:
+    """What is asked: `levels` of the image, `answers` to many images, the `control` that moves ε
+    and the position `at` which it stands.
+    """
+
+    levels: AttackLevelsSpec
+    answers: AnswersSpec
+    control: Control
+    at: int
+
+    @property
+    def eps(self) -> float:
+        """The chosen ε, in pixel units."""
+        return self.levels.levels[self.at] / 255
+
+    @property
+    def one(self) -> AdversarialSpec:
+        """The image attacked with the chosen ε alone."""
+        levels = self.levels
+        return AdversarialSpec(
+            levels.index, levels.attack, self.eps, levels.steps, levels.seed, levels.target
+        )
+
+
+def attacks() -> list[str]:
+    """The keys of all attacks: those that have a name, and once torch is there all others."""
+    if "robustviz.attacks" not in sys.modules:
+        return list(NAMES)
+    return list(dict.fromkeys((*NAMES, *load("robustviz.registry").keys("attack"))))
+
+
+def called(key: str) -> str:
+    """An attack's name without its settings."""
+    return NAMES.get(key, key).partition("-{")[0]
+
+
+def settings(here: Context) -> Choice:
+    """Draw what can be set, checked once more here because an address can say anything; what is
+    chosen, with the ε at which the first screen's control stands.
     """
     run = folder.open_model(here.a)
-    usual = round(run.eps * 255)
-    top = max(16, min(255, 2 * usual))
-    left, right = st.columns([1, 2], vertical_alignment="bottom")
-    kind = left.segmented_control(
+    known = attacks()
+    kind = st.selectbox(
         "Attack",
-        list(ATTACKS),
-        required=True,
-        format_func=ATTACKS.__getitem__,
+        known,
+        format_func=called,
         help=term("pgd"),
-        **shell.linked("attack", "pgd", ATTACKS),
+        **shell.linked("attack", "pgd", known),
     )
-    level = right.slider(
-        f"ε in grey levels of 255 (trained for {eps_text(run.eps)})",
-        0,
-        top,
-        help=term("epsilon"),
-        **shell.linked("eps", usual, range(top + 1)),
+    aim, target = st.columns(2, vertical_alignment="bottom")
+    wanted = aim.segmented_control(
+        "Towards",
+        list(AIMS),
+        required=True,
+        format_func=AIMS.__getitem__,
+        help=term("targeted"),
+        **shell.linked("aim", "any", AIMS),
     )
-    a, b, c = st.expander("More settings", icon=":material/settings:").columns(3)
-    steps = a.number_input(
-        "Steps of PGD", 1, 100, help=term("pgd"), **shell.linked("steps", 10, range(1, 101))
+    names = list(run.classes)
+    reached = target.selectbox(
+        "Target class", names, disabled=wanted == "any", **shell.linked("target", names[0], names)
     )
-    seed = b.number_input(
+    steps = st.number_input(
+        "Steps, of an attack that takes steps",
+        1,
+        100,
+        help=term("pgd"),
+        **shell.linked("steps", 10, range(1, 101)),
+    )
+    seed = st.number_input(
         "Seed of the random start",
         0,
         9999,
         help=term("seed"),
         **shell.linked("seed", 0, range(10_000)),
     )
-    names = list(run.info["images"]["names"])
-    target = c.selectbox(
-        "Target class, for a targeted attack",
-        names,
-        help=term("targeted"),
-        **shell.linked("target", names[0], names),
-    )
-    shell.write_address()  # here too: a fragment ends before the page does
-    return AdversarialSpec(
+    usual = float(catalogue.facts("data", run.data_key)["default_eps"] or run.eps)
+    levels = AttackLevelsSpec(
         here.img,
-        attack="fgsm" if kind == "fgsm" else "pgd",
-        eps=int(level) / 255,
-        steps=int(steps),
-        seed=int(seed),
-        target=names.index(target) if kind == "targeted" else -1,
+        kind or "pgd",
+        usual,
+        int(steps),
+        int(seed),
+        names.index(reached) if wanted == "targeted" else -1,
     )
+    control = Control(
+        "ε, the most that a pixel may change",
+        [str(level) for level in levels.levels],
+        levels.levels.index(max(1, round(255 * usual))),
+        "eps",
+        term("epsilon"),
+        "/255",
+    )
+    at = stage.position(control.key, control.values, control.start)
+    shell.write_address()  # here too: a fragment ends before the page does
+    return Choice(levels, AnswersSpec(usual), control, at)
 
 
-def one_network(side: str, run_id: str, chosen: AdversarialSpec) -> None:
-    """One network: what it says now, the pictures, the class bars, the doctor."""
-    result = cache.answer(run_id, chosen)
-    st.subheader(f":{shell.side_colour(side)}[{side.upper()}] · {label(folder.open_model(run_id))}")
-    st.markdown(sentence(result, chosen.target))
-    caption = (
-        f"clean, attacked at ε = {eps_text(result.eps)}, and the change"
-        f" × {pictures.gain(result.eps):.3g} (grey: none)"
-    )
-    sheet = pictures.sheet(
-        [result.x, result.x_adv, pictures.delta(result.x, result.x_adv, result.eps)], 192
-    )
-    st.image(sheet, width="stretch", alt=f"Model {side.upper()}: {caption}")
-    st.markdown(f"Left to right: {caption}.")
-    widgets.draw(
-        figures.adversarial,
-        result,
-        widgets.Frame(f"bars-{side}", chosen, words="", image=sheet),
-        side=side,
-    )
-    doctor(run_id, result)
+def first(here: Context, chosen: Choice, row: DeltaGenerator) -> dict[str, AttackLevels]:
+    """The first screen, and in `row`, below it, what can be measured and taken home; what an attack
+    of each ε did to the image.
+    """
+    found = widgets.measured(here, chosen.levels, "the image at every ε")
+    if not found:
+        return found
+    with row:
+        answers = widgets.measured(here, chosen.answers, "every ε", "about 30 s")
+    named = widgets.names(here)
+    curves: dict[str, AccuracyCurve] = dict(answers)
+    if len(curves) < len(found):  # nine radii are known of shipped networks
+        kept = {name: cache.kept(named[name], AccuracyCurveSpec()) for name in found}
+        curves = {name: answers.get(name) or curve for name, curve in kept.items() if curve}
+    said = None
+    if len(here.sides) == 2:
+        said = shown.measured_together(
+            *(folder.open_model(run_id).evaluations() for _, run_id in here.sides)
+        )
+    screen = shown.screen(found, curves, said, chosen.control, chosen.at)
+    stage.show("attack", screen)
+    with row:
+        for name in found:
+            doctor(name[:1], named[name], found[name], chosen.at)
+        widgets.take_home("attack", QUESTION, screen, found, chosen.levels)
+    return found
+
+
+def bars(found: Mapping[str, AttackLevels], chosen: Choice) -> None:
+    """The class bars of each network, before and after the attack of the chosen ε."""
+    figures = load("robustviz.views.attack.figures")
+    columns = st.columns(2, gap="large")
+    for column, (name, each) in zip(columns, found.items(), strict=False):
+        result, side = each.at(chosen.at), name[:1].lower()
+        with column:
+            st.markdown(f":{shell.side_colour(side)}[**{name}**]")
+            added = pictures.delta(result.x, result.x_adv, each.levels[-1] / 255)
+            sheet = pictures.sheet([result.x, result.x_adv, added], 192)
+            frame = widgets.Frame(
+                f"bars-{side}", chosen.one, sentence(result, chosen.levels.target), sheet
+            )
+            widgets.draw(figures.adversarial, result, frame, side=side)
 
 
 def sentence(result: Adversarial, target: int = -1) -> str:
@@ -135,10 +215,11 @@ def sentence(result: Adversarial, target: int = -1) -> str:
     return f"{outcome} No pixel changed by more than {eps_text(result.distance)}."
 
 
-def doctor(run_id: str, result: Adversarial) -> None:
+def doctor(side: str, run_id: str, result: AttackLevels, at: int) -> None:
     """The badge: this image's own two checks, and those made when the run was evaluated."""
-    near = result.distance <= result.eps + 1e-6
-    inside = bool(result.x_adv.min() >= 0 and result.x_adv.max() <= 1)
+    distance, allowed = float(result.distance[at]), float(result.levels[at] / 255)
+    near = distance <= allowed + 1e-6
+    inside = bool(result.span[at, 0] >= 0 and result.span[at, 1] <= 1)
     run = folder.open_model(run_id)
     evaluation, found = run.evaluation(), run.evaluations()
     together, climbed = headline(found, run.eps), best_ladder(found, run.eps)
@@ -148,16 +229,17 @@ def doctor(run_id: str, result: Adversarial) -> None:
     levels += [*(finding.level for finding in findings), *["warning"] * len(warned)]
     count, hard, soft = len(levels), levels.count("unreliable"), levels.count("warning")
     verdict, icon = (
-        (f"unreliable by {hard} of {count} checks", ":material/error:")
+        (f"unreliable by {hard} of {count}", ":material/error:")
         if hard
-        else (f"{soft} of {count} checks warn", ":material/warning:")
+        else (f"{soft} of {count} warn", ":material/warning:")
         if soft
-        else (f"no fault found in {count} checks; not a proof", ":material/check_circle:")
+        else (f"no fault in {count} checks", ":material/check_circle:")
     )
-    with st.popover(f"Doctor: {verdict}", icon=icon, help=term("doctor")):
+    with st.popover(f"Doctor, {side}: {verdict}", icon=icon, type="tertiary", help=term("doctor")):
         st.markdown(
-            f"- {MARKS[levels[0]]} This image: change {result.distance:.4f}, allowed"
-            f" {result.eps:.4f}.\n- {MARKS[levels[1]]} This image: pixels within 0 to 1."
+            "A check that finds no fault is not a proof.\n"
+            f"- {MARKS[levels[0]]} This image: change {distance:.4f}, allowed"
+            f" {allowed:.4f}.\n- {MARKS[levels[1]]} This image: pixels within 0 to 1."
         )
         if evaluation:
             st.markdown(
@@ -173,33 +255,14 @@ def doctor(run_id: str, result: Adversarial) -> None:
             )
 
 
-def curve(here: Context, eps: float | None) -> None:
-    """Accuracy against ε, with a dot where the slider is."""
-    spec = AccuracyCurveSpec()
-    if results := widgets.measured(here, spec, "the accuracy curve", "about 10 s"):
-        words = lines(
-            results,
-            lambda result: f"{result.meta['summary']} (seed {result.meta['seed']}, band: 95 %).",
-        )
-        widgets.draw(
-            figures.accuracy_curve,
-            results,
-            widgets.Frame("curve", spec, words="  \n".join(words)),
-            here=eps,
-        )
-
-
 def histogram(here: Context) -> None:
     """The smallest ε that flips this image, over the histogram of a hundred."""
-    spec = SmallestEpsSpec()
+    spec, figures = SmallestEpsSpec(), load("robustviz.views.attack.figures")
     if results := widgets.measured(here, spec, "the smallest ε", "about 10 s"):
         own = {name: _own(result, here.img) for name, result in results.items()}
         words = [
-            *(
-                f"**{name}**: this image {_flip(own[name], result)}; {result.meta['summary']}."
-                for name, result in results.items()
-            ),
-            "PGD-20 with bisection: an upper bound on the true distance.",
+            f"**{name}**: this image {_flip(own[name], result)}."
+            for name, result in results.items()
         ]
         widgets.draw(
             figures.smallest_eps,
@@ -227,11 +290,49 @@ def _flip(eps: float, result: SmallestEps) -> str:
     return f"was not flipped up to {eps_text(result.limit)}"
 
 
-def steps(here: Context, chosen: AdversarialSpec) -> None:
-    """The way of this attack through its steps."""
-    spec = TrajectorySpec(
-        chosen.index, chosen.attack, chosen.eps, chosen.steps, chosen.seed, chosen.target
+def curve(here: Context, chosen: Choice) -> None:
+    """Accuracy against ε as a figure to explore, with a dot where the control stands."""
+    figures = load("robustviz.views.attack.figures")
+    spec: AnswersSpec | AccuracyCurveSpec = chosen.answers
+    results: dict[str, AccuracyCurve] = dict(_answered(here, chosen))
+    if len(results) < len(here.sides):
+        spec = AccuracyCurveSpec()
+        results = dict(widgets.measured(here, spec, "the accuracy curve", "about 20 s"))
+    if results:
+        widgets.draw(figures.accuracy_curve, results, widgets.Frame("curve", spec), here=chosen.eps)
+
+
+def _answered(here: Context, chosen: Choice) -> dict[str, Answers]:
+    """What is known of the answers to many images."""
+    known = {
+        name: cache.kept(run_id, chosen.answers) for name, run_id in widgets.names(here).items()
+    }
+    return {name: result for name, result in known.items() if result is not None}
+
+
+def classes(here: Context, chosen: Choice) -> None:
+    """Class by class: what is still right, and what is called what."""
+    figures = load("robustviz.views.attack.figures")
+    st.subheader("Class by class")
+    results = _answered(here, chosen)
+    if not results:
+        st.markdown("Measure every ε first: the button is below the first screen.")
+        return
+    widgets.draw(
+        figures.classes_held, results, widgets.Frame("classes", chosen.answers), eps=chosen.eps
     )
+    columns = st.columns(2, gap="large")
+    for column, (name, result) in zip(columns, results.items(), strict=False):
+        side = name[:1].lower()
+        with column:
+            st.markdown(f":{shell.side_colour(side)}[**{name}**]")
+            frame = widgets.Frame(f"confusion-{side}", chosen.answers)
+            widgets.draw(figures.confusion, result, frame, eps=chosen.eps)
+
+
+def steps(here: Context, chosen: Choice) -> None:
+    """The way of this attack through its steps."""
+    figures, one = load("robustviz.views.attack.figures"), chosen.one
+    spec = TrajectorySpec(one.index, one.attack, one.eps, one.steps, one.seed, one.target)
     if results := widgets.measured(here, spec, "the way of the attack"):
-        words = "  \n".join(lines(results, lambda result: f"{result.meta['summary']}."))
-        widgets.draw(figures.trajectory, results, widgets.Frame("trajectory", spec, words))
+        widgets.draw(figures.trajectory, results, widgets.Frame("trajectory", spec))

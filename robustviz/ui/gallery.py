@@ -1,0 +1,101 @@
+"""A drawer in which an image is chosen by looking."""
+
+from __future__ import annotations
+
+import numpy as np
+import streamlit as st
+
+from robustviz.imports import load
+from robustviz.runs import folder
+from robustviz.stats import Ints
+from robustviz.training.evaluation import Evaluation
+from robustviz.types import eps_text
+from robustviz.ui import networks, widgets
+from robustviz.ui.context import Context, choose
+
+PAGE = 24  # thumbnails at a time
+BOTH = ("A fooled, B holds", "Both fooled", "Both hold")
+ONE = ("A fooled", "A holds")
+
+
+@st.dialog("Choose an image by looking", width="large")
+def drawer(here: Context) -> None:
+    """Thumbnails of test images, each a button: the chosen one is then shown by every view."""
+    groups, words = groups_of(here)
+    kind = st.segmented_control(
+        "Show", [*groups, "By class"], default=next(iter(groups), "By class"), required=True
+    )
+    indices = groups[kind] if kind in groups else _of_class(here)
+    if kind in groups:
+        st.markdown(f"{len(indices)} images. {words}")
+    if not len(indices):
+        st.markdown("There is no such image: choose another group.")
+        return
+    pages = -(-len(indices) // PAGE)
+    page = 1
+    if pages > 1:
+        page = int(st.number_input(f"Page, 1 to {pages}", 1, pages, key=f"gallery-page-{kind}"))
+    with st.container(horizontal=True, key="gallery-tiles"):
+        for index in map(int, indices[PAGE * (page - 1) : PAGE * page]):
+            with st.container(width=88):
+                picture, name = networks.thumbnail(here.a, index)
+                widgets.fitted(picture, f"Test image {index}: {name}")
+                if st.button(
+                    f"{index}",
+                    key=f"gallery-{index}",
+                    width="stretch",
+                    help=f"Show image {index} ({name}) in every view",
+                    on_click=choose,
+                    args=(index,),
+                ):
+                    st.rerun()
+
+
+def groups_of(here: Context) -> tuple[dict[str, Ints], str]:
+    """Numbers of test images by how A and B answer them under attack, with the attack in words;
+    none where they were not evaluated alike. An image that a network misreads untouched is left
+    out.
+    """
+    found = _alike(here)
+    if not found:
+        return {}, ""
+    verdicts = [each.right() for each in found]
+    clean = np.logical_and.reduce([right for right, _ in verdicts])
+    holds = [right for _, right in verdicts]
+    if len(found) == 1:
+        masks = dict(zip(ONE, (~holds[0], holds[0]), strict=True))
+    else:
+        a, b = holds
+        masks = dict(zip(BOTH, (~a & b, ~a & ~b, a & b), strict=True))
+    first = found[0]
+    words = f"Attack: {first.printed}, ε = {eps_text(first.eps)}. Untouched, all are read right."
+    return {name: np.flatnonzero(mask & clean) for name, mask in masks.items()}, words
+
+
+def _alike(here: Context) -> list[Evaluation]:
+    """An evaluation of each network on the same images under the same attack: A's usual one where
+    B has its like, else that of most images; none where there is none.
+    """
+    runs = [folder.open_model(run_id) for _, run_id in here.sides]
+    kept = [[each for each in run.evaluations() if each.robust_right] for run in runs]
+    usual = runs[0].evaluation()
+    if len(kept) == 1:
+        return sorted(kept[0], key=lambda each: (each != usual, -each.n))[:1]
+    pairs = [
+        [one, two]
+        for one in kept[0]
+        for two in kept[1]
+        if (one.attack, one.eps, one.n, one.seed, one.images)
+        == (two.attack, two.eps, two.n, two.seed, two.images)
+    ]
+    return max(pairs, key=lambda pair: (pair[0] == usual, pair[0].n), default=[])
+
+
+def _of_class(here: Context) -> Ints:
+    """The numbers of the test images of a class that is chosen here."""
+    split = load("robustviz.views.measure").images_of(folder.open_model(here.a))
+    names = list(split.classes)
+    chosen = st.selectbox("Class", names, key="gallery-class")
+    indices = np.flatnonzero(split.y.numpy() == names.index(chosen or names[0]))
+    st.markdown(f"{len(indices)} images of this class.")
+    return indices

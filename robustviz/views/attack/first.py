@@ -1,0 +1,198 @@
+"""What stands on the Attack page's first screen: one image untouched and attacked on A and B, what
+was added, and how many images each network holds at every ε. No torch, no Plotly.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from robustviz.stats import Floats
+from robustviz.training.evaluation import Evaluation, attack_name, paired
+from robustviz.types import UserError, eps_text
+from robustviz.views import verdict
+from robustviz.views.attack.result import AccuracyCurve, Answers, AttackLevels
+from robustviz.views.drawing import Plot, tile, uri
+from robustviz.views.pictures import delta, gain, png
+from robustviz.views.screen import Control, Screen
+
+WIDTH, SIZE, TALL = 1184, 222, 172  # of the whole, of a picture, of the chart; pixels
+DASH = {"a": "", "b": "9 5"}
+
+
+def screen(
+    found: Mapping[str, AttackLevels],
+    curves: Mapping[str, AccuracyCurve],
+    said: verdict.Verdict | None,
+    control: Control,
+    at: int,
+) -> Screen:
+    """The first screen of one or two networks by printed name, "A …" first.
+
+    `curves`: their accuracy against ε, as far as it is known; the answer is read off them where all
+    are `Answers`, else it is `said`, the verdict at one ε. `at`: where the control stands.
+    """
+    first = next(iter(found.values()))
+    index, classes = first.meta["index"], first.meta["classes"]
+    most = float(first.levels[-1] / 255)
+    name = classes[first.y]
+    untouched = "  ".join(
+        f"{_side(who).upper()}: {answer(result, 0)}" for who, result in found.items()
+    )
+    tiles = [
+        tile(
+            _png(first.at(0).x),
+            SIZE,
+            f"Image {index}, a {name}",
+            above="untouched",
+            below=untouched,
+        )
+    ]
+    moves: dict[str, tuple[str, Sequence[str]]] = {}
+    for who, result in found.items():
+        side, letter = _side(who), _side(who).upper()
+        each = [result.at(position) for position in range(len(result.levels))]
+        shown = [_png(one.x_adv) for one in each]
+        added = [_png(delta(one.x, one.x_adv, most)) for one in each]
+        answers = [answer(result, position) for position in range(len(each))]
+        sizes = [f"no pixel by more than {round(255 * one.distance)} of 255" for one in each]
+        for key, pictures, words, title, alt in (
+            (f"{side}-hit", shown, answers, f"{letter} attacked", f"The image attacked on {who}"),
+            (f"{side}-add", added, sizes, f"added to {letter}", f"What was added on {who}"),
+        ):
+            tiles.append(
+                tile(pictures[at], SIZE, alt, above=title, below=words[at], move=key, side=side)
+            )
+            moves |= {f"{key}-src": ("src", pictures), f"{key}-below": ("text", words)}
+    chart, more = _chart(curves, first.levels, at)
+    lines, sure = _answer(curves, said, first, at)
+    return Screen(
+        lines,
+        f'<div class="tiles">{"".join(tiles)}</div>{chart}',
+        f"Test image {index}, a {name}, untouched and attacked on {' and '.join(found)}, with what"
+        " was added; below, the share of images still right against ε.",
+        (*sure, *_pictures(first)),
+        control,
+        moves | more,
+    )
+
+
+def answer(result: AttackLevels, position: int) -> str:
+    """The answer to the image attacked at one level, with ✓ or ✗ and its share."""
+    best = int(result.answers[position])
+    share, sign = result.probs[position, best], "✓" if best == result.y else "✗"
+    return f"{result.meta['classes'][best]} {share:.0%} {sign}"
+
+
+def measured_together(
+    mine: Sequence[Evaluation], theirs: Sequence[Evaluation]
+) -> verdict.Verdict | None:
+    """The verdict on two networks from evaluations that were made alike; None where there are
+    none.
+    """
+    for first in mine:
+        for second in theirs:
+            try:
+                paired(first, second)
+            except UserError:
+                continue
+            a, b = (each.right()[1] for each in (first, second))
+            asked = {"attack": first.printed, "eps": first.eps, "seed": first.seed}
+            found = verdict.held(a, b, **asked)  # type: ignore[arg-type]
+            line = f"At ε = {eps_text(first.eps)}: {found.line}"
+            return verdict.Verdict(line, found.sure, found.winner)
+    return None
+
+
+def _answer(
+    curves: Mapping[str, AccuracyCurve], said: verdict.Verdict | None, first: AttackLevels, at: int
+) -> tuple[Sequence[str], tuple[str, ...]]:
+    """The one line at each level, and how sure the one at `at` is."""
+    known = [curve for curve in curves.values() if isinstance(curve, Answers)]
+    if known and len(known) == len(curves):
+        letters = (*(_side(who).upper() for who in curves), "")
+        each = [_held(known, letters[:2], float(level / 255)) for level in first.levels]
+        return [one.line for one in each], each[at].sure
+    if said:
+        return [said.line], said.sure
+    return ["Measure below how many images each network holds."], ()
+
+
+def _held(known: Sequence[Answers], names: Sequence[str], eps: float) -> verdict.Verdict:
+    """The verdict at the measured radius nearest to this one, which is named where it differs."""
+    first = known[0]
+    places = [one.nearest(eps) for one in known]
+    near = float(first.eps[places[0]])
+    found = verdict.held(
+        *(one.right[place] for one, place in zip(known[:2], places, strict=False)),
+        attack=attack_name(first.meta["attack"]),
+        eps=near,
+        seed=first.meta["seed"],
+        names=(names[0], names[1]),
+    )
+    if abs(near - eps) < 1e-6:
+        return found
+    line = f"At the nearest ε measured, {round(255 * near)}/255: {found.line}"
+    return verdict.Verdict(line, found.sure, found.winner)
+
+
+def _pictures(first: AttackLevels) -> tuple[str, ...]:
+    """How the pictures were made."""
+    attack, most = first.meta["attack"], float(first.levels[-1] / 255)
+    return (
+        f"The pictures are one image, number {first.meta['index']}, attacked anew at each ε.",
+        f"They come from {attack_name(attack)}, with noise of seed {first.meta['seed']}.",
+        f"What was added is shown × {gain(most):.2g} around grey, the same at every ε.",
+    )
+
+
+def _chart(
+    curves: Mapping[str, AccuracyCurve], levels: np.ndarray, at: int
+) -> tuple[str, dict[str, tuple[str, Sequence[str]]]]:
+    """The share still right against ε with 95 % bands, and what moves on it."""
+    if not curves:
+        return "", {}
+    ticks = levels[:: max(1, len(levels) // 8)]
+    plot = Plot(
+        WIDTH,
+        TALL,
+        (0, int(levels[-1])),
+        (0, 1),
+        "ε in grey levels of 255",
+        "still right",
+        [(int(level), str(level)) for level in ticks],
+        [(0, "0"), (0.5, "50%"), (1, "100%")],
+        left=70,
+    )
+    shift = [f"translate({plot.px(int(level)) - plot.px(0):.1f} 0)" for level in levels]
+    plot.upright(0, move="here", more=f'transform="{shift[at]}"')
+    moves: dict[str, tuple[str, Sequence[str]]] = {"here-x": ("transform", shift)}
+    for place, (who, curve) in enumerate(curves.items()):
+        side, x, share = _side(who), list(curve.eps * 255), list(curve.accuracy)
+        near = [int(np.abs(np.array(x) - level).argmin()) for level in levels]
+        plot.band(x, list(curve.interval[:, 0]), list(curve.interval[:, 1]), side)
+        plot.line(x, share, side, dash=DASH[side])
+        plot.dot(x[near[at]], share[near[at]], side, radius=7, hollow=True, move=side)
+        plot.text(int(levels[-1]), 1, who, side, anchor="end", shift=(0, 14 + 20 * place))
+        moves |= {
+            f"{side}-cx": ("cx", [f"{plot.px(x[k])}" for k in near]),
+            f"{side}-cy": ("cy", [f"{plot.py(share[k])}" for k in near]),
+        }
+    named = " and ".join(curves)
+    return plot.html(f"Share of test images still right against ε, {named}."), moves
+
+
+def _side(name: str) -> str:
+    return name[:1].lower()
+
+
+def _png(x: Floats) -> str:
+    return _packed(np.ascontiguousarray(x, dtype=np.float32).tobytes(), x.shape)
+
+
+@functools.lru_cache(maxsize=2048)
+def _packed(content: bytes, shape: tuple[int, ...]) -> str:
+    x = np.frombuffer(content, dtype=np.float32).reshape(shape)
+    return uri(png(x, max(shape[1:])))
