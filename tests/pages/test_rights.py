@@ -1,0 +1,82 @@
+"""Who may act: everybody on their own computer, the teacher in a class, nobody in a demo."""
+
+from __future__ import annotations
+
+import pytest
+
+from robustviz.types import UserError
+from robustviz.ui import rights
+
+
+class Session:
+    """What Streamlit knows of one visitor."""
+
+    def __init__(self, **address: str) -> None:
+        self.session_state: dict[str, object] = {}
+        self.query_params = dict(address)
+        self.context = self
+        self.headers: dict[str, str] = {}
+        self.warned: list[str] = []
+
+    def warning(self, text: str) -> None:
+        self.warned.append(text)
+
+
+@pytest.fixture
+def come(monkeypatch):
+    """`come(teacher="…")`: a visitor, greeted."""
+
+    def go(**address: str) -> Session:
+        session = Session(**address)
+        monkeypatch.setattr(rights, "st", session)
+        rights.greet()
+        return session
+
+    return go
+
+
+def test_on_ones_own_computer_everybody_may(come, monkeypatch):
+    for name in ("ROBUSTVIZ_MODE", "ROBUSTVIZ_DEMO"):
+        monkeypatch.delenv(name, raising=False)
+    come(teacher="anything")
+    assert rights.may_act()
+
+
+def test_a_teachers_link_is_good_once_and_leaves_the_address(come, monkeypatch, capsys):
+    monkeypatch.setenv("ROBUSTVIZ_MODE", "class")
+    monkeypatch.setenv("ROBUSTVIZ_TOKEN", "first-of-this-test")
+    come()
+    assert not rights.may_act()
+    with pytest.raises(UserError, match="Only the teacher may train here"):
+        rights.check("train")
+    teacher = come(teacher="first-of-this-test")
+    assert rights.may_act() and "teacher" not in teacher.query_params
+    again = come(teacher="first-of-this-test")
+    assert not rights.may_act() and again.warned
+    link = capsys.readouterr().err
+    come(teacher=link.rpartition("=")[2].strip())
+    assert rights.may_act()
+    come(teacher="")
+    assert not rights.may_act()
+
+
+def test_a_demo_has_nobody_and_an_unknown_mode_is_one(come, monkeypatch):
+    monkeypatch.setenv("ROBUSTVIZ_TOKEN", "t")
+    for name, value in (("ROBUSTVIZ_MODE", "klass"), ("ROBUSTVIZ_DEMO", "1")):
+        monkeypatch.setenv(name, value)
+        come(teacher="t")
+        assert not rights.may_act()
+        with pytest.raises(UserError, match="Nobody may train here"):
+            rights.check("train")
+
+
+def test_behind_a_proxy_those_whom_it_names_may(come, monkeypatch):
+    monkeypatch.setenv("ROBUSTVIZ_MODE", "lab")
+    monkeypatch.setenv("ROBUSTVIZ_TEACHERS", "ada, grace")
+    session = come()
+    session.headers["X-User"] = "ada"
+    assert not rights.may_act()  # no header is trusted unless somebody said which
+    monkeypatch.setenv("ROBUSTVIZ_USER_HEADER", "X-User")
+    assert rights.may_act()
+    session.headers["X-User"] = "eve"
+    assert not rights.may_act()
