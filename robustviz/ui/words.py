@@ -17,7 +17,7 @@ from robustviz.ui.networks import GROUPS
 from robustviz.views import sketches
 
 HTML = """<div><label>Search <input type="search" autocomplete="off" placeholder="ε, logits, PART"
-><output aria-live="polite"></output></label><dl></dl></div>"""
+><output aria-live="polite"></output></label><div class="entries"></div></div>"""
 
 
 @functools.cache
@@ -33,12 +33,13 @@ def show() -> None:
     """All entries and the search box."""
     keys = catalogue.keys("method")
     words = sorted(TERMS.items(), key=lambda entry: entry[1][0].lower())
-    entries = [
-        *(_entry(key, title, f"<dd>{escape(text)}</dd>") for key, (title, text) in words),
-        *map(_method, keys),
-    ]
+    told = "".join(_entry(key, title, f"<dd>{escape(text)}</dd>") for key, (title, text) in words)
+    methods = "".join(map(_method, keys))
+    html = (
+        f"<section><dl>{told}</dl></section><section><h2>Methods</h2><dl>{methods}</dl></section>"
+    )
     said = f"{len(TERMS)} words, then {len(keys)} methods"
-    _component()(key="words", data={"html": "".join(entries), "said": said})
+    _component()(key="words", data={"html": html, "said": said})
 
 
 def _entry(key: str, title: str, said: str) -> str:

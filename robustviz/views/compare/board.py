@@ -71,7 +71,7 @@ STYLE = """<style>
 .ring { fill: none; stroke-width: 3 }
 .net:is(:focus-visible, :hover) .mark { stroke: var(--text);
   stroke-width: .5 } .net :is(text, .span, .ring) { pointer-events: none }
-.net .note { font-size: 12px }
+.net .note { font-size: 12px; fill: var(--text) }
 .tip { display: none; pointer-events: none }
 .tip rect { fill: var(--paper); stroke: var(--faint) }
 @container (max-width: 40rem) { .board .wide { display: none } .board .small { display: block } }
@@ -220,7 +220,12 @@ def _notes(one: Score, plot: Plot, usual: float) -> list[str]:
     clean = one.plain.clean_acc
     return [
         *([f"only {clean:.0%} untouched"] if clean < plot.x[0] else []),
-        *([f"at {eps_text(one.on.eps).split(' ')[0]}"] if one.on.eps != usual else []),
+        # a narrow chart has no room for it, and the mark is hollow
+        *(
+            [f"at {eps_text(one.on.eps).split(' ')[0]}"]
+            if one.on.eps != usual and plot.width > 500
+            else []
+        ),
         *([] if one.run.shipped else ["yours"]),
     ]
 
