@@ -10,7 +10,7 @@ import pytest
 
 from robustviz import figures, probes
 from robustviz.probes import CarriedSpec, ContributionsSpec, PairingSpec
-from robustviz.views.contributions import first
+from robustviz.views.contributions import screen_figures as first
 from robustviz.views.screen import wordy
 from tests.pages.conftest import ordinary, sound, words
 from tests.pages.test_glossary import lacking

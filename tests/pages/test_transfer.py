@@ -14,7 +14,7 @@ from robustviz.probes import FooledSpec, TransferSpec
 from robustviz.runs import folder
 from robustviz.ui.context import Context
 from robustviz.views.screen import wordy
-from robustviz.views.transfer import first, panel as transfer
+from robustviz.views.transfer import panel as transfer, screen_figures as first
 from tests.pages.conftest import ordinary, sound, words
 from tests.pages.test_glossary import lacking
 

@@ -28,7 +28,7 @@ from robustviz.runs.naming import unusual
 from robustviz.stats import mcnemar, wilson
 from robustviz.training.evaluate import attacked, count_right
 from robustviz.types import UserError
-from robustviz.views.contributions import first
+from robustviz.views.contributions import screen_figures as first
 from robustviz.views.contributions.result import AttackSteps, Carried, Contributions, Pairing, fewer
 from robustviz.views.measure import images_of, net_of
 from robustviz.views.screen import wordy

@@ -15,7 +15,7 @@ from robustviz import figures
 from robustviz.stats import mcnemar, tango, wilson
 from robustviz.types import UserError
 from robustviz.views.screen import wordy
-from robustviz.views.transfer import first
+from robustviz.views.transfer import screen_figures as first
 from robustviz.views.transfer.result import Fooled, Transfer
 
 N = 20

@@ -24,6 +24,10 @@ WEIGHTS = {
     "loss": "w = 1/(1 + CE(x'))",
     "ones": "w = 1",
 }
+OVER_PAIRED = (
+    "Over-paired: the attacked image's cross-entropy is above ln 2, so its true class gets less"
+    " than one half. And the pairing loss is above this network's median,"
+)
 DROPPED = {
     "low": "the top {always} of {width}{by} always stay",
     "top": "as a control the lowest {rest} of {width}{by} always stay",
@@ -278,9 +282,7 @@ def pairing(
         "Scatter: pairing loss against cross-entropy, a point an image.",
         result.meta,
         _over_paired(result, kind),
-        "Over-paired: the attacked image's cross-entropy is above ln 2, so its true class gets less"
-        " than one half. And the pairing loss is above this network's median,"
-        f" {median:.2g}. A pair counts with {WEIGHTS[kind]}. {_attack(result)}.",
+        f"{OVER_PAIRED} {median:.2g}. A pair counts with {WEIGHTS[kind]}. {_attack(result)}.",
     )
 
 

@@ -17,7 +17,7 @@ from robustviz.ui import cache, context, networks, stage, widgets
 from robustviz.ui.context import Context, label
 from robustviz.ui.shell import linked, side_colour, write_address
 from robustviz.ui.widgets import Frame
-from robustviz.views.contributions import first as drawn
+from robustviz.views.contributions import screen_figures as drawn
 from robustviz.views.contributions.result import (
     AttackStepsSpec,
     CarriedSpec,

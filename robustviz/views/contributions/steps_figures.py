@@ -12,6 +12,8 @@ from robustviz.types import eps_text
 from robustviz.views.contributions.result import AttackSteps
 from robustviz.views.theme import COLOURS, LIGHT, band, blank, finish, named, styles
 
+ALT = "Accuracy against the number of attack steps, and under Square."
+
 
 def attack_steps(
     results: AttackSteps | Mapping[str, AttackSteps], *, template: str = LIGHT
@@ -59,22 +61,16 @@ def attack_steps(
                 "color": colour if own != "b" else colours["paper"],
                 "line": {"color": colour, "width": 3},
             },
-            error_y={
-                "type": "data",
-                "array": [high - share],
-                "arrayminus": [share - low],
-                "color": colour,
-            },
+            error_y={"array": [high - share], "arrayminus": [share - low], "color": colour},
             hovertemplate=f"Square-{result.queries}: " + "%{y:.0%}<extra>" + name + "</extra>",
         )
-    alt = "Accuracy against the number of attack steps, and under Square."
     sentence = " ".join(_masked(name, result) for name, result in found.items())
     sure = (
         f"PGD with steps of ε/4 at ε = {eps_text(first.meta['eps'])}, seed {first.meta['seed']}."
         " An image counts as fooled from the first look at which it is misread. Bands are 95 %"
         " intervals (Wilson)."
     )
-    return finish(figure, alt, first.meta, sentence, sure)
+    return finish(figure, ALT, first.meta, sentence, sure)
 
 
 def _masked(name: str, result: AttackSteps) -> str:

@@ -16,8 +16,8 @@ from robustviz.stats import FEW, tango
 from robustviz.training.evaluation import attack_name
 from robustviz.types import JSON, UserError, eps_text
 from robustviz.views.theme import COLOURS, LIGHT, blank, finish
-from robustviz.views.transfer.first import LEARNED, moved, targets
 from robustviz.views.transfer.result import Fooled, Transfer
+from robustviz.views.transfer.screen_figures import LEARNED, moved, targets
 
 FAINT = 25.0  # points: smaller differences must not look large
 FAINT_N = 30  # images: a cell with fewer is grey
@@ -379,15 +379,7 @@ def _matrix(
         showscale=False,
         **colours,
     )
-    few = [[0.0 if 0 < cell.n < FAINT_N else math.nan for cell in row] for row in grid]
-    if not np.isnan(few).all():
-        grey = COLOURS[template]["grid"]
-        figure.add_trace(
-            figure.data[0].to_plotly_json()
-            | {"z": np.array(few), "colorscale": [[0, grey], [1, grey]], "zmid": None}
-            | {"text": [[c.text if 0 < c.n < FAINT_N else "" for c in row] for row in grid]}
-            | {"textfont": {"size": 12, "color": COLOURS[template]["text"]}, "hoverinfo": "skip"}
-        )
+    _grey(figure, grid, template)
     return figure.update_layout(
         annotations=[
             {
@@ -404,6 +396,20 @@ def _matrix(
             if math.isnan(cell.value)  # Plotly writes nothing where there is no number
         ]
     )
+
+
+def _grey(figure: go.Figure, grid: list[list[Cell]], template: str) -> None:
+    """Cover the cells of few images with grey, their numbers on it."""
+    few = [[0 < cell.n < FAINT_N for cell in row] for row in grid]
+    if np.any(few):
+        grey, text = COLOURS[template]["grid"], COLOURS[template]["text"]
+        figure.add_trace(
+            figure.data[0].to_plotly_json()
+            | {"name": f"fewer than {FAINT_N} images"}
+            | {"z": np.where(few, 1.0, math.nan), "colorscale": [[0, grey], [1, grey]]}
+            | {"text": np.where(few, [[cell.text for cell in row] for row in grid], "").tolist()}
+            | {"textfont": {"size": 12, "color": text}, "hoverinfo": "skip", "zmid": None}
+        )
 
 
 def _axis(names: list[str], ends: list[float]) -> JSON:

@@ -15,7 +15,7 @@ from robustviz.types import UserError, eps_text
 from robustviz.ui import context, stage, widgets
 from robustviz.ui.context import Context
 from robustviz.ui.shell import linked, write_address
-from robustviz.views.transfer import first as drawn
+from robustviz.views.transfer import screen_figures as drawn
 from robustviz.views.transfer.family import origin
 from robustviz.views.transfer.result import Fooled, FooledSpec, Kind, Transfer, TransferSpec
 
