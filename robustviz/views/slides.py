@@ -12,6 +12,8 @@ from PIL import Image
 from robustviz.types import UserError
 from robustviz.views.theme import LIGHT, blank, finish
 
+ROOM = 110  # pixels that the slider takes, between the axis and the legend
+
 
 def slides(figures: Mapping[str, go.Figure], *, name: str = "") -> go.Figure:
     """One figure whose slider shows the given ones, by the label of each; `name` says what the
@@ -27,7 +29,7 @@ def slides(figures: Mapping[str, go.Figure], *, name: str = "") -> go.Figure:
         raise UserError(
             "Figures behind one slider must have the same kinds of traces in the same order."
         )
-    out = go.Figure(first)
+    out, margin = go.Figure(first), first.layout.margin.to_plotly_json()
     out.frames = [
         go.Frame(
             name=label,
@@ -54,9 +56,8 @@ def slides(figures: Mapping[str, go.Figure], *, name: str = "") -> go.Figure:
                 "len": 0.94,
             }
         ],
-        height=(first.layout.height or 400) + 110,
-        margin={**first.layout.margin.to_plotly_json(), "b": 150},
-        legend={"yref": "paper", "y": 1.02, "yanchor": "bottom"},
+        height=(first.layout.height or 400) + ROOM,
+        margin={**margin, "b": margin.get("b", 84) + ROOM},
     )
     return finish(
         out,

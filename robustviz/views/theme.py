@@ -94,6 +94,7 @@ _PLAIN = {
 CONFIG: dict[str, Any] = _PLAIN | {"modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
 # of figures whose points can be chosen
 BRUSH: dict[str, Any] = _PLAIN | {"modeBarButtonsToRemove": ["autoScale2d"]}
+RIGHT = 36  # pixels, the toolbar's width
 # before a number it is a minus; "PGD-20" and "s0-3" keep theirs
 _HYPHEN = re.compile(r"(?<![\w.-])-(?=\.?\d)")
 
@@ -227,8 +228,12 @@ def finish(
     what is seen in this case, with its numbers, and is printed beside the figure, `alt`, which
     says what kind of figure it is and the sentence, and `sure`, the protocol in words.
     """
+    # The toolbar stands upright in the right margin: lying it covers the title.
+    right = max(RIGHT, figure.layout.margin.r or 0)
     alt, sentence, sure = (_HYPHEN.sub("−", words) for words in (alt, sentence, sure))
     kept = {key: value for key, value in meta.items() if key != "classes"}
     return figure.update_layout(
-        meta={**kept, "alt": f"{alt} {sentence}".strip(), "sentence": sentence, "sure": sure}
+        meta={**kept, "alt": f"{alt} {sentence}".strip(), "sentence": sentence, "sure": sure},
+        modebar={"orientation": "v"},
+        margin={"r": right},
     )

@@ -25,10 +25,9 @@ def feature_film(
     names, last = list(result.meta["classes"]), len(result.epochs) - 1
     at = last if epoch is None else int(np.abs(result.epochs - epoch).argmin())
     groups = by_class(result.y, result.pred_adv[-1], names, "", template)
-    prefix = f"{name}: epoch" if name else "Epoch"
     figure = blank(
         template,
-        f"{prefix} {result.epochs[at]}",
+        f"{name}: epoch by epoch" if name else "Epoch by epoch",
         (
             "× attacked; UMAP from the last epoch back"
             if umap
@@ -58,10 +57,7 @@ def feature_film(
             name=str(number),
             data=[go.Scatter(points) for points in traces(frame)],
             traces=[*range(2 * len(groups) + 1)],
-            layout={
-                "annotations": [*labels(result, result.clean[frame], template)],
-                "title": {"text": f"{prefix} {number}"},
-            },
+            layout={"annotations": [*labels(result, result.clean[frame], template)]},
         )
         for frame, number in enumerate(result.epochs)
     ]
