@@ -111,6 +111,21 @@ def test_the_picture_is_sound_and_each_mark_can_be_reached_and_read() -> None:
     assert screen.picture.count(">at 2/255<") == 1
 
 
+def test_a_card_shows_an_image_that_the_network_loses() -> None:
+    found = known("shapes")
+    one = found.scores[ordinary("shapes", "standard").id]
+    clean, kept = one.right([]), one.right()
+    first = int((clean & ~kept).argmax())
+    assert drawn.lost(one, range(200)) == first and drawn.lost(one, [*kept.nonzero()[0]]) is None
+    assert drawn.lost(one, [5000]) is None  # not among those attacked
+    ids = list(found.scores)
+    images = {at: f"data:image/png;base64,{at}" for at in range(200)}
+    screen = drawn.first(found, names(found), ids[0], ids[1], images)
+    ElementTree.fromstring(f"<div>{screen.picture}</div>")
+    assert screen.picture.count("<use ") == 2 * len(ids)
+    assert all(screen.picture.count(f'"{address}"') == 2 for address in images.values())
+
+
 def test_methods_are_told_apart_by_colour_and_shape() -> None:
     marks = {key: drawn.mark(key) for key in registry.keys("method")}
     assert set(drawn.MARKS) == set(marks) and len(set(marks.values())) == len(marks)

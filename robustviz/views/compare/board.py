@@ -5,7 +5,7 @@ each network, and a control that adds attack after attack.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
 
@@ -104,12 +104,16 @@ def answers(board: Board, a: str, b: str) -> list[str]:
     return [line + said * (" holds " in line or " reads " in line) for line in lines]
 
 
-def first(board: Board, names: Mapping[str, Name], a: str, b: str) -> Screen:
-    """The scoreboard with A and B marked. `names` by run id."""
+def first(
+    board: Board, names: Mapping[str, Name], a: str, b: str, images: Mapping[int, str] | None = None
+) -> Screen:
+    """The scoreboard with A and B marked. `names` by run id; `images`: some of the attacked ones,
+    as addresses that hold them, by number.
+    """
     last = len(board.attacks)
     moves: dict[str, tuple[str, list[str]]] = {}
     pictures = [
-        _chart(board, names, (a, b), moves, prefix, *size)
+        _chart(board, names, (a, b), images or {}, moves, prefix, *size)
         for prefix, size in (("w", (860, 440)), ("s", (380, 400)))
     ]
     verdict = board.verdict(a, b, last)
@@ -164,6 +168,7 @@ def _chart(
     board: Board,
     names: Mapping[str, Name],
     sides: tuple[str, str],
+    images: Mapping[int, str],
     moves: dict[str, tuple[str, list[str]]],
     prefix: str,
     width: int,
@@ -189,10 +194,15 @@ def _chart(
             ["net" + " apart" * (not board.alike(one, board.attacks[:at])) for at in positions],
         )
         plot.parts.append(_mark(one, names[one.run.id], sides, name, number, plot, board.on.eps))
-        tips.append(_tip(plot, one, names[one.run.id], name, number, x))
+        tips.append(_tip(plot, one, names[one.run.id], name, number, x, images))
         rules.append(f"svg:has(#{name}:is(:hover, :focus-visible)) #{name}-tip")
     shown = f"<style>{', '.join(rules)} {{ display: block }}</style>"
-    plot.parts += tips
+    once = "".join(
+        f'<image id="{prefix}-image-{at}" href="{address}" width="56" height="56"'
+        ' style="image-rendering:pixelated"/>'
+        for at, address in images.items()
+    )
+    plot.parts += [f"<defs>{once}</defs>", *tips]
     return shown + plot.html("networks").replace('role="img"', 'role="group"', 1)
 
 
@@ -256,10 +266,22 @@ def _mark(
     )
 
 
-def _tip(plot: Plot, one: Score, name: Name, own: str, number: int, x: float) -> str:
-    """The card beside a mark: what it is, what it keeps. It stands where there is room."""
+def lost(one: Score, among: Iterable[int]) -> int | None:
+    """The first of these images that a network reads right untouched and loses under attack."""
+    clean, kept = one.right([]), one.right()
+    return next((at for at in among if at < len(kept) and clean[at] and not kept[at]), None)
+
+
+def _tip(
+    plot: Plot, one: Score, name: Name, own: str, number: int, x: float, images: Mapping[int, str]
+) -> str:
+    """The card beside a mark: what it is, what it keeps, an image that it loses. It stands where
+    there is room.
+    """
     words = [name.method, *_rest(name), f"{one.plain.clean_k} of {one.plain.n} right untouched"]
-    wide = 24 + 7.2 * max(*map(len, words), 34)
+    shown = lost(one, images)
+    text = 20 + 7.2 * max(*map(len, words), 34)
+    wide = text + 84 * (shown is not None)
     left = min(max(0.0, x + 18 if x + 18 + wide < plot.width else x - wide - 18), plot.width - wide)
     tall = 12 + 19 * (len(words) + 1)
     lines = "".join(
@@ -268,10 +290,16 @@ def _tip(plot: Plot, one: Score, name: Name, own: str, number: int, x: float) ->
             (line, ' font-weight="700"' if at == 0 else "") for at, line in enumerate(words)
         )
     )
+    picture = (
+        ""
+        if shown is None
+        else f'<use href="#{own[0]}-image-{shown}" x="{text + 8:g}" y="8"/>'
+        f'<text x="{text + 8:g}" y="79" class="note">it loses {shown}</text>'
+    )
     return (
         f'<g id="{own}-tip" class="tip" transform="translate({left:g} {plot.height / 2 - tall:g})">'
         f'<rect width="{wide:g}" height="{tall}" rx="6"/>{lines}<text x="10"'
-        f' y="{20 + 19 * len(words)}" data-move="k{number}"></text></g>'
+        f' y="{20 + 19 * len(words)}" data-move="k{number}"></text>{picture}</g>'
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import streamlit as st
 
 from robustviz.imports import load
@@ -13,9 +14,13 @@ from robustviz.terms import term
 from robustviz.types import JSON
 from robustviz.ui import context, header, methods, networks, shell, stage
 from robustviz.ui.context import Context
+from robustviz.views import pack
 from robustviz.views.compare import board as drawn
 from robustviz.views.compare.board import Name
 from robustviz.views.compare.scores import Board, Score, board
+from robustviz.views.drawing import uri
+from robustviz.views.pictures import png
+from robustviz.views.screen import Screen
 
 
 def page() -> None:
@@ -35,7 +40,7 @@ def _view(here: Context) -> None:
         return
     turn = st.session_state.get("compare-turn", "a")
     with stage.spot():
-        seen = stage.show("compare", drawn.first(found, _names(runs), here.a, here.b))
+        seen = stage.show("compare", _screen(found, runs, here))
     shell.write_address()  # here too: a fragment ends before the page does
     st.markdown(
         f"Click a mark: it becomes :{shell.side_colour(turn)}[**{turn.upper()}**]; the next click"
@@ -64,10 +69,23 @@ def _drawer(side: str) -> None:
     if found is None:
         st.info("No network of this data has been evaluated yet.")
         return
-    seen = stage.show(f"board-{side}", drawn.first(found, _names(runs), here.a, here.b))
+    seen = stage.show(f"board-{side}", _screen(found, runs, here))
     st.markdown(f"Click a mark: it becomes {side.upper()}.")
     if seen.clicked in runs:
         _take(side, seen.clicked, here)
+
+
+def _screen(found: Board, runs: dict[str, Run], here: Context) -> Screen:
+    story = pack.images(here.data)
+    images = {
+        int(index): uri(png(image / np.float32(255), image.shape[-1]))
+        for index, image in zip(story.index, story.x, strict=True)
+    }
+    names = {
+        run_id: Name(networks.label(run), method_label(run.method_key))
+        for run_id, run in runs.items()
+    }
+    return drawn.first(found, names, here.a, here.b, images)
 
 
 def _take(side: str, run_id: str, here: Context) -> None:
@@ -77,13 +95,6 @@ def _take(side: str, run_id: str, here: Context) -> None:
         st.session_state[other] = getattr(here, side) or run_id
     st.session_state[side] = run_id
     st.rerun()
-
-
-def _names(runs: dict[str, Run]) -> dict[str, Name]:
-    return {
-        run_id: Name(networks.label(run), method_label(run.method_key))
-        for run_id, run in runs.items()
-    }
 
 
 def _table(found: Board, runs: dict[str, Run], here: Context) -> None:
