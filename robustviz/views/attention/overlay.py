@@ -58,13 +58,13 @@ def screen(
     positions, rows = range(len(first.levels)), []
     moves: dict[str, tuple[str, list[str]]] = {}
     for name, result in results.items():
-        side = name[:1].lower()
-        rows.append(_row(name, result, draw, low))
+        side, heat = name[:1].lower(), _maps(result, draw)
+        rows.append(_row(name, result, heat, draw, low))
         pictures = [uri(png(result.picture(at), max(first.x.shape[1:]))) for at in positions]
         spots = [_spot(result, at) for at in positions]
         moves |= {
             f"{side}-image": ("src", pictures),
-            f"{side}-map": ("src", _maps(result, draw)),
+            f"{side}-map": ("src", heat),
             f"{side}-spot": ("transform", [place for place, _ in spots]),
             f"{side}-seen": ("visibility", [seen for _, seen in spots]),
             f"{side}-said": ("text", [said(result, at) for at in positions]),
@@ -91,49 +91,41 @@ def said(result: AttentionLevels, at: int) -> str:
     return f"{treated}: {sign} {result.meta['classes'][best]} {probs[best]:.0%}"
 
 
-def _row(name: str, result: AttentionLevels, draw: str, low: str) -> str:
-    side, size = name[:1].lower(), max(result.x.shape[1:])
-    outline = _outline(result.object)
-    untouched, kind = uri(png(result.picture(0), size)), "" if draw == "cells" else " smooth"
-    heat, at = _maps(result, draw), result.usual
-    place, seen = _spot(result, 0)
-    mask = np.where(result.mask.reshape(-1, *result.x.shape[1:]), 1.0, 0.25)
-    budget = uri(png(result.picture(0) * mask, size))
+def _row(name: str, result: AttentionLevels, heat: list[str], draw: str, low: str) -> str:
+    """One network: its name, the map of the untouched image, that of the attacked one, which moves,
+    and what PART makes of the first. `heat`: the maps as addresses.
+    """
+    important = result.mask.reshape(-1, *result.x.shape[1:])
+    dark = result.picture(0) * np.where(important, 1.0, 0.25)
+    budget = uri(png(dark, max(dark.shape[1:])))
+    # seen where the image is dark too
+    border = _lines(_outline(np.asarray(important.any(0))), "#FFE14D")
     share = f"{result.mask.mean():.0%}"
-
-    def tile(src: str, over: str, alt: str, below: str, ring: str, moving: str) -> str:
-        move = {part: f' data-move="{side}-{part}"' if moving else "" for part in ("image", "map")}
-        under = "" if draw == "alone" else f'<img class="under" src="{src}" alt=""{move["image"]}>'
-        caption = f' data-move="{side}-said"' if moving else ""
-        return (
-            f'<figure><div class="stack" role="img" aria-label="{escape(alt)}">{under}'
-            f'<img class="{kind.strip()}" src="{over}" alt=""{move["map"]}>'
-            f"{_marks(result, outline, ring)}</div><figcaption{caption}>{escape(below)}"
-            "</figcaption></figure>"
-        )
-
-    moving = f' data-move="{side}-spot {side}-seen"'
     return (
-        f'<h2 class="{side}">{escape(name)}</h2>'
-        + tile(
-            untouched,
-            heat[0],
-            f"{name}: map of the untouched image",
-            said(result, 0),
-            _ring(result, place, seen),
-            "",
-        )
-        + tile(
-            uri(png(result.picture(at), size)),
-            heat[at],
-            f"{name}: map of the attacked image",
-            said(result, at),
-            _ring(result, *_spot(result, at), moving),
-            "yes",
-        )
-        + f'<figure><div class="stack" role="img" aria-label="{escape(name)}: {share} of the pixels'
-        f' are important to PART"><img src="{budget}" alt="">{_marks(result, outline, "")}</div>'
+        f'<h2 class="{name[:1].lower()}">{escape(name)}</h2>'
+        f"{_tile(name, result, 0, heat, draw)}{_tile(name, result, result.usual, heat, draw)}"
+        f'<figure><div class="stack" role="img" aria-label="{escape(name)}: {share} of the pixels'
+        f' are important to PART"><img src="{budget}" alt="">{_marks(result, border)}</div>'
         f"<figcaption>PART: ε on {share}, dark {escape(low)}</figcaption></figure>"
+    )
+
+
+def _tile(name: str, result: AttentionLevels, at: int, heat: list[str], draw: str) -> str:
+    """The map at a level over its image; it moves unless that is the untouched one."""
+    side, size = name[:1].lower(), max(result.x.shape[1:])
+
+    def moves(*parts: str) -> str:
+        return f' data-move="{" ".join(f"{side}-{part}" for part in parts)}"' if at else ""
+
+    image, (place, seen) = uri(png(result.picture(at), size)), _spot(result, at)
+    under = f'<img class="under" src="{image}" alt=""{moves("image")}>' * (draw != "alone")
+    ring = f'<g transform="{place}" visibility="{seen}"{moves("spot", "seen")}>{_ring(size)}</g>'
+    return (
+        f'<figure><div class="stack" role="img" aria-label="{escape(name)}: map of the'
+        f' {"attacked" if at else "untouched"} image">{under}<img'
+        f' class="{"" if draw == "cells" else "smooth"}" src="{heat[at]}" alt=""{moves("map")}>'
+        f"{_marks(result, ring)}</div>"
+        f"<figcaption{moves('said')}>{escape(said(result, at))}</figcaption></figure>"
     )
 
 
@@ -147,7 +139,7 @@ def _legend(first: AttentionLevels, whose: str) -> str:
     outline = "<p>Line: the object's outline.</p>" if first.object.size else ""
     return (
         f'<div class="legend">{colours}<p>Ring: the hottest spot.</p>{outline}'
-        "<p>Third: what PART makes of the untouched map.</p>"
+        "<p>Third: PART allows the full ε inside the yellow line.</p>"
         "<p>Each network has its own scale of colour.</p></div>"
     )
 
@@ -220,25 +212,29 @@ def _outline(known: Bools) -> str:
     )
 
 
-def _marks(result: AttentionLevels, outline: str, ring: str) -> str:
+def _marks(result: AttentionLevels, more: str) -> str:
+    """The object's outline and more, as SVG over an image."""
     height, width = result.x.shape[1:]
-    lines = "".join(
-        f'<path d="{outline}" fill="none" stroke="{colour}" stroke-width="{wide}"'
+    lines = _lines(_outline(result.object), "#FFFFFF")
+    return f'<svg viewBox="0 0 {width} {height}" aria-hidden="true">{lines}{more}</svg>'
+
+
+def _lines(path: str, colour: str) -> str:
+    """A path in a colour on a dark edge, so that it is seen on any picture."""
+    return "".join(
+        f'<path d="{path}" fill="none" stroke="{stroke}" stroke-width="{wide}"'
         ' stroke-linecap="square" vector-effect="non-scaling-stroke"/>'
-        for colour, wide in (("#10161F", 4), ("#FFFFFF", 2))
-        if outline
+        for stroke, wide in (("#10161F", 4), (colour, 2))
+        if path
     )
-    return f'<svg viewBox="0 0 {width} {height}" aria-hidden="true">{lines}{ring}</svg>'
 
 
-def _ring(result: AttentionLevels, place: str, seen: str, moving: str = "") -> str:
-    radius = max(result.x.shape[1:]) / 20
-    circles = "".join(
-        f'<circle r="{radius}" fill="none" stroke="{colour}" stroke-width="{wide}"'
+def _ring(size: int) -> str:
+    return "".join(
+        f'<circle r="{size / 20}" fill="none" stroke="{colour}" stroke-width="{wide}"'
         ' vector-effect="non-scaling-stroke"/>'
         for colour, wide in (("#10161F", 7), ("#FFE14D", 3.5))
     )
-    return f'<g transform="{place}" visibility="{seen}"{moving}>{circles}</g>'
 
 
 def _spot(result: AttentionLevels, at: int) -> tuple[str, str]:
