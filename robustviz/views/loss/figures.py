@@ -32,6 +32,11 @@ UNNAMED = "this network"
 R = TypeVar("R", Gradients, Curvature)
 
 
+def short(name: str) -> str:
+    """A network in a sentence: A or B where it is one of these, else its name."""
+    return name[0] if name[:2] in ("A ", "B ") else name or UNNAMED
+
+
 def colours(template: str) -> list[str]:
     """One colour a network, in the order of the figures' legends."""
     return [COLOURS[template][name] for name in ("a", "b", "faint", "text")]
@@ -110,7 +115,7 @@ def _answers(probs: Mapping[str, Floats], first: SoftLabels, attacked: bool) -> 
     """What each network answers, with its share."""
     names = first.meta["classes"]
     each = " ".join(
-        f"{name or UNNAMED}: {float(p.max()):.0%} for {names[int(p.argmax())]}."
+        f"{short(name)}: {float(p.max()):.0%} for {names[int(p.argmax())]}."
         for name, p in probs.items()
     )
     own = ", under its own attack" if attacked else ""
@@ -120,11 +125,10 @@ def _answers(probs: Mapping[str, Floats], first: SoftLabels, attacked: bool) -> 
 
 def _doubt(probs: Mapping[str, Floats], first: SoftLabels, attacked: bool, witness: str) -> str:
     """Entropies, and how far each network is from the witness; the attack."""
-    each = [
-        f"{name or UNNAMED} has an entropy of {entropy(p):.2f} nats." for name, p in probs.items()
-    ]
+    each = [f"{short(name)} has an entropy of {entropy(p):.2f} nats." for name, p in probs.items()]
     far = [
-        f"{name} is {divergence(probs[witness], p):.3f} nats (KL) from the witness's soft label."
+        f"{short(name)} is {divergence(probs[witness], p):.3f} nats (KL) from the witness's soft"
+        " label."
         for name, p in probs.items()
         if witness in probs and name != witness
     ]
@@ -229,7 +233,7 @@ def _on_object(found: Mapping[str, Gradients]) -> str:
         _, below, above = mean_interval(result.share - result.area)
         off = "above" if below > 0 else "below" if above < 0 else "not decidedly off"
         said.append(
-            f"{name or UNNAMED}: {100 * float(result.share.mean()):.1f} % of the gradient's size"
+            f"{short(name)}: {100 * float(result.share.mean()):.1f} % of the gradient's size"
             f" lies on it ({off} the area)."
         )
     return " ".join(said)
@@ -238,7 +242,7 @@ def _on_object(found: Mapping[str, Gradients]) -> str:
 def _intervals(found: Mapping[str, Gradients]) -> str:
     """The same with intervals."""
     return "\n\n".join(
-        f"{name or UNNAMED}: {spread(*mean_interval(100 * result.share), '.1f')} % on the object."
+        f"{short(name)}: {spread(*mean_interval(100 * result.share), '.1f')} % on the object."
         for name, result in found.items()
         if result.share.size
     )
@@ -252,11 +256,8 @@ def _verdict(found: Mapping[str, Gradients]) -> str:
     (before, one), (after, two) = pair
     _, low, high = mean_interval(100 * (two.share - one.share))
     way = "more" if low > 0 else "less" if high < 0 else ""
-    return (
-        f"From {before} to {after}: {way} on the object."
-        if way
-        else f"From {before} to {after}: no difference shown, more or less semantic is not decided."
-    )
+    said = f"{way} on the object" if way else "no difference shown in semantics, not decided"
+    return f"From {short(before)} to {short(after)}: {said}."
 
 
 def _moved(found: Mapping[str, Gradients]) -> str:
@@ -276,7 +277,8 @@ def _moved(found: Mapping[str, Gradients]) -> str:
         mean, low, high = mean_interval(100 * (two.share - one.share))
         parts.insert(0, f"On the object: {mean:+.1f} points [{low:+.1f}, {high:+.1f}].")
     norm = f"Gradient norm: {fewer(one.norm, two.norm)}."
-    return "\n\n".join([f"From {before} to {after}, n = {len(one.index)}.", *parts, norm])
+    start = f"From {short(before)} to {short(after)}, n = {len(one.index)}."
+    return "\n\n".join([start, *parts, norm, _decided(one.norm, two.norm)])
 
 
 def _pair(found: Mapping[str, R]) -> list[tuple[str, R]] | None:
@@ -286,16 +288,21 @@ def _pair(found: Mapping[str, R]) -> list[tuple[str, R]] | None:
 
 
 def fewer(before: Floats, after: Floats) -> str:
-    """On how many images a value with a long tail fell, with Wilson's interval, and whether that is
-    decided.
-    """
+    """On how many images a value with a long tail fell, and whether that is decided."""
     n, k = int((before != after).sum()), int((after < before).sum())
     if n == 0:
         return "the same on every image"
     low, high = wilson(k, n)
-    return f"lower on {k} of {n} images, 95 % interval {100 * low:.0f} to {100 * high:.0f} %: " + (
-        "lower on most" if low > 0.5 else "higher on most" if high < 0.5 else "not decided"
-    )
+    way = "lower on most" if low > 0.5 else "higher on most" if high < 0.5 else "not decided"
+    return f"lower on {k} of {n} images, {way}"
+
+
+def _decided(before: Floats, after: Floats) -> str:
+    """By which interval."""
+    if not (n := int((before != after).sum())):
+        return "No image differs."
+    low, high = wilson(int((after < before).sum()), n)
+    return f"The share on which it is lower has the interval {100 * low:.0f} to {100 * high:.0f} %."
 
 
 def curvature(results: Curvature | Mapping[str, Curvature], *, template: str = LIGHT) -> go.Figure:
@@ -381,11 +388,13 @@ def _median_bar(
 def _bent(found: Mapping[str, Curvature]) -> str:
     """Medians, and whether the second network's are lower."""
     said = ["Curvature of the median image."] + [
-        f"{name or UNNAMED}: {np.median(result.eigenvalue):.3g}." for name, result in found.items()
+        f"{short(name)}: {np.median(result.eigenvalue):.3g}." for name, result in found.items()
     ]
     if pair := _pair(found):
         (before, one), (after, two) = pair
-        said.append(f"From {before} to {after}: {fewer(one.eigenvalue, two.eigenvalue)}.")
+        said.append(
+            f"From {short(before)} to {short(after)}: {fewer(one.eigenvalue, two.eigenvalue)}."
+        )
     return " ".join(said)
 
 
@@ -395,11 +404,14 @@ def _tails(found: Mapping[str, Curvature]) -> str:
     said = [f"The top eigenvalue of the loss's Hessian by the pixels, n = {len(first.index)}."]
     for name, result in found.items():
         said += [
-            f"{name or UNNAMED}: median {spread(*median_interval(result.eigenvalue), '.3g')}.",
+            f"{short(name)}: median {spread(*median_interval(result.eigenvalue), '.3g')}.",
             f"Its mean is {np.mean(result.eigenvalue):.3g}. {smoothing(result)}",
         ]
+    if pair := _pair(found):
+        said.append(_decided(pair[0][1].eigenvalue, pair[1][1].eigenvalue))
     said.append(
-        "Intervals are of 95 %, from the order of the values: a mean would follow a few large ones."
+        "Intervals are of 95 %. The median's is from the order of the values, since a few large"
+        " ones would lead the mean's."
     )
     return (
         "\n\n".join(said)

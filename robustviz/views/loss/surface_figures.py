@@ -14,7 +14,7 @@ from plotly.subplots import make_subplots
 
 from robustviz.stats import Floats
 from robustviz.types import UserError, eps_text
-from robustviz.views.loss.figures import UNNAMED
+from robustviz.views.loss.figures import UNNAMED, short
 from robustviz.views.loss.result import Surface, WeightSurface
 from robustviz.views.theme import COLOURS, LIGHT, finish, named
 
@@ -163,7 +163,7 @@ def _slopes(found: Mapping[str, Surface], target: str) -> str:
     reach = min(first.eps, float(first.a[-1]))
     goal = f"the true class, {first.meta['classes'][first.y]}"
     each = " ".join(
-        f"{name or UNNAMED}: {_zero(loss[result.middle, result.middle])} →"
+        f"{short(name)}: {_zero(loss[result.middle, result.middle])} →"
         f" {_zero(np.interp(reach, result.a, loss[:, result.middle]))}."
         for name, result in found.items()
         for loss in [result.loss(target).astype(np.float64)]
@@ -185,7 +185,7 @@ def _box(found: Mapping[str, Surface], target: str) -> str:
         box = loss[np.ix_(inside, inside)]
         i, j = np.unravel_index(int(box.argmax()), box.shape)
         said.append(
-            f"{name or UNNAMED} reaches {_zero(across)} along the random direction, and at most"
+            f"{short(name)} reaches {_zero(across)} along the random direction, and at most"
             f" {_zero(box.max())} in the ε box. That is at"
             f" ({result.a[inside][i] * 255:+.0f}, {result.b[inside][j] * 255:+.0f}) of it."
         )
@@ -215,7 +215,8 @@ def _apart(found: Mapping[str, Surface], targets: Sequence[str]) -> str:
         f"{float(np.abs(one.loss(each) - two.loss(each)).max()):.2f} ({TARGETS[each]})"
         for each in targets
     )
-    return f"Largest difference between {' and '.join(names)} anywhere on the plane: {largest}."
+    both = " and ".join(map(short, names))
+    return f"Largest difference between {both} anywhere on the plane: {largest}."
 
 
 def _frozen(found: Mapping[str, Surface], frozen: str) -> list[str]:
@@ -299,7 +300,7 @@ def _around(found: Mapping[str, WeightSurface]) -> str:
         middle = len(result.a) // 2
         here, low = float(result.loss[middle, middle]), float(np.nanmin(result.loss))
         each.append(
-            f"{name or UNNAMED}: {here:.3f} at its weights, "
+            f"{short(name)}: {here:.3f} at its weights, "
             + ("the lowest point of the grid." if here <= low else f"lowest {low:.3f} elsewhere.")
         )
     return " ".join(["Mean loss.", *each])
@@ -311,7 +312,7 @@ def _further(found: Mapping[str, WeightSurface]) -> str:
         half = np.abs(result.a) <= 0.5 * result.a[-1] + 1e-9
         loss = np.nan_to_num(result.loss, nan=np.inf)
         each.append(
-            f"{name or UNNAMED}: at most {float(loss[np.ix_(half, half)].max()):.3g} half-way out"
+            f"{short(name)}: at most {float(loss[np.ix_(half, half)].max()):.3g} half-way out"
             f" and {float(loss.max()):.3g} in all."
         )
     kinds = {result.meta["architecture"] for result in found.values()}
