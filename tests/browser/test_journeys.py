@@ -21,6 +21,7 @@ PAGES = (
     "soft-labels",
     "train",
     "contributions",
+    "budget",
     "transfer",
     "glossary",
 )
@@ -163,7 +164,7 @@ def test_a_short_run_is_paused_survives_a_reload_resumes_and_ends(
     resume = page.get_by_role("button", name="Resume")
     expect(resume).to_be_visible()
     resume.click()
-    expect(page.get_by_text("right untouched")).to_be_visible(timeout=600_000)
+    expect(page.get_by_text("Tested:")).to_be_visible(timeout=600_000)
     assert json.loads((run / "status.json").read_text())["state"] == "done"
     assert before < len((run / "metrics.jsonl").read_text().splitlines()) == 60
     page.get_by_role("button", name="Attack it").click()
