@@ -40,6 +40,7 @@ class Choice:
 
 def everything(here: Context, asked: FeatureMapSpec) -> None:
     """The maps with their controls, what is chosen in them, and the table of distances."""
+    st.subheader("Maps in which several images can be chosen")
     maps(here, controls(here, asked))
     table(here, asked)
 

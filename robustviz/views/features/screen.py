@@ -338,7 +338,7 @@ def _strip(side: Side, mark: int) -> Iterator[str]:
         ("attacked", attacked, len(found.y) + row, tiles.near_adv[row]),
     ):
         counts = Counter(names[found.y[other]] for other in near)
-        beside = ", ".join(f"{count} {name}" for name, count in counts.most_common(2))
+        beside = ", ".join(f"{count} × {name}" for name, count in counts.most_common(2))
         yield (
             f"<div><p>{when}: <b>{read}</b>, next to {escape(beside)}</p>"
             f"{_tile(side.side, at, f'Image {mark}, a {own}, {when}, read as {read}', 56)} "

@@ -116,6 +116,7 @@ def _telling(name: str, result: Misalignment, c: int, tiles: FeatureTiles | None
 
 def everything(here: Context, shown: AttackedSpec[Any]) -> None:
     """Under *More*: how far the attack moves each class, the tables of causes, closer looks."""
+    st.subheader("The causes of all classes")
     names = list(folder.open_model(here.a).classes)
     focus = str(st.session_state.get("class", ""))
     focus = focus if focus in names else ""
