@@ -93,9 +93,11 @@ def test_whether_the_data_demand_it_is_measured_on_their_images():
 def test_a_network_that_learned_nothing_is_said():
     found = family([970, 116], [0.0, 0.2])
     assert found.learned.tolist() == [True, False]
-    assert "116 of 1000" in scene.unlearned(found)
+    assert "116 of 1000" in scene.unlearned(found)[0]
+    assert "1 of 2 learned nothing" in scene.lesson(found)
+    assert found.mean(found.clean_k)[0].tolist() == [0.0]  # and is in no mean
     assert "learned nothing" in scene.first(found, BLOBS).picture
-    assert scene.unlearned(family([970, 900], [0.0, 0.2])) == ""
+    assert scene.unlearned(family([970, 900], [0.0, 0.2])) == []
 
 
 def test_squares_overlap_where_two_points_are_closer_than_twice_the_radius():

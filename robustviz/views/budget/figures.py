@@ -19,8 +19,8 @@ def budget(result: Family, *, template: str = LIGHT) -> go.Figure:
     usual = eps_text(meta["usual"])
     figure = blank(
         template,
-        "Attacked with its own ε, every network looks worse as ε grows",
-        "The attack grows with the training: this line must fall",
+        "The same networks, each attacked with its own ε too",
+        "That attack grows with the training, so its line falls by itself",
         xaxis={
             "title": "ε in training",
             "tickvals": 255 * np.unique(result.eps),
@@ -71,5 +71,6 @@ def budget(result: Family, *, template: str = LIGHT) -> go.Figure:
         meta,
         "Its own ε asks more of every next network. One ε for all shows the trade-off.",
         sure=f"{meta['attack']}; bars are 95 % intervals over test images, lines are means of"
-        " seeds. The ordinary network stands at ε = 0, where its own attack does nothing.",
+        " the seeds that learned."
+        " The ordinary network stands at ε = 0, where its own attack does nothing.",
     )

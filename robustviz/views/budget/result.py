@@ -44,10 +44,14 @@ class Family(Result):
         return np.asarray(self.clean_k / self.n >= 2 / self.meta["classes"])
 
     def mean(self, counts: Ints) -> tuple[Floats, Floats]:
-        """Each ε of the training, and the mean share of its seeds, without those not measured."""
-        share = np.where(counts >= 0, counts / self.n, np.nan)
-        radii = np.unique(self.eps[counts >= 0])
-        return radii, np.array([np.nanmean(share[self.eps == eps]) for eps in radii])
+        """Each ε of the training, and the mean share of those of its seeds that learned and were
+        measured.
+        """
+        good = (counts >= 0) & self.learned
+        radii = np.unique(self.eps[good])
+        return radii, np.array(
+            [(counts / self.n)[good & (self.eps == eps)].mean() for eps in radii]
+        )
 
     def rows(self) -> list[JSON]:
         """A row a network."""

@@ -73,13 +73,16 @@ def answer(blobs: Balls, at: int) -> str:
 
 def lesson(found: Family) -> str:
     """What the networks of a data set say, whatever it is."""
-    costs = costly(found)
-    if not len(costs):
-        return f"No difference in clean accuracy is shown at any ε. {apart(found)}"
-    return (
-        f"With ε = {eps_text(costs[0])} or more, every network is worse on untouched images than"
-        f" each ordinary one. {apart(found)}"
-    )
+    costs, lost = costly(found), int((~found.learned).sum())
+    said = "No difference in clean accuracy is shown at any ε."
+    if len(costs):
+        said = (
+            f"With ε = {eps_text(costs[0])} or more, every network is worse on untouched images"
+            " than each ordinary one."
+        )
+    if lost:
+        said += f" {lost} of {len(found.n)} learned nothing (pale dots)."
+    return f"{said} {apart(found)}"
 
 
 def costly(found: Family) -> Floats:
@@ -107,17 +110,17 @@ def apart(found: Family) -> str:
     return f"Balls around its training images overlap from ε = {eps_text(half)} on."
 
 
-def unlearned(found: Family) -> str:
-    """The networks that learned nothing, or an empty text."""
+def unlearned(found: Family) -> list[str]:
+    """The networks that learned nothing, a sentence each."""
     lost = ~found.learned
     said = [
-        f"{eps_text(eps)}, seed {seed}: {k} of {n} right, guessing is right on"
-        f" {n // found.meta['classes']}"
+        f"{eps_text(eps)}, seed {seed}: {k} of {n} right"
         for eps, seed, k, n in zip(
             found.eps[lost], found.seed[lost], found.clean_k[lost], found.n[lost], strict=True
         )
     ]
-    return f"Learned nothing: {'; '.join(said)}." if said else ""
+    guess = f"Guessing is right on 1 of {found.meta['classes']}."
+    return [f"Learned nothing: {each}." for each in said] + [guess] * bool(said)
 
 
 def protocol(found: Family, blobs: Balls) -> list[str]:
@@ -128,10 +131,11 @@ def protocol(found: Family, blobs: Balls) -> list[str]:
     return [
         f"Left: every network meets the same attack, {meta['attack']} with"
         f" {eps_text(meta['usual'])}. An attack gives an upper bound on robustness.",
-        f"For each ε {_seeds(found)}. Dots are networks; lines are their means.",
+        f"For each ε {_seeds(found)}. Dots are networks. Lines are the means of those that"
+        " learned.",
         f"The same {int(found.n.max()):,} test images for all. A cost counts only where 95 %"
         " intervals of every pair are apart.",
-        *[said for said in [unlearned(found)] if said],
+        *unlearned(found),
         *([f"{bare} of {len(found.n)} networks were not attacked with that ε."] * bool(bare)),
         f"Nearest two of {meta['trained_on']:,} training images of different classes:"
         f" {eps_text(meta['apart'])} apart in their largest pixel.",
@@ -177,9 +181,9 @@ def _family(found: Family) -> str:
     plot.upright(usual)
     for counts, hollow in ((found.clean_k, False), (found.usual_k, True)):
         plot.line(*(each.tolist() for each in found.mean(counts)), dash=DASH if hollow else "")
-        for eps, k, n in zip(found.eps, counts, found.n, strict=True):
+        for eps, k, n, good in zip(found.eps, counts, found.n, found.learned, strict=True):
             if k >= 0:
-                plot.dot(eps, k / n, radius=4, hollow=hollow)
+                plot.dot(eps, k / n, "text" if good else "faint", radius=4, hollow=hollow)
     middle = len(radii) // 2 - 1
     plot.text(radii[middle], found.mean(found.clean_k)[1][middle], "untouched", shift=(0, 24))
     last = found.eps[found.learned & (found.usual_k >= 0)].max()
