@@ -20,7 +20,7 @@ LEVEL = 0.05  # of the test in pairs
 STYLE = """<style>
 .carried { display: grid; grid-template-columns: minmax(18rem, 3fr) minmax(15rem, 2fr);
   gap: 1rem 2rem; align-items: start; }
-.carried h3 { font-size: 1.05rem; font-weight: 600; margin: 0 0 .3rem; padding: 0; }
+.carried h2 { font-size: 1.05rem; font-weight: 600; margin: 0 0 .3rem; padding: 0; }
 .carried p { margin: .5rem 0 .1rem; }
 .carried svg .gone { opacity: .28; }
 @container (max-width: 46rem) { .carried { grid-template-columns: 1fr; } }
@@ -39,11 +39,11 @@ def screen(
     strips = [_strip(side, each, kept, moves) for side, each in one.items()]
     named = next((f"Image {each.index[0]}: {each.class_name}" for each in one.values()), "")
     seen = f'<img src="{uri(thumbnail)}" width="64" alt="{escape(named)}">' if thumbnail else ""
-    right = f"<div><h3>{escape(named)}</h3>{seen}{''.join(strips)}</div>" if strips else ""
+    right = f"<div><h2>{escape(named)}</h2>{seen}{''.join(strips)}</div>" if strips else ""
     said = answer(many)
     return Screen(
         [said],
-        f'{STYLE}<div class="carried"><div><h3>Many images, their median</h3>{plot}</div>'
+        f'{STYLE}<div class="carried"><div><h2>Many images, their median</h2>{plot}</div>'
         f"{right}</div>",
         "Curves: the share of what speaks for the right class against the number of features kept."
         f" Bars: each feature's part on one image. {said}",
