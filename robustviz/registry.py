@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from robustviz.imports import load
-from robustviz.types import JSON, UserError, parse_number, plain, shown
+from robustviz.types import JSON, UserError, harmless, parse_number, plain, shown
 
 C = TypeVar("C", bound=type)
 T = TypeVar("T")
@@ -100,7 +100,8 @@ def unknown(what: str, name: str, known: typing.Iterable[str]) -> str:
     known = list(known)
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]}?" if near else ""
-    return f"There is no {what} called {name!r}.{hint} Known: {', '.join(known) or 'none'}."
+    named = harmless(repr(name))  # it may come from an address
+    return f"There is no {what} called {named}.{hint} Known: {', '.join(known) or 'none'}."
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,19 @@ def plain(value: Any) -> Any:
     return item() if callable(item) and getattr(value, "ndim", None) == 0 else value
 
 
+# What would be a picture, a link, markup or a formula where text is shown, and what looks like it.
+_HARMLESS = str.maketrans("[]<>`$|\\", "［］‹›ˋ＄¦⧵")
+
+
+def harmless(text: object) -> str:
+    """Text that somebody else wrote, on one line, with nothing in it that Markdown, HTML or Plotly
+    would act on: a class called `![x](http://…)` must not make a browser call that host.
+    """
+    line = "".join(one if one.isprintable() else " " for one in str(text))
+    safe = line.encode("utf-8", "replace").decode()
+    return safe.translate(_HARMLESS).replace("://", ":∕∕")
+
+
 def shown(value: object) -> str:
     """A value as it was given: 8 and 1.0001, not 8.0 and 1."""
     return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)

@@ -16,7 +16,7 @@ from robustviz import paths
 from robustviz.data import pictures, splits
 from robustviz.data.base import Dataset, Recipe, Source
 from robustviz.registry import option, register
-from robustviz.types import UserError
+from robustviz.types import UserError, harmless
 
 VAL_NAMES = ("val", "valid", "validation")
 
@@ -81,12 +81,23 @@ class Folder(Source):
             split,
             images,
             y,
-            listing.classes,
-            names=tuple(pictures.relative(chosen.files[i], place) for i in kept.tolist()),
-            card=f"{len(y):,} pictures of {len(listing.classes)} classes from the folder"
-            f" {place.name}, {self.size}x{self.size} RGB."
-            + "".join(f" {sentence}" for sentence in (told, notes) if sentence),
+            _names(listing.classes),
+            names=tuple(harmless(pictures.relative(chosen.files[i], place)) for i in kept.tolist()),
+            card=harmless(
+                f"{len(y):,} pictures of {len(listing.classes)} classes from the folder"
+                f" {place.name}, {self.size}x{self.size} RGB."
+                + "".join(f" {sentence}" for sentence in (told, notes) if sentence)
+            ),
         )
+
+
+def _names(folders: tuple[str, ...]) -> tuple[str, ...]:
+    """The classes' names as they are shown everywhere. Raises UserError where two look alike."""
+    names = tuple(map(harmless, folders))
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"Two class folders would both be shown as {twice}: rename one of them.")
+    return names
 
 
 def _listing(place: Path, split: str) -> tuple[pictures.Listing, str]:

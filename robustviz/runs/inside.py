@@ -21,7 +21,7 @@ import numpy as np
 
 from robustviz.registry import coerce
 from robustviz.runs.files import cannot_write, digest, held, read_json, stamp, to_bytes, write_file
-from robustviz.types import JSON, UserError
+from robustviz.types import JSON, UserError, harmless
 from robustviz.views.attack.result import Strip
 
 if TYPE_CHECKING:
@@ -241,7 +241,10 @@ class Inside:
         """`config.json` as it is, without torch: the config's fields, `versions`, and `images` once
         it has begun. Raises UserError where it is damaged.
         """
-        return opened(Info, self.path / "config.json")
+        found = opened(Info, self.path / "config.json")
+        if "names" in (images := found.get("images", {})):
+            images["names"] = tuple(map(harmless, images["names"]))
+        return found
 
     @cached_property
     def config(self) -> TrainConfig:
@@ -298,7 +301,8 @@ class Inside:
     def status(self) -> Status:
         """`status.json`; a missing or damaged one reads as failed, and resuming writes it anew."""
         try:
-            return opened(Status, self.path / "status.json", UNKNOWN)
+            found = opened(Status, self.path / "status.json", UNKNOWN)
+            return found | {"error": harmless(found["error"]), "note": harmless(found["note"])}
         except UserError:
             return {**UNKNOWN, "error": "status.json is missing or damaged."}
 
