@@ -63,10 +63,8 @@ def test_the_trajectory_ends_where_the_attack_does(run) -> None:
         probes.trajectory(run, TrajectorySpec(index=5)),
     )
     assert np.allclose(way.probs[-1], one.probs_adv, atol=1e-6) and len(way.loss) == 11
-    assert (
-        figures.trajectory(way).layout.title.subtitle.text
-        == "PGD-10, ε = 0.15 (38/255), seed 0, image 5"
-    )
+    sure = figures.trajectory(way).layout.meta["sure"]
+    assert "number 5. PGD-10, ε = 0.15 (38/255), seed 0." in sure
 
 
 def test_an_image_that_is_wrong_untouched_was_not_fooled_by_a_step(run) -> None:
@@ -93,6 +91,7 @@ def test_an_l2_run_is_one_clear_sentence(run, runs_home) -> None:
         SmallestEpsSpec(index=99_999),
         AdversarialSpec(target=50),
         TrajectorySpec(target=50),
+        AdversarialSpec(attack="nuke"),
     ],
 )
 def test_what_does_not_exist_is_one_clear_sentence(run, spec) -> None:

@@ -199,8 +199,8 @@ def smallest_eps(
         "Histogram of the smallest radius that flips an image.",
         first.meta,
         " ".join(f"{name}: {_typical(result)}." for name, result in several.items()),
-        sure="PGD with bisection finds upper bounds of the true distances."
-        f" {len(first.eps)} test images, {attack_name(first.meta['attack'])}.",
+        sure="PGD with bisection finds upper bounds of the true distances, here up to"
+        f" {eps_text(first.limit)}. {len(first.eps)} test images, {attack_name(first.meta['attack'])}.",
     )
 
 
@@ -208,10 +208,8 @@ def _typical(result: SmallestEps) -> str:
     flipped = result.eps[(result.eps > 0) & np.isfinite(result.eps)]
     if not len(flipped):
         return f"no image flips up to {eps_text(result.limit)}"
-    return (
-        f"{len(flipped)} of {len(result.eps)} flip by {eps_text(result.limit)}, half of them by"
-        f" {grey_text(float(np.median(flipped)))}"
-    )
+    half = grey_text(float(np.median(flipped)))
+    return f"{len(flipped)} of {len(result.eps)} flip, half of these by ε = {half}"
 
 
 def trajectory(

@@ -18,7 +18,7 @@ from robustviz.views.drawing import Plot, tile, uri
 from robustviz.views.pictures import delta, gain, png
 from robustviz.views.screen import Control, Screen
 
-WIDTH, SIZE, TALL = 1184, 222, 172  # of the whole, of a picture, of the chart; pixels
+WIDTH, SIZE, TALL = 1196, 228, 170  # of the whole, of a picture, of the chart; pixels
 DASH = {"a": "", "b": "9 5"}
 
 

@@ -1,0 +1,232 @@
+"""Attack: every level of ε at once is what each level alone gives; the first screen says what was
+measured, in short sentences; figures take any number of networks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from robustviz import figures, probes
+from robustviz.attacks import PGD
+from robustviz.runs import folder
+from robustviz.runs.naming import unusual
+from robustviz.training.evaluate import count_right
+from robustviz.training.evaluation import NAMES, attack_name
+from robustviz.types import UserError
+from robustviz.views.attack import first, panel, result as asked
+from robustviz.views.attack.result import (
+    AccuracyCurve,
+    Answers,
+    AnswersSpec,
+    AttackLevels,
+    AttackLevelsSpec,
+    SmallestEps,
+    Trajectory,
+)
+from robustviz.views.measure import images_of, measure, net_of
+from robustviz.views.screen import Control, wordy
+
+EPS = 0.15
+THREE = ("A Standard", "B PGD-AT", "TRADES")
+
+
+def digits(method: str) -> folder.Run:
+    return next(
+        run
+        for run in folder.all_runs()
+        if run.shipped and not unusual(run) and (run.data_key, run.method_key) == ("digits", method)
+    )
+
+
+@pytest.fixture
+def run(runs_home) -> folder.Run:
+    return digits("pgd_at")
+
+
+@pytest.mark.parametrize("attack", ["pgd", "fgsm", "mim", "tim", "cw", "apgd"])
+@pytest.mark.parametrize("target", [-1, 4])
+def test_all_levels_at_once_are_each_level_alone(run, attack, target) -> None:
+    spec = AttackLevelsSpec(5, attack, EPS, 4, 7, target)
+    found = measure(run, spec)
+    assert list(found.levels) == spec.levels and found.levels[0] == 0 and 38 in found.levels
+    for at in (0, 1, len(found.levels) - 1):
+        alone = probes.adversarial(
+            run, probes.AdversarialSpec(5, attack, int(found.levels[at]) / 255, 4, 7, target)
+        )
+        mine = found.at(at)
+        assert np.allclose(mine.probs_adv, alone.probs_adv, atol=1e-3)
+        assert np.allclose(mine.x_adv, alone.x_adv, atol=0.51 / 255)
+        assert found.distance[at] <= found.levels[at] / 255 + 1e-6
+    again = AttackLevels.from_npz(found.to_npz())
+    assert np.array_equal(again.change, found.change) and len(found.to_npz()) < 8_000
+
+
+@pytest.mark.parametrize("key", NAMES)
+def test_every_attack_runs_on_one_image_or_says_why_not(run, key) -> None:
+    spec = AttackLevelsSpec(5, key, 0.004, 2)  # two levels: the costly ones take long
+    found = measure(run, spec)
+    assert list(found.levels) == [0, 1, 2] and np.isfinite(found.probs).all()
+    assert key in panel.attacks() and attack_name(found.meta["attack"]).startswith(
+        panel.called(key)
+    )
+    if key == "autoattack":
+        with pytest.raises(UserError, match="no targeted form"):
+            measure(run, dataclasses.replace(spec, target=1))
+
+
+def test_a_costly_attack_has_five_levels_with_the_usual_one() -> None:
+    for eps in (2 / 255, 8 / 255, 10 / 255, 0.15, 1.0):
+        every = AttackLevelsSpec(eps=eps).levels
+        few = AttackLevelsSpec(eps=eps, attack="autoattack").levels
+        assert set(few) <= set(every) and round(255 * eps) in few and len(few) <= 5
+        assert len(every) <= 17
+
+
+def test_the_answers_are_counted_as_an_evaluation_counts(run) -> None:
+    found, split = measure(run, AnswersSpec(EPS, n=30, steps=5)), images_of(run)
+    few, at = split.take(torch.arange(30)), found.nearest(EPS)
+    attack = PGD(eps=float(found.eps[at]), steps=5)
+    right = count_right(net_of(run), few.x, few.y, attack).numpy()
+    assert np.array_equal(found.right[at], right) and found.k[at] == right.sum()
+    table = found.confusion(EPS)
+    assert table.sum() == 30 and np.diag(table).sum() == found.k[at]
+    assert Answers.from_npz(found.to_npz()).said.tolist() == found.said.tolist()
+
+
+def answers(rise: int, n: int = 200) -> Answers:
+    eps = np.array(asked.levels_of(8 / 255)) / 255
+    k = np.clip(190 - rise * np.arange(len(eps)), 0, n)
+    y = np.arange(n) % 10
+    said = np.where(np.arange(n) < k[:, None], y, (y + 1) % 10).astype(np.int16)
+    meta = {
+        "run": "r",
+        "classes": [f"c{i}" for i in range(10)],
+        "train_eps": 8 / 255,
+        "attack": {"key": "pgd", "steps": 20},
+        "seed": 0,
+        "index": 3,
+        "summary": "a summary",
+    }
+    return Answers(eps, k, n, said, y, meta=meta)
+
+
+def levels(fooled_from: int) -> AttackLevels:
+    given = np.array(asked.levels_of(8 / 255))
+    probs = np.where(given[:, None] >= fooled_from, [[0.1, 0.9]], [[0.8, 0.2]])
+    probs = np.hstack([probs, np.zeros((len(given), 8))])
+    change = np.zeros((len(given), 3, 8, 8), np.int8) + given[:, None, None, None].astype(np.int8)
+    x = np.full((3, 8, 8), 100, np.uint8)
+    span = np.tile([0.0, 1.0], (len(given), 1))
+    meta = answers(1).meta
+    return AttackLevels(given, x, change, 0, probs, given / 255, span, meta=meta)
+
+
+def control() -> Control:
+    values = [str(level) for level in asked.levels_of(8 / 255)]
+    return Control("ε", values, 8, "eps")
+
+
+def test_the_line_follows_the_slider_and_every_sentence_is_short() -> None:
+    found = {"A Standard": levels(3), "B PGD-AT": levels(99)}
+    curves = {"A Standard": answers(20), "B PGD-AT": answers(8)}
+    screen = first.screen(found, curves, None, control(), 8)
+    assert len(screen.answer) == 17
+    assert screen.answer[0].startswith("No difference shown: A reads 190 of 200 untouched")
+    assert screen.answer[8] == "B is more robust: it holds 126 of 200 attacked images, A 30."
+    assert screen.moves["a-hit-below"][1][2:4] == ["c0 80% ✓", "c1 90% ✗"]
+    for name, (_, values) in screen.moves.items():
+        assert len(values) == 17, name
+        assert f"{name}" in screen.picture
+    said = [*screen.answer, *screen.sure, *screen.moves["a-add-below"][1]]
+    assert [each for line in said for each in wordy(line)] == []
+    assert "one training seed a side" in screen.sure[0]
+    assert any("upper bound" in line for line in screen.sure)
+
+
+def test_less_eps_looks_like_less_since_the_gain_is_one_for_the_page() -> None:
+    found = {"A Standard": levels(3)}
+    screen = first.screen(found, {"A Standard": answers(20)}, None, control(), 8)
+    shown = screen.moves["a-add-src"][1]
+    assert len(set(shown)) == 17  # no two levels look alike
+    assert any("× 8 around grey, the same at every ε" in line for line in screen.sure)
+    assert screen.answer[8] == "A holds 30 of 200 attacked images."
+
+
+def test_where_the_nearest_eps_differs_it_is_said_and_where_none_is_known_it_is_asked_for() -> None:
+    given = {"A Standard": levels(3), "B PGD-AT": levels(99)}
+    few = {
+        name: dataclasses.replace(each, eps=each.eps[::4], k=each.k[::4], said=each.said[::4])
+        for name, each in (("A Standard", answers(20)), ("B PGD-AT", answers(8)))
+    }
+    screen = first.screen(given, few, None, control(), 9)
+    assert screen.answer[9].startswith("At the nearest ε measured, 8/255: B is more robust")
+    assert wordy(screen.answer[9]) == []
+    assert "Measure below" in first.screen(given, {}, None, control(), 8).answer[0]
+
+
+def test_two_shipped_networks_have_a_verdict_before_anything_is_measured(runs_home) -> None:
+    mine, theirs = (digits(method).evaluations() for method in ("standard", "pgd_at"))
+    found = first.measured_together(mine, theirs)
+    assert found is not None and found.winner == "B"
+    assert wordy(found.line) == [] and found.line.startswith("At ε = ")
+    assert first.measured_together(mine, ()) is None
+
+
+def several() -> dict[str, dict[str, object]]:
+    meta = answers(1).meta | {"summary": "fooled after step 3; loss 0.01 → 5.33"}
+    eps = np.linspace(0.001, 0.1, 20)
+    return {
+        "accuracy_curve": {name: answers(5 + at) for at, name in enumerate(THREE)},
+        "classes_held": {name: answers(5 + at) for at, name in enumerate(THREE)},
+        "smallest_eps": {
+            name: SmallestEps(eps / (1 + at), np.arange(20), 0.125, 0.001, meta=meta)
+            for at, name in enumerate(THREE)
+        },
+        "trajectory": {
+            name: Trajectory(np.full((4, 10), 0.1), np.ones(4), 0, 8 / 255, meta=meta)
+            for name in THREE
+        },
+    }
+
+
+@pytest.mark.parametrize("name", several())
+def test_figures_take_three_networks_and_say_little(name) -> None:
+    results = several()[name]
+    more = {"eps": 8 / 255} if name == "classes_held" else {}
+    if name == "smallest_eps":
+        more = {"here": [0.01, None, 0.02]}
+    figure = getattr(figures, name)(results, **more)
+    drawn = [trace for trace in figure.data if trace.name in THREE]
+    assert [trace.name for trace in drawn] == list(THREE)
+    colours = {
+        (trace.line.color if trace.type == "scatter" else trace.marker.color) for trace in drawn
+    }
+    assert len(colours) == 3
+    assert wordy(figure.layout.meta["sentence"]) == [], figure.layout.meta["sentence"]
+
+
+def test_a_confusion_matrix_names_the_commonest_mistake() -> None:
+    figure = figures.confusion(answers(8), eps=8 / 255)
+    assert int(np.sum(figure.data[0].z)) == 200
+    assert "is called" in figure.layout.meta["sentence"]
+    assert wordy(figure.layout.meta["sentence"]) == []
+
+
+def test_the_first_screen_needs_neither_torch_nor_plotly() -> None:
+    code = (
+        "import sys; import robustviz.views.attack.first;"
+        "assert not {'torch', 'plotly'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_the_first_screens_specs_are_those_of_the_page(runs_home) -> None:
+    image, many = asked.first_screen(3, EPS)
+    assert image == AttackLevelsSpec(3, eps=EPS) and many == AnswersSpec(EPS)
+    assert issubclass(Answers, AccuracyCurve)
