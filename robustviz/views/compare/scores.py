@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -143,7 +143,7 @@ class Board:
         if second is None:
             met = [name for name in first.steps if reached is None or name in reached]
             verdict = held(first.right(reached), attack=_all(met), eps=first.on.eps if met else 0)
-            return _noted(verdict, set(wanted) - set(met), "it")
+            return _noted(verdict, met, wanted, "It")
         shared = [
             ([name for name in found if name in second.found[on]], on)
             for on, found in first.found.items()
@@ -161,7 +161,7 @@ class Board:
             attack=_all(met),
             eps=on.eps if met else 0,
         )
-        return _noted(verdict, set(wanted) - set(met), "both")
+        return _noted(verdict, met, wanted, "Both")
 
 
 def _listed(words: Sequence[str]) -> str:
@@ -173,13 +173,18 @@ def _all(attacks: Sequence[str]) -> str:
     return f"{attacks[0]} to {attacks[-1]}" if len(attacks) > 2 else _listed(attacks)
 
 
-def _noted(verdict: Verdict, missing: Collection[str], whom: str) -> Verdict:
-    """The verdict, and which attacks it rests on less than the board's."""
+def _noted(verdict: Verdict, met: Sequence[str], wanted: Sequence[str], whom: str) -> Verdict:
+    """The verdict, and what it rests on where that is less than the board's attacks."""
+    missing = [name for name in wanted if name not in met]
     if not missing:
         return verdict
-    return dataclasses.replace(
-        verdict, line=f"{verdict.line} Not run on {whom}: {_listed(sorted(missing))}."
+    few = len(met) < len(missing)
+    said = (
+        f"{whom} met {_listed(met) or 'none'} only"
+        if few
+        else (f"Not run on {whom.lower()}: {_listed(missing)}")
     )
+    return dataclasses.replace(verdict, line=f"{verdict.line} {said}.")
 
 
 def _unlike(first: Score, second: Score) -> str:

@@ -12,6 +12,7 @@ def page() -> None:
     """What if it were trained otherwise?"""
     with st.container(key="title-row"):
         st.title("What if it were trained otherwise?", anchor=False)
+    st.space("small")
     line = st.empty()
     left, right = st.columns([5, 6], gap="large")
     with left:
