@@ -82,21 +82,47 @@ def click_a_point(page, key: str) -> int:
     return int(number)
 
 
+def open_more(page, settled) -> None:
+    """Open the expander at the page's end."""
+    page.get_by_text("More", exact=True).last.click()
+    settled(page)
+
+
 def test_a_point_of_the_map_becomes_the_image_of_every_view_and_of_the_address(
     page, server, settled, browser, problems
 ):
     page.goto(f"{server}/features?data=digits&img=300")
     settled(page)
+    expect(page.locator(".strip").first).to_contain_text("Image 300 is not among these")
+    # the first screen, by keyboard: its marks are one stop of the Tab key
+    mark = page.locator(".map").last.locator(".pt[tabindex='0']")
+    mark.focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".card")).to_contain_text("Image 1:")
+    expect(page.locator(".card .sheet")).to_have_count(2)
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("img=1(&|$)"))
+    settled(page)
+    expect(page.locator(".strip").first).to_contain_text("next to")
+    # the slider moves the marks without the server
+    place = page.locator(".map .pt").first
+    before = place.bounding_box()
+    page.locator(".screen input[type=range]").first.press("Home")
+    expect(page.locator(".screen output").first).to_have_text("untouched")
+    assert place.bounding_box() != before
+    page.wait_for_url(re.compile("way=untouched"))
+    settled(page)
+    open_more(page, settled)
     number = click_a_point(page, "map-b")
     expect(page).to_have_url(re.compile(f"img={number}(&|$)"))
     settled(page)
-    side = page.get_by_test_id("stSidebar")
-    expect(side.get_by_label(re.compile("^Test image"))).to_have_value(str(number))
+    chosen = page.get_by_role("button", name=re.compile(f"^Image {number}: "))
+    expect(chosen).to_be_visible()
     expect(page.get_by_role("heading", name=f"Image {number}", exact=True)).to_be_visible()
-    for name in ("Attack", "Attention", "Soft labels & loss"):
-        side.get_by_role("link", name=name, exact=True).click()
+    for name in ("Attack", "Attention", "Loss"):
+        page.get_by_role("link", name=name, exact=True).click()
         settled(page)
-        expect(side.get_by_label(re.compile("^Test image"))).to_have_value(str(number))
+        expect(chosen).to_be_visible()
         expect(page).to_have_url(re.compile(f"img={number}(&|$)"))
     seen = page.get_by_test_id("stMain").inner_text()
     other = browser.new_context().new_page()
@@ -113,6 +139,7 @@ def test_a_lasso_shows_what_it_caught_and_a_thumbnail_opens_it_everywhere(
 ):
     page.goto(f"{server}/features?data=digits")
     settled(page)
+    open_more(page, settled)
     chart = page.locator(".st-key-map-a .js-plotly-plot").first
     chart.scroll_into_view_if_needed()
     chart.hover()
