@@ -9,7 +9,7 @@ from collections.abc import Callable
 import streamlit as st
 
 from robustviz import embedder, imports, paths
-from robustviz.ui import shell
+from robustviz.ui import rights, shell
 
 
 def panel(name: str) -> Callable[[], None]:
@@ -52,6 +52,7 @@ menu = [
     page("train", "Train", "What if…?"),
     glossary,
 ]
+rights.greet()
 # drawn by the shell: Streamlit's own menu is no valid list to a screen reader
 chosen = st.navigation(menu, position="hidden")
 st.set_page_config(page_title=f"robustviz · {chosen.title}", page_icon=shell.icon(), layout="wide")

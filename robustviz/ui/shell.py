@@ -21,6 +21,7 @@ from streamlit.components.v2.types import ComponentRenderer
 
 from robustviz import imports, paths
 from robustviz.types import UserError
+from robustviz.ui import rights
 
 Page = Any
 P = ParamSpec("P")
@@ -198,7 +199,8 @@ def reset_button() -> None:
 def reset() -> None:
     """Forget every choice: session state and address."""
     for name in list(st.session_state):
-        del st.session_state[name]
+        if name != rights.TEACHER:  # who somebody is is no choice
+            del st.session_state[name]
     st.query_params.clear()
 
 

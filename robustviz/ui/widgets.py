@@ -13,14 +13,16 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import plotly.graph_objects as go
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from robustviz import progress
 from robustviz.export import Recipe
 from robustviz.runs import folder
 from robustviz.runs.naming import labels
 from robustviz.types import UserError
-from robustviz.ui import cache
+from robustviz.ui import cache, rights
 from robustviz.ui.context import Context, choose, thumbnail
+from robustviz.ui.line import LONG, QUICK
 from robustviz.ui.shell import theme
 from robustviz.views.files import csv, html
 from robustviz.views.result import ProbeSpec, Result
@@ -80,17 +82,35 @@ def measured(
     results = {name: result for name, result in known.items() if result is not None}
     missing = [name for name, result in known.items() if result is None]
     spot = st.empty()
-    label = (
-        f"Measure {what} of {' and '.join(missing)} ({cost}{' each' if len(missing) > 1 else ''})"
-    )
-    if missing and (not cost or spot.button(label, key=f"measure-{spec.key}")):
+    if missing and (not cost or _asks(spot, f"{what} of {' and '.join(missing)}", cost, spec)):
         spot.empty()
-        with spot.container(), st.spinner(f"Measuring {what} …"), _counted():
+        line = LONG if cost else QUICK
+        with (
+            line.turn(lambda place: spot.info(f"You are {_nth(place)}.")),
+            spot.container(),
+            st.spinner(f"Measuring {what} …"),
+            _counted(),
+        ):
             results |= asked(lambda run_id: cache.answer(run_id, spec), missing)
         spot.empty()
     for reason in dict.fromkeys(unable):  # A and B may share it: it is said once
         st.info(reason, icon=":material/info:")
     return {name: results[name] for name in named if name in results}
+
+
+def _asks(spot: DeltaGenerator, what: str, cost: str, spec: ProbeSpec[Any]) -> bool:
+    """Whether somebody who may presses the button that measures what takes long."""
+    if not rights.may_act():
+        spot.info(f"Not measured yet: {what}. {rights.who()} may measure what takes {cost}.")
+        return False
+    each = " each" if " and " in what else ""
+    return spot.button(f"Measure {what} ({cost}{each})", key=f"measure-{spec.key}")
+
+
+def _nth(place: int) -> str:
+    """A place in the line of those who wait for a measuring: `next`, `2nd in the line`."""
+    ending = "th" if 10 < place % 100 < 14 else {1: "st", 2: "nd", 3: "rd"}.get(place % 10, "th")
+    return "next" if place == 1 else f"{place}{ending} in the line"
 
 
 @contextmanager
