@@ -135,6 +135,15 @@ def test_the_answer_says_what_the_spots_do(both, a, b, says) -> None:
     assert alone.startswith("On this image, A's hottest spot") and "B" not in alone
 
 
+def test_a_spot_that_goes_from_one_place_beside_the_object_to_another_does_not_stay(both):
+    first, second = both.values()
+    far = changed(first, 0, 0)
+    far.hottest[8] += (0, 9)  # a cell is 8 pixels
+    said = overlay.answer({"A Standard": far, "B PGD-AT": changed(second, 0, 0)}, 8)
+    assert "A's hottest spot moves elsewhere beside the object under attack; B's stays" in said
+    assert not wordy(said)
+
+
 def test_where_no_object_is_known_it_says_how_far_the_spot_moves(both) -> None:
     first, second = both.values()
     case = {"A Standard": changed(first, 1, 0, False), "B PGD-AT": changed(second, 1, 1, False)}

@@ -285,6 +285,9 @@ def _phrase(result: AttentionLevels, at: int) -> tuple[str, str]:
     if was == "nowhere":
         return f"appears {now} the object", f"appear {now} the object"
     if was == now:
+        cell = max(np.divide(result.x.shape[1:], result.heat.shape[1:]))
+        if now == "beside" and result.moved(at) > cell:  # it does not stay where it was
+            return "moves elsewhere beside the object", "move elsewhere beside the object"
         return f"stays {now} the object", f"stay {now} the object"
     moved = "moves onto the object" if now == "on" else "leaves the object"
     return moved, moved.replace("moves", "move").replace("leaves", "leave")
