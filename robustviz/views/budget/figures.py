@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 
-from robustviz.stats import wilson
+from robustviz.stats import Ints, wilson
 from robustviz.types import eps_text
 from robustviz.views.budget.result import Family
 from robustviz.views.theme import COLOURS, LIGHT, blank, finish
@@ -34,37 +34,12 @@ def budget(result: Family, *, template: str = LIGHT) -> go.Figure:
         ("attacked with its own ε", result.own_k, "dot", "x", "faint"),
     )
     for name, counts, dash, symbol, tone in lines:
+        line = {"color": colour[tone], "dash": dash, "width": 2}
         radii, share = result.mean(counts)
         figure.add_scatter(
-            x=255 * radii,
-            y=share,
-            mode="lines",
-            line={"color": colour[tone], "dash": dash, "width": 2},
-            name=name,
-            hoverinfo="skip",
+            x=255 * radii, y=share, mode="lines", line=line, name=name, hoverinfo="skip"
         )
-        there = counts >= 0
-        ends = np.array([wilson(int(k), int(n)) for k, n in zip(counts, result.n, strict=True)])
-        share = counts / result.n
-        figure.add_scatter(
-            x=255 * result.eps[there],
-            y=share[there],
-            mode="markers",
-            marker={"color": colour[tone], "symbol": symbol, "size": 9},
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": (ends[:, 1] - share)[there],
-                "arrayminus": (share - ends[:, 0])[there],
-                "color": colour[tone],
-                "thickness": 1,
-            },
-            customdata=np.stack([result.seed, counts, result.n], 1)[there],
-            hovertemplate="seed %{customdata[0]}: %{customdata[1]} of %{customdata[2]}"
-            f"<extra>{name}</extra>",
-            name=name,
-            showlegend=False,
-        )
+        _networks(figure, result, counts, {"color": colour[tone], "symbol": symbol}, name)
     return finish(
         figure,
         "Accuracy against the budget of the training, three lines.",
@@ -73,4 +48,32 @@ def budget(result: Family, *, template: str = LIGHT) -> go.Figure:
         sure=f"{meta['attack']}; bars are 95 % intervals over test images, lines are means of"
         " the seeds that learned."
         " The ordinary network stands at ε = 0, where its own attack does nothing.",
+    )
+
+
+def _networks(
+    figure: go.Figure, result: Family, counts: Ints, marker: dict[str, str], name: str
+) -> None:
+    """A marker a network with its 95 % interval, of those that were measured."""
+    there = counts >= 0
+    ends = np.array([wilson(int(k), int(n)) for k, n in zip(counts, result.n, strict=True)])[there]
+    share = (counts / result.n)[there]
+    figure.add_scatter(
+        x=255 * result.eps[there],
+        y=share,
+        mode="markers",
+        marker=marker | {"size": 9},
+        error_y={
+            "type": "data",
+            "symmetric": False,
+            "array": ends[:, 1] - share,
+            "arrayminus": share - ends[:, 0],
+            "color": marker["color"],
+            "thickness": 1,
+        },
+        customdata=np.stack([result.seed, counts, result.n], 1)[there],
+        hovertemplate="seed %{customdata[0]}: %{customdata[1]} of %{customdata[2]}"
+        f"<extra>{name}</extra>",
+        name=name,
+        showlegend=False,
     )
