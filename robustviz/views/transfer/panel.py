@@ -27,6 +27,7 @@ AT_ONCE = 300  # images: more are measured only when asked for
 # what the copies of a source learned
 COPIES = {"witness_soft": "aligned", "witness_hard": "hard labels", "label": "true labels"}
 DEFENDED = ("pgd_at", "trades")  # the defended targets, besides B
+SMALL = ("small_cnn", "small_resnet", "tiny_vit")  # the others are not attacked unasked
 MOST = 6  # targets
 
 
@@ -85,7 +86,8 @@ def asked(here: Context, chosen: First) -> tuple[str, FooledSpec]:
 def first(here: Context, chosen: First, row: DeltaGenerator) -> Fooled | None:
     """The first screen: whom images fool that were made on A. `row`: where its menu stands."""
     root, spec = asked(here, chosen)
-    found = widgets.measured({"A": root}, spec, "whom its images fool").get("A")
+    cost = "" if folder.open_model(root).architecture in SMALL else "some minutes"
+    found = widgets.measured({"A": root}, spec, "whom the images fool", cost).get("A")
     if found is not None:
         screen = drawn.screen(found, here.a, bars(here, found))
         stage.show("transfer", screen)
