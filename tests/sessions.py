@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
 from benchmarks.b12_app import PAGES, Server, Visitor
-from robustviz.views.attention.figures import METHODS
+from robustviz.views.attention.result import METHODS
 
 # What an address can say besides its page: other data, other networks, another image, another
 # attack.
