@@ -54,6 +54,7 @@ from robustviz.views.loss.probe import (
     soft_labels as soft_labels,
     surfaces as surfaces,
     weight_surface as weight_surface,
+    worst_direction as worst_direction,
 )
 from robustviz.views.loss.result import (
     CurvatureSpec as CurvatureSpec,
@@ -61,6 +62,7 @@ from robustviz.views.loss.result import (
     SoftLabelsSpec as SoftLabelsSpec,
     SurfacesSpec as SurfacesSpec,
     WeightSurfaceSpec as WeightSurfaceSpec,
+    WorstDirectionSpec as WorstDirectionSpec,
 )
 from robustviz.views.measure import Probe
 from robustviz.views.misalignment.probe import (
