@@ -90,10 +90,10 @@ def _protocol(n: int, attack: str, eps: float, seed: int) -> tuple[str, ...]:
     """How it was measured: what such a number is, the images, the attack."""
     few = (f"{n} images are few: take at least {FEW}.",) if n < FEW else ()
     if not eps:
-        return (f"n = {n} test images, nothing changed.", *few)
+        return (f"Measured on n = {n} test images, nothing changed.", *few)
     return (
         "An attack that fails proves nothing: what is held is an upper bound.",
-        f"n = {n} test images, the same for every network.",
+        f"Measured on n = {n} test images, the same for every network.",
         *few,
         f"{attack} at ε = {eps_text(eps)}, noise of seed {seed}.",
     )

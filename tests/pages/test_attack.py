@@ -9,16 +9,30 @@ import pytest
 
 from robustviz import probes
 from robustviz.probes import AdversarialSpec
+from robustviz.registry import keys
 from robustviz.runs import folder
 from robustviz.training.config import TrainConfig
+from robustviz.ui import cache, gallery
+from robustviz.ui.context import Context
+from robustviz.views.attack import panel
+from robustviz.views.attack.result import AnswersSpec
+from robustviz.views.screen import wordy
 from tests.pages.conftest import ordinary, sound, words
+
+
+def screen(app) -> dict:
+    """What the page's first screen was given."""
+    every = [
+        json.loads(block.proto.json) for block in app.get("bidi_component") if block.proto.json
+    ]
+    return next(each for each in every if "answer" in each)
 
 
 def test_it_opens_with_the_ordinary_and_the_defended_network_on_shapes(visit):
     app = sound(visit("attack"))
     said = words(app)
     assert "Standard" in said and "PGD-AT" in said
-    assert len(app.get("plotly_chart")) == 4
+    assert len(app.get("plotly_chart")) == 3  # class bars of A and B, the smallest ε
     badges = [
         block.proto.popover.label
         for block in app.get("popover")
@@ -28,21 +42,34 @@ def test_it_opens_with_the_ordinary_and_the_defended_network_on_shapes(visit):
         2 + len(ordinary("shapes", method).evaluation().doctor) for method in ("standard", "pgd_at")
     ]
     assert (
-        badges == [f"Doctor: no fault found in {count} checks; not a proof" for count in checks]
+        badges
+        == [
+            f"Doctor, {side}: no fault in {count} checks"
+            for side, count in zip("AB", checks, strict=True)
+        ]
         and min(checks) >= 10
+        and "is not a proof" in said
     )
+    given = screen(app)
+    assert given["control"]["values"] == [str(level) for level in range(17)]
+    assert given["control"]["start"] == 8
+    assert any("B is more robust: it holds " in line for line in given["answer"])
+    assert not wordy("\n".join([*given["answer"], *given["sure"]]))
 
 
-def test_the_sentence_is_the_probes(visit):
+def test_the_pictures_and_the_sentence_are_the_probes(visit):
     app = sound(visit("attack", img=3, eps=8))
     found = probes.adversarial(
         ordinary("shapes", "standard"), AdversarialSpec(index=3, eps=8 / 255)
     )
     names = found.meta["classes"]
-    assert (
-        f"{names[found.probs.argmax()]} ({found.probs.max():.0%}) →"
-        f" {names[found.probs_adv.argmax()]} ({found.probs_adv.max():.0%})" in words(app)
+    before, after = (names[each.argmax()] for each in (found.probs, found.probs_adv))
+    assert f"{before} ({found.probs.max():.0%}) → {after} ({found.probs_adv.max():.0%})" in words(
+        app
     )
+    kind, texts = screen(app)["moves"]["a-hit-below"]
+    assert kind == "text" and len(texts) == 17
+    assert texts[8].startswith(f"{after}: {found.probs_adv.max():.0%}")
 
 
 def test_no_change_is_allowed_at_zero(visit):
@@ -57,15 +84,62 @@ def test_changing_the_data_set_keeps_the_methods(visit):
     assert app.selectbox(key="a").value == ordinary("digits", "standard").id
     assert app.selectbox(key="b").value == ordinary("digits", "pgd_at").id
     assert "of digits" in words(app)
+    assert screen(app)["control"]["values"][screen(app)["control"]["start"]] == "38"
 
 
 def test_the_attack_and_its_settings_change_the_answer(visit):
     app = visit("attack", img=1)
     before = words(app)
-    app.slider(key="eps").set_value(2).run()
-    assert words(sound(app)) != before
-    app.button_group(key="attack").set_value("targeted").run()
-    assert "target is" in words(sound(app))
+    assert words(sound(visit("attack", img=1, eps=2))) != before
+    app.button_group(key="aim").set_value("targeted").run()
+    assert "The target is" in words(sound(app))
+    app.selectbox(key="attack").set_value("fgsm").run()
+    assert "FGSM" in " ".join(screen(sound(app))["sure"])
+
+
+def test_every_attack_of_the_registry_can_be_chosen_and_one_without_a_target_says_so(visit):
+    app = visit("attack", data="digits")
+    assert {*app.selectbox(key="attack").options} >= {panel.called(key) for key in keys("attack")}
+    app = visit("attack", data="digits", attack="autoattack", aim="targeted")
+    assert "AutoAttack has no targeted form" in words(sound(app))
+
+
+def test_more_has_the_curve_the_steps_and_the_classes(visit):
+    app = visit("attack", data="digits")
+    here = {side: app.selectbox(key=side).value for side in "ab"}
+    for run_id in here.values():  # as the button does
+        cache.answer(run_id, AnswersSpec(0.15, 200))
+    app.session_state["more-attack"] = True
+    app.run()
+    assert len(app.get("plotly_chart")) == 8  # curve, steps, classes, two confusion matrices more
+    sound(app)
+    lines = screen(app)["answer"]
+    assert len(lines) == len(screen(app)["control"]["values"])
+    assert "untouched" in lines[0] and "B is more robust" in lines[screen(app)["control"]["start"]]
+
+
+def test_the_drawer_groups_images_by_what_their_evaluations_found(visit):
+    first, second = ordinary("digits", "standard"), ordinary("digits", "pgd_at")
+    groups, said = gallery.groups_of(Context("digits", first.id, second.id, 0))
+    mine, theirs = (run.evaluation().right() for run in (first, second))
+    assert list(groups) == ["A fooled, B holds", "Both fooled", "Both hold"]
+    for index in groups["A fooled, B holds"]:
+        assert mine[0][index] and not mine[1][index] and theirs[0][index] and theirs[1][index]
+    assert "PGD-20" in said and wordy(said) == []
+    alone, _ = gallery.groups_of(Context("digits", second.id, "", 0))
+    assert list(alone) == ["A fooled", "A holds"]
+
+
+def test_an_image_is_chosen_by_looking(visit):
+    app = visit("attack", data="digits")
+    app.button(key="gallery").click().run()
+    sound(app)
+    chosen = [each for each in app.button if str(each.key).startswith("gallery-")]
+    assert 3 < len(chosen) <= gallery.PAGE
+    wanted = int(chosen[2].label)
+    app.button(key=chosen[2].key).click().run()
+    assert app.number_input(key="img").value == wanted
+    assert f"Test image {wanted}," in screen(sound(app))["alt"]
 
 
 @pytest.mark.parametrize(
@@ -103,11 +177,11 @@ def test_no_address_breaks_the_page(visit, address):
 
 
 def test_resetting_forgets_everything(visit):
-    app = visit("attack", img=5)
-    app.slider(key="eps").set_value(3).run()
+    app = visit("attack", img=5, eps=3)
+    assert screen(app)["control"]["start"] == 3
     app.button(key="reset").click().run()
-    assert app.number_input(key="img").value == 0
-    assert app.slider(key="eps").value == 8
+    assert app.number_input(key="img").value != 5
+    assert screen(app)["control"]["start"] == 8
 
 
 def test_a_damaged_run_is_a_sentence_and_the_page_works(visit, tmp_path):
@@ -151,8 +225,7 @@ def test_an_address_that_names_a_alone_compares_it_with_another_and_the_same_twi
     first, second = ordinary("digits", "standard").id, ordinary("digits", "pgd_at").id
     app = sound(visit("attack", data="digits", a=second))
     assert (app.selectbox(key="a").value, app.selectbox(key="b").value) == (second, first)
-    assert "A and B are the same network." not in words(app)
-    assert "report --seeds" in words(app)
-    assert "A and B are the same network." in words(
-        sound(visit("attack", data="digits", a=second, b=second))
-    )
+    assert screen(app)["answer"] != ["A and B are the same network."]
+    assert any("report --seeds" in line for line in screen(app)["sure"])
+    app = sound(visit("attack", data="digits", a=second, b=second))
+    assert screen(app)["answer"] == ["A and B are the same network."]

@@ -19,7 +19,7 @@ from robustviz.runs.naming import unusual
 from robustviz.training.evaluate import count_right
 from robustviz.training.evaluation import NAMES, attack_name
 from robustviz.types import UserError
-from robustviz.views.attack import first, panel, result as asked
+from robustviz.views.attack import panel, result as asked, screen_figures as first
 from robustviz.views.attack.result import (
     AccuracyCurve,
     Answers,
@@ -139,7 +139,7 @@ def test_the_line_follows_the_slider_and_every_sentence_is_short() -> None:
     assert len(screen.answer) == 17
     assert screen.answer[0].startswith("No difference shown: A reads 190 of 200 untouched")
     assert screen.answer[8] == "B is more robust: it holds 126 of 200 attacked images, A 30."
-    assert screen.moves["a-hit-below"][1][2:4] == ["c0 80% ✓", "c1 90% ✗"]
+    assert screen.moves["a-hit-below"][1][2:4] == ["c0: 80% ✓", "c1: 90% ✗"]
     for name, (_, values) in screen.moves.items():
         assert len(values) == 17, name
         assert f"{name}" in screen.picture
@@ -220,7 +220,7 @@ def test_a_confusion_matrix_names_the_commonest_mistake() -> None:
 
 def test_the_first_screen_needs_neither_torch_nor_plotly() -> None:
     code = (
-        "import sys; import robustviz.views.attack.first;"
+        "import sys; import robustviz.views.attack.screen_figures;"
         "assert not {'torch', 'plotly'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -200,7 +200,8 @@ def smallest_eps(
         first.meta,
         " ".join(f"{name}: {_typical(result)}." for name, result in several.items()),
         sure="PGD with bisection finds upper bounds of the true distances, here up to"
-        f" {eps_text(first.limit)}. {len(first.eps)} test images, {attack_name(first.meta['attack'])}.",
+        f" {eps_text(first.limit)}. {len(first.eps)} test images,"
+        f" {attack_name(first.meta['attack'])}.",
     )
 
 

@@ -4,6 +4,7 @@ them curves, single steps, classes, and the doctor.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from robustviz.imports import load
 from robustviz.runs import catalogue, folder
+from robustviz.runs.naming import SEEDS
 from robustviz.terms import term
 from robustviz.training.evaluation import NAMES
 from robustviz.training.ladder import best_ladder, headline
@@ -21,7 +23,7 @@ from robustviz.types import eps_text, grey_text
 from robustviz.ui import cache, shell, stage, widgets
 from robustviz.ui.context import Context
 from robustviz.views import pictures
-from robustviz.views.attack import first as shown
+from robustviz.views.attack import screen_figures
 from robustviz.views.attack.result import (
     AccuracyCurve,
     AccuracyCurveSpec,
@@ -160,11 +162,13 @@ def first(here: Context, chosen: Choice, row: DeltaGenerator) -> dict[str, Attac
         curves = {name: answers.get(name) or curve for name, curve in kept.items() if curve}
     said = None
     if len(here.sides) == 2:
-        said = shown.measured_together(
+        said = screen_figures.measured_together(
             *(folder.open_model(run_id).evaluations() for _, run_id in here.sides)
         )
-    screen = shown.screen(found, curves, said, chosen.control, chosen.at)
-    stage.show("attack", screen)
+    screen = screen_figures.screen(found, curves, said, chosen.control, chosen.at)
+    if here.a == here.b:
+        screen = dataclasses.replace(screen, answer=["A and B are the same network."])
+    stage.show("attack", dataclasses.replace(screen, sure=[*screen.sure, SEEDS]))
     with row:
         for name in found:
             doctor(name[:1], named[name], found[name], chosen.at)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from html import escape
 
 import numpy as np
 
@@ -20,6 +21,13 @@ from robustviz.views.screen import Control, Screen
 
 WIDTH, SIZE, TALL = 1196, 228, 170  # of the whole, of a picture, of the chart; pixels
 DASH = {"a": "", "b": "9 5"}
+STYLE = """<style>
+@container (max-width: 34rem) {
+  .pair figure { width: calc(50% - .4rem) !important; }
+  .pair + div { overflow-x: auto; }
+  .pair + div svg { max-width: none; }
+}
+</style>"""
 
 
 def screen(
@@ -38,9 +46,7 @@ def screen(
     index, classes = first.meta["index"], first.meta["classes"]
     most = float(first.levels[-1] / 255)
     name = classes[first.y]
-    untouched = "  ".join(
-        f"{_side(who).upper()}: {answer(result, 0)}" for who, result in found.items()
-    )
+    untouched = " · ".join(f"{_side(who).upper()} {answer(each, 0)}" for who, each in found.items())
     tiles = [
         tile(
             _png(first.at(0).x),
@@ -70,7 +76,7 @@ def screen(
     lines, sure = _answer(curves, said, first, at)
     return Screen(
         lines,
-        f'<div class="tiles">{"".join(tiles)}</div>{chart}',
+        f'{STYLE}<div class="tiles pair">{"".join(tiles)}</div>{chart}',
         f"Test image {index}, a {name}, untouched and attacked on {' and '.join(found)}, with what"
         " was added; below, the share of images still right against ε.",
         (*sure, *_pictures(first)),
@@ -83,7 +89,7 @@ def answer(result: AttackLevels, position: int) -> str:
     """The answer to the image attacked at one level, with ✓ or ✗ and its share."""
     best = int(result.answers[position])
     share, sign = result.probs[position, best], "✓" if best == result.y else "✗"
-    return f"{result.meta['classes'][best]} {share:.0%} {sign}"
+    return f"{result.meta['classes'][best]}: {share:.0%} {sign}"
 
 
 def measured_together(
@@ -181,7 +187,9 @@ def _chart(
             f"{side}-cy": ("cy", [f"{plot.py(share[k])}" for k in near]),
         }
     named = " and ".join(curves)
-    return plot.html(f"Share of test images still right against ε, {named}."), moves
+    alt = f"Share of test images still right against ε, {named}."
+    # on a phone it is wider than the screen, so it can be scrolled, also by keyboard
+    return f'<div tabindex="0" role="group" aria-label="{escape(alt)}">{plot.html()}</div>', moves
 
 
 def _side(name: str) -> str:
