@@ -25,9 +25,7 @@ def view() -> None:
         features.nearness(sides, asked)
     with stage.more("features") as more:
         if more.open:
-            from robustviz.views.features import explore
-
-            explore.everything(here, asked)
+            features.explore(here, asked)
             misaligned.everything(here, asked)
             features.film(here)
 

@@ -17,7 +17,7 @@ from robustviz import embedder, figures, probes
 from robustviz.probes import FeatureMapSpec, FeaturesSpec
 from robustviz.types import UserError
 from robustviz.ui import cache, stage, widgets
-from robustviz.views.features import embedding, explore, panel as features
+from robustviz.views.features import embedding, panel as features
 from robustviz.views.features.result import FeatureTilesSpec
 from robustviz.views.misalignment.result import MisalignmentSpec
 from robustviz.views.screen import wordy
@@ -169,7 +169,7 @@ def test_the_file_of_the_chosen_has_a_row_an_image(few):
         f"A {key}": probes.feature_map(ordinary("digits", key), FeatureMapSpec(n=30, steps=2))
         for key in ("standard", "pgd_at")
     }
-    rows = explore.chosen_rows(found, [4, 29, 30])
+    rows = features.chosen_rows(found, [4, 29, 30])
     assert [row["image"] for row in rows] == [4, 29] and rows[0]["class"] == found[
         "A standard"
     ].meta["classes"][found["A standard"].y[4]]
