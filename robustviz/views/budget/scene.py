@@ -28,7 +28,7 @@ def first(found: Family, blobs: Balls) -> Screen:
     return Screen(
         answer=[answer(blobs, at) for at in range(len(names))],
         picture=f'<div class="tiles" style="gap:1.6rem"><figure style="{half.format(500)}">'
-        f'<p class="above">Trained with more and more ε: {_name(found)}, {_seeds(found)}</p>'
+        f'<p class="above">{_name(found)}, more and more ε, {_seeds(found)}</p>'
         f"{_family(found)}"
         f'<figcaption>{lesson(found)}</figcaption></figure><figure style="{half.format(640)}">'
         '<p class="above">Two classes of points. A square: what an attack may reach</p>'
@@ -168,7 +168,7 @@ def _family(found: Family) -> str:
     grey = all(_level(eps).isdecimal() for eps in radii)
     plot = Plot(
         500,
-        340,
+        305,
         (0, float(radii.max())),
         (0, 1),
         f"ε in training{', of 255' if grey else ''} (dashed line: ε of the attack)",
@@ -198,7 +198,9 @@ def _family(found: Family) -> str:
 def _plane(blobs: Balls) -> tuple[str, dict[str, tuple[str, list[str]]]]:
     """The points in their squares, and the network's boundary."""
     low, high, down, up = blobs.meta["window"]
-    plot = Plot(640, 288, (low, high), (down, up), left=4, right=4, top=4)
+    shown = 0.85  # of the window's height: squares of the largest ε may leave it
+    height = round(632 / (high - low) * shown * (up - down)) + 14
+    plot = Plot(640, height, (low, high), (shown * down, shown * up), left=4, right=4, top=4)
     moves: dict[str, tuple[str, list[str]]] = {}
     over = np.asarray(blobs.nearest[None] < 2 * blobs.eps[:, None])
     for side, colour in enumerate(CLASSES):
