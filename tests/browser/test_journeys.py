@@ -22,6 +22,7 @@ PAGES = (
     "train",
     "contributions",
     "budget",
+    "compare",
     "transfer",
     "glossary",
 )

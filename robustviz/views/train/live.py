@@ -50,7 +50,7 @@ def watch(config: TrainConfig | None) -> None:
     elif config is not None:
         _curves([], int(config.epochs or 1), float(config.eps or 0))
         st.markdown("The lines grow while it trains, one point an epoch.")
-        empty = np.full((1, 32, 32), 0.85, np.float32)
+        empty = np.full((1, 32, 32), 0.5, np.float32)
         st.image(
             figures.sheet([empty] * 16, 96, columns=8),
             width="stretch",
@@ -239,7 +239,7 @@ def _chart(
     names = ["untouched", "PGD-10"] if lines == "on" else list(dict.fromkeys(rows[lines]))
     chart: alt.Chart = (
         alt.Chart(rows, title=title, height=height)
-        .mark_line(point=True, strokeWidth=3)
+        .mark_line(point=not rows.empty, strokeWidth=3, aria=not rows.empty)
         .encode(
             x=alt.X(
                 f"{x}:Q",
