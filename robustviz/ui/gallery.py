@@ -34,10 +34,12 @@ def drawer(here: Context) -> None:
     pages = -(-len(indices) // PAGE)
     page = 1
     if pages > 1:
-        page = int(st.number_input(f"Page, 1 to {pages}", 1, pages, key=f"gallery-page-{kind}"))
+        page = int(
+            st.number_input(f"Page, 1 to {pages}", 1, pages, width=160, key=f"gallery-page-{kind}")
+        )
     with st.container(horizontal=True, key="gallery-tiles"):
         for index in map(int, indices[PAGE * (page - 1) : PAGE * page]):
-            with st.container(width=88):
+            with st.container(width=84):
                 picture, name = networks.thumbnail(here.a, index)
                 widgets.fitted(picture, f"Test image {index}: {name}")
                 if st.button(

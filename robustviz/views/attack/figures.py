@@ -278,7 +278,7 @@ def classes_held(
             hovertemplate="%{x}: %{customdata[0]} of %{customdata[1]}<extra>" + name + "</extra>",
         )
         low = int(np.nanargmin(share))
-        said.append(f"{name}: weakest is {names[low]}, {kept[low]} of {count[low]}.")
+        said.append(f"{name} is weakest on class {names[low]}: {kept[low]} of {count[low]}.")
     return finish(
         figure,
         "Accuracy under attack of each class.",

@@ -181,7 +181,7 @@ def bars(found: Mapping[str, AttackLevels], chosen: Choice) -> None:
     figures = load("robustviz.views.attack.figures")
     columns = st.columns(2, gap="large")
     for column, (name, each) in zip(columns, found.items(), strict=False):
-        result, side = each.at(chosen.at), name[:1].lower()
+        result, side = _once(each, chosen.at), name[:1].lower()
         with column:
             st.markdown(f":{shell.side_colour(side)}[**{name}**]")
             added = pictures.delta(result.x, result.x_adv, each.levels[-1] / 255)
@@ -190,6 +190,13 @@ def bars(found: Mapping[str, AttackLevels], chosen: Choice) -> None:
                 f"bars-{side}", chosen.one, sentence(result, chosen.levels.target), sheet
             )
             widgets.draw(figures.adversarial, result, frame, side=side)
+
+
+def _once(levels: AttackLevels, at: int) -> Adversarial:
+    """The attack of one radius; the same object for the same levels, so that what is drawn of it is
+    kept.
+    """
+    return cache.made(lambda: levels.at(at), (levels,), "attack", at)
 
 
 def sentence(result: Adversarial, target: int = -1) -> str:

@@ -179,12 +179,19 @@ def trajectory(run: Run, spec: TrajectorySpec) -> Trajectory:
     net, attack, aim = linf_net(run), attack_of(run, spec), goal(spec, split, y)
     path = attack.trace(net, x, aim, torch.Generator().manual_seed(spec.seed))[:, 0]
     with frozen(net), torch.no_grad():
-        logits = net(path)
+        logits, clean = net(path), net(x)
     labels = y.expand(len(path))
     loss = F.cross_entropy(logits, labels, reduction="none")
     wrong = (logits.argmax(1) != labels).nonzero().flatten().tolist()
-    fooled = f"fooled after step {wrong[0]}" if wrong and wrong[0] else "wrong untouched"
-    when = fooled if wrong else f"not fooled in {len(path) - 1} steps"
+    when = (
+        "wrong untouched"
+        if int(clean.argmax(1)) != int(y)
+        else f"not fooled in {len(path) - 1} steps"
+        if not wrong
+        else f"fooled after step {wrong[0]}"
+        if wrong[0]
+        else "fooled by the noise it starts from"
+    )
     return Trajectory(
         F.softmax(logits, 1).numpy(),
         loss.numpy(),
