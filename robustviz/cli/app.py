@@ -10,7 +10,11 @@ def app(args: argparse.Namespace) -> int:
     """Run the dashboard until it is stopped."""
     from robustviz.ui.launch import launch
 
-    return launch(port=args.port, browser=False if args.no_browser else None)
+    return launch(
+        port=args.port,
+        browser=False if args.no_browser else None,
+        shared=getattr(args, "class"),
+    )
 
 
 def check(args: argparse.Namespace) -> int:
@@ -28,7 +32,14 @@ COMMANDS = (
         "app",
         app,
         "start the dashboard",
-        {"--port": {"type": int}, "--no-browser": {"action": "store_true"}},
+        {
+            "--port": {"type": int},
+            "--no-browser": {"action": "store_true"},
+            "--class": {
+                "action": "store_true",
+                "help": "let a class on the local network look; only the teacher acts",
+            },
+        },
     ),
     Command("check", check, "say whether this machine is ready", {}),
 )

@@ -5,10 +5,13 @@ main thread. The launcher chooses the port, keeps the server on this computer, w
 answers, and ends it with itself.
 """
 
+from __future__ import annotations
+
 import collections
 import contextlib
 import http.client
 import importlib.util
+import io
 import os
 import secrets
 import signal
@@ -18,6 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from robustviz import paths
 from robustviz.runs import queue
@@ -31,13 +35,18 @@ GRACE = 10.0  # seconds a server gets to end by itself
 
 
 def launch(
-    *, port: int | None = None, browser: bool | None = None, tell: Callable[[str], object] = print
+    *,
+    port: int | None = None,
+    browser: bool | None = None,
+    tell: Callable[[str], object] = print,
+    shared: bool = False,
 ) -> int:
     """Run the app until it is stopped; 0 where Ctrl-C stopped it.
 
     `port`: that one and no other; None: the environment's PORT, else 8501, else any free one.
-    `browser`: open one; None: where there is a desktop. `tell` gets one line, the address. Raises
-    UserError where the app cannot start.
+    `browser`: open one; None: where there is a desktop. `tell` gets one line, the address.
+    `shared`: for a class on the local network; `tell` gets the address to join, a picture of it for
+    phones, and the teacher's link. Raises UserError where the app cannot start.
     """
     if importlib.util.find_spec("streamlit") is None:
         raise UserError(
@@ -49,11 +58,17 @@ def launch(
     with contextlib.suppress(Exception):  # a queue that cannot be read must not keep the app away
         queue.pump()
     try:
-        with _signals_as_ctrl_c(), contextlib.closing(_start(fixed)) as server:
-            tell(f"robustviz is at {server.address}")
+        network = Network.found() if shared else None
+        with _signals_as_ctrl_c(), contextlib.closing(_start(fixed, network)) as server:
+            home = server.address
+            if network is None:
+                tell(f"robustviz is at {server.address}")
+            else:
+                tell(network.invitation(server.port))
+                home = f"{server.address}/?teacher={network.token}"
             sys.stdout.flush()
             if has_desktop() if browser is None else browser:
-                _open(server.address)
+                _open(home)
             server.echo()
             while server.process.poll() is None:
                 time.sleep(0.2)  # not wait(): on Windows Ctrl-C does not end that
@@ -62,6 +77,59 @@ def launch(
     raise UserError(
         f"The app ended unexpectedly (exit status {server.process.returncode}){server.last_words()}"
     )
+
+
+@dataclass(frozen=True)
+class Network:
+    """A class's way in: this computer's address on the local network, and the token by which the
+    teacher is known, good once.
+    """
+
+    host: str
+    token: str
+
+    @classmethod
+    def found(cls) -> Network:
+        """Raises UserError where this computer is on no network."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.connect(("192.0.2.1", 9))  # sends nothing: it asks which way it would go
+                host = str(probe.getsockname()[0])
+            except OSError as error:
+                raise UserError(
+                    "This computer is on no network that a class could join: connect it, or start"
+                    " the app without --class."
+                ) from error
+        return cls(host, secrets.token_urlsafe(18))
+
+    def environment(self) -> dict[str, str]:
+        """What the server must know."""
+        more = filter(None, [os.environ.get("ROBUSTVIZ_HOSTS"), self.host, socket.gethostname()])
+        return {
+            "ROBUSTVIZ_MODE": "class",
+            "ROBUSTVIZ_TOKEN": self.token,
+            "ROBUSTVIZ_HOSTS": ",".join(more),
+        }
+
+    def invitation(self, port: int) -> str:
+        """What is printed: for the class, and for the teacher alone."""
+        address = f"http://{self.host}:{port}"
+        return (
+            f"{_picture(address)}Join at {address}\n"
+            f"Teacher, open this once: {address}/?teacher={self.token}\n"
+            "Everybody on this network can look; only the teacher trains, stops and removes."
+        )
+
+
+def _picture(address: str) -> str:
+    """The address as a QR code for a terminal; nothing without the package segno."""
+    try:
+        import segno
+    except ImportError:
+        return ""
+    out = io.StringIO()
+    segno.make(address, micro=False).terminal(out=out, compact=True)
+    return out.getvalue()
 
 
 def has_desktop() -> bool:
@@ -120,7 +188,7 @@ def _asked_port(port: int | None) -> int | None:
 class _Server:
     """Streamlit in a child process, what it last said, and how to end it."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, network: Network | None = None) -> None:
         self.port = port
         self.address = f"http://{HOST}:{port}"
         self._sign = secrets.token_hex(8)  # by which its answers are known from another server's
@@ -128,9 +196,11 @@ class _Server:
         self._echo = False
         self._lock = threading.Lock()
         self.process = subprocess.Popen(
-            _command(port),
+            _command(port, "0.0.0.0" if network else HOST),
             cwd=paths.ROOT,
-            env=_environment() | {"ROBUSTVIZ_SIGN": self._sign},
+            env=_environment()
+            | {"ROBUSTVIZ_SIGN": self._sign}
+            | (network.environment() if network else {}),
             stdin=subprocess.PIPE,  # it closes with this process, however that ends
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -203,7 +273,7 @@ class _Server:
         self._reader.join(1)
 
 
-def _command(port: int) -> list[str]:
+def _command(port: int, address: str = HOST) -> list[str]:
     """Streamlit's command line. Flags, not only `.streamlit/config.toml`: they win over a person's
     own settings.
     """
@@ -212,7 +282,7 @@ def _command(port: int) -> list[str]:
         *(
             f"--{name}={value}"
             for name, value in {
-                "server.address": HOST,
+                "server.address": address,
                 "server.port": port,
                 "server.headless": "true",  # the launcher opens the browser once the server answers
                 "server.showEmailPrompt": "false",
@@ -243,10 +313,10 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _start(fixed: int | None) -> _Server:
+def _start(fixed: int | None, network: Network | None = None) -> _Server:
     """A server that answers. Raises UserError where none does."""
     for _ in range(3):
-        server = _Server(fixed or free_port())
+        server = _Server(fixed or free_port(), network)
         deadline = time.monotonic() + PATIENCE
         try:
             while server.process.poll() is None and time.monotonic() < deadline:

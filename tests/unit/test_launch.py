@@ -55,7 +55,9 @@ def taken() -> Iterator[int]:
 
 def child(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
     """Start `program` instead of Streamlit; it gets the port as its argument."""
-    monkeypatch.setattr(launch, "_command", lambda port: [sys.executable, "-c", program, str(port)])
+    monkeypatch.setattr(
+        launch, "_command", lambda port, at: [sys.executable, "-c", program, str(port)]
+    )
 
 
 def test_a_free_port_is_the_usual_one_or_any_other(
@@ -135,7 +137,7 @@ def test_a_server_that_never_answers_is_given_up_and_ended(monkeypatch: pytest.M
     started: list[subprocess.Popen[str]] = []
 
     class Spy(launch._Server):
-        def __init__(self, port: int) -> None:
+        def __init__(self, port: int, network: object = None) -> None:
             super().__init__(port)
             started.append(self.process)
             assert _eventually(lambda: self._last)  # busy, not slow to begin
@@ -151,7 +153,7 @@ def test_a_server_that_never_answers_is_given_up_and_ended(monkeypatch: pytest.M
 def test_somebody_taking_the_port_in_between_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     tries: list[int] = []
 
-    def command(port: int) -> list[str]:
+    def command(port: int, at: str) -> list[str]:
         tries.append(port)
         return [
             sys.executable,
@@ -318,7 +320,7 @@ def test_two_launchers_never_announce_one_address(tmp_path: Path) -> None:
             end(one)
 
 
-def start(folder: Path, port: int | None) -> psutil.Popen:
+def start(folder: Path, port: int | None, *more: str) -> psutil.Popen:
     """`python -m robustviz app`, once it has told its address."""
     folder.mkdir(parents=True, exist_ok=True)
     quiet = {"ROBUSTVIZ_BROWSER": "0", "ROBUSTVIZ_RUNS": str(folder), "PYTHONUNBUFFERED": "1"}
@@ -326,7 +328,7 @@ def start(folder: Path, port: int | None) -> psutil.Popen:
     inherited = {name: value for name, value in os.environ.items() if name != "PORT"}
     with open(folder / "log", "wb") as log:
         made = psutil.Popen(
-            [sys.executable, "-m", "robustviz", "app", "--no-browser"],
+            [sys.executable, "-m", "robustviz", "app", "--no-browser", *more],
             cwd=Path(__file__).resolve().parents[2],
             env=inherited | quiet | chosen,
             stdin=subprocess.DEVNULL,
@@ -334,7 +336,10 @@ def start(folder: Path, port: int | None) -> psutil.Popen:
             stderr=subprocess.STDOUT,
         )
     patience = time.monotonic() + 200
-    while "robustviz is at" not in (folder / "log").read_text() and time.monotonic() < patience:
+    while (
+        not re.search("robustviz is at|Join at", (folder / "log").read_text())
+        and time.monotonic() < patience
+    ):
         assert made.poll() is None, (folder / "log").read_text()
         time.sleep(0.1)
     return made
@@ -347,3 +352,31 @@ def end(launcher: psutil.Popen) -> None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.kill()
     launcher.wait(30)
+
+
+@pytest.mark.machine
+def test_a_class_joins_by_the_networks_address_and_only_the_teacher_by_the_link(
+    tmp_path: Path,
+) -> None:
+    launcher = start(tmp_path, None, "--class")
+    try:
+        said = (tmp_path / "log").read_text()
+        host, port = re.search(r"Join at http://([\d.]+):(\d+)", said).groups()
+        assert f"http://{host}:{port}/?teacher=" in said and "█" in said
+        for name, status in ((host, 200), ("127.0.0.1", 200), ("evil.example", 403)):
+            connection = http.client.HTTPConnection(host, int(port), timeout=60)
+            connection.request("GET", "/", headers={"Host": f"{name}:{port}"})
+            assert connection.getresponse().status == status
+            connection.close()
+    finally:
+        end(launcher)
+
+
+def test_without_a_network_there_is_no_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Nowhere(socket.socket):
+        def connect(self, address: object) -> None:
+            raise OSError("Network is unreachable")
+
+    monkeypatch.setattr(launch.socket, "socket", Nowhere)
+    with pytest.raises(UserError, match="on no network that a class could join"):
+        launch.Network.found()
