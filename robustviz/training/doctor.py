@@ -439,8 +439,7 @@ def examine(
     consulted: Consult | None = None,
     tick: Callable[[], object] | None = None,
 ) -> tuple[Finding, ...]:
-    """The findings on one evaluation: `x` (N,C,H,W) clean and `x_adv` attacked images with labels
-    `y`.
+    """The findings on one evaluation: `x` (N,C,H,W) clean and `x_adv` attacked images, labels `y`.
 
     `attack` must have its ε. `consulted`: what `consult` found on the same net, images, norm and ε,
     where that is known; else `tick` is called as it says. Raises UserError for no images, for
