@@ -13,6 +13,8 @@ from robustviz.types import JSON
 from robustviz.views.features.result import Answers, AttackedSpec, FeatureMapSpec, Images, commonest
 from robustviz.views.result import ProbeSpec, Result
 
+NAMED = 8  # odd images; of more, the rest is counted
+
 
 @dataclass(frozen=True)
 class Misalignment(Answers):
@@ -183,7 +185,19 @@ class Misalignment(Answers):
                 if row["train_n"]
                 else "no training image"
             )
-            + f".\n{self.kind[c]}: {self.sentence[c]}"
+            + f".\n{self.kind[c]}: {self.sentence[c]}{self._odd(c)}"
+        )
+
+    def _odd(self, c: int) -> str:
+        """Which misread images of a class lie far from it or nearer to another."""
+        wrong = (self.pred != c) | (self.pred_adv != c)
+        odd = ((self.y == c) & wrong & self.outlier).nonzero()[0]
+        which = [self.files[i] if self.files else f"image {self.index[i]}" for i in odd]
+        more = f" and {len(which) - NAMED} more" if len(which) > NAMED else ""
+        return (
+            f" Far from its class or nearer to another: {', '.join(which[:NAMED])}{more}."
+            if which
+            else ""
         )
 
 
