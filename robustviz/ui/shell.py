@@ -9,6 +9,7 @@ import functools
 import gc
 import hashlib
 import io
+import re
 import sys
 import traceback
 from collections.abc import Callable, Container, Sequence
@@ -83,13 +84,20 @@ def fragment(view: Callable[P, None]) -> Callable[P, None]:
     return guarded
 
 
+def spoken(error: UserError) -> str:
+    """An error's sentence as Markdown in which what it quotes of others makes no picture and no
+    link; what stands between backticks stays code.
+    """
+    return re.sub(r"(?=\]\s*[(\[:])|(?<=!)(?=\[)|(?=<)", r"\\", str(error))
+
+
 def _guarded(work: Callable[[], None]) -> bool:
     """Whether it went well; what went wrong is shown."""
     try:
         work()
         return True
     except UserError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(spoken(error), icon=":material/error:")
     except ModuleNotFoundError as error:
         st.error(
             f"The package {error.name} is not installed, so this page cannot work. Install"

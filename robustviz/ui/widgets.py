@@ -23,7 +23,7 @@ from robustviz.types import UserError
 from robustviz.ui import cache, rights
 from robustviz.ui.context import Context, choose, thumbnail
 from robustviz.ui.line import LONG, QUICK
-from robustviz.ui.shell import theme
+from robustviz.ui.shell import spoken, theme
 from robustviz.views.files import csv, html
 from robustviz.views.result import ProbeSpec, Result
 from robustviz.views.screen import Screen, page
@@ -56,7 +56,7 @@ def place() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        st.info(str(error), icon=":material/info:")
+        st.info(spoken(error), icon=":material/info:")
 
 
 def measured(
@@ -75,7 +75,7 @@ def measured(
             try:
                 answers[name] = ask(named[name])
             except UserError as error:
-                unable.append(str(error))
+                unable.append(spoken(error))
         return answers
 
     known = asked(lambda run_id: cache.kept(run_id, spec), list(named))

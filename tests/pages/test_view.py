@@ -13,7 +13,7 @@ import pytest
 from robustviz import figures
 from robustviz.export import Recipe
 from robustviz.types import UserError
-from robustviz.ui import context, widgets
+from robustviz.ui import context, shell, widgets
 from tests.pages.conftest import sound
 
 VIEWS = ("attack", "attention", "features", "soft_labels", "contributions", "transfer")
@@ -94,3 +94,21 @@ def test_networks_whose_names_begin_alike_are_all_taken_home(name, key, visit):
         if element.proto.label.startswith("All that was")
     ]
     assert len(set(taken)) == len(taken) >= 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "![x](http://evil.example/x.png)",
+        "[x](http://evil.example)",
+        "<http://evil.example>",
+        "![x][y] [y]: http://evil.example",
+        "[y] : http://evil.example",
+    ],
+)
+def test_what_an_error_quotes_of_others_is_no_picture_and_no_link(text):
+    said = shell.spoken(UserError(f"There is no {text}; run `make zoo`."))
+    assert "`make zoo`" in said
+    for acted_on in ("![", "](", "][", "]:", "] :"):
+        assert acted_on not in said.replace("\\]", "¬")
+    assert "<" not in said.replace("\\<", "")
