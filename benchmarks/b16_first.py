@@ -35,7 +35,7 @@ FRESH, WARM, KEY = 3.0, 1.5, 100.0  # seconds, seconds, milliseconds
 KEYS = 60
 SCREEN = {"width": 1280, "height": 720}
 ARGUMENTS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-PICTURE = ".screen .picture :is(svg, img)"
+PICTURE = ".screen .picture > :not(style)"
 DRAWN = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 # milliseconds from each key to the frame in which what it moved is drawn
 WATCH = """() => { window.waits = []; let pressed = 0;
