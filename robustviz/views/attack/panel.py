@@ -208,7 +208,8 @@ def sentence(result: Adversarial, target: int = -1) -> str:
     was, now = (
         f"{names[probs.argmax()]} ({probs.max():.0%})" for probs in (result.probs, result.probs_adv)
     )
-    outcome = f"**{was} → {now}**: it holds against this attack."
+    way = f"{names[before]} → {now}"  # of digits, the names are numbers too
+    outcome = f"**{way}**: it holds against this attack."
     if before != result.y:
         outcome = (
             f"Wrong already without an attack: it says **{was}**, it is a {names[result.y]}."
@@ -216,13 +217,13 @@ def sentence(result: Adversarial, target: int = -1) -> str:
         )
     elif target not in (-1, result.y):
         outcome = (
-            f"**{was} → {now}**. The target {'is' if after == target else 'is not'} reached"
+            f"**{way}**. The target {'is' if after == target else 'is not'} reached"
             f" ({names[target]})."
         )
     elif result.eps == 0:
         outcome = f"**{was}**: nothing may change at ε = 0."
     elif after != result.y:
-        outcome = f"**{was} → {now}**: this model was fooled."
+        outcome = f"**{way}**: this model was fooled."
     return f"{outcome} No pixel changed by more than {eps_text(result.distance)}."
 
 
@@ -254,8 +255,8 @@ def doctor(side: str, run_id: str, result: AttackLevels, at: int) -> None:
         )
         if evaluation:
             st.markdown(
-                f"At its evaluation ({evaluation.printed} at ε = {eps_text(evaluation.eps)}, n ="
-                f" {evaluation.n}, seed {evaluation.seed}):\n"
+                f"At its evaluation, {evaluation.printed} at ε = {eps_text(evaluation.eps)}:\n"
+                f"- {evaluation.n} images, seed {evaluation.seed}.\n"
                 + "\n".join(f"- {MARKS[finding.level]} {finding.text}" for finding in findings)
             )
         if together:
