@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from robustviz import probes
@@ -15,7 +16,7 @@ from robustviz.training.config import TrainConfig
 from robustviz.ui import cache, gallery
 from robustviz.ui.context import Context
 from robustviz.views.attack import panel
-from robustviz.views.attack.result import AnswersSpec
+from robustviz.views.attack.result import Adversarial, AnswersSpec
 from robustviz.views.screen import wordy
 from tests.pages.conftest import ordinary, sound, words
 
@@ -64,12 +65,22 @@ def test_the_pictures_and_the_sentence_are_the_probes(visit):
     )
     names = found.meta["classes"]
     before, after = (names[each.argmax()] for each in (found.probs, found.probs_adv))
-    assert f"{before} ({found.probs.max():.0%}) → {after} ({found.probs_adv.max():.0%})" in words(
-        app
-    )
+    assert f"{before} → {after} ({found.probs_adv.max():.0%})" in words(app)
     kind, texts = screen(app)["moves"]["a-hit-below"]
     assert kind == "text" and len(texts) == 17
     assert texts[8].startswith(f"{after}: {found.probs_adv.max():.0%}")
+
+
+@pytest.mark.parametrize("target", [-1, 3])
+@pytest.mark.parametrize("y", range(4))
+@pytest.mark.parametrize("eps", [0, 0.15])
+def test_what_happened_is_said_in_short_sentences_also_of_digits(eps, y, target):
+    probs = np.array([0.0, 0.91, 0.05, 0.04])
+    names = [*"0123"]
+    for after in (probs, probs[::-1]):
+        x = np.zeros((1, 8, 8))
+        found = Adversarial(x, x, y, probs, after, eps, eps, meta={"classes": names})
+        assert wordy(panel.sentence(found, target)) == []
 
 
 def test_no_change_is_allowed_at_zero(visit):
