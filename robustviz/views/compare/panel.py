@@ -12,7 +12,7 @@ from robustviz.runs.folder import Run
 from robustviz.runs.naming import method_label
 from robustviz.terms import term
 from robustviz.types import JSON
-from robustviz.ui import context, header, methods, networks, shell, stage
+from robustviz.ui import context, header, methods, networks, shell, stage, widgets
 from robustviz.ui.context import Context
 from robustviz.views import pack
 from robustviz.views.compare import board as drawn
@@ -22,10 +22,12 @@ from robustviz.views.drawing import uri
 from robustviz.views.pictures import png
 from robustviz.views.screen import Screen
 
+TITLE = "Which network holds, and at what price?"
+
 
 def page() -> None:
     """All of the page."""
-    here = header.open("Which network holds, and at what price?")
+    here = header.open(TITLE)
     _view(here)
     shell.reset_button()
 
@@ -39,13 +41,16 @@ def _view(here: Context) -> None:
         st.info("No network of this data has been evaluated yet: train one on the Train page.")
         return
     turn = st.session_state.get("compare-turn", "a")
+    screen = _screen(found, runs, here)
     with stage.spot():
-        seen = stage.show("compare", _screen(found, runs, here))
+        seen = stage.show("compare", screen)
     shell.write_address()  # here too: a fragment ends before the page does
-    st.markdown(
-        f"Click a mark: it becomes :{shell.side_colour(turn)}[**{turn.upper()}**]; the next click"
-        f" chooses **{'A' if turn == 'b' else 'B'}**."
-    )
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(
+            f"Click a mark: it becomes :{shell.side_colour(turn)}[**{turn.upper()}**]; the next"
+            f" click chooses **{'A' if turn == 'b' else 'B'}**."
+        )
+        widgets.take_home("compare", TITLE, screen, {})
     if seen.clicked in runs:
         st.session_state["compare-turn"] = "a" if turn == "b" else "b"
         _take(turn, seen.clicked, here)
