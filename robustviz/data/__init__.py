@@ -4,10 +4,9 @@ card that says what they are, and nothing is read, drawn or downloaded before it
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 
-from robustviz import registry
+from robustviz import memory, registry
 from robustviz.data.augmentation import AUGMENTATIONS as AUGMENTATIONS, augment as augment
 from robustviz.data.base import Dataset as Dataset, Source as Source, mean_and_std as mean_and_std
 from robustviz.data.places import root as root
@@ -66,6 +65,6 @@ def load(source: str | Source, split: str = "train", n: int | None = None) -> Da
 _source = source
 
 
-@functools.lru_cache(maxsize=6)
+@memory.remembered(memory.WORKING)
 def _recent(source: Source, split: str, n: int | None, root: Path) -> Dataset:
     return source.load(split, n)

@@ -9,14 +9,13 @@ weights or settings, can never show it.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from robustviz import registry
 from robustviz.imports import load
+from robustviz.memory import ANSWERS, Slot
 from robustviz.runs import folder
 from robustviz.types import UserError
 from robustviz.views import pack
@@ -31,47 +30,6 @@ def open_by_id(run_id: str) -> folder.Run:
     if not folder.ID.fullmatch(run_id or ""):
         raise UserError(f"{run_id!r} is no run id; choose a run from the list.")
     return folder.open_run(run_id)
-
-
-@dataclass(eq=False)
-class Slot(Generic[T]):
-    """The place of one value; empty until somebody makes it, and two that ask at once wait for one
-    making.
-    """
-
-    value: T | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    work: Future[T] | None = None  # a thread's, that makes it while the page goes on
-
-    def filled(self, make: Callable[[], T]) -> T:
-        """The value, made now where there is none."""
-        with self.lock:
-            if self.value is None:
-                self.value = make()
-            return self.value
-
-
-@dataclass(eq=False)
-class Slots:
-    """The latest `most` slots by key."""
-
-    most: int
-    _turn: threading.Lock = field(default_factory=threading.Lock)
-    _slots: OrderedDict[Hashable, Slot[Any]] = field(default_factory=OrderedDict)
-
-    def __getitem__(self, key: Hashable) -> Slot[Any]:
-        with self._turn:
-            slot = self._slots.setdefault(key, Slot())
-            self._slots.move_to_end(key)
-            if len(self._slots) > self.most:
-                self._slots.popitem(last=False)
-            return slot
-
-    def __len__(self) -> int:
-        return len(self._slots)
-
-
-ANSWERS, DRAWN = Slots(256), Slots(64)
 
 
 def measure(run: folder.Run, spec: ProbeSpec[R]) -> R:
@@ -92,7 +50,7 @@ def _slot(run_id: str, spec: ProbeSpec[R]) -> tuple[Slot[R], folder.Run]:
     if (shipped := pack.kept(run, spec)) is None:
         return ANSWERS[(*key, _probe_of(spec).name(run, spec))], run
     slot = ANSWERS[key]
-    slot.value = shipped
+    slot.put(shipped)
     return slot, run
 
 
@@ -106,7 +64,7 @@ def kept(run_id: str, spec: ProbeSpec[R]) -> R | None:
     """The answer if it is in memory or on disk already, else None."""
     slot, run = _slot(run_id, spec)
     if slot.value is None:
-        slot.value = _probe_of(spec).kept(run, spec)
+        slot.put(_probe_of(spec).kept(run, spec))
     return slot.value
 
 
@@ -149,4 +107,5 @@ _STARTING = threading.Lock()
 def made(make: Callable[[], T], results: tuple[Result, ...], *more: Hashable) -> T:
     """What `make` makes of these very results and of `more`: once, and again only for others."""
     # the results are kept with it, so that no other object can get their ids
-    return cast(T, DRAWN[(*map(id, results), *more)].filled(lambda: (results, make()))[1])
+    slot = ANSWERS[("drawn", *map(id, results), *more)]
+    return cast(T, slot.filled(lambda: (results, make()))[1])

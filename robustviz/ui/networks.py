@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from robustviz import registry
+from robustviz import memory, registry
 from robustviz.imports import load
 from robustviz.runs import catalogue, folder
 from robustviz.runs.naming import method_label, unusual
@@ -221,7 +221,7 @@ def test_count(run_id: str) -> int:
     return catalogue.images(data_name(run)) or len(_images(run))
 
 
-@functools.lru_cache(maxsize=256)
+@memory.remembered(memory.ANSWERS)
 def thumbnail(run_id: str, index: int) -> tuple[bytes, str]:
     """One test image as PNG, and the name of its class."""
     run = folder.open_model(run_id)

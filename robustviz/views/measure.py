@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from robustviz import data, registry
+from robustviz import data, memory, registry
 from robustviz.data import Dataset, Source
 from robustviz.imports import load
 from robustviz.nets import Classifier
@@ -88,7 +88,7 @@ def measure(run: Run, spec: ProbeSpec[R]) -> R:
     return probe_of(spec)(run, spec)
 
 
-@functools.lru_cache(maxsize=4)
+@memory.remembered(memory.WORKING)
 def _net(path: str, stamp: int) -> Classifier:
     net = Run(Path(path)).net().eval().requires_grad_(False)
     keep(net)
@@ -104,7 +104,7 @@ def net_of(run: Run) -> Classifier:
     return _net(str(run.path), path.stat().st_mtime_ns if path.exists() else 0)
 
 
-@functools.lru_cache(maxsize=4)
+@memory.remembered(memory.WORKING)
 def _test_split(source: Source) -> Dataset:
     split = data.load(source, "test")
     return split.take(len(split))

@@ -7,7 +7,6 @@ of the weights it was measured on; `checkpoints/story/<data>.npz` has the images
 
 from __future__ import annotations
 
-import functools
 import io
 import zipfile
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
-from robustviz import paths, registry
+from robustviz import memory, paths, registry
 from robustviz.types import UserError
 from robustviz.views.result import ProbeSpec, Result
 
@@ -46,7 +45,7 @@ def kept(run: Run, spec: ProbeSpec[R]) -> R | None:
     return cast("R | None", _answer(FOLDER / f"{run.id}.zip", name, kind, run.weights))
 
 
-@functools.lru_cache(maxsize=512)
+@memory.remembered(memory.ANSWERS)
 def _answer(file: Path, name: str, kind: type[Any], weights: str) -> Result | None:
     try:
         with zipfile.ZipFile(file) as pack:
@@ -56,7 +55,7 @@ def _answer(file: Path, name: str, kind: type[Any], weights: str) -> Result | No
     return result if result.meta.get("weights") == weights else None
 
 
-@functools.lru_cache(maxsize=8)
+@memory.remembered(memory.ANSWERS)
 def images(data: str) -> Images:
     """The story images of a data set; none where it has no pack."""
     try:

@@ -4,13 +4,13 @@ neighbour, PNG.
 
 from __future__ import annotations
 
-import functools
 import struct
 import zlib
 from collections.abc import Sequence
 
 import numpy as np
 
+from robustviz import memory
 from robustviz.stats import Floats
 
 
@@ -50,7 +50,7 @@ def sheet(
     return _sheet(tiles.tobytes(), tiles.shape, side, columns or len(tiles), gap)
 
 
-@functools.lru_cache(maxsize=128)
+@memory.remembered(memory.ANSWERS)
 def _sheet(content: bytes, shape: tuple[int, ...], side: int, columns: int, gap: int) -> bytes:
     """A page shows the same pictures again at every click.
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from robustviz import data
+from robustviz import data, memory
 from robustviz.attacks import recorded
 from robustviz.data import Dataset, Shapes, shapes
 from robustviz.nets.attackable import has_bf16
@@ -55,9 +55,9 @@ def few(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Validation and test splits of drawn images have 20 images."""
     for split in ("val", "test"):
         monkeypatch.setitem(shapes.COUNTS, split, 20)
-    data._recent.cache_clear()
+    memory.WORKING.clear()
     yield
-    data._recent.cache_clear()
+    memory.WORKING.clear()
 
 
 @pytest.fixture(scope="session")

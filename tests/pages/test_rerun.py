@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from robustviz import figures
+from robustviz import figures, memory
 from robustviz.runs import folder
 from robustviz.types import UserError
 from robustviz.ui import cache, server, widgets
@@ -61,14 +61,11 @@ def test_a_figure_is_made_once_for_the_same_result_options_and_theme_only(light)
     assert widgets.drawn(figures.accuracy_curve, {"A": first}, here=0.05) is not drawn
 
 
-def test_what_is_kept_in_memory_is_bounded(light):
-    for at in range(70):
+def test_hundreds_of_figures_leave_the_memory_below_its_limit(light):
+    light.setattr(cache, "ANSWERS", kept := memory.Memory(2_000_000))
+    for at in range(300):
         widgets.drawn(figures.accuracy_curve, {"A": curve(at % 10)}, here=at / 1000)
-    assert len(cache.DRAWN) == 64
-    slots = cache.Slots(2)
-    first, second = slots["first"], slots["second"]
-    assert slots["first"] is first and slots["third"] is not first  # the second was asked for least
-    assert slots["first"] is first and slots["second"] is not second and len(slots) == 2
+    assert kept.bytes <= kept.limit and 10 < len(kept) < 300
 
 
 def test_a_run_that_got_other_weights_shows_nothing_of_the_old_ones(tmp_path, monkeypatch):
@@ -114,7 +111,7 @@ def test_what_is_measured_aside_is_measured_once_and_an_error_told_once(monkeypa
             raise UserError("no")
         return "answer"
 
-    slot, spec = cache.Slot(), AdversarialSpec()
+    slot, spec = cache.ANSWERS["a test's"], AdversarialSpec()
     monkeypatch.setattr(cache, "_slot", lambda *given: (slot, "run"))
     monkeypatch.setattr(cache, "measure", measure)
     assert all(cache.result_or_none("run", spec, wait) is None for wait in (0.0, 0.01))

@@ -27,7 +27,7 @@ from benchmarks import (
     trainers,
 )
 from benchmarks.harness import OURS, Outcome, Time, machine
-from robustviz import data, nets
+from robustviz import data, memory, nets
 from robustviz.attacks import PGD
 from robustviz.methods import PGDAT, Standard
 from robustviz.nets.base import Classifier
@@ -45,10 +45,10 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(data.shapes.COUNTS, "val", 20)
     monkeypatch.setitem(data.shapes.COUNTS, "test", 20)
     rates = roofline.gemm_rate
-    data._recent.cache_clear()
+    memory.WORKING.clear()
     rates.cache_clear()
     yield
-    data._recent.cache_clear()
+    memory.WORKING.clear()
     rates.cache_clear()
 
 

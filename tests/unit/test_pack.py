@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robustviz import imports, registry
+from robustviz import imports, memory, registry
 from robustviz.runs import folder
 from robustviz.views import pack
 from robustviz.views.attack.result import AccuracyCurve, AccuracyCurveSpec
@@ -36,7 +36,7 @@ def write(run: folder.Run, weights: str) -> None:
     name = f"{registry.key(SPEC)}.npz"
     content = maker._zipped({name: result.to_npz()})
     (pack.FOLDER / f"{run.id}.zip").write_bytes(content)
-    pack._answer.cache_clear()
+    memory.ANSWERS.clear()
 
 
 def test_it_answers_what_was_measured_and_nothing_else(run):
@@ -59,13 +59,13 @@ def test_it_answers_for_these_weights_only_and_never_for_a_user_s_run(run, tmp_p
 @pytest.mark.parametrize("damage", [b"", b"PK", b"no zip"])
 def test_a_damaged_pack_is_none(run, damage):
     (pack.FOLDER / f"{run.id}.zip").write_bytes(damage)
-    pack._answer.cache_clear()
+    memory.ANSWERS.clear()
     assert pack.kept(run, SPEC) is None
     with zipfile.ZipFile(pack.FOLDER / f"{run.id}.zip", "w") as file:
         file.writestr(f"{registry.key(SPEC)}.npz", damage)
-    pack._answer.cache_clear()
+    memory.ANSWERS.clear()
     assert pack.kept(run, SPEC) is None
-    pack.images.cache_clear()
+    memory.ANSWERS.clear()
     assert len(pack.images("digits").index) == 0
 
 

@@ -4,12 +4,12 @@ was added, and how many images each network holds at every ε. No torch, no Plot
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
 
+from robustviz import memory
 from robustviz.stats import Floats
 from robustviz.training.evaluation import Evaluation, attack_name, paired
 from robustviz.types import UserError, eps_text
@@ -24,6 +24,7 @@ DASH = {"a": "", "b": "9 5"}
 STYLE = """<style>
 @container (max-width: 34rem) {
   .pair figure { width: calc(50% - .4rem) !important; }
+  .pair figure:first-child { margin-right: calc(50% - .4rem); }
   .pair + div { overflow-x: auto; }
   .pair + div svg { max-width: none; }
 }
@@ -200,7 +201,7 @@ def _png(x: Floats) -> str:
     return _packed(np.ascontiguousarray(x, dtype=np.float32).tobytes(), x.shape)
 
 
-@functools.lru_cache(maxsize=2048)
+@memory.remembered(memory.ANSWERS)
 def _packed(content: bytes, shape: tuple[int, ...]) -> str:
     x = np.frombuffer(content, dtype=np.float32).reshape(shape)
     return uri(png(x, max(shape[1:])))

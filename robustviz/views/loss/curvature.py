@@ -5,7 +5,6 @@ they lie, and curvature.
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustviz import registry
+from robustviz import memory, registry
 from robustviz.data import Dataset
 from robustviz.nets import Classifier, frozen
 from robustviz.runs.folder import Run
@@ -137,7 +136,7 @@ def input_gradient(net: Classifier, x: Tensor, y: Tensor) -> Tensor:
         )
 
 
-@functools.lru_cache(maxsize=6)  # several networks are compared with the same others
+@memory.remembered(memory.WORKING)  # several networks are compared with the same others
 def _gradients(path: str, weights: str, split: Dataset, n: int) -> Tensor:
     few = split.take(torch.arange(n))
     return input_gradient(net_of(Run(Path(path))), few.x, few.y)
