@@ -67,7 +67,9 @@ def test_all_levels_at_once_are_each_level_alone(run, attack, target) -> None:
     assert np.array_equal(again.change, found.change) and len(found.to_npz()) < 8_000
 
 
-@pytest.mark.parametrize("key", NAMES)
+@pytest.mark.parametrize(
+    "key", [pytest.param(key, marks=[pytest.mark.slow] * (key == "autoattack")) for key in NAMES]
+)
 def test_every_attack_runs_on_one_image_or_says_why_not(run, key) -> None:
     spec = AttackLevelsSpec(5, key, 0.004, 2)  # two levels: the costly ones take long
     found = measure(run, spec)
@@ -75,9 +77,18 @@ def test_every_attack_runs_on_one_image_or_says_why_not(run, key) -> None:
     assert key in panel.attacks() and attack_name(found.meta["attack"]).startswith(
         panel.called(key)
     )
-    if key == "autoattack":
-        with pytest.raises(UserError, match="no targeted form"):
-            measure(run, dataclasses.replace(spec, target=1))
+
+
+def test_an_attack_without_a_targeted_form_says_so(run) -> None:
+    with pytest.raises(UserError, match="no targeted form"):
+        measure(run, AttackLevelsSpec(5, "autoattack", EPS, target=1))
+
+
+def test_what_the_noise_fooled_was_not_wrong_untouched(runs_home) -> None:
+    spec = probes.TrajectorySpec(0, eps=68 / 255)
+    found = probes.trajectory(digits("standard"), spec)
+    assert int(found.probs[0].argmax()) != found.y  # the start alone
+    assert found.meta["summary"].startswith("fooled by the noise it starts from")
 
 
 def test_a_costly_attack_has_five_levels_with_the_usual_one() -> None:
