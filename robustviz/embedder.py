@@ -2,7 +2,9 @@
 
 umap-learn compiles for ten seconds or so in every process that uses it. The app therefore starts
 one process that does it at once, at low priority, and answers from then on; it lives until its
-input closes, so it ends with the app however that ends. It knows neither torch nor runs: arrays
+input closes, so it ends with the app however that ends. Where nobody asks for some minutes it is
+ended, because it holds a quarter of a gigabyte, and it starts again for the next question. It knows
+neither torch nor runs: arrays
 come in and a map goes out. Where no process was started (a notebook, the command line, a test) or
 it cannot run, whoever asks computes here instead, to the same bits.
 """
@@ -19,7 +21,9 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
@@ -42,6 +46,7 @@ COMMAND = [sys.executable, "-m", "robustviz.embedder"]
 # training, up to seven times as long.
 ALONE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 STARTS = 2  # a process that died is started once more
+IDLE = 300.0  # seconds without a question after which it is ended
 # umap-learn misses an index for `transform` and an unrelated package; neither is used. Where it
 # finds no spectral start it takes a random one.
 UNSAID: dict[str, type[Warning]] = {
@@ -143,9 +148,12 @@ def _moved(
 
 
 class Embedder:
-    """The other process: started without waiting, asked one question at a time."""
+    """The other process: started without waiting, asked one question at a time, ended when nobody
+    has asked for `idle` seconds.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, idle: float = IDLE) -> None:
+        self._idle, self._asked, self._resting = idle, 0.0, False
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._greeted = threading.Event()
@@ -175,9 +183,13 @@ class Embedder:
         started, does not get to compile or cannot answer. Raises UserError where `layout` did.
         """
         with self._lock:
+            if self._resting:
+                self._starts, self._resting = 0, False
+                self._spawn()
             while self._process is not None:
                 try:
-                    return self._answer(self._process, question)
+                    with self._noted():
+                        return self._answer(self._process, question)
                 except UserError:  # its answer is a sentence
                     raise
                 except (OSError, ValueError):  # it died
@@ -192,7 +204,7 @@ class Embedder:
     def stop(self) -> None:
         """End the process, for good."""
         with self._lock:
-            self._starts = STARTS
+            self._starts, self._resting = STARTS, False
             self._end()
 
     def _spawn(self) -> None:
@@ -209,8 +221,31 @@ class Embedder:
             )
             self._greeted = threading.Event()
             threading.Thread(
-                target=_greet, args=(self._process, self._greeted), daemon=True
+                target=self._attend, args=(self._process, self._greeted), daemon=True
             ).start()
+
+    @contextlib.contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Take down when the last question was over."""
+        try:
+            yield
+        finally:
+            self._asked = time.monotonic()
+
+    def _attend(self, process: subprocess.Popen[bytes], greeted: threading.Event) -> None:
+        """Take the process's first word, and end it once nobody asks any more."""
+        _greet(process, greeted)
+        with self._noted():
+            pass
+        while process.poll() is None:
+            if (rest := self._asked + self._idle - time.monotonic()) > 0:
+                time.sleep(rest)
+                continue
+            with self._lock:
+                idle = time.monotonic() - self._asked >= self._idle  # nobody asked just now
+                if idle and process is self._process:
+                    self._end()
+                    self._resting = True
 
     def _answer(self, process: subprocess.Popen[bytes], question: dict[str, Any]) -> Array | None:
         assert process.stdin is not None and process.stdout is not None

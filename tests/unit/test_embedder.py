@@ -185,6 +185,39 @@ def test_a_process_that_died_is_started_again_once(quick: embedder.Embedder) -> 
     assert quick.ask(**question()) is None and quick.pid is None and not quick.ready
 
 
+def test_it_ends_when_nobody_asks_and_starts_again_for_the_next_question(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(embedder, "COMMAND", [sys.executable, "-c", QUICK.format(works=True)])
+    one = embedder.Embedder(idle=1.0)
+    one.start()
+    try:
+        before: list[int | None] = []
+        for _ in range(2):
+            assert one.ask(**question()) is not None
+            before.append(pid := one.pid)
+            assert pid is not None and ended(pid) and eventually(lambda: one.pid is None)
+            one.start()  # a page that asks for no map
+            assert one.pid is None and not one.ready
+        assert before[0] != before[1]
+        assert one.ask(**question(seed=13)) is None, "what it dies of is not asked for ever"
+        assert eventually(lambda: one.pid is None)
+    finally:
+        one.stop()
+    assert one.ask(**question()) is None
+
+
+def test_it_does_not_end_while_somebody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = QUICK.replace("return x", "__import__('time').sleep(1.5); return x")
+    monkeypatch.setattr(embedder, "COMMAND", [sys.executable, "-c", slow.format(works=True)])
+    one = embedder.Embedder(idle=0.5)
+    one.start()
+    try:
+        assert one.ask(**question()) is not None
+    finally:
+        one.stop()
+
+
 def test_a_question_that_kills_it_kills_it_twice_at_most(quick: embedder.Embedder) -> None:
     quick.start()
     assert quick.ask(**question(seed=13)) is None
