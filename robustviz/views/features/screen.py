@@ -46,7 +46,7 @@ SHIFTS = (0, -16, 16, -32, 32, -48, 48)  # by which a class's name may leave its
 STYLE = """<style>
 .control output { min-width: 5.6rem; }
 .maps { display: flex; flex-wrap: wrap; gap: .4rem 1.2rem; }
-.map { flex: 1 1 24rem; min-width: 0; max-width: 52rem; }
+.map { flex: 1 1 24rem; min-width: 0; max-width: min(52rem, max(86vh, 24rem)); }
 .map .head { display: flex; justify-content: space-between; gap: 1rem; }
 .map svg { width: 100%; border-radius: .4rem;
   background: color-mix(in srgb, var(--grid) 18%, transparent); }

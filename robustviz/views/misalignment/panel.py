@@ -96,7 +96,8 @@ def _telling(name: str, result: Misalignment, c: int, tiles: FeatureTiles | None
     if tiles is None or not rows or tuple(tiles.index) != tuple(result.index):
         return
     images, names = tiles.images(), list(result.meta["classes"])
-    for column, row in zip(st.columns(len(rows)), rows, strict=True):
+    columns = st.container(width=620).columns(len(rows))
+    for column, row in zip(columns, rows, strict=True):
         with column:
             index = int(result.index[row])
             clean, attacked = (names[answer[row]] for answer in (result.pred, result.pred_adv))
