@@ -64,6 +64,13 @@ export default function mount({ data, parentElement, setStateValue, setTriggerVa
     }
   }
 
+  // a picture that is shown for the first time would have to be decoded then
+  if (my.moves !== data.moves) {
+    my.moves = data.moves;
+    const sources = Object.values(data.moves).filter(([kind]) => kind === "src").flatMap(([, values]) => values);
+    (window.requestIdleCallback ?? setTimeout)(() => { my.pictures = [...new Set(sources)].map((src) => Object.assign(new Image(), { src })); });
+  }
+
   range.oninput = () => {
     my.at = Number(range.value);
     draw();
