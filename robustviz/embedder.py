@@ -3,10 +3,9 @@
 umap-learn compiles for ten seconds or so in every process that uses it. The app therefore starts
 one process that does it at once, at low priority, and answers from then on; it lives until its
 input closes, so it ends with the app however that ends. Where nobody asks for some minutes it is
-ended, because it holds a quarter of a gigabyte, and it starts again for the next question. It knows
-neither torch nor runs: arrays
-come in and a map goes out. Where no process was started (a notebook, the command line, a test) or
-it cannot run, whoever asks computes here instead, to the same bits.
+ended, because it holds 400 MB, and it starts again for the next question. It knows neither torch
+nor runs: arrays come in and a map goes out. Where no process was started (a notebook, the command
+line, a test) or it cannot run, whoever asks computes here instead, to the same bits.
 """
 
 from __future__ import annotations

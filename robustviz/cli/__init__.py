@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from robustviz import __version__, paths
-from robustviz.cli import app, evaluate, jobs, listing, probe, report, sweep, train
+from robustviz.cli import app, evaluate, jobs, listing, prepare, probe, report, sweep, tidy, train
 from robustviz.cli.terminal import Parser, say
 from robustviz.training import world
 from robustviz.types import UserError
@@ -23,6 +23,8 @@ COMMANDS = (  # as help has them
     *probe.COMMANDS,
     *report.COMMANDS,
     *jobs.COMMANDS,
+    *tidy.COMMANDS,
+    *prepare.COMMANDS,
     *app.COMMANDS,
 )
 

@@ -1,0 +1,131 @@
+"""`prepare`: measure beforehand what the pages of a lesson open with, so that a class gets kept
+answers.
+"""
+
+import argparse
+import time
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from robustviz import paths, registry
+from robustviz.cli.terminal import Command, say, show
+from robustviz.imports import load
+from robustviz.runs import catalogue, folder
+from robustviz.types import JSON, UserError
+from robustviz.ui import cache, networks
+from robustviz.views import modules
+from robustviz.views.result import ProbeSpec
+
+# The questions on a page whose address is not its question's name.
+SEVERAL = {"soft-labels": ("loss",), "features": ("features", "misalignment")}
+TAKEN = ("a", "b", "data", "img", "eps", "present")  # a position of ε's slider asks nothing new
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an address shows: the questions, the networks' ids, the image; and what else it sets,
+    which is not measured.
+    """
+
+    questions: tuple[str, ...]
+    sides: tuple[str, ...]
+    image: int
+    other: tuple[str, ...]
+
+
+def prepare(args: argparse.Namespace) -> int:
+    """Measure what is missing, page by page."""
+    rows: list[JSON] = []
+    every = [(link, _asked(link)) for link in args.link]  # all are read before any is measured
+    for link, asked in every:
+        if asked.other:
+            say(f"{link}: only the usual settings are measured, not {', '.join(asked.other)}.")
+        rows += [
+            {"link": link} | _answered(run_id, spec)
+            for run_id in asked.sides
+            for spec in _specs(asked, run_id)
+        ]
+    failed = [row for row in rows if row["state"] == "failed"]
+    known = sum(row["state"] == "kept" for row in rows)
+    text = (
+        f"{len(rows)} answers of {len(every)} pages: {known} were kept already,"
+        f" {len(rows) - known - len(failed)} measured, {len(failed)} cannot be given."
+    )
+    return show(args, rows, text)
+
+
+def _asked(link: str) -> Asked:
+    """What a page's address asks, as the page takes it up. Raises UserError for a page that there
+    is not, and for a run that cannot be shown.
+    """
+    address = urlsplit(link)
+    page = address.path.rstrip("/").rpartition("/")[2]
+    pages = {file.stem.replace("_", "-") for file in (paths.ROOT / "pages").glob("*.py")}
+    if page and page not in pages:
+        raise UserError(registry.unknown("page", page, sorted(pages)), code=2)
+    questions = SEVERAL.get(page, (page,))
+    said = dict(parse_qsl(address.query, keep_blank_values=True))
+    every = networks.trained()
+    for side in ("a", "b"):
+        if said.get(side) and said[side] not in every:
+            raise UserError(registry.unknown("run", said[side], list(every)), code=2)
+    named = [networks.data_name(every[said[side]]) for side in ("a", "b") if said.get(side)]
+    data = said.get("data") or next(iter(named), networks.FIRST["data"])
+    if not (here := networks.on(data)):
+        names = sorted({networks.data_name(run) for run in every.values()})
+        raise UserError(registry.unknown("data set", data, names), code=2)
+    a, b = networks.defaults(here)
+    a = said["a"] if said.get("a") in here else a
+    b = said["b"] if said.get("b", "-") in ("", *here) else b if b != a else ""
+    image = int(text) if (text := said.get("img", "")).isdecimal() else networks.default_image(a, b)
+    if image >= (count := networks.test_count(a)):
+        raise UserError(f"There is no image {image}: the test split has {count}.", code=2)
+    other = tuple(name for name in said if name not in TAKEN)
+    return Asked(questions if page else (), tuple(filter(None, (a, b))), image, other)
+
+
+def _specs(asked: Asked, run_id: str) -> list[ProbeSpec[Any]]:
+    """What the first screens of an address ask of a network; nothing where a page measures none."""
+    run = folder.open_model(run_id)
+    eps = float(catalogue.facts("data", run.data_key)["default_eps"] or run.eps)
+    screens = [
+        vars(load(module)).get("first_screen")
+        for module in modules("result")
+        if module.split(".")[2] in asked.questions
+    ]
+    return [spec for screen in screens if screen for spec in screen(asked.image, eps)]
+
+
+def _answered(run_id: str, spec: ProbeSpec[Any]) -> JSON:
+    """What became of one question."""
+    row: JSON = {"run": run_id, "probe": spec.key, "settings": registry.encode(spec)}
+    began = time.monotonic()
+    try:
+        if cache.kept(run_id, spec) is not None:
+            return row | {"state": "kept"}
+        say(f"measuring {spec.key} of {run_id} …")
+        result = cache.answer(run_id, spec)
+        if not spec.cacheable:  # quick for one person, not for forty
+            run = folder.open_model(run_id)
+            run.keep(load("robustviz.views.measure").probe_of(spec).name(run, spec), result)
+    except UserError as error:  # as the overlap with objects where none are known
+        say(str(error))
+        return row | {"state": "failed", "reason": str(error)}
+    return row | {"state": "measured", "seconds": round(time.monotonic() - began, 1)}
+
+
+COMMANDS = (
+    Command(
+        "prepare",
+        prepare,
+        "measure beforehand what pages open with, for a class",
+        {
+            "link": {
+                "nargs": "+",
+                "metavar": "LINK",
+                "help": "a page's address as the browser shows it, or its end: attack?img=3",
+            }
+        },
+    ),
+)
