@@ -116,7 +116,8 @@ def test_a_point_of_the_map_becomes_the_image_of_every_view_and_of_the_address(
     number = click_a_point(page, "map-b")
     expect(page).to_have_url(re.compile(f"img={number}(&|$)"))
     settled(page)
-    chosen = page.get_by_role("button", name=re.compile(f"^Image {number}: "))
+    pickers = page.locator(".st-key-pickers")
+    chosen = pickers.get_by_role("button", name=re.compile(f"^Image {number}: "))
     expect(chosen).to_be_visible()
     expect(page.get_by_role("heading", name=f"Image {number}", exact=True)).to_be_visible()
     for name in ("Attack", "Attention", "Loss"):
