@@ -1,5 +1,7 @@
 """Transfer: attacked images of one network, shown to others."""
 
+import functools
+
 import streamlit as st
 
 from robustviz import paths
@@ -11,7 +13,7 @@ from robustviz.views.transfer import panel as transfer, report
 here = header.open(transfer.TITLE)
 
 
-@st.cache_data
+@functools.cache
 def study() -> tuple[list[str], ...]:
     """What the shipped alignment study says, and how sure that is; nothing where it is gone."""
     try:

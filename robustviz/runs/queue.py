@@ -104,7 +104,10 @@ def submit(config: TrainConfig, *, name: str | None = None) -> Run:
 
     Raises UserError where the run cannot be created.
     """
-    run = folder.create(config, name=name)
+    with queue_lock():  # between the count and the new folder, another session may make one
+        if not (folder.home() / (name or config.run_id) / "config.json").exists():
+            check_limits(config.epochs)
+        run = folder.create(config, name=name)
     if run.status()["state"] not in ("running", *OVER):
         try:
             enqueue(run)
@@ -142,9 +145,52 @@ def enqueue(run: Run) -> None:
             raise UserError(f"The run {run.id} is running already.")
         if status["state"] in OVER:
             raise UserError(f"The run {run.id} is done; there is nothing to resume.")
+        check_limits(run.info.get("epochs"), run.id)
         run.ask("")
         run.set_status(state="queued", queued=time.time(), error="", pid=None)
     pump()
+
+
+def check_limits(epochs: int | None, but: str = "") -> None:
+    """Raises UserError where whoever runs the server allows no such training, or no more: the
+    environment's ROBUSTVIZ_MOST_EPOCHS, _MOST_QUEUED and _MOST_GB. `but`: a run that is no new one.
+    """
+    if (most := _limit("EPOCHS")) is not None and (epochs or 0) > most:
+        raise UserError(f"{epochs} epochs are too many here: at most {most:g} are allowed.")
+    others = [run for run in waiting() if run.id != but]
+    if (most := _limit("QUEUED")) is not None and len(others) >= most:
+        raise UserError(
+            f"{len(others)} trainings wait already, and no more may: try again when one has begun."
+        )
+    if (most := _limit("GB")) is not None and (used := _bytes(folder.home()) / 1e9) > most:
+        raise UserError(
+            f"The runs take {used:.1f} GB, and {most:g} GB are allowed: remove some first"
+            " (`python -m robustviz tidy`, or `remove`)."
+        )
+
+
+def _limit(name: str) -> float | None:
+    """None: there is none. Raises UserError where it is no number."""
+    text = os.environ.get(f"ROBUSTVIZ_MOST_{name}", "").strip()
+    try:
+        most = float(text) if text else None
+    except ValueError:
+        most = -1.0
+    if most is not None and not most >= 0:
+        raise UserError(
+            f"ROBUSTVIZ_MOST_{name}={text} is no number: whoever runs robustviz set it."
+        )
+    return most
+
+
+def _bytes(home: Path) -> int:
+    """Of all files below a folder; links are not followed."""
+    total = 0
+    for place, _, names in os.walk(home):
+        for name in names:
+            with contextlib.suppress(OSError):  # gone meanwhile
+                total += os.lstat(os.path.join(place, name)).st_size
+    return total
 
 
 def waiting() -> list[Run]:

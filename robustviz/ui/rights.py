@@ -18,6 +18,7 @@ import streamlit as st
 from robustviz.types import UserError
 
 TEACHER = "robustviz-teacher"  # in a session's state, which no browser can write
+SECRET = "X-Robustviz-Token"  # the header by which a proxy shows that it is the one
 _turn = threading.Lock()
 _tokens: set[str] = set()
 _known: set[str] = set()
@@ -43,16 +44,26 @@ def may_act() -> bool:
 
 def user() -> str:
     """Who the proxy in front says is asking: the header that `ROBUSTVIZ_USER_HEADER` names; empty
-    where no proxy is trusted or nobody is named.
+    where no proxy is trusted or nobody is named. Where there is a ROBUSTVIZ_TOKEN, the proxy must
+    say that, too: others who have an account on the server can ask it without the proxy.
     """
     header = os.environ.get("ROBUSTVIZ_USER_HEADER", "").strip()
-    return str(st.context.headers.get(header) or "").strip() if header else ""
+    secret = os.environ.get("ROBUSTVIZ_TOKEN", "")
+    sent = st.context.headers if header else {}
+    if secret and not _same(secret, str(sent.get(SECRET) or "")):
+        return ""
+    return str(sent.get(header) or "").strip()
 
 
 def check(what: str) -> None:
     """Raises UserError where this session may not do `what`, as in "train"."""
     if not may_act():
-        raise UserError(f"{who()} may {what} here: look, move the sliders, and ask them.")
+        raise UserError(sentence(what))
+
+
+def sentence(what: str) -> str:
+    """That somebody else may do `what`, and what everybody may."""
+    return f"{who()} may {what} here; everybody may look and move the sliders."
 
 
 def who() -> str:
@@ -64,6 +75,10 @@ def who() -> str:
 
 def _listed(name: str) -> list[str]:
     return [one.strip() for one in os.environ.get(name, "").split(",") if one.strip()]
+
+
+def _same(one: str, other: str) -> bool:
+    return secrets.compare_digest(one.encode(), other.encode("utf-8", "replace"))
 
 
 def new_token() -> str:
@@ -88,7 +103,7 @@ def greet() -> None:
         if first and first not in _known:
             _known.add(first)
             _tokens.add(first)
-        good = next((one for one in _tokens if secrets.compare_digest(one, said)), None)
+        good = next((one for one in _tokens if _same(one, said)), None)
         _tokens.discard(good or "")
     if good is None:
         st.warning("This teacher's link was used before; the server printed the next one.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -26,6 +27,12 @@ from robustviz.ui.networks import GROUPS
 from robustviz.views.screen import wordy
 from robustviz.views.train import estimate, form, jobs, live
 from tests.pages.conftest import ordinary, sound, words
+
+
+@pytest.fixture(autouse=True)
+def _folders(monkeypatch, tmp_path):
+    """Pictures of tests lie outside the home folder."""
+    monkeypatch.setenv("ROBUSTVIZ_FOLDERS", os.pathsep.join(["/no/such", str(tmp_path)]))
 
 
 @pytest.fixture
@@ -290,10 +297,41 @@ def test_a_shipped_run_that_kept_snapshots_is_known_for_one_that_keeps_none(tmp_
     assert form._same(dataclasses.replace(config, seed=1), [run]) == ""
 
 
-def test_a_demo_server_does_not_train(visit, monkeypatch):
+@pytest.mark.parametrize("state", ["queued", "paused", "stopped"])
+def test_a_demo_server_does_not_train_stop_or_resume(visit, monkeypatch, tmp_path, state):
+    monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path / "runs"))
+    run = runs.create(TrainConfig(data="digits", method="standard", seed=77))
+    run.set_status(state=state)
+    monkeypatch.setattr(queue, "_spawn", None)  # a worker would be an error
+    live_buttons = visit("train", job=run.id)
+    if state != "queued":
+        live_buttons.button(key="resume")  # it is there on one's own computer
     monkeypatch.setenv("ROBUSTVIZ_DEMO", "1")
+    app = sound(visit("train", job=run.id))
+    assert "Nobody may train here" in words(app) and f"**{state}**" in words(app)
+    assert not {"Train", "Resume", "Pause", "Stop"} & {button.label for button in app.button}
+    if state != "queued":  # pressed on a page that was drawn before
+        live_buttons.button(key="resume").click().run()
+        assert run.status()["state"] == state
+    with pytest.raises(UserError, match="Nobody may train here"):
+        form._compare(run.config)
+
+
+@pytest.mark.parametrize("asked", ["/etc", "~root/../etc", "x\0y", "~nobody-of-that-name/x"])
+def test_a_typed_path_leads_to_the_home_folder_and_nowhere_else(visit, monkeypatch, asked):
+    monkeypatch.delenv("ROBUSTVIZ_FOLDERS", raising=False)
+    app = visit("train")
+    app.selectbox(key="train-data").set_value("folder").run()
+    app.text_input(key="train-folder").set_value(asked).run()
+    said = " ".join(error.value for error in sound(app).error)
+    assert "is not below" in said or "no path of a folder" in said
+
+
+def test_more_epochs_than_the_server_allows_are_a_sentence(visit, untimed, monkeypatch):
+    monkeypatch.setenv("ROBUSTVIZ_MOST_EPOCHS", "1")
     app = sound(visit("train"))
-    assert "switched off" in words(app)
+    assert "at most 1 are allowed" in words(app)
+    assert not [button for button in app.button if button.label == "Train"]
 
 
 def test_larger_images_of_a_folder_bring_a_smaller_batch(visit, untimed, submitted, tmp_path):

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -291,3 +292,67 @@ def test_a_dead_run_that_may_not_be_written_stops_nobody(
         assert [run.id for run in queue.pump()] == ["other"]
     finally:
         one.path.chmod(0o700)
+
+
+def test_more_than_is_allowed_does_not_wait(
+    spawned: list[str], tiny: TrainConfig, runs_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROBUSTVIZ_MOST_QUEUED", "1")
+    first, second = (queue.submit(tiny, name=name) for name in ("first", "second"))
+    assert states(first, second) == ["running", "queued"]
+    with pytest.raises(UserError, match="1 trainings wait already"):
+        queue.submit(tiny, name="third")
+    assert not (runs_home / "third").exists()
+    assert queue.submit(tiny, name="second").id == "second"  # it waits already
+    queue.ask(second, "pause")
+    third = queue.submit(tiny, name="third")
+    with pytest.raises(UserError, match="wait already"):
+        queue.enqueue(second)
+    assert states(second, third) == ["paused", "queued"]
+
+
+def test_many_who_come_at_once_do_not_pass_the_limit(
+    spawned: list[str], tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROBUSTVIZ_MOST_QUEUED", "2")
+
+    def want(number: int) -> bool:
+        try:
+            return bool(queue.submit(tiny, name=f"run-{number}"))
+        except UserError:
+            return False
+
+    with ThreadPoolExecutor(8) as people:
+        accepted = sum(people.map(want, range(8)))
+    assert accepted == len(queue.mine()) <= 3 and len(queue.waiting()) <= 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("EPOCHS", "0", "3 epochs are too many here: at most 0 are allowed"),
+        ("GB", "0.001", "0.001 GB are allowed: remove some first"),
+        ("QUEUED", "0", "no more may"),
+        ("EPOCHS", "many", "ROBUSTVIZ_MOST_EPOCHS=many is no number"),
+        ("GB", "nan", "is no number"),
+        ("QUEUED", "-1", "is no number"),
+    ],
+)
+def test_what_a_server_does_not_allow_is_one_sentence_and_leaves_no_folder(
+    spawned: list[str],
+    tiny: TrainConfig,
+    runs_home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+    said: str,
+) -> None:
+    waits = queue.submit(tiny, name="waits")
+    waits.set_status(state="paused")
+    (runs_home / "large").mkdir()
+    (runs_home / "large" / "file").write_bytes(bytes(2_000_000))
+    monkeypatch.setenv(f"ROBUSTVIZ_MOST_{name}", value)
+    for act in (lambda: queue.submit(tiny, name="more"), lambda: queue.enqueue(waits)):
+        with pytest.raises(UserError, match=said):
+            act()
+    assert not (runs_home / "more").exists() and states(waits) == ["paused"]

@@ -9,16 +9,18 @@ import itertools
 import json
 import threading
 import time
-from typing import Literal
+from typing import Literal, cast
 
 import streamlit as st
 
 from robustviz import data, process, registry
 from robustviz.attacks import PGD
+from robustviz.memory import ANSWERS
 from robustviz.training.config import TrainConfig
 from robustviz.training.evaluate import DOCTOR_IMAGES, count_right
 from robustviz.training.loop import Tick, Training, check
 
+LASTS = 300  # seconds that a time is good for: what else the machine does changes
 # Two that are timed at once would time each other.
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -49,9 +51,13 @@ def estimate(config: TrainConfig) -> str:
     )
 
 
-# what else the machine does changes: a time that is promised is measured a moment before
-@st.cache_data(show_spinner="Timing three training steps …", max_entries=64, ttl=300)
 def _seconds(settings: str) -> tuple[float, int]:
+    slot = ANSWERS["seconds", settings, time.monotonic() // LASTS]
+    with st.spinner("Timing three training steps …"):
+        return cast("tuple[float, int]", slot.filled(lambda: _timed(settings)))
+
+
+def _timed(settings: str) -> tuple[float, int]:
     """Seconds that a training will take with its evaluation, and how many steps an epoch has; from
     three steps and one small validation, timed here and now.
     """
@@ -78,11 +84,16 @@ def _seconds(settings: str) -> tuple[float, int]:
     return epochs + image * final, batches
 
 
-@st.cache_data(show_spinner="Checking the settings …", max_entries=64)
 def _fits(settings: str) -> None:
     """Raises UserError where the training could not begin; what it raises is not kept."""
-    with _ONE_AT_A_TIME:
-        check(TrainConfig.from_json(json.loads(settings)))
+
+    def fits() -> bool:
+        with _ONE_AT_A_TIME:
+            check(TrainConfig.from_json(json.loads(settings)))
+        return True
+
+    with st.spinner("Checking the settings …"):
+        ANSWERS["fits", settings].filled(fits)
 
 
 def duration(seconds: float) -> str:

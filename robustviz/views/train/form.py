@@ -5,18 +5,19 @@ from the classes: no setting, data set or method is known here by its name.
 from __future__ import annotations
 
 import dataclasses
-import os
 import typing
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import streamlit as st
 
-from robustviz import registry, terms
+from robustviz import data as datasets, paths, registry, terms
 from robustviz.runs import folder, queue
 from robustviz.training.config import WHERE, TrainConfig
 from robustviz.training.presets import LESSONS, PRESETS, PUBLISHED
 from robustviz.types import UserError, eps_text, parse_number
+from robustviz.ui import rights
 from robustviz.ui.context import OWN
 from robustviz.ui.methods import about
 from robustviz.ui.networks import (
@@ -37,8 +38,11 @@ WRONG = "?"  # among a form's changes: a field that holds no valid value
 
 def form() -> TrainConfig | None:
     """The form, and what it says as a config; None, with a sentence in its place, where that is no
-    valid training.
+    valid training, or where somebody else trains here.
     """
+    if not rights.may_act():
+        st.info(f"{rights.sentence('train')} What is trained is shown here as it goes.")
+        return None
     try:
         return _asked()
     except UserError as error:
@@ -54,6 +58,8 @@ def _asked() -> TrainConfig | None:
     if own and not place:
         st.info("Type the path of a folder on the computer that runs robustviz.")
         return None
+    if own:
+        _check_typed(place)
     preset = recipe if recipe in PRESETS else None
     chosen = {"data": f"{data}:{place}" if place else data, "method": method}
     start = TrainConfig.make(preset, chosen)
@@ -86,6 +92,22 @@ def _asked() -> TrainConfig | None:
     for path, value in changes.items():
         start = registry.with_value(start, path, value)
     return start
+
+
+def _check_typed(place: str) -> None:
+    """Raises UserError for a path that this session may not have read: on one's own computer, one
+    outside the home folder and the folder of the data sets.
+    """
+    rights.check("name folders")
+    own = () if rights.mode() == "lab" else (Path.home(),)  # a server's user owns nobody's pictures
+    try:
+        paths.check_open(
+            Path(place).expanduser(), paths.roots() or (*own, datasets.root().resolve())
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError("That is no path of a folder.") from error
 
 
 def _choice() -> tuple[str, str, str]:
@@ -277,6 +299,7 @@ def submit(config: TrainConfig) -> str:
     try:
         # so that its id is the run's: a method may name other runs
         config = config.on_this_machine(folder.find_run)
+        queue.check_limits(config.epochs)
         cost = estimate(config)
     except UserError as error:
         st.error(str(error))
@@ -287,9 +310,6 @@ def submit(config: TrainConfig) -> str:
         config = dataclasses.replace(config, seed=config.seed + 1)
     if there:
         st.markdown(f"With seed {asked} this is shipped with robustviz already: `{there}`.")
-    if os.environ.get("ROBUSTVIZ_DEMO"):
-        st.info("Training is switched off on this demo server.")
-        return cost
     with st.container(horizontal=True):
         if st.button(
             f"Train with seed {config.seed}" if there else "Train",
@@ -297,6 +317,7 @@ def submit(config: TrainConfig) -> str:
             icon=":material/play_arrow:",
             key="train-go",
         ):
+            rights.check("train")
             st.query_params["job"] = queue.submit(config).id
         if st.button(
             "Train and compare",
@@ -312,6 +333,7 @@ def _compare(config: TrainConfig) -> None:
     """Train, and the network without a defence too, with the same seed and settings, where this
     data has none to compare with; the page leaves when they are done.
     """
+    rights.check("train")
     run = queue.submit(config)
     ids = [run.id]
     if not any(each.method_key == FIRST["a"] for each in on(data_name(run)).values()):

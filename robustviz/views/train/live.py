@@ -19,7 +19,7 @@ from robustviz.training.config import TrainConfig
 from robustviz.training.evaluation import Evaluation
 from robustviz.training.ladder import best_ladder, headline
 from robustviz.types import UserError, eps_text
-from robustviz.ui import cache, networks, shell
+from robustviz.ui import cache, networks, rights, shell
 from robustviz.views.attack.result import Strip
 from robustviz.views.train.estimate import duration
 
@@ -41,7 +41,7 @@ def watch(config: TrainConfig | None) -> None:
     """The live view of the job in hand; it ticks each second while there is something to see, and
     then stops. Without a job: what a training of `config` will look like, still empty.
     """
-    queue.pump()
+    _look_after()
     _arrive()
     run = current()
     if run is not None:
@@ -57,6 +57,11 @@ def watch(config: TrainConfig | None) -> None:
             alt="Sixteen empty places for images",
         )
         st.markdown("Here: eight images, untouched above and attacked below.")
+
+
+def _look_after() -> None:
+    """Start what waits for a free device; who may not start anything only sees what has died."""
+    (queue.pump if rights.may_act() else queue.sweep)()
 
 
 def _arrive() -> None:
@@ -82,7 +87,7 @@ def _panel(run_id: str, was_live: bool) -> None:
     if was_live != (state in ("queued", "running")):
         st.rerun()  # a full run, which starts or stops the ticking
     if state == "queued":
-        queue.pump()
+        _look_after()
     st.markdown(
         f"`{run.id}` · **{state}**"
         + (f" · place {_place(run)} in the queue" if state == "queued" else "")
@@ -145,12 +150,15 @@ def _progress(status: Status) -> tuple[float, str]:
 def _buttons(run: Run, state: State) -> None:
     def act(do: Callable[[], object]) -> None:
         try:
+            rights.check("do that")
             do()
         except UserError as error:
             st.session_state["job-error"] = str(error)
 
     with st.container(horizontal=True):
-        if state in ("running", "queued"):
+        if not rights.may_act() and state != "done":
+            st.caption(rights.sentence("pause, stop and resume"))
+        elif state in ("running", "queued"):
             asked = run.wanted()  # not heard yet: it is after the batch in hand
             for want, soon in (("pause", "Pausing …"), ("stop", "Stopping …")):
                 st.button(
