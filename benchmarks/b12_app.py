@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import json
 import os
 import random
 import re
@@ -45,11 +46,13 @@ PAGES = (
     "train",
     "contributions",
     "transfer",
+    "budget",
+    "compare",
     "glossary",
 )
 PATIENCE = 180.0  # seconds
 REST = 0.02  # seconds between two clicks; nobody is faster
-Value = float | str | bool | list[float] | list[str]  # what a widget can hold
+Value = float | str | bool | list[float] | list[str] | dict[str, int]  # what a widget can hold
 LINES = 80  # of the bare app: as many messages as the middle one of our pages
 BARE = f"import streamlit as st\nfor i in range({LINES}):\n    st.markdown(f'line {{i}}')\n"
 SETTINGS = (
@@ -153,7 +156,7 @@ class Visitor:
     def rerun(self, fragment: str = "", **values: Value) -> float:
         """The same page again, or one of its fragments, with widgets changed by key; seconds. A
         number is a float, a slider a list of one, a choice its text, a segmented control a list of
-        one; True presses a button or opens an expander.
+        one, a component's state a dict; True presses a button or opens an expander.
         """
         return self._run(fragment=fragment, values=values)
 
@@ -177,6 +180,8 @@ class Visitor:
                     if isinstance(value[0], str)
                     else widget.double_array_value
                 ).data.extend(value)  # type: ignore[arg-type]
+            elif isinstance(value, dict):
+                widget.json_value = json.dumps(value)
             elif value is True:
                 setattr(widget, "bool_value" if key in self.boxes else "trigger_value", True)
             else:

@@ -8,6 +8,7 @@ Everything stays on this computer.
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import re
 import threading
@@ -18,8 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
-from benchmarks.b12_app import PAGES, Server, Visitor
-from robustviz.views.attention.result import METHODS
+from benchmarks.b12_app import PAGES, Server, Value, Visitor
+from robustviz.views import pack
 
 # What an address can say besides its page: other data, other networks, another image, another
 # attack.
@@ -45,6 +46,7 @@ ADDRESSES = (
 SMALL = "data=digits&map-n=50&map-steps=3&contributions-n=50&steps=3&transfer-steps=1"
 FEW = (SMALL, f"{SMALL}&img=5", f"{SMALL}&cam=grad_cam_plusplus", f"{SMALL}&map=pca")
 UNEXPECTED = "Something unexpected happened"
+MOST = 40  # different values of a number that are tried
 
 
 class Person(Visitor):
@@ -54,11 +56,17 @@ class Person(Visitor):
 
     def __init__(self, server: Server, page: str = "", query: str = "") -> None:
         self.faults: list[str] = []
+        self.values: dict[str, list[Value]] = {}  # what a widget on this page can be set to
+        self.places: dict[str, str] = {}  # the fragment that runs when it is
         super().__init__(server, page, query)
 
     def _read(self, messages: list[ForwardMsg], fragment: str) -> None:
         super()._read(messages, fragment)
-        for message in messages:
+        if not fragment:
+            self.values, self.places = {}, {}
+        for sent in messages:
+            message = self.kept[sent.ref_hash] if sent.WhichOneof("type") == "ref_hash" else sent
+            self._see(message)
             if (
                 message.WhichOneof("type") == "script_finished"
                 and message.script_finished == ForwardMsg.FINISHED_WITH_COMPILE_ERROR
@@ -70,30 +78,52 @@ class Person(Visitor):
             if element.WhichOneof("type") == "alert" and UNEXPECTED in element.alert.body:
                 self.faults.append(element.alert.body)
 
-    def do_something(self, chance: random.Random) -> None:
-        """Change an image, a slider or a choice where the page has one; else look at the page
-        again, or at a part of it.
+    def _see(self, message: ForwardMsg) -> None:
+        """Take down what can be done with what a message shows; buttons are not pressed."""
+        element = message.delta.new_element
+        kind = element.WhichOneof("type") or ""
+        values: list[Value] = []
+        if kind == "selectbox":
+            values = list(element.selectbox.options)
+        elif kind == "number_input":
+            low, high = element.number_input.min, element.number_input.max
+            values = [float(one) for one in range(int(low), int(min(high, low + MOST)) + 1)]
+        elif kind == "bidi_component":
+            control = json.loads(element.bidi_component.json or "null") or {}
+            values = [
+                {"at": at} for at in range(len((control.get("control") or {}).get("values", ())))
+            ]
+        if values and (known := getattr(element, kind).id).startswith("$$ID-"):
+            self.values[name := known.split("-", 2)[2]] = values
+            self.places[name] = message.delta.fragment_id
+
+    def do_something(self, chance: random.Random) -> float:
+        """Move the first screen's slider, change an image or a choice, or open something, where the
+        page has it; else look at the page again, or at a part of it. Seconds.
         """
-        known = self.widgets
-        can = [
-            lambda: self.rerun(),
-            lambda: self.rerun(chance.choice(self.fragments) if self.fragments else ""),
-        ]
-        if "img" in known:
-            can += [lambda: self.rerun(img=float(chance.randrange(40)))] * 3
-        if "eps" in known:
-            can += [lambda: self.rerun(eps=[float(chance.randrange(1, 16))])] * 2
-        if "attack" in known:
-            can.append(lambda: self.rerun(attack=[chance.choice(("PGD", "FGSM", "Targeted"))]))
-        if "map" in known:
-            can.append(lambda: self.rerun(map=[chance.choice(("Class centres", "PCA"))]))
-        if "T" in known:
-            can.append(lambda: self.rerun(T=[float(chance.randrange(1, 20))]))
-        if "cam" in known:
-            can += [lambda: self.rerun(cam=chance.choice(list(METHODS.values())))] * 3
-        if self.boxes:
-            can.append(lambda: self.rerun(**{chance.choice(sorted(self.boxes)): True}))
-        chance.choice(can)()
+        screens = [name for name in self.values if name.startswith("screen-")]
+        kinds = [["img"]] * 2 * ("img" in self.values) + [screens] * 3 * bool(screens)
+        kinds += [sorted(self.values)] * bool(self.values) + [sorted(self.boxes)] * bool(self.boxes)
+        kinds += [[], []]
+        if not (names := chance.choice(kinds)):
+            return self.rerun(chance.choice(["", *self.fragments]))
+        name = chance.choice(names)
+        if name in self.values:
+            return self.rerun(self.places[name], **{name: chance.choice(self.values[name])})
+        return self.rerun(**{name: True})
+
+    def look(self, chance: random.Random) -> float:
+        """Move the first screen's slider, or look at another of the shipped pairs' images: what
+        most of a class does, all of it kept. Seconds.
+        """
+        screens = [name for name in self.values if name.startswith("screen-")]
+        if screens and chance.random() < 0.7:
+            name = chance.choice(screens)
+            return self.rerun(self.places[name], **{name: chance.choice(self.values[name])})
+        if "img" in self.values:
+            data = "digits" if "data=digits" in self.query else "shapes"
+            return self.rerun(img=float(chance.choice(pack.images(data).index.tolist())))
+        return self.rerun()
 
 
 class Found:
@@ -102,6 +132,7 @@ class Found:
     def __init__(self) -> None:
         self.done, self.seconds = 0, 0.0
         self.failed: list[str] = []
+        self.kept: list[float] = []  # seconds of each interaction that asked for what is kept
 
     def __str__(self) -> str:
         kinds = Counter(
@@ -119,28 +150,35 @@ def crowd(
     interactions: int,
     addresses: Sequence[str] = ADDRESSES,
     seed: int = 0,
+    looking: float = 0.0,
+    pause: float = 0.0,
 ) -> Found:
     """So many sessions on a server at once, each with so many interactions, the first of which is
-    to arrive by an address.
+    to arrive by an address. `looking`: the share of sessions whose people stay with what is kept;
+    `pause`: the mean seconds that somebody looks at an answer before the next click.
     """
     found, lock, doors = Found(), threading.Lock(), threading.Barrier(sessions)
 
     def one(number: int) -> None:
         chance, person = random.Random(1000 * seed + number), None
+        kept = number < looking * sessions
         doors.wait()
         for at in range(interactions):
             page = PAGES[(number + at) % len(PAGES)]
-            fault = ""
+            fault, seconds = "", 0.0
+            time.sleep(chance.uniform(0, 2 * pause))
             try:
                 # arrive, or come by an address that somebody sent
-                if person is None or chance.random() < 0.2:
+                if person is None or (not kept and chance.random() < 0.2):
                     if person is not None:
                         person.leave()
-                    person = Person(server, page, chance.choice(addresses))
+                    query = ("", "data=digits")[number % 2] if kept else chance.choice(addresses)
+                    person = Person(server, page, query)
+                    seconds = person.first
                 elif chance.random() < 0.4:
-                    person.go(page)
+                    seconds = person.go(page)
                 else:
-                    person.do_something(chance)
+                    seconds = (person.look if kept else person.do_something)(chance)
                 fault = "; ".join(person.faults)
                 person.faults.clear()
             except Exception as error:  # silence, or a connection that broke
@@ -153,6 +191,8 @@ def crowd(
                 found.done += 1
                 if fault:
                     found.failed.append(fault)
+                elif kept and at:
+                    found.kept.append(seconds)
         if person is not None:
             person.leave()
 

@@ -60,6 +60,21 @@ def test_twenty_sessions_do_five_hundred_things_beside_a_training_and_none_fails
     assert run.records(), "the training got nowhere"
 
 
+@pytest.mark.machine
+def test_a_class_of_twelve_beside_a_training_all_get_their_answers(started, tmp_path, monkeypatch):
+    """The short form of benchmark B17."""
+    monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path / "runs"))
+    app = started(ROBUSTVIZ_MODE="class")
+    run = queue.submit(TrainConfig(data="shapes", epochs=1000, device="cpu"))
+    try:
+        found = crowd(app, sessions=12, interactions=9, addresses=FEW, looking=0.75, pause=0.2)
+        assert found.done == 108 and not found.failed, str(found)
+        assert len(found.kept) == 72
+        assert app.memory < 1200
+    finally:
+        queue.stop(run)
+
+
 SLOW_TORCH = """
 import pathlib, time
 pathlib.Path({folder!r}, "begun").touch()

@@ -16,7 +16,7 @@ import pytest
 from robustviz import cli, probes
 from robustviz.runs import folder
 from robustviz.ui import cache
-from robustviz.views.attack.result import AccuracyCurveSpec, AdversarialSpec
+from robustviz.views.attack.result import AccuracyCurveSpec, AttackLevelsSpec
 from tests.pages.conftest import ordinary
 
 DEAD = 2**22 + 7  # no process has such a number
@@ -170,7 +170,7 @@ def test_a_prepared_answer_is_the_one_that_a_page_asks_for(tmp_path, monkeypatch
     """The page's own questions find it, also where an answer is usually not kept on disk."""
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path))
     run = ordinary("digits", "standard").id
-    assert not AdversarialSpec().cacheable
+    assert not AttackLevelsSpec().cacheable
     assert cli.main(["prepare", f"attack?a={run}&b=&img=7", "--json"]) == 0
     names = sorted(path.name.rpartition("-")[0] for path in tmp_path.rglob("probes/*.npz"))
-    assert names == ["answers", "attack_levels"], capsys.readouterr()
+    assert names == ["answers", "attack-levels"], capsys.readouterr()
