@@ -58,6 +58,54 @@ def check(*, tell: Callable[[str], object] = print) -> dict[str, Any]:
     return facts
 
 
+def check_class(*, tell: Callable[[str], object] = print) -> dict[str, Any]:
+    """Whether a class on the local network can join: its address is opened, and asked as a student
+    would ask. `tell` gets one sentence. What stands between two computers cannot be seen from one.
+    """
+    from robustviz.types import UserError
+    from robustviz.ui import launch
+
+    facts: dict[str, Any] = {"ready": False, "problems": []}
+    try:
+        host, port = launch.Network.found().host, launch.free_port()
+        facts["address"] = f"http://{host}:{port}"
+        _reach(host, port)
+        facts["ready"] = True
+        tell(
+            f"A class can join at {facts['address']}, where its devices may reach this computer:"
+            " try one phone, because a firewall or a guest network can keep them apart."
+        )
+    except UserError as error:
+        facts["problems"].append(str(error))
+    except OSError as error:
+        facts["problems"].append(
+            f"A class cannot join at {facts['address']} ({error.strerror or error}): connect this"
+            " computer to the class's network, or ask whoever runs its firewall."
+        )
+    if facts["problems"]:
+        tell(facts["problems"][0])
+    return facts
+
+
+def _reach(host: str, port: int) -> None:
+    """Open this port to the network, as `app --class` does, and come in by the network's address.
+    Raises OSError.
+    """
+    import socket
+
+    with (
+        socket.create_server(("0.0.0.0", port)) as door,
+        socket.create_connection((host, port), timeout=3) as guest,
+    ):
+        door.settimeout(3)
+        inside, _ = door.accept()
+        with inside:
+            inside.settimeout(3)
+            guest.sendall(b"?")
+            if inside.recv(1) != b"?":
+                raise OSError("somebody else answers there")
+
+
 def _versions(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
     packages = {name: _version(name) for name in (*TRAINING, *PAGES, *EXTRAS)}
     python = platform.python_version()

@@ -11,17 +11,16 @@ def app(args: argparse.Namespace) -> int:
     from robustviz.ui.launch import launch
 
     return launch(
-        port=args.port,
-        browser=False if args.no_browser else None,
-        shared=getattr(args, "class"),
+        port=args.port, browser=False if args.no_browser else None, shared=getattr(args, "class")
     )
 
 
 def check(args: argparse.Namespace) -> int:
-    """Look at the machine; 1 where it is not ready."""
-    from robustviz.check import check
+    """Look at the machine, or at its network; 1 where it is not ready."""
+    from robustviz.check import check, check_class
 
-    facts = check(tell=say if args.json else print)
+    look = check_class if getattr(args, "class") else check
+    facts = look(tell=say if args.json else print)
     if args.json:
         print(json.dumps(facts, default=str))
     return 0 if facts.get("ready") else 1
@@ -41,5 +40,15 @@ COMMANDS = (
             },
         },
     ),
-    Command("check", check, "say whether this machine is ready", {}),
+    Command(
+        "check",
+        check,
+        "say whether this machine is ready",
+        {
+            "--class": {
+                "action": "store_true",
+                "help": "say whether a class on the local network can join",
+            }
+        },
+    ),
 )

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 
 from robustviz import check
+from robustviz.types import UserError
+from robustviz.ui import launch
 
 
 @pytest.fixture
@@ -45,6 +48,43 @@ def lines() -> tuple[list[str], dict[str, Any]]:
     told: list[str] = []
     facts = check.check(tell=told.append)
     return told, facts
+
+
+def test_a_class_can_join_where_there_is_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(launch.Network, "found", lambda: launch.Network("127.0.0.1", ""))
+    facts = check.check_class(tell=told.append)
+    assert facts["ready"] and told == [line for line in told if facts["address"] in line]
+    assert "A class can join at http://127.0.0.1:" in told[0]
+
+
+def test_an_address_that_leads_elsewhere_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    # no computer has this address, so nobody answers there
+    monkeypatch.setattr(launch.Network, "found", lambda: launch.Network("240.0.0.1", ""))
+    assert not check.check_class(tell=told.append)["ready"]
+    (said,) = told
+    assert said.startswith("A class cannot join at http://240.0.0.1:")
+
+    def nowhere() -> launch.Network:
+        raise UserError("This computer is on no network that a class could join.")
+
+    monkeypatch.setattr(launch.Network, "found", nowhere)
+    facts = check.check_class(tell=told.append)
+    assert not facts["ready"] and told[1] == facts["problems"][0]
+
+
+def test_the_command_tries_the_network_of_this_very_machine() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "robustviz", "check", "--class"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    (said,) = done.stdout.splitlines()
+    assert done.returncode == (0 if said.startswith("A class can join at http://") else 1)
+    assert not done.stderr
 
 
 def test_a_machine_where_all_is_well_is_ready(quick: None) -> None:
