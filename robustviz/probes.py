@@ -11,17 +11,27 @@ from robustviz.views import modules
 from robustviz.views.attack.probe import (
     accuracy_curve as accuracy_curve,
     adversarial as adversarial,
+    answers_at as answers_at,
+    attack_levels as attack_levels,
     smallest_eps as smallest_eps,
     trajectory as trajectory,
 )
 from robustviz.views.attack.result import (
     AccuracyCurveSpec as AccuracyCurveSpec,
     AdversarialSpec as AdversarialSpec,
+    AnswersSpec as AnswersSpec,
+    AttackLevelsSpec as AttackLevelsSpec,
     SmallestEpsSpec as SmallestEpsSpec,
     TrajectorySpec as TrajectorySpec,
 )
-from robustviz.views.attention.probe import attention as attention, overlap as overlap, road as road
+from robustviz.views.attention.probe import (
+    attention as attention,
+    attention_levels as attention_levels,
+    overlap as overlap,
+    road as road,
+)
 from robustviz.views.attention.result import (
+    AttentionLevelsSpec as AttentionLevelsSpec,
     AttentionSpec as AttentionSpec,
     OverlapSpec as OverlapSpec,
     RoadSpec as RoadSpec,
@@ -41,12 +51,14 @@ from robustviz.views.contributions.result import (
 from robustviz.views.features.probe import (
     feature_film as feature_film,
     feature_map as feature_map,
+    feature_tiles as feature_tiles,
     features as features,
 )
 from robustviz.views.features.result import (
     FeatureFilmSpec as FeatureFilmSpec,
     FeatureMapSpec as FeatureMapSpec,
     FeaturesSpec as FeaturesSpec,
+    FeatureTilesSpec as FeatureTilesSpec,
 )
 from robustviz.views.loss.probe import (
     curvature as curvature,

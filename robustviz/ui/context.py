@@ -9,19 +9,6 @@ from dataclasses import dataclass
 import streamlit as st
 
 from robustviz.ui import networks, shell
-from robustviz.ui.networks import (
-    FIRST as FIRST,
-    GROUPS as GROUPS,
-    group as group,
-    label as label,
-    method_option as method_option,
-    methods as methods,
-    on as on,
-    option as option,
-    ordered as ordered,
-    thumbnail as thumbnail,
-    trained as trained,
-)
 
 OWN = "Choose freely"  # the Train page's recipe that is none
 

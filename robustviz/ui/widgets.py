@@ -21,8 +21,9 @@ from robustviz.runs import folder
 from robustviz.runs.naming import labels
 from robustviz.types import UserError
 from robustviz.ui import cache, rights
-from robustviz.ui.context import Context, choose, thumbnail
+from robustviz.ui.context import Context, choose
 from robustviz.ui.line import LONG, QUICK
+from robustviz.ui.networks import thumbnail
 from robustviz.ui.shell import spoken, theme
 from robustviz.views.files import csv, html
 from robustviz.views.result import ProbeSpec, Result

@@ -20,7 +20,7 @@ from robustviz import cli
 from robustviz.runs import queue
 from robustviz.runs.folder import Run, all_runs, open_run
 from robustviz.types import UserError
-from robustviz.ui import context
+from robustviz.ui import networks
 
 FIXTURE = Path(__file__).resolve().parents[1] / "fixtures" / "runs"
 ID = "digits-trades-small-cnn-s3-46ba9bd7"
@@ -107,7 +107,7 @@ def lists_go_on(capsys: pytest.CaptureFixture[str] | None = None) -> str:
     assert "whole" in [run.id for run in all_runs()]
     assert {"whole", ID} <= {run.id for run in all_runs(damaged=True)}
     assert "whole" in [run.id for run in queue.mine()]
-    assert "whole" in context.ordered(context.trained().values())
+    assert "whole" in networks.ordered(networks.trained().values())
     queue.sweep()
     queue.waiting()
     if capsys is None:

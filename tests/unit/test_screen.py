@@ -1,4 +1,4 @@
-"""First screens as plain values: what they say at a glance, what the browser gets, what goes home."""
+"""First screens as plain values: what they say at a glance, what a browser gets, what goes home."""
 
 from __future__ import annotations
 

@@ -13,8 +13,9 @@ from streamlit.delta_generator import DeltaGenerator
 from robustviz.runs import folder
 from robustviz.runs.naming import method_label
 from robustviz.terms import term
-from robustviz.ui import cache, context, networks, stage, widgets
-from robustviz.ui.context import Context, label
+from robustviz.ui import cache, networks, stage, widgets
+from robustviz.ui.context import Context
+from robustviz.ui.networks import label, on
 from robustviz.ui.shell import linked, side_colour, write_address
 from robustviz.ui.widgets import Frame
 from robustviz.views.contributions import screen_figures as drawn
@@ -116,7 +117,7 @@ def compared(here: Context) -> dict[str, str]:
     """Run ids by printed name: A and B, then on the same data one network of each other compared
     method, like A's if there is one.
     """
-    sides, every = widgets.names(here), context.on(here.data)
+    sides, every = widgets.names(here), on(here.data)
     return sides | {
         method_label(key): min(
             same, key=lambda run: run.architecture != every[here.a].architecture

@@ -18,7 +18,8 @@ from robustviz.training.evaluation import Evaluation, paired
 from robustviz.training.ladder import headline
 from robustviz.types import UserError, eps_text
 from robustviz.ui import cache, stage, widgets
-from robustviz.ui.context import Context, choose, label, on
+from robustviz.ui.context import Context, choose
+from robustviz.ui.networks import label, on
 from robustviz.ui.shell import linked, write_address
 from robustviz.ui.widgets import Frame
 from robustviz.views.loss import figures, screen_figures, surface_figures

@@ -12,8 +12,9 @@ from streamlit.delta_generator import DeltaGenerator
 from robustviz.runs import folder
 from robustviz.terms import term
 from robustviz.types import UserError, eps_text
-from robustviz.ui import context, stage, widgets
+from robustviz.ui import stage, widgets
 from robustviz.ui.context import Context
+from robustviz.ui.networks import on
 from robustviz.ui.shell import linked, write_address
 from robustviz.views.transfer import screen_figures as drawn
 from robustviz.views.transfer.family import origin
@@ -76,7 +77,7 @@ def asked(here: Context, chosen: First) -> tuple[str, FooledSpec]:
     """The run that is asked, what A was before alignment where it is an aligned copy, and what it
     is asked; networks of the user's own are named.
     """
-    every = context.on(here.data)
+    every = on(here.data)
     before = next(iter(origin(every[here.a])), "")
     root = before if before in every else here.a
     also = [run for run in (here.a, here.b) if run not in ("", root) and not every[run].shipped]
@@ -164,7 +165,7 @@ def sources(here: Context) -> dict[str, str]:
     became by alignment with one witness; where A has no such relatives, those that the data has
     come along.
     """
-    every = context.on(here.data)
+    every = on(here.data)
     a = every[here.a]
     copies = [run for run in every.values() if run.method_key == "model_alignment"]
     own = (run for run in copies if a.id in (run.id, origin(run)[0]))
@@ -187,7 +188,7 @@ def targets(here: Context, made_on: dict[str, str]) -> list[str]:
     """Run ids of those that are shown the images and took no part: B, ordinary networks, defended
     ones. Raises UserError for none.
     """
-    every = context.on(here.data)
+    every = on(here.data)
     seen = {
         *made_on.values(),
         *(role for run_id in made_on.values() for role in origin(every[run_id])),
