@@ -1,0 +1,244 @@
+"""A class's server, asked by people who are not its teacher: no message that a browser can send
+starts, stops, resumes or removes a training, or makes a teacher of a student.
+
+The server is a real one, and so is the teacher: what they send is recorded, byte by byte, and sent
+again by students, whose widgets have the very same ids.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from sessions import Person
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+
+from benchmarks import b12_app
+from robustviz import paths
+from robustviz.runs import queue
+
+TOKEN = "the-first-token-of-this-test"
+ACTS = ("train-go", "pause", "resume", "stop")
+
+
+class Taped(Person):
+    """A session that keeps the messages it sends."""
+
+    def __init__(self, server: b12_app.Server, page: str = "", query: str = "") -> None:
+        self.tape: list[BackMsg] = []
+        super().__init__(server, page, query)
+
+    def _run(self, *given: Any, **named: Any) -> float:
+        if not hasattr(self.socket, "plain"):
+            self.socket.plain = self.socket.send  # type: ignore[attr-defined]
+            self.socket.send = self._send  # type: ignore[method-assign]
+        return super()._run(*given, **named)
+
+    def _send(self, message: bytes) -> None:
+        self.tape.append(BackMsg.FromString(message))
+        self.socket.plain(message)  # type: ignore[attr-defined]
+
+    def say(self, message: BackMsg) -> None:
+        """Send anything, and read what comes, until nothing does for a moment."""
+        self.socket.send(message.SerializeToString())
+        got: list[ForwardMsg] = []
+        with contextlib.suppress(TimeoutError):
+            while not got or got[-1].WhichOneof("type") != "script_finished":
+                got.append(ForwardMsg.FromString(bytes(self.socket.recv(timeout=20))))
+        self._read([one for one in got if one.WhichOneof("type") != "ref_hash"], "")
+
+
+@pytest.fixture
+def lesson(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[b12_app.Server]:
+    monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path / "runs"))
+    (tmp_path / "runs").mkdir()
+    server = b12_app.app(tmp_path / "runs", ROBUSTVIZ_MODE="class", ROBUSTVIZ_TOKEN=TOKEN)
+    try:
+        yield server
+    finally:
+        for run in queue.mine():
+            with contextlib.suppress(Exception):
+                queue.stop(run)
+        server.end()
+
+
+def wait(true: Callable[[], object], what: str, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"in vain: {what}"
+        time.sleep(0.2)
+
+
+def state() -> str:
+    return queue.mine()[0].status()["state"] if queue.mine() else ""
+
+
+def taught(teacher: Taped) -> None:
+    """Train, pause, resume and stop, each by its button."""
+    for key, then in zip(ACTS, ("running", "paused", "running", "stopped"), strict=True):
+        teacher.rerun(**{key: True})
+        wait(lambda then=then: state() == then, f"{key} makes it {then}, not {state()}")
+        teacher.rerun()
+
+
+def workers() -> list[int]:
+    """Processes that train one of this test's runs."""
+    homes = [str(run.path) for run in queue.mine()]
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline"]):
+        line = process.info["cmdline"] or []
+        if "robustviz.runs.worker" in line and any(home in line for home in homes):
+            found.append(process.info["pid"])
+    return found
+
+
+def content(home: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(home)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(home.rglob("*"))
+        if path.is_file() and ".zoo-cache" not in path.parts and path.suffix != ".lock"
+    }
+
+
+def forged(teacher: Taped, student: Taped) -> list[BackMsg]:
+    """Messages that no page of a student's would send: the teacher's buttons, the teacher's mark,
+    the form's fields with other values, all at once and one by one.
+    """
+    out = []
+    ids = {name: one for name, one in teacher.seen.items() if name in ACTS or "train" in name}
+    names = [*ids.values(), *ids, "robustviz-teacher", "$$ID-0-robustviz-teacher", "$$STREAMLIT"]
+    for chosen in (names, *([name] for name in names)):
+        for kind in ("trigger_value", "bool_value", "string_value", "json_value"):
+            message = BackMsg()
+            message.rerun_script.page_script_hash = student.page
+            for name in chosen:
+                widget = message.rerun_script.widget_states.widgets.add()
+                widget.id = name
+                setattr(widget, kind, "true" if kind.startswith(("string", "json")) else True)
+            out.append(message)
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_no_message_of_a_student_starts_stops_resumes_or_removes_anything(lesson, tmp_path):
+    home = tmp_path / "runs"
+    teacher = Taped(lesson, "train", f"teacher={TOKEN}")
+    teacher.seen = {}
+    teacher.seen |= teacher.widgets
+    taught(teacher)
+    teacher.seen |= teacher.widgets
+    assert not teacher.faults and "teacher" not in teacher.query
+    run = queue.mine()[0]
+
+    student = Taped(lesson, "train", f"job={run.id}")
+    assert not set(ACTS) & set(student.widgets), "a student's page has a button"
+    sent = [*teacher.tape, *forged(teacher, student)]
+
+    def attack() -> None:
+        for message in sent:
+            message.rerun_script.query_string = f"job={run.id}&teacher={TOKEN}"
+            student.say(message)
+        assert not student.faults
+
+    before = content(home)
+    attack()  # on a run that could be resumed
+    assert content(home) == before and state() == "stopped" and not workers()
+
+    queue.enqueue(run)  # on a run that could be stopped or paused
+    wait(lambda: run.records(), "the training goes on")
+    attack()
+    assert state() == "running" and run.wanted() == "" and len(workers()) == 1
+    queue.stop(run)
+    shutil.rmtree(run.path)
+    attack()  # and where there is nothing at all
+    assert not queue.mine() and not [name for name in content(home) if "config" in name]
+
+    # the same messages, sent by a teacher, do start a training: they were worth sending
+    link = re.findall(r"\?teacher=(\S+)", lesson.log.read_text(errors="replace"))[-1]
+    second = Taped(lesson, "train", f"teacher={link}")
+    for message in teacher.tape[:2]:
+        second.say(message)
+    wait(lambda: state() in ("queued", "running"), "a teacher's replay trains")
+
+
+@pytest.mark.machine
+@pytest.mark.timeout(300)
+def test_a_student_cannot_become_a_teacher(lesson):
+    Taped(lesson, "train", f"teacher={TOKEN}").leave()
+    for said in (
+        "",
+        TOKEN,
+        TOKEN[:-1],
+        TOKEN + "x",
+        "%C3%A9%F0%9F%98%80",
+        "%00",
+        "1&teacher=2",
+        "*",
+    ):
+        student = Taped(lesson, "train", f"teacher={said}")
+        assert "train-go" not in student.widgets, said
+        assert not student.faults, said
+        assert not lesson.log.read_text(errors="replace").count("Traceback")
+        student.leave()
+    student = Taped(lesson, "train")
+    for message in forged_teachers():
+        student.say(message)
+    assert "train-go" not in student.widgets and not student.faults
+    link = re.findall(r"\?teacher=(\S+)", lesson.log.read_text(errors="replace"))[-1]
+    assert "train-go" in Taped(lesson, "train", f"teacher={link}").widgets
+
+
+def forged_teachers() -> list[BackMsg]:
+    out = []
+    for name in ("robustviz-teacher", "$$ID-0-robustviz-teacher", "$$WIDGET_ID-robustviz-teacher"):
+        message = BackMsg()
+        widget = message.rerun_script.widget_states.widgets.add()
+        widget.id, widget.bool_value = name, True
+        out.append(message)
+    return out
+
+
+@pytest.mark.machine
+@pytest.mark.timeout(300)
+def test_who_clears_the_cache_harms_nobody(lesson):
+    """Streamlit lets every browser clear what `st.cache_data` keeps for all."""
+    other = Taped(lesson, "attack")
+    first = other.rerun()
+    stranger = Taped(lesson, "attack")
+    message = BackMsg()
+    message.clear_cache = True
+    stranger.socket.send(message.SerializeToString())
+    time.sleep(1)
+    again = other.rerun()
+    assert not other.faults
+    assert again < max(2.0, 5 * first)
+
+
+def test_nothing_of_ours_is_kept_where_others_can_clear_it():
+    for path in (*(paths.ROOT / "robustviz").rglob("*.py"), *(paths.ROOT / "pages").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = getattr(node, "attr", getattr(node, "id", ""))
+            assert name not in ("cache_data", "cache_resource"), f"{path}:{node.lineno}"
+
+
+def test_who_acts_asks_whether_they_may():
+    """Each function of a page that starts, stops or removes stands in a file that checks."""
+    acts = re.compile(r"queue\.(submit|enqueue|ask|stop)\b|folder\.remove\b|runs\.remove\b")
+    for path in (
+        *(paths.ROOT / "robustviz/views").rglob("*.py"),
+        *(paths.ROOT / "pages").glob("*.py"),
+    ):
+        text = path.read_text(encoding="utf-8")
+        if path.name != "study.py" and (found := acts.search(text)):  # for a terminal
+            assert "rights.check(" in text, f"{path}: {found[0]}"
