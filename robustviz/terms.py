@@ -152,8 +152,8 @@ fgsm-rs: FGSM-RS
 Adversarial training with one step from a random start (Fast-AT, 2020).
 
 gain: Gain
-How much a change is magnified when it is shown: 0.5/ε, so that the largest allowed change is
-black or white and no change is grey.
+How much a change is magnified when it is shown. It is one number a page: the largest change that
+the page's slider allows is black or white, and no change is grey.
 
 gradient masking: Gradient masking
 A network whose gradients mislead attacks without being robust. More steps, restarts or attacks
