@@ -22,7 +22,7 @@ from robustviz.training.config import TrainConfig
 from robustviz.training.ladder import best_ladder, headline
 from robustviz.training.presets import PRESETS
 from robustviz.types import UserError
-from robustviz.ui import networks
+from robustviz.ui import networks, rights
 from robustviz.ui.networks import GROUPS
 from robustviz.views.screen import wordy
 from robustviz.views.train import estimate, form, jobs, live
@@ -551,3 +551,40 @@ def test_what_withstood_every_attack_is_the_headline_and_the_ladder_warns(visit,
         block.proto.popover.label.startswith("Doctor") and "warn" in block.proto.popover.label
         for block in app.get("popover")
     )
+
+
+@pytest.mark.parametrize(
+    ("mode", "folders", "asked", "may"),
+    [
+        ("own", "", "{home}/pets", True),
+        ("own", "", "{home}/link", False),  # which leads out of it
+        ("own", "", "{data}/folder", True),
+        ("own", "{home}/pets", "{home}/other", False),
+        ("own", "{home}/pets", "{home}/pets/../other", False),
+        ("lab", "", "{home}/pets", False),
+        ("lab", "{home}/pets", "{home}/pets/more", True),
+    ],
+)
+def test_which_folders_may_be_typed(monkeypatch, tmp_path, mode, folders, asked, may):
+    places = {"home": tmp_path / "home", "data": tmp_path / "data"}
+    (tmp_path / "home" / "pets").mkdir(parents=True)
+    (tmp_path / "home" / "link").symlink_to(tmp_path)
+    monkeypatch.setattr(rights, "may_act", lambda: True)
+    for name, value in {
+        "HOME": str(places["home"]),
+        "ROBUSTVIZ_DATA": str(places["data"]),
+        "ROBUSTVIZ_MODE": mode,
+        "ROBUSTVIZ_FOLDERS": folders.format(**places),
+    }.items():
+        monkeypatch.setenv(name, value)
+    if may:
+        form._check_typed(asked.format(**places))
+    else:
+        with pytest.raises(UserError, match="is not below"):
+            form._check_typed(asked.format(**places))
+
+
+def test_who_may_not_act_types_no_folder(monkeypatch, tmp_path):
+    monkeypatch.setattr(rights, "may_act", lambda: False)
+    with pytest.raises(UserError, match="may name folders here"):
+        form._check_typed(str(tmp_path))
