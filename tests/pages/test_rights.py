@@ -80,3 +80,20 @@ def test_behind_a_proxy_those_whom_it_names_may(come, monkeypatch):
     assert rights.may_act()
     session.headers["X-User"] = "eve"
     assert not rights.may_act()
+
+
+def test_a_proxy_that_shows_the_wrong_token_is_not_believed(come, monkeypatch):
+    for name, value in (
+        ("ROBUSTVIZ_MODE", "lab"),
+        ("ROBUSTVIZ_TEACHERS", "ada"),
+        ("ROBUSTVIZ_USER_HEADER", "X-User"),
+        ("ROBUSTVIZ_TOKEN", "secret"),
+    ):
+        monkeypatch.setenv(name, value)
+    session = come(teacher="secret")  # which makes no teacher in a lab
+    session.headers["X-User"] = "ada"
+    for said in (None, "", "other", "secre\u00e9"):
+        session.headers |= {} if said is None else {rights.SECRET: said}
+        assert not rights.may_act()
+    session.headers[rights.SECRET] = "secret"
+    assert rights.may_act()

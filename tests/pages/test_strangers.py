@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import hashlib
+import http.client
 import re
 import shutil
 import time
@@ -211,15 +212,20 @@ def forged_teachers() -> list[BackMsg]:
 
 @pytest.mark.machine
 @pytest.mark.timeout(300)
-def test_who_clears_the_cache_harms_nobody(lesson):
-    """Streamlit lets every browser clear what `st.cache_data` keeps for all."""
+def test_who_clears_the_cache_or_ends_the_server_harms_nobody(lesson):
+    """Streamlit lets every browser clear what `st.cache_data` keeps for all; the other messages are
+    for its own tests, and the last door is for programs without a browser.
+    """
     other = Taped(lesson, "attack")
     first = other.rerun()
     stranger = Taped(lesson, "attack")
-    message = BackMsg()
-    message.clear_cache = True
-    stranger.socket.send(message.SerializeToString())
+    for said in ("clear_cache", "stop_script", "debug_shutdown_runtime", "load_git_info"):
+        stranger.socket.send(BackMsg(**{said: True}).SerializeToString())
     time.sleep(1)
+    asked = http.client.HTTPConnection("127.0.0.1", lesson.port, timeout=10)
+    asked.request("POST", "/_stcore/agent/interact", "{}", {"content-type": "application/json"})
+    assert asked.getresponse().status in (403, 404)
+    asked.close()
     again = other.rerun()
     assert not other.faults
     assert again < max(2.0, 5 * first)
