@@ -30,11 +30,12 @@ def held(
     seed: int = 0,
     names: tuple[str, str] = ("A", "B"),
     alone: str = "is right on",
+    images: str = "attacked images",
 ) -> Verdict:
     """The verdict on two networks, from what each got right of the same attacked images: `a`, `b`
     (N,); on one alone where `b` is None. `attack` as printed (PGD-20), `eps` its radius, `seed` of
-    its noise; `alone` says what is counted. At ε = 0 it is about untouched images. Raises UserError
-    for images that do not pair.
+    its noise; `alone` says what is counted, `images` what they are called. At ε = 0 it is about
+    untouched images. Raises UserError for images that do not pair.
     """
     if b is not None and a.shape != b.shape:
         raise UserError(
@@ -42,7 +43,7 @@ def held(
             " the same images."
         )
     n, first = len(a), int(np.sum(a))
-    does, of = ("holds", "attacked images") if eps > 0 else ("reads", "untouched images right")
+    does, of = ("holds", images) if eps > 0 else ("reads", "untouched images right")
     if b is None:
         line = f"{names[0]} {does} {first} of {n} {of}."
         return Verdict(line, (*_alone(first, n), *_protocol(n, attack, eps, seed)))

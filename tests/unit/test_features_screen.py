@@ -87,8 +87,8 @@ def test_a_point_is_crossed_out_from_the_tenth_on_that_misreads_it(sides) -> Non
     assert (wrong & said).sum() >= 0.97 * said.sum() and np.array_equal(said[-1], wrong[-1])
     drawn = screen.first(sides, 3)
     counts = drawn.moves["count-a"][1]
-    assert counts[-1] == f"{int((seen.pred_adv == seen.y).sum())} of 60 right"
-    assert counts[0] == f"{int((seen.lost > 0).sum())} of 60 right" and len(counts) == 11
+    assert counts[-1] == f"{int((seen.pred_adv == seen.y).sum())} of 60 read rightly"
+    assert counts[0] == f"{int((seen.lost > 0).sum())} of 60 read rightly" and len(counts) == 11
     assert drawn.picture.count('class="f"') == sum(
         int((side.tiles.lost <= TENTHS).sum()) for side in sides if side.tiles
     )

@@ -50,10 +50,10 @@ def test_what_was_attacked_otherwise_is_not_compared_silently() -> None:
     found, (a, b) = known("shapes"), (ordinary("shapes", key).id for key in ("standard", "pgd_at"))
     last = len(found.attacks)
     verdict = found.verdict(a, b, last)
-    assert verdict.line == "B is more robust: it holds 136 of 200 attacked images, A 15."
+    assert verdict.line == "B is more robust: it holds 136 of 200 images under all 5 attacks, A 15."
     assert found.verdict(a, b, 0).line.startswith("No difference shown: A reads 194 of 200")
     assert found.verdict(a, a, last).line == "A and B are the same network."
-    assert found.verdict(a, "", last).line == "A holds 15 of 200 attacked images."
+    assert found.verdict(a, "", last).line == "A holds 15 of 200 images under all 5 attacks."
     small = next(run for run in shipped("shapes") if run.method_key == "pgd_at" and run.eps < 0.01)
     assert not found.alike(found.scores[small.id], ("FGSM",))
     assert "A was attacked at 8/255, B at 2/255" in found.verdict(a, small.id, last).line

@@ -159,10 +159,18 @@ def made(change: int | None, name: str = "A x", y: int = 0) -> WorstDirection:
 @pytest.mark.parametrize(
     ("a", "b", "says"),
     [
-        (2, 9, "A's answer changes at 2 grey levels; B's answer changes at 9, each in its worst"),
-        (2, None, "A's answer changes at 2 grey levels; B's answer holds to 16, each in its worst"),
-        (None, None, "A's answer holds to 16 grey levels; B's answer holds to 16, each in its"),
-        (0, 9, "A misreads this image untouched; B's answer changes at 9 grey levels in its worst"),
+        (2, 9, "A's answer changes within 2 grey levels; B's answer changes within 9, each in"),
+        (
+            2,
+            None,
+            "A's answer changes within 2 grey levels; B's answer holds to 16, the picture's edge",
+        ),
+        (
+            None,
+            None,
+            "A's answer holds to 16 grey levels, the picture's edge; B's answer holds to 16",
+        ),
+        (0, 9, "A misreads this image untouched; B's answer changes within 9 grey levels in its"),
         (0, 0, "A misreads this image untouched; B misreads this image untouched."),
     ],
 )
@@ -174,7 +182,8 @@ def test_the_verdict_is_what_was_measured(a, b, says) -> None:
 
 def test_one_network_alone() -> None:
     assert (
-        verdict({"A x": made(3)}) == "A's answer changes at 3 grey levels in its worst direction."
+        verdict({"A x": made(3)})
+        == "A's answer changes within 3 grey levels in its worst direction."
     )
 
 

@@ -64,10 +64,16 @@ def screen(
         shown = [_png(one.x_adv) for one in each]
         added = [_png(delta(one.x, one.x_adv, most)) for one in each]
         answers = [answer(result, position) for position in range(len(each))]
-        sizes = [f"no pixel by more than {round(255 * one.distance)} of 255" for one in each]
+        sizes = [f"at most {round(255 * one.distance)} of 255 a pixel" for one in each]
         for key, pictures, words, title, alt in (
             (f"{side}-hit", shown, answers, f"{letter} attacked", f"The image attacked on {who}"),
-            (f"{side}-add", added, sizes, f"added to {letter}", f"What was added on {who}"),
+            (
+                f"{side}-add",
+                added,
+                sizes,
+                f"added to {letter}, magnified",
+                f"What was added on {who}",
+            ),
         ):
             tiles.append(
                 tile(pictures[at], SIZE, alt, above=title, below=words[at], move=key, side=side)

@@ -59,7 +59,7 @@ def screen(
     moves: dict[str, tuple[str, list[str]]] = {}
     for name, result in results.items():
         side, heat = name[:1].lower(), _maps(result, draw)
-        rows.append(_row(name, result, heat, draw, low))
+        rows.append(_row(name, result, heat, draw))
         pictures = [uri(png(result.picture(at), max(first.x.shape[1:]))) for at in positions]
         spots = [_spot(result, at) for at in positions]
         moves |= {
@@ -73,7 +73,7 @@ def screen(
     whose = classes[label] if first.meta["of"] == "true" else "the class that is answered"
     return Screen(
         answer=[answer(results, at) for at in positions],
-        picture=f'{STYLE}<div class="maps">{"".join(rows)}{_legend(first, whose)}</div>',
+        picture=f'{STYLE}<div class="maps">{"".join(rows)}{_legend(first, whose, low)}</div>',
         alt=f"Class activation maps over test image {first.meta['index']}, untouched and attacked,"
         f" of {' and '.join(results)}, and the pixels that PART calls important.",
         sure=sure(results, many or {}),
@@ -91,7 +91,7 @@ def said(result: AttentionLevels, at: int) -> str:
     return f"{treated}: {sign} {result.meta['classes'][best]} {probs[best]:.0%}"
 
 
-def _row(name: str, result: AttentionLevels, heat: list[str], draw: str, low: str) -> str:
+def _row(name: str, result: AttentionLevels, heat: list[str], draw: str) -> str:
     """One network: its name, the map of the untouched image, that of the attacked one, which moves,
     and what PART makes of the first. `heat`: the maps as addresses.
     """
@@ -106,7 +106,7 @@ def _row(name: str, result: AttentionLevels, heat: list[str], draw: str, low: st
         f"{_tile(name, result, 0, heat, draw)}{_tile(name, result, result.usual, heat, draw)}"
         f'<figure><div class="stack" role="img" aria-label="{escape(name)}: {share} of the pixels'
         f' are important to PART"><img src="{budget}" alt="">{_marks(result, border)}</div>'
-        f"<figcaption>PART: ε on {share}, dark {escape(low)}</figcaption></figure>"
+        f"<figcaption>PART: full ε on {share}, bright</figcaption></figure>"
     )
 
 
@@ -129,7 +129,7 @@ def _tile(name: str, result: AttentionLevels, at: int, heat: list[str], draw: st
     )
 
 
-def _legend(first: AttentionLevels, whose: str) -> str:
+def _legend(first: AttentionLevels, whose: str, low: str) -> str:
     colours = (
         f'<p><i style="background:rgb{FOR}"></i> red speaks for {escape(whose)}</p>'
         f'<p><i style="background:rgb{AGAINST}"></i> teal speaks against it</p>'
@@ -139,7 +139,7 @@ def _legend(first: AttentionLevels, whose: str) -> str:
     outline = "<p>Line: the object's outline.</p>" if first.object.size else ""
     return (
         f'<div class="legend">{colours}<p>Ring: the hottest spot.</p>{outline}'
-        "<p>Third: PART allows the full ε inside the yellow line.</p>"
+        f"<p>Third: PART allows the full ε inside the yellow line, {escape(low)} outside.</p>"
         "<p>Each network has its own scale of colour.</p></div>"
     )
 

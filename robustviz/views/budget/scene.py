@@ -66,8 +66,8 @@ def answer(blobs: Balls, at: int) -> str:
             " points are right."
         )
     return (
-        f"{meeting} of {len(blobs.y)} squares overlap one of the other class: no network can hold"
-        f" them all. Clean accuracy {'falls to' if _fell(blobs, at) else 'is still'} {share}."
+        f"The squares of {meeting} of {len(blobs.y)} points overlap the other class: no network can"
+        f" hold them all. Fresh points right: {'only ' * _fell(blobs, at)}{share}."
     )
 
 

@@ -327,7 +327,7 @@ def _key(board: Board, names: Mapping[str, Name]) -> str:
         for colour, shape in [mark(key)]
     )
     rows += (
-        f"<li>{_spot(4, 'hollow')}hollow: attacked otherwise</li>"
+        f"<li>{_spot(4, 'hollow')}hollow: attacked at another ε, or less: not comparable</li>"
         f"<li>{_spot(5)}{_spot(9)}trained at a small, a large ε</li>"
     )
     return f'<ul class="key" aria-label="Methods">{rows}</ul>'

@@ -142,7 +142,12 @@ class Board:
         wanted = self.attacks if reached is None else reached
         if second is None:
             met = [name for name in first.steps if reached is None or name in reached]
-            verdict = held(first.right(reached), attack=_all(met), eps=first.on.eps if met else 0)
+            verdict = held(
+                first.right(reached),
+                attack=_all(met),
+                eps=first.on.eps if met else 0,
+                images=_images(met),
+            )
             return _noted(verdict, met, wanted, "It")
         shared = [
             ([name for name in found if name in second.found[on]], on)
@@ -160,8 +165,13 @@ class Board:
             _right(second.found[on], met),
             attack=_all(met),
             eps=on.eps if met else 0,
+            images=_images(met),
         )
         return _noted(verdict, met, wanted, "Both")
+
+
+def _images(attacks: Sequence[str]) -> str:
+    return f"images under all {len(attacks)} attacks" if len(attacks) > 1 else "attacked images"
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -172,8 +172,8 @@ def _counts(side: Side) -> list[str]:
     n, tiles = len(side.map.y), side.tiles
     if tiles is None:
         right = [int((pred == side.map.y).sum()) for pred in (side.map.pred, side.map.pred_adv)]
-        return [f"{right[at == TENTHS]} of {n} right" for at in range(TENTHS + 1)]
-    return [f"{int((tiles.lost > at).sum())} of {n} right" for at in range(TENTHS + 1)]
+        return [f"{right[at == TENTHS]} of {n} read rightly" for at in range(TENTHS + 1)]
+    return [f"{int((tiles.lost > at).sum())} of {n} read rightly" for at in range(TENTHS + 1)]
 
 
 def _ends(found: FeatureMap) -> Floats:
@@ -200,6 +200,7 @@ def _map(side: Side, template: str) -> Iterator[str]:
         )
     yield (
         f'<div class="map"><p class="head"><b class="{letter}">{escape(side.name)}</b>'
+        '<span class="faint">⊗ misread · ○ this image</span>'
         f'<span data-move="count-{letter}"></span></p>'
         f'<svg viewBox="0 0 {WIDE} {HIGH}" role="group" aria-label="Map of {escape(side.name)}:'
         ' arrow keys go from image to image">'

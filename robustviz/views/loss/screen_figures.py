@@ -227,16 +227,17 @@ def verdict(found: Mapping[str, WorstDirection]) -> str:
     parts = [
         f"{name} misreads this image untouched"
         if result.change == 0
-        else f"{name}'s answer holds to {len(result.line) - 1}"
+        else f"{name}'s answer holds to {len(result.line) - 1}, the picture's edge"
         if result.change is None
-        else f"{name}'s answer changes at {result.change}"
+        else f"{name}'s answer changes within {result.change}"
         for name, result in said.items()
     ]
     known = [result.change != 0 for result in said.values()]
     if not any(known):
         return "; ".join(parts) + "."
     where = known.index(True)
-    parts[where] += " grey levels"
+    at, comma, edge = parts[where].partition(",")
+    parts[where] = f"{at} grey levels{comma}{edge}"
     each = ", each" * (all(known) and len(known) > 1)
     return f"{'; '.join(parts)}{each} in its worst direction."
 
