@@ -56,17 +56,18 @@ class Slot(Generic[T]):
         """Whether somebody is making its value."""
         return self.lock.locked() or (self.work is not None and not self.work.done())
 
-    def put(self, value: T | None) -> None:
-        """Let it hold a value, if that is one; the memory hears how large."""
+    def put(self, value: T | None, size: int | None = None) -> None:
+        """Let it hold a value, if that is one; the memory hears how large, `size` where known."""
         if value is not None and value is not self.value:
             self.value = value
-            self.home.weigh(self, PLACE + size_of(self.key) + size_of(value))
+            size = size_of(value) if size is None else size
+            self.home.weigh(self, PLACE + size_of(self.key) + size)
 
-    def filled(self, make: Callable[[], T]) -> T:
+    def filled(self, make: Callable[[], T], size: int | None = None) -> T:
         """The value, made now where there is none."""
         with self.lock:
             if (value := self.value) is None:
-                self.put(value := make())
+                self.put(value := make(), size)
             return value
 
 
@@ -121,16 +122,20 @@ ANSWERS = Memory(192_000_000)  # and what is drawn of them
 WORKING = Memory(192_000_000, least=4)  # what is measured with: two networks and their images
 
 
-def remembered(home: Memory) -> Callable[[Callable[P, T]], Callable[P, T]]:
+def remembered(
+    home: Memory, size: Callable[P, int] | None = None
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """A decorator: what the function gives for the same arguments is kept in that memory. Unlike
-    lru_cache, two that ask at once wait for one computing.
+    lru_cache, two that ask at once wait for one computing. `size`: how large the answer to these
+    arguments is, where that is known without looking through it.
     """
 
     def enter(function: Callable[P, T]) -> Callable[P, T]:
         @functools.wraps(function)
         def ask(*given: P.args, **options: P.kwargs) -> T:
             slot: Slot[tuple[T]] = home[(function, *given, *sorted(options.items()))]
-            return slot.filled(lambda: (function(*given, **options),))[0]
+            known = size(*given, **options) if size else None
+            return slot.filled(lambda: (function(*given, **options),), known)[0]
 
         return ask
 

@@ -17,6 +17,8 @@ from pathlib import Path
 
 from robustviz.types import JSON, UserError
 
+SETTLED = 2_000_000_000  # nanoseconds
+
 
 def write_file(path: Path, content: bytes) -> None:
     """Replace `path` by `content` in one step. Raises UserError where the disk is full or the
@@ -116,7 +118,19 @@ def stamp(path: Path | str) -> tuple[int, int, int]:
     return status.st_mtime_ns, status.st_ino, status.st_size
 
 
-@functools.lru_cache(maxsize=1024)
+def settled(stamp: tuple[int, int, int]) -> bool:
+    """Whether a file with that stamp was written so long ago that another writing has another
+    stamp: a system's clock may tick a hundred times a second only.
+    """
+    return time.time_ns() - stamp[0] > SETTLED
+
+
+def as_large(path: Path, stamp: tuple[int, int, int]) -> int:
+    """About how many bytes of memory the values in a text file with that stamp take."""
+    return 5 * stamp[2]
+
+
+@functools.lru_cache(maxsize=8192)
 def digest(path: Path, stamp: int) -> str:
     """A short hash of a file with that stamp; empty where it cannot be read."""
     try:

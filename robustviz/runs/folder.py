@@ -20,15 +20,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from robustviz import paths, registry
+from robustviz import memory, paths, registry
 from robustviz.runs import catalogue
 from robustviz.runs.files import (
+    as_large,
     read_json as read_json,
     stamp,
     to_bytes as to_bytes,
     write_file as write_file,
 )
-from robustviz.runs.inside import OVER as OVER, Inside
+from robustviz.runs.inside import OVER as OVER, Inside, Status
 from robustviz.training.evaluation import Evaluation
 from robustviz.training.ladder import MONITOR
 from robustviz.types import JSON, UserError
@@ -64,7 +65,7 @@ def zoo() -> Path:
     return _ZOO
 
 
-@functools.lru_cache(maxsize=256)
+@memory.remembered(memory.ANSWERS, as_large)
 def _evaluations(path: Path, stamp: tuple[int, int, int]) -> tuple[Evaluation, ...]:
     entries = read_json(path).get("evaluations", [])
     try:
@@ -116,12 +117,13 @@ class Run(Inside):
 
     def evaluations(self) -> list[Evaluation]:
         """Every evaluation written down, oldest first: shipped ones, then those made here."""
+        weights = self.weights
         every = {
             each.key: each
             for folder in dict.fromkeys((self.path, self.notes))
             if any(now := stamp(folder / "eval.json"))
             for each in _evaluations(folder / "eval.json", now)
-            if each.weights == self.weights
+            if each.weights == weights
         }
         return list(every.values())
 
@@ -236,7 +238,7 @@ def create(config: TrainConfig, *, name: str | None = None, folder: Path | None 
     return run
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=8192)  # fewer than there are would open all anew each time
 def _opened(path: str, stamp: tuple[int, int, int]) -> Run:
     return Run(Path(path))
 
@@ -306,11 +308,16 @@ def find_run(name: str | None, *, data: Source | None = None, net: str = "", rol
 
 def all_runs(*, damaged: bool = False) -> list[Run]:
     """Every run: shipped first, then the user's, newest last. Damaged folders only if asked for."""
-    runs = (
-        *_shipped(str(zoo()), stamp(zoo())).values(),
-        *sorted(_runs_in(str(home())), key=lambda run: run.status()["queued"]),
-    )
-    return [run for run in runs if damaged or _sound(run)]
+    runs = (*_shipped(str(zoo()), stamp(zoo())).values(), *(run for run, _ in of_user()))
+    return [run for run in runs if damaged or sound(run)]
+
+
+def of_user() -> list[tuple[Run, Status]]:
+    """The user's runs with how each goes, newest last, damaged folders too: each status is read
+    once.
+    """
+    found = [(run, run.status()) for run in _runs_in(str(home()))]
+    return sorted(found, key=lambda each: each[1]["queued"])
 
 
 @functools.lru_cache(maxsize=4)
@@ -332,7 +339,8 @@ def _runs_in(folder: str) -> list[Run]:
         return []
 
 
-def _sound(run: Run) -> bool:
+def sound(run: Run) -> bool:
+    """Whether its config.json can be read."""
     with contextlib.suppress(UserError):
         return bool(run.info)
     return False

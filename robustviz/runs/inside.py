@@ -19,8 +19,19 @@ from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, TypeVar,
 
 import numpy as np
 
+from robustviz import memory
 from robustviz.registry import coerce
-from robustviz.runs.files import cannot_write, digest, held, read_json, stamp, to_bytes, write_file
+from robustviz.runs.files import (
+    as_large,
+    cannot_write,
+    digest,
+    held,
+    read_json,
+    settled,
+    stamp,
+    to_bytes,
+    write_file,
+)
 from robustviz.types import JSON, UserError, harmless
 from robustviz.views.attack.result import Strip
 
@@ -157,6 +168,31 @@ def opened(kind: type[T], path: Path, usual: Mapping[str, Any] | None = None) ->
             f"{path}: {error} The run folder {path.parent.name} is damaged: remove it, or restore"
             " the file."
         ) from error
+
+
+def _read_status(path: Path) -> Status:
+    found = opened(Status, path, UNKNOWN)
+    return found | {"error": harmless(found["error"]), "note": harmless(found["note"])}
+
+
+@memory.remembered(memory.ANSWERS, as_large)
+def _status(path: Path, stamp: tuple[int, int, int]) -> Status:
+    """A list of a thousand runs asks for each one's at every click."""
+    return _read_status(path)
+
+
+def _read_records(path: Path) -> list[Record]:
+    records = []
+    with contextlib.suppress(OSError):
+        for line in path.read_bytes().split(b"\n"):
+            with contextlib.suppress(ValueError, RecursionError):
+                records.append(checked(Record, json.loads(line)))
+    return records
+
+
+@memory.remembered(memory.ANSWERS, as_large)
+def _records(path: Path, stamp: tuple[int, int, int]) -> list[Record]:
+    return _read_records(path)
 
 
 def live(path: Path, classes: int) -> Strip | None:
@@ -300,9 +336,10 @@ class Inside:
 
     def status(self) -> Status:
         """`status.json`; a missing or damaged one reads as failed, and resuming writes it anew."""
+        path = self.path / "status.json"
+        now = stamp(path)
         try:
-            found = opened(Status, self.path / "status.json", UNKNOWN)
-            return found | {"error": harmless(found["error"]), "note": harmless(found["note"])}
+            return (_status(path, now) if settled(now) else _read_status(path)).copy()
         except UserError:
             return {**UNKNOWN, "error": "status.json is missing or damaged."}
 
@@ -339,12 +376,9 @@ class Inside:
         """The finished epochs, one mapping each. What is none, as a half-written last line, is left
         out.
         """
-        records = []
-        with contextlib.suppress(OSError):
-            for line in (self.path / "metrics.jsonl").read_bytes().split(b"\n"):
-                with contextlib.suppress(ValueError, RecursionError):
-                    records.append(checked(Record, json.loads(line)))
-        return records
+        path = self.path / "metrics.jsonl"
+        now = stamp(path)
+        return list(_records(path, now) if settled(now) else _read_records(path))
 
     def metrics(self) -> pd.DataFrame:
         """The finished epochs as a table: one row an epoch, each loss term a column

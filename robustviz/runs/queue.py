@@ -76,18 +76,21 @@ def at_work(run: Run, status: Status) -> bool:
     return status["state"] == "running" and (alive(status) or run.is_held())
 
 
+def states() -> list[tuple[Run, Status]]:
+    """The user's runs with how each goes, oldest first."""
+    return [(run, status) for run, status in folder.of_user() if folder.sound(run)]
+
+
 def mine() -> list[Run]:
     """The user's runs, oldest first."""
-    return [run for run in folder.all_runs() if not run.shipped]
+    return [run for run, _ in states()]
 
 
-def sweep() -> None:
+def sweep() -> list[tuple[Run, Status]]:
     """Mark runs as interrupted whose process is gone: after a kill, a crash or a restart of the
-    machine.
+    machine. All runs, as they were found.
     """
-
-    for run in mine():
-        status = run.status()
+    for run, status in (found := states()):
         if status["state"] == "running" and not at_work(run, status):
             with contextlib.suppress(UserError):  # a folder that may not be written stops nobody
                 run.set_status(
@@ -96,6 +99,7 @@ def sweep() -> None:
                     error="Its process ended without a word; resume goes on from the last finished"
                     " epoch.",
                 )
+    return found
 
 
 def submit(config: TrainConfig, *, name: str | None = None) -> Run:
@@ -195,18 +199,17 @@ def _bytes(home: Path) -> int:
 
 def waiting() -> list[Run]:
     """The queued runs, oldest first."""
-    return [run for run in mine() if run.status()["state"] == "queued"]
+    return [run for run, status in states() if status["state"] == "queued"]
 
 
 def running() -> list[Run]:
     """The runs whose process is at work."""
-    return [run for run in mine() if at_work(run, run.status())]
+    return [run for run, status in states() if at_work(run, status)]
 
 
 def pump() -> list[Run]:
     """Start the oldest queued run of each device that is free; the runs started."""
-    sweep()
-    if not waiting():
+    if all(status["state"] != "queued" for _, status in sweep()):
         return []
     with queue_lock():
         busy, started = set(map(_device, running())), []

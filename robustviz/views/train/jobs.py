@@ -7,6 +7,7 @@ import streamlit as st
 
 from robustviz.runs import queue
 from robustviz.runs.folder import Run
+from robustviz.runs.inside import Status
 from robustviz.training.ladder import headline
 from robustviz.types import eps_text
 from robustviz.views.train.live import evaluation_or_none
@@ -14,25 +15,27 @@ from robustviz.views.train.live import evaluation_or_none
 
 def watch() -> None:
     """The list, which ticks while there is something to see."""
-    if queue.mine():
+    if states := queue.states():
         st.header("Your runs", divider="gray")
-        busy = bool(queue.running() or queue.waiting())
+        busy = any(
+            status["state"] == "queued" or queue.at_work(run, status) for run, status in states
+        )
         st.fragment(_list, run_every=2.0 if busy else None)()
 
 
 def _list() -> None:
     """Every run of the user's, newest first; choosing one shows it above."""
-    mine = queue.mine()[::-1]
+    states = queue.states()[::-1]
     told = [
-        (run, test, headline(run.evaluations(), run.eps) if test else None)
-        for run in mine
+        (run, status, test, headline(run.evaluations(), run.eps) if test else None)
+        for run, status in states
         for test in [evaluation_or_none(run)]
     ]
     rows = [
         {
             "run": run.id,
-            "state": run.status()["state"],
-            "epochs": _epochs(run),
+            "state": status["state"],
+            "epochs": _epochs(run, status),
             "clean": test.clean_acc if test else None,
             "PGD-20": test.robust_acc if test else None,
             "ε": eps_text(test.eps) if test else "",
@@ -40,7 +43,7 @@ def _list() -> None:
             "every attack": worst.acc if worst else None,
             "of n": worst.n if worst else None,
         }
-        for run, test, worst in told
+        for run, status, test, worst in told
     ]
     percent = st.column_config.NumberColumn(format="percent")
     chosen = st.dataframe(
@@ -53,18 +56,18 @@ def _list() -> None:
         column_config=dict.fromkeys(("clean", "PGD-20", "every attack"), percent),
         alt=f"{len(rows)} runs with state and accuracies",
     )["selection"]["rows"]
-    if any(test and worst and test.images != worst.images for _, test, worst in told):
+    if any(test and worst and test.images != worst.images for *_, test, worst in told):
         st.markdown("*every attack* was counted on a set of images of its own.")
     # once per choice, so that a new training can be watched after it
     if chosen and chosen != st.session_state.get("job-row"):
         st.session_state["job-row"] = chosen
-        st.query_params["job"] = mine[chosen[0]].id
+        st.query_params["job"] = states[chosen[0]][0].id
         st.rerun()
 
 
-def _epochs(run: Run) -> str:
+def _epochs(run: Run, status: Status) -> str:
     """How many epochs are through, or which one is being trained."""
-    status, every = run.status(), run.info.get("epochs")
+    every = run.info.get("epochs")
     if status["state"] == "running" and status["phase"] in ("train", "validate"):
         return f"in epoch {min(status['epoch'] + 1, status['epochs'])} of {every}"
     return f"{len(run.records())} of {every}"

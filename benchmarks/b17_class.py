@@ -1,0 +1,93 @@
+"""B17: a class at one server. Forty sessions over WebSockets, one Streamlit process, a training
+beside it: does everybody get an answer, how long do they wait for what is kept, does memory grow.
+
+Most of a class move the slider and look at other images, which is kept; every fourth tries
+everything. Between two clicks a person looks for some seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+from benchmarks.b12_app import BARE, SETTINGS, Server, Visitor, app, p95
+from benchmarks.harness import OURS, Gate, Outcome, Time
+from robustviz.runs import queue
+from robustviz.training.config import TrainConfig
+from tests.sessions import crowd
+
+SESSIONS, EACH = 40, 25
+LOOKING = 0.75  # the share of people who stay with what is kept
+PAUSE = 6.0  # seconds between an answer and the next click, on average
+WAIT, MEMORY = 1.0, 1200.0  # seconds, MB
+GROWTH = 1.05  # of the second half's memory, end over beginning
+
+
+def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
+    """The class; `rounds`: interactions of each person."""
+    if device == "cpu":
+        yield of_class(rounds or EACH)
+
+
+def of_class(each: int) -> Outcome:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as ending:
+        home, bare = Path(folder) / "runs", Path(folder) / "bare"
+        home.mkdir()
+        (bare / ".streamlit").mkdir(parents=True)
+        (bare / "bare.py").write_text(BARE)
+        (bare / ".streamlit" / "config.toml").write_text(SETTINGS)
+        server = app(home, ROBUSTVIZ_MODE="class")
+        ending.callback(server.end)
+        flags = ["--server.headless=true", "--server.address=127.0.0.1", "--server.port=0"]
+        other = Server([sys.executable, "-m", "streamlit", "run", "bare.py", *flags], bare)
+        ending.callback(other.end)
+        ending.enter_context(mock.patch.dict(os.environ, ROBUSTVIZ_RUNS=str(home)))
+        run = queue.submit(TrainConfig(data="shapes", epochs=1000, device="cpu"))
+        ending.callback(lambda: queue.stop(run))
+        over, held, theirs = threading.Event(), list[float](), list[float]()
+        visitor = Visitor(other)
+
+        def watch() -> None:
+            while not over.wait(1.0):
+                held.append(server.memory)
+                theirs.append(visitor.rerun())
+
+        watching = threading.Thread(target=watch)
+        watching.start()
+        found = crowd(server, SESSIONS, each, looking=LOOKING, pause=PAUSE)
+        over.set()
+        watching.join()
+        visitor.leave()
+        middle, end = max(held[: len(held) // 2]), max(held[len(held) // 2 :])
+        slow = p95(found.kept) / 1000
+        gates = (
+            Gate(f"{found}", not found.failed),
+            Gate(
+                f"p95 {slow:.2f} s ≤ {WAIT:g} s over {len(found.kept)} answers that are kept (of"
+                f" the bare app in between: {p95(theirs) / 1000:.2f} s)",
+                slow <= WAIT,
+            ),
+            Gate(f"at most {end:.0f} MB ≤ {MEMORY:.0f} MB", max(middle, end) <= MEMORY),
+            Gate(
+                f"memory {middle:.0f} → {end:.0f} MB over the second half, flat within"
+                f" {GROWTH - 1:.0%}",
+                end <= GROWTH * middle,
+            ),
+        )
+        return Outcome(
+            "B17",
+            "a class at one server",
+            f"{SESSIONS} sessions, {found.done} interactions, {PAUSE:g} s between them",
+            (Time(OURS, tuple(found.kept), found.kept[0]),),
+            {},
+            gates,
+            f"{len(run.records())} epochs were trained meanwhile; load {os.getloadavg()[0]:.1f} on"
+            f" {os.cpu_count()} cores, of others too; {time.strftime('%H:%M')}.",
+        )
