@@ -123,7 +123,7 @@ WORKING = Memory(192_000_000, least=4)  # what is measured with: two networks an
 
 
 def remembered(
-    home: Memory, size: Callable[P, int] | None = None
+    home: Memory, size: Callable[..., int] | None = None
 ) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """A decorator: what the function gives for the same arguments is kept in that memory. Unlike
     lru_cache, two that ask at once wait for one computing. `size`: how large the answer to these
