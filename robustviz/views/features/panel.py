@@ -16,7 +16,7 @@ from robustviz.runs import folder
 from robustviz.stats import wilson
 from robustviz.terms import term
 from robustviz.types import JSON, eps_text
-from robustviz.ui import cache, stage, widgets
+from robustviz.ui import cache, rights, stage, widgets
 from robustviz.ui.context import Context, choose
 from robustviz.ui.shell import linked, theme, write_address
 from robustviz.ui.widgets import Frame
@@ -99,7 +99,9 @@ def first(here: Context, asked: FeatureMapSpec, row: DeltaGenerator) -> list[scr
     for name, run_id in widgets.names(here).items():
         with widgets.place():
             for found in known_or_plane(name, run_id, asked).values():
-                tiles = widgets.measured({name: run_id}, pictured, "the pictures").get(name)
+                tiles = widgets.measured(
+                    {name: run_id}, pictured, "the pictures", _cost(asked)
+                ).get(name)
                 sides.append(screen.Side(name[0].lower(), name, found, tiles))
     if not sides:
         return sides
@@ -119,7 +121,7 @@ def known_or_plane(name: str, run_id: str, asked: FeatureMapSpec) -> dict[str, F
     """
     if (known := cache.kept(run_id, asked)) is not None:
         return {name: known}
-    mine = widgets.measured({name: run_id}, _meanwhile(asked), "the map")
+    mine = widgets.measured({name: run_id}, _meanwhile(asked), "the map", _cost(asked))
     if not mine:
         return {}
     if (made := cache.result_or_none(run_id, asked, GRACE)) is not None:
@@ -132,6 +134,13 @@ def known_or_plane(name: str, run_id: str, asked: FeatureMapSpec) -> dict[str, F
     )
     _await(run_id, asked)
     return mine
+
+
+def _cost(asked: FeatureMapSpec) -> str:
+    """What a map costs somebody who may only look: more than is usual, where more is asked."""
+    usual = FeatureMapSpec()
+    more = asked.n * asked.steps > usual.n * usual.steps
+    return "more than a few seconds" if more and not rights.may_act() else ""
 
 
 def _meanwhile(asked: FeatureMapSpec) -> FeatureMapSpec:
@@ -182,7 +191,7 @@ def nearness(sides: Sequence[screen.Side], asked: FeatureMapSpec) -> None:
 
 def table(here: Context, asked: FeatureMapSpec) -> None:
     """The distances of clean, attacked and noisy images in numbers."""
-    if found := widgets.measured(here, asked.alike(FeaturesSpec), "the distances"):
+    if found := widgets.measured(here, asked.alike(FeaturesSpec), "the distances", _cost(asked)):
         st.markdown("\n".join(_table(found)))
 
 
@@ -253,7 +262,7 @@ def maps(here: Context, choice: Choice) -> None:
             mine = (
                 known_or_plane(name, run_id, choice.map)
                 if umap
-                else widgets.measured({name: run_id}, choice.map, "the map")
+                else widgets.measured({name: run_id}, choice.map, "the map", _cost(choice.map))
             )
             shown |= mine
             for result in mine.values():
