@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
-from benchmarks.b12_app import BARE, SETTINGS, Server, Visitor, app, p95
+from benchmarks.b12_app import BARE, SETTINGS, Server, Visitor, _end, app, p95
 from benchmarks.harness import OURS, Gate, Outcome, Time
 from robustviz.runs import queue
 from robustviz.training.config import TrainConfig
-from tests.sessions import crowd
+from tests.sessions import Person, crowd
 
 SESSIONS, EACH = 40, 25
 LOOKING = 0.75  # the share of people who stay with what is kept
@@ -49,8 +49,9 @@ def of_class(each: int) -> Outcome:
         other = Server([sys.executable, "-m", "streamlit", "run", "bare.py", *flags], bare)
         ending.callback(other.end)
         ending.enter_context(mock.patch.dict(os.environ, ROBUSTVIZ_RUNS=str(home)))
+        ending.enter_context(mock.patch.object(Person, "patience", 60.0))  # seconds of silence
         run = queue.submit(TrainConfig(data="shapes", epochs=1000, device="cpu"))
-        ending.callback(lambda: queue.stop(run))
+        ending.callback(_end, home, run.id)
         over, held, theirs = threading.Event(), list[float](), list[float]()
         visitor = Visitor(other)
 
