@@ -24,8 +24,8 @@ def test_the_scoreboard_says_which_holds_and_the_table_has_every_network(visit):
     app = sound(visit("compare"))
     data = screen(app)
     assert data["answer"][-1] == (
-        "B is more robust: it holds 136 of 200 images under all 5 attacks, A 15. One training seed a"
-        " side."
+        "B is more robust: it holds 136 of 200 images under all 5 attacks, A 15. One training seed"
+        " a side."
     )
     assert data["control"]["values"][0] == "none" and data["control"]["start"] == 5
     table = app.dataframe[0].value
