@@ -64,9 +64,18 @@ class Person(Visitor):
         super()._read(messages, fragment)
         if not fragment:
             self.values, self.places = {}, {}
+        seen = {""}
         for sent in messages:
             message = self.kept[sent.ref_hash] if sent.WhichOneof("type") == "ref_hash" else sent
             self._see(message)
+            seen.add(message.delta.fragment_id)
+        if fragment:  # one within it that it did not draw again is gone, and would never answer
+            self.fragments = [one for one in self.fragments if one == fragment or one in seen]
+            self.values = {
+                name: values
+                for name, values in self.values.items()
+                if self.places[name] in ("", *self.fragments)
+            }
             if (
                 message.WhichOneof("type") == "script_finished"
                 and message.script_finished == ForwardMsg.FINISHED_WITH_COMPILE_ERROR
