@@ -32,6 +32,7 @@ from robustviz.runs.files import (
     to_bytes,
     write_file,
 )
+from robustviz.runs.weights import weights_in
 from robustviz.types import JSON, UserError, harmless
 from robustviz.views.attack.result import Strip
 
@@ -51,7 +52,6 @@ State = Literal[
 OVER: tuple[State, ...] = ("done", "imported")  # nothing is left to resume
 FOUND_OUT = ("versions", "images")  # of a config.json: no settings
 MOST = 10_000  # classes, channels or pixels of a side
-MOST_HEADER = 2_000_000  # bytes of a safetensors file's list; a thousand tensors take 150,000
 HUGE = 1e300  # no setting is as large; NaN is not smaller either
 
 
@@ -240,23 +240,6 @@ def _settings(value: Any, path: str) -> Any:
     return value
 
 
-def _weights(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file, 16-bit ones as float32. Raises ValueError for what is none
-    of ours: a list of tensors that takes a minute to read, values that are no numbers.
-    """
-    from safetensors.torch import load_file
-
-    with open(path, "rb") as file:
-        if int.from_bytes(file.read(8), "little") > MOST_HEADER:
-            raise ValueError("its list of tensors is too long")
-    found = load_file(path)
-    if not all(value.isfinite().all() for value in found.values() if value.is_floating_point()):
-        raise ValueError("some values are no numbers")
-    return {
-        name: value.float() if value.is_floating_point() else value for name, value in found.items()
-    }
-
-
 class Inside:
     """The files of one run. Making the object reads nothing."""
 
@@ -428,7 +411,7 @@ class Inside:
             # weights that are replaced at once; the global generator belongs to everybody
             with drawn_from(torch.Generator()):
                 net = self.config.method.network(nets.build(self.config.net, *self.shape))
-            net.load_state_dict(_weights(path))
+            net.load_state_dict(weights_in(path))
         except (SafetensorError, RuntimeError, OSError, ValueError) as error:
             raise UserError(
                 f"The weights of {self.id} ({path.name}) are damaged or of another network; restore"

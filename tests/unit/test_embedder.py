@@ -568,7 +568,7 @@ def test_a_film_by_umap_goes_from_the_last_epoch_backwards(
     assert film.meta["projection"] == "umap" and film.adversarial.shape == film.clean.shape
     figure = figures.feature_film(film)
     assert "UMAP from the last epoch back" in figure.layout.title.subtitle.text
-    assert "In UMAP axes and gaps between groups say nothing." in figure.layout.meta["sentence"]
+    assert "In UMAP axes and gaps between groups say nothing." in figure.layout.meta["sure"]
     with pytest.raises(UserError, match="UMAP needs at least 15 images, and there are 14"):
         probes.feature_film(run, FeatureFilmSpec(n=14, projection="umap"))
     plain = FeatureFilmSpec(n=20, steps=1, seed=4)

@@ -1,0 +1,28 @@
+"""The weights in a run's files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+MOST_HEADER = 2_000_000  # bytes of a safetensors file's list; a thousand tensors take 150,000
+
+
+def weights_in(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file, 16-bit ones as float32. Raises ValueError for what is none
+    of ours: a list of tensors that takes a minute to read, values that are no numbers.
+    """
+    from safetensors.torch import load_file
+
+    with open(path, "rb") as file:
+        if int.from_bytes(file.read(8), "little") > MOST_HEADER:
+            raise ValueError("its list of tensors is too long")
+    found = load_file(path)
+    if not all(value.isfinite().all() for value in found.values() if value.is_floating_point()):
+        raise ValueError("some values are no numbers")
+    return {
+        name: value.float() if value.is_floating_point() else value for name, value in found.items()
+    }
