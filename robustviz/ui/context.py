@@ -33,6 +33,7 @@ class Context:
 def choose(index: int) -> None:
     """A callback: the image with this number becomes the one that every view shows."""
     st.session_state["img"] = int(index)
+    st.session_state.setdefault("choices", {})["img"] = int(index)
     st.session_state["chosen"] = True
 
 

@@ -4,6 +4,8 @@ the image and the data set. What is chosen lives in the address.
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
 
 from robustviz import imports
@@ -50,17 +52,17 @@ def _pickers(every: dict[str, folder.Run], known: list[folder.Run]) -> Context:
     data = str(st.session_state["data"])
     here = networks.ordered(run for run in every.values() if networks.data_name(run) == data)
     options, start = list(here), networks.defaults(here)
-    of_a = linked("a", start[0], options)
+    linked("a", start[0], options)
     a = str(st.session_state["a"])
     # an address may name A alone
-    of_b = linked("b", start[0] if a == start[1] else start[1], ["", *options])
+    linked("b", start[0] if a == start[1] else start[1], ["", *options])
     b = str(st.session_state["b"] or "")
-    for side, run_id, choices, widget in (("a", a, options, of_a), ("b", b, ["", *options], of_b)):
+    for side, run_id, choices in (("a", a, options), ("b", b, ["", *options])):
         name = _short(here[run_id]) if run_id else "none"
         with st.popover(
             f":{shell.side_colour(side)}[**{side.upper()}**] {name}", key=_closed(side)
         ):
-            _network(side, here, choices, widget)
+            _network(side, here, choices)
             if side == "a":
                 _offer_training(every[a].data_key, known)
     image = _image(a, b, data)
@@ -70,13 +72,33 @@ def _pickers(every: dict[str, folder.Run], known: list[folder.Run]) -> Context:
     return Context(data, a, b, image)
 
 
-def _network(side: str, here: dict[str, folder.Run], choices: list[str], widget: dict) -> None:  # type: ignore[type-arg]
+def _boxed(key: str) -> dict[str, Any]:
+    """The arguments of a picker's widget for what is linked under `key`. It has a state of its own,
+    and another one after a choice that was made elsewhere: while its popover is shut the browser
+    would send the value that it showed last.
+    """
+    state = st.session_state
+    turn, shown = state.get(f"box-{key}", (0, None))
+    if shown != state[key]:
+        turn += 1
+    name = f"{key}-{turn}"
+    state[f"box-{key}"] = (turn, state[key])
+    state.setdefault(name, state[key])
+
+    def take() -> None:
+        state[key] = state["choices"][key] = state[name]
+        state[f"box-{key}"] = (turn, state[name])
+
+    return {"key": name, "on_change": take, "persist_state": "session"}
+
+
+def _network(side: str, here: dict[str, folder.Run], choices: list[str]) -> None:
     """What a network's picker holds: the list, what its method does, and the scoreboard."""
     run_id = st.selectbox(
         f"Network {side.upper()}",
         choices,
         format_func=lambda one: networks.option(here[one]) if one else "none",
-        **widget,
+        **_boxed(side),
     )
     if run_id:
         st.markdown(networks.label(here[run_id]))
@@ -110,11 +132,11 @@ def _image(a: str, b: str, data: str) -> int:
     """The image's picker: its number, and the drawer in which one is chosen by looking."""
     count = networks.test_count(a)
     start = networks.default_image(a, b)
-    widget = linked("img", start, range(count))
+    linked("img", start, range(count))
     index = int(st.session_state["img"])
     picture, name = networks.thumbnail(a, index)
     with st.popover(f"Image {index}: {name}", key=_closed("img")):
-        st.number_input(f"Test image, 0 to {count - 1}", 0, count - 1, **widget)
+        st.number_input(f"Test image, 0 to {count - 1}", 0, count - 1, **_boxed("img"))
         st.container(width=128).image(picture, width="stretch", alt=f"Test image {index}: {name}")
         st.markdown(
             f"A {name}, one of {count} test images of {data}."

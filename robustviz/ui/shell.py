@@ -218,10 +218,13 @@ def linked(key: str, start: Any, allowed: Container[Any]) -> dict[str, Any]:
     Its value is what the session holds, else what the address says, else `start`; anything not in
     `allowed` becomes `start`, because an address can say anything, and so does what nobody chose
     where `start` is another one now, as after a change of data. Streamlit's own binding would write
-    labels, not run ids.
+    labels, not run ids. A choice is also kept beside the widget's own state, which Streamlit drops
+    while the browser does not show the widget.
     """
     state = st.session_state
-    links = state.setdefault("links", {})
+    links, chosen = state.setdefault("links", {}), state.setdefault("choices", {})
+    if key not in state and key in chosen:  # Streamlit forgot it: its widget is in a shut popover
+        state[key] = chosen[key]
     if key in links and key in state and state[key] == links[key] != start:
         state[key] = start
     links[key] = start
@@ -239,6 +242,7 @@ def linked(key: str, start: Any, allowed: Container[Any]) -> dict[str, Any]:
     elif spans.get(key, span) != span:
         state[key] = state[key]  # Streamlit takes it for another widget, and would forget its value
     spans[key] = span
+    chosen[key] = state[key]
     return {"key": key, "persist_state": "session"}
 
 
@@ -246,7 +250,8 @@ def forget(*keys: str) -> None:
     """Let linked values start anew: what was chosen does not fit any more."""
     for key in keys:
         st.session_state.pop(key, None)
-        st.session_state.get("links", {}).pop(key, None)
+        for kept in ("links", "choices"):
+            st.session_state.get(kept, {}).pop(key, None)
         st.query_params.pop(key, None)
 
 
@@ -254,7 +259,7 @@ def write_address() -> None:
     """Put every linked value into the address; the ones that nobody changed are left out."""
     state = st.session_state
     for key, start in state.get("links", {}).items():
-        value = state.get(key, start)
+        value = state[key] if key in state else state.get("choices", {}).get(key, start)
         if value == start:
             st.query_params.pop(key, None)
         elif st.query_params.get(key) != str(value):

@@ -78,7 +78,7 @@ class Screen:
             "answer": list(self.answer),
             "picture": self.picture,
             "alt": self.alt,
-            "sure": list(self.sure),
+            "sure": [text.replace("`", "") for text in self.sure],
             "control": None
             if control is None
             else {

@@ -26,7 +26,7 @@ def test_a_page_that_misbehaves_is_noticed(
     for sign in (
         "a complaint",
         "an accident",
-        "request to another host: http://elsewhere.invalid/",
+        "http://elsewhere.invalid/",  # the browser does not even ask
     ):
         eventually(page, lambda sign=sign: any(sign in problem for problem in problems))
         assert any(sign in problem for problem in problems), problems

@@ -123,8 +123,9 @@ def test_an_address_brings_back_what_was_seen(page, server, settled, browser):
     seen = page.get_by_test_id("stMain").inner_text()
     expect(page.get_by_role("combobox", name="Data set")).to_have_value("digits")
     page.get_by_role("button", name="Image 7").click()
-    page.locator(".st-key-img").get_by_role("button").last.click()
+    page.locator("[class*=st-key-img-]").get_by_role("button").last.click()
     expect(page).to_have_url(re.compile("img=8"))
+    page.keyboard.press("Escape")  # the picker
     settled(page)
     later = page.get_by_test_id("stMain").inner_text()
     assert later != seen

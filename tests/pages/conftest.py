@@ -5,6 +5,7 @@ user's own.
 from __future__ import annotations
 
 import functools
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from streamlit.testing.v1 import AppTest
 from robustviz import embedder
 from robustviz.runs import folder as runs
 from robustviz.runs.naming import unusual
+from robustviz.views import pack
 
 MAIN = Path(__file__).resolve().parents[2] / "robustviz" / "ui" / "main.py"
 
@@ -89,6 +91,12 @@ def words(app: AppTest) -> str:
     return "\n".join(str(element.value) for kind in kinds for element in kind)
 
 
+def picked(app: AppTest, name: str) -> Any:
+    """The widget of a picker in the title's row: `img`, `a` or `b`."""
+    every = [*app.number_input, *app.selectbox]
+    return next(one for one in every if re.fullmatch(rf"{name}-\d+", one.key or ""))
+
+
 def sound(app: AppTest) -> AppTest:
     """The page itself, once it is known to show neither an exception nor the sentence for an
     unexpected one.
@@ -109,6 +117,12 @@ def ordinary(data: str, method: str) -> runs.Run:
         and (run.data_key, run.method_key, run.architecture) == (data, method, "small_resnet")
         and run.info["seed"] == 0
     )
+
+
+@pytest.fixture
+def unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if no answers were shipped."""
+    monkeypatch.setattr(pack, "FOLDER", tmp_path / "no-pack")
 
 
 @pytest.fixture

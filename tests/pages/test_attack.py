@@ -18,7 +18,7 @@ from robustviz.ui.context import Context
 from robustviz.views.attack import panel
 from robustviz.views.attack.result import Adversarial, AnswersSpec
 from robustviz.views.screen import wordy
-from tests.pages.conftest import ordinary, sound, words
+from tests.pages.conftest import ordinary, picked, sound, words
 
 
 def screen(app) -> dict:
@@ -92,8 +92,8 @@ def test_changing_the_data_set_keeps_the_methods(visit):
     app = visit("attack")
     app.selectbox(key="data").set_value("digits").run()
     sound(app)
-    assert app.selectbox(key="a").value == ordinary("digits", "standard").id
-    assert app.selectbox(key="b").value == ordinary("digits", "pgd_at").id
+    assert picked(app, "a").value == ordinary("digits", "standard").id
+    assert picked(app, "b").value == ordinary("digits", "pgd_at").id
     assert "of digits" in words(app)
     assert screen(app)["control"]["values"][screen(app)["control"]["start"]] == "38"
 
@@ -149,7 +149,7 @@ def test_an_image_is_chosen_by_looking(visit):
     assert 3 < len(chosen) <= gallery.PAGE
     wanted = int(chosen[2].label)
     app.button(key=chosen[2].key).click().run()
-    assert app.number_input(key="img").value == wanted
+    assert picked(app, "img").value == wanted
     assert f"Test image {wanted}," in screen(sound(app))["alt"]
 
 
@@ -191,7 +191,7 @@ def test_resetting_forgets_everything(visit):
     app = visit("attack", img=5, eps=3)
     assert screen(app)["control"]["start"] == 3
     app.button(key="reset").click().run()
-    assert app.number_input(key="img").value != 5
+    assert picked(app, "img").value != 5
     assert screen(app)["control"]["start"] == 8
 
 
@@ -235,7 +235,7 @@ def test_a_method_that_the_new_data_set_lacks_is_offered_for_training(visit, tmp
 def test_an_address_that_names_a_alone_compares_it_with_another_and_the_same_twice_is_said(visit):
     first, second = ordinary("digits", "standard").id, ordinary("digits", "pgd_at").id
     app = sound(visit("attack", data="digits", a=second))
-    assert (app.selectbox(key="a").value, app.selectbox(key="b").value) == (second, first)
+    assert (picked(app, "a").value, picked(app, "b").value) == (second, first)
     assert screen(app)["answer"] != ["A and B are the same network."]
     assert any("report --seeds" in line for line in screen(app)["sure"])
     app = sound(visit("attack", data="digits", a=second, b=second))

@@ -63,10 +63,8 @@ def test_below_it_stands_what_part_makes_of_the_image_and_under_more_all_the_res
     more = sound(opened(app))
     for one in found:
         assert figures.attention(one).layout.meta["sentence"] in words(more)
-    assert len(more.get("plotly_chart")) == 5 and not lacking(words(more))
+    assert len(more.get("plotly_chart")) == 6 and not lacking(words(more))
     assert "Puzzle: which quarter" in words(more)
-    labels = [button.label for button in more.button]
-    assert any("Measure the overlap of A Standard and B PGD-AT" in label for label in labels)
 
 
 def test_what_many_images_say_stands_behind_the_answer_once_it_is_measured(visit):
@@ -86,7 +84,7 @@ def test_the_controls_change_what_is_seen(visit):
     before = words(app)
     app.slider(key="eps-low").set_value(0).run()
     assert "may not change at all" in words(sound(app)) != before
-    assert "dark 0/255" in screen(app)["picture"]
+    assert "inside the yellow line, 0/255 outside" in screen(app)["picture"]
     app.session_state["eps"] = "0"
     app.run()
     assert "nothing may change at ε = 0" in words(sound(app))

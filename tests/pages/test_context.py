@@ -17,7 +17,7 @@ from robustviz.training.config import TrainConfig
 from robustviz.ui import networks, widgets
 from robustviz.ui.context import Context
 from robustviz.views.transfer import panel as transfer
-from tests.pages.conftest import sound, words
+from tests.pages.conftest import picked, sound, words
 
 IMAGES = {"classes": 10, "channels": 1, "size": 8, "names": [*"0123456789"]}
 
@@ -161,7 +161,7 @@ def test_the_title_row_picks_a_and_b_the_image_and_the_data(visit, few):
     first = networks.default_image(app.session_state["a"], app.session_state["b"])
     assert app.session_state["img"] == first
     assert "The first that A misreads under attack and B holds." in words(app)
-    app.number_input(key="img").set_value(first + 1).run()
+    picked(app, "img").set_value(first + 1).run()
     assert "The first that" not in words(sound(app))
     assert app.query_params["img"] == str(first + 1)
     app.selectbox(key="data").set_value("digits").run()

@@ -12,7 +12,7 @@ from robustviz import figures, probes
 from robustviz.probes import CarriedSpec, ContributionsSpec, PairingSpec
 from robustviz.views.contributions import screen_figures as first
 from robustviz.views.screen import wordy
-from tests.pages.conftest import ordinary, sound, words
+from tests.pages.conftest import ordinary, picked, sound, words
 from tests.pages.test_glossary import lacking
 
 
@@ -97,7 +97,7 @@ def test_a_chosen_point_is_the_image_of_every_view(visit, few):
     app.run()
     assert "2 images chosen" in words(sound(app))
     app.button(key="pairs-9").click().run()
-    assert app.number_input(key="img").value == 9 and "Image 9: " in stage(sound(app))["picture"]
+    assert picked(app, "img").value == 9 and "Image 9: " in stage(sound(app))["picture"]
 
 
 def test_a_thousand_steps_wait_for_a_button(visit, few):

@@ -21,7 +21,7 @@ from robustviz.views.features import embedding, panel as features
 from robustviz.views.features.result import FeatureTilesSpec
 from robustviz.views.misalignment.result import MisalignmentSpec
 from robustviz.views.screen import wordy
-from tests.pages.conftest import ordinary, sound, words
+from tests.pages.conftest import ordinary, picked, sound, words
 from tests.pages.test_glossary import lacking
 
 FEW = {"map-n": 50, "map-steps": 2}
@@ -91,7 +91,7 @@ def test_it_opens_with_one_line_two_maps_causes_and_distances(visit, few, quick)
     for side, method in (("a", "standard"), ("b", "pgd_at")):
         tiles = probes.feature_tiles(ordinary("digits", method), SPEC.alike(FeatureTilesSpec))
         right = int((tiles.pred_adv == tiles.y).sum())
-        assert screen["moves"][f"count-{side}"][1][-1] == f"{right} of 50 right"
+        assert screen["moves"][f"count-{side}"][1][-1] == f"{right} of 50 read rightly"
         assert "clean: <b>" in screen["moves"][f"near-{side}"][1][0]
     assert screen["picture"].count('class="pt"') == 100
     causes = probes.misalignment(ordinary("digits", "standard"), SPEC.alike(MisalignmentSpec))
@@ -157,11 +157,11 @@ def test_a_choice_in_a_map_is_shown_listed_and_taken_to_every_view(visit, few, q
     ]
     app.button(key="lasso-9").click().run()
     assert (
-        app.number_input(key="img").value == 9
+        picked(app, "img").value == 9
         and "Image 9" in words(sound(app))
         and app.query_params["img"] == "9"
     )
-    assert app.switch_page("../../pages/attack.py").run().number_input(key="img").value == 9
+    assert picked(app.switch_page("../../pages/attack.py").run(), "img").value == 9
 
 
 def test_the_file_of_the_chosen_has_a_row_an_image(few):

@@ -52,7 +52,7 @@ def test_it_opens_with_each_network_in_its_own_worst_direction(visit):
     app = sound(visit("soft_labels", data="digits", img=3, eps=12))
     assert screen(app)["control"]["start"] == 12
     assert [each for text in shown["sure"] for each in wordy(text)] == []
-    assert "A slice of a million-dimensional shape: compare, do not navigate." in words(app)
+    assert "A slice through thousands of dimensions: compare, do not navigate." in words(app)
     assert not lacking(words(app))
 
 

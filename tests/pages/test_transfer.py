@@ -132,7 +132,9 @@ def test_many_images_wait_for_a_button(visit):
     )
 
 
-def test_without_aligned_copies_the_matrix_is_there_and_a_sentence_in_place_of_the_rest(visit, few):
+def test_without_aligned_copies_the_matrix_is_there_and_a_sentence_in_place_of_the_rest(
+    visit, few, unpacked
+):
     app = more(visit("transfer", **FAST))
     assert "No aligned copy of this source is trained" in words(app)
     assert "No aligned copy of this network" in words(app) and stage(app)["control"] is None

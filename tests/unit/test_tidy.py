@@ -16,6 +16,7 @@ import pytest
 from robustviz import cli, probes
 from robustviz.runs import folder
 from robustviz.ui import cache
+from robustviz.views import pack
 from robustviz.views.attack.result import AccuracyCurveSpec, AttackLevelsSpec
 from tests.pages.conftest import ordinary
 
@@ -138,6 +139,7 @@ def test_an_empty_home_needs_no_tidying(tmp_path, monkeypatch, capsys):
 
 
 def test_a_lesson_is_measured_once_and_kept_for_everybody(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pack, "FOLDER", tmp_path / "no-pack")
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path))
     links = ["http://localhost:1/x/attack?img=3&data=digits&eps=8", "soft-labels?img=3&data=digits"]
     assert cli.main(["prepare", *links, "glossary", "http://10.0.0.1:2/", "--json"]) == 0
@@ -168,8 +170,10 @@ def test_what_an_address_names_is_taken_up_and_what_is_not_measured_is_said(
 
 def test_a_prepared_answer_is_the_one_that_a_page_asks_for(tmp_path, monkeypatch, capsys):
     """The page's own questions find it, also where an answer is usually not kept on disk."""
+    monkeypatch.setattr(pack, "FOLDER", tmp_path / "no-pack")
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path))
     run = ordinary("digits", "standard").id
+    cache.ANSWERS.clear()
     assert not AttackLevelsSpec().cacheable
     assert cli.main(["prepare", f"attack?a={run}&b=&img=7", "--json"]) == 0
     names = sorted(path.name.rpartition("-")[0] for path in tmp_path.rglob("probes/*.npz"))

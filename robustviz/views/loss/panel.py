@@ -295,7 +295,7 @@ def surface(here: Context, chosen: Cast) -> int:
     st.subheader("The loss around this image, on one plane for all")
     maker = next(iter(chosen.named))
     st.markdown(
-        "A slice of a million-dimensional shape: compare, do not navigate. Every panel shows the"
+        "A slice through thousands of dimensions: compare, do not navigate. Every panel shows the"
         f" same plane, made on {maker}. Dotted: the ε box; dashed: the answer changes."
     )
     view, spec = surface_controls(here, chosen)
