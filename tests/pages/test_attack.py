@@ -117,7 +117,7 @@ def test_every_attack_of_the_registry_can_be_chosen_and_one_without_a_target_say
 
 def test_more_has_the_curve_the_steps_and_the_classes(visit):
     app = visit("attack", data="digits")
-    here = {side: app.selectbox(key=side).value for side in "ab"}
+    here = {side: picked(app, side).value for side in "ab"}
     for run_id in here.values():  # as the button does
         cache.answer(run_id, AnswersSpec(0.15, 200))
     app.session_state["more-attack"] = True

@@ -19,7 +19,6 @@ from conftest import Blink
 
 from robustviz import cli, probes, registry
 from robustviz.attacks import FGSM, MIM, PGD
-from robustviz.data import Digits
 from robustviz.probes import FooledSpec, TransferSpec, transfer
 from robustviz.runs import folder
 from robustviz.stats import mcnemar, tango, wilson
@@ -248,7 +247,8 @@ def test_unless_told_otherwise_the_targets_are_the_other_ordinary_networks_that_
 ) -> None:
     monkeypatch.setattr(folder.Run, "shipped", property(lambda run: True))
     # these learned from few images, see test_witness.py
-    monkeypatch.setitem(Digits.recipe, "n_train", blinks["one"].info["n_train"])
+    usual = {"recipe": {"n_train": blinks["one"].info["n_train"]}}
+    monkeypatch.setattr(folder.catalogue, "facts", lambda kind, key: usual)
     monkeypatch.setattr(
         module,
         "all_runs",

@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import streamlit as st
@@ -187,7 +187,10 @@ def bars(found: Mapping[str, AttackLevels], chosen: Choice) -> None:
             added = pictures.delta(result.x, result.x_adv, each.levels[-1] / 255)
             sheet = pictures.sheet([result.x, result.x_adv, added], 192)
             frame = widgets.Frame(
-                f"bars-{side}", chosen.one, sentence(result, chosen.levels.target), sheet
+                f"bars-{side}",
+                replace(chosen.one, eps=result.eps),
+                sentence(result, chosen.levels.target),
+                sheet,
             )
             widgets.draw(figures.adversarial, result, frame, side=side)
 
