@@ -86,7 +86,8 @@ class AttackLevels(Result):
         probs, now = self.probs[0], self.probs[position]
         before, after = (self.meta["classes"][int(each.argmax())] for each in (probs, now))
         summary = f"{before} ({probs.max():.0%}) → {after} ({now.max():.0%})"
-        meta = self.meta | {"summary": summary, "eps": float(eps)}
+        meta = {name: value for name, value in self.meta.items() if name != "eps"}
+        meta["summary"] = summary
         return Adversarial(x, x_adv, self.y, probs, now, float(eps), distance, meta=meta)
 
 
