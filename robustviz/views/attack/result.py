@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from robustviz.registry import option, register
 from robustviz.stats import Bools, Floats, Ints, wilson
+from robustviz.types import eps_text
 from robustviz.views.attention.result import levels_of
 from robustviz.views.result import ProbeSpec, Result
 
@@ -85,9 +86,12 @@ class AttackLevels(Result):
         eps, distance = self.levels[position] / 255, float(self.distance[position])
         probs, now = self.probs[0], self.probs[position]
         before, after = (self.meta["classes"][int(each.argmax())] for each in (probs, now))
-        summary = f"{before} ({probs.max():.0%}) → {after} ({now.max():.0%})"
+        summary = (
+            f"{before} ({probs.max():.0%}) → {after} ({now.max():.0%}), no pixel changed by more"
+            f" than {eps_text(distance)}"
+        )
         meta = {name: value for name, value in self.meta.items() if name != "eps"}
-        meta["summary"] = summary
+        meta |= {"summary": summary, "attack": meta.get("attack", {}) | {"eps": float(eps)}}
         return Adversarial(x, x_adv, self.y, probs, now, float(eps), distance, meta=meta)
 
 
