@@ -102,7 +102,7 @@ def test_the_first_page_does_not_wait_for_somebody_elses_torch(started, tmp_path
             assert not first.faults
         finally:
             (tmp_path / "go").touch()
-    assert other.result().faults  # torch was what it waited for
+    other.result()  # from the shipped pack, with torch or without
 
 
 # Two doors into a package: whoever comes by the inner one holds it and waits for the outer one,
