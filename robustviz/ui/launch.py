@@ -308,6 +308,8 @@ def _environment() -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(
             filter(None, [str(paths.PACKAGE.parent), os.environ.get("PYTHONPATH")])
         ),
+        # glibc keeps a pool of freed memory for each thread that asked; forty sessions are many
+        "MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "2"),
         "PYTHONUNBUFFERED": "1",
         "PYTHONIOENCODING": "utf-8:replace",
     }
