@@ -1,64 +1,101 @@
-"""The verdict on two networks says no more than the paired images show."""
+"""Verdicts about methods: simulated differences of known size get the right one at the stated rate."""
 
-from __future__ import annotations
+import math
 
 import numpy as np
 import pytest
 
+from robustviz.claims.verdict import POWER, verdict
+from robustviz.stats import t_quantile
 from robustviz.types import UserError
-from robustviz.views.verdict import held
+
+SIMULATED = 600
 
 
-def bits(k: int, n: int = 200) -> np.ndarray:
-    return np.arange(n) < k
+def rate(word: str, effect: float, sd: float = 0.02, seeds: int = 5, **more: object) -> float:
+    """How often simulated runs of two methods whose true difference is `effect` get that word."""
+    rng = np.random.default_rng(0)
+    found = 0
+    for _ in range(SIMULATED):
+        b = dict(enumerate(rng.normal(0.6, 0.05, seeds)))
+        a = {seed: b[seed] + rng.normal(effect, sd) for seed in b}
+        found += verdict(a, b, wanted=seeds, **{"smallest": 0.01, **more}).word == word  # type: ignore[arg-type]
+    return found / SIMULATED
 
 
-def test_the_one_that_holds_more_is_named_with_its_counts():
-    found = held(bits(23), bits(135), attack="PGD-20", eps=8 / 255)
-    assert found.line == "B is more robust: it holds 135 of 200 attacked images, A 23."
-    assert found.winner == "B"
-    assert "one training seed a side" in found.sure[0]  # words first
-    said = " ".join(found.sure)
-    for part in (
-        "upper bound",
-        "n = 200",
-        "PGD-20 at ε = 8/255",
-        "seed 0",
-        "A alone is right on 0 of 200, B alone on 112.",
-        "B less A: +56.0 points.",
-        "p < 0.001",
-    ):
-        assert part in said
-    other = held(bits(135), bits(23), attack="PGD-20", eps=8 / 255, names=("Standard", "PART"))
-    assert other.line.startswith("Standard is more robust: it holds 135 of 200")
-    assert "PART less Standard: −56.0 points." in other.sure
+def bound(share: float) -> float:
+    """Four standard errors of a share of the simulations."""
+    return 4 * math.sqrt(share * (1 - share) / SIMULATED)
 
 
-def test_what_an_interval_does_not_exclude_is_no_difference():
-    found = held(bits(100), bits(103), attack="PGD-20", eps=8 / 255)
-    assert (found.line, found.winner) == (
-        "No difference shown: A holds 100 of 200 attacked images, B 103.",
-        "",
-    )
+def test_no_difference_is_seldom_called_one():
+    """Two-sided 5 %, so 2.5 % on the side of the claim; with ten claims a tenth of it."""
+    assert rate("seen here", 0.0) <= 0.025 + bound(0.025)
+    assert rate("seen here", 0.0, claims=10) <= 0.0025 + bound(0.0025)
 
 
-def test_what_rounds_to_nothing_is_no_difference():
-    n = 20_000
-    found = held(bits(10_000, n), bits(10_060, n), attack="PGD-20", eps=8 / 255)
-    assert found.line.startswith("No difference shown")  # though p is far below 0.001
-    assert "p < 0.001" in found.sure[-1]
+def test_a_method_that_is_worse_is_never_seen_as_better():
+    assert rate("seen here", -0.05) == 0
+    assert rate("not seen here", -0.1) > 0.95
 
 
-def test_untouched_images_one_network_and_few_images():
-    assert held(bits(150), bits(190), attack="PGD-20", eps=0).line == (
-        "B is more accurate: it reads 190 of 200 untouched images right, A 150."
-    )
-    alone = held(bits(23), attack="PGD-20", eps=8 / 255)
-    assert alone.line == "A holds 23 of 200 attacked images." and "one network" in alone.sure[0]
-    assert any("few" in each for each in held(bits(3, 9), attack="FGSM", eps=0.1).sure)
-    assert held(bits(0, 0), bits(0, 0), attack="FGSM", eps=0.1).winner == ""
+def test_what_runs_would_notice_is_noticed_as_often_as_said():
+    """The true standard error gives the size; found at least as often, up to the approximation."""
+    size = 0.02 / math.sqrt(5) * (t_quantile(4) + t_quantile(4, 2 * POWER - 1))
+    found = rate("seen here", size, smallest=1e-6)
+    assert POWER - 0.05 <= found <= POWER + 0.12
 
 
-def test_images_that_do_not_pair_are_refused():
-    with pytest.raises(UserError, match="same images"):
-        held(bits(1, 3), bits(1, 4), attack="PGD-20", eps=0.1)
+def test_less_turns_the_claim_round():
+    assert rate("seen here", -0.1, less=True) > 0.95
+    assert rate("not seen here", 0.1, less=True) > 0.95
+
+
+def test_not_worse_needs_an_interval_above_the_margin():
+    assert rate("seen here", 0.0, sd=0.005, smallest=0.03, not_worse=True) > 0.95
+    assert rate("seen here", -0.03, sd=0.01, smallest=0.03, not_worse=True) <= 0.025 + bound(0.025)
+    assert rate("not seen here", -0.1, sd=0.01, smallest=0.03, not_worse=True) > 0.95
+
+
+def test_a_small_true_difference_is_not_called_one_that_counts():
+    """It is there for sure, but it does not count."""
+    assert rate("not seen here", 0.005, sd=1e-4, smallest=0.01) == 1
+
+
+def test_no_room_above_is_a_ceiling():
+    b = {seed: 0.995 for seed in range(5)}
+    a = {seed: 0.996 + 0.0001 * seed for seed in range(5)}
+    assert verdict(a, b, wanted=5, smallest=0.01, top=1.0).word == "cannot tell (ceiling)"
+    assert verdict(a, b, wanted=5, smallest=0.01).word == "not seen here"
+
+
+@pytest.mark.parametrize("have", [0, 1, 2, 4])
+def test_fewer_seeds_than_wanted_decide_nothing(have):
+    a = {seed: 0.9 for seed in range(have)}
+    found = verdict(a, {seed: 0.1 for seed in range(9)}, wanted=5, smallest=0.01)
+    assert found.text == f"not decided ({have} of 5 seeds)"
+
+
+def test_two_seeds_decide_nothing_even_if_no_more_were_wanted():
+    a, b = {0: 0.9, 1: 0.91}, {0: 0.1, 1: 0.1}
+    assert verdict(a, b, wanted=2, smallest=0.01).word == "not decided"
+
+
+def test_one_method_against_itself_is_never_a_difference_of_methods():
+    """Many pairs of groups of seeds of one method: as often as chance allows, and corrected for."""
+    rng = np.random.default_rng(1)
+    seen = 0
+    for _ in range(SIMULATED):
+        every = rng.normal(0.56, 0.1, 10)
+        found = verdict(
+            dict(enumerate(every[:5])), dict(enumerate(every[5:])), wanted=5, smallest=0.01, claims=20
+        )
+        seen += found.word == "seen here"
+    assert seen / SIMULATED <= 0.00125 + bound(0.00125)
+
+
+def test_what_is_no_number_and_no_margin_are_refused():
+    with pytest.raises(UserError, match="no number"):
+        verdict({0: math.nan, 1: 1, 2: 1}, {0: 1, 1: 1, 2: 1}, wanted=3, smallest=0.01)
+    with pytest.raises(UserError, match="above 0"):
+        verdict({}, {}, wanted=3, smallest=0.0)
