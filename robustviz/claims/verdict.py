@@ -14,13 +14,7 @@ from robustviz.types import UserError
 
 LEAST = 3  # seeds a side, below which nothing is said about methods
 POWER = 0.8  # how often a true difference of the size `notices` would be found
-Word = Literal[
-    "seen here",
-    "not seen here",
-    "cannot tell",
-    "cannot tell (ceiling)",
-    "not decided",
-]
+Word = Literal["seen here", "not seen here", "cannot tell", "cannot tell (ceiling)", "not decided"]
 
 
 @dataclass(frozen=True)
@@ -91,9 +85,7 @@ def verdict(
     freedom = len(apart) - 1
     notices = error * (t_quantile(freedom, 1 - 0.05 / claims) + t_quantile(freedom, 2 * POWER - 1))
     bound = -smallest if not_worse else 0.0
-    full = (
-        not not_worse and top is not None and sign * (top - float(np.mean(theirs))) < smallest
-    )
+    full = not not_worse and top is not None and sign * (top - float(np.mean(theirs))) < smallest
     word: Word = (
         "seen here"
         if low > bound and (not_worse or effect >= smallest)

@@ -88,7 +88,11 @@ def test_one_method_against_itself_is_never_a_difference_of_methods():
     for _ in range(SIMULATED):
         every = rng.normal(0.56, 0.1, 10)
         found = verdict(
-            dict(enumerate(every[:5])), dict(enumerate(every[5:])), wanted=5, smallest=0.01, claims=20
+            dict(enumerate(every[:5])),
+            dict(enumerate(every[5:])),
+            wanted=5,
+            smallest=0.01,
+            claims=20,
         )
         seen += found.word == "seen here"
     assert seen / SIMULATED <= 0.00125 + bound(0.00125)
