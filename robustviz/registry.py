@@ -32,8 +32,8 @@ ROOMS = {"method": "methods", "attack": "attacks", "data": "data", "net": "nets"
 # What a setting's number or text stands for: a radius in pixel units, a run that is trained on the
 # same data, such a run whose weights a training starts from, several runs, a rule for masks or for
 # the learning rate (any text; `choices` are the usual ones), an architecture, an augmentation, a
-# folder on this computer that holds a data set (at most one a class), a test image's number, a
-# class's name.
+# folder or file on this computer that holds a data set (at most one a class), a test image's
+# number, a class's name, the name that a data set was given here.
 Kind = Literal[
     "",
     "radius",
@@ -46,16 +46,19 @@ Kind = Literal[
     "folder",
     "image",
     "class",
+    "name",
 ]
 RUNS: tuple[Kind, ...] = ("run", "starting run", "runs")
 
 _table: dict[str, dict[str, type]] = {kind: {} for kind in ROOMS}
+_unasked: set[tuple[str, str]] = set()  # found where a run names them, and not offered to anybody
 # What is asked of a class again and again is found out once.
 _once: Callable[[Callable[[type], V]], Callable[[type], V]] = functools.cache
 
 
-def register(name: str) -> Callable[[C], C]:
-    """A decorator that enters a class under `kind/key`, e.g. `@register("method/trades")`.
+def register(name: str, *, offered: bool = True) -> Callable[[C], C]:
+    """A decorator that enters a class under `kind/key`, e.g. `@register("method/trades")`. One that
+    is not `offered` is in no list of what can be chosen.
 
     The class gets `kind` and `key` as class attributes. Raises ValueError when another class holds
     the name, because a silent overwrite would change what an old run folder means.
@@ -70,15 +73,27 @@ def register(name: str) -> Callable[[C], C]:
             )
         cls.kind, cls.key = kind, key  # type: ignore[attr-defined]
         _table[kind][key] = cls
+        if not offered:
+            _unasked.add((kind, key))
         return cls
 
     return enter
 
 
 def keys(kind: str) -> tuple[str, ...]:
-    """Every key of a kind, in the order of registration, which is the order in which people should
-    meet them.
+    """Every key of a kind that is offered, in the order of registration, which is the order in
+    which people should meet them.
     """
+    return tuple(key for key in every(kind) if offered(kind, key))
+
+
+def offered(kind: str, key: str) -> bool:
+    """Whether it is one that people choose."""
+    return (kind, key) not in _unasked
+
+
+def every(kind: str) -> tuple[str, ...]:
+    """As `keys`, and those that are not offered."""
     room = load(f"robustviz.{ROOMS[kind]}")
     for module in room.modules("result") if kind == "probe" else ():  # a probe's spec stands there
         load(module)
@@ -89,9 +104,8 @@ def get(kind: str, name: str) -> Any:
     """The class registered as `kind/name`. Raises UserError naming the nearest key and all
     of them.
     """
-    known = keys(kind)
-    if name not in known:
-        raise UserError(unknown(kind, name, known), code=2)
+    if name not in every(kind):
+        raise UserError(unknown(kind, name, keys(kind)), code=2)
     return _table[kind][name]
 
 

@@ -16,3 +16,4 @@ from robustviz.methods.sip_at import SIPAT as SIPAT
 from robustviz.methods.afa import AFA as AFA, AFATRADES as AFATRADES
 from robustviz.methods.supcon_margin import SupConMargin as SupConMargin
 from robustviz.methods.model_alignment import ModelAlignment as ModelAlignment
+from robustviz.methods.imported import Imported as Imported

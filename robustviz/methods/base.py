@@ -24,6 +24,7 @@ from robustviz.types import Batch
 # quarter faster
 ENOUGH = 64 * 64
 Terms = dict[str, Tensor]
+Group = Literal["defence", "no adversarial training", "red team", "imported"]
 
 
 class TrainedNet(Protocol):
@@ -97,7 +98,7 @@ class Method(Spec):
     kind = "method"
 
     label: ClassVar[str]
-    group: ClassVar[Literal["defence", "no adversarial training", "red team"]] = "defence"
+    group: ClassVar[Group] = "defence"
     paper: ClassVar[str]
     text: ClassVar[str]
     choices: ClassVar[str] = ""

@@ -14,6 +14,7 @@ from robustviz.nets.resnet18 import ResNet18 as ResNet18
 from robustviz.nets.preact_resnet18 import PreActResNet18 as PreActResNet18
 from robustviz.nets.vgg11_bn import VGG11BN as VGG11BN
 from robustviz.nets.wrn_34_10 import WideResNet3410 as WideResNet3410
+from robustviz.nets.imported import Imported as Imported
 
 # isort: on
 

@@ -20,10 +20,17 @@ KINDS = ("method", "data", "net")
 
 def keys(kind: str, *needed: str) -> list[str]:
     """The keys of a kind in the order of the registry: the shipped ones, or where one of `needed`
-    is none of those, all.
+    is none of those, all. What is not offered is among them where it is needed.
     """
-    known = list(_shipped(stamp(FILE)).get(kind, ()))
-    return known if known and set(needed) <= set(known) else list(registry.keys(kind))
+    shipped = _shipped(stamp(FILE)).get(kind, {})
+    known = [
+        key
+        for key, facts in shipped.items()
+        if key in needed or not facts.get("unasked")  # as the registry has it, without asking
+    ]
+    if known and set(needed) <= set(known):
+        return known
+    return [key for key in registry.every(kind) if key in needed or registry.offered(kind, key)]
 
 
 def known(kind: str, key: str) -> bool:
@@ -48,12 +55,13 @@ def described(kind: str, key: str) -> JSON:
     with their `kinds`; of a data set its `recipe` and radius, and which dials change no test image
     or name a folder.
     """
-    return dict(_TELL[kind](registry.get(kind, key)))
+    told = dict(_TELL[kind](registry.get(kind, key)))
+    return told if registry.offered(kind, key) else told | {"unasked": True}
 
 
 def found(images: dict[str, int]) -> JSON:
     """The whole catalogue as it should be; `images`: test images by data set."""
-    every = {kind: {key: described(kind, key) for key in registry.keys(kind)} for kind in KINDS}
+    every = {kind: {key: described(kind, key) for key in registry.every(kind)} for kind in KINDS}
     return {**every, "images": images}
 
 

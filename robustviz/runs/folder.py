@@ -16,6 +16,7 @@ import platform
 import re
 import shutil
 import time
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -204,9 +205,15 @@ def versions() -> JSON:
     }
 
 
-def create(config: TrainConfig, *, name: str | None = None, folder: Path | None = None) -> Run:
+def create(
+    config: TrainConfig,
+    *,
+    name: str | None = None,
+    folder: Path | None = None,
+    found: Mapping[str, object] | None = None,
+) -> Run:
     """A new run folder for `config`, state `queued`; or the existing one, if it was made with the
-    same config.
+    same config. `found`: what config.json says besides (`entries.FOUND_OUT`), such as a `label`.
 
     Raises UserError for an unusable name and for a folder that holds something else: nothing is
     ever overwritten.
@@ -233,7 +240,9 @@ def create(config: TrainConfig, *, name: str | None = None, folder: Path | None 
                 code=2,
             )
         return run
-    write_file(run.path / "config.json", to_bytes(asked | {"versions": versions()}))
+    write_file(
+        run.path / "config.json", to_bytes(asked | {"versions": versions(), **(found or {})})
+    )
     run.set_status(state="queued", queued=time.time(), device=asked["device"])
     return run
 
@@ -344,6 +353,15 @@ def sound(run: Run) -> bool:
     with contextlib.suppress(UserError):
         return bool(run.info)
     return False
+
+
+def fault(run: Run) -> str:
+    """What is damaged of a run, in one sentence; empty where it can be shown."""
+    try:
+        _ = run.info, run.evaluations()
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def remove(run: Run) -> None:

@@ -5,6 +5,7 @@ of one method are told apart by what they were trained with.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from robustviz.imports import load
 from robustviz.runs import catalogue
 from robustviz.runs.folder import Run
 from robustviz.runs.inside import FOUND_OUT
-from robustviz.types import JSON, eps_text
+from robustviz.types import JSON, eps_text, harmless
 
 MOST = 3  # settings in a name
 FIRST = ("net", "eps", "seed", "epochs", "n_train")  # after the method's own, in this order
@@ -30,14 +31,25 @@ def method_label(key: str) -> str:
     return str(catalogue.facts("method", key)["label"]) if key else ""
 
 
+def architecture(run: Run) -> str:
+    """What a run's network is called: its key, for an imported one where it is from."""
+    source = harmless(run.info.get("network", {}).get("source", "")) if run.imported else ""
+    path, colon, make = source.rpartition(":")
+    return {"exported": "exported program", "nets": make, "": run.architecture}.get(
+        path or source, f"{path.replace(os.sep, '/').rpartition('/')[2]}{colon}{make}"
+    )
+
+
 def labels(runs: Sequence[Run]) -> list[str]:
-    """A name for each run, no two different ones alike: its method's, and where several are of one
-    method the settings that set them apart (the first three), as in `PGD-AT, seed 1`. Runs without
-    a difference in settings are told apart by their ids.
+    """A name for each run, no two different ones alike: the label that a person gave it, else its
+    method's, and where several are of one method the settings that set them apart (the first
+    three), as in `PGD-AT, seed 1`. Runs without a difference in settings are told apart by
+    their ids.
     """
-    names = dict[str, str]()
-    for key in dict.fromkeys(run.method_key for run in runs):
-        own = {run.id: run for run in runs if run.method_key == key}
+    names = {run.id: run.label for run in runs if run.label}
+    rest = [run for run in runs if not run.label]
+    for key in dict.fromkeys(run.method_key for run in rest):
+        own = {run.id: run for run in rest if run.method_key == key}
         same = {run_id: _settings(run) if len(own) > 1 else {} for run_id, run in own.items()}
         paths = dict.fromkeys(path for each in same.values() for path in each)
         apart = [

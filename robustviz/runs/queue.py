@@ -102,16 +102,18 @@ def sweep() -> list[tuple[Run, Status]]:
     return found
 
 
-def submit(config: TrainConfig, *, name: str | None = None) -> Run:
+def submit(
+    config: TrainConfig, *, name: str | None = None, found: Mapping[str, object] | None = None
+) -> Run:
     """Put a training into the queue, and start it if its device is free. The existing run where the
-    config is known.
+    config is known. `found` as in `folder.create`.
 
     Raises UserError where the run cannot be created.
     """
     with queue_lock():  # between the count and the new folder, another session may make one
         if not (folder.home() / (name or config.run_id) / "config.json").exists():
             check_limits(config.epochs)
-        run = folder.create(config, name=name)
+        run = folder.create(config, name=name, found=found)
     if run.status()["state"] not in ("running", *OVER):
         try:
             enqueue(run)
@@ -121,13 +123,19 @@ def submit(config: TrainConfig, *, name: str | None = None) -> Run:
     return run
 
 
-def claim(config: TrainConfig, *, name: str | None = None, place: Path | None = None) -> Run:
+def claim(
+    config: TrainConfig,
+    *,
+    name: str | None = None,
+    place: Path | None = None,
+    found: Mapping[str, object] | None = None,
+) -> Run:
     """The run of a config that this very process will train: it says so before the queue can take
-    it for one that waits. `place`: another folder than the user's runs. Raises UserError where the
-    run cannot be created.
+    it for one that waits. `place`: another folder than the user's runs; `found` as in
+    `folder.create`. Raises UserError where the run cannot be created.
     """
     with queue_lock() if place is None else contextlib.nullcontext():
-        run = folder.create(config, name=name, folder=place)
+        run = folder.create(config, name=name, folder=place, found=found)
         status = run.status()
         if status["state"] not in OVER and not at_work(run, status):
             run.ask("")
@@ -282,6 +290,15 @@ def stop(run: Run) -> str:
         sweep()
     pump()
     return run.status()["state"]
+
+
+def remove(run: Run) -> None:
+    """Delete a run folder, also a damaged one. Raises UserError for a shipped run and for one that
+    is at work.
+    """
+    if at_work(run, run.status()):
+        raise UserError(f"The run {run.id} is running; stop it first.")
+    folder.remove(run)
 
 
 def _ended(run: Run) -> bool:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from robustviz import memory, registry
 from robustviz.imports import load
 from robustviz.runs import catalogue, folder
-from robustviz.runs.naming import method_label, unusual
+from robustviz.runs.naming import architecture, method_label, unusual
 from robustviz.types import JSON
 from robustviz.views import pack
 from robustviz.views.pictures import png
@@ -47,6 +47,7 @@ GROUPS = {  # in the order of every picker
         "It improves the attacker's copy and defends nothing by itself.",
         ":material/swords:",
     ),
+    "imported": Group("Imported"),
 }
 
 
@@ -82,15 +83,15 @@ def _dial(what: str, key: str) -> list[str]:
 
 @functools.lru_cache(maxsize=1024)
 def label(run: folder.Run) -> str:
-    """A run's name: method, what it was trained with that is not usual, net, seed, and where it is
-    the user's own its id's hash.
+    """A run's name: its label or method, what it was trained with that is not usual, net, seed, and
+    where it is the user's own its id's hash.
     """
     parts = (
-        method_label(run.method_key),
+        run.label or method_label(run.method_key),
         *unusual(run),
-        run.architecture,
-        f"seed {run.info.get('seed')}",
-        "" if run.shipped else run.id[-8:],
+        architecture(run),
+        "" if run.imported else f"seed {run.info.get('seed')}",
+        "" if run.shipped else run.id if run.imported else run.id[-8:],
     )
     return " · ".join(filter(None, parts))
 
@@ -114,7 +115,7 @@ def methods(*needed: str) -> list[str]:
     """Every method's key in the order of the pickers: by group, in each as registered; without
     torch where those that are shipped have all of `needed`.
     """
-    keys = catalogue.keys("method", *needed) if needed else registry.keys("method")
+    keys = catalogue.keys("method", *needed) if needed else list(registry.keys("method"))
     return sorted(keys, key=lambda key: [*GROUPS].index(catalogue.facts("method", key)["group"]))
 
 

@@ -217,6 +217,11 @@ PLAIN = {  # by group
     "defence": (Step("Attack the image", ("attacked",)), _ANSWER, _LEARN),
     "no adversarial training": METHODS["standard"].steps,
     "red team": METHODS["model_alignment"].steps,
+    "imported": (
+        Step("Trained elsewhere", ("network",)),
+        Step("Weights as they came", ("frozen",)),
+        Step("Its answers are looked at", ("image", "answer")),
+    ),
 }
 
 

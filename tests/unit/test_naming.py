@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from robustviz.runs import folder
 from robustviz.runs.folder import Run
 from robustviz.runs.naming import SEEDS, labels, unusual
 from robustviz.training.config import TrainConfig
@@ -121,3 +122,17 @@ def test_a_finding_about_two_networks_calls_them_networks(counts: tuple[int, int
     for sentence in re.split(r"(?<=[.!?])\s", f"{said} {SEEDS}"):
         assert len(sentence.split()) <= 20, sentence
     assert "report --seeds" in SEEDS and "networks" in SEEDS
+
+
+def test_a_label_is_a_network_s_name_and_stays_harmless() -> None:
+    one, other, plain = (
+        folder.create(TrainConfig(data="digits", seed=seed), name=f"named-{seed}", found=found)
+        for seed, found in ((0, {"label": "![x](http://y.z) Mine"}), (1, {"label": "B"}), (2, {}))
+    )
+    assert labels([one, other, plain]) == ["!［x］(http:∕∕y.z) Mine", "B", "PGD-AT"]
+    assert labels([other, folder.create(other.config, name="again", found={"label": "B"})]) == [
+        "B, named-1",
+        "B, again",
+    ]
+    assert one.config == TrainConfig(data="digits", seed=0)  # no setting, no part of an id
+    assert plain.label == "" and one.label.startswith("!")

@@ -1,0 +1,32 @@
+"""What is said of a network that was trained elsewhere. Nothing is trained with it."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from robustviz.methods.base import Method, Terms
+from robustviz.nets.base import Classifier
+from robustviz.registry import register
+from robustviz.types import Batch, UserError
+
+
+@register("method/imported", offered=False)
+@dataclass(frozen=True)
+class Imported(Method):
+    """A network with the weights it came with."""
+
+    label = "Imported"
+    group = "imported"
+    select = "last"
+    paper = "None of robustviz"
+    text = (
+        "The network was trained elsewhere and imported with its weights. How it was trained is"
+        " known by its label only."
+    )
+
+    def loss(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Terms:
+        raise UserError(
+            "An imported network is shown and attacked, not trained: choose a method to train one,"
+            " see: python -m robustviz list methods",
+            code=2,
+        )

@@ -1,0 +1,172 @@
+"""What the JSON files of a run hold, as typed values, and the one check that they do: whoever opens
+one gets what it should hold, or one sentence that names it.
+"""
+
+from __future__ import annotations
+
+import functools
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NotRequired, TypedDict, TypeVar, cast
+
+from robustviz.registry import coerce
+from robustviz.runs.files import read_json
+from robustviz.types import JSON, UserError
+
+T = TypeVar("T", bound=Mapping[str, Any])
+
+Want = Literal["pause", "stop", ""]
+State = Literal[
+    "queued", "running", "paused", "done", "stopped", "failed", "interrupted", "imported"
+]
+OVER: tuple[State, ...] = ("done", "imported")  # nothing is left to resume
+# of a config.json: no settings, and no part of any name
+FOUND_OUT = ("versions", "images", "label", "network", "plugins")
+MOST = 10_000  # classes, channels or pixels of a side
+HUGE = 1e300  # no setting is as large; NaN is not smaller either
+
+
+class Images(TypedDict):
+    """What the images are like that a network was made for; `names` are its classes."""
+
+    classes: int
+    channels: int
+    size: int
+    names: NotRequired[tuple[str, ...]]
+
+
+class Info(TypedDict):
+    """`config.json`: the fields of the TrainConfig, `data` and `method` each with its `key`, and
+    what was found out besides: `images` when the training began; the `label` that a person gave it;
+    where an imported `network` comes from (its `source`, and what `nets.wrap` was told); the
+    `plugins` that its method, attack, net or data came from, each with `source` and `sha256`.
+    """
+
+    data: JSON
+    method: JSON
+    net: str
+    eps: float
+    seed: int
+    device: str
+    epochs: NotRequired[int | None]
+    n_train: NotRequired[int]
+    images: NotRequired[Images]
+    versions: NotRequired[dict[str, object]]
+    label: NotRequired[str]
+    network: NotRequired[dict[str, object]]
+    plugins: NotRequired[tuple[dict[str, object], ...]]
+
+
+class Status(TypedDict):
+    """`status.json`: how a run goes, who is at it (process and its start), where it is."""
+
+    state: State
+    error: str
+    note: str
+    queued: float
+    pid: int | None
+    started: float
+    epoch: int
+    epochs: int
+    batch: int
+    batches: int
+    phase: str
+    eta: float | None
+    seconds: float
+
+
+class Record(TypedDict):
+    """A line of `metrics.jsonl`: of what one epoch gave (`loop.EpochRecord`), what is shown."""
+
+    epoch: int
+    losses: dict[str, float]
+    clean_acc: float
+    robust_acc: float
+    n_val: int
+    seconds: float
+
+
+UNKNOWN: Status = {
+    "state": "failed",
+    "error": "",
+    "note": "",
+    "queued": 0.0,
+    "pid": None,
+    "started": 0.0,
+    "epoch": 0,
+    "epochs": 0,
+    "batch": 0,
+    "batches": 0,
+    "phase": "",
+    "eta": None,
+    "seconds": 0.0,
+}
+
+
+@functools.cache
+def _hints(kind: type) -> tuple[dict[str, Any], frozenset[str]]:
+    """Each entry's type, and which of them must be there."""
+    return typing.get_type_hints(kind), frozenset(
+        name
+        for name, hint in typing.get_type_hints(kind, include_extras=True).items()
+        if typing.get_origin(hint) is not NotRequired
+    )
+
+
+def checked(kind: type[T], value: Any) -> T:
+    """`value`, read from JSON, as a `kind`; entries that it does not name stay as they are. Raises
+    UserError that names what is missing or of another type.
+    """
+    if not isinstance(value, dict):
+        raise UserError(f"{value!r:.40} should be an object.")
+    hints, needed = _hints(kind)
+    if missing := ", ".join(sorted(needed - value.keys())):
+        raise UserError(f"{missing} is missing.")
+    typed = value | {
+        name: _as(hints[name], value[name], name) for name in hints.keys() & value.keys()
+    }
+    if kind is Images and not all(
+        0 < typed[name] <= MOST for name in ("classes", "channels", "size")
+    ):
+        raise UserError(f"images={value!r:.80} is out of range.")
+    return cast(T, typed)
+
+
+def opened(kind: type[T], path: Path, usual: Mapping[str, Any] | None = None) -> T:
+    """The object in a file of a run, `usual` where it lacks an entry. Raises UserError that names
+    the file, what is wrong with it and what to do.
+    """
+    value = read_json(path)
+    try:
+        return checked(kind, {**(usual or {}), **value})
+    except UserError as error:
+        raise UserError(
+            f"{path}: {error} The run folder {path.parent.name} is damaged: remove it, or restore"
+            " the file."
+        ) from error
+
+
+def _as(hint: Any, value: Any, path: str) -> Any:
+    return (
+        checked(hint, value)
+        if typing.is_typeddict(hint)
+        else _settings(value, path)
+        if hint == JSON
+        else coerce(hint, value, path)
+    )
+
+
+def _settings(value: Any, path: str) -> Any:
+    """`value` where it is what `registry.encode` writes of a registered thing: its key, and
+    settings that are text, numbers, truths, nothing, lists of them, or such things again.
+    """
+    if not isinstance(value, dict) or not isinstance(value.get("key"), str):
+        raise UserError(f"{path}={value!r:.40} should be an object with a key.")
+    for name, item in value.items():
+        if isinstance(item, dict) or (name == "attack" and item is not None):
+            _settings(item, f"{path}.{name}")
+        for each in item if isinstance(item, list) else [item]:
+            if isinstance(each, list) or (isinstance(each, (int, float)) and not abs(each) < HUGE):
+                raise UserError(f"{path}.{name}={item!r:.40} is no setting.")
+    return value
