@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from robustviz import memory, registry
+from robustviz.data import own as own
 from robustviz.data.augmentation import AUGMENTATIONS as AUGMENTATIONS, augment as augment
 from robustviz.data.base import Dataset as Dataset, Source as Source, mean_and_std as mean_and_std
 from robustviz.data.places import root as root
@@ -33,11 +34,14 @@ from robustviz.data.folder import Folder as Folder
 
 
 def source(text: str) -> Source:
-    """The source that `text` names, with its default dials: `digits`, `shapes`, `folder:PATH`.
+    """The source that `text` names, with its default dials: `digits`, `shapes`, `folder:PATH`, or
+    the name of a data set that was added here (`own`).
 
     Raises UserError naming the nearest source and all of them.
     """
     name, colon, path = text.partition(":")
+    if name not in registry.keys("data"):
+        return own.resolve(text)
     made: type[Source] = registry.get("data", name)
     field = next(iter(registry.of_kind(made, "folder")), "")
     if colon and not field:

@@ -5,10 +5,11 @@ its dials, so that a config file, a form and a cache key can name it.
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 
@@ -103,6 +104,20 @@ class Source(registry.Spec):
         no dial are small.
         """
         return int(getattr(self, "size", 0))
+
+    @property
+    def called(self) -> str:
+        """The name that the user gave it (`own`), else its key."""
+        return str(getattr(self, "name", "") or self.key)
+
+    def placed(self) -> Self:
+        """The same source wherever it is asked from: paths in it are absolute ones."""
+        places = {
+            name: os.path.abspath(os.path.expanduser(getattr(self, name)))
+            for name in registry.of_kind(type(self), "folder")
+            if getattr(self, name)
+        }
+        return replace(self, **places) if places else self
 
     @abstractmethod
     def load(self, split: str, n: int | None = None) -> Dataset:

@@ -46,6 +46,7 @@ class Folder(Source):
 
     path: str = option("", "Folder with one subfolder of images a class", kind="folder")
     size: int = option(32, "height and width in pixels after resizing", low=8, high=224)
+    name: str = option("", "what it is called here, see `data add`", kind="name", later=True)
 
     def load(self, split: str, n: int | None = None) -> Dataset:
         """The split: images (N, 3, size, size); classes are the folders' names, sorted; names are

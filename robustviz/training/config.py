@@ -150,7 +150,9 @@ class TrainConfig(Spec):
         asked = {name: value for name, value in settings.items() if name not in WHERE}
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
         name = re.sub(
-            r"[^a-z0-9]+", "-", f"{self.data.key}-{self.method.key}-{self.net}-s{self.seed}".lower()
+            r"[^a-z0-9]+",
+            "-",
+            f"{self.data.called}-{self.method.key}-{self.net}-s{self.seed}".lower(),
         ).strip("-")
         return f"{name[:55].rstrip('-')}-{digest}"
 
@@ -206,13 +208,16 @@ class TrainConfig(Spec):
         return config if eps is None else registry.with_value(config, "eps", eps)
 
     def on_this_machine(self, find_run: FindRun) -> TrainConfig:
-        """This config with the device decided, and with what its method takes from runs that
-        `find_run` finds.
+        """This config with the device decided, the data's path made absolute, and with what its
+        method takes from runs that `find_run` finds.
 
         Raises UserError where CUDA is asked for and absent, and where such a run is missing.
         """
         return replace(
-            self, method=self.method.resolved(self, find_run), device=pick_device(self.device)
+            self,
+            data=self.data.placed(),
+            method=self.method.resolved(self, find_run),
+            device=pick_device(self.device),
         )
 
 

@@ -1,0 +1,165 @@
+"""The user's own data sets by name. Each is a folder `.data/<name>` among the user's runs, whose
+`source.json` says where its images lie; what was uploaded lies beside that file. A name is all that
+a picker, a command or a run's id needs of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robustviz import paths, registry
+from robustviz.types import JSON, UserError, harmless
+
+if TYPE_CHECKING:
+    from robustviz.data.base import Source
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+FILE = "source.json"
+
+
+@dataclass(frozen=True)
+class Own:
+    """A data set of the user's: its `name`, the registered source that reads it as JSON (`asked`),
+    a `card` of one to three sentences, and when it was `added` (seconds since 1970).
+    """
+
+    name: str
+    asked: JSON
+    card: str = ""
+    added: float = 0.0
+
+    @property
+    def source(self) -> Source:
+        """What reads it. Raises UserError where this robustviz has no such source."""
+        source: Source = registry.decode("data", self.asked)
+        return replace(source, name=self.name)  # type: ignore[call-arg]
+
+    @property
+    def place(self) -> str:
+        """Where its images lie, as text: a path, or what makes them."""
+        dials = (value for name, value in self.asked.items() if name in ("path", "make"))
+        return harmless(next(dials, self.asked["key"]))
+
+    @property
+    def uploaded(self) -> bool:
+        """Whether its images lie in `folder(name)`, so that `remove` deletes them."""
+        return Path(str(self.asked.get("path", ""))).is_relative_to(folder(self.name))
+
+
+def home() -> Path:
+    """The folder that holds them all. It may not exist yet."""
+    runs = paths.users("runs", "ROBUSTVIZ_RUNS", "checkpoints/runs")
+    return runs.expanduser().resolve() / ".data"
+
+
+def folder(name: str) -> Path:
+    """The folder of one data set; it may not exist yet. Raises UserError for what is no name."""
+    return home() / _plain(name)
+
+
+def check_name(name: str) -> str:
+    """`name`, once it is known to be free. Raises UserError where it is none, or taken."""
+    if _plain(name) in registry.keys("data"):
+        raise UserError(f"{name} is a data set that comes with robustviz: choose another name.")
+    if (folder(name) / FILE).exists():
+        raise UserError(
+            f"There is a data set called {name} already: choose another name, or remove that one"
+            f" first (python -m robustviz data remove {name})."
+        )
+    return name
+
+
+def every() -> dict[str, Own]:
+    """All of them by name, sorted. A damaged entry is left out: it is one broken folder."""
+    try:
+        found = {place.name: _read(place) for place in sorted(home().iterdir())}
+    except OSError:  # nobody added any yet
+        return {}
+    return {name: own for name, own in found.items() if own is not None}
+
+
+def add(name: str, source: Source, card: str = "") -> Own:
+    """Enter a data set under `name`; a path in it is kept as an absolute one. Nothing is read.
+
+    Raises UserError where the name is none or taken, for a source that needs no name (those that
+    come with robustviz have one), and where nothing can be written.
+    """
+    if "name" not in registry.hints(type(source)):
+        raise UserError(f"{source.key} has a name already: add folder:PATH, FILE.csv or pkg.mod:f.")
+    asked = registry.encode(source.placed())
+    own = Own(check_name(name), {**asked, "name": ""}, harmless(card), time.time())
+    path = folder(name) / FILE
+    content = {"source": own.asked, "card": own.card, "added": own.added}
+    temporary = path.with_name(f".{FILE}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(
+            f"{path} could not be written ({error.strerror or error}): check that the folder is"
+            " writable, or set ROBUSTVIZ_RUNS."
+        ) from error
+    return own
+
+
+def remove(name: str) -> None:
+    """Forget a data set, and delete what was uploaded of it. Pictures in a folder of the user's own
+    stay. Raises UserError where there is none, and where it cannot be removed.
+    """
+    place = folder(name)
+    if not place.is_dir():
+        raise UserError(unknown(name))
+    try:
+        if place.is_symlink():
+            place.unlink()
+        else:
+            shutil.rmtree(place)
+    except OSError as error:
+        raise UserError(
+            f"{place} could not be removed ({error.strerror or error}): close what has it open."
+        ) from error
+
+
+def resolve(name: str) -> Source:
+    """The source of that name, with its absolute path and its name. Raises UserError where there
+    is none.
+    """
+    own = _read(home() / name) if NAME.fullmatch(name) else None
+    if own is None:
+        raise UserError(unknown(name), code=2)
+    return own.source
+
+
+def unknown(name: str) -> str:
+    """The sentence for a data set that does not exist: the nearest one, then all of them."""
+    return registry.unknown("data set", name, [*registry.keys("data"), *every()])
+
+
+def _plain(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise UserError(
+            f"{harmless(repr(name))} is no name for a data set: use 1 to 32 of a-z, 0-9, '-' and"
+            " '_', beginning with a letter or a number.",
+            code=2,
+        )
+    return name
+
+
+def _read(place: Path) -> Own | None:
+    """The data set in a folder; None where there is none, or a damaged one."""
+    try:
+        said: dict[str, Any] = json.loads((place / FILE).read_text(encoding="utf-8"))
+        asked, card, added = said["source"], said.get("card", ""), said.get("added", 0)
+        if not NAME.fullmatch(place.name) or not isinstance(asked["key"], str):
+            return None
+        return Own(place.name, dict(asked), harmless(card), float(added))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
