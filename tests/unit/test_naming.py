@@ -124,7 +124,7 @@ def test_a_finding_about_two_networks_calls_them_networks(counts: tuple[int, int
     assert "report --seeds" in SEEDS and "networks" in SEEDS
 
 
-def test_a_label_is_a_network_s_name_and_stays_harmless() -> None:
+def test_a_label_is_a_network_s_name_and_stays_harmless(runs_home: Path) -> None:
     one, other, plain = (
         folder.create(TrainConfig(data="digits", seed=seed), name=f"named-{seed}", found=found)
         for seed, found in ((0, {"label": "![x](http://y.z) Mine"}), (1, {"label": "B"}), (2, {}))
