@@ -1,4 +1,4 @@
-"""Verdicts about methods: simulated differences of known size get the right one at the stated rate."""
+"""Verdicts about methods: simulated differences of known size get the right one."""
 
 import math
 
