@@ -56,19 +56,29 @@ _unasked: set[tuple[str, str]] = set()  # found where a run names them, and not 
 _once: Callable[[Callable[[type], V]], Callable[[type], V]] = functools.cache
 
 
+class Taken(ValueError):
+    """A name that another class holds."""
+
+
+def _apart(held: type, cls: type) -> bool:
+    """Whether they are not one class made twice: a module that is run is `__main__` too."""
+    modules = {held.__module__, cls.__module__} - {"__main__"}
+    return held.__qualname__ != cls.__qualname__ or len(modules) > 1
+
+
 def register(name: str, *, offered: bool = True) -> Callable[[C], C]:
     """A decorator that enters a class under `kind/key`, e.g. `@register("method/trades")`. One that
     is not `offered` is in no list of what can be chosen.
 
-    The class gets `kind` and `key` as class attributes. Raises ValueError when another class holds
+    The class gets `kind` and `key` as class attributes. Raises Taken when another class holds
     the name, because a silent overwrite would change what an old run folder means.
     """
     kind, _, key = name.partition("/")
 
     def enter(cls: C) -> C:
         held = _table[kind].get(key)
-        if held is not None and held.__qualname__ != cls.__qualname__:
-            raise ValueError(
+        if held is not None and _apart(held, cls):
+            raise Taken(
                 f"{name} is registered already, by {held.__module__}.{held.__qualname__}"
             )
         cls.kind, cls.key = kind, key  # type: ignore[attr-defined]
@@ -107,6 +117,22 @@ def get(kind: str, name: str) -> Any:
     if name not in every(kind):
         raise UserError(unknown(kind, name, keys(kind)), code=2)
     return _table[kind][name]
+
+
+def made_in(within: Callable[[str], bool]) -> list[str]:
+    """What is registered now of modules that are `within`, as `kind/key`."""
+    return [
+        f"{kind}/{key}"
+        for kind, held in _table.items()
+        for key, cls in held.items()
+        if within(cls.__module__)
+    ]
+
+
+def drop(name: str) -> None:
+    """Forget what is registered as `kind/key`: it could not be kept."""
+    kind, _, key = name.partition("/")
+    del _table[kind][key]
 
 
 def unknown(what: str, name: str, known: typing.Iterable[str]) -> str:

@@ -1,0 +1,477 @@
+"""Methods, attacks, networks, data sets, probes and pages of other people, without a fork.
+
+A plug-in is a Python file, a folder with an `__init__.py`, or a module; importing it registers what
+it has. Code is imported only because a person named it: on a command line (`--plugin`), in the
+environment (`ROBUSTVIZ_PLUGINS`), by installing a package with an entry point in the group
+`robustviz.plugins`, or in Python (`use`). What a command line named is remembered with the SHA-256
+of its code, and what a run folder names is imported only where the two agree.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from robustviz import paths, registry
+from robustviz.imports import load
+from robustviz.types import UserError, harmless
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+GROUP = "robustviz.plugins"  # of entry points
+VARIABLE = "ROBUSTVIZ_PLUGINS"
+# What a thing of each kind must be, and what it must say of itself, so that no page stumbles on it.
+BASES = {
+    "method": ("robustviz.methods.base", "Method", ("label", "group", "paper", "text")),
+    "attack": ("robustviz.attacks.base", "Attack", ("label", "text")),
+    "data": ("robustviz.data.base", "Source", ("label", "recipe")),
+    "net": ("robustviz.nets.base", "Classifier", ("label",)),
+    "probe": ("robustviz.views.result", "ProbeSpec", ("result",)),
+}
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A plug-in that is loaded: its `source` as run folders name it (a file's absolute path, a
+    module's name), where its code lies, the SHA-256 of that, the `module` it became, and the
+    `things` it brought, such as `method/mixed_at`.
+    """
+
+    source: str
+    path: Path
+    sha256: str
+    module: str
+    things: tuple[str, ...] = ()
+
+    def holds(self, module: str) -> bool:
+        """Whether a module is this plug-in, or a part of it."""
+        return module == self.module or module.startswith(f"{self.module}.")
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page that a plug-in adds to the menu: its name (the address is that with dashes), its
+    title, what it asks, and what draws it.
+    """
+
+    name: str
+    title: str
+    help: str
+    show: Callable[[], None]
+
+
+_loaded: dict[str, Plugin] = {}
+_failed: dict[tuple[str, str], str] = {}  # by source and SHA-256: it is not tried again
+_pages: dict[str, Page] = {}
+_figures: dict[str, Callable[..., Any]] = {}
+_turn = threading.RLock()
+
+
+# What a plug-in writes, besides `@register` and `@probe`.
+
+
+def page(name: str, title: str, help: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """A decorator: this function draws a page of the menu. Import Streamlit inside it: a training
+    needs none. Raises UserError for a name that is taken.
+    """
+
+    def enter(show: Callable[[], None]) -> Callable[[], None]:
+        ours = (paths.ROOT / "pages" / f"{name}.py", paths.PACKAGE / "views" / name)
+        held = _pages.get(name)
+        if any(map(Path.exists, ours)) or (held and held.show.__module__ != show.__module__):
+            raise UserError(f"page/{name} exists already: give the page another name.")
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+            raise UserError(f"{name!r} is no page's name: use a-z, 0-9 and '_'.")
+        _pages[name] = Page(name, title, help, show)
+        return show
+
+    return enter
+
+
+def figure(name: str) -> Callable[[F], F]:
+    """A decorator: this function draws what the probe of that name found;
+    `robustviz.figures.<name>` finds it.
+    """
+
+    def enter(draw: F) -> F:
+        held = _figures.get(name)
+        if held and held.__module__ != draw.__module__:
+            raise UserError(f"figure/{name} exists already: give the figure another name.")
+        _figures[name] = draw
+        return draw
+
+    return enter
+
+
+def pages() -> list[Page]:
+    """The pages of all plug-ins that are loaded."""
+    return list(_pages.values())
+
+
+def figures() -> dict[str, Callable[..., Any]]:
+    """The figures of all plug-ins that are loaded, by name."""
+    return dict(_figures)
+
+
+# Loading.
+
+
+def loaded() -> tuple[Plugin, ...]:
+    """The plug-ins of this process."""
+    return tuple(_loaded.values())
+
+
+def of(cls: type) -> Plugin | None:
+    """The plug-in that a class is from; None where it is robustviz's own."""
+    return next((each for each in loaded() if each.holds(cls.__module__)), None)
+
+
+def use(source: str | os.PathLike[str]) -> Plugin:
+    """Import a plug-in: the path of a file or folder, or a module's name. One that is there is
+    given back.
+
+    Raises UserError, and keeps nothing of it, where there is none, where it raises, where it
+    registers a name that is taken or a thing that is none, and where it was changed since this
+    process loaded it.
+    """
+    with _turn:
+        name, path = _find(os.fspath(source))
+        sha = _sha256(path)
+        if (held := _loaded.get(name)) is not None:
+            if held.sha256 == sha:
+                return held
+            raise UserError(
+                f"The plug-in {name} has changed since it was loaded here: start anew to use it."
+            )
+        by_path = Path(name).is_absolute()
+        hashed = hashlib.sha256(name.encode()).hexdigest()[:8]
+        stem = re.sub(r"\W", "_", path.stem)
+        found = Plugin(name, path, sha, f"robustviz_plugin_{stem}_{hashed}" if by_path else name)
+        registry.keys("probe")  # ours first: who comes later may not take their names
+        try:
+            _import(found, by_path)
+            things = [_checked(each) for each in registry.made_in(found.holds)]
+        except BaseException as error:
+            _drop(found)
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            raise UserError(_sentence(found, error)) from error
+        brought = [f"page/{each.name}" for each in pages() if found.holds(each.show.__module__)]
+        _loaded[name] = dataclasses.replace(found, things=(*things, *brought))
+        return _loaded[name]
+
+
+def load_all(
+    named: Iterable[str] = (), tell: Callable[[str], object] = lambda line: _say(line)
+) -> None:
+    """Load what a person named: on the command line (`named`, remembered from now on), in the
+    environment, by entry points, and what is remembered. Raises UserError for what is `named`; of
+    the others, which may be no matter now, `tell` gets a sentence for each that cannot be loaded.
+    """
+    for source in named:
+        use(source)
+        trust(source)
+    asked = filter(None, map(str.strip, os.environ.get(VARIABLE, "").split(os.pathsep)))
+    entries = importlib.metadata.entry_points(group=GROUP)
+    for source in dict.fromkeys((*asked, *(each.module for each in entries))):
+        _try(partial(use, source), tell)
+    for source in trusted():
+        if source not in _loaded:
+            _try(partial(_use_trusted, source), tell)
+
+
+def resolve(source: str, *, asked_by: str = "", sha256: str = "") -> Callable[..., Any]:
+    """The function that `FILE.py:make` or `pkg.mod:make` names; its module is loaded as a plug-in
+    is. `asked_by`: what names it, such as `The run x`, where it is no person at a command line: its
+    code must be trusted here then, under that name or as the same `sha256`, and not have changed.
+
+    Raises UserError where there is no such function, and where the code is not trusted here.
+    """
+    place, colon, name = source.rpartition(":")
+    if not colon or not place or not name.isidentifier():
+        raise UserError(
+            f"{harmless(repr(source))} names no function: write FILE.py:make or pkg.mod:make.",
+            code=2,
+        )
+    if not asked_by:
+        plugin = use(place)
+    elif lack := lacking([{"source": place, "sha256": sha256}], asked_by):
+        raise UserError(lack)
+    else:
+        same = [each for each in loaded() if sha256 and each.sha256 == sha256]
+        plugin = _loaded.get(place) or same[0]
+    made = getattr(sys.modules[plugin.module], name, None)
+    if not callable(made):
+        raise UserError(f"{harmless(plugin.source)} has no function called {name}.")
+    return cast(Callable[..., Any], made)
+
+
+# What a run needs.
+
+
+def needed(*classes: type) -> list[dict[str, str]]:
+    """The plug-ins that these classes are from, as a run's config.json names them."""
+    found = dict.fromkeys(plugin for cls in classes if (plugin := of(cls)))
+    return [{"source": each.source, "sha256": each.sha256} for each in found]
+
+
+def lacking(asked: Iterable[Mapping[str, str]], whose: str) -> str:
+    """One sentence where a plug-in that a run's config.json names is not here; empty where all are.
+    One that is trusted here is loaded; so is the same code in another place.
+    """
+    for entry in asked:
+        source, sha = str(entry.get("source", "")), entry.get("sha256")
+        if source in _loaded or (sha and any(each.sha256 == sha for each in loaded())):
+            continue
+        held = trusted()
+        same = [source] * (source in held)
+        same += [name for name, kept in held.items() if sha and kept["sha256"] == sha]
+        why = "is not loaded here"
+        for name in same:
+            try:
+                _use_trusted(name)
+                break
+            except UserError as error:
+                why = f"is not here ({error})"
+        else:
+            return (
+                f"{whose} needs the plug-in {harmless(source)}, which {why}. If you trust its code,"
+                f" name it: --plugin {harmless(source)}."
+            )
+    return ""
+
+
+def changed(asked: Iterable[Mapping[str, str]]) -> str:
+    """One sentence where a plug-in is another version than the one that a run was made with."""
+    other = [
+        harmless(entry["source"])
+        for entry in asked
+        if (held := _loaded.get(entry.get("source", ""))) and held.sha256 != entry.get("sha256")
+    ]
+    return f"{', '.join(other)} has changed since this run was made." if other else ""
+
+
+# What is remembered.
+
+
+def _memory() -> Path:
+    return paths.users("runs", "ROBUSTVIZ_RUNS", "checkpoints/runs") / ".plugins.json"
+
+
+def trusted() -> dict[str, dict[str, str]]:
+    """What is remembered, by source: `path` and `sha256` of its code. Raises UserError where the
+    file is damaged.
+    """
+    path = _memory()
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))["plugins"]
+        return {each["source"]: {"path": each["path"], "sha256": each["sha256"]} for each in held}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} cannot be read: remove it, and name your plug-ins again with --plugin."
+        ) from error
+
+
+def trust(source: str | os.PathLike[str]) -> None:
+    """Remember a plug-in and its code as it is now: other commands, the app and trainings load it
+    from now on. Raises UserError where there is none, and where the file cannot be written.
+    """
+    name, path = _find(os.fspath(source))
+    entry = {"path": str(path), "sha256": _sha256(path)}
+    if trusted().get(name) != entry:
+        _remember(trusted() | {name: entry})
+
+
+def forget(source: str | os.PathLike[str]) -> None:
+    """Load a plug-in no more by itself. Raises UserError where it is not remembered."""
+    text, held = os.fspath(source), trusted()
+    name = text if text in held else str(Path(text).expanduser().resolve())
+    if name not in held:
+        raise UserError(registry.unknown("remembered plug-in", text, held), code=2)
+    del held[name]
+    _remember(held)
+
+
+def _remember(held: Mapping[str, Mapping[str, str]]) -> None:
+    path, rows = _memory(), [{"source": name, **kept} for name, kept in held.items()]
+    half = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        half.write_text(json.dumps({"plugins": rows}, indent=1) + "\n", encoding="utf-8")
+        os.replace(half, path)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror or error}), so plug-ins cannot be"
+            " remembered: check that the folder is writable, or set ROBUSTVIZ_RUNS."
+        ) from error
+
+
+def _use_trusted(source: str) -> Plugin:
+    """Load one that is remembered, if its code is what it was."""
+    kept = trusted()[source]
+    path = Path(kept["path"])
+    if not path.exists():
+        raise UserError(
+            f"The plug-in {source} is gone: put it back, or leave it out from now on with: python"
+            f" -m robustviz plugins forget {source}"
+        )
+    if (sha := _sha256(path)) != kept["sha256"]:
+        raise UserError(
+            f"The plug-in {source} has changed since it was named (its SHA-256 is another): if you"
+            f" trust it as it is, name it again with --plugin {source}."
+        )
+    if said := _failed.get((source, sha)):
+        raise UserError(said)
+    try:
+        if not Path(source).is_absolute() and _code_of(source) is None:
+            # found from another folder, as the working directory
+            sys.path.append(str(path.parents[source.count(".")]))
+        return use(source)
+    except UserError as error:
+        _failed[source, sha] = str(error)
+        raise
+
+
+# How it is done.
+
+
+def _say(line: str) -> None:
+    print(f"robustviz: {line}", file=sys.stderr, flush=True)
+
+
+def _try(work: Callable[[], object], tell: Callable[[str], object]) -> None:
+    try:
+        work()
+    except UserError as error:
+        tell(str(error))
+
+
+def _find(source: str) -> tuple[str, Path]:
+    """How run folders name a plug-in, and where its code lies: a file, or a package's folder."""
+    path = Path(source).expanduser()
+    if source.endswith(".py") or path.is_dir() or {os.sep, os.altsep} & set(source):
+        path = path.resolve()
+        if not (path / "__init__.py").is_file() and not (path.is_file() and path.suffix == ".py"):
+            what = "has no __init__.py" if path.is_dir() else "is no Python file"
+            raise UserError(
+                f"{path} {what}, so it is no plug-in: name a file FILE.py, a folder with an"
+                " __init__.py, or a module.",
+                code=2,
+            )
+        return str(path), path
+    code = _code_of(source) if re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", source) else None
+    if code is None:
+        raise UserError(
+            f"There is no module called {harmless(source)} here: name a file by its path, like"
+            " ./mine.py, or put the module's folder on PYTHONPATH.",
+            code=2,
+        )
+    return source, code
+
+
+def _code_of(module: str) -> Path | None:
+    """Where a module's code lies, without importing it or what it is in; None where it has none."""
+    first, *rest = module.split(".")
+    try:
+        spec = importlib.util.find_spec(first)
+    except (ImportError, ValueError):
+        return None
+    for base in (spec.submodule_search_locations or ()) if spec else ():
+        folder = Path(base, *rest)
+        if (folder / "__init__.py").is_file():
+            return folder
+        if rest and (file := folder.with_name(f"{folder.name}.py")).is_file():
+            return file
+    file = Path(spec.origin) if spec and spec.origin else Path()
+    return file if not rest and file.suffix == ".py" and file.is_file() else None
+
+
+def _sha256(path: Path) -> str:
+    """Of a file's bytes; of a folder's Python files, their names and bytes, in order."""
+    try:
+        if path.is_file():
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+        whole = hashlib.sha256()
+        for file in sorted(path.rglob("*.py")):
+            digest = hashlib.sha256(file.read_bytes()).hexdigest()
+            whole.update(f"{file.relative_to(path).as_posix()} {digest}\n".encode())
+        return whole.hexdigest()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}).") from error
+
+
+def _import(found: Plugin, by_path: bool) -> None:
+    if not by_path:
+        load(found.module)
+        return
+    folder = found.path if found.path.is_dir() else None
+    file = folder / "__init__.py" if folder else found.path
+    spec = importlib.util.spec_from_file_location(
+        found.module, file, submodule_search_locations=[str(folder)] if folder else None
+    )
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[found.module] = module
+    # not by its loader, which would leave a compiled file beside it
+    exec(compile(file.read_bytes(), str(file), "exec"), vars(module))
+
+
+def _drop(found: Plugin) -> None:
+    """Keep nothing of a plug-in that could not be loaded."""
+    for name in registry.made_in(found.holds):
+        registry.drop(name)
+    for name in [name for name, each in _pages.items() if found.holds(each.show.__module__)]:
+        del _pages[name]
+    for name in [name for name, draw in _figures.items() if found.holds(draw.__module__)]:
+        del _figures[name]
+    for name in [name for name in sys.modules if found.holds(name)]:
+        del sys.modules[name]
+
+
+def _checked(name: str) -> str:
+    """The name of a registered thing, once it is known to be one. Raises UserError."""
+    kind, _, key = name.partition("/")
+    cls = registry.get(kind, key)
+    module, base, wanted = BASES[kind]
+    if not issubclass(cls, getattr(load(module), base)):
+        raise UserError(f"{name} ({cls.__name__}) is no {base}: derive it from {module}.{base}.")
+    if kind != "net" and "__dataclass_fields__" not in vars(cls):
+        raise UserError(
+            f"{name} ({cls.__name__}) is no dataclass: write @dataclass(frozen=True) below"
+            " @register."
+        )
+    if missing := [word for word in wanted if not getattr(cls, word, None)]:
+        raise UserError(f"{name} ({cls.__name__}) has no {' and no '.join(missing)}.")
+    if kind != "net":
+        cls()  # every setting has a default
+    return name
+
+
+def _sentence(found: Plugin, error: BaseException) -> str:
+    """What went wrong in a plug-in, and where."""
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = [each.lineno for each in frames if Path(each.filename).is_relative_to(found.path)]
+    line = error.lineno if isinstance(error, SyntaxError) else next(reversed(inside), None)
+    where = f"The plug-in {found.source} cannot be loaded"
+    if isinstance(error, ModuleNotFoundError):
+        return f"{where}: it needs the package {error.name}, which is not installed."
+    if isinstance(error, (UserError, registry.Taken)):
+        return f"{where}: {error}"
+    said = harmless(error.msg if isinstance(error, SyntaxError) else error)
+    at = f" in line {line}" if line else ""
+    return f"{where}: {type(error).__name__}{at}: {said or 'no more is said'}."
