@@ -4,7 +4,6 @@ import argparse
 
 from robustviz.cli.terminal import RUN, Command, about, show
 from robustviz.runs import folder, queue
-from robustviz.types import UserError
 
 
 def stop(args: argparse.Namespace) -> int:
@@ -23,9 +22,7 @@ def remove(args: argparse.Namespace) -> int:
         if folder.ID.fullmatch(args.run) and path.is_dir()
         else folder.open_run(args.run)
     )
-    if queue.at_work(run, run.status()):
-        raise UserError(f"The run {run.id} is running; stop it first.")
-    folder.remove(run)
+    queue.remove(run)
     return show(args, {"removed": run.id} | about(run), f"{run.id} is removed")
 
 

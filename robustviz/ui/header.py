@@ -20,7 +20,8 @@ from robustviz.ui.shell import linked
 def open(title: str) -> Context:
     """Draw the row; what is chosen. Raises UserError where no trained model exists."""
     st.session_state.pop("chosen", None)  # this is the run that shows it
-    every = networks.trained(known := folder.all_runs())
+    known = folder.all_runs(damaged=True)
+    every = networks.trained(run for run in known if folder.sound(run))
     with st.container(
         horizontal=True, vertical_alignment="center", key="title-row", width="stretch"
     ):
@@ -161,7 +162,12 @@ def _offer_training(data_key: str, known: list[folder.Run]) -> None:
     """Lead to the Train page, with the method that the last change of the data set did not find
     there; say which runs are left out.
     """
-    if left_out := [run.id for run in known if networks.is_l2(run)]:
+    if damaged := [run.id for run in known if not folder.sound(run)]:
+        st.markdown(
+            (f"{damaged[0]} is" if len(damaged) == 1 else f"{len(damaged)} runs are")
+            + " damaged. The list on the Train page says why, and removes them."
+        )
+    if left_out := [run.id for run in known if folder.sound(run) and networks.is_l2(run)]:
         st.markdown(
             (f"{left_out[0]} is" if len(left_out) == 1 else f"{len(left_out)} runs are")
             + " not listed: trained in l2, while these views measure in grey levels."

@@ -71,17 +71,16 @@ def _keep_modules(hundreds: int) -> None:
     gc.freeze()
 
 
-def fragment(view: Callable[P, None]) -> Callable[P, None]:
+def fragment(view: Callable[P, None], run_every: float | None = None) -> Callable[P, None]:
     """`st.fragment` whose errors are sentences too: Streamlit shows what a fragment raises where it
     stands, so `run` never hears of it.
     """
 
-    @st.fragment
     @functools.wraps(view)
     def guarded(*given: P.args, **named: P.kwargs) -> None:
         _guarded(lambda: view(*given, **named))
 
-    return guarded
+    return st.fragment(guarded, run_every=run_every)
 
 
 def spoken(error: UserError) -> str:

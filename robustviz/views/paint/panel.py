@@ -106,7 +106,7 @@ def _painting(here: Context, run: folder.Run) -> Bools:
         for name, (label, text) in BUTTONS.items():
             st.button(label, key=f"paint-{name}", help=text, on_click=_fill, args=(here, name))
     if fault := st.session_state.pop("paint-fault", ""):
-        st.info(fault, icon=":material/info:")
+        st.info(shell.spoken(UserError(fault)), icon=":material/info:")
     cells = _cells(run, here.img, st.session_state["paint"])
     image = base64.b64encode(pictures.png(x[0].numpy(), max(height, width))).decode()
     canvas()(

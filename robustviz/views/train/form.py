@@ -17,7 +17,7 @@ from robustviz.runs import folder, queue
 from robustviz.training.config import WHERE, TrainConfig
 from robustviz.training.presets import LESSONS, PRESETS, PUBLISHED
 from robustviz.types import UserError, eps_text, parse_number
-from robustviz.ui import rights
+from robustviz.ui import rights, shell
 from robustviz.ui.context import OWN
 from robustviz.ui.methods import about
 from robustviz.ui.networks import (
@@ -46,7 +46,7 @@ def form() -> TrainConfig | None:
     try:
         return _asked()
     except UserError as error:
-        st.error(str(error))
+        st.error(shell.spoken(error))
         return None
 
 
@@ -201,7 +201,7 @@ def _fields(
             try:
                 asked = _input(start, owner, name, f"train-{scope}-", prefix)
             except UserError as error:
-                st.error(str(error))
+                st.error(shell.spoken(error))
                 changes[WRONG], asked = True, value
         if asked != value:
             changes[f"{prefix}{name}"] = asked
@@ -302,7 +302,7 @@ def submit(config: TrainConfig) -> str:
         queue.check_limits(config.epochs)
         cost = estimate(config)
     except UserError as error:
-        st.error(str(error))
+        st.error(shell.spoken(error))
         return ""
     shipped = [run for run in folder.all_runs() if run.shipped]
     asked, there = config.seed, _same(config, shipped)
@@ -348,6 +348,10 @@ def _same(config: TrainConfig, among: list[folder.Run]) -> str:
     """The id of the run of this config, or of one that differs only in having kept snapshots too;
     empty where there is none.
     """
+    fields = dataclasses.fields(TrainConfig)
+    later = {each.name: each.default for each in fields if each.metadata.get("later")}
     asked = config.to_json()
     free = {name: asked[name] for name in WHERE} | ({} if config.snapshots else {"snapshots": 0})
-    return next((run.id for run in among if {**run.info, **free}.items() >= asked.items()), "")
+    return next(
+        (run.id for run in among if {**later, **run.info, **free}.items() >= asked.items()), ""
+    )

@@ -5,27 +5,29 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from robustviz.runs import queue
+from robustviz.runs import folder, queue
 from robustviz.runs.folder import Run
 from robustviz.runs.inside import Status
 from robustviz.training.ladder import headline
 from robustviz.types import eps_text
+from robustviz.ui import shell
 from robustviz.views.train.live import evaluation_or_none
 
 
 def watch() -> None:
     """The list, which ticks while there is something to see."""
-    if states := queue.states():
+    if states := folder.of_user():
         st.header("Your runs", divider="gray")
         busy = any(
             status["state"] == "queued" or queue.at_work(run, status) for run, status in states
         )
-        st.fragment(_list, run_every=2.0 if busy else None)()
+        shell.fragment(_list, 2.0 if busy else None)()
 
 
 def _list() -> None:
-    """Every run of the user's, newest first; choosing one shows it above."""
-    states = queue.states()[::-1]
+    """Every run of the user's, newest first, damaged folders too; choosing one shows it above."""
+    states = folder.of_user()[::-1]
+    faults = [folder.fault(run) for run, _ in states]
     told = [
         (run, status, test, headline(run.evaluations(), run.eps) if test else None)
         for run, status in states
@@ -34,7 +36,7 @@ def _list() -> None:
     rows = [
         {
             "run": run.id,
-            "state": status["state"],
+            "state": "damaged" if fault else status["state"],
             "epochs": _epochs(run, status),
             "clean": test.clean_acc if test else None,
             "PGD-20": test.robust_acc if test else None,
@@ -43,7 +45,7 @@ def _list() -> None:
             "every attack": worst.acc if worst else None,
             "of n": worst.n if worst else None,
         }
-        for run, status, test, worst in told
+        for (run, status, test, worst), fault in zip(told, faults, strict=True)
     ]
     percent = st.column_config.NumberColumn(format="percent")
     chosen = st.dataframe(
@@ -56,6 +58,8 @@ def _list() -> None:
         column_config=dict.fromkeys(("clean", "PGD-20", "every attack"), percent),
         alt=f"{len(rows)} runs with state and accuracies",
     )["selection"]["rows"]
+    if damaged := sum(map(bool, faults)):
+        st.markdown(f"{damaged} damaged. Choose one: what is wrong stands above, beside *Remove*.")
     if any(test and worst and test.images != worst.images for *_, test, worst in told):
         st.markdown("*every attack* was counted on a set of images of its own.")
     # once per choice, so that a new training can be watched after it
@@ -67,6 +71,8 @@ def _list() -> None:
 
 def _epochs(run: Run, status: Status) -> str:
     """How many epochs are through, or which one is being trained."""
+    if not folder.sound(run):
+        return ""
     every = run.info.get("epochs")
     if status["state"] == "running" and status["phase"] in ("train", "validate"):
         return f"in epoch {min(status['epoch'] + 1, status['epochs'])} of {every}"

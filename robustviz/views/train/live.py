@@ -12,7 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from robustviz import figures, stats
-from robustviz.runs import queue
+from robustviz.runs import folder, queue
 from robustviz.runs.folder import Run
 from robustviz.runs.inside import Record, State, Status
 from robustviz.training.config import TrainConfig
@@ -33,7 +33,9 @@ def current() -> Run | None:
         try:
             return cache.open_by_id(wanted)
         except UserError as error:
-            st.warning(str(error))
+            st.warning(shell.spoken(error))
+            if folder.ID.fullmatch(wanted) and (folder.home() / wanted).is_dir():
+                _removal(Run(folder.home() / wanted))
     return next(iter(queue.running()), None)
 
 
@@ -46,7 +48,7 @@ def watch(config: TrainConfig | None) -> None:
     run = current()
     if run is not None:
         live = run.status()["state"] in ("queued", "running")
-        st.fragment(_panel, run_every=1.0 if live else None)(run.id, live)
+        shell.fragment(_panel, 1.0 if live else None)(run.id, live)
     elif config is not None:
         _curves([], int(config.epochs or 1), float(config.eps or 0))
         st.markdown("The lines grow while it trains, one point an epoch.")
@@ -81,7 +83,10 @@ def _arrive() -> None:
 
 
 def _panel(run_id: str, was_live: bool) -> None:
-    run = cache.open_by_id(run_id)
+    try:
+        run = cache.open_by_id(run_id)
+    except UserError:  # removed, or damaged, since the page was drawn: it says so
+        st.rerun()
     status, records = run.status(), run.records()
     state = status["state"]
     if was_live != (state in ("queued", "running")):
@@ -97,6 +102,8 @@ def _panel(run_id: str, was_live: bool) -> None:
     for show, words in ((st.error, status["error"]), (st.info, status["note"])):
         if words:
             show(words)
+    if wrong := folder.fault(run):
+        st.warning(shell.spoken(UserError(wrong)))
     _buttons(run, state)
     if test := evaluation_or_none(run):
         _result(run, test)
@@ -147,14 +154,39 @@ def _progress(status: Status) -> tuple[float, str]:
     )
 
 
-def _buttons(run: Run, state: State) -> None:
-    def act(do: Callable[[], object]) -> None:
-        try:
-            rights.check("do that")
-            do()
-        except UserError as error:
-            st.session_state["job-error"] = str(error)
+def _act(what: str, do: Callable[[], object]) -> None:
+    """A callback: what a button does, where this session may; what went wrong is said below it."""
+    try:
+        rights.check(what)
+        do()
+    except UserError as error:
+        st.session_state["job-error"] = shell.spoken(error)
 
+
+def _removal(run: Run) -> None:
+    """A button that deletes a run folder, after one that asks whether that is meant."""
+    if not rights.may_act():
+        return
+    with st.popover("Remove", icon=":material/delete:", key="remove-ask"):
+        st.markdown(f"This deletes the folder of `{run.id}` with all that is in it, for good.")
+        st.button(
+            "Remove it for good",
+            key="remove",
+            on_click=_act,
+            args=("remove runs", partial(_remove, run)),
+        )
+    if problem := st.session_state.pop("job-error", ""):
+        st.error(problem)
+
+
+def _remove(run: Run) -> None:
+    queue.remove(run)
+    st.query_params.pop("job", None)
+    st.session_state.pop("job-row", None)
+
+
+def _buttons(run: Run, state: State) -> None:
+    act = partial(_act, "pause, stop and resume")
     with st.container(horizontal=True):
         if not rights.may_act() and state != "done":
             st.caption(rights.sentence("pause, stop and resume"))
@@ -183,6 +215,8 @@ def _buttons(run: Run, state: State) -> None:
         ):
             st.session_state.update({"data": networks.data_name(run), "b": run.id})
             shell.go("attack")
+        if state not in ("running", "queued"):
+            _removal(run)
     if problem := st.session_state.pop("job-error", ""):
         st.error(problem)
 
