@@ -19,7 +19,7 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -222,13 +222,26 @@ def resolve(source: str, *, asked_by: str = "", sha256: str = "") -> Callable[..
 # What a run needs.
 
 
-def needed(*classes: type) -> list[dict[str, str]]:
-    """The plug-ins that these classes are from, as a run's config.json names them."""
-    found = dict.fromkeys(plugin for cls in classes if (plugin := of(cls)))
+def needed(config: object) -> list[dict[str, str]]:
+    """The plug-ins that a config's method, attack, data and network are from, as its run's
+    config.json names them.
+    """
+    found = dict.fromkeys(plugin for cls in _classes(config) if (plugin := of(cls)))
     return [{"source": each.source, "sha256": each.sha256} for each in found]
 
 
-def lacking(asked: Iterable[Mapping[str, str]], whose: str) -> str:
+def _classes(thing: Any) -> Iterator[type]:
+    """The class of a dataclass, of whatever in it has settings too, and of networks it names."""
+    yield type(thing)
+    yield from (
+        registry.get("net", getattr(thing, name)) for name in registry.of_kind(type(thing), "net")
+    )
+    for field in dataclasses.fields(thing):
+        if dataclasses.is_dataclass(value := getattr(thing, field.name)):
+            yield from _classes(value)
+
+
+def lacking(asked: Iterable[Mapping[str, object]], whose: str) -> str:
     """One sentence where a plug-in that a run's config.json names is not here; empty where all are.
     One that is trusted here is loaded; so is the same code in another place.
     """
@@ -254,12 +267,12 @@ def lacking(asked: Iterable[Mapping[str, str]], whose: str) -> str:
     return ""
 
 
-def changed(asked: Iterable[Mapping[str, str]]) -> str:
+def changed(asked: Iterable[Mapping[str, object]]) -> str:
     """One sentence where a plug-in is another version than the one that a run was made with."""
     other = [
-        harmless(entry["source"])
+        held.source
         for entry in asked
-        if (held := _loaded.get(entry.get("source", ""))) and held.sha256 != entry.get("sha256")
+        if (held := _loaded.get(str(entry.get("source")))) and held.sha256 != entry.get("sha256")
     ]
     return f"{', '.join(other)} has changed since this run was made." if other else ""
 

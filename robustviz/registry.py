@@ -78,9 +78,7 @@ def register(name: str, *, offered: bool = True) -> Callable[[C], C]:
     def enter(cls: C) -> C:
         held = _table[kind].get(key)
         if held is not None and _apart(held, cls):
-            raise Taken(
-                f"{name} is registered already, by {held.__module__}.{held.__qualname__}"
-            )
+            raise Taken(f"{name} is registered already, by {held.__module__}.{held.__qualname__}")
         cls.kind, cls.key = kind, key  # type: ignore[attr-defined]
         _table[kind][key] = cls
         if not offered:

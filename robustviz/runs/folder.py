@@ -19,9 +19,9 @@ import time
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
-from robustviz import memory, paths, registry
+from robustviz import memory, paths, plugins, registry
 from robustviz.runs import catalogue
 from robustviz.runs.files import (
     as_large,
@@ -240,9 +240,10 @@ def create(
                 code=2,
             )
         return run
-    write_file(
-        run.path / "config.json", to_bytes(asked | {"versions": versions(), **(found or {})})
-    )
+    more = {"versions": versions(), **(found or {})}
+    if code := [*plugins.needed(config), *cast(list[JSON], more.get("plugins", []))]:
+        more["plugins"] = code
+    write_file(run.path / "config.json", to_bytes(asked | more))
     run.set_status(state="queued", queued=time.time(), device=asked["device"])
     return run
 

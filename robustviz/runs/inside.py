@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from robustviz import memory
+from robustviz import memory, plugins
 from robustviz.runs.entries import (
     FOUND_OUT as FOUND_OUT,
     MOST,
@@ -131,10 +131,12 @@ class Inside:
     @cached_property
     def config(self) -> TrainConfig:
         """The config this run was made with. Raises UserError where it is damaged or from another
-        version.
+        version, and where it needs a plug-in that is not here.
         """
         from robustviz.training.config import TrainConfig
 
+        if self.lacks:
+            raise UserError(self.lacks)
         asked = {name: value for name, value in self.info.items() if name not in FOUND_OUT}
         try:
             return TrainConfig.from_json(asked)
@@ -143,6 +145,11 @@ class Inside:
                 f"{self.path / 'config.json'} is damaged or of another version of robustviz:"
                 f" {error} Remove the run folder, or restore the file."
             ) from error
+
+    @property
+    def lacks(self) -> str:
+        """One sentence where it needs a plug-in that is not here; else empty."""
+        return plugins.lacking(self.info.get("plugins", ()), f"The run {self.id}")
 
     @property
     def imported(self) -> bool:
