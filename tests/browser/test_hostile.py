@@ -1,0 +1,128 @@
+"""Text of others is everywhere in a run: names of classes, of pictures and of the run, what went
+wrong, what an evaluation says of itself, what an address says. On no page does any of it make the
+browser ask another host for something.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from playwright.sync_api import Request
+
+from robustviz import data, nets
+from robustviz.attacks import PGD
+from robustviz.runs import folder
+from robustviz.training.config import TrainConfig
+from robustviz.training.evaluate import evaluate
+
+PICTURE = "![x](http://evil.example/x.png)"
+NAMES = (
+    PICTURE.replace("/", "∕"),  # which is no character of a file's name
+    "<img src=x onerror=fetch('http:evil.example')>",
+    "a\n\n[y]: http:evil.example",
+)
+ADDRESS = {
+    "data": PICTURE,
+    "img": PICTURE,
+    "cam": "<img src=//evil.example/x>",
+    "map": PICTURE,
+    "attack": "[x](http://evil.example)",
+    "teacher": PICTURE,
+    "present": PICTURE,
+}
+
+
+def pictures(place: Path) -> Path:
+    """Two dozen drawn pictures in folders with such names, under such names."""
+    rng = np.random.default_rng(0)
+    for at, name in enumerate(NAMES):
+        (place / name).mkdir(parents=True)
+        for number in range(24):
+            colour = rng.integers(60 * at, 60 * at + 60, 3)
+            pixels = (colour + rng.integers(0, 30, (12, 12, 3))).astype(np.uint8)
+            Image.fromarray(pixels).save(place / name / f"{NAMES[number % 3]}{number}.png")
+    return place
+
+
+def hostile_run(home: Path, place: Path, seed: int) -> folder.Run:
+    """A run that was trained on these pictures (its weights are random), with such text wherever
+    a file of it has some.
+    """
+    source = data.source(f"folder:{place}")
+    train = data.load(source, "train")
+    config = TrainConfig(
+        data=source, method="pgd_at", net="small_cnn", eps=0.1, seed=seed, epochs=2, device="cpu"
+    )  # type: ignore[arg-type]
+    run = folder.create(config, folder=home, name=f"hostile-{seed}")
+    torch.manual_seed(seed)
+    shape = (len(train.classes), *train.images.shape[1:3])
+    run.save_weights("net.safetensors", nets.build("small_cnn", *shape).state_dict())
+    path = run.path / "config.json"
+    said = json.loads(path.read_text(encoding="utf-8"))
+    said["images"] = {"classes": shape[0], "channels": shape[1], "size": shape[2], "names": NAMES}
+    said |= {"label": f"{PICTURE} {seed}", "versions": {"torch": PICTURE}}
+    path.write_text(json.dumps(said), encoding="utf-8")
+    run = folder.open_run(run.path)
+    evaluate(run, PGD(steps=2), n=12)
+    path = run.path / "eval.json"
+    told = json.loads(path.read_text(encoding="utf-8"))
+    for each in told["evaluations"]:
+        each["device"] = each["split"] = PICTURE
+        each["doctor"][0] |= {"name": PICTURE, "text": PICTURE, "warning": True}
+        each["attack"] |= {PICTURE: PICTURE}
+    other = json.loads(json.dumps(told["evaluations"][0])) | {"key": PICTURE}
+    other["attack"] |= {"key": PICTURE}
+    told["evaluations"].append(other)
+    path.write_text(json.dumps(told), encoding="utf-8")
+    run.set_status(state="failed", error=PICTURE, note=PICTURE, phase=PICTURE)
+    line = {"epoch": 1, "losses": {PICTURE: 1.0}, "clean_acc": 0.5, "robust_acc": 0.1, "n_val": 9}
+    (run.path / "metrics.jsonl").write_text(json.dumps(line | {"seconds": 1.0}) + "\n")
+    return run
+
+
+@pytest.mark.skipif(os.name == "nt", reason="these are no names of files there")
+@pytest.mark.slow
+def test_no_text_of_others_makes_a_browser_ask_anybody(
+    page, fresh_server, settled, tmp_path, problems
+):
+    home = tmp_path / "runs"
+    place = pictures(tmp_path / NAMES[0])
+    runs = [hostile_run(home, place, seed) for seed in (0, 1)]
+    broken = home / "broken-run"
+    broken.mkdir()
+    (broken / "config.json").write_text(json.dumps({"data": PICTURE, "seed": PICTURE}))
+    asked: list[str] = []
+
+    def note(request: Request) -> None:
+        asked.append(request.url)
+
+    page.on("request", note)
+    server = fresh_server(ROBUSTVIZ_RUNS=str(home), ROBUSTVIZ_FOLDERS=str(tmp_path))
+    page.goto(server.url)
+    settled(page)
+    hrefs = page.locator("a[href]").evaluate_all("all => all.map(a => a.getAttribute('href'))")
+    pages = sorted({href.partition("?")[0].strip("/") for href in hrefs if "evil" not in href})
+    assert {"attack", "train", "compare", "glossary"} <= {name.rpartition("/")[2] for name in pages}
+    sides = f"a={runs[0].id}&b={runs[1].id}"
+    hostile = "&".join(f"{name}={quote(value)}" for name, value in ADDRESS.items())
+    seen = ""
+    for name in pages:
+        base = name if name.startswith("http") else f"{server.url}/{name}"
+        for query in (sides, f"a={quote(PICTURE)}&job={quote(PICTURE)}&{hostile}"):
+            page.goto(f"{base}?{query}")
+            settled(page)
+            seen += page.locator("body").inner_text()
+            assert "Something unexpected" not in seen, (name, query)
+    for job in (runs[0].id, broken.name):
+        page.goto(f"{server.url}/train?job={job}")
+        settled(page)
+        seen += page.locator("body").inner_text()
+    assert "evil.example" in seen and len(asked) > 100
+    assert not problems and not [url for url in asked if "evil" in url.partition("?")[0]]
