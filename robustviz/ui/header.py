@@ -13,7 +13,7 @@ from robustviz.runs import folder
 from robustviz.runs.naming import method_label, unusual
 from robustviz.types import UserError
 from robustviz.ui import methods, networks, shell
-from robustviz.ui.context import OWN, Context, follow_data
+from robustviz.ui.context import OWN, Context, choose, follow_data
 from robustviz.ui.shell import linked
 
 
@@ -65,7 +65,7 @@ def _pickers(every: dict[str, folder.Run], known: list[folder.Run]) -> Context:
         ):
             _network(side, here, choices)
             if side == "a":
-                _offer_training(every[a].data_key, known)
+                _offer_training(every[a].data_name, known)
     image = _image(a, b, data)
     st.selectbox(
         "Data set", names, on_change=follow_data, label_visibility="collapsed", width=150, **picker
@@ -133,20 +133,25 @@ def _image(a: str, b: str, data: str) -> int:
     """The image's picker: its number, and the drawer in which one is chosen by looking."""
     count = networks.test_count(a)
     start = networks.default_image(a, b)
-    linked("img", start, range(count))
+    own = _own_picture(data)
+    linked("img", start, own or range(count))
     index = int(st.session_state["img"])
     picture, name = networks.thumbnail(a, index)
-    with st.popover(f"Image {index}: {name}", key=_closed("img")):
-        st.number_input(f"Test image, 0 to {count - 1}", 0, count - 1, **_boxed("img"))
-        st.container(width=128).image(picture, width="stretch", alt=f"Test image {index}: {name}")
+    called = f"Your picture: {name}" if own else f"Image {index}: {name}"
+    with st.popover(called, key=_closed("img")):
+        if not own:
+            st.number_input(f"Test image, 0 to {count - 1}", 0, count - 1, **_boxed("img"))
+        st.container(width=128).image(picture, width="stretch", alt=called)
         st.markdown(
-            f"A {name}, one of {count} test images of {data}."
+            f"A {name}, {'your own picture' if own else f'one of {count} test images of {data}'}."
             + (
                 " The first that A misreads under attack and B holds."
                 if b and index == start
                 else ""
             )
         )
+        if own:
+            st.button("Back to the test images", on_click=choose, args=(start,), key="back")
         if st.button(
             "Choose by looking",
             key="gallery",
@@ -158,7 +163,16 @@ def _image(a: str, b: str, data: str) -> int:
     return index
 
 
-def _offer_training(data_key: str, known: list[folder.Run]) -> None:
+def _own_picture(data: str) -> tuple[int, ...]:
+    """The number of a picture of the user's own on this data, where one is chosen; else nothing."""
+    said = str(st.session_state.get("img", st.query_params.get("img", "")))
+    if not (said.isdecimal() and 6 < len(said) < 10):  # others are test images: no torch for them
+        return ()
+    one = imports.load("robustviz.data.singles").get(int(said))
+    return (one.number,) if one is not None and one.data == data else ()
+
+
+def _offer_training(data: str, known: list[folder.Run]) -> None:
     """Lead to the Train page, with the method that the last change of the data set did not find
     there; say which runs are left out.
     """
@@ -181,7 +195,7 @@ def _offer_training(data_key: str, known: list[folder.Run]) -> None:
         icon=":material/model_training:",
     ):
         st.session_state.update(
-            {"train-data": data_key}
+            {"train-data": data}
             | ({"train-method": missing, "train-recipe": OWN} if missing else {})
         )
         st.session_state.pop("missing", None)

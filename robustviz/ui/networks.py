@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,12 +19,14 @@ from numpy.typing import NDArray
 from robustviz import memory, registry
 from robustviz.imports import load
 from robustviz.runs import catalogue, folder
+from robustviz.runs.files import read_json, stamp
 from robustviz.runs.naming import architecture, method_label, unusual
-from robustviz.types import JSON
+from robustviz.types import JSON, UserError
 from robustviz.views import pack
 from robustviz.views.pictures import png
 
 FIRST = {"data": "shapes", "a": "standard", "b": "pgd_at"}  # what is chosen before anybody chose
+NAME = re.compile(r"[a-z0-9_-]{1,32}")  # of a data set of the user's
 
 
 class Group(NamedTuple):
@@ -51,12 +54,33 @@ GROUPS = {  # in the order of every picker
 }
 
 
-@functools.lru_cache(maxsize=1024)
 def data_name(run: folder.Run) -> str:
-    """The name under which runs on the same test images come together: the data's key where its
-    dials are those of the shipped runs, else with a hash. A dial that acts in training only does
-    not count. A folder of the user's own is known by its name.
+    """The name under which runs on the same test images come together: the one that the user gave
+    them, where it still means these images; the data's key where its dials are those of the shipped
+    runs; else with a hash. A dial that acts in training only does not count. A folder of the user's
+    own is known by its name.
     """
+    name = run.data_name
+    path = folder.home() / ".data" / name / "source.json"
+    if name != run.data_key and NAME.fullmatch(name) and _said(path, stamp(path)) == _dials(run):
+        return name
+    return _by_dials(run)
+
+
+@functools.lru_cache(maxsize=256)
+def _said(path: Path, now: tuple[int, int, int]) -> JSON:
+    """The dials of a data set in the user's `source.json`; `data.own`, which reads it too, brings
+    torch along.
+    """
+    try:
+        asked = read_json(path)["source"]
+        return {dial: value for dial, value in asked.items() if dial not in ("key", "name")}
+    except (UserError, KeyError, AttributeError):
+        return {}
+
+
+@functools.lru_cache(maxsize=1024)
+def _by_dials(run: folder.Run) -> str:
     key, rest = run.data_key, _dials(run)
     if run.shipped or not rest or rest in _shipped_dials(key):
         return key
@@ -70,7 +94,7 @@ def _shipped_dials(key: str) -> list[JSON]:
 
 
 def _dials(run: folder.Run) -> JSON:
-    left_out = ("key", *_dial("train_only", run.data_key))
+    left_out = ("key", "name", *_dial("train_only", run.data_key))
     return {name: value for name, value in run.info.get("data", {}).items() if name not in left_out}
 
 
@@ -229,9 +253,8 @@ def thumbnail(run_id: str, index: int) -> tuple[bytes, str]:
     story = pack.images(data_name(run))
     for image, y in zip(story.x[story.index == index], story.y[story.index == index], strict=True):
         return png(image / np.float32(255), 128), run.classes[int(y)]
-    split = _images(run)
-    one = split.take(load("torch").tensor([index]))
-    return png(one.x[0].numpy(), 128), split.classes[int(one.y[0])]
+    split, x, y = load("robustviz.views.measure").image_of(run, index)
+    return png(x[0].numpy(), 128), split.classes[int(y[0])]
 
 
 def _images(run: folder.Run) -> Any:

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
 
 from robustviz import data, memory, registry
-from robustviz.data import Dataset, Source
+from robustviz.data import Dataset, Source, singles
 from robustviz.imports import load
 from robustviz.nets import Classifier
 from robustviz.nets.attackable import keep
@@ -41,11 +41,12 @@ class Probe(Generic[S, R]):
     def __call__(self, run: Run, spec: S | None = None) -> R:
         """The answer. Raises UserError where this run cannot give it."""
         spec = self.spec() if spec is None else spec
-        result = self.kept(run, spec) if spec.cacheable else None
+        keeps = spec.cacheable and not singles.is_own(getattr(spec, "index", 0))
+        result = self.kept(run, spec) if keeps else None
         if result is None:
             with threads(default_threads()):
                 result = self.answer(run, spec)
-            if spec.cacheable:
+            if keeps:
                 run.keep(self.name(run, spec), result)
         return result
 
@@ -79,7 +80,14 @@ def probe(
 def probe_of(spec: ProbeSpec[R]) -> Probe[ProbeSpec[R], R]:
     """The probe that answers a spec: it is in, or imported by, `probe.py` beside the spec."""
     if type(spec) not in _probes:
-        load(f"{type(spec).__module__.rpartition('.')[0]}.probe")
+        package, _, _ = type(spec).__module__.rpartition(".")
+        if package:  # else a plug-in of one file, which is loaded
+            load(f"{package}.probe")
+    if type(spec) not in _probes:
+        raise UserError(
+            f"Nothing answers the probe {spec.key}: its plug-in needs a function with"
+            f" @probe({type(spec).__name__})."
+        )
     return _probes[type(spec)]
 
 
@@ -142,11 +150,35 @@ def meta_of(run: Run, split: Dataset, **more: object) -> dict[str, object]:
 
 
 def image_of(run: Run, index: int) -> tuple[Dataset, torch.Tensor, torch.Tensor]:
-    """The run's test split, and of one image of it the pixels (1,C,H,W) and the class (1,)."""
+    """The run's test split, and of one image of it the pixels (1,C,H,W) and the class (1,). A
+    picture of the user's own (`data.singles`) is a split of itself alone.
+    """
     split = images_of(run)
+    if singles.is_own(index):
+        split = _alone(run, split, index)
+        return split, split.x, split.y
     if not 0 <= index < len(split):
         raise UserError(
             f"There is no image {index}: the test split has {len(split)}, counted from 0.", code=2
         )
     one = split.take(torch.tensor([index]))
     return split, one.x, one.y
+
+
+def row_of(index: int) -> int:
+    """Where the image of that number stands in the split that `image_of` gives."""
+    return 0 if singles.is_own(index) else index
+
+
+def _alone(run: Run, split: Dataset, index: int) -> Dataset:
+    one = singles.get(index)
+    if one is None:
+        raise UserError(f"There is no picture {index} any more: choose another image.", code=2)
+    if one.label not in split.classes:
+        raise UserError(
+            f"What is on your picture is called {one.label}, and {run.id} knows no such class:"
+            " choose a network of other data, or another image."
+        )
+    pixels = torch.from_numpy(one.pixels(split.images.shape[1], split.images.shape[2]))
+    y = torch.tensor([split.classes.index(one.label)])
+    return replace(split, images=pixels[None], y=y, masks=None, names=(one.name,))

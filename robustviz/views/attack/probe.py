@@ -35,7 +35,7 @@ from robustviz.views.attack.result import (
     TrajectorySpec,
 )
 from robustviz.views.attention.result import levels_of
-from robustviz.views.measure import image_of, images_of, linf_net, meta_of, probe
+from robustviz.views.measure import image_of, images_of, linf_net, meta_of, probe, row_of
 
 SPAN = 2.0  # curves reach from 0 to this many times the run's ε
 REACH = 4.0  # and the search for the smallest ε to this many
@@ -269,7 +269,8 @@ def smallest_eps(run: Run, spec: SmallestEpsSpec) -> SmallestEps:
     alone = spec.index >= 0
     split = image_of(run, spec.index)[0] if alone else images_of(run)
     index = torch.tensor([spec.index]) if alone else torch.arange(min(spec.n, len(split)))
-    few, attack = split.take(index), PGD(steps=spec.steps, start="zero")
+    rows = torch.tensor([row_of(spec.index)]) if alone else index
+    few, attack = split.take(rows), PGD(steps=spec.steps, start="zero")
     limit = min(1.0, REACH * run.eps) or 0.5
     eps, width = smallest_radius(linf_net(run), few.x, few.y, attack, limit)
     flipped = eps[(eps > 0) & eps.isfinite()]

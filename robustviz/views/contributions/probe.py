@@ -40,16 +40,18 @@ from robustviz.views.contributions.result import (
     PairingSpec,
 )
 from robustviz.views.features.probe import features_of
-from robustviz.views.measure import image_of, images_of, linf_net, meta_of, net_of, probe
+from robustviz.views.measure import image_of, images_of, linf_net, meta_of, net_of, probe, row_of
 
 LOOKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 
 
 def images_for(run: Run, spec: OfImages[Any]) -> tuple[Dataset, Tensor, Dataset]:
     """The run's test split, the numbers of the images that are asked about, and these images."""
-    one = spec.index >= 0
-    split = image_of(run, spec.index)[0] if one else images_of(run)
-    chosen = torch.tensor([spec.index]) if one else torch.arange(min(spec.n, len(split)))
+    if spec.index >= 0:
+        split, alone = image_of(run, spec.index)[0], torch.tensor([row_of(spec.index)])
+        return split, torch.tensor([spec.index]), split.take(alone)
+    split = images_of(run)
+    chosen = torch.arange(min(spec.n, len(split)))
     return split, chosen, split.take(chosen)
 
 

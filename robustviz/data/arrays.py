@@ -1,0 +1,285 @@
+"""Images in a NumPy file: which of its arrays they are, how their axes and numbers are to be read.
+Others save them divided by 255, from -1 to 1, or normalised for some network; what was done leaves
+traces, and is undone here.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustviz.data import zips
+from robustviz.types import UserError, harmless
+
+MOST_BYTES = 2_000_000_000  # of all arrays of a file
+SAMPLE = 256  # images that are looked at to find out how they are to be read
+GRID = 0.04  # grey levels that a value may lie beside a whole one, on average; by chance it is 0.25
+SLACK = 0.004
+BLUE = 0.02  # by so much blue may be brighter than red on average before it is said
+
+SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+LABELS = ("y", "label", "labels", "target", "targets")
+NAMES = ("classes", "names", "class_names", "classnames")
+
+RGB, BGR = "red, green, blue", "blue, green, red"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One way to read numbers as pixels: `pixel = (number * std + mean) / white`, by channel."""
+
+    label: str
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    white: float = 1.0
+
+    def fits(self, channels: int) -> bool:
+        """Whether it knows as many channels."""
+        return len(self.mean) in (1, channels)
+
+    def pixels(self, x: NDArray[Any]) -> NDArray[np.float32]:
+        """Pixels of images (N,H,W,C), in [0, 1] where this is how they were meant."""
+        std, mean = (np.asarray(each, np.float32) for each in (self.std, self.mean))
+        return np.asarray((x.astype(np.float32) * std + mean) / self.white, np.float32)
+
+
+READINGS = {
+    "unit": Reading("0 to 1"),
+    "grey": Reading("0 to 255", white=255.0),
+    "signed": Reading("-1 to 1", (0.5,), (0.5,)),
+    "imagenet": Reading("normalised as for ImageNet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "cifar": Reading(
+        "normalised as for CIFAR-10", (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
+    ),
+    "cifar2": Reading(
+        "normalised as for CIFAR-10, with the deviations 0.2023, 0.1994, 0.2010",
+        (0.4914, 0.4822, 0.4465),
+        (0.2023, 0.1994, 0.2010),
+    ),
+    "mnist": Reading("normalised as for MNIST", (0.1307,), (0.3081,)),
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How numbers are probably to be read: a key of READINGS, whether that is `sure`, and what a
+    person is told.
+    """
+
+    reading: str
+    sure: bool
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images (N,H,W,C) as they are in the file, their labels (N,) or None, the split they are of or
+    an empty text.
+    """
+
+    split: str
+    x: NDArray[Any]
+    y: NDArray[np.int64] | None
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """What is in a NumPy file: its parts, and the names of the classes, which may be numbers."""
+
+    parts: tuple[Part, ...]
+    classes: tuple[str, ...]
+
+
+def load(path: Path) -> Arrays:
+    """The images and labels in a `.npz` or `.npy` file. Its arrays are read without pickle.
+
+    Raises UserError, one sentence, where it is none, is too large, or where it is not clear what
+    are images and what labels.
+    """
+    with open(path, "rb") as file:
+        head = file.read(8)
+        file.seek(0)
+        if zips.is_zip(head):
+            with zips.opened(file) as inside:
+                if sum(map(inside.size, inside.names)) > MOST_BYTES:
+                    raise UserError(_too_large())
+        elif not head.startswith(b"\x93NUMPY"):
+            raise UserError("This is no NumPy file: write one with numpy.savez(FILE, x=…, y=…).")
+    try:
+        found = np.load(path, allow_pickle=False)
+        named = {"x": found} if isinstance(found, np.ndarray) else {k: found[k] for k in found}
+    except Exception as error:  # a damaged file raises a dozen kinds
+        why = "it holds Python objects" if "allow_pickle" in str(error) else "it is damaged"
+        raise UserError(
+            f"This NumPy file cannot be read: {why}. Write it again with numpy.savez(FILE, x=images"
+            " as numbers, y=labels as whole numbers)."
+        ) from error
+    return _sorted_out(named)
+
+
+def _sorted_out(named: dict[str, NDArray[Any]]) -> Arrays:
+    images: dict[str, NDArray[Any]] = {}
+    labels: dict[str, NDArray[np.int64]] = {}
+    classes: tuple[str, ...] = ()
+    for key, array in named.items():
+        words = re.split(r"[^a-z]+", key.lower())
+        split = next((SPLITS[word] for word in words if word in SPLITS), "")
+        if array.ndim in (3, 4) and array.dtype.kind in "buif":
+            _take(images, split, _channels_last(array, key), named)
+        elif set(words) & set(LABELS) or _like_labels(array):
+            _take(labels, split, _whole(array, key), named)
+        elif array.dtype.kind == "U" and array.ndim == 1 and {key.lower()} & set(NAMES):
+            classes = tuple(map(str, array))
+    if not images:
+        raise UserError(
+            f"There are no images in this file, only {_shapes(named)}: images are an array of shape"
+            " (N, H, W), (N, H, W, 3) or (N, 3, H, W)."
+        )
+    parts = []
+    for split, x in images.items():
+        y = labels.get(split)
+        if y is not None and len(y) != len(x):
+            raise UserError(f"There are {len(y)} labels for {len(x)} images: save one an image.")
+        parts.append(Part(split, x, y))
+    most = max((int(y.max(initial=0)) for y in labels.values()), default=0)
+    if classes and most >= len(classes):
+        raise UserError(f"A label is {most}, and there are {len(classes)} names, counted from 0.")
+    return Arrays(tuple(parts), classes)
+
+
+def _take(home: dict[str, Any], split: str, array: Any, named: dict[str, NDArray[Any]]) -> None:
+    if split in home:
+        raise UserError(
+            f"It is not clear which of {_shapes(named)} to take: save two arrays, x and y, or"
+            " x_train, y_train, x_test and y_test."
+        )
+    home[split] = array
+
+
+def _like_labels(array: NDArray[Any]) -> bool:
+    return array.dtype.kind in "iu" and (array.ndim == 1 or array.shape[1:] == (1,))
+
+
+def _whole(array: NDArray[Any], key: str) -> NDArray[np.int64]:
+    flat = array.reshape(len(array), -1) if array.ndim else array.reshape(0, 0)
+    if flat.shape[1] != 1 or array.dtype.kind not in "iuf" or (flat != np.rint(flat)).any():
+        raise UserError(
+            f"The labels {harmless(key)} have shape {array.shape} and type {array.dtype}: one whole"
+            " number an image is wanted."
+        )
+    if flat.min(initial=0) < 0 or flat.max(initial=0) > 9999:
+        raise UserError(f"Labels run from {flat.min()} to {flat.max()}: 0 to 9,999 are wanted.")
+    return flat[:, 0].astype(np.int64)
+
+
+def _channels_last(array: NDArray[Any], key: str) -> NDArray[Any]:
+    """Images as (N,H,W,C) with 1 or 3 channels."""
+    if array.ndim == 3:
+        return array[..., None]
+    first, last = array.shape[1], array.shape[3]
+    if last in (1, 3):
+        return array
+    if first in (1, 3):
+        return array.transpose(0, 2, 3, 1)
+    if last == 4:
+        return array[..., :3]
+    raise UserError(
+        f"The images {harmless(key)} have shape {array.shape}, so neither the second nor the last"
+        " axis has 1 or 3 channels: save them as (N, H, W, 3)."
+    )
+
+
+def _shapes(named: dict[str, NDArray[Any]]) -> str:
+    return ", ".join(
+        f"{harmless(key[:30])} {array.shape}" for key, array in list(named.items())[:6]
+    )
+
+
+def _too_large() -> str:
+    return f"This file unpacks to more than {MOST_BYTES / 1e9:.0f} GB: save fewer images."
+
+
+def diagnose(x: NDArray[Any]) -> Verdict:
+    """How the numbers of images (N,H,W,C) are probably to be read, from a sample.
+
+    Bytes and whole numbers say it themselves. Of floats, each known way is undone: what then lies
+    in [0, 1] and on whole grey levels was done. Raises UserError for NaN, and where nothing fits.
+    """
+    few = x[np.linspace(0, len(x) - 1, min(SAMPLE, len(x)), dtype=int)]
+    if x.dtype == bool:
+        return Verdict("unit", True, "Black and white.")
+    low, high = float(few.min()), float(few.max())
+    if not np.isfinite([low, high]).all() or not np.isfinite(few).all():
+        raise UserError("Some numbers are NaN or infinite: images of ordinary numbers are wanted.")
+    span = f"The numbers run from {low:.3g} to {high:.3g}"
+    if x.dtype.kind in "iu" and (low < 0 or high > 255):
+        raise UserError(f"{span}: 0 to 255 or 0 to 1 is wanted; scale them before saving.")
+    if x.dtype.kind in "iu":
+        unit = high <= 1 and x.dtype.itemsize > 1
+        return Verdict("unit" if unit else "grey", high > 1, f"{span}, whole grey levels.")
+    fitting = {
+        key: distance
+        for key, reading in READINGS.items()
+        if reading.fits(few.shape[3]) and (distance := _off_grid(reading.pixels(few))) is not None
+    }
+    if not fitting:
+        raise UserError(
+            f"{span}, which is neither 0 to 1 nor 0 to 255, -1 to 1, or normalised as for ImageNet,"
+            " CIFAR-10 or MNIST: undo what was done to them before saving."
+        )
+    if low >= 0 and "unit" in fitting:  # what lies in 0 to 1 needs no explanation
+        return Verdict("unit", True, f"{span}.")
+    if low >= 0 and "grey" in fitting:
+        return Verdict("grey", high > 2, f"{span}: grey levels, which are divided by 255.")
+    best = min(fitting, key=fitting.__getitem__)
+    label = READINGS[best].label
+    if fitting[best] < GRID:
+        return Verdict(
+            best, True, f"{span}: already {label}, for undone they are whole grey levels."
+        )
+    others = ", ".join(READINGS[key].label for key in fitting if key != best)
+    return Verdict(
+        best,
+        not others,
+        f"{span}: {label} fits" + (f", but so does {others}. Look at the pictures." * bool(others)),
+    )
+
+
+def _off_grid(pixels: NDArray[np.float32]) -> float | None:
+    """How far pixels lie from whole grey levels, on average in grey levels; None where they do not
+    lie in [0, 1].
+    """
+    if pixels.min() < -SLACK or pixels.max() > 1 + SLACK:
+        return None
+    levels = pixels * 255
+    return float(np.abs(levels - np.rint(levels)).mean())
+
+
+def blue(pixels: NDArray[np.float32]) -> str:
+    """That red and blue may be swapped in pictures (N,H,W,3), else an empty text: in photographs
+    red is brighter than blue on average.
+    """
+    if pixels.shape[3] != 3 or len(pixels) < 8:
+        return ""
+    red, _, last = pixels.mean((0, 1, 2))
+    if last - red < BLUE:
+        return ""
+    return (
+        "Blue is brighter than red here. In photographs it is mostly the other way: look whether"
+        " red and blue are swapped."
+    )
+
+
+def to_bytes(x: NDArray[Any], reading: str, order: str = RGB) -> NDArray[np.uint8]:
+    """Images (N,H,W,C) as uint8 pictures, read in one of READINGS, their channels in the order
+    RGB; values beyond black and white are cut.
+    """
+    pixels = READINGS[reading].pixels(x)
+    if order == BGR and pixels.shape[3] == 3:
+        pixels = pixels[..., ::-1]
+    return np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)

@@ -1,0 +1,497 @@
+"""Pictures that somebody sends: a zip, a folder, single files or arrays become a *draft*, a folder
+of PNGs with one folder a class, which a person looks at and then keeps or throws away.
+
+What a file is says its content, never its name; where it is written is decided here, never by who
+sent it. Kept is what a network can see: the middle square, upright, in 8 bits of red, green and
+blue, at most 224 pixels wide, without the camera's notes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import os
+import re
+import secrets
+import shutil
+import threading
+import time
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from robustviz.data import arrays, own, pictures
+from robustviz.types import UserError, harmless
+
+MOST_PICTURES = 20_000
+MOST_CLASSES = 1000
+MOST_BYTES = 50_000_000  # of one picture's file
+MOST_SECONDS = 300
+LEAST_SIDE, MOST_SIDE = 8, 224
+LARGE = 16_000_000  # pixels from which pictures are read one at a time: they take a lot of memory
+# read by Pillow's own decoders; others start programs, or follow names in the file
+FORMATS = ("PNG", "JPEG", "MPO", "GIF", "WEBP", "BMP", "TIFF", "PPM")
+DRAFT = ".draft-"
+KEPT_HOURS = 24  # that a draft waits for the person who left it
+SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
+    ("val", "valid", "validation"), "val"
+)
+TURNED, GREY, CMYK, CLEAR, MOVING = (
+    "turned upright as the camera noted",
+    "grey",
+    "in a printer's colours (CMYK), turned into red, green and blue",
+    "with transparent parts, laid on white",
+    "animated, of which the first frame was taken",
+)
+_one_large = threading.Lock()
+
+Tell = Callable[[int, int], object]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file that was sent: its `path` as its sender has it, and what reads its bytes."""
+
+    path: PurePosixPath
+    read: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class Report:
+    """How many pictures were `taken`, and `notes`, sentences of what was done or left out."""
+
+    taken: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a picture belongs: its class, and its split or an empty text."""
+
+    split: str
+    name: str
+
+
+@dataclass
+class _Found:
+    """What comes of sorting files by their folders."""
+
+    places: list[tuple[Entry, Place]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def new_draft() -> Path:
+    """An empty folder for a draft; those that somebody left a day ago are removed."""
+    home = own.home()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        for old in home.glob(f"{DRAFT}*"):
+            if time.time() - old.stat().st_mtime > KEPT_HOURS * 3600:
+                shutil.rmtree(old, ignore_errors=True)
+        draft = home / f"{DRAFT}{secrets.token_hex(8)}"
+        draft.mkdir()
+    except OSError as error:
+        raise UserError(
+            f"{home} cannot be written to ({error.strerror or error}): check its permissions, or"
+            " set ROBUSTVIZ_RUNS."
+        ) from error
+    return draft
+
+
+def throw_away(draft: Path) -> None:
+    """Delete a draft."""
+    if draft.name.startswith(DRAFT):
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def images_of(draft: Path) -> Path:
+    """The folder of a draft that holds the pictures; it may not exist yet."""
+    return draft / "pictures"
+
+
+def take_in(
+    draft: Path, entries: Sequence[Entry], name: str = "", tell: Tell = lambda done, total: None
+) -> Report:
+    """Check files and write the pictures among them into a draft, by the classes that their folders
+    say, or all as the class `name`.
+
+    `tell(done, total)` hears how far it is. Raises UserError, one sentence, where nothing can be
+    taken, and where classes or splits do not fit those of the draft; the draft is then as before.
+    """
+    found = _sort(entries, name)
+    before = _kept(draft)
+    _check(found.places, before)
+    incoming = draft / ".incoming"
+    incoming.mkdir(exist_ok=True)
+    try:
+        return _take(draft, incoming, found, before, tell)
+    finally:
+        shutil.rmtree(incoming, ignore_errors=True)
+
+
+def _sort(entries: Sequence[Entry], name: str) -> _Found:
+    """Which class and split each file belongs to, by its folders; `name` is the class of all."""
+    found = _Found()
+    files = [entry for entry in entries if not any(map(pictures.hidden, entry.path.parts))]
+    if len(files) > MOST_PICTURES:
+        raise UserError(
+            f"These are {len(files):,} files, and {MOST_PICTURES:,} are the most by upload: name"
+            " the folder on the command line with `python -m robustviz data add folder:PATH --name"
+            " NAME`."
+        )
+    if not files:
+        raise UserError("There is no file in it: choose one with pictures.")
+    if name:
+        found.places = [(entry, Place("", class_name(name))) for entry in files]
+        return found
+    folders = [entry.path.parts[:-1] for entry in files]
+    while len({parts[:1] for parts in folders if parts}) == 1 and any(
+        len(parts) > 1 for parts in folders
+    ):
+        folders = [parts[1:] for parts in folders]  # all of them lie in one folder
+    inside = [parts for parts in folders if parts]
+    if not inside:
+        raise UserError(
+            "These pictures lie in no folders, so their classes are not known: put each class into"
+            " a folder of its own, or send them class by class."
+        )
+    if loose := len(folders) - len(inside):
+        found.notes.append(f"{_files(loose)} outside the class folders left out.")
+    split_at = _split_level(inside)
+    if split_at == 1:
+        found.notes.append("The folders train and test inside the classes are taken as the split.")
+    for entry, parts in zip(files, folders, strict=True):
+        if not parts:
+            continue
+        if split_at is None:
+            found.places.append((entry, Place("", class_name(parts[0]))))
+        elif len(parts) > 1 and parts[split_at].lower() in SPLITS:
+            place = Place(SPLITS[parts[split_at].lower()], class_name(parts[1 - split_at]))
+            found.places.append((entry, place))
+    if split_at is None and (high := _too_high(inside)):
+        found.notes.append(high)
+    if left := len(inside) - len(found.places):
+        found.notes.append(f"{_files(left)} outside the folders train and test left out.")
+    return found
+
+
+def _split_level(folders: list[tuple[str, ...]]) -> int | None:
+    """At which level the folders say a split, 0 or 1; None where at none. There must be a train
+    folder and another one.
+    """
+    for level in (0, 1):
+        deep = [parts[level].lower() for parts in folders if len(parts) > level]
+        named = {SPLITS.get(part) for part in deep}
+        if "train" in named and named & {"test", "val"} and (level == 0 or None not in named):
+            return level
+    return None
+
+
+def _too_high(folders: list[tuple[str, ...]]) -> str:
+    """That the folder may be one level too high: all classes hold folders, and no picture."""
+    below: dict[str, set[str]] = {}
+    for parts in folders:
+        below.setdefault(parts[0], set()).add(parts[1] if len(parts) > 1 else "")
+    if any("" in names or len(names) < 2 for names in below.values()):
+        return ""
+    first, names = next(iter(below.items()))
+    some = ", ".join(harmless(one) for one in sorted(names)[:3])
+    return (
+        f"{harmless(first)} holds no picture but folders ({some}): where those are the classes,"
+        f" send {harmless(first)} alone."
+    )
+
+
+def class_name(raw: str) -> str:
+    """What a class is called here, on pages and as a folder. Raises UserError for an empty one."""
+    plain = harmless(unicodedata.normalize("NFC", raw)).translate(dict.fromkeys(map(ord, ':*?"/')))
+    short = plain.strip(" .")[:60].strip(" .")
+    if not short:
+        raise UserError("A class has no name: name its folder, or write one.")
+    return short
+
+
+def _check(places: list[tuple[Entry, Place]], before: dict[str, Place]) -> None:
+    """Raises UserError where classes look alike or are too many, or where only some pictures say
+    their split.
+    """
+    every = [place for _, place in places] + list(before.values())
+    names = sorted({place.name for place in every})
+    alike: dict[str, str] = {}
+    for name in names:
+        other = alike.setdefault(name.casefold(), name)
+        if other != name:
+            raise UserError(f"Two classes are called {other} and {name}: give them other names.")
+    if len(names) > MOST_CLASSES:
+        raise UserError(f"These are {len(names):,} classes, and {MOST_CLASSES:,} are the most.")
+    if len({bool(place.split) for place in every}) > 1:
+        raise UserError(
+            "Some of these pictures lie in folders train and test, and others do not: sort all of"
+            " them, or none."
+        )
+    if len(every) > MOST_PICTURES:
+        raise UserError(f"That makes {len(every):,} pictures, and {MOST_PICTURES:,} are the most.")
+
+
+def _kept(draft: Path) -> dict[str, Place]:
+    """The pictures of a draft: where each belongs, by the hash in its file's name."""
+    home, kept = images_of(draft), {}
+    for path in home.rglob("*.png"):
+        parts = path.relative_to(home).parts
+        kept[path.stem.rpartition("-")[2]] = Place(parts[0] if len(parts) == 3 else "", parts[-2])
+    return kept
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A picture that was read: its PNG, the hash of its pixels, and what was done to it."""
+
+    png: bytes
+    hash: str
+    done: frozenset[str]
+
+
+def _take(
+    draft: Path, incoming: Path, found: _Found, before: dict[str, Place], tell: Tell
+) -> Report:
+    deadline, count = time.monotonic() + MOST_SECONDS, len(found.places)
+    bad: list[str] = []
+    said: Counter[str] = Counter()
+    taken: dict[str, Place] = {}
+    double: list[str] = []
+    unclear: set[str] = set()
+    written: list[Path] = []
+
+    def attempt(row: int) -> _Read | str:
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"Looking at these files takes longer than {MOST_SECONDS // 60} minutes: send"
+                " fewer or smaller ones, or name the folder on the command line."
+            )
+        try:
+            return read(found.places[row][0].read(), incoming / str(row))
+        except UserError:
+            raise
+        except Exception as error:  # Pillow raises many kinds for a broken file
+            return " ".join(str(error).split())[:120] or type(error).__name__
+
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            for row, result in enumerate(pool.map(attempt, range(count))):
+                (entry, place), shown = found.places[row], harmless(found.places[row][0].path)
+                tell(row + 1, count)
+                if isinstance(result, str):
+                    bad.append(f"{shown} ({harmless(result)})")
+                    continue
+                known = taken.get(result.hash) or before.get(result.hash)
+                if known is not None:
+                    double.append(shown)
+                    if known.name != place.name:
+                        unclear.add(result.hash)
+                    continue
+                path = images_of(draft) / place.split / place.name / _file(entry, result.hash)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(result.png)
+                written.append(path)
+                taken[result.hash] = place
+                said.update(result.done)
+        if not taken and not double:
+            raise UserError(
+                f"None of {_files(count)} is a picture that can be taken, the first: {bad[0]}."
+            )
+    except BaseException as error:
+        for path in written:
+            path.unlink(missing_ok=True)
+        _tidy(draft)
+        if isinstance(error, OSError):
+            raise UserError(f"Nothing could be written ({error.strerror or error}).") from error
+        raise
+    lost = _forget(draft, unclear)
+    notes = [*found.notes, *(f"{_pictures(n)} {what}." for what, n in said.items())]
+    if bad:
+        notes.append(f"{_files(len(bad))} left out, the first: {bad[0]}.")
+    if double:
+        notes.append(f"{_pictures(len(double))} sent twice and taken once, the first: {double[0]}.")
+    if lost:
+        notes.append(f"{_pictures(lost)} lay in two classes, so neither was taken.")
+    return Report(len(taken) - len(unclear & set(taken)), tuple(notes))
+
+
+def _file(entry: Entry, digest: str) -> str:
+    """A picture's file: its own name as far as it is a plain one, and the hash of its pixels."""
+    stem = re.sub(r"[^\w-]+", "_", unicodedata.normalize("NFC", entry.path.stem))[:40].strip("_")
+    return f"{stem or 'picture'}-{digest}.png"
+
+
+def _forget(draft: Path, hashes: Iterable[str]) -> int:
+    """Delete the pictures with these hashes; how many there were."""
+    lost = 0
+    for digest in hashes:
+        for path in images_of(draft).rglob(f"*-{digest}.png"):
+            path.unlink()
+            lost += 1
+    _tidy(draft)
+    return lost
+
+
+def _tidy(draft: Path) -> None:
+    """Remove the folders of a draft that are empty."""
+    for place in sorted(images_of(draft).rglob("*"), reverse=True):
+        if place.is_dir():
+            with suppress(OSError):
+                place.rmdir()
+
+
+def read(content: bytes, temporary: Path) -> _Read:
+    """A picture as it is kept. `temporary` is a file to work with, gone afterwards.
+
+    Raises OSError or ValueError, in a few words, where it is no picture, or too small or large.
+    """
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"it is larger than {MOST_BYTES // 1_000_000} MB")
+    try:
+        temporary.write_bytes(content)
+        short, pixels, done = _looked_at(temporary)
+        with _one_large if pixels > LARGE else threading.Lock():
+            square, more = pictures.read_picture(temporary, min(short, MOST_SIDE))
+    finally:
+        temporary.unlink(missing_ok=True)
+    if pictures.OWN_RANGE in more:
+        done |= {"of more than 8 bits, scaled by its own range"}
+    elif pictures.DEEP in more:
+        done |= {"of more than 8 bits, scaled to 8"}
+    return _Read(*packed(square.transpose(1, 2, 0)), frozenset(done))
+
+
+def packed(pixels: np.ndarray) -> tuple[bytes, str]:
+    """Pixels uint8 (H,W,3) as a PNG, and their hash."""
+    out = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(out, "PNG", compress_level=4)
+    said = f"{pixels.shape}".encode() + pixels.tobytes()
+    return out.getvalue(), hashlib.sha256(said).hexdigest()[:16]
+
+
+def _looked_at(path: Path) -> tuple[int, int, set[str]]:
+    """A picture's short side, its pixels, and what must be done to it, by its content."""
+    try:
+        opened = Image.open(path, formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ValueError(_too_many()) from error
+    except Exception as error:
+        raise ValueError("it is no picture, whatever its name says") from error
+    with opened:
+        width, height = opened.size
+        if width * height > pictures.MOST_PIXELS:
+            raise ValueError(_too_many())
+        if min(width, height) < LEAST_SIDE:
+            raise ValueError(
+                f"it is {width}×{height} pixels small, and {LEAST_SIDE}×{LEAST_SIDE} are the least"
+            )
+        clear = opened.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in opened.info
+        signs = {
+            TURNED: opened.getexif().get(0x0112, 1) not in (0, 1),
+            GREY: opened.mode in ("1", "L", "LA", "I", "F") or opened.mode.startswith("I;16"),
+            CMYK: opened.mode == "CMYK",
+            CLEAR: clear,
+            MOVING: bool(getattr(opened, "is_animated", False)),
+        }
+    return min(width, height), width * height, {what for what, is_so in signs.items() if is_so}
+
+
+def _too_many() -> str:
+    return f"it has more than {pictures.MOST_PIXELS // 1_000_000} million pixels"
+
+
+def _files(count: int) -> str:
+    return f"{count:,} file" + "s" * (count != 1)
+
+
+def _pictures(count: int) -> str:
+    return f"{count:,} picture" + "s" * (count != 1)
+
+
+def take_arrays(
+    draft: Path,
+    found: arrays.Arrays,
+    reading: str,
+    order: str = arrays.RGB,
+    name: str = "",
+    tell: Tell = lambda done, total: None,
+) -> Report:
+    """Write the images of a NumPy file into a draft, read as `reading` says, one of
+    `arrays.READINGS`. Without labels all are of class `name`. Raises UserError as `take_in`.
+    """
+    entries: list[Entry] = []
+    named = {part.split for part in found.parts} - {""}
+    for part in found.parts:
+        if part.y is None and not name:
+            raise UserError(
+                "These images have no labels: save x and y in one file, or write which class all"
+                " of them are."
+            )
+        sorted_out = len(found.parts) > 1 and "train" in named and bool(named - {"train"})
+        split = part.split if sorted_out else ""
+        wide = len(str(len(part.x)))
+        for row in range(len(part.x)):
+            label = name if part.y is None else _label(found.classes, int(part.y[row]))
+            path = PurePosixPath(split, class_name(label), f"{row:0{wide}}.png")
+
+            def write(x: np.ndarray = part.x, row: int = row) -> bytes:
+                pixels = arrays.to_bytes(x[row : row + 1], reading, order)[0]
+                return packed(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels)[0]
+
+            entries.append(Entry(path, write))
+    return take_in(draft, entries, "" if any(p.y is not None for p in found.parts) else name, tell)
+
+
+def _label(classes: tuple[str, ...], y: int) -> str:
+    return classes[y] if classes else str(y)
+
+
+def counts(draft: Path) -> dict[str, dict[str, int]]:
+    """How many pictures of each class, sorted by name, lie in each split as the folders say it; an
+    empty text where they say none.
+    """
+    tally: dict[str, dict[str, int]] = {}
+    for place in sorted(_kept(draft).values(), key=lambda place: (place.name, place.split)):
+        by_split = tally.setdefault(place.name, {})
+        by_split[place.split] = by_split.get(place.split, 0) + 1
+    return tally
+
+
+def examples(draft: Path, name: str, most: int) -> list[Path]:
+    """The first pictures of a class in a draft, by the names of their files."""
+    found = (path for path in images_of(draft).rglob("*.png") if path.parent.name == name)
+    return list(itertools.islice(sorted(found), most))
+
+
+def keep(draft: Path, name: str, size: int, card: str = "") -> own.Own:
+    """Make a draft the user's data set `name`, of pictures `size` wide. Raises UserError where the
+    name is none or taken, and where there are fewer than two classes; the draft is then as before.
+    """
+    from robustviz.data.folder import Folder
+
+    own.check_name(name)
+    if len(found := counts(draft)) < 2:
+        what = f"pictures of one class only ({next(iter(found))})" if found else "no pictures"
+        raise UserError(f"These are {what}: telling classes apart needs two classes at least.")
+    Folder(str(images_of(draft)), size).load("train", 1)  # raises where no split can be made
+    target = own.folder(name)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        os.replace(images_of(draft), images_of(target))
+    except OSError as error:
+        raise UserError(
+            f"{target} could not be written ({error.strerror or error}): choose another name."
+        ) from error
+    kept = own.add(name, Folder(str(images_of(target)), size), card)
+    throw_away(draft)
+    return kept

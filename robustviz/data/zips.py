@@ -1,0 +1,125 @@
+"""A zip that somebody else made, read without trust: nothing in it decides where a file is written,
+how much memory is taken, or how long it takes to look at it.
+"""
+
+from __future__ import annotations
+
+import stat
+import struct
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import PurePosixPath
+from typing import BinaryIO
+
+from robustviz.types import UserError, harmless
+
+MOST_FILES = 50_000
+MOST_LISTED = 16_000_000  # bytes of its table of contents, which is read as a whole
+MOST_UNPACKED = 2_000_000_000  # bytes of all that is in it
+END, END_64 = b"PK\x05\x06", b"PK\x06\x07"
+UTF_8 = 0x800  # the flag of a name that says how it is written
+
+
+class Zip:
+    """The ordinary files of a zip: `names` as paths of plain parts, `read(name)` their bytes."""
+
+    def __init__(self, archive: zipfile.ZipFile, infos: dict[PurePosixPath, zipfile.ZipInfo]):
+        self._archive, self._infos = archive, infos
+        self.names = tuple(infos)
+
+    def size(self, name: PurePosixPath) -> int:
+        """Bytes of a file, unpacked."""
+        return self._infos[name].file_size
+
+    def read(self, name: PurePosixPath) -> bytes:
+        """A file's bytes. Raises ValueError where they are damaged."""
+        try:
+            return self._archive.read(self._infos[name])
+        except Exception as error:  # zipfile, zlib and struct raise a dozen kinds
+            raise ValueError("it is damaged in the zip") from error
+
+
+@contextmanager
+def opened(file: BinaryIO) -> Iterator[Zip]:
+    """What is in the zip `file`, which must be at its beginning.
+
+    Raises UserError, one sentence, for what is no zip, and for one with too many files, too much in
+    it, names outside itself, links, a password or an unusual compression.
+    """
+    _check_table(file)
+    try:
+        archive = zipfile.ZipFile(file)
+    except Exception as error:
+        raise UserError(f"This zip is damaged ({_plain(error)}): make it again.") from error
+    with archive:
+        yield Zip(archive, _checked(archive.infolist()))
+
+
+def is_zip(head: bytes) -> bool:
+    """Whether a file that begins so is one: also one without files."""
+    return head.startswith((b"PK\x03\x04", END))
+
+
+def _check_table(file: BinaryIO) -> None:
+    """Raises UserError where the table of contents is no table or too long to be read."""
+    file.seek(0, 2)
+    size = file.tell()
+    file.seek(max(0, size - 66_000))
+    tail = file.read()
+    file.seek(0)
+    at = tail.rfind(END)
+    if at < 0 or len(tail) - at < 22:
+        raise UserError("This is no whole zip: its table of contents is missing. Make it again.")
+    count, listed = struct.unpack("<HI", tail[at + 10 : at + 16])
+    if END_64 in tail[max(0, at - 20) : at] or listed > MOST_LISTED or count > MOST_FILES:
+        raise UserError(
+            f"This zip has more than {MOST_FILES:,} files: upload fewer, or name a folder on the"
+            " command line with `python -m robustviz data add folder:PATH --name NAME`."
+        )
+
+
+def _checked(infos: list[zipfile.ZipInfo]) -> dict[PurePosixPath, zipfile.ZipInfo]:
+    if len(infos) > MOST_FILES:
+        raise UserError(f"This zip has {len(infos):,} files, and {MOST_FILES:,} are the most.")
+    if (unpacked := sum(info.file_size for info in infos)) > MOST_UNPACKED:
+        raise UserError(
+            f"This zip would unpack to {unpacked / 1e9:.1f} GB, and {MOST_UNPACKED / 1e9:.0f} GB"
+            " are the most: upload less."
+        )
+    files: dict[PurePosixPath, zipfile.ZipInfo] = {}
+    for info in infos:
+        name = _name(info)
+        shown = harmless(name[:80])
+        path = PurePosixPath(name.replace("\\", "/"))
+        if ".." in path.parts or path.is_absolute() or ":" in (path.parts or ("",))[0]:
+            raise UserError(
+                f"This zip names a file outside itself ({shown}), as none should: nothing of it was"
+                " taken."
+            )
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise UserError(
+                f"This zip has a link in it ({shown}) instead of a file: put the file itself there."
+            )
+        if info.is_dir() or not path.parts:
+            continue
+        if info.flag_bits & 1:
+            raise UserError("This zip has a password: make one without.")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise UserError("This zip is packed in an unusual way: make an ordinary one.")
+        files[path] = info
+    return files
+
+
+def _name(info: zipfile.ZipInfo) -> str:
+    """A file's name. Many programs write UTF-8 and do not say so."""
+    if info.flag_bits & UTF_8:
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode()
+    except UnicodeError:
+        return info.filename
+
+
+def _plain(error: BaseException) -> str:
+    return harmless(" ".join(str(error).split())[:100]) or type(error).__name__
