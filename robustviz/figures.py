@@ -8,6 +8,7 @@ here is what editors know; a figure of any other question is found too.
 
 from typing import TYPE_CHECKING, Any
 
+from robustviz import plugins
 from robustviz.imports import load
 from robustviz.views import modules
 from robustviz.views.attack.figures import (
@@ -51,7 +52,9 @@ from robustviz.views.misalignment.figures import (
     uniformity as uniformity,
 )
 from robustviz.views.paint.figures import painted as painted
+from robustviz.views.paper import caption as caption, for_paper as for_paper
 from robustviz.views.pictures import delta as delta, gain as gain, png as png, sheet as sheet
+from robustviz.views.printing import fonts as fonts, printed as printed, write as write
 from robustviz.views.quadrants.figures import quadrants as quadrants
 from robustviz.views.slides import picture as picture, slides as slides
 from robustviz.views.transfer.figures import (
@@ -69,4 +72,6 @@ if not TYPE_CHECKING:
             value = vars(load(module)).get(name)
             if getattr(value, "__module__", "") == module:
                 return value
+        if name in plugins.figures():
+            return plugins.figures()[name]
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,7 +13,6 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import importlib.util
-import json
 import os
 import re
 import sys
@@ -25,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from robustviz import paths, registry
+from robustviz import paths, registry, trusted
 from robustviz.imports import load
 from robustviz.types import UserError, harmless
 
@@ -134,6 +133,11 @@ def loaded() -> tuple[Plugin, ...]:
     return tuple(_loaded.values())
 
 
+def modules() -> list[str]:
+    """The names of the modules of all plug-ins that are loaded, of packages with their parts."""
+    return [name for each in loaded() for name in list(sys.modules) if each.holds(name)]
+
+
 def of(cls: type) -> Plugin | None:
     """The plug-in that a class is from; None where it is robustviz's own."""
     return next((each for each in loaded() if each.holds(cls.__module__)), None)
@@ -148,8 +152,8 @@ def use(source: str | os.PathLike[str]) -> Plugin:
     process loaded it.
     """
     with _turn:
-        name, path = _find(os.fspath(source))
-        sha = _sha256(path)
+        name, path = trusted.find(os.fspath(source))
+        sha = trusted.sha256(path)
         if (held := _loaded.get(name)) is not None:
             if held.sha256 == sha:
                 return held
@@ -174,6 +178,22 @@ def use(source: str | os.PathLike[str]) -> Plugin:
         return _loaded[name]
 
 
+def trust(source: str | os.PathLike[str]) -> None:
+    """Remember a plug-in and its code as it is now: other commands, the app and trainings load it
+    from now on. Raises UserError where there is none, and where that cannot be written.
+    """
+    trusted.remember(source)
+
+
+def take(named: Iterable[str]) -> None:
+    """Load what a person names now, and remember it. Raises UserError for the first that cannot
+    be.
+    """
+    for source in named:
+        use(source)
+        trust(source)
+
+
 def load_all(
     named: Iterable[str] = (), tell: Callable[[str], object] = lambda line: _say(line)
 ) -> None:
@@ -181,16 +201,20 @@ def load_all(
     environment, by entry points, and what is remembered. Raises UserError for what is `named`; of
     the others, which may be no matter now, `tell` gets a sentence for each that cannot be loaded.
     """
-    for source in named:
-        use(source)
-        trust(source)
-    asked = filter(None, map(str.strip, os.environ.get(VARIABLE, "").split(os.pathsep)))
+    take(named)
     entries = importlib.metadata.entry_points(group=GROUP)
-    for source in dict.fromkeys((*asked, *(each.module for each in entries))):
+    for source in dict.fromkeys((*in_environment(), *(each.module for each in entries))):
         _try(partial(use, source), tell)
-    for source in trusted():
+    remembered: list[str] = []
+    _try(lambda: remembered.extend(trusted.every()), tell)
+    for source in remembered:
         if source not in _loaded:
             _try(partial(_use_trusted, source), tell)
+
+
+def in_environment() -> list[str]:
+    """What `ROBUSTVIZ_PLUGINS` names, with `:` between them (`;` on Windows)."""
+    return [each.strip() for each in os.environ.get(VARIABLE, "").split(os.pathsep) if each.strip()]
 
 
 def resolve(source: str, *, asked_by: str = "", sha256: str = "") -> Callable[..., Any]:
@@ -249,21 +273,18 @@ def lacking(asked: Iterable[Mapping[str, object]], whose: str) -> str:
         source, sha = str(entry.get("source", "")), entry.get("sha256")
         if source in _loaded or (sha and any(each.sha256 == sha for each in loaded())):
             continue
-        held = trusted()
-        same = [source] * (source in held)
-        same += [name for name, kept in held.items() if sha and kept["sha256"] == sha]
-        why = "is not loaded here"
-        for name in same:
-            try:
-                _use_trusted(name)
-                break
-            except UserError as error:
-                why = f"is not here ({error})"
-        else:
-            return (
-                f"{whose} needs the plug-in {harmless(source)}, which {why}. If you trust its code,"
-                f" name it: --plugin {harmless(source)}."
-            )
+        name = harmless(source)
+        try:
+            held = trusted.every()
+            same = [each for each, kept in held.items() if sha and kept["sha256"] == sha]
+            if source not in held and not same:
+                return (
+                    f"{whose} needs the plug-in {name}, which is not loaded here: if you trust its"
+                    f" code, name it with --plugin {name}."
+                )
+            _use_trusted(source if source in held else same[0])
+        except UserError as error:
+            return f"{whose} needs the plug-in {name}: {error}"
     return ""
 
 
@@ -277,73 +298,19 @@ def changed(asked: Iterable[Mapping[str, object]]) -> str:
     return f"{', '.join(other)} has changed since this run was made." if other else ""
 
 
-# What is remembered.
-
-
-def _memory() -> Path:
-    return paths.users("runs", "ROBUSTVIZ_RUNS", "checkpoints/runs") / ".plugins.json"
-
-
-def trusted() -> dict[str, dict[str, str]]:
-    """What is remembered, by source: `path` and `sha256` of its code. Raises UserError where the
-    file is damaged.
-    """
-    path = _memory()
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))["plugins"]
-        return {each["source"]: {"path": each["path"], "sha256": each["sha256"]} for each in held}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} cannot be read: remove it, and name your plug-ins again with --plugin."
-        ) from error
-
-
-def trust(source: str | os.PathLike[str]) -> None:
-    """Remember a plug-in and its code as it is now: other commands, the app and trainings load it
-    from now on. Raises UserError where there is none, and where the file cannot be written.
-    """
-    name, path = _find(os.fspath(source))
-    entry = {"path": str(path), "sha256": _sha256(path)}
-    if trusted().get(name) != entry:
-        _remember(trusted() | {name: entry})
-
-
-def forget(source: str | os.PathLike[str]) -> None:
-    """Load a plug-in no more by itself. Raises UserError where it is not remembered."""
-    text, held = os.fspath(source), trusted()
-    name = text if text in held else str(Path(text).expanduser().resolve())
-    if name not in held:
-        raise UserError(registry.unknown("remembered plug-in", text, held), code=2)
-    del held[name]
-    _remember(held)
-
-
-def _remember(held: Mapping[str, Mapping[str, str]]) -> None:
-    path, rows = _memory(), [{"source": name, **kept} for name, kept in held.items()]
-    half = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        half.write_text(json.dumps({"plugins": rows}, indent=1) + "\n", encoding="utf-8")
-        os.replace(half, path)
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be written ({error.strerror or error}), so plug-ins cannot be"
-            " remembered: check that the folder is writable, or set ROBUSTVIZ_RUNS."
-        ) from error
+# How it is done.
 
 
 def _use_trusted(source: str) -> Plugin:
     """Load one that is remembered, if its code is what it was."""
-    kept = trusted()[source]
+    kept = trusted.every()[source]
     path = Path(kept["path"])
     if not path.exists():
         raise UserError(
             f"The plug-in {source} is gone: put it back, or leave it out from now on with: python"
             f" -m robustviz plugins forget {source}"
         )
-    if (sha := _sha256(path)) != kept["sha256"]:
+    if (sha := trusted.sha256(path)) != kept["sha256"]:
         raise UserError(
             f"The plug-in {source} has changed since it was named (its SHA-256 is another): if you"
             f" trust it as it is, name it again with --plugin {source}."
@@ -351,16 +318,13 @@ def _use_trusted(source: str) -> Plugin:
     if said := _failed.get((source, sha)):
         raise UserError(said)
     try:
-        if not Path(source).is_absolute() and _code_of(source) is None:
+        if not Path(source).is_absolute() and trusted.code_of(source) is None:
             # found from another folder, as the working directory
             sys.path.append(str(path.parents[source.count(".")]))
         return use(source)
     except UserError as error:
         _failed[source, sha] = str(error)
         raise
-
-
-# How it is done.
 
 
 def _say(line: str) -> None:
@@ -372,60 +336,6 @@ def _try(work: Callable[[], object], tell: Callable[[str], object]) -> None:
         work()
     except UserError as error:
         tell(str(error))
-
-
-def _find(source: str) -> tuple[str, Path]:
-    """How run folders name a plug-in, and where its code lies: a file, or a package's folder."""
-    path = Path(source).expanduser()
-    if source.endswith(".py") or path.is_dir() or {os.sep, os.altsep} & set(source):
-        path = path.resolve()
-        if not (path / "__init__.py").is_file() and not (path.is_file() and path.suffix == ".py"):
-            what = "has no __init__.py" if path.is_dir() else "is no Python file"
-            raise UserError(
-                f"{path} {what}, so it is no plug-in: name a file FILE.py, a folder with an"
-                " __init__.py, or a module.",
-                code=2,
-            )
-        return str(path), path
-    code = _code_of(source) if re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", source) else None
-    if code is None:
-        raise UserError(
-            f"There is no module called {harmless(source)} here: name a file by its path, like"
-            " ./mine.py, or put the module's folder on PYTHONPATH.",
-            code=2,
-        )
-    return source, code
-
-
-def _code_of(module: str) -> Path | None:
-    """Where a module's code lies, without importing it or what it is in; None where it has none."""
-    first, *rest = module.split(".")
-    try:
-        spec = importlib.util.find_spec(first)
-    except (ImportError, ValueError):
-        return None
-    for base in (spec.submodule_search_locations or ()) if spec else ():
-        folder = Path(base, *rest)
-        if (folder / "__init__.py").is_file():
-            return folder
-        if rest and (file := folder.with_name(f"{folder.name}.py")).is_file():
-            return file
-    file = Path(spec.origin) if spec and spec.origin else Path()
-    return file if not rest and file.suffix == ".py" and file.is_file() else None
-
-
-def _sha256(path: Path) -> str:
-    """Of a file's bytes; of a folder's Python files, their names and bytes, in order."""
-    try:
-        if path.is_file():
-            return hashlib.sha256(path.read_bytes()).hexdigest()
-        whole = hashlib.sha256()
-        for file in sorted(path.rglob("*.py")):
-            digest = hashlib.sha256(file.read_bytes()).hexdigest()
-            whole.update(f"{file.relative_to(path).as_posix()} {digest}\n".encode())
-        return whole.hexdigest()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror or error}).") from error
 
 
 def _import(found: Plugin, by_path: bool) -> None:

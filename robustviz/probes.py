@@ -6,6 +6,7 @@ folder. What stands here is what editors know; a probe or a spec of any other qu
 
 from typing import TYPE_CHECKING, Any
 
+from robustviz import plugins
 from robustviz.imports import load
 from robustviz.views import modules
 from robustviz.views.attack.probe import (
@@ -99,7 +100,11 @@ if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
         """A probe or a spec that no line above names."""
-        for module in () if name.startswith("_") else (*modules("probe"), *modules("result")):
+        for module in (
+            ()
+            if name.startswith("_")
+            else (*modules("probe"), *modules("result"), *plugins.modules())
+        ):
             value = vars(load(module)).get(name)
             if isinstance(value, Probe) or (
                 isinstance(value, type) and issubclass(value, ProbeSpec)

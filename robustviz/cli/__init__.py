@@ -9,12 +9,14 @@ import os
 import sys
 from collections.abc import Sequence
 
-from robustviz import __version__, paths
+from robustviz import __version__, paths, plugins
 from robustviz.cli import app, evaluate, jobs, listing, prepare, probe, report, sweep, tidy, train
 from robustviz.cli.terminal import Parser, say
 from robustviz.training import world
 from robustviz.types import UserError
 
+# who look at nothing that a plug-in could have brought; the app's server loads them itself
+WITHOUT = ("app", "check", "pause", "plugins", "prepare", "remove", "stop", "tidy")
 COMMANDS = (  # as help has them
     *listing.COMMANDS,
     *train.COMMANDS,
@@ -55,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 " without it.",
                 code=2,
             )
+        _plug_in(args)
         return int(args.do(args))
     except UserError as error:
         return _failed(str(error), error.code)
@@ -77,6 +80,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"unexpected {type(error).__name__}: {error}. Please report it; ROBUSTVIZ_DEBUG=1 shows"
             " where."
         )
+
+
+def _plug_in(args: argparse.Namespace) -> None:
+    """Load plug-ins. One that only was named before, and cannot be loaded, is no error here."""
+
+    def tell(line: str) -> None:
+        if world.reports_errors():
+            say(f"robustviz: {line}")
+
+    if args.command in WITHOUT:
+        plugins.take(args.plugin)
+    elif args.command != "contracts":  # which loads what it tries
+        plugins.load_all(args.plugin, tell)
 
 
 def _failed(sentence: str, status: int = 1) -> int:

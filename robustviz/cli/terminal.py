@@ -77,13 +77,20 @@ class Command:
     epilog: str = ""
 
     def add_to(self, commands: "argparse._SubParsersAction[Parser]") -> None:
-        """Make it known to the command line, which gives it `--json` too."""
+        """Make it known to the command line, which gives it `--json` and `--plugin` too."""
         parser = commands.add_parser(
             self.name, help=self.help, description=self.help, epilog=self.epilog
         )
         parser.set_defaults(do=self.do)
         parser.add_argument(
             "--json", action="store_true", help="machine-readable output on standard output"
+        )
+        parser.add_argument(
+            "--plugin",
+            action="append",
+            default=[],
+            metavar="FILE|MODULE",
+            help="code of yours to load, and to remember (docs/plugins.md); may be given again",
         )
         for argument, options in self.arguments.items():
             parser.add_argument(argument, **options)

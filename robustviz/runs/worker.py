@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from robustviz import plugins
 from robustviz.process import leave_out_triton
 from robustviz.runs import queue
 from robustviz.runs.files import to_bytes, write_file
@@ -338,6 +339,7 @@ def main(argv: list[str] | None = None) -> int:
     # cannot undo ours.
     with queue.queue_lock():
         pass
+    plugins.load_all()
     try:
         # what is wrong with its settings goes into its status
         execute(look_up(arguments[0]), lambda line: print(line, flush=True))

@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from robustviz import paths
+from robustviz import paths, plugins
 from robustviz.runs import queue
 from robustviz.types import UserError
 
@@ -305,6 +305,7 @@ def _environment() -> dict[str, str]:
             for name in ("ROBUSTVIZ_RUNS", "ROBUSTVIZ_DATA")
             if os.environ.get(name)
         },
+        plugins.VARIABLE: os.pathsep.join(map(_absolute, plugins.in_environment())),
         "PYTHONPATH": os.pathsep.join(
             filter(None, [str(paths.PACKAGE.parent), os.environ.get("PYTHONPATH")])
         ),
@@ -313,6 +314,11 @@ def _environment() -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "PYTHONIOENCODING": "utf-8:replace",
     }
+
+
+def _absolute(source: str) -> str:
+    """A plug-in's path as it is meant here; a module's name stays."""
+    return os.path.abspath(os.path.expanduser(source)) if os.path.exists(source) else source
 
 
 def _start(fixed: int | None, network: Network | None = None) -> _Server:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from robustviz import embedder, imports, paths
+from robustviz import embedder, imports, paths, plugins
 from robustviz.ui import rights, shell
 
 
@@ -50,6 +50,10 @@ menu = [
     page("budget", "Budget", "Why can robustness cost accuracy?"),
     page("compare", "Compare", "Which network holds, and at what price?"),
     page("train", "Train", "What if…?"),
+    *(
+        st.Page(own.show, title=own.title, url_path=own.name.replace("_", "-"), help=own.help)
+        for own in plugins.pages()
+    ),
     glossary,
 ]
 rights.greet()

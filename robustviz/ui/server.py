@@ -13,7 +13,7 @@ from typing import Any
 
 from starlette.middleware import Middleware
 
-from robustviz import imports, process
+from robustviz import imports, plugins, process
 from robustviz.ui.guard import Guard
 
 MAIN = Path(__file__).with_name("main.py")  # the script that Streamlit runs at every click
@@ -46,6 +46,7 @@ async def open_house(app: Any) -> AsyncIterator[None]:
     nobody's torch; the rest comes meanwhile, in one thread, for which they wait who need it.
     """
     process.leave_out_triton()
+    plugins.load_all()
     for name in first():
         with contextlib.suppress(Exception):  # the page that needs it says what is wrong
             imports.load(name)

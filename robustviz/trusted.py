@@ -1,0 +1,127 @@
+"""Which plug-ins a person named here before, and what their code was: `.plugins.json` in the user's
+folder of runs. Where a plug-in's code lies is found without importing anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from robustviz import paths, registry
+from robustviz.types import UserError, harmless
+
+
+def find(source: str) -> tuple[str, Path]:
+    """How run folders name a plug-in, and where its code lies: a file, or a package's folder."""
+    path = Path(source).expanduser()
+    if source.endswith(".py") or path.is_dir() or {os.sep, os.altsep} & set(source):
+        path = path.resolve()
+        if not (path / "__init__.py").is_file() and not (path.is_file() and path.suffix == ".py"):
+            what = "has no __init__.py" if path.is_dir() else "is no Python file"
+            raise UserError(
+                f"{path} {what}, so it is no plug-in: name a file FILE.py, a folder with an"
+                " __init__.py, or a module.",
+                code=2,
+            )
+        return str(path), path
+    code = code_of(source) if re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", source) else None
+    if code is None:
+        raise UserError(
+            f"There is no module called {harmless(source)} here: name a file by its path, like"
+            " ./mine.py, or put the module's folder on PYTHONPATH.",
+            code=2,
+        )
+    return source, code
+
+
+def code_of(module: str) -> Path | None:
+    """Where a module's code lies, without importing it or what it is in; None where it has none."""
+    first, *rest = module.split(".")
+    try:
+        spec = importlib.util.find_spec(first)
+    except (ImportError, ValueError):
+        return None
+    for base in (spec.submodule_search_locations or ()) if spec else ():
+        folder = Path(base, *rest)
+        if (folder / "__init__.py").is_file():
+            return folder
+        if rest and (file := folder.with_name(f"{folder.name}.py")).is_file():
+            return file
+    file = Path(spec.origin) if spec and spec.origin else Path()
+    return file if not rest and file.suffix == ".py" and file.is_file() else None
+
+
+def sha256(path: Path) -> str:
+    """Of a file's bytes; of a folder's Python files, their names and bytes, in order."""
+    try:
+        if path.is_file():
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+        whole = hashlib.sha256()
+        for file in sorted(path.rglob("*.py")):
+            digest = hashlib.sha256(file.read_bytes()).hexdigest()
+            whole.update(f"{file.relative_to(path).as_posix()} {digest}\n".encode())
+        return whole.hexdigest()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}).") from error
+
+
+def _memory() -> Path:
+    return paths.users("runs", "ROBUSTVIZ_RUNS", "checkpoints/runs") / ".plugins.json"
+
+
+def every() -> dict[str, dict[str, str]]:
+    """What is remembered, by source: `path` and `sha256` of its code. Raises UserError where the
+    file is damaged.
+    """
+    path = _memory()
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))["plugins"]
+        return {
+            str(each["source"]): {"path": str(each["path"]), "sha256": str(each["sha256"])}
+            for each in held
+        }
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} cannot be read: remove it, and name your plug-ins again with --plugin."
+        ) from error
+
+
+def remember(source: str | os.PathLike[str]) -> None:
+    """Remember a plug-in and its code as it is now: other commands, the app and trainings load it
+    from now on. Raises UserError where there is none, and where the file cannot be written.
+    """
+    name, path = find(os.fspath(source))
+    entry = {"path": str(path), "sha256": sha256(path)}
+    if every().get(name) != entry:
+        _write(every() | {name: entry})
+
+
+def forget(source: str | os.PathLike[str]) -> None:
+    """Load a plug-in no more by itself. Raises UserError where it is not remembered."""
+    text, held = os.fspath(source), every()
+    name = text if text in held else str(Path(text).expanduser().resolve())
+    if name not in held:
+        raise UserError(registry.unknown("remembered plug-in", text, held), code=2)
+    del held[name]
+    _write(held)
+
+
+def _write(held: Mapping[str, Mapping[str, str]]) -> None:
+    path, rows = _memory(), [{"source": name, **kept} for name, kept in held.items()]
+    half = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        half.write_text(json.dumps({"plugins": rows}, indent=1) + "\n", encoding="utf-8")
+        os.replace(half, path)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror or error}), so plug-ins cannot be"
+            " remembered: check that the folder is writable, or set ROBUSTVIZ_RUNS."
+        ) from error
