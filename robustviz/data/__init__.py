@@ -4,12 +4,18 @@ card that says what they are, and nothing is read, drawn or downloaded before it
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from robustviz import memory, registry
 from robustviz.data import own as own
 from robustviz.data.augmentation import AUGMENTATIONS as AUGMENTATIONS, augment as augment
-from robustviz.data.base import Dataset as Dataset, Source as Source, mean_and_std as mean_and_std
+from robustviz.data.base import (
+    Dataset as Dataset,
+    Source as Source,
+    mean_and_std as mean_and_std,
+    unequal as unequal,
+)
 from robustviz.data.places import root as root
 from robustviz.data.splits import (
     SPLITS as SPLITS,
@@ -29,18 +35,27 @@ from robustviz.data.cifar100 import CIFAR100 as CIFAR100
 from robustviz.data.svhn import SVHN as SVHN
 from robustviz.data.tiny_imagenet import TinyImageNet as TinyImageNet
 from robustviz.data.folder import Folder as Folder
+from robustviz.data.manifest import Manifest as Manifest
+from robustviz.data.made import Made as Made
 
 # isort: on
 
+FUNCTION = re.compile(r"(.+\.py|[A-Za-z_]\w*(\.\w+)*):[A-Za-z_]\w*")
+
 
 def source(text: str) -> Source:
-    """The source that `text` names, with its default dials: `digits`, `shapes`, `folder:PATH`, or
-    the name of a data set that was added here (`own`).
+    """The source that `text` names, with its default dials: `digits`, `shapes`, `folder:PATH`,
+    `FILE.csv` (a table of path, label, split), `package.module:make` or `FILE.py:make` (a function
+    that gives images), or the name of a data set that was added here (`own`). No code is run.
 
     Raises UserError naming the nearest source and all of them.
     """
     name, colon, path = text.partition(":")
-    if name not in registry.keys("data"):
+    if name not in registry.every("data"):
+        if text.lower().endswith(".csv"):
+            return Manifest(path=text)
+        if FUNCTION.fullmatch(text):
+            return Made(make=text)
         return own.resolve(text)
     made: type[Source] = registry.get("data", name)
     field = next(iter(registry.of_kind(made, "folder")), "")

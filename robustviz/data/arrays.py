@@ -130,7 +130,7 @@ def _sorted_out(named: dict[str, NDArray[Any]]) -> Arrays:
         words = re.split(r"[^a-z]+", key.lower())
         split = next((SPLITS[word] for word in words if word in SPLITS), "")
         if array.ndim in (3, 4) and array.dtype.kind in "buif":
-            _take(images, split, _channels_last(array, key), named)
+            _take(images, split, channels_last(array, key), named)
         elif set(words) & set(LABELS) or _like_labels(array):
             _take(labels, split, _whole(array, key), named)
         elif array.dtype.kind == "U" and array.ndim == 1 and {key.lower()} & set(NAMES):
@@ -177,7 +177,7 @@ def _whole(array: NDArray[Any], key: str) -> NDArray[np.int64]:
     return flat[:, 0].astype(np.int64)
 
 
-def _channels_last(array: NDArray[Any], key: str) -> NDArray[Any]:
+def channels_last(array: NDArray[Any], key: str) -> NDArray[Any]:
     """Images as (N,H,W,C) with 1 or 3 channels."""
     if array.ndim == 3:
         return array[..., None]

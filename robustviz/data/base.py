@@ -18,6 +18,7 @@ from robustviz.data.splits import stratified_order
 
 Recipe = Mapping[str, object]
 PIECE = 2**24  # grey values that are counted at once
+UNEQUAL = 5  # images of the largest class for one of the smallest, from which on it is said
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +63,22 @@ class Dataset:
             names=self.names
             and tuple(self.names[i] for i in torch.arange(len(self))[which].tolist()),
         )
+
+
+def unequal(split: Dataset) -> str:
+    """A sentence where the largest class of a split has five times as many images as the smallest,
+    or more; else an empty text.
+    """
+    counts = torch.bincount(split.y, minlength=len(split.classes)).tolist()
+    least, most = min(counts, default=0), max(counts, default=0)
+    if most < UNEQUAL * max(least, 1):
+        return ""
+    rare, common = (split.classes[counts.index(count)] for count in (least, most))
+    return (
+        f"The classes are of very unequal size ({common} {most:,}, {rare} {least:,}): a network can"
+        " neglect small ones and still look accurate, so read the balanced accuracy, in which all"
+        " classes count alike."
+    )
 
 
 def mean_and_std(images: torch.Tensor) -> tuple[list[float], list[float]]:

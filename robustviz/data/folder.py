@@ -6,7 +6,8 @@ test.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import unicodedata
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,7 +15,7 @@ import torch
 
 from robustviz import paths
 from robustviz.data import pictures, splits
-from robustviz.data.base import Dataset, Recipe, Source
+from robustviz.data.base import Dataset, Recipe, Source, unequal
 from robustviz.registry import option, register
 from robustviz.types import UserError, harmless
 
@@ -68,53 +69,129 @@ class Folder(Source):
             )
         paths.check_open(place)
         listing, notes = _listing(place, split)
-        most = n if split == "train" else None
-        chosen = listing.take(splits.first(listing.y, torch.arange(len(listing.y)), most))
-        images, kept, told = pictures.read(chosen.files, self.size)
-        y = chosen.y[kept]
-        if split == "train" and len(set(y.tolist())) < 2 and (n is None or n > 1):
-            raise UserError(
-                f"{place} leaves pictures of fewer than two classes to train on: add pictures to"
-                " the other classes."
-            )
-        return Dataset(
-            self.key,
-            split,
-            images,
-            y,
-            _names(listing.classes),
-            names=tuple(harmless(pictures.relative(chosen.files[i], place)) for i in kept.tolist()),
-            card=harmless(
-                f"{len(y):,} pictures of {len(listing.classes)} classes from the folder"
-                f" {place.name}, {self.size}x{self.size} RGB."
-                + "".join(f" {sentence}" for sentence in (told, notes) if sentence)
-            ),
+        return pictured(self, listing, split, n, place, notes)
+
+
+def pictured(
+    source: Source, listing: pictures.Listing, split: str, n: int | None, place: Path, notes: str
+) -> Dataset:
+    """The split of a source whose pictures are listed, as large as its `pixels`, `n` of them where
+    they are to be trained on. `place`: the folder or file that they are from; `notes`: what else
+    the card says. Raises UserError where too many cannot be read, and where fewer than two classes
+    are left to train on.
+    """
+    size = source.pixels
+    most = n if split == "train" else None
+    chosen = listing.take(splits.first(listing.y, torch.arange(len(listing.y)), most))
+    images, kept, told = pictures.read(chosen.files, size)
+    y, base = chosen.y[kept], place if place.is_dir() else place.parent
+    if split == "train" and len(set(y.tolist())) < 2 and (n is None or n > 1):
+        raise UserError(
+            f"{place} leaves pictures of fewer than two classes to train on: add pictures to"
+            " the other classes."
         )
+    names = tuple(harmless(pictures.relative(chosen.files[i], base)) for i in kept.tolist())
+    found = Dataset(source.key, split, images, y, _names(listing.classes), names=names)
+    card = (
+        f"{len(y):,} pictures of {len(listing.classes)} classes from the"
+        f" {'folder' if place.is_dir() else 'table'} {place.name}, {size}x{size} RGB."
+    )
+    card = " ".join(filter(None, (card, told, notes, unequal(found))))
+    return replace(found, card=harmless(card))
 
 
 def _names(folders: tuple[str, ...]) -> tuple[str, ...]:
-    """The classes' names as they are shown everywhere. Raises UserError where two look alike."""
-    names = tuple(map(harmless, folders))
+    """The classes' names as they are shown everywhere, with their accents as single characters.
+    Raises UserError where two look alike.
+    """
+    names = tuple(harmless(unicodedata.normalize("NFC", name)) for name in folders)
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"Two class folders would both be shown as {twice}: rename one of them.")
+        raise UserError(f"Two classes would both be shown as {twice}: rename one of them.")
     return names
 
 
 def _listing(place: Path, split: str) -> tuple[pictures.Listing, str]:
     """The pictures of a split, and what the card says of those that are left out."""
-    ready = {sub.name.lower(): sub for sub in pictures.subfolders(place)}
+    ready = _inside(place)
     val = next((ready[name] for name in VAL_NAMES if name in ready), None)
     test = ready.get("test", val)
     if "train" not in ready or test is None:
-        return _flat(place, split)
+        return _flat(place, split, _level(place, ready))
     train = _at_least_two(ready["train"])
+    _check_splits_inside([*_inside(ready["train"]).values()])
     own = {"test": test, "val": val if val is not test else None}.get(split)
     if own is not None:
         return pictures.list_classes(own, train.classes), _left_out(train)
     if split == "val" or val in (None, test):  # a part of the training folder is val
         train = train.take(splits.train_and_val(train.y, split))
     return train, _left_out(train)
+
+
+def _inside(place: Path) -> dict[str, Path]:
+    """The folders in a folder by their names in small letters; none where it cannot be read, which
+    is said where its pictures are wanted.
+    """
+    try:
+        return {sub.name.lower(): sub for sub in pictures.subfolders(place)}
+    except OSError:
+        return {}
+
+
+def _level(place: Path, inside: dict[str, Path]) -> str:
+    """What there is to say where the folders `inside` of `place` hold folders of the same names:
+    these may be the classes. Raises UserError where they must be, and where splits stand below the
+    classes.
+    """
+    _check_splits_inside([*inside.values()])
+    full = {
+        name: {sub.name for sub in pictures.subfolders(folder) if any(pictures.pictures(sub))}
+        for name, folder in inside.items()
+        if any(pictures.pictures(folder))
+    }
+    if "train" in full and len(full["train"]) > 1:
+        raise UserError(
+            f"{place} has a folder train with classes in it, and neither test nor val: add one with"
+            f" the same class folders, or name {inside['train']} to have its pictures split here."
+        )
+    shared = set.intersection(*full.values()) if full else set()
+    if len(shared) < 2 or any(_loose(inside[name]) for name in full):
+        return ""
+    named, first = ", ".join(sorted(shared)[:3]), inside[next(iter(full))]
+    if len(full) == 1:
+        raise UserError(
+            f"{place} looks one level too high: pictures lie in {first.name}, in the folders"
+            f" {named}. Name {first}."
+        )
+    return (
+        f"Each class folder holds the folders {named}: if those are the classes, this is one level"
+        f" too high, and {first.name} or another one is to be named."
+    )
+
+
+def _loose(folder: Path) -> bool:
+    """Whether pictures lie in a folder itself, which come first, not only below it."""
+    first = next(pictures.pictures(folder), None)
+    return first is not None and first.parent == folder
+
+
+def _check_splits_inside(classes: list[Path]) -> None:
+    """Raises UserError where a class folder has a split of its own in it."""
+    for folder in classes:
+        found = _inside(folder)
+        splits_in = [name for name in ("train", "test", *VAL_NAMES) if name in found]
+        inner = [name for split in splits_in for name in _inside(found[split])]
+        if len(splits_in) > 1 and not inner:
+            raise UserError(
+                f"The class folder {folder} has {' and '.join(splits_in)} in it, and nothing would"
+                " keep them apart: put the splits above the classes, as"
+                f" {folder.parent / 'train' / folder.name}."
+            )
+        if len(splits_in) > 1:
+            raise UserError(
+                f"{folder.parent} looks one level too high: {folder.name} in it has"
+                f" {' and '.join(splits_in)}. Name {folder}."
+            )
 
 
 def _at_least_two(place: Path) -> pictures.Listing:
@@ -136,10 +213,18 @@ def _at_least_two(place: Path) -> pictures.Listing:
     )
 
 
-def _flat(place: Path, split: str) -> tuple[pictures.Listing, str]:
+def _flat(place: Path, split: str, more: str) -> tuple[pictures.Listing, str]:
     listing = _at_least_two(place)
+    which, few = by_content(listing)
+    notes = " ".join(filter(None, (_left_out(listing), few, more)))
+    return listing.take(torch.tensor(which) == splits.SPLITS.index(split)), notes
+
+
+def by_content(listing: pictures.Listing) -> tuple[list[int], str]:
+    """The split of each picture, as its position in SPLITS, and a sentence on classes with too few
+    different ones. It follows a picture's content, not its name or its place.
+    """
     try:
-        # it follows the picture, not its name or its place
         hashes = [_content(path) for path in listing.files]
     except OSError as error:
         raise UserError(
@@ -148,8 +233,7 @@ def _flat(place: Path, split: str) -> tuple[pictures.Listing, str]:
     which, small = splits.by_content(hashes, listing.y.tolist())
     names = ", ".join(listing.classes[k] for k in small)
     few = f"Too few different pictures for all three splits (fewer than 3): {names}."
-    notes = " ".join(filter(None, (_left_out(listing), few if small else "")))
-    return listing.take(torch.tensor(which) == splits.SPLITS.index(split)), notes
+    return which, few if small else ""
 
 
 def _content(path: Path) -> str:

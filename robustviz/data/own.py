@@ -140,7 +140,8 @@ def resolve(name: str) -> Source:
 
 def unknown(name: str) -> str:
     """The sentence for a data set that does not exist: the nearest one, then all of them."""
-    return registry.unknown("data set", name, [*registry.keys("data"), *every()])
+    here = f" The folder is there: write folder:{harmless(name)}." if Path(name).is_dir() else ""
+    return registry.unknown("data set", name, [*registry.keys("data"), *every()]) + here
 
 
 def _plain(name: str) -> str:

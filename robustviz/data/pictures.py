@@ -91,11 +91,11 @@ def pictures(folder: Path) -> Iterator[Path]:
             for name in sorted(files)
             if not hidden(name)
             and Path(name).suffix.lower() in SUFFIXES
-            and _ordinary(Path(where) / name)
+            and ordinary(Path(where) / name)
         )
 
 
-def _ordinary(path: Path) -> bool:
+def ordinary(path: Path) -> bool:
     """Whether it is a file with an end: reading a pipe waits for good, a device never ends."""
     try:
         return stat.S_ISREG(path.stat().st_mode) and paths.open_to(path)
@@ -327,5 +327,7 @@ def read(files: Sequence[Path], size: int) -> tuple[torch.Tensor, torch.Tensor, 
 
 
 def relative(path: Path, folder: Path) -> str:
-    """The name of a file within a folder, with forward slashes on every system."""
-    return path.relative_to(folder).as_posix()
+    """The name of a file within a folder, with forward slashes on every system; that alone of one
+    elsewhere.
+    """
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name

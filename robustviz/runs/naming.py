@@ -93,7 +93,7 @@ def _settings(run: Run) -> JSON:
     usual = registry.encode(load("robustviz.training.config").TrainConfig())
     return {
         **dict(_flat(run.info, usual, UNSAID)),
-        **dict(_flat(run.info["data"], {}, ("key",), "data.")),
+        **dict(_flat(run.info["data"], {}, ("key", "name"), "data.")),
         **dict(_flat(run.info["method"], registry.encode(method()), named, "method.")),
     }
 

@@ -44,6 +44,7 @@ def estimate(config: TrainConfig) -> str:
         _fits(json.dumps(dataclasses.replace(config, device="cpu").to_json(), sort_keys=True))
         return (
             f"{config.epochs} epochs of {len(images)} images. The time left is shown once it runs."
+            f" {data.unequal(images)}".rstrip()
         )
     return (
         f"{config.epochs} epochs. The time left is shown once it runs. The job loads the images,"

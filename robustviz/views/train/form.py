@@ -52,8 +52,10 @@ def form() -> TrainConfig | None:
 
 def _asked() -> TrainConfig | None:
     recipe, data, method = _choice()
-    dials = registry.options(registry.get("data", data))
-    own = [option.help for option in dials.values() if option.kind == "folder"]
+    named = data in datasets.own.every()
+    kind = type(datasets.source(data)) if named else registry.get("data", data)
+    dials = registry.options(kind)
+    own = [option.help for option in dials.values() if option.kind == "folder" and not named]
     place = st.text_input(own[0], key="train-folder").strip() if own else ""
     if own and not place:
         st.info("Type the path of a folder on the computer that runs robustviz.")
@@ -75,7 +77,7 @@ def _asked() -> TrainConfig | None:
         of_data = _fields(
             start,
             start.data,
-            [name for name, option in dials.items() if option.kind != "folder"],
+            [name for name, option in dials.items() if option.kind not in ("folder", "name")],
             scope,
             "data.",
             across=2,
@@ -123,13 +125,15 @@ def _choice() -> tuple[str, str, str]:
         help="A named set of settings to start from, the same as `--preset` on the command line.",
     )
     preset = PRESETS[recipe].settings if recipe in PRESETS else {}
-    data_keys, keys = list(registry.keys("data")), methods()
+    data_keys, keys = [*registry.keys("data"), *datasets.own.every()], methods()
+    if st.session_state.get("train-data", data_keys[0]) not in data_keys:  # it was removed
+        del st.session_state["train-data"]
     data = right.selectbox(
         "Data",
         data_keys,
         data_keys.index(preset.get("data", FIRST["data"])),
         key="train-data",
-        format_func=lambda key: registry.get("data", key).label,
+        format_func=_data_option,
         help=terms.term("shapes"),
         on_change=_leave_recipe,
     )
@@ -147,6 +151,11 @@ def _choice() -> tuple[str, str, str]:
     if (own := group(str(method))).caution:
         st.warning(f"**{own.name}.** {own.caution}", icon=own.icon)
     return str(recipe), str(data), str(method)
+
+
+def _data_option(name: str) -> str:
+    """A data set's name in the picker; one of the user's own goes by the name it was given."""
+    return registry.get("data", name).label if name in registry.keys("data") else f"Yours · {name}"
 
 
 def _recipe_option(name: str) -> str:
@@ -286,7 +295,7 @@ def _networks(start: TrainConfig, kind: registry.Kind, form: str) -> dict[str, f
     return ordered(
         run
         for run in trained().values()
-        if run.info["data"] == registry.encode(start.data)
+        if run.info["data"] | {"name": ""} == registry.encode(start.data) | {"name": ""}
         and (run.method_key == "standard" or not run.shipped)
         and (kind != "starting run" or run.architecture == net)
     )

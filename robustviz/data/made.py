@@ -1,0 +1,151 @@
+"""Images that a person's own Python function gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from robustviz.data import arrays, splits
+from robustviz.data.base import Dataset, Recipe, Source, unequal
+from robustviz.data.folder import Folder
+from robustviz.imports import load
+from robustviz.registry import option, register
+from robustviz.types import UserError, harmless
+
+MOST = 1_000_000  # images that are asked for one by one
+
+
+@register("data/made", offered=False)
+@dataclass(frozen=True)
+class Made(Source):
+    """What the function `make` gives for a split's name, `train`, `val` or `test`: `(images,
+    labels)` or `(images, labels, classes)`, a PyTorch data set of `(image, label)`, a `Dataset`, or
+    None for `val`, which then is the last 10 % of a seeded shuffle of train.
+
+    Images are arrays or tensors (N, H, W), (N, H, W, C) or (N, C, H, W) of one size, bytes or
+    floats; a data set's may be PIL pictures. The function is called for each split, and must give
+    the same every time. Its code is imported only where a person named it (`robustviz.plugins`).
+    """
+
+    label = "Images that a function of yours gives"
+    recipe: ClassVar[Recipe] = Folder.recipe
+
+    make: str = option("", "The function, FILE.py:make or package.module:make", kind="folder")
+    name: str = option("", "what it is called here, see `data add`", kind="name", later=True)
+
+    def placed(self) -> Made:
+        """The same with the file's absolute path, as its code is remembered."""
+        place, colon, made = self.make.rpartition(":")
+        if not colon or not (place.endswith(".py") or "/" in place or "\\" in place):
+            return self
+        return replace(self, make=f"{Path(place).expanduser().resolve()}:{made}")
+
+    def load(self, split: str, n: int | None = None) -> Dataset:
+        """The split: images (N, C, H, W) with 1 or 3 channels. Raises UserError where the function
+        is not trusted here, where it raises, and where it gives something else.
+        """
+        splits.check_split(split)
+        who = f"The data set {self.name or self.make}"
+        make = load("robustviz.plugins").resolve(self.make, asked_by=who)
+        found = self._made(make, split)
+        if found is None and split == "val":
+            found = self._made(make, "train")
+            found = found and replace(found.take(splits.train_and_val(found.y, "val")), split="val")
+        elif found is not None and split == "train" and self._made(make, "val") is None:
+            found = found.take(splits.train_and_val(found.y, "train"))
+        if found is None or not len(found):
+            raise UserError(f"{self.make} gives no images for the split {split}.")
+        if n is not None and split == "train":
+            found = found.take(splits.first(found.y, torch.arange(len(found)), n))
+        (height, width), called = found.images.shape[-2:], Path(self.make).name
+        card = (
+            f"{len(found):,} images of {len(found.classes)} classes that {called} gives,"
+            f" {height}x{width} {'RGB' if found.images.shape[1] == 3 else 'grey'}."
+        )
+        card = " ".join(filter(None, (card, found.card, unequal(found))))
+        return replace(found, key=self.key, card=harmless(card))
+
+    def _made(self, make: Callable[..., Any], split: str) -> Dataset | None:
+        try:
+            given = make(split)
+            if given is None or isinstance(given, Dataset):
+                return given
+            return _dataset(given, split)
+        except UserError as error:
+            raise UserError(f"{self.make}, split {split}: {error}") from error
+        except Exception as error:  # it is somebody's own code
+            said = harmless(error) or "no more is said"
+            raise UserError(
+                f"{self.make} raised {type(error).__name__} for the split {split}: {said}."
+            ) from error
+
+
+def _dataset(given: Any, split: str) -> Dataset:
+    """What a function gave, as uint8 images with a card that says how they were read."""
+    images, labels, names = _parts(given)
+    x = np.asarray(images.numpy() if isinstance(images, torch.Tensor) else images)
+    if x.ndim not in (3, 4) or x.dtype.kind not in "buif":
+        raise UserError(
+            f"images of shape {x.shape} and type {x.dtype} came, and (N, H, W), (N, H, W, C) or"
+            " (N, C, H, W) of numbers is wanted."
+        )
+    x = arrays.channels_last(x, "it gives")
+    if x.shape[1] != x.shape[2]:
+        raise UserError(f"images are {x.shape[1]}x{x.shape[2]}: crop them to squares.")
+    y = np.asarray(labels.numpy() if isinstance(labels, torch.Tensor) else labels)
+    if y.shape != (len(x),) or y.dtype.kind not in "iu":
+        raise UserError(
+            f"labels of shape {y.shape} came for {len(x)} images: one whole number each."
+        )
+    classes = tuple(map(harmless, names)) or tuple(map(str, range(int(y.max(initial=0)) + 1)))
+    if len(classes) < 2 or y.min(initial=0) < 0 or y.max(initial=0) >= len(classes):
+        raise UserError(
+            f"labels run from {y.min(initial=0)} to {y.max(initial=0)} with {len(classes)} classes:"
+            " count from 0, and give at least two."
+        )
+    verdict = arrays.diagnose(x)
+    if not verdict.sure:
+        raise UserError(f"{verdict.sentence} Give bytes, or floats from 0 to 1.")
+    pixels = np.ascontiguousarray(arrays.to_bytes(x, verdict.reading).transpose(0, 3, 1, 2))
+    told = "" if verdict.reading in ("unit", "grey") else verdict.sentence
+    positions = torch.from_numpy(y.astype(np.int64))
+    return Dataset("made", split, torch.from_numpy(pixels), positions, classes, card=told)
+
+
+def _parts(given: Any) -> tuple[Any, Any, Sequence[str]]:
+    """Images, labels and the classes' names, none where nothing says them."""
+    if isinstance(given, (tuple, list)) and len(given) in (2, 3):
+        images, labels, *names = given
+        return images, labels, names[0] if names else ()
+    if not hasattr(given, "__getitem__") or not hasattr(given, "__len__"):
+        raise UserError(
+            f"a {type(given).__name__} came, and (images, labels) or a data set of (image, label)"
+            " is wanted."
+        )
+    if len(given) > MOST:
+        raise UserError(f"a data set of {len(given):,} images came, and {MOST:,} are the most.")
+    if not len(given):
+        raise UserError("an empty data set came.")
+    items = [given[k] for k in range(len(given))]
+    pictures = [_array(item[0]) for item in items]
+    if sizes := sorted({each.shape for each in pictures}, reverse=True)[1:]:
+        raise UserError(
+            f"images of several sizes came ({pictures[0].shape} and {sizes[0]}): resize them in the"
+            " function."
+        )
+    called = tuple(map(str, getattr(given, "classes", None) or ()))
+    return np.stack(pictures), [int(item[1]) for item in items], called
+
+
+def _array(image: Any) -> NDArray[Any]:
+    if isinstance(image, torch.Tensor):
+        return image.numpy()
+    if hasattr(image, "convert"):  # a PIL picture
+        image = image if image.mode == "L" else image.convert("RGB")
+    return np.asarray(image)
