@@ -9,12 +9,14 @@ import pkgutil
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["TrainConfig", "open_run", "train"]
+__all__ = ["TrainConfig", "open_run", "train", "train_run"]
 
 _HOMES = {
     "open_run": "robustviz.runs.folder:open_run",
     "train": "robustviz.training.loop:train",
+    "train_run": "robustviz.runs.trained:train_run",
     "TrainConfig": "robustviz.training.config:TrainConfig",
+    "wrap": "robustviz.nets.wrapped:wrap",
     # rooms of their own until they moved into `training`
     "config": "robustviz.training.config",
     "doctor": "robustviz.training.doctor",
@@ -25,6 +27,7 @@ _HOMES = {
 if TYPE_CHECKING:
     from robustviz import (
         attacks as attacks,
+        callbacks as callbacks,
         cam as cam,
         data as data,
         export as export,
@@ -43,7 +46,9 @@ if TYPE_CHECKING:
         types as types,
         views as views,
     )
+    from robustviz.nets.wrapped import wrap as wrap
     from robustviz.runs.folder import open_run as open_run
+    from robustviz.runs.trained import train_run as train_run
     from robustviz.training import (
         config as config,
         doctor as doctor,

@@ -3,7 +3,13 @@ attack.
 """
 
 from robustviz import registry
-from robustviz.nets.base import Classifier as Classifier, PerChannel, frozen as frozen
+from robustviz.nets.base import (
+    Classifier as Classifier,
+    Parts as Parts,
+    PerChannel,
+    frozen as frozen,
+)
+from robustviz.nets.wrapped import Wrapped as Wrapped, wrap as wrap
 from robustviz.types import UserError
 
 # isort: off

@@ -2,15 +2,15 @@
 `maps`.
 
 Attacks and pages work on [0, 1] pixels only; a checkpoint carries its own mean and standard
-deviation. CAM views differentiate the logits by `maps`, feature views read `pool`, and neither
-knows the name of an architecture.
+deviation. Views ask for `parts` and know no architecture: CAM differentiates the logits by the
+maps, feature views read the features. `robustviz.nets.wrapped` gives them of any other network.
 """
 
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +51,16 @@ class Normalise(nn.Module):
         return (x - self.mean) / self.std
 
 
+class Parts(NamedTuple):
+    """What a network makes of N images on the way to its answer: feature maps (N,D,h,w), features
+    (N,D'), logits (N,K). Logits have a gradient by features, and features by maps.
+    """
+
+    maps: Tensor
+    features: Tensor
+    logits: Tensor
+
+
 class Classifier(nn.Module):
     """A classifier of images in [0, 1] in three parts: feature maps (N,D,h,w), features (N,D),
     logits (N,K).
@@ -65,6 +75,12 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head(self.pool(self.maps(x)))
         return logits
+
+    def parts(self, x: Tensor) -> Parts:
+        """The maps, features and logits of images `x` (N,C,H,W), of one forward pass."""
+        maps = self.maps(x)
+        features = self.pool(maps).flatten(1)
+        return Parts(maps, features, self.head(features))
 
 
 def stem_stride(size: int) -> int:

@@ -1,0 +1,214 @@
+"""Where in somebody's network its feature maps, its features and its last layer are, found by one
+forward pass; and how a layer's output becomes a map.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustviz.nets.base import frozen
+
+FEWEST = 4  # cells of a map's side, where a network has as many
+PREFIX = 8  # class and register tokens at most, where nobody says how many
+# What only hands on, or makes a map smaller or larger: it is no place to look at.
+PASSING = (
+    nn.AdaptiveAvgPool2d,
+    nn.AdaptiveMaxPool2d,
+    nn.AvgPool2d,
+    nn.Dropout,
+    nn.Flatten,
+    nn.Identity,
+    nn.Softmax,
+    nn.Upsample,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A layer's call: the first thing it was given, and what it gave."""
+
+    name: str
+    layer: nn.Module
+    given: Any
+    out: Any
+
+
+@dataclass(frozen=True)
+class Places:
+    """Names of layers: whose output is the maps, whose output is the features (empty: the input of
+    the head), and the head. Empty: there is none. `grid`: rows and columns of tokens, where maps
+    are made of them.
+    """
+
+    maps: str
+    features: str
+    head: str
+    grid: tuple[int, int] | None
+
+
+@contextmanager
+def watched(net: nn.Module) -> Iterator[list[Call]]:
+    """Inside, every call of a layer of `net` is written down, in the order in which they end."""
+    calls: list[Call] = []
+
+    def note(name: str) -> Any:
+        return lambda layer, given, out: calls.append(
+            Call(name, layer, given[0] if given else None, out)
+        )
+
+    hooks = [layer.register_forward_hook(note(name)) for name, layer in net.named_modules() if name]
+    try:
+        yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def find(net: nn.Module, calls: Sequence[Call], logits: Tensor, x: Tensor) -> Places:
+    """The places of `net`, from the calls of one forward pass with gradients on images `x`.
+
+    The head is the last linear layer with an output a class (or a convolution of single cells), the
+    features are what it reads. The maps are the last layer whose output has a cell's worth of
+    places, on which the features depend: of a vision transformer with a class token that is what
+    its last attention reads, since behind it the other tokens lead nowhere.
+    """
+    times = Counter(call.name for call in calls)
+    once = [call for call in calls if times[call.name] == 1]
+    head = next((call for call in reversed(once) if _is_head(call, logits)), None)
+    vector = next((call for call in reversed(once) if _is_vector(call, logits)), None)
+    read = logits if head is None else head.given
+    width = read.shape[1] if head is not None else 0
+    maps, grid = _last_map(once, read, width, x)
+    return Places(
+        "" if maps is None else maps.name,
+        vector.name if head is None and vector is not None else "",
+        "" if head is None else head.name,
+        grid,
+    )
+
+
+def _is_head(call: Call, logits: Tensor) -> bool:
+    return (
+        isinstance(call.layer, (nn.Linear, nn.Conv2d))
+        and isinstance(call.given, Tensor)
+        and isinstance(call.out, Tensor)
+        and call.given[0].numel() == call.given.shape[1]
+        and call.out.flatten(1).shape == logits.shape
+    )
+
+
+def _is_vector(call: Call, logits: Tensor) -> bool:
+    """Whether it gives features and not the logits themselves."""
+    out = call.out
+    if not isinstance(out, Tensor) or out.ndim < 2 or out[0].numel() != out.shape[1]:
+        return False
+    return out.requires_grad and not (
+        out.flatten(1).shape == logits.shape and torch.equal(out.flatten(1), logits)
+    )
+
+
+def _last_map(
+    calls: Sequence[Call], read: Tensor, width: int, x: Tensor
+) -> tuple[Call | None, tuple[int, int] | None]:
+    """The last call that gives a map of at least 4x4 cells, else of more than one, and its grid of
+    tokens.
+    """
+    found: list[tuple[Call, tuple[int, int] | None, int]] = []
+    sides: list[tuple[int, int]] = []  # of maps so far
+    for call in calls:
+        out, side = call.out, side_of_call(call, x)
+        if side:
+            sides.append(side)
+        if not isinstance(out, Tensor) or not out.requires_grad or isinstance(call.layer, PASSING):
+            continue
+        if side and min(side) > 1:
+            found.append((call, None, min(side)))
+        elif (
+            out.ndim == 3
+            and out.shape[2] == (width or out.shape[2])
+            and (grid := grid_of(out.shape[1], sides, x))
+        ):
+            found.append((call, grid, min(grid)))
+    if not found or not read.requires_grad:
+        return None, None
+    slopes = torch.autograd.grad(
+        read, [call.out for call, *_ in found], torch.randn_like(read), allow_unused=True
+    )
+    seen = [
+        one
+        for one, slope in zip(found, slopes, strict=True)
+        if slope is not None and _any(*one[1:], slope)
+    ]
+    best = next((one for one in reversed(seen) if one[2] >= FEWEST), None)
+    best = best or (seen[-1] if seen else None)
+    return (None, None) if best is None else best[:2]
+
+
+def _any(grid: tuple[int, int] | None, side: int, slope: Tensor) -> bool:
+    return bool((slope if grid is None else slope[:, -grid[0] * grid[1] :]).any())
+
+
+def side_of_call(call: Call, x: Tensor) -> tuple[int, int] | None:
+    """Rows and columns of what a layer gave, (N,D,h,w) or (N,h,w,D), as a map of images `x`; None
+    where it has not their proportions.
+    """
+    out = call.out
+    if not isinstance(out, Tensor) or out.ndim != 4:
+        return None
+    for side in (out.shape[2:], out.shape[1:3]):
+        if _alike(side[0], side[1], x):
+            return side[0], side[1]
+    return None
+
+
+def _alike(rows: int, columns: int, x: Tensor) -> bool:
+    """Whether so many cells have the images' proportions, to a cell."""
+    height, width = x.shape[2:]
+    return rows <= height and columns <= width and abs(rows - columns * height / width) < 1
+
+
+def grid_of(tokens: int, sides: Sequence[tuple[int, int]], x: Tensor) -> tuple[int, int] | None:
+    """Rows and columns of so many tokens, the last of which are the image's: as on the last map
+    that had about as many cells, else a square.
+    """
+    for rows, columns in reversed(sides):
+        if 0 <= tokens - rows * columns <= PREFIX and rows * columns > 1:
+            return rows, columns
+    side = int(tokens**0.5)
+    fits = side > 1 and tokens - side * side <= PREFIX and _alike(side, side, x)
+    return (side, side) if fits else None
+
+
+def as_map(out: Tensor, grid: tuple[int, int] | None, x: Tensor) -> Tensor | None:
+    """A layer's output for images `x` as maps (N,D,h,w); None where it is none."""
+    if not out.is_floating_point():
+        return None
+    if out.ndim == 4:
+        _, first, second, third = out.shape
+        last = not _alike(second, third, x) and _alike(first, second, x)
+        return out.permute(0, 3, 1, 2) if last else out
+    if out.ndim != 3 or grid is None or out.shape[1] < grid[0] * grid[1]:
+        return None
+    tokens = out[:, -grid[0] * grid[1] :].transpose(1, 2)
+    return tokens.reshape(*tokens.shape[:2], *grid)
+
+
+def from_map(maps: Tensor, out: Tensor) -> Tensor:
+    """The layer's output again, with `maps` in it: the way back of `as_map`."""
+    if out.ndim == 4:
+        return maps.clone() if maps.shape == out.shape else maps.permute(0, 2, 3, 1)
+    tokens = maps.flatten(2).transpose(1, 2)
+    return torch.cat([out[:, : out.shape[1] - tokens.shape[1]], tokens], dim=1)
+
+
+def trial(net: nn.Module, x: Tensor) -> tuple[Any, list[Call]]:
+    """What `net` gives for images `x`, with gradients, in eval mode, and its layers' calls."""
+    with torch.inference_mode(False), frozen(net), watched(net) as calls, torch.enable_grad():
+        return net(x.clone().requires_grad_()), calls

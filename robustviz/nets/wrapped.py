@@ -1,0 +1,464 @@
+"""Somebody's network as one of ours: `wrap(module)` looks on at a forward pass and finds what views
+need, its feature maps, its features and its last layer, or is told where they are.
+
+The module is not changed, hooked or copied: to look inside, `parts` runs a twin of it that shares
+every layer and weight, but for the few on the way to the layers that are looked at. So any number
+of threads look at once.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustviz import registry
+from robustviz.inputs import FAILURES, answer, logits_of
+from robustviz.nets import places
+from robustviz.nets.attackable import device_of
+from robustviz.nets.base import Classifier, Normalise, Parts, PerChannel, frozen
+from robustviz.types import JSON, UserError, plain
+
+SIDES = (224, 32, 28, 64, 96, 128, 256, 299, 16, 8)  # tried where nobody says what the images are
+Logits = str | int | Callable[[Any], Tensor] | None
+Tap = Callable[[Any], Any]
+
+
+class Headless(nn.Module):
+    """The head of a network of which no layer makes the logits of the features alone."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        raise UserError(
+            "No layer of this network makes its logits of the features alone, so nothing can be"
+            " said of features that no image has: name the last layer with head=…"
+        )
+
+
+class Wrapped(Classifier):
+    """A network of another make; `wrap` makes it. Images are in [0, 1], resized to `size` where
+    that is not None, and normalised; then `module` answers.
+
+    `maps_at`, `features_at`, `head_at`: names of layers of `module`, see `wrap`. Only `parts` looks
+    inside; there are no parts called maps and pool.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        at: places.Places,
+        normalise: Normalise,
+        logits: Logits,
+        size: int | None,
+        shape: tuple[int, int, int],
+    ) -> None:
+        nn.Module.__init__(self)
+        self.module, self.normalise = module, normalise
+        self.maps_at, self.features_at, self.head_at = at.maps, at.features, at.head
+        self.grid, self.logits_at, self.size, self.shape = at.grid, logits, size, shape
+        self.has_head = False  # until `wrap` has seen that head(features) is the logits
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N,K)."""
+        logits: Tensor = _picked(self.module(self._shown(x)), self.logits_at)
+        return logits
+
+    def parts(self, x: Tensor) -> Parts:
+        """The maps, features and logits of images `x` (N,C,H,W), of one forward pass. Tokens are
+        laid on their grid, class tokens left out. Without maps these are (N,0,1,1).
+
+        Raises UserError where a layer is not called, or called several times, or gives something
+        else.
+        """
+        shown, seen = self._shown(x), dict[str, list[Tensor]]()
+        taps: list[tuple[str, str, Tap]] = []
+
+        def maps(out: Any) -> Tensor:
+            own = out if isinstance(out, Tensor) else None
+            found = None if own is None else places.as_map(own, self.grid, shown)
+            if own is None or found is None:
+                raise UserError(_no_map(self.maps_at, out, self.grid))
+            seen.setdefault("maps", []).append(found)
+            return places.from_map(found, own)
+
+        def features(out: Any) -> Tensor:
+            if not isinstance(out, Tensor) or out.ndim < 2:
+                raise UserError(
+                    f"The layer {self.features_at or self.head_at} has no features (N,D) to look"
+                    f" at, but {_what(out)}: name another one with features=…"
+                )
+            flat = out.flatten(1)
+            seen.setdefault("features", []).append(flat)
+            return flat.view_as(out)
+
+        if self.maps_at:
+            taps.append((self.maps_at, "out", maps))
+        if self.features_at or self.head_at:
+            where = (self.features_at, "out") if self.features_at else (self.head_at, "given")
+            taps.append((*where, features))
+        twin = _tapped(self.module, [(n, *tap[1:]) for tap in taps for n in self._names(tap[0])])
+        logits = _picked(twin(shown), self.logits_at)
+        for what, name in (("maps", self.maps_at), ("features", self.features_at or self.head_at)):
+            if name and len(seen.get(what, ())) != 1:
+                raise UserError(_not_once(name, len(seen.get(what, ())), what))
+        found = seen["maps"][0] if self.maps_at else x.new_zeros(len(x), 0, 1, 1)
+        mean = "features" not in seen
+        return Parts(found, found.mean((2, 3)) if mean else seen["features"][0], logits)
+
+    @property
+    def head(self) -> nn.Module:  # type: ignore[override]
+        """What makes logits of features: the last layer, as an nn.Linear where it is linear; where
+        there is none, a module that says so when it is called.
+        """
+        if not self.has_head:
+            return Headless()
+        layer = cast(nn.Module, self.module.get_submodule(self.head_at))
+        if not isinstance(layer, nn.Conv2d):
+            return layer
+        linear = nn.utils.skip_init(nn.Linear, layer.in_channels, layer.out_channels)
+        linear.weight = nn.Parameter(layer.weight.detach().flatten(1), requires_grad=False)
+        bias = layer.bias
+        linear.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+        return linear
+
+    def description(self) -> JSON:
+        """What `wrap` needs beside the module to make this network again, as JSON. Raises UserError
+        where the logits are made by a function, which cannot be written down.
+        """
+        if callable(self.logits_at):
+            raise UserError(
+                "How this network's logits are made is a function, which cannot be written down:"
+                " give their name, or a module whose forward returns them alone."
+            )
+        return {
+            "maps": self.maps_at,
+            "features": self.features_at,
+            "head": self.head_at,
+            "logits": self.logits_at,
+            "mean": self.normalise.mean.flatten().tolist(),
+            "std": self.normalise.std.flatten().tolist(),
+            "size": self.size,
+            "grid": self.grid and list(self.grid),
+            "shape": list(self.shape),
+        }
+
+    def _shown(self, x: Tensor) -> Tensor:
+        """Images as `module` reads them."""
+        if self.size is not None and x.shape[2:] != (self.size, self.size):
+            smaller = self.size < max(x.shape[2:])
+            x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=smaller)
+        out: Tensor = self.normalise(x)
+        return out
+
+    def _names(self, name: str) -> list[str]:
+        """All names of the layer that has this one: a layer may be in a network twice."""
+        layer = self.module.get_submodule(name)
+        every = self.module.named_modules(remove_duplicate=False)
+        return [other for other, module in every if module is layer]
+
+
+def _picked(out: Any, logits: Logits) -> Any:
+    """What `logits` names in a network's answer."""
+    if callable(logits):
+        return logits(out)
+    if logits is None:
+        return out
+    inside: Any = out
+    if isinstance(logits, int) or isinstance(out, Mapping):
+        return inside[logits]
+    return getattr(out, logits)
+
+
+def _tapped(module: nn.Module, taps: Sequence[tuple[str, str, Tap]]) -> nn.Module:
+    """A twin of `module` that shares everything with it, but that the layers of the given names
+    hand what they are given, or give, through a function.
+    """
+    twin = object.__new__(type(module))
+    vars(twin).update(vars(module))
+    below: dict[str, list[tuple[str, str, Tap]]] = {}
+    for name, when, tap in taps:
+        first, _, rest = name.partition(".")
+        below.setdefault(first, []).append((rest, when, tap))
+    here = below.pop("", [])
+    vars(twin)["_modules"] = {
+        name: _tapped(child, below[name]) if child is not None and name in below else child
+        for name, child in module._modules.items()
+    }
+    forward = vars(twin).pop("forward", None)  # of this one instance; that of a fused copy is not
+    own = getattr(forward, "__func__", None)
+    if forward is not None and own is not type(module).forward:
+        vars(twin)["forward"] = types.MethodType(own, twin) if own else forward
+    if here:
+        run = twin.forward
+
+        def tapped(*given: Any, **named: Any) -> Any:
+            for _, when, tap in here:
+                if when == "given" and given:
+                    given = (tap(given[0]), *given[1:])
+            out = run(*given, **named)
+            for _, when, tap in here:
+                out = tap(out) if when == "out" else out
+            return out
+
+        vars(twin)["forward"] = tapped
+    return twin
+
+
+def wrap(
+    module: nn.Module,
+    *,
+    maps: str | None = None,
+    features: str | None = None,
+    head: str | None = None,
+    logits: Logits = None,
+    mean: PerChannel = None,
+    std: PerChannel = None,
+    size: int | None = None,
+    grid: Sequence[int] | None = None,
+    shape: Sequence[int] | None = None,
+) -> Wrapped:
+    """`module`, a classifier of any make, as a network of this package: it shares its weights and
+    does not change it.
+
+    `maps`: the layer whose output (N,D,h,w), (N,h,w,D) or tokens (N,T,D) are the feature maps;
+    `features`: the layer whose output is the features (N,D), empty for what the head reads; `head`:
+    the last layer. None: found by a forward pass on noise, see `places.find`. `logits`: where in
+    the module's answer the logits are, where that is not a tensor: a key, a place, or a function.
+    `mean`, `std`: what the module wants images normalised by, a number a channel in [0, 1] units.
+    `size`: pixels of a side to which images are resized inside. `grid`: rows and columns of tokens;
+    class tokens come before them. `shape`: (C,H,W) of the images to come, before they are resized.
+
+    Raises UserError for a module that cannot read such images, that does not give logits (N,K), or
+    does not give the same twice in eval mode, and for layers that it has not got, does not call, or
+    calls several times.
+    """
+    module = _plain(module)
+    x, normalise = _trial_images(module, mean, std, size, shape)
+    wanted = places.Places(maps or "", features or "", head or "", _checked_grid(grid))
+    net = Wrapped(module, wanted, normalise, logits, size, tuple(x.shape[1:]))  # type: ignore[arg-type]
+    for name in (maps, features, head):
+        _check_name(module, name)
+    with frozen(net), torch.no_grad():
+        first = _logits(net, x)
+        if not torch.allclose(first, _logits(net, x), rtol=1e-4, atol=1e-5, equal_nan=True):
+            raise UserError(
+                "This network gives another answer each time it is shown the same images, also in"
+                " eval mode, so no number of it would mean anything: take what is drawn at random"
+                " out of its forward."
+            )
+    if maps is None or (head is None and features is None):
+        _find(net, x, maps, features, head)
+    _check_head(net, x, named=bool(head))
+    return net
+
+
+def _plain(module: nn.Module) -> nn.Module:
+    """The module itself, out of what compiles or spreads it."""
+    if not isinstance(module, nn.Module):
+        raise UserError(
+            f"A network is wanted, an nn.Module, and this is a {type(module).__name__}: hand in the"
+            " network itself, and of a class an instance."
+        )
+    if isinstance(module, torch.jit.ScriptModule):
+        raise UserError(
+            "This network is a TorchScript program, which nobody can look into: hand in the"
+            " nn.Module that it was made of."
+        )
+    if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        return _plain(module.module)
+    inner = module._modules.get("_orig_mod")  # torch.compile's
+    return module if inner is None else _plain(inner)
+
+
+def _trial_images(
+    module: nn.Module,
+    mean: PerChannel,
+    std: PerChannel,
+    size: int | None,
+    shape: Sequence[int] | None,
+) -> tuple[Tensor, Normalise]:
+    """Noise (2,C,H,W) that the module can read, and its normalisation. Raises UserError, with what
+    the module says of the first try, where it can read none.
+    """
+    device, error = device_of(module), None
+    weights = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+    for channels, *sides in _shapes(module, mean, std, size, shape):
+        normalise = Normalise(channels, *_checked_scale(mean, std, channels))
+        normalise = normalise.to(device, weights)
+        noise = torch.rand((2, channels, *sides), generator=torch.Generator().manual_seed(0))
+        trial = Wrapped(module, places.Places("", "", "", None), normalise, None, size, (0, 0, 0))
+        x = noise.to(device, weights)
+        with frozen(module), torch.no_grad():
+            try:
+                answer(trial, x)
+                return x, normalise
+            except UserError as raised:
+                error = error or raised
+    raise UserError(
+        f"{error} Say what images it reads with shape=(C,H,W), and with size=… to what it wants"
+        " them resized."
+    ) from error
+
+
+def _shapes(
+    module: nn.Module,
+    mean: PerChannel,
+    std: PerChannel,
+    size: int | None,
+    shape: Sequence[int] | None,
+) -> list[tuple[int, ...]]:
+    """The shapes (C,H,W) of images to try, the likeliest first. Raises UserError for what is no
+    shape.
+    """
+    if size is not None and (not isinstance(plain(size), int) or size < 1):
+        raise UserError(
+            f"size={size!r} is no number of pixels: a whole number from 1 up is wanted."
+        )
+    if shape is not None:
+        sides = tuple(plain(side) for side in shape)
+        if len(sides) != 3 or not all(isinstance(side, int) and side > 0 for side in sides):
+            raise UserError(f"shape={shape!r} is no shape of images: (C,H,W) is wanted.")
+        return [sides]
+    given = len(mean or std or ())
+    first = next((layer for layer in module.modules() if isinstance(layer, nn.Conv2d)), None)
+    colours = [given] if given else [first.in_channels] if first is not None else [3, 1]
+    return [(c, s, s) for s in ([size] if size else SIDES) for c in colours]
+
+
+def _checked_scale(
+    mean: PerChannel, std: PerChannel, channels: int
+) -> tuple[PerChannel, PerChannel]:
+    for name, values in (("mean", mean), ("std", std)):
+        if values is not None and len(values) not in (0, channels):
+            raise UserError(
+                f"{name} has {len(values)} numbers and the images have {channels} channels: give"
+                " one a channel."
+            )
+    if any(not float(value) > 0 for value in std or ()):
+        raise UserError(f"std={std!r} is no scale: numbers above 0 are wanted.")
+    return mean, std
+
+
+def _checked_grid(grid: Sequence[int] | None) -> tuple[int, int] | None:
+    if grid is None:
+        return None
+    sides = [plain(side) for side in grid] if isinstance(grid, (tuple, list)) else []
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise UserError(f"grid={grid!r} is no grid of tokens: (rows, columns) is wanted.")
+    return sides[0], sides[1]
+
+
+def _check_name(module: nn.Module, name: str | None) -> None:
+    """Raises UserError unless `module` has a layer of this name, None or empty: none is named."""
+    known = [other for other, _ in module.named_modules() if other]
+    if name and name not in known:
+        near = registry.unknown("layer", name, known).partition(" Known: ")[0]
+        top = ", ".join(other for other, _ in module.named_children()) or "none"
+        raise UserError(f"{near} Its outermost layers: {top}.", code=2)
+
+
+def _logits(net: Wrapped, x: Tensor) -> Tensor:
+    """The network's logits for trial images. Raises UserError, with what it may be, where it gives
+    none.
+    """
+    try:
+        out = answer(net.module, net._shown(x))
+    except UserError as error:
+        raise UserError(str(error)) from error
+    if net.logits_at is None and not isinstance(out, Tensor):
+        raise UserError(
+            f"A network that gives logits (N,K) is wanted, and this one gives {_what(out)}: say"
+            " where they are with logits=…, a name, a place or a function."
+        )
+    try:
+        picked = _picked(out, net.logits_at)
+    except FAILURES as error:
+        raise UserError(
+            f"logits={net.logits_at!r} names nothing in {_what(out)} that this network gives."
+        ) from error
+    logits = logits_of(lambda _: picked, x)
+    if bool((logits >= 0).all()) and torch.allclose(
+        logits.sum(1), torch.ones(len(logits)).to(logits), atol=1e-3
+    ):
+        raise UserError(
+            "This network gives probabilities, not logits: each image's add up to 1. An attack"
+            " follows the slope of logits, which softmax flattens: leave the softmax out."
+        )
+    return logits
+
+
+def _what(out: Any) -> str:
+    """A network's or layer's answer in words."""
+    if isinstance(out, Tensor):
+        return f"{tuple(out.shape)} of {str(out.dtype).removeprefix('torch.')}"
+    if isinstance(out, Mapping):
+        return f"a {type(out).__name__} with {', '.join(map(str, out)) or 'nothing in it'}"
+    if isinstance(out, (tuple, list)):
+        return f"a {type(out).__name__} of {len(out)}"
+    return f"a {type(out).__name__}"
+
+
+def _find(
+    net: Wrapped, x: Tensor, maps: str | None, features: str | None, head: str | None
+) -> None:
+    """Fill in the places that nobody named."""
+    shown = net._shown(x[:1])
+    out, calls = places.trial(net.module, shown)
+    found = places.find(net.module, calls, _picked(out, net.logits_at), shown)
+    if head is None:
+        net.head_at = found.head
+    if features is None and not net.head_at:
+        net.features_at = found.features
+    if maps is None:
+        net.maps_at, net.grid = found.maps, net.grid or found.grid
+    elif net.grid is None:
+        sides = [s for c in calls if (s := places.side_of_call(c, shown))]
+        own = next((call.out for call in calls if call.name == maps), None)
+        if isinstance(own, Tensor) and own.ndim == 3:
+            net.grid = places.grid_of(own.shape[1], sides, shown)
+
+
+def _check_head(net: Wrapped, x: Tensor, named: bool) -> None:
+    """Find out whether head(features) is the logits. Raises UserError where parts cannot be had."""
+    with frozen(net), torch.no_grad():
+        _, features, logits = net.parts(x)
+        if not net.head_at:
+            return
+        net.has_head = True
+        try:
+            made = net.head(features)
+        except FAILURES:
+            made = None
+        net.has_head = (
+            isinstance(made, Tensor)
+            and made.shape == logits.shape
+            and torch.allclose(made, logits, rtol=1e-3, atol=1e-3 * float(logits.abs().max()))
+        )
+
+
+def _no_map(name: str, out: Any, grid: tuple[int, int] | None) -> str:
+    tokens = isinstance(out, Tensor) and out.ndim == 3
+    return (
+        f"The layer {name} gives {_what(out)}, and feature maps (N,D,h,w), (N,h,w,D) or tokens"
+        " (N,T,D) are wanted: "
+        + (
+            "say with grid=(rows, columns) how the tokens lie."
+            if tokens and grid is None
+            else f"its tokens do not fill the grid {grid}."
+            if tokens
+            else "name another one with maps=…"
+        )
+    )
+
+
+def _not_once(name: str, times: int, what: str) -> str:
+    return (
+        f"The layer {name} is never called as a part of this network, so it has no {what}: name"
+        f" another one with {what}=…"
+        if not times
+        else f"The layer {name} is called {times} times for an image, so it is not clear which"
+        f" {what} to look at: name another one with {what}=…"
+    )
