@@ -38,7 +38,12 @@ def do(args: argparse.Namespace) -> int:
     name = args.name or grid.name or usual
     sweeps.keep_plan(name, configs)
     bar = Bar(name)
-    refused = sweeps.follow(configs, bar)
+    if args.on == "local":
+        refused = sweeps.follow(configs, bar)
+    else:
+        from robustviz.runs import cluster
+
+        refused = cluster.follow(configs, args.on, bar)
     bar.end()
     rows = [_row(each, refused.get(each)) for each in ids]
     lines = [f"{row['id']:<44} {row['state']:<12} {row.get('note', '')}" for row in rows]
@@ -152,6 +157,12 @@ COMMANDS = (
             "--name": {
                 "metavar": "NAME",
                 "help": "the sweep's name, which stands for these points",
+            },
+            "--on": {
+                "default": "local",
+                "metavar": "local|ray|ray://HEAD:10001",
+                "help": "where to train: one after the other here, or on a Ray cluster"
+                " (docs/cluster.md)",
             },
             "--yes": {"action": "store_true", "help": f"also with more than {ASK} points"},
         },

@@ -1,0 +1,294 @@
+"""A sweep on a Ray cluster: each training is a task on whatever machine has room, and its run
+folder comes back as an archive after every epoch.
+
+So the folder here is always as far as the last epoch that arrived, and a training whose machine is
+lost goes on from there on another one, to the same weights on a CPU. Ray decides where and when
+(docs/cluster.md); nothing here schedules.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import socket
+import tempfile
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from robustviz import registry
+from robustviz.callbacks import AfterEpoch
+from robustviz.imports import load
+from robustviz.runs import folder, queue
+from robustviz.runs.files import write_file
+from robustviz.runs.folder import Run
+from robustviz.runs.inside import OVER
+from robustviz.runs.sweeps import Now, estimate
+from robustviz.training.config import TrainConfig
+from robustviz.types import JSON, UserError
+
+LOST = 5  # times that a training may be lost without a finished epoch in between
+LOOK = 1.0  # seconds between two looks at what arrived
+LAST = ("state/state.safetensors", "metrics.jsonl", "status.json")  # these say that the rest counts
+
+
+def follow(
+    configs: Iterable[TrainConfig], address: str, tell: Callable[[Now], object] = lambda now: None
+) -> dict[str, str]:
+    """Have all of them trained on the cluster, and wait; what kept any from being trained, by run
+    id. `address`: `ray` for the cluster of this computer (one is started where there is none), else
+    `ray://HEAD:10001`.
+
+    Raises UserError where Ray is not installed, the head does not answer or is lost, no machine has
+    what a training needs, and where the person interrupts, with how to go on.
+    """
+    ray = _connected(address)
+    try:
+        return _Sweep(ray, {config.run_id: config for config in configs}, tell).all()
+    except ray.exceptions.RayError as error:
+        raise UserError(
+            f"The cluster was lost ({type(error).__name__}). The same command goes on with the"
+            " sweep once it is back."
+        ) from error
+    except ConnectionError as error:
+        raise UserError(
+            "The connection to the cluster's head was lost. The same command goes on with the sweep"
+            " once it is back."
+        ) from error
+    finally:
+        ray.shutdown()
+
+
+def _connected(address: str) -> Any:
+    try:
+        ray = load("ray")
+    except ImportError:
+        raise UserError(
+            "A cluster needs Ray, which is not installed: pip install 'robustviz[cluster]'."
+        ) from None
+    if address != "ray" and not address.startswith("ray://"):
+        raise UserError(f"--on {address}: write local, ray, or ray://HEAD:10001.", code=2)
+    quiet = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "robustviz"}
+    try:
+        if address == "ray":
+            try:  # one that runs here already
+                ray.init(address="auto", **quiet)
+            except ConnectionError:
+                ray.init(include_dashboard=False, **quiet)
+        else:
+            _reach(address)
+            ray.init(address=address, **quiet)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"No Ray cluster answers at {address}: start its head with `ray start --head`, and look"
+            " that this computer reaches it."
+        ) from error
+    return ray
+
+
+def _reach(address: str) -> None:
+    """Ray itself would try for half a minute. Raises OSError or ValueError where nobody answers."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=10):
+        pass
+
+
+class _Box:
+    """What the tasks send and the sweep has not fetched yet: of each run its newest archive."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, bytes] = {}
+
+    def put(self, run_id: str, archive: bytes) -> None:
+        self.held[run_id] = archive
+
+    def take(self) -> dict[str, bytes]:
+        held, self.held = self.held, {}
+        return held
+
+
+class _Sweep:
+    """The trainings of one sweep: those that wait, those that are on the cluster."""
+
+    def __init__(
+        self, ray: Any, configs: dict[str, TrainConfig], tell: Callable[[Now], object]
+    ) -> None:
+        self.ray, self.configs, self.tell = ray, configs, tell
+        # on the head, which is lost with the cluster and not before
+        head = {"node:__internal_head__": 0.001}
+        self.box = ray.remote(_Box).options(num_cpus=0, resources=head).remote()
+        self.tasks: dict[Any, str] = {}
+        self.lost = Counter[str]()
+        self.refused: dict[str, str] = {}
+
+    def all(self) -> dict[str, str]:
+        left = estimate(self.configs.values())
+        waiting = sorted(left, key=lambda name: (left[name], name))
+        waiting = [name for name in waiting if _run(name).status()["state"] not in OVER]
+        try:
+            while waiting or self.tasks:
+                busy = {*waiting, *self.tasks.values()}
+                for name in [name for name in waiting if self._ready(name, busy)]:
+                    waiting.remove(name)
+                    self._start(name)
+                self._look()
+                if running := sorted(self.tasks.values()):
+                    over = len(self.configs) - len(waiting) - len(running)
+                    seconds = sum(left[name] for name in (*waiting, *running))
+                    self.tell(Now(over, len(self.configs), _run(running[0]), seconds))
+        except KeyboardInterrupt:
+            raise UserError(
+                "Stopped: no training goes on. The same command goes on with the sweep, each"
+                " training from its last epoch that came back."
+            ) from None
+        finally:
+            for task, name in list(self.tasks.items()):
+                self._cancel(task, name, "interrupted")
+        return self.refused
+
+    def _ready(self, name: str, busy: set[str]) -> bool:
+        """Whether the runs that its method starts from are there."""
+        return not any(each in busy for each in _sources(self.configs[name]))
+
+    def _start(self, name: str) -> None:
+        config = self.configs[name]
+        try:
+            run = queue.claim(config)
+            needs = {"num_cpus": int(config.threads or 1), "num_gpus": int(config.device != "cpu")}
+            self._check(needs)
+            others = {each: pack(_run(each)) for each in _sources(config) if not _shipped(each)}
+        except UserError as error:
+            self.refused[name] = str(error)
+            return
+        task = self.ray.remote(train).options(**needs, max_retries=0)
+        self.tasks[task.remote(config.to_json(), pack(run), others, self.box)] = name
+
+    def _check(self, needs: dict[str, int]) -> None:
+        nodes = [each["Resources"] for each in self.ray.nodes() if each["Alive"]]
+        cpus, gpus = needs["num_cpus"], needs["num_gpus"]
+        if not any(each.get("CPU", 0) >= cpus and each.get("GPU", 0) >= gpus for each in nodes):
+            gpu = " and a GPU" if gpus else ""
+            raise UserError(f"No machine of the cluster has {cpus} CPU cores{gpu}.")
+
+    def _look(self) -> None:
+        done, _ = self.ray.wait(list(self.tasks), timeout=LOOK) if self.tasks else ([], [])
+        for name, archive in self.ray.get(self.box.take.remote()).items():
+            if name in self.tasks.values():
+                unpack(archive, _run(name), running=True)
+                self.lost[name] = 0
+        for task in done:
+            self._end(task, self.tasks.pop(task))
+        for task, name in list(self.tasks.items()):
+            if _run(name).wanted():
+                self._cancel(task, name, "stopped" if _run(name).wanted() == "stop" else "paused")
+
+    def _end(self, task: Any, name: str) -> None:
+        try:
+            unpack(self.ray.get(task), _run(name), running=False)
+        except (
+            self.ray.exceptions.WorkerCrashedError,
+            self.ray.exceptions.NodeDiedError,
+            self.ray.exceptions.ObjectLostError,
+            self.ray.exceptions.OutOfMemoryError,
+        ):
+            self.lost[name] += 1
+            if self.lost[name] < LOST:
+                self._start(name)
+                return
+            said = f"Lost {LOST} times without finishing an epoch: is there enough memory?"
+            _run(name).set_status(state="failed", error=said, pid=None)
+        except self.ray.exceptions.RayTaskError as error:
+            said = f"The machine that was to train it could not: {error.cause}"
+            _run(name).set_status(state="failed", error=said, pid=None)
+
+    def _cancel(self, task: Any, name: str, state: str) -> None:
+        self.tasks.pop(task, None)
+        with contextlib.suppress(Exception):  # perhaps the cluster is gone
+            self.ray.cancel(task, force=True)
+        _run(name).ask("")
+        _run(name).set_status(state=state, pid=None, eta=None)
+
+
+def _run(name: str) -> Run:
+    return Run(folder.home() / name)
+
+
+def _sources(config: TrainConfig) -> list[str]:
+    """The runs that a training's method names."""
+    names = registry.of_kind(type(config.method), *registry.RUNS)
+    return [str(value) for name in names if (value := getattr(config.method, name))]
+
+
+def _shipped(name: str) -> bool:
+    return (folder.zoo() / name).is_dir()
+
+
+# What happens on the other machine.
+
+
+def train(asked: JSON, archive: bytes, others: dict[str, bytes], box: Any) -> bytes:
+    """One training from where its archive left it, in this process, on a machine of the cluster:
+    the archive of its folder at the end, whatever that end is. After every epoch the newest one
+    goes into the box.
+    """
+    from robustviz.runs.worker import execute
+
+    ray = load("ray")
+    config = TrainConfig.from_json(asked)
+    with tempfile.TemporaryDirectory(prefix="robustviz-") as place, _home(place):
+        for name, each in others.items():
+            unpack(each, Run(Path(place) / name), running=False)
+        run = Run(Path(place) / config.run_id)
+        unpack(archive, run, running=False)
+
+        send = AfterEpoch(lambda record: ray.get(box.put.remote(run.id, pack(run))))
+        with contextlib.suppress(UserError):  # it stands in the run's status
+            execute(run, callbacks=(send,))
+        return pack(run)
+
+
+@contextlib.contextmanager
+def _home(place: str) -> Iterator[None]:
+    """In this process, which trains this run alone, the user's runs lie in `place`."""
+    before = os.environ.get("ROBUSTVIZ_RUNS")
+    os.environ["ROBUSTVIZ_RUNS"] = place
+    try:
+        yield
+    finally:
+        os.environ.pop("ROBUSTVIZ_RUNS")
+        if before is not None:
+            os.environ["ROBUSTVIZ_RUNS"] = before
+
+
+# A run folder as bytes.
+
+
+def pack(run: Run) -> bytes:
+    """The folder as a zip: all ordinary files but locks and half-written ones."""
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as archive:
+        for path in sorted(run.path.rglob("*")):
+            if path.is_file() and not path.name.startswith("."):
+                archive.write(path, path.relative_to(run.path).as_posix())
+    return whole.getvalue()
+
+
+def unpack(archive: bytes, run: Run, *, running: bool) -> None:
+    """Bring a run folder to what an archive holds. Each file is replaced at once, and those that
+    say that the others count come last, so a kill in between leaves a sound older state. `running`:
+    this process answers for the run from here on.
+    """
+    with zipfile.ZipFile(io.BytesIO(archive)) as held:
+        for name in sorted(
+            held.namelist(), key=lambda name: LAST.index(name) if name in LAST else -1
+        ):
+            if name != "control.json":  # what a person wants now stands here
+                write_file(run.path / name, held.read(name))
+    if running:
+        run.set_status(state="running", heartbeat=time.time(), **queue.identity())
+    elif run.status()["state"] == "running":
+        run.set_status(pid=None)
