@@ -380,8 +380,13 @@ def _checked(name: str) -> str:
         )
     if missing := [word for word in wanted if not getattr(cls, word, None)]:
         raise UserError(f"{name} ({cls.__name__}) has no {' and no '.join(missing)}.")
-    if kind != "net":
-        cls()  # every setting has a default
+    usual = None if kind == "net" else cls()  # every setting has a default
+    attack = getattr(usual, "attack", None)
+    if attack is not None and not hasattr(attack, "key"):
+        raise UserError(
+            f"{name} ({cls.__name__}) does not say which attack: write attack: Attack ="
+            " option(PGD, …) in it."
+        )
     return name
 
 
