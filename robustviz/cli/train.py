@@ -8,6 +8,11 @@ from robustviz.runs import folder, queue, worker
 from robustviz.training import world
 from robustviz.types import UserError
 
+FLAGS = (
+    *("data", "method", "net", "epochs", "seed", "eps", "device"),
+    *("init", "patience", "test_n"),
+)
+
 
 def do(args: argparse.Namespace) -> int:
     """Train what the arguments name."""
@@ -16,10 +21,7 @@ def do(args: argparse.Namespace) -> int:
 
     here = world.join()
     flags = {
-        name: value
-        for name, value in vars(args).items()
-        if name in ("data", "method", "net", "epochs", "seed", "eps", "device")
-        if value is not None
+        name: value for name, value in vars(args).items() if name in FLAGS if value is not None
     }
     config = TrainConfig.make(args.preset, flags, args.set).on_this_machine(folder.find_run)
     with here.main_first():
@@ -103,6 +105,20 @@ COMMANDS = (
             "--seed": {"type": int},
             "--eps": {"type": number, "help": "attack radius in pixel units, like 0.15 or 8/255"},
             "--device": {"choices": DEVICES},
+            "--init": {
+                "metavar": "RUN|FILE",
+                "help": "go on from the weights of a run or a file; another head is drawn anew",
+            },
+            "--patience": {
+                "type": int,
+                "metavar": "K",
+                "help": "stop after K epochs without a better validation figure",
+            },
+            "--test-n": {
+                "type": int,
+                "metavar": "N",
+                "help": "evaluate on N test images at the end (default: all)",
+            },
             "--preset": {"help": "see `list presets`"},
             **settings("PATH=VALUE", "any setting, like method.beta=6"),
             "--out": {"metavar": "DIR", "help": "the folder that gets the run folder"},

@@ -19,7 +19,7 @@ from robustviz.types import JSON, eps_text, harmless
 MOST = 3  # settings in a name
 FIRST = ("net", "eps", "seed", "epochs", "n_train")  # after the method's own, in this order
 # what is not said of a network: where it was trained, what was kept of it, what is said by itself
-UNSAID = ("device", "threads", "snapshots", "data", "method", *FOUND_OUT)
+UNSAID = ("device", "threads", "test_n", "snapshots", "data", "method", *FOUND_OUT)
 SEEDS = (
     "This is about these networks; other seeds may differ. `python -m robustviz report --seeds`"
     " compares methods."

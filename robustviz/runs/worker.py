@@ -20,13 +20,14 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from robustviz import plugins
+from robustviz.callbacks import Callback, told
 from robustviz.process import leave_out_triton
 from robustviz.runs import queue
 from robustviz.runs.files import to_bytes, write_file
@@ -42,12 +43,14 @@ if TYPE_CHECKING:
 HEARTBEAT = 1.0  # seconds between two looks at the person's wishes and two status lines
 WINDOW = 20  # batches whose median time the estimate rests on
 
-Say = Callable[[str], None]
+Say = Callable[[str], object]
 
 
-def execute(run: Run, say: Say = lambda line: None, world: World = ALONE) -> str:
+def execute(
+    run: Run, say: Say = lambda line: None, world: World = ALONE, callbacks: Sequence[Callback] = ()
+) -> str:
     """Train `run` from where it is to its end and evaluate it; the state it ended in: done, paused
-    or stopped.
+    or stopped. `callbacks` are told how it goes.
 
     In a `world` of several processes all of them call this; the first one writes and evaluates, the
     others are done when the training is. Raises UserError, after writing it into the run's status,
@@ -61,7 +64,7 @@ def execute(run: Run, say: Say = lambda line: None, world: World = ALONE) -> str
             if world.main:
                 _begin(run, status)
         try:
-            return _work(run, say, world) if world.main else _follow(run, world)
+            return _work(run, say, world, callbacks) if world.main else _follow(run, world)
         except KeyboardInterrupt:
             _fail(
                 run,
@@ -144,9 +147,11 @@ def _follow(run: Run, world: World) -> str:
     return training.ended
 
 
-def _work(run: Run, say: Say, world: World) -> str:
+def _work(run: Run, say: Say, world: World, callbacks: Sequence[Callback]) -> str:
     training, resumed = _training(run, world)
     describe(run, training)
+    for each in callbacks:
+        told(each, "on_begin", run)
     if world.size > 1:
         say(
             f"{world.size} processes share every batch; batch norm sees each one's part"
@@ -168,10 +173,15 @@ def _work(run: Run, say: Say, world: World) -> str:
             f" robust {record.robust_acc:.3f} (PGD-10, n={record.n_val}, validation) "
             f" {record.seconds:.1f} s"
         )
+        for each in callbacks:
+            beat.wish = told(each, "on_epoch", run, record) or beat.wish
     world.leave()
-    return (
+    ended = (
         _finish(run, training, beat, say) if training.ended == "done" else _rest(run, training, say)
     )
+    for each in callbacks:
+        told(each, "on_end", run, ended)
+    return ended
 
 
 def _take_up(run: Run, training: Training, say: Say) -> None:
@@ -208,6 +218,7 @@ def _finish(run: Run, training: Training, beat: _Heartbeat, say: Say) -> str:
     from robustviz.training.evaluate import evaluate, seen
 
     n, ticks = len(load(run.config.data, "test")), itertools.count()
+    n = min(n, run.config.test_n or n)
 
     def look() -> None:
         beat.last = 0.0  # there are few, and each is seconds from the next
@@ -215,7 +226,11 @@ def _finish(run: Run, training: Training, beat: _Heartbeat, say: Say) -> str:
         beat(Tick(training.epoch, int(run.config.epochs or 1), images, every, "validate"))
 
     beat.phase = "evaluate"
-    test = evaluate(run, device=training.config.device, tick=look)
+    if training.epoch < int(run.config.epochs or 1):
+        note = f"Stopped early: the last {run.config.patience} epochs brought nothing better."
+        run.set_status(note=note)
+        say(note)
+    test = evaluate(run, n=n, device=training.config.device, tick=look)
     say(
         f"test: clean {test.clean_acc:.4f}, {test.printed} {test.robust_acc:.4f} (eps"
         f" {test.eps:.4f}, n={test.n})"
@@ -290,6 +305,7 @@ class _Heartbeat:
 
     run: Run
     last: float = 0.0
+    wish: Answer = "go"
     before: float | None = None
     steps: deque[float] = field(default_factory=functools.partial(deque, maxlen=WINDOW))
     validating: float = 0.0
@@ -300,6 +316,8 @@ class _Heartbeat:
         if tick.phase == "train" and self.before is not None:
             self.steps.append(now - self.before)
         self.before = now if tick.phase == "train" else None
+        if self.wish != "go":
+            return self.wish
         if now - self.last < HEARTBEAT:
             return "go"
         self.last = now

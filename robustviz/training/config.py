@@ -20,13 +20,14 @@ from robustviz.methods.base import FindRun, Method
 from robustviz.process import default_threads
 from robustviz.registry import Spec, option
 from robustviz.training.order import TURNS, turns
+from robustviz.training.start import resolved
 from robustviz.types import JSON, UserError, check_eps, parse_number
 
 # pixels; images that are larger come in smaller batches, so that a step takes about the same memory
 LARGE = 64
 LEAST = 8  # images in such a batch
-# where it runs is no part of what was asked, so it is no part of a run's name
-WHERE = ("device", "threads")
+# where it runs, and how long it is examined, is no part of what was asked, nor of a run's name
+WHERE = ("device", "threads", "test_n")
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,30 @@ class TrainConfig(Spec):
     select: Literal["robust", "clean", "last"] | None = option(
         None, "Which validation figure picks the best epoch.", advanced=True
     )
+    init: str | None = option(
+        None,
+        "The network to go on from: a run, or a file of weights; empty: fresh weights. A head for"
+        " another number of classes is drawn anew.",
+        advanced=True,
+        kind="starting run",
+        later=True,
+    )
+    patience: int = option(
+        0,
+        "Stop early: after so many epochs without a better validation figure; 0: never. Of a"
+        " training in stages the last one stops.",
+        low=0,
+        high=10_000,
+        advanced=True,
+        later=True,
+    )
+    test_n: int = option(
+        0,
+        "How many test images the evaluation at the end takes; 0: all.",
+        low=0,
+        advanced=True,
+        later=True,
+    )
 
     def __post_init__(self) -> None:
         if isinstance(self.data, str):
@@ -137,6 +162,12 @@ class TrainConfig(Spec):
         }.items():
             object.__setattr__(self, name, value)
         turns(str(self.schedule))
+        if self.patience and self.select == "last":
+            raise UserError(
+                "patience asks for a better validation figure, and select=last takes every epoch"
+                " for better: set select to robust or clean.",
+                code=2,
+            )
 
     @property
     def bound_method(self) -> Method:
@@ -208,8 +239,8 @@ class TrainConfig(Spec):
         return config if eps is None else registry.with_value(config, "eps", eps)
 
     def on_this_machine(self, find_run: FindRun) -> TrainConfig:
-        """This config with the device decided, the data's path made absolute, and with what its
-        method takes from runs that `find_run` finds.
+        """This config with the device decided, the data's path made absolute, with what its method
+        takes from runs that `find_run` finds, and with the very weights named that it begins from.
 
         Raises UserError where CUDA is asked for and absent, and where such a run is missing.
         """
@@ -217,6 +248,7 @@ class TrainConfig(Spec):
             self,
             data=self.data.placed(),
             method=self.method.resolved(self, find_run),
+            init=resolved(self, find_run),
             device=pick_device(self.device),
         )
 

@@ -19,7 +19,6 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -42,8 +41,10 @@ from robustviz.training.progress import (
     ANSWERS,
     Answer as Answer,
     Diverged as Diverged,
+    EpochRecord as EpochRecord,
     Tick as Tick,
 )
+from robustviz.training.start import start_from
 from robustviz.training.world import ALONE, World
 from robustviz.types import JSON, Batch, UserError
 from robustviz.views.attack.result import Strip
@@ -51,32 +52,6 @@ from robustviz.views.attack.result import Strip
 # images of the validation split; enough for ±3 points, and never slower than the epoch itself
 VALIDATE_ON = 1000
 STRIP = 8
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """What one epoch gave. `losses`: each term's mean over the epoch; accuracies are fractions of
-    `n_val` validation images, `robust_acc` under PGD-10 at the run's ε; `best`: whether this epoch
-    is the best so far.
-    """
-
-    epoch: int
-    stage: str
-    losses: dict[str, float]
-    clean_acc: float
-    robust_acc: float
-    n_val: int
-    seconds: float
-    lr: float
-    best: bool
-    training: Training = field(repr=False, compare=False)
-
-    def to_json(self) -> JSON:
-        """Plain values: one line of `metrics.jsonl`; with `processes` where there were several."""
-        size = self.training.world.size
-        return {
-            name: getattr(self, name) for name in self.__dataclass_fields__ if name != "training"
-        } | ({"processes": size} if size > 1 else {})
 
 
 def train(
@@ -200,6 +175,8 @@ class Training:
             )
             self.net = method.network(fresh)
         method.check(config, split, self.net)
+        if config.init:
+            start_from(self.net, config, find_run)
         helper = method.initial(self.net, config, split, find_run)
         keep(self.net.to(self.device))
         with torch.random.fork_rng(devices=[]):
@@ -212,6 +189,15 @@ class Training:
     def judged(self) -> nets.Classifier:
         """The net that is validated and kept: the running average where there is one."""
         return self.ema if self.ema is not None else self.net
+
+    @property
+    def settled(self) -> bool:
+        """Whether so many epochs of the last stage as `patience` says brought nothing better."""
+        scores = [
+            record[f"{self.config.select}_acc"] for record in self.records[self.plan[-1][1] :]
+        ]
+        since = len(scores) - 1 - scores.index(max(scores)) if scores else 0
+        return self.batch == 0 and 0 < self.config.patience <= since
 
     def strip(self) -> Strip:
         """Eight fixed validation images, clean and under PGD-10 against the net as it is now."""
@@ -243,7 +229,7 @@ class Training:
         """Go on to the end of the present epoch; None where all are done, or `ask` says to end."""
         with threads(self.threads):  # not across a yield: the caller has threads of its own
             total = int(self.config.epochs or 1)
-            if self.epoch >= total:
+            if self.epoch >= total or self.settled:
                 self.ended = "done"
                 return None
             stage, first, last = next(part for part in self.plan if part[1] <= self.epoch < part[2])

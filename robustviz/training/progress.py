@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 from robustviz.types import JSON, UserError
+
+if TYPE_CHECKING:
+    from robustviz.training.loop import Training
 
 Answer = Literal["go", "pause", "stop"]
 ANSWERS: tuple[Answer, ...] = ("go", "pause", "stop")
@@ -22,6 +25,32 @@ class Tick:
     batch: int
     batches: int
     phase: Literal["train", "validate"]
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch gave. `losses`: each term's mean over the epoch; accuracies are fractions of
+    `n_val` validation images, `robust_acc` under PGD-10 at the run's ε; `best`: whether this epoch
+    is the best so far.
+    """
+
+    epoch: int
+    stage: str
+    losses: dict[str, float]
+    clean_acc: float
+    robust_acc: float
+    n_val: int
+    seconds: float
+    lr: float
+    best: bool
+    training: Training = field(repr=False, compare=False)
+
+    def to_json(self) -> JSON:
+        """Plain values: one line of `metrics.jsonl`; with `processes` where there were several."""
+        size = self.training.world.size
+        return {
+            name: getattr(self, name) for name in self.__dataclass_fields__ if name != "training"
+        } | ({"processes": size} if size > 1 else {})
 
 
 class Diverged(UserError):

@@ -23,7 +23,8 @@ from robustviz.types import UserError
 def test_gaps_are_filled_at_once_from_the_data_set() -> None:
     config = TrainConfig(data="digits")  # type: ignore[arg-type]
     assert config.eps == 0.15 and config.net == "small_resnet" and config.select == "robust"
-    assert None not in dataclasses.asdict(config).values()
+    gaps = {name for name, value in dataclasses.asdict(config).items() if value is None}
+    assert gaps == {"init"}  # which is no gap: fresh weights
     assert TrainConfig(data="shapes").eps == 8 / 255  # type: ignore[arg-type]
     assert TrainConfig(method="standard").select == "clean"  # type: ignore[arg-type]
 
@@ -356,6 +357,8 @@ def test_run_id_depends_on_everything_but_where_it_runs() -> None:
         "seed": 1,
         "snapshots": 2,
         "select": "clean",
+        "init": "another",
+        "patience": 3,
     }
     assert set(other) == {field.name for field in dataclasses.fields(base)} - set(module.WHERE)
     names = [

@@ -23,11 +23,11 @@ PACKAGE = REPOSITORY / "robustviz"
 ORDER = (
     r"|imports|memory|paths|process|progress|types|terms|chance|stats|registry|plugins|trusted",
     r"training|training\.(evaluation|ladder)|views|views\.result|views\.\w+|views\.\w+\.result",
-    r"views\.(theme|pictures|slides|files|screen|drawing|verdict|sketches)",
+    r"views\.(theme|pictures|slides|files|screen|drawing|verdict|sketches|paper|printing)",
     r"views\.\w+\.\w*figures",
     r"figures|losses|measures|inputs|embedder|(data|nets)(\.\w+)?",
     r"cam|attacks(\.\w+)?",
-    r"methods(\.\w+)?|runs(\.\w+)?|training\.(?!evaluation|ladder)\w+",
+    r"methods(\.\w+)?|runs(\.\w+)?|training\.(?!evaluation|ladder)\w+|callbacks",
     r"views\.measure|export",
     r"views\.(?!train)\w+\.(?!panel|result|pack|study|report|\w*figures)\w+",
     r"probes|views\.\w+\.(study|report)",

@@ -32,6 +32,9 @@ DECISIVE = {field.name for field in dataclasses.fields(TrainConfig)} - {
     "seed",
     "snapshots",
     "eps",
+    # at their defaults they change nothing, and no preset sets them
+    "init",
+    "patience",
 }
 ATTACK = {"eps", "method.attack_mode", "method.attack.step_size", "method.attack.start"}
 

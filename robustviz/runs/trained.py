@@ -1,0 +1,52 @@
+"""A training in this very process, from Python, into a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from os import PathLike
+from pathlib import Path
+
+from robustviz.callbacks import AfterEpoch, Callback
+from robustviz.runs import queue, worker
+from robustviz.runs.folder import Run, find_run
+from robustviz.training.config import TrainConfig
+from robustviz.training.loop import check
+from robustviz.training.progress import Answer, EpochRecord
+from robustviz.types import UserError
+
+
+def train_run(
+    config: TrainConfig,
+    *,
+    name: str | None = None,
+    out: str | PathLike[str] | None = None,
+    on_epoch: Callable[[EpochRecord], Answer | None] | None = None,
+    callbacks: Sequence[Callback] = (),
+    say: Callable[[str], object] | None = None,
+) -> Run:
+    """Train `config` to its end, evaluate it on the test split, and return its run, which every
+    page, probe and command knows.
+
+    The same config again goes on where it was left off, and gives back at once what is done.
+    `name`: the run's id; `out`: the folder that gets the run's folder, None: that of your runs.
+    `on_epoch(record)` is called after each epoch and may answer "pause" or "stop"; the run then
+    comes back in that state. `callbacks`: see `robustviz.callbacks`. `say` gets the lines that the
+    command line prints. Raises UserError for what cannot be trained, before a folder exists.
+    """
+    if not isinstance(config, TrainConfig):
+        raise UserError(
+            f"A TrainConfig is wanted, and this is a {type(config).__name__}: write"
+            ' train_run(TrainConfig(data="digits", method="pgd_at")).'
+        )
+    for each in callbacks:
+        if not isinstance(each, Callback):
+            raise UserError(
+                f"{each!r} is no callback: make an object of a subclass of"
+                " robustviz.callbacks.Callback, or hand a function in as on_epoch."
+            )
+    config = config.on_this_machine(find_run)
+    check(config)
+    run = queue.claim(config, name=name, place=None if out is None else Path(out))
+    every = [*callbacks, *([AfterEpoch(on_epoch)] if on_epoch else [])]
+    worker.execute(run, (lambda line: None) if say is None else say, callbacks=every)
+    return run

@@ -1,0 +1,67 @@
+"""What a training begins from: the weights of a run, or of a file."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robustviz import registry
+from robustviz.methods.base import FindRun
+from robustviz.runs.checkpoint import fitted, read
+from robustviz.types import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from robustviz.training.config import TrainConfig
+
+MARKED = re.compile(r"(.+)#([0-9a-f]{12})")  # a name, and which weights were meant by it
+HEAD = {"head.weight", "head.bias"}
+
+
+def resolved(config: TrainConfig, find_run: FindRun) -> str | None:
+    """`config.init` with the hash of the very weights behind it, `RUN#1f…` or `/FILE#1f…`, since
+    both a run and a file may get others. Raises UserError where there are none, or others now.
+    """
+    if not config.init:
+        return None
+    if own := registry.of_kind(type(config.method), "starting run"):
+        raise UserError(
+            f"{config.method.key} begins from the run that its {own[0]} names: leave init out.",
+            code=2,
+        )
+    marked = MARKED.fullmatch(config.init)
+    name, meant = marked.groups() if marked else (config.init, "")
+    if (path := Path(name).expanduser()).is_file():
+        name, now = str(path.resolve()), hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    else:
+        run = find_run(name)
+        name, now = run.name, run.weights[:12]
+    if not now:
+        raise UserError(f"The run {name} has no trained weights yet: let it finish an epoch.")
+    if meant and meant != now:
+        raise UserError(
+            f"{name} holds other weights now than when this training was asked for: restore them,"
+            " or start a new training from it."
+        )
+    return f"{name}#{now}"
+
+
+def start_from(net: nn.Module, config: TrainConfig, find_run: FindRun) -> None:
+    """Load what `config.init`, resolved, names into the fresh `net`, its normalisation too; a head
+    for another number of classes stays fresh. Raises UserError for weights of another network.
+    """
+    name, fresh = str(config.init).rpartition("#")[0], net.state_dict()
+    state = read(name).state if Path(name).is_file() else find_run(name).net().state_dict()
+    # elsewhere the head is what comes last
+    classes = state.get("head.bias", next(reversed(state.values()))).shape[:1]
+    own = {
+        each: value.new_empty((*classes, *value.shape[1:])) if each in HEAD else value
+        for each, value in fresh.items()
+    }
+    found = fitted(state, own, config.net, Path(name).name).state
+    if any(found[each].shape != fresh[each].shape for each in HEAD & fresh.keys()):
+        found |= {each: fresh[each] for each in HEAD & fresh.keys()}
+    net.load_state_dict(found)
