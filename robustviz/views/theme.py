@@ -13,15 +13,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import cycle
 from typing import Any, TypeVar
 
+import numpy as np
 import plotly.graph_objects as go
 import plotly.io as pio
 
 from robustviz.stats import Floats, Ints
+from robustviz.training.evaluation import attack_name
 from robustviz.views.result import Result
 
 R = TypeVar("R", bound=Result)
 
-LIGHT = "robustviz_light"
+LIGHT, DARK = "robustviz_light", "robustviz_dark"
 # Okabe–Ito (2008), darkened or lightened where the original has less than 3:1 against the
 # background.
 COLOURS = {
@@ -222,18 +224,49 @@ def band(
 
 
 def finish(
-    figure: go.Figure, alt: str, meta: dict[str, Any], sentence: str = "", sure: str = ""
+    figure: go.Figure,
+    alt: str,
+    about: Result | Mapping[str, Any],
+    sentence: str = "",
+    sure: str = "",
+    *,
+    interval: str = "",
 ) -> go.Figure:
-    """The figure with the protocol behind it in `layout.meta`; there too `sentence`, which says
-    what is seen in this case, with its numbers, and is printed beside the figure, `alt`, which
-    says what kind of figure it is and the sentence, and `sure`, the protocol in words.
+    """The figure with what is `about` it in `layout.meta`: a result, results by the names that the
+    figure prints, or a protocol alone. There too `sentence`, which says what is seen in this case,
+    with its numbers, and is printed beside the figure, `alt`, which says what kind of figure it is
+    and the sentence, `sure`, the protocol in words, and `interval`, what its bars or bands are,
+    for the caption.
     """
     # The toolbar stands upright in the right margin: lying it covers the title.
     right = max(RIGHT, figure.layout.margin.r or 0)
-    alt, sentence, sure = (_HYPHEN.sub("−", words) for words in (alt, sentence, sure))
+    kind, sentence, sure = (_HYPHEN.sub("−", words) for words in (alt, sentence, sure))
+    given: Mapping[str, Any] = {"": about} if isinstance(about, Result) else about
+    results = {name: each for name, each in given.items() if isinstance(each, Result)}
+    meta = next(iter(results.values())).meta if results else given
+    said = {"alt": f"{kind} {sentence}".strip(), "sentence": sentence, "sure": sure}
+    said |= {"kind": kind, "interval": interval}
+    networks = {name: _told(each.meta, each) for name, each in results.items()}
     kept = {key: value for key, value in meta.items() if key != "classes"}
     return figure.update_layout(
-        meta={**kept, "alt": f"{alt} {sentence}".strip(), "sentence": sentence, "sure": sure},
+        meta={**kept, **said, "networks": networks or {"": _told(meta)}},
         modebar={"orientation": "v"},
         margin={"r": right},
     )
+
+
+def _told(meta: Mapping[str, Any], result: Result | None = None) -> dict[str, Any]:
+    """What a caption says of one network: which it is, on how many images, under what."""
+    told = {
+        key: meta[key] for key in ("run", "method", "data", "seed", "index", "eps") if key in meta
+    }
+    attack, eps, n = meta.get("attack"), getattr(result, "eps", None), meta.get("n")
+    if attack:
+        told["attack"] = attack if isinstance(attack, str) else attack_name(attack)
+    if isinstance(eps, float):
+        told["eps"] = eps
+    for name in ("index", "n", "y"):  # how a result may say how many images it is about
+        value = np.asarray(getattr(result, name, None))
+        if n is None and "index" not in told and value.dtype.kind in "iu":
+            n = int(value) if name == "n" and not value.ndim else len(value) if value.ndim else None
+    return told | ({} if n is None else {"n": n})

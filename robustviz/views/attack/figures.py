@@ -58,7 +58,7 @@ def adversarial(result: Adversarial, *, side: str = "a", template: str = LIGHT) 
     return finish(
         figure,
         f"Class bars of a {result.meta['method']} network before and after the attack.",
-        result.meta,
+        result,
         f"{result.meta['summary']}.",
     )
 
@@ -129,7 +129,14 @@ def accuracy_curve(
             annotation_position="top right",
         )
     sentence, sure = _held(curves)
-    return finish(figure, "Accuracy against the attack's radius.", first.meta, sentence, sure=sure)
+    return finish(
+        figure,
+        "Accuracy against the attack's radius.",
+        curves,
+        sentence,
+        sure=sure,
+        interval="bands: 95 % intervals (Wilson)",
+    )
 
 
 def _held(curves: Mapping[str, AccuracyCurve]) -> tuple[str, str]:
@@ -197,7 +204,7 @@ def smallest_eps(
     return finish(
         figure,
         "Histogram of the smallest radius that flips an image.",
-        first.meta,
+        several,
         " ".join(f"{name}: {_typical(result)}." for name, result in several.items()),
         sure="PGD with bisection finds upper bounds of the true distances, here up to"
         f" {eps_text(first.limit)}. {len(first.eps)} test images,"
@@ -237,7 +244,7 @@ def trajectory(
     return finish(
         figure,
         "Output for the true class after each attack step.",
-        first.meta,
+        several,
         " ".join(f"{name}: {each.meta['summary']}." for name, each in several.items()),
         sure=f"One image, number {first.meta['index']}. {attack_name(first.meta['attack'])}, ε ="
         f" {eps_text(first.eps)}, seed {first.meta['seed']}.",
@@ -282,7 +289,7 @@ def classes_held(
     return finish(
         figure,
         "Accuracy under attack of each class.",
-        first.meta,
+        several,
         " ".join(said),
         sure=f"A class has few images here, about {first.n // max(1, len(names))}: its share is"
         f" rough. The same {first.n} images and attack as in the curve.",
@@ -323,7 +330,7 @@ def confusion(result: Answers, *, eps: float, template: str = LIGHT) -> go.Figur
     return finish(
         figure,
         "Confusion matrix under attack.",
-        result.meta,
+        result,
         sentence,
         sure="An image counts with the first wrong answer that the attack met. The same"
         f" {result.n} images and attack as in the curve.",

@@ -72,7 +72,7 @@ def attention(
         figure,
         f"Class activation maps ({METHODS[meta['cam']]}, {grid} cells) as red and teal blocks:"
         f" {', '.join(titles)}.",
-        meta,
+        result,
         _maps_sentence(result),
         _sure(result),
     )
@@ -190,7 +190,7 @@ def budget(result: Attention, *, template: str = LIGHT) -> go.Figure:
     return finish(
         figure,
         "The image with its unimportant pixels darkened, and the radius of each pixel.",
-        result.meta,
+        result,
         _budget_sentence(result, mask),
         _sure(result),
     )
@@ -267,7 +267,7 @@ def spent(results: Attention | Mapping[str, Attention], *, template: str = LIGHT
     return finish(
         figure,
         "Histogram of how far each pixel value moves within the budget.",
-        first.meta,
+        several,
         "  \n".join(lines(several, _spent_sentence) + rest),
         _sure(first),
     )

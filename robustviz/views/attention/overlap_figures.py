@@ -69,9 +69,10 @@ def overlap(results: Overlap | Mapping[str, Overlap], *, template: str = LIGHT) 
     return finish(
         figure,
         "Three measures of how well maps lie on the true object, with intervals.",
-        meta,
+        several,
         "  \n".join(_overlap_lines(several)),
         _overlap_sure(several),
+        interval="bars: 95 % intervals over images (Student's t)",
     )
 
 
@@ -167,9 +168,10 @@ def road(results: Road | Mapping[str, Road], *, template: str = LIGHT) -> go.Fig
     return finish(
         figure,
         "ROAD of class activation maps, of random weights and of random numbers.",
-        first.meta,
+        several,
         "  \n".join(lines(several, _road_sentence)),
         _road_sure(several),
+        interval="bars: 95 % intervals over images (Student's t)",
     )
 
 

@@ -43,11 +43,12 @@ def budget(result: Family, *, template: str = LIGHT) -> go.Figure:
     return finish(
         figure,
         "Accuracy against the budget of the training, three lines.",
-        meta,
+        result,
         "Its own ε asks more of every next network. One ε for all shows the trade-off.",
         sure=f"{meta['attack']}; bars are 95 % intervals over test images, lines are means of"
         " the seeds that learned."
         " The ordinary network stands at ε = 0, where its own attack does nothing.",
+        interval="bars: 95 % intervals over test images (Wilson)",
     )
 
 

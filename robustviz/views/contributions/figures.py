@@ -63,12 +63,13 @@ def contributions(
     return finish(
         figure.update_xaxes(title="largest features (% of all)", range=[0, reach]),
         "Cumulative share of the positive contributions against the number of features.",
-        first.meta,
+        found,
         _carried(found),
         "A contribution is a feature times its weight for the true class; negative ones are left"
         f" out. Bands are 95 % intervals of the mean. {_effective(found)} Differences are on the"
         " same images, with 95 % intervals in brackets. Each curve is one network; other seeds of"
         " a method may differ.",
+        interval="bands: 95 % intervals over images (Student's t)" * (len(first.y) > 1),
     )
 
 
@@ -214,7 +215,7 @@ def dropped(result: Contributions, *, side: str = "a", template: str = LIGHT) ->
     return finish(
         figure,
         "Bars: each feature's contribution to the true class's logit, sorted.",
-        meta,
+        result,
         f"The logit of {result.class_name} is {logit:.2f}. Contributions give"
         f" {logit - bias:.2f}, the bias {bias:.2f}. This draw drops {gone.sum()} features and"
         f" scales {int(stays.sum())} up; the logit becomes"
@@ -280,7 +281,7 @@ def pairing(
             type="log", **_ticks(bottom, math.log10(top) + 0.25)
         ),
         "Scatter: pairing loss against cross-entropy, a point an image.",
-        result.meta,
+        result,
         _over_paired(result, kind),
         f"{OVER_PAIRED} {median:.2g}. A pair counts with {WEIGHTS[kind]}. {_attack(result)}.",
     )
@@ -377,7 +378,7 @@ def opposition(
     return finish(
         figure,
         "Histogram of the cosine of the gradients of pairing loss and cross-entropy.",
-        first.meta,
+        found,
         " ".join(
             _opposed(name, result, weight or str(result.meta["pair_weight"]))
             for name, result in found.items()

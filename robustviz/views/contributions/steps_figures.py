@@ -70,7 +70,7 @@ def attack_steps(
         " An image counts as fooled from the first look at which it is misread. Bands are 95 %"
         " intervals (Wilson)."
     )
-    return finish(figure, ALT, first.meta, sentence, sure)
+    return finish(figure, ALT, found, sentence, sure, interval="bands: 95 % intervals (Wilson)")
 
 
 def _masked(name: str, result: AttackSteps) -> str:

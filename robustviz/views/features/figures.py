@@ -75,9 +75,10 @@ def features(results: Near | Mapping[str, Near], *, template: str = LIGHT) -> go
     return finish(
         figure,
         "Cosine of features to class centres.",
-        next(iter(networks.values())).meta,
+        networks,
         "  \n".join(_near_sentences(networks)),
         " ".join(itertools.starmap(_near_sure, networks.items())) + " " + _judge(networks),
+        interval="bars: 95 % intervals over images (Student's t)",
     )
 
 
@@ -248,7 +249,7 @@ def feature_gap(
     return finish(
         figure,
         "How near attacked images stay to their class, over the epochs.",
-        first.meta,
+        networks,
         "  \n".join(itertools.starmap(_gap_sentence, networks.items())),
         f"{protocol(first)}. Measured on {len(first.y)} images. At"
         " each epoch that epoch's own network is"

@@ -65,7 +65,7 @@ def feature_film(
     return finish(
         figure,
         f"Features of a {result.meta['method']} network over {last + 1} epochs.",
-        result.meta,
+        result,
         _sentence(result, at),
         f"{protocol(result)}. At the last epoch{percent(k, len(result.y))}."
         + (" In UMAP axes and gaps between groups say nothing." if umap else ""),

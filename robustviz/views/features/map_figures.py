@@ -115,7 +115,7 @@ def feature_map(
     return finish(
         figure,
         f"{what} of a {result.meta['method']} network's features.",
-        result.meta,
+        result,
         _map_sentence(result, noise, focus),
         _map_sure(result),
     )
@@ -208,7 +208,7 @@ def _marked(result: FeatureMap, mark: int, name: str, template: str) -> go.Figur
     return finish(
         figure,
         f"Where image {mark} lies among the {len(result.y)} images of the map.",
-        result.meta,
+        result,
         f"Image {mark}, a {own}, is read as {read[0]}, attacked as {read[1]}. Its cosine to its"
         f" class's centre goes {result.own[0, row]:.2f} → {result.own[1, row]:.2f}.",
         f"{protocol(result)}.",

@@ -98,7 +98,7 @@ def soft_labels(
     return finish(
         figure,
         f"Soft-label bars of image {first.meta['index']}, {state}, one panel a network.",
-        first.meta,
+        found,
         _answers(probs, first, attacked),
         _doubt(probs, first, attacked, witness),
     )
@@ -183,9 +183,10 @@ def gradients(results: Gradients | Mapping[str, Gradients], *, template: str = L
         figure,
         f"Where input gradients lie and which they resemble, mean of {len(first.index)} images with"
         " 95 % intervals.",
-        first.meta,
+        found,
         f"{_on_object(found)} {_verdict(found)}".strip(),
         f"{_intervals(found)}\n\n{_moved(found)}".strip(),
+        interval="bars: 95 % intervals over images (Student's t)",
     )
 
 
@@ -361,9 +362,10 @@ def curvature(results: Curvature | Mapping[str, Curvature], *, template: str = L
             "Top Hessian eigenvalue of the loss by the pixels, one point an image, n ="
             f" {len(first.index)}."
         ),
-        first.meta,
+        found,
         _bent(found),
         _tails(found),
+        interval="bars: 95 % intervals of the median",
     )
 
 

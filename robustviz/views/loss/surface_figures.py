@@ -79,7 +79,7 @@ def surfaces(
             f"Loss on the plane through image {first.meta['index']}, {_names(found)}, as"
             f" {'contours' if flat else 'a relief'}."
         ),
-        first.meta,
+        found,
         " ".join([*(_slopes(found, each) for each in targets), *_frozen(found, frozen)]),
         "\n\n".join(
             filter(
@@ -287,7 +287,7 @@ def weight_surface(
     return finish(
         figure,
         f"Mean loss around the trained weights of {_names(found)}, log₁₀.",
-        first.meta,
+        found,
         _around(found),
         "\n\n".join(filter(None, [_further(found), _interpolated(found, ["log10"])])),
     )

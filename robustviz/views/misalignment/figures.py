@@ -91,7 +91,7 @@ def misalignment(
     return finish(
         figure,
         "Movement under attack towards the wrong centre nearest to each image, a row a class.",
-        first.meta,
+        networks,
         " ".join(f"{name}: {_cause(result, focus)}" for name, result in networks.items()),
         f"{first.meta['printed']}. Measured on {len(first.y)} images, seed"
         f" {first.meta['seed']}. Each image's way"
@@ -165,7 +165,7 @@ def misalignment_auc(
     return finish(
         figure,
         "ROC curve of feature misalignment against being fooled.",
-        next(iter(networks.values())).meta,
+        networks,
         " ".join(f"{name}: {_foretold(result)}" for name, result in networks.items()),
         " ".join(filter(None, (_area(name, result) for name, result in networks.items()))),
     )
@@ -253,10 +253,11 @@ def stages(results: Stages | Mapping[str, Stages], *, template: str = LIGHT) -> 
     return finish(
         figure,
         "Cosine of clean and attacked images, stage by stage.",
-        first.meta,
+        networks,
         " ".join(f"{name}: {_fall(result)}" for name, result in networks.items()),
         f"PGD-{first.meta['attack']['steps']} at ε = {eps_text(float(first.meta['eps']))}. The band"
         f" is the middle half of {first.noise.shape[1]} images.",
+        interval="bands: the middle half of the images",
     )
 
 
@@ -329,7 +330,7 @@ def pairs(result: Pairs, *, side: str = "a", template: str = LIGHT) -> go.Figure
     return finish(
         figure,
         "Histogram of feature distances within and between classes.",
-        result.meta,
+        result,
         f"Pairs of one class are {within} apart on average, pairs of two classes {between}."
         f" {margin}",
         f"{result.meta['n']} {KINDS[result.meta['images']]} images, all their pairs, features at"
@@ -388,7 +389,7 @@ def centre_cosines(
         colorbar={"thickness": 12},
     )
     return finish(
-        figure, "Heat map of cosines of class centres.", result.meta, _strayed(matrix, every, kind)
+        figure, "Heat map of cosines of class centres.", result, _strayed(matrix, every, kind)
     )
 
 
@@ -456,7 +457,7 @@ def uniformity(
     return finish(
         figure,
         "Alignment against uniformity.",
-        first.meta,
+        networks,
         " ".join(f"{name}: {_spread(result)}" for name, result in networks.items()),
     )
 

@@ -233,6 +233,11 @@ class Stages(Result):
     adversarial: Floats
     noise: Floats
 
+    @property
+    def n(self) -> int:
+        """How many images."""
+        return int(self.adversarial.shape[1])
+
 
 @register("probe/stages")
 @dataclass(frozen=True)

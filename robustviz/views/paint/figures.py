@@ -64,7 +64,7 @@ def painted(results: Painted | Mapping[str, Painted], *, template: str = LIGHT) 
         figure,
         "Bars of the true class's softmax output, untouched, attacked within the painted budget and"
         " everywhere.",
-        first.meta,
+        several,
         "  \n".join(sentences),
         f"One image, and both attacks start from the same noise. PGD-{first.meta['steps']}, seed"
         f" {first.meta['seed']}.",

@@ -57,11 +57,12 @@ def quadrants(result: Quadrants, *, picked: str = "", template: str = LIGHT) -> 
     return finish(
         figure,
         "Dots of clean and attacked accuracy, a row a quadrant.",
-        meta,
+        result,
         (f"{_of(result, picked)}  \n" if picked in result.names[:4] else "") + meta["summary"],
         "Bars and brackets are 95 % intervals over seeds (Student's t). Those of a lead hold for"
         f" all six pairs together. {meta['attack']} at {eps_text(meta['test_eps'])} on {meta['n']}"
         " test images.",
+        interval="bars: 95 % intervals over seeds (Student's t)",
     )
 
 

@@ -286,11 +286,12 @@ def alignment(
     return finish(
         figure,
         "Dots with intervals: the change of the share fooled, for each target.",
-        result.meta,
+        result,
         " ".join(said),
         f"Unseen networks took no part in the alignment. n = {result.n} test images,"
         f" {_attack(result)}. Intervals are Tango's, for the same images before and after."
         " The controls learned for as long. One source network says little about a method.",
+        interval="bars: 95 % intervals (Tango)",
     )
 
 
