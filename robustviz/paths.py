@@ -30,10 +30,14 @@ def users(name: str, variable: str, in_checkout: str) -> Path:
 
 def roots() -> tuple[Path, ...]:
     """The folders below which people's data may lie: those that `ROBUSTVIZ_FOLDERS` names, with
-    `:` between them (`;` on Windows); none where it is not set, and then everything may be read.
+    `:` between them (`;` on Windows), and what was uploaded; none where it is not set, and then
+    everything may be read.
     """
-    named = os.environ.get("ROBUSTVIZ_FOLDERS", "").split(os.pathsep)
-    return tuple(Path(one).expanduser().resolve() for one in named if one.strip())
+    named = [
+        one for one in os.environ.get("ROBUSTVIZ_FOLDERS", "").split(os.pathsep) if one.strip()
+    ]
+    uploaded = users("runs", "ROBUSTVIZ_RUNS", "checkpoints/runs") / ".data"
+    return tuple(Path(one).expanduser().resolve() for one in (*named, str(uploaded)) if named)
 
 
 def open_to(path: Path, allowed: tuple[Path, ...] | None = None) -> bool:

@@ -41,17 +41,25 @@ class Single:
         Raises UserError where its file is gone.
         """
         try:
-            with Image.open(_folder(self.number) / "picture.png", formats=("PNG",)) as opened:
-                if max(opened.size) > WIDEST:
-                    raise ValueError("it is too large")
-                shown = opened.convert("RGB" if channels == 3 else "L")
+            return fitted((_folder(self.number) / "picture.png").read_bytes(), channels, size)
         except (OSError, ValueError, SyntaxError) as error:
             raise UserError(
                 f"The picture {self.name} cannot be read any more: add it once more."
             ) from error
-        shown = ImageOps.fit(shown, (size, size), Image.Resampling.BICUBIC)
-        values = np.asarray(shown).reshape(size, size, -1).transpose(2, 0, 1)
-        return np.repeat(values, channels, 0) if len(values) != channels else values.copy()
+
+
+def fitted(png: bytes, channels: int, size: int) -> np.ndarray:
+    """A PNG as a network of so many channels sees it, uint8 (channels, size, size).
+
+    Raises OSError or ValueError where it is none, or a large one.
+    """
+    with Image.open(io.BytesIO(png), formats=("PNG",)) as opened:
+        if max(opened.size) > WIDEST:
+            raise ValueError("it is too large")
+        shown = opened.convert("RGB" if channels == 3 else "L")
+    shown = ImageOps.fit(shown, (size, size), Image.Resampling.BICUBIC)
+    values = np.asarray(shown).reshape(size, size, -1).transpose(2, 0, 1)
+    return np.repeat(values, channels, 0) if len(values) != channels else values.copy()
 
 
 def is_own(index: int) -> bool:

@@ -174,6 +174,13 @@ def check_limits(epochs: int | None, but: str = "") -> None:
         raise UserError(
             f"{len(others)} trainings wait already, and no more may: try again when one has begun."
         )
+    check_room()
+
+
+def check_room() -> None:
+    """Raises UserError where the user's runs and pictures take as much as ROBUSTVIZ_MOST_GB
+    allows.
+    """
     if (most := _limit("GB")) is not None and (used := _bytes(folder.home()) / 1e9) > most:
         raise UserError(
             f"The runs take {used:.1f} GB, and {most:g} GB are allowed: remove some first"

@@ -9,6 +9,7 @@ does not know, and hold everybody up meanwhile.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -41,8 +42,27 @@ HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"same-origin"),
 )
-# no page takes an upload, so nobody may leave files in the server's memory
-CLOSED = ("/_stcore/upload_file",)
+# Uploads wait in the server's memory, so only sessions that a page has invited may leave any.
+UPLOADS = "/_stcore/upload_file"
+MOST_WAITING = 600_000_000  # bytes that may wait, of everybody together
+_turn = threading.Lock()
+_invited: dict[str, int] = {}  # how many bytes each session has sent that no page took yet
+
+
+def invite(session: str, known: Callable[[str], bool] = lambda session: True) -> None:
+    """From now on that session may upload, and what it sent so far was taken. Those that are not
+    `known` any more are forgotten.
+    """
+    with _turn:
+        for other in [other for other in _invited if not known(other)]:
+            del _invited[other]
+        _invited[session] = 0
+
+
+def dismiss(session: str) -> bool:
+    """That session may not upload any more; whether it might before."""
+    with _turn:
+        return _invited.pop(session, None) is not None
 
 
 def hosts() -> frozenset[str]:
@@ -72,8 +92,24 @@ def refused(scope: Scope, allowed: Iterable[str]) -> str:
     for key, value in scope["headers"]:
         if key == b"origin" and not _same(value.decode("latin-1"), asked[0]):
             return "This request comes from a page of another site."
-    if any(scope.get("path", "").startswith(path) for path in CLOSED):
-        return "This server takes no uploads."
+    return _refused_upload(scope) if scope.get("path", "").startswith(UPLOADS) else ""
+
+
+def _refused_upload(scope: Scope) -> str:
+    """Why an upload is refused; its bytes are counted where it is not."""
+    session = scope["path"].removeprefix(UPLOADS).strip("/").partition("/")[0]
+    said = [value for key, value in scope["headers"] if key == b"content-length"]
+    length = int(said[0]) if len(said) == 1 and said[0].isdigit() and len(said[0]) < 16 else None
+    with _turn:
+        if session not in _invited:
+            return "Only who may act here uploads, on the page Your data."
+        if scope.get("method") != "PUT":
+            return ""
+        if length is None:
+            return "An upload must say how long it is."
+        if sum(_invited.values()) + length > MOST_WAITING:
+            return "Too much is being uploaded at once: try again in a minute, or send less."
+        _invited[session] += length
     return ""
 
 

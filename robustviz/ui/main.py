@@ -9,7 +9,7 @@ from collections.abc import Callable
 import streamlit as st
 
 from robustviz import embedder, imports, paths, plugins
-from robustviz.ui import rights, shell
+from robustviz.ui import rights, shell, uploads
 
 
 def panel(name: str) -> Callable[[], None]:
@@ -50,6 +50,7 @@ menu = [
     page("budget", "Budget", "Why can robustness cost accuracy?"),
     page("compare", "Compare", "Which network holds, and at what price?"),
     page("train", "Train", "What if…?"),
+    page("your_data", "Your data", "What does it make of your own pictures?"),
     *(
         st.Page(own.show, title=own.title, url_path=own.name.replace("_", "-"), help=own.help)
         for own in plugins.pages()
@@ -61,5 +62,7 @@ rights.greet()
 chosen = st.navigation(menu, position="hidden")
 st.set_page_config(page_title=f"robustviz · {chosen.title}", page_icon=shell.icon(), layout="wide")
 shell.menu(menu, chosen)
-shell.run(chosen, light=chosen.title != "Train")  # whose form is made from the registry
+uploads.leave(chosen.url_path)
+# the form is made from the registry, and pictures are read with torch
+shell.run(chosen, light=chosen.title not in ("Train", "Your data"))
 embedder.APP.start()  # last, so that the first page waits for nothing

@@ -31,7 +31,8 @@ FIRST = (
     "streamlit.material_icon_names",
     "streamlit.emojis",
 )
-TORCH = ("robustviz.views.train.panel",)  # its form is made from the registry
+# the form is made from the registry, and pictures are read with torch
+TORCH = ("robustviz.views.train.panel", "robustviz.views.your_data.panel")
 
 
 def first() -> tuple[str, ...]:

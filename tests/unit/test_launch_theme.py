@@ -76,7 +76,7 @@ def test_nothing_leaves_this_computer_and_no_traceback_is_shown() -> None:
     assert server["address"] == "127.0.0.1"
     assert server["showEmailPrompt"] is False
     assert server["enableXsrfProtection"] is True and server["enableCORS"] is True
-    assert server["maxUploadSize"] == 32
+    assert server["maxUploadSize"] == 200
     assert "headless" not in server and "enableAgentApi" not in server
     assert SETTINGS["client"]["showErrorDetails"] == "none"
     # a font with an address would be fetched from there

@@ -1,0 +1,1 @@
+"""What does a network make of your own pictures?"""

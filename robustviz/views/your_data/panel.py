@@ -1,0 +1,411 @@
+"""The page Your data: what somebody brings is checked, shown as a network will see it, kept under a
+name, and removed again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import streamlit as st
+from streamlit.runtime.uploaded_file_manager import UploadedFile
+
+from robustviz import memory
+from robustviz.data import arrays, own, singles, uploads, zips
+from robustviz.runs import folder, queue
+from robustviz.types import UserError
+from robustviz.ui import networks, rights, shell, widgets
+from robustviz.ui.context import OWN
+from robustviz.ui.line import LONG
+from robustviz.ui.uploads import take
+from robustviz.views.pictures import png
+from robustviz.views.your_data import preview
+
+TITLE = "What does a network make of your own pictures?"
+BRING = {
+    "zip": "A zip or NumPy file",
+    "folder": "A folder",
+    "class": "One class at a time",
+    "one": "One picture",
+}
+HOW = {
+    "zip": "Drop a zip with one folder of pictures a class, or a file of images x and labels y.",
+    "folder": "Drop a folder that holds one folder of pictures for each class.",
+    "class": "Say what is on the pictures, and drop all that show it.",
+    "one": "Drop a picture, say what is on it, and attack it.",
+}
+LARGER = (
+    "Up to 200 MB and 20,000 pictures. What is larger is named where robustviz runs: `python -m"
+    " robustviz data add folder:PATH --name NAME`."
+)
+
+
+def page() -> None:
+    """All of the page."""
+    with st.container(key="title-row"):
+        st.title(TITLE, anchor=False)
+    st.markdown(
+        "They stay on the computer that runs robustviz, until you press *Remove*."
+        + " Everybody who can open this page can see them." * (rights.mode() != "own")
+    )
+    if rights.may_act():
+        _bring()
+    else:
+        st.info(rights.sentence("add pictures"))
+    _sets()
+    _singles()
+    shell.reset_button()
+
+
+def _bring() -> None:
+    """What is brought, and what is shown of it before it is kept."""
+    kind = st.segmented_control(
+        "You bring",
+        list(BRING),
+        required=True,
+        format_func=BRING.__getitem__,
+        **shell.linked("bring", "zip", BRING),
+    )
+    st.markdown(HOW[str(kind)])
+    if kind == "one":
+        take("A picture", "one", partial(_used, _take_one))
+        _faults()
+        _one()
+        return
+    if kind == "class":
+        name = st.text_input("What is on all of these pictures?", key="your-class").strip()
+        if name:
+            given = partial(_used, partial(_take_files, name=name))
+            take(f"Pictures of {name}", "class", given, several=True, help=LARGER)
+    elif kind == "folder":
+        take("A folder", "folder", partial(_used, _take_files), several="directory", help=LARGER)
+    else:
+        take("A zip or NumPy file", "zip", partial(_used, _take_packed), help=LARGER)
+    _faults()
+    if (draft := _draft()) is not None:
+        if (draft / "arrays").exists():
+            _numbers(draft)
+        _look(draft)
+
+
+def _used(use: Callable[[list[UploadedFile]], object], files: list[UploadedFile]) -> None:
+    """Let what came be used, one upload at a time; what is wrong with it is said where it was
+    dropped.
+    """
+    spot = st.empty()
+    try:
+        queue.check_room()
+        with LONG.turn(lambda place: spot.info(f"Number {place} in the line.")):
+            use(files)
+    except UserError as error:
+        st.session_state["your-fault"] = shell.spoken(error)
+    finally:
+        spot.empty()
+
+
+def _faults() -> None:
+    if fault := st.session_state.pop("your-fault", ""):
+        st.error(fault, icon=":material/error:")
+
+
+def _draft() -> Path | None:
+    """This session's draft; None where there is none, or where it was removed meanwhile."""
+    draft = Path(str(st.session_state.get("your-draft") or os.devnull))
+    return draft if draft.is_dir() else None
+
+
+def _new_or_old_draft() -> Path:
+    if (draft := _draft()) is None:
+        draft = uploads.new_draft()
+        st.session_state["your-draft"] = str(draft)
+        st.session_state["your-notes"] = []
+    return draft
+
+
+@contextmanager
+def _counting(what: str) -> Any:
+    """Inside, a bar counts what was done: `tell(done, total)`."""
+    bar = st.progress(0.0, text=what)
+
+    def tell(done: int, total: int) -> None:
+        if done == total or done % 20 == 0:
+            bar.progress(done / max(total, 1), text=f"{what}: {done:,} of {total:,}")
+
+    try:
+        yield tell
+    finally:
+        bar.empty()
+
+
+def _add(entries: Sequence[uploads.Entry], name: str = "") -> None:
+    draft = _new_or_old_draft()
+    with _counting("Looking at what you sent") as tell:
+        report = uploads.take_in(draft, entries, name, tell)
+    st.session_state["your-notes"] = [*st.session_state["your-notes"], *report.notes]
+
+
+def _take_files(files: list[UploadedFile], name: str = "") -> None:
+    entries = [uploads.Entry(PurePosixPath(_inside(one.name)), one.getvalue) for one in files]
+    _add(entries, name)
+
+
+def _inside(name: str) -> str:
+    """A path without what leads out of a folder: the browser's word is not taken."""
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    return "/".join(part for part in parts if part not in ("/", "..")) or "picture"
+
+
+def _take_packed(files: list[UploadedFile]) -> None:
+    file = files[0]
+    head = file.read(8)
+    file.seek(0)
+    if not zips.is_zip(head) and not head.startswith(b"\x93NUMPY"):
+        raise UserError(
+            f"{_inside(file.name)} is neither a zip nor a NumPy file: pack the folders of your"
+            " classes into a zip, or drop the folder itself."
+        )
+    if zips.is_zip(head):
+        with zips.opened(file) as inside:
+            if not inside.names or {name.suffix for name in inside.names} != {".npy"}:
+                _add([uploads.Entry(name, partial(inside.read, name)) for name in inside.names])
+                return
+    draft = _new_or_old_draft()
+    target = draft / "arrays"
+    target.write_bytes(file.getvalue())
+    try:
+        found = arrays.load(target)
+        for part in found.parts:
+            arrays.diagnose(part.x)
+    except UserError:
+        target.unlink()
+        raise
+
+
+def _numbers(draft: Path) -> None:
+    """How the numbers of a NumPy file are to be read, as the range doctor finds, and as they look
+    then; *Take them* makes pictures of them.
+    """
+    found = arrays.load(draft / "arrays")
+    verdict = arrays.diagnose(found.parts[0].x)
+    (st.success if verdict.sure else st.warning)(verdict.sentence)
+    left, right = st.columns(2)
+    keys = list(preview.readings(found))
+    reading = left.selectbox(
+        "The numbers mean",
+        keys,
+        keys.index(verdict.reading),
+        format_func=lambda key: arrays.READINGS[key].label,
+        key="your-reading",
+    )
+    order = arrays.RGB
+    if found.parts[0].x.shape[3] == 3:
+        orders = [arrays.RGB, arrays.BGR]
+        order = str(right.selectbox("Channels are", orders, key="your-order"))
+    picture, count, doubt = preview.of_arrays(found, reading, order)
+    if doubt:
+        st.warning(doubt)
+    with st.container(width=560):
+        widgets.fitted(picture, f"{count} images as they are read now")
+    name = ""
+    if any(part.y is None for part in found.parts):
+        name = st.text_input("There are no labels. What is on all of them?", key="your-label")
+    with st.container(horizontal=True):
+        if st.button("Take them", type="primary", key="your-take", icon=":material/check:"):
+            rights.check("add pictures")
+            with _counting("Making pictures of numbers") as tell:
+                report = uploads.take_arrays(draft, found, reading, order, name.strip(), tell)
+            st.session_state["your-notes"] = [*st.session_state["your-notes"], *report.notes]
+            (draft / "arrays").unlink()
+            st.rerun()
+        if st.button("Leave them", key="your-leave"):
+            (draft / "arrays").unlink()
+            st.rerun()
+
+
+def _look(draft: Path) -> None:
+    """What the network will see of a draft, and the button that keeps it."""
+    if not (counts := uploads.counts(draft)):
+        return
+    st.subheader("As the network will see them")
+    left, right = st.columns(2)
+    size = int(
+        left.number_input(
+            "Pixels a side",
+            uploads.LEAST_SIDE,
+            uploads.MOST_SIDE,
+            32,
+            key="your-size",
+            help="32 suits a laptop. Twice as many take about four times as long.",
+        )
+    )
+    name = right.text_input(
+        "Name", key="your-name", placeholder="photos", help="Small letters, numbers, - and _."
+    )
+    st.markdown(" ".join(filter(None, (preview.counted(counts), preview.split(draft, counts)))))
+    for row in preview.rows(draft, counts, size):
+        st.markdown(f"**{row.name}**, {row.count:,} picture{'s' * (row.count != 1)}:")
+        with st.container(width=72 * row.shown):
+            widgets.fitted(row.png, f"{row.shown} pictures of {row.name}, {size}×{size} pixels")
+    if len(counts) > preview.CLASSES:
+        st.markdown(f"And {len(counts) - preview.CLASSES} more classes.")
+    for caution in preview.cautions(counts):
+        st.warning(caution)
+    _notes()
+    with st.container(horizontal=True):
+        if st.button("Keep them", type="primary", key="your-keep", icon=":material/save:"):
+            _keep(draft, name.strip(), size, len(counts))
+        if st.button("Throw away", key="your-throw", icon=":material/delete:"):
+            rights.check("add pictures")
+            uploads.throw_away(draft)
+            st.rerun()
+    _faults()
+
+
+def _notes() -> None:
+    """What was done to pictures, and which were left out."""
+    if notes := st.session_state.get("your-notes"):
+        with st.expander(f"What was done and left out ({len(notes)})", key="your-notes-box"):
+            st.markdown("\n".join(f"- {shell.spoken(UserError(note))}" for note in notes))
+
+
+def _keep(draft: Path, name: str, size: int, classes: int) -> None:
+    rights.check("add pictures")
+    try:
+        if not name:
+            raise UserError("Give them a name first, as in photos.")
+        card = f"Uploaded pictures of {classes} classes, {size}x{size}."
+        uploads.keep(draft, name, size, card)
+    except UserError as error:
+        st.session_state["your-fault"] = shell.spoken(error)
+        return
+    for key in ("your-draft", "your-notes", "your-name"):
+        st.session_state.pop(key, None)
+    st.rerun()
+
+
+# One picture.
+
+
+def _take_one(files: list[UploadedFile]) -> None:
+    draft = uploads.new_draft()
+    kept = uploads.read(files[0].getvalue(), draft / "incoming")
+    (draft / "one.png").write_bytes(kept.png)
+    st.session_state["your-one"] = (str(draft), kept.hash, Path(_inside(files[0].name)).name)
+
+
+def _one() -> None:
+    """What the network will see of one picture, what is on it, and the button that attacks it."""
+    draft, digest, name = st.session_state.get("your-one", ("", "", ""))
+    file = Path(draft) / "one.png"
+    if not draft or not file.is_file():
+        return
+    every = networks.trained()
+    names = sorted(set(map(networks.data_name, every.values())))
+    if not names:
+        st.info("There is no trained network yet: train one on the Train page.")
+        return
+    left, right = st.columns(2)
+    start = names.index(networks.FIRST["data"]) if networks.FIRST["data"] in names else 0
+    data = str(left.selectbox("Networks trained on", names, start, key="your-on"))
+    run = next(iter(networks.on(data).values()))
+    label = str(right.selectbox("What is on it?", list(run.classes), key=f"your-label-{data}"))
+    shape, content = run.info["images"], file.read_bytes()
+    if shape["channels"] == 1 and st.toggle("Exchange light and dark", key="your-invert"):
+        content = singles.inverted(content)
+    seen = preview.seen_one(content, int(shape["channels"]), int(shape["size"]))
+    st.markdown(f"As these networks see it, {shape['size']}×{shape['size']} pixels:")
+    with st.container(width=192):
+        widgets.fitted(png(seen), f"Your picture {name}, as these networks see it")
+    st.markdown(
+        f"They know {len(run.classes)} classes and call every picture one of them."
+        " Of what they never saw, no answer is right."
+    )
+    if st.button("Attack it", type="primary", key="your-attack", icon=":material/bolt:"):
+        rights.check("add pictures")
+        one = singles.add(content, digest, name, label, data)
+        uploads.throw_away(Path(draft))
+        del st.session_state["your-one"]
+        _attack(one)
+
+
+def _attack(one: singles.Single) -> None:
+    """Leave for the Attack page with a picture chosen."""
+    shell.forget("a", "b", "eps")
+    st.session_state.update({"data": one.data, "img": one.number})
+    st.session_state.setdefault("choices", {}).update({"data": one.data, "img": one.number})
+    shell.go("attack")
+
+
+# What is kept.
+
+
+def _sets() -> None:
+    """The user's data sets, with what can be done with each."""
+    if not (every := own.every()):
+        return
+    st.subheader("Kept")
+    for name, one in every.items():
+        with st.container(horizontal=True, vertical_alignment="center", key=f"set-{name}"):
+            st.markdown(f"**{name}** · {one.card or one.place}", width="stretch")
+            if not rights.may_act():
+                continue
+            if st.button("Train on it", key=f"train-{name}", icon=":material/model_training:"):
+                st.session_state.update({"train-data": name, "train-recipe": OWN})
+                shell.go("train")
+            if st.button("Remove", key=f"remove-{name}", icon=":material/delete:"):
+                _removal(one)
+
+
+@st.dialog("Remove")
+def _removal(one: own.Own) -> None:
+    runs = [
+        run
+        for run in folder.all_runs()
+        if not run.shipped and folder.sound(run) and run.data_name == one.name
+    ]
+    st.markdown(
+        f"The pictures of **{one.name}** are deleted from this computer."
+        if one.uploaded
+        else f"**{one.name}** is forgotten; the pictures in {one.place} stay."
+    )
+    too = False
+    if runs:
+        said = ", ".join(f"`{run.id}`" for run in runs[:5])
+        st.markdown(f"Trained on it, with some of its pictures inside: {said}.")
+        too = st.checkbox(f"Remove {len(runs)} trained network{'s' * (len(runs) > 1)} too", True)
+    if st.button("Remove", type="primary", key="removal"):
+        rights.check("remove")
+        for run in runs if too else ():
+            queue.remove(run)
+        own.remove(one.name)
+        _forget()
+        st.rerun()
+
+
+def _forget() -> None:
+    """What is kept in memory may show what was removed; what is on disk is read again."""
+    memory.ANSWERS.clear()
+    memory.WORKING.clear()
+
+
+def _singles() -> None:
+    """The single pictures, each with what can be done with it."""
+    if not (every := singles.every()):
+        return
+    st.subheader("Single pictures")
+    known = networks.trained()
+    data = set(map(networks.data_name, known.values()))
+    for one in every:
+        with st.container(horizontal=True, vertical_alignment="center", key=f"one-{one.number}"):
+            st.markdown(f"**{one.name}**, {one.label}, for networks of {one.data}", width="stretch")
+            if one.data in data and st.button("Attack", key=f"attack-{one.number}"):
+                _attack(one)
+            if rights.may_act() and st.button("Remove", key=f"remove-{one.number}"):
+                rights.check("remove")
+                singles.remove(one.number)
+                _forget()
+                st.rerun()

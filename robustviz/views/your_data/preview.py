@@ -1,0 +1,123 @@
+"""What is said and shown of pictures before they are kept: how the network will see them, how many
+there are, and how they will be split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from robustviz.data import arrays, folder, pictures, singles, splits, uploads
+from robustviz.data.base import UNEQUAL
+from robustviz.views.pictures import sheet
+
+SHOWN = 8  # pictures of a class
+CLASSES = 12  # classes that are shown
+
+
+@dataclass(frozen=True)
+class Row:
+    """A class: its `name`, how many pictures it has (`count`), and the first of them in one PNG, as
+    a network sees them, `shown` of them.
+    """
+
+    name: str
+    count: int
+    shown: int
+    png: bytes
+
+
+def rows(draft: Path, counts: dict[str, dict[str, int]], size: int) -> list[Row]:
+    """The first classes of a draft, `size` pixels a side."""
+    found = []
+    for name in list(counts)[:CLASSES]:
+        files = uploads.examples(draft, name, SHOWN)
+        seen = [seen_as(file, size) for file in files]
+        png = sheet(seen, 64 if size <= 64 else size)
+        found.append(Row(name, sum(counts[name].values()), len(seen), png))
+    return found
+
+
+def seen_as(file: Path, size: int) -> NDArray[np.float32]:
+    """A picture as a network sees it, (3, size, size) in [0, 1]."""
+    return pictures.read_picture(file, size)[0].astype(np.float32) / np.float32(255)
+
+
+def counted(counts: dict[str, dict[str, int]]) -> str:
+    """How many pictures and classes there are, one sentence."""
+    total = sum(sum(each.values()) for each in counts.values())
+    return (
+        f"**{total:,} picture{'s' * (total != 1)}** of {len(counts)} class"
+        f"{'es' * (len(counts) != 1)}."
+    )
+
+
+def split(draft: Path, counts: dict[str, dict[str, int]]) -> str:
+    """How the pictures will be split, in at most two sentences; empty with fewer than two classes,
+    which cannot be.
+    """
+    if len(counts) < 2:
+        return ""
+    named: dict[str, int] = {}
+    for each in counts.values():
+        for where, n in each.items():
+            named[where] = named.get(where, 0) + n
+    if "" not in named:
+        said = ", ".join(f"{named[where]:,} {where}" for where in splits.SPLITS if where in named)
+        rest = "" if "val" in named else " A tenth of train is kept for validation."
+        return f"Split as your folders say: {said}.{rest}"
+    which, few = folder.by_content(pictures.list_classes(uploads.images_of(draft)))
+    parts = torch.bincount(torch.tensor(which), minlength=3).tolist()
+    ends = ("train", "validate", "test")
+    said = ", ".join(f"{n:,} to {what}" for n, what in zip(parts, ends, strict=True))
+    return f"Split by their content: {said}. {few}".strip()
+
+
+def cautions(counts: dict[str, dict[str, int]]) -> list[str]:
+    """What should be known before training: too few classes, very unequal ones, few pictures."""
+    sizes = {name: sum(each.values()) for name, each in counts.items()}
+    if len(sizes) < 2:
+        return ["One class is not enough: add pictures of another one."]
+    rare, common = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
+    said = []
+    if sizes[common] >= UNEQUAL * sizes[rare]:
+        said.append(
+            f"The classes are very unequal: {common} has {sizes[common]:,} pictures, {rare}"
+            f" {sizes[rare]:,}. Read the balanced accuracy, in which all classes count alike."
+        )
+    if sizes[rare] < 20:
+        said.append(f"{rare} has {sizes[rare]} pictures: accuracies will be rough.")
+    return said
+
+
+def of_arrays(found: arrays.Arrays, reading: str, order: str) -> tuple[bytes, int, str]:
+    """The first images of a NumPy file, read in that way, as one PNG; how many they are; and that
+    red and blue may be swapped, or an empty text.
+    """
+    x = found.parts[0].x
+    few = x[np.linspace(0, len(x) - 1, min(16, len(x)), dtype=int)]
+    pixels = arrays.to_bytes(few, reading, order).astype(np.float32) / np.float32(255)
+    many: Any = x[np.linspace(0, len(x) - 1, min(arrays.SAMPLE, len(x)), dtype=int)]
+    colours = arrays.to_bytes(many, reading, order).astype(np.float32) / np.float32(255)
+    return (
+        sheet(list(pixels.transpose(0, 3, 1, 2)), 64, columns=8),
+        len(few),
+        arrays.blue(colours),
+    )
+
+
+def readings(found: arrays.Arrays) -> Sequence[str]:
+    """The ways to read numbers that fit these images' channels."""
+    channels = found.parts[0].x.shape[3]
+    return [key for key, reading in arrays.READINGS.items() if reading.fits(channels)]
+
+
+def seen_one(content: bytes, channels: int, size: int) -> NDArray[np.float32]:
+    """A picture, a PNG, as networks of so many channels see it, (channels, size, size)."""
+    return singles.fitted(content, channels, size).astype(np.float32) / np.float32(255)
