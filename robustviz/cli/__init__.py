@@ -10,7 +10,19 @@ import sys
 from collections.abc import Sequence
 
 from robustviz import __version__, paths, plugins
-from robustviz.cli import app, evaluate, jobs, listing, prepare, probe, report, sweep, tidy, train
+from robustviz.cli import (
+    app,
+    data,
+    evaluate,
+    jobs,
+    listing,
+    prepare,
+    probe,
+    report,
+    sweep,
+    tidy,
+    train,
+)
 from robustviz.cli.terminal import Parser, say
 from robustviz.training import world
 from robustviz.types import UserError
@@ -27,6 +39,7 @@ COMMANDS = (  # as help has them
     *jobs.COMMANDS,
     *tidy.COMMANDS,
     *prepare.COMMANDS,
+    *data.COMMANDS,
     *app.COMMANDS,
 )
 

@@ -26,6 +26,7 @@ def do(args: argparse.Namespace) -> int:
     else:
         kind = args.what.removesuffix("s")
         rows = [_entry(kind, key) for key in registry.keys(kind)]
+        rows += _own() if kind == "data" else []
         wide = {name: max(len(row[name]) for row in rows) for name in rows[0] if name != "text"}
         lines = [
             "  ".join([*(f"{row[name]:<{width}}" for name, width in wide.items()), row["text"]])
@@ -44,6 +45,15 @@ def _entry(kind: str, key: str) -> dict[str, str]:
     } | ({"group": str(cls.group)} if kind == "method" else {})
 
 
+def _own() -> list[dict[str, str]]:
+    """The data sets of the user's own, in the same words."""
+    from robustviz.data import own
+
+    return [
+        {"key": each.name, "label": "Your own", "text": each.place} for each in own.every().values()
+    ]
+
+
 def summary(run: folder.Run) -> JSON:
     """What a list of runs says about one."""
     out: JSON = {"run": run.id} | about(run)
@@ -54,7 +64,7 @@ def summary(run: folder.Run) -> JSON:
         return out | {"state": "damaged", "note": str(error)}
     out |= {
         "state": "shipped" if run.shipped else status.get("state"),
-        "data": run.data_key,
+        "data": run.data_name,
         "method": run.method_key,
         "net": info.get("net"),
     }

@@ -41,7 +41,7 @@ def whose(run: Run) -> JSON:
     return {
         "run": run.id,
         **about(run),
-        "data": run.data_key,
+        "data": run.data_name,
         "method": run.method_key,
         "train_seed": run.info.get("seed"),
     }

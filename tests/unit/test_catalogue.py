@@ -24,7 +24,7 @@ def test_the_catalogue_says_what_the_registry_says() -> None:
 
 def test_names_are_the_same_with_and_without_it(monkeypatch) -> None:
     def told() -> list[object]:
-        for each in (networks.label, networks.data_name, naming.unusual):
+        for each in (networks.label, networks._by_dials, naming.unusual):
             each.cache_clear()
         here = networks.on("shapes")
         return [

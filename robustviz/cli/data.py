@@ -1,0 +1,113 @@
+"""`data`: data sets of the user's own, by name; and the images that `--data` names."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from robustviz.cli.terminal import Command, settings, show
+from robustviz.runs import folder
+from robustviz.types import JSON, UserError
+
+if TYPE_CHECKING:
+    from robustviz.data import Dataset, Source
+
+WHAT = "folder:PATH, FILE.csv (path,label,split), package.module:make or FILE.py:make"
+
+
+def do(args: argparse.Namespace) -> int:
+    """Add, list or remove."""
+    if args.what == "list":
+        return _list(args)
+    if not args.which:
+        wanted = f"what to add: {WHAT}" if args.what == "add" else "the name to remove"
+        raise UserError(f"`data {args.what}` needs {wanted}.", code=2)
+    return _add(args) if args.what == "add" else _remove(args)
+
+
+def named(text: str) -> "Source":
+    """The images that a person names on this command line. Where that is a function of theirs, its
+    code is remembered: the training that needs it is another process.
+    """
+    from robustviz import data, plugins
+
+    source = data.source(text).placed()
+    if isinstance(source, data.Made):
+        plugins.take([source.make.rpartition(":")[0]])
+    return source
+
+
+def _add(args: argparse.Namespace) -> int:
+    from robustviz import data, registry
+    from robustviz.data import own
+    from robustviz.training.config import read_value
+
+    if not args.name:
+        raise UserError("Give the data set a name: --name NAME.", code=2)
+    own.check_name(args.name)
+    source = named(args.which)
+    for path, text in args.set:
+        value = text if registry.is_text(source, path) else read_value(text)
+        source = registry.with_value(source, path, value)
+    splits = {split: data.load(source, split) for split in data.SPLITS}
+    card = splits["train"].card
+    added = own.add(args.name, source, card)
+    facts = {"name": added.name, "source": added.asked, "card": card, "counts": _counts(splits)}
+    lines = [
+        card,
+        *(
+            f"  {split:<6} {len(each):>7,} images: "
+            + ", ".join(f"{name} {count:,}" for name, count in _count(each).items())
+            for split, each in splits.items()
+        ),
+        f"It is called {added.name} from now on: python -m robustviz train --data {added.name}",
+    ]
+    return show(args, facts, "\n".join(lines))
+
+
+def _count(split: "Dataset") -> dict[str, int]:
+    counts = split.y.bincount(minlength=len(split.classes)).tolist()
+    return dict(zip(split.classes, counts, strict=True))
+
+
+def _counts(splits: "dict[str, Dataset]") -> JSON:
+    return {name: _count(split) for name, split in splits.items()}
+
+
+def _list(args: argparse.Namespace) -> int:
+    from robustviz.data import own
+
+    rows = [
+        {"name": each.name, "source": each.asked, "place": each.place, "card": each.card}
+        for each in own.every().values()
+    ]
+    lines = [f"{row['name']:<20} {row['place']}\n  {row['card']}".rstrip() for row in rows]
+    return show(args, rows, "\n".join(lines) or f"None yet. Add one: data add {WHAT} --name NAME")
+
+
+def _remove(args: argparse.Namespace) -> int:
+    from robustviz.data import own
+
+    added = own.every().get(args.which)
+    own.remove(args.which)
+    runs = [run.id for run in folder.all_runs() if run.data_name == args.which]
+    stays = f"; what lies in {added.place} stays." if added and not added.uploaded else "."
+    lines = [
+        f"{args.which} is removed{stays}",
+        *([f"Trained on it, and kept: {', '.join(runs)}."] if runs else []),
+    ]
+    return show(args, {"removed": args.which, "runs": runs}, "\n".join(lines))
+
+
+COMMANDS = (
+    Command(
+        "data",
+        do,
+        "give images of your own a name, list such names, or remove one",
+        {
+            "what": {"choices": ("add", "list", "remove")},
+            "which": {"nargs": "?", "metavar": "SOURCE|NAME", "help": f"to add: {WHAT}"},
+            "--name": {"help": "what it is called from now on: a-z, 0-9, '-' and '_'"},
+            **settings("FIELD=VALUE", "any setting of the source, like size=64"),
+        },
+        "Pictures stay where they are; a name is removed without them, and runs stay too.",
+    ),
+)
