@@ -2,7 +2,8 @@
 
 import argparse
 
-from robustviz.cli.terminal import markdown, say, show, whose
+from robustviz.cli import tables
+from robustviz.cli.terminal import say, whose
 from robustviz.runs import folder
 from robustviz.types import JSON, UserError
 from robustviz.views.attention.result import MAPS, OVERLAPS, Overlap, OverlapSpec
@@ -37,23 +38,21 @@ def do(args: argparse.Namespace) -> int:
     overlaps = _measured(runs)
     if not overlaps:
         raise UserError("None of these runs can be measured.")
-    cells = [
-        [
-            run.id,
-            *(
-                "{:.3f} [{:.3f}, {:.3f}]".format(*overlap.interval(measure, row))
-                for measure in SHOWN
-                for row in range(len(MAPS))
-            ),
-            str(overlap.meta["n"]),
-        ]
-        for run, overlap in overlaps
+    rows = [(whose(run) | _facts(overlap), _cells(run, overlap)) for run, overlap in overlaps]
+    rows = tables.chosen(args, HEAD, rows)
+    return tables.show(args, HEAD, rows, [_note(overlaps[0][1])], tables.EMPTY)
+
+
+def _cells(run: folder.Run, overlap: Overlap) -> list[str]:
+    return [
+        run.id,
+        *(
+            "{:.3f} [{:.3f}, {:.3f}]".format(*overlap.interval(measure, row))
+            for measure in SHOWN
+            for row in range(len(MAPS))
+        ),
+        str(overlap.meta["n"]),
     ]
-    return show(
-        args,
-        [whose(run) | _facts(overlap) for run, overlap in overlaps],
-        "\n".join([*markdown(HEAD, cells), "", _note(overlaps[0][1])]),
-    )
 
 
 def _measured(runs: list[folder.Run]) -> list[tuple[folder.Run, Overlap]]:

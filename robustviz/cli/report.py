@@ -3,16 +3,15 @@
 import argparse
 import operator
 
-from robustviz.cli import overlap, seeds
-from robustviz.cli.terminal import Command, about, markdown, say, show, whose
+from robustviz.cli import overlap, seeds, tables
+from robustviz.cli.tables import Row
+from robustviz.cli.terminal import Command, about, say, whose
 from robustviz.runs import folder
 from robustviz.runs.naming import SEEDS
 from robustviz.stats import wilson
 from robustviz.training.evaluation import Evaluation, paired, summary
 from robustviz.training.ladder import Worst, best_ladder, worst
 from robustviz.types import JSON, UserError
-
-Row = tuple[JSON, list[str]]  # for machines, and the cells that a person reads
 
 RUNGS = ("FGSM", "PGD-20", "PGD-100×5", "CW-100", "AutoAttack")
 EVERY = "every attack [95 %]"  # what withstood all that were run on the same images
@@ -21,6 +20,7 @@ PROTOCOL = operator.attrgetter("printed", "eps", "n", "seed", "split")  # of an 
 EVALUATIONS = [
     *("run", "clean", "robust [95 %]", "attack", EVERY, "ε", "n", "images", "seed", "doctor")
 ]
+NONE = "No evaluations yet: train a run first."
 APART = (
     "Not all rows of one data set met the same images: compare only those whose `images` agree (in"
     " the table or in --json)."
@@ -40,8 +40,9 @@ def do(args: argparse.Namespace) -> int:
             "--against compares one evaluation with another, so it does not go with --ladder.",
             code=2,
         )
-    rows = [row for run in runs for row in _rows(run, base, ladder=args.ladder)]
     head = LADDER if args.ladder else EVALUATIONS + ([f"against {base.id}"] if base else [])
+    every = [row for run in runs for row in _rows(run, base, ladder=args.ladder)]
+    rows = tables.chosen(args, head, every)
     facts = [fact for fact, _ in rows]
     said = [fact["against"]["sentence"] for fact in facts if fact.get("against")]
     if said:
@@ -49,8 +50,7 @@ def do(args: argparse.Namespace) -> int:
     met = {(fact["data"], fact.get("images")) for fact in facts}
     if len(met) > len({fact["data"] for fact in facts}):
         said.insert(0, APART)
-    lines = [*markdown(head, [cells for _, cells in rows]), *([""] if said else []), *said]
-    return show(args, facts, "\n".join(lines) if rows else "No evaluations yet: train a run first.")
+    return tables.show(args, head, rows, said, tables.EMPTY if every else NONE)
 
 
 def _rows(run: folder.Run, base: folder.Run | None, *, ladder: bool) -> list[Row]:
@@ -93,7 +93,8 @@ def _row(
         str(evaluation.seed),
         evaluation.verdict,
     ]
-    facts = whose(run) | evaluation.to_json() | {"ok": evaluation.ok}
+    facts = whose(run) | evaluation.to_json()
+    facts |= {"ok": evaluation.ok, "verdict": evaluation.verdict}
     facts |= together.to_json() if together else {}
     if base is None:
         return facts, cells
@@ -171,6 +172,7 @@ COMMANDS = (
                 "metavar": "BASE",
                 "help": "the difference to this run, image by image, where both were measured so",
             },
+            **tables.ARGUMENTS,
         },
     ),
 )

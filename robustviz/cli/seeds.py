@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from robustviz import paths, registry
-from robustviz.cli.terminal import markdown, say, show
+from robustviz.cli import tables
+from robustviz.cli.terminal import say
 from robustviz.runs import folder
 from robustviz.runs.files import read_json, to_bytes, write_file
 from robustviz.stats import finite_or_none, mean_interval
@@ -36,6 +37,7 @@ ATTACKS = ("PGD-20", "CW-100")  # the second is the ladder's margin rung
 APART = ("device", "threads", "seed", "snapshots")
 COLUMNS = ("data", "method", "net", "eps")
 HEAD = ["data", "method", "net", "ε", "settings", "seeds", "n", "clean", *ATTACKS, "both"]
+NONE = "No evaluations yet: train a run first."
 NOTE = (
     "Each cell: mean ± standard deviation over the seeds [95 % interval of the mean, Student's t]."
     " *Both*: images that are right untouched and under both attacks. The attacks have the ε of the"
@@ -65,11 +67,11 @@ def do(args: argparse.Namespace) -> int:
         settings = registry.encode(one.config, naming=True)
         name = json.dumps({each: settings[each] for each in settings if each not in APART})
         groups[name][one.config.seed].append(one)
-    rows = [row for group in groups.values() if (row := _row(group))]
-    rows.sort(key=lambda row: [row[each] for each in (*COLUMNS[:3], "settings_text", "eps")])
-    lines = [*markdown(HEAD, map(_cells, rows)), "", NOTE]
-    lines += [ONE] * any(len(row["seeds"]) == 1 for row in rows)
-    return show(args, rows, "\n".join(lines) if rows else "No evaluations yet: train a run first.")
+    every = [row for group in groups.values() if (row := _row(group))]
+    every.sort(key=lambda row: [row[each] for each in (*COLUMNS[:3], "settings_text", "eps")])
+    rows = tables.chosen(args, HEAD, [(row, _cells(row)) for row in every])
+    notes = [NOTE] + [ONE] * any(len(row["seeds"]) == 1 for row, _ in rows)
+    return tables.show(args, HEAD, rows, notes, tables.EMPTY if every else NONE)
 
 
 def _seen(runs: Sequence[folder.Run]) -> Iterator[Seen]:
