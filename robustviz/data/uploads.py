@@ -251,7 +251,7 @@ def _kept(draft: Path) -> dict[str, Place]:
 
 
 @dataclass(frozen=True)
-class _Read:
+class Picture:
     """A picture that was read: its PNG, the hash of its pixels, and what was done to it."""
 
     png: bytes
@@ -270,7 +270,7 @@ def _take(
     unclear: set[str] = set()
     written: list[Path] = []
 
-    def attempt(row: int) -> _Read | str:
+    def attempt(row: int) -> Picture | str:
         if time.monotonic() > deadline:
             raise UserError(
                 f"Looking at these files takes longer than {MOST_SECONDS // 60} minutes: send"
@@ -350,7 +350,7 @@ def _tidy(draft: Path) -> None:
                 place.rmdir()
 
 
-def read(content: bytes, temporary: Path) -> _Read:
+def read(content: bytes, temporary: Path) -> Picture:
     """A picture as it is kept. `temporary` is a file to work with, gone afterwards.
 
     Raises OSError or ValueError, in a few words, where it is no picture, or too small or large.
@@ -368,7 +368,18 @@ def read(content: bytes, temporary: Path) -> _Read:
         done |= {"of more than 8 bits, scaled by its own range"}
     elif pictures.DEEP in more:
         done |= {"of more than 8 bits, scaled to 8"}
-    return _Read(*packed(square.transpose(1, 2, 0)), frozenset(done))
+    return Picture(*packed(square.transpose(1, 2, 0)), frozenset(done))
+
+
+def read_one(content: bytes, temporary: Path, name: str) -> Picture:
+    """As `read`, for a picture that comes alone. Raises UserError where it is none."""
+    try:
+        return read(content, temporary)
+    except Exception as error:  # Pillow raises many kinds for a broken file
+        why = harmless(" ".join(str(error).split())[:120] or type(error).__name__)
+        raise UserError(
+            f"{harmless(name)} cannot be taken: {why}. PNG, JPEG, GIF, WebP, BMP and TIFF are read."
+        ) from error
 
 
 def packed(pixels: np.ndarray) -> tuple[bytes, str]:

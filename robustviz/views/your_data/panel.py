@@ -5,6 +5,7 @@ name, and removed again.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -48,6 +49,7 @@ def page() -> None:
     """All of the page."""
     with st.container(key="title-row"):
         st.title(TITLE, anchor=False)
+    st.space("small")
     st.markdown(
         "They stay on the computer that runs robustviz, until you press *Remove*."
         + " Everybody who can open this page can see them." * (rights.mode() != "own")
@@ -151,6 +153,8 @@ def _add(entries: Sequence[uploads.Entry], name: str = "") -> None:
 def _take_files(files: list[UploadedFile], name: str = "") -> None:
     entries = [uploads.Entry(PurePosixPath(_inside(one.name)), one.getvalue) for one in files]
     _add(entries, name)
+    if not name:
+        _suggest(PurePosixPath(_inside(files[0].name)).parts[0])
 
 
 def _inside(name: str) -> str:
@@ -172,8 +176,10 @@ def _take_packed(files: list[UploadedFile]) -> None:
         with zips.opened(file) as inside:
             if not inside.names or {name.suffix for name in inside.names} != {".npy"}:
                 _add([uploads.Entry(name, partial(inside.read, name)) for name in inside.names])
+                _suggest(file.name)
                 return
     draft = _new_or_old_draft()
+    _suggest(file.name)
     target = draft / "arrays"
     target.write_bytes(file.getvalue())
     try:
@@ -183,6 +189,13 @@ def _take_packed(files: list[UploadedFile]) -> None:
     except UserError:
         target.unlink()
         raise
+
+
+def _suggest(file: str) -> None:
+    """A name to keep the draft under, after the file's, where none was typed."""
+    slug = re.sub(r"[^a-z0-9_]+", "-", Path(_inside(file)).stem.lower()).strip("-_")[:32]
+    if slug and not st.session_state.get("your-name"):
+        st.session_state["your-name"] = slug
 
 
 def _numbers(draft: Path) -> None:
@@ -257,7 +270,7 @@ def _look(draft: Path) -> None:
     _notes()
     with st.container(horizontal=True):
         if st.button("Keep them", type="primary", key="your-keep", icon=":material/save:"):
-            _keep(draft, name.strip(), size, len(counts))
+            _keep(draft, name.strip(), size, counts)
         if st.button("Throw away", key="your-throw", icon=":material/delete:"):
             rights.check("add pictures")
             uploads.throw_away(draft)
@@ -272,13 +285,13 @@ def _notes() -> None:
             st.markdown("\n".join(f"- {shell.spoken(UserError(note))}" for note in notes))
 
 
-def _keep(draft: Path, name: str, size: int, classes: int) -> None:
+def _keep(draft: Path, name: str, size: int, counts: dict[str, dict[str, int]]) -> None:
     rights.check("add pictures")
     try:
         if not name:
             raise UserError("Give them a name first, as in photos.")
-        card = f"Uploaded pictures of {classes} classes, {size}x{size}."
-        uploads.keep(draft, name, size, card)
+        plain = preview.counted(counts).replace("*", "").rstrip(".")
+        uploads.keep(draft, name, size, f"{plain}, uploaded, {size}x{size} RGB.")
     except UserError as error:
         st.session_state["your-fault"] = shell.spoken(error)
         return
@@ -291,10 +304,14 @@ def _keep(draft: Path, name: str, size: int, classes: int) -> None:
 
 
 def _take_one(files: list[UploadedFile]) -> None:
-    draft = uploads.new_draft()
-    kept = uploads.read(files[0].getvalue(), draft / "incoming")
+    draft, name = uploads.new_draft(), Path(_inside(files[0].name)).name
+    try:
+        kept = uploads.read_one(files[0].getvalue(), draft / "incoming", name)
+    except UserError:
+        uploads.throw_away(draft)
+        raise
     (draft / "one.png").write_bytes(kept.png)
-    st.session_state["your-one"] = (str(draft), kept.hash, Path(_inside(files[0].name)).name)
+    st.session_state["your-one"] = (str(draft), kept.hash, name)
 
 
 def _one() -> None:
