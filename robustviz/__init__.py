@@ -9,10 +9,11 @@ import pkgutil
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["TrainConfig", "open_run", "train", "train_run"]
+__all__ = ["TrainConfig", "evaluate", "open_run", "train", "train_run"]
 
 _HOMES = {
     "open_run": "robustviz.runs.folder:open_run",
+    "evaluate": "robustviz.training.anything:evaluate",
     "train": "robustviz.training.loop:train",
     "train_run": "robustviz.runs.trained:train_run",
     "TrainConfig": "robustviz.training.config:TrainConfig",
@@ -20,7 +21,6 @@ _HOMES = {
     # rooms of their own until they moved into `training`
     "config": "robustviz.training.config",
     "doctor": "robustviz.training.doctor",
-    "evaluate": "robustviz.training.evaluate",
     "presets": "robustviz.training.presets",
 }
 
@@ -49,12 +49,8 @@ if TYPE_CHECKING:
     from robustviz.nets.wrapped import wrap as wrap
     from robustviz.runs.folder import open_run as open_run
     from robustviz.runs.trained import train_run as train_run
-    from robustviz.training import (
-        config as config,
-        doctor as doctor,
-        evaluate as evaluate,
-        presets as presets,
-    )
+    from robustviz.training import config as config, doctor as doctor, presets as presets
+    from robustviz.training.anything import evaluate as evaluate
     from robustviz.training.config import TrainConfig as TrainConfig
     from robustviz.training.loop import train as train
 else:  # hidden from type checkers, which would take every name for one that is here

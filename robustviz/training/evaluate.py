@@ -21,7 +21,7 @@ from robustviz.process import threads
 from robustviz.runs.folder import Run
 from robustviz.training.config import norm_of as norm_of, pick_device
 from robustviz.training.doctor import Consult, consult, examine
-from robustviz.training.evaluation import Evaluation, pack
+from robustviz.training.evaluation import Evaluation, by_class, pack
 from robustviz.training.ladder import Ladder, climb
 from robustviz.types import UserError, plain
 
@@ -219,6 +219,7 @@ def measure(
         robust_right=pack(robust.numpy()),
         images=fingerprint(split),
         classes=len(split.classes),
+        by_class=by_class(split.y.cpu().numpy(), clean.numpy(), robust.numpy(), len(split.classes)),
         image_bytes=task.trial.image_bytes,
         at_once=task.trial.at_once if task.trial.at_once < min(BATCH, len(split)) else 0,
     )
@@ -289,28 +290,54 @@ def ladder(
     `n` as in `evaluate`; the norm is the run's. `say` gets one line a rung. An attack that is not
     defined for so few classes (AutoAttack needs four) is left out, and the ladder says so.
     """
+    with _opened(run, eps, n, device) as (net, split, radius):
+        norm = norm_of(run.config)
+        return climbed(
+            net,
+            split,
+            [dataclasses.replace(rung, norm=norm).bound(radius) for rung in rungs or LADDER],
+            seed=seed,
+            tick=tick,
+            say=say,
+            found=run.evaluations,
+            keep=run.add_evaluation,
+            method=run.method_key,
+        )
+
+
+def climbed(
+    net: nn.Module,
+    split: Dataset,
+    rungs: Sequence[Attack],
+    *,
+    seed: int = 0,
+    tick: Tick | None = None,
+    say: Callable[[str], object] | None = None,
+    found: Callable[[], Sequence[Evaluation]] = tuple,
+    keep: Callable[[Evaluation], Evaluation] = lambda row: row,
+    method: str = "",
+) -> Ladder:
+    """The ladder of these attacks, which have their ε, on a split. `found`: what is known already
+    and not computed again; `keep` writes a rung down and gives back what was written.
+    """
     rows: list[Evaluation] = []
     consulted: Consult | None = None
     left_out = ""
-    with _opened(run, eps, n, device) as (net, split, radius):
-        few = split.take(torch.arange(min(DOCTOR_IMAGES, len(split))))
-        x, y, images = few.x.to(device_of(net)), few.y.to(device_of(net)), fingerprint(split)
-        for rung in rungs or LADDER:
-            attack = dataclasses.replace(rung, norm=norm_of(run.config)).bound(radius)
-            try:
-                attack.check(len(split.classes))
-            except UserError as error:
-                left_out = f"{attack.label} is left out: {error}"
-                continue
-            asked = (registry.encode(attack), seed, images)
-            row = next(
-                (e for e in run.evaluations() if (e.attack, e.seed, e.images) == asked), None
-            )
-            if row is None:
-                consulted = consulted or consult(net, x, y, attack, seed)
-                row = measure(net, split, attack, seed=seed, tick=tick, consulted=consulted)
-            climbed = climb([*rows, row], run.method_key).rungs[-1]
-            rows.append(climbed if climbed.key and climbed == row else run.add_evaluation(climbed))
-            if say:
-                say(rows[-1].line)
-    return climb(rows, run.method_key, left_out)
+    few = split.take(torch.arange(min(DOCTOR_IMAGES, len(split))))
+    x, y, images = few.x.to(device_of(net)), few.y.to(device_of(net)), fingerprint(split)
+    for attack in rungs:
+        try:
+            attack.check(len(split.classes))
+        except UserError as error:
+            left_out = f"{attack.label} is left out: {error}"
+            continue
+        asked = (registry.encode(attack), seed, images)
+        row = next((e for e in found() if (e.attack, e.seed, e.images) == asked), None)
+        if row is None:
+            consulted = consulted or consult(net, x, y, attack, seed)
+            row = measure(net, split, attack, seed=seed, tick=tick, consulted=consulted)
+        new = climb([*rows, row], method).rungs[-1]
+        rows.append(new if new.key and new == row else keep(new))
+        if say:
+            say(rows[-1].line)
+    return climb(rows, method, left_out)

@@ -1,0 +1,169 @@
+"""Images that somebody has in memory, in whatever a PyTorch program keeps them, as a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils import data as loading
+
+from robustviz.data.base import Dataset
+from robustviz.inputs import INTEGERS, SIXTEEN, check_images
+from robustviz.types import UserError, harmless
+
+IMAGES = ("x", "image", "images", "img", "pixel_values")  # what others call them
+LABELS = ("y", "label", "labels", "target", "targets")
+AT_ONCE = 250
+
+
+@dataclass(frozen=True, eq=False)
+class Floats(Dataset):
+    """A data set whose `images` are float32 (N,C,H,W) in [0, 1], because they lie between grey
+    levels.
+    """
+
+    @property
+    def x(self) -> Tensor:
+        return self.images
+
+
+def given(data: Any) -> Dataset:
+    """What was given as a data set, in its own order: a `Dataset`, `(images, labels)`, a DataLoader
+    or a PyTorch data set. Of a DataLoader that shuffles, its data set is read in order, so that the
+    same call meets the same images.
+
+    Images are tensors or arrays (N,C,H,W), floats in [0, 1] or bytes; those of a data set may be
+    PIL pictures. Nothing is rounded: images on whole grey levels are kept as bytes, others as
+    float32. Without names the classes are called 0, 1, …. Raises UserError for anything else.
+    """
+    if isinstance(data, Dataset):
+        return data
+    if (
+        isinstance(data, (tuple, list))
+        and len(data) in (2, 3)
+        and not isinstance(data[0], (tuple, list, Mapping))
+    ):
+        x, y, *names = data
+        return _dataset([(_tensor(x), _tensor(y))], names[0] if names else None)
+    if isinstance(data, loading.DataLoader):
+        shuffles = isinstance(data.sampler, loading.RandomSampler)
+        batches: Iterable[Any] = (
+            loading.DataLoader(
+                data.dataset,
+                batch_size=data.batch_size or AT_ONCE,
+                collate_fn=data.collate_fn,
+                num_workers=data.num_workers,
+            )
+            if shuffles and data.batch_size
+            else data
+        )
+        return _dataset(map(_pair, batches), getattr(data.dataset, "classes", None))
+    if isinstance(data, loading.Dataset) or (
+        hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, Mapping)
+    ):
+        return _dataset(_stacked(_items(data)), getattr(data, "classes", None))
+    raise UserError(
+        f"Images are wanted as (x, y), a DataLoader, a PyTorch data set, or the name of a data set,"
+        f" and this is a {type(data).__name__}."
+    )
+
+
+def _items(data: Any) -> Iterator[Any]:
+    if isinstance(data, loading.IterableDataset):
+        yield from data
+        return
+    for at in range(len(data)):
+        yield data[at]
+
+
+def _stacked(items: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Single images and labels, so many together."""
+    held: list[tuple[Tensor, Tensor]] = []
+    for item in items:
+        held.append(_pair(item))
+        first, now = tuple(held[0][0].shape), tuple(held[-1][0].shape)
+        if now != first or held[-1][1].numel() != 1:
+            raise UserError(
+                f"Images of several sizes came ({first} and {now}): resize them in the data set."
+                if now != first
+                else f"A label of shape {tuple(held[-1][1].shape)} came: one whole number an image"
+                " is wanted."
+            )
+        if len(held) == AT_ONCE:
+            yield torch.stack([x for x, _ in held]), torch.stack([y.reshape(()) for _, y in held])
+            held = []
+    if held:
+        yield torch.stack([x for x, _ in held]), torch.stack([y.reshape(()) for _, y in held])
+
+
+def _pair(item: Any) -> tuple[Tensor, Tensor]:
+    """Image and label, or images and labels, of what a data set or a DataLoader gives."""
+    if isinstance(item, Mapping):
+        keys = [next((key for key in known if key in item), None) for known in (IMAGES, LABELS)]
+        if None not in keys:
+            return _tensor(item[keys[0]]), _tensor(item[keys[1]])
+    elif isinstance(item, (tuple, list)) and len(item) >= 2:
+        return _tensor(item[0]), _tensor(item[1])
+    said = f"a {type(item).__name__}" + (
+        f" with {', '.join(map(harmless, item))}" if isinstance(item, Mapping) else ""
+    )
+    raise UserError(f"This data set gives {said}, and (image, label) is wanted.")
+
+
+def _tensor(value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.detach()
+    if isinstance(value, Image.Image):
+        pixels = np.array(value if value.mode in ("L", "RGB") else value.convert("RGB"))
+        return torch.from_numpy(pixels if pixels.ndim == 3 else pixels[:, :, None]).permute(2, 0, 1)
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"A {type(value).__name__} came where images or labels belong: tensors, arrays or PIL"
+            " pictures are wanted."
+        ) from error
+
+
+def _dataset(batches: Iterable[tuple[Tensor, Tensor]], names: Any) -> Dataset:
+    parts, labels = list[Tensor](), list[Tensor]()
+    for x, y in batches:
+        parts.append(_kept(x.cpu()))
+        labels.append(y.cpu())
+    if not parts or not sum(map(len, parts)):
+        raise UserError("There are no images in it: give some.")
+    shapes = sorted({tuple(part.shape[1:]) for part in parts})
+    if len(shapes) > 1:
+        raise UserError(f"Images of several sizes came ({shapes[0]} and {shapes[1]}): resize them.")
+    exact = all(part.dtype == torch.uint8 for part in parts)
+    images = torch.cat(
+        [part if exact or part.dtype != torch.uint8 else part / 255 for part in parts]
+    )
+    y = torch.cat(labels)
+    if y.dtype not in INTEGERS or y.shape != (len(images),) or bool((y < 0).any()):
+        hint = "; of one-hot rows use y.argmax(1)" if y.ndim == 2 else ""
+        raise UserError(
+            f"Labels of {str(y.dtype).removeprefix('torch.')} and shape {tuple(y.shape)} came for"
+            f" {len(images)} images, and one whole number from 0 up an image is wanted{hint}."
+        )
+    count = int(y.max()) + 1
+    listed = isinstance(names, (list, tuple)) and len(names) >= count
+    classes = tuple(map(harmless, names)) if listed else tuple(map(str, range(count)))
+    made = Dataset if exact else Floats
+    return made("given", "given", images, y.to(torch.int64), classes)
+
+
+def _kept(x: Tensor) -> Tensor:
+    """Images as bytes where they lie on whole grey levels, so that `Dataset.x` gives back the same,
+    else in float32. Raises UserError where they are no images in [0, 1].
+    """
+    if x.dtype == torch.uint8 and x.ndim == 4:
+        return x
+    x = check_images(x.float() if x.dtype in (*SIXTEEN, torch.float64) else x)
+    levels = (x * 255).round().to(torch.uint8)
+    return levels if torch.equal(levels.float().div_(255), x) else x

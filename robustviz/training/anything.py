@@ -1,0 +1,191 @@
+"""Accuracy under attack of any network on any images, counted and examined as a run's is."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, overload
+
+import torch
+from torch import nn
+
+from robustviz import data as sources, registry
+from robustviz.attacks import Attack
+from robustviz.data import Dataset, Source
+from robustviz.data.given import given
+from robustviz.inputs import check_images, try_out
+from robustviz.nets.attackable import attackable, copied, device_of
+from robustviz.process import default_threads, threads
+from robustviz.runs.folder import Run
+from robustviz.training.config import norm_of, pick_device
+from robustviz.training.evaluate import LADDER, climbed, measure
+from robustviz.training.evaluation import Evaluation
+from robustviz.training.ladder import Ladder
+from robustviz.types import UserError, check_eps, parse_number
+
+Norm = Literal["linf", "l2"]
+
+
+@overload
+def evaluate(
+    net: Run | nn.Module,
+    data: Any = None,
+    attack: Literal["ladder"] = ...,
+    *,
+    eps: float | str | None = None,
+    norm: Norm | None = None,
+    n: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    say: Callable[[str], object] | None = None,
+) -> Ladder: ...
+@overload
+def evaluate(
+    net: Run | nn.Module,
+    data: Any = None,
+    attack: str | Attack = ...,
+    *,
+    eps: float | str | None = None,
+    norm: Norm | None = None,
+    n: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    say: Callable[[str], object] | None = None,
+) -> Evaluation: ...
+def evaluate(
+    net: Run | nn.Module,
+    data: Any = None,
+    attack: str | Attack = "pgd",
+    *,
+    eps: float | str | None = None,
+    norm: Norm | None = None,
+    n: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    say: Callable[[str], object] | None = None,
+) -> Evaluation | Ladder:
+    """How many images `net` gets right, untouched and under `attack`, with 95 % intervals and what
+    the doctor finds, its active test among it; with `attack="ladder"` under FGSM, PGD-20,
+    PGD-100×5, CW-100 and AutoAttack one after the other. Nothing is written.
+
+    `net`: any module that gives logits (N,K) for images in [0, 1], or a run; it is not changed.
+    What wants normalised images does that itself: `robustviz.wrap(module, mean=…, std=…)`. `data`:
+    (x, y), a DataLoader, a PyTorch data set, a `Dataset`, or the name of a data set, whose test
+    split is meant; None: that of the run. `attack`: "pgd" has 20 steps; an attack with settings of
+    its own is handed in as such, `PGD(steps=100)`. `eps` in pixel units, also as "8/255"; None: the
+    attack's, the run's or the named data's. `n`: the first n images of a seed-0 stratified
+    permutation (`robustviz.data.stratified_order`), in which all are counted. `device`: None for
+    where the network lies. `say` gets a line a rung.
+
+    A run's network on its test split gives the numbers that `python -m robustviz evaluate` gives.
+    Raises UserError for what does not fit together.
+    """
+    run = net if isinstance(net, Run) else None
+    norm = norm or (norm_of(run.config) if run else "linf")
+    images, usual = _images(data, run)
+    count = int(run.config.threads or 1) if run else default_threads()
+    with threads(count), _on(run.net() if run else net, device) as here:
+        split = _with_classes(here, images.take(len(images) if n is None else n))
+        mark = _weights(here)
+
+        def keep(row: Evaluation) -> Evaluation:
+            return dataclasses.replace(row, weights=mark)
+
+        if attack == "ladder":
+            radius = _radius(None, eps, usual, norm)
+            rungs = [dataclasses.replace(rung, norm=norm).bound(radius) for rung in LADDER]
+            method = run.method_key if run else ""
+            return climbed(here, split, rungs, seed=seed, say=say, keep=keep, method=method)
+        one = _attack(attack, norm)
+        one = dataclasses.replace(one, eps=_radius(one, eps, usual, one.norm))
+        one.check(len(split.classes))
+        return keep(measure(here, split, one, seed=seed))
+
+
+def _images(data: Any, run: Run | None) -> tuple[Dataset, float | None]:
+    """The images, and the ε that is usual on them."""
+    if data is None:
+        if run is None:
+            raise UserError(
+                "evaluate wants images beside the network: (x, y), a DataLoader, a PyTorch data"
+                " set, or the name of a data set such as digits."
+            )
+        data = run.config.data
+    if isinstance(data, str):
+        data = sources.source(data)
+    if isinstance(data, Source):
+        usual = run.eps if run else data.default_eps
+        return sources.load(data, "test"), usual
+    return given(data), run.eps if run else None
+
+
+def _attack(attack: str | Attack, norm: Norm) -> Attack:
+    if isinstance(attack, Attack):
+        return attack
+    if not isinstance(attack, str):
+        raise UserError(
+            f"{attack!r} is no attack: use ladder, a name such as pgd, or one of"
+            " robustviz.attacks, e.g. PGD(steps=50)."
+        )
+    settings = {"norm": norm} | ({"steps": 20} if attack == "pgd" else {})
+    made: Attack = registry.build(registry.get("attack", attack), settings)
+    return made
+
+
+def _radius(
+    attack: Attack | None, eps: float | str | None, usual: float | None, norm: str
+) -> float:
+    """The ε that is meant. Raises UserError where there is none, or two."""
+    own = attack.eps if attack else None
+    asked = None if eps is None else check_eps(parse_number(eps), norm)
+    if own is not None and asked is not None and own != asked:
+        raise UserError(f"The attack has eps={own:g}, and eps={asked:g} is asked for: say one.")
+    found = next((each for each in (own, asked, usual) if each is not None), None)
+    if found is None:
+        raise UserError('How far may an attack go? Say it, for example eps="8/255".')
+    return found
+
+
+@contextmanager
+def _on(net: Run | nn.Module, device: str | None) -> Iterator[nn.Module]:
+    """The network on a device; a copy where it lies on another one."""
+    if not isinstance(net, nn.Module):
+        raise UserError(
+            "A network is wanted, an nn.Module that gives logits, or a run, and this is a"
+            f" {type(net).__name__}."
+        )
+    if device is None or device_of(net).type == (there := pick_device(device)):
+        yield net
+        return
+    twin = copied(net)
+    if twin is None:
+        raise UserError(f"This network cannot be copied: move it yourself, net.to({there!r}).")
+    yield twin.to(there)
+
+
+def _with_classes(net: nn.Module, split: Dataset) -> Dataset:
+    """The split with as many classes as the network has: few images may lack some of them. Raises
+    UserError where it has fewer, or cannot read the images.
+    """
+    x = check_images(split.take(torch.arange(min(2, len(split)))).x).to(device_of(net))
+    with torch.inference_mode(False), attackable(net, fused=False) as own:
+        count = try_out(own, x).classes
+    highest = int(split.y.max()) if len(split) else 0
+    if highest >= count:
+        raise UserError(
+            f"A label is {highest}, and this network has {count} classes, 0 to {count - 1}: these"
+            " are other images than it is for."
+        )
+    names = (*split.classes, *map(str, range(len(split.classes), count)))
+    return dataclasses.replace(split, classes=names[:count])
+
+
+def _weights(net: nn.Module) -> str:
+    """A short hash of a network's weights: what was measured on others cannot be put together."""
+    digest = hashlib.sha256()
+    for name, value in net.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,169 @@
+"""Any network on any images: counted as a run's are, whatever a PyTorch program keeps them in."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import robustviz
+from robustviz import data
+from robustviz.attacks import FGSM, PGD
+from robustviz.data import Dataset
+from robustviz.data.given import Floats, given
+from robustviz.runs import folder
+from robustviz.runs.folder import Run
+from robustviz.training import evaluate as module
+from robustviz.training.config import TrainConfig
+from robustviz.training.evaluation import Evaluation
+from robustviz.types import UserError
+
+if TYPE_CHECKING:
+    from conftest import Toy
+
+EPS = 0.025
+
+
+@pytest.fixture
+def no_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "examine", lambda *asked: ())
+
+
+def alike(one: Evaluation, other: Evaluation) -> bool:
+    free = {"seconds": 0.0, "weights": "", "key": "", "split": ""}
+    return dataclasses.replace(one, **free) == dataclasses.replace(other, **free)
+
+
+def bytes_of(toy: Toy) -> Tensor:
+    return (toy.x * 255).round().to(torch.uint8)
+
+
+def test_a_network_gives_the_numbers_of_its_run_with_all_findings(
+    toy: Toy, runs_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = folder.create(TrainConfig(data="digits", epochs=1, eps=EPS))
+    names = ("a", "b", "c", "d")
+    split = Dataset("digits", "test", bytes_of(toy), toy.y, names)
+    monkeypatch.setattr(Run, "net", lambda self: toy.net)
+    monkeypatch.setattr(data, "load", lambda *asked: split)
+    kept = module.evaluate(run, n=30)
+    mine = robustviz.evaluate(toy.net, (split.x, toy.y), eps=EPS, n=30)
+    assert len(mine.doctor) == 14 and alike(mine, kept)
+    assert 0 < mine.robust_k < mine.n
+    assert len(run.evaluations()) == 1  # what is counted here is not written down
+
+
+@pytest.mark.usefixtures("no_doctor")
+def test_whatever_holds_the_images_the_count_is_one(toy: Toy) -> None:
+    pixels = bytes_of(toy)
+    x = pixels.float() / 255
+    pairs = TensorDataset(x, toy.y)
+    held: list[Any] = [
+        (x, toy.y),
+        (x.numpy(), toy.y.numpy()),
+        (pixels, toy.y),
+        pairs,
+        DataLoader(pairs, batch_size=7),
+        DataLoader(pairs, batch_size=7, shuffle=True),
+        [{"image": image, "label": int(label)} for image, label in zip(x, toy.y, strict=True)],
+        Dataset("mine", "test", pixels, toy.y, ("a", "b", "c", "d")),
+    ]
+    found = [robustviz.evaluate(toy.net, each, eps=EPS) for each in held]
+    assert found[0].n == len(x) and found[0].classes == 4
+    assert all(alike(each, found[0]) for each in found)
+    assert {each.weights for each in found} == {found[0].weights}
+    order = data.stratified_order(toy.y)
+    right = toy.net(x[order]).argmax(1) == toy.y[order]
+    assert found[0].right()[0].tolist() == right.tolist()
+
+
+@pytest.mark.usefixtures("no_doctor")
+def test_images_between_grey_levels_are_not_rounded(toy: Toy) -> None:
+    images = given((toy.x, toy.y))
+    assert isinstance(images, Floats) and torch.equal(images.x, toy.x)
+    mine = robustviz.evaluate(toy.net, (toy.x, toy.y), PGD(steps=3, eps=EPS))
+    order = data.stratified_order(toy.y)
+    right = module.count_right(toy.net, toy.x[order], toy.y[order], PGD(steps=3, eps=EPS))
+    assert mine.robust_k == int(right.sum())
+
+
+def test_pictures_of_a_data_set_are_read_as_they_are() -> None:
+    pictures = [Image.new("RGB", (4, 4), (0, 128, 255)), Image.new("RGB", (4, 4), (9, 9, 9))]
+    found = given([(picture, at) for at, picture in enumerate([*pictures, *pictures])])
+    assert found.images[0, :, 0, 0].tolist() == [0, 128, 255] and found.classes == (
+        "0",
+        "1",
+        "2",
+        "3",
+    )
+    grey = given([(Image.new("L", (4, 4), 7), 0)] * 4)
+    assert grey.images.shape == (4, 1, 4, 4) and int(grey.images.max()) == 7
+
+
+@pytest.mark.usefixtures("no_doctor")
+def test_a_ladder_without_a_run(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "consult", lambda *asked: None)
+    quick = (FGSM(), PGD(steps=2))
+    monkeypatch.setattr(sys.modules["robustviz.training.anything"], "LADDER", quick)
+    said: list[str] = []
+    found = robustviz.evaluate(toy.net, (toy.x, toy.y), "ladder", eps=EPS, n=20, say=said.append)
+    assert [rung.printed for rung in found.rungs] == ["FGSM", "PGD-2"] and len(said) == 2
+    assert found.worst is not None and found.worst.k == found.robust_k
+
+
+@pytest.mark.usefixtures("no_doctor")
+def test_few_images_may_lack_classes_and_the_network_is_left_as_it_was(toy: Toy) -> None:
+    net = toy.net
+    net.train()
+    try:
+        found = robustviz.evaluate(net, (toy.x[:3], toy.y[:3]), "fgsm", eps="6/255", device="cpu")
+        assert net.training
+    finally:
+        net.eval()
+    assert found.classes == 4 and found.eps == pytest.approx(6 / 255)
+
+
+class Same(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+@pytest.mark.parametrize(
+    ("ask", "sentence"),
+    [
+        (lambda t: robustviz.evaluate(t.net, (t.x * 2 - 1, t.y), eps=EPS), "they look normalised"),
+        (lambda t: robustviz.evaluate(t.net, (t.x, t.y)), "How far may an attack go"),
+        (lambda t: robustviz.evaluate(t.net, (t.x, t.y + 9), eps=EPS), "A label is 12, and this"),
+        (lambda t: robustviz.evaluate(t.net, (t.x, t.y - 9), eps=EPS), "one whole number from 0"),
+        (
+            lambda t: robustviz.evaluate(t.net, t.x, eps=EPS),
+            r"gives a Tensor, and \(image, label\)",
+        ),
+        (lambda t: robustviz.evaluate(t.net, 5, eps=EPS), "and this is a int"),
+        (lambda t: robustviz.evaluate(t.net), "wants images beside the network"),
+        (lambda t: robustviz.evaluate("x", (t.x, t.y), eps=EPS), "or a run, and this is a str"),
+        (lambda t: robustviz.evaluate(t.net, (t.x, t.y), eps=8), "so write 8/255"),
+        (lambda t: robustviz.evaluate(t.net, (t.x, t.y), "pgdd", eps=EPS), "Did you mean pgd"),
+        (lambda t: robustviz.evaluate(t.net, (t.x, t.y), PGD(eps=0.2), eps=0.1), "say one"),
+        (lambda t: robustviz.evaluate(Same(), (t.x, t.y), eps=EPS), r"gives logits \(N,K\)"),
+        (lambda t: robustviz.evaluate(t.net, (t.x[:0], t.y[:0]), eps=EPS), "no images in it"),
+        (lambda t: robustviz.evaluate(t.net, (t.x, t.y), eps=EPS, n=0), "no images to evaluate"),
+        (lambda t: given([{"a": 1}] * 3), "gives a dict with a, and"),
+        (lambda t: given([(t.x[0], 1), (t.x[0, :, 1:], 2)] * 2), "Images of several sizes came"),
+        (lambda t: given([(t.x[0], [1, 2])] * 4), "one whole number an image"),
+        (lambda t: given([(object(), 1)] * 4), "tensors, arrays or PIL"),
+    ],
+)
+def test_what_cannot_be_counted_is_one_sentence(
+    toy: Toy, ask: Callable[[Toy], object], sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        ask(toy)
