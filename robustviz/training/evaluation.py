@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,16 @@ def unpack(digits: str, n: int) -> NDArray[np.bool_]:
             " again."
         )
     return bits[:n].astype(bool)
+
+
+def by_class(
+    y: NDArray[np.int64], clean: NDArray[np.bool_], robust: NDArray[np.bool_], classes: int
+) -> tuple[tuple[int, int, int], ...]:
+    """Of each class, in order: how many images (labels `y` (N,)), and how many of them were right
+    untouched and attacked ((N,) verdicts).
+    """
+    counts = (np.bincount(y[which], minlength=classes) for which in (y >= 0, clean, robust))
+    return tuple((int(n), int(k), int(kept)) for n, k, kept in zip(*counts, strict=True))
 
 
 @dataclass(frozen=True)
@@ -150,7 +160,8 @@ class Evaluation:
     verdict on each of the n images in the order of `--n`, packed; `images` a hash of these images
     and labels; `classes` how many there are. `image_bytes`: what a forward pass remembers of an
     image; `at_once`: how many were computed together for want of memory, 0: all of a block of 250;
-    it changes no verdict. As a rung of a ladder also `rung`, from 1, and `cumulative_k`: right
+    it changes no verdict. `by_class`: of each class how many images, right untouched, right
+    attacked. As a rung of a ladder also `rung`, from 1, and `cumulative_k`: right
     under this and every weaker rung. Entries of older versions lack these.
     """
 
@@ -174,6 +185,7 @@ class Evaluation:
     cumulative_k: int | None = None
     at_once: int = 0
     image_bytes: int = 0
+    by_class: tuple[tuple[int, ...], ...] = ()
 
     @property
     def clean_acc(self) -> float:
@@ -182,6 +194,32 @@ class Evaluation:
     @property
     def robust_acc(self) -> float:
         return self.robust_k / max(self.n, 1)
+
+    @property
+    def balanced(self) -> tuple[float, float] | None:
+        """Clean and robust accuracy in which each class counts alike, however many images it has;
+        None where it was not counted by class.
+        """
+        there = [row for row in self.by_class if row[0]]
+        if not there:
+            return None
+        n, clean, robust = np.array(there).T
+        return float((clean / n).mean()), float((robust / n).mean())
+
+    def classwise(self, names: Sequence[str]) -> str:
+        """The balanced accuracy and the three classes that hold least, in one line of a terminal;
+        empty where it was not counted by class.
+        """
+        if self.balanced is None:
+            return ""
+        rows = zip(names, self.by_class, strict=False)
+        there = [(k / n, name, f"{k}/{n}") for name, (n, _, k) in rows if n]
+        least = ", ".join(f"{name} {said}" for _, name, said in sorted(there)[:3])
+        clean, robust = self.balanced
+        return (
+            f"each class counted alike: clean {clean:.4f}, robust {robust:.4f}; least under"
+            f" attack: {least}"
+        )
 
     @property
     def ok(self) -> bool:
@@ -245,6 +283,11 @@ class Evaluation:
             "robust_acc": self.robust_acc,
             "robust_interval": list(wilson(self.robust_k, self.n)),
             "printed": self.printed,
+            **(
+                dict(zip(("balanced_clean_acc", "balanced_robust_acc"), balanced, strict=True))
+                if (balanced := self.balanced)
+                else {}
+            ),
         }
 
     @classmethod
@@ -255,7 +298,7 @@ class Evaluation:
         try:
             evaluation = build(
                 cls,
-                {name: data[name] for name in hints(cls).keys() & data.keys()}
+                {name: data[name] for name in (hints(cls).keys() - {"by_class"}) & data.keys()}
                 | {"doctor": tuple(map(Finding.from_json, data.get("doctor", ())))},
             )
             _ = evaluation.printed
@@ -264,11 +307,25 @@ class Evaluation:
             counts = (evaluation.clean_k, evaluation.robust_k)
             if not 0 <= min(counts) <= max(counts) <= evaluation.n <= MOST:
                 raise ValueError("fewer than no images were right, or more than there are")
-            return evaluation
+            rows = _rows(data.get("by_class") or ())
+            return dataclasses.replace(evaluation, by_class=rows) if rows else evaluation
         except (TypeError, AttributeError, ValueError, KeyError, OverflowError) as error:
             raise UserError(
                 "An entry of eval.json is damaged: remove the file and evaluate the run again."
             ) from error
+
+
+def _rows(value: Any) -> tuple[tuple[int, ...], ...]:
+    """The counts by class that JSON holds; by hand, for a list of a thousand runs has many. Raises
+    TypeError or ValueError for anything else.
+    """
+    rows = tuple(map(tuple, value))
+    for n, clean, robust in rows:
+        if {type(n), type(clean), type(robust)} != {int}:
+            raise TypeError("counts are whole numbers")
+        if not 0 <= min(clean, robust) <= max(clean, robust) <= n <= MOST:
+            raise ValueError("fewer than no images were right, or more than there are")
+    return rows
 
 
 @dataclass(frozen=True)
