@@ -1,7 +1,7 @@
 """A plug-in: one file with a training method, an attack, a network, a data set and a probe with its
 figure and page. Copy it to where you work, change it, and name it:
 
-    python -m robustviz train --plugin plugin_example.py --data stripes --method half_at --net pocket_cnn
+    python -m robustviz train --plugin plugin_example.py --data stripes --method half_at
     python -m robustviz evaluate RUN --attack top_pgd --set share=0.2
     python -m robustviz probe RUN noise --out noise.csv
     python -m robustviz app
@@ -188,9 +188,7 @@ def noise(run: Run, spec: NoiseSpec) -> Noise:
         f"{right[0]} of {len(few)} right untouched, {right[-1]} with noise of"
         f" {eps_text(float(radii[-1]))}"
     )
-    return Noise(
-        radii, right, len(few), meta=meta_of(run, split, seed=spec.seed, summary=summary)
-    )
+    return Noise(radii, right, len(few), meta=meta_of(run, split, seed=spec.seed, summary=summary))
 
 
 @plugins.figure("noise")

@@ -23,6 +23,7 @@ from robustviz.cli import (
     tidy,
     train,
 )
+from robustviz.cli.plugins import COMMANDS as PLUGINS
 from robustviz.cli.terminal import Parser, say
 from robustviz.training import world
 from robustviz.types import UserError
@@ -40,6 +41,7 @@ COMMANDS = (  # as help has them
     *tidy.COMMANDS,
     *prepare.COMMANDS,
     *data.COMMANDS,
+    *PLUGINS,
     *app.COMMANDS,
 )
 

@@ -1,0 +1,215 @@
+"""What every attack promises, in each norm that it takes."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustviz import registry
+from robustviz.attacks import APGD, Attack, AutoAttack, Square
+from robustviz.contracts import hold, promise
+from robustviz.contracts.toys import conv, images, labels, toy
+from robustviz.types import UserError
+
+AT_RANDOM = (APGD, Square, AutoAttack)  # draw for each image of the batch, in order
+STOPS = (APGD, Square, AutoAttack)  # leave an image that is wrong already as it is
+
+
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def size(delta: Tensor, norm: str) -> Tensor:
+    """How large the change of each image is, (N,)."""
+    return delta.flatten(1).abs().amax(1) if norm == "linf" else delta.flatten(1).norm(dim=1)
+
+
+def accuracy(net: nn.Module, x: Tensor, y: Tensor) -> float:
+    """The share that a network gets right."""
+    with torch.no_grad():
+        return float((net(x).argmax(1) == y).double().mean())
+
+
+@promise("attack")
+def in_the_ball(attack: Attack) -> None:
+    """Attacked images lie in the ball and in the unit range, and are others than before."""
+    net, x, y = conv(), images(), labels()
+    x_adv = attack(net, x, y, rng=_seeded(3))
+    hold(x_adv.shape == x.shape and x_adv.dtype == x.dtype, "Shape or dtype is another one.")
+    hold(x_adv.min() >= 0 and x_adv.max() <= 1, "Values leave [0, 1].")
+    far = float(size(x_adv - x, attack.norm).max())
+    hold(far <= (attack.eps or 0) + 1e-6, f"A change of {far:.4g} is larger than {attack.eps}.")
+    with torch.no_grad():
+        right, stays = net(x).argmax(1) == y, net(x_adv).argmax(1) == y
+    moved = size(x_adv - x, attack.norm) > 0
+    if isinstance(attack, STOPS):
+        kept = not moved[~right].any() and moved[right & ~stays].all()
+        hold(kept, "An image that is misread untouched was moved, or a fooled one was not.")
+    else:
+        hold(moved.all(), f"{int((~moved).sum())} of {len(x)} images were not moved.")
+
+
+@promise("attack")
+def nothing_without_a_radius(attack: Attack) -> None:
+    """With eps=0 the images come back as they are."""
+    x_adv = replace(attack, eps=0.0)(conv(), images(), labels(), rng=_seeded(3))
+    hold(torch.equal(x_adv, images()), "With eps=0 the images change.")
+
+
+@promise("attack")
+def the_seed_decides(attack: Attack) -> None:
+    """The same seed gives the same bits, none means seed 0, and the global generator is left
+    alone.
+    """
+    net, x, y = conv(), images(), labels()
+    everywhere = torch.get_rng_state()
+    once, again = (attack(net, x, y, rng=_seeded(5)) for _ in range(2))
+    hold(torch.equal(once, again), "The same seed gives other images: draw from the rng given.")
+    none = torch.equal(attack(net, x, y), attack(net, x, y, rng=_seeded(0)))
+    hold(none, "Without a seed the images are not those of seed 0.")
+    hold(
+        torch.equal(torch.get_rng_state(), everywhere),
+        "It draws from torch's global generator, which is nobody's: draw from the rng given.",
+    )
+
+
+@promise("attack")
+def another_seed_another_start(attack: Attack) -> str | None:
+    """Another seed gives another result where the start is random."""
+    if "start" not in registry.hints(type(attack)):
+        return "It has no choice of start."
+    begun = replace(attack, start="uniform")  # type: ignore[call-arg]
+    one, other = (begun(conv(), images(), labels(), rng=_seeded(seed)) for seed in (0, 1))
+    hold(not torch.equal(one, other), "Seeds 0 and 1 give the same images.")
+    return None
+
+
+@promise("attack")
+def one_by_one(attack: Attack) -> str | None:
+    """A batch is attacked as its images one by one."""
+    if isinstance(attack, AT_RANDOM):
+        return "It draws other noise for an image on its own."
+    if "start" in registry.hints(type(attack)):
+        attack = replace(attack, start="zero")  # type: ignore[call-arg]
+    net, x, y = conv().double(), images().double(), labels()
+    alone = torch.cat([attack(net, x[i : i + 1], y[i : i + 1]) for i in range(len(x))])
+    apart = float((attack(net, x, y) - alone).abs().max())
+    hold(apart < 1e-9, f"Images attacked alone differ by {apart:.2g} from those in a batch.")
+    return None
+
+
+@promise("attack")
+def nothing_is_touched(attack: Attack) -> None:
+    """Network and images are left exactly as they were: modes, gradients, weights, statistics."""
+    net, x, y = conv().train(), images(), labels()
+    body: Any = net.maps
+    body[2].eval()  # somebody froze one batch norm and one weight on purpose
+    body[1].weight.requires_grad_(False)
+    F.cross_entropy(net(x), y).backward()
+    before, given = _state(net), x.clone()
+    for x_adv in (attack(net, x, y), attack.trace(net, x, y)):
+        hold(not x_adv.requires_grad, "What comes back asks for a gradient.")
+    for (what, was), now in zip(before.items(), _state(net).values(), strict=True):
+        same = len(was) == len(now) and all(map(_same, was, now))
+        hold(same, f"The network's {what} are others afterwards.")
+    hold(torch.equal(x, given) and not x.requires_grad and x.grad is None, "Its input is changed.")
+
+
+def _state(net: nn.Module) -> dict[str, list[Any]]:
+    return {
+        "modes": [module.training for module in net.modules()],
+        "requires_grad flags": [p.requires_grad for p in net.parameters()],
+        "gradients": [None if p.grad is None else p.grad.clone() for p in net.parameters()],
+        "weights or statistics": [value.clone() for value in net.state_dict().values()],
+    }
+
+
+def _same(one: Any, other: Any) -> bool:
+    both = isinstance(one, Tensor) and isinstance(other, Tensor)
+    return torch.equal(one, other) if both else one is other
+
+
+@promise("attack")
+def restored_when_it_fails(attack: Attack) -> None:
+    """The network is as it was where the attack fails halfway."""
+
+    def fails(*_: object) -> None:
+        raise ArithmeticError
+
+    net = conv().train()
+    net.head.register_forward_hook(fails)
+    with contextlib.suppress(ArithmeticError):
+        attack(net, images(), labels())
+        hold(False, "It swallows an error of the network.")
+    hold(all(module.training for module in net.modules()), "The network stays in eval mode.")
+    hold(all(p.requires_grad for p in net.parameters()), "The network's weights stay frozen.")
+
+
+@promise("attack")
+def it_fools(attack: Attack) -> None:
+    """Accuracy of a trained network falls by more than a tenth."""
+    net, x, y = toy().net, toy().x, toy().y
+    before, after = accuracy(net, x, y), accuracy(net, attack(net, x, y), y)
+    hold(before > 0.95 and after < before - 0.1, f"From {before:.0%} to {after:.0%} right.")
+
+
+@promise("attack")
+def it_aims(attack: Attack) -> str | None:
+    """Targeted, it reaches its class more often than untargeted."""
+    if "targeted" not in registry.hints(type(attack)):
+        return "It has no targeted form."
+    net, x, target = toy().net, toy().x, (toy().y + 1) % 4
+    aimed = replace(attack, targeted=True)
+    reached = accuracy(net, aimed(net, x, target), target)
+    strayed = accuracy(net, attack(net, x, toy().y), target)
+    hold(
+        reached > strayed and reached > accuracy(net, x, target),
+        f"Aimed at a class it reaches {reached:.0%}, without an aim {strayed:.0%}.",
+    )
+    return None
+
+
+@promise("attack")
+def its_way(attack: Attack) -> None:
+    """Its trace starts in the ball and ends at the result."""
+    net, x, y = conv(), images(), labels()
+    path = attack.trace(net, x, y, rng=_seeded(4))
+    hold(path.shape == (attack.count + 1, *x.shape), f"A trace of shape {tuple(path.shape)}.")
+    ends = torch.equal(path[-1], attack(net, x, y, rng=_seeded(4)))
+    hold(ends, "The trace ends elsewhere than the attack.")
+    far = max(float(size(step - x, attack.norm).max()) for step in path)
+    hold(far <= (attack.eps or 0) + 1e-6, f"A step lies {far:.4g} away, outside the ball.")
+
+
+@promise("attack")
+def a_radius_is_needed(attack: Attack) -> None:
+    """A missing eps is one clear sentence."""
+    try:
+        replace(attack, eps=None)(conv(), images(), labels())
+    except UserError as error:
+        hold("no eps" in str(error), f"It says something else: {error}")
+    else:
+        hold(False, "It attacks without a radius.")
+
+
+@promise("attack")
+def one_image(attack: Attack) -> None:
+    """One image is a batch too."""
+    x = toy().x[:1]
+    x_adv = attack(toy().net, x, toy().y[:1])
+    hold(
+        x_adv.shape == x.shape and size(x_adv - x, attack.norm).max() <= (attack.eps or 0) + 1e-6,
+        "A single image comes back in another shape, or outside the ball.",
+    )
+
+
+@promise("attack")
+def float64(attack: Attack) -> None:
+    """Images in float64 are attacked in float64."""
+    x_adv = attack(conv().double(), images().double(), labels())
+    hold(x_adv.dtype == torch.float64, f"They come back in {x_adv.dtype}.")

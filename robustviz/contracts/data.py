@@ -1,0 +1,83 @@
+"""What every data set promises."""
+
+from __future__ import annotations
+
+import torch
+
+from robustviz import registry
+from robustviz.contracts import hold, promise
+from robustviz.data import Dataset, Source
+from robustviz.training.config import TrainConfig
+from robustviz.types import UserError
+
+SPLITS = ("train", "val", "test")
+
+
+@promise("data")
+def images_and_labels(source: Source) -> None:
+    """Each split holds square uint8 images and a class for each."""
+    shapes = set()
+    for split in SPLITS:
+        found = source.load(split)
+        hold(isinstance(found, Dataset), f"{split} is a {type(found).__name__}, and no Dataset.")
+        x, y, n = found.images, found.y, len(found.classes)
+        hold(x.dtype == torch.uint8 and x.ndim == 4, f"{split}: images are no uint8 (N, C, H, W).")
+        hold(x.shape[2] == x.shape[3] >= 8, f"{split}: images of {tuple(x.shape[2:])} pixels.")
+        hold(x.shape[1] in (1, 3), f"{split}: {x.shape[1]} channels; grey has 1, colour 3.")
+        hold(y.dtype == torch.int64 and y.shape == (len(x),), f"{split}: y is no int64 (N,).")
+        hold(len(x) and y.min() >= 0 and y.max() < n, f"{split}: a label is none of 0 to {n - 1}.")
+        hold(len(set(found.classes)) == n >= 2, f"{split}: {n} class names, or two alike.")
+        hold(found.card, f"{split}: it has no card, which says in a sentence what this is.")
+        shapes.add((tuple(x.shape[1:]), found.classes))
+    hold(len(shapes) == 1, "The splits have other shapes or classes than each other.")
+
+
+@promise("data")
+def the_same_again(source: Source) -> None:
+    """Each split is the same at every call."""
+    for split in SPLITS:
+        one, two = source.load(split), source.load(split)
+        same = torch.equal(one.images, two.images) and torch.equal(one.y, two.y)
+        hold(same, f"{split} is another at the second call: draw it from a seed.")
+
+
+@promise("data")
+def apart(source: Source) -> None:
+    """No test image is among those that are trained on or validated."""
+    rows = {
+        split: {each.numpy().tobytes() for each in source.load(split).images} for split in SPLITS
+    }
+    for split in ("train", "val"):
+        both = len(rows["test"] & rows[split])
+        hold(not both, f"{both} test images are in {split}, too.")
+
+
+@promise("data")
+def a_balanced_beginning(source: Source) -> None:
+    """`n` limits the training split to a balanced beginning, and no other."""
+    whole = source.load("train")
+    n = len(whole) // 2
+    some = source.load("train", n)
+    hold(len(some) == n, f"With n={n} it gives {len(some)} training images.")
+    count = torch.bincount(some.y, minlength=len(whole.classes))
+    share = torch.bincount(whole.y, minlength=len(whole.classes)) * n / len(whole)
+    hold((count - share).abs().max() <= 1, f"n={n} has {count.tolist()} images a class.")
+    hold(len(source.load("test", n)) == len(source.load("test")), "n limits the test split, too.")
+
+
+@promise("data")
+def a_split_that_is_none(source: Source) -> None:
+    """An unknown split is one sentence."""
+    try:
+        source.load("nonsense")
+    except UserError:
+        return
+    hold(False, "It has a split called nonsense: begin with check_split(split).")
+
+
+@promise("data")
+def it_can_be_trained(source: Source) -> None:
+    """A config can be made of it, and read again."""
+    config = TrainConfig(data=source)
+    hold(TrainConfig.from_json(config.to_json()) == config, "Its dials do not survive as JSON.")
+    registry.get("net", config.net)

@@ -1,0 +1,225 @@
+"""What every training method promises."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+
+from robustviz import registry
+from robustviz.contracts import hold, promise
+from robustviz.contracts.toys import C, H, N, W, conv, images, labels
+from robustviz.data import Dataset
+from robustviz.methods.base import Adversarial, Method, Stage, Terms
+from robustviz.nets.base import Classifier
+from robustviz.training.config import TrainConfig
+from robustviz.types import Batch
+
+EPS = 0.1
+Stages = list[tuple[Stage, nn.Module | None]]
+
+
+class Earlier:
+    """What was trained earlier: a network for images of this shape."""
+
+    name, architecture, weights = "earlier", "small_resnet", "some"
+    shape, classes = (4, C, W), ()
+
+    def net(self) -> Classifier:
+        return conv(seed=5)
+
+
+def network(method: Method) -> Classifier:
+    """The small network as this method has it, in float64 and train mode."""
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        return method.network(conv()).double().train()
+
+
+def make(x: Tensor, y: Tensor, index: Tensor | None = None) -> Batch:
+    """A batch of these images with all that a method may ask for."""
+    index = torch.arange(len(y)) if index is None else index
+    views = torch.stack([x, (x.flip(-1) + 0.02).clamp(0, 1)])
+    objects = (x > 0.5).any(dim=1, keepdim=True)
+    return Batch(
+        x,
+        y,
+        index,
+        epoch=0,
+        progress=0.5,
+        rng=torch.Generator().manual_seed(3),
+        views=views,
+        objects=objects,
+    )
+
+
+def usual() -> Batch:
+    """The batch that promises are tried on, (12, 2, 9, 7) in float64."""
+    return make(images().double(), labels())
+
+
+def each_stage(method: Method, net: nn.Module) -> Stages:
+    """The method's stages, each with its helper network."""
+    config = TrainConfig(method=method)
+    blank = torch.zeros(N, C, H, W, dtype=torch.uint8)
+    split = Dataset("made up", "train", blank, torch.arange(N) % 4, ("a", "b", "c", "d"))
+    found: Any = lambda *name, **more: Earlier()  # noqa: E731
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        helper = method.initial(copy.deepcopy(net), config, split, found)  # type: ignore[arg-type]
+    out: Stages = []
+    for stage in method.stages(config):
+        with torch.random.fork_rng():
+            torch.manual_seed(2)
+            aux = method.aux(net, config) if helper is None else helper  # type: ignore[arg-type]
+        out.append((stage, aux.double() if aux is not None else None))
+    return out
+
+
+def gradients(net: nn.Module, terms: Terms) -> list[Tensor]:
+    """Of the sum of the terms, by each parameter; zeros where it has none."""
+    total = torch.stack(list(terms.values())).sum()
+    parameters = list(net.parameters())
+    found = torch.autograd.grad(total, parameters, allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+
+
+@promise("method")
+def finite_terms(method: Method) -> None:
+    """Each term is a finite scalar, and they reach every parameter that is trained."""
+    method = method.bound(EPS)
+    net = network(method)
+    for stage, aux in each_stage(method, net):
+        terms = stage.loss(net, usual(), aux)
+        hold(terms, f"Stage {stage.name} has no terms.")
+        for name, term in terms.items():
+            hold(term.shape == (), f"The term {name} has shape {tuple(term.shape)}: average it.")
+            hold(term.isfinite(), f"The term {name} is {float(term.detach())}.")
+        net.zero_grad()
+        torch.stack(list(terms.values())).sum().backward()
+        learning = list(stage.trainable(net))
+        hold(learning, f"Stage {stage.name} trains nothing.")
+        if aux is not None:
+            learning += [p for p in aux.parameters() if p.requires_grad]
+        still = sum(p.grad is None or not p.grad.abs().max() > 0 for p in learning)
+        hold(not still, f"{still} of {len(learning)} parameters get no gradient in {stage.name}.")
+
+
+@promise("method")
+def whole_stages(method: Method) -> None:
+    """Its stages cover the training, and train every parameter at some time."""
+    method = method.bound(EPS)
+    net = network(method)
+    stages = [stage for stage, _ in each_stage(method, net)]
+    total = sum(stage.share_of_epochs for stage in stages)
+    hold(math.isclose(total, 1, rel_tol=1e-6), f"The stages' shares add up to {total:g}.")
+    hold(len({stage.name for stage in stages}) == len(stages), "Two stages have one name.")
+    every = {p for stage in stages for p in stage.trainable(net)}
+    hold(every == set(net.parameters()), "A parameter is never trained.")
+
+
+@promise("method")
+def nothing_is_touched(method: Method) -> None:
+    """Network, helper and batch are left as they were, but for running statistics."""
+    method = method.bound(EPS)
+    net, batch = network(method), usual()
+    body: Any = net.maps
+    body[2].eval()
+    modes, asks = [m.training for m in net.modules()], [p.requires_grad for p in net.parameters()]
+    x, y = batch.x.clone(), batch.y.clone()
+    for stage, aux in each_stage(method, net):
+        inside = {} if aux is None else {k: v.clone() for k, v in aux.state_dict().items()}
+        stage.loss(net, batch, aux)
+        if aux is not None:
+            same = all(torch.equal(value, inside[name]) for name, value in aux.state_dict().items())
+            hold(same, "The helper network is changed.")
+            hold(all(p.grad is None for p in aux.parameters()), "The helper is left a gradient.")
+        hold([m.training for m in net.modules()] == modes, "Modes of the network are changed.")
+        hold([p.requires_grad for p in net.parameters()] == asks, "requires_grad is changed.")
+        hold(all(p.grad is None for p in net.parameters()), "The network is left a gradient.")
+    hold(torch.equal(batch.x, x) and torch.equal(batch.y, y), "The batch is changed.")
+    # the next stage, the epoch's loss and its gradient: nothing of an attack stays behind
+    hold(all(p.is_leaf for p in net.parameters()), "Weights are part of an attack's graph.")
+
+
+@contextmanager
+def _fixed_starts() -> Iterator[None]:
+    """Every attack starts where the image itself says: no noise that is tied to a place in the
+    batch.
+    """
+
+    def start(self: Any, ball: Any, rng: Any) -> Tensor:
+        placed: Tensor = ball.project(ball.x + 0.02 * torch.cos(50 * ball.x))
+        return placed
+
+    with ExitStack() as stack:
+        for key in registry.keys("attack"):
+            cls = registry.get("attack", key)
+            stack.enter_context(mock.patch.object(cls, "starting_points", start))
+        yield
+
+
+@promise("method")
+def no_order(method: Method) -> None:
+    """The order within a batch does not matter."""
+    method = method.bound(EPS)
+    net, batch = network(method), usual()
+    mixed = torch.randperm(N, generator=torch.Generator().manual_seed(0))
+    with _fixed_starts():
+        for stage, aux in each_stage(method, net):
+            other = copy.deepcopy(net)  # a loss in train mode moves what the next attack sees
+            straight = stage.loss(net, batch, aux)
+            turned = make(batch.x[mixed], batch.y[mixed], batch.index[mixed])
+            permuted = stage.loss(other, turned, aux)
+            hold(straight.keys() == permuted.keys(), "In another order it has other terms.")
+            for name in straight:
+                same = torch.allclose(straight[name], permuted[name], atol=1e-9)
+                hold(same, f"The term {name} depends on the order of the images.")
+            pairs = zip(gradients(net, straight), gradients(other, permuted), strict=True)
+            same = all(torch.allclose(a, b, atol=1e-9) for a, b in pairs)
+            hold(same, "Its gradients depend on the order of the images.")
+
+
+@promise("method")
+def rests_while_attacked(method: Method) -> str | None:
+    """Its attack leaves batch norm alone unless asked."""
+    if not isinstance(method, Adversarial):
+        return "It attacks nothing."
+    for mode in ("eval", "train"):
+        asked = replace(method, attack_mode=mode).bound(EPS)
+        attacking: list[bool] = []  # at each forward pass of an attack: is the body in train mode?
+        net = network(asked)
+        net.maps.register_forward_pre_hook(
+            lambda module, args, seen=attacking: (
+                seen.append(module.training) if args[0].requires_grad else None
+            )
+        )
+        for stage, aux in each_stage(asked, net):
+            attacking.clear()
+            stage.loss(net, usual(), aux)
+            # a body that rests stays at rest; a stage may learn from clean images
+            wanted = mode == "train" and not stage.frozen_eval
+            hold(
+                set(attacking) <= {wanted},
+                f"With attack_mode={mode} the network is attacked in the other mode: use"
+                " self.attacked(net, batch).",
+            )
+    return None
+
+
+@promise("method")
+def takes_the_radius(method: Method) -> str | None:
+    """A config hands its eps to the attack unless that has its own."""
+    attack = getattr(method, "attack", None)
+    if attack is None:
+        return "It has no attack."
+    bound: Any = TrainConfig(method=method, eps=0.07).bound_method
+    hold(bound.attack.eps == (attack.eps or 0.07), f"Its attack's eps is {bound.attack.eps}.")
+    return None

@@ -1,0 +1,115 @@
+"""What every network promises. What is tried is its key: each promise builds its own."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from robustviz import nets, registry
+from robustviz.contracts import hold, promise
+from robustviz.types import UserError
+
+SMALL_MAPS = ("resnet18",)  # made for 32 pixels: its last map is an eighth
+SHAPES = ((1, 8), (3, 32), (2, 28), (1, 11), (3, 64))
+
+
+def check_parts(key: str, net: nets.Classifier, x: torch.Tensor) -> None:
+    """Raises Broken where the logits of five classes are not the head of the pool of the maps."""
+    with torch.no_grad():
+        maps = net.maps(x)
+        features, logits = net.pool(maps), net(x)
+        hold(maps.ndim == 4, f"`maps` gives shape {tuple(maps.shape)}, which is no (N, D, h, w).")
+        least = min(maps.shape[-2:])
+        hold(
+            least >= 4 or (key in SMALL_MAPS and x.shape[-1] < 32),
+            f"Of {x.shape[-1]} pixels the last map has {least}: maps of attention need 4.",
+        )
+        hold(features.shape == (len(x), maps.shape[1]), "`pool` gives another number of features.")
+        hold(logits.shape == (len(x), 5), f"Logits of shape {tuple(logits.shape)}, of 5 classes.")
+        hold(torch.equal(net.head(features), logits), "`forward` is not head(pool(maps(x))).")
+
+
+def check_gradients(net: nets.Classifier, x: torch.Tensor) -> None:
+    """Raises Broken where a parameter or a pixel has no gradient."""
+    x.requires_grad_()
+    F.cross_entropy(net.train()(x), torch.arange(len(x))).backward()
+    for name, parameter in net.named_parameters():
+        grad = parameter.grad
+        lives = grad is not None and bool(grad.isfinite().all() and grad.abs().max() > 1e-7)
+        hold(lives, f"{name} has no gradient.")
+    hold(x.grad is not None and (x.grad.abs().amax((0, 1)) > 0).all(), "A pixel has no gradient.")
+
+
+@promise("net")
+def three_parts(key: str) -> None:
+    """Logits are the head of the pool of maps that are never below 4 pixels."""
+    for channels, size in SHAPES:
+        net = nets.build(key, classes=5, channels=channels, size=size).eval()
+        check_parts(key, net, torch.rand(1 if size == 64 else 3, channels, size, size))
+
+
+@promise("net")
+def everything_has_a_gradient(key: str) -> None:
+    """Every parameter and every pixel has a gradient."""
+    for channels, size in ((1, 8), (3, 28)):
+        net = nets.build(key, classes=5, channels=channels, size=size)
+        check_gradients(net, torch.rand(4, channels, size, size))
+
+
+@promise("net")
+def its_size(key: str) -> None:
+    """Its name for people says how large it is, like "Pocket CNN (0.01 M)"."""
+    label = str(registry.get("net", key).label)
+    try:
+        millions = float(label.rsplit("(", 1)[1].removesuffix(" M)"))
+    except (IndexError, ValueError):
+        hold(False, f"{label!r} does not end in its millions of parameters, like (0.01 M).")
+    count = sum(p.numel() for p in nets.build(key, classes=10).parameters()) / 1e6
+    hold(abs(count - millions) < 0.05 * max(1, count), f"{label!r} has {count:.2f} M parameters.")
+
+
+@promise("net")
+def normalised_inside(key: str) -> None:
+    """The normalisation is inside, and travels with the weights."""
+    torch.manual_seed(0)
+    plain = nets.build(key, classes=4, channels=2, size=16).eval()
+    scaled = nets.build(key, classes=4, channels=2, size=16, mean=[0.2, 0.6], std=[0.5, 0.1])
+    weights = {
+        name: value
+        for name, value in plain.state_dict().items()
+        if name not in ("maps.0.mean", "maps.0.std")
+    }
+    scaled.load_state_dict(weights, strict=False)
+    x = torch.rand(3, 2, 16, 16)
+    mean, std = (torch.tensor(v).view(1, 2, 1, 1) for v in ([0.2, 0.6], [0.5, 0.1]))
+    with torch.no_grad():
+        by_hand = torch.allclose(scaled.eval()(x), plain((x - mean) / std), atol=1e-5)
+        hold(by_hand, "mean and std are not applied first: let Normalise be the first of `maps`.")
+        again = nets.build(key, classes=4, channels=2, size=16)
+        again.load_state_dict(scaled.state_dict())
+        hold(torch.equal(again.eval()(x), scaled(x)), "mean and std are not in its state_dict.")
+
+
+@promise("net")
+def the_seed_decides(key: str) -> None:
+    """Its weights follow from torch's seed."""
+
+    def draw(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        net = nets.build(key, classes=4, channels=1, size=8)
+        return torch.cat([p.flatten() for p in net.parameters()])
+
+    hold(torch.equal(draw(0), draw(0)), "The same seed gives other weights.")
+    hold(not torch.equal(draw(0), draw(1)), "Another seed gives the same weights.")
+
+
+@promise("net")
+def what_is_too_small(key: str) -> None:
+    """Images below 8 pixels and fewer than two classes are refused."""
+    for classes, size, word in ((4, 7, "too small"), (1, 32, "at least 2 classes")):
+        try:
+            nets.build(key, classes=classes, size=size)
+        except UserError as error:
+            hold(word in str(error), str(error))
+        else:
+            hold(False, f"It is built for {classes} classes of {size} pixels.")

@@ -1,0 +1,22 @@
+"""What every page of a plug-in promises."""
+
+from __future__ import annotations
+
+from robustviz.contracts import hold, promise
+from robustviz.imports import load
+from robustviz.plugins import Page
+
+SCRIPT = """
+from robustviz import plugins
+next(page for page in plugins.pages() if page.name == {name!r}).show()
+"""
+
+
+@promise("page")
+def it_opens(page: Page) -> None:
+    """It opens without an error, and has one title."""
+    app = load("streamlit.testing.v1").AppTest
+    shown = app.from_string(SCRIPT.format(name=page.name), default_timeout=240).run()
+    for each in (*shown.exception, *shown.error):
+        hold(False, str(each.value))
+    hold(len(shown.title) == 1, f"It has {len(shown.title)} titles: draw it by header.open(…).")

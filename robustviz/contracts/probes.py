@@ -1,0 +1,65 @@
+"""What every probe promises, tried on a network that is shipped."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from robustviz import plugins, registry
+from robustviz.contracts import hold, promise
+from robustviz.process import default_threads, threads
+from robustviz.runs import folder
+from robustviz.views.measure import probe_of
+from robustviz.views.result import ProbeSpec, Result
+
+Spec = ProbeSpec[Result]
+DATA = ("digits", "shapes")  # those that need no file
+
+
+def _answer(spec: Spec) -> Result:
+    """What it finds of a shipped network, measured anew; nothing is written."""
+    found = [run for run in folder.all_runs() if run.ordinary and run.data_key in DATA]
+    hold(found, "There is no shipped network to try it on.")
+    with threads(default_threads()):
+        return probe_of(spec).answer(min(found, key=lambda run: DATA.index(run.data_key)), spec)
+
+
+@promise("probe")
+def its_settings(spec: Spec) -> None:
+    """Its settings survive as JSON, and each says what it is."""
+    again = registry.decode("probe", registry.encode(spec))
+    hold(again == spec, "Written as JSON and read again, it is another one.")
+    for name, known in registry.options(type(spec)).items():
+        hold(known.help, f"The setting {name} has no help: give it by option(default, help).")
+
+
+@promise("probe")
+def its_answer(spec: Spec) -> None:
+    """Its answer is the result that it names, says where it comes from, and is the same again."""
+    result = _answer(spec)
+    kind = type(spec).result
+    hold(type(result) is kind, f"It gives a {type(result).__name__}, and names {kind.__name__}.")
+    hold(result.meta.get("run"), "Its result does not say which run it is about: use meta_of.")
+    hold(_answer(spec).to_npz() == result.to_npz(), "Asked again, it says something else.")
+
+
+@promise("probe")
+def it_is_kept(spec: Spec) -> None:
+    """Its answer comes back from a file as it was."""
+    result = _answer(spec)
+    again = type(result).from_npz(result.to_npz())
+    for name, value in vars(result).items():
+        other = getattr(again, name)
+        same = np.array_equal(value, other) if isinstance(value, np.ndarray) else value == other
+        hold(same, f"{name} comes back from the file as something else.")
+
+
+@promise("probe")
+def its_figure(spec: Spec) -> str | None:
+    """Its figure says in words what it shows."""
+    draw = plugins.figures().get(spec.key)
+    if draw is None:
+        return f"It has no figure: @plugins.figure({spec.key!r}) above a function makes one."
+    said = draw(_answer(spec)).layout.meta or {}
+    hold(said.get("alt"), "It has no alternative text: end with theme.finish(…).")
+    hold(said.get("sentence"), "It has no sentence that says what is seen.")
+    return None

@@ -1,0 +1,77 @@
+"""Images and networks that promises are tried on: tiny, and with N, C, H and W all different, so
+that no broadcast can hide a mistake.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustviz.nets.base import Classifier, Normalise
+
+N, C, H, W = 12, 2, 9, 7
+
+
+def images() -> Tensor:
+    """(12, 2, 9, 7) float32 in [0, 1], some pixels exactly 0 or 1."""
+    x = torch.rand((N, C, H, W), generator=torch.Generator().manual_seed(7))
+    return ((x - 0.5) * 1.2 + 0.5).clamp(0, 1)
+
+
+def labels() -> Tensor:
+    """(12,) of 4 classes."""
+    return torch.arange(N) % 4
+
+
+def conv(seed: int = 0) -> Classifier:
+    """Two convolutions with batch norm whose running statistics are not the fresh ones; four
+    classes; eval mode.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        maps = nn.Sequential(
+            Normalise(C, [0.4, 0.6], [0.3, 0.2]),
+            nn.Conv2d(C, 5, 3, padding=1, bias=False), nn.BatchNorm2d(5), nn.ReLU(),
+            nn.Conv2d(5, 6, 3, stride=2, bias=False), nn.BatchNorm2d(6), nn.ReLU(),
+        )  # fmt: skip
+        net = Classifier(maps, nn.Linear(6, 4))
+        net.train()
+        with torch.no_grad():
+            for _ in range(5):
+                net(torch.rand(16, C, H, W))
+    return net.eval()
+
+
+@dataclass(frozen=True)
+class Toy:
+    """A network that learned something: `net` gets nearly all of `x`, `y` right, with room for an
+    attack.
+    """
+
+    net: Classifier
+    x: Tensor
+    y: Tensor
+
+
+@functools.cache
+def toy() -> Toy:
+    """`conv` trained on 80 noisy copies of four patterns. Shared: no one may change it."""
+    rng = torch.Generator().manual_seed(1)
+    y = torch.arange(80) % 4
+    x = (
+        0.3 * torch.rand((4, C, H, W), generator=rng)[y]
+        + 0.35
+        + 0.05 * torch.randn((80, C, H, W), generator=rng)
+    ).clamp(0, 1)
+    net = conv(seed=1).train()
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(60):
+        optimiser.zero_grad()
+        F.cross_entropy(net(x), y).backward()
+        optimiser.step()
+    optimiser.zero_grad()
+    return Toy(net.eval(), x, y)
