@@ -29,6 +29,7 @@ from robustviz.inputs import (
 )
 from robustviz.nets.attackable import attackable, copied, copy_of, has_hooks
 from robustviz.nets.base import Classifier
+from robustviz.nets.wrapped import Wrapped
 from robustviz.types import MASK_RULES, UserError, check_eps, parse_number, plain
 
 # The quarter of the image that is left out, by rule: its row and column, 0 or 1.
@@ -68,7 +69,7 @@ def grad_cam(
     of its ResNet-18 where ours end, those of Wide-ResNet before the norm. Differs: no ReLU, which
     is the caller's.
     """
-    maps, gradient = _maps(net, x, y, before_norm)
+    maps, gradient = maps_and_gradient(net, x, y, before_norm)
     return (gradient.mean((2, 3), keepdim=True) * maps).sum(1)
 
 
@@ -80,33 +81,48 @@ def layer_cam(
     Source: Jiang et al. 2021 (LayerCAM, IEEE Transactions on Image Processing 30). Differs: no ReLU
     of the sum, which is the caller's.
     """
-    maps, gradient = _maps(net, x, y, before_norm)
+    maps, gradient = maps_and_gradient(net, x, y, before_norm)
     return (gradient.relu() * maps).sum(1)
 
 
-def _maps(net: Classifier, x: Tensor, y: Tensor | None, before_norm: bool) -> tuple[Tensor, Tensor]:
-    """The feature maps (N,D,h,w) and ∂z_y/∂maps, both detached. Raises UserError for images, labels
-    or networks of another kind.
-    """
-    if not isinstance(net, nn.Module) or not isinstance(getattr(net, "maps", None), nn.Module):
+def check_maps(net: nn.Module) -> None:
+    """Raises UserError for a network without feature maps."""
+    if isinstance(net, Wrapped):
+        if not net.maps_at:
+            raise UserError(
+                "No layer of this network gives feature maps, so there is no map to make: name one"
+                " with robustviz.wrap(module, maps=…)."
+            )
+    elif not isinstance(net, nn.Module) or not isinstance(getattr(net, "maps", None), nn.Module):
         raise UserError(
             "This network has no part called maps, so there is no feature map to look at: give it"
-            " one, as robustviz.nets.base.Classifier has."
+            " one with robustviz.wrap(module)."
         )
+
+
+def maps_and_gradient(
+    net: Classifier, x: Tensor, y: Tensor | None = None, before_norm: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The feature maps (N,D,h,w) and ∂z_y/∂maps, both detached: what every map is made of;
+    arguments as in `grad_cam`. Raises UserError for images, labels or networks of another kind.
+    """
+    check_maps(net)
     check_shape(x)
     trained = getattr(net, "training", False)  # it may be in the middle of a step: needs no trial
     with torch.inference_mode(False), attackable(net, fused=False) as ready:
         # in the middle of an attack: nothing there is looked at twice
         inside = copy_of(net) is not None
         # of maps themselves any number is right
-        x = plain_tensor(x) if inside or isinstance(net.maps, nn.Identity) else check_images(x)
+        maps = getattr(net, "maps", None)
+        x = plain_tensor(x) if inside or isinstance(maps, nn.Identity) else check_images(x)
         if not inside and not trained and len(x) > 1:
             try_out(ready, x)
         # whether a forward pass is head(pool(maps(x))) and nothing else; their hooks run with them
         is_composed = type(ready).forward is Classifier.forward and not (
             "forward" in vars(ready) or has_hooks(ready)
         )
-        look = _from_maps_on if is_composed else _with_a_hook
+        wrapped = isinstance(ready, Wrapped)
+        look = _from_maps_on if is_composed else _from_parts if wrapped else _with_a_hook
         if before_norm:
             if not (is_composed and _ends_with_norm(ready.maps)):
                 raise UserError(
@@ -117,7 +133,8 @@ def _maps(net: Classifier, x: Tensor, y: Tensor | None, before_norm: bool) -> tu
         if look is _with_a_hook and ready is not net:  # a kept copy is looked at by other threads
             ready = copied(ready) or ready
         at_once = TOGETHER if x.device.type == "cpu" else max(len(x), 1)
-        leaves, logits = zip(*(look(ready, part) for part in in_parts(x, at_once)), strict=True)
+        parts = in_parts(x, at_once, getattr(net, "size", None))
+        leaves, logits = zip(*(look(ready, part) for part in parts), strict=True)
         if y is None:
             y = torch.cat([each.detach().argmax(1) for each in logits])
         elif not inside:
@@ -147,6 +164,13 @@ def _from_maps_on(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
         leaf = _map(answer(net.maps, x))
     with torch.enable_grad():
         return leaf, logits_of(lambda z: net.head(net.pool(z)), leaf)
+
+
+def _from_parts(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The maps of a wrapped network and the logits that follow from them."""
+    with torch.enable_grad():  # the network's weights ask for none, so the image has to
+        maps, _, logits = answer(net.parts, x.clone().requires_grad_())
+        return maps, logits_of(lambda _: logits, x)
 
 
 def _ends_with_norm(maps: nn.Module) -> bool:

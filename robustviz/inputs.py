@@ -152,11 +152,12 @@ def check_labels(y: Tensor, n: int, classes: int, x: Tensor | None = None) -> Te
     return plain_tensor(y).to(torch.int64)
 
 
-def in_parts(x: Tensor, most: int = 250) -> tuple[Tensor, ...]:
+def in_parts(x: Tensor, most: int = 250, size: int | None = None) -> tuple[Tensor, ...]:
     """Images `x` (N,C,H,W) in parts that a forward pass without gradients has memory for, of `most`
-    images up to 64×64 pixels.
+    images up to 64×64 pixels; `size`: pixels of a side to which the network resizes them.
     """
-    return torch.split(x, max(1, min(most, most * PIXELS // max(x[:1].numel(), 1))))
+    numel = max(x[:1].numel(), 1) if size is None else x.shape[1] * size * size
+    return torch.split(x, max(1, min(most, most * PIXELS // numel)))
 
 
 def _reason(error: Exception) -> str:

@@ -63,8 +63,10 @@ class Parts(NamedTuple):
 
 class Classifier(nn.Module):
     """A classifier of images in [0, 1] in three parts: feature maps (N,D,h,w), features (N,D),
-    logits (N,K).
+    logits (N,K). `size`: pixels of a side to which it resizes images, None for not at all.
     """
+
+    size: int | None = None
 
     def __init__(self, maps: nn.Module, head: nn.Module, pool: nn.Module | None = None) -> None:
         super().__init__()

@@ -8,22 +8,23 @@ of threads look at once.
 
 from __future__ import annotations
 
+import copy
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustviz import registry
+from robustviz.chance import drawn_from
 from robustviz.inputs import FAILURES, answer, logits_of
-from robustviz.nets import places
+from robustviz.nets import asked, places
 from robustviz.nets.attackable import device_of
 from robustviz.nets.base import Classifier, Normalise, Parts, PerChannel, frozen
-from robustviz.types import JSON, UserError, plain
+from robustviz.types import JSON, UserError
 
-SIDES = (224, 32, 28, 64, 96, 128, 256, 299, 16, 8)  # tried where nobody says what the images are
+FEW = 4  # stages below which the layers of the last one are shown
 Logits = str | int | Callable[[Any], Tensor] | None
 Tap = Callable[[Any], Any]
 
@@ -88,7 +89,7 @@ class Wrapped(Classifier):
             if not isinstance(out, Tensor) or out.ndim < 2:
                 raise UserError(
                     f"The layer {self.features_at or self.head_at} has no features (N,D) to look"
-                    f" at, but {_what(out)}: name another one with features=…"
+                    f" at, but {asked.in_words(out)}: name another one with features=…"
                 )
             flat = out.flatten(1)
             seen.setdefault("features", []).append(flat)
@@ -115,14 +116,39 @@ class Wrapped(Classifier):
         """
         if not self.has_head:
             return Headless()
-        layer = cast(nn.Module, self.module.get_submodule(self.head_at))
+        layer = self.module.get_submodule(self.head_at)
         if not isinstance(layer, nn.Conv2d):
             return layer
-        linear = nn.utils.skip_init(nn.Linear, layer.in_channels, layer.out_channels)
-        linear.weight = nn.Parameter(layer.weight.detach().flatten(1), requires_grad=False)
-        bias = layer.bias
-        linear.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+        own, bias = layer.weight.detach().flatten(1), layer.bias
+        linear = nn.Linear(1, 1, bias=False, device="meta")  # takes the convolution's weights
+        linear.in_features, linear.out_features = own.shape[1], own.shape[0]
+        linear.weight = nn.Parameter(own, requires_grad=False)
+        if bias is not None:
+            linear.bias = nn.Parameter(bias.detach(), requires_grad=False)
         return linear
+
+    def stages(self) -> dict[str, nn.Module]:
+        """The layers on the way to the maps by their own names, in the order in which the module
+        has them: its children, and in their place the children of those that hold the maps.
+        """
+        out: dict[str, nn.Module] = {}
+
+        def enter(layer: nn.Module, before: str) -> bool:
+            for name, child in layer.named_children():
+                path = f"{before}{name}"
+                if self.maps_at.startswith(f"{path}."):
+                    return enter(child, f"{path}.")
+                out[path] = child
+                if path == self.maps_at:
+                    return True
+            return False
+
+        enter(self.module, "")
+        last = self.module.get_submodule(self.maps_at)
+        if len(out) < FEW and isinstance(last, nn.Sequential):
+            out.pop(self.maps_at, None)
+            out |= {f"{self.maps_at}.{name}": child for name, child in last.named_children()}
+        return out
 
     def description(self) -> JSON:
         """What `wrap` needs beside the module to make this network again, as JSON. Raises UserError
@@ -235,12 +261,12 @@ def wrap(
     does not give the same twice in eval mode, and for layers that it has not got, does not call, or
     calls several times.
     """
-    module = _plain(module)
+    module = asked.module_of(module)
     x, normalise = _trial_images(module, mean, std, size, shape)
-    wanted = places.Places(maps or "", features or "", head or "", _checked_grid(grid))
+    wanted = places.Places(maps or "", features or "", head or "", asked.checked_grid(grid))
     net = Wrapped(module, wanted, normalise, logits, size, tuple(x.shape[1:]))  # type: ignore[arg-type]
     for name in (maps, features, head):
-        _check_name(module, name)
+        asked.check_name(module, name)
     with frozen(net), torch.no_grad():
         first = _logits(net, x)
         if not torch.allclose(first, _logits(net, x), rtol=1e-4, atol=1e-5, equal_nan=True):
@@ -249,28 +275,28 @@ def wrap(
                 " eval mode, so no number of it would mean anything: take what is drawn at random"
                 " out of its forward."
             )
-    if maps is None or (head is None and features is None):
+    if None in (maps, features, head):
         _find(net, x, maps, features, head)
-    _check_head(net, x, named=bool(head))
+    _check_head(net, x)
     return net
 
 
-def _plain(module: nn.Module) -> nn.Module:
-    """The module itself, out of what compiles or spreads it."""
-    if not isinstance(module, nn.Module):
-        raise UserError(
-            f"A network is wanted, an nn.Module, and this is a {type(module).__name__}: hand in the"
-            " network itself, and of a class an instance."
-        )
-    if isinstance(module, torch.jit.ScriptModule):
-        raise UserError(
-            "This network is a TorchScript program, which nobody can look into: hand in the"
-            " nn.Module that it was made of."
-        )
-    if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        return _plain(module.module)
-    inner = module._modules.get("_orig_mod")  # torch.compile's
-    return module if inner is None else _plain(inner)
+def with_random_weights(net: Wrapped, seed: int) -> Wrapped:
+    """A copy of `net` whose layers are as they were before any training; what no layer knows how to
+    begin with (class tokens, positions) has its values shuffled, which keeps their scale.
+    """
+    net = copy.deepcopy(net)
+    rng = torch.Generator().manual_seed(seed)
+    with drawn_from(rng), torch.no_grad():
+        for layer in net.modules():
+            begin = getattr(layer, "reset_parameters", None)
+            if callable(begin):
+                begin()
+                continue
+            for own in layer.parameters(recurse=False):
+                order = torch.randperm(own.numel(), generator=rng)
+                own.copy_(own.flatten()[order.to(own.device)].view_as(own))
+    return net
 
 
 def _trial_images(
@@ -285,8 +311,8 @@ def _trial_images(
     """
     device, error = device_of(module), None
     weights = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
-    for channels, *sides in _shapes(module, mean, std, size, shape):
-        normalise = Normalise(channels, *_checked_scale(mean, std, channels))
+    for channels, *sides in asked.shapes(module, mean, std, size, shape):
+        normalise = Normalise(channels, *asked.checked_scale(mean, std, channels))
         normalise = normalise.to(device, weights)
         noise = torch.rand((2, channels, *sides), generator=torch.Generator().manual_seed(0))
         trial = Wrapped(module, places.Places("", "", "", None), normalise, None, size, (0, 0, 0))
@@ -303,63 +329,6 @@ def _trial_images(
     ) from error
 
 
-def _shapes(
-    module: nn.Module,
-    mean: PerChannel,
-    std: PerChannel,
-    size: int | None,
-    shape: Sequence[int] | None,
-) -> list[tuple[int, ...]]:
-    """The shapes (C,H,W) of images to try, the likeliest first. Raises UserError for what is no
-    shape.
-    """
-    if size is not None and (not isinstance(plain(size), int) or size < 1):
-        raise UserError(
-            f"size={size!r} is no number of pixels: a whole number from 1 up is wanted."
-        )
-    if shape is not None:
-        sides = tuple(plain(side) for side in shape)
-        if len(sides) != 3 or not all(isinstance(side, int) and side > 0 for side in sides):
-            raise UserError(f"shape={shape!r} is no shape of images: (C,H,W) is wanted.")
-        return [sides]
-    given = len(mean or std or ())
-    first = next((layer for layer in module.modules() if isinstance(layer, nn.Conv2d)), None)
-    colours = [given] if given else [first.in_channels] if first is not None else [3, 1]
-    return [(c, s, s) for s in ([size] if size else SIDES) for c in colours]
-
-
-def _checked_scale(
-    mean: PerChannel, std: PerChannel, channels: int
-) -> tuple[PerChannel, PerChannel]:
-    for name, values in (("mean", mean), ("std", std)):
-        if values is not None and len(values) not in (0, channels):
-            raise UserError(
-                f"{name} has {len(values)} numbers and the images have {channels} channels: give"
-                " one a channel."
-            )
-    if any(not float(value) > 0 for value in std or ()):
-        raise UserError(f"std={std!r} is no scale: numbers above 0 are wanted.")
-    return mean, std
-
-
-def _checked_grid(grid: Sequence[int] | None) -> tuple[int, int] | None:
-    if grid is None:
-        return None
-    sides = [plain(side) for side in grid] if isinstance(grid, (tuple, list)) else []
-    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-        raise UserError(f"grid={grid!r} is no grid of tokens: (rows, columns) is wanted.")
-    return sides[0], sides[1]
-
-
-def _check_name(module: nn.Module, name: str | None) -> None:
-    """Raises UserError unless `module` has a layer of this name, None or empty: none is named."""
-    known = [other for other, _ in module.named_modules() if other]
-    if name and name not in known:
-        near = registry.unknown("layer", name, known).partition(" Known: ")[0]
-        top = ", ".join(other for other, _ in module.named_children()) or "none"
-        raise UserError(f"{near} Its outermost layers: {top}.", code=2)
-
-
 def _logits(net: Wrapped, x: Tensor) -> Tensor:
     """The network's logits for trial images. Raises UserError, with what it may be, where it gives
     none.
@@ -370,14 +339,16 @@ def _logits(net: Wrapped, x: Tensor) -> Tensor:
         raise UserError(str(error)) from error
     if net.logits_at is None and not isinstance(out, Tensor):
         raise UserError(
-            f"A network that gives logits (N,K) is wanted, and this one gives {_what(out)}: say"
-            " where they are with logits=…, a name, a place or a function."
+            "A network that gives logits (N,K) is wanted, and this one gives"
+            f" {asked.in_words(out)}: say where they are with logits=…, a name, a place or a"
+            " function."
         )
     try:
         picked = _picked(out, net.logits_at)
     except FAILURES as error:
         raise UserError(
-            f"logits={net.logits_at!r} names nothing in {_what(out)} that this network gives."
+            f"logits={net.logits_at!r} names nothing in {asked.in_words(out)} that this network"
+            " gives."
         ) from error
     logits = logits_of(lambda _: picked, x)
     if bool((logits >= 0).all()) and torch.allclose(
@@ -388,17 +359,6 @@ def _logits(net: Wrapped, x: Tensor) -> Tensor:
             " follows the slope of logits, which softmax flattens: leave the softmax out."
         )
     return logits
-
-
-def _what(out: Any) -> str:
-    """A network's or layer's answer in words."""
-    if isinstance(out, Tensor):
-        return f"{tuple(out.shape)} of {str(out.dtype).removeprefix('torch.')}"
-    if isinstance(out, Mapping):
-        return f"a {type(out).__name__} with {', '.join(map(str, out)) or 'nothing in it'}"
-    if isinstance(out, (tuple, list)):
-        return f"a {type(out).__name__} of {len(out)}"
-    return f"a {type(out).__name__}"
 
 
 def _find(
@@ -421,7 +381,7 @@ def _find(
             net.grid = places.grid_of(own.shape[1], sides, shown)
 
 
-def _check_head(net: Wrapped, x: Tensor, named: bool) -> None:
+def _check_head(net: Wrapped, x: Tensor) -> None:
     """Find out whether head(features) is the logits. Raises UserError where parts cannot be had."""
     with frozen(net), torch.no_grad():
         _, features, logits = net.parts(x)
@@ -442,8 +402,8 @@ def _check_head(net: Wrapped, x: Tensor, named: bool) -> None:
 def _no_map(name: str, out: Any, grid: tuple[int, int] | None) -> str:
     tokens = isinstance(out, Tensor) and out.ndim == 3
     return (
-        f"The layer {name} gives {_what(out)}, and feature maps (N,D,h,w), (N,h,w,D) or tokens"
-        " (N,T,D) are wanted: "
+        f"The layer {name} gives {asked.in_words(out)}, and feature maps (N,D,h,w), (N,h,w,D) or"
+        " tokens (N,T,D) are wanted: "
         + (
             "say with grid=(rows, columns) how the tokens lie."
             if tokens and grid is None

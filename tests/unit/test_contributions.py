@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
-from robustviz import cli, figures, probes
+from robustviz import cli, figures, nets, probes
 from robustviz.attacks import PGD, Square
 from robustviz.methods import AALP
 from robustviz.probes import AttackStepsSpec, CarriedSpec, ContributionsSpec, PairingSpec
@@ -231,12 +231,33 @@ def test_bad_settings_are_one_clear_sentence(run, name, settings, says, capsys) 
     assert says in error and "Traceback" not in error
 
 
-def test_a_head_that_is_not_linear_is_one_clear_sentence(run, monkeypatch) -> None:
+def test_a_head_that_is_not_linear_gives_the_slope_times_the_feature_and_says_so(
+    run, monkeypatch
+) -> None:
+    linear = probes.contributions.answer(run, ContributionsSpec(n=60))
     net = copy.deepcopy(net_of(run))
-    net.head = torch.nn.Sequential(net.head)
+    net.head = torch.nn.Sequential(net.head)  # the same numbers another way
     monkeypatch.setattr(module, "net_of", lambda run: net)
-    with pytest.raises(UserError, match="not linear"):
-        probes.contributions(run)
+    found = probes.contributions.answer(run, ContributionsSpec(n=60))
+    assert np.allclose(found.parts, linear.parts, atol=1e-5)
+    assert np.allclose(found.bias, linear.bias, atol=1e-4)
+    assert "slope" not in linear.meta and found.meta["slope"]
+    assert "slope of the logit" in sure(figures.contributions(found))
+    assert "slope" not in sure(figures.contributions(linear))
+    many = {"a": probes.carried.answer(run, CarriedSpec(n=60))}
+    assert any("A's last layer is not linear" in line for line in first.sure(many))
+
+
+def test_logits_that_no_feature_leads_to_are_one_clear_sentence(run, monkeypatch) -> None:
+    class Beside(nets.Classifier):
+        def parts(self, x):
+            maps, features, _ = super().parts(x)
+            return nets.Parts(maps, features.detach(), self.head(self.pool(maps)))
+
+    net = Beside(net_of(run).maps, torch.nn.Sequential(net_of(run).head))
+    monkeypatch.setattr(module, "net_of", lambda run: net)
+    with pytest.raises(UserError, match="do not depend on its features alone"):
+        probes.contributions.answer(run, ContributionsSpec(n=4))
 
 
 # The figures.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from robustviz import cam, chance, imports, nets
 from robustviz.data import Dataset
 from robustviz.nets.base import Normalise
+from robustviz.nets.wrapped import Wrapped, with_random_weights
 from robustviz.runs.folder import Run
 from robustviz.stats import Bools
 from robustviz.types import UserError
@@ -35,13 +35,9 @@ def class_maps(net: nets.Classifier, x: Tensor, y: Tensor, method: str = "grad_c
     Signed where the method is; eigen_cam's sign means nothing. Raises UserError for a network
     without maps, for maps of a single cell, and where the grad-cam package is missing.
     """
-    if not isinstance(getattr(net, "maps", None), nn.Module):
-        raise UserError(
-            "This network has no feature maps, so there is nothing to make a class activation"
-            " map of."
-        )
+    cam.check_maps(net)
     with nets.frozen(net), torch.no_grad():
-        shape = net.maps(x[:1]).shape
+        shape = (net.parts(x[:1]).maps if isinstance(net, Wrapped) else net.maps(x[:1])).shape
     if len(shape) != 4 or shape[2:] == (1, 1):
         raise UserError(
             "The last feature map of this network has a single cell at this image size, so no place"
@@ -62,7 +58,7 @@ def _score_cam(net: nets.Classifier, x: Tensor, y: Tensor) -> Tensor:
     out = []
     with nets.frozen(net), torch.no_grad():
         for image, label in zip(x, y, strict=True):
-            maps = net.maps(image[None])[0]
+            maps = net.parts(image[None]).maps[0]
             veil = F.interpolate(
                 maps[:, None], image.shape[1:], mode="bilinear", align_corners=True
             )
@@ -83,18 +79,12 @@ def _of_package(net: nets.Classifier, x: Tensor, y: Tensor, name: str) -> Tensor
     make = getattr(grad_cam_package(), name)
     wanted = imports.load("pytorch_grad_cam.utils.model_targets").ClassifierOutputTarget
     targets = [wanted(int(label)) for label in y]
-    # the package hooks a network, goes back by its weights and leaves gradients in it; the net is
-    # shared, and frozen for life
-    own = copy.deepcopy(net).eval().requires_grad_(True)
-    with torch.enable_grad(), make(model=own, target_layers=[own.maps]) as hooked:
-        hooked(input_tensor=x, targets=targets)
-        seen = hooked.activations_and_grads
-        maps, gradients = (
-            part[0].numpy() if part else None for part in (seen.activations, seen.gradients)
-        )
-        # what the package shows is cut at 0 and scaled for each image by itself, so that two could
-        # not be compared
-        heat = hooked.get_cam_image(x, own.maps, targets, maps, gradients, False)
+    maps, gradients = (part.numpy() for part in cam.maps_and_gradient(net, x, y))
+    # The package would hook a network, go back by its weights and leave gradients in it; and what
+    # it shows is cut at 0 and scaled for each image by itself, so that two could not be compared.
+    nobody = nn.ParameterList([torch.zeros(1)])
+    with make(model=nobody, target_layers=[]) as method:
+        heat = method.get_cam_image(x, nobody, targets, maps, gradients, False)
     return torch.from_numpy(np.asarray(heat, dtype=np.float32))
 
 
@@ -155,7 +145,12 @@ def random_nets(run: Run, count: int, seed: int) -> Iterator[nets.Classifier]:
     """The run's network `count` times with random weights, in eval mode; its normalisation
     is kept.
     """
-    shape, trained = run.info["images"], net_of(run)
+    trained = net_of(run)
+    if isinstance(trained, Wrapped):
+        for number in range(count):
+            yield with_random_weights(trained, seed * 1_000_003 + number).eval()
+        return
+    shape = run.info["images"]
     first = next((part for part in trained.modules() if isinstance(part, Normalise)), None)
     scale = () if first is None else (first.mean.flatten().tolist(), first.std.flatten().tolist())
     for number in range(count):

@@ -66,9 +66,9 @@ def contributions(
         found,
         _carried(found),
         "A contribution is a feature times its weight for the true class; negative ones are left"
-        f" out. Bands are 95 % intervals of the mean. {_effective(found)} Differences are on the"
-        " same images, with 95 % intervals in brackets. Each curve is one network; other seeds of"
-        " a method may differ.",
+        f" out. {_by_slope(found)}Bands are 95 % intervals of the mean. {_effective(found)}"
+        " Differences are on the same images, with 95 % intervals in brackets. Each curve is one"
+        " network; other seeds of a method may differ.",
         interval="bands: 95 % intervals over images (Student's t)" * (len(first.y) > 1),
     )
 
@@ -170,6 +170,16 @@ def _risen(found: Mapping[str, Contributions]) -> str:
     return (
         f"Do curves of defended networks rise earlier than {usual[0]}'s, as Wu et al. observe?"
         f" {seen}. {' '.join(said)}"
+    )
+
+
+def _by_slope(found: Mapping[str, Contributions]) -> str:
+    names = [name for name, result in found.items() if result.meta.get("slope")]
+    return (
+        f"{' and '.join(names) or 'This network'} has no linear last layer: there a contribution is"
+        " a feature times the slope of the logit by it. "
+        if any(result.meta.get("slope") for result in found.values())
+        else ""
     )
 
 

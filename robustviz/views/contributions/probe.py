@@ -1,8 +1,7 @@
 """What carries an answer, what logit pairing asks for beside cross-entropy, and whether more attack
 finds more.
 
-Three questions about adaptive adversarial logit pairing, answered for any network with a linear
-last layer.
+Three questions about adaptive adversarial logit pairing, answered for any network.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from robustviz import registry
 from robustviz.attacks import PGD, Square
 from robustviz.attacks.balls import Linf
 from robustviz.data import Dataset
+from robustviz.inputs import in_parts
 from robustviz.methods import AALP
 from robustviz.methods.aalp import contributions as parts_of
 from robustviz.nets import Classifier, frozen
@@ -63,16 +63,14 @@ def aalp_of(run: Run) -> AALP:
 @probe(ContributionsSpec)
 def contributions(run: Run, spec: ContributionsSpec) -> Contributions:
     """What each feature adds to the true class's logit, and one draw of guided dropout. Raises
-    UserError for a network whose last layer is not linear.
+    UserError for a network whose logits do not depend on its features.
     """
     net, method = net_of(run), aalp_of(run)
-    head = linear(run, net)
     split, index, few = images_for(run, spec)
-    z, logits = features_of(net, few.x)
-    parts = parts_of(z, head, few.y)
+    parts, bias, logits = added(run, net, few.x, few.y)
     columns = (
         parts,
-        head.bias.detach()[few.y] if head.bias is not None else torch.zeros(len(few)),
+        bias,
         method.guided_mask(parts, method.rate(1.0), torch.Generator().manual_seed(spec.seed)),
         few.y,
         logits.argmax(dim=1),
@@ -90,6 +88,7 @@ def contributions(run: Run, spec: ContributionsSpec) -> Contributions:
             contribution=method.contribution,
             own=isinstance(run.config.method, AALP),
             seed=spec.seed,
+            **by_slope(net),
         ),
     )
     there = np.isfinite(result.half)
@@ -105,16 +104,14 @@ def contributions(run: Run, spec: ContributionsSpec) -> Contributions:
 
 @probe(CarriedSpec)
 def carried(run: Run, spec: CarriedSpec) -> Carried:
-    """How few features carry the answer. Raises UserError for a network whose last layer is not
-    linear.
+    """How few features carry the answer. Raises UserError for a network whose logits do not depend
+    on its features.
     """
     net, split = net_of(run), images_of(run)
-    head, few = linear(run, net), split.take(torch.arange(min(spec.n, len(split))))
-    z, logits = features_of(net, few.x)
+    few = split.take(torch.arange(min(spec.n, len(split))))
+    each, _, logits = added(run, net, few.x, few.y)
     pred, none = logits.argmax(dim=1).numpy(), np.zeros(0)
-    parts = Contributions(
-        parts_of(z, head, few.y).numpy(), none, none, few.y.numpy(), pred, np.arange(len(few))
-    )
+    parts = Contributions(each.numpy(), none, none, few.y.numpy(), pred, np.arange(len(few)))
     half, right = parts.half, pred == parts.y
     counted = right & np.isfinite(half)
     shares = parts.shares[counted]
@@ -125,7 +122,7 @@ def carried(run: Run, spec: CarriedSpec) -> Carried:
         shares=np.quantile(shares, (0.25, 0.5, 0.75), axis=0, method="higher").astype(np.float32)
         if counted.any()
         else np.zeros((3, shares.shape[1]), np.float32),
-        meta=meta_of(run, split, of=len(split)),
+        meta=meta_of(run, split, of=len(split), **by_slope(net)),
     )
     result.meta["summary"] = (
         f"half of what speaks for the right class comes from {result.median} of {result.width}"
@@ -262,11 +259,43 @@ def gradient_cosine(net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> floa
     return float(first @ second) / below if below > 0 else float("nan")
 
 
-def linear(run: Run, net: Classifier) -> nn.Linear:
-    """The net's last layer. Raises UserError where it is not linear."""
-    if not isinstance(net.head, nn.Linear):
-        raise UserError(
-            f"The last layer of {run.id} is not linear, so no feature has a contribution of its"
-            " own: choose another model."
-        )
-    return net.head
+def added(run: Run, net: Classifier, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What each feature adds to the logit of class `y` (n,D), what the logit has beside that (n,),
+    and all logits (n,K), of images `x`.
+
+    Of a linear head the feature times its weight. Of another one the feature times the slope of the
+    logit by it, which is exact only as far as the head is linear there. Raises UserError where the
+    logits do not depend on the features.
+    """
+    if isinstance(net.head, nn.Linear):
+        z, logits = features_of(net, x)
+        bias = net.head.bias
+        own = torch.zeros(len(y)) if bias is None else bias.detach()[y]
+        return parts_of(z, net.head, y), own, logits
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    for images, labels in zip(
+        in_parts(x, 50, net.size), torch.split(y, len(in_parts(x, 50, net.size)[0])), strict=True
+    ):
+        with frozen(net), torch.enable_grad():
+            _, z, logits = net.parts(images.clone().requires_grad_())
+            height = logits.gather(1, labels[:, None])[:, 0]
+            slope = (
+                torch.autograd.grad(height.sum(), z, allow_unused=True)[0]
+                if z.requires_grad
+                else None
+            )
+        if slope is None:
+            raise UserError(
+                f"The logits of {run.id} do not depend on its features alone, so no feature has a"
+                " contribution of its own: import it with --features, a layer on the way to its"
+                " last one."
+            )
+        each = (z * slope).detach()
+        found.append((each, height.detach() - each.sum(1), logits.detach()))
+    parts, rest, every = (torch.cat(columns) for columns in zip(*found, strict=True))
+    return parts, rest, every
+
+
+def by_slope(net: Classifier) -> dict[str, bool]:
+    """What a result says besides where a contribution is the slope times the feature."""
+    return {} if isinstance(net.head, nn.Linear) else {"slope": True}

@@ -190,6 +190,12 @@ def sure(many: Mapping[str, Carried]) -> list[str]:
     n, whole = len(first.right), first.meta["of"]
     out = [
         "A feature's part is its value times its weight for the image's class.",
+        *(
+            f"{side.upper()}'s last layer is not linear: there it is the slope of the class's logit"
+            " by the feature that counts."
+            for side, each in many.items()
+            if each.meta.get("slope")
+        ),
         "The answer is the sum of the parts that speak for that class; the others are left out.",
         "Only images that a network reads rightly count; nothing is attacked.",
         "Bands hold the middle half of the images; rings mark where half of the answer is reached.",

@@ -101,12 +101,10 @@ def task_of(run: Run, spec: AttackedSpec[Any]) -> Task:
 
 
 def features_of(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
-    """(features (N,D), logits (N,K)) of images (N,C,H,W): what `pool` gives to `head`, and what
-    `head` makes of it.
-    """
+    """(features (N,D), logits (N,K)) of images (N,C,H,W)."""
     with frozen(net), torch.no_grad():
-        pooled = [net.pool(net.maps(part)) for part in in_parts(x)]
-        return torch.cat([z.flatten(1) for z in pooled]), torch.cat([net.head(z) for z in pooled])
+        parts = [net.parts(part) for part in in_parts(x, size=net.size)]
+        return torch.cat([p.features for p in parts]), torch.cat([p.logits for p in parts])
 
 
 def own_and_best(values: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustviz import data, measures, registry
+from robustviz.data import Dataset
 from robustviz.nets import Classifier
 from robustviz.runs.folder import Run
 from robustviz.stats import Floats, Ints
@@ -61,7 +62,7 @@ def misalignment(run: Run, spec: MisalignmentSpec) -> Misalignment:
         printed=f"{attack_name(seen.meta['attack'])} at ε = {eps_text(float(seen.meta['eps']))}",
     )
     table = replace(
-        _table(seen, _head(net, seen, len(split.classes)), features_of(net, train.x)[1], train.y),
+        _table(seen, _head(net, split, seen), features_of(net, train.x)[1], train.y),
         files=[] if split.names is None else [split.names[int(i)] for i in seen.index],
         meta=meta,
     )
@@ -116,7 +117,8 @@ def _boundaries(at_centres: Tensor, offset: Tensor, there: Tensor) -> _Boundary:
 
 class _Head(NamedTuple):
     """The head's logits at the untouched features (N,K), at the clean class centres (K,K) and at
-    the zero vector (K,).
+    the zero vector (K,). Of a network without a linear head the last two are 0: then no boundary is
+    known.
     """
 
     logits: Tensor
@@ -124,8 +126,12 @@ class _Head(NamedTuple):
     offset: Tensor
 
 
-def _head(net: Classifier, seen: Features, count: int) -> _Head:
+def _head(net: Classifier, split: Dataset, seen: Features) -> _Head:
     clean, y = torch.from_numpy(seen.clean), torch.from_numpy(seen.y)
+    count = len(split.classes)
+    if not isinstance(net.head, nn.Linear):
+        logits = features_of(net, split.take(torch.from_numpy(seen.index)).x)[1]
+        return _Head(logits, torch.zeros(count, count), torch.zeros(count))
     with torch.no_grad():
         return _Head(
             net.head(clean),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from robustviz.inputs import in_parts
 from robustviz.nets import Classifier, frozen
 from robustviz.nets.base import Normalise
+from robustviz.nets.wrapped import Wrapped
 from robustviz.runs.folder import Run
 from robustviz.types import eps_text
 from robustviz.views.features.probe import task_of
@@ -43,9 +45,16 @@ def stages_of(net: Classifier) -> dict[str, nn.Module]:
     order.
 
     A stage is a child of `maps` with the batch norm, activation and pooling behind it; `maps` that
-    has no children is one.
+    has no children is one. Of a wrapped network it is a layer up to its maps, by its own name.
     """
     out: dict[str, nn.Module] = {}
+    if isinstance(net, Wrapped):
+        for name, layer in net.stages().items():
+            if not isinstance(layer, TRIMMINGS):
+                out[f"{len(out) + 1} {name}"] = layer
+            elif out:
+                out[next(reversed(out))] = layer
+        return out
     for child in net.maps.children():
         if not isinstance(child, TRIMMINGS):
             out[f"{len(out) + 1} {type(child).__name__.removesuffix('2d')}"] = child
@@ -54,36 +63,36 @@ def stages_of(net: Classifier) -> dict[str, nn.Module]:
     return out or {f"1 {type(net.maps).__name__}": net.maps}
 
 
-def seen_at(net: Classifier, x: Tensor) -> dict[str, Tensor]:
+def seen_at(own: Classifier, x: Tensor) -> dict[str, Tensor]:
     """What images (N,C,H,W) are at each stage, flat (N,·): the pixels, the stages of `maps`, the
-    features, the logits.
+    features, the logits. `own` is nobody else's: it is hooked meanwhile. Stages that the network
+    does not pass once, or that give no tensor an image, are left out.
     """
-    # hooks on the net itself would be seen by every session that shares it
-    own = copy.deepcopy(net)
-    kept: dict[str, list[Tensor]] = {}
+    kept: dict[str, list[object]] = {}
 
     def keep(name: str) -> Any:
-        return lambda module, given, out: kept.setdefault(name, []).append(out.flatten(1))
+        return lambda module, given, out: kept.setdefault(name, []).append(out)
 
-    places = {**stages_of(own), "features": own.pool, "logits": own.head}
-    for name, module in places.items():
-        module.register_forward_hook(keep(name))
-    with frozen(own), torch.no_grad():
-        for part in in_parts(x):
-            own(part)
-    return {START: x.flatten(1), **{name: torch.cat(kept[name]) for name in places}}
+    hooks = [module.register_forward_hook(keep(name)) for name, module in stages_of(own).items()]
+    try:
+        with frozen(own), torch.no_grad():
+            _, features, logits = own.parts(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    passed = {
+        name: outs[0].flatten(1)
+        for name, outs in kept.items()
+        if len(outs) == 1 and isinstance(outs[0], Tensor) and len(outs[0]) == len(x)
+    }
+    return {START: x.flatten(1), **passed, "features": features, "logits": logits}
 
 
 @probe(StagesSpec)
 def stages(run: Run, spec: StagesSpec) -> Stages:
     """Cosine of clean and attacked images, stage by stage of the network."""
     task, net = task_of(run, spec), net_of(run)
-    seen = {kind: seen_at(net, images) for kind, images in task.seen_by(net).items()}
-    names = list(seen["clean"])
-    cosine, control = (
-        torch.stack([_alike(seen["clean"][name], seen[kind][name]) for name in names])
-        for kind in TWINS
-    )
+    names, cosine, control = _cosines(net, task.seen_by(net))
     means = dict(zip(names, cosine.mean(dim=1).tolist(), strict=True))
     return Stages(
         names,
@@ -101,6 +110,23 @@ def stages(run: Run, spec: StagesSpec) -> Stages:
             )
         },
     )
+
+
+def _cosines(net: Classifier, images: Mapping[Images, Tensor]) -> tuple[list[str], Tensor, Tensor]:
+    """The stages, and the cosines (S,N) of the `TWINS` with the clean images at each."""
+    # hooks on the net itself would be felt by every session that shares it
+    own = copy.deepcopy(net)
+    names: list[str] = []
+    found: list[list[Tensor]] = []
+    for clean, *others in zip(
+        *(in_parts(images[kind], size=own.size) for kind in ("clean", *TWINS)), strict=True
+    ):
+        seen = seen_at(own, clean)
+        names = list(seen)
+        moved = [seen_at(own, part) for part in others]
+        found.append([torch.stack([_alike(seen[n], each[n]) for n in names]) for each in moved])
+    cosine, control = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+    return names, cosine, control
 
 
 def greatest_fall(names: list[str], means: list[float]) -> str:

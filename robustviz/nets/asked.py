@@ -1,0 +1,101 @@
+"""What `wrap` is asked, checked: the module, names of layers, sizes and scales."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustviz import registry
+from robustviz.nets.base import PerChannel
+from robustviz.types import UserError, plain
+
+SIDES = (224, 32, 28, 64, 96, 128, 256, 299, 16, 8)  # tried where nobody says what the images are
+
+
+def module_of(module: nn.Module) -> nn.Module:
+    """The module itself, out of what compiles or spreads it."""
+    if not isinstance(module, nn.Module):
+        raise UserError(
+            f"A network is wanted, an nn.Module, and this is a {type(module).__name__}: hand in the"
+            " network itself, and of a class an instance."
+        )
+    if isinstance(module, torch.jit.ScriptModule):
+        raise UserError(
+            "This network is a TorchScript program, which nobody can look into: hand in the"
+            " nn.Module that it was made of."
+        )
+    if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        return module_of(module.module)
+    inner = module._modules.get("_orig_mod")  # torch.compile's
+    return module if inner is None else module_of(inner)
+
+
+def shapes(
+    module: nn.Module,
+    mean: PerChannel,
+    std: PerChannel,
+    size: int | None,
+    shape: Sequence[int] | None,
+) -> list[tuple[int, ...]]:
+    """The shapes (C,H,W) of images to try, the likeliest first. Raises UserError for what is no
+    shape.
+    """
+    if size is not None and (not isinstance(plain(size), int) or size < 1):
+        raise UserError(
+            f"size={size!r} is no number of pixels: a whole number from 1 up is wanted."
+        )
+    if shape is not None:
+        sides = tuple(plain(side) for side in shape)
+        if len(sides) != 3 or not all(isinstance(side, int) and side > 0 for side in sides):
+            raise UserError(f"shape={shape!r} is no shape of images: (C,H,W) is wanted.")
+        return [sides]
+    given = len(mean or std or ())
+    first = next((layer for layer in module.modules() if isinstance(layer, nn.Conv2d)), None)
+    colours = [given] if given else [first.in_channels] if first is not None else [3, 1]
+    return [(c, s, s) for s in ([size] if size else SIDES) for c in colours]
+
+
+def checked_scale(
+    mean: PerChannel, std: PerChannel, channels: int
+) -> tuple[PerChannel, PerChannel]:
+    for name, values in (("mean", mean), ("std", std)):
+        if values is not None and len(values) not in (0, channels):
+            raise UserError(
+                f"{name} has {len(values)} numbers and the images have {channels} channels: give"
+                " one a channel."
+            )
+    if any(not float(value) > 0 for value in std or ()):
+        raise UserError(f"std={std!r} is no scale: numbers above 0 are wanted.")
+    return mean, std
+
+
+def checked_grid(grid: Sequence[int] | None) -> tuple[int, int] | None:
+    if grid is None:
+        return None
+    sides = [plain(side) for side in grid] if isinstance(grid, (tuple, list)) else []
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise UserError(f"grid={grid!r} is no grid of tokens: (rows, columns) is wanted.")
+    return sides[0], sides[1]
+
+
+def check_name(module: nn.Module, name: str | None) -> None:
+    """Raises UserError unless `module` has a layer of this name, None or empty: none is named."""
+    known = [other for other, _ in module.named_modules() if other]
+    if name and name not in known:
+        near = registry.unknown("layer", name, known).partition(" Known: ")[0]
+        top = ", ".join(other for other, _ in module.named_children()) or "none"
+        raise UserError(f"{near} Its outermost layers: {top}.", code=2)
+
+
+def in_words(out: Any) -> str:
+    """A network's or layer's answer in words."""
+    if isinstance(out, Tensor):
+        return f"{tuple(out.shape)} of {str(out.dtype).removeprefix('torch.')}"
+    if isinstance(out, Mapping):
+        return f"a {type(out).__name__} with {', '.join(map(str, out)) or 'nothing in it'}"
+    if isinstance(out, (tuple, list)):
+        return f"a {type(out).__name__} of {len(out)}"
+    return f"a {type(out).__name__}"
