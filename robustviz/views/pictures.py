@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -48,6 +48,23 @@ def sheet(
     """
     tiles = np.stack([pixels(image) for image in images])
     return _sheet(tiles.tobytes(), tiles.shape, side, columns or len(tiles), gap)
+
+
+SCALES = (1, 8)  # of strips: as the image is, and large enough for a page of paper
+
+
+def strip(results: Iterable[object], scale: int, at: int = 0) -> bytes:
+    """The image of each result untouched, attacked, and what was added (± its ε is black or white),
+    a row a result, as PNG; a pixel is `scale` wide. `at`: which level, where a result has several.
+    Empty where no result has such pictures.
+    """
+    tiles: list[Floats] = []
+    for result in results:
+        one = result.at(at) if hasattr(result, "at") else result
+        x, x_adv = (np.asarray(getattr(one, name, 0.0)) for name in ("x", "x_adv"))
+        if x.ndim == x_adv.ndim == 3 and x.dtype.kind == "f":
+            tiles += [x, x_adv, delta(x, x_adv, float(getattr(one, "eps", 0)))]
+    return sheet(tiles, scale * max(tiles[0].shape[1:]), 3, scale) if tiles else b""
 
 
 @memory.remembered(memory.ANSWERS)

@@ -1,0 +1,197 @@
+"""`figure`: a figure of one or more runs as a file for a paper, with its caption."""
+
+import argparse
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from robustviz import registry
+from robustviz.cli.terminal import Command, about, settings, show
+from robustviz.runs import folder
+from robustviz.runs.naming import labels
+from robustviz.types import JSON, UserError
+from robustviz.views.paper import FONT, PALETTES, caption, for_paper
+from robustviz.views.pictures import SCALES, strip
+from robustviz.views.printing import KINDS, fonts, printed
+from robustviz.views.result import ProbeSpec, Result
+
+IMAGES = "images"  # what is asked for when it is not a figure: the image untouched and attacked
+Figure = Callable[..., Any]
+
+
+def do(args: argparse.Namespace) -> int:
+    """Measure what the figure is of, draw it, write it."""
+    runs = [folder.open_run(name) for name in args.run]
+    out = Path(args.out or f"{args.figure}.pdf")
+    if args.figure == IMAGES:
+        return _images(args, runs, out.with_suffix(".png") if not args.out else out)
+    kind = out.suffix.lower().removeprefix(".")
+    if kind not in KINDS:
+        raise UserError(
+            f"--out is a name that ends in .{', .'.join(KINDS)}, and not {out.name!r}.", code=2
+        )
+    draw, results = _found(args.figure)
+    spec, options = _settings(args, draw, results, runs)
+    found = _measured(runs, spec)
+    several = _takes_several(draw)
+    if len(found) > 1 and not several:
+        raise UserError(f"The figure {args.figure} is of one network: name one run.", code=2)
+    drawn = draw(found if several else next(iter(found.values())), **options)
+    made = for_paper(
+        drawn, args.width, height=args.height, font=args.font, size=args.size, palette=args.palette
+    )
+    data = printed(made, kind)
+    folder.write_file(out, data)
+    held = fonts(data) if kind == "pdf" else []
+    said = caption(made)
+    facts: JSON = {"figure": args.figure, "out": str(out), "caption": said, "fonts": held}
+    facts |= {"width_mm": round(made.layout.width * 25.4 / 96, 2)}
+    facts |= {"height_mm": round(made.layout.height * 25.4 / 96, 2)}
+    facts["runs"] = [about(run) for run in runs]
+    lines = [said, f"type: {', '.join(held)}" if held else "", str(out)]
+    return show(args, facts, "\n".join(filter(None, lines)))
+
+
+def _images(args: argparse.Namespace, runs: list[folder.Run], out: Path) -> int:
+    """The image untouched, attacked, and what was added, a row a network, in two sizes."""
+    if out.suffix.lower() != ".png":
+        raise UserError(f"Pictures are written as .png, and not as {out.name!r}.", code=2)
+    spec, _ = _settings(args, None, (registry.get("probe", "adversarial").result,), runs)
+    found = _measured(runs, spec)
+    files = {scale: out.with_stem(out.stem + f"-x{scale}" * (scale > 1)) for scale in SCALES}
+    for scale, file in files.items():
+        folder.write_file(file, strip(found.values(), scale))
+    named = [str(file) for file in files.values()]
+    said = "; ".join(f"{name}: {result.meta['summary']}" for name, result in found.items())
+    facts: JSON = {"figure": IMAGES, "out": named, "caption": said}
+    facts["runs"] = [about(run) for run in runs]
+    return show(args, facts, "\n".join([said, *named]))
+
+
+def _found(name: str) -> tuple[Figure, tuple[type[Result], ...]]:
+    """The figure of a name, and what results it draws; a page's name is its figure of that name, or
+    its first.
+    """
+    from robustviz import figures
+
+    known = _known()
+    draw = known.get(name) or next(
+        (each for each in known.values() if f".views.{name}." in f".{each.__module__}."), None
+    )
+    if draw is None and not name.startswith("_"):
+        draw = getattr(figures, name, None)
+    results = tuple(_results(draw)) if callable(draw) else ()
+    if not callable(draw) or not results:
+        raise UserError(
+            f"There is no figure {name!r}; there are {IMAGES}, {', '.join(sorted(known))}.", code=2
+        )
+    return draw, results
+
+
+def _known() -> dict[str, Figure]:
+    """The figures of results that a probe gives, by name."""
+    from robustviz import figures, plugins
+
+    asked = {registry.get("probe", key).result for key in registry.keys("probe")}
+    return {
+        name: each
+        for name, each in {**vars(figures), **plugins.figures()}.items()
+        if inspect.isfunction(each) and not name.startswith("_") and {*_results(each)} & asked
+    }
+
+
+def _results(draw: Figure) -> Iterator[type[Result]]:
+    """The kinds of results that a figure draws, from the type of its first argument."""
+    hints = typing.get_type_hints(draw)
+    first = next(iter(inspect.signature(draw).parameters), "")
+    todo = [hints.get(first)]
+    while todo:
+        each = todo.pop(0)
+        if typing.get_origin(each) is not None or isinstance(each, types.UnionType):
+            todo += typing.get_args(each)
+        elif isinstance(each, type) and issubclass(each, Result) and each is not Result:
+            yield each
+
+
+def _takes_several(draw: Figure) -> bool:
+    first = next(iter(typing.get_type_hints(draw).values()))
+    return "Mapping" in str(first)
+
+
+def _settings(
+    args: argparse.Namespace,
+    draw: Figure | None,
+    results: tuple[type[Result], ...],
+    runs: list[folder.Run],
+) -> tuple[ProbeSpec[Result], dict[str, Any]]:
+    """What is asked of the runs, and the figure's own options."""
+    from robustviz.training.config import read_value
+
+    keys = [key for key in registry.keys("probe") if registry.get("probe", key).result in results]
+    if not keys:
+        raise UserError(f"No probe gives what the figure {args.figure} draws.", code=2)
+    spec: ProbeSpec[Result] = registry.get(
+        "probe", args.figure if args.figure in keys else keys[0]
+    )()
+    own = dict(list(inspect.signature(draw).parameters.items())[1:]) if draw else {}
+    own.pop("template", None)
+    fields = {*registry.encode(spec)} - {"key"}
+    options: dict[str, Any] = {}
+    for path, text in args.set:
+        if path in own and path not in fields:
+            options[path] = text if isinstance(own[path].default, str) else read_value(text)
+            continue
+        if path.partition(".")[0] not in fields:
+            raise UserError(
+                f"There is no setting {path!r}; there are {', '.join(sorted(fields | {*own}))}.",
+                code=2,
+            )
+        value = text if registry.is_text(spec, path) else read_value(text)
+        spec = registry.with_value(spec, path, value)
+    if "reference" in fields and not getattr(spec, "reference", "") and len(runs) > 1:
+        spec = registry.with_value(spec, "reference", runs[0].id)  # all on one plane
+    if "eps" in own and own["eps"].default is inspect.Parameter.empty:
+        options.setdefault("eps", runs[0].eps)
+    return spec, options
+
+
+def _measured(runs: list[folder.Run], spec: ProbeSpec[Result]) -> Mapping[str, Result]:
+    """What each run answers, by the name that the figure prints."""
+    from robustviz.views.measure import measure
+
+    names = labels(runs)
+    if len(runs) > 1:
+        names = [f"{letter} {name}" for letter, name in zip("ABCDEFGH", names, strict=False)]
+    return {name: measure(run, spec) for name, run in zip(names, runs, strict=False)}
+
+
+COMMANDS = (
+    Command(
+        "figure",
+        do,
+        "draw a figure of runs as a file for a paper, and say its caption",
+        {
+            "run": {"metavar": "RUN", "nargs": "+"},
+            "figure": {
+                "metavar": "FIGURE",
+                "help": "features, accuracy_curve, feature_map … (a wrong name lists all), or"
+                " images: one image untouched, attacked and what was added",
+            },
+            "--out": {
+                "metavar": "FILE.pdf",
+                "help": "the ending says which: .pdf, .svg, .png (600 dots an inch)",
+            },
+            "--width": {"default": "84mm", "help": "as 84mm, 17.4cm, 3.3in or 240pt"},
+            "--height": {"default": "", "help": "likewise; left out: what the contents need"},
+            "--font": {"default": FONT, "help": "a font of this computer, as 'Times New Roman'"},
+            "--size": {"type": float, "default": 8.0, "help": "of all type, in points"},
+            "--palette": {"default": "robustviz", "choices": list(PALETTES)},
+            **settings(
+                "NAME=VALUE", "any setting of the probe or option of the figure, like n=100"
+            ),
+        },
+    ),
+)
