@@ -9,12 +9,15 @@ import os
 import sys
 from collections.abc import Sequence
 
-from robustviz import __version__, paths, plugins
+from robustviz import __version__, paths
 from robustviz.cli import (
     app,
+    cite,
     data,
     evaluate,
+    figure,
     jobs,
+    lesson,
     listing,
     prepare,
     probe,
@@ -25,6 +28,7 @@ from robustviz.cli import (
 )
 from robustviz.cli.plugins import COMMANDS as PLUGINS
 from robustviz.cli.terminal import Parser, say
+from robustviz.plugins import load_all, take
 from robustviz.training import world
 from robustviz.types import UserError
 
@@ -36,12 +40,15 @@ COMMANDS = (  # as help has them
     *sweep.COMMANDS,
     *evaluate.COMMANDS,
     *probe.COMMANDS,
+    *figure.COMMANDS,
     *report.COMMANDS,
+    *cite.COMMANDS,
     *jobs.COMMANDS,
     *tidy.COMMANDS,
     *prepare.COMMANDS,
     *data.COMMANDS,
     *PLUGINS,
+    *lesson.COMMANDS,
     *app.COMMANDS,
 )
 
@@ -105,9 +112,9 @@ def _plug_in(args: argparse.Namespace) -> None:
             say(f"robustviz: {line}")
 
     if args.command in WITHOUT:
-        plugins.take(args.plugin)
+        take(args.plugin)
     elif args.command != "contracts":  # which loads what it tries
-        plugins.load_all(args.plugin, tell)
+        load_all(args.plugin, tell)
 
 
 def _failed(sentence: str, status: int = 1) -> int:

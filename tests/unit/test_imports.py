@@ -28,7 +28,7 @@ ORDER = (
     r"figures|losses|measures|inputs|embedder|(data|nets)(\.\w+)?",
     r"cam|attacks(\.\w+)?",
     r"methods(\.\w+)?|runs(\.\w+)?|training\.(?!evaluation|ladder)\w+|callbacks",
-    r"views\.measure|export",
+    r"views\.measure|export|citations",
     r"views\.(?!train)\w+\.(?!panel|result|pack|study|report|\w*figures)\w+",
     r"probes|contracts(\.\w+)?|views\.\w+\.(study|report)",
     r"ui|ui\.(?!launch|main|server)\w+",

@@ -1,0 +1,41 @@
+"""`cite`: BibTeX of what runs use."""
+
+import argparse
+
+from robustviz import citations, registry
+from robustviz.cli.terminal import Command, say, show
+from robustviz.runs import folder
+from robustviz.types import UserError
+
+
+def do(args: argparse.Namespace) -> int:
+    """Print the entries; what there is none for is said on standard error."""
+    things = list(dict.fromkeys(thing for name in args.what for thing in _things(name)))
+    if unknown := citations.missing(things):
+        say(f"No entry is known for {', '.join(unknown)}.")
+    text = citations.bibtex(things)
+    return show(args, {"used": things, "missing": unknown, "bibtex": text}, text)
+
+
+def _things(name: str) -> tuple[str, ...]:
+    """What a run uses; or one thing by its kind and key, as `method/trades`."""
+    kind, slash, key = name.partition("/")
+    if slash and kind in registry.ROOMS:
+        registry.get(kind, key)
+        return (name,)
+    try:
+        return citations.used(folder.look_up(name))
+    except UserError as error:
+        if slash and not (folder.home() / name).exists():
+            raise UserError(f"{error} Or name a thing, as method/trades or attack/pgd.") from error
+        raise
+
+
+COMMANDS = (
+    Command(
+        "cite",
+        do,
+        "BibTeX of the methods, attacks, data and networks that runs use",
+        {"what": {"metavar": "RUN|KIND/KEY", "nargs": "+"}},
+    ),
+)
