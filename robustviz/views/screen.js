@@ -37,10 +37,10 @@ export default function mount({ data, parentElement, setStateValue, setTriggerVa
 
   if (my.question !== data.question) my.revealed = false;
   my.question = data.question;
-  const asking = Boolean(data.present) && !my.revealed;
+  const asking = data.asking ?? (Boolean(data.present) && !my.revealed);
   root.classList.toggle("asking", asking);
   root.classList.toggle("presenting", Boolean(data.present));
-  find(".reveal").hidden = !asking;
+  find(".reveal").hidden = !asking || data.asking !== undefined;
 
   function draw() {
     const now = my.data, pick = (values) => values[Math.min(my.at, values.length - 1)];

@@ -1,0 +1,77 @@
+// The lesson: a step at a time, guess first, then see. Guesses stay on this device.
+const find = (what) => document.querySelector(what);
+const KEY = "robustviz-lesson";
+let guesses = lesson.map(() => null), at = 0;
+try {
+  const kept = JSON.parse(localStorage.getItem(KEY));
+  if (Array.isArray(kept) && kept.length === lesson.length) {
+    guesses = kept.map((one, step) => (Number.isInteger(one) && one >= 0 && one < lesson[step].options.length ? one : null));
+  }
+} catch { /* a page opened from a memory stick may not be allowed to keep anything */ }
+
+const steps = lesson.map((step, number) => {
+  const button = Object.assign(document.createElement("button"), { type: "button", textContent: `${number + 1} ${step.title}` });
+  button.onclick = () => go(number);
+  return button;
+});
+const last = Object.assign(document.createElement("button"), { type: "button", textContent: "Your answers" });
+last.onclick = () => go(lesson.length);
+find("nav").append(...steps, last);
+
+function score() {
+  const made = lesson.filter((_, step) => guesses[step] !== null).length;
+  const right = lesson.filter((one, step) => guesses[step] === one.right).length;
+  return made ? `${right} of ${made} guessed rightly` : "";
+}
+
+function go(number, focus = true) {
+  at = number;
+  const done = at === lesson.length;
+  [...steps, last].forEach((button, place) => (place === at ? button.setAttribute("aria-current", "step") : button.removeAttribute("aria-current")));
+  find(".step").hidden = done;
+  find(".end").hidden = !done;
+  if (done) find(".sum").textContent = `${score() || "No guess yet"}. ${lesson.length} steps.`;
+  else draw(true);
+  find(".score").textContent = score();
+  if (focus) find(done ? ".end h2" : ".step h2").focus();
+}
+
+function draw(fresh) {
+  const step = lesson[at], guess = guesses[at], open = guess === null;
+  find(".step h2").textContent = `${at + 1}. ${step.title}`;
+  find(".intro").textContent = step.intro;
+  find("legend").textContent = step.question;
+  find(".options").replaceChildren(...step.options.map((text, place) => {
+    const label = document.createElement("label"), radio = document.createElement("input");
+    Object.assign(radio, { type: "radio", name: "guess", value: place, disabled: !open, checked: guess === place, required: true });
+    label.append(radio, Object.assign(document.createElement("span"), { textContent: text, className: !open && place === step.right ? "right" : "" }));
+    return label;
+  }));
+  find("form button").hidden = !open;
+  find(".next").hidden = open;
+  find(".next").textContent = at + 1 === lesson.length ? "Your answers" : "Next step";
+  find(".told").textContent = open ? "" : `${guess === step.right ? "Yes." : "No."} ${step.told}`;
+  if (fresh) find(".here").innerHTML = body;
+  mount({ data: { ...step.screen, asking: open && step.hides }, parentElement: find(".here"), setStateValue() {}, setTriggerValue() {} });
+}
+
+find("form").onsubmit = (event) => {
+  event.preventDefault();
+  guesses[at] = Number(new FormData(event.target).get("guess"));
+  try { localStorage.setItem(KEY, JSON.stringify(guesses)); } catch { /* as above */ }
+  draw(false);
+  find(".score").textContent = score();
+  find(".next").focus();
+};
+find(".next").onclick = () => go(at + 1);
+find(".save").onclick = () => {
+  const cell = (text) => `"${String(text).replaceAll('"', '""').replace(/^[=+@-]/, "'$&")}"`;
+  const rows = [["name", "step", "question", "guess", "measured", "right"], ...lesson.map((step, place) => [
+    find(".who").value, place + 1, step.question, step.options[guesses[place]] ?? "", step.options[step.right], guesses[place] === step.right ? 1 : 0,
+  ])];
+  const file = new Blob([rows.map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n"], { type: "text/csv" });
+  const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(file), download: "answers.csv" });
+  link.click();
+  URL.revokeObjectURL(link.href);
+};
+go(0, false);

@@ -1,0 +1,46 @@
+"""The tour as one file for a class without a server: `python -m robustviz lesson`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from robustviz.views.screen import COLOURS, files
+from robustviz.views.tour.result import Step
+
+MOST = 8e6  # bytes of the file
+
+
+def lesson(steps: list[Step], scheme: str = "light") -> bytes:
+    """The steps as one HTML file that needs no server, no network and no other file, and keeps the
+    guesses on the device; `scheme`: light or dark.
+    """
+    body, css, mount = files()
+    here = Path(__file__).parent
+    frame, style, script = (
+        (here / f"lesson.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
+    )
+    told = [
+        {
+            **{
+                name: getattr(step, name)
+                for name in ("title", "intro", "question", "right", "told", "hides")
+            },
+            "options": list(step.options),
+            "screen": step.screen.data(scheme),
+        }
+        for step in steps
+    ]
+    colours = "".join(f"--{name}:{colour};" for name, colour in COLOURS[scheme].items())
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>robustviz: a lesson</title><style>:root{{{colours}}}{css}{style}</style></head>"
+        f"<body>{frame}<script type=module>"
+        f"{mount.replace('export default function', 'function')}\n"
+        f"const lesson={_plain(told)},body={_plain(body)};\n{script}</script></body></html>"
+    ).encode()
+
+
+def _plain(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False).replace("</", "<\\/")

@@ -1,0 +1,239 @@
+"""The six steps, made of what is shipped about the default pair of shapes: every number in them was
+measured, and none needs torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, TypeVar
+
+from robustviz.runs import folder
+from robustviz.runs.folder import Run
+from robustviz.runs.naming import labels, method_label
+from robustviz.stats import tango
+from robustviz.training.evaluation import paired
+from robustviz.types import UserError
+from robustviz.views import pack
+from robustviz.views.attack import screen_figures
+from robustviz.views.attack.result import AnswersSpec, AttackLevels, AttackLevelsSpec
+from robustviz.views.attention import overlay
+from robustviz.views.attention.result import AttentionLevelsSpec, OverlapSpec
+from robustviz.views.budget import scene
+from robustviz.views.budget.result import family
+from robustviz.views.compare import board, scores
+from robustviz.views.result import ProbeSpec, Result
+from robustviz.views.screen import Control, Screen
+from robustviz.views.tour.result import Step, choices
+
+R = TypeVar("R", bound=Result)
+
+DATA = "shapes"
+SPANS = ((1, 2), (3, 8), (9, 16))  # grey levels
+
+
+def steps(a: str, b: str) -> list[Step]:
+    """The steps for the shipped networks with these ids, A without a defence and B with one.
+    Raises UserError where the pack does not know them.
+    """
+    runs = {"a": folder.open_model(a), "b": folder.open_model(b)}
+    index, eps = int(pack.images(DATA).index[0]), runs["b"].eps
+    names = {side: f"{side.upper()} {method_label(run.method_key)}" for side, run in runs.items()}
+    level = round(255 * eps)
+    levels = {
+        names[side]: _known(run, AttackLevelsSpec(index, eps=eps)) for side, run in runs.items()
+    }
+    answers = {names[side]: _known(run, AnswersSpec(eps)) for side, run in runs.items()}
+    alone = {names["a"]: levels[names["a"]]}
+    first = levels[names["a"]]
+    control = Control(
+        "ε, the most that a pixel may change",
+        [str(each) for each in first.levels],
+        0,
+        "eps",
+        unit="/255",
+    )
+    attacked = _attacked(alone, {names["a"]: answers[names["a"]]}, control, 0)
+    kept = {side: int(answers[name].k[answers[name].nearest(eps)]) for side, name in names.items()}
+    n = answers[names["a"]].n
+    where = f"data={DATA}&img={index}"
+    return [
+        _see(first, attacked, where),
+        _predict(first, attacked, where),
+        _count(
+            "attack",
+            "Attack",
+            f"Now not one picture but {n}, each attacked with ε = {level}/255.",
+            "How many does A still read rightly?",
+            (n, kept["a"]),
+            f"A reads {kept['a']} of {n} rightly. Almost every picture has such a change.",
+            f"attack?{where}&eps={level}",
+            _attacked(alone, {names["a"]: answers[names["a"]]}, control, level),
+        ),
+        _explain(
+            runs["a"],
+            {names["a"]: _known(runs["a"], AttentionLevelsSpec(index, eps=eps))},
+            level,
+            where,
+        ),
+        _count(
+            "defend",
+            "Defend",
+            f"B saw attacked pictures while it learned ({method_label(runs['b'].method_key)}). It"
+            " meets the same attack.",
+            "How many does B read rightly?",
+            (n, kept["b"]),
+            f"B holds {kept['b']} of {n}, A {kept['a']}. One training each: of other seeds the"
+            " figures differ.",
+            f"attack?{where}&eps={level}",
+            _attacked(levels, answers, control, level),
+        ),
+        _compare(runs["a"], runs["b"]),
+    ]
+
+
+def _known(run: Run, spec: ProbeSpec[R]) -> R:
+    found = pack.kept(run, spec)
+    if found is None:
+        raise UserError(
+            f"The pack does not know {spec.key} of {run.id}: make it with `make story`."
+        )
+    return found
+
+
+def _attacked(
+    levels: dict[str, AttackLevels], answers: dict[str, Any], control: Control, at: int
+) -> Screen:
+    places = list(next(iter(levels.values())).levels)
+    place = places.index(at) if at in places else 0
+    moved = dataclasses.replace(control, start=place)
+    return screen_figures.screen(levels, answers, None, moved, place)
+
+
+def _see(first: AttackLevels, screen: Screen, where: str) -> Step:
+    names = list(first.meta["classes"])
+    said, true = int(first.answers[0]), names[first.y]
+    others = [name for name in names if name not in (true, names[said])][:2]
+    options = sorted({names[said], true, *others})
+    return Step(
+        "see",
+        "See",
+        "A small network, A, has learned to name drawn shapes. Here is one, untouched.",
+        "What does A answer?",
+        options,
+        options.index(names[said]),
+        f"A answers {names[said]} and is {first.probs[0, said]:.0%} sure. The picture shows a"
+        f" {true}.",
+        f"attack?{where}&eps=0",
+        screen,
+    )
+
+
+def _predict(first: AttackLevels, screen: Screen, where: str) -> Step:
+    wrong = [
+        int(level)
+        for level, said in zip(first.levels, first.answers, strict=True)
+        if said != first.y
+    ]
+    options = [*(f"{low} to {high}" for low, high in SPANS), "none of these"]
+    fell = wrong[0] if wrong else 0
+    right = next((at for at, (low, high) in enumerate(SPANS) if low <= fell <= high), len(SPANS))
+    return Step(
+        "predict",
+        "Predict",
+        "An attack may change every pixel by ε at most. A pixel has 256 grey levels.",
+        "At how many levels does A first answer wrongly?",
+        options,
+        right,
+        f"A falls at ε = {fell}/255: a change that few people would see."
+        if wrong
+        else "A holds at every ε that was tried here.",
+        f"attack?{where}&eps={fell}",
+        screen,
+    )
+
+
+def _count(
+    key: str,
+    title: str,
+    intro: str,
+    question: str,
+    counted: tuple[int, int],
+    told: str,
+    address: str,
+    screen: Screen,
+) -> Step:
+    options, right = choices(*counted)
+    return Step(key, title, intro, question, options, right, told, address, screen)
+
+
+def _explain(run: Run, levels: dict[str, Any], level: int, where: str) -> Step:
+    """Where the network's map is hottest, over many images, before and after the attack."""
+    many = _known(run, OverlapSpec())
+    first = next(iter(levels.values()))
+    texts = [str(level) for level in first.levels]
+    control = Control(
+        "Strength of the attack, ε", texts, texts.index(str(level)), "eps", unit="/255"
+    )
+    before, after = (many.interval("pointing", row)[0] for row in (0, 1))
+    gap = _gap(many)
+    options = ["it stays there as often", "it leaves it more often", "it finds it more often"]
+    right = 0 if gap[1] <= 0 <= gap[2] else 1 if gap[0] < 0 else 2
+    return Step(
+        "explain",
+        "Explain",
+        "A class-activation map shows where A finds its evidence. Untouched, its hottest spot lies"
+        f" on the object in {before:.0%} of {len(many.index)} pictures.",
+        "What does the attack do to that spot?",
+        options,
+        right,
+        f"Attacked, it lies there in {after:.0%}: {options[right]}. A map is evidence, not proof.",
+        f"attention?{where}",
+        overlay.screen(levels, control, many={next(iter(levels)): many}),
+    )
+
+
+def _gap(many: Any) -> tuple[float, float, float]:
+    """Attacked less untouched, in the share of images whose hottest spot lies on the object, with
+    the 95 % interval of images that are the same.
+    """
+    before, after = (many.pointing[row] > 0.5 for row in (0, 1))
+    gained, lost, n = int((after & ~before).sum()), int((before & ~after).sum()), len(before)
+    return (gained - lost) / n, *tango(gained, lost, n)
+
+
+def _compare(a: Run, b: Run) -> Step:
+    """What the defence costs on untouched pictures, by the paired evaluations of both."""
+    mine, theirs = a.evaluation(), b.evaluation()
+    if mine is None or theirs is None:
+        raise UserError("The two networks were not evaluated: run `make zoo`.")
+    paired(mine, theirs)
+    first, second = mine.right()[0], theirs.right()[0]
+    gained, lost = int((second & ~first).sum()), int((first & ~second).sum())
+    low, high = tango(gained, lost, mine.n)
+    options = ["B reads fewer", "no difference shown", "B reads more"]
+    right = 1 if low <= 0 <= high else 0 if high < 0 else 2
+    return Step(
+        "compare",
+        "Compare",
+        "Robustness has a price, or has it? Both networks now read untouched pictures.",
+        "How does B compare with A on untouched pictures?",
+        options,
+        right,
+        f"A reads {mine.clean_k:,} of {mine.n:,} rightly, B {theirs.clean_k:,}: {options[right]}."
+        f" {scene.lesson(family(DATA)).partition('. ')[0]}.",
+        f"compare?data={DATA}",
+        _board(a, b),
+    )
+
+
+def _board(a: Run, b: Run) -> Screen:
+    """The scoreboard of the shipped networks, with these two marked."""
+    shown = [run for run in folder.all_runs() if run.shipped and run.data_key == DATA]
+    found = scores.board(shown)
+    if found is None:
+        raise UserError("The shipped networks were not evaluated: run `make zoo`.")
+    names = {
+        run.id: board.Name(label, method_label(run.method_key))
+        for run, label in zip(shown, labels(shown), strict=True)
+    }
+    return board.first(found, names, a.id, b.id)
