@@ -26,7 +26,7 @@ from robustviz.cli import (
     tidy,
     train,
 )
-from robustviz.cli.plugins import COMMANDS as PLUGINS
+from robustviz.cli.contracts import COMMANDS as PLUGINS
 from robustviz.cli.terminal import Parser, say
 from robustviz.plugins import load_all, take
 from robustviz.training import world
