@@ -27,13 +27,6 @@ def step(key: str) -> Step:
 def test_six_steps_in_the_order_of_the_lesson():
     wanted = ["see", "predict", "attack", "explain", "defend", "compare"]
     assert [each.key for each in STEPS] == wanted
-        "see",
-        "predict",
-        "attack",
-        "explain",
-        "defend",
-        "compare",
-    ]
 
 
 @pytest.mark.parametrize("each", STEPS, ids=lambda each: each.key)
