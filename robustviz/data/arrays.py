@@ -239,9 +239,7 @@ def diagnose(x: NDArray[Any]) -> Verdict:
     best = min(fitting, key=fitting.__getitem__)
     label = READINGS[best].label
     if fitting[best] < GRID:
-        return Verdict(
-            best, True, f"{span}: already {label}, for undone they are whole grey levels."
-        )
+        return Verdict(best, True, f"{span}: already {label}. Undone, they are whole grey levels.")
     others = ", ".join(READINGS[key].label for key in fitting if key != best)
     return Verdict(
         best,

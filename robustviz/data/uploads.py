@@ -38,7 +38,7 @@ MOST_SECONDS = 300
 LEAST_SIDE, MOST_SIDE = 8, 224
 LARGE = 16_000_000  # pixels from which pictures are read one at a time: they take a lot of memory
 # read by Pillow's own decoders; others start programs, or follow names in the file
-FORMATS = ("PNG", "JPEG", "MPO", "GIF", "WEBP", "BMP", "TIFF", "PPM")
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 DRAFT = ".draft-"
 KEPT_HOURS = 24  # that a draft waits for the person who left it
 SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
@@ -412,7 +412,8 @@ def _looked_at(path: Path) -> tuple[int, int, set[str]]:
             GREY: opened.mode in ("1", "L", "LA", "I", "F") or opened.mode.startswith("I;16"),
             CMYK: opened.mode == "CMYK",
             CLEAR: clear,
-            MOVING: bool(getattr(opened, "is_animated", False)),
+            # a phone's MPO holds the picture again, for a screen with depth
+            MOVING: opened.format != "MPO" and bool(getattr(opened, "is_animated", False)),
         }
     return min(width, height), width * height, {what for what, is_so in signs.items() if is_so}
 

@@ -7,13 +7,18 @@ from typing import Any
 
 import pytest
 
+from robustviz.ui import guard
 from robustviz.ui.guard import Guard
 
 HERE = "127.0.0.1:8501"
 
 
 def ask(
-    host: str | list[str] = HERE, origin: str | None = None, path: str = "/", kind: str = "http"
+    host: str | list[str] = HERE,
+    origin: str | None = None,
+    path: str = "/",
+    kind: str = "http",
+    **more: Any,
 ) -> tuple[list[Any], bool]:
     """What a client is sent, and whether the app behind the guard heard of it."""
     heard: list[str] = []
@@ -31,7 +36,9 @@ def ask(
 
     headers = [(b"host", one.encode()) for one in ([host] if isinstance(host, str) else host)]
     headers += [(b"origin", origin.encode())] if origin is not None else []
-    scope = {"type": kind, "path": path, "headers": headers}
+    headers += [(b"content-length", str(length).encode()) for length in more.get("lengths", ())]
+    method = {"method": more.get("method", "GET")} if kind == "http" else {}
+    scope = {"type": kind, "path": path, "headers": headers} | method
     with contextlib.suppress(StopIteration):  # nothing in it waits, so no loop is needed
         Guard(app)(scope, None, send).send(None)  # type: ignore[arg-type]
     return sent, bool(heard)
@@ -92,9 +99,47 @@ def test_a_server_behind_a_name_of_its_own_is_told_so(monkeypatch):
     assert not ask("lab.example", "https://other.example")[1]
 
 
-def test_nobody_leaves_files_in_memory():
-    sent, heard = ask(path="/_stcore/upload_file/x/y")
-    assert not heard and sent[0]["status"] == 403
+@pytest.fixture
+def invited(monkeypatch):
+    """One session that may upload, and nobody else's."""
+    monkeypatch.setattr(guard, "_invited", {})
+    guard.invite("ada")
+    return "ada"
+
+
+def upload(session: str, *lengths: object, method: str = "PUT") -> bool:
+    """Whether the app hears of an upload of so many bytes."""
+    path = f"/_stcore/upload_file/{session}/file"
+    sent, heard = ask(path=path, method=method, lengths=lengths)
+    assert heard or sent[0]["status"] == 403
+    return heard
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "POST", "GET"])
+def test_only_invited_sessions_leave_files_in_memory(invited, method):
+    assert upload("ada", 10, method=method)
+    assert not upload("eve", 10, method=method)
+    for trick in ("", "eve/ada", "ada%2f", "../ada"):
+        assert not upload(trick, 10, method=method)
+    assert guard.dismiss("ada") and not guard.dismiss("ada")
+    assert not upload("ada", 10, method=method)
+
+
+def test_uploads_say_how_long_they_are_and_together_are_bounded(invited, monkeypatch):
+    monkeypatch.setattr(guard, "MOST_WAITING", 100)
+    assert not upload("ada") and not upload("ada", 5, 5)
+    assert not upload("ada", "many") and not upload("ada", -1) and not upload("ada", "9" * 30)
+    guard.invite("grace")
+    assert upload("ada", 60) and not upload("grace", 60) and upload("grace", 40)
+    guard.invite("ada")  # a page took what was sent
+    assert upload("grace", 60) and not upload("ada", 60)
+    guard.invite("grace", known=lambda session: session == "grace")  # ada has gone
+    assert not upload("ada", 1)
+
+
+def test_a_page_of_another_site_uploads_nothing(invited):
+    path = f"/_stcore/upload_file/{invited}/x"
+    assert not ask(origin="http://evil.example", path=path, method="PUT", lengths=[1])[1]
 
 
 def test_browsers_load_nothing_from_elsewhere_and_show_the_app_in_no_frame():
