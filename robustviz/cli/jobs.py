@@ -1,4 +1,4 @@
-"""`stop` and `remove`: trainings at work, and run folders."""
+"""`pause`, `stop` and `remove`: trainings at work, and run folders."""
 
 import argparse
 
@@ -11,6 +11,17 @@ def stop(args: argparse.Namespace) -> int:
     run = folder.open_run(args.run)
     state = queue.stop(run)
     return show(args, {"run": run.id} | about(run) | {"state": state}, f"{run.id} is {state}")
+
+
+def pause(args: argparse.Namespace) -> int:
+    """Pause a training, and wait until it has."""
+    run = folder.open_run(args.run)
+    state = queue.pause(run)
+    said = {
+        "paused": f"{run.id} is paused; go on with: python -m robustviz resume {run.id}",
+        "running": f"{run.id} is asked to pause: it does so at the next step of its training",
+    }.get(state, f"{run.id} is {state}")
+    return show(args, {"run": run.id} | about(run) | {"state": state}, said)
 
 
 def remove(args: argparse.Namespace) -> int:
@@ -27,6 +38,7 @@ def remove(args: argparse.Namespace) -> int:
 
 
 COMMANDS = (
+    Command("pause", pause, "pause a running training; resume goes on with it", RUN),
     Command("stop", stop, "stop a running training", RUN),
     Command("remove", remove, "delete a run folder", RUN),
 )

@@ -279,6 +279,18 @@ def ask(run: Run, want: str) -> None:
         raise UserError(f"The run {run.id} is not running; it is {status['state']}.")
 
 
+def pause(run: Run) -> str:
+    """Pause a run, and wait until it has; the state it is left in: `running` where it takes longer
+    than usual, as an evaluation at the end, which is not interrupted.
+    """
+    ask(run, "pause")
+    if run.status()["state"] == "running":
+        _ended(run)
+        sweep()
+    pump()
+    return run.status()["state"]
+
+
 def stop(run: Run) -> str:
     """Stop a run and wait for it: politely, then firmly, always by the recorded process. The state
     it is left in.

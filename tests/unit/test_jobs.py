@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from robustviz.cli import main
 from robustviz.runs import folder, queue
 from robustviz.runs.folder import Run
 from robustviz.training.config import TrainConfig
@@ -116,6 +117,27 @@ def test_a_queued_run_pauses_and_stops_at_once(
     assert states(other) == [state] and queue.waiting() == [] and other.wanted() == ""
     queue.enqueue(other)
     assert states(other) == ["queued"]
+
+
+def test_the_command_line_pauses_a_run_and_waits_until_it_has(
+    spawned: list[str],
+    tiny: TrainConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, other = submit(tiny, "one", "other")
+
+    def heard(seconds: float) -> None:  # what its process does while we wait
+        assert run.wanted() == "pause"
+        run.ask("")
+        run.set_status(state="paused")
+
+    monkeypatch.setattr(queue.time, "sleep", heard)
+    assert main(["pause", "one"]) == 0
+    assert "one is paused; go on with: python -m robustviz resume one" in capsys.readouterr().out
+    assert states(run, other) == ["paused", "running"]  # the next one's turn
+    assert main(["pause", "one"]) == 1
+    assert "is not running; it is paused" in capsys.readouterr().err
 
 
 def test_a_running_run_is_asked_through_its_folder(spawned: list[str], tiny: TrainConfig) -> None:
