@@ -3,13 +3,19 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from robustviz.cli.terminal import Command, settings, show
+from robustviz.cli.terminal import Arguments, Command, settings, show
 from robustviz.runs import folder
 from robustviz.types import JSON, UserError
 
 if TYPE_CHECKING:
     from robustviz.data import Dataset, Source
 
+ELSEWHERE: Arguments = {
+    "--data": {
+        "metavar": "SOURCE",
+        "help": "images of the same classes from another place, as folder:PATH: where they moved",
+    }
+}
 WHAT = "folder:PATH, FILE.csv (path,label,split), package.module:make or FILE.py:make"
 
 
@@ -33,6 +39,11 @@ def named(text: str) -> "Source":
     if isinstance(source, data.Made):
         plugins.take([source.make.rpartition(":")[0]])
     return source
+
+
+def on(text: str | None, run: folder.Run) -> folder.Run:
+    """The run, with its images from where `--data` says."""
+    return folder.Elsewhere(run, named(text)) if text else run
 
 
 def _add(args: argparse.Namespace) -> int:

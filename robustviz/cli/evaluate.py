@@ -5,6 +5,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from robustviz import registry
+from robustviz.cli import data
 from robustviz.cli.terminal import DEVICES, RUN, Command, about, number, say, settings, show
 from robustviz.runs import folder
 from robustviz.training.ladder import worst
@@ -20,7 +21,7 @@ def do(args: argparse.Namespace) -> int:
 
     if args.seed < 0 or (args.n is not None and args.n < 1):
         raise UserError("--seed must be 0 or more, and --n 1 or more.", code=2)
-    run = folder.open_run(args.run)
+    run = data.on(args.data, folder.open_run(args.run))
     if args.attack == "ladder":
         return _ladder(args, run)
     result = evaluate(run, _attack(args, run), n=args.n, seed=args.seed, device=args.device)
@@ -29,6 +30,7 @@ def do(args: argparse.Namespace) -> int:
         f"{run.id}: clean {result.clean_acc:.4f} ({result.clean_k}/{result.n}), robust"
         f" {result.robust_acc:.4f} ({result.robust_k}/{result.n})",
         f"  {result.printed} at eps {result.eps:.4f} seed {result.seed} on {result.split}",
+        *([f"  {said}"] if (said := result.classwise(run.classes)) else []),
         *(f"  {finding.level} {finding.name}: {finding.text}" for finding in result.doctor),
         *([f"  {together.text}"] if together and together.several else []),
         *([f"  {result.note}"] if result.note else []),
@@ -110,6 +112,7 @@ COMMANDS = (
         "measure a run's accuracy under attack on its test split",
         {
             **RUN,
+            **data.ELSEWHERE,
             "--attack": {
                 "default": "pgd",
                 "help": (

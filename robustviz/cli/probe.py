@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from robustviz import registry
+from robustviz.cli import data
 from robustviz.cli.terminal import RUN, Command, about, settings, show
 from robustviz.runs import folder
 from robustviz.types import UserError
@@ -15,7 +16,7 @@ def do(args: argparse.Namespace) -> int:
     from robustviz.training.config import read_value
     from robustviz.views.measure import measure
 
-    run = folder.open_run(args.run)
+    run = data.on(args.data, folder.open_run(args.run))
     spec: ProbeSpec[Result] = registry.get("probe", args.probe)()
     for path, text in args.set:
         # a class of digits is called 3
@@ -50,6 +51,7 @@ COMMANDS = (
         "compute the numbers behind a view and write them as .npz, a table as .csv too",
         {
             **RUN,
+            **data.ELSEWHERE,
             "probe": {"metavar": "PROBE", "help": "see `list probes`"},
             "--out": {"metavar": "FILE.npz"},
             **settings("FIELD=VALUE", "any setting of the probe, like n=100"),

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from robustviz.cli.data import named
 from robustviz.cli.terminal import DEVICES, RUN, Command, about, number, say, settings, show
 from robustviz.runs import folder, queue, worker
 from robustviz.training import world
@@ -23,6 +24,8 @@ def do(args: argparse.Namespace) -> int:
     flags = {
         name: value for name, value in vars(args).items() if name in FLAGS if value is not None
     }
+    if "data" in flags:
+        flags["data"] = named(flags["data"])
     config = TrainConfig.make(args.preset, flags, args.set).on_this_machine(folder.find_run)
     with here.main_first():
         # What is wrong with data, network or method is said before a run folder exists; the
