@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 from robustviz import memory, paths, plugins, registry
 from robustviz.imports import load
-from robustviz.imports import load
 from robustviz.runs import catalogue
 from robustviz.runs.files import (
     as_large,
@@ -199,41 +198,6 @@ class Run(Inside):
         """Keep a probe's result under `name`, with the hash of the weights it was measured on."""
         result.meta["weights"] = self.weights
         write_file(self.notes / "probes" / f"{name}.npz", result.to_npz())
-
-
-class Elsewhere(Run):
-    """A run whose test images are read from another place than its config names: they moved, or are
-    others of the same classes. An evaluation of it says which images it met and stands beside the
-    others; an answer to a probe does not, and is not kept.
-    """
-
-    def __init__(self, run: Run, source: Source) -> None:
-        super().__init__(run.path)
-        size = {"size": self.shape[2]} if "size" in registry.hints(type(source)) else {}
-        self._source = dataclasses.replace(source, **size)
-        split = load("robustviz.data").load(self._source, "test")
-        shape = (len(split.classes), *split.images.shape[1:3])
-        if self.classes and split.classes != self.classes:
-            raise UserError(
-                f"{source.called} has the classes {', '.join(split.classes[:5])}, and {self.id} was"
-                f" trained on {', '.join(self.classes[:5])}: the same are wanted."
-            )
-        if shape != self.shape:
-            raise UserError(
-                f"{source.called} has images of {shape[1]} channels and {shape[2]} pixels a side,"
-                f" and {self.id} reads {self.shape[1]} and {self.shape[2]}."
-            )
-
-    @cached_property
-    def config(self) -> TrainConfig:
-        return dataclasses.replace(super().config, data=self._source)
-
-    def cached(self, kind: type[R], name: str) -> R | None:
-        """None: what is kept was measured on the other images."""
-        return None
-
-    def keep(self, name: str, result: Result) -> None:
-        """Nothing is kept."""
 
 
 class Elsewhere(Run):
