@@ -2,29 +2,50 @@
 
 import argparse
 import functools
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustviz import registry
 from robustviz.cli import data
+from robustviz.cli.tables import safe
 from robustviz.cli.terminal import DEVICES, RUN, Command, about, number, say, settings, show
 from robustviz.runs import folder
 from robustviz.training.ladder import worst
 from robustviz.types import UserError
+from robustviz.views.result import csv_of
 
 if TYPE_CHECKING:
     from robustviz.attacks import Attack
+    from robustviz.training.images import Images
 
 
 def do(args: argparse.Namespace) -> int:
     """Evaluate the run as the arguments say."""
     from robustviz.training.evaluate import evaluate
+    from robustviz.training.images import Images
 
     if args.seed < 0 or (args.n is not None and args.n < 1):
         raise UserError("--seed must be 0 or more, and --n 1 or more.", code=2)
     run = data.on(args.data, folder.open_run(args.run))
+    if args.out and (args.attack == "ladder" or Path(args.out).suffix.lower() != ".csv"):
+        raise UserError(
+            "--out writes a table of images under one attack: name a file that ends in .csv, and"
+            " not the ladder.",
+            code=2,
+        )
     if args.attack == "ladder":
         return _ladder(args, run)
-    result = evaluate(run, _attack(args, run), n=args.n, seed=args.seed, device=args.device)
+    images = Images()
+    result = evaluate(
+        run,
+        _attack(args, run),
+        n=args.n,
+        seed=args.seed,
+        device=args.device,
+        seen=images.see if args.out else None,
+    )
+    if args.out:
+        _write(args.out, run, images)
     together = worst(run.evaluations(), result)
     lines = (
         f"{run.id}: clean {result.clean_acc:.4f} ({result.clean_k}/{result.n}), robust"
@@ -34,9 +55,22 @@ def do(args: argparse.Namespace) -> int:
         *(f"  {finding.level} {finding.name}: {finding.text}" for finding in result.doctor),
         *([f"  {together.text}"] if together and together.several else []),
         *([f"  {result.note}"] if result.note else []),
+        *([f"  {args.out}"] if args.out else []),
     )
-    facts = result.to_json() | (together.to_json() if together else {})
+    facts = (
+        result.to_json()
+        | ({"out": args.out} if args.out else {})
+        | (together.to_json() if together else {})
+    )
     return show(args, {"run": str(run.path)} | about(run) | facts, "\n".join(lines))
+
+
+def _write(out: str, run: folder.Run, images: "Images") -> None:
+    """What was found of each image, as CSV; text that a spreadsheet would compute stays text."""
+    from robustviz.data import load
+
+    rows = images.rows(load(run.config.data, "test"))
+    folder.write_file(Path(out), csv_of([{each: safe(row[each]) for each in row} for row in rows]))
 
 
 def _attack(args: argparse.Namespace, run: folder.Run) -> "Attack":
@@ -126,6 +160,10 @@ COMMANDS = (
             **settings("FIELD=VALUE", "any setting of the attack, like loss=dlr"),
             "--n": {"type": int, "help": "the first n images of a seed-0 stratified permutation"},
             "--seed": {"type": int, "default": 0},
+            "--out": {
+                "metavar": "FILE.csv",
+                "help": "a row an image: file, label, answers clean and attacked, distance",
+            },
             "--device": {"choices": DEVICES, "default": "auto"},
         },
     ),

@@ -116,7 +116,7 @@ def show(
         flat = [_flat(facts) for facts, _ in rows]
         if names:
             flat = [{name: _found(name, head, row) for name in names} for row in rows]
-        text = csv_of([{each: _safe(value) for each, value in row.items()} for row in flat])
+        text = csv_of([{each: safe(value) for each, value in row.items()} for row in flat])
         return answer(args, None, text.decode().replace("\r\n", "\n").rstrip("\n"))
     if not rows:
         return answer(args, None, empty)
@@ -250,7 +250,7 @@ def _flat(facts: Mapping[str, object], before: str = "") -> dict[str, object]:
     return flat
 
 
-def _safe(value: object) -> object:
+def safe(value: object) -> object:
     """Text that a spreadsheet would take for a formula gets an apostrophe; text that may hold
     anything else stays as it is.
     """

@@ -40,6 +40,8 @@ LADDER: tuple[Attack, ...] = (
 )
 
 Tick = Callable[[], object]
+# images, what the network was shown of them under attack, and its answers to both
+Seen = Callable[[Tensor, Tensor, Tensor, Tensor], object]
 
 
 def seen(ticks: int, n: int) -> tuple[int, int]:
@@ -168,6 +170,18 @@ def _blocks(
         yield (answers(task.net, images, task.trial.at_once) == labels).cpu(), images
 
 
+def _told(
+    blocks: Iterator[tuple[Tensor, Tensor]], task: _Task, seen: Seen
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The blocks as they are, each told to `seen` first."""
+    at = 0
+    for right, shown in blocks:
+        x = task.x[at : at + len(shown)]
+        seen(x, shown, *(answers(task.net, each, task.trial.at_once) for each in (x, shown)))
+        yield right, shown
+        at += len(shown)
+
+
 def measure(
     net: nn.Module,
     split: Dataset,
@@ -176,6 +190,7 @@ def measure(
     seed: int = 0,
     tick: Tick | None = None,
     consulted: Consult | None = None,
+    seen: Seen | None = None,
 ) -> Evaluation:
     """The accuracy of `net` on a split, clean and under `attack` (which must have its ε), with the
     doctor's findings.
@@ -183,7 +198,8 @@ def measure(
     An image counts as robust when the attacked image is classified as its true class. A network
     without a gradient is evaluated too: an attack that needs one leaves its images as they are, and
     the doctor calls the number unreliable. `consulted`: what the doctor found about this net
-    before, at the same ε. Raises UserError for no images and for a targeted attack.
+    before, at the same ε. `seen` is told each block of images, see `training.images`. Raises
+    UserError for no images and for a targeted attack.
     """
     if not len(split):
         raise UserError("There are no images to evaluate on: choose another split or a larger n.")
@@ -196,6 +212,8 @@ def measure(
         # An attack by gradients leaves the images of a network without any: an upper bound.
         stuck = getattr(attack, "needs_gradient", False) and not task.trial.has_gradient
         blocks = _blocks(task, None if stuck else attack, seed, tick, search=True)
+        if seen:
+            blocks = _told(blocks, task, seen)
         right, few = next(blocks)
         robust = torch.cat([right, *(right for right, _ in blocks)])
         if tick:
@@ -243,6 +261,7 @@ def evaluate(
     seed: int = 0,
     device: str = "auto",
     tick: Tick | None = None,
+    seen: Seen | None = None,
 ) -> Evaluation:
     """Evaluate a run's best weights on its test split and write the result into its `eval.json`.
 
@@ -252,7 +271,7 @@ def evaluate(
     """
     with _opened(run, eps, n, device) as (net, split, radius):
         attack = (attack or PGD(steps=20, norm=norm_of(run.config))).bound(radius)
-        return run.add_evaluation(measure(net, split, attack, seed=seed, tick=tick))
+        return run.add_evaluation(measure(net, split, attack, seed=seed, tick=tick, seen=seen))
 
 
 @contextmanager
