@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from robustviz.runs import folder
 from robustviz.runs.folder import Run
-from robustviz.runs.naming import labels, method_label
+from robustviz.runs.naming import method_label, unusual
 from robustviz.stats import tango
 from robustviz.training.evaluation import paired
 from robustviz.types import UserError
@@ -232,8 +232,9 @@ def _board(a: Run, b: Run) -> Screen:
     found = scores.board(shown)
     if found is None:
         raise UserError("The shipped networks were not evaluated: run `make zoo`.")
-    names = {
-        run.id: board.Name(label, method_label(run.method_key))
-        for run, label in zip(shown, labels(shown), strict=True)
-    }
+    names = {run.id: board.Name(_name(run), method_label(run.method_key)) for run in shown}
     return board.first(found, names, a.id, b.id)
+
+
+def _name(run: Run) -> str:
+    return " · ".join((method_label(run.method_key), *unusual(run), run.architecture))
