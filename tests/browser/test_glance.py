@@ -50,7 +50,7 @@ def test_question_answer_picture_and_control_need_no_scrolling(page, server, set
 
 
 @pytest.mark.parametrize("data", ["shapes", "digits"])
-@pytest.mark.parametrize("name", [*SCREENS, "", "train", "glossary"])
+@pytest.mark.parametrize("name", [*SCREENS, "", "train", "your-data", "glossary"])
 def test_what_is_written_can_be_taken_in_at_a_glance(page, server, settled, name, data):
     page.goto(f"{server}/{name}?data={data}")
     settled(page)

@@ -24,6 +24,7 @@ PAGES = (
     "budget",
     "compare",
     "transfer",
+    "your-data",
     "glossary",
 )
 PACK = json.loads((REPOSITORY / "checkpoints" / "story" / "story.json").read_text(encoding="utf-8"))

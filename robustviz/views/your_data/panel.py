@@ -15,8 +15,9 @@ from typing import Any
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from robustviz import memory
+from robustviz import memory, registry
 from robustviz.data import arrays, own, singles, uploads, zips
+from robustviz.imports import load
 from robustviz.runs import folder, queue
 from robustviz.types import UserError
 from robustviz.ui import networks, rights, shell, widgets
@@ -32,13 +33,16 @@ BRING = {
     "folder": "A folder",
     "class": "One class at a time",
     "one": "One picture",
+    "net": "A network",
 }
 HOW = {
     "zip": "Drop a zip with one folder of pictures a class, or a file of images x and labels y.",
     "folder": "Drop a folder that holds one folder of pictures for each class.",
     "class": "Say what is on the pictures, and drop all that show it.",
     "one": "Drop a picture, say what is on it, and attack it.",
+    "net": "Drop the weights of a known kind of network: safetensors, or a plain file of torch's.",
 }
+FEW = 200  # test images on which a network's readings are compared
 LARGER = (
     "Up to 200 MB and 20,000 pictures. What is larger is named where robustviz runs: `python -m"
     " robustviz data add folder:PATH --name NAME`."
@@ -77,6 +81,9 @@ def _bring() -> None:
         take("A picture", "one", partial(_used, _take_one))
         _faults()
         _one()
+        return
+    if kind == "net":
+        _network()
         return
     if kind == "class":
         name = st.text_input("What is on all of these pictures?", key="your-class").strip()
@@ -357,6 +364,50 @@ def _attack(one: singles.Single) -> None:
     shell.go("attack")
 
 
+# A network.
+
+
+def _network() -> None:
+    """Weights of a known kind of network become a run. Code comes by the command line only."""
+    ours = [key for key in registry.keys("data") if not _placed(key)]
+    names = [*own.every(), *ours]
+    left, middle, right = st.columns(3)
+    data = left.selectbox("Looked at with", names, names.index("shapes"), key="your-net-data")
+    kinds = ["", *registry.keys("net")]
+    kind = middle.selectbox(
+        "It is a", kinds, format_func=lambda key: key or "found by its weights", key="your-net-kind"
+    )
+    label = right.text_input("Called", key="your-net-label", placeholder="RobustBench Rade2021")
+
+    def use(files: list[UploadedFile]) -> None:
+        draft, said = uploads.new_draft(), list[str]()
+        try:
+            file = draft / re.sub(r"[^\w.-]+", "_", Path(_inside(files[0].name)).name)[-60:]
+            file.write_bytes(files[0].getvalue())
+            with st.spinner("Looking at the network …"):
+                run = load("robustviz.runs.imported").import_run(
+                    file, data=str(data), label=label, model=str(kind), n=FEW, say=said.append
+                )
+        finally:
+            uploads.throw_away(draft)
+        st.session_state["your-net"] = run.id, said
+
+    take("Weights", "net", partial(_used, use), help="Up to 200 MB. No code in it is run.")
+    _faults()
+    run_id, said = st.session_state.get("your-net", ("", []))
+    if run_id and (run := networks.trained().get(run_id)):
+        st.success(f"`{run.id}` is here.")
+        st.markdown("\n".join(f"- {shell.spoken(UserError(line))}" for line in said))
+        if st.button("Attack it", type="primary", key="your-net-attack", icon=":material/bolt:"):
+            st.session_state.update({"data": networks.data_name(run), "b": run.id})
+            shell.go("attack")
+
+
+def _placed(key: str) -> bool:
+    """Whether a data set needs to be told where its images are."""
+    return "name" in registry.hints(registry.get("data", key))
+
+
 # What is kept.
 
 
@@ -394,13 +445,21 @@ def _removal(one: own.Own) -> None:
         said = ", ".join(f"`{run.id}`" for run in runs[:5])
         st.markdown(f"Trained on it, with some of its pictures inside: {said}.")
         too = st.checkbox(f"Remove {len(runs)} trained network{'s' * (len(runs) > 1)} too", True)
-    if st.button("Remove", type="primary", key="removal"):
-        rights.check("remove")
-        for run in runs if too else ():
-            queue.remove(run)
-        own.remove(one.name)
-        _forget()
+    given = (one.name, runs if too else [])
+    if st.button("Remove", type="primary", key="removal", on_click=_remove, args=given):
         st.rerun()
+
+
+def _remove(name: str, runs: list[folder.Run]) -> None:
+    """A callback: delete a data set, and runs."""
+    try:
+        rights.check("remove")
+        for run in runs:
+            queue.remove(run)
+        own.remove(name)
+    except UserError as error:
+        st.session_state["your-fault"] = shell.spoken(error)
+    _forget()
 
 
 def _forget() -> None:

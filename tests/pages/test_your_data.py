@@ -1,0 +1,152 @@
+"""The Your data page: what is brought is looked at, kept, trained on, attacked and removed."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from robustviz.data import own, singles
+from robustviz.ui import guard
+from tests.pages.conftest import words
+
+RNG = np.random.default_rng(0)
+
+
+def picture() -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(RNG.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(out, "PNG")
+    return out.getvalue()
+
+
+def photos(**files: bytes) -> tuple[str, bytes, str]:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name in [f"{kind}/{i}.png" for kind in ("cat", "dog") for i in range(6)]:
+            archive.writestr(name, picture())
+        for name, content in files.items():
+            archive.writestr(f"cat/{name}.png", content)
+    return "My Pets.zip", out.getvalue(), "application/zip"
+
+
+def sent(app, file: tuple[str, bytes, str]):
+    """The page after an upload; nothing of it is left in the server's memory."""
+    app.file_uploader[0].set_value(file).run()
+    assert not app.exception
+    return app
+
+
+def press(app, label: str):
+    """Press the first button of that name."""
+    next(button for button in app.button if button.label == label).click().run()
+    assert not app.exception
+    return app
+
+
+def faults(app) -> str:
+    return " ".join(each.value for each in app.error)
+
+
+def test_a_zip_is_looked_at_kept_and_removed(visit):
+    app = sent(visit("your_data"), photos(fake=b"text"))
+    said = words(app)
+    assert "12 pictures" in said and "cat" in said and "Split by their content" in said
+    assert "fake.png (it is no picture" in said
+    assert app.text_input(key="your-name").value == "my-pets"
+    press(app, "Keep them")
+    assert list(own.every()) == ["my-pets"] and own.every()["my-pets"].uploaded
+    assert "my-pets" in words(app) and "As the network will see them" not in words(app)
+    place = own.folder("my-pets")
+    app.button(key="remove-my-pets").click().run()
+    app.button(key="removal").click().run()
+    assert not own.every() and not place.exists()
+
+
+def test_a_bad_upload_is_one_sentence_and_the_page_goes_on(visit):
+    app = sent(visit("your_data"), ("x.png", b"text", "image/png"))
+    assert "x.png is neither a zip nor a NumPy file" in faults(app)
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("../../evil.png", picture())
+    app = sent(app, ("evil.zip", out.getvalue(), "application/zip"))
+    assert "outside itself" in faults(app) and "neither" not in faults(app)
+    app = sent(app, photos())
+    assert not app.error and "12 pictures" in words(app)
+    press(app, "Throw away")
+    assert "12 pictures" not in words(app)
+    assert not [path for path in own.home().rglob("*") if path.is_file()]
+
+
+def test_class_by_class_and_what_should_be_known_before_training(visit):
+    app = visit("your_data", bring="class")
+    assert not app.file_uploader
+    app.text_input(key="your-class").set_value("кот").run()
+    app = sent(app, [("a.png", picture(), "image/png"), ("b.png", picture(), "image/png")])
+    assert "One class is not enough" in words(app)
+    app.text_input(key="your-class").set_value("pёs").run()
+    app = sent(app, [("a.png", picture(), "image/png")])
+    assert "2 classes" in words(app) and "accuracies will be rough" in words(app)
+
+
+def test_the_range_doctor_undoes_a_normalisation(visit):
+    x = RNG.integers(0, 256, (20, 9, 9, 3))
+    normal = (x / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    out = io.BytesIO()
+    np.savez(out, x=normal.astype(np.float32), y=np.arange(20) % 2)
+    app = sent(visit("your_data"), ("mine.npz", out.getvalue(), ""))
+    assert "already normalised as for ImageNet" in words(app)
+    assert app.selectbox(key="your-reading").value == "imagenet"
+    press(app, "Take them")
+    assert "20 pictures" in words(app) and app.text_input(key="your-name").value == "mine"
+
+
+def test_one_picture_goes_to_the_attack_page(visit):
+    app = visit("your_data", bring="one")
+    app = sent(app, ("me.png", picture(), "image/png"))
+    app.selectbox(key="your-label-shapes").set_value("moon").run()
+    press(app, "Attack it")
+    (one,) = singles.every()
+    assert (one.label, one.data, one.name) == ("moon", "shapes", "me.png")
+    assert app.query_params["img"] == str(one.number)
+    app = visit("your_data")
+    app.button(key=f"remove-{one.number}").click().run()
+    assert not singles.every()
+
+
+def test_one_that_is_no_picture_is_one_sentence(visit):
+    app = sent(visit("your_data", bring="one"), ("me.png", b"text", "image/png"))
+    assert "me.png cannot be taken: it is no picture" in faults(app)
+
+
+@pytest.mark.parametrize("mode", [{"ROBUSTVIZ_DEMO": "1"}, {"ROBUSTVIZ_MODE": "class"}])
+def test_who_only_looks_uploads_nothing_and_removes_nothing(visit, monkeypatch, mode):
+    own_visit = sent(visit("your_data"), photos())
+    press(own_visit, "Keep them")
+    monkeypatch.setattr(guard, "_invited", {})
+    for name, value in mode.items():
+        monkeypatch.setenv(name, value)
+    app = visit("your_data", bring="one")
+    assert not app.file_uploader and "may add pictures here" in words(app)
+    assert not [one for one in app.button if one.label in ("Remove", "Train on it", "Keep them")]
+    assert not guard._invited
+    assert "my-pets" in words(app)
+
+
+def test_a_server_without_room_takes_nothing(visit, monkeypatch):
+    monkeypatch.setenv("ROBUSTVIZ_MOST_GB", "0")
+    app = visit("your_data")
+    (Path(own.home()) / "x").parent.mkdir(parents=True, exist_ok=True)
+    (Path(own.home()) / "x").write_bytes(b"1")
+    app = sent(app, photos())
+    assert "are allowed" in faults(app) and "12 pictures" not in words(app)
+
+
+def test_another_page_ends_the_invitation(visit):
+    app = visit("your_data")
+    assert len(guard._invited) == 1
+    app.switch_page("../../pages/glossary.py").run()
+    assert not guard._invited
