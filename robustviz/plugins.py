@@ -284,7 +284,7 @@ def lacking(asked: Iterable[Mapping[str, object]], whose: str) -> str:
                 )
             _use_trusted(source if source in held else same[0])
         except UserError as error:
-            return f"{whose} needs the plug-in {name}: {error}"
+            return f"{whose} needs a plug-in that is not here. {error}"
     return ""
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from robustviz import registry
+from robustviz import plugins, registry
 from robustviz.cli.terminal import Command, about, show
 from robustviz.runs import folder, queue
 from robustviz.training.ladder import headline
@@ -83,7 +83,8 @@ def summary(run: folder.Run) -> JSON:
         }
     elif status.get("error"):
         out["note"] = str(status["error"])
-    return out
+    said = run.lacks or plugins.changed(info.get("plugins", ()))
+    return out | ({"note": f"{said} {out.get('note', '')}".strip()} if said else {})
 
 
 COMMANDS = (

@@ -181,6 +181,11 @@ def _offer_training(data: str, known: list[folder.Run]) -> None:
             (f"{damaged[0]} is" if len(damaged) == 1 else f"{len(damaged)} runs are")
             + " damaged. The list on the Train page says why, and removes them."
         )
+    if lacking := [run.id for run in known if folder.sound(run) and run.lacks]:
+        st.markdown(
+            (f"{lacking[0]} needs" if len(lacking) == 1 else f"{len(lacking)} runs need")
+            + " a plug-in that is not here. The list on the Train page says which."
+        )
     if left_out := [run.id for run in known if folder.sound(run) and networks.is_l2(run)]:
         st.markdown(
             (f"{left_out[0]} is" if len(left_out) == 1 else f"{len(left_out)} runs are")

@@ -82,20 +82,29 @@ def _said(path: Path, now: tuple[int, int, int]) -> JSON:
 @functools.lru_cache(maxsize=1024)
 def _by_dials(run: folder.Run) -> str:
     key, rest = run.data_key, _dials(run)
-    if run.shipped or not rest or rest in _shipped_dials(key):
+    if run.shipped or not rest or rest in _usual_dials(key):
         return key
     named = next((Path(str(rest[name])).name for name in _dial("folders", key)), key) or key
     return f"{named}-{hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:6]}"
 
 
 @functools.cache
-def _shipped_dials(key: str) -> list[JSON]:
-    return [_dials(run) for run in folder.all_runs() if run.shipped and run.data_key == key]
+def _usual_dials(key: str) -> list[JSON]:
+    """Those of the shipped runs; of what none is shipped of, as a plug-in's, the defaults."""
+    runs = [run for run in folder.all_runs() if run.shipped and run.data_key == key]
+    usual = [run.info["data"] for run in runs]
+    if not usual and catalogue.known("data", key) and not _dial("folders", key):
+        usual = [registry.encode(registry.get("data", key)())]
+    return [_told_apart(key, each) for each in usual]
 
 
 def _dials(run: folder.Run) -> JSON:
-    left_out = ("key", "name", *_dial("train_only", run.data_key))
-    return {name: value for name, value in run.info.get("data", {}).items() if name not in left_out}
+    return _told_apart(run.data_key, run.info.get("data", {}))
+
+
+def _told_apart(key: str, dials: JSON) -> JSON:
+    left_out = ("key", "name", *_dial("train_only", key))
+    return {name: value for name, value in dials.items() if name not in left_out}
 
 
 def _dial(what: str, key: str) -> list[str]:
@@ -173,6 +182,7 @@ def trained(every: Iterable[folder.Run] | None = None) -> dict[str, folder.Run]:
             # one of another version of robustviz may have a method or a network unknown here
             catalogue.known("method", run.method_key)
             and catalogue.known("net", run.architecture)
+            and not run.lacks
             and not is_l2(run)
             and "images" in run.info
             and (run.shipped or os.path.exists(f"{run.path}/net.safetensors"))

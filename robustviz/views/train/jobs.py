@@ -36,7 +36,7 @@ def _list() -> None:
     rows = [
         {
             "run": run.id,
-            "state": "damaged" if fault else status["state"],
+            "state": "damaged" if fault else "plug-in missing" if run.lacks else status["state"],
             "epochs": _epochs(run, status),
             "clean": test.clean_acc if test else None,
             "PGD-20": test.robust_acc if test else None,
@@ -58,6 +58,8 @@ def _list() -> None:
         column_config=dict.fromkeys(("clean", "PGD-20", "every attack"), percent),
         alt=f"{len(rows)} runs with state and accuracies",
     )["selection"]["rows"]
+    if "plug-in missing" in [row["state"] for row in rows]:
+        st.markdown("Some need a plug-in that is not here. Choose one: which stands above.")
     if damaged := sum(map(bool, faults)):
         st.markdown(f"{damaged} damaged. Choose one: what is wrong stands above, beside *Remove*.")
     if any(test and worst and test.images != worst.images for *_, test, worst in told):
