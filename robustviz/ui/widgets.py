@@ -17,6 +17,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from robustviz import progress
 from robustviz.export import Recipe
+from robustviz.imports import load
 from robustviz.runs import folder
 from robustviz.runs.naming import labels
 from robustviz.types import UserError
@@ -26,15 +27,18 @@ from robustviz.ui.line import LONG, QUICK
 from robustviz.ui.networks import thumbnail
 from robustviz.ui.shell import spoken, theme
 from robustviz.views.files import csv, html
+from robustviz.views.pictures import SCALES, strip
+from robustviz.views.printing import able, drawing, printed
 from robustviz.views.result import ProbeSpec, Result
 from robustviz.views.screen import Screen, page
-from robustviz.views.theme import BRUSH, CONFIG
+from robustviz.views.theme import BRUSH, CONFIG, finish
 
 A = TypeVar("A")
 R = TypeVar("R", bound=Result)
 F = TypeVar("F", bound=Result | Mapping[str, Result])
 P = ParamSpec("P")
 
+WIDTHS = ("84mm", "174mm")  # one column of a paper, and two
 SHOWN = 12  # thumbnails of a choice; the rest is in its CSV
 
 
@@ -230,10 +234,52 @@ def take_home(
             f"{key}.html",
             "text/html",
         )
+        at = _position(screen)
+        if chart := drawing(screen, at):
+            _file("Charts (SVG)", lambda: chart, f"{key}.svg", "image/svg+xml")
+        _strips(key, results, at)
         _measured_files(key, results)
+        _caption(_titled(title, screen, at, results))
         if spec is not None:
             st.markdown("In a notebook:")
             st.code(Recipe(_runs(results), spec).code(), language="python", wrap_lines=True)
+
+
+def _position(screen: Screen) -> int:
+    """Where a screen's control stands."""
+    control = screen.control
+    if control is None:
+        return 0
+    names = [str(value) for value in control.values]
+    stands = str(st.session_state.get(control.key))
+    return names.index(stands) if stands in names else control.start
+
+
+def _titled(title: str, screen: Screen, at: int, results: Mapping[str, Result]) -> go.Figure:
+    """A figure that is nothing but what a caption says of a first screen."""
+    control = screen.control
+    where = f"{control.label} {control.values[at]}{control.unit}" if control else ""
+    words = {"text": title, "subtitle": {"text": where}}
+    return finish(go.Figure(layout={"title": words}), title, results)
+
+
+def _caption(figure: go.Figure) -> None:
+    if said := load("robustviz.views.paper").caption(figure):
+        st.markdown("Its caption:")
+        st.code(said, language=None, wrap_lines=True)
+
+
+def _strips(key: str, results: Mapping[str, Result], at: int) -> None:
+    """The pictures untouched and attacked, in two sizes, where there are any."""
+    if not strip(results.values(), 1, at):
+        return
+    for scale, label in zip(SCALES, ("a pixel a pixel", "× 8"), strict=True):
+        _file(
+            f"Pictures, {label} (PNG)",
+            partial(strip, list(results.values()), scale, at),
+            f"{key}-pictures{f'-x{scale}' * (scale > 1)}.png",
+            "image/png",
+        )
 
 
 def _measured_files(key: str, results: Mapping[str, Result]) -> None:
@@ -274,12 +320,39 @@ def downloads(
         _file("Numbers drawn (CSV)", lambda: csv(figure), f"{key}.csv", "text/csv")
         _measured_files(key, results)
         _file("Figure (HTML, works offline)", lambda: html(figure), f"{key}.html", "text/html")
-        st.markdown("Figure (SVG): the camera at the figure's upper right.")
+        _for_a_paper(figure, key)
         if (image := frame.image) is not None:
             _file("Picture (PNG)", lambda: image, f"{key}.png", "image/png")
+        _strips(key, results, 0)
         if recipe is not None:
             st.markdown("In a notebook:")
             st.code(recipe.code(), language="python", wrap_lines=True)
+
+
+def _for_a_paper(figure: go.Figure, key: str) -> None:
+    """The figure as files that a paper takes in, and its caption. A browser of the server makes
+    them, one at a time and for those who may act.
+    """
+    if not rights.may_act():
+        st.markdown("Figure (SVG): the camera at the figure's upper right.")
+    elif not able():
+        st.markdown(
+            "Figure (SVG): the camera at the figure's upper right. A PDF needs kaleido and Chrome"
+            " or Chromium on the computer that runs robustviz."
+        )
+    else:
+        wide = st.segmented_control(
+            "Width in a paper", WIDTHS, default=WIDTHS[0], required=True, key=f"wide-{key}"
+        )
+
+        def made(kind: str) -> bytes:
+            with LONG.turn():
+                return printed(load("robustviz.views.paper").for_paper(figure, wide), kind)
+
+        for kind, mime in (("pdf", "application/pdf"), ("svg", "image/svg+xml")):
+            label = f"Figure for a paper ({kind.upper()})"
+            _file(label, partial(made, kind), f"{key}.{kind}", mime)
+    _caption(figure)
 
 
 def _file(label: str, make: Callable[[], bytes], name: str, mime: str) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import io
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import plotly.graph_objects as go
 from PIL import Image
 
 from robustviz.imports import load
 from robustviz.types import UserError
+from robustviz.views.screen import COLOURS as SCREEN, Screen
 
 KINDS = ("pdf", "svg", "png")
 DPI = 600  # of a PNG, which papers ask for where there are lines
+GAP = 16  # pixels between the charts of a screen
 _MM = 96 / 25.4
 _EMBEDDED = re.compile(rb"/BaseFont\s*/(?:[A-Z]{6}\+)?([\w,.-]+)")
 
@@ -85,3 +88,66 @@ def write(figure: go.Figure, path: str | Path) -> Path:
 def fonts(pdf: bytes) -> list[str]:
     """The names of the fonts that a PDF of `printed` has in it, as `LiberationSans`."""
     return sorted({found.decode() for found in _EMBEDDED.findall(pdf)})
+
+
+def able() -> bool:
+    """Whether figures can become files here: kaleido is installed, and there is a browser."""
+    try:
+        load("kaleido")
+        found = load("choreographer.browsers.chromium").Chromium.find_browser(skip_local=False)
+    except (ModuleNotFoundError, RuntimeError):
+        return False
+    return bool(found)
+
+
+_CHART = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
+_AROUND = re.compile(r'<(?:div|figure|section)\b[^>]*?\bclass="([\w -]+)"')  # what styles name
+_STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
+_NAMED = re.compile(r"var\(--(\w+)\)")
+_SVG = "http://www.w3.org/2000/svg"
+
+
+def drawing(screen: Screen, at: int = 0) -> bytes:
+    """The charts of a first screen, one below the other, as one SVG in light colours, with its
+    control at position `at`; text stays text. Empty where the screen has no chart.
+    """
+    charts = [
+        chart for found in _CHART.findall(screen.picture) if (chart := _stilled(screen, found, at))
+    ]
+    if not charts:
+        return b""
+    boxes = [[float(each) for each in chart.get("viewBox", "0 0 0 0").split()] for chart in charts]
+    wide, top, inside = max(box[2] for box in boxes), 0.0, list[str]()
+    for chart, box in zip(charts, boxes, strict=True):
+        chart.attrib |= {"x": "0", "y": f"{top:g}", "width": f"{box[2]:g}", "height": f"{box[3]:g}"}
+        inside.append(ElementTree.tostring(chart, "unicode"))
+        top += box[3] + GAP
+    last = len(screen.control.values) - 1 if screen.control else 0
+    look = (
+        f"svg{{--at:{at / last if last else 0:g};font-family:Helvetica,Arial,sans-serif}}"
+        "text{font-size:14px;fill:var(--text)}.a{color:var(--a)}.b{color:var(--b)}"
+        ".faint{color:var(--faint)}" + "".join(_STYLE.findall(screen.picture))
+    )
+    text = (
+        f'<svg xmlns="{_SVG}" viewBox="0 0 {wide:g} {top - GAP:g}" width="{wide:g}"'
+        f' height="{top - GAP:g}" overflow="visible"><style><![CDATA[{look}]]></style>'
+        f'<g class="{" ".join(_AROUND.findall(screen.picture))}">{"".join(inside)}</g></svg>'
+    ).replace("currentColor", "var(--text)")
+    return _NAMED.sub(lambda found: SCREEN["light"].get(found[1], found[0]), text).encode()
+
+
+def _stilled(screen: Screen, chart: str, at: int) -> ElementTree.Element | None:
+    """A chart with what moves where it is at a position; None where it is no XML."""
+    try:
+        root = ElementTree.fromstring(chart)
+    except ElementTree.ParseError:
+        return None
+    for one in root.iter():
+        for name in one.attrib.pop("data-move", "").split():
+            kind, values = screen.moves.get(name, ("", ()))
+            value = values[min(at, len(values) - 1)] if values else ""
+            if kind == "text":
+                one.text = value
+            elif kind and kind != "html":
+                one.set(kind, value)
+    return root
