@@ -8,11 +8,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from robustviz import paths, registry
 from robustviz.runs.files import read_json, stamp
 from robustviz.types import JSON, UserError
+
+if TYPE_CHECKING:
+    from robustviz.runs.inside import Inside
 
 FILE = paths.ROOT / "checkpoints" / "story" / "catalogue.json"
 KINDS = ("method", "data", "net")
@@ -42,6 +45,18 @@ def facts(kind: str, key: str) -> JSON:
     """What there is to know of one, see `described`. Raises UserError for a key that is none."""
     shipped = _shipped(stamp(FILE)).get(kind, {})
     return shipped[key] if key in shipped else described(kind, key)
+
+
+def is_l2(run: Inside) -> bool:
+    """Whether a run was trained in l2, whose radii are in other units than grey levels."""
+    return bool((run.info["method"].get("attack") or {}).get("norm", "linf") != "linf")
+
+
+def radius(run: Inside) -> float:
+    """The radius in linf at which views attack a run's network where none is asked for: its own, of
+    one trained in l2 the usual one of its data.
+    """
+    return float(facts("data", run.data_key)["default_eps"]) if is_l2(run) else run.eps
 
 
 def images(data: str) -> int | None:

@@ -9,9 +9,9 @@ from typing import Any
 import streamlit as st
 
 from robustviz import imports
-from robustviz.runs import folder
+from robustviz.runs import catalogue, folder
 from robustviz.runs.naming import method_label, unusual
-from robustviz.types import UserError
+from robustviz.types import UserError, eps_text
 from robustviz.ui import methods, networks, shell
 from robustviz.ui.context import OWN, Context, choose, follow_data
 from robustviz.ui.shell import linked
@@ -103,6 +103,9 @@ def _network(side: str, here: dict[str, folder.Run], choices: list[str]) -> None
     )
     if run_id:
         st.markdown(networks.label(here[run_id]))
+        if catalogue.is_l2(here[run_id]):
+            at = eps_text(catalogue.radius(here[run_id]))
+            st.markdown(f"It was trained in l2; here it is attacked in linf, at {at} unless asked.")
         methods.explain(here[run_id].method_key)
     if st.button(
         "Choose by how they score",
@@ -185,11 +188,6 @@ def _offer_training(data: str, known: list[folder.Run]) -> None:
         st.markdown(
             (f"{lacking[0]} needs" if len(lacking) == 1 else f"{len(lacking)} runs need")
             + " a plug-in that is not here. The list on the Train page says which."
-        )
-    if left_out := [run.id for run in known if folder.sound(run) and networks.is_l2(run)]:
-        st.markdown(
-            (f"{left_out[0]} is" if len(left_out) == 1 else f"{len(left_out)} runs are")
-            + " not listed: trained in l2, while these views measure in grey levels."
         )
     missing = str(st.session_state.get("missing", ""))
     if missing:

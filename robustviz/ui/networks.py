@@ -183,19 +183,11 @@ def trained(every: Iterable[folder.Run] | None = None) -> dict[str, folder.Run]:
             catalogue.known("method", run.method_key)
             and catalogue.known("net", run.architecture)
             and not run.lacks
-            and not is_l2(run)
             and "images" in run.info
             and (run.shipped or os.path.exists(f"{run.path}/net.safetensors"))
         ):
             out.setdefault(run.id, run)
     return out
-
-
-def is_l2(run: folder.Run) -> bool:
-    """Whether it was trained in l2: views measure changes in grey levels, and an l2 budget is in
-    other units.
-    """
-    return bool((run.info.get("method", {}).get("attack") or {}).get("norm", "linf") != "linf")
 
 
 def on(data: str) -> dict[str, folder.Run]:

@@ -18,8 +18,9 @@ from robustviz.imports import load
 from robustviz.nets import Classifier
 from robustviz.nets.attackable import keep
 from robustviz.process import default_threads, threads
+from robustviz.runs.catalogue import radius as radius
 from robustviz.runs.folder import Run
-from robustviz.training.evaluate import norm_of
+from robustviz.runs.loose import Loose
 from robustviz.types import UserError
 from robustviz.views.result import ProbeSpec, Result
 
@@ -108,6 +109,8 @@ def net_of(run: Run) -> Classifier:
     sessions, so it stays in eval mode and without gradients of parameters for life; whoever wants
     to hook or change a network takes `copy.deepcopy` of it.
     """
+    if isinstance(run, Loose):
+        return run.net()
     path = run.path / "net.safetensors"
     return _net(str(run.path), path.stat().st_mtime_ns if path.exists() else 0)
 
@@ -120,21 +123,12 @@ def _test_split(source: Source) -> Dataset:
 
 def images_of(run: Run) -> Dataset:
     """The run's test split, in the seed-0 stratified order in which `--n` and every image number
-    count.
+    count; of a run in memory the images as they were given.
     """
-    return _test_split(run.config.data)
+    return run.images if isinstance(run, Loose) else _test_split(run.config.data)
 
 
-def linf_net(run: Run) -> Classifier:
-    """The run's network, for probes that measure changes in grey levels. Raises UserError for a run
-    trained in l2.
-    """
-    if norm_of(run.config) != "linf":
-        raise UserError(
-            f"{run.id} was trained for the l2 norm; this view attacks in linf. Measure it with:"
-            f" python -m robustviz evaluate {run.id}"
-        )
-    return net_of(run)
+linf_net = net_of  # as plug-ins of earlier versions call it
 
 
 def meta_of(run: Run, split: Dataset, **more: object) -> dict[str, object]:
@@ -144,7 +138,7 @@ def meta_of(run: Run, split: Dataset, **more: object) -> dict[str, object]:
         "method": run.method_key,
         "data": run.data_key,
         "classes": list(split.classes),
-        "train_eps": run.eps,
+        "train_eps": radius(run),
         **more,
     }
 

@@ -4,7 +4,8 @@ by much.
 
 from __future__ import annotations
 
-import dataclasses
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -13,11 +14,12 @@ import torch
 from robustviz import figures, probes
 from robustviz.attacks import PGD
 from robustviz.probes import AccuracyCurveSpec, AdversarialSpec, SmallestEpsSpec, TrajectorySpec
-from robustviz.runs import folder
+from robustviz.runs import catalogue, folder
 from robustviz.runs.naming import unusual
-from robustviz.training.config import TrainConfig
-from robustviz.training.evaluate import count_right
+from robustviz.training.evaluate import count_right, evaluate
 from robustviz.types import UserError
+from robustviz.ui import networks
+from robustviz.views.compare.scores import score
 from robustviz.views.measure import images_of, measure, net_of
 
 
@@ -77,11 +79,21 @@ def test_an_image_that_is_wrong_untouched_was_not_fooled_by_a_step(run) -> None:
     )
 
 
-def test_an_l2_run_is_one_clear_sentence(run, runs_home) -> None:
-    config = TrainConfig.make(None, {"data": "digits", "method": "pgd_at"}, [("attack.norm", "l2")])
-    l2 = folder.create(dataclasses.replace(config, epochs=1))
-    with pytest.raises(UserError, match="l2"):
-        probes.adversarial(l2)
+def test_a_network_trained_in_l2_is_attacked_in_linf_at_its_data_s_radius(run, runs_home) -> None:
+    path = runs_home / "long-way"
+    shutil.copytree(run.path, path, ignore=shutil.ignore_patterns("eval*", "probes"))
+    info = json.loads((path / "config.json").read_text())
+    info["eps"] = 1.5
+    info["method"]["attack"]["norm"] = "l2"
+    (path / "config.json").write_text(json.dumps(info))
+    l2 = folder.open_run("long-way")
+    found, same = (probes.adversarial(each, AdversarialSpec(index=5)) for each in (l2, run))
+    assert catalogue.is_l2(l2) and not catalogue.is_l2(run)
+    assert found.eps == same.eps == l2.config.data.default_eps != l2.eps
+    assert np.array_equal(found.x_adv, same.x_adv)
+    assert "long-way" in networks.trained()
+    evaluate(l2, PGD(eps=1.5, norm="l2", steps=2), n=10)
+    assert l2.evaluations() and score(l2) is None, "a radius in l2 is no number of grey levels"
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from robustviz.views.attack.result import (
     TrajectorySpec,
 )
 from robustviz.views.attention.result import levels_of
-from robustviz.views.measure import image_of, images_of, linf_net, meta_of, probe, row_of
+from robustviz.views.measure import image_of, images_of, meta_of, net_of, probe, radius, row_of
 
 SPAN = 2.0  # curves reach from 0 to this many times the run's ε
 REACH = 4.0  # and the search for the smallest ε to this many
@@ -59,7 +59,7 @@ def attack_of(run: Run, spec: OneAttack[Any]) -> Attack:
     more: dict[str, Any] = {"steps": spec.steps} if "steps" in known else {}
     if issubclass(kind, Square):
         more["queries"] = QUERIES
-    attack: Attack = kind(eps=run.eps if spec.eps is None else spec.eps, **more)
+    attack: Attack = kind(eps=radius(run) if spec.eps is None else spec.eps, **more)
     return dataclasses.replace(attack, targeted=True) if spec.target >= 0 else attack
 
 
@@ -79,7 +79,7 @@ def goal(spec: OneAttack[Any], split: Dataset, y: torch.Tensor) -> torch.Tensor:
 def adversarial(run: Run, spec: AdversarialSpec) -> Adversarial:
     """One test image attacked on one network."""
     split, x, y = image_of(run, spec.index)
-    net, attack, aim = linf_net(run), attack_of(run, spec), goal(spec, split, y)
+    net, attack, aim = net_of(run), attack_of(run, spec), goal(spec, split, y)
     x_adv = attack(net, x, aim, rng=torch.Generator().manual_seed(spec.seed))
     with frozen(net), torch.no_grad():
         probs = F.softmax(net(torch.cat([x, x_adv])), dim=1).numpy()
@@ -108,8 +108,8 @@ def adversarial(run: Run, spec: AdversarialSpec) -> Adversarial:
 def attack_levels(run: Run, spec: AttackLevelsSpec) -> AttackLevels:
     """One test image attacked with every radius."""
     split, x, y = image_of(run, spec.index)
-    spec = dataclasses.replace(spec, eps=check_eps(run.eps if spec.eps is None else spec.eps))
-    net, attack, aim = linf_net(run), attack_of(run, spec), goal(spec, split, y)
+    spec = dataclasses.replace(spec, eps=check_eps(radius(run) if spec.eps is None else spec.eps))
+    net, attack, aim = net_of(run), attack_of(run, spec), goal(spec, split, y)
     levels = np.array(spec.levels)
     every = torch.cat([x, with_each(net, attack, x, aim, levels[1:], spec.seed)])
     with frozen(net), torch.no_grad():
@@ -176,7 +176,7 @@ def _meta(
 def trajectory(run: Run, spec: TrajectorySpec) -> Trajectory:
     """One image's way through an attack."""
     split, x, y = image_of(run, spec.index)
-    net, attack, aim = linf_net(run), attack_of(run, spec), goal(spec, split, y)
+    net, attack, aim = net_of(run), attack_of(run, spec), goal(spec, split, y)
     path = attack.trace(net, x, aim, torch.Generator().manual_seed(spec.seed))[:, 0]
     with frozen(net), torch.no_grad():
         logits, clean = net(path), net(x)
@@ -208,7 +208,7 @@ def accuracy_curve(run: Run, spec: AccuracyCurveSpec) -> AccuracyCurve:
     """Accuracy under PGD at several radii."""
     split = images_of(run)
     few = split.take(torch.arange(min(spec.n, len(split))))
-    net, attack, radii = linf_net(run), PGD(steps=spec.steps), np.linspace(0, SPAN * run.eps, 9)
+    net, attack, radii = net_of(run), PGD(steps=spec.steps), np.linspace(0, SPAN * radius(run), 9)
     right = [
         int(count_right(net, few.x, few.y, attack.bound(float(eps)), spec.seed).sum())
         for eps in radii
@@ -223,8 +223,8 @@ def accuracy_curve(run: Run, spec: AccuracyCurveSpec) -> AccuracyCurve:
             attack=registry.encode(attack),
             seed=spec.seed,
             summary=f"{right[0]} of {len(few)} right untouched,"
-            f" {right[int(np.argmin(abs(radii - run.eps)))]} at ε ="
-            f" {eps_text(run.eps)} under PGD-{spec.steps}",
+            f" {right[int(np.argmin(abs(radii - radius(run))))]} at ε ="
+            f" {eps_text(radius(run))} under PGD-{spec.steps}",
         ),
     )
 
@@ -232,9 +232,9 @@ def accuracy_curve(run: Run, spec: AccuracyCurveSpec) -> AccuracyCurve:
 @probe(AnswersSpec)
 def answers_at(run: Run, spec: AnswersSpec) -> Answers:
     """The answers to many test images under PGD with every radius."""
-    split, net = images_of(run), linf_net(run)
+    split, net = images_of(run), net_of(run)
     few = split.take(torch.arange(min(spec.n, len(split))))
-    usual = check_eps(run.eps if spec.eps is None else spec.eps)
+    usual = check_eps(radius(run) if spec.eps is None else spec.eps)
     levels, attack, said = np.array(levels_of(usual)), PGD(steps=spec.steps), []
     progress.expect(len(levels) * len(few))
     for level in levels:
@@ -271,8 +271,8 @@ def smallest_eps(run: Run, spec: SmallestEpsSpec) -> SmallestEps:
     index = torch.tensor([spec.index]) if alone else torch.arange(min(spec.n, len(split)))
     rows = torch.tensor([row_of(spec.index)]) if alone else index
     few, attack = split.take(rows), PGD(steps=spec.steps, start="zero")
-    limit = min(1.0, REACH * run.eps) or 0.5
-    eps, width = smallest_radius(linf_net(run), few.x, few.y, attack, limit)
+    limit = min(1.0, REACH * radius(run)) or 0.5
+    eps, width = smallest_radius(net_of(run), few.x, few.y, attack, limit)
     flipped = eps[(eps > 0) & eps.isfinite()]
     typical = f"median {grey_text(float(flipped.median()))}" if len(flipped) else "none was flipped"
     return SmallestEps(

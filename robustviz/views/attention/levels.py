@@ -21,7 +21,7 @@ from robustviz.views.attention.maps import (
 )
 from robustviz.views.attention.overlap import hottest
 from robustviz.views.attention.result import AttentionLevels, AttentionLevelsSpec, levels_of
-from robustviz.views.measure import image_of, linf_net, meta_of, probe
+from robustviz.views.measure import image_of, meta_of, net_of, probe, radius
 
 
 @probe(AttentionLevelsSpec)
@@ -29,7 +29,7 @@ def attention_levels(run: Run, spec: AttentionLevelsSpec) -> AttentionLevels:
     """Where a network looks on one test image at every strength of an attack."""
     split, x, y = image_of(run, spec.index)
     check_rule(split, spec.rule)
-    net, eps = linf_net(run), check_eps(run.eps if spec.eps is None else spec.eps)
+    net, eps = net_of(run), check_eps(radius(run) if spec.eps is None else spec.eps)
     levels = np.array(levels_of(eps))
     # the very attacks of the Attack page, so that both give the same answers
     attack = attacks.PGD(steps=spec.steps)

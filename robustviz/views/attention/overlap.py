@@ -16,7 +16,7 @@ from robustviz.training.evaluate import attacked
 from robustviz.types import MAP_RULES, UserError, check_eps, eps_text
 from robustviz.views.attention.maps import class_maps, grad_cam_package, random_nets
 from robustviz.views.attention.result import MAPS, OVERLAPS, Overlap, OverlapSpec, Road, RoadSpec
-from robustviz.views.measure import images_of, linf_net, meta_of, net_of, probe
+from robustviz.views.measure import images_of, meta_of, net_of, probe, radius
 
 REMOVED = (20, 40, 60, 80)  # percentiles at which ROAD cuts
 
@@ -37,7 +37,7 @@ def overlap(run: Run, spec: OverlapSpec) -> Overlap:
             code=2,
         )
     cam.check_rule(spec.rule)
-    net, eps = linf_net(run), check_eps(run.eps if spec.eps is None else spec.eps)
+    net, eps = net_of(run), check_eps(radius(run) if spec.eps is None else spec.eps)
     index = torch.arange(min(spec.n, len(split)))
     few, attack = split.take(index), attacks.PGD(eps=eps, steps=spec.steps)
     objects = split.masks[index, 0].numpy()

@@ -12,7 +12,7 @@ from typing import Any
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from robustviz.runs import folder
+from robustviz.runs import catalogue, folder
 from robustviz.terms import term
 from robustviz.types import MAP_RULES, MASK_RULES, UserError, eps_text
 from robustviz.ui import cache, shell, stage, widgets
@@ -60,7 +60,7 @@ def settings(here: Context) -> Choice:
     """Draw what can be set; what is chosen, with the ε at which the first screen's control
     stands.
     """
-    usual = folder.open_model(here.a).eps
+    usual = catalogue.radius(folder.open_model(here.a))
     levels = [str(level) for level in levels_of(usual)]
     slider = Control(
         "Strength of the attack, ε",
@@ -207,7 +207,7 @@ def overlap(here: Context, chosen: Choice, results: Mapping[str, Attention]) -> 
             f"The rule {chosen.spec.rule} makes no mask from the map itself: choose one of"
             f" {', '.join(MAP_RULES)}."
         )
-    level, usual = (chosen.spec.eps or 0) * 255, folder.open_model(here.a).eps * 255
+    level, usual = (chosen.spec.eps or 0) * 255, catalogue.radius(folder.open_model(here.a)) * 255
     if round(level) != round(usual):
         spec = dataclasses.replace(spec, eps=chosen.spec.eps)
     if many := widgets.measured(here, spec, "the overlap", "about 10 s"):

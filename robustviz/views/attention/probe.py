@@ -27,14 +27,14 @@ from robustviz.views.attention.maps import (
 )
 from robustviz.views.attention.overlap import overlap as overlap, road as road
 from robustviz.views.attention.result import Attention, AttentionSpec
-from robustviz.views.measure import image_of, linf_net, meta_of, probe
+from robustviz.views.measure import image_of, meta_of, net_of, probe, radius
 
 
 @probe(AttentionSpec)
 def attention(run: Run, spec: AttentionSpec) -> Attention:
     """Where a network looks on one test image, clean and attacked, and PART's budget for it."""
     split, x, y = image_of(run, spec.index)
-    net, eps = linf_net(run), check_eps(run.eps if spec.eps is None else spec.eps)
+    net, eps = net_of(run), check_eps(radius(run) if spec.eps is None else spec.eps)
     eps_low = 7 / 8 * eps if spec.eps_low is None else spec.eps_low
     check_rule(split, spec.rule)
     attack = attacks.PGD(eps=eps, steps=spec.steps)

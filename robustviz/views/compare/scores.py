@@ -74,7 +74,11 @@ def score(run: Run, eps: float | None = None) -> Score | None:
     """
     try:
         every = [
-            one for one in run.evaluations() if one.robust_right and not one.attack.get("targeted")
+            one
+            for one in run.evaluations()
+            if one.robust_right
+            and not one.attack.get("targeted")
+            and one.attack.get("norm", "linf") == "linf"  # other radii are in other units
         ]
     except UserError:  # a damaged file must not hide the other runs
         return None

@@ -40,7 +40,7 @@ from robustviz.views.contributions.result import (
     PairingSpec,
 )
 from robustviz.views.features.probe import features_of
-from robustviz.views.measure import image_of, images_of, linf_net, meta_of, net_of, probe, row_of
+from robustviz.views.measure import image_of, images_of, meta_of, net_of, probe, radius, row_of
 
 LOOKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 
@@ -134,11 +134,11 @@ def carried(run: Run, spec: CarriedSpec) -> Carried:
 @probe(PairingSpec)
 def pairing(run: Run, spec: PairingSpec) -> Pairing:
     """Pairing loss and cross-entropy of images and their attacked twins, and whether their
-    gradients agree. Raises UserError for a run trained in l2.
+    gradients agree.
     """
-    net = linf_net(run)
+    net = net_of(run)
     split, index, few = images_for(run, spec)
-    eps = check_eps(run.eps if spec.eps is None else spec.eps)
+    eps = check_eps(radius(run) if spec.eps is None else spec.eps)
     attack = PGD(eps=eps, steps=spec.steps)
     x_adv = attacked(net, few.x, few.y, attack, spec.seed)
     with frozen(net), torch.no_grad():
@@ -184,12 +184,10 @@ def _opposing(result: Pairing) -> str:
 
 @probe(AttackStepsSpec)
 def attack_steps(run: Run, spec: AttackStepsSpec) -> AttackSteps:
-    """Accuracy as PGD takes more steps, and under Square. Raises UserError for a run trained in
-    l2.
-    """
-    net, split = linf_net(run), images_of(run)
+    """Accuracy as PGD takes more steps, and under Square."""
+    net, split = net_of(run), images_of(run)
     few = split.take(torch.arange(min(spec.n, len(split))))
-    eps = check_eps(run.eps if spec.eps is None else spec.eps)
+    eps = check_eps(radius(run) if spec.eps is None else spec.eps)
     attack = PGD(eps=eps, steps=spec.steps, step_size=eps / 4)
     looks = sorted({*(look for look in LOOKS if look < spec.steps), spec.steps})
     right = looked_at(net, few.x, few.y, attack, looks, spec.seed)

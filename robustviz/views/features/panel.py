@@ -12,7 +12,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from robustviz import embedder
-from robustviz.runs import folder
+from robustviz.runs import catalogue, folder
 from robustviz.stats import wilson
 from robustviz.terms import term
 from robustviz.types import JSON, eps_text
@@ -78,7 +78,7 @@ def settings(here: Context) -> FeatureMapSpec:
     )
     packed = st.select_slider("UMAP: least distance", PACKED, **linked("map-dist", "0.1", PACKED))
     write_address()  # here too: a fragment ends before the page does
-    radii = [folder.open_model(run_id).eps for _, run_id in here.sides]
+    radii = [catalogue.radius(folder.open_model(run_id)) for _, run_id in here.sides]
     # both networks meet the same ε
     eps = None if share == "1" and len(set(radii)) == 1 else SHARES[str(share)] * radii[0]
     return FeatureMapSpec(
@@ -236,7 +236,7 @@ def controls(here: Context, asked: FeatureMapSpec) -> Choice:
     if kind != "umap":
         usual = FeatureMapSpec()
         asked = replace(asked, n_neighbors=usual.n_neighbors, min_dist=usual.min_dist)
-    eps = folder.open_model(here.a).eps if asked.eps is None else asked.eps
+    eps = catalogue.radius(folder.open_model(here.a)) if asked.eps is None else asked.eps
     beside = TIMES[also] * eps if also in TIMES else None
     return Choice(colour, also, replace(asked, projection=kind, place_eps=beside))
 

@@ -20,13 +20,13 @@ from torch import Tensor
 
 from robustviz import measures, registry
 from robustviz.attacks import PGD
-from robustviz.attacks.balls import BALLS
+from robustviz.attacks.balls import Linf
 from robustviz.data import Dataset
 from robustviz.inputs import in_parts
 from robustviz.nets import Classifier, frozen
 from robustviz.runs.folder import Run
 from robustviz.stats import Floats, Ints
-from robustviz.training.evaluate import attacked, norm_of
+from robustviz.training.evaluate import attacked
 from robustviz.types import UserError, check_eps, eps_text
 from robustviz.views import pictures
 from robustviz.views.features import embedding
@@ -46,7 +46,7 @@ from robustviz.views.features.result import (
     Images,
     own_and_other,
 )
-from robustviz.views.measure import images_of, meta_of, net_of, probe
+from robustviz.views.measure import images_of, meta_of, net_of, probe, radius
 
 VOTES = 10  # neighbours that vote, where there are so many
 FRAMES = 24  # of a film at most; of more epochs some are left out evenly
@@ -84,18 +84,20 @@ class Task:
 
 
 def task_of(run: Run, spec: AttackedSpec[Any]) -> Task:
-    """What a spec means for a run. Raises UserError for a radius that is none."""
-    split, norm = images_of(run), norm_of(run.config)
+    """What a spec means for a run. The attack is in linf, also on a network trained in l2. Raises
+    UserError for a radius that is none.
+    """
+    split = images_of(run)
     few = split.take(torch.arange(min(spec.n, len(split))))
-    eps = check_eps(run.eps if spec.eps is None else spec.eps, norm, tuple(few.x.shape[1:]))
-    attack = PGD(norm=norm, eps=eps, steps=spec.steps)
+    eps = check_eps(radius(run) if spec.eps is None else spec.eps)
+    attack = PGD(eps=eps, steps=spec.steps)
     return Task(
         images=few,
         attack=attack,
-        noisy=BALLS[norm](few.x, eps).random_start(torch.Generator().manual_seed(spec.seed)),
+        noisy=Linf(few.x, eps).random_start(torch.Generator().manual_seed(spec.seed)),
         seed=spec.seed,
         meta=meta_of(
-            run, split, attack=registry.encode(attack), eps=eps, norm=norm, seed=spec.seed
+            run, split, attack=registry.encode(attack), eps=eps, norm=attack.norm, seed=spec.seed
         ),
     )
 

@@ -50,8 +50,8 @@ class Answers(Result):
 
 @dataclass(frozen=True)
 class AttackedSpec(ProbeSpec[R]):
-    """Which test images and which attack: the first `n`, and PGD as the evaluation runs it, with
-    the same norm and noise. Random noise of the same ε is the control.
+    """Which test images and which attack: the first `n`, and PGD in linf as the evaluation runs it,
+    with the same noise. Random noise of the same ε is the control.
     """
 
     n: int = option(500, "How many test images.", low=1)
@@ -125,7 +125,7 @@ class FeaturesSpec(AttackedSpec[Features]):
     """Penultimate features of the first `n` test images: clean, under PGD, and with uniform noise
     of the same ε.
 
-    The attack is the evaluation's (same norm, same noise), so the answers are those that it counts.
+    The attack is the evaluation's (same noise), so the answers are those that it counts.
     """
 
     k: int | None = option(

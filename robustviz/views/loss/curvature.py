@@ -28,7 +28,7 @@ from robustviz.views.loss.result import (
     median_interval,
     smoothing,
 )
-from robustviz.views.measure import images_of, meta_of, net_of, probe
+from robustviz.views.measure import images_of, meta_of, net_of, probe, radius
 from robustviz.views.transfer.probe import label, named_runs, ordinary, relatives
 
 Loss = Callable[[Tensor], Tensor]  # images (N, …) to the loss of each, (N,)
@@ -137,9 +137,13 @@ def input_gradient(net: Classifier, x: Tensor, y: Tensor) -> Tensor:
 
 
 @memory.remembered(memory.WORKING)  # several networks are compared with the same others
-def _gradients(path: str, weights: str, split: Dataset, n: int) -> Tensor:
+def _kept_gradients(path: str, weights: str, split: Dataset, n: int) -> Tensor:
+    return _gradients(Run(Path(path)), split, n)
+
+
+def _gradients(run: Run, split: Dataset, n: int) -> Tensor:
     few = split.take(torch.arange(n))
-    return input_gradient(net_of(Run(Path(path))), few.x, few.y)
+    return input_gradient(net_of(run), few.x, few.y)
 
 
 def others_of(run: Run, spec: GradientsSpec) -> list[Run]:
@@ -170,7 +174,10 @@ def gradients(run: Run, spec: GradientsSpec) -> Gradients:
     index = torch.arange(min(spec.n, len(split)))
     few = split.take(index)
     own, *theirs = (
-        _gradients(str(each.path), each.weights, split, len(few)) for each in (run, *others)
+        _kept_gradients(str(each.path), each.weights, split, len(few))
+        if each.path.exists()
+        else _gradients(each, split, len(few))  # in memory
+        for each in (run, *others)
     )
     cosine = np.reshape(
         [
@@ -212,7 +219,7 @@ def gradients(run: Run, spec: GradientsSpec) -> Gradients:
             split,
             n=len(few),
             labels=[label(each) for each in others],
-            eps=run.eps,
+            eps=radius(run),
             summary=f"Over {len(few)} images, mean and 95 % interval: {'; '.join(said)}.",
         ),
     )

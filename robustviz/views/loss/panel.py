@@ -10,7 +10,7 @@ from typing import Literal
 
 import streamlit as st
 
-from robustviz.runs import folder
+from robustviz.runs import catalogue, folder
 from robustviz.runs.folder import Run
 from robustviz.stats import tango, wilson
 from robustviz.terms import term
@@ -99,7 +99,7 @@ def first(here: Context) -> tuple[Context, Cast]:
 
 def _own(here: Context) -> None:
     """A and B, each in its own worst direction."""
-    (spec,) = first_screen(here.img, folder.open_model(here.a).eps)
+    (spec,) = first_screen(here.img, catalogue.radius(folder.open_model(here.a)))
     if found := widgets.measured(here, spec, "the loss around this image"):
         screen = cache.made(
             lambda: screen_figures.worst_direction(found), tuple(found.values()), *found
@@ -280,7 +280,7 @@ def surface_controls(here: Context, chosen: Cast) -> tuple[str, SurfacesSpec]:
     return str(view), SurfacesSpec(
         index=here.img,
         grid=grid,
-        span=2 * folder.open_model(chosen.reference).eps,
+        span=2 * catalogue.radius(folder.open_model(chosen.reference)),
         temperature=float(temperature),
         direction=direction,
         seed=int(seed),

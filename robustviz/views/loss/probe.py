@@ -17,7 +17,7 @@ from robustviz.views.loss.surfaces import (
     weight_surface as weight_surface,
     worst_direction as worst_direction,
 )
-from robustviz.views.measure import image_of, linf_net, meta_of, probe
+from robustviz.views.measure import image_of, meta_of, net_of, probe, radius
 from robustviz.views.transfer.probe import logits_of
 
 
@@ -25,8 +25,8 @@ from robustviz.views.transfer.probe import logits_of
 def soft_labels(run: Run, spec: SoftLabelsSpec) -> SoftLabels:
     """One image's softmax outputs at a temperature, untouched and attacked."""
     split, x, y = image_of(run, spec.index)
-    net = linf_net(run)
-    attack = PGD(eps=check_eps(run.eps if spec.eps is None else spec.eps), steps=spec.steps)
+    net = net_of(run)
+    attack = PGD(eps=check_eps(radius(run) if spec.eps is None else spec.eps), steps=spec.steps)
     logits = logits_of(
         net, torch.cat([x, attack(net, x, y, rng=torch.Generator().manual_seed(spec.seed))])
     ).numpy()

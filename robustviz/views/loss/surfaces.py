@@ -35,7 +35,7 @@ from robustviz.views.loss.result import (
     WorstDirection,
     WorstDirectionSpec,
 )
-from robustviz.views.measure import image_of, images_of, linf_net, meta_of, net_of, probe
+from robustviz.views.measure import image_of, images_of, meta_of, net_of, probe, radius
 from robustviz.views.transfer.probe import logits_of, relatives, trained_alike
 
 
@@ -169,9 +169,9 @@ def networks_of(run: Run, spec: SurfacesSpec) -> tuple[Run, Run | None]:
 def surfaces(run: Run, spec: SurfacesSpec) -> Surface:
     """The loss on a plane through one image."""
     split, x, y = image_of(run, spec.index)
-    net = linf_net(run)
+    net = net_of(run)
     reference, witness = networks_of(run, spec)
-    span = 2 * run.eps if spec.span is None else spec.span
+    span = 2 * radius(run) if spec.span is None else spec.span
     if span == 0:
         raise UserError("A surface of span 0 is a point: choose a larger span, 16/255 say.", code=2)
     temperature = spec.temperature or float(getattr(run.config.method, "temperature", 4.0) or 4.0)
@@ -209,7 +209,7 @@ def surfaces(run: Run, spec: SurfacesSpec) -> Surface:
         soft=soft[0] if soft else np.zeros((0, 0), dtype=np.float32),
         label=(torch.zeros(0) if wanted is None else F.softmax(wanted[0] / temperature, 0)).numpy(),
         pred=logits.argmax(axis=2),
-        eps=run.eps,
+        eps=radius(run),
         meta=meta_of(
             run,
             split,
@@ -218,7 +218,7 @@ def surfaces(run: Run, spec: SurfacesSpec) -> Surface:
             reference=reference.id,
             witness=witness.id if witness else None,
             weights=run.weights,
-            summary=f"{_heights(hard, a, run.eps, spec.index)}; adversarial direction"
+            summary=f"{_heights(hard, a, radius(run), spec.index)}; adversarial direction"
             f" ({spec.direction}) from {reference.id}, random direction seed"
             f" {spec.seed}{_shared(said)}",
             **{name: getattr(spec, name) for name in ("index", "seed", "grid", "direction")},
@@ -241,7 +241,7 @@ def adversarial_direction(reference: Run, x: Tensor, y: Tensor, spec: SurfacesSp
     """The adversarial direction (C,H,W) at an image (1,C,H,W), made on the reference network.
     Raises UserError where that has none.
     """
-    net = linf_net(reference)
+    net = net_of(reference)
     if spec.direction == "pgd":
         if reference.eps == 0:
             raise UserError(
@@ -286,7 +286,7 @@ def _slice_name(run: Run, spec: WorstDirectionSpec) -> str:
 def worst_direction(run: Run, spec: WorstDirectionSpec) -> WorstDirection:
     """The answers on a plane through one image, along the network's own worst direction."""
     split, x, y = image_of(run, spec.index)
-    eps = run.eps if spec.eps is None else check_eps(spec.eps)
+    eps = radius(run) if spec.eps is None else check_eps(spec.eps)
     if eps == 0 or spec.grid % 6 != 1:
         raise UserError(
             "A slice needs ε above 0, and a grid of 1 more than a multiple of 6: 8/255 and 25 say.",
@@ -294,7 +294,7 @@ def worst_direction(run: Run, spec: WorstDirectionSpec) -> WorstDirection:
         )
     reference = trained_alike(run, spec.reference, "reference") if spec.reference else run
     witness = trained_alike(run, spec.witness, "witness") if spec.witness else None
-    d = (pgd_direction(linf_net(reference), x, y, eps) * 127).round()
+    d = (pgd_direction(net_of(reference), x, y, eps) * 127).round()
     if not d.any():
         raise UserError(
             f"PGD does not move image {spec.index} on {reference.id} (its output is saturated), so"
@@ -308,7 +308,7 @@ def worst_direction(run: Run, spec: WorstDirectionSpec) -> WorstDirection:
         b=(a - eps / 2).numpy(),
         y=int(y),
         eps=eps,
-        **_around(linf_net(run), x[0], int(y), d / 127, a, eps, spec.seed, witness is not None),
+        **_around(net_of(run), x[0], int(y), d / 127, a, eps, spec.seed, witness is not None),
         label=np.zeros(0)
         if witness is None
         else logits_of(net_of(witness), x)[0].log_softmax(0).numpy(),

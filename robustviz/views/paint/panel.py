@@ -13,7 +13,7 @@ import streamlit as st
 from streamlit.components.v2.types import ComponentRenderer
 
 from robustviz.imports import load
-from robustviz.runs import folder
+from robustviz.runs import catalogue, folder
 from robustviz.stats import Bools
 from robustviz.terms import term
 from robustviz.types import UserError, eps_text, grey_text
@@ -161,7 +161,7 @@ def _attack(
     here: Context, run: folder.Run, cells: Bools, steps: int, seed: int
 ) -> PaintedSpec | None:
     """The radii and the button; the attack as long as the budget is the one that was attacked."""
-    usual, state = max(1, round(run.eps * 255)), st.session_state
+    usual, state = max(1, round(catalogue.radius(run) * 255)), st.session_state
     top = max(16, min(255, 2 * usual))
     level = st.slider(
         "ε on the painted pixels, in grey levels of 255",

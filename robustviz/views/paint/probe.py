@@ -13,7 +13,7 @@ from robustviz import attacks, cam, methods, nets
 from robustviz.runs.folder import Run
 from robustviz.stats import Bools
 from robustviz.types import UserError, check_eps, eps_text
-from robustviz.views.measure import image_of, linf_net, meta_of, probe
+from robustviz.views.measure import image_of, meta_of, net_of, probe, radius
 from robustviz.views.paint.result import NAMED, Painted, PaintedSpec, from_text, grid
 
 # of the cells that `centre`, `edge` (about) and `strongest` allow, so that they can be compared
@@ -41,7 +41,7 @@ def cells_of(run: Run, index: int, mask: str) -> Bools:
         cells[thick : rows - thick, thick : columns - thick] = False
     if mask not in ("strongest", "part"):
         return cells
-    net = linf_net(run)
+    net = net_of(run)
     if mask == "part":
         if not isinstance(getattr(net, "maps", None), torch.nn.Module):
             raise UserError(
@@ -69,7 +69,7 @@ def _by_cell(values: Tensor, side: int) -> Tensor:
 def painted(run: Run, spec: PaintedSpec) -> Painted:
     """One test image attacked within a painted budget."""
     split, x, y = image_of(run, spec.index)
-    net, eps = linf_net(run), check_eps(run.eps if spec.eps is None else spec.eps)
+    net, eps = net_of(run), check_eps(radius(run) if spec.eps is None else spec.eps)
     height, width = x.shape[2:]
     block = np.ones(2 * grid(height, width)[2:], bool)
     mask = np.kron(cells_of(run, spec.index, spec.mask), block)[:height, :width]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from robustviz.runs import folder
+from robustviz.runs import catalogue, folder
 from robustviz.terms import term
 from robustviz.types import UserError, eps_text
 from robustviz.ui import stage, widgets
@@ -44,7 +44,7 @@ class Choice:
 
     def of(self, here: Context, targets: list[str]) -> TransferSpec:
         """This attack, at A's radius, of networks that are shown its images."""
-        eps = folder.open_model(here.a).eps * (1 if self.radius == "whole" else 0.5)
+        eps = catalogue.radius(folder.open_model(here.a)) * (1 if self.radius == "whole" else 0.5)
         return TransferSpec(",".join(targets), self.attack, eps, self.steps, self.n, self.seed)
 
 
@@ -236,7 +236,7 @@ def matrices(here: Context, chosen: Choice) -> None:
         st.markdown(
             "Here an image counts only where both networks know it and each falls for its own"
             " attack. Half of ε is the paper's choice; at the whole"
-            f" {eps_text(folder.open_model(here.a).eps)} more images usually qualify."
+            f" {eps_text(catalogue.radius(folder.open_model(here.a)))} more images usually qualify."
         )
         marked = here.b if here.b in spec.targets.split(",") else ""
         widgets.draw(figures.transfer, found, widgets.Frame("matrix", spec), b=marked)

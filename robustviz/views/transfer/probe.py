@@ -30,7 +30,7 @@ from robustviz.stats import Bools
 from robustviz.training.evaluate import attacked, count_right, fingerprint
 from robustviz.training.evaluation import attack_name
 from robustviz.types import UserError, check_eps, eps_text
-from robustviz.views.measure import images_of, linf_net, meta_of, net_of, probe
+from robustviz.views.measure import images_of, meta_of, net_of, probe, radius
 from robustviz.views.transfer.family import origin
 from robustviz.views.transfer.result import Fooled, FooledSpec, Transfer, TransferSpec, WhiteBox
 
@@ -77,13 +77,13 @@ def white_box(run: Run, few: Dataset, eps: float, steps: int, seed: int = 0) -> 
 def logits_of(net: nn.Module, x: Tensor) -> Tensor:
     """Logits (N,K) of images (N,C,H,W), in eval mode."""
     with frozen(net), torch.no_grad():
-        return torch.cat([net(part) for part in in_parts(x)])
+        return torch.cat([net(part) for part in in_parts(x, size=getattr(net, "size", None))])
 
 
 def attack_of(run: Run, spec: TransferSpec | FooledSpec) -> Attack:
     """The attack with all its settings."""
     half = isinstance(spec, TransferSpec)
-    eps = check_eps((run.eps / 2 if half else run.eps) if spec.eps is None else spec.eps)
+    eps = check_eps((radius(run) / 2 if half else radius(run)) if spec.eps is None else spec.eps)
     step = {"step_size": eps / 4} if half else {}
     return cast(
         Attack,
@@ -135,10 +135,9 @@ def _name(run: Run, spec: TransferSpec) -> str:
 @probe(TransferSpec, name=_name)
 def transfer(run: Run, spec: TransferSpec) -> Transfer:
     """How often images made on the run's network fool others that the attacker never saw. Raises
-    UserError for no targets, for one that is no unseen network or was trained on other images, and
-    for a run trained in l2.
+    UserError for no targets, and for one that is no unseen network or was trained on other images.
     """
-    net, attack = linf_net(run), attack_of(run, spec)
+    net, attack = net_of(run), attack_of(run, spec)
     before, witness = relatives(run)
     targets, eps = targets_of(run, spec), float(attack.eps or 0)
     started = time.process_time()
@@ -287,9 +286,8 @@ def _fooled_name(run: Run, spec: FooledSpec) -> str:
 @probe(FooledSpec, name=_fooled_name)
 def fooled(run: Run, spec: FooledSpec) -> Fooled:
     """Whom images fool that were made on the run's network and on its aligned copies: all of them
-    count. Raises UserError for a run trained in l2.
+    count.
     """
-    linf_net(run)
     attack, split, models = attack_of(run, spec), images_of(run), shown_to(run, spec)
     few = split.take(torch.arange(min(spec.n, len(split))))
     sources = [each for each in models if each is run or run.id in origin(each)[:1]]
