@@ -9,11 +9,12 @@ import pkgutil
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["TrainConfig", "evaluate", "open_run", "train", "train_run"]
+__all__ = ["TrainConfig", "evaluate", "import_run", "open_run", "train", "train_run"]
 
 _HOMES = {
     "open_run": "robustviz.runs.folder:open_run",
     "evaluate": "robustviz.training.anything:evaluate",
+    "import_run": "robustviz.runs.imported:import_run",
     "train": "robustviz.training.loop:train",
     "train_run": "robustviz.runs.trained:train_run",
     "TrainConfig": "robustviz.training.config:TrainConfig",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     )
     from robustviz.nets.wrapped import wrap as wrap
     from robustviz.runs.folder import open_run as open_run
+    from robustviz.runs.imported import import_run as import_run
     from robustviz.runs.trained import train_run as train_run
     from robustviz.training import config as config, doctor as doctor, presets as presets
     from robustviz.training.anything import evaluate as evaluate

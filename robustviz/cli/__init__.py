@@ -19,6 +19,7 @@ from robustviz.cli import (
     jobs,
     lesson,
     listing,
+    notebook,
     prepare,
     probe,
     report,
@@ -27,6 +28,7 @@ from robustviz.cli import (
     train,
 )
 from robustviz.cli.contracts import COMMANDS as PLUGINS
+from robustviz.cli.imports import COMMANDS as IMPORTS
 from robustviz.cli.terminal import Parser, say
 from robustviz.plugins import load_all, take
 from robustviz.training import world
@@ -37,12 +39,14 @@ WITHOUT = ("app", "check", "pause", "plugins", "prepare", "remove", "stop", "tid
 COMMANDS = (  # as help has them
     *listing.COMMANDS,
     *train.COMMANDS,
+    *IMPORTS,
     *sweep.COMMANDS,
     *evaluate.COMMANDS,
     *probe.COMMANDS,
     *figure.COMMANDS,
     *report.COMMANDS,
     *cite.COMMANDS,
+    *notebook.COMMANDS,
     *jobs.COMMANDS,
     *tidy.COMMANDS,
     *prepare.COMMANDS,

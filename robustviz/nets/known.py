@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from robustviz import nets, plugins, registry
-from robustviz.chance import drawn_from
 from robustviz.imports import load
 from robustviz.nets.base import Classifier
 from robustviz.nets.wrapped import Wrapped, wrap
@@ -58,7 +57,7 @@ def sources(name: str) -> list[str]:
         except (UserError, ImportError):
             pass
     if not found:
-        near = difflib.get_close_matches(name, [*registry.keys("net"), *_torchvision()], 5, 0.4)
+        near = difflib.get_close_matches(name, {*registry.keys("net"), *_torchvision()}, 5, 0.4)
         raise UserError(
             f"Neither robustviz nor torchvision nor timm has a network called {harmless(name)!r};"
             f" names like it: {', '.join(near) or 'none'}. A function of yours that makes one is"
@@ -150,16 +149,18 @@ def _of_code(make: Any, source: str, classes: int, channels: int, size: int) -> 
     return made
 
 
-def network(told: Mapping[str, Any], shape: tuple[int, int, int], asked_by: str) -> Classifier:
-    """The network that an imported run's config.json describes, with new weights, in eval mode.
-    `shape`: its classes, and channels and pixels of a side of its images. Raises UserError as
-    `module` and `wrap` do.
+def network(
+    told: Mapping[str, Any] | None, shape: tuple[int, int, int], asked_by: str
+) -> Classifier:
+    """The network that an imported run's config.json describes, with weights drawn from torch's
+    global generator. `shape`: its classes, and channels and pixels of a side of its images. Raises
+    UserError where nothing is described, and as `module` and `wrap` do.
     """
-    with drawn_from(torch.Generator()):  # the global one belongs to everybody
-        made = module(
-            str(told["source"]), *shape, asked_by=asked_by, sha256=str(told.get("sha256", ""))
-        )
-    return looked_into(made, told).eval()
+    if told is None:
+        raise UserError(f"{asked_by} does not say what its network is: import it anew.")
+    sha256 = str(told.get("sha256", ""))
+    made = module(str(told["source"]), *shape, asked_by=asked_by, sha256=sha256)
+    return looked_into(made, told)
 
 
 def looked_into(made: nn.Module, told: Mapping[str, Any]) -> Classifier:
@@ -201,10 +202,8 @@ def _others(room: str, net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for name in _torchvision():
         if models.get_model_builder(name).__module__ == room:
             with torch.device("meta"):
-                yield (
-                    f"torchvision:{name}",
-                    models.get_model(name, weights=None, num_classes=classes),
-                )
+                other = models.get_model(name, weights=None, num_classes=classes)
+            yield f"torchvision:{name}", other
 
 
 def usual(classes: int, channels: int, size: int) -> Iterator[tuple[str, nn.Module]]:
@@ -213,11 +212,17 @@ def usual(classes: int, channels: int, size: int) -> Iterator[tuple[str, nn.Modu
     if channels == 3:
         names += [f"torchvision:{name}" for name in _torchvision() if USUAL.fullmatch(name)]
     for name in names:
+        if (other := without_weights(name, classes, channels, size)) is not None:
+            yield name, other
+
+
+def without_weights(source: str, classes: int, channels: int, size: int) -> nn.Module | None:
+    """A network that has shapes and no numbers; None where it cannot be made so, or at all."""
+    try:
         with torch.device("meta"):
-            try:
-                yield name, module(name, classes, channels, size)
-            except (UserError, RuntimeError, NotImplementedError):
-                continue
+            return module(source, classes, channels, size)
+    except (UserError, RuntimeError, NotImplementedError):
+        return None
 
 
 def shapes_of(net: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -8,6 +8,7 @@ import functools
 import typing
 from collections.abc import Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal, NotRequired, TypedDict, TypeVar, cast
 
 from robustviz.registry import coerce
@@ -36,11 +37,33 @@ class Images(TypedDict):
     names: NotRequired[tuple[str, ...]]
 
 
+class Network(TypedDict):
+    """Where an imported network is from, `nets.known` makes it again: its `source`, the SHA-256 of
+    that code, whether it reads blue, green, red (`flip`); then what `nets.wrap` was told. `reading`
+    is how it was found to read images, `readings` what that rests on.
+    """
+
+    source: str
+    sha256: NotRequired[str]
+    flip: NotRequired[bool]
+    maps: NotRequired[str]
+    features: NotRequired[str]
+    head: NotRequired[str]
+    logits: NotRequired[object]
+    mean: NotRequired[tuple[float, ...] | None]
+    std: NotRequired[tuple[float, ...] | None]
+    size: NotRequired[int | None]
+    grid: NotRequired[tuple[int, ...] | None]
+    shape: NotRequired[tuple[int, ...] | None]
+    reading: NotRequired[str]
+    readings: NotRequired[dict[str, object]]
+
+
 class Info(TypedDict):
     """`config.json`: the fields of the TrainConfig, `data` and `method` each with its `key`, and
     what was found out besides: `images` when the training began; the `label` that a person gave it;
-    where an imported `network` comes from (its `source`, and what `nets.wrap` was told); the
-    `plugins` that its method, attack, net or data came from, each with `source` and `sha256`.
+    where an imported `network` comes from; the `plugins` that its method, attack, net or data came
+    from, each with `source` and `sha256`.
     """
 
     data: JSON
@@ -54,7 +77,7 @@ class Info(TypedDict):
     images: NotRequired[Images]
     versions: NotRequired[dict[str, object]]
     label: NotRequired[str]
-    network: NotRequired[dict[str, object]]
+    network: NotRequired[Network]
     plugins: NotRequired[tuple[dict[str, object], ...]]
 
 
@@ -130,6 +153,12 @@ def checked(kind: type[T], value: Any) -> T:
         0 < typed[name] <= MOST for name in ("classes", "channels", "size")
     ):
         raise UserError(f"images={value!r:.80} is out of range.")
+    if kind is Network and not (
+        all(0 < side <= MOST for name in ("grid", "shape") for side in typed.get(name) or ())
+        and 0 < (typed.get("size") or 1) <= MOST
+        and isinstance(typed.get("logits"), (str, int, NoneType))
+    ):
+        raise UserError(f"network={value!r:.80} is out of range.")
     return cast(T, typed)
 
 

@@ -275,9 +275,6 @@ class Inside:
         import torch
         from safetensors import SafetensorError
 
-        from robustviz import nets
-        from robustviz.chance import drawn_from
-
         path = self.path / (
             {"best": "net.safetensors", "last": "last.safetensors"}[which]
             if epoch is None
@@ -292,10 +289,8 @@ class Inside:
                     else "no snapshot of that epoch was kept."
                 )
             )
+        net = self.fresh(torch.Generator())
         try:
-            # weights that are replaced at once; the global generator belongs to everybody
-            with drawn_from(torch.Generator()):
-                net = self.config.method.network(nets.build(self.config.net, *self.shape))
             net.load_state_dict(weights_in(path))
         except (SafetensorError, RuntimeError, OSError, ValueError) as error:
             raise UserError(
@@ -303,6 +298,20 @@ class Inside:
                 " the file or train again."
             ) from error
         return net.eval()
+
+    def fresh(self, rng: torch.Generator) -> Classifier:
+        """The network with weights drawn from `rng`, on the CPU. Raises UserError where this
+        version cannot make it.
+        """
+        from robustviz import nets
+        from robustviz.chance import drawn_from
+        from robustviz.nets import known
+
+        config = self.config
+        with drawn_from(rng):  # the global generator belongs to everybody
+            if self.imported:
+                return known.network(self.info.get("network"), self.shape, f"The run {self.id}")
+            return config.method.network(nets.build(config.net, *self.shape))
 
     @property
     def snapshots(self) -> list[int]:

@@ -1,0 +1,255 @@
+"""Networks from elsewhere as runs: the weights, what they are of, and on which data they are looked
+at. Nothing is trained, and nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+
+from robustviz import data as rooms, plugins
+from robustviz.data import Dataset, Source
+from robustviz.inputs import all_logits
+from robustviz.methods import Imported
+from robustviz.nets import known
+from robustviz.nets.attackable import device_of
+from robustviz.nets.base import Classifier, frozen
+from robustviz.nets.wrapped import Wrapped
+from robustviz.runs import readings
+from robustviz.runs.entries import UNKNOWN
+from robustviz.runs.files import cannot_write, to_bytes, write_file
+from robustviz.runs.folder import ID, Run, home, versions
+from robustviz.runs.origin import Found, Net, Say, Shape, found_in, looked_into
+from robustviz.runs.readings import Reading, Verdict
+from robustviz.training.config import TrainConfig, pick_device
+from robustviz.types import JSON, UserError, harmless
+
+N = 500  # test images that readings are compared on
+# Settings of a training, of which an imported run has none but these.
+OURS = ("data", "method", "net", "eps", "seed", "device", "threads")
+
+
+def import_run(
+    net: Net,
+    *,
+    data: str | Source,
+    name: str = "",
+    label: str = "",
+    model: str = "",
+    classes: Sequence[str] | None = None,
+    entry: str = "",
+    maps: str | None = None,
+    features: str | None = None,
+    head: str | None = None,
+    logits: str | int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    size: int | None = None,
+    grid: Sequence[int] | None = None,
+    reading: str = "",
+    eps: float | None = None,
+    n: int = N,
+    device: str = "auto",
+    say: Say = lambda line: None,
+) -> Run:
+    """A network from elsewhere as a run, state `imported`, that every page, report and probe opens.
+
+    `net`: a module with its weights, the weights, or their file (`checkpoint.read`; `entry` names
+    one of several in it). `model`: what makes the module again, `resnet18` (ours), `torchvision:…`,
+    `timm:…`, `FILE.py:make` or `pkg.mod:make`; a module of ours, torchvision's or timm's is known
+    without, and weights are compared with ours and torchvision's usual ones. Code that is named so
+    is trusted from now on. `data`: the images to look at it with; `classes`: their names in the
+    order of the logits, else the data's. `name`: the run's id; `label`: what it is called.
+
+    `maps` to `grid` as in `nets.wrap`. `reading`: how it reads images, as `readings.named` has it;
+    without, and without `mean` and `std`, the usual ones are tried on the first `n` test images and
+    the best is taken. `say` gets what was found, a line each.
+
+    Raises UserError where anything does not fit; nothing is left then.
+    """
+    source = (rooms.source(data) if isinstance(data, str) else data).placed()
+    if name:
+        _check_name(name)
+    config = TrainConfig(data=source, method=Imported(), net="imported", eps=eps)
+    split = rooms.load(source, "test")
+    shape = len(split.classes), split.images.shape[1], split.images.shape[-1]
+    found = found_in(net, model, entry, shape, say)
+    asked = dict(maps=maps, features=features, head=head, logits=logits, grid=grid, size=size)
+    found.told |= {key: value for key, value in asked.items() if value is not None}
+    ours = looked_into(found, shape, say).eval().to(pick_device(device))
+    few = split.take(n)
+    _check(ours, few, classes)
+    given = (mean, std) if mean or std else (found.mean, found.std)
+    verdict = _read(ours, few, reading, *given)
+    for line in (*(verdict.lines if len(verdict.right) > 1 else ()), verdict.text):
+        say(line)
+    ours = _with(ours.cpu(), found, verdict.reading, shape)
+    names = tuple(map(harmless, classes or split.classes))
+    images = {"classes": shape[0], "channels": shape[1], "size": shape[2], "names": names}
+    more = {"images": images} | ({"label": harmless(label)} if label else {})
+    return _kept(ours, found, config, verdict, more, name)
+
+
+def _check_name(name: str) -> None:
+    """Raises UserError where it is no run id, or taken."""
+    if not ID.fullmatch(name):
+        raise UserError(f"{name!r} is no run id: use 1 to 64 of a-z, 0-9 and '-'.", code=2)
+    if (home() / name).exists():
+        raise UserError(
+            f"A run named {name} exists: choose another name, or remove it first (python -m"
+            f" robustviz remove {name}).",
+            code=2,
+        )
+
+
+def _check(net: Classifier, few: Dataset, classes: Sequence[str] | None) -> None:
+    """Raises UserError where the network answers with other classes than the data's, or does not
+    give the same twice.
+    """
+    x = few.x[:2].to(device_of(net))
+    with frozen(net), torch.no_grad():
+        first, again = all_logits(net, x), all_logits(net, x)
+    if not torch.allclose(first, again, rtol=1e-4, atol=1e-5):
+        raise UserError(
+            "This network does not give the same answer twice in eval mode, so no number of it"
+            " would mean anything: take what is drawn at random out of its forward."
+        )
+    count = first.shape[1]
+    if count != len(few.classes):
+        raise UserError(
+            f"This network answers with {count:,} classes, and {few.key} has"
+            f" {len(few.classes):,}: choose data with as many, in the order of its logits."
+        )
+    if classes is None:
+        return
+    if len(classes) != count:
+        raise UserError(
+            f"classes names {len(classes)} classes, and the network has {count}.", code=2
+        )
+    theirs, ours = ([str(one).casefold() for one in names] for names in (classes, few.classes))
+    if theirs != ours and sorted(theirs) == sorted(ours):
+        raise UserError(
+            f"Its classes come in another order than the data's ({', '.join(few.classes[:4])}, …):"
+            " let what makes it bring its logits into that order."
+        )
+
+
+def _read(
+    net: Classifier,
+    few: Dataset,
+    reading: str,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> Verdict:
+    """How it reads images: as named, as it came, or what is likely."""
+    channels = few.images.shape[1]
+    if reading:
+        one = readings.named(reading, channels)
+    elif mean or std:
+        one = _given(mean, std, channels)
+    elif not isinstance(net, Wrapped) and not _plain(net):
+        layer = readings.normalise_of(net)
+        one = _given(layer.mean.flatten().tolist(), layer.std.flatten().tolist(), channels)
+    else:
+        return readings.likely(net, few.x, few.y, len(few.classes))
+    return readings.as_given(net, few.x, few.y, one)
+
+
+def _plain(net: Classifier) -> bool:
+    """Whether it does not normalise."""
+    layer = readings.normalise_of(net)
+    return bool((layer.mean == 0).all() and (layer.std == 1).all())
+
+
+def _given(mean: Sequence[float] | None, std: Sequence[float] | None, channels: int) -> Reading:
+    for name, values in (("mean", mean), ("std", std)):
+        if values and len(values) not in (1, channels):
+            raise UserError(
+                f"{name} has {len(values)} numbers and the images have {channels} channels: give"
+                " one a channel.",
+                code=2,
+            )
+    if std and not all(value > 0 for value in std):
+        raise UserError(f"std={list(std)} is no scale: numbers above 0 are wanted.", code=2)
+    own = [
+        tuple(map(float, values)) * (channels if len(values) == 1 else 1) if values else None
+        for values in (mean, std)
+    ]
+    return Reading("as given", own[0], own[1])
+
+
+def _with(net: Classifier, found: Found, reading: Reading, shape: Shape) -> Classifier:
+    """The network as it reads images, and what config.json says of that."""
+    if not reading.flip:
+        readings.set_reading(net, reading)
+        if isinstance(net, Wrapped):
+            found.told |= net.description()
+        return net
+    names = ("maps", "features", "head")
+    own = (
+        found.told
+        if isinstance(net, Wrapped)
+        else {"maps": "maps", "features": "pool", "head": "head"}
+    )
+    found.told |= {name: f"net.{own[name]}" if own.get(name) else "" for name in names}
+    found.told |= {"flip": True, "mean": reading.mean, "std": reading.std}
+    found.told.setdefault("shape", (shape[1], shape[2], shape[2]))
+    made = known.looked_into(found.module, found.told)
+    assert isinstance(made, Wrapped)
+    found.told |= made.description()
+    return made.eval()
+
+
+def _kept(
+    net: Classifier, found: Found, config: TrainConfig, verdict: Verdict, more: JSON, name: str
+) -> Run:
+    """The run folder, made aside and moved into its place. `more`: further entries of
+    config.json.
+    """
+    weights = save({key: value.detach().contiguous() for key, value in net.state_dict().items()})
+    network: JSON = {
+        "source": found.source,
+        **found.told,
+        "reading": verdict.reading.name,
+        "readings": {"n": verdict.n, "right": verdict.right, "clear": verdict.clear},
+    }
+    asked = {key: value for key, value in config.to_json().items() if key in OURS}
+    info = {**asked, "versions": versions(), "network": network, **more}
+    if code := [*plugins.needed(config), *found.plugins]:
+        info["plugins"] = code
+    run = Run(home() / (name or _name(config, found.source, weights, network)))
+    if run.path.exists():  # the name says what is in it
+        return run
+    aside = home() / f".import-{os.getpid()}-{run.id}"
+    try:
+        write_file(aside / "net.safetensors", weights)
+        write_file(
+            aside / "status.json", to_bytes(UNKNOWN | {"state": "imported", "queued": time.time()})
+        )
+        write_file(aside / "config.json", to_bytes(info))
+        os.rename(aside, run.path)
+    except OSError as error:
+        raise cannot_write(run.path, error) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    for each in found.plugins:
+        plugins.trust(str(each["source"]))
+    return run
+
+
+def _name(config: TrainConfig, source: str, weights: bytes, network: JSON) -> str:
+    """`<data>-imported-<net>-<8 hex of weights and how they are looked into>`."""
+    digest = hashlib.sha256(weights + json.dumps(network, sort_keys=True).encode()).hexdigest()[:8]
+    place, _, last = source.rpartition(":")
+    net = last if place in known.ROOMS else f"{Path(place).stem}-{last}"
+    plain = re.sub(r"[^a-z0-9]+", "-", f"{config.data.called}-imported-{net}".lower()).strip("-")
+    return f"{plain[:55].rstrip('-')}-{digest}"

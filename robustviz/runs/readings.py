@@ -1,0 +1,191 @@
+"""How a network from elsewhere wants its images: in [0, 1], normalised by CIFAR-10's or ImageNet's
+colours, in grey levels, blue first. Weights do not say; which reading they answer best under, does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robustviz.inputs import all_logits
+from robustviz.nets.attackable import device_of
+from robustviz.nets.base import Classifier, Normalise, frozen
+from robustviz.nets.wrapped import Wrapped
+from robustviz.stats import Bools, mcnemar, wilson
+from robustviz.types import UserError
+
+AT_ONCE = 50  # images that are computed together
+SECONDS = 30.0  # all readings together take about so long at most
+FEWEST = 40  # images, however long that takes
+SURE = 0.01  # p below which one reading is told from another
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One way to read images: (x − mean) / std a channel, None for neither; `flip`: then the
+    channels come as blue, green, red.
+    """
+
+    name: str
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    flip: bool = False
+
+
+COLOUR = (
+    Reading("raw"),
+    Reading("cifar", (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
+    Reading("imagenet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    Reading("half", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    Reading("0-255", (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)),
+)
+GREY = (
+    Reading("raw"),
+    Reading("mnist", (0.1307,), (0.3081,)),
+    Reading("half", (0.5,), (0.5,)),
+    Reading("0-255", (0.0,), (1 / 255,)),
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Which reading is taken, whether it is `clear`, and why in a sentence; `right`: how many of
+    the first `n` images each got right.
+    """
+
+    reading: Reading
+    clear: bool
+    text: str
+    right: dict[str, int]
+    n: int
+
+    @property
+    def lines(self) -> list[str]:
+        """A line a reading, the best first."""
+        return [
+            f"{name:<14} {k / self.n:7.1%}  ({k} of {self.n} right)"
+            for name, k in sorted(self.right.items(), key=lambda each: -each[1])
+        ]
+
+
+def usual(channels: int) -> tuple[Reading, ...]:
+    """The readings that are tried; blue first is tried besides, with the best of them."""
+    return {1: GREY, 3: COLOUR}.get(channels, COLOUR[:1])
+
+
+def named(name: str, channels: int) -> Reading:
+    """The reading that a person names: `cifar`, `bgr-cifar`, `bgr`. Raises UserError for none."""
+    every = {each.name: each for each in usual(channels)}
+    flip = name == "bgr" or name.startswith("bgr-")
+    base = every.get(name.removeprefix("bgr").removeprefix("-") or "raw" if flip else name)
+    if base is None or (flip and channels != 3):
+        more = ", bgr, bgr-cifar, …" if channels == 3 else ""
+        raise UserError(
+            f"{name!r} is no reading of images of {channels} channels; there are"
+            f" {', '.join(every)}{more}. Another mean and deviation: mean=… and std=…",
+            code=2,
+        )
+    return flipped(base) if flip else base
+
+
+def flipped(reading: Reading) -> Reading:
+    """The same with blue, green, red."""
+    return replace(reading, name=f"bgr-{reading.name}", flip=True)
+
+
+def normalise_of(net: Classifier) -> Normalise:
+    """The layer in which a network normalises. Raises UserError where it has none."""
+    if isinstance(net, Wrapped):
+        return net.normalise
+    found = next((part for part in net.modules() if isinstance(part, Normalise)), None)
+    if found is None:
+        raise UserError("This network has no layer that normalises images.")
+    return found
+
+
+def set_reading(net: Classifier, reading: Reading) -> None:
+    """Let the network normalise so; it does not flip channels."""
+    layer = normalise_of(net)
+    layer.mean.copy_(torch.tensor(reading.mean or (0.0,)).view(1, -1, 1, 1))
+    layer.std.copy_(torch.tensor(reading.std or (1.0,)).view(1, -1, 1, 1))
+
+
+@contextmanager
+def _read_as(net: Classifier, reading: Reading) -> Iterator[Callable[[Tensor], Tensor]]:
+    """The network under a reading; afterwards it normalises as before."""
+    layer = normalise_of(net)
+    before = layer.mean.clone(), layer.std.clone()
+    order = -1 if reading.flip else 1
+    mean, std = (values and values[::order] for values in (reading.mean, reading.std))
+    try:
+        set_reading(net, Reading("", mean, std))
+        yield lambda x: net(x.flip(1) if reading.flip else x)
+    finally:
+        layer.mean.copy_(before[0])
+        layer.std.copy_(before[1])
+
+
+def right_under(net: Classifier, x: Tensor, y: Tensor, reading: Reading) -> Bools:
+    """Which images (N,C,H,W) the network gets right under a reading (N,)."""
+    device = device_of(net)
+    with frozen(net), torch.no_grad(), _read_as(net, reading) as read:
+        every = [
+            (all_logits(read, part.to(device)).argmax(1).cpu() == labels)
+            for part, labels in zip(x.split(AT_ONCE), y.split(AT_ONCE), strict=True)
+        ]
+    return torch.cat(every).numpy()
+
+
+def likely(net: Classifier, x: Tensor, y: Tensor, classes: int) -> Verdict:
+    """Which reading the network was most likely trained with: the one it gets most images right
+    under. Fewer images are taken where the network is slow.
+    """
+    tried = usual(x.shape[1])
+    began = time.perf_counter()
+    start = min(FEWEST, len(x))
+    right_under(net, x[:start], y[:start], tried[0])
+    each = (time.perf_counter() - began) / start
+    n = min(len(x), max(start, int(SECONDS / (each * (len(tried) + 1)))))
+    x, y = x[:n], y[:n]
+    found = {reading: right_under(net, x, y, reading) for reading in tried}
+    if x.shape[1] == 3:
+        blue = flipped(max(found, key=lambda one: int(found[one].sum())))
+        found[blue] = right_under(net, x, y, blue)
+    return _verdict(found, classes)
+
+
+def _verdict(found: Mapping[Reading, Bools], classes: int) -> Verdict:
+    right = {reading.name: int(hits.sum()) for reading, hits in found.items()}
+    best = max(found, key=lambda one: right[one.name])
+    n, k = len(found[best]), right[best.name]
+    alike = [
+        other
+        for other, hits in found.items()
+        if other is not best
+        and mcnemar(int((found[best] & ~hits).sum()), int((hits & ~found[best]).sum())) >= SURE
+    ]
+    if wilson(k, n)[0] <= 1 / classes:
+        best = next(iter(found))
+        text = (
+            f"Unclear: no reading does better than chance ({k} of {n} right at best). The weights,"
+            f" the order of the classes or the data may be others; {best.name} is taken."
+        )
+    elif alike:
+        names = ", ".join(one.name for one in (best, *alike))
+        best = next((one for one in (best, *alike) if not one.flip), best)
+        text = f"Unclear: {names} are not told apart by {n} images; {best.name} is taken."
+    else:
+        text = f"{best.name} is the likely one: {k} of {n} right."
+    return Verdict(best, not text.startswith("Unclear"), text, right, n)
+
+
+def as_given(net: Classifier, x: Tensor, y: Tensor, reading: Reading) -> Verdict:
+    """What a reading that is known gives."""
+    k, n = int(np.sum(right_under(net, x, y, reading))), len(x)
+    return Verdict(reading, True, f"{reading.name}: {k} of {n} right.", {reading.name: k}, n)
