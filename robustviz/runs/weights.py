@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 MOST_HEADER = 2_000_000  # bytes of a safetensors file's list; a thousand tensors take 150,000
 
@@ -26,3 +28,12 @@ def weights_in(path: Path) -> dict[str, torch.Tensor]:
     return {
         name: value.float() if value.is_floating_point() else value for name, value in found.items()
     }
+
+
+def hash_of(net: nn.Module) -> str:
+    """A short hash of a network's weights, wherever they lie."""
+    digest = hashlib.sha256()
+    for name, value in net.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().double().numpy().tobytes())
+    return digest.hexdigest()[:16]

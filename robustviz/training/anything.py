@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, overload
@@ -19,6 +18,7 @@ from robustviz.inputs import check_images, try_out
 from robustviz.nets.attackable import attackable, copied, device_of
 from robustviz.process import default_threads, threads
 from robustviz.runs.folder import Run
+from robustviz.runs.weights import hash_of
 from robustviz.training.config import norm_of, pick_device
 from robustviz.training.evaluate import LADDER, climbed, measure
 from robustviz.training.evaluation import Evaluation
@@ -88,7 +88,7 @@ def evaluate(
     count = int(run.config.threads or 1) if run else default_threads()
     with threads(count), _on(run.net() if run else net, device) as here:
         split = _with_classes(here, images.take(len(images) if n is None else n))
-        mark = _weights(here)
+        mark = hash_of(here)
 
         def keep(row: Evaluation) -> Evaluation:
             return dataclasses.replace(row, weights=mark)
@@ -180,12 +180,3 @@ def _with_classes(net: nn.Module, split: Dataset) -> Dataset:
         )
     names = (*split.classes, *map(str, range(len(split.classes), count)))
     return dataclasses.replace(split, classes=names[:count])
-
-
-def _weights(net: nn.Module) -> str:
-    """A short hash of a network's weights: what was measured on others cannot be put together."""
-    digest = hashlib.sha256()
-    for name, value in net.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
