@@ -1,12 +1,20 @@
-"""What a person takes home: the lines of Python that make a figure again."""
+"""What a person takes home: the lines of Python that make a figure again, and the notebook that
+repeats a run.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import pprint
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from robustviz import registry
+from robustviz import citations, registry
+from robustviz.runs.entries import FOUND_OUT
+from robustviz.runs.folder import Run
+from robustviz.training.evaluation import Evaluation
+from robustviz.types import JSON
 from robustviz.views.result import ProbeSpec
 
 
@@ -45,3 +53,151 @@ class Recipe:
         return f"from robustviz import figures, open_run, probes\n{alone or several}\n" + (
             f"figures.{self.figure}(found{options}).show()" if self.figure else "found"
         )
+
+
+def notebook(run: Run) -> bytes:
+    """A Jupyter notebook (`.ipynb`) that repeats a run: it trains the same again, or of an imported
+    network takes the weights where they lie, and evaluates it as was recorded. It prints both
+    numbers, and says whether they are the same.
+
+    What the run needs is named in it as it lies on this computer: own data by their path, plug-ins
+    by theirs with their SHA-256, so that no other code is taken for them. Raises UserError where
+    the run is damaged.
+    """
+    evaluations = sorted(run.evaluations(), key=lambda each: each.seconds)
+    cells = [
+        _markdown(_title(run, evaluations)),
+        _code(_SETUP),
+        *([_code(_plug_ins(run))] if run.info.get("plugins") else []),
+        _code(_again(run)),
+        *([_code(_measured(evaluations))] if evaluations else []),
+        _code(_PICTURE),
+    ]
+    if text := citations.bibtex(citations.used(run)):
+        cells.append(_markdown(f"## Whom to cite\n\n```bibtex\n{text}\n```"))
+    content = {
+        "cells": [{"id": f"cell-{at}", **cell} for at, cell in enumerate(cells)],
+        "metadata": {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        },
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+_SETUP = """\
+# Everything below needs robustviz, and nothing beside this file but what it names.
+import robustviz
+from robustviz import TrainConfig, figures, open_run, plugins, probes, registry, train_run
+from robustviz.runs.folder import versions"""
+
+_PICTURE = """\
+# One test image, untouched and attacked. More of such: dir(probes), dir(figures).
+figures.adversarial(probes.adversarial(run, probes.AdversarialSpec(index=0)))"""
+
+
+def _title(run: Run, evaluations: Sequence[Evaluation]) -> str:
+    """What the notebook is about, and what must be so that the numbers agree."""
+    seconds = round(run.status()["seconds"])
+    what = (
+        "The network was not trained here: its weights are read where they lie."
+        if run.imported
+        else f"The training took {seconds:,} seconds there and begins anew here."
+        if seconds
+        else "The training begins anew here."
+    )
+    measured = (
+        f"The {len(evaluations)} evaluations took {sum(one.seconds for one in evaluations):,.0f}"
+        " seconds, the quickest stand first."
+        if evaluations
+        else "It was not evaluated, so there is no number to compare."
+    )
+    return (
+        f"# {run.label or run.id}\n\n"
+        f"This notebook repeats the run `{run.id}`. {what} {measured}\n\n"
+        "On one processor, with the versions it was made with, the numbers are the same. Another"
+        " processor, a GPU or another version rounds otherwise, and some images may then end"
+        " otherwise too."
+    )
+
+
+def _plug_ins(run: Run) -> str:
+    asked = {
+        str(each.get("source", "")): str(each.get("sha256", ""))
+        for each in run.info.get("plugins", ())
+    }
+    return (
+        f"# This run is made with code of somebody's own. Read it before you run this cell.\n"
+        f"CODE = {_literal(asked)}\n"
+        "for source, sha256 in CODE.items():\n"
+        "    if plugins.use(source).sha256 != sha256:\n"
+        '        raise SystemExit(f"{source} has changed since this run was made.")\n'
+        "    plugins.trust(source)"
+    )
+
+
+def _again(run: Run) -> str:
+    """The cell that makes the run anew, or opens it where it cannot be trained."""
+    made = run.info.get("versions", {})
+    said = (
+        f"\nMADE_WITH = {_literal(made)}\n"
+        "for name, version in versions().items():\n"
+        "    if MADE_WITH.get(name) != version:\n"
+        '        print(f"{name}: {version} here, {MADE_WITH.get(name)} there")'
+    )
+    if run.imported:
+        return f"run = open_run({str(run.path.resolve())!r}){said}"
+    settings = {name: value for name, value in run.info.items() if name not in FOUND_OUT}
+    if settings.get("device") != "cpu":
+        settings["device"] = "auto"
+    return (
+        f"settings = {_literal(settings)}\n"
+        f"{said.strip()}\n"
+        "# the run's folder stands beside this notebook; what is finished in it is not done twice\n"
+        "config = TrainConfig.from_json(settings)\n"
+        f'run = train_run(config, out="runs", name={run.id!r}, say=print)\n'
+        f"same = run.weights == {run.weights!r}\n"
+        'print("The weights are", "the same, bit for bit." if same else "others.")'
+    )
+
+
+def _measured(evaluations: Sequence[Evaluation]) -> str:
+    recorded = [
+        {
+            name: getattr(each, name)
+            for name in ("attack", "n", "seed", "images", "clean_k", "robust_k")
+        }
+        for each in evaluations
+    ]
+    return (
+        f"RECORDED = {_literal(recorded)}\n"
+        "for one in RECORDED:\n"
+        '    attack = registry.decode("attack", one["attack"])\n'
+        '    found = robustviz.evaluate(run, attack=attack, n=one["n"], seed=one["seed"])\n'
+        '    counts, before = (found.clean_k, found.robust_k), (one["clean_k"], one["robust_k"])\n'
+        '    print(f"{found.printed}, ε = {found.eps:.4f}: of {found.n} images {counts[0]} right"\n'
+        '          f" untouched, {counts[1]} attacked; recorded {before[0]} and {before[1]}:",\n'
+        '          "the same" if counts == before else\n'
+        '          "different" if found.images == one["images"] else "these are other images")'
+    )
+
+
+def _literal(value: object) -> str:
+    """A value as Python that can be read."""
+    return pprint.pformat(value, width=88, sort_dicts=False)
+
+
+def _markdown(text: str) -> JSON:
+    return {"cell_type": "markdown", "metadata": {}, "source": text}
+
+
+def _code(text: str) -> JSON:
+    return {
+        "cell_type": "code",
+        "execution_count": None,
+        "metadata": {},
+        "outputs": [],
+        "source": text,
+    }
