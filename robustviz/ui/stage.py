@@ -51,14 +51,18 @@ def position(key: str, values: Any, start: int) -> int:
     return names.index(str(st.session_state[key]))
 
 
-def show(key: str, screen: Screen) -> Seen:
-    """Draw a first screen; what a person did on it."""
+def show(key: str, screen: Screen, asking: bool | None = None) -> Seen:
+    """Draw a first screen; what a person did on it. `asking`: whether to hide what would tell the
+    answer; None: as in a lecture, until somebody presses *Reveal*.
+    """
     control, at = screen.control, 0
     data = screen.data("dark" if st.context.theme.type == "dark" else "light")
     if control is not None:
         at = position(control.key, control.values, control.start)
         data["control"]["start"] = at
     data |= {"present": shell.presenting(), "question": key}
+    if asking is not None:
+        data["asking"] = asking
     result = _component()(
         key=f"screen-{key}",
         data=data,

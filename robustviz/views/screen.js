@@ -39,6 +39,7 @@ export default function mount({ data, parentElement, setStateValue, setTriggerVa
   my.question = data.question;
   const asking = data.asking ?? (Boolean(data.present) && !my.revealed);
   root.classList.toggle("asking", asking);
+  root.classList.toggle("hidden", Boolean(data.asking));
   root.classList.toggle("presenting", Boolean(data.present));
   find(".reveal").hidden = !asking || data.asking !== undefined;
 

@@ -28,6 +28,7 @@ SCREENS = (  # by address
     "transfer",
     "contributions",
     "budget",
+    "tour",
     "compare",
 )
 CODE = """

@@ -20,6 +20,7 @@ PAGES = (
     "transfer",
     "contributions",
     "budget",
+    "tour",
     "compare",
 )
 

@@ -238,10 +238,11 @@ def sure(pack: JSON) -> list[str]:
 
 
 def onward(pack: JSON) -> None:
-    """Where to go from here: three doors, and three questions with their answers behind them."""
+    """Where to go from here: four doors, and three questions with their answers behind them."""
     st.divider()
     with st.container(horizontal=True, key="doors"):
         doors = (
+            ("Take the tour", "tour", ":material/route:"),
             ("See how", "attack", ":material/bolt:"),
             ("Teach it", "train", ":material/model_training:"),
             ("Why does it work?", "features", ":material/scatter_plot:"),

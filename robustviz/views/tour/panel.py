@@ -1,0 +1,84 @@
+"""The tour: six steps, each a question to guess at before the answer is seen. Each step has an
+address of its own; guesses and score stay in this session.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import streamlit as st
+
+from robustviz import memory
+from robustviz.ui import networks, shell, stage
+from robustviz.views.tour.result import Step, score
+from robustviz.views.tour.steps import DATA, steps
+
+
+@memory.remembered(memory.ANSWERS)
+def _steps(a: str, b: str) -> list[Step]:
+    return steps(a, b)
+
+
+def page() -> None:
+    """The whole page."""
+    every = _steps(*networks.defaults(networks.on(DATA)))
+    guesses: dict[str, int] = st.session_state.setdefault("tour", {})
+    with st.container(horizontal=True, vertical_alignment="center", key="title-row"):
+        st.title("Six steps: what would you guess?", anchor=False, width="stretch")
+        if guesses:
+            st.markdown(score(every, [guesses.get(each.key) for each in every]))
+    linked = shell.linked("step", 1, range(1, len(every) + 1))
+    st.segmented_control(
+        "Step",
+        range(1, len(every) + 1),
+        required=True,
+        format_func=lambda number: f"{number} {every[number - 1].title}",
+        label_visibility="collapsed",
+        **linked,
+    )
+    step = every[int(st.session_state["step"]) - 1]
+    st.markdown(step.intro)
+    guess = guesses.get(step.key)
+    if guess is None:
+        _ask(step)
+    else:
+        _told(step, guess, last=step is every[-1])
+    control = step.screen.control
+    if control is not None:  # its position is the step's own, not that of the page it is from
+        control = dataclasses.replace(control, key=f"{step.key}-at")
+    stage.show(
+        f"tour-{step.key}",
+        dataclasses.replace(step.screen, control=control),
+        asking=guess is None and step.hides,
+    )
+    shell.write_address()
+
+
+def _ask(step: Step) -> None:
+    with st.form(f"ask-{step.key}", border=False):
+        said = st.radio(step.question, step.options, index=None, horizontal=True)
+        if st.form_submit_button("That is my guess", type="primary"):
+            if said is None:
+                st.markdown("Choose one first.")
+            else:
+                st.session_state["tour"][step.key] = list(step.options).index(said)
+                st.rerun()
+
+
+def _told(step: Step, guess: int, last: bool) -> None:
+    st.markdown(
+        f"{step.question} You said *{step.options[guess]}*."
+        f" **{'Yes.' if guess == step.right else 'No.'} {step.told}**"
+    )
+    with st.container(horizontal=True):
+        name, _, query = step.address.partition("?")
+        if not last:
+            st.button("Next step", type="primary", on_click=_next)
+        if st.button(f"Go on with this on {name.capitalize()}", type="tertiary"):
+            for key, value in (each.split("=") for each in query.split("&")):
+                st.session_state[key] = int(value) if key == "img" else value
+            shell.go(name)
+
+
+def _next() -> None:
+    st.session_state["step"] = int(st.session_state["step"]) + 1

@@ -1,0 +1,63 @@
+"""The Tour: guess, then see. Each step has an address of its own, and the score counts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from streamlit.testing.v1 import AppTest
+
+from robustviz.ui import networks
+from robustviz.views.tour.steps import DATA, steps
+from tests.pages.conftest import sound, words
+
+Visit = Callable[..., AppTest]
+STEPS = steps(*networks.defaults(networks.on(DATA)))
+
+
+def screen(app: AppTest) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(app.get("bidi_component")[-1].proto.json)
+    return found
+
+
+def guess(app: AppTest, option: int) -> AppTest:
+    app.radio[0].set_value(app.radio[0].options[option])
+    button = next(each for each in app.button if each.label == "That is my guess")
+    return sound(button.click().run())
+
+
+def test_a_step_hides_its_answer_until_somebody_guessed(visit: Visit) -> None:
+    app = sound(visit("tour", step=3))
+    step = STEPS[2]
+    assert step.question in [each.label for each in app.radio]
+    assert screen(app)["asking"] is True
+    assert step.told not in words(app)
+    app = guess(app, step.right)
+    assert screen(app)["asking"] is False
+    assert f"Yes. {step.told}" in words(app) and "1 of 1 guessed rightly" in words(app)
+
+
+def test_a_wrong_guess_is_told_so_and_the_next_step_follows(visit: Visit) -> None:
+    app = guess(sound(visit("tour")), (STEPS[0].right + 1) % len(STEPS[0].options))
+    assert f"No. {STEPS[0].told}" in words(app) and "0 of 1 guessed rightly" in words(app)
+    app = sound(next(each for each in app.button if each.label == "Next step").click().run())
+    assert STEPS[1].intro in words(app)
+
+
+def test_an_address_that_says_anything_opens_the_first_step(visit: Visit) -> None:
+    for said in ("7", "x", "-1"):
+        assert STEPS[0].intro in words(sound(visit("tour", step=said)))
+
+
+def test_no_guess_is_no_answer(visit: Visit) -> None:
+    app = sound(visit("tour"))
+    button = next(each for each in app.button if each.label == "That is my guess")
+    assert "Choose one first." in words(sound(button.click().run()))
+
+
+def test_a_step_goes_on_where_its_picture_is_from(visit: Visit) -> None:
+    app = guess(sound(visit("tour", step=3)), 0)
+    button = next(each for each in app.button if each.label.startswith("Go on with this"))
+    app = sound(button.click().run())
+    assert app.session_state["eps"] == "8" and app.session_state["img"] == 2
