@@ -258,7 +258,7 @@ def _position(screen: Screen) -> int:
 def _titled(title: str, screen: Screen, at: int, results: Mapping[str, Result]) -> go.Figure:
     """A figure that is nothing but what a caption says of a first screen."""
     control = screen.control
-    where = f"{control.label} {control.values[at]}{control.unit}" if control else ""
+    where = f"{control.label}: {control.values[at]}{control.unit}" if control else ""
     words = {"text": title, "subtitle": {"text": where}}
     return finish(go.Figure(layout={"title": words}), title, results)
 

@@ -102,6 +102,8 @@ def able() -> bool:
 
 _CHART = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
 _AROUND = re.compile(r'<(?:div|figure|section)\b[^>]*?\bclass="([\w -]+)"')  # what styles name
+_TWIN = re.compile(r'class="small"[^<>]*>\s*$')
+_BARE = re.compile(r"(\sdata-[\w-]+)(?=[\s>])")  # HTML allows an attribute without a value
 _STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
 _NAMED = re.compile(r"var\(--(\w+)\)")
 _SVG = "http://www.w3.org/2000/svg"
@@ -111,12 +113,16 @@ def drawing(screen: Screen, at: int = 0) -> bytes:
     """The charts of a first screen, one below the other, as one SVG in light colours, with its
     control at position `at`; text stays text. Empty where the screen has no chart.
     """
-    charts = [
-        chart for found in _CHART.findall(screen.picture) if (chart := _stilled(screen, found, at))
-    ]
+    charts, boxes = list[ElementTree.Element](), list[list[float]]()
+    for found in _CHART.finditer(screen.picture):
+        chart = _stilled(screen, found[0], at)
+        box = [] if chart is None else [*map(float, chart.get("viewBox", "0 0 0 0").split())]
+        # not an outline over a picture, a sign of a legend, or a chart's twin for a phone
+        if chart is not None and box[2] > 100 and not _TWIN.search(screen.picture[: found.start()]):
+            charts.append(chart)
+            boxes.append(box)
     if not charts:
         return b""
-    boxes = [[float(each) for each in chart.get("viewBox", "0 0 0 0").split()] for chart in charts]
     wide, top, inside = max(box[2] for box in boxes), 0.0, list[str]()
     for chart, box in zip(charts, boxes, strict=True):
         chart.attrib |= {"x": "0", "y": f"{top:g}", "width": f"{box[2]:g}", "height": f"{box[3]:g}"}
@@ -139,7 +145,7 @@ def drawing(screen: Screen, at: int = 0) -> bytes:
 def _stilled(screen: Screen, chart: str, at: int) -> ElementTree.Element | None:
     """A chart with what moves where it is at a position; None where it is no XML."""
     try:
-        root = ElementTree.fromstring(chart)
+        root = ElementTree.fromstring(_BARE.sub(r'\1=""', chart))
     except ElementTree.ParseError:
         return None
     for one in root.iter():
