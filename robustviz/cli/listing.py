@@ -1,17 +1,23 @@
 """`list`: what can be chosen, and the runs."""
 
 import argparse
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin
 
 from robustviz import plugins, registry
 from robustviz.cli.terminal import Command, about, show
 from robustviz.runs import folder, queue
 from robustviz.training.ladder import headline
-from robustviz.types import JSON, UserError
+from robustviz.types import JSON, UserError, shown
 
 
 def do(args: argparse.Namespace) -> int:
     """Show the list that was asked for."""
-    if args.what == "runs":
+    if args.of:
+        rows = _settings_of(args.what, args.of)
+        lines = [_line(row) for row in rows] or [f"{args.of} has no settings."]
+    elif args.what == "runs":
         queue.sweep()
         rows = [summary(run) for run in folder.all_runs(damaged=True)]
         lines = [f"{row['run']:<44} {row['state']:<12} {row.get('note', '')}" for row in rows]
@@ -43,6 +49,52 @@ def _entry(kind: str, key: str) -> dict[str, str]:
         "label": str(getattr(cls, "label", key)),
         "text": str(getattr(cls, "text", "")) or (cls.__doc__ or "").strip().splitlines()[0],
     } | ({"group": str(cls.group)} if kind == "method" else {})
+
+
+ROOTS = {"method": "method.", "data": "data."}  # before a setting's name in `train --set`
+
+
+def _settings_of(what: str, key: str) -> list[JSON]:
+    """The settings of one registered thing, with those of what is inside it. Raises UserError where
+    there is none, and for nets, runs and presets, which have none of their own.
+    """
+    kind = what.removesuffix("s")
+    if kind not in registry.ROOMS or kind == "net":
+        raise UserError(f"`list {what}` takes no name.", code=2)
+    cls = registry.get(kind, key)
+    return list(_settings(cls(), ROOTS.get(kind, "")))
+
+
+def _settings(thing: Any, path: str) -> Iterator[JSON]:
+    for name, option in registry.options(type(thing)).items():
+        value, full = getattr(thing, name), f"{path}{name.removesuffix('_')}"
+        if option.kind == "name":
+            continue
+        if dataclasses.is_dataclass(value) and isinstance(value, registry.Spec):
+            yield {"setting": full, "default": value.key, "help": option.help}
+            yield from _settings(value, f"{full}.")
+        else:
+            yield _setting(thing, name, full)
+
+
+def _setting(thing: Any, name: str, full: str) -> JSON:
+    hint = registry.without_none(registry.hints(type(thing))[name])[0]
+    value, option = getattr(thing, name), registry.options(type(thing))[name]
+    choices = get_args(hint) if get_origin(hint) is Literal else option.choices
+    return {"setting": full, "default": value, "low": option.low, "high": option.high} | {
+        "choices": list(choices),
+        "help": option.help,
+    }
+
+
+def _line(row: JSON) -> str:
+    """A setting in one line: its name and default, what it may be, what it is."""
+    low, high = (None if (end := row.get(each)) is None else shown(end) for each in ("low", "high"))
+    ends = f"{low} to {high}" if low and high else f"from {low}" if low else f"up to {high}"
+    span = f"[{ends}] " if low or high else ""
+    choices = f"[{', '.join(map(str, row['choices']))}] " if row.get("choices") else ""
+    default = "" if row["default"] is None else shown(row["default"])
+    return f"{row['setting']}={default}  {span}{choices}{row['help']}"
 
 
 def _own() -> list[dict[str, str]]:
@@ -92,6 +144,11 @@ COMMANDS = (
         "list",
         do,
         "list what can be chosen, or the runs",
-        {"what": {"choices": ("methods", "attacks", "data", "nets", "presets", "probes", "runs")}},
+        {
+            "what": {
+                "choices": ("methods", "attacks", "data", "nets", "presets", "probes", "runs")
+            },
+            "of": {"nargs": "?", "metavar": "NAME", "help": "its settings: `list methods trades`"},
+        },
     ),
 )

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from robustviz import registry
 from robustviz.cli.data import named
 from robustviz.cli.terminal import DEVICES, RUN, Command, about, number, say, settings, show
 from robustviz.runs import folder, queue, worker
@@ -17,6 +18,7 @@ FLAGS = (
 
 def do(args: argparse.Namespace) -> int:
     """Train what the arguments name."""
+    from robustviz import data
     from robustviz.training.config import TrainConfig
     from robustviz.training.loop import check
 
@@ -31,11 +33,14 @@ def do(args: argparse.Namespace) -> int:
         # What is wrong with data, network or method is said before a run folder exists; the
         # training finds the images in memory.
         check(config, here)
+        if here.main and registry.of_kind(type(config.data), "folder"):
+            say(data.load(config.data, "train", config.n_train or None).card)
         place = Path(args.out) if args.out else None
+        found = {"label": args.label} if args.label else None
         run = (
-            queue.claim(config, name=args.name, place=place)
+            queue.claim(config, name=args.name, place=place, found=found)
             if here.main
-            else folder.create(config, name=args.name, folder=place)
+            else folder.create(config, name=args.name, folder=place, found=found)
         )
     return _train(args, run, here)
 
@@ -90,6 +95,10 @@ def _train(args: argparse.Namespace, run: folder.Run, here: world.World) -> int:
     )
 
 
+SETTINGS = (
+    "SETTINGS: `list methods trades` has those of TRADES with their defaults and bounds, and `list"
+    " attacks pgd`, `list data shapes` those of an attack and of a data set. "
+)
 SEVERAL_GPUS = (
     "Several GPUs of one machine: torchrun --standalone --nproc-per-node N -m robustviz train …"
     " They share every batch; batch norm, and a loss that compares images, see each one's part of"
@@ -101,8 +110,14 @@ COMMANDS = (
         do,
         "train a model and evaluate it",
         {
-            "--data": {"help": "digits, shapes, …, folder:PATH (default: digits)"},
-            "--method": {"help": "see `list methods` (default: pgd_at)"},
+            "--data": {
+                "help": "digits, shapes, …, folder:PATH, FILE.csv, or a name that `data add` gave"
+                " (default: digits)"
+            },
+            "--method": {
+                "help": "see `list methods`, and `list methods NAME` for its settings"
+                " (default: pgd_at)"
+            },
             "--net": {"help": "see `list nets`"},
             "--epochs": {"type": int},
             "--seed": {"type": int},
@@ -123,11 +138,12 @@ COMMANDS = (
                 "help": "evaluate on N test images at the end (default: all)",
             },
             "--preset": {"help": "see `list presets`"},
-            **settings("PATH=VALUE", "any setting, like method.beta=6"),
+            **settings("PATH=VALUE", "any setting, like method.beta=6; see SETTINGS below"),
             "--out": {"metavar": "DIR", "help": "the folder that gets the run folder"},
             "--name": {"metavar": "ID", "help": "the run's id"},
+            "--label": {"metavar": "TEXT", "help": "what pages and tables call the network"},
         },
-        SEVERAL_GPUS,
+        SETTINGS + SEVERAL_GPUS,
     ),
     Command(
         "resume", resume, "go on with a run that was paused, stopped, interrupted or failed", RUN
