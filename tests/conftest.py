@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,11 @@ from robustviz.process import leave_out_triton
 leave_out_triton()  # before torch comes in
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustviz import data, registry
+from robustviz.contracts import toys
+from robustviz.contracts.toys import C as C, H as H, N as N, Toy as Toy, W as W, conv as conv
 from robustviz.nets.base import Classifier, Normalise
 from robustviz.training.config import TrainConfig
 
@@ -33,7 +33,6 @@ if not os.environ.get("ROBUSTVIZ_DATA") and SHARED.is_dir():
     os.environ["ROBUSTVIZ_DATA"] = str(SHARED)
 
 collect_ignore = ["gpu"]  # which has a configuration of its own: `make gpu-check`
-N, C, H, W = 12, 2, 9, 7
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -85,14 +84,13 @@ def port() -> int:
 @pytest.fixture
 def images() -> Tensor:
     """(12, 2, 9, 7) float32 in [0, 1], some pixels exactly 0 or 1."""
-    x = torch.rand((N, C, H, W), generator=torch.Generator().manual_seed(7))
-    return ((x - 0.5) * 1.2 + 0.5).clamp(0, 1)
+    return toys.images()
 
 
 @pytest.fixture
 def labels() -> Tensor:
     """(12,) of 4 classes."""
-    return torch.arange(N) % 4
+    return toys.labels()
 
 
 @pytest.fixture
@@ -105,59 +103,15 @@ def linear_net() -> Classifier:
     return Classifier(nn.Identity(), head, nn.Flatten()).eval()
 
 
-def conv(seed: int = 0) -> Classifier:
-    """Two convolutions with batch norm whose running statistics are not the fresh ones; four
-    classes; eval mode.
-    """
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        maps = nn.Sequential(
-            Normalise(C, [0.4, 0.6], [0.3, 0.2]),
-            nn.Conv2d(C, 5, 3, padding=1, bias=False), nn.BatchNorm2d(5), nn.ReLU(),
-            nn.Conv2d(5, 6, 3, stride=2, bias=False), nn.BatchNorm2d(6), nn.ReLU(),
-        )  # fmt: skip
-        net = Classifier(maps, nn.Linear(6, 4))
-        net.train()
-        with torch.no_grad():
-            for _ in range(5):
-                net(torch.rand(16, C, H, W))
-    return net.eval()
-
-
 @pytest.fixture
 def conv_net() -> Classifier:
     return conv()
 
 
-@dataclass(frozen=True)
-class Toy:
-    """A network that learned something: `net` gets nearly all of `x`, `y` right, with room for an
-    attack.
-    """
-
-    net: Classifier
-    x: Tensor
-    y: Tensor
-
-
 @pytest.fixture(scope="session")
 def toy() -> Toy:
     """`conv` trained on 80 noisy copies of four patterns. Shared by tests: no one may change it."""
-    rng = torch.Generator().manual_seed(1)
-    y = torch.arange(80) % 4
-    x = (
-        0.3 * torch.rand((4, C, H, W), generator=rng)[y]
-        + 0.35
-        + 0.05 * torch.randn((80, C, H, W), generator=rng)
-    ).clamp(0, 1)
-    net = conv(seed=1).train()
-    optimiser = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
-    for _ in range(60):
-        optimiser.zero_grad()
-        F.cross_entropy(net(x), y).backward()
-        optimiser.step()
-    optimiser.zero_grad()
-    return Toy(net.eval(), x, y)
+    return toys.toy()
 
 
 @pytest.fixture

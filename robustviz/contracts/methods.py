@@ -201,9 +201,11 @@ def rests_while_attacked(method: Method) -> str | None:
                 seen.append(module.training) if args[0].requires_grad else None
             )
         )
+        attacked = False
         for stage, aux in each_stage(asked, net):
             attacking.clear()
             stage.loss(net, usual(), aux)
+            attacked |= bool(attacking)
             # a body that rests stays at rest; a stage may learn from clean images
             wanted = mode == "train" and not stage.frozen_eval
             hold(
@@ -211,6 +213,7 @@ def rests_while_attacked(method: Method) -> str | None:
                 f"With attack_mode={mode} the network is attacked in the other mode: use"
                 " self.attacked(net, batch).",
             )
+        hold(attacked, "It attacks nothing: use self.attacked(net, batch), or derive from Method.")
     return None
 
 

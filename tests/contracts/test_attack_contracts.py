@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustviz import registry
+from robustviz import contracts, registry
 from robustviz.attacks import FGSM, PGD, Attack
 from robustviz.attacks.base import Objective
+from robustviz.contracts.attacks import accuracy, size
 from robustviz.nets.base import Classifier
 from robustviz.types import UserError
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 EPS = {"linf": 0.1, "l2": 1.0}
 # the promises are the same with fewer
 SHORT = {"cw": {"steps": 5}, "apgd": {"steps": 20}, "square": {"queries": 100}}
-AT_RANDOM = {"apgd", "square", "autoattack"}  # draw for each image of the batch, in order
-STOPS = {"apgd", "square", "autoattack"}  # leave an image that is wrong already as it is
 
 
 def every_attack() -> Iterator[object]:
@@ -51,146 +50,13 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def size(delta: Tensor, norm: str) -> Tensor:
-    return delta.flatten(1).abs().amax(1) if norm == "linf" else delta.flatten(1).norm(dim=1)
-
-
-def accuracy(net: nn.Module, x: Tensor, y: Tensor) -> float:
-    with torch.no_grad():
-        return float((net(x).argmax(1) == y).double().mean())
-
-
 # Contracts.
 
 
-def test_result_lies_in_the_ball_and_in_the_unit_range(
-    attack: Attack, conv_net: Classifier, images: Tensor, labels: Tensor
-) -> None:
-    x_adv = attack(conv_net, images, labels, rng=seeded(3))
-    assert x_adv.shape == images.shape and x_adv.dtype == images.dtype
-    assert x_adv.min() >= 0 and x_adv.max() <= 1
-    assert size(x_adv - images, attack.norm).max() <= attack.eps + 1e-6
-    with torch.no_grad():
-        right = conv_net(images).argmax(1) == labels
-        stays = conv_net(x_adv).argmax(1) == labels
-    changed = size(x_adv - images, attack.norm) > 0
-    assert right.any() and not right.all()
-    if attack.key in STOPS:
-        assert not changed[~right].any() and changed[right & ~stays].all()
-    else:
-        assert changed.all()
-
-
-def test_zero_eps_gives_the_images_back(
-    attack: Attack, conv_net: Classifier, images: Tensor, labels: Tensor
-) -> None:
-    assert torch.equal(replace(attack, eps=0.0)(conv_net, images, labels, rng=seeded(3)), images)
-
-
-def test_same_seed_gives_same_bits_and_none_means_seed_zero(
-    attack: Attack, conv_net: Classifier, images: Tensor, labels: Tensor
-) -> None:
-    everywhere = torch.get_rng_state()
-    once, again = (attack(conv_net, images, labels, rng=seeded(5)) for _ in range(2))
-    assert torch.equal(once, again)
-    assert torch.equal(
-        attack(conv_net, images, labels), attack(conv_net, images, labels, rng=seeded(0))
-    )
-    assert torch.equal(torch.get_rng_state(), everywhere)  # the global generator is nobody's
-
-
-def test_another_seed_gives_another_result_where_the_start_is_random(
-    attack: Attack, conv_net: Classifier, images: Tensor, labels: Tensor
-) -> None:
-    if "start" not in registry.hints(type(attack)):
-        pytest.skip("this attack has no choice of start")
-    one, other = (
-        replace(attack, start="uniform")(conv_net, images, labels, rng=seeded(seed))
-        for seed in (0, 1)
-    )  # type: ignore[call-arg]
-    assert not torch.equal(one, other)
-
-
-def test_a_batch_is_attacked_as_its_images_one_by_one(
-    attack: Attack, conv_net: Classifier, images: Tensor, labels: Tensor
-) -> None:
-    if attack.key in AT_RANDOM:
-        pytest.skip("this attack draws other noise for an image on its own")
-    if "start" in registry.hints(type(attack)):
-        attack = replace(attack, start="zero")  # type: ignore[call-arg]
-    net, x = conv_net.double(), images.double()
-    together = attack(net, x, labels)
-    alone = torch.cat([attack(net, x[i : i + 1], labels[i : i + 1]) for i in range(len(x))])
-    assert (together - alone).abs().max() < 1e-9
-
-
-def test_net_and_input_are_left_exactly_as_they_were(
-    attack: Attack, conv_net: Classifier, images: Tensor, labels: Tensor
-) -> None:
-    net = conv_net.train()
-    net.maps[2].eval()  # somebody froze one batch norm and one weight on purpose
-    net.maps[1].weight.requires_grad_(False)
-    F.cross_entropy(net(images), labels).backward()
-    modes = [module.training for module in net.modules()]
-    asks = [p.requires_grad for p in net.parameters()]
-    grads = [None if p.grad is None else p.grad.clone() for p in net.parameters()]
-    tensors = {name: value.clone() for name, value in net.state_dict().items()}
-    x = images.clone()
-
-    for x_adv in (attack(net, x, labels), attack.trace(net, x, labels)):
-        assert not x_adv.requires_grad
-
-    assert [module.training for module in net.modules()] == modes
-    assert [p.requires_grad for p in net.parameters()] == asks
-    for p, grad in zip(net.parameters(), grads, strict=True):
-        assert (p.grad is None) == (grad is None) and (grad is None or torch.equal(p.grad, grad))
-    assert all(torch.equal(value, tensors[name]) for name, value in net.state_dict().items())
-    assert torch.equal(x, images) and not x.requires_grad and x.grad is None
-
-
-def test_net_is_restored_when_the_attack_fails_halfway(
-    attack: Attack, conv_net: Classifier, images: Tensor, labels: Tensor
-) -> None:
-    def fails(*_: object) -> None:
-        raise ArithmeticError
-
-    conv_net.train()
-    conv_net.head.register_forward_hook(fails)
-    with pytest.raises(ArithmeticError):
-        attack(conv_net, images, labels)
-    assert all(module.training for module in conv_net.modules())
-    assert all(p.requires_grad for p in conv_net.parameters())
-
-
-def test_accuracy_of_a_trained_net_falls(attack: Attack, toy: Toy) -> None:
-    clean = accuracy(toy.net, toy.x, toy.y)
-    assert clean > 0.95
-    assert accuracy(toy.net, attack(toy.net, toy.x, toy.y), toy.y) < clean - 0.1
-
-
-def test_targeted_reaches_its_class_more_often_than_untargeted(attack: Attack, toy: Toy) -> None:
-    if "targeted" not in registry.hints(type(attack)):
-        pytest.skip("this attack has no targeted form")
-    target = (toy.y + 1) % 4
-    reached = accuracy(toy.net, replace(attack, targeted=True)(toy.net, toy.x, target), target)
-    strayed = accuracy(toy.net, attack(toy.net, toy.x, toy.y), target)
-    assert reached > strayed and reached > accuracy(toy.net, toy.x, target)
-
-
-def test_trace_starts_in_the_ball_and_ends_at_the_result(
-    attack: Attack, conv_net: Classifier, images: Tensor, labels: Tensor
-) -> None:
-    path = attack.trace(conv_net, images, labels, rng=seeded(4))
-    assert path.shape == (attack.count + 1, *images.shape)
-    assert torch.equal(path[-1], attack(conv_net, images, labels, rng=seeded(4)))
-    assert max(float(size(step - images, attack.norm).max()) for step in path) <= attack.eps + 1e-6
-
-
-def test_a_missing_eps_is_one_clear_sentence(
-    attack: Attack, conv_net: Classifier, images: Tensor, labels: Tensor
-) -> None:
-    with pytest.raises(UserError, match="no eps"):
-        replace(attack, eps=None)(conv_net, images, labels)
+@pytest.mark.parametrize("promise", contracts.promises("attack"), ids=lambda each: each.says)
+def test_promise(promise: contracts.Promise, attack: Attack) -> None:
+    if why := promise.check(attack):
+        pytest.skip(why)
 
 
 def test_eps_in_grey_levels_is_refused_with_the_value_that_was_meant(attack: Attack) -> None:
@@ -211,20 +77,6 @@ def test_settings_have_names_and_may_be_spelled_as_others_do(attack: Attack) -> 
             kind(8 / 255)  # type: ignore[misc]
     with pytest.raises(UserError, match=r"'some' is not a number; write it like 0.15 or 8/255"):
         kind(eps="some")  # type: ignore[arg-type]
-
-
-def test_one_image_is_a_batch_too(attack: Attack, toy: Toy) -> None:
-    x_adv = attack(toy.net, toy.x[:1], toy.y[:1])
-    assert (
-        x_adv.shape == toy.x[:1].shape
-        and size(x_adv - toy.x[:1], attack.norm).max() <= attack.eps + 1e-6
-    )
-
-
-def test_float64_images_are_attacked_in_float64(
-    attack: Attack, conv_net: Classifier, images: Tensor, labels: Tensor
-) -> None:
-    assert attack(conv_net.double(), images.double(), labels).dtype == torch.float64
 
 
 # Identities.

@@ -5,17 +5,15 @@ to known ones.
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import C, H, N, W, conv
 from torch import Tensor, nn
 
-from robustviz import losses, registry
+from robustviz import contracts, losses, registry
 from robustviz.attacks import FGSM, PGD
-from robustviz.data import Dataset
+from robustviz.contracts.methods import gradients, make, no_order
 from robustviz.methods import (
     AALP,
     AFA,
@@ -31,7 +29,7 @@ from robustviz.methods import (
     ModelAlignment,
     SupConMargin,
 )
-from robustviz.methods.base import Adversarial, Method, Stage, Terms
+from robustviz.methods.base import Adversarial, Method
 from robustviz.nets.base import Classifier
 from robustviz.training.config import TrainConfig
 from robustviz.types import Batch
@@ -72,21 +70,6 @@ VARIANTS: dict[str, Method] = {
 }
 
 
-@pytest.fixture(params=VARIANTS.values(), ids=VARIANTS.keys())
-def method(request: pytest.FixtureRequest) -> Method:
-    return request.param.bound(EPS)  # type: ignore[no-any-return]
-
-
-class Earlier:
-    """What was trained earlier, in these tests: a network for images of this shape."""
-
-    name, architecture, weights = "earlier", TrainConfig().net, "some"
-    shape, classes = (4, C, W), ()
-
-    def net(self) -> Classifier:
-        return conv(seed=5)
-
-
 @pytest.fixture
 def net(conv_net: Classifier, request: pytest.FixtureRequest) -> Classifier:
     if "method" in request.fixturenames:
@@ -101,44 +84,6 @@ def batch(images: Tensor, labels: Tensor) -> Batch:
     return make(images.double(), labels)
 
 
-def make(x: Tensor, y: Tensor, index: Tensor | None = None) -> Batch:
-    index = torch.arange(len(y)) if index is None else index
-    views = torch.stack([x, (x.flip(-1) + 0.02).clamp(0, 1)])
-    objects = (x > 0.5).any(dim=1, keepdim=True)
-    return Batch(
-        x,
-        y,
-        index,
-        epoch=0,
-        progress=0.5,
-        rng=torch.Generator().manual_seed(3),
-        views=views,
-        objects=objects,
-    )
-
-
-def each_stage(method: Method, net: nn.Module) -> list[tuple[Stage, nn.Module | None]]:
-    config = TrainConfig(method=method)
-    images = torch.zeros(N, C, H, W, dtype=torch.uint8)
-    split = Dataset("made up", "train", images, torch.arange(N) % 4, ("a", "b", "c", "d"))
-    helper = method.initial(copy.deepcopy(net), config, split, lambda *name, **more: Earlier())
-    out = []
-    for stage in method.stages(config):
-        with torch.random.fork_rng():
-            torch.manual_seed(2)
-            aux = method.aux(net, config) if helper is None else helper
-        out.append((stage, aux.double() if aux is not None else None))
-    return out
-
-
-def gradients(net: nn.Module, terms: Terms) -> list[Tensor]:
-    found = torch.autograd.grad(sum(terms.values()), list(net.parameters()), allow_unused=True)
-    return [
-        torch.zeros_like(p) if g is None else g
-        for p, g in zip(net.parameters(), found, strict=True)
-    ]
-
-
 def buffers(net: nn.Module) -> list[Tensor]:
     return [value.clone() for value in net.buffers()]
 
@@ -146,117 +91,23 @@ def buffers(net: nn.Module) -> list[Tensor]:
 # Contracts.
 
 
-def test_terms_are_finite_scalars_and_reach_every_trainable_parameter(
-    method: Method, net: Classifier, batch: Batch
+@pytest.mark.parametrize("promise", contracts.promises("method"), ids=lambda each: each.says)
+@pytest.mark.parametrize("tried", VARIANTS.values(), ids=VARIANTS.keys())
+def test_promise(
+    promise: contracts.Promise, tried: Method, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for stage, aux in each_stage(method, net):
-        terms = stage.loss(net, batch, aux)
-        assert terms and all(term.shape == () and term.isfinite() for term in terms.values())
-        net.zero_grad()
-        sum(terms.values()).backward()  # type: ignore[union-attr]
-        assert list(stage.trainable(net)) and all(
-            p.grad is not None and p.grad.abs().max() > 0 for p in stage.trainable(net)
-        )
-        if aux is not None:
-            assert all(
-                p.grad is not None and p.grad.abs().max() > 0
-                for p in aux.parameters()
-                if p.requires_grad
-            )
-
-
-def test_stages_cover_the_training_and_train_every_parameter_at_some_time(
-    method: Method, net: Classifier
-) -> None:
-    stages = [stage for stage, _ in each_stage(method, net)]
-    assert sum(stage.share_of_epochs for stage in stages) == pytest.approx(1)
-    assert len({stage.name for stage in stages}) == len(stages)
-    assert {p for stage in stages for p in stage.trainable(net)} == set(net.parameters())
-
-
-def test_net_and_batch_are_left_as_they_were(method: Method, net: Classifier, batch: Batch) -> None:
-    net.maps[2].eval()
-    modes, asks = [m.training for m in net.modules()], [p.requires_grad for p in net.parameters()]
-    x, y = batch.x.clone(), batch.y.clone()
-    for stage, aux in each_stage(method, net):
-        inside = (
-            {name: value.clone() for name, value in aux.state_dict().items()}
-            if aux is not None
-            else {}
-        )
-        stage.loss(net, batch, aux)
-        assert aux is None or all(
-            torch.equal(value, inside[name]) for name, value in aux.state_dict().items()
-        )
-        assert aux is None or all(p.grad is None for p in aux.parameters())
-        assert [m.training for m in net.modules()] == modes
-        assert [p.requires_grad for p in net.parameters()] == asks
-        assert all(p.grad is None for p in net.parameters())
-    assert torch.equal(batch.x, x) and torch.equal(batch.y, y)
-    # The next stage, the epoch's loss and its gradient: nothing of an attack stays behind in the
-    # graph of the weights.
-    assert all(p.is_leaf for p in net.parameters())
-
-
-def test_the_order_within_a_batch_does_not_matter(
-    method: Method, net: Classifier, batch: Batch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Every attack starts where the image itself says: no noise that is tied to a place in the
-    # batch.
-    for key in registry.keys("attack"):
+    if promise.check is no_order:
+        # no dropout that is tied to a place in the batch: one that follows from the contributions
         monkeypatch.setattr(
-            registry.get("attack", key),
-            "starting_points",
-            lambda self, ball, rng: ball.project(ball.x + 0.02 * torch.cos(50 * ball.x)),
+            AALP,
+            "guided_mask",
+            lambda self, c, rate, rng: (c > c.mean(dim=1, keepdim=True)).to(c) * 1.5,
         )
-    # Nor a dropout that is: one that follows from the contributions alone.
-    monkeypatch.setattr(
-        AALP,
-        "guided_mask",
-        lambda self, c, rate, rng: (c > c.mean(dim=1, keepdim=True)).to(c) * 1.5,
-    )
-    mixed = torch.randperm(12, generator=torch.Generator().manual_seed(0))
-    for stage, aux in each_stage(method, net):
-        # a loss in train mode moves the running statistics that the next attack sees
-        other = copy.deepcopy(net)
-        straight = stage.loss(net, batch, aux)
-        permuted = stage.loss(other, make(batch.x[mixed], batch.y[mixed], batch.index[mixed]), aux)
-        assert straight.keys() == permuted.keys()
-        for name in straight:
-            assert torch.allclose(straight[name], permuted[name], atol=1e-9)
-        for a, b in zip(gradients(net, straight), gradients(other, permuted), strict=True):
-            assert torch.allclose(a, b, atol=1e-9)
+    if why := promise.check(tried):
+        pytest.skip(why)
 
 
-@pytest.mark.parametrize("mode", ["eval", "train"])
-@pytest.mark.parametrize(
-    "method",
-    [method for method in VARIANTS.values() if isinstance(method, Adversarial)],
-    indirect=True,
-    ids=[name for name, method in VARIANTS.items() if isinstance(method, Adversarial)],
-)
-def test_the_attack_leaves_batch_norm_alone_unless_asked(
-    mode: str, method: Method, net: Classifier, batch: Batch
-) -> None:
-    # for every forward pass of an attack (the images want a gradient): is the body in train mode?
-    attacking = []
-    net.maps.register_forward_pre_hook(
-        lambda module, args: attacking.append(module.training) if args[0].requires_grad else None
-    )
-    for stage, aux in each_stage(replace(method, attack_mode=mode), net):  # type: ignore[arg-type]
-        attacking.clear()
-        stage.loss(net, batch, aux)
-        # A body that rests stays at rest, whatever is asked for.
-        wanted = mode == "train" and not stage.frozen_eval
-        # SLF learns from clean images
-        assert set(attacking) == {wanted} or (stage.name == "linear head" and not attacking)
-
-
-def test_config_hands_its_eps_to_the_attack_unless_that_has_its_own() -> None:
-    for key in registry.keys("method"):
-        bound = TrainConfig(method=key, eps=0.07).bound_method  # type: ignore[arg-type]
-        if hasattr(bound, "attack"):
-            assert bound.attack.eps == 0.07
+def test_an_attack_with_its_own_eps_keeps_it() -> None:
     own = TrainConfig(method=PGDAT(attack=PGD(eps=0.03)), eps=0.07)
     assert own.bound_method.attack.eps == 0.03 and own.eps == 0.07  # type: ignore[attr-defined]
 
