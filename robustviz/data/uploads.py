@@ -8,14 +8,11 @@ blue, at most 224 pixels wide, without the camera's notes.
 
 from __future__ import annotations
 
-import hashlib
-import io
 import itertools
 import os
 import re
 import secrets
 import shutil
-import threading
 import time
 import unicodedata
 from collections import Counter
@@ -26,32 +23,18 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
 
-from robustviz.data import arrays, own, pictures
+from robustviz.data import arrays, own, pictures, sent
 from robustviz.types import UserError, harmless
 
 MOST_PICTURES = 20_000
 MOST_CLASSES = 1000
-MOST_BYTES = 50_000_000  # of one picture's file
 MOST_SECONDS = 300
-LEAST_SIDE, MOST_SIDE = 8, 224
-LARGE = 16_000_000  # pixels from which pictures are read one at a time: they take a lot of memory
-# read by Pillow's own decoders; others start programs, or follow names in the file
-FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 DRAFT = ".draft-"
 KEPT_HOURS = 24  # that a draft waits for the person who left it
 SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
     ("val", "valid", "validation"), "val"
 )
-TURNED, GREY, CMYK, CLEAR, MOVING = (
-    "turned upright as the camera noted",
-    "grey",
-    "in a printer's colours (CMYK), turned into red, green and blue",
-    "with transparent parts, laid on white",
-    "animated, of which the first frame was taken",
-)
-_one_large = threading.Lock()
 
 Tell = Callable[[int, int], object]
 
@@ -250,79 +233,91 @@ def _kept(draft: Path) -> dict[str, Place]:
     return kept
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A picture that was read: its PNG, the hash of its pixels, and what was done to it."""
+@dataclass
+class _Tally:
+    """What was taken into a draft of one sending, and what was left out of it."""
 
-    png: bytes
-    hash: str
-    done: frozenset[str]
+    draft: Path
+    before: dict[str, Place]
+    taken: dict[str, Place] = field(default_factory=dict)
+    written: list[Path] = field(default_factory=list)
+    said: Counter[str] = field(default_factory=Counter)
+    bad: list[str] = field(default_factory=list)
+    double: list[str] = field(default_factory=list)
+    unclear: set[str] = field(default_factory=set)
+
+    def enter(self, entry: Entry, place: Place, result: sent.Picture | str) -> None:
+        """Write a picture where it belongs, unless it is none, or is there already."""
+        shown = harmless(entry.path)
+        if isinstance(result, str):
+            self.bad.append(f"{shown} ({harmless(result)})")
+            return
+        known = self.taken.get(result.hash) or self.before.get(result.hash)
+        if known is not None:
+            self.double.append(shown)
+            if known.name != place.name:
+                self.unclear.add(result.hash)
+            return
+        path = images_of(self.draft) / place.split / place.name / _file(entry, result.hash)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.written.append(path)
+        path.write_bytes(result.png)
+        self.taken[result.hash] = place
+        self.said.update(result.done)
+
+    def undo(self) -> None:
+        """Leave the draft as it was."""
+        for path in self.written:
+            path.unlink(missing_ok=True)
+        _tidy(self.draft)
+
+    def report(self, notes: list[str]) -> Report:
+        """What is said of it. What lay in two classes is taken out of the draft again."""
+        lost = _forget(self.draft, self.unclear)
+        notes = [*notes, *(f"{_pictures(n)} {what}." for what, n in self.said.items())]
+        if self.bad:
+            notes.append(f"{_files(len(self.bad))} left out, the first: {self.bad[0]}.")
+        if self.double:
+            twice = _pictures(len(self.double))
+            notes.append(f"{twice} sent twice and taken once, the first: {self.double[0]}.")
+        if lost:
+            notes.append(f"{_pictures(lost)} lay in two classes, so neither was taken.")
+        return Report(len(self.taken) - len(self.unclear & set(self.taken)), tuple(notes))
 
 
 def _take(
     draft: Path, incoming: Path, found: _Found, before: dict[str, Place], tell: Tell
 ) -> Report:
     deadline, count = time.monotonic() + MOST_SECONDS, len(found.places)
-    bad: list[str] = []
-    said: Counter[str] = Counter()
-    taken: dict[str, Place] = {}
-    double: list[str] = []
-    unclear: set[str] = set()
-    written: list[Path] = []
+    tally = _Tally(draft, before)
 
-    def attempt(row: int) -> Picture | str:
+    def attempt(row: int) -> sent.Picture | str:
         if time.monotonic() > deadline:
             raise UserError(
                 f"Looking at these files takes longer than {MOST_SECONDS // 60} minutes: send"
                 " fewer or smaller ones, or name the folder on the command line."
             )
         try:
-            return read(found.places[row][0].read(), incoming / str(row))
-        except UserError:
-            raise
+            return sent.read(found.places[row][0].read(), incoming / str(row))
         except Exception as error:  # Pillow raises many kinds for a broken file
             return " ".join(str(error).split())[:120] or type(error).__name__
 
+    pool = ThreadPoolExecutor(2)
     try:
-        with ThreadPoolExecutor(2) as pool:
-            for row, result in enumerate(pool.map(attempt, range(count))):
-                (entry, place), shown = found.places[row], harmless(found.places[row][0].path)
-                tell(row + 1, count)
-                if isinstance(result, str):
-                    bad.append(f"{shown} ({harmless(result)})")
-                    continue
-                known = taken.get(result.hash) or before.get(result.hash)
-                if known is not None:
-                    double.append(shown)
-                    if known.name != place.name:
-                        unclear.add(result.hash)
-                    continue
-                path = images_of(draft) / place.split / place.name / _file(entry, result.hash)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(result.png)
-                written.append(path)
-                taken[result.hash] = place
-                said.update(result.done)
-        if not taken and not double:
-            raise UserError(
-                f"None of {_files(count)} is a picture that can be taken, the first: {bad[0]}."
-            )
-    except BaseException as error:
-        for path in written:
-            path.unlink(missing_ok=True)
-        _tidy(draft)
+        for row, result in enumerate(pool.map(attempt, range(count))):
+            tally.enter(*found.places[row], result)
+            tell(row + 1, count)
+        if not tally.taken and not tally.double:
+            first = tally.bad[0]
+            raise UserError(f"None of {_files(count)} is a picture that can be taken: {first}.")
+    except BaseException as error:  # also where the person has left the page
+        pool.shutdown(cancel_futures=True)
+        tally.undo()
         if isinstance(error, OSError):
             raise UserError(f"Nothing could be written ({error.strerror or error}).") from error
         raise
-    lost = _forget(draft, unclear)
-    notes = [*found.notes, *(f"{_pictures(n)} {what}." for what, n in said.items())]
-    if bad:
-        notes.append(f"{_files(len(bad))} left out, the first: {bad[0]}.")
-    if double:
-        notes.append(f"{_pictures(len(double))} sent twice and taken once, the first: {double[0]}.")
-    if lost:
-        notes.append(f"{_pictures(lost)} lay in two classes, so neither was taken.")
-    return Report(len(taken) - len(unclear & set(taken)), tuple(notes))
+    pool.shutdown()
+    return tally.report(found.notes)
 
 
 def _file(entry: Entry, digest: str) -> str:
@@ -348,78 +343,6 @@ def _tidy(draft: Path) -> None:
         if place.is_dir():
             with suppress(OSError):
                 place.rmdir()
-
-
-def read(content: bytes, temporary: Path) -> Picture:
-    """A picture as it is kept. `temporary` is a file to work with, gone afterwards.
-
-    Raises OSError or ValueError, in a few words, where it is no picture, or too small or large.
-    """
-    if len(content) > MOST_BYTES:
-        raise ValueError(f"it is larger than {MOST_BYTES // 1_000_000} MB")
-    try:
-        temporary.write_bytes(content)
-        short, pixels, done = _looked_at(temporary)
-        with _one_large if pixels > LARGE else threading.Lock():
-            square, more = pictures.read_picture(temporary, min(short, MOST_SIDE))
-    finally:
-        temporary.unlink(missing_ok=True)
-    if pictures.OWN_RANGE in more:
-        done |= {"of more than 8 bits, scaled by its own range"}
-    elif pictures.DEEP in more:
-        done |= {"of more than 8 bits, scaled to 8"}
-    return Picture(*packed(square.transpose(1, 2, 0)), frozenset(done))
-
-
-def read_one(content: bytes, temporary: Path, name: str) -> Picture:
-    """As `read`, for a picture that comes alone. Raises UserError where it is none."""
-    try:
-        return read(content, temporary)
-    except Exception as error:  # Pillow raises many kinds for a broken file
-        why = harmless(" ".join(str(error).split())[:120] or type(error).__name__)
-        raise UserError(
-            f"{harmless(name)} cannot be taken: {why}. PNG, JPEG, GIF, WebP, BMP and TIFF are read."
-        ) from error
-
-
-def packed(pixels: np.ndarray) -> tuple[bytes, str]:
-    """Pixels uint8 (H,W,3) as a PNG, and their hash."""
-    out = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(out, "PNG", compress_level=4)
-    said = f"{pixels.shape}".encode() + pixels.tobytes()
-    return out.getvalue(), hashlib.sha256(said).hexdigest()[:16]
-
-
-def _looked_at(path: Path) -> tuple[int, int, set[str]]:
-    """A picture's short side, its pixels, and what must be done to it, by its content."""
-    try:
-        opened = Image.open(path, formats=FORMATS)
-    except Image.DecompressionBombError as error:
-        raise ValueError(_too_many()) from error
-    except Exception as error:
-        raise ValueError("it is no picture, whatever its name says") from error
-    with opened:
-        width, height = opened.size
-        if width * height > pictures.MOST_PIXELS:
-            raise ValueError(_too_many())
-        if min(width, height) < LEAST_SIDE:
-            raise ValueError(
-                f"it is {width}×{height} pixels small, and {LEAST_SIDE}×{LEAST_SIDE} are the least"
-            )
-        clear = opened.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in opened.info
-        signs = {
-            TURNED: opened.getexif().get(0x0112, 1) not in (0, 1),
-            GREY: opened.mode in ("1", "L", "LA", "I", "F") or opened.mode.startswith("I;16"),
-            CMYK: opened.mode == "CMYK",
-            CLEAR: clear,
-            # a phone's MPO holds the picture again, for a screen with depth
-            MOVING: opened.format != "MPO" and bool(getattr(opened, "is_animated", False)),
-        }
-    return min(width, height), width * height, {what for what, is_so in signs.items() if is_so}
-
-
-def _too_many() -> str:
-    return f"it has more than {pictures.MOST_PIXELS // 1_000_000} million pixels"
 
 
 def _files(count: int) -> str:
@@ -458,7 +381,9 @@ def take_arrays(
 
             def write(x: np.ndarray = part.x, row: int = row) -> bytes:
                 pixels = arrays.to_bytes(x[row : row + 1], reading, order)[0]
-                return packed(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels)[0]
+                return sent.packed(
+                    np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+                )[0]
 
             entries.append(Entry(path, write))
     return take_in(draft, entries, "" if any(p.y is not None for p in found.parts) else name, tell)

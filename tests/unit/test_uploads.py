@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from robustviz import data
-from robustviz.data import own, singles, uploads, zips
+from robustviz.data import own, sent, singles, uploads, zips
 from robustviz.types import UserError
 
 SHADES = np.random.default_rng(0)
@@ -37,7 +37,7 @@ def zipped(**files: bytes) -> io.BytesIO:
     return out
 
 
-def sent(draft: Path, file: io.BytesIO) -> uploads.Report:
+def send(draft: Path, file: io.BytesIO) -> uploads.Report:
     with zips.opened(file) as inside:
         entries = [
             uploads.Entry(name, lambda name=name: inside.read(name)) for name in inside.names
@@ -60,7 +60,7 @@ def everything(home: Path) -> set[str]:
 
 def test_a_zip_of_photographs_becomes_a_data_set_that_is_found_by_its_name(draft, runs_home):
     names = [f"photos__{kind}__{i}" for kind in ("cat", "dog") for i in range(6)]
-    report = sent(draft, zipped(**{name: picture() for name in names}))
+    report = send(draft, zipped(**{name: picture() for name in names}))
     assert report == uploads.Report(12, ())
     assert uploads.counts(draft) == {"cat": {"": 6}, "dog": {"": 6}}
     kept = uploads.keep(draft, "pets", 8)
@@ -88,7 +88,7 @@ def test_a_zip_that_leads_outside_is_refused_and_nothing_written(draft, tmp_path
         archive.writestr("a/good.png", picture())
         archive.writestr(name, picture())
     with pytest.raises(UserError, match=why):
-        sent(draft, out)
+        send(draft, out)
     assert not everything(tmp_path)
 
 
@@ -112,7 +112,7 @@ def unusual(info: zipfile.ZipInfo) -> None:
 @pytest.mark.parametrize(("change", "why"), [(a_link, "a link"), (unusual, "unusual way")])
 def test_links_and_unusual_zips_are_refused(draft, change, why):
     with pytest.raises(UserError, match=why):
-        sent(draft, with_info(change))
+        send(draft, with_info(change))
 
 
 def test_a_zip_with_a_password_is_refused(draft):
@@ -120,7 +120,7 @@ def test_a_zip_with_a_password_is_refused(draft):
     for sign, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         content[content.index(sign) + at] |= 1
     with pytest.raises(UserError, match="password"):
-        sent(draft, io.BytesIO(bytes(content)))
+        send(draft, io.BytesIO(bytes(content)))
 
 
 def test_a_bomb_is_refused_by_what_it_says_of_itself_and_by_what_it_is(draft, monkeypatch):
@@ -128,10 +128,10 @@ def test_a_bomb_is_refused_by_what_it_says_of_itself_and_by_what_it_is(draft, mo
     bomb = zipped(a__x=bytes(2_000_000))
     assert len(bomb.getvalue()) < 3000
     with pytest.raises(UserError, match="would unpack to"):
-        sent(draft, bomb)
+        send(draft, bomb)
     lying = bomb.getvalue().replace(struct.pack("<I", 2_000_000), struct.pack("<I", 20))
-    with pytest.raises(UserError, match=r"None of 1 file .* damaged in the zip"):
-        sent(draft, io.BytesIO(lying))
+    with pytest.raises(UserError, match=r"None of 1 file .*damaged in the zip"):
+        send(draft, io.BytesIO(lying))
 
 
 def test_a_hundred_thousand_files_are_refused_before_their_table_is_read(draft, monkeypatch):
@@ -146,7 +146,7 @@ def test_a_hundred_thousand_files_are_refused_before_their_table_is_read(draft, 
     large = table[:at] + zips.END_64 + bytes(16) + table[at:]
     for content in (many, long, large):
         with pytest.raises(UserError, match="more than 50,000 files"):
-            sent(draft, io.BytesIO(content))
+            send(draft, io.BytesIO(content))
 
 
 @pytest.mark.parametrize(
@@ -159,20 +159,20 @@ def test_a_hundred_thousand_files_are_refused_before_their_table_is_read(draft, 
 )
 def test_what_is_no_zip_is_said_so(draft, content, why):
     with pytest.raises(UserError, match=why):
-        sent(draft, io.BytesIO(content))
+        send(draft, io.BytesIO(content))
 
 
 def test_a_damaged_table_is_one_sentence(draft):
     content = zipped(a__x=picture(), b__y=picture()).getvalue()
     at = content.index(b"PK\x01\x02")
     with pytest.raises(UserError, match="damaged"):
-        sent(draft, io.BytesIO(content[:at] + b"\0" * 10 + content[at + 10 :]))
+        send(draft, io.BytesIO(content[:at] + b"\0" * 10 + content[at + 10 :]))
 
 
 def test_names_that_are_utf_8_without_saying_so_are_read(draft):
     content = zipped(Katze__1=picture(), Hund__1=picture()).getvalue()
     content = content.replace(b"Katze", "Кот"[:2].encode() + b"a")  # as long, and unflagged
-    sent(draft, io.BytesIO(content))
+    send(draft, io.BytesIO(content))
     assert list(uploads.counts(draft)) == ["Hund", "Коa"]
 
 
@@ -190,12 +190,12 @@ def odd_pictures() -> dict[str, tuple[bytes, str]]:
     deep = io.BytesIO()
     Image.fromarray(SHADES.integers(0, 2**16, (9, 9), dtype=np.uint16)).save(deep, "PNG")
     return {
-        "turned.jpg": (turned.getvalue(), uploads.TURNED),
-        "moving.gif": (moving.getvalue(), uploads.MOVING),
+        "turned.jpg": (turned.getvalue(), sent.TURNED),
+        "moving.gif": (moving.getvalue(), sent.MOVING),
         "deep.png": (deep.getvalue(), "of more than 8 bits, scaled to 8"),
-        "grey.png": (picture(mode="L"), uploads.GREY),
-        "print.jpg": (picture("JPEG", mode="CMYK"), uploads.CMYK),
-        "clear.png": (picture(mode="RGBA"), uploads.CLEAR),
+        "grey.png": (picture(mode="L"), sent.GREY),
+        "print.jpg": (picture("JPEG", mode="CMYK"), sent.CMYK),
+        "clear.png": (picture(mode="RGBA"), sent.CLEAR),
         "plain.webp": (picture("WEBP"), ""),
         "plain.bmp": (picture("BMP"), ""),
         "plain.tif": (picture("TIFF"), ""),
@@ -206,7 +206,7 @@ def odd_pictures() -> dict[str, tuple[bytes, str]]:
 @pytest.mark.parametrize("name", odd_pictures())
 def test_pictures_of_all_sorts_are_kept_as_a_network_can_see_them(tmp_path, name):
     content, said = odd_pictures()[name]
-    kept = uploads.read(content, tmp_path / "work")
+    kept = sent.read(content, tmp_path / "work")
     assert (said in kept.done) if said else not kept.done
     with Image.open(io.BytesIO(kept.png)) as shown:
         assert shown.mode == "RGB" and shown.size[0] == shown.size[1] == min(shown.size[0], 224)
@@ -220,7 +220,7 @@ def test_a_turned_picture_stands_upright(tmp_path):
     exif, out = half.getexif(), io.BytesIO()
     exif[0x0112] = 3  # held upside down
     half.save(out, "PNG", exif=exif)
-    with Image.open(io.BytesIO(uploads.read(out.getvalue(), tmp_path / "work").png)) as shown:
+    with Image.open(io.BytesIO(sent.read(out.getvalue(), tmp_path / "work").png)) as shown:
         assert shown.getpixel((10, 2)) == (0, 0, 0) and shown.getpixel((10, 17)) == (255,) * 3
 
 
@@ -248,12 +248,12 @@ def wide(width: int, height: int) -> bytes:
 )
 def test_what_is_no_picture_is_refused_in_a_few_words(tmp_path, content, why):
     with pytest.raises(UserError, match=f"x.png cannot be taken: .*({why})"):
-        uploads.read_one(content, tmp_path / "work", "x.png")
+        sent.read_one(content, tmp_path / "work", "x.png")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_20000_pixel_panorama_is_taken(tmp_path):
-    assert uploads.read(picture("JPEG", (20_000, 300)), tmp_path / "work").hash
+    assert sent.read(picture("JPEG", (20_000, 300)), tmp_path / "work").hash
 
 
 def test_one_bad_picture_is_left_out_and_named(draft):
@@ -384,7 +384,7 @@ def test_a_server_that_reads_some_folders_only_reads_what_was_uploaded(
 
 
 def test_a_single_picture_has_a_number_of_its_own_until_it_is_removed(runs_home):
-    png, digest = uploads.packed(SHADES.integers(0, 256, (20, 20, 3), dtype=np.uint8))
+    png, digest = sent.packed(SHADES.integers(0, 256, (20, 20, 3), dtype=np.uint8))
     one = singles.add(png, digest, "me<b>.png", "moon", "shapes")
     assert singles.is_own(one.number) and one.number < 10**9
     assert singles.get(one.number) == one and singles.every() == [one]
@@ -399,12 +399,12 @@ def test_a_single_picture_has_a_number_of_its_own_until_it_is_removed(runs_home)
 
 @pytest.mark.parametrize("said", ["", "[1]", '{"name": 1}', "[" * 100_000])
 def test_a_damaged_single_picture_is_passed_over(runs_home, said):
-    png, digest = uploads.packed(np.zeros((9, 9, 3), np.uint8))
+    png, digest = sent.packed(np.zeros((9, 9, 3), np.uint8))
     one = singles.add(png, digest, "x", "moon", "shapes")
     (own.home() / ".pictures" / str(one.number) / "picture.json").write_text(said)
     assert singles.every() == [] and singles.get(one.number) is None
 
 
 def test_light_and_dark_can_be_exchanged():
-    png, _ = uploads.packed(np.full((9, 9, 3), 255, np.uint8))
+    png, _ = sent.packed(np.full((9, 9, 3), 255, np.uint8))
     assert singles.fitted(singles.inverted(png), 1, 8).max() == 0

@@ -16,7 +16,7 @@ import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from robustviz import memory, registry
-from robustviz.data import arrays, own, singles, uploads, zips
+from robustviz.data import arrays, own, sent, singles, uploads, zips
 from robustviz.imports import load
 from robustviz.runs import folder, queue
 from robustviz.types import UserError
@@ -255,8 +255,8 @@ def _look(draft: Path) -> None:
     size = int(
         left.number_input(
             "Pixels a side",
-            uploads.LEAST_SIDE,
-            uploads.MOST_SIDE,
+            sent.LEAST_SIDE,
+            sent.MOST_SIDE,
             32,
             key="your-size",
             help="32 suits a laptop. Twice as many take about four times as long.",
@@ -313,7 +313,7 @@ def _keep(draft: Path, name: str, size: int, counts: dict[str, dict[str, int]]) 
 def _take_one(files: list[UploadedFile]) -> None:
     draft, name = uploads.new_draft(), Path(_inside(files[0].name)).name
     try:
-        kept = uploads.read_one(files[0].getvalue(), draft / "incoming", name)
+        kept = sent.read_one(files[0].getvalue(), draft / "incoming", name)
     except UserError:
         uploads.throw_away(draft)
         raise

@@ -1,0 +1,112 @@
+"""One file that was sent as a picture: looked at by its content, and turned into what is kept of
+it, the middle square, upright, in 8 bits of red, green and blue, without the camera's notes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from robustviz.data import pictures
+from robustviz.types import UserError, harmless
+
+MOST_BYTES = 50_000_000  # of a picture's file
+LEAST_SIDE, MOST_SIDE = 8, 224
+LARGE = 16_000_000  # pixels from which pictures are read one at a time: they take a lot of memory
+# read by Pillow's own decoders; others start programs, or follow names in the file
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
+TURNED, GREY, CMYK, CLEAR, MOVING = (
+    "turned upright as the camera noted",
+    "grey",
+    "in a printer's colours (CMYK), turned into red, green and blue",
+    "with transparent parts, laid on white",
+    "animated, of which the first frame was taken",
+)
+_one_large = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that was read: its PNG, the hash of its pixels, and what was done to it."""
+
+    png: bytes
+    hash: str
+    done: frozenset[str]
+
+
+def read(content: bytes, temporary: Path) -> Picture:
+    """A picture as it is kept. `temporary` is a file to work with, gone afterwards.
+
+    Raises OSError or ValueError, in a few words, where it is no picture, or too small or large.
+    """
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"it is larger than {MOST_BYTES // 1_000_000} MB")
+    try:
+        temporary.write_bytes(content)
+        short, pixels, done = _looked_at(temporary)
+        with _one_large if pixels > LARGE else threading.Lock():
+            square, more = pictures.read_picture(temporary, min(short, MOST_SIDE))
+    finally:
+        temporary.unlink(missing_ok=True)
+    if pictures.OWN_RANGE in more:
+        done |= {"of more than 8 bits, scaled by its own range"}
+    elif pictures.DEEP in more:
+        done |= {"of more than 8 bits, scaled to 8"}
+    return Picture(*packed(square.transpose(1, 2, 0)), frozenset(done))
+
+
+def read_one(content: bytes, temporary: Path, name: str) -> Picture:
+    """As `read`, for a picture that comes alone. Raises UserError where it is none."""
+    try:
+        return read(content, temporary)
+    except Exception as error:  # Pillow raises many kinds for a broken file
+        why = harmless(" ".join(str(error).split())[:120] or type(error).__name__)
+        raise UserError(
+            f"{harmless(name)} cannot be taken: {why}. PNG, JPEG, GIF, WebP, BMP and TIFF are read."
+        ) from error
+
+
+def packed(pixels: np.ndarray) -> tuple[bytes, str]:
+    """Pixels uint8 (H,W,3) as a PNG, and their hash."""
+    out = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(out, "PNG", compress_level=4)
+    said = f"{pixels.shape}".encode() + pixels.tobytes()
+    return out.getvalue(), hashlib.sha256(said).hexdigest()[:16]
+
+
+def _looked_at(path: Path) -> tuple[int, int, set[str]]:
+    """A picture's short side, its pixels, and what must be done to it, by its content."""
+    try:
+        opened = Image.open(path, formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ValueError(_too_many()) from error
+    except Exception as error:
+        raise ValueError("it is no picture, whatever its name says") from error
+    with opened:
+        width, height = opened.size
+        if width * height > pictures.MOST_PIXELS:
+            raise ValueError(_too_many())
+        if min(width, height) < LEAST_SIDE:
+            raise ValueError(
+                f"it is {width}×{height} pixels small, and {LEAST_SIDE}×{LEAST_SIDE} are the least"
+            )
+        clear = opened.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in opened.info
+        signs = {
+            TURNED: opened.getexif().get(0x0112, 1) not in (0, 1),
+            GREY: opened.mode in ("1", "L", "LA", "I", "F") or opened.mode.startswith("I;16"),
+            CMYK: opened.mode == "CMYK",
+            CLEAR: clear,
+            # a phone's MPO holds the picture again, for a screen with depth
+            MOVING: opened.format != "MPO" and bool(getattr(opened, "is_animated", False)),
+        }
+    return min(width, height), width * height, {what for what, is_so in signs.items() if is_so}
+
+
+def _too_many() -> str:
+    return f"it has more than {pictures.MOST_PIXELS // 1_000_000} million pixels"
