@@ -78,7 +78,8 @@ def _seen(runs: Sequence[folder.Run]) -> Iterator[Seen]:
     """The networks of these runs, of all runs and files where there are none; what is damaged is
     said and left out.
     """
-    sources = [functools.partial(_of_run, run) for run in runs or folder.all_runs()]
+    trained = [run for run in folder.all_runs() if not run.imported]  # a seed is of a training
+    sources = [functools.partial(_of_run, run) for run in runs or trained]
     sources += [functools.partial(read, path) for path in sorted(FOLDER.glob("*.json")) if not runs]
     for source in sources:
         try:

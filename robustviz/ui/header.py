@@ -129,7 +129,7 @@ def _close(name: str) -> None:
 
 
 def _short(run: folder.Run) -> str:
-    return " · ".join((method_label(run.method_key), *unusual(run)))
+    return " · ".join((run.label or method_label(run.method_key), *unusual(run)))
 
 
 def _image(a: str, b: str, data: str) -> int:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustviz import cam, chance, imports, nets
+from robustviz import cam, imports, nets
 from robustviz.data import Dataset
 from robustviz.nets.base import Normalise
 from robustviz.nets.wrapped import Wrapped, with_random_weights
@@ -150,17 +150,14 @@ def random_nets(run: Run, count: int, seed: int) -> Iterator[nets.Classifier]:
         for number in range(count):
             yield with_random_weights(trained, seed * 1_000_003 + number).eval()
         return
-    shape = run.info["images"]
-    first = next((part for part in trained.modules() if isinstance(part, Normalise)), None)
-    scale = () if first is None else (first.mean.flatten().tolist(), first.std.flatten().tolist())
+    first = _normalise(trained)
     for number in range(count):
-        with chance.drawn_from(torch.Generator().manual_seed(seed * 1_000_003 + number)):
-            net = nets.build(
-                run.config.net,
-                int(shape["classes"]),
-                int(shape["channels"]),
-                int(shape["size"]),
-                *scale,
-            )
-            net = run.config.method.network(net)
+        net = run.fresh(torch.Generator().manual_seed(seed * 1_000_003 + number))
+        if first is not None and (own := _normalise(net)) is not None:
+            own.mean.copy_(first.mean)
+            own.std.copy_(first.std)
         yield net.eval()
+
+
+def _normalise(net: nn.Module) -> Normalise | None:
+    return next((part for part in net.modules() if isinstance(part, Normalise)), None)
