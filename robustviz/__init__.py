@@ -12,6 +12,8 @@ __version__ = "0.1.0"
 __all__ = ["TrainConfig", "evaluate", "import_run", "open_run", "train", "train_run"]
 
 _HOMES = {
+    "as_run": "robustviz.runs.loose:as_run",
+    "look": "robustviz.looking:look",
     "open_run": "robustviz.runs.folder:open_run",
     "evaluate": "robustviz.training.anything:evaluate",
     "import_run": "robustviz.runs.imported:import_run",
@@ -48,7 +50,9 @@ if TYPE_CHECKING:
         views as views,
     )
     from robustviz.nets.wrapped import wrap as wrap
+    from robustviz.looking import look as look
     from robustviz.runs.folder import open_run as open_run
+    from robustviz.runs.loose import as_run as as_run
     from robustviz.runs.imported import import_run as import_run
     from robustviz.runs.trained import train_run as train_run
     from robustviz.training import config as config, doctor as doctor, presets as presets

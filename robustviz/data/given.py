@@ -49,7 +49,7 @@ def given(data: Any) -> Dataset:
         and not isinstance(data[0], (tuple, list, Mapping))
     ):
         x, y, *names = data
-        return _dataset([(_tensor(x), _tensor(y))], names[0] if names else None)
+        return _dataset([(read(x), read(y))], names[0] if names else None)
     if isinstance(data, loading.DataLoader):
         shuffles = isinstance(data.sampler, loading.RandomSampler)
         batches: Iterable[Any] = (
@@ -106,16 +106,19 @@ def _pair(item: Any) -> tuple[Tensor, Tensor]:
     if isinstance(item, Mapping):
         keys = [next((key for key in known if key in item), None) for known in (IMAGES, LABELS)]
         if None not in keys:
-            return _tensor(item[keys[0]]), _tensor(item[keys[1]])
+            return read(item[keys[0]]), read(item[keys[1]])
     elif isinstance(item, (tuple, list)) and len(item) >= 2:
-        return _tensor(item[0]), _tensor(item[1])
+        return read(item[0]), read(item[1])
     said = f"a {type(item).__name__}" + (
         f" with {', '.join(map(harmless, item))}" if isinstance(item, Mapping) else ""
     )
     raise UserError(f"This data set gives {said}, and (image, label) is wanted.")
 
 
-def _tensor(value: Any) -> Tensor:
+def read(value: Any) -> Tensor:
+    """A tensor, an array or a PIL picture as a tensor, a picture (C,H,W) of bytes. Raises UserError
+    for anything else.
+    """
     if isinstance(value, Tensor):
         return value.detach()
     if isinstance(value, Image.Image):

@@ -1,0 +1,269 @@
+"""One image and a network in a notebook: the attack, the map and the features, without a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from html import escape
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robustviz import cam, registry
+from robustviz.attacks import PGD, Attack
+from robustviz.data.given import read
+from robustviz.inputs import check_images, check_labels, logits_of
+from robustviz.nets import Classifier
+from robustviz.nets.attackable import attackable, device_of
+from robustviz.nets.wrapped import wrap
+from robustviz.process import default_threads, threads
+from robustviz.runs.folder import Run
+from robustviz.stats import Floats
+from robustviz.training.evaluation import attack_name
+from robustviz.types import UserError, check_eps, eps_text, harmless, parse_number
+from robustviz.views.attention.overlay import enlarged, tinted
+from robustviz.views.drawing import uri
+from robustviz.views.pictures import delta, gain, png
+
+SIDE = 160  # pixels of a picture
+MOST = 8  # features that are drawn
+MAPS = {"grad_cam": cam.grad_cam, "layer_cam": cam.layer_cam}
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What became of one image. Pictures `x` and `x_adv` are (C,H,W) in [0, 1]; `probs` (K,) are
+    the softmax of the logits; `heat` (h,w) are raw signed maps of what speaks for class `y`;
+    `features` (D,); each also attacked. `push` (D,): the change of each feature times its weight in
+    the logit of the strongest other class under attack less that of `y`; under a linear last layer
+    they add up to the change of that difference. `words`: what was done, for a sentence.
+    """
+
+    x: Floats
+    x_adv: Floats
+    y: int
+    probs: Floats
+    probs_adv: Floats
+    heat: Floats
+    heat_adv: Floats
+    features: Floats
+    features_adv: Floats
+    push: Floats
+    other: int
+    eps: float
+    classes: tuple[str, ...]
+    words: str
+
+    @property
+    def fooled(self) -> bool:
+        """Whether the attacked image is not taken for `y`."""
+        return int(self.probs_adv.argmax()) != self.y
+
+    @property
+    def text(self) -> str:
+        """What happened, in two sentences."""
+        before, after = (int(each.argmax()) for each in (self.probs, self.probs_adv))
+        first = f"{self.words}: {self.classes[before]} ({self.probs[before]:.0%}) " + (
+            f"becomes {self.classes[after]} ({self.probs_adv[after]:.0%})."
+            if before != after
+            else f"stays, with {self.probs_adv[after]:.0%}."
+        )
+        most = int(self.push.argmax())
+        return (
+            f"{first} Feature {most} speaks most for {self.classes[self.other]} against"
+            f" {self.classes[self.y]}: {self.push[most]:+.3g} of {self.push.sum():+.3g}."
+        )
+
+    def __repr__(self) -> str:
+        return f"Look: {self.text}"
+
+    def _repr_html_(self) -> str:
+        """The pictures, the sentence and the features, as a notebook shows them."""
+        most = float(max(np.abs(self.heat).max(), np.abs(self.heat_adv).max())) or 1.0
+        name = escape(self.classes[self.y])
+        tiles = [
+            _tile([uri(png(self.x, SIDE))], _said(self, self.probs, "untouched")),
+            _tile([uri(png(self.x_adv, SIDE))], _said(self, self.probs_adv, "attacked")),
+            _tile(
+                [uri(png(delta(self.x, self.x_adv, self.eps), SIDE))],
+                f"the change, ×{gain(self.eps):.3g}",
+            ),
+            *(
+                _tile(
+                    [uri(png(picture, SIDE)), uri(tinted(_smooth(heat), most))],
+                    f"{when}: what speaks for {name}",
+                )
+                for picture, heat, when in (
+                    (self.x, self.heat, "untouched"),
+                    (self.x_adv, self.heat_adv, "attacked"),
+                )
+            ),
+        ]
+        return (
+            f'<div style="font:14px/1.4 sans-serif"><p>{escape(self.text)}</p>'
+            f'<div style="display:flex;flex-wrap:wrap;gap:12px">{"".join(tiles)}</div>'
+            f"<p>On the maps red speaks for {name}, teal against it; both have one scale.</p>"
+            f"{_bars(self)}</div>"
+        )
+
+
+def look(
+    net: nn.Module | Run,
+    x: Any,
+    y: Any = None,
+    *,
+    eps: float | str | None = None,
+    attack: str | Attack = "pgd",
+    map: str = "grad_cam",
+    classes: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Look:
+    """What an attack does to one image, where `net` looks, and which features move. In a notebook
+    the answer shows itself; nothing is written, and `net` is left as it is.
+
+    `net`: any module that gives logits for images in [0, 1] (its layers are found; to choose them,
+    `robustviz.wrap(module, maps="layer3")` first), or a run. `x`: (C,H,W) or (1,C,H,W) in [0, 1],
+    bytes, or a PIL picture. `y`: its class; None: what the network takes it for. `eps`: in pixel
+    units, also "8/255"; None: the attack's or the run's. `attack`: "pgd" has 20 steps. `map`:
+    grad_cam or layer_cam. Raises UserError for what does not fit together.
+    """
+    if map not in MAPS:
+        raise UserError(registry.unknown("map", map, MAPS), code=2)
+    ours, usual, names = _network(net, x := _one(x))
+    with threads(default_threads()), attackable(ours, fused=False) as ready:
+        x = x.to(device_of(ready))
+        with torch.no_grad():
+            logits = logits_of(ready, x)
+        label = logits.argmax(1) if y is None else read(y).reshape(-1).to(x.device)
+        label = check_labels(label, 1, logits.shape[1], x)
+        one = _bound(attack, eps, usual)
+        rng = torch.Generator(device=x.device).manual_seed(seed)
+        x_adv = one(ready, x, label, rng)
+        heat, heat_adv = MAPS[map](ready, torch.cat([x, x_adv]), label.repeat(2)).cpu().numpy()
+        features, push, probs, other = _moved(ready, torch.cat([x, x_adv]), int(label))
+    count = logits.shape[1]
+    called = [harmless(each) for each in classes or names or ()]
+    called = called if len(called) == count else [f"class {number}" for number in range(count)]
+    printed = attack_name(registry.encode(one), count)
+    (clean, adv), pictures = features, torch.cat([x, x_adv]).cpu().numpy()
+    return Look(
+        *pictures,
+        int(label),
+        *probs,
+        heat,
+        heat_adv,
+        clean,
+        adv,
+        push,
+        other,
+        float(one.eps or 0),
+        tuple(called),
+        f"{printed} within ε {eps_text(float(one.eps or 0))}",
+    )
+
+
+def _one(x: Any) -> Tensor:
+    """One image as (1,C,H,W). Raises UserError for several."""
+    x = read(x)
+    x = x.float() / 255 if x.dtype == torch.uint8 else x
+    x = check_images(x[None] if x.ndim == 3 else x)
+    if len(x) != 1 or x.shape[1] not in (1, 3):
+        raise UserError(
+            f"One image (C,H,W), grey or of three colours, is looked at, and the shape"
+            f" {tuple(x.shape)} came: choose one, for example x[0]."
+        )
+    return x.float()
+
+
+def _network(net: nn.Module | Run, x: Tensor) -> tuple[Classifier, float | None, tuple[str, ...]]:
+    if isinstance(net, Run):
+        return net.net(), net.eps, net.classes
+    if isinstance(net, Classifier):
+        return net, None, ()
+    return wrap(net, shape=tuple(x.shape[1:])), None, ()
+
+
+def _bound(attack: str | Attack, eps: float | str | None, usual: float | None) -> Attack:
+    """The attack with its ε. Raises UserError where nobody says it."""
+    one: Attack = (
+        attack
+        if isinstance(attack, Attack)
+        else PGD(steps=20)
+        if attack == "pgd"
+        else registry.get("attack", attack)()
+    )
+    if eps is not None:
+        return replace(one, eps=check_eps(parse_number(eps), one.norm))
+    if one.eps is None and usual is None:
+        raise UserError('How far may the attack go? Say it, for example eps="8/255".')
+    return one if usual is None else one.bound(usual)
+
+
+def _moved(net: Classifier, both: Tensor, y: int) -> tuple[Floats, Floats, Floats, int]:
+    """Features (2,D) of an image and of it attacked, what their change pushes (D,), the softmax
+    (2,K), and the strongest other class under attack.
+    """
+    with torch.enable_grad():
+        # from the pixels on, since no weight asks for a gradient
+        _, features, logits = net.parts(both.clone().requires_grad_())
+        others = logits[1].detach().clone()
+        others[y] = -torch.inf
+        other = int(others.argmax())
+        slope = torch.autograd.grad((logits[:, other] - logits[:, y])[1], features)[0][1]
+    features = features.detach().flatten(1)
+    push = slope.flatten() * (features[1] - features[0])
+    probs = logits.detach().softmax(1)
+    return features.cpu().numpy(), push.cpu().numpy(), probs.cpu().numpy(), other
+
+
+def _said(one: Look, probs: Floats, when: str) -> str:
+    best = int(probs.argmax())
+    sign = "✓" if best == one.y else "✗"
+    return f"{when}: {sign} {escape(one.classes[best])} {probs[best]:.0%}"
+
+
+def _smooth(heat: Floats) -> Floats:
+    return enlarged(heat, max(32, heat.shape[0]), max(32, heat.shape[1]))
+
+
+def _tile(layers: Sequence[str], caption: str) -> str:
+    """Pictures on top of each other, and what they show."""
+    images = "".join(
+        f'<img src="{each}" alt="" style="position:absolute;inset:0;width:100%;height:100%;'
+        f"image-rendering:{'auto' if number else 'pixelated'}"
+        f'{";filter:grayscale(1)" if len(layers) > 1 and not number else ""}">'
+        for number, each in enumerate(layers)
+    )
+    return (
+        f'<figure style="margin:0;width:{SIDE}px"><div role="img" aria-label="{caption}"'
+        f' style="position:relative;width:{SIDE}px;height:{SIDE}px">{images}</div>'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def _bars(one: Look) -> str:
+    """The features that push most, as SVG."""
+    chosen = np.abs(one.push).argsort()[::-1][:MOST]
+    most = float(np.abs(one.push[chosen]).max()) if chosen.size else 0.0
+    if not most:
+        return ""
+    rows = []
+    for row, number in enumerate(chosen):
+        wide, value = 150 * abs(one.push[number]) / most, one.push[number]
+        left = 260 if value >= 0 else 260 - wide
+        rows.append(
+            f'<rect x="{left:.1f}" y="{row * 18 + 3}" width="{wide:.1f}" height="12"'
+            f' fill="{"#B2182B" if value < 0 else "#00707A"}"/>'
+            f'<text x="4" y="{row * 18 + 14}">feature {number}</text>'
+            f'<text x="420" y="{row * 18 + 14}">{value:+.3g}</text>'
+        )
+    what = (
+        f"What the change of each feature adds to {one.classes[one.other]} against"
+        f" {one.classes[one.y]}; {len(one.push)} features, the {len(chosen)} that add most"
+    )
+    return (
+        f'<p>{escape(what)}:</p><svg role="img" aria-label="{escape(what)}" width="480"'
+        f' height="{len(chosen) * 18}" font-size="12" fill="currentColor">{"".join(rows)}</svg>'
+    )
