@@ -1,0 +1,359 @@
+"""Plug-ins: code that a person named is loaded, and no other; what is wrong with one is a sentence,
+and everything else goes on. The example in docs is tried as somebody would, in a folder of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from robustviz import contracts, plugins, registry, trusted
+from robustviz.runs import folder
+from robustviz.training.config import TrainConfig
+from robustviz.types import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+EXAMPLE = REPOSITORY / "docs" / "plugin_example.py"
+HEAD = """
+from dataclasses import dataclass
+import torch
+from robustviz import plugins
+from robustviz.attacks import FGSM, PGD, Attack
+from robustviz.methods.base import Adversarial, Method
+from robustviz.methods.pgd_at import PGDAT
+from robustviz.registry import option, register
+"""
+MINE = f"""{HEAD}
+@register("method/mine")
+@dataclass(frozen=True)
+class Mine(PGDAT):
+    label, paper, text = "Mine", "none", "As PGD-AT."
+
+@plugins.page("mine", "Mine", "What is mine?")
+def page():
+    pass
+
+@plugins.figure("mine")
+def curve(results):
+    pass
+
+def make():
+    return 42
+"""
+
+
+@pytest.fixture(autouse=True)
+def _as_before(runs_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test loads is gone after it."""
+    for kind in registry.ROOMS:
+        registry.keys(kind)
+    held = {kind: dict(table) for kind, table in registry._table.items()}
+    known = set(sys.modules)
+    yield
+    for kind, table in held.items():
+        registry._table[kind].clear()
+        registry._table[kind].update(table)
+    for kept in (plugins._loaded, plugins._failed, plugins._pages, plugins._figures):
+        kept.clear()
+    for name in [name for name in sys.modules if "plugin" in name and name not in known]:
+        del sys.modules[name]
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_file_brings_what_it_registers_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    file = write(tmp_path / "a" / "mine.py", MINE)
+    plugin = plugins.use(file)
+    assert plugin.things == ("method/mine", "page/mine") and plugin.source == str(file)
+    assert registry.keys("method")[-1] == "mine"
+    assert [page.title for page in plugins.pages()] == ["Mine"]
+    assert plugins.figures()["mine"].__name__ == "curve"
+    assert plugins.use(file) is plugin and plugins.loaded() == (plugin,)
+    assert plugins.resolve(f"{file}:make")() == 42
+    config = TrainConfig(method="mine")  # type: ignore[arg-type]
+    assert plugins.needed(config) == [{"source": str(file), "sha256": plugin.sha256}]
+    assert plugins.needed(TrainConfig()) == []
+    assert [each.name for each in file.parent.iterdir()] == ["mine.py"]
+
+
+def test_a_folder_and_a_module_may_have_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "plugin_parts" / "__init__.py", "from . import inner\n")
+    write(tmp_path / "plugin_parts" / "inner.py", MINE)
+    by_path = plugins.use(tmp_path / "plugin_parts")
+    assert by_path.things == ("method/mine", "page/mine")
+    before = by_path.sha256
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UserError, match="method/mine is registered already"):
+        plugins.use("plugin_parts")  # the same things once more
+    write(tmp_path / "plugin_parts" / "inner.py", f"{MINE}#")
+    assert trusted.sha256(tmp_path / "plugin_parts") != before
+    with pytest.raises(UserError, match="has changed since it was loaded here: start anew"):
+        plugins.use(tmp_path / "plugin_parts")
+
+
+WRONG = {
+    "raises": ("x = 1\n1 / 0", "ZeroDivisionError in line 2: division by zero"),
+    "ends": ("import sys\nsys.exit(3)", "SystemExit in line 2: 3"),
+    "syntax": ("def f(:", "SyntaxError in line 1: invalid syntax"),
+    "package": ("import no_such_package", "the package no_such_package, which is not installed"),
+    "taken": (
+        f'{HEAD}\n@register("method/trades")\n@dataclass(frozen=True)\nclass TRADES(PGDAT):\n'
+        '    label, paper, text = "a", "b", "c"',
+        "method/trades is registered already, by robustviz.methods.trades.TRADES",
+    ),
+    "page": (
+        f'{MINE}\n@plugins.page("attack", "Attack", "?")\ndef other(): pass',
+        "page/attack exists already",
+    ),
+    "base": (
+        f'{HEAD}\n@register("method/no")\n@dataclass(frozen=True)\nclass No:\n    x: int = 1',
+        "is no Method",
+    ),
+    "dataclass": (
+        f'{HEAD}\n@register("attack/no")\nclass No(PGD):\n    label, text = "a", "b"',
+        "is no dataclass",
+    ),
+    "label": (
+        f'{HEAD}\n@register("method/no")\n@dataclass(frozen=True)\nclass No(Method):\n    pass',
+        "has no label and no paper and no text",
+    ),
+    "attack": (
+        f'{HEAD}\n@register("method/no")\n@dataclass(frozen=True)\nclass No(Adversarial):\n'
+        '    label, paper, text = "a", "b", "c"',
+        "does not say which attack",
+    ),
+    "default": (
+        f'{HEAD}\n@register("method/no")\n@dataclass(frozen=True)\nclass No(PGDAT):\n'
+        '    label, paper, text = "a", "b", "c"\n    beta: float = option(7.0, "?", high=1)',
+        "beta=7 is out of range",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_plug_in_that_is_wrong_is_one_sentence_and_nothing_of_it_stays(
+    case: str, tmp_path: Path
+) -> None:
+    text, sentence = WRONG[case]
+    file = write(tmp_path / "wrong.py", text)
+    before = {kind: registry.keys(kind) for kind in registry.ROOMS}
+    with pytest.raises(UserError) as caught:
+        plugins.use(file)
+    assert sentence in str(caught.value) and str(file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert {kind: registry.keys(kind) for kind in registry.ROOMS} == before
+    assert not plugins.loaded() and not plugins.pages() and not plugins.figures()
+    assert not [name for name in sys.modules if name.startswith("robustviz_plugin_wrong")]
+
+
+@pytest.mark.parametrize("source", ["no.py", "no_module", "os", "a b", "../x/", "$(x)"])
+def test_what_is_no_plug_in_is_one_sentence(source: str) -> None:
+    with pytest.raises(UserError, match=r"no plug-in|no module called"):
+        plugins.use(source)
+
+
+def test_what_a_run_names_is_loaded_only_where_a_person_named_it_and_it_is_the_same(
+    tmp_path: Path,
+) -> None:
+    file = write(
+        tmp_path / "mine.py",
+        f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\n{MINE}",
+    )
+    asked, source = {"asked_by": "The run x"}, f"{file}:make"
+    with pytest.raises(UserError, match=r"The run x needs the plug-in .*not loaded here"):
+        plugins.resolve(source, **asked)  # type: ignore[arg-type]
+    assert not (tmp_path / "ran").exists()
+    trusted.remember(file)
+    write(file, f"{file.read_text()}# other code")
+    with pytest.raises(UserError, match="has changed since it was named"):
+        plugins.resolve(source, **asked)  # type: ignore[arg-type]
+    assert not (tmp_path / "ran").exists()
+    trusted.remember(file)
+    assert plugins.resolve(source, **asked)() == 42  # type: ignore[arg-type]
+    for strange in ("os:system", "subprocess:run", f"{tmp_path}/no.py:make", ":make", "x", "a:b c"):
+        with pytest.raises(UserError):
+            plugins.resolve(strange, **asked)  # type: ignore[arg-type]
+
+
+def test_the_same_code_in_another_place_will_do(tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.py", MINE)
+    entry = [{"source": "/home/somebody/mine.py", "sha256": trusted.sha256(file)}]
+    assert "needs the plug-in /home/somebody/mine.py" in plugins.lacking(entry, "The run x")
+    trusted.remember(file)
+    assert plugins.lacking(entry, "The run x") == "" and len(plugins.loaded()) == 1
+    assert (
+        plugins.resolve("/home/somebody/mine.py:make", asked_by="x", sha256=entry[0]["sha256"])()
+        == 42
+    )
+    assert plugins.changed(entry) == ""
+    older = [{"source": str(file), "sha256": "0"}]
+    assert "has changed since this run was made" in plugins.changed(older)
+
+
+def test_what_was_named_before_is_loaded_and_what_cannot_be_stops_nobody(
+    tmp_path: Path, runs_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    mine, gone = write(tmp_path / "mine.py", MINE), write(tmp_path / "gone.py", "")
+    for each in (gone, mine):
+        plugins.trust(each)
+    gone.unlink()
+    monkeypatch.setenv(plugins.VARIABLE, f"{tmp_path / 'no.py'}{os.pathsep} ")
+    plugins.load_all(tell=said.append)
+    assert [each.source for each in plugins.loaded()] == [str(mine)]
+    assert len(said) == 2 and "no.py is no Python file" in said[0] and "is gone" in said[1]
+    trusted.forget(gone)
+    assert list(trusted.every()) == [str(mine)]
+    with pytest.raises(UserError, match="no remembered plug-in"):
+        trusted.forget("other.py")
+    for damaged in ("{", "[]", '{"plugins": [{"source": 1}]}', '{"plugins": 3}'):
+        write(runs_home / ".plugins.json", damaged)
+        said.clear()
+        plugins.load_all(tell=said.append)
+        assert "cannot be read: remove it" in said[-1]
+
+
+def test_an_installed_package_may_say_that_it_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "plugin_installed.py", MINE)
+    about = tmp_path / "plugin_installed-1.dist-info"
+    write(about / "METADATA", "Metadata-Version: 2.1\nName: plugin-installed\nVersion: 1\n")
+    write(about / "entry_points.txt", "[robustviz.plugins]\nmine = plugin_installed\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    plugins.load_all()
+    assert [each.source for each in plugins.loaded()] == ["plugin_installed"]
+
+
+def test_a_run_says_what_it_is_made_of_and_what_is_missing(tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.py", MINE)
+    plugin = plugins.use(file)
+    run = folder.create(TrainConfig(method="mine"), name="made")  # type: ignore[arg-type]
+    assert run.info["plugins"] == ({"source": str(file), "sha256": plugin.sha256},)
+    assert not run.lacks and run.config.method.key == "mine"
+    plugins._loaded.clear()
+    plugins._drop(plugin)
+    again = folder.Run(run.path)
+    assert again.lacks.startswith("The run made needs the plug-in")
+    with pytest.raises(UserError, match=r"--plugin .*mine\.py"):
+        _ = again.config
+    assert "made" in {each.id for each in folder.all_runs()}  # lists go on
+
+
+BROKEN = f"""{HEAD}
+from robustviz.data import Shapes
+from robustviz.nets.base import Classifier
+
+@register("attack/far")
+@dataclass(frozen=True, kw_only=True)
+class Far(FGSM):
+    label, text = "Far", "Leaves the ball."
+    def __call__(self, net, x, y, *, rng=None):
+        return (super().__call__(net, x, y, rng=rng) + 0.2 * torch.rand_like(x)).clamp(0, 1)
+
+@register("method/lost")
+@dataclass(frozen=True)
+class Lost(PGDAT):
+    label, paper, text = "Lost", "none", "Weighs images by their place."
+    def loss(self, net, batch, aux):
+        weights = torch.arange(len(batch.y)).to(batch.x)
+        each = torch.nn.functional.cross_entropy(net(batch.x), batch.y, reduction="none")
+        return {{"ce": (weights * each).mean()}}
+"""
+
+
+def test_contracts_find_what_is_broken(tmp_path: Path) -> None:
+    plugins.use(write(tmp_path / "broken.py", BROKEN))
+    for kind, key, says, sentence in (
+        ("attack", "far", "lie in the ball", r"A change of 0\.\d+ is larger than 0\.1"),
+        ("attack", "far", "The same seed gives", "draw from the rng given"),
+        ("method", "lost", "The order within a batch", "depends on the order"),
+        ("method", "lost", "leaves batch norm alone", "It attacks nothing"),
+    ):
+        thing = next(iter(contracts.things(kind, key).values()))
+        promise = next(each for each in contracts.promises(kind) if says in each.says)
+        with pytest.raises(contracts.Broken, match=sentence):
+            promise.check(thing)
+
+
+@pytest.mark.machine
+@pytest.mark.timeout(900)
+def test_the_example_works_from_a_folder_outside_the_repository(tmp_path: Path) -> None:
+    """A method, an attack, a net, a data set and a probe with figure and page from one file:
+    trained here and by the worker, attacked, shown, and missed when it is gone.
+    """
+    home, file = tmp_path / "runs", Path(shutil.copy(EXAMPLE, tmp_path / "mine.py"))
+    (tmp_path / "elsewhere").mkdir()
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "ROBUSTVIZ_RUNS": str(home)}
+
+    def python(*words: str, fails: bool = False) -> str:
+        done = subprocess.run(
+            [sys.executable, *words],
+            cwd=tmp_path / "elsewhere",
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert bool(done.returncode) == fails, done.stdout + done.stderr
+        return done.stderr if fails else done.stdout
+
+    def robustviz(*words: str, fails: bool = False) -> str:
+        return python("-m", "robustviz", *words, fails=fails)
+
+    asked = ("--data", "stripes", "--method", "half_at", "--set", "method.clean=0.3")
+    few = ("--epochs", "1", "--device", "cpu", "--name", "one", "--json")
+    trained = json.loads(robustviz("train", "--plugin", "../mine.py", *asked, *few))
+    assert trained["n"] == 200 and trained["clean_acc"] > 0.4
+    kept = json.loads((home / "one" / "config.json").read_text())
+    assert kept["plugins"] == [{"source": str(file), "sha256": trusted.sha256(file)}]
+    # from here on nobody names it again: the worker, which a sweep's trainings are, knows it
+    swept = robustviz(
+        "sweep", "--data", "stripes", "--methods", "half_at", "--set", "epochs=1", "--json"
+    )
+    assert json.loads(swept)[0]["state"] == "done" and json.loads(swept)[0]["n"] == 200
+    words = ("evaluate", "one", "--attack", "top_pgd", "--set", "share=0.2", "--n", "50", "--json")
+    assert json.loads(robustviz(*words))["attack"]["share"] == 0.2
+    robustviz("probe", "one", "noise", "--set", "n=20", "--out", "noise.csv")
+    assert (tmp_path / "elsewhere" / "noise.csv").read_text().startswith("eps,right,n\n0.0,")
+    rows = json.loads(robustviz("contracts", "--plugin", str(file), "--json"))
+    assert len(rows) > 45 and all(row["kept"] for row in rows)
+    lines = python("-c", PAGE).splitlines()
+    assert lines[0] == "Does noise that nobody chose fool a network?" and lines[1] == "noise"
+    assert lines[2].startswith("20 of 20") or "of 20 right untouched" in lines[2]
+    file.unlink()
+    assert "one needs a plug-in" in robustviz("evaluate", "one", fails=True)
+    listed = {row["id"]: row for row in json.loads(robustviz("list", "runs", "--json"))}
+    assert "is gone" in listed["one"]["note"] and len(listed) > 20
+
+
+PAGE = """
+from robustviz import embedder, figures, open_run, plugins, probes
+from robustviz.ui import server
+from streamlit.testing.v1 import AppTest
+
+plugins.load_all()
+embedder.APP.start = lambda: None
+app = AppTest.from_file(str(server.MAIN), default_timeout=240).run()
+pages = app._registered_pages.items()
+app._page_hash, page = next((key, page) for key, page in pages if page["url_pathname"] == "noise")
+app.query_params["a"] = "one"
+app.run()
+assert not app.exception and not app.error, (app.exception, app.error)
+print(app.title[0].value)
+print(page["url_pathname"])
+result = probes.noise(open_run("one"), probes.NoiseSpec(n=20))
+print(figures.noise(result).layout.meta["sentence"])
+"""
