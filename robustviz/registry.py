@@ -48,6 +48,15 @@ Kind = Literal[
     "class",
     "name",
 ]
+# what other libraries call a setting
+ELSEWHERE = {
+    **dict.fromkeys(("alpha", "eps_iter", "eps_step", "stepsize", "step"), "step_size"),
+    **dict.fromkeys(("epsilon", "radius"), "eps"),
+    **dict.fromkeys(("iters", "iterations", "n_iter", "nb_iter", "num_steps", "max_iter"), "steps"),
+    **dict.fromkeys(("n_restarts", "num_restarts", "nb_restarts"), "restarts"),
+    **dict.fromkeys(("random_start", "rand_init", "rand_start"), "start"),
+    "n_queries": "queries",
+}
 RUNS: tuple[Kind, ...] = ("run", "starting run", "runs")
 
 _table: dict[str, dict[str, type]] = {kind: {} for kind in ROOMS}
@@ -133,13 +142,21 @@ def drop(name: str) -> None:
     del _table[kind][key]
 
 
-def unknown(what: str, name: str, known: typing.Iterable[str]) -> str:
-    """The sentence for a name that does not exist: the nearest one, then all of them."""
+def unknown(what: str, name: str, known: typing.Iterable[str], most: int = 0) -> str:
+    """The sentence for a name that does not exist: the nearest one, then all of them, or of more
+    than `most` the nearest so many.
+    """
     known = list(known)
+    told = ", ".join(known) or "none"
+    if 0 < most < len(known):
+        few = difflib.get_close_matches(str(name), known, n=most, cutoff=0)
+        told = f"{', '.join(few)} and {len(known) - most} others"
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    if (ours := ELSEWHERE.get(str(name), "")) in known:
+        near = [ours]
     hint = f" Did you mean {near[0]}?" if near else ""
     named = harmless(repr(name))  # it may come from an address
-    return f"There is no {what} called {named}.{hint} Known: {', '.join(known) or 'none'}."
+    return f"There is no {what} called {named}.{hint} Known: {told}."
 
 
 @dataclass(frozen=True)

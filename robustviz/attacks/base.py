@@ -35,7 +35,7 @@ from robustviz.inputs import (
     try_out,
 )
 from robustviz.nets.attackable import addresses, attackable, copy_of
-from robustviz.registry import Spec, of_kind, option
+from robustviz.registry import Spec, hints, of_kind, option, unknown
 from robustviz.types import UserError, WrongCall, check_eps, parse_number, plain
 
 N = TypeVar("N", float, Tensor)
@@ -113,12 +113,14 @@ class Attack(Spec):
     text: ClassVar[str]  # one plain sentence for the person who chooses
 
     def __new__(cls, *positional: object, **settings: object) -> Self:
-        """Raises UserError for settings without their names: nobody knows which comes first."""
+        """Raises UserError for settings without names, and for those of other libraries."""
+        name = cls.__name__
         if positional:
             raise WrongCall(
-                f"{cls.__name__} takes its settings by name, such as {cls.__name__}(eps=8/255).",
-                code=2,
+                f"{name} takes its settings by name, such as {name}(eps=8/255).", code=2
             )
+        if strange := [each for each in settings if each not in hints(cls)]:
+            raise WrongCall(unknown(f"setting of {name}", strange[0], hints(cls)), code=2)
         return super().__new__(cls)
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from robustviz import registry
+from robustviz import figures, registry
 from robustviz.cli import data
 from robustviz.cli.terminal import RUN, Command, about, settings, show
 from robustviz.runs import folder
@@ -24,12 +24,10 @@ def do(args: argparse.Namespace) -> int:
         spec = registry.with_value(spec, path, value)
     out = Path(args.out or f"{run.id}-{args.probe}.npz")
     table = out.suffix.lower() == ".csv"
-    if table and spec.result.rows is Result.rows:
-        raise UserError(
-            f"The probe {args.probe} gives no table: give --out a name that ends in .npz.", code=2
-        )
+    if table and spec.result.rows is Result.rows and not hasattr(figures, args.probe):
+        raise UserError(_no_table(args.probe), code=2)
     result = measure(run, spec)
-    folder.write_file(out, result.to_csv() if table else result.to_npz())
+    folder.write_file(out, _table(args.probe, result) if table else result.to_npz())
     return show(
         args,
         {
@@ -42,6 +40,22 @@ def do(args: argparse.Namespace) -> int:
         },
         f"{result.meta.get('summary', args.probe)}\n{out}",
     )
+
+
+def _table(name: str, result: Result) -> bytes:
+    """The result's own table, else the numbers that its figure draws, as the page's *Take home*
+    gives them. Raises UserError where there are none.
+    """
+    if type(result).rows is not Result.rows:
+        return result.to_csv()
+    drawn: bytes = figures.csv(getattr(figures, name)(result))
+    if not drawn.strip():
+        raise UserError(_no_table(name), code=2)
+    return drawn
+
+
+def _no_table(name: str) -> str:
+    return f"The probe {name} gives no table: give --out a name that ends in .npz."
 
 
 COMMANDS = (

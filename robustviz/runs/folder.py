@@ -312,7 +312,7 @@ def look_up(path_or_id: str | os.PathLike[str]) -> Run:
     inside = (home() / text, zoo() / text) if ID.fullmatch(text) else ()
     folder = next(filter(os.path.isdir, (*inside, Path(text).expanduser().resolve())), None)
     if folder is None:
-        raise UserError(registry.unknown("run", text, [run.id for run in all_runs()]))
+        raise UserError(registry.unknown("run", text, [run.id for run in all_runs()], 5))
     run = _open(str(folder))
     _ = run.info
     return run

@@ -98,7 +98,7 @@ def test_a_damaged_run_is_listed_by_id_and_path_and_can_be_removed(
         (["evaluate", ID, "--attack", "ladder", "--steps", "3"], "leave out --steps, --restarts"),
         (["report", "--overlap", "--ladder"], "--overlap is a table of its own"),
         (["report", "--against", ID, "--ladder"], "does not go with --ladder"),
-        (["probe", ID, "adversarial", "--out", "x.csv"], "gives no table"),
+        (["probe", ID, "answers", "--out", "x.csv"], "gives no table"),
         (["probe", ID, "nix"], "There is no probe called 'nix'"),
     ],
 )
