@@ -114,13 +114,11 @@ class Attack(Spec):
 
     def __new__(cls, *positional: object, **settings: object) -> Self:
         """Raises UserError for settings without names, and for those of other libraries."""
-        name = cls.__name__
+        me = cls.__name__
         if positional:
-            raise WrongCall(
-                f"{name} takes its settings by name, such as {name}(eps=8/255).", code=2
-            )
+            raise WrongCall(f"{me} takes its settings by name, such as {me}(eps=8/255).", code=2)
         if strange := [each for each in settings if each not in hints(cls)]:
-            raise WrongCall(unknown(f"setting of {name}", strange[0], hints(cls)), code=2)
+            raise WrongCall(unknown(f"setting of {me}", strange[0], hints(cls)), code=2)
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
