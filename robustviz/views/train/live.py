@@ -12,6 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from robustviz import figures, stats
+from robustviz.export import notebook
 from robustviz.runs import folder, queue
 from robustviz.runs.folder import Run
 from robustviz.runs.inside import Record, State, Status
@@ -215,6 +216,16 @@ def _buttons(run: Run, state: State) -> None:
         ):
             st.session_state.update({"data": networks.data_name(run), "b": run.id})
             shell.go("attack")
+        if state == "done" and rights.may_act():  # it names folders of this computer
+            st.download_button(
+                "Notebook that repeats it",
+                partial(notebook, run),
+                f"{run.id}.ipynb",
+                "application/x-ipynb+json",
+                key="notebook",
+                on_click="ignore",
+                icon=":material/download:",
+            )
         if state not in ("running", "queued"):
             _removal(run)
     if problem := st.session_state.pop("job-error", ""):
