@@ -113,15 +113,15 @@ def maps_and_gradient(
         # in the middle of an attack: nothing there is looked at twice
         inside = copy_of(net) is not None
         # of maps themselves any number is right
-        maps = getattr(net, "maps", None)
-        x = plain_tensor(x) if inside or isinstance(maps, nn.Identity) else check_images(x)
+        wrapped = isinstance(ready, Wrapped)
+        any_number = not wrapped and isinstance(net.maps, nn.Identity)
+        x = plain_tensor(x) if inside or any_number else check_images(x)
         if not inside and not trained and len(x) > 1:
             try_out(ready, x)
         # whether a forward pass is head(pool(maps(x))) and nothing else; their hooks run with them
         is_composed = type(ready).forward is Classifier.forward and not (
             "forward" in vars(ready) or has_hooks(ready)
         )
-        wrapped = isinstance(ready, Wrapped)
         look = _from_maps_on if is_composed else _from_parts if wrapped else _with_a_hook
         if before_norm:
             if not (is_composed and _ends_with_norm(ready.maps)):

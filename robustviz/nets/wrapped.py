@@ -62,6 +62,17 @@ class Wrapped(Classifier):
         self.grid, self.logits_at, self.size, self.shape = at.grid, logits, size, shape
         self.has_head = False  # until `wrap` has seen that head(features) is the logits
 
+    @property
+    def maps(self) -> nn.Module:  # type: ignore[override]
+        """Nothing: raises UserError, as `pool` does."""
+        raise UserError(
+            "A wrapped network has no parts maps and pool that run one after the other: look at"
+            " parts(x). AFA, AALP and SupCon train them, so they need a network of robustviz's own:"
+            " python -m robustviz list nets."
+        )
+
+    pool = maps
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N,K)."""
         logits: Tensor = _picked(self.module(self._shown(x)), self.logits_at)
