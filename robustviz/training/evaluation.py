@@ -222,6 +222,16 @@ class Evaluation:
         )
 
     @property
+    def clean_interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of `clean_acc`."""
+        return wilson(self.clean_k, self.n)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of `robust_acc`."""
+        return wilson(self.robust_k, self.n)
+
+    @property
     def ok(self) -> bool:
         """Whether no check of the doctor makes the number unreliable. Not a proof."""
         return all(finding.ok for finding in self.doctor)
@@ -262,6 +272,16 @@ class Evaluation:
             f" [{low:.3f}, {high:.3f}]{together}  {self.seconds:.1f} s{few}  {self.verdict}"
         )
 
+    def __str__(self) -> str:
+        """The line, what the doctor found, and a warning where the images are few."""
+        found = [f"  {each.level} {each.name}: {each.text}" for each in self.doctor]
+        clean = f"clean {self.clean_k} of {self.n} right  {self.clean_acc:.3f}"
+        return "\n".join([clean, self.line, *found, *([self.note] if self.note else [])])
+
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows of it."""
+        return f"```text\n{self}\n```"
+
     def right(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which images were right, untouched and attacked, (N,) each. Raises UserError for an entry
         without them.
@@ -279,9 +299,9 @@ class Evaluation:
         """
         return dataclasses.asdict(self) | {
             "clean_acc": self.clean_acc,
-            "clean_interval": list(wilson(self.clean_k, self.n)),
+            "clean_interval": list(self.clean_interval),
             "robust_acc": self.robust_acc,
-            "robust_interval": list(wilson(self.robust_k, self.n)),
+            "robust_interval": list(self.interval),
             "printed": self.printed,
             **(
                 dict(zip(("balanced_clean_acc", "balanced_robust_acc"), balanced, strict=True))

@@ -193,6 +193,17 @@ class Ladder:
             f" {eps_text(self.eps)}. {order} {' '.join((*self.warnings, self.left_out))}"
         ).strip()
 
+    def __str__(self) -> str:
+        """A line a rung, and the verdict."""
+        first = self.rungs[0]
+        clean = f"clean {first.clean_k} of {self.n} right  {self.clean_acc:.3f}"
+        note = [self.rungs[-1].note] if self.rungs[-1].note else []
+        return "\n".join([clean, *(rung.line for rung in self.rungs), self.verdict, *note])
+
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows of it."""
+        return f"```text\n{self}\n```"
+
     def to_json(self) -> JSON:
         """Plain values; `robust_acc` is the last rung's cumulative accuracy."""
         return {

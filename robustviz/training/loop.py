@@ -193,11 +193,11 @@ class Training:
     @property
     def settled(self) -> bool:
         """Whether so many epochs of the last stage as `patience` says brought nothing better."""
-        scores = [
-            record[f"{self.config.select}_acc"] for record in self.records[self.plan[-1][1] :]
-        ]
-        since = len(scores) - 1 - scores.index(max(scores)) if scores else 0
-        return self.batch == 0 and 0 < self.config.patience <= since
+        if not self.config.patience or self.batch:
+            return False
+        last = self.records[self.plan[-1][1] :]
+        scores = [record[f"{self.config.select}_acc"] for record in last]
+        return bool(scores) and len(scores) - 1 - scores.index(max(scores)) >= self.config.patience
 
     def strip(self) -> Strip:
         """Eight fixed validation images, clean and under PGD-10 against the net as it is now."""

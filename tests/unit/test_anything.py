@@ -58,6 +58,9 @@ def test_a_network_gives_the_numbers_of_its_run_with_all_findings(
     mine = robustviz.evaluate(toy.net, (split.x, toy.y), eps=EPS, n=30)
     assert len(mine.doctor) == 14 and alike(mine, kept)
     assert 0 < mine.robust_k < mine.n
+    low, high = mine.interval
+    assert low < mine.robust_acc < high
+    assert mine.line in str(mine) and str(mine) in mine._repr_markdown_()
     assert len(run.evaluations()) == 1  # what is counted here is not written down
 
 
@@ -116,6 +119,7 @@ def test_a_ladder_without_a_run(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> No
     said: list[str] = []
     found = robustviz.evaluate(toy.net, (toy.x, toy.y), "ladder", eps=EPS, n=20, say=said.append)
     assert [rung.printed for rung in found.rungs] == ["FGSM", "PGD-2"] and len(said) == 2
+    assert str(found).count("\n") >= 3 and found.verdict in str(found)
     assert found.worst is not None and found.worst.k == found.robust_k
 
 
