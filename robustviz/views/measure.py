@@ -21,6 +21,8 @@ from robustviz.process import default_threads, threads
 from robustviz.runs.catalogue import radius as radius
 from robustviz.runs.folder import Run
 from robustviz.runs.loose import Loose
+from robustviz.training.evaluate import fingerprint
+from robustviz.training.evaluation import Evaluation, by_class
 from robustviz.types import UserError
 from robustviz.views.result import ProbeSpec, Result
 
@@ -128,6 +130,19 @@ def images_of(run: Run) -> Dataset:
     return run.images if isinstance(run, Loose) else _test_split(run.config.data)
 
 
+def class_counts(run: Run, found: Evaluation) -> tuple[tuple[int, ...], ...]:
+    """Of each class how many images an evaluation of the run met, and how many of them were right
+    untouched and attacked; of one that did not count them, by the labels. Nothing where the images
+    are others now. Raises UserError where they cannot be read.
+    """
+    if found.by_class or not found.robust_right:
+        return found.by_class
+    split = images_of(run).take(torch.arange(min(found.n, len(images_of(run)))))
+    if fingerprint(split) != found.images:
+        return ()
+    return by_class(split.y.numpy(), *found.right(), len(split.classes))
+
+
 linf_net = net_of  # as plug-ins of earlier versions call it
 
 
@@ -136,7 +151,7 @@ def meta_of(run: Run, split: Dataset, **more: object) -> dict[str, object]:
     return {
         "run": run.id,
         "method": run.method_key,
-        "data": run.data_key,
+        "data": run.data_name,
         "classes": list(split.classes),
         "train_eps": radius(run),
         **more,

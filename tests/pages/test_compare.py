@@ -78,6 +78,13 @@ def test_all_evaluations_are_one_step_deeper(visit):
     assert len(app.dataframe) == 1
     app.session_state["more-compare"] = True
     app.run()
-    assert len(sound(app).dataframe) == 2
-    every = app.dataframe[1].value
+    assert len(sound(app).dataframe) == 3
+    every = app.dataframe[2].value
     assert {"FGSM", "PGD-20", "AutoAttack"} <= set(every["attack"]) and len(every) > 100
+    classes = app.dataframe[1].value
+    whole, alike, *rows = classes.to_dict("records")
+    assert (whole["images"], whole["A attacked"], whole["B untouched"]) == (1000, 0.121, 0.979)
+    assert len(rows) == 10 and sum(row["images"] for row in rows) == 1000
+    assert abs(sum(row["B attacked"] for row in rows) / 10 - alike["B attacked"]) < 1e-9
+    kept = sum(row["A attacked"] * row["images"] for row in rows)
+    assert abs(kept - 121) < 1e-6 and "A: PGD-20, 1000 images." in words(app)

@@ -11,7 +11,7 @@ from robustviz.imports import load
 from robustviz.runs.folder import Run
 from robustviz.runs.naming import method_label
 from robustviz.terms import term
-from robustviz.types import JSON
+from robustviz.types import JSON, UserError
 from robustviz.ui import context, header, methods, networks, shell, stage, widgets
 from robustviz.ui.context import Context
 from robustviz.views import pack
@@ -55,9 +55,10 @@ def _view(here: Context) -> None:
         st.session_state["compare-turn"] = "a" if turn == "b" else "b"
         _take(turn, seen.clicked, here)
     _table(found, runs, here)
-    more: Any = stage.more("compare", "More: every attack of every network")
+    more: Any = stage.more("compare", "More: class by class, and every attack of every network")
     with more:
         if more.open:
+            _classes(found, here)
             _evaluations(found, runs)
 
 
@@ -175,6 +176,47 @@ def _columns() -> dict[str, Any]:
         "doctor": column.TextColumn(help=term("doctor")),
         "yours": column.CheckboxColumn(help="Trained here, by you."),
     }
+
+
+def _classes(found: Board, here: Context) -> None:
+    """A row a class: what A and B keep of it, untouched and attacked; first of all images, and with
+    every class counted alike.
+    """
+    columns: dict[str, list[float | None]] = {}
+    told, names, counts = [], list[str](), list[int]()
+    for side, run_id in here.sides:
+        if (one := found.scores.get(run_id)) is None:
+            continue
+        try:
+            rows = load("robustviz.views.measure").class_counts(one.run, one.plain)
+        except UserError as error:
+            st.info(shell.spoken(error))
+            continue
+        if not rows:
+            continue
+        names, counts = list(one.run.classes), [row[0] for row in rows]
+        for column, at in (("untouched", 1), ("attacked", 2)):
+            shares = [row[at] / row[0] if row[0] else None for row in rows]
+            there = [share for share in shares if share is not None]
+            whole = sum(row[at] for row in rows) / max(sum(counts), 1)
+            alike = sum(there) / max(len(there), 1)
+            columns[f"{side.upper()} {column}"] = [whole, alike, *shares]
+        told.append(f"{side.upper()}: {one.plain.printed}, {one.plain.n} images.")
+    if not columns:
+        return
+    heads = ["all images", "every class counted alike", *names]
+    table = {"class": heads, "images": [sum(counts), sum(counts), *counts], **columns}
+    share = st.column_config.NumberColumn(format="percent")
+    st.dataframe(
+        load("pandas").DataFrame(table),
+        hide_index=True,
+        key="compare-classes",
+        column_config=dict.fromkeys(columns, share),
+        alt=f"{len(names)} classes: accuracy of A and B, untouched and under attack",
+    )
+    st.markdown(
+        " ".join(told) + " The balanced accuracy counts every class alike, however few its images."
+    )
 
 
 def _evaluations(found: Board, runs: dict[str, Run]) -> None:
