@@ -16,7 +16,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from robustviz import progress
-from robustviz.export import Recipe
+from robustviz.export import Recipe, notebook
 from robustviz.imports import load
 from robustviz.runs import folder
 from robustviz.runs.naming import labels
@@ -243,6 +243,26 @@ def take_home(
         if spec is not None:
             st.markdown("In a notebook:")
             st.code(Recipe(_runs(results), spec).code(), language="python", wrap_lines=True)
+            _notebooks(key, results)
+
+
+def _notebooks(key: str, results: Mapping[str, Result]) -> None:
+    """The notebook of each run. It names folders of the server's computer, so it is for those who
+    may act there.
+    """
+    if not rights.may_act():
+        return
+    for name, run_id in _runs(results).items():
+
+        def made(run_id: str = run_id) -> bytes:
+            return notebook(folder.open_model(run_id))
+
+        _file(
+            f"Notebook that repeats {name or run_id}",
+            made,
+            f"{key}-{run_id}.ipynb",
+            "application/x-ipynb+json",
+        )
 
 
 def _position(screen: Screen) -> int:
@@ -327,6 +347,7 @@ def downloads(
         if recipe is not None:
             st.markdown("In a notebook:")
             st.code(recipe.code(), language="python", wrap_lines=True)
+            _notebooks(key, results)
 
 
 def _for_a_paper(figure: go.Figure, key: str) -> None:
