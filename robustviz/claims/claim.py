@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FOLDER = paths.ROOT / "checkpoints" / "claims"
 SETUPS = "setups.toml"
+PAPERS = ("part", "afa", "supcon_margin", "model_alignment", "aalp")
 # A measured number's name, what a person reads, and the best value there is, if any.
 METRICS: dict[str, tuple[str, float | None]] = {
     "clean": ("accuracy on untouched images", 1.0),
@@ -74,8 +75,13 @@ class Setup:
 
 
 def claims(folder: Path = FOLDER) -> list[Claim]:
-    """Every claim, by name. Raises UserError that names the file and what is wrong in it."""
-    return [_claim(path) for path in sorted(folder.glob("*.toml")) if path.name != SETUPS]
+    """Every claim, those of the five papers first. Raises UserError that names the file and what is
+    wrong in it.
+    """
+    files = [path for path in sorted(folder.glob("*.toml")) if path.name != SETUPS]
+    first = {name: place for place, name in enumerate(PAPERS)}
+    files.sort(key=lambda path: first.get(path.stem, len(first)))
+    return [_claim(path) for path in files]
 
 
 def setups(folder: Path = FOLDER) -> list[Setup]:

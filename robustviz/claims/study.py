@@ -1,21 +1,23 @@
-"""`python -m robustviz.claims.study [DATA …]` trains what the claims need, measures it, and says
-what was found. It is a sweep: resumable, the cheapest training first, one small file a finished
-run.
+"""Trains what the claims need, measures it, and writes down what was found. It is a sweep:
+resumable, the cheapest training first, one small file a finished run.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 
 from robustviz.claims import claim, measure
 from robustviz.claims.claim import METRICS, Claim, Expectation, Setup
 from robustviz.claims.verdict import Verdict, verdict
 from robustviz.runs import folder, sweeps
-from robustviz.types import UserError
+from robustviz.runs.files import to_bytes, write_file
+from robustviz.runs.naming import method_label
+from robustviz.stats import finite_or_none
+from robustviz.types import JSON, UserError
+from robustviz.views.claims.result import FILE
 
 
 @dataclass(frozen=True)
@@ -65,27 +67,65 @@ def _side(side: dict[str, object], metric: str, setup: Setup) -> dict[int, float
     return {seed: each[metric] for seed, each in found.items() if metric in each}
 
 
-def make(data: list[str], train: bool = True) -> None:
-    """Train and measure what is not there yet, on the named data sets, else on all."""
+def make(
+    data: list[str],
+    tell: Callable[[sweeps.Now], object] = lambda now: None,
+    say: Callable[[str], object] = lambda line: None,
+) -> None:
+    """Train and measure what is not there yet, on the named data sets, else on all, and write down
+    what was found. `tell` hears of the sweep, `say` of each run that was measured.
+    """
     every = claim.claims()
     with _workshop():
         for setup in claim.setups():
             if data and setup.data not in data:
                 continue
             wanted = list(claim.trainings(every, setup))
-            if train:
-                missing = [
-                    one
-                    for one, metrics in wanted
-                    if not metrics <= measure.numbers(one.run_id).keys()
-                ]
-                sweeps.follow([one for one, _ in wanted] if missing else [])
+            if any(_missing(one.run_id, metrics) for one, metrics in wanted):
+                sweeps.follow([one for one, _ in wanted], tell)
             for one, metrics in wanted:
-                if run := measure.finished(one.run_id):
+                run = measure.finished(one.run_id)
+                if run and _missing(one.run_id, metrics):
                     try:
-                        measure.measure(run, metrics, setup, one.seed)
+                        say(f"{run.id} {measure.measure(run, metrics, setup, one.seed)}")
                     except UserError as error:
-                        print(f"robustviz: {error}", file=sys.stderr)
+                        say(str(error))
+    write()
+
+
+def _missing(run_id: str, metrics: frozenset[str]) -> bool:
+    return not metrics <= measure.numbers(run_id).keys()
+
+
+def write() -> None:
+    """Write down what the kept numbers say, for the page and the tables."""
+    found: JSON = {
+        "pilots": {setup.data: setup.pilot for setup in claim.setups()},
+        "rows": [_json(row) for row in rows()],
+    }
+    write_file(FILE, to_bytes(found))
+
+
+def _json(row: Row) -> JSON:
+    numbers = asdict(row.verdict)
+    return {
+        "name": row.claim.name,
+        "about": row.claim.about,
+        "label": method_label(row.claim.about),
+        "claim": row.claim.claim,
+        "says": row.expectation.says,
+        "data": row.setup.data,
+        "metric": row.expectation.metric,
+        "measured": METRICS[row.expectation.metric][0],
+        "smallest": row.expectation.smallest,
+        "not_worse": row.expectation.not_worse,
+        "command": f"python -m robustviz claims {row.setup.data}",
+        "text": row.verdict.text,
+        **{
+            name: finite_or_none(value) if isinstance(value, float) else value
+            for name, value in numbers.items()
+        },
+    }
 
 
 @contextlib.contextmanager
@@ -99,19 +139,3 @@ def _workshop() -> Iterator[None]:
         del os.environ["ROBUSTVIZ_RUNS"]
         if before is not None:
             os.environ["ROBUSTVIZ_RUNS"] = before
-
-
-def main(data: list[str]) -> int:
-    """Train, measure, and print a line for each expectation."""
-    make(data)
-    for row in rows():
-        found = row.verdict
-        print(
-            f"{row.claim.name}, {row.setup.data}: {row.expectation.says}: {found.text};"
-            f" effect {found.effect:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
-        )
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))

@@ -50,6 +50,7 @@ menu = [
     page("contributions", "Contributions", "How many features carry the answer?"),
     page("budget", "Budget", "Why can robustness cost accuracy?"),
     page("compare", "Compare", "Which network holds, and at what price?"),
+    page("claims", "Claims", "Does what the papers say hold here?"),
     page("train", "Train", "What if…?"),
     page("your_data", "Your data", "What does it make of your own pictures?"),
     *(

@@ -29,6 +29,7 @@ SCREENS = (  # by address
     "contributions",
     "budget",
     "tour",
+    "claims",
     "compare",
 )
 CODE = """

@@ -21,6 +21,7 @@ PAGES = (
     "contributions",
     "budget",
     "tour",
+    "claims",
     "compare",
 )
 

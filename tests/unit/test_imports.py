@@ -30,7 +30,7 @@ ORDER = (
     r"methods(\.\w+)?|runs(\.\w+)?|training\.(?!evaluation|ladder)\w+|callbacks",
     r"views\.measure|export|citations",
     r"views\.(?!train)\w+\.(?!panel|result|pack|study|report|\w*figures)\w+",
-    r"probes|looking|contracts(\.\w+)?|views\.\w+\.(study|report)",
+    r"probes|looking|contracts(\.\w+)?|claims(\.\w+)?|views\.\w+\.(study|report)",
     r"ui|ui\.(?!launch|main|server)\w+",
     r"views\.\w+\.panel|views\.train\.\w+",  # the Train page has one file a part
     r"pages(\.\w+)?|cli(\.\w+)?|__main__|ui\.(launch|main|server)|views\.start\.pack|check|zoo|app",

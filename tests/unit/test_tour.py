@@ -14,7 +14,7 @@ from robustviz.runs import folder
 from robustviz.ui import networks
 from robustviz.views.screen import wordy
 from robustviz.views.tour.lesson import MOST, lesson
-from robustviz.views.tour.result import Step, choices, score
+from robustviz.views.tour.step import Step, choices, score
 from robustviz.views.tour.steps import DATA, steps
 
 PAIR = networks.defaults(networks.on(DATA))

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from robustviz.views.screen import COLOURS, files
-from robustviz.views.tour.result import Step
+from robustviz.views.tour.step import Step
 
 MOST = 8e6  # bytes of the file
 

@@ -10,7 +10,7 @@ import streamlit as st
 
 from robustviz import memory
 from robustviz.ui import networks, shell, stage
-from robustviz.views.tour.result import Step, score
+from robustviz.views.tour.step import Step, score
 from robustviz.views.tour.steps import DATA, steps
 
 

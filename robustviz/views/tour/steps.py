@@ -23,7 +23,7 @@ from robustviz.views.budget.result import family
 from robustviz.views.compare import board, scores
 from robustviz.views.result import ProbeSpec, Result
 from robustviz.views.screen import Control, Screen
-from robustviz.views.tour.result import Step, choices
+from robustviz.views.tour.step import Step, choices
 
 R = TypeVar("R", bound=Result)
 

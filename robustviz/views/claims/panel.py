@@ -1,0 +1,58 @@
+"""The Claims page: what the papers say, and what the runs here say of it."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from robustviz.imports import load
+from robustviz.ui import shell, stage, widgets
+from robustviz.views.claims import screen_figures
+from robustviz.views.claims.result import Found, found
+
+TITLE = "Does what the papers say hold here?"
+
+
+def page() -> None:
+    """The whole page."""
+    known = found()
+    st.title(TITLE, anchor=False)
+    _view(known)
+    shell.reset_button()
+
+
+@shell.fragment
+def _view(known: Found) -> None:
+    drawn = screen_figures.screen(known, 0)
+    assert drawn.control is not None
+    start = stage.position(drawn.control.key, drawn.control.values, 0)
+    drawn = screen_figures.screen(known, start)
+    stage.show("claims", drawn)
+    shell.write_address()  # here too: a fragment ends before the page does
+    with st.container(horizontal=True):
+        widgets.take_home("claims", TITLE, drawn, {})
+    _table(known, known.data[start])
+
+
+def _table(known: Found, data: str) -> None:
+    """Every expectation with its numbers, and the command that repeats it."""
+    rows = [
+        {
+            "claim of": row.label,
+            "expected": row.says,
+            "verdict": row.text,
+            "difference": row.effect,
+            "from": row.low,
+            "to": row.high,
+            "counts from": -row.smallest if row.not_worse else row.smallest,
+            "of": row.measured,
+        }
+        for row in known.rows
+        if row.data == data
+    ]
+    st.dataframe(
+        load("pandas").DataFrame(rows),
+        hide_index=True,
+        alt=f"{len(rows)} expectations on {data}: verdict, difference, interval",
+    )
+    st.markdown("The same command trains what is missing, measures it, and writes this table:")
+    st.code(f"python -m robustviz claims {data}", language="bash")

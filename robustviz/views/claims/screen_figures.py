@@ -1,0 +1,117 @@
+"""What stands on the Claims page's first screen: a row a claim, an interval an expectation. No
+torch, no Plotly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from html import escape
+
+from robustviz.views.claims.result import Found, Row, whole
+from robustviz.views.drawing import Plot
+from robustviz.views.screen import Control, Screen
+
+WIDTH, TALL = 320, 15  # pixels of a plot, and of an interval in it
+SPAN = (-4.0, 6.0)  # in units of the smallest difference that counts
+SIGNS = {
+    "seen here": "✓",
+    "not seen here": "✗",
+    "cannot tell": "?",
+    "cannot tell (ceiling)": "?",
+    "not decided": "…",
+}
+STYLE = """<style>
+.claims { display: grid; grid-template-columns: 8.5rem minmax(12rem, 1fr) auto 8rem;
+  gap: .1rem 1rem; align-items: center; font-size: .95rem; }
+.claims > * { padding: .1rem 0; line-height: 1.2; border-bottom: 1px solid var(--grid);
+  height: 100%; align-content: center; box-sizing: border-box; }
+.claims .word { font-weight: 600; }
+@container (max-width: 46rem) { .claims { grid-template-columns: 1fr; } .claims > * { border: 0; } }
+</style>"""
+
+
+def screen(found: Found, start: int) -> Screen:
+    """The first screen; its control chooses the data set."""
+    names = found.data
+    cells, moves = [], {}
+    for number, claim in enumerate(found.claims):
+        per = [found.of(claim, data) for data in names]
+        first = per[start][0]
+        plots, words = [_plot(rows) for rows in per], [_word(rows) for rows in per]
+        moves[f"plot-{number}"] = ("html", plots)
+        moves[f"word-{number}"] = ("text", words)
+        cells.append(
+            f"<div><b>{escape(first.label)}</b></div><div>{escape(first.claim)}</div>"
+            f'<div data-move="plot-{number}">{plots[start]}</div>'
+            f'<div class="word" data-move="word-{number}">{escape(words[start])}</div>'
+        )
+    return Screen(
+        answer=[_answer(found, data) for data in names],
+        picture=f'{STYLE}<div class="claims">{"".join(cells)}</div>',
+        alt="A row for each claim: the method, the claim, how far the measured differences lie from"
+        " zero, and the verdict.",
+        sure=_sure(found, names[start]),
+        control=Control("Data set", names, start, "claims-data"),
+        moves=moves,
+    )
+
+
+def _answer(found: Found, data: str) -> str:
+    words = Counter(whole(found.of(claim, data)) for claim in found.claims)
+    total = len(found.claims)
+    undecided = words["not decided"]
+    if undecided == total:
+        return f"On {data} nothing is decided yet: too few seeds were trained."
+    unclear = words["cannot tell"] + words["cannot tell (ceiling)"]
+    return (
+        f"On {data}, {words['seen here']} of {total} claims are seen,"
+        f" {words['not seen here']} are not, and of {unclear + undecided} these runs cannot tell."
+    )
+
+
+def _word(rows: Sequence[Row]) -> str:
+    word = whole(rows)
+    if word == "not decided":
+        least = min(rows, key=lambda row: row.seeds)
+        return f"{SIGNS[word]} {least.seeds} of {least.wanted} seeds"
+    return f"{SIGNS[word]} {word}"
+
+
+def _plot(rows: Sequence[Row]) -> str:
+    """An interval for each expectation, in units of the smallest difference that counts."""
+    plot = Plot(WIDTH, TALL * len(rows) + 12, SPAN, (len(rows) - 0.5, -0.5), left=6, right=6, top=2)
+    for at, colour in ((0.0, "text"), (1.0, "faint")):
+        plot.line((at, at), plot.y, colour, width=1, dash="" if at == 0 else "3 3")
+    for place, row in enumerate(rows):
+        middle, low, high = (row.scaled(each) for each in (row.effect, row.low, row.high))
+        if not math.isnan(low) and not math.isnan(high):
+            plot.line((_cut(low), _cut(high)), (place, place), "text", width=3)
+        if not math.isnan(middle):
+            hollow = math.isnan(low)
+            plot.dot(_cut(middle), place, "text", radius=5, hollow=hollow, more=_title(row))
+    said = "; ".join(f"{row.says}: {row.text}" for row in rows)
+    return plot.html(said)
+
+
+def _cut(value: float) -> float:
+    return min(max(value, SPAN[0]), SPAN[1])
+
+
+def _title(row: Row) -> str:
+    return f'aria-label="{escape(row.says, quote=True)}"'
+
+
+def _sure(found: Found, data: str) -> list[str]:
+    rows = [row for row in found.rows if row.data == data]
+    wanted = rows[0].wanted if rows else 0
+    return [
+        "Each claim was written down before its runs: what is measured, which way, what counts.",
+        "Full line: no difference. Dashed: the smallest one that counts. Right is as claimed.",
+        f"A bar: the interval of the mean difference over {wanted} seeds, paired by seed.",
+        f"Student's t, at 95 % for all {len(found.claims)} claims together (Bonferroni).",
+        "A hollow dot has too few seeds for an interval.",
+        "A claim is seen where all that it expects is seen.",
+        found.pilots.get(data, ""),
+    ]

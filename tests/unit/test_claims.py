@@ -1,0 +1,110 @@
+"""Claims: what is written down before the runs is sound, and what is shown follows from the kept
+numbers.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from robustviz import registry
+from robustviz.claims import claim, measure, study
+from robustviz.claims.claim import METRICS
+from robustviz.types import UserError
+from robustviz.views.claims import result, screen_figures
+from robustviz.views.screen import wordy
+
+CLAIMS, SETUPS = claim.claims(), claim.setups()
+
+
+def test_five_papers_and_the_baselines_have_a_claim_each():
+    about = {each.about for each in CLAIMS}
+    assert {"part", "afa", "supcon_margin", "model_alignment", "aalp"} < about
+    assert about <= set(registry.keys("method"))
+
+
+def test_a_claim_is_one_sentence_and_measures_what_there_is():
+    for each in CLAIMS:
+        assert each.claim.endswith(".") and each.claim.count(". ") == 0
+        assert wordy(each.claim) == [], each.claim
+        for expectation in each.expects:
+            assert expectation.metric in METRICS and expectation.metric in measure.WAYS
+            assert expectation.smallest > 0
+
+
+def test_what_is_shown_follows_from_the_kept_numbers():
+    """`found.json` is what the files of the runs say now."""
+    known = {(row.name, row.says, row.data): row for row in result.found().rows}
+    now = study.rows()
+    assert len(known) == len(now)
+    for row in now:
+        shown = known[row.claim.name, row.expectation.says, row.setup.data]
+        assert (shown.word, shown.seeds) == (row.verdict.word, row.verdict.seeds)
+        if shown.effect is not None:
+            assert shown.effect == pytest.approx(row.verdict.effect)
+
+
+def test_every_kept_run_is_one_that_a_claim_needs():
+    needed = {
+        config.run_id: metrics
+        for setup in SETUPS
+        for config, metrics in claim.trainings(CLAIMS, setup)
+    }
+    for path in measure.RUNS.glob("*.json"):
+        assert json.loads(path.read_text())["numbers"].keys() <= needed[path.stem], path.name
+
+
+def test_sources_come_before_what_starts_from_them():
+    for setup in SETUPS:
+        seen: set[str] = set()
+        for config, _ in claim.trainings(CLAIMS, setup):
+            names = registry.of_kind(type(config.method), *registry.RUNS)
+            for name in names:
+                assert getattr(config.method, name) in seen
+            seen.add(config.run_id)
+
+
+def test_an_unknown_metric_and_two_directions_are_one_sentence(tmp_path):
+    sides = 'a = { method = "part" }\nb = { method = "pgd_at" }\nsays = "x"\n'
+    head = 'about = "part"\nclaim = "x"\n[[expect]]\n'
+    for body, said in (
+        (f'{head}{sides}metric = "cleen"\nmore = 0.1', "Did you mean clean"),
+        (f'{head}{sides}metric = "clean"\nmore = 0.1\nless = 0.1', "an expectation has one of"),
+        ("about = ", "cannot be read as TOML"),
+        ('about = "part"', "lacks 'claim'|lacks 'expect'"),
+    ):
+        (tmp_path / "x.toml").write_text(body)
+        with pytest.raises(UserError, match=said):
+            claim.claims(tmp_path)
+
+
+def row(**changes: object) -> result.Row:
+    usual = result.found().rows[0]
+    return registry.build(result.Row, {**vars(usual), **changes})
+
+
+def test_a_claim_is_seen_only_where_all_that_it_expects_is():
+    seen, unclear, missing = (
+        row(word=word) for word in ("seen here", "cannot tell", "not seen here")
+    )
+    assert result.whole([seen, seen]) == "seen here"
+    assert result.whole([seen, unclear]) == "cannot tell"
+    assert result.whole([seen, unclear, missing]) == "not seen here"
+
+
+def test_the_first_screen_is_short_on_every_data_set():
+    found = result.found()
+    for start in range(len(found.data)):
+        screen = screen_figures.screen(found, start)
+        assert [bad for text in (*screen.answer, *screen.sure) for bad in wordy(text)] == []
+        assert screen.control is not None and list(screen.control.values) == found.data
+
+
+def test_a_missing_file_is_one_sentence(monkeypatch, tmp_path):
+    monkeypatch.setattr(result, "FILE", tmp_path / "found.json")
+    with pytest.raises(UserError, match="Nothing is known"):
+        result.found()
+    (tmp_path / "found.json").write_text("{")
+    with pytest.raises(UserError, match="cannot be read"):
+        result.found()
