@@ -192,6 +192,8 @@ def _take_up(run: Run, training: Training, say: Say) -> None:
         {"processes": 1} | run.info.get("versions", {}) | {"device": run.config.device},
         versions() | {"device": training.config.device, "processes": training.world.size},
     )
+    if other := plugins.changed(run.info.get("plugins", ())):
+        note = f"{note} {other}".strip()
     if note:
         say(note)
     run.set_status(note=note)

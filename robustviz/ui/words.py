@@ -11,6 +11,7 @@ from pathlib import Path
 import streamlit as st
 from streamlit.components.v2.types import ComponentRenderer
 
+from robustviz import plugins
 from robustviz.runs import catalogue
 from robustviz.terms import TERMS
 from robustviz.ui.networks import GROUPS
@@ -31,7 +32,8 @@ def _component() -> ComponentRenderer:
 
 def show() -> None:
     """All entries and the search box."""
-    keys = catalogue.keys("method")
+    own = (thing.partition("/") for each in plugins.loaded() for thing in each.things)
+    keys = catalogue.keys("method", *(key for kind, _, key in own if kind == "method"))
     words = sorted(TERMS.items(), key=lambda entry: entry[1][0].lower())
     told = "".join(_entry(key, title, f"<dd>{escape(text)}</dd>") for key, (title, text) in words)
     methods = "".join(map(_method, keys))
