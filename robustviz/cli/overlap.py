@@ -3,7 +3,7 @@
 import argparse
 
 from robustviz.cli import tables
-from robustviz.cli.terminal import say, whose
+from robustviz.cli.terminal import called, say, whose
 from robustviz.runs import folder
 from robustviz.types import JSON, UserError
 from robustviz.views.attention.result import MAPS, OVERLAPS, Overlap, OverlapSpec
@@ -45,7 +45,7 @@ def do(args: argparse.Namespace) -> int:
 
 def _cells(run: folder.Run, overlap: Overlap) -> list[str]:
     return [
-        run.id,
+        called(run),
         *(
             "{:.3f} [{:.3f}, {:.3f}]".format(*overlap.interval(measure, row))
             for measure in SHOWN

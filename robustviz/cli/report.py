@@ -5,7 +5,7 @@ import operator
 
 from robustviz.cli import overlap, seeds, tables
 from robustviz.cli.tables import Row
-from robustviz.cli.terminal import Command, about, say, whose
+from robustviz.cli.terminal import Command, about, called, say, whose
 from robustviz.runs import folder
 from robustviz.runs.naming import SEEDS
 from robustviz.stats import wilson
@@ -77,7 +77,7 @@ def _row(
     """One evaluation of a run, beside what withstood `every` one on the same images."""
     together = worst(every, evaluation)
     cells = [
-        run.id,
+        called(run),
         f"{evaluation.clean_acc:.3f}",
         _span(evaluation.robust_k, evaluation.n)
         + (
@@ -145,7 +145,7 @@ def _climbed(run: folder.Run, every: list[Evaluation]) -> list[Row]:
         (
             whose(run) | (best or rungs[0]).to_json() | (together.to_json() if together else {}),
             [
-                run.id,
+                called(run),
                 f"{rungs[0].clean_acc:.3f}",
                 *(cells.get(name, "–") for name in RUNGS),
                 _all(together),

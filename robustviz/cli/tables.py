@@ -231,7 +231,7 @@ def _check(names: Iterable[str], head: Sequence[str], rows: Sequence[Row]) -> No
 
 def _flat(facts: Mapping[str, object], before: str = "") -> dict[str, object]:
     """Facts as one value a column: what is inside has its path as a name, intervals are `…_low` and
-    `…_high`, lists are joined; bits and lists of objects are left out.
+    `…_high`, lists are joined; bits and lists of lists are left out.
     """
     flat: dict[str, object] = {}
     for name, value in facts.items():
@@ -245,7 +245,7 @@ def _flat(facts: Mapping[str, object], before: str = "") -> dict[str, object]:
             flat |= {f"{stem}low": value[0], f"{stem}high": value[1]}
         elif not isinstance(value, (list, tuple)):
             flat[whole] = value
-        elif not any(isinstance(each, Mapping) for each in value):
+        elif not any(isinstance(each, (Mapping, list, tuple)) for each in value):
             flat[whole] = " ".join(map(str, value))
     return flat
 

@@ -41,10 +41,16 @@ def whose(run: Run) -> JSON:
     return {
         "run": run.id,
         **about(run),
+        "label": run.label,
         "data": run.data_name,
         "method": run.method_key,
         "train_seed": run.info.get("seed"),
     }
+
+
+def called(run: Run) -> str:
+    """How a table names a run: its id, and what a person called it."""
+    return f"{run.id} ({run.label})" if run.label else run.id
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

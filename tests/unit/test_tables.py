@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from typing import Any
 
@@ -180,3 +181,17 @@ def test_json_has_everything_and_takes_no_columns(runs_home, capsys):
     assert "--json has everything" in capsys.readouterr().err
     assert cli.main(["report", ID, "--filter", "n<0"]) == 0
     assert capsys.readouterr().out.strip() == tables.EMPTY
+
+
+def test_a_run_stands_with_what_somebody_called_it_and_sorts_by_it(runs_home, capsys):
+    for name, label in (("one", "z"), ("two", "a & b")):
+        shutil.copytree(folder.zoo() / ID, runs_home / name)
+        path = runs_home / name / "config.json"
+        said = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps(said | {"label": label}), encoding="utf-8")
+    words = ["report", "one", "two", "--ladder", "--sort", "label"]
+    assert cli.main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].startswith("| two (a & b) |") and lines[3].startswith("| one (z) |")
+    assert cli.main([*words, "--format", "latex", "--columns", "label,clean"]) == 0
+    assert "a \\& b & 0.9" in capsys.readouterr().out
