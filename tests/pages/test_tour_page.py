@@ -6,9 +6,11 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from streamlit.testing.v1 import AppTest
 
-from robustviz.ui import networks
+from robustviz.types import UserError
+from robustviz.ui import networks, votes
 from robustviz.views.tour.steps import DATA, steps
 from tests.pages.conftest import sound, words
 
@@ -61,3 +63,31 @@ def test_a_step_goes_on_where_its_picture_is_from(visit: Visit) -> None:
     button = next(each for each in app.button if each.label.startswith("Go on with this"))
     app = sound(button.click().run())
     assert app.session_state["eps"] == "8" and app.session_state["img"] == 2
+
+
+def test_a_class_sees_its_votes_and_each_person_has_one(visit: Visit, monkeypatch: Any) -> None:
+    monkeypatch.setattr(votes, "_votes", {})
+    monkeypatch.setenv("ROBUSTVIZ_MODE", "class")
+    step = STEPS[2]
+    people = [sound(visit("tour", step=3)) for _ in range(3)]
+    for app, option in zip(people, (0, 0, 1), strict=True):
+        app = guess(app, option)
+    said = words(people[-1])
+    assert f"2 of 3 say {step.options[0]}, 1 {step.options[1]}." in said.replace("*", "")
+    del people[0].session_state["tour"][step.key]  # a phone that comes back and guesses again
+    app = guess(sound(people[0].run()), 1)
+    assert f"2 of 3 say {step.options[1]}, 1 {step.options[0]}." in words(app).replace("*", "")
+
+
+def test_outside_a_class_nothing_is_pooled(visit: Visit, monkeypatch: Any) -> None:
+    monkeypatch.setattr(votes, "_votes", {})
+    assert "The class" not in words(guess(sound(visit("tour")), 0))
+    assert votes._votes == {}
+
+
+def test_only_the_teacher_clears_the_votes(visit: Visit, monkeypatch: Any) -> None:
+    monkeypatch.setenv("ROBUSTVIZ_MODE", "class")
+    app = guess(sound(visit("tour")), 0)
+    assert not [each for each in app.button if each.label.startswith("Clear")]
+    with pytest.raises(UserError, match="Only the teacher may clear the votes"):
+        votes.clear()

@@ -9,9 +9,11 @@ import dataclasses
 import streamlit as st
 
 from robustviz import memory
-from robustviz.ui import networks, shell, stage
+from robustviz.ui import networks, rights, shell, stage, votes
 from robustviz.views.tour.step import Step, score
 from robustviz.views.tour.steps import DATA, steps
+
+POOLED = 3.0  # seconds between two looks at the class's votes
 
 
 @memory.remembered(memory.ANSWERS)
@@ -61,7 +63,9 @@ def _ask(step: Step) -> None:
             if said is None:
                 st.markdown("Choose one first.")
             else:
-                st.session_state["tour"][step.key] = list(step.options).index(said)
+                at = list(step.options).index(said)
+                votes.cast(step.key, at)
+                st.session_state["tour"][step.key] = at
                 st.rerun()
 
 
@@ -70,14 +74,24 @@ def _told(step: Step, guess: int, last: bool) -> None:
         f"{step.question} You said *{step.options[guess]}*."
         f" **{'Yes.' if guess == step.right else 'No.'} {step.told}**"
     )
+    if rights.mode() == "class":
+        _class(step)
     with st.container(horizontal=True):
         name, _, query = step.address.partition("?")
         if not last:
             st.button("Next step", type="primary", on_click=_next)
+        if rights.mode() == "class" and rights.may_act():
+            st.button("Clear the class's votes", type="tertiary", on_click=votes.clear)
         if st.button(f"Go on with this on {name.capitalize()}", type="tertiary"):
             for key, value in (each.split("=") for each in query.split("&")):
                 st.session_state[key] = int(value) if key == "img" else value
             shell.go(name)
+
+
+@st.fragment(run_every=POOLED)
+def _class(step: Step) -> None:
+    """How the class guessed, as it comes in."""
+    st.markdown(f"The class: {votes.told(step.key, step.options)}")
 
 
 def _next() -> None:
