@@ -229,7 +229,8 @@ def _finish(run: Run, training: Training, beat: _Heartbeat, say: Say) -> str:
 
     beat.phase = "evaluate"
     if training.epoch < int(run.config.epochs or 1):
-        note = f"Stopped early: the last {run.config.patience} epochs brought nothing better."
+        count = run.config.patience
+        note = f"Stopped early: {count} epoch{'s' * (count > 1)} brought nothing better."
         run.set_status(note=note)
         say(note)
     test = evaluate(run, n=n, device=training.config.device, tick=look)
