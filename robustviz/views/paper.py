@@ -6,6 +6,7 @@ the colours that a journal asks for; and the caption that tells the truth about 
 
 from __future__ import annotations
 
+import base64
 import math
 import re
 from collections.abc import Mapping
@@ -16,14 +17,14 @@ import plotly.graph_objects as go
 import plotly.io as pio
 
 from robustviz.types import UserError, eps_text
-from robustviz.views.theme import CLASSES, COLOURS, DARK, LIGHT, listed
+from robustviz.views.theme import CLASSES, COLOURS, DARK, LIGHT, clear, listed
 
 FONT = "Helvetica"
 FALLBACK = "Arial, Liberation Sans, DejaVu Sans, sans-serif"
 LINE, MARK = 0.45, 0.65  # of what they are on a screen, at the same size of type
 ROLES = ("a", "b", "text", "grid", "paper", "faint")
-# Colours by role, then of ten classes, in class order. Okabe and Ito (2008) have eight: the last
-# two are a grey, and the wine of Tol (2021).
+# Colours by role, then of ten classes, in class order. Okabe and Ito (2008) have eight: the
+# wine of Tol (2021) and a grey join them, and yellow, hard to see on white, is the last.
 _OKABE = ("#0072B2", "#D55E00", "#000000", "#DDDDDD", "#FFFFFF", "#777777")
 _GREY = ("#000000", "#7A7A7A", "#000000", "#DDDDDD", "#FFFFFF", "#777777")
 PALETTES: Mapping[str, tuple[Mapping[str, str], tuple[str, ...]]] = {
@@ -32,7 +33,7 @@ PALETTES: Mapping[str, tuple[Mapping[str, str], tuple[str, ...]]] = {
         dict(zip(ROLES, _OKABE, strict=True)),
         (
             *("#009E73", "#CC79A7", "#0072B2", "#E69F00", "#000000"),
-            *("#D55E00", "#56B4E9", "#F0E442", "#999999", "#882255"),
+            *("#D55E00", "#56B4E9", "#882255", "#999999", "#F0E442"),
         ),
     ),
     "grey": (
@@ -178,20 +179,21 @@ class _Change:
         if (marker.pop("pattern", None) or {}).get(
             "shape"
         ):  # a browser prints hatching as a bitmap
-            marker |= {"line": {"color": marker["color"], "width": 0.8}, "opacity": 0.4}
+            marker |= {"color": clear(str(marker["color"]), 0.4)}
         if made["type"] == "scatter" and "lines" in str(made.get("mode", "lines")):
             made["line"] = {"width": self._line(2)} | made.get("line", {})
-        if made["type"] == "heatmap" and self._fits(made):
+        if made["type"] == "heatmap" and self._fits(trace):
             made["textfont"] = {"size": self.px}
         return made
 
     def _line(self, width: Any) -> Any:
-        return np.maximum(0.4, np.asarray(width) * self.shrunk * LINE).tolist()
+        return np.maximum(0.4, _array(width) * self.shrunk * LINE).tolist()
 
     def _fits(self, heat: Mapping[str, Any]) -> bool:
         """Whether numbers written into the cells are not wider than these."""
-        cell = 0.75 * self.wide / max(1, np.asarray(heat["z"]).shape[1])
-        texts = np.asarray(heat["text"]).ravel() if heat.get("text") is not None else ["0.00"]
+        z, text = _array(heat["z"]), heat.get("text")
+        cell = 0.75 * self.wide / max(1, z.shape[1])
+        texts = ["0.00"] if text is None else _array(text).ravel()
         return bool(0.56 * self.px * max((len(str(each)) for each in texts), default=0) < cell)
 
     def part(self, value: Any, name: str) -> Any:
@@ -210,14 +212,14 @@ class _Change:
 
     def _sized(self, key: str, value: Any, of: str) -> Any:
         """What stands under `key` in the part `of`."""
-        if value is None or isinstance(value, Mapping):
+        if value is None or (isinstance(value, Mapping) and "bdata" not in value):
             return self.part(value, key)
         if key == "size" and of.lower().endswith("font"):
             return self.px
         if key == "width" and of == "line":
             return self._line(value)
         if key == "size" and of == "marker":
-            return (np.asarray(value) * self.shrunk * MARK).tolist()
+            return (_array(value) * self.shrunk * MARK).tolist()
         if key in ("xshift", "yshift", "ax", "ay", "borderpad", "arrowwidth") or (
             key == "thickness" and of == "colorbar"
         ):
@@ -239,12 +241,21 @@ class _Change:
         return [[0, "#000000"], [1, "#FFFFFF"]]
 
 
+def _array(value: Any) -> np.ndarray:
+    """An array as Plotly keeps it: itself, a list, or its bytes as text."""
+    if isinstance(value, Mapping):
+        shape = [int(each) for each in str(value.get("shape", "-1")).split(",")]
+        return np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"]).reshape(shape)
+    return np.asarray(value)
+
+
 def _placed(out: go.Figure, figure: go.Figure, px: float, high: float) -> go.Figure:
     """The figure with its legend over the plot, and as high as both need. The plot keeps the height
     that it has on a page for its type; `high`: the whole height, where it is given.
     """
-    margin = figure.layout.margin.update(figure.layout.template.layout.margin, overwrite=False)
-    on_page = (figure.layout.height or 400) - (margin.t or 0) - (margin.b or 0)
+    own, usual = figure.layout.margin, pio.templates[LIGHT].layout.margin
+    edges = [own[side] if own[side] is not None else usual[side] for side in "tb"]
+    on_page = (figure.layout.height or 400) - sum(edges)
     plot = max(60.0, on_page * px / 14)
     above = [
         1 + str(each.text).count("<br>")

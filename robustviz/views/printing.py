@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import io
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -16,6 +19,7 @@ from robustviz.views.screen import COLOURS as SCREEN, Screen
 
 KINDS = ("pdf", "svg", "png")
 DPI = 600  # of a PNG, which papers ask for where there are lines
+PATIENCE = 90  # seconds for a browser to print, as long as kaleido waits for it
 GAP = 16  # pixels between the charts of a screen
 _MM = 96 / 25.4
 _EMBEDDED = re.compile(rb"/BaseFont\s*/(?:[A-Z]{6}\+)?([\w,.-]+)")
@@ -37,10 +41,14 @@ def printed(figure: go.Figure, kind: str) -> bytes:
         ) from error
     layout = figure.layout
     size = {"width": layout.width or 700, "height": layout.height or 400}
-    opts = {"format": kind, **size, **({"scale": DPI / 96} if kind == "png" else {})}
+    opts = {"format": kind.replace("pdf", "svg"), **size}
+    opts |= {"scale": DPI / 96} if kind == "png" else {}
     try:
         # mathjax would be fetched from another host
         made: bytes = kaleido.calc_fig_sync(figure, opts=opts, kopts={"mathjax": False})
+        if kind == "pdf":
+            with ThreadPoolExecutor(1) as pool:  # a notebook's thread has a loop already
+                made = pool.submit(asyncio.run, _page(made.decode(), **size)).result()
     except load("kaleido.errors").ChromeNotFoundError as error:
         raise UserError(
             "A figure becomes a file by a browser, and no Chrome or Chromium was found here:"
@@ -53,6 +61,39 @@ def printed(figure: go.Figure, kind: str) -> bytes:
             f" {type(error).__name__}: {' '.join(str(error).split())[:200]}"
         ) from error
     return {"svg": _in_mm, "png": _with_size}.get(kind, bytes)(made)
+
+
+async def _page(svg: str, width: float, height: float) -> bytes:
+    """A drawing as a PDF of one page of its size. kaleido's own has a margin, and what is in it is
+    smaller than it should be.
+    """
+    html = (
+        f"<!doctype html><style>@page{{size:{width / _MM:.4f}mm {height / _MM:.4f}mm;margin:0}}"
+        f"html,body{{margin:0;overflow:hidden;height:{height}px}}svg{{display:block}}</style>{svg}"
+    )
+    async with asyncio.timeout(PATIENCE), load("choreographer").Browser() as browser:
+        tab = await browser.create_tab("about:blank")
+        tree = await tab.send_command("Page.getFrameTree")
+        frame = tree["result"]["frameTree"]["frame"]["id"]
+        await tab.send_command("Page.setDocumentContent", {"frameId": frame, "html": html})
+        how = {"printBackground": True, "preferCSSPageSize": True, "pageRanges": "1"}
+        answer = await tab.send_command("Page.printToPDF", how)
+        return _exact(base64.b64decode(answer["result"]["data"]), width * 0.75, height * 0.75)
+
+
+def _exact(pdf: bytes, *points: float) -> bytes:
+    """A PDF whose page has this width and height: a browser cuts both to a 300th of an inch. The
+    new numbers have as many digits as the old ones, because a PDF knows where its parts begin.
+    """
+
+    def sized(found: re.Match[bytes]) -> bytes:
+        new = (
+            f"{size:.9f}"[: len(old)].encode()
+            for size, old in zip(points, found.groups(), strict=True)
+        )
+        return b"/MediaBox [0 0 " + b" ".join(new) + b"]"
+
+    return re.sub(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", sized, pdf)
 
 
 def _in_mm(svg: bytes) -> bytes:
