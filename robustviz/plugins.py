@@ -250,19 +250,23 @@ def needed(config: object) -> list[dict[str, str]]:
     """The plug-ins that a config's method, attack, data and network are from, as its run's
     config.json names them.
     """
-    found = dict.fromkeys(plugin for cls in _classes(config) if (plugin := of(cls)))
+    found = dict.fromkeys(_behind(config))
     return [{"source": each.source, "sha256": each.sha256} for each in found]
 
 
-def _classes(thing: Any) -> Iterator[type]:
-    """The class of a dataclass, of whatever in it has settings too, and of networks it names."""
-    yield type(thing)
-    yield from (
-        registry.get("net", getattr(thing, name)) for name in registry.of_kind(type(thing), "net")
-    )
+def _behind(thing: Any) -> Iterator[Plugin]:
+    """The plug-ins behind a dataclass: that of its class, of a network or a function that a setting
+    names, and behind whatever in it has settings too.
+    """
+    nets = registry.of_kind(type(thing), "net")
+    classes = (type(thing), *(registry.get("net", getattr(thing, name)) for name in nets))
+    yield from filter(None, map(of, classes))
     for field in dataclasses.fields(thing):
-        if dataclasses.is_dataclass(value := getattr(thing, field.name)):
-            yield from _classes(value)
+        value = getattr(thing, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _behind(value)
+        elif isinstance(value, str) and (named := _loaded.get(value.rpartition(":")[0])):
+            yield named
 
 
 def lacking(asked: Iterable[Mapping[str, object]], whose: str) -> str:
@@ -273,7 +277,7 @@ def lacking(asked: Iterable[Mapping[str, object]], whose: str) -> str:
         source, sha = str(entry.get("source", "")), entry.get("sha256")
         if source in _loaded or (sha and any(each.sha256 == sha for each in loaded())):
             continue
-        name = harmless(source)
+        name = f"{harmless(source):.200}"
         try:
             held = trusted.every()
             same = [each for each, kept in held.items() if sha and kept["sha256"] == sha]
@@ -317,10 +321,15 @@ def _use_trusted(source: str) -> Plugin:
         )
     if said := _failed.get((source, sha)):
         raise UserError(said)
-    try:
-        if not Path(source).is_absolute() and trusted.code_of(source) is None:
-            # found from another folder, as the working directory
+    if not Path(source).is_absolute():
+        if (here := trusted.code_of(source)) is None:  # it was found from another folder
             sys.path.append(str(path.parents[source.count(".")]))
+        elif here.resolve() != path.resolve():
+            raise UserError(
+                f"The plug-in {source} is found in another place now, {here}, and was named as"
+                f" {path}: name it again with --plugin {source}."
+            )
+    try:
         return use(source)
     except UserError as error:
         _failed[source, sha] = str(error)

@@ -84,6 +84,8 @@ def test_a_file_brings_what_it_registers_and_leaves_nothing_beside_it(tmp_path: 
     config = TrainConfig(method="mine")  # type: ignore[arg-type]
     assert plugins.needed(config) == [{"source": str(file), "sha256": plugin.sha256}]
     assert plugins.needed(TrainConfig()) == []
+    made = TrainConfig(data=f"made:{file}:make", method="mine")  # type: ignore[arg-type]
+    assert plugins.needed(made) == plugins.needed(config)
     assert [each.name for each in file.parent.iterdir()] == ["mine.py"]
 
 
@@ -224,6 +226,24 @@ def test_what_was_named_before_is_loaded_and_what_cannot_be_stops_nobody(
         said.clear()
         plugins.load_all(tell=said.append)
         assert "cannot be read: remove it" in said[-1]
+
+
+def test_a_module_is_found_where_it_was_named_and_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "there" / "plugin_module.py", MINE)
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path / "there"))
+        plugins.trust("plugin_module")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    plugins.load_all()  # as another command would, from another folder
+    assert [each.source for each in plugins.loaded()] == ["plugin_module"]
+    plugins._drop(plugins._loaded.pop("plugin_module"))  # and that as a third would
+    write(tmp_path / "here" / "plugin_module.py", "1 / 0")
+    monkeypatch.syspath_prepend(str(tmp_path / "here"))
+    said: list[str] = []
+    plugins.load_all(tell=said.append)
+    assert "is found in another place now" in said[0] and not plugins.loaded()
 
 
 def test_an_installed_package_may_say_that_it_is_one(
