@@ -13,6 +13,7 @@ from robustviz import __version__, paths
 from robustviz.cli import (
     app,
     cite,
+    claims,
     data,
     evaluate,
     figure,
@@ -26,6 +27,7 @@ from robustviz.cli import (
     sweep,
     tidy,
     train,
+    travel,
 )
 from robustviz.cli.contracts import COMMANDS as PLUGINS
 from robustviz.cli.imports import COMMANDS as IMPORTS
@@ -40,6 +42,7 @@ COMMANDS = (  # as help has them
     *listing.COMMANDS,
     *train.COMMANDS,
     *IMPORTS,
+    *travel.COMMANDS,
     *sweep.COMMANDS,
     *evaluate.COMMANDS,
     *probe.COMMANDS,
@@ -52,6 +55,7 @@ COMMANDS = (  # as help has them
     *prepare.COMMANDS,
     *data.COMMANDS,
     *PLUGINS,
+    *claims.COMMANDS,
     *lesson.COMMANDS,
     *app.COMMANDS,
 )
