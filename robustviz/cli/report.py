@@ -76,10 +76,16 @@ def _row(
 ) -> Row:
     """One evaluation of a run, beside what withstood `every` one on the same images."""
     together = worst(every, evaluation)
+    clean, robust = (
+        (f"; balanced {share:.3f}" for share in evaluation.balanced)
+        if evaluation.balanced and evaluation.unequal
+        else ("", "")
+    )
     cells = [
         called(run),
-        f"{evaluation.clean_acc:.3f}",
+        f"{evaluation.clean_acc:.3f}{clean}",
         _span(evaluation.robust_k, evaluation.n)
+        + robust
         + (
             f"; cumulative {evaluation.cumulative_k / evaluation.n:.3f}"
             if evaluation.cumulative_k is not None and evaluation.rung > 1

@@ -15,10 +15,10 @@ import torch
 
 from robustviz import registry
 from robustviz.data.splits import stratified_order
+from robustviz.training.evaluation import UNEQUAL
 
 Recipe = Mapping[str, object]
 PIECE = 2**24  # grey values that are counted at once
-UNEQUAL = 5  # images of the largest class for one of the smallest, from which on it is said
 
 
 @dataclass(frozen=True, eq=False)

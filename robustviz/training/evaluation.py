@@ -16,6 +16,7 @@ from robustviz.stats import FEW, mcnemar, tango, wilson
 from robustviz.types import JSON, UserError, eps_text
 
 MOST = 10**9  # images of an evaluation
+UNEQUAL = 5  # images of the largest class for one of the smallest, from which on it is said
 
 
 def pack(right: NDArray[np.bool_]) -> str:
@@ -205,6 +206,12 @@ class Evaluation:
             return None
         n, clean, robust = np.array(there).T
         return float((clean / n).mean()), float((robust / n).mean())
+
+    @property
+    def unequal(self) -> bool:
+        """Whether the largest class has five times as many images as the smallest, or more."""
+        counts = [n for n, _, _ in self.by_class]
+        return max(counts, default=0) >= UNEQUAL * max(min(counts, default=1), 1)
 
     def classwise(self, names: Sequence[str]) -> str:
         """The balanced accuracy and the three classes that hold least, in one line of a terminal;
