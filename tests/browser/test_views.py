@@ -16,7 +16,13 @@ def test_a_figure_is_taken_home_as_table_arrays_page_and_python(page, server, se
     page.locator(".st-key-home-bars-a").get_by_role("button").click()
     expect(page.get_by_text("In a notebook:")).to_be_visible()
     taken = {}
-    files = ("Numbers drawn", "All that was measured", "Figure (HTML", "Picture (PNG)")
+    files = (
+        "Numbers drawn",
+        "All that was measured",
+        "Figure (HTML",
+        "Picture (PNG)",
+        "paper (PDF)",
+    )
     for label in (*files, "Notebook that repeats"):
         with page.expect_download() as download:
             page.get_by_role("button", name=re.compile(re.escape(label))).click()
@@ -24,6 +30,7 @@ def test_a_figure_is_taken_home_as_table_arrays_page_and_python(page, server, se
     assert taken["Numbers drawn"].startswith(b"trace,x,y")
     assert np.load(io.BytesIO(taken["All that was measured"]))["x"].shape == (1, 8, 8)
     assert b"<script" in taken["Figure (HTML"] and taken["Picture (PNG)"].startswith(b"\x89PNG")
+    assert taken["paper (PDF)"].startswith(b"%PDF") and b"/Font" in taken["paper (PDF)"]
     made = json.loads(taken["Notebook that repeats"])
     assert made["nbformat"] == 4 and "RECORDED" in str(made["cells"])
     said = page.get_by_test_id("stCode").filter(has_text="open_run(").inner_text()
