@@ -132,8 +132,7 @@ def _plug_ins(run: Run) -> str:
         f"# This run is made with code of somebody's own. Read it before you run this cell.\n"
         f"CODE = {_literal(asked)}\n"
         "for source, sha256 in CODE.items():\n"
-        "    if plugins.use(source).sha256 != sha256:\n"
-        '        raise SystemExit(f"{source} has changed since this run was made.")\n'
+        "    plugins.use(source, sha256=sha256)  # and no other code\n"
         "    plugins.trust(source)"
     )
 

@@ -143,9 +143,9 @@ def of(cls: type) -> Plugin | None:
     return next((each for each in loaded() if each.holds(cls.__module__)), None)
 
 
-def use(source: str | os.PathLike[str]) -> Plugin:
+def use(source: str | os.PathLike[str], *, sha256: str = "") -> Plugin:
     """Import a plug-in: the path of a file or folder, or a module's name. One that is there is
-    given back.
+    given back. `sha256`: what its code must be; nothing of another is run.
 
     Raises UserError, and keeps nothing of it, where there is none, where it raises, where it
     registers a name that is taken or a thing that is none, and where it was changed since this
@@ -154,6 +154,8 @@ def use(source: str | os.PathLike[str]) -> Plugin:
     with _turn:
         name, path = trusted.find(os.fspath(source))
         sha = trusted.sha256(path)
+        if sha256 and sha != sha256:
+            raise UserError(f"The plug-in {name} has changed: its SHA-256 is not {sha256}.")
         if (held := _loaded.get(name)) is not None:
             if held.sha256 == sha:
                 return held

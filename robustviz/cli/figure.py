@@ -105,7 +105,7 @@ def _known() -> dict[str, Figure]:
 
 def _results(draw: Figure) -> Iterator[type[Result]]:
     """The kinds of results that a figure draws, from the type of its first argument."""
-    hints = typing.get_type_hints(draw)
+    hints = _hints(draw)
     first = next(iter(inspect.signature(draw).parameters), "")
     todo = [hints.get(first)]
     while todo:
@@ -116,8 +116,16 @@ def _results(draw: Figure) -> Iterator[type[Result]]:
             yield each
 
 
+def _hints(draw: Figure) -> dict[str, typing.Any]:
+    """The types of its arguments; what it gives is a figure, by a name that a plug-in, which
+    imports Plotly where it draws, need not have.
+    """
+    asked = {name: hint for name, hint in draw.__annotations__.items() if name != "return"}
+    return typing.get_type_hints(types.SimpleNamespace(__annotations__=asked), draw.__globals__)
+
+
 def _takes_several(draw: Figure) -> bool:
-    first = next(iter(typing.get_type_hints(draw).values()))
+    first = next(iter(_hints(draw).values()))
     return "Mapping" in str(first)
 
 
