@@ -147,34 +147,36 @@ def look(
     called = [harmless(each) for each in classes or names or ()]
     called = called if len(called) == count else [f"class {number}" for number in range(count)]
     printed = attack_name(registry.encode(one), count)
-    (clean, adv), pictures = features, torch.cat([x, x_adv]).cpu().numpy()
+    radius = float(one.eps or 0)
     return Look(
-        *pictures,
-        int(label),
-        *probs,
-        heat,
-        heat_adv,
-        clean,
-        adv,
-        push,
-        other,
-        float(one.eps or 0),
-        tuple(called),
-        f"{printed} within ε {eps_text(float(one.eps or 0))}",
+        x=x[0].cpu().numpy(),
+        x_adv=x_adv[0].cpu().numpy(),
+        y=int(label),
+        probs=probs[0],
+        probs_adv=probs[1],
+        heat=heat,
+        heat_adv=heat_adv,
+        features=features[0],
+        features_adv=features[1],
+        push=push,
+        other=other,
+        eps=radius,
+        classes=tuple(called),
+        words=f"{printed} within ε {eps_text(radius)}",
     )
 
 
-def _one(x: Any) -> Tensor:
+def _one(picture: Any) -> Tensor:
     """One image as (1,C,H,W). Raises UserError for several."""
-    x = read(x)
+    x = read(picture)
     x = x.float() / 255 if x.dtype == torch.uint8 else x
-    x = check_images(x[None] if x.ndim == 3 else x)
+    x = check_images(x[None] if x.ndim == 3 else x).float()
     if len(x) != 1 or x.shape[1] not in (1, 3):
         raise UserError(
             f"One image (C,H,W), grey or of three colours, is looked at, and the shape"
             f" {tuple(x.shape)} came: choose one, for example x[0]."
         )
-    return x.float()
+    return x
 
 
 def _network(net: nn.Module | Run, x: Tensor) -> tuple[Classifier, float | None, tuple[str, ...]]:
