@@ -106,7 +106,7 @@ class Loose(Run):
 
 def as_run(net: nn.Module, data: Any, *, eps: float | str = 8 / 255) -> Run:
     """A network and images as a run in memory, for probes and figures in a notebook:
-    `figures.attention({"mine": probes.attention(as_run(net, (x, y)))})`.
+    `figures.attention(probes.attention(as_run(net, (x, y))))`.
 
     `net`: any module that gives logits for images in [0, 1]; a copy of it as it is now is looked
     at, on the CPU. Which layer: `robustviz.wrap(module, maps="layer3")` first. `data`: what
