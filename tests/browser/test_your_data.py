@@ -238,7 +238,9 @@ def test_photographs_are_sent_trained_on_attacked_compared_and_repeated_elsewher
     assert b"PART" in download.value.path().read_bytes()
     said = again(notebook, tmp_path / "elsewhere", monkeypatch)
     (test,) = json.loads((made["pgd_at"] / "eval.json").read_text())["evaluations"]
-    assert f"{test['robust_k']} of {test['n']}" in said and "same" in said, said
+    clean, robust = test["clean_k"], test["robust_k"]
+    assert f"of {test['n']} images {clean} right untouched, {robust} attacked" in said, said
+    assert f"recorded {clean} and {robust}: the same" in said, said
     page.goto(f"{app.url}/your-data")
     settled(page)
     page.get_by_role("button", name="Remove", exact=True).click()

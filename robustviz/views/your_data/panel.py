@@ -359,9 +359,14 @@ def _one() -> None:
 def _attack(one: singles.Single) -> None:
     """Leave for the Attack page with a picture chosen."""
     shell.forget("a", "b", "eps")
-    st.session_state.update({"data": one.data, "img": one.number})
-    st.session_state.setdefault("choices", {}).update({"data": one.data, "img": one.number})
+    _chosen(data=one.data, img=one.number)
     shell.go("attack")
+
+
+def _chosen(**linked: Any) -> None:
+    """What pickers of other pages show from now on."""
+    st.session_state.update(linked)
+    st.session_state.setdefault("choices", {}).update(linked)
 
 
 # A network.
@@ -416,9 +421,14 @@ def _sets() -> None:
     if not (every := own.every()):
         return
     st.subheader("Kept")
+    shown = set(map(networks.data_name, networks.trained().values()))
     for name, one in every.items():
         with st.container(horizontal=True, vertical_alignment="center", key=f"set-{name}"):
             st.markdown(f"**{name}** · {one.card or one.place}", width="stretch")
+            if name in shown and st.button("Attack", key=f"look-{name}", icon=":material/bolt:"):
+                shell.forget("a", "b", "img", "eps")
+                _chosen(data=name)
+                shell.go("attack")
             if not rights.may_act():
                 continue
             if st.button("Train on it", key=f"train-{name}", icon=":material/model_training:"):

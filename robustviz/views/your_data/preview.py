@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from robustviz.data import arrays, folder, pictures, singles, splits, uploads
-from robustviz.data.base import UNEQUAL
+from robustviz.training.evaluation import UNEQUAL
 from robustviz.views.pictures import sheet
 
 SHOWN = 8  # pictures of a class
