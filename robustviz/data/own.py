@@ -66,7 +66,7 @@ def folder(name: str) -> Path:
 
 def check_name(name: str) -> str:
     """`name`, once it is known to be free. Raises UserError where it is none, or taken."""
-    if _plain(name) in registry.keys("data"):
+    if _plain(name) in registry.every("data"):
         raise UserError(f"{name} is a data set that comes with robustviz: choose another name.")
     if (folder(name) / FILE).exists():
         raise UserError(
