@@ -75,9 +75,9 @@ def unequal(split: Dataset) -> str:
         return ""
     rare, common = (split.classes[counts.index(count)] for count in (least, most))
     return (
-        f"The classes are of very unequal size ({common} {most:,}, {rare} {least:,}): a network can"
-        " neglect small ones and still look accurate, so read the balanced accuracy, in which all"
-        " classes count alike."
+        f"The classes are of very unequal size ({common} {most:,}, {rare} {least:,}). A network can"
+        " neglect small ones and still look accurate. The balanced accuracy counts all classes"
+        " alike."
     )
 
 
