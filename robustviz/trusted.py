@@ -23,6 +23,7 @@ def find(source: str) -> tuple[str, Path]:
         path = path.resolve()
         if not (path / "__init__.py").is_file() and not (path.is_file() and path.suffix == ".py"):
             what = "has no __init__.py" if path.is_dir() else "is no Python file"
+            what = what if path.exists() else "does not exist"
             raise UserError(
                 f"{path} {what}, so it is no plug-in: name a file FILE.py, a folder with an"
                 " __init__.py, or a module.",

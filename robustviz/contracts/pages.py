@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from robustviz.contracts import hold, promise
 from robustviz.imports import load
 from robustviz.plugins import Page
@@ -16,7 +18,11 @@ next(page for page in plugins.pages() if page.name == {name!r}).show()
 def it_opens(page: Page) -> None:
     """It opens without an error, and has one title."""
     app = load("streamlit.testing.v1").AppTest
-    shown = app.from_string(SCRIPT.format(name=page.name), default_timeout=240).run()
+    logging.disable(logging.CRITICAL)  # Streamlit prints a traceback of what is said below
+    try:
+        shown = app.from_string(SCRIPT.format(name=page.name), default_timeout=240).run()
+    finally:
+        logging.disable(logging.NOTSET)
     for each in (*shown.exception, *shown.error):
         hold(False, str(each.value))
     hold(len(shown.title) == 1, f"It has {len(shown.title)} titles: draw it by header.open(…).")

@@ -218,7 +218,7 @@ def test_what_was_named_before_is_loaded_and_what_cannot_be_stops_nobody(
     monkeypatch.setenv(plugins.VARIABLE, f"{tmp_path / 'no.py'}{os.pathsep} ")
     plugins.load_all(tell=said.append)
     assert [each.source for each in plugins.loaded()] == [str(mine)]
-    assert len(said) == 2 and "no.py is no Python file" in said[0] and "is gone" in said[1]
+    assert len(said) == 2 and "no.py does not exist" in said[0] and "is gone" in said[1]
     trusted.forget(gone)
     assert list(trusted.every()) == [str(mine)]
     with pytest.raises(UserError, match="no remembered plug-in"):
