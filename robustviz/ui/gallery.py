@@ -79,7 +79,9 @@ def _alike(here: Context) -> list[Evaluation]:
     B has its like, else that of most images; none where there is none.
     """
     runs = [folder.open_model(run_id) for _, run_id in here.sides]
-    kept = [[each for each in run.evaluations() if each.robust_right] for run in runs]
+    kept = [[each for each in networks.evaluations(run.id) if each.robust_right] for run in runs]
+    if not all(kept):
+        return []
     usual = runs[0].evaluation()
     if len(kept) == 1:
         return sorted(kept[0], key=lambda each: (each != usual, -each.n))[:1]

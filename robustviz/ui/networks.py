@@ -21,6 +21,7 @@ from robustviz.imports import load
 from robustviz.runs import catalogue, folder
 from robustviz.runs.files import read_json, stamp
 from robustviz.runs.naming import architecture, method_label, unusual
+from robustviz.training.evaluation import Evaluation
 from robustviz.types import JSON, UserError
 from robustviz.views import pack
 from robustviz.views.pictures import png
@@ -232,11 +233,19 @@ def default_image(a: str, b: str) -> int:
     return next((int(each.argmax()) for each in (*telling, mine[0]) if each.any()), 0)
 
 
+def evaluations(run_id: str) -> list[Evaluation]:
+    """What is written down of a network; nothing without one, and where eval.json is damaged, which
+    the list on the Train page says.
+    """
+    run = folder.open_model(run_id) if run_id else None
+    return run.evaluations() if run and not folder.fault(run) else []
+
+
 def right(run_id: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which test images a network gets right untouched, and attacked as in its evaluation; nothing
     where it has none.
     """
-    evaluation = folder.open_model(run_id).evaluation() if run_id else None
+    evaluation = folder.open_model(run_id).evaluation() if evaluations(run_id) else None
     if evaluation is None or not evaluation.robust_right:
         return np.zeros(0, bool), np.zeros(0, bool)
     return evaluation.right()

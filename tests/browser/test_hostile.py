@@ -87,6 +87,29 @@ def hostile_run(home: Path, place: Path, seed: int) -> folder.Run:
     return run
 
 
+def damaged(home: Path, like: folder.Run) -> list[str]:
+    """A run that cannot be read, and one that needs a plug-in which is not here."""
+    for name in ("broken-run", "lacking-run"):
+        (home / name).mkdir()
+    said = json.loads((like.path / "config.json").read_text(encoding="utf-8"))
+    (home / "broken-run" / "config.json").write_text(
+        json.dumps(said | {"seed": PICTURE}), encoding="utf-8"
+    )
+    said["plugins"] = [{"source": PICTURE, "sha256": PICTURE}]
+    said["method"]["key"] = PICTURE
+    (home / "lacking-run" / "config.json").write_text(json.dumps(said), encoding="utf-8")
+    return ["broken-run", "lacking-run"]
+
+
+def own_data(home: Path, place: Path) -> None:
+    """A data set of the user's own whose file says such things of itself."""
+    entry = home / ".data" / "pets"
+    entry.mkdir(parents=True)
+    asked = {"key": "folder", "path": str(place), "size": 12}
+    said = {"source": asked, "asked": asked, "card": PICTURE, "name": PICTURE, "added": 1.0}
+    (entry / "source.json").write_text(json.dumps(said), encoding="utf-8")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="these are no names of files there")
 @pytest.mark.slow
 def test_no_text_of_others_makes_a_browser_ask_anybody(
@@ -95,9 +118,8 @@ def test_no_text_of_others_makes_a_browser_ask_anybody(
     home = tmp_path / "runs"
     place = pictures(tmp_path / NAMES[0])
     runs = [hostile_run(home, place, seed) for seed in (0, 1)]
-    broken = home / "broken-run"
-    broken.mkdir()
-    (broken / "config.json").write_text(json.dumps({"data": PICTURE, "seed": PICTURE}))
+    bad = damaged(home, runs[0])
+    own_data(home, place)
     asked: list[str] = []
 
     def note(request: Request) -> None:
@@ -112,17 +134,20 @@ def test_no_text_of_others_makes_a_browser_ask_anybody(
     assert {"attack", "train", "compare", "glossary"} <= {name.rpartition("/")[2] for name in pages}
     sides = f"a={runs[0].id}&b={runs[1].id}"
     hostile = "&".join(f"{name}={quote(value)}" for name, value in ADDRESS.items())
-    seen = ""
+    seen: dict[str, str] = {}
     for name in pages:
         base = name if name.startswith("http") else f"{server.url}/{name}"
         for query in (sides, f"a={quote(PICTURE)}&job={quote(PICTURE)}&{hostile}"):
             page.goto(f"{base}?{query}")
             settled(page)
-            seen += page.locator("body").inner_text()
-            assert "Something unexpected" not in seen, (name, query)
-    for job in (runs[0].id, broken.name):
+            seen[f"{name}?{query}"] = text = page.locator("body").inner_text()
+            assert "Something unexpected" not in text, (name, query)
+    for job in (runs[0].id, *bad):
         page.goto(f"{server.url}/train?job={job}")
         settled(page)
-        seen += page.locator("body").inner_text()
-    assert "evil.example" in seen and len(asked) > 100
+        seen[job] = page.locator("body").inner_text()
+        assert "evil.example" in seen[job], job
+    told = {name.partition("?")[0] for name, text in seen.items() if "evil.example" in text}
+    assert len(told) > 6, f"the text was not even shown, but on {told}"
+    assert len(asked) > 100
     assert not problems and not [url for url in asked if "evil" in url.partition("?")[0]]

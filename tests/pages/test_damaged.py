@@ -96,6 +96,12 @@ def test_a_page_with_networks_says_that_a_folder_is_damaged_and_where_to_look(vi
     assert f"{ID} is damaged. The list on the Train page says why" in words(app)
 
 
+def test_evaluations_that_are_damaged_hide_no_page(visit, tmp_path):
+    spoil(fresh(tmp_path) / "eval.json", "half")
+    app = sound(visit("attack", a=ID, data="digits"))
+    assert not app.error and "eval.json cannot be read" in words(app)  # in the doctor's drawer
+
+
 def test_what_a_damaged_run_quotes_makes_no_picture(visit, tmp_path):
     change(fresh(tmp_path) / "config.json", ("seed",), HOSTILE)
     said = words(sound(visit("train", job=ID)))

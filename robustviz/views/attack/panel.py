@@ -19,8 +19,8 @@ from robustviz.runs.naming import SEEDS
 from robustviz.terms import term
 from robustviz.training.evaluation import NAMES
 from robustviz.training.ladder import best_ladder, headline
-from robustviz.types import eps_text, grey_text
-from robustviz.ui import cache, shell, stage, widgets
+from robustviz.types import UserError, eps_text, grey_text
+from robustviz.ui import cache, networks, shell, stage, widgets
 from robustviz.ui.context import Context
 from robustviz.views import pictures
 from robustviz.views.attack import screen_figures
@@ -163,7 +163,7 @@ def first(here: Context, chosen: Choice, row: DeltaGenerator) -> dict[str, Attac
     said = None
     if len(here.sides) == 2:
         said = screen_figures.measured_together(
-            *(folder.open_model(run_id).evaluations() for _, run_id in here.sides)
+            *(networks.evaluations(run_id) for _, run_id in here.sides)
         )
     screen = screen_figures.screen(found, curves, said, chosen.control, chosen.at)
     if here.a == here.b:
@@ -236,7 +236,8 @@ def doctor(side: str, run_id: str, result: AttackLevels, at: int) -> None:
     near = distance <= allowed + 1e-6
     inside = bool(result.span[at, 0] >= 0 and result.span[at, 1] <= 1)
     run = folder.open_model(run_id)
-    evaluation, found = run.evaluation(), run.evaluations()
+    wrong = folder.fault(run)
+    evaluation, found = None if wrong else run.evaluation(), networks.evaluations(run_id)
     together, climbed = headline(found, run.eps), best_ladder(found, run.eps)
     findings = evaluation.doctor if evaluation else ()
     warned = climbed.warnings if climbed else ()
@@ -256,6 +257,8 @@ def doctor(side: str, run_id: str, result: AttackLevels, at: int) -> None:
             f"- {MARKS[levels[0]]} This image: change {distance:.4f}, allowed"
             f" {allowed:.4f}.\n- {MARKS[levels[1]]} This image: pixels within 0 to 1."
         )
+        if wrong:
+            st.markdown(shell.spoken(UserError(wrong)))
         if evaluation:
             st.markdown(
                 f"At its evaluation, {evaluation.printed} at ε = {eps_text(evaluation.eps)}:\n"
