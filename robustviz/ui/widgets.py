@@ -28,7 +28,7 @@ from robustviz.ui.networks import thumbnail
 from robustviz.ui.shell import spoken, theme
 from robustviz.views.files import csv, html
 from robustviz.views.pictures import SCALES, strip
-from robustviz.views.printing import able, drawing, printed
+from robustviz.views.printing import able, drawing, vectors
 from robustviz.views.result import ProbeSpec, Result
 from robustviz.views.screen import Screen, page
 from robustviz.views.theme import BRUSH, CONFIG, finish
@@ -366,14 +366,22 @@ def _for_a_paper(figure: go.Figure, key: str) -> None:
             "Width in a paper", WIDTHS, default=WIDTHS[0], required=True, key=f"wide-{key}"
         )
 
-        def made(kind: str) -> bytes:
-            with LONG.turn():
-                return printed(load("robustviz.views.paper").for_paper(figure, wide), kind)
-
-        for kind, mime in (("pdf", "application/pdf"), ("svg", "image/svg+xml")):
-            label = f"Figure for a paper ({kind.upper()})"
-            _file(label, partial(made, kind), f"{key}.{kind}", mime)
+        if st.button(f"Make a PDF and an SVG, {wide} wide", key=f"paper-{key}"):
+            _made(figure, key, wide)
     _caption(figure)
+
+
+def _made(figure: go.Figure, key: str, wide: str) -> None:
+    """Both files, once the browser has made them; else why it has not."""
+    with place():
+        rights.check("start the browser that makes files")
+        with LONG.turn(), st.spinner("Drawing …"):
+            made = vectors(load("robustviz.views.paper").for_paper(figure, wide))
+        for kind, mime in (("pdf", "application/pdf"), ("svg", "image/svg+xml")):
+            data = made[kind]
+            _file(
+                f"Figure for a paper ({kind.upper()})", partial(bytes, data), f"{key}.{kind}", mime
+            )
 
 
 def _file(label: str, make: Callable[[], bytes], name: str, mime: str) -> None:

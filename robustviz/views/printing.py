@@ -6,7 +6,9 @@ import asyncio
 import base64
 import io
 import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -33,34 +35,54 @@ def printed(figure: go.Figure, kind: str) -> bytes:
     """
     if kind not in KINDS:
         raise UserError(f"A figure is written as {', '.join(KINDS)}, not as {kind!r}.", code=2)
+    if kind == "png":
+        out = io.BytesIO()
+        Image.open(io.BytesIO(_drawn(figure, "png"))).save(out, "PNG", dpi=(DPI, DPI))
+        return out.getvalue()
+    return vectors(figure)[kind] if kind == "pdf" else _in_mm(_drawn(figure, "svg"))
+
+
+def vectors(figure: go.Figure) -> dict[str, bytes]:
+    """A figure as `pdf` and `svg`, drawn once. Raises UserError as `printed` does."""
+    svg = _drawn(figure, "svg")
+    with _told(), ThreadPoolExecutor(1) as pool:  # a notebook's thread has a loop already
+        pdf = pool.submit(asyncio.run, _page(svg.decode(), **_size(figure))).result()
+    return {"pdf": pdf, "svg": _in_mm(svg)}
+
+
+def _size(figure: go.Figure) -> dict[str, float]:
+    return {"width": figure.layout.width or 700, "height": figure.layout.height or 400}
+
+
+def _drawn(figure: go.Figure, kind: str) -> bytes:
+    """What kaleido makes of it. Its mathjax would be fetched from another host."""
+    with _told():
+        opts = {"format": kind, **_size(figure), "scale": DPI / 96 if kind == "png" else 1}
+        made: bytes = load("kaleido").calc_fig_sync(figure, opts=opts, kopts={"mathjax": False})
+    return made
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What kaleido and its browser run into is one sentence."""
     try:
-        kaleido = load("kaleido")
+        yield
     except ModuleNotFoundError as error:
         raise UserError(
             "A figure becomes a file by kaleido, which is not installed: pip install kaleido"
         ) from error
-    layout = figure.layout
-    size = {"width": layout.width or 700, "height": layout.height or 400}
-    opts = {"format": kind.replace("pdf", "svg"), **size}
-    opts |= {"scale": DPI / 96} if kind == "png" else {}
-    try:
-        # mathjax would be fetched from another host
-        made: bytes = kaleido.calc_fig_sync(figure, opts=opts, kopts={"mathjax": False})
-        if kind == "pdf":
-            with ThreadPoolExecutor(1) as pool:  # a notebook's thread has a loop already
-                made = pool.submit(asyncio.run, _page(made.decode(), **size)).result()
-    except load("kaleido.errors").ChromeNotFoundError as error:
-        raise UserError(
-            "A figure becomes a file by a browser, and no Chrome or Chromium was found here:"
-            " install one, or say where it is in BROWSER_PATH."
-        ) from error
     except Exception as error:
-        # whatever a browser of somebody else's computer runs into
+        if type(error).__name__ == "ChromeNotFoundError":
+            raise UserError(
+                "A figure becomes a file by a browser, and no Chrome or Chromium was found here:"
+                " install one, or say where it is in BROWSER_PATH."
+            ) from error
+        first = str(error.args[0] if error.args else "")  # it adds how to debug it
         raise UserError(
             "The browser that draws figures into files did not manage:"
-            f" {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            f" {type(error).__name__}: {' '.join(first.split())[:200]} BROWSER_PATH can name"
+            " another one."
         ) from error
-    return {"svg": _in_mm, "png": _with_size}.get(kind, bytes)(made)
 
 
 async def _page(svg: str, width: float, height: float) -> bytes:
@@ -104,13 +126,6 @@ def _in_mm(svg: bytes) -> bytes:
 
     head, end, rest = svg.partition(b">")
     return re.sub(rb'\b(width|height)="([\d.]+)"', size, head) + end + rest
-
-
-def _with_size(png: bytes) -> bytes:
-    """With how many dots an inch has, so that it is as wide on paper as it should be."""
-    out = io.BytesIO()
-    Image.open(io.BytesIO(png)).save(out, "PNG", dpi=(DPI, DPI))
-    return out.getvalue()
 
 
 def write(figure: go.Figure, path: str | Path) -> Path:

@@ -15,6 +15,8 @@ def test_a_figure_is_taken_home_as_table_arrays_page_and_python(page, server, se
     settled(page)
     page.locator(".st-key-home-bars-a").get_by_role("button").click()
     expect(page.get_by_text("In a notebook:")).to_be_visible()
+    page.get_by_role("button", name="Make a PDF and an SVG, 84mm wide").click()
+    settled(page)
     taken = {}
     files = (
         "Numbers drawn",

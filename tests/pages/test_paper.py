@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import pytest
 
-PAPER = ["Figure for a paper (PDF)", "Figure for a paper (SVG)"]
+from robustviz.types import UserError
+
+PAPER = "Make a PDF and an SVG, 84mm wide"
 
 
 def opened(visit, name: str, key: str):
@@ -26,11 +28,40 @@ def said(app) -> str:
     return " ".join(element.value for element in [*app.markdown, *app.code])
 
 
-def test_a_figure_has_files_for_a_paper_and_a_caption(visit, monkeypatch) -> None:
+@pytest.fixture
+def able(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("robustviz.ui.widgets.able", lambda: True)
-    app = opened(visit, "attack", "bars-a")
-    assert set(PAPER) < set(offered(app))
+
+
+def press(app):
+    next(button for button in app.button if button.label == PAPER).click()
+    app.run()
+    assert not app.exception
+    return app
+
+
+def test_a_figure_has_files_for_a_paper_and_a_caption(visit, able, monkeypatch) -> None:
+    asked = []
+
+    def made(figure):
+        asked.append((figure.layout.width, figure.layout.title.text))
+        return {"pdf": b"%PDF", "svg": b"<svg/>"}
+
+    monkeypatch.setattr("robustviz.ui.widgets.vectors", made)
+    app = press(opened(visit, "attack", "bars-a"))
+    assert {"Figure for a paper (PDF)", "Figure for a paper (SVG)"} < set(offered(app))
+    assert asked == [(pytest.approx(84 * 96 / 25.4), None)]
     assert "test image 5 of digits, PGD-10 at ε = 38/255, seed 0." in said(app)
+
+
+def test_a_browser_that_fails_is_a_sentence_and_the_page_goes_on(visit, able, monkeypatch) -> None:
+    def broken(figure):
+        raise UserError("The browser did not manage.")
+
+    monkeypatch.setattr("robustviz.ui.widgets.vectors", broken)
+    app = press(opened(visit, "attack", "bars-a"))
+    assert "The browser did not manage." in " ".join(info.value for info in app.info)
+    assert not any("paper" in label for label in offered(app)) and "Its caption" in said(app)
 
 
 @pytest.mark.parametrize("demo", [True, False])
@@ -39,7 +70,7 @@ def test_without_a_browser_or_the_right_there_is_the_camera(demo, visit, monkeyp
     monkeypatch.setattr("robustviz.ui.widgets.able", lambda: demo)
     monkeypatch.setenv("ROBUSTVIZ_DEMO", "1" if demo else "")
     app = opened(visit, "attack", "bars-a")
-    assert not set(PAPER) & set(offered(app))
+    assert PAPER not in [button.label for button in app.button]
     assert "Figure (SVG): the camera" in said(app)
     assert ("A PDF needs kaleido" in said(app)) is not demo
 
