@@ -26,6 +26,7 @@ from robustviz.nets.wrapped import Wrapped, with_random_weights
 from robustviz.training.evaluate import count_right
 from robustviz.types import Batch, UserError
 from robustviz.views.attention.maps import class_maps
+from robustviz.views.loss.curvature import cross_entropy, gradient, hessian_vector, smoothed
 from robustviz.views.misalignment.stages import seen_at, stages_of
 
 PEERS = Path(__file__).resolve().parents[2] / ".venv" / "peers"
@@ -435,3 +436,42 @@ def test_a_method_that_trains_the_parts_says_that_it_cannot(x: Tensor) -> None:
     y = torch.tensor([0, 1, 2, 3, 0, 1])
     with pytest.raises(UserError, match="AFA, AALP and SupCon train them"):
         AFA().loss(net, Batch(x, y, torch.arange(6), 0, 0.0, torch.Generator()), None)
+
+
+class Fused(nn.Module):
+    """torch's fused attention, called by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.out = nn.Conv2d(3, 8, 8, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.body(x).flatten(2).transpose(1, 2)[:, None].contiguous()
+        return self.out(F.scaled_dot_product_attention(z, z, z)[:, 0].mean(1))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        MAKERS["vit_tiny"],
+        lambda: torchvision.models.VisionTransformer(48, 16, 1, 2, 8, 16, num_classes=4),
+    ],
+)
+def test_the_curvature_of_a_transformer_is_known(make: Any, x: Tensor) -> None:
+    module = make().eval()
+    for weight in module.parameters():
+        nn.init.normal_(weight, 0, 0.2, torch.Generator().manual_seed(0))
+    net, y = wrap(module, shape=(3, 48, 48)), torch.tensor([1, 2])
+    exact = smoothed(net, 10.0).double()
+    loss, v = cross_entropy(exact, y), torch.randn(2, 3, 48, 48, dtype=torch.float64)
+    found = hessian_vector(loss, x[:2].double(), v)
+    step = 1e-4
+    ahead, behind = (gradient(loss, x[:2].double() + sign * step * v) for sign in (1, -1))
+    assert torch.allclose(found, (ahead - behind) / (2 * step), rtol=1e-3, atol=1e-7)
+    assert torch.allclose(exact(x[:2].double()).float(), net(x[:2]), atol=1e-4)
+
+
+def test_a_network_without_second_derivatives_says_so(x: Tensor) -> None:
+    net = smoothed(wrap(Fused(), shape=(3, 48, 48)), 10.0)
+    with pytest.raises(UserError, match=r"no second derivative of aten::.*curvature cannot"):
+        hessian_vector(cross_entropy(net, torch.tensor([1])), x[:1], torch.ones(1, 3, 48, 48))

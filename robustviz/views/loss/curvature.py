@@ -5,9 +5,11 @@ they lie, and curvature.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,16 +47,23 @@ def gradient(loss: Loss, x: Tensor) -> Tensor:
 
 def hessian_vector(loss: Loss, x: Tensor, v: Tensor) -> Tensor:
     """H·v of each sample, as `x` (N, …), H the Hessian of its loss by the sample; exact, by
-    differentiating twice.
+    differentiating twice. Raises UserError where torch cannot.
     """
     with torch.enable_grad():
         leaf = x.detach().clone().requires_grad_()
         (first,) = torch.autograd.grad(loss(leaf).sum(), leaf, create_graph=True)
-        return (
-            torch.autograd.grad((first * v).sum(), leaf, materialize_grads=True)[0]
-            if first.requires_grad
-            else torch.zeros_like(x)  # a linear loss
-        )
+        if not first.requires_grad:  # a linear loss
+            return torch.zeros_like(x)
+        try:
+            return torch.autograd.grad((first * v).sum(), leaf, materialize_grads=True)[0]
+        except RuntimeError as error:
+            said = re.search(r"derivative for (\S+) is not implemented", str(error))
+            if said is None:
+                raise
+            raise UserError(
+                f"torch has no second derivative of {said[1]}, which this network uses, so its"
+                " curvature cannot be measured; write that step out in its forward."
+            ) from error
 
 
 def top_eigenvalue(
@@ -102,12 +111,22 @@ def top_eigenvalue(
     )
 
 
+def _with_weights(attend: Callable[..., Any]) -> Callable[..., Any]:
+    """An attention that gives its weights too, which no fused kernel does."""
+    return lambda *given, **named: attend(*given, **(named | {"need_weights": True}))
+
+
 def smoothed(net: nn.Module, beta: float) -> nn.Module:
     """A copy of a network whose ReLUs are softplus(β·)/β: between its kinks a ReLU network has no
-    curvature but its loss's.
+    curvature but its loss's. Attention is written out: torch's fused kernels have no second
+    derivative.
     """
     net = copy.deepcopy(net)
     for module in list(net.modules()):
+        if hasattr(module, "fused_attn"):  # timm's
+            vars(module)["fused_attn"] = False
+        if isinstance(module, nn.MultiheadAttention):
+            module.forward = _with_weights(module.forward)  # type: ignore[method-assign]
         for name, child in module.named_children():
             if isinstance(child, nn.ReLU):
                 setattr(module, name, nn.Softplus(beta=beta))
