@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from robustviz import registry
 from robustviz.cli import data
 from robustviz.cli.tables import safe
-from robustviz.cli.terminal import DEVICES, RUN, Command, about, number, say, settings, show
+from robustviz.cli.terminal import DEVICE, RUN, Command, about, number, say, settings, show
 from robustviz.runs import folder
 from robustviz.training.ladder import worst
 from robustviz.types import UserError
@@ -164,7 +164,7 @@ COMMANDS = (
                 "metavar": "FILE.csv",
                 "help": "a row an image: file, label, answers clean and attacked, distance",
             },
-            "--device": {"choices": DEVICES, "default": "auto"},
+            "--device": {**DEVICE, "default": "auto"},
         },
     ),
 )

@@ -4,7 +4,7 @@ import argparse
 import json
 from functools import partial
 
-from robustviz.cli.terminal import DEVICES, Command, about, number, say, show
+from robustviz.cli.terminal import DEVICE, Command, about, number, say, show
 from robustviz.types import UserError
 
 
@@ -115,7 +115,7 @@ COMMANDS = (
             "--grid": {"type": sides, "metavar": "HxW", "help": "rows and columns of its tokens"},
             "--eps": {"type": number, "help": "radius of its attacks (default: the data's)"},
             "--n": {"type": int, "default": 500, "help": "test images that readings are tried on"},
-            "--device": {"choices": DEVICES, "default": "auto"},
+            "--device": {**DEVICE, "default": "auto"},
         },
     ),
 )

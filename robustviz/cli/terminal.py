@@ -15,7 +15,7 @@ from robustviz.types import JSON, UserError, parse_number
 Arguments = Mapping[str, Mapping[str, Any]]  # what `add_argument` takes, by the argument's name
 
 RUN: Arguments = {"run": {"metavar": "RUN"}}
-DEVICES = ["auto", "cpu", "cuda"]
+DEVICE = {"metavar": "DEVICE", "help": "auto, cpu, cuda, or one of several GPUs, as cuda:1"}
 
 
 def say(line: str) -> None:

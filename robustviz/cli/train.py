@@ -5,7 +5,7 @@ from pathlib import Path
 
 from robustviz import registry
 from robustviz.cli.data import named
-from robustviz.cli.terminal import DEVICES, RUN, Command, about, number, say, settings, show
+from robustviz.cli.terminal import DEVICE, RUN, Command, about, number, say, settings, show
 from robustviz.runs import folder, queue, worker
 from robustviz.training import world
 from robustviz.types import UserError
@@ -122,7 +122,7 @@ COMMANDS = (
             "--epochs": {"type": int},
             "--seed": {"type": int},
             "--eps": {"type": number, "help": "attack radius in pixel units, like 0.15 or 8/255"},
-            "--device": {"choices": DEVICES},
+            "--device": DEVICE,
             "--init": {
                 "metavar": "RUN|FILE",
                 "help": "go on from the weights of a run or a file; another head is drawn anew",

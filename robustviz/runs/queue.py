@@ -239,7 +239,8 @@ def pump() -> list[Run]:
 
 
 def _device(run: Run) -> str:
-    return "cuda" if run.info.get("device") == "cuda" else "cpu"
+    asked = str(run.info.get("device", ""))
+    return "cuda:0" if asked == "cuda" else asked if asked.startswith("cuda") else "cpu"
 
 
 def _spawn(run: Run) -> subprocess.Popen[bytes]:

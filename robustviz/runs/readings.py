@@ -177,7 +177,7 @@ def _verdict(found: Mapping[Reading, Bools], classes: int) -> Verdict:
             f" the order of the classes or the data may be others; {best.name} is taken."
         )
     elif alike:
-        names = ", ".join(one.name for one in (best, *alike))
+        names = ", ".join(one.name for one in found if one in (best, *alike))
         best = next((one for one in (best, *alike) if not one.flip), best)
         text = f"Unclear: {names} are not told apart by {n} images; {best.name} is taken."
     else:

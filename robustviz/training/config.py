@@ -21,7 +21,7 @@ from robustviz.process import default_threads
 from robustviz.registry import Spec, option
 from robustviz.training.order import TURNS, turns
 from robustviz.training.start import resolved
-from robustviz.types import JSON, UserError, check_eps, parse_number
+from robustviz.types import JSON, UserError, check_eps, harmless, parse_number
 
 # pixels; images that are larger come in smaller batches, so that a step takes about the same memory
 LARGE = 64
@@ -98,7 +98,13 @@ class TrainConfig(Spec):
     threads: int | None = option(
         None, "CPU threads; empty: physical cores minus one.", low=1, high=1024, advanced=True
     )
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "Where to train.", advanced=True)
+    device: str = option(
+        "auto",
+        "Where to train: auto, cpu, cuda, or one of several GPUs, as cuda:1.",
+        advanced=True,
+        kind="rule",
+        choices=("auto", "cpu", "cuda"),
+    )
     seed: int = option(
         0,
         "Fixes initial weights, data order, augmentation and attack noise.",
@@ -162,6 +168,7 @@ class TrainConfig(Spec):
         }.items():
             object.__setattr__(self, name, value)
         turns(str(self.schedule))
+        object.__setattr__(self, "device", named_device(self.device))
         if self.patience and self.select == "last":
             raise UserError(
                 "patience asks for a better validation figure, and select=last takes every epoch"
@@ -260,16 +267,36 @@ def norm_of(config: TrainConfig) -> Literal["linf", "l2"]:
     )
 
 
-def pick_device(asked: str) -> Literal["cpu", "cuda"]:
-    """`auto` as what this machine has. Raises UserError where CUDA is asked for and absent."""
-    has = torch.cuda.is_available()
-    if asked == "cuda" and not has:
+def named_device(name: str) -> str:
+    """`name` itself, once it is known to be auto, cpu, cuda, or a GPU's number as cuda:1. Raises
+    UserError for anything else.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
         raise UserError(
-            "This machine has no usable CUDA device: use --device cpu, or install a CUDA build of"
-            " torch.",
+            f"There is no device called {harmless(repr(name))}. Known: auto, cpu, cuda, and one of"
+            " several GPUs, as cuda:1.",
             code=2,
         )
-    return "cuda" if has and asked != "cpu" else "cpu"
+    return name
+
+
+def pick_device(asked: str) -> str:
+    """`auto` as what this machine has: cpu or cuda; a named GPU as it is. Raises UserError for what
+    is no device, and where such a one is absent.
+    """
+    has = torch.cuda.is_available()
+    number = named_device(asked).partition(":")[2]
+    if asked.startswith("cuda") and not has:
+        raise UserError(
+            f"This machine has no usable CUDA device, and {asked} was asked for: use --device cpu,"
+            " or install a CUDA build of torch.",
+            code=2,
+        )
+    if number and int(number) >= (count := torch.cuda.device_count()):
+        raise UserError(
+            f"This machine has no {asked}: its GPUs are cuda:0 to cuda:{count - 1}.", code=2
+        )
+    return asked if asked != "auto" else "cuda" if has else "cpu"
 
 
 def read_value(value: Any) -> Any:

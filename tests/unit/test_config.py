@@ -387,6 +387,12 @@ def test_a_missing_gpu_is_one_clear_sentence(monkeypatch: pytest.MonkeyPatch) ->
         TrainConfig().on_this_machine(find_run).device == "cuda"
         and TrainConfig(device="cpu").on_this_machine(find_run).device == "cpu"
     )
+    monkeypatch.setattr(module.torch.cuda, "device_count", lambda: 2)
+    assert TrainConfig(device="cuda:1").on_this_machine(find_run).device == "cuda:1"
+    with pytest.raises(UserError, match="no cuda:2: its GPUs are cuda:0 to cuda:1"):
+        TrainConfig(device="cuda:2").on_this_machine(find_run)
+    with pytest.raises(UserError, match="no device called 'cuda:x'"):
+        TrainConfig(device="cuda:x")
 
 
 def test_a_method_flag_over_a_preset_drops_the_settings_of_the_presets_method() -> None:
