@@ -55,8 +55,10 @@ def start_from(net: nn.Module, config: TrainConfig, find_run: FindRun) -> None:
     """
     name, fresh = str(config.init).rpartition("#")[0], net.state_dict()
     state = read(name).state if Path(name).is_file() else find_run(name).net().state_dict()
-    # elsewhere the head is what comes last
-    classes = state.get("head.bias", next(reversed(state.values()))).shape[:1]
+    # elsewhere the head is the last matrix that reads as many features
+    heads = [fresh["head.weight"], *(each for each in state.values() if each.ndim == 2)]
+    heads = [each for each in heads if each.shape[1:] == heads[0].shape[1:]]
+    classes = state.get("head.weight", heads[-1]).shape[:1]
     own = {
         each: value.new_empty((*classes, *value.shape[1:])) if each in HEAD else value
         for each, value in fresh.items()

@@ -97,7 +97,7 @@ def test_patience_ends_a_training_that_gets_no_better() -> None:
 def test_a_training_begins_from_a_run_or_a_file(runs_home: Path, tmp_path: Path) -> None:
     run = train_run(TINY)
     kept = run.net().state_dict()
-    file = tmp_path / "mine.safetensors"
+    file, other_file = tmp_path / "mine.safetensors", tmp_path / "theirs.pt"
     save_file(kept, file)
     for init in (run.id, str(file)):
         config = dataclasses.replace(TINY, init=init, seed=3).on_this_machine(find_run)
@@ -112,6 +112,11 @@ def test_a_training_begins_from_a_run_or_a_file(runs_home: Path, tmp_path: Path)
     fresh = Training(dataclasses.replace(TINY, seed=3)).net.state_dict()
     for name, value in other.items():
         assert torch.equal(value, (fresh if name.startswith("head.") else kept)[name])
+    # as another repository calls the parts, and names of a file are in no order
+    torch.save({"net": {f"module.{name}": fewer[name] for name in sorted(fewer)}}, other_file)
+    config_of_file = dataclasses.replace(TINY, init=str(other_file), seed=3)
+    again = Training(config_of_file).net.state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in other.items())
     with pytest.raises(UserError, match="holds other weights now"):
         config.on_this_machine(find_run)
     with pytest.raises(UserError, match="is of another network than small_resnet"):
