@@ -451,6 +451,23 @@ def test_a_data_set_in_a_folder_asks_for_it_whatever_it_is_called(
     assert data.source(f"album:{tmp_path}").shelf == str(tmp_path)
 
 
+def test_a_data_set_of_the_user_s_own_is_chosen_by_its_name(
+    visit, untimed, submitted, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(form, "estimate", lambda config: f"As long as {config.data.called} takes.")
+    data.own.add("pets", data.Folder(path=str(tmp_path / "somewhere")))
+    app = visit("train")
+    app.selectbox(key="train-data").set_value("pets").run()
+    assert "Yours · pets" in app.selectbox(key="train-data").options
+    assert not [each for each in sound(app).text_input if each.key == "train-folder"]
+    app.button(key="train-go").click().run()
+    assert submitted.pop().data == data.source("pets")
+    data.own.remove("pets")
+    app.run()  # the page was open when it was removed
+    assert "As long as pets" not in words(app)
+    assert sound(app).selectbox(key="train-data").value != "pets" and not app.error
+
+
 def test_before_a_training_stands_what_it_will_look_like(visit, untimed):
     app = sound(visit("train"))
     assert "timed a moment ago" in words(app) and "The lines grow while it trains" in words(app)
