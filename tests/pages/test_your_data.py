@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+import pickle  # noqa: TID251 - what must not be read
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save
 
 from robustviz.data import own, singles
+from robustviz.runs import folder as runs
 from robustviz.ui import guard
 from tests.pages.conftest import words
 
@@ -115,6 +119,40 @@ def test_one_picture_goes_to_the_attack_page(visit):
     app = visit("your_data")
     app.button(key=f"remove-{one.number}").click().run()
     assert not singles.every()
+
+
+def test_weights_become_a_run_that_can_be_attacked(visit):
+    shipped = next(run for run in runs.all_runs() if run.shipped and run.data_key == "digits")
+    app = visit("your_data", bring="net")
+    app.selectbox(key="your-net-data").set_value("digits").run()
+    app.text_input(key="your-net-label").set_value("![x](http://evil.example/x.png)").run()
+    weights = (shipped.path / "net.safetensors").read_bytes()
+    app = sent(app, ("net.safetensors", weights, ""))
+    assert not app.error, faults(app)
+    (run,) = [run for run in runs.all_runs() if not run.shipped]
+    assert run.imported and "](http" not in run.label and run.id in words(app)
+    press(app, "Attack it")
+    assert app.query_params["b"] == run.id
+
+
+class Evil:
+    """A pickle that does something when it is read."""
+
+    def __reduce__(self):
+        return Path.touch, (Path("/tmp/robustviz-was-here"),)
+
+
+def test_weights_that_run_code_or_fit_nothing_are_one_sentence(visit, tmp_path):
+    app = visit("your_data", bring="net")
+    torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
+    app = sent(app, ("evil.pt", (tmp_path / "evil.pt").read_bytes(), ""))
+    assert faults(app) and not Path("/tmp/robustviz-was-here").exists()
+    for content in (pickle.dumps(Evil()), b"text", save({"w": torch.zeros(3)})):
+        app = sent(app, ("![x](http://evil.example/x.png).pt", content, ""))
+        assert faults(app) and "](http" not in faults(app) and len(app.error) == 1
+    assert not Path("/tmp/robustviz-was-here").exists()
+    assert not [run for run in runs.all_runs() if not run.shipped]
+    assert not [path for path in own.home().rglob("*") if path.is_file()]
 
 
 def test_one_that_is_no_picture_is_one_sentence(visit):

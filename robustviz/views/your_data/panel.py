@@ -19,7 +19,7 @@ from robustviz import memory, registry
 from robustviz.data import arrays, own, sent, singles, uploads, zips
 from robustviz.imports import load
 from robustviz.runs import folder, queue
-from robustviz.types import UserError
+from robustviz.types import UserError, harmless
 from robustviz.ui import networks, rights, shell, widgets
 from robustviz.ui.context import OWN
 from robustviz.ui.line import LONG
@@ -165,8 +165,8 @@ def _take_files(files: list[UploadedFile], name: str = "") -> None:
 
 
 def _inside(name: str) -> str:
-    """A path without what leads out of a folder: the browser's word is not taken."""
-    parts = PurePosixPath(name.replace("\\", "/")).parts
+    """A path without what leads out of a folder, and harmless: the browser's word is not taken."""
+    parts = PurePosixPath(harmless(name.replace("\\", "/"))).parts
     return "/".join(part for part in parts if part not in ("/", "..")) or "picture"
 
 
