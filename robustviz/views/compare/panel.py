@@ -137,7 +137,7 @@ def _row(found: Board, one: Score | None, run: Run, here: Context) -> JSON:
     if one is not None:
         kept, n = found.counted(one, len(found.attacks))
         row |= {
-            "trained at ε": round(255 * one.trained, 1),
+            "trained at ε": None if run.imported else round(255 * one.trained, 1),
             "untouched": one.plain.clean_acc,
             "under attack": kept / n,
             "kept": kept,
@@ -157,7 +157,9 @@ def _columns() -> dict[str, Any]:
     return {
         "side": column.TextColumn("", help="Which one is A, which is B."),
         "network": column.TextColumn(help="Method, what is unusual about it, network, seed."),
-        "trained at ε": column.NumberColumn(help=f"{grey}0: it never saw an attack."),
+        "trained at ε": column.NumberColumn(
+            help=f"{grey}0: it never saw an attack. Empty: nobody knows."
+        ),
         "untouched": column.NumberColumn(format="percent", help=term("clean accuracy")),
         "under attack": column.NumberColumn(
             format="percent", help="Share right under every attack that was run on the same images."

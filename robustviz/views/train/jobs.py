@@ -73,7 +73,7 @@ def _list() -> None:
 
 def _epochs(run: Run, status: Status) -> str:
     """How many epochs are through, or which one is being trained."""
-    if not folder.sound(run):
+    if not folder.sound(run) or run.imported:
         return ""
     every = run.info.get("epochs")
     if status["state"] == "running" and status["phase"] in ("train", "validate"):
