@@ -279,8 +279,9 @@ def _rows(out: go.Figure, px: float) -> int:
     """About how many rows its legend takes: Plotly puts entries into equal columns where one row
     does not hold them.
     """
-    shown = [trace.name for trace in out.data if trace.name and trace.showlegend is not False]
-    lone = len(out.data) == 1 and not out.data[0].showlegend
+    traces = [trace for trace in out.data if "showlegend" in trace]  # a picture has none
+    shown = [trace.name for trace in traces if trace.name and trace.showlegend is not False]
+    lone = len(out.data) == 1 and not (traces and traces[0].showlegend)
     if lone or out.layout.showlegend is False or not shown:
         return 0
     sizes, room = [44 + 0.52 * px * len(name) for name in shown], out.layout.width - 4 * px
@@ -321,16 +322,16 @@ def _named(name: str, told: Mapping[str, Any], of: int) -> str:
 def _under(told: Mapping[str, Any]) -> str:
     """On which images, and under which attack."""
     n, of = told.get("n"), f" of {told['data']}" if "data" in told else ""
-    attack = str(told.get("attack", ""))
-    if attack and "eps" in told:
-        attack += f" at ε = {eps_text(float(told['eps']))}"
+    eps, attack = told.get("eps"), str(told.get("attack", ""))
+    if eps is not None:
+        attack += f"{' at ' * bool(attack)}ε = {eps_text(float(eps))}"
     return ", ".join(
         filter(
             None,
             [
                 f"test image {told['index']}{of}"
                 if isinstance(told.get("index"), int)
-                else f"{n} test images{of}"
+                else f"{n} test image{'s' * (n != 1)}{of}"
                 if isinstance(n, int)
                 else of.removeprefix(" of "),
                 attack,

@@ -231,12 +231,13 @@ def finish(
     sure: str = "",
     *,
     interval: str = "",
+    clean: bool = False,
 ) -> go.Figure:
     """The figure with what is `about` it in `layout.meta`: a result, results by the names that the
     figure prints, or a protocol alone. There too `sentence`, which says what is seen in this case,
     with its numbers, and is printed beside the figure, `alt`, which says what kind of figure it is
-    and the sentence, `sure`, the protocol in words, and `interval`, what its bars or bands are,
-    for the caption.
+    and the sentence, and `sure`, the protocol in words. For the caption: `interval`, what its bars
+    or bands are; `clean`, that nothing attacked is drawn.
     """
     # The toolbar stands upright in the right margin: lying it covers the title.
     right = max(RIGHT, figure.layout.margin.r or 0)
@@ -248,8 +249,11 @@ def finish(
     said |= {"kind": kind, "interval": interval}
     networks = {name: _told(each.meta, each) for name, each in results.items()}
     kept = {key: value for key, value in meta.items() if key != "classes"}
+    networks = networks or {"": _told(meta)}
+    for told in networks.values() if clean else ():
+        told |= {"attack": "", "eps": None}
     return figure.update_layout(
-        meta={**kept, **said, "networks": networks or {"": _told(meta)}},
+        meta={**kept, **said, "networks": networks},
         modebar={"orientation": "v"},
         margin={"r": right},
     )
@@ -269,4 +273,6 @@ def _told(meta: Mapping[str, Any], result: Result | None = None) -> dict[str, An
         value = np.asarray(getattr(result, name, None))
         if n is None and "index" not in told and value.dtype.kind in "iu":
             n = int(value) if name == "n" and not value.ndim else len(value) if value.ndim else None
+            if name == "index" and value.shape == (1,):
+                told["index"] = int(value[0])
     return told | ({} if n is None else {"n": n})

@@ -156,6 +156,22 @@ def test_a_caption_of_one_image_names_it_and_its_eps() -> None:
     assert "the pgd_at network (digits-pgd-at-1); test image 7 of digits, PGD-20 at ε = 0.1" in said
 
 
+def test_a_caption_names_no_attack_where_nothing_attacked_is_drawn() -> None:
+    figure = finish(go.Figure(layout={"title": {"text": "T"}}), "A.", attacked(), clean=True)
+    assert caption(figure).endswith("test image 7 of digits, seed 3.")
+
+
+def test_one_image_of_a_list_is_called_by_its_number() -> None:
+    one = SmallestEps(np.array([0.02]), np.array([5]), 0.1, 0.001, meta=meta())
+    assert "test image 5 of digits" in caption(figures.smallest_eps({"A x": one}))
+
+
+def test_a_picture_among_the_traces_has_no_legend() -> None:
+    figure = go.Figure([go.Image(z=[[[0, 0, 0]]])], {"template": LIGHT})
+    figure.add_scatter(x=[0], y=[0], name="a")
+    assert for_paper(figure).layout.height > 150
+
+
 def test_titles_with_marks_are_plain_in_a_caption() -> None:
     figure = finish(go.Figure(layout={"title": {"text": "<b>Loss</b><br>of it"}}), "A.", {})
     assert caption(figure) == "Loss of it."

@@ -225,7 +225,7 @@ def dropped(result: Contributions, *, side: str = "a", template: str = LIGHT) ->
     return finish(
         figure,
         "Bars: each feature's contribution to the true class's logit, sorted.",
-        result,
+        meta | {"index": int(result.index[0])},
         f"The logit of {result.class_name} is {logit:.2f}. Contributions give"
         f" {logit - bias:.2f}, the bias {bias:.2f}. This draw drops {gone.sum()} features and"
         f" scales {int(stays.sum())} up; the logit becomes"

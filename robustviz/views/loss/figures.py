@@ -101,6 +101,7 @@ def soft_labels(
         found,
         _answers(probs, first, attacked),
         _doubt(probs, first, attacked, witness),
+        clean=not attacked,
     )
 
 

@@ -335,6 +335,7 @@ def pairs(result: Pairs, *, side: str = "a", template: str = LIGHT) -> go.Figure
         f" {margin}",
         f"{result.meta['n']} {KINDS[result.meta['images']]} images, all their pairs, features at"
         " length 1.",
+        clean=True,
     )
 
 
@@ -389,7 +390,11 @@ def centre_cosines(
         colorbar={"thickness": 12},
     )
     return finish(
-        figure, "Heat map of cosines of class centres.", result, _strayed(matrix, every, kind)
+        figure,
+        "Heat map of cosines of class centres.",
+        result,
+        _strayed(matrix, every, kind),
+        clean=images == "clean",
     )
 
 
