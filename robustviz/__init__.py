@@ -9,7 +9,17 @@ import pkgutil
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["TrainConfig", "evaluate", "import_run", "open_run", "train", "train_run"]
+__all__ = [
+    "TrainConfig",
+    "as_run",
+    "evaluate",
+    "import_run",
+    "look",
+    "open_run",
+    "train",
+    "train_run",
+    "wrap",
+]
 
 _HOMES = {
     "as_run": "robustviz.runs.loose:as_run",
@@ -49,11 +59,11 @@ if TYPE_CHECKING:
         types as types,
         views as views,
     )
-    from robustviz.nets.wrapped import wrap as wrap
     from robustviz.looking import look as look
+    from robustviz.nets.wrapped import wrap as wrap
     from robustviz.runs.folder import open_run as open_run
-    from robustviz.runs.loose import as_run as as_run
     from robustviz.runs.imported import import_run as import_run
+    from robustviz.runs.loose import as_run as as_run
     from robustviz.runs.trained import train_run as train_run
     from robustviz.training import config as config, doctor as doctor, presets as presets
     from robustviz.training.anything import evaluate as evaluate

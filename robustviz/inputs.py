@@ -96,7 +96,7 @@ def check_images(x: Tensor) -> Tensor:
         return x if low >= 0 and high <= 1 else x.clamp(0, 1)
     hint = (
         "they look normalised. Hand in the pixels themselves and let the network normalise"
-        " them, e.g. with robustviz.nets.base.Normalise"
+        " them: robustviz.wrap(net, mean=…, std=…)"
         if low < 0
         else "they look like grey levels. Divide them by 255"
         if high > 2

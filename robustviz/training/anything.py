@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import torch
 from torch import nn
@@ -28,31 +28,28 @@ from robustviz.types import UserError, check_eps, parse_number
 Norm = Literal["linf", "l2"]
 
 
+class How(TypedDict, total=False):
+    """What `evaluate` takes by name."""
+
+    eps: float | str | None
+    norm: Norm | None
+    n: int | None
+    seed: int
+    device: str | None
+    say: Callable[[str], object] | None
+
+
 @overload
 def evaluate(
-    net: Run | nn.Module,
-    data: Any = None,
-    attack: Literal["ladder"] = ...,
-    *,
-    eps: float | str | None = None,
-    norm: Norm | None = None,
-    n: int | None = None,
-    seed: int = 0,
-    device: str | None = None,
-    say: Callable[[str], object] | None = None,
+    net: Run | nn.Module, data: Any, attack: Literal["ladder"], **how: Unpack[How]
 ) -> Ladder: ...
 @overload
 def evaluate(
-    net: Run | nn.Module,
-    data: Any = None,
-    attack: str | Attack = ...,
-    *,
-    eps: float | str | None = None,
-    norm: Norm | None = None,
-    n: int | None = None,
-    seed: int = 0,
-    device: str | None = None,
-    say: Callable[[str], object] | None = None,
+    net: Run | nn.Module, data: Any = None, *, attack: Literal["ladder"], **how: Unpack[How]
+) -> Ladder: ...
+@overload
+def evaluate(
+    net: Run | nn.Module, data: Any = None, attack: str | Attack = ..., **how: Unpack[How]
 ) -> Evaluation: ...
 def evaluate(
     net: Run | nn.Module,

@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 ROOMS = re.findall(
     r"\w+",
     "attacks cam data export figures inputs losses measures methods nets probes registry runs stats"
-    " terms training types views doctor evaluate config presets",
+    " terms training types views doctor config presets callbacks",
 )
 PROGRAM = """
 import robustviz
@@ -42,6 +42,9 @@ reveal_type(robustviz.losses.kl)
 reveal_type(robustviz.nets.build)
 reveal_type(robustviz.data.load)
 reveal_type(robustviz.doctor.consult)
+reveal_type(robustviz.evaluate(run))
+reveal_type(robustviz.evaluate(run, attack="ladder"))
+reveal_type(robustviz.train_run)
 attacks.PGD("8/255")
 robustviz.nonsense
 """
@@ -68,6 +71,7 @@ def test_a_user_s_type_checker_knows_every_name(tmp_path: Path) -> None:
     assert not [line for line in revealed if re.search(r"\bAny\b", line)]
     assert "robustviz.runs.folder.Run" in revealed[0]
     assert "robustviz.views.attention.result.Attention" in revealed[5]
+    assert [line.rpartition(".")[2] for line in revealed[-3:-1]] == ["Evaluation", "Ladder"]
     errors = "\n".join(line for line in said if ": error: " in line)
     assert 'Too many positional arguments for "PGD"' in errors
     assert 'has no attribute "nonsense"' in errors
@@ -77,6 +81,14 @@ def test_a_user_s_type_checker_knows_every_name(tmp_path: Path) -> None:
 def test_every_room_is_reached_from_the_package(room: str) -> None:
     assert getattr(robustviz, room).__name__.startswith("robustviz.")
     assert room in dir(robustviz)
+
+
+@pytest.mark.parametrize("name", robustviz.__all__)
+def test_a_function_of_the_package_stays_one_once_its_module_is_imported(name: str) -> None:
+    """A module of its name would take its place on the package."""
+    found = getattr(robustviz, name)
+    load(found.__module__)
+    assert callable(found) and getattr(robustviz, name) is found
 
 
 def test_the_package_says_which_types_it_has() -> None:
