@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from robustviz import registry
-from robustviz.cli.terminal import Command, about, settings, show
+from robustviz.cli.terminal import Command, about, say, settings, show
 from robustviz.runs import folder
 from robustviz.runs.naming import labels
 from robustviz.types import JSON, UserError
@@ -51,6 +51,8 @@ def do(args: argparse.Namespace) -> int:
     facts |= {"width_mm": round(made.layout.width * 25.4 / 96, 2)}
     facts |= {"height_mm": round(made.layout.height * 25.4 / 96, 2)}
     facts["runs"] = [about(run) for run in runs]
+    if any(trace.type in ("surface", "scatter3d") for trace in made.data):
+        say("A relief is drawn by WebGL and a bitmap in the file; --set kind=contour is vector.")
     lines = [said, f"type: {', '.join(held)}" if held else "", str(out)]
     return show(args, facts, "\n".join(filter(None, lines)))
 

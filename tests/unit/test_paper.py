@@ -166,6 +166,12 @@ def test_one_image_of_a_list_is_called_by_its_number() -> None:
     assert "test image 5 of digits" in caption(figures.smallest_eps({"A x": one}))
 
 
+def test_the_title_of_a_colour_bar_is_no_larger_than_the_rest() -> None:
+    heat = go.Figure(go.Heatmap(z=[[0, 1]], colorbar={"title": "loss"}), {"template": LIGHT})
+    title = for_paper(heat, size=9).data[0].colorbar.title
+    assert title.text == "loss" and title.font.size == 12
+
+
 def test_a_picture_among_the_traces_has_no_legend() -> None:
     figure = go.Figure([go.Image(z=[[[0, 0, 0]]])], {"template": LIGHT})
     figure.add_scatter(x=[0], y=[0], name="a")
