@@ -8,7 +8,7 @@ from robustviz.cli.data import named
 from robustviz.cli.terminal import DEVICE, RUN, Command, about, number, say, settings, show
 from robustviz.runs import folder, queue, worker
 from robustviz.training import world
-from robustviz.types import UserError
+from robustviz.types import UserError, harmless
 
 FLAGS = (
     *("data", "method", "net", "epochs", "seed", "eps", "device"),
@@ -42,6 +42,8 @@ def do(args: argparse.Namespace) -> int:
             if here.main
             else folder.create(config, name=args.name, folder=place, found=found)
         )
+        if here.main and found and not harmless(args.label).startswith(run.label or "\n"):
+            say(f"{run.id} was made before, and keeps its label: {run.label or 'none'}.")
     return _train(args, run, here)
 
 
