@@ -16,7 +16,14 @@ SIDES = (224, 32, 28, 64, 96, 128, 256, 299, 16, 8)  # tried where nobody says w
 
 
 def module_of(module: nn.Module) -> nn.Module:
-    """The module itself, out of what compiles or spreads it."""
+    """The module itself, out of what compiles or spreads it. Raises UserError for what nobody can
+    look into.
+    """
+    if isinstance(module, torch.export.ExportedProgram):
+        raise UserError(
+            "This is a torch.export program: hand in torch.export.unflatten(program), which has"
+            " layers to look at."
+        )
     if not isinstance(module, nn.Module):
         raise UserError(
             f"A network is wanted, an nn.Module, and this is a {type(module).__name__}: hand in the"

@@ -475,3 +475,12 @@ def test_a_network_without_second_derivatives_says_so(x: Tensor) -> None:
     net = smoothed(wrap(Fused(), shape=(3, 48, 48)), 10.0)
     with pytest.raises(UserError, match=r"no second derivative of aten::.*curvature cannot"):
         hessian_vector(cross_entropy(net, torch.tensor([1])), x[:1], torch.ones(1, 3, 48, 48))
+
+
+def test_what_the_page_about_it_says_runs_as_it_stands(x: Tensor) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "wrap.md").read_text(encoding="utf-8")
+    code = page.split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {"x": torch.rand(1, 3, 64, 64), "y": torch.tensor([1])}
+    exec(code, names)
+    said = names["net"].description()
+    assert f'"maps": "{said["maps"]}", "features": "", "head": "{said["head"]}"' in page
