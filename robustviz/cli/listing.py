@@ -94,6 +94,7 @@ def _line(row: JSON) -> str:
     span = f"[{ends}] " if low or high else ""
     choices = f"[{', '.join(map(str, row['choices']))}] " if row.get("choices") else ""
     default = "" if row["default"] is None else shown(row["default"])
+    default = default.lower() if isinstance(row["default"], bool) else default
     return f"{row['setting']}={default}  {span}{choices}{row['help']}"
 
 

@@ -100,6 +100,8 @@ def test_a_damaged_run_is_listed_by_id_and_path_and_can_be_removed(
         (["report", "--against", ID, "--ladder"], "does not go with --ladder"),
         (["probe", ID, "answers", "--out", "x.csv"], "gives no table"),
         (["probe", ID, "nix"], "There is no probe called 'nix'"),
+        (["list", "nets", "small_cnn"], "`list nets` takes no name"),
+        (["list", "methods", "tradez"], "Did you mean trades?"),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(

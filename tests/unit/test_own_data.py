@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from robustviz import cli, data, memory, nets
+from robustviz.attacks import PGD
 from robustviz.data import Folder, own
 from robustviz.registry import encode
 from robustviz.runs import folder as runs
@@ -446,3 +447,40 @@ def test_each_class_counts_alike() -> None:
     for wrong in ([[1, 2, 0]], [[1, 1, "0"]], [[1, 1]], [[True, 1, 1]], 3):
         with pytest.raises(UserError, match="damaged"):
             Evaluation.from_json({**found.to_json(), "by_class": wrong})
+
+
+# small things
+
+
+def test_the_settings_of_a_method_are_listed_as_train_takes_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines = said(["list", "methods", "trades"], capsys).splitlines()
+    typed = [line.partition("  ")[0].split("=") for line in lines]
+    assert ["method.beta", "6"] in typed and ["method.attack.targeted", "false"] in typed
+    sets = [(path, value) for path, value in typed if value]
+    config = TrainConfig.make(None, {"method": "trades"}, sets)
+    assert config == TrainConfig(method="trades")
+    assert any(line.startswith("method.beta=6  [0 to 100] ") for line in lines)
+
+
+def test_what_other_libraries_call_a_setting_is_known_here() -> None:
+    for theirs, ours in (("alpha", "step_size"), ("epsilon", "eps"), ("num_steps", "steps")):
+        with pytest.raises(TypeError, match=f"Did you mean {ours}"):
+            PGD(**{theirs: 0.1})
+
+
+def test_an_unknown_run_names_the_nearest_five(
+    runs_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = said(["evaluate", "digits-trades"], capsys, code=1)
+    assert "Did you mean digits-trades-small-resnet" in line
+    assert line.count("small-resnet") <= 7 and " others." in line
+
+
+def test_a_label_is_given_when_a_run_is_made(runs_home: Path) -> None:
+    config = TrainConfig(data="digits", method="standard", net="small_cnn")
+    first = runs.create(config, found={"label": "Mine <b>"})
+    assert (
+        first.label == "Mine ‹b›" and runs.create(config, found={"label": "No"}).label == "Mine ‹b›"
+    )
