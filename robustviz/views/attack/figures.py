@@ -128,15 +128,8 @@ def accuracy_curve(
             annotation_text="training ε",
             annotation_position="top right",
         )
-    sentence, sure = _held(curves)
-    return finish(
-        figure,
-        "Accuracy against the attack's radius.",
-        curves,
-        sentence,
-        sure=sure,
-        interval="bands: 95 % intervals (Wilson)",
-    )
+    alt, bands = "Accuracy against the attack's radius.", "bands: 95 % intervals (Wilson)"
+    return finish(figure, alt, curves, *_held(curves), interval=bands)
 
 
 def _held(curves: Mapping[str, AccuracyCurve]) -> tuple[str, str]:

@@ -72,14 +72,11 @@ def features(results: Near | Mapping[str, Near], *, template: str = LIGHT) -> go
                 + to
                 + " %{x:.3f} (%{customdata[0]:.3f} to %{customdata[1]:.3f})<extra></extra>",
             )
-    return finish(
-        figure,
-        "Cosine of features to class centres.",
-        networks,
-        "  \n".join(_near_sentences(networks)),
-        " ".join(itertools.starmap(_near_sure, networks.items())) + " " + _judge(networks),
-        interval="bars: 95 % intervals over images (Student's t)",
-    )
+    bars = "bars: 95 % intervals over images (Student's t)"
+    sure = " ".join([*itertools.starmap(_near_sure, networks.items()), _judge(networks)])
+    said = "  \n".join(_near_sentences(networks))
+    alt = "Cosine of features to class centres."
+    return finish(figure, alt, networks, said, sure, interval=bars)
 
 
 def _check_comparable(networks: Mapping[str, Near] | Mapping[str, FeatureFilm]) -> None:

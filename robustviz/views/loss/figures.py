@@ -95,14 +95,9 @@ def soft_labels(
     figure.update_xaxes(range=[0, 1], tickvals=[0, 0.5, 1], ticktext=["0", "½", "1"])
     figure.update_yaxes(autorange="reversed", type="category", tickmode="linear", ticks="")
     state = f"attacked, {_attack(first, ' at ')}" if attacked else "untouched"
-    return finish(
-        figure,
-        f"Soft-label bars of image {first.meta['index']}, {state}, one panel a network.",
-        found,
-        _answers(probs, first, attacked),
-        _doubt(probs, first, attacked, witness),
-        clean=not attacked,
-    )
+    alt = f"Soft-label bars of image {first.meta['index']}, {state}, one panel a network."
+    said = _answers(probs, first, attacked), _doubt(probs, first, attacked, witness)
+    return finish(figure, alt, found, *said, clean=not attacked)
 
 
 def _attack(result: SoftLabels, between: str) -> str:
@@ -357,17 +352,9 @@ def curvature(results: Curvature | Mapping[str, Curvature], *, template: str = L
             + "</extra>",
         )
         _median_bar(figure, name, result, at + 0.36, floor, colour)
-    return finish(
-        figure,
-        (
-            "Top Hessian eigenvalue of the loss by the pixels, one point an image, n ="
-            f" {len(first.index)}."
-        ),
-        found,
-        _bent(found),
-        _tails(found),
-        interval="bars: 95 % intervals of the median",
-    )
+    what = "Top Hessian eigenvalue of the loss by the pixels, one point an image"
+    alt, bars = f"{what}, n = {len(first.index)}.", "bars: 95 % intervals of the median"
+    return finish(figure, alt, found, _bent(found), _tails(found), interval=bars)
 
 
 def _median_bar(
