@@ -18,7 +18,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from robustviz import cam, nets, wrap
+from robustviz import cam, nets, registry, wrap
 from robustviz.attacks import PGD, Square
 from robustviz.methods import AFA
 from robustviz.nets.attackable import attackable
@@ -484,3 +484,13 @@ def test_what_the_page_about_it_says_runs_as_it_stands(x: Tensor) -> None:
     exec(code, names)
     said = names["net"].description()
     assert f'"maps": "{said["maps"]}", "features": "", "head": "{said["head"]}"' in page
+
+
+@pytest.mark.parametrize("method", ["pgd_at", "trades", "part", "mart"])
+def test_the_losses_of_other_methods_take_a_wrapped_network(method: str, x: Tensor) -> None:
+    net = wrap(made("by_hand"), shape=(3, 48, 48)).train()
+    batch = Batch(x, torch.tensor([0, 1, 2, 3, 0, 1]), torch.arange(6), 0, 0.5, torch.Generator())
+    terms = registry.get("method", method)().bound(8 / 255).loss(net, batch, None)
+    torch.stack([*terms.values()]).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+    assert net.training
