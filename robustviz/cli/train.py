@@ -55,6 +55,12 @@ def resume(args: argparse.Namespace) -> int:
         raise UserError(
             f"{run.id} came with robustviz and is finished; train one of your own.", code=2
         )
+    if run.imported:
+        raise UserError(
+            f"{run.id} was imported, so there is no training to go on with; measure it with:"
+            f" python -m robustviz evaluate {run.id}",
+            code=2,
+        )
     return _train(args, run, here)
 
 

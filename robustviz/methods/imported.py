@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-from torch import nn
-
-from robustviz.methods.base import Method, Terms
+from robustviz.data import Dataset
+from robustviz.methods.base import Method, Plan
 from robustviz.nets.base import Classifier
 from robustviz.registry import register
-from robustviz.types import Batch, UserError
+from robustviz.types import UserError
 
 
 @register("method/imported", offered=False)
@@ -24,7 +23,7 @@ class Imported(Method):
         " known by its label only."
     )
 
-    def loss(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Terms:
+    def check(self, config: Plan, split: Dataset, net: Classifier) -> None:
         raise UserError(
             "An imported network is shown and attacked, not trained: choose a method to train one,"
             " see: python -m robustviz list methods",

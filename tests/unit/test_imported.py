@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustviz import data, import_run, nets, open_run, plugins, registry, trusted
+from robustviz import cli, data, import_run, nets, open_run, plugins, registry, trusted
 from robustviz.nets import known
 from robustviz.nets.wrapped import wrap
 from robustviz.runs import folder, readings
@@ -273,3 +273,23 @@ def test_a_folder_that_says_nonsense_of_its_network_is_one_sentence(runs_home: P
         with pytest.raises(UserError, match=said):
             Run(run.path).net()
     assert known.is_code("timmy:x") and not known.is_code("timm:x")
+
+
+def test_the_command_line_imports_and_sends(
+    code: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"model": theirs(code).state_dict()}, tmp_path / "F.pth")
+    asked = ["--weights", str(tmp_path / "F.pth"), "--data", "digits", "--reading", "raw"]
+    made = ["--model", f"{code}:make", "--label", "Mine", "--name", "mine", "--n", "20"]
+    assert cli.main(["import", *asked, *made, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["id"], answer["label"], answer["source"]) == ("mine", "Mine", f"{code}:make")
+    file = str(tmp_path / "mine.zip")
+    assert cli.main(["run", "export", "mine", "--out", file, "--json"]) == 0
+    assert cli.main(["run", "import", file, "--name", "twin", "--json"]) == 0
+    x = data.load("digits", "test").take(3).x
+    assert torch.equal(open_run("twin").net()(x), open_run("mine").net()(x))
+    assert cli.main(["train", "--method", "imported", "--data", "digits"]) == 2
+    assert cli.main(["resume", "mine"]) == 2
+    assert "not trained: choose a method" in (said := capsys.readouterr().err)
+    assert "was imported" in said and len(folder.of_user()) == 2
