@@ -32,7 +32,7 @@ from robustviz.registry import option, register
 from robustviz.runs.folder import Run
 from robustviz.stats import Floats, Ints, wilson
 from robustviz.types import JSON, Batch, eps_text
-from robustviz.views.measure import images_of, linf_net, meta_of, probe
+from robustviz.views.measure import images_of, meta_of, net_of, probe, radius
 from robustviz.views.result import ProbeSpec, Result
 
 if TYPE_CHECKING:
@@ -176,11 +176,11 @@ class NoiseSpec(ProbeSpec[Noise]):
 @probe(NoiseSpec)
 def noise(run: Run, spec: NoiseSpec) -> Noise:
     """Accuracy under noise of ±ε in every pixel."""
-    split, net = images_of(run), linf_net(run)
+    split, net = images_of(run), net_of(run)
     few = split.take(torch.arange(min(spec.n, len(split))))
     rng = torch.Generator().manual_seed(spec.seed)
     sign = torch.randint(0, 2, few.x.shape, generator=rng) * 2 - 1
-    radii = np.linspace(0, 4 * run.eps, 5)
+    radii = np.linspace(0, 4 * radius(run), 5)
     with torch.no_grad():
         answers = [net((few.x + float(eps) * sign).clamp(0, 1)).argmax(1) for eps in radii]
     right = np.array([int((answer == few.y).sum()) for answer in answers])

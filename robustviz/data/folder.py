@@ -65,8 +65,8 @@ class Folder(Source):
             raise UserError(
                 f"The folder {place}"
                 f" {'is a file, not a folder' if place.exists() else 'does not exist'}: name a"
-                " folder that holds one folder of pictures for each class. Where a run's pictures moved,"
-                " `evaluate` and `probe` take --data."
+                " folder that holds one folder of pictures for each class. Where a run's pictures"
+                " moved, `evaluate` and `probe` take --data."
             )
         paths.check_open(place)
         listing, notes = _listing(place, split)

@@ -143,9 +143,6 @@ def class_counts(run: Run, found: Evaluation) -> tuple[tuple[int, ...], ...]:
     return by_class(split.y.numpy(), *found.right(), len(split.classes))
 
 
-linf_net = net_of  # as plug-ins of earlier versions call it
-
-
 def meta_of(run: Run, split: Dataset, **more: object) -> dict[str, object]:
     """What every result says about where it comes from, and `more`."""
     return {

@@ -142,7 +142,7 @@ def test_a_network_without_places_is_a_sentence_and_the_other_is_there(visit, mo
     standard = ordinary("digits", "standard").id
     for name in ("probe", "levels"):
         module = importlib.import_module(f"robustviz.views.attention.{name}")
-        whole = module.linf_net
+        whole = module.net_of
 
         def single(run, whole=whole):
             net = whole(run)
@@ -150,9 +150,9 @@ def test_a_network_without_places_is_a_sentence_and_the_other_is_there(visit, mo
                 return net
             return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
 
-        monkeypatch.setattr(module, "linf_net", single)
+        monkeypatch.setattr(module, "net_of", single)
     app = sound(opened(visit("attention", data="digits", img=312)))
-    assert "no feature maps" in words(app) and len(app.get("plotly_chart")) == 3
+    assert "no feature map to look at" in words(app) and len(app.get("plotly_chart")) == 3
     assert "A's hottest" not in " ".join(screen(app)["answer"])
 
 
