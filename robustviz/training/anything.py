@@ -44,7 +44,7 @@ def evaluate(
     net: Run | nn.Module, data: Any, attack: Literal["ladder"], **how: Unpack[How]
 ) -> Ladder: ...
 @overload
-def evaluate(
+def evaluate(  # type: ignore[overload-overlap]  # a text that is not "ladder"
     net: Run | nn.Module, data: Any = None, *, attack: Literal["ladder"], **how: Unpack[How]
 ) -> Ladder: ...
 @overload

@@ -71,7 +71,10 @@ def test_a_user_s_type_checker_knows_every_name(tmp_path: Path) -> None:
     assert not [line for line in revealed if re.search(r"\bAny\b", line)]
     assert "robustviz.runs.folder.Run" in revealed[0]
     assert "robustviz.views.attention.result.Attention" in revealed[5]
-    assert [line.rpartition(".")[2] for line in revealed[-3:-1]] == ["Evaluation", "Ladder"]
+    assert [line.rpartition(".")[2].strip('"') for line in revealed[-3:-1]] == [
+        "Evaluation",
+        "Ladder",
+    ]
     errors = "\n".join(line for line in said if ": error: " in line)
     assert 'Too many positional arguments for "PGD"' in errors
     assert 'has no attribute "nonsense"' in errors
