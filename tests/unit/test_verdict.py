@@ -67,6 +67,7 @@ def test_no_room_above_is_a_ceiling():
     a = {seed: 0.996 + 0.0001 * seed for seed in range(5)}
     assert verdict(a, b, wanted=5, smallest=0.01, top=1.0).word == "cannot tell (ceiling)"
     assert verdict(a, b, wanted=5, smallest=0.01).word == "not seen here"
+    assert verdict(a, b, wanted=5, smallest=0.01, less=True, top=1.0).word == "not seen here"
 
 
 @pytest.mark.parametrize("have", [0, 1, 2, 4])
