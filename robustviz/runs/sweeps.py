@@ -249,7 +249,7 @@ def work(config: TrainConfig) -> float:
     """
     steps = getattr(getattr(config.method, "attack", None), "count", 0)
     images = config.n_train or _images(config.data)
-    return float(int(config.epochs or 1) * images * (1 + steps) * _weights(config.net))
+    return float(int(config.epochs or 1) * images * (1 + steps) * weights(config.net))
 
 
 @functools.cache
@@ -261,6 +261,7 @@ def _images(source: data.Source) -> int:
 
 
 @functools.cache
-def _weights(net: str) -> int:
+def weights(net: str) -> int:
+    """How many parameters a network of that architecture has, for ten classes."""
     with torch.device("meta"):  # shapes without numbers
         return sum(each.numel() for each in nets.build(net, 10).parameters())
