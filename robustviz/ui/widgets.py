@@ -362,10 +362,7 @@ def _for_a_paper(figure: go.Figure, key: str) -> None:
             " or Chromium on the computer that runs robustviz."
         )
     else:
-        wide = st.segmented_control(
-            "Width in a paper", WIDTHS, default=WIDTHS[0], required=True, key=f"wide-{key}"
-        )
-
+        wide = st.radio("Width in a paper", WIDTHS, horizontal=True, key=f"wide-{key}")
         if st.button(f"Make a PDF and an SVG, {wide} wide", key=f"paper-{key}"):
             _made(figure, key, wide)
     _caption(figure)

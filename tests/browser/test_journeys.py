@@ -25,6 +25,8 @@ PAGES = (
     "compare",
     "transfer",
     "your-data",
+    "tour",
+    "claims",
     "glossary",
 )
 PACK = json.loads((REPOSITORY / "checkpoints" / "story" / "story.json").read_text(encoding="utf-8"))

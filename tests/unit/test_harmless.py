@@ -55,7 +55,7 @@ def test_class_folders_with_such_names_are_shown_harmlessly(tmp_path: Path):
     for twin in ("a[b", "a［b"):
         (tmp_path / twin).mkdir()
         Image.new("L", (9, 9), 200).save(tmp_path / twin / "0.png")
-    with pytest.raises(UserError, match="Two class folders would both be shown as a［b"):
+    with pytest.raises(UserError, match="Two classes would both be shown as a［b"):
         Folder(path=str(tmp_path), size=8).load("train")
 
 

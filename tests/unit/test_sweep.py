@@ -114,7 +114,7 @@ def test_a_comma_within_brackets_parts_nothing() -> None:
         ({"seeds": []}, "seeds is an empty list, so this sweep has no points"),
         ({"nets": [True]}, "nets=True should be text"),
         ({"methods": ["pgd"]}, "Did you mean pgd_at?"),
-        ({"data": ["nix"]}, "There is no data called 'nix'"),
+        ({"data": ["nix"]}, "There is no data set called 'nix'"),
         ({"preset": "nix"}, "There is no preset called 'nix'"),
         ({"set": 3}, "set should be a table"),
         ({"set": {"nix": 1}}, "no setting of TrainConfig called 'nix'"),

@@ -90,17 +90,13 @@ def _plot(rows: Sequence[Row]) -> str:
             plot.line((_cut(low), _cut(high)), (place, place), "text", width=3)
         if not math.isnan(middle):
             hollow = math.isnan(low)
-            plot.dot(_cut(middle), place, "text", radius=5, hollow=hollow, more=_title(row))
+            plot.dot(_cut(middle), place, "text", radius=5, hollow=hollow)
     said = "; ".join(f"{row.says}: {row.text}" for row in rows)
     return plot.html(said)
 
 
 def _cut(value: float) -> float:
     return min(max(value, SPAN[0]), SPAN[1])
-
-
-def _title(row: Row) -> str:
-    return f'aria-label="{escape(row.says, quote=True)}"'
 
 
 def _sure(found: Found, data: str) -> list[str]:
