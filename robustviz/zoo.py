@@ -7,12 +7,10 @@ was: what is to be made again, because a method now computes something else unde
 removed from `checkpoints` and from the workshop first.
 """
 
-import contextlib
 import functools
-import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from robustviz import cli, probes
 from robustviz.attacks import CW, Attack
@@ -122,7 +120,7 @@ def make(data: Iterable[str] = DATA) -> list[runs.Run]:
     data = list(data)
     shipped = {config.run_id: config for config in wanted(data)}
     seeded = {config.run_id: config for config in evaluated(data)}
-    with _workshop():
+    with runs.at_home_in(runs.home() / ".zoo-build"):
         for name in shipped:
             if (runs.zoo() / name / "net.safetensors").exists() and not _run(name).weights:
                 shutil.copytree(runs.zoo() / name, _run(name).path, dirs_exist_ok=True)
@@ -143,19 +141,6 @@ def make(data: Iterable[str] = DATA) -> list[runs.Run]:
         raise UserError(f"Not trained: {', '.join(failed)}. The same command tries again.")
     _tidy()
     return [runs.Run(runs.zoo() / name) for name in shipped]
-
-
-@contextlib.contextmanager
-def _workshop() -> Iterator[None]:
-    """Inside, here and in the processes that train, the user's runs are the zoo's workshop."""
-    before = os.environ.get("ROBUSTVIZ_RUNS")
-    os.environ["ROBUSTVIZ_RUNS"] = str(runs.home() / ".zoo-build")
-    try:
-        yield
-    finally:
-        del os.environ["ROBUSTVIZ_RUNS"]
-        if before is not None:
-            os.environ["ROBUSTVIZ_RUNS"] = before
 
 
 def _run(name: str) -> runs.Run:

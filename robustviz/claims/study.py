@@ -4,9 +4,7 @@ resumable, the cheapest training first, one small file a finished run.
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from robustviz.claims import claim, measure
@@ -76,7 +74,7 @@ def make(
     what was found. `tell` hears of the sweep, `say` of each run that was measured.
     """
     every = claim.claims()
-    with _workshop():
+    with folder.at_home_in(folder.home() / ".claims-build"):
         for setup in claim.setups():
             if data and setup.data not in data:
                 continue
@@ -126,16 +124,3 @@ def _json(row: Row) -> JSON:
             for name, value in numbers.items()
         },
     }
-
-
-@contextlib.contextmanager
-def _workshop() -> Iterator[None]:
-    """Inside, here and in the processes that train, the user's runs are the claims' workshop."""
-    before = os.environ.get("ROBUSTVIZ_RUNS")
-    os.environ["ROBUSTVIZ_RUNS"] = str(folder.home() / ".claims-build")
-    try:
-        yield
-    finally:
-        del os.environ["ROBUSTVIZ_RUNS"]
-        if before is not None:
-            os.environ["ROBUSTVIZ_RUNS"] = before

@@ -10,20 +10,19 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import socket
 import tempfile
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from robustviz import registry
 from robustviz.callbacks import AfterEpoch
 from robustviz.imports import load
-from robustviz.runs import folder, queue
+from robustviz.runs import folder, queue, travel
 from robustviz.runs.files import write_file
 from robustviz.runs.folder import Run
 from robustviz.runs.inside import OVER
@@ -239,7 +238,7 @@ def train(asked: JSON, archive: bytes, others: dict[str, bytes], box: Any) -> by
 
     ray = load("ray")
     config = TrainConfig.from_json(asked)
-    with tempfile.TemporaryDirectory(prefix="robustviz-") as place, _home(place):
+    with tempfile.TemporaryDirectory(prefix="robustviz-") as place, folder.at_home_in(Path(place)):
         for name, each in others.items():
             unpack(each, Run(Path(place) / name), running=False)
         run = Run(Path(place) / config.run_id)
@@ -251,29 +250,15 @@ def train(asked: JSON, archive: bytes, others: dict[str, bytes], box: Any) -> by
         return pack(run)
 
 
-@contextlib.contextmanager
-def _home(place: str) -> Iterator[None]:
-    """In this process, which trains this run alone, the user's runs lie in `place`."""
-    before = os.environ.get("ROBUSTVIZ_RUNS")
-    os.environ["ROBUSTVIZ_RUNS"] = place
-    try:
-        yield
-    finally:
-        os.environ.pop("ROBUSTVIZ_RUNS")
-        if before is not None:
-            os.environ["ROBUSTVIZ_RUNS"] = before
-
-
 # A run folder as bytes.
 
 
 def pack(run: Run) -> bytes:
-    """The folder as a zip: all ordinary files but locks and half-written ones."""
+    """The folder's files as a zip."""
     whole = io.BytesIO()
     with zipfile.ZipFile(whole, "w") as archive:
-        for path in sorted(run.path.rglob("*")):
-            if path.is_file() and not path.name.startswith("."):
-                archive.write(path, path.relative_to(run.path).as_posix())
+        for name, path in travel.files(run):
+            archive.write(path, name)
     return whole.getvalue()
 
 
@@ -283,10 +268,9 @@ def unpack(archive: bytes, run: Run, *, running: bool) -> None:
     this process answers for the run from here on.
     """
     with zipfile.ZipFile(io.BytesIO(archive)) as held:
-        for name in sorted(
-            held.namelist(), key=lambda name: LAST.index(name) if name in LAST else -1
-        ):
-            if name != "control.json":  # what a person wants now stands here
+        last = {name: place for place, name in enumerate(LAST)}
+        for name in sorted(held.namelist(), key=lambda name: last.get(name, -1)):
+            if travel.most_bytes(name):  # nothing but files of a run
                 write_file(run.path / name, held.read(name))
     if running:
         run.set_status(state="running", heartbeat=time.time(), **queue.identity())

@@ -16,7 +16,7 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
@@ -60,6 +60,21 @@ def home() -> Path:
 @functools.lru_cache(maxsize=8)
 def _home(asked: str, here: str) -> Path:
     return Path(asked).expanduser().resolve()
+
+
+@contextlib.contextmanager
+def at_home_in(place: Path) -> Iterator[None]:
+    """Inside, here and in processes that are started, the user's runs lie in `place`. For a process
+    that does one thing alone: all of it is told.
+    """
+    before = os.environ.get("ROBUSTVIZ_RUNS")
+    os.environ["ROBUSTVIZ_RUNS"] = str(place)
+    try:
+        yield
+    finally:
+        del os.environ["ROBUSTVIZ_RUNS"]
+        if before is not None:
+            os.environ["ROBUSTVIZ_RUNS"] = before
 
 
 def zoo() -> Path:

@@ -24,6 +24,7 @@ MB = 1_000_000
 FILES = {
     r"(config|status)\.json": 10 * MB,
     r"metrics\.jsonl": 500 * MB,
+    r"log\.txt": 500 * MB,
     r"eval\.json": 500 * MB,
     r"live\.npz": 100 * MB,
     r"(net|last)\.safetensors": 8_000 * MB,
@@ -51,7 +52,7 @@ def export(run: Run, path: str | os.PathLike[str]) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as pack:
-            for name, file in _files(run):
+            for name, file in files(run):
                 tensors = file.suffix in (".safetensors", ".npz")  # which hardly get smaller
                 how = zipfile.ZIP_STORED if tensors else zipfile.ZIP_DEFLATED
                 if name not in ("status.json", "eval.json"):
@@ -68,18 +69,18 @@ def export(run: Run, path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _files(run: Run) -> Iterator[tuple[str, Path]]:
+def files(run: Run) -> Iterator[tuple[str, Path]]:
     """The files of a run by their names in it, what was measured here of a shipped one first."""
     seen = set()
     for folder in dict.fromkeys((run.notes, run.path)):
         for file in sorted(folder.rglob("*")):
             name = file.relative_to(folder).as_posix()
-            if _most(name) and name not in seen and file.is_file() and not file.is_symlink():
+            if most_bytes(name) and name not in seen and file.is_file() and not file.is_symlink():
                 seen.add(name)
                 yield name, file
 
 
-def _most(name: str) -> int:
+def most_bytes(name: str) -> int:
     """How large a file of this name in a run's folder may be; 0 where there is none."""
     return next((most for pattern, most in FILES.items() if re.fullmatch(pattern, name)), 0)
 
@@ -121,7 +122,7 @@ def _unpacked(pack: zipfile.ZipFile, file: str, name: str, say: Callable[[str], 
     run = Run(aside / run_id)
     try:
         for part, inside in parts.items():
-            _write(pack, part, run.path / inside, _most(inside), file)
+            _write(pack, part, run.path / inside, most_bytes(inside), file)
         _settle(run, file)
         os.rename(run.path, target)
     except UserError as error:
@@ -147,7 +148,7 @@ def _checked(pack: zipfile.ZipFile, file: str) -> dict[zipfile.ZipInfo, str]:
     parts = {part: part.filename.partition("/")[2] for part in every}
     for part, inside in parts.items():
         kind = stat.S_IFMT(part.external_attr >> 16)  # 0 where the packer says nothing
-        if not _most(inside) or len(tops) > 1 or kind not in (0, stat.S_IFREG):
+        if not most_bytes(inside) or len(tops) > 1 or kind not in (0, stat.S_IFREG):
             raise UserError(
                 f"{file} holds {harmless(part.filename)!r:.100}, which is no file of a run: only"
                 " what `run export` writes is taken."

@@ -130,6 +130,9 @@ def menu(pages: Sequence[Page], chosen: Page) -> None:
     phone. In a lecture there is none: the arrow keys go from page to page.
     """
     st.html(HERE.with_name("shell.css"))
+    # popovers hang on the body, which Streamlit does not tell that the app is dark
+    scheme = "dark" if st.context.theme.type == "dark" else "light"
+    st.html(f"<style>#stFloatingOverlayPortal {{ color-scheme: {scheme} }}</style>")
     present = presenting()
     with st.container(horizontal=True, key="menu", vertical_alignment="center", gap="small"):
         if present:

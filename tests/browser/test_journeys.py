@@ -230,6 +230,16 @@ def test_nothing_is_cut_off_at_400_pixels_nor_at_twice_the_size(page, name, serv
             page.wait_for_function(f"() => {part}.scrollWidth <= {width}")
 
 
+def test_what_is_chosen_in_settings_is_legible_in_dark(dark_page, server, settled):
+    dark_page.goto(f"{server}/attention?data=digits&img=5")
+    settled(dark_page)
+    dark_page.get_by_role("button", name="Settings").click()
+    expect(dark_page.locator('button[data-selected="true"]').first).to_be_visible()
+    settled(dark_page)
+    found = serious(dark_page)
+    assert not found, "\n".join(found)
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_what_can_be_taken_home_is_legible(request, theme, server, settled):
     page: Page = request.getfixturevalue("page" if theme == "light" else "dark_page")

@@ -108,3 +108,20 @@ def test_a_missing_file_is_one_sentence(monkeypatch, tmp_path):
     (tmp_path / "found.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read"):
         result.found()
+
+
+def test_what_lies_beyond_the_picture_is_an_arrow_and_no_dot():
+    inside = row(effect=0.01, low=0.0, high=0.02, smallest=0.01, not_worse=False)
+    beyond = row(effect=0.9, low=0.8, high=1.0, smallest=0.01, not_worse=False)
+    drawn = screen_figures._plot([inside, beyond])
+    assert drawn.count("<circle") == 1 and drawn.count("▶") == 1
+
+
+def test_the_line_from_which_it_counts_is_the_margin_where_something_may_be_lost():
+    usual, kept = (row(effect=0.0, not_worse=each) for each in (False, True))
+    one, other = (screen_figures._plot([each]) for each in (usual, kept))
+    assert one != other
+    dashed = [next(part for part in each.split("<") if "3 3" in part) for each in (one, other)]
+    zero = screen_figures._plot([usual]).split('points="')[1].split(",")[0]
+    left, right = (float(each.split('points="')[1].split(",")[0]) for each in reversed(dashed))
+    assert left < float(zero) < right

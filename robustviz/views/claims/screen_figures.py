@@ -80,17 +80,25 @@ def _word(rows: Sequence[Row]) -> str:
 
 
 def _plot(rows: Sequence[Row]) -> str:
-    """An interval for each expectation, in units of the smallest difference that counts."""
-    plot = Plot(WIDTH, TALL * len(rows) + 12, SPAN, (len(rows) - 0.5, -0.5), left=6, right=6, top=2)
-    for at, colour in ((0.0, "text"), (1.0, "faint")):
-        plot.line((at, at), plot.y, colour, width=1, dash="" if at == 0 else "3 3")
+    """An interval for each expectation, in units of the smallest difference that counts, and the
+    line from which it counts. What lies beyond the plot is an arrow at its end.
+    """
+    plot = Plot(WIDTH, TALL * len(rows) + 10, SPAN, (len(rows) - 0.5, -0.5), left=6, right=6, top=0)
+    plot.line((0, 0), plot.y, "text", width=1)
     for place, row in enumerate(rows):
         middle, low, high = (row.scaled(each) for each in (row.effect, row.low, row.high))
-        if not math.isnan(low) and not math.isnan(high):
+        counts = -1.0 if row.not_worse else 1.0
+        plot.line((counts, counts), (place - 0.5, place + 0.5), "faint", width=1, dash="3 3")
+        if math.isnan(middle):
+            continue
+        if not math.isnan(low) and (high > SPAN[0] and low < SPAN[1]):
             plot.line((_cut(low), _cut(high)), (place, place), "text", width=3)
-        if not math.isnan(middle):
-            hollow = math.isnan(low)
-            plot.dot(_cut(middle), place, "text", radius=5, hollow=hollow)
+        if SPAN[0] < middle < SPAN[1]:
+            plot.dot(middle, place, "text", radius=5, hollow=math.isnan(low))
+        else:
+            end, sign = (SPAN[0], "◀") if middle <= SPAN[0] else (SPAN[1], "▶")
+            anchor = "start" if end == SPAN[0] else "end"
+            plot.text(end, place, sign, anchor=anchor, shift=(0, 5))
     said = "; ".join(f"{row.says}: {row.text}" for row in rows)
     return plot.html(said)
 
@@ -104,7 +112,8 @@ def _sure(found: Found, data: str) -> list[str]:
     wanted = rows[0].wanted if rows else 0
     return [
         "Each claim was written down before its runs: what is measured, which way, what counts.",
-        "Full line: no difference. Dashed: the smallest one that counts. Right is as claimed.",
+        "Full line: no difference. Dashed: from where it counts as claimed, to the right.",
+        "An arrow lies beyond the picture; the table below has its number.",
         f"A bar: the interval of the mean difference over {wanted} seeds, paired by seed.",
         f"Student's t, at 95 % for all {len(found.claims)} claims together (Bonferroni).",
         "A hollow dot has too few seeds for an interval.",
