@@ -13,10 +13,7 @@ from robustviz.nets.wrapped import Wrapped as Wrapped, wrap as wrap
 from robustviz.types import UserError
 
 # isort: off
-from robustviz.nets.small_resnet import (
-    SmallResNet as SmallResNet,
-    SmallResNet8x8 as SmallResNet8x8,
-)
+from robustviz.nets.small_resnet import SmallResNet as SmallResNet, SmallResNet8x8 as SmallResNet8x8
 from robustviz.nets.small_cnn import SmallCNN as SmallCNN
 from robustviz.nets.tiny_vit import TinyViT as TinyViT
 from robustviz.nets.resnet18 import ResNet18 as ResNet18
