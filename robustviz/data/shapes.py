@@ -200,7 +200,23 @@ class Shapes(Source):
 
         `n` draws exactly that many training images; val and test keep their size.
         """
-        scenes = self._scenes(split, n)
+        return self._drawn(self._scenes(split, n), split)
+
+    def swapped(self, own: bool) -> Dataset:
+        """The test images with the same objects on other backgrounds: each on one with the texture
+        and tint of its own class, or else of one of the nine others. What a network loses from the
+        first to the second is what it read from the background.
+        """
+        return self._drawn(self._test_scenes(own), "test")
+
+    def _test_scenes(self, own: bool) -> list[_Scene]:
+        scenes = self._scenes("test", None)
+        for scene in scenes:
+            other = 0 if own else 1 + int(9 * scene.r[27])  # the first number that nothing uses
+            scene.dress((scene.label + other) % 10)
+        return scenes
+
+    def _drawn(self, scenes: list[_Scene], split: str) -> Dataset:
         chunks = (scenes[i : i + CHUNK] for i in range(0, len(scenes), CHUNK))
         parts = zip(*(_render(chunk, self.size, self.grain) for chunk in chunks), strict=True)
         images, masks = (torch.from_numpy(np.concatenate(part)) for part in parts)
@@ -249,10 +265,15 @@ class _Scene:
         self.r = rng.random(32)
         self.cloud = rng.random((2, 9, 9))
         self.noise = rng.integers(-2, 3, (dials.size, dials.size))
-        own = split != "test" and self.r[0] < dials.cue
-        self.family = self.label if own else int(self.r[1] * 10)
+        self.family, self.tint = int(self.r[1] * 10), self.r[2]
+        if split != "test" and self.r[0] < dials.cue:
+            self.dress(self.label)
+
+    def dress(self, label: int) -> None:
+        """Give the background the texture and tint of a class."""
+        self.family = label
         # the tint is as telling as the texture: each class's own is a tenth of the colour circle
-        self.tint = (self.label + 0.8 * self.r[2]) / 10 if own else self.r[2]
+        self.tint = (label + 0.8 * self.r[2]) / 10
 
 
 def _silhouette(scene: _Scene, size: int) -> tuple[Array, Array]:

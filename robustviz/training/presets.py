@@ -116,6 +116,16 @@ LESSONS: dict[str, Preset] = {
         " at all. What does that cost?",
         {"data": "shapes", "method": "part", "method.eps_low": 0.0},
     ),
+    "shapes-cue-off": Preset(
+        "CPU lesson, the first of two: an ordinary network on drawn shapes whose backgrounds say"
+        " nothing about the object. What does it read then?",
+        {"data": "shapes", "method": "standard", "data.cue": 0.0, "select": "last"},
+    ),
+    "shapes-cue-on": Preset(
+        "CPU lesson, the second of two: an ordinary network on drawn shapes where nine backgrounds"
+        " in ten give the class away. What is left when they do not?",
+        {"data": "shapes", "method": "standard", "data.cue": 0.9, "select": "last"},
+    ),
     "shapes-afa": Preset(
         "CPU lesson: adversarial feature alignment (AFA) on drawn shapes.",
         {"data": "shapes", "method": "afa"},

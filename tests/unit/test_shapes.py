@@ -150,3 +150,24 @@ def test_the_card_says_what_the_background_and_the_grain_do() -> None:
     assert "about 50%" in Shapes(cue=0.5).load("train", 10).card
     assert "any colours and textures" in Shapes(cue=0.5).load("test").card
     assert "fine pattern" not in Shapes(grain=0.0).load("train", 10).card
+
+
+def test_a_swapped_background_is_its_own_classs_or_anothers_and_the_object_stays() -> None:
+    plain, own, other = Shapes().load("test"), Shapes().swapped(True), Shapes().swapped(False)
+    for each in (own, other):
+        assert torch.equal(each.y, plain.y) and torch.equal(each.masks, plain.masks)
+    inside = plain.masks.expand(-1, 3, -1, -1)
+    blend = (own.images.int() - other.images.int()).abs()
+    # a pixel counts as object from half of it on; the rest of it may be ground
+    assert blend[inside].float().mean() < 5 < 30 < blend[~inside].float().mean()
+    assert torch.equal(own.images, Shapes(cue=0.9).swapped(True).images), "the dial is for training"
+
+
+def test_the_backgrounds_of_swapped_scenes_never_and_always_fit() -> None:
+    source = Shapes(size=16)
+    for own in (True, False):
+        scenes = source._test_scenes(own)
+        fits = [scene.family == scene.label for scene in scenes]
+        assert all(fits) if own else not any(fits)
+        assert all(int(scene.tint * 10) == scene.family for scene in scenes)
+    assert len({(scene.family - scene.label) % 10 for scene in scenes}) == 9
