@@ -1,6 +1,6 @@
 // The lesson: a step at a time, guess first, then see. Guesses stay on this device.
 const find = (what) => document.querySelector(what);
-const KEY = "robustviz-lesson";
+const KEY = `robustviz-lesson-${id}`;  // every file on a disk shares one store
 let guesses = lesson.map(() => null), at = 0;
 try {
   const kept = JSON.parse(localStorage.getItem(KEY));
@@ -30,6 +30,7 @@ function go(number, focus = true) {
   [...steps, last].forEach((button, place) => (place === at ? button.setAttribute("aria-current", "step") : button.removeAttribute("aria-current")));
   find(".step").hidden = done;
   find(".end").hidden = !done;
+  find(".again").hidden = guesses.every((one) => one === null);
   if (done) find(".sum").textContent = `${score() || "No guess yet"}. ${lesson.length} steps.`;
   else draw(true);
   find(".score").textContent = score();
@@ -69,9 +70,18 @@ find(".save").onclick = () => {
   const rows = [["name", "step", "question", "guess", "measured", "right"], ...lesson.map((step, place) => [
     find(".who").value, place + 1, step.question, step.options[guesses[place]] ?? "", step.options[step.right], guesses[place] === step.right ? 1 : 0,
   ])];
-  const file = new Blob([rows.map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n"], { type: "text/csv" });
-  const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(file), download: "answers.csv" });
+  // with a mark at its beginning, by which a spreadsheet reads it as UTF-8
+  const text = "\ufeff" + rows.map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
+  const name = ["answers", ...(find(".who").value.match(/[\p{L}\p{N}]+/gu) ?? [])].join("-");
+  const link = document.createElement("a");
+  Object.assign(link, { href: URL.createObjectURL(new Blob([text], { type: "text/csv" })), download: `${name}.csv` });
   link.click();
-  URL.revokeObjectURL(link.href);
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);  // some browsers read it later
+};
+find(".again").onclick = () => {
+  guesses = lesson.map(() => null);
+  find(".who").value = "";
+  try { localStorage.removeItem(KEY); } catch { /* as above */ }
+  go(0);
 };
 go(0, false);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -31,6 +32,8 @@ def lesson(steps: list[Step], scheme: str = "light") -> bytes:
         }
         for step in steps
     ]
+    asked = _plain([[each.question, *each.options] for each in steps])
+    known = _plain(hashlib.sha256(asked.encode()).hexdigest()[:12])
     colours = "".join(f"--{name}:{colour};" for name, colour in COLOURS[scheme].items())
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -38,7 +41,8 @@ def lesson(steps: list[Step], scheme: str = "light") -> bytes:
         f"<title>robustviz: a lesson</title><style>:root{{{colours}}}{css}{style}</style></head>"
         f"<body>{frame}<script type=module>"
         f"{mount.replace('export default function', 'function')}\n"
-        f"const lesson={_plain(told)},body={_plain(body)};\n{script}</script></body></html>"
+        f"const lesson={_plain(told)},body={_plain(body)},id={known};\n"
+        f"{script}</script></body></html>"
     ).encode()
 
 
