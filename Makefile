@@ -16,7 +16,7 @@ ALONE := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 PIP := $(PY) -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help app test test-fast test-slow test-cpus gpu-check bench lint types format zoo story check clean
+.PHONY: help app test test-fast test-slow test-cpus gpu-check bench lint types format zoo story claims check clean
 
 help:
 	@echo "make app        start the app; the first time this makes .venv and installs what it needs"
@@ -29,10 +29,14 @@ help:
 	@echo "make bench      race our attacks, maps and pages against other libraries (ONLY=B1,B9: some of it); writes the README's table"
 	@echo "make lint       lint only;  make types: check the types;  make format: format the code"
 	@echo "make zoo        train the shipped models again;  make story: compute the first page again"
+	@echo "make claims     train and measure what the papers' claims need: hours, goes on where it was left off (ONLY='digits shapes': on these)"
 	@echo "make clean      remove .venv and what tests leave behind; never a run"
 
 app: $(APP_READY)
 	@$(PY) -m robustviz app
+
+claims: $(APP_READY)
+	@$(PY) -m robustviz claims $(ONLY)
 
 check: $(APP_READY)
 	@$(PY) -m robustviz check

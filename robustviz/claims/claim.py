@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 FOLDER = paths.ROOT / "checkpoints" / "claims"
 SETUPS = "setups.toml"
 PAPERS = ("part", "afa", "supcon_margin", "model_alignment", "aalp")
+TABLE = ("clean", "both")  # measured of every network that a claim names
 # A measured number's name, what a person reads, and the best value there is, if any.
 METRICS: dict[str, tuple[str, float | None]] = {
     "clean": ("accuracy on untouched images", 1.0),
@@ -145,7 +146,8 @@ def config(setup: Setup, side: Mapping[str, Any], seed: int) -> TrainConfig:
 
 def trainings(every: list[Claim], setup: Setup) -> Iterator[tuple[TrainConfig, frozenset[str]]]:
     """Every training that the claims need of a setup, sources before what starts from them, each
-    once, and the numbers that are measured of it.
+    once, and the numbers that are measured of it: what its claims ask for and the accuracies of
+    the table of networks.
     """
     needed: dict[str, tuple[JSON, set[str]]] = {}
 
@@ -165,7 +167,20 @@ def trainings(every: list[Claim], setup: Setup) -> Iterator[tuple[TrainConfig, f
         if shown:
             yield config(setup, *unseen(seed)), frozenset()
         for side, metrics in needed.values():
-            yield config(setup, side, seed), frozenset(metrics - {""})
+            asked = metrics - {""}
+            yield config(setup, side, seed), frozenset({*TABLE, *asked} if asked else ())
+
+
+def sides(every: list[Claim]) -> list[JSON]:
+    """Every side of a claim, each once: the rows of the table of networks."""
+    found = [
+        side
+        for claim in every
+        for expect in claim.expects
+        for side in (expect.a, expect.b)
+        if isinstance(side, dict)
+    ]
+    return list({json.dumps(side, sort_keys=True): side for side in found}.values())
 
 
 def unseen(seed: int) -> tuple[JSON, int]:

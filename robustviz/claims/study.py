@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from robustviz.claims import claim, measure
+from robustviz.claims import claim, measure, written
 from robustviz.claims.claim import METRICS, Claim, Expectation, Setup
 from robustviz.claims.verdict import Verdict, verdict
 from robustviz.runs import folder, sweeps
@@ -15,6 +15,7 @@ from robustviz.runs.files import to_bytes, write_file
 from robustviz.runs.naming import method_label
 from robustviz.stats import finite_or_none
 from robustviz.types import JSON, UserError
+from robustviz.views.claims import result
 from robustviz.views.claims.result import FILE
 
 
@@ -65,6 +66,47 @@ def _side(side: dict[str, object], metric: str, setup: Setup) -> dict[int, float
     return {seed: each[metric] for seed, each in found.items() if metric in each}
 
 
+@dataclass(frozen=True)
+class Side:
+    """One line of the table of networks: a method with the settings that differ, on one data set.
+
+    `clean`, `both`: accuracies on untouched images and under PGD-20 and CW-100, the worse image by
+    image, in [0, 1], one for each of `seeds` seeds that were measured.
+    """
+
+    data: str
+    label: str
+    seeds: int
+    wanted: int
+    clean: tuple[float, ...]
+    both: tuple[float, ...]
+
+
+def table() -> list[Side]:
+    """The accuracies of every network that a claim names, as far as they were measured."""
+    every = claim.claims()
+    return [_line(setup, side) for setup in claim.setups() for side in claim.sides(every)]
+
+
+def _line(setup: Setup, side: JSON) -> Side:
+    both, clean = (_side(side, metric, setup) for metric in ("both", "clean"))
+    named = [
+        f"{path.removeprefix('method.')}={value}"
+        for path, value in side.items()
+        if path != "method" and not isinstance(value, dict)
+    ]
+    label = method_label(side["method"]) + (f" ({', '.join(named)})" if named else "")
+    seeds = sorted(both.keys() & clean.keys())
+    return Side(
+        setup.data,
+        label,
+        len(seeds),
+        len(setup.seeds),
+        tuple(clean[seed] for seed in seeds),
+        tuple(both[seed] for seed in seeds),
+    )
+
+
 def make(
     data: list[str],
     tell: Callable[[sweeps.Now], object] = lambda now: None,
@@ -96,12 +138,13 @@ def _missing(run_id: str, metrics: frozenset[str]) -> bool:
 
 
 def write() -> None:
-    """Write down what the kept numbers say, for the page and the tables."""
+    """Write down what the kept numbers say, for the page, the README and docs/claims.md."""
     found: JSON = {
         "pilots": {setup.data: setup.pilot for setup in claim.setups()},
         "rows": [_json(row) for row in rows()],
     }
     write_file(FILE, to_bytes(found))
+    written.write(result.found(), table())
 
 
 def _json(row: Row) -> JSON:

@@ -39,7 +39,9 @@ class Verdict:
     def text(self) -> str:
         """The verdict in words, as in `cannot tell (these runs would notice 0.04 or more)`."""
         if self.word == "not decided":
-            return f"not decided ({self.seeds} of {self.wanted} seeds)"
+            few = "" if self.wanted >= LEAST else f"; a method needs {LEAST}"
+            plural = "seed" if self.wanted == 1 else "seeds"
+            return f"not decided ({self.seeds} of {self.wanted} {plural}{few})"
         if self.word == "cannot tell":
             return f"cannot tell (these runs would notice {self.notices:.2g} or more)"
         return self.word

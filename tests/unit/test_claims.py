@@ -9,7 +9,7 @@ import json
 import pytest
 
 from robustviz import registry
-from robustviz.claims import claim, measure, study
+from robustviz.claims import claim, measure, study, written
 from robustviz.claims.claim import METRICS
 from robustviz.types import UserError
 from robustviz.views.claims import result, screen_figures
@@ -125,3 +125,31 @@ def test_the_line_from_which_it_counts_is_the_margin_where_something_may_be_lost
     zero = screen_figures._plot([usual]).split('points="')[1].split(",")[0]
     left, right = (float(each.split('points="')[1].split(",")[0]) for each in reversed(dashed))
     assert left < float(zero) < right
+
+
+def test_what_is_written_is_what_was_found():
+    """README and docs/claims.md say what `found.json` and the kept numbers say."""
+    for file, mark, text in (
+        (written.README, "claims", written.summary(result.found())),
+        (written.DOCS, "expectations", written.expectations(result.found().rows)),
+        (written.DOCS, "networks", written.networks(study.table())),
+    ):
+        assert written.between(file, mark, text) == file.read_text(encoding="utf-8"), (
+            f"{file.name} is old: python -m robustviz claims --report writes it anew"
+        )
+
+
+def test_the_table_has_a_mean_and_its_range_over_seeds():
+    side = study.Side("digits", "PART", 3, 5, (0.9, 0.8, 1.0), (0.5, 0.4, 0.6))
+    one = study.Side("cifar10", "PART", 1, 1, (0.9,), (0.5,))
+    none = study.Side("cifar10", "AFA", 0, 1, (), ())
+    assert written.networks([side, one, none]).splitlines()[2:] == [
+        "| digits | PART | 3 of 5 | 0.900 (0.800 to 1.000) | 0.500 (0.400 to 0.600) |",
+        "| cifar10 | PART | 1 of 1 | 0.900 | 0.500 |",
+    ]
+
+
+def test_every_method_of_the_issue_is_a_row_of_real_images():
+    wanted = {"standard", "pgd_at", "trades", "part", "afa", "supcon_margin", "aalp"}
+    rows = {side["method"] for side in claim.sides(CLAIMS)}
+    assert wanted | {"model_alignment"} <= rows

@@ -1,0 +1,104 @@
+"""What the README and docs/claims.md say of the claims: made from what was found, neither is
+written by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robustviz import paths
+from robustviz.runs.files import write_file
+from robustviz.views.claims.result import Found, Row, whole
+
+if TYPE_CHECKING:
+    from robustviz.claims.study import Side
+
+README, DOCS = paths.ROOT / "README.md", paths.ROOT / "docs" / "claims.md"
+
+
+def write(found: Found, table: Sequence[Side]) -> None:
+    """Put the findings between their marks, in those of the files that are there."""
+    for file, mark, text in (
+        (README, "claims", summary(found)),
+        (DOCS, "expectations", expectations(found.rows)),
+        (DOCS, "networks", networks(table)),
+    ):
+        if file.exists():
+            write_file(file, between(file, mark, text).encode())
+
+
+def between(file: Path, mark: str, text: str) -> str:
+    """The file's content with `text` in place of what stands between two marks."""
+    first, last = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    before, rest = file.read_text(encoding="utf-8").split(first)
+    return f"{before}{first}\n{text}\n{last}{rest.split(last)[1]}"
+
+
+def summary(found: Found) -> str:
+    """For the README: a line a claim, a column a data set."""
+    head = ["what is claimed", *found.data]
+    return _table(
+        head,
+        (
+            [found.of(name, found.data[0])[0].claim, *(_whole(found, name, d) for d in found.data)]
+            for name in found.claims
+        ),
+    )
+
+
+def _whole(found: Found, name: str, data: str) -> str:
+    rows = found.of(name, data)
+    word = whole(rows)
+    if word != "not decided":
+        return word
+    return f"not decided ({min(row.seeds for row in rows)} of {rows[0].wanted})"
+
+
+def expectations(rows: Iterable[Row]) -> str:
+    """Every expectation with its verdict, its difference and its interval; those of which nothing
+    was measured yet are counted.
+    """
+    rows = list(rows)
+    begun = [row for row in rows if row.seeds]
+    lines = ([r.label, r.data, r.says, r.text, difference(r)] for r in begun)
+    rest = len(rows) - len(begun)
+    return (
+        _table(["claim of", "data", "expected", "verdict", "difference"], lines)
+        + f"\n\nOf {rest} more nothing was measured yet."
+    )
+
+
+def difference(row: Row) -> str:
+    """The mean difference and, where there are seeds enough, its interval."""
+    effect = "–" if row.effect is None else f"{row.effect:+.3f}"
+    span = "" if row.low is None or row.high is None else f" [{row.low:+.3f}, {row.high:+.3f}]"
+    return effect + span
+
+
+def networks(table: Sequence[Side]) -> str:
+    """A line a network of the claims that was measured: the mean over its seeds and, where there
+    are several, the lowest and the highest.
+    """
+    lines = (
+        [
+            side.data,
+            side.label,
+            f"{side.seeds} of {side.wanted}",
+            *map(_span, (side.clean, side.both)),
+        ]
+        for side in table
+        if side.seeds
+    )
+    return _table(["data", "network", "seeds", "untouched", "under PGD-20 and CW-100"], lines)
+
+
+def _span(values: Sequence[float]) -> str:
+    mean = f"{sum(values) / len(values):.3f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.3f} to {max(values):.3f})"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+    return "\n".join(lines)
