@@ -1,0 +1,279 @@
+"""A run's card: what was trained, with which settings and seed, and what was measured, in a file of
+at most 20 KB, so that a class can compare its runs without sending weights. No torch is needed to
+read one.
+
+The SHA-256 in a card is over the rest of it. It guards against slips, such as a number changed in
+an editor or half a file; somebody who means to cheat can compute it anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import ntpath
+import posixpath
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
+
+from robustviz import registry
+from robustviz.runs.entries import Record, checked
+from robustviz.runs.folder import ID
+from robustviz.runs.inside import LONGEST
+from robustviz.training.evaluation import MOST, Evaluation
+from robustviz.types import JSON, UserError, harmless
+
+if TYPE_CHECKING:
+    from robustviz.runs.folder import Run
+    from robustviz.training.config import TrainConfig
+
+BYTES = 20_000
+VERSION = 1
+EPOCHS = 50  # of a curve that are kept
+NUMBERS = 30  # measured numbers that are kept
+WHERE = ("device", "threads", "snapshots", "test_n")  # no part of what a training computes
+UNTOUCHED = "untouched"  # what the attack is called where there was none
+
+
+class Number(TypedDict):
+    """So many of `n` images were `right` under an `attack` of radius `eps` with the noise of
+    `seed`; `images`: a hash of these images of a `split`, and of their labels. `reliable`: whether
+    the doctor found no fault.
+    """
+
+    attack: str
+    eps: float
+    n: int
+    right: int
+    seed: int
+    split: str
+    images: str
+    reliable: bool
+
+
+class Settings(TypedDict):
+    """What a run was trained with. Others than these are plain values, too."""
+
+    data: JSON
+    method: JSON
+    net: str
+    eps: float
+    seed: int
+
+
+class _Whole(TypedDict):
+    id: str
+    label: str
+    data: str
+    settings: Settings
+    numbers: tuple[dict[str, object], ...]
+    epoch: tuple[int, ...]
+    clean: tuple[float, ...]
+    robust: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Card:
+    """One run as its card tells it: its `id`, the `label` that a person gave it, what its `data`
+    is called, its `settings`, the `numbers` measured on test images, and of some epochs the
+    accuracies on validation images, `clean` and `robust`, fractions.
+    """
+
+    id: str
+    label: str
+    data: str
+    settings: Settings
+    numbers: tuple[Number, ...]
+    epoch: tuple[int, ...] = ()
+    clean: tuple[float, ...] = ()
+    robust: tuple[float, ...] = ()
+
+    @property
+    def method(self) -> str:
+        """The key of its method."""
+        return str(self.settings["method"]["key"])
+
+    @property
+    def seed(self) -> int:
+        return self.settings["seed"]
+
+    def to_bytes(self) -> bytes:
+        """The file, at most 20 KB. Raises UserError where it cannot be as small."""
+        whole = {"card": VERSION, **{name: getattr(self, name) for name in self.__annotations__}}
+        content = json.dumps(whole | {"sha256": _digest(whole)}, indent=1, allow_nan=False)
+        if len(content) + 1 > BYTES:
+            raise UserError(
+                f"The card of {self.id} would have {len(content):,} bytes, and a card has at most"
+                f" {BYTES:,}: its settings are too long."
+            )
+        return f"{content}\n".encode()
+
+
+def of_run(run: Run) -> Card:
+    """The card of a trained run. Raises UserError for an imported one and for one that was not
+    evaluated yet.
+    """
+    if run.imported:
+        raise UserError(
+            f"{run.id} was trained elsewhere: nobody knows its seed, so it cannot stand among"
+            " others on a card."
+        )
+    return of(run.id, run.config, run.evaluations(), run.records(), run.label, run.data_name)
+
+
+def of(
+    run_id: str,
+    config: TrainConfig,
+    evaluations: Sequence[Evaluation],
+    records: Sequence[Record] = (),
+    label: str = "",
+    data: str = "",
+) -> Card:
+    """The card of a training whose run need not be here: its `config`, what was measured, and its
+    epochs. Raises UserError where nothing was measured of it.
+    """
+    numbers = list(_numbers(evaluations))[:NUMBERS]
+    if not numbers:
+        raise UserError(
+            f"{run_id} has no evaluation to tell of: run `python -m robustviz evaluate {run_id}`"
+            " first."
+        )
+    settings = registry.encode(config, naming=True)
+    kept = {name: _bare(value) for name, value in settings.items() if name not in WHERE}
+    last = len(records) - 1
+    few = min(len(records), EPOCHS)
+    at = [records[round(last * i / max(few - 1, 1))] for i in range(few)]
+    return Card(
+        run_id,
+        label,
+        data or config.data.key,
+        checked(Settings, kept),
+        tuple(numbers),
+        tuple(int(each["epoch"]) for each in at),
+        tuple(round(float(each["clean_acc"]), 4) for each in at),
+        tuple(round(float(each["robust_acc"]), 4) for each in at),
+    )
+
+
+def _numbers(evaluations: Iterable[Evaluation]) -> Iterator[Number]:
+    """What was measured on images that are known by their hash: most images first, untouched ones
+    before attacked ones.
+    """
+    every = [one for one in evaluations if one.images and not one.attack.get("targeted")]
+    found: dict[tuple[object, ...], Number] = {}
+    for one in every:
+        for attack, eps, right, seed in (
+            (UNTOUCHED, 0.0, one.clean_k, 0),
+            (one.printed, one.eps, one.robust_k, one.seed),
+        ):
+            number = Number(
+                attack=attack,
+                eps=eps,
+                n=one.n,
+                right=right,
+                seed=seed,
+                split=one.split,
+                images=one.images,
+                reliable=one.ok or attack == UNTOUCHED,
+            )
+            found[attack, eps, one.n, seed, one.split, one.images] = number
+    yield from sorted(found.values(), key=lambda one: (-one["n"], one["attack"] != UNTOUCHED))
+
+
+def _bare(value: Any) -> Any:
+    """A setting without the folders of this computer, which are nobody else's business."""
+    if isinstance(value, dict):
+        return {name: _bare(each) for name, each in value.items()}
+    if isinstance(value, str) and (posixpath.isabs(value) or ntpath.splitdrive(value)[0]):
+        return ntpath.basename(value.rstrip("/\\"))
+    return value
+
+
+def _digest(whole: JSON) -> str:
+    plain = json.dumps(whole, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(plain.encode()).hexdigest()
+
+
+def read(content: bytes, file: str = "This card") -> Card:
+    """The card in a file's bytes. Raises UserError, one sentence that names the `file`, for what is
+    no card, was changed since it was written, or says what cannot be.
+    """
+    file = harmless(file)[:LONGEST]
+    if len(content) > BYTES:
+        raise UserError(f"{file} has {len(content):,} bytes, and a card at most {BYTES:,}.")
+    try:
+        whole = json.loads(content.decode("utf-8"), parse_constant=_no_number)
+        said = whole.pop("sha256")
+        version = whole["card"]
+        good = said == _digest(whole)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise UserError(
+            f"{file} is no run card: only what `python -m robustviz run card RUN` writes is taken."
+        ) from None
+    if not good:
+        raise UserError(
+            f"{file} was changed after it was written (its SHA-256 does not fit): ask for the card"
+            " as `run card` wrote it."
+        )
+    if version != VERSION:
+        raise UserError(f"{file} was written by another version of robustviz: write it anew.")
+    try:
+        return _typed(checked(_Whole, whole))
+    except (UserError, RecursionError) as error:
+        said = harmless(error)[:200]  # it may quote what is in the file
+        raise UserError(f"{file} is a damaged card: {said} Write it anew.") from error
+
+
+def is_one(content: bytes) -> bool:
+    """Whether a file's bytes are a card."""
+    try:
+        read(content)
+    except UserError:
+        return False
+    return True
+
+
+def _no_number(value: str) -> NoReturn:
+    raise ValueError(f"{value} is no number")
+
+
+def _typed(whole: _Whole) -> Card:
+    """The card in what was read. Raises UserError for anything that no run can have."""
+    settings = whole["settings"]
+    for name, value in settings.items():
+        if isinstance(value, (dict, list)) and name not in ("data", "method"):
+            raise UserError(f"settings.{harmless(name)} is no plain value.")
+    if not ID.fullmatch(whole["id"]):
+        raise UserError("Its id is no run's.")
+    numbers = tuple(map(_number, whole["numbers"]))
+    lengths = {len(whole[name]) for name in ("epoch", "clean", "robust")}
+    if not 0 < len(numbers) <= NUMBERS or len(lengths) > 1 or max(lengths) > EPOCHS:
+        raise UserError("It holds no numbers, or more than a card does.")
+    if not all(0 <= share <= 1 for share in (*whole["clean"], *whole["robust"])):
+        raise UserError("An accuracy is no share.")
+    return Card(
+        whole["id"],
+        harmless(whole["label"])[:LONGEST].strip(),
+        harmless(whole["data"])[:LONGEST].strip(),
+        checked(Settings, _safe(settings)),
+        numbers,
+        whole["epoch"],
+        whole["clean"],
+        whole["robust"],
+    )
+
+
+def _safe(value: Any) -> Any:
+    """A value whose texts, and names, nothing acts on where they are shown."""
+    if isinstance(value, dict):
+        return {harmless(name): _safe(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_safe(each) for each in value]
+    return harmless(value)[:LONGEST] if isinstance(value, str) else value
+
+
+def _number(value: Any) -> Number:
+    one = checked(Number, value)
+    if not (0 < one["n"] <= MOST and 0 <= one["right"] <= one["n"] and 0 <= one["eps"] < MOST):
+        raise UserError("A number is out of range.")
+    return checked(Number, {name: _safe(one.get(name)) for name in Number.__annotations__})
