@@ -1,0 +1,276 @@
+"""What may be said of two runs side by side: whether they can be compared at all, what differs
+between them, and what further seeds say about their methods.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robustviz import paths, registry
+from robustviz.imports import load
+from robustviz.runs.files import read_json
+from robustviz.runs.folder import Run, all_runs
+from robustviz.runs.naming import method_label
+from robustviz.stats import mean_interval
+from robustviz.training.evaluation import Evaluation
+from robustviz.types import JSON, UserError, eps_text
+from robustviz.views.verdict import Verdict, held
+
+SEEDS = paths.ROOT / "checkpoints" / "seeds"  # evaluations of networks that are not shipped
+LEAST = 3  # seeds a side, below which nothing is said about methods
+ATTACK = "PGD-20"
+# no part of what a training computes: where it ran, what was kept of it, which epoch was chosen
+APART = ("device", "threads", "snapshots", "select")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One training: its settings as JSON with today's defaults, and its evaluations."""
+
+    settings: JSON
+    evaluations: Sequence[Evaluation]
+
+    @property
+    def method(self) -> str:
+        return str(self.settings["method"]["key"])
+
+    @property
+    def seed(self) -> int:
+        return int(self.settings["seed"])
+
+    @property
+    def group(self) -> str:
+        """The same for trainings that differ in their seed alone."""
+        return _text({name: each for name, each in self.settings.items() if name != "seed"})
+
+
+def _text(settings: Mapping[str, Any]) -> str:
+    return json.dumps(settings, sort_keys=True)
+
+
+def trained(run: Run) -> Trained:
+    """What is known of a run. Raises UserError where its settings or evaluations are damaged."""
+    return Trained(_settings(run.config), run.evaluations())
+
+
+def _settings(config: Any) -> JSON:
+    every = registry.encode(config, naming=True)
+    return {name: each for name, each in every.items() if name not in APART}
+
+
+def _shipped(path: Path) -> Trained:
+    """One file of `checkpoints/seeds`. Raises UserError where it is damaged."""
+    try:
+        content = read_json(path)
+        config = load("robustviz.training.config").TrainConfig.from_json(content["config"])
+        found = tuple(map(Evaluation.from_json, content["evaluations"]))
+        return Trained(_settings(config), found)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged or of another version: restore the file.") from error
+
+
+def every_seed(data: str) -> list[Trained]:
+    """Every training on this kind of data (its key) whose evaluation is here: shipped runs, the
+    user's, and `checkpoints/seeds`. What is damaged is left out: the list on the Train page says
+    so.
+    """
+
+    def sources() -> Iterator[Trained]:
+        for run in all_runs():
+            try:
+                if run.data_key == data and not run.imported:
+                    yield trained(run)
+            except (UserError, KeyError):
+                continue
+        for path in sorted(SEEDS.glob(f"{data}-*.json")):
+            try:
+                yield _shipped(path)
+            except UserError:
+                continue
+
+    return list(sources())
+
+
+def apart(first: Run, second: Run) -> str:
+    """One sentence where two runs cannot be compared, because their data or their test images are
+    others; else empty. A dial of the data that acts in training only does not count.
+    """
+    if first.data_key != second.data_key or first.classes != second.classes:
+        return (
+            f"{first.id} learnt {first.data_name} and {second.id} {second.data_name}: choose"
+            " networks of one data set."
+        )
+    met = [{one.images for one in run.evaluations() if one.images} for run in (first, second)]
+    if all(met) and not met[0] & met[1]:
+        return (
+            f"{first.id} and {second.id} were tested on other images, so their numbers do not"
+            " compare: evaluate both on the same split."
+        )
+    return ""
+
+
+def kin(first: Run, second: Run) -> str:
+    """What differs between two trainings, in one sentence: twins have the seed, the batches and all
+    but the method in common.
+    """
+    if first.imported or second.imported:
+        return "One was trained elsewhere: nobody here knows its seed and its batches."
+    a, b = (_settings(run.config) for run in (first, second))
+    differing = sorted(name for name in {*a, *b} if a.get(name) != b.get(name))
+    if not differing:
+        return "Same settings, same seed: the same training twice."
+    if differing == ["seed"]:
+        return "Same settings, other seed: what differs is chance."
+    if differing == ["method"]:
+        whole = a["method"]["key"] != b["method"]["key"]
+        what = "the method" if whole else "a setting of the method"
+        if first.config.method.balanced != second.config.method.balanced:
+            return f"Same seed, but one draws its batches in pairs of a class: {what} differs."
+        return f"Same seed, same batches: what differs is {what}."
+    names = [SAID.get(name, name) for name in differing]
+    return f"They differ in {_listed(names)}: this pair alone cannot tell which of them matters."
+
+
+SAID = {
+    "data": "the data",
+    "eps": "ε",
+    "n_train": "training images",
+    "net": "the network",
+    "method": "method",
+    "batch_size": "batch size",
+    "lr": "learning rate",
+}
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+@dataclass(frozen=True)
+class Over:
+    """What seeds say about two methods, B less A. `lines` a sentence each. `effect` (a fraction)
+    and its 95 % interval `low` to `high` are None where nothing may be said about methods.
+    """
+
+    lines: tuple[str, ...]
+    seeds: int = 0
+    effect: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def shown(self) -> bool:
+        """Whether a difference between the methods is shown: the interval leaves 0 out."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+
+def network(first: Trained, second: Trained, names: tuple[str, str]) -> Verdict:
+    """This network against that one, by the images that both met under the same PGD-20, the most
+    of them; the interval over these pairs of images is in `sure`.
+    """
+    every: list[tuple[Evaluation, Evaluation]] = [
+        (a, b)
+        for a in first.evaluations
+        for b in second.evaluations
+        if a.printed == b.printed == ATTACK
+        and (a.images, a.n, a.eps, a.seed) == (b.images, b.n, b.eps, b.seed)
+        and a.images
+        and a.robust_right
+        and b.robust_right
+    ]
+    if not every:
+        return Verdict(f"{' and '.join(names)} met no {ATTACK} on the same images.", ())
+    a, b = max(every, key=lambda both: (both[0].n, both[0].eps == first.settings["eps"]))
+    rights = [np.logical_and(*one.right()) for one in (a, b)]
+    return held(*rights, attack=ATTACK, eps=a.eps, seed=a.seed, names=names)
+
+
+def methods(first: Trained, second: Trained, every: Iterable[Trained], at_once: int = 1) -> Over:
+    """What all seeds of these two settings say about their methods, by the share of the same test
+    images that withstand PGD-20: the mean over the seeds that both have, and its paired t interval.
+    No word about methods where they are the same, where anything but method and seed differs, and
+    below three such seeds. `at_once`: how many such pairs are shown together; the 95 % hold for all
+    of them (Bonferroni).
+    """
+    if first.method == second.method:
+        return Over(("Both are of one method, so nothing is said about methods here.",))
+    a, b = ({**one.settings, "seed": 0, "method": 0} for one in (first, second))
+    if a != b:
+        return Over(("More than the method differs, so nothing is said about methods here.",))
+    left, right, where = _common(first, second, every)
+    both = sorted(left.keys() & right.keys())
+    if len(both) < LEAST:
+        return Over(
+            (
+                f"{len(both)} {'seed has' if len(both) == 1 else 'seeds have'} both methods:"
+                f" a sentence about methods needs {LEAST}.",
+                "Train more seeds: `python -m robustviz sweep --seeds 0,1,2 --methods"
+                f" {first.method},{second.method}"
+                f" --data {first.settings['data']['key']}`.",
+            ),
+            len(both),
+        )
+    effect, low, high = mean_interval(
+        [right[seed] - left[seed] for seed in both], 1 - 0.05 / at_once
+    )
+    names = method_label(first.method), method_label(second.method)
+    found = Over((), len(both), effect, low, high)
+    more, less = names[::-1] if effect > 0 else names
+    line = (
+        f"Over {len(both)} seeds {more} holds {100 * abs(effect):.1f} points more than {less}."
+        if found.shown
+        else f"Over {len(both)} seeds no difference between {names[0]} and {names[1]} is shown."
+    )
+    return Over(
+        (
+            line,
+            f"{names[1]} less {names[0]}: {_points(effect)} points.",
+            f"Its 95 % interval over seeds (paired t): {_points(low)} to {_points(high)} points.",
+            *([f"It holds for all {at_once} pairs shown here together."] if at_once > 1 else []),
+            where,
+        ),
+        len(both),
+        effect,
+        low,
+        high,
+    )
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f}".replace("-", "−")
+
+
+def _common(
+    first: Trained, second: Trained, every: Iterable[Trained]
+) -> tuple[dict[int, float], dict[int, float], str]:
+    """Accuracy under attack by seed, of both sides, on the images that most seeds met; and a
+    sentence that says which.
+    """
+    found: dict[tuple[str, int], list[dict[int, float]]] = defaultdict(lambda: [{}, {}])
+    groups = (first.group, second.group)
+    eps = float(first.settings["eps"])
+    for one in every:
+        if one.group not in groups:
+            continue
+        for each in one.evaluations:
+            if each.images and (each.printed, each.eps, each.seed, each.split) == (
+                ATTACK,
+                eps,
+                0,
+                "test",
+            ):
+                side = found[each.images, each.n][groups.index(one.group)]
+                side.setdefault(one.seed, each.robust_acc)
+    met = Counter({key: len(a.keys() & b.keys()) for key, (a, b) in found.items()})
+    if not met:
+        return {}, {}, ""
+    key = max(met, key=lambda each: (met[each], each[1], each[0]))
+    left, right = found[key]
+    return left, right, f"{ATTACK} at ε = {eps_text(eps)}, n = {key[1]} test images."
