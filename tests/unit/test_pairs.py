@@ -141,7 +141,7 @@ def test_settings_besides_the_method_are_not_the_method() -> None:
 def changed(tmp_path: Path, name: str, **more: object) -> Run:
     """A copy of the shipped PGD-AT run with other settings."""
     path = tmp_path / name
-    ours = ("config.json", "eval.json")
+    ours = ("config.json", "eval.json", "net.safetensors")
     path.mkdir()
     for each in ours:
         shutil.copy(ordinary("digits", "pgd_at").path / each, path)
