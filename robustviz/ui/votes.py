@@ -1,8 +1,8 @@
-"""What a class guesses, pooled: one vote a person and question, kept in the server's memory until
-the teacher clears it or the server ends.
+"""What is guessed. In a class it is pooled: one vote a person and question, kept in the server's
+memory until the teacher clears it or the server ends. Elsewhere a guess stays in its session.
 
 A person is a browser, by the cookie that Streamlit gives it: a phone that slept and came back, with
-a new session, changes its vote and does not add one. Without a cookie a session is a person.
+a new session, finds what it guessed and adds no vote. Without a cookie a session is a person.
 """
 
 from __future__ import annotations
@@ -25,11 +25,23 @@ _turn = threading.Lock()
 _votes: dict[str, dict[str, int]] = {}  # by question: who guessed which option
 
 
-def cast(question: str, option: int) -> None:
-    """Count this person's guess, in place of an earlier one. Outside a class nothing is kept.
-    Raises UserError where more persons vote than a class has.
+def mine() -> dict[str, int]:
+    """What this person guessed, by question: the position of the option. In a class these are the
+    votes that count, so whoever's vote was cleared may guess again.
     """
     if rights.mode() != "class":
+        return {str(key): int(at) for key, at in st.session_state.get("voted", {}).items()}
+    voter = _voter()
+    with _turn:
+        return {key: cast[voter] for key, cast in _votes.items() if voter in cast}
+
+
+def cast(question: str, option: int) -> None:
+    """Take down this person's guess, in place of an earlier one, and count it in a class. Raises
+    UserError where more persons vote than a class has.
+    """
+    if rights.mode() != "class":
+        st.session_state.setdefault("voted", {})[question] = option
         return
     voter = _voter()
     with _turn:

@@ -10,7 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from robustviz.types import UserError
-from robustviz.ui import networks, votes
+from robustviz.ui import networks, rights, votes
 from robustviz.views.tour.steps import DATA, steps
 from tests.pages.conftest import sound, words
 
@@ -74,9 +74,43 @@ def test_a_class_sees_its_votes_and_each_person_has_one(visit: Visit, monkeypatc
         app = guess(app, option)
     said = words(people[-1])
     assert f"2 of 3 say {step.options[0]}, 1 {step.options[1]}." in said.replace("*", "")
-    del people[0].session_state["tour"][step.key]  # a phone that comes back and guesses again
-    app = guess(sound(people[0].run()), 1)
-    assert f"2 of 3 say {step.options[1]}, 1 {step.options[0]}." in words(app).replace("*", "")
+
+
+def test_a_phone_that_slept_finds_what_it_guessed_and_adds_no_vote(
+    visit: Visit, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(votes, "_votes", {})
+    monkeypatch.setenv("ROBUSTVIZ_MODE", "class")
+    holding = ["anna"]  # whose phone asks: a session in a test has no cookie
+    monkeypatch.setattr(votes, "_voter", lambda: holding[0])
+    step = STEPS[2]
+    other = sound(visit("tour", step=3))  # another tab, opened before she guessed
+    guess(sound(visit("tour", step=3)), 0)
+    woken = sound(visit("tour", step=3))
+    assert f"You said {step.options[0]}." in words(woken).replace("*", "")
+    assert not woken.radio and "1 of 1 say" in words(woken)
+    assert "1 of 1 say" in words(guess(other, 1))
+    holding[0] = "ben"
+    assert sound(visit("tour", step=3)).radio
+    votes.cast(step.key, 1)
+    votes.cast(step.key, 2)  # the same person's last one counts
+    assert votes._votes == {step.key: {"anna": 0, "ben": 2}}
+
+
+def test_a_class_guesses_again_once_the_teacher_cleared_the_votes(
+    visit: Visit, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(votes, "_votes", {})
+    monkeypatch.setenv("ROBUSTVIZ_MODE", "class")
+    students = [guess(sound(visit("tour", step=3)), option) for option in (0, 1)]
+    with monkeypatch.context() as teaching:
+        teaching.setattr(rights, "may_act", lambda: True)
+        teacher = guess(sound(visit("tour", step=3)), 2)
+        button = next(each for each in teacher.button if each.label.startswith("Clear"))
+        assert sound(button.click().run()).radio
+    for app in students:
+        assert sound(app.run()).radio
+    assert "1 of 1 say" in words(guess(students[1], 0))
 
 
 def test_outside_a_class_nothing_is_pooled(visit: Visit, monkeypatch: Any) -> None:

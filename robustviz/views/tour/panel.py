@@ -1,5 +1,5 @@
 """The tour: six steps, each a question to guess at before the answer is seen. Each step has an
-address of its own; guesses and score stay in this session.
+address of its own; guesses and score stay in this session, in a class with the votes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def _steps(a: str, b: str) -> list[Step]:
 def page() -> None:
     """The whole page."""
     every = _steps(*networks.defaults(networks.on(DATA)))
-    guesses: dict[str, int] = st.session_state.setdefault("tour", {})
+    guesses = votes.mine()
     with st.container(horizontal=True, vertical_alignment="center", key="title-row"):
         st.title("Six steps: what would you guess?", anchor=False, width="stretch")
         if guesses:
@@ -63,9 +63,7 @@ def _ask(step: Step) -> None:
             if said is None:
                 st.markdown("Choose one first.")
             else:
-                at = list(step.options).index(said)
-                votes.cast(step.key, at)
-                st.session_state["tour"][step.key] = at
+                votes.cast(step.key, list(step.options).index(said))
                 st.rerun()
 
 
@@ -90,7 +88,11 @@ def _told(step: Step, guess: int, last: bool) -> None:
 
 @st.fragment(run_every=POOLED)
 def _class(step: Step) -> None:
-    """How the class guessed, as it comes in."""
+    """How the class guessed, as it comes in. Once the teacher cleared it, the question is asked
+    again.
+    """
+    if step.key not in votes.mine():
+        st.rerun()
     st.markdown(f"The class: {votes.told(step.key, step.options)}")
 
 
