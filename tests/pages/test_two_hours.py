@@ -1,0 +1,103 @@
+"""docs/two-hours.md: each address in it opens the page that it names with what it says, and its
+figures are those of the kept runs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from robustviz.claims import study as claims
+from robustviz.cli import main
+from robustviz.ui import networks
+from robustviz.views.tour.steps import DATA, steps
+from tests.pages.conftest import sound
+
+SHEET = (Path(__file__).resolve().parents[2] / "docs" / "two-hours.md").read_text("utf-8")
+LINKS = sorted(set(re.findall(r"`(/[a-z_]*(?:\?[^`\s]*)?)`", SHEET)))
+TITLES: dict[str, str] = {}  # of pages seen so far
+
+
+def test_the_sheet_has_a_link_for_each_part() -> None:
+    assert len(LINKS) >= 10
+    assert {"", "tour", "attack", "features", "compare", "claims"} <= {page_of(x) for x in LINKS}
+
+
+def page_of(link: str) -> str:
+    return urlsplit(link).path.strip("/")
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_a_link_opens_its_page_with_what_it_says(link: str, visit: Callable[..., AppTest]) -> None:
+    name, address = page_of(link), dict(parse_qsl(urlsplit(link).query))
+    app = sound(visit(name, **address))
+    assert not app.error, [each.value for each in app.error]
+    title = app.title[0].value
+    assert TITLES.setdefault(name, title) == title
+    assert len(set(TITLES.values())) == len(TITLES), "two pages with one title"
+    for key, value in address.items():
+        assert str(app.session_state[key]) == value, f"{key} was not taken"
+
+
+def table(first: str) -> list[list[str]]:
+    """The rows of the sheet's table whose first column is called so."""
+    lines = SHEET[SHEET.index(f"| {first} |") :].split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_spread_over_seeds_is_what_report_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "--seeds", "--json"]) == 0
+    known = {
+        (row["data"], row["method"], row["eps"]): row
+        for row in json.loads(capsys.readouterr().out)
+        if row["net"] == "small_resnet" and not row["settings"]
+    }
+    rows = table("data")
+    assert len(rows) == 8
+    for data, method, eps, seeds, clean, attacked in rows:
+        level = radius(eps)
+        row = next(
+            each
+            for key, each in known.items()
+            if key[:2] == (data, method) and abs(key[2] - level) < 1e-9
+        )
+        assert int(seeds) == row["clean"]["seeds"]
+        for text, name in ((clean, "clean"), (attacked, "PGD-20")):
+            mean, sd = (100 * row[name][part] for part in ("mean", "sd"))
+            assert text == f"{nearest(mean)} ± {nearest(sd)}", (data, method, eps)
+
+
+def nearest(percent: float) -> int:
+    return int(percent + 0.5 + 1e-9)  # 56.5 is 57, and also where it is 56.49999
+
+
+def radius(text: str) -> float:
+    number, _, whole = text.partition("/")
+    return float(number) / float(whole or 1)
+
+
+def test_the_claims_seeds_are_those_that_were_kept() -> None:
+    kept = {side.label: side for side in claims.table() if side.data == "digits"}
+    for label in ("Standard", "PGD-AT"):
+        side = kept[label]
+        assert side.seeds == 5
+        assert f"{100 * float(np.mean(side.both)):.1f} %" in SHEET
+
+
+def test_what_is_seen_is_what_the_tour_tells() -> None:
+    by = {each.key: each for each in steps(*networks.defaults(networks.on(DATA)))}
+    rows = {row[0]: row for row in table("minutes")}
+    fell = re.search(r"ε = (\d+)/255", by["predict"].told)
+    assert fell and f"falls at {fell[1]} of 255" in rows["10–25"][3]
+    assert by["attack"].options[by["attack"].right] in rows["10–25"][3]
+    assert by["defend"].options[by["defend"].right] in rows["25–40"][3]
+    for told in (by["explain"].intro, by["explain"].told):
+        share = re.search(r"(\d+)%", told)
+        assert share and f"{share[1]} %" in rows["40–55"][3]
