@@ -20,7 +20,7 @@ LISTS = ("data", "methods", "nets", "seeds")
 
 def do(args: argparse.Namespace) -> int:
     """Train the grid's points that are not trained yet, and show what all of them gave."""
-    from robustviz.runs import sweeps
+    from robustviz.runs import plans, sweeps
 
     grid = sweeps.Grid.read(Path(args.file)) if args.file else sweeps.Grid.make(_typed(args))
     if args.file and (given := _typed(args)):
@@ -31,20 +31,27 @@ def do(args: argparse.Namespace) -> int:
         )
     if ASK < grid.count <= sweeps.MOST and not args.yes:
         _ask(grid.count)
-    configs = grid.configs()
+    configs = grid.configs(here=args.on == "local")
     ids = [config.run_id for config in configs]
     # without a name, the same points have the same one
     usual = f"sweep-{hashlib.sha256(' '.join(sorted(ids)).encode()).hexdigest()[:8]}"
     name = args.name or grid.name or usual
-    sweeps.keep_plan(name, configs)
+    plans.keep_plan(name, ids)
     bar = Bar(name)
-    if args.on == "local":
-        refused = sweeps.follow(configs, bar)
-    else:
-        from robustviz.runs import cluster
+    try:
+        with plans.fed(name, bar) as tell:
+            if args.on == "local":
+                refused = sweeps.follow(configs, tell)
+            else:
+                from robustviz.runs import cluster
 
-        refused = cluster.follow(configs, args.on, bar)
-    bar.end()
+                refused = cluster.follow(configs, args.on, tell)
+    except plans.Stopped:
+        raise UserError(
+            f"The sweep {name} was stopped from the Train page. The same command goes on with it."
+        ) from None
+    finally:
+        bar.end()
     rows = [_row(each, refused.get(each)) for each in ids]
     lines = [f"{row['id']:<44} {row['state']:<12} {row.get('note', '')}" for row in rows]
     show(args, rows, "\n".join(lines))

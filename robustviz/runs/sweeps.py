@@ -14,7 +14,7 @@ import time
 import tomllib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +22,6 @@ import torch
 
 from robustviz import data, nets, registry
 from robustviz.runs import folder, queue
-from robustviz.runs.files import read_json, to_bytes, write_file
 from robustviz.runs.folder import Run
 from robustviz.runs.inside import OVER
 from robustviz.training.config import TrainConfig
@@ -96,9 +95,10 @@ class Grid:
         """How many trainings it names."""
         return math.prod(map(len, self._axes))
 
-    def configs(self) -> list[TrainConfig]:
-        """Its trainings, on this machine. Raises UserError for what no training can be made of, two
-        equal points, and more points than `MOST`.
+    def configs(self, *, here: bool = True) -> list[TrainConfig]:
+        """Its trainings, on this machine; not `here`: on others, which may have the GPU that is
+        asked for. Raises UserError for what no training can be made of, two equal points, and more
+        points than `MOST`.
         """
         if self.count > MOST:
             raise UserError(
@@ -109,7 +109,11 @@ class Grid:
         for key, method, net, seed, *values in itertools.product(*self._axes):
             flags = {"data": key, "method": method, "net": net, "seed": seed}
             point = list(zip(self.set, values, strict=True))
-            config = TrainConfig.make(self.preset, flags, point).on_this_machine(folder.find_run)
+            asked = TrainConfig.make(self.preset, flags, point)
+            given = asked if here or asked.device == "auto" else replace(asked, device="cpu")
+            config = given.on_this_machine(folder.find_run)
+            if given is not asked:
+                config = replace(config, device=asked.device)
             if config.run_id in configs:
                 said = (flags | dict(point)).items()
                 told = ", ".join(f"{name}={value}" for name, value in said if value is not None)
@@ -135,29 +139,6 @@ def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, 
             yield from _flat(value, f"{before}{name}.")
         else:
             yield before + name, _listed(before + name, value)
-
-
-def keep_plan(name: str, configs: Iterable[TrainConfig]) -> None:
-    """Write down which runs belong to the sweep of that name. Raises UserError for an unusable
-    name, and where it is another sweep's.
-    """
-    if not folder.ID.fullmatch(name):
-        raise UserError(f"{name!r} is no name: use 1 to 64 of a-z, 0-9 and '-'.", code=2)
-    path = folder.home() / ".sweeps" / f"{name}.json"
-    ids = sorted(config.run_id for config in configs)
-    if not path.exists():
-        write_file(path, to_bytes({"name": name, "runs": ids}))
-        return
-    try:
-        held = read_json(path).get("runs")
-    except UserError as error:
-        raise UserError(f"{path} is damaged: remove it, and start the sweep again.") from error
-    if held != ids:
-        raise UserError(
-            f"A sweep called {name} exists with other points: choose another --name, or remove"
-            f" {path}.",
-            code=2,
-        )
 
 
 @dataclass(frozen=True)

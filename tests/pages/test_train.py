@@ -513,13 +513,13 @@ def test_a_data_set_without_an_ordinary_network_gets_one(visit, submitted, monke
 def test_the_test_has_a_bar_that_counts_images_and_the_list_says_the_epoch(tmp_path):
     run = runs.create(TrainConfig(data="digits", method="standard", epochs=12), folder=tmp_path)
     run.set_status(state="running", phase="train", epoch=3, epochs=12, batch=1, batches=2, eta=9.0)
-    assert jobs._epochs(run, run.status()) == "in epoch 4 of 12"
+    assert jobs.epochs(run, run.status()) == "in epoch 4 of 12"
     assert live._progress(run.status()) == (
         pytest.approx(3.5 / 12),
         "Epoch 4 of 12, batch 1 of 2, about 9 s left",
     )
     run.set_status(phase="evaluate", epoch=12, batch=460, batches=960, eta=None)
-    assert jobs._epochs(run, run.status()) == "0 of 12"
+    assert jobs.epochs(run, run.status()) == "0 of 12"
     assert live._progress(run.status()) == (
         pytest.approx(460 / 960),
         "Testing under attack: 460 of 960 images",

@@ -37,7 +37,7 @@ def _list() -> None:
         {
             "run": run.id,
             "state": "damaged" if fault else "plug-in missing" if run.lacks else status["state"],
-            "epochs": _epochs(run, status),
+            "epochs": epochs(run, status),
             "clean": test.clean_acc if test else None,
             "PGD-20": test.robust_acc if test else None,
             "ε": eps_text(test.eps) if test else "",
@@ -71,7 +71,7 @@ def _list() -> None:
         st.rerun()
 
 
-def _epochs(run: Run, status: Status) -> str:
+def epochs(run: Run, status: Status) -> str:
     """How many epochs are through, or which one is being trained."""
     if not folder.sound(run) or run.imported:
         return ""

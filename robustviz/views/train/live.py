@@ -155,13 +155,15 @@ def _progress(status: Status) -> tuple[float, str]:
     )
 
 
-def _act(what: str, do: Callable[[], object]) -> None:
-    """A callback: what a button does, where this session may; what went wrong is said below it."""
+def act(what: str, do: Callable[[], object], spot: str = "job-error") -> None:
+    """A callback: what a button does, where this session may; what went wrong is said below it, by
+    whoever takes it from the session's `spot`.
+    """
     try:
         rights.check(what)
         do()
     except UserError as error:
-        st.session_state["job-error"] = shell.spoken(error)
+        st.session_state[spot] = shell.spoken(error)
 
 
 def _removal(run: Run) -> None:
@@ -173,7 +175,7 @@ def _removal(run: Run) -> None:
         st.button(
             "Remove it for good",
             key="remove",
-            on_click=_act,
+            on_click=act,
             args=("remove runs", partial(_remove, run)),
         )
     if problem := st.session_state.pop("job-error", ""):
@@ -187,7 +189,7 @@ def _remove(run: Run) -> None:
 
 
 def _buttons(run: Run, state: State) -> None:
-    act = partial(_act, "pause, stop and resume")
+    ask = partial(act, "pause, stop and resume")
     with st.container(horizontal=True):
         if not rights.may_act() and state != "done":
             st.caption(rights.sentence("pause, stop and resume"))
@@ -199,7 +201,7 @@ def _buttons(run: Run, state: State) -> None:
                     key=want,
                     icon=f":material/{want}:",
                     disabled=bool(asked),
-                    on_click=act,
+                    on_click=ask,
                     args=(partial(queue.ask, run, want),),
                 )
         elif state in ("paused", "stopped", "interrupted", "failed"):
@@ -208,7 +210,7 @@ def _buttons(run: Run, state: State) -> None:
                 key="resume",
                 icon=":material/play_arrow:",
                 type="primary",
-                on_click=act,
+                on_click=ask,
                 args=(partial(queue.enqueue, run),),
             )
         elif state == "done" and st.button(

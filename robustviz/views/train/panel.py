@@ -1,11 +1,11 @@
-"""The Train page: the form on the left, what it will look like on the right, the list of runs."""
+"""The Train page: the form on the left, what it will look like on the right, sweeps and runs."""
 
 from __future__ import annotations
 
 import streamlit as st
 
 from robustviz.ui import shell
-from robustviz.views.train import form, jobs, live
+from robustviz.views.train import form, jobs, live, sweeping
 
 
 def page() -> None:
@@ -21,5 +21,6 @@ def page() -> None:
     line.markdown(cost or "Choose how a network is trained; what it will take is measured here.")
     with right:
         live.watch(config)
+    sweeping.watch()
     jobs.watch()
     shell.reset_button()

@@ -1,0 +1,140 @@
+"""What is written down of a sweep, in `.sweeps` among the runs: which runs it names (NAME.json),
+which process feeds the queue and how long that will take (NAME.now), and that somebody wants it to
+end (NAME.stop). No torch: the Train page looks every other second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robustviz.runs import folder, queue
+from robustviz.runs.files import read_json, to_bytes, write_file
+from robustviz.runs.folder import Run
+from robustviz.types import UserError
+
+if TYPE_CHECKING:
+    from robustviz.runs.sweeps import Now
+
+EVERY = 2.0  # seconds between two words of how long a sweep still takes
+
+
+class Stopped(Exception):
+    """Somebody asked the sweep to end, from the Train page."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep as others see it: its name, the ids of its runs, whether a process feeds them to the
+    queue, about how many seconds are left (None: nobody knows). `wrong`: why it cannot be read.
+    """
+
+    name: str
+    runs: tuple[str, ...]
+    going: bool = False
+    seconds: float | None = None
+    wrong: str = ""
+
+
+def _path(name: str, ending: str = ".json") -> Path:
+    return folder.home() / ".sweeps" / f"{name}{ending}"
+
+
+def keep_plan(name: str, ids: Iterable[str]) -> None:
+    """Write down which runs belong to the sweep of that name. Raises UserError for an unusable
+    name, and where it is another sweep's.
+    """
+    if not folder.ID.fullmatch(name):
+        raise UserError(f"{name!r} is no name: use 1 to 64 of a-z, 0-9 and '-'.", code=2)
+    path, ids = _path(name), sorted(ids)
+    if not path.exists():
+        write_file(path, to_bytes({"name": name, "runs": ids}))
+        return
+    try:
+        held = read_json(path).get("runs")
+    except UserError as error:
+        raise UserError(f"{path} is damaged: remove it, and start the sweep again.") from error
+    if held != ids:
+        raise UserError(
+            f"A sweep called {name} exists with other points: choose another --name, or remove"
+            f" {path}.",
+            code=2,
+        )
+
+
+def every() -> list[Plan]:
+    """The sweeps of this folder of runs: those that are being fed first, then the newest first."""
+    found: list[tuple[float, Plan]] = []
+    for path in (folder.home() / ".sweeps").glob("*.json"):
+        if folder.ID.fullmatch(path.stem):
+            with contextlib.suppress(OSError):  # removed meanwhile
+                found.append((path.stat().st_mtime, _read(path)))
+    return [plan for _, plan in sorted(found, key=lambda one: (one[1].going, one[0]), reverse=True)]
+
+
+def _read(path: Path) -> Plan:
+    name = path.stem
+    try:
+        ids = read_json(path).get("runs")
+    except UserError:
+        ids = None
+    if not isinstance(ids, list) or not all(
+        isinstance(each, str) and folder.ID.fullmatch(each) for each in ids
+    ):
+        wrong = f"The list of the sweep {name} is damaged: remove {path}, and start it again."
+        return Plan(name, (), wrong=wrong)
+    now: dict[str, Any] = {}
+    with contextlib.suppress(UserError):  # nobody feeds it, or the file is damaged
+        now = read_json(_path(name, ".now"))
+    going, left = bool(now) and queue.alive(now), now.get("seconds")
+    known = float(left) if going and isinstance(left, (int, float)) and left >= 0 else None
+    return Plan(name, tuple(ids), going, known)
+
+
+@contextlib.contextmanager
+def fed(name: str, tell: Callable[[Now], object]) -> Iterator[Callable[[Now], object]]:
+    """Inside, the sweep of that name counts as being fed by this process. What comes is to be told
+    where the sweep is: it tells `tell`, and writes down the time left. It raises `Stopped` once
+    somebody asked for that; then, and only then, the sweep's runs are asked to stop at the end.
+    """
+    path, end = _path(name, ".now"), _path(name, ".stop")
+    end.unlink(missing_ok=True)  # of an earlier time
+    said = -EVERY
+
+    def told(now: Now) -> None:
+        nonlocal said
+        tell(now)
+        if end.exists():
+            raise Stopped
+        if time.monotonic() - said >= EVERY:
+            said = time.monotonic()
+            with contextlib.suppress(UserError):  # a full disk is the training's to tell
+                write_file(path, to_bytes(queue.identity() | {"seconds": round(now.seconds, 1)}))
+
+    try:
+        yield told
+    except Stopped:
+        _ask(_read(_path(name)))  # the next one may have begun before it was heard
+        raise
+    finally:
+        path.unlink(missing_ok=True)
+        end.unlink(missing_ok=True)
+
+
+def stop(plan: Plan) -> None:
+    """Ask the process that feeds a sweep to end, and its runs that wait or are trained to stop."""
+    if plan.going:
+        write_file(_path(plan.name, ".stop"), b"")
+    _ask(plan)
+
+
+def _ask(plan: Plan) -> None:
+    for run_id in plan.runs:
+        run = Run(folder.home() / run_id)
+        if run.path.is_dir() and run.status()["state"] in ("queued", "running"):
+            with contextlib.suppress(UserError):  # it ended meanwhile
+                queue.ask(run, "stop")
