@@ -14,7 +14,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from robustviz.ui import guard, rights
 
-PAGE = "your-data"  # the address of the only page that takes files
+PAGES = ("your-data", "compare")  # the addresses of the pages that take files
 
 
 def take(
@@ -47,7 +47,7 @@ def take(
 def leave(address: str) -> None:
     """Another page is shown: this session uploads no more, and what it sent is forgotten."""
     context = get_script_run_ctx()
-    if context and address != PAGE and guard.dismiss(context.session_id):
+    if context and address not in PAGES and guard.dismiss(context.session_id):
         context.uploaded_file_mgr.remove_session_files(context.session_id)
 
 

@@ -15,20 +15,24 @@ from robustviz.types import JSON, UserError
 from robustviz.ui import context, header, methods, networks, shell, stage, widgets
 from robustviz.ui.context import Context
 from robustviz.views import pack
+from robustviz.views.cards import panel as cards
 from robustviz.views.compare import board as drawn
 from robustviz.views.compare.board import Name
+from robustviz.views.compare.result import AlongsideSpec
 from robustviz.views.compare.scores import Board, Score, board
 from robustviz.views.drawing import uri
 from robustviz.views.pictures import png
 from robustviz.views.screen import Screen
 
 TITLE = "Which network holds, and at what price?"
+BESIDE: dict[str, int] = {}  # settings of `AlongsideSpec` that are not the usual ones
 
 
 def page() -> None:
     """All of the page."""
     here = header.open(TITLE)
     _view(here)
+    cards.drawer()
     shell.reset_button()
 
 
@@ -55,6 +59,10 @@ def _view(here: Context) -> None:
         st.session_state["compare-turn"] = "a" if turn == "b" else "b"
         _take(turn, seen.clicked, here)
     _table(found, runs, here)
+    beside: Any = stage.more("together", "Side by side: two to four networks, epoch by epoch")
+    with beside:
+        if beside.open:
+            _together(runs, here)
     more: Any = stage.more("compare", "More: class by class, and every attack of every network")
     with more:
         if more.open:
@@ -178,6 +186,70 @@ def _columns() -> dict[str, Any]:
         "doctor": column.TextColumn(help=term("doctor")),
         "yours": column.CheckboxColumn(help="Trained here, by you."),
     }
+
+
+def _together(runs: dict[str, Run], here: Context) -> None:
+    """A, B and up to two more over the epochs of their trainings, and what may be said of them."""
+    from robustviz.views.compare import pairs, together as drawer
+
+    chosen = _chosen(runs, here)
+    shell.write_address()
+    first, *rest = (runs[run_id] for run_id in chosen)
+    for other in list(rest):
+        if said := pairs.apart(first, other):
+            st.info(said, icon=":material/info:")
+            rest.remove(other)
+    if not rest:
+        st.info("Choose two networks of one data set and one test split to put them side by side.")
+        return
+    several = [first, *rest]
+    named = {
+        f"{letter} {networks.label(run)}": run.id
+        for letter, run in zip(drawer.LETTERS, several, strict=False)
+    }
+    spec = AlongsideSpec(index=here.img, **BESIDE)
+    results = widgets.measured(named, spec, "the kept epochs", "about 5 s")
+    sides = [
+        drawer.Side(name[2:], run.records(), results.get(name))
+        for name, run in zip(named, several, strict=True)
+    ]
+    known = [pairs.trained(run) for run in several]
+    lines = [
+        pairs.network(known[0], one, ("A", letter))
+        for letter, one in zip(drawer.LETTERS[1:], known[1:], strict=False)
+    ]
+    screen = drawer.together(sides, lines[0].line, shell.theme())
+    stage.show("together", screen)
+    widgets.take_home("together", "Side by side", screen, results, spec if results else None)
+    every = pairs.every_seed(first.data_key)
+    for letter, run, one, line in zip(drawer.LETTERS[1:], rest, known[1:], lines, strict=False):
+        over = pairs.methods(known[0], one, every, len(rest))
+        points = [said for said in line.sure if "points" in said]
+        st.markdown(
+            f"**A and {letter}.** {pairs.kin(first, run)}\n\n"
+            f"*These two networks:* {' '.join([line.line, *points])}\n\n"
+            f"*Their methods:* {' '.join(over.lines)}"
+        )
+
+
+def _chosen(runs: dict[str, Run], here: Context) -> list[str]:
+    """The ids of A, B and of what was chosen beside them, each once."""
+    options = ["", *runs]
+
+    def said(run_id: str) -> str:
+        return networks.option(runs[run_id]) if run_id else "none"
+
+    with st.container(horizontal=True):
+        more = [
+            st.selectbox(
+                f"Network {side.upper()}",
+                options,
+                format_func=said,
+                **shell.linked(f"net-{side}", "", options),
+            )
+            for side in ("c", "d")
+        ]
+    return list(dict.fromkeys(filter(None, [here.a, here.b, *more])))
 
 
 def _classes(found: Board, here: Context) -> None:

@@ -1,0 +1,119 @@
+"""Cards of a class: dropped on the Compare page, drawn, kept in this session and nowhere else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+from streamlit.runtime.uploaded_file_manager import UploadedFile
+
+from robustviz.imports import load
+from robustviz.runs.card import BYTES, Card, read
+from robustviz.types import UserError
+from robustviz.ui import rights, shell, stage, widgets
+from robustviz.ui.uploads import take
+from robustviz.views.cards import pile, strips
+
+TITLE = "What do the runs of a class say together?"
+MOST = 400  # cards of a session
+SHOWN = 5  # sentences about files that were refused
+KEPT = "cards-kept"
+
+
+@shell.fragment
+def drawer() -> None:
+    """The drawer of the Compare page; what is in it is made only when it is open."""
+    more: Any = stage.more("cards", "Cards of a class: forty runs in one picture")
+    with more:
+        if more.open:
+            _inside()
+
+
+def _inside() -> None:
+    if rights.may_act():
+        take(
+            "Run cards, all at once",
+            "cards",
+            _dropped,
+            several=True,
+            help="`python -m robustviz run card RUN` writes one, of at most 20 KB."
+            " They stay in this session.",
+        )
+    else:
+        st.info(rights.sentence("drop cards"), icon=":material/info:")
+    for line in st.session_state.get("cards-said", ()):
+        st.info(line, icon=":material/info:")
+    cards: dict[str, Card] = st.session_state.get(KEPT, {})
+    if not cards:
+        st.markdown("No cards yet: each student's run gives one, and a method needs three seeds.")
+        return
+    layers = pile.layers(cards.values())
+    screen = strips.screen(layers)
+    stage.show("cards", screen)
+    shell.write_address()
+    with st.container(horizontal=True):
+        widgets.take_home("cards", TITLE, screen, {})
+        if st.button("Put the cards away", key="cards-away", type="tertiary"):
+            for key in (KEPT, "cards-said"):
+                st.session_state.pop(key, None)
+            shell.forget("cards")
+            st.rerun()
+    _table(list(cards.values()), layers)
+
+
+def _dropped(files: list[UploadedFile]) -> None:
+    """Take cards in. What is none is said, and the others count."""
+    cards: dict[str, Card] = dict(st.session_state.get(KEPT, {}))
+    refused, again, full = [], 0, 0
+    for file in files:
+        try:
+            content = file.getvalue() if file.size <= BYTES else b" " * (BYTES + 1)
+            card = read(content, file.name)
+        except UserError as error:
+            refused.append(shell.spoken(error))
+            continue
+        again += card.id in cards
+        full += card.id not in cards and len(cards) >= MOST
+        if card.id in cards or len(cards) < MOST:
+            cards[card.id] = card
+    said = refused[:SHOWN]
+    if len(refused) > SHOWN:
+        said.append(f"{len(refused) - SHOWN} more files were refused.")
+    if again:
+        said.append(f"{again} of the cards told of runs that were here already: the last counts.")
+    if full:
+        said.append(f"{full} cards are left out: a picture has at most {MOST}.")
+    st.session_state[KEPT] = cards
+    st.session_state["cards-said"] = said
+
+
+def _table(cards: list[Card], layers: list[pile.Layer]) -> None:
+    """Every card in a row, with what most of them measured."""
+    shown = [layer.measure for layer in layers[:6]]
+    names = {layer.measure: layer.name for layer in layers}
+    rows = []
+    for card in cards:
+        found = {
+            names[at]: one["right"] / one["n"]
+            for one in card.numbers
+            for at in [pile.measure(card, one)]
+            if at in shown
+        }
+        rows.append(
+            {"run": card.id, "called": card.label, "method": pile.label(card), "seed": card.seed}
+            | {names[at]: found.get(names[at]) for at in shown}
+            | {"validation under attack": list(card.robust)}
+        )
+    column = st.column_config
+    st.dataframe(
+        load("pandas").DataFrame(rows),
+        hide_index=True,
+        key="cards-table",
+        column_config={
+            **{names[at]: column.NumberColumn(format="percent") for at in shown},
+            "validation under attack": column.LineChartColumn(
+                help="Epoch by epoch, as its training wrote it down.", y_min=0, y_max=1
+            ),
+        },
+        alt=f"{len(rows)} cards: run, method, seed, what was measured",
+    )

@@ -1,0 +1,230 @@
+"""Cards of many runs, put in order: one row for all that differ in their seed alone, and which two
+rows differ by more than their seeds do. No torch.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from robustviz.runs.card import UNTOUCHED, Card, Number
+from robustviz.runs.naming import method_label
+from robustviz.stats import mean_interval, t_quantile
+from robustviz.types import JSON, UserError, eps_text
+
+LEAST = 3  # seeds a side, below which nothing is said about methods
+
+
+class Measure(NamedTuple):
+    """What was measured: only numbers that agree in all of it compare."""
+
+    data: str
+    split: str
+    images: str
+    n: int
+    attack: str
+    eps: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """In words, as in `digits, PGD-20 at 0.150 (38/255), 360 images`."""
+        how = self.attack if self.attack == UNTOUCHED else f"{self.attack} at {eps_text(self.eps)}"
+        return f"{self.data}, {how}, {self.n} images"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs that differ in their seed alone: what they are called, their `settings` without the
+    seed, the share of images kept by seed, and how many of these numbers the doctor doubts.
+    """
+
+    name: str
+    settings: JSON
+    kept: Mapping[int, float]
+    doubted: int = 0
+
+    @property
+    def values(self) -> list[float]:
+        """The shares, lowest first."""
+        return sorted(self.kept.values())
+
+    @property
+    def interval(self) -> tuple[float, float, float]:
+        """The mean over seeds and its 95 % interval, infinite for a single seed."""
+        return mean_interval(self.values)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Row `a` less row `b`: the difference of their means over seeds with its interval, NaN where
+    the two do not compare, and `why` not.
+    """
+
+    a: Row
+    b: Row
+    difference: float
+    low: float = math.nan
+    high: float = math.nan
+    why: str = ""
+
+    @property
+    def apart(self) -> bool:
+        """Whether the interval excludes no difference."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The rows of one measure; `twice`: cards that told of a training that is in a row already."""
+
+    measure: Measure
+    name: str
+    rows: tuple[Row, ...]
+    twice: int
+
+    @property
+    def cards(self) -> int:
+        """How many trainings it shows."""
+        return sum(len(row.kept) for row in self.rows)
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """Every two rows. The intervals hold together: 95 % for all of them (Bonferroni)."""
+        both = [*itertools.combinations(self.rows, 2)]
+        fit = sum(not _why_not(a, b) for a, b in both)
+        return [compared(a, b, max(fit, 1)) for a, b in both]
+
+
+def measure(card: Card, one: Number) -> Measure:
+    """What one number of a card says, without the number."""
+    return Measure(
+        card.data,
+        one["split"],
+        one["images"],
+        one["n"],
+        one["attack"],
+        round(one["eps"], 6),
+        one["seed"],
+    )
+
+
+def layers(cards: Iterable[Card]) -> list[Layer]:
+    """What these cards measured, a layer each: attacked images before untouched ones, then those
+    of most cards first.
+    """
+    found: dict[Measure, list[tuple[Card, Number]]] = {}
+    for card in cards:
+        for one in card.numbers:
+            found.setdefault(measure(card, one), []).append((card, one))
+    order = sorted(found, key=lambda at: (at.attack == UNTOUCHED, -len(found[at]), at))
+    names = [at.name for at in order]
+    told = {
+        at: at.name + f", {at.split} {at.images[:6]}, noise {at.seed}" * (names.count(at.name) > 1)
+        for at in order
+    }
+    return [_layer(at, told[at], found[at]) for at in order]
+
+
+def _layer(measure: Measure, name: str, found: Sequence[tuple[Card, Number]]) -> Layer:
+    groups: dict[str, dict[int, tuple[Card, Number]]] = {}
+    twice = 0
+    for card, one in sorted(found, key=lambda each: each[0].id):
+        group = groups.setdefault(json.dumps(_fixed(card), sort_keys=True), {})
+        twice += card.seed in group
+        group.setdefault(card.seed, (card, one))
+    several = [next(iter(group.values()))[0] for group in groups.values()]
+    rows = [
+        Row(
+            called,
+            _fixed(several[at]),
+            {seed: one["right"] / one["n"] for seed, (_, one) in sorted(group.items())},
+            sum(not one["reliable"] for _, one in group.values()),
+        )
+        for at, (called, group) in enumerate(zip(_names(several), groups.values(), strict=True))
+    ]
+    rows.sort(key=lambda row: (-float(np.mean(row.values)), row.name))
+    return Layer(measure, name, tuple(rows), twice)
+
+
+def _fixed(card: Card) -> JSON:
+    return {name: value for name, value in card.settings.items() if name != "seed"}
+
+
+def label(card: Card) -> str:
+    """Its method's printed name; its key where this robustviz does not have it."""
+    try:
+        return method_label(card.method)
+    except UserError:
+        return card.method
+
+
+def _names(cards: Sequence[Card]) -> list[str]:
+    """What sets each of these apart: its method, and where several are of one the settings that
+    differ among them.
+    """
+    out = []
+    for card in cards:
+        same = [dict(_flat(_fixed(each))) for each in cards if each.method == card.method]
+        mine = dict(_flat(_fixed(card)))
+        paths = dict.fromkeys(path for each in same for path in each)
+        apart = [path for path in paths if len({repr(each.get(path)) for each in same}) > 1]
+        said = [f"{path.rpartition('.')[2]} {_said(path, mine.get(path))}" for path in apart[:3]]
+        out.append(", ".join([label(card), *said]) + ", …" * (len(apart) > 3))
+    return [name + f" ({at + 1})" * (out.count(name) > 1) for at, name in enumerate(out)]
+
+
+def _said(path: str, value: object) -> str:
+    if isinstance(value, float):
+        return eps_text(value) if path.endswith("eps") else f"{value:g}"
+    return "usual" if value is None else str(value)
+
+
+def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield before + name, value
+
+
+def _why_not(a: Row, b: Row) -> str:
+    """Why two rows do not compare; empty where they do."""
+    if min(len(a.kept), len(b.kept)) < LEAST:
+        return f"fewer than {LEAST} seeds a side"
+    names = sorted(a.settings.keys() | b.settings.keys())
+    apart = [name for name in names if a.settings.get(name) != b.settings.get(name)]
+    if a.settings["method"]["key"] != b.settings["method"]["key"] and "select" in apart:
+        apart.remove("select")  # which a method brings along
+    if len(apart) > 1:
+        return f"they differ in {', '.join(apart[:4])}: in more than one thing"
+    if len(set(a.values)) == 1 or len(set(b.values)) == 1:
+        return "all seeds of a side keep the same share, so nothing is known of their spread"
+    return ""
+
+
+def compared(a: Row, b: Row, claims: int = 1) -> Pair:
+    """Row `a` less row `b` over their seeds, where both have three and they differ in one thing.
+    `claims`: how many such differences are told at once; the intervals hold all of them 95 % of
+    the time.
+
+    Source: Welch 1947, the interval of a difference of two means of unequal spread. `Differs:` its
+    degrees of freedom are rounded down. Seeds that both sides have are not paired, so that every
+    card counts: where they go up and down together, the interval is wider than it need be.
+    """
+    first, second = np.array(a.values), np.array(b.values)
+    difference = float(first.mean() - second.mean())
+    if why := _why_not(a, b):
+        return Pair(a, b, difference, why=why)
+    errors = [float(each.var(ddof=1)) / len(each) for each in (first, second)]
+    freedom = sum(errors) ** 2 / sum(
+        error**2 / (len(each) - 1) for error, each in zip(errors, (first, second), strict=True)
+    )
+    half = t_quantile(max(1, int(freedom)), 1 - 0.05 / claims) * math.sqrt(sum(errors))
+    return Pair(a, b, difference, difference - half, difference + half)

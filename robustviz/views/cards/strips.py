@@ -1,0 +1,192 @@
+"""The cards of a class as a picture: a row for each method, a dot for each seed, the mean over
+seeds with its interval below the dots. No torch, no Streamlit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+from robustviz.views.cards.pile import LEAST, Layer, Pair, Row
+from robustviz.views.drawing import Plot
+from robustviz.views.screen import Control, Screen
+
+WIDE, SMALL = 620, 320
+PAIRS = 15  # that are listed
+STYLE = """<style>
+.strips { display: grid; grid-template-columns: minmax(9rem, 14rem) auto; gap: .2rem 1rem;
+  align-items: center; justify-content: start; }
+.strips .small { display: none } .strips ul, .strips .said { grid-column: 1 / -1 }
+.strips ul { margin: .4rem 0 0; padding-left: 1.1rem }
+@container (max-width: 54rem) { .strips { grid-template-columns: 1fr }
+  .strips .wide { display: none } .strips .small { display: block } }
+</style>"""
+
+
+def screen(layers: Sequence[Layer]) -> Screen:
+    """All layers, the first one shown; the control moves through them. There must be one."""
+    shown = [_chart(layer) for layer in layers]
+    return Screen(
+        answer=[answer(layer) for layer in layers],
+        picture=f'{STYLE}<div class="strips" data-move="strips">{shown[0]}</div>',
+        alt="A row for each method: a dot for each seed, and below them the mean over seeds with"
+        " its 95 % interval.",
+        sure=_sure(layers),
+        control=Control(
+            "Measured",
+            [layer.name for layer in layers],
+            0,
+            "cards",
+            "Cards that met other images, another attack or another ε stand at another position.",
+        )
+        if len(layers) > 1
+        else None,
+        moves={"strips": ("html", shown)} if len(layers) > 1 else {},
+    )
+
+
+def answer(layer: Layer) -> str:
+    """What the cards of a layer say, in one line."""
+    rows, pairs = layer.rows, layer.pairs
+    if len(rows) == 1:
+        return _alone(rows[0])
+    fit = [pair for pair in pairs if not pair.why]
+    if not fit:
+        least = min(len(row.kept) for row in rows)
+        return (
+            f"Nothing is said about methods: {LEAST} seeds of each are needed."
+            if least < LEAST
+            else f"Nothing is said about methods: {pairs[0].why}."
+            if len(pairs) == 1
+            else "Nothing is said about methods: no two rows differ in one thing only."
+        )
+    if len(fit) == 1:
+        return _pair(fit[0])
+    apart = sum(pair.apart for pair in fit)
+    return f"{apart} of {len(fit)} pairs of rows differ by more than their seeds do."
+
+
+def _alone(row: Row) -> str:
+    if len(row.kept) == 1:
+        return f"One seed of {row.name} says nothing about the method: more cards are needed."
+    low, high = (_percent(value) for value in (row.values[0], row.values[-1]))
+    return f"Same settings, {len(row.kept)} seeds: {low} to {high}. What differs is chance."
+
+
+def _pair(pair: Pair) -> str:
+    seeds = f"over {len(pair.a.kept)} and {len(pair.b.kept)} seeds"
+    if not pair.apart:
+        return f"No difference shown between {pair.a.name} and {pair.b.name}, {seeds}."
+    most, least = (pair.a, pair.b) if pair.difference > 0 else (pair.b, pair.a)
+    points = 100 * abs(pair.difference)
+    return f"{most.name} keeps {points:.1f} points more than {least.name}, {seeds}."
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def _chart(layer: Layer) -> str:
+    values = [value for row in layer.rows for value in row.values]
+    ends = [end for row in layer.rows for end in row.interval[1:] if len(row.kept) >= LEAST]
+    step = next(
+        step
+        for step in (0.01, 0.02, 0.05, 0.1, 0.2)
+        if step == 0.2 or max(values) - min(values) < 5 * step
+    )
+    low = max(0.0, math.floor(min([*values, *ends]) / step) * step)
+    high = min(1.0, math.ceil(max([*values, *ends]) / step) * step)
+    if high <= low:
+        low, high = max(0.0, low - step), min(1.0, high + step)
+    out = []
+    for at, row in enumerate(layer.rows):
+        last = at == len(layer.rows) - 1
+        plots = "".join(
+            f'<div class="{name}">{_strip(row, (low, high), step, width, last)}</div>'
+            for name, width in (("wide", WIDE), ("small", SMALL))
+        )
+        out.append(f"<div><b>{escape(row.name)}</b><br>{_told(row)}</div><div>{plots}</div>")
+    return "".join(out) + _list(layer.pairs)
+
+
+def _told(row: Row) -> str:
+    if len(row.kept) == 1:
+        return f"one seed: {_percent(row.values[0])}"
+    return f"{len(row.kept)} seeds, mean {_percent(row.interval[0])}"
+
+
+def _strip(row: Row, span: tuple[float, float], step: float, width: int, last: bool) -> str:
+    count = round((span[1] - span[0]) / step)
+    every = max(1, math.ceil(count * 52 / width))  # as many ticks as have room
+    ticks = [
+        (span[0] + step * at, f"{span[0] + step * at:.0%}") for at in range(0, count + 1, every)
+    ]
+    plot = Plot(
+        width,
+        96 if last else 52,
+        span,
+        (1, 0),
+        "kept" if last else "",
+        x_ticks=ticks if last else [],
+        left=20,
+        right=20,
+        top=4,
+    )
+    for at, value in enumerate(row.values):
+        plot.dot(value, 0.2 + 0.16 * (at % 3), "a", radius=5, more='fill-opacity=".6"')
+    mean, low, high = row.interval
+    if len(row.kept) >= LEAST:
+        ends = (max(low, span[0]), min(high, span[1]))
+        plot.line(ends, (0.82, 0.82), "text", width=3)
+        plot.dot(mean, 0.82, "text", radius=5)
+    interval = (
+        f", mean {_percent(mean)}, 95 % interval {_percent(low)} to {_percent(high)}"
+        if len(row.kept) >= LEAST
+        else ""
+    )
+    return plot.html(f"{row.name}: {len(row.kept)} seeds{interval}")
+
+
+def _list(pairs: Sequence[Pair]) -> str:
+    """The differences with their intervals, those shown first."""
+    if not pairs:
+        return ""
+    order = sorted(pairs, key=lambda pair: (bool(pair.why), not pair.apart))
+    rows = [f"<li>{escape(_line(pair))}</li>" for pair in order[:PAIRS]]
+    more = f"<li>and {len(order) - PAIRS} pairs more</li>" if len(order) > PAIRS else ""
+    return f"<ul>{''.join(rows)}{more}</ul>"
+
+
+def _line(pair: Pair) -> str:
+    names = f"{pair.a.name} less {pair.b.name}"
+    if pair.why:
+        return f"{names}: not compared, {pair.why}."
+    return (
+        f"{names}: {_points(pair.difference)} points [{_points(pair.low)}, {_points(pair.high)}],"
+        f" {'a difference' if pair.apart else 'no difference shown'}."
+    )
+
+
+def _sure(layers: Sequence[Layer]) -> list[str]:
+    first = layers[0]
+    doubted = sum(row.doubted for layer in layers for row in layer.rows)
+    twice = max(layer.twice for layer in layers)
+    return [
+        "A dot is one training; the dots of a row differ in their seed alone.",
+        "Below them: the mean over seeds, and its 95 % interval by Student's t.",
+        f"Two rows compare where both have {LEAST} seeds and they differ in one thing.",
+        "A difference has Welch's interval, at 95 % for all pairs of a picture together.",
+        "A card tells what somebody measured; its hash guards against slips, not against cheats.",
+        *(
+            [f"Kept apart: {len(layers) - 1} other ways of measuring, at the control's positions."]
+            if len(layers) > 1
+            else [f"All {first.cards} were measured alike."]
+        ),
+        *([f"Same settings and seed as another card, counted once: {twice}."] if twice else []),
+        *([f"Numbers that the doctor calls unreliable: {doubted}."] if doubted else []),
+    ]
