@@ -16,7 +16,7 @@ ALONE := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 PIP := $(PY) -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help app test test-fast test-slow test-cpus gpu-check bench lint types format zoo story claims check clean
+.PHONY: help app test test-fast test-slow test-cpus gpu-check bench lint types format zoo story claims docs check clean
 
 help:
 	@echo "make app        start the app; the first time this makes .venv and installs what it needs"
@@ -26,10 +26,11 @@ help:
 	@echo "make test-slow  the slow tests"
 	@echo "make test-cpus  the tests of attacks, networks and training as on other processors: an hour (ONLY='AVX2 busy': some of it)"
 	@echo "make gpu-check  try everything on this machine's GPU, within eight minutes; without one, at toy size on the processor"
-	@echo "make bench      race our attacks, maps and pages against other libraries (ONLY=B1,B9: some of it); writes the README's table"
+	@echo "make bench      race our attacks, maps and pages against other libraries (ONLY=B1,B9: some of it); writes docs/speed.md's table"
 	@echo "make lint       lint only;  make types: check the types;  make format: format the code"
 	@echo "make zoo        train the shipped models again;  make story: compute the first page again"
 	@echo "make claims     train and measure what the papers' claims need: hours, goes on where it was left off (ONLY='digits shapes': on these)"
+	@echo "make docs       build the documentation as a site, into build/docs"
 	@echo "make clean      remove .venv and what tests leave behind; never a run"
 
 app: $(APP_READY)
@@ -78,6 +79,10 @@ lint: $(DEV_READY)
 
 types: $(DEV_READY)
 	@$(PY) -m mypy
+
+docs: $(DEV_READY)
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	@echo "build/docs/index.html"
 
 format: $(DEV_READY)
 	@$(PY) -m ruff check --fix --exit-zero .

@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--readme",
         action="store_true",
-        help="race nothing; write the README's table and RESULTS.md from the JSON files again",
+        help="race nothing; write docs/speed.md's table and RESULTS.md from the JSON files again",
     )
     given = parser.parse_args(arguments)
     if given.readme:

@@ -3,7 +3,7 @@ within eight minutes.
 
 It runs the tests in `tests/gpu`, counts robust accuracy on the GPU and on the processor beside it
 (B15), takes B0, B2, B3, B5 and B6 at a smaller size than `make bench`, and writes it all into the
-JSON that the README's table is made from. It needs the training core's packages and pytest, and
+JSON that docs/speed.md's table is made from. It needs the training core's packages and pytest, and
 images that are drawn here; libraries that are missing are said and stood in for.
 
 Without a GPU it does the same at toy size on the processor, in a minute or two: that everything
@@ -244,7 +244,7 @@ def main() -> int:
     if on_gpu:
         report.write(report.measured())
     where = (
-        f"{out.relative_to(REPOSITORY)} and the README have the figures"
+        f"{out.relative_to(REPOSITORY)} and docs/speed.md have the figures"
         if on_gpu
         else "Nothing was run on a GPU"
     )

@@ -1,5 +1,5 @@
-"""What the README and `RESULTS.md` say of the benchmarks, made from the JSON files alone: neither
-is written by hand.
+"""What docs/speed.md and `RESULTS.md` say of the benchmarks, made from the JSON files alone:
+neither is written by hand.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from benchmarks.harness import Outcome
 from robustviz.runs.folder import write_file
 
 HERE = Path(__file__).resolve().parent
-README, RESULTS = HERE.parent / "README.md", HERE / "RESULTS.md"
+SPEED, RESULTS = HERE.parent / "docs" / "speed.md", HERE / "RESULTS.md"
 MARKS = "<!-- bench -->", "<!-- /bench -->"
 # as `harness.kind` has them
 DEVICES = {"cpu": "On a CPU with bf16", "cpu-fp32": "On a CPU without bf16", "cuda": "On a GPU"}
@@ -46,17 +46,17 @@ def measured(folder: Path = HERE / "results") -> dict[str, Items]:
     }
 
 
-def write(found: dict[str, Items], readme: Path = README, results: Path = RESULTS) -> None:
+def write(found: dict[str, Items], page: Path = SPEED, results: Path = RESULTS) -> None:
     """Put what was measured into both files."""
-    before, rest = readme.read_text(encoding="utf-8").split(MARKS[0])
+    before, rest = page.read_text(encoding="utf-8").split(MARKS[0])
     after = rest.split(MARKS[1])[1]
-    write_file(readme, f"{before}{MARKS[0]}\n{summary(found)}\n{MARKS[1]}{after}".encode())
+    write_file(page, f"{before}{MARKS[0]}\n{summary(found)}\n{MARKS[1]}{after}".encode())
     write_file(results, full(found).encode())
 
 
 def summary(found: dict[str, Items]) -> str:
-    """For the README: a line an item, with the range of its ratios and whatever fell short of what
-    was wanted.
+    """For docs/speed.md: a line an item, with the range of its ratios and whatever fell short of
+    what was wanted.
     """
     parts = []
     for device, kept in found.items():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from robustviz import paths
 from robustviz.runs.files import write_file
-from robustviz.views.claims.result import Found, Row, whole
+from robustviz.views.claims.result import ORDER, Found, Row, whole
 
 if TYPE_CHECKING:
     from robustviz.claims.study import Side
@@ -21,7 +21,8 @@ README, DOCS = paths.ROOT / "README.md", paths.ROOT / "docs" / "claims.md"
 def write(found: Found, table: Sequence[Side]) -> None:
     """Put the findings between their marks, in those of the files that are there."""
     for file, mark, text in (
-        (README, "claims", summary(found)),
+        (README, "claims", counts(found)),
+        (DOCS, "claims", summary(found)),
         (DOCS, "expectations", expectations(found.rows)),
         (DOCS, "networks", networks(table)),
     ):
@@ -36,8 +37,21 @@ def between(file: Path, mark: str, text: str) -> str:
     return f"{before}{first}\n{text}\n{last}{rest.split(last)[1]}"
 
 
+def counts(found: Found) -> str:
+    """For the README: how many claims got which verdict, a line a data set; nothing of those on
+    which none is decided.
+    """
+    lines = []
+    for data in found.data:
+        words = [whole(found.of(name, data)) for name in found.claims]
+        if set(words) != {"not decided"}:
+            told = ", ".join(f"{words.count(word)} {word}" for word in ORDER if word in words)
+            lines.append(f"- `{data}`: of {len(words)} claims {told}.")
+    return "\n".join(lines)
+
+
 def summary(found: Found) -> str:
-    """For the README: a line a claim, a column a data set."""
+    """A line a claim, a column a data set."""
     head = ["what is claimed", *found.data]
     return _table(
         head,

@@ -1,4 +1,4 @@
-"""What the README says of speed is what was measured, and what fell short is said."""
+"""What docs/speed.md says of speed is what was measured, and what fell short is said."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def rows(summary: str) -> list[str]:
 def test_the_readme_and_the_results_say_what_was_measured() -> None:
     measured = report.measured()
     assert measured.get("cpu"), (
-        "No figures: `make bench` writes benchmarks/results/cpu.json, the README's table and"
+        "No figures: `make bench` writes benchmarks/results/cpu.json, docs/speed.md's table and"
         " RESULTS.md."
     )
     block = (
-        report.README.read_text(encoding="utf-8")
+        report.SPEED.read_text(encoding="utf-8")
         .split(report.MARKS[0])[1]
         .split(report.MARKS[1])[0]
     )
@@ -141,7 +141,7 @@ def test_where_no_gpu_was_at_hand_the_readme_says_so() -> None:
 
 
 def test_only_what_stands_between_the_marks_is_written(tmp_path: Path) -> None:
-    readme, results = tmp_path / "README.md", tmp_path / "RESULTS.md"
+    readme, results = tmp_path / "speed.md", tmp_path / "RESULTS.md"
     readme.write_text(
         f"before\n{report.MARKS[0]}\nold\n{report.MARKS[1]}\nafter\n", encoding="utf-8"
     )

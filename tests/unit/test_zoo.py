@@ -1,4 +1,4 @@
-"""What is shipped: whole, small, what the settings of today would make, and what the README says of
+"""What is shipped: whole, small, what the settings of today would make, and what docs/results.md says of
 it.
 """
 
@@ -159,7 +159,7 @@ def test_the_readmes_table_is_the_report(capsys) -> None:
     from robustviz.cli import main
 
     assert main(["report", "--ladder", *(path.name for path in SHIPPED)]) == 0
-    assert capsys.readouterr().out.strip() in (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert capsys.readouterr().out.strip() in (REPOSITORY / "docs" / "results.md").read_text(encoding="utf-8")
 
 
 BY_AUTOATTACK = (
@@ -198,7 +198,7 @@ def test_the_readme_says_how_far_the_maps_lie_on_the_objects(capsys, runs_home):
     from robustviz.cli import main
 
     block = (
-        (REPOSITORY / "README.md")
+        (REPOSITORY / "docs" / "results.md")
         .read_text(encoding="utf-8")
         .split("<!-- overlap -->")[1]
         .split("<!-- /overlap -->")[0]
