@@ -49,11 +49,12 @@ def parts(objective: Objective, n: int) -> Iterator[tuple[slice, Objective]]:
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """The cross-entropy of each image, (N,), from logits (N, K) and labels (N,)."""
     return F.cross_entropy(logits, y, reduction="none")
 
 
 def closeness(logits: Tensor, target: Tensor) -> Tensor:
-    """Minus the cross-entropy of the class to be reached."""
+    """Minus the cross-entropy of the class that a targeted attack wants, (N,)."""
     return -F.cross_entropy(logits, target, reduction="none")
 
 

@@ -68,6 +68,9 @@ def shapes(
 def checked_scale(
     mean: PerChannel, std: PerChannel, channels: int
 ) -> tuple[PerChannel, PerChannel]:
+    """`mean` and `std` as they are. Raises UserError unless each has a number a channel and every
+    `std` is above 0.
+    """
     for name, values in (("mean", mean), ("std", std)):
         if values is not None and len(values) not in (0, channels):
             raise UserError(
@@ -80,6 +83,7 @@ def checked_scale(
 
 
 def checked_grid(grid: Sequence[int] | None) -> tuple[int, int] | None:
+    """The rows and columns of a grid of tokens; None stays None. Raises UserError for all else."""
     if grid is None:
         return None
     sides = [plain(side) for side in grid] if isinstance(grid, (tuple, list)) else []

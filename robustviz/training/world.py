@@ -155,8 +155,8 @@ def join() -> World:
 
 
 def reports_errors() -> bool:
-    """Whether this process is the one to say what went wrong: the first of all that ask. The others
-    then fail because it did.
+    """True for the first process to report an error; the others fail because that one did. Always
+    True where there is only one process.
     """
     if not launched():
         return True

@@ -115,7 +115,7 @@ def _cause(result: Misalignment, focus: str) -> str:
 
 
 def causes(result: Misalignment) -> str:
-    """How many classes have which cause: "Pushed by the attack: 7 classes; holds: 3." """
+    """How many classes have which cause, as in `Pushed by the attack: 7 classes; holds: 3`."""
     return (
         "; ".join(
             f"{kind if at == 0 else kind.lower()}: {count} class{'es' * (count > 1)}"
