@@ -12,7 +12,7 @@ from robustviz import imports
 from robustviz.runs import catalogue, folder
 from robustviz.runs.naming import method_label, unusual
 from robustviz.types import UserError, eps_text
-from robustviz.ui import methods, networks, shell
+from robustviz.ui import absent, methods, networks, shell
 from robustviz.ui.context import OWN, Context, choose, follow_data
 from robustviz.ui.shell import linked
 
@@ -38,6 +38,7 @@ def open(title: str) -> Context:
             gap="small",
         ):
             here = _pickers(every, known)
+    absent.tell({side: every.get(getattr(here, side)) for side in ("a", "b")})
     return here
 
 
@@ -49,6 +50,8 @@ def _pickers(every: dict[str, folder.Run], known: list[folder.Run]) -> Context:
     # the data set to start from is that of a run which the address names
     named = (every.get(st.query_params.get(side, "")) for side in ("a", "b"))
     first = next((networks.data_name(run) for run in named if run is not None), names[0])
+    if (asked := absent.data(absent.noticed(every))) in names:
+        first = asked
     picker = linked("data", first, names)
     data = str(st.session_state["data"])
     here = networks.ordered(run for run in every.values() if networks.data_name(run) == data)

@@ -12,7 +12,7 @@ import io
 import re
 import sys
 import traceback
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -257,15 +257,27 @@ def forget(*keys: str) -> None:
         st.query_params.pop(key, None)
 
 
+def pin(said: Mapping[str, str], every: Sequence[str]) -> None:
+    """Of the names in `every` the address holds what is `said`, though it be the value that the
+    page starts from here; the others are as if they had never been pinned.
+    """
+    st.session_state["pinned"] = {name: said.get(name, "") for name in every}
+
+
 def write_address() -> None:
     """Put every linked value into the address; the ones that nobody changed are left out."""
     state = st.session_state
-    for key, start in state.get("links", {}).items():
+    links, pinned = state.get("links", {}), state.get("pinned", {})
+    said: dict[str, str | None] = {}
+    for key, start in links.items():
         value = state[key] if key in state else state.get("choices", {}).get(key, start)
-        if value == start:
+        said[key] = None if value == start else str(value)
+    said |= {key: value or None for key, value in pinned.items() if value or key not in links}
+    for key, text in said.items():
+        if text is None:
             st.query_params.pop(key, None)
-        elif st.query_params.get(key) != str(value):
-            st.query_params[key] = str(value)
+        elif st.query_params.get(key) != text:
+            st.query_params[key] = text
 
 
 def theme() -> str:

@@ -1,0 +1,129 @@
+"""What trains a run again: the command, the few words of it that a link carries, and what a run's
+name alone tells. Importing it brings no torch; using it does.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from robustviz import registry
+from robustviz.imports import load
+from robustviz.runs import catalogue
+from robustviz.types import JSON, UserError
+
+if TYPE_CHECKING:
+    from robustviz.training.config import TrainConfig
+
+# dotted path -> value as typed; `data` and `method` come first. Empty: there is no such recipe
+Recipe = Mapping[str, str]
+
+FLAGS = ("data", "method", "net", "epochs", "seed", "eps")  # the others are `--set PATH=VALUE`
+UNSAID = ("threads", "device", "test_n")  # where it runs is no part of what is trained
+NAME = re.compile(r"([a-z0-9-]+)-s(\d{1,10})-[0-9a-f]{8}")
+PATH = re.compile(r"[a-z_]+(\.[a-z_]+)*")
+PLAIN = re.compile(r"[\w@#/,.+-]{0,100}")  # a value that a link may carry
+LONGEST = 1500  # characters of a recipe in a link
+
+
+class Name(NamedTuple):
+    """What a run's id says. `data` may be a name that the user gave and nobody else knows."""
+
+    data: str
+    method: str
+    net: str
+    seed: int
+
+
+def name(run_id: str) -> Name | None:
+    """What an id says of its run; None where it is not of that form, as an imported run's."""
+    whole = NAME.fullmatch(run_id)
+    if whole is None:
+        return None
+    said = whole[1]
+    known = {key.replace("_", "-"): key for key in registry.every("data")}
+    fitting = []
+    for method in registry.every("method"):
+        for net in registry.every("net"):
+            data = said.removesuffix(f"-{method}-{net}".replace("_", "-"))
+            if data != said:
+                fitting.append(Name(known.get(data, data), method, net, int(whole[2])))
+    # `-afa-trades` ends as `-trades` does, so the longest method is meant
+    return min(fitting, key=lambda one: len(one.data), default=None)
+
+
+def read(recipe: Recipe) -> TrainConfig:
+    """The training that a recipe names. Raises UserError for what no training can be made of, for
+    images of a folder, and for a file of weights: a link must not reach into this computer.
+    """
+    given = dict(recipe)
+    data = given.pop("data", "")
+    if not catalogue.known("data", data) or catalogue.facts("data", data)["folders"]:
+        raise UserError("This link is about images of somebody's own.", code=2)
+    if "/" in given.get("init", ""):
+        raise UserError("This link begins from a file of weights of somebody's own.", code=2)
+    flags = {"data": data, "method": given.pop("method", None)}
+    made: TrainConfig = load("robustviz.training.config").TrainConfig.make(
+        None, flags, list(given.items())
+    )
+    return made
+
+
+def of(config: TrainConfig) -> Recipe:
+    """The shortest recipe of a training. Empty where none leads to the same run: images or weights
+    of the user's own, or an attack of another kind than its method's.
+    """
+    kind = load("robustviz.training.config").TrainConfig
+    method = type(config.method)
+    usual = registry.encode(kind(data=config.data, method=method()))
+    usual["data"] = registry.encode(type(config.data)())
+    differs = {
+        path: _typed(value)
+        for path, value in _flat(registry.encode(config))
+        if path not in UNSAID and value != dict(_flat(usual)).get(path)
+    }
+    recipe = {"data": config.data.key, "method": config.method.key, **differs}
+    try:
+        return recipe if read(recipe).run_id == config.run_id else {}
+    except UserError:
+        return {}
+
+
+def _flat(settings: JSON, path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{path}{key}.")
+        elif key != "key":
+            yield f"{path}{key}", value
+
+
+def _typed(value: Any) -> str:
+    """A value as a person would type it: a radius as 8/255."""
+    if isinstance(value, float) and len(repr(value)) > 6:
+        level = round(value * 255)
+        return f"{level}/255" if level / 255 == value else repr(value)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def command(recipe: Recipe) -> str:
+    """The line for a terminal that trains it."""
+    words = ["python", "-m", "robustviz", "train"]
+    for path, value in recipe.items():
+        words += [f"--{path}", value] if path in FLAGS else ["--set", f"{path}={value}"]
+    return shlex.join(words)
+
+
+def packed(recipe: Recipe) -> str:
+    """A recipe as one word for an address; empty where it is too long or not plain."""
+    word = "~".join(f"{path}={value}" for path, value in recipe.items())
+    return word if unpacked(word) == recipe else ""
+
+
+def unpacked(word: str) -> Recipe:
+    """The recipe in a link's word; empty where it is none, as a link can say anything."""
+    pairs = [part.partition("=") for part in word.split("~")] if len(word) <= LONGEST else []
+    fine = all(PATH.fullmatch(path) and PLAIN.fullmatch(value) for path, _, value in pairs)
+    return {path: value for path, _, value in pairs} if fine else {}

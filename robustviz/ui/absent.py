@@ -1,0 +1,203 @@
+"""What a page says of a network that its address names and that is not on this computer: the
+command that trains it, as far as the link and what is kept here tell.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import streamlit as st
+
+from robustviz import paths
+from robustviz.imports import load
+from robustviz.runs import catalogue, folder, recipes
+from robustviz.runs.files import read_json
+from robustviz.runs.naming import method_label
+from robustviz.runs.recipes import Recipe
+from robustviz.types import UserError
+from robustviz.ui import networks, shell
+
+EPOCHS = 100  # how many are tried where all else of a run's name is usual
+KEPT = [paths.ROOT / "checkpoints" / name for name in ("claims/runs", "seeds")]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a run that is not here. `exact`: the recipe trains the very run; otherwise
+    the nearest that its name tells, or nothing.
+    """
+
+    name: recipes.Name | None
+    recipe: Recipe
+    exact: bool
+
+    @property
+    def commands(self) -> list[str]:
+        """The lines that train it: first those of the runs that it starts from and that are not
+        here either.
+        """
+        starts = (value for path, value in self.recipe.items() if path not in recipes.FLAGS)
+        first = [known(one) for one in starts if recipes.name(one) and not _here(one)]
+        lines = [line for one in first if one.exact for line in one.commands]
+        return [*lines, recipes.command(self.recipe)] if self.recipe else []
+
+
+@functools.lru_cache(maxsize=64)
+def known(run_id: str, carried: str = "") -> Known:
+    """What is known of a run from its id and from the recipe that a link carried with it."""
+    name = recipes.name(run_id)
+    for config in _candidates(run_id, name, carried):
+        if config.run_id == run_id and (recipe := recipes.of(config)):
+            return Known(name, recipe, exact=True)
+    if name is None or not catalogue.known("data", name.data):
+        return Known(name, {}, exact=False)
+    rest = {} if catalogue.facts("data", name.data)["folders"] else name._asdict()
+    return Known(name, {key: str(value) for key, value in rest.items()}, exact=False)
+
+
+def _candidates(run_id: str, name: recipes.Name | None, carried: str) -> Iterator[Any]:
+    """Trainings that may be the run, the likeliest first. Its id is a hash of its settings, so the
+    right one is known for certain.
+    """
+    kind = load("robustviz.training.config").TrainConfig
+    for place in KEPT:
+        if (file := place / f"{run_id}.json").is_file():
+            yield kind.from_json(read_json(file)["config"])
+    for recipe in (recipes.unpacked(carried), *_guesses(name)):
+        try:
+            yield (config := recipes.read(recipe))
+            # with the runs that a method names itself
+            yield replace(config, method=config.method.resolved(config, folder.find_run))
+        except UserError:  # of another version, of somebody's own images, from a run not here
+            continue
+    if name is not None:
+        yield from _claimed(name)
+
+
+def _guesses(name: recipes.Name | None) -> Iterator[Recipe]:
+    """What a run of that name is usually trained with: the data's own settings, those of a preset,
+    another number of epochs.
+    """
+    if name is None:
+        return
+    said = {key: str(value) for key, value in name._asdict().items()}
+    yield said
+    for preset in load("robustviz.training.presets").PRESETS.values():
+        settings = preset.settings
+        if (settings.get("data"), settings.get("method")) == (name.data, name.method):
+            yield {key: f"{value}" for key, value in settings.items()} | said
+    for epochs in range(1, EPOCHS + 1):
+        yield said | {"epochs": str(epochs)}
+
+
+def _claimed(name: recipes.Name) -> Iterator[Any]:
+    """What the claims train on this data with this seed."""
+    claim = load("robustviz.claims.claim")
+    for setup in claim.setups():
+        # the network that `transfer` shows images to has another seed than those it judges
+        seeds = tuple({name.seed, max(0, name.seed - 100)})
+        if setup.data == name.data:
+            for config, _ in claim.trainings(claim.claims(), replace(setup, seeds=seeds)):
+                yield config
+
+
+def _here(run_id: str) -> bool:
+    try:
+        folder.open_model(run_id)
+    except UserError:
+        return False
+    return True
+
+
+def noticed(every: Mapping[str, folder.Run]) -> dict[str, tuple[str, str]]:
+    """The sides whose network the address names and that is not here: its id, and the recipe that
+    came with it. One that was trained since is shown, and no longer among them.
+    """
+    state = st.session_state
+    missing: dict[str, tuple[str, str]] = state.setdefault("absent", {})
+    for side in ("a", "b"):
+        said = st.query_params.get(side, "")
+        if side not in state and said and said not in every:
+            missing[side] = (said, st.query_params.get(f"{side}-set", ""))
+        elif side in missing and missing[side][0] in every:
+            state[side] = missing.pop(side)[0]
+            state["data"] = networks.data_name(every[state[side]])
+            state.pop(f"stands-{side}", None)
+    return missing
+
+
+def data(missing: Mapping[str, tuple[str, str]]) -> str:
+    """The data set that the address asks for where no network of it was found."""
+    if said := st.query_params.get("data"):
+        return said
+    named = (recipes.name(run_id) for run_id, _ in missing.values())
+    return next((one.data for one in named if one is not None), "")
+
+
+def tell(chosen: Mapping[str, folder.Run | None]) -> None:
+    """Say for each side what is missing, until another network is chosen for it; and keep in the
+    address what it takes to find this page again, also on another computer.
+    """
+    state = st.session_state
+    missing: dict[str, tuple[str, str]] = state.get("absent", {})
+    address: dict[str, str] = {}
+    for side, run in chosen.items():
+        if side in missing:
+            stands = state.setdefault(f"stands-{side}", state[side])
+            if state[side] != stands:
+                del missing[side], state[f"stands-{side}"]
+        if side in missing:
+            run_id, carried = missing[side]
+            address |= {side: run_id, f"{side}-set": carried}
+            _explain(side, run_id, carried, run)
+        elif run is not None and not run.shipped:
+            address |= {side: run.id, f"{side}-set": _recipe(run)}
+    shell.pin(address, ("a", "b", "a-set", "b-set"))
+
+
+@functools.lru_cache(maxsize=256)
+def _recipe(run: folder.Run) -> str:
+    try:
+        return "" if run.imported else recipes.packed(recipes.of(run.config))
+    except UserError:
+        return ""
+
+
+def _explain(side: str, run_id: str, carried: str, stands: folder.Run | None) -> None:
+    letter = f":{shell.side_colour(side)}[**{side.upper()}**]"
+    with st.container(border=True, key=f"absent-{side}"):
+        explain(run_id, carried, f"{letter} of this link")
+        if stands is not None:
+            st.markdown(f"Until it is here, {letter} is {networks.label(stands)}.")
+
+
+def explain(run_id: str, carried: str = "", what: str = "The run of this link") -> None:
+    """What a run is that is not on this computer, and the command that trains it."""
+    if not folder.ID.fullmatch(run_id):
+        st.markdown(f"{what} is not here: what the link names is no run's id.")
+        return
+    found = known(run_id, carried)
+    name = found.name
+    told = (
+        f"{method_label(name.method)} on {name.data}, seed {name.seed}" if name else f"`{run_id}`"
+    )
+    st.markdown(f"{what} is {told}. It is not on this computer.")
+    if found.commands:
+        st.markdown(
+            "This trains the very same network:"
+            if found.exact
+            else "Some of its settings are not the usual ones, and the link does not say which."
+            " The nearest that its name tells:"
+        )
+        st.code("\n".join(found.commands), language="bash", wrap_lines=True)
+    if not found.exact:
+        st.markdown("Whoever made the link can send the network, and you take it in:")
+        st.code(
+            f"python -m robustviz run export {run_id} --out {run_id}.zip\n"
+            f"python -m robustviz run import {run_id}.zip",
+            language="bash",
+            wrap_lines=True,
+        )

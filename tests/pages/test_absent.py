@@ -1,0 +1,87 @@
+"""A link whose network is not on this computer: every page says so, and how it is trained."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from robustviz.runs import folder, recipes
+from robustviz.training.config import TrainConfig
+from tests.pages.conftest import ordinary, picked, sound, words
+
+PAGES = ("attack", "attention", "features", "soft_labels", "transfer", "contributions", "compare")
+pytestmark = pytest.mark.usefixtures("few")
+
+
+def config(**sets: object) -> TrainConfig:
+    return TrainConfig.make(
+        None, {"data": "digits", "method": "trades"}, [("seed", 41), *sets.items()]
+    )
+
+
+def opened(visit, page: str, **address: object):
+    """As a link is opened: the address is there when the page is first run."""
+    app = visit("glossary")  # it takes up no network
+    for name, value in address.items():
+        app.query_params[name] = str(value)
+    return sound(app.switch_page(f"../../pages/{page}.py").run())
+
+
+def said(app, name: str) -> str:
+    """What the address says under a name; AppTest gives a list where the page wrote it."""
+    value = app.query_params[name]
+    return value if isinstance(value, str) else value[0]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_says_what_trains_the_network_of_a_link(visit, page):
+    usual = config()
+    app = opened(visit, page, a=usual.run_id, img=5)
+    assert "TRADES on digits, seed 41. It is not on this computer." in words(app)
+    assert [code.value for code in app.code if " train " in code.value] == [
+        "python -m robustviz train --data digits --method trades --seed 41"
+    ]
+    assert app.session_state["data"] == "digits" and app.session_state["img"] == 5
+    # opened again, also elsewhere, it is still this link
+    assert said(app, "a") == usual.run_id
+
+
+def test_another_network_chosen_is_the_end_of_it(visit):
+    app = opened(visit, "contributions", a=config().run_id)
+    picked(app, "a").set_value(ordinary("digits", "pgd_at").id).run()
+    assert "not on this computer" not in words(sound(app))
+    assert app.query_params.get("a") != config().run_id and "a-set" not in app.query_params
+
+
+def test_a_link_carries_what_is_not_usual_and_an_old_one_says_what_is_known(visit):
+    odd = config(**{"method.beta": 1.5})
+    carried = recipes.packed(recipes.of(odd))
+    app = opened(visit, "contributions", a=odd.run_id, **{"a-set": carried})
+    assert "This trains the very same network" in words(app)
+    assert any("--set method.beta=1.5" in code.value for code in app.code)
+    app = opened(visit, "contributions", a=odd.run_id)
+    assert "the link does not say which" in words(app)
+    assert any(f"run import {odd.run_id}.zip" in code.value for code in app.code)
+
+
+@pytest.mark.parametrize("nonsense", ["../../etc", "x" * 500, "![a](b)", "digits"])
+def test_a_link_can_say_anything(visit, nonsense):
+    app = opened(visit, "contributions", a=nonsense, **{"a-set": "data=$(rm)~" + "x" * 5000})
+    assert "not here" in words(app) or "not on this computer" in words(app)
+    assert not any("$(rm)" in code.value for code in app.code)
+
+
+def test_a_network_of_one_s_own_is_always_in_the_address_and_shown_once_it_is_here(visit, tmp_path):
+    shipped = ordinary("digits", "pgd_at")
+    own = TrainConfig.make(None, {"data": "digits", "method": "pgd_at", "seed": 41})
+    app = opened(visit, "compare", a=own.run_id)
+    shutil.copytree(shipped.path, tmp_path / "runs" / own.run_id)
+    info = (shipped.path / "config.json").read_text(encoding="utf-8")
+    (tmp_path / "runs" / own.run_id / "config.json").write_text(
+        info.replace('"seed": 0', '"seed": 41'), encoding="utf-8"
+    )
+    assert folder.open_run(own.run_id).seed == 41
+    sound(app.run())
+    assert app.session_state["a"] == own.run_id and "not on this computer" not in words(app)
+    assert recipes.unpacked(said(app, "a-set"))["seed"] == "41"
