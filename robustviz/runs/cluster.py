@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import re
 import socket
 import tempfile
 import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +31,11 @@ from robustviz.runs.folder import Run
 from robustviz.runs.inside import OVER
 from robustviz.runs.sweeps import Now, estimate
 from robustviz.training.config import TrainConfig
-from robustviz.types import JSON, UserError
+from robustviz.types import JSON, UserError, harmless
 
 LOST = 5  # times that a training may be lost without a finished epoch in between
 LOOK = 1.0  # seconds between two looks at what arrived
+REACH = 5  # seconds that a head gets to answer
 LAST = ("state/state.safetensors", "metrics.jsonl", "status.json")  # these say that the rest counts
 
 
@@ -62,38 +66,48 @@ def follow(
         ray.shutdown()
 
 
-def _connected(address: str) -> Any:
+def _connected(asked: str) -> Any:
     try:
-        ray = load("ray")
+        ray, grpc = load("ray"), load("grpc")
     except ImportError:
         raise UserError(
             "A cluster needs Ray, which is not installed: pip install 'robustviz[cluster]'."
         ) from None
-    if address != "ray" and not address.startswith("ray://"):
-        raise UserError(f"--on {address}: write local, ray, or ray://HEAD:10001.", code=2)
+    if not re.fullmatch(r"ray|ray://[^/\s]+:\d{1,5}", asked):
+        raise UserError(f"--on {asked}: write local, ray, or ray://HEAD:10001.", code=2)
+    # ray is the cluster that RAY_ADDRESS names, else one that runs here already, else a new one
+    address = (os.environ.get("RAY_ADDRESS") or "auto") if asked == "ray" else asked
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "robustviz"}
     try:
-        if address == "ray":
-            try:  # one that runs here already
-                ray.init(address="auto", **quiet)
-            except ConnectionError:
-                ray.init(include_dashboard=False, **quiet)
-        else:
-            _reach(address)
+        if address not in ("auto", "local"):
+            _reach(grpc, address)
+        try:
             ray.init(address=address, **quiet)
-    except (OSError, RuntimeError, ValueError) as error:
+        except ConnectionError:
+            if address != "auto":
+                raise
+            ray.init(address="local", include_dashboard=False, **quiet)
+    except (OSError, ValueError, grpc.FutureTimeoutError) as error:
         raise UserError(
-            f"No Ray cluster answers at {address}: start its head with `ray start --head`, and look"
-            " that this computer reaches it."
+            f"No Ray cluster answers at {address}: start its head with `ray start"
+            " --head`, and look that this computer reaches it."
         ) from error
+    except RuntimeError as error:  # another version of Ray or of Python, above all
+        why = harmless(" ".join(str(error).split()))
+        raise UserError(f"The Ray cluster at {address} takes no work: {why}") from error
     return ray
 
 
-def _reach(address: str) -> None:
-    """Ray itself would try for half a minute. Raises OSError or ValueError where nobody answers."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=10):
-        pass
+def _reach(grpc: Any, address: str) -> None:
+    """Ray itself would try for a minute or more. Raises OSError, ValueError or FutureTimeoutError
+    where nobody answers, or somebody who is no Ray head.
+    """
+    place = address.removeprefix("ray://")
+    host, _, port = place.rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=REACH):
+        pass  # a port where nobody listens says so at once
+    with grpc.insecure_channel(place) as channel:
+        grpc.channel_ready_future(channel).result(timeout=REACH)
 
 
 class _Box:
@@ -156,24 +170,30 @@ class _Sweep:
     def _start(self, name: str) -> None:
         config = self.configs[name]
         try:
+            needs = self._needs(config)
             run = queue.claim(config)
-            needs = {"num_cpus": int(config.threads or 1), "num_gpus": int(config.device != "cpu")}
-            self._check(needs)
             others = {each: pack(_run(each)) for each in _sources(config) if not _shipped(each)}
         except UserError as error:
             self.refused[name] = str(error)
+            if _run(name).status()["state"] == "running":  # its machine was the last of its kind
+                _run(name).set_status(state="interrupted", error=str(error), pid=None)
             return
         task = self.ray.remote(train).options(**needs, max_retries=0)
         self.tasks[task.remote(config.to_json(), pack(run), others, self.box)] = name
 
-    def _check(self, needs: dict[str, int]) -> None:
+    def _needs(self, config: TrainConfig) -> dict[str, int]:
+        """What a machine must have for it. Raises UserError where none has."""
+        if ":" in config.device:
+            raise UserError(f"A cluster chooses the GPU: ask for device=cuda, not {config.device}.")
+        cpus, gpus = int(config.threads or 1), int(config.device != "cpu")
         nodes = [each["Resources"] for each in self.ray.nodes() if each["Alive"]]
-        cpus, gpus = needs["num_cpus"], needs["num_gpus"]
         if not any(each.get("CPU", 0) >= cpus and each.get("GPU", 0) >= gpus for each in nodes):
-            gpu = " and a GPU" if gpus else ""
-            raise UserError(f"No machine of the cluster has {cpus} CPU cores{gpu}.")
+            cores, gpu = f"{cpus} CPU core{'s' * (cpus > 1)}", " and a GPU" if gpus else ""
+            raise UserError(f"No machine of the cluster has {cores}{gpu}.")
+        return {"num_cpus": cpus, "num_gpus": gpus}
 
     def _look(self) -> None:
+        self._connected()
         done, _ = self.ray.wait(list(self.tasks), timeout=LOOK) if self.tasks else ([], [])
         for name, archive in self.ray.get(self.box.take.remote()).items():
             if name in self.tasks.values():
@@ -207,9 +227,17 @@ class _Sweep:
     def _cancel(self, task: Any, name: str, state: str) -> None:
         self.tasks.pop(task, None)
         with contextlib.suppress(Exception):  # perhaps the cluster is gone
+            self._connected()
             self.ray.cancel(task, force=True)
         _run(name).ask("")
         _run(name).set_status(state=state, pid=None, eta=None)
+
+    def _connected(self) -> None:
+        """Ray would quietly begin a cluster of its own here where the head is lost. Raises
+        ConnectionError instead.
+        """
+        if not self.ray.is_initialized():
+            raise ConnectionError
 
 
 def _run(name: str) -> Run:
@@ -244,9 +272,13 @@ def train(asked: JSON, archive: bytes, others: dict[str, bytes], box: Any) -> by
         run = Run(Path(place) / config.run_id)
         unpack(archive, run, running=False)
 
-        send = AfterEpoch(lambda record: ray.get(box.put.remote(run.id, pack(run))))
-        with contextlib.suppress(UserError):  # it stands in the run's status
-            execute(run, callbacks=(send,))
+        # A task that waits in its main thread gives its core away, and Ray starts another on it.
+        with ThreadPoolExecutor(1) as beside:
+            send = AfterEpoch(
+                lambda record: beside.submit(ray.get, box.put.remote(run.id, pack(run))).result()
+            )
+            with contextlib.suppress(UserError):  # it stands in the run's status
+                execute(run, callbacks=(send,))
         return pack(run)
 
 

@@ -7,11 +7,14 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+import torch
 
-from robustviz.runs import cluster, folder, queue
+from robustviz.runs import cluster, folder, queue, sweeps
 from robustviz.runs.folder import Run
 from robustviz.training.config import TrainConfig
 from robustviz.types import UserError
@@ -23,7 +26,8 @@ CONFIG = (
 SCRIPT = f"""
 import sys
 from ray.cluster_utils import Cluster
-from robustviz.runs import cluster, sweeps
+from robustviz.runs import cluster, folder, sweeps
+from robustviz.runs.folder import Run
 from robustviz.training.config import TrainConfig
 
 configs = [{CONFIG} for method in ("fgsm_at", "standard") for seed in range(6)]
@@ -37,6 +41,9 @@ else:
     killed = []
 
     def tell(now):
+        if not killed:  # one a core
+            runs = [Run(folder.home() / config.run_id).status() for config in configs]
+            assert sum(0 < run["epoch"] and run["state"] == "running" for run in runs) <= 2
         if now.over >= 4 and not killed:
             killed.append(now)
             machines.remove_node(second, allow_graceful=False)
@@ -108,6 +115,16 @@ def test_a_kill_while_an_archive_arrives_leaves_an_older_state(runs_home, monkey
     assert written[-2:] == ["state.safetensors", "status.json"]
 
 
+@pytest.fixture
+def deaf() -> Iterator[str]:
+    """An address where somebody takes calls and never says a word."""
+    pytest.importorskip("ray")
+    with socket.socket() as there:
+        there.bind(("127.0.0.1", 0))
+        there.listen()
+        yield f"127.0.0.1:{there.getsockname()[1]}"
+
+
 def test_a_head_that_is_not_there_is_one_sentence():
     pytest.importorskip("ray")
     with socket.socket() as free:
@@ -117,7 +134,85 @@ def test_a_head_that_is_not_there_is_one_sentence():
         cluster.follow([], f"ray://127.0.0.1:{port}")
 
 
-def test_another_word_than_ray_is_refused():
+def test_a_head_that_says_nothing_is_given_up(deaf, monkeypatch):
+    """Ray itself would try for forty seconds."""
+    monkeypatch.setattr(cluster, "REACH", 0.2)
+    with pytest.raises(UserError, match=f"No Ray cluster answers at ray://{deaf}: start its head"):
+        cluster.follow([], f"ray://{deaf}")
+
+
+def test_a_cluster_that_the_environment_names_is_not_replaced_by_one_of_our_own(deaf, monkeypatch):
+    import ray
+
+    monkeypatch.setattr(cluster, "REACH", 0.2)
+    monkeypatch.setenv("RAY_ADDRESS", deaf)
+    with pytest.raises(UserError, match=f"No Ray cluster answers at {deaf}"):
+        cluster.follow([], "ray")
+    assert not ray.is_initialized()
+
+
+def test_a_cluster_of_another_version_is_one_sentence(monkeypatch):
+    ray = pytest.importorskip("ray")
+
+    def refuse(**given):
+        raise RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.60.0")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(UserError, match=r"takes no work: Version mismatch: .* with: Ray: 2\.60"):
+        cluster.follow([], "ray")
+
+
+def test_without_ray_the_sentence_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"pip install 'robustviz\[cluster\]'"):
+        cluster.follow([], "ray")
+
+
+@pytest.mark.parametrize("word", ["slurm", "ray://", "ray://head", "ray://head:port"])
+def test_another_word_than_ray_is_refused(word):
     pytest.importorskip("ray")
     with pytest.raises(UserError, match="write local, ray"):
-        cluster.follow([], "slurm")
+        cluster.follow([], word)
+
+
+def test_a_training_that_no_machine_can_take_is_told_and_begins_nothing(runs_home):
+    """A stand-in for Ray, which tells what its machines have."""
+    machines = [{"Alive": True, "Resources": {"CPU": 4.0}}]
+    machines += [{"Alive": False, "Resources": {"CPU": 4.0, "GPU": 1.0}}]  # lost
+    ray = Mock(nodes=lambda: machines, get=lambda ref: {})
+    asked = {"data": "digits", "n_train": 20, "epochs": 1}
+    wants = [
+        TrainConfig(**asked, device="cuda", threads=1),
+        TrainConfig(**asked, device="cuda:1", seed=1, threads=1),
+        TrainConfig(**asked, device="cpu", seed=2, threads=8),
+    ]
+    refused = cluster._Sweep(ray, {each.run_id: each for each in wants}, print).all()
+    assert list(refused.values()) == [
+        "No machine of the cluster has 1 CPU core and a GPU.",
+        "A cluster chooses the GPU: ask for device=cuda, not cuda:1.",
+        "No machine of the cluster has 8 CPU cores.",
+    ]
+    assert not [run for run in queue.mine() if run.status()["state"] == "running"]
+
+
+def test_a_lost_head_is_a_sentence_and_no_other_cluster_is_begun(runs_home, monkeypatch):
+    """A stand-in for Ray whose connection is gone after the first training was handed over."""
+    ray = Mock(nodes=lambda: [{"Alive": True, "Resources": {"CPU": 1.0}}])
+    ray.is_initialized.return_value = False
+    ray.exceptions = pytest.importorskip("ray").exceptions
+    monkeypatch.setattr(cluster, "_connected", lambda asked: ray)
+    config = TrainConfig(data="digits", n_train=20, epochs=1, threads=1, device="cpu")
+    with pytest.raises(UserError, match="connection to the cluster's head was lost"):
+        cluster.follow([config], "ray")
+    assert not ray.wait.called and not ray.cancel.called
+    assert Run(folder.home() / config.run_id).status()["state"] == "interrupted"
+
+
+def test_a_gpu_that_only_the_cluster_has_may_be_asked_for(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    grid = sweeps.Grid.make({"data": "digits", "set": {"device": "cuda"}})
+    with pytest.raises(UserError, match="no usable CUDA device"):
+        grid.configs()
+    (config,) = grid.configs(here=False)
+    assert config.device == "cuda" and config.data.key == "digits"
