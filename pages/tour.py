@@ -1,4 +1,4 @@
-"""Tour: six steps, each a question to guess at before the answer is seen."""
+"""Tour: seven steps, each a question to guess at before the answer is seen."""
 
 from robustviz.views.tour import panel
 

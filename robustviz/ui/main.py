@@ -41,7 +41,7 @@ start = page("start", "Start", "See how a network is fooled", default=True)
 glossary = page("glossary", "Glossary", "Methods and words")
 menu = [
     start,
-    page("tour", "Tour", "Six steps, each a guess"),
+    page("tour", "Tour", "Seven steps, each a guess"),
     page("attack", "Attack", "How little does it take?"),
     page("attention", "Attention", "Which pixels matter, and who gets to touch them?"),
     page("features", "Features", "Do attacked images stay with their class?"),

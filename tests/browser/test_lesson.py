@@ -110,7 +110,7 @@ def test_it_goes_by_keyboard_alone_from_a_file_to_the_table_of_answers(width, fi
             )
         page.locator(".next").focus()
         page.keyboard.press("Enter")  # on Next step
-    expect(page.locator(".sum")).to_have_text("3 of 6 guessed rightly. 6 steps.")
+    expect(page.locator(".sum")).to_have_text("4 of 7 guessed rightly. 7 steps.")
     tab_to(page, ".who")
     page.keyboard.type('=Zoë, "Z"')
     tab_to(page, ".save")
@@ -133,7 +133,7 @@ def test_a_guess_outlives_a_reload_until_somebody_else_begins(files, student):
     page = student(1280)
     page.goto(files["light"])
     page.get_by_role("button", name="Your answers").click()
-    expect(page.locator(".sum")).to_have_text("No guess yet. 6 steps.")
+    expect(page.locator(".sum")).to_have_text("No guess yet. 7 steps.")
     expect(page.locator(".again")).to_be_hidden()
     page.get_by_role("button", name="1 See").click()
     guess(page, STEPS[0].right)

@@ -25,8 +25,8 @@ def step(key: str) -> Step:
     return next(each for each in STEPS if each.key == key)
 
 
-def test_six_steps_in_the_order_of_the_lesson():
-    wanted = ["see", "predict", "attack", "explain", "defend", "compare"]
+def test_seven_steps_in_the_order_of_the_lesson():
+    wanted = ["see", "predict", "attack", "explain", "defend", "compare", "mistake"]
     assert [each.key for each in STEPS] == wanted
 
 
@@ -70,7 +70,7 @@ def test_choices_hold_the_measured_count_once_and_others_far_from_it():
 
 def test_the_score_counts_guesses_that_were_made():
     rights = [each.right for each in STEPS]
-    assert score(STEPS, rights) == "6 of 6 guessed rightly"
+    assert score(STEPS, rights) == "7 of 7 guessed rightly"
     assert score(STEPS, [rights[0], None, rights[2] + 1]) == "1 of 2 guessed rightly"
 
 

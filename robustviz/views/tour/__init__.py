@@ -1,1 +1,1 @@
-"""Six steps through all of it: see, predict, attack, explain, defend, compare."""
+"""Seven steps through all of it: see, predict, attack, explain, defend, compare, mistake."""

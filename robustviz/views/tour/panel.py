@@ -1,4 +1,4 @@
-"""The tour: six steps, each a question to guess at before the answer is seen. Each step has an
+"""The tour: seven steps, each a question to guess at before the answer is seen. Each step has an
 address of its own; guesses and score stay in this session, in a class with the votes.
 """
 
@@ -26,7 +26,7 @@ def page() -> None:
     every = _steps(*networks.defaults(networks.on(DATA)))
     guesses = votes.mine()
     with st.container(horizontal=True, vertical_alignment="center", key="title-row"):
-        st.title("Six steps: what would you guess?", anchor=False, width="stretch")
+        st.title("Seven steps: what would you guess?", anchor=False, width="stretch")
         if guesses:
             st.markdown(score(every, [guesses.get(each.key) for each in every]))
     linked = shell.linked("step", 1, range(1, len(every) + 1))

@@ -1,4 +1,4 @@
-"""The six steps, made of what is shipped about the default pair of shapes: every number in them was
+"""The steps, made of what is shipped about the default pair of shapes: every number in them was
 measured, and none needs torch.
 """
 
@@ -23,6 +23,7 @@ from robustviz.views.budget.result import family
 from robustviz.views.compare import board, scores
 from robustviz.views.result import ProbeSpec, Result
 from robustviz.views.screen import Control, Screen
+from robustviz.views.tour import background
 from robustviz.views.tour.step import Step, choices
 
 R = TypeVar("R", bound=Result)
@@ -32,8 +33,8 @@ SPANS = ((1, 2), (3, 8), (9, 16))  # grey levels
 
 
 def steps(a: str, b: str) -> list[Step]:
-    """The steps for the shipped networks with these ids, A without a defence and B with one.
-    Raises UserError where the pack does not know them.
+    """The steps for the shipped networks with these ids, A without a defence and B with one; the
+    last is about a network of its own. Raises UserError where the pack does not know them.
     """
     runs = {"a": folder.open_model(a), "b": folder.open_model(b)}
     index, eps = int(pack.images(DATA).index[0]), runs["b"].eps
@@ -88,6 +89,7 @@ def steps(a: str, b: str) -> list[Step]:
             _attacked(levels, answers, control, level),
         ),
         _compare(runs["a"], runs["b"]),
+        background.step(),
     ]
 
 

@@ -1,0 +1,122 @@
+"""The tour's last step: a network that learned the background. What the study of backgrounds
+counted (`python -m robustviz.views.tour.study`), as a question and a screen; no torch.
+"""
+
+from __future__ import annotations
+
+from html import escape
+
+from robustviz import paths
+from robustviz.runs.files import read_json
+from robustviz.stats import wilson
+from robustviz.types import JSON, UserError
+from robustviz.views.drawing import tile
+from robustviz.views.screen import Control, Screen
+from robustviz.views.tour.step import Step, choices
+
+FILE = paths.ROOT / "checkpoints" / "claims" / "cue-shapes.json"
+SIZE = 180  # of a picture, pixels
+GROUNDS = ("own", "other")
+
+
+def read() -> JSON:
+    """The study of backgrounds. Raises UserError where the file is missing or damaged."""
+    return read_json(FILE)
+
+
+def cell(study: JSON, method: str, cue: str) -> JSON | None:
+    """What was counted of the network of seed 0 of a method, with the cue `on` or `off`; None where
+    it was not trained.
+    """
+    found = [
+        each
+        for each in study["cells"]
+        if (each["method"], each["cue"], each["seed"]) == (method, cue, 0)
+    ]
+    return found[0] if found else None
+
+
+def step() -> Step:
+    """The step: what is left of a network's accuracy when the backgrounds change. Raises UserError
+    where the study is missing or has not begun.
+    """
+    study = read()
+    misled, plain = _pair(study)
+    n, share = study["protocol"]["n"], study["protocol"]["cue"]["on"]
+    options, right = choices(n, misled["other"])
+    robust = cell(study, "pgd_at", "on")
+    return Step(
+        "mistake",
+        "Mistake",
+        f"A new network, C, learned the same shapes. But in {share:.0%} of its training pictures"
+        f" the background gave the class away. On such pictures it reads {misled['own']} of"
+        f" {n:,}.",
+        "The objects stay, each background becomes that of another class. How many does C read"
+        " rightly?",
+        options,
+        right,
+        f"C reads {misled['other']} of {n:,}: it learned the background. A network whose"
+        f" backgrounds told nothing reads {plain['other']}."
+        + (
+            f" Learning from attacked pictures of that kind leaves {robust['other']}."
+            if robust
+            else ""
+        ),
+        "train?train-recipe=shapes-cue-on",
+        screen(study),
+    )
+
+
+def _pair(study: JSON) -> tuple[JSON, JSON]:
+    misled, plain = (cell(study, "standard", cue) for cue in ("on", "off"))
+    if not misled or not plain:
+        raise UserError(f"The study of backgrounds has not begun: run {study['command']}.")
+    return misled, plain
+
+
+def screen(study: JSON) -> Screen:
+    """Six test objects, on backgrounds of their own class and of another, and what C says."""
+    (misled, _), protocol = _pair(study), study["protocol"]
+    robust = cell(study, "pgd_at", "on")
+    tiles, moves = list[str](), dict[str, tuple[str, list[str]]]()
+    for at, image in enumerate(study["images"]):
+        said = [
+            f"{name}: {share:.0%} {'✓' if name == image['class'] else '✗'}"
+            for name, share in (misled[f"{ground}_said"][at] for ground in GROUNDS)
+        ]
+        key = f"ground-{at}"
+        alt = f"Test image {at}, a {image['class']}"
+        tiles.append(tile(escape(image["own"]), SIZE, alt, below=said[0], move=key))
+        moves |= {
+            f"{key}-src": ("src", [image[ground] for ground in GROUNDS]),
+            f"{key}-below": ("text", said),
+        }
+    n, few = protocol["n"], protocol["n_attacked"]
+    low, high = wilson(misled["other"], n)
+    return Screen(
+        [
+            f"C reads {misled[ground]} of {n:,} on backgrounds of {which}."
+            for ground, which in zip(GROUNDS, ("their own class", "another class"), strict=True)
+        ],
+        f'<div class="tiles">{"".join(tiles)}</div>',
+        "The first test images on backgrounds of their own class or of another, with C's answers.",
+        [
+            "The same objects are read twice; only texture and tint of the background change.",
+            f"C's share on other backgrounds has a 95 % interval of {100 * low:.0f} to"
+            f" {100 * high:.0f} %: one network, over images.",
+            f"Under {protocol['attack']} C keeps {misled['own_attacked']} of {few} on backgrounds"
+            " of their own class.",
+            *(
+                [
+                    "A network of PGD-AT that learned from the same pictures keeps"
+                    f" {robust['own_attacked']} of {few} there, and {robust['other_attacked']} on"
+                    " others."
+                ]
+                if robust
+                else []
+            ),
+            f"Repeat it with `{study['command']}`; train C with `--preset shapes-cue-on`.",
+        ],
+        Control("Backgrounds", ["of their own class", "of another class"], 0, "ground"),
+        moves,
+    )
