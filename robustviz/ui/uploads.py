@@ -24,14 +24,16 @@ def take(
     *,
     several: bool | str = False,
     help: str | None = None,
+    megabytes: int | None = None,
 ) -> None:
-    """A place to drop files on. What comes is given to `use`, then forgotten, and the page is drawn
-    anew. Raises UserError where this session may not upload.
+    """A place to drop files on, each of at most so many `megabytes` (None: what the server takes).
+    What comes is given to `use`, then forgotten, and the page is drawn anew. Raises UserError where
+    this session may not upload.
     """
     rights.check("upload")
     session = _invite()
     turn = st.session_state.setdefault(f"turn-{key}", 0)
-    options: Any = {"accept_multiple_files": several}
+    options: Any = {"accept_multiple_files": several, "max_upload_size": megabytes}
     found = st.file_uploader(label, key=f"{key}-{turn}", help=help, **options)
     files = [one for one in (found if isinstance(found, list) else [found]) if one is not None]
     if not files:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+from collections.abc import Callable
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from robustviz.runs import card, folder
+from robustviz.views.cards import panel
 from tests.pages.conftest import sound, words
 
 Files = list[tuple[str, bytes, str]]
@@ -85,3 +88,18 @@ def test_who_only_looks_drops_nothing(visit, monkeypatch):
     monkeypatch.setenv("ROBUSTVIZ_MODE", "class")
     app = shown(visit("compare", data="digits"))
     assert not app.file_uploader and "Only the teacher may drop cards here" in words(app)
+
+
+def test_a_run_of_the_user_s_gives_its_card_by_a_click(visit, monkeypatch):
+    made: dict[str, bytes] = {}
+
+    def button(label: str, data: Callable[[], bytes], name: str, *_: object, **__: object) -> None:
+        made[name] = data()
+
+    app = visit("compare", data="digits")
+    run = folder.open_run("digits-pgd-at-small-resnet-s0-0c56e5c2")
+    shutil.copytree(run.path, folder.home() / "mine")
+    monkeypatch.setattr(panel.st, "download_button", button)
+    app = shown(app)
+    assert app.selectbox(key="cards-run").value == "mine"
+    assert card.read(made["mine.card.json"]).id == "mine"

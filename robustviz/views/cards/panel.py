@@ -8,9 +8,9 @@ import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from robustviz.imports import load
-from robustviz.runs.card import BYTES, Card, read
+from robustviz.runs.card import BYTES, Card, of_run, read
 from robustviz.types import UserError
-from robustviz.ui import rights, shell, stage, widgets
+from robustviz.ui import networks, rights, shell, stage, widgets
 from robustviz.ui.uploads import take
 from robustviz.views.cards import pile, strips
 
@@ -30,17 +30,20 @@ def drawer() -> None:
 
 
 def _inside() -> None:
+    """What is dropped, what was refused, the picture, and every card in a row."""
     if rights.may_act():
         take(
             "Run cards, all at once",
             "cards",
             _dropped,
             several=True,
+            megabytes=1,
             help="`python -m robustviz run card RUN` writes one, of at most 20 KB."
             " They stay in this session.",
         )
     else:
         st.info(rights.sentence("drop cards"), icon=":material/info:")
+    _own()
     for line in st.session_state.get("cards-said", ()):
         st.info(line, icon=":material/info:")
     cards: dict[str, Card] = st.session_state.get(KEPT, {})
@@ -59,6 +62,28 @@ def _inside() -> None:
             shell.forget("cards")
             st.rerun()
     _table(list(cards.values()), layers)
+
+
+def _own() -> None:
+    """The card of a run that was trained here, to be sent to whoever collects them."""
+    runs = {
+        run_id: run
+        for run_id, run in networks.trained().items()
+        if not run.shipped and not run.imported and any(one.images for one in run.evaluations())
+    }
+    if not runs:
+        return
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        chosen = st.selectbox("A run of yours", [*runs], key="cards-run", width=480)
+        st.download_button(
+            "Its card",
+            lambda: of_run(runs[chosen]).to_bytes(),
+            f"{chosen}.card.json",
+            "application/json",
+            key="cards-own",
+            on_click="ignore",
+            icon=":material/download:",
+        )
 
 
 def _dropped(files: list[UploadedFile]) -> None:
@@ -80,7 +105,10 @@ def _dropped(files: list[UploadedFile]) -> None:
     if len(refused) > SHOWN:
         said.append(f"{len(refused) - SHOWN} more files were refused.")
     if again:
-        said.append(f"{again} of the cards told of runs that were here already: the last counts.")
+        said.append(
+            f"{again} of the cards told of runs that were here already: the last counts. Students"
+            " who train alike need a seed each."
+        )
     if full:
         said.append(f"{full} cards are left out: a picture has at most {MOST}.")
     st.session_state[KEPT] = cards

@@ -18,6 +18,7 @@ from robustviz.runs.naming import method_label
 from robustviz.stats import mean_interval, t_quantile
 from robustviz.types import JSON, UserError, eps_text
 
+PLAIN = "PGD-20"  # which everybody's run is measured under
 LEAST = 3  # seeds a side, below which nothing is said about methods
 
 
@@ -123,7 +124,9 @@ def layers(cards: Iterable[Card]) -> list[Layer]:
     for card in cards:
         for one in card.numbers:
             found.setdefault(measure(card, one), []).append((card, one))
-    order = sorted(found, key=lambda at: (at.attack == UNTOUCHED, -len(found[at]), at))
+    order = sorted(
+        found, key=lambda at: (at.attack == UNTOUCHED, -len(found[at]), at.attack != PLAIN, at)
+    )
     names = [at.name for at in order]
     told = {
         at: at.name + f", {at.split} {at.images[:6]}, noise {at.seed}" * (names.count(at.name) > 1)

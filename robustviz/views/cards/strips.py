@@ -8,15 +8,17 @@ import math
 from collections.abc import Sequence
 from html import escape
 
+from robustviz.runs.card import UNTOUCHED
 from robustviz.views.cards.pile import LEAST, Layer, Pair, Row
 from robustviz.views.drawing import Plot
 from robustviz.views.screen import Control, Screen
 
 WIDE, SMALL = 620, 320
 PAIRS = 15  # that are listed
+FEW = 3  # pairs that are not compared, each of which still has a line
 STYLE = """<style>
 .strips { display: grid; grid-template-columns: minmax(9rem, 14rem) auto; gap: .2rem 1rem;
-  align-items: center; justify-content: start; }
+  align-items: start; justify-content: start; }
 .strips .small { display: none } .strips ul, .strips .said { grid-column: 1 / -1 }
 .strips ul { margin: .4rem 0 0; padding-left: 1.1rem }
 @container (max-width: 54rem) { .strips { grid-template-columns: 1fr }
@@ -62,7 +64,7 @@ def answer(layer: Layer) -> str:
             else "Nothing is said about methods: no two rows differ in one thing only."
         )
     if len(fit) == 1:
-        return _pair(fit[0])
+        return _pair(fit[0], layer.measure.attack == UNTOUCHED)
     apart = sum(pair.apart for pair in fit)
     return f"{apart} of {len(fit)} pairs of rows differ by more than their seeds do."
 
@@ -74,13 +76,14 @@ def _alone(row: Row) -> str:
     return f"Same settings, {len(row.kept)} seeds: {low} to {high}. What differs is chance."
 
 
-def _pair(pair: Pair) -> str:
+def _pair(pair: Pair, untouched: bool) -> str:
     seeds = f"over {len(pair.a.kept)} and {len(pair.b.kept)} seeds"
     if not pair.apart:
         return f"No difference shown between {pair.a.name} and {pair.b.name}, {seeds}."
     most, least = (pair.a, pair.b) if pair.difference > 0 else (pair.b, pair.a)
     points = 100 * abs(pair.difference)
-    return f"{most.name} keeps {points:.1f} points more than {least.name}, {seeds}."
+    does = "reads" if untouched else "keeps"
+    return f"{most.name} {does} {points:.1f} points more than {least.name}, {seeds}."
 
 
 def _percent(value: float) -> str:
@@ -103,11 +106,12 @@ def _chart(layer: Layer) -> str:
     high = min(1.0, math.ceil(max([*values, *ends]) / step) * step)
     if high <= low:
         low, high = max(0.0, low - step), min(1.0, high + step)
+    label = "right untouched" if layer.measure.attack == UNTOUCHED else "kept under attack"
     out = []
     for at, row in enumerate(layer.rows):
-        last = at == len(layer.rows) - 1
+        below = label if at == len(layer.rows) - 1 else ""  # the last one has the axis
         plots = "".join(
-            f'<div class="{name}">{_strip(row, (low, high), step, width, last)}</div>'
+            f'<div class="{name}">{_strip(row, (low, high), step, width, below)}</div>'
             for name, width in (("wide", WIDE), ("small", SMALL))
         )
         out.append(f"<div><b>{escape(row.name)}</b><br>{_told(row)}</div><div>{plots}</div>")
@@ -120,7 +124,7 @@ def _told(row: Row) -> str:
     return f"{len(row.kept)} seeds, mean {_percent(row.interval[0])}"
 
 
-def _strip(row: Row, span: tuple[float, float], step: float, width: int, last: bool) -> str:
+def _strip(row: Row, span: tuple[float, float], step: float, width: int, label: str) -> str:
     count = round((span[1] - span[0]) / step)
     every = max(1, math.ceil(count * 52 / width))  # as many ticks as have room
     ticks = [
@@ -128,11 +132,11 @@ def _strip(row: Row, span: tuple[float, float], step: float, width: int, last: b
     ]
     plot = Plot(
         width,
-        96 if last else 52,
+        96 if label else 62,
         span,
         (1, 0),
-        "kept" if last else "",
-        x_ticks=ticks if last else [],
+        label,
+        x_ticks=ticks if label else [],
         left=20,
         right=20,
         top=4,
@@ -153,13 +157,21 @@ def _strip(row: Row, span: tuple[float, float], step: float, width: int, last: b
 
 
 def _list(pairs: Sequence[Pair]) -> str:
-    """The differences with their intervals, those shown first."""
-    if not pairs:
-        return ""
-    order = sorted(pairs, key=lambda pair: (bool(pair.why), not pair.apart))
-    rows = [f"<li>{escape(_line(pair))}</li>" for pair in order[:PAIRS]]
-    more = f"<li>and {len(order) - PAIRS} pairs more</li>" if len(order) > PAIRS else ""
-    return f"<ul>{''.join(rows)}{more}</ul>"
+    """The differences with their intervals, those shown first; of what is not compared the reasons,
+    where there are few.
+    """
+    fit = sorted((pair for pair in pairs if not pair.why), key=lambda pair: not pair.apart)
+    rest = [pair for pair in pairs if pair.why]
+    lines = [_line(pair) for pair in fit[:PAIRS]]
+    if len(fit) > PAIRS:
+        lines.append(f"and {len(fit) - PAIRS} pairs more")
+    if len(rest) > FEW:
+        lines.append(
+            f"{len(rest)} pairs are not compared: too few seeds, or more than one thing differs."
+        )
+    else:
+        lines += map(_line, rest)
+    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>" if lines else ""
 
 
 def _line(pair: Pair) -> str:
