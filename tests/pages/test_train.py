@@ -129,7 +129,8 @@ def test_the_main_settings_of_a_method_stand_beside_it_and_the_rest_below(visit,
         ]
     }
     every = {element.label for element in [*app.text_input, *app.selectbox, *app.number_input]}
-    assert every - below == {"Recipe", "Data", "Method", "eps low", "rule", "warmup"}
+    main = {"Recipe", "Data", "Method", "eps low", "rule", "warmup"}
+    assert every - below == main | {"Compared with"}
     assert {"cam class", "attack.steps", "net", "epochs", "weight decay"} <= below
 
 
@@ -314,7 +315,7 @@ def test_a_demo_server_does_not_train_stop_or_resume(visit, monkeypatch, tmp_pat
         live_buttons.button(key="resume").click().run()
         assert run.status()["state"] == state
     with pytest.raises(UserError, match="Nobody may train here"):
-        form._compare(run.config)
+        form._compare(run.config, "trades")
 
 
 @pytest.mark.parametrize("asked", ["/etc", "~root/../etc", "x\0y", "~nobody-of-that-name/x"])
@@ -475,52 +476,17 @@ def test_before_a_training_stands_what_it_will_look_like(visit, untimed):
     assert not wordy("\n".join(each.value for each in app.markdown[:2]))
 
 
-def test_train_and_compare_leads_to_compare_when_it_is_done(visit, untimed, no_process):
-    app = visit("train")
-    app.selectbox(key="train-data").set_value("digits")
-    app.selectbox(key="train-method").set_value("pgd_at").run()
-    app.button(key="train-compare").click().run()
-    (run,) = queue.mine()  # the ordinary network of this data is shipped
-    assert app.session_state["compare-when-done"] == [run.id]
-    sound(app)
-    like = ordinary("digits", "pgd_at")
-    for name in ("net.safetensors", "eval.json", "metrics.jsonl"):
-        shutil.copy(like.path / name, run.path / name)
-    info = json.loads((run.path / "config.json").read_text(encoding="utf-8"))
-    (run.path / "config.json").write_text(
-        json.dumps(info | {"images": like.info["images"]}), encoding="utf-8"
-    )
-    run.set_status(state="done")
-    sound(app.run())
-    assert "compare-when-done" not in app.session_state
-    assert app.title[0].value == "Which network holds, and at what price?"
-    assert app.session_state["b"] == run.id and app.session_state["data"] == "digits"
-    # of the two ordinary networks the one with the new one's seed
-    a = runs.open_run(app.session_state["a"])
-    assert (a.method_key, a.seed) == ("standard", min(run.seed, 1))
-
-
-def test_a_data_set_without_an_ordinary_network_gets_one(visit, submitted, monkeypatch):
-    config = TrainConfig.make(None, {"data": "digits", "method": "pgd_at"})
-    monkeypatch.setattr(form, "on", lambda data: {})
-    monkeypatch.setattr(form.st, "query_params", {})
-    monkeypatch.setattr(form.st, "session_state", {})
-    form._compare(config)
-    assert [each.method.key for each in submitted] == ["pgd_at", "standard"]
-    assert submitted[0].seed == submitted[1].seed and submitted[0].net == submitted[1].net
-
-
 def test_the_test_has_a_bar_that_counts_images_and_the_list_says_the_epoch(tmp_path):
     run = runs.create(TrainConfig(data="digits", method="standard", epochs=12), folder=tmp_path)
     run.set_status(state="running", phase="train", epoch=3, epochs=12, batch=1, batches=2, eta=9.0)
     assert jobs.epochs(run, run.status()) == "in epoch 4 of 12"
-    assert live._progress(run.status()) == (
+    assert live.progressed(run.status()) == (
         pytest.approx(3.5 / 12),
         "Epoch 4 of 12, batch 1 of 2, about 9 s left",
     )
     run.set_status(phase="evaluate", epoch=12, batch=460, batches=960, eta=None)
     assert jobs.epochs(run, run.status()) == "0 of 12"
-    assert live._progress(run.status()) == (
+    assert live.progressed(run.status()) == (
         pytest.approx(460 / 960),
         "Testing under attack: 460 of 960 images",
     )

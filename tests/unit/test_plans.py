@@ -77,6 +77,7 @@ def test_the_command_says_who_ended_it_and_how_to_go_on(
     runs_home: Path, tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setattr(queue, "submit", folder.create)  # queued, and for ever
+    monkeypatch.setattr(queue, "pump", lambda: [])
     monkeypatch.setattr(sweeps.time, "sleep", lambda seconds: plans.stop(plans.every()[0]))
     # the wish comes between two looks, while the run still waits
     monkeypatch.setattr(plans, "_ask", lambda plan: None)

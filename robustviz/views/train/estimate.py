@@ -45,7 +45,7 @@ def estimate(config: TrainConfig) -> str:
     if registry.of_kind(type(config.data), "folder"):
         # says at once what is wrong with a folder
         images = data.load(config.data, "train", config.n_train or None)
-        _fits(json.dumps(dataclasses.replace(config, device="cpu").to_json(), sort_keys=True))
+        fits(dataclasses.replace(config, device="cpu"))
         return (
             f"{config.epochs} epochs of {len(images)} images. The time left is shown once it runs."
             f" {data.unequal(images)}".rstrip()
@@ -93,16 +93,16 @@ def _timed(settings: str) -> tuple[float, int]:
     return epochs + image * final, batches
 
 
-def _fits(settings: str) -> None:
+def fits(config: TrainConfig) -> None:
     """Raises UserError where the training could not begin; what it raises is not kept."""
 
-    def fits() -> bool:
+    def begins() -> bool:
         with _ONE_AT_A_TIME:
-            check(TrainConfig.from_json(json.loads(settings)))
+            check(config)
         return True
 
     with st.spinner("Checking the settings …"):
-        ANSWERS["fits", settings].filled(fits)
+        ANSWERS["fits", json.dumps(config.to_json(), sort_keys=True)].filled(begins)
 
 
 def duration(seconds: float) -> str:

@@ -22,16 +22,15 @@ from robustviz.ui.context import OWN
 from robustviz.ui.methods import about
 from robustviz.ui.networks import (
     FIRST,
-    data_name,
     group,
     method_option,
     methods,
-    on,
     option as run_option,
     ordered,
     trained,
 )
-from robustviz.views.train.estimate import estimate
+from robustviz.views.train.estimate import estimate, fits
+from robustviz.views.train.live import show
 
 WRONG = "?"  # among a form's changes: a field that holds no valid value
 
@@ -319,38 +318,75 @@ def submit(config: TrainConfig) -> str:
         config = dataclasses.replace(config, seed=config.seed + 1)
     if there:
         st.markdown(f"With seed {asked} this is shipped with robustviz already: `{there}`.")
-    with st.container(horizontal=True):
-        if st.button(
-            f"Train with seed {config.seed}" if there else "Train",
-            type="primary",
-            icon=":material/play_arrow:",
-            key="train-go",
-        ):
-            rights.check("train")
-            st.query_params["job"] = queue.submit(config).id
+    if st.button(
+        f"Train with seed {config.seed}" if there else "Train",
+        type="primary",
+        icon=":material/play_arrow:",
+        key="train-go",
+    ):
+        rights.check("train")
+        show(queue.submit(config).id)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        key = _beside(config)
         if st.button(
             "Train and compare",
             icon=":material/compare_arrows:",
             key="train-compare",
-            help="When it is done, Compare opens: A is the usual network of this data, B this one.",
+            help="Both are trained with the same images, network, seed and settings; their curves"
+            " stand side by side. A is what it is compared with, B what is chosen above.",
         ):
-            _compare(config)
+            try:
+                _compare(config, key)
+            except UserError as error:
+                st.error(shell.spoken(error))
     return cost
 
 
-def _compare(config: TrainConfig) -> None:
-    """Train, and the network without a defence too, with the same seed and settings, where this
-    data has none to compare with; the page leaves when they are done.
+def _beside(config: TrainConfig) -> str:
+    """The picker of the method that a training is compared with."""
+    keys, own = methods(), config.method.key
+    start = FIRST["b"] if own == FIRST["a"] else FIRST["a"]
+    return str(
+        st.selectbox(
+            "Compared with",
+            keys,
+            keys.index(start),
+            key=f"train-beside-{own}",
+            format_func=lambda key: method_option(key) + ", next seed" * (key == own),
+            width=320,
+        )
+    )
+
+
+def _compare(config: TrainConfig, key: str) -> None:
+    """Train this and its like of the method `key`, where that is not shipped; both are shown.
+    Raises UserError, before anything is queued, where the other could not begin.
     """
     rights.check("train")
-    run = queue.submit(config)
-    ids = [run.id]
-    if not any(each.method_key == FIRST["a"] for each in on(data_name(run)).values()):
-        plain = registry.get("method", FIRST["a"])()
-        if config.method != plain:
-            ids.append(queue.submit(dataclasses.replace(config, method=plain)).id)
-    st.query_params["job"] = run.id
-    st.session_state["compare-when-done"] = ids
+    other = _like(config, key)
+    beside = _same(other, [run for run in folder.all_runs() if run.shipped])
+    if not beside and config.data.at_hand:
+        fits(other)
+    show(job := queue.submit(config).id)
+    try:
+        beside = beside or queue.submit(other).id
+    except UserError as error:
+        raise UserError(
+            f"{job} is trained, but what it was to be compared with is not: {error}"
+        ) from error
+    show(job, beside)
+
+
+def _like(config: TrainConfig, key: str) -> TrainConfig:
+    """The same training with another method, as that one is by default; of the same method one with
+    the next seed.
+    """
+    if key == config.method.key:
+        return dataclasses.replace(config, seed=config.seed + 1)
+    usual = config.select == config.method.select  # each method's own, where nobody chose
+    return dataclasses.replace(
+        config, method=registry.get("method", key)(), select=None if usual else config.select
+    ).on_this_machine(folder.find_run)
 
 
 def _same(config: TrainConfig, among: list[folder.Run]) -> str:

@@ -11,7 +11,7 @@ from robustviz.runs.inside import Status
 from robustviz.training.ladder import headline
 from robustviz.types import eps_text
 from robustviz.ui import shell
-from robustviz.views.train.live import evaluation_or_none
+from robustviz.views.train.live import evaluation_or_none, show
 
 
 def watch() -> None:
@@ -67,7 +67,7 @@ def _list() -> None:
     # once per choice, so that a new training can be watched after it
     if chosen and chosen != st.session_state.get("job-row"):
         st.session_state["job-row"] = chosen
-        st.query_params["job"] = states[chosen[0]][0].id
+        show(states[chosen[0]][0].id)
         st.rerun()
 
 

@@ -28,6 +28,15 @@ from robustviz.views.train.estimate import duration
 HUES = ["#2A8C6C", "#B45C9A", "#8A7A1F", "#7A8798"]
 
 
+def show(job: str, beside: str = "") -> None:
+    """Let the page watch a run, alone or, as B, `beside` another."""
+    st.query_params["job"] = job
+    if beside:
+        st.query_params["beside"] = beside
+    else:
+        st.query_params.pop("beside", None)
+
+
 def current() -> Run | None:
     """The job to watch: the one the address names, else the one running, else none."""
     if wanted := st.query_params.get("job", ""):
@@ -44,8 +53,7 @@ def watch(config: TrainConfig | None) -> None:
     """The live view of the job in hand; it ticks each second while there is something to see, and
     then stops. Without a job: what a training of `config` will look like, still empty.
     """
-    _look_after()
-    _arrive()
+    look_after()
     run = current()
     if run is not None:
         live = run.status()["state"] in ("queued", "running")
@@ -62,25 +70,9 @@ def watch(config: TrainConfig | None) -> None:
         st.markdown("Here: eight images, untouched above and attacked below.")
 
 
-def _look_after() -> None:
+def look_after() -> None:
     """Start what waits for a free device; who may not start anything only sees what has died."""
     (queue.pump if rights.may_act() else queue.sweep)()
-
-
-def _arrive() -> None:
-    """Leave for Compare when what was to be compared is trained: A is the usual network of this
-    data, B the new one.
-    """
-    ids = st.session_state.get("compare-when-done", [])
-    if not ids or any(cache.open_by_id(each).status()["state"] != "done" for each in ids):
-        return
-    del st.session_state["compare-when-done"]
-    run = cache.open_by_id(ids[0])
-    name = networks.data_name(run)
-    rest = {key: each for key, each in networks.on(name).items() if key != run.id}
-    a = networks.nearest(rest, networks.FIRST["a"], run) or next(iter(rest), run.id)
-    st.session_state.update({"data": name, "a": a, "b": run.id})
-    shell.go("compare")
 
 
 def _panel(run_id: str, was_live: bool) -> None:
@@ -93,13 +85,13 @@ def _panel(run_id: str, was_live: bool) -> None:
     if was_live != (state in ("queued", "running")):
         st.rerun()  # a full run, which starts or stops the ticking
     if state == "queued":
-        _look_after()
+        look_after()
     st.markdown(
         f"`{run.id}` · **{state}**"
         + (f" · place {_place(run)} in the queue" if state == "queued" else "")
     )
     if state == "running":
-        st.progress(*_progress(status))
+        st.progress(*progressed(status))
     for show, words in ((st.error, status["error"]), (st.info, status["note"])):
         if words:
             show(words)
@@ -140,7 +132,8 @@ def _place(run: Run) -> int:
     return waiting.index(run.id) + 1 if run.id in waiting else 1
 
 
-def _progress(status: Status) -> tuple[float, str]:
+def progressed(status: Status) -> tuple[float, str]:
+    """How far a run is, in [0, 1], and in words."""
     epochs, batches = status["epochs"] or 1, status["batches"]
     if status["phase"] == "evaluate" and batches:
         seen = status["batch"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from robustviz.ui import shell
-from robustviz.views.train import form, jobs, live, sweeping
+from robustviz.views.train import form, jobs, live, pair, sweeping
 
 
 def page() -> None:
@@ -20,7 +20,8 @@ def page() -> None:
         cost = form.submit(config) if config is not None else ""
     line.markdown(cost or "Choose how a network is trained; what it will take is measured here.")
     with right:
-        live.watch(config)
+        if not pair.watch():
+            live.watch(config)
     sweeping.watch()
     jobs.watch()
     shell.reset_button()

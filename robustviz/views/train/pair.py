@@ -1,0 +1,186 @@
+"""Two trainings side by side: their curves on the same axes, how far each is, and the way on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal
+
+import altair as alt
+import pandas as pd
+import streamlit as st
+
+from robustviz.runs import queue
+from robustviz.runs.folder import Run
+from robustviz.runs.inside import Record
+from robustviz.runs.naming import labels
+from robustviz.types import UserError, eps_text
+from robustviz.ui import cache, networks, rights, shell
+from robustviz.views.theme import COLOURS
+from robustviz.views.train.live import act, look_after, progressed, show
+
+GOING = ("queued", "running")
+KEPT: tuple[tuple[Literal["clean_acc", "robust_acc"], str], ...] = (
+    ("clean_acc", "Right untouched"),
+    ("robust_acc", "Right under PGD-10"),
+)
+
+
+def watch() -> bool:
+    """The two runs that the address names, `job` as B and `beside` as A; they tick each second
+    while there is something to see. False, with a sentence, where these are no two runs.
+    """
+    asked = [st.query_params.get(name, "") for name in ("beside", "job")]
+    if not all(asked):
+        return False
+    look_after()
+    try:
+        a, b = (cache.open_by_id(each) for each in asked)
+        _check(a, b)
+    except UserError as error:
+        st.warning(shell.spoken(error))
+        return False
+    live = any(run.status()["state"] in GOING for run in (a, b))
+    shell.fragment(_panel, 1.0 if live else None)(a.id, b.id, live)
+    return True
+
+
+def _panel(a: str, b: str, was_live: bool) -> None:
+    try:
+        runs = [cache.open_by_id(each) for each in (a, b)]
+    except UserError:  # removed, or damaged, since the page was drawn: it says so
+        st.rerun()
+    statuses = [run.status() for run in runs]
+    states = [status["state"] for status in statuses]
+    if was_live != any(state in GOING for state in states):
+        st.rerun()  # a full run, which starts or stops the ticking
+    if "queued" in states:
+        look_after()
+    names = dict(zip("ab", labels(runs), strict=True))
+    for side, run, status in zip("ab", runs, statuses, strict=True):
+        st.markdown(
+            f":{shell.side_colour(side)}[**{side.upper()}**] {names[side]} · **{status['state']}**"
+            f" · `{run.id}`"
+        )
+        if status["state"] == "running":
+            st.progress(*progressed(status))
+        if status["error"]:
+            st.error(status["error"])
+    _buttons(runs, states)
+    _curves(dict(zip("ab", runs, strict=True)), names)
+
+
+def _check(a: Run, b: Run) -> None:
+    """Raises UserError where the curves of two runs may not stand on the same axes."""
+    if a.id == b.id:
+        raise UserError("A and B are one run: choose another to compare it with.")
+    if networks.data_name(a) != networks.data_name(b):
+        raise UserError("These two learn from other images, so their curves do not compare.")
+    if a.eps != b.eps:
+        raise UserError(
+            "These two are attacked with other budgets, so their curves do not compare: ε ="
+            f" {eps_text(a.eps)} and {eps_text(b.eps)}."
+        )
+
+
+def _buttons(runs: list[Run], states: Sequence[str]) -> None:
+    going = [run for run, state in zip(runs, states, strict=True) if state in GOING]
+    with st.container(horizontal=True):
+        if all(state == "done" for state in states):
+            if st.button(
+                "Compare them", key="pair-compare", icon=":material/compare_arrows:", type="primary"
+            ):
+                a, b = runs
+                st.session_state.update({"data": networks.data_name(b), "a": a.id, "b": b.id})
+                shell.go("compare")
+        elif going and rights.may_act():
+            st.button(
+                "Stop both" if len(going) > 1 else "Stop it",
+                key="pair-stop",
+                icon=":material/stop:",
+                on_click=act,
+                args=("pause, stop and resume", partial(_stop, going), "pair-error"),
+            )
+        elif going:
+            st.caption(rights.sentence("pause, stop and resume"))
+        if st.button("Show B alone", key="pair-alone", type="tertiary"):
+            show(runs[1].id)
+            st.rerun()
+    if problem := st.session_state.pop("pair-error", ""):
+        st.error(problem)
+
+
+def _stop(runs: list[Run]) -> None:
+    # the one that waits first: else it would begin when the other ends
+    for run in sorted(runs, key=lambda run: run.status()["state"] != "queued"):
+        if run.status()["state"] in GOING:
+            queue.ask(run, "stop")
+
+
+def _curves(runs: dict[str, Run], names: dict[str, str]) -> None:
+    """Two charts, untouched and under attack, in each a line for A and one for B; the axes are
+    those of the whole training from the start.
+    """
+    records = {side: run.records() for side, run in runs.items()}
+    epochs = max(int(run.info.get("epochs") or 1) for run in runs.values())
+    for place, (key, title) in zip(st.columns(2), KEPT, strict=True):
+        rows = [
+            (record["epoch"], side.upper(), record[key])
+            for side, every in records.items()
+            for record in every
+        ]
+        said = ", ".join(
+            f"{side.upper()} {names[side]} {every[-1][key]:.1%}"
+            for side, every in records.items()
+            if every
+        )
+        place.altair_chart(
+            _chart(title, pd.DataFrame(rows, columns=["epoch", "network", "share"]), epochs),
+            alt=f"{title}, validation images, over the epochs. {said or 'Still empty.'}",
+        )
+    st.markdown(_sentence(records["a"], records["b"]))
+
+
+def _sentence(a: Sequence[Record], b: Sequence[Record]) -> str:
+    """How both stand after the last epoch that both have finished. It is about two networks on
+    their way, so it says no more than that.
+    """
+    both = min(len(a), len(b))
+    if not both:
+        return "The lines grow while they train, one point an epoch."
+    one, other = a[both - 1], b[both - 1]
+    kept = [round(each["robust_acc"] * each["n_val"]) for each in (one, other)]
+    return (
+        f"After epoch {one['epoch']} of both, of {one['n_val']} validation images: A holds"
+        f" {kept[0]} under attack. B holds {kept[1]} of {other['n_val']}."
+        " These are two networks: other seeds may differ."
+    )
+
+
+def _chart(title: str, rows: pd.DataFrame, epochs: int) -> alt.Chart:
+    colours = COLOURS[shell.theme()]
+    chart: alt.Chart = (
+        alt.Chart(rows, title=title, height=270)
+        .mark_line(point=not rows.empty, strokeWidth=3, aria=not rows.empty)
+        .encode(
+            x=alt.X(
+                "epoch:Q",
+                scale=alt.Scale(domain=[0, epochs]),
+                axis=alt.Axis(tickMinStep=1, format="d"),
+            ),
+            y=alt.Y(
+                "share:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%")
+            ),
+            color=alt.Color(
+                "network:N",
+                legend=alt.Legend(orient="top"),
+                title=None,
+                scale=alt.Scale(domain=["A", "B"], range=[colours["a"], colours["b"]]),
+            ),
+            strokeDash=alt.StrokeDash(
+                "network:N", title=None, scale=alt.Scale(domain=["A", "B"], range=[[1, 0], [6, 4]])
+            ),
+            tooltip=["epoch:Q", "network:N", alt.Tooltip("share:Q", format=".1%")],
+        )
+    )
+    return chart
