@@ -130,6 +130,7 @@ class Visitor:
     """One session. `first`: seconds until the first page it asked for was there."""
 
     patience = PATIENCE
+    cookie = ""  # what a browser would send along
 
     def __init__(self, server: Server, page: str = "", query: str = "") -> None:
         self.socket = connect(
@@ -139,6 +140,7 @@ class Visitor:
             compression=None,
             legacy=True,  # type: ignore[list-item]
             open_timeout=self.patience,
+            additional_headers={"Cookie": self.cookie} if self.cookie else None,
         )
         self.page, self.query, self.bytes = "", query, 0
         self.widgets: dict[str, str] = {}
