@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from robustviz.__main__ import main
-from robustviz.cli import seeds
+from robustviz.cli import parser, seeds
 from robustviz.runs import card, folder
 from robustviz.runs.card import Card
 from robustviz.runs.folder import Run
@@ -171,3 +173,24 @@ def test_the_command_writes_it_and_replaces_nothing_else(
     assert main(["run", "card", waits.id, "--out", str(tmp_path / "w.json")]) == 1
     assert "python -m robustviz evaluate waits" in capsys.readouterr().err
     assert not (tmp_path / "w.json").exists()
+
+
+def test_docs_cards_md_works_as_it_stands_there(
+    shipped: Run,
+    runs_home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "cards.md").read_text(encoding="utf-8")
+    shutil.copytree(shipped.path, runs_home / "mine")
+    train, write = re.findall(r"python -m robustviz (.+)", text)
+    asked = parser().parse_args(train.split())
+    assert (asked.method, asked.seed, asked.name) == ("pgd_at", 17, "mine")
+    monkeypatch.chdir(tmp_path)
+    assert main(write.split()) == 0 and "the card of mine" in capsys.readouterr().out
+    exec(text.partition("```python")[2].partition("```")[0], {})
+    assert capsys.readouterr().out.split() == ["pgd_at", "0", "6"]
+    holds = text.partition("## What a card holds")[2]
+    entries = json.loads((tmp_path / "mine.json").read_bytes())
+    assert all(f"`{name}`" in holds for name in entries if name != "card")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import streamlit as st
@@ -97,10 +98,12 @@ def _dropped(files: list[UploadedFile]) -> None:
         except UserError as error:
             refused.append(shell.spoken(error))
             continue
-        again += card.id in cards
-        full += card.id not in cards and len(cards) >= MOST
-        if card.id in cards or len(cards) < MOST:
-            cards[card.id] = card
+        # a name such as "mine" is not one student's alone
+        key = f"{card.id} {json.dumps(card.settings, sort_keys=True)}"
+        again += key in cards
+        full += key not in cards and len(cards) >= MOST
+        if key in cards or len(cards) < MOST:
+            cards[key] = card
     said = refused[:SHOWN]
     if len(refused) > SHOWN:
         said.append(f"{len(refused) - SHOWN} more files were refused.")
