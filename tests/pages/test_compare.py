@@ -88,3 +88,35 @@ def test_all_evaluations_are_one_step_deeper(visit):
     assert abs(sum(row["B attacked"] for row in rows) / 10 - alike["B attacked"]) < 1e-9
     kept = sum(row["A attacked"] * row["images"] for row in rows)
     assert abs(kept - 121) < 1e-6 and "A: PGD-20, 1000 images." in words(app)
+
+
+def test_two_networks_side_by_side_are_moved_by_one_epoch_scrubber(visit, monkeypatch):
+    monkeypatch.setattr(panel, "BESIDE", {"n": 12, "frames": 2, "steps": 2})
+    app = sound(visit("compare", **{"net-c": SEED_1}))  # which opens what it is about
+    next(each for each in app.button if each.label.startswith("Measure the kept")).click()
+    sound(app.run())
+    data = screen(app, 1)
+    assert data["control"]["values"] == [*map(str, range(1, 21)), "chosen"]
+    assert len(data["answer"]) == 21 and data["answer"][-1].startswith("B is more robust: it holds")
+    assert "Epoch 20:" in data["answer"][19]
+    assert data["picture"].count('class="side"') == 3
+    shown = data["moves"]["A0"][1]
+    assert shown[0] == "" and shown[-1] == "off" and data["moves"]["A2"][1][-1] == ""
+    # a network that kept no epoch's weights shows the chosen ones everywhere
+    assert set(data["moves"]["C0"][1]) == {""}
+    said = words(app)
+    assert "**A and B.** Same seed, same batches: what differs is the method." in said
+    assert "**A and C.** Same settings, other seed: what differs is chance." in said
+    assert "Both are of one method, so nothing is said about methods here." in said
+    assert "2 seeds have both methods" in said or "3 seeds" in said
+    assert "Tango, paired" in said
+
+
+def test_one_network_alone_is_not_put_side_by_side(visit):
+    app = visit("compare", b="")
+    app.session_state["more-together"] = True
+    sound(app.run())
+    assert "Choose two networks of one data set" in words(app)
+
+
+SEED_1 = "shapes-standard-small-resnet-s1-83fe2aef"

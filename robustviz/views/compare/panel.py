@@ -59,10 +59,14 @@ def _view(here: Context) -> None:
         st.session_state["compare-turn"] = "a" if turn == "b" else "b"
         _take(turn, seen.clicked, here)
     _table(found, runs, here)
+    # here, so that the address keeps them also while the expander is shut
+    pickers = {side: shell.linked(f"net-{side.lower()}", "", ["", *runs]) for side in "CD"}
+    if any(st.session_state[picker["key"]] for picker in pickers.values()):
+        st.session_state.setdefault("more-together", True)  # an address that says them means it
     beside: Any = stage.more("together", "Side by side: two to four networks, epoch by epoch")
     with beside:
         if beside.open:
-            _together(runs, here)
+            _together(runs, here, pickers)
     more: Any = stage.more("compare", "More: class by class, and every attack of every network")
     with more:
         if more.open:
@@ -188,11 +192,11 @@ def _columns() -> dict[str, Any]:
     }
 
 
-def _together(runs: dict[str, Run], here: Context) -> None:
+def _together(runs: dict[str, Run], here: Context, pickers: dict[str, dict[str, Any]]) -> None:
     """A, B and up to two more over the epochs of their trainings, and what may be said of them."""
     from robustviz.views.compare import pairs, together as drawer
 
-    chosen = _chosen(runs, here)
+    chosen = _chosen(runs, here, pickers)
     shell.write_address()
     first, *rest = (runs[run_id] for run_id in chosen)
     for other in list(rest):
@@ -218,7 +222,7 @@ def _together(runs: dict[str, Run], here: Context) -> None:
         pairs.network(known[0], one, ("A", letter))
         for letter, one in zip(drawer.LETTERS[1:], known[1:], strict=False)
     ]
-    screen = drawer.together(sides, lines[0].line, shell.theme())
+    screen = drawer.together(sides, lines[0], shell.theme())
     stage.show("together", screen)
     widgets.take_home("together", "Side by side", screen, results, spec if results else None)
     every = pairs.every_seed(first.data_key)
@@ -232,22 +236,16 @@ def _together(runs: dict[str, Run], here: Context) -> None:
         )
 
 
-def _chosen(runs: dict[str, Run], here: Context) -> list[str]:
+def _chosen(runs: dict[str, Run], here: Context, pickers: dict[str, dict[str, Any]]) -> list[str]:
     """The ids of A, B and of what was chosen beside them, each once."""
-    options = ["", *runs]
 
     def said(run_id: str) -> str:
         return networks.option(runs[run_id]) if run_id else "none"
 
     with st.container(horizontal=True):
         more = [
-            st.selectbox(
-                f"Network {side.upper()}",
-                options,
-                format_func=said,
-                **shell.linked(f"net-{side}", "", options),
-            )
-            for side in ("c", "d")
+            st.selectbox(f"Network {side}", ["", *runs], format_func=said, **picker)
+            for side, picker in pickers.items()
         ]
     return list(dict.fromkeys(filter(None, [here.a, here.b, *more])))
 

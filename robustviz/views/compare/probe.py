@@ -1,0 +1,88 @@
+"""The same images as several epochs of a training see them: answers, attacked pictures, class
+activation maps and features.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robustviz import registry
+from robustviz.attacks import PGD
+from robustviz.nets import Classifier
+from robustviz.runs.folder import Run
+from robustviz.types import UserError
+from robustviz.views.attention.maps import class_maps
+from robustviz.views.compare.result import Alongside, AlongsideSpec
+from robustviz.views.features import embedding
+from robustviz.views.features.probe import features_of
+from robustviz.views.measure import image_of, images_of, meta_of, net_of, probe, radius
+
+
+# A run that goes on keeps its best weights and gets new snapshots.
+@probe(
+    AlongsideSpec, name=lambda run, spec: f"{registry.key(spec)}-{max(run.snapshots, default=0)}"
+)
+def alongside(run: Run, spec: AlongsideSpec) -> Alongside:
+    """What a run's kept epochs and its chosen weights answer to the same images, and where they
+    look.
+    """
+    split = images_of(run)
+    image_of(run, spec.index)  # says it where there is no such image
+    if spec.index >= len(split):
+        raise UserError("Networks are put side by side on test images: choose one of the test set.")
+    rest = [at for at in range(min(spec.n, len(split))) if at != spec.index]
+    index = torch.tensor([spec.index, *rest][: spec.n])
+    few = split.take(index)
+    every = run.snapshots
+    places = np.linspace(0, len(every) - 1, min(len(every), spec.frames))
+    epochs = sorted({every[round(at)] for at in places})
+    attack = PGD(eps=radius(run), steps=spec.steps)
+    shots = [_shot(run.net(epoch=each), few.x, few.y, attack, spec) for each in epochs]
+    shots.append(_shot(net_of(run), few.x, few.y, attack, spec))
+    preds, preds_adv, clean, adversarial, x_adv, heat = zip(*shots, strict=True)
+    axes, origin, _ = embedding.centre_plane(clean[-1], few.y, len(split.classes))
+    flat = [torch.stack([(z - origin) @ axes for z in part]) for part in (clean, adversarial)]
+    return Alongside(
+        epochs=np.array([*epochs, 0]),
+        index=index.numpy(),
+        y=few.y.numpy(),
+        pred=np.stack(preds),
+        pred_adv=np.stack(preds_adv),
+        clean=flat[0].float().numpy(),
+        adversarial=flat[1].float().numpy(),
+        x=_bytes(few.x[: spec.shown]),
+        x_adv=np.stack(x_adv),
+        heat=np.stack(heat),
+        meta=meta_of(
+            run,
+            split,
+            n=len(index),
+            seed=spec.seed,
+            eps=attack.eps,
+            attack=registry.encode(attack),
+            summary=f"{len(epochs)} kept epochs and the chosen weights on {len(index)} images",
+        ),
+    )
+
+
+def _bytes(x: Tensor) -> np.ndarray:
+    return np.asarray((255 * x).round().to(torch.uint8).numpy())
+
+
+def _shot(
+    net: Classifier, x: Tensor, y: Tensor, attack: PGD, spec: AlongsideSpec
+) -> tuple[np.ndarray, np.ndarray, Tensor, Tensor, np.ndarray, np.ndarray]:
+    """One frame: answers untouched and attacked (n,), features of both (n,D), attacked pictures
+    (s,C,H,W), maps (s,h,w).
+    """
+    x_adv = attack(net, x, y, rng=torch.Generator().manual_seed(spec.seed))
+    clean, logits = features_of(net, x)
+    moved, logits_adv = features_of(net, x_adv)
+    try:
+        heat = class_maps(net, x[: spec.shown], y[: spec.shown]).numpy()
+    except UserError:  # a network without maps, or with maps of a single cell
+        heat = np.zeros((len(x[: spec.shown]), 0, 0), np.float32)
+    before, after = (each.argmax(dim=1).numpy() for each in (logits, logits_adv))
+    return before, after, clean.double(), moved.double(), _bytes(x_adv[: spec.shown]), heat

@@ -1,0 +1,51 @@
+"""What is asked of networks that are put side by side, and what comes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from robustviz.registry import option, register
+from robustviz.stats import Floats, Ints
+from robustviz.views.result import ProbeSpec, Result
+
+
+@dataclass(frozen=True)
+class Alongside(Result):
+    """The same n test images as a training's networks see them, in F frames: the epochs whose
+    weights were kept, then the chosen weights.
+
+    `epochs` (F,): of each frame, 0 for the chosen weights; `index`, `y` (n,): number and class of
+    each image; `pred`, `pred_adv` (F,n): the answers, untouched and attacked by that frame's own
+    attack; `clean`, `adversarial` (F,n,2): features on the plane of the class centres of the last
+    frame. Of the first s images also the pictures: `x` (s,C,H,W) and `x_adv` (F,s,C,H,W), uint8;
+    `heat` (F,s,h,w): the signed class activation map of the untouched image for its true class, of
+    height and width 0 where the network has none.
+    """
+
+    epochs: Ints
+    index: Ints
+    y: Ints
+    pred: Ints
+    pred_adv: Ints
+    clean: Floats
+    adversarial: Floats
+    x: Ints
+    x_adv: Ints
+    heat: Floats
+
+
+@register("probe/alongside")
+@dataclass(frozen=True)
+class AlongsideSpec(ProbeSpec[Alongside]):
+    """One test image and the first others as the chosen weights see them, and at most `frames`
+    epochs whose weights were kept before. PGD in linf with the run's ε.
+    """
+
+    index: int = option(0, "Number of the first image.", low=0, kind="image")
+    n: int = option(60, "How many test images on the map.", low=1)
+    shown: int = option(6, "Of how many of them there are pictures.", low=1, high=20)
+    frames: int = option(6, "At most so many kept epochs.", low=0, high=50)
+    steps: int = option(10, "Steps of PGD.", low=1, high=1000)
+    seed: int = option(0, "Seed of the attack's noise.", low=0, high=2**32 - 1)
+
+    result = Alongside
