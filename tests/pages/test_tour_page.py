@@ -65,6 +65,15 @@ def test_a_step_goes_on_where_its_picture_is_from(visit: Visit) -> None:
     assert app.session_state["eps"] == "8" and app.session_state["img"] == 2
 
 
+def test_the_last_step_goes_on_where_its_network_can_be_trained(visit: Visit) -> None:
+    app = guess(sound(visit("tour", step=7)), 0)
+    button = next(each for each in app.button if each.label == "Go on with this on Train")
+    app = sound(button.click().run())
+    assert app.selectbox(key="train-recipe").value == "shapes-cue-on"
+    assert app.selectbox(key="train-data").value == "shapes"
+    assert app.selectbox(key="train-method").value == "standard"
+
+
 def test_a_class_sees_its_votes_and_each_person_has_one(visit: Visit, monkeypatch: Any) -> None:
     monkeypatch.setattr(votes, "_votes", {})
     monkeypatch.setenv("ROBUSTVIZ_MODE", "class")

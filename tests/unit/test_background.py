@@ -71,7 +71,7 @@ def test_what_was_found_is_the_lesson() -> None:
 def test_the_step_asks_and_tells_what_was_counted() -> None:
     step, misled = background.step(), background.cell(KEPT, "standard", "on")
     assert misled is not None
-    assert step.options[step.right] == f"{misled['other']} of {KEPT['protocol']['n']}"
+    assert step.options[step.right] == f"{misled['other']} of {KEPT['protocol']['n']:,}"
     assert len(set(step.options)) == 3
     assert wordy(f"{step.intro} {step.question} {step.told}") == []
     assert wordy(" ".join([*step.screen.answer, *step.screen.sure])) == []

@@ -33,7 +33,7 @@ def choices(n: int, right: int) -> tuple[list[str], int]:
     """
     others = sorted((n // 10, n // 2, 9 * n // 10), key=lambda each: -abs(each - right))[:2]
     every = sorted({right, *others})
-    return [f"{each} of {n}" for each in every], every.index(right)
+    return [f"{each:,} of {n:,}" for each in every], every.index(right)
 
 
 def score(steps: Sequence[Step], guesses: Sequence[int | None]) -> str:
