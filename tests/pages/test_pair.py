@@ -132,9 +132,9 @@ def test_the_curves_stand_on_the_axes_of_the_whole_training_and_lead_to_compare(
     first = a.records()[1], b.records()[1]
     kept = [round(one["robust_acc"] * one["n_val"]) for one in first]
     said = words(app)
-    assert f"After epoch 2 of both, of {first[0]['n_val']} validation images" in said
-    assert f"A holds {kept[0]} under attack. B holds {kept[1]} of" in said
-    sentence = next(each.value for each in app.markdown if "of both" in each.value)
+    assert f"After epoch 2 A holds {kept[0]} of {first[0]['n_val']} validation images" in said
+    assert f"under PGD-10, B {kept[1]}" in said
+    sentence = next(each.value for each in app.markdown if "After epoch" in each.value)
     assert not wordy(sentence)
     for spec in charts(app):
         assert spec["encoding"]["x"]["scale"]["domain"] == [0, int(b.info["epochs"])]

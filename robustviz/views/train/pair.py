@@ -138,7 +138,8 @@ def _curves(runs: dict[str, Run], names: dict[str, str]) -> None:
             _chart(title, pd.DataFrame(rows, columns=["epoch", "network", "share"]), epochs),
             alt=f"{title}, validation images, over the epochs. {said or 'Still empty.'}",
         )
-    st.markdown(_sentence(records["a"], records["b"]))
+    eps = eps_text(runs["a"].eps)
+    st.markdown(f"{_sentence(records['a'], records['b'])} Both meet attacks of ε = {eps}.")
 
 
 def _sentence(a: Sequence[Record], b: Sequence[Record]) -> str:
@@ -150,17 +151,17 @@ def _sentence(a: Sequence[Record], b: Sequence[Record]) -> str:
         return "The lines grow while they train, one point an epoch."
     one, other = a[both - 1], b[both - 1]
     kept = [round(each["robust_acc"] * each["n_val"]) for each in (one, other)]
+    of = "" if one["n_val"] == other["n_val"] else f" of {other['n_val']}"
     return (
-        f"After epoch {one['epoch']} of both, of {one['n_val']} validation images: A holds"
-        f" {kept[0]} under attack. B holds {kept[1]} of {other['n_val']}."
-        " These are two networks: other seeds may differ."
+        f"After epoch {one['epoch']} A holds {kept[0]} of {one['n_val']} validation images under"
+        f" PGD-10, B {kept[1]}{of}. These are two networks: other seeds may differ."
     )
 
 
 def _chart(title: str, rows: pd.DataFrame, epochs: int) -> alt.Chart:
     colours = COLOURS[shell.theme()]
     chart: alt.Chart = (
-        alt.Chart(rows, title=title, height=270)
+        alt.Chart(rows, title=title, height=300)
         .mark_line(point=not rows.empty, strokeWidth=3, aria=not rows.empty)
         .encode(
             x=alt.X(
@@ -173,7 +174,7 @@ def _chart(title: str, rows: pd.DataFrame, epochs: int) -> alt.Chart:
             ),
             color=alt.Color(
                 "network:N",
-                legend=alt.Legend(orient="top"),
+                legend=alt.Legend(orient="top", symbolType="stroke", symbolSize=400),
                 title=None,
                 scale=alt.Scale(domain=["A", "B"], range=[colours["a"], colours["b"]]),
             ),
