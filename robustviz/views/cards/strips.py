@@ -142,7 +142,7 @@ def _strip(row: Row, span: tuple[float, float], step: float, width: int, label: 
         top=4,
     )
     for at, value in enumerate(row.values):
-        plot.dot(value, 0.2 + 0.16 * (at % 3), "a", radius=5, more='fill-opacity=".6"')
+        plot.dot(value, 0.1 + 0.15 * (at % 4), "a", radius=5, more='fill-opacity=".6"')
     mean, low, high = row.interval
     if len(row.kept) >= LEAST:
         ends = (max(low, span[0]), min(high, span[1]))
