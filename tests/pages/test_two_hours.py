@@ -16,7 +16,9 @@ from streamlit.testing.v1 import AppTest
 
 from robustviz.claims import study as claims
 from robustviz.cli import main
+from robustviz.training.config import TrainConfig
 from robustviz.ui import networks
+from robustviz.views.tour import background
 from robustviz.views.tour.steps import DATA, steps
 from tests.pages.conftest import sound
 
@@ -101,3 +103,23 @@ def test_what_is_seen_is_what_the_tour_tells() -> None:
     for told in (by["explain"].intro, by["explain"].told):
         share = re.search(r"(\d+)%", told)
         assert share and f"{share[1]} %" in rows["40–55"][3]
+
+
+def test_the_background_lesson_is_what_its_study_found() -> None:
+    study = background.read()
+    share = {f"{value:.0%}": cue for cue, value in study["protocol"]["cue"].items()}
+    whole = {"own": "n", "other": "n", "own_attacked": "n_attacked", "other_attacked": "n_attacked"}
+    rows = table("trained")
+    for method, telling, seeds, *percents in rows:
+        cells = [
+            cell
+            for cell in study["cells"]
+            if (cell["method"], cell["cue"]) == (method, share[telling])
+        ]
+        assert len(cells) == int(seeds)
+        for text, (name, n) in zip(percents, whole.items(), strict=True):
+            mean = 100 * np.mean([cell[name] for cell in cells]) / study["protocol"][n]
+            assert text == f"{mean:.1f}", (method, telling, name)
+    assert sum(int(row[2]) for row in rows) == len(study["cells"])
+    run = TrainConfig.make("shapes-cue-on", {"device": "cpu"}, []).run_id
+    assert f'open_run("{run}")' in SHEET, "the example opens what the command trains"

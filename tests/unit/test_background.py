@@ -50,7 +50,7 @@ def test_a_kept_network_is_the_one_that_the_presets_train(cell: dict[str, object
 
 
 def test_the_pair_differs_in_the_cue_alone() -> None:
-    off, on = (TrainConfig.make(name, {}, []) for name in PRESETS.values())
+    on, off = (TrainConfig.make(name, {}, []) for name in PRESETS.values())
     assert (off.data.cue, on.data.cue) == (0.0, KEPT["protocol"]["cue"]["on"])
     assert {name for name in options(TrainConfig) if getattr(off, name) != getattr(on, name)} == {
         "data"

@@ -44,7 +44,7 @@ def step() -> Step:
     misled, plain = _pair(study)
     n, share = study["protocol"]["n"], study["protocol"]["cue"]["on"]
     options, right = choices(n, misled["other"])
-    robust = cell(study, "pgd_at", "on")
+    robust = cell(study, "fgsm_rs", "on")
     return Step(
         "mistake",
         "Mistake",
@@ -58,7 +58,8 @@ def step() -> Step:
         f"C reads {misled['other']} of {n:,}: it learned the background. A network whose"
         f" backgrounds told nothing reads {plain['other']}."
         + (
-            f" Learning from attacked pictures of that kind leaves {robust['other']}."
+            f" Learning from attacked pictures (FGSM-RS) leaves {robust['other']}: what attacks"
+            " cannot erase need not be right."
             if robust
             else ""
         ),
@@ -77,7 +78,7 @@ def _pair(study: JSON) -> tuple[JSON, JSON]:
 def screen(study: JSON) -> Screen:
     """Six test objects, on backgrounds of their own class and of another, and what C says."""
     (misled, _), protocol = _pair(study), study["protocol"]
-    robust = cell(study, "pgd_at", "on")
+    robust = cell(study, "fgsm_rs", "on")
     tiles, moves = list[str](), dict[str, tuple[str, list[str]]]()
     for at, image in enumerate(study["images"]):
         said = [
@@ -108,7 +109,7 @@ def screen(study: JSON) -> Screen:
             " of their own class.",
             *(
                 [
-                    "A network of PGD-AT that learned from the same pictures keeps"
+                    "A network of FGSM-RS that learned from the same pictures keeps"
                     f" {robust['own_attacked']} of {few} there, and {robust['other_attacked']} on"
                     " others."
                 ]

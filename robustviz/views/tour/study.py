@@ -2,7 +2,7 @@
 robustviz.views.tour.study` measures it on drawn shapes, and the tour's last step shows it.
 
 Four kinds of networks: trained with and without the background cue (the presets `shapes-cue-on` and
-`shapes-cue-off`), each ordinarily and by PGD-AT. All read the same test objects twice: on
+`shapes-cue-off`), each ordinarily and by FGSM-RS. All read the same test objects twice: on
 backgrounds of their own class, and on those of another. What is finished is kept by run id, and the
 file is written after every training, so a call that was cut off goes on.
 
@@ -34,15 +34,15 @@ from robustviz.views.transfer.study import made
 
 FILE = paths.ROOT / "checkpoints" / "claims" / "cue-shapes.json"
 COMMAND = "python -m robustviz.views.tour.study"
-PRESETS = {"off": "shapes-cue-off", "on": "shapes-cue-on"}
-METHODS = ("standard", "pgd_at")
+PRESETS = {"on": "shapes-cue-on", "off": "shapes-cue-off"}
+METHODS = ("standard", "fgsm_rs")
 GROUNDS = {"own": True, "other": False}  # backgrounds of the object's own class, or of another
 
 
 @dataclass(frozen=True)
 class Study:
-    """What is trained and measured: a training takes about 20 seconds of a quiet core, by PGD-AT
-    two minutes.
+    """What is trained and measured: a training takes about 20 seconds of a quiet core, by FGSM-RS
+    twice that.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
