@@ -122,6 +122,19 @@ def test_methods_need_three_seeds_a_side_and_one_thing_that_differs() -> None:
     assert "nothing is known of their spread" in strips.answer(only([*few[:3], *constant]))
 
 
+def test_what_is_not_compared_is_counted_and_not_listed_at_length() -> None:
+    cards = [made("pgd_at", seed, 0.5 + seed / 100, epochs=epochs, lr=epochs / 100)
+             for epochs in range(1, 5) for seed in range(3)]  # fmt: skip
+    layer = only([*cards, made("trades", 0, 0.6), made("mart", 0, 0.6)])
+    picture = strips.screen([layer]).picture
+    assert "6 pairs are not compared: they differ in more than one thing" in picture
+    assert "Rows with fewer than 3 seeds are not compared: 2." in picture
+    assert picture.count("<li>") == 2
+    assert strips.answer(layer) == (
+        "Nothing is said about methods: no two rows differ in one thing only."
+    )
+
+
 def test_more_pairs_make_wider_intervals() -> None:
     cards = [
         made(method, seed, 0.5 + at / 10 + seed / 100)

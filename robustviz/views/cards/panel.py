@@ -16,7 +16,7 @@ from robustviz.ui.uploads import take
 from robustviz.views.cards import pile, strips
 
 TITLE = "What do the runs of a class say together?"
-MOST = 400  # cards of a session
+MOST = 200  # cards of a session
 SHOWN = 5  # sentences about files that were refused
 KEPT = "cards-kept"
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,10 +97,13 @@ class Layer:
         """How many trainings it shows."""
         return sum(len(row.kept) for row in self.rows)
 
-    @property
+    @cached_property
     def pairs(self) -> list[Pair]:
-        """Every two rows. The intervals hold together: 95 % for all of them (Bonferroni)."""
-        both = [*itertools.combinations(self.rows, 2)]
+        """Every two rows of three seeds and more. The intervals hold together: 95 % for all of
+        them (Bonferroni).
+        """
+        enough = [row for row in self.rows if len(row.kept) >= LEAST]
+        both = [*itertools.combinations(enough, 2)]
         fit = sum(not _why_not(a, b) for a, b in both)
         return [compared(a, b, max(fit, 1)) for a, b in both]
 
@@ -172,15 +177,19 @@ def _names(cards: Sequence[Card]) -> list[str]:
     """What sets each of these apart: its method, and where several are of one the settings that
     differ among them.
     """
-    out = []
-    for card in cards:
-        same = [dict(_flat(_fixed(each))) for each in cards if each.method == card.method]
-        mine = dict(_flat(_fixed(card)))
+    flat = [dict(_flat(_fixed(card))) for card in cards]
+    apart: dict[str, list[str]] = {}
+    for key in {card.method for card in cards}:
+        same = [each for each, card in zip(flat, cards, strict=True) if card.method == key]
         paths = dict.fromkeys(path for each in same for path in each)
-        apart = [path for path in paths if len({repr(each.get(path)) for each in same}) > 1]
-        said = [f"{path.rpartition('.')[2]} {_said(path, mine.get(path))}" for path in apart[:3]]
-        out.append(", ".join([label(card), *said]) + ", …" * (len(apart) > 3))
-    return [name + f" ({at + 1})" * (out.count(name) > 1) for at, name in enumerate(out)]
+        apart[key] = [path for path in paths if len({repr(one.get(path)) for one in same}) > 1]
+    out = []
+    for card, mine in zip(cards, flat, strict=True):
+        several = apart[card.method]
+        said = [f"{path.rpartition('.')[2]} {_said(path, mine.get(path))}" for path in several[:3]]
+        out.append(", ".join([label(card), *said]) + ", …" * (len(several) > 3))
+    times = Counter(out)
+    return [name + f" ({at + 1})" * (times[name] > 1) for at, name in enumerate(out)]
 
 
 def _said(path: str, value: object) -> str:

@@ -53,16 +53,12 @@ def answer(layer: Layer) -> str:
     rows, pairs = layer.rows, layer.pairs
     if len(rows) == 1:
         return _alone(rows[0])
+    if not pairs:
+        return f"Nothing is said about methods: {LEAST} seeds of each are needed."
     fit = [pair for pair in pairs if not pair.why]
     if not fit:
-        least = min(len(row.kept) for row in rows)
-        return (
-            f"Nothing is said about methods: {LEAST} seeds of each are needed."
-            if least < LEAST
-            else f"Nothing is said about methods: {pairs[0].why}."
-            if len(pairs) == 1
-            else "Nothing is said about methods: no two rows differ in one thing only."
-        )
+        why = pairs[0].why if len(pairs) == 1 else "no two rows differ in one thing only"
+        return f"Nothing is said about methods: {why}."
     if len(fit) == 1:
         return _pair(fit[0], layer.measure.attack == UNTOUCHED)
     apart = sum(pair.apart for pair in fit)
@@ -115,7 +111,7 @@ def _chart(layer: Layer) -> str:
             for name, width in (("wide", WIDE), ("small", SMALL))
         )
         out.append(f"<div><b>{escape(row.name)}</b><br>{_told(row)}</div><div>{plots}</div>")
-    return "".join(out) + _list(layer.pairs)
+    return "".join(out) + _list(layer)
 
 
 def _told(row: Row) -> str:
@@ -156,21 +152,25 @@ def _strip(row: Row, span: tuple[float, float], step: float, width: int, label: 
     return plot.html(f"{row.name}: {len(row.kept)} seeds{interval}")
 
 
-def _list(pairs: Sequence[Pair]) -> str:
+def _list(layer: Layer) -> str:
     """The differences with their intervals, those shown first; of what is not compared the reasons,
     where there are few.
     """
-    fit = sorted((pair for pair in pairs if not pair.why), key=lambda pair: not pair.apart)
-    rest = [pair for pair in pairs if pair.why]
+    fit = sorted((pair for pair in layer.pairs if not pair.why), key=lambda pair: not pair.apart)
+    rest = [pair for pair in layer.pairs if pair.why]
+    few = sum(len(row.kept) < LEAST for row in layer.rows)
     lines = [_line(pair) for pair in fit[:PAIRS]]
     if len(fit) > PAIRS:
         lines.append(f"and {len(fit) - PAIRS} pairs more")
     if len(rest) > FEW:
         lines.append(
-            f"{len(rest)} pairs are not compared: too few seeds, or more than one thing differs."
+            f"{len(rest)} pairs are not compared: they differ in more than one thing, or a side has"
+            " no spread."
         )
     else:
         lines += map(_line, rest)
+    if few and len(layer.rows) > 1:
+        lines.append(f"Rows with fewer than {LEAST} seeds are not compared: {few}.")
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>" if lines else ""
 
 
