@@ -15,12 +15,14 @@ import torch
 
 from robustviz.data import batches, places, splits
 from robustviz.data.base import Dataset
+from robustviz.data.fetch import File
 from robustviz.data.published import Published, laptop, part, rows, torchvision
 from robustviz.registry import register
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 ARCHIVE = "cifar-10-batches-py"
+FILE = File(URL, "cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a", 170_498_071)
 MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -41,16 +43,31 @@ class CIFAR10(Published):
     label = "CIFAR-10"
     recipe = laptop("crop_flip")
 
+    def files(self, split: str) -> tuple[File, ...]:
+        """One archive has both parts."""
+        return (FILE,)
+
+    def here(self, split: str) -> bool:
+        """In the official files or the compact ones."""
+        return any(self._places(split))
+
+    def _places(self, split: str) -> tuple[Path | None, Path | None]:
+        """Where the official files are, and the compact ones."""
+        names, compact = _names(split)
+        return (
+            places.find(names, places.folders(self.key, ARCHIVE)),
+            places.find(compact, places.folders(self.key)),
+        )
+
     def load(self, split: str, n: int | None = None) -> Dataset:
         """The split: images (N, 3, 32, 32)."""
-        names = part(split, [f"data_batch_{i}" for i in range(1, 6)], ["test_batch"])
-        compact = part(split, [f"train_{i}.xz" for i in range(1, 6)], ["test.xz"])
-        place = places.find(names, places.folders(self.key, ARCHIVE))
-        packed = places.find(compact, places.folders(self.key))
+        names, compact = _names(split)
+        place, packed = self._places(split)
         if place is None and packed is not None:
             return self._unpacked([packed / name for name in compact], split, n)
         place = (
-            place or self.fetched(URL, torchvision("CIFAR10"), f"the folder {ARCHIVE}") / ARCHIVE
+            place
+            or self.fetched(split, URL, torchvision("CIFAR10"), f"the folder {ARCHIVE}") / ARCHIVE
         )
         images, labels, checksums = zip(
             *(batches.pixels(place / name, "labels", 10) for name in names), strict=True
@@ -82,6 +99,14 @@ class CIFAR10(Published):
                 " copies"
             )
         return replace(drawn, card=f"{drawn.card} {note}.")
+
+
+def _names(split: str) -> tuple[list[str], list[str]]:
+    """The files of a split: official, and compact."""
+    return (
+        part(split, [f"data_batch_{i}" for i in range(1, 6)], ["test_batch"]),
+        part(split, [f"train_{i}.xz" for i in range(1, 6)], ["test.xz"]),
+    )
 
 
 def _decoded(raws: list[tuple[np.ndarray, np.ndarray]], where: torch.Tensor) -> torch.Tensor:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from robustviz.data import batches, places
 from robustviz.data.base import Dataset
+from robustviz.data.fetch import File
 from robustviz.data.published import Published, class_folders, laptop, part, rows, torchvision
 from robustviz.registry import register
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
 MD5 = {"train": "16019d7e3df5f24257cddd939b257f8d", "test": "f0ef6b0ae62326f3e7ffdfab6717acfc"}
 ARCHIVE = "cifar-100-python"
+FILE = File(URL, "cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85", 169_001_437)
 
 
 @register("data/cifar100")
@@ -26,15 +29,30 @@ class CIFAR100(Published):
     label = "CIFAR-100"
     recipe = laptop("crop_flip")
 
+    def files(self, split: str) -> tuple[File, ...]:
+        """One archive has both parts."""
+        return (FILE,)
+
+    def here(self, split: str) -> bool:
+        """In the official files or as class folders."""
+        return any(self._places())
+
+    def _places(self) -> tuple[Path | None, Path | None]:
+        """Where the official files are, and the class folders."""
+        return (
+            places.find(("train", "test", "meta"), places.folders(self.key, ARCHIVE)),
+            class_folders(self.key, "cifar-100", "train", "test"),
+        )
+
     def load(self, split: str, n: int | None = None) -> Dataset:
         """The split: images (N, 3, 32, 32); classes are the fine ones, in alphabetical order."""
         name = part(split, "train", "test")
-        place = places.find(("train", "test", "meta"), places.folders(self.key, ARCHIVE))
-        some = class_folders(self.key, "cifar-100", "train", "test")
+        place, some = self._places()
         if place is None and some is not None:
             return self.from_folders(split, n, some, "train", "test", size=32, of=100, titles={})
         place = (
-            place or self.fetched(URL, torchvision("CIFAR100"), f"the folder {ARCHIVE}") / ARCHIVE
+            place
+            or self.fetched(split, URL, torchvision("CIFAR100"), f"the folder {ARCHIVE}") / ARCHIVE
         )
         images, y, md5 = batches.pixels(place / name, "fine_labels", 100)
         meta, _ = batches.read(place / "meta")

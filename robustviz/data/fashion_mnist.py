@@ -16,6 +16,12 @@ MD5 = {
     "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
     "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
 }
+PACKED = {
+    "train-images-idx3-ubyte": ("8d4fb7e6c68d591d4c3dfef9ec88bf0d", 26_421_880),
+    "train-labels-idx1-ubyte": ("25c81989df183df01b3e8a0aad5dffbe", 29_515),
+    "t10k-images-idx3-ubyte": ("bef4ecab320f06d8554ea6380940ec79", 4_422_102),
+    "t10k-labels-idx1-ubyte": ("bb300cfdad3c16e7a12a480ee83cd310", 5_148),
+}
 
 
 @register("data/fashion_mnist")
@@ -41,3 +47,4 @@ class FashionMNIST(Idx):
     archive = "FashionMNIST"
     url = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
     md5 = MD5
+    packed = PACKED

@@ -15,6 +15,7 @@ import torch
 
 from robustviz.data import places
 from robustviz.data.base import Dataset
+from robustviz.data.fetch import File
 from robustviz.data.published import Published, part, rows, torchvision
 
 FILES = {
@@ -27,23 +28,39 @@ class Idx(Published):
     """A set of 28x28 grey pictures in idx files.
 
     `archive` is its name in torchvision, `url` where it is from, `md5` has the checksum of each
-    file's unpacked content; one that differs is used and told on the card.
+    file's unpacked content; one that differs is used and told on the card. `packed` has the md5
+    and the size in bytes of each file as it is published, packed.
     """
 
     classes: ClassVar[tuple[str, ...]]
     archive: ClassVar[str]
     url: ClassVar[str]
     md5: ClassVar[Mapping[str, str]]
+    packed: ClassVar[Mapping[str, tuple[str, int]]]
+
+    def files(self, split: str) -> tuple[File, ...]:
+        """All four: torchvision unpacks them together."""
+        return tuple(
+            File(f"{self.url}{name}.gz", f"{self.archive}/raw/{name}.gz", md5, size)
+            for name, (md5, size) in self.packed.items()
+        )
+
+    def here(self, split: str) -> bool:
+        """Whether the two files of its part are."""
+        return self._place(split) is not None
+
+    def _place(self, split: str) -> Path | None:
+        names = part(split, FILES["train"], FILES["test"])
+        return places.find(names, places.folders(self.key, f"{self.archive}/raw", "raw"))
 
     def load(self, split: str, n: int | None = None) -> Dataset:
         """The split: images (N, 1, 28, 28)."""
         names = part(split, FILES["train"], FILES["test"])
-        inner = f"{self.archive}/raw"
-        place = places.find(names, places.folders(self.key, inner, "raw")) or (
+        place = self._place(split) or (
             self.fetched(
-                self.url, torchvision(self.archive, train=True), "the four idx files (.gz)"
+                split, self.url, torchvision(self.archive, train=True), "the four idx files (.gz)"
             )
-            / inner
+            / f"{self.archive}/raw"
         )
         raw = {name: content(place / name) for name in names}
         images, y = (parse(held, place / name) for name, held in raw.items())

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from robustviz import paths
+from robustviz.data.fetch import BrokenOff
 from robustviz.types import UserError
 
 
@@ -65,7 +66,7 @@ def damaged(path: Path, why: str) -> UserError:
 def download(
     what: str, url: str, fetch: Callable[[Path], object], target: Path, by_hand: str
 ) -> Path:
-    """`target`, once `fetch(target)` has downloaded into this folder; the progress bar goes to
+    """`target`, once `fetch(target)` has downloaded into this folder; what it prints goes to
     stderr.
 
     what, url, by_hand: for the sentence, e.g. "MNIST", "https://…", "the four idx files". Raises
@@ -95,6 +96,8 @@ def download(
 
 
 def _why(error: BaseException) -> str:
+    if isinstance(error, BrokenOff):
+        return str(error)
     number = getattr(error, "errno", None)
     # 112 and 39 are what Windows says for a full disk
     if number in (errno.ENOSPC, getattr(errno, "EDQUOT", -1)) or getattr(

@@ -4,6 +4,7 @@ downloaded where it is absent, and says on its card which of its images these ar
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +14,7 @@ import torch
 
 from robustviz.data import pictures, places, splits
 from robustviz.data.base import Dataset, Recipe, Source
+from robustviz.data.fetch import File, fetch
 from robustviz.imports import load
 from robustviz.types import UserError
 
@@ -23,11 +25,25 @@ Pick = Callable[[torch.Tensor], torch.Tensor]  # positions (M,) -> images uint8 
 class Published(Source):
     """A source of published files: what `load` of such a source is made of."""
 
-    def fetched(self, url: str, fetch: Callable[[Path], object], by_hand: str) -> Path:
-        """Its folder under the data root, once `fetch` has downloaded into it; arguments as in
-        `places.download`.
+    @abstractmethod
+    def files(self, split: str) -> tuple[File, ...]:
+        """What is downloaded for a split."""
+
+    @abstractmethod
+    def here(self, split: str) -> bool:
+        """Whether the split's files are on this computer."""
+
+    def fetched(self, split: str, url: str, unpack: Callable[[Path], object], by_hand: str) -> Path:
+        """Its folder under the data root, once the split's files have been downloaded into it and
+        `unpack` was called on it; other arguments as in `places.download`.
         """
-        return places.download(self.label, url, fetch, places.root() / self.key, by_hand)
+
+        def whole(target: Path) -> None:
+            for file in self.files(split):
+                fetch(file, target)
+            unpack(target)
+
+        return places.download(self.label, url, whole, places.root() / self.key, by_hand)
 
     def selected(
         self,
@@ -147,7 +163,7 @@ def rows(array: np.ndarray) -> Pick:
 
 
 def torchvision(name: str, **options: object) -> Callable[[Path], object]:
-    """A download by the data set of torchvision that is called `name`."""
+    """What the data set of torchvision that is called `name` unpacks of its downloaded files."""
     return lambda target: getattr(load("torchvision.datasets"), name)(
         str(target), download=True, **options
     )

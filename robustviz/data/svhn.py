@@ -5,12 +5,14 @@ MNIST leaves out.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from robustviz.data import places
 from robustviz.data.base import Dataset
+from robustviz.data.fetch import File
 from robustviz.data.published import Published, laptop, part, rows, torchvision
 from robustviz.imports import load
 from robustviz.registry import register
@@ -21,6 +23,7 @@ MD5 = {
     "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
     "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
 }
+SIZE = {"train_32x32.mat": 182_040_794, "test_32x32.mat": 64_275_384}
 
 
 @register("data/svhn")
@@ -33,10 +36,23 @@ class SVHN(Published):
     label = "SVHN"
     recipe = laptop("crop")  # no flips: a mirrored 2 is no digit
 
+    def files(self, split: str) -> tuple[File, ...]:
+        """The file of its part."""
+        name = f"{part(split, 'train', 'test')}_32x32.mat"
+        return (File(URL + name, name, MD5[name], SIZE[name]),)
+
+    def here(self, split: str) -> bool:
+        """Whether its part is."""
+        return self._place(split) is not None
+
+    def _place(self, split: str) -> Path | None:
+        (file,) = self.files(split)
+        return places.find((file.path,), places.folders(self.key, "SVHN"))
+
     def load(self, split: str, n: int | None = None) -> Dataset:
         """The split: images (N, 3, 32, 32). Labels are the digits themselves."""
-        half = part(split, "train", "test")
-        name = f"{half}_32x32.mat"
+        (file,) = self.files(split)
+        half, name = part(split, "train", "test"), file.path
         try:
             loadmat = load("scipy.io").loadmat
         except ImportError:
@@ -45,8 +61,8 @@ class SVHN(Published):
                 " `pip install scipy`."
             ) from None
         path = (
-            places.find((name,), places.folders(self.key, "SVHN"))
-            or self.fetched(URL + name, torchvision("SVHN", split=half), name)
+            self._place(split)
+            or self.fetched(split, file.url, torchvision("SVHN", split=half), name)
         ) / name
         try:
             content = loadmat(str(path))

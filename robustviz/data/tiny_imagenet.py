@@ -11,6 +11,7 @@ import torch
 
 from robustviz.data import pictures, places
 from robustviz.data.base import Dataset
+from robustviz.data.fetch import File
 from robustviz.data.published import Published, class_folders, laptop, part
 from robustviz.imports import load
 from robustviz.registry import register
@@ -18,6 +19,7 @@ from robustviz.registry import register
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 ARCHIVE = "tiny-imagenet-200"
+FILE = File(URL, "tiny-imagenet-200.zip", MD5, 248_100_043)
 ANNOTATIONS = "val/val_annotations.txt"
 
 
@@ -35,14 +37,13 @@ class TinyImageNet(Published):
     def load(self, split: str, n: int | None = None) -> Dataset:
         """The split: images (N, 3, 64, 64); classes in the order of their WordNet ids."""
         whose = f"{part(split, 'training', 'validation')} set"
-        place = self._official()
-        some = class_folders(self.key, ARCHIVE, "train", "val")
+        place, some = self._official(), self._folders()
         if place is None and some is not None:
             return self.from_folders(
                 split, n, some, "train", "val", size=64, of=200, titles=_titles(some)
             )
         if place is None:
-            target = self.fetched(URL, _fetch, f"the unpacked folder {ARCHIVE}")
+            target = self.fetched(split, URL, _fetch, f"the unpacked folder {ARCHIVE}")
             place = self._official() or target / ARCHIVE
         listing = pictures.list_classes(place / "train")
         if len(listing.classes) < 2:
@@ -52,6 +53,17 @@ class TinyImageNet(Published):
         return self.photographs(
             split, n, place, listing, whose, size=64, of=200, titles=_titles(place)
         )
+
+    def files(self, split: str) -> tuple[File, ...]:
+        """One archive has both parts."""
+        return (FILE,)
+
+    def here(self, split: str) -> bool:
+        """As the official archive or as class folders."""
+        return any((self._official(), self._folders()))
+
+    def _folders(self) -> Path | None:
+        return class_folders(self.key, ARCHIVE, "train", "val")
 
     def _official(self) -> Path | None:
         return places.find((ANNOTATIONS,), places.folders(self.key, ARCHIVE))
