@@ -104,7 +104,10 @@ def _ask(count: int) -> None:
 
 def _row(run_id: str, refused: str | None) -> JSON:
     """What the answer says of a point: as `list runs`, and always with the two accuracies."""
-    row = {"clean_acc": None, "robust_acc": None} | summary(folder.Run(folder.home() / run_id))
+    run = folder.Run(folder.home() / run_id)
+    row: JSON = {"clean_acc": None, "robust_acc": None} | summary(run)
+    if not run.path.is_dir():
+        row["state"] = "not begun"
     return row | ({"note": refused} if refused else {})
 
 

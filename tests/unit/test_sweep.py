@@ -338,6 +338,7 @@ def test_a_failed_point_is_told_at_the_end_and_stops_no_other(
     assert {rows[each]["state"] for each in submitted} == {"done"}
     assert (rows[bad]["state"], rows[bad]["note"]) == ("failed", "The loss is no number.")
     assert rows[refused]["note"] == "The disk is full." and rows[refused]["robust_acc"] is None
+    assert rows[refused]["state"] == "not begun"
     last = err.splitlines()[-1]
     assert last.startswith("robustviz: 2 of 4 are not done") and bad in last and refused in last
 
