@@ -1,4 +1,4 @@
-"""B18: a class on the tour. Forty phones at one server go through the six steps, guess, move the
+"""B18: a class on the tour. Forty phones at one server go through its steps, guess, move the
 slider, and see the class's votes come in: is every vote counted once, how long does anybody wait?
 
 Each vote is sent twice, and every fourth phone sleeps and returns: a new session with its cookie.
@@ -24,9 +24,12 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
 from benchmarks.b12_app import Server, Value, Visitor, app, p95
 from benchmarks.harness import OURS, Gate, Outcome, Time
+from robustviz.ui import networks
 from robustviz.ui.votes import COOKIE
+from robustviz.views.tour.steps import DATA, steps
 
-PHONES, STEPS, MOVES = 40, 6, 3  # moves: of the slider, after a guess
+PHONES, MOVES = 40, 3  # moves: of the slider, after a guess
+STEPS = len(steps(*networks.defaults(networks.on(DATA))))
 PAUSE = 4.0  # seconds between an answer and the next touch, on average
 WAIT = 300.0  # ms, wanted of 95 % of the answers
 GUESS = "That is my guess"
