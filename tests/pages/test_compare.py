@@ -9,6 +9,7 @@ from streamlit.testing.v1 import AppTest
 
 from robustviz.runs import folder as runs
 from robustviz.views.compare import panel
+from robustviz.views.screen import wordy
 from tests.pages.conftest import ordinary, sound, words
 
 A, B = "shapes-standard-small-resnet-s0-66d1d3f3", "shapes-pgd-at-small-resnet-s0-89b8cc89"
@@ -104,6 +105,8 @@ def test_two_networks_side_by_side_are_moved_by_one_epoch_scrubber(visit, monkey
     assert shown[0] == "" and shown[-1] == "off" and data["moves"]["A2"][1][-1] == ""
     # a network that kept no epoch's weights shows the chosen ones everywhere
     assert set(data["moves"]["C0"][1]) == {""}
+    for text in (*data["answer"], *data["sure"]):
+        assert not wordy(text), text
     said = words(app)
     assert "**A and B.** Same seed, same batches: what differs is the method." in said
     assert "**A and C.** Same settings, other seed: what differs is chance." in said

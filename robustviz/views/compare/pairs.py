@@ -4,6 +4,7 @@ between them, and what further seeds say about their methods.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -211,9 +212,7 @@ def methods(first: Trained, second: Trained, every: Iterable[Trained], at_once: 
             (
                 f"{len(both)} {'seed has' if len(both) == 1 else 'seeds have'} both methods:"
                 f" a sentence about methods needs {LEAST}.",
-                "Train more seeds: `python -m robustviz sweep --seeds 0,1,2 --methods"
-                f" {first.method},{second.method}"
-                f" --data {first.settings['data']['key']}`.",
+                _how(first, second),
             ),
             len(both),
         )
@@ -240,6 +239,19 @@ def methods(first: Trained, second: Trained, every: Iterable[Trained], at_once: 
         effect,
         low,
         high,
+    )
+
+
+def _how(first: Trained, second: Trained) -> str:
+    """How to get more seeds; with a command where both have the usual settings."""
+    config = load("robustviz.training.config").TrainConfig
+    for one in (first, second):
+        asked = {name: {"key": one.settings[name]["key"]} for name in ("data", "method")}
+        if dataclasses.replace(one, settings=_settings(config.from_json(asked))).group != one.group:
+            return "Train both with further seeds and the settings that they have."
+    return (
+        "Train more seeds: `python -m robustviz sweep --seeds 0,1,2 --methods"
+        f" {first.method},{second.method} --data {first.settings['data']['key']}`."
     )
 
 

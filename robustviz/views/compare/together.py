@@ -32,11 +32,13 @@ STYLE = """<style>
 .side h3 { font-size: 1rem; margin: 0 0 .3rem } .side .both { display: flex; flex-wrap: wrap;
   gap: .3rem 1.2rem; align-items: flex-start } .strips { flex: 3 1 20rem; min-width: 0 }
 .strips img { width: 100% } .strips ol { display: grid; list-style: none; margin: 0; padding: 0;
-  grid-template-columns: repeat(var(--count), minmax(0, 1fr)); font-size: .85rem }
+  grid-template-columns: repeat(var(--count), minmax(0, 1fr)); column-gap: 1%; font-size: .85rem }
 .strips li { overflow-wrap: anywhere } .strips p { font-size: .85rem }
 .side .plane { flex: 1 1 15rem; min-width: 0 } .side .plane svg { width: 100%;
   background: color-mix(in srgb, var(--grid) 18%, transparent); border-radius: .4rem }
-.curves { max-width: 52rem }
+.curves { max-width: 52rem } .curves .small { display: none }
+@container (max-width: 40rem) { .curves .wide { display: none } .curves .small { display: block } }
+.control { position: sticky; bottom: 0; background: var(--paper); padding: .3rem 0 }
 </style>"""
 
 
@@ -116,11 +118,22 @@ def _leader(sides: Sequence[Side], epoch: int) -> str:
 
 
 def _curves(sides: Sequence[Side], epochs: Sequence[int], moves: Moves) -> str:
+    """The curves in two sizes, of which the browser shows the one that fits."""
+    wide, small = (_plot(sides, epochs, moves, *size) for size in ((840, 260), (380, 230)))
+    return (
+        f'<div class="curves"><div class="wide">{wide}</div><div class="small">{small}</div></div>'
+        '<p class="faint">Solid: attacked. Dotted: untouched.</p>'
+    )
+
+
+def _plot(
+    sides: Sequence[Side], epochs: Sequence[int], moves: Moves, width: int, height: int
+) -> str:
     last = max(epochs, default=1)
     step = max(1, -(-last // 8))
     plot = Plot(
-        840,
-        260,
+        width,
+        height,
         (1, max(2, last)),
         (0, 1),
         "epoch",
@@ -130,7 +143,7 @@ def _curves(sides: Sequence[Side], epochs: Sequence[int], moves: Moves) -> str:
         left=72,
         right=34,
     )
-    plot.upright(1, "text", move="now")
+    plot.upright(1, "text", move=f"now{width}")
     for at, side in enumerate(sides):
         xs = [record["epoch"] for record in side.records]
         if not xs:
@@ -140,15 +153,11 @@ def _curves(sides: Sequence[Side], epochs: Sequence[int], moves: Moves) -> str:
             plot.line(xs, ys, COLOURS[at], dash=dash, width=width)
         plot.text(xs[-1], ys[-1], LETTERS[at], COLOURS[at], shift=(6 + 8 * (at % 2), 5))
     places = [*epochs, last]
-    moves["now-x"] = (
+    moves[f"now{width}-x"] = (
         "transform",
         [f"translate({plot.px(epoch) - plot.px(1):g} 0)" for epoch in places],
     )
-    said = "Accuracy by epoch of each network, untouched dotted and attacked solid"
-    return (
-        f'<div class="curves">{plot.html(said)}</div>'
-        '<p class="faint">Solid: attacked. Dotted: untouched.</p>'
-    )
+    return plot.html("Accuracy by epoch of each network, untouched dotted and attacked solid")
 
 
 def _side(side: Side, at: int, epochs: Sequence[int], moves: Moves, template: str) -> Iterator[str]:
@@ -207,7 +216,7 @@ def _strips(found: Alongside, letter: str, frame: Sequence[int], moves: Moves) -
     )
     for at in range(len(found.epochs)):
         said = f"{few} attacked test images, {_weights(int(found.epochs[at]))}"
-        tiles = uri(sheet(list(found.x_adv[at] / np.float32(255)), side))
+        tiles = uri(sheet(list(found.x_adv[at] / np.float32(255)), side, gap=2))
         yield f'<img data-move="{letter}{at}" class="off" src="{tiles}" alt="{escape(said)}">'
     answers = []
     for place in range(few):
@@ -228,7 +237,7 @@ def _strips(found: Alongside, letter: str, frame: Sequence[int], moves: Moves) -
     for at in range(len(found.epochs)):
         painted = [_painted(*pair, most) for pair in zip(found.x, found.heat[at], strict=True)]
         said = f"Class activation maps, {_weights(int(found.epochs[at]))}"
-        tiles = uri(sheet(painted, side))
+        tiles = uri(sheet(painted, side, gap=2))
         yield f'<img data-move="{letter}{at}" class="off" src="{tiles}" alt="{escape(said)}">'
 
 
