@@ -12,9 +12,10 @@ from robustviz import imports
 from robustviz.runs import catalogue, folder
 from robustviz.runs.naming import method_label, unusual
 from robustviz.types import UserError, eps_text
-from robustviz.ui import absent, methods, networks, shell
+from robustviz.ui import absent, fetching, methods, networks, shell
 from robustviz.ui.context import OWN, Context, choose, follow_data
 from robustviz.ui.shell import linked
+from robustviz.views import pack
 
 
 def open(title: str) -> Context:
@@ -37,12 +38,18 @@ def open(title: str) -> Context:
             width="content",
             gap="small",
         ):
-            here = _pickers(every, known)
+            here, lacking = _pickers(every, known)
     absent.tell({side: every.get(getattr(here, side)) for side in ("a", "b")})
+    if lacking is not None:  # without images there is no page yet
+        fetching.offer(lacking)
+        shell.write_address()
+        st.stop()
     return here
 
 
-def _pickers(every: dict[str, folder.Run], known: list[folder.Run]) -> Context:
+def _pickers(
+    every: dict[str, folder.Run], known: list[folder.Run]
+) -> tuple[Context, fetching.Lacking | None]:
     names = sorted(
         set(map(networks.data_name, every.values())),
         key=lambda name: (name != networks.FIRST["data"], name),
@@ -69,11 +76,15 @@ def _pickers(every: dict[str, folder.Run], known: list[folder.Run]) -> Context:
             _network(side, here, choices)
             if side == "a":
                 _offer_training(every[a].data_name, known)
-    image = _image(a, b, data)
+    image, lacking = 0, None
+    try:
+        image = _image(a, b, data)
+    except fetching.Lacking as error:
+        lacking = error
     st.selectbox(
         "Data set", names, on_change=follow_data, label_visibility="collapsed", width=150, **picker
     )
-    return Context(data, a, b, image)
+    return Context(data, a, b, image), lacking
 
 
 def _boxed(key: str) -> dict[str, Any]:
@@ -137,11 +148,15 @@ def _short(run: folder.Run) -> str:
 
 def _image(a: str, b: str, data: str) -> int:
     """The image's picker: its number, and the drawer in which one is chosen by looking."""
+    if catalogue.images(data) is None:
+        fetching.ready(folder.open_model(a))
     count = networks.test_count(a)
     start = networks.default_image(a, b)
     own = _own_picture(data)
     linked("img", start, own or range(count))
     index = int(st.session_state["img"])
+    if index not in pack.images(data).index and not own:
+        fetching.ready(folder.open_model(a))
     picture, name = networks.thumbnail(a, index)
     called = f"Your picture: {name}" if own else f"Image {index}: {name}"
     with st.popover(called, key=_closed("img")):

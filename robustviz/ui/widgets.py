@@ -21,7 +21,7 @@ from robustviz.imports import load
 from robustviz.runs import folder
 from robustviz.runs.naming import labels
 from robustviz.types import UserError
-from robustviz.ui import cache, rights
+from robustviz.ui import cache, fetching, rights
 from robustviz.ui.context import Context, choose
 from robustviz.ui.line import LONG, QUICK
 from robustviz.ui.networks import thumbnail
@@ -120,14 +120,16 @@ def _nth(place: int) -> str:
 
 @contextmanager
 def _counted() -> Iterator[None]:
-    """Inside, a bar counts the images that are done, where somebody says how many there are."""
+    """Inside, a bar counts the images that are done, where somebody says how many there are, and
+    what is downloaded of those that are not here.
+    """
     spot = st.empty()
 
     def tell(done: int, total: int) -> None:
         if total:
             spot.progress(min(1.0, done / total), text=f"{min(done, total)} of {total} images")
 
-    with progress.watched(tell):
+    with progress.watched(tell), fetching.bar(spot.progress):
         yield
 
 

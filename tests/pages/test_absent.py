@@ -85,3 +85,12 @@ def test_a_network_of_one_s_own_is_always_in_the_address_and_shown_once_it_is_he
     sound(app.run())
     assert app.session_state["a"] == own.run_id and "not on this computer" not in words(app)
     assert recipes.unpacked(said(app, "a-set"))["seed"] == "41"
+
+
+def test_a_job_that_is_not_here_is_explained_on_the_train_page(visit):
+    usual = config()
+    app = opened(visit, "train", job=usual.run_id)
+    assert any(recipes.command(recipes.of(usual)) == code.value for code in app.code)
+    assert "It is not on this computer." in words(app)
+    app = opened(visit, "train", job="../../etc")
+    assert "is no run id" in words(app) and "not on this computer" not in words(app)

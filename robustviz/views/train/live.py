@@ -20,7 +20,7 @@ from robustviz.training.config import TrainConfig
 from robustviz.training.evaluation import Evaluation
 from robustviz.training.ladder import best_ladder, headline
 from robustviz.types import UserError, eps_text
-from robustviz.ui import cache, networks, rights, shell
+from robustviz.ui import absent, cache, networks, rights, shell
 from robustviz.views.attack.result import Strip
 from robustviz.views.train.estimate import duration
 
@@ -44,8 +44,11 @@ def current() -> Run | None:
             return cache.open_by_id(wanted)
         except UserError as error:
             st.warning(shell.spoken(error))
-            if folder.ID.fullmatch(wanted) and (folder.home() / wanted).is_dir():
-                _removal(Run(folder.home() / wanted))
+            if folder.ID.fullmatch(wanted):
+                if (folder.home() / wanted).is_dir():
+                    _removal(Run(folder.home() / wanted))
+                else:
+                    absent.explain(wanted)
     return next(iter(queue.running()), None)
 
 
