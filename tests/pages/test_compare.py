@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 from streamlit.testing.v1 import AppTest
@@ -105,6 +106,9 @@ def test_two_networks_side_by_side_are_moved_by_one_epoch_scrubber(visit, monkey
     assert shown[0] == "" and shown[-1] == "off" and data["moves"]["A2"][1][-1] == ""
     # a network that kept no epoch's weights shows the chosen ones everywhere
     assert set(data["moves"]["C0"][1]) == {""}
+    moved = re.findall(r'data-move="([^"]*)"', data["picture"])
+    assert set(moved) == set(data["moves"]) and {"now840-x", "now380-x"} <= set(moved)
+    assert all(len(values) == 21 for _, values in data["moves"].values())
     for text in (*data["answer"], *data["sure"]):
         assert not wordy(text), text
     said = words(app)

@@ -148,9 +148,9 @@ def _plot(
         xs = [record["epoch"] for record in side.records]
         if not xs:
             continue
-        for what, dash, width in (("clean_acc", "3 5", 2), ("robust_acc", "", 3)):
+        for what, dash, thick in (("clean_acc", "3 5", 2), ("robust_acc", "", 3)):
             ys = [float(record[what]) for record in side.records]  # type: ignore[literal-required]
-            plot.line(xs, ys, COLOURS[at], dash=dash, width=width)
+            plot.line(xs, ys, COLOURS[at], dash=dash, width=thick)
         plot.text(xs[-1], ys[-1], LETTERS[at], COLOURS[at], shift=(6 + 8 * (at % 2), 5))
     places = [*epochs, last]
     moves[f"now{width}-x"] = (
