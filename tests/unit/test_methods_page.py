@@ -139,7 +139,7 @@ def test_every_document_that_a_text_names_is_there_with_its_heading(path: str) -
     if path == "tests/unit/test_methods_page.py":
         return
     text = TEXTS[path]
-    for folder, name in re.findall(r"((?:[\w.]+/)*)(\w+\.md)\b", text):
+    for folder, name in re.findall(r"((?:[\w.]+/)*)([\w-]+\.md)\b", text):
         places = (folder,) if folder else ("", "docs", "benchmarks")
         assert any((REPOSITORY / place / name).exists() for place in places), f"{folder}{name}"
         assert name != "methods.md" or folder or path.startswith("docs/")
