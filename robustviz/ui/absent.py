@@ -143,6 +143,10 @@ def tell(chosen: Mapping[str, folder.Run | None]) -> None:
     """
     state = st.session_state
     missing: dict[str, tuple[str, str]] = state.get("absent", {})
+    if (asked := state.pop("absent-data", "")) and not missing and catalogue.known("data", asked):
+        st.markdown(f"No network on {asked} is on this computer. These train the usual two:")
+        pair = [{"data": asked, "method": networks.FIRST[side]} for side in ("a", "b")]
+        st.code("\n".join(map(recipes.command, pair)), language="bash", wrap_lines=True)
     address: dict[str, str] = {}
     for side, run in chosen.items():
         if side in missing:

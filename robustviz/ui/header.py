@@ -59,6 +59,8 @@ def _pickers(
     first = next((networks.data_name(run) for run in named if run is not None), names[0])
     if (asked := absent.data(absent.noticed(every))) in names:
         first = asked
+    elif asked and "data" not in st.session_state:
+        st.session_state["absent-data"] = asked
     picker = linked("data", first, names)
     data = str(st.session_state["data"])
     here = networks.ordered(run for run in every.values() if networks.data_name(run) == data)

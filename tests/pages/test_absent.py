@@ -94,3 +94,12 @@ def test_a_job_that_is_not_here_is_explained_on_the_train_page(visit):
     assert "It is not on this computer." in words(app)
     app = opened(visit, "train", job="../../etc")
     assert "is no run id" in words(app) and "not on this computer" not in words(app)
+
+
+def test_a_link_to_a_data_set_without_networks_says_what_trains_two(visit):
+    app = opened(visit, "compare", data="cifar10")
+    assert "No network on cifar10 is on this computer." in words(app)
+    assert app.code[0].value.splitlines() == [
+        f"python -m robustviz train --data cifar10 --method {key}" for key in ("standard", "pgd_at")
+    ]
+    assert "No network on" not in words(opened(visit, "compare", data="<script>"))
