@@ -89,8 +89,8 @@ def imports(path: Path) -> Iterator[str]:
     return walk(ast.parse(path.read_text(encoding="utf-8")))
 
 
-def each(wanted: Callable[[Path], bool]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("path", [path for path in sources() if wanted(path)], ids=name)
+def those(wanted: Callable[[Path], bool]) -> list[Path]:
+    return [path for path in sources() if wanted(path)]
 
 
 def script(path: Path) -> bool:
@@ -103,33 +103,36 @@ def module(path: Path) -> str:
     return ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
 
 
-@each(lambda path: name(path) != "robustviz/__init__.py")
-def test_a_file_imports_only_what_stands_to_its_left(path: Path) -> None:
-    for other in imports(path):
-        if other.split(".")[0] == "robustviz":
-            assert place(other) <= place(module(path)), (
-                f"{name(path)} imports {other}, which stands to its right"
-            )
+def test_a_file_imports_only_what_stands_to_its_left() -> None:
+    wrong = [
+        f"{name(path)} imports {other}, which stands to its right"
+        for path in those(lambda path: name(path) != "robustviz/__init__.py")
+        for other in imports(path)
+        if other.split(".")[0] == "robustviz" and place(other) > place(module(path))
+    ]
+    assert wrong == []
 
 
-@each(lambda path: "views" in path.parts and path.stem.endswith(("result", "figures")))
-def test_results_and_figures_need_no_torch(path: Path) -> None:
-    for other in imports(path):
-        top = other.split(".")[0]
-        assert top in {"robustviz", *FIGURES_MAY} or top in sys.stdlib_module_names, (
-            f"{name(path)} imports {other}"
-        )
+def test_results_and_figures_need_no_torch() -> None:
+    may = {"robustviz", *FIGURES_MAY, *sys.stdlib_module_names}
+    wrong = [
+        f"{name(path)} imports {other}"
+        for path in those(lambda p: "views" in p.parts and p.stem.endswith(("result", "figures")))
+        for other in imports(path)
+        if other.split(".")[0] not in may
+    ]
+    assert wrong == []
 
 
-@each(
-    lambda path: (
-        path.stem != "panel"
-        and path.parent.name != "train"
-        and room(path) not in ("ui", "pages", "app")
-    )
-)
-def test_streamlit_is_for_the_dashboard_only(path: Path) -> None:
-    assert not [module for module in imports(path) if module.split(".")[0] == "streamlit"]
+def test_streamlit_is_for_the_dashboard_only() -> None:
+    wrong = [
+        name(path)
+        for path in sources()
+        if path.stem != "panel" and path.parent.name != "train"
+        if room(path) not in ("ui", "pages", "app")
+        if "streamlit" in {module.split(".")[0] for module in imports(path)}
+    ]
+    assert wrong == []
 
 
 def test_there_is_no_drawer_for_odds_and_ends() -> None:
@@ -140,35 +143,38 @@ def test_there_is_no_drawer_for_odds_and_ends() -> None:
     ]
 
 
-@each(lambda path: not script(path))
-def test_a_module_only_defines_things(path: Path) -> None:
-    """At the top of a module: imports, definitions, constants. A bare call there would run at
-    import.
+DEFINES = (
+    ast.Import,
+    ast.ImportFrom,
+    ast.FunctionDef,
+    ast.AsyncFunctionDef,
+    ast.ClassDef,
+    ast.Assign,
+    ast.AnnAssign,
+)
+
+
+def defines(number: int, node: ast.stmt) -> bool:
+    """Whether a statement at the top of a module computes nothing at import: a definition, its
+    docstring, a loop that fills a table, a question about who runs it.
     """
-    for number, node in enumerate(ast.parse(path.read_text(encoding="utf-8")).body):
-        if isinstance(node, ast.Expr):
-            assert number == 0 and isinstance(node.value, ast.Constant), (
-                f"{name(path)}:{node.lineno} runs at import"
-            )
-        elif isinstance(node, ast.For):  # filling a table
-            assert all(isinstance(inner, ast.Assign) for inner in node.body), (
-                f"{name(path)}:{node.lineno} runs at import"
-            )
-        elif isinstance(node, ast.If):
-            assert any(
-                word in ast.unparse(node.test) for word in ("TYPE_CHECKING", "__name__", "sys.")
-            ), f"{name(path)}:{node.lineno} runs at import"
-        else:
-            known = (
-                ast.Import,
-                ast.ImportFrom,
-                ast.FunctionDef,
-                ast.AsyncFunctionDef,
-                ast.ClassDef,
-                ast.Assign,
-                ast.AnnAssign,
-            )
-            assert isinstance(node, known), f"{name(path)}:{node.lineno} runs at import"
+    if isinstance(node, ast.Expr):
+        return number == 0 and isinstance(node.value, ast.Constant)
+    if isinstance(node, ast.For):
+        return all(isinstance(inner, ast.Assign) for inner in node.body)
+    if isinstance(node, ast.If):
+        return any(word in ast.unparse(node.test) for word in ("TYPE_CHECKING", "__name__", "sys."))
+    return isinstance(node, DEFINES)
+
+
+def test_a_module_only_defines_things() -> None:
+    wrong = [
+        f"{name(path)}:{node.lineno} runs at import"
+        for path in those(lambda path: not script(path))
+        for number, node in enumerate(tree(path).body)
+        if not defines(number, node)
+    ]
+    assert wrong == []
 
 
 # How large things are, and whether they go round in circles.
@@ -184,20 +190,30 @@ MODULES = [path for path in sources() if path.is_relative_to(PACKAGE)]
 # third of all that: networks from elsewhere (wrapped, found, read, imported: 1,200), plug-ins with
 # the contracts that try them (1,150), pictures and tables of their own and the page that takes them
 # (1,500), evaluating, looking and exporting without a run (500), runs that travel (130), figures,
-# tables and notebooks to take away (800). Claims, the tour and sweeps on a cluster: 900.
-STATEMENTS = 26_400
+# tables and notebooks to take away (800). Claims, the tour and sweeps on a cluster: 900. Networks
+# side by side, cards of a class, two methods trained at once, links to networks that are elsewhere,
+# images that are fetched when asked, the lesson of the background: 1,900.
+STATEMENTS = 28_400
 
 
 def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name)
-def test_a_file_and_each_function_in_it_can_be_read_at_one_go(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
-            assert node.end_lineno - node.lineno < 60, f"{node.name} in {name(path)}"
+def test_a_file_and_each_function_in_it_can_be_read_at_one_go() -> None:
+    wrong = [
+        f"{name(path)} is longer than 500 lines"
+        for path in MODULES
+        if len(path.read_text(encoding="utf-8").splitlines()) > 500
+    ]
+    wrong += [
+        f"{node.name} in {name(path)} is longer than 60 lines"
+        for path in MODULES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if node.end_lineno and node.end_lineno - node.lineno >= 60
+    ]
+    assert wrong == []
 
 
 def test_the_package_did_not_grow() -> None:
