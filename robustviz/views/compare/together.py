@@ -29,7 +29,7 @@ LAST = "chosen"  # the position of the weights that a run chose in the end
 WIDE, HIGH, EDGE = 300, 200, 12  # of a feature map
 STYLE = """<style>
 .picture .off { display: none } .side { border-top: 1px solid var(--grid); padding: .4rem 0 }
-.side h3 { font-size: 1rem; margin: 0 0 .3rem } .side .both { display: flex; flex-wrap: wrap;
+.side .name { font-weight: 600; margin: 0 0 .3rem } .side .both { display: flex; flex-wrap: wrap;
   gap: .3rem 1.2rem; align-items: flex-start } .strips { flex: 3 1 20rem; min-width: 0 }
 .strips img { width: 100% } .strips ol { display: grid; list-style: none; margin: 0; padding: 0;
   grid-template-columns: repeat(var(--count), minmax(0, 1fr)); column-gap: 1%; font-size: .85rem }
@@ -166,8 +166,8 @@ def _side(side: Side, at: int, epochs: Sequence[int], moves: Moves, template: st
     shade = colour if colour.startswith("#") else f"var(--{colour})"
     moves[f"said-{letter}"] = ("text", [*(_said(side, each) for each in epochs), ""])
     yield (
-        f'<div class="side"><h3><span style="color:{shade}">{letter}</span> {escape(side.name)}'
-        f' <span class="faint" data-move="said-{letter}"></span></h3>'
+        f'<div class="side"><p class="name"><span style="color:{shade}">{letter}</span> {escape(side.name)}'
+        f' <span class="faint" data-move="said-{letter}"></span></p>'
     )
     found = side.found
     if found is None:
