@@ -57,10 +57,12 @@ def _pickers(
     # the data set to start from is that of a run which the address names
     named = (every.get(st.query_params.get(side, "")) for side in ("a", "b"))
     first = next((networks.data_name(run) for run in named if run is not None), names[0])
-    if (asked := absent.data(absent.noticed(every))) in names:
-        first = asked
-    elif asked and "data" not in st.session_state:
-        st.session_state["absent-data"] = asked
+    asked = absent.data(missing := absent.noticed(every))
+    if "data" not in st.session_state and asked:
+        if asked not in names:
+            st.session_state["absent-data"] = asked
+        elif missing:  # chosen, so that it stays when the notice goes
+            st.session_state["data"] = asked
     picker = linked("data", first, names)
     data = str(st.session_state["data"])
     here = networks.ordered(run for run in every.values() if networks.data_name(run) == data)

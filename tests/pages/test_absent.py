@@ -51,6 +51,7 @@ def test_another_network_chosen_is_the_end_of_it(visit):
     app = opened(visit, "contributions", a=config().run_id)
     picked(app, "a").set_value(ordinary("digits", "pgd_at").id).run()
     assert "not on this computer" not in words(sound(app))
+    assert app.session_state["data"] == "digits" == sound(app.run()).session_state["data"]
     assert app.query_params.get("a") != config().run_id and "a-set" not in app.query_params
 
 
@@ -103,3 +104,8 @@ def test_a_link_to_a_data_set_without_networks_says_what_trains_two(visit):
         f"python -m robustviz train --data cifar10 --method {key}" for key in ("standard", "pgd_at")
     ]
     assert "No network on" not in words(opened(visit, "compare", data="<script>"))
+
+
+def test_a_data_set_of_a_link_stays_at_every_click(visit):
+    app = opened(visit, "compare", data="digits")
+    assert sound(app.run()).session_state["data"] == "digits" == said(app, "data")
