@@ -166,8 +166,8 @@ def _side(side: Side, at: int, epochs: Sequence[int], moves: Moves, template: st
     shade = colour if colour.startswith("#") else f"var(--{colour})"
     moves[f"said-{letter}"] = ("text", [*(_said(side, each) for each in epochs), ""])
     yield (
-        f'<div class="side"><p class="name"><span style="color:{shade}">{letter}</span> {escape(side.name)}'
-        f' <span class="faint" data-move="said-{letter}"></span></p>'
+        f'<div class="side"><p class="name"><span style="color:{shade}">{letter}</span>'
+        f' {escape(side.name)} <span class="faint" data-move="said-{letter}"></span></p>'
     )
     found = side.found
     if found is None:
