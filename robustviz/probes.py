@@ -37,6 +37,8 @@ from robustviz.views.attention.result import (
     OverlapSpec as OverlapSpec,
     RoadSpec as RoadSpec,
 )
+from robustviz.views.compare.probe import alongside as alongside
+from robustviz.views.compare.result import AlongsideSpec as AlongsideSpec
 from robustviz.views.contributions.probe import (
     attack_steps as attack_steps,
     carried as carried,
