@@ -13,13 +13,14 @@ from robustviz.cli.terminal import Command, say, show
 from robustviz.imports import load
 from robustviz.runs import catalogue, folder
 from robustviz.types import JSON, UserError
-from robustviz.ui import cache, networks
+from robustviz.ui import absent, cache, networks
 from robustviz.views import modules
 from robustviz.views.result import ProbeSpec
 
 # The questions on a page whose address is not its question's name.
 SEVERAL = {"soft-labels": ("loss",), "features": ("features", "misalignment")}
-TAKEN = ("a", "b", "data", "img", "eps", "present")  # a position of ε's slider asks nothing new
+# A position of ε's slider asks nothing new; `a-set` tells how A is trained.
+TAKEN = ("a", "b", "a-set", "b-set", "data", "img", "eps", "present")
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,10 @@ def _asked(link: str) -> Asked:
     every = networks.trained()
     for side in ("a", "b"):
         if said.get(side) and said[side] not in every:
+            known = absent.known(said[side], said.get(f"{side}-set", ""))
+            if known.exact:
+                lines = "; ".join(f"`{line}`" for line in known.commands)
+                raise UserError(f"{said[side]} is not here yet: {lines} trains it.", code=2)
             raise UserError(registry.unknown("run", said[side], list(every)), code=2)
     named = [networks.data_name(every[said[side]]) for side in ("a", "b") if said.get(side)]
     data = said.get("data") or next(iter(named), networks.FIRST["data"])

@@ -15,6 +15,7 @@ import pytest
 
 from robustviz import cli, probes
 from robustviz.runs import folder
+from robustviz.training.config import TrainConfig
 from robustviz.ui import cache
 from robustviz.views import pack
 from robustviz.views.attack.result import AccuracyCurveSpec, AttackLevelsSpec
@@ -166,6 +167,13 @@ def test_what_an_address_names_is_taken_up_and_what_is_not_measured_is_said(
         assert cli.main(["prepare", wrong]) == 2
         said = capsys.readouterr().err
         assert said.count("\n") == 1 and "unexpected" not in said
+
+
+def test_preparing_a_page_of_an_absent_network_says_what_trains_it(capsys):
+    absent = TrainConfig.make(None, {"data": "digits", "method": "trades", "seed": 41}).run_id
+    assert cli.main(["prepare", f"attack?a={absent}"]) == 2
+    train = "`python -m robustviz train --data digits --method trades --seed 41` trains it"
+    assert f"{absent} is not here yet: {train}" in capsys.readouterr().err
 
 
 def test_a_prepared_answer_is_the_one_that_a_page_asks_for(tmp_path, monkeypatch, capsys):
