@@ -55,9 +55,7 @@ def test_the_readme_and_the_results_say_what_was_measured() -> None:
         " RESULTS.md."
     )
     block = (
-        report.SPEED.read_text(encoding="utf-8")
-        .split(report.MARKS[0])[1]
-        .split(report.MARKS[1])[0]
+        report.SPEED.read_text(encoding="utf-8").split(report.MARKS[0])[1].split(report.MARKS[1])[0]
     )
     assert block.strip() == report.summary(measured), (
         "`python -m benchmarks --readme` writes it again"
