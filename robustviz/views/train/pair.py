@@ -111,6 +111,7 @@ def _buttons(runs: list[Run], states: Sequence[str]) -> None:
 
 
 def _stop(runs: list[Run]) -> None:
+    rights.check("pause, stop and resume")
     # the one that waits first: else it would begin when the other ends
     for run in sorted(runs, key=lambda run: run.status()["state"] != "queued"):
         if run.status()["state"] in GOING:
