@@ -335,6 +335,15 @@ def encode(thing: Any, naming: bool = False) -> Any:
     return thing
 
 
+def flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested settings with their dotted paths, as in `method.beta`."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{before}{name}.")
+        else:
+            yield before + name, value
+
+
 def decode(kind: str, mapping: Mapping[str, Any]) -> Any:
     """The object that `encode` wrote. Raises UserError for an unknown key, an unknown field or a
     wrong type.

@@ -18,6 +18,7 @@ Ints = NDArray[np.integer[Any]]
 
 Bools = NDArray[np.bool_]
 
+LEAST_SEEDS = 3  # a side, below which nothing is said about methods
 FEW = 100  # below so many images a percentage says little
 
 

@@ -7,7 +7,7 @@ input at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -151,3 +151,19 @@ def grey_text(eps: float) -> str:
 
 
 JSON = dict[str, Any]
+
+
+def points_text(share: float) -> str:
+    """A difference of shares in points, with its sign: 0.125 is `+12.5`."""
+    return f"{100 * share:+.1f}".replace("-", "−")
+
+
+def listed(words: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table."""
+    first, *rest = (f"| {' | '.join(map(str, cells))} |" for cells in (head, *rows))
+    return "\n".join([first, "|---" * len(head) + "|", *rest])

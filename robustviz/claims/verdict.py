@@ -9,10 +9,9 @@ from typing import Literal
 
 import numpy as np
 
-from robustviz.stats import mean_interval, t_quantile
+from robustviz.stats import LEAST_SEEDS, mean_interval, t_quantile
 from robustviz.types import UserError
 
-LEAST = 3  # seeds a side, below which nothing is said about methods
 POWER = 0.8  # how often a true difference of the size `notices` would be found
 Word = Literal["seen here", "not seen here", "cannot tell", "cannot tell (ceiling)", "not decided"]
 
@@ -39,7 +38,7 @@ class Verdict:
     def text(self) -> str:
         """The verdict in words, as in `cannot tell (these runs would notice 0.04 or more)`."""
         if self.word == "not decided":
-            few = "" if self.wanted >= LEAST else f"; a method needs {LEAST}"
+            few = "" if self.wanted >= LEAST_SEEDS else f"; a method needs {LEAST_SEEDS}"
             plural = "seed" if self.wanted == 1 else "seeds"
             return f"not decided ({self.seeds} of {self.wanted} {plural}{few})"
         if self.word == "cannot tell":
@@ -79,7 +78,7 @@ def verdict(
     apart = np.array([sign * (a[seed] - b[seed]) for seed in pairs], dtype=np.float64)
     if not np.isfinite(apart).all():
         raise UserError("A measured value is no number, so there is no verdict.")
-    if len(pairs) < max(LEAST, wanted):
+    if len(pairs) < max(LEAST_SEEDS, wanted):
         mean = float(apart.mean()) if len(pairs) else math.nan
         return Verdict("not decided", mean, math.nan, math.nan, math.nan, len(pairs), wanted)
     effect, low, high = mean_interval(apart, 1 - 0.05 / claims)

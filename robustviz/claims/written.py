@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from robustviz import paths
 from robustviz.runs.files import write_file
+from robustviz.types import table
 from robustviz.views.claims.result import ORDER, Found, Row, whole
 
 if TYPE_CHECKING:
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
 README, DOCS = paths.ROOT / "README.md", paths.ROOT / "docs" / "claims.md"
 
 
-def write(found: Found, table: Sequence[Side]) -> None:
+def write(found: Found, sides: Sequence[Side]) -> None:
     """Put the findings between their marks, in those of the files that are there."""
     for file, mark, text in (
         (README, "claims", counts(found)),
         (DOCS, "claims", summary(found)),
         (DOCS, "expectations", expectations(found.rows)),
-        (DOCS, "networks", networks(table)),
+        (DOCS, "networks", networks(sides)),
     ):
         if file.exists():
             write_file(file, between(file, mark, text).encode())
@@ -53,7 +54,7 @@ def counts(found: Found) -> str:
 def summary(found: Found) -> str:
     """A line a claim, a column a data set."""
     head = ["what is claimed", *found.data]
-    return _table(
+    return table(
         head,
         (
             [found.of(name, found.data[0])[0].claim, *(_whole(found, name, d) for d in found.data)]
@@ -78,10 +79,8 @@ def expectations(rows: Iterable[Row]) -> str:
     begun = [row for row in rows if row.seeds]
     lines = ([r.label, r.data, r.says, r.text, difference(r)] for r in begun)
     rest = len(rows) - len(begun)
-    return (
-        _table(["claim of", "data", "expected", "verdict", "difference"], lines)
-        + f"\n\nOf {rest} more nothing was measured yet."
-    )
+    more = f"\n\nOf {rest} more nothing was measured yet." if rest else ""
+    return table(["claim of", "data", "expected", "verdict", "difference"], lines) + more
 
 
 def difference(row: Row) -> str:
@@ -91,7 +90,7 @@ def difference(row: Row) -> str:
     return effect + span
 
 
-def networks(table: Sequence[Side]) -> str:
+def networks(sides: Sequence[Side]) -> str:
     """A line a network of the claims that was measured: the mean over its seeds and, where there
     are several, the lowest and the highest.
     """
@@ -102,17 +101,12 @@ def networks(table: Sequence[Side]) -> str:
             f"{side.seeds} of {side.wanted}",
             *map(_span, (side.clean, side.both)),
         ]
-        for side in table
+        for side in sides
         if side.seeds
     )
-    return _table(["data", "network", "seeds", "untouched", "under PGD-20 and CW-100"], lines)
+    return table(["data", "network", "seeds", "untouched", "under PGD-20 and CW-100"], lines)
 
 
 def _span(values: Sequence[float]) -> str:
     mean = f"{sum(values) / len(values):.3f}"
     return mean if len(values) == 1 else f"{mean} ({min(values):.3f} to {max(values):.3f})"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
-    return "\n".join(lines)

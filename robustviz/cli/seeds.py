@@ -203,21 +203,13 @@ def _special(config: TrainConfig) -> JSON:
     from robustviz.training.config import TrainConfig
 
     usual = TrainConfig(data=type(config.data)(), method=type(config.method)())
-    mine, theirs = (dict(_flat(registry.encode(each))) for each in (config, usual))
+    mine, theirs = (dict(registry.flat(registry.encode(each))) for each in (config, usual))
     apart = (*APART, "net", "eps")
     return {
         name: value
         for name, value in mine.items()
         if name not in apart and theirs.get(name) != value
     }
-
-
-def _flat(settings: JSON, before: str = "") -> Iterator[tuple[str, object]]:
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{before}{name}.")
-        else:
-            yield before + name, value
 
 
 def _cells(row: JSON) -> list[str]:

@@ -11,8 +11,8 @@ from html import escape
 from typing import Any
 
 from robustviz import registry
-from robustviz.cli.terminal import Arguments, markdown, show as answer
-from robustviz.types import JSON, UserError, parse_number
+from robustviz.cli.terminal import Arguments, show as answer
+from robustviz.types import JSON, UserError, parse_number, table
 from robustviz.views.result import csv_of
 
 Row = tuple[JSON, list[str]]  # for machines, and the cells that a person reads
@@ -130,7 +130,7 @@ def show(
 def _markdown(
     head: Sequence[str], cells: Sequence[Sequence[str]], notes: Sequence[str]
 ) -> list[str]:
-    return [*markdown(head, cells), *([""] if notes else []), *notes]
+    return [table(head, cells), *([""] if notes else []), *notes]
 
 
 def _latex(head: Sequence[str], cells: Sequence[Sequence[str]], notes: Sequence[str]) -> list[str]:

@@ -5,7 +5,7 @@ error.
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -51,12 +51,6 @@ def whose(run: Run) -> JSON:
 def called(run: Run) -> str:
     """How a table names a run: its id, and what a person called it."""
     return f"{run.id} ({run.label})" if run.label else run.id
-
-
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """The lines of a table."""
-    first, *rest = (f"| {' | '.join(cells)} |" for cells in (head, *rows))
-    return [first, "|---" * len(head) + "|", *rest]
 
 
 class Parser(argparse.ArgumentParser):

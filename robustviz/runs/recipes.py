@@ -7,13 +7,13 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from robustviz import registry
 from robustviz.imports import load
 from robustviz.runs import catalogue
-from robustviz.types import JSON, UserError
+from robustviz.types import UserError
 
 if TYPE_CHECKING:
     from robustviz.training.config import TrainConfig
@@ -80,24 +80,17 @@ def of(config: TrainConfig) -> Recipe:
     method = type(config.method)
     usual = registry.encode(kind(data=config.data, method=method()))
     usual["data"] = registry.encode(type(config.data)())
+    known = dict(registry.flat(usual))
     differs = {
         path: _typed(value)
-        for path, value in _flat(registry.encode(config))
-        if path not in UNSAID and value != dict(_flat(usual)).get(path)
+        for path, value in registry.flat(registry.encode(config))
+        if path not in UNSAID and path.rpartition(".")[2] != "key" and value != known.get(path)
     }
     recipe = {"data": config.data.key, "method": config.method.key, **differs}
     try:
         return recipe if read(recipe).run_id == config.run_id else {}
     except UserError:
         return {}
-
-
-def _flat(settings: JSON, path: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{path}{key}.")
-        elif key != "key":
-            yield f"{path}{key}", value
 
 
 def _typed(value: Any) -> str:

@@ -13,7 +13,7 @@ import statistics
 import time
 import tomllib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -67,7 +67,11 @@ class Grid:
             for name, value in given.items()
             if name != "set"
         }
-        return registry.build(cls, fields | {"set": dict(_flat(settings))})
+        return registry.build(
+            cls,
+            fields
+            | {"set": {path: _listed(path, value) for path, value in registry.flat(settings)}},
+        )
 
     @classmethod
     def read(cls, path: Path) -> Grid:
@@ -130,15 +134,6 @@ def _listed(name: str, value: Any) -> list[Any]:
     if value in ([], ()):
         raise UserError(f"{name} is an empty list, so this sweep has no points.", code=2)
     return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, list[Any]]]:
-    """The values of each setting by its dotted path: TOML reads `method.beta` as a table."""
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{before}{name}.")
-        else:
-            yield before + name, _listed(before + name, value)
 
 
 @dataclass(frozen=True)

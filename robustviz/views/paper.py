@@ -16,8 +16,8 @@ import numpy as np
 import plotly.graph_objects as go
 import plotly.io as pio
 
-from robustviz.types import UserError, eps_text
-from robustviz.views.theme import CLASSES, COLOURS, DARK, LIGHT, clear, listed
+from robustviz.types import UserError, eps_text, listed
+from robustviz.views.theme import CLASSES, COLOURS, DARK, LIGHT, clear
 
 FONT = "Helvetica"
 FALLBACK = "Arial, Liberation Sans, DejaVu Sans, sans-serif"

@@ -182,11 +182,6 @@ def styles(names: Iterable[str]) -> Iterator[tuple[str, str]]:
     return ((sides[name], DASHES[sides[name]]) if name in sides else next(others) for name in names)
 
 
-def listed(words: Sequence[str]) -> str:
-    """`a, b and c`."""
-    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
-
-
 def spread(mean: float, low: float, high: float, form: str = ".2f") -> str:
     """A mean and its interval in words, each number in `form`; the mean alone where an end is not
     finite.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from robustviz.stats import FEW, Bools, mcnemar, tango, wilson
-from robustviz.types import UserError, eps_text
+from robustviz.types import UserError, eps_text, points_text
 
 
 @dataclass(frozen=True)
@@ -64,15 +64,11 @@ def held(
         *_protocol(n, attack, eps, seed),
         f"{names[0]} alone {alone} {only[0]} of {n}, {names[1]} alone"
         f" {alone.split()[-1]} {only[1]}.",
-        f"{names[1]} less {names[0]}: {_points((second - first) / max(n, 1))} points.",
-        f"Its 95 % interval (Tango, paired): {_points(-high)} to {_points(-low)} points.",
+        f"{names[1]} less {names[0]}: {points_text((second - first) / max(n, 1))} points.",
+        f"Its 95 % interval (Tango, paired): {points_text(-high)} to {points_text(-low)} points.",
         f"Exact McNemar test: p {'< 0.001' if p < 0.001 else f'= {p:.2g}'}.",
     )
     return Verdict(line, sure, winner)
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:+.1f}".replace("-", "−")
 
 
 def _interval(a: Bools, b: Bools) -> tuple[float, float]:

@@ -8,20 +8,20 @@ import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from robustviz import registry
 from robustviz.runs.card import UNTOUCHED, Card, Number
 from robustviz.runs.naming import method_label
-from robustviz.stats import mean_interval, t_quantile
+from robustviz.stats import LEAST_SEEDS, mean_interval, t_quantile
 from robustviz.types import JSON, UserError, eps_text
 
 PLAIN = "PGD-20"  # which everybody's run is measured under
-LEAST = 3  # seeds a side, below which nothing is said about methods
 
 
 class Measure(NamedTuple):
@@ -102,7 +102,7 @@ class Layer:
         """Every two rows of three seeds and more. The intervals hold together: 95 % for all of
         them (Bonferroni).
         """
-        enough = [row for row in self.rows if len(row.kept) >= LEAST]
+        enough = [row for row in self.rows if len(row.kept) >= LEAST_SEEDS]
         both = [*itertools.combinations(enough, 2)]
         fit = sum(not _why_not(a, b) for a, b in both)
         return [compared(a, b, max(fit, 1)) for a, b in both]
@@ -177,7 +177,7 @@ def _names(cards: Sequence[Card]) -> list[str]:
     """What sets each of these apart: its method, and where several are of one the settings that
     differ among them.
     """
-    flat = [dict(_flat(_fixed(card))) for card in cards]
+    flat = [dict(registry.flat(_fixed(card))) for card in cards]
     apart: dict[str, list[str]] = {}
     for key in {card.method for card in cards}:
         same = [each for each, card in zip(flat, cards, strict=True) if card.method == key]
@@ -198,18 +198,10 @@ def _said(path: str, value: object) -> str:
     return "usual" if value is None else str(value)
 
 
-def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{before}{name}.")
-        else:
-            yield before + name, value
-
-
 def _why_not(a: Row, b: Row) -> str:
     """Why two rows do not compare; empty where they do."""
-    if min(len(a.kept), len(b.kept)) < LEAST:
-        return f"fewer than {LEAST} seeds a side"
+    if min(len(a.kept), len(b.kept)) < LEAST_SEEDS:
+        return f"fewer than {LEAST_SEEDS} seeds a side"
     names = sorted(a.settings.keys() | b.settings.keys())
     apart = [name for name in names if a.settings.get(name) != b.settings.get(name)]
     if a.settings["method"]["key"] != b.settings["method"]["key"] and "select" in apart:

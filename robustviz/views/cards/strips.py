@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from html import escape
 
 from robustviz.runs.card import UNTOUCHED
-from robustviz.views.cards.pile import LEAST, Layer, Pair, Row
+from robustviz.stats import LEAST_SEEDS
+from robustviz.types import points_text
+from robustviz.views.cards.pile import Layer, Pair, Row
 from robustviz.views.drawing import Plot
 from robustviz.views.screen import Control, Screen
 
@@ -54,7 +56,7 @@ def answer(layer: Layer) -> str:
     if len(rows) == 1:
         return _alone(rows[0])
     if not pairs:
-        return f"Nothing is said about methods: {LEAST} seeds of each are needed."
+        return f"Nothing is said about methods: {LEAST_SEEDS} seeds of each are needed."
     fit = [pair for pair in pairs if not pair.why]
     if not fit:
         why = pairs[0].why if len(pairs) == 1 else "no two rows differ in one thing only"
@@ -86,13 +88,9 @@ def _percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def _points(value: float) -> str:
-    return f"{100 * value:+.1f}".replace("-", "−")
-
-
 def _chart(layer: Layer) -> str:
     values = [value for row in layer.rows for value in row.values]
-    ends = [end for row in layer.rows for end in row.interval[1:] if len(row.kept) >= LEAST]
+    ends = [end for row in layer.rows for end in row.interval[1:] if len(row.kept) >= LEAST_SEEDS]
     step = next(
         step
         for step in (0.01, 0.02, 0.05, 0.1, 0.2)
@@ -140,13 +138,13 @@ def _strip(row: Row, span: tuple[float, float], step: float, width: int, label: 
     for at, value in enumerate(row.values):
         plot.dot(value, 0.1 + 0.15 * (at % 4), "a", radius=5, more='fill-opacity=".6"')
     mean, low, high = row.interval
-    if len(row.kept) >= LEAST:
+    if len(row.kept) >= LEAST_SEEDS:
         ends = (max(low, span[0]), min(high, span[1]))
         plot.line(ends, (0.82, 0.82), "text", width=3)
         plot.dot(mean, 0.82, "text", radius=5)
     interval = (
         f", mean {_percent(mean)}, 95 % interval {_percent(low)} to {_percent(high)}"
-        if len(row.kept) >= LEAST
+        if len(row.kept) >= LEAST_SEEDS
         else ""
     )
     return plot.html(f"{row.name}: {len(row.kept)} seeds{interval}")
@@ -158,7 +156,7 @@ def _list(layer: Layer) -> str:
     """
     fit = sorted((pair for pair in layer.pairs if not pair.why), key=lambda pair: not pair.apart)
     rest = [pair for pair in layer.pairs if pair.why]
-    few = sum(len(row.kept) < LEAST for row in layer.rows)
+    few = sum(len(row.kept) < LEAST_SEEDS for row in layer.rows)
     lines = [_line(pair) for pair in fit[:PAIRS]]
     if len(fit) > PAIRS:
         lines.append(f"and {len(fit) - PAIRS} pairs more")
@@ -170,7 +168,7 @@ def _list(layer: Layer) -> str:
     else:
         lines += map(_line, rest)
     if few and len(layer.rows) > 1:
-        lines.append(f"Rows with fewer than {LEAST} seeds are not compared: {few}.")
+        lines.append(f"Rows with fewer than {LEAST_SEEDS} seeds are not compared: {few}.")
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>" if lines else ""
 
 
@@ -178,8 +176,9 @@ def _line(pair: Pair) -> str:
     names = f"{pair.a.name} less {pair.b.name}"
     if pair.why:
         return f"{names}: not compared, {pair.why}."
+    apart, low, high = map(points_text, (pair.difference, pair.low, pair.high))
     return (
-        f"{names}: {_points(pair.difference)} points [{_points(pair.low)}, {_points(pair.high)}],"
+        f"{names}: {apart} points [{low}, {high}],"
         f" {'a difference' if pair.apart else 'no difference shown'}."
     )
 
@@ -191,7 +190,7 @@ def _sure(layers: Sequence[Layer]) -> list[str]:
     return [
         "A dot is one training; the dots of a row differ in their seed alone.",
         "Below them: the mean over seeds, and its 95 % interval by Student's t.",
-        f"Two rows compare where both have {LEAST} seeds and they differ in one thing.",
+        f"Two rows compare where both have {LEAST_SEEDS} seeds and they differ in one thing.",
         "A difference has Welch's interval, at 95 % for all pairs of a picture together.",
         "A card tells what somebody measured; its hash guards against slips, not against cheats.",
         *(

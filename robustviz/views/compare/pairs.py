@@ -19,13 +19,12 @@ from robustviz.imports import load
 from robustviz.runs.files import read_json
 from robustviz.runs.folder import Run, all_runs
 from robustviz.runs.naming import method_label
-from robustviz.stats import mean_interval
+from robustviz.stats import LEAST_SEEDS, mean_interval
 from robustviz.training.evaluation import Evaluation
-from robustviz.types import JSON, UserError, eps_text
+from robustviz.types import JSON, UserError, eps_text, listed, points_text
 from robustviz.views.verdict import Verdict, held
 
 SEEDS = paths.ROOT / "checkpoints" / "seeds"  # evaluations of networks that are not shipped
-LEAST = 3  # seeds a side, below which nothing is said about methods
 ATTACK = "PGD-20"
 # no part of what a training computes: where it ran, what was kept of it, which epoch was chosen
 APART = ("device", "threads", "snapshots", "select")
@@ -136,7 +135,7 @@ def kin(first: Run, second: Run) -> str:
             return f"Same seed, but one draws its batches in pairs of a class: {what} differs."
         return f"Same seed, same batches: what differs is {what}."
     names = [SAID.get(name, name) for name in differing]
-    return f"They differ in {_listed(names)}: this pair alone cannot tell which of them matters."
+    return f"They differ in {listed(names)}: this pair alone cannot tell which of them matters."
 
 
 SAID = {
@@ -148,10 +147,6 @@ SAID = {
     "batch_size": "batch size",
     "lr": "learning rate",
 }
-
-
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 @dataclass(frozen=True)
@@ -207,11 +202,11 @@ def methods(first: Trained, second: Trained, every: Iterable[Trained], at_once: 
         return Over(("More than the method differs, so nothing is said about methods here.",))
     left, right, where = _common(first, second, every)
     both = sorted(left.keys() & right.keys())
-    if len(both) < LEAST:
+    if len(both) < LEAST_SEEDS:
         return Over(
             (
                 f"{len(both)} {'seed has' if len(both) == 1 else 'seeds have'} both methods:"
-                f" a sentence about methods needs {LEAST}.",
+                f" a sentence about methods needs {LEAST_SEEDS}.",
                 _how(first, second),
             ),
             len(both),
@@ -230,8 +225,9 @@ def methods(first: Trained, second: Trained, every: Iterable[Trained], at_once: 
     return Over(
         (
             line,
-            f"{names[1]} less {names[0]}: {_points(effect)} points.",
-            f"Its 95 % interval over seeds (paired t): {_points(low)} to {_points(high)} points.",
+            f"{names[1]} less {names[0]}: {points_text(effect)} points.",
+            f"Its 95 % interval over seeds (paired t): {points_text(low)} to"
+            f" {points_text(high)} points.",
             *([f"It holds for all {at_once} pairs shown here together."] if at_once > 1 else []),
             where,
         ),
@@ -253,10 +249,6 @@ def _how(first: Trained, second: Trained) -> str:
         "Train more seeds: `python -m robustviz sweep --seeds 0,1,2 --methods"
         f" {first.method},{second.method} --data {first.settings['data']['key']}`."
     )
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:+.1f}".replace("-", "−")
 
 
 def _common(

@@ -15,7 +15,7 @@ from robustviz.runs.folder import Run
 from robustviz.stats import Bools
 from robustviz.training.evaluation import Evaluation
 from robustviz.training.ladder import headline
-from robustviz.types import UserError, eps_text
+from robustviz.types import UserError, eps_text, listed
 from robustviz.views.verdict import Verdict, held
 
 Found = dict[str, Evaluation]  # by the attack in words, weakest first
@@ -178,13 +178,9 @@ def _images(attacks: Sequence[str]) -> str:
     return f"images under all {len(attacks)} attacks" if len(attacks) > 1 else "attacked images"
 
 
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
-
-
 def _all(attacks: Sequence[str]) -> str:
     """Attacks in few words."""
-    return f"{attacks[0]} to {attacks[-1]}" if len(attacks) > 2 else _listed(attacks)
+    return f"{attacks[0]} to {attacks[-1]}" if len(attacks) > 2 else listed(attacks)
 
 
 def _noted(verdict: Verdict, met: Sequence[str], wanted: Sequence[str], whom: str) -> Verdict:
@@ -194,9 +190,9 @@ def _noted(verdict: Verdict, met: Sequence[str], wanted: Sequence[str], whom: st
         return verdict
     few = len(met) < len(missing)
     said = (
-        f"{whom} met {_listed(met) or 'none'} only"
+        f"{whom} met {listed(met) or 'none'} only"
         if few
-        else (f"Not run on {whom.lower()}: {_listed(missing)}")
+        else (f"Not run on {whom.lower()}: {listed(missing)}")
     )
     return dataclasses.replace(verdict, line=f"{verdict.line} {said}.")
 

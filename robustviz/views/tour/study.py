@@ -26,7 +26,7 @@ from robustviz.stats import mean_interval
 from robustviz.training.config import TrainConfig
 from robustviz.training.evaluate import count_right
 from robustviz.training.evaluation import attack_name
-from robustviz.types import JSON, UserError
+from robustviz.types import JSON, UserError, table
 from robustviz.views.drawing import uri
 from robustviz.views.measure import net_of
 from robustviz.views.pictures import png
@@ -159,9 +159,8 @@ def markdown(study: JSON) -> str:
         f" own class and of another, {n} untouched and {few} under {protocol['attack']} at"
         f" {round(255 * protocol['eps'])}/255. Mean in % and 95 % t-interval over seeds.",
         "",
-        "| trained | telling backgrounds | seeds | own | other | own, attacked | other, attacked |",
-        "|---" * 7 + "|",
     ]
+    rows = []
     for method in METHODS:
         for cue, share in protocol["cue"].items():
             cells = [
@@ -169,8 +168,9 @@ def markdown(study: JSON) -> str:
             ]
             if cells:
                 shares = [_share([cell[name] / of for cell in cells]) for name, of in columns]
-                lines.append(f"| {method} | {share:.0%} | {len(cells)} | {' | '.join(shares)} |")
-    return "\n".join(lines)
+                rows.append([method, f"{share:.0%}", len(cells), *shares])
+    head = ["trained", "telling backgrounds", "seeds", "own", "other"]
+    return "\n".join([*lines, table([*head, "own, attacked", "other, attacked"], rows)])
 
 
 def _share(values: list[float]) -> str:

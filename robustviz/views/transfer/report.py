@@ -6,13 +6,13 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from robustviz import paths
 from robustviz.stats import mcnemar, mean_interval, tango
-from robustviz.types import JSON, UserError, eps_text
+from robustviz.types import JSON, UserError, eps_text, table
 
 FOLDER = paths.ROOT / "checkpoints" / "claims"
 DATA = "fashion_mnist"  # of the study that is shipped
@@ -169,7 +169,7 @@ def markdown(study: JSON) -> str:
             "Transfer error in %, mean over targets and seeds; differences in points with 95 %"
             " t-intervals over the source networks. Every image: the error on all attacked images,"
             " qualified or not.",
-            _table(
+            table(
                 [
                     "attack",
                     "source",
@@ -180,24 +180,19 @@ def markdown(study: JSON) -> str:
             ),
             "Each cell: aligned minus before on the images that qualify for all four, in points,"
             " with Tango's 95 % interval; p is McNemar's.",
-            _table(
+            table(
                 ["attack", "source", "seed", "target", "n", "before", "aligned", "difference", "p"],
                 (_cell(cell, protocol) for cell in study["cells"]),
             ),
             f"Clean accuracy in % on {study['sources'][0]['n_test']} test images, and KL of the"
             " witness's and the targets' answers to the source's.",
-            _table(
+            table(
                 ["source", "seed", *columns, "KL witness", "KL targets"],
                 map(_facts, study["sources"]),
             ),
             sentence(study),
         ]
     )
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [f"| {' | '.join(map(str, row))} |" for row in (head, *rows)]
-    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
 
 
 def _errors(study: JSON) -> Iterator[list[object]]:
