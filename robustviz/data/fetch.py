@@ -58,11 +58,19 @@ def heard(tell: Tell) -> Iterator[None]:
 
 def fetch(file: File, folder: Path) -> None:
     """The file in the folder, whole and with its checksum; nothing is asked for where it is there.
+    Whoever wants a file of this folder at the same time waits for it.
 
     What came of it lies beside it as `.part` until it is whole. Raises BrokenOff where it did not
     come to its end, and where it is not what was published; OSError where it cannot be written.
     """
-    path = folder / file.path
+    from filelock import FileLock
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        _fetch(file, folder / file.path)
+
+
+def _fetch(file: File, path: Path) -> None:
     if path.is_file() and _md5(path) == file.md5:
         return
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from robustviz import registry
 from robustviz.imports import load
 from robustviz.runs import catalogue
+from robustviz.runs.folder import ID
 from robustviz.types import UserError
 
 if TYPE_CHECKING:
@@ -57,18 +58,23 @@ def name(run_id: str) -> Name | None:
 
 def read(recipe: Recipe) -> TrainConfig:
     """The training that a recipe names. Raises UserError for what no training can be made of, for
-    images of a folder, and for a file of weights: a link must not reach into this computer.
+    images of a folder, and for weights or runs that are not named by an id: a link must not reach
+    into this computer.
     """
     given = dict(recipe)
     data = given.pop("data", "")
     if not catalogue.known("data", data) or catalogue.facts("data", data)["folders"]:
         raise UserError("This link is about images of somebody's own.", code=2)
-    if "/" in given.get("init", ""):
-        raise UserError("This link begins from a file of weights of somebody's own.", code=2)
     flags = {"data": data, "method": given.pop("method", None)}
     made: TrainConfig = load("robustviz.training.config").TrainConfig.make(
         None, flags, list(given.items())
     )
+    runs = [
+        getattr(made.method, each) for each in registry.of_kind(type(made.method), *registry.RUNS)
+    ]
+    named = [each.partition("#")[0] for each in (made.init, *runs) if each]
+    if not all(ID.fullmatch(one) for each in named for one in each.split(",")):
+        raise UserError("This link begins from weights of somebody's own.", code=2)
     return made
 
 
@@ -101,9 +107,9 @@ def _typed(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def command(recipe: Recipe) -> str:
-    """The line for a terminal that trains it."""
-    words = ["python", "-m", "robustviz", "train"]
+def command(recipe: Recipe, name: str = "") -> str:
+    """The line for a terminal that trains it; `name`: the run's id where it is not the usual one."""
+    words = ["python", "-m", "robustviz", "train", *(["--name", name] if name else [])]
     for path, value in recipe.items():
         words += [f"--{path}", value] if path in FLAGS else ["--set", f"{path}={value}"]
     return shlex.join(words)

@@ -27,12 +27,14 @@ KEPT = [paths.ROOT / "checkpoints" / name for name in ("claims/runs", "seeds")]
 @dataclass(frozen=True)
 class Known:
     """What is known of a run that is not here. `exact`: the recipe trains the very run; otherwise
-    the nearest that its name tells, or nothing.
+    the nearest that its name tells, or nothing. `called`: the id of a run that somebody named, so
+    that nothing but the link tells its recipe.
     """
 
     name: recipes.Name | None
     recipe: Recipe
     exact: bool
+    called: str = ""
 
     @property
     def commands(self) -> list[str]:
@@ -42,7 +44,7 @@ class Known:
         starts = (value for path, value in self.recipe.items() if path not in recipes.FLAGS)
         first = [known(one) for one in starts if recipes.name(one) and not _here(one)]
         lines = [line for one in first if one.exact for line in one.commands]
-        return [*lines, recipes.command(self.recipe)] if self.recipe else []
+        return [*lines, recipes.command(self.recipe, self.called)] if self.recipe else []
 
 
 @functools.lru_cache(maxsize=64)
@@ -52,7 +54,9 @@ def known(run_id: str, carried: str = "") -> Known:
     for config in _candidates(run_id, name, carried):
         if config.run_id == run_id and (recipe := recipes.of(config)):
             return Known(name, recipe, exact=True)
-    if name is None or not catalogue.known("data", name.data):
+    if name is None:
+        return Known(None, _carried(carried), exact=False, called=run_id)
+    if not catalogue.known("data", name.data):
         return Known(name, {}, exact=False)
     rest = {} if catalogue.facts("data", name.data)["folders"] else name._asdict()
     return Known(name, {key: str(value) for key, value in rest.items()}, exact=False)
@@ -75,6 +79,15 @@ def _candidates(run_id: str, name: recipes.Name | None, carried: str) -> Iterato
             continue
     if name is not None:
         yield from _claimed(name)
+
+
+def _carried(word: str) -> Recipe:
+    """The recipe in a link's word; empty where no training can be made of it."""
+    recipe = recipes.unpacked(word)
+    try:
+        return recipe if recipe and recipes.read(recipe) else {}
+    except UserError:
+        return {}
 
 
 def _guesses(name: recipes.Name | None) -> Iterator[Recipe]:
@@ -193,6 +206,8 @@ def explain(run_id: str, carried: str = "", what: str = "The run of this link") 
         st.markdown(
             "This trains the very same network:"
             if found.exact
+            else "The link says that it was trained so:"
+            if found.called
             else "Some of its settings are not the usual ones, and the link does not say which."
             " The nearest that its name tells:"
         )

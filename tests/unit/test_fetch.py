@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,12 @@ def test_it_is_counted_whole_and_asked_for_once(server, tmp_path):
     assert (tmp_path / "in" / "file").read_bytes() == CONTENT
     assert told[-1] == (len(CONTENT), len(CONTENT)) and server.asked == [""]
     assert [path.name for path in (tmp_path / "in").iterdir()] == ["file"]
+
+
+def test_two_who_want_it_at_once_ask_for_it_once(server, tmp_path):
+    with ThreadPoolExecutor(2) as both:
+        list(both.map(lambda _: fetch(file(server), tmp_path), range(2)))
+    assert (tmp_path / "in" / "file").read_bytes() == CONTENT and server.asked == [""]
 
 
 def test_what_broke_off_goes_on_in_the_same_call(server, tmp_path):

@@ -52,6 +52,9 @@ def test_every_shipped_id_says_what_it_is_of():
     [
         "data=folder~path=/etc",
         "data=digits~init=/home/somebody/weights.safetensors",
+        "data=digits~method=model_alignment~method.source=/home/somebody/run",
+        "data=digits~method=model_alignment~method.witness=../run",
+        "data=digits~init=../run",
         "data=digits~method=made_up",
         "data=digits~seed=-1",
         "data=digits~seed=many",
@@ -118,3 +121,12 @@ def test_runs_that_a_run_starts_from_are_trained_first():
     lines = absent.known(config.run_id, recipes.packed(recipes.of(config))).commands
     assert lines[-1] == recipes.command(recipes.of(config))
     assert recipes.command(recipes.of(first)) in lines[:-1]
+
+
+def test_a_run_that_somebody_named_is_trained_under_its_name():
+    config = TrainConfig.make(None, {"data": "digits", "method": "trades"}, [("method.beta", 1.5)])
+    found = absent.known("mine", recipes.packed(recipes.of(config)))
+    assert not found.exact and found.commands == [
+        "python -m robustviz train --name mine --data digits --method trades --set method.beta=1.5"
+    ]
+    assert absent.known("mine", "data=folder~path=/etc").commands == []

@@ -93,7 +93,7 @@ def _said(plan: Plan, over: int, busy: bool) -> str:
     if over == len(plan.runs):
         return "all done."
     return (
-        "nobody feeds it: what runs goes on to its end, and none is started after it."
+        "no command goes on with it: what runs goes on to its end, and nothing begins after it."
         if busy
         else "it rests: the command that started it goes on with it."
     )
