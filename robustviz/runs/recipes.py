@@ -108,7 +108,7 @@ def _typed(value: Any) -> str:
 
 
 def command(recipe: Recipe, name: str = "") -> str:
-    """The line for a terminal that trains it; `name`: the run's id where it is not the usual one."""
+    """The line for a terminal that trains it; `name`: the run's id where somebody chose it."""
     words = ["python", "-m", "robustviz", "train", *(["--name", name] if name else [])]
     for path, value in recipe.items():
         words += [f"--{path}", value] if path in FLAGS else ["--set", f"{path}={value}"]

@@ -38,7 +38,7 @@ def test_a_sweep_of_the_command_line_shows_how_far_each_of_its_runs_is(visit, sw
     app = sound(visit("train"))
     assert "Sweeps" in [each.value for each in app.header]
     assert states(app) == {swept.id: "queued", "third": "waits", "first": "done"}
-    assert "nobody feeds it" in words(app)
+    assert "no command goes on with it" in words(app)
     with plans.fed("mine", lambda now: None) as tell:
         tell(Now(1, 3, swept, 240.0))
         assert "going: its next training begins" in words(sound(app.run()))
