@@ -43,12 +43,14 @@ def current() -> Run | None:
         try:
             return cache.open_by_id(wanted)
         except UserError as error:
-            st.warning(shell.spoken(error))
-            if folder.ID.fullmatch(wanted):
-                if (folder.home() / wanted).is_dir():
-                    _removal(Run(folder.home() / wanted))
-                else:
-                    absent.explain(wanted)
+            own, shipped = (home / wanted for home in (folder.home(), folder.zoo()))
+            named = bool(folder.ID.fullmatch(wanted))
+            if named and not own.is_dir() and not shipped.is_dir():
+                absent.explain(wanted)
+            else:
+                st.warning(shell.spoken(error))
+            if named and own.is_dir():
+                _removal(Run(own))
     return next(iter(queue.running()), None)
 
 
