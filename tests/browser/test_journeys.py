@@ -94,6 +94,7 @@ def test_the_first_page_leads_to_three_answers(page, server, settled):
         ("Why does a larger budget cost clean accuracy?", "Why can robustness cost accuracy?"),
     ):
         page.goto(server)
+        settled(page)  # a click on a page that is still drawn may be lost
         page.get_by_role("button", name=question).click()
         expect(page.get_by_role("heading", name=title)).to_be_visible()
         settled(page)
