@@ -1,5 +1,6 @@
-"""A question is a folder: what is asked and answered, who measures it, how it is drawn, how a page
-shows it.
+"""One folder per view (a page that answers one question), with its specs and results, the probe
+that
+measures them, the figures that draw them and the panel that shows them.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from pathlib import Path
 
 
 def modules(name: str) -> list[str]:
-    """The dotted names of the modules called `name`, such as `result`, of all questions."""
+    """The dotted names of all modules called `name` (such as `result`), one per view folder that
+    has it.
+    """
     return [
         f"robustviz.views.{file.parent.name}.{name}"
         for file in sorted(Path(__file__).parent.glob(f"*/{name}.py"))

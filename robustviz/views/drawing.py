@@ -1,7 +1,7 @@
-"""Small charts and pictures as text that a browser draws at once: SVG and HTML for first screens,
-where Plotly's megabytes would come too late.
+"""Small charts and pictures as SVG and HTML text that the browser draws at once, for first screens:
+Plotly's several megabytes of JavaScript would load too late there.
 
-Colours are names of the screen's variables: `a`, `b`, `text`, `faint`, `grid`, `paper`.
+Colours are names of the screen's CSS variables: `a`, `b`, `text`, `faint`, `grid`, `paper`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from html import escape
 
 
 def uri(png: bytes, kind: str = "image/png") -> str:
-    """A picture as an address that holds it."""
+    """The image bytes as a `data:` URI of MIME type `kind`."""
     return f"data:{kind};base64,{base64.b64encode(png).decode()}"
 
 
@@ -27,9 +27,9 @@ def tile(
     move: str = "",
     side: str = "",
 ) -> str:
-    """One picture, `size` pixels wide, with a line above and below it. `move` names what moves:
-    NAME-src is the picture's source, NAME-below the line below. `side`: `a` or `b` colours the line
-    above.
+    """HTML of one picture, at most `size` pixels wide, with a line of text above and below.
+    If `move` is given, the control changes two parts of the tile: `{move}-src`, the picture's
+    source, and `{move}-below`, the text below. `side` (`a` or `b`) colours the line above.
     """
     moves = (f' data-move="{move}-src"', f' data-move="{move}-below"') if move else ("", "")
     return (
@@ -51,8 +51,9 @@ def _colour(name: str) -> str:
 
 @dataclass
 class Plot:
-    """A chart `width` by `height` pixels with linear axes `x` and `y`, each (low, high). Ticks are
-    (value, label).
+    """A chart of `width` by `height` pixels with the linear axis ranges `x` and `y`, each (low,
+    high).
+    Ticks are (value, label). The drawing methods return the plot itself, so calls can be chained.
     """
 
     width: int
@@ -70,17 +71,17 @@ class Plot:
 
     @property
     def bottom(self) -> int:
-        """Pixels below the axis: ticks, and the label where there is one."""
+        """Pixels below the horizontal axis: room for the ticks, and for the label if it has one."""
         return 44 if self.x_label else 24 if self.x_ticks else 10
 
     def px(self, value: float) -> float:
-        """Where a value of x lies, in pixels from the left."""
+        """The horizontal position of the value `value` of x, in pixels from the left edge."""
         low, high = self.x
         inner = self.width - self.left - self.right
         return round(self.left + inner * (value - low) / ((high - low) or 1), 2)
 
     def py(self, value: float) -> float:
-        """Where a value of y lies, in pixels from the top."""
+        """The vertical position of the value `value` of y, in pixels from the top edge."""
         low, high = self.y
         inner = self.height - self.top - self.bottom
         return round(self.height - self.bottom - inner * (value - low) / ((high - low) or 1), 2)
@@ -101,7 +102,9 @@ class Plot:
         dash: str = "",
         more: str = "",
     ) -> Plot:
-        """A line through points. `dash`: SVG's dasharray; `more`: further attributes."""
+        """Draw a line through the points. `dash` is SVG's dasharray; `more`: further SVG
+        attributes.
+        """
         dashed = f' stroke-dasharray="{dash}"' if dash else ""
         self.parts.append(
             f'<polyline points="{self._points(xs, ys)}" fill="none" stroke="{_colour(colour)}"'
@@ -112,7 +115,7 @@ class Plot:
     def band(
         self, xs: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str
     ) -> Plot:
-        """What lies between two lines, lightly filled."""
+        """Fill the area between the lines `low` and `high` with a light colour."""
         around = self._points([*xs, *reversed(xs)], [*high, *reversed(low)])
         self.parts.append(f'<polygon points="{around}" fill="{_colour(colour)}" opacity=".18"/>')
         return self
@@ -128,7 +131,9 @@ class Plot:
         move: str = "",
         more: str = "",
     ) -> Plot:
-        """A dot. `move` names what moves: NAME-cx and NAME-cy."""
+        """Draw a dot. If `move` is given, the control changes its position: `{move}-cx` and
+        `{move}-cy`.
+        """
         fill, stroke = ("paper", colour) if hollow else (colour, "paper")
         moves = f' data-move="{move}-cx {move}-cy"' if move else ""
         self.parts.append(
@@ -148,7 +153,7 @@ class Plot:
         shift: tuple[float, float] = (0, 0),
         more: str = "",
     ) -> Plot:
-        """Words at a point, moved by `shift` pixels. `anchor`: start, middle or end."""
+        """Write words at a point, moved by `shift` pixels. `anchor`: `start`, `middle` or `end`."""
         self.parts.append(
             f'<text x="{self.px(x) + shift[0]}" y="{self.py(y) + shift[1]}" text-anchor="{anchor}"'
             f' style="fill:{_colour(colour)}" {more}>{escape(words)}</text>'
@@ -158,8 +163,9 @@ class Plot:
     def upright(
         self, x: float, colour: str = "faint", *, dash: str = "4 4", move: str = "", more: str = ""
     ) -> Plot:
-        """A line from the bottom to the top at x. `move` names what moves: NAME-x, with values as
-        `translate(12 0)` for its attribute `transform`.
+        """Draw a vertical line at x, as high as the plot.
+        If `move` is given, the control moves the line by `{move}-x`, whose values, such as
+        `translate(12 0)`, go into its attribute `transform`.
         """
         moves = f' data-move="{move}-x"' if move else ""
         self.parts.append(
@@ -170,7 +176,9 @@ class Plot:
         return self
 
     def html(self, alt: str = "") -> str:
-        """The chart as SVG. With `alt` it is a picture of its own to a screen reader."""
+        """The chart as SVG text. With `alt`, screen readers announce it as a picture; without, they
+        skip it.
+        """
         named = f'role="img" aria-label="{escape(alt)}"' if alt else 'aria-hidden="true"'
         base, right = self.py(self.y[0]), self.width - self.right
         axes = [

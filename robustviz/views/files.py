@@ -1,4 +1,4 @@
-"""A figure as a file: a page that needs no network, and a table of the numbers drawn."""
+"""A figure as a file: an HTML page that needs no network, or a CSV table of the numbers drawn."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from robustviz.views.theme import CONFIG
 
 
 def html(figure: go.Figure) -> bytes:
-    """The figure as one HTML file that works without a network, with its sentence below it and no
-    cloud button.
+    """The figure as one HTML file that works offline.
+    Its sentence stands below the figure, and Plotly's cloud button is left out.
     """
     said = figure.layout.meta.get("sentence") or figure.layout.meta["alt"]
     page: str = figure.to_html(include_plotlyjs=True, config=CONFIG, full_html=True)
@@ -24,11 +24,10 @@ def html(figure: go.Figure) -> bytes:
 
 
 def csv(figure: go.Figure) -> bytes:
-    """The numbers drawn, a row a point: `trace` (its name), `x`, `y`, and where there is a third
-    value `z`.
-
-    Points carry what the figure holds about each as `data0`, `data1` …, for instance the number of
-    its image.
+    """The numbers drawn, as CSV with one row per point: `trace` (its name), `x`, `y` and, if any,
+    `z`.
+    If a trace has `customdata` for its points, such as the number of the image, they are the
+    columns `data0`, `data1` …
     """
     return csv_of([row for trace in figure.data for row in _rows(trace)])
 

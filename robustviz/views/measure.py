@@ -1,5 +1,5 @@
-"""How a spec becomes a result: `measure(run, spec)`, kept on disk where it takes long; and what
-every probe needs of a run, its network and its images.
+"""How a spec becomes a result: `measure(run, spec)`, cached on disk if the computation takes long;
+and what every probe needs to know of a run: its network, its test images and its metadata.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ S = TypeVar("S", bound=ProbeSpec[Any])
 
 @dataclass(eq=False)
 class Probe(Generic[S, R]):
-    """A function that answers a spec, made with `@probe`. Called with a run and a spec, or with a
-    run alone for the usual settings, it gives the answer, from the run's folder where the same was
-    asked of the same weights before.
+    """A function that computes the result for a spec, made with the decorator `@probe`.
+    Call it with a run and a spec, or with a run alone for the default settings. It returns the
+    result from the run's folder if the same spec was measured before on the same weights.
     """
 
     spec: type[S]
@@ -42,7 +42,9 @@ class Probe(Generic[S, R]):
     name: Callable[[Run, S], str]
 
     def __call__(self, run: Run, spec: S | None = None) -> R:
-        """The answer. Raises UserError where this run cannot give it."""
+        """The result, read from the run's folder or computed. Raises UserError if the run cannot
+        give it.
+        """
         spec = self.spec() if spec is None else spec
         keeps = spec.cacheable and not singles.is_own(getattr(spec, "index", 0))
         result = self.kept(run, spec) if keeps else None
@@ -54,7 +56,7 @@ class Probe(Generic[S, R]):
         return result
 
     def kept(self, run: Run, spec: S) -> R | None:
-        """The answer if the run's folder has it, else None; nothing is computed."""
+        """The cached result from the run's folder, or None if there is none. It computes nothing."""
         return run.cached(self.spec.result, self.name(run, spec))  # type: ignore[return-value]
 
 
@@ -68,23 +70,27 @@ def _plain_name(run: Run, spec: ProbeSpec[Any]) -> str:
 def probe(
     spec: type[S], name: Callable[[Run, S], str] = _plain_name
 ) -> Callable[[Callable[[Run, S], R]], Probe[S, R]]:
-    """A decorator: this function answers that spec. `name`: how the run's folder calls the answer,
-    all that it depends on besides the run's weights.
+    """A decorator that registers a function as the probe of the spec class `spec`.
+    `name` returns the cache key of a result in the run's folder: it must cover everything, apart
+    from the run's weights, that the result depends on.
     """
 
     def enter(answer: Callable[[Run, S], R]) -> Probe[S, R]:
         _probes[spec] = made = Probe(spec, answer, name)
-        functools.update_wrapper(made, answer)  # `help` shows its text
+        functools.update_wrapper(made, answer)  # so that `help` shows the function's docstring
         return made
 
     return enter
 
 
 def probe_of(spec: ProbeSpec[R]) -> Probe[ProbeSpec[R], R]:
-    """The probe that answers a spec: it is in, or imported by, `probe.py` beside the spec."""
+    """The probe registered for a spec. Raises UserError if there is none.
+    The module `probe.py` beside the spec is imported first, which must define the probe or import
+    it.
+    """
     if type(spec) not in _probes:
         package, _, _ = type(spec).__module__.rpartition(".")
-        if package:  # else a plug-in of one file, which is loaded
+        if package:  # without a package the spec is in a one-file plug-in, already imported
             load(f"{package}.probe")
     if type(spec) not in _probes:
         raise UserError(
@@ -95,7 +101,7 @@ def probe_of(spec: ProbeSpec[R]) -> Probe[ProbeSpec[R], R]:
 
 
 def measure(run: Run, spec: ProbeSpec[R]) -> R:
-    """What the run answers to a spec. Raises UserError where it cannot."""
+    """The result of a spec for a run. Raises UserError if the run cannot give it."""
     return probe_of(spec)(run, spec)
 
 
@@ -107,9 +113,9 @@ def _net(path: str, stamp: int) -> Classifier:
 
 
 def net_of(run: Run) -> Classifier:
-    """The run's best network, kept in memory while its file does not change. It is shared by all
-    sessions, so it stays in eval mode and without gradients of parameters for life; whoever wants
-    to hook or change a network takes `copy.deepcopy` of it.
+    """The run's best network, in eval mode, cached in memory until its checkpoint file changes.
+    All sessions share it: never change its mode or turn on gradients for its parameters, and take a
+    `copy.deepcopy` before adding hooks or changing it.
     """
     if isinstance(run, Loose):
         return run.net()
@@ -124,16 +130,19 @@ def _test_split(source: Source) -> Dataset:
 
 
 def images_of(run: Run) -> Dataset:
-    """The run's test split, in the seed-0 stratified order in which `--n` and every image number
-    count; of a run in memory the images as they were given.
+    """The run's test split, in its stratified order with seed 0: image numbers and `--n` refer to
+    it.
+    For a run in memory (`Loose`), the images as they were given.
     """
     return run.images if isinstance(run, Loose) else _test_split(run.config.data)
 
 
 def class_counts(run: Run, found: Evaluation) -> tuple[tuple[int, ...], ...]:
-    """Of each class how many images an evaluation of the run met, and how many of them were right
-    untouched and attacked; of one that did not count them, by the labels. Nothing where the images
-    are others now. Raises UserError where they cannot be read.
+    """For each class: the number of images in an evaluation, of those right when clean, when
+    attacked.
+    Evaluations of older versions lack these counts, so they are computed from the labels of the
+    test split. Returns () if the test images are no longer the ones evaluated. Raises UserError if
+    they cannot be read.
     """
     if found.by_class or not found.robust_right:
         return found.by_class
@@ -144,7 +153,7 @@ def class_counts(run: Run, found: Evaluation) -> tuple[tuple[int, ...], ...]:
 
 
 def meta_of(run: Run, split: Dataset, **more: object) -> dict[str, object]:
-    """What every result says about where it comes from, and `more`."""
+    """The metadata of every result about its origin (run, data, classes …), together with `more`."""
     return {
         "run": run.id,
         "method": run.method_key,
@@ -156,8 +165,10 @@ def meta_of(run: Run, split: Dataset, **more: object) -> dict[str, object]:
 
 
 def image_of(run: Run, index: int) -> tuple[Dataset, torch.Tensor, torch.Tensor]:
-    """The run's test split, and of one image of it the pixels (1,C,H,W) and the class (1,). A
-    picture of the user's own (`data.singles`) is a split of itself alone.
+    """The run's test split, and one of its images: pixels (1, C, H, W) and class (1,).
+    If the number is that of a picture the user added (`data.singles`), the split contains only that
+    picture. Raises UserError if there is no such image, or if the run's data lacks the picture's
+    class.
     """
     split = images_of(run)
     if singles.is_own(index):
@@ -172,7 +183,7 @@ def image_of(run: Run, index: int) -> tuple[Dataset, torch.Tensor, torch.Tensor]
 
 
 def row_of(index: int) -> int:
-    """Where the image of that number stands in the split that `image_of` gives."""
+    """The position of image number `index` in the split that `image_of` returns."""
     return 0 if singles.is_own(index) else index
 
 

@@ -1,7 +1,8 @@
-"""The shipped pack: what the first screens of the default pairs ask of their networks, measured by
-`make story`, and the story images. It is read without torch.
+"""The shipped pack: the results that the first screens of the default pairs need, measured in
+advance
+by `make story`, and the story images. It is read without importing torch.
 
-`checkpoints/story/<run id>.zip` has each answer as `<registry key of the spec>.npz`, with the hash
+`checkpoints/story/<run id>.zip` has each result as `<registry key of the spec>.npz`, with the hash
 of the weights it was measured on; `checkpoints/story/<data>.npz` has the images of a data set.
 """
 
@@ -29,7 +30,7 @@ FOLDER = paths.ROOT / "checkpoints" / "story"
 
 @dataclass(frozen=True)
 class Images:
-    """Images of a test split: their numbers (N,), uint8 (N,C,H,W), classes (N,)."""
+    """Images of a test split: their numbers (N,), uint8 pixels (N, C, H, W), and classes (N,)."""
 
     index: np.ndarray
     x: np.ndarray
@@ -37,7 +38,7 @@ class Images:
 
 
 def kept(run: Run, spec: ProbeSpec[R]) -> R | None:
-    """What a shipped run answers to a spec, if that was shipped too, else None."""
+    """The shipped result of a spec for a run, or None if the run or this result is not shipped."""
     if not run.shipped:
         return None
     name = f"{registry.key(spec)}.npz"
@@ -50,14 +51,16 @@ def _answer(file: Path, name: str, kind: type[Any], weights: str) -> Result | No
     try:
         with zipfile.ZipFile(file) as pack:
             result: Result = kind.from_npz(pack.read(name))
-    except (OSError, KeyError, zipfile.BadZipFile, UserError):  # none there, or a damaged one
+    except (OSError, KeyError, zipfile.BadZipFile, UserError):  # missing or damaged
         return None
     return result if result.meta.get("weights") == weights else None
 
 
 @memory.remembered(memory.ANSWERS)
 def images(data: str) -> Images:
-    """The story images of a data set; none where it has no pack."""
+    """The story images of a data set, cached in memory; no images (N = 0) if the data set has no
+    pack.
+    """
     try:
         content = (FOLDER / f"{data}.npz").read_bytes()
         with np.load(io.BytesIO(content), allow_pickle=False) as file:

@@ -1,7 +1,7 @@
-"""Figures for a paper: as wide as a column, white, small type, thin lines, every point a vector,
-the colours that a journal asks for; and the caption that tells the truth about them.
+"""Figures for a paper: exactly as wide as a column, white, with small type, thin lines, vector
+graphics and the colours a journal asks for; and a caption that states how they were measured.
 
-`printing.py` makes files of them.
+`printing.py` turns them into files.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from robustviz.views.theme import CLASSES, COLOURS, DARK, LIGHT, clear
 
 FONT = "Helvetica"
 FALLBACK = "Arial, Liberation Sans, DejaVu Sans, sans-serif"
-LINE, MARK = 0.45, 0.65  # of what they are on a screen, at the same size of type
+LINE, MARK = 0.45, 0.65  # widths as a fraction of those on screen, at the same type size
 ROLES = ("a", "b", "text", "grid", "paper", "faint")
-# Colours by role, then of ten classes, in class order. Okabe and Ito (2008) have eight: the
-# wine of Tol (2021) and a grey join them, and yellow, hard to see on white, is the last.
+# Colours by role, then the colours of ten classes, in class order. Okabe and Ito (2008) have only
+# eight, so Tol's (2021) wine and a grey are added. Yellow is last: it is hard to see on white.
 _OKABE = ("#0072B2", "#D55E00", "#000000", "#DDDDDD", "#FFFFFF", "#777777")
 _GREY = ("#000000", "#7A7A7A", "#000000", "#DDDDDD", "#FFFFFF", "#777777")
 PALETTES: Mapping[str, tuple[Mapping[str, str], tuple[str, ...]]] = {
@@ -48,7 +48,7 @@ _UNITS = {"mm": 96 / 25.4, "cm": 960 / 25.4, "in": 96.0, "pt": 96 / 72}
 _LENGTH = re.compile(rf"\s*(\d+(?:\.\d+)?)\s*({'|'.join(_UNITS)})\s*")
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}\b|rgba?\(\s*\d+\s*,\s*\d+\s*,\s*\d+")
 _TAG = re.compile(r"<(?!br)[^>]*>|\*\*")
-_ABOVE = 1 - 1e-6  # of the plot: an annotation from here on stands over it
+_ABOVE = 1 - 1e-6  # in units of the plot's height: annotations from here on are above it
 _LEGEND = {
     **{"orientation": "h", "x": 0, "xref": "paper", "xanchor": "left"},
     **{"yref": "paper", "yanchor": "bottom", "itemwidth": 30, "tracegroupgap": 0},
@@ -56,8 +56,8 @@ _LEGEND = {
 
 
 def pixels(length: str) -> float:
-    """A length as `84mm`, `8.4cm`, `3.3in` or `240pt` in CSS pixels, of which an inch has 96.
-    Raises UserError for anything else, and outside 20 mm to 1 m.
+    """Convert a length such as `84mm`, `8.4cm`, `3.3in` or `240pt` to CSS pixels (96 per inch).
+    Raises UserError for anything else, and for lengths outside 20 mm to 1 m.
     """
     found = _LENGTH.fullmatch(str(length))
     if not found:
@@ -80,13 +80,14 @@ def for_paper(
     size: float = 8,
     palette: str = "robustviz",
 ) -> go.Figure:
-    """A copy of one of our figures as a paper prints it: exactly `width` wide, all type in `font`
-    at `size` points, white, without title, tool bar and slider, with thin lines and every point a
-    vector. What the title said stands in `caption`.
+    """A copy of one of our figures for print: exactly `width` wide, white, all type at `size`
+    points.
+    Title, tool bar and slider are removed, lines are thin, and WebGL points become vector graphics.
+    `caption` still includes what the title said.
 
     `palette`: `robustviz` (the pages' light colours), `okabe-ito` or `grey`; each network and each
-    class keeps one colour in all figures. Without `height` it is as high as its contents ask for.
-    Raises UserError for what is no length, size, font or palette.
+    class has the same colour in all figures. Without `height`, the height follows from the
+    contents. Raises UserError for an invalid length, size, font or palette.
     """
     wide, high = pixels(width), pixels(height) if height else 0.0
     _check(font, size, palette)
@@ -111,7 +112,7 @@ def for_paper(
     for axis in (*out.select_xaxes(), *out.select_yaxes()):
         axis.update(
             {"gridwidth": 0.5, "linewidth": 0.7, "tickwidth": 0.7, "zerolinewidth": 0.7},
-            # Plotly writes powers of ten a quarter larger
+            # Plotly writes powers of ten 25 % larger
             tickfont={"size": px / 1.25 if axis.type == "log" else px},
             title={"font": {"size": px}, "standoff": 0.4 * px},
             ticklen=0 if axis.ticks == "" else 0.3 * px,
@@ -131,7 +132,7 @@ def _check(font: str, size: float, palette: str) -> None:
 
 
 def _template(palette: str) -> go.layout.Template:
-    """The light template in a palette's colours."""
+    """The light template with the colours of a palette."""
     made, role = go.layout.Template(pio.templates[LIGHT]), PALETTES[palette][0]
     made.layout.colorway = [role["a"], role["b"]]
     made.layout.font.color = role["text"]
@@ -141,8 +142,8 @@ def _template(palette: str) -> go.layout.Template:
 
 
 def _colours(figure: go.Figure, palette: str) -> dict[tuple[int, ...], str]:
-    """What each colour of the house becomes. It goes by role and class, so it is the same in every
-    figure.
+    """Maps each of the figure's theme colours, as RGB, to the palette's colour.
+    The mapping goes by role and class, so it is the same for every figure.
     """
     ground = figure.layout.paper_bgcolor or figure.layout.template.layout.paper_bgcolor
     theme = DARK if ground == COLOURS[DARK]["paper"] else LIGHT
@@ -153,23 +154,27 @@ def _colours(figure: go.Figure, palette: str) -> dict[tuple[int, ...], str]:
 
 
 def _rgb(colour: str) -> tuple[int, ...]:
-    """Red, green and blue of `#0062A3`, or of the start of `rgba(0,98,163,0.2)`."""
+    """Red, green and blue (0 to 255) of a colour as `#0062A3`, or of the start of
+    `rgba(0,98,163,0.2)`.
+    """
     if colour.startswith("#"):
         return tuple(int(colour[at : at + 2], 16) for at in (1, 3, 5))
     return tuple(map(int, re.findall(r"\d+", colour)[:3]))
 
 
 class _Change:
-    """Makes copies of parts of a figure in a paper's colours, sizes and widths."""
+    """Copies parts of a figure with the colours, type sizes and line widths of a paper."""
 
     def __init__(
         self, colours: Mapping[tuple[int, ...], str], px: float, wide: float, grey: bool
     ) -> None:
         self.colours, self.px, self.wide, self.grey = colours, px, wide, grey
-        self.shrunk = px / 14  # 14: what pages have
+        self.shrunk = px / 14  # 14 px is the type size on pages
 
     def trace(self, trace: Mapping[str, Any]) -> dict[str, Any]:
-        """A trace; WebGL would be a bitmap, so points are drawn without."""
+        """A copy of a trace. WebGL traces become plain ones: a file would contain WebGL as a
+        bitmap.
+        """
         made: dict[str, Any] = {name: self.part(value, name) for name, value in trace.items()}
         made["type"] = str(trace.get("type", "scatter")).removesuffix("gl")
         for bars in ("error_x", "error_y"):
@@ -190,17 +195,17 @@ class _Change:
         return np.maximum(0.4, _array(width) * self.shrunk * LINE).tolist()
 
     def _fits(self, heat: Mapping[str, Any]) -> bool:
-        """Whether numbers written into the cells are not wider than these."""
+        """Whether the numbers written into the cells of a heatmap are narrower than the cells."""
         z, text = _array(heat["z"]), heat.get("text")
         cell = 0.75 * self.wide / max(1, z.shape[1])
         texts = ["0.00"] if text is None else _array(text).ravel()
         return bool(0.56 * self.px * max((len(str(each)) for each in texts), default=0) < cell)
 
     def part(self, value: Any, name: str) -> Any:
-        """The part called `name`."""
+        """A copy of `value`, the part of the figure called `name`."""
         if isinstance(value, Mapping):
             made = {key: self._sized(key, each, name) for key, each in value.items()}
-            if name == "colorbar":  # whose title is a fifth larger where nothing is said
+            if name == "colorbar":  # without a given size its title is 20 % larger
                 title = made.get("title") or {}
                 title = title if isinstance(title, dict) else {"text": title}
                 made |= {"title": title | {"font": {"size": self.px}}}
@@ -216,7 +221,7 @@ class _Change:
         return value
 
     def _sized(self, key: str, value: Any, of: str) -> Any:
-        """What stands under `key` in the part `of`."""
+        """A copy of the value under `key` in the part `of`, scaled if it is a size or a width."""
         if value is None or (isinstance(value, Mapping) and "bdata" not in value):
             return self.part(value, key)
         if key == "size" and of.lower().endswith("font"):
@@ -238,7 +243,7 @@ class _Change:
         return found[0].partition("(")[0] + "(" + ",".join(map(str, _rgb(new)))
 
     def _scale(self, scale: Any) -> Any:
-        """From black to white, but where a scale lets a picture through or has one colour."""
+        """A colour scale from black to white; kept if it has transparency or only one colour."""
         if not isinstance(scale, str):
             colours = [str(colour) for _, colour in scale]
             if len(set(colours)) == 1 or any(each.startswith("rgba") for each in colours):
@@ -247,7 +252,7 @@ class _Change:
 
 
 def _array(value: Any) -> np.ndarray:
-    """An array as Plotly keeps it: itself, a list, or its bytes as text."""
+    """An array from any form in which Plotly stores it: an array, a list, or bytes in base64."""
     if isinstance(value, Mapping):
         shape = [int(each) for each in str(value.get("shape", "-1")).split(",")]
         return np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"]).reshape(shape)
@@ -255,8 +260,9 @@ def _array(value: Any) -> np.ndarray:
 
 
 def _placed(out: go.Figure, figure: go.Figure, px: float, high: float) -> go.Figure:
-    """The figure with its legend over the plot, and as high as both need. The plot keeps the height
-    that it has on a page for its type; `high`: the whole height, where it is given.
+    """The figure with its legend above the plot, and as high as both need.
+    The plot keeps its height on the page relative to the type size, unless the whole height `high`
+    is given in pixels (0: not given).
     """
     own, usual = figure.layout.margin, pio.templates[LIGHT].layout.margin
     edges = [own[side] if own[side] is not None else usual[side] for side in "tb"]
@@ -281,10 +287,10 @@ def _placed(out: go.Figure, figure: go.Figure, px: float, high: float) -> go.Fig
 
 
 def _rows(out: go.Figure, px: float) -> int:
-    """About how many rows its legend takes: Plotly puts entries into equal columns where one row
-    does not hold them.
+    """The approximate number of rows of the legend.
+    Plotly arranges the entries in columns of equal width if they do not fit in one row.
     """
-    traces = [trace for trace in out.data if "showlegend" in trace]  # a picture has none
+    traces = [trace for trace in out.data if "showlegend" in trace]  # not pictures
     shown = [trace.name for trace in traces if trace.name and trace.showlegend is not False]
     lone = len(out.data) == 1 and not (traces and traces[0].showlegend)
     if lone or out.layout.showlegend is False or not shown:
@@ -294,9 +300,9 @@ def _rows(out: go.Figure, px: float) -> int:
 
 
 def caption(figure: go.Figure) -> str:
-    """What one of our figures shows, as one true sentence: the networks, the data, how many images,
-    the attack with its ε and seed, and what its bars or bands are. Empty where the figure is none
-    of ours.
+    """What one of our figures shows, in one sentence that includes how it was measured.
+    It names the networks, the data, the number of images, the attack with its ε and seed, and what
+    error bars or bands mean. Empty if the figure is not one of ours.
     """
     meta, title = dict(figure.layout.meta or {}), figure.layout.title
     if "networks" not in meta:
@@ -320,12 +326,14 @@ def caption(figure: go.Figure) -> str:
 
 
 def _named(name: str, told: Mapping[str, Any], of: int) -> str:
-    """A network's printed name; of a lone one without any, its method's key."""
+    """A network's name in the caption; the name of its method if it is alone and has no name of its
+    own.
+    """
     return f"the {told['method']} network" if not name or (of == 1 and name == "A") else name
 
 
 def _under(told: Mapping[str, Any]) -> str:
-    """On which images, and under which attack."""
+    """The images, the attack with its ε, and the seed, separated by commas."""
     n, of = told.get("n"), f" of {told['data']}" if "data" in told else ""
     eps, attack = told.get("eps"), str(told.get("attack", ""))
     if eps is not None:

@@ -1,5 +1,6 @@
-"""Small images as pictures that a browser shows crisply: whole multiples of their size, nearest
-neighbour, PNG.
+"""Small images as PNGs that a browser shows crisply: enlarged by a whole number with
+nearest-neighbour
+sampling.
 """
 
 from __future__ import annotations
@@ -15,48 +16,52 @@ from robustviz.stats import Floats
 
 
 def gain(eps: float) -> float:
-    """By how much a change is magnified when it is shown: 0.5/ε, so that ±ε reaches black and
-    white. 1 for ε = 0.
+    """The factor by which a perturbation is magnified for display: 0.5/ε, or 1 for ε = 0.
+    With 0.5/ε, −ε is shown black and +ε white.
     """
     return 0.5 / eps if eps > 0 else 1.0
 
 
 def delta(x: Floats, x_adv: Floats, eps: float) -> Floats:
-    """The change x_adv − x as an image around mid-grey, (C,H,W) in [0,1]: grey is no change, ±ε is
-    black or white.
+    """The perturbation x_adv − x as an image (C, H, W) in [0, 1]: mid-grey is no change, ±ε black
+    or white.
     """
     return np.clip(0.5 + (x_adv - x) * gain(eps), 0, 1)
 
 
 def pixels(x: Floats) -> np.ndarray:
-    """(C,H,W) in [0,1] as uint8 (H,W,3)."""
+    """Convert an image (C, H, W) in [0, 1] to uint8 (H, W, 3)."""
     levels = np.round(np.clip(x, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
     return np.repeat(levels, 3, axis=2) if levels.shape[2] == 1 else levels[:, :, :3]
 
 
 def png(x: Floats, side: int = 192) -> bytes:
-    """An image (C,H,W) in [0,1] as PNG of about `side` pixels, each pixel a square."""
+    """An image (C, H, W) in [0, 1] as a PNG about `side` pixels wide; each image pixel becomes a
+    square.
+    """
     return sheet([x], side)
 
 
 def sheet(
     images: Sequence[Floats], side: int = 96, columns: int | None = None, gap: int = 6
 ) -> bytes:
-    """Several images of one size in one PNG, row by row, `gap` transparent pixels between them.
+    """Several images of one size in one PNG, row by row, with `gap` transparent pixels between
+    them.
 
-    One picture costs the browser one request; sixty-four of them cost sixty-four.
+    One sheet costs the browser one request; 64 single pictures would cost 64.
     """
     tiles = np.stack([pixels(image) for image in images])
     return _sheet(tiles.tobytes(), tiles.shape, side, columns or len(tiles), gap)
 
 
-SCALES = (1, 8)  # of strips: as the image is, and large enough for a page of paper
+SCALES = (1, 8)  # of strips: the original size, and one large enough for paper
 
 
 def strip(results: Iterable[object], scale: int, at: int = 0) -> bytes:
-    """The image of each result untouched, attacked, and what was added (± its ε is black or white),
-    a row a result, as PNG; a pixel is `scale` wide. `at`: which level, where a result has several.
-    Empty where no result has such pictures.
+    """A PNG with one row per result: the clean image, the attacked one, and the perturbation.
+    The perturbation is scaled so that ± the result's ε is black or white. Each image pixel is
+    `scale` pixels wide. `at` selects the level if a result has several. Returns b"" if no result
+    has such pictures.
     """
     tiles: list[Floats] = []
     for result in results:
@@ -69,11 +74,11 @@ def strip(results: Iterable[object], scale: int, at: int = 0) -> bytes:
 
 @memory.remembered(memory.ANSWERS)
 def _sheet(content: bytes, shape: tuple[int, ...], side: int, columns: int, gap: int) -> bytes:
-    """A page shows the same pictures again at every click.
+    """Write the PNG; cached, because a page shows the same pictures again at every click.
 
-    PNG keeps each row as its difference from its left neighbours or from the row above, so a pixel
-    that was made a square costs as much as before. Written here, because Pillow tries five kinds of
-    difference on every row.
+    PNG stores each row as the difference from its left neighbours or from the row above, so
+    enlarging a pixel to a square adds almost nothing to the file. This encoder is our own because
+    Pillow tries five kinds of difference on every row, which is slow.
     """
     tiles = np.frombuffer(content, np.uint8).reshape(shape)
     height, width = shape[1:3]
@@ -85,14 +90,14 @@ def _sheet(content: bytes, shape: tuple[int, ...], side: int, columns: int, gap:
         place[..., :3], place[..., 3] = tile.repeat(scale, 1), 255
     lines = lines.reshape(rows, height, columns * wide, 4)[:, :, : columns * wide - gap]
     filtered = np.zeros((rows, tall, 1 + 4 * lines.shape[2]), np.uint8)
-    filtered[:, :, 0] = 2  # as the row above
-    filtered[:, : height * scale : scale, 0] = 1  # less its left neighbour
+    filtered[:, :, 0] = 2  # PNG filter "Up": difference from the row above
+    filtered[:, : height * scale : scale, 0] = 1  # filter "Sub": from the left
     first = filtered[:, : height * scale : scale, 1:].reshape(lines.shape)
     first[:, :, 0], first[:, :, 1:] = lines[:, :, 0], lines[:, :, 1:] - lines[:, :, :-1]
     filtered[:, : height * scale : scale, 1:] = first.reshape(rows, height, -1)
-    filtered[:, height * scale : height * scale + 1, 0] = 0  # the first transparent row
+    filtered[:, height * scale : height * scale + 1, 0] = 0  # no filter: transparent
     body = filtered.reshape(rows * tall, -1)[: rows * tall - gap]
-    # long runs of zeros, and little else repeats
+    # run-length coding is enough: the data are long runs of zeros, and little else repeats
     deflate = zlib.compressobj(1, strategy=zlib.Z_RLE)
     chunks = (
         (b"IHDR", struct.pack(">IIBBBBB", lines.shape[2], len(body), 8, 6, 0, 0, 0)),

@@ -1,4 +1,4 @@
-"""A figure as PDF, SVG or PNG. A browser on this computer draws it, which kaleido finds."""
+"""A figure as PDF, SVG or PNG. kaleido draws it with a Chrome or Chromium on this computer."""
 
 from __future__ import annotations
 
@@ -20,18 +20,20 @@ from robustviz.types import UserError
 from robustviz.views.screen import COLOURS as SCREEN, Screen
 
 KINDS = ("pdf", "svg", "png")
-DPI = 600  # of a PNG, which papers ask for where there are lines
-PATIENCE = 90  # seconds for a browser to print, as long as kaleido waits for it
-GAP = 16  # pixels between the charts of a screen
+DPI = 600  # of a PNG; what journals ask for in line drawings
+PATIENCE = 90  # seconds that the browser may take to print, the same as kaleido's limit
+GAP = 16  # pixels between the charts of a first screen
 _MM = 96 / 25.4
 _EMBEDDED = re.compile(rb"/BaseFont\s*/(?:[A-Z]{6}\+)?([\w,.-]+)")
 
 
 def printed(figure: go.Figure, kind: str) -> bytes:
-    """A figure as `pdf`, `svg` or `png` in the size of its layout, an inch to 96 pixels: best one
-    that `for_paper` made. A PDF has its fonts in it, a PNG 600 dots an inch.
+    """The bytes of a figure as `pdf`, `svg` or `png`, in the size of its layout (96 pixels per
+    inch).
+    It is meant for figures made by `for_paper`. A PDF embeds its fonts; a PNG has 600 dots per
+    inch.
 
-    Raises UserError where kaleido or a browser is missing, or the browser gives no answer.
+    Raises UserError if kaleido or a browser is missing, or if the browser fails or does not answer.
     """
     if kind not in KINDS:
         raise UserError(f"A figure is written as {', '.join(KINDS)}, not as {kind!r}.", code=2)
@@ -43,9 +45,9 @@ def printed(figure: go.Figure, kind: str) -> bytes:
 
 
 def vectors(figure: go.Figure) -> dict[str, bytes]:
-    """A figure as `pdf` and `svg`, drawn once. Raises UserError as `printed` does."""
+    """A figure as `pdf` and `svg`, drawn only once. Raises UserError as `printed` does."""
     svg = _drawn(figure, "svg")
-    with _told(), ThreadPoolExecutor(1) as pool:  # a notebook's thread has a loop already
+    with _told(), ThreadPoolExecutor(1) as pool:  # a notebook's thread already runs a loop
         pdf = pool.submit(asyncio.run, _page(svg.decode(), **_size(figure))).result()
     return {"pdf": pdf, "svg": _in_mm(svg)}
 
@@ -55,7 +57,7 @@ def _size(figure: go.Figure) -> dict[str, float]:
 
 
 def _drawn(figure: go.Figure, kind: str) -> bytes:
-    """What kaleido makes of it. Its mathjax would be fetched from another host."""
+    """The figure as drawn by kaleido, without MathJax, which it would load from another host."""
     with _told():
         opts = {"format": kind, **_size(figure), "scale": DPI / 96 if kind == "png" else 1}
         made: bytes = load("kaleido").calc_fig_sync(figure, opts=opts, kopts={"mathjax": False})
@@ -64,7 +66,7 @@ def _drawn(figure: go.Figure, kind: str) -> bytes:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """What kaleido and its browser run into is one sentence."""
+    """Turns every error of kaleido and its browser into a UserError of one or two sentences."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -77,7 +79,7 @@ def _told() -> Iterator[None]:
                 "A figure becomes a file by a browser, and no Chrome or Chromium was found here:"
                 " install one, or say where it is in BROWSER_PATH."
             ) from error
-        first = str(error.args[0] if error.args else "")  # it adds how to debug it
+        first = str(error.args[0] if error.args else "")  # the rest is debugging advice
         raise UserError(
             "The browser that draws figures into files did not manage:"
             f" {type(error).__name__}: {' '.join(first.split())[:200]} BROWSER_PATH can name"
@@ -86,8 +88,8 @@ def _told() -> Iterator[None]:
 
 
 async def _page(svg: str, width: float, height: float) -> bytes:
-    """A drawing as a PDF of one page of its size. kaleido's own has a margin, and what is in it is
-    smaller than it should be.
+    """An SVG as a one-page PDF of exactly its size. kaleido's own PDF adds a margin and shrinks the
+    figure.
     """
     html = (
         f"<!doctype html><style>@page{{size:{width / _MM:.4f}mm {height / _MM:.4f}mm;margin:0}}"
@@ -104,8 +106,9 @@ async def _page(svg: str, width: float, height: float) -> bytes:
 
 
 def _exact(pdf: bytes, *points: float) -> bytes:
-    """A PDF whose page has this width and height: a browser cuts both to a 300th of an inch. The
-    new numbers have as many digits as the old ones, because a PDF knows where its parts begin.
+    """The PDF with exactly this page width and height in points: browsers round both to 1/300 inch.
+    The new numbers have as many digits as the old ones, because a PDF stores byte offsets of its
+    parts.
     """
 
     def sized(found: re.Match[bytes]) -> bytes:
@@ -119,7 +122,7 @@ def _exact(pdf: bytes, *points: float) -> bytes:
 
 
 def _in_mm(svg: bytes) -> bytes:
-    """Its width and height in millimetres, so that a program that takes it in keeps them."""
+    """The SVG with width and height in millimetres, so that importing programs keep its size."""
 
     def size(found: re.Match[bytes]) -> bytes:
         return b'%s="%.3fmm"' % (found[1], float(found[2]) / _MM)
@@ -129,8 +132,9 @@ def _in_mm(svg: bytes) -> bytes:
 
 
 def write(figure: go.Figure, path: str | Path) -> Path:
-    """Write a figure as the file's ending says, `.pdf`, `.svg` or `.png`; the path. Raises
-    UserError as `printed` does, and where the file cannot be written.
+    """Write a figure to a file and return its path; the extension (`.pdf`, `.svg`, `.png`) is the
+    format.
+    Raises UserError as `printed` does, and if the file cannot be written.
     """
     path = Path(path)
     made = printed(figure, path.suffix.lower().removeprefix("."))
@@ -142,12 +146,12 @@ def write(figure: go.Figure, path: str | Path) -> Path:
 
 
 def fonts(pdf: bytes) -> list[str]:
-    """The names of the fonts that a PDF of `printed` has in it, as `LiberationSans`."""
+    """The names of the fonts embedded in a PDF made by `printed`, such as `LiberationSans`."""
     return sorted({found.decode() for found in _EMBEDDED.findall(pdf)})
 
 
 def able() -> bool:
-    """Whether figures can become files here: kaleido is installed, and there is a browser."""
+    """Whether figures can be written to files here: kaleido is installed and a browser is found."""
     try:
         load("kaleido")
         found = load("choreographer.browsers.chromium").Chromium.find_browser(skip_local=False)
@@ -157,7 +161,7 @@ def able() -> bool:
 
 
 _CHART = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
-_AROUND = re.compile(r'<(?:div|figure|section)\b[^>]*?\bclass="([\w -]+)"')  # what styles name
+_AROUND = re.compile(r'<(?:div|figure|section)\b[^>]*?\bclass="([\w -]+)"')  # CSS classes
 _TWIN = re.compile(r'class="small"[^<>]*>\s*$')
 _BARE = re.compile(r"(\sdata-[\w-]+)(?=[\s>])")  # HTML allows an attribute without a value
 _STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
@@ -166,14 +170,15 @@ _SVG = "http://www.w3.org/2000/svg"
 
 
 def drawing(screen: Screen, at: int = 0) -> bytes:
-    """The charts of a first screen, one below the other, as one SVG in light colours, with its
-    control at position `at`; text stays text. Empty where the screen has no chart.
+    """The charts of a first screen, one below the other, as one SVG (bytes) in light colours.
+    They are drawn with the screen's control at position `at`. Text stays text. Returns b"" if the
+    screen has no chart.
     """
     charts, boxes = list[ElementTree.Element](), list[list[float]]()
     for found in _CHART.finditer(screen.picture):
         chart = _stilled(screen, found[0], at)
         box = [] if chart is None else [*map(float, chart.get("viewBox", "0 0 0 0").split())]
-        # not an outline over a picture, a sign of a legend, or a chart's twin for a phone
+        # skip outlines over pictures, legend symbols, and the second version of a chart for phones
         if chart is not None and box[2] > 100 and not _TWIN.search(screen.picture[: found.start()]):
             charts.append(chart)
             boxes.append(box)
@@ -199,7 +204,9 @@ def drawing(screen: Screen, at: int = 0) -> bytes:
 
 
 def _stilled(screen: Screen, chart: str, at: int) -> ElementTree.Element | None:
-    """A chart with what moves where it is at a position; None where it is no XML."""
+    """A chart as XML with its moving parts as they are at position `at`; None if it is not valid
+    XML.
+    """
     try:
         root = ElementTree.fromstring(_BARE.sub(r'\1=""', chart))
     except ElementTree.ParseError:

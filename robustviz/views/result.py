@@ -1,6 +1,6 @@
-"""What is asked of a run and what comes back: base classes of the specs and results of all views.
+"""Base classes of the specs (what is measured on a run) and the results of all views.
 
-No torch here, so that a page asks, and a notebook draws, without it.
+This module does not import torch, so that pages can build specs, and notebooks draw results, fast.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ R = TypeVar("R", bound="Result", covariant=True)
 
 
 def csv_of(rows: Sequence[Mapping[str, object]]) -> bytes:
-    """Rows as CSV with a header, which has the names of all rows."""
+    """Rows as CSV bytes; the header has all rows' column names in order of first appearance."""
     out = io.StringIO()
     writer = csv.DictWriter(out, list(dict.fromkeys(name for row in rows for name in row)))
     writer.writeheader()
@@ -33,15 +33,15 @@ def csv_of(rows: Sequence[Mapping[str, object]]) -> bytes:
 
 @dataclass(frozen=True)
 class Result:
-    """Base of all results: arrays, plus `meta` with what made them (run id, protocol, class
+    """Base class of all results: arrays, and `meta` with their origin (run id, protocol, class
     names).
     """
 
     meta: JSON = field(default_factory=dict, kw_only=True)
 
     def to_npz(self) -> bytes:
-        """The result as the bytes of an `.npz` without pickle: each array under its name,
-        everything else as JSON under `json`.
+        """The result as the bytes of an `.npz` file without pickle.
+        Each array is stored under its field's name, all other fields as JSON under `json`.
         """
         values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         arrays: JSON = {
@@ -53,24 +53,26 @@ class Result:
         return buffer.getvalue()
 
     def rows(self) -> list[JSON]:
-        """The result as a table. Raises UserError where it is none."""
+        """The result as a table, one dict per row. Raises UserError if the result is no table."""
         raise UserError(
             f"A {type(self).__name__} is not a table: give --out a name that ends in .npz.", code=2
         )
 
     def to_csv(self) -> bytes:
-        """The table as CSV with a header. Raises UserError where there is none."""
+        """The table as CSV bytes with a header. Raises UserError if the result is not a table."""
         return csv_of(self.rows())
 
     @classmethod
     def from_npz(cls: type[T], data: bytes) -> T:
-        """The result that `to_npz` wrote. Raises UserError where the bytes are something else."""
+        """Load a result from the bytes that `to_npz` returned. Raises UserError for any other
+        bytes.
+        """
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             return cls(**json.loads(str(arrays.pop("json"))), **arrays)
         except Exception as error:
-            # a damaged zip raises a dozen kinds (zlib, zipfile, struct, …); each means: not this
+            # a damaged zip raises a dozen kinds of error (zlib, zipfile, struct, …): catch them all
             raise UserError(
                 f"This is not a saved {cls.__name__}: {' '.join(str(error).split())}. Compute it"
                 " again."
@@ -79,13 +81,13 @@ class Result:
 
 @dataclass(frozen=True)
 class ProbeSpec(Spec, Generic[R]):
-    """What is asked of a run: the settings of one probe. The probe itself stands in `probe.py`
-    beside the spec, decorated with `@probe(ThisSpec)`, and gives an R.
+    """The settings of one probe: what is to be measured on a run, with a result of type R.
+    The probe itself, decorated with `@probe(ThisSpec)`, is in `probe.py` beside the spec.
     """
 
     result: ClassVar[type[Result]]
 
     @property
     def cacheable(self) -> bool:
-        """Whether the answer takes long enough to be kept in the run's folder."""
+        """Whether the result takes long enough to compute to be cached in the run's folder."""
         return True

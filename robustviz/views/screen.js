@@ -1,6 +1,6 @@
-// Shows a screen (robustviz/views/screen.py). Called again with new data after every rerun, on the
-// same elements: what must survive hangs on the section. The slider stays where a person left it,
-// unless Python opens it somewhere else.
+// Shows a screen (robustviz/views/screen.py). Streamlit calls this again with new data after every
+// rerun, on the same elements, so state that must survive is stored on the section element. The
+// slider keeps its position, unless Python gives another start position.
 export default function mount({ data, parentElement, setStateValue, setTriggerValue }) {
   const root = parentElement.querySelector(".screen");
   const find = (what) => root.querySelector(what);
@@ -65,7 +65,7 @@ export default function mount({ data, parentElement, setStateValue, setTriggerVa
     }
   }
 
-  // a picture that is shown for the first time would have to be decoded then
+  // decode all pictures in advance: otherwise each is decoded only when it is first shown
   if (my.moves !== data.moves) {
     my.moves = data.moves;
     const sources = Object.values(data.moves).filter(([kind]) => kind === "src").flatMap(([, values]) => values);
@@ -80,7 +80,7 @@ export default function mount({ data, parentElement, setStateValue, setTriggerVa
   };
   const clicked = (event) => {
     const one = event.target.closest("[data-click]");
-    // with the time, else the same click again would be no news
+    // the time makes every value differ: Streamlit would ignore the same value sent twice
     if (one) setTriggerValue("clicked", `${Date.now()} ${one.dataset.click}`);
   };
   find(".picture").onclick = clicked;
@@ -95,7 +95,7 @@ export default function mount({ data, parentElement, setStateValue, setTriggerVa
   const carded = (event) => card(root, event.target.closest?.("[data-card]"));
   find(".picture").onpointerover = carded;
   find(".picture").onpointerleave = () => card(root, null);
-  if (!my.listens) {  // these two have no property
+  if (!my.listens) {  // there are no on… properties for these two events
     my.listens = true;
     find(".picture").addEventListener("focusin", carded);
     find(".picture").addEventListener("focusout", () => card(root, null));
@@ -108,7 +108,8 @@ export default function mount({ data, parentElement, setStateValue, setTriggerVa
   draw();
 }
 
-// Arrow keys go from one mark to the next in a group with data-rove, which is one stop of the Tab key.
+// Arrow keys move the focus from one mark to the next in a group with data-rove; the Tab key treats
+// the whole group as one stop.
 function walk(event) {
   const one = event.target.closest("[data-rove] > [tabindex]"), marks = one ? [...one.parentElement.children] : [];
   const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
@@ -120,8 +121,8 @@ function walk(event) {
   next.focus();
 }
 
-// A small card beside an element: its data-card in words, its data-tiles ("NAME COLUMN ROW,...") as
-// pictures from the sheet that the class sheet-NAME has as its background.
+// A small card beside an element: the text of its data-card, and the pictures of its data-tiles
+// ("NAME COLUMN ROW,..."), cut from the sheet that is the background of the CSS class sheet-NAME.
 function card(root, one) {
   const box = (root.my.card ??= root.appendChild(Object.assign(document.createElement("div"), { className: "card" })));
   box.hidden = !one;

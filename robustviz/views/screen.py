@@ -1,8 +1,6 @@
-"""A page's first screen as plain values: one line that answers, one picture, one control that moves
-the picture in the browser.
-
-Made by panels, shown by `robustviz.ui.stage`, and written into one file that works without a
-server by `page`. No torch, no Streamlit, no Plotly.
+"""A page's first screen as plain values: a sentence with the answer, a picture, and a control that
+changes the picture in the browser. Panels make it, `robustviz.ui.stage` shows it, and `page`
+writes it to one HTML file that works without a server. No torch, Streamlit or Plotly here.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from pathlib import Path
 
 from robustviz.types import JSON
 
-COLOURS = {  # as in `.streamlit/config.toml` and `views/theme.py`; a test holds them equal
+COLOURS = {  # as in `.streamlit/config.toml` and `views/theme.py`; a test compares them
     "light": {
         "a": "#0062A3",
         "b": "#B84A00",
@@ -35,14 +33,14 @@ COLOURS = {  # as in `.streamlit/config.toml` and `views/theme.py`; a test holds
         "faint": "#8C99AA",
     },
 }
-WORDS, NUMBERS = 20, 3  # in one sentence, at most
+WORDS, NUMBERS = 20, 3  # the most that one sentence may have
 
 
 @dataclass(frozen=True)
 class Control:
-    """A slider in the browser. `values`: what each position is called; `start`: the position it
-    opens at; `key`: its name in the address, where its value is what the position is called;
-    `unit`: what follows the value in print.
+    """A slider in the browser.
+    `values`: the label of each position; `start`: the initial position; `key`: its parameter in the
+    page's address, whose value is the label of the position; `unit`: printed after the label.
     """
 
     label: str
@@ -55,13 +53,13 @@ class Control:
 
 @dataclass(frozen=True)
 class Screen:
-    """What stands on a first screen.
+    """The contents of a first screen.
 
-    `answer`: one sentence, or one for every position of the control. `picture`: HTML with SVG in
-    it; text from outside must have gone through `html.escape`. An element that moves has
-    `data-move="NAME …"`, and `moves` has for each NAME the attribute, or `text`, and its value at
-    every position. `alt`: what the picture shows. `sure`: the protocol, a sentence each, words
-    before numbers.
+    `answer`: one sentence, or one per position of the control. `picture`: HTML that may contain
+    SVG; text from outside must be escaped with `html.escape`. An element that the control changes
+    has `data-move="NAME …"`; `moves` maps each NAME to the attribute to set (or `text` or `html`
+    for the element's content) and its value at every position. `alt`: what the picture shows.
+    `sure`: the protocol, as a list of sentences, words before numbers.
     """
 
     answer: Sequence[str]
@@ -72,7 +70,7 @@ class Screen:
     moves: Mapping[str, tuple[str, Sequence[str]]] = field(default_factory=dict)
 
     def data(self, scheme: str) -> JSON:
-        """The screen as JSON, in the colours of a scheme, `light` or `dark`."""
+        """The screen as a JSON-compatible dict, with the colours of `scheme`, `light` or `dark`."""
         control = self.control
         return {
             "answer": list(self.answer),
@@ -95,7 +93,7 @@ class Screen:
 
 @functools.cache
 def files() -> tuple[str, str, str]:
-    """HTML, CSS and JavaScript that show a screen."""
+    """The HTML, CSS and JavaScript that show a screen, in this order."""
     html, css, js = (
         Path(__file__).with_name(f"screen.{kind}").read_text(encoding="utf-8")
         for kind in ("html", "css", "js")
@@ -104,7 +102,7 @@ def files() -> tuple[str, str, str]:
 
 
 def page(screen: Screen, title: str, scheme: str = "light") -> bytes:
-    """The screen as one HTML file, with its control, that needs no server and no other file."""
+    """The screen with its control as one HTML file (bytes), usable without a server."""
     body, css, js = files()
     data = json.dumps(screen.data(scheme), ensure_ascii=False).replace("</", "<\\/")
     colours = COLOURS[scheme]
@@ -125,13 +123,13 @@ _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _AS_ONE = re.compile(
     r"\d+(?:[.,]\d+)* (?:of|to) \d+(?:[.,]\d+)*|\d+(?:[.,]\d+)?[/×–]\d+(?:[.,]\d+)?"
 )
-# a number that is part of a name, as in PGD-20 or 3-D
+# a number that is part of a name, such as PGD-20 or 3-D, does not count as a number
 _NAME = re.compile(r"\b[A-Za-z]+-\d+\b(?![.,%]\d)|\b\d-D\b")
 
 
 def wordy(text: str) -> list[str]:
-    """The sentences of a text, Markdown or HTML, that are too long to take in at a glance: more
-    than 20 words, or more than three numbers, where "k of n" is one.
+    """The sentences of a text (Markdown or HTML) that are too long to be understood at a glance.
+    These have more than 20 words or more than three numbers; "k of n" counts as one number.
     """
     out = []
     for sentence in _SENTENCE.split(_MARKUP.sub("", text)):

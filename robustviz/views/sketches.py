@@ -1,8 +1,8 @@
-"""What each training method does, for somebody who meets its name: one sentence, and its training
-step in three small drawings made of a few building blocks. No torch, no Streamlit.
+"""For somebody new to a training method: one sentence on what it does, and its training step in
+three
+small drawings made of a few building blocks. No torch, no Streamlit.
 
-A method that has no line in `METHODS` gets its own first sentence and the plain drawings of its
-group.
+A method not in `METHODS` gets the first sentence of its docstring and its group's drawings.
 """
 
 from __future__ import annotations
@@ -13,27 +13,29 @@ from typing import NamedTuple
 
 from robustviz import registry
 
-# neither A's blue nor B's orange; both 3:1 on light and dark paper
+# different from A's blue and B's orange; contrast at least 3:1 on a light and a dark background
 NOISE, GOOD = "#B45C9A", "#2A8C6C"
-WIDE, TALL, PANEL, LETTERS = 360, 122, 108, 15  # pixels; letters of a line below a drawing
+WIDE, TALL, PANEL, LETTERS = 360, 122, 108, 15  # pixels; LETTERS: characters per caption line
 
 
 class Step(NamedTuple):
-    """One drawing: what is said below it, and one or two building blocks, left to right."""
+    """One drawing: its caption, and one or two building blocks (keys of `BLOCKS`), from left to
+    right.
+    """
 
     says: str
     blocks: tuple[str, ...]
 
 
 class Sketch(NamedTuple):
-    """A method's sentence, and its training step."""
+    """The sentence on a method, and the three drawings of its training step."""
 
     says: str
     steps: tuple[Step, Step, Step]
 
 
 def _noise(places: str) -> str:
-    """Changed pixels: columns and rows of a grid of nine, as digits."""
+    """Perturbed pixels on a 10 × 10 grid; each is given by two digits, its column and its row."""
     return "".join(
         f'<rect x="{4 + 4 * int(at[0])}" y="{4 + 4 * int(at[1])}" width="4" height="4"'
         f' fill="{NOISE}"/>'
@@ -50,7 +52,7 @@ def _bars(x: int, *heights: int) -> str:
 
 
 def _dots(places: str, kind: str = "circle") -> str:
-    """Images as features: a point each, of one class or the other."""
+    """Images in feature space: one point per image, drawn as a circle or as a cross by class."""
     out = []
     for x, y in (map(int, place.split(",")) for place in places.split()):
         out.append(
@@ -62,7 +64,7 @@ def _dots(places: str, kind: str = "circle") -> str:
 
 
 def _way(path: str, colour: str = NOISE) -> str:
-    """A line with a head at its end: its last two numbers say where that points."""
+    """An arrow along a path; the last two numbers of `path` are the direction of its head."""
     *way, dx, dy = path.split()
     x, y = way[-1].split(",")
     head = (
@@ -89,7 +91,7 @@ _NET = "".join(
 ) + _dots("8,10 8,22 8,34 22,8 22,18 22,28 22,38 36,16 36,30")
 _ONES, _TWOS = _dots("9,14 15,9 12,21 19,17"), _dots("30,34 36,29 33,22", "cross")
 
-# Building blocks, 44 by 44 each.
+# Building blocks, 44 by 44 pixels each.
 BLOCKS = {
     "image": _FRAME + _MOON,
     "attacked": _FRAME + _MOON + _FULL,
@@ -213,7 +215,7 @@ METHODS = {
     ),
 }
 
-PLAIN = {  # by group
+PLAIN = {  # the drawings by group of methods
     "defence": (Step("Attack the image", ("attacked",)), _ANSWER, _LEARN),
     "no adversarial training": METHODS["standard"].steps,
     "red team": METHODS["model_alignment"].steps,
@@ -226,7 +228,7 @@ PLAIN = {  # by group
 
 
 def sketch(key: str) -> Sketch:
-    """What is said and drawn of a method. Raises UserError for one that does not exist."""
+    """The sentence and drawings of a method. Raises UserError if there is no such method."""
     if key in METHODS:
         return METHODS[key]
     method = registry.get("method", key)
@@ -234,13 +236,13 @@ def sketch(key: str) -> Sketch:
 
 
 def alt(key: str) -> str:
-    """The drawings in words."""
+    """The three drawings of a method described in words, as alternative text."""
     steps = "; ".join(f"{at}. {step.says}" for at, step in enumerate(sketch(key).steps, 1))
     return f"A training step in three drawings: {steps}."
 
 
 def svg(key: str, colour: str = "currentColor") -> str:
-    """The three drawings as one SVG, text and lines in this colour."""
+    """The three drawings of a method as one SVG, with text and lines in `colour`."""
     panels = "".join(_panel(at * (PANEL + 18), step) for at, step in enumerate(sketch(key).steps))
     arrow = _way("0,0 12,0 1 0", "currentColor")
     between = "".join(

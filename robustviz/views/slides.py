@@ -1,4 +1,4 @@
-"""Several figures behind one slider, in one file that moves without a kernel or a server."""
+"""Several figures behind one slider, in one file that needs no kernel and no server."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from PIL import Image
 from robustviz.types import UserError
 from robustviz.views.theme import LIGHT, blank, finish
 
-ROOM = 110  # pixels that the slider takes, between the axis and the legend
+ROOM = 110  # pixels for the slider, between the axis and the legend
 
 
 def slides(figures: Mapping[str, go.Figure], *, name: str = "") -> go.Figure:
-    """One figure whose slider shows the given ones, by the label of each; `name` says what the
-    slider changes ("ε").
+    """One figure with a slider that switches between the given figures, labelled by their keys.
+    `name` is the quantity that the slider changes, such as "ε".
 
-    All must have the same traces in the same order; titles, axes and sentences change along. Raises
-    UserError where there is none, or where they differ.
+    All figures must have the same kinds of traces in the same order; their titles, axes and
+    sentences change with the slider. Raises UserError if there is no figure, or if their traces
+    differ.
     """
     if not figures:
         raise UserError("There is no figure to put behind a slider.")
@@ -71,7 +72,7 @@ def slides(figures: Mapping[str, go.Figure], *, name: str = "") -> go.Figure:
     )
 
 
-# what stays from frame to frame: the places that the slider needs
+# parts of the layout that are the same in all frames, because the slider needs the space
 _PLACED = ("template", "height", "margin", "legend")
 _AT_ONCE = {
     "mode": "immediate",
@@ -81,7 +82,7 @@ _AT_ONCE = {
 
 
 def picture(png: bytes, title: str, sentence: str = "", *, template: str = LIGHT) -> go.Figure:
-    """A picture made by `sheet` or `png` as a figure, so that it can stand behind a slider."""
+    """A PNG made by `sheet` or `png` as a figure, so that it can be used in `slides`."""
     width, height = Image.open(io.BytesIO(png)).size
     figure = blank(
         template,

@@ -1,8 +1,6 @@
-"""How every figure looks: two templates, colours that survive colour blindness and projectors,
-sizes one can read.
-
-A network keeps its colour and its line everywhere: A is blue and solid, B is orange and dashed.
-Signed quantities are drawn around a neutral middle, never with a rainbow.
+"""The look of every figure: two templates, colours suited to colour blindness and projectors, and
+readable sizes. A network has the same colour and line style everywhere: A is blue and solid, B is
+orange and dashed. Signed quantities have a neutral colour at zero, never a rainbow scale.
 """
 
 from __future__ import annotations
@@ -24,8 +22,8 @@ from robustviz.views.result import Result
 R = TypeVar("R", bound=Result)
 
 LIGHT, DARK = "robustviz_light", "robustviz_dark"
-# Okabe–Ito (2008), darkened or lightened where the original has less than 3:1 against the
-# background.
+# Okabe–Ito (2008), darkened or lightened where the contrast of the original with the background is
+# below 3:1.
 COLOURS = {
     "robustviz_light": {
         "a": "#0062A3",
@@ -44,9 +42,10 @@ COLOURS = {
         "faint": "#8C99AA",
     },
 }
-# Of a class, the same in all figures; the symbol is the second sign. Found by searching the colours
-# with 3:1 against the background for the ten, A's and B's among them, that stay furthest apart in
-# Oklab, also as seen with protanopia, deuteranopia and tritanopia (Machado et al. 2009).
+# The colour of each class, the same in all figures; each class has its own symbol too. They were
+# found by a search among colours with a contrast of 3:1 to the background: the ten that are
+# furthest from each other and from A's and B's colours in Oklab, also as seen with protanopia,
+# deuteranopia and tritanopia (Machado et al. 2009).
 CLASSES = {
     "robustviz_light": (
         "#009B6F",
@@ -73,7 +72,7 @@ CLASSES = {
         "#00E9C8",
     ),
 }
-SYMBOLS = (  # of the classes, as Plotly calls them
+SYMBOLS = (  # the symbol of each class, by Plotly's names
     "circle",
     "square",
     "triangle-up",
@@ -86,7 +85,7 @@ SYMBOLS = (  # of the classes, as Plotly calls them
     "triangle-right",
 )
 DASHES = {"a": "solid", "b": "dash"}
-# of networks besides A and B
+# colour and dash of networks other than A and B
 OTHERS = (("text", "dot"), ("faint", "dashdot"), ("text", "longdash"), ("faint", "longdashdot"))
 _PLAIN = {
     "displaylogo": False,
@@ -94,10 +93,10 @@ _PLAIN = {
     "toImageButtonOptions": {"format": "svg", "filename": "robustviz"},
 }
 CONFIG: dict[str, Any] = _PLAIN | {"modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
-# of figures whose points can be chosen
+# for figures whose points can be selected
 BRUSH: dict[str, Any] = _PLAIN | {"modeBarButtonsToRemove": ["autoScale2d"]}
-RIGHT = 36  # pixels, the toolbar's width
-# before a number it is a minus; "PGD-20" and "s0-3" keep theirs
+RIGHT = 36  # pixels: the width of the toolbar
+# a hyphen before a number is a minus sign, but not in names such as "PGD-20" or "s0-3"
 _HYPHEN = re.compile(r"(?<![\w.-])-(?=\.?\d)")
 
 
@@ -147,7 +146,7 @@ for _name, _colour in COLOURS.items():
 
 
 def blank(template: str, title: str, subtitle: str = "", **layout: Any) -> go.Figure:
-    """An empty figure in a template."""
+    """An empty figure in a template, with title and subtitle; `layout` overrides its layout."""
     return go.Figure(
         layout={
             "template": template,
@@ -159,12 +158,14 @@ def blank(template: str, title: str, subtitle: str = "", **layout: Any) -> go.Fi
 
 
 def named(results: R | Mapping[str, R], alone: str = "A") -> dict[str, R]:
-    """Results by the names that a figure prints; one that comes without a name is `alone`."""
+    """Results by the names that a figure prints; a result given without a name is called `alone`."""
     return {alone: results} if isinstance(results, Result) else dict(results)
 
 
 def sides(named: Mapping[str, object]) -> list[str]:
-    """The side of each network: its name's first letter where that says A or B, else its place."""
+    """The side (`a` or `b`) of each network, by its name's first letter if those tell them apart.
+    Otherwise the first network is `a` and the second `b`.
+    """
     letters, order = [name[:1].lower() for name in named], list(DASHES)
     return (
         letters
@@ -174,7 +175,10 @@ def sides(named: Mapping[str, object]) -> list[str]:
 
 
 def styles(names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """A colour's name and a dash for each network: A's and B's own, neutral ones for others."""
+    """The name of a colour and a dash for each network: A's and B's own, neutral ones for all
+    others.
+    If no name starts with A or B, the first two networks get the styles of A and B.
+    """
     sides = {name: name[0].lower() for name in names if name[:2] in ("A ", "B ", "A", "B")} or dict(
         zip(names, ("a", "b"), strict=False)
     )
@@ -183,22 +187,23 @@ def styles(names: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def spread(mean: float, low: float, high: float, form: str = ".2f") -> str:
-    """A mean and its interval in words, each number in `form`; the mean alone where an end is not
-    finite.
+    """A mean and its interval as text, such as `0.50 [0.40, 0.60]`, each number in the format
+    `form`.
+    Only the mean if an end of the interval is not finite.
     """
     known = math.isfinite(low) and math.isfinite(high)
     return f"{mean:{form}} [{low:{form}}, {high:{form}}]" if known else f"{mean:{form}}"
 
 
 def lines(results: Mapping[str, R], sentence: Callable[[R], str]) -> list[str]:
-    """What is said of each network, after its name where it has one."""
+    """The sentence on each network's result, preceded by the network's name if it has one."""
     return [
         (f"**{name}**: " if name else "") + sentence(result) for name, result in results.items()
     ]
 
 
 def clear(colour: str, opacity: float = 0.18) -> str:
-    """A colour of `COLOURS` that lets through what lies behind it."""
+    """The `#RRGGBB` colour as `rgba(…)` with this opacity."""
     red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
     return f"rgba({red},{green},{blue},{opacity})"
 
@@ -206,7 +211,7 @@ def clear(colour: str, opacity: float = 0.18) -> str:
 def band(
     figure: go.Figure, x: Floats | Ints | Sequence[str], low: Floats, high: Floats, colour: str
 ) -> None:
-    """Shade what lies between `low` and `high` along `x`, (n,) each."""
+    """Shade the area between `low` and `high` along `x`, each of length n."""
     figure.add_scatter(
         x=[*x, *x[::-1]],
         y=[*high, *low[::-1]],
@@ -228,13 +233,16 @@ def finish(
     interval: str = "",
     clean: bool = False,
 ) -> go.Figure:
-    """The figure with what is `about` it in `layout.meta`: a result, results by the names that the
-    figure prints, or a protocol alone. There too `sentence`, which says what is seen in this case,
-    with its numbers, and is printed beside the figure, `alt`, which says what kind of figure it is
-    and the sentence, and `sure`, the protocol in words. For the caption: `interval`, what its bars
-    or bands are; `clean`, that nothing attacked is drawn.
+    """The figure with its description in `layout.meta`, which files, captions and screen readers
+    use.
+
+    `about`: the result shown, or results by the names that the figure prints, or only a protocol.
+    `sentence`: what this figure shows, with its numbers, printed beside it. `alt`: the kind of
+    figure; in the metadata the sentence is added to it. `sure`: the protocol in words. For the
+    caption: `interval` says what error bars or bands mean, and `clean` that nothing attacked is
+    drawn.
     """
-    # The toolbar stands upright in the right margin: lying it covers the title.
+    # The toolbar is vertical, in the right margin: a horizontal one would cover the title.
     right = max(RIGHT, figure.layout.margin.r or 0)
     kind, sentence, sure = (_HYPHEN.sub("−", words) for words in (alt, sentence, sure))
     given: Mapping[str, Any] = {"": about} if isinstance(about, Result) else about
@@ -255,7 +263,9 @@ def finish(
 
 
 def _told(meta: Mapping[str, Any], result: Result | None = None) -> dict[str, Any]:
-    """What a caption says of one network: which it is, on how many images, under what."""
+    """The facts about one network for a caption: run, method, data, number of images, attack, ε,
+    seed.
+    """
     told = {
         key: meta[key] for key in ("run", "method", "data", "seed", "index", "eps") if key in meta
     }
@@ -264,7 +274,7 @@ def _told(meta: Mapping[str, Any], result: Result | None = None) -> dict[str, An
         told["attack"] = attack if isinstance(attack, str) else attack_name(attack)
     if isinstance(eps, float):
         told["eps"] = eps
-    for name in ("index", "n", "y"):  # how a result may say how many images it is about
+    for name in ("index", "n", "y"):  # fields from which to count the images
         value = np.asarray(getattr(result, name, None))
         if n is None and "index" not in told and value.dtype.kind in "iu":
             n = int(value) if name == "n" and not value.ndim else len(value) if value.ndim else None

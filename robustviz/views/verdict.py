@@ -1,4 +1,6 @@
-"""Which of two networks holds more images of the same, in one sentence, and how sure that is."""
+"""Which of two networks is right on more of the same images, in one sentence, and how certain that
+is.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,10 @@ from robustviz.types import UserError, eps_text, points_text
 
 @dataclass(frozen=True)
 class Verdict:
-    """`line`: who is better by how much, or "No difference shown". `winner`: the better one's name,
-    empty where none is shown. `sure`: the protocol, words first, a sentence each.
+    """The comparison of two networks in words, or the result of one network.
+    `line`: which one is better and by how much, or "No difference shown". `winner`: the name of the
+    better one, empty if no difference is shown. `sure`: the protocol, one sentence each, words
+    first.
     """
 
     line: str
@@ -32,10 +36,12 @@ def held(
     alone: str = "is right on",
     images: str = "attacked images",
 ) -> Verdict:
-    """The verdict on two networks, from what each got right of the same attacked images: `a`, `b`
-    (N,); on one alone where `b` is None. `attack` as printed (PGD-20), `eps` its radius, `seed` of
-    its noise; `alone` says what is counted, `images` what they are called. At ε = 0 it is about
-    untouched images. Raises UserError for images that do not pair.
+    """The verdict on two networks, from which of the same N images each got right: `a` and `b`,
+    both (N,).
+    Without `b`, on one network alone. `attack` is its printed name (PGD-20), `eps` the radius and
+    `seed` the seed of its noise; at ε = 0 the sentence is about clean images. `alone` is the phrase
+    for what is counted, `images` the name of the images. A difference is shown only if the paired
+    95 % interval excludes 0. Raises UserError if `a` and `b` differ in length.
     """
     if b is not None and a.shape != b.shape:
         raise UserError(
@@ -84,7 +90,7 @@ def _alone(k: int, n: int) -> tuple[str, ...]:
 
 
 def _protocol(n: int, attack: str, eps: float, seed: int) -> tuple[str, ...]:
-    """How it was measured: what such a number is, the images, the attack."""
+    """Sentences on how it was measured: what such a number means, the images, the attack."""
     few = (f"{n} images are few: take at least {FEW}.",) if n < FEW else ()
     if not eps:
         return (f"Measured on n = {n} test images, nothing changed.", *few)
