@@ -95,14 +95,12 @@ clean:
 
 $(APP_READY): requirements.txt
 	@$(make_venv)
-	@echo "Installing what robustviz needs into $(VENV) (a few minutes and some gigabytes the first time) ..."
-	@$(PIP) -r requirements.txt || { $(no_index); exit 1; }
+	@$(PY) -m robustviz.install requirements.txt || { $(no_index); exit 1; }
 	@touch $@
 
 $(DEV_READY): requirements.txt requirements-dev.txt
 	@$(make_venv)
-	@echo "Installing what robustviz and its tests need into $(VENV) (a few minutes and some gigabytes the first time) ..."
-	@$(PIP) -r requirements-dev.txt || { $(no_index); exit 1; }
+	@$(PY) -m robustviz.install requirements-dev.txt || { $(no_index); exit 1; }
 	@touch $@ $(APP_READY)
 
 $(PEERS_READY): benchmarks/requirements.txt $(APP_READY)

@@ -21,7 +21,7 @@ PACKAGE = REPOSITORY / "robustviz"
 # The house from left to right: a file may import its own group and what stands to its left. One
 # pattern fits each module's name within the package.
 ORDER = (
-    r"|imports|memory|paths|process|progress|types|terms|chance|stats|registry|plugins|trusted",
+    r"|imports|install|memory|paths|process|progress|types|terms|chance|stats|registry|plugins|trusted",
     r"training|training\.(evaluation|ladder)|views|views\.result|views\.\w+|views\.\w+\.result",
     r"views\.(theme|pictures|slides|files|screen|drawing|verdict|sketches|paper|printing)",
     r"views\.\w+\.\w*figures",

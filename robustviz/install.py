@@ -1,0 +1,103 @@
+"""Installs a requirements file into this Python: `python -m robustviz.install FILE`, which is what
+`make app` and `make test` call. It says how much is downloaded, takes PyTorch's CPU build where
+this machine has no NVIDIA GPU, and goes on where an interrupted call stopped.
+
+Only the standard library is imported, because nothing else is installed yet.
+"""
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+# Gigabytes of requirements.txt, torch 2.15: (download, on disk). With CUDA: measured on Linux.
+WITH_CUDA = (3.4, 6.8)
+WITHOUT_CUDA = (0.6, 2.2)
+PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
+
+
+def install(file: Path, options: Sequence[str] = ()) -> int:
+    """Install what `file` pins; pip's exit status, 0 where all went well. `options` go to pip."""
+    pins = torch_pins(file)
+    wanted: tuple[str, ...] = ()
+    if not _installed(pins):
+        if has_cuda_build() and not has_gpu():
+            wanted = cpu_pins(pins, options)
+        cuda = has_cuda_build() and not wanted
+        download, disk = WITH_CUDA if cuda else WITHOUT_CUDA
+        print(
+            f"Installing the packages of {file.name}: about {download} GB to download,"
+            f" {disk} GB on disk. {_why(cuda, bool(wanted))}",
+            flush=True,
+        )
+        free = shutil.disk_usage(sys.prefix).free / 1e9
+        if free < disk:
+            print(
+                f"{sys.prefix} has {free:.1f} GB free, and about {disk} GB are needed: make room"
+                " there, then give the same command again.",
+                file=sys.stderr,
+            )
+            return 1
+    return subprocess.run([*PIP, "install", *options, *wanted, "-r", str(file)]).returncode
+
+
+def _why(cuda: bool, chosen: bool) -> str:
+    if chosen:
+        return "No NVIDIA GPU was found, so PyTorch's CPU build is taken."
+    if not cuda:
+        return ""
+    if has_gpu():
+        return "An NVIDIA GPU was found; most of it is CUDA."
+    return "No NVIDIA GPU was found, but this package index has no CPU build; most of it is CUDA."
+
+
+def torch_pins(file: Path) -> dict[str, str]:
+    """The exact versions that a requirements file asks for torch and torchvision, by name; files
+    that it includes by `-r` count. Other packages, and pins with a marker, are left out.
+    """
+    pins: dict[str, str] = {}
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if found := re.match(r"-r\s+(\S+)", line):
+            pins |= torch_pins(file.parent / found[1])
+        elif found := re.match(r"(torch|torchvision)==([\w.]+)\s*(?:#|$)", line):
+            pins[found[1]] = found[2]
+    return pins
+
+
+def cpu_pins(pins: dict[str, str], options: Sequence[str] = ()) -> tuple[str, ...]:
+    """The pins of the CPU builds of the same versions, as in `torch==2.15.0+cpu`, where pip finds
+    every one of them; else nothing.
+    """
+    wanted = tuple(f"{name}=={version}+cpu" for name, version in pins.items())
+    asked = [*PIP, "install", "--dry-run", "--no-deps", "--quiet", *options, *wanted]
+    found = bool(wanted) and subprocess.run(asked, capture_output=True).returncode == 0
+    return wanted if found else ()
+
+
+def has_cuda_build() -> bool:
+    """Whether the usual torch of this system comes with CUDA: that of Linux on x86-64 and ARM."""
+    return sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64")
+
+
+def has_gpu() -> bool:
+    """Whether NVIDIA's driver sees a GPU on this machine."""
+    return bool(shutil.which("nvidia-smi")) or Path("/proc/driver/nvidia/version").exists()
+
+
+def _installed(pins: dict[str, str]) -> bool:
+    """Whether these versions are installed, of whichever build."""
+    try:
+        found = {name: importlib.metadata.version(name).partition("+")[0] for name in pins}
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return found == pins
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PIP_NO_INPUT", "1")
+    sys.exit(install(Path(sys.argv[1]), sys.argv[2:]))
