@@ -1,8 +1,8 @@
-"""robustviz: train small image models with adversarial-robustness methods, and see what each one
-does.
+"""robustviz trains small image models with adversarial-robustness methods and shows what each
+method does.
 
-The short way in: `open_run`, `train`, `TrainConfig`. Names are looked up when first used, so that
-importing the package costs nothing and the first page of the app never loads torch.
+Start with `open_run`, `train` and `TrainConfig`. Names are imported when first used, so that
+`import robustviz` is cheap and the app's first page never loads torch.
 """
 
 import pkgutil
@@ -31,7 +31,7 @@ _HOMES = {
     "train_run": "robustviz.runs.trained:train_run",
     "TrainConfig": "robustviz.training.config:TrainConfig",
     "wrap": "robustviz.nets.wrapped:wrap",
-    # rooms of their own until they moved into `training`
+    # the old names of modules that have moved into `training`
     "config": "robustviz.training.config",
     "doctor": "robustviz.training.doctor",
     "presets": "robustviz.training.presets",
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from robustviz.training.anything import evaluate as evaluate
     from robustviz.training.config import TrainConfig as TrainConfig
     from robustviz.training.loop import train as train
-else:  # hidden from type checkers, which would take every name for one that is here
+else:  # hidden from type checkers, which would otherwise accept any attribute name
 
     def __getattr__(name: str) -> Any:
         if name in _HOMES or name in _rooms():
@@ -80,5 +80,7 @@ else:  # hidden from type checkers, which would take every name for one that is 
         return sorted({*_HOMES, *_rooms()})
 
     def _rooms() -> set[str]:
-        """The names of all rooms: folders and files of the package."""
+        """The names of all subpackages and modules of this package, without those that start with
+        `_`.
+        """
         return {name for _, name, _ in pkgutil.iter_modules(__path__) if not name.startswith("_")}

@@ -1,5 +1,5 @@
-"""`python -m robustviz`: the command line in `cli.py`, or one sentence where a package that it
-needs is not installed.
+"""`python -m robustviz`: runs the command line of `robustviz.cli`, or prints one sentence where a
+package that it needs is not installed.
 """
 
 import sys
@@ -9,7 +9,7 @@ from robustviz.process import leave_out_triton
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status."""
+    """Run one command and return its exit status."""
     leave_out_triton()
     try:
         from robustviz import cli

@@ -1,7 +1,7 @@
-"""What is told of a training as it goes: `train_run(config, callbacks=[TensorBoard()])`.
+"""Callbacks for trainings, as in `train_run(config, callbacks=[TensorBoard()])`.
 
-A callback is any object with the three functions of `Callback`; subclass that and write those you
-want.
+A callback is any object with the three methods of `Callback`; subclass it and override those you
+need.
 """
 
 from __future__ import annotations
@@ -20,23 +20,29 @@ if TYPE_CHECKING:
 
 
 class Callback:
-    """Told when a training begins or goes on, after each epoch, and when it ends."""
+    """Base class of callbacks: called when a training begins or resumes, after each epoch, and when
+    the training ends. By default nothing happens.
+    """
 
     def on_begin(self, run: Run) -> None:
-        """Before the first epoch here; of a run that is resumed that is not its first."""
+        """Called before the first epoch that is trained in this call; in a resumed run that is not
+        the run's first epoch.
+        """
 
     def on_epoch(self, run: Run, record: EpochRecord) -> Answer | None:
-        """After an epoch, which is written down. "pause" or "stop" ends the training here; it can
-        be resumed.
+        """Called after each epoch, once its record is saved. Return "pause" or "stop" to end the
+        training here; it can be resumed later.
         """
 
     def on_end(self, run: Run, state: str) -> None:
-        """It is `done`, and evaluated on the test split, or `paused` or `stopped`."""
+        """Called when the training ends. `state` is "done" (the run is then also evaluated on the
+        test split), "paused" or "stopped".
+        """
 
 
 def told(callback: Callback, event: str, *facts: object) -> Answer | None:
-    """Call `callback.<event>(*facts)`. Raises UserError that says whose fault it was where it
-    raises.
+    """Call `callback.<event>(*facts)` and return its answer: "go", "pause", "stop" or None. Raises
+    UserError that names the callback where it fails or answers anything else.
     """
     try:
         answer = getattr(callback, event)(*facts)
@@ -56,7 +62,9 @@ def told(callback: Callback, event: str, *facts: object) -> Answer | None:
 
 
 class AfterEpoch(Callback):
-    """Calls a function with each epoch's record; what it returns counts as the answer."""
+    """A callback that calls `do(record)` after each epoch; what `do` returns ("go", "pause", "stop"
+    or None) is the callback's answer.
+    """
 
     def __init__(self, do: Callable[[EpochRecord], Answer | None]) -> None:
         self.do = do
@@ -66,11 +74,11 @@ class AfterEpoch(Callback):
 
 
 class TensorBoard(Callback):
-    """Writes each epoch's losses and validation accuracies, and the accuracies on the test split at
-    the end, as scalars for TensorBoard.
+    """A callback that writes each epoch's losses, validation accuracies, learning rate and
+    duration, and at the end the test accuracies, as scalars for TensorBoard.
 
-    `folder`: where to; None: `tensorboard` in the run's folder. Look at them with
-    `tensorboard --logdir FOLDER`. Raises UserError where the package tensorboard is missing.
+    `folder`: where to write; None: `tensorboard` in the run's folder. View the scalars with
+    `tensorboard --logdir FOLDER`. Raises UserError where the package tensorboard is not installed.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:

@@ -1,9 +1,8 @@
-"""Where a network looks: class activation maps of whole batches, and the per-pixel budgets that
-PART makes of them.
+"""Class activation maps (CAM) of whole batches, and the per-pixel budgets that PART computes from
+them.
 
-Maps are raw and signed, so a clean and an attacked image can be compared; scaling is the caller's
-step. The grad-cam package gives the same numbers (a test holds it), but hooks the network and
-leaves it in eval mode with gradients in its parameters, which a training step cannot have.
+Not done with the grad-cam package, which gives the same numbers, because it leaves hooks, eval mode
+and parameter gradients behind, which would break a training step.
 """
 
 import functools
@@ -32,21 +31,21 @@ from robustviz.nets.base import Classifier
 from robustviz.nets.wrapped import Wrapped
 from robustviz.types import MASK_RULES, UserError, check_eps, parse_number, plain
 
-# The quarter of the image that is left out, by rule: its row and column, 0 or 1.
+# For each rule, the quarter of the image that is not marked: its row and column, 0 or 1.
 QUADRANTS = {
     "all-but-upper-left": (0, 0),
     "all-but-upper-right": (0, 1),
     "all-but-lower-left": (1, 0),
     "all-but-lower-right": (1, 1),
 }
-BLIND = ("ones", *QUADRANTS)  # rules that ask no map
+BLIND = ("ones", *QUADRANTS)  # rules that use no map
 RULES = (*MASK_RULES, *QUADRANTS)
-# images at once on a CPU: the layers of more leave its cache, and memory for them is asked for anew
-# each time
+# Images per forward pass on a CPU. The activations of more images do not fit into its cache, and
+# memory for them would be allocated anew each time.
 TOGETHER = 128
 NUMBER = r"(-?(?:\d+\.?\d*|\.\d+))"
 
-# Of each colour, where it bends and its value there: matplotlib's `_jet_data` in `_cm.py`.
+# The breakpoints of each colour channel, (position, value): matplotlib's `_jet_data` in `_cm.py`.
 JET = {
     "red": ((0.0, 0.0), (0.35, 0.0), (0.66, 1.0), (0.89, 1.0), (1.0, 0.5)),
     "green": ((0.0, 0.0), (0.125, 0.0), (0.375, 1.0), (0.64, 1.0), (0.91, 0.0), (1.0, 0.0)),
@@ -57,17 +56,19 @@ JET = {
 def grad_cam(
     net: Classifier, x: Tensor, y: Tensor | None = None, *, before_norm: bool = False
 ) -> Tensor:
-    """Σ_k w_k·A_k with w_k the spatial mean of ∂z_y/∂A_k: raw and signed, (N, h, w), detached.
+    """Grad-CAM maps: Σ_k w_k·A_k with w_k the spatial mean of ∂z_y/∂A_k; raw, signed and detached,
+    (N, h, w).
 
-    `x`: (N,C,H,W) in [0, 1]; `y`: the class to explain, (N,), None for the predicted one;
-    `before_norm`: the maps A are those that the network's last batch norm and ReLU read, not what
-    these give. The net is used in eval mode and left as it was; samples do not affect each other.
-    Raises UserError, for `before_norm` unless the network's maps end with such layers behind a
-    block: Wide-ResNet and PreAct-ResNet do.
+    `x`: images (N, C, H, W) in [0, 1]; `y`: the class to explain for each image, (N,), or None for
+    the predicted class; `before_norm`: use as A the input of the network's last batch norm and ReLU
+    instead of their output. The maps are not scaled, so that those of a clean and an attacked image
+    can be compared. The network is used in eval mode and left unchanged; samples do not affect each
+    other. Raises UserError for wrong arguments, and with `before_norm` unless the network's `maps`
+    end with a batch norm and a ReLU after a block, as in Wide-ResNet and PreAct-ResNet.
 
-    Source: Selvaraju et al. 2017 (arXiv 1610.02391), eq. 1 and 2. The code of PART takes the maps
-    of its ResNet-18 where ours end, those of Wide-ResNet before the norm. Differs: no ReLU, which
-    is the caller's.
+    Source: Selvaraju et al. 2017 (arXiv 1610.02391), eq. 1 and 2. PART's code takes the maps of its
+    ResNet-18 at the same layer as we do, those of Wide-ResNet before the norm. Differs: no ReLU;
+    the caller applies it.
     """
     maps, gradient = maps_and_gradient(net, x, y, before_norm)
     return (gradient.mean((2, 3), keepdim=True) * maps).sum(1)
@@ -76,10 +77,11 @@ def grad_cam(
 def layer_cam(
     net: Classifier, x: Tensor, y: Tensor | None = None, *, before_norm: bool = False
 ) -> Tensor:
-    """Σ_k ReLU(∂z_y/∂A_k)·A_k: raw, (N, h, w), detached; arguments as in `grad_cam`.
+    """LayerCAM maps: Σ_k ReLU(∂z_y/∂A_k)·A_k; raw and detached, (N, h, w); arguments and errors as
+    in `grad_cam`.
 
     Source: Jiang et al. 2021 (LayerCAM, IEEE Transactions on Image Processing 30). Differs: no ReLU
-    of the sum, which is the caller's.
+    of the sum; the caller applies it.
     """
     maps, gradient = maps_and_gradient(net, x, y, before_norm)
     return (gradient.relu() * maps).sum(1)
@@ -103,22 +105,24 @@ def check_maps(net: nn.Module) -> None:
 def maps_and_gradient(
     net: Classifier, x: Tensor, y: Tensor | None = None, before_norm: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """The feature maps (N,D,h,w) and ∂z_y/∂maps, both detached: what every map is made of;
-    arguments as in `grad_cam`. Raises UserError for images, labels or networks of another kind.
+    """The feature maps (N, D, h, w) and their gradient ∂z_y/∂maps of the same shape, both detached,
+    from which all CAM maps are computed; arguments as in `grad_cam`. Raises UserError for images,
+    labels or networks that do not fit.
     """
     check_maps(net)
     check_shape(x)
-    trained = getattr(net, "training", False)  # it may be in the middle of a step: needs no trial
+    trained = getattr(net, "training", False)  # maybe inside a training step: no trial then
     with torch.inference_mode(False), attackable(net, fused=False) as ready:
-        # in the middle of an attack: nothing there is looked at twice
+        # `net` is itself a copy made for an attack, which has checked images and labels already
         inside = copy_of(net) is not None
-        # of maps themselves any number is right
+        # if `maps` is the identity, `x` is a feature map and need not lie in [0, 1]
         wrapped = isinstance(ready, Wrapped)
         any_number = not wrapped and isinstance(net.maps, nn.Identity)
         x = plain_tensor(x) if inside or any_number else check_images(x)
         if not inside and not trained and len(x) > 1:
             try_out(ready, x)
-        # whether a forward pass is head(pool(maps(x))) and nothing else; their hooks run with them
+        # Whether a forward pass is head(pool(maps(x))) and nothing else. Hooks of these three parts
+        # do not matter: they run when the parts are called.
         is_composed = type(ready).forward is Classifier.forward and not (
             "forward" in vars(ready) or has_hooks(ready)
         )
@@ -130,7 +134,7 @@ def maps_and_gradient(
                     " no maps before them: use the last maps, or wrn_34_10 or preact_resnet18."
                 )
             look = _from_norm_on
-        if look is _with_a_hook and ready is not net:  # a kept copy is looked at by other threads
+        if look is _with_a_hook and ready is not net:  # other threads use the cached copy
             ready = copied(ready) or ready
         at_once = TOGETHER if x.device.type == "cpu" else max(len(x), 1)
         parts = in_parts(x, at_once, getattr(net, "size", None))
@@ -159,7 +163,7 @@ def _slope(leaf: Tensor, height: Tensor) -> Tensor:
 
 
 def _from_maps_on(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The maps of images `x` as a leaf, and the logits that follow from it."""
+    """The feature maps of images `x` as a leaf tensor, and the logits computed from this leaf."""
     with torch.no_grad():
         leaf = _map(answer(net.maps, x))
     with torch.enable_grad():
@@ -167,15 +171,15 @@ def _from_maps_on(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _from_parts(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The maps of a wrapped network and the logits that follow from them."""
-    with torch.enable_grad():  # the network's weights ask for none, so the image has to
+    """The feature maps of a wrapped network, and the logits computed from them."""
+    with torch.enable_grad():  # weights require no grad here, so the image must
         maps, _, logits = answer(net.parts, x.clone().requires_grad_())
         return maps, logits_of(lambda _: logits, x)
 
 
 def _ends_with_norm(maps: nn.Module) -> bool:
-    """Whether `maps` are blocks, a batch norm and a ReLU. Behind a convolution the norm may be a
-    part of it, see `nets.fused`.
+    """Whether `maps` are blocks followed by a batch norm and a ReLU. A batch norm directly after a
+    convolution does not count: it may be fused into the convolution, see `nets.fused`.
     """
     return (
         type(maps) is nn.Sequential
@@ -186,11 +190,11 @@ def _ends_with_norm(maps: nn.Module) -> bool:
 
 
 def _from_norm_on(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The maps that the last batch norm reads as a leaf, and the logits that follow from it."""
+    """The input of the last batch norm as a leaf tensor, and the logits computed from this leaf."""
     maps = cast(nn.Sequential, net.maps)
     with torch.no_grad():
         leaf = _map(answer(maps[:-2], x))
-        if leaf.dtype in SIXTEEN:  # a copy computes its blocks in bf16, what follows it does not
+        if leaf.dtype in SIXTEEN:  # the copy computes only its blocks in 16 bits
             leaf = leaf.to(next(maps[-2:].parameters(), leaf).dtype)
     leaf = leaf.detach().requires_grad_()
     with torch.enable_grad():
@@ -198,12 +202,14 @@ def _from_norm_on(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _with_a_hook(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The same of a network with another forward, which nobody else uses meanwhile."""
+    """The feature maps, caught by a forward hook, and the logits of a network with a `forward` of
+    its own. No other thread may use the network meanwhile.
+    """
     caught: list[Tensor] = []
 
     def catch(module: nn.Module, given: object, maps: object) -> Tensor:
         caught.append(_map(maps))
-        return caught[-1].clone()  # what comes next may write on it
+        return caught[-1].clone()  # the next layer may change it in place
 
     with net.maps.register_forward_hook(catch), torch.enable_grad():
         logits = logits_of(net, x)
@@ -229,8 +235,9 @@ def _map(maps: object) -> Tensor:
 
 
 def check_rule(rule: str) -> tuple[str, float]:
-    """The kind of a rule and its number. Raises UserError where `importance_mask` would: before a
-    training starts, not in its first batch.
+    """Split a mask rule into its kind and its number, as `z>1` into ("z", 1.0). Raises UserError
+    for a rule that `importance_mask` would refuse, so that a training fails before it starts and
+    not in its first batch.
     """
     if not isinstance(rule, str) or rule == "oracle":
         raise UserError(
@@ -259,8 +266,8 @@ def check_rule(rule: str) -> tuple[str, float]:
 
 
 def blind_mask(rule: str, x: Tensor) -> Tensor:
-    """The mask (N, 1, H, W) of images `x` (N, C, H, W) by one of the `BLIND` rules, the same for
-    every image.
+    """The bool mask (N, 1, H, W) of images `x` (N, C, H, W) by one of the `BLIND` rules; it is the
+    same for every image.
 
     A quadrant ends at half the height and half the width, rounded down.
     """
@@ -275,29 +282,30 @@ def blind_mask(rule: str, x: Tensor) -> Tensor:
 
 
 def importance_mask(heat: Tensor, rule: str = "z>1", size: tuple[int, int] | None = None) -> Tensor:
-    """Which pixels are important: (N, 1, H, W) bool; of `jet-compat` alone (N, 3, H, W).
+    """Which pixels are important: a bool mask (N, 1, H, W), or (N, 3, H, W) for the rule
+    `jet-compat`.
 
-    `heat`: a batch of raw maps (N, h, w); `size`: (H, W) of the images, None for the maps' own.
-    Each map is cut at 0, scaled to [0, 1] and enlarged bilinearly; its z is (heat − mean) /
-    standard deviation over the H·W pixels. Rules:
+    `heat`: a batch of raw CAM maps (N, h, w); `size`: (H, W) of the images, None for the size of
+    the maps. In each map negative values are set to 0, and the map is scaled to [0, 1] and enlarged
+    bilinearly; its z-score is (heat − mean) / standard deviation over the H·W pixels. Rules:
 
-    - `z>1`, `z>0`, `heat>0.5`, `top20%`: any number; `top` marks exactly that share of the pixels,
-      rounded.
-    - `ones`: every pixel, which is plain adversarial training.
+    - `z>1`, `z>0`, `heat>0.5`, `top20%`: the number can be any other; `top` marks exactly that
+      share of the pixels, rounded to whole pixels.
+    - `ones`: every pixel, which gives plain adversarial training.
     - `all-but-upper-left`, … `-lower-right`: every pixel outside that quarter, whatever the map
       says: PART's motivating experiment.
-    - `shuffled`: the `z>1` mask of the *next* image of the batch: what the published code does by
-      storing masks by batch
-      number while the loader shuffles, shown here on purpose.
+    - `shuffled`: the `z>1` mask of the *next* image of the batch. The published code has this
+      defect because it stores masks by batch number while the loader shuffles; it is reproduced
+      here on purpose.
     - `jet-compat`: heat squared, coloured with the jet colour map, and z > 1 over all 3·H·W colour
-      values: the published
-      code's other defect, a budget that differs between colours and is low at the hottest pixel.
+      values: the published code's other defect, a budget that differs between colours and is low at
+      the hottest pixel.
 
-    A constant map, one that is nowhere above 0, or one that is not finite, says nothing about
-    importance and marks every pixel. Raises UserError for an unknown rule, for maps or sizes of
-    another kind, and for maps of a single cell. Source: Zhang et al. 2024 (PART) and the authors'
-    `utils.py`. Differs: they enlarge with PIL's bicubic filter, and our rules but the last
-    threshold the heat, not its colours.
+    A map that is constant, nowhere above 0 or not finite says nothing about importance, so all its
+    pixels are marked. Raises UserError for an unknown rule, for wrong maps or sizes, and for maps
+    of a single cell. Source: Zhang et al. 2024 (PART) and the authors' `utils.py`. Differs: they
+    enlarge with PIL's bicubic filter, and our rules but the last threshold the heat, not its
+    colours.
     """
     kind, number = check_rule(rule)
     size = _checked_size(heat, size)
@@ -318,7 +326,7 @@ def importance_mask(heat: Tensor, rule: str = "z>1", size: tuple[int, int] | Non
         mask = heat > number
     elif kind == "top":
         count = round(number / 100 * heat.shape[2] * heat.shape[3])
-        # sorted, not compared with a quantile: enlarging repeats border pixels, so values tie
+        # Sorted, not compared with a quantile: enlarging repeats border pixels, so there are ties.
         chosen = heat.flatten(1).argsort(dim=1, descending=True, stable=True)[:, :count]
         none = heat.new_zeros(heat.flatten(1).shape, dtype=torch.bool)
         mask = none.scatter(1, chosen, True).view_as(heat)
@@ -331,22 +339,22 @@ def importance_mask(heat: Tensor, rule: str = "z>1", size: tuple[int, int] | Non
 
 
 def _scaled(heat: Tensor) -> tuple[Tensor, Tensor]:
-    """Maps (N,h,w) cut at 0 and scaled to [0, 1], (N,1,h,w), and which of them say nothing,
-    (N,1,1,1).
+    """Maps (N, h, w) with negative values set to 0 and each map scaled to [0, 1], as (N, 1, h, w);
+    and which maps are flat, (N, 1, 1, 1), so that they say nothing about importance.
     """
     heat = heat.to(torch.promote_types(heat.dtype, torch.float32)).relu()[:, None]
     low, high = heat.amin((2, 3), keepdim=True), heat.amax((2, 3), keepdim=True)
-    # written so that NaN is flat too; differences below a millionth are rounding, which scaling
-    # would blow up
+    # Written so that NaN counts as flat too. Relative differences below a millionth are rounding
+    # errors, which scaling would magnify.
     flat = ~(high - low > 1e-6 * high)
-    # The largest value at 1 first, so that the 1e-8 weighs the same whatever the heat's unit.
+    # First divide by the largest value, so that adding 1e-8 has the same effect at any scale.
     low, heat = (value / torch.where(high > 0, high, 1) for value in (low, heat))
     return (heat - low) / (1 - low + 1e-8), flat
 
 
 def _checked_size(heat: Tensor, size: tuple[int, int] | None) -> tuple[int, int] | None:
-    """`size` in whole numbers. Raises UserError unless `heat` is a batch of maps and `size` two
-    numbers from 1 up, or None.
+    """`size` as two ints. Raises UserError unless `heat` is a batch of maps and `size` is None or
+    two whole numbers of at least 1.
     """
     if not isinstance(heat, Tensor):
         raise UserError(
@@ -379,8 +387,8 @@ def _checked_size(heat: Tensor, size: tuple[int, int] | None) -> tuple[int, int]
 
 
 def _stands_out(values: Tensor, number: float) -> Tensor:
-    """Where the z-score of each sample's values is above `number`; population standard
-    deviation.
+    """Where the z-score of each sample's values is above `number`, as bool; with the population
+    standard deviation.
     """
     mean = values.mean((1, 2, 3), keepdim=True)
     std = values.std((1, 2, 3), correction=0, keepdim=True)
@@ -397,11 +405,11 @@ def jet_table() -> Tensor:
 
 
 def budget_map(mask: Tensor, eps: float, eps_low: float) -> Tensor:
-    """ε of each pixel: `eps` where `mask`, `eps_low` elsewhere; float32 of the mask's shape, in [0,
-    1] pixel units.
+    """The ε of each pixel: `eps` where `mask` is true, `eps_low` elsewhere; float32 of the mask's
+    shape, in pixel units of [0, 1] images.
 
-    A radius may be text, `8/255`. Raises UserError unless 0 ≤ eps_low ≤ eps ≤ 1 and for a mask that
-    is not bool. Source: Zhang et al. 2024 (PART).
+    Both radii may be text such as `8/255`. Raises UserError unless 0 ≤ eps_low ≤ eps ≤ 1, and for a
+    mask that is not bool. Source: Zhang et al. 2024 (PART).
     """
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         what = mask.dtype if isinstance(mask, Tensor) else f"a {type(mask).__name__}"

@@ -1,5 +1,5 @@
-"""Chance of a thread's own. torch's global generator belongs to the whole process: to seed it is
-felt by every other thread.
+"""Random numbers for one thread. torch's global generator belongs to the whole process, so seeding
+it would change the random numbers of every other thread.
 """
 
 from typing import Any
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-# What is drawn without naming a generator, in torch's initialisations and in our own networks.
+# Functions that torch's initialisations and our own networks call without a generator.
 DRAWS = (
     "normal_",
     "uniform_",
@@ -24,9 +24,9 @@ DRAWS = (
 
 
 class drawn_from(TorchFunctionMode):
-    """Inside, in this thread, whatever would be drawn from torch's global generator comes from
-    `rng`, to the same numbers that the global one gives after the same seed. The global one stays
-    as it is.
+    """A context manager: inside it, everything that this thread would draw from torch's global
+    generator is drawn from `rng`. `rng` gives the same numbers as the global generator would after
+    the same seed; the global generator stays as it is.
     """
 
     def __init__(self, rng: torch.Generator) -> None:

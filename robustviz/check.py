@@ -1,8 +1,6 @@
-"""Is this machine ready? `python -m robustviz check` answers before a lesson does: what is
-installed, on what it runs, whether it may write, whether the shipped models arrived whole, how fast
-it is, and the one thing to do first.
+"""`python -m robustviz check`: is this machine ready for a lesson, and if not, what to fix first?
 
-Only the standard library is imported at the top, so that the answer comes even where everything is
+Only the standard library is imported at the top, so that the check runs even where every package is
 missing.
 """
 
@@ -24,7 +22,7 @@ from robustviz.process import default_threads, threads
 CHECKPOINTS = paths.ROOT / "checkpoints"
 SHIPPED = ("seeds", "story", "zoo")  # the folders of `checkpoints` that come with robustviz
 LIST = "SHA256SUMS"
-LITTER = {"Thumbs.db", "desktop.ini"}  # what file managers leave behind, besides hidden files
+LITTER = {"Thumbs.db", "desktop.ini"}  # files that file managers create, besides hidden ones
 
 TRAINING = ("torch", "torchvision", "numpy", "pillow", "safetensors", "filelock", "psutil")
 PAGES = ("streamlit", "plotly", "altair", "pandas", "scikit-learn", "grad-cam", "umap-learn")
@@ -37,17 +35,17 @@ BATCH = 64
 
 
 def check(*, tell: Callable[[str], object] = print) -> dict[str, Any]:
-    """What was found, ready for JSON; `tell` gets it line by line, the last one READY or the one
-    thing to do first.
+    """Check this machine and return the findings as a dict that is ready for JSON. `tell` gets them
+    line by line; the last line is READY, or NOT READY and the most urgent problem.
 
-    `ready` says whether training and the pages will work; `problems` are sentences, the most urgent
-    one first. Takes about three seconds plus the import of torch. Never raises.
+    `ready`: whether training and the pages will work; `problems`: sentences, usually the most
+    urgent one first. Takes about three seconds plus the import of torch. Never raises.
     """
     facts: dict[str, Any] = {"ready": False, "problems": []}
     for part in (_versions, _device, _folders, _data, _checkpoints, _speed):
         try:
             part(facts, tell)
-        except Exception as error:  # an answer is due on the strangest machine, too
+        except Exception as error:  # the check must go on, on any machine
             facts["problems"].append(
                 f"{part.__name__.strip('_').capitalize()} could not be checked"
                 f" ({type(error).__name__}: {error})."
@@ -59,8 +57,9 @@ def check(*, tell: Callable[[str], object] = print) -> dict[str, Any]:
 
 
 def check_class(*, tell: Callable[[str], object] = print) -> dict[str, Any]:
-    """Whether a class on the local network can join: its address is opened, and asked as a student
-    would ask. `tell` gets one sentence. What stands between two computers cannot be seen from one.
+    """Check whether a class on the local network could join: opens a free port to the network and
+    connects to it by this computer's network address. Returns `ready`, `problems` and `address`;
+    `tell` gets one sentence. A firewall between two computers cannot be detected from one of them.
     """
     from robustviz.types import UserError
     from robustviz.ui import launch
@@ -88,8 +87,8 @@ def check_class(*, tell: Callable[[str], object] = print) -> dict[str, Any]:
 
 
 def _reach(host: str, port: int) -> None:
-    """Open this port to the network, as `app --class` does, and come in by the network's address.
-    Raises OSError.
+    """Open this port to the network, as `app --class` does, and connect to it by the network
+    address. Raises OSError where that fails.
     """
     import socket
 
@@ -130,7 +129,7 @@ def _versions(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
 
 
 def _version(package: str) -> str | None:
-    """The installed version of a package; None: there is none."""
+    """The installed version of a package, or None where it is not installed."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(package)
     return None
@@ -140,7 +139,7 @@ def _device(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
     try:
         import torch
     except Exception as error:
-        # installed and broken: a library of the system is missing, or the download was cut off
+        # installed but broken: a system library is missing, or the download was cut off
         if facts["versions"]["torch"]:
             facts["problems"].append(
                 f"torch is installed but cannot be imported ({str(error).splitlines()[0]}): install"
@@ -167,14 +166,14 @@ def _device(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
 
         facts["memory"] = psutil.virtual_memory().total
     able: Mapping[str, Any] = {}
-    with contextlib.suppress(Exception):  # the question came with torch 2.12
+    with contextlib.suppress(Exception):  # get_capabilities is new in torch 2.12
         able = torch.cpu.get_capabilities()
     facts["device"] = {
         "kind": "cpu",
         "name": able.get("cpu_name") or platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "threads": default_threads(),
-        # whether it is fast: every CPU can do it slowly
+        # whether bf16 is fast: every CPU can do it slowly
         "bf16": any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")),
     }
     memory = f", {facts['memory'] / 2**30:.0f} GiB" if "memory" in facts else ""
@@ -209,7 +208,7 @@ def _data(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
 
     root = data.root()
     facts |= {"data_root": str(root), "data": []}
-    # the root need not exist: digits and shapes need no file, the rest is fetched on first use
+    # The root may not exist: digits and shapes need no file, other data is fetched on first use.
     with contextlib.suppress(OSError):
         folders = (place.name for place in root.iterdir() if place.is_dir())
         facts["data"] = sorted(name for name in folders if not name.startswith("."))
@@ -231,7 +230,7 @@ def _checkpoints(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
 def _speed(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
     if "device" not in facts or any(facts["versions"][name] is None for name in TRAINING):
         return
-    # the shapes lesson: images to learn from, to validate on, epochs
+    # the shapes lesson: numbers of training images, validation images and epochs
     train, val, epochs = 2000, 500, 20
     facts["images_per_second"] = rate = images_per_second(facts["device"]["kind"])
     facts["lesson_seconds"] = seconds = epochs * (train + val) / rate
@@ -243,8 +242,8 @@ def _speed(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
 
 
 def images_per_second(device: str, seconds: float = 3.0) -> float:
-    """How many 32×32 images a second PGD-AT with 10 steps learns from here: small_resnet, batches
-    of 64, for `seconds`.
+    """How many 32×32 images PGD-AT with 10 steps trains on per second on this device: small_resnet,
+    batches of 64, measured for at least `seconds`.
     """
     import torch
     import torch.nn.functional as F
@@ -269,7 +268,7 @@ def images_per_second(device: str, seconds: float = 3.0) -> float:
             if device == "cuda":
                 torch.cuda.synchronize()
 
-        step()  # the first one plans, allocates and compiles
+        step()  # the first step is slower: it allocates and compiles
         done, start = 0, time.perf_counter()
         while done == 0 or time.perf_counter() - start < seconds:
             step()
@@ -277,12 +276,12 @@ def images_per_second(device: str, seconds: float = 3.0) -> float:
         return done / (time.perf_counter() - start)
 
 
-# The list of what is shipped: `sha256sum -c SHA256SUMS` in `checkpoints` reads it, too.
+# The list of shipped files, which `sha256sum -c SHA256SUMS` in `checkpoints` can read too.
 
 
 def write_hashes() -> Path:
-    """The file `checkpoints/SHA256SUMS`, written anew: a line for every shipped file, sorted, the
-    same on every system.
+    """Write `checkpoints/SHA256SUMS` anew and return its path: one line for each shipped file,
+    sorted, the same on every system.
     """
     from robustviz.runs.folder import write_file
 
@@ -294,8 +293,8 @@ def write_hashes() -> Path:
 
 
 def verify_hashes() -> list[str]:
-    """What is wrong with the shipped files, a sentence each: missing, changed, not in the list.
-    Empty: nothing.
+    """What is wrong with the shipped files, one sentence for each file that is missing, changed or
+    not in the list. Empty where all is well.
     """
     there = _shipped()
     try:
@@ -326,8 +325,8 @@ def verify_hashes() -> list[str]:
 
 
 def sha256(path: Path) -> str:
-    """The hex SHA-256 of a file's content; empty where it cannot be read, which equals no
-    digest.
+    """The hex SHA-256 of a file's content; an empty string, which equals no digest, where the file
+    cannot be read.
     """
     try:
         with open(path, "rb") as file:
@@ -337,8 +336,8 @@ def sha256(path: Path) -> str:
 
 
 def _shipped() -> dict[str, Path]:
-    """Every shipped file by its name in the list: relative to `checkpoints`, with `/` on every
-    system. Hidden files and other litter do not count.
+    """Every shipped file by its name in the list: its path relative to `checkpoints`, with `/` on
+    every system. Hidden files and other litter are left out.
     """
     return {
         name: path

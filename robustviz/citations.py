@@ -1,7 +1,8 @@
-"""Whom to cite: BibTeX of the methods, attacks, data sets and architectures that a run uses.
+"""What to cite: BibTeX entries for the methods, attacks, data sets and architectures that a run
+uses.
 
-`citations.bib` says of each entry, in its `keywords`, what it is cited for. A thing from a plug-in
-has its entries in the class's own `bibtex`.
+In `citations.bib` the field `keywords` of an entry says what it is cited for, as `method/trades`.
+Classes of a plug-in have their entries in an attribute `bibtex`.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from robustviz.runs.folder import Run
 from robustviz.types import UserError
 
 FILE = Path(__file__).with_suffix(".bib")
-NOT_A_PAPER = ("imported", "folder", "manifest", "made")  # a person's own
+NOT_A_PAPER = ("imported", "folder", "manifest", "made")  # of one's own: no paper to cite
 
 
 def used(run: Run) -> tuple[str, ...]:
-    """What a run uses, as `method/trades`: its method and what this attacks with, its data, its
-    architecture, and the attacks that it was evaluated under. Raises UserError where it is damaged.
+    """What a run uses, as names such as `method/trades`: its method and the attack inside it, its
+    data set, its architecture, and the attacks that it was evaluated under. Raises UserError for a
+    damaged run.
     """
     info = run.info
     method = info["method"]
@@ -40,15 +42,17 @@ def _attacks(settings: Mapping[str, object]) -> Iterator[str]:
 
 
 def bibtex(things: Iterable[str]) -> str:
-    """The entries for things such as `method/trades` or `attack/pgd`, each once, in their order;
-    empty where nothing is to be cited.
+    """The BibTeX entries for names such as `method/trades` or `attack/pgd`, each once and in this
+    order; empty where there is nothing to cite.
     """
     entries = [entry for thing in things for entry in _of(thing)]
     return "\n\n".join(dict.fromkeys(entries))
 
 
 def missing(things: Iterable[str]) -> list[str]:
-    """Those that nothing is known to cite for, a person's own left out."""
+    """Those of these names for which no citation is known, except for a person's own networks and
+    images.
+    """
     return [
         thing for thing in things if not _of(thing) and thing.partition("/")[2] not in NOT_A_PAPER
     ]
@@ -60,7 +64,7 @@ def _of(thing: str) -> list[str]:
     if kind in registry.ROOMS and not entries:
         try:
             text = str(getattr(registry.get(kind, key), "bibtex", "")).strip()
-        except UserError:  # of a plug-in that is not here
+        except UserError:  # its plug-in is not loaded
             text = ""
         entries = [text] if text else []
     return entries
@@ -68,7 +72,7 @@ def _of(thing: str) -> list[str]:
 
 @functools.cache
 def _shipped() -> dict[str, list[str]]:
-    """The shipped entries by what they are cited for."""
+    """The entries of `citations.bib`, by what they are cited for."""
     found: dict[str, list[str]] = {}
     for entry in re.split(r"\n\n+(?=@)", FILE.read_text(encoding="utf-8").strip()):
         said = re.search(r"^  keywords = \{(.*)\},\n", entry, re.MULTILINE)

@@ -1,11 +1,8 @@
-"""UMAP's layout, and a process of its own that has compiled it before anyone asks.
+"""UMAP layouts, and a separate process that compiles umap-learn before the first one is needed.
 
-umap-learn compiles for ten seconds or so in every process that uses it. The app therefore starts
-one process that does it at once, at low priority, and answers from then on; it lives until its
-input closes, so it ends with the app however that ends. Where nobody asks for some minutes it is
-ended, because it holds 400 MB, and it starts again for the next question. It knows neither torch
-nor runs: arrays come in and a map goes out. Where no process was started (a notebook, the command
-line, a test) or it cannot run, whoever asks computes here instead, to the same bits.
+umap-learn compiles for about ten seconds in each process that uses it, so the app starts one
+process that does it ahead of time. Without it, or where it fails, the caller computes the same
+layout itself.
 """
 
 from __future__ import annotations
@@ -33,28 +30,27 @@ from numpy.typing import NDArray
 from robustviz.types import UserError
 
 Array = NDArray[Any]
-# of umap-learn's learning rate, from another map: at 1, 50 epochs lose a tenth of the neighbours
-# that a new map keeps
+# The learning rate when a layout starts from another one. At umap-learn's 1, 50 epochs lose a tenth
+# of the neighbours that a layout from scratch keeps.
 CALM = 0.15
-# how nice the process is to others while it compiles; at 10 a page opened meanwhile took a third
-# longer
+# The niceness of the process while it compiles. At 10, a page opened meanwhile took a third longer.
 PRIORITY = 19
-PATIENCE = 30.0  # seconds somebody waits for that; on a machine that is fully busy it takes minutes
+PATIENCE = 30.0  # seconds a caller waits for the compiling; on a busy machine it takes minutes
 COMMAND = [sys.executable, "-m", "robustviz.embedder"]
-# Else linear algebra waits for helper threads, which stay as nice as the compiling was: beside a
-# training, up to seven times as long.
+# One thread for linear algebra. Helper threads would keep the low priority of the compiling thread,
+# and waiting for them beside a training takes up to seven times as long.
 ALONE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-STARTS = 2  # a process that died is started once more
-IDLE = 300.0  # seconds without a question after which it is ended
-# umap-learn misses an index for `transform` and an unrelated package; neither is used. Where it
-# finds no spectral start it takes a random one.
+STARTS = 2  # how often it is started at most: once more after it has died
+IDLE = 300.0  # seconds without a question after which the process ends
+# Warnings of umap-learn that are hidden: a missing index for `transform` and a missing package,
+# neither of which is used here, and that it starts from a random layout instead of a spectral one.
 UNSAID: dict[str, type[Warning]] = {
     "precomputed_knn": Warning,
     "Tensorflow not installed": ImportWarning,
     "Spectral initialisation failed": UserWarning,
 }
 _LENGTH = struct.Struct("<q")
-# UMAP's compiled code aborts the process where two threads run it at once.
+# UMAP's compiled code aborts the process when two threads run it at once.
 _ONE_AT_A_TIME = threading.Lock()
 
 
@@ -68,11 +64,12 @@ def layout(
     min_dist: float,
     epochs: int,
 ) -> Array:
-    """The map (N,2) float32 of points `x` (N,D) with their nearest neighbours `rows` (N,k), each
-    point its own first, at distances `far` (N,k); from umap-learn's spectral start, or from the map
-    `init` (N,2), whose scale and place are kept.
+    """The UMAP layout (N, 2), float32, of points `x` (N, D) from their nearest neighbours: `rows`
+    (N, k) holds row numbers, each point itself first, and `far` (N, k) the distances. It starts
+    from umap-learn's spectral layout, or from a given layout `init` (N, 2), whose scale and
+    position are kept.
 
-    Raises UserError where umap-learn is not installed, and where it finds no map.
+    Raises UserError where umap-learn is not installed, and where it cannot lay these points out.
     """
     known = rows.astype(np.int32), far.astype(np.float32)
     with _ONE_AT_A_TIME, warnings.catch_warnings():
@@ -97,7 +94,7 @@ def layout(
                 precomputed_knn=known,
                 force_approximation_algorithm=True,
                 n_epochs=epochs,
-                # else points whose neighbours all lie opposite, at 2, would be nowhere
+                # else points whose neighbours are all at cosine distance 2 would get no position
                 disconnection_distance=np.inf,
             ).fit_transform(np.ascontiguousarray(x, dtype=np.float32))
         except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
@@ -117,14 +114,14 @@ def _moved(
     min_dist: float,
     epochs: int,
 ) -> Array:
-    """The layout from the map `init`, by the parts of umap-learn: its own `init` stretches the map
-    to a square of 10 by 10, and every point would jump.
+    """The layout that starts from `init`, made with umap-learn's own parts: its parameter `init`
+    would first stretch the layout to a square of 10 by 10, so that every point would jump.
     """
     rng, (rows, far) = np.random.RandomState(seed), known
     graph = umap.umap_.fuzzy_simplicial_set(
         x, rows.shape[1], rng, "cosine", knn_indices=rows, knn_dists=far
     )[0].tocoo()
-    graph.data[graph.data < graph.data.max() / epochs] = 0  # would be drawn less than once
+    graph.data[graph.data < graph.data.max() / epochs] = 0  # sampled less than once
     graph.eliminate_zeros()
     at, limits = np.array(init, dtype=np.float32, order="C"), np.iinfo(np.int32)
     return np.asarray(
@@ -147,8 +144,12 @@ def _moved(
 
 
 class Embedder:
-    """The other process: started without waiting, asked one question at a time, ended when nobody
-    has asked for `idle` seconds.
+    """The separate process: `start` returns at once, questions are answered one at a time, and
+    after `idle` seconds without a question the process ends, because it holds 400 MB; the next
+    question starts it again.
+
+    The process ends when its input pipe closes, so it never outlives the app. It imports neither
+    torch nor runs: arrays come in and a layout goes out.
     """
 
     def __init__(self, idle: float = IDLE) -> None:
@@ -159,8 +160,8 @@ class Embedder:
         self._starts = 0
 
     def start(self) -> None:
-        """Let the process start and compile, unless it was started before or umap-learn is not
-        installed.
+        """Start the process and let it compile, without waiting; does nothing if it was started
+        before or umap-learn is not installed.
         """
         if not self._starts and importlib.util.find_spec("umap") is not None:
             with self._lock:
@@ -169,17 +170,18 @@ class Embedder:
 
     @property
     def ready(self) -> bool:
-        """Whether an answer would come without compiling."""
+        """Whether the process runs and has compiled, so that an answer would come at once."""
         return self._process is not None and self._greeted.is_set() and self._process.poll() is None
 
     @property
     def pid(self) -> int | None:
-        """The process's number; None where none runs."""
+        """The process id; None where no process runs."""
         return None if self._process is None else self._process.pid
 
     def ask(self, **question: Any) -> Array | None:
-        """`layout` of these arguments, once the process has compiled; None where it was not
-        started, does not get to compile or cannot answer. Raises UserError where `layout` did.
+        """The result of `layout` for these arguments, computed by the process; waits up to
+        `PATIENCE` seconds until it has compiled. None where it was not started, has not compiled by
+        then or cannot answer. Raises UserError where `layout` raised it.
         """
         with self._lock:
             if self._resting:
@@ -189,11 +191,11 @@ class Embedder:
                 try:
                     with self._noted():
                         return self._answer(self._process, question)
-                except UserError:  # its answer is a sentence
+                except UserError:  # the process answered with an error for the user
                     raise
-                except (OSError, ValueError):  # it died
+                except (OSError, ValueError):  # the process died
                     self._end()
-                except BaseException:  # what it still says would be taken for the next answer
+                except BaseException:  # its late answer would be taken for the next one
                     self._end()
                     raise
                 if self._starts < STARTS:
@@ -201,7 +203,7 @@ class Embedder:
             return None
 
     def stop(self) -> None:
-        """End the process, for good."""
+        """End the process and do not start it again."""
         with self._lock:
             self._starts, self._resting = STARTS, False
             self._end()
@@ -209,7 +211,7 @@ class Embedder:
     def _spawn(self) -> None:
         self._starts += 1
         path = filter(None, [str(Path(__file__).resolve().parents[1]), os.getenv("PYTHONPATH")])
-        with contextlib.suppress(OSError):  # no memory, too many processes: computed here instead
+        with contextlib.suppress(OSError):  # no memory or too many processes
             self._process = subprocess.Popen(
                 COMMAND,
                 stdin=subprocess.PIPE,
@@ -225,14 +227,16 @@ class Embedder:
 
     @contextlib.contextmanager
     def _noted(self) -> Iterator[None]:
-        """Take down when the last question was over."""
+        """A context manager that records when the last question ended."""
         try:
             yield
         finally:
             self._asked = time.monotonic()
 
     def _attend(self, process: subprocess.Popen[bytes], greeted: threading.Event) -> None:
-        """Take the process's first word, and end it once nobody asks any more."""
+        """The body of the watching thread: wait until the process has compiled, then end it once it
+        has been idle for too long.
+        """
         _greet(process, greeted)
         with self._noted():
             pass
@@ -241,7 +245,7 @@ class Embedder:
                 time.sleep(rest)
                 continue
             with self._lock:
-                idle = time.monotonic() - self._asked >= self._idle  # nobody asked just now
+                idle = time.monotonic() - self._asked >= self._idle  # no question came meanwhile
                 if idle and process is self._process:
                     self._end()
                     self._resting = True
@@ -255,14 +259,14 @@ class Embedder:
             raise BrokenPipeError
         if "says" in answer:
             raise UserError(answer["says"])
-        return answer.get("at")  # without one, something broke there that may not break here
+        return answer.get("at")  # absent where it failed there; it may work here
 
     def _end(self) -> None:
         if self._process is None:
             return
         self._process.kill()
         self._process.wait()
-        self._greeted.wait()  # nobody reads any more
+        self._greeted.wait()  # the other thread has stopped reading
         for pipe in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(OSError):
                 pipe.close()  # type: ignore[union-attr]
@@ -270,18 +274,22 @@ class Embedder:
 
 
 def _greet(process: subprocess.Popen[bytes], greeted: threading.Event) -> None:
-    """Take the process's first word, which says that it has compiled, or its last."""
+    """Read the process's first message, which it sends when it has compiled, or the end of its
+    output where it died; then set `greeted`.
+    """
     assert process.stdout is not None
     with contextlib.suppress(OSError, ValueError):
         _receive(process.stdout)
     greeted.set()
 
 
-APP = Embedder()  # the app's one; nothing runs before `start`
+APP = Embedder()  # the app's process; it does not run before `start`
 
 
 def map_of(*arrays: Array | None, **settings: Any) -> Array:
-    """`layout` of these, by the app's process where that runs, else here."""
+    """The result of `layout` for these arguments, computed by the app's process where it runs, else
+    in this process.
+    """
     named = dict(zip(("x", "rows", "far", "init"), arrays, strict=True)) | settings
     at = APP.ask(**named)
     return layout(**named) if at is None else at
@@ -295,7 +303,7 @@ def _send(pipe: IO[bytes], arrays: dict[str, Any]) -> None:
 
 
 def _receive(pipe: IO[bytes]) -> dict[str, Any] | None:
-    """What was sent, None at the end."""
+    """The next message as a dict of arrays and numbers; None where the pipe has ended."""
     head = pipe.read(_LENGTH.size)
     if len(head) < _LENGTH.size:
         return None
@@ -309,11 +317,13 @@ def _receive(pipe: IO[bytes]) -> dict[str, Any] | None:
 
 
 def serve() -> None:
-    """Answer what comes in until the input closes; then end at once, whatever is being computed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the app's terminal is the app's
+    """The main loop of the process: answer questions until the input closes, then exit at once,
+    even in the middle of a computation.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the app, not for this process
     asked: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not reach the pipe
+    os.dup2(2, 1)  # libraries that print must not write to the pipe
     threading.Thread(target=_work, args=(asked, answers), daemon=True).start()
     while (question := _receive(sys.stdin.buffer)) is not None:
         asked.put(question)
@@ -321,8 +331,8 @@ def serve() -> None:
 
 
 def _work(asked: queue.SimpleQueue[dict[str, Any]], answers: IO[bytes]) -> None:
-    # On Linux niceness is a thread's own, so that answers come at full speed; elsewhere the process
-    # stays nice.
+    # Compile in a thread of its own: on Linux the niceness applies to that thread only, so answers
+    # are computed at full speed. Elsewhere the whole process keeps its low priority.
     with ThreadPoolExecutor(1) as compiling:
         if not compiling.submit(_warm_up).result():
             os._exit(1)
@@ -344,7 +354,7 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
 
 
 def _warm_up() -> bool:
-    """Compile everything that `layout` runs, on toy data; whether it worked."""
+    """Compile everything that `layout` uses by running it on toy data; whether that worked."""
     try:
         if hasattr(os, "nice"):
             os.nice(PRIORITY)

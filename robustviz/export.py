@@ -1,5 +1,5 @@
-"""What a person takes home: the lines of Python that make a figure again, and the notebook that
-repeats a run.
+"""What a user can download to repeat results: the lines of Python that make a figure again, and the
+notebook that repeats a run.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from robustviz.views.result import ProbeSpec
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a figure is made: `robustviz.figures.<figure>` of what each run answers to `spec`;
-    without a figure the lines end with what was found.
+    """How a figure is made: call `robustviz.figures.<figure>` with what each run answers to `spec`;
+    without a `figure` the lines end with these answers.
 
-    `runs`: run ids by the names that the figure prints, "A PGD-AT"; one nameless run ("") for a
-    figure of one network. `options` are the figure's; whatever is not named has its default.
+    `runs`: run ids by the names that the figure prints, such as "A PGD-AT"; one run with an empty
+    name for a figure of one network. `options`: arguments of the figure; those not named keep their
+    defaults.
     """
 
     runs: Mapping[str, str]
@@ -33,8 +34,8 @@ class Recipe:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def code(self) -> str:
-        """Lines of Python, to be run as they are in a notebook beside the app, that show the
-        figure.
+        """The lines of Python that show the figure; they run unchanged in a notebook on the app's
+        computer.
         """
         usual = registry.encode(type(self.spec)())
         settings = ", ".join(
@@ -56,13 +57,13 @@ class Recipe:
 
 
 def notebook(run: Run) -> bytes:
-    """A Jupyter notebook (`.ipynb`) that repeats a run: it trains the same again, or of an imported
-    network takes the weights where they lie, and evaluates it as was recorded. It prints both
-    numbers, and says whether they are the same.
+    """A Jupyter notebook (`.ipynb`), as bytes, that repeats a run: it trains the same network again
+    (for an imported network it reads the weights where they are stored), evaluates it as was
+    recorded, prints the old and the new numbers, and says whether they agree.
 
-    What the run needs is named in it as it lies on this computer: own data by their path, plug-ins
-    by theirs with their SHA-256, so that no other code is taken for them. Raises UserError where
-    the run is damaged.
+    The notebook names what the run needs as it is stored on this computer: one's own data by path,
+    plug-ins by path and SHA-256, so that no other code is run in their place. Raises UserError for
+    a damaged run.
     """
     evaluations = sorted(run.evaluations(), key=lambda each: each.seconds)
     cells = [
@@ -99,7 +100,9 @@ figures.adversarial(probes.adversarial(run, probes.AdversarialSpec(index=0)))"""
 
 
 def _title(run: Run, evaluations: Sequence[Evaluation]) -> str:
-    """What the notebook is about, and what must be so that the numbers agree."""
+    """The notebook's introduction: what it repeats, how long that takes, and on what condition the
+    numbers agree.
+    """
     seconds = round(run.status()["seconds"])
     what = (
         "The network was not trained here: its weights are read where they lie."
@@ -138,7 +141,7 @@ def _plug_ins(run: Run) -> str:
 
 
 def _again(run: Run) -> str:
-    """The cell that makes the run anew, or opens it where it cannot be trained."""
+    """The cell that trains the run again, or opens it where it was imported."""
     made = run.info.get("versions", {})
     said = (
         f"\nMADE_WITH = {_literal(made)}\n"
@@ -184,7 +187,7 @@ def _measured(evaluations: Sequence[Evaluation]) -> str:
 
 
 def _literal(value: object) -> str:
-    """A value as Python that can be read."""
+    """A value as readable Python source."""
     return pprint.pformat(value, width=88, sort_dicts=False)
 
 

@@ -1,9 +1,7 @@
-"""Figures turn results into Plotly. No torch, no Streamlit: the same picture in a page and in a
-notebook.
+"""Figures turn results into Plotly figures, without torch and Streamlit, for pages and notebooks.
 
-Every function returns a `go.Figure` with its alternative text in `figure.layout.meta["alt"]`, and
-with what is seen in this case, with its numbers, in `figure.layout.meta["sentence"]`. What stands
-here is what editors know; a figure of any other question is found too.
+Each is a `go.Figure` whose `layout.meta` has its alternative text, "alt", and its finding with
+numbers, "sentence". The imports are for editors; `__getattr__` finds the other figures.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -67,7 +65,7 @@ from robustviz.views.transfer.figures import (
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """A figure that no line above names."""
+        """Look up a figure that is not imported above: of another view, or of a plug-in."""
         for module in () if name.startswith("_") else modules("figures"):
             value = vars(load(module)).get(name)
             if getattr(value, "__module__", "") == module:

@@ -1,11 +1,8 @@
-"""Large packages are imported by one thread at a time.
+"""`load` imports large packages in one thread at a time.
 
-Python locks each module by itself. Of two threads that enter a package by different doors each then
-waits for the other, and Python resolves that by `_DeadlockError`, or by handing out a module that
-is half there. So whatever is imported late, inside a function, comes through `load`. A server has
-all that first screens need before anybody comes, and one thread that imports the rest: whoever asks
-`load` for a part of it meanwhile waits for what that thread is at. A plain `import torch` inside a
-function waits too, because everybody enters torch by its own door.
+Python locks each module separately, so two threads that import parts of one package can deadlock,
+which Python resolves by an error or a half-imported module. Imports inside functions therefore use
+`load`.
 """
 
 import contextlib
@@ -17,8 +14,9 @@ from typing import Any
 
 _turn = threading.RLock()
 
-# What pages with a network on them are made of besides their panels, heaviest first, and what they
-# may ask for later.
+# What pages with a network on them import besides their panels, the slowest first, and what they
+# may import later. The server imports these in one background thread; a page that needs one of
+# them meanwhile waits for that thread.
 NEEDED = (
     "torch",
     "pandas",
@@ -42,8 +40,8 @@ LATER = (
 
 
 def load(name: str) -> Any:
-    """The module of that name; one that is there as a whole at once. While one thread imports here,
-    others wait. Raises ImportError as an import does.
+    """The module of that name, at once where it is fully imported already, else imported now; while
+    one thread imports, others wait. Raises ImportError as an import does.
     """
     if _whole(name):
         return sys.modules[name]
@@ -52,7 +50,7 @@ def load(name: str) -> Any:
 
 
 def _whole(name: str) -> bool:
-    """Whether nobody is at importing it, or a package that it is in."""
+    """Whether the module and all packages that contain it are imported completely."""
     packages = [name[:at] for at, sign in enumerate(f"{name}.") if sign == "."]
     specs = [getattr(sys.modules.get(each), "__spec__", None) for each in packages]
     return all(spec is not None and not getattr(spec, "_initializing", False) for spec in specs)
@@ -60,13 +58,13 @@ def _whole(name: str) -> bool:
 
 @functools.cache
 def needed() -> tuple[str, ...]:
-    """What pages with a network on them are made of."""
+    """The modules that pages with a network on them need."""
     return (*NEEDED, *load("robustviz.views").modules("panel"))
 
 
 def load_all(names: tuple[str, ...] = ()) -> None:
-    """Import these, one after the other, or all that pages need; a package that is not installed is
-    left to whoever asks for it by `load`.
+    """Import these modules, or by default all that pages need, one after the other. Packages that
+    are not installed are skipped; whoever needs them gets the error from `load`.
     """
     for name in names or needed():
         with contextlib.suppress(ModuleNotFoundError):

@@ -1,8 +1,7 @@
-"""What may come in: images, labels and networks, checked once at the entrance of every attack,
-count and map.
+"""Checks of images, labels and networks, made once where they enter an attack, a count or a map.
 
-Each check says in one sentence what came and what is wanted; nobody meets an error of torch's, or a
-number without meaning.
+Each check raises UserError that says in one sentence what was given and what is wanted, so that
+nobody sees an error of torch's or gets a meaningless number.
 """
 
 from collections.abc import Callable
@@ -14,8 +13,9 @@ from torch import Tensor, nn
 
 from robustviz.types import UserError
 
-SLACK = 1e-6  # resizing may leave [0, 1] by a rounding
-# an image's logits alone and beside another one, relative to the largest: rounding stays far below
+SLACK = 1e-6  # resizing may leave [0, 1] by a rounding error
+# Allowed difference between an image's logits alone and in a batch, relative to the largest logit;
+# rounding errors stay far below it.
 AGREE = 1e-3
 WRAP = "wrap it in a module whose forward returns"
 INTEGERS = (
@@ -30,16 +30,16 @@ INTEGERS = (
 )
 SIXTEEN = (torch.float16, torch.bfloat16)
 FLOATS = (torch.float32, torch.float64, *SIXTEEN)
-# what a network may raise that was given what it cannot read
+# what a network may raise for an input that it cannot process
 FAILURES = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError)
 PIXELS = 3 * 64 * 64
-# On a CPU as much as a small laptop can spare; on a GPU a share of its memory.
+# Memory for one batch: on a CPU what a small laptop can spare, on a GPU a share of its memory.
 CPU_BYTES, GPU_SHARE = 2**30, 0.25
 
 
 def check_shape(x: Tensor) -> None:
-    """Raises UserError unless `x` is a batch of images (N,C,H,W) of a floating dtype. Its values
-    are not looked at.
+    """Raises UserError unless `x` is a batch of images (N, C, H, W) of a floating dtype. Pixel
+    values are not checked.
     """
     if not isinstance(x, Tensor):
         raise UserError(
@@ -67,18 +67,18 @@ def check_shape(x: Tensor) -> None:
 
 @torch.inference_mode(False)
 def plain_tensor(x: Tensor) -> Tensor:
-    """`x` without a history; a copy where it was made in inference mode, since no gradient can be
-    taken of such a tensor.
+    """`x` detached from its graph; a copy where it was made in inference mode, because torch cannot
+    differentiate by such a tensor.
     """
     return x.clone() if x.is_inference() else x.detach()
 
 
 def check_images(x: Tensor) -> Tensor:
-    """`x` (N,C,H,W) as attacks take it: a plain tensor in [0, 1], in float32 where it came in 16
-    bits; the caller's is not touched.
+    """`x` (N, C, H, W) as attacks need it: detached, contiguous, in [0, 1], and float32 where it
+    was in 16 bits. The caller's tensor is not changed.
 
-    Raises UserError for another shape or dtype, for values outside [0, 1] with the likely reason,
-    and for NaN.
+    Raises UserError for another shape or dtype, for NaN, and for values outside [0, 1], with the
+    likely reason.
     """
     check_shape(x)
     if x.layout != torch.strided or x.device.type == "meta":
@@ -106,10 +106,10 @@ def check_images(x: Tensor) -> Tensor:
 
 
 def check_labels(y: Tensor, n: int, classes: int, x: Tensor | None = None) -> Tensor:
-    """`y` as int64 (N,), for `n` images and so many classes; of any integer dtype. Raises UserError
-    for anything else.
+    """`y` as int64 (N,), one label for each of `n` images, each at least 0 and below `classes`; any
+    integer dtype is accepted. Raises UserError for anything else.
 
-    With `x` the labels must lie on the images' device.
+    With `x`, the labels must be on the same device as these images.
     """
     if not isinstance(y, Tensor) or y.layout != torch.strided or y.device.type == "meta":
         raise UserError(
@@ -142,7 +142,7 @@ def check_labels(y: Tensor, n: int, classes: int, x: Tensor | None = None) -> Te
             f"The images are on {x.device} and the labels on {y.device}: move one of them, e.g."
             " y.to(x.device)."
         )
-    values = y.tolist() or [0]  # as they are: int64 may be too small for uint64
+    values = y.tolist() or [0]  # as Python ints: uint64 values may not fit in int64
     wrong = [value for value in (min(values), max(values)) if not 0 <= value < classes]
     if wrong:
         raise UserError(
@@ -153,8 +153,9 @@ def check_labels(y: Tensor, n: int, classes: int, x: Tensor | None = None) -> Te
 
 
 def in_parts(x: Tensor, most: int = 250, size: int | None = None) -> tuple[Tensor, ...]:
-    """Images `x` (N,C,H,W) in parts that a forward pass without gradients has memory for, of `most`
-    images up to 64×64 pixels; `size`: pixels of a side to which the network resizes them.
+    """Split images `x` (N, C, H, W) into batches that fit in memory in a forward pass without
+    gradients: `most` images of up to 64×64 pixels, fewer larger ones. `size`: the side in pixels to
+    which the network resizes them; None: it does not.
     """
     numel = max(x[:1].numel(), 1) if size is None else x.shape[1] * size * size
     return torch.split(x, max(1, min(most, most * PIXELS // numel)))
@@ -165,11 +166,11 @@ def _reason(error: Exception) -> str:
 
 
 def answer(net: Callable[[Tensor], Any], x: Tensor) -> Any:
-    """What `net`, a network or a part of one, gives for `x`; one with 16-bit weights is shown 16
-    bits. It gets a copy, since it may write on what it is given, unless `x` waits for a gradient:
-    such images are the caller's own copy.
+    """The output of `net`, a network or a part of one, for `x`. Where its weights have 16 bits, `x`
+    is converted to their dtype. `net` gets a copy of `x`, because it may change its input in place;
+    not where `x` requires a gradient, as such images are a copy already.
 
-    Raises UserError, with what torch or Python say of it, where it cannot read `x`.
+    Raises UserError, with the message of torch or Python, where `net` cannot process `x`.
     """
     own = net.parameters() if isinstance(net, nn.Module) else ()
     weights = next((p.dtype for p in own if p.is_floating_point()), x.dtype)
@@ -189,11 +190,10 @@ def answer(net: Callable[[Tensor], Any], x: Tensor) -> Any:
 
 
 def logits_of(net: Callable[[Tensor], Any], x: Tensor) -> Tensor:
-    """What `net`, a module or the rest of one, answers: logits (N,K), K ≥ 2, in float32 or wider.
-    As `answer`.
+    """The logits (N, K), K ≥ 2, that `net`, a module or the last part of one, gives for `x`; in
+    float32 or wider. The input is passed as in `answer`.
 
-    Raises UserError, which names what came, where the network cannot read `x` or gives something
-    else.
+    Raises UserError, which names what came, where `net` cannot process `x` or gives something else.
     """
     out = answer(net, x)
     if (
@@ -220,8 +220,8 @@ def logits_of(net: Callable[[Tensor], Any], x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def all_logits(net: Callable[[Tensor], Any], x: Tensor, at_once: int | None = None) -> Tensor:
-    """What `logits_of` gives for the images `x`, without gradient, so many `at_once`; of no images
-    (0,2).
+    """The result of `logits_of` for all images `x`, without gradients, in batches of `at_once`
+    images (None: one batch); (0, 2) for no images.
     """
     if not len(x):
         return x.new_zeros(0, 2)
@@ -230,9 +230,9 @@ def all_logits(net: Callable[[Tensor], Any], x: Tensor, at_once: int | None = No
 
 @dataclass(frozen=True)
 class Trial:
-    """What a look at a few images tells of a network: how many logits it gives (`classes`), whether
-    they have a gradient, how many bytes a forward pass remembers of an image, and how many images
-    there is memory for `at_once`.
+    """The result of `try_out`: the number of logits (`classes`), whether they have a gradient by
+    the image, how many bytes a forward pass saves per image for the backward pass, and how many
+    images fit in memory `at_once`.
     """
 
     classes: int
@@ -242,11 +242,12 @@ class Trial:
 
 
 def try_out(net: nn.Module, x: Tensor) -> Trial:
-    """Look at how `net`, which nobody else changes meanwhile, answers three images: the first two
-    of `x` (N,C,H,W), in [0, 1], the second darker, and noise.
+    """Run `net` on three images: the first of `x` (N, C, H, W), in [0, 1], the second at half its
+    brightness, and noise; of a single image only on that one. No other thread may change `net`
+    meanwhile.
 
-    Raises UserError where it cannot read them, where its answer is no logits, where its own way
-    back fails, and where an image's answer depends on the images beside it: then no image could be
+    Raises UserError where it cannot process them, its output is not logits, its backward pass
+    fails, or the logits of an image depend on the other images of the batch: then no image could be
     counted by itself.
     """
     first = x[:1].detach() if len(x) else x.new_full((1, *x.shape[1:]), 0.5)
@@ -259,9 +260,9 @@ def try_out(net: nn.Module, x: Tensor) -> Trial:
         try:
             alone, _, one = _passed(net, first)
             depends = _differ(torch.cat([alone, logits_of(net, few[1:2])]), logits[:2])
-        except UserError:  # batch norm of a single value
+        except UserError:  # e.g. batch norm in train mode refuses a single value
             depends, one = True, 0
-        if depends and not _differ(logits_of(net, few), logits):  # else it answers at random
+        if depends and not _differ(logits_of(net, few), logits):  # else it is random
             raise UserError(
                 "This network's answer for an image depends on the other images of its batch (batch"
                 " norm without running statistics does that, and so does quantisation on the fly),"
@@ -277,8 +278,8 @@ def try_out(net: nn.Module, x: Tensor) -> Trial:
 
 
 def _differ(a: Tensor, b: Tensor) -> bool:
-    """Whether logits differ by more than rounding, each class by its own scale, or that of most
-    classes where it is larger.
+    """Whether two sets of logits differ by more than rounding. The tolerance of each class is
+    relative to its largest logit, or to the median of these over the classes where that is larger.
     """
     scale = b.abs().nan_to_num(0, 0, 0).amax(dim=0)
     scale = torch.maximum(scale, scale.median())
@@ -287,8 +288,8 @@ def _differ(a: Tensor, b: Tensor) -> bool:
 
 
 def _passed(net: nn.Module, x: Tensor) -> tuple[Tensor, bool, int]:
-    """The logits of `x`, whether they have a gradient, and how many bytes a forward pass remembers
-    for the way back.
+    """The logits of `x`, whether they have a gradient by `x`, and how many bytes the forward pass
+    saves for the backward pass.
     """
     held: dict[int, int] = {}
 
@@ -305,7 +306,7 @@ def _passed(net: nn.Module, x: Tensor) -> tuple[Tensor, bool, int]:
                 logits = logits_of(net, z)
         except UserError:
             held.clear()
-            logits = logits_of(net, z)  # torch.func's transforms refuse to be looked at
+            logits = logits_of(net, z)  # torch.func's transforms refuse these hooks
         try:
             has_gradient = (
                 logits.requires_grad

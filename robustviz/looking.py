@@ -1,4 +1,6 @@
-"""One image and a network in a notebook: the attack, the map and the features, without a run."""
+"""`look`: an attack on one image, its CAM maps and its features, for a network in a notebook,
+without a run.
+"""
 
 from __future__ import annotations
 
@@ -27,18 +29,19 @@ from robustviz.views.attention.overlay import enlarged, tinted
 from robustviz.views.drawing import uri
 from robustviz.views.pictures import delta, gain, png
 
-SIDE = 160  # pixels of a picture
-MOST = 8  # features that are drawn
+SIDE = 160  # side of a displayed image in pixels
+MOST = 8  # the most features that are drawn
 MAPS = {"grad_cam": cam.grad_cam, "layer_cam": cam.layer_cam}
 
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What became of one image. Pictures `x` and `x_adv` are (C,H,W) in [0, 1]; `probs` (K,) are
-    the softmax of the logits; `heat` (h,w) are raw signed maps of what speaks for class `y`;
-    `features` (D,); each also attacked. `push` (D,): the change of each feature times its weight in
-    the logit of the strongest other class under attack less that of `y`; under a linear last layer
-    they add up to the change of that difference. `words`: what was done, for a sentence.
+    """The result of `look`. `x` and `x_adv`: the untouched and the attacked image, (C, H, W) in [0,
+    1]; `y`: its class; `probs` (K,): the softmax output; `heat` (h, w): the raw, signed CAM map for
+    class `y`; `features` (D,). The last three exist also as `…_adv`, for the attacked image.
+    `other`: the strongest wrong class under attack; `push` (D,): the change of each feature times
+    its weight in logit `other` minus logit `y`; with a linear last layer, `push` adds up to the
+    change of that difference. `words`: the attack and its ε, for a sentence.
     """
 
     x: Floats
@@ -58,7 +61,7 @@ class Look:
 
     @property
     def fooled(self) -> bool:
-        """Whether the attacked image is not taken for `y`."""
+        """Whether the attacked image is classified as another class than `y`."""
         return int(self.probs_adv.argmax()) != self.y
 
     @property
@@ -80,7 +83,7 @@ class Look:
         return f"Look: {self.text}"
 
     def _repr_html_(self) -> str:
-        """The pictures, the sentence and the features, as a notebook shows them."""
+        """The images, the sentence and the features as HTML, which a notebook shows."""
         most = float(max(np.abs(self.heat).max(), np.abs(self.heat_adv).max())) or 1.0
         name = escape(self.classes[self.y])
         tiles = [
@@ -120,14 +123,15 @@ def look(
     classes: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Look:
-    """What an attack does to one image, where `net` looks, and which features move. In a notebook
-    the answer shows itself; nothing is written, and `net` is left as it is.
+    """Attack one image and show what changes: the prediction, the CAM map and the features. The
+    result displays itself in a notebook; nothing is written, and `net` is left unchanged.
 
-    `net`: any module that gives logits for images in [0, 1] (its layers are found; to choose them,
-    `robustviz.wrap(module, maps="layer3")` first), or a run. `x`: (C,H,W) or (1,C,H,W) in [0, 1],
-    bytes, or a PIL picture. `y`: its class; None: what the network takes it for. `eps`: in pixel
-    units, also "8/255"; None: the attack's or the run's. `attack`: "pgd" has 20 steps. `map`:
-    grad_cam or layer_cam. Raises UserError for what does not fit together.
+    `net`: any module that gives logits for images in [0, 1] (its layers are found automatically; to
+    choose them, call `robustviz.wrap(module, maps="layer3")` first), or a run. `x`: one image, (C,
+    H, W) or (1, C, H, W) in [0, 1], bytes, or a PIL image. `y`: its class; None: the predicted one.
+    `eps`: the radius in pixel units, also as "8/255"; None: the attack's or the run's. `attack`: a
+    registered name or an Attack; "pgd" has 20 steps. `map`: "grad_cam" or "layer_cam". `classes`:
+    the class names. Raises UserError for arguments that do not fit.
     """
     if map not in MAPS:
         raise UserError(registry.unknown("map", map, MAPS), code=2)
@@ -167,7 +171,7 @@ def look(
 
 
 def _one(picture: Any) -> Tensor:
-    """One image as (1,C,H,W). Raises UserError for several."""
+    """One image as (1, C, H, W). Raises UserError for several images."""
     x = read(picture)
     x = x.float() / 255 if x.dtype == torch.uint8 else x
     x = check_images(x[None] if x.ndim == 3 else x).float()
@@ -188,7 +192,9 @@ def _network(net: nn.Module | Run, x: Tensor) -> tuple[Classifier, float | None,
 
 
 def _bound(attack: str | Attack, eps: float | str | None, usual: float | None) -> Attack:
-    """The attack with its ε. Raises UserError where nobody says it."""
+    """The attack with its ε set. Raises UserError where neither the caller, the attack nor the run
+    gives one.
+    """
     one: Attack = (
         attack
         if isinstance(attack, Attack)
@@ -204,11 +210,11 @@ def _bound(attack: str | Attack, eps: float | str | None, usual: float | None) -
 
 
 def _moved(net: Classifier, both: Tensor, y: int) -> tuple[Floats, Floats, Floats, int]:
-    """Features (2,D) of an image and of it attacked, what their change pushes (D,), the softmax
-    (2,K), and the strongest other class under attack.
+    """Features (2, D) of the untouched and the attacked image, `push` (D,) as in `Look`, the
+    softmax output (2, K), and the strongest wrong class under attack.
     """
     with torch.enable_grad():
-        # from the pixels on, since no weight asks for a gradient
+        # the pixels require a gradient, because no weight does
         _, features, logits = net.parts(both.clone().requires_grad_())
         others = logits[1].detach().clone()
         others[y] = -torch.inf
@@ -231,7 +237,7 @@ def _smooth(heat: Floats) -> Floats:
 
 
 def _tile(layers: Sequence[str], caption: str) -> str:
-    """Pictures on top of each other, and what they show."""
+    """HTML of images stacked on top of each other, with a caption."""
     images = "".join(
         f'<img src="{each}" alt="" style="position:absolute;inset:0;width:100%;height:100%;'
         f"image-rendering:{'auto' if number else 'pixelated'}"
@@ -246,7 +252,7 @@ def _tile(layers: Sequence[str], caption: str) -> str:
 
 
 def _bars(one: Look) -> str:
-    """The features that push most, as SVG."""
+    """The features with the largest push as an SVG bar chart."""
     chosen = np.abs(one.push).argsort()[::-1][:MOST]
     most = float(np.abs(one.push[chosen]).max()) if chosen.size else 0.0
     if not most:
