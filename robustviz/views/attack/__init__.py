@@ -1,1 +1,1 @@
-"""How little does it take to fool a network?"""
+"""The Attack page: how small a perturbation is enough to fool a network."""

@@ -1,5 +1,5 @@
-"""The figures of the Attack page: class bars, accuracy against ε, the smallest ε that flips, the
-way of one attack.
+"""Plotly figures of the Attack page: class bars, accuracy against ε, the smallest ε that fools each
+image, one attack step by step, and results by class.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from robustviz.views.theme import COLOURS, LIGHT, band, blank, finish, named, st
 
 
 def adversarial(result: Adversarial, *, side: str = "a", template: str = LIGHT) -> go.Figure:
-    """Class bars of one attacked image, before (outlined) and after (filled); the true class is
-    marked by ✓.
+    """Bar chart of one image's softmax outputs before (outlined) and after (filled) the attack.
+
+    The true class is marked with ✓. With more than ten classes at most ten are drawn. `side`: `a`
+    or `b`, which sets the colour.
     """
     colour, shown = COLOURS[template], _top(result, 10)
     labels = [("✓ " if k == result.y else "") + result.meta["classes"][k] for k in shown]
@@ -64,8 +66,8 @@ def adversarial(result: Adversarial, *, side: str = "a", template: str = LIGHT) 
 
 
 def _top(result: Adversarial, most: int) -> list[int]:
-    """All classes where they are few, else those with the highest outputs and the true one, in
-    class order.
+    """Indices of the classes to draw, in class order: all of them if there are at most `most`, else
+    the true class and those with the highest outputs, untouched or attacked.
     """
     if len(result.probs) <= most:
         return list(range(len(result.probs)))
@@ -79,8 +81,10 @@ def accuracy_curve(
     here: float | None = None,
     template: str = LIGHT,
 ) -> go.Figure:
-    """Accuracy against ε with 95 % bands, any number of networks; a line at each training ε, dots
-    at the measured ε nearest to `here`.
+    """Accuracy against ε with 95 % Wilson bands, for any number of networks.
+
+    A vertical line marks each training ε. With `here`, an ε in pixel units, a ring marks the
+    measured ε nearest to it.
     """
     curves = named(results)
     colour, first = COLOURS[template], next(iter(curves.values()))
@@ -133,7 +137,9 @@ def accuracy_curve(
 
 
 def _held(curves: Mapping[str, AccuracyCurve]) -> tuple[str, str]:
-    """What each network holds at the radius nearest to its training ε, and how it was measured."""
+    """Two texts: how many images each network still classifies correctly at the measured ε nearest
+    to its training ε, and how this was measured.
+    """
     said = []
     for name, curve in curves.items():
         at = int(np.abs(curve.eps - float(curve.meta["train_eps"])).argmin())
@@ -153,8 +159,10 @@ def smallest_eps(
     here: Sequence[float | None] = (),
     template: str = LIGHT,
 ) -> go.Figure:
-    """How many images each radius was enough for, any number of networks; `here` marks one image, a
-    value a network.
+    """Histogram of the smallest ε that fools each image, for any number of networks.
+
+    `here`: the smallest ε of one particular image (pixel units), one value per network in the order
+    of `results`, drawn as a vertical line; None draws no line.
     """
     several = named(results)
     colour, first = COLOURS[template], next(iter(several.values()))
@@ -216,7 +224,7 @@ def _typical(result: SmallestEps) -> str:
 def trajectory(
     results: Trajectory | Mapping[str, Trajectory], *, template: str = LIGHT
 ) -> go.Figure:
-    """The true class's softmax output after each step of the attack, any number of networks."""
+    """Softmax output for the true class after each attack step, for any number of networks."""
     several = named(results)
     colour, first = COLOURS[template], next(iter(several.values()))
     figure = blank(
@@ -247,7 +255,7 @@ def trajectory(
 def classes_held(
     results: Answers | Mapping[str, Answers], *, eps: float, template: str = LIGHT
 ) -> go.Figure:
-    """The share of each class still right at the measured ε nearest to `eps`, any number of
+    """Accuracy of each class at the measured ε nearest to `eps` (pixel units), for any number of
     networks.
     """
     several = named(results)
@@ -290,8 +298,8 @@ def classes_held(
 
 
 def confusion(result: Answers, *, eps: float, template: str = LIGHT) -> go.Figure:
-    """How many images of each class (row) were called what (column) at the measured ε nearest to
-    `eps`.
+    """Confusion matrix at the measured ε nearest to `eps` (pixel units): rows are true classes,
+    columns the network's answers. Images with NaN logits are left out.
     """
     names, table = result.meta["classes"], result.confusion(eps)
     radius = eps_text(round(255 * result.eps[result.nearest(eps)]) / 255)

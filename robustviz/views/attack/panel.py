@@ -1,5 +1,5 @@
-"""The parts of the Attack page: settings, the first screen, class bars, the smallest ε, and below
-them curves, single steps, classes, and the doctor.
+"""Streamlit parts of the Attack page: settings, first screen, doctor badge, class bars, smallest ε,
+accuracy curve, single attack steps, and results by class.
 """
 
 from __future__ import annotations
@@ -43,14 +43,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 QUESTION = "How little does it take?"
-MARKS = {"ok": "✓", "warning": "!", "unreliable": "✗"}  # before a finding of the doctor
+MARKS = {"ok": "✓", "warning": "!", "unreliable": "✗"}  # printed before each of the doctor's checks
 AIMS = {"any": "Any wrong class", "targeted": "Targeted"}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What is asked: `levels` of the image, `answers` to many images, the `control` that moves ε
-    and the position `at` which it stands.
+    """What the user has chosen on the page.
+
+    `levels`: the attack on the shown image at every ε; `answers`: the attack on many test images;
+    `control`: the slider for ε; `at`: the slider's position.
     """
 
     levels: AttackLevelsSpec
@@ -60,12 +62,12 @@ class Choice:
 
     @property
     def eps(self) -> float:
-        """The chosen ε, in pixel units."""
+        """The chosen ε, in pixel units (pixels are in [0, 1])."""
         return self.levels.levels[self.at] / 255
 
     @property
     def one(self) -> AdversarialSpec:
-        """The image attacked with the chosen ε alone."""
+        """The spec that attacks the shown image with the chosen ε only."""
         levels = self.levels
         return AdversarialSpec(
             levels.index, levels.attack, self.eps, levels.steps, levels.seed, levels.target
@@ -73,21 +75,21 @@ class Choice:
 
 
 def attacks() -> list[str]:
-    """The keys of all attacks: those that have a name, and once torch is there all others."""
+    """The registry keys of the attacks to offer: those in `NAMES`, and all other registered ones if
+    `robustviz.attacks` is already imported. It is not imported here, because that loads torch.
+    """
     if "robustviz.attacks" not in sys.modules:
         return list(NAMES)
     return list(dict.fromkeys((*NAMES, *load("robustviz.registry").keys("attack"))))
 
 
 def called(key: str) -> str:
-    """An attack's name without its settings."""
+    """The printed name of an attack without its settings, as `PGD` for `pgd`."""
     return NAMES.get(key, key).partition("-{")[0]
 
 
 def settings(here: Context) -> Choice:
-    """Draw what can be set, checked once more here because an address can say anything; what is
-    chosen, with the ε at which the first screen's control stands.
-    """
+    """Draw the settings and return what the user has chosen, limited to allowed values."""
     run = folder.open_model(here.a)
     known = attacks()
     kind = st.selectbox(
@@ -142,13 +144,13 @@ def settings(here: Context) -> Choice:
         "/255",
     )
     at = stage.position(control.key, control.values, control.start)
-    shell.write_address()  # here too: a fragment ends before the page does
+    shell.write_address()  # also here: a rerun of this fragment does not run the rest of the page
     return Choice(levels, AnswersSpec(usual), control, at)
 
 
 def first(here: Context, chosen: Choice, row: DeltaGenerator) -> dict[str, AttackLevels]:
-    """The first screen, and in `row`, below it, what can be measured and taken home; what an attack
-    of each ε did to the image.
+    """Draw the first screen and, in `row` below it, the buttons for measuring and downloading.
+    Returns the attacks on the shown image at every ε, by printed network name.
     """
     found = widgets.measured(here, chosen.levels, "the image at every ε")
     if not found:
@@ -157,7 +159,7 @@ def first(here: Context, chosen: Choice, row: DeltaGenerator) -> dict[str, Attac
         answers = widgets.measured(here, chosen.answers, "every ε", "about 30 s")
     named = widgets.names(here)
     curves: dict[str, AccuracyCurve] = dict(answers)
-    if len(curves) < len(found):  # nine radii are known of shipped networks
+    if len(curves) < len(found):  # shipped networks come with nine radii
         kept = {name: cache.kept(named[name], AccuracyCurveSpec()) for name in found}
         curves = {name: answers.get(name) or curve for name, curve in kept.items() if curve}
     said = None
@@ -177,7 +179,7 @@ def first(here: Context, chosen: Choice, row: DeltaGenerator) -> dict[str, Attac
 
 
 def bars(found: Mapping[str, AttackLevels], chosen: Choice) -> None:
-    """The class bars of each network, before and after the attack of the chosen ε."""
+    """Draw each network's softmax outputs before and after the attack with the chosen ε."""
     figures = load("robustviz.views.attack.figures")
     columns = st.columns(2, gap="large")
     for column, (name, each) in zip(columns, found.items(), strict=False):
@@ -196,22 +198,23 @@ def bars(found: Mapping[str, AttackLevels], chosen: Choice) -> None:
 
 
 def _once(levels: AttackLevels, at: int) -> Adversarial:
-    """The attack of one radius; the same object for the same levels, so that what is drawn of it is
-    kept.
+    """The attack with the radius at position `at`. The same `levels` give the same object, because
+    figures are cached by the identity of their result.
     """
     return cache.made(lambda: levels.at(at), (levels,), "attack", at)
 
 
 def sentence(result: Adversarial, target: int = -1) -> str:
-    """What happened to this image, with its numbers; `target` is the class that was to be reached,
-    −1 where there was none.
+    """What the attack did to this image, as Markdown: the answers before and after it, and the
+    largest change of a pixel. `target`: the class that a targeted attack aimed at, −1 for an
+    untargeted one.
     """
     names = result.meta["classes"]
     before, after = int(result.probs.argmax()), int(result.probs_adv.argmax())
     was, now = (
         f"{names[probs.argmax()]} ({probs.max():.0%})" for probs in (result.probs, result.probs_adv)
     )
-    way = f"{names[before]} → {now}"  # of digits, the names are numbers too
+    way = f"{names[before]} → {now}"  # an arrow, since classes may be numbers (digits)
     outcome = f"**{way}**: it holds against this attack."
     if before != result.y:
         outcome = (
@@ -231,7 +234,9 @@ def sentence(result: Adversarial, target: int = -1) -> str:
 
 
 def doctor(side: str, run_id: str, result: AttackLevels, at: int) -> None:
-    """The badge: this image's own two checks, and those made when the run was evaluated."""
+    """Draw the doctor badge: two checks of the attack on this image, at position `at` of its
+    levels, and the findings and warnings of the run's own evaluations.
+    """
     distance, allowed = float(result.distance[at]), float(result.levels[at] / 255)
     near = distance <= allowed + 1e-6
     inside = bool(result.span[at, 0] >= 0 and result.span[at, 1] <= 1)
@@ -274,7 +279,9 @@ def doctor(side: str, run_id: str, result: AttackLevels, at: int) -> None:
 
 
 def histogram(here: Context) -> None:
-    """The smallest ε that flips this image, over the histogram of a hundred."""
+    """Draw the smallest ε that fools the shown image, over a histogram for the first hundred test
+    images.
+    """
     spec, figures = SmallestEpsSpec(), load("robustviz.views.attack.figures")
     if results := widgets.measured(here, spec, "the smallest ε", "about 10 s"):
         own = {name: _own(result, here.img) for name, result in results.items()}
@@ -291,8 +298,9 @@ def histogram(here: Context) -> None:
 
 
 def _own(result: SmallestEps, img: int) -> float:
-    """The smallest ε of one image: it is known where the image is one of the hundred, because this
-    attack starts from the image.
+    """The smallest ε that fools the image with number `img`, in pixel units. It is read from
+    `result` if the image is one of the hundred there, else computed; both agree, because this
+    attack starts at the image itself and not at random noise.
     """
     among = result.eps[result.index == img]
     return float(
@@ -309,7 +317,7 @@ def _flip(eps: float, result: SmallestEps) -> str:
 
 
 def curve(here: Context, chosen: Choice) -> None:
-    """Accuracy against ε as a figure to explore, with a dot where the control stands."""
+    """Draw accuracy against ε as an interactive figure, with a ring at the ε of the slider."""
     figures = load("robustviz.views.attack.figures")
     spec: AnswersSpec | AccuracyCurveSpec = chosen.answers
     results: dict[str, AccuracyCurve] = dict(_answered(here, chosen))
@@ -321,7 +329,9 @@ def curve(here: Context, chosen: Choice) -> None:
 
 
 def _answered(here: Context, chosen: Choice) -> dict[str, Answers]:
-    """What is known of the answers to many images."""
+    """The answers to many attacked images by printed network name, for the networks that have them
+    in memory or on disk. Nothing is measured.
+    """
     known = {
         name: cache.kept(run_id, chosen.answers) for name, run_id in widgets.names(here).items()
     }
@@ -329,7 +339,7 @@ def _answered(here: Context, chosen: Choice) -> dict[str, Answers]:
 
 
 def classes(here: Context, chosen: Choice) -> None:
-    """Class by class: what is still right, and what is called what."""
+    """Draw the results by class: accuracy under attack, and one confusion matrix per network."""
     figures = load("robustviz.views.attack.figures")
     st.subheader("Class by class")
     results = _answered(here, chosen)
@@ -349,7 +359,7 @@ def classes(here: Context, chosen: Choice) -> None:
 
 
 def steps(here: Context, chosen: Choice) -> None:
-    """The way of this attack through its steps."""
+    """Draw the softmax output for the true class after each step of the chosen attack."""
     figures, one = load("robustviz.views.attack.figures"), chosen.one
     spec = TrajectorySpec(one.index, one.attack, one.eps, one.steps, one.seed, one.target)
     if results := widgets.measured(here, spec, "the way of the attack"):

@@ -1,4 +1,4 @@
-"""What an attack does to one image and to a set: the numbers behind the Attack page."""
+"""Probes of the Attack page: they run attacks on one test image or on many and return numbers."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ from robustviz.views.attack.result import (
 from robustviz.views.attention.result import levels_of
 from robustviz.views.measure import image_of, images_of, meta_of, net_of, probe, radius, row_of
 
-SPAN = 2.0  # curves reach from 0 to this many times the run's ε
-REACH = 4.0  # and the search for the smallest ε to this many
-NOISE = 1_000_003  # as in an evaluation: the noise's seed is this many times the attack's
-ROUNDS = 8  # of bisection: brackets shrink to 1/256 of the span
+SPAN = 2.0  # accuracy curves go from 0 to this many times the run's ε
+REACH = 4.0  # the search for the smallest ε goes up to this many times the run's ε
+NOISE = 1_000_003  # the attack's seed times this seeds the noise, as in an evaluation
+ROUNDS = 8  # of bisection: the bracket shrinks to 1/256 of the range
 
 
-QUERIES = 1000  # of Square on one image, at each radius
+QUERIES = 1000  # how many Square may use on one image at each radius
 
 
 def attack_of(run: Run, spec: OneAttack[Any]) -> Attack:
-    """The attack with all its settings. Raises UserError for one that there is not, and for a
-    target where it has no targeted form.
+    """The attack with the settings of `spec`; its ε is the run's where the spec has none. Raises
+    UserError for an unknown attack, and for a target class if the attack has no targeted form.
     """
     kind = registry.get("attack", spec.attack)
     known = registry.options(kind)
@@ -64,8 +64,8 @@ def attack_of(run: Run, spec: OneAttack[Any]) -> Attack:
 
 
 def goal(spec: OneAttack[Any], split: Dataset, y: torch.Tensor) -> torch.Tensor:
-    """The classes that the attack is about, as `y`. Raises UserError for a target that there is
-    not.
+    """The labels (N,) to give to the attack: the target class where the spec has one, else `y`.
+    Raises UserError for a target class that the data does not have.
     """
     if spec.target >= len(split.classes):
         raise UserError(
@@ -77,7 +77,7 @@ def goal(spec: OneAttack[Any], split: Dataset, y: torch.Tensor) -> torch.Tensor:
 
 @probe(AdversarialSpec)
 def adversarial(run: Run, spec: AdversarialSpec) -> Adversarial:
-    """One test image attacked on one network."""
+    """Attack one test image on one network."""
     split, x, y = image_of(run, spec.index)
     net, attack, aim = net_of(run), attack_of(run, spec), goal(spec, split, y)
     x_adv = attack(net, x, aim, rng=torch.Generator().manual_seed(spec.seed))
@@ -106,7 +106,7 @@ def adversarial(run: Run, spec: AdversarialSpec) -> Adversarial:
 
 @probe(AttackLevelsSpec)
 def attack_levels(run: Run, spec: AttackLevelsSpec) -> AttackLevels:
-    """One test image attacked with every radius."""
+    """Attack one test image with every radius of the spec."""
     split, x, y = image_of(run, spec.index)
     spec = dataclasses.replace(spec, eps=check_eps(radius(run) if spec.eps is None else spec.eps))
     net, attack, aim = net_of(run), attack_of(run, spec), goal(spec, split, y)
@@ -115,7 +115,7 @@ def attack_levels(run: Run, spec: AttackLevelsSpec) -> AttackLevels:
     with frozen(net), torch.no_grad():
         probs = F.softmax(net(every), dim=1).numpy()
     whole = (255 * every).round()
-    small = torch.int8 if levels[-1] < 128 else torch.int16  # few kinds of numbers pack well
+    small = torch.int8 if levels[-1] < 128 else torch.int16  # small integers compress well
     flat = every.flatten(1)
     return AttackLevels(
         levels,
@@ -132,8 +132,10 @@ def attack_levels(run: Run, spec: AttackLevelsSpec) -> AttackLevels:
 def with_each(
     net: Classifier, attack: Attack, x: torch.Tensor, y: torch.Tensor, levels: Ints, seed: int
 ) -> torch.Tensor:
-    """The image attacked with each radius, (L,C,H,W), from the same noise: in one batch where the
-    attack walks step by step.
+    """The image attacked with each radius, (L,C,H,W), always from the same noise seed.
+
+    `x` (1,C,H,W) in [0, 1]; `y` (1,); `levels` (L,): the radii in grey levels (1/255). All radii
+    run as one batch, except for an attack with a `run` method of its own.
     """
     attacks = [dataclasses.replace(attack, eps=int(level) / 255) for level in levels]
     rngs = [torch.Generator().manual_seed(seed) for _ in levels]
@@ -152,7 +154,7 @@ def with_each(
     )
     eps = torch.tensor([each.eps for each in attacks], dtype=x.dtype)
     many, labels = x.expand(len(levels), -1, -1, -1).contiguous(), y.expand(len(levels))
-    with frozen(net):  # the attack itself has no ε, so that each image's step follows its own
+    with frozen(net):  # without an ε of the attack, the step size follows each image's own
         attack = dataclasses.replace(attack, eps=None)
         found = attack._walk(attack.objective(net, labels), many, starts, eps, rngs[0])
     progress.count(len(levels))
@@ -174,7 +176,7 @@ def _meta(
 
 @probe(TrajectorySpec)
 def trajectory(run: Run, spec: TrajectorySpec) -> Trajectory:
-    """One image's way through an attack."""
+    """Attack one image and record the softmax outputs and the loss after each step."""
     split, x, y = image_of(run, spec.index)
     net, attack, aim = net_of(run), attack_of(run, spec), goal(spec, split, y)
     path = attack.trace(net, x, aim, torch.Generator().manual_seed(spec.seed))[:, 0]
@@ -205,7 +207,7 @@ def trajectory(run: Run, spec: TrajectorySpec) -> Trajectory:
 
 @probe(AccuracyCurveSpec)
 def accuracy_curve(run: Run, spec: AccuracyCurveSpec) -> AccuracyCurve:
-    """Accuracy under PGD at several radii."""
+    """Measure the accuracy under PGD at nine radii from 0 to twice the run's ε."""
     split = images_of(run)
     few = split.take(torch.arange(min(spec.n, len(split))))
     net, attack, radii = net_of(run), PGD(steps=spec.steps), np.linspace(0, SPAN * radius(run), 9)
@@ -231,7 +233,7 @@ def accuracy_curve(run: Run, spec: AccuracyCurveSpec) -> AccuracyCurve:
 
 @probe(AnswersSpec)
 def answers_at(run: Run, spec: AnswersSpec) -> Answers:
-    """The answers to many test images under PGD with every radius."""
+    """Collect the network's answers to many test images under PGD with every radius of the spec."""
     split, net = images_of(run), net_of(run)
     few = split.take(torch.arange(min(spec.n, len(split))))
     usual = check_eps(radius(run) if spec.eps is None else spec.eps)
@@ -265,7 +267,7 @@ def answers_at(run: Run, spec: AnswersSpec) -> Answers:
 
 @probe(SmallestEpsSpec)
 def smallest_eps(run: Run, spec: SmallestEpsSpec) -> SmallestEps:
-    """The smallest radius that changes the answer, per image."""
+    """Find, for each image, the smallest radius at which PGD makes the network wrong."""
     alone = spec.index >= 0
     split = image_of(run, spec.index)[0] if alone else images_of(run)
     index = torch.tensor([spec.index]) if alone else torch.arange(min(spec.n, len(split)))
@@ -293,16 +295,17 @@ def smallest_eps(run: Run, spec: SmallestEpsSpec) -> SmallestEps:
 def smallest_radius(
     net: Classifier, x: torch.Tensor, y: torch.Tensor, attack: PGD, limit: float
 ) -> tuple[torch.Tensor, float]:
-    """Per image the smallest radius (N,) at which `attack` made `net` wrong, and the width of the
-    last bracket.
+    """For each image the smallest radius (N,) at which `attack` fools `net`, and the bracket width.
 
-    `attack` should start at the image, not at random, so that an image's answer does not depend on
-    its company. Bisection, which takes for granted that a larger radius fools where a smaller one
-    did; 0 where the clean image is wrong, infinity where `limit` fails.
+    `x` (N,C,H,W) in [0, 1], `y` (N,); radii in pixel units. Found by bisection between 0 and
+    `limit`, which assumes that a larger radius fools the network wherever a smaller one does. The
+    radius is 0 where the clean image is already misclassified, and infinite where even `limit` does
+    not fool. `attack` should start at the image, not at random, so that the result for an image
+    does not depend on the other images of the batch.
     """
 
     def fooled(radius: torch.Tensor) -> torch.Tensor:
-        # All images at once, each with its own radius and a step that follows it.
+        # All images in one batch, each with its own radius and a step size proportional to it.
         with frozen(net):
             x_adv = attack.maximise(attack.objective(net, y), x, eps=radius)
             with torch.no_grad():

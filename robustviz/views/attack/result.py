@@ -1,4 +1,6 @@
-"""What is asked about attacks on one image and on many, and what comes back."""
+"""Specs and results of the Attack page's probes: what can be asked about attacks on one image or
+many, and what is returned. Without torch, so that pages can import it quickly.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,9 @@ R = TypeVar("R", bound=Result)
 class Adversarial(Result):
     """One image attacked on one network.
 
-    `x`, `x_adv` (C,H,W) in [0,1]; `y` the true class; `probs`, `probs_adv` (K,) softmax outputs
-    before and after; `eps` the radius, `distance` the measured max |δ| (or ‖δ‖₂).
+    `x`, `x_adv` (C,H,W) in [0, 1]; `y` the true class; `probs`, `probs_adv` (K,) softmax outputs
+    before and after the attack; `eps` the attack's radius, `distance` the measured max |δ| over all
+    pixel values, both in pixel units.
     """
 
     x: Floats
@@ -36,7 +39,9 @@ class Adversarial(Result):
 
 @dataclass(frozen=True)
 class OneAttack(ProbeSpec[R]):
-    """Which image, which attack, how strong. `eps` None: the run's; `target` −1: untargeted."""
+    """Base of the specs that attack one image: which image, which attack, how strong. `eps` None
+    means the run's ε; `target` −1 means an untargeted attack.
+    """
 
     index: int = option(0, "Number of the test image.", low=0, kind="image")
     attack: str = option("pgd", "The attack's key: `list attacks` prints all.")
@@ -51,7 +56,7 @@ class OneAttack(ProbeSpec[R]):
 @register("probe/adversarial")
 @dataclass(frozen=True)
 class AdversarialSpec(OneAttack[Adversarial]):
-    """One test image attacked."""
+    """One test image attacked on one network."""
 
     result = Adversarial
 
@@ -60,10 +65,11 @@ class AdversarialSpec(OneAttack[Adversarial]):
 class AttackLevels(Result):
     """One image attacked on one network with several radii.
 
-    `levels` (E,) the radii in whole grey levels, the first 0; `x` (C,H,W) uint8; `change` (E,C,H,W)
-    what was added to each pixel, rounded to whole grey levels; `y` the true class; of the attacked
-    images as the network saw them `probs` (E,K) softmax outputs, `distance` (E,) the measured max
-    |δ| and `span` (E,2) the smallest and the largest pixel.
+    `levels` (E,): the radii in whole grey levels (1/255), the first one 0; `x` (C,H,W) uint8: the
+    untouched image; `change` (E,C,H,W): what was added to each pixel, rounded to whole grey levels;
+    `y`: the true class. The rest is measured on the attacked images before rounding: `probs` (E,K)
+    softmax outputs, `distance` (E,) max |δ| and `span` (E,2) smallest and largest pixel value, in
+    pixel units.
     """
 
     levels: Ints
@@ -76,11 +82,13 @@ class AttackLevels(Result):
 
     @property
     def answers(self) -> Ints:
-        """The class of each answer, (E,)."""
+        """The predicted class at each radius, (E,)."""
         return np.asarray(self.probs.argmax(1))
 
     def at(self, position: int) -> Adversarial:
-        """The attack of one radius."""
+        """The attack with the radius at `position` in `levels`; its images are rounded to whole
+        grey levels.
+        """
         x = self.x.astype(np.float32) / 255
         x_adv = x + self.change[position].astype(np.float32) / 255
         eps, distance = self.levels[position] / 255, float(self.distance[position])
@@ -98,15 +106,17 @@ class AttackLevels(Result):
 @register("probe/attack_levels")
 @dataclass(frozen=True)
 class AttackLevelsSpec(OneAttack[AttackLevels]):
-    """One test image attacked with whole grey levels from 0 to twice `eps`, at most 17 of them;
-    with a costly attack, five of these. Each is the attack that this radius alone would get.
+    """One test image attacked with whole grey levels from 0 to twice `eps`.
+
+    There are at most 17 radii, and at most five of these for a costly attack. The result for each
+    radius is the same as that of an attack with this radius alone.
     """
 
     result = AttackLevels
 
     @property
     def levels(self) -> list[int]:
-        """The radii in grey levels; `eps` must be given."""
+        """The radii in grey levels, from 0 on. `eps` must be set."""
         every = levels_of(self.eps or 0)
         if self.attack not in COSTLY:
             return every
@@ -115,13 +125,13 @@ class AttackLevelsSpec(OneAttack[AttackLevels]):
         return [every[at] for at in sorted(set(few))]
 
 
-COSTLY = ("apgd", "square", "autoattack")  # attacks of hundreds of steps, or of thousands of looks
+COSTLY = ("apgd", "square", "autoattack")  # they take hundreds of steps or thousands of queries
 
 
 @dataclass(frozen=True)
 class AccuracyCurve(Result):
-    """Accuracy under one attack at several radii on the same `n` images: `eps` (E,), `k` (E,) still
-    right.
+    """Accuracy under one attack at several radii, on the same `n` images. `eps` (E,): the radii in
+    pixel units; `k` (E,): how many images are still classified correctly.
     """
 
     eps: Floats
@@ -130,20 +140,21 @@ class AccuracyCurve(Result):
 
     @property
     def accuracy(self) -> Floats:
-        """Fractions (E,)."""
+        """The accuracy at each radius, (E,), in [0, 1]."""
         return self.k / max(self.n, 1)
 
     @property
     def interval(self) -> Floats:
-        """Wilson 95 % intervals (E, 2)."""
+        """The Wilson 95 % interval of each accuracy, (E, 2), in [0, 1]."""
         return np.array([wilson(int(k), self.n) for k in self.k])
 
 
 @register("probe/accuracy_curve")
 @dataclass(frozen=True)
 class AccuracyCurveSpec(ProbeSpec[AccuracyCurve]):
-    """Accuracy under PGD at nine radii from 0 to twice the run's ε, on the first `n` test
-    images.
+    """Accuracy under PGD at nine radii from 0 to twice the run's ε.
+
+    It is measured on the first `n` test images.
     """
 
     n: int = option(200, "How many test images.", low=1)
@@ -155,8 +166,8 @@ class AccuracyCurveSpec(ProbeSpec[AccuracyCurve]):
 
 @dataclass(frozen=True)
 class Answers(AccuracyCurve):
-    """What a network answers to the same `n` images attacked at each radius: `said` (E,n) classes,
-    −1 where its outputs are no numbers, and `y` (n,) the true ones.
+    """A network's answers to the same `n` images attacked at each radius. `said` (E,n): predicted
+    classes, −1 where the logits are NaN; `y` (n,): true classes.
     """
 
     said: Ints
@@ -164,15 +175,17 @@ class Answers(AccuracyCurve):
 
     @property
     def right(self) -> Bools:
-        """Which images are still right at each radius, (E,n)."""
+        """Which images are still classified correctly at each radius, (E,n) bool."""
         return np.asarray(self.said == self.y)
 
     def nearest(self, eps: float) -> int:
-        """The position of the measured radius nearest to this one."""
+        """The index of the measured radius nearest to `eps` (pixel units)."""
         return int(np.abs(self.eps - eps).argmin())
 
     def confusion(self, eps: float) -> Ints:
-        """How many images of each class (row) were called what (column), (K,K)."""
+        """The confusion matrix (K,K) at the measured radius nearest to `eps`: rows are true
+        classes, columns predicted ones. Images with NaN logits are left out.
+        """
         classes, said = len(self.meta["classes"]), self.said[self.nearest(eps)]
         table = np.zeros((classes, classes), dtype=int)
         np.add.at(table, (self.y[said >= 0], said[said >= 0]), 1)
@@ -182,8 +195,10 @@ class Answers(AccuracyCurve):
 @register("probe/answers")
 @dataclass(frozen=True)
 class AnswersSpec(ProbeSpec[Answers]):
-    """The answers to the first `n` test images under PGD with whole grey levels from 0 to twice a
-    radius, at most 17 of them. An image that is misread on the way goes no further.
+    """Answers to many test images under PGD with whole grey levels from 0 to twice a radius.
+
+    There are at most 17 radii, and the first `n` test images are attacked with each. An image that
+    is found to be misclassified during an attack is not attacked further.
     """
 
     eps: float | None = option(
@@ -200,17 +215,19 @@ class AnswersSpec(ProbeSpec[Answers]):
 
 
 def first_screen(index: int, eps: float) -> tuple[ProbeSpec[Any], ...]:
-    """What the page's first screen asks of a network at its usual settings; `eps` is the data's."""
+    """The specs that the page's first screen needs of each network at its default settings. `eps`:
+    the default radius of the data set, in pixel units.
+    """
     return AttackLevelsSpec(index, eps=eps), AnswersSpec(eps)
 
 
 @dataclass(frozen=True)
 class SmallestEps(Result):
-    """The smallest radius found at which an attack changes the answer, per image.
+    """The smallest radius found at which an attack makes the network wrong, for each image.
 
-    `eps` (N,): 0 where the clean image is wrong already, infinite where even `limit` was not
-    enough; `index` (N,) positions in the test split; `limit` the largest radius tried; `tolerance`
-    the width of the last bracket.
+    `eps` (N,) in pixel units: 0 where the clean image is already misclassified, infinite where even
+    `limit` did not fool; `index` (N,): positions in the test split; `limit`: the largest radius
+    tried; `tolerance`: the width of the last bisection bracket.
     """
 
     eps: Floats
@@ -222,10 +239,10 @@ class SmallestEps(Result):
 @register("probe/smallest_eps")
 @dataclass(frozen=True)
 class SmallestEpsSpec(ProbeSpec[SmallestEps]):
-    """The smallest radius at which PGD changes each of the first `n` answers, by bisection up to
-    four times the run's ε.
+    """The smallest radius at which PGD makes the network wrong, for each of the first `n` images.
 
-    An attack that fails at a radius proves nothing, so this is an upper bound on the true distance.
+    It is found by bisection up to four times the run's ε. An attack that fails at a radius proves
+    nothing, so this is an upper bound on the true distance.
     """
 
     n: int = option(100, "How many test images.", low=1)
@@ -241,8 +258,9 @@ class SmallestEpsSpec(ProbeSpec[SmallestEps]):
 
 @dataclass(frozen=True)
 class Trajectory(Result):
-    """One image's way through an attack: `probs` (steps+1, K) after each step, `loss` (steps+1,),
-    `y`, `eps`.
+    """One image followed through the steps of an attack. `probs` (steps+1, K) softmax outputs and
+    `loss` (steps+1,) cross-entropy, first at the starting point, then after each step; `y`: the
+    true class; `eps`: the radius in pixel units.
     """
 
     probs: Floats
@@ -254,15 +272,16 @@ class Trajectory(Result):
 @register("probe/trajectory")
 @dataclass(frozen=True)
 class TrajectorySpec(OneAttack[Trajectory]):
-    """As `AdversarialSpec`: the same attack, looked at after every step."""
+    """The attack of `AdversarialSpec`, recorded after every step."""
 
     result = Trajectory
 
 
 @dataclass(frozen=True)
 class Strip:
-    """A few images attacked at the end of an epoch: `x`, `x_adv` (N,C,H,W), `y`, `pred`, `pred_adv`
-    (N,).
+    """A few validation images attacked at the end of a training epoch. `x`, `x_adv` (N,C,H,W) in
+    [0, 1]: untouched and attacked; `y`, `pred`, `pred_adv` (N,): true classes and the answers to
+    both.
     """
 
     x: Floats

@@ -1,5 +1,5 @@
-"""What stands on the Attack page's first screen: one image untouched and attacked on A and B, what
-was added, and how many images each network holds at every ε. No torch, no Plotly.
+"""The Attack page's first screen as HTML and SVG: one image untouched and attacked on A and B, the
+added perturbation, and accuracy against ε. It needs neither torch nor Plotly, which load slowly.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from robustviz.views.drawing import Plot, tile, uri
 from robustviz.views.pictures import delta, gain, png
 from robustviz.views.screen import Control, Screen
 
-WIDTH, SIZE, TALL = 1196, 228, 170  # of the whole, of a picture, of the chart; pixels
+WIDTH, SIZE, TALL = 1196, 228, 170  # pixels: screen width, picture side, chart height
 DASH = {"a": "", "b": "9 5"}
 STYLE = """<style>
 @container (max-width: 34rem) {
@@ -40,8 +40,8 @@ def screen(
 ) -> Screen:
     """The first screen of one or two networks by printed name, "A …" first.
 
-    `curves`: their accuracy against ε, as far as it is known; the answer is read off them where all
-    are `Answers`, else it is `said`, the verdict at one ε. `at`: where the control stands.
+    `curves`: accuracy against ε of the networks for which it is known. If all are `Answers`, they
+    give the verdict at every ε; else it is `said`, at one ε. `at`: the position of the slider.
     """
     first = next(iter(found.values()))
     index, classes = first.meta["index"], first.meta["classes"]
@@ -93,7 +93,9 @@ def screen(
 
 
 def answer(result: AttackLevels, position: int) -> str:
-    """The answer to the image attacked at one level, with ✓ or ✗ and its share."""
+    """The answer to the image attacked at one level: predicted class, its softmax output, and ✓ or
+    ✗ for right or wrong.
+    """
     best = int(result.answers[position])
     share, sign = result.probs[position, best], "✓" if best == result.y else "✗"
     return f"{result.meta['classes'][best]}: {share:.0%} {sign}"
@@ -102,8 +104,8 @@ def answer(result: AttackLevels, position: int) -> str:
 def measured_together(
     mine: Sequence[Evaluation], theirs: Sequence[Evaluation]
 ) -> verdict.Verdict | None:
-    """The verdict on two networks from evaluations that were made alike; None where there are
-    none.
+    """The verdict on two networks from the first pair of their evaluations that has the same
+    attack, ε, images and seed; None where there is no such pair.
     """
     for first in mine:
         for second in theirs:
@@ -122,7 +124,9 @@ def measured_together(
 def _answer(
     curves: Mapping[str, AccuracyCurve], said: verdict.Verdict | None, first: AttackLevels, at: int
 ) -> tuple[Sequence[str], tuple[str, ...]]:
-    """The one line at each level, and how sure the one at `at` is."""
+    """The verdict line for each level, or a single line for all of them, and the sentences on how
+    sure the line at level `at` is.
+    """
     known = [curve for curve in curves.values() if isinstance(curve, Answers)]
     if known and len(known) == len(curves):
         letters = (*(_side(who).upper() for who in curves), "")
@@ -134,7 +138,9 @@ def _answer(
 
 
 def _held(known: Sequence[Answers], names: Sequence[str], eps: float) -> verdict.Verdict:
-    """The verdict at the measured radius nearest to this one, which is named where it differs."""
+    """The verdict at the measured radius nearest to `eps`; the line names this radius where it
+    differs from `eps`.
+    """
     first = known[0]
     places = [one.nearest(eps) for one in known]
     near = float(first.eps[places[0]])
@@ -152,7 +158,7 @@ def _held(known: Sequence[Answers], names: Sequence[str], eps: float) -> verdict
 
 
 def _pictures(first: AttackLevels) -> tuple[str, ...]:
-    """How the pictures were made."""
+    """Sentences that say how the pictures were made."""
     attack, most = first.meta["attack"], float(first.levels[-1] / 255)
     return (
         f"The pictures are one image, number {first.meta['index']}, attacked anew at each ε.",
@@ -164,7 +170,9 @@ def _pictures(first: AttackLevels) -> tuple[str, ...]:
 def _chart(
     curves: Mapping[str, AccuracyCurve], levels: np.ndarray, at: int
 ) -> tuple[str, dict[str, tuple[str, Sequence[str]]]]:
-    """The share still right against ε with 95 % bands, and what moves on it."""
+    """The accuracy against ε with 95 % bands as SVG, and the values that its moving parts take at
+    each level.
+    """
     if not curves:
         return "", {}
     ticks = levels[:: max(1, len(levels) // 8)]
@@ -195,7 +203,7 @@ def _chart(
         }
     named = " and ".join(curves)
     alt = f"Share of test images still right against ε, {named}."
-    # on a phone it is wider than the screen, so it can be scrolled, also by keyboard
+    # The chart is wider than a phone, so it scrolls, also by keyboard.
     return f'<div tabindex="0" role="group" aria-label="{escape(alt)}">{plot.html()}</div>', moves
 
 
