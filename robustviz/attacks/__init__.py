@@ -1,7 +1,9 @@
-"""Attacks, one file each, on one ascent engine (`base.py`) and one set of balls (`balls.py`)."""
+"""The attacks, one file each; they share one ascent loop (`base.py`) and norm balls
+(`balls.py`).
+"""
 
 # isort: off
-# The order of registration is the order in which people meet them.
+# The app lists attacks in the order in which they are registered, so this order is deliberate.
 from robustviz.attacks.base import Attack as Attack
 from robustviz.attacks.objective import LogitObjective as LogitObjective
 from robustviz.attacks.fgsm import FGSM as FGSM

@@ -1,4 +1,4 @@
-"""Auto-PGD: gradient ascent that chooses its step size by itself, per image."""
+"""Auto-PGD (APGD): gradient ascent that adapts its step size separately for each image."""
 
 import functools
 from collections.abc import Callable
@@ -16,28 +16,30 @@ from robustviz.inputs import all_logits, logits_of
 from robustviz.registry import option, register
 from robustviz.types import UserError
 
-# images -> the loss (N,), its gradient, and whether the attack has succeeded (N,)
+# images (N, C, H, W) -> the loss (N,), its gradient, and whether the attack has succeeded (N,)
 Judge = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 
-RISES = 0.75  # a step size is kept while more than this share of its steps raised the loss
-INERTIA = 0.25  # share of the step before in each step
+RISES = 0.75  # the step size is halved unless more than this share of the steps raised the loss
+INERTIA = 0.25  # weight of the previous step in each update (momentum)
 
 
 @register("attack/apgd")
 @dataclass(frozen=True, kw_only=True)
 class APGD(Attack):
-    """Steps of 2ε with momentum, halved for each image that stops climbing, which then goes on from
-    its best point.
+    """PGD with momentum that starts with steps of 2ε and halves an image's steps when it stalls.
 
-    An image that is wrong already is given back unchanged; of the others each gets the first point
-    that fooled the net, else the one with the highest loss. `targets` = 9 with `loss` dlr is
-    APGD-T: one run towards each of the nine highest wrong classes of the clean image (all of them,
-    where there are fewer), on images not fooled yet.
+    Whenever an image's step size is halved, its ascent continues from the best point found so far.
+    Images that are misclassified already are returned unchanged. For every other image the result
+    is the first point that fooled the net or, if none did, the point with the highest loss.
+    `targets` = 9 with `loss` dlr is APGD-T: one run towards each of the nine wrong classes with the
+    highest logits on the clean image (towards all wrong classes if there are fewer), on the images
+    not fooled yet.
 
     Source: Croce and Hein 2020 (arXiv 2003.01690), algorithm 1, DLR eq. 6, targeted DLR eq. 9; the
-    checkpoints are the authors' `autopgd_base.py`. Differs: their code compares the loss after the
-    first step with 0, the paper and we with the loss before it; they return the last misclassified
-    point, and the clean image where there is none.
+    checkpoints are those of the authors' `autopgd_base.py`. Differs: after the first step the
+    authors' code compares the loss with 0, whereas the paper and this code compare it with the loss
+    before that step; the authors' code returns the last misclassified point, or the clean image if
+    there is none.
     """
 
     loss: Literal["ce", "dlr"] = option(
@@ -59,8 +61,8 @@ class APGD(Attack):
         advanced=True,
     )
 
-    # No setting here: choosing it is what this attack is about. A ClassVar takes the inherited
-    # field out.
+    # Not a setting here, because APGD chooses its step size itself. Declaring a ClassVar removes
+    # the inherited dataclass field.
     step_size: ClassVar[None] = None  # type: ignore[misc]
 
     fused = False
@@ -91,7 +93,7 @@ class APGD(Attack):
             )
 
     def starting_points(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:
-        """x + ε·t/‖t‖: a random direction stretched until it touches the ball, cut to [0, 1]."""
+        """x + ε·t/‖t‖: a step of length ε in a random direction t, clipped to [0, 1]."""
         if isinstance(ball, L2):
             t = torch.randn(ball.x.shape, generator=rng, dtype=ball.x.dtype, device=ball.x.device)
             return ball.project(ball.x + ball.eps * t / t.flatten(1).norm(dim=1).view(-1, 1, 1, 1))
@@ -104,8 +106,9 @@ class APGD(Attack):
         )
 
     def run(self, case: Case, search: bool = False) -> Tensor:
-        """x_adv (N,C,H,W) as in `Attack`; `search` changes nothing, since it leaves fooled images
-        anyway.
+        """Returns x_adv (N, C, H, W) as in `Attack`.
+
+        `search` has no effect, since APGD stops working on fooled images in any case.
         """
         won, ranked = self._before(case)
         best, height = case.x.clone(), case.x.new_full((len(case.x),), -torch.inf)
@@ -123,12 +126,11 @@ class APGD(Attack):
     def trace(
         self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None
     ) -> Tensor:
-        """(steps+1, N, C, H, W) of the first run: what the attack would have given back after 0, 1,
-        … steps.
+        """The attack's result after 0, 1, …, `steps` steps of the first run, (steps+1, N, C, H, W).
 
-        So not where the walk went but the best so far: the first point that fooled the net, else
-        the one with the highest loss; the last entry is what `__call__` gives with one restart and
-        at most one target.
+        These are not the points that the ascent visited but the best result so far: the first point
+        that fooled the net or, until then, the point with the highest loss. The last entry is what
+        `__call__` returns with one restart and at most one target.
         """
         path = list[Tensor]()
         with self.prepared(net, x, y, rng) as case:
@@ -142,16 +144,16 @@ class APGD(Attack):
         return out
 
     def objective(self, net: nn.Module, y: Tensor) -> Objective:
-        """The loss of one run without targets: cross-entropy or DLR of the class, its negative
-        where that is to be reached.
-        """
+        """The loss of a run without target classes: cross-entropy or DLR, negated if targeted."""
         return lambda z: self._loss(logits_of(net, z), y, None)
 
-    # The engine.
+    # The engine: how one run is carried out.
 
     def _before(self, case: Case) -> tuple[Tensor, list[Tensor] | list[None]]:
-        """Which images need no attack (N,), and the runs to make: their target classes, or one
-        None.
+        """Returns which images need no attack (N,) and the list of runs to make.
+
+        A run is given by its target classes (N,), or by None where the attack has no target
+        classes.
         """
         logits = all_logits(case.net, case.x, case.trial.at_once)
         wrong = logits.scatter(1, case.y[:, None], -torch.inf)
@@ -171,7 +173,9 @@ class APGD(Attack):
     def _run(
         self, case: Case, left: Tensor, target: Tensor | None, path: list[Tensor] | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """`_climb` of the images `left`, towards their `target` classes where there are some."""
+        """Calls `_climb` on the images with indices `left`, towards their `target` classes if
+        any.
+        """
 
         y, aims = case.y[left], None if target is None else target[left]
 
@@ -196,9 +200,7 @@ class APGD(Attack):
         rng: torch.Generator,
         path: list[Tensor] | None = None,
     ) -> Tensor:
-        """What `maximise` calls: nothing is ever fooled, so the point of the highest objective
-        counts.
-        """
+        """The ascent used by `maximise`: no image counts as fooled, the highest objective wins."""
         never = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         return self._climb(
             lambda z: _evaluate(lambda z: (objective(z), never), z), x, eps, rng, path
@@ -212,7 +214,7 @@ class APGD(Attack):
         rng: torch.Generator,
         path: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One run: the points (N,C,H,W), the highest losses met (N,), and which samples were won
+        """One run: returns the points (N, C, H, W), the highest losses (N,) and which were fooled
         (N,).
         """
         ball = self._ball(x, eps)
@@ -249,7 +251,7 @@ class APGD(Attack):
 
 
 def checkpoints(steps: int) -> tuple[int, ...]:
-    """After which steps the step sizes are judged: 22, 41, 57, 70, 80, 87, 93 and 99 of 100."""
+    """The steps after which step sizes may be halved: 22, 41, 57, 70, 80, 87, 93 and 99 of 100."""
     gap = at = max(int(0.22 * steps), 1)
     out = []
     while at <= steps:
@@ -262,8 +264,9 @@ def checkpoints(steps: int) -> tuple[int, ...]:
 def _evaluate(
     height: Callable[[Tensor], tuple[Tensor, Tensor]], z: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss at `z`, lowest where it is not a number, its gradient as `input_gradient` gives it,
-    and which images are won.
+    """Returns the loss at `z`, its gradient (as in `input_gradient`) and which images are fooled.
+
+    A loss of NaN counts as −∞, so that such a point is never the best one.
     """
     loss, gradient, won = with_gradient(height, z)
     return loss.to(z.dtype).nan_to_num(-torch.inf, torch.inf, -torch.inf), gradient, won

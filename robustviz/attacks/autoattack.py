@@ -1,5 +1,5 @@
-"""AutoAttack, by its authors' code: a number with that name comes from the package and from nothing
-else.
+"""AutoAttack, run by its authors' package, which this module calls without reimplementing anything.
+Only a result of that package may be reported under the name AutoAttack.
 """
 
 import logging
@@ -21,7 +21,7 @@ from robustviz.inputs import check_images, logits_of
 from robustviz.registry import register
 from robustviz.types import UserError
 
-MOST_TARGETS = 9  # of the standard version
+MOST_TARGETS = 9  # number of target classes in the standard version
 _alone = threading.Lock()
 BATCH = 250
 
@@ -29,19 +29,19 @@ BATCH = 250
 @register("attack/autoattack")
 @dataclass(frozen=True, kw_only=True)
 class AutoAttack(Attack):
-    """The standard version: APGD-CE, APGD-T, FAB-T and Square in turn, each on the images that the
-    ones before left.
+    """AutoAttack's standard version: APGD-CE, APGD-T, FAB-T and Square, run one after the other.
 
-    An image that is wrong already, or that withstands all four, is given back unchanged. It has no
-    settings, and no targeted form. Expects logits; below four classes its targeted loss does not
-    exist.
+    Each of the four works only on the images that the previous ones did not fool. Images that are
+    misclassified already, or that withstand all four, are returned unchanged. It has no settings
+    except ε and the norm, and no targeted form. The network must return logits. At least four
+    classes are needed, since the targeted loss is not defined for fewer.
 
     Source: Croce and Hein 2020 (arXiv 2003.01690), by the package pyautoattack 0.2. Differs: with 4
-    to 9 classes every wrong class is a target, classes − 1 instead of 9, where the package would
-    fail.
+    to 9 classes the attack targets all wrong classes (number of classes − 1) instead of 9, because
+    the package would fail.
     """
 
-    # The standard version leaves nothing to choose. A ClassVar takes the inherited field out.
+    # The standard version fixes these. Declaring a ClassVar removes the inherited dataclass field.
     step_size: ClassVar[None] = None  # type: ignore[misc]
     targeted: ClassVar[bool] = False  # type: ignore[misc]
 
@@ -61,9 +61,10 @@ class AutoAttack(Attack):
             )
 
     def run(self, case: Case, search: bool = False) -> Tensor:
-        """x_adv (N,C,H,W) as in `Attack`; `search` changes nothing. The package's seed is drawn
-        from the case's generator; torch's global one stays as it was. Raises UserError where
-        pyautoattack is not installed.
+        """Returns x_adv (N, C, H, W) as in `Attack`; `search` has no effect.
+
+        The package's seed is drawn from the case's generator, and torch's global random state is
+        restored afterwards. Raises UserError if pyautoattack is not installed.
         """
         eps, x, out = float(self._radius(None)), case.x, case.x.clone()
         try:
@@ -97,7 +98,9 @@ class AutoAttack(Attack):
     def trace(
         self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None
     ) -> Tensor:
-        """(2, N, C, H, W): before and after, since the package tells of no steps."""
+        """The images before and after, (2, N, C, H, W), since the package reports no single
+        steps.
+        """
         return torch.stack([check_images(x), self(net, x, y, rng)])
 
     def maximise(
@@ -108,7 +111,9 @@ class AutoAttack(Attack):
         eps: float | Tensor | None = None,
         rng: torch.Generator | None = None,
     ) -> Tensor:
-        """Raises UserError: AutoAttack fools classifiers and climbs no other objective."""
+        """Raises UserError: AutoAttack only attacks classifiers and maximises no other
+        objective.
+        """
         raise UserError(
             "AutoAttack works on a classifier and its labels only; use pgd or apgd to raise another"
             " objective."
@@ -116,7 +121,7 @@ class AutoAttack(Attack):
 
 
 class _Single(nn.Module):
-    """The net for the package, which computes in float32 whatever it is given."""
+    """Wraps the network for the package, which computes in float32 whatever dtype it is given."""
 
     def __init__(self, net: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
@@ -128,8 +133,9 @@ class _Single(nn.Module):
 
 @contextmanager
 def _contained(device: torch.device) -> Iterator[None]:
-    """Inside, the package may seed torch, switch tracing off and write to its log; afterwards none
-    of it shows. One thread at a time, since seed and log are the process's.
+    """Undoes the package's global side effects: torch's random state, tracing and the log.
+
+    Runs in one thread at a time, since these belong to the whole process.
     """
     with _alone:
         tracer, log = sys.gettrace(), logging.getLogger("auto-attack")

@@ -1,9 +1,6 @@
-"""The sets an attacker may choose from: per norm, how to step uphill, how to project back, where to
-start.
-
-Everything works on per-sample bounds, a tensor that broadcasts against the images, so that one
-radius for all and a map with a radius per pixel go through the same operations and give the same
-bits where they agree.
+"""The sets of perturbed images that an attack may choose from, one class for each norm.
+Radii are tensors that broadcast against the images, so that one radius for all images and a map
+with a radius per pixel use the same operations and give bit-identical results where they agree.
 """
 
 import math
@@ -13,23 +10,26 @@ from torch import Tensor
 
 from robustviz.types import UserError, check_eps, plain
 
-TINY = 1e-12  # keeps 0/0 out of the length of a change of an image; far below what a pixel can show
+# Smallest norm to divide by, which avoids 0/0 for an unchanged image; far below any visible change.
+TINY = 1e-12
 
 
 def scaled(gradient: Tensor) -> Tensor:
-    """`gradient` (N,C,H,W) with each image's largest entry at ±1, so that its norm neither vanishes
-    nor overflows; 0 stays 0.
+    """`gradient` (N, C, H, W) with every image scaled so that its largest absolute entry is 1.
+
+    This keeps the norm from underflowing or overflowing. A gradient of 0 stays 0.
     """
     largest = gradient.abs().amax((1, 2, 3), keepdim=True)
     return gradient / torch.where(largest > 0, largest, 1)
 
 
 def bounds(eps: float | Tensor, x: Tensor, norm: str = "linf") -> Tensor:
-    """`eps` as a tensor that broadcasts against `x` (N,C,H,W): from a number, (N,), (N,1,1,1),
-    (N,1,H,W) or (N,C,H,W).
+    """`eps` as a tensor that broadcasts against `x` (N, C, H, W).
 
-    Raises UserError for a radius that is none in this norm, and for a shape that does not fit. Of a
-    tensor on a GPU the values are not looked at: the training would wait for it in every step.
+    Accepts a number or a tensor (N,), (N,1,1,1), (N,1,H,W) or (N,C,H,W). Raises UserError for a
+    radius that is not valid in this norm, and for a shape that does not fit. The values of a tensor
+    on a GPU are not checked, because reading them would make training wait for the GPU in every
+    step.
     """
     if not isinstance(eps, Tensor) or eps.ndim == 0:
         return torch.full(
@@ -61,22 +61,18 @@ def bounds(eps: float | Tensor, x: Tensor, norm: str = "linf") -> Tensor:
 
 
 class Linf:
-    """|δ| ≤ ε at every pixel, and x + δ in [0, 1]."""
+    """The L∞ ball: |δ| ≤ ε at every pixel, and x + δ in [0, 1]."""
 
     def __init__(self, x: Tensor, eps: float | Tensor) -> None:
         self.x, self.eps = x, bounds(eps, x)
         self.low, self.high = (x - self.eps).clamp(min=0), (x + self.eps).clamp(max=1)
 
     def project(self, z: Tensor) -> Tensor:
-        """The nearest point of the ball to `z`. Closed form, since ball and [0, 1] are both
-        boxes.
-        """
+        """The point of the ball nearest to `z`: clamping suffices, as all limits are per pixel."""
         return torch.clamp(z, self.low, self.high)
 
     def step(self, z: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
-        """`z` moved by `size` in the direction that raises a linear function most, not yet
-        projected.
-        """
+        """`z` moved by `size` along the sign of the gradient, not yet projected."""
         sign = gradient.sign()
         return (
             torch.addcmul(z, sign, size)
@@ -85,13 +81,14 @@ class Linf:
         )
 
     def advance(self, z: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
-        """`step`, then `project`, to the bit, in one new tensor: large batches wait for memory, not
-        for arithmetic.
+        """`step` followed by `project`, bit-identical, but with a single new tensor.
+
+        For large batches memory access, not arithmetic, takes the time.
         """
         return advanced(z, gradient, size, self.low, self.high)
 
     def random_start(self, rng: torch.Generator) -> Tensor:
-        """A point drawn uniformly from the box, cut to [0, 1]."""
+        """A point drawn uniformly from the L∞ ball, then clipped to [0, 1]."""
         noise = torch.rand(self.x.shape, generator=rng, dtype=self.x.dtype, device=self.x.device)
         return self.project(self.x + (2 * noise - 1) * self.eps)
 
@@ -99,12 +96,12 @@ class Linf:
 def advanced(
     z: Tensor, gradient: Tensor, size: float | Tensor, low: Tensor, high: Tensor
 ) -> Tensor:
-    """`Linf.advance` in the box from `low` to `high`, for callers that have only the box."""
+    """`Linf.advance` for callers that have only the limits `low` and `high` of the box."""
     return gradient.sign().mul_(size).add_(z).clamp_(low, high)
 
 
 class L2:
-    """‖δ‖₂ ≤ ε for each image, and x + δ in [0, 1]."""
+    """The L2 ball: ‖δ‖₂ ≤ ε for each image, and x + δ in [0, 1]."""
 
     def __init__(self, x: Tensor, eps: float | Tensor) -> None:
         self.x, self.eps = x, bounds(eps, x, "l2")
@@ -114,11 +111,11 @@ class L2:
             )
 
     def project(self, z: Tensor) -> Tensor:
-        """`z` pulled back to the sphere where it is outside, then cut to [0, 1].
+        """`z` scaled back onto the sphere if it lies outside the ball, then clipped to [0, 1].
 
-        Cutting moves each pixel towards x, which lies in [0, 1], so it never leaves the ball again.
-        Differs: not the exact nearest point of the intersection; the usual choice (torchattacks,
-        foolbox).
+        Clipping moves every pixel towards x, which lies in [0, 1], so the point stays inside the
+        ball. Differs: this is not exactly the nearest point of the intersection of ball and [0, 1],
+        but the usual choice (torchattacks, foolbox).
         """
         delta = z - self.x
         return (self.x + delta * (self.eps / self._norm(delta).clamp(min=TINY)).clamp(max=1)).clamp(
@@ -126,11 +123,12 @@ class L2:
         )
 
     def step(self, z: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
-        """`z` moved by `size` along the unit gradient, however short that is, not yet projected;
-        not moved where it is 0.
+        """`z` moved by `size` along the gradient scaled to L2 norm 1, not yet projected.
+
+        An image whose gradient is 0 is not moved; very short gradients are scaled up as well.
         """
         gradient = scaled(gradient)
-        # 1 at least, but for a gradient of 0
+        # after `scaled` the norm is at least 1, except for a gradient of 0
         return z + size * gradient / self._norm(gradient).clamp(min=1)
 
     def advance(self, z: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
@@ -138,7 +136,7 @@ class L2:
         return self.project(self.step(z, gradient, size))
 
     def random_start(self, rng: torch.Generator) -> Tensor:
-        """A point drawn uniformly from the ball's volume, cut to [0, 1]."""
+        """A point drawn uniformly from the volume of the ball, then clipped to [0, 1]."""
         direction = torch.randn(
             self.x.shape, generator=rng, dtype=self.x.dtype, device=self.x.device
         )

@@ -1,9 +1,8 @@
-"""The ascent engine: one loop that climbs any per-sample objective inside a ball, for training,
-evaluation and pages.
+"""The ascent loop shared by all attacks; training, evaluation and the app's pages use it.
 
-An attack is a frozen dataclass of settings with two verbs. `attack(net, x, y, rng)` fools a
-classifier; `attack.maximise(objective, x, …)` climbs whatever is handed to it, which is how TRADES'
-KL is attacked.
+An attack is a frozen dataclass of settings that is used in two ways: `attack(net, x, y, rng)`
+attacks a classifier, and `attack.maximise(objective, x, …)` maximises any objective with one value
+per sample, such as the KL divergence of TRADES.
 """
 
 import functools
@@ -39,15 +38,16 @@ from robustviz.registry import Spec, hints, of_kind, option, unknown
 from robustviz.types import UserError, WrongCall, check_eps, parse_number, plain
 
 N = TypeVar("N", float, Tensor)
-LOOK = 5  # steps between two looks of a search
-BUCKET = 64  # where steps are recorded, a search goes on with a multiple of so many: few graphs
+LOOK = 5  # a search checks after every 5 steps which images are fooled
+# With CUDA graphs, a search pads its batch to a multiple of this, so that few batch sizes occur.
+BUCKET = 64
 
 
 @dataclass(eq=False)
 class Case:
-    """One attack's task, checked: images `x` (N,C,H,W) and labels `y` (N,), int64.
+    """The checked input of one attack: images `x` (N, C, H, W) and labels `y` (N,), int64.
 
-    `net` computes what the caller's network does, for gradients; `trial`: what is known of it.
+    `net` is the network for gradients (equal to the caller's up to rounding); `trial` describes it.
     """
 
     net: nn.Module
@@ -59,17 +59,18 @@ class Case:
 
     @functools.cached_property
     def judge(self) -> nn.Module:
-        """What computes as the caller's network does to the bit, for verdicts."""
+        """A network bit-identical to the caller's, used to decide whether an image is fooled."""
         return self.exact()
 
     def misread(self, z: Tensor, y: Tensor) -> Tensor:
-        """Which of the images `z` the network does not call `y`, (N,)."""
+        """Which of the images `z` the network does not classify as `y`; bool, (N,)."""
         return answers(self.judge, z, self.trial.at_once) != y
 
 
 def answers(net: nn.Module, x: Tensor, at_once: int | None = None) -> Tensor:
-    """The class that `net` calls each image, (N,) int64; −1 where its logits are not numbers.
-    `at_once` as in `Trial`.
+    """The class that `net` predicts for each image, (N,) int64; −1 where a logit is NaN.
+
+    At most `at_once` images are computed together.
     """
     logits = all_logits(net, x, at_once)
     return torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1))
@@ -77,12 +78,12 @@ def answers(net: nn.Module, x: Tensor, at_once: int | None = None) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Attack(Spec):
-    """Base of all attacks. Inputs are float images in [0, 1] and the net gives logits.
+    """Base class of all attacks: from images in [0, 1] it computes adversarial ones.
 
-    `eps` None means "the run's": `bound(eps)` fills it in. A subclass says its default step size
-    and its start; one that does not walk uphill step by step brings its own `run`, `trace` and
-    `maximise`. One that overrides `__call__` is taken at its word: what it returns is what is
-    counted.
+    The network must return logits. `eps` None stands for the ε of the training run, which
+    `bound(eps)` fills in. A subclass defines its default step size and starting points; one that
+    does not ascend step by step defines its own `run`, `trace` and `maximise`. If a subclass
+    overrides `__call__`, an evaluation counts whatever that method returns.
     """
 
     norm: Literal["linf", "l2"] = option(
@@ -106,14 +107,14 @@ class Attack(Spec):
     )
 
     kind = "attack"
-    # whether gradients may differ from the network's by a rounding; verdicts never do
+    # whether gradients may come from fused layers (equal up to rounding); predictions never do
     fused: ClassVar[bool] = True
     needs_gradient: ClassVar[bool] = True
     label: ClassVar[str]
-    text: ClassVar[str]  # one plain sentence for the person who chooses
+    text: ClassVar[str]  # one plain sentence, shown where people choose an attack
 
     def __new__(cls, *positional: object, **settings: object) -> Self:
-        """Raises UserError for settings without names, and for those of other libraries."""
+        """Raises UserError for positional arguments and for unknown or misnamed settings."""
         me = cls.__name__
         if positional:
             raise WrongCall(f"{me} takes its settings by name, such as {me}(eps=8/255).", code=2)
@@ -129,67 +130,69 @@ class Attack(Spec):
         if self.eps is not None:
             check_eps(self.eps, self.norm)
 
-    # What a subclass decides.
+    # What a subclass may override.
 
     @property
     def count(self) -> int:
-        """How many steps one run takes: the setting `steps`, or one where there is none."""
+        """The number of steps in a run: the setting `steps`, or 1 if there is no such setting."""
         return int(getattr(self, "steps", 1))
 
     @property
     def restart_count(self) -> int:
-        """How many runs from different starts: the setting `restarts`, or one where there is
+        """The number of runs from different starts: the setting `restarts`, or 1 if there is
         none.
         """
         return int(getattr(self, "restarts", 1))
 
     def default_step(self, eps: N) -> N:
-        """The step size where none is set. A fixed 2/255 under ε = .15 overstates robust accuracy
-        by 5 to 15 points.
+        """The step size used where none is set: ε/4 for up to 20 steps, else ε/8.
+
+        A fixed 2/255 under ε = .15 overstates robust accuracy by 5 to 15 percentage points.
         """
         return eps / 4 if self.count <= 20 else eps / 8
 
     def starting_points(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:
-        """The images (N,C,H,W) inside `ball` from which one run starts."""
+        """The images (N, C, H, W) inside `ball` from which one run starts."""
         raise NotImplementedError
 
     def transform_input(self, z: Tensor, rng: torch.Generator) -> Tensor:
-        """What the objective is shown in place of `z`, of the same shape; a subclass may vary it at
-        random.
+        """The images on which the objective is evaluated in place of `z`, of the same shape.
+
+        Here `z` itself; a subclass may transform it at random.
         """
         return z
 
     def direction(self, gradient: Tensor, before: Tensor | None) -> Tensor:
-        """What a step follows: the gradient, which a subclass may smooth or add to the direction
-        `before` (None at first).
+        """The direction of a step, here the gradient; a subclass may smooth it or add momentum.
+
+        `before` is the direction of the previous step, None in the first.
         """
         return gradient
 
     def check(self, classes: int) -> None:
-        """Raises UserError where this attack is not defined for so few classes; such an attack asks
-        before any work.
+        """Raises UserError if this attack is not defined for so few classes; called before any
+        work.
         """
 
-    # What people call.
+    # What callers use.
 
     def bound(self, eps: float) -> Self:
-        """This attack with `eps` filled in where it has none of its own."""
+        """This attack with its `eps` set to the given one, unless it already has an `eps`."""
         return self if self.eps is not None else replace(self, eps=eps)
 
     def __call__(
         self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None
     ) -> Tensor:
-        """x_adv (N,C,H,W), detached, inside the ball and [0, 1]: images near `x` that `net` should
-        get wrong.
+        """Returns adversarial images x_adv (N, C, H, W), detached, inside the ball and [0, 1].
 
-        `x`: floats in [0, 1]; 16-bit ones are attacked, and given back, in float32. `y` (N,), of
-        any integer dtype, are the true labels, or with `targeted` the classes to reach. `rng` None:
-        a generator seeded 0 on x's device. Of several restarts each sample keeps the first that
-        succeeded, else the one with the highest loss. Pixels whose gradient is NaN or infinite stay
-        where they are. The net's mode, parameters and their gradients are untouched. Raises
-        UserError without an `eps`, for images, labels or a network of another kind, where an
-        image's answer depends on the batch, and where an attack by gradients meets a network
-        without any.
+        `x`: floats in [0, 1]; 16-bit images are converted to float32 and returned so. `y` (N,), of
+        any integer dtype: the true labels or, if `targeted`, the classes to reach. `rng` None: a
+        generator on x's device with seed 0. With restarts, each sample's result is the first that
+        succeeded, else the one with the highest loss. Pixels with a NaN or infinite gradient are
+        not changed. The network's mode, parameters and their gradients are untouched. Raises
+        UserError if `eps` is missing, if images, labels or the network are not valid, if the logits
+        of an image depend on the rest of the batch, and if a gradient-based attack is given a
+        network without gradients.
         """
         with self.prepared(net, x, y, rng) as case:
             return self.run(case)
@@ -202,9 +205,10 @@ class Attack(Spec):
         rng: torch.Generator | None = None,
         bf16: bool = False,
     ) -> Tensor:
-        """As `__call__`, for those who only count which images are fooled: an image that `net` is
-        found to misread at a look, every 5 steps, is left as it is and costs nothing more. `bf16`:
-        gradients may be computed in bf16.
+        """As `__call__`, but faster, for callers that only count how many images are fooled.
+
+        Every 5 steps, images that `net` misclassifies are dropped from the computation and kept as
+        they are. `bf16`: gradients may be computed in bf16.
         """
         if type(self).__call__ is not Attack.__call__:
             return self(net, x, y, rng)
@@ -221,8 +225,9 @@ class Attack(Spec):
         *,
         bf16: bool = False,
     ) -> Iterator[Case]:
-        """The checked task. Inside, `net` is not touched by what is done with it. Raises UserError
-        as `__call__` does.
+        """A context with the checked input as a `Case`; nothing done in it changes `net`.
+
+        Raises UserError as `__call__` does.
         """
         self._radius(None)
         if rng is not None and not isinstance(rng, torch.Generator):
@@ -252,12 +257,13 @@ class Attack(Spec):
             yield Case(ready, x, y, trial, rng or generator(x), exact)
 
     def run(self, case: Case, search: bool = False) -> Tensor:
-        """x_adv as `__call__` returns it; `search` as there."""
-        # Where a step depends on more than the point it starts from, no image may leave early.
+        """Returns x_adv for a prepared `case`, as `__call__` does; with `search` as in `search`."""
+        # Images may be dropped early only if a step depends on nothing but its starting point.
         leaving, y = search and self._follows_gradient, case.y
 
         def climb(left: Tensor | slice) -> Tensor:
-            # Noise for all, so that an image's start does not depend on which others are left.
+            # Draw noise for all images, so that an image's start does not depend on which ones are
+            # left.
             start = self.starting_points(self._ball(case.x, None), case.rng)[left]
             return (
                 self._walk_until_misread(case, case.x[left], start, y[left])
@@ -285,9 +291,7 @@ class Attack(Spec):
     def trace(
         self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None
     ) -> Tensor:
-        """Every step of the first run, (steps+1, N, C, H, W): the starting point first, what
-        `__call__` returns last.
-        """
+        """All points of the first run, (steps+1, N, C, H, W), from the start to the result."""
         path = list[Tensor]()
         with self.prepared(net, x, y, rng) as case:
             self._ascend(self._objective(case, case.y), case.x, None, case.rng, path)
@@ -301,16 +305,16 @@ class Attack(Spec):
         eps: float | Tensor | None = None,
         rng: torch.Generator | None = None,
     ) -> Tensor:
-        """Images near `x`, detached, at which `objective` (images -> (N,)) is high; of several
-        restarts the highest.
+        """Returns images (N, C, H, W) near `x`, detached, at which `objective` is high.
 
-        `eps` overrides the attack's own: a number, one radius a sample (N,), or a map (N,1,H,W) for
-        linf. The step size stays the one of the attack's `eps`, and follows this one where the
-        attack has none. The caller sees to the net's mode (`frozen`).
+        `objective` maps images to one value each, (N,); of several restarts the highest value
+        counts. `eps` overrides the attack's own: a number, one radius per sample (N,) or, for linf,
+        a map (N,1,H,W). The step size is derived from the attack's own `eps` if it has one, else
+        from this one. The caller must set the network's mode (see `frozen`).
         """
         check_shape(x)
         with torch.inference_mode(False):
-            # On a GPU the values are not looked at: a training would wait for it in every step.
+            # Values on a GPU are not checked, since training would wait for the GPU in every step.
             x = check_images(x) if x.device.type == "cpu" else plain_tensor(x)
             rng = rng or generator(x)
             best = self._ascend(objective, x, eps, rng)
@@ -325,15 +329,15 @@ class Attack(Spec):
         return best
 
     def objective(self, net: nn.Module, y: Tensor) -> Objective:
-        """What `__call__` climbs: cross-entropy of the true class, or minus that of the target
-        class.
+        """What `__call__` maximises: cross-entropy, or minus that of the target class if
+        targeted.
         """
         return LogitObjective(net, closeness if self.targeted else cross_entropy, y)
 
-    # The engine.
+    # The ascent loop.
 
     def _objective(self, case: Case, y: Tensor) -> Objective:
-        """What is climbed in this case, in parts where memory asks for it."""
+        """The objective of this case, evaluated in parts that fit into memory."""
         objective = self.objective(case.net, y)
         return (
             replace(objective, at_once=case.trial.at_once)
@@ -354,9 +358,7 @@ class Attack(Spec):
         )
 
     def _walk_until_misread(self, case: Case, x: Tensor, start: Tensor, y: Tensor) -> Tensor:
-        """One run from `start` on, in which an image that the network misreads at a look goes no
-        further.
-        """
+        """One run from `start`, in which images found to be misclassified take no further steps."""
         reached = z = start
         left, own = torch.arange(len(x), device=x.device), len(x)
         for done in range(0, self.count if own else 0, LOOK):
@@ -366,13 +368,13 @@ class Attack(Spec):
             if done + steps == self.count:
                 break
             out = (answers(case.net, z, case.trial.at_once) == y[left]) == self.targeted
-            if bool(out.any()):  # what fast arithmetic says is asked again of the network itself
+            if bool(out.any()):  # confirmed by the exact network
                 out[out.clone()] = case.misread(z[out], y[left][out]) != self.targeted
             stay = (~out[:own]).nonzero().flatten()
             own = len(stay)
             if not own:
                 break
-            if recorded.wanted(z):  # padded with copies of the last image, so that few graphs occur
+            if recorded.wanted(z):  # pad with copies of the last image
                 stay = torch.cat([stay, stay[-1:].expand(-len(stay) % BUCKET)])[
                     : max(len(left), len(stay))
                 ]
@@ -389,10 +391,10 @@ class Attack(Spec):
         path: list[Tensor] | None = None,
         steps: int | None = None,
     ) -> Tensor:
-        """One run from `z` on, or only so many `steps` of it."""
+        """One run starting at `z`, with all its steps or only the first `steps`."""
         known = objective if isinstance(objective, LogitObjective) and path is None else None
         copy = None if known is None else copy_of(known.net)
-        if copy is not None and copy.plain:  # convolutions are faster so
+        if copy is not None and copy.plain:  # channels-last is faster here
             x, z = (each.contiguous(memory_format=torch.channels_last) for each in (x, z))
         size, ball = self._size(self._radius(eps)), self._ball(x, eps)
         count = self.count if steps is None else steps
@@ -418,7 +420,7 @@ class Attack(Spec):
         return z.detach().contiguous()
 
     def _gradient(self, objective: Objective, z: Tensor, rng: torch.Generator) -> Tensor:
-        """The gradient at `z` of the objective as this attack looks at it."""
+        """The gradient of the objective at `z`, through `transform_input` if that is overridden."""
         if type(self).transform_input is Attack.transform_input:
             return input_gradient(objective, z)
         with torch.enable_grad():
@@ -436,7 +438,7 @@ class Attack(Spec):
         size: float,
         steps: int,
     ) -> Tensor:
-        """The same run by recordings of its step."""
+        """The same run as in `_walk`, with steps recorded as CUDA graphs."""
         net, of = objective.net, objective.of
 
         def step(z: Tensor, low: Tensor, high: Tensor, given: Tensor) -> Tensor:
@@ -455,7 +457,7 @@ class Attack(Spec):
         )
 
     def _radius(self, eps: float | Tensor | None) -> float | Tensor:
-        """The given ε, else the attack's own. Raises UserError where there is neither."""
+        """The given ε, else the attack's own. Raises UserError if there is neither."""
         radius = self.eps if eps is None else plain(eps)
         if radius is None:
             raise UserError(
@@ -465,13 +467,11 @@ class Attack(Spec):
         return parse_number(radius) if isinstance(radius, str) else radius
 
     def _ball(self, x: Tensor, eps: float | Tensor | None) -> Linf | L2:
-        """The images around `x` within the given ε, or the attack's own."""
+        """The ball around `x` with the given ε, or with the attack's own."""
         return BALLS[self.norm](x.detach(), self._radius(eps))
 
     def _size(self, radius: float | Tensor) -> float | Tensor:
-        """The length of a step: what was set, else what follows from the attack's own ε, else from
-        the given one.
-        """
+        """The step size: the one set, else derived from the attack's own ε, else from `radius`."""
         if self.step_size is not None:
             return self.step_size
         own = radius if self.eps is None else self.eps
@@ -488,12 +488,12 @@ class Attack(Spec):
 
     @torch.no_grad()
     def _judged(self, case: Case, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Of each image, whether the attack has succeeded, and the height of the objective."""
+        """For each image, whether the attack succeeded and the objective's value, both (N,)."""
         pairs = parts(self._objective(case, y), len(y))
         heights = torch.cat([part(x_adv[place]) for place, part in pairs])
         return case.misread(x_adv, y) != self.targeted, heights
 
 
 def generator(x: Tensor) -> torch.Generator:
-    """What `rng` None means: a generator on x's device, seeded 0."""
+    """The generator used where `rng` is None: on x's device, with seed 0."""
     return torch.Generator(device=x.device).manual_seed(0)

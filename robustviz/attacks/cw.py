@@ -1,5 +1,5 @@
-"""CW∞: projected ascent on the margin of Carlini and Wagner, which keeps a gradient where
-cross-entropy's vanishes.
+"""CW∞: PGD on the margin of Carlini and Wagner instead of the cross-entropy.
+The margin still has a gradient where the network is so confident that cross-entropy's vanishes.
 """
 
 from dataclasses import dataclass
@@ -15,12 +15,14 @@ from robustviz.registry import option, register
 @register("attack/cw")
 @dataclass(frozen=True, kw_only=True)
 class CW(PGD):
-    """PGD on max_{j≠y} z_j − z_y, the margin by which the network is wrong, in place of
-    cross-entropy.
+    """PGD that maximises the margin max_{j≠y} z_j − z_y instead of the cross-entropy.
 
-    Source: Carlini and Wagner 2017 (arXiv 1608.04644), objective f6, climbed by PGD as Madry et al.
-    2018 (arXiv 1706.06083) do in section 5. Differs: no confidence term, so it goes on after the
-    first success.
+    z are the logits and y the true class: the margin is positive exactly where the network is
+    wrong.
+
+    Source: Carlini and Wagner 2017 (arXiv 1608.04644), objective f6, maximised by PGD as Madry et
+    al. 2018 (arXiv 1706.06083) do in section 5. Differs: no confidence term, so the attack
+    continues after the first success.
     """
 
     steps: int = option(20, "How many steps.", low=1, high=2000)
@@ -32,7 +34,7 @@ class CW(PGD):
     )
 
     def objective(self, net: nn.Module, y: Tensor) -> Objective:
-        """The margin of the true class, or its negative for a class that is to be reached."""
+        """The margin of the true class or, if targeted, its negative for the target class."""
         return LogitObjective(net, _minus_margin if self.targeted else losses.margin, y)
 
 

@@ -1,5 +1,5 @@
-"""Diverse inputs: each step looks at the image at another size and place, so the attack learns no
-pixel by heart.
+"""DIM (diverse inputs): gradient ascent that resizes and shifts the image at random in each step.
+Its perturbation therefore depends less on exact pixel positions and transfers better.
 """
 
 import math
@@ -16,13 +16,15 @@ from robustviz.registry import option, register
 @register("attack/dim")
 @dataclass(frozen=True, kw_only=True)
 class DIM(MIM):
-    """As MIM, but with probability `diversity` a step sees the image shrunk and set on black at a
-    random place.
+    """MIM whose steps, with probability `diversity`, see the image shrunk and padded at random.
 
-    Source: Xie et al. 2019 (arXiv 1803.06978), eq. 5 and 6. Differs: the shrunk image keeps the
-    size of the frame, so any network can look at it (theirs grows from 299 to 330 pixels), resized
-    bilinearly, and momentum is off unless `decay` is set; both as in torchattacks, with which Model
-    Alignment measures transfer. One draw a step for the batch.
+    The shrunk image is placed at a random position on a black background.
+
+    Source: Xie et al. 2019 (arXiv 1803.06978), eq. 5 and 6. Differs: the transformed image keeps
+    its original size, so any network accepts it (the paper enlarges it from 299 to 330 pixels), is
+    resized bilinearly, and momentum is off unless `decay` is set; both as in torchattacks, with
+    which Model Alignment measures transfer. One transformation per step is drawn for the whole
+    batch.
     """
 
     decay: float = option(
@@ -45,8 +47,8 @@ class DIM(MIM):
     )
 
     def transform_input(self, z: Tensor, rng: torch.Generator) -> Tensor:
-        # Four numbers in any case, so that the draws of a step do not depend on the outcome of the
-        # step before.
+        # Always draw four numbers, so that the random numbers of a step do not depend on whether
+        # earlier steps transformed the image.
         chance, scale, down, right = torch.rand(4, generator=rng, device=rng.device).tolist()
         if chance >= self.diversity:
             return z
@@ -61,14 +63,13 @@ class DIM(MIM):
 
 
 def smallest(side: int, share: float) -> int:
-    """The smallest side a transformed image may have, in pixels: 7 of 8 and 28 of 32 at the usual
-    .9.
-    """
+    """The smallest side of a transformed image in pixels: with share .9, 7 of 8 and 28 of 32."""
     return max(min(math.floor(share * side), side - 1), 1)
 
 
 def between(low: int, high: int, share: float) -> int:
-    """The whole number that lies at `share` (in [0, 1)) of low … high, both included and equally
-    likely.
+    """The integer at fraction `share` (in [0, 1)) of the range low … high, both included.
+
+    If `share` is uniform, all integers of the range are equally likely.
     """
     return low + int(share * (max(high, low) - low + 1))

@@ -1,4 +1,4 @@
-"""One step along the sign of the gradient."""
+"""FGSM: one step along the sign of the gradient."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,8 +14,9 @@ from robustviz.registry import option, register
 @register("attack/fgsm")
 @dataclass(frozen=True, kw_only=True)
 class FGSM(Attack):
-    """The fast gradient sign method: one step of ε from the image, or of 1.25 ε from a random point
-    of the ball.
+    """The fast gradient sign method: a single step along the sign of the gradient.
+
+    The step has length ε from the image itself, or 1.25 ε from a random point of the ball.
 
     Source: Goodfellow et al. 2015 (arXiv 1412.6572), section 4; the random start with step 1.25 ε:
     Wong et al. 2020 (arXiv 2001.03994), algorithm 3.

@@ -1,4 +1,4 @@
-"""Momentum iterative method: gradient ascent that remembers where it was going."""
+"""MIM, the momentum iterative method: gradient ascent with momentum."""
 
 from dataclasses import dataclass
 
@@ -9,19 +9,20 @@ from robustviz.attacks.balls import L2, Linf, scaled
 from robustviz.attacks.base import Attack
 from robustviz.registry import option, register
 
-MOST = (
-    1e12  # what has grown so large with a decay above 1 is scaled down: only its direction counts
-)
+# A decay above 1 makes the direction grow; beyond this it is scaled down, its length being unused.
+MOST = 1e12
 
 
 @register("attack/mim")
 @dataclass(frozen=True, kw_only=True)
 class MIM(Attack):
-    """Steps along the sum of all gradients so far, each scaled to L1 norm 1; from the image itself,
-    the last point counts.
+    """PGD with momentum: every step follows the decayed sum of all gradients so far.
 
-    Source: Dong et al. 2018 (MI-FGSM, arXiv 1710.06081), algorithm 1. Differs: a step is ε/4 where
-    none is set, as in the transfer measurements of Model Alignment; the paper's is ε/steps.
+    Each gradient is scaled to L1 norm 1. The attack starts at the image itself and returns the last
+    point.
+
+    Source: Dong et al. 2018 (MI-FGSM, arXiv 1710.06081), algorithm 1. Differs: the default step
+    size is ε/4, as in the transfer measurements of Model Alignment; the paper's is ε/steps.
     """
 
     steps: int = option(10, "How many steps.", low=1, high=2000)

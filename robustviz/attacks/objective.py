@@ -1,4 +1,4 @@
-"""What an attack climbs: one number for each image, and its gradient by the pixels."""
+"""Objectives that an attack maximises (one number per image) and their gradient in the pixels."""
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -13,16 +13,16 @@ from robustviz.inputs import logits_of
 from robustviz.types import UserError
 
 T = TypeVar("T")
-Objective = Callable[[Tensor], Tensor]  # images (N,C,H,W) -> one number a sample (N,)
+Objective = Callable[[Tensor], Tensor]  # images (N, C, H, W) -> one number per sample (N,)
 
 
 @dataclass(frozen=True, eq=False)
 class LogitObjective:
-    """An objective that reads the logits of `net`: images -> of(logits, given), (N,). `of` is a
-    plain function, so that the engine knows all that a step depends on. `given`, e.g. labels, has
-    an entry for each image.
+    """An objective of the logits of `net`: images (N, C, H, W) -> of(logits, given), (N,).
 
-    `at_once`: how many images there is memory for, forward and back; more are computed in parts.
+    `of` is a plain function, so that the attack knows everything a step depends on. `given` has one
+    entry per image, e.g. its label. `at_once`: how many images fit into memory for a forward and
+    backward pass; more images are computed in parts.
     """
 
     net: nn.Module
@@ -35,7 +35,7 @@ class LogitObjective:
 
 
 def parts(objective: Objective, n: int) -> Iterator[tuple[slice, Objective]]:
-    """Which of `n` images to compute together, and the objective of these."""
+    """Yields slices of `n` images to compute together, each with the objective for these images."""
     most = objective.at_once if isinstance(objective, LogitObjective) else None
     size = n if not most or n <= most else -(-n // -(-n // most))
     for start in range(0, n, max(size, 1)):
@@ -54,22 +54,22 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def closeness(logits: Tensor, target: Tensor) -> Tensor:
-    """Minus the cross-entropy of the class that a targeted attack wants, (N,)."""
+    """The objective of a targeted attack: minus the cross-entropy of the target class, (N,)."""
     return -F.cross_entropy(logits, target, reduction="none")
 
 
 def input_gradient(objective: Objective, z: Tensor) -> Tensor:
-    """The gradient of `objective` at the images `z`, (N,C,H,W), of the sum, so that no sample's
-    depends on the others.
+    """The gradient of `objective` with respect to the images `z`, (N, C, H, W).
 
-    0 where an entry is NaN or infinite, so that it makes no step, and where the objective does not
-    depend on the pixels.
+    It is the gradient of the sum over the batch, so that a sample's gradient does not depend on the
+    others. Entries that are NaN or infinite become 0, so that they cause no step; it is 0 too where
+    the objective does not depend on the pixels.
     """
     several = list(parts(objective, len(z)))
     if len(several) > 1:
         return torch.cat([input_gradient(part, z[place]) for place, part in several])
     kind = z.device.type
-    # In float16 a sure network's gradient is too small for a number.
+    # The gradient of a very confident network underflows in float16.
     half = (
         kind in ("cpu", "cuda")
         and torch.is_autocast_enabled(kind)
@@ -82,11 +82,13 @@ def input_gradient(objective: Objective, z: Tensor) -> Tensor:
 def with_gradient(
     evaluate: Callable[[Tensor], tuple[Tensor, T]], z: Tensor
 ) -> tuple[Tensor, Tensor, T]:
-    """What `evaluate` gives at the images `z`, an objective (N,) and more, and the objective's
-    gradient (N,C,H,W), as `input_gradient` says it. Raises UserError for another objective.
+    """Returns the objective (N,), its gradient (N, C, H, W) and the second value of `evaluate`.
+
+    `evaluate(z)` returns the objective and that second value; the gradient is as in
+    `input_gradient`. Raises UserError if the objective is not one number per image.
     """
     with torch.enable_grad():
-        z = z.detach().clone().requires_grad_(True)  # a forward may write on what it is given
+        z = z.detach().clone().requires_grad_(True)  # forward may modify its input in place
         heights, more = evaluate(z)
         if not isinstance(heights, Tensor) or heights.shape != z.shape[:1]:
             kind = (

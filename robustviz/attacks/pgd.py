@@ -1,6 +1,4 @@
-"""Projected gradient descent, the field's standard first-order attack (ascent on the loss, in
-fact).
-"""
+"""PGD, projected gradient descent, the standard first-order attack (in fact ascent on the loss)."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -16,10 +14,12 @@ from robustviz.registry import option, register
 @register("attack/pgd")
 @dataclass(frozen=True, kw_only=True)
 class PGD(Attack):
-    """Steps uphill, projected back into the ball after each; the last point counts, not the best.
+    """Gradient steps that raise the loss, each projected back into the ball.
+
+    The result is the last point, not the best one.
 
     Source: Madry et al. 2018 (arXiv 1706.06083), section 2.1; the start `gauss` (0.001·N(0,1)) is
-    TRADES' and MART's.
+    that of TRADES and MART.
     """
 
     steps: int = option(10, "How many steps.", low=1, high=2000)

@@ -1,13 +1,7 @@
-"""A step of an attack as a CUDA graph: on a GPU small kernels wait for their launches, and a graph
-launches them all at once.
-
-Experimental: no GPU has run it yet; `make gpu-check` measures it and says whether its results are
-those of plain steps.
-
-What a step reads lies in the recording's own memory, into which each walk copies its images;
-weights are read where the network's kept copy has them, which is part of a recording's name. A step
-is recorded when it is wanted for the second time, the first one warms up. Only networks of this
-package are recorded: another one's forward may do what no graph repeats.
+"""Attack steps recorded as CUDA graphs, which launch all kernels of a step at once.
+Experimental: no GPU has run it yet; `make gpu-check` compares it with plain steps. A step reads the
+images from fixed memory and the weights from the network's copy. Networks from outside this package
+are not recorded, since their forward may do what a graph cannot repeat.
 """
 
 import functools
@@ -20,17 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-KEPT = 8  # recordings of one network: each holds memory for a batch, all share that of a step
-_capturing = threading.Lock()  # torch captures one graph at a time, of all networks
+KEPT = 8  # recordings per network; each keeps memory for a batch, all share the memory of a step
+_capturing = threading.Lock()  # torch can capture only one graph at a time in a process
 
 Step = Callable[..., Tensor]  # (z, *given) -> z after one step
-Place = tuple[Any, torch.cuda.Stream]  # the memory of a capture and its stream
+Place = tuple[Any, torch.cuda.Stream]  # the graph memory pool and the stream used for capturing
 _stream: Callable[[torch.device | int], torch.cuda.Stream] = torch.cuda.Stream
 
 
 class Recording:
-    """`step` for arguments like these. On a CPU it is called again on the recording's memory, which
-    is what a GPU replays.
+    """One recorded `step`, for arguments with these shapes and dtypes.
+
+    On a GPU it is a CUDA graph. On a CPU the step is called normally, on the recording's own
+    memory, which is the computation that a GPU would replay.
     """
 
     def __init__(self, step: Step, place: Place | None, z: Tensor, *given: Tensor) -> None:
@@ -41,14 +37,14 @@ class Recording:
 
         self.advance: Callable[[], None] = advance
         if place is not None:
-            # on its device, or the graph would be one of another device: empty
+            # with another current device the graph would be captured there and stay empty
             with _capturing, torch.cuda.device(z.device):
-                # nothing of the step is held, since it holds the network, which holds this: both
-                # would wait for the collector of cycles
+                # Keep only the graph: `step` refers to the network, which refers to this recording,
+                # and such a reference cycle would be freed only by the garbage collector.
                 self.advance = _captured(advance, *place).replay
 
     def __call__(self, steps: int, z: Tensor, *given: Tensor) -> Tensor:
-        """z after so many steps; its own tensor."""
+        """Returns `z` after `steps` steps, as a new tensor."""
         for mine, now in zip((self.z, *self.given), (z, *given), strict=True):
             mine.copy_(now)
         for _ in range(steps):
@@ -59,10 +55,14 @@ class Recording:
 def _captured(
     advance: Callable[[], None], pool: Any, stream: torch.cuda.Stream
 ) -> torch.cuda.CUDAGraph:
-    """One step as a graph. A graph destroyed meanwhile would spoil it, so the collector rests."""
+    """Captures one step as a CUDA graph.
+
+    Garbage collection is off meanwhile, since destroying another graph would spoil the capture.
+    """
     side = _side(stream.device_index)
     side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # libraries choose their kernels, which a capture does not allow
+    # warm-up: libraries choose kernels here, which a capture does not allow
+    with torch.cuda.stream(side):
         for _ in range(2):
             advance()
     torch.cuda.current_stream().wait_stream(side)
@@ -78,24 +78,27 @@ def _captured(
 
 
 class Recordings:
-    """The recordings of one network, by what a step is: its function, its numbers, the shapes it is
-    for.
+    """The recorded steps of one network, by a key: what the step depends on and its tensor shapes.
+
+    A step is recorded the second time it is requested; the first time serves as a warm-up.
     """
 
     def __init__(self) -> None:
         self.kept: dict[object, Recording] = {}
         self.asked: set[object] = set()
         self.refused: set[object] = set()
-        # One memory for all: nothing of a step outlives it, so they may be replayed in any order.
-        # And a stream to record on: what cuBLAS works in belongs to the stream and lies in that
-        # memory, which another network's graphs must not lean on.
+        # One memory pool for all recordings: a step's temporary values are not used after it, so
+        # the graphs may be replayed in any order. It comes with a stream of its own, because cuBLAS
+        # allocates its workspace per stream, inside that pool, and graphs of other networks must
+        # not use it.
         self.place: Place | None = None
-        # that memory is one walk's at a time, and two pages may look at one network
+        # only one thread may use that memory at a time, and two pages may attack the same network
         self.busy = threading.Lock()
 
     def walk(self, name: object, step: Step, steps: int, z: Tensor, *given: Tensor) -> Tensor:
-        """z after so many steps of `step`; `name` says all that the step depends on besides its
-        arguments and the weights.
+        """Returns `z` after `steps` calls of `step`, from a recording if there is one.
+
+        `name` must identify everything the step depends on besides its arguments and the weights.
         """
         key = (
             name,
@@ -111,7 +114,10 @@ class Recordings:
         return z
 
     def _recorded(self, key: object, step: Step, z: Tensor, *given: Tensor) -> Recording | None:
-        """The recording of this key, if it has been asked for before; the oldest one makes room."""
+        """The recording for this key, made if the key was requested before; else None.
+
+        At most `KEPT` recordings are kept; the least recently used ones are dropped.
+        """
         recording = self.kept.pop(key, None)
         if recording is None and key in self.asked and key not in self.refused:
             try:
@@ -129,7 +135,8 @@ class Recordings:
                 self.refused.add(key)
         self.asked.add(key)
         if recording is not None:
-            self.kept[key] = recording  # the newest is the last
+            # reinserted at the end, so the first is the least recently used
+            self.kept[key] = recording
             while len(self.kept) > KEPT:
                 del self.kept[next(iter(self.kept))]
         return recording
@@ -137,12 +144,13 @@ class Recordings:
 
 @functools.cache
 def _side(device: int) -> torch.cuda.Stream:
-    """Where steps warm up on that GPU: always the same stream, since cuBLAS keeps memory
-    for each.
+    """The stream on which steps warm up on that GPU.
+
+    It is always the same one, since cuBLAS keeps memory for every stream.
     """
     return _stream(device)
 
 
 def wanted(z: Tensor) -> bool:
-    """Whether steps on images like `z` are to be recorded: on a GPU."""
+    """Whether steps on images like `z` should be recorded: only on a GPU."""
     return z.device.type == "cuda"

@@ -1,5 +1,5 @@
-"""Square attack: no gradient at all, only the net's answers, so a net that merely hides its
-gradients does not resist it.
+"""Square attack: a random search that uses only the network's logits and no gradient.
+A network that merely hides its gradients is therefore not robust against it.
 """
 
 import math
@@ -18,10 +18,10 @@ from robustviz.inputs import all_logits, check_images, check_shape, logits_of
 from robustviz.registry import option, register
 from robustviz.types import UserError
 
-# images and their places in the batch -> one number a sample
+# images and their indices in the batch -> one number per sample
 Score = Callable[[Tensor, Tensor], Tensor]
 
-# of 10,000 queries: after these the area halves
+# after these queries (of 10,000) the area of the squares is halved
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 TRACE_BYTES = 2**31
 
@@ -29,18 +29,19 @@ TRACE_BYTES = 2**31
 @register("attack/square")
 @dataclass(frozen=True, kw_only=True)
 class Square(Attack):
-    """Random squares set to +ε or −ε, kept where they raise the margin; each image stops when the
-    net is wrong.
+    """Sets random squares to +ε or −ε and keeps those that raise the margin; uses no gradient.
 
-    An image that is wrong already is given back unchanged; one that is never fooled gets the
-    highest margin found.
+    An image's search stops as soon as the network is wrong. Images that are misclassified already
+    are returned unchanged; an image that is never fooled gets the point with the highest margin
+    found.
 
     Source: Andriushchenko et al. 2020 (arXiv 1912.00049), algorithms 1 and 2, with the start in
-    vertical stripes. `variant=autoattack` counts as AutoAttack's part does: its squares never touch
-    the last row and column, and it runs the schedule of 10,000 queries and stops early. `paper` may
-    touch every pixel and fits the schedule to the queries: on 8×8 digits it is clearly stronger (an
-    ordinary net kept 9 of 300 images, against 26 under AutoAttack's part). Differs: every image has
-    its own square, as in the paper; AutoAttack's part shares one in a batch. linf only.
+    vertical stripes. `variant=autoattack` matches the Square of AutoAttack: its squares never touch
+    the last row and column, and it follows the schedule for 10,000 queries however few are made.
+    `paper` may touch every pixel and fits the schedule to the number of queries: on 8×8 digits it
+    is clearly stronger (a standard network kept 9 of 300 images, against 26 under AutoAttack's
+    variant). Differs: every image has its own square, as in the paper; AutoAttack's code shares one
+    square within a batch. linf only.
     """
 
     queries: int = option(5000, "How many squares are tried for each image.", low=1, high=100_000)
@@ -55,7 +56,7 @@ class Square(Attack):
         advanced=True,
     )
 
-    # It takes no steps. A ClassVar takes the inherited field out.
+    # Square takes no gradient steps. Declaring a ClassVar removes the inherited dataclass field.
     step_size: ClassVar[None] = None  # type: ignore[misc]
 
     fused = False
@@ -80,7 +81,7 @@ class Square(Attack):
         return self.queries
 
     def starting_points(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:
-        """Vertical stripes of +ε or −ε, drawn per image, channel and column."""
+        """Vertical stripes of +ε or −ε, drawn per image, channel and column; (N, C, H, W)."""
         n, c, _, w = ball.x.shape
         return ball.project(
             ball.x
@@ -89,13 +90,15 @@ class Square(Attack):
         )
 
     def objective(self, net: nn.Module, y: Tensor) -> Objective:
-        """The margin: max_{j≠y} z_j − z_y, or its negative where y is to be reached."""
+        """The margin max_{j≠y} z_j − z_y of the logits z, negated if targeted."""
         return lambda z: self._margin(logits_of(net, z), y)
 
     def run(self, case: Case, search: bool = False, path: list[Tensor] | None = None) -> Tensor:
-        """x_adv (N,C,H,W) as in `Attack`, after at most `queries` + 2 forward passes of the images
-        and no backward one; `search` changes nothing, since it leaves fooled images anyway. `path`
-        takes up the images after each query.
+        """Returns x_adv (N, C, H, W) as in `Attack`.
+
+        It takes at most `queries` + 2 forward passes per image and no backward pass. `search` has
+        no effect, since fooled images are dropped in any case. The images after each query are
+        appended to `path`.
         """
         out = case.x.clone()
 
@@ -110,10 +113,11 @@ class Square(Attack):
     def trace(
         self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None
     ) -> Tensor:
-        """(queries+1, N, C, H, W): the stripes, then the best so far after each query; an image
-        wrong already stays.
+        """The best images after each query, (queries+1, N, C, H, W); the first is the striped
+        start.
 
-        Raises UserError where that would take more than 2 GiB of memory.
+        Images that are misclassified already stay unchanged. Raises UserError if the result would
+        take more than 2 GiB of memory.
         """
         check_shape(x)
         size, path = (self.queries + 1) * x.numel() * x.element_size(), list[Tensor]()
@@ -134,8 +138,9 @@ class Square(Attack):
         eps: float | Tensor | None = None,
         rng: torch.Generator | None = None,
     ) -> Tensor:
-        """Images near `x` at which `objective` is high, as in `Attack`, found without its gradient
-        and with every query.
+        """Images near `x` at which `objective` is high, as in `Attack`, found without gradients.
+
+        No image stops early: all queries are used.
         """
         with torch.inference_mode(False):
             best, radius = check_images(x).clone(), self._radius(eps)
@@ -148,8 +153,6 @@ class Square(Attack):
                 stop=False,
             )
         return best
-
-    # The search.
 
     def _margin(self, logits: Tensor, y: Tensor) -> Tensor:
         return losses.margin(logits, y) * (-1 if self.targeted else 1)
@@ -165,11 +168,13 @@ class Square(Attack):
         stop: bool,
         path: list[Tensor] | None = None,
     ) -> None:
-        """Writes the best points found into `x` at `place`. With `stop` a sample is left alone once
-        its score is above 0.
+        """Writes the best points found into `x` at the indices `place`.
+
+        With `stop`, the search ends for each sample once its score is above 0.
         """
         ball = Linf(x[place], eps)
-        low, high = (each.expand_as(ball.x) for each in (ball.low, ball.high))  # a square's values
+        # the values a square may take
+        low, high = (each.expand_as(ball.x) for each in (ball.low, ball.high))
         whole = self.queries if self.variant == "paper" else 10_000
         here = self.starting_points(ball, rng)
         height = score(here, place)
@@ -192,11 +197,12 @@ class Square(Attack):
         x[place] = here
 
     def _square(self, here: Tensor, side: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A square for each image (N,1,H,W), and for each image and channel whether it is set up or
-        down (N,C,1,1).
+        """Draws a square for each image: a mask (N,1,H,W) and its signs per channel (N,C,1,1).
+
+        The mask is True inside the square; the sign is True for +ε and False for −ε.
         """
         n, c, h, w = here.shape
-        last = 1 if self.variant == "paper" else 0  # AutoAttack's own leaves out the last place
+        last = 1 if self.variant == "paper" else 0  # AutoAttack's code leaves out the last position
         top, left = (
             torch.randint(
                 max(length - side + last, 1), (n, 1, 1, 1), generator=rng, device=here.device
@@ -210,8 +216,8 @@ class Square(Attack):
 
 
 def side(p: float, query: int, queries: int, height: int, width: int) -> int:
-    """The side of the squares at a query, in pixels: √(p·H·W), where p halves nine times along the
-    way.
+    """The side of the squares at a query, in pixels: √(p·H·W), where p is halved up to nine
+    times.
     """
     halvings = sum(int(query / queries * 10_000) > mark for mark in HALVINGS)
     return min(max(round(math.sqrt(p / 2**halvings * height * width)), 1), height, width)

@@ -1,5 +1,5 @@
-"""Translation invariance: the gradient of all shifted copies of an image at once, by smoothing the
-gradient.
+"""TIM (translation invariance): DIM with smoothed gradients.
+Smoothing approximates the mean gradient over shifted copies of the image.
 """
 
 from dataclasses import dataclass
@@ -16,17 +16,16 @@ from robustviz.types import UserError
 @register("attack/tim")
 @dataclass(frozen=True, kw_only=True)
 class TIM(DIM):
-    """As DIM, with each gradient smoothed by a Gaussian kernel before anything else is done with
-    it.
+    """DIM that first smooths every gradient with a Gaussian kernel.
 
-    `diversity` = 0 and `decay` = 1 is the paper's TI-MI-FGSM; the default, input diversity and no
-    momentum, is what Model Alignment measures transfer with.
+    `diversity` = 0 and `decay` = 1 give the paper's TI-MI-FGSM; the default, input diversity
+    without momentum, is the setting with which Model Alignment measures transfer.
 
     Source: Dong et al. 2019 (arXiv 1904.02884), eq. 8; σ = k/√3 for a side of 2k + 1, section 3.3.
-    Differs: a kernel of 3×3 in place of 15×15, which on 299 pixels is a twentieth of the side: on 8
-    and on 32 pixels that is less than two, and 3 is the smallest kernel that smooths at all. The
-    paper's σ and not the authors' code's (a side of 3 spans ±3σ there, which leaves a 3×3 kernel
-    with 1 % at its neighbours: no smoothing).
+    Differs: a kernel of 3×3 in place of 15×15. The paper's kernel is a twentieth of the side of a
+    299-pixel image; on 8 and on 32 pixels that would be less than two, and 3 is the smallest kernel
+    that smooths at all. σ follows the paper and not the authors' code (where a kernel side of 3
+    spans ±3σ, so that a 3×3 kernel has 1 % at its neighbours: no smoothing).
     """
 
     kernel: int = option(3, "Side of the smoothing kernel in pixels, odd.", low=1, high=63)
@@ -58,8 +57,9 @@ class TIM(DIM):
 
 
 def smooth(images: Tensor, kernel: int) -> Tensor:
-    """`images` (N,C,H,W) under a normalised Gaussian of side `kernel` = 2k+1 and σ = k/√3, zero
-    beyond the edge.
+    """`images` (N, C, H, W) smoothed by a normalised Gaussian, with zeros beyond the edge.
+
+    The kernel has side `kernel` = 2k+1 pixels and σ = k/√3.
     """
     reach = kernel // 2
     if not reach:
