@@ -1,1 +1,1 @@
-"""What changes when the target is less sure?"""
+"""The Loss page: loss surfaces, soft labels, input gradients and curvature."""

@@ -1,5 +1,6 @@
-"""How a network's loss changes with its picture, at first and at second order: gradients, where
-they lie, and curvature.
+"""Derivatives of a network's loss with respect to the pixels: the input gradient (first order) and
+the curvature (second order), with their probes. Apart from `surfaces`, which evaluates the loss
+itself at many points.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ from robustviz.views.loss.result import (
 from robustviz.views.measure import images_of, meta_of, net_of, probe, radius
 from robustviz.views.transfer.probe import label, named_runs, ordinary, relatives
 
-Loss = Callable[[Tensor], Tensor]  # images (N, …) to the loss of each, (N,)
+Loss = Callable[[Tensor], Tensor]  # maps images (N, …) to their losses (N,)
 
 
 def gradient(loss: Loss, x: Tensor) -> Tensor:
-    """The gradient of each sample's loss by the sample, as `x` (N, …), detached; samples must not
-    affect each other.
+    """The gradient of each sample's loss with respect to that sample, detached, with the shape of
+    `x` (N, …). The loss of a sample must not depend on the other samples.
     """
     with torch.enable_grad():
         leaf = x.detach().clone().requires_grad_()
@@ -46,13 +47,14 @@ def gradient(loss: Loss, x: Tensor) -> Tensor:
 
 
 def hessian_vector(loss: Loss, x: Tensor, v: Tensor) -> Tensor:
-    """H·v of each sample, as `x` (N, …), H the Hessian of its loss by the sample; exact, by
-    differentiating twice. Raises UserError where torch cannot.
+    """The product H·v for each sample, with the shape of `x` (N, …), where H is the Hessian of the
+    sample's loss with respect to that sample. It is exact: the loss is differentiated twice. Raises
+    UserError where torch has no second derivative of an operation.
     """
     with torch.enable_grad():
         leaf = x.detach().clone().requires_grad_()
         (first,) = torch.autograd.grad(loss(leaf).sum(), leaf, create_graph=True)
-        if not first.requires_grad:  # a linear loss
+        if not first.requires_grad:  # the loss is linear, so its Hessian is 0
             return torch.zeros_like(x)
         try:
             return torch.autograd.grad((first * v).sum(), leaf, materialize_grads=True)[0]
@@ -69,14 +71,15 @@ def hessian_vector(loss: Loss, x: Tensor, v: Tensor) -> Tensor:
 def top_eigenvalue(
     loss: Loss, x: Tensor, iterations: int, rng: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """(the eigenvalue of largest size of each sample's Hessian, signed, and ‖Hv − λv‖/|λ|), (N,)
-    each.
+    """The eigenvalue λ of largest absolute value of each sample's Hessian, with its sign, and the
+    relative residual ‖Hv − λv‖/|λ|, both (N,).
 
-    `loss`: samples `x` (N, …) to (N,), each on its own sample only; any network and any loss.
-    `iterations` products H·v from a Gaussian start. Some eigenvalue lies within the second value
-    times |λ| of λ. Both are 0 where the Hessian is 0. Source: docs/methods.md, Loss surfaces and
-    curvature; Lanczos 1950, which keeps all products of the power iteration, in place of its last
-    one; 20 plain steps are up to 100 % off where eigenvalues of opposite sign compete (4 of 50
+    `loss` maps samples `x` (N, …) to losses (N,), each of which depends on its own sample only; it
+    may be any loss of any network. `iterations` is the number of products H·v, starting from a
+    Gaussian vector. Some exact eigenvalue lies within residual·|λ| of λ. Both values are 0 where
+    the Hessian is 0. Source: docs/methods.md, Loss surfaces and curvature; Lanczos 1950, which uses
+    all products of the power iteration instead of only the last one. 20 steps of plain power
+    iteration are up to 100 % off where eigenvalues of opposite sign are similar in size (4 of 50
     images of one network).
     """
     tiny = torch.finfo(x.dtype).tiny
@@ -86,14 +89,14 @@ def top_eigenvalue(
         moved = hessian_vector(loss, x, basis[-1].view(x.shape)).flatten(1)
         small[:, at, at] = (moved * basis[-1]).sum(dim=1)
         size = moved.norm(dim=1)
-        for old in basis * 2:  # twice: rounding would bring old directions back
+        for old in basis * 2:  # twice, because rounding lets old directions return
             moved = moved - (moved * old).sum(dim=1, keepdim=True) * old
         length = moved.norm(dim=1)
-        # nothing new is left
+        # a remainder of rounding size counts as 0: there is no new direction left
         length = torch.where(
             length > 1e3 * torch.finfo(x.dtype).eps * size, length, torch.zeros_like(length)
         )
-        small[:, at + 1, at] = length  # `eigh` reads below the diagonal only
+        small[:, at + 1, at] = length  # `eigh` reads only the lower triangle
         basis.append(
             torch.where(
                 length[:, None] > 0,
@@ -112,18 +115,20 @@ def top_eigenvalue(
 
 
 def _with_weights(attend: Callable[..., Any]) -> Callable[..., Any]:
-    """An attention that gives its weights too, which no fused kernel does."""
+    """Wrap the `forward` of an attention layer so that it also returns the attention weights: torch
+    then does not use its fused kernels.
+    """
     return lambda *given, **named: attend(*given, **(named | {"need_weights": True}))
 
 
 def smoothed(net: nn.Module, beta: float) -> nn.Module:
-    """A copy of a network whose ReLUs are softplus(β·)/β: between its kinks a ReLU network has no
-    curvature but its loss's. Attention is written out: torch's fused kernels have no second
-    derivative.
+    """A copy of a network in which softplus(β·x)/β replaces each ReLU. A ReLU network is piecewise
+    linear, so without this only the loss function would contribute curvature. Attention runs
+    without torch's fused kernels, which have no second derivative.
     """
     net = copy.deepcopy(net)
     for module in list(net.modules()):
-        if hasattr(module, "fused_attn"):  # timm's
+        if hasattr(module, "fused_attn"):  # an attention layer of timm
             vars(module)["fused_attn"] = False
         if isinstance(module, nn.MultiheadAttention):
             module.forward = _with_weights(module.forward)  # type: ignore[method-assign]
@@ -134,14 +139,16 @@ def smoothed(net: nn.Module, beta: float) -> nn.Module:
 
 
 def cross_entropy(net: nn.Module, y: Tensor) -> Loss:
-    """The loss of each image under a network, for the functions of this file."""
+    """A function from images (N,C,H,W) to their cross-entropies (N,) under a network, for labels
+    `y` (N,).
+    """
     return lambda x: F.cross_entropy(net(x), y, reduction="none")
 
 
 def input_gradient(net: Classifier, x: Tensor, y: Tensor) -> Tensor:
-    """∂CE/∂x of images (N,C,H,W), in float64 and eval mode.
+    """∂CE/∂x of images `x` (N,C,H,W), with the same shape, in float64 and eval mode.
 
-    float64 because a saturated output (1 − p_y below 1e-7) has no correct gradient in float32.
+    In float32 the gradient of a saturated output (1 − p_y below 1e-7) would be wrong.
     """
     exact = copy.deepcopy(net).double()
     with frozen(exact):
@@ -155,7 +162,7 @@ def input_gradient(net: Classifier, x: Tensor, y: Tensor) -> Tensor:
         )
 
 
-@memory.remembered(memory.WORKING)  # several networks are compared with the same others
+@memory.remembered(memory.WORKING)  # many runs are compared with the same networks
 def _kept_gradients(path: str, weights: str, split: Dataset, n: int) -> Tensor:
     return _gradients(Run(Path(path)), split, n)
 
@@ -166,8 +173,9 @@ def _gradients(run: Run, split: Dataset, n: int) -> Tensor:
 
 
 def others_of(run: Run, spec: GradientsSpec) -> list[Run]:
-    """The networks to compare with; none where none is shipped. Raises UserError for one that was
-    trained on other images.
+    """The runs whose gradients are compared with those of `run`: the ones named in the spec, else
+    its witness (if it is aligned) and the shipped ordinary networks that took no part in its
+    training; the list may be empty. Raises UserError for a run trained on other images.
     """
     if named := named_runs(run, spec.targets, "target"):
         return named
@@ -176,7 +184,7 @@ def others_of(run: Run, spec: GradientsSpec) -> list[Run]:
 
 
 def _name(run: Run, spec: GradientsSpec) -> str:
-    """Weights of the other networks count too."""
+    """The cache key, which includes the hashes of the other networks' weights."""
     return registry.key(
         replace(
             spec, targets=",".join(f"{each.id}@{each.weights}" for each in others_of(run, spec))
@@ -186,8 +194,8 @@ def _name(run: Run, spec: GradientsSpec) -> str:
 
 @probe(GradientsSpec, name=_name)
 def gradients(run: Run, spec: GradientsSpec) -> Gradients:
-    """The loss's gradient by the pixels: its length, where it lies, and its likeness to other
-    networks'.
+    """The gradient of the loss with respect to the pixels: its norm, its share on the true object,
+    and its cosine with other networks' gradients.
     """
     split, others = images_of(run), others_of(run, spec)
     index = torch.arange(min(spec.n, len(split)))
@@ -195,7 +203,7 @@ def gradients(run: Run, spec: GradientsSpec) -> Gradients:
     own, *theirs = (
         _kept_gradients(str(each.path), each.weights, split, len(few))
         if each.path.exists()
-        else _gradients(each, split, len(few))  # in memory
+        else _gradients(each, split, len(few))  # a run that has no folder
         for each in (run, *others)
     )
     cosine = np.reshape(
@@ -246,14 +254,16 @@ def gradients(run: Run, spec: GradientsSpec) -> Gradients:
 
 @probe(CurvatureSpec)
 def curvature(run: Run, spec: CurvatureSpec) -> Curvature:
-    """The loss's top Hessian eigenvalue by the pixels, image by image."""
+    """The top Hessian eigenvalue of the loss with respect to the pixels, image by image. Raises
+    UserError where it is not finite.
+    """
     split, net = images_of(run), net_of(run)
     index = torch.arange(min(spec.n, len(split)))
     few, copied = split.take(index), smoothed(net, spec.beta)
     rng = torch.Generator().manual_seed(spec.seed)
     with frozen(net), frozen(copied), torch.no_grad():
         same = (net(few.x).argmax(dim=1) == copied(few.x).argmax(dim=1)).numpy()
-    with frozen(copied.double()):  # from here on it is exact
+    with frozen(copied.double()):  # float64 from here on
         parts = [
             top_eigenvalue(cross_entropy(copied, y), x, spec.iterations, rng)
             for x, y in zip(torch.split(few.x.double(), 64), torch.split(few.y, 64), strict=True)

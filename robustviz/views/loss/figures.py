@@ -1,5 +1,5 @@
-"""The figures of the Soft labels & loss page that are no surfaces: soft-label bars, gradients in
-numbers, curvature.
+"""The figures of the Loss page without a surface: soft-label bars, statistics of the input
+gradients, and curvature. `surface_figures` draws the surfaces.
 """
 
 from __future__ import annotations
@@ -24,21 +24,23 @@ from robustviz.views.loss.result import (
 )
 from robustviz.views.theme import COLOURS, LIGHT, finish, named, spread
 
-# a circle is a clean image and × an attacked one, everywhere
+# circle and × are not among them: in all figures they mean clean and attacked images
 SYMBOLS = ("diamond", "square", "triangle-up", "star")
-MOST = 12  # classes drawn
+MOST = 12  # classes drawn at most
 UNNAMED = "this network"
 
 R = TypeVar("R", Gradients, Curvature)
 
 
 def short(name: str) -> str:
-    """A network in a sentence: A or B where it is one of these, else its name."""
+    """A network's name within a sentence: its letter where the name starts with A or B, else the
+    whole name.
+    """
     return name[0] if name[:2] in ("A ", "B ") else name or UNNAMED
 
 
 def colours(template: str) -> list[str]:
-    """One colour a network, in the order of the figures' legends."""
+    """The colours of up to four networks, in the order of the figures' legends."""
     return [COLOURS[template][name] for name in ("a", "b", "faint", "text")]
 
 
@@ -49,12 +51,12 @@ def soft_labels(
     witness: str = "",
     template: str = LIGHT,
 ) -> go.Figure:
-    """Bars of an image's soft labels at the results' temperature, beside the one-hot label; a panel
-    a network.
+    """Bars of an image's soft labels at the results' temperature, beside the one-hot label; one
+    panel per network.
 
-    `attacked`: of the image that each network's own attack made. `witness`: the printed name whose
-    soft label the others are compared with. With more than twelve classes those with the largest
-    outputs and the true one.
+    `attacked`: shows the image as attacked on each network, instead of the clean one. `witness`:
+    the printed name of the network to whose soft label the others are compared. Of more than twelve
+    classes only twelve are drawn: the true one and those with the largest outputs.
     """
     found, colour = named(results, ""), COLOURS[template]
     first = next(iter(found.values()))
@@ -108,7 +110,7 @@ def _attack(result: SoftLabels, between: str) -> str:
 
 
 def _answers(probs: Mapping[str, Floats], first: SoftLabels, attacked: bool) -> str:
-    """What each network answers, with its share."""
+    """Each network's predicted class and its probability, in words."""
     names = first.meta["classes"]
     each = " ".join(
         f"{short(name)}: {float(p.max()):.0%} for {names[int(p.argmax())]}."
@@ -120,7 +122,9 @@ def _answers(probs: Mapping[str, Floats], first: SoftLabels, attacked: bool) -> 
 
 
 def _doubt(probs: Mapping[str, Floats], first: SoftLabels, attacked: bool, witness: str) -> str:
-    """Entropies, and how far each network is from the witness; the attack."""
+    """Each network's entropy and its KL divergence from the witness's soft label, and how the
+    images were attacked, in words.
+    """
     each = [f"{short(name)} has an entropy of {entropy(p):.2f} nats." for name, p in probs.items()]
     far = [
         f"{short(name)} is {divergence(probs[witness], p):.3f} nats (KL) from the witness's soft"
@@ -134,9 +138,9 @@ def _doubt(probs: Mapping[str, Floats], first: SoftLabels, attacked: bool, witne
 
 
 def gradients(results: Gradients | Mapping[str, Gradients], *, template: str = LIGHT) -> go.Figure:
-    """Means over the images with 95 % intervals: the gradient's share on the true object beside the
-    object's area, and its cosine with other networks' gradients. The first two networks are
-    compared image by image in the sentence.
+    """Means over the images, with 95 % intervals: the gradient's share on the true object, beside
+    the object's area, and its cosine with other networks' gradients. The text compares the first
+    two networks image by image. Raises UserError where there is nothing to draw.
     """
     found, faint = named(results, ""), COLOURS[template]["faint"]
     first = next(iter(found.values()))
@@ -187,7 +191,7 @@ def gradients(results: Gradients | Mapping[str, Gradients], *, template: str = L
 
 
 def _whiskers(intervals: Sequence[tuple[float, float, float]]) -> JSON:
-    """Error bars of (mean, low, high)."""
+    """Plotly's error bars for intervals (mean, low, high)."""
     return {
         "type": "data",
         "symmetric": False,
@@ -198,7 +202,7 @@ def _whiskers(intervals: Sequence[tuple[float, float, float]]) -> JSON:
 
 
 def _measures(result: Gradients) -> dict[str, Floats]:
-    """What is drawn of one network, by the name of its row."""
+    """The values (n,) that are drawn for one network, by the name of their row."""
     return ({"share on the object": result.share} if result.share.size else {}) | {
         f"cosine with<br>{label}": row
         for target, label, row in zip(
@@ -209,8 +213,8 @@ def _measures(result: Gradients) -> dict[str, Floats]:
 
 
 def change(before: Floats, after: Floats) -> str:
-    """The mean difference of values of the same images, with its 95 % interval, and whether it is
-    decided: `+0.02 [0.01, 0.03]`.
+    """The mean difference between values of the same images with its 95 % interval, in words:
+    `+0.020 [+0.010, +0.030]`. "not decided" is added where the interval contains 0.
     """
     mean, low, high = mean_interval(after - before)
     return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]" + (
@@ -219,8 +223,8 @@ def change(before: Floats, after: Floats) -> str:
 
 
 def _on_object(found: Mapping[str, Gradients]) -> str:
-    """Each network's share of the gradient on the true object, and whether it is above the object's
-    area.
+    """Each network's share of the gradient on the true object, and whether that share is above the
+    object's area, in words.
     """
     first = next(iter(found.values()))
     if not first.share.size:
@@ -237,7 +241,7 @@ def _on_object(found: Mapping[str, Gradients]) -> str:
 
 
 def _intervals(found: Mapping[str, Gradients]) -> str:
-    """The same with intervals."""
+    """Each network's share on the object with its 95 % interval, in words."""
     return "\n\n".join(
         f"{short(name)}: {spread(*mean_interval(100 * result.share), '.1f')} % on the object."
         for name, result in found.items()
@@ -246,7 +250,9 @@ def _intervals(found: Mapping[str, Gradients]) -> str:
 
 
 def _verdict(found: Mapping[str, Gradients]) -> str:
-    """Whether the second network's gradient lies more on the object than the first's."""
+    """Whether the second network's gradient lies more on the object than the first's, in words;
+    empty where that was not measured on the same images.
+    """
     pair = _pair(found)
     if pair is None or not (pair[0][1].share.size and pair[1][1].share.size):
         return ""
@@ -258,8 +264,8 @@ def _verdict(found: Mapping[str, Gradients]) -> str:
 
 
 def _moved(found: Mapping[str, Gradients]) -> str:
-    """What changed from the first network to the second, image by image; empty where there are no
-    such two.
+    """What changed from the first network to the second, image by image, in words; empty where they
+    were not measured on the same images.
     """
     if (pair := _pair(found)) is None:
         return ""
@@ -279,13 +285,15 @@ def _moved(found: Mapping[str, Gradients]) -> str:
 
 
 def _pair(found: Mapping[str, R]) -> list[tuple[str, R]] | None:
-    """The first two networks, by name, where both were measured on the same images; else None."""
+    """The first two networks by name if both were measured on the same images, else None."""
     pair = list(found.items())[:2]
     return pair if len(pair) == 2 and np.array_equal(pair[0][1].index, pair[1][1].index) else None
 
 
 def fewer(before: Floats, after: Floats) -> str:
-    """On how many images a value with a long tail fell, and whether that is decided."""
+    """On how many images a value fell, and whether Wilson's interval of that share lies on one side
+    of a half, in words. A count suits values with a long tail better than a mean.
+    """
     n, k = int((before != after).sum()), int((after < before).sum())
     if n == 0:
         return "the same on every image"
@@ -295,7 +303,7 @@ def fewer(before: Floats, after: Floats) -> str:
 
 
 def _decided(before: Floats, after: Floats) -> str:
-    """By which interval."""
+    """The interval that decides in `fewer`, in words."""
     if not (n := int((before != after).sum())):
         return "No image differs."
     low, high = wilson(int((after < before).sum()), n)
@@ -303,11 +311,11 @@ def _decided(before: Floats, after: Floats) -> str:
 
 
 def curvature(results: Curvature | Mapping[str, Curvature], *, template: str = LIGHT) -> go.Figure:
-    """Each image's top Hessian eigenvalue, a row a network, on a logarithmic axis of its size;
-    hollow where it is negative.
+    """Each image's top Hessian eigenvalue, one row per network, on a logarithmic axis of its
+    absolute value; the marker of a negative one is hollow.
 
-    The bar is the median with its 95 % interval. `customdata` of each point is its image's number,
-    so images can be chosen.
+    The bar is the median with its 95 % interval. The `customdata` of each point starts with the
+    number of its image, so that images can be selected.
     """
     found, jitter = named(results, ""), np.random.default_rng(0)
     first = next(iter(found.values()))
@@ -360,7 +368,9 @@ def curvature(results: Curvature | Mapping[str, Curvature], *, template: str = L
 def _median_bar(
     figure: go.Figure, name: str, result: Curvature, y: float, floor: float, colour: str
 ) -> None:
-    """The median with its 95 % interval at height `y`, where a logarithmic axis can show it."""
+    """Draw the median with its 95 % interval at height `y`; nothing where it is not positive,
+    because the axis is logarithmic.
+    """
     middle, low, high = median_interval(result.eigenvalue)
     if middle > 0:
         figure.add_scatter(
@@ -376,7 +386,7 @@ def _median_bar(
 
 
 def _bent(found: Mapping[str, Curvature]) -> str:
-    """Medians, and whether the second network's are lower."""
+    """The medians, and whether the second network's eigenvalues are lower, in words."""
     said = ["Curvature of the median image."] + [
         f"{short(name)}: {np.median(result.eigenvalue):.3g}." for name, result in found.items()
     ]
@@ -389,7 +399,9 @@ def _bent(found: Mapping[str, Curvature]) -> str:
 
 
 def _tails(found: Mapping[str, Curvature]) -> str:
-    """Intervals of the medians, means, and what was not exact."""
+    """The medians with their intervals, the means, and on how many images the measurement was not
+    exact, in words.
+    """
     first = next(iter(found.values()))
     said = [f"The top eigenvalue of the loss's Hessian by the pixels, n = {len(first.index)}."]
     for name, result in found.items():
@@ -420,7 +432,9 @@ def _tails(found: Mapping[str, Curvature]) -> str:
 
 
 def _counted(words: str, which: Mapping[str, Bools]) -> str:
-    """On how many images something is so, network by network; nothing where it is so on none."""
+    """The number of images with a property, network by network, inserted into `words`; empty where
+    no image has it.
+    """
     each = [
         f"{images.sum()} ({name})" if name else f"{images.sum()}"
         for name, images in which.items()

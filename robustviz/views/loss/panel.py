@@ -1,5 +1,5 @@
-"""The Loss page: each network in its own worst direction, or what an alignment changed; below, both
-on one plane, and soft labels; under *More* accuracies, gradients, curvature, weights.
+"""The panels of the Loss page: the first screen, the loss around an image on one plane, soft
+labels, and under *More* accuracies, gradients, curvature and the loss around the weights.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from robustviz.views.verdict import held
 
 COMPARED = {"sides": "A and B", "alignment": "Hard or soft label"}
 BEFORE, AFTER, WITNESS = "Source before", "Source after", "Witness"
-# In 3-D one target at a time: each panel is a WebGL canvas, and browsers lose some beyond a few.
+# 3-D shows one target at a time: each panel is a WebGL canvas, and browsers keep only a few.
 VIEWS = {"contour": "Contours", "3d-hard": "3-D, true class", "3d-soft": "3-D, soft label"}
 TARGETS: dict[str, Literal["hard", "soft"]] = {"3d-hard": "hard", "3d-soft": "soft"}
 TEMPERATURES = [str(each) for each in screen_figures.TEMPERATURES]
-REFINED = 51  # points along each direction where only some are computed
+REFINED = 51  # points along each direction of a refined surface, which computes only some
 GRIDS = (21, 41, REFINED)
 DIRECTIONS: dict[Literal["sign", "pgd"], str] = {"sign": "gradient's sign", "pgd": "where PGD ends"}
 LEARNED = {"witness_hard": "the witness's hard answers", "label": "the true classes"}
@@ -50,8 +50,8 @@ STATES = {"clean": "Untouched", "attacked": "Attacked"}
 
 @dataclass(frozen=True)
 class Cast:
-    """The networks of the page: run ids by printed name, and the witness's id (or none). A witness
-    among them means that the others are one network before and after an alignment.
+    """The networks on the page: their run ids by printed name, and the witness's run id (or none).
+    If the witness is among them, the others are one network before and after an alignment.
     """
 
     named: dict[str, str]
@@ -59,19 +59,19 @@ class Cast:
 
     @property
     def reference(self) -> str:
-        """The id of the network on which the adversarial direction is made: the first one's."""
+        """The run id of the network on which the adversarial direction is computed: the first."""
         return next(iter(self.named.values()))
 
     @property
     def frozen(self) -> str:
-        """The printed name of the network that no training changed here; empty where there
-        is none.
+        """The printed name of the network that the alignment did not change, the witness; empty
+        where it is not shown.
         """
         return WITNESS if WITNESS in self.named else ""
 
 
 def first(here: Context) -> tuple[Context, Cast]:
-    """The first screen, and what is looked at below it: the image, and who is compared."""
+    """Draw the first screen; return the context with the image shown, and the networks compared."""
     wanted = st.segmented_control(
         "Shown",
         list(COMPARED),
@@ -98,7 +98,7 @@ def first(here: Context) -> tuple[Context, Cast]:
 
 
 def _own(here: Context) -> None:
-    """A and B, each in its own worst direction."""
+    """Draw A and B, each in its own worst direction."""
     (spec,) = first_screen(here.img, catalogue.radius(folder.open_model(here.a)))
     if found := widgets.measured(here, spec, "the loss around this image"):
         screen = cache.made(
@@ -109,8 +109,8 @@ def _own(here: Context) -> None:
 
 
 def _aligned(here: Context, family: tuple[Run, Run, Run]) -> Context:
-    """The source before and after its alignment; the image that is shown. One that nobody chose is
-    one that the witness gets right.
+    """Draw the source before and after its alignment; return the context with the image shown. If
+    nobody chose an image, it is one that the witness classifies correctly.
     """
     before, after, witness = family
     sides, asked = {BEFORE: before.id, AFTER: after.id}, here.img
@@ -148,7 +148,7 @@ def _aligned(here: Context, family: tuple[Run, Run, Run]) -> Context:
 
 
 def _misread(found: Mapping[str, WorstDirection]) -> bool:
-    """Whether the witness misreads the image untouched."""
+    """Whether the witness misclassifies the clean image."""
     return any(int(result.label.argmax()) != result.y for result in found.values())
 
 
@@ -161,15 +161,15 @@ def _said_of_image(here: Context, asked: int, found: Mapping[str, WorstDirection
 
 
 def _first_right(run: Run) -> int | None:
-    """The first test image that a network got right untouched in its evaluation, if any."""
+    """The first clean test image that a run classified correctly in its evaluation, or None."""
     evaluation = run.evaluation()
     right = evaluation.right()[0] if evaluation and evaluation.clean_right else ()
     return next((at for at, each in enumerate(right) if each), None)
 
 
 def _family(here: Context) -> tuple[Run, Run, Run] | None:
-    """(source before, source after, witness) of A or B if one is aligned, else of this data's
-    alignment; None without any.
+    """(source before, source after, witness) of A or B if one is aligned, else of another alignment
+    on this data; None if there is none.
     """
     candidates = [
         *(folder.open_model(run_id) for _, run_id in here.sides),
@@ -181,7 +181,7 @@ def _family(here: Context) -> tuple[Run, Run, Run] | None:
             ),
         ),
     ]
-    from robustviz.views.transfer.probe import relatives  # with torch: not on a first screen
+    from robustviz.views.transfer.probe import relatives  # imports torch, so only when needed
 
     for run in (each for each in candidates if each.method_key == "model_alignment"):
         try:
@@ -198,7 +198,7 @@ def _family(here: Context) -> tuple[Run, Run, Run] | None:
 
 
 def bars(here: Context, chosen: Cast, temperature: int) -> None:
-    """Soft labels at the temperature."""
+    """Draw the soft labels at a temperature."""
     st.subheader("Soft labels")
     state = st.segmented_control(
         "Image",
@@ -209,7 +209,7 @@ def bars(here: Context, chosen: Cast, temperature: int) -> None:
         **linked("state", "clean", STATES),
     )
     write_address()
-    # The witness first: it is what the others are compared with.
+    # The witness comes first, because the others are compared with it.
     shown = sorted(
         {
             **chosen.named,
@@ -229,8 +229,8 @@ def bars(here: Context, chosen: Cast, temperature: int) -> None:
 
 
 def _temperature(chosen: Cast) -> int:
-    """The temperature of all soft labels: the first screen's control where that shows one, else a
-    slider.
+    """The temperature of all soft labels: that of the first screen's control where it shows one,
+    else that of a slider drawn here.
     """
     if chosen.frozen:
         return int(st.session_state.get("T", "4"))
@@ -245,8 +245,8 @@ def _temperature(chosen: Cast) -> int:
 
 
 def surface_controls(here: Context, chosen: Cast) -> tuple[str, SurfacesSpec]:
-    """Draw the controls of the surface: a key of `VIEWS`, and the plane, the same for all
-    networks.
+    """Draw the controls of the surface; return a key of `VIEWS` and the spec, whose plane is the
+    same for all networks.
     """
     left, right = st.columns(2, vertical_alignment="bottom")
     view = left.segmented_control(
@@ -291,7 +291,7 @@ def surface_controls(here: Context, chosen: Cast) -> tuple[str, SurfacesSpec]:
 
 
 def surface(here: Context, chosen: Cast) -> int:
-    """The loss around the image in every network, on one plane; the temperature."""
+    """Draw the loss around the image for every network, on one plane; return the temperature."""
     st.subheader("The loss around this image, on one plane for all")
     maker = next(iter(chosen.named))
     st.markdown(
@@ -317,8 +317,8 @@ def _grid(n: int) -> str:
 
 
 def judged(chosen: Cast) -> None:
-    """Is it more semantic, is it more robust? Accuracies, the gradient's share on the object,
-    likeness to other networks.
+    """Draw the accuracies, and the gradients' share on the object and similarity to those of other
+    networks.
     """
     st.subheader(
         "Is it more semantic, is it more robust?"
@@ -334,10 +334,10 @@ def judged(chosen: Cast) -> None:
 
 
 def _targets(chosen: Cast) -> list[str]:
-    """Ids of the networks whose gradients are compared: the witness, then the shipped ordinary ones
-    that no shown network is.
+    """Run ids of the networks whose gradients are compared: the witness and the shipped ordinary
+    networks that are not shown; if there are none, the shown ones.
     """
-    from robustviz.views.transfer.probe import ordinary  # with torch: not on a first screen
+    from robustviz.views.transfer.probe import ordinary  # imports torch, so only when needed
 
     shown = [folder.open_model(run_id) for run_id in chosen.named.values()]
     witness = [folder.open_model(chosen.witness)] if chosen.witness else []
@@ -345,8 +345,8 @@ def _targets(chosen: Cast) -> list[str]:
 
 
 def accuracies(chosen: Cast) -> None:
-    """A table of what the evaluations found, and the paired difference of the first two networks in
-    words.
+    """Draw a table of the evaluated accuracies, and in words the paired difference between the
+    first two networks. Raises UserError where no network was evaluated.
     """
     runs = {name: folder.open_model(run_id) for name, run_id in chosen.named.items()}
     found = {name: _evaluations(run) for name, run in runs.items()}
@@ -387,8 +387,8 @@ def accuracies(chosen: Cast) -> None:
 
 
 def _evaluations(run: Run) -> dict[str, Evaluation]:
-    """The plain evaluation and AutoAttack at the run's ε, the largest n of each, by printed
-    name.
+    """The run's PGD-20 and AutoAttack evaluations at its ε and seed 0, by printed name; of each
+    attack the one with the largest n.
     """
     wanted = [
         evaluation
@@ -403,7 +403,7 @@ def _evaluations(run: Run) -> dict[str, Evaluation]:
 
 
 def _cells(each: Mapping[str, Evaluation], kinds: Sequence[str]) -> list[str]:
-    """What is right untouched, on the most images, and under each kind of attack."""
+    """Table cells: clean accuracy on the most images, and accuracy under each kind of attack."""
     if not each:
         return ["not evaluated", *[""] * len(kinds)]
     largest = max(each.values(), key=lambda evaluation: evaluation.n)
@@ -422,8 +422,8 @@ def _cell(k: int, n: int) -> str:
 
 
 def _compared(found: Mapping[str, Mapping[str, Evaluation]]) -> tuple[str, str]:
-    """The second network against the first on the same images, under the attack that saw most of
-    them; and the same under each attack, and clean. Nothing where there is no second.
+    """The second network compared with the first on the same images, under the attack with the most
+    images; then the same under every attack and for clean images. Both empty for one network.
     """
     if len(found) < 2:
         return "", ""
@@ -449,7 +449,7 @@ def _compared(found: Mapping[str, Mapping[str, Evaluation]]) -> tuple[str, str]:
 
 
 def _clean(before: Evaluation, after: Evaluation) -> str:
-    """By how much clean accuracy moved; nothing where it was not measured on the same images."""
+    """The change in clean accuracy, in words; empty unless measured on the same images."""
     if after.images != before.images or not (after.clean_right and before.clean_right):
         return ""
     mine, theirs = after.right()[0], before.right()[0]
@@ -461,7 +461,7 @@ def _clean(before: Evaluation, after: Evaluation) -> str:
 
 
 def curvature(here: Context, chosen: Cast) -> None:
-    """How strongly the loss bends at the images; a point chosen is the image of every view."""
+    """Draw the curvature of the loss; clicking a point shows its image in every view."""
     st.subheader("Curvature: how strongly does the loss bend?")
     spec, cost = CurvatureSpec(), "about 15 s"
     if found := widgets.measured(chosen.named, spec, "the curvature of up to 50 images", cost):
@@ -477,7 +477,7 @@ def curvature(here: Context, chosen: Cast) -> None:
 
 
 def weights(chosen: Cast) -> None:
-    """The loss around the trained weights."""
+    """Draw the loss around the trained weights."""
     st.subheader("The loss around the weights")
     grids = (21, REFINED)
     grid = st.selectbox("Grid", grids, format_func=_grid, **linked("weights-grid", 21, grids))

@@ -1,5 +1,6 @@
-"""How a network spreads its answer over the classes: what a witness knows that the true class does
-not say. The probes of the loss come from `surfaces` and `curvature`.
+"""The probe of soft labels: a network's softmax outputs for one image, which show the classes that
+it finds similar. Also imports the page's other probes, because `measure` looks for the probe of a
+spec in the module `probe` beside it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from robustviz.views.transfer.probe import logits_of
 
 @probe(SoftLabelsSpec)
 def soft_labels(run: Run, spec: SoftLabelsSpec) -> SoftLabels:
-    """One image's softmax outputs at a temperature, untouched and attacked."""
+    """One image's softmax outputs at a temperature, for the clean and the attacked image. Raises
+    UserError for an image number that does not exist.
+    """
     split, x, y = image_of(run, spec.index)
     net = net_of(run)
     attack = PGD(eps=check_eps(radius(run) if spec.eps is None else spec.eps), steps=spec.steps)

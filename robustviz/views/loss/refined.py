@@ -1,5 +1,5 @@
-"""A surface computed where it bends and interpolated where it does not, with the error of
-interpolation measured: so that a fine grid costs no more than a coarse one.
+"""A surface on a fine grid at about the cost of a coarse one: points are computed where the surface
+bends and interpolated elsewhere, and the interpolation error is measured.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ from robustviz.stats import Bools, Floats, Ints
 from robustviz.training.evaluation import pack
 from robustviz.types import JSON
 
-FIRST = 4  # every fourth point is computed
-SEEN = (
-    0.01  # of what the values drawn span: a bend below is not refined; contour lines are 0.05 apart
-)
-TRIED = 64  # interpolated points that are computed after all, to measure the error
+FIRST = 4  # the first pass computes every fourth point
+# Cells that linear interpolation gets right to this fraction of the drawn range are not refined;
+# contour lines are 0.05 of it apart.
+SEEN = 0.01
+TRIED = 64  # interpolated points that are computed afterwards, to measure the error
 
 
 @dataclass(frozen=True)
 class Refined:
-    """`values` (G,G,K) on a grid of which the points `computed` (G,G) were computed and the others
-    interpolated; and what interpolation had said, `guess` (T,K), at the points `tried` (T,2), row
-    and column, before they were computed too.
+    """A surface of which some points were computed and the others interpolated.
+
+    `values` (G,G,K): the values at all points; `computed` (G,G): True where a point was computed.
+    `tried` (T,2): row and column of points that were interpolated first and then computed to
+    measure the error; `guess` (T,K): their interpolated values.
     """
 
     values: Floats
@@ -35,12 +37,13 @@ class Refined:
 
     @property
     def found(self) -> Floats:
-        """The values (T,K) at the points tried."""
+        """The computed values (T,K) at the points `tried`."""
         return np.asarray(self.values[tuple(self.tried.T)])
 
     def meta(self, names: Sequence[str], off: Floats) -> JSON:
-        """What a result says of it; `off` (T,D): how far interpolation was off at the points tried,
-        each of D measures by its name.
+        """What a result's `meta["refined"]` holds: the numbers of all, computed and tried points,
+        the largest absolute interpolation error by name, and which points were computed. `off`
+        (T,D): the interpolation errors of D quantities at the points tried; `names`: their names.
         """
         return {
             "points": self.computed.size,
@@ -57,14 +60,15 @@ def refined(
     grid: int,
     seed: int = 0,
 ) -> Refined:
-    """A surface of `grid` × `grid` points, computed where it bends: `compute` gives the values
-    (P,K) at P rows and columns.
+    """A surface of `grid` × `grid` points, computed where it bends and interpolated elsewhere.
+    `compute` takes the rows and columns of P points and returns their values (P,K).
 
-    First come every fourth point from the middle and the edges; then the distance is halved, twice.
-    Where second differences say that a straight line across a cell is off by more than 1 % of the
-    range of what is drawn, `drawn` (N,K) → (N,D), all its points are computed; the others come from
-    the cubic through the four nearest nodes along each direction. `seed` draws the points that are
-    tried. A surface that is not finite everywhere is computed everywhere.
+    The first pass computes the edges and every fourth row and column, counted from the middle; then
+    the spacing is halved twice. Second differences estimate the error of linear interpolation in
+    each cell. Where it exceeds 1 % of the range of the drawn quantities (`drawn` maps values (N,K)
+    to these, (N,D)), all points of the cell are computed at the new spacing. The other points come
+    from the cubic through the four nearest nodes along each direction. `seed` selects the points
+    that are tried. If a value is not finite, all points are computed.
     """
     nodes, spans = _lattice(grid, FIRST), None
     computed = _both(grid, nodes)
@@ -109,32 +113,33 @@ def refined(
 
 
 def _lattice(grid: int, step: int) -> Ints:
-    """Indices `step` apart, the middle among them, and both ends."""
+    """Indices `step` apart that include the middle and both ends."""
     return np.unique([0, *range(grid // 2 % step, grid, step), grid - 1])
 
 
 def _both(grid: int, nodes: Ints) -> Bools:
-    """(grid, grid), True where row and column are nodes."""
+    """A mask (grid, grid), True where both the row and the column are in `nodes`."""
     among = np.isin(np.arange(grid), nodes)
     return among[:, None] & among
 
 
 def _bend(nodes: Ints, shown: Floats) -> Floats:
-    """How far a straight line down the rows is off in the middle of each cell, (n−1,n−1,D), by
-    second differences of (n,n,D).
+    """The error of linear interpolation along the rows in the middle of each cell, (n−1,n−1,D),
+    estimated from the second differences of `shown` (n,n,D).
     """
     length = np.diff(nodes).astype(float)[:, None, None]
     second = (
         np.abs(np.diff(np.diff(shown, axis=0) / length, axis=0)) * 2 / (length[1:] + length[:-1])
     )
-    second = np.pad(second, [(1, 1), (0, 0), (0, 0)], mode="edge")  # at an edge as next to it
+    # the first and last node have no second difference: they take that of the next node
+    second = np.pad(second, [(1, 1), (0, 0), (0, 0)], mode="edge")
     cell = np.maximum(second[1:], second[:-1]) * length**2 / 8
     return np.asarray(np.maximum(cell[:, 1:], cell[:, :-1]))
 
 
 def _cubic(nodes: Ints, at: Ints) -> Floats:
-    """(len(at), n): the weight of each node in the cubic through the four nodes around each index
-    of `at`.
+    """The interpolation weights (len(at), n) of all n nodes at each index of `at`: those of the
+    cubic through the four nodes around the index.
     """
     weights = np.zeros((len(at), len(nodes)))
     for row, first in enumerate(

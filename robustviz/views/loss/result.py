@@ -1,4 +1,6 @@
-"""What is asked about soft labels and the loss, and what comes back."""
+"""Specs and results of the Loss page's probes, without torch: soft labels, loss surfaces, input
+gradients and curvature.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,10 @@ REFINE_HELP = (
 
 @dataclass(frozen=True)
 class SoftLabels(Result):
-    """One image's softmax outputs at a temperature: `logits`, `logits_adv` (K,) of the image
-    untouched and attacked at `eps`, `y` the true class, `temperature` T.
+    """One image's logits, clean and attacked, and the temperature of its soft labels.
+
+    `logits`, `logits_adv` (K,): of the clean image and of the one attacked at radius `eps`; `y`:
+    the true class; `temperature`: T.
     """
 
     logits: Floats
@@ -37,7 +41,7 @@ class SoftLabels(Result):
 
     @property
     def probs(self) -> Floats:
-        """softmax(logits/T) of the untouched image, (K,)."""
+        """softmax(logits/T) of the clean image, (K,)."""
         return soft_label(self.logits, self.temperature)
 
     @property
@@ -49,8 +53,9 @@ class SoftLabels(Result):
 @register("probe/soft_labels")
 @dataclass(frozen=True)
 class SoftLabelsSpec(ProbeSpec[SoftLabels]):
-    """One test image's softmax outputs at temperature T, untouched and under the network's
-    own PGD.
+    """Softmax outputs of one test image at temperature T, clean and under PGD.
+
+    PGD attacks the run's own network.
     """
 
     index: int = option(0, "Number of the test image.", low=0, kind="image")
@@ -68,18 +73,19 @@ class SoftLabelsSpec(ProbeSpec[SoftLabels]):
 
 
 def soft_label(logits: Floats, temperature: float) -> Floats:
-    """softmax(logits/T) over the last axis, float64."""
+    """softmax(logits/T) over the last axis, in float64."""
     raised = np.asarray(logits, dtype=np.float64) / temperature
     raised = np.exp(raised - raised.max(axis=-1, keepdims=True))
     return np.asarray(raised / raised.sum(axis=-1, keepdims=True))
 
 
 def median_interval(values: Floats) -> tuple[float, float, float]:
-    """The median of `values` (n,) and its interval (low, high) of at least 95 %, between two of the
-    values; the smallest and the largest where there are fewer than six.
+    """The median of `values` (n,) and its interval (low, high) of at least 95 %, whose ends are two
+    of the values. With fewer than six values it spans all of them and has less than 95 %.
 
-    Source: order statistics, the sign test's interval: the count below the median is binomial, so
-    it is right for any tail, where Student's interval of a mean reaches below all values.
+    Source: order statistics, the interval of the sign test. The number of values below the median
+    is binomial, so the interval holds for any distribution; with a long tail, Student's interval of
+    the mean can reach below all values.
     """
     found, n = np.sort(values), len(values)
     below, k = 0.5**n, 0  # the chance that at most k values lie below the median
@@ -101,16 +107,17 @@ def divergence(p: Floats, q: Floats) -> float:
 
 @dataclass(frozen=True)
 class Surface(Result):
-    """The loss of one network on a plane through one image: row i and column j are the point x +
-    aᵢ·d + bⱼ·r.
+    """The loss of one network on a plane through one image. Row i and column j stand for the image
+    x + aᵢ·d + bⱼ·r.
 
-    `x`, `d`, `r` (C,H,W): the image, the adversarial direction and the random one, entries of d and
-    r in −1…1; `a`, `b` (G,) in pixel units, the middle one exactly 0. Points are not clipped to [0,
-    1], so that the plane is flat. `y` the true class. `hard` (G,G): cross-entropy to y. `soft`
-    (G,G): T²·KL(q ‖ softmax(logits/T)) with q = `label` (K,), the witness's softmax output at T for
-    the untouched image; both are empty without a witness. `pred` (G,G): the answer. `eps`: the
-    run's radius. Of a refined surface `meta["refined"]` says which points were computed (`where`,
-    for `unpack`) and by how much interpolation was off where it was tried (`error`).
+    `x`, `d`, `r` (C,H,W): the image in [0, 1], the adversarial and the random direction, both with
+    entries in [−1, 1]. `a`, `b` (G,): steps along d and r in pixel units; the middle one is exactly
+    0. Points are not clipped to [0, 1], so that the plane is flat. `y`: the true class. `hard`
+    (G,G): cross-entropy to y. `soft` (G,G): T²·KL(q ‖ softmax(logits/T)), where q = `label` (K,) is
+    the witness's softmax output at T for the clean image; both are empty without a witness. `pred`
+    (G,G): the predicted classes. `eps`: the run's radius. If the surface was refined,
+    `meta["refined"]` says which points were computed (`where`, to be read with `unpack`) and how
+    large the interpolation error was at the points tried (`error`).
     """
 
     x: Floats
@@ -126,7 +133,9 @@ class Surface(Result):
     eps: float
 
     def loss(self, target: str) -> Floats:
-        """`hard` or `soft`, (G,G). Raises UserError for a soft loss without a witness."""
+        """The loss to the true class (`hard`) or to the soft label (`soft`), (G,G). Raises
+        UserError for `soft` without a witness.
+        """
         if target == "soft" and not self.soft.size:
             raise UserError(NO_WITNESS)
         return self.soft if target == "soft" else self.hard
@@ -140,12 +149,13 @@ class Surface(Result):
 @register("probe/surfaces")
 @dataclass(frozen=True)
 class SurfacesSpec(ProbeSpec[Surface]):
-    """The loss at x + a·d + b·r for a, b from −`span` to `span`, to the true class and to a
-    witness's soft label.
+    """The loss on a plane through a test image, to the true class and to a soft label.
 
-    d is made on the `reference` network, so that several networks can be shown the same plane: the
-    sign of the gradient of its cross-entropy at x (sign(0) = 0), or with `direction=pgd` its
-    20-step PGD change over ε from a zero start. r is ±1 at random, the same for every network.
+    The plane holds x + a·d + b·r for a and b from −`span` to `span`. d is computed on the
+    `reference` network, so that several networks can be compared on the same plane: the sign of the
+    gradient of its cross-entropy at x (sign(0) = 0), or with `direction=pgd` the perturbation of 20
+    PGD steps from a zero start, divided by ε. r is ±1 at random, the same for every network. The
+    soft label is that of the `witness`.
     """
 
     index: int = option(0, "Number of the test image.", low=0, kind="image")
@@ -183,15 +193,17 @@ class SurfacesSpec(ProbeSpec[Surface]):
 
 @dataclass(frozen=True)
 class WorstDirection(Result):
-    """What a network answers on a plane through one image: row i and column j are the picture x +
-    aᵢ·d + bⱼ·r, clipped to [0, 1], so that each is a picture one can show.
+    """The predictions of a network on a plane through one image. Row i and column j stand for the
+    image x + aᵢ·d + bⱼ·r, clipped to [0, 1], so that each is a valid image.
 
-    `x` (C,H,W) uint8: the image; `d` (C,H,W) int8: 127 times the direction in which PGD ended, r is
-    ±1 at random. `a`, `b` (G,) in pixel units; `a` reaches from −ε to 2ε, `b` from −1.5ε to 1.5ε.
-    `odds` (G,G): log((1 − p)/p) of the true class `y`, so that the loss is log(1 + exp(odds));
-    `margin` (G,G): by how much its log softmax leads the next class's, positive where the answer is
-    right. `line` (L,K): log softmax at 0, 1, 2 … grey levels along d. With a witness `label` (K,),
-    its log softmax of the untouched image, and `logp` (G,G,K), that of the plane; empty without.
+    `x` (C,H,W) uint8: the image. `d` (C,H,W) int8: 127 times the perturbation that PGD found,
+    divided by ε; r is ±1 at random and is not stored. `a`, `b` (G,) in pixel units: `a` from −ε to
+    2ε, `b` from −1.5ε to 1.5ε. `odds` (G,G): log((1 − p)/p), where p is the probability of the true
+    class `y`; the loss is log(1 + exp(odds)). `margin` (G,G): log-softmax of y minus the largest
+    one of another class, positive where the prediction is right. `line` (L,K): log-softmax at 0, 1,
+    2 … grey levels along d. With a witness, `label` (K,) is the witness's log-softmax for the clean
+    image, and `logp` (G,G,K) is this network's log-softmax on the plane; both are empty without a
+    witness.
     """
 
     x: Ints
@@ -207,25 +219,25 @@ class WorstDirection(Result):
     eps: float
 
     def picture(self, level: int) -> Floats:
-        """The image moved by so many grey levels along its direction, (C,H,W) in [0, 1]."""
+        """The image moved by `level` grey levels along d, (C,H,W) in [0, 1]."""
         return np.clip(self.x / 255 + level / 255 * (self.d / 127), 0, 1)
 
     @property
     def answers(self) -> Ints:
-        """The class at each grey level along the direction, (L,)."""
+        """The predicted class at each grey level along d, (L,)."""
         return np.asarray(self.line.argmax(axis=1))
 
     @property
     def change(self) -> int | None:
-        """The first grey level along the direction at which the answer is not the true class; None
-        where there is none.
+        """The first grey level along d at which the prediction is wrong; None if it is right at all
+        of them.
         """
         wrong = np.flatnonzero(self.answers != self.y)
         return int(wrong[0]) if len(wrong) else None
 
     def soft(self, temperature: float) -> Floats:
-        """T²·KL(q ‖ softmax(logits/T)) with q the witness's soft label at T, (G,G). Raises
-        UserError without a witness.
+        """T²·KL(q ‖ softmax(logits/T)) on the plane, (G,G), where q is the witness's soft label at
+        T. Raises UserError without a witness.
         """
         if not self.label.size:
             raise UserError(NO_WITNESS)
@@ -238,8 +250,11 @@ class WorstDirection(Result):
 @register("probe/worst_direction")
 @dataclass(frozen=True)
 class WorstDirectionSpec(ProbeSpec[WorstDirection]):
-    """The answers at x + a·d + b·r, a from −ε to 2ε along the network's own worst direction: where
-    its PGD of 20 steps ends, from a zero start. r is ±1 at random, the same for every network.
+    """Predictions on a plane through a test image, along the network's worst direction.
+
+    The plane holds x + a·d + b·r with a from −ε to 2ε. d is the perturbation of 20 PGD steps from a
+    zero start, divided by ε, on the run's own network or on `reference`. r is ±1 at random, the
+    same for every network.
     """
 
     index: int = option(0, "Number of the test image.", low=0, kind="image")
@@ -257,17 +272,17 @@ class WorstDirectionSpec(ProbeSpec[WorstDirection]):
 
 
 def first_screen(index: int, eps: float) -> tuple[ProbeSpec[WorstDirection], ...]:
-    """What the first screen asks of each network about an image."""
+    """The specs that the Loss page's first screen measures on each network, for one image."""
     return (WorstDirectionSpec(index=index, eps=eps),)
 
 
 @dataclass(frozen=True)
 class WeightSurface(Result):
-    """The mean cross-entropy of `n` images where the weights are moved: row i and column j are at w
-    + aᵢ·u + bⱼ·v.
+    """The mean cross-entropy of `n` images around the weights w of a network. Row i and column j
+    stand for the weights w + aᵢ·u + bⱼ·v.
 
-    `a`, `b` (G,): 1 is as long, filter by filter, as the weights themselves; the middle one is
-    exactly 0. `loss` (G,G). `meta["refined"]` as of a `Surface`; its `error` is of log₁₀.
+    `a`, `b` (G,): at 1, each filter moves by its own norm; the middle one is exactly 0. `loss`
+    (G,G). `meta["refined"]` is as in `Surface`; its `error` is that of log₁₀ of the loss.
     """
 
     a: Floats
@@ -279,11 +294,11 @@ class WeightSurface(Result):
 @register("probe/weight_surface")
 @dataclass(frozen=True)
 class WeightSurfaceSpec(ProbeSpec[WeightSurface]):
-    """The mean cross-entropy of the first `n` test images at w + a·u + b·v, u and v two
-    filter-normalised directions.
+    """The mean cross-entropy of the first `n` test images as the weights move.
 
-    Batch norm keeps its running statistics. u and v are drawn one after the other from one
-    generator, so networks of the same architecture share the draw and differ in its scaling alone.
+    The weights are w + a·u + b·v, where u and v are two filter-normalised directions. Batch norm
+    keeps its running statistics. u and v are drawn one after the other from one generator, so
+    networks of the same architecture get the same random numbers, each scaled to its own weights.
     """
 
     n: int = option(128, "How many test images.", low=1)
@@ -299,12 +314,12 @@ class WeightSurfaceSpec(ProbeSpec[WeightSurface]):
 
 @dataclass(frozen=True)
 class Gradients(Result):
-    """The gradient of the cross-entropy by the pixels, image by image, at `index` (n,).
+    """The gradient of the cross-entropy with respect to the pixels, for each image of `index` (n,).
 
-    `norm` (n,): its ℓ2 norm. `share` (n,): the part of Σ|gradient| that lies on the true object,
-    `area` (n,): the part of the picture that the object covers, which is what a gradient without
-    preference has; both empty where the data has no masks. `cosine` (T,n): with the gradients of
-    the networks `targets` (T).
+    `norm` (n,): its ℓ2 norm. `share` (n,): the fraction of Σ|gradient| that lies on the true
+    object. `area` (n,): the fraction of the image that the object covers, which is the share of an
+    evenly spread gradient. `share` and `area` are empty where the data has no masks. `cosine`
+    (T,n): cosine with the gradients of the runs `targets` (T).
     """
 
     index: Ints
@@ -318,9 +333,10 @@ class Gradients(Result):
 @register("probe/gradients")
 @dataclass(frozen=True)
 class GradientsSpec(ProbeSpec[Gradients]):
-    """Of the first `n` test images the gradient of the cross-entropy: its length, the part of it
-    that lies on the true object (where the data has masks), and its cosine with the gradients of
-    other networks.
+    """Input gradients of the first `n` test images: norm, share on the object, cosines.
+
+    The gradient is that of the cross-entropy with respect to the pixels. Its share on the true
+    object needs data with masks; its cosines are with the gradients of other networks.
     """
 
     n: int = option(200, "How many test images.", low=2)
@@ -337,12 +353,12 @@ class GradientsSpec(ProbeSpec[Gradients]):
 
 @dataclass(frozen=True)
 class Curvature(Result):
-    """The largest eigenvalue by size of the loss's Hessian by the pixels, image by image, at
-    `index` (n,).
+    """The eigenvalue of largest absolute value of the loss's Hessian with respect to the pixels,
+    for each image of `index` (n,).
 
-    `eigenvalue` (n,), signed; `residual` (n,): ‖Hv − λv‖/|λ| at the end, so some eigenvalue lies
-    within that part of λ. `same` (n,): whether the smoothed copy on which it is measured answers as
-    the network does.
+    `eigenvalue` (n,): λ, with its sign. `residual` (n,): ‖Hv − λv‖/|λ| at the end; some exact
+    eigenvalue lies within residual·|λ| of λ. `same` (n,): whether the smoothed copy, on which λ is
+    measured, predicts the same class as the network.
     """
 
     index: Ints
@@ -352,7 +368,9 @@ class Curvature(Result):
 
 
 def smoothing(result: Curvature) -> str:
-    """What was measured in place of the network: a copy with softplus for each ReLU, or itself."""
+    """A sentence that says whether λ was measured on a copy with softplus for each ReLU or on the
+    network itself.
+    """
     beta, relus = result.meta["beta"], result.meta.get("relus")
     if relus == 0:
         return "It has no ReLU, so it was measured as it is."
@@ -363,11 +381,11 @@ def smoothing(result: Curvature) -> str:
 @register("probe/curvature")
 @dataclass(frozen=True)
 class CurvatureSpec(ProbeSpec[Curvature]):
-    """Of the first `n` test images the eigenvalue of largest size of the Hessian of the
-    cross-entropy by the pixels, signed.
+    """The top Hessian eigenvalue of the loss, with its sign, for the first `n` test images.
 
-    Measured in float64 on a copy whose ReLUs, where it has any, are softplus with slope `beta`.
-    Curvature grows with β, so only values of the same β can be compared.
+    It is the eigenvalue of largest absolute value of the Hessian of the cross-entropy with respect
+    to the pixels, measured in float64 on a copy in which softplus with slope `beta` replaces each
+    ReLU, if there is any. Curvature grows with β, so compare only values of the same β.
     """
 
     n: int = option(50, "How many test images.", low=2)

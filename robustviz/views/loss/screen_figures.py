@@ -1,5 +1,5 @@
-"""The two first screens of the Loss page: each network in its own worst direction, and what an
-alignment changed around one image.
+"""The two first screens of the Loss page, as SVG: each network along its own worst direction, and
+what an alignment changed around one image.
 """
 
 from __future__ import annotations
@@ -18,28 +18,29 @@ from robustviz.views.loss.result import WorstDirection, soft_label
 from robustviz.views.pictures import png
 from robustviz.views.screen import Control, Screen
 
-# Cividis in ten steps, drawn with sharp edges: a colour is an interval that the legend names.
+# Cividis in ten steps with sharp edges: each colour is an interval of losses, as in the legend.
 COLOURS = (
     *("#00224E", "#123570", "#3B496C", "#575D6D", "#707173"),
     *("#8A8678", "#A59C74", "#C3B369", "#E1CC55", "#FEE838"),
 )
-# What the true class is given, at the edges of the colours; the loss is −log of it.
+# The true class's probability at the edges between colours; the loss is −log of it.
 SHARES = np.array((0.99, 0.95, 0.9, 0.75, 0.5, 0.25, 0.1, 0.01, 0.0001))
 NAMES = (
     *("0.01 (99 %)", "0.05 (95 %)", "0.1 (90 %)", "0.3 (75 %)", "0.7 (50 %)"),
     *("1.4 (25 %)", "2.3 (10 %)", "4.6 (1 %)", "9.2"),
 )
 TEMPERATURES = range(1, 21)
-POSITIONS = 80  # of the slider, at most
-SIDE, PANEL = 330, 190  # of a map, in pixels
-SHOWN = 8  # classes of a soft label
-FINE = 4  # the boundary is drawn on so many times as many points
+POSITIONS = 80  # slider positions at most
+SIDE, PANEL = 330, 190  # a map's side in pixels, on the first and on the second screen
+SHOWN = 8  # classes of a soft label that are drawn
+FINE = 4  # how many times finer the grid is on which the boundary is drawn
 TARGETS = ("to the true class", "to the soft label")
 
 
 def enlarged(values: Floats, side: int, *, pixels: bool = False) -> Floats:
-    """Values (G,G) on (side, side) points, by cubic interpolation: from corner to corner, or with
-    `pixels` in the middle of the pixels of a picture that reaches from corner to corner.
+    """Values (G,G) on (side, side) points, by cubic interpolation. The corner points are the corner
+    values; with `pixels`, the points are instead the pixel centres of a picture whose corners are
+    the corner values.
     """
     n = len(values)
     image = Image.fromarray(values.astype(np.float32))
@@ -49,8 +50,8 @@ def enlarged(values: Floats, side: int, *, pixels: bool = False) -> Floats:
 
 
 def bands(values: Floats, edges: Floats, side: int) -> bytes:
-    """Values (G,G), rows along x and columns along y, as filled contours between `edges` (9,), a
-    PNG with y upwards.
+    """A PNG of values (G,G) as filled contours between `edges` (9,). Rows run along x and columns
+    along y, which points upwards.
     """
     colour = np.searchsorted(edges, enlarged(values.T[::-1], side, pixels=True)).astype(np.uint8)
     picture = Image.fromarray(colour, "P")
@@ -61,8 +62,8 @@ def bands(values: Floats, edges: Floats, side: int) -> bytes:
 
 
 def zero_line(z: Floats) -> Floats:
-    """Where values (N,M) cross 0: segments (S,2,2) of two points (row, column), by marching
-    triangles.
+    """Where values (N,M) cross 0: segments (S,2,2) between two points (row, column), found by
+    marching triangles.
     """
     i, j = (at.ravel() for at in np.indices((z.shape[0] - 1, z.shape[1] - 1)))
     corner = np.array(
@@ -82,8 +83,9 @@ def zero_line(z: Floats) -> Floats:
 def _map(
     result: WorstDirection, picture: bytes, plot: Plot, *, walks: str = "", moves: str = ""
 ) -> Plot:
-    """A map with its boundary and the image as a ring. `walks`: a side, whose dot walks as
-    SIDE-cx; `moves`: what the map itself is called where it moves.
+    """Draw a map, its decision boundary, and the image as a ring. `walks`: `a` or `b`, to add a dot
+    that the control moves as `a-cx` or `b-cx`; `moves`: the name under which the control replaces
+    the map's picture.
     """
     (left, right), (low, high) = plot.x, plot.y
     box = plot.px(left), plot.py(high)
@@ -138,7 +140,9 @@ def _plot(result: WorstDirection, side: int, label: str, *, left: int = 30) -> P
 
 
 def legend(height: int) -> str:
-    """The ten colours in a column, low losses below, and what they and the line mean."""
+    """The ten colours in a column, with the lowest losses at the bottom, and the meaning of colours
+    and line, as HTML.
+    """
     step = (height - 6) / len(COLOURS)
     parts = [
         f'<rect x="0" y="{at * step:.1f}" width="22" height="{step + 0.5:.1f}" fill="{colour}"/>'
@@ -155,7 +159,9 @@ def legend(height: int) -> str:
 
 
 def _hard(result: WorstDirection, side: int) -> bytes:
-    """The loss to the true class. The odds, not the loss, are what is close to straight."""
+    """A PNG of the loss to the true class. The odds are interpolated instead of the loss, because
+    they are closer to linear.
+    """
     return bands(result.odds, np.log1p(-SHARES) - np.log(SHARES), side)
 
 
@@ -164,14 +170,14 @@ def _soft(result: WorstDirection, temperature: int, side: int) -> bytes:
 
 
 def positions(eps: float) -> list[int]:
-    """The grey levels from 0 to 2ε at which the slider stands."""
+    """The slider's positions, in grey levels from 0 to 2ε."""
     last = int(2 * eps * 255 + 1e-6)
     return list(range(0, last + 1, -(-(last + 1) // POSITIONS)))
 
 
 def worst_direction(found: Mapping[str, WorstDirection]) -> Screen:
-    """Each network in its own worst direction, on one scale; a dot walks along it and the picture
-    beside follows.
+    """A first screen: each network along its own worst direction, on one colour scale. The control
+    moves a dot along the direction, and the picture beside the map shows the image there.
     """
     first = next(iter(found.values()))
     levels, classes = positions(first.eps), first.meta["classes"]
@@ -215,14 +221,16 @@ def worst_direction(found: Mapping[str, WorstDirection]) -> Screen:
 
 
 def _says(result: WorstDirection, level: int, classes: Sequence[str]) -> str:
-    """The answer at a grey level and its share: `✗ cup, 98%`."""
+    """The prediction at a grey level and its probability: `✗ cup, 98%`."""
     answer = int(result.answers[level])
     share = float(np.exp(result.line[level, answer]))
     return f"{'✓' if answer == result.y else '✗'} {classes[answer]}, {share:.0%}"
 
 
 def verdict(found: Mapping[str, WorstDirection]) -> str:
-    """At which grey level each network's answer changes in its own worst direction."""
+    """One sentence: the grey level at which each network's prediction changes along its own worst
+    direction.
+    """
     said = {name[:1]: result for name, result in found.items()}
     parts = [
         f"{name} misreads this image untouched"
@@ -263,9 +271,9 @@ def alignment(
     witness: str = "witness",
     control: str = "",
 ) -> Screen:
-    """The source before and after an alignment: the loss to the true class and to the witness's
-    soft label; temperature is the control. `witness`: what the witness is called; `control`: what
-    an alignment that is a control learned instead of soft labels.
+    """A first screen: the source before and after an alignment, with the loss to the true class and
+    to the witness's soft label. The control is the temperature. `witness`: how the witness is
+    called; `control`: what was learned instead of soft labels, if the alignment is a control.
     """
     classes, sides = before.meta["classes"], {"before": before, "after": after}
     moves: dict[str, tuple[str, list[str]]] = {}
@@ -310,8 +318,8 @@ def _bars(
     start: int,
     moves: dict[str, tuple[str, list[str]]],
 ) -> str:
-    """The witness's soft label as bars that the temperature moves; the largest classes, in class
-    order.
+    """The witness's soft label as bars that change with the temperature (added to `moves`); the
+    most probable classes, in class order.
     """
     shares = np.stack([soft_label(result.label, t) for t in TEMPERATURES])
     shown = sorted(np.argsort(-shares.max(axis=0), kind="stable")[:SHOWN])
@@ -335,7 +343,9 @@ def _bars(
 
 
 def _changed(before: WorstDirection, after: WorstDirection, temperature: int, control: str) -> str:
-    """What the alignment changed at the image itself, to both targets."""
+    """One sentence: how the alignment changed the loss at the image itself, to the soft label and
+    to the true class.
+    """
     at = before.odds.shape[0] // 3, before.odds.shape[1] // 2
     soft = [float(result.soft(temperature)[at]) for result in (before, after)]
     hard = [float(np.logaddexp(0, result.odds[at])) for result in (before, after)]
@@ -347,7 +357,7 @@ def _changed(before: WorstDirection, after: WorstDirection, temperature: int, co
 
 
 def _moved(before: float, after: float) -> str:
-    """`fell from 1.90 to 0.40`, or that it did not move by what is printed."""
+    """`fell from 1.90 to 0.40`, or `stayed at 1.90` where both print alike."""
     one, two = f"{before:.2f}", f"{after:.2f}"
     if one == two:
         return f"stayed at {one}"

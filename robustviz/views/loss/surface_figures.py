@@ -1,5 +1,5 @@
-"""Loss surfaces, a panel a network: the same directions, the same scale and the same camera in
-every panel.
+"""Figures of loss surfaces, one panel per network: the directions, the scale and the camera are the
+same in every panel.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from robustviz.views.loss.figures import UNNAMED, short
 from robustviz.views.loss.result import Surface, WeightSurface
 from robustviz.views.theme import COLOURS, LIGHT, finish, named
 
-# drawn one over the other, they are seen on every colour of cividis
+# a light line over a wider dark one is visible on every colour of Cividis
 DARK_LINE, LIGHT_LINE = "#10161F", "#FFFFFF"
 MARK = {"color": LIGHT_LINE, "line": {"color": DARK_LINE, "width": 2}}
 SILENT: dict[str, Any] = {"mode": "markers", "showlegend": False, "hoverinfo": "skip"}
 CAMERA = {"eye": {"x": 1.75, "y": -1.75, "z": 1.0}}
-# Cividis with most of its colours at low losses: around an image the loss is small, at the corners
-# of the plane it is not.
+# Cividis with most of its colours at low losses, because the loss is small around the image and
+# large only at the corners of the plane.
 STRETCHED = [[(at / 9) ** 2, colour] for at, colour in enumerate(sequential.Cividis)]
 SOFT_LABEL = "the witness's soft label"
 TARGETS = {"hard": "to the true class", "soft": f"to {SOFT_LABEL}"}
@@ -43,14 +43,14 @@ def surfaces(
     frozen: str = "",
     template: str = LIGHT,
 ) -> go.Figure:
-    """The loss on the plane through an image, a column a network; in grey levels along both
+    """The loss on the plane through an image, one column per network, in grey levels along both
     directions.
 
-    `target`: the loss to the true class, to the witness's soft label, or a row of each. `frozen`:
-    the printed name of a network that the alignment left as it was. The ring is the image itself, ×
-    stands at ε along the adversarial direction, the square is the ε box, and the dashed line where
-    the answer stops being the true class. Raises UserError for results that are not on the same
-    plane.
+    `target`: the loss to the true class (`hard`), to the witness's soft label (`soft`), or one row
+    of each (`both`). `frozen`: the printed name of a network that the alignment did not change. On
+    contours the ring is the image itself, × is at ε along the adversarial direction, the square is
+    the ε box, and on the dashed line the prediction stops being the true class. Raises UserError
+    for results on different planes, and for a soft loss without a witness.
     """
     found, targets = named(results, ""), ["hard", "soft"] if target == "both" else [target]
     _same_plane(found)
@@ -98,7 +98,9 @@ def surfaces(
 def _edges(
     figure: go.Figure, result: Surface, loss: Floats, said: str, where: dict[str, int]
 ) -> None:
-    """Where the answer changes, the ε box, the image, and ε along the adversarial direction."""
+    """Draw where the prediction changes, the ε box, the image, and the point at ε along the
+    adversarial direction.
+    """
     a, b, eps = result.a * 255, result.b * 255, min(result.eps, float(result.a[-1])) * 255
     for colour, width, dash in ((DARK_LINE, 4, "solid"), (LIGHT_LINE, 2, "dash")):
         figure.add_contour(
@@ -135,7 +137,7 @@ def _edges(
 def _peak(
     figure: go.Figure, result: Surface, loss: Floats, said: str, where: dict[str, int]
 ) -> None:
-    """The image on a relief."""
+    """Draw the image on a 3-D surface."""
     figure.add_scatter3d(
         x=[0],
         y=[0],
@@ -158,7 +160,7 @@ def _same_plane(found: Mapping[str, Surface]) -> None:
 
 
 def _slopes(found: Mapping[str, Surface], target: str) -> str:
-    """The loss at the image, and at ε along the adversarial direction."""
+    """The loss at the image and at ε along the adversarial direction, in words."""
     first = next(iter(found.values()))
     reach = min(first.eps, float(first.a[-1]))
     goal = f"the true class, {first.meta['classes'][first.y]}"
@@ -175,7 +177,7 @@ def _slopes(found: Mapping[str, Surface], target: str) -> str:
 
 
 def _box(found: Mapping[str, Surface], target: str) -> str:
-    """The loss at ε along the random direction, and where it is highest within the ε box."""
+    """The loss at ε along the random direction and the highest loss in the ε box, in words."""
     said = [f"The loss {TARGETS[target]} elsewhere:"]
     for name, result in found.items():
         loss = result.loss(target).astype(np.float64)
@@ -201,12 +203,12 @@ def _protocol(first: Surface, targets: Sequence[str]) -> list[str]:
 
 
 def _zero(loss: float) -> str:
-    """A loss with two digits; what rounding made negative is 0."""
+    """A loss with two digits; a negative one is a rounding error and is printed as 0."""
     return f"{max(float(loss), 0.0):.2f}"
 
 
 def _apart(found: Mapping[str, Surface], targets: Sequence[str]) -> str:
-    """How far the first two surfaces are from each other."""
+    """The largest difference between the first two surfaces, in words."""
     names = list(found)[:2]
     if len(names) < 2:
         return ""
@@ -220,7 +222,7 @@ def _apart(found: Mapping[str, Surface], targets: Sequence[str]) -> str:
 
 
 def _frozen(found: Mapping[str, Surface], frozen: str) -> list[str]:
-    """That a frozen network's surface is the same before and after."""
+    """A sentence that a frozen network's surface is the same before and after, in a list."""
     same = "is frozen: one file before and after, so its difference is 0 everywhere."
     return [f"The {frozen.lower()} {same}"] if frozen and frozen in found else []
 
@@ -228,8 +230,8 @@ def _frozen(found: Mapping[str, Surface], frozen: str) -> list[str]:
 def _interpolated(
     found: Mapping[str, Surface] | Mapping[str, WeightSurface], kinds: Sequence[str]
 ) -> str:
-    """How many of the points were computed, and how wrong interpolation was where it was tried;
-    nothing where all were.
+    """How many points were computed, and the largest interpolation error at the points tried, in
+    words; empty where all points were computed.
     """
     parts = [result.meta["refined"] for result in found.values() if "refined" in result.meta]
     points, computed, tried = (
@@ -253,11 +255,11 @@ def weight_surface(
     kind: Literal["contour", "3d"] = "contour",
     template: str = LIGHT,
 ) -> go.Figure:
-    """The mean loss of a set where the weights are moved along two filter-normalised directions, a
-    column a network.
+    """The mean loss of a set of images as the weights move along two filter-normalised directions,
+    one column per network.
 
-    Drawn as log₁₀, because a few filter lengths away losses are a hundred times larger. Raises
-    UserError for results on other grids.
+    Drawn as log₁₀, because losses a few filter norms away are a hundred times larger. Raises
+    UserError for results on different grids.
     """
     found, flat = named(results, ""), kind == "contour"
     first = next(iter(found.values()))
@@ -294,7 +296,7 @@ def weight_surface(
 
 
 def _around(found: Mapping[str, WeightSurface]) -> str:
-    """The loss at the weights, and whether it is lower anywhere else."""
+    """The loss at the trained weights, and whether it is lower anywhere else, in words."""
     each = []
     for name, result in found.items():
         middle = len(result.a) // 2
@@ -332,8 +334,8 @@ def _frame(
     flat: bool,
     template: str,
 ) -> go.Figure:
-    """Empty panels, contours where `flat`, else reliefs, with one scale for these losses; `axes`:
-    what x, y and the colour are.
+    """Empty panels, contours if `flat`, else 3-D surfaces, with one colour scale for all losses.
+    `axes`: the titles of x, y and the colour.
     """
     rows, columns, (x_title, y_title, z_title) = len(losses), len(losses[0]), axes
     figure = make_subplots(
@@ -361,7 +363,7 @@ def _frame(
     )
     if flat:
         figure.update_xaxes(zeroline=False).update_yaxes(zeroline=False)
-        # once: side by side they collide on a phone
+        # one title for all columns: a title each would overlap on a phone
         figure.update_xaxes(title=x_title, row=rows, col=columns // 2 + 1)
         return figure.update_yaxes(title=y_title, col=1)
     pad = 0.03 * (high - low)
@@ -383,8 +385,8 @@ def _panel(
     flat: bool,
     where: dict[str, int],
 ) -> None:
-    """Draw the losses at `points`, (a, b, loss), in their place. Rows of a result run along a, rows
-    of Plotly's z along y.
+    """Draw the losses at `points`, (a, b, loss), in one panel. The loss is transposed: its rows run
+    along a, the rows of Plotly's z along y.
     """
     scale, (a, b, loss) = figure.layout.coloraxis, points
     contours = {

@@ -1,8 +1,6 @@
-"""The loss around an image and around a network's weights: two-dimensional slices through very
-high-dimensional spaces.
-
-Slices of different networks can be compared because they share their directions and their scale;
-distances and valleys that a slice does not cut are not seen.
+"""The loss around an image and around a network's weights, on two-dimensional slices of very
+high-dimensional spaces. Slices of different networks are comparable because they share directions
+and scale. A slice shows nothing of the space outside it.
 """
 
 from __future__ import annotations
@@ -40,8 +38,8 @@ from robustviz.views.transfer.probe import logits_of, relatives, trained_alike
 
 
 def ticks(grid: int, span: float) -> Tensor:
-    """(grid,) float64 from −span to span in equal steps, the middle one exactly 0. Raises UserError
-    for an even number.
+    """The coordinates (grid,) of grid points, float64, in equal steps from −span to span, the
+    middle one exactly 0. Raises UserError for an even number of points.
     """
     if grid % 2 == 0:
         raise UserError(
@@ -54,8 +52,8 @@ def ticks(grid: int, span: float) -> Tensor:
 
 
 def plane(net: nn.Module, x: Tensor, d: Tensor, r: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Logits (A,B,K) of the images x + aᵢ·d + bⱼ·r, in eval mode; `x`, `d`, `r` (C,H,W), `a` (A,),
-    `b` (B,). Not clipped.
+    """Logits (A,B,K) of the images x + aᵢ·d + bⱼ·r, in eval mode. `x`, `d`, `r` are (C,H,W), `a` is
+    (A,), `b` is (B,). Pixels are not clipped.
     """
     return moved_images(net, x, d, r, a.repeat_interleave(len(b)), b.repeat(len(a))).view(
         len(a), len(b), -1
@@ -72,13 +70,13 @@ def moved_images(
     low: float = -math.inf,
     high: float = math.inf,
 ) -> Tensor:
-    """Logits (P,K) of the images x + aₚ·d + bₚ·r, in eval mode; `x`, `d`, `r` (C,H,W), `a`, `b`
-    (P,). Pixels are clipped to `low` and `high`.
+    """Logits (P,K) of the images x + aₚ·d + bₚ·r, in eval mode. `x`, `d`, `r` are (C,H,W), `a` and
+    `b` are (P,). Pixels are clipped to `low` and `high`.
     """
     a, b = (side.to(x)[:, None, None, None] for side in (a, b))
     with frozen(net), torch.no_grad():
-        # Made batch by batch: a plane of images is larger than the processor's cache, and
-        # allocating it takes longer than filling it.
+        # The images are made batch by batch: all of them at once are larger than the processor's
+        # cache, and allocating that memory takes longer than filling it.
         size = len(in_parts(x.expand(len(a), *x.shape))[0]) if len(a) else 1
         return torch.cat(
             [
@@ -97,11 +95,11 @@ def moved_weights(
     x: Tensor,
     y: Tensor,
 ) -> Tensor:
-    """The mean cross-entropy (P,) of images `x` (N,C,H,W), labels `y` (N,), at the weights w + aₚ·u
-    + bₚ·v, in eval mode.
+    """The mean cross-entropy (P,) of images `x` (N,C,H,W) with labels `y` (N,) at the weights w +
+    aₚ·u + bₚ·v, in eval mode.
 
-    `u`, `v`: directions by parameters' names; `a`, `b` (P,). Weights move in a copy: others use the
-    network at the same time.
+    `u` and `v` map parameter names to directions; `a`, `b` are (P,). The weights change in a copy,
+    because other threads use the network at the same time.
     """
     own = copy.deepcopy(net)
     named = {
@@ -114,7 +112,8 @@ def moved_weights(
     loss = torch.zeros(len(a), dtype=torch.float64, device=x.device)
     with frozen(own), torch.no_grad():
         for at, (i, j) in enumerate(zip(a.tolist(), b.tolist(), strict=True)):
-            # never added up: rounding would, and the middle is to be the network itself
+            # Each point starts from the original weights: steps that build on each other would
+            # accumulate rounding errors, and the middle must be the network itself.
             torch._foreach_copy_(weights, start)
             torch._foreach_add_(weights, along, alpha=i)
             torch._foreach_add_(weights, across, alpha=j)
@@ -123,13 +122,13 @@ def moved_weights(
 
 
 def rademacher(shape: tuple[int, ...], seed: int) -> Tensor:
-    """±1 with equal chance, float32, the same for the same shape and seed."""
+    """±1 with equal probability, float32, the same for the same shape and seed."""
     return torch.randint(0, 2, shape, generator=torch.Generator().manual_seed(seed)).float() * 2 - 1
 
 
 def losses_at(flat: Floats, y: Tensor, wanted: Tensor | None, temperature: float) -> Floats:
-    """Of logits (P,K) the losses (P,1 or 2): to the true class `y` (1,) and, where the witness's
-    logits `wanted` (1,K) are given, to its soft label.
+    """The losses of logits `flat` (P,K): (P,1) to the true class `y` (1,), and if the witness's
+    logits `wanted` (1,K) are given, (P,2) with the loss to its soft label.
     """
     logits = torch.from_numpy(flat).float()
     columns = [
@@ -153,11 +152,10 @@ def _shared(said: JSON) -> str:
 
 
 def networks_of(run: Run, spec: SurfacesSpec) -> tuple[Run, Run | None]:
-    """(the reference, the witness or None). Raises UserError for one that was trained on other
-    images.
+    """The reference run, and the witness or None. Raises UserError for a run that was trained on
+    other images.
     """
-    # Asked only where it matters: an aligned run whose source is gone can still be shown with a
-    # reference that is named.
+    # Not looked up if both are named, so that an aligned run whose source is gone can be shown.
     before, witness = relatives(run) if not (spec.reference and spec.witness) else (None, None)
     return (
         trained_alike(run, spec.reference, "reference") if spec.reference else before or run,
@@ -167,7 +165,9 @@ def networks_of(run: Run, spec: SurfacesSpec) -> tuple[Run, Run | None]:
 
 @probe(SurfacesSpec)
 def surfaces(run: Run, spec: SurfacesSpec) -> Surface:
-    """The loss on a plane through one image."""
+    """The loss on a plane through one test image. Raises UserError for a span of 0 and where the
+    reference gives no adversarial direction.
+    """
     split, x, y = image_of(run, spec.index)
     net = net_of(run)
     reference, witness = networks_of(run, spec)
@@ -183,7 +183,7 @@ def surfaces(run: Run, spec: SurfacesSpec) -> Surface:
     if spec.refine:
         points = refined(
             lambda i, j: moved_images(net, x[0], d, r, a[i], a[j]).numpy(),
-            # roots, because the figure's colours are spread like these
+            # square roots, because the figure's colour scale is spaced like them
             lambda flat: np.sqrt(losses_of(flat).clip(0)),
             spec.grid,
             spec.seed,
@@ -228,7 +228,7 @@ def surfaces(run: Run, spec: SurfacesSpec) -> Surface:
 
 
 def _heights(hard: Floats, a: Tensor, eps: float, index: int) -> str:
-    """How high the loss is at the image, within ε and anywhere on the plane."""
+    """The loss at the image and its maxima within ε and on the whole plane, in words."""
     middle, inside = len(a) // 2, (a.abs() <= eps * (1 + 1e-6)).numpy()
     return (
         f"cross-entropy {float(hard[middle, middle]):.3f} at image {index}, up to"
@@ -238,8 +238,8 @@ def _heights(hard: Floats, a: Tensor, eps: float, index: int) -> str:
 
 
 def adversarial_direction(reference: Run, x: Tensor, y: Tensor, spec: SurfacesSpec) -> Tensor:
-    """The adversarial direction (C,H,W) at an image (1,C,H,W), made on the reference network.
-    Raises UserError where that has none.
+    """The adversarial direction (C,H,W) at an image (1,C,H,W), computed on the reference network.
+    Raises UserError where its gradient is 0, and for PGD where its ε is 0.
     """
     net = net_of(reference)
     if spec.direction == "pgd":
@@ -260,15 +260,15 @@ def adversarial_direction(reference: Run, x: Tensor, y: Tensor, spec: SurfacesSp
 
 
 def pgd_direction(net: Classifier, x: Tensor, y: Tensor, eps: float) -> Tensor:
-    """Where 20 steps of PGD from the image (1,C,H,W) itself end, over ε: (C,H,W), entries in
-    −1…1.
+    """The perturbation of 20 PGD steps that start at the image (1,C,H,W), divided by ε: (C,H,W),
+    entries in [−1, 1].
     """
     x_adv = PGD(eps=eps, start="zero", steps=20)(net, x, y, torch.Generator().manual_seed(0))
     return (x_adv - x)[0] / eps
 
 
 def _slice_name(run: Run, spec: WorstDirectionSpec) -> str:
-    """Weights of the other networks count too."""
+    """The cache key, which includes the hashes of the reference's and witness's weights."""
 
     def written(name: str, role: str) -> str:
         return f"{name}@{trained_alike(run, name, role).weights}" if name else ""
@@ -284,7 +284,9 @@ def _slice_name(run: Run, spec: WorstDirectionSpec) -> str:
 
 @probe(WorstDirectionSpec, name=_slice_name)
 def worst_direction(run: Run, spec: WorstDirectionSpec) -> WorstDirection:
-    """The answers on a plane through one image, along the network's own worst direction."""
+    """The predictions on a plane through one image, along the network's worst direction. Raises
+    UserError for ε = 0, for a grid of the wrong size, and where PGD does not move the image.
+    """
     split, x, y = image_of(run, spec.index)
     eps = radius(run) if spec.eps is None else check_eps(spec.eps)
     if eps == 0 or spec.grid % 6 != 1:
@@ -335,7 +337,9 @@ def worst_direction(run: Run, spec: WorstDirectionSpec) -> WorstDirection:
 def _around(
     net: Classifier, x: Tensor, y: int, d: Tensor, a: Tensor, eps: float, seed: int, whole: bool
 ) -> dict[str, Any]:
-    """`odds`, `margin`, `logp` and `line` of a `WorstDirection`."""
+    """The fields `odds`, `margin`, `logp` and `line` of a `WorstDirection`. `logp` is empty unless
+    `whole`.
+    """
     b, levels = a - eps / 2, torch.arange(math.floor(2 * eps * 255 + 1e-6) + 1) / 255
     along = torch.cat([a.repeat_interleave(len(b)), levels])
     across = torch.cat([b.repeat(len(a)), torch.zeros(len(levels))])
@@ -352,11 +356,11 @@ def _around(
 
 
 def filter_normalised(net: nn.Module, rng: torch.Generator) -> dict[str, Tensor]:
-    """A random direction in the space of a network's parameters, by their names, each filter or row
-    as long as its weights.
+    """A random direction in weight space, by parameter name, in which each filter or row has the
+    norm of the network's own.
 
-    Gaussian; what has one dimension or none (biases, batch norm) is 0. Source: Li et al. 2018
-    (arXiv 1712.09913), section 4, and the authors' `net_plotter.py`.
+    Entries are Gaussian; those of biases, batch norm and other parameters of one dimension or none
+    are 0. Source: Li et al. 2018 (arXiv 1712.09913), section 4, and the authors' `net_plotter.py`.
     """
     out = {name: torch.zeros_like(weight) for name, weight in net.named_parameters()}
     for name, weight in net.named_parameters():
@@ -369,7 +373,7 @@ def filter_normalised(net: nn.Module, rng: torch.Generator) -> dict[str, Tensor]
 
 @probe(WeightSurfaceSpec)
 def weight_surface(run: Run, spec: WeightSurfaceSpec) -> WeightSurface:
-    """The loss of a set where the network's weights are moved."""
+    """The mean loss of a set of images as the network's weights move in two random directions."""
     a, split = ticks(spec.grid, spec.span), images_of(run)
     few = split.take(torch.arange(min(spec.n, len(split))))
     net, rng = net_of(run), torch.Generator().manual_seed(spec.seed)
@@ -378,7 +382,7 @@ def weight_surface(run: Run, spec: WeightSurfaceSpec) -> WeightSurface:
 
     def compute(i: Ints, j: Ints) -> Floats:
         loss[i, j] = moved_weights(net, u, v, a[i], a[j], few.x, few.y).numpy()
-        return np.log10(np.maximum(loss[i, j], 1e-6))[:, None]  # as it is drawn
+        return np.log10(np.maximum(loss[i, j], 1e-6))[:, None]  # log₁₀, as in the figure
 
     if spec.refine:
         points = refined(compute, lambda flat: flat, spec.grid, spec.seed)
