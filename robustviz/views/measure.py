@@ -56,7 +56,7 @@ class Probe(Generic[S, R]):
         return result
 
     def kept(self, run: Run, spec: S) -> R | None:
-        """The cached result from the run's folder, or None if there is none. It computes nothing."""
+        """The cached result from the run's folder, or None if there is none. Computes nothing."""
         return run.cached(self.spec.result, self.name(run, spec))  # type: ignore[return-value]
 
 
@@ -153,7 +153,7 @@ def class_counts(run: Run, found: Evaluation) -> tuple[tuple[int, ...], ...]:
 
 
 def meta_of(run: Run, split: Dataset, **more: object) -> dict[str, object]:
-    """The metadata of every result about its origin (run, data, classes …), together with `more`."""
+    """The metadata of every result about its origin (run, data, classes …), and `more`."""
     return {
         "run": run.id,
         "method": run.method_key,

@@ -158,7 +158,7 @@ def blank(template: str, title: str, subtitle: str = "", **layout: Any) -> go.Fi
 
 
 def named(results: R | Mapping[str, R], alone: str = "A") -> dict[str, R]:
-    """Results by the names that a figure prints; a result given without a name is called `alone`."""
+    """Results by the names that a figure prints; a result without a name is called `alone`."""
     return {alone: results} if isinstance(results, Result) else dict(results)
 
 

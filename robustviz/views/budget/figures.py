@@ -1,4 +1,4 @@
-"""The figure below the Budget page's first screen: each network attacked with its own ε too."""
+"""The figure below the Budget page's first screen: also attacks with each network's own ε."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from robustviz.views.theme import COLOURS, LIGHT, blank, finish
 
 
 def budget(result: Family, *, template: str = LIGHT) -> go.Figure:
-    """Accuracy against the ε of the training: untouched, under the data's usual ε, and under each
-    network's own; a marker a network with its 95 % interval, a line through the means of seeds.
+    """Accuracy against the training ε: clean, attacked with the data's usual ε, and with the
+    training ε.
+    Each network is a marker with its 95 % interval; lines join the means over seeds.
     """
     meta, colour = result.meta, COLOURS[template]
     usual = eps_text(meta["usual"])
@@ -55,7 +56,7 @@ def budget(result: Family, *, template: str = LIGHT) -> go.Figure:
 def _networks(
     figure: go.Figure, result: Family, counts: Ints, marker: dict[str, str], name: str
 ) -> None:
-    """A marker a network with its 95 % interval, of those that were measured."""
+    """Add one marker with its 95 % interval for each network that was measured."""
     there = counts >= 0
     ends = np.array([wilson(int(k), int(n)) for k, n in zip(counts, result.n, strict=True)])[there]
     share = (counts / result.n)[there]

@@ -1,4 +1,6 @@
-"""The Budget page: what more ε in training costs, and why. All from two shipped files; no torch."""
+"""The Budget page: what a larger ε in training costs, and why. It reads two shipped files, no
+torch.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ Yang et al. 2020, *A Closer Look at Accuracy vs. Robustness*, arXiv 2003.02460.
 
 
 def page() -> None:
-    """The whole page."""
+    """Draw the whole page."""
     names = known()
     with st.container(horizontal=True, vertical_alignment="center", key="title-row"):
         st.title(TITLE, anchor=False, width="stretch")
@@ -45,7 +47,7 @@ def page() -> None:
 
 @shell.fragment
 def view() -> None:
-    """What follows the picker and the control."""
+    """Draw everything below the title and the data set picker."""
     found = family(str(st.session_state["family"]))
     blobs = balls()
     screen = scene.first(found, blobs)
@@ -67,7 +69,7 @@ def _below(found: Family) -> None:
 
 
 def _table(found: Family) -> None:
-    """Every network with its counts."""
+    """A table of all networks with their counts."""
     usual = eps_text(found.meta["usual"])
     st.dataframe(
         [

@@ -1,9 +1,11 @@
-"""Adversarial training on points of the plane: small enough to be seen whole.
+"""Adversarial training on points in the plane, so that data, perturbations and boundary can be
+drawn.
 
-Two blobs, long in one direction, where the classes overlap, and narrow in the other, where a gap
-parts them. An ordinary network uses the gap, which an attack can cross; one that must hold squares
-wider than the gap has to use the long direction, which is safer and not always right: the argument
-of Tsipras et al. 2019 (arXiv 1805.12152) with two features instead of many.
+The points form two blobs. Along one axis they are spread widely and the classes overlap; along the
+other they are narrow, with a gap between the classes. An ordinary network uses the gap, which an
+attack can cross. A network that must be right on squares wider than the gap has to use the wide
+axis, which is more robust but less accurate: the argument of Tsipras et al. 2019 (arXiv
+1805.12152) with two features instead of many.
 """
 
 from __future__ import annotations
@@ -17,20 +19,22 @@ from robustviz.views.budget.result import Balls
 
 RADII = np.arange(9) / 10
 CENTRE, SPREAD, CUT = (1.0, 0.4), (0.75, 0.11), 2.2  # of class 1; class 0 is its mirror image
-POINTS, FRESH, SEEDS = 30, 1000, 5  # a class; fresh ones in all
+POINTS, FRESH, SEEDS = 30, 1000, 5  # training points per class; test points in total; seeds
 WIDTH, STEPS, LR = 32, 300, 5e-3
 WINDOW, GRID = (-3.6, 3.6, -1.5, 1.5), (61, 145)
 
 
 def draw(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """`count` points, one of each class in turn: (count,2) and their classes (count,)."""
+    """Sample `count` points with the classes alternating: (count, 2) and their classes (count,)."""
     y = torch.arange(count) % 2
     noise = torch.randn(count, 2, generator=torch.Generator().manual_seed(seed)).clamp(-CUT, CUT)
     return noise * torch.tensor(SPREAD) + (2 * y[:, None] - 1) * torch.tensor(CENTRE), y
 
 
 def attacked(net: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int, seed: int) -> Tensor:
-    """Each point (N,2) moved by PGD within its square of radius ε."""
+    """Points (N, 2) after a PGD attack that keeps each within its ℓ∞ ball (a square) of radius
+    `eps`.
+    """
     if not eps:
         return x
     rng = torch.Generator().manual_seed(seed)
@@ -43,14 +47,14 @@ def attacked(net: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int, seed:
 
 
 def trained(x: Tensor, y: Tensor, eps: float, seed: int) -> nn.Module:
-    """A small network trained by PGD-AT, or without an attack where ε is 0."""
+    """A small network trained by PGD-AT with radius `eps`, or without an attack if `eps` is 0."""
     rng = torch.Generator().manual_seed(seed)
     first, second, last = (
         nn.utils.skip_init(nn.Linear, wide, out)
         for wide, out in ((2, WIDTH), (WIDTH, WIDTH), (WIDTH, 1))
     )
     net = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last)
-    with torch.no_grad():  # its own chance: nothing global is seeded
+    with torch.no_grad():  # with its own generator: torch's global seed stays untouched
         for weight in net.parameters():
             bound = (weight.shape[1] if weight.ndim > 1 else WIDTH) ** -0.5
             weight.uniform_(-bound, bound, generator=rng)
@@ -68,12 +72,12 @@ def _loss(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def right(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Which points (N,) the network gets right."""
+    """Whether the network is right on each point, (N,) booleans."""
     return torch.eq(net(x)[:, 0] > 0, y > 0)
 
 
 def balls() -> Balls:
-    """The blobs, and at each radius what the networks learn."""
+    """Sample the blobs, train networks at each radius, and measure them."""
     (x, y), (fresh, truth) = draw(2 * POINTS, 0), draw(FRESH, 1)
     clean, held = np.zeros((2, len(RADII), SEEDS), int)
     rows, columns = GRID

@@ -1,6 +1,6 @@
-"""What a larger budget in training costs, over networks and on two blobs of points.
+"""What a larger ε in training costs: results for a family of networks, and for two blobs of points.
 
-`study` measures both into two shipped files: there is no spec to ask a run with.
+`study` measures both and writes two shipped files, so there is no spec to measure on a run.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ FILE, BALLS = FOLDER / "budget.json", FOLDER / "balls.npz"
 
 @dataclass(frozen=True)
 class Family(Result):
-    """PGD-AT networks (N,) of one data set at several budgets, the ordinary network as ε = 0.
+    """N PGD-AT networks on one data set at several training ε; ε = 0 is the ordinary network.
 
-    `eps` that of the training, `seed`; of `n` test images each `clean_k` right untouched, `own_k`
-    under an attack with the network's own ε, `usual_k` with the data set's usual ε, −1 where that
-    is not measured. `meta`: `attack`, `usual` (that ε), `label`, `classes` (how many), `apart` (the
-    smallest ℓ∞ distance of two training images of different classes).
+    All arrays are (N,). `eps`: the training ε. Of `n` test images, `clean_k` are right when clean,
+    `own_k` under an attack with the network's training ε, and `usual_k` under one with the data
+    set's usual ε (−1 if not measured). `meta`: `attack`, `usual` (the usual ε), `label`, `classes`
+    (their number), `apart` (the smallest ℓ∞ distance between two training images of different
+    classes).
     """
 
     eps: Floats
@@ -40,12 +41,15 @@ class Family(Result):
 
     @property
     def learned(self) -> Bools:
-        """Which networks (N,) are right on at least twice as many images as guessing is."""
+        """Whether each network is right on at least twice as many images as guessing would be,
+        (N,).
+        """
         return np.asarray(self.clean_k / self.n >= 2 / self.meta["classes"])
 
     def mean(self, counts: Ints) -> tuple[Floats, Floats]:
-        """Each ε of the training, and the mean share of those of its seeds that learned and were
-        measured.
+        """The training ε in ascending order, and the mean share of images right at each.
+        The mean is over those seeds that learned and were measured; `counts` is one of the fields
+        such as `clean_k`.
         """
         good = (counts >= 0) & self.learned
         radii = np.unique(self.eps[good])
@@ -54,7 +58,7 @@ class Family(Result):
         )
 
     def rows(self) -> list[JSON]:
-        """A row a network."""
+        """One row per network."""
         names = ("eps", "seed", "n", "clean_k", "own_k", "usual_k")
         return [
             {name: getattr(self, name)[at].item() for name in names} for at in range(len(self.n))
@@ -63,12 +67,14 @@ class Family(Result):
 
 @dataclass(frozen=True)
 class Balls(Result):
-    """Two blobs of points, and the networks that learn them with squares of radius ε around each.
+    """Two blobs of points, and networks trained on them with a square of radius ε around each
+    point.
 
-    `x` (P,2), `y` (P,) 0 or 1: the training points. `eps` (E,): the radii. `clean_k`, `held_k`
-    (E,S): how many of `meta["n"]` fresh points each of S networks is right on, untouched and
-    attacked with that ε. `logit` (E,R,C): the first network's answer on a grid over
-    `meta["window"]` (x low, x high, y low, y high), positive for class 1, in 32nds, cut at ±127.
+    `x` (P, 2), `y` (P,) 0 or 1: the training points. `eps` (E,): the radii. `clean_k`, `held_k` (E,
+    S): the number of `meta["n"]` test points on which each of S networks is right, unattacked, and
+    also under an attack with that ε. `logit` (E, R, C): the logit of the first network (positive:
+    class 1) on a grid over `meta["window"]` (x low, x high, y low, y high), multiplied by 32 and
+    clipped to ±127.
     """
 
     x: Floats
@@ -80,23 +86,25 @@ class Balls(Result):
 
     @property
     def nearest(self) -> Floats:
-        """Each point's ℓ∞ distance to the nearest of the other class, (P,)."""
+        """The ℓ∞ distance from each point to the nearest point of the other class, (P,)."""
         apart = np.abs(self.x[:, None] - self.x[None]).max(2)
         return np.asarray(np.where(self.y[:, None] == self.y[None], np.inf, apart).min(1))
 
     @property
     def meeting(self) -> Ints:
-        """How many squares overlap one of the other class, at each radius, (E,)."""
+        """The number of squares that overlap a square of the other class, at each radius, (E,)."""
         return np.asarray((self.nearest[None] < 2 * self.eps[:, None]).sum(1))
 
     @property
     def first(self) -> int:
-        """The first radius at which squares of different classes overlap; E where there is none."""
+        """The index of the first radius at which squares of different classes overlap; E if there
+        is none.
+        """
         return int((np.append(self.meeting, 1) > 0).argmax())
 
 
 def family(key: str) -> Family:
-    """The networks of a data set. Raises UserError where the file is missing or has none."""
+    """The networks on a data set. Raises UserError if the file is missing or lacks the data set."""
     content = _content(FILE)
     cells = [each for each in content["cells"] if each["data"] == key]
     if not cells:
@@ -110,12 +118,12 @@ def family(key: str) -> Family:
 
 
 def known() -> list[str]:
-    """The data sets that were studied."""
+    """The keys of the data sets studied. Raises UserError if the file is missing or damaged."""
     return list(_content(FILE)["about"])
 
 
 def balls() -> Balls:
-    """The two blobs. Raises UserError where the file is missing."""
+    """The result for the two blobs, cached in memory. Raises UserError if its file is missing."""
     return _balls(_there(BALLS), BALLS.stat().st_mtime_ns)
 
 

@@ -1,5 +1,6 @@
-"""The Budget page's first screen: what more budget in training did to networks, and beside it two
-blobs of points on which it can be seen why.
+"""The Budget page's first screen: on the left, what a larger training ε does to real networks; on
+the
+right, two blobs of points that show why.
 """
 
 from __future__ import annotations
@@ -42,20 +43,20 @@ def first(found: Family, blobs: Balls) -> Screen:
 
 
 def _start(blobs: Balls) -> int:
-    """The first radius at which clean accuracy falls, else the last."""
+    """The index of the first radius at which clean accuracy falls; the last if it never does."""
     return next((at for at in range(len(blobs.eps)) if _fell(blobs, at)), len(blobs.eps) - 1)
 
 
 def _fell(blobs: Balls, at: int) -> bool:
-    """Whether the first network's clean accuracy is below that without squares, their 95 %
-    intervals apart.
+    """Whether the first network's clean accuracy is below that of ε = 0, with separate 95 %
+    intervals.
     """
     n, now, bare = (int(each) for each in (blobs.meta["n"], *blobs.clean_k[[at, 0], 0]))
     return wilson(now, n)[1] < wilson(bare, n)[0]
 
 
 def answer(blobs: Balls, at: int) -> str:
-    """What happens at one radius."""
+    """The sentence for the radius with index `at`."""
     n, right = blobs.meta["n"], int(blobs.clean_k[at, 0])
     share, meeting = f"{right:,} of {n:,}", int(blobs.meeting[at])
     if not blobs.eps[at]:
@@ -72,7 +73,7 @@ def answer(blobs: Balls, at: int) -> str:
 
 
 def lesson(found: Family) -> str:
-    """What the networks of a data set say, whatever it is."""
+    """What the networks on a data set show: from which ε accuracy falls, and whether it has to."""
     costs, lost = costly(found), int((~found.learned).sum())
     said = "No difference in clean accuracy is shown at any ε."
     if len(costs):
@@ -86,8 +87,9 @@ def lesson(found: Family) -> str:
 
 
 def costly(found: Family) -> Floats:
-    """The radii from which on every network that is larger has clean accuracy below every ordinary
-    one's, their 95 % intervals apart.
+    """The training ε from which on every network's clean accuracy is below that of all ordinary
+    ones.
+    "Below" means that their 95 % intervals do not overlap. Returns these ε in ascending order.
     """
     ends = np.array([wilson(int(k), int(n)) for k, n in zip(found.clean_k, found.n, strict=True)])
     floor = ends[found.eps == 0, 0].min(initial=1)
@@ -100,7 +102,9 @@ def costly(found: Family) -> Floats:
 
 
 def apart(found: Family) -> str:
-    """Whether balls overlap on the data's own images: where not, a cost is one of learning."""
+    """A sentence on the ε from which balls around training images of different classes overlap.
+    If they do not overlap at the ε studied, a loss of accuracy is due to learning, not to the data.
+    """
     half, largest = found.meta["apart"] / 2, float(found.eps.max())
     if half >= largest:
         return (
@@ -111,7 +115,7 @@ def apart(found: Family) -> str:
 
 
 def unlearned(found: Family) -> list[str]:
-    """The networks that learned nothing, a sentence each."""
+    """A sentence for each network that learned nothing, and one on the accuracy of guessing."""
     lost = ~found.learned
     said = [
         f"{eps_text(eps)}, seed {seed}: {k} of {n} right"
@@ -124,7 +128,7 @@ def unlearned(found: Family) -> list[str]:
 
 
 def protocol(found: Family, blobs: Balls) -> list[str]:
-    """How sure the screen is: the networks first, then the points."""
+    """Sentences on how both halves were measured: first the networks, then the points."""
     meta = found.meta
     bare = int((found.usual_k < 0).sum())
     low, high = blobs.clean_k[-1].min(), blobs.clean_k[-1].max()
@@ -151,7 +155,7 @@ def _name(found: Family) -> str:
 
 
 def _seeds(found: Family) -> str:
-    """How many networks each ε has."""
+    """How many networks each ε has, as text such as `2 to 3 seeds`."""
     each = [int((found.eps == eps).sum()) for eps in np.unique(found.eps)]
     count = f"{min(each)}" if min(each) == max(each) else f"{min(each)} to {max(each)}"
     return f"{count} seed{'s' * (max(each) > 1)}"
@@ -163,7 +167,7 @@ def _level(eps: float) -> str:
 
 
 def _family(found: Family) -> str:
-    """Clean accuracy and that under the usual attack against the ε of the training."""
+    """The chart of clean accuracy and accuracy under the usual attack against the training ε."""
     radii, usual = np.unique(found.eps), found.meta["usual"]
     grey = all(_level(eps).isdecimal() for eps in radii)
     plot = Plot(
@@ -196,9 +200,11 @@ def _family(found: Family) -> str:
 
 
 def _plane(blobs: Balls) -> tuple[str, dict[str, tuple[str, list[str]]]]:
-    """The points in their squares, and the network's boundary."""
+    """The picture of the points, their squares and the network's boundary, and what the control
+    moves.
+    """
     low, high, down, up = blobs.meta["window"]
-    shown = 0.85  # of the window's height: squares of the largest ε may leave it
+    shown = 0.85  # fraction of the window's height drawn: the largest squares are cut
     height = round(632 / (high - low) * shown * (up - down)) + 14
     plot = Plot(640, height, (low, high), (shown * down, shown * up), left=4, right=4, top=4)
     moves: dict[str, tuple[str, list[str]]] = {}
@@ -235,7 +241,7 @@ def _plane(blobs: Balls) -> tuple[str, dict[str, tuple[str, list[str]]]]:
 
 
 def _squares(plot: Plot, points: Floats, eps: float) -> str:
-    """One path for the squares of radius ε around points (P,2)."""
+    """The SVG path of the squares of radius `eps` around points (P, 2)."""
     if not eps:
         return ""
     side = plot.px(2 * eps) - plot.px(0)
@@ -244,7 +250,9 @@ def _squares(plot: Plot, points: Floats, eps: float) -> str:
 
 
 def _edge(plot: Plot, blobs: Balls, at: int) -> Iterator[str]:
-    """The line on which a network's answer is 0, cell by cell of its grid."""
+    """The SVG path segments of the line where the network's logit is 0, one per grid cell it
+    crosses.
+    """
     z = blobs.logit[at].astype(float)
     low, high, down, up = blobs.meta["window"]
     rows, columns = z.shape
@@ -267,7 +275,7 @@ def _edge(plot: Plot, blobs: Balls, at: int) -> Iterator[str]:
 
 
 def _curve(blobs: Balls) -> tuple[str, dict[str, tuple[str, list[str]]]]:
-    """How many fresh points are right, untouched and attacked, at every radius."""
+    """The chart of how many test points are right at each radius, and what the control moves."""
     eps, n = [float(each) for each in blobs.eps], blobs.meta["n"]
     plot = Plot(
         640,

@@ -1,9 +1,8 @@
-"""What does a larger budget in training cost? `python -m robustviz.views.budget.study` measures it.
+"""`python -m robustviz.views.budget.study` measures what a larger ε in training costs.
 
-Every PGD-AT network of the budget family, and the ordinary one as ε = 0, is attacked with its own ε
-(its evaluation has that) and with the data set's usual ε, which is the same for all. What was
-measured is kept by run id: networks whose weights are not here any more stay in the file. Beside
-them stands what two blobs of points say (`probe`).
+Every PGD-AT network of the budget family, and the ordinary network as ε = 0, is attacked with its
+training ε (known from its evaluation) and with the data set's usual ε. Measurements are kept by run
+id, also for networks whose weights are no longer here. `probe` measures the two blobs of points.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ SEEDS = paths.ROOT / "checkpoints" / "seeds"
 
 
 def measure() -> None:
-    """Measure what is not in the file yet, and write it after each network."""
+    """Measure the networks that are missing from the file, and write it after each of them."""
     known: JSON = folder.read_json(FILE) if FILE.exists() else {}
     cells: JSON = {each["run"]: each for each in known.get("cells", [])}
     about = {key: known.get("about", {}).get(key) or _about(key) for key in DATA}
@@ -48,8 +47,9 @@ def measure() -> None:
 
 
 def _about(key: str) -> JSON:
-    """What is said of a data set: among it the smallest ℓ∞ distance of two training images of
-    different classes, as Yang et al. 2020 (arXiv 2003.02460) measured it.
+    """Facts about a data set: usual ε, label, number of classes, and how far its classes are apart.
+    The last is the smallest ℓ∞ distance between two training images of different classes, as Yang
+    et al. 2020 (arXiv 2003.02460) measured it.
     """
     source = data.source(key)
     split = data.load(source, "train")
@@ -68,14 +68,14 @@ def _about(key: str) -> JSON:
 
 
 def usual(key: str) -> float:
-    """The ε that a data set's networks are trained and attacked with unless somebody says
-    otherwise.
-    """
+    """The default ε of a data set, for training and for attacks."""
     return data.source(key).default_eps
 
 
 def _family() -> Iterator[tuple[JSON, folder.Run | None]]:
-    """The networks: of each what its evaluation says, and its run where the weights are here."""
+    """For each network the counts from its evaluation, and its run if the weights are here, else
+    None.
+    """
     found: dict[str, tuple[JSON, folder.Run | None]] = {}
     for path in sorted(SEEDS.glob("*.json")):
         content = folder.read_json(path)
@@ -90,7 +90,7 @@ def _family() -> Iterator[tuple[JSON, folder.Run | None]]:
 
 
 def _cell(name: str, config: JSON, evaluations: list[Evaluation]) -> JSON | None:
-    """One network's counts; None where it is not of the family or not evaluated."""
+    """One network's counts; None if it does not belong to the family or has not been evaluated."""
     key, method = config["data"]["key"], config["method"]["key"]
     if key not in DATA or method not in METHODS or config["net"] != "small_resnet":
         return None
@@ -124,7 +124,7 @@ def _write(about: JSON, cells: JSON) -> None:
 
 
 def main() -> int:
-    """Measure the networks and the blobs."""
+    """Measure the networks and the blobs, and write both files. Returns the exit code 0."""
     measure()
     folder.write_file(BALLS, balls().to_npz())
     return 0

@@ -1,4 +1,4 @@
-"""Cards of a class: dropped on the Compare page, drawn, kept in this session and nowhere else."""
+"""The Compare page's expander for run cards of a class. Uploaded cards stay in the session."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from robustviz.ui.uploads import take
 from robustviz.views.cards import pile, strips
 
 TITLE = "What do the runs of a class say together?"
-MOST = 200  # cards of a session
-SHOWN = 5  # sentences about files that were refused
+MOST = 200  # cards in one session
+SHOWN = 5  # at most so many messages about refused files
 KEPT = "cards-kept"
 
 
 @shell.fragment
 def drawer() -> None:
-    """The drawer of the Compare page; what is in it is made only when it is open."""
+    """The expander on the Compare page; its content is computed only while it is open."""
     more: Any = stage.more("cards", "Cards of a class: forty runs in one picture")
     with more:
         if more.open:
@@ -31,7 +31,7 @@ def drawer() -> None:
 
 
 def _inside() -> None:
-    """What is dropped, what was refused, the picture, and every card in a row."""
+    """The upload field, messages about refused files, the picture, and the table of all cards."""
     if rights.may_act():
         take(
             "Run cards, all at once",
@@ -66,7 +66,7 @@ def _inside() -> None:
 
 
 def _own() -> None:
-    """The card of a run that was trained here, to be sent to whoever collects them."""
+    """A picker for the runs trained here, with a button that downloads the chosen run's card."""
     runs = {
         run_id: run
         for run_id, run in networks.trained().items()
@@ -88,7 +88,7 @@ def _own() -> None:
 
 
 def _dropped(files: list[UploadedFile]) -> None:
-    """Take cards in. What is none is said, and the others count."""
+    """Add the uploaded cards to the session. Files that are not cards are reported and skipped."""
     cards: dict[str, Card] = dict(st.session_state.get(KEPT, {}))
     refused, again, full = [], 0, 0
     for file in files:
@@ -98,7 +98,7 @@ def _dropped(files: list[UploadedFile]) -> None:
         except UserError as error:
             refused.append(shell.spoken(error))
             continue
-        # a name such as "mine" is not one student's alone
+        # not the id alone: several students may use the same name, such as "mine"
         key = f"{card.id} {json.dumps(card.settings, sort_keys=True)}"
         again += key in cards
         full += key not in cards and len(cards) >= MOST
@@ -119,7 +119,7 @@ def _dropped(files: list[UploadedFile]) -> None:
 
 
 def _table(cards: list[Card], layers: list[pile.Layer]) -> None:
-    """Every card in a row, with what most of them measured."""
+    """A table with one row per card and columns for the first six measures."""
     shown = [layer.measure for layer in layers[:6]]
     names = {layer.measure: layer.name for layer in layers}
     rows = []

@@ -1,5 +1,5 @@
-"""Cards of many runs, put in order: one row for all that differ in their seed alone, and which two
-rows differ by more than their seeds do. No torch.
+"""Groups the cards of many runs into rows of runs that differ only in their seed, and decides which
+rows differ by more than chance between seeds. No torch.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from robustviz.runs.naming import method_label
 from robustviz.stats import LEAST_SEEDS, mean_interval, t_quantile
 from robustviz.types import JSON, UserError, eps_text
 
-PLAIN = "PGD-20"  # which everybody's run is measured under
+PLAIN = "PGD-20"  # the attack with which every run is evaluated
 
 
 class Measure(NamedTuple):
-    """What was measured: only numbers that agree in all of it compare."""
+    """How a number was measured. Only numbers that agree in all these fields can be compared."""
 
     data: str
     split: str
@@ -37,15 +37,16 @@ class Measure(NamedTuple):
 
     @property
     def name(self) -> str:
-        """In words, as in `digits, PGD-20 at 0.150 (38/255), 360 images`."""
+        """The measure as text, such as `digits, PGD-20 at 0.150 (38/255), 360 images`."""
         how = self.attack if self.attack == UNTOUCHED else f"{self.attack} at {eps_text(self.eps)}"
         return f"{self.data}, {how}, {self.n} images"
 
 
 @dataclass(frozen=True)
 class Row:
-    """Runs that differ in their seed alone: what they are called, their `settings` without the
-    seed, the share of images kept by seed, and how many of these numbers the doctor doubts.
+    """Runs that differ only in their seed.
+    `name`: their printed name; `settings`: theirs without the seed; `kept`: the share of images
+    right, in [0, 1], by seed; `doubted`: how many of these numbers the doctor calls unreliable.
     """
 
     name: str
@@ -55,19 +56,22 @@ class Row:
 
     @property
     def values(self) -> list[float]:
-        """The shares, lowest first."""
+        """The shares of images right, in ascending order."""
         return sorted(self.kept.values())
 
     @property
     def interval(self) -> tuple[float, float, float]:
-        """The mean over seeds and its 95 % interval, infinite for a single seed."""
+        """The mean over seeds and the ends of its 95 % interval, which is infinite for a single
+        seed.
+        """
         return mean_interval(self.values)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Row `a` less row `b`: the difference of their means over seeds with its interval, NaN where
-    the two do not compare, and `why` not.
+    """The comparison of row `a` with row `b`.
+    `difference`: the mean over seeds of `a` minus that of `b`; `low`, `high`: the ends of its
+    interval, NaN if the rows cannot be compared; `why`: the reason, then.
     """
 
     a: Row
@@ -79,13 +83,15 @@ class Pair:
 
     @property
     def apart(self) -> bool:
-        """Whether the interval excludes no difference."""
+        """Whether the interval excludes 0, so that a difference is shown."""
         return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True)
 class Layer:
-    """The rows of one measure; `twice`: cards that told of a training that is in a row already."""
+    """The rows of one measure; `twice` counts cards with the same settings and seed as another
+    card.
+    """
 
     measure: Measure
     name: str
@@ -94,13 +100,13 @@ class Layer:
 
     @property
     def cards(self) -> int:
-        """How many trainings it shows."""
+        """The number of training runs shown."""
         return sum(len(row.kept) for row in self.rows)
 
     @cached_property
     def pairs(self) -> list[Pair]:
-        """Every two rows of three seeds and more. The intervals hold together: 95 % for all of
-        them (Bonferroni).
+        """All pairs of rows with at least three seeds each, compared.
+        The intervals hold jointly: all of them together with 95 % (Bonferroni).
         """
         enough = [row for row in self.rows if len(row.kept) >= LEAST_SEEDS]
         both = [*itertools.combinations(enough, 2)]
@@ -109,7 +115,7 @@ class Layer:
 
 
 def measure(card: Card, one: Number) -> Measure:
-    """What one number of a card says, without the number."""
+    """How the number `one` of a card was measured."""
     return Measure(
         card.data,
         one["split"],
@@ -122,8 +128,8 @@ def measure(card: Card, one: Number) -> Measure:
 
 
 def layers(cards: Iterable[Card]) -> list[Layer]:
-    """What these cards measured, a layer each: attacked images before untouched ones, then those
-    of most cards first.
+    """One layer for each measure that occurs in these cards.
+    Measures under attack come before those on clean images, then those with the most cards.
     """
     found: dict[Measure, list[tuple[Card, Number]]] = {}
     for card in cards:
@@ -166,7 +172,7 @@ def _fixed(card: Card) -> JSON:
 
 
 def label(card: Card) -> str:
-    """Its method's printed name; its key where this robustviz does not have it."""
+    """The printed name of a card's method; its key if this version does not have the method."""
     try:
         return method_label(card.method)
     except UserError:
@@ -174,8 +180,8 @@ def label(card: Card) -> str:
 
 
 def _names(cards: Sequence[Card]) -> list[str]:
-    """What sets each of these apart: its method, and where several are of one the settings that
-    differ among them.
+    """A distinct name for each card: its method, and the settings that differ between cards of a
+    method.
     """
     flat = [dict(registry.flat(_fixed(card))) for card in cards]
     apart: dict[str, list[str]] = {}
@@ -199,13 +205,13 @@ def _said(path: str, value: object) -> str:
 
 
 def _why_not(a: Row, b: Row) -> str:
-    """Why two rows do not compare; empty where they do."""
+    """Why two rows cannot be compared; empty if they can."""
     if min(len(a.kept), len(b.kept)) < LEAST_SEEDS:
         return f"fewer than {LEAST_SEEDS} seeds a side"
     names = sorted(a.settings.keys() | b.settings.keys())
     apart = [name for name in names if a.settings.get(name) != b.settings.get(name)]
     if a.settings["method"]["key"] != b.settings["method"]["key"] and "select" in apart:
-        apart.remove("select")  # which a method brings along
+        apart.remove("select")  # its default depends on the method
     if len(apart) > 1:
         return f"they differ in {', '.join(apart[:4])}: in more than one thing"
     if len(set(a.values)) == 1 or len(set(b.values)) == 1:
@@ -214,13 +220,13 @@ def _why_not(a: Row, b: Row) -> str:
 
 
 def compared(a: Row, b: Row, claims: int = 1) -> Pair:
-    """Row `a` less row `b` over their seeds, where both have three and they differ in one thing.
-    `claims`: how many such differences are told at once; the intervals hold all of them 95 % of
-    the time.
+    """Row `a` minus row `b`: the difference of their means over seeds, with its interval.
+    Both rows need three seeds and may differ in one setting only; otherwise the pair says why not.
+    `claims` is the number of differences shown together; their intervals hold jointly with 95 %.
 
     Source: Welch 1947, the interval of a difference of two means of unequal spread. `Differs:` its
-    degrees of freedom are rounded down. Seeds that both sides have are not paired, so that every
-    card counts: where they go up and down together, the interval is wider than it need be.
+    degrees of freedom are rounded down. Seeds that both rows have are not paired, so that every
+    card counts: if the results of a seed are correlated, the interval is wider than necessary.
     """
     first, second = np.array(a.values), np.array(b.values)
     difference = float(first.mean() - second.mean())

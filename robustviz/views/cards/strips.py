@@ -1,5 +1,6 @@
-"""The cards of a class as a picture: a row for each method, a dot for each seed, the mean over
-seeds with its interval below the dots. No torch, no Streamlit.
+"""The picture of a class's cards: a row for each method, with a dot for each seed and below the
+dots
+the mean over seeds with its interval. No torch, no Streamlit.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from robustviz.views.drawing import Plot
 from robustviz.views.screen import Control, Screen
 
 WIDE, SMALL = 620, 320
-PAIRS = 15  # that are listed
-FEW = 3  # pairs that are not compared, each of which still has a line
+PAIRS = 15  # at most so many pairs are listed
+FEW = 3  # up to so many pairs that cannot be compared get a line each with the reason
 STYLE = """<style>
 .strips { display: grid; grid-template-columns: minmax(9rem, 14rem) auto; gap: .2rem 1rem;
   align-items: start; justify-content: start; }
@@ -29,7 +30,7 @@ STYLE = """<style>
 
 
 def screen(layers: Sequence[Layer]) -> Screen:
-    """All layers, the first one shown; the control moves through them. There must be one."""
+    """The screen with the given layers (at least one); its control switches between them."""
     shown = [_chart(layer) for layer in layers]
     return Screen(
         answer=[answer(layer) for layer in layers],
@@ -51,7 +52,7 @@ def screen(layers: Sequence[Layer]) -> Screen:
 
 
 def answer(layer: Layer) -> str:
-    """What the cards of a layer say, in one line."""
+    """The sentence on what the cards of a layer show."""
     rows, pairs = layer.rows, layer.pairs
     if len(rows) == 1:
         return _alone(rows[0])
@@ -103,7 +104,7 @@ def _chart(layer: Layer) -> str:
     label = "right untouched" if layer.measure.attack == UNTOUCHED else "kept under attack"
     out = []
     for at, row in enumerate(layer.rows):
-        below = label if at == len(layer.rows) - 1 else ""  # the last one has the axis
+        below = label if at == len(layer.rows) - 1 else ""  # only the last row has the axis
         plots = "".join(
             f'<div class="{name}">{_strip(row, (low, high), step, width, below)}</div>'
             for name, width in (("wide", WIDE), ("small", SMALL))
@@ -120,7 +121,7 @@ def _told(row: Row) -> str:
 
 def _strip(row: Row, span: tuple[float, float], step: float, width: int, label: str) -> str:
     count = round((span[1] - span[0]) / step)
-    every = max(1, math.ceil(count * 52 / width))  # as many ticks as have room
+    every = max(1, math.ceil(count * 52 / width))  # no more ticks than fit
     ticks = [
         (span[0] + step * at, f"{span[0] + step * at:.0%}") for at in range(0, count + 1, every)
     ]
@@ -151,8 +152,8 @@ def _strip(row: Row, span: tuple[float, float], step: float, width: int, label: 
 
 
 def _list(layer: Layer) -> str:
-    """The differences with their intervals, those shown first; of what is not compared the reasons,
-    where there are few.
+    """An HTML list of the compared pairs with their intervals, pairs with a difference first.
+    Pairs that cannot be compared are listed with the reason if they are few, else only counted.
     """
     fit = sorted((pair for pair in layer.pairs if not pair.why), key=lambda pair: not pair.apart)
     rest = [pair for pair in layer.pairs if pair.why]

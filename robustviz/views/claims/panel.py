@@ -1,4 +1,4 @@
-"""The Claims page: what the papers say, and what the runs here say of it."""
+"""The Claims page: what the papers claim, and whether the runs here show it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TITLE = "Does what the papers say hold here?"
 
 
 def page() -> None:
-    """The whole page."""
+    """Draw the whole page."""
     known = found()
     st.title(TITLE, anchor=False)
     _view(known)
@@ -27,14 +27,14 @@ def _view(known: Found) -> None:
     start = stage.position(drawn.control.key, drawn.control.values, 0)
     drawn = screen_figures.screen(known, start)
     stage.show("claims", drawn)
-    shell.write_address()  # here too: a fragment ends before the page does
+    shell.write_address()  # a rerun of this fragment runs nothing else on the page
     with st.container(horizontal=True):
         widgets.take_home("claims", TITLE, drawn, {})
     _table(known, known.data[start])
 
 
 def _table(known: Found, data: str) -> None:
-    """Every expectation with its numbers, and the command that repeats it."""
+    """The table of all expectations with their numbers, and the command that repeats them."""
     rows = [
         {
             "claim of": row.label,

@@ -1,4 +1,4 @@
-"""What was found about each claim: the rows that `python -m robustviz claims` writes."""
+"""What was found on each claim: the rows that `python -m robustviz claims` writes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ ORDER = ("not seen here", "not decided", "cannot tell", "cannot tell (ceiling)",
 
 @dataclass(frozen=True)
 class Row:
-    """One expectation of a claim on one data set, and its verdict.
+    """One expectation of a claim on one data set, and the verdict on it.
 
-    `about`: the method's key and, in `label`, its printed name; `claim` the whole sentence, `says`
-    what is expected of `metric`, a number described by `measured`; `effect`, `low`, `high`: mean
-    difference over `seeds` of `wanted` seeds and its interval, positive where it is as claimed,
-    None where there are too few; `notices`: the difference that these runs would find four times
-    in five; `smallest`: what counts, with `not_worse` what may be lost; `command` repeats it.
+    `about`: the method's key; `label`: its printed name; `claim`: the whole sentence; `says`: what
+    is expected of the number `metric`, which `measured` describes. `word` and `text`: the verdict,
+    short and in full. `effect`, `low`, `high`: the mean difference over `seeds` of `wanted` seeds
+    and its interval, positive if it is as claimed, None if there are too few seeds. `notices`: the
+    difference that these runs would detect with a probability of 80 %. `smallest`: the smallest
+    difference that counts, or with `not_worse` the largest loss allowed. `command` repeats the
+    measurement.
     """
 
     name: str
@@ -47,41 +49,43 @@ class Row:
     command: str
 
     def scaled(self, value: float | None) -> float:
-        """A difference in units of the smallest that counts; NaN where there is none."""
+        """A difference divided by the smallest one that counts (`smallest`); NaN for None."""
         return math.nan if value is None else value / self.smallest
 
 
 @dataclass(frozen=True)
 class Found:
-    """All rows, what the seeds of each data set came from, and how many claims there are."""
+    """All rows, a sentence on each data set's pilot runs (`pilots`), and lists of data sets and
+    claims.
+    """
 
     rows: tuple[Row, ...]
     pilots: dict[str, str]
 
     @property
     def data(self) -> list[str]:
-        """The data sets, as they come."""
+        """The names of the data sets, in order of first appearance."""
         return list(dict.fromkeys(row.data for row in self.rows))
 
     @property
     def claims(self) -> list[str]:
-        """The claims' names, as they come."""
+        """The names of the claims, in order of first appearance."""
         return list(dict.fromkeys(row.name for row in self.rows))
 
     def of(self, claim: str, data: str) -> list[Row]:
-        """A claim's rows on one data set."""
+        """The rows of a claim on one data set."""
         return [row for row in self.rows if (row.name, row.data) == (claim, data)]
 
 
 def whole(rows: Sequence[Row]) -> str:
-    """The verdict on a claim: seen where all that it expects is seen, not seen where one is not,
-    else the least sure of its verdicts.
+    """The verdict on a claim from its rows: the first in `ORDER` among their verdicts.
+    So a claim is seen only if all its expectations are, and not seen if one is not.
     """
     return min((row.word for row in rows), key=ORDER.index)
 
 
 def found() -> Found:
-    """What is known. Raises UserError where the file is missing or damaged."""
+    """The findings in the shipped file. Raises UserError if it is missing or damaged."""
     try:
         content: JSON = json.loads(FILE.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,5 +1,5 @@
-"""What stands on the Claims page's first screen: a row a claim, an interval an expectation. No
-torch, no Plotly.
+"""The Claims page's first screen: a row for each claim, with an interval for each of its
+expectations. No torch, no Plotly.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from robustviz.views.claims.result import Found, Row, whole
 from robustviz.views.drawing import Plot
 from robustviz.views.screen import Control, Screen
 
-WIDTH, TALL = 320, 15  # pixels of a plot, and of an interval in it
+WIDTH, TALL = 320, 15  # pixels: the width of a plot, the height of an interval in it
 SPAN = (-4.0, 6.0)  # in units of the smallest difference that counts
 SIGNS = {
     "seen here": "✓",
@@ -33,7 +33,9 @@ STYLE = """<style>
 
 
 def screen(found: Found, start: int) -> Screen:
-    """The first screen; its control chooses the data set."""
+    """The first screen, opened at the data set with index `start`; its control selects the data
+    set.
+    """
     names = found.data
     cells, moves = [], {}
     for number, claim in enumerate(found.claims):
@@ -80,8 +82,10 @@ def _word(rows: Sequence[Row]) -> str:
 
 
 def _plot(rows: Sequence[Row]) -> str:
-    """An interval for each expectation, in units of the smallest difference that counts, and the
-    line from which it counts. What lies beyond the plot is an arrow at its end.
+    """The chart of a claim: an interval for each expectation, and a dashed line from where it
+    counts.
+    The unit is the smallest difference that counts. A value outside the chart is an arrow at its
+    end.
     """
     plot = Plot(WIDTH, TALL * len(rows) + 10, SPAN, (len(rows) - 0.5, -0.5), left=6, right=6, top=0)
     plot.line((0, 0), plot.y, "text", width=1)

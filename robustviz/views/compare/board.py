@@ -1,5 +1,6 @@
-"""The scoreboard as a first screen: clean accuracy across, what is kept under attack up, a mark for
-each network, and a control that adds attack after attack.
+"""The scoreboard as a first screen: a mark for each network with its clean accuracy on the x axis
+and
+its accuracy under attack on the y axis, and a control that adds one attack after another.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from robustviz.views.compare.scores import Board, Score
 from robustviz.views.drawing import Plot
 from robustviz.views.screen import Control, Screen
 
-# 3:1 on light and on dark paper, and neither A's blue nor B's orange
+# different from A's blue and B's orange; contrast at least 3:1 on a light and a dark background
 HUES = {
     "grey": "#7A8798",
     "red": "#C8504F",
@@ -25,7 +26,7 @@ HUES = {
     "pink": "#C05A9E",
     "brown": "#9A6B4F",
 }
-# Methods that build on one another share a colour; what they add is the shape.
+# Methods that build on one another have the same colour and different shapes.
 MARKS = {
     "standard": ("grey", "circle"),
     "supcon_margin": ("grey", "star"),
@@ -44,8 +45,8 @@ MARKS = {
     "aalp": ("pink", "square"),
     "afa": ("brown", "star"),
 }
-OTHER = ("brown", "down")  # of a method that is new here
-SHAPES = {  # outlines of about the same area, around 0 0
+OTHER = ("brown", "down")  # for methods not listed above
+SHAPES = {  # SVG outlines of about the same area, centred on (0, 0)
     "circle": "M-1 0a1 1 0 1 0 2 0a1 1 0 1 0 -2 0Z",
     "square": "M-.9 -.9H.9V.9H-.9Z",
     "diamond": "M0 -1.3L1.2 0L0 1.3L-1.2 0Z",
@@ -59,7 +60,7 @@ SHAPES = {  # outlines of about the same area, around 0 0
     )
     + "Z",
 }
-LEAST = 0.5  # who reads fewer right untouched stands at the edge, so that the others have room
+LEAST = 0.5  # networks with a lower clean accuracy are drawn at the left edge, to save space
 STYLE = """<style>
 .board { display: flex; flex-wrap: wrap; gap: .5rem 1.5rem; align-items: flex-start }
 .board .small { display: none } .board .key { columns: 2; column-gap: 1rem; margin: 0; padding: 0;
@@ -80,25 +81,25 @@ STYLE = """<style>
 
 @dataclass(frozen=True)
 class Name:
-    """What a network is called: its own name, and its method's."""
+    """The printed names of a network: `whole`, its own, and `method`, that of its method."""
 
     whole: str
     method: str
 
 
 def mark(key: str) -> tuple[str, str]:
-    """The colour, as #RRGGBB, and the shape of a method."""
+    """The colour (`#RRGGBB`) and the shape (a key of `SHAPES`) of a method's mark."""
     hue, shape = MARKS.get(key, OTHER)
     return HUES[hue], shape
 
 
 def radius(trained: float) -> float:
-    """How large a mark is, in pixels: it grows with the ε of the training."""
+    """The radius of a mark in pixels: it grows with the training ε `trained`."""
     return 5 + 4 * min(1.0, math.sqrt(trained * 255 / 32))
 
 
 def answers(board: Board, a: str, b: str) -> list[str]:
-    """The line for every position of the control."""
+    """The sentence that compares A and B, for every position of the control."""
     lines = [board.verdict(a, b, at).line for at in range(len(board.attacks) + 1)]
     said = " One training seed a side." if b and a != b else ""
     return [line + said * (" holds " in line or " reads " in line) for line in lines]
@@ -107,8 +108,9 @@ def answers(board: Board, a: str, b: str) -> list[str]:
 def first(
     board: Board, names: Mapping[str, Name], a: str, b: str, images: Mapping[int, str] | None = None
 ) -> Screen:
-    """The scoreboard with A and B marked. `names` by run id; `images`: some of the attacked ones,
-    as addresses that hold them, by number.
+    """The scoreboard with the runs `a` and `b` marked as A and B.
+    `names`: the printed names by run id. `images`: some clean test images as `data:` URIs, by
+    number; a mark's tooltip shows one that its network loses under attack.
     """
     last = len(board.attacks)
     moves: dict[str, tuple[str, list[str]]] = {}
@@ -174,10 +176,10 @@ def _chart(
     width: int,
     height: int,
 ) -> str:
-    """One size of the chart. What moves is entered into `moves`."""
+    """The chart in one size. The values that the control changes are added to `moves`."""
     plot, tips, rules = _axes(board, width, height), [], []
     positions = range(len(board.attacks) + 1)
-    # A and B last, so that they lie on top
+    # A and B last, so that they are drawn on top
     order = sorted(board.scores.values(), key=lambda one: (one.run.id in sides, -one.trained))
     for number, one in enumerate(order):
         name = f"{prefix}{number}"
@@ -207,7 +209,7 @@ def _chart(
 
 
 def _span(plot: Plot, one: Score, x: float, pair: tuple[int, int]) -> str:
-    """The cross of both intervals around the mark's place."""
+    """The SVG path of the cross around a mark: the 95 % intervals of both accuracies."""
     low, high = wilson(*pair)
     left, right = wilson(one.plain.clean_k, one.plain.n)
     y = plot.py(_share(pair))
@@ -217,7 +219,7 @@ def _span(plot: Plot, one: Score, x: float, pair: tuple[int, int]) -> str:
 
 
 def _kept(board: Board, one: Score, at: int) -> str:
-    """What the tip says of a position."""
+    """The tooltip's line on the number of images kept at a position of the control."""
     k, n = board.counted(one, at)
     if not at:
         return f"{k} of {n} right, nothing attacked"
@@ -226,11 +228,13 @@ def _kept(board: Board, one: Score, at: int) -> str:
 
 
 def _notes(one: Score, plot: Plot, usual: float) -> list[str]:
-    """What stands beside a mark that does not stand where it would be thought to."""
+    """Notes beside a mark whose position is not comparable to others or whose network is the user's
+    own.
+    """
     clean = one.plain.clean_acc
     return [
         *([f"only {clean:.0%} untouched"] if clean < plot.x[0] else []),
-        # a narrow chart has no room for it, and the mark is hollow
+        # not in the narrow chart, which has no room; the mark is hollow anyway
         *(
             [f"at {eps_text(one.on.eps).split(' ')[0]}"]
             if one.on.eps != usual and plot.width > 500
@@ -267,7 +271,9 @@ def _mark(
 
 
 def lost(one: Score, among: Iterable[int]) -> int | None:
-    """The first of these images that a network reads right untouched and loses under attack."""
+    """The first of the images `among` that the network has right when clean and wrong under attack.
+    Returns the image's number, or None if there is no such image.
+    """
     clean, kept = one.right([]), one.right()
     return next((at for at in among if at < len(kept) and clean[at] and not kept[at]), None)
 
@@ -275,8 +281,9 @@ def lost(one: Score, among: Iterable[int]) -> int | None:
 def _tip(
     plot: Plot, one: Score, name: Name, own: str, number: int, x: float, images: Mapping[int, str]
 ) -> str:
-    """The card beside a mark: what it is, what it keeps, an image that it loses. It stands where
-    there is room.
+    """The tooltip beside a mark: the network's names, how many images it keeps, and one that it
+    loses.
+    It is placed to the right of the mark, or to the left if there is no room.
     """
     words = [name.method, *_rest(name), f"{one.plain.clean_k} of {one.plain.n} right untouched"]
     shown = lost(one, images)
@@ -317,7 +324,7 @@ def _spot(size: int, hollow: str = "") -> str:
 
 
 def _key(board: Board, names: Mapping[str, Name]) -> str:
-    """The marks of the methods that are there."""
+    """The legend as HTML: the marks of the methods that occur."""
     there = {one.run.method_key: names[one.run.id].method for one in board.scores.values()}
     order: Callable[[str], int] = [*MARKS, *there].index
     rows = "".join(

@@ -1,5 +1,5 @@
-"""What may be said of two runs side by side: whether they can be compared at all, what differs
-between them, and what further seeds say about their methods.
+"""The statements that can be made about two runs: whether they are comparable at all, in what they
+differ, and what further seeds show about their methods.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from robustviz.views.verdict import Verdict, held
 
 SEEDS = paths.ROOT / "checkpoints" / "seeds"  # evaluations of networks that are not shipped
 ATTACK = "PGD-20"
-# no part of what a training computes: where it ran, what was kept of it, which epoch was chosen
+# settings that do not change the training itself: where it ran, what was saved, which epoch is best
 APART = ("device", "threads", "snapshots", "select")
 
 
 @dataclass(frozen=True)
 class Trained:
-    """One training: its settings as JSON with today's defaults, and its evaluations."""
+    """One training run: its settings as JSON, including all defaults, and its evaluations."""
 
     settings: JSON
     evaluations: Sequence[Evaluation]
@@ -47,7 +47,7 @@ class Trained:
 
     @property
     def group(self) -> str:
-        """The same for trainings that differ in their seed alone."""
+        """A text that is equal for training runs that differ only in their seed."""
         return _text({name: each for name, each in self.settings.items() if name != "seed"})
 
 
@@ -56,7 +56,7 @@ def _text(settings: Mapping[str, Any]) -> str:
 
 
 def trained(run: Run) -> Trained:
-    """What is known of a run. Raises UserError where its settings or evaluations are damaged."""
+    """The settings and evaluations of a run. Raises UserError if they are damaged."""
     return Trained(_settings(run.config), run.evaluations())
 
 
@@ -66,7 +66,7 @@ def _settings(config: Any) -> JSON:
 
 
 def _shipped(path: Path) -> Trained:
-    """One file of `checkpoints/seeds`. Raises UserError where it is damaged."""
+    """Read one file of `checkpoints/seeds`. Raises UserError if it is damaged."""
     try:
         content = read_json(path)
         config = load("robustviz.training.config").TrainConfig.from_json(content["config"])
@@ -77,9 +77,9 @@ def _shipped(path: Path) -> Trained:
 
 
 def every_seed(data: str) -> list[Trained]:
-    """Every training on this kind of data (its key) whose evaluation is here: shipped runs, the
-    user's, and `checkpoints/seeds`. What is damaged is left out: the list on the Train page says
-    so.
+    """All training runs on a data set (by its key) whose evaluations are here.
+    These are the shipped runs, the user's own, and those in `checkpoints/seeds`. Damaged runs are
+    left out; the list on the Train page reports them.
     """
 
     def sources() -> Iterator[Trained]:
@@ -99,8 +99,9 @@ def every_seed(data: str) -> list[Trained]:
 
 
 def apart(first: Run, second: Run) -> str:
-    """One sentence where two runs cannot be compared, because their data or their test images are
-    others; else empty. A dial of the data that acts in training only does not count.
+    """The reason why two runs cannot be compared, as a sentence; empty if they can.
+    The reason is other data, other classes, or other test images. Settings of the data that affect
+    only training do not matter.
     """
     if first.data_key != second.data_key or first.classes != second.classes:
         return (
@@ -117,8 +118,8 @@ def apart(first: Run, second: Run) -> str:
 
 
 def kin(first: Run, second: Run) -> str:
-    """What differs between two trainings, in one sentence: twins have the seed, the batches and all
-    but the method in common.
+    """A sentence on what differs between two training runs.
+    If only the method differs, both used the same seed and the same batches.
     """
     if first.imported or second.imported:
         return "One was trained elsewhere: nobody here knows its seed and its batches."
@@ -151,8 +152,10 @@ SAID = {
 
 @dataclass(frozen=True)
 class Over:
-    """What seeds say about two methods, B less A. `lines` a sentence each. `effect` (a fraction)
-    and its 95 % interval `low` to `high` are None where nothing may be said about methods.
+    """What all seeds together show about two methods: B's share of images kept minus A's.
+    `lines`: one sentence each. `seeds`: the number of seeds that both methods have. `effect` (a
+    fraction) and its 95 % interval from `low` to `high` are None if nothing can be said about the
+    methods.
     """
 
     lines: tuple[str, ...]
@@ -163,13 +166,16 @@ class Over:
 
     @property
     def shown(self) -> bool:
-        """Whether a difference between the methods is shown: the interval leaves 0 out."""
+        """Whether a difference between the methods is shown, that is, whether the interval excludes
+        0.
+        """
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
 def network(first: Trained, second: Trained, names: tuple[str, str]) -> Verdict:
-    """This network against that one, by the images that both met under the same PGD-20, the most
-    of them; the interval over these pairs of images is in `sure`.
+    """The verdict on two single networks, on the images that both met under the same PGD-20.
+    If there are several such evaluations, the one with most images counts. The interval over pairs
+    of images is in the verdict's `sure`.
     """
     every: list[tuple[Evaluation, Evaluation]] = [
         (a, b)
@@ -189,11 +195,12 @@ def network(first: Trained, second: Trained, names: tuple[str, str]) -> Verdict:
 
 
 def methods(first: Trained, second: Trained, every: Iterable[Trained], at_once: int = 1) -> Over:
-    """What all seeds of these two settings say about their methods, by the share of the same test
-    images that withstand PGD-20: the mean over the seeds that both have, and its paired t interval.
-    No word about methods where they are the same, where anything but method and seed differs, and
-    below three such seeds. `at_once`: how many such pairs are shown together; the 95 % hold for all
-    of them (Bonferroni).
+    """What all seeds with these two settings show about their methods under PGD-20.
+    Compared is the share of the same test images that are right under attack: the mean difference
+    over the seeds that both have, with its paired t interval. Nothing is said about methods if both
+    are the same, if anything but method and seed differs, or with fewer than three common seeds.
+    `at_once` is the number of pairs shown together: their intervals hold jointly with 95 %
+    (Bonferroni).
     """
     if first.method == second.method:
         return Over(("Both are of one method, so nothing is said about methods here.",))
@@ -239,7 +246,7 @@ def methods(first: Trained, second: Trained, every: Iterable[Trained], at_once: 
 
 
 def _how(first: Trained, second: Trained) -> str:
-    """How to get more seeds; with a command where both have the usual settings."""
+    """A sentence on how to get more seeds, with a command if both runs have default settings."""
     config = load("robustviz.training.config").TrainConfig
     for one in (first, second):
         asked = {name: {"key": one.settings[name]["key"]} for name in ("data", "method")}
@@ -254,8 +261,9 @@ def _how(first: Trained, second: Trained) -> str:
 def _common(
     first: Trained, second: Trained, every: Iterable[Trained]
 ) -> tuple[dict[int, float], dict[int, float], str]:
-    """Accuracy under attack by seed, of both sides, on the images that most seeds met; and a
-    sentence that says which.
+    """Accuracy under attack by seed for both sides, on the same images, and a sentence naming
+    these.
+    The images are those on which most seeds were evaluated on both sides.
     """
     found: dict[tuple[str, int], list[dict[int, float]]] = defaultdict(lambda: [{}, {}])
     groups = (first.group, second.group)

@@ -1,4 +1,4 @@
-"""Compare: the scoreboard with its table, and the drawer in which A or B is chosen by it."""
+"""The Compare page: the scoreboard with its table, and the dialog that chooses A or B from it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from robustviz.views.pictures import png
 from robustviz.views.screen import Screen
 
 TITLE = "Which network holds, and at what price?"
-BESIDE: dict[str, int] = {}  # settings of `AlongsideSpec` that are not the usual ones
+BESIDE: dict[str, int] = {}  # settings of `AlongsideSpec` other than its defaults
 
 
 def page() -> None:
-    """All of the page."""
+    """Draw the whole page."""
     here = header.open(TITLE)
     _view(here)
     cards.drawer()
@@ -48,7 +48,7 @@ def _view(here: Context) -> None:
     screen = _screen(found, runs, here)
     with stage.spot():
         seen = stage.show("compare", screen)
-    shell.write_address()  # here too: a fragment ends before the page does
+    shell.write_address()  # a rerun of this fragment runs nothing else on the page
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(
             f"Click a mark: it becomes :{shell.side_colour(turn)}[**{turn.upper()}**]; the next"
@@ -59,10 +59,10 @@ def _view(here: Context) -> None:
         st.session_state["compare-turn"] = "a" if turn == "b" else "b"
         _take(turn, seen.clicked, here)
     _table(found, runs, here)
-    # here, so that the address keeps them also while the expander is shut
+    # outside the expander, so that the page's address keeps them while it is closed
     pickers = {side: shell.linked(f"net-{side.lower()}", "", ["", *runs]) for side in "CD"}
     if any(st.session_state[picker["key"]] for picker in pickers.values()):
-        st.session_state.setdefault("more-together", True)  # an address that says them means it
+        st.session_state.setdefault("more-together", True)  # opened by an address with C or D
     beside: Any = stage.more("together", "Side by side: two to four networks, epoch by epoch")
     with beside:
         if beside.open:
@@ -75,7 +75,7 @@ def _view(here: Context) -> None:
 
 
 def drawer(side: str) -> None:
-    """The scoreboard in a dialog; what is chosen becomes A or B, `side`, and closes it."""
+    """Open the scoreboard in a dialog; the network clicked on becomes `side`, A or B."""
     st.dialog(f"Choose network {side.upper()} by how it scores", width="large")(_drawer)(side)
 
 
@@ -107,7 +107,7 @@ def _screen(found: Board, runs: dict[str, Run], here: Context) -> Screen:
 
 
 def _take(side: str, run_id: str, here: Context) -> None:
-    """Make a network A or B; who asks for the other one's network gets both exchanged."""
+    """Make a network A or B and rerun. If it was the other side's, the two sides are swapped."""
     other = "b" if side == "a" else "a"
     if run_id == getattr(here, other):
         st.session_state[other] = getattr(here, side) or run_id
@@ -116,7 +116,7 @@ def _take(side: str, run_id: str, here: Context) -> None:
 
 
 def _table(found: Board, runs: dict[str, Run], here: Context) -> None:
-    """Every network in a row. The chosen one is explained below and can be made A or B."""
+    """The table of all networks. The selected one is explained below it and can be made A or B."""
     order = [*found.scores, *(run_id for run_id in runs if run_id not in found.scores)]
     rows = [_row(found, found.scores.get(run_id), runs[run_id], here) for run_id in order]
     event = st.dataframe(
@@ -193,7 +193,7 @@ def _columns() -> dict[str, Any]:
 
 
 def _together(runs: dict[str, Run], here: Context, pickers: dict[str, dict[str, Any]]) -> None:
-    """A, B and up to two more over the epochs of their trainings, and what may be said of them."""
+    """A, B and up to two more networks over their epochs, and the statements comparing them."""
     from robustviz.views.compare import pairs, together as drawer
 
     chosen = _chosen(runs, here, pickers)
@@ -237,7 +237,7 @@ def _together(runs: dict[str, Run], here: Context, pickers: dict[str, dict[str, 
 
 
 def _chosen(runs: dict[str, Run], here: Context, pickers: dict[str, dict[str, Any]]) -> list[str]:
-    """The ids of A, B and of what was chosen beside them, each once."""
+    """The ids of A, B and the additional networks chosen, without duplicates."""
 
     def said(run_id: str) -> str:
         return networks.option(runs[run_id]) if run_id else "none"
@@ -251,8 +251,8 @@ def _chosen(runs: dict[str, Run], here: Context, pickers: dict[str, dict[str, An
 
 
 def _classes(found: Board, here: Context) -> None:
-    """A row a class: what A and B keep of it, untouched and attacked; first of all images, and with
-    every class counted alike.
+    """A table of the accuracy of A and B per class, clean and under attack.
+    Its first rows are the accuracy over all images and the mean over classes (balanced accuracy).
     """
     columns: dict[str, list[float | None]] = {}
     told, names, counts = [], list[str](), list[int]()
@@ -292,7 +292,7 @@ def _classes(found: Board, here: Context) -> None:
 
 
 def _evaluations(found: Board, runs: dict[str, Run]) -> None:
-    """Every evaluation of every network, one a row."""
+    """The table of all evaluations of all networks."""
     rows = [
         {
             "network": networks.label(runs[run_id]),

@@ -1,4 +1,4 @@
-"""The same images as several epochs of a training see them: answers, attacked pictures, class
+"""The same images at several epochs of a training run: predictions, attacked pictures, class
 activation maps and features.
 """
 
@@ -20,16 +20,19 @@ from robustviz.views.features.probe import features_of
 from robustviz.views.measure import image_of, images_of, meta_of, net_of, probe, radius
 
 
-# A run that goes on keeps its best weights and gets new snapshots.
+# The last snapshot is part of the cache key: a run that trains on may get new snapshots while its
+# best weights, which the cache checks, stay the same.
 @probe(
     AlongsideSpec, name=lambda run, spec: f"{registry.key(spec)}-{max(run.snapshots, default=0)}"
 )
 def alongside(run: Run, spec: AlongsideSpec) -> Alongside:
-    """What a run's kept epochs and its chosen weights answer to the same images, and where they
-    look.
+    """Predictions, attacked images, features and maps of the same test images at a run's kept
+    epochs.
+    The last frame has the run's chosen weights. Raises UserError if there is no such image, or if
+    it is a picture of the user's own.
     """
     split = images_of(run)
-    image_of(run, spec.index)  # says it where there is no such image
+    image_of(run, spec.index)  # raises UserError if there is no such image
     if spec.index >= len(split):
         raise UserError("Networks are put side by side on test images: choose one of the test set.")
     rest = [at for at in range(min(spec.n, len(split))) if at != spec.index]
@@ -74,15 +77,16 @@ def _bytes(x: Tensor) -> np.ndarray:
 def _shot(
     net: Classifier, x: Tensor, y: Tensor, attack: PGD, spec: AlongsideSpec
 ) -> tuple[np.ndarray, np.ndarray, Tensor, Tensor, np.ndarray, np.ndarray]:
-    """One frame: answers untouched and attacked (n,), features of both (n,D), attacked pictures
-    (s,C,H,W), maps (s,h,w).
+    """One frame: predictions clean and attacked (n,), features of both (n, D), attacked uint8
+    pictures
+    (s, C, H, W), and class activation maps (s, h, w).
     """
     x_adv = attack(net, x, y, rng=torch.Generator().manual_seed(spec.seed))
     clean, logits = features_of(net, x)
     moved, logits_adv = features_of(net, x_adv)
     try:
         heat = class_maps(net, x[: spec.shown], y[: spec.shown]).numpy()
-    except UserError:  # a network without maps, or with maps of a single cell
+    except UserError:  # a network without maps, or with 1 × 1 maps
         heat = np.zeros((len(x[: spec.shown]), 0, 0), np.float32)
     before, after = (each.argmax(dim=1).numpy() for each in (logits, logits_adv))
     return before, after, clean.double(), moved.double(), _bytes(x_adv[: spec.shown]), heat

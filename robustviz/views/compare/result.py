@@ -1,4 +1,4 @@
-"""What is asked of networks that are put side by side, and what comes back."""
+"""The spec and result for networks put side by side."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from robustviz.views.result import ProbeSpec, Result
 
 @dataclass(frozen=True)
 class Alongside(Result):
-    """The same n test images as a training's networks see them, in F frames: the epochs whose
-    weights were kept, then the chosen weights.
+    """How one training run's networks see the same n test images, in F frames.
+    The frames are the epochs whose weights were kept, followed by the chosen weights.
 
-    `epochs` (F,): of each frame, 0 for the chosen weights; `index`, `y` (n,): number and class of
-    each image; `pred`, `pred_adv` (F,n): the answers, untouched and attacked by that frame's own
-    attack; `clean`, `adversarial` (F,n,2): features on the plane of the class centres of the last
-    frame. Of the first s images also the pictures: `x` (s,C,H,W) and `x_adv` (F,s,C,H,W), uint8;
-    `heat` (F,s,h,w): the signed class activation map of the untouched image for its true class, of
-    height and width 0 where the network has none.
+    `epochs` (F,): the epoch of each frame, 0 for the chosen weights; `index`, `y` (n,): number and
+    class of each image; `pred`, `pred_adv` (F, n): the predictions, clean and under the attack on
+    that frame's own network; `clean`, `adversarial` (F, n, 2): features projected onto the plane of
+    the class centres of the last frame. Pictures exist of the first s images: `x` (s, C, H, W) and
+    `x_adv` (F, s, C, H, W), uint8; `heat` (F, s, h, w): the signed class activation map of the
+    clean image for its true class, with h = w = 0 if the network has none.
     """
 
     epochs: Ints
@@ -37,8 +37,9 @@ class Alongside(Result):
 @register("probe/alongside")
 @dataclass(frozen=True)
 class AlongsideSpec(ProbeSpec[Alongside]):
-    """One test image and the first others as the chosen weights see them, and at most `frames`
-    epochs whose weights were kept before. PGD in linf with the run's ε.
+    """A test image and the first others, as seen by the chosen weights and by earlier epochs.
+    At most `frames` of the epochs with kept weights are used. The attack is PGD in linf with the
+    run's ε.
     """
 
     index: int = option(0, "Number of the first image.", low=0, kind="image")

@@ -1,5 +1,6 @@
-"""What each network keeps on the same images, from the evaluations that its run has written down.
-Nothing is measured here, and no torch is needed.
+"""How many of the same images each network keeps, from the evaluations stored with its run. Nothing
+is
+measured here, and torch is not needed.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from robustviz.training.ladder import headline
 from robustviz.types import UserError, eps_text, listed
 from robustviz.views.verdict import Verdict, held
 
-Found = dict[str, Evaluation]  # by the attack in words, weakest first
+Found = dict[str, Evaluation]  # evaluations by the attack's printed name, weakest first
 
 
 class Images(NamedTuple):
-    """Which images were attacked, by their hash, and by how much."""
+    """The images attacked, as their hash, and the radius ε of the attack."""
 
     images: str
     eps: float
@@ -30,9 +31,9 @@ class Images(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """A run's evaluations by images and ε; `on` are those that count for it: the images that met
-    most attacks. `trained` is the ε of its training, 0 where that had no attack; `seconds` an epoch
-    took, None where nobody wrote it down.
+    """A run's evaluations, grouped by images and ε.
+    `on`: the group that counts for the run, whose images met most attacks. `trained`: the training
+    ε, 0 without an attack in training. `seconds`: the median time per epoch, None if unknown.
     """
 
     run: Run
@@ -48,13 +49,14 @@ class Score:
 
     @property
     def plain(self) -> Evaluation:
-        """The evaluation on most images."""
+        """The evaluation on the largest number of images."""
         every = (one for found in self.found.values() for one in found.values())
         return max(every, key=lambda one: (one.n, one.eps == self.on.eps))
 
     def right(self, attacks: Iterable[str] | None = None) -> Bools:
-        """Which of the images that count are right untouched and under each of these attacks that
-        it met, (N,); None: all of them.
+        """Which of the images that count are right when clean and under all the given attacks,
+        (N,).
+        Attacks that the network never met are ignored. None stands for all attacks that it met.
         """
         return _right(self.steps, attacks)
 
@@ -69,8 +71,9 @@ def _right(found: Found, attacks: Iterable[str] | None = None) -> Bools:
 
 
 def score(run: Run, eps: float | None = None) -> Score | None:
-    """A run's score, at this ε where it met it, else at its own; None where it has no evaluation
-    that kept its verdicts.
+    """A run's score at the radius `eps` if it was evaluated there, otherwise at its own.
+    None if no evaluation has stored its verdict on each image, or if the files are damaged. Only
+    untargeted attacks in linf count.
     """
     try:
         every = [
@@ -78,7 +81,7 @@ def score(run: Run, eps: float | None = None) -> Score | None:
             for one in run.evaluations()
             if one.robust_right
             and not one.attack.get("targeted")
-            and one.attack.get("norm", "linf") == "linf"  # other radii are in other units
+            and one.attack.get("norm", "linf") == "linf"  # radii of other norms have other units
         ]
     except UserError:  # a damaged file must not hide the other runs
         return None
@@ -108,8 +111,9 @@ def score(run: Run, eps: float | None = None) -> Score | None:
 
 @dataclass(frozen=True, eq=False)
 class Board:
-    """Networks side by side: scores by run id; `attacks`, weakest first, that most of them met `on`
-    the same `n` images.
+    """Networks side by side.
+    `scores` by run id; `attacks`, weakest first: those that most networks met on the same `n`
+    images, which `on` identifies.
     """
 
     scores: Mapping[str, Score]
@@ -118,21 +122,22 @@ class Board:
     n: int
 
     def alike(self, one: Score, attacks: Sequence[str]) -> bool:
-        """Whether a network met these attacks on the board's images."""
+        """Whether the network met all these attacks on the board's images."""
         return one.on == self.on and set(attacks) <= one.steps.keys()
 
     def reached(self, at: int) -> tuple[str, ...] | None:
-        """The attacks at a position: the first so many, and at the last one all that were run."""
+        """The attacks up to a position of the control; None (all attacks) at the last position."""
         return None if at >= len(self.attacks) else self.attacks[:at]
 
     def counted(self, one: Score, at: int) -> tuple[int, int]:
-        """(k, n): how many images a network keeps at a position."""
+        """(k, n): at position `at` of the control, the network keeps k of n images."""
         right = one.right(self.reached(at))
         return int(right.sum()), len(right)
 
     def verdict(self, a: str, b: str, at: int) -> Verdict:
-        """A against B (empty: alone) at a position, by the attacks that both met on the same
-        images. Where there are none, or not all, the line says so.
+        """The verdict on A against B, or on A alone if `b` is empty, at a position of the control.
+        It counts the attacks that both met on the same images. Its line says so if there are none,
+        or if some of the board's attacks are missing.
         """
         if a == b:
             return Verdict("A and B are the same network.", ())
@@ -179,12 +184,12 @@ def _images(attacks: Sequence[str]) -> str:
 
 
 def _all(attacks: Sequence[str]) -> str:
-    """Attacks in few words."""
+    """The attacks in short: only the first and the last if there are more than two."""
     return f"{attacks[0]} to {attacks[-1]}" if len(attacks) > 2 else listed(attacks)
 
 
 def _noted(verdict: Verdict, met: Sequence[str], wanted: Sequence[str], whom: str) -> Verdict:
-    """The verdict, and what it rests on where that is less than the board's attacks."""
+    """The verdict; its line also names the attacks if some of the board's attacks are missing."""
     missing = [name for name in wanted if name not in met]
     if not missing:
         return verdict
@@ -205,7 +210,7 @@ def _unlike(first: Score, second: Score) -> str:
 
 
 def board(runs: Iterable[Run]) -> Board | None:
-    """The board of these runs; None where none was evaluated."""
+    """The scoreboard of these runs; None if none of them has been evaluated."""
     runs = list(runs)
     usual = Counter(run.eps for run in runs).most_common(1)
     scores = {run.id: one for run in runs if (one := score(run, usual[0][0]))}

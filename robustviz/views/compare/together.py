@@ -1,5 +1,6 @@
-"""Two to four networks side by side as one screen: a slider goes through the epochs of all of them
-in the browser, over their curves, pictures, maps and feature maps.
+"""Two to four networks side by side as one screen: in the browser, a slider moves all of them
+through
+their epochs, with curves, pictures, class activation maps and feature maps.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from robustviz.views.verdict import Verdict
 
 Moves = dict[str, tuple[str, Sequence[str]]]
 LETTERS = "ABCD"
-COLOURS = ("a", "b", "#2A8C6C", "#8A6FD1")  # 3:1 on light and on dark paper
-LAST = "chosen"  # the position of the weights that a run chose in the end
-WIDE, HIGH, EDGE = 300, 200, 12  # of a feature map
+COLOURS = ("a", "b", "#2A8C6C", "#8A6FD1")  # contrast at least 3:1 on light and dark backgrounds
+LAST = "chosen"  # the last position: the weights that the run chose
+WIDE, HIGH, EDGE = 300, 200, 12  # pixels: width, height and margin of a feature map
 STYLE = """<style>
 .picture .off { display: none } .side { border-top: 1px solid var(--grid); padding: .4rem 0 }
 .side .name { font-weight: 600; margin: 0 0 .3rem } .side .both { display: flex; flex-wrap: wrap;
@@ -44,8 +45,8 @@ STYLE = """<style>
 
 @dataclass(frozen=True)
 class Side:
-    """One network: its printed name, the finished epochs of its training, and its pictures; None
-    where it cannot give any.
+    """One network: its printed name, the records of its finished epochs, and its measured pictures.
+    `found` is None if the network cannot give any pictures.
     """
 
     name: str
@@ -54,8 +55,9 @@ class Side:
 
 
 def together(sides: Sequence[Side], verdict: Verdict, template: str = LIGHT) -> Screen:
-    """Two to four networks; `verdict` is about the first two, and its line stands at the last
-    position, where the chosen weights are shown.
+    """The screen of two to four networks.
+    `verdict` compares the first two; its line is shown at the last position, which shows the chosen
+    weights.
     """
     epochs = sorted({record["epoch"] for side in sides for record in side.records})
     positions = [*map(str, epochs), LAST]
@@ -95,12 +97,12 @@ def _sure(known: Sequence[Alongside]) -> Iterator[str]:
 
 
 def _at(records: Sequence[Record], epoch: int) -> Record | None:
-    """The record of an epoch, else the last before it."""
+    """The record of an epoch, or of the last epoch before it; None if there is none."""
     return next((each for each in reversed(records) if each["epoch"] <= epoch), None)
 
 
 def _leader(sides: Sequence[Side], epoch: int) -> str:
-    """Who holds most attacked validation images so far, who least."""
+    """Which network keeps most attacked validation images at an epoch, and which keeps fewest."""
     held = {
         LETTERS[at]: record["robust_acc"]
         for at, side in enumerate(sides)
@@ -118,7 +120,7 @@ def _leader(sides: Sequence[Side], epoch: int) -> str:
 
 
 def _curves(sides: Sequence[Side], epochs: Sequence[int], moves: Moves) -> str:
-    """The curves in two sizes, of which the browser shows the one that fits."""
+    """The curves in two sizes; the browser shows the one that fits."""
     wide, small = (_plot(sides, epochs, moves, *size) for size in ((840, 260), (380, 230)))
     return (
         f'<div class="curves"><div class="wide">{wide}</div><div class="small">{small}</div></div>'
@@ -161,7 +163,7 @@ def _plot(
 
 
 def _side(side: Side, at: int, epochs: Sequence[int], moves: Moves, template: str) -> Iterator[str]:
-    """A network's row; what moves is entered into `moves`."""
+    """The HTML of one network's row; the values that the slider changes are added to `moves`."""
     letter, colour = LETTERS[at], COLOURS[at]
     shade = colour if colour.startswith("#") else f"var(--{colour})"
     moves[f"said-{letter}"] = ("text", [*(_said(side, each) for each in epochs), ""])
@@ -193,8 +195,9 @@ def _said(side: Side, epoch: int) -> str:
 
 
 def _frames(found: Alongside, epochs: Sequence[int]) -> list[int]:
-    """Which frame stands at each position: the last kept epoch up to it, else the first; at the
-    last position the chosen weights.
+    """The index of the frame shown at each position of the slider.
+    It is the last kept epoch up to the position's epoch, otherwise the first one; at the last
+    position it is the chosen weights.
     """
     kept = found.epochs[:-1]
     early = [max(0, int(np.searchsorted(kept, epoch, side="right")) - 1) for epoch in epochs]
@@ -206,7 +209,7 @@ def _weights(epoch: int) -> str:
 
 
 def _strips(found: Alongside, letter: str, frame: Sequence[int], moves: Moves) -> Iterator[str]:
-    """Attacked pictures with their answers, and the maps over the untouched ones."""
+    """Attacked pictures with the predictions, and class activation maps over the clean pictures."""
     names, few = found.meta["classes"], len(found.x)
     side = max(32, found.x.shape[-1])
     yield f'<p data-move="which-{letter}"></p>'
@@ -242,7 +245,7 @@ def _strips(found: Alongside, letter: str, frame: Sequence[int], moves: Moves) -
 
 
 def _painted(x: Ints, heat: Floats, most: float) -> Floats:
-    """An image (C,H,W) in grey under its map (h,w): red for its class, teal against it."""
+    """A grey image (C, H, W) with its map (h, w) as colour: red for its class, teal against it."""
     grey = x.mean(axis=0) / 255
     level = np.clip(enlarged(heat, *grey.shape) / most, -1, 1)
     strength = 0.85 * np.abs(level) ** 1.25
@@ -252,7 +255,7 @@ def _painted(x: Ints, heat: Floats, most: float) -> Floats:
 
 
 def _planes(found: Alongside, letter: str, template: str) -> str:
-    """The feature map of each frame: dots untouched, crosses attacked, dark where misread."""
+    """The feature map of each frame: dots clean, crosses attacked, dark if misclassified."""
     every = np.concatenate([found.clean, found.adversarial]).reshape(-1, 2).astype(float)
     low, extent = every.min(axis=0), np.maximum(np.ptp(every, axis=0), 1e-9)
     shades = CLASSES[template]
