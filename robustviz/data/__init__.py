@@ -1,5 +1,6 @@
-"""Where images come from. One file a source; each gives fixed splits of uint8 images, labels and a
-card that says what they are, and nothing is read, drawn or downloaded before it is asked for.
+"""The data sets: one module for each source of images. A source gives fixed train, val and test
+splits of uint8 images with labels and a short description (the card). Nothing is read, drawn or
+downloaded before a split is loaded.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from robustviz.data.splits import (
 from robustviz.types import UserError
 
 # isort: off
-# one line a source, in the order in which people should meet them
+# one import for each source; this order is the one in which people see them
 from robustviz.data.digits import Digits as Digits
 from robustviz.data.shapes import Shapes as Shapes
 from robustviz.data.mnist import MNIST as MNIST
@@ -44,11 +45,13 @@ FUNCTION = re.compile(r"(.+\.py|[A-Za-z_]\w*(\.\w+)*):[A-Za-z_]\w*")
 
 
 def source(text: str) -> Source:
-    """The source that `text` names, with its default dials: `digits`, `shapes`, `folder:PATH`,
-    `FILE.csv` (a table of path, label, split), `package.module:make` or `FILE.py:make` (a function
-    that gives images), or the name of a data set that was added here (`own`). No code is run.
+    """The source that `text` names, with default settings.
 
-    Raises UserError naming the nearest source and all of them.
+    `text` is a registered name (`digits`, `shapes`), `folder:PATH`, `FILE.csv` (a table of path,
+    label and split), `package.module:make` or `FILE.py:make` (a function that returns images), or
+    the name under which the user added a data set (see `own`). No code of the user is run here.
+
+    Raises UserError, naming the closest known name and all of them, if there is no such source.
     """
     name, colon, path = text.partition(":")
     if name not in registry.every("data"):
@@ -68,11 +71,12 @@ def source(text: str) -> Source:
 
 
 def load(source: str | Source, split: str = "train", n: int | None = None) -> Dataset:
-    """The split of a source, from memory where it was asked for lately. Do not write into its
-    tensors.
+    """The split `split` of a source, taken from the memory cache if it was loaded recently.
 
-    `n` limits the training split to a balanced beginning (Shapes: draws exactly n); None, or more
-    than there are: all. Raises UserError with one sentence: what is wrong, why, what to do.
+    Do not write into the returned tensors: they are shared. `n` limits the training split to its
+    first `n` images in class-balanced order (`shapes` draws exactly `n` images); None, or a number
+    larger than the split, means all. Raises UserError with one sentence: what is wrong, why and
+    what to do.
     """
     images = _source(source) if isinstance(source, str) else source
     check_split(split)

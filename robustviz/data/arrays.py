@@ -1,6 +1,6 @@
-"""Images in a NumPy file: which of its arrays they are, how their axes and numbers are to be read.
-Others save them divided by 255, from -1 to 1, or normalised for some network; what was done leaves
-traces, and is undone here.
+"""Reads images from a NumPy file: decides which of its arrays are images and which are labels, how
+the axes are ordered, and how the numbers map to pixels. People save images divided by 255, in [-1,
+1], or normalised for a network; `diagnose` recognises which, and `to_bytes` undoes it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from robustviz.data import zips
 from robustviz.types import UserError, harmless
 
-MOST_BYTES = 2_000_000_000  # of all arrays of a file
-SAMPLE = 256  # images that are looked at to find out how they are to be read
-GRID = 0.04  # grey levels that a value may lie beside a whole one, on average; by chance it is 0.25
+MOST_BYTES = 2_000_000_000  # of all arrays in a zipped file (.npz), unpacked
+SAMPLE = 256  # number of images that `diagnose` looks at
+# mean distance to the nearest whole grey level below which a reading is certain; for random values
+# this distance is 0.25
+GRID = 0.04
 SLACK = 0.004
-BLUE = 0.02  # by so much blue may be brighter than red on average before it is said
+BLUE = 0.02  # blue may be this much brighter than red on average before a warning is given
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 LABELS = ("y", "label", "labels", "target", "targets")
@@ -31,7 +33,10 @@ RGB, BGR = "red, green, blue", "blue, green, red"
 
 @dataclass(frozen=True)
 class Reading:
-    """One way to read numbers as pixels: `pixel = (number * std + mean) / white`, by channel."""
+    """One way to convert stored numbers to pixels in [0, 1].
+
+    The formula is `pixel = (number * std + mean) / white`, with `mean` and `std` per channel.
+    """
 
     label: str
     mean: tuple[float, ...] = (0.0,)
@@ -39,11 +44,11 @@ class Reading:
     white: float = 1.0
 
     def fits(self, channels: int) -> bool:
-        """Whether it knows as many channels."""
+        """Whether `mean` and `std` suit `channels` channels; a single value suits any number."""
         return len(self.mean) in (1, channels)
 
     def pixels(self, x: NDArray[Any]) -> NDArray[np.float32]:
-        """Pixels of images (N,H,W,C), in [0, 1] where this is how they were meant."""
+        """Images `x` (N, H, W, C) as float32 pixels, in [0, 1] if `x` was stored in this way."""
         std, mean = (np.asarray(each, np.float32) for each in (self.std, self.mean))
         return np.asarray((x.astype(np.float32) * std + mean) / self.white, np.float32)
 
@@ -67,8 +72,10 @@ READINGS = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """How numbers are probably to be read: a key of READINGS, whether that is `sure`, and what a
-    person is told.
+    """The result of `diagnose`: how stored numbers are probably to be converted to pixels.
+
+    `reading` is a key of READINGS, `sure` says whether it is certain, and `sentence` explains the
+    choice to a person.
     """
 
     reading: str
@@ -78,8 +85,9 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Part:
-    """Images (N,H,W,C) as they are in the file, their labels (N,) or None, the split they are of or
-    an empty text.
+    """The images of one split: `x` (N, H, W, C) as stored in the file and labels `y` (N,), or None.
+
+    `split` is an empty text if the names of the arrays do not state a split.
     """
 
     split: str
@@ -89,17 +97,20 @@ class Part:
 
 @dataclass(frozen=True)
 class Arrays:
-    """What is in a NumPy file: its parts, and the names of the classes, which may be numbers."""
+    """The content of a NumPy file: its `parts`, one for each split, and the names of its `classes`.
+
+    `classes` is empty if the file has no names; the classes are then shown as numbers.
+    """
 
     parts: tuple[Part, ...]
     classes: tuple[str, ...]
 
 
 def load(path: Path) -> Arrays:
-    """The images and labels in a `.npz` or `.npy` file. Its arrays are read without pickle.
+    """The images and labels in a `.npz` or `.npy` file, which is read without pickle.
 
-    Raises UserError, one sentence, where it is none, is too large, or where it is not clear what
-    are images and what labels.
+    Raises UserError with one sentence if this is not a NumPy file, if it is damaged or too large,
+    or if it is not clear which arrays are the images and which are the labels.
     """
     with open(path, "rb") as file:
         head = file.read(8)
@@ -178,7 +189,11 @@ def _whole(array: NDArray[Any], key: str) -> NDArray[np.int64]:
 
 
 def channels_last(array: NDArray[Any], key: str) -> NDArray[Any]:
-    """Images as (N,H,W,C) with 1 or 3 channels."""
+    """`array` as images (N, H, W, C) with 1 or 3 channels.
+
+    It has the shape (N, H, W), (N, H, W, C) or (N, C, H, W); of (N, H, W, 4) the alpha channel is
+    dropped. `key` is the array's name, for the message. Raises UserError for any other shape.
+    """
     if array.ndim == 3:
         return array[..., None]
     first, last = array.shape[1], array.shape[3]
@@ -205,10 +220,13 @@ def _too_large() -> str:
 
 
 def diagnose(x: NDArray[Any]) -> Verdict:
-    """How the numbers of images (N,H,W,C) are probably to be read, from a sample.
+    """How the numbers of images `x` (N, H, W, C) are probably to be converted to pixels.
 
-    Bytes and whole numbers say it themselves. Of floats, each known way is undone: what then lies
-    in [0, 1] and on whole grey levels was done. Raises UserError for NaN, and where nothing fits.
+    At most 256 of the images are looked at. Booleans and integers are recognised by their type and
+    range. For floats every entry of READINGS is tried: those whose result lies in [0, 1] are
+    possible. If no number is negative, "0 to 1" is preferred, then "0 to 255"; otherwise the entry
+    whose result lies closest to whole grey levels. Raises UserError for NaN or infinite values, and
+    if no entry fits.
     """
     few = x[np.linspace(0, len(x) - 1, min(SAMPLE, len(x)), dtype=int)]
     if x.dtype == bool:
@@ -232,7 +250,7 @@ def diagnose(x: NDArray[Any]) -> Verdict:
             f"{span}, which is neither 0 to 1 nor 0 to 255, -1 to 1, or normalised as for ImageNet,"
             " CIFAR-10 or MNIST: undo what was done to them before saving."
         )
-    if low >= 0 and "unit" in fitting:  # what lies in 0 to 1 needs no explanation
+    if low >= 0 and "unit" in fitting:  # numbers in [0, 1] need no explanation
         return Verdict("unit", True, f"{span}.")
     if low >= 0 and "grey" in fitting:
         return Verdict("grey", high > 2, f"{span}: grey levels, which are divided by 255.")
@@ -249,8 +267,8 @@ def diagnose(x: NDArray[Any]) -> Verdict:
 
 
 def _off_grid(pixels: NDArray[np.float32]) -> float | None:
-    """How far pixels lie from whole grey levels, on average in grey levels; None where they do not
-    lie in [0, 1].
+    """The mean distance of `pixels` from the nearest whole grey level, in grey levels; None if they
+    do not lie in [0, 1].
     """
     if pixels.min() < -SLACK or pixels.max() > 1 + SLACK:
         return None
@@ -259,8 +277,10 @@ def _off_grid(pixels: NDArray[np.float32]) -> float | None:
 
 
 def blue(pixels: NDArray[np.float32]) -> str:
-    """That red and blue may be swapped in pictures (N,H,W,3), else an empty text: in photographs
-    red is brighter than blue on average.
+    """A warning that red and blue may be swapped in `pixels` (N, H, W, 3), else an empty text.
+
+    The warning is given if blue is clearly brighter than red on average, because in photographs it
+    is mostly the other way. Grey images and fewer than 8 images give an empty text.
     """
     if pixels.shape[3] != 3 or len(pixels) < 8:
         return ""
@@ -274,8 +294,10 @@ def blue(pixels: NDArray[np.float32]) -> str:
 
 
 def to_bytes(x: NDArray[Any], reading: str, order: str = RGB) -> NDArray[np.uint8]:
-    """Images (N,H,W,C) as uint8 pictures, read in one of READINGS, their channels in the order
-    RGB; values beyond black and white are cut.
+    """Images `x` (N, H, W, C) as uint8 with the channels in the order red, green, blue.
+
+    `reading` is a key of READINGS and `order` the channel order of `x`. Values outside [0, 1] are
+    clipped.
     """
     pixels = READINGS[reading].pixels(x)
     if order == BGR and pixels.shape[3] == 3:

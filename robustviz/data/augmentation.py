@@ -1,6 +1,6 @@
-"""Random flips and shifts of a training batch. Tensor operations over the whole batch, so the cost
-does not grow with a Python loop, and the generator is handed in, so that two methods with one seed
-see the same pictures.
+"""Random flips and shifts of a training batch. They are tensor operations on the whole batch,
+without a Python loop over images, and the caller passes the random generator, so that two methods
+trained with the same seed see the same images.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ AUGMENTATIONS = ("none", "flip", "crop", "crop_flip")
 
 
 def augment(name: str, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """`x` (N, C, H, W), float or uint8, each sample flipped left-right with probability 1/2 and/or
-    shifted.
+    """The batch `x` (N, C, H, W), float or uint8, with each image randomly flipped and/or shifted.
 
-    name: none | flip | crop | crop_flip. The shift is uniform, up to 1/8 of the size each way, and
-    what comes in from outside repeats the edge. `generator` is on x's device. Same generator state,
-    same result; `x` is not changed.
+    name: none | flip | crop | crop_flip. A flip is left-right, with probability 1/2. A shift is
+    uniform, by up to 1/8 of the size in each direction, and repeats the edge pixels in the
+    uncovered border. `generator` must be on the device of `x`. The same generator state gives the
+    same result; `x` itself is not changed. Raises UserError for an unknown name.
     """
     if name not in AUGMENTATIONS:
         raise UserError(unknown("augmentation", name, AUGMENTATIONS), code=2)
@@ -35,14 +35,14 @@ def _shift(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     n, _, h, w = x.shape
 
     def shifted(size: int) -> torch.Tensor:
-        # one number a sample and axis, also where H and W differ
+        # one random shift for each sample and axis; H and W may differ
         most = max(1, size // 8)
         by = torch.randint(-most, most + 1, (n, 1), generator=generator, device=x.device)
-        # Repeating the edge, not zeros: a black bar is a cue of its own and a straight
-        # high-contrast line that an attack can use; on MNIST's black border both are the same.
+        # The edge is repeated instead of padding with zeros: a black bar would be an artificial
+        # cue and a high-contrast line that an attack can use. MNIST's border is black anyway.
         return (torch.arange(size, device=x.device) + by).clamp_(0, size - 1)
 
     sample = torch.arange(n, device=x.device)[:, None, None]
     rows, cols = shifted(h)[:, :, None], shifted(w)[:, None, :]
-    # advanced indices around a slice put the channel last
+    # index tensors on both sides of a slice move the channel axis to the end
     return x[sample, :, rows, cols].permute(0, 3, 1, 2).contiguous()

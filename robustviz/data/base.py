@@ -1,6 +1,6 @@
-"""What every data set looks like from outside. Images are kept as uint8, a quarter of the memory of
-float32, and turned into [0, 1] where they are used; a source is a frozen dataclass whose fields are
-its dials, so that a config file, a form and a cache key can name it.
+"""The interface that all data sets share. Images are kept as uint8, a quarter of the memory of
+float32, and converted to [0, 1] on use. A source is a frozen dataclass whose fields are its
+settings, so that a config file, a form and a cache key can describe it.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from robustviz.data.splits import stratified_order
 from robustviz.training.evaluation import UNEQUAL
 
 Recipe = Mapping[str, object]
-PIECE = 2**24  # grey values that are counted at once
+PIECE = 2**24  # number of pixel values counted in one step
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """One split of a data set, in memory, on the CPU.
+    """One split of a data set, in memory on the CPU.
 
-    images: uint8 (N, C, H, W); y: int64 (N,), positions in `classes`; masks: bool (N, 1, H, W),
-    true on the object, or None; names: the files' relative names, or None; card: one to three
-    sentences for a person.
+    images: uint8 (N, C, H, W); y: int64 (N,), indices into `classes`; masks: bool (N, 1, H, W),
+    true on the object, or None; names: the relative names of the image files, or None; card: a
+    description of one to three sentences for people.
     """
 
     key: str
@@ -44,13 +44,15 @@ class Dataset:
 
     @property
     def x(self) -> torch.Tensor:
-        """(N, C, H, W) float32 in [0, 1], made anew on each call."""
+        """The images as float32 (N, C, H, W) in [0, 1], computed anew on each call."""
         return self.images.float().div_(255)
 
     def take(self, which: int | torch.Tensor) -> Dataset:
-        """The first `which` of the seed-0 stratified permutation, or the images at these positions.
+        """Part of this data set: its first images in class-balanced random order, or chosen ones.
 
-        Beginnings are nested: `take(50)` is the beginning of `take(100)`. More than there are: all.
+        The order is a fixed stratified permutation (seed 0), so the selections are nested:
+        `take(50)` is the beginning of `take(100)`, and a number above the size takes all images. If
+        `which` is a tensor, it holds the positions of the chosen images, or is a boolean mask (N,).
         """
         if isinstance(which, int):
             which = stratified_order(self.y)[: max(which, 0)]
@@ -66,8 +68,9 @@ class Dataset:
 
 
 def unequal(split: Dataset) -> str:
-    """A sentence where the largest class of a split has five times as many images as the smallest,
-    or more; else an empty text.
+    """A warning if the classes of a split are of very unequal size, else an empty text.
+
+    It is given if the largest class has at least five times as many images as the smallest.
     """
     counts = torch.bincount(split.y, minlength=len(split.classes)).tolist()
     least, most = min(counts, default=0), max(counts, default=0)
@@ -82,8 +85,10 @@ def unequal(split: Dataset) -> str:
 
 
 def mean_and_std(images: torch.Tensor) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel of `images` uint8 (N, C, H, W), in [0, 1], by
-    counting grey levels: exact, and in little memory whatever N is.
+    """Mean and standard deviation of each channel of uint8 images (N, C, H, W), in units of [0, 1].
+
+    Both are computed from a histogram of the grey levels, so they are exact and need little memory
+    however large N is.
     """
     counts = torch.zeros(images.shape[1], 256, dtype=torch.float64)
     for part in torch.split(images, max(1, PIECE // max(1, images[0].numel()))):
@@ -98,37 +103,38 @@ def mean_and_std(images: torch.Tensor) -> tuple[list[float], list[float]]:
 
 @dataclass(frozen=True)
 class Source(registry.Spec):
-    """A place that images come from. Subclasses are registered frozen dataclasses; their fields are
-    the dials.
+    """The base class of all sources of images.
 
-    `key` is the registered name, `label` the one a person reads, `default_eps` the radius (in [0,
-    1]) at which attacks on this data tell something, `recipe` the training settings that suit a
-    laptop without a GPU. `at_hand`: whether its images are there without a file or a download;
-    `has_masks`: whether they come with the true object.
+    Subclasses are registered frozen dataclasses; their fields are the settings of the source. `key`
+    is the registered name, `label` the name shown to people, `default_eps` the attack radius (in
+    [0, 1]) at which methods can be told apart on this data, `recipe` the training settings that
+    suit a laptop without a GPU. `at_hand`: whether the images are available without a file or a
+    download; `has_masks`: whether they come with masks of the true object.
     """
 
     kind = "data"
     label: ClassVar[str]
     default_eps: ClassVar[float] = 8 / 255
-    # depends on the data only, so that methods compare like for like
+    # set for each data set and not for each method, so that methods are compared fairly
     recipe: ClassVar[Recipe]
     at_hand: ClassVar[bool] = False
     has_masks: ClassVar[bool] = False
 
     @property
     def pixels(self) -> int:
-        """Height and width of an image where they are a dial, else 0: those of the sets that have
-        no dial are small.
+        """Height and width of the images if `size` is a setting of the source, else 0.
+
+        Sources without this setting have small images.
         """
         return int(getattr(self, "size", 0))
 
     @property
     def called(self) -> str:
-        """The name that the user gave it (`own`), else its key."""
+        """The name that the user gave to this source (see `own`), else its key."""
         return str(getattr(self, "name", "") or self.key)
 
     def placed(self) -> Self:
-        """The same source wherever it is asked from: paths in it are absolute ones."""
+        """This source with absolute paths, so that it does not depend on the working folder."""
         places = {
             name: os.path.abspath(os.path.expanduser(getattr(self, name)))
             for name in registry.of_kind(type(self), "folder")
@@ -138,8 +144,8 @@ class Source(registry.Spec):
 
     @abstractmethod
     def load(self, split: str, n: int | None = None) -> Dataset:
-        """The split, read or drawn or downloaded. `n` limits the training split to a balanced
-        beginning; None: all.
+        """The split, which is read, drawn or downloaded.
 
-        Raises UserError with one sentence: what is wrong, why, what to do.
+        `n` limits the training split to its first `n` images in class-balanced order; None means
+        all. Raises UserError with one sentence: what is wrong, why and what to do.
         """

@@ -1,6 +1,6 @@
-"""CIFAR's batch files, which are Python pickles. A pickle is a program, and a data file from a
-stranger should not be one: only arrays, numbers, text and containers are rebuilt here, anything
-else is refused.
+"""Reads CIFAR's batch files, which are Python pickles. Loading a pickle can run any code, and a
+data file should not: only arrays, numbers, text and containers are rebuilt here, anything else is
+refused.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from robustviz.data import places
 
 
 def _dtype(name: str, align: object = False, copy: object = True) -> np.dtype[Any]:
-    # old files say align=0, which NumPy 2.4 warns about
+    # old files pass align=0 instead of False, which NumPy 2.4 warns about
     return np.dtype(name, align=bool(align), copy=bool(copy))
 
 
 def _bytes(letters: str, encoding: str = "latin1") -> bytes:
-    # how a protocol 2 pickle of Python 3 spells bytes; no other codec is needed, and some codecs
-    # run code
+    # Python 3 encodes bytes in this way in protocol 2 pickles. No other codec is needed, and some
+    # codecs run code.
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"it encodes bytes as {encoding!r}")
     return letters.encode("latin1")
 
 
-# numpy's own array builder, wherever this version keeps it
+# NumPy's function that rebuilds arrays; its module depends on the NumPy version
 _multiarray = np.empty(0).__reduce__()[0]
 _ALLOWED = {
     ("numpy.core.multiarray", "_reconstruct"): _multiarray,
@@ -49,14 +49,18 @@ class _Arrays(pickle.Unpickler):
 
 
 def text(name: str | bytes) -> str:
-    """A name from a batch file as text: which of the two it is depends on the Python that
-    wrote it.
+    """A name from a batch file as text.
+
+    In the file it is bytes or text, depending on the Python version that wrote it.
     """
     return name.decode("latin1") if isinstance(name, bytes) else str(name)
 
 
 def read(path: Path) -> tuple[dict[str, Any], str]:
-    """The dictionary in a batch file, with text keys, and the md5 of the file. Raises UserError."""
+    """The dictionary in a batch file, with text keys, and the md5 of the file (hex).
+
+    Raises UserError if the file is damaged or contains anything but plain data.
+    """
     raw = path.read_bytes()
     try:
         entry = _Arrays(io.BytesIO(raw), encoding="latin1").load()
@@ -66,8 +70,10 @@ def read(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def pixels(path: Path, labels: str, classes: int) -> tuple[np.ndarray, np.ndarray, str]:
-    """uint8 (N, 3, 32, 32) and int64 (N,) of a batch file, once they are known to belong together,
-    and its md5. `labels` is their name in the file. Raises UserError.
+    """Images uint8 (N, 3, 32, 32), labels int64 (N,) and the md5 (hex) of a batch file.
+
+    `labels` is the key of the labels in the file, `classes` the number of classes. Raises UserError
+    if images and labels do not fit together.
     """
     entry, md5 = read(path)
     data, y = entry.get("data"), np.asarray(entry.get(labels, []), dtype=np.int64)

@@ -1,6 +1,4 @@
-"""CIFAR-10, from the official batch files or from the compact lossless files of the shared
-folder.
-"""
+"""CIFAR-10, read from the official batch files or from a compact lossless copy of them."""
 
 from __future__ import annotations
 
@@ -36,23 +34,26 @@ MD5 = {
 @register("data/cifar10")
 @dataclass(frozen=True)
 class CIFAR10(Published):
-    """50,000 + 10,000 small photographs, 3x32x32. Source: Krizhevsky 2009, Learning Multiple Layers
-    of Features.
+    """50,000 + 10,000 small photographs of 10 classes, 3x32x32.
+
+    Source: Krizhevsky 2009, Learning Multiple Layers of Features.
     """
 
     label = "CIFAR-10"
     recipe = laptop("crop_flip")
 
     def files(self, split: str) -> tuple[File, ...]:
-        """One archive has both parts."""
+        """The one archive to download, which holds the training and the test images."""
         return (FILE,)
 
     def here(self, split: str) -> bool:
-        """In the official files or the compact ones."""
+        """Whether the split's files are on this computer, as official files or compact copy."""
         return any(self._places(split))
 
     def _places(self, split: str) -> tuple[Path | None, Path | None]:
-        """Where the official files are, and the compact ones."""
+        """The folder with the official files and the one with the compact copy, each None if
+        absent.
+        """
         names, compact = _names(split)
         return (
             places.find(names, places.folders(self.key, ARCHIVE)),
@@ -60,7 +61,7 @@ class CIFAR10(Published):
         )
 
     def load(self, split: str, n: int | None = None) -> Dataset:
-        """The split: images (N, 3, 32, 32)."""
+        """The split, with images (N, 3, 32, 32); downloaded if no copy is on this computer."""
         names, compact = _names(split)
         place, packed = self._places(split)
         if place is None and packed is not None:
@@ -83,7 +84,7 @@ class CIFAR10(Published):
         )
 
     def _unpacked(self, paths: list[Path], split: str, n: int | None) -> Dataset:
-        # lzma leaves the interpreter free
+        # threads help, because lzma releases the GIL
         with ThreadPoolExecutor(min(len(paths), os.cpu_count() or 1)) as pool:
             raws = list(pool.map(unpack, paths))
         y = torch.from_numpy(np.concatenate([labels for labels, _ in raws]).astype(np.int64))
@@ -102,7 +103,7 @@ class CIFAR10(Published):
 
 
 def _names(split: str) -> tuple[list[str], list[str]]:
-    """The files of a split: official, and compact."""
+    """The names of the files that hold a split: the official ones and those of the compact copy."""
     return (
         part(split, [f"data_batch_{i}" for i in range(1, 6)], ["test_batch"]),
         part(split, [f"train_{i}.xz" for i in range(1, 6)], ["test.xz"]),
@@ -110,7 +111,9 @@ def _names(split: str) -> tuple[list[str], list[str]]:
 
 
 def _decoded(raws: list[tuple[np.ndarray, np.ndarray]], where: torch.Tensor) -> torch.Tensor:
-    """The images at positions `where` (N,) in compact files that follow each other."""
+    """The images uint8 (M, 3, 32, 32) at positions `where` (M,), counted through all the compact
+    files `raws` in order.
+    """
     images = torch.empty(len(where), 3, 32, 32, dtype=torch.uint8)
     start = 0
     for labels, residual in raws:
@@ -121,8 +124,9 @@ def _decoded(raws: list[tuple[np.ndarray, np.ndarray]], where: torch.Tensor) -> 
 
 
 def unpack(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (N,) and prediction residuals (3, N, 32, 32), both uint8, of a compact file. Raises
-    UserError.
+    """Labels (N,) and prediction residuals (3, N, 32, 32) of a compact file, both uint8.
+
+    Raises UserError if the file is damaged.
     """
     try:
         raw = np.frombuffer(lzma.decompress(path.read_bytes()), np.uint8)
@@ -135,21 +139,21 @@ def unpack(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def decode(residual: np.ndarray) -> np.ndarray:
-    """uint8 (N, 3, 32, 32) from residuals (3, N, 32, 32), modulo 256.
+    """Images uint8 (N, 3, 32, 32) from prediction residuals (3, N, 32, 32), modulo 256.
 
-    Each value is stored as its difference to the median of left, upper and left + upper - diagonal;
-    red and blue as their difference to green. A pixel needs its neighbours, an image not, so the
-    work is done for all images at once.
+    Each value is stored as its difference from the median of left, upper and left + upper -
+    diagonal; red and blue are first stored as their difference from green. A pixel depends on its
+    neighbours but images are independent, so each pixel position is decoded for all images at once.
     """
-    # a row above and a column to the left are zero
+    # padded with a row of zeros above and a column of zeros to the left
     out = np.zeros((33, 33, 3, residual.shape[1]), np.uint8)
     res = np.ascontiguousarray(residual.transpose(2, 3, 0, 1))
     for r in range(32):
         for c in range(32):
             left, up, diag = out[r + 1, c], out[r, c + 1], out[r, c]
             low, high = np.minimum(left, up), np.maximum(left, up)
-            # between low and high the sum fits into a byte again, so wrapping on the way does no
-            # harm
+            # the sum is only used where it lies between low and high and so fits into a byte;
+            # an intermediate overflow does no harm
             guess = np.where(diag >= high, low, np.where(diag <= low, high, left + up - diag))
             np.add(res[r, c], guess, out=out[r + 1, c + 1])
     rgb = np.ascontiguousarray(out[1:, 1:].transpose(3, 2, 0, 1))

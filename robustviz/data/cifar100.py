@@ -1,4 +1,6 @@
-"""CIFAR-100, complete from the official files, or the classes that a folder of pictures has."""
+"""CIFAR-100, read from the official files (all 100 classes) or from a folder of pictures, which may
+have only some of the classes.
+"""
 
 from __future__ import annotations
 
@@ -22,30 +24,34 @@ FILE = File(URL, "cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85", 
 @register("data/cifar100")
 @dataclass(frozen=True)
 class CIFAR100(Published):
-    """50,000 + 10,000 small photographs of 100 classes, 3x32x32. Source: Krizhevsky 2009, as
-    CIFAR-10.
+    """50,000 + 10,000 small photographs of 100 classes, 3x32x32.
+
+    Source: Krizhevsky 2009, as CIFAR-10.
     """
 
     label = "CIFAR-100"
     recipe = laptop("crop_flip")
 
     def files(self, split: str) -> tuple[File, ...]:
-        """One archive has both parts."""
+        """The one archive to download, which holds the training and the test images."""
         return (FILE,)
 
     def here(self, split: str) -> bool:
-        """In the official files or as class folders."""
+        """Whether the data set is on this computer, as official files or as class folders."""
         return any(self._places())
 
     def _places(self) -> tuple[Path | None, Path | None]:
-        """Where the official files are, and the class folders."""
+        """The folder with the official files and the one with class folders; None if absent."""
         return (
             places.find(("train", "test", "meta"), places.folders(self.key, ARCHIVE)),
             class_folders(self.key, "cifar-100", "train", "test"),
         )
 
     def load(self, split: str, n: int | None = None) -> Dataset:
-        """The split: images (N, 3, 32, 32); classes are the fine ones, in alphabetical order."""
+        """The split, with images (N, 3, 32, 32); downloaded if no copy is on this computer.
+
+        From the official files, the classes are the 100 fine ones in alphabetical order.
+        """
         name = part(split, "train", "test")
         place, some = self._places()
         if place is None and some is not None:

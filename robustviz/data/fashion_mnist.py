@@ -1,5 +1,5 @@
-"""Fashion-MNIST: MNIST's format and size with clothes in it, and hard enough to tell
-methods apart.
+"""Fashion-MNIST: pictures of clothes in the format and size of MNIST, but harder, so that methods
+can be told apart.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ PACKED = {
 @register("data/fashion_mnist")
 @dataclass(frozen=True)
 class FashionMNIST(Idx):
-    """60,000 + 10,000 pictures of clothes, 1x28x28. Source: Xiao et al. 2017, arXiv 1708.07747."""
+    """60,000 + 10,000 grey pictures of clothes, 10 classes, 1x28x28.
+
+    Source: Xiao et al. 2017, arXiv 1708.07747.
+    """
 
     label = "Fashion-MNIST"
     default_eps = 0.1

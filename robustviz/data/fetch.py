@@ -1,5 +1,5 @@
-"""A file of a published data set, downloaded: whoever waits hears how far it is, and what was
-broken off is gone on with, in the same call and in the next one.
+"""Downloads the files of published data sets. It reports progress, and resumes an interrupted
+download both within a call and in the next call.
 """
 
 from __future__ import annotations
@@ -17,22 +17,24 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
-PIECE = 1 << 18  # bytes at a time
-WAIT = 30.0  # seconds without a byte
-TRIES = 4  # in one call, as long as each brings something
+PIECE = 1 << 18  # bytes read at a time
+WAIT = 30.0  # seconds without data after which a connection counts as broken
+TRIES = 4  # attempts in one call, as long as each of them receives some data
 
-Tell = Callable[[int, int], object]  # bytes that are here, and of how many
+Tell = Callable[[int, int], object]  # called with the bytes received so far and their total
 _tell: ContextVar[Tell | None] = ContextVar("download", default=None)
 
 
 class BrokenOff(OSError):
-    """A download that did not come to its end; its text says how far it is and what then."""
+    """Raised for a download that is incomplete or wrong; its text says why and what to do."""
 
 
 @dataclass(frozen=True)
 class File:
-    """A published file: its address, where it lies in the data set's folder, its md5 (hex) and its
-    size in bytes as published.
+    """A published file.
+
+    `url` is its address, `path` its path in the folder of the data set, `md5` its checksum (hex),
+    and `size` its size in bytes.
     """
 
     url: str
@@ -42,13 +44,13 @@ class File:
 
     @property
     def host(self) -> str:
-        """Whose server it is on."""
+        """The name of the server that has the file."""
         return urlsplit(self.url).hostname or self.url
 
 
 @contextmanager
 def heard(tell: Tell) -> Iterator[None]:
-    """Inside, and in this thread only, `tell(bytes here, of how many)` hears of every download."""
+    """A context in which downloads of this thread call `tell(bytes received, total bytes)`."""
     token = _tell.set(tell)
     try:
         yield
@@ -57,11 +59,12 @@ def heard(tell: Tell) -> Iterator[None]:
 
 
 def fetch(file: File, folder: Path) -> None:
-    """The file in the folder, whole and with its checksum; nothing is asked for where it is there.
-    Whoever wants a file of this folder at the same time waits for it.
+    """Make sure that the file is in `folder`, complete and with the right checksum.
 
-    What came of it lies beside it as `.part` until it is whole. Raises BrokenOff where it did not
-    come to its end, and where it is not what was published; OSError where it cannot be written.
+    A lock lets only one process at a time download into a folder; others wait. An incomplete
+    download is kept beside the file with the suffix `.part`. Raises BrokenOff if the download did
+    not finish or its checksum is wrong; OSError if the server cannot be reached or the file cannot
+    be written.
     """
     from filelock import FileLock
 
@@ -97,7 +100,7 @@ def _fetch(file: File, path: Path) -> None:
 
 
 def _go_on(file: File, part: Path) -> bool:
-    """Ask for what is not in `part` yet; whether it is whole now."""
+    """Download what `part` lacks; returns whether it is complete now."""
     here = _size(part)
     request = urllib.request.Request(file.url, headers={"User-Agent": "robustviz"})
     if here:
@@ -105,11 +108,11 @@ def _go_on(file: File, part: Path) -> bool:
     try:
         answer = urllib.request.urlopen(request, timeout=WAIT)
     except HTTPError as error:
-        if error.code == 416 and here:  # nothing is left to ask for: the checksum decides
+        if error.code == 416 and here:  # the range is empty: all is here, the checksum decides
             return True
         raise
     with answer:
-        if answer.status != 206:  # the server begins anew
+        if answer.status != 206:  # the server ignored the range and sends the whole file
             here = 0
         length = answer.headers.get("Content-Length")
         total = here + int(length) if length else file.size
@@ -123,7 +126,7 @@ def _go_on(file: File, part: Path) -> bool:
 
 
 def _lines(file: File) -> Tell:
-    """A line to stderr at each tenth."""
+    """A progress callback that prints a line to stderr at each tenth of the download."""
     said = -1
 
     def tell(here: int, total: int) -> None:
@@ -138,7 +141,7 @@ def _lines(file: File) -> Tell:
 
 
 def megabytes(count: int) -> str:
-    """Bytes as millions: 170, and below ten with one place."""
+    """A number of bytes in millions, as text: `170`, and with one decimal below ten: `9.9`."""
     return f"{count / 1e6:.0f}" if count >= 1e7 else f"{count / 1e6:.1f}"
 
 
@@ -147,6 +150,6 @@ def _size(path: Path) -> int:
 
 
 def _md5(path: Path) -> str:
-    """Hex md5, the checksum that is published: it tells a damaged copy, and guards nothing."""
+    """The md5 of a file (hex), as published: it detects damaged copies and gives no security."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -1,6 +1,6 @@
-"""A person's own pictures, sorted into one folder a class. The split follows the content of the
-files, so that renaming, adding or moving pictures never carries one that was trained on into the
-test.
+"""A person's own pictures, sorted into one folder for each class. The split depends on the content
+of the files, so that renaming, adding or moving pictures never moves a training image into the test
+split.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ VAL_NAMES = ("val", "valid", "validation")
 @register("data/folder")
 @dataclass(frozen=True)
 class Folder(Source):
-    """The pictures in `path`, as `class/name.png`, with or without `train` and `test` (or `val`)
-    above the classes.
+    """The pictures in the folder `path`, stored as `class/name.png`.
 
-    With train and test folders: the last 10 % of a seeded shuffle of train is val, unless there is
-    a val folder too. Without: 70 / 10 / 20 by a hash of each file's content. Pictures are turned
-    upright, resized by their short side and cropped to the middle square of `size` pixels; those of
-    more than 8 bits are scaled to 8 by the white of their type; where it has none (32 bits, signed,
-    floats beyond 0 to 1) or the picture stays below an eighth of it, by their own range.
+    The class folders may lie in `train` and `test` (or `val`) folders. If they do, the last 10 % of
+    a seeded shuffle of train is the val split, unless there is a val folder as well as a test
+    folder. If not, 70 / 10 / 20 % are train, val and test by a hash of each file's content.
+    Pictures are rotated upright, resized by their shorter side and cropped to the central square of
+    `size` pixels. Pictures of more than 8 bits are scaled to 8 by the white of their type; by their
+    own range where the type has no white (32 bits, signed, floats beyond 0 to 1) or the picture
+    stays below an eighth of it.
     """
 
     label = "A folder of your own"
@@ -50,8 +51,10 @@ class Folder(Source):
     name: str = option("", "what it is called here, see `data add`", kind="name", later=True)
 
     def load(self, split: str, n: int | None = None) -> Dataset:
-        """The split: images (N, 3, size, size); classes are the folders' names, sorted; names are
-        relative to `path`.
+        """The split, with images (N, 3, size, size).
+
+        The classes are the names of the folders, sorted; `names` are relative to `path`. Raises
+        UserError if `path` is no readable folder with pictures of at least two classes.
         """
         splits.check_split(split)
         if not self.path:
@@ -76,10 +79,11 @@ class Folder(Source):
 def pictured(
     source: Source, listing: pictures.Listing, split: str, n: int | None, place: Path, notes: str
 ) -> Dataset:
-    """The split of a source whose pictures are listed, as large as its `pixels`, `n` of them where
-    they are to be trained on. `place`: the folder or file that they are from; `notes`: what else
-    the card says. Raises UserError where too many cannot be read, and where fewer than two classes
-    are left to train on.
+    """The split of a source whose picture files are listed, as images of `source.pixels` pixels.
+
+    `n` limits the training split, `place` is the folder or table that the pictures come from, and
+    `notes` are sentences to add to the card. Raises UserError if too many pictures cannot be read,
+    or if fewer than two classes are left to train on.
     """
     size = source.pixels
     most = n if split == "train" else None
@@ -102,8 +106,8 @@ def pictured(
 
 
 def _names(folders: tuple[str, ...]) -> tuple[str, ...]:
-    """The classes' names as they are shown everywhere, with their accents as single characters.
-    Raises UserError where two look alike.
+    """The names of the classes as shown everywhere, with accented letters as single characters.
+    Raises UserError if two names would look alike.
     """
     names = tuple(harmless(unicodedata.normalize("NFC", name)) for name in folders)
     if len(set(names)) < len(names):
@@ -113,7 +117,9 @@ def _names(folders: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _listing(place: Path, split: str) -> tuple[pictures.Listing, str]:
-    """The pictures of a split, and what the card says of those that are left out."""
+    """The pictures of a split, and sentences for the card about pictures and folders that are left
+    out.
+    """
     ready = _inside(place)
     val = next((ready[name] for name in VAL_NAMES if name in ready), None)
     test = ready.get("test", val)
@@ -124,14 +130,14 @@ def _listing(place: Path, split: str) -> tuple[pictures.Listing, str]:
     own = {"test": test, "val": val if val is not test else None}.get(split)
     if own is not None:
         return pictures.list_classes(own, train.classes), _left_out(train)
-    if split == "val" or val in (None, test):  # a part of the training folder is val
+    if split == "val" or val in (None, test):  # val is taken from the training folder
         train = train.take(splits.train_and_val(train.y, split))
     return train, _left_out(train)
 
 
 def _inside(place: Path) -> dict[str, Path]:
-    """The folders in a folder by their names in small letters; none where it cannot be read, which
-    is said where its pictures are wanted.
+    """The folders in `place` by their names in lower case. Empty if it cannot be read: that is
+    reported later, when its pictures are read.
     """
     try:
         return {sub.name.lower(): sub for sub in pictures.subfolders(place)}
@@ -140,9 +146,9 @@ def _inside(place: Path) -> dict[str, Path]:
 
 
 def _level(place: Path, inside: dict[str, Path]) -> str:
-    """What there is to say where the folders `inside` of `place` hold folders of the same names:
-    these may be the classes. Raises UserError where they must be, and where splits stand below the
-    classes.
+    """A sentence for the card if the folders `inside` of `place` hold folders of the same names,
+    which may be the real classes. Raises UserError if they must be the classes, if there is a train
+    folder without test or val, or if there are folders of splits below the classes.
     """
     _check_splits_inside([*inside.values()])
     full = {
@@ -171,13 +177,15 @@ def _level(place: Path, inside: dict[str, Path]) -> str:
 
 
 def _loose(folder: Path) -> bool:
-    """Whether pictures lie in a folder itself, which come first, not only below it."""
+    """Whether pictures lie directly in `folder` and not only in its subfolders; they are listed
+    first.
+    """
     first = next(pictures.pictures(folder), None)
     return first is not None and first.parent == folder
 
 
 def _check_splits_inside(classes: list[Path]) -> None:
-    """Raises UserError where a class folder has a split of its own in it."""
+    """Raises UserError if a class folder has folders of splits in it."""
     for folder in classes:
         found = _inside(folder)
         splits_in = [name for name in ("train", "test", *VAL_NAMES) if name in found]
@@ -196,7 +204,7 @@ def _check_splits_inside(classes: list[Path]) -> None:
 
 
 def _at_least_two(place: Path) -> pictures.Listing:
-    """The pictures in the class folders of `place`. Raises UserError where that are fewer than two
+    """The pictures in the class folders of `place`. Raises UserError if there are fewer than two
     classes.
     """
     listing = pictures.list_classes(place)
@@ -222,8 +230,11 @@ def _flat(place: Path, split: str, more: str) -> tuple[pictures.Listing, str]:
 
 
 def by_content(listing: pictures.Listing) -> tuple[list[int], str]:
-    """The split of each picture, as its position in SPLITS, and a sentence on classes with too few
-    different ones. It follows a picture's content, not its name or its place.
+    """The split of each picture, as its position in SPLITS, and a sentence for the card.
+
+    The split depends on the content of the file, not on its name or place. The sentence names the
+    classes with too few different pictures; it is empty if there are none. Raises UserError if a
+    file cannot be read.
     """
     try:
         hashes = [_content(path) for path in listing.files]

@@ -1,4 +1,4 @@
-"""Images that somebody has in memory, in whatever a PyTorch program keeps them, as a data set."""
+"""Turns images in memory, in any form that a PyTorch program uses, into a data set."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from robustviz.data.base import Dataset
 from robustviz.inputs import INTEGERS, SIXTEEN, check_images
 from robustviz.types import UserError, harmless
 
-IMAGES = ("x", "image", "images", "img", "pixel_values")  # what others call them
+# usual keys of images and labels in the dictionaries that data sets return
+IMAGES = ("x", "image", "images", "img", "pixel_values")
 LABELS = ("y", "label", "labels", "target", "targets")
-AT_ONCE = 250
+AT_ONCE = 250  # batch size in which single images are collected
 
 
 @dataclass(frozen=True, eq=False)
 class Floats(Dataset):
-    """A data set whose `images` are float32 (N,C,H,W) in [0, 1], because they lie between grey
-    levels.
+    """A data set whose `images` are float32 (N, C, H, W) in [0, 1] instead of uint8.
+
+    It is used if the given pixels are not multiples of 1/255, so that they need not be rounded.
     """
 
     @property
@@ -33,13 +35,16 @@ class Floats(Dataset):
 
 
 def given(data: Any) -> Dataset:
-    """What was given as a data set, in its own order: a `Dataset`, `(images, labels)`, a DataLoader
-    or a PyTorch data set. Of a DataLoader that shuffles, its data set is read in order, so that the
-    same call meets the same images.
+    """`data` as a `Dataset`, with the images in their own order.
 
-    Images are tensors or arrays (N,C,H,W), floats in [0, 1] or bytes; those of a data set may be
-    PIL pictures. Nothing is rounded: images on whole grey levels are kept as bytes, others as
-    float32. Without names the classes are called 0, 1, …. Raises UserError for anything else.
+    `data` is a `Dataset` (returned as it is), `(images, labels)`, `(images, labels, class names)`,
+    a DataLoader or a PyTorch data set. If a DataLoader shuffles, its data set is read in order
+    instead, so that the same call always gives the same images.
+
+    Images are tensors or arrays (N, C, H, W), floats in [0, 1] or uint8; those of a data set may be
+    PIL images. Nothing is rounded: images whose pixels are all multiples of 1/255 are kept as
+    uint8, others as float32. Without names the classes are called 0, 1, …. Raises UserError for
+    anything else.
     """
     if isinstance(data, Dataset):
         return data
@@ -82,7 +87,9 @@ def _items(data: Any) -> Iterator[Any]:
 
 
 def _stacked(items: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Single images and labels, so many together."""
+    """Batches of AT_ONCE images and labels, stacked from single ones. Raises UserError if the
+    images differ in size.
+    """
     held: list[tuple[Tensor, Tensor]] = []
     for item in items:
         held.append(_pair(item))
@@ -102,7 +109,7 @@ def _stacked(items: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _pair(item: Any) -> tuple[Tensor, Tensor]:
-    """Image and label, or images and labels, of what a data set or a DataLoader gives."""
+    """Image and label, or a batch of each, from one item of a data set or a DataLoader."""
     if isinstance(item, Mapping):
         keys = [next((key for key in known if key in item), None) for known in (IMAGES, LABELS)]
         if None not in keys:
@@ -116,8 +123,9 @@ def _pair(item: Any) -> tuple[Tensor, Tensor]:
 
 
 def read(value: Any) -> Tensor:
-    """A tensor, an array or a PIL picture as a tensor, a picture (C,H,W) of bytes. Raises UserError
-    for anything else.
+    """A tensor, an array or a PIL image as a tensor; a PIL image as uint8 (C, H, W).
+
+    Raises UserError for anything else.
     """
     if isinstance(value, Tensor):
         return value.detach()
@@ -162,8 +170,8 @@ def _dataset(batches: Iterable[tuple[Tensor, Tensor]], names: Any) -> Dataset:
 
 
 def _kept(x: Tensor) -> Tensor:
-    """Images as bytes where they lie on whole grey levels, so that `Dataset.x` gives back the same,
-    else in float32. Raises UserError where they are no images in [0, 1].
+    """Images as uint8 if all pixels are multiples of 1/255, so that `Dataset.x` gives back the same
+    values, else as float32. Raises UserError if they are not images in [0, 1].
     """
     if x.dtype == torch.uint8 and x.ndim == 4:
         return x

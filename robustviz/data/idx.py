@@ -1,5 +1,5 @@
-"""The idx format of MNIST and its kin, read as it is published: packed or not, so that a read-only
-folder of `.gz` files needs no second, unpacked copy.
+"""The idx file format of MNIST and similar sets. Files are read packed (`.gz`) or unpacked, so that
+a read-only folder of `.gz` files needs no second, unpacked copy.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ FILES = {
 
 
 class Idx(Published):
-    """A set of 28x28 grey pictures in idx files.
+    """The base class of data sets of 28x28 grey pictures in idx files.
 
-    `archive` is its name in torchvision, `url` where it is from, `md5` has the checksum of each
-    file's unpacked content; one that differs is used and told on the card. `packed` has the md5
-    and the size in bytes of each file as it is published, packed.
+    `archive` is the name in torchvision, `url` the download address. `md5` has the checksum of each
+    file's unpacked content; a file that differs is used, and its card says so. `packed` has the md5
+    and the size in bytes of each file as published (`.gz`).
     """
 
     classes: ClassVar[tuple[str, ...]]
@@ -39,14 +39,14 @@ class Idx(Published):
     packed: ClassVar[Mapping[str, tuple[str, int]]]
 
     def files(self, split: str) -> tuple[File, ...]:
-        """All four: torchvision unpacks them together."""
+        """All four files, because torchvision unpacks them together."""
         return tuple(
             File(f"{self.url}{name}.gz", f"{self.archive}/raw/{name}.gz", md5, size)
             for name, (md5, size) in self.packed.items()
         )
 
     def here(self, split: str) -> bool:
-        """Whether the two files of its part are."""
+        """Whether the two files of the split, images and labels, are on this computer."""
         return self._place(split) is not None
 
     def _place(self, split: str) -> Path | None:
@@ -54,7 +54,7 @@ class Idx(Published):
         return places.find(names, places.folders(self.key, f"{self.archive}/raw", "raw"))
 
     def load(self, split: str, n: int | None = None) -> Dataset:
-        """The split: images (N, 1, 28, 28)."""
+        """The split, with images (N, 1, 28, 28); downloaded if it is not on this computer."""
         names = part(split, FILES["train"], FILES["test"])
         place = self._place(split) or (
             self.fetched(
@@ -89,8 +89,9 @@ class Idx(Published):
 
 
 def content(path: Path) -> bytes:
-    """The bytes of `path`, or of `path.gz` unpacked. Raises UserError where the archive is
-    damaged.
+    """The content of the file `path`, or of `path.gz` unpacked.
+
+    Raises UserError if the packed file is damaged.
     """
     if path.is_file():
         return path.read_bytes()
@@ -102,8 +103,9 @@ def content(path: Path) -> bytes:
 
 
 def parse(raw: bytes, path: Path) -> np.ndarray:
-    """The uint8 array in the bytes of an idx file, with the shape that its head states. Raises
-    UserError.
+    """The uint8 array in the bytes `raw` of an idx file, in the shape that its header states.
+
+    Raises UserError, naming `path`, if the bytes are not a complete idx file.
     """
     dims = raw[3] if len(raw) >= 4 and raw[:3] == b"\0\0\x08" else 0
     shape = np.frombuffer(raw, ">u4", dims, 4).tolist() if dims and len(raw) >= 4 + 4 * dims else []

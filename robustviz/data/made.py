@@ -1,4 +1,4 @@
-"""Images that a person's own Python function gives."""
+"""Images that a Python function of the user returns."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ from robustviz.imports import load
 from robustviz.registry import option, register
 from robustviz.types import UserError, harmless
 
-MOST = 1_000_000  # images that are asked for one by one
+MOST = 1_000_000  # images that are read one by one from a data set
 
 
 @register("data/made", offered=False)
 @dataclass(frozen=True)
 class Made(Source):
-    """What the function `make` gives for a split's name, `train`, `val` or `test`: `(images,
-    labels)` or `(images, labels, classes)`, a PyTorch data set of `(image, label)`, a `Dataset`, or
-    None for `val`, which then is the last 10 % of a seeded shuffle of train.
+    """The images that your own Python function `make` returns for a split's name.
 
-    Images are arrays or tensors (N, H, W), (N, H, W, C) or (N, C, H, W) of one size, bytes or
-    floats; a data set's may be PIL pictures. The function is called for each split, and must give
-    the same every time. Its code is imported only where a person named it (`robustviz.plugins`).
+    The name is `train`, `val` or `test`. The function returns `(images, labels)` or `(images,
+    labels, classes)`, a PyTorch data set of `(image, label)`, a `Dataset`, or None for `val`; then
+    the last 10 % of a seeded shuffle of train is val.
+
+    Images are arrays or tensors (N, H, W), (N, H, W, C) or (N, C, H, W) of one size, uint8 or
+    floats; those of a data set may be PIL images. The function may be called several times for a
+    split and must return the same images every time. Its code is imported only if a person has
+    named it (`robustviz.plugins`).
     """
 
     label = "Images that a function of yours gives"
@@ -40,15 +43,17 @@ class Made(Source):
     name: str = option("", "what it is called here, see `data add`", kind="name", later=True)
 
     def placed(self) -> Made:
-        """The same with the file's absolute path, as its code is remembered."""
+        """The same source with the absolute path of the Python file, if there is one."""
         place, colon, made = self.make.rpartition(":")
         if not colon or not (place.endswith(".py") or "/" in place or "\\" in place):
             return self
         return replace(self, make=f"{Path(place).expanduser().resolve()}:{made}")
 
     def load(self, split: str, n: int | None = None) -> Dataset:
-        """The split: images (N, C, H, W) with 1 or 3 channels. Raises UserError where the function
-        is not trusted here, where it raises, and where it gives something else.
+        """The split, with images (N, C, H, W) of 1 or 3 channels.
+
+        Raises UserError if the function is not trusted here, if it raises an error, or if it
+        returns something else.
         """
         splits.check_split(split)
         who = f"The data set {self.name or self.make}"
@@ -79,7 +84,7 @@ class Made(Source):
             return _dataset(given, split)
         except UserError as error:
             raise UserError(f"{self.make}, split {split}: {error}") from error
-        except Exception as error:  # it is somebody's own code
+        except Exception as error:  # the user's code can raise anything
             said = harmless(error) or "no more is said"
             raise UserError(
                 f"{self.make} raised {type(error).__name__} for the split {split}: {said}."
@@ -87,7 +92,9 @@ class Made(Source):
 
 
 def _dataset(given: Any, split: str) -> Dataset:
-    """What a function gave, as uint8 images with a card that says how they were read."""
+    """What the function returned, as uint8 images with a card that says how the numbers were
+    converted.
+    """
     images, labels, names = _parts(given)
     x = np.asarray(images.numpy() if isinstance(images, torch.Tensor) else images)
     if x.ndim not in (3, 4) or x.dtype.kind not in "buif":
@@ -119,7 +126,7 @@ def _dataset(given: Any, split: str) -> Dataset:
 
 
 def _parts(given: Any) -> tuple[Any, Any, Sequence[str]]:
-    """Images, labels and the classes' names, none where nothing says them."""
+    """Images, labels and the names of the classes; no names if the function does not give any."""
     if isinstance(given, (tuple, list)) and len(given) in (2, 3):
         images, labels, *names = given
         return images, labels, names[0] if names else ()

@@ -24,12 +24,12 @@ MOST_BYTES = 500_000_000
 @register("data/manifest", offered=False)
 @dataclass(frozen=True)
 class Manifest(Source):
-    """The pictures that the CSV file `path` lists, one a row: `path` (from the file's folder, or
-    absolute), `label` (any text), and `split` (train, val or test).
+    """The pictures that the CSV file `path` lists, one in each row.
 
-    Without any val, the last 10 % of a seeded shuffle of train is val. Without the column `split`:
-    70 / 10 / 20 by a hash of each picture's content. Other columns are passed over. Pictures are
-    read as those of `Folder`.
+    Its columns: `path` (relative to the folder of the CSV file, or absolute), `label` (any text),
+    and `split` (train, val or test). If no row is val, the last 10 % of a seeded shuffle of train
+    is val. Without the column `split`, 70 / 10 / 20 % are train, val and test by a hash of each
+    picture's content. Other columns are ignored. Pictures are read as in `Folder`.
     """
 
     label = "A table of your own pictures"
@@ -40,8 +40,11 @@ class Manifest(Source):
     name: str = option("", "what it is called here, see `data add`", kind="name", later=True)
 
     def load(self, split: str, n: int | None = None) -> Dataset:
-        """The split: images (N, 3, size, size); classes are the labels, numbers in their order,
-        else sorted; names are relative to the file's folder.
+        """The split, with images (N, 3, size, size).
+
+        The classes are the labels: numbers first, in numerical order, then other texts, sorted.
+        `names` are relative to the folder of the CSV file. Raises UserError if the table or a
+        picture in it is missing.
         """
         splits.check_split(split)
         place = Path(self.path).expanduser()
@@ -62,7 +65,9 @@ class Manifest(Source):
 
 
 def _table(place: Path) -> tuple[pictures.Listing, list[int], str]:
-    """All pictures, the split of each as its position in SPLITS, and what the card says of it."""
+    """All pictures, the split of each as its position in SPLITS, and a sentence for the card or an
+    empty text.
+    """
     rows = _rows(place)
     labels = sorted({row["label"] for _, row in rows}, key=_by_number)
     if len(labels) < 2:
@@ -81,7 +86,7 @@ def _table(place: Path) -> tuple[pictures.Listing, list[int], str]:
 
 
 def _rows(place: Path) -> list[tuple[int, dict[str, str]]]:
-    """The rows with the numbers of their lines. Raises UserError for what is no such table."""
+    """The rows, each with its line number. Raises UserError if the file is not such a table."""
     if place.stat().st_size > MOST_BYTES:
         raise UserError(f"{place} is larger than {MOST_BYTES // 1_000_000} MB: split it.")
     try:
@@ -114,7 +119,7 @@ def _cell(row: dict[str, str], columns: dict[str, str], name: str) -> str:
 def _check_files(
     place: Path, rows: list[tuple[int, dict[str, str]]], files: tuple[Path, ...]
 ) -> None:
-    """Raises UserError where pictures are missing, or one stands in two rows."""
+    """Raises UserError if a picture is missing, or listed in two rows."""
     lines: dict[str, int] = {}
     for (line, row), file in zip(rows, files, strict=True):
         if not pictures.ordinary(file):

@@ -1,6 +1,4 @@
-"""MNIST: handwritten digits at 28x28. Known to everyone, and forgiving: a radius of .3 is the
-custom.
-"""
+"""MNIST: handwritten digits of 28x28 pixels. It is easy, so attacks usually have a radius of .3."""
 
 from __future__ import annotations
 
@@ -27,8 +25,9 @@ PACKED = {
 @register("data/mnist")
 @dataclass(frozen=True)
 class MNIST(Idx):
-    """60,000 + 10,000 handwritten digits, 1x28x28. Source: LeCun, Cortes, Burges,
-    yann.lecun.com/exdb/mnist.
+    """60,000 + 10,000 grey pictures of handwritten digits, 1x28x28.
+
+    Source: LeCun, Cortes, Burges, yann.lecun.com/exdb/mnist.
     """
 
     label = "MNIST"

@@ -1,6 +1,6 @@
-"""The user's own data sets by name. Each is a folder `.data/<name>` among the user's runs, whose
-`source.json` says where its images lie; what was uploaded lies beside that file. A name is all that
-a picker, a command or a run's id needs of it.
+"""The data sets that the user added, by name. Each is a folder `.data/<name>` in the user's folder
+of runs, with a file `source.json` that says where its images are; uploaded images lie beside it. So
+a name is enough for a menu, a command or the id of a run.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ FILE = "source.json"
 
 @dataclass(frozen=True)
 class Own:
-    """A data set of the user's: its `name`, the registered source that reads it as JSON (`asked`),
-    a `card` of one to three sentences, and when it was `added` (seconds since 1970).
+    """A data set that the user added.
+
+    `name` is its name, `asked` the source that reads it (encoded as JSON), `card` a description of
+    one to three sentences, and `added` the time when it was added (seconds since 1970).
     """
 
     name: str
@@ -37,13 +39,13 @@ class Own:
 
     @property
     def source(self) -> Source:
-        """What reads it. Raises UserError where this robustviz has no such source."""
+        """The source that reads it. Raises UserError if this robustviz has no such source."""
         source: Source = registry.decode("data", self.asked)
         return replace(source, name=self.name)  # type: ignore[call-arg]
 
     @property
     def place(self) -> str:
-        """Where its images lie, as text: a path, or what makes them."""
+        """Where its images come from, as text: a path, or the function that makes them."""
         dials = (value for name, value in self.asked.items() if name in ("path", "make"))
         return harmless(next(dials, self.asked["key"]))
 
@@ -54,18 +56,18 @@ class Own:
 
 
 def home() -> Path:
-    """The folder that holds them all. It may not exist yet."""
+    """The folder that holds all added data sets. It may not exist yet."""
     runs = paths.users("runs", "ROBUSTVIZ_RUNS", "checkpoints/runs")
     return runs.expanduser().resolve() / ".data"
 
 
 def folder(name: str) -> Path:
-    """The folder of one data set; it may not exist yet. Raises UserError for what is no name."""
+    """The folder of one data set; it may not exist yet. Raises UserError for an invalid name."""
     return home() / _plain(name)
 
 
 def check_name(name: str) -> str:
-    """`name`, once it is known to be free. Raises UserError where it is none, or taken."""
+    """`name`, if it is free. Raises UserError if it is not a valid name, or if it is taken."""
     if _plain(name) in registry.every("data"):
         raise UserError(f"{name} is a data set that comes with robustviz: choose another name.")
     if (folder(name) / FILE).exists():
@@ -77,19 +79,19 @@ def check_name(name: str) -> str:
 
 
 def every() -> dict[str, Own]:
-    """All of them by name, sorted. A damaged entry is left out: it is one broken folder."""
+    """All added data sets by name, sorted; those whose `source.json` is damaged are left out."""
     try:
         found = {place.name: _read(place) for place in sorted(home().iterdir())}
-    except OSError:  # nobody added any yet
+    except OSError:  # no data set has been added yet
         return {}
     return {name: own for name, own in found.items() if own is not None}
 
 
 def add(name: str, source: Source, card: str = "") -> Own:
-    """Enter a data set under `name`; a path in it is kept as an absolute one. Nothing is read.
+    """Save a data set under `name`; a path in it is made absolute. No image is read.
 
-    Raises UserError where the name is none or taken, for a source that needs no name (those that
-    come with robustviz have one), and where nothing can be written.
+    Raises UserError if the name is invalid or taken, if the source needs no name (those that come
+    with robustviz have one), or if the file cannot be written.
     """
     if "name" not in registry.hints(type(source)):
         raise UserError(f"{source.key} has a name already: add folder:PATH, FILE.csv or pkg.mod:f.")
@@ -111,8 +113,10 @@ def add(name: str, source: Source, card: str = "") -> Own:
 
 
 def remove(name: str) -> None:
-    """Forget a data set, and delete what was uploaded of it. Pictures in a folder of the user's own
-    stay. Raises UserError where there is none, and where it cannot be removed.
+    """Delete the entry of a data set and the images uploaded for it.
+
+    Pictures in a folder of the user's own are kept. Raises UserError if there is no such data set,
+    or if it cannot be deleted.
     """
     place = folder(name)
     if not place.is_dir():
@@ -129,8 +133,9 @@ def remove(name: str) -> None:
 
 
 def resolve(name: str) -> Source:
-    """The source of that name, with its absolute path and its name. Raises UserError where there
-    is none.
+    """The source of the data set `name`, with an absolute path and its name.
+
+    Raises UserError if there is no such data set.
     """
     own = _read(home() / name) if NAME.fullmatch(name) else None
     if own is None:
@@ -139,7 +144,7 @@ def resolve(name: str) -> Source:
 
 
 def unknown(name: str) -> str:
-    """The sentence for a data set that does not exist: the nearest one, then all of them."""
+    """The error message for a data set that does not exist: the closest name, then all names."""
     here = f" The folder is there: write folder:{harmless(name)}." if Path(name).is_dir() else ""
     return registry.unknown("data set", name, [*registry.keys("data"), *every()]) + here
 
@@ -155,7 +160,7 @@ def _plain(name: str) -> str:
 
 
 def _read(place: Path) -> Own | None:
-    """The data set in a folder; None where there is none, or a damaged one."""
+    """The data set in the folder `place`; None if there is none or it is damaged."""
     try:
         said: dict[str, Any] = json.loads((place / FILE).read_text(encoding="utf-8"))
         asked, card, added = said["source"], said.get("card", ""), said.get("added", 0)

@@ -1,6 +1,6 @@
-"""Folders of photographs: which files are pictures of which class, and what they are as equal
-squares of RGB. People's folders hold all sorts of things, so what is no picture is passed over and
-what is a broken one is counted.
+"""Reads folders of photographs: lists the picture files of each class and converts them to RGB
+squares of one size. People's folders hold all sorts of files, so files that are not pictures are
+ignored, and pictures that cannot be read are counted.
 """
 
 from __future__ import annotations
@@ -38,22 +38,25 @@ SUFFIXES = frozenset(
         ".pbm",
     }
 )
-MOST_PIXELS = 64_000_000  # a small file can claim to be a huge picture and fill the memory
+MOST_PIXELS = 64_000_000  # limit, because a small file can unpack to a huge picture
 MOST_BYTES = 200_000_000
-# what is done to a picture
+# what was done to a picture when it was read
 RESIZED = "resized"
 DEEP = "of more than 8 bits"
 OWN_RANGE = "scaled by its own range"
-WHITE = 2**16 - 1  # of 16 bits
-DARK = 1 / 8  # of its type's white: a 16-bit file that stays below holds fewer bits, 10, 12 or 14
-# share of unreadable files that is told on the card; above it something is wrong with the folder
+WHITE = 2**16 - 1  # the value of white in 16 bits
+# share of white: if all values of a 16-bit file are lower, it really holds fewer bits: 10 or 12
+DARK = 1 / 8
+# share of unreadable files up to which they are only mentioned on the card; above it is an error
 FEW = 0.05
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Picture files, `y` (N,) int64 their positions in `classes`, and the class folders that hold
-    no picture.
+    """A list of picture files with their classes.
+
+    `y` (N,) int64 are the positions of their classes in `classes`; `empty` names the class folders
+    without pictures.
     """
 
     classes: tuple[str, ...]
@@ -62,18 +65,18 @@ class Listing:
     empty: tuple[str, ...] = ()
 
     def take(self, which: torch.Tensor) -> Listing:
-        """Of the pictures those at positions `which` (M,), or where it is true (N,)."""
+        """The pictures at positions `which` (M,), or where a boolean mask `which` (N,) is true."""
         files = tuple(self.files[i] for i in torch.arange(len(self.y))[which].tolist())
         return replace(self, files=files, y=self.y[which])
 
 
 def hidden(name: str) -> bool:
-    """Whether a file or folder is an operating system's own: .DS_Store, ._a.png, __MACOSX."""
+    """Whether a file or folder belongs to the operating system: .DS_Store, ._a.png, __MACOSX."""
     return name.startswith(".") or name == "__MACOSX"
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in `folder` that a person put there, by name."""
+    """The folders in `folder` sorted by name, without those of the operating system."""
     return sorted(
         (p for p in folder.iterdir() if not hidden(p.name) and p.is_dir() and paths.open_to(p)),
         key=lambda p: p.name,
@@ -81,8 +84,9 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def pictures(folder: Path) -> Iterator[Path]:
-    """The picture files in `folder` and below it, in an order that is the same on every system.
-    Pipes, devices, links that lead nowhere or out of `ROBUSTVIZ_FOLDERS` are passed over.
+    """The picture files in `folder` and its subfolders, in the same order on every system.
+
+    Pipes, devices, broken links and links out of `ROBUSTVIZ_FOLDERS` are left out.
     """
     for where, names, files in os.walk(folder):
         names[:] = sorted(name for name in names if not hidden(name))
@@ -96,7 +100,7 @@ def pictures(folder: Path) -> Iterator[Path]:
 
 
 def ordinary(path: Path) -> bool:
-    """Whether it is a file with an end: reading a pipe waits for good, a device never ends."""
+    """Whether `path` is a regular file that may be read; a pipe or a device might never end."""
     try:
         return stat.S_ISREG(path.stat().st_mode) and paths.open_to(path)
     except OSError:
@@ -104,10 +108,11 @@ def ordinary(path: Path) -> bool:
 
 
 def list_classes(folder: Path, classes: Sequence[str] | None = None) -> Listing:
-    """The pictures in the class folders of `folder`; `classes` names them in order, None: what is
-    there, sorted.
+    """The pictures in the class folders of `folder`.
 
-    Raises UserError where a class folder is not one of `classes`.
+    `classes` gives the names of the classes in order; None: the folders with pictures, sorted.
+    Raises UserError if `folder` cannot be read, or if a class folder with pictures is not one of
+    `classes`.
     """
     try:
         found = {place.name: tuple(pictures(place)) for place in subfolders(folder)}
@@ -135,12 +140,12 @@ def list_classes(folder: Path, classes: Sequence[str] | None = None) -> Listing:
 
 
 def read_picture(path: Path, size: int) -> tuple[np.ndarray, frozenset[str]]:
-    """uint8 (3, size, size) of a picture file, and which of RESIZED, DEEP, OWN_RANGE was done to
-    it.
+    """The picture in a file as uint8 (3, size, size), and what was done to it.
 
-    Turned as the camera noted, grey values of more than 8 bits as `_eight_bits` says, transparent
-    parts on white, short side resized to `size`, the middle square kept. Raises OSError or
-    ValueError where the file is no picture or a monstrous one.
+    The second value is a set of RESIZED, DEEP and OWN_RANGE. The picture is rotated as the camera's
+    notes say, grey values of more than 8 bits are scaled as in `_eight_bits`, transparent parts are
+    laid on white, the shorter side is resized to `size`, and the central square is kept. Raises
+    OSError or ValueError if the file is not a picture or too large.
     """
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"it is larger than {MOST_BYTES // 1_000_000} MB")
@@ -149,9 +154,9 @@ def read_picture(path: Path, size: int) -> tuple[np.ndarray, frozenset[str]]:
         if original[0] * original[1] > MOST_PIXELS:
             raise ValueError(f"it has more than {MOST_PIXELS // 1_000_000} million pixels")
         if original[0] >= 4 * size and original[1] >= 4 * size:
-            # a JPEG's decoder can skip what the resize would throw away
+            # a JPEG can be decoded at a lower resolution, which is faster
             opened.draft(None, (2 * size, 2 * size))
-        # how the file's bytes are to be read; gone once they are
+        # how Pillow will decode the file's bytes; it forgets this once they are decoded
         stored = opened.tile[0] if opened.tile else None
         picture, done = _eight_bits(ImageOps.exif_transpose(opened), opened, stored)
         if _is_dark_colour(picture, stored):
@@ -168,20 +173,22 @@ def read_picture(path: Path, size: int) -> tuple[np.ndarray, frozenset[str]]:
 
 
 def _raw_mode(stored: Any) -> str:
-    """How `stored`, one of Pillow's tiles, says that the file's values lie: `RGB;16B`."""
+    """The layout of the values in a file, as Pillow's tile `stored` states it, for example
+    `RGB;16B`.
+    """
     args = getattr(stored, "args", None) or ("",)
     return str(args if isinstance(args, str) else args[0])
 
 
 def _ppm_white(stored: Any) -> int | None:
-    """The white of a PGM or PPM by its own head; None for any other file."""
+    """The value of white that the header of a PGM or PPM states; None for any other file."""
     head = stored.args if getattr(stored, "codec_name", "") in ("ppm", "ppm_plain") else None
     return int(head[1]) if isinstance(head, tuple) else None
 
 
 def _is_dark_colour(picture: Image.Image, stored: Any) -> bool:
-    """Whether a picture in colour, or with transparent parts, of which Pillow gives the upper 8 of
-    16 bits, has next to nothing there.
+    """Whether this is a colour picture (or one with transparent parts) of 16 bits whose upper 8
+    bits, the only ones that Pillow returns, all stay below 1/8 of white.
     """
     return (
         (";16" in _raw_mode(stored) or _ppm_white(stored) == WHITE)
@@ -191,24 +198,25 @@ def _is_dark_colour(picture: Image.Image, stored: Any) -> bool:
 
 
 def _deep_colour(path: Path, upper: Image.Image) -> Image.Image:
-    """The picture whose upper 8 bits are `upper`, its largest value as white (and as opaque, where
-    that is as small), in 8 bits.
+    """The 16-bit picture in `path` scaled to 8 bits, with its largest value as white; `upper` has
+    its upper 8 bits. Transparency is scaled by its own largest value if that is small, too.
 
-    Pillow reads 8 of the 16 bits only. Told that the bytes lie the other way round, it reads the
-    other 8.
+    Pillow returns only 8 of the 16 bits. If it is told that the byte order is the opposite, it
+    returns the other 8.
     """
     values = np.asarray(upper).astype(np.int64)
     with Image.open(path) as again:
         again.tile = tiles = [tile._replace(args=_turned(tile)) for tile in again.tile]
         lower = np.asarray(ImageOps.exif_transpose(again)).astype(np.int64)
-    if _raw_mode(tiles[0]) == "RGBA":  # grey and transparency: upper, lower, upper, lower
+    # grey with transparency, read as four bytes: each has its upper, then its lower byte
+    if _raw_mode(tiles[0]) == "RGBA":
         values = np.stack(
             [256 * lower[..., 0] + lower[..., 1]] * 3 + [256 * lower[..., 2] + lower[..., 3]],
             axis=2,
         )
     elif _ppm_white(tiles[0]):
         values = lower
-    # colours over their transparency have no other half
+    # for colours multiplied by their transparency the lower bytes cannot be read
     elif not _raw_mode(tiles[0]).startswith("RGBa"):
         values = 256 * values + lower
     shown = np.zeros(values.shape, np.uint8)
@@ -220,10 +228,10 @@ def _deep_colour(path: Path, upper: Image.Image) -> Image.Image:
 
 
 def _turned(tile: Any) -> Any:
-    """How to read a tile for the lower halves of its values."""
+    """The arguments with which Pillow decodes the lower bytes of a tile's values."""
     raw, args = _raw_mode(tile), tile.args or ()
     if _ppm_white(tile):
-        return raw, int(WHITE * DARK)  # all that there is, with 3 bits more
+        return raw, int(WHITE * DARK)  # a white 1/8 as large, so 3 more bits are returned
     orders = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
     other = "RGBA" if raw == "LA;16B" else raw[:-1] + orders.get(raw[-1], "L")
     return other if isinstance(args, str) else (other, *args[1:])
@@ -232,15 +240,15 @@ def _turned(tile: Any) -> Any:
 def _eight_bits(
     picture: Image.Image, file: Image.Image, stored: Any = None
 ) -> tuple[Image.Image, set[str]]:
-    """A grey picture of more than 8 bits in 8, and which of DEEP, OWN_RANGE that took; any other as
-    it is. `file`: as it was opened.
+    """A grey picture of more than 8 bits scaled to 8, and which of DEEP, OWN_RANGE that took.
 
-    Where the file's type says what white is, that is kept: 65,535 for 16 bits, 4,095 for 12, a
-    PGM's own maximum (it is in `stored`), 1 for floats that all lie in [0, 1]. But where all of 16
-    bits' values lie below 1/8 of it, or all of the floats below 1/255, the type says too little:
-    the largest of them is white, and zero black. 32-bit, signed and other floating values say
-    nothing of white: their own smallest becomes black and their largest white; of equal ones all
-    are black. Raises ValueError for values that are NaN or infinite.
+    Any other picture is returned as it is. `file` is the picture as it was opened. If the type of
+    the file says what white is, that is used: 65,535 for 16 bits, 4,095 for 12, a PGM's own maximum
+    (from `stored`), 1 for floats that all lie in [0, 1]. There is one exception: if all values of
+    16 bits are below 1/8 of white, or all floats below 1/255, their largest value becomes white and
+    zero black. For 32-bit, signed and other float values the type does not say what white is: the
+    smallest value becomes black and the largest white; if all are equal, all become black. Raises
+    ValueError for NaN or infinite values.
     """
     tags = getattr(file, "tag_v2", {})  # a TIFF's
     signed = tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))[0] == 2
@@ -254,11 +262,11 @@ def _eight_bits(
     if picture.mode.startswith("I;16"):
         white = 2 ** tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0] - 1
     elif picture.mode == "I" and file.format != "TIFF":
-        white = WHITE  # Pillow brings a PGM of any maximum to 16 bits
+        white = WHITE  # Pillow scales a PGM of any maximum to 16 bits
     elif picture.mode == "L":
-        values = values.view(np.int8)  # Pillow reads signed bytes as unsigned ones
+        values = values.view(np.int8)  # Pillow reads signed bytes as unsigned
     elif picture.mode == "I" and not signed:
-        values = values.view(np.uint32)  # and unsigned words as signed ones
+        values = values.view(np.uint32)  # Pillow reads unsigned 32-bit values as signed
     values = values.astype(np.float64)
     if broken := int((~np.isfinite(values)).sum()):
         raise ValueError(f"{broken} of its {values.size} grey values are NaN or infinite")
@@ -270,7 +278,7 @@ def _eight_bits(
     own = white is None or (0 < high < dark and not by_head)
     black, top = (low, high) if white is None else (0, high if own else white)
     grey = (values - black) / (top - black or 1)
-    if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:  # black and white are exchanged
+    if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:  # the file stores it inverted
         grey = 1 - grey
     return Image.fromarray(np.rint(grey * 255).astype(np.uint8)), (
         {DEEP, OWN_RANGE} if own else {DEEP}
@@ -278,10 +286,11 @@ def _eight_bits(
 
 
 def read(files: Sequence[Path], size: int) -> tuple[torch.Tensor, torch.Tensor, str]:
-    """(images uint8 (M, 3, size, size), positions (M,) int64 of those that could be read, sentences
-    for the card).
+    """Read picture files as images uint8 (M, 3, size, size), leaving out those that cannot be read.
 
-    Raises UserError naming the first unreadable file where more than 5 % are, and more than one.
+    Returns the images, the positions in `files` (M,) int64 of those that could be read, and
+    sentences for the card. Raises UserError, naming the first unreadable file, if more than 5 % of
+    the files and more than one cannot be read, or if none can.
     """
 
     images = torch.zeros(len(files), 3, size, size, dtype=torch.uint8)
@@ -292,12 +301,12 @@ def read(files: Sequence[Path], size: int) -> tuple[torch.Tensor, torch.Tensor, 
             images[row] = torch.from_numpy(np.ascontiguousarray(pixels))
             return done
         except Exception as error:
-            # Pillow raises many kinds for a broken file, SyntaxError and struct.error among them
+            # for a broken file Pillow raises many types, such as SyntaxError and struct.error
             return " ".join(str(error).split()) or type(error).__name__
 
     with ThreadPoolExecutor(
         min(8, os.cpu_count() or 1)
-    ) as pool:  # Pillow's decoders leave the interpreter free
+    ) as pool:  # threads help, because Pillow's decoders release the GIL
         results = list(pool.map(attempt, range(len(files))))
     good = {i: result for i, result in enumerate(results) if not isinstance(result, str)}
     bad = [i for i, result in enumerate(results) if isinstance(result, str)]
@@ -327,7 +336,8 @@ def read(files: Sequence[Path], size: int) -> tuple[torch.Tensor, torch.Tensor, 
 
 
 def relative(path: Path, folder: Path) -> str:
-    """The name of a file within a folder, with forward slashes on every system; that alone of one
-    elsewhere.
+    """The path of a file relative to `folder`, with forward slashes.
+
+    Of a file that is not in the folder it is the file name alone.
     """
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name

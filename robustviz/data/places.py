@@ -1,5 +1,5 @@
-"""Where files lie, and how they get there: the data root, the folder names that a data set may have
-in it, the download, and the sentence for each thing that can go wrong with it.
+"""Where the files of published data sets are: the data root, the possible folders of a data set in
+it, the download into it, and the error message for each thing that can go wrong.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from robustviz.types import UserError
 
 
 def root() -> Path:
-    """The data root: the folder that ROBUSTVIZ_DATA names, else `data/` in the repository, else (an
-    installed copy) the system's folder for programs' data. It may not exist yet.
+    """The data root: the folder that ROBUSTVIZ_DATA names, else `data/` in the repository.
+
+    For an installed copy it is the system's folder for application data. It may not exist yet.
     """
     return paths.users("data", "ROBUSTVIZ_DATA", "data")
 
 
 def folders(key: str, *inner: str) -> Iterator[Path]:
-    """The existing folders under the root that may hold the files of `key`, the likeliest first.
+    """The existing folders under the root that may hold the files of `key`, the most likely first.
 
-    Names: the key, the key with `-`; in each, and in the root, the folders `inner` that the
-    official archive or torchvision makes.
+    These are folders named `key` (also with `-` for `_`), and, in each of them and in the root, the
+    folders `inner` that the official archive or torchvision makes.
     """
     likely = sorted(
         {root() / k / name for k in (key, key.replace("_", "-")) for name in (*inner, ".")},
@@ -37,9 +38,7 @@ def folders(key: str, *inner: str) -> Iterator[Path]:
 
 
 def find(names: Iterable[str], places: Iterator[Path]) -> Path | None:
-    """The first of the places that holds all the files `names`, packed (`.gz`) or not; None: none
-    does.
-    """
+    """The first of `places` that has all the files `names`, packed (`.gz`) or not; else None."""
     return next(
         (
             place
@@ -51,12 +50,15 @@ def find(names: Iterable[str], places: Iterator[Path]) -> Path | None:
 
 
 def md5(content: bytes) -> str:
-    """Hex md5, the checksum that the archives publish. It tells copies apart; it guards nothing."""
+    """The md5 of `content` (hex), as the archives publish it.
+
+    It detects damaged or different copies and gives no security.
+    """
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def damaged(path: Path, why: str) -> UserError:
-    """The error for a file that is there but is not what it should be."""
+    """The error for a file that exists but has the wrong content; `why` completes the message."""
     return UserError(
         f"{path} cannot be used: {why}; delete it, so that it is downloaded again, or put a good"
         " copy there."
@@ -66,16 +68,16 @@ def damaged(path: Path, why: str) -> UserError:
 def download(
     what: str, url: str, fetch: Callable[[Path], object], target: Path, by_hand: str
 ) -> Path:
-    """`target`, once `fetch(target)` has downloaded into this folder; what it prints goes to
-    stderr.
+    """Call `fetch(target)` to download into the folder `target`, and return `target`.
 
-    what, url, by_hand: for the sentence, e.g. "MNIST", "https://…", "the four idx files". Raises
-    UserError saying what is missing, why, from where it comes and where to put it.
+    Whatever `fetch` prints goes to stderr. what, url, by_hand: for the error message, for example
+    "MNIST", "https://…", "the four idx files". Raises UserError saying what is missing, why, where
+    it comes from and where to put it.
     """
     new = not target.exists()
     try:
         target.mkdir(parents=True, exist_ok=True)
-        # torchvision prints to stdout, which belongs to the answer of a `--json` command
+        # torchvision prints to stdout, but a `--json` command may print only its answer there
         with contextlib.redirect_stdout(sys.stderr):
             fetch(target)
         return target
@@ -84,9 +86,9 @@ def download(
             f"{what} is downloaded by torchvision, which cannot be imported ({error}): install it."
         ) from error
     except Exception as error:
-        # urllib, ssl, zipfile, tarfile and torchvision raise a dozen kinds; each means: not there
+        # urllib, ssl, zipfile, tarfile and torchvision raise many types of error
         if new:
-            with contextlib.suppress(OSError):  # only an empty folder is taken away again
+            with contextlib.suppress(OSError):  # rmdir deletes the folder only if it is empty
                 target.rmdir()
         raise UserError(
             f"{what} is not on this computer and could not be downloaded from {url}"
@@ -99,7 +101,7 @@ def _why(error: BaseException) -> str:
     if isinstance(error, BrokenOff):
         return str(error)
     number = getattr(error, "errno", None)
-    # 112 and 39 are what Windows says for a full disk
+    # 112 and 39 are the Windows error codes for a full disk
     if number in (errno.ENOSPC, getattr(errno, "EDQUOT", -1)) or getattr(
         error, "winerror", None
     ) in (112, 39):

@@ -1,5 +1,5 @@
-"""What the published data sets have in common: each lies in a training and a test file, is
-downloaded where it is absent, and says on its card which of its images these are.
+"""What the published data sets share: each has a training and a test part, is downloaded if it is
+absent, and states on its card which of its images are used.
 """
 
 from __future__ import annotations
@@ -23,19 +23,21 @@ Pick = Callable[[torch.Tensor], torch.Tensor]  # positions (M,) -> images uint8 
 
 
 class Published(Source):
-    """A source of published files: what `load` of such a source is made of."""
+    """The base class of sources whose files are published for download."""
 
     @abstractmethod
     def files(self, split: str) -> tuple[File, ...]:
-        """What is downloaded for a split."""
+        """The files to download for a split."""
 
     @abstractmethod
     def here(self, split: str) -> bool:
         """Whether the split's files are on this computer."""
 
     def fetched(self, split: str, url: str, unpack: Callable[[Path], object], by_hand: str) -> Path:
-        """Its folder under the data root, once the split's files have been downloaded into it and
-        `unpack` was called on it; other arguments as in `places.download`.
+        """Download the split's files and call `unpack(folder)` on their folder.
+
+        Returns this folder: `key` under the data root. `url` and `by_hand` are as in
+        `places.download`. Raises UserError if the download fails.
         """
 
         def whole(target: Path) -> None:
@@ -54,9 +56,10 @@ class Published(Source):
         pick: Pick,
         differs: str = "",
     ) -> Dataset:
-        """The images of the split among those of one official file, whose labels are `y` (N,).
+        """The images of the split, chosen from those of one official file.
 
-        differs: which files have another checksum than the original ones, for the card.
+        `y` (N,) are the labels of all images in this file, and `pick` returns the images at given
+        positions. `differs` names the files whose checksum is not the published one, for the card.
         """
         where = splits.official(y, split, n)
         images = pick(where)
@@ -85,10 +88,10 @@ class Published(Source):
         of: int,
         titles: Mapping[str, str],
     ) -> Dataset:
-        """The images of the split among the listed files in `place`; only its own are decoded.
+        """The images of the split, chosen from the picture files `listing` in `place`.
 
-        whose: what the files are of, for the card; `of` is how many classes the full set has;
-        `titles` gives readable names to class folders.
+        Only the chosen files are decoded. whose: which part these files are, for the card; of: the
+        number of classes of the full set; titles: readable names of class folders.
         """
         chosen = listing.take(splits.official(listing.y, split, n))
         images, kept, notes = pictures.read(chosen.files, size)
@@ -117,7 +120,11 @@ class Published(Source):
         of: int,
         titles: Mapping[str, str],
     ) -> Dataset:
-        """The split of a data set that lies as class folders in `place/train` and `place/test`."""
+        """The split of a data set that is stored as class folders in two folders.
+
+        `train` and `test` are the names of these folders; other arguments are as in `photographs`.
+        Raises UserError if there are fewer than two classes.
+        """
         listing = pictures.list_classes(place / train)
         if len(listing.classes) < 2:
             raise UserError(
@@ -139,7 +146,10 @@ class Published(Source):
 
 
 def laptop(augment: str) -> Recipe:
-    """The settings by which a laptop without a GPU learns something of a large set in minutes."""
+    """Training settings with which a laptop without a GPU learns a large data set in minutes.
+
+    They use 10,000 training images, with the augmentation `augment`.
+    """
     return {
         "epochs": 10,
         "batch_size": 128,
@@ -151,27 +161,29 @@ def laptop(augment: str) -> Recipe:
 
 
 def part(split: str, train: T, test: T) -> T:
-    """Which of two official parts has the split: train and val are in the training file. Raises
-    UserError where there is no such split.
+    """Which of two official parts a split is in: `test` for test, `train` for train and val.
+
+    Raises UserError if there is no such split.
     """
     return test if splits.check_split(split) == "test" else train
 
 
 def rows(array: np.ndarray) -> Pick:
-    """The images in `array` uint8 (N, C, H, W)."""
+    """A function that returns the images of `array`, uint8 (N, C, H, W), at given positions."""
     return lambda where: torch.from_numpy(np.ascontiguousarray(array[where.numpy()]))
 
 
 def torchvision(name: str, **options: object) -> Callable[[Path], object]:
-    """What the data set of torchvision that is called `name` unpacks of its downloaded files."""
+    """A function that lets torchvision's data set `name` unpack its files in a folder."""
     return lambda target: getattr(load("torchvision.datasets"), name)(
         str(target), download=True, **options
     )
 
 
 def class_folders(key: str, other: str, train: str, test: str) -> Path | None:
-    """The first folder under the root with class folders of `key` in `train` and `test`; `-subset`
-    names come last.
+    """The first folder under the root with class folders of `key` in `train` and `test`, or None.
+
+    Folders whose name contains `subset` are tried last.
     """
     dashed = key.replace("_", "-")
     names = (key, dashed, other, f"{dashed}-subset", f"{key}_subset", f"{other}-subset")
@@ -189,7 +201,7 @@ def class_folders(key: str, other: str, train: str, test: str) -> Path | None:
 
 
 def distinct(titles: Sequence[str], names: tuple[str, ...]) -> tuple[str, ...]:
-    """Titles, with the folder's name added where two are the same."""
+    """The `titles`, with the folder's name in brackets added to those that occur more than once."""
     return tuple(
         title if titles.count(title) == 1 else f"{title} ({name})"
         for title, name in zip(titles, names, strict=True)

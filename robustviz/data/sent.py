@@ -1,5 +1,5 @@
-"""One file that was sent as a picture: looked at by its content, and turned into what is kept of
-it, the middle square, upright, in 8 bits of red, green and blue, without the camera's notes.
+"""Reads one uploaded picture file. Its type is recognised by its content, and what is kept of it is
+the central square, upright, as 8-bit RGB, without the camera's notes (EXIF).
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from PIL import Image
 from robustviz.data import pictures
 from robustviz.types import UserError, harmless
 
-MOST_BYTES = 50_000_000  # of a picture's file
+MOST_BYTES = 50_000_000  # of one picture file
 LEAST_SIDE, MOST_SIDE = 8, 224
-LARGE = 16_000_000  # pixels from which pictures are read one at a time: they take a lot of memory
-# read by Pillow's own decoders; others start programs, or follow names in the file
+# pictures with more pixels are read one at a time, because each takes a lot of memory
+LARGE = 16_000_000
+# formats that Pillow decodes itself; for others it starts programs or opens further files
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 TURNED, GREY, CMYK, CLEAR, MOVING = (
     "turned upright as the camera noted",
@@ -33,7 +34,7 @@ _one_large = threading.Lock()
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that was read: its PNG, the hash of its pixels, and what was done to it."""
+    """A picture that was read: it as a PNG, the hash of its pixels, and what was done to it."""
 
     png: bytes
     hash: str
@@ -41,9 +42,10 @@ class Picture:
 
 
 def read(content: bytes, temporary: Path) -> Picture:
-    """A picture as it is kept. `temporary` is a file to work with, gone afterwards.
+    """The picture in the bytes `content` of a file, in the form in which it is kept.
 
-    Raises OSError or ValueError, in a few words, where it is no picture, or too small or large.
+    The path `temporary` is used for a working file, which is deleted afterwards. Raises OSError or
+    ValueError, with a few words as text, if it is not a picture, or too small or too large.
     """
     if len(content) > MOST_BYTES:
         raise ValueError(f"it is larger than {MOST_BYTES // 1_000_000} MB")
@@ -62,7 +64,7 @@ def read(content: bytes, temporary: Path) -> Picture:
 
 
 def read_one(content: bytes, temporary: Path, name: str) -> Picture:
-    """As `read`, for a picture that comes alone. Raises UserError where it is none."""
+    """As `read`, for a single picture called `name`. Raises UserError if it cannot be used."""
     try:
         return read(content, temporary)
     except Exception as error:  # Pillow raises many kinds for a broken file
@@ -73,7 +75,7 @@ def read_one(content: bytes, temporary: Path, name: str) -> Picture:
 
 
 def packed(pixels: np.ndarray) -> tuple[bytes, str]:
-    """Pixels uint8 (H,W,3) as a PNG, and their hash."""
+    """Pixels uint8 (H, W, 3) as a PNG, and their hash (16 hexadecimal digits)."""
     out = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(out, "PNG", compress_level=4)
     said = f"{pixels.shape}".encode() + pixels.tobytes()
@@ -81,7 +83,9 @@ def packed(pixels: np.ndarray) -> tuple[bytes, str]:
 
 
 def _looked_at(path: Path) -> tuple[int, int, set[str]]:
-    """A picture's short side, its pixels, and what must be done to it, by its content."""
+    """Length of the shorter side, number of pixels and the changes a picture needs, from its
+    content.
+    """
     try:
         opened = Image.open(path, formats=FORMATS)
     except Image.DecompressionBombError as error:
@@ -102,7 +106,7 @@ def _looked_at(path: Path) -> tuple[int, int, set[str]]:
             GREY: opened.mode in ("1", "L", "LA", "I", "F") or opened.mode.startswith("I;16"),
             CMYK: opened.mode == "CMYK",
             CLEAR: clear,
-            # a phone's MPO holds the picture again, for a screen with depth
+            # an MPO file of a phone has several copies of one picture, for 3D screens
             MOVING: opened.format != "MPO" and bool(getattr(opened, "is_animated", False)),
         }
     return min(width, height), width * height, {what for what, is_so in signs.items() if is_so}

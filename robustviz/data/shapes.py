@@ -1,7 +1,7 @@
-"""Drawn images whose truth is known: which pixels are the object, what the background says, how
-fine the fragile detail is. Real photographs tell none of this, so whether an attention map lies on
-the object, or whether a network leans on a feature that eight grey levels can erase, can be
-measured here and only guessed there.
+"""Drawn images with known ground truth: which pixels are the object, which class the background
+hints at, and how strong the fragile fine pattern is. Real photographs have no such truth. So here
+one can measure whether a saliency map lies on the object, or whether a network uses a feature that
+an attack of 8/255 can erase.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from robustviz.registry import option, register
 CLASSES = ("bolt", "cup", "fish", "heart", "house", "key", "moon", "star", "tree", "umbrella")
 COUNTS = {"train": 2000, "val": 500, "test": 1000}
 SUPERSAMPLING = 4
-CHUNK = 256  # images rendered at once: keeps the temporaries below 100 MB at any n
+CHUNK = 256  # images rendered at once, which keeps temporary arrays below 100 MB
 
 Array = np.ndarray
-Points = Array  # (P, 2) float64, x to the right and y down, the object within [-1, 1]
+Points = Array  # (P, 2) float64, x to the right and y down; the object is about [-1, 1] wide
 Part = tuple[Points, int]  # a filled outline and its grey: 255 adds to the object, 0 cuts a hole
 
 
@@ -62,7 +62,7 @@ def _square(left: float, top: float, right: float, bottom: float) -> Part:
 
 
 TRUNK = _square(-0.15, 0.6, 0.15, 1.05)
-# For each class the parts of its silhouette and the parts drawn on it in a second tone.
+# For each class: the parts of its silhouette, and the parts drawn on it in a second tone.
 OUTLINES: dict[str, tuple[list[Part], list[Part]]] = {
     "bolt": ([(_polygon((0.18, -1.1), (-0.66, 0.16), (-0.1, 0.16), (-0.36, 1.1), (0.66, -0.3),
                         (0.06, -0.3), (0.56, -1.1)), 255)], []),
@@ -109,22 +109,24 @@ Texture = Callable[[Array, Array, Array, Array], Array]
 
 
 def _edge(wave: Array, sharp: float = 2.2) -> Array:
-    """A sine made steep and clipped: a stripe with soft edges, about a pixel wide, in [-1, 1]."""
+    """A sine made steeper and clipped to [-1, 1], so that it gives stripes with edges about a pixel
+    wide.
+    """
     return np.clip(wave * sharp, -1, 1)
 
 
 def _bricks(u: Array, v: Array, r: Array, cloud: Array) -> Array:
     row = np.floor(v * 1.1)
     along = (u * 0.6 + 0.5 * (row % 2)) % 1
-    # how far the nearest joint is, in the same unit along both axes
+    # distance to the nearest joint, in the same unit along both axes
     joint = np.minimum(0.5 - np.abs(v * 1.1 - row - 0.5), (0.5 - np.abs(along - 0.5)) * 1.8)
     return np.clip((joint - 0.12) * 12, -1, 1)
 
 
-# Each takes u, v (N, H, W), the turned and shifted coordinates in periods, r (N, 4, 1, 1) uniform
-# numbers and a cloud field (N, H, W) in [-1, 1]; each gives (N, H, W) in [-1, 1]. float64, because
-# float32 sines differ between processors in the last bit and the pictures should not. Class k's own
-# background is family k: which goes with which means nothing.
+# Each function takes u, v (N, H, W), the rotated and shifted coordinates in periods, r (N, 4, 1, 1)
+# uniform random numbers and a cloud field (N, H, W) in [-1, 1], and returns a texture (N, H, W) in
+# [-1, 1]. All is float64, because float32 sines differ between processors in the last bit and the
+# pictures must not. Texture k is the background of class k; the assignment has no meaning.
 TURN = 2 * math.pi
 FAMILIES: dict[str, Texture] = {
     "waves": lambda u, v, r, cloud: _edge(np.sin(TURN * (u + 0.28 * np.sin(TURN * v * 0.8)))),
@@ -151,15 +153,15 @@ FAMILIES: dict[str, Texture] = {
 @register("data/shapes")
 @dataclass(frozen=True)
 class Shapes(Source):
-    """Drawn objects on textured backgrounds, 10 classes, RGB, with the true object mask; 2,000 /
-    500 / 1,000 images.
+    """Drawn objects on textured backgrounds, with true object masks: 10 classes, RGB.
 
-    In train and val, with probability `cue`, the background has its class's own texture and tint,
-    else any; in test always any, so that what a network learned from the background shows as lost
-    accuracy. `grain` is the strength, in [0, 1] pixel units, of a fine pattern on the object that
-    differs from class to class, in every split: a true but fragile feature, which an attack of a
-    few grey levels can erase or fake, beside the silhouette, which it cannot. Every image has its
-    own generator, seeded by (seed, split, index), so the first 2,000 of 5,000 are the same.
+    There are 2,000 / 500 / 1,000 images. In train and val the background has, with probability
+    `cue`, the texture and tint of the image's class, else random ones; in test it is always random,
+    so a network that relies on the background loses accuracy there. `grain` is the amplitude, in
+    [0, 1] pixel units, of a fine pattern on the object that differs from class to class, in every
+    split: a useful but fragile feature, which an attack of a few grey levels can erase or fake,
+    while it cannot change the silhouette. Every image has its own random generator, seeded by
+    (seed, split, index), so the first 2,000 of 5,000 images are the same as with n = 2,000.
 
     Source: the two kinds of features follow Ilyas et al. 2019, arXiv 1905.02175.
     """
@@ -195,24 +197,27 @@ class Shapes(Source):
     )
 
     def load(self, split: str, n: int | None = None) -> Dataset:
-        """The split: images (N, 3, size, size), masks true where more than half of the pixel is
-        object.
+        """The split, with images (N, 3, size, size) and object masks (N, 1, size, size).
 
-        `n` draws exactly that many training images; val and test keep their size.
+        A mask is true where more than half of the pixel is object. `n` draws exactly that many
+        training images; val and test keep their size.
         """
         return self._drawn(self._scenes(split, n), split)
 
     def swapped(self, own: bool) -> Dataset:
-        """The test images with the same objects on other backgrounds: each on one with the texture
-        and tint of its own class, or else of one of the nine others. What a network loses from the
-        first to the second is what it read from the background.
+        """The test images with the same objects on other backgrounds.
+
+        Each background has the texture and tint of the image's own class (`own`), or of a random
+        other class. The accuracy that a network loses from the first to the second is what it had
+        read from the background.
         """
         return self._drawn(self._test_scenes(own), "test")
 
     def _test_scenes(self, own: bool) -> list[_Scene]:
         scenes = self._scenes("test", None)
         for scene in scenes:
-            other = 0 if own else 1 + int(9 * scene.r[27])  # the first number that nothing uses
+            # r[27] is the first random number that nothing else uses
+            other = 0 if own else 1 + int(9 * scene.r[27])
             scene.dress((scene.label + other) % 10)
         return scenes
 
@@ -243,7 +248,7 @@ class Shapes(Source):
         )
 
     def backgrounds(self, split: str, n: int | None = None) -> torch.Tensor:
-        """(N,) int64, the texture family of each image's background; family k is class k's own."""
+        """The texture of each image's background, (N,) int64; texture k belongs to class k."""
         return torch.tensor([scene.family for scene in self._scenes(split, n)])
 
     def _scenes(self, split: str, n: int | None) -> list[_Scene]:
@@ -252,11 +257,11 @@ class Shapes(Source):
 
 
 class _Scene:
-    """Everything random about one image, drawn from its own generator in a fixed order."""
+    """All random numbers of one image, drawn from its own generator in a fixed order."""
 
     def __init__(self, dials: Shapes, split: str, index: int) -> None:
         where = SPLITS.index(split)
-        # the classes take turns in blocks of ten, so every beginning is balanced
+        # each block of ten images has every class once, so the first n images are balanced
         turns, rng = (
             np.random.Generator(np.random.PCG64([dials.seed, where, *more]))
             for more in ((1, index // 10), (0, index))
@@ -270,14 +275,16 @@ class _Scene:
             self.dress(self.label)
 
     def dress(self, label: int) -> None:
-        """Give the background the texture and tint of a class."""
+        """Give the background the texture and tint of class `label`."""
         self.family = label
-        # the tint is as telling as the texture: each class's own is a tenth of the colour circle
+        # the tint also identifies the class: each has its own tenth of the colour circle
         self.tint = (label + 0.8 * self.r[2]) / 10
 
 
 def _silhouette(scene: _Scene, size: int) -> tuple[Array, Array]:
-    """Coverage of the object and of its second-tone parts, both (size, size) uint8."""
+    """Coverage of the pixels by the object and by its second-tone parts, both (size, size)
+    uint8.
+    """
     r = scene.r
     big = size * SUPERSAMPLING
     half = 0.5 * big * (0.60 + 0.22 * r[3])
@@ -297,7 +304,7 @@ def _silhouette(scene: _Scene, size: int) -> tuple[Array, Array]:
 
 
 def _hsl(hue: Array, saturation: Array, light: Array) -> Array:
-    """(N, 3) RGB of hue, saturation and lightness, all (N,) in [0, 1]."""
+    """RGB colours (N, 3) from hue, saturation and lightness, all (N,) in [0, 1]."""
     k = (np.array([0.0, 8.0, 4.0]) + 12 * hue[:, None]) % 12
     reach = (saturation * np.minimum(light, 1 - light))[:, None]
     rgb: Array = light[:, None] - reach * np.clip(np.minimum(k - 3, 9 - k), -1, 1)
@@ -305,7 +312,7 @@ def _hsl(hue: Array, saturation: Array, light: Array) -> Array:
 
 
 def _blur(a: Array) -> Array:
-    """`a` (N, H, W) smoothed by (1, 2, 1)/4 along both axes, edges repeated."""
+    """`a` (N, H, W) smoothed by the filter (1, 2, 1)/4 along both axes; the edges are repeated."""
     p = np.pad(a, ((0, 0), (1, 1), (1, 1)), mode="edge")
     p = (p[:, :-2] + 2 * p[:, 1:-1] + p[:, 2:]) / 4
     smooth: Array = (p[:, :, :-2] + 2 * p[:, :, 1:-1] + p[:, :, 2:]) / 4
@@ -317,18 +324,18 @@ def _wide(a: Array) -> Array:
 
 
 def _render(scenes: list[_Scene], size: int, grain: float) -> tuple[Array, Array]:
-    """uint8 (N, 3, size, size) and bool (N, 1, size, size)."""
+    """Images uint8 (N, 3, size, size) and object masks bool (N, 1, size, size)."""
     r = np.stack([scene.r for scene in scenes])
     cover = np.stack([_silhouette(scene, size) for scene in scenes]).astype(np.float64) / 255
     body, detail = cover[:, 0], cover[:, 1] * (cover[:, 0] > 0)
     # coordinates in [-1, 1]
     axis = (np.arange(size) + 0.5) / size * 2 - 1
     yy, xx = np.meshgrid(axis, axis, indexing="ij")
-    # dark object on light ground or the other way round: the contrast is what eight grey levels
-    # cannot undo
+    # A dark object on a light background or the opposite: an attack of 8/255 cannot undo this
+    # contrast.
     dark = r[:, 16] < 0.5
 
-    # soft light from one side: a slope over the whole object and a bevel at its rim
+    # soft light from one side: a gradient over the whole object and a bevel at its edge
     soft = _blur(_blur(body))
     gy, gx = np.gradient(soft, axis=(1, 2))
     sun = 2 * math.pi * (0.55 + 0.4 * r[:, 25])
@@ -344,7 +351,7 @@ def _render(scenes: list[_Scene], size: int, grain: float) -> tuple[Array, Array
     if grain:
         front = front + grain * _grain(scenes, size, r[:, 26])[:, None]
 
-    # a narrow shadow beside the object separates it from a busy ground
+    # a narrow shadow beside the object separates it from the background
     shadow = np.roll(soft, (1, 1), axis=(1, 2))
     back = _ground(scenes, r, dark, xx, yy) * (1 - 0.22 * (shadow * (1 - body))[:, None])
 
@@ -354,14 +361,14 @@ def _render(scenes: list[_Scene], size: int, grain: float) -> tuple[Array, Array
 
 
 def _dial(r: Array, i: int, low: float = 0.0, high: float = 1.0) -> Array:
-    """(N,) uniform numbers in [low, high]."""
+    """The i-th random number of each image, scaled to [low, high]: (N,)."""
     return low + (high - low) * r[:, i]
 
 
 def _ground(scenes: list[_Scene], r: Array, dark: Array, xx: Array, yy: Array) -> Array:
-    """(N, 3, size, size) textures in two colours, in [0, 1] or somewhat beyond."""
+    """Backgrounds (N, 3, size, size): textures in two colours, in [0, 1] or slightly beyond."""
     angle, per = math.pi * r[:, 8], _dial(r, 9, 1.9, 3.1)
-    # turned, in periods of the texture
+    # rotated coordinates, in periods of the texture
     u = _wide(per * np.cos(angle)) * xx + _wide(per * np.sin(angle)) * yy + _wide(r[:, 10])
     v = -_wide(per * np.sin(angle)) * xx + _wide(per * np.cos(angle)) * yy + _wide(r[:, 11])
     cloud = _cloud(scenes, len(xx))
@@ -381,7 +388,9 @@ def _ground(scenes: list[_Scene], r: Array, dark: Array, xx: Array, yy: Array) -
 
 
 def _cloud(scenes: list[_Scene], size: int) -> Array:
-    """(N, size, size) in [-1, 1]: value noise in two octaves, smooth between the knots."""
+    """Value noise of two octaves, (N, size, size) in [-1, 1], interpolated smoothly between grid
+    points.
+    """
     cloud = np.zeros((len(scenes), size, size))
     for octave, (knots, weight) in enumerate(((5, 0.7), (9, 0.3))):
         at = np.linspace(0, knots - 1, size)
@@ -398,8 +407,8 @@ def _cloud(scenes: list[_Scene], size: int) -> Array:
 
 
 def _grain(scenes: list[_Scene], size: int, phase: Array) -> Array:
-    """(N, size, size) in [-1, 1]: ripples of a few pixels whose direction and length tell the
-    class.
+    """Fine patterns (N, size, size) in [-1, 1]: waves of a few pixels whose direction and
+    wavelength depend on the class.
     """
     label = np.array([scene.label for scene in scenes])
     direction = np.radians(36.0 * (label % 5))

@@ -1,7 +1,7 @@
-"""Single pictures of the user's own, which stand beside the test images of a data set: each has a
-number far above theirs, and wherever a test image can be looked at, it can be too.
+"""Single pictures that the user added beside the test images of a data set. Each has a number far
+above theirs, and can be viewed wherever a test image can.
 
-The number follows from the picture and its class, so what was measured under it stays true of it.
+The number is computed from the picture and its class, so results cached under it stay valid.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ from PIL import Image, ImageOps
 from robustviz.data import own
 from robustviz.types import UserError, harmless
 
-FIRST = 1_000_000  # below are test images
-SPAN = 900_000_000  # addresses keep numbers of nine digits
+FIRST = 1_000_000  # smaller numbers are test images
+SPAN = 900_000_000  # so that numbers have at most nine digits, as page addresses require
 WIDEST = 224
 
 
 @dataclass(frozen=True)
 class Single:
-    """A picture: its `number`, the `name` of its file, what is on it (`label`, one of the classes
-    of the data set `data`).
+    """A picture that the user added.
+
+    `number` identifies it, `name` is the name of its file, `label` its class, and `data` the name
+    of the data set to which this class belongs.
     """
 
     number: int
@@ -36,9 +38,9 @@ class Single:
     data: str
 
     def pixels(self, channels: int, size: int) -> np.ndarray:
-        """The picture as a network of so many channels sees it, uint8 (channels, size, size).
+        """The picture as input for a network, uint8 (channels, size, size).
 
-        Raises UserError where its file is gone.
+        Raises UserError if its file is gone or damaged.
         """
         try:
             return fitted((_folder(self.number) / "picture.png").read_bytes(), channels, size)
@@ -49,9 +51,9 @@ class Single:
 
 
 def fitted(png: bytes, channels: int, size: int) -> np.ndarray:
-    """A PNG as a network of so many channels sees it, uint8 (channels, size, size).
+    """A PNG resized and cropped to uint8 (channels, size, size), in grey unless `channels` is 3.
 
-    Raises OSError or ValueError where it is none, or a large one.
+    Raises OSError or ValueError if it is not a PNG, or wider or higher than 224 pixels.
     """
     with Image.open(io.BytesIO(png), formats=("PNG",)) as opened:
         if max(opened.size) > WIDEST:
@@ -63,12 +65,16 @@ def fitted(png: bytes, channels: int, size: int) -> np.ndarray:
 
 
 def is_own(index: int) -> bool:
-    """Whether this is the number of a picture of the user's own, not of a test image."""
+    """Whether `index` is the number of a picture that the user added, and not of a test image."""
     return index >= FIRST
 
 
 def add(png: bytes, digest: str, name: str, label: str, data: str) -> Single:
-    """Keep a picture, a square PNG of at most 224 pixels whose hash is `digest` (hexadecimal)."""
+    """Save a picture, a square PNG of at most 224 pixels whose hash is `digest` (hexadecimal).
+
+    The same picture with the same label and data set gets the same number. Raises UserError if it
+    cannot be written.
+    """
     seed = int(digest, 16) + sum(label.encode()) * 7919 + sum(data.encode()) * 104_729
     number = FIRST + seed % SPAN
     while (found := get(number)) is not None and (found.label, found.data) != (label, data):
@@ -95,7 +101,7 @@ def inverted(png: bytes) -> bytes:
 
 
 def get(number: int) -> Single | None:
-    """The picture of that number; None where there is none."""
+    """The picture with this number; None if there is none."""
     if not FIRST <= number < 10**9:
         return None
     try:
@@ -106,16 +112,16 @@ def get(number: int) -> Single | None:
 
 
 def every() -> list[Single]:
-    """All of them, by number."""
+    """All pictures that the user added, ordered by number as text."""
     try:
         names = sorted(each.name for each in _home().iterdir() if each.name.isdecimal())
-    except OSError:  # nobody added any yet
+    except OSError:  # no picture has been added yet
         return []
     return [one for name in names if len(name) < 10 and (one := get(int(name))) is not None]
 
 
 def remove(number: int) -> None:
-    """Delete a picture."""
+    """Delete a picture that the user added; other numbers are ignored."""
     if is_own(number):
         shutil.rmtree(_folder(number), ignore_errors=True)
 

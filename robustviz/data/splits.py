@@ -1,5 +1,5 @@
-"""Which image belongs to which split. One seeded permutation per question, always on the CPU, so
-that the same image is in the same split on every machine, in every process and for every method
+"""Which image belongs to which split. The permutations have fixed seeds and are computed on the
+CPU, so that an image is in the same split on every machine, in every process and for every method
 that is compared.
 """
 
@@ -13,18 +13,18 @@ SPLITS = ("train", "val", "test")
 
 
 def check_split(split: str) -> str:
-    """The split's name, if it is one. Raises UserError otherwise."""
+    """`split`, if it is train, val or test. Raises UserError otherwise."""
     if split not in SPLITS:
         raise UserError(f"There is no split {split!r}: write one of train, val, test.")
     return split
 
 
 def stratified_order(y: torch.Tensor, seed: int = 0) -> torch.Tensor:
-    """(N,) int64 permutation of the positions of `y` (N,), in which every beginning is balanced.
+    """A permutation (N,) int64 of the positions of `y` (N,), class-balanced in every beginning.
 
-    The classes take turns, in random order within a turn, so in the first n the counts of two
-    classes differ by at most one as long as neither has run out. The first 50 are the beginning of
-    the first 100.
+    The classes take turns, in random order within a turn, so in the first n positions the counts of
+    two classes differ by at most one until one of them has no images left. The first 50 are the
+    beginning of the first 100.
     """
     n = len(y)
     shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
@@ -39,17 +39,18 @@ def stratified_order(y: torch.Tensor, seed: int = 0) -> torch.Tensor:
 def stratified_split(
     y: torch.Tensor, count: int, seed: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(rest, held out): positions of `y` (N,), both int64 and ascending, `count` of them held out.
+    """Split the positions of `y` (N,) into (rest, held out), with `count` of them held out.
 
-    Each class gives its share of `count`, rounded by the largest remainder; within a class a seeded
-    shuffle decides, and its last ones are held out.
+    Both are int64 and ascending. Each class gives its proportional share of `count`, rounded by the
+    method of the largest remainder. Within a class, the last positions of a seeded shuffle are held
+    out.
     """
     shuffled = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
     labels = y.to("cpu", torch.int64)[shuffled]
     classes, sizes = torch.unique(labels, return_counts=True)
     quota = sizes.double() * count / max(len(y), 1)
     give = quota.floor().long()
-    # ties go to the first class: a stable sort, so that no machine decides otherwise
+    # a stable sort, so that a tie goes to the first class on every machine
     order = torch.argsort(quota - give, descending=True, stable=True)
     give[order[: count - int(give.sum())]] += 1
     out = torch.zeros(len(y), dtype=torch.bool)
@@ -59,19 +60,19 @@ def stratified_split(
 
 
 def train_and_val(y: torch.Tensor, split: str) -> torch.Tensor:
-    """Positions of `split` (train or val) in an official training set: val is the last 10 % of a
-    seeded shuffle.
+    """Positions of `split` (train or val) in an official training set.
+
+    val is the last 10 % of a seeded shuffle within each class.
     """
     train, val = stratified_split(y, round(len(y) / 10))
     return val if split == "val" else train
 
 
 def official(y: torch.Tensor, split: str, n: int | None) -> torch.Tensor:
-    """Positions, (M,) int64, of `split` in the official file that has it: the training file for
-    train and val, else the test file.
+    """Positions (M,) int64 of `split` in its official file with labels `y` (N,).
 
-    val is the last 10 % of a seeded shuffle of the training file; `n` limits train to a balanced
-    beginning.
+    This is the training file for train and val, else the test file. val is the last 10 % of a
+    seeded shuffle of the training file; `n` limits train to its first `n` in class-balanced order.
     """
     if split == "test":
         return torch.arange(len(y))
@@ -80,20 +81,22 @@ def official(y: torch.Tensor, split: str, n: int | None) -> torch.Tensor:
 
 
 def first(y: torch.Tensor, where: torch.Tensor, n: int | None) -> torch.Tensor:
-    """The first `n` positions of `where` in the stratified order of their labels; None: all, as
-    they are.
+    """The first `n` positions of `where` in the stratified order of their labels.
+
+    None, or at least as many as there are, returns `where` as it is.
     """
     return where if n is None or n >= len(where) else where[stratified_order(y[where])[:n]]
 
 
 def by_content(hashes: list[str], labels: list[int]) -> tuple[list[int], list[int]]:
-    """(for each file 0, 1 or 2: train, val or test; the classes with too few different files to be
-    in all three).
+    """The split of each file, chosen by the hash of its content.
 
-    A hash is a uniform number: below .7 is train, below .8 val, else test, so a file's split
-    follows its content alone. Only where that leaves a split of a class empty, the fullest split of
-    this class gives its files of lowest hash; files of equal content go together. A class of two
-    has one in train and one in test, a class of one has it in train.
+    Returns, for each file, 0, 1 or 2 for train, val or test; and the classes with too few different
+    files to be in all three. A hash is used as a uniform number in [0, 1): below .7 the file is in
+    train, below .8 in val, else in test, so its split depends on its content alone. Only if this
+    leaves a split of a class empty, the largest split of this class gives its files of lowest hash;
+    files of equal content stay together. A class with two different files has one in train and one
+    in test, a class with one has it in train.
     """
     share = {text: int(text[:13], 16) / 16**13 for text in hashes}
     place = {text: 0 if u < 0.7 else 1 if u < 0.8 else 2 for text, u in share.items()}
@@ -106,7 +109,7 @@ def by_content(hashes: list[str], labels: list[int]) -> tuple[list[int], list[in
         for target in wanted:
             filled = [[text for text in mine if place[text] == s] for s in range(3)]
             if not filled[target]:
-                # a split that is not wanted gives first, else the fullest
+                # take from a split that this class should not have, else from the largest
                 giver = max(
                     range(3), key=lambda s: (bool(filled[s]) and s not in wanted, len(filled[s]))
                 )

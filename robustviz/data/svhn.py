@@ -1,5 +1,5 @@
-"""SVHN: house numbers cut from street photographs. Digits again, with everything around them that
-MNIST leaves out.
+"""SVHN: house numbers cut from street photographs. They are digits as in MNIST, but in colour, with
+varied backgrounds and neighbouring digits.
 """
 
 from __future__ import annotations
@@ -29,20 +29,21 @@ SIZE = {"train_32x32.mat": 182_040_794, "test_32x32.mat": 64_275_384}
 @register("data/svhn")
 @dataclass(frozen=True)
 class SVHN(Published):
-    """73,257 + 26,032 house-number digits, 3x32x32. Source: Netzer et al. 2011,
-    ufldl.stanford.edu/housenumbers.
+    """73,257 + 26,032 colour photographs of house-number digits, 3x32x32.
+
+    Source: Netzer et al. 2011, ufldl.stanford.edu/housenumbers.
     """
 
     label = "SVHN"
     recipe = laptop("crop")  # no flips: a mirrored 2 is no digit
 
     def files(self, split: str) -> tuple[File, ...]:
-        """The file of its part."""
+        """The file that holds the split."""
         name = f"{part(split, 'train', 'test')}_32x32.mat"
         return (File(URL + name, name, MD5[name], SIZE[name]),)
 
     def here(self, split: str) -> bool:
-        """Whether its part is."""
+        """Whether the file that holds the split is on this computer."""
         return self._place(split) is not None
 
     def _place(self, split: str) -> Path | None:
@@ -50,7 +51,7 @@ class SVHN(Published):
         return places.find((file.path,), places.folders(self.key, "SVHN"))
 
     def load(self, split: str, n: int | None = None) -> Dataset:
-        """The split: images (N, 3, 32, 32). Labels are the digits themselves."""
+        """The split, with images (N, 3, 32, 32); the label of a digit is the digit itself."""
         (file,) = self.files(split)
         half, name = part(split, "train", "test"), file.path
         try:
@@ -67,7 +68,7 @@ class SVHN(Published):
         try:
             content = loadmat(str(path))
             pixels, digit = content["X"], content["y"].ravel().astype(np.int64)
-        except Exception as error:  # scipy raises many kinds for a damaged file
+        except Exception as error:  # scipy raises many types of error for a damaged file
             raise places.damaged(path, f"it is no MATLAB file with X and y ({error})") from error
         if (
             pixels.dtype != np.uint8

@@ -1,5 +1,5 @@
-"""Tiny-ImageNet: 200 classes of photographs at 64x64, from the official archive's layout or from
-class folders.
+"""Tiny-ImageNet: photographs of 200 classes, 64x64 pixels, read from the official archive's layout
+or from class folders.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ ANNOTATIONS = "val/val_annotations.txt"
 @register("data/tiny_imagenet")
 @dataclass(frozen=True)
 class TinyImageNet(Published):
-    """100,000 + 10,000 photographs of 200 classes, 3x64x64; its labelled val is our test. Source:
-    Stanford CS231n.
+    """100,000 + 10,000 photographs of 200 classes, 3x64x64.
+
+    The official test set has no labels, so the test split here is the official validation set.
+    Source: Stanford CS231n.
     """
 
     label = "Tiny-ImageNet"
@@ -35,7 +37,7 @@ class TinyImageNet(Published):
     recipe = laptop("crop_flip")
 
     def load(self, split: str, n: int | None = None) -> Dataset:
-        """The split: images (N, 3, 64, 64); classes in the order of their WordNet ids."""
+        """The split, with images (N, 3, 64, 64); the classes are ordered by their WordNet ids."""
         whose = f"{part(split, 'training', 'validation')} set"
         place, some = self._official(), self._folders()
         if place is None and some is not None:
@@ -55,11 +57,11 @@ class TinyImageNet(Published):
         )
 
     def files(self, split: str) -> tuple[File, ...]:
-        """One archive has both parts."""
+        """The one archive to download, which holds the training and the test images."""
         return (FILE,)
 
     def here(self, split: str) -> bool:
-        """As the official archive or as class folders."""
+        """Whether the data set is on this computer, as the official archive or as class folders."""
         return any((self._official(), self._folders()))
 
     def _folders(self) -> Path | None:
@@ -70,7 +72,7 @@ class TinyImageNet(Published):
 
 
 def _annotated(place: Path, classes: tuple[str, ...]) -> pictures.Listing:
-    """The pictures of the official val folder, whose classes stand in a table."""
+    """The pictures of the official val folder, whose classes are listed in a table."""
     number = {name: k for k, name in enumerate(classes)}
     table = [line.split("\t") for line in (place / ANNOTATIONS).read_text("utf-8").splitlines()]
     rows = [row for row in table if len(row) > 1 and row[1] in number]

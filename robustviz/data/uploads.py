@@ -1,9 +1,9 @@
-"""Pictures that somebody sends: a zip, a folder, single files or arrays become a *draft*, a folder
-of PNGs with one folder a class, which a person looks at and then keeps or throws away.
+"""Uploads: pictures from a zip, a folder, single files or arrays are written to a *draft*, a folder
+of PNGs with one folder for each class, which the user looks at and then keeps or deletes.
 
-What a file is says its content, never its name; where it is written is decided here, never by who
-sent it. Kept is what a network can see: the middle square, upright, in 8 bits of red, green and
-blue, at most 224 pixels wide, without the camera's notes.
+The type of a file is recognised by its content, never by its name, and the path to which it is
+written never depends on the sender. What is kept is the central square, upright, as 8-bit RGB of at
+most 224 pixels, without the camera's notes (EXIF).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MOST_PICTURES = 20_000
 MOST_CLASSES = 1000
 MOST_SECONDS = 300
 DRAFT = ".draft-"
-KEPT_HOURS = 24  # that a draft waits for the person who left it
+KEPT_HOURS = 24  # after which an abandoned draft is deleted
 SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
     ("val", "valid", "validation"), "val"
 )
@@ -41,7 +41,7 @@ Tell = Callable[[int, int], object]
 
 @dataclass(frozen=True)
 class Entry:
-    """A file that was sent: its `path` as its sender has it, and what reads its bytes."""
+    """A file that was sent: its `path` on the sender's side, and `read()` for its bytes."""
 
     path: PurePosixPath
     read: Callable[[], bytes]
@@ -49,7 +49,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Report:
-    """How many pictures were `taken`, and `notes`, sentences of what was done or left out."""
+    """The result of an upload: the number of pictures `taken`, and `notes`.
+
+    The notes are sentences about what was changed or left out.
+    """
 
     taken: int
     notes: tuple[str, ...]
@@ -57,7 +60,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a picture belongs: its class, and its split or an empty text."""
+    """The class `name` of a picture and its `split`, which is an empty text if it has none."""
 
     split: str
     name: str
@@ -65,14 +68,19 @@ class Place:
 
 @dataclass
 class _Found:
-    """What comes of sorting files by their folders."""
+    """The result of sorting files by their folders: the place of each, and sentences for
+    the user.
+    """
 
     places: list[tuple[Entry, Place]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 def new_draft() -> Path:
-    """An empty folder for a draft; those that somebody left a day ago are removed."""
+    """An empty folder for a new draft; drafts older than a day are deleted.
+
+    Raises UserError if the folder cannot be made.
+    """
     home = own.home()
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -103,11 +111,12 @@ def images_of(draft: Path) -> Path:
 def take_in(
     draft: Path, entries: Sequence[Entry], name: str = "", tell: Tell = lambda done, total: None
 ) -> Report:
-    """Check files and write the pictures among them into a draft, by the classes that their folders
-    say, or all as the class `name`.
+    """Check files and write those that are pictures into a draft.
 
-    `tell(done, total)` hears how far it is. Raises UserError, one sentence, where nothing can be
-    taken, and where classes or splits do not fit those of the draft; the draft is then as before.
+    Their classes are taken from the names of their folders, or all are of class `name` if it is
+    given. `tell(done, total)` is called with the progress. Raises UserError with one sentence if no
+    picture can be taken, or if the classes or splits do not fit those of the draft; the draft is
+    then unchanged.
     """
     found = _sort(entries, name)
     before = _kept(draft)
@@ -121,7 +130,9 @@ def take_in(
 
 
 def _sort(entries: Sequence[Entry], name: str) -> _Found:
-    """Which class and split each file belongs to, by its folders; `name` is the class of all."""
+    """The class and split of each file, from its folders; all are of class `name` if it is
+    given.
+    """
     found = _Found()
     files = [entry for entry in entries if not any(map(pictures.hidden, entry.path.parts))]
     if len(files) > MOST_PICTURES:
@@ -139,7 +150,7 @@ def _sort(entries: Sequence[Entry], name: str) -> _Found:
     while len({parts[:1] for parts in folders if parts}) == 1 and any(
         len(parts) > 1 for parts in folders
     ):
-        folders = [parts[1:] for parts in folders]  # all of them lie in one folder
+        folders = [parts[1:] for parts in folders]  # drop a folder that all files share
     inside = [parts for parts in folders if parts]
     if not inside:
         raise UserError(
@@ -167,8 +178,8 @@ def _sort(entries: Sequence[Entry], name: str) -> _Found:
 
 
 def _split_level(folders: list[tuple[str, ...]]) -> int | None:
-    """At which level the folders say a split, 0 or 1; None where at none. There must be a train
-    folder and another one.
+    """The level, 0 or 1, at which the folders are named after splits; None if there is none. There
+    must be a train folder and a test or val folder.
     """
     for level in (0, 1):
         deep = [parts[level].lower() for parts in folders if len(parts) > level]
@@ -179,7 +190,9 @@ def _split_level(folders: list[tuple[str, ...]]) -> int | None:
 
 
 def _too_high(folders: list[tuple[str, ...]]) -> str:
-    """That the folder may be one level too high: all classes hold folders, and no picture."""
+    """A hint that the folder may be one level too high, because every class holds only folders;
+    else an empty text.
+    """
     below: dict[str, set[str]] = {}
     for parts in folders:
         below.setdefault(parts[0], set()).add(parts[1] if len(parts) > 1 else "")
@@ -194,7 +207,10 @@ def _too_high(folders: list[tuple[str, ...]]) -> str:
 
 
 def class_name(raw: str) -> str:
-    """What a class is called here, on pages and as a folder. Raises UserError for an empty one."""
+    """The name of a class as it is shown and used for its folder: `raw` without special characters.
+
+    Raises UserError if nothing is left.
+    """
     plain = harmless(unicodedata.normalize("NFC", raw)).translate(dict.fromkeys(map(ord, ':*?"/')))
     short = plain.strip(" .")[:60].strip(" .")
     if not short:
@@ -203,8 +219,8 @@ def class_name(raw: str) -> str:
 
 
 def _check(places: list[tuple[Entry, Place]], before: dict[str, Place]) -> None:
-    """Raises UserError where classes look alike or are too many, or where only some pictures say
-    their split.
+    """Raises UserError if two classes have similar names, if there are too many, or if only some of
+    the pictures have a split.
     """
     every = [place for _, place in places] + list(before.values())
     names = sorted({place.name for place in every})
@@ -225,7 +241,7 @@ def _check(places: list[tuple[Entry, Place]], before: dict[str, Place]) -> None:
 
 
 def _kept(draft: Path) -> dict[str, Place]:
-    """The pictures of a draft: where each belongs, by the hash in its file's name."""
+    """The place of each picture in a draft, by the hash in its file name."""
     home, kept = images_of(draft), {}
     for path in home.rglob("*.png"):
         parts = path.relative_to(home).parts
@@ -235,7 +251,7 @@ def _kept(draft: Path) -> dict[str, Place]:
 
 @dataclass
 class _Tally:
-    """What was taken into a draft of one sending, and what was left out of it."""
+    """What has been written to a draft from one upload so far, and what was left out."""
 
     draft: Path
     before: dict[str, Place]
@@ -247,7 +263,7 @@ class _Tally:
     unclear: set[str] = field(default_factory=set)
 
     def enter(self, entry: Entry, place: Place, result: sent.Picture | str) -> None:
-        """Write a picture where it belongs, unless it is none, or is there already."""
+        """Write a picture to its place, unless it could not be read or is already there."""
         shown = harmless(entry.path)
         if isinstance(result, str):
             self.bad.append(f"{shown} ({harmless(result)})")
@@ -266,13 +282,15 @@ class _Tally:
         self.said.update(result.done)
 
     def undo(self) -> None:
-        """Leave the draft as it was."""
+        """Restore the draft as it was before this upload."""
         for path in self.written:
             path.unlink(missing_ok=True)
         _tidy(self.draft)
 
     def report(self, notes: list[str]) -> Report:
-        """What is said of it. What lay in two classes is taken out of the draft again."""
+        """The report on this upload. Pictures that lay in two classes are removed from the draft
+        first.
+        """
         lost = _forget(self.draft, self.unclear)
         notes = [*notes, *(f"{_pictures(n)} {what}." for what, n in self.said.items())]
         if self.bad:
@@ -299,7 +317,7 @@ def _take(
             )
         try:
             return sent.read(found.places[row][0].read(), incoming / str(row))
-        except Exception as error:  # Pillow raises many kinds for a broken file
+        except Exception as error:  # Pillow raises many types of error for a broken file
             return " ".join(str(error).split())[:120] or type(error).__name__
 
     pool = ThreadPoolExecutor(2)
@@ -310,7 +328,7 @@ def _take(
         if not tally.taken and not tally.double:
             first = tally.bad[0]
             raise UserError(f"None of {_files(count)} is a picture that can be taken: {first}.")
-    except BaseException as error:  # also where the person has left the page
+    except BaseException as error:  # also if the user has left the page
         pool.shutdown(cancel_futures=True)
         tally.undo()
         if isinstance(error, OSError):
@@ -321,13 +339,15 @@ def _take(
 
 
 def _file(entry: Entry, digest: str) -> str:
-    """A picture's file: its own name as far as it is a plain one, and the hash of its pixels."""
+    """The file name of a picture: the plain characters of its own name, and the hash of its
+    pixels.
+    """
     stem = re.sub(r"[^\w-]+", "_", unicodedata.normalize("NFC", entry.path.stem))[:40].strip("_")
     return f"{stem or 'picture'}-{digest}.png"
 
 
 def _forget(draft: Path, hashes: Iterable[str]) -> int:
-    """Delete the pictures with these hashes; how many there were."""
+    """Delete the pictures with these hashes; returns how many there were."""
     lost = 0
     for digest in hashes:
         for path in images_of(draft).rglob(f"*-{digest}.png"):
@@ -338,7 +358,7 @@ def _forget(draft: Path, hashes: Iterable[str]) -> int:
 
 
 def _tidy(draft: Path) -> None:
-    """Remove the folders of a draft that are empty."""
+    """Remove the empty folders of a draft."""
     for place in sorted(images_of(draft).rglob("*"), reverse=True):
         if place.is_dir():
             with suppress(OSError):
@@ -361,8 +381,11 @@ def take_arrays(
     name: str = "",
     tell: Tell = lambda done, total: None,
 ) -> Report:
-    """Write the images of a NumPy file into a draft, read as `reading` says, one of
-    `arrays.READINGS`. Without labels all are of class `name`. Raises UserError as `take_in`.
+    """Write the images of a NumPy file into a draft.
+
+    `reading` is the key in `arrays.READINGS` by which numbers are converted to pixels, and `order`
+    the order of the channels. Without labels all images are of class `name`. Raises UserError as
+    `take_in`.
     """
     entries: list[Entry] = []
     named = {part.split for part in found.parts} - {""}
@@ -394,8 +417,9 @@ def _label(classes: tuple[str, ...], y: int) -> str:
 
 
 def counts(draft: Path) -> dict[str, dict[str, int]]:
-    """How many pictures of each class, sorted by name, lie in each split as the folders say it; an
-    empty text where they say none.
+    """The number of pictures by class and split, as `{class: {split: count}}` with sorted classes.
+
+    The split is an empty text for pictures without one.
     """
     tally: dict[str, dict[str, int]] = {}
     for place in sorted(_kept(draft).values(), key=lambda place: (place.name, place.split)):
@@ -405,14 +429,16 @@ def counts(draft: Path) -> dict[str, dict[str, int]]:
 
 
 def examples(draft: Path, name: str, most: int) -> list[Path]:
-    """The first pictures of a class in a draft, by the names of their files."""
+    """The paths of at most `most` pictures of class `name` in a draft, the first by path."""
     found = (path for path in images_of(draft).rglob("*.png") if path.parent.name == name)
     return list(itertools.islice(sorted(found), most))
 
 
 def keep(draft: Path, name: str, size: int, card: str = "") -> own.Own:
-    """Make a draft the user's data set `name`, of pictures `size` wide. Raises UserError where the
-    name is none or taken, and where there are fewer than two classes; the draft is then as before.
+    """Save a draft as the user's data set `name`, with pictures read at `size` pixels.
+
+    Raises UserError if the name is invalid or taken, or if there are fewer than two classes; the
+    draft is then unchanged.
     """
     from robustviz.data.folder import Folder
 

@@ -1,5 +1,5 @@
-"""A zip that somebody else made, read without trust: nothing in it decides where a file is written,
-how much memory is taken, or how long it takes to look at it.
+"""Reads a zip file from an untrusted source safely: its content cannot decide where files are
+written, how much memory is used, or how long reading takes.
 """
 
 from __future__ import annotations
@@ -15,37 +15,37 @@ from typing import BinaryIO
 from robustviz.types import UserError, harmless
 
 MOST_FILES = 50_000
-MOST_LISTED = 16_000_000  # bytes of its table of contents, which is read as a whole
-MOST_UNPACKED = 2_000_000_000  # bytes of all that is in it
+MOST_LISTED = 16_000_000  # bytes of the table of contents, which is read as a whole
+MOST_UNPACKED = 2_000_000_000  # bytes of all files in it
 END, END_64 = b"PK\x05\x06", b"PK\x06\x07"
-UTF_8 = 0x800  # the flag of a name that says how it is written
+UTF_8 = 0x800  # the flag that says that a name is encoded in UTF-8
 
 
 class Zip:
-    """The ordinary files of a zip: `names` as paths of plain parts, `read(name)` their bytes."""
+    """The regular files of a zip: `names` are their paths, `read(name)` returns their bytes."""
 
     def __init__(self, archive: zipfile.ZipFile, infos: dict[PurePosixPath, zipfile.ZipInfo]):
         self._archive, self._infos = archive, infos
         self.names = tuple(infos)
 
     def size(self, name: PurePosixPath) -> int:
-        """Bytes of a file, unpacked."""
+        """The size of a file in bytes, unpacked."""
         return self._infos[name].file_size
 
     def read(self, name: PurePosixPath) -> bytes:
-        """A file's bytes. Raises ValueError where they are damaged."""
+        """The bytes of a file. Raises ValueError if they are damaged."""
         try:
             return self._archive.read(self._infos[name])
-        except Exception as error:  # zipfile, zlib and struct raise a dozen kinds
+        except Exception as error:  # zipfile, zlib and struct raise many types of error
             raise ValueError("it is damaged in the zip") from error
 
 
 @contextmanager
 def opened(file: BinaryIO) -> Iterator[Zip]:
-    """What is in the zip `file`, which must be at its beginning.
+    """A context that gives the content of the zip `file`, whose position must be at its beginning.
 
-    Raises UserError, one sentence, for what is no zip, and for one with too many files, too much in
-    it, names outside itself, links, a password or an unusual compression.
+    Raises UserError with one sentence if it is not a zip, has too many files or too much data,
+    names files outside itself, or has links, a password or an unusual compression.
     """
     _check_table(file)
     try:
@@ -57,12 +57,12 @@ def opened(file: BinaryIO) -> Iterator[Zip]:
 
 
 def is_zip(head: bytes) -> bool:
-    """Whether a file that begins so is one: also one without files."""
+    """Whether a file whose first bytes are `head` is a zip, which may have no files."""
     return head.startswith((b"PK\x03\x04", END))
 
 
 def _check_table(file: BinaryIO) -> None:
-    """Raises UserError where the table of contents is no table or too long to be read."""
+    """Raises UserError if the table of contents is missing or too long."""
     file.seek(0, 2)
     size = file.tell()
     file.seek(max(0, size - 66_000))
@@ -112,7 +112,7 @@ def _checked(infos: list[zipfile.ZipInfo]) -> dict[PurePosixPath, zipfile.ZipInf
 
 
 def _name(info: zipfile.ZipInfo) -> str:
-    """A file's name. Many programs write UTF-8 and do not say so."""
+    """The name of a file. Many programs write names in UTF-8 without setting the flag for it."""
     if info.flag_bits & UTF_8:
         return info.filename
     try:
