@@ -1,5 +1,6 @@
-"""Networks, one file an architecture. `build(key, …)` makes one; `frozen(net)` lends it to an
-attack.
+"""The network architectures, one file each.
+`build(key, …)` makes a network; `frozen(net)` is a context that turns off training mode and the
+gradients of parameters.
 """
 
 from robustviz import registry
@@ -35,9 +36,10 @@ def build(
 ) -> Classifier:
     """A new network with weights drawn from torch's global generator.
 
-    `key`: a registered architecture; `size`: pixels of a side; `mean`, `std`: per channel in [0, 1]
-    units, None for no normalisation. Raises UserError for an unknown key and for images below 8
-    pixels, which no architecture here fits.
+    `key`: a registered architecture; `size`: side of the images in pixels; `mean`, `std`: per
+    channel for images in [0, 1], None for no normalisation. Raises UserError for an unknown key,
+    for fewer than 2 classes, and for images below 8 pixels, which are too small for every
+    architecture here.
     """
     if size < 8:
         raise UserError(

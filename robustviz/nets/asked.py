@@ -1,4 +1,4 @@
-"""What `wrap` is asked, checked: the module, names of layers, sizes and scales."""
+"""Checks of the arguments of `wrap`: the module, layer names, image sizes, mean and std."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from robustviz import registry
 from robustviz.nets.base import PerChannel
 from robustviz.types import UserError, plain
 
-SIDES = (224, 32, 28, 64, 96, 128, 256, 299, 16, 8)  # tried where nobody says what the images are
+SIDES = (224, 32, 28, 64, 96, 128, 256, 299, 16, 8)  # tried if neither size nor shape is given
 
 
 def module_of(module: nn.Module) -> nn.Module:
-    """The module itself, out of what compiles or spreads it. Raises UserError for what nobody can
-    look into.
+    """The module itself, taken out of wrappers such as torch.compile and DataParallel.
+
+    Raises UserError for what is no nn.Module and for programs whose layers cannot be inspected
+    (torch.export, TorchScript).
     """
     if isinstance(module, torch.export.ExportedProgram):
         raise UserError(
@@ -36,7 +38,7 @@ def module_of(module: nn.Module) -> nn.Module:
         )
     if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         return module_of(module.module)
-    inner = module._modules.get("_orig_mod")  # torch.compile's
+    inner = module._modules.get("_orig_mod")  # attribute set by torch.compile
     return module if inner is None else module_of(inner)
 
 
@@ -47,8 +49,9 @@ def shapes(
     size: int | None,
     shape: Sequence[int] | None,
 ) -> list[tuple[int, ...]]:
-    """The shapes (C,H,W) of images to try, the likeliest first. Raises UserError for what is no
-    shape.
+    """The image shapes (C, H, W) to try, the most likely first.
+
+    Raises UserError for an invalid size or shape.
     """
     if size is not None and (not isinstance(plain(size), int) or size < 1):
         raise UserError(
@@ -68,8 +71,9 @@ def shapes(
 def checked_scale(
     mean: PerChannel, std: PerChannel, channels: int
 ) -> tuple[PerChannel, PerChannel]:
-    """`mean` and `std` as they are. Raises UserError unless each has a number a channel and every
-    `std` is above 0.
+    """Returns `mean` and `std` unchanged.
+
+    Raises UserError unless each has one number per channel and every `std` is above 0.
     """
     for name, values in (("mean", mean), ("std", std)):
         if values is not None and len(values) not in (0, channels):
@@ -83,7 +87,7 @@ def checked_scale(
 
 
 def checked_grid(grid: Sequence[int] | None) -> tuple[int, int] | None:
-    """The rows and columns of a grid of tokens; None stays None. Raises UserError for all else."""
+    """The grid of tokens as (rows, columns), None for None. Raises UserError for anything else."""
     if grid is None:
         return None
     sides = [plain(side) for side in grid] if isinstance(grid, (tuple, list)) else []
@@ -93,7 +97,7 @@ def checked_grid(grid: Sequence[int] | None) -> tuple[int, int] | None:
 
 
 def check_name(module: nn.Module, name: str | None) -> None:
-    """Raises UserError unless `module` has a layer of this name, None or empty: none is named."""
+    """Raises UserError if `name` is given and no layer of `module` has that name."""
     known = [other for other, _ in module.named_modules() if other]
     if name and name not in known:
         near = registry.unknown("layer", name, known).partition(" Known: ")[0]
@@ -102,7 +106,7 @@ def check_name(module: nn.Module, name: str | None) -> None:
 
 
 def in_words(out: Any) -> str:
-    """A network's or layer's answer in words."""
+    """A short description of what a network or layer returned, for messages."""
     if isinstance(out, Tensor):
         return f"{tuple(out.shape)} of {str(out.dtype).removeprefix('torch.')}"
     if isinstance(out, Mapping):

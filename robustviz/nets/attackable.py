@@ -1,10 +1,7 @@
-"""What an attack works on: a copy of the network, so that nobody's mode, gradients or weights are
-touched.
-
-The copy is `copy.deepcopy(net)`: the same class, the same `forward`, the same hooks, in eval mode,
-without gradients of parameters. In the copy of a network that is made of known layers alone, and
-has no hooks, convolutions and batch norms are fused (`robustviz.nets.fused`); in networks of this
-package activations lie channels last and may be computed in bf16. Nothing is traced.
+"""The copy of a network that attacks work on, so that the caller's network is left unchanged.
+It is `copy.deepcopy(net)`, in eval mode and without parameter gradients. If it consists of known
+layers only and has no hooks, convolutions and batch norms are fused (`robustviz.nets.fused`);
+networks of this package use channels-last memory and may compute in bf16. Nothing is traced.
 """
 
 from __future__ import annotations
@@ -46,19 +43,20 @@ def attackable(
     bf16: bool = False,
     wide: bool = False,
 ) -> Iterator[M]:
-    """Inside, a network that computes what `net` computes now in eval mode, for attacks; nothing in
-    it asks for a parameter's gradient, and `net` itself is not touched.
+    """A context that yields a network for attacks, which computes what `net` computes in eval mode.
 
-    `fused` False: to the bit, else to rounding (relative error about 1e-6). `bf16`: feature maps
-    may be computed in bf16, in networks of this package on a processor that does it (relative error
-    about 1e-2); features and logits are float32. `wide`: a network with 16-bit weights computes in
-    float32, since small gradients vanish in float16.
+    No parameter of it requires a gradient, and `net` itself is not changed. `fused` False: it
+    computes bit-identically, else up to rounding (relative error about 1e-6). `bf16`: feature maps
+    may be computed in bf16, in networks of this package on hardware that supports it (relative
+    error about 1e-2); features and logits are float32. `wide`: a network with 16-bit weights
+    computes in float32, since small gradients underflow in float16.
 
-    Where no copy can be made (a module that cannot be copied or copies by reference, a `forward` of
-    a single instance, a random generator of its own, functions that hold on to a network in train
-    mode) and in train mode, whose attacks move the running statistics, it is `net` itself under
-    `frozen`, for one thread at a time; in eval mode its buffers are given back as they were. Raises
-    UserError for what is no module, and for lazy layers that have no weights yet.
+    Some networks cannot be copied: a module that fails to copy or defines its own copying, a
+    `forward` set on an instance, a random generator as an attribute, and in train mode functions
+    that may refer to a network. For these, and for `mode` train, whose attacks update the running
+    statistics, the context yields `net` itself under `frozen`, to one thread at a time; in eval
+    mode its buffers are restored afterwards. Raises UserError for what is no module, and for lazy
+    layers without weights.
     """
     if not isinstance(net, nn.Module):
         raise UserError(
@@ -94,11 +92,12 @@ def attackable(
 
 
 def copied(net: M) -> M | None:
-    """A copy of `net` in eval mode, without gradients of parameters, that shares nothing with it;
-    None where there is none.
+    """A copy of `net` in eval mode, without parameter gradients, that shares nothing with it.
+
+    Returns None if no such copy can be made.
     """
     mine = list(net.modules())
-    # a function is not copied, and what it reaches would stay in train mode
+    # deepcopy does not copy functions, so a network they refer to would stay in train mode
     training = any(m.training for m in mine)
     if any(
         _writes_itself_down(type(m))
@@ -115,14 +114,14 @@ def copied(net: M) -> M | None:
                 {id(part) for part in (*each.modules(), *each.parameters(), *each.buffers())}
                 for each in (twin, net)
             )
-            # and there are classes that write down only part of themselves
+            # some classes share parts with their copies or leave parts out
             if copies & own or [*map(_hook_counts, twin.modules())] != [*map(_hook_counts, mine)]:
                 return None
             twin.eval()
             return twin.requires_grad_(False)
     except Exception:
-        # whatever a module says when it cannot be copied: old weight norm, pruning, locks, stored
-        # activations
+        # modules that cannot be copied raise various errors: old weight norm, pruning, locks,
+        # stored activations
         return None
 
 
@@ -131,7 +130,9 @@ def _hook_counts(module: nn.Module) -> tuple[object, ...]:
 
 
 def _writes_itself_down(kind: type) -> bool:
-    """Whether a class has its own way of being copied, which may leave something out."""
+    """Whether a class defines its own way of being copied or pickled, which may leave something
+    out.
+    """
     return not kind.__module__.startswith("torch.") and any(
         getattr(kind, way, None) is not getattr(nn.Module, way, None)
         for way in ("__deepcopy__", "__getstate__", "__reduce__", "__reduce_ex__")
@@ -139,8 +140,8 @@ def _writes_itself_down(kind: type) -> bool:
 
 
 def _holds_functions(module: nn.Module) -> bool:
-    """Whether `module` has a hook, or a function among its attributes, which may reach what is none
-    of its parts.
+    """Whether `module` has a hook or a function as an attribute, which may refer to other
+    modules.
     """
     return has_hooks(module) or any(
         callable(value) and not isinstance(value, (type, nn.Module))
@@ -159,26 +160,26 @@ def _copied(net: M, fused: bool, bf16: bool, kept: bool = False) -> M | None:
 
 
 def keep(net: nn.Module) -> None:
-    """Let attacks on `net` share one copy for as long as `net` lives, in place of a new one for
-    each: for the owner of a network that is attacked often, a page or a trainer.
+    """Lets all attacks on `net` share one copy while `net` exists, instead of copying each time.
 
-    Before each attack the copy takes up the values that `net` has now, in its own memory, so that
-    its addresses stay. A network that was changed in another way, or has hooks, is copied anew.
+    For code that owns a network and attacks it often, such as a page or a trainer. Before each
+    attack the current values of `net` are copied into the memory of the existing copy, so that its
+    addresses do not change. A network that was changed in any other way, or has hooks, is copied
+    anew.
     """
     with _lock:
         _kept.setdefault(net, _Kept())
 
 
 def copy_of(net: nn.Module) -> Copy | None:
-    """What is known of `net` where it is a copy made for gradients, inside an attack or a training;
-    None of any other network.
-    """
+    """The `Copy` record of `net` if it is a copy made for gradients, else None."""
     return _copies.get(net)
 
 
 def addresses(net: nn.Module) -> tuple[int, ...]:
-    """Where in memory a copy finds what it computes with: a recorded step is good as long as all of
-    it stays there.
+    """The memory addresses of all tensors that a copy computes with.
+
+    A recorded step is valid only as long as these stay the same.
     """
     layers = _copies[net].layers if net in _copies else ()
     fused = (tensor for layer in layers for tensor in (layer.weight, layer.bias))
@@ -187,9 +188,11 @@ def addresses(net: nn.Module) -> tuple[int, ...]:
 
 @dataclass(eq=False)
 class Copy:
-    """What is known of a copy made for gradients: its fused layers, whether it is a network of this
-    package with known layers alone, which work, and work faster, on images that lie channels last;
-    and where steps recorded on it are kept, forgotten with it, if it is a kept copy of such a one.
+    """What is known of a copy made for gradients.
+
+    `layers`: its fused layers. `plain`: whether it is a network of this package with known layers
+    only, which can compute, and faster, on channels-last images. `recordings`: the steps recorded
+    on it, if it is plain and kept (see `keep`), else None; they are freed with the copy.
     """
 
     layers: list[Fused]
@@ -197,7 +200,7 @@ class Copy:
     recordings: dict[str, Any] | None
 
 
-# Something for each network, by identity, and forgotten with it.
+# Per network, by identity; an entry is dropped when its network is freed.
 _lock = threading.RLock()
 _copies: MutableMapping[nn.Module, Copy] = WeakIdKeyDictionary()
 _kept: MutableMapping[nn.Module, _Kept] = WeakIdKeyDictionary()
@@ -205,24 +208,22 @@ _turns: MutableMapping[nn.Module, threading.RLock] = WeakIdKeyDictionary()
 
 
 def device_of(net: nn.Module) -> torch.device:
-    """Where `net` computes: where its first parameter or buffer lies; the CPU where it has none."""
+    """The device of the first parameter or buffer of `net`; the CPU if it has none."""
     first = next(itertools.chain(net.parameters(), net.buffers()), None)
     return torch.device("cpu") if first is None else first.device
 
 
 @dataclass(eq=False)
 class _Kept:
-    """The copies of a network whose owner lets them be kept, by (fused, bf16). It never holds the
-    network itself.
+    """The kept copies of one network, by (fused, bf16). It holds no reference to the network
+    itself.
     """
 
     structure: list[object] | None = None
     copies: dict[tuple[bool, bool], nn.Module] = field(default_factory=dict)
 
     def current(self, net: M, fused: bool, bf16: bool) -> M | None:
-        """The copy with the values that `net` has now; None where one must be made anew for each
-        attack.
-        """
+        """The copy, with the current values of `net`; None if every attack must make a new one."""
         now = _structure(net)
         if now is None or now != self.structure:
             self.structure, self.copies = now, {}
@@ -238,8 +239,11 @@ class _Kept:
 
 @torch.no_grad()
 def _take_up(twin: nn.Module, net: nn.Module) -> None:
-    """Write the values of `net` into its copy. On a CPU only those that differ, so that a network
-    which many threads use is not written to; a GPU is not asked, it would be waited for.
+    """Writes the values of `net` into its copy.
+
+    On a CPU only differing values are written, so that a copy used by several threads is left alone
+    if nothing has changed. On a GPU all are written, since comparing would mean waiting for the
+    GPU.
     """
     stale = [
         own.copy_(value)
@@ -253,12 +257,15 @@ def _take_up(twin: nn.Module, net: nn.Module) -> None:
 
 
 def _structure(net: nn.Module) -> list[object] | None:
-    """All that a copy takes over from `net` besides the values of parameters and buffers; None
-    where it cannot be compared.
+    """Everything that a copy takes from `net` except the values of parameters and buffers.
+
+    Two such lists are compared to see whether a kept copy is still valid. None if `net` has hooks
+    or attributes that cannot be compared.
     """
     if is_hooked(net):
         return None
-    names: dict[int, int] = {}  # by number of appearance: shows which are one and the same
+    # object id -> order of first appearance, which shows where an object is shared
+    names: dict[int, int] = {}
     out: list[object] = []
     for name, module in net.named_modules(remove_duplicate=False):
         out += [name, type(module), names.setdefault(id(module), len(names))]
@@ -283,17 +290,18 @@ def _structure(net: nn.Module) -> list[object] | None:
 
 @functools.cache
 def has_bf16(device: str) -> bool:
-    """Whether this machine's `device`, "cpu" or "cuda", multiplies bf16 faster than float32, and
-    torch can make use of it.
+    """Whether `device` ("cpu" or "cuda") computes in bf16 faster than in float32 on this machine.
+
+    False too if torch cannot make use of it.
     """
     if device == "cuda":
         return torch.cuda.get_device_capability() >= (8, 0)
     if device != "cpu" or not any(
-        getattr(torch.cpu, name, bool)()  # bool() where this torch does not know
+        getattr(torch.cpu, name, bool)()  # bool() is False: for torch versions without the function
         for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     ):
         return False
-    try:  # oneDNN may be told to do without what the processor has
+    try:  # oneDNN may be configured not to use it
         x = torch.zeros(1, 8, 8, 8, dtype=torch.bfloat16).to_mkldnn()
         torch.conv2d(x, torch.zeros(8, 8, 3, 3, dtype=torch.bfloat16))
     except RuntimeError:

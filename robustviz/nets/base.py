@@ -1,9 +1,7 @@
-"""What every network here is: `head(pool(maps(x)))`, with the normalisation as the first layer of
-`maps`.
-
-Attacks and pages work on [0, 1] pixels only; a checkpoint carries its own mean and standard
-deviation. Views ask for `parts` and know no architecture: CAM differentiates the logits by the
-maps, feature views read the features. `robustviz.nets.wrapped` gives them of any other network.
+"""The base class of all networks here: `head(pool(maps(x)))`, where `maps` starts by normalising.
+So attacks and pages only see pixels in [0, 1], and a checkpoint carries its own mean and std. Views
+use `parts` and need not know the architecture: CAM differentiates the logits with respect to the
+maps, feature views read the features. `robustviz.nets.wrapped` does the same for other networks.
 """
 
 import threading
@@ -17,15 +15,14 @@ from torch import Tensor, nn
 
 from robustviz.types import UserError
 
-PerChannel = Sequence[float] | None  # a number for each channel of images in [0, 1]; None: identity
+PerChannel = Sequence[float] | None  # one number per channel, for images in [0, 1]; None: identity
 
 
 class Normalise(nn.Module):
-    """(x − mean) / std per channel; mean and std are buffers, so they travel with the weights.
-    None: identity.
+    """(x − mean) / std per channel, with mean and std saved as buffers; None means identity.
 
-    Raises UserError for images with another number of channels: they would be spread over all of
-    them without a word.
+    Raises UserError for images with another number of channels, which would otherwise be broadcast
+    silently.
     """
 
     mean: Tensor
@@ -52,8 +49,10 @@ class Normalise(nn.Module):
 
 
 class Parts(NamedTuple):
-    """What a network makes of N images on the way to its answer: feature maps (N,D,h,w), features
-    (N,D'), logits (N,K). Logits have a gradient by features, and features by maps.
+    """The intermediate results of N images: maps (N, D, h, w), features (N, D'), logits (N, K).
+
+    The logits are differentiable with respect to the features, and the features with respect to the
+    maps.
     """
 
     maps: Tensor
@@ -62,8 +61,9 @@ class Parts(NamedTuple):
 
 
 class Classifier(nn.Module):
-    """A classifier of images in [0, 1] in three parts: feature maps (N,D,h,w), features (N,D),
-    logits (N,K). `size`: pixels of a side to which it resizes images, None for not at all.
+    """A classifier of images in [0, 1]: feature maps (N, D, h, w), features (N, D), logits (N, K).
+
+    `size`: the side in pixels to which the network resizes images, None for no resizing.
     """
 
     size: int | None = None
@@ -79,23 +79,24 @@ class Classifier(nn.Module):
         return logits
 
     def parts(self, x: Tensor) -> Parts:
-        """The maps, features and logits of images `x` (N,C,H,W), of one forward pass."""
+        """The maps, features and logits of images `x` (N, C, H, W), from one forward pass."""
         maps = self.maps(x)
         features = self.pool(maps).flatten(1)
         return Parts(maps, features, self.head(features))
 
 
 def stem_stride(size: int) -> int:
-    """1 up to 16 pixels, 2 up to 40, 4 above: a small net then costs about the same on every data
-    set.
+    """The first stride: 1 up to 16 pixels, 2 up to 40, else 4.
+
+    With it a small network costs about the same on every data set.
     """
     return 1 if size <= 16 else 2 if size <= 40 else 4
 
 
 @dataclass(eq=False)
 class _Loan:
-    """A module or parameter while somebody has it frozen: how it was before, and what each user
-    set, the latest last.
+    """A frozen module or parameter: its original value, and the values set by its users in
+    order.
     """
 
     before: bool
@@ -103,24 +104,24 @@ class _Loan:
     uses: dict[object, tuple[int, bool, bool]] = field(default_factory=dict)
 
 
-_loans: dict[int, _Loan] = {}  # by id: whoever has frozen a module or parameter holds it
-_change = threading.Condition()  # guards the table; told when a loan ends
+# by id, which stays valid: whoever froze a module or parameter keeps a reference to it
+_loans: dict[int, _Loan] = {}
+_change = threading.Condition()  # guards the table; notified when a loan ends
 
 
 @contextmanager
 def frozen(net: nn.Module, mode: Literal["eval", "train"] = "eval") -> Iterator[None]:
-    """Inside, the net is in `mode` and no parameter asks for a gradient; afterwards every module
-    and parameter is as it was, one by one, because `net.train()` would wake layers that somebody
-    froze on purpose.
+    """A context in which `net` is in `mode` and no parameter requires a gradient.
 
-    Uses may overlap, in one thread or in several: what the last user gives back is what the first
-    one found. A thread that wants another mode than the one in which a second thread has this
-    network now waits for it; raises UserError where it has the network itself meanwhile, since two
-    such threads would wait for each other.
+    Afterwards every module and parameter gets its own former value back; `net.train()` would also
+    switch layers that were frozen on purpose. Contexts may overlap, in one thread or in several:
+    the last one to end restores what the first one found. If another thread uses this network in
+    the other mode, the thread waits. Raises UserError if it already uses the network itself,
+    because two such threads would wait for each other.
     """
     user, here, training = object(), threading.get_ident(), mode == "train"
     modules = list(net.modules())
-    # inference tensors refuse to be asked
+    # inference tensors do not allow requires_grad to be set
     parameters = [parameter for parameter in net.parameters() if not parameter.is_inference()]
     with _change:
         _change.wait_for(lambda: _is_free(modules, training))
@@ -149,8 +150,9 @@ def frozen(net: nn.Module, mode: Literal["eval", "train"] = "eval") -> Iterator[
 
 
 def _is_free(modules: Sequence[nn.Module], training: bool) -> bool:
-    """Whether no other thread has one of the modules in the other mode. Raises UserError where this
-    thread would wait for itself.
+    """Whether no other thread uses one of the modules in the other mode.
+
+    Raises UserError if this thread uses one of them itself and would therefore wait for ever.
     """
     here, loans = threading.get_ident(), [_loans.get(id(module)) for module in modules]
     uses = [use for loan in loans if loan is not None for use in loan.uses.values()]
@@ -170,9 +172,7 @@ def _ask_for_gradients(parameters: Sequence[nn.Parameter], values: Sequence[bool
 
 
 def _put_into_mode(net: nn.Module, modules: Sequence[nn.Module], training: bool) -> None:
-    """By the network's own `train`, which may keep a layer as it is or do more; by hand where it
-    has none.
-    """
+    """Calls the network's own `train`, which may be overridden; sets the flags if there is none."""
     try:
         net.train(training)
     except NotImplementedError:  # exported programs
@@ -181,8 +181,9 @@ def _put_into_mode(net: nn.Module, modules: Sequence[nn.Module], training: bool)
 
 
 def _give_back(lent: Sequence[object], user: object) -> list[bool]:
-    """End a user's loans; what each thing must be set to now: what another user set last, else what
-    it was before all.
+    """Ends a user's loans and returns the value each module or parameter must have now.
+
+    This is the value set last by another user, or the original one if there is no other user.
     """
     values = []
     for thing in lent:

@@ -1,8 +1,6 @@
-"""Fewer and faster layers for a copy of a network: a convolution and the batch norm after it become
-one convolution where a container runs them in turn, and feature maps may be computed in bf16.
-
-Only networks of known layers, without hooks, are changed: of another one nobody knows what its
-forward does with a layer.
+"""Faster layers for a copy of a network: fused convolution and batch norm, and bf16 feature maps.
+A pair is fused where its container is known to call both in turn. Only networks of known layers
+without hooks are changed, since the forward of another network may use its layers in other ways.
 """
 
 import functools
@@ -22,15 +20,16 @@ from robustviz.nets.base import Classifier, Normalise
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 KNOWN_ROOMS = ("torch.nn.modules.", "torchvision.models.", "robustviz.nets.")
 
-# As they were before anybody could put others in their place.
+# The original methods and attributes, to notice layers that were patched later.
 FORWARDS = {kind: kind.forward for kind in (nn.Sequential, nn.Conv2d, nn.BatchNorm2d, nn.ReLU)}
 CONVOLVE = nn.Conv2d._conv_forward
 ATTRIBUTES: dict[type[nn.Module], set[str]] = {
     type(layer): set(vars(layer))
     for layer in (nn.Sequential(), nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1), nn.ReLU())
 }
-# Containers whose forward is known: the pairs of a convolution and the batch norm that alone reads
-# it, and the ReLUs of a sum that nobody else reads. `nn.Sequential` is the third of them.
+# Containers whose forward is known: their (convolution, batch norm) pairs, where only the batch
+# norm uses the convolution's output, and the ReLUs of a sum that is used nowhere else.
+# `nn.Sequential` is handled in `_fused_layers`.
 Pairs = Iterable[tuple[str, str]]
 BLOCKS: dict[str, tuple[Pairs, tuple[str, ...]]] = {
     "torchvision.models.resnet.BasicBlock": ((("conv1", "bn1"), ("conv2", "bn2")), ()),
@@ -54,7 +53,7 @@ IN_BF16 = (
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether hooks take part in a call of `module` itself, those on every module among them."""
+    """Whether calling `module` runs hooks, its own or global ones."""
     return any(
         getattr(torch_module, f"_global{name}", None) or getattr(module, name, None)
         for name in HOOKS
@@ -62,14 +61,16 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 def is_hooked(net: nn.Module) -> bool:
-    """Whether something beside its layers takes part in a forward pass of `net`."""
+    """Whether a forward pass of `net` runs hooks in any of its modules."""
     return any(has_hooks(module) for module in net.modules())
 
 
 def is_known(net: nn.Module) -> bool:
-    """Whether `net` is made of layers of torch, torchvision and this package alone, without hooks
-    and as they were made: then its forward changes no layer, hooks none, and runs each as its
-    container says. Of a DataParallel, replicas on other devices would find the first one's weights.
+    """Whether `net` consists only of unmodified layers of torch, torchvision and this package.
+
+    It must not have hooks either. Its forward then changes no layer and calls the layers as their
+    containers define. DataParallel is excluded, since its replicas on other devices would use the
+    weights of the first device.
     """
     return (
         not is_hooked(net)
@@ -85,16 +86,18 @@ def is_known(net: nn.Module) -> bool:
 
 
 def is_plain(net: nn.Module) -> TypeGuard[Classifier]:
-    """Whether `net` is a network of this package, whose layers work in any memory layout, with
-    known layers alone.
+    """Whether `net` is a network of this package, made of known layers only.
+
+    Its layers then work in any memory layout.
     """
     ours = (registry.get("net", key) for key in registry.keys("net"))
     return type(net) in ours and is_known(net)
 
 
 class Fused(nn.Module):
-    """A convolution and the batch norm after it, in eval mode, as one convolution; it holds them
-    without owning them.
+    """A convolution and the batch norm after it, in eval mode, computed as one convolution.
+
+    It refers to both layers without registering them as submodules.
     """
 
     def __init__(
@@ -110,7 +113,9 @@ class Fused(nn.Module):
 
     @torch.no_grad()
     def follow(self) -> None:
-        """Take up the values that the two layers have now, in the same memory."""
+        """Recomputes weight and bias from the current values of the two layers, in the same
+        memory.
+        """
         conv, norm = self.parts
         assert norm.running_mean is not None and norm.running_var is not None
         weight, bias = fuse_conv_bn_weights(
@@ -133,9 +138,10 @@ class Fused(nn.Module):
 
 
 def fuse(twin: nn.Module, bf16: bool) -> list[Fused]:
-    """Give each container of `twin` whose forward is known a forward with fused layers, in place;
-    these layers. What they stand in for stays as it is, so that a forward which calls one of the
-    layers by itself is still right.
+    """Gives the known containers of `twin` a forward with fused layers, in place; returns these.
+
+    The original layers stay, so that a forward that calls one of them by itself is still right.
+    `bf16`: also let the feature maps be computed in bf16 if all of their layers allow it.
     """
     if not is_known(twin):
         return []
@@ -159,7 +165,7 @@ def fuse(twin: nn.Module, bf16: bool) -> list[Fused]:
 
 
 def _to_bf16(maps: nn.Module, done: set[nn.Conv2d]) -> None:
-    """Let `maps` compute in bf16 from its normalisation on, and give its result in float32."""
+    """Makes `maps` compute in bf16 after its normalisation and return float32."""
     for part in maps.modules():
         if isinstance(part, nn.Conv2d) and part not in done:
             part.to(torch.bfloat16)
@@ -175,7 +181,9 @@ def _in(dtype: torch.dtype, forward: Callable[[Tensor], Tensor], x: Tensor) -> T
 def _fused_layers(
     container: nn.Module, dtype: torch.dtype | None, layout: torch.memory_format
 ) -> dict[str, nn.Module | None]:
-    """What stands in for layers of `container` by name, None: left out; empty where nothing can."""
+    """The replacements of `container`'s layers by name, None for left out; empty if there are
+    none.
+    """
     children = container._modules
     in_turn = type(container) is nn.Sequential
     after = dict(itertools.pairwise(children)) if in_turn else {}
@@ -202,8 +210,9 @@ def _fused_layers(
 
 
 def _with_layers(container: nn.Module, layers: dict[str, nn.Module | None]) -> nn.Module:
-    """A module that runs the forward of `container`'s class with other layers, and shares
-    everything else with it.
+    """A module that runs the forward of `container`'s class with other layers.
+
+    It shares everything else with `container`.
     """
     other = object.__new__(type(container))
     children = {

@@ -1,4 +1,4 @@
-"""The architecture of imported runs: each says in its `config.json` what it is made of."""
+"""The architecture of imported runs, which is described in the run's `config.json`."""
 
 from robustviz.nets.base import Classifier, PerChannel
 from robustviz.registry import register
@@ -7,7 +7,7 @@ from robustviz.types import UserError
 
 @register("net/imported", offered=False)
 class Imported(Classifier):
-    """Made from what its run says of it, see `robustviz.import_run`; never without one."""
+    """The network of an imported run; it cannot be made without one, see `robustviz.import_run`."""
 
     label = "Imported"
 

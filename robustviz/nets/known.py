@@ -1,5 +1,5 @@
-"""Networks by the names that a person, or an imported run, gives them: one of ours, torchvision's
-or timm's, or what a function of somebody's code makes. Weights are never fetched.
+"""Networks by name: from this package, torchvision or timm, or made by a function in user code.
+Weights are never downloaded.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from robustviz.nets.base import Classifier
 from robustviz.nets.wrapped import Wrapped, wrap
 from robustviz.types import UserError, harmless
 
-ROOMS = ("nets", "torchvision", "timm")  # whose networks are made without anybody's code
-# What a run's config.json keeps of how its module is looked into: what `wrap` takes.
+ROOMS = ("nets", "torchvision", "timm")  # sources of networks that run no user code
+# The arguments of `wrap` that a run's config.json stores.
 TOLD = ("maps", "features", "head", "logits", "mean", "std", "size", "grid", "shape")
-# Those of torchvision that weights are compared with where they do not fit what was named.
+# The torchvision networks to compare weights with if they do not fit the named network.
 USUAL = re.compile(
     r"resnet\d+|resnext50_32x4d|wide_resnet50_2|mobilenet_\w+|efficientnet_b[0-3]|vgg1[169](_bn)?"
     r"|convnext_(tiny|small)|densenet121|vit_b_(16|32)|swin_[ts]|alexnet|shufflenet_v2_x1_0"
@@ -30,7 +30,7 @@ USUAL = re.compile(
 
 
 class Flipped(nn.Module):
-    """A network that reads blue, green, red: it is handed the channels in that order."""
+    """Wraps a network that expects the channels blue, green, red: reverses their order first."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -41,8 +41,10 @@ class Flipped(nn.Module):
 
 
 def sources(name: str) -> list[str]:
-    """What a name may mean, the likeliest first: as it is where it has a colon, else ours,
-    torchvision's, timm's. Raises UserError where nobody has such a network.
+    """What a name may mean, as `source:name`, the most likely first.
+
+    A name with a colon is returned as it is; otherwise this package, torchvision and timm are
+    searched in this order. Raises UserError if none of them has such a network.
     """
     room, colon, rest = name.partition(":")
     if colon:
@@ -68,7 +70,7 @@ def sources(name: str) -> list[str]:
 
 
 def is_code(source: str) -> bool:
-    """Whether somebody's code makes it."""
+    """Whether this source is a function in user code."""
     return source.partition(":")[0] not in ROOMS
 
 
@@ -87,8 +89,9 @@ def _timm() -> Any:
 
 
 def _check(room: str, name: str) -> None:
-    """Raises UserError where that room has no such network; a name that would fetch weights from
-    somewhere is none.
+    """Raises UserError if this source has no network of that name.
+
+    Only plain names are accepted, none that would download weights.
     """
     if room == "nets":
         registry.get("net", name)
@@ -104,13 +107,12 @@ def _check(room: str, name: str) -> None:
 def module(
     source: str, classes: int, channels: int, size: int, *, asked_by: str = "", sha256: str = ""
 ) -> nn.Module:
-    """A new network with weights drawn from torch's global generator. `source`: `nets:KEY`,
-    `torchvision:NAME`, `timm:NAME`, `FILE.py:make` or `pkg.mod:make`; a function's parameters
-    called classes or num_classes, channels and size get these. `asked_by`, `sha256` as in
-    `plugins.resolve`.
+    """A new network with weights drawn from torch's global generator.
 
-    Raises UserError where there is none of that name, where code is not trusted here, and where it
-    makes no network.
+    `source`: `nets:KEY`, `torchvision:NAME`, `timm:NAME`, `FILE.py:make` or `pkg.mod:make`. A
+    function receives those of classes or num_classes, channels and size that it has as parameters.
+    `asked_by` and `sha256` are as in `plugins.resolve`. Raises UserError if there is no network of
+    that name, if the code is not trusted on this computer, and if it does not return a network.
     """
     room, _, name = source.partition(":")
     if room not in ROOMS:
@@ -139,7 +141,7 @@ def _of_code(make: Any, source: str, classes: int, channels: int, size: int) -> 
     try:
         wanted = inspect.signature(make).parameters
         made = make(**{name: value for name, value in offered.items() if name in wanted})
-    except Exception as error:  # it is somebody's code
+    except Exception as error:  # user code may raise anything
         raise UserError(
             f"{named} raised {type(error).__name__}: {harmless(error)}. It is called without"
             " arguments, or with classes, channels and size where it has such parameters."
@@ -152,9 +154,10 @@ def _of_code(make: Any, source: str, classes: int, channels: int, size: int) -> 
 def network(
     told: Mapping[str, Any] | None, shape: tuple[int, int, int], asked_by: str
 ) -> Classifier:
-    """The network that an imported run's config.json describes, with weights drawn from torch's
-    global generator. `shape`: its classes, and channels and pixels of a side of its images. Raises
-    UserError where nothing is described, and as `module` and `wrap` do.
+    """The network described in an imported run's config.json, `told`, with random weights.
+
+    The weights are drawn from torch's global generator. `shape`: number of classes, channels, and
+    side of the images in pixels. Raises UserError if `told` is None, and as `module` and `wrap` do.
     """
     if told is None:
         raise UserError(f"{asked_by} does not say what its network is: import it anew.")
@@ -164,8 +167,8 @@ def network(
 
 
 def looked_into(made: nn.Module, told: Mapping[str, Any]) -> Classifier:
-    """A module as one of our networks: as it is where it is one and nothing is said, else wrapped
-    as `told`.
+    """`made` as a `Classifier`: unchanged if it is one and `told` says no more, else wrapped by
+    `told`.
     """
     if told.get("flip"):
         made = Flipped(made)
@@ -175,9 +178,7 @@ def looked_into(made: nn.Module, told: Mapping[str, Any]) -> Classifier:
 
 
 def source_of(net: nn.Module) -> str:
-    """Where a network in memory is from, as far as it says so: ours, torchvision's or timm's; empty
-    where it does not.
-    """
+    """The source of a network in memory, such as `timm:NAME`; empty if it cannot be determined."""
     if isinstance(net, Wrapped):
         return source_of(net.module)
     key = getattr(type(net), "key", "")
@@ -195,7 +196,7 @@ def source_of(net: nn.Module) -> str:
 
 
 def _others(room: str, net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """torchvision's networks of the same file with as many classes, without weights."""
+    """Yields torchvision's networks from the same file with as many classes, without weights."""
     heads = [part for part in net.modules() if isinstance(part, nn.Linear)]
     classes = heads[-1].out_features if heads else 1000
     models = load("torchvision.models")
@@ -207,7 +208,10 @@ def _others(room: str, net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def usual(classes: int, channels: int, size: int) -> Iterator[tuple[str, nn.Module]]:
-    """Ours and torchvision's usual networks for such images, without weights, to compare with."""
+    """Yields the usual networks for such images, by name and without weights, for comparison.
+
+    They come from this package and, for 3 channels, from torchvision.
+    """
     names = [f"nets:{key}" for key in registry.keys("net")]
     if channels == 3:
         names += [f"torchvision:{name}" for name in _torchvision() if USUAL.fullmatch(name)]
@@ -217,7 +221,7 @@ def usual(classes: int, channels: int, size: int) -> Iterator[tuple[str, nn.Modu
 
 
 def without_weights(source: str, classes: int, channels: int, size: int) -> nn.Module | None:
-    """A network that has shapes and no numbers; None where it cannot be made so, or at all."""
+    """A network on the meta device, with shapes but no values; None if it cannot be made."""
     try:
         with torch.device("meta"):
             return module(source, classes, channels, size)
@@ -226,5 +230,5 @@ def without_weights(source: str, classes: int, channels: int, size: int) -> nn.M
 
 
 def shapes_of(net: nn.Module) -> dict[str, tuple[int, ...]]:
-    """The shape of each weight by name."""
+    """The shape of each entry of the state dict, by name."""
     return {name: tuple(value.shape) for name, value in net.state_dict().items()}

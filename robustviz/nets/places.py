@@ -1,5 +1,5 @@
-"""Where in somebody's network its feature maps, its features and its last layer are, found by one
-forward pass; and how a layer's output becomes a map.
+"""Finds feature maps, features and last layer of any network by one forward pass.
+It also converts the output of a layer into a feature map and back.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from robustviz.nets.base import frozen
 
-FEWEST = 4  # cells of a map's side, where a network has as many
-PREFIX = 8  # class and register tokens at most, where nobody says how many
-# What only hands on, or makes a map smaller or larger: it is no place to look at.
+FEWEST = 4  # smallest side of a feature map in cells, if the network has a map that large
+PREFIX = 8  # largest number of class and register tokens assumed if no grid is given
+# Layers that only pass on, pool or resize their input; their output is not used as feature maps.
 PASSING = (
     nn.AdaptiveAvgPool2d,
     nn.AdaptiveMaxPool2d,
@@ -32,7 +32,7 @@ PASSING = (
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """A layer's call: the first thing it was given, and what it gave."""
+    """One call of a layer: its first argument and its output."""
 
     name: str
     layer: nn.Module
@@ -42,9 +42,10 @@ class Call:
 
 @dataclass(frozen=True)
 class Places:
-    """Names of layers: whose output is the maps, whose output is the features (empty: the input of
-    the head), and the head. Empty: there is none. `grid`: rows and columns of tokens, where maps
-    are made of them.
+    """The names of the layers that give the maps and features, and of the head; empty: none.
+
+    If `features` is empty, the features are the input of the head. `grid`: rows and columns of the
+    tokens, if the maps are made of tokens.
     """
 
     maps: str
@@ -55,7 +56,10 @@ class Places:
 
 @contextmanager
 def watched(net: nn.Module) -> Iterator[list[Call]]:
-    """Inside, every call of a layer of `net` is written down, in the order in which they end."""
+    """A context that yields a list in which every call of a layer of `net` is recorded.
+
+    The calls are in the order in which they end.
+    """
     calls: list[Call] = []
 
     def note(name: str) -> Any:
@@ -74,10 +78,11 @@ def watched(net: nn.Module) -> Iterator[list[Call]]:
 def find(net: nn.Module, calls: Sequence[Call], logits: Tensor, x: Tensor) -> Places:
     """The places of `net`, from the calls of one forward pass with gradients on images `x`.
 
-    The head is the last linear layer with an output a class (or a convolution of single cells), the
-    features are what it reads. The maps are the last layer whose output has a cell's worth of
-    places, on which the features depend: of a vision transformer with a class token that is what
-    its last attention reads, since behind it the other tokens lead nowhere.
+    The head is the last linear layer (or convolution of a single cell) with one output per class,
+    and its input is the features. The maps are the output of the last layer whose output has at
+    least 4×4 cells, if any has, and on which the features depend. In a vision transformer with a
+    class token that is the input of the last attention, since after it the other tokens do not
+    affect the features.
     """
     times = Counter(call.name for call in calls)
     once = [call for call in calls if times[call.name] == 1]
@@ -105,7 +110,7 @@ def _is_head(call: Call, logits: Tensor) -> bool:
 
 
 def _is_vector(call: Call, logits: Tensor) -> bool:
-    """Whether it gives features and not the logits themselves."""
+    """Whether the call returns features, one vector per image, and not the logits themselves."""
     out = call.out
     if not isinstance(out, Tensor) or out.ndim < 2 or out[0].numel() != out.shape[1]:
         return False
@@ -117,11 +122,12 @@ def _is_vector(call: Call, logits: Tensor) -> bool:
 def _last_map(
     calls: Sequence[Call], read: Tensor, width: int, x: Tensor
 ) -> tuple[Call | None, tuple[int, int] | None]:
-    """The last call that gives a map of at least 4x4 cells, else of more than one, and its grid of
-    tokens.
+    """The last call that gives a map of at least 4×4 cells, else more than one row and column.
+
+    Also returns the grid of its tokens, or None for a map (N, D, h, w) or (N, h, w, D).
     """
     found: list[tuple[Call, tuple[int, int] | None, int]] = []
-    sides: list[tuple[int, int]] = []  # of maps so far
+    sides: list[tuple[int, int]] = []  # sides of the maps found so far
     for call in calls:
         out, side = call.out, side_of_call(call, x)
         if side:
@@ -156,8 +162,9 @@ def _any(grid: tuple[int, int] | None, side: int, slope: Tensor) -> bool:
 
 
 def side_of_call(call: Call, x: Tensor) -> tuple[int, int] | None:
-    """Rows and columns of what a layer gave, (N,D,h,w) or (N,h,w,D), as a map of images `x`; None
-    where it has not their proportions.
+    """Rows and columns of a layer's output (N, D, h, w) or (N, h, w, D) for images `x`.
+
+    None if the output does not have the proportions of the images.
     """
     out = call.out
     if not isinstance(out, Tensor) or out.ndim != 4:
@@ -169,14 +176,16 @@ def side_of_call(call: Call, x: Tensor) -> tuple[int, int] | None:
 
 
 def _alike(rows: int, columns: int, x: Tensor) -> bool:
-    """Whether so many cells have the images' proportions, to a cell."""
+    """Whether this many rows and columns have the proportions of the images, to within a cell."""
     height, width = x.shape[2:]
     return rows <= height and columns <= width and abs(rows - columns * height / width) < 1
 
 
 def grid_of(tokens: int, sides: Sequence[tuple[int, int]], x: Tensor) -> tuple[int, int] | None:
-    """Rows and columns of so many tokens, the last of which are the image's: as on the last map
-    that had about as many cells, else a square.
+    """Rows and columns of the image tokens among `tokens` tokens, or None.
+
+    Other tokens come first. The grid is that of the last map in `sides` with about as many cells,
+    else a square.
     """
     for rows, columns in reversed(sides):
         if 0 <= tokens - rows * columns <= PREFIX and rows * columns > 1:
@@ -187,7 +196,7 @@ def grid_of(tokens: int, sides: Sequence[tuple[int, int]], x: Tensor) -> tuple[i
 
 
 def as_map(out: Tensor, grid: tuple[int, int] | None, x: Tensor) -> Tensor | None:
-    """A layer's output for images `x` as maps (N,D,h,w); None where it is none."""
+    """A layer's output for images `x` as maps (N, D, h, w); None if it cannot be read as maps."""
     if not out.is_floating_point():
         return None
     if out.ndim == 4:
@@ -201,7 +210,7 @@ def as_map(out: Tensor, grid: tuple[int, int] | None, x: Tensor) -> Tensor | Non
 
 
 def from_map(maps: Tensor, out: Tensor) -> Tensor:
-    """The layer's output again, with `maps` in it: the way back of `as_map`."""
+    """The inverse of `as_map`: the layer's output `out` with its map replaced by `maps`."""
     if out.ndim == 4:
         return maps.clone() if maps.shape == out.shape else maps.permute(0, 2, 3, 1)
     tokens = maps.flatten(2).transpose(1, 2)
@@ -209,6 +218,8 @@ def from_map(maps: Tensor, out: Tensor) -> Tensor:
 
 
 def trial(net: nn.Module, x: Tensor) -> tuple[Any, list[Call]]:
-    """What `net` gives for images `x`, with gradients, in eval mode, and its layers' calls."""
+    """The output of `net` for images `x` with gradients, in eval mode, and the calls of its
+    layers.
+    """
     with torch.inference_mode(False), frozen(net), watched(net) as calls, torch.enable_grad():
         return net(x.clone().requires_grad_()), calls

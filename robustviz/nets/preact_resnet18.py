@@ -1,5 +1,5 @@
-"""The pre-activation ResNet-18 of the fast and the overfitting papers, and the block that
-Wide-ResNet shares with it.
+"""The pre-activation ResNet-18 of the Fast-AT and the robust-overfitting papers.
+Its residual block is shared with Wide-ResNet.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,10 @@ from robustviz.registry import register
 
 
 class PreActBlock(nn.Module):
-    """Batch norm and ReLU before each of two 3×3 convolutions, and a shortcut; where the shape
-    changes that is a 1×1 convolution of what the first batch norm and ReLU made.
+    """A residual block with batch norm and ReLU before each of two 3×3 convolutions.
+
+    Where the shape changes, the shortcut is a 1×1 convolution of the output of the first batch norm
+    and ReLU.
 
     Source: He et al. 2016 (arXiv 1603.05027), figure 4e.
     """
@@ -44,11 +46,11 @@ def preact_maps(
     mean: PerChannel,
     std: PerChannel,
 ) -> nn.Sequential:
-    """Normalisation, a 3×3 stem of `stem` channels, stages of (blocks, channels), and the last
-    batch norm and ReLU.
+    """The layers up to the feature maps: normalisation, 3×3 stem, stages, last batch norm and ReLU.
 
-    Each stage but the first halves the map, unless that would leave fewer than 4×4 cells: at 32
-    pixels and above this is the published network, below it CAM views still have something to show.
+    `stem`: channels of the stem; `stages`: (number of blocks, channels) of each stage. Every stage
+    but the first halves the map, unless that would leave fewer than 4×4 cells: at 32 pixels and
+    above this is the published network; below, the maps stay large enough for CAM views.
     """
     layers: list[nn.Module] = [
         Normalise(channels, mean, std),
@@ -69,13 +71,12 @@ def preact_maps(
 
 @register("net/preact_resnet18")
 class PreActResNet18(Classifier):
-    """PreAct-ResNet-18 with a 3×3 stem of stride 1; the maps end after the last batch norm and
-    ReLU.
+    """PreAct-ResNet-18 with a 3×3 stem of stride 1.
 
-    Source: He et al. 2016 (arXiv 1603.05027); initial weights (torch's own) as in the code of Wong
-    et al. 2020 (Fast-AT) and Rice et al. 2020. Differs: a last stage keeps its resolution below 32
-    pixels, see `preact_maps`; Fast-AT's 1×1 shortcuts read the block's raw input, before batch
-    norm.
+    The feature maps are taken after the last batch norm and ReLU. Source: He et al. 2016 (arXiv
+    1603.05027); initial weights (torch's own) as in the code of Wong et al. 2020 (Fast-AT) and Rice
+    et al. 2020. Differs: a last stage keeps its resolution below 32 pixels, see `preact_maps`;
+    Fast-AT's 1×1 shortcuts read the block's raw input, before batch norm.
     """
 
     label = "PreAct-ResNet-18 (11 M)"

@@ -1,4 +1,4 @@
-"""torchvision's ResNet-18 with the stem that 32-pixel images need."""
+"""torchvision's ResNet-18 with a first layer suited to images of 32 pixels."""
 
 from torch import nn
 
@@ -9,11 +9,10 @@ from robustviz.registry import register
 
 @register("net/resnet18")
 class ResNet18(Classifier):
-    """ResNet-18 with a 3×3 stem of stride 1 and no max-pooling, as the adversarial-training papers
-    use it on CIFAR.
+    """ResNet-18 with a 3×3 stem of stride 1 and no max-pooling, as used on CIFAR.
 
     Source: He et al. 2016 (arXiv 1512.03385). Differs: the stem, as in the code of TRADES, Rice et
-    al. and PART; the last map is a eighth of the image's side.
+    al. and PART; the side of the last map is an eighth of the image's side.
     """
 
     label = "ResNet-18 (11 M)"

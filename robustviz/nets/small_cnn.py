@@ -1,5 +1,5 @@
-"""A plain stack of convolutions: the second architecture of every lesson, for transfer and as a
-witness.
+"""A small network of plain convolutions, the second architecture used in the lessons.
+It serves for transfer attacks and as the witness network of Model Alignment.
 """
 
 from torch import nn
@@ -10,10 +10,10 @@ from robustviz.registry import register
 
 @register("net/small_cnn")
 class SmallCNN(Classifier):
-    """Four 3×3 convolutions (32, 64, 64, 128) with batch norm and ReLU, global average pooling, one
-    linear layer.
+    """Four 3×3 convolutions with batch norm and ReLU, global average pooling, one linear layer.
 
-    About 132,000 parameters for ten classes. Its last map is never smaller than 4×4.
+    The convolutions have 32, 64, 64 and 128 channels. About 132,000 parameters for ten classes. The
+    last map is never smaller than 4×4.
     """
 
     label = "Small CNN (0.13 M)"

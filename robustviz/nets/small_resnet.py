@@ -1,5 +1,5 @@
-"""A residual network small enough to be trained adversarially on a laptop in a minute: the CPU
-default.
+"""A residual network small enough for adversarial training on a laptop in a minute.
+It is the default on a CPU.
 """
 
 from torch import Tensor, nn
@@ -37,14 +37,14 @@ class Block(nn.Module):
 
 @register("net/small_resnet")
 class SmallResNet(Classifier):
-    """A stem and three residual blocks (16, 32, 64), global average pooling, one linear layer;
-    about 78,000 parameters.
+    """A stem and three residual blocks, global average pooling, one linear layer.
 
-    Its last map is never smaller than 4×4.
+    The blocks have 16, 32 and 64 channels; about 78,000 parameters. The last map is never smaller
+    than 4×4.
     """
 
     label = "Small ResNet (0.08 M)"
-    halved_from = 7  # a block halves maps whose side is this or more
+    halved_from = 7  # a block halves maps whose side is at least this
 
     def __init__(
         self, classes: int, channels: int, size: int, mean: PerChannel, std: PerChannel
@@ -67,8 +67,9 @@ class SmallResNet(Classifier):
 
 @register("net/small_resnet_8x8")
 class SmallResNet8x8(SmallResNet):
-    """The same blocks with a last map of 8×8 for 32 pixels, so that activation maps show more of
-    an image. It costs about twice as much.
+    """The small ResNet with a last map of 8×8 cells for images of 32 pixels.
+
+    CAM maps then show more detail. It costs about twice as much.
     """
 
     label = "Small ResNet with 8×8 maps (0.08 M)"

@@ -1,4 +1,6 @@
-"""A deep network without shortcuts: a witness that differs from every residual one."""
+"""VGG-11, a deep network without shortcuts.
+As a witness network in Model Alignment it differs from all residual networks.
+"""
 
 from torch import nn
 

@@ -1,9 +1,7 @@
-"""Somebody's network as one of ours: `wrap(module)` looks on at a forward pass and finds what views
-need, its feature maps, its features and its last layer, or is told where they are.
-
-The module is not changed, hooked or copied: to look inside, `parts` runs a twin of it that shares
-every layer and weight, but for the few on the way to the layers that are looked at. So any number
-of threads look at once.
+"""Any network as a `Classifier`: `wrap(module)` finds its maps, features and last layer.
+The module is not changed, hooked or copied: `parts` runs a twin that shares all layers and weights
+and replaces only the objects on the way to the inspected layers, so any number of threads may look
+inside at once.
 """
 
 from __future__ import annotations
@@ -24,13 +22,13 @@ from robustviz.nets.attackable import device_of
 from robustviz.nets.base import Classifier, Normalise, Parts, PerChannel, frozen
 from robustviz.types import JSON, UserError
 
-FEW = 4  # stages below which the layers of the last one are shown
+FEW = 4  # with fewer stages than this, the layers of the last one are listed instead of it
 Logits = str | int | Callable[[Any], Tensor] | None
 Tap = Callable[[Any], Any]
 
 
 class Headless(nn.Module):
-    """The head of a network of which no layer makes the logits of the features alone."""
+    """The head of a network in which no layer computes the logits from the features alone."""
 
     def forward(self, z: Tensor) -> Tensor:
         raise UserError(
@@ -40,11 +38,11 @@ class Headless(nn.Module):
 
 
 class Wrapped(Classifier):
-    """A network of another make; `wrap` makes it. Images are in [0, 1], resized to `size` where
-    that is not None, and normalised; then `module` answers.
+    """A network from outside this package as a `Classifier`, made by `wrap`.
 
-    `maps_at`, `features_at`, `head_at`: names of layers of `module`, see `wrap`. Only `parts` looks
-    inside; there are no parts called maps and pool.
+    Images in [0, 1] are resized to `size` if that is not None, normalised, and passed to `module`.
+    `maps_at`, `features_at`, `head_at` are names of layers of `module`, see `wrap`. Only `parts`
+    looks inside; the attributes `maps` and `pool` do not exist.
     """
 
     def __init__(
@@ -60,11 +58,12 @@ class Wrapped(Classifier):
         self.module, self.normalise = module, normalise
         self.maps_at, self.features_at, self.head_at = at.maps, at.features, at.head
         self.grid, self.logits_at, self.size, self.shape = at.grid, logits, size, shape
-        self.has_head = False  # until `wrap` has seen that head(features) is the logits
+        # set by `wrap` once it has checked that head(features) equals the logits
+        self.has_head = False
 
     @property
     def maps(self) -> nn.Module:  # type: ignore[override]
-        """Nothing: raises UserError, as `pool` does."""
+        """Raises UserError, as does `pool`: a wrapped network has no such parts."""
         raise UserError(
             "A wrapped network has no parts maps and pool that run one after the other: look at"
             " parts(x). AFA, AALP and SupCon train them, so they need a network of robustviz's own:"
@@ -74,16 +73,16 @@ class Wrapped(Classifier):
     pool = maps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (N,K)."""
+        """The logits (N, K) of images `x` (N, C, H, W) in [0, 1]."""
         logits: Tensor = _picked(self.module(self._shown(x)), self.logits_at)
         return logits
 
     def parts(self, x: Tensor) -> Parts:
-        """The maps, features and logits of images `x` (N,C,H,W), of one forward pass. Tokens are
-        laid on their grid, class tokens left out. Without maps these are (N,0,1,1).
+        """The maps, features and logits of images `x` (N, C, H, W), from one forward pass.
 
-        Raises UserError where a layer is not called, or called several times, or gives something
-        else.
+        Tokens are arranged on their grid, without class tokens. If there is no layer for the maps,
+        they are (N, 0, 1, 1). Raises UserError if one of the layers is not called exactly once, or
+        returns something that cannot be used.
         """
         shown, seen = self._shown(x), dict[str, list[Tensor]]()
         taps: list[tuple[str, str, Tap]] = []
@@ -122,8 +121,10 @@ class Wrapped(Classifier):
 
     @property
     def head(self) -> nn.Module:  # type: ignore[override]
-        """What makes logits of features: the last layer, as an nn.Linear where it is linear; where
-        there is none, a module that says so when it is called.
+        """The module that computes logits from features: the last layer, as nn.Linear if it is a
+        convolution.
+
+        If there is none, a module that raises UserError when called.
         """
         if not self.has_head:
             return Headless()
@@ -131,7 +132,8 @@ class Wrapped(Classifier):
         if not isinstance(layer, nn.Conv2d):
             return layer
         own, bias = layer.weight.detach().flatten(1), layer.bias
-        linear = nn.Linear(1, 1, bias=False, device="meta")  # takes the convolution's weights
+        # its weights are replaced by those of the convolution
+        linear = nn.Linear(1, 1, bias=False, device="meta")
         linear.in_features, linear.out_features = own.shape[1], own.shape[0]
         linear.weight = nn.Parameter(own, requires_grad=False)
         if bias is not None:
@@ -139,8 +141,10 @@ class Wrapped(Classifier):
         return linear
 
     def stages(self) -> dict[str, nn.Module]:
-        """The layers on the way to the maps by their own names, in the order in which the module
-        has them: its children, and in their place the children of those that hold the maps.
+        """The layers up to the maps, by name, in the order in which the module has them.
+
+        These are the children of the module; a child that contains the layer of the maps is
+        replaced by its own children.
         """
         out: dict[str, nn.Module] = {}
 
@@ -162,8 +166,9 @@ class Wrapped(Classifier):
         return out
 
     def description(self) -> JSON:
-        """What `wrap` needs beside the module to make this network again, as JSON. Raises UserError
-        where the logits are made by a function, which cannot be written down.
+        """The arguments with which `wrap` makes this network again from its module, as JSON.
+
+        Raises UserError if `logits` is a function, which cannot be saved.
         """
         if callable(self.logits_at):
             raise UserError(
@@ -183,7 +188,7 @@ class Wrapped(Classifier):
         }
 
     def _shown(self, x: Tensor) -> Tensor:
-        """Images as `module` reads them."""
+        """The images as `module` expects them: resized and normalised."""
         if self.size is not None and x.shape[2:] != (self.size, self.size):
             smaller = self.size < max(x.shape[2:])
             x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=smaller)
@@ -191,14 +196,16 @@ class Wrapped(Classifier):
         return out
 
     def _names(self, name: str) -> list[str]:
-        """All names of the layer that has this one: a layer may be in a network twice."""
+        """All names of the layer with this name, since a network may contain a layer twice."""
         layer = self.module.get_submodule(name)
         every = self.module.named_modules(remove_duplicate=False)
         return [other for other, module in every if module is layer]
 
 
 def _picked(out: Any, logits: Logits) -> Any:
-    """What `logits` names in a network's answer."""
+    """The logits in a network's output, at the key, index or attribute `logits` or by that
+    function.
+    """
     if callable(logits):
         return logits(out)
     if logits is None:
@@ -210,8 +217,10 @@ def _picked(out: Any, logits: Logits) -> Any:
 
 
 def _tapped(module: nn.Module, taps: Sequence[tuple[str, str, Tap]]) -> nn.Module:
-    """A twin of `module` that shares everything with it, but that the layers of the given names
-    hand what they are given, or give, through a function.
+    """A twin of `module` that shares everything with it but calls functions at the named layers.
+
+    `taps`: (layer name, "given" or "out", function). The function replaces the layer's first
+    argument or its output by what it returns.
     """
     twin = object.__new__(type(module))
     vars(twin).update(vars(module))
@@ -224,7 +233,8 @@ def _tapped(module: nn.Module, taps: Sequence[tuple[str, str, Tap]]) -> nn.Modul
         name: _tapped(child, below[name]) if child is not None and name in below else child
         for name, child in module._modules.items()
     }
-    forward = vars(twin).pop("forward", None)  # of this one instance; that of a fused copy is not
+    # keep a forward set on the instance, but not that of a fused copy
+    forward = vars(twin).pop("forward", None)
     own = getattr(forward, "__func__", None)
     if forward is not None and own is not type(module).forward:
         vars(twin)["forward"] = types.MethodType(own, twin) if own else forward
@@ -257,20 +267,21 @@ def wrap(
     grid: Sequence[int] | None = None,
     shape: Sequence[int] | None = None,
 ) -> Wrapped:
-    """`module`, a classifier of any make, as a network of this package: it shares its weights and
-    does not change it.
+    """`module`, any classifier, as a network of this package; it shares its weights and is
+    unchanged.
 
     `maps`: the layer whose output (N,D,h,w), (N,h,w,D) or tokens (N,T,D) are the feature maps;
-    `features`: the layer whose output is the features (N,D), empty for what the head reads; `head`:
-    the last layer. None: found by a forward pass on noise, see `places.find`. `logits`: where in
-    the module's answer the logits are, where that is not a tensor: a key, a place, or a function.
-    `mean`, `std`: what the module wants images normalised by, a number a channel in [0, 1] units.
-    `size`: pixels of a side to which images are resized inside. `grid`: rows and columns of tokens;
-    class tokens come before them. `shape`: (C,H,W) of the images to come, before they are resized.
+    `features`: the layer whose output is the features (N,D), empty for the input of the head;
+    `head`: the last layer. None: found by a forward pass on noise, see `places.find`. `logits`:
+    where the logits are if the module does not return a tensor: a key, an index, an attribute or a
+    function. `mean`, `std`: the normalisation that the module expects, one number per channel for
+    images in [0, 1]. `size`: side in pixels to which images are resized inside. `grid`: rows and
+    columns of the tokens; class tokens come before them. `shape`: (C, H, W) of the images before
+    they are resized.
 
-    Raises UserError for a module that cannot read such images, that does not give logits (N,K), or
-    does not give the same twice in eval mode, and for layers that it has not got, does not call, or
-    calls several times.
+    Raises UserError for a module that cannot read such images, does not return logits (N,K), or
+    returns different ones for the same images in eval mode, and for layers that do not exist, are
+    not called, or are called several times.
     """
     module = asked.module_of(module)
     x, normalise = _trial_images(module, mean, std, size, shape)
@@ -293,8 +304,10 @@ def wrap(
 
 
 def with_random_weights(net: Wrapped, seed: int) -> Wrapped:
-    """A copy of `net` whose layers are as they were before any training; what no layer knows how to
-    begin with (class tokens, positions) has its values shuffled, which keeps their scale.
+    """A copy of `net` with weights as before any training, drawn with this seed.
+
+    Layers with `reset_parameters` are initialised by it. All other parameters (class tokens,
+    position embeddings) have their values shuffled, which keeps their scale.
     """
     net = copy.deepcopy(net)
     rng = torch.Generator().manual_seed(seed)
@@ -317,8 +330,9 @@ def _trial_images(
     size: int | None,
     shape: Sequence[int] | None,
 ) -> tuple[Tensor, Normalise]:
-    """Noise (2,C,H,W) that the module can read, and its normalisation. Raises UserError, with what
-    the module says of the first try, where it can read none.
+    """Noise (2, C, H, W) that the module accepts, and the normalisation for it.
+
+    Raises UserError with the module's first error if it accepts no shape that was tried.
     """
     device, error = device_of(module), None
     weights = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
@@ -341,7 +355,7 @@ def _trial_images(
 
 
 def _logits(net: Wrapped, x: Tensor) -> Tensor:
-    """The network's logits for trial images. Raises UserError, with what it may be, where it gives
+    """The network's logits for trial images. Raises UserError, with the likely cause, if it has
     none.
     """
     try:
@@ -375,7 +389,7 @@ def _logits(net: Wrapped, x: Tensor) -> Tensor:
 def _find(
     net: Wrapped, x: Tensor, maps: str | None, features: str | None, head: str | None
 ) -> None:
-    """Fill in the places that nobody named."""
+    """Fills in those of the layers maps, features and head that are None, and the grid."""
     shown = net._shown(x[:1])
     out, calls = places.trial(net.module, shown)
     found = places.find(net.module, calls, _picked(out, net.logits_at), shown)
@@ -393,7 +407,10 @@ def _find(
 
 
 def _check_head(net: Wrapped, x: Tensor) -> None:
-    """Find out whether head(features) is the logits. Raises UserError where parts cannot be had."""
+    """Checks whether head(features) equals the logits, and sets `net.has_head`.
+
+    Raises UserError if `parts` fails.
+    """
     with frozen(net), torch.no_grad():
         _, features, logits = net.parts(x)
         if not net.head_at:

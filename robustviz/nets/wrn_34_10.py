@@ -1,4 +1,4 @@
-"""The large network of the TRADES, MART and PART tables: for a GPU."""
+"""Wide-ResNet-34-10, the large network of the TRADES, MART and PART tables; it needs a GPU."""
 
 from torch import nn
 
@@ -9,14 +9,13 @@ from robustviz.registry import register
 
 @register("net/wrn_34_10")
 class WideResNet3410(Classifier):
-    """Wide-ResNet-34-10: three stages of five pre-activation blocks, ten times as wide as a ResNet,
-    without dropout.
+    """Wide-ResNet-34-10: three stages of five pre-activation blocks, ten times as wide as a ResNet.
 
-    The maps end after the last batch norm and ReLU; PART's authors look before them, as
-    `cam.grad_cam` does if asked. Source: Zagoruyko and Komodakis 2016 (arXiv
-    1605.07146); blocks and initial weights as in TRADES' `models/wideresnet.py`. Differs: a last
-    stage keeps its resolution below 16 pixels, see `preact_maps`, and the unused `sub_block1` of
-    that file is left out.
+    It has no dropout. The maps are taken after the last batch norm and ReLU; PART's authors take
+    them before, as `cam.grad_cam` does with `before_norm`. Source: Zagoruyko and Komodakis 2016
+    (arXiv 1605.07146); blocks and initial weights as in TRADES' `models/wideresnet.py`. Differs: a
+    last stage keeps its resolution below 16 pixels, see `preact_maps`, and the unused `sub_block1`
+    of that file is left out.
     """
 
     label = "Wide-ResNet-34-10 (46 M)"
