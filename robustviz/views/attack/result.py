@@ -106,7 +106,7 @@ class AttackLevels(Result):
 @register("probe/attack_levels")
 @dataclass(frozen=True)
 class AttackLevelsSpec(OneAttack[AttackLevels]):
-    """One test image attacked with whole grey levels from 0 to twice `eps`.
+    """One test image attacked with whole grey levels from 0 up to twice `eps`.
 
     There are at most 17 radii, and at most five of these for a costly attack. The result for each
     radius is the same as that of an attack with this radius alone.
@@ -195,7 +195,7 @@ class Answers(AccuracyCurve):
 @register("probe/answers")
 @dataclass(frozen=True)
 class AnswersSpec(ProbeSpec[Answers]):
-    """Answers to many test images under PGD with whole grey levels from 0 to twice a radius.
+    """Answers to many test images under PGD with whole grey levels from 0 up to twice a radius.
 
     There are at most 17 radii, and the first `n` test images are attacked with each. An image that
     is found to be misclassified during an attack is not attacked further.

@@ -1,1 +1,1 @@
-"""Which pixels matter to a network, and who gets to touch them?"""
+"""The Attention page: which pixels matter to a network, and which PART lets an attack change."""

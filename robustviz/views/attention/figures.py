@@ -1,5 +1,5 @@
-"""The figures of one image on the Attention page: maps, PART's mask and budget, what an attack
-spends of it.
+"""Figures of the Attention page about one image: its class activation maps, PART's mask and budget,
+and how much of that budget an attack uses.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from robustviz.views.attention.result import METHODS, Attention
 from robustviz.views.pictures import png
 from robustviz.views.theme import COLOURS, LIGHT, blank, finish, lines, named, sides
 
-# what speaks against the class, nothing, what speaks for it; not the blue and orange of A and B
+# against the class, neutral, for the class; other colours than the blue and orange of A and B
 SIGNED = ((0.0, "rgb(0,112,122)"), (0.5, "rgb(247,247,247)"), (1.0, "rgb(178,24,43)"))
 
 
 def attention(
     result: Attention, *, control: bool = False, image: bool = False, template: str = LIGHT
 ) -> go.Figure:
-    """The map of the untouched image, of the attacked one, and attacked minus untouched; raw, in
-    blocks, red above 0, teal below.
+    """Class activation maps as coloured blocks: untouched image, attacked image, their difference.
 
-    The first two share a scale. `control` adds the map by the same network with random weights;
-    `image` puts the picture under the maps. Raises UserError where the untouched image's map is
-    constant.
+    The values are raw, red above 0 and teal below; the difference is attacked minus untouched. The
+    first two maps share a colour scale. `control` adds the map of the same network with random
+    weights; `image` draws the picture under the maps. Raises UserError where the untouched image's
+    map is constant.
     """
     names, grid, meta = result.meta["classes"], "×".join(map(str, result.heat.shape)), result.meta
     if result.constant:
@@ -41,7 +41,7 @@ def attention(
     most = float(max(np.abs(result.heat).max(), np.abs(result.heat_adv).max()))
     change = result.heat_adv - result.heat
     far = float(np.abs(change).max())
-    far = far if far > 1e-5 * most else most  # rounding is not to be blown up into a picture
+    far = far if far > 1e-5 * most else most  # do not magnify rounding errors
     random, size = result.heat_random[0], result.x.shape[1:]
     panels = [
         ("clean", result.heat, most, result.x),
@@ -130,7 +130,7 @@ def _control_sentence(control: Floats) -> str:
 
 
 def _sure(result: Attention) -> str:
-    """The protocol behind one image's maps and budget."""
+    """How the maps and the budget of one image were measured, in words."""
     meta = result.meta
     known = result.control[np.isfinite(result.control)]
     spread = (
@@ -147,15 +147,16 @@ def _sure(result: Attention) -> str:
 
 
 def budget(result: Attention, *, template: str = LIGHT) -> go.Figure:
-    """PART's mask on the image, the rest darkened, and each pixel's radius: bright ε, dark ε_low.
-    Where the data knows the true object, its outline is drawn. The radii of jet-compat differ
-    between colours; their mean is drawn.
+    """The image with PART's mask, and each pixel's radius: bright is ε, dark is ε_low.
+
+    Pixels outside the mask are darkened. The outline of the true object is drawn where the data has
+    one. With jet-compat the radii differ between colour channels, and their mean is drawn.
     """
     size, mask = result.x.shape[1:], result.mask.reshape(-1, *result.x.shape[1:])
     figure = _panels(["mask", "budget"], size, template, 250)
     _picture(figure, 1, np.where(mask, result.x, 0.2 * result.x))
     low, high = result.eps_low * 255, result.eps * 255
-    # one radius everywhere still needs a span to be drawn; it is bright then, as ε is
+    # one radius everywhere still needs a colour range; it is drawn bright then, as ε is
     _heatmap(
         figure,
         2,
@@ -173,7 +174,7 @@ def budget(result: Attention, *, template: str = LIGHT) -> go.Figure:
         figure, 2, f"{bright}<br>everywhere" if low == high else f"dark {dark}<br>bright {bright}"
     )
     if result.object.size:
-        # one line over the other, so that the outline is seen on every colour
+        # a white line on a wider dark one, so that the outline is visible on every colour
         for shade, width in (("#10161F", 4), ("#FFFFFF", 2)):
             figure.add_contour(
                 z=result.object.astype(int),
@@ -225,8 +226,9 @@ def _budget_sentence(result: Attention, mask: Bools) -> str:
 
 
 def spent(results: Attention | Mapping[str, Attention], *, template: str = LIGHT) -> go.Figure:
-    """How far each pixel value moves in an attack within the budget, in grey levels; one or two
-    networks, ε_low and ε marked.
+    """Histogram of |δ| over all pixel values after an attack within PART's budget.
+
+    |δ| is in grey levels; one or two networks; vertical lines mark ε_low and ε.
     """
     several = named(results, "")
     colour, first = COLOURS[template], next(iter(several.values()))
@@ -240,7 +242,7 @@ def spent(results: Attention | Mapping[str, Attention], *, template: str = LIGHT
         showlegend=len(several) > 1,
         xaxis={"title": "|δ| in grey levels (of 255)"},
     )
-    width = (high or 1) / 32  # so that 7/8 of ε and ε are middles of bars
+    width = (high or 1) / 32  # so that ε and 7/8 of ε are centres of bars
     for (name, result), side in zip(several.items(), sides(several), strict=True):
         bins = np.rint(result.spent.ravel() * 255 / width).astype(int).clip(0, 32)
         figure.add_bar(
@@ -261,7 +263,7 @@ def spent(results: Attention | Mapping[str, Attention], *, template: str = LIGHT
     figure.update_yaxes(
         title="share of pixel values",
         tickformat=".0%",
-        # with room for the names of the lines
+        # with room above the bars for the labels of the lines
         range=[0, 1.15 * max(float(np.max(bar.y)) for bar in figure.data)],
     )
     return finish(
@@ -289,8 +291,8 @@ def _spent_sentence(result: Attention) -> str:
 
 
 def _panels(titles: list[str], size: tuple[int, ...], template: str, height: int) -> go.Figure:
-    """Empty square panels side by side in pixel coordinates, row 0 at the top, each with its title
-    above.
+    """A figure of empty square panels side by side, in pixel coordinates with row 0 at the top,
+    each with its title above it.
     """
     figure = blank(
         template, "", height=height, margin={"l": 4, "r": 4, "t": 28, "b": 46}, showlegend=False
@@ -313,7 +315,7 @@ def _panels(titles: list[str], size: tuple[int, ...], template: str, height: int
 def _beside(
     figure: go.Figure, place: int, text: str, *, y: float = 0, yanchor: str = "top"
 ) -> None:
-    """A text below a panel, or with y=1 above it."""
+    """Add a text below panel number `place` (from 1), or above it with y=1 and yanchor=bottom."""
     figure.add_annotation(
         text=text,
         x=0.5,
@@ -344,7 +346,7 @@ def _picture(figure: go.Figure, place: int, x: Floats) -> None:
 def _heatmap(
     figure: go.Figure, place: int, title: str, heat: Floats, size: tuple[int, ...], **how: Any
 ) -> None:
-    """Blocks over the whole image, each with its value on hover."""
+    """Draw a map as blocks that together cover the whole image; hovering shows a block's value."""
     rows, columns = heat.shape
     figure.add_heatmap(
         z=np.round(heat, 5),

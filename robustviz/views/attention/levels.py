@@ -1,5 +1,5 @@
-"""One image's maps at every strength of an attack: what moves on the Attention page's first
-screen.
+"""The probe for the Attention page's first screen: the class activation maps of one image at every
+strength of an attack.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from robustviz.views.measure import image_of, meta_of, net_of, probe, radius
 
 @probe(AttentionLevelsSpec)
 def attention_levels(run: Run, spec: AttentionLevelsSpec) -> AttentionLevels:
-    """Where a network looks on one test image at every strength of an attack."""
+    """Compute the class activation maps of one test image at every strength of a PGD attack."""
     split, x, y = image_of(run, spec.index)
     check_rule(split, spec.rule)
     net, eps = net_of(run), check_eps(radius(run) if spec.eps is None else spec.eps)
     levels = np.array(levels_of(eps))
-    # the very attacks of the Attack page, so that both give the same answers
+    # the same attacks as on the Attack page, so that both pages show the same answers
     attack = attacks.PGD(steps=spec.steps)
     every = torch.cat([x, with_each(net, attack, x, y, levels[1:], spec.seed)])
     with nets.frozen(net), torch.no_grad():
@@ -50,7 +50,7 @@ def attention_levels(run: Run, spec: AttentionLevelsSpec) -> AttentionLevels:
     drift = np.array([spearman(maps[0], each) for each in maps])
     return AttentionLevels(
         x=whole[0].to(torch.uint8).numpy(),
-        # small numbers of few kinds, which pack well
+        # small integers compress well
         change=(whole - whole[0]).to(torch.int8 if levels[-1] < 128 else torch.int16).numpy(),
         levels=levels,
         probs=probs.numpy(),

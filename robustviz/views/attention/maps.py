@@ -1,4 +1,6 @@
-"""Class activation maps of any kind, and networks with random weights to compare them with."""
+"""Class activation maps by every supported method, PART's mask of an image, and networks with
+random weights whose maps serve as a control.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from robustviz.types import UserError
 from robustviz.views.attention.result import AttentionLevelsSpec, AttentionSpec
 from robustviz.views.measure import net_of
 
-PACKAGE = {  # the classes of the grad-cam package, for the methods that we have not got ourselves
+PACKAGE = {  # classes of the grad-cam package, for the methods not implemented here
     "grad_cam_plusplus": "GradCAMPlusPlus",
     "xgrad_cam": "XGradCAM",
     "hires_cam": "HiResCAM",
@@ -30,10 +32,11 @@ PACKAGE = {  # the classes of the grad-cam package, for the methods that we have
 
 
 def class_maps(net: nets.Classifier, x: Tensor, y: Tensor, method: str = "grad_cam") -> Tensor:
-    """Raw maps (N, h, w) of images `x` for the classes `y` (N,); the network is left as it was.
+    """Raw class activation maps (N, h, w) of images `x` (N,C,H,W) for the classes `y` (N,).
 
-    Signed where the method is; eigen_cam's sign means nothing. Raises UserError for a network
-    without maps, for maps of a single cell, and where the grad-cam package is missing.
+    Maps have a sign where the method gives one; the sign of eigen_cam means nothing. The network is
+    left unchanged. Raises UserError for a network without feature maps, for feature maps of a
+    single cell, and where the grad-cam package is needed and missing.
     """
     cam.check_maps(net)
     with nets.frozen(net), torch.no_grad():
@@ -48,12 +51,12 @@ def class_maps(net: nets.Classifier, x: Tensor, y: Tensor, method: str = "grad_c
 
 
 def _score_cam(net: nets.Classifier, x: Tensor, y: Tensor) -> Tensor:
-    """Σ_k w_k·A_k, the weights being the softmax over k of the class's logit where map k, enlarged
-    and scaled, veils the image.
+    """Score-CAM: Σ_k w_k·A_k over the feature maps A_k.
 
-    Source: Wang et al. 2020 (Score-CAM, arXiv 1910.01279). Differs: the logit itself, not its gain
-    over a black image, which the softmax over k does not see; no ReLU. The package's own prints a
-    progress bar for each image.
+    w is the softmax over k of the class's logit for the image multiplied by feature map k, which is
+    enlarged and scaled to [0, 1] first. Source: Wang et al. 2020 (Score-CAM, arXiv 1910.01279).
+    Differs: the logit itself, not its gain over a black image, which is the same for every k and so
+    cancels in the softmax; no ReLU. The package's own version prints a progress bar for each image.
     """
     out = []
     with nets.frozen(net), torch.no_grad():
@@ -80,8 +83,8 @@ def _of_package(net: nets.Classifier, x: Tensor, y: Tensor, name: str) -> Tensor
     wanted = imports.load("pytorch_grad_cam.utils.model_targets").ClassifierOutputTarget
     targets = [wanted(int(label)) for label in y]
     maps, gradients = (part.numpy() for part in cam.maps_and_gradient(net, x, y))
-    # The package would hook a network, go back by its weights and leave gradients in it; and what
-    # it shows is cut at 0 and scaled for each image by itself, so that two could not be compared.
+    # Only the package's formula is used. With a network it would add hooks and leave gradients in
+    # the weights; and it cuts maps at 0 and scales each by itself, so two could not be compared.
     nobody = nn.ParameterList([torch.zeros(1)])
     with make(model=nobody, target_layers=[]) as method:
         heat = method.get_cam_image(x, nobody, targets, maps, gradients, False)
@@ -89,7 +92,9 @@ def _of_package(net: nets.Classifier, x: Tensor, y: Tensor, name: str) -> Tensor
 
 
 def grad_cam_package() -> Any:
-    """The package, which ROAD needs too. Raises UserError where it is not installed."""
+    """The imported grad-cam package, which ROAD needs too. Raises UserError where it is not
+    installed.
+    """
     try:
         return imports.load("pytorch_grad_cam")
     except ImportError as error:
@@ -100,7 +105,7 @@ def grad_cam_package() -> Any:
 
 
 def check_rule(split: Dataset, rule: str) -> None:
-    """Raises UserError where the rule makes no mask on this data."""
+    """Raises UserError where a mask rule cannot be used on this data."""
     if rule != "oracle":
         cam.check_rule(rule)
     elif split.masks is None:
@@ -118,12 +123,12 @@ def check_rule(split: Dataset, rule: str) -> None:
 def mask_of(
     split: Dataset, net: nets.Classifier, spec: AttentionSpec | AttentionLevelsSpec, heat: Tensor
 ) -> Tensor:
-    """The important pixels (1,1,H,W) of the image that is asked about, of jet-compat (1,3,H,W);
-    `heat` (1,h,w) is its map.
+    """The important pixels (1,1,H,W) of the image that `spec` asks about, as bool; (1,3,H,W) for
+    jet-compat. `heat` (1,h,w): the image's class activation map.
     """
     if spec.rule == "oracle" and split.masks is not None:
         return split.masks[spec.index : spec.index + 1]
-    if spec.rule == "shuffled":  # the next image's mask: the defect needs company to be seen
+    if spec.rule == "shuffled":  # this rule takes the next image's mask, so its map is needed too
         other = split.take(torch.tensor([(spec.index + 1) % len(split)]))
         label = other.y if spec.of == "true" else net(other.x).argmax(1)
         heat = torch.cat([heat, class_maps(net, other.x, label, spec.method)])
@@ -132,18 +137,20 @@ def mask_of(
 
 
 def object_of(split: Dataset, index: int) -> Bools:
-    """The true object of an image (H,W), (0,0) where the data does not know it."""
+    """The pixels of the true object in an image, (H,W) bool; shape (0,0) where the data has no
+    object masks.
+    """
     return np.zeros((0, 0), bool) if split.masks is None else split.masks[index, 0].numpy()
 
 
 def without_one_colour(values: Tensor) -> np.ndarray:
-    """(1,1,H,W) as (H,W), (1,3,H,W) as (3,H,W)."""
+    """A tensor (1,1,H,W) as an array (H,W), or (1,3,H,W) as (3,H,W)."""
     return (values[0, 0] if values.shape[1] == 1 else values[0]).numpy()
 
 
 def random_nets(run: Run, count: int, seed: int) -> Iterator[nets.Classifier]:
-    """The run's network `count` times with random weights, in eval mode; its normalisation
-    is kept.
+    """Yield the run's network `count` times with new random weights, in eval mode. The input
+    normalisation is kept.
     """
     trained = net_of(run)
     if isinstance(trained, Wrapped):

@@ -1,5 +1,5 @@
-"""Two measures of many maps: whether they and their masks lie on the object, against the true
-pixels of `shapes`, and whether what they show matters to the network (ROAD).
+"""Two measurements on the maps of many images: whether maps and masks lie on the true object (data
+set `shapes`), and whether the pixels they mark matter to the network (ROAD).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from robustviz.views.attention.maps import class_maps, grad_cam_package, random_
 from robustviz.views.attention.result import MAPS, OVERLAPS, Overlap, OverlapSpec, Road, RoadSpec
 from robustviz.views.measure import images_of, meta_of, net_of, probe, radius
 
-REMOVED = (20, 40, 60, 80)  # percentiles at which ROAD cuts
+REMOVED = (20, 40, 60, 80)  # percentiles of the map's values at which ROAD splits the pixels
 
 
 @probe(OverlapSpec)
 def overlap(run: Run, spec: OverlapSpec) -> Overlap:
-    """How well the maps of many test images lie on the true object."""
+    """Measure how well the maps of many test images lie on the true object."""
     split = images_of(run)
     if split.masks is None:
         raise UserError(
@@ -94,9 +94,13 @@ def _heat(net: nets.Classifier, x: Tensor, y: Tensor, spec: OverlapSpec) -> Tens
 def overlaps(
     heat: Tensor, rule: str, objects: Bools
 ) -> tuple[Floats, Floats, Floats, Bools, Floats]:
-    """Of raw maps (N,h,w) and objects (N,H,W): IoU of mask and object, pointing, energy, which maps
-    say nothing, the mask's share of the image; (N,) each. A map that is constant where it is
-    positive, or nowhere positive, counts as a blind guess.
+    """Overlap of raw maps (N,h,w) with object masks (N,H,W): five arrays (N,).
+
+    These are: IoU of the rule's mask and the object; pointing, the share of the hottest pixels that
+    lie on the object; energy, the share of the positive map that does; which maps carry no
+    information; and the mask's share of the image. A map whose positive part is constant, such as
+    one without positive values, carries no information and is taken as 1 everywhere, like a blind
+    guess.
     """
     size = (objects.shape[1], objects.shape[2])
     mask = cam.importance_mask(heat, rule, size)[:, 0].numpy()
@@ -112,15 +116,18 @@ def overlaps(
 
 
 def hottest(heat: Tensor, size: tuple[int, int]) -> tuple[Floats, Bools, Bools]:
-    """Of raw maps (N,h,w): what is above 0, enlarged to `size`, (N,H,W); its hottest pixels, of the
-    same shape; and which maps say nothing, (N,): these are taken for 1 everywhere.
+    """The positive part of raw maps (N,h,w), its hottest pixels, and which maps say nothing.
+
+    The positive part is enlarged to `size`, (N,H,W); the hottest pixels are (N,H,W) bool. The last
+    array is (N,) bool: a map says nothing where its positive part is constant, and is then taken as
+    1 everywhere.
     """
     hot = heat.double().relu()
     low, high = hot.amin((1, 2)), hot.amax((1, 2))
     silent = (~(high - low > 1e-6 * high)).numpy()
     hot[torch.from_numpy(silent)] = 1.0
     whole = F.interpolate(hot[:, None], size, mode="bilinear", align_corners=False)[:, 0].numpy()
-    # enlarging repeats border pixels: several may be hottest
+    # enlarging repeats border pixels, so several may share the maximum
     return whole, whole >= whole.max((1, 2), keepdims=True) * (1 - 1e-9), silent
 
 
@@ -147,7 +154,7 @@ def _summary(result: Overlap) -> str:
 
 @probe(RoadSpec)
 def road(run: Run, spec: RoadSpec) -> Road:
-    """Whether painting over what a map calls important matters to the network."""
+    """Measure with ROAD whether the pixels that a map calls important matter to the network."""
     grad_cam_package()
     split, net = images_of(run), net_of(run)
     few = split.take(torch.arange(min(spec.n, len(split))))
@@ -201,18 +208,20 @@ def road_scores(
     rng: torch.Generator,
     seed: int,
 ) -> np.ndarray:
-    """ROAD (N,), −1 to 1, of maps (N,h,w): the mean over `REMOVED` of (least − most relevant pixels
-    painted over) / 2.
+    """ROAD scores (N,), −1 to 1, of maps (N,h,w) for the classes `y`.
+
+    A score is the mean over `REMOVED` of (softmax output with the least relevant pixels painted
+    over − output with the most relevant ones painted over) / 2.
     """
     whole = F.interpolate(heat[:, None], size, mode="bilinear", align_corners=False).flatten(1)
     shuffle = torch.rand(whole.shape, generator=rng).argsort(1)
-    # by value, ties by chance
+    # pixels sorted by value, ties in random order
     order = shuffle.gather(1, whole.gather(1, shuffle).argsort(dim=1, stable=True))
     rank = torch.empty_like(whole).scatter(
         1, order, torch.linspace(0, 1, whole.shape[1]).expand_as(whole).contiguous()
     )
     output = imports.load("pytorch_grad_cam.utils.model_targets").ClassifierOutputSoftmaxTarget
-    # the package's noise knows no generator
+    # the package takes no generator for its noise; `drawn_from` gives it one
     with nets.frozen(net), chance.drawn_from(torch.Generator().manual_seed(seed)):
         score = imports.load("pytorch_grad_cam.metrics.road").ROADCombined(
             percentiles=list(REMOVED)

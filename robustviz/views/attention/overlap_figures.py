@@ -1,5 +1,5 @@
-"""The figures of many maps on the Attention page: whether they lie on the object, and whether what
-they show matters.
+"""Figures of the Attention page about the maps of many images: whether they lie on the object, and
+whether the pixels they mark matter to the network.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ SYMBOLS = {"clean": "circle", "attacked": "x", "random": "circle-open"}
 
 
 def overlap(results: Overlap | Mapping[str, Overlap], *, template: str = LIGHT) -> go.Figure:
-    """IoU, pointing game and energy of maps against the true object, means with 95 % intervals, one
-    or two networks.
+    """IoU, pointing game and energy of maps against the true object, for one or two networks.
 
-    Circles: untouched images; ×: attacked; open circles: random weights; a line: what a blind guess
-    gets.
+    Shown are means with 95 % intervals. Circles: untouched images; ×: attacked; open circles:
+    random weights; dotted line: a blind guess.
     """
     several, places = named(results, ""), np.arange(len(OVERLAPS))
     colour, first = COLOURS[template], next(iter(several.values()))
@@ -131,8 +130,10 @@ def _gaps(several: Mapping[str, Overlap]) -> list[str]:
 
 
 def road(results: Road | Mapping[str, Road], *, template: str = LIGHT) -> go.Figure:
-    """ROAD of maps beside its two controls, means with 95 % intervals, one or two networks; above
-    0: what the map calls important is.
+    """ROAD scores of maps and of two controls, for one or two networks.
+
+    Shown are means with 95 % intervals. Above 0, the pixels that a map calls important matter to
+    the network. The controls are maps of random weights and of random numbers.
     """
     several = named(results, "")
     colour, first = COLOURS[template], next(iter(several.values()))
@@ -203,7 +204,7 @@ def _road_sure(several: Mapping[str, Road]) -> str:
 
 
 def _bars(stats: Floats) -> dict[str, object]:
-    """Error bars of rows (mean, low, high); none where an interval is infinite."""
+    """Plotly error bars for rows (mean, low, high); no bar where an interval is infinite."""
     mean, low, high = np.where(np.isfinite(stats), stats, stats[:, :1]).T
     return {
         "type": "data",

@@ -1,5 +1,6 @@
-"""What stands on the Attention page's first screen: class activation maps over the image, untouched
-and attacked, A over B, and PART's mask; the line that answers, and how sure it is.
+"""The Attention page's first screen as HTML and SVG: one row per network with its class activation
+maps over the untouched and the attacked image, and PART's mask; the verdict line and how it was
+measured.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from robustviz.views.drawing import uri
 from robustviz.views.pictures import png
 from robustviz.views.screen import Control, Screen
 
-FOR, AGAINST = (178, 24, 43), (0, 112, 122)  # what a map says for and against its class
-SMOOTH = 32  # cells along a side of a map that is drawn smooth; the browser smooths on
+FOR, AGAINST = (178, 24, 43), (0, 112, 122)  # RGB colours for and against the class
+SMOOTH = 32  # fewest cells per side of a smooth map; the browser interpolates further
 STYLE = """<style>
 .maps { display: grid; gap: .5rem .9rem;
   grid-template-columns: 7.5rem repeat(3, 13.2rem) minmax(9rem, 1fr); }
@@ -51,8 +52,9 @@ def screen(
 ) -> Screen:
     """The first screen of one or two networks by printed name.
 
-    `control` has a position for each level; `many`: what is known of many images; `draw`: the maps
-    `smooth` or as `cells` over the image, or `alone`; `low`: what PART gives the other pixels.
+    `control`: the slider, with a position for each level; `many`: overlaps on many images, where
+    they are known; `draw`: maps over the image, `smooth` or as `cells`, or smooth maps `alone`;
+    `low`: in words, the radius that PART gives to the less important pixels.
     """
     first = next(iter(results.values()))
     positions, rows = range(len(first.levels)), []
@@ -83,7 +85,9 @@ def screen(
 
 
 def said(result: AttentionLevels, at: int) -> str:
-    """The answer at a level: how it was treated, right or wrong, the class, its share."""
+    """The caption at a level: untouched or attacked, ✓ or ✗, the predicted class and its softmax
+    output.
+    """
     probs = result.probs[at]
     best = int(probs.argmax())
     sign = "✓" if best == result.y else "✗"
@@ -92,13 +96,13 @@ def said(result: AttentionLevels, at: int) -> str:
 
 
 def _row(name: str, result: AttentionLevels, heat: list[str], draw: str) -> str:
-    """One network: its name, the map of the untouched image, that of the attacked one, which moves,
-    and what PART makes of the first. `heat`: the maps as addresses.
+    """One network as HTML: its name, the map of the untouched image, the map of the attacked image,
+    which follows the slider, and PART's mask of the untouched image. `heat`: the maps as data URIs.
     """
     important = result.mask.reshape(-1, *result.x.shape[1:])
     dark = result.picture(0) * np.where(important, 1.0, 0.25)
     budget = uri(png(dark, max(dark.shape[1:])))
-    # seen where the image is dark too
+    # a colour that is visible where the image is dark too
     border = _lines(_outline(np.asarray(important.any(0))), "#FFE14D")
     share = f"{result.mask.mean():.0%}"
     return (
@@ -111,7 +115,9 @@ def _row(name: str, result: AttentionLevels, heat: list[str], draw: str) -> str:
 
 
 def _tile(name: str, result: AttentionLevels, at: int, heat: list[str], draw: str) -> str:
-    """The map at a level over its image; it moves unless that is the untouched one."""
+    """The map at a level over its image, as HTML. It follows the slider, except at level 0, the
+    untouched image.
+    """
     side, size = name[:1].lower(), max(result.x.shape[1:])
 
     def moves(*parts: str) -> str:
@@ -148,12 +154,16 @@ def _legend(first: AttentionLevels, whose: str, low: str) -> str:
 
 
 def enlarged(heat: Floats, rows: int, columns: int) -> Floats:
-    """A map (h,w) as (rows, columns), bicubic: Catmull and Rom's, borders repeated."""
+    """A map (h,w) enlarged to (rows, columns) by bicubic interpolation (Catmull–Rom) with repeated
+    borders.
+    """
     return _cubic(heat.shape[0], rows) @ heat @ _cubic(heat.shape[1], columns).T
 
 
 def _cubic(count: int, wanted: int) -> Floats:
-    """The weights (wanted, count) of a row's cells in each of its enlargement's."""
+    """Interpolation weights (wanted, count): how much each of `count` cells of a row adds to each
+    of the `wanted` cells of the enlarged row.
+    """
     at = (np.arange(wanted) + 0.5) * count / wanted - 0.5
     weights = np.zeros((wanted, count))
     for shift in range(-1, 3):
@@ -167,7 +177,7 @@ def _cubic(count: int, wanted: int) -> Floats:
 
 
 def _maps(result: AttentionLevels, draw: str) -> list[str]:
-    """The maps of all levels as pictures on one scale, the network's own."""
+    """The maps of all levels as data URIs, on one colour scale for the whole network."""
     most = float(np.abs(result.heat).max()) or 1.0
     sides = (max(SMOOTH, side) for side in result.heat.shape[1:])
     rows, columns = result.heat.shape[1:] if draw == "cells" else tuple(sides)
@@ -178,10 +188,10 @@ def _maps(result: AttentionLevels, draw: str) -> list[str]:
 
 
 def tinted(heat: Floats, most: float) -> bytes:
-    """A signed map (h,w) as PNG: red above 0, teal below, the clearer the nearer to 0; `most` is
-    where the colour is strongest.
+    """A signed map (h,w) as PNG bytes: red above 0, teal below, more transparent the nearer to 0.
+    The colour is strongest from ±`most` on.
     """
-    level = np.rint(np.clip(heat / most, -1, 1) * 63).astype(int) + 64  # 1 to 127, 64 is nothing
+    level = np.rint(np.clip(heat / most, -1, 1) * 63).astype(int) + 64  # 1 to 127; 64 stands for 0
     strength = np.abs(np.arange(128) - 64) / 63
     palette = bytes(channel for k in range(128) for channel in (FOR if k >= 64 else AGAINST))
     clear = np.rint(255 * 0.85 * np.minimum(strength, 1) ** 1.25).astype(np.uint8).tobytes()
@@ -202,7 +212,7 @@ def tinted(heat: Floats, most: float) -> bytes:
 
 
 def _outline(known: Bools) -> str:
-    """The border of the object as the path of an SVG in pixels; empty where none is known."""
+    """The border of a mask as an SVG path in pixel coordinates; empty for an empty mask."""
     inside = np.pad(known.astype(bool), 1)
     flat = np.argwhere(inside[1:, 1:-1] != inside[:-1, 1:-1])
     upright = np.argwhere(inside[1:-1, 1:] != inside[1:-1, :-1])
@@ -213,14 +223,14 @@ def _outline(known: Bools) -> str:
 
 
 def _marks(result: AttentionLevels, more: str) -> str:
-    """The object's outline and more, as SVG over an image."""
+    """An SVG to lay over an image: the outline of the object, and `more`."""
     height, width = result.x.shape[1:]
     lines = _lines(_outline(result.object), "#FFFFFF")
     return f'<svg viewBox="0 0 {width} {height}" aria-hidden="true">{lines}{more}</svg>'
 
 
 def _lines(path: str, colour: str) -> str:
-    """A path in a colour on a dark edge, so that it is seen on any picture."""
+    """A path in a colour on a wider dark one, so that it is visible on any picture."""
     return "".join(
         f'<path d="{path}" fill="none" stroke="{stroke}" stroke-width="{wide}"'
         ' stroke-linecap="square" vector-effect="non-scaling-stroke"/>'
@@ -238,7 +248,9 @@ def _ring(size: int) -> str:
 
 
 def _spot(result: AttentionLevels, at: int) -> tuple[str, str]:
-    """Where the ring stands, as SVG says it, and whether it is seen."""
+    """The ring's position as an SVG transform, and its SVG visibility: hidden where the map has no
+    hottest pixel.
+    """
     row, column = result.hottest[at]
     if math.isnan(row):
         return "translate(0 0)", "hidden"
@@ -249,7 +261,9 @@ def _spot(result: AttentionLevels, at: int) -> tuple[str, str]:
 
 
 def answer(results: Mapping[str, AttentionLevels], at: int) -> str:
-    """What comes of the hottest spots of one or two networks on this image, at a level of ε."""
+    """The verdict line at a level: what happens to the hottest spots of one or two networks on this
+    image.
+    """
     letters, every = [name[:1] for name in results], list(results.values())
     phrases = [_phrase(result, at) for result in every]
     if not every[0].levels[at]:
@@ -267,7 +281,7 @@ def answer(results: Mapping[str, AttentionLevels], at: int) -> str:
 
 
 def _phrase(result: AttentionLevels, at: int) -> tuple[str, str]:
-    """What the hottest spot does, of one network and of two."""
+    """What a network's hottest spot does, as a verb phrase in the singular and in the plural."""
     was, now = (_state(result, k) for k in (0, at))
     if now == "nowhere":
         return ("is nowhere", "are nowhere") if was == now else ("vanishes", "vanish")
@@ -286,7 +300,7 @@ def _phrase(result: AttentionLevels, at: int) -> tuple[str, str]:
         return f"appears {now} the object", f"appear {now} the object"
     if was == now:
         cell = max(np.divide(result.x.shape[1:], result.heat.shape[1:]))
-        if now == "beside" and result.moved(at) > cell:  # it does not stay where it was
+        if now == "beside" and result.moved(at) > cell:  # by more than a cell
             return "moves elsewhere beside the object", "move elsewhere beside the object"
         return f"stays {now} the object", f"stay {now} the object"
     moved = "moves onto the object" if now == "on" else "leaves the object"
@@ -294,8 +308,8 @@ def _phrase(result: AttentionLevels, at: int) -> tuple[str, str]:
 
 
 def _fading(letters: Sequence[str], results: Sequence[AttentionLevels], at: int) -> str:
-    """What is left of the hottest spots' heat, where they do alike; empty for the untouched
-    image.
+    """How much is left of the hottest pixels' values under attack, as an addition to the sentence
+    about two networks. Empty for the untouched image, and where a map has no hottest pixel.
     """
     heights = [(float(one.heat[0].max()), float(one.heat[at].max())) for one in results]
     nowhere = any(np.isnan(one.hottest[[0, at]]).any() for one in results)
@@ -312,14 +326,16 @@ def _short(phrase: str) -> str:
 
 
 def _state(result: AttentionLevels, at: int) -> str:
-    """`on` or `beside` the object, or `nowhere` where the map says nothing."""
+    """`on` or `beside` the object, or `nowhere` where the map has no hottest pixel."""
     if math.isnan(result.hottest[at, 0]):
         return "nowhere"
     return "on" if result.on[at] >= 0.5 else "beside"
 
 
 def sure(results: Mapping[str, AttentionLevels], many: Mapping[str, Overlap]) -> list[str]:
-    """What stands behind the first screen: many images, the method, the attack."""
+    """Sentences on how sure the verdict is: results on many images where known, the method, the
+    attack.
+    """
     first = next(iter(results.values()))
     meta, at = first.meta, first.usual
     correlations = [

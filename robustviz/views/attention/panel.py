@@ -1,5 +1,5 @@
-"""The parts of the Attention page: settings, the first screen, PART's budget, maps cell by cell,
-overlap with the object, ROAD.
+"""Streamlit parts of the Attention page: settings, first screen, PART's budget, maps cell by cell,
+overlap with the true object, and ROAD.
 """
 
 from __future__ import annotations
@@ -43,9 +43,11 @@ QUESTION = "Which pixels matter, and who gets to touch them?"
 
 @dataclass(frozen=True)
 class Choice:
-    """What is asked of one image: `levels` for the first screen, `spec` at the chosen ε; how the
-    maps are drawn, the control that moves ε, and what PART gives the pixels that matter less, in
-    words. `control`: whether maps of random weights stand beside the figures.
+    """What the user has chosen on the page.
+
+    `levels`: the spec of the first screen; `spec`: the spec for the chosen ε; `draw`: how the maps
+    are drawn, a key of `DRAWN`; `slider`: the control for ε; `low`: in words, the radius that PART
+    gives to the less important pixels; `control`: whether maps of random weights are shown too.
     """
 
     levels: AttentionLevelsSpec
@@ -57,9 +59,7 @@ class Choice:
 
 
 def settings(here: Context) -> Choice:
-    """Draw what can be set; what is chosen, with the ε at which the first screen's control
-    stands.
-    """
+    """Draw the settings and return what the user has chosen; ε is that of the first screen."""
     usual = catalogue.radius(folder.open_model(here.a))
     levels = [str(level) for level in levels_of(usual)]
     slider = Control(
@@ -115,8 +115,8 @@ def _segments(label: str, names: Mapping[Any, str], about: str, key: str) -> Any
 
 
 def _numbers(level: int) -> tuple[int, int, int]:
-    """ε_low in grey levels, steps and seed."""
-    low = level and st.slider(  # a slider needs a span
+    """Draw the inputs for ε_low (in grey levels), steps and seed, and return their values."""
+    low = level and st.slider(  # a slider needs a range, so there is none at ε = 0
         "ε_low, for unimportant pixels",
         0,
         level,
@@ -133,7 +133,7 @@ def _numbers(level: int) -> tuple[int, int, int]:
 
 
 def first(here: Context, chosen: Choice, row: DeltaGenerator) -> None:
-    """The first screen, and in `row`, below it, what can be taken home."""
+    """Draw the first screen and, in `row` below it, the download menu."""
     found = widgets.measured(here, chosen.levels, "the maps at every ε")
     if not found:
         return
@@ -151,12 +151,12 @@ def first(here: Context, chosen: Choice, row: DeltaGenerator) -> None:
 
 
 def measured(here: Context, chosen: Choice) -> dict[str, Attention]:
-    """The maps of A and B at one ε, by printed name; a network that has none is left out."""
+    """The maps of A and B at the chosen ε, by printed name; a network without maps is left out."""
     return widgets.measured(here, chosen.spec, "the maps")
 
 
 def budgets(results: Mapping[str, Attention], chosen: Choice) -> None:
-    """PART's mask and budget of each network for this image."""
+    """Draw PART's mask and budget for this image, one figure per network."""
     st.subheader("What PART makes of the map", help=term("part"))
     for column, (name, result) in zip(st.columns(2, gap="large"), results.items(), strict=False):
         with column, widgets.place():
@@ -166,7 +166,9 @@ def budgets(results: Mapping[str, Attention], chosen: Choice) -> None:
 
 
 def maps(results: Mapping[str, Attention], chosen: Choice) -> None:
-    """Each network's maps cell by cell, with their difference, and how the budget is spent."""
+    """Draw each network's maps cell by cell with their difference, and how much of the budget is
+    used.
+    """
     st.subheader("The maps, cell by cell", help=term("rank correlation"))
     st.markdown(
         "Red cells speak for the class, teal ones against it; ± is the end of the scale. "
@@ -187,17 +189,19 @@ def maps(results: Mapping[str, Attention], chosen: Choice) -> None:
 
 
 def _many(chosen: Choice) -> OverlapSpec | None:
-    """What is asked of many images; None where the rule makes no mask from the map itself."""
+    """The spec for the overlap on many images; None where the rule makes no mask from the map
+    itself.
+    """
     image = chosen.levels
     if image.rule not in MAP_RULES:
         return None
-    # at its usual radius each run has its own, which `report --overlap` has measured perhaps
+    # eps stays None (each run's own radius): `report --overlap` may have measured that already
     return OverlapSpec(method=image.method, of=image.of, rule=image.rule, seed=image.seed)
 
 
 @widgets.place()
 def overlap(here: Context, chosen: Choice, results: Mapping[str, Attention]) -> None:
-    """Many maps against the true object, where that is known."""
+    """Draw the overlap of many maps with the true object, or say why it cannot be measured."""
     st.subheader("Do the maps lie on the object?", help=term("iou"))
     if not any(result.object.size for result in results.values()):
         raise UserError("Where the object is, is known for the data shapes only.")
@@ -217,7 +221,9 @@ def overlap(here: Context, chosen: Choice, results: Mapping[str, Attention]) -> 
 
 
 def faithful(here: Context, chosen: Choice) -> None:
-    """ROAD, which paints over what a map calls important and looks whether the answer minds."""
+    """Draw ROAD: how the output changes when the pixels that a map calls important are painted
+    over.
+    """
     st.subheader("Is the map faithful? ROAD")
     st.markdown(term("road"))
     spec = RoadSpec(method=chosen.spec.method, of=chosen.spec.of, seed=chosen.spec.seed)

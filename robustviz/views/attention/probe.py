@@ -1,9 +1,6 @@
-"""Where a network looks: one image's class activation maps, clean and attacked, and the budget that
-PART makes of them.
-
-A map by itself proves nothing, so two controls stand beside it: the same network with random
-weights, whose maps should be unlike (Adebayo et al. 2018, arXiv 1810.03292), and ROAD, which paints
-over what a map calls important.
+"""The probe of one image's class activation maps, clean and attacked, and of PART's budget. A map
+by itself proves nothing, so the same network with random weights is a control, whose maps should be
+unlike (Adebayo et al. 2018, arXiv 1810.03292). `overlap.road` is another control.
 """
 
 from __future__ import annotations
@@ -32,7 +29,7 @@ from robustviz.views.measure import image_of, meta_of, net_of, probe, radius
 
 @probe(AttentionSpec)
 def attention(run: Run, spec: AttentionSpec) -> Attention:
-    """Where a network looks on one test image, clean and attacked, and PART's budget for it."""
+    """Compute class activation maps of one test image, clean and attacked, and PART's budget."""
     split, x, y = image_of(run, spec.index)
     net, eps = net_of(run), check_eps(radius(run) if spec.eps is None else spec.eps)
     eps_low = 7 / 8 * eps if spec.eps_low is None else spec.eps_low

@@ -1,4 +1,7 @@
-"""What is asked about the places where a network looks, and what comes back."""
+"""Specs and results of the Attention page's probes: class activation maps of one image, their
+overlap with the true object on many images, and ROAD. Without torch, so that pages can import it
+quickly.
+"""
 
 from __future__ import annotations
 
@@ -35,24 +38,23 @@ METHODS: dict[Method, str] = {
 }
 MAP_HELP = "How the class activation map is made."
 OF_HELP = "Whose map: the true class's, or the one predicted for each image."
-MAPS = ("clean", "attacked", "random")  # the rows of an `Overlap`
+MAPS = ("clean", "attacked", "random")  # the rows of the arrays in an `Overlap`
 OVERLAPS = ("iou", "pointing", "energy")
 
 
 @dataclass(frozen=True)
 class Attention(Result):
-    """Where a network looks on one image, untouched and attacked, and the budget that PART makes of
-    it.
+    """Class activation maps of one image, untouched and attacked, and PART's budget made from them.
 
-    `x`, `x_adv`, `x_part` (C,H,W) in [0,1]: untouched, attacked with `eps` everywhere, attacked
-    within the budget. `heat`, `heat_adv` (h,w): raw signed class activation maps of the first two,
-    for the classes `label` and `label_adv`; `heat_random` (R,h,w): the map of `x` for `label` by
-    the same network with random weights, R times. `mask` (H,W) bool, or (3,H,W) for jet-compat: the
-    important pixels of `x`; `budget`, of the same shape: each pixel's radius, `eps` or `eps_low`.
-    `object` (H,W) bool: the true object, or (0,0) where the data does not know it. `y`: the true
-    class; `probs`, `probs_adv`, `probs_part` (K,): softmax outputs. `drift`: rank correlation of
-    `heat` and `heat_adv`; `control` (R,): of `heat` and each random map; NaN where a map is
-    constant.
+    `x`, `x_adv`, `x_part` (C,H,W) in [0, 1]: untouched, attacked with `eps` at every pixel,
+    attacked within the budget. `heat`, `heat_adv` (h,w): raw signed class activation maps of the
+    first two, for the classes `label` and `label_adv`; `heat_random` (R,h,w): the maps of `x` for
+    `label` by the same network with R different sets of random weights. `mask` (H,W) bool, or
+    (3,H,W) for jet-compat: the important pixels of `x`; `budget`, of the same shape: the radius of
+    each pixel, `eps` or `eps_low`. `object` (H,W) bool: the pixels of the true object, or shape
+    (0,0) where the data has no object masks. `y`: the true class; `probs`, `probs_adv`,
+    `probs_part` (K,): softmax outputs. `drift`: rank correlation of `heat` and `heat_adv`;
+    `control` (R,): rank correlation of `heat` and each random map; NaN where a map is constant.
     """
 
     x: Floats
@@ -82,25 +84,24 @@ class Attention(Result):
 
     @property
     def at_limit(self) -> Bools:
-        """Where this attack spends all that the budget allows, to an eighth of a grey level,
-        (C,H,W).
+        """Where the attack within the budget uses all that the budget allows, to an eighth of a
+        grey level, (C,H,W) bool.
         """
         return np.asarray(self.spent >= self.budget - 1 / 2040)
 
     @property
     def constant(self) -> bool:
-        """Whether the clean image's map is the same everywhere, so that it points at nothing."""
+        """Whether the clean image's map is constant, so that it points at no region."""
         return flat(self.heat)
 
 
 @register("probe/attention")
 @dataclass(frozen=True)
 class AttentionSpec(ProbeSpec[Attention]):
-    """One test image's maps, untouched and attacked, PART's budget for it and an attack within that
-    budget.
+    """Maps of one test image, untouched and attacked, PART's budget, and an attack within it.
 
-    Every mask rule of PART is allowed, whatever the run was trained with. Both attacks start from
-    the same noise.
+    Every mask rule of PART is allowed, whatever method the run was trained with. Both attacks start
+    from the same noise.
     """
 
     index: int = option(0, "Number of the test image.", low=0, kind="image")
@@ -128,18 +129,19 @@ class AttentionSpec(ProbeSpec[Attention]):
 
 @dataclass(frozen=True)
 class AttentionLevels(Result):
-    """Where a network looks on one image at every strength of an attack, and PART's mask of it.
+    """Class activation maps of one image at every strength of an attack, and PART's mask.
 
-    `x` (C,H,W) uint8: the untouched image; `change` (L,C,H,W): what the attack of each radius in
-    `levels` (L,) adds, both in whole grey levels; the first radius is 0. `probs` (L,K): softmax
+    `x` (C,H,W) uint8: the untouched image; `change` (L,C,H,W): what the attack with each radius in
+    `levels` (L,) adds, all in whole grey levels; the first radius is 0. `probs` (L,K): softmax
     outputs. `heat` (L,h,w): raw signed class activation maps, for the classes `label` (L,).
-    `hottest` (L,2): row and column of the hottest pixel of each map enlarged bilinearly, of several
-    their mean; NaN where the map says nothing. `on` (L,): the share of the hottest pixels, mostly
-    one, that lie on the object, as in the pointing game of `Overlap`; NaN where the map says
-    nothing or no object is known. `drift` (L,): rank correlation of each map and the untouched
-    one's. `mask` (H,W), or (3,H,W) for jet-compat: the pixels that are important by PART's rule.
-    `object` (H,W): the true object, or (0,0) where the data does not know it. `y`: the true class;
-    `eps`: the radius, in pixel units, to whose double the levels go.
+    `hottest` (L,2): row and column of the hottest pixel of each map after bilinear enlarging, the
+    mean of these if there are several; NaN where the map's positive part is constant. `on` (L,):
+    the share of the hottest pixels, mostly one, that lie on the object, as in the pointing game of
+    `Overlap`; NaN where `hottest` is, or no object is known. `drift` (L,): rank correlation of each
+    map with the untouched image's map. `mask` (H,W), or (3,H,W) for jet-compat: the pixels that are
+    important by PART's rule. `object` (H,W): the pixels of the true object, or shape (0,0) where
+    the data has no object masks. `y`: the true class; `eps`: the usual radius, in pixel units; the
+    levels go up to twice this radius.
     """
 
     x: Ints
@@ -158,23 +160,23 @@ class AttentionLevels(Result):
 
     @property
     def usual(self) -> int:
-        """The position of `eps` in `levels`."""
+        """The index in `levels` that is nearest to `eps`."""
         return int(np.abs(self.levels - 255 * self.eps).argmin())
 
     def picture(self, at: int) -> Floats:
-        """The image (C,H,W) in [0,1], attacked with the radius at a position in `levels`."""
+        """The image (C,H,W) in [0, 1], attacked with the radius at index `at` of `levels`."""
         return np.asarray((self.x.astype(int) + self.change[at]) / 255)
 
     def moved(self, at: int) -> float:
-        """How far the hottest pixel lies from where it was untouched, in pixels; NaN where one of
-        the two maps says nothing.
+        """The distance in pixels from the untouched map's hottest pixel to that of the map at level
+        `at`; NaN where one of the two maps has none.
         """
         return float(np.hypot(*(self.hottest[at] - self.hottest[0])))
 
 
 def levels_of(eps: float) -> list[int]:
-    """Whole grey levels from 0 to twice a radius in pixel units, at most 17, the radius among
-    them.
+    """Radii in whole grey levels (1/255), at most 17: 0, and equally spaced ones up to twice `eps`
+    (pixel units), `eps` itself among them.
     """
     usual = max(1, round(255 * eps))
     most = min(2 * usual, 255)
@@ -185,8 +187,10 @@ def levels_of(eps: float) -> list[int]:
 @register("probe/attention_levels")
 @dataclass(frozen=True)
 class AttentionLevelsSpec(ProbeSpec[AttentionLevels]):
-    """One test image's maps untouched and attacked with PGD at whole grey levels from 0 to twice a
-    radius, at most 17 of them, each the attack that the radius alone would get.
+    """Maps of one test image under PGD with whole grey levels from 0 up to twice a radius.
+
+    There are at most 17 radii. The result for each is the same as that of an attack with this
+    radius alone.
     """
 
     index: int = option(0, "Number of the test image.", low=0, kind="image")
@@ -212,25 +216,24 @@ class AttentionLevelsSpec(ProbeSpec[AttentionLevels]):
 
 
 def first_screen(index: int, eps: float) -> tuple[ProbeSpec[Result], ...]:
-    """What the page's first screen asks of a network about a test image; the overlap is known for
-    data with objects only.
+    """The specs that the page's first screen needs of each network for a test image. The overlap
+    can be measured only on data with object masks.
     """
     return AttentionLevelsSpec(index, eps=eps), OverlapSpec()
 
 
 @dataclass(frozen=True)
 class Overlap(Result):
-    """How well the maps of a network and the masks made of them lie on the true object, image by
-    image.
+    """How well a network's maps and masks lie on the true object, image by image.
 
-    `iou`, `pointing`, `energy` (3,n), fractions; rows: the map of the untouched image, of the
-    attacked one, and of the untouched one by the same network with random weights. `iou`: of the
-    important-pixel mask and the object. `pointing`: the share of the map's hottest pixels (mostly
-    one) that lie on the object. `energy`: the share of the positive map that lies on the object.
-    `area` (n,): the object's share of the image: what a blind guess gets in the last two. `chance`
-    (n,): the IoU expected of a mask of the same size thrown at random. `constant` (3,): how many
-    maps say nothing; they count with what a blind guess gets. `index`, `y` (n,): image numbers and
-    true classes.
+    `iou`, `pointing`, `energy` (3,n), in [0, 1]; the rows are `MAPS`: the map of the untouched
+    image, of the attacked image, and of the untouched image by the same network with random
+    weights. `iou`: IoU of the mask of important pixels and the object. `pointing`: the share of the
+    map's hottest pixels (mostly one) that lie on the object. `energy`: the share of the map's
+    positive part that lies on the object. `area` (n,): the object's share of the image, which is
+    what a blind guess gets in the last two. `chance` (n,): the IoU expected for a randomly placed
+    mask of the same size. `constant` (3,): how many maps carry no information; these are counted
+    with what a blind guess gets. `index`, `y` (n,): image numbers and true classes.
     """
 
     iou: Floats
@@ -243,8 +246,9 @@ class Overlap(Result):
     y: Ints
 
     def interval(self, measure: str, row: int) -> tuple[float, float, float]:
-        """Mean and 95 % interval of `iou`, `pointing` or `energy`: Wilson's for pointing, Student's
-        t for the means, cut to 0…1.
+        """Mean and 95 % interval (mean, low, high) of `iou`, `pointing` or `energy` in a row of
+        `MAPS`, in [0, 1]: Wilson's interval for pointing, Student's t for the other two, cut to [0,
+        1].
         """
         values = getattr(self, measure)[row]
         if measure == "pointing":
@@ -253,12 +257,12 @@ class Overlap(Result):
         return mean, max(0.0, low), min(1.0, high)
 
     def guess(self, measure: str) -> float:
-        """What a blind guess gets in `iou`, `pointing` or `energy`, on average."""
+        """What a blind guess gets in `iou`, `pointing` or `energy`, mean over images, in [0, 1]."""
         return float((self.chance if measure == "iou" else self.area).mean())
 
     def gap(self, other: Overlap, measure: str, row: int) -> tuple[float, float, float]:
-        """By how much this exceeds the other on the same images: mean paired difference, 95 %
-        t-interval. Raises UserError where the images are not the same.
+        """The mean difference (this network − `other`) of a measure on the same images, and its 95
+        % t-interval (mean, low, high). Raises UserError where the images are not the same.
         """
         if (
             self.meta["data"] != other.meta["data"]
@@ -272,7 +276,7 @@ class Overlap(Result):
         return mean_interval(getattr(self, measure)[row] - getattr(other, measure)[row])
 
     def rows(self) -> list[JSON]:
-        """A row an image."""
+        """The result as a table, one row per image."""
         return [
             {
                 "image": int(self.index[i]),
@@ -291,12 +295,12 @@ class Overlap(Result):
 @register("probe/overlap")
 @dataclass(frozen=True)
 class OverlapSpec(ProbeSpec[Overlap]):
-    """How well maps and masks of the first `n` test images lie on the true object: untouched,
-    attacked, with random weights.
+    """How well maps and masks of the first `n` test images lie on the true object.
 
-    Source: the pointing game and the energy-based one are Zhang et al. 2018 (arXiv 1608.00507) and
-    Wang et al. 2020 (arXiv 1910.01279). Differs: no tolerance of 15 pixels around the object,
-    images of 32 pixels are too small for it; several hottest pixels share the point.
+    Measured for untouched images, attacked images, and a network with random weights. Source: the
+    pointing game and the energy-based one are Zhang et al. 2018 (arXiv 1608.00507) and Wang et al.
+    2020 (arXiv 1910.01279). Differs: there is no tolerance of 15 pixels around the object, because
+    images of 32 pixels are too small for it; if several pixels are hottest, they share the point.
     """
 
     n: int = option(200, "How many test images.", low=1)
@@ -319,14 +323,13 @@ class OverlapSpec(ProbeSpec[Overlap]):
 
 @dataclass(frozen=True)
 class Road(Result):
-    """Whether a map is faithful: how the softmax output reacts when what it calls important is
-    painted over.
+    """Whether a map is faithful: how the output reacts when the pixels it marks are painted over.
 
-    `score` (3,n), −1 to 1: ROAD's mean of (least relevant removed first − most relevant removed
-    first) / 2 over shares of the pixels; above 0: the map's pixels matter to the network. Rows: the
-    class activation map, the map of the same network with random weights, a map of random numbers
-    on the same grid. `index` (n,): image numbers; constant maps are left out, and `constant` counts
-    them.
+    `score` (3,n), −1 to 1: ROAD's mean of (softmax output with the least relevant pixels removed −
+    output with the most relevant removed) / 2 over several shares of the pixels; above 0, the
+    pixels that the map marks matter to the network. The rows are the class activation map, the map
+    of the same network with random weights, and a map of random numbers on the same grid. `index`
+    (n,): image numbers. Images whose map is constant are left out; `constant` counts them.
     """
 
     score: Floats
@@ -337,12 +340,11 @@ class Road(Result):
 @register("probe/road")
 @dataclass(frozen=True)
 class RoadSpec(ProbeSpec[Road]):
-    """ROAD of the first `n` test images' maps, of the same network's with random weights, and of
-    random numbers.
+    """ROAD of test images' maps, with maps of random weights and of random numbers as controls.
 
-    Source: Rong et al. 2022 (ROAD, arXiv 2202.00449) as in the grad-cam package. Differs: the raw
-    maps' ranks, ties broken at random, because a map cut at 0 has no order where it is 0; the
-    softmax output, not the logit.
+    The first `n` test images are used. Source: Rong et al. 2022 (ROAD, arXiv 2202.00449) as in the
+    grad-cam package. Differs: pixels are ranked by the raw maps, with ties broken at random,
+    because a map cut at 0 gives no order where it is 0; the softmax output is used, not the logit.
     """
 
     n: int = option(20, "How many test images.", low=2, high=1000)
