@@ -1,1 +1,3 @@
-"""How a network is trained and judged: its settings, the loop, evaluations and their doctor."""
+"""Training and evaluation of networks: settings, training loop, evaluations, and the doctor that
+checks them.
+"""

@@ -1,4 +1,6 @@
-"""Accuracy under attack of any network on any images, counted and examined as a run's is."""
+"""`robustviz.evaluate`: accuracy under attack of any network on any images, measured and checked by
+the doctor as for a run.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ Norm = Literal["linf", "l2"]
 
 
 class How(TypedDict, total=False):
-    """What `evaluate` takes by name."""
+    """The keyword arguments of `evaluate`."""
 
     eps: float | str | None
     norm: Norm | None
@@ -63,21 +65,23 @@ def evaluate(
     device: str | None = None,
     say: Callable[[str], object] | None = None,
 ) -> Evaluation | Ladder:
-    """How many images `net` gets right, untouched and under `attack`, with 95 % intervals and what
-    the doctor finds, its active test among it; with `attack="ladder"` under FGSM, PGD-20,
-    PGD-100×5, CW-100 and AutoAttack one after the other. Nothing is written.
+    """Measure how many images `net` classifies correctly, clean and under `attack`, with 95 %
+    intervals and the doctor's findings, including its active test. With `attack="ladder"` it runs
+    FGSM, PGD-20, PGD-100×5, CW-100 and AutoAttack one after the other. Returns an `Evaluation`, or
+    a `Ladder`; nothing is written to disk.
 
-    `net`: any module that gives logits (N,K) for images in [0, 1], or a run; it is not changed.
-    What wants normalised images does that itself: `robustviz.wrap(module, mean=…, std=…)`. `data`:
-    (x, y), a DataLoader, a PyTorch data set, a `Dataset`, or the name of a data set, whose test
-    split is meant; None: that of the run. `attack`: "pgd" has 20 steps; an attack with settings of
-    its own is handed in as such, `PGD(steps=100)`. `eps` in pixel units, also as "8/255"; None: the
-    attack's, the run's or the named data's. `n`: the first n images of a seed-0 stratified
-    permutation (`robustviz.data.stratified_order`), in which all are counted. `device`: None for
-    where the network lies. `say` gets a line a rung.
+    `net`: any module that gives logits (N,K) for images in [0, 1], or a run; it is not changed. A
+    module that expects normalised images must normalise them itself:
+    `robustviz.wrap(module, mean=…, std=…)`. `data`: (x, y), a DataLoader, a PyTorch data set, a
+    `Dataset`, or the name of a data set, whose test split is used; None: the run's data. `attack`:
+    a name ("pgd" takes 20 steps), or an attack with its own settings, `PGD(steps=100)`. `eps`: in
+    pixel units, also as "8/255"; None: that of the attack, the run or the named data set. `n`: only
+    the first n images of a seed-0 stratified permutation (`robustviz.data.stratified_order`), the
+    order in which all are counted. `device`: None for the device of the network. `say` is called
+    with one line per rung of the ladder.
 
-    A run's network on its test split gives the numbers that `python -m robustviz evaluate` gives.
-    Raises UserError for what does not fit together.
+    A run's network on its test split gives the same numbers as `python -m robustviz evaluate`.
+    Raises UserError for arguments that do not fit together.
     """
     run = net if isinstance(net, Run) else None
     norm = norm or (norm_of(run.config) if run else "linf")
@@ -102,7 +106,7 @@ def evaluate(
 
 
 def _images(data: Any, run: Run | None) -> tuple[Dataset, float | None]:
-    """The images, and the ε that is usual on them."""
+    """The images, and the default ε for them, None if there is none."""
     if data is None:
         if run is None:
             raise UserError(
@@ -134,7 +138,9 @@ def _attack(attack: str | Attack, norm: Norm) -> Attack:
 def _radius(
     attack: Attack | None, eps: float | str | None, usual: float | None, norm: str
 ) -> float:
-    """The ε that is meant. Raises UserError where there is none, or two."""
+    """The ε to use: the attack's own, else `eps`, else `usual`. Raises UserError if there is none,
+    or if the first two differ.
+    """
     own = attack.eps if attack else None
     asked = None if eps is None else check_eps(parse_number(eps), norm)
     if own is not None and asked is not None and own != asked:
@@ -147,7 +153,9 @@ def _radius(
 
 @contextmanager
 def _on(net: Run | nn.Module, device: str | None) -> Iterator[nn.Module]:
-    """The network on a device; a copy where it lies on another one."""
+    """The network on `device`, as a copy if it has to be moved. Raises UserError if it cannot be
+    copied.
+    """
     if not isinstance(net, nn.Module):
         raise UserError(
             "A network is wanted, an nn.Module that gives logits, or a run, and this is a"
@@ -163,8 +171,9 @@ def _on(net: Run | nn.Module, device: str | None) -> Iterator[nn.Module]:
 
 
 def _with_classes(net: nn.Module, split: Dataset) -> Dataset:
-    """The split with as many classes as the network has: few images may lack some of them. Raises
-    UserError where it has fewer, or cannot read the images.
+    """The split with as many class names as the network has logits, since a few images may not
+    contain all classes. Raises UserError if a label exceeds the network's classes, or if it cannot
+    read the images.
     """
     x = check_images(split.take(torch.arange(min(2, len(split)))).x).to(device_of(net))
     with torch.inference_mode(False), attackable(net, fused=False) as own:

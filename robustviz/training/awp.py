@@ -1,13 +1,14 @@
-"""The gradients of a training step: at the weights as they are, or, for adversarial weight
-perturbation (AWP), at weights near them that make the loss worse.
+"""The gradients of one training step: at the current weights or, for adversarial weight
+perturbation (AWP), at nearby weights that make the loss worse.
 
 Source: Wu, Xia, Wang 2020 (arXiv 2004.05884), and the authors' code (csdongxian/AWP,
-`train_trades_cifar.py` and `utils_awp.py`; the latter as others have copied it): one step up the
-loss in the weights, of γ·‖w‖ in each tensor `weight` of more than one dimension, for images that
-were attacked before. Differs: their optimiser steps at the perturbed weights and the perturbation
-is taken off afterwards; here the weights are put back first, so that weight decay shrinks the
-weights themselves. A method that draws numbers after its attack (a dropout mask) draws the same
-ones in both passes. On several processes the step is that of the whole batch, as DDP averages it.
+`train_trades_cifar.py` and `utils_awp.py`; the latter from other people's copies): one gradient
+ascent step on the weights, of length γ·‖w‖ for each tensor `weight` of more than one dimension, on
+images that were attacked before. Differs: their optimiser steps at the perturbed weights, and the
+perturbation is subtracted afterwards; here the weights are restored first, so that weight decay
+applies to the weights themselves. A method that draws random numbers after its attack (a dropout
+mask) draws the same ones in both passes. With several processes the ascent step is that of the
+whole batch, because DDP averages the gradients.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from torch import Tensor, nn
 from robustviz.methods.base import Terms
 from robustviz.types import Batch
 
-TINY = 1e-20  # a gradient of zero moves nothing
+TINY = 1e-20  # so that a gradient of zero moves nothing
 
 
 @dataclass
 class _Once:
-    """Makes a batch's attacked images in the first pass and gives the same in the second; knows
-    the running statistics and the generator's state as they were right after that.
+    """Makes a batch's attacked images in the first pass and returns the same images in the second.
+    Also remembers the buffers (running statistics) and the generator's state from just after the
+    attack.
     """
 
     loss: nn.Module
@@ -50,7 +52,7 @@ class _Once:
 
     @torch.no_grad()
     def rewind(self) -> None:
-        """Undo what the first pass did beside attacking."""
+        """Undo every change that the first pass made to buffers and generator after the attack."""
         for buffer, before in zip(self.loss.buffers(), self.buffers, strict=True):
             buffer.copy_(before)
         self.rng.set_state(self.state)
@@ -59,11 +61,11 @@ class _Once:
 def backward(
     loss: nn.Module, net: nn.Module, batch: Batch, share: float, gamma: float, *, bf16: bool
 ) -> Terms:
-    """Leave in every parameter of `loss` its gradient of `share` times the sum of the terms that
-    `loss` gives for the batch; returns these terms.
+    """Compute the gradient of `share` times the sum of the loss terms of this batch, leave it in
+    the `.grad` of every parameter of `loss`, and return the terms.
 
-    With γ = `gamma` above 0 both are those at the worst weights near `net`'s; weights and running
-    statistics are then what one pass without AWP leaves.
+    With γ = `gamma` above 0, both gradient and terms are taken at the worst weights near `net`'s.
+    Afterwards weights and running statistics are the same as after a single pass without AWP.
     """
 
     def terms_of(batch: Batch) -> Terms:
@@ -89,8 +91,9 @@ def backward(
 
 @torch.no_grad()
 def worst(net: nn.Module, gamma: float) -> list[tuple[nn.Parameter, Tensor]]:
-    """Move each weight tensor by γ of its norm along its gradient; returns them with the values
-    that they had. Those without a gradient and those of one dimension (biases, batch norm) rest.
+    """Move each weight tensor along its gradient, by γ times its norm; returns the moved parameters
+    with their old values. Parameters without a gradient, and those of one dimension (biases, batch
+    norm), are not moved.
     """
     before = []
     for name, weight in net.named_parameters():

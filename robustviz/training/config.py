@@ -1,5 +1,5 @@
-"""One training in one frozen dataclass: the data, the method, the network, how long, how fast, on
-what.
+"""`TrainConfig`: all settings of one training (data, method, network, duration, learning rate,
+device) in one frozen dataclass.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ from robustviz.training.order import TURNS, turns
 from robustviz.training.start import resolved
 from robustviz.types import JSON, UserError, check_eps, harmless, parse_number
 
-# pixels; images that are larger come in smaller batches, so that a step takes about the same memory
+# pixels per side; larger images get smaller batches, so that a step needs about as much memory
 LARGE = 64
-LEAST = 8  # images in such a batch
-# where it runs, and how long it is examined, is no part of what was asked, nor of a run's name
+LEAST = 8  # smallest default batch size for such images
+# Settings that do not change what is trained, only where it runs and how much is evaluated. They
+# are not part of a run's name.
 WHERE = ("device", "threads", "test_n")
 
 
 @dataclass(frozen=True)
 class TrainConfig(Spec):
-    """Everything that decides what a training computes. None means "the data set's default" and is
-    filled in at once, so a config read later says what was used. `registry.encode` and `from_json`
-    carry it through a run folder.
+    """Every setting that decides what a training computes. None means "the data set's default" and
+    is replaced by that value at once, so a saved config shows what was used. Run folders store it
+    with `registry.encode` and `from_json`.
 
-    Raises UserError for an unknown name, a value of the wrong type or out of range.
+    Raises UserError for an unknown name and for a value of the wrong type or out of range.
     """
 
     data: Source = option(Digits, "The images to learn from.")
@@ -149,7 +150,7 @@ class TrainConfig(Spec):
         recipe = {**self.data.recipe, **self.method.recipe}
         usual = recipe.get("batch_size", 128)
         batch = min(usual, max(LEAST, int(usual * (LARGE / max(LARGE, self.data.pixels)) ** 2)))
-        # noisier steps are shorter
+        # the default learning rate falls with the batch size, as smaller batches are noisier
         for name, value in {
             "net": self.net or recipe.get("net", "small_resnet"),
             "eps": check_eps(
@@ -178,12 +179,15 @@ class TrainConfig(Spec):
 
     @property
     def bound_method(self) -> Method:
-        """The method with this config's ε in its attack, where that has none of its own."""
+        """The method, with this config's ε in its attack unless the attack has its own."""
         return self.method.bound(self.eps)  # type: ignore[arg-type]
 
     @property
     def run_id(self) -> str:
-        """`<data>-<method>-<net>-s<seed>-<8 hex of the config>`; at most 64 plain characters."""
+        """The run's default name,
+        `<data>-<method>-<net>-s<seed>-<8 hex digits of a hash of the config>`: at most 64
+        characters of a-z, 0-9 and '-'.
+        """
         settings = registry.encode(self, naming=True)
         asked = {name: value for name, value in settings.items() if name not in WHERE}
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
@@ -200,7 +204,9 @@ class TrainConfig(Spec):
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TrainConfig:
-        """The config that `to_json` wrote. Raises UserError for unknown or ill-typed settings."""
+        """The config that `to_json` wrote. Raises UserError for unknown settings and values of a
+        wrong type.
+        """
         return registry.build(cls, data)
 
     @classmethod
@@ -210,17 +216,19 @@ class TrainConfig(Spec):
         flags: Mapping[str, Any] | None = None,
         sets: Sequence[tuple[str, Any]] = (),
     ) -> TrainConfig:
-        """A config from what a person typed; precedence: the data set's defaults < preset < flags <
-        sets.
+        """A config from what a person typed; precedence: defaults of the data set < preset < flags
+        < sets.
 
-        `sets` are (dotted path, value) pairs; `attack.` stands for `method.attack.`. Text values
-        are read as JSON, else as `a/b`, else as text. Raises UserError naming the nearest setting.
+        `sets` are (dotted path, value) pairs, where `attack.` is short for `method.attack.`. Text
+        values are read as JSON, else as a fraction `a/b`, else as text. Raises UserError that names
+        the nearest known setting for an unknown one.
         """
         from robustviz.training.presets import preset_settings
 
         given: JSON = dict(preset_settings(preset)) if preset else {}
         typed = {name: value for name, value in (flags or {}).items() if value is not None}
-        for room in ("data", "method"):  # another method than the preset's cannot take its settings
+        # settings of the preset's data set or method do not apply if another one is chosen
+        for room in ("data", "method"):
             if typed.get(room, given.get(room)) != given.get(room):
                 given = {
                     path: value for path, value in given.items() if not path.startswith(f"{room}.")
@@ -233,11 +241,11 @@ class TrainConfig(Spec):
         top = {name: value for name, value in given.items() if "." not in name}
         if isinstance(top.get("data"), str):
             top["data"] = source(top["data"])
-        # first: other defaults follow from the data
+        # the data comes first, because other defaults depend on it
         for path in [path for path in given if path.startswith("data.")]:
             whole = registry.build(cls, {"data": top["data"]} if "data" in top else {})
             top["data"] = registry.with_value(whole, path, given.pop(path)).data
-        # last: whether it fits depends on the norm, which a dotted path may set
+        # ε comes last: its range depends on the norm, which a dotted path may set
         eps = top.pop("eps", None)
         config = registry.build(cls, top)
         for path, value in given.items():
@@ -246,10 +254,11 @@ class TrainConfig(Spec):
         return config if eps is None else registry.with_value(config, "eps", eps)
 
     def on_this_machine(self, find_run: FindRun) -> TrainConfig:
-        """This config with the device decided, the data's path made absolute, with what its method
-        takes from runs that `find_run` finds, and with the very weights named that it begins from.
+        """This config with everything decided that depends on this machine: the device, the
+        absolute path of the data, the method's settings taken from other runs (found with
+        `find_run`), and in `init` the hash of the weights to start from.
 
-        Raises UserError where CUDA is asked for and absent, and where such a run is missing.
+        Raises UserError if CUDA is asked for but absent, or if such a run is missing.
         """
         return replace(
             self,
@@ -261,15 +270,17 @@ class TrainConfig(Spec):
 
 
 def norm_of(config: TrainConfig) -> Literal["linf", "l2"]:
-    """The norm in which the run's method was attacked; linf for methods without an attack."""
+    """The norm of the attack in the run's method, "linf" or "l2"; "linf" for methods without an
+    attack.
+    """
     return cast(
         Literal["linf", "l2"], getattr(getattr(config.method, "attack", None), "norm", "linf")
     )
 
 
 def named_device(name: str) -> str:
-    """`name` itself, once it is known to be auto, cpu, cuda, or a GPU's number as cuda:1. Raises
-    UserError for anything else.
+    """`name` unchanged if it is auto, cpu, cuda, or a numbered GPU such as cuda:1. Raises UserError
+    for anything else.
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
         raise UserError(
@@ -281,8 +292,8 @@ def named_device(name: str) -> str:
 
 
 def pick_device(asked: str) -> str:
-    """`auto` as what this machine has: cpu or cuda; a named GPU as it is. Raises UserError for what
-    is no device, and where such a one is absent.
+    """The device to use: for `auto` cuda if this machine has it, else cpu; otherwise `asked`
+    unchanged. Raises UserError for an unknown name and for a GPU that this machine lacks.
     """
     has = torch.cuda.is_available()
     number = named_device(asked).partition(":")[2]
@@ -300,7 +311,9 @@ def pick_device(asked: str) -> str:
 
 
 def read_value(value: Any) -> Any:
-    """A typed text as a value: JSON, else `a/b` as a number, else the text itself."""
+    """The value of a typed text: read as JSON, else as a number `a/b`, else the text itself.
+    Anything but text is returned unchanged.
+    """
     if not isinstance(value, str):
         return value
     try:

@@ -1,10 +1,10 @@
-"""Before a robust number is believed: what could have gone wrong, measured.
+"""The doctor: checks that a measured robust accuracy can be believed.
 
-Most reported robustness that did not hold was an attack that did not work: inputs outside [0, 1],
-probabilities instead of logits, vanished gradients, a random network. Each check states what it
-measured; passing all of them is no proof. Some make a number *unreliable*, others *warn*. Source:
-Carlini et al. 2019 (arXiv 1902.06705), AutoAttack's `checks.py` and, for the active test,
-Zimmermann et al. 2022 (arXiv 2206.13991).
+Most reported robustness that did not hold came from an attack that did not work: inputs outside
+[0, 1], probabilities instead of logits, vanishing gradients, a random network. Each check states
+what it measured; passing all of them is no proof. A failed check makes the number *unreliable* or
+gives a *warning*. Source: Carlini et al. 2019 (arXiv 1902.06705), AutoAttack's `checks.py` and, for
+the active test, Zimmermann et al. 2022 (arXiv 2206.13991).
 """
 
 from __future__ import annotations
@@ -37,33 +37,34 @@ from robustviz.training.evaluation import Finding, attack_name
 from robustviz.training.planted import Planted, plant
 from robustviz.types import UserError
 
-SLACK = 1e-6  # x + (x_adv − x) is off by an ulp in float32
+SLACK = 1e-6  # float32 rounding of x_adv − x
 FEW = 2  # images by which a count may differ by chance
-SHARE = 0.05  # of the images, or points: from here on it is no chance
+SHARE = 0.05  # of the images, or of accuracy: larger differences are not chance
 FOUND = 0.95  # share of the planted examples that an attack must find
-AGREE = 0.5  # median cosine of neighbouring gradients: .96 and more on every shipped network
+AGREE = 0.5  # least median cosine of neighbouring gradients; shipped networks have .96 or more
 WIDE = 16  # images that are attacked in float64 as well
-AT_ONCE = 25  # images computed together: the doctor is in no hurry, and they may be large
-# a net that only hides its gradient falls to them; one that does not loses fewer images than to PGD
+AT_ONCE = 25  # images computed together: few, because images may be large
+# Enough to break a network that only hides its gradient; on others Square finds less than PGD.
 QUERIES = 200
-# weak by construction, without gradients, or made to transfer: PGD-20 speaks for them
+# Attacks that are weak by design, use no gradient, or are made to transfer. For them the doctor
+# looks at PGD-20 instead.
 NOT_WHITE = ("fgsm", "square", "mim", "dim", "tim")
 
 
 @dataclass(frozen=True)
 class Consult:
-    """What the doctor's own attacks leave right of the N images it looks at: it does not depend on
-    the attack judged. Those by gradients leave everything where there is none.
+    """How many of the N images stay right under each of the doctor's own attacks, whatever attack
+    is being judged. On a network without gradients, gradient attacks leave all images as they are.
 
-    `cw20`: CW-20, on the margin. `otherwise`: of the first 16 images, how many fare otherwise in
-    float64 than in float32, untouched or under PGD-20 from the image. `planted`: the examples of
+    `cw20`: CW-20, on the margin. `otherwise`: how many of the first 16 images get another result in
+    float64 than in float32, clean or under PGD-20 started at the image. `planted`: the examples of
     the active test, of which PGD-20 has `found` so many. None: not measured.
     """
 
     unbounded: int
     pgd20: int
     pgd60: int
-    square: int | None  # Square knows linf only
+    square: int | None  # Square supports linf only
     cw20: int | None = None
     otherwise: int | None = None
     found: int | None = None
@@ -79,9 +80,9 @@ def consult(
     seed: int = 0,
     tick: Callable[[], object] | None = None,
 ) -> Consult:
-    """The doctor's own attacks on `x` (N,C,H,W) with labels `y`, in the norm and at the ε of
-    `attack`: PGD without a limit, PGD-20, PGD-60, CW-20 and Square. 100 images tell enough. `tick`
-    is called before each of them. Raises UserError as attacks do, and for no images.
+    """Run the doctor's own attacks on `x` (N,C,H,W) with labels `y`, in the norm and at the ε of
+    `attack`: PGD without a limit, PGD-20, PGD-60, CW-20 and, for linf, Square. 100 images are
+    enough. `tick` is called before each attack. Raises UserError as attacks do, and for no images.
     """
     eps, x, norm = _radius(attack, x), check_images(x), attack.norm
     with attackable(net, fused=False) as own:
@@ -97,7 +98,7 @@ def consult(
         stuck = attacker.needs_gradient and not trial.has_gradient
         return _right(net, x if stuck else attacker(net, x, y, rng=rng), y)
 
-    # Noise of that size would fool any net by itself, so this one starts at the image.
+    # Random noise of that size would fool any network, so this attack starts at the image.
     widest = 1.0 if norm == "linf" else float(x[0].numel()) ** 0.5
     pgd20 = PGD(eps=eps, steps=20, norm=norm)
     return Consult(
@@ -113,7 +114,9 @@ def consult(
 
 
 def _otherwise(net: nn.Module, x: Tensor, y: Tensor, eps: float, attack: Attack) -> int | None:
-    """How many of the images fare otherwise in float64; None where the net cannot compute so."""
+    """How many images get another result in float64, clean or under PGD-20; None if the network
+    cannot compute in float64.
+    """
     twin = copied(net)
     if twin is None:
         return None
@@ -130,8 +133,8 @@ def _otherwise(net: nn.Module, x: Tensor, y: Tensor, eps: float, attack: Attack)
 
 
 def _radius(attack: Attack, x: Tensor) -> float:
-    """The ε of `attack`. Raises UserError where there is none, and where `x` is no batch of images
-    or an empty one.
+    """The ε of `attack`. Raises UserError if it has none, and if `x` is not a batch of images or is
+    empty.
     """
     check_shape(x)
     if not x.numel():
@@ -145,8 +148,8 @@ def _radius(attack: Attack, x: Tensor) -> float:
 
 
 def _pictures(x: Tensor) -> Tensor:
-    """Images (N,C,H,W) in float32 or wider, which need not lie in [0, 1]: whether they do is a
-    finding.
+    """Images (N,C,H,W) in float32 or wider. They may lie outside [0, 1], because that is a finding
+    of its own.
     """
     check_shape(x)
     x = plain_tensor(x)
@@ -159,8 +162,8 @@ def _right(net: nn.Module, images: Tensor, y: Tensor) -> int:
 
 
 def _first_gradient(attack: Attack, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """The gradient that the attack starts with, as it is: with NaN, and 0 where the outputs do not
-    depend on the pixels.
+    """The gradient at the start of the attack, unchanged: it may contain NaN, and is 0 if the
+    outputs do not depend on the pixels.
     """
     with torch.enable_grad():
         z = x.detach().clone().requires_grad_(True)
@@ -174,8 +177,8 @@ def _first_gradient(attack: Attack, net: nn.Module, x: Tensor, y: Tensor) -> Ten
 
 @torch.no_grad()
 def _agreement(attack: Attack, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """The cosine (N,) between the gradients of the margin at two random points, each within ε/4 of
-    the image; 0 where there is no gradient.
+    """The cosine similarity (N,) of the margin's gradients at two random points, both within ε/4 of
+    the image; 0 if there is no gradient.
     """
     rng = torch.Generator(device=x.device).manual_seed(0)
     objective = LogitObjective(net, losses.margin, y, AT_ONCE)
@@ -186,8 +189,8 @@ def _agreement(attack: Attack, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _stopped(attack: Attack, net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> float:
-    """Share of the images that are right under attack and lie where they lay, or where the attack's
-    objective is no higher.
+    """The share of images that are still right under attack and either were not changed, or for
+    which the attack's objective did not increase.
     """
     climbed = attack.objective(net, y)
     before, after = torch.cat([climbed(part) for part in (x, x_adv)]).split(len(x))
@@ -197,11 +200,12 @@ def _stopped(attack: Attack, net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What the checks look at: images before (N,C,H,W) and after the `attack`, their labels, the
-    net's `logits` (N,K) and what it says to the same images `again`, the gradients (N,D) that the
-    attack starts with, how neighbouring gradients `agree` (N,), the share of images on which the
-    attack `stopped` early, what the doctor's own attacks found, how many images the strongest
-    attack by gradients leaves right (`white`, by `name`), and how many planted examples it `found`.
+    """The input of all checks: clean images `x` and attacked images `x_adv` (N,C,H,W), labels, the
+    `attack`, the network's `logits` (N,K) and those of a second pass (`again`), the gradients (N,D)
+    at the start of the attack, how well neighbouring gradients `agree` (N,), the share of images on
+    which the attack `stopped` early, the results of the doctor's own attacks, how many images the
+    strongest gradient attack, called `name`, leaves right (`white`), and how many planted examples
+    `finder` has `found`.
     """
 
     x: Tensor
@@ -329,7 +333,8 @@ def _more_steps(seen: Evidence) -> Finding:
 
 
 def _moved(seen: Evidence) -> Finding:
-    idle = seen.attack.key == "autoattack" or not seen.attack.eps  # it gives back what withstands
+    # AutoAttack returns robust images as they were
+    idle = seen.attack.key == "autoattack" or not seen.attack.eps
     return Finding(
         "moved",
         True,
@@ -408,7 +413,7 @@ def _black_box(seen: Evidence) -> Finding:
     )
 
 
-# In the order in which findings are told.
+# In the order in which findings are listed.
 CHECKS: tuple[Callable[[Evidence], Finding], ...] = (
     _budget,
     _range,
@@ -439,11 +444,12 @@ def examine(
     consulted: Consult | None = None,
     tick: Callable[[], object] | None = None,
 ) -> tuple[Finding, ...]:
-    """The findings on one evaluation: `x` (N,C,H,W) clean and `x_adv` attacked images, labels `y`.
+    """The findings on one evaluation: clean images `x` (N,C,H,W), attacked ones `x_adv`, labels
+    `y`.
 
-    `attack` must have its ε. `consulted`: what `consult` found on the same net, images, norm and ε,
-    where that is known; else `tick` is called as it says. Raises UserError for no images, for
-    images or labels of another kind, and for a network that gives no logits.
+    `attack` must have its ε. `consulted`: the result of `consult` for the same network, images,
+    norm and ε; if None, `consult` is run with `tick`. Raises UserError for no or unsuitable images,
+    unsuitable labels, and a network that gives no logits.
     """
     _, classes = _radius(attack, x), whole(classes, "classes")
     x, x_adv = _pictures(x), _pictures(x_adv)
@@ -468,7 +474,7 @@ def examine(
         stopped = _stopped(attack, own, x, x_adv, y)
     told, weak = consulted or consult(net, x, y, attack, seed, tick), attack.key in NOT_WHITE
     name = attack_name(encode(attack), classes)
-    # Alone a weak attack is judged by what it misses; on a ladder a stronger one stands beside it.
+    # Alone, a weak attack is judged by its own misses; on a ladder there are stronger attacks too.
     own_test = not (weak and consulted)
     found = told.planted.found(attack, seed) if told.planted and own_test else told.found
     seen = Evidence(

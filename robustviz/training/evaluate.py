@@ -1,4 +1,6 @@
-"""Accuracy under attack, counted once and written down with everything needed to repeat it."""
+"""Measuring accuracy under attack. All callers (training, command line, pages) count with the same
+code, and each result holds everything needed to repeat it.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +27,12 @@ from robustviz.training.evaluation import Evaluation, by_class, pack
 from robustviz.training.ladder import Ladder, climb
 from robustviz.types import UserError, plain
 
-# images that draw their noise together: fixed, so that it does not depend on how many are computed
-# at once
+# Images that share one generator for their noise. Fixed, so that the noise does not depend on how
+# many images are computed at once.
 BATCH = 250
 DOCTOR_IMAGES = 100
-# Weakest first; each leaves at most as many images right as those before, or something is wrong. CW
-# is another attack than PGD rather than a stronger one, so it is held against FGSM only.
+# Weakest first; each should leave at most as many images right as those before, else something is
+# wrong. CW is not stronger than PGD but different, so it is compared with FGSM only.
 LADDER: tuple[Attack, ...] = (
     FGSM(),
     PGD(steps=20),
@@ -40,14 +42,16 @@ LADDER: tuple[Attack, ...] = (
 )
 
 Tick = Callable[[], object]
-# images, what the network was shown of them under attack, and its answers to both
+# called with clean images, the attacked images that the network was shown, and its predictions for
+# both
 Seen = Callable[[Tensor, Tensor, Tensor, Tensor], object]
 
 
 def seen(ticks: int, n: int) -> tuple[int, int]:
-    """(so many images, of so many in all) at this tick of an evaluation on `n` images, from 0. It
-    ticks before each block of untouched and of attacked images, once more, and before each of the
-    doctor's five attacks; the untouched ones take next to no time and are not counted.
+    """Progress as (images done, images in total) at tick number `ticks`, from 0, of an evaluation
+    on `n` images. `measure` ticks before each block of clean and then of attacked images, once
+    after them, and before each of the doctor's five attacks. Clean images take next to no time and
+    are not counted.
     """
     blocks, few = -(-n // BATCH), min(DOCTOR_IMAGES, n)
     done = ticks - blocks
@@ -65,17 +69,18 @@ def count_right(
     *,
     bf16: bool = False,
 ) -> Tensor:
-    """Which samples the net gets right, (N,) bool on the CPU: attacked with `attack`, or clean
-    where that is None.
+    """Which samples `net` classifies correctly, (N,) bool on the CPU: under `attack`, or clean if
+    that is None.
 
-    `x` (N,C,H,W) in [0,1] and `y` (N,), of any integer dtype, on the net's device. Each block of
-    250 draws its noise from (seed, block number); how many images are computed at once follows from
-    their size and changes no result. An image that is found to be misread on the way goes no
-    further (`Attack.search`), and one whose logits are not numbers counts as misread. `bf16`:
-    gradients may be computed in bf16, where the processor is fast at it; the verdict on what was
-    found is the net's own, in fp32, and a count differs by a few in 1,000.
+    `x` (N,C,H,W) in [0,1] and `y` (N,), of any integer dtype, are on the network's device. Each
+    block of 250 images draws its noise from (seed, block number); how many images are computed at
+    once depends on their size and changes no result. An image that is misclassified during the
+    attack is attacked no further (`Attack.search`), and one with NaN logits counts as
+    misclassified. `bf16`: gradients may be computed in bf16 where the processor is fast at it; the
+    predictions that count still come from the network in fp32, and a count differs by a few in
+    1,000.
 
-    Raises UserError for images, labels or a network of another kind, and where an image's answer
+    Raises UserError for unsuitable images, labels or networks, and if the prediction for an image
     depends on its batch.
     """
     _untargeted(attack, "counted")
@@ -93,9 +98,9 @@ def _untargeted(attack: Attack | None, done: str) -> None:
 
 
 def attacked(net: nn.Module, x: Tensor, y: Tensor, attack: Attack, seed: int = 0) -> Tensor:
-    """x_adv (N,C,H,W): each image where the attack ends, with the noise that `count_right` draws.
-    That one leaves an image where it is first found to be misread, so a verdict may differ by an
-    image in hundreds. Raises UserError as it does.
+    """The attacked images (N,C,H,W), each where the full attack ends, with the same noise as in
+    `count_right`. Because `count_right` stops at the first misclassification, its result may differ
+    for an image in hundreds. Raises UserError as `count_right` does.
     """
     with _ready(net, x, y) as task:
         return torch.cat(
@@ -105,8 +110,8 @@ def attacked(net: nn.Module, x: Tensor, y: Tensor, attack: Attack, seed: int = 0
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Task:
-    """Checked images and labels, and a network that computes what the caller's does, to the bit,
-    and that nobody else has.
+    """Checked images and labels, and a network for this task alone that computes bit for bit what
+    the caller's network computes.
     """
 
     net: nn.Module
@@ -117,8 +122,8 @@ class _Task:
 
 @contextmanager
 def _ready(net: nn.Module, x: Tensor, y: Tensor) -> Iterator[_Task]:
-    """The task of counting on these images. Raises UserError where they, the labels or the network
-    do not fit.
+    """Check images, labels and network, and yield them as a task. Raises UserError if they do not
+    fit.
     """
     with torch.inference_mode(False), attackable(net, fused=False) as own:
         if own is not net:
@@ -136,8 +141,8 @@ def _blocks(
     search: bool,
     bf16: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Block by block: which samples are right, on the CPU, and the images the net was shown. Raises
-    UserError for what is no attack or no seed.
+    """Yield for each block which samples are correct, on the CPU, and the images that the network
+    was shown. Raises UserError for an invalid attack or seed.
     """
     seed = plain(seed)
     if not isinstance(seed, int) or isinstance(seed, bool):
@@ -173,7 +178,7 @@ def _blocks(
 def _told(
     blocks: Iterator[tuple[Tensor, Tensor]], task: _Task, seen: Seen
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The blocks as they are, each told to `seen` first."""
+    """Yield the blocks unchanged, after calling `seen` for each."""
     at = 0
     for right, shown in blocks:
         x = task.x[at : at + len(shown)]
@@ -192,14 +197,14 @@ def measure(
     consulted: Consult | None = None,
     seen: Seen | None = None,
 ) -> Evaluation:
-    """The accuracy of `net` on a split, clean and under `attack` (which must have its ε), with the
-    doctor's findings.
+    """Measure the accuracy of `net` on a split, clean and under `attack` (which must have its ε),
+    and let the doctor check it.
 
-    An image counts as robust when the attacked image is classified as its true class. A network
-    without a gradient is evaluated too: an attack that needs one leaves its images as they are, and
-    the doctor calls the number unreliable. `consulted`: what the doctor found about this net
-    before, at the same ε. `seen` is told each block of images, see `training.images`. Raises
-    UserError for no images and for a targeted attack.
+    An image counts as robust if the attacked image is classified as its true class. Networks
+    without a gradient are evaluated too: gradient attacks then leave the images unchanged, and the
+    doctor calls the number unreliable. `consulted`: an earlier `consult` of the doctor for this
+    network and ε. `seen` is called for each block of images, see `training.images`. Raises
+    UserError for an empty split and for a targeted attack.
     """
     if not len(split):
         raise UserError("There are no images to evaluate on: choose another split or a larger n.")
@@ -209,7 +214,7 @@ def measure(
     x, y = split.x.to(device), split.y.to(device)
     with _ready(net, x, y) as task:
         clean = torch.cat([right for right, _ in _blocks(task, None, seed, tick, search=True)])
-        # An attack by gradients leaves the images of a network without any: an upper bound.
+        # Without gradients a gradient attack changes nothing, so the result is an upper bound.
         stuck = getattr(attack, "needs_gradient", False) and not task.trial.has_gradient
         blocks = _blocks(task, None if stuck else attack, seed, tick, search=True)
         if seen:
@@ -244,8 +249,8 @@ def measure(
 
 
 def fingerprint(split: Dataset) -> str:
-    """A short hash of the images and labels, in order: two evaluations with the same one can be
-    compared in pairs.
+    """A short hash of the images and labels, in order. Evaluations with the same hash can be
+    compared image by image.
     """
     digest = hashlib.sha256(split.images.cpu().numpy().tobytes())
     digest.update(split.y.cpu().numpy().tobytes())
@@ -263,10 +268,11 @@ def evaluate(
     tick: Tick | None = None,
     seen: Seen | None = None,
 ) -> Evaluation:
-    """Evaluate a run's best weights on its test split and write the result into its `eval.json`.
+    """Evaluate a run's best weights on its test split, write the result into its `eval.json`, and
+    return it.
 
-    Without arguments: PGD-20 at the run's ε on the whole split, seed 0. `n`: the first n of a
-    seed-0 stratified permutation. A shipped run is read-only; what is evaluated of it is kept in
+    By default: PGD-20 at the run's ε on the whole split, seed 0. `n`: only the first n images of a
+    seed-0 stratified permutation. Shipped runs are read-only; their evaluations are written to
     `runs/.zoo-cache`.
     """
     with _opened(run, eps, n, device) as (net, split, radius):
@@ -278,8 +284,8 @@ def evaluate(
 def _opened(
     run: Run, eps: float | None, n: int | None, device: str
 ) -> Iterator[tuple[nn.Module, Dataset, float]]:
-    """The run's net on the device, the beginning of its test split, and the ε; inside, torch has as
-    many threads as the run asks for.
+    """The run's network on the device, the first `n` images of its test split, and the ε. Inside,
+    torch uses as many threads as the run's config says.
     """
     config = run.config
     with threads(int(config.threads or 1)):
@@ -302,12 +308,13 @@ def ladder(
     say: Callable[[str], object] | None = None,
     rungs: Sequence[Attack] | None = None,
 ) -> Ladder:
-    """Climb `LADDER` (or `rungs`, weakest first) on the same images: each rung is written into
-    `eval.json` when it is finished, and one that is there already for these weights, images and
-    settings is not computed again.
+    """Run the attacks of `LADDER` (or `rungs`, weakest first) on the same images. Each rung is
+    written into `eval.json` when it is finished, and a rung that is already there for these
+    weights, images and settings is not computed again.
 
-    `n` as in `evaluate`; the norm is the run's. `say` gets one line a rung. An attack that is not
-    defined for so few classes (AutoAttack needs four) is left out, and the ladder says so.
+    `n` as in `evaluate`; the norm is the run's. `say` is called with one line per rung. An attack
+    that is not defined for so few classes (AutoAttack needs four) is left out, and the ladder says
+    so.
     """
     with _opened(run, eps, n, device) as (net, split, radius):
         norm = norm_of(run.config)
@@ -336,8 +343,8 @@ def climbed(
     keep: Callable[[Evaluation], Evaluation] = lambda row: row,
     method: str = "",
 ) -> Ladder:
-    """The ladder of these attacks, which have their ε, on a split. `found`: what is known already
-    and not computed again; `keep` writes a rung down and gives back what was written.
+    """The ladder of these attacks, each with its ε, on a split. `found` returns evaluations that
+    need not be computed again; `keep` saves a rung and returns what was saved.
     """
     rows: list[Evaluation] = []
     consulted: Consult | None = None

@@ -1,4 +1,6 @@
-"""What an evaluation found, how its attack is called, and what several of them say together."""
+"""The results of evaluations as plain dataclasses, without torch: accuracies, the doctor's
+findings, the printed names of attacks, and the paired comparison of two networks.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +18,18 @@ from robustviz.stats import FEW, mcnemar, tango, wilson
 from robustviz.types import JSON, UserError, eps_text
 
 MOST = 10**9  # images of an evaluation
-UNEQUAL = 5  # images of the largest class for one of the smallest, from which on it is said
+UNEQUAL = 5  # ratio of the largest to the smallest class from which classes count as unequal
 
 
 def pack(right: NDArray[np.bool_]) -> str:
-    """One bit an image, as hex digits: what eval.json keeps of (N,) verdicts."""
+    """Per-image results (N,) as hex digits, one bit per image, as stored in eval.json."""
     return bytes(np.packbits(right)).hex()
 
 
 def unpack(digits: str, n: int) -> NDArray[np.bool_]:
-    """The (N,) verdicts that `pack` wrote. Raises UserError where there are fewer than `n`."""
+    """The (N,) booleans that `pack` wrote. Raises UserError if the text is damaged or does not fit
+    `n`.
+    """
     try:
         bits = np.unpackbits(np.frombuffer(bytes.fromhex(digits), dtype=np.uint8))
     except (ValueError, TypeError) as error:
@@ -43,8 +47,8 @@ def unpack(digits: str, n: int) -> NDArray[np.bool_]:
 def by_class(
     y: NDArray[np.int64], clean: NDArray[np.bool_], robust: NDArray[np.bool_], classes: int
 ) -> tuple[tuple[int, int, int], ...]:
-    """Of each class, in order: how many images (labels `y` (N,)), and how many of them were right
-    untouched and attacked ((N,) verdicts).
+    """For each class in order: how many images it has, and how many of them were classified
+    correctly, clean and attacked. `y` (N,) are labels, `clean` and `robust` (N,) per-image results.
     """
     counts = (np.bincount(y[which], minlength=classes) for which in (y >= 0, clean, robust))
     return tuple((int(n), int(k), int(kept)) for n, k, kept in zip(*counts, strict=True))
@@ -52,8 +56,8 @@ def by_class(
 
 @dataclass(frozen=True)
 class Finding:
-    """One check of the doctor: its name, what was measured, and one or two sentences. Not `ok`
-    makes a robust number unreliable; a `warning` asks to look closer. Neither: nothing was found.
+    """The result of one check of the doctor: its name, the value measured, and one or two
+    sentences. If not `ok`, a robust accuracy is unreliable; a `warning` asks for a closer look.
     """
 
     name: str
@@ -69,20 +73,21 @@ class Finding:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Finding:
-        """The finding that an evaluation's JSON holds, with `warning` or, of an older version,
-        without; `value` may be NaN. Raises TypeError, ValueError or KeyError for anything else.
+        """The finding stored in an evaluation's JSON. `warning` may be missing, as in older
+        versions, and `value` may be NaN. Raises TypeError, ValueError or KeyError for anything
+        else.
         """
         name, text = data["name"], data["text"]
         ok, warning = data["ok"], data.get("warning", False)
-        # by hand: a list of a thousand runs has seventy thousand findings
+        # checked by hand for speed: a list of a thousand runs has seventy thousand findings
         if {type(name), type(text)} != {str} or {type(ok), type(warning)} != {bool}:
             raise TypeError("a finding is two texts, two truths and a number")
         return cls(name, ok, float(data["value"]), text, warning)
 
 
 def summary(found: Iterable[tuple[str, Finding]]) -> str:
-    """What findings come to, each with the name it is told by, in a table's cell: `unreliable: …`,
-    `warning: …`, both, or `no fault found`.
+    """Several findings in short, for a table cell: `unreliable: …`, `warning: …`, both, or
+    `no fault found`. Each finding comes with the name under which it is listed.
     """
     names: dict[str, dict[str, None]] = {"unreliable": {}, "warning": {}}
     for name, finding in found:
@@ -91,8 +96,8 @@ def summary(found: Iterable[tuple[str, Finding]]) -> str:
     return "; ".join(said) or "no fault found"
 
 
-# What an attack is called, and the settings that go without saying; a test holds both against the
-# attacks themselves.
+# The printed names of attacks, and the usual settings, which a name does not mention. A test
+# compares both with the attacks themselves.
 NAMES = {
     "fgsm": "FGSM",
     "pgd": "PGD-{steps}",
@@ -124,13 +129,13 @@ OTHERWISE: dict[str, JSON] = {"fgsm": {"start": "zero"}, "mim": {"decay": 1.0}}
 
 
 def attack_name(attack: Mapping[str, Any], classes: int = 0) -> str:
-    """An attack's JSON in words, without its ε: `FGSM`, `PGD-100×5`, `AutoAttack`; what is set
-    otherwise than usual in brackets. With fewer than ten classes AutoAttack's targeted parts have
-    fewer targets than published, and its name says so.
+    """The printed name of an attack, made from its JSON, without its ε: `FGSM`, `PGD-100×5`,
+    `AutoAttack`, with unusual settings in brackets. With fewer than ten classes AutoAttack's
+    targeted parts have fewer targets than published, and the name says so.
     """
     key = str(attack.get("key", "?"))
     pattern, usual = NAMES.get(key, key), USUAL | OTHERWISE.get(key, {})
-    # a question mark for what an entry of another version does not have
+    # a question mark for each setting that an entry of another version lacks
     name = pattern.format_map(
         defaultdict(
             lambda: "?",
@@ -139,7 +144,7 @@ def attack_name(attack: Mapping[str, Any], classes: int = 0) -> str:
     )
     if attack.get("restarts", 1) != 1:
         name += f"×{attack['restarts']}"
-    if classes and "targets" in attack:  # there are no more wrong classes
+    if classes and "targets" in attack:  # there are only so many wrong classes
         attack = {**attack, "targets": min(attack["targets"], classes - 1)}
     notes = [f"{classes - 1} targets"] * (key == "autoattack" and 0 < classes < 10) + [
         {"norm": "ℓ2", "targeted": "targeted", "targets": f"{value} targets"}.get(
@@ -154,16 +159,17 @@ def attack_name(attack: Mapping[str, Any], classes: int = 0) -> str:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy on clean and on attacked images of one split, with everything needed to repeat it.
+    """Accuracy on clean and attacked images of one split, with everything needed to repeat it.
 
-    `attack` is the attack's JSON with all settings; `clean_k`, `robust_k` of `n` images were right,
-    untouched and attacked. Fractions and intervals are derived. `clean_right`, `robust_right`: the
-    verdict on each of the n images in the order of `--n`, packed; `images` a hash of these images
-    and labels; `classes` how many there are. `image_bytes`: what a forward pass remembers of an
-    image; `at_once`: how many were computed together for want of memory, 0: all of a block of 250;
-    it changes no verdict. `by_class`: of each class how many images, right untouched, right
-    attacked. As a rung of a ladder also `rung`, from 1, and `cumulative_k`: right
-    under this and every weaker rung. Entries of older versions lack these.
+    `attack`: the attack's JSON with all settings. `clean_k` and `robust_k` of `n` images were
+    classified correctly, clean and attacked; fractions and intervals are derived. `clean_right`,
+    `robust_right`: the result for each of the n images in the order of `--n`, packed; `images`: a
+    hash of these images and labels; `classes`: their number. `image_bytes`: the memory that a
+    forward pass keeps per image, in bytes; `at_once`: how many images were computed together for
+    lack of memory, 0: a whole block of 250; it changes no result. `by_class`: per class the number
+    of images, of correct clean and of correct attacked ones. A rung of a ladder also has `rung`,
+    from 1, and `cumulative_k`: images correct under this and every weaker rung. Entries of older
+    versions lack some of these.
     """
 
     attack: JSON
@@ -198,8 +204,8 @@ class Evaluation:
 
     @property
     def balanced(self) -> tuple[float, float] | None:
-        """Clean and robust accuracy in which each class counts alike, however many images it has;
-        None where it was not counted by class.
+        """(clean, robust) accuracy averaged over the classes, so that each counts the same; None
+        without counts by class.
         """
         there = [row for row in self.by_class if row[0]]
         if not there:
@@ -209,13 +215,13 @@ class Evaluation:
 
     @property
     def unequal(self) -> bool:
-        """Whether the largest class has five times as many images as the smallest, or more."""
+        """Whether the largest class has at least five times as many images as the smallest."""
         counts = [n for n, _, _ in self.by_class]
         return max(counts, default=0) >= UNEQUAL * max(min(counts, default=1), 1)
 
     def classwise(self, names: Sequence[str]) -> str:
-        """The balanced accuracy and the three classes that hold least, in one line of a terminal;
-        empty where it was not counted by class.
+        """The class-balanced accuracies and the three classes least robust under attack, as one
+        line for a terminal; empty without counts by class.
         """
         if self.balanced is None:
             return ""
@@ -240,22 +246,24 @@ class Evaluation:
 
     @property
     def ok(self) -> bool:
-        """Whether no check of the doctor makes the number unreliable. Not a proof."""
+        """Whether no check of the doctor makes the number unreliable. That is no proof that it is
+        right.
+        """
         return all(finding.ok for finding in self.doctor)
 
     @property
     def printed(self) -> str:
-        """The attack in words, without its ε: `PGD-20`, `PGD-100×5`, `AutoAttack`."""
+        """The attack's printed name, without its ε: `PGD-20`, `PGD-100×5`, `AutoAttack`."""
         return attack_name(self.attack, self.classes)
 
     @property
     def verdict(self) -> str:
-        """What the doctor says, in a table's cell: `summary` of the findings."""
+        """The doctor's findings in short, for a table cell: see `summary`."""
         return summary((finding.name, finding) for finding in self.doctor)
 
     @property
     def note(self) -> str:
-        """A warning where the images are few, else nothing."""
+        """A warning if there are few images, else empty."""
         low, high = wilson(self.robust_k, self.n)
         return (
             f"Only {self.n} images: the 95 % interval is {round(100 * (high - low))} points wide;"
@@ -266,7 +274,7 @@ class Evaluation:
 
     @property
     def line(self) -> str:
-        """The evaluation in one line of a terminal."""
+        """The evaluation as one line for a terminal."""
         low, high = wilson(self.robust_k, self.n)
         together = f", {self.cumulative_k} under it and every weaker one" if self.rung > 1 else ""
         few = (
@@ -280,18 +288,20 @@ class Evaluation:
         )
 
     def __str__(self) -> str:
-        """The line, what the doctor found, and a warning where the images are few."""
+        """The clean accuracy, `line`, the doctor's findings, and a warning if there are few
+        images.
+        """
         found = [f"  {each.level} {each.name}: {each.text}" for each in self.doctor]
         clean = f"clean {self.clean_k} of {self.n} right  {self.clean_acc:.3f}"
         return "\n".join([clean, self.line, *found, *([self.note] if self.note else [])])
 
     def _repr_markdown_(self) -> str:
-        """What a notebook shows of it."""
+        """How a notebook displays the evaluation."""
         return f"```text\n{self}\n```"
 
     def right(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Which images were right, untouched and attacked, (N,) each. Raises UserError for an entry
-        without them.
+        """Which images were classified correctly, clean and attacked: two boolean arrays (N,).
+        Raises UserError for an entry without per-image results.
         """
         if not self.clean_right or not self.robust_right:
             raise UserError(
@@ -301,9 +311,7 @@ class Evaluation:
         return unpack(self.clean_right, self.n), unpack(self.robust_right, self.n)
 
     def to_json(self) -> JSON:
-        """Plain values, with fractions and 95 % intervals written out for people who read
-        the file.
-        """
+        """Plain values, including fractions and 95 % intervals for people who read the file."""
         return dataclasses.asdict(self) | {
             "clean_acc": self.clean_acc,
             "clean_interval": list(self.clean_interval),
@@ -343,8 +351,8 @@ class Evaluation:
 
 
 def _rows(value: Any) -> tuple[tuple[int, ...], ...]:
-    """The counts by class that JSON holds; by hand, for a list of a thousand runs has many. Raises
-    TypeError or ValueError for anything else.
+    """The counts by class from a JSON value, checked by hand for speed, since a list of a thousand
+    runs has many. Raises TypeError or ValueError for anything else.
     """
     rows = tuple(map(tuple, value))
     for n, clean, robust in rows:
@@ -357,8 +365,9 @@ def _rows(value: Any) -> tuple[tuple[int, ...], ...]:
 
 @dataclass(frozen=True)
 class Paired:
-    """Two evaluations on the same `n` images under the same attack: `first_only` images only the
-    first got right attacked, `second_only` only the second. Everything else follows.
+    """Two networks on the same `n` images under the same attack: `first_only` images were correct
+    under attack only with the first network, `second_only` only with the second. Everything else is
+    derived.
     """
 
     n: int
@@ -384,15 +393,15 @@ class Paired:
 
     @property
     def verdict(self) -> str:
-        """`more robust` or `less robust` (the first than the second) where the interval excludes 0,
-        else `not decided`.
+        """`more robust` or `less robust` (the first network than the second) if the interval
+        excludes 0, else `not decided`.
         """
         low, high = self.interval
         return "more robust" if low > 0 else "less robust" if high < 0 else "not decided"
 
     @property
     def cell(self) -> str:
-        """For a table: the difference in points with its interval, and the verdict."""
+        """The difference in points with its interval and the verdict, for a table cell."""
         low, high = self.interval
         return (
             f"{100 * self.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] points:"
@@ -400,8 +409,8 @@ class Paired:
         )
 
     def sentence(self, first: str, second: str) -> str:
-        """The finding in three short sentences. It is about two networks, by the names of their
-        runs, not about their methods.
+        """The result in three short sentences. They are about the two networks, by the names of
+        their runs, not about their methods.
         """
         low, high = self.interval
         return (
@@ -416,7 +425,7 @@ class Paired:
         )
 
     def to_json(self) -> JSON:
-        """Plain values, derived ones included."""
+        """Plain values, including the derived ones."""
         return dataclasses.asdict(self) | {
             "difference": self.difference,
             "interval": list(self.interval),
@@ -428,7 +437,8 @@ class Paired:
 def paired(first: Evaluation, second: Evaluation) -> Paired:
     """The difference in robust accuracy of two networks, from the images on which they differ.
 
-    Raises UserError where the two were not measured alike: other images, attack, ε, n or seed.
+    Raises UserError if they were not measured in the same way: other images, attack, ε, n, seed or
+    split.
     """
     for what, one, other in (
         ("attack", first.printed, second.printed),

@@ -1,5 +1,5 @@
-"""What an evaluation found of each image: the answers, untouched and attacked, and how far the
-attack went.
+"""Per-image results of an evaluation: predictions for the clean and the attacked image, and the
+size of the perturbation.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from robustviz.types import JSON
 
 @dataclass
 class Images:
-    """Collects block by block what `measure` tells of each image, in the order of `--n`: answers
-    (N,), untouched and attacked, and how far each attacked image is from the untouched one.
+    """Collects the per-image results of `measure`, block by block, in the order that `--n` counts:
+    predictions (N,) for clean and attacked images, and the size of each perturbation.
     """
 
     clean: list[Tensor] = field(default_factory=list)
@@ -26,8 +26,8 @@ class Images:
     l2: list[Tensor] = field(default_factory=list)
 
     def see(self, x: Tensor, shown: Tensor, clean: Tensor, attacked: Tensor) -> None:
-        """A block of images (B,C,H,W), the attacked ones that the network was shown, and its
-        answers to both, (B,).
+        """Add one block: clean images (B,C,H,W), the attacked images that the network was shown,
+        and its predictions (B,) for both.
         """
         way = (shown - x).detach().flatten(1).double()
         for kept, new in (
@@ -39,10 +39,10 @@ class Images:
             kept.append(new.cpu())
 
     def rows(self, split: Dataset) -> list[JSON]:
-        """A row an image, in the order of the split that was evaluated (`split` is the whole of
-        it): `image`, its number there, `file`, where it is from one, `label` and the answers
-        `clean` and `attacked` by the classes' names, whether these are right, and the distances
-        `linf` and `l2` in pixel units.
+        """One row per evaluated image, in the order of the whole split, which is passed as `split`:
+        the image's number there (`image`), its `file` if it has one, its `label`, the predicted
+        class names `clean` and `attacked`, whether they are right, and the size of the
+        perturbation, `linf` and `l2`, in pixel units.
         """
         names, y = split.classes, split.y.tolist()
         columns = [torch.cat(each).tolist() for each in (self.clean, self.attacked)]

@@ -1,5 +1,5 @@
-"""Several attacks on the same images: what withstood all of them, and whether stronger ones found
-more than weaker ones.
+"""Several attacks on the same images, a "ladder" of "rungs" from weak to strong: which images
+withstood all of them, and whether the stronger attacks really found more.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from robustviz.stats import wilson
 from robustviz.training.evaluation import Evaluation, Finding
 from robustviz.types import JSON, eps_text
 
-MONITOR = ("order", "margin")  # findings on a ladder, not on one attack
-POINTS = 5  # taken from PGD on cross-entropy by what comes after it: so many are a warning
+MONITOR = ("order", "margin")  # findings about a ladder, not about a single attack
+POINTS = 5  # by which later attacks must lower PGD's accuracy to cause a warning
 
 
 @dataclass(frozen=True)
 class Worst:
-    """What withstood every attack that was run on the same `n` images within the same ε: `k` images
-    are right untouched and under each of the `attacks`, which are in words, weakest first. Their
-    seeds may differ. `images` is the hash of the images.
+    """The worst case of all attacks that were run on the same `n` images with the same ε: `k`
+    images are classified correctly both clean and under each of the `attacks`, which are given by
+    name, weakest first. Their seeds may differ. `images` is a hash of the images.
     """
 
     n: int
@@ -42,12 +42,14 @@ class Worst:
 
     @property
     def several(self) -> bool:
-        """Whether it says more than one attack's own accuracy."""
+        """Whether there was more than one attack, so that this says more than the attack's own
+        accuracy.
+        """
         return len(self.attacks) > 1
 
     @property
     def text(self) -> str:
-        """What was counted, with the attacks, as a sentence."""
+        """The worst-case accuracy, its interval and the attacks, as a sentence."""
         low, high = self.interval
         return (
             f"{100 * self.acc:.1f} % [{100 * low:.1f}, {100 * high:.1f}] of {self.n} images are"
@@ -55,13 +57,15 @@ class Worst:
         )
 
     def beside(self, plain: Evaluation | None) -> str:
-        """`text`, and whether the evaluation that is told next to it met other images."""
+        """`text`, with a note if `plain`, the evaluation shown next to it, was measured on other
+        images.
+        """
         if plain is None or plain.images == self.images:
             return self.text
         return f"{self.text} {plain.printed} met another set of images."
 
     def to_json(self) -> JSON:
-        """Plain values: `worst_acc`, `worst_k` … of `n`, and which `images` they are."""
+        """Plain values: `worst_acc`, `worst_k` and so on, with `n` and the hash of the `images`."""
         return {
             "n": self.n,
             "images": self.images,
@@ -73,13 +77,15 @@ class Worst:
 
 
 def _ball(one: Evaluation) -> tuple[Any, ...]:
-    """What evaluations have in common whose verdicts can be put together."""
+    """What evaluations must have in common for their per-image results to be combined: weights,
+    images, ε and norm.
+    """
     return one.weights, one.images, one.eps, one.attack.get("norm")
 
 
 def worst(found: Sequence[Evaluation], like: Evaluation) -> Worst | None:
-    """What withstood every attack of `like` and of those `found` that met the same images, with the
-    same weights, ε and norm; None where `like` is of a version that kept no verdicts.
+    """The worst case of the attacks in `like` and in those of `found` with the same images,
+    weights, ε and norm; None if `like` is from an old version that kept no per-image results.
     """
     if not like.robust_right:
         return None
@@ -100,8 +106,8 @@ def worst(found: Sequence[Evaluation], like: Evaluation) -> Worst | None:
 
 
 def headline(found: Sequence[Evaluation], eps: float | None) -> Worst | None:
-    """What counts of a run's evaluations at this ε: what withstood all attacks on the images that
-    met most of them, then on most images; None where no two attacks met the same ones.
+    """A run's most telling worst case at this ε: the one with most attacks, then with most images;
+    None if no images were attacked by two attacks.
     """
     every = [worst(found, one) for one in found if one.eps == eps]
     return max(
@@ -113,11 +119,12 @@ def headline(found: Sequence[Evaluation], eps: float | None) -> Worst | None:
 
 @dataclass(frozen=True)
 class Ladder:
-    """Stronger and stronger attacks on the same images: `rungs`, weakest first, each with its raw
-    and cumulative k. The margin rung, CW-100, climbs another loss than PGD and is no stronger: it
-    stands where it does to catch, before AutoAttack, a network whose cross-entropy misleads.
+    """Stronger and stronger attacks on the same images: `rungs` holds their evaluations, weakest
+    first, each with its own count of correct images and the cumulative one. The margin rung,
+    CW-100, climbs another loss than PGD and is not stronger: it stands before AutoAttack to expose
+    a network against which attacks on cross-entropy are misled.
 
-    `left_out`: one sentence where a rung does not apply to this data.
+    `left_out`: one sentence if a rung does not apply to this data.
     """
 
     rungs: tuple[Evaluation, ...]
@@ -137,7 +144,7 @@ class Ladder:
 
     @property
     def robust_k(self) -> int:
-        """How many images are right untouched and under every rung."""
+        """The number of images classified correctly clean and under every rung."""
         return int(self.rungs[-1].cumulative_k or 0)
 
     @property
@@ -151,13 +158,13 @@ class Ladder:
 
     @property
     def worst(self) -> Worst | None:
-        """What withstood every rung."""
+        """The worst case of all rungs."""
         return worst(self.rungs, self.rungs[-1])
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What the monitor says: on each rung's order and, after PGD, on what cross-entropy
-        missed.
+        """The findings about the ladder as a whole: for each rung whether it is in order and, after
+        PGD, how many images attacks on cross-entropy missed.
         """
         return tuple(
             finding for rung in self.rungs for finding in rung.doctor if finding.name in MONITOR
@@ -170,12 +177,14 @@ class Ladder:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """A sentence where attacks on cross-entropy flatter the network: the strongest rung's."""
+        """The warning of the strongest rung that attacks on cross-entropy make the network look
+        better than it is, if there is one.
+        """
         return tuple(finding.text for finding in self.findings if finding.warning)[-1:]
 
     @property
     def verdict(self) -> str:
-        """What the ladder says, in one or two sentences."""
+        """The result of the ladder, in a few sentences."""
         low, high = self.interval
         wrong = [
             rung.printed
@@ -194,14 +203,14 @@ class Ladder:
         ).strip()
 
     def __str__(self) -> str:
-        """A line a rung, and the verdict."""
+        """One line per rung, then the verdict."""
         first = self.rungs[0]
         clean = f"clean {first.clean_k} of {self.n} right  {self.clean_acc:.3f}"
         note = [self.rungs[-1].note] if self.rungs[-1].note else []
         return "\n".join([clean, *(rung.line for rung in self.rungs), self.verdict, *note])
 
     def _repr_markdown_(self) -> str:
-        """What a notebook shows of it."""
+        """How a notebook displays the ladder."""
         return f"```text\n{self}\n```"
 
     def to_json(self) -> JSON:
@@ -224,23 +233,24 @@ class Ladder:
 
 
 def _loss(attack: Mapping[str, Any]) -> str:
-    """Whose loss an attack of many steps climbs, `ce` or `dlr` for any margin; nothing for one that
-    is held against all: FGSM, which is weaker than they are, and AutoAttack, which has both.
+    """Which loss an attack of many steps climbs: `ce`, or `dlr` for any margin. Empty for attacks
+    that are compared with all others: FGSM, which is weaker than they are, and AutoAttack, which
+    uses both losses.
     """
     return {"pgd": "ce", "cw": "dlr"}.get(attack["key"], str(attack.get("loss", "")))
 
 
 def climb(rungs: Sequence[Evaluation], method: str = "", left_out: str = "") -> Ladder:
-    """The ladder of evaluations of one network on the same images, weakest attack first, with
-    cumulative k and the monitor.
+    """Make a ladder of evaluations of one network on the same images, weakest attack first, with
+    cumulative counts and the findings about order and margin.
 
-    Raw figures must be ordered, clean images first, with a tolerance of one point or two images,
-    whichever is more. An attack on the margin (CW, APGD on DLR) is another one than PGD on
-    cross-entropy, not a stronger one: each is held against clean images, FGSM and its own kind, and
-    AutoAttack against the least that any left. A network trained by `fgsm_at` is let off at FGSM:
-    it may know FGSM's noise better than clean images (label leaking). What comes after PGD warns
-    where it takes five points or more from PGD's count. Raises UserError for an evaluation without
-    verdicts on each image.
+    The count of correct images must not rise from clean images to stronger attacks, except by one
+    point or two images, whichever is more. An attack on the margin (CW, APGD on DLR) is different
+    from PGD on cross-entropy, not stronger: each is compared with clean images, FGSM and attacks on
+    the same loss, and AutoAttack with the lowest count of all. FGSM on a network trained by
+    `fgsm_at` is exempt: it may recognise FGSM's noise better than clean images (label leaking). An
+    attack after PGD gives a warning if it lowers PGD's count by five points or more. Raises
+    UserError for an evaluation without per-image results.
     """
     out: list[Evaluation] = []
     still, pgd = rungs[0].right()[0], None
@@ -283,7 +293,7 @@ def _order(rung: Evaluation, lowest: int, name: str, method: str) -> Finding:
 
 
 def _margin(rung: Evaluation, still: int, pgd: Evaluation) -> Finding:
-    """How far below PGD's count the rungs up to this one go, in points."""
+    """The finding on how many points the count under all rungs so far lies below PGD's count."""
     points = 100 * (pgd.robust_k - still) / rung.n
     flatters = points >= POINTS
     return Finding(
@@ -302,7 +312,7 @@ def _margin(rung: Evaluation, still: int, pgd: Evaluation) -> Finding:
 
 def ladders(found: Sequence[Evaluation]) -> list[Ladder]:
     """The ladders among a run's evaluations, oldest first: rungs on the same images at the same ε,
-    weakest first. AutoAttack is last, also where it was climbed before the ladder had all rungs.
+    weakest first. AutoAttack comes last, even if it was run before all other rungs existed.
     """
     groups: dict[tuple[Any, ...], list[Evaluation]] = {}
     for one in found:
@@ -317,7 +327,9 @@ def ladders(found: Sequence[Evaluation]) -> list[Ladder]:
 
 
 def best_ladder(found: Sequence[Evaluation], eps: float | None) -> Ladder | None:
-    """A run's ladder at this ε and seed 0, the one with most rungs and then most images."""
+    """A run's ladder at this ε and seed 0 with most rungs, then with most images; None if there is
+    none.
+    """
     return max(
         (each for each in ladders(found) if each.eps == eps and each.rungs[-1].seed == 0),
         key=lambda each: (len(each.rungs), each.n),

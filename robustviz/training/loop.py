@@ -1,14 +1,6 @@
-"""Training is a generator of epochs: the command line prints them, the worker writes them, a test
-takes two and stops.
-
-Every random number comes from a generator seeded by (seed, purpose, epoch, batch), so a position in
-the training is all that a resume needs to know of chance, and two methods with one seed see the
-same batches.
-
-On several processes (`world`) all go through the same batches and each takes its part of every one;
-gradients are averaged over the images by torch's DDP. Batch norm sees a process's own part, and the
-first one's running statistics count; losses that compare images of a batch (`Method.compares`) see
-their own part, too. Everything else is what one process computes.
+"""The training loop as a generator of epochs, shared by the command line, the worker and tests.
+Every random number comes from a generator seeded by (seed, purpose, epoch, batch). So a resume
+needs only the position in the training, and two methods with the same seed see the same batches.
 """
 
 from __future__ import annotations
@@ -49,7 +41,8 @@ from robustviz.training.world import ALONE, World
 from robustviz.types import JSON, Batch, UserError
 from robustviz.views.attack.result import Strip
 
-# images of the validation split; enough for ±3 points, and never slower than the epoch itself
+# Validation images, at most. So many give the accuracy to ±3 points, and validating them never
+# takes longer than training the epoch.
 VALIDATE_ON = 1000
 STRIP = 8
 
@@ -57,25 +50,26 @@ STRIP = 8
 def train(
     config: TrainConfig, on_batch: Callable[[Tick], Answer] | None = None
 ) -> Iterator[EpochRecord]:
-    """Train from the start and yield an `EpochRecord` after each epoch; its `training` holds the
-    weights.
+    """Train `config` from the start and yield an `EpochRecord` after each epoch; the weights are in
+    its `training`.
 
-    `on_batch` is asked before every step and may answer "pause" or "stop", which ends the iteration
-    there. Raises UserError for data that does not fit, and `Diverged` when the loss is no longer
-    finite.
+    `on_batch` is called before every training step and may answer "pause" or "stop", which ends the
+    iteration before that step. It is also called during validation, where its answer is ignored.
+    Raises UserError if the data, network or settings do not fit, and `Diverged` if the loss becomes
+    NaN or infinite.
     """
     yield from Training(config).epochs(on_batch)
 
 
 def check(config: TrainConfig, world: World = ALONE) -> None:
-    """Raises UserError where this training could not begin: its data, its network or its method's
-    settings do not fit.
+    """Raises UserError if this training cannot start because its data, its network or the settings
+    of its method do not fit.
     """
     Training(config, world)
 
 
 class _Loss(nn.Module):
-    """A stage's loss as a module of all that it trains, which is what DDP wraps."""
+    """A stage's loss as a module that contains everything it trains, because DDP wraps a module."""
 
     def __init__(self, loss: Loss, net: nets.Classifier, aux: nn.Module | None) -> None:
         super().__init__()
@@ -86,12 +80,15 @@ class _Loss(nn.Module):
 
 
 class Training:
-    """One training in progress: the net, the optimiser, the position. `epochs()` moves it on;
-    `state()` freezes it. `find_run` gives a method what was trained before.
+    """One training in progress: network, optimiser and position. `epochs()` continues it; `state()`
+    returns what a resume needs. The method finds earlier runs with `find_run`.
 
-    In a `world` of several processes each has a `Training` of its own and all of them call
-    `epochs()`; every one then yields the same records, and `on_batch` is asked in the first one.
-    Its `state()` is the one to keep.
+    With several processes (`world`) each process has its own `Training`, and all of them call
+    `epochs()`. They all yield the same records, but `on_batch` is called in the first process only,
+    and only the first process's `state()` should be saved. Each process computes its share of every
+    batch, and DDP averages the gradients over all images. Batch norm, and losses that compare
+    images of a batch (`Method.compares`), see only this share; the running statistics of the first
+    process are kept. Everything else is as in a single process.
     """
 
     def __init__(
@@ -100,7 +97,7 @@ class Training:
         self.config = config = config.on_this_machine(find_run)
         self.world = world
         self.threads = max(1, int(config.threads or 1) // world.size)
-        # with several GPUs: this process's, see `world.join`
+        # with several GPUs, `world.join` has made this process's GPU the current one
         self.device = torch.device(config.device)
         self.method = config.bound_method
         with threads(self.threads):
@@ -114,8 +111,8 @@ class Training:
             )
         self.plan = planned(stages, total)
         self.optimiser: torch.optim.Optimizer | None = None
-        self.loss: nn.Module | None = None  # the present stage's
-        # on a GPU a look at a loss would wait for it; there it is looked at once an epoch
+        self.loss: nn.Module | None = None  # of the current stage
+        # reading a loss would wait for the GPU, so on a GPU losses are checked once per epoch
         self.watched = self.device.type == "cpu"
         self.epoch = self.batch = self.best_epoch = 0
         self.sums: dict[str, Tensor] = {}
@@ -126,7 +123,9 @@ class Training:
         self.ended: Literal["", "done", "pause", "stop"] = ""
 
     def _load(self) -> Dataset:
-        """The images. Raises UserError where they, or the GPUs, are too few."""
+        """Load the training and validation images and return the training split. Raises UserError
+        for too few images, or too few GPUs.
+        """
         config, world = self.config, self.world
         if self.device.type == "cuda" and world.rank >= torch.cuda.device_count():
             raise UserError(
@@ -134,7 +133,7 @@ class Training:
                 f" {torch.cuda.device_count()}: start fewer, or use --device cpu.",
                 code=2,
             )
-        torch.backends.cudnn.benchmark |= self.device.type == "cuda"  # shapes repeat
+        torch.backends.cudnn.benchmark |= self.device.type == "cuda"  # input shapes repeat
         split = data.load(config.data, "train", config.n_train or None)
         val = data.load(config.data, "val")
         self.val = val.take(min(VALIDATE_ON, len(val)))
@@ -160,7 +159,9 @@ class Training:
         return split
 
     def _build(self, split: Dataset, find_run: FindRun) -> None:
-        """The fresh net and its helper. Raises UserError where the method's settings do not fit."""
+        """Build the fresh network and the method's auxiliary network. Raises UserError if the
+        method's settings do not fit.
+        """
         config, method = self.config, self.method
         mean, std = data.mean_and_std(self.images)
         with torch.random.fork_rng(devices=[]):
@@ -187,12 +188,16 @@ class Training:
 
     @property
     def judged(self) -> nets.Classifier:
-        """The net that is validated and kept: the running average where there is one."""
+        """The network that is validated and saved: with the running average of the weights if `ema`
+        is set.
+        """
         return self.ema if self.ema is not None else self.net
 
     @property
     def settled(self) -> bool:
-        """Whether so many epochs of the last stage as `patience` says brought nothing better."""
+        """Whether the last stage has had `patience` epochs in a row without a better validation
+        accuracy.
+        """
         if not self.config.patience or self.batch:
             return False
         last = self.records[self.plan[-1][1] :]
@@ -200,7 +205,9 @@ class Training:
         return bool(scores) and len(scores) - 1 - scores.index(max(scores)) >= self.config.patience
 
     def strip(self) -> Strip:
-        """Eight fixed validation images, clean and under PGD-10 against the net as it is now."""
+        """Up to eight fixed validation images, clean and under PGD-10 against the current network,
+        with its predictions.
+        """
         few = self.val.take(min(STRIP, len(self.val)))
         x, y = few.x.to(self.device), few.y.to(self.device)
         attack = self._judge_attack()
@@ -219,15 +226,17 @@ class Training:
         )
 
     def epochs(self, on_batch: Callable[[Tick], Answer] | None = None) -> Iterator[EpochRecord]:
-        """Yield a record after each epoch from the present position on; `ended` says why the
-        iteration stopped.
+        """Yield a record after each epoch, from the current position on; then `ended` says why the
+        iteration stopped: "done", "pause" or "stop".
         """
         ask = (on_batch if self.world.main else None) or (lambda tick: "go")
         yield from iter(functools.partial(self._next, ask), None)
 
     def _next(self, ask: Callable[[Tick], Answer]) -> EpochRecord | None:
-        """Go on to the end of the present epoch; None where all are done, or `ask` says to end."""
-        with threads(self.threads):  # not across a yield: the caller has threads of its own
+        """Train to the end of the current epoch and return its record. Returns None if all epochs
+        are done, or if `ask` answered "pause" or "stop".
+        """
+        with threads(self.threads):  # left before each yield: the caller has its own thread count
             total = int(self.config.epochs or 1)
             if self.epoch >= total or self.settled:
                 self.ended = "done"
@@ -242,7 +251,7 @@ class Training:
                 answer = ANSWERS[self.world.broadcast(ANSWERS.index(answer))[0]]
                 if answer != "go":
                     self.ended = answer
-                    # what the first one saves stands for all
+                    # only the first process saves them, so it needs the mean over all processes
                     self.sums = self.world.mean(self.sums)
                     return None
                 started = time.perf_counter()
@@ -267,7 +276,7 @@ class Training:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed_of(self.config.seed, "head", stage.name))
                 self.net.head.reset_parameters()  # type: ignore[operator]
-            # What was kept before had another head; the average starts from the new one, too.
+            # The best weights so far have the old head; the running average gets the new one too.
             self.best_score = -math.inf
             if self.ema is not None:
                 self.ema.load_state_dict(self.net.state_dict())
@@ -295,15 +304,15 @@ class Training:
         size = int(self.config.batch_size or 1)
         parts = list(order.to(self.device).split(size - size % 2 if self.method.balanced else size))
         if len(parts) > 1 and len(parts[-1]) < 2 * self.world.size:
-            parts.pop()  # batch norm cannot learn from a single image
+            parts.pop()  # batch norm needs two images in each process
         return parts
 
     def _batch(self, index: Tensor, progress: float) -> Batch:
-        """This process's part of the batch of images at `index`."""
+        """This process's share of the batch of images at `index`."""
         mine = self.world.part(len(index), 2 if self.method.balanced else 1)
         x, objects = self._augmented(index, 0, mine)
         count = self.method.views
-        if self.config.augment == "none":  # a second view would be the first one again
+        if self.config.augment == "none":  # without augmentation all views would be identical
             count = min(count, 1)
         views = [x, *(self._augmented(index, view, mine)[0] for view in range(1, count))]
         return Batch(
@@ -323,7 +332,7 @@ class Training:
         config, optimiser = self.config, self.optimiser
         assert optimiser is not None and self.loss is not None
         batch = self._batch(index, progress)
-        # DDP takes the mean over processes, and parts may differ by an image
+        # DDP weights all processes equally, but their shares may differ by an image
         share = len(batch.x) * self.world.size / len(index)
         for group in optimiser.param_groups:
             group["lr"] = lr
@@ -348,9 +357,9 @@ class Training:
                 self._diverged()
 
     def _augmented(self, index: Tensor, view: int, mine: slice) -> tuple[Tensor, Tensor | None]:
-        """The images at `index` as one view sees them, in [0, 1], and their object masks moved
-        alike; of those, `mine`. All are moved, so that how an image is moved does not depend on how
-        many processes there are.
+        """The images at `index` in [0, 1], augmented for this `view`, and their object masks,
+        augmented in the same way; of both only the slice `mine`. The whole batch is augmented
+        first, so that the result does not depend on the number of processes.
         """
         x = self.images[index]
         if self.masks is not None:
@@ -378,7 +387,7 @@ class Training:
         self, stage: Stage, lr: float, batches: int, tick: Callable[[], object]
     ) -> EpochRecord:
         started = time.perf_counter()
-        # On a GPU this waits for the steps, so it is timed.
+        # On a GPU this waits for the training steps, so it is part of the measured time.
         means = {name: float(value) / batches for name, value in self.world.mean(self.sums).items()}
         if not all(math.isfinite(value) for value in means.values()):
             self._diverged()
@@ -403,7 +412,7 @@ class Training:
         return record
 
     def _validated(self, tick: Callable[[], object]) -> tuple[int, int]:
-        """How many validation images the net gets right, clean and attacked."""
+        """How many validation images the network classifies correctly, clean and under PGD-10."""
         x, y = self.val.x.to(self.device), self.val.y.to(self.device)
         count = functools.partial(
             count_right, self.judged, x, y, seed=self.config.seed, tick=tick, bf16=True
@@ -416,10 +425,10 @@ class Training:
     def _generator(self, *purpose: object) -> torch.Generator:
         return torch.Generator(device=self.device).manual_seed(seed_of(self.config.seed, *purpose))
 
-    # Freezing and thawing.
+    # Saving and restoring the state.
 
     def state(self) -> tuple[dict[str, Tensor], JSON]:
-        """Everything a resume needs: tensors by name, and plain values."""
+        """Everything a resume needs: tensors by name, on the CPU, and plain JSON values."""
         modules = {prefix: module.state_dict() for prefix, module in self._modules().items()}
         tensors = {
             f"{prefix}/{name}": value
@@ -441,8 +450,8 @@ class Training:
         }
 
     def restore(self, tensors: dict[str, Tensor], plain: JSON) -> None:
-        """Continue from what `state` returned. Raises UserError where it belongs to another
-        network, or is damaged.
+        """Continue from what `state` returned. Raises UserError if it belongs to another network or
+        is damaged.
         """
         groups: dict[str, dict[str, Tensor]] = defaultdict(dict)
         for path, value in tensors.items():
@@ -469,7 +478,7 @@ class Training:
                     memory["momentum_buffer"] = momentum[str(number)].to(self.device)
 
     def _modules(self) -> dict[str, nn.Module]:
-        """What is trained, averaged or owned beside it, by its name in a saved state."""
+        """The trained, averaged and auxiliary networks, by their prefix in a saved state."""
         return {
             name: module
             for name, module in (("net", self.net), ("ema", self.ema), ("aux", self.aux))
@@ -477,7 +486,7 @@ class Training:
         }
 
     def _memories(self) -> Iterator[dict[str, Tensor]]:
-        """What the optimiser remembers of each parameter, in order."""
+        """The optimiser's state of each parameter, such as its momentum buffer, in order."""
         if self.optimiser is not None:
             for group in self.optimiser.param_groups:
                 yield from (self.optimiser.state[parameter] for parameter in group["params"])

@@ -1,5 +1,5 @@
-"""What follows from a seed and a schedule: which images come when, how long each stage lasts, how
-fast the weights move.
+"""What depends only on the seed and the schedule: the order of the images, the epochs of each
+stage, and the learning rate.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from robustviz.methods.base import Stage
 from robustviz.registry import unknown
 from robustviz.types import UserError, parse_number
 
-# the schedules, and the shares of a stage at which each turns where nothing else is said
+# the schedules, and the shares of a stage at which each turns by default
 TURNS: dict[str, tuple[float, ...]] = {
     "cyclic": (0.3,),
     "cosine": (),
@@ -27,14 +27,17 @@ TURNS: dict[str, tuple[float, ...]] = {
 
 
 def seed_of(*parts: object) -> int:
-    """A 63-bit seed from what it is for; different purposes never share a stream of numbers."""
+    """A 63-bit seed computed from `parts`, which say what it is for: different purposes get
+    different random numbers.
+    """
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
 
 
 @functools.cache
 def turns(schedule: str) -> tuple[str, tuple[float, ...]]:
-    """What a schedule says: its name, and the shares of a stage at which the rate turns. Behind an
-    `@` they are given, as in `step@1/2,3/4` and `cyclic@1/2`. Raises UserError.
+    """The name of a schedule, and the shares of a stage at which the learning rate turns. They may
+    follow an `@`, as in `step@1/2,3/4` and `cyclic@1/2`. Raises UserError for an unknown schedule
+    and for unusable shares.
     """
     name, at, given = schedule.partition("@")
     if name not in TURNS:
@@ -53,9 +56,9 @@ def turns(schedule: str) -> tuple[str, tuple[float, ...]]:
 
 
 def learning_rate(schedule: str, top: float, progress: float) -> float:
-    """The rate at `progress` (0 to 1) of a stage. cyclic: from 0 up to `top` at its turn, then down
-    to 0, both straight. step: a tenth after each turn. cosine: half a wave down to 0. constant:
-    `top`. Raises UserError as `turns` does.
+    """The learning rate at `progress` (0 to 1) of a stage. cyclic: linear from 0 up to `top` at its
+    turn, then linear down to 0. step: divided by 10 after each turn. cosine: half a cosine wave
+    from `top` to 0. constant: `top`. Raises UserError as `turns` does.
     """
     name, shares = turns(schedule)
     if name == "cyclic":
@@ -67,9 +70,9 @@ def learning_rate(schedule: str, top: float, progress: float) -> float:
 
 
 def balanced_order(y: Tensor, rng: torch.Generator) -> Tensor:
-    """Positions of all samples in random order, in pairs of one class, so that a batch of even size
-    has at least two of each class in it. A class with an odd count repeats one sample. `y` (N,) on
-    the CPU; every class needs two.
+    """Positions of all samples in random order, in pairs of one class, so that every class in a
+    batch of even size occurs at least twice. A class with an odd count repeats one sample. `y` (N,)
+    is on the CPU; every class needs at least two samples.
     """
     pairs = []
     for label in y.unique().tolist():
@@ -81,8 +84,8 @@ def balanced_order(y: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def planned(stages: Sequence[Stage], total: int) -> list[tuple[Stage, int, int]]:
-    """Each stage with its first of `total` epochs and the one after its last; every stage gets at
-    least one.
+    """Each stage with its first epoch and the epoch after its last, out of `total` epochs; every
+    stage gets at least one.
     """
     edges, share = [0], 0.0
     for number, stage in enumerate(stages, start=1):

@@ -1,4 +1,6 @@
-"""The active test: examples that exist for sure, and how many of them an attack finds."""
+"""The active test of the doctor: adversarial examples that are known to exist, and how many of them
+an attack finds.
+"""
 
 from __future__ import annotations
 
@@ -14,25 +16,26 @@ from robustviz.attacks.base import answers
 from robustviz.attacks.objective import LogitObjective
 from robustviz.inputs import all_logits, logits_of, try_out
 
-MOST = 64  # images
-WAYS = 4  # directions in the space of the outputs that are looked at for each image
-FEWEST = 10  # fewer examples say nothing
-FURTHER = 0.05  # a planted example lies further than any inner point by this share of its height
+MOST = 64  # images that get a planted example, at most
+WAYS = 4  # random directions in output space that are compared for each image
+FEWEST = 10  # with fewer planted examples the test says nothing
+FURTHER = 0.05  # a planted example exceeds all inner points by this share of its gain over x
 INNER = 20  # random points of each ball that must be called untouched
-# Where the readout begins to say "planted", between the highest inner point (0) and the planted
-# one (1). PGD-20 finds 95 % of what lies so near an inner point on every shipped network.
+# The readout's threshold for "planted", from the highest inner point (0) to the planted example
+# (1). On every shipped network PGD-20 finds 95 % of the examples at this threshold.
 CLOSE = 0.1
-DEEP = 10  # how far below the others the readout's remaining outputs lie, in heights of a plant
+DEEP = 10  # how far below 0 the readout's other logits lie, in units of a planted example's gain
 
 
 class Readout(nn.Module):
-    """`net` with another last word: whether an image is untouched (class 0) or the planted example
-    of its clean image (class 1), by a linear function of the outputs of `net` that each clean image
-    has for itself.
+    """`net` with a linear classifier on top of its outputs, which decides whether an image is
+    untouched (class 0) or is the planted example of the nearest clean image (class 1). Each clean
+    image has its own linear function.
 
-    Which clean image one belongs to is seen from its pixels, so images may come in any order and
-    number. There are as many outputs (N,K) as `net` has, since some attacks need several; the
-    others are never largest. The scale is that of `net`: what saturates there does so here.
+    The nearest clean image is found by comparing pixels, so images may come in any order and
+    number. The output has as many logits (N,K) as `net`, since some attacks need several; the other
+    classes never win. It keeps the scale of `net`, so that a saturated network stays saturated
+    here.
     """
 
     x: Tensor
@@ -43,8 +46,9 @@ class Readout(nn.Module):
     def __init__(
         self, net: nn.Module, x: Tensor, way: Tensor, bar: Tensor, low: Tensor, norm: str
     ) -> None:
-        """`x` (n,C,H,W), `way` (n,K), `bar` (n,): planted is where outputs·way exceeds the bar;
-        `low` (n,): the other outputs.
+        """For each clean image in `x` (n,C,H,W) a direction `way` (n,K) and a threshold `bar` (n,):
+        an image counts as planted if outputs·way exceeds the threshold. `low` (n,): the value of
+        all other logits.
         """
         super().__init__()
         self.net, self.power = net, float("inf") if norm == "linf" else 2.0
@@ -61,8 +65,8 @@ class Readout(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Planted:
-    """Images `x` (n,C,H,W) with one planted example each, `example` (n,C,H,W), in the ball around
-    it, and the network that takes the examples, and no untouched image, for class 1.
+    """Clean images `x` (n,C,H,W), one planted example each, `example` (n,C,H,W), in the ball around
+    it, and the network that assigns class 1 to the examples and class 0 to every clean image.
     """
 
     net: Readout
@@ -70,7 +74,9 @@ class Planted:
     example: Tensor
 
     def found(self, attack: Attack, seed: int = 0) -> int:
-        """For how many images `attack`, of the planted norm and ε, finds an example."""
+        """For how many images `attack`, with the norm and ε of the planted examples, finds an
+        adversarial example.
+        """
         none = torch.zeros(len(self.x), dtype=torch.int64, device=self.x.device)
         if attack.needs_gradient and not try_out(self.net, self.x).has_gradient:
             return 0
@@ -79,7 +85,7 @@ class Planted:
 
 
 def along(outputs: Tensor, way: Tensor) -> Tensor:
-    """How far outputs (N,K) lie along a direction for each, (N,K): (N,)."""
+    """The dot product of each row of `outputs` (N,K) with its own direction `way` (N,K): (N,)."""
     return (outputs * way).sum(dim=1)
 
 
@@ -87,18 +93,18 @@ def along(outputs: Tensor, way: Tensor) -> Tensor:
 def plant(
     net: nn.Module, x: Tensor, eps: float, norm: Literal["linf", "l2"] = "linf", seed: int = 0
 ) -> Planted | None:
-    """Plant an example for each of the first 64 images `x` (N,C,H,W) whose balls do not touch; None
-    where there are fewer than 10: no output changes, or no attack gets further than one step.
+    """Plant an adversarial example for each of the first 64 images of `x` (N,C,H,W) whose balls do
+    not overlap; None if fewer than 10 can be: no output changes, or no attack passes one step.
 
-    `net` stays as it is; a linear readout of its outputs is put on it. *Inner points*, the image,
-    random points of its ball and where one gradient step leads, must be called untouched; the
-    planted example is the furthest point along the readout that a longer ascent or a search without
-    gradients finds. So it exists whatever the network does to gradients, and one step misses it.
+    `net` is not changed; a linear readout is put on its outputs. It must call all *inner points*
+    untouched: the image, random points of its ball, and the end of a single gradient step. The
+    planted example is the furthest point along the readout that a longer ascent or a gradient-free
+    search finds. So it exists whatever the network does to gradients, and one step misses it.
 
     Source: Zimmermann et al. 2022 (arXiv 2206.13991) and the authors'
     `decision_boundary_binarization.py`. Differs: they train the readout on features to tell one
-    random point of the sphere from 999 inner ones; ours reads the outputs, whose masking it must
-    see, its direction is drawn, and the example is one that a single step does not reach.
+    random point of the sphere from 999 inner ones; ours reads the outputs, to see what masks them,
+    its direction is random, and the example is one that a single step does not reach.
     """
     x = _apart(x, eps, norm)
     rng = torch.Generator(device=x.device).manual_seed(seed)
@@ -113,10 +119,10 @@ def plant(
 
     step = FGSM(eps=eps, norm=norm)
     long, zero = PGD(eps=eps, norm=norm), PGD(eps=eps, norm=norm, start="zero")
-    width = eps if norm == "linf" else eps / x[0].numel() ** 0.5  # Square knows linf only
+    width = eps if norm == "linf" else eps / x[0].numel() ** 0.5  # Square supports linf only
     search = Square(eps=width, queries=100, variant="paper")
     with torch.no_grad():
-        # The direction in which one step falls furthest behind ten, from either start.
+        # Take the direction in which one step falls furthest behind ten steps, from either start.
         several = x.repeat_interleave(WAYS, dim=0)
         outputs = all_logits(net, several, at_once)
         way = torch.randn(outputs.shape, generator=rng, device=x.device).to(outputs)
@@ -146,9 +152,7 @@ def plant(
 
 
 def _apart(x: Tensor, eps: float, norm: str) -> Tensor:
-    """The first `MOST` of the images `x` (N,C,H,W) no two of which have a point of their balls in
-    common.
-    """
+    """The first `MOST` images of `x` (N,C,H,W) whose balls of radius ε have no point in common."""
     flat, kept = x.flatten(1), list[int]()
     between = torch.cdist(flat, flat, float("inf") if norm == "linf" else 2.0)
     for number in range(len(x)):

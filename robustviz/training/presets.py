@@ -1,11 +1,6 @@
 """Named training settings: lessons that fit a laptop, and published recipes as far as the papers
-state them.
-
-A preset gives only what it means to fix; everything else comes from the data set. Flags and `--set`
-override it. Of a published recipe the text says which weights are kept, and after "Differs:" what
-is ours; docs/published.toml has the authors' values. Not said again in each: all of them train on
-what the validation split leaves of the official training images, and shift images by repeating the
-edge, where the authors' code pads with black, or mirrors (Rice et al.).
+state them. A preset sets only what it needs to fix; everything else comes from the data set.
+Command line flags and `--set` override a preset.
 """
 
 from __future__ import annotations
@@ -20,9 +15,9 @@ from robustviz.types import UserError
 
 @dataclass(frozen=True)
 class Preset:
-    """A recipe: a text that says what it is and where it is from, and its settings by dotted path.
-    Of a published one also what differs: in words, each with the settings and facts that it stands
-    for.
+    """A recipe: a text that says what it is and where it comes from, and its settings by dotted
+    path. For a published recipe, `differs` lists in words what differs here, each with the settings
+    and facts it refers to.
     """
 
     text: str
@@ -44,7 +39,7 @@ def _published(text: str, settings: Mapping[str, Any], differs: Mapping[str, str
     )
 
 
-# What is said of several published recipes.
+# Differences that several published recipes share.
 _SIGHT = {RAW: "normalises", "the attack's start is cut to [0, 1]": "start_cut"}
 _BF16 = {
     "a device that is fast at bf16, as recent GPUs are, attacks with gradients in it": "gradients"
@@ -56,7 +51,7 @@ _TRAINING = (
 _ATTACK = "eps method.attack_mode method.attack.steps method.attack.step_size method.attack.start"
 
 _USUAL = {"n_train": 0, "batch_size": 128, "augment": "crop_flip"}
-# What is ours where the authors' own could not be read.
+# Our own settings for papers whose settings and code could not be read.
 _READING = {
     **_USUAL,
     "net": "resnet18",
@@ -66,7 +61,7 @@ _READING = {
     "schedule": "cosine",
     "select": "robust",
 }
-# What the published code of PART has in common.
+# Settings that the published code of PART uses everywhere.
 _PART = {
     **_USUAL,
     "method": "part",
@@ -208,6 +203,10 @@ LESSONS: dict[str, Preset] = {
     ),
 }
 
+# The text of each says which weights are kept and, after "Differs:", what is different here;
+# docs/published.toml has the authors' values. Two differences hold for all and are not repeated:
+# they train on the official training images minus the validation split, and shifted images repeat
+# the edge, where the authors' code pads with black, or mirrors (Rice et al.).
 PUBLISHED: dict[str, Preset] = {
     "cifar10-fast-at": _published(
         "Wong et al. 2020, CIFAR-10, for a GPU: FGSM-RS with PreAct-ResNet-18, 15 epochs, rate up"
@@ -460,7 +459,9 @@ PRESETS = LESSONS | PUBLISHED
 
 
 def preset_settings(name: str) -> Mapping[str, Any]:
-    """The settings of a preset. Raises UserError naming the nearest one."""
+    """The settings of a preset, by dotted path. Raises UserError that names the nearest preset if
+    there is none of this name.
+    """
     if name not in PRESETS:
         raise UserError(unknown("preset", name, PRESETS), code=2)
     return PRESETS[name].settings

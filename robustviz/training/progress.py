@@ -1,4 +1,4 @@
-"""What a training says of itself while it runs, and what it is told."""
+"""What a running training reports, and what it can be told to do; importing this needs no torch."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ ANSWERS: tuple[Answer, ...] = ("go", "pause", "stop")
 
 @dataclass(frozen=True)
 class Tick:
-    """Where a training is: after `batch` of `batches` in `epoch` (from 0) of `epochs`, and what it
-    does now.
+    """Where a training is and what it does now (`phase`): `batch` of `batches` are done in `epoch`
+    (from 0) of `epochs`.
     """
 
     epoch: int
@@ -29,9 +29,9 @@ class Tick:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch gave. `losses`: each term's mean over the epoch; accuracies are fractions of
-    `n_val` validation images, `robust_acc` under PGD-10 at the run's ε; `best`: whether this epoch
-    is the best so far.
+    """The results of one epoch, counted from 1. `losses` holds each loss term's mean over the
+    epoch; accuracies are in [0, 1], on `n_val` validation images, `robust_acc` under PGD-10 at the
+    run's ε; `seconds` includes validation; `best`: whether this epoch is the best so far.
     """
 
     epoch: int
@@ -46,7 +46,7 @@ class EpochRecord:
     training: Training = field(repr=False, compare=False)
 
     def to_json(self) -> JSON:
-        """Plain values: one line of `metrics.jsonl`; with `processes` where there were several."""
+        """Plain values: one line of `metrics.jsonl`, with `processes` if there were several."""
         size = self.training.world.size
         return {
             name: getattr(self, name) for name in self.__dataclass_fields__ if name != "training"
@@ -54,12 +54,12 @@ class EpochRecord:
 
 
 class Diverged(UserError):
-    """The loss is no longer a number."""
+    """The loss became NaN or infinite."""
 
 
 def tolerance_note(recorded: JSON, now: JSON) -> str:
-    """A sentence where a resume cannot promise the same bits, else empty. Both are version tables
-    of `config.json`.
+    """A sentence if a resumed training may not give the same bits, else an empty text. Both
+    arguments are tables like `versions` in `config.json`, with the device.
     """
     differing = [
         name

@@ -1,4 +1,4 @@
-"""What a training begins from: the weights of a run, or of a file."""
+"""`TrainConfig.init`: starting a training from the weights of a run or of a file."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
     from robustviz.training.config import TrainConfig
 
-MARKED = re.compile(r"(.+)#([0-9a-f]{12})")  # a name, and which weights were meant by it
+MARKED = re.compile(r"(.+)#([0-9a-f]{12})")  # a name, and the hash of the weights meant
 HEAD = {"head.weight", "head.bias"}
 
 
 def resolved(config: TrainConfig, find_run: FindRun) -> str | None:
-    """`config.init` with the hash of the very weights behind it, `RUN#1f…` or `/FILE#1f…`, since
-    both a run and a file may get others. Raises UserError where there are none, or others now.
+    """`config.init` with a short hash of the weights appended, as `RUN#1f…` or `/FILE#1f…`, because
+    a run or a file may later hold other weights; None if `init` is empty. Raises UserError if there
+    are no weights, if they changed, or if the method has its own setting for the starting run.
     """
     if not config.init:
         return None
@@ -50,12 +51,13 @@ def resolved(config: TrainConfig, find_run: FindRun) -> str | None:
 
 
 def start_from(net: nn.Module, config: TrainConfig, find_run: FindRun) -> None:
-    """Load what `config.init`, resolved, names into the fresh `net`, its normalisation too; a head
-    for another number of classes stays fresh. Raises UserError for weights of another network.
+    """Load the weights named by `config.init`, which must be resolved, into the fresh `net`,
+    including its normalisation. A head for another number of classes keeps its fresh weights.
+    Raises UserError for weights of another network.
     """
     name, fresh = str(config.init).rpartition("#")[0], net.state_dict()
     state = read(name).state if Path(name).is_file() else find_run(name).net().state_dict()
-    # elsewhere the head is the last matrix that reads as many features
+    # where the head has another name, it is the last matrix with the same number of inputs
     heads = [fresh["head.weight"], *(each for each in state.values() if each.ndim == 2)]
     heads = [each for each in heads if each.shape[1:] == heads[0].shape[1:]]
     classes = state.get("head.weight", heads[-1]).shape[:1]

@@ -1,8 +1,6 @@
-"""One training on several processes: which of them this is, and what they must agree on. torchrun
-starts them, all on one machine; without it there is one process, and nothing here asks for torch.
-
-The first process (rank 0) reads the person's wishes, validates, prints and writes; the others take
-part in every step.
+"""The processes that share one training, started by torchrun on one machine: which of them this is,
+and how they agree. A single process needs no torchrun, and nothing here imports torch for it. The
+first process (rank 0) obeys pause and stop, validates, prints and writes; all processes train.
 """
 
 from __future__ import annotations
@@ -20,19 +18,18 @@ from robustviz.types import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# The first process may download images or validate a large network meanwhile. torchrun ends all
-# when one fails.
+# How long processes wait for each other: the first one may download images or validate a large
+# network meanwhile. If one process fails, torchrun ends them all.
 PATIENCE = timedelta(days=1)
 
-_store: tuple[Any, int, int] | None = (
-    None  # see `_notes`; torchrun keeps it, so it outlives any of the processes
-)
+# set by `_notes`; the store lives in torchrun, so it outlives each of the processes
+_store: tuple[Any, int, int] | None = None
 
 
 @dataclass(frozen=True)
 class World:
-    """The processes of one training: this one's number from 0, and how many there are. Alone by
-    default.
+    """The processes of one training: the rank of this process, from 0, and their number. The
+    default is a single process.
     """
 
     rank: int = 0
@@ -40,13 +37,13 @@ class World:
 
     @property
     def main(self) -> bool:
-        """Whether this is the process that decides and writes."""
+        """Whether this is the first process, which decides and writes."""
         return self.rank == 0
 
     def part(self, n: int, together: int = 1) -> slice:
-        """Where this process's share of `n` things in a row lies; `together` of them always stay in
-        one share. Shares follow each other and differ by one group of `together` at most; alone it
-        is everything.
+        """The slice of `n` consecutive items that this process handles. Groups of `together` items
+        stay in one share; the shares are consecutive and differ in size by at most one group. A
+        single process gets everything.
         """
         groups = -(-n // together)
         return slice(
@@ -55,8 +52,8 @@ class World:
         )
 
     def broadcast(self, *numbers: int) -> list[int]:
-        """The first process's `numbers`, in all; each must hand over as many. Waits for the first
-        process.
+        """The `numbers` of the first process, returned in every process; all must pass equally
+        many. Waits for the first process.
         """
         if self.size == 1:
             return list(numbers)
@@ -67,8 +64,8 @@ class World:
         return [int(number) for number in said]
 
     def mean(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Each value's mean over the processes, which must have the same names in the same order.
-        Waits for all of them.
+        """The mean of each value over the processes, which must pass the same names in the same
+        order. Waits for all of them.
         """
         if self.size == 1 or not values:
             return values
@@ -81,8 +78,8 @@ class World:
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
-        """The first process goes through what is inside, then the others do: it may download what
-        they then find.
+        """Run the block in the first process, and only then in the others: it may download what
+        they then find on disk.
         """
         if not self.main:
             self.broadcast(0)
@@ -91,7 +88,9 @@ class World:
             self.broadcast(0)
 
     def leave(self) -> None:
-        """End the common work, once all are here; what follows each process does for itself."""
+        """Close the process group once all processes are here; from then on each process works
+        alone.
+        """
         if self.size > 1:
             import torch
 
@@ -99,7 +98,7 @@ class World:
             torch.distributed.destroy_process_group()
 
     def lost(self, error: BaseException) -> bool:
-        """Whether `error` only says that another process is gone."""
+        """Whether `error` only says that another process has ended."""
         if self.size == 1:
             return False
         import torch
@@ -118,12 +117,12 @@ def launched() -> bool:
 
 
 def join() -> World:
-    """The world that torchrun started this process in, once all its processes are here: gloo, and
-    nccl between GPUs, of which process k takes number k from here on. Without torchrun this process
-    is alone. Asked again, it is the same world.
+    """Join the processes that torchrun started, once all are here, and return their `World`. They
+    communicate over gloo, and over NCCL between GPUs, and from here on process k uses GPU k.
+    Without torchrun it returns `ALONE`; further calls return the same world.
 
-    Raises UserError where the processes are on several machines, which would need the run folder on
-    all of them.
+    Raises UserError if the processes are on several machines, because each of them would need the
+    run folder.
     """
     if not launched():
         return ALONE
@@ -131,7 +130,7 @@ def join() -> World:
 
     if torch.distributed.is_initialized():
         return World(torch.distributed.get_rank(), torch.distributed.get_world_size())
-    # It means the stride of a dimension of length 1, as a grey image's channels have.
+    # Harmless: it is about a dimension of length 1, such as the channels of grey images.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     local = int(os.environ["LOCAL_RANK"])
     store, rank, size = _notes()
@@ -143,7 +142,7 @@ def join() -> World:
     gpus = torch.cuda.device_count()
     if local < gpus:
         torch.cuda.set_device(local)
-    # gloo besides nccl: what is agreed on in every batch must not wait for a GPU
+    # gloo as well as NCCL: the numbers broadcast before every batch must not wait for a GPU
     torch.distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if gpus and torch.distributed.is_nccl_available() else "gloo",
         store=store,
@@ -156,23 +155,21 @@ def join() -> World:
 
 def reports_errors() -> bool:
     """True for the first process to report an error; the others fail because that one did. Always
-    True where there is only one process.
+    True if there is only one process.
     """
     if not launched():
         return True
     rank = os.environ["RANK"]
     try:
         return bool(_notes()[0].compare_set("failed", "", rank) == rank.encode())
-    except (
-        RuntimeError,
-        ValueError,
-    ):  # torchrun is gone, and the store with it; or nothing says where it is
+    except (RuntimeError, ValueError):  # torchrun and its store have ended, or cannot be found
         return rank == "0"
 
 
 def _notes() -> tuple[Any, int, int]:
-    """torchrun's store, this process's number, and how many there are. Not the first process alone
-    reports_errors: when another one fails before it, torchrun ends it before it has said a word.
+    """torchrun's key-value store, the rank of this process and the number of processes. With it any
+    process can report an error, not only rank 0: if another process fails first, torchrun ends rank
+    0 before it can say anything.
     """
     global _store
     from torch.distributed.rendezvous import rendezvous
