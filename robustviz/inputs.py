@@ -67,8 +67,8 @@ def check_shape(x: Tensor) -> None:
 
 @torch.inference_mode(False)
 def plain_tensor(x: Tensor) -> Tensor:
-    """`x` detached from its graph; a copy where it was made in inference mode, because torch cannot
-    differentiate by such a tensor.
+    """`x` detached from its graph; a copy if it was made in inference mode, because torch cannot
+    take gradients with respect to such a tensor.
     """
     return x.clone() if x.is_inference() else x.detach()
 
@@ -230,9 +230,9 @@ def all_logits(net: Callable[[Tensor], Any], x: Tensor, at_once: int | None = No
 
 @dataclass(frozen=True)
 class Trial:
-    """The result of `try_out`: the number of logits (`classes`), whether they have a gradient by
-    the image, how many bytes a forward pass saves per image for the backward pass, and how many
-    images fit in memory `at_once`.
+    """The result of `try_out`: the number of logits (`classes`), whether they have a gradient with
+    respect to the image, how many bytes a forward pass saves per image for the backward pass, and
+    how many images fit in memory `at_once`.
     """
 
     classes: int
@@ -288,8 +288,8 @@ def _differ(a: Tensor, b: Tensor) -> bool:
 
 
 def _passed(net: nn.Module, x: Tensor) -> tuple[Tensor, bool, int]:
-    """The logits of `x`, whether they have a gradient by `x`, and how many bytes the forward pass
-    saves for the backward pass.
+    """The logits of `x`, whether they have a gradient with respect to `x`, and how many bytes the
+    forward pass saves for the backward pass.
     """
     held: dict[int, int] = {}
 

@@ -1,8 +1,8 @@
-"""The loss functions of the field as pure tensor functions: logits in, one number (or one per
-sample) out.
+"""The field's loss functions as pure tensor functions: logits or features in, a scalar or one
+number per sample out.
 
-Each is held in the tests against a slow, independent implementation and against golden numbers in
-float64, because reductions and the direction of a KL divergence are where implementations differ.
+The tests compare each with a slow, independent implementation and with golden numbers in float64,
+because implementations differ in reductions and in the direction of a KL divergence.
 """
 
 from typing import Literal
@@ -15,11 +15,11 @@ from robustviz.types import UserError
 
 
 def kl_per_sample(p_logits: Tensor, q_logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """T²·KL(softmax(p/T) ‖ softmax(q/T)) of each sample, (N,), at least 0; gradient flows through
+    """T²·KL(softmax(p/T) ‖ softmax(q/T)) of each sample, (N,), at least 0; gradients flow through
     both.
 
-    `p_logits`, `q_logits`: (N, K). Source: Hinton et al. 2015 (arXiv 1503.02531), the T² that keeps
-    gradients' scale.
+    `p_logits`, `q_logits`: (N, K). Source: Hinton et al. 2015 (arXiv 1503.02531), whose factor T²
+    keeps the scale of the gradients.
     """
     p = F.log_softmax(p_logits / temperature, dim=1)
     apart = p - F.log_softmax(q_logits / temperature, dim=1)
@@ -34,8 +34,8 @@ def kl(p_logits: Tensor, q_logits: Tensor, temperature: float = 1.0) -> Tensor:
 
 
 def trades(logits: Tensor, logits_adv: Tensor, y: Tensor, beta: float) -> Tensor:
-    """CE(f(x), y) + β·KL(f(x) ‖ f(x')), both averaged over samples; a scalar. The clean target is
-    not detached.
+    """The TRADES loss: CE(f(x), y) + β·KL(f(x) ‖ f(x')), both averaged over samples; a scalar. The
+    clean output, the target of the KL term, is not detached.
 
     `logits`, `logits_adv`: (N, K) of the clean and the attacked images; `y`: (N,). Source: Zhang et
     al. 2019 (TRADES, arXiv 1901.08573), eq. 5, and the authors' `trades.py`.
@@ -44,7 +44,8 @@ def trades(logits: Tensor, logits_adv: Tensor, y: Tensor, beta: float) -> Tensor
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """max_{j≠y} z_j − z_y of each sample, (N,): above 0 exactly where the network is wrong.
+    """The margin max_{j≠y} z_j − z_y of each sample, (N,): above 0 exactly where the network is
+    wrong.
 
     Source: Carlini and Wagner 2017 (arXiv 1608.04644), objective f6, without its confidence term.
     """
@@ -53,7 +54,8 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def mart(logits: Tensor, logits_adv: Tensor, y: Tensor, beta: float) -> Tensor:
-    """BCE(p', y) + β·(1/N) Σ KL(p ‖ p')·(1 − p_y), a scalar; every factor carries gradient.
+    """The MART loss: BCE(p', y) + β·(1/N) Σ KL(p ‖ p')·(1 − p_y), a scalar; gradients flow through
+    every factor.
 
     `logits`, `logits_adv`: (N, K) of the clean and the attacked images; `y`: (N,). BCE is
     `boosted_ce`. Source: Wang et al. 2020 (MART, ICLR), eq. 9 and table 1, and the authors'
@@ -63,27 +65,27 @@ def mart(logits: Tensor, logits_adv: Tensor, y: Tensor, beta: float) -> Tensor:
 
 
 def boosted_ce(logits: Tensor, y: Tensor) -> Tensor:
-    """−log p_y − log(1.0001 − max_{j≠y} p_j), averaged over samples: cross-entropy and a margin; a
-    scalar.
+    """MART's boosted cross-entropy: −log p_y − log(1.0001 − max_{j≠y} p_j), averaged over samples;
+    a scalar. `logits`: (N, K).
 
-    Source: Wang et al. 2020 (MART), eq. 7; the 1.0001 and the 1e-12 inside the logarithm are the
-    authors' code's.
+    Source: Wang et al. 2020 (MART), eq. 7; the 1.0001 and the 1e-12 inside the logarithm are from
+    the authors' code.
     """
     other = logits.softmax(dim=1).scatter(1, y[:, None], -1.0).amax(dim=1)
     return F.cross_entropy(logits, y) - torch.log(1.0001 - other + 1e-12).mean()
 
 
 def misclassification_kl(logits: Tensor, logits_adv: Tensor, y: Tensor) -> Tensor:
-    """(1/N) Σ KL(p ‖ p')·(1 − p_y): images that are wrong already count most; a scalar. Source:
-    MART, eq. 8.
+    """MART's weighted KL term: (1/N) Σ KL(p ‖ p')·(1 − p_y), a scalar. Images that the network
+    misclassifies without an attack count most. Source: MART, eq. 8.
     """
     sure = logits.softmax(dim=1).gather(1, y[:, None]).squeeze(1)
     return (kl_per_sample(logits, logits_adv) * (1 - sure)).mean()
 
 
 def logit_pairing(logits: Tensor, logits_adv: Tensor, weight: Tensor | None = None) -> Tensor:
-    """(1/N) Σ wᵢ · mean_K (zᵢ − z'ᵢ)², a scalar; gradient through both logits and, if it asks for
-    any, the weight.
+    """The logit pairing loss: (1/N) Σ wᵢ · mean_K (zᵢ − z'ᵢ)², a scalar. Gradients flow through
+    both logits, and through the weight if it requires them.
 
     `logits`, `logits_adv`: (N, K); `weight`: (N,) or None for ones. Source: Kannan et al. 2018
     (ALP, arXiv 1803.06373), eq. 5, and the authors' code, where L is the mean square.
@@ -95,13 +97,13 @@ def logit_pairing(logits: Tensor, logits_adv: Tensor, weight: Tensor | None = No
 def supcon(
     z: Tensor, y: Tensor, temperature: float, base_temperature: float | None = None
 ) -> Tensor:
-    """The supervised contrastive loss L_out of `z` (N, D), made unit length here, with labels `y`
-    (N,); a scalar.
+    """The supervised contrastive loss L_out of features `z` (N, D), which are normalised here, with
+    labels `y` (N,); a scalar.
 
-    A sample's positives are all other samples of its class, its contrast all other samples. One
-    without positives adds 0 and counts in the mean. `base_temperature` None: equal to `temperature`
-    (the official code's 0.07 scales the loss by τ/0.07). Source: Khosla et al. 2020 (arXiv
-    2004.11362), eq. 2, and the authors' `losses.py`.
+    The positives of a sample are all other samples of its class; its contrast set is all other
+    samples. A sample without positives adds 0 and still counts in the mean. `base_temperature`
+    None: equal to `temperature` (the official code's 0.07 scales the loss by τ/0.07). Source:
+    Khosla et al. 2020 (arXiv 2004.11362), eq. 2, and the authors' `losses.py`.
     """
     if len(z) < 2:
         return z.sum() * 0.0
@@ -114,13 +116,13 @@ def supcon(
 def margin_contrastive(
     z: Tensor, y: Tensor, margin: float, reduction: Literal["balanced", "flat"] = "balanced"
 ) -> Tensor:
-    """Pull pairs of one class together (d²), push others to at least `margin` apart (max(0, m −
-    d)²); a scalar.
+    """The margin contrastive loss: pulls pairs of the same class together (d²) and pushes other
+    pairs to at least `margin` apart (max(0, m − d)²); a scalar.
 
-    d is the Euclidean distance of `z` (N, D) made unit length here; pairs of distinct samples.
-    `balanced`: half the sum of the two means, an empty kind of pair counting 0; `flat`: the mean
-    over all pairs. Source: Hadsell et al. 2006, eq. 4. Differs: the margin paper's own weights
-    (arXiv 2412.19747) are not public.
+    d is the Euclidean distance between two different rows of `z` (N, D), which are normalised here;
+    `y`: (N,). `balanced`: half the sum of the means over both kinds of pairs, 0 for a kind without
+    pairs; `flat`: the mean over all pairs. Source: Hadsell et al. 2006, eq. 4. Differs: the margin
+    paper's own weights (arXiv 2412.19747) are not public.
     """
     z = F.normalize(z, dim=1)
     if len(z) < 2:
@@ -128,7 +130,7 @@ def margin_contrastive(
     first, second = torch.triu_indices(len(z), len(z), offset=1, device=z.device)
     square = (z[first] - z[second]).pow(2).sum(dim=1)
     same = y[first] == y[second]
-    # sqrt has no gradient at 0; two equal points of different classes then push each other nowhere
+    # sqrt has no gradient at 0: two equal points of different classes get gradient 0
     gap = (margin - square.clamp(min=1e-24).sqrt()).clamp(min=0).pow(2)
     if reduction == "flat":
         return torch.where(same, square, gap).mean()
@@ -145,12 +147,13 @@ def contrastive_per_anchor(
     temperature: float,
     leave_out: Tensor | None = None,
 ) -> Tensor:
-    """−|Pᵢ|⁻¹ Σ_{p∈Pᵢ} log( exp(z'ᵢ·z_p/τ) / Σ_a exp(z'ᵢ·z_a/τ) ) of each anchor, (N,).
+    """The contrastive loss −|Pᵢ|⁻¹ Σ_{p∈Pᵢ} log( exp(z'ᵢ·z_p/τ) / Σ_a exp(z'ᵢ·z_a/τ) ) of each
+    anchor, (N,).
 
-    `anchors` (N, D) with labels `y` (N,) against every sample of `contrast` (M, D) with
-    `contrast_y` (M,), all made unit length here; Pᵢ are the contrast samples of the anchor's class,
-    its own clean twin among them. 0 without positives. `leave_out` (N, M) bool: pairs that do not
-    exist, such as an anchor with itself. Source: docs/methods.md, AFA: our reading of Park et al.
+    `anchors` (N, D) with labels `y` (N,) are compared with all of `contrast` (M, D) with labels
+    `contrast_y` (M,); both are normalised here. Pᵢ are the contrast samples of the anchor's class,
+    including its own clean twin; without any the loss is 0. `leave_out` (N, M) bool: pairs to
+    ignore, such as an anchor with itself. Source: docs/methods.md, AFA: our reading of Park et al.
     2024 (arXiv 2402.12187).
     """
     anchors, contrast = F.normalize(anchors, dim=1), F.normalize(contrast, dim=1)
@@ -158,8 +161,8 @@ def contrastive_per_anchor(
 
 
 def _contrast(score: Tensor, same: Tensor, leave_out: Tensor | None) -> Tensor:
-    """Minus the mean log-share, by softmax of `score` (N, M), of the pairs of the `same` class,
-    (N,).
+    """Minus the mean log-softmax of `score` (N, M) over the pairs marked in `same` (N, M), for each
+    row, (N,).
     """
     if leave_out is not None:
         score, same = score.masked_fill(leave_out, -torch.inf), same & ~leave_out
@@ -171,19 +174,20 @@ def _contrast(score: Tensor, same: Tensor, leave_out: Tensor | None) -> Tensor:
 def adversarial_contrastive(
     anchors: Tensor, y: Tensor, contrast: Tensor, contrast_y: Tensor, temperature: float
 ) -> Tensor:
-    """AFA's loss: `contrastive_per_anchor` averaged over the anchors; a scalar. Gradient flows
-    through both sides.
+    """AFA's loss: `contrastive_per_anchor` averaged over the anchors; a scalar. Gradients flow
+    through anchors and contrast.
     """
     return contrastive_per_anchor(anchors, y, contrast, contrast_y, temperature).mean()
 
 
 def dlr(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
-    """The difference-of-logits ratio of each sample, (N,), which no scaling of the logits changes.
+    """The difference-of-logits ratio (DLR) of each sample, (N,); scaling the logits does not change
+    it.
 
     Untargeted: −(z_y − max_{j≠y} z_j)/(z_π1 − z_π3); with `target` (N,): −(z_y − z_t)/(z_π1 −
-    ½(z_π3 + z_π4)), π by falling logit. 1e-12 is added to both denominators. Raises UserError for
-    fewer than 3 (4) classes. Source: Croce and Hein 2020 (arXiv 2003.01690), eq. 6 and 9, and the
-    authors' `autopgd_base.py`.
+    ½(z_π3 + z_π4)), where π sorts the logits in descending order. 1e-12 is added to both
+    denominators. Raises UserError for fewer than 3 classes, with a target fewer than 4. Source:
+    Croce and Hein 2020 (arXiv 2003.01690), eq. 6 and 9, and the authors' `autopgd_base.py`.
     """
     need = 3 if target is None else 4
     if logits.shape[1] < need:

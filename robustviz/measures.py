@@ -1,10 +1,7 @@
-"""What a cloud of features looks like, in numbers: how tight the classes are, how far apart, and
-how far an attack moves them.
+"""Measures of features: how tight the classes are, how far apart, and how far an attack moves them.
 
-Pure functions of features (N,D) and labels (N,), computed in float64. Silhouette and Davies-Bouldin
-are scikit-learn's; the rest is a few lines each and held against double loops in the tests.
-Degenerate clouds (all points equal, vectors of length zero, an image that did not move) have a
-value that is written down, never a warning.
+Pure functions of features (N, D) and labels (N,), computed in float64. Degenerate cases (all points
+equal, zero vectors, an image that did not move) have a documented value and give no warning.
 """
 
 from __future__ import annotations
@@ -18,23 +15,23 @@ from torch import Tensor
 from robustviz.imports import load
 from robustviz.types import UserError, plain
 
-LARGE = 1e100  # and 1/LARGE: beyond, squares of float64 have no room
+LARGE = 1e100  # squares of values above it, or below 1/LARGE, do not fit float64
 SCORES = "Silhouette and Davies-Bouldin come"
 BLOCK = 1024  # rows of a distance matrix held at once: 40 MB at 5,000 points
 
 
 def unit(z: Tensor) -> Tensor:
-    """`z` (N,D) at length 1, float64; a vector of length zero stays zero."""
+    """The rows of `z` (N, D) scaled to length 1, float64; a zero vector stays zero."""
     z = z.double()
     length = z.norm(dim=1, keepdim=True)
     return z / torch.where(length > 0, length, 1)
 
 
 def alignment(z: Tensor, y: Tensor) -> float:
-    """E‖u − v‖² over all pairs of different points of one class, at length 1: 0 (each class one
-    direction) to 4.
+    """The alignment E‖u − v‖² over all pairs of different points of the same class, scaled to
+    length 1: from 0 (each class is a single direction) to 4.
 
-    `z` (N,D), `y` (N,). Raises UserError where no class has two points. Source: Wang and Isola 2020
+    `z` (N, D), `y` (N,). Raises UserError if no class has two points. Source: Wang and Isola 2020
     (arXiv 2005.10242), with α = 2. `Differs:` positive pairs are those of one class, not two
     augmentations of one image.
     """
@@ -53,18 +50,18 @@ def alignment(z: Tensor, y: Tensor) -> float:
 
 
 def alignment_of_pairs(u: Tensor, v: Tensor) -> float:
-    """E‖u − v‖² over twins at length 1, row by row (a clean image and its attacked twin): 0
-    (unmoved) to 4.
+    """E‖u − v‖² over pairs of rows, scaled to length 1: row i of `u` and `v` (N, D) are a clean
+    image and its attacked twin. From 0 (unmoved) to 4.
     """
     u, v = _twins(u, v)
     return float((unit(u) - unit(v)).square().sum(dim=1).mean())
 
 
 def uniformity(z: Tensor) -> float:
-    """log E exp(−2‖u − v‖²) over pairs of different points at length 1: 0 (all in one direction)
-    down to −8.
+    """The uniformity log E exp(−2‖u − v‖²) over pairs of different points, scaled to length 1: from
+    0 (all in one direction) down to −8.
 
-    `z` (N,D); in high dimension evenly spread points reach about −4. Raises UserError for fewer
+    `z` (N, D); in high dimensions evenly spread points reach about −4. Raises UserError for fewer
     than two points. Source: Wang and Isola 2020 (arXiv 2005.10242), with t = 2.
     """
     z = cloud(z)
@@ -74,14 +71,14 @@ def uniformity(z: Tensor) -> float:
     for start in range(0, len(u), BLOCK):
         rows = slice(start, start + BLOCK)
         squared = (length[rows, None] + length - 2 * u[rows] @ u.T).clamp(min=0)
-        squared.diagonal(start).fill_(torch.inf)  # a point is no pair with itself
+        squared.diagonal(start).fill_(torch.inf)  # no pairs of a point with itself
         total += float(torch.exp(-2 * squared).sum())
     return math.log(total / (len(u) * (len(u) - 1)))
 
 
 def class_centres(z: Tensor, y: Tensor, classes: int) -> Tensor:
-    """The mean features of each class, (K,D) float64; NaN for a class of which there is no
-    point.
+    """The mean features of each class, (K, D) float64; NaN for a class without points. Raises
+    UserError for a label of `classes` or more.
     """
     z, y = _checked(z, y)
     classes = whole(classes, "classes")
@@ -97,12 +94,12 @@ def class_centres(z: Tensor, y: Tensor, classes: int) -> Tensor:
 
 
 def centre_cosines(clean: Tensor, adv: Tensor, y: Tensor, classes: int) -> Tensor:
-    """(K,K) float64: row i, column j is the cosine of class i's centre in `clean` and class j's
-    centre in `adv`.
+    """(K, K) float64: in row i, column j the cosine between the centre of class i in `clean` and
+    that of class j in `adv`, both (N, D).
 
-    −1 to 1; features behind a ReLU are never negative, so theirs are 0 to 1 and those of different
-    classes are above 0: compare with the matrix of `clean` and itself. NaN where a class has no
-    point, 0 where a centre is the zero vector.
+    Cosines are −1 to 1. Features after a ReLU are never negative, so their cosines are 0 to 1, and
+    above 0 between different classes too: compare with the matrix of `clean` and `clean`. NaN for a
+    class without points, 0 for a centre that is the zero vector.
     """
     clean, adv = _twins(clean, adv)
     return (unit(class_centres(clean, y, classes)) @ unit(class_centres(adv, y, classes)).T).clamp(
@@ -111,11 +108,11 @@ def centre_cosines(clean: Tensor, adv: Tensor, y: Tensor, classes: int) -> Tenso
 
 
 def cosines_to_centres(z: Tensor, centres: Tensor) -> Tensor:
-    """(N,K) float64 cosine of each point of `z` (N,D) and each of `centres` (K,D): one column a
-    class, NaN and 0 as above.
+    """(N, K) float64: the cosine between each point of `z` (N, D) and each of `centres` (K, D), one
+    column per class; NaN and 0 as in `centre_cosines`.
 
-    An attack that scatters a class in all directions may leave its mean where it was; this sees it,
-    `centre_cosines` not.
+    An attack that scatters a class in all directions may leave its mean unchanged: this function
+    shows that, `centre_cosines` does not.
     """
     z = cloud(z)
     require(
@@ -139,10 +136,10 @@ def cosines_to_centres(z: Tensor, centres: Tensor) -> Tensor:
 
 
 def silhouette(z: Tensor, y: Tensor) -> float:
-    """The mean silhouette, −1 (nearer to another class) to 1 (tight and far apart), Euclidean, by
-    scikit-learn.
+    """The mean silhouette with Euclidean distance, by scikit-learn: from −1 (points are nearer to
+    another class) to 1 (classes are tight and far apart).
 
-    0 for all points equal, and for a point that is alone in its class. Raises UserError unless
+    0 if all points are equal, and for a point that is alone in its class. Raises UserError unless
     there are at least two classes and more points than classes. Source: Rousseeuw 1987.
     """
     z, y = _clusters(z, y, "The silhouette")
@@ -150,42 +147,43 @@ def silhouette(z: Tensor, y: Tensor) -> float:
 
 
 def davies_bouldin(z: Tensor, y: Tensor) -> float:
-    """The Davies-Bouldin index: spread within over distance between, of each class's worst
-    neighbour; 0 is best, by scikit-learn.
+    """The Davies-Bouldin index, by scikit-learn: for each class the spread within over the distance
+    to the other class with which this ratio is worst, averaged; 0 is best.
 
-    Infinite where two class centres coincide. Raises UserError unless there are at least two
-    classes and more points than classes. Source: Davies and Bouldin 1979. `Differs:` scikit-learn
-    passes over coinciding centres, so that a collapsed network would get its best mark, 0.
+    Infinite if two class centres coincide. Raises UserError unless there are at least two classes
+    and more points than classes. Source: Davies and Bouldin 1979. `Differs:` scikit-learn ignores
+    coinciding centres, so that a collapsed network would get the best value, 0.
     """
     z, y = _clusters(z, y, "The Davies-Bouldin index")
     present, y = y.unique(return_inverse=True)
     if bool((torch.pdist(class_centres(z, y, len(present))) == 0).any()):
         return math.inf
-    z = z / z.abs().max()  # the index has no unit, scikit-learn's test for zero spread has one
+    z = z / z.abs().max()  # scikit-learn's test for zero spread depends on the scale
     return float(sklearn("metrics", SCORES).davies_bouldin_score(z.numpy(), y.numpy()))
 
 
 def knn_accuracy(z: Tensor, y: Tensor, k: int, among: Tensor | None = None) -> float:
-    """The fraction of points whose class is the commonest among their `k` nearest neighbours,
-    leave-one-out, 0 to 1.
+    """The fraction of points, 0 to 1, whose class is the most common among their `k` nearest
+    neighbours, leave-one-out.
 
-    `among` (N,D): where the neighbours are sought, by default `z` itself; its row i (the point
-    itself, or its clean twin) is left out. Equal votes go to the lowest class, equal distances to
-    the lowest row. Raises UserError for fewer than k+1 points.
+    `among` (N, D): the points among which neighbours are searched, by default `z` itself; row i of
+    it (the point itself, or its clean twin) is left out for point i. Ties between classes go to the
+    lowest class, ties between distances to the lowest row. Raises UserError for fewer than k+1
+    points.
     """
     z, y = _checked(z, y)
     return float((votes(z, y, k, among) == y).double().mean())
 
 
 def votes(z: Tensor, y: Tensor, k: int, among: Tensor | None = None) -> Tensor:
-    """(N,) the commonest class among the `k` nearest neighbours of each point; `among` and ties as
-    in `knn_accuracy`.
+    """The most common class among the `k` nearest neighbours of each point, (N,); `among` and ties
+    as in `knn_accuracy`.
     """
-    return y[neighbours(z, k, among)].mode(dim=1).values  # of equal ones torch takes the lowest
+    return y[neighbours(z, k, among)].mode(dim=1).values  # torch's mode takes the lowest of several
 
 
 def neighbourhood_hit(z: Tensor, y: Tensor, k: int, among: Tensor | None = None) -> float:
-    """The mean fraction of the `k` nearest neighbours that have the point's own class, 0 to 1;
+    """The mean fraction of the `k` nearest neighbours that belong to the point's own class, 0 to 1;
     `among` as in `knn_accuracy`.
 
     Source: Paulovich et al. 2008 (Least Square Projection, TVCG 14(3)).
@@ -195,8 +193,8 @@ def neighbourhood_hit(z: Tensor, y: Tensor, k: int, among: Tensor | None = None)
 
 
 def neighbours(z: Tensor, k: int, among: Tensor | None = None) -> Tensor:
-    """(N,k) rows of the `k` nearest points, Euclidean, nearest first; `among` and ties as in
-    `knn_accuracy`.
+    """The row numbers of the `k` nearest points of each point, (N, k), by Euclidean distance,
+    nearest first; `among` and ties as in `knn_accuracy`.
     """
     z = cloud(z)
     bank, k = z if among is None else _twins(z, among)[1], whole(k, "k")
@@ -207,8 +205,8 @@ def neighbours(z: Tensor, k: int, among: Tensor | None = None) -> Tensor:
     )
     out = []
     for start in range(0, len(z), BLOCK):
-        # From differences: a matrix product tells neighbours apart no longer when the cloud lies
-        # far from the origin.
+        # Computed from differences: with a matrix product, rounding errors would hide which
+        # neighbour is nearer when all points are far from the origin.
         far = torch.cdist(
             z[start : start + BLOCK], bank, compute_mode="donot_use_mm_for_euclid_dist"
         )
@@ -218,11 +216,11 @@ def neighbours(z: Tensor, k: int, among: Tensor | None = None) -> Tensor:
 
 
 def linear_cka(x: Tensor, y: Tensor) -> float:
-    """‖YᵀX‖²_F / (‖XᵀX‖_F·‖YᵀY‖_F) of centred columns: 0 (nothing in common) to 1 (equal up to
-    rotation, scale and shift).
+    """Linear CKA, ‖YᵀX‖²_F / (‖XᵀX‖_F·‖YᵀY‖_F) of centred columns: from 0 (nothing in common) to 1
+    (equal up to rotation, scale and shift).
 
-    `x` (N,D), `y` (N,E) of the same N images. 0 where one of them is constant. Source: Kornblith et
-    al. 2019 (arXiv 1905.00414), section 3, with linear kernels.
+    `x` (N, D) and `y` (N, E) are features of the same N images. 0 if one of them is constant.
+    Source: Kornblith et al. 2019 (arXiv 1905.00414), section 3, with linear kernels.
     """
     x, y = cloud(x), cloud(y)
     require(
@@ -235,8 +233,8 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
 
 
 class Displacement(NamedTuple):
-    """How far each image's features moved: `lipschitz` (N,) per change of the image, `relative`
-    (N,) in centre distances.
+    """How far each image's features moved: `lipschitz` (N,), relative to the change of the image;
+    `relative` (N,), in mean distances between class centres.
     """
 
     lipschitz: Tensor
@@ -252,18 +250,18 @@ def displacement(
     classes: int,
     norm: Literal["linf", "l2"] = "linf",
 ) -> Displacement:
-    """How far `moved` features lie from `clean` ones (N,D), per image, two ways, float64.
+    """How far the features `moved` (N, D) are from `clean` (N, D), for each image, measured in two
+    ways; float64.
 
-    `lipschitz`: ‖Δz‖₂ / ‖Δx‖ with the image's change in `norm` (‖·‖∞ in pixel units by default), a
-    lower bound on the network's local Lipschitz constant between these norms; 0 for an image that
-    did not change. It grows with the scale of the features, so it compares attack and noise on one
-    network. `relative`: ‖Δz‖₂ over `centre_distance` of the clean features, without a unit, for
-    comparing networks; 1: as far as from class to class; infinite where all centres coincide and
-    the point moved.
+    `lipschitz`: ‖Δz‖₂ / ‖Δx‖, where `norm` gives the norm of the image's change (by default ‖·‖∞ in
+    pixel units). It is a lower bound on the network's local Lipschitz constant between these norms;
+    0 for an image that did not change. It grows with the scale of the features, so use it to
+    compare attack and noise on one network. `relative`: ‖Δz‖₂ / `centre_distance` of the clean
+    features, without a unit, for comparing networks; 1 means as far as from class to class.
+    Infinite if all centres coincide and the point moved.
 
     Source: Yang et al. 2020 (arXiv 2003.02460), the empirical local Lipschitz constant. `Differs:`
-    there ‖Δf‖₁ of the outputs, maximised over the ball; here the features, at the point that was
-    handed in.
+    there ‖Δf‖₁ of the outputs, maximised over the ball; here the features, at the given point.
     """
     clean, moved = _twins(clean, moved)
     require(norm in ("linf", "l2"), f"The norm {norm!r} is not known here: take linf or l2.", 2)
@@ -301,8 +299,8 @@ def displacement(
 
 
 def centre_distance(z: Tensor, y: Tensor, classes: int) -> float:
-    """The mean Euclidean distance between the centres of two different classes. Raises UserError
-    for a single class.
+    """The mean Euclidean distance between the centres of two different classes. Raises UserError if
+    fewer than two classes have points.
     """
     z, y = _checked(z, y)
     centres = class_centres(_moved(z), y, classes)
@@ -314,25 +312,25 @@ def centre_distance(z: Tensor, y: Tensor, classes: int) -> float:
     return float(torch.pdist(centres).mean())
 
 
-# What all of them share.
+# Helpers.
 
 
 def _moved(z: Tensor) -> Tensor:
-    """`z` with its first point at the origin: no distance changes, and a cloud in one point is
-    exactly zero.
+    """`z` shifted so that its first point is the origin: distances stay the same, and points that
+    are all equal become exactly zero.
     """
     return z - z[0]
 
 
 def require(holds: bool, sentence: str, code: int = 1) -> None:
-    """Raises UserError with this sentence unless it `holds`."""
+    """Raises UserError with this sentence and exit code unless `holds` is true."""
     if not holds:
         raise UserError(sentence, code=code)
 
 
 def cloud(z: Tensor) -> Tensor:
-    """Features `z` (N,D) of any float dtype as float64 on the CPU, without their history. Raises
-    UserError for anything else and for numbers that are not finite.
+    """Features `z` (N, D) of any float dtype, detached, as float64 on the CPU. Raises UserError for
+    anything else and for values that are not finite.
     """
     require(
         isinstance(z, Tensor),
@@ -371,16 +369,16 @@ def _check_range(z: Tensor) -> None:
 
 
 def _near_one(z: Tensor) -> Tensor:
-    """`z` itself; over its largest entry where that is so far from 1 that its fourth power has no
-    room.
+    """`z` itself, or divided by its largest absolute value if that is so far from 1 that its fourth
+    power would overflow or underflow.
     """
     largest = float(z.abs().amax())
     return z if not largest or LARGE**-0.5 <= largest <= LARGE**0.5 else z / largest
 
 
 def whole(value: Any, name: str) -> int:
-    """`value` as a whole number; 3.0 and NumPy's count. Raises UserError for anything else, which
-    calls it `name`.
+    """`value` as an int; 3.0 and NumPy's numbers are accepted. Raises UserError, which calls the
+    value `name`, for anything else.
     """
     number = plain(value)
     require(
@@ -403,8 +401,8 @@ def _twins(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _checked(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The `cloud` and its labels as int64 on the CPU: one a point, of any integer dtype, 0
-    or more.
+    """The features as `cloud` gives them, and their labels as int64 on the CPU. Raises UserError
+    unless the labels are (N,), of an integer dtype and at least 0.
     """
     z = cloud(z)
     require(
@@ -429,7 +427,7 @@ def _checked(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sort(some: object) -> str:
-    """What something is, in words: a tensor's dtype, else its type."""
+    """What an object is, for a sentence: the dtype of a tensor, else the type."""
     return (
         str(some.dtype).removeprefix("torch.")
         if isinstance(some, Tensor)
@@ -438,7 +436,9 @@ def _sort(some: object) -> str:
 
 
 def _clusters(z: Tensor, y: Tensor, what: str) -> tuple[Tensor, Tensor]:
-    """Moved points and labels of which `what` can be told."""
+    """The points, shifted as by `_moved`, and their labels. Raises UserError if the measure `what`
+    is not defined for them.
+    """
     z, y = _checked(z, y)
     classes = len(y.unique())
     require(
@@ -450,8 +450,8 @@ def _clusters(z: Tensor, y: Tensor, what: str) -> tuple[Tensor, Tensor]:
 
 
 def sklearn(part: str, what: str) -> Any:
-    """A module of scikit-learn. Raises UserError, which says `what` comes from it, where it is not
-    installed.
+    """The module `part` of scikit-learn. Raises UserError, which begins with `what`, if
+    scikit-learn is not installed.
     """
     try:
         return load(f"sklearn.{part}")

@@ -1,5 +1,5 @@
-"""What is kept in memory of what was computed or read: the latest, up to a number of bytes that
-everything kept shares. Forty people who look at everything fill it, and no more.
+"""Caches in memory for computed or loaded values. All values of a cache share a limit in bytes, and
+the least recently used are dropped first, so that a class of forty people cannot fill the memory.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any, Generic, ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-OBJECT = 100  # bytes of whatever has no size of its own: a number, a list's place
-PLACE = 1000  # of a slot, also of an empty one
+OBJECT = 100  # bytes counted for an object without a known size, and for each container
+PLACE = 1000  # bytes counted for a slot, even an empty one
 
 
 def size_of(value: object) -> int:
-    """About how many bytes a value takes: exact for arrays, tensors and text, an estimate for what
-    is made of them. What stands in it twice counts twice.
+    """About how many bytes a value takes: accurate for arrays, tensors and text, an estimate for
+    containers of these. An object that occurs twice in it counts twice.
     """
-    if isinstance(own := getattr(value, "nbytes", None), int):  # NumPy's and torch's
+    if isinstance(own := getattr(value, "nbytes", None), int):  # NumPy arrays and torch tensors
         return OBJECT + own
     if isinstance(value, bytes | str):
         return OBJECT + len(value)
@@ -41,30 +41,32 @@ def size_of(value: object) -> int:
 
 
 class Slot(Generic[T]):
-    """The place of one value; empty until somebody makes it, and two that ask at once wait for one
-    making.
+    """The place of one cached value, empty until the value is computed. Two threads that ask for it
+    at once compute it only once: the second waits for the first.
     """
 
     def __init__(self, home: Memory, key: Hashable) -> None:
         self.home, self.key, self.size = home, key, PLACE + size_of(key)
         self.value: T | None = None
         self.lock = threading.Lock()
-        self.work: Future[T] | None = None  # a thread's, that makes it while the page goes on
+        self.work: Future[T] | None = None  # of a background thread that computes it
 
     @property
     def busy(self) -> bool:
-        """Whether somebody is making its value."""
+        """Whether the value is being computed."""
         return self.lock.locked() or (self.work is not None and not self.work.done())
 
     def put(self, value: T | None, size: int | None = None) -> None:
-        """Let it hold a value, if that is one; the memory hears how large, `size` where known."""
+        """Store `value`, unless it is None, and report its size in bytes to the cache: `size`, or
+        an estimate if that is None.
+        """
         if value is not None and value is not self.value:
             self.value = value
             size = size_of(value) if size is None else size
             self.home.weigh(self, PLACE + size_of(self.key) + size)
 
     def filled(self, make: Callable[[], T], size: int | None = None) -> T:
-        """The value, made now where there is none."""
+        """The value, computed now by `make` if there is none yet."""
         with self.lock:
             if (value := self.value) is None:
                 self.put(value := make(), size)
@@ -72,8 +74,9 @@ class Slot(Generic[T]):
 
 
 class Memory:
-    """The latest slots by key, at most `limit` bytes of them. The latest `least` stay however large
-    they are, and so does what is being made.
+    """A cache of slots by key with a limit in bytes; the least recently used slots are dropped
+    first. The `least` latest slots stay however large they are, and so do slots whose value is
+    being computed.
     """
 
     def __init__(self, limit: int, least: int = 1) -> None:
@@ -94,7 +97,7 @@ class Memory:
         return len(self._slots)
 
     def weigh(self, slot: Slot[Any], size: int) -> None:
-        """Take down how large a slot has become."""
+        """Record the new size of a slot in bytes, and drop old slots if the limit is exceeded."""
         with self._turn:
             if self._slots.get(slot.key) is slot:
                 self.bytes += size - slot.size
@@ -102,7 +105,7 @@ class Memory:
                 self._tidy()
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop all slots."""
         with self._turn:
             self._slots.clear()
             self.bytes = 0
@@ -118,16 +121,18 @@ class Memory:
                 return
 
 
-ANSWERS = Memory(192_000_000)  # and what is drawn of them
-WORKING = Memory(192_000_000, least=4)  # what is measured with: two networks and their images
+ANSWERS = Memory(192_000_000)  # the answers of probes, and figures of them
+# networks and images that measurements use; two of each always stay
+WORKING = Memory(192_000_000, least=4)
 
 
 def remembered(
     home: Memory, size: Callable[..., int] | None = None
 ) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """A decorator: what the function gives for the same arguments is kept in that memory. Unlike
-    lru_cache, two that ask at once wait for one computing. `size`: how large the answer to these
-    arguments is, where that is known without looking through it.
+    """A decorator: the function's results are cached in `home`, by its arguments. Unlike with
+    `lru_cache`, two threads that ask for the same result at once compute it only once. `size`: a
+    function of the same arguments that gives the result's size in bytes, if that is known without
+    going through the result.
     """
 
     def enter(function: Callable[P, T]) -> Callable[P, T]:

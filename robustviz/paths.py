@@ -1,7 +1,7 @@
-"""Where files lie: what is shipped with robustviz, and what the user makes.
+"""Where files are stored: those shipped with robustviz, and those the user makes.
 
-In a checkout both are folders of the repository. An installed copy holds what is shipped inside the
-package, and what the user makes goes to the system's folder for programs' data.
+In a checkout both are folders of the repository. In an installed copy the shipped files are inside
+the package, and the user's files in the system's folder for application data.
 """
 
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 from robustviz.types import UserError
 
 PACKAGE = Path(__file__).resolve().parent
-_SHIPPED = PACKAGE / "shipped"  # setup.py puts it into a wheel; a checkout has no such folder
+_SHIPPED = PACKAGE / "shipped"  # setup.py creates it in a wheel; a checkout does not have it
 
 CHECKOUT = not _SHIPPED.is_dir()
 ROOT = PACKAGE.parent if CHECKOUT else _SHIPPED  # holds checkpoints, pages and .streamlit
@@ -19,9 +19,9 @@ INSTALL = "pip install -r requirements.txt" if CHECKOUT else 'pip install "robus
 
 
 def users(name: str, variable: str, in_checkout: str) -> Path:
-    """The user's folder `name`: the one that the environment's `variable` names, else
-    `in_checkout` in a repository, else one in the system's folder for programs' data. It may not
-    exist yet.
+    """The user's folder `name`: the one that the environment variable `variable` names; else
+    `in_checkout` in a checkout; else a folder in the system's folder for application data. It may
+    not exist yet.
     """
     if named := os.environ.get(variable, "").strip():
         return Path(named).expanduser()
@@ -29,9 +29,9 @@ def users(name: str, variable: str, in_checkout: str) -> Path:
 
 
 def roots() -> tuple[Path, ...]:
-    """The folders below which people's data may lie: those that `ROBUSTVIZ_FOLDERS` names, with
-    `:` between them (`;` on Windows), and what was uploaded; none where it is not set, and then
-    everything may be read.
+    """The folders below which people's data may be read: those listed in `ROBUSTVIZ_FOLDERS`,
+    separated by `:` (`;` on Windows), and the folder of uploads. Empty if the variable is not set;
+    then everything may be read.
     """
     named = [
         one for one in os.environ.get("ROBUSTVIZ_FOLDERS", "").split(os.pathsep) if one.strip()
@@ -41,15 +41,17 @@ def roots() -> tuple[Path, ...]:
 
 
 def open_to(path: Path, allowed: tuple[Path, ...] | None = None) -> bool:
-    """Whether a file or folder lies below one of the `allowed` roots (`roots()`), wherever links
-    lead; true where there are none.
+    """Whether a file or folder, with symbolic links resolved, lies below one of the `allowed` roots
+    (None: `roots()`); true if there are no roots.
     """
     allowed = roots() if allowed is None else allowed
     return not allowed or any(path.resolve().is_relative_to(root) for root in allowed)
 
 
 def check_open(path: Path, allowed: tuple[Path, ...] | None = None) -> None:
-    """Raises UserError where a folder is not below one of the `allowed` roots."""
+    """Raises UserError if a file or folder does not lie below one of the `allowed` roots (None:
+    `roots()`).
+    """
     allowed = roots() if allowed is None else allowed
     if not open_to(path, allowed):
         raise UserError(

@@ -1,10 +1,8 @@
-"""Methods, attacks, networks, data sets, probes and pages of other people, without a fork.
+"""Plug-ins: methods, attacks, networks, data sets, probes and pages of other people, without a
+fork.
 
-A plug-in is a Python file, a folder with an `__init__.py`, or a module; importing it registers what
-it has. Code is imported only because a person named it: on a command line (`--plugin`), in the
-environment (`ROBUSTVIZ_PLUGINS`), by installing a package with an entry point in the group
-`robustviz.plugins`, or in Python (`use`). What a command line named is remembered with the SHA-256
-of its code, and what a run folder names is imported only where the two agree.
+Importing a plug-in, a Python file, folder or module, registers its classes. It is imported only if
+a person named it: by `--plugin`, `ROBUSTVIZ_PLUGINS`, an installed entry point, or `use`.
 """
 
 from __future__ import annotations
@@ -30,9 +28,9 @@ from robustviz.types import UserError, harmless
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-GROUP = "robustviz.plugins"  # of entry points
+GROUP = "robustviz.plugins"  # the group of entry points
 VARIABLE = "ROBUSTVIZ_PLUGINS"
-# What a thing of each kind must be, and what it must say of itself, so that no page stumbles on it.
+# For each kind, the base class of a plug-in's classes and the attributes that pages need of them.
 BASES = {
     "method": ("robustviz.methods.base", "Method", ("label", "group", "paper", "text")),
     "attack": ("robustviz.attacks.base", "Attack", ("label", "text")),
@@ -44,9 +42,9 @@ BASES = {
 
 @dataclass(frozen=True)
 class Plugin:
-    """A plug-in that is loaded: its `source` as run folders name it (a file's absolute path, a
-    module's name), where its code lies, the SHA-256 of that, the `module` it became, and the
-    `things` it brought, such as `method/mixed_at`.
+    """A loaded plug-in: its `source` as run folders name it (a file's absolute path, or a module's
+    name), the `path` and `sha256` of its code, the name of its `module`, and the `things` it
+    registered, such as `method/mixed_at`.
     """
 
     source: str
@@ -56,14 +54,14 @@ class Plugin:
     things: tuple[str, ...] = ()
 
     def holds(self, module: str) -> bool:
-        """Whether a module is this plug-in, or a part of it."""
+        """Whether a module, given by name, is this plug-in or a submodule of it."""
         return module == self.module or module.startswith(f"{self.module}.")
 
 
 @dataclass(frozen=True)
 class Page:
-    """A page that a plug-in adds to the menu: its name (the address is that with dashes), its
-    title, what it asks, and what draws it.
+    """A page that a plug-in adds to the menu: its `name` (in the address with dashes), its `title`,
+    its question (`help`), and `show`, the function that draws it.
     """
 
     name: str
@@ -73,18 +71,19 @@ class Page:
 
 
 _loaded: dict[str, Plugin] = {}
-_failed: dict[tuple[str, str], str] = {}  # by source and SHA-256: it is not tried again
+# errors by source and SHA-256, so that a failing plug-in is not tried again
+_failed: dict[tuple[str, str], str] = {}
 _pages: dict[str, Page] = {}
 _figures: dict[str, Callable[..., Any]] = {}
 _turn = threading.RLock()
 
 
-# What a plug-in writes, besides `@register` and `@probe`.
+# Decorators for plug-ins, besides `@register` and `@probe`.
 
 
 def page(name: str, title: str, help: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """A decorator: this function draws a page of the menu. Import Streamlit inside it: a training
-    needs none. Raises UserError for a name that is taken.
+    """A decorator: the function draws a page of the menu. Import Streamlit inside the function,
+    because a training does not need it. Raises UserError for a name that is taken or invalid.
     """
 
     def enter(show: Callable[[], None]) -> Callable[[], None]:
@@ -101,8 +100,8 @@ def page(name: str, title: str, help: str) -> Callable[[Callable[[], None]], Cal
 
 
 def figure(name: str) -> Callable[[F], F]:
-    """A decorator: this function draws what the probe of that name found;
-    `robustviz.figures.<name>` finds it.
+    """A decorator: the function draws the result of the probe of that name, and becomes
+    `robustviz.figures.<name>`. Raises UserError for a name that is taken.
     """
 
     def enter(draw: F) -> F:
@@ -116,12 +115,12 @@ def figure(name: str) -> Callable[[F], F]:
 
 
 def pages() -> list[Page]:
-    """The pages of all plug-ins that are loaded."""
+    """The pages of all loaded plug-ins."""
     return list(_pages.values())
 
 
 def figures() -> dict[str, Callable[..., Any]]:
-    """The figures of all plug-ins that are loaded, by name."""
+    """The figures of all loaded plug-ins, by name."""
     return dict(_figures)
 
 
@@ -129,27 +128,27 @@ def figures() -> dict[str, Callable[..., Any]]:
 
 
 def loaded() -> tuple[Plugin, ...]:
-    """The plug-ins of this process."""
+    """All plug-ins that this process has loaded."""
     return tuple(_loaded.values())
 
 
 def modules() -> list[str]:
-    """The names of the modules of all plug-ins that are loaded, of packages with their parts."""
+    """The names of the modules of all loaded plug-ins, with the submodules of packages."""
     return [name for each in loaded() for name in list(sys.modules) if each.holds(name)]
 
 
 def of(cls: type) -> Plugin | None:
-    """The plug-in that a class is from; None where it is robustviz's own."""
+    """The plug-in that a class comes from; None if the class is robustviz's own."""
     return next((each for each in loaded() if each.holds(cls.__module__)), None)
 
 
 def use(source: str | os.PathLike[str], *, sha256: str = "") -> Plugin:
-    """Import a plug-in: the path of a file or folder, or a module's name. One that is there is
-    given back. `sha256`: what its code must be; nothing of another is run.
+    """Import a plug-in, given as the path of a file or folder or as a module's name, and return it;
+    one that is loaded already is returned at once. `sha256`: the required SHA-256 of its code;
+    other code is not run.
 
-    Raises UserError, and keeps nothing of it, where there is none, where it raises, where it
-    registers a name that is taken or a thing that is none, and where it was changed since this
-    process loaded it.
+    Raises UserError, and keeps nothing of the plug-in, if it is not found, raises an error,
+    registers a name that is taken or an invalid class, or has changed since this process loaded it.
     """
     with _turn:
         name, path = trusted.find(os.fspath(source))
@@ -166,7 +165,7 @@ def use(source: str | os.PathLike[str], *, sha256: str = "") -> Plugin:
         hashed = hashlib.sha256(name.encode()).hexdigest()[:8]
         stem = re.sub(r"\W", "_", path.stem)
         found = Plugin(name, path, sha, f"robustviz_plugin_{stem}_{hashed}" if by_path else name)
-        registry.keys("probe")  # ours first: who comes later may not take their names
+        registry.keys("probe")  # load our own first, so that their names are taken
         try:
             _import(found, by_path)
             things = [_checked(each) for each in registry.made_in(found.holds)]
@@ -181,15 +180,15 @@ def use(source: str | os.PathLike[str], *, sha256: str = "") -> Plugin:
 
 
 def trust(source: str | os.PathLike[str]) -> None:
-    """Remember a plug-in and its code as it is now: other commands, the app and trainings load it
-    from now on. Raises UserError where there is none, and where that cannot be written.
+    """Remember a plug-in and the SHA-256 of its present code, so that other commands, the app and
+    trainings load it from now on. Raises UserError if it is not found or this cannot be written.
     """
     trusted.remember(source)
 
 
 def take(named: Iterable[str]) -> None:
-    """Load what a person names now, and remember it. Raises UserError for the first that cannot
-    be.
+    """Load and remember the plug-ins that a person names now. Raises UserError for the first that
+    cannot be loaded.
     """
     for source in named:
         use(source)
@@ -199,9 +198,10 @@ def take(named: Iterable[str]) -> None:
 def load_all(
     named: Iterable[str] = (), tell: Callable[[str], object] = lambda line: _say(line)
 ) -> None:
-    """Load what a person named: on the command line (`named`, remembered from now on), in the
-    environment, by entry points, and what is remembered. Raises UserError for what is `named`; of
-    the others, which may be no matter now, `tell` gets a sentence for each that cannot be loaded.
+    """Load all plug-ins that a person named: on the command line (`named`; these are also
+    remembered), in the environment, by entry points, and those that are remembered. Raises
+    UserError for one in `named` that cannot be loaded; of the others, which may not be needed now,
+    `tell` gets one sentence for each failure.
     """
     take(named)
     entries = importlib.metadata.entry_points(group=GROUP)
@@ -215,16 +215,17 @@ def load_all(
 
 
 def in_environment() -> list[str]:
-    """What `ROBUSTVIZ_PLUGINS` names, with `:` between them (`;` on Windows)."""
+    """The plug-ins that `ROBUSTVIZ_PLUGINS` lists, separated by `:` (`;` on Windows)."""
     return [each.strip() for each in os.environ.get(VARIABLE, "").split(os.pathsep) if each.strip()]
 
 
 def resolve(source: str, *, asked_by: str = "", sha256: str = "") -> Callable[..., Any]:
-    """The function that `FILE.py:make` or `pkg.mod:make` names; its module is loaded as a plug-in
-    is. `asked_by`: what names it, such as `The run x`, where it is no person at a command line: its
-    code must be trusted here then, under that name or as the same `sha256`, and not have changed.
+    """The function that `FILE.py:make` or `pkg.mod:make` names; its module is loaded as a plug-in.
+    `asked_by`: what names the function, such as `The run x`, if that is not a person at a command
+    line. Its code must then be trusted on this computer, under that name or with the same `sha256`,
+    and unchanged.
 
-    Raises UserError where there is no such function, and where the code is not trusted here.
+    Raises UserError if there is no such function, and if the code is not trusted here.
     """
     place, colon, name = source.rpartition(":")
     if not colon or not place or not name.isidentifier():
@@ -245,20 +246,20 @@ def resolve(source: str, *, asked_by: str = "", sha256: str = "") -> Callable[..
     return cast(Callable[..., Any], made)
 
 
-# What a run needs.
+# The plug-ins that a run needs.
 
 
 def needed(config: object) -> list[dict[str, str]]:
-    """The plug-ins that a config's method, attack, data and network are from, as its run's
-    config.json names them.
+    """The plug-ins that a config's method, attack, data and network come from, as the run's
+    config.json lists them.
     """
     found = dict.fromkeys(_behind(config))
     return [{"source": each.source, "sha256": each.sha256} for each in found]
 
 
 def _behind(thing: Any) -> Iterator[Plugin]:
-    """The plug-ins behind a dataclass: that of its class, of a network or a function that a setting
-    names, and behind whatever in it has settings too.
+    """The plug-ins that a dataclass depends on: that of its own class, those of networks and
+    functions that its fields name, and, recursively, those of dataclasses in its fields.
     """
     nets = registry.of_kind(type(thing), "net")
     classes = (type(thing), *(registry.get("net", getattr(thing, name)) for name in nets))
@@ -272,8 +273,10 @@ def _behind(thing: Any) -> Iterator[Plugin]:
 
 
 def lacking(asked: Iterable[Mapping[str, object]], whose: str) -> str:
-    """One sentence where a plug-in that a run's config.json names is not here; empty where all are.
-    One that is trusted here is loaded; so is the same code in another place.
+    """One sentence, which begins with `whose`, if a plug-in listed in a run's config.json is not
+    available here; empty if all are. A plug-in that is not loaded yet is loaded if a person has
+    trusted its code on this computer, also if the same code is at another path; other code is never
+    imported.
     """
     for entry in asked:
         source, sha = str(entry.get("source", "")), entry.get("sha256")
@@ -295,7 +298,9 @@ def lacking(asked: Iterable[Mapping[str, object]], whose: str) -> str:
 
 
 def changed(asked: Iterable[Mapping[str, object]]) -> str:
-    """One sentence where a plug-in is another version than the one that a run was made with."""
+    """One sentence if loaded plug-ins are another version than the run was made with; else
+    empty.
+    """
     other = [
         held.source
         for entry in asked
@@ -304,11 +309,11 @@ def changed(asked: Iterable[Mapping[str, object]]) -> str:
     return f"{', '.join(other)} has changed since this run was made." if other else ""
 
 
-# How it is done.
+# Helpers.
 
 
 def _use_trusted(source: str) -> Plugin:
-    """Load one that is remembered, if its code is what it was."""
+    """Load a remembered plug-in. Raises UserError if its code has changed or moved."""
     kept = trusted.every()[source]
     path = Path(kept["path"])
     if not path.exists():
@@ -324,7 +329,7 @@ def _use_trusted(source: str) -> Plugin:
     if said := _failed.get((source, sha)):
         raise UserError(said)
     if not Path(source).is_absolute():
-        if (here := trusted.code_of(source)) is None:  # it was found from another folder
+        if (here := trusted.code_of(source)) is None:  # found from another folder
             sys.path.append(str(path.parents[source.count(".")]))
         elif here.resolve() != path.resolve():
             raise UserError(
@@ -361,12 +366,12 @@ def _import(found: Plugin, by_path: bool) -> None:
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[found.module] = module
-    # not by its loader, which would leave a compiled file beside it
+    # not by the loader, which would write a compiled file beside the source
     exec(compile(file.read_bytes(), str(file), "exec"), vars(module))
 
 
 def _drop(found: Plugin) -> None:
-    """Keep nothing of a plug-in that could not be loaded."""
+    """Remove everything that a plug-in registered before it failed to load."""
     for name in registry.made_in(found.holds):
         registry.drop(name)
     for name in [name for name, each in _pages.items() if found.holds(each.show.__module__)]:
@@ -378,7 +383,9 @@ def _drop(found: Plugin) -> None:
 
 
 def _checked(name: str) -> str:
-    """The name of a registered thing, once it is known to be one. Raises UserError."""
+    """The name `kind/key` of a registered class, once the class is known to be valid. Raises
+    UserError if it is not.
+    """
     kind, _, key = name.partition("/")
     cls = registry.get(kind, key)
     module, base, wanted = BASES[kind]
@@ -391,7 +398,7 @@ def _checked(name: str) -> str:
         )
     if missing := [word for word in wanted if not getattr(cls, word, None)]:
         raise UserError(f"{name} ({cls.__name__}) has no {' and no '.join(missing)}.")
-    usual = None if kind == "net" else cls()  # every setting has a default
+    usual = None if kind == "net" else cls()  # this works because every setting has a default
     attack = getattr(usual, "attack", None)
     if attack is not None and not hasattr(attack, "key"):
         raise UserError(
@@ -402,7 +409,7 @@ def _checked(name: str) -> str:
 
 
 def _sentence(found: Plugin, error: BaseException) -> str:
-    """What went wrong in a plug-in, and where."""
+    """What went wrong in a plug-in, and in which line."""
     frames = traceback.extract_tb(error.__traceback__)
     inside = [each.lineno for each in frames if Path(each.filename).is_relative_to(found.path)]
     line = error.lineno if isinstance(error, SyntaxError) else next(reversed(inside), None)

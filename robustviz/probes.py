@@ -1,7 +1,7 @@
-"""Probes turn a run into arrays: `probes.adversarial(run, AdversarialSpec(index=3))`.
+"""Probes measure a run and return arrays: `probes.adversarial(run, AdversarialSpec(index=3))`.
 
-A spec is a registered dataclass of settings; results that take seconds are kept in the run's
-folder. What stands here is what editors know; a probe or a spec of any other question is found too.
+A spec is a registered dataclass with a probe's settings; results that take seconds are saved in the
+run's folder. The imports here are for editors; `__getattr__` finds the other probes and specs.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -101,7 +101,9 @@ from robustviz.views.transfer.result import FooledSpec as FooledSpec, TransferSp
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """A probe or a spec that no line above names."""
+        """Look up a probe or a spec that is not imported above: of another view, or of a
+        plug-in.
+        """
         for module in (
             ()
             if name.startswith("_")

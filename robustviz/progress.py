@@ -1,7 +1,8 @@
-"""How far a long measurement is, told to whoever waits for it: a page's bar that counts images.
+"""The progress of a long measurement in images, reported to the page's progress bar.
 
-Whoever attacks or looks at images says how many are done; nobody has to listen. What is told goes
-to the listener of the same thread only, so that forty sessions do not hear each other.
+Code that attacks or measures images calls `expect` and `count`; without a listener they do nothing.
+Only a listener of the same thread is called, so that sessions of the app do not get each other's
+progress.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from dataclasses import dataclass
 
 @dataclass
 class Watch:
-    """`done` images of `total`; `total` is 0 where nobody said how many there will be."""
+    """A listener `tell(done, total)` and its counts of images; `total` is 0 if nobody called
+    `expect`.
+    """
 
     tell: Callable[[int, int], object]
     done: int = 0
@@ -26,7 +29,7 @@ _watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
 @contextmanager
 def watched(tell: Callable[[int, int], object]) -> Iterator[None]:
-    """Inside, `tell(done, total)` is called whenever images are done."""
+    """A context manager: inside it `tell(done, total)` is called whenever images are done."""
     token = _watch.set(Watch(tell))
     try:
         yield
@@ -35,13 +38,13 @@ def watched(tell: Callable[[int, int], object]) -> Iterator[None]:
 
 
 def expect(images: int) -> None:
-    """So many more images will be looked at or attacked."""
+    """Announce that so many more images will be attacked or measured."""
     if (watch := _watch.get()) is not None:
         watch.total += images
 
 
 def count(images: int) -> None:
-    """So many more images are done."""
+    """Report that so many more images are done."""
     if (watch := _watch.get()) is not None:
         watch.done += images
         watch.tell(watch.done, watch.total)

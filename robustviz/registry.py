@@ -1,9 +1,7 @@
-"""One table of everything a person can choose: methods, attacks, data sets, networks, probes.
+"""The registry of everything a person can choose: methods, attacks, data sets, networks, probes.
 
-A registered thing is a frozen dataclass. Its fields are its settings, so the command line's
-choices, the form on the Train page, the documentation table, the run folder's JSON and the contract
-tests all follow from the class, and adding a method is adding one file. The table fills itself:
-asking for a kind imports that kind's room, and nothing else.
+A registered class is a frozen dataclass whose fields are its settings. The command line, the form
+on the Train page, the documentation and the JSON of run folders are generated from these fields.
 """
 
 from __future__ import annotations
@@ -29,11 +27,11 @@ T = TypeVar("T")
 V = TypeVar("V")
 
 ROOMS = {"method": "methods", "attack": "attacks", "data": "data", "net": "nets", "probe": "views"}
-# What a setting's number or text stands for: a radius in pixel units, a run that is trained on the
-# same data, such a run whose weights a training starts from, several runs, a rule for masks or for
-# the learning rate (any text; `choices` are the usual ones), an architecture, an augmentation, a
-# folder or file on this computer that holds a data set (at most one a class), a test image's
-# number, a class's name, the name that a data set was given here.
+# What the value of a setting is. "radius": in pixel units; "run": a run trained on the same data;
+# "starting run": such a run, whose weights the training starts from; "rule": a rule for masks or
+# for the learning rate (any text; `choices` are the usual ones); "net": an architecture; "folder":
+# a folder or file on this computer that holds a data set (at most one per class); "image": a test
+# image's number; "class": a class's name; "name": the name that the user gave to a data set.
 Kind = Literal[
     "",
     "radius",
@@ -48,7 +46,7 @@ Kind = Literal[
     "class",
     "name",
 ]
-# what other libraries call a setting
+# the names of settings in other libraries, and ours
 ELSEWHERE = {
     **dict.fromkeys(("alpha", "eps_iter", "eps_step", "stepsize", "step"), "step_size"),
     **dict.fromkeys(("epsilon", "radius"), "eps"),
@@ -60,27 +58,29 @@ ELSEWHERE = {
 RUNS: tuple[Kind, ...] = ("run", "starting run", "runs")
 
 _table: dict[str, dict[str, type]] = {kind: {} for kind in ROOMS}
-_unasked: set[tuple[str, str]] = set()  # found where a run names them, and not offered to anybody
-# What is asked of a class again and again is found out once.
+_unasked: set[tuple[str, str]] = set()  # registered but not offered: runs can name them
+# A cache for facts about a class that are needed often.
 _once: Callable[[Callable[[type], V]], Callable[[type], V]] = functools.cache
 
 
 class Taken(ValueError):
-    """A name that another class holds."""
+    """Raised when another class already holds a name."""
 
 
 def _apart(held: type, cls: type) -> bool:
-    """Whether they are not one class made twice: a module that is run is `__main__` too."""
+    """Whether these are two different classes, and not one class defined twice: a module that is
+    run as a script is also imported as `__main__`.
+    """
     modules = {held.__module__, cls.__module__} - {"__main__"}
     return held.__qualname__ != cls.__qualname__ or len(modules) > 1
 
 
 def register(name: str, *, offered: bool = True) -> Callable[[C], C]:
-    """A decorator that enters a class under `kind/key`, e.g. `@register("method/trades")`. One that
-    is not `offered` is in no list of what can be chosen.
+    """A decorator that registers a class under `kind/key`, e.g. `@register("method/trades")`. With
+    `offered` false it is left out of all lists of choices.
 
-    The class gets `kind` and `key` as class attributes. Raises Taken when another class holds
-    the name, because a silent overwrite would change what an old run folder means.
+    The class gets `kind` and `key` as class attributes. Raises Taken if another class holds the
+    name, because silently replacing it would change what an old run folder means.
     """
     kind, _, key = name.partition("/")
 
@@ -98,28 +98,30 @@ def register(name: str, *, offered: bool = True) -> Callable[[C], C]:
 
 
 def keys(kind: str) -> tuple[str, ...]:
-    """Every key of a kind that is offered, in the order of registration, which is the order in
-    which people should meet them.
+    """All keys of a kind that are offered, in the order of registration, which is the order in
+    which people should see them.
     """
     return tuple(key for key in every(kind) if offered(kind, key))
 
 
 def offered(kind: str, key: str) -> bool:
-    """Whether it is one that people choose."""
+    """Whether this key is in the lists of choices."""
     return (kind, key) not in _unasked
 
 
 def every(kind: str) -> tuple[str, ...]:
-    """As `keys`, and those that are not offered."""
+    """All keys of a kind, also those that are not offered. Imports the kind's subpackage, which
+    registers its classes.
+    """
     room = load(f"robustviz.{ROOMS[kind]}")
-    for module in room.modules("result") if kind == "probe" else ():  # a probe's spec stands there
+    for module in room.modules("result") if kind == "probe" else ():  # they define the specs
         load(module)
     return tuple(_table[kind])
 
 
 def get(kind: str, name: str) -> Any:
-    """The class registered as `kind/name`. Raises UserError naming the nearest key and all
-    of them.
+    """The class registered as `kind/name`. Raises UserError, with the nearest key and the list of
+    all, if there is none.
     """
     if name not in every(kind):
         raise UserError(unknown(kind, name, keys(kind)), code=2)
@@ -127,7 +129,7 @@ def get(kind: str, name: str) -> Any:
 
 
 def made_in(within: Callable[[str], bool]) -> list[str]:
-    """What is registered now of modules that are `within`, as `kind/key`."""
+    """The names `kind/key` of all registered classes whose module satisfies `within`."""
     return [
         f"{kind}/{key}"
         for kind, held in _table.items()
@@ -137,14 +139,14 @@ def made_in(within: Callable[[str], bool]) -> list[str]:
 
 
 def drop(name: str) -> None:
-    """Forget what is registered as `kind/key`: it could not be kept."""
+    """Remove the class registered as `kind/key`, because its plug-in failed to load."""
     kind, _, key = name.partition("/")
     del _table[kind][key]
 
 
 def unknown(what: str, name: str, known: typing.Iterable[str], most: int = 0) -> str:
-    """The sentence for a name that does not exist: the nearest one, then all of them, or of more
-    than `most` the nearest so many.
+    """The error sentence for an unknown name: suggests the nearest known name and lists all; if
+    there are more than `most` (and `most` is not 0), only the `most` nearest.
     """
     known = list(known)
     told = ", ".join(known) or "none"
@@ -155,16 +157,16 @@ def unknown(what: str, name: str, known: typing.Iterable[str], most: int = 0) ->
     if (ours := ELSEWHERE.get(str(name), "")) in known:
         near = [ours]
     hint = f" Did you mean {near[0]}?" if near else ""
-    named = harmless(repr(name))  # it may come from an address
+    named = harmless(repr(name))  # it may come from a URL
     return f"There is no {what} called {named}.{hint} Known: {told}."
 
 
 @dataclass(frozen=True)
 class Option:
-    """What forms, help and checks need to know of a setting: its help text, inclusive bounds, what
-    `kind` of thing it stands for, the `choices` of a text. `advanced` hides it at first;
-    `train_only`: it changes no test image; `later`: there were runs before it, so that at its
-    default it is no part of a run's name.
+    """What forms, help texts and checks need to know about a setting: its help text, inclusive
+    bounds, the `kind` of its value, and the `choices` of a text. `advanced`: hidden at first;
+    `train_only`: does not change any test image; `later`: added after runs existed, so that its
+    default is not part of a run's name.
     """
 
     help: str = ""
@@ -177,7 +179,9 @@ class Option:
     later: bool = False
 
     def check(self, name: str, value: Any, owner: type) -> None:
-        """Raises UserError where `value` is none for the setting `name` of the class `owner`."""
+        """Raises UserError if `value` is not allowed for the setting `name` of the class
+        `owner`.
+        """
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             low = -math.inf if self.low is None else self.low
             high = math.inf if self.high is None else self.high
@@ -193,7 +197,7 @@ class Option:
                     f"{name}={shown(value)} is out of range for {label(owner)}: it must be {span}.",
                     code=2,
                 )
-        elif value and self.kind == "net":  # an empty text is for the class itself to fill in
+        elif value and self.kind == "net":  # the class itself replaces an empty text
             get("net", value)
         elif value and self.kind != "rule" and self.choices and value not in self.choices:
             raise UserError(unknown(self.kind or name, value, self.choices), code=2)
@@ -211,7 +215,9 @@ def option(
     train_only: bool = False,
     later: bool = False,
 ) -> Any:
-    """A dataclass field with what `Option` says of it."""
+    """A dataclass field with the properties of `Option`. A `default` that is callable is the
+    field's default factory.
+    """
     start: JSON = {"default_factory" if callable(default) else "default": default}
     return dataclasses.field(
         **start, metadata=vars(Option(help, low, high, advanced, kind, choices, train_only, later))
@@ -220,18 +226,18 @@ def option(
 
 @_once
 def options(cls: type) -> dict[str, Option]:
-    """What is known of each field of a dataclass, by name."""
+    """The `Option` of each field of a dataclass, by name."""
     return {field.name: Option(**field.metadata) for field in dataclasses.fields(cls)}
 
 
 def of_kind(cls: type, *kinds: Kind) -> tuple[str, ...]:
-    """The names of a dataclass's fields that are of one of these kinds."""
+    """The names of a dataclass's fields whose `Option.kind` is one of these."""
     return tuple(name for name, option in options(cls).items() if option.kind in kinds)
 
 
 class Spec:
-    """Base of registered dataclasses: checks each field's type, bounds and choices once, when the
-    object is made.
+    """Base class of registered dataclasses: checks the type, bounds and choices of each field once,
+    when the object is created.
     """
 
     kind: typing.ClassVar[str]
@@ -245,20 +251,20 @@ class Spec:
 
 
 def label(cls: type) -> str:
-    """The name a person reads for a class: its registered key, else its class name."""
+    """The name of a class for people: its registered key, else its class name."""
     return str(getattr(cls, "key", None) or cls.__name__)
 
 
 @_once
 def hints(cls: type) -> dict[str, Any]:
-    """The resolved type of each field of a dataclass."""
+    """The resolved type annotation of each field of a dataclass."""
     every = typing.get_type_hints(cls)
     return {field.name: every[field.name] for field in dataclasses.fields(cls)}
 
 
 @functools.cache
 def without_none(hint: Any) -> tuple[Any, bool]:
-    """The type that `hint` asks for where something is given, and whether None may be instead."""
+    """The type `hint` without None, and whether None is allowed."""
     args = get_args(hint) if get_origin(hint) in (typing.Union, types.UnionType) else ()
     return next((arg for arg in args if arg is not type(None)), hint), type(None) in args
 
@@ -268,13 +274,13 @@ def _bare(text: object) -> str:
 
 
 def coerce(hint: Any, value: Any, path: str) -> Any:
-    """`value` as the type `hint` asks for: ints become floats where a float is meant, mappings
-    become dataclasses.
+    """`value` converted to the type `hint`: ints to floats if a float is wanted, mappings to
+    dataclasses, the key of a registered class to an object with its default settings.
 
-    Raises UserError that names the field, what came and what is wanted. Text is never guessed into
-    a number here; the command line does that, where text is all there is.
+    Raises UserError that names the field (`path`), what came and what is wanted. Text is never
+    converted to a number here; the command line does that, where all values are text.
     """
-    if type(value) is hint and hint in (int, str, bool):  # most of a thousand files are this
+    if type(value) is hint and hint in (int, str, bool):  # a shortcut: most values are these
         return value
     value = plain(value)
     hint, optional = without_none(hint)
@@ -282,7 +288,7 @@ def coerce(hint: Any, value: Any, path: str) -> Any:
         return None
     origin, args = get_origin(hint), get_args(hint)
     if origin is Literal:
-        if isinstance(value, (str, bool)):  # as others spell it: Linf, L-2; JSON's true
+        if isinstance(value, (str, bool)):  # accepts other spellings: Linf, L-2; JSON's true
             value = {_bare(arg): arg for arg in args}.get(_bare(str(value)), value)
         if value in args and not isinstance(value, bool):
             return value
@@ -315,8 +321,8 @@ def coerce(hint: Any, value: Any, path: str) -> Any:
 
 
 def encode(thing: Any, naming: bool = False) -> Any:
-    """`thing` as plain JSON values. A registered dataclass becomes its fields plus its `key`.
-    `naming`: without what is no part of a run's name, see `Option.later`.
+    """`thing` as plain JSON values. A registered dataclass becomes its fields and its `key`.
+    `naming`: for a run's name, so settings with `Option.later` are left out at their default.
     """
     if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
         return ({"key": thing.key} if hasattr(thing, "key") else {}) | {
@@ -336,7 +342,7 @@ def encode(thing: Any, naming: bool = False) -> Any:
 
 
 def flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of nested settings with their dotted paths, as in `method.beta`."""
+    """The values of nested settings with their dotted paths, such as `method.beta`."""
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{before}{name}.")
@@ -345,16 +351,16 @@ def flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, A
 
 
 def decode(kind: str, mapping: Mapping[str, Any]) -> Any:
-    """The object that `encode` wrote. Raises UserError for an unknown key, an unknown field or a
-    wrong type.
+    """The object of which `encode` made this mapping. Raises UserError for an unknown key, an
+    unknown field or a wrong type.
     """
     fields = dict(mapping)
     return build(get(kind, str(fields.pop("key", ""))), fields)
 
 
 def build(cls: type[T], fields: Mapping[str, Any]) -> T:
-    """An instance of a dataclass from a mapping of its fields, each checked. Raises UserError for
-    an unknown field.
+    """An instance of a dataclass from a mapping of its fields, with each value checked. Raises
+    UserError for an unknown field or a wrong value.
     """
     known = hints(cls)
     fields = {_field(name, known): value for name, value in fields.items()}
@@ -368,7 +374,7 @@ def with_value(thing: Any, path: str, value: Any, whole: str | None = None) -> A
     """A copy of a dataclass with the field at the dotted `path` replaced, e.g.
     `method.attack.steps`.
 
-    Raises UserError with the nearest name for an unknown path, and for a value of the wrong type.
+    Raises UserError for an unknown path, with the nearest name, and for a value of the wrong type.
     """
     whole = whole or path
     name, _, rest = path.partition(".")
@@ -395,20 +401,20 @@ def with_value(thing: Any, path: str, value: Any, whole: str | None = None) -> A
 
 
 def is_text(thing: Any, name: str) -> bool:
-    """Whether a dataclass has a field of this name that takes text as it is typed."""
+    """Whether a dataclass has a field of this name whose type is text."""
     known = hints(type(thing))
     return known.get(_field(name, known)) is str
 
 
 def _field(name: str, known: typing.Container[str]) -> str:
-    """The field that a person means: `class` is a word of Python's own, so its field is called
+    """The name of the field that a person means: `class` is a Python keyword, so its field is
     `class_`.
     """
     return f"{name}_" if keyword.iskeyword(name) and f"{name}_" in known else name
 
 
 def _paths(thing: Any, prefix: str = "") -> Iterator[str]:
-    """The dotted path of each setting, as a person writes it."""
+    """The dotted path of each setting, as a person types it."""
     for field in dataclasses.fields(thing):
         yield prefix + field.name.removesuffix("_")
         if dataclasses.is_dataclass(getattr(thing, field.name)):
@@ -416,10 +422,10 @@ def _paths(thing: Any, prefix: str = "") -> Iterator[str]:
 
 
 def key(thing: Any) -> str:
-    """A short, stable name of a setting for cache keys and file names: its key and 12 hex digits of
-    its JSON.
+    """A short, stable name of settings for cache keys and file names: the class's key and 12 hex
+    digits of the hash of the settings as JSON.
 
-    Two equal settings have one name on every machine and in every session; it is plain enough for a
+    Equal settings have the same name on every machine and in every session; the name is safe as a
     file name.
     """
     text = json.dumps(encode(thing), sort_keys=True, separators=(",", ":"))

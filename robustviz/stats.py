@@ -1,4 +1,6 @@
-"""Intervals, tests and measures of agreement: pure functions of counts and of NumPy arrays."""
+"""Confidence intervals, statistical tests and measures of agreement: pure functions of counts and
+NumPy arrays.
+"""
 
 from __future__ import annotations
 
@@ -18,30 +20,30 @@ Ints = NDArray[np.integer[Any]]
 
 Bools = NDArray[np.bool_]
 
-LEAST_SEEDS = 3  # a side, below which nothing is said about methods
-FEW = 100  # below so many images a percentage says little
+LEAST_SEEDS = 3  # seeds per method, below which no statement is made about methods
+FEW = 100  # with fewer images a percentage says little
 
 
 def wilson(k: float, n: float, z: float = 1.959964) -> tuple[float, float]:
-    """The 95 % interval (low, high), fractions, of a share of which `k` of `n` were seen. (0, 1)
-    for n = 0.
+    """The 95 % interval (low, high) of a share, as fractions, if `k` of `n` were seen; (0, 1) for n
+    = 0.
 
-    Source: Wilson 1927, the score interval; unlike p ± 2σ it stays inside [0, 1] and is honest near
-    its ends.
+    Source: Wilson 1927, the score interval; unlike p ± 2σ it stays inside [0, 1] and is accurate
+    near 0 and 1.
     """
     if n == 0:
         return 0.0, 1.0
     p, spread = k / n, z * z / n
     centre = (p + spread / 2) / (1 + spread)
     half = z / (1 + spread) * math.sqrt(p * (1 - p) / n + spread / (4 * n))
-    # At the ends the formula gives 0 and 1 but for rounding, which would print as 2.8e-17.
+    # For k = 0 and k = n the bounds are 0 and 1, but rounding would give e.g. 2.8e-17.
     return 0.0 if k == 0 else max(0.0, centre - half), 1.0 if k == n else min(1.0, centre + half)
 
 
 def t_quantile(freedom: int, level: float = 0.95) -> float:
-    """How many standard errors a two-sided interval of that `level` reaches to each side of a mean,
-    by Student's t with so many degrees of freedom: 12.71 for one, 1.96 for very many, infinite for
-    none. Raises UserError where scipy is missing.
+    """How many standard errors a two-sided interval of this `level` extends to each side of a mean,
+    by Student's t with `freedom` degrees of freedom: 12.71 for one, 1.96 for very many, infinite
+    for none. Raises UserError if scipy is not installed.
     """
     if freedom < 1:
         return math.inf
@@ -56,9 +58,9 @@ def t_quantile(freedom: int, level: float = 0.95) -> float:
 def mean_interval(
     values: Floats | Sequence[float], level: float = 0.95
 ) -> tuple[float, float, float]:
-    """The mean of `values` (n,) and its interval (low, high) by Student's t, of 95 % unless `level`
-    says otherwise; infinite for a single value. Raises UserError for none, for what is no row of
-    finite numbers, and where scipy is missing.
+    """The mean of `values` (n,) and its interval by Student's t: (mean, low, high), by default of
+    95 %; infinite for a single value. Raises UserError for no values, for anything but a row of
+    finite numbers, and if scipy is not installed.
     """
     level = plain(level)
     if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0 < level < 1:
@@ -78,8 +80,8 @@ def mean_interval(
 
 
 def _row(values: Any) -> Floats:
-    """`values`, an array, tensor or list of numbers, as an array (n,). Raises UserError for none
-    and for anything else.
+    """`values`, an array, tensor or list of numbers, as a float64 array (n,). Raises UserError if
+    it is empty or anything else.
     """
     try:
         row = np.asarray(values.detach().cpu().double() if hasattr(values, "detach") else values)
@@ -106,19 +108,19 @@ def _row(values: Any) -> Floats:
 
 
 def tango(b: int, c: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """The 95 % interval (low, high) of a difference of two shares of the same `n` images: `b` right
-    for the first only, `c` for the second only. (−1, 1) for n = 0.
+    """The 95 % interval (low, high) of the difference of two shares of the same `n` images: `b`
+    images are right only for the first network, `c` only for the second. (−1, 1) for n = 0.
 
-    It holds every difference Δ that the score test does not reject; at Δ = 0 that test is
-    McNemar's. Source: Tango 1998 (Statistics in Medicine 17, 891), equations 4 to 6.
+    It contains every difference Δ that the score test does not reject; for Δ = 0 that is McNemar's
+    test. Source: Tango 1998 (Statistics in Medicine 17, 891), equations 4 to 6.
     """
     if n == 0:
         return -1.0, 1.0
 
     def score(delta: float) -> float:
-        """How many standard errors b − c lies above what Δ makes us expect; falls as Δ grows."""
+        """How many standard errors b − c lies above its expected value for Δ; decreases with Δ."""
         half = (2 * n - b + c) * delta - b - c
-        # the likeliest share of images right for the second only
+        # the maximum-likelihood share of images that are right for the second only
         q = (math.sqrt(max(0.0, half * half + 8 * n * c * delta * (1 - delta))) - half) / (4 * n)
         variance = n * (2 * q + delta * (1 - delta))
         above = b - c - n * delta
@@ -131,7 +133,7 @@ def tango(b: int, c: int, n: int, z: float = 1.959964) -> tuple[float, float]:
         )
 
     def where(level: float, low: float, high: float) -> float:
-        for _ in range(60):  # bisection to the last bit
+        for _ in range(60):  # bisection, to the last bit
             middle = (low + high) / 2
             low, high = (middle, high) if score(middle) > level else (low, middle)
         return (low + high) / 2
@@ -141,28 +143,28 @@ def tango(b: int, c: int, n: int, z: float = 1.959964) -> tuple[float, float]:
 
 
 def mcnemar(b: int, c: int) -> float:
-    """The two-sided exact p of McNemar's test: how likely `b` against `c` or worse is where a coin
-    decides each of b + c.
+    """The exact two-sided p-value of McNemar's test: the probability of a split at least as uneven
+    as `b` to `c` if each of the b + c images falls on either side by a fair coin.
 
-    Source: McNemar 1947, with the binomial distribution in place of χ². Whole numbers all the way,
-    so no digit is lost.
+    Source: McNemar 1947, with the binomial distribution instead of χ². Computed in integers, so no
+    digit is lost.
     """
     total, few = b + c, min(b, c)
     return min(1.0, 2 * sum(math.comb(total, i) for i in range(few + 1)) / (1 << total))
 
 
 def finite_or_none(value: float) -> float | None:
-    """`value` where it is a number, None for NaN and the infinities, which JSON does not have."""
+    """`value` if it is finite; None for NaN and infinities, which JSON does not have."""
     return float(value) if math.isfinite(value) else None
 
 
 def auc(high: Floats, low: Floats, z: float = 1.959964) -> tuple[float, float, float, int, int]:
-    """How often one of `high` exceeds one of `low` (ties count half), its 95 % interval (low,
-    high), and the two counts.
+    """The AUC: how often a value of `high` exceeds one of `low` (ties count half), its 95 %
+    interval (low, high), and the two counts: (auc, low, high, m, n).
 
-    NaN where one of them is empty. Source: Hanley and McNeil 1982 (Radiology 143, 29), equations 1
-    and 2 for the standard error; cut off at 0 and 1. `Differs:` where the two do not overlap at all
-    their error is 0; ours is that of half a pair.
+    NaN if one of them is empty. Source: Hanley and McNeil 1982 (Radiology 143, 29), equations 1 and
+    2 for the standard error; the interval is cut off at 0 and 1. `Differs:` if the two groups do
+    not overlap, their standard error is 0; here it is that of an AUC half a pair away from 0 or 1.
     """
     m, n = len(high), len(low)
     if not m or not n:
@@ -179,19 +181,19 @@ def auc(high: Floats, low: Floats, z: float = 1.959964) -> tuple[float, float, f
 
 
 def shares(k: Ints, n: Ints) -> Floats:
-    """`k` of `n`, element by element, as fractions; NaN where n is 0."""
+    """The fractions `k` / `n`, element by element; NaN where n is 0."""
     return np.where(n > 0, k / np.maximum(n, 1), np.nan)
 
 
 def flat(heat: Floats) -> bool:
-    """Whether a map (h,w) is constant, to a millionth of its size: the rest is rounding. One that
-    is not finite is, too.
+    """Whether a map (h, w) is constant, up to rounding errors of a millionth of its largest
+    absolute value. A map that is not finite counts as constant too.
     """
     return not float(np.ptp(heat)) > 1e-6 * float(np.abs(heat).max())
 
 
 def _ranks(values: Floats) -> Floats:
-    """Each value's rank less the mean rank, (n,)."""
+    """The rank of each value minus the mean rank, (n,); ties share their mean rank."""
     _, place, count = np.unique(np.ravel(values), return_inverse=True, return_counts=True)
     rank = (np.cumsum(count) - (count - 1) / 2)[place]
     return np.asarray(rank - rank.mean())
@@ -199,7 +201,7 @@ def _ranks(values: Floats) -> Floats:
 
 def spearman(u: Floats, v: Floats) -> float:
     """Spearman's rank correlation of two arrays of the same shape, −1 to 1; ties share their mean
-    rank; NaN where one is constant.
+    rank; NaN if one of them is constant.
     """
     if flat(u) or flat(v):
         return math.nan

@@ -1,11 +1,11 @@
-"""The words a newcomer needs, each in one to three sentences: what every tooltip and the Glossary
-page read.
+"""The glossary: the terms that a newcomer needs, each explained in one to three sentences, for all
+tooltips and the Glossary page.
 """
 
 from __future__ import annotations
 
-# The first line of an entry is the key that code asks for and the printed word; the rest says what
-# it means.
+# The first line of an entry has the key that code uses and the printed term; the other lines
+# explain the term.
 _ENTRIES = """
 aalp: AALP
 Adaptive adversarial logit pairing (2020): ALP that drops features of low contribution and weighs
@@ -358,8 +358,8 @@ TERMS: dict[str, tuple[str, str]] = {
 
 
 def term(name: str) -> str:
-    """What a term means, for a tooltip. Raises KeyError for one that is not in the glossary, which
-    a test would see.
+    """The title and explanation of a term as Markdown, for a tooltip. Raises KeyError for one that
+    is not in the glossary, which a test would notice.
     """
     title, text = TERMS[name]
     return f"**{title}.** {text}"

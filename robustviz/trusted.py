@@ -1,5 +1,5 @@
-"""Which plug-ins a person named here before, and what their code was: `.plugins.json` in the user's
-folder of runs. Where a plug-in's code lies is found without importing anything.
+"""The plug-ins that a person has trusted on this computer, with the SHA-256 of their code, saved in
+`.plugins.json` in the user's folder of runs. Code is located without importing anything.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from robustviz.types import UserError, harmless
 
 
 def find(source: str) -> tuple[str, Path]:
-    """How run folders name a plug-in, and where its code lies: a file, or a package's folder."""
+    """The name of a plug-in as run folders have it, and the path of its code: a file, or the folder
+    of a package. Raises UserError if there is no such plug-in.
+    """
     path = Path(source).expanduser()
     if source.endswith(".py") or path.is_dir() or {os.sep, os.altsep} & set(source):
         path = path.resolve()
@@ -41,7 +43,9 @@ def find(source: str) -> tuple[str, Path]:
 
 
 def code_of(module: str) -> Path | None:
-    """Where a module's code lies, without importing it or what it is in; None where it has none."""
+    """The path of a module's code, without importing the module or its parent packages; None if it
+    is not found or has no Python code.
+    """
     first, *rest = module.split(".")
     try:
         spec = importlib.util.find_spec(first)
@@ -58,7 +62,9 @@ def code_of(module: str) -> Path | None:
 
 
 def sha256(path: Path) -> str:
-    """Of a file's bytes; of a folder's Python files, their names and bytes, in order."""
+    """The hex SHA-256 of a file's bytes; for a folder, of the names and digests of its Python
+    files, in sorted order. Raises UserError if it cannot be read.
+    """
     try:
         if path.is_file():
             return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -76,8 +82,8 @@ def _memory() -> Path:
 
 
 def every() -> dict[str, dict[str, str]]:
-    """What is remembered, by source: `path` and `sha256` of its code. Raises UserError where the
-    file is damaged.
+    """All remembered plug-ins by source: the `path` and `sha256` of their code. Raises UserError if
+    the file is damaged.
     """
     path = _memory()
     try:
@@ -95,8 +101,9 @@ def every() -> dict[str, dict[str, str]]:
 
 
 def remember(source: str | os.PathLike[str]) -> None:
-    """Remember a plug-in and its code as it is now: other commands, the app and trainings load it
-    from now on. Raises UserError where there is none, and where the file cannot be written.
+    """Remember a plug-in and the SHA-256 of its present code, so that other commands, the app and
+    trainings load it from now on. Raises UserError if there is no such plug-in, and if the file
+    cannot be written.
     """
     name, path = find(os.fspath(source))
     entry = {"path": str(path), "sha256": sha256(path)}
@@ -105,7 +112,7 @@ def remember(source: str | os.PathLike[str]) -> None:
 
 
 def forget(source: str | os.PathLike[str]) -> None:
-    """Load a plug-in no more by itself. Raises UserError where it is not remembered."""
+    """Stop loading a plug-in automatically. Raises UserError if it is not remembered."""
     text, held = os.fspath(source), every()
     name = text if text in held else str(Path(text).expanduser().resolve())
     if name not in held:

@@ -1,6 +1,7 @@
-"""The words every room shares: the batch a method sees, the error a person reads, and ε.
+"""What all modules share: the batch of a training step, the error for people, and checks and texts
+of ε.
 
-Nothing here imports torch at run time, so that the command line and the first page can refuse bad
+Nothing here imports torch at run time, so that the command line and the first page can reject bad
 input at once.
 """
 
@@ -15,17 +16,17 @@ if TYPE_CHECKING:
     import torch
 
 
-# What may mark the important pixels of an image: rules for a map, in which any number may stand,
-# and rules of another kind. Some data sets know the object besides ("oracle").
+# Rules that mark the important pixels of an image: rules for a CAM map, in which the number can be
+# changed, and other rules. Data sets that know the object also have the rule "oracle".
 MAP_RULES = ("z>1", "z>0", "heat>0.5", "top20%")
 MASK_RULES = (*MAP_RULES, "ones", "shuffled", "jet-compat")
 
 
 class UserError(ValueError):
-    """One clear sentence for the person: what went wrong, why, and what to do. Shown without a
-    traceback.
+    """An error whose message is one clear sentence for a person: what went wrong, why, and what to
+    do. It is shown without a traceback.
 
-    `code` is the command line's exit status (2: wrong usage, 1: failed).
+    `code` is the exit status of the command line (2: wrong usage, 1: failed).
     """
 
     def __init__(self, message: str, *, code: int = 1) -> None:
@@ -34,21 +35,21 @@ class UserError(ValueError):
 
 
 class WrongCall(UserError, TypeError):
-    """A call that Python would refuse with a TypeError, in one clear sentence."""
+    """A call for which Python would raise TypeError, explained in one clear sentence."""
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What a method sees of one training step.
+    """One training step's data, as a method gets it.
 
-    `x` (N,C,H,W) float in [0,1], already augmented; `y` (N,); `index` (N,) positions in the
-    training split, for anything remembered per sample; `epoch` from 0; `progress` from 0 to 1 over
-    the whole training; `rng` the generator of this batch's attack noise, on x's device; `views`
-    (V,N,C,H,W) where a method asks for several, independently augmented, the first one `x`, and V =
-    1 where nothing augments; `objects` (N,1,H,W) bool, true on the object, where
-    it asks for that, moved as `x` was by the augmentation. `once` gives what a function that
-    attacks the images makes: where the loss is taken twice of one batch (`training.awp`), the
-    images of the first time.
+    `x` (N, C, H, W) float in [0, 1], already augmented; `y` (N,); `index` (N,): positions in the
+    training split, to remember something per sample; `epoch` from 0; `progress` from 0 to 1 over
+    the whole training; `rng`: the generator for this batch's attack noise, on x's device. `views`
+    (V, N, C, H, W), if a method needs several: independently augmented copies, the first of them
+    `x`; V = 1 without augmentation. `objects` (N, 1, H, W) bool, if a method needs it: true on the
+    object, augmented like `x`. `once(make)` returns `make()`, where `make` attacks the images; if
+    the loss is computed twice for one batch (`training.awp`), the second call returns the images of
+    the first.
     """
 
     x: torch.Tensor
@@ -63,20 +64,20 @@ class Batch:
 
 
 def plain(value: Any) -> Any:
-    """A number of NumPy's, or an array or tensor of a single one without axes, as Python's own;
-    anything else as it is.
+    """A NumPy number, or an array or tensor without axes, as a Python number; anything else
+    unchanged.
     """
     item = getattr(value, "item", None)
     return item() if callable(item) and getattr(value, "ndim", None) == 0 else value
 
 
-# What would be a picture, a link, markup or a formula where text is shown, and what looks like it.
+# Characters that start an image, a link, markup or a formula, and harmless ones that look alike.
 _HARMLESS = str.maketrans("[]<>`$|\\", "［］‹›ˋ＄¦⧵")
 
 
 def harmless(text: object) -> str:
-    """Text that somebody else wrote, on one line, with nothing in it that Markdown, HTML or Plotly
-    would act on: a class called `![x](http://…)` must not make a browser call that host.
+    """Text from somebody else on one line, with nothing that Markdown, HTML or Plotly would
+    interpret: a class called `![x](http://…)` must not make a browser contact that host.
     """
     line = "".join(one if one.isprintable() else " " for one in str(text))
     safe = line.encode("utf-8", "replace").decode()
@@ -84,12 +85,12 @@ def harmless(text: object) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as it was given: 8 and 1.0001, not 8.0 and 1."""
+    """A number as it was typed: 8 and 1.0001, not 8.0 and 1."""
     return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def parse_number(text: str | float) -> float:
-    """The number that `text` says: `0.15`, `8/255` or a number already. Raises UserError for
+    """The number that `text` stands for: `0.15`, `8/255`, or a number already. Raises UserError for
     anything else.
     """
     text = plain(text)
@@ -108,11 +109,11 @@ def parse_number(text: str | float) -> float:
 
 
 def check_eps(eps: float, norm: str = "linf", shape: tuple[int, ...] | None = None) -> float:
-    """`eps` itself, once it is known to be a radius in pixel units ([0,1] images).
+    """`eps` as a float, if it is a valid radius in pixel units of [0, 1] images.
 
-    A number of NumPy's or a tensor of a single one counts. linf: 0 ≤ ε ≤ 1. l2: 0 ≤ ε ≤ √(C·H·W),
-    where `shape` is (C, H, W). Raises UserError outside, with the value the person probably meant:
-    a whole number from 1 up is almost always k/255.
+    NumPy numbers and tensors of a single number are accepted. linf: 0 ≤ ε ≤ 1. l2: 0 ≤ ε ≤
+    √(C·H·W), where `shape` is (C, H, W). Raises UserError outside this range, with the value that
+    was probably meant: a whole number from 1 up is almost always k/255.
     """
     eps = plain(eps)
     limit = 1.0 if norm == "linf" else math.sqrt(math.prod(shape)) if shape else math.inf
@@ -134,8 +135,8 @@ def check_eps(eps: float, norm: str = "linf", shape: tuple[int, ...] | None = No
 
 
 def eps_text(eps: float) -> str:
-    """How a radius is printed everywhere: `8/255`, or `0.150 (38/255)` where it is no whole number
-    of grey levels.
+    """A radius as text, the same everywhere: `8/255`, or `0.15 (38/255)` if it is not a whole
+    number of grey levels.
     """
     level = eps * 255
     return (
@@ -146,7 +147,7 @@ def eps_text(eps: float) -> str:
 
 
 def grey_text(eps: float) -> str:
-    """A measured radius in grey levels: `2.1/255`."""
+    """A measured radius in grey levels, as `2.1/255`."""
     return f"{eps * 255:.1f}/255"
 
 
@@ -154,12 +155,12 @@ JSON = dict[str, Any]
 
 
 def points_text(share: float) -> str:
-    """A difference of shares in points, with its sign: 0.125 is `+12.5`."""
+    """A difference of shares in percentage points, with its sign: 0.125 is `+12.5`."""
     return f"{100 * share:+.1f}".replace("-", "−")
 
 
 def listed(words: Sequence[str]) -> str:
-    """`a, b and c`."""
+    """The words as a list in a sentence: `a, b and c`."""
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 

@@ -1,10 +1,8 @@
 """Make the shipped checkpoints: `python -m robustviz.zoo [DATA …]`.
 
-That is a sweep, the cheapest first, in a workshop of its own among the user's runs. Then come the
-evaluations of further seeds, the probes and the ladders; what is shipped is copied to
-`checkpoints`. Every piece is kept and not made again, so a call that was cut off goes on where it
-was: what is to be made again, because a method now computes something else under the same name, is
-removed from `checkpoints` and from the workshop first.
+Trains, evaluates, probes and attacks the networks in a work folder among the user's runs, and
+copies what is shipped to `checkpoints`. Finished parts are kept, so an interrupted call can be
+repeated.
 """
 
 import functools
@@ -40,42 +38,44 @@ METHODS = (
     "sip_at",
     "afa_trades",
 )
-# Ordinary networks, targets of transfer. No transformer on shapes: 2,000 images are too few for it
-# (clean accuracy 0.62 with the data set's recipe).
+# Networks with standard training, as targets of transferred attacks. No transformer on shapes:
+# 2,000 images are too few for it (clean accuracy 0.62 with the data set's recipe).
 OTHERS = {
     "digits": (("small_cnn", 0), ("small_resnet", 1), ("tiny_vit", 0)),
     "shapes": (("small_cnn", 0), ("small_resnet", 1), ("small_cnn", 1)),
 }
-# Training images of model alignment's witness, a small_cnn of seed 2. One that learned from all of
-# them gets every one right: its hard answers are the true labels, and the controls `witness_hard`
-# and `label` are one network. With these it gets 92 % of all training images right on both.
+# The number of training images of model alignment's witness, a small_cnn of seed 2. Trained on all
+# images, the witness would classify each of them correctly: its hard labels would be the true
+# labels, and the controls `witness_hard` and `label` the same network. With these numbers it
+# classifies 92 % of all training images correctly, on both data sets.
 WITNESS = {"digits": 125, "shapes": 1200}
-# The film of seed 0: every second epoch's weights in half precision. AFA's network on shapes has
-# none: trained again for it, with the same seed on another processor, it became one that warns
-# less. PGD-100×5 leaves .625 of that one, AutoAttack .580; of the shipped one .635 and .565.
+# Networks of seed 0 whose weights are also saved every second epoch, in half precision, for a film.
+# Not AFA's network on shapes: trained again for the film, with the same seed on another processor,
+# it became another network, whose accuracies warn less of a weak attack: .625 under PGD-100×5 and
+# .580 under AutoAttack, while those of the shipped network are .635 and .565.
 FILMED = {
     "digits": ("standard", "pgd_at", "afa", "supcon_margin"),
     "shapes": ("standard", "pgd_at"),
 }
-# PGD-AT with other budgets: a quarter, half, 1½ and twice the data set's ε, which it has itself.
+# PGD-AT with other budgets: a quarter, half, 1½ and twice the data set's own ε.
 BUDGETS = {"digits": (0.0375, 0.075, 0.225, 0.3), "shapes": (2 / 255, 4 / 255, 12 / 255, 16 / 255)}
-SEEDS = (0, 1, 2)  # of every method and budget; the first one's weights are shipped
-# images on which the whole ladder is climbed, AutoAttack included
+SEEDS = (0, 1, 2)  # for every method and budget; only the weights of the first seed are shipped
+# number of images for the attacks of the ladder, AutoAttack included
 LADDER = {"digits": 360, "shapes": 200}
-# the weights last: they say it is whole
+# the weights last: where they exist, the run is complete
 SHIPPED = ("config.json", "status.json", "metrics.jsonl", "eval.json", "net.safetensors")
 
 _say = functools.partial(print, flush=True)
 
 
 def wanted(data: Iterable[str] = DATA) -> list[TrainConfig]:
-    """The trainings whose weights are shipped, of these data sets."""
+    """The configs of the trainings whose weights are shipped, for these data sets."""
     return [config for key in data for config in _shipped(key)]
 
 
 def evaluated(data: Iterable[str] = DATA) -> list[TrainConfig]:
-    """The trainings whose evaluations are shipped, of these data sets: every method and budget,
-    seed by seed.
+    """The configs of the trainings whose evaluations are shipped, for these data sets: every method
+    and budget, seed by seed.
     """
     return [config for key in data for seed in SEEDS for config in _seeded(key, seed)]
 
@@ -114,8 +114,12 @@ def _shipped(key: str) -> list[TrainConfig]:
 
 
 def make(data: Iterable[str] = DATA) -> list[runs.Run]:
-    """Train, evaluate, probe and climb what is not there yet; after every piece what is shipped is
-    copied. The shipped runs. Raises UserError at the end where a training failed.
+    """Train, evaluate, probe and run the attack ladder for everything that is not finished; after
+    each step the results are copied to `checkpoints`. Returns the shipped runs. Raises UserError at
+    the end if a training failed.
+
+    To make something again, because a method now computes something else under the same name, first
+    remove it from `checkpoints` and from the work folder `.zoo-build`.
     """
     data = list(data)
     shipped = {config.run_id: config for config in wanted(data)}
@@ -148,8 +152,8 @@ def _run(name: str) -> runs.Run:
 
 
 def _evaluate(run: runs.Run) -> None:
-    """Write the file of a run whose evaluations are shipped: PGD-20, which its training ended with,
-    and the margin rung on the same images.
+    """Write the file with a run's shipped evaluations: PGD-20, with which its training ended, and
+    CW-100, the margin attack of the ladder, on the same images.
     """
     from robustviz.training.evaluate import evaluate
 
@@ -172,7 +176,7 @@ def _probe(run: runs.Run) -> None:
 
 
 def _climb(run: runs.Run) -> None:
-    """Climb the ladder, as far as that is not done yet."""
+    """Run those attacks of the ladder that are not done yet."""
     from robustviz.training.evaluate import ladder
 
     _say(run.id)
@@ -182,9 +186,9 @@ def _climb(run: runs.Run) -> None:
 
 
 def rungs_of(run: runs.Run) -> tuple[Attack, ...]:
-    """The rungs that a shipped network's ladder has. AutoAttack takes ten minutes a network, so it
-    is climbed by one network of each method, and not by other budgets, aligned copies and their
-    witness, and SIP-AT, which PGD brings low already.
+    """The attacks of the ladder for a shipped network. AutoAttack, the last one, takes ten minutes
+    per network, so it is run for one network of each method, but not for other budgets, aligned
+    copies and their witness, or SIP-AT, whose accuracy is low under PGD already.
     """
     from robustviz.training.evaluate import LADDER as RUNGS
 
@@ -207,7 +211,7 @@ def _ship(run: runs.Run) -> None:
 
 
 def _tidy() -> None:
-    """Remove what is not shipped any more."""
+    """Remove from `checkpoints` what is no longer shipped."""
     known = {config.run_id for config in wanted()}
     for folder in runs.zoo().iterdir():
         if folder.is_dir() and folder.name not in known:
@@ -219,7 +223,9 @@ def _tidy() -> None:
 
 
 def main(data: list[str] | None = None) -> int:
-    """Make the zoo, its table, the story that rests on it, and the hashes."""
+    """Make everything that is shipped: the zoo, its table, the story made from it, and the hashes.
+    Returns the exit status.
+    """
     from robustviz.views.start import pack as story
 
     try:
