@@ -1,3 +1,3 @@
-"""Does what a paper says hold here? Each claim is a file that was written before its runs; the
-verdict is computed from them.
+"""Tests whether what papers claim is seen here. Each claim is a file that was written before its
+runs were made; the verdict is computed from the runs.
 """

@@ -1,6 +1,6 @@
-"""A claim as it is written down before its runs: `checkpoints/claims/NAME.toml`. It says in one
-sentence what a paper says, and of which measured number it expects what; `setups.toml` beside it
-says on which data, with which seeds, for all claims alike.
+"""Reads the claims, which are written down before their runs: `checkpoints/claims/NAME.toml` states
+in one sentence what a paper says, and which measured numbers should differ. `setups.toml` beside
+these files states on which data and with which seeds all claims are tested.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 FOLDER = paths.ROOT / "checkpoints" / "claims"
 SETUPS = "setups.toml"
 PAPERS = ("part", "afa", "supcon_margin", "model_alignment", "aalp")
-TABLE = ("clean", "both")  # measured of every network that a claim names
-# A measured number's name, what a person reads, and the best value there is, if any.
+TABLE = ("clean", "both")  # metrics that are measured for every network that a claim names
+# For each metric: its description for people, and its best possible value if there is one.
 METRICS: dict[str, tuple[str, float | None]] = {
     "clean": ("accuracy on untouched images", 1.0),
     "fgsm": ("accuracy under FGSM", 1.0),
@@ -38,9 +38,11 @@ METRICS: dict[str, tuple[str, float | None]] = {
 
 @dataclass(frozen=True)
 class Expectation:
-    """One measured number that should differ. `a`, `b`: settings of the two sides by dotted path;
-    `b` may be a number that A's should exceed. A's `metric` should be higher (with `less` lower) by
-    at least `smallest`, or with `not_worse` worse by at most that.
+    """One metric that should differ between two sides.
+
+    `a` and `b` are settings of the two sides by dotted path; `b` may also be a number with which A
+    is compared. A's `metric` should be higher (lower if `less`) by at least `smallest`; if
+    `not_worse`, it may be worse by at most `smallest`. `says` states this in words.
     """
 
     says: str
@@ -54,7 +56,10 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a paper says, in one sentence, and what it should show in. `about`: a method's key."""
+    """What a paper says, in one sentence, and the expectations that follow from it.
+
+    `about` is the key of the method, `name` the name of the file.
+    """
 
     name: str
     about: str
@@ -64,8 +69,10 @@ class Claim:
 
 @dataclass(frozen=True)
 class Setup:
-    """Where all claims are looked at: a data set, its seeds, how many test images count (0: all),
-    and settings by dotted path; `pilot` says what these came from.
+    """The conditions under which all claims are tested on one data set.
+
+    `seeds` are the training seeds, `n` is the number of test images (0: all), `settings` are
+    training settings by dotted path, and `pilot` tells from which pilot runs they were chosen.
     """
 
     data: str
@@ -76,8 +83,9 @@ class Setup:
 
 
 def claims(folder: Path = FOLDER) -> list[Claim]:
-    """Every claim, those of the five papers first. Raises UserError that names the file and what is
-    wrong in it.
+    """All claims in `folder`, those of the five papers first.
+
+    Raises UserError, naming the file and what is wrong in it, if a file cannot be used.
     """
     files = [path for path in sorted(folder.glob("*.toml")) if path.name != SETUPS]
     first = {name: place for place, name in enumerate(PAPERS)}
@@ -86,7 +94,10 @@ def claims(folder: Path = FOLDER) -> list[Claim]:
 
 
 def setups(folder: Path = FOLDER) -> list[Setup]:
-    """Every setup, the cheapest first, as written."""
+    """All setups in the order in which they are written, which is the cheapest first.
+
+    Raises UserError if the file cannot be used.
+    """
     path = folder / SETUPS
     known = {"seeds", "n", "pilot"}
     out = []
@@ -131,8 +142,10 @@ def _read(path: Path) -> JSON:
 
 
 def config(setup: Setup, side: Mapping[str, Any], seed: int) -> TrainConfig:
-    """The training of one side with one seed. A setting that is a table is a run of its own: the
-    side's source or witness, trained with the same seed.
+    """The training configuration of one side with one seed.
+
+    A setting whose value is a table stands for another run, such as a source model; it becomes that
+    run's id. This run is trained with the same seed.
     """
     from robustviz.training.config import TrainConfig
 
@@ -145,9 +158,11 @@ def config(setup: Setup, side: Mapping[str, Any], seed: int) -> TrainConfig:
 
 
 def trainings(every: list[Claim], setup: Setup) -> Iterator[tuple[TrainConfig, frozenset[str]]]:
-    """Every training that the claims need of a setup, sources before what starts from them, each
-    once, and the numbers that are measured of it: what its claims ask for and the accuracies of
-    the table of networks.
+    """All trainings that the claims need for a setup, each with the metrics to measure on it.
+
+    Each training occurs once, and a source comes before the trainings that use it. The metrics are
+    those that the claims compare, and the accuracies in the table of networks; for a source or
+    another helper network the set is empty.
     """
     needed: dict[str, tuple[JSON, set[str]]] = {}
 
@@ -172,7 +187,7 @@ def trainings(every: list[Claim], setup: Setup) -> Iterator[tuple[TrainConfig, f
 
 
 def sides(every: list[Claim]) -> list[JSON]:
-    """Every side of a claim, each once: the rows of the table of networks."""
+    """All sides that occur in the claims, each once: the rows of the table of networks."""
     found = [
         side
         for claim in every
@@ -184,7 +199,8 @@ def sides(every: list[Claim]) -> list[JSON]:
 
 
 def unseen(seed: int) -> tuple[JSON, int]:
-    """The network that `transfer` shows images to: its settings and its seed, which no source and
-    no witness has.
+    """The network on which `transfer` tests the images: its settings and its training seed.
+
+    No source or witness model uses this seed.
     """
     return {"method": "standard", "net": "small_cnn"}, seed + 100

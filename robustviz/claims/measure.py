@@ -1,5 +1,5 @@
-"""Measures trained runs for the claims, and keeps what was found: one small file a run, so that a
-verdict needs no weights.
+"""Measures trained runs for the claims and saves the numbers, one small file for each run, so that
+computing a verdict needs no weights.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ if TYPE_CHECKING:
     from robustviz.training.evaluation import Evaluation
 
 RUNS = FOLDER / "runs"
-IMAGES = 50  # whose loss's curvature is measured: seconds an image
+IMAGES = 50  # number of images for the curvature of the loss, which takes seconds for each
 
 
 def file_of(run_id: str) -> Path:
-    """Where a run's measured numbers are."""
+    """The file with the measured numbers of a run."""
     return RUNS / f"{run_id}.json"
 
 
 def numbers(run_id: str) -> dict[str, float]:
-    """A run's measured numbers by metric; none where it was not measured yet."""
+    """The measured numbers of a run by metric; empty if it has not been measured yet."""
     path = file_of(run_id)
     return cast("dict[str, float]", read_json(path)["numbers"]) if path.exists() else {}
 
 
 def measure(run: Run, metrics: Iterable[str], setup: Setup, seed: int) -> dict[str, float]:
-    """The numbers of a finished run that are not kept yet are measured and written; all of them.
-    Raises UserError where one is not finite.
+    """Measure the metrics of a finished run that are not saved yet, save them, and return all.
+
+    Raises UserError if a number is not finite.
     """
     known = numbers(run.id)
     for metric in sorted(set(metrics) - known.keys()):
@@ -68,7 +69,7 @@ def _both(run: Run, setup: Setup, seed: int) -> float:
 
 
 def _under(run: Run, setup: Setup, attack: str) -> Evaluation:
-    """The evaluation under an attack, measured once."""
+    """The evaluation of a run under an attack, which is measured only once."""
     from robustviz.attacks import CW, FGSM, PGD
     from robustviz.training.evaluate import ladder
 
@@ -128,6 +129,6 @@ WAYS: dict[str, Callable[[Run, Setup, int], float]] = {
 
 
 def finished(run_id: str) -> Run | None:
-    """The run with that id where its training is over, else None."""
+    """The run with this id if its training has finished, else None."""
     run = folder.Run(folder.home() / run_id)
     return run if run.status()["state"] == "done" else None

@@ -1,5 +1,5 @@
-"""Trains what the claims need, measures it, and writes down what was found. It is a sweep:
-resumable, the cheapest training first, one small file a finished run.
+"""Trains and measures what the claims need and writes down the verdicts. It is a sweep: it can be
+resumed, trains the cheapest network first, and writes one small file for each finished run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from robustviz.views.claims.result import FILE
 
 @dataclass(frozen=True)
 class Row:
-    """One expectation on one data set, and what the runs say of it."""
+    """One expectation on one data set, with the verdict of the runs."""
 
     claim: Claim
     expectation: Expectation
@@ -30,7 +30,7 @@ class Row:
 
 
 def rows() -> list[Row]:
-    """Every expectation on every data set, from the kept numbers alone."""
+    """All expectations on all data sets with their verdicts, from the saved numbers alone."""
     every = claim.claims()
     return [
         Row(each, expectation, setup, _verdict(expectation, setup, len(every)))
@@ -60,7 +60,7 @@ def _verdict(expectation: Expectation, setup: Setup, count: int) -> Verdict:
 
 
 def _side(side: dict[str, object], metric: str, setup: Setup) -> dict[int, float]:
-    """The metric of one side by seed, as far as it was measured."""
+    """The metric of one side by seed, for the seeds that have been measured."""
     ids = {seed: claim.config(setup, side, seed).run_id for seed in setup.seeds}
     found = {seed: measure.numbers(run_id) for seed, run_id in ids.items()}
     return {seed: each[metric] for seed, each in found.items() if metric in each}
@@ -68,10 +68,11 @@ def _side(side: dict[str, object], metric: str, setup: Setup) -> dict[int, float
 
 @dataclass(frozen=True)
 class Side:
-    """One line of the table of networks: a method with the settings that differ, on one data set.
+    """One line of the table of networks: a method with its special settings, on one data set.
 
-    `clean`, `both`: accuracies on untouched images and under PGD-20 and CW-100, the worse image by
-    image, in [0, 1], one for each of `seeds` seeds that were measured.
+    `clean`: accuracies on clean images, `both`: accuracies under PGD-20 and CW-100 together (an
+    image counts if it is right under both), in [0, 1], one for each of the `seeds` seeds measured;
+    `wanted` is the planned number of seeds.
     """
 
     data: str
@@ -83,7 +84,7 @@ class Side:
 
 
 def table() -> list[Side]:
-    """The accuracies of every network that a claim names, as far as they were measured."""
+    """The accuracies of all networks that a claim names, for the seeds that have been measured."""
     every = claim.claims()
     return [_line(setup, side) for setup in claim.setups() for side in claim.sides(every)]
 
@@ -112,8 +113,10 @@ def make(
     tell: Callable[[sweeps.Now], object] = lambda now: None,
     say: Callable[[str], object] = lambda line: None,
 ) -> None:
-    """Train and measure what is not there yet, on the named data sets, else on all, and write down
-    what was found. `tell` hears of the sweep, `say` of each run that was measured.
+    """Train and measure what is missing for the claims, and write down the verdicts.
+
+    `data` names the data sets (all if it is empty). `tell` is called with the progress of the
+    sweep, and `say` with a line for each run that was measured or could not be.
     """
     every = claim.claims()
     with folder.at_home_in(folder.home() / ".claims-build"):
@@ -138,7 +141,7 @@ def _missing(run_id: str, metrics: frozenset[str]) -> bool:
 
 
 def write() -> None:
-    """Write down what the kept numbers say, for the page, the README and docs/claims.md."""
+    """Write the verdicts from the saved numbers, for the page, the README and docs/claims.md."""
     found: JSON = {
         "pilots": {setup.data: setup.pilot for setup in claim.setups()},
         "rows": [_json(row) for row in rows()],

@@ -1,4 +1,4 @@
-"""What several seeds a side say about a difference between two methods."""
+"""Computes the verdict on an expected difference between two methods from several seeds of each."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import numpy as np
 from robustviz.stats import LEAST_SEEDS, mean_interval, t_quantile
 from robustviz.types import UserError
 
-POWER = 0.8  # how often a true difference of the size `notices` would be found
+POWER = 0.8  # probability with which a true difference of size `notices` is found
 Word = Literal["seen here", "not seen here", "cannot tell", "cannot tell (ceiling)", "not decided"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the seeds say of one expected difference.
+    """The verdict on one expected difference.
 
-    `effect`: the mean over the seeds of A minus B, positive where A is as the claim has it; `low`,
-    `high`: its interval; `seeds` of `wanted` seeds that both sides have; `notices`: how large a
-    true difference these runs would find four times in five. Values that need more seeds than
-    there are are NaN.
+    `word`: the verdict; `effect`: the mean over the seeds of A minus B, with the sign that makes it
+    positive if A differs as claimed; `low`, `high`: its confidence interval; `seeds`: how many of
+    `wanted` seeds both sides have; `notices`: the size of a true difference that these runs would
+    find with probability 0.8. Values that need more seeds than there are are NaN.
     """
 
     word: Word
@@ -57,14 +57,15 @@ def verdict(
     top: float | None = None,
     claims: int = 1,
 ) -> Verdict:
-    """Whether A differs from B as claimed; `a`, `b`: one number a seed, and seeds that both have
-    are pairs, since they share initial weights and batches.
+    """Whether A differs from B as claimed, judged from one number for each seed, `a` and `b`.
 
-    A should be higher than B, with `less` lower, by at least `smallest`. With `not_worse` A may be
-    worse by at most `smallest`. `top`: the best value there is; where B is so near to it that A
-    cannot be higher by that much, the runs cannot tell. `claims`: how many verdicts are given at
-    once; the interval holds the truth 95 % of the time for all of them together (Bonferroni).
-    Raises UserError for a `smallest` that is not above 0 and for values that are no numbers.
+    The numbers of a seed that both sides have form a pair, since the two networks share initial
+    weights and batches. A should be higher than B (lower if `less`) by at least `smallest`. If
+    `not_worse`, A may be worse by at most `smallest`. `top`: the best possible value; if B is so
+    close to it that A cannot be higher by `smallest`, the runs cannot tell. `claims`: how many
+    verdicts are given together; the intervals cover the truth 95 % of the time for all of them at
+    once (Bonferroni). Raises UserError if `smallest` is not above 0, and for values that are NaN or
+    infinite.
 
     - *seen here*: the whole interval is above 0 and the effect is at least `smallest`; with
       `not_worse`: the whole interval is above −`smallest`.

@@ -1,5 +1,5 @@
-"""What the README and docs/claims.md say of the claims: made from what was found, neither is
-written by hand.
+"""Writes the parts of the README and of docs/claims.md about the claims, which are generated from
+the findings and never edited by hand.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ README, DOCS = paths.ROOT / "README.md", paths.ROOT / "docs" / "claims.md"
 
 
 def write(found: Found, sides: Sequence[Side]) -> None:
-    """Put the findings between their marks, in those of the files that are there."""
+    """Insert the findings between their marks in the README and docs/claims.md, if present."""
     for file, mark, text in (
         (README, "claims", counts(found)),
         (DOCS, "claims", summary(found)),
@@ -32,15 +32,19 @@ def write(found: Found, sides: Sequence[Side]) -> None:
 
 
 def between(file: Path, mark: str, text: str) -> str:
-    """The file's content with `text` in place of what stands between two marks."""
+    """The content of `file` with `text` inserted between the two comments called `mark`.
+
+    What was between them before is replaced.
+    """
     first, last = f"<!-- {mark} -->", f"<!-- /{mark} -->"
     before, rest = file.read_text(encoding="utf-8").split(first)
     return f"{before}{first}\n{text}\n{last}{rest.split(last)[1]}"
 
 
 def counts(found: Found) -> str:
-    """For the README: how many claims got which verdict, a line a data set; nothing of those on
-    which none is decided.
+    """For the README: one line for each data set with the number of claims for each verdict.
+
+    Data sets on which no claim is decided are left out.
     """
     lines = []
     for data in found.data:
@@ -52,7 +56,7 @@ def counts(found: Found) -> str:
 
 
 def summary(found: Found) -> str:
-    """A line a claim, a column a data set."""
+    """A Markdown table with one row for each claim and one column for each data set."""
     head = ["what is claimed", *found.data]
     return table(
         head,
@@ -72,8 +76,9 @@ def _whole(found: Found, name: str, data: str) -> str:
 
 
 def expectations(rows: Iterable[Row]) -> str:
-    """Every expectation with its verdict, its difference and its interval; those of which nothing
-    was measured yet are counted.
+    """A Markdown table of all expectations with verdict, difference and interval.
+
+    Expectations for which nothing has been measured yet are only counted, below the table.
     """
     rows = list(rows)
     begun = [row for row in rows if row.seeds]
@@ -84,15 +89,16 @@ def expectations(rows: Iterable[Row]) -> str:
 
 
 def difference(row: Row) -> str:
-    """The mean difference and, where there are seeds enough, its interval."""
+    """The mean difference and, if there are enough seeds, its interval, as text."""
     effect = "–" if row.effect is None else f"{row.effect:+.3f}"
     span = "" if row.low is None or row.high is None else f" [{row.low:+.3f}, {row.high:+.3f}]"
     return effect + span
 
 
 def networks(sides: Sequence[Side]) -> str:
-    """A line a network of the claims that was measured: the mean over its seeds and, where there
-    are several, the lowest and the highest.
+    """A Markdown table with one row for each network of the claims that was measured.
+
+    It shows the mean over the seeds and, for several seeds, the lowest and the highest value.
     """
     lines = (
         [

@@ -1,7 +1,9 @@
-"""`python -m robustviz …`: everything the pages do, for a terminal and for scripts.
+"""The command line `python -m robustviz …`: everything that the pages do, for terminals and
+scripts.
 
-With `--json` standard output holds machine-readable output only; progress always goes to standard
-error. Exit status: 0 done, 1 failed, 2 wrong usage; a failure is one clear line, never a traceback.
+With `--json` standard output has machine-readable output only; progress always goes to standard
+error. Exit status: 0 success, 1 failure, 2 wrong usage; a failure prints one clear line instead of
+a traceback.
 """
 
 import argparse
@@ -36,9 +38,9 @@ from robustviz.plugins import load_all, take
 from robustviz.training import world
 from robustviz.types import UserError
 
-# who look at nothing that a plug-in could have brought; the app's server loads them itself
+# commands that use nothing that a plug-in could add; the app's server loads plug-ins itself
 WITHOUT = ("app", "check", "pause", "plugins", "prepare", "remove", "stop", "tidy")
-COMMANDS = (  # as help has them
+COMMANDS = (  # in the order in which --help lists them
     *listing.COMMANDS,
     *train.COMMANDS,
     *IMPORTS,
@@ -62,7 +64,7 @@ COMMANDS = (  # as help has them
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line's grammar."""
+    """The argument parser of the whole command line."""
     top = Parser(
         prog="python -m robustviz",
         description=(
@@ -78,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status."""
+    """Run one command, given as `argv` or by the command line, and return its exit status."""
     try:
         args = parser().parse_args(argv)
         if world.launched() and args.command not in ("train", "resume"):
@@ -91,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(args.do(args))
     except UserError as error:
         return _failed(str(error), error.code)
-    except BrokenPipeError:  # somebody piped us into `head`
+    except BrokenPipeError:  # the output was piped into a command that ended, such as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
@@ -113,7 +115,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _plug_in(args: argparse.Namespace) -> None:
-    """Load plug-ins. One that only was named before, and cannot be loaded, is no error here."""
+    """Load the plug-ins. One that was named by an earlier command and cannot be loaded only gives a
+    warning.
+    """
 
     def tell(line: str) -> None:
         if world.reports_errors():
@@ -121,12 +125,12 @@ def _plug_in(args: argparse.Namespace) -> None:
 
     if args.command in WITHOUT:
         take(args.plugin)
-    elif args.command != "contracts":  # which loads what it tries
+    elif args.command != "contracts":  # it loads the plug-ins that it tests itself
         load_all(args.plugin, tell)
 
 
 def _failed(sentence: str, status: int = 1) -> int:
-    """Say what went wrong, once however many processes there are; the exit status."""
+    """Print an error message, once however many processes there are, and return the exit status."""
     if world.reports_errors():
         say(f"robustviz: {sentence}")
     return status

@@ -1,4 +1,6 @@
-"""`app` and `check`: the dashboard, and whether this machine is ready for it."""
+"""The commands `app` and `check`: start the dashboard, and test whether this machine is ready for
+it.
+"""
 
 import argparse
 import json
@@ -16,7 +18,7 @@ def app(args: argparse.Namespace) -> int:
 
 
 def check(args: argparse.Namespace) -> int:
-    """Look at the machine, or at its network; 1 where it is not ready."""
+    """Test whether the machine, or its network, is ready; the exit status is 1 if it is not."""
     from robustviz.check import check, check_class
 
     look = check_class if getattr(args, "class") else check

@@ -1,4 +1,4 @@
-"""`cite`: BibTeX of what runs use."""
+"""The command `cite`: BibTeX entries for what runs use."""
 
 import argparse
 
@@ -9,7 +9,7 @@ from robustviz.types import UserError
 
 
 def do(args: argparse.Namespace) -> int:
-    """Print the entries; what there is none for is said on standard error."""
+    """Print the entries; things without an entry are listed on standard error."""
     things = list(dict.fromkeys(thing for name in args.what for thing in _things(name)))
     if unknown := citations.missing(things):
         say(f"No entry is known for {', '.join(unknown)}.")
@@ -18,7 +18,9 @@ def do(args: argparse.Namespace) -> int:
 
 
 def _things(name: str) -> tuple[str, ...]:
-    """What a run uses; or one thing by its kind and key, as `method/trades`."""
+    """The things that the run `name` uses; or one thing, given by its kind and key as
+    `method/trades`.
+    """
     kind, slash, key = name.partition("/")
     if slash and kind in registry.ROOMS:
         registry.get(kind, key)

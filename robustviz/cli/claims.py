@@ -1,4 +1,4 @@
-"""`claims`: train and measure what the papers' claims need, and say what was found."""
+"""The command `claims`: train and measure what the papers' claims need, and show the verdicts."""
 
 import argparse
 
@@ -10,7 +10,7 @@ from robustviz.views.claims.result import found
 
 
 def do(args: argparse.Namespace) -> int:
-    """Train, measure, and show a row for each expectation."""
+    """Train, measure, and show one row for each expectation, or one for each network."""
     from robustviz.claims import claim, study, written
 
     known = [setup.data for setup in claim.setups()]

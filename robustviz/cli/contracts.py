@@ -1,4 +1,6 @@
-"""`contracts` and `plugins`: whether plug-ins keep their promises, and which there are."""
+"""The commands `contracts` and `plugins`: test plug-ins against their contracts, and list
+plug-ins.
+"""
 
 import argparse
 
@@ -8,7 +10,7 @@ from robustviz.types import JSON, UserError
 
 
 def contracts(args: argparse.Namespace) -> int:
-    """Try every promise on everything that the plug-ins bring; 1 where one is broken."""
+    """Test everything that the given plug-ins register; exit status 1 if a promise is broken."""
     from robustviz import contracts
 
     if not args.plugin:
@@ -37,7 +39,7 @@ def _line(row: JSON) -> str:
 
 
 def listing(args: argparse.Namespace) -> int:
-    """Show what is remembered and whether it can be loaded, or forget one."""
+    """Show the remembered plug-ins and whether they can be loaded, or forget one."""
     if (args.what is None) != (args.source is None):
         raise UserError("Which plug-in? Name it: plugins forget SOURCE.", code=2)
     if args.source:

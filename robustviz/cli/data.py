@@ -1,4 +1,6 @@
-"""`data`: data sets of the user's own, by name; and the images that `--data` names."""
+"""The command `data`: named data sets of the user's own; and the option `--data` of other
+commands.
+"""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -20,7 +22,7 @@ WHAT = "folder:PATH, FILE.csv (path,label,split), package.module:make or FILE.py
 
 
 def do(args: argparse.Namespace) -> int:
-    """Add, list or remove."""
+    """Add, list or remove data sets, as `args.what` says."""
     if args.what == "list":
         return _list(args)
     if not args.which:
@@ -30,8 +32,10 @@ def do(args: argparse.Namespace) -> int:
 
 
 def named(text: str) -> "Source":
-    """The images that a person names on this command line. Where that is a function of theirs, its
-    code is remembered: the training that needs it is another process.
+    """The source of images that a person names on this command line.
+
+    If it is a function of the user's, its code is remembered as trusted, because the training may
+    run in another process, which must import it too.
     """
     from robustviz import data, plugins
 
@@ -42,7 +46,7 @@ def named(text: str) -> "Source":
 
 
 def on(text: str | None, run: folder.Run) -> folder.Run:
-    """The run, with its images from where `--data` says."""
+    """`run`, with the images that `--data` names, or its own images if `text` is None."""
     return folder.Elsewhere(run, named(text)) if text else run
 
 

@@ -1,4 +1,4 @@
-"""`evaluate`: a run's accuracy under one attack, or under a ladder of them."""
+"""The command `evaluate`: a run's accuracy under one attack or under a ladder of attacks."""
 
 import argparse
 import functools
@@ -66,7 +66,9 @@ def do(args: argparse.Namespace) -> int:
 
 
 def _write(out: str, run: folder.Run, images: "Images") -> None:
-    """What was found of each image, as CSV; text that a spreadsheet would compute stays text."""
+    """Write one CSV row for each image; text that a spreadsheet would take for a formula is
+    escaped.
+    """
     from robustviz.data import load
 
     rows = images.rows(load(run.config.data, "test"))
@@ -74,7 +76,9 @@ def _write(out: str, run: folder.Run, images: "Images") -> None:
 
 
 def _attack(args: argparse.Namespace, run: folder.Run) -> "Attack":
-    """The attack with the settings that were given, in the norm of the run."""
+    """The attack with the settings given on the command line, in the norm in which the run was
+    trained.
+    """
     from robustviz.training.config import read_value
     from robustviz.training.evaluate import norm_of
 
@@ -117,7 +121,7 @@ def _ladder(args: argparse.Namespace, run: folder.Run) -> int:
         n=args.n,
         seed=args.seed,
         device=args.device,
-        # Each rung is shown when it is done: the last one may take an hour.
+        # Each attack's result is shown as soon as it is there: the last attack may take an hour.
         say=say if args.json else functools.partial(print, flush=True),
     )
     together = worst(run.evaluations(), result.rungs[-1])

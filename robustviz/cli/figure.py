@@ -1,4 +1,4 @@
-"""`figure`: a figure of one or more runs as a file for a paper, with its caption."""
+"""The command `figure`: a figure of one or more runs as a file for a paper, with its caption."""
 
 import argparse
 import inspect
@@ -18,12 +18,12 @@ from robustviz.views.pictures import SCALES, strip
 from robustviz.views.printing import KINDS, fonts, printed
 from robustviz.views.result import ProbeSpec, Result
 
-IMAGES = "images"  # what is asked for when it is not a figure: the image untouched and attacked
+IMAGES = "images"  # the name that gives pictures instead of a figure: one image clean and attacked
 Figure = Callable[..., Any]
 
 
 def do(args: argparse.Namespace) -> int:
-    """Measure what the figure is of, draw it, write it."""
+    """Measure what the figure shows, draw it and write it to a file."""
     runs = [folder.open_run(name) for name in args.run]
     out = Path(args.out or f"{args.figure}.pdf")
     if args.figure == IMAGES:
@@ -58,7 +58,9 @@ def do(args: argparse.Namespace) -> int:
 
 
 def _images(args: argparse.Namespace, runs: list[folder.Run], out: Path) -> int:
-    """The image untouched, attacked, and what was added, a row a network, in two sizes."""
+    """Write a picture with one row for each network, in several sizes: the clean image, the
+    attacked one and the perturbation.
+    """
     if out.suffix.lower() != ".png":
         raise UserError(f"Pictures are written as .png, and not as {out.name!r}.", code=2)
     spec, _ = _settings(args, None, (registry.get("probe", "adversarial").result,), runs)
@@ -74,8 +76,9 @@ def _images(args: argparse.Namespace, runs: list[folder.Run], out: Path) -> int:
 
 
 def _found(name: str) -> tuple[Figure, tuple[type[Result], ...]]:
-    """The figure of a name, and what results it draws; a page's name is its figure of that name, or
-    its first.
+    """The figure called `name`, and the types of results that it draws.
+
+    The name of a page stands for the figure of the same name, or else for the page's first figure.
     """
     from robustviz import figures
 
@@ -94,7 +97,7 @@ def _found(name: str) -> tuple[Figure, tuple[type[Result], ...]]:
 
 
 def _known() -> dict[str, Figure]:
-    """The figures of results that a probe gives, by name."""
+    """The figures that draw results of probes, by name."""
     from robustviz import figures, plugins
 
     asked = {registry.get("probe", key).result for key in registry.keys("probe")}
@@ -106,7 +109,7 @@ def _known() -> dict[str, Figure]:
 
 
 def _results(draw: Figure) -> Iterator[type[Result]]:
-    """The kinds of results that a figure draws, from the type of its first argument."""
+    """The types of results that a figure draws, from the annotation of its first argument."""
     hints = _hints(draw)
     first = next(iter(inspect.signature(draw).parameters), "")
     todo = [hints.get(first)]
@@ -119,8 +122,8 @@ def _results(draw: Figure) -> Iterator[type[Result]]:
 
 
 def _hints(draw: Figure) -> dict[str, typing.Any]:
-    """The types of its arguments; what it gives is a figure, by a name that a plug-in, which
-    imports Plotly where it draws, need not have.
+    """The types of a figure's arguments. The return annotation is left out: a plug-in that imports
+    Plotly only when it draws cannot resolve it.
     """
     asked = {name: hint for name, hint in draw.__annotations__.items() if name != "return"}
     return typing.get_type_hints(types.SimpleNamespace(__annotations__=asked), draw.__globals__)
@@ -137,7 +140,7 @@ def _settings(
     results: tuple[type[Result], ...],
     runs: list[folder.Run],
 ) -> tuple[ProbeSpec[Result], dict[str, Any]]:
-    """What is asked of the runs, and the figure's own options."""
+    """The spec of the measurement to make, and the options of the figure itself, from `--set`."""
     from robustviz.training.config import read_value
 
     keys = [key for key in registry.keys("probe") if registry.get("probe", key).result in results]
@@ -162,14 +165,15 @@ def _settings(
         value = text if registry.is_text(spec, path) else read_value(text)
         spec = registry.with_value(spec, path, value)
     if "reference" in fields and not getattr(spec, "reference", "") and len(runs) > 1:
-        spec = registry.with_value(spec, "reference", runs[0].id)  # all on one plane
+        # all networks are drawn in the plane of the first one
+        spec = registry.with_value(spec, "reference", runs[0].id)
     if "eps" in own and own["eps"].default is inspect.Parameter.empty:
         options.setdefault("eps", runs[0].eps)
     return spec, options
 
 
 def _measured(runs: list[folder.Run], spec: ProbeSpec[Result]) -> Mapping[str, Result]:
-    """What each run answers, by the name that the figure prints."""
+    """The result of each run, by the name that the figure prints for it."""
     from robustviz.views.measure import measure
 
     names = labels(runs)

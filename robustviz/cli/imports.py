@@ -1,4 +1,4 @@
-"""`import`: a network that was trained elsewhere becomes a run, like any other."""
+"""The command `import`: make a run of a network that was trained elsewhere."""
 
 import argparse
 import json
@@ -49,12 +49,12 @@ def do(args: argparse.Namespace) -> int:
 
 
 def numbers(text: str) -> list[float]:
-    """An argparse type: `0.49,0.48,0.45`, or `125/255,…`."""
+    """An argparse type: numbers separated by commas, as `0.49,0.48,0.45` or `125/255,…`."""
     return [number(each) for each in text.split(",") if each.strip()]
 
 
 def sides(text: str) -> list[int]:
-    """An argparse type: `14x14`."""
+    """An argparse type: rows and columns, as `14x14`."""
     try:
         return [int(each) for each in text.lower().split("x")]
     except ValueError:
@@ -64,7 +64,7 @@ def sides(text: str) -> list[int]:
 
 
 def names(text: str) -> list[str]:
-    """An argparse type: names with commas between, or a JSON list of them."""
+    """An argparse type: names separated by commas, or a JSON list of them."""
     if text.strip().startswith("["):
         try:
             return [str(each) for each in json.loads(text)]

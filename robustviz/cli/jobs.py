@@ -1,4 +1,4 @@
-"""`pause`, `stop` and `remove`: trainings at work, and run folders."""
+"""The commands `pause`, `stop` and `remove`: control running trainings, and delete run folders."""
 
 import argparse
 
@@ -7,14 +7,14 @@ from robustviz.runs import folder, queue
 
 
 def stop(args: argparse.Namespace) -> int:
-    """Stop a training, and wait until it has."""
+    """Stop a training, and wait until it has stopped."""
     run = folder.open_run(args.run)
     state = queue.stop(run)
     return show(args, {"run": run.id} | about(run) | {"state": state}, f"{run.id} is {state}")
 
 
 def pause(args: argparse.Namespace) -> int:
-    """Pause a training, and wait until it has."""
+    """Pause a training, and wait until it has paused."""
     run = folder.open_run(args.run)
     state = queue.pause(run)
     said = {
@@ -28,7 +28,7 @@ def remove(args: argparse.Namespace) -> int:
     """Delete a run folder."""
     path = folder.home() / args.run
     run = (
-        # A damaged folder must be removable too, so this asks less than open_run does.
+        # A damaged folder must be removable too, so this checks less than open_run.
         folder.Run(path)
         if folder.ID.fullmatch(args.run) and path.is_dir()
         else folder.open_run(args.run)

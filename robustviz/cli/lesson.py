@@ -1,4 +1,4 @@
-"""`lesson`: the tour as one file, for a class without a server."""
+"""The command `lesson`: the guided tour as one HTML file, for a class without a server."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`list`: what can be chosen, and the runs."""
+"""The command `list`: the registered methods, attacks, data sets and so on, and the runs."""
 
 import argparse
 import dataclasses
@@ -13,7 +13,7 @@ from robustviz.types import JSON, UserError, shown
 
 
 def do(args: argparse.Namespace) -> int:
-    """Show the list that was asked for."""
+    """Show the list that `args.what` names, or the settings of one of its entries."""
     if args.of:
         rows = _settings_of(args.what, args.of)
         lines = [_line(row) for row in rows] or [f"{args.of} has no settings."]
@@ -42,7 +42,7 @@ def do(args: argparse.Namespace) -> int:
 
 
 def _entry(kind: str, key: str) -> dict[str, str]:
-    """A registered thing: its key, its name, what it is, and which group a method belongs to."""
+    """A registered class as a row: its key, label and description, and for a method its group."""
     cls = registry.get(kind, key)
     return {
         "key": key,
@@ -51,12 +51,12 @@ def _entry(kind: str, key: str) -> dict[str, str]:
     } | ({"group": str(cls.group)} if kind == "method" else {})
 
 
-ROOTS = {"method": "method.", "data": "data."}  # before a setting's name in `train --set`
+ROOTS = {"method": "method.", "data": "data."}  # prefix of a setting's path in `train --set`
 
 
 def _settings_of(what: str, key: str) -> list[JSON]:
-    """The settings of one registered thing, with those of what is inside it. Raises UserError where
-    there is none, and for nets, runs and presets, which have none of their own.
+    """The settings of one registered class, including those of nested ones. Raises UserError if
+    there is no such class, and for nets, runs and presets, which have no settings.
     """
     kind = what.removesuffix("s")
     if kind not in registry.ROOMS or kind == "net":
@@ -88,7 +88,7 @@ def _setting(thing: Any, name: str, full: str) -> JSON:
 
 
 def _line(row: JSON) -> str:
-    """A setting in one line: its name and default, what it may be, what it is."""
+    """A setting as one line: its name and default, its allowed values, and its help text."""
     low, high = (None if (end := row.get(each)) is None else shown(end) for each in ("low", "high"))
     ends = f"{low} to {high}" if low and high else f"from {low}" if low else f"up to {high}"
     span = f"[{ends}] " if low or high else ""
@@ -99,7 +99,7 @@ def _line(row: JSON) -> str:
 
 
 def _own() -> list[dict[str, str]]:
-    """The data sets of the user's own, in the same words."""
+    """The data sets that the user added, as rows like those of `_entry`."""
     from robustviz.data import own
 
     return [
@@ -108,7 +108,7 @@ def _own() -> list[dict[str, str]]:
 
 
 def summary(run: folder.Run) -> JSON:
-    """What a list of runs says about one."""
+    """What a list of runs shows about `run`: its state, settings and accuracies."""
     out: JSON = {"run": run.id} | about(run)
     try:
         info, status, evaluation = run.info, run.status(), run.evaluation()

@@ -1,4 +1,4 @@
-"""`notebook`: a Jupyter notebook that repeats a run."""
+"""The command `notebook`: write a Jupyter notebook that repeats a run."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`report --overlap`: how well class activation maps lie on the true object."""
+"""The command `report --overlap`: how well class activation maps (CAM) match the true object."""
 
 import argparse
 
@@ -21,8 +21,9 @@ HEAD = [
 
 
 def do(args: argparse.Namespace) -> int:
-    """Show the table of the runs; without any, of the shipped ones on shapes with the usual
-    network.
+    """Show the table for the runs that are named.
+
+    If none is named, these are the shipped runs on shapes with the network `small_resnet`.
     """
     if args.ladder or args.against:
         raise UserError(
@@ -56,7 +57,9 @@ def _cells(run: folder.Run, overlap: Overlap) -> list[str]:
 
 
 def _measured(runs: list[folder.Run]) -> list[tuple[folder.Run, Overlap]]:
-    """What could be measured; one run without object masks must not hide the others."""
+    """The overlap of each run that can be measured. If several runs are given, an error of one,
+    such as missing object masks, is printed and does not stop the others.
+    """
     from robustviz.views.measure import measure
 
     overlaps = []
@@ -71,7 +74,9 @@ def _measured(runs: list[folder.Run]) -> list[tuple[folder.Run, Overlap]]:
 
 
 def _facts(overlap: Overlap) -> JSON:
-    """Every interval of every measure, what a blind guess gets, and how it was measured."""
+    """For each measure: mean and interval for each kind of map, and the value that chance gives;
+    then the settings of the measurement.
+    """
     return {
         measure: {
             kind: dict(zip(("mean", "low", "high"), overlap.interval(measure, row), strict=True))

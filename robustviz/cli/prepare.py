@@ -1,5 +1,5 @@
-"""`prepare`: measure beforehand what the pages of a lesson open with, so that a class gets kept
-answers.
+"""The command `prepare`: measure in advance what the pages of a lesson show first, so that a class
+gets cached results.
 """
 
 import argparse
@@ -17,16 +17,19 @@ from robustviz.ui import absent, cache, networks
 from robustviz.views import modules
 from robustviz.views.result import ProbeSpec
 
-# The questions on a page whose address is not its question's name.
+# The view modules of a page whose address is not the name of its view.
 SEVERAL = {"soft-labels": ("loss",), "features": ("features", "misalignment")}
-# A position of ε's slider asks nothing new; `a-set` tells how A is trained.
+# Parameters of an address that need no warning. A position of the ε slider needs no new
+# measurement; `a-set` only tells how network A was trained.
 TAKEN = ("a", "b", "a-set", "b-set", "data", "img", "eps", "present")
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What an address shows: the questions, the networks' ids, the image; and what else it sets,
-    which is not measured.
+    """What the address of a page shows.
+
+    `questions` are the names of views, `sides` the ids of the networks, `image` the index of the
+    test image, and `other` the names of further parameters, for which nothing is measured.
     """
 
     questions: tuple[str, ...]
@@ -36,9 +39,10 @@ class Asked:
 
 
 def prepare(args: argparse.Namespace) -> int:
-    """Measure what is missing, page by page."""
+    """Measure what is missing in the cache, page by page."""
     rows: list[JSON] = []
-    every = [(link, _asked(link)) for link in args.link]  # all are read before any is measured
+    # all links are checked before anything is measured
+    every = [(link, _asked(link)) for link in args.link]
     for link, asked in every:
         if asked.other:
             say(f"{link}: only the usual settings are measured, not {', '.join(asked.other)}.")
@@ -57,8 +61,8 @@ def prepare(args: argparse.Namespace) -> int:
 
 
 def _asked(link: str) -> Asked:
-    """What a page's address asks, as the page takes it up. Raises UserError for a page that there
-    is not, and for a run that cannot be shown.
+    """What the address `link` shows, with the defaults that the page would choose. Raises UserError
+    if there is no such page, and for a run that cannot be shown.
     """
     address = urlsplit(link)
     page = address.path.rstrip("/").rpartition("/")[2]
@@ -91,7 +95,9 @@ def _asked(link: str) -> Asked:
 
 
 def _specs(asked: Asked, run_id: str) -> list[ProbeSpec[Any]]:
-    """What the first screens of an address ask of a network; nothing where a page measures none."""
+    """The measurements that the first screens of a page need of one network; empty if there are
+    none.
+    """
     run = folder.open_model(run_id)
     eps = float(catalogue.facts("data", run.data_key)["default_eps"] or run.eps)
     screens = [
@@ -103,7 +109,7 @@ def _specs(asked: Asked, run_id: str) -> list[ProbeSpec[Any]]:
 
 
 def _answered(run_id: str, spec: ProbeSpec[Any]) -> JSON:
-    """What became of one question."""
+    """Make one measurement unless it is cached, and return the row about it."""
     row: JSON = {"run": run_id, "probe": spec.key, "settings": registry.encode(spec)}
     began = time.monotonic()
     try:
@@ -111,10 +117,10 @@ def _answered(run_id: str, spec: ProbeSpec[Any]) -> JSON:
             return row | {"state": "kept"}
         say(f"measuring {spec.key} of {run_id} …")
         result = cache.answer(run_id, spec)
-        if not spec.cacheable:  # quick for one person, not for forty
+        if not spec.cacheable:  # fast enough for one person, but not for a class of forty
             run = folder.open_model(run_id)
             run.keep(load("robustviz.views.measure").probe_of(spec).name(run, spec), result)
-    except UserError as error:  # as the overlap with objects where none are known
+    except UserError as error:  # for example the overlap with objects without object masks
         say(str(error))
         return row | {"state": "failed", "reason": str(error)}
     return row | {"state": "measured", "seconds": round(time.monotonic() - began, 1)}

@@ -1,4 +1,4 @@
-"""`probe`: the numbers behind a view."""
+"""The command `probe`: write the numbers behind a view to a file."""
 
 import argparse
 from pathlib import Path
@@ -12,14 +12,14 @@ from robustviz.views.result import ProbeSpec, Result
 
 
 def do(args: argparse.Namespace) -> int:
-    """Measure and write the file."""
+    """Measure, and write the file."""
     from robustviz.training.config import read_value
     from robustviz.views.measure import measure
 
     run = data.on(args.data, folder.open_run(args.run))
     spec: ProbeSpec[Result] = registry.get("probe", args.probe)()
     for path, text in args.set:
-        # a class of digits is called 3
+        # a text setting stays text even if it looks like a number, such as the class 3 of digits
         value = text if registry.is_text(spec, path) else read_value(text)
         spec = registry.with_value(spec, path, value)
     out = Path(args.out or f"{run.id}-{args.probe}.npz")
@@ -43,8 +43,8 @@ def do(args: argparse.Namespace) -> int:
 
 
 def _table(name: str, result: Result) -> bytes:
-    """The result's own table, else the numbers that its figure draws, as the page's *Take home*
-    gives them. Raises UserError where there are none.
+    """The result's own table, or else the numbers that its figure draws, as CSV, like the page's
+    download. Raises UserError if there are none.
     """
     if type(result).rows is not Result.rows:
         return result.to_csv()

@@ -1,4 +1,4 @@
-"""`report`: the table of evaluations."""
+"""The command `report`: the table of evaluations."""
 
 import argparse
 import operator
@@ -14,9 +14,10 @@ from robustviz.training.ladder import Worst, best_ladder, worst
 from robustviz.types import JSON, UserError
 
 RUNGS = ("FGSM", "PGD-20", "PGD-100×5", "CW-100", "AutoAttack")
-EVERY = "every attack [95 %]"  # what withstood all that were run on the same images
+EVERY = "every attack [95 %]"  # accuracy under all attacks that were run on the same images
 LADDER = ["run", "clean", *RUNGS, EVERY, "n", "doctor"]
-PROTOCOL = operator.attrgetter("printed", "eps", "n", "seed", "split")  # of an evaluation
+# two evaluations can be compared if they agree in these fields
+PROTOCOL = operator.attrgetter("printed", "eps", "n", "seed", "split")
 EVALUATIONS = [
     *("run", "clean", "robust [95 %]", "attack", EVERY, "ε", "n", "images", "seed", "doctor")
 ]
@@ -28,7 +29,7 @@ APART = (
 
 
 def do(args: argparse.Namespace) -> int:
-    """Show the table that was asked for."""
+    """Show the table that the arguments select."""
     if args.overlap:
         return overlap.do(args)
     if args.seeds:
@@ -67,14 +68,16 @@ def _span(k: int, n: int) -> str:
 
 
 def _all(found: Worst | None) -> str:
-    """The cell of what withstood every attack, where there was more than one."""
+    """The table cell for the worst case of all attacks, if more than one attack was run."""
     return _span(found.k, found.n) if found and found.several else "–"
 
 
 def _row(
     run: folder.Run, evaluation: Evaluation, every: list[Evaluation], base: folder.Run | None
 ) -> Row:
-    """One evaluation of a run, beside what withstood `every` one on the same images."""
+    """One evaluation of a run as a table row, with the worst case of `every` evaluation on the same
+    images.
+    """
     together = worst(every, evaluation)
     clean, robust = (
         (f"; balanced {share:.3f}" for share in evaluation.balanced)
@@ -109,8 +112,8 @@ def _row(
 
 
 def _against(run: folder.Run, evaluation: Evaluation, base: folder.Run) -> tuple[JSON | None, str]:
-    """The paired difference to the base's evaluation under the same protocol, for machines and for
-    people.
+    """The paired difference from the base run's evaluation under the same protocol, as JSON and as
+    the text of a table cell.
     """
     if run.path == base.path:
         return None, "–"
@@ -131,7 +134,7 @@ def _against(run: folder.Run, evaluation: Evaluation, base: folder.Run) -> tuple
 
 
 def _climbed(run: folder.Run, every: list[Evaluation]) -> list[Row]:
-    """A run's `best_ladder` at its own ε in one row; else the plain evaluation."""
+    """A run's best ladder at its own ε as one row, or else its plain evaluation."""
     best = best_ladder(every, run.eps)
     rungs = best.rungs if best else tuple(filter(None, [run.evaluation()]))
     if not rungs:
@@ -141,7 +144,7 @@ def _climbed(run: folder.Run, every: list[Evaluation]) -> list[Row]:
         name: " ".join(filter(None, (share, more)))
         for rung in rungs
         for share in [f"{rung.robust_acc:.3f}" if best else _span(rung.robust_k, rung.n)]
-        # after its name an attack says what is unusual: targets, ℓ2
+        # an attack's name may be followed by something unusual about it, such as ℓ2
         for name, _, more in [rung.printed.partition(" ")]
     }
     findings = [

@@ -1,8 +1,8 @@
-"""`report --seeds`: what a method gives, over the seeds that it was trained with.
+"""The command `report --seeds`: the mean accuracy of each method over its training seeds.
 
-An evaluation's own interval is about one network and further images; this table's is about further
-seeds. It reads the runs, shipped ones and the user's, and `checkpoints/seeds`: evaluations of
-networks whose weights are not shipped.
+The interval of one evaluation is about one network and more test images; the intervals of this
+table are about more seeds. The table reads the shipped runs, the user's runs, and
+`checkpoints/seeds`, which holds evaluations of networks whose weights are not shipped.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from robustviz.training.config import TrainConfig
 
 FOLDER = paths.ROOT / "checkpoints" / "seeds"
-ATTACKS = ("PGD-20", "CW-100")  # the second is the ladder's margin rung
-# No part of what a training computes, or said by a column of its own.
+ATTACKS = ("PGD-20", "CW-100")  # the second is the ladder's attack on the margin loss
+# Settings that do not change what a training computes, or that have a column of their own.
 APART = ("device", "threads", "seed", "snapshots")
 COLUMNS = ("data", "method", "net", "eps")
 HEAD = ["data", "method", "net", "ε", "settings", "seeds", "n", "clean", *ATTACKS, "both"]
@@ -48,7 +48,7 @@ ONE = "Of one seed there is no interval: such a row says nothing about its metho
 
 @dataclass(frozen=True)
 class Seen:
-    """A trained network: its settings and what was measured; its weights need not be here."""
+    """A trained network: its settings and its evaluations. Its weights may be absent."""
 
     id: str
     path: Path
@@ -57,7 +57,7 @@ class Seen:
 
 
 def do(args: argparse.Namespace) -> int:
-    """Show the table of the runs named, else of all that is known."""
+    """Show the table of the named runs, or of all runs that are known."""
     if args.ladder or args.overlap or args.against:
         raise UserError(
             "--seeds is a table of its own: leave out --ladder, --overlap and --against.", code=2
@@ -75,10 +75,10 @@ def do(args: argparse.Namespace) -> int:
 
 
 def _seen(runs: Sequence[folder.Run]) -> Iterator[Seen]:
-    """The networks of these runs, of all runs and files where there are none; what is damaged is
-    said and left out.
+    """The networks of `runs`, or of all runs and files if `runs` is empty. Damaged ones are
+    reported and left out.
     """
-    trained = [run for run in folder.all_runs() if not run.imported]  # a seed is of a training
+    trained = [run for run in folder.all_runs() if not run.imported]  # these have a known seed
     sources = [functools.partial(_of_run, run) for run in runs or trained]
     sources += [functools.partial(read, path) for path in sorted(FOLDER.glob("*.json")) if not runs]
     for source in sources:
@@ -93,12 +93,15 @@ def _of_run(run: folder.Run) -> Seen:
 
 
 def file_of(run_id: str) -> Path:
-    """Where the evaluations of a run are shipped without its weights."""
+    """The file in which the evaluations of a run are shipped without its weights."""
     return FOLDER / f"{run_id}.json"
 
 
 def write(run: folder.Run) -> None:
-    """Write such a file of a trained run. Raises UserError where one of `ATTACKS` is missing."""
+    """Write the evaluations of a trained run to such a file.
+
+    Raises UserError if the run was not measured under each of `ATTACKS`.
+    """
     measured = [found(run.evaluations(), run.eps, attack) for attack in ATTACKS]
     if not all(measured):
         raise UserError(f"{run.id} was not measured under {' and '.join(ATTACKS)}.")
@@ -112,7 +115,7 @@ def write(run: folder.Run) -> None:
 
 
 def read(path: Path) -> Seen:
-    """What `write` wrote. Raises UserError for a damaged file."""
+    """The network in a file that `write` wrote. Raises UserError if the file is damaged."""
     from robustviz.training.config import TrainConfig
 
     try:
@@ -124,7 +127,7 @@ def read(path: Path) -> Seen:
 
 
 def found(evaluations: Sequence[Evaluation], eps: float, attack: str) -> list[Evaluation]:
-    """Those of an attack at this ε, by the attack's name and with seed 0, on the test split."""
+    """The evaluations with an attack of this name at this ε, with seed 0, on the test split."""
     return [
         one
         for one in evaluations
@@ -134,8 +137,9 @@ def found(evaluations: Sequence[Evaluation], eps: float, attack: str) -> list[Ev
 
 
 def _row(group: dict[int, list[Seen]]) -> JSON | None:
-    """The row of networks that differ in their seed alone, on the images that most seeds met, then
-    on most images; None where nothing was measured.
+    """The table row for networks that differ only in their seed; None if nothing was measured. It
+    uses the test images with which most seeds were evaluated, and among equals the largest number
+    of images.
     """
     of = {
         seed: [
@@ -173,7 +177,9 @@ def _row(group: dict[int, list[Seen]]) -> JSON | None:
 
 
 def _measured(seeds: list[dict[str, Evaluation]]) -> dict[str, JSON]:
-    """Clean accuracy, that under each attack and that under both, over the seeds that have it."""
+    """Clean accuracy, accuracy under each attack and under both, each over the seeds that
+    have it.
+    """
     values: dict[str, list[float]] = defaultdict(list)
     for seed in seeds:
         values["clean"].append(next(iter(seed.values())).clean_acc)
@@ -185,8 +191,8 @@ def _measured(seeds: list[dict[str, Evaluation]]) -> dict[str, JSON]:
 
 
 def _over_seeds(values: list[float]) -> JSON:
-    """How many seeds, their mean, and where there are several the standard deviation and the 95 %
-    interval of the mean.
+    """The number of seeds and their mean; for several seeds also the standard deviation and the 95
+    % interval of the mean.
     """
     mean, low, high = mean_interval(values)
     return {
@@ -199,7 +205,9 @@ def _over_seeds(values: list[float]) -> JSON:
 
 
 def _special(config: TrainConfig) -> JSON:
-    """The settings that are not the usual ones of this data and method, by their dotted paths."""
+    """The settings that differ from the defaults of this data set and method, by their dotted
+    paths.
+    """
     from robustviz.training.config import TrainConfig
 
     usual = TrainConfig(data=type(config.data)(), method=type(config.method)())

@@ -1,4 +1,4 @@
-"""`sweep`: a named grid of trainings, one after the other, the cheapest first."""
+"""The command `sweep`: train a grid of settings, one after the other, the cheapest first."""
 
 import argparse
 import hashlib
@@ -13,13 +13,13 @@ from robustviz.runs import folder
 from robustviz.runs.inside import OVER
 from robustviz.types import JSON, UserError
 
-ASK = 200  # points; more are asked about
-WIDE = 20  # characters of the bar
+ASK = 200  # number of grid points above which the user must confirm
+WIDE = 20  # width of the progress bar in characters
 LISTS = ("data", "methods", "nets", "seeds")
 
 
 def do(args: argparse.Namespace) -> int:
-    """Train the grid's points that are not trained yet, and show what all of them gave."""
+    """Train the points of the grid that are not trained yet, and show the results of all points."""
     from robustviz.runs import plans, sweeps
 
     grid = sweeps.Grid.read(Path(args.file)) if args.file else sweeps.Grid.make(_typed(args))
@@ -33,7 +33,7 @@ def do(args: argparse.Namespace) -> int:
         _ask(grid.count)
     configs = grid.configs(here=args.on == "local")
     ids = [config.run_id for config in configs]
-    # without a name, the same points have the same one
+    # the default name is a hash of the points, so the same grid always has the same name
     usual = f"sweep-{hashlib.sha256(' '.join(sorted(ids)).encode()).hexdigest()[:8]}"
     name = args.name or grid.name or usual
     plans.keep_plan(name, ids)
@@ -64,7 +64,7 @@ def do(args: argparse.Namespace) -> int:
 
 
 def _typed(args: argparse.Namespace) -> JSON:
-    """The grid that stands in the command line; a comma parts two values, but not within
+    """The grid given by command-line options. A comma separates two values, except within
     brackets.
     """
     out: JSON = {name: value for name in LISTS if (value := getattr(args, name)) is not None}
@@ -90,7 +90,9 @@ def _numbers(text: str) -> list[int]:
 
 
 def _ask(count: int) -> None:
-    """Let the person confirm a large sweep. Raises UserError where nobody does."""
+    """Ask the user to confirm a large sweep. Raises UserError if the answer is no, or if standard
+    input is not a terminal.
+    """
     if not sys.stdin.isatty():
         raise UserError(
             f"This sweep has {count:,} points, more than {ASK}: if that is meant, add --yes.",
@@ -103,7 +105,7 @@ def _ask(count: int) -> None:
 
 
 def _row(run_id: str, refused: str | None) -> JSON:
-    """What the answer says of a point: as `list runs`, and always with the two accuracies."""
+    """The result row of a grid point: as in `list runs`, and always with both accuracies."""
     run = folder.Run(folder.home() / run_id)
     row: JSON = {"clean_acc": None, "robust_acc": None} | summary(run)
     if not run.path.is_dir():
@@ -112,8 +114,9 @@ def _row(run_id: str, refused: str | None) -> JSON:
 
 
 class Bar:
-    """Where the sweep is, on standard error: on a terminal a line that changes, else a new one for
-    each training.
+    """Progress of the sweep on standard error.
+
+    On a terminal it is one line that is overwritten, otherwise a new line for each training.
     """
 
     def __init__(self, name: str) -> None:
@@ -136,7 +139,7 @@ class Bar:
             )
 
     def end(self) -> None:
-        """Leave the line."""
+        """Clear the progress line."""
         if self.live:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 

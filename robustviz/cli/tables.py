@@ -1,5 +1,5 @@
-"""Tables of the command line: Markdown to read, CSV to compute with, LaTeX and HTML to print; the
-columns, rows and order that were asked for.
+"""The tables of the command line, as Markdown, CSV, LaTeX or HTML, with the columns, rows and order
+that the options ask for.
 """
 
 import argparse
@@ -15,11 +15,11 @@ from robustviz.cli.terminal import Arguments, show as answer
 from robustviz.types import JSON, UserError, parse_number, table
 from robustviz.views.result import csv_of
 
-Row = tuple[JSON, list[str]]  # for machines, and the cells that a person reads
+Row = tuple[JSON, list[str]]  # the row's values for machines, and its cells as text
 
 EMPTY = "No row is left: choose another --filter."
 FORMATS = ("markdown", "csv", "latex", "html")
-PACKED = ("clean_right", "robust_right")  # a bit an image: no column
+PACKED = ("clean_right", "robust_right")  # packed bits, one for each image: not shown as columns
 IS: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
     "!=": operator.ne,
@@ -29,7 +29,7 @@ IS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
 }
 CONDITION = re.compile(r"(.+?)\s*(!=|<=|>=|=|<|>|~)\s*(.*)", re.DOTALL)
-# what LaTeX reads otherwise, and what its ordinary fonts do not have
+# characters that are special in LaTeX or missing in its usual fonts
 LATEX = {
     "\\": r"\textbackslash{}",
     **{one: f"\\{one}" for one in "&%$#_{}"},
@@ -69,8 +69,9 @@ ARGUMENTS: Arguments = {
 
 
 def chosen(args: argparse.Namespace, head: Sequence[str], rows: Sequence[Row]) -> list[Row]:
-    """The rows that --filter leaves, in the order of --sort; where both are silent, all as they
-    are. Raises UserError for a column that no row has.
+    """The rows that match all --filter options, in the order of --sort.
+
+    Raises UserError for a malformed filter and for a column that no row has.
     """
     kept = list(rows)
     for condition in args.filter:
@@ -88,7 +89,7 @@ def chosen(args: argparse.Namespace, head: Sequence[str], rows: Sequence[Row]) -
         _check([args.sort], head, rows)
         values = [_key(_found(args.sort, head, row)) for row in kept]
         places = sorted(range(len(kept)), key=lambda at: values[at][1:], reverse=args.descending)
-        # what is not there stands last, whichever way
+        # missing values come last in either direction
         kept = [kept[at] for at in sorted(places, key=lambda at: values[at][0])]
     return kept
 
@@ -100,8 +101,10 @@ def show(
     notes: Sequence[str],
     empty: str,
 ) -> int:
-    """The table, or `empty` where there is no row, in the format that was asked for; the exit
-    status. Raises UserError for a column that no row has.
+    """Print the table, or `empty` if there is no row, in the format of --format.
+
+    Returns exit status 0. Raises UserError for a column that no row has, and for --json with
+    --columns or --format.
     """
     if args.json:
         if args.columns or args.format != "markdown":
@@ -172,7 +175,9 @@ def _numeric(column: Sequence[str]) -> bool:
 
 
 def _number(text: object) -> float | None:
-    """The number that a text is or begins with, as `8/255` or `0.51 [0.46, 0.56]`."""
+    """The number that a text is or begins with, as `8/255` or `0.51 [0.46, 0.56]`; None if there is
+    none.
+    """
     if isinstance(text, bool) or text is None:
         return None
     try:
@@ -200,19 +205,21 @@ def _key(found: object) -> tuple[bool, bool, float, str]:
 
 
 def _bare(name: str) -> str:
-    """A column's name without what stands in brackets."""
+    """The name of a column without the part in brackets."""
     return re.sub(r"\s*\[.*?\]", "", name).strip().lower()
 
 
 def _found(name: str, head: Sequence[str], row: Row) -> object:
-    """What a row has under a name, as a value: of its facts, else of its cells; None: nothing."""
+    """The value of a row in the column `name`, from its facts or else from its cells; None if it is
+    missing.
+    """
     facts, cells = _flat(row[0]), dict(zip(map(_bare, head), row[1], strict=True))
     value = facts.get(name.strip(), facts.get(_bare(name), cells.get(_bare(name))))
     return None if value == "–" else value
 
 
 def _read(name: str, head: Sequence[str], row: Row) -> str:
-    """What a row has under a name, to be read: of its cells, else of its facts."""
+    """The text of a row in the column `name`, from its cells or else from its facts."""
     cells = dict(zip(map(_bare, head), row[1], strict=True))
     if _bare(name) in cells:
         return cells[_bare(name)]
@@ -230,8 +237,8 @@ def _check(names: Iterable[str], head: Sequence[str], rows: Sequence[Row]) -> No
 
 
 def _flat(facts: Mapping[str, object], before: str = "") -> dict[str, object]:
-    """Facts as one value a column: what is inside has its path as a name, intervals are `…_low` and
-    `…_high`, lists are joined; bits and lists of lists are left out.
+    """Nested facts as one value per column: a nested value has its path as name, an interval
+    becomes `…_low` and `…_high`, a list is joined; packed bits and nested lists are left out.
     """
     flat: dict[str, object] = {}
     for name, value in facts.items():
@@ -251,7 +258,5 @@ def _flat(facts: Mapping[str, object], before: str = "") -> dict[str, object]:
 
 
 def safe(value: object) -> object:
-    """Text that a spreadsheet would take for a formula gets an apostrophe; text that may hold
-    anything else stays as it is.
-    """
+    """`value`, with an apostrophe before a text that a spreadsheet would take for a formula."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value

@@ -1,4 +1,4 @@
-"""What every command shares: its arguments, its answer on standard output, its progress on standard
+"""What all commands share: their arguments, the answer on standard output, and progress on standard
 error.
 """
 
@@ -12,32 +12,30 @@ from typing import Any, NoReturn
 from robustviz.runs.folder import Run
 from robustviz.types import JSON, UserError, parse_number
 
-Arguments = Mapping[str, Mapping[str, Any]]  # what `add_argument` takes, by the argument's name
+Arguments = Mapping[str, Mapping[str, Any]]  # keyword arguments of `add_argument` by its name
 
 RUN: Arguments = {"run": {"metavar": "RUN"}}
 DEVICE = {"metavar": "DEVICE", "help": "auto, cpu, cuda, or one of several GPUs, as cuda:1"}
 
 
 def say(line: str) -> None:
-    """Progress, for a person; never on standard output."""
+    """Print a progress line for people, on standard error."""
     print(line, file=sys.stderr, flush=True)
 
 
 def show(args: argparse.Namespace, value: object, text: str) -> int:
-    """The answer: `value` as one line of JSON where asked for, else `text`. The exit status of a
-    command that is done.
-    """
+    """Print the answer, `value` as one line of JSON if --json is set, else `text`; returns 0."""
     print(json.dumps(value) if args.json else text, flush=True)
     return 0
 
 
 def about(run: Run) -> JSON:
-    """What every JSON object about a run says first."""
+    """The fields with which every JSON object about a run begins."""
     return {"id": run.id, "path": str(run.path)}
 
 
 def whose(run: Run) -> JSON:
-    """What a row of a table says about its run."""
+    """The fields about its run with which a table row begins."""
     return {
         "run": run.id,
         **about(run),
@@ -49,12 +47,12 @@ def whose(run: Run) -> JSON:
 
 
 def called(run: Run) -> str:
-    """How a table names a run: its id, and what a person called it."""
+    """The name of a run in a table: its id, and its label if it has one."""
     return f"{run.id} ({run.label})" if run.label else run.id
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with one clear line instead of the usage block."""
+    """An argparse parser whose errors raise UserError with one line, without the usage block."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(
@@ -66,8 +64,10 @@ class Parser(argparse.ArgumentParser):
 
 @dataclass(frozen=True)
 class Command:
-    """A command: its name, what does it (parsed arguments in, exit status out), its help, and its
-    arguments.
+    """A command of the command line.
+
+    `do` runs it: it takes the parsed arguments and returns the exit status. `arguments` are its
+    arguments, to which `--json` and `--plugin` are added.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Command:
     epilog: str = ""
 
     def add_to(self, commands: "argparse._SubParsersAction[Parser]") -> None:
-        """Make it known to the command line, which gives it `--json` and `--plugin` too."""
+        """Add this command, with `--json` and `--plugin`, to the command line's parser."""
         parser = commands.add_parser(
             self.name, help=self.help, description=self.help, epilog=self.epilog
         )
@@ -97,7 +97,7 @@ class Command:
 
 
 def settings(metavar: str, help: str) -> Arguments:
-    """The argument `--set`, which may be given again and again."""
+    """The argument `--set`, which can be given several times."""
     return {
         "--set": {
             "type": setting,
@@ -110,12 +110,12 @@ def settings(metavar: str, help: str) -> Arguments:
 
 
 def number(text: str) -> float:
-    """An argparse type: `0.15` or `8/255`."""
+    """An argparse type: a number as `0.15` or `8/255`."""
     return parse_number(text)
 
 
 def setting(text: str) -> tuple[str, str]:
-    """An argparse type: `PATH=VALUE`."""
+    """An argparse type: a setting as `PATH=VALUE`."""
     path, equals, value = text.partition("=")
     if not equals or not path:
         raise argparse.ArgumentTypeError(

@@ -1,6 +1,6 @@
-"""`tidy`: make room on the disk. What goes can be computed again: answers about shipped networks,
-answers about weights that are no longer there, what a killed write left. A run, weights and
-evaluations stay.
+"""The command `tidy`: free disk space by deleting what can be computed again: cached results of
+shipped networks, cached results of weights that no longer exist, and files of interrupted writes.
+Runs, weights and evaluations are kept.
 """
 
 import argparse
@@ -21,8 +21,8 @@ from robustviz.runs import folder
 from robustviz.types import JSON, UserError
 
 DAY = 86_400.0
-TEMPORARY = re.compile(r"\..+\.(\d+)-\d+\.tmp")  # as `write_file` calls them
-FRESH = 60.0  # seconds: a temporary file as young as this may be being written
+TEMPORARY = re.compile(r"\..+\.(\d+)-\d+\.tmp")  # file names that `write_file` uses
+FRESH = 60.0  # seconds: a younger temporary file may still be in use
 CACHE, OTHER, KILLED = (
     "an answer about a shipped network",
     "an answer about other weights",
@@ -32,7 +32,10 @@ CACHE, OTHER, KILLED = (
 
 @dataclass(frozen=True)
 class Found:
-    """A file that may go, and why; when it was written, in seconds since 1970."""
+    """A file that may be deleted: its path, the reason, its size in bytes and its time of writing.
+
+    The time is in seconds since 1970.
+    """
 
     path: Path
     why: str
@@ -41,7 +44,7 @@ class Found:
 
 
 def tidy(args: argparse.Namespace) -> int:
-    """List what may go, and remove it with `--yes`."""
+    """List the files that may be deleted, and delete them with `--yes`."""
     if min(args.older or 0, args.most or 0) < 0:
         raise UserError("--older and --most are numbers from 0.", code=2)
     found = [
@@ -70,14 +73,16 @@ def tidy(args: argparse.Namespace) -> int:
 
 
 def _counted(found: list[Found]) -> Iterator[str]:
-    """A line for each reason."""
+    """One line for each reason, with the number of files and their size."""
     for why in (CACHE, OTHER, KILLED):
         if sizes := [each.bytes for each in found if each.why == why]:
             yield f"{len(sizes):6,} × {why}, {sum(sizes) / 1e6:,.1f} MB"
 
 
 def _above(found: list[Found], limit: float) -> list[Found]:
-    """Of files, oldest first, those that must go so that the others take at most `limit` bytes."""
+    """The oldest of the files (sorted by age, oldest first) that must be deleted so that the rest
+    takes at most `limit` bytes.
+    """
     rest, out = sum(each.bytes for each in found), []
     for each in found:
         if rest > limit:
@@ -87,7 +92,7 @@ def _above(found: list[Found], limit: float) -> list[Found]:
 
 
 def _found(home: Path) -> Iterator[Found]:
-    """Everything below the user's runs that can be computed again."""
+    """All files below the user's runs that can be computed again."""
     for path in _files(home / ".zoo-cache"):
         if path.parent.name == "probes" and path.suffix == ".npz":
             yield from _entry(path, CACHE)
@@ -102,14 +107,14 @@ def _found(home: Path) -> Iterator[Found]:
             elif (
                 path.parent == run.path / "probes"
                 and path.suffix == ".npz"
-                and run.weights  # one without weights may get its own back
+                and run.weights  # a run without weights may get the right ones back later
                 and _measured_on(path) != run.weights
             ):
                 yield from _entry(path, OTHER)
 
 
 def _files(place: Path) -> Iterator[Path]:
-    """The ordinary files below a folder; links lead elsewhere and are left alone."""
+    """The regular files below a folder; symbolic links are not followed."""
     with contextlib.suppress(OSError):
         for path in place.iterdir():
             if path.is_symlink():
@@ -121,13 +126,15 @@ def _files(place: Path) -> Iterator[Path]:
 
 
 def _entry(path: Path, why: str) -> Iterator[Found]:
-    with contextlib.suppress(OSError):  # somebody else removed it
+    with contextlib.suppress(OSError):  # another process removed the file
         status = path.stat()
         yield Found(path, why, status.st_size, status.st_mtime)
 
 
 def _killed(path: Path) -> bool:
-    """Whether a file is what a write left that nobody goes on with."""
+    """Whether a file is the temporary file of a write that was interrupted: its process no longer
+    runs.
+    """
     named = TEMPORARY.fullmatch(path.name)
     with contextlib.suppress(OSError):
         return bool(
@@ -143,9 +150,11 @@ def _runs(pid: int) -> bool:
 
 
 def _measured_on(path: Path) -> str:
-    """The hash of the weights that an answer was measured on; empty where it cannot be read."""
+    """The hash of the weights for which a cached result was measured; empty if it cannot be
+    read.
+    """
     with (
-        contextlib.suppress(Exception),  # a damaged zip raises a dozen kinds
+        contextlib.suppress(Exception),  # a damaged zip raises many types of error
         np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file,
     ):
         return str(json.loads(str(file["json"]))["meta"]["weights"])
@@ -160,13 +169,15 @@ def _removed(path: Path) -> bool:
     for empty in (path.parent, path.parent.parent):
         if path.parent.name != "probes" or (empty / "config.json").exists():
             break
-        with contextlib.suppress(OSError):  # something else lies in it
+        with contextlib.suppress(OSError):  # the folder is not empty
             empty.rmdir()
     return True
 
 
 def _damaged() -> list[JSON]:
-    """The user's run folders that cannot be read: the reason, and what removes them."""
+    """The user's run folders that cannot be read, each with the reason and the command that removes
+    it.
+    """
     return [
         {
             "id": run.id,

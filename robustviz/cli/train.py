@@ -1,4 +1,4 @@
-"""`train` and `resume`: a training in this terminal."""
+"""The commands `train` and `resume`: run a training in this terminal."""
 
 import argparse
 from pathlib import Path
@@ -17,7 +17,7 @@ FLAGS = (
 
 
 def do(args: argparse.Namespace) -> int:
-    """Train what the arguments name."""
+    """Train the network that the arguments describe, and show its accuracies."""
     from robustviz import data
     from robustviz.training.config import TrainConfig
     from robustviz.training.loop import check
@@ -30,8 +30,8 @@ def do(args: argparse.Namespace) -> int:
         flags["data"] = named(flags["data"])
     config = TrainConfig.make(args.preset, flags, args.set).on_this_machine(folder.find_run)
     with here.main_first():
-        # What is wrong with data, network or method is said before a run folder exists; the
-        # training finds the images in memory.
+        # Errors in data, network or method are reported before a run folder is made. The images
+        # loaded for this check stay in the cache for the training.
         check(config, here)
         if here.main and registry.of_kind(type(config.data), "folder"):
             say(data.load(config.data, "train", config.n_train or None).card)
@@ -48,7 +48,7 @@ def do(args: argparse.Namespace) -> int:
 
 
 def resume(args: argparse.Namespace) -> int:
-    """Go on with a run."""
+    """Continue the training of a run."""
     here = world.join()
     run = folder.open_run(args.run)
     if run.shipped:

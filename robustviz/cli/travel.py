@@ -1,4 +1,6 @@
-"""`run export`, `run import` and `run card`: a run as one file, for another computer or a class."""
+"""The commands `run export`, `run import` and `run card`: a run as one file, for another computer
+or a class.
+"""
 
 import argparse
 from pathlib import Path
@@ -10,7 +12,7 @@ from robustviz.types import UserError
 
 
 def do(args: argparse.Namespace) -> int:
-    """Write a run into a zip file, take one out of it, or write its card."""
+    """Export a run to a zip file, import a run from one, or write the card of a run."""
     from robustviz.runs import travel
 
     if args.what != "import" and args.name:
@@ -30,7 +32,7 @@ def do(args: argparse.Namespace) -> int:
 
 
 def _card(args: argparse.Namespace) -> int:
-    """Write the card of a run, in place of a card only."""
+    """Write the card of a run; an existing file is replaced only if it is a card."""
     from robustviz.runs import card
 
     run = folder.open_run(args.run)
