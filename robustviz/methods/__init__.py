@@ -1,5 +1,5 @@
-"""Training methods, one file each. To add one: write its file and add its line here, where people
-should meet it.
+"""The training methods, one file each.
+To add a method, write its file and add its line here, at the place where the app should list it.
 """
 
 # isort: off

@@ -1,6 +1,4 @@
-"""Logit pairing over fewer features, and only for pairs whose attacked half is understood
-already.
-"""
+"""AALP: logit pairing with dropout of unimportant features and a weight for every pair."""
 
 import math
 from dataclasses import dataclass
@@ -21,15 +19,14 @@ from robustviz.types import Batch, UserError
 @register("method/aalp")
 @dataclass(frozen=True)
 class AALP(ALP):
-    """ALP with guided dropout of low-contribution features and an adaptive weight for each pair.
-    Our reading.
+    """ALP with guided dropout of low-contribution features and a weight per pair (our reading).
 
     Source: Wu et al. 2020 (arXiv 2005.11904): the two ideas. Differs: contribution, drop
     probability and weight formula are ours (docs/methods.md, AALP), because no official code was
     found and the text we could read has none. A feature's contribution is h_k·W_{y,k}, exact for a
-    linear head. It has a sign, and of the half that counts as low 84 to 99 % speak against the
-    class (30 shipped networks, 300 test images each), so that a `signed` ranking drops
-    counter-evidence more than what is weak; `magnitude` ranks by |h_k·W_{y,k}|. Without dropout and
+    linear head. It has a sign, and 84 to 99 % of the features that count as low speak against the
+    class (30 shipped networks, 300 test images each), so a `signed` ranking drops evidence against
+    the class rather than weak evidence; `magnitude` ranks by |h_k·W_{y,k}|. Without dropout and
     with `pair_weight=ones` this is ALP.
     """
 
@@ -95,11 +92,11 @@ class AALP(ALP):
         return self.drop * (min(1.0, progress / self.ramp) if self.ramp > 0 else 1.0)
 
     def guided_mask(self, contributions: Tensor, rate: float, rng: torch.Generator) -> Tensor:
-        """What each feature is multiplied by, (N, D): 0 where dropped, 1/(1 − rate) where it
-        survived, 1 where kept.
+        """The factor of each feature, (N, D): 0 if dropped, 1/(1 − rate) if it survived, 1 if kept.
 
-        `contributions` (N, D), higher is more important, or farther from 0 where the `contribution`
-        is a magnitude; `rate` the drop probability; `rng` on their device.
+        `contributions` (N, D): higher means more important or, if the setting `contribution` is
+        `magnitude`, farther from 0. `rate`: the drop probability; `rng`: a generator on their
+        device.
         """
         count, width = contributions.shape
         kept = math.ceil(self.keep * width)
@@ -119,7 +116,8 @@ class AALP(ALP):
         if self.drop > 0:
             shares = contributions(features[: len(batch.x)], cast(nn.Linear, net.head), batch.y)
             mask = self.guided_mask(shares, self.rate(batch.progress), batch.rng)
-            features = features * mask.repeat(2, 1)  # one mask for both twins
+            # the same mask for the clean and the attacked image
+            features = features * mask.repeat(2, 1)
         logits, logits_adv = net.head(features).chunk(2)
         return logits, logits_adv
 
@@ -135,10 +133,9 @@ class AALP(ALP):
 
 
 def contributions(features: Tensor, head: nn.Linear, y: Tensor) -> Tensor:
-    """c_k = h_k·W_{y,k} of each feature to the logit of class `y`, (N, D), detached; Σ_k c_k + b_y
-    = z_y.
+    """The contribution c_k = h_k·W_{y,k} of each feature to the logit of its class, (N, D).
 
-    `features` (N, D) before the linear `head`, `y` (N,). Source: docs/methods.md, AALP;
-    integrated gradients from zero agree.
+    `features` (N, D) are the input of the linear `head`, `y` (N,) the classes; Σ_k c_k + b_y = z_y.
+    The result is detached. Source: docs/methods.md, AALP; integrated gradients from zero agree.
     """
     return features.detach() * head.weight.detach()[y]

@@ -1,5 +1,5 @@
-"""Adversarial feature alignment: attack the features, not the answer, and teach them to stay with
-their class.
+"""AFA, adversarial feature alignment: attacks the features instead of the predictions.
+Training then pulls the attacked features back to those of their class.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ PAPER = "Park et al.: Adversarial feature alignment (2024; AISec at CCS)"
 
 
 def features_of(net: Classifier, aux: nn.Module | None, x: Tensor) -> Tensor:
-    """What is aligned, (N, D): penultimate features, projected where there is a projector."""
+    """The features to align, (N, D): penultimate features, projected if there is a projector."""
     h: Tensor = net.pool(net.maps(x))
     return h if aux is None else aux(h)
 
@@ -33,17 +33,20 @@ def features_of(net: Classifier, aux: nn.Module | None, x: Tensor) -> Tensor:
 @register("method/afa")
 @dataclass(frozen=True)
 class AFA(Adversarial):
-    """min over the net, max over δ: the supervised contrastive loss of attacked anchors against
-    clean images, or against clean and attacked ones.
+    """Trains with a supervised contrastive loss on features that an attack moves off their class.
+
+    The attack maximises this loss, and training minimises it: the anchors are attacked images, and
+    they are compared with clean images, or with clean and attacked ones.
 
     Source: Park et al. 2024 (arXiv 2402.12187): min–max on a fully supervised contrastive loss at
     the penultimate layer. Differs: temperature, sampling and head protocol are ours
     (docs/methods.md, AFA), because no official code was found and the text we could read has none.
     Summaries disagree on what anchors are compared with: clean images (`contrast=clean`), or
-    attacked positives and negatives too (`clean+adv`). The attack climbs the loss that training
-    descends; we take what an image is compared with as fixed in each of its steps. `head=online`
-    trains a head on detached adversarial features beside it; SLF, ALF and AFF are a second stage
-    named as in adversarial-contrastive work. `inner=ce` is that earlier work's attack.
+    attacked positives and negatives too (`clean+adv`). The attack maximises the training loss; the
+    features an image is compared with are treated as constants within each attack step.
+    `head=online` trains a head on detached adversarial features at the same time; SLF, ALF and AFF
+    are a second stage, named as in adversarial-contrastive work. `inner=ce` is the attack of that
+    earlier work.
     """
 
     temperature: float = option(
@@ -105,7 +108,8 @@ class AFA(Adversarial):
             Stage(
                 "linear head",
                 self.head_share,
-                # an attack in train mode would move the running statistics of a body that rests
+                # PGDAT in eval mode: an attack in train mode would change the running statistics of
+                # the frozen body
                 (Standard() if self.head == "SLF" else PGDAT(attack=self.attack)).loss,
                 trainable=lambda net: net.head.parameters(),
                 new_head=True,
@@ -117,8 +121,9 @@ class AFA(Adversarial):
         return projector(net, 128) if self.projection else None
 
     def loss(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Terms:
-        """The first (or only) stage: align features, and with `head=online` teach a head on them,
-        detached.
+        """The first (or only) stage: aligns features; with `head=online` it also trains a head.
+
+        The head is trained on detached features.
         """
         x_adv = batch.once(
             lambda: (
@@ -134,8 +139,9 @@ class AFA(Adversarial):
         return terms
 
     def misaligned(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Tensor:
-        """The batch's images, attacked so that their features leave their class; the net is left as
-        it was.
+        """The batch's images, attacked so that their features leave their class.
+
+        `net` is left unchanged.
         """
         with self.attackable(net, batch.x) as fast:
             return self.attack.maximise(
@@ -145,11 +151,11 @@ class AFA(Adversarial):
     def misalignment(
         self, net: Classifier, aux: nn.Module | None, x: Tensor, y: Tensor
     ) -> Objective:
-        """What the feature attack climbs, images (N,C,H,W) -> (N,): the loss of each, `each`.
+        """The objective of the feature attack, images (N, C, H, W) -> (N,): the loss `each`.
 
-        What an image is compared with stands still while it moves: the clean features are taken
-        once, those of other attacked images anew in each step, both without gradient. The caller
-        sees to the net's mode (`frozen`).
+        The features an image is compared with carry no gradient: those of clean images are computed
+        once, those of other attacked images anew in every step. The caller must set the network's
+        mode (see `frozen`).
         """
         with torch.no_grad():
             clean = features_of(net, aux, x)
@@ -161,9 +167,10 @@ class AFA(Adversarial):
         return climbed
 
     def each(self, adv: Tensor, y: Tensor, clean: Tensor, others: Tensor) -> Tensor:
-        """The contrastive loss of each attacked image, (N,), from features (N, D) of attacked and
-        `clean` images. With `clean+adv` the attacked `others` are compared with, too; an image is
-        never compared with itself.
+        """The contrastive loss of each attacked image, (N,).
+
+        `adv`, `clean`: features (N, D) of the attacked and the clean images. With `clean+adv` the
+        images are compared with the attacked `others` too; an image is never compared with itself.
         """
         if self.contrast == "clean":
             return losses.contrastive_per_anchor(adv, y, clean, y, self.temperature)
@@ -178,8 +185,9 @@ class AFA(Adversarial):
         )
 
     def align(self, both: Tensor, y: Tensor) -> Tensor:
-        """The loss `each` averaged, a scalar: `both` (2N, D) has clean features first, then
-        attacked ones; gradient flows through all of them.
+        """The mean of the loss `each`, a scalar with gradient through all features.
+
+        `both` (2N, D): the clean features first, then the attacked ones.
         """
         clean, adv = both.chunk(2)
         return self.each(adv, y, clean, adv).mean()
@@ -188,12 +196,11 @@ class AFA(Adversarial):
 @register("method/afa_trades")
 @dataclass(frozen=True)
 class AFATRADES(TRADES):
-    """TRADES plus λ times AFA's alignment loss, on one shared x' that maximises KL +
-    λ·misalignment.
+    """TRADES plus λ·AFA's alignment loss, on one x' that maximises KL + λ·misalignment.
 
     Source: Park et al. 2024 (arXiv 2402.12187), the joint variant. Differs: theirs adds
-    diffusion-generated images; λ and τ are ours (docs/methods.md, AFA). With λ = 0 this is
-    TRADES, bit for bit.
+    diffusion-generated images; λ and τ are ours (docs/methods.md, AFA). With λ = 0 this is TRADES,
+    bit for bit.
     """
 
     align_weight: float = option(

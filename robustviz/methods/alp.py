@@ -1,4 +1,4 @@
-"""Adversarial training whose clean and attacked logits are pulled together."""
+"""ALP, adversarial logit pairing: pulls the logits of a clean and its attacked image together."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -18,8 +18,9 @@ from robustviz.types import Batch
 @register("method/alp")
 @dataclass(frozen=True)
 class ALP(Adversarial):
-    """Cross-entropy on clean and attacked images in one batch, plus λ·mean (z − z')² over samples
-    and classes.
+    """Cross-entropy on clean and attacked images, plus λ·mean (z − z')² over samples and classes.
+
+    Both kinds of images are in one batch.
 
     Source: Kannan et al. 2018 (arXiv 1803.06373), eq. 5, and the authors' code (tensorflow/models).
     Differs: untargeted attack (`targets=least_likely` gives theirs), plain SGD, no label smoothing.
@@ -56,7 +57,7 @@ class ALP(Adversarial):
     )
 
     def attacked(self, net: Classifier, batch: Batch) -> Tensor:
-        """The batch's images, attacked away from their class or towards the least likely one."""
+        """The batch's images, attacked away from their class or towards the least likely class."""
         if self.targets == "untargeted":
             return super().attacked(net, batch)
         with self.attackable(net, batch.x) as fast:
@@ -68,7 +69,7 @@ class ALP(Adversarial):
     def loss(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Terms:
         x_adv = batch.once(lambda: self.attacked(net, batch))
         if not self._needs_clean:
-            # Not forwarded at all: a second half of the batch would change batch norm's statistics.
+            # Clean images are not forwarded, since they would change the batch-norm statistics.
             return {"ce": F.cross_entropy(net(x_adv), batch.y)}
         logits, logits_adv = self._logits(net, batch, x_adv)
         learned, y = {
@@ -88,10 +89,12 @@ class ALP(Adversarial):
         return self.weight > 0 or self.ce != "adv_only"
 
     def _logits(self, net: Classifier, batch: Batch, x_adv: Tensor) -> tuple[Tensor, Tensor]:
-        """Both halves from one forward pass, so that they share batch norm's statistics."""
+        """Clean and attacked logits from one forward pass, so that they share batch-norm
+        statistics.
+        """
         logits, logits_adv = net(torch.cat([batch.x, x_adv])).chunk(2)
         return logits, logits_adv
 
     def _weights(self, logits: Tensor, logits_adv: Tensor, y: Tensor) -> Tensor | None:
-        """How much each pair counts; None: all the same."""
+        """The weight of each pair, (N,); None: all equal."""
         return None

@@ -1,8 +1,7 @@
-"""What a training method is: settings, and one loss a stage. It holds no state; the trainer owns
-everything that moves.
-
-`loss(net, batch, aux)` returns already-weighted terms; the trainer sums them, logs each and draws
-each. Ramps and warm-ups read `batch.progress`.
+"""The base classes of all training methods: settings, and one loss per stage of the training.
+A method has no state; the trainer holds everything that changes. `loss(net, batch, aux)` returns
+terms that are already weighted: the trainer adds them up, logs and plots them. Ramps and warm-ups
+depend on `batch.progress`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -20,16 +19,18 @@ from robustviz.nets.base import Classifier
 from robustviz.registry import Spec, option
 from robustviz.types import Batch
 
-# input values of a batch from which bf16 is tried; with twice as many (128 digits) a step is a
-# quarter faster
+# From this many input values in a batch, bf16 is used; with twice as many (128 digits) a step is a
+# quarter faster.
 ENOUGH = 64 * 64
 Terms = dict[str, Tensor]
 Group = Literal["defence", "no adversarial training", "red team", "imported"]
 
 
 class TrainedNet(Protocol):
-    """A network that was trained before, as a method sees it: what it is called, what it was
-    trained on (classes, channels, pixels of a side; names of the classes), its weights' hash.
+    """A network that was trained before, as a method sees it.
+
+    `shape`: number of classes, channels, side of the images in pixels; `classes`: the names of the
+    classes; `weights`: the hash of its weights.
     """
 
     @property
@@ -47,8 +48,10 @@ class TrainedNet(Protocol):
 
 
 class FindRun(Protocol):
-    """Finds a network that was trained before: by the name that a setting gives, or without one the
-    shipped ordinary `net` for this data, wanted as `role`. Raises UserError for none.
+    """Finds a network that was trained before, by the name that a setting gives.
+
+    Without a name it finds the shipped, ordinarily trained `net` for this data. `role` says in
+    messages what the network is needed for. Raises UserError if there is none.
     """
 
     def __call__(
@@ -57,8 +60,9 @@ class FindRun(Protocol):
 
 
 class Plan(Protocol):
-    """What a method may ask of the training that it takes part in: the images, the architecture, ε
-    and the images of a step. Numbers that are left open are None.
+    """What a method may know of the training it is used in: data, architecture, ε and batch size.
+
+    Numbers that are not set are None.
     """
 
     @property
@@ -76,11 +80,12 @@ Loss = Callable[[Classifier, Batch, nn.Module | None], Terms]
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a training with its own loss; optimiser and schedule restart with it.
+    """A part of a training with its own loss; optimiser and schedule restart with each stage.
 
-    `share_of_epochs` of the stages add up to 1; `trainable` picks the parameters the optimiser
-    sees, by default all; `new_head` draws a fresh linear head first; modules named in
-    `frozen_eval` stay in eval mode (their batch-norm buffers rest).
+    The `share_of_epochs` of all stages add up to 1. `trainable` selects the parameters for the
+    optimiser, by default all. With `new_head` the stage starts with a new, randomly initialised
+    linear head. Modules named in `frozen_eval` stay in eval mode, so their batch-norm statistics do
+    not change.
     """
 
     name: str
@@ -93,7 +98,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Method(Spec):
-    """Base of all methods. A subclass adds its settings as fields and writes `loss`."""
+    """Base class of all methods. A subclass adds its settings as fields and defines `loss`."""
 
     kind = "method"
 
@@ -103,85 +108,89 @@ class Method(Spec):
     text: ClassVar[str]
     choices: ClassVar[str] = ""
     select: ClassVar[Literal["robust", "clean", "last"]] = "robust"
-    # only where training from scratch on the data set's terms would be another thing
+    # set only if the method needs other settings than a training from scratch with the data set's
+    # defaults
     recipe: ClassVar[Mapping[str, Any]] = {}
 
     @property
     def views(self) -> int:
-        """How many independently augmented views of each image the loss wants in `batch.views`; 0:
-        none. Where nothing augments they would be one image several times, and there is one.
+        """The number of independently augmented views of each image that the loss needs; 0: none.
+
+        They are in `batch.views`. Without augmentation all views would be equal, so there is only
+        one.
         """
         return 0
 
     @property
     def balanced(self) -> bool:
-        """Whether every class in a batch must come with at least two images."""
+        """Whether every class in a batch must have at least two images in it."""
         return False
 
     @property
     def compares(self) -> bool:
-        """Whether the loss compares images of a batch with each other: on several processes each
-        sees its own part only.
+        """Whether the loss compares images of a batch with each other.
+
+        In training on several processes every process then compares only its own part of the batch.
         """
         return False
 
     @property
     def objects(self) -> bool:
-        """Whether the loss wants the true object masks in `batch.objects`."""
+        """Whether the loss needs the true object masks in `batch.objects`."""
         return False
 
     def check(self, config: Plan, split: Dataset, net: Classifier) -> None:
-        """Raises UserError, before anything is trained, where these settings do not fit this data
-        or this network.
-        """
+        """Raises UserError, before training, if the settings do not fit the data or the network."""
 
     def resolved(self, config: Plan, find_run: FindRun) -> Self:
-        """This method with settings filled in that depend on what else this machine holds, e.g.
-        shipped runs.
-        """
+        """This method with settings filled in that depend on this machine, e.g. on shipped runs."""
         return self
 
     def loss(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Terms:
-        """The weighted terms of one batch's loss, each a scalar with gradient."""
+        """The weighted loss terms of a batch, by name; each is a scalar with gradient."""
         raise NotImplementedError
 
     def stages(self, config: Plan) -> tuple[Stage, ...]:
-        """The stages of the training, one by default."""
+        """The stages of the training, by default one."""
         return (Stage("train", 1.0, self.loss),)
 
     def network(self, net: Classifier) -> Classifier:
-        """The fresh `net` with what this method adds to its architecture, drawn from torch's global
-        generator. Whoever loads the weights asks too, so only the settings decide.
+        """The untrained `net` with what this method adds to its architecture.
+
+        New weights are drawn from torch's global generator. It is called as well when weights are
+        loaded, so the result may depend on the settings only.
         """
         return net
 
     def initial(
         self, net: Classifier, config: Plan, split: Dataset, find_run: FindRun
     ) -> nn.Module | None:
-        """What was trained before and is gone on with: changes to the fresh net, and a frozen
-        network that takes the place of `aux`; none by default. Raises UserError where such a
-        network does not fit this data.
+        """Loads earlier weights into the untrained `net`; returns a frozen network to use as `aux`.
+
+        By default it does nothing and returns None. Raises UserError if a network found does not
+        fit this data.
         """
         return None
 
     def aux(self, net: Classifier, config: Plan) -> nn.Module | None:
-        """A helper network, e.g. a projector, that the trainer owns; none by default."""
+        """A helper network that the trainer keeps, e.g. a projector; by default None."""
         return None
 
     def weight_perturbation(self, progress: float) -> float:
-        """How far each weight tensor is moved for a step's gradient, as a share of its norm; 0:
-        not at all. `progress` as in a batch.
+        """How far each weight tensor is moved before a step's gradient, as a fraction of its norm.
+
+        0: not at all. `progress` as in a batch.
         """
         return 0.0
 
     def bound(self, eps: float) -> Self:
-        """This method with `eps` filled in where its attack, if it has one, has none of its own."""
+        """This method with `eps` filled in for its attack, unless that has an `eps` of its own."""
         return self
 
 
 @dataclass(frozen=True)
 class Adversarial(Method):
-    """Base of methods that attack each batch while training on it."""
+    """Base class of methods that train on attacked batches."""
 
     attack: Attack = option(Attack, "The attack that makes the training images.")
     attack_mode: Literal["eval", "train"] = option(
@@ -214,22 +223,24 @@ class Adversarial(Method):
         return replace(self, attack=self.attack.bound(eps))
 
     def budget(self, net: Classifier, batch: Batch) -> Tensor | None:
-        """A radius for each pixel, (N,1,H,W); None: the attack's own ε everywhere. `net` is what is
-        attacked, see `attackable`.
+        """The radius for each pixel, (N,1,H,W), or None for the attack's own ε everywhere.
+
+        `net` is the network under attack, see `attackable`.
         """
         return None
 
     def attackable(self, net: Classifier, x: Tensor) -> AbstractContextManager[Classifier]:
-        """Inside, what is attacked in place of `net`: in eval mode a copy, perhaps in bf16; in
-        train mode `net` itself.
+        """A context that yields the network to attack.
+
+        In eval mode it is a copy, which may compute in bf16; in train mode it is `net` itself.
         """
         return attackable(
             net, self.attack_mode, bf16=self.attack.norm == "linf" and x.numel() >= ENOUGH
         )
 
     def attacked(self, net: Classifier, batch: Batch) -> Tensor:
-        """The batch's images, attacked by cross-entropy on the true labels; the net is left as it
-        was.
+        """The batch's images (N, C, H, W), attacked on their true labels; `net` is left
+        unchanged.
         """
         with self.attackable(net, batch.x) as fast:
             return self.attack.maximise(
@@ -240,6 +251,6 @@ class Adversarial(Method):
             )
 
     def loss(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Terms:
-        """Cross-entropy on attacked images only."""
+        """The cross-entropy on attacked images only."""
         x_adv = batch.once(lambda: self.attacked(net, batch))
         return {"ce_adv": F.cross_entropy(net(x_adv), batch.y)}

@@ -1,5 +1,5 @@
-"""Adversarial training with the one-step attack of 2015, kept because it collapses
-instructively.
+"""FGSM-AT: adversarial training with the one-step attack of 2015.
+It is kept because it shows catastrophic overfitting.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from robustviz.registry import option, register
 @register("method/fgsm_at")
 @dataclass(frozen=True)
 class FGSMAT(Adversarial):
-    """Cross-entropy on FGSM images: f(x + ε·sign ∇ₓ CE), no random start.
+    """Cross-entropy on FGSM images x + ε·sign ∇ₓ CE, without a random start.
 
     Source: Goodfellow et al. 2015 (arXiv 1412.6572), section 6. Differs: attacked images only, not
     half clean, as in the comparisons of Wong et al. 2020.

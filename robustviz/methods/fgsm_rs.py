@@ -1,4 +1,6 @@
-"""Adversarial training with one step from a random point: the cheapest defence that works."""
+"""FGSM-RS: adversarial training with one step from a random point.
+It is the cheapest defence that works.
+"""
 
 from dataclasses import dataclass
 
@@ -10,10 +12,10 @@ from robustviz.registry import option, register
 @register("method/fgsm_rs")
 @dataclass(frozen=True)
 class FGSMRS(Adversarial):
-    """Cross-entropy on one-step images from a uniform start with step 1.25 ε, clipped to ε.
+    """Cross-entropy on one-step images: uniform start, step 1.25 ε, clipped to the ε-ball.
 
     Source: Wong et al. 2020 (Fast-AT, arXiv 2001.03994), algorithm 3. Differs: the net is in eval
-    mode while it is attacked (`attack_mode=train` gives theirs), and the start is cut to [0, 1]
+    mode while it is attacked (`attack_mode=train` gives theirs), and the start is clipped to [0, 1]
     before the gradient is taken.
     """
 

@@ -1,4 +1,4 @@
-"""What is said of a network that was trained elsewhere. Nothing is trained with it."""
+"""The entry for networks that were trained elsewhere and imported; it cannot train anything."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from robustviz.types import UserError
 @register("method/imported", offered=False)
 @dataclass(frozen=True)
 class Imported(Method):
-    """A network with the weights it came with."""
+    """A network that was trained elsewhere and imported with its weights."""
 
     label = "Imported"
     group = "imported"

@@ -1,4 +1,4 @@
-"""Adversarial training that minds the images it already gets wrong."""
+"""MART: adversarial training that gives more weight to images the network misclassifies."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from robustviz.types import Batch
 @register("method/mart")
 @dataclass(frozen=True)
 class MART(Adversarial):
-    """BCE(f(x'), y) + β·KL(f(x) ‖ f(x'))·(1 − p_y(x)), x' from PGD on cross-entropy.
+    """BCE(f(x'), y) + β·KL(f(x) ‖ f(x'))·(1 − p_y(x)), with x' from PGD on cross-entropy.
 
     Source: Wang et al. 2020 (ICLR), eq. 9, and the authors' `mart.py`: β = 5 in their script.
     Differs: the start is clipped to [0, 1]; learning rate and weight decay are the data set's,

@@ -1,5 +1,5 @@
-"""Red team: fine-tune the attacker's copy to a witness's soft labels, so that what fools it fools
-others too.
+"""Model Alignment: fine-tunes an attacker's network to the soft labels of a witness network.
+Images that fool it then fool other networks more often. It is not a defence.
 """
 
 from dataclasses import dataclass, replace
@@ -20,18 +20,19 @@ from robustviz.types import Batch, UserError
 @register("method/model_alignment")
 @dataclass(frozen=True)
 class ModelAlignment(Method):
-    """KL(softmax(witness/T) ‖ softmax(source/T))·T² + ce_weight·CE(source, y), averaged over
-    images; the witness is frozen.
+    """T²·KL(softmax(witness/T) ‖ softmax(source/T)) + ce_weight·CE(source, y).
+
+    Both terms are averaged over images, and the witness is frozen.
 
     Source: Ma et al. 2024 (ECCV, arXiv 2311.18495) and the authors' `src/align.py` and
     `src/args.py`: T = 4, and of their two weights 1 for the witness (`lambda_kd`) and 0 for the
-    true labels (`lambda_cls`, here `ce_weight`), so that these go unused. Differs: plain momentum
-    for Nesterov's; by default 3 epochs at learning rate .01 and the data set's weight decay, theirs
-    (1 epoch of ImageNet, 1e-3, 1e-4) are in the preset. `target=witness_hard` (cross-entropy to the
-    witness's answer) and `target=label` (cross-entropy to the true class) are controls of the same
-    budget: what did alignment do that one more epoch did not? They differ only where the witness is
-    wrong: one that learned from the same images gets them all right, so the shipped witnesses
-    learned from part of them.
+    true labels (`lambda_cls`, here `ce_weight`), so that labels are not used. Differs: plain
+    momentum instead of Nesterov's; by default 3 epochs at learning rate .01 and the data set's
+    weight decay; theirs (1 epoch of ImageNet, 1e-3, 1e-4) are in the preset. `target=witness_hard`
+    (cross-entropy with the witness's prediction) and `target=label` (cross-entropy with the true
+    class) are controls with the same budget: they show what alignment adds to mere further
+    training. The two differ only on images that the witness gets wrong. A witness trained on the
+    same images would get all of them right, so the shipped witnesses were trained on part of them.
     """
 
     source: str | None = option(
@@ -77,12 +78,14 @@ class ModelAlignment(Method):
         " would make the control witness_hard the control label."
     )
     select = "last"
-    # a fine-tuning, not a training
+    # settings for fine-tuning, not for training from scratch
     recipe: ClassVar[dict[str, Any]] = {"epochs": 3, "lr": 0.01, "schedule": "cosine"}
 
     def resolved(self, config: Plan, find_run: FindRun) -> Self:
-        """Source and witness by name: those given, else the shipped ordinary networks of
-        this data.
+        """This method with the names of source and witness filled in.
+
+        Those not given are the shipped ordinary networks of this data. Raises UserError if there is
+        none.
         """
         return replace(
             self,
@@ -93,7 +96,10 @@ class ModelAlignment(Method):
     def initial(
         self, net: Classifier, config: Plan, split: Dataset, find_run: FindRun
     ) -> nn.Module:
-        """The source's weights for `net`; the frozen witness."""
+        """Loads the source's weights into `net` and returns the frozen witness.
+
+        Raises UserError if source or witness does not fit this data or the architecture.
+        """
         source, witness = find_run(self.source), find_run(self.witness)
         _check("source", source, split)
         _check("witness", witness, split)
@@ -131,7 +137,9 @@ class ModelAlignment(Method):
 
 
 def _check(role: str, run: TrainedNet, split: Dataset) -> None:
-    """Raises UserError where this network was not trained on images like these."""
+    """Raises UserError unless this network has weights and was trained on images and classes like
+    these.
+    """
     want = (len(split.classes), split.images.shape[1], split.images.shape[-1])
     if not run.weights:
         raise UserError(

@@ -1,5 +1,5 @@
-"""Pixel-reweighted adversarial training: the full radius where the class is decided, a smaller one
-elsewhere.
+"""PART, pixel-reweighted adversarial training: a radius for each pixel.
+Pixels that a CAM map calls important get the full radius ε, all others a smaller one.
 """
 
 from dataclasses import dataclass
@@ -21,23 +21,25 @@ from robustviz.types import Batch, UserError, eps_text
 
 @dataclass(frozen=True)
 class Reweighted(Adversarial):
-    """What the PART family adds to its base method: a radius for each pixel, from the
-    class-activation map. Named after the base method in a class's bases, so that the base's own
-    attack stays the default.
+    """What the PART methods add to their base method: a radius per pixel, from a CAM map.
+
+    In a class's bases it comes after the base method, so that the base method's own attack stays
+    the default.
 
     Source: Zhang et al. 2024 (PART, arXiv 2406.00685), abstract, and the authors' code
-    (docs/methods.md, PART). Differs, because the released code leaves the paper's idea: the mask is
-    computed from the very image that is attacked, at its true class, and thresholded on the heat
-    itself; theirs is of another image, at the predicted class, thresholded on its jet colours
+    (docs/methods.md, PART). Differs, because the released code departs from the paper's idea: here
+    the mask is computed from the attacked image itself, at its true class, by a threshold on the
+    CAM values; theirs is from another image, at the predicted class, by a threshold on jet colours
     (`masks_of`, `cam_class`, `rule`). The warm-up is a share of the training, theirs 20 of 80
-    epochs. The start is cut to [0, 1], and a map that says nothing leaves the full radius. The maps
-    of Wide-ResNet end after its last batch norm and ReLU, theirs before (`cam_maps`).
+    epochs. The start is clipped to [0, 1], and a map without information leaves the full radius.
+    The maps of Wide-ResNet are taken after its last batch norm and ReLU, theirs before
+    (`cam_maps`).
 
-    Their code clips the change to the radii in each step (`apply=clip`). Their README multiplies
-    the perturbation by a mask while the images are made, without a formula: `apply=scale` is our
-    reading of it. The base method attacks with ε everywhere; then the change of each pixel is
-    multiplied, once, by its radius over ε, so that no pixel leaves its radius. With ε_low = ε, or
-    every pixel important, both are the base method, bit for bit.
+    Their code clips the perturbation to the radii in each step (`apply=clip`). Their README
+    multiplies the perturbation by a mask while the images are made, without a formula:
+    `apply=scale` is our reading of it. The base method attacks with ε everywhere; then the
+    perturbation of each pixel is multiplied once by its radius over ε, so that no pixel exceeds its
+    radius. With ε_low = ε, or with every pixel important, both are the base method, bit for bit.
     """
 
     eps_low: float | None = option(
@@ -127,15 +129,13 @@ class Reweighted(Adversarial):
                 f"The network {config.net} has no feature maps to make a mask of: use another"
                 " network, or the rule ones."
             )
-        # refuses a map of one cell
+        # raises UserError if the map has only one cell
         cam.importance_mask(
             self.heat(net, few.x, few.y), self.rule, (few.x.shape[2], few.x.shape[3])
         )
 
     def heat(self, net: Classifier, x: Tensor, y: Tensor) -> Tensor:
-        """The raw class-activation map (N, h, w) of images `x`, at the class that the settings ask
-        for.
-        """
+        """The raw class-activation map (N, h, w) of images `x`, at the class set by `cam_class`."""
         return (cam.grad_cam if self.cam == "grad_cam" else cam.layer_cam)(
             net,
             x,
@@ -144,8 +144,9 @@ class Reweighted(Adversarial):
         )
 
     def mask(self, net: Classifier, batch: Batch) -> Tensor:
-        """Which pixels matter, (N,1,H,W) bool ((N,3,H,W) for jet-compat), of this very batch as
-        augmented.
+        """Which pixels of this batch, as augmented, are important: bool, (N,1,H,W).
+
+        For the rule jet-compat it is (N,3,H,W).
         """
         if self.rule == "oracle":
             assert batch.objects is not None, (
@@ -157,11 +158,11 @@ class Reweighted(Adversarial):
         else:
             size = batch.x.shape[2], batch.x.shape[3]
             mask = cam.importance_mask(self.heat(net, batch.x, batch.y), self.rule, size)
-        # the rule shuffled has done it
+        # the rule shuffled has shuffled the masks already
         return mask.roll(-1, 0) if self.masks_of == "others" and self.rule != "shuffled" else mask
 
     def radii(self, net: Classifier, batch: Batch) -> Tensor:
-        """How far each pixel may go, (N,1,H,W) ((N,3,H,W) for jet-compat), after the warm-up."""
+        """The radius of each pixel after the warm-up, (N,1,H,W), or (N,3,H,W) for jet-compat."""
         assert self.attack.eps is not None, "bound() fills it in"
         return cam.budget_map(
             self.mask(net, batch),
@@ -177,15 +178,16 @@ class Reweighted(Adversarial):
         return self.scaled(net, batch, super().attacked(net, batch))
 
     def scaled(self, net: Classifier, batch: Batch, x_adv: Tensor) -> Tensor:
-        """The attacked images `x_adv`; where `apply=scale`, after the warm-up, the change of each
-        pixel is multiplied by its radius/ε.
+        """The attacked images `x_adv`, with perturbations scaled by radius/ε if `apply=scale`.
+
+        During the warm-up, and with `apply=clip`, they are returned unchanged.
         """
         if self.apply == "clip" or batch.progress < self.warmup:
             return x_adv
         with self.attackable(net, batch.x) as fast:
             radii, full = self.radii(fast, batch), float(self.attack.eps or 0)
         shorter = batch.x + (x_adv - batch.x) * (radii / full)
-        # at the full radius to the bit, which x + (x_adv − x) need not be
+        # keep x_adv bit-identical at the full radius, which x + (x_adv − x) need not be
         return torch.where(radii == full, x_adv, shorter.clamp(0, 1))
 
 
@@ -203,7 +205,7 @@ CHOICES = (
 @register("method/part")
 @dataclass(frozen=True)
 class PART(PGDAT, Reweighted):
-    """PGD-AT within a radius per pixel. See `Reweighted` for source and differences."""
+    """PGD-AT with a radius per pixel. See `Reweighted` for source and differences."""
 
     label = "PART"
     paper = PAPER
@@ -217,7 +219,7 @@ class PART(PGDAT, Reweighted):
 @register("method/part_t")
 @dataclass(frozen=True)
 class PARTT(TRADES, Reweighted):
-    """TRADES within a radius per pixel. See `Reweighted` for source and differences."""
+    """TRADES with a radius per pixel. See `Reweighted` for source and differences."""
 
     label = "PART-T"
     paper = PAPER
@@ -228,14 +230,15 @@ class PARTT(TRADES, Reweighted):
     choices = CHOICES
 
     def attacked(self, net: Classifier, batch: Batch) -> Tensor:
-        return self.scaled(net, batch, super().attacked(net, batch))  # of TRADES
+        return self.scaled(net, batch, super().attacked(net, batch))  # TRADES's attack
 
 
 @register("method/part_m")
 @dataclass(frozen=True)
 class PARTM(MART, Reweighted):
-    """MART within a radius per pixel. See `Reweighted` for source and differences; β is MART's 5
-    here, theirs is 6.
+    """MART with a radius per pixel. See `Reweighted` for source and differences.
+
+    β is MART's 5 here, PART's authors use 6.
     """
 
     label = "PART-M"

@@ -1,4 +1,4 @@
-"""Adversarial training proper: minimise the loss on the worst images that PGD finds."""
+"""PGD-AT, standard adversarial training: minimises the loss on images attacked by PGD."""
 
 from dataclasses import dataclass
 
@@ -10,9 +10,9 @@ from robustviz.registry import option, register
 @register("method/pgd_at")
 @dataclass(frozen=True)
 class PGDAT(Adversarial):
-    """Cross-entropy on PGD images only.
+    """Cross-entropy on images attacked by PGD.
 
-    Source: Madry et al. 2018 (arXiv 1706.06083), eq. 2.1; 10 steps as Rice et al. 2020 (arXiv
+    Source: Madry et al. 2018 (arXiv 1706.06083), eq. 2.1; 10 steps as in Rice et al. 2020 (arXiv
     2002.11569). Differs: the net is in eval mode while it is attacked (`attack_mode=train` gives
     Rice et al.'s).
     """

@@ -1,4 +1,6 @@
-"""Adversarial training that leaves the salient pixels of an image untouched: PART's opposite."""
+"""SIP-AT: adversarial training that leaves the salient pixels of an image unperturbed.
+It is the opposite of PART.
+"""
 
 from dataclasses import dataclass
 
@@ -17,18 +19,19 @@ from robustviz.types import MAP_RULES, Batch, UserError
 @register("method/sip_at")
 @dataclass(frozen=True)
 class SIPAT(PGDAT):
-    """Cross-entropy on PGD images whose salient pixels are those of the clean image: the radius is
-    0 where the image is salient, in the start and in each step, and ε elsewhere.
+    """Cross-entropy on PGD images whose salient pixels are not perturbed.
+
+    The radius is 0 on salient pixels, in the start and in each step, and ε elsewhere.
 
     Source: Redgrave, Czajka 2025 (arXiv 2501.09086), abstract, and the authors' code
     (`run_training.py` and `PGD_attack_generator.py` of Tim-Redgrave/SIP-Adversarial-Training;
-    `train_model.py` of Tim-Redgrave/Temp_CVPR, which calls a pixel salient above half of its
-    map's range); the paper's text could not be read. Differs: they store the maps before the
-    training, of people (CUB's birds), of boxes or of Grad-CAM, and the code does not say of which
-    network. Here the map is the true object (`salience=oracle`, shapes) or Grad-CAM at the true
-    class of the network in training, for this very batch; an image whose map calls all or none of
-    it salient is attacked everywhere. Steps are PGD-AT's, theirs 32 of 1/255 at ε = 8/255. With
-    nothing salient (`salience=ones`) it is PGD-AT, bit for bit.
+    `train_model.py` of Tim-Redgrave/Temp_CVPR, which calls a pixel salient above half of its map's
+    range); the paper's text could not be read. Differs: they store the maps before training (from
+    people (CUB's birds), from boxes or from Grad-CAM), and the code does not say of which network.
+    Here the map is the true object (`salience=oracle`, shapes) or Grad-CAM at the true class of the
+    network in training, computed for the current batch; an image whose map calls all or none of it
+    salient is attacked everywhere. Steps are PGD-AT's, theirs 32 of 1/255 at ε = 8/255. If all
+    pixels count as salient (`salience=ones`) it is PGD-AT, bit for bit.
     """
 
     salience: str = option(
@@ -60,7 +63,7 @@ class SIPAT(PGDAT):
 
     @property
     def _part(self) -> PART:
-        """The method that makes masks of the same rule."""
+        """The PART method with the same rule, which computes the masks."""
         return PART(attack=self.attack, rule=self.salience)
 
     def check(self, config: Plan, split: Dataset, net: Classifier) -> None:

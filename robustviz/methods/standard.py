@@ -1,4 +1,4 @@
-"""Training on the images as they are."""
+"""Standard training on clean images."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from robustviz.types import Batch
 @register("method/standard")
 @dataclass(frozen=True)
 class Standard(Method):
-    """Cross-entropy on clean images: mean over the batch of −log p_y(x)."""
+    """Cross-entropy on clean images: the mean over the batch of −log p_y(x)."""
 
     label = "Standard"
     group = "no adversarial training"

@@ -1,4 +1,6 @@
-"""Features of one class together, of different classes apart, without a single attacked image."""
+"""Supervised contrastive training, without attacks.
+It pulls features of one class together and pushes those of different classes apart.
+"""
 
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -18,16 +20,17 @@ from robustviz.types import Batch, UserError
 @register("method/supcon_margin")
 @dataclass(frozen=True)
 class SupConMargin(Method):
-    """CE + λ_s·SupCon + λ_m·margin on two augmented views, or on one where nothing augments; the
-    two contrastive terms on a projection of the features.
+    """CE + λ_s·SupCon + λ_m·margin loss on two augmented views of each image.
+
+    Without augmentation there is only one view. The two contrastive losses use a projection of the
+    features.
 
     Source: Wang, Nayyem, Rakin 2024 (arXiv 2412.19747): the objective; Khosla et al. 2020 for
     SupCon. Differs: margin formula, weights and temperature are ours (docs/methods.md, SupCon +
     margin), because theirs could not be found. Of their network only a figure's description could
-    be read: both SupCon and CE stand behind the projection. `head=projected` is that; in SupCon's
-    own code, `penultimate` here, the classifier does not see the projection. With both weights 0
-    and without `pairs` this is ordinary training, bit for bit: the ordinary images in the ordinary
-    order.
+    be read: both SupCon and CE come after the projection. `head=projected` is that; in SupCon's own
+    code, `penultimate` here, the classifier does not see the projection. With both weights 0 and
+    without `pairs` this is ordinary training, bit for bit, on the same images in the same order.
     """
 
     supcon_weight: float = option(
@@ -73,7 +76,7 @@ class SupConMargin(Method):
 
     @property
     def contrasts(self) -> bool:
-        """Whether any contrastive term is left."""
+        """Whether a contrastive loss has a weight above 0."""
         return self.supcon_weight > 0 or self.margin_weight > 0
 
     @property
@@ -120,7 +123,7 @@ class SupConMargin(Method):
         features = net.pool(net.maps(batch.views.flatten(0, 1)))
         terms = {"ce": F.cross_entropy(net.head(features), y)}
         z = features if aux is None else aux(features)
-        if len(batch.views) == 1:  # an image of an odd class may come twice: it is no pair
+        if len(batch.views) == 1:  # a class with an odd number of images may repeat one; drop it
             once = ~(batch.index[:, None] == batch.index).triu(1).any(dim=0)
             z, y = z[once], y[once]
         if self.supcon_weight:
@@ -133,9 +136,10 @@ class SupConMargin(Method):
 
 
 def projector(net: Classifier, width: int) -> nn.Module:
-    """A two-layer perceptron d → d → `width` on the features in front of a linear head.
+    """A two-layer perceptron d → d → `width` for the features before a linear head.
 
-    Source: Khosla et al. 2020 (SupContrast), `networks/resnet_big.py`.
+    Raises UserError if the head is not linear. Source: Khosla et al. 2020 (SupContrast),
+    `networks/resnet_big.py`.
     """
     inside = getattr(net.head, "in_features", None)
     if inside is None:

@@ -1,4 +1,4 @@
-"""Accuracy on clean images and smoothness around them as two terms with a dial between them."""
+"""TRADES: one loss for clean accuracy and one for smoothness near the image, weighted by β."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -24,8 +24,8 @@ class TRADES(Adversarial):
     """CE(f(x), y) + β·KL(f(x) ‖ f(x')), where x' maximises that KL near x.
 
     Source: Zhang et al. 2019 (arXiv 1901.08573), eq. 5, and the authors' `trades.py`. Differs: x
-    and x' are forwarded once each; the official code forwards x twice, so batch norm's running
-    statistics differ (`bn=official` does that). The start is clipped to [0, 1].
+    and x' are forwarded once each; the official code forwards x twice, so its batch-norm running
+    statistics differ (`bn=official` does the same). The start is clipped to [0, 1].
     """
 
     beta: float = option(
@@ -55,8 +55,9 @@ class TRADES(Adversarial):
     )
 
     def attacked(self, net: Classifier, batch: Batch) -> Tensor:
-        """The batch's images where the prediction differs most from the clean one, by KL; the net
-        is left as it was.
+        """The batch's images, attacked to maximise the KL from the clean prediction.
+
+        `net` is left unchanged.
         """
         with self.attackable(net, batch.x) as fast:
             return self.attack.maximise(
