@@ -1,1 +1,1 @@
-"""Why can robustness cost accuracy?"""
+"""The Budget page: why robustness can cost accuracy."""

@@ -1,1 +1,1 @@
-"""What do the runs of a whole class say together?"""
+"""The class cards on the Compare page: what the runs of a whole class show together."""

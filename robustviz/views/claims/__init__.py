@@ -1,1 +1,1 @@
-"""Does what the papers say hold here?"""
+"""The Claims page: whether the papers' claims can be seen in the runs here."""

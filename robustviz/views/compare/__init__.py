@@ -1,1 +1,1 @@
-"""Which network holds, and what does it cost?"""
+"""The Compare page: which networks withstand attacks, and at what cost in clean accuracy."""

@@ -1,1 +1,1 @@
-"""What can an attacker do who may touch only the pixels that you paint?"""
+"""An attack that may change only the pixels that the user paints."""

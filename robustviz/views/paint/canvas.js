@@ -1,8 +1,8 @@
 const MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
-// Called again with new data after every rerun, on the same elements: what must survive hangs on
-// the canvas. What Python says about the mask is taken up only where Python changed it (`turn`),
-// else a slow answer would undo the stroke in hand.
+// Streamlit calls this again with new data after every rerun, on the same elements, so state that
+// must survive is stored on the canvas. The mask from Python is used only if Python has changed it
+// (`turn` differs): otherwise a slow rerun would undo the stroke that is being painted.
 export default function (component) {
   const { data, parentElement, setStateValue } = component;
   const canvas = parentElement.querySelector("canvas");
@@ -11,7 +11,7 @@ export default function (component) {
   const my = (canvas.painting ??= { row: 0, column: 0, turn: null, timer: 0 });
   const { rows, columns, side, width, height } = data;
   const scale = Math.max(2, Math.round(640 / Math.max(width, height)));
-  // with the time, else the same stroke after Clear would be no news
+  // the time makes every value differ: Streamlit would ignore the same stroke painted after Clear
   my.send = (text) => setStateValue("mask", `${Date.now()} ${text}`);
   if (my.turn !== data.turn) {
     my.turn = data.turn;
@@ -62,7 +62,7 @@ export default function (component) {
         if (allowed(row, column)) continue;
         pen.fillStyle = "rgba(10, 14, 20, .7)";
         pen.fillRect(column * cell, row * cell, cell, cell);
-        // a dark picture stays legible: forbidden pixels are hatched
+        // hatching marks forbidden pixels even where the picture is dark
         pen.strokeStyle = "rgba(190, 200, 210, .55)";
         pen.lineWidth = 1;
         pen.beginPath();
@@ -91,7 +91,7 @@ export default function (component) {
     }
   }
 
-  function twice(pen, path, thick) {  // black in white: seen on any picture
+  function twice(pen, path, thick) {  // black on a wider white line, visible on any picture
     for (const [colour, more] of [["#FFFFFF", thick], ["#000000", thick / 2]]) {
       pen.strokeStyle = colour;
       pen.lineWidth = more;
@@ -146,7 +146,7 @@ export default function (component) {
     const [row, column] = [my.row, my.column];
     place(event);
     const [to, across] = [my.row, my.column];
-    // a fast stroke leaves no gaps
+    // fill in the cells between two events, so that a fast stroke has no gaps
     const steps = Math.max(Math.abs(to - row), Math.abs(across - column), 1);
     for (let step = 1; step <= steps; step++) {
       my.row = Math.round(row + ((to - row) * step) / steps);

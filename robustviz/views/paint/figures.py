@@ -1,5 +1,5 @@
-"""The figure of a painted budget: what the true class is left with, untouched, attacked there,
-attacked everywhere.
+"""The figure of a painted budget: softmax output of the true class for the clean image, attacked on
+the painted pixels, and attacked everywhere.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from robustviz.views.theme import COLOURS, LIGHT, blank, finish, lines, named, s
 
 
 def painted(results: Painted | Mapping[str, Painted], *, template: str = LIGHT) -> go.Figure:
-    """The true class's softmax output three times, one or two networks; on each bar the answer, ✓
-    right or ✗ wrong.
+    """Bars of the true class's softmax output: clean, painted budget, full ε; for one or two
+    networks.
+    The text at each bar is the predicted class, ✓ right or ✗ wrong.
     """
     several = named(results, "")
     colour, first = COLOURS[template], next(iter(several.values()))

@@ -1,5 +1,5 @@
-"""What if you chose the pixels? A canvas on which a person paints where the attacker may go, and
-what comes of it.
+"""The part "What if you chose the pixels?": a canvas on which the user paints the pixels that the
+attack may change, and the result of that attack.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from robustviz.views import pictures
 from robustviz.views.paint import figures
 from robustviz.views.paint.result import NAMED, Painted, PaintedSpec, from_text, grid, to_text
 
-# the same pixels for every network
+# masks whose pixels do not depend on the network
 FIXED = tuple(name for name in NAMED if name not in ("strongest", "part"))
-BUTTONS = {  # what each says, and what it paints; the keyboard's way to whole areas
+BUTTONS = {  # label and help text; the buttons are also how keyboard users paint whole areas
     "centre": ("Centre", "The middle quarter of the image."),
     "edge": ("Edge", "A frame of about a quarter of the image."),
     "strongest": (
@@ -46,7 +46,7 @@ BUTTONS = {  # what each says, and what it paints; the keyboard's way to whole a
 
 @functools.cache
 def canvas() -> ComponentRenderer:
-    """The painting canvas: a component of the page, of three files that are read once."""
+    """The painting canvas as a Streamlit component; its three files are read once."""
     html, css, js = (
         Path(__file__).with_name(f"canvas.{kind}").read_text(encoding="utf-8")
         for kind in ("html", "css", "js")
@@ -55,7 +55,9 @@ def canvas() -> ComponentRenderer:
 
 
 class Masks:
-    """What the address may say of a mask: a name, or the text of a grid of this size."""
+    """The masks allowed in the page's address: a name in `FIXED`, or the text of a grid of this
+    size.
+    """
 
     def __init__(self, rows: int, columns: int) -> None:
         self.rows, self.columns = rows, columns
@@ -71,8 +73,10 @@ class Masks:
 
 @shell.fragment
 def what_if(here: Context, steps: int, seed: int) -> None:
-    """The whole part. Steps and seed of the attack are the page's, so that its answer everywhere is
-    the one that the page gives elsewhere. What an address brings is shown at once.
+    """Draw the whole part.
+    Steps and seed of the attack are those of the page, so that the attack with the full ε
+    everywhere gives the same prediction as elsewhere on the page. A page opened by a link with a
+    mask shows its result at once.
     """
     st.session_state.setdefault("paint-linked", "paint" in st.query_params)
     st.subheader("What if you chose the pixels? Paint the attacker's budget")
@@ -87,7 +91,7 @@ def what_if(here: Context, steps: int, seed: int) -> None:
             if results:
                 st.markdown(widgets.drawn(figures.painted, results).layout.meta["sentence"])
         if spec and results:
-            # anew: in a narrow window what came of it stands below the button
+            # new columns: in a narrow window they come below the button
             left, right = st.columns(2, gap="large")
             with left:
                 for name, result in results.items():
@@ -97,7 +101,7 @@ def what_if(here: Context, steps: int, seed: int) -> None:
 
 
 def _painting(here: Context, run: folder.Run) -> Bools:
-    """The buttons and the canvas; which cells (rows, columns) are allowed."""
+    """The buttons and the canvas. Returns which cells (rows, columns) are allowed."""
     split, x, y = load("robustviz.views.measure").image_of(run, here.img)
     height, width = x.shape[2:]
     rows, columns, side = grid(height, width)
@@ -132,14 +136,15 @@ def _painting(here: Context, run: folder.Run) -> Bools:
 
 
 def _cells(run: folder.Run, index: int, mask: str) -> Bools:
-    """Which cells a mask allows; what measures that needs torch, so it comes late."""
+    """Which cells a mask allows, (rows, columns). It imports torch only when it is called."""
     cells: Bools = load("robustviz.views.paint.probe").cells_of(run, index, mask)
     return cells
 
 
 def _fill(here: Context, name: str) -> None:
-    """A callback: paint a whole area. What depends on a network is model A's, written out, so that
-    B gets the same pixels.
+    """Callback of a button: paint a whole area.
+    A mask that depends on the network is computed for model A and stored cell by cell, so that B
+    gets the same pixels.
     """
     state = st.session_state
     try:
@@ -152,7 +157,7 @@ def _fill(here: Context, name: str) -> None:
 
 
 def _painted() -> None:
-    """A callback: a stroke is finished. The browser's word is checked where the mask is read."""
+    """Callback of the canvas: store a finished stroke. Its mask is validated where it is read."""
     if stroke := st.session_state["canvas"].get("mask"):
         st.session_state["paint"] = str(stroke).rpartition(" ")[2]
 
@@ -160,7 +165,9 @@ def _painted() -> None:
 def _attack(
     here: Context, run: folder.Run, cells: Bools, steps: int, seed: int
 ) -> PaintedSpec | None:
-    """The radii and the button; the attack as long as the budget is the one that was attacked."""
+    """The sliders and the button. Returns the spec, or None if this budget has not been attacked
+    yet.
+    """
     usual, state = max(1, round(catalogue.radius(run) * 255)), st.session_state
     top = max(16, min(255, 2 * usual))
     level = st.slider(
@@ -180,7 +187,7 @@ def _attack(
     shell.write_address()
     spec = PaintedSpec(here.img, state["paint"], int(level) / 255, int(low) / 255, steps, seed)
     asked = [here.sides, spec]
-    if state["paint-linked"]:  # a finding was sent here: show it
+    if state["paint-linked"]:  # opened by a link: show its result
         state.setdefault("paint-asked", asked)
     if st.button(
         "Attack within this budget", type="primary", key="paint-attack", icon=":material/bolt:"
@@ -200,7 +207,7 @@ def _attack(
 
 
 def _pictures(name: str, result: Painted) -> None:
-    # never the page's own white or black
+    # grey levels that differ from the page's white or black background
     budget = np.where(result.mask, 0.8, 0.15 + 0.65 * result.eps_low / result.eps)[None]
     widgets.picture(
         pictures.sheet(

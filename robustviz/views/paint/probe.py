@@ -1,5 +1,6 @@
-"""An attacker with a budget that a person painted: the full ε on some pixels of one image, a
-smaller one on the rest.
+"""Measures an attack with a painted budget: the full ε on some pixels of one image, a smaller one
+on
+the rest.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ from robustviz.types import UserError, check_eps, eps_text
 from robustviz.views.measure import image_of, meta_of, net_of, probe, radius
 from robustviz.views.paint.result import NAMED, Painted, PaintedSpec, from_text, grid
 
-# of the cells that `centre`, `edge` (about) and `strongest` allow, so that they can be compared
+# share of the cells that `centre`, `strongest` and (about) `edge` allow: equal, to be comparable
 SHARE = 0.25
 
 
 def cells_of(run: Run, index: int, mask: str) -> Bools:
-    """The cells (rows, columns) that a mask allows on a test image; what `strongest` and `part`
-    choose depends on the run.
+    """The cells that a mask allows on a test image, (rows, columns) booleans.
+    `strongest` and `part` depend on the run's network.
 
     `strongest`: the quarter of the cells with the largest |input gradient| of the cross-entropy,
-    summed over their pixels and channels. `part`: where at least half of a cell is in PART's mask
-    (`z>1` of Grad-CAM at the true class). Raises UserError for a text that is no mask, and for
-    `part` where the network has no map to make one of.
+    summed over their pixels and channels. `part`: the cells at least half of which are in PART's
+    mask (`z>1` of Grad-CAM at the true class). Raises UserError for a text that is not a mask, and
+    for `part` if the network has no feature maps to compute it from.
     """
     _, x, y = image_of(run, index)
     rows, columns, side = grid(x.shape[2], x.shape[3])
@@ -61,22 +62,25 @@ def cells_of(run: Run, index: int, mask: str) -> Bools:
 
 
 def _by_cell(values: Tensor, side: int) -> Tensor:
-    """The mean of values (1,1,H,W) over each cell, (rows, columns)."""
+    """The mean of values (1, 1, H, W) over each cell, (rows, columns)."""
     return F.avg_pool2d(values, side, ceil_mode=True)[0, 0]
 
 
 @probe(PaintedSpec)
 def painted(run: Run, spec: PaintedSpec) -> Painted:
-    """One test image attacked within a painted budget."""
+    """Attack one test image within a painted budget, and with the full ε everywhere.
+    Raises UserError if the mask, the radius or the image's number is invalid.
+    """
     split, x, y = image_of(run, spec.index)
     net, eps = net_of(run), check_eps(radius(run) if spec.eps is None else spec.eps)
     height, width = x.shape[2:]
     block = np.ones(2 * grid(height, width)[2:], bool)
     mask = np.kron(cells_of(run, spec.index, spec.mask), block)[:height, :width]
     budget = cam.budget_map(torch.from_numpy(mask)[None, None], eps, spec.eps_low)
-    attack = attacks.PGD(eps=eps, steps=spec.steps)  # one step size for both, and one random start
+    # both attacks have the same step size and the same random start
+    attack = attacks.PGD(eps=eps, steps=spec.steps)
     rng = torch.Generator()
-    # everywhere: the very attack of other pages, to the bit, so that it gives the same answer
+    # the uniform attack is bit for bit that of the other pages
     full = attack(net, x, y, rng=rng.manual_seed(spec.seed))
     with nets.frozen(net):
         goal, rng = attack.objective(net, y), rng.manual_seed(spec.seed)
@@ -108,7 +112,7 @@ def painted(run: Run, spec: PaintedSpec) -> Painted:
 
 
 def allowance(result: Painted) -> str:
-    """How many pixels may change by how much."""
+    """A sentence on how many pixels may change, and by how much."""
     allowed, total = int(result.mask.sum()), result.mask.size
     low = f" The others may change by {eps_text(result.eps_low)}." * (result.eps_low > 0)
     rest = low or " The others may not change at all." * (allowed < total)
@@ -119,9 +123,7 @@ def allowance(result: Painted) -> str:
 
 
 def outcome(result: Painted) -> str:
-    """What the painted attack did to this image, and whether the uniform one would have fooled the
-    network.
-    """
+    """Sentences on what the painted attack did and whether the uniform one fools the network."""
     names = result.meta["classes"]
     (before, was), (after, now), (full, then) = (
         (int(probs.argmax()), float(probs.max()))

@@ -1,7 +1,8 @@
-"""What is asked about a budget that a person painted, and what comes back.
+"""The spec and result for an attack within a painted budget.
 
-A mask is a grid of cells, one a pixel up to 32×32 and a block of pixels in larger images, so that
-its text stays short enough for an address: the cells row by row, eight in a byte, as base64url.
+A mask is a grid of cells: single pixels up to 32 × 32, blocks of pixels in larger images, so that
+its text is short enough for an address. The text has the cells row by row, eight per byte, as
+base64url.
 """
 
 from __future__ import annotations
@@ -17,25 +18,25 @@ from robustviz.stats import Bools, Floats
 from robustviz.types import UserError
 from robustviz.views.result import ProbeSpec, Result
 
-NAMED = ("all", "none", "centre", "edge", "strongest", "part")  # masks that need not be painted
-CELLS = 32  # the most in a row or column of the grid
+NAMED = ("all", "none", "centre", "edge", "strongest", "part")  # masks that have a name
+CELLS = 32  # at most so many in a row or column of the grid
 
 
 def grid(height: int, width: int) -> tuple[int, int, int]:
-    """(rows, columns, pixels along a cell's side) of the grid over an image; the last row and
-    column may be cut off.
+    """(rows, columns, pixels per cell side) of the grid over an image of this size.
+    The last row and column may be cut off by the image's edge.
     """
     side = -(-max(height, width) // CELLS)
     return -(-height // side), -(-width // side), side
 
 
 def to_text(cells: Bools) -> str:
-    """The text of a mask (rows, columns): 11 characters for 8×8 cells, 171 for 32×32."""
+    """The text of a mask (rows, columns): 11 characters for 8 × 8 cells, 171 for 32 × 32."""
     return base64.urlsafe_b64encode(np.packbits(cells).tobytes()).decode().rstrip("=")
 
 
 def from_text(text: str, rows: int, columns: int) -> Bools:
-    """The mask (rows, columns) of which this is the text. Raises UserError for any other text."""
+    """The mask (rows, columns) that a text stands for. Raises UserError if it is not a mask."""
     try:
         packed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (ValueError, binascii.Error):
@@ -56,12 +57,12 @@ def from_text(text: str, rows: int, columns: int) -> Bools:
 
 @dataclass(frozen=True)
 class Painted(Result):
-    """One image attacked within a painted budget on one network.
+    """One image attacked on one network within a painted budget.
 
-    `x`, `x_adv`, `x_full` (C,H,W) in [0,1]: untouched, attacked within the budget, attacked with
-    `eps` everywhere; `mask` (H,W): where the budget is `eps`, elsewhere it is `eps_low`; `y` the
-    true class; `probs`, `probs_adv`, `probs_full` (K,) softmax outputs; `inside`, `outside` the
-    measured max |δ| of x_adv where the mask is and is not.
+    `x`, `x_adv`, `x_full` (C, H, W) in [0, 1]: clean, attacked within the budget, and attacked with
+    `eps` everywhere. `mask` (H, W): where the budget is `eps`; elsewhere it is `eps_low`. `y`: the
+    true class. `probs`, `probs_adv`, `probs_full` (K,): the softmax outputs. `inside`, `outside`:
+    the measured max |δ| of x_adv inside and outside the mask.
     """
 
     x: Floats
@@ -79,17 +80,15 @@ class Painted(Result):
 
     @property
     def uniform(self) -> bool:
-        """Whether the budget is `eps` everywhere, so that this is the attacker of every robust
-        number.
-        """
+        """Whether the budget is `eps` everywhere, as in the attacks behind robust accuracies."""
         return bool(self.mask.all()) or self.eps_low == self.eps
 
 
 @register("probe/painted")
 @dataclass(frozen=True)
 class PaintedSpec(ProbeSpec[Painted]):
-    """One test image attacked with PGD within a painted budget, and for comparison with the full ε
-    everywhere.
+    """One test image attacked with PGD within a painted budget.
+    For comparison it is also attacked with the full ε everywhere.
     """
 
     index: int = option(0, "Number of the test image.", low=0, kind="image")

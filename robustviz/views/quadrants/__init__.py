@@ -1,1 +1,1 @@
-"""Which quarter of an image may an attacker use?"""
+"""The quadrant puzzle: training with a smaller radius in one quarter of the image."""

@@ -1,5 +1,5 @@
-"""The figure of the quadrant puzzle: what each quarter of the image costs when it gets the smaller
-radius in training.
+"""The figure of the quadrant puzzle: the accuracy of networks trained with a smaller radius in one
+quarter of the image.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from robustviz.views.theme import COLOURS, LIGHT, blank, finish, spread
 
 
 def quadrants(result: Quadrants, *, picked: str = "", template: str = LIGHT) -> go.Figure:
-    """Clean (circles) and attacked (×) accuracy by the quadrant with the smaller radius, 95 %
-    t-intervals over seeds.
-
-    `picked`: the name of a quadrant, which the sentence then speaks of first.
+    """Clean (circles) and attacked (×) accuracy by the quadrant that had the smaller radius in
+    training.
+    Bars are 95 % t-intervals over seeds. If `picked` is the name of a quadrant, the sentence starts
+    with it.
     """
     colour, meta = COLOURS[template], result.meta
     low, full = eps_text(meta["eps_low"]), eps_text(meta["eps"])
@@ -67,7 +67,7 @@ def quadrants(result: Quadrants, *, picked: str = "", template: str = LIGHT) -> 
 
 
 def _of(result: Quadrants, picked: str) -> str:
-    """What came of the quadrant that a person picked."""
+    """Sentences on the quadrant that the user picked, and how it compares with the best."""
     at = result.names.index(picked)
     best, decided = result.best("robust")
     name, attack = picked.replace("-", " "), result.meta["attack"]

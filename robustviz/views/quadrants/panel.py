@@ -1,5 +1,6 @@
-"""The quadrant puzzle: guess which quarter of an image can be given a smaller budget, then read
-what training says.
+"""The quadrant puzzle: guess in which quarter of the image a smaller training radius costs least,
+then
+read what was measured.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from robustviz.views.quadrants.result import Quadrants
 
 @shell.fragment
 def puzzle(here: Context) -> None:
-    """The whole part. What an address brings is shown at once."""
+    """Draw the whole part. A page opened by a link with a guess shows the result at once."""
     st.session_state.setdefault("quadrant-linked", "quadrant" in st.query_params)
     st.subheader("Puzzle: which quarter of the image needs the attacker's budget least?")
     with widgets.place():
@@ -88,7 +89,7 @@ def _answer(result: Quadrants, picked: str) -> None:
 
 
 def _paper(meta: JSON) -> str:
-    """What the authors of PART found."""
+    """Sentences on the results of PART's authors."""
     theirs = " ".join(
         f"Smaller radius {name.replace('-', ' ')}: {clean:.2f} % clean, {robust:.2f} % PGD-20."
         for name, (clean, robust) in meta["paper"].items()

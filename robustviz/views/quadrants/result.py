@@ -1,6 +1,6 @@
-"""What comes of giving one quarter of the image a smaller radius in training.
+"""The result of training with a smaller radius in one quarter of the image.
 
-A study of many trainings gives this, not a run: there is no spec to ask a run with.
+A study of many training runs measures it, so there is no spec to measure on a single run.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from robustviz.views.result import Result
 
 @dataclass(frozen=True)
 class Quadrants(Result):
-    """What it costs to give one quarter of the image a smaller radius in training, for each
-    quarter, over seeds.
+    """Accuracy of networks trained with a smaller radius in one quarter of the image, over S seeds.
 
-    `names` (V): the four quadrants in the order of reading, then the controls that are there
-    (`full`, `low`: one radius everywhere). `clean`, `robust` (V,S): accuracy of each network,
-    fractions. `clean_interval`, `robust_interval` (V,3): mean and 95 % t-interval over seeds.
-    `clean_lead`, `robust_lead` (4,3): by how much the best quadrant is ahead of each, mean and
-    t-interval of the differences seed by seed, 95 % for all six pairs together; NaN for the best
-    one itself.
+    `names` (V): the four quadrants in reading order, then those controls that were measured
+    (`full`, `low`: one radius everywhere). `clean`, `robust` (V, S): accuracy of each network in
+    [0, 1]. `clean_interval`, `robust_interval` (V, 3): mean and 95 % t-interval over seeds.
+    `clean_lead`, `robust_lead` (4, 3): the lead of the best quadrant over each, as mean and
+    t-interval of the differences paired by seed, at 95 % for all six pairs together; NaN mean for
+    the best quadrant itself.
     """
 
     names: list[str]
@@ -35,8 +34,9 @@ class Quadrants(Result):
     robust_lead: Floats
 
     def best(self, kind: str) -> tuple[int, bool]:
-        """The quadrant with the highest mean of `clean` or `robust`, and whether it is decidedly
-        ahead of all others.
+        """The index of the best quadrant by mean `clean` or `robust` accuracy, and whether that is
+        decided.
+        It is decided if the intervals of its leads over all other quadrants are above 0.
         """
         lead = self.clean_lead if kind == "clean" else self.robust_lead
         at = int(np.isnan(lead[:, 0]).argmax())

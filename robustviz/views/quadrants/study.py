@@ -1,10 +1,9 @@
-"""Which quarter of the image can be given a smaller budget at least cost? `python -m
-robustviz.views.quadrants.study` measures it.
+"""`python -m robustviz.views.quadrants.study` measures in which quarter of the image a smaller
+training radius costs least.
 
-PART's motivating experiment on drawn shapes: adversarial training in which one quadrant gets half
-the radius, for each quadrant, beside two controls with one radius everywhere; several seeds each.
-What is finished is kept by run id, and the file is written after every training, so a call that was
-cut off goes on and what is there can be read.
+PART's motivating experiment on drawn shapes: adversarial training with half the radius in one
+quadrant, for each quadrant, and two controls with one radius everywhere; several seeds each.
+The file is written after each training run, so an interrupted call continues where it stopped.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ from robustviz.views.quadrants.result import Quadrants
 from robustviz.views.transfer.study import made
 
 FOLDER = paths.ROOT / "checkpoints" / "claims"
-PLACES = tuple(rule.removeprefix("all-but-") for rule in cam.QUADRANTS)  # in the order of reading
-# Four quadrants make six pairs, and the best is known only afterwards: with plain intervals one of
-# them often seems ahead by chance. At this level six of them hold together with 95 % (Bonferroni's
-# correction).
+PLACES = tuple(rule.removeprefix("all-but-") for rule in cam.QUADRANTS)  # in reading order
+# Level of each interval of a lead. Four quadrants make six pairs, and the best is known only
+# afterwards: at 95 % each, one of them often seems ahead by chance. At this level all six intervals
+# hold jointly with 95 % (Bonferroni's correction).
 PAIRS = 1 - 0.05 / 6
 CONTROLS = ("full", "low")  # one radius everywhere: ε, and the smaller one
 # ResNet-18 on CIFAR-10: clean and PGD-20 accuracy in %, by the quadrant with 6/255 where the others
@@ -46,11 +45,12 @@ PAPER = {"lower-right": (76.77, 46.75), "upper-left": (78.00, 47.69)}
 
 @dataclass(frozen=True)
 class Study:
-    """What is trained and measured: 30 trainings of two minutes of a quiet core.
+    """The settings of the study: 30 training runs of two minutes each on a quiet core.
 
     Differs: the paper's radii are 12/255 and 6/255. At 12/255 this small network has not learned
-    shapes after the recipe's 20 epochs (25 and 56 % clean with seed 1), and the luck of a late
-    start would be all that is measured; half of the recipe's own 8/255 keeps the paper's ratio.
+    shapes after the recipe's 20 epochs (25 and 56 % clean with seed 1), so the study would mostly
+    measure which runs happened to start learning in time. Half of the recipe's own 8/255 keeps the
+    paper's ratio.
     """
 
     data: str = "shapes"
@@ -60,13 +60,11 @@ class Study:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     test_eps: float = 8 / 255
     steps: int = 20
-    n_train: int | None = None  # this and the next: the data set's own recipe
+    n_train: int | None = None  # None, also for epochs: the data set's own recipe
     epochs: int | None = None
 
     def config(self, variant: str, seed: int) -> TrainConfig:
-        """The training of a variant: the name of the quadrant with the smaller radius, or a
-        control.
-        """
+        """The training settings for a variant: a quadrant with the smaller radius, or a control."""
         return TrainConfig(
             data=data.source(self.data),
             method=methods.PGDAT()
@@ -83,14 +81,16 @@ class Study:
         )
 
     def order(self) -> Iterator[tuple[str, int]]:
-        """The quadrants of every seed first: they are the question."""
+        """(variant, seed) in the order of training: all quadrants first, because they are the
+        question.
+        """
         return (
             (name, seed) for names in (PLACES, CONTROLS) for seed in self.seeds for name in names
         )
 
 
 def protocol_of(study: Study) -> JSON:
-    """All that the counts of a study depend on, to stand beside them."""
+    """All settings that the counts of a study depend on, for its file."""
     config = study.config("full", study.seeds[0])
     return {
         "data": study.data,
@@ -109,14 +109,14 @@ def protocol_of(study: Study) -> JSON:
 
 
 def measure(study: Study, path: Path, command: str = "") -> JSON:
-    """Train, attack and count everything that is not in the file at `path` yet, and write it there
-    after each training.
+    """Train and evaluate everything missing from the file at `path`, and return the file's content.
 
-    A file that was made by another protocol is begun anew.
+    The file is written after each training run. If it was made with other settings (other seeds
+    apart), it is started anew.
     """
     attack, protocol = attacks.PGD(steps=study.steps, eps=study.test_eps), protocol_of(study)
     known: JSON = folder.read_json(path) if path.exists() else {}
-    # more seeds leave the old ones as they are
+    # the list of seeds may differ: results of the seeds already measured stay valid
     same = known.get("protocol", {}) | {"seeds": protocol["seeds"]} == protocol
     cells: list[JSON] = known["cells"] if same else []
     seconds = float(known.get("cpu_seconds", 0)) if cells else 0.0
@@ -154,14 +154,14 @@ def measure(study: Study, path: Path, command: str = "") -> JSON:
     return out
 
 
-# What the counts say.
+# What the counts show.
 
 
 def result_of(study: JSON) -> Quadrants:
-    """The study as arrays. Only seeds of which all four quadrants are measured count, so that seeds
-    can be paired.
+    """The study as arrays. It includes only seeds with all four quadrants, so that seeds can be
+    paired.
 
-    Raises UserError where there is no such seed.
+    Raises UserError if there is no such seed.
     """
     by = {(cell["variant"], cell["seed"]): cell for cell in study["cells"]}
     seeds = [
@@ -203,7 +203,7 @@ def _intervals(share: Floats) -> Floats:
 
 
 def _leads(share: Floats) -> Floats:
-    """By how much the best quadrant is ahead of each, (4,3); NaN for itself."""
+    """The lead of the best quadrant over each, (4, 3): mean and interval; mean NaN for itself."""
     four = share[: len(PLACES)]
     best = int(four.mean(axis=1).argmax())
     leads = np.array([mean_interval(four[best] - row, PAIRS) for row in four])
@@ -212,7 +212,7 @@ def _leads(share: Floats) -> Floats:
 
 
 def sentence(result: Quadrants) -> str:
-    """What the study found, whatever it is."""
+    """What the study found, in a few sentences that depend on the numbers only."""
     meta, count = result.meta, result.clean.shape[1]
     parts = [
         f"{meta['label']}: one quadrant is trained with {eps_text(meta['eps_low'])}, the rest with"
@@ -243,8 +243,8 @@ def sentence(result: Quadrants) -> str:
 
 
 def _everywhere(result: Quadrants) -> list[str]:
-    """How the control with the full radius differs from the PGD-AT that is shipped: it is a mean
-    over seeds, and of last epochs.
+    """Why the control with the full radius differs from the shipped PGD-AT run, in sentences.
+    The control is a mean over seeds, and its networks are those of the last epoch.
     """
     meta = result.meta
     if "full" not in result.names or 0 not in meta["seeds"] or len(meta["seeds"]) == 1:
@@ -262,7 +262,7 @@ def _everywhere(result: Quadrants) -> list[str]:
 
 
 def markdown(study: JSON) -> str:
-    """The study's tables and its sentence, from the JSON alone."""
+    """The study's tables and its sentences as Markdown."""
     result = result_of(study)
     meta = result.meta
     title = {
@@ -312,12 +312,12 @@ def _points(row: Floats) -> str:
 
 
 def file_of(data: str) -> Path:
-    """Where the study of a data set is kept."""
+    """The path of the study's file for a data set."""
     return FOLDER / f"quadrants-{data.replace('_', '-')}.json"
 
 
 def read(data: str = Study.data) -> JSON:
-    """The study of a data set. Raises UserError where there is none."""
+    """The study of a data set, as JSON. Raises UserError if there is none."""
     if not file_of(data).exists():
         raise UserError(
             f"There is no quadrant study of {data} yet: make it with python -m"
@@ -327,8 +327,8 @@ def read(data: str = Study.data) -> JSON:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and write the JSON file, or with `--report` only read it; the tables go to standard
-    output.
+    """Measure and write the JSON file, or with `--report` only read it; print the tables.
+    Returns the exit code.
     """
     parser = argparse.ArgumentParser(
         prog="python -m robustviz.views.quadrants.study",
@@ -357,7 +357,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def compact(study: JSON) -> bytes:
-    """The study as JSON with one line a cell."""
+    """The study as JSON bytes, with one line per training run."""
     rest = ",\n".join(
         f" {json.dumps(name)}: {json.dumps(value)}"
         for name, value in study.items()

@@ -1,1 +1,1 @@
-"""How is a network fooled?"""
+"""The first page: how a network is fooled."""

@@ -1,8 +1,9 @@
-"""Make what first screens show of the default pairs: `python -m robustviz.views.start.pack`. The
-first page's story, by seed; what every page's first screen asks of both networks about a dozen
-images (`robustviz.views.pack` reads it); and the catalogue of names.
+"""`python -m robustviz.views.start.pack` makes what first screens show of the default pairs: the
+first
+page's story, all results that first screens need for a dozen images of each data set (read by
+`robustviz.views.pack`), and the catalogue of names.
 
-What was stopped goes on where it was; what was finished is measured anew.
+An interrupted call is continued by the next one; after a complete one, everything is measured anew.
 """
 
 import io
@@ -39,13 +40,13 @@ FOLDER = paths.ROOT / "checkpoints" / "story"
 SEED, ROUNDS, STEPS = 0, 3, 20
 OTHER = {"left": "right", "right": "left"}
 PAIRS = ("shapes", "digits")
-TELLING, BOTH = 8, 2  # story images that B holds and A does not; that fool both, and neither
-UNFINISHED = ".unfinished"  # lies in the folder until everything is measured
+TELLING, BOTH = 8, 2  # number of story images that fool only A; that fool both, and neither
+UNFINISHED = ".unfinished"  # this file exists in the folder until everything is measured
 
 
 def shipped(data: str, method: str) -> Run:
-    """The shipped Small ResNet of a method with its usual settings on a data set, seed 0. Raises
-    UserError where there is none.
+    """The shipped Small ResNet of a method on a data set, with default settings and seed 0.
+    Raises UserError if there is none.
     """
     for run in folder.all_runs():
         if (
@@ -53,14 +54,14 @@ def shipped(data: str, method: str) -> Run:
             and (run.data_key, run.method_key) == (data, method)
             and run.architecture == "small_resnet"
             and run.info.get("seed") == 0
-            and not unusual(run)  # as another budget
+            and not unusual(run)  # such as another ε
         ):
             return run
     raise UserError(f"There is no shipped {method} run on {data}: make it with `make zoo`.")
 
 
 def tell() -> JSON:
-    """Write the pictures and `story.json`; what the JSON holds."""
+    """Write the pictures and `story.json`, and return the content of the JSON file."""
     runs = {"standard": shipped("shapes", "standard"), "robust": shipped("shapes", "pgd_at")}
     eps, split = runs["standard"].eps, images_of(runs["standard"])
     chance = torch.Generator().manual_seed(SEED)
@@ -92,13 +93,13 @@ def tell() -> JSON:
         "eps_text": eps_text(eps),
         "eps_level": round(eps * 255),
         "attack": f"PGD-{STEPS}",
-        "shown": f"PGD-{AttackLevelsSpec().steps}",  # of the pictures
+        "shown": f"PGD-{AttackLevelsSpec().steps}",  # the attack on the pictures
         "classes": list(split.classes),
         "rounds": rounds,
         "gain": round(pictures.gain(eps)),
         **{name: _counts(run, split, PGD(eps=eps, steps=STEPS)) for name, run in runs.items()},
         "price": _price(runs["standard"], runs["robust"]),
-        "part": shipped("shapes", "part").id,  # what the page offers beside the robust one
+        "part": shipped("shapes", "part").id,  # the network that the page links to
     }
     write_file(
         FOLDER / "story.json", f"{json.dumps(pack, indent=1, ensure_ascii=False)}\n".encode()
@@ -111,7 +112,9 @@ def _file(number: int, name: str) -> str:
 
 
 def _round(number: int, index: int, side: str, true: str) -> JSON:
-    """What a round shows: its class, the side that was tampered with, and its pictures."""
+    """The facts on one round of the story: class, the side that was attacked, and its picture
+    files.
+    """
     return {
         "index": index,
         "class": true,
@@ -126,11 +129,12 @@ def _round(number: int, index: int, side: str, true: str) -> JSON:
 
 
 def attack_page(run: Run, index: int, eps: float) -> tuple[np.ndarray, JSON]:
-    """The attack on one image that the Attack page opens with: the attacked image (C,H,W), and what
-    the network says of it untouched and attacked, and whether it was fooled.
+    """The attack on one image as the Attack page first shows it: image (C, H, W) and predictions.
+    The predictions are those for the clean and the attacked image, and whether the network was
+    fooled.
     """
     spec = AttackLevelsSpec(index, eps=eps)
-    with threads(1):  # sums are split by them
+    with threads(1):  # the number of threads changes rounding errors in sums
         levels = probe_of(spec).answer(run, spec)
     one = levels.at(levels.levels.tolist().index(round(255 * eps)))
     classes = levels.meta["classes"]
@@ -144,8 +148,10 @@ def attack_page(run: Run, index: int, eps: float) -> tuple[np.ndarray, JSON]:
 
 
 def _price(ordinary: Run, robust: Run) -> JSON:
-    """Clean accuracy of the robust network less that of the ordinary one, on the same images: how
-    many only one of them gets right, and the 95 % interval of the difference.
+    """What robustness costs: the images that only the robust network, or only the other, gets
+    right.
+    Both are clean test images; the 95 % interval is that of the difference in accuracy. Raises
+    UserError if the two networks were not evaluated on the same images.
     """
     one, other = (run.evaluation() for run in (ordinary, robust))
     if one is None or other is None or one.images != other.images:
@@ -156,8 +162,8 @@ def _price(ordinary: Run, robust: Run) -> JSON:
 
 
 def _counts(run: Run, split: Dataset, attack: PGD) -> JSON:
-    """What a network's evaluation found, and on how many images it was fooled. Raises UserError
-    where these counts differ from what is found here.
+    """A network's evaluation and the number of images on which it was fooled.
+    Raises UserError if the evaluation is missing or its counts are not reproduced here.
     """
     evaluation = run.evaluation()
     if evaluation is None:
@@ -182,8 +188,9 @@ def _counts(run: Run, split: Dataset, attack: PGD) -> JSON:
 
 
 def story_images(a: Run, b: Run, y: np.ndarray) -> list[int]:
-    """The images to be shipped, the default one first: images that A misreads under attack and B
-    holds, one a class as far as there are classes, two that both misread, two that both hold.
+    """The numbers of the images to be shipped, the default image first.
+    Up to `TELLING` fool A but not B under attack, from different classes as far as possible; then
+    `BOTH` that fool both, and `BOTH` that fool neither.
     """
     (clean, held), (clean_b, held_b) = networks.right(a.id), networks.right(b.id)
     first = networks.default_image(a.id, b.id)
@@ -203,7 +210,7 @@ def story_images(a: Run, b: Run, y: np.ndarray) -> list[int]:
 
 
 def specs(index: list[int], eps: float) -> Iterator[ProbeSpec[Any]]:
-    """What first screens ask about some images, each once."""
+    """All specs that first screens need for some images, without duplicates."""
     screens = [vars(load(module)).get("first_screen") for module in modules("result")]
     yield from dict.fromkeys(
         spec for image in index for screen in screens if screen for spec in screen(image, eps)
@@ -211,8 +218,9 @@ def specs(index: list[int], eps: float) -> Iterator[ProbeSpec[Any]]:
 
 
 def measure_pair(data: str, again: bool) -> None:
-    """Write the story images of a data set, and what its default pair answers. With `again` what
-    lies there already stays.
+    """Write the story images of a data set, and the results of its default pair for all first
+    screens.
+    With `again`, results that are already in the files are kept.
     """
     a, b = (folder.open_model(run_id) for run_id in networks.defaults(networks.on(data)))
     split = images_of(a)
@@ -230,14 +238,14 @@ def measure_pair(data: str, again: bool) -> None:
             name = f"{registry.key(spec)}.npz"
             try:
                 answers[name] = before.get(name) or _measured(run, spec)
-            except UserError as error:  # as the overlap with objects where none are known
+            except UserError as error:  # e.g. no object masks for an overlap with objects
                 print(f"{run.id} {name}: left out. {error}", flush=True)
             write_file(file, _zipped(before | answers))
         write_file(file, _zipped(answers))
 
 
 def _measured(run: Run, spec: ProbeSpec[Any]) -> bytes:
-    with threads(1):  # sums are split by them
+    with threads(1):  # the number of threads changes rounding errors in sums
         result = probe_of(spec).answer(run, spec)
     result.meta["weights"] = run.weights
     content: bytes = result.to_npz()
@@ -246,7 +254,7 @@ def _measured(run: Run, spec: ProbeSpec[Any]) -> bytes:
 
 
 def _zipped(files: dict[str, bytes]) -> bytes:
-    """A zip whose bytes depend on these files only; they are compressed already."""
+    """A zip file whose bytes depend only on these files. Not compressed: the files already are."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as pack:
         for name, content in sorted(files.items()):
@@ -260,7 +268,7 @@ def _unzipped(content: bytes) -> dict[str, bytes]:
 
 
 def write_catalogue() -> None:
-    """Write down what shipped networks are called, for pages that do without torch."""
+    """Write the catalogue of shipped methods, data sets and networks, for pages without torch."""
     shipped = [run for run in folder.all_runs() if run.shipped]
     found = catalogue.found({run.data_key: len(images_of(run)) for run in shipped})
     text = json.dumps(found, indent=1, ensure_ascii=False)
@@ -268,13 +276,13 @@ def write_catalogue() -> None:
 
 
 def main() -> int:
-    """Make the pack and the hashes of everything shipped."""
+    """Make the pack and the hashes of all shipped files. Returns the exit code 0."""
     from robustviz.check import write_hashes
 
     again = (FOLDER / UNFINISHED).exists()
     write_file(FOLDER / UNFINISHED, b"")
     with tempfile.TemporaryDirectory() as nobodys:
-        os.environ["ROBUSTVIZ_RUNS"] = nobodys  # nobody's runs and answers come into it
+        os.environ["ROBUSTVIZ_RUNS"] = nobodys  # an empty folder: no user's runs are included
         write_catalogue()
         story = tell()
         for data in PAIRS:

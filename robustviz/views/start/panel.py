@@ -1,7 +1,7 @@
-"""The first page: guess which picture was tampered with, see at once what it did to a network, then
-ask whether another one holds.
+"""The first page: guess which of two pictures was attacked, see the effect on a network, then ask
+whether another network withstands it.
 
-Everything shown was computed by `python -m robustviz.views.start.pack` and lies in
+Everything shown was computed by `python -m robustviz.views.start.pack` and is in
 `checkpoints/story`; no torch, no Plotly.
 """
 
@@ -16,8 +16,8 @@ from robustviz.ui import shell
 
 FOLDER = paths.ROOT / "checkpoints" / "story"
 NATIVE, LARGE, SMALL = 32, 264, 152  # pixels; the pictures have 32
-# On a phone pictures stand side by side, so that Left and Right say where they are. Streamlit's
-# button for a full screen would cover the words above.
+# On a phone, too, the pictures are side by side, so that the words Left and Right are correct.
+# Streamlit's full-screen button is hidden because it would cover the text above.
 STYLE = """<style>
 :is(.st-key-pair, .st-key-held) [data-testid="stElementToolbar"] { display: none }
 @media (max-width: 40rem) {
@@ -28,16 +28,14 @@ STYLE = """<style>
 
 
 def load() -> JSON:
-    """The story pack. Raises UserError where it is missing."""
+    """The content of the story pack. Raises UserError if it is missing."""
     if not (FOLDER / "story.json").exists():
         raise UserError("The story pack is missing: make it with `make story`.")
     return read_json(FOLDER / "story.json")
 
 
 def page() -> None:
-    """The whole page: three rounds, each with its answer, then the second question; below, where to
-    go from here.
-    """
+    """Draw the whole page: three rounds with their answers, a second question, and links."""
     pack = load()
     guesses: list[str] = st.session_state.setdefault("guesses", [])
     passed = int(st.session_state.setdefault("passed", 0))
@@ -55,13 +53,13 @@ def page() -> None:
 
 
 def picture(name: str, alt: str, width: int) -> None:
-    """One picture of the pack."""
-    # not the picture's own width: Streamlit would pack it anew at every click
+    """Show one picture of the pack, `width` pixels wide."""
+    # the width is set by the container: otherwise Streamlit would encode the picture at every click
     st.container(width=width).image((FOLDER / name).read_bytes(), width="stretch", alt=alt)
 
 
 def question(pack: JSON, number: int) -> None:
-    """Two pictures at their own size, larger where somebody asks for it, and two answers."""
+    """Two pictures at their own size, or enlarged by a switch, and a button for each."""
     now = pack["rounds"][number]
     st.subheader("One of these two pictures was tampered with. Which?", anchor=False)
     st.markdown(
@@ -89,15 +87,15 @@ def question(pack: JSON, number: int) -> None:
 
 
 def _guess(number: int, side: str) -> None:
-    """Take the answer to a question once: a second click on it may arrive when the next question is
-    there.
+    """Callback: store the answer to round `number`, once.
+    A second click may arrive when the next question is already shown; it is ignored.
     """
     if len(st.session_state["guesses"]) == number:
         st.session_state["guesses"].append(side)
 
 
 def answer(pack: JSON, number: int, guess: str) -> None:
-    """The same two pictures enlarged, what was added, and what the network says now."""
+    """The same two pictures enlarged, the perturbation, and the network's predictions."""
     now = pack["rounds"][number]
     tampered, last = now["tampered"], number + 1 == len(pack["rounds"])
     st.subheader(
@@ -132,7 +130,7 @@ def _pass(number: int) -> None:
 
 
 def says(now: JSON) -> str:
-    """What a person and the ordinary network see in a round's two pictures."""
+    """A sentence on what a person and the ordinary network see in a round's two pictures."""
     said, true = now["standard"], now["class"]
     if said["clean"] != true:
         return f"You see {now['article']} twice; the network says {said['clean']} even untouched."
@@ -142,7 +140,7 @@ def says(now: JSON) -> str:
 
 
 def reveal(pack: JSON, guesses: list[str]) -> None:
-    """How many were found, and what tampering does to the ordinarily trained network."""
+    """How many attacked pictures the user found, and how often the ordinary network is fooled."""
     right = sum(
         guess == now["tampered"] for guess, now in zip(guesses, pack["rounds"], strict=True)
     )
@@ -160,7 +158,7 @@ def reveal(pack: JSON, guesses: list[str]) -> None:
 
 
 def hold(pack: JSON) -> None:
-    """The second question: would a network that trained on attacked pictures hold?"""
+    """The second question: does a network trained on attacked pictures withstand the attack?"""
     st.subheader("Will a network trained on attacked pictures hold?", anchor=False)
     if "hold" not in st.session_state:
         with st.container(horizontal=True):
@@ -198,7 +196,7 @@ def hold(pack: JSON) -> None:
 
 
 def price(pack: JSON) -> str:
-    """What robustness costs on untouched images, by the sign of the difference and its interval."""
+    """A sentence on the clean accuracy lost, by the sign of the difference and its interval."""
     robust, ordinary = pack["robust"]["clean_k"], pack["standard"]["clean_k"]
     low, high = pack["price"]["interval"]
     both = f"{robust} against {ordinary} of {pack['robust']['n']} are right"
@@ -210,7 +208,7 @@ def price(pack: JSON) -> str:
 
 
 def sure(pack: JSON) -> list[str]:
-    """The protocol, in words first."""
+    """The protocol as sentences, words first."""
     net = pack["robust"]
     low, high = (f"{100 * share:.0f}" for share in net["interval"])
     gained, lost = pack["price"]["gained"], pack["price"]["lost"]
@@ -238,7 +236,7 @@ def sure(pack: JSON) -> list[str]:
 
 
 def onward(pack: JSON) -> None:
-    """Where to go from here: four doors, and three questions with their answers behind them."""
+    """Links at the bottom: four buttons to pages, and three questions answered on other pages."""
     st.divider()
     with st.container(horizontal=True, key="doors"):
         doors = (

@@ -1,1 +1,1 @@
-"""Seven steps through all of it: see, predict, attack, explain, defend, compare, mistake."""
+"""The tour in seven steps: see, predict, attack, explain, defend, compare, mistake."""

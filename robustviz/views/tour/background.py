@@ -1,5 +1,6 @@
-"""The tour's last step: a network that learned the background. What the study of backgrounds
-counted (`python -m robustviz.views.tour.study`), as a question and a screen; no torch.
+"""The tour's last step: a network that learned the background. It makes a question and a screen
+from
+the counts of the study of backgrounds (`python -m robustviz.views.tour.study`); no torch.
 """
 
 from __future__ import annotations
@@ -15,19 +16,17 @@ from robustviz.views.screen import Control, Screen
 from robustviz.views.tour.step import Step, choices
 
 FILE = paths.ROOT / "checkpoints" / "claims" / "cue-shapes.json"
-SIZE = 180  # of a picture, pixels
+SIZE = 180  # pixels: width of a picture
 GROUNDS = ("own", "other")
 
 
 def read() -> JSON:
-    """The study of backgrounds. Raises UserError where the file is missing or damaged."""
+    """The study of backgrounds, as JSON. Raises UserError if its file is missing or damaged."""
     return read_json(FILE)
 
 
 def cell(study: JSON, method: str, cue: str) -> JSON | None:
-    """What was counted of the network of seed 0 of a method, with the cue `on` or `off`; None where
-    it was not trained.
-    """
+    """The counts for a method's network with seed 0 and the cue `on` or `off`, or None."""
     found = [
         each
         for each in study["cells"]
@@ -37,8 +36,8 @@ def cell(study: JSON, method: str, cue: str) -> JSON | None:
 
 
 def step() -> Step:
-    """The step: what is left of a network's accuracy when the backgrounds change. Raises UserError
-    where the study is missing or has not begun.
+    """The step on how much accuracy a network loses when the backgrounds change.
+    Raises UserError if the study is missing, or if it lacks the networks for this step.
     """
     study = read()
     misled, plain = _pair(study)
@@ -76,7 +75,9 @@ def _pair(study: JSON) -> tuple[JSON, JSON]:
 
 
 def screen(study: JSON) -> Screen:
-    """Six test objects, on backgrounds of their own class and of another, and what C says."""
+    """Six test objects on backgrounds of their own class or of another, with network C's
+    predictions.
+    """
     (misled, _), protocol = _pair(study), study["protocol"]
     robust = cell(study, "fgsm_rs", "on")
     tiles, moves = list[str](), dict[str, tuple[str, list[str]]]()

@@ -1,13 +1,13 @@
-// The lesson: a step at a time, guess first, then see. Guesses stay on this device.
+// The lesson: one step at a time; the answer is shown after a guess. Guesses stay on this device.
 const find = (what) => document.querySelector(what);
-const KEY = `robustviz-lesson-${id}`;  // every file on a disk shares one store
+const KEY = `robustviz-lesson-${id}`;  // all HTML files opened from disk share one localStorage
 let guesses = lesson.map(() => null), at = 0;
 try {
   const kept = JSON.parse(localStorage.getItem(KEY));
   if (Array.isArray(kept) && kept.length === lesson.length) {
     guesses = kept.map((one, step) => (Number.isInteger(one) && one >= 0 && one < lesson[step].options.length ? one : null));
   }
-} catch { /* a page opened from a memory stick may not be allowed to keep anything */ }
+} catch { /* a browser may forbid localStorage, e.g. for a file on a memory stick */ }
 
 const steps = lesson.map((step, number) => {
   const button = Object.assign(document.createElement("button"), { type: "button", textContent: `${number + 1} ${step.title}` });
@@ -70,13 +70,13 @@ find(".save").onclick = () => {
   const rows = [["name", "step", "question", "guess", "measured", "right"], ...lesson.map((step, place) => [
     find(".who").value, place + 1, step.question, step.options[guesses[place]] ?? "", step.options[step.right], guesses[place] === step.right ? 1 : 0,
   ])];
-  // with a mark at its beginning, by which a spreadsheet reads it as UTF-8
+  // the byte order mark at the beginning makes spreadsheets read the file as UTF-8
   const text = "\ufeff" + rows.map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
   const name = ["answers", ...(find(".who").value.match(/[\p{L}\p{N}]+/gu) ?? [])].join("-");
   const link = document.createElement("a");
   Object.assign(link, { href: URL.createObjectURL(new Blob([text], { type: "text/csv" })), download: `${name}.csv` });
   link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);  // some browsers read it later
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);  // not at once: some browsers read it later
 };
 find(".again").onclick = () => {
   guesses = lesson.map(() => null);

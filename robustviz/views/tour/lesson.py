@@ -1,4 +1,4 @@
-"""The tour as one file for a class without a server: `python -m robustviz lesson`."""
+"""The tour as one HTML file, for a class without a server: `python -m robustviz lesson`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from robustviz.views.screen import COLOURS, files
 from robustviz.views.tour.step import Step
 
-MOST = 8e6  # bytes of the file
+MOST = 8e6  # bytes: upper limit for the file
 
 
 def lesson(steps: list[Step], scheme: str = "light") -> bytes:
-    """The steps as one HTML file that needs no server, no network and no other file, and keeps the
-    guesses on the device; `scheme`: light or dark.
+    """The steps as one HTML file (bytes) that needs no server, no network and no other file.
+    Guesses are stored on the device. `scheme` is `light` or `dark`.
     """
     body, css, mount = files()
     here = Path(__file__).parent

@@ -1,5 +1,6 @@
-"""The tour: seven steps, each a question to guess at before the answer is seen. Each step has an
-address of its own; guesses and score stay in this session, in a class with the votes.
+"""The Tour page: seven steps, each with a question that is answered only after a guess. Each step
+has
+its own address. Guesses and score stay in the session; in a class the guesses are votes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from robustviz.ui import networks, rights, shell, stage, votes
 from robustviz.views.tour.step import Step, score
 from robustviz.views.tour.steps import DATA, steps
 
-POOLED = 3.0  # seconds between two looks at the class's votes
+POOLED = 3.0  # seconds between two updates of the class's votes
 
 
 @memory.remembered(memory.ANSWERS)
@@ -22,7 +23,7 @@ def _steps(a: str, b: str) -> list[Step]:
 
 
 def page() -> None:
-    """The whole page."""
+    """Draw the whole page."""
     every = _steps(*networks.defaults(networks.on(DATA)))
     guesses = votes.mine()
     with st.container(horizontal=True, vertical_alignment="center", key="title-row"):
@@ -46,7 +47,7 @@ def page() -> None:
     else:
         _told(step, guess, last=step is every[-1])
     control = step.screen.control
-    if control is not None:  # its position is the step's own, not that of the page it is from
+    if control is not None:  # its position must not be shared with the page that the screen is from
         control = dataclasses.replace(control, key=f"{step.key}-at")
     stage.show(
         f"tour-{step.key}",
@@ -88,8 +89,8 @@ def _told(step: Step, guess: int, last: bool) -> None:
 
 @st.fragment(run_every=POOLED)
 def _class(step: Step) -> None:
-    """How the class guessed, as it comes in. Once the teacher cleared it, the question is asked
-    again.
+    """How the class has guessed so far, updated regularly.
+    If the teacher has cleared the votes, the page reruns and asks the question again.
     """
     if step.key not in votes.mine():
         st.rerun()

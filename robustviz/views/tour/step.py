@@ -1,4 +1,4 @@
-"""What a step of the tour is: a question to guess at, a first screen, what is seen on it."""
+"""The parts of one step of the tour: a question to guess at, a first screen, and the answer."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from robustviz.views.screen import Screen
 
 @dataclass(frozen=True)
 class Step:
-    """One step. `options`: what can be guessed, of which the one at `right` is what was measured;
-    `told`: what is seen, in one or two sentences; `address`: the page that goes on from here;
-    `hides`: whether the picture itself would tell the answer.
+    """One step of the tour.
+    `options`: the possible guesses; `right`: the index of the one that was measured; `told`: the
+    answer in one or two sentences; `address`: the page on which to continue; `hides`: whether the
+    picture must be hidden until the guess, because it shows the answer.
     """
 
     key: str
@@ -28,8 +29,8 @@ class Step:
 
 
 def choices(n: int, right: int) -> tuple[list[str], int]:
-    """Three counts of `n` to guess among, in order, and the position of `right`, which is one of
-    them; the others are the two of a tenth, a half and nine tenths that lie furthest from it.
+    """Three counts out of `n` as options in ascending order, and the index of `right` among them.
+    The other two are those of n/10, n/2 and 9n/10 that are furthest from `right`.
     """
     others = sorted((n // 10, n // 2, 9 * n // 10), key=lambda each: -abs(each - right))[:2]
     every = sorted({right, *others})
@@ -37,7 +38,7 @@ def choices(n: int, right: int) -> tuple[list[str], int]:
 
 
 def score(steps: Sequence[Step], guesses: Sequence[int | None]) -> str:
-    """How many guesses were right, of those made."""
+    """How many of the guesses made so far were right, as a sentence."""
     made = [(step, guess) for step, guess in zip(steps, guesses, strict=False) if guess is not None]
     right = sum(guess == step.right for step, guess in made)
     return f"{right} of {len(made)} guessed rightly"

@@ -1,5 +1,6 @@
-"""The steps, made of what is shipped about the default pair of shapes: every number in them was
-measured, and none needs torch.
+"""The steps of the tour, made from the shipped results for the default pair on shapes: all numbers
+in
+them were measured, and none needs torch.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from robustviz.views.tour.step import Step, choices
 R = TypeVar("R", bound=Result)
 
 DATA = "shapes"
-SPANS = ((1, 2), (3, 8), (9, 16))  # grey levels
+SPANS = ((1, 2), (3, 8), (9, 16))  # grey levels: the ranges to guess from
 
 
 def steps(a: str, b: str) -> list[Step]:
-    """The steps for the shipped networks with these ids, A without a defence and B with one; the
-    last is about a network of its own. Raises UserError where the pack does not know them.
+    """The seven steps for the shipped networks with ids `a` (no defence) and `b` (with a defence).
+    Raises UserError if the pack lacks a result for them.
     """
     runs = {"a": folder.open_model(a), "b": folder.open_model(b)}
     index, eps = int(pack.images(DATA).index[0]), runs["b"].eps
@@ -169,7 +170,7 @@ def _count(
 
 
 def _explain(run: Run, levels: dict[str, Any], level: int, where: str) -> Step:
-    """Where the network's map is hottest, over many images, before and after the attack."""
+    """Where the hottest point of A's map is, over many images, before and after the attack."""
     many = _known(run, OverlapSpec())
     first = next(iter(levels.values()))
     texts = [str(level) for level in first.levels]
@@ -195,8 +196,8 @@ def _explain(run: Run, levels: dict[str, Any], level: int, where: str) -> Step:
 
 
 def _gap(many: Any) -> tuple[float, float, float]:
-    """Attacked less untouched, in the share of images whose hottest spot lies on the object, with
-    the 95 % interval of images that are the same.
+    """Attacked minus clean share of images whose map is hottest on the object, with its interval.
+    The 95 % interval is paired by image.
     """
     before, after = (many.pointing[row] > 0.5 for row in (0, 1))
     gained, lost, n = int((after & ~before).sum()), int((before & ~after).sum()), len(before)
@@ -204,7 +205,7 @@ def _gap(many: Any) -> tuple[float, float, float]:
 
 
 def _compare(a: Run, b: Run) -> Step:
-    """What the defence costs on untouched pictures, by the paired evaluations of both."""
+    """What the defence costs in clean accuracy, from the paired evaluations of both networks."""
     mine, theirs = a.evaluation(), b.evaluation()
     if mine is None or theirs is None:
         raise UserError("The two networks were not evaluated: run `make zoo`.")
@@ -229,7 +230,7 @@ def _compare(a: Run, b: Run) -> Step:
 
 
 def _board(a: Run, b: Run) -> Screen:
-    """The scoreboard of the shipped networks, with these two marked."""
+    """The scoreboard of the shipped networks, with A and B marked."""
     shown = [run for run in folder.all_runs() if run.shipped and run.data_key == DATA]
     found = scores.board(shown)
     if found is None:

@@ -1,10 +1,10 @@
-"""What does a network learn where the background gives the class away? `python -m
-robustviz.views.tour.study` measures it on drawn shapes, and the tour's last step shows it.
+"""`python -m robustviz.views.tour.study` measures, on drawn shapes, what a network learns if the
+background reveals the class. The tour's last step shows it.
 
 Four kinds of networks: trained with and without the background cue (the presets `shapes-cue-on` and
-`shapes-cue-off`), each ordinarily and by FGSM-RS. All read the same test objects twice: on
-backgrounds of their own class, and on those of another. What is finished is kept by run id, and the
-file is written after every training, so a call that was cut off goes on.
+`shapes-cue-off`), each with standard training and with FGSM-RS. All of them classify the same test
+objects twice: on backgrounds of their own class, and on those of another. The file is written after
+each training run, so an interrupted call continues where it stopped.
 
 Source: features that are predictive but not the object's own, Ilyas et al. 2019, arXiv 1905.02175.
 Differs: theirs are found in photographs by training; ours is drawn in, so that it can be taken out.
@@ -41,22 +41,22 @@ GROUNDS = {"own": True, "other": False}  # backgrounds of the object's own class
 
 @dataclass(frozen=True)
 class Study:
-    """What is trained and measured: a training takes about 20 seconds of a quiet core, by FGSM-RS
-    twice that.
+    """The settings of the study: a training run takes about 20 s on a quiet core, with FGSM-RS 40
+    s.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
     eps: float = 8 / 255
     steps: int = 20
-    n: int = 1000  # images read untouched; of them `n_attacked` also under attack
+    n: int = 1000  # clean test images; the first `n_attacked` of them are also attacked
     n_attacked: int = 200
-    shown: int = 6  # the first test images, whatever the networks say of them
-    n_train: int | None = None  # this and the next: the data set's own recipe
+    shown: int = 6  # the first test images are shown, whatever the predictions
+    n_train: int | None = None  # None, also for epochs: the data set's own recipe
     epochs: int | None = None
 
     def config(self, cue: str, method: str, seed: int) -> TrainConfig:
-        """The training with the cue `on` or `off`: what `train --preset PRESET --method METHOD`
-        makes.
+        """The training settings with the cue `on` or `off`, as `train --preset PRESET --method
+        METHOD`.
         """
         flags: JSON = {"method": method, "seed": seed, "device": "cpu"}
         for name in ("n_train", "epochs"):
@@ -65,13 +65,14 @@ class Study:
         return TrainConfig.make(PRESETS[cue], flags, [])
 
     def order(self) -> Iterator[tuple[str, str, int]]:
-        """The cheap method of every seed first."""
+        """(cue, method, seed) in the order of training: the cheap method first, for all seeds."""
         return ((cue, method, seed) for method in METHODS for seed in self.seeds for cue in PRESETS)
 
 
 def measure(study: Study, path: Path) -> JSON:
-    """Train, read and count everything that is not in the file at `path` yet, and write it there
-    after each training. A file that was made by another protocol is begun anew.
+    """Train and evaluate everything missing from the file at `path`, and return the file's content.
+    The file is written after each training run. If it was made with other settings (other seeds
+    apart), it is started anew.
     """
     source = Shapes()
     splits = {name: source.swapped(own) for name, own in GROUNDS.items()}
@@ -135,7 +136,7 @@ def _protocol(study: Study) -> JSON:
 
 
 def compact(study: JSON) -> bytes:
-    """The study as JSON with one line a picture and a cell."""
+    """The study as JSON bytes, with one line per picture and per training run."""
     lists = {
         name: ",\n  ".join(json.dumps(row, separators=(",", ":")) for row in study[name])
         for name in ("images", "cells")
@@ -150,7 +151,7 @@ def compact(study: JSON) -> bytes:
 
 
 def markdown(study: JSON) -> str:
-    """The study's table: shares in %, mean and 95 % t-interval over the seeds."""
+    """The study's table as Markdown: accuracies in %, mean and 95 % t-interval over the seeds."""
     protocol = study["protocol"]
     n, few = protocol["n"], protocol["n_attacked"]
     columns = (("own", n), ("other", n), ("own_attacked", few), ("other_attacked", few))
@@ -180,8 +181,8 @@ def _share(values: list[float]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and write the JSON file, or with `--report` only read it; the table goes to standard
-    output.
+    """Measure and write the JSON file, or with `--report` only read it; print the table.
+    Returns the exit code.
     """
     parser = argparse.ArgumentParser(
         prog=COMMAND, description="What is learned where the background gives the class away?"

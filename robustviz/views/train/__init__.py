@@ -1,1 +1,1 @@
-"""What if it were trained otherwise?"""
+"""The Train page: train a network with other settings."""

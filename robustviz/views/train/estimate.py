@@ -1,5 +1,5 @@
-"""How long a training will take, and whether it could begin: found out by three of its steps, in
-this process.
+"""Estimates how long a training run will take, and checks whether it can start, by running three of
+its training steps in the app's own process.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ from robustviz.training.config import TrainConfig
 from robustviz.training.evaluate import DOCTOR_IMAGES, count_right
 from robustviz.training.loop import Tick, Training, check
 
-# A network of more weights is timed on so few images: a step of ResNet-18 on 128 takes 4 GB, in the
-# process that everybody's pages share.
+# A network with more than LARGE weights is timed on only FEW images: a step of ResNet-18 on 128
+# images takes 4 GB, in the process that serves the pages of all users.
 LARGE, FEW = 1_000_000, 8
-LASTS = 300  # seconds that a time is good for: what else the machine does changes
-# Two that are timed at once would time each other.
+LASTS = 300  # seconds that a measured time stays valid: the machine's load changes
+# Two measurements at once would slow each other down.
 _ONE_AT_A_TIME = threading.Lock()
 
 
 def estimate(config: TrainConfig) -> str:
-    """How long the training will take, by timing three of its steps; the first time for each
-    setting.
+    """A sentence on how long the training will take, from timing three of its steps.
+    The time is cached per config for up to `LASTS` seconds. If the images would first have to be
+    read from a folder or downloaded, nothing is timed.
 
-    Raises UserError where it could not begin, as far as that is known without a download: the job
-    says the rest.
+    Raises UserError if the training cannot start, as far as that can be checked without a download;
+    the job reports everything else.
     """
     if config.data.at_hand:
         seconds, batches = _seconds(json.dumps(config.to_json(), sort_keys=True))
@@ -43,7 +44,7 @@ def estimate(config: TrainConfig) -> str:
             f" {batches} steps, timed a moment ago."
         )
     if registry.of_kind(type(config.data), "folder"):
-        # says at once what is wrong with a folder
+        # report at once what is wrong with the folder
         images = data.load(config.data, "train", config.n_train or None)
         fits(dataclasses.replace(config, device="cpu"))
         return (
@@ -63,8 +64,9 @@ def _seconds(settings: str) -> tuple[float, int]:
 
 
 def _timed(settings: str) -> tuple[float, int]:
-    """Seconds that a training will take with its evaluation, and how many steps an epoch has; from
-    three steps and one small validation, timed here and now.
+    """The seconds that a training run and its evaluation will take, and the number of steps per
+    epoch.
+    Extrapolated from three training steps and one small validation, timed now.
     """
     config = TrainConfig.from_json(json.loads(settings))
     large = sweeps.weights(config.net) > LARGE
@@ -84,17 +86,18 @@ def _timed(settings: str) -> tuple[float, int]:
         x, y = few.x.to(training.device), few.y.to(training.device)
         started = time.perf_counter()
         count_right(training.net, x, y, PGD(eps=config.eps, steps=10))
-        image = (time.perf_counter() - started) / len(few)  # one validation image under PGD-10
+        image = (time.perf_counter() - started) / len(few)  # seconds per image under PGD-10
     step = min((b - a for a, b in itertools.pairwise(times)), default=0.0) * asked / batch
     batches = -(-len(training.y) // asked)
     epochs = (step * batches + image * len(training.val)) * int(config.epochs or 1)
-    # PGD-20, and the doctor's attacks: twelve by PGD, Square, and the planted examples
+    # the final evaluation: PGD-20, and the doctor's attacks (twelve with PGD, Square, and the
+    # planted examples)
     final = 2 * len(data.load(config.data, "test")) + 33 * DOCTOR_IMAGES
     return epochs + image * final, batches
 
 
 def fits(config: TrainConfig) -> None:
-    """Raises UserError where the training could not begin; what it raises is not kept."""
+    """Raises UserError if the training cannot start. Success is cached, a failure is not."""
 
     def begins() -> bool:
         with _ONE_AT_A_TIME:
@@ -106,6 +109,6 @@ def fits(config: TrainConfig) -> None:
 
 
 def duration(seconds: float) -> str:
-    """A time as a person says it."""
+    """A time in seconds as text, such as `45 s`, `12 min` or `1.6 h`."""
     long = f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
     return f"{seconds:.0f} s" if seconds < 100 else long

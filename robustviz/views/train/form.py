@@ -1,5 +1,5 @@
-"""The form: a widget for every setting of what is chosen, and the config that they say. It follows
-from the classes: no setting, data set or method is known here by its name.
+"""The form of the Train page: a widget for every setting of the chosen classes, and the config made
+from them. It is generated from the classes: no setting, data set or method is named in this module.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from robustviz.ui.networks import (
 from robustviz.views.train.estimate import estimate, fits
 from robustviz.views.train.live import show
 
-WRONG = "?"  # among a form's changes: a field that holds no valid value
+WRONG = "?"  # key in a form's changes that marks an invalid field
 
 
 def form() -> TrainConfig | None:
-    """The form, and what it says as a config; None, with a sentence in its place, where that is no
-    valid training, or where somebody else trains here.
+    """Draw the form and return its config.
+    None, with a sentence shown instead, if the settings are invalid or this session may not train.
     """
     if not rights.may_act():
         st.info(f"{rights.sentence('train')} What is trained is shown here as it goes.")
@@ -81,7 +81,7 @@ def _asked() -> TrainConfig | None:
             "data.",
             across=2,
         )
-        # other defaults follow from these, e.g. the batch from the images' size
+        # other defaults depend on these, e.g. the batch size on the size of the images
         start = TrainConfig.make(preset, chosen, [] if WRONG in of_data else list(of_data.items()))
         of_run = [name for name in registry.options(TrainConfig) if name not in chosen]
         rest = [name for name in settings if name not in main]
@@ -96,11 +96,12 @@ def _asked() -> TrainConfig | None:
 
 
 def _check_typed(place: str) -> None:
-    """Raises UserError for a path that this session may not have read: on one's own computer, one
-    outside the home folder and the folder of the data sets.
+    """Raises UserError for a path that this session may not read.
+    On the user's own computer these are paths outside the home folder and the folder of data sets.
     """
     rights.check("name folders")
-    own = () if rights.mode() == "lab" else (Path.home(),)  # a server's user owns nobody's pictures
+    # on a server the home folder is not the user's
+    own = () if rights.mode() == "lab" else (Path.home(),)
     try:
         paths.check_open(
             Path(place).expanduser(), paths.roots() or (*own, datasets.root().resolve())
@@ -112,7 +113,7 @@ def _check_typed(place: str) -> None:
 
 
 def _choice() -> tuple[str, str, str]:
-    """The pickers of the recipe, the data set and the method."""
+    """The pickers of recipe, data set and method; returns the three keys chosen."""
     left, right = st.columns(2)
     recipe = left.selectbox(
         "Recipe",
@@ -125,7 +126,7 @@ def _choice() -> tuple[str, str, str]:
     )
     preset = PRESETS[recipe].settings if recipe in PRESETS else {}
     data_keys, keys = [*registry.keys("data"), *datasets.own.every()], methods()
-    if st.session_state.get("train-data", data_keys[0]) not in data_keys:  # it was removed
+    if st.session_state.get("train-data", data_keys[0]) not in data_keys:  # it has been removed
         del st.session_state["train-data"]
     data = right.selectbox(
         "Data",
@@ -153,20 +154,18 @@ def _choice() -> tuple[str, str, str]:
 
 
 def _data_option(name: str) -> str:
-    """A data set's name in the picker; one of the user's own goes by the name it was given."""
+    """A data set's label in the picker; the user's own ones have the name that they were given."""
     return registry.get("data", name).label if name in registry.keys("data") else f"Yours · {name}"
 
 
 def _recipe_option(name: str) -> str:
-    """A recipe's name in the picker: what kind it is, then its name."""
+    """A recipe's label in the picker: its kind and its name."""
     lesson = f"Lesson · {name}" if name in LESSONS else name
     return f"Published, for a GPU · {name}" if name in PUBLISHED else lesson
 
 
 def _explain(recipe: str, method: str) -> None:
-    """What else there is to say of the method, whose it is, where we had to choose, and what the
-    recipe is.
-    """
+    """The method's description, its paper, the choices we had to make, and what the recipe is."""
     cls = registry.get("method", method)
     st.markdown(
         f"{cls.text}  \n*{cls.paper}.*"
@@ -177,24 +176,24 @@ def _explain(recipe: str, method: str) -> None:
 
 
 def _follow_recipe() -> None:
-    """The recipe changed: show its data set and method."""
+    """Callback: the recipe changed, so select its data set and method."""
     if recipe := PRESETS.get(st.session_state["train-recipe"]):
         for name in ("data", "method"):
             st.session_state[f"train-{name}"] = recipe.settings[name]
 
 
 def _leave_recipe() -> None:
-    """Data or method changed: what is shown is the recipe no more, and must not keep its other
-    settings.
-    """
+    """Callback: data set or method changed, so the recipe's other settings no longer apply."""
     st.session_state["train-recipe"] = OWN
 
 
 def _fields(
     start: TrainConfig, owner: Any, names: Iterable[str], scope: str, prefix: str, across: int = 3
 ) -> dict[str, Any]:
-    """One input for each of these fields of a dataclass inside `start`, so many a row; only what
-    was changed, by dotted path. Runs have long names: each has a row of its own, above the others.
+    """One input for each of the fields `names` of `owner`, a dataclass inside `start`; returns
+    changes.
+    The changes are values by dotted path. There are `across` inputs per row; pickers of runs, whose
+    names are long, have a row each, above the others.
     """
     changes: dict[str, Any] = {}
     options = registry.options(type(owner))
@@ -220,13 +219,13 @@ def _fields(
 
 
 def _input(start: TrainConfig, owner: Any, name: str, form: str, prefix: str) -> Any:
-    """The widget that fits the field `name` of `owner`, whose dotted path is `prefix`; the value it
-    holds. The keys of all widgets begin with `form`. Raises UserError for text where a number
-    belongs.
+    """The widget for the field `name` of `owner`, whose dotted path starts with `prefix`.
+    Returns the widget's value. All widget keys start with `form`. Raises UserError for text in a
+    numeric field.
     """
     value, option = getattr(owner, name), registry.options(type(owner))[name]
     hint, optional = registry.without_none(registry.hints(type(owner))[name])
-    if_empty = option.help.partition("empty: ")[2].rstrip(".")  # what an optional one means then
+    if_empty = option.help.partition("empty: ")[2].rstrip(".")  # what an empty optional field means
     common: dict[str, Any] = {
         "label": f"{prefix.removeprefix('method.')}{name}".replace("_", " "),
         "key": f"{form}{prefix}{name}",
@@ -255,22 +254,20 @@ def _input(start: TrainConfig, owner: Any, name: str, form: str, prefix: str) ->
     ).strip()
     if text == "" or hint is str:
         return text or (None if optional else value)
-    number = parse_number(text)  # of few digits it may be the one that is there already
+    number = parse_number(text)  # the text is rounded: it may stand for `value` itself
     same = value is not None and abs(number - value) < 1e-6 * max(1.0, abs(value))
     return value if same else number
 
 
 def _number(value: float, kind: registry.Kind) -> str:
-    """A number as a person would type it: a radius in grey levels where it is a whole number of
-    them.
-    """
+    """A number as a person would type it: a radius in grey levels if that is a whole number."""
     levels = eps_text(value)
     return levels if kind == "radius" and "(" not in levels else f"{value:g}"
 
 
 def _offered(start: TrainConfig, owner: Any, name: str, hint: Any) -> Sequence[str]:
-    """What a setting can be chosen from; nothing where it takes anything. Masks that are the true
-    objects are for data that has them.
+    """The options of a setting; empty if it takes any value.
+    Masks that are the true objects are offered only for data with such masks.
     """
     option = registry.options(type(owner))[name]
     if typing.get_origin(hint) is Literal:
@@ -286,9 +283,9 @@ def _offered(start: TrainConfig, owner: Any, name: str, hint: Any) -> Sequence[s
 
 
 def _networks(start: TrainConfig, kind: registry.Kind, form: str) -> dict[str, folder.Run]:
-    """The runs that a training can start from or learn from: ordinary shipped ones and the user's,
-    on this very data. One that it starts from keeps its architecture, so it must be of the network
-    chosen.
+    """The runs that a training run can start from or learn from, by id.
+    These are the user's own and the shipped standard runs on exactly this data. A starting run must
+    have the architecture chosen in the form.
     """
     net = st.session_state.get(f"{form}net", start.net)
     return ordered(
@@ -301,11 +298,12 @@ def _networks(start: TrainConfig, kind: registry.Kind, form: str) -> dict[str, f
 
 
 def submit(config: TrainConfig) -> str:
-    """The buttons; how long it will take, or what does not fit and then no buttons. What is shipped
-    already is trained with the next seed instead.
+    """Draw the buttons; returns the estimated time as a sentence.
+    If the settings do not fit, it shows the reason instead and returns "". If this very training is
+    shipped, the next free seed is trained instead.
     """
     try:
-        # so that its id is the run's: a method may name other runs
+        # resolves the runs that a method names, so that the config has the id of its run
         config = config.on_this_machine(folder.find_run)
         queue.check_limits(config.epochs)
         cost = estimate(config)
@@ -343,7 +341,7 @@ def submit(config: TrainConfig) -> str:
 
 
 def _beside(config: TrainConfig) -> str:
-    """The picker of the method that a training is compared with."""
+    """The picker of the method to compare with; returns its key."""
     keys, own = methods(), config.method.key
     start = FIRST["b"] if own == FIRST["a"] else FIRST["a"]
     return str(
@@ -359,8 +357,8 @@ def _beside(config: TrainConfig) -> str:
 
 
 def _compare(config: TrainConfig, key: str) -> None:
-    """Train this and its like of the method `key`, where that is not shipped; both are shown.
-    Raises UserError, before anything is queued, where the other could not begin.
+    """Train this config, and the same with the method `key` unless that is shipped; show both.
+    Raises UserError before anything is queued if the second one cannot start.
     """
     rights.check("train")
     other = _like(config, key)
@@ -378,20 +376,20 @@ def _compare(config: TrainConfig, key: str) -> None:
 
 
 def _like(config: TrainConfig, key: str) -> TrainConfig:
-    """The same training with another method, as that one is by default; of the same method one with
-    the next seed.
+    """The same training with another method in its default settings; for the same method, the next
+    seed.
     """
     if key == config.method.key:
         return dataclasses.replace(config, seed=config.seed + 1)
-    usual = config.select == config.method.select  # each method's own, where nobody chose
+    usual = config.select == config.method.select  # True if the user left each method's default
     return dataclasses.replace(
         config, method=registry.get("method", key)(), select=None if usual else config.select
     ).on_this_machine(folder.find_run)
 
 
 def _same(config: TrainConfig, among: list[folder.Run]) -> str:
-    """The id of the run of this config, or of one that differs only in having kept snapshots too;
-    empty where there is none.
+    """The id of the run among these with this config; empty if there is none.
+    A run that has saved snapshots as well counts as the same.
     """
     fields = dataclasses.fields(TrainConfig)
     later = {each.name: each.default for each in fields if each.metadata.get("later")}

@@ -1,4 +1,4 @@
-"""The list of the user's runs."""
+"""The list of the user's runs on the Train page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from robustviz.views.train.live import evaluation_or_none, show
 
 
 def watch() -> None:
-    """The list, which ticks while there is something to see."""
+    """The list of the user's runs; it updates every 2 s while a run is queued or running."""
     if states := folder.of_user():
         st.header("Your runs", divider="gray")
         busy = any(
@@ -25,7 +25,9 @@ def watch() -> None:
 
 
 def _list() -> None:
-    """Every run of the user's, newest first, damaged folders too; choosing one shows it above."""
+    """The table of all runs of the user, newest first, damaged ones too; the selected one is shown
+    above.
+    """
     states = folder.of_user()[::-1]
     faults = [folder.fault(run) for run, _ in states]
     told = [
@@ -64,7 +66,7 @@ def _list() -> None:
         st.markdown(f"{damaged} damaged. Choose one: what is wrong stands above, beside *Remove*.")
     if any(test and worst and test.images != worst.images for *_, test, worst in told):
         st.markdown("*every attack* was counted on a set of images of its own.")
-    # once per choice, so that a new training can be watched after it
+    # only when the selection changes, so that a run started later can be shown
     if chosen and chosen != st.session_state.get("job-row"):
         st.session_state["job-row"] = chosen
         show(states[chosen[0]][0].id)
@@ -72,7 +74,7 @@ def _list() -> None:
 
 
 def epochs(run: Run, status: Status) -> str:
-    """How many epochs are through, or which one is being trained."""
+    """How many epochs are finished, or which one is running, as text."""
     if not folder.sound(run) or run.imported:
         return ""
     every = run.info.get("epochs")

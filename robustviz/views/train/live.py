@@ -1,4 +1,4 @@
-"""The live view of a job: how far it is, what can be asked of it, its curves and its images."""
+"""The live view of a training run: progress, buttons to control it, curves and images."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from robustviz.ui import absent, cache, networks, rights, shell
 from robustviz.views.attack.result import Strip
 from robustviz.views.train.estimate import duration
 
-# not blue and orange, which mean networks A and B; 3:1 on both themes
+# not blue or orange, the colours of networks A and B; contrast at least 3:1 in both themes
 HUES = ["#2A8C6C", "#B45C9A", "#8A7A1F", "#7A8798"]
 
 
 def show(job: str, beside: str = "") -> None:
-    """Let the page watch a run, alone or, as B, `beside` another."""
+    """Make the page show a run, alone or, as B, `beside` another one."""
     st.query_params["job"] = job
     if beside:
         st.query_params["beside"] = beside
@@ -38,7 +38,7 @@ def show(job: str, beside: str = "") -> None:
 
 
 def current() -> Run | None:
-    """The job to watch: the one the address names, else the one running, else none."""
+    """The run to show: the one named in the address, else a running one, else None."""
     if wanted := st.query_params.get("job", ""):
         try:
             return cache.open_by_id(wanted)
@@ -55,8 +55,8 @@ def current() -> Run | None:
 
 
 def watch(config: TrainConfig | None) -> None:
-    """The live view of the job in hand; it ticks each second while there is something to see, and
-    then stops. Without a job: what a training of `config` will look like, still empty.
+    """The live view of the current run; it updates every second while the run is queued or running.
+    If there is no run, it shows the empty charts of a training of `config`.
     """
     look_after()
     run = current()
@@ -76,19 +76,19 @@ def watch(config: TrainConfig | None) -> None:
 
 
 def look_after() -> None:
-    """Start what waits for a free device; who may not start anything only sees what has died."""
+    """Start queued runs on free devices; a session without that right only marks dead runs."""
     (queue.pump if rights.may_act() else queue.sweep)()
 
 
 def _panel(run_id: str, was_live: bool) -> None:
     try:
         run = cache.open_by_id(run_id)
-    except UserError:  # removed, or damaged, since the page was drawn: it says so
+    except UserError:  # removed or damaged meanwhile: rerun the page, which reports it
         st.rerun()
     status, records = run.status(), run.records()
     state = status["state"]
     if was_live != (state in ("queued", "running")):
-        st.rerun()  # a full run, which starts or stops the ticking
+        st.rerun()  # a full rerun, which starts or stops the updates
     if state == "queued":
         look_after()
     st.markdown(
@@ -113,7 +113,7 @@ def _panel(run_id: str, was_live: bool) -> None:
 
 
 def _result(run: Run, test: Evaluation) -> None:
-    """What the test found, and behind a button how sure that is."""
+    """The result of the evaluation, and a popover on how certain it is."""
     found = run.evaluations()
     st.success(
         f"Tested: {test.clean_k} of {test.n} right untouched, {test.robust_k} under {test.printed}."
@@ -138,7 +138,7 @@ def _place(run: Run) -> int:
 
 
 def progressed(status: Status) -> tuple[float, str]:
-    """How far a run is, in [0, 1], and in words."""
+    """The progress of a run as a fraction in [0, 1], and in words."""
     epochs, batches = status["epochs"] or 1, status["batches"]
     if status["phase"] == "evaluate" and batches:
         seen = status["batch"]
@@ -154,8 +154,9 @@ def progressed(status: Status) -> tuple[float, str]:
 
 
 def act(what: str, do: Callable[[], object], spot: str = "job-error") -> None:
-    """A callback: what a button does, where this session may; what went wrong is said below it, by
-    whoever takes it from the session's `spot`.
+    """Callback of a button: run `do` if this session has the right to do `what`.
+    The message of a UserError is stored in the session state under `spot`; the page shows it below
+    the button.
     """
     try:
         rights.check(what)
@@ -165,7 +166,7 @@ def act(what: str, do: Callable[[], object], spot: str = "job-error") -> None:
 
 
 def _removal(run: Run) -> None:
-    """A button that deletes a run folder, after one that asks whether that is meant."""
+    """A button that deletes a run folder, inside a popover that asks for confirmation."""
     if not rights.may_act():
         return
     with st.popover("Remove", icon=":material/delete:", key="remove-ask"):
@@ -192,7 +193,7 @@ def _buttons(run: Run, state: State) -> None:
         if not rights.may_act() and state != "done":
             st.caption(rights.sentence("pause, stop and resume"))
         elif state in ("running", "queued"):
-            asked = run.wanted()  # not heard yet: it is after the batch in hand
+            asked = run.wanted()  # already requested: the run reacts after the current batch
             for want, soon in (("pause", "Pausing …"), ("stop", "Stopping …")):
                 st.button(
                     soon if asked == want else want.title(),
@@ -216,7 +217,7 @@ def _buttons(run: Run, state: State) -> None:
         ):
             st.session_state.update({"data": networks.data_name(run), "b": run.id})
             shell.go("attack")
-        if state == "done" and rights.may_act():  # it names folders of this computer
+        if state == "done" and rights.may_act():  # the notebook contains paths of this computer
             st.download_button(
                 "Notebook that repeats it",
                 partial(notebook, run),
@@ -233,8 +234,8 @@ def _buttons(run: Run, state: State) -> None:
 
 
 def _curves(records: list[Record], epochs: int, eps: float) -> None:
-    """Validation accuracies against the epoch, on the axes of the whole training from the start, as
-    a Vega chart that updates without being drawn anew.
+    """Validation accuracies by epoch as a Vega chart, which updates without being redrawn.
+    The axes cover the whole training from the start.
     """
     accuracies = [
         (r["epoch"], name, share)
@@ -267,7 +268,7 @@ def _curves(records: list[Record], epochs: int, eps: float) -> None:
 
 
 def _terms(records: list[Record]) -> None:
-    """Loss terms against the epoch."""
+    """A chart of the loss terms by epoch."""
     terms = [(r["epoch"], name, value) for r in records for name, value in r["losses"].items()]
     losses = ", ".join(f"{name} {value:.3f}" for name, value in records[-1]["losses"].items())
     st.altair_chart(
@@ -285,8 +286,8 @@ def _terms(records: list[Record]) -> None:
 def _chart(
     title: str, rows: pd.DataFrame, form: str, epochs: int, height: int, **y: Any
 ) -> alt.Chart:
-    """The last column of `rows` against the first, which ends at `epochs`, a line for each value of
-    the second.
+    """A chart of the last column of `rows` against the first, with a line per value of the second.
+    The x axis ends at `epochs`.
     """
     x, lines, value = rows.columns
     names = ["untouched", "PGD-10"] if lines == "on" else list(dict.fromkeys(rows[lines]))
@@ -314,7 +315,7 @@ def _chart(
 
 
 def _strip(strip: Strip, names: tuple[str, ...]) -> None:
-    """Eight validation images as the net sees them now: clean above, attacked below."""
+    """Eight validation images as the network sees them now: clean above, attacked below."""
     count = len(strip.y)
     answers = ", ".join(
         f"{names[a]}→{names[b]}" if a != b else names[a]
@@ -333,8 +334,8 @@ def _strip(strip: Strip, names: tuple[str, ...]) -> None:
 
 
 def evaluation_or_none(run: Run) -> Evaluation | None:
-    """The plain evaluation, or none where the file is damaged: one bad run must not hide the
-    others.
+    """The run's evaluation, or None if there is none or its file is damaged.
+    A damaged run must not hide the others.
     """
     try:
         return run.evaluation()

@@ -1,4 +1,4 @@
-"""Two trainings side by side: their curves on the same axes, how far each is, and the way on."""
+"""Two training runs side by side: their curves on the same axes, their progress, and buttons."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ KEPT: tuple[tuple[Literal["clean_acc", "robust_acc"], str], ...] = (
 
 
 def watch() -> bool:
-    """The two runs that the address names, `job` as B and `beside` as A; they tick each second
-    while there is something to see. False, with a sentence, where these are no two runs.
+    """Show the two runs that the address names: `job` as B and `beside` as A.
+    They update every second while one is queued or running. Returns False if the address does not
+    name two runs, or, with a sentence shown, if they cannot be compared.
     """
     asked = [st.query_params.get(name, "") for name in ("beside", "job")]
     if not all(asked):
@@ -48,12 +49,12 @@ def watch() -> bool:
 def _panel(a: str, b: str, was_live: bool) -> None:
     try:
         runs = [cache.open_by_id(each) for each in (a, b)]
-    except UserError:  # removed, or damaged, since the page was drawn: it says so
+    except UserError:  # removed or damaged meanwhile: rerun the page, which reports it
         st.rerun()
     statuses = [run.status() for run in runs]
     states = [status["state"] for status in statuses]
     if was_live != any(state in GOING for state in states):
-        st.rerun()  # a full run, which starts or stops the ticking
+        st.rerun()  # a full rerun, which starts or stops the updates
     if "queued" in states:
         look_after()
     names = dict(zip("ab", labels(runs), strict=True))
@@ -71,7 +72,7 @@ def _panel(a: str, b: str, was_live: bool) -> None:
 
 
 def _check(a: Run, b: Run) -> None:
-    """Raises UserError where the curves of two runs may not stand on the same axes."""
+    """Raises UserError if the curves of two runs must not be drawn on the same axes."""
     if a.id == b.id:
         raise UserError("A and B are one run: choose another to compare it with.")
     if networks.data_name(a) != networks.data_name(b):
@@ -112,15 +113,15 @@ def _buttons(runs: list[Run], states: Sequence[str]) -> None:
 
 def _stop(runs: list[Run]) -> None:
     rights.check("pause, stop and resume")
-    # the one that waits first: else it would begin when the other ends
+    # the queued one first: otherwise it would start when the other one ends
     for run in sorted(runs, key=lambda run: run.status()["state"] != "queued"):
         if run.status()["state"] in GOING:
             queue.ask(run, "stop")
 
 
 def _curves(runs: dict[str, Run], names: dict[str, str]) -> None:
-    """Two charts, untouched and under attack, in each a line for A and one for B; the axes are
-    those of the whole training from the start.
+    """Two charts, clean and under attack, each with a line for A and one for B.
+    The axes cover the whole training from the start.
     """
     records = {side: run.records() for side, run in runs.items()}
     epochs = max(int(run.info.get("epochs") or 1) for run in runs.values())
@@ -144,8 +145,8 @@ def _curves(runs: dict[str, Run], names: dict[str, str]) -> None:
 
 
 def _sentence(a: Sequence[Record], b: Sequence[Record]) -> str:
-    """How both stand after the last epoch that both have finished. It is about two networks on
-    their way, so it says no more than that.
+    """How both compare after the last epoch that both have finished.
+    Neither has finished training, so the sentence draws no conclusion.
     """
     both = min(len(a), len(b))
     if not both:

@@ -1,4 +1,6 @@
-"""The Train page: the form on the left, what it will look like on the right, sweeps and runs."""
+"""The Train page: the form on the left, the live view on the right, sweeps and the user's runs
+below.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from robustviz.views.train import form, jobs, live, pair, sweeping
 
 
 def page() -> None:
-    """What if it were trained otherwise?"""
+    """Draw the whole page."""
     with st.container(key="title-row"):
         st.title("What if it were trained otherwise?", anchor=False)
     st.space("small")

@@ -1,4 +1,4 @@
-"""The sweeps: how far each is, its runs one by one, and the button that ends it."""
+"""The sweeps on the Train page: the progress of each, its runs, and a button to stop it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from robustviz.views.train.estimate import duration
 from robustviz.views.train.jobs import epochs
 from robustviz.views.train.live import act, evaluation_or_none
 
-ROWS = 100  # runs that the table shows
-FAST, SLOW = 2.0, 10.0  # seconds between two looks, while one is going and else
-# What is to be seen first.
+ROWS = 100  # at most so many runs are shown
+FAST, SLOW = 2.0, 10.0  # seconds between two updates: while a sweep is going, and otherwise
+# The order of the rows by state; all other states come last.
 ORDER = ("running", "queued", "failed", "interrupted", "paused", "stopped", "waits")
 Going = dict[str, tuple[Run, Status]]
 
 
 def watch() -> None:
-    """The sweeps, also those that were started from a command line while the page was open."""
+    """The sweeps, including those started from a command line while the page is open."""
     going = any(plan.going for plan in plans.every())
     shell.fragment(_sweeps, FAST if going else SLOW)(going)
 
@@ -33,7 +33,7 @@ def watch() -> None:
 def _sweeps(was_going: bool) -> None:
     every = plans.every()
     if was_going != any(plan.going for plan in every):
-        st.rerun()  # a full run, which looks more or less often
+        st.rerun()  # a full rerun, which changes the rate of updates
     if not every:
         return
     st.header("Sweeps", divider="gray")
@@ -44,7 +44,7 @@ def _sweeps(was_going: bool) -> None:
     if not sound:
         return
     names = list(sound)
-    if st.session_state.get("sweep-name") not in names:  # it was removed
+    if st.session_state.get("sweep-name") not in names:  # that sweep was removed
         st.session_state.pop("sweep-name", None)
     name = st.selectbox("Sweep", names, key="sweep-name", width=360) if len(names) > 1 else names[0]
     _sweep(sound[str(name)])
@@ -75,7 +75,7 @@ def _sweep(plan: Plan) -> None:
 
 
 def _state(name: str, known: Going) -> str:
-    """A run's state; `waits` where the sweep has not put it into the queue yet."""
+    """A run's state; `waits` if the sweep has not queued it yet."""
     if name not in known:
         return "waits"
     run, status = known[name]
@@ -87,7 +87,7 @@ def _place(state: str) -> int:
 
 
 def _said(plan: Plan, over: int, busy: bool) -> str:
-    """Who goes on with the sweep, in a sentence."""
+    """A sentence on whether the sweep continues."""
     if plan.going:
         return "going: its next training begins when this one ends."
     if over == len(plan.runs):

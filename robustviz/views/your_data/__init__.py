@@ -1,1 +1,1 @@
-"""What does a network make of your own pictures?"""
+"""The page Your data: add pictures, data sets and networks of one's own."""

@@ -1,4 +1,5 @@
-"""The page Your data: what somebody brings is checked, shown as a network will see it, kept under a
+"""The page Your data: uploaded pictures are checked, shown as a network will see them, stored under
+a
 name, and removed again.
 """
 
@@ -42,7 +43,7 @@ HOW = {
     "one": "Drop a picture, say what is on it, and attack it.",
     "net": "Drop the weights of a known kind of network: safetensors, or a plain file of torch's.",
 }
-FEW = 200  # test images on which a network's readings are compared
+FEW = 200  # test images used to find out which input normalisation a network expects
 LARGER = (
     "Up to 200 MB and 20,000 pictures. What is larger is named where robustviz runs: `python -m"
     " robustviz data add folder:PATH --name NAME`."
@@ -50,7 +51,7 @@ LARGER = (
 
 
 def page() -> None:
-    """All of the page."""
+    """Draw the whole page."""
     with st.container(key="title-row"):
         st.title(TITLE, anchor=False)
     st.space("small")
@@ -68,7 +69,7 @@ def page() -> None:
 
 
 def _bring() -> None:
-    """What is brought, and what is shown of it before it is kept."""
+    """The upload field for the chosen kind of data, and a preview of it before it is stored."""
     kind = st.segmented_control(
         "You bring",
         list(BRING),
@@ -102,9 +103,7 @@ def _bring() -> None:
 
 
 def _used(use: Callable[[list[UploadedFile]], object], files: list[UploadedFile]) -> None:
-    """Let what came be used, one upload at a time; what is wrong with it is said where it was
-    dropped.
-    """
+    """Call `use` on uploaded files, one upload at a time. Errors are shown later by `_faults`."""
     spot = st.empty()
     try:
         queue.check_room()
@@ -122,7 +121,7 @@ def _faults() -> None:
 
 
 def _draft() -> Path | None:
-    """This session's draft; None where there is none, or where it was removed meanwhile."""
+    """This session's draft folder; None if there is none or if it has been removed."""
     draft = Path(str(st.session_state.get("your-draft") or os.devnull))
     return draft if draft.is_dir() else None
 
@@ -137,7 +136,7 @@ def _new_or_old_draft() -> Path:
 
 @contextmanager
 def _counting(what: str) -> Any:
-    """Inside, a bar counts what was done: `tell(done, total)`."""
+    """A progress bar; yields the function `tell(done, total)` that updates it."""
     bar = st.progress(0.0, text=what)
 
     def tell(done: int, total: int) -> None:
@@ -165,7 +164,7 @@ def _take_files(files: list[UploadedFile], name: str = "") -> None:
 
 
 def _inside(name: str) -> str:
-    """A path without what leads out of a folder, and harmless: the browser's word is not taken."""
+    """A path from a browser, which is untrusted: harmless, without parts that leave a folder."""
     parts = PurePosixPath(harmless(name.replace("\\", "/"))).parts
     return "/".join(part for part in parts if part not in ("/", "..")) or "picture"
 
@@ -199,15 +198,15 @@ def _take_packed(files: list[UploadedFile]) -> None:
 
 
 def _suggest(file: str) -> None:
-    """A name to keep the draft under, after the file's, where none was typed."""
+    """Suggest a name for the draft after the file's name, unless one has been typed."""
     slug = re.sub(r"[^a-z0-9_]+", "-", Path(_inside(file)).stem.lower()).strip("-_")[:32]
     if slug and not st.session_state.get("your-name"):
         st.session_state["your-name"] = slug
 
 
 def _numbers(draft: Path) -> None:
-    """How the numbers of a NumPy file are to be read, as the range doctor finds, and as they look
-    then; *Take them* makes pictures of them.
+    """How to interpret the numbers of a NumPy file: a suggestion, pickers and a preview.
+    The button *Take them* converts the numbers to pictures.
     """
     found = arrays.load(draft / "arrays")
     verdict = arrays.diagnose(found.parts[0].x)
@@ -247,7 +246,7 @@ def _numbers(draft: Path) -> None:
 
 
 def _look(draft: Path) -> None:
-    """What the network will see of a draft, and the button that keeps it."""
+    """A preview of the draft as the network will see it, and the buttons to keep or discard it."""
     if not (counts := uploads.counts(draft)):
         return
     st.subheader("As the network will see them")
@@ -286,7 +285,7 @@ def _look(draft: Path) -> None:
 
 
 def _notes() -> None:
-    """What was done to pictures, and which were left out."""
+    """What was changed in pictures, and which ones were left out."""
     if notes := st.session_state.get("your-notes"):
         with st.expander(f"What was done and left out ({len(notes)})", key="your-notes-box"):
             st.markdown("\n".join(f"- {shell.spoken(UserError(note))}" for note in notes))
@@ -322,7 +321,7 @@ def _take_one(files: list[UploadedFile]) -> None:
 
 
 def _one() -> None:
-    """What the network will see of one picture, what is on it, and the button that attacks it."""
+    """A preview of one picture, a picker for its class, and the button that attacks it."""
     draft, digest, name = st.session_state.get("your-one", ("", "", ""))
     file = Path(draft) / "one.png"
     if not draft or not file.is_file():
@@ -357,14 +356,14 @@ def _one() -> None:
 
 
 def _attack(one: singles.Single) -> None:
-    """Leave for the Attack page with a picture chosen."""
+    """Go to the Attack page with a picture chosen."""
     shell.forget("a", "b", "eps")
     _chosen(data=one.data, img=one.number)
     shell.go("attack")
 
 
 def _chosen(**linked: Any) -> None:
-    """What pickers of other pages show from now on."""
+    """Set the pickers of other pages to these values."""
     st.session_state.update(linked)
     st.session_state.setdefault("choices", {}).update(linked)
 
@@ -373,7 +372,9 @@ def _chosen(**linked: Any) -> None:
 
 
 def _network() -> None:
-    """Weights of a known kind of network become a run. Code comes by the command line only."""
+    """Import weights of a known architecture as a run. Code can be imported only by the command
+    line.
+    """
     ours = [key for key in registry.keys("data") if not _placed(key)]
     names = [*own.every(), *ours]
     left, middle, right = st.columns(3)
@@ -409,7 +410,7 @@ def _network() -> None:
 
 
 def _placed(key: str) -> bool:
-    """Whether a data set needs to be told where its images are."""
+    """Whether a data set has to be told where its images are."""
     return "name" in registry.hints(registry.get("data", key))
 
 
@@ -417,7 +418,7 @@ def _placed(key: str) -> bool:
 
 
 def _sets() -> None:
-    """The user's data sets, with what can be done with each."""
+    """The user's data sets, each with its buttons."""
     if not (every := own.every()):
         return
     st.subheader("Kept")
@@ -461,7 +462,7 @@ def _removal(one: own.Own) -> None:
 
 
 def _remove(name: str, runs: list[folder.Run]) -> None:
-    """A callback: delete a data set, and runs."""
+    """Callback: delete a data set and these runs."""
     try:
         rights.check("remove")
         for run in runs:
@@ -473,13 +474,13 @@ def _remove(name: str, runs: list[folder.Run]) -> None:
 
 
 def _forget() -> None:
-    """What is kept in memory may show what was removed; what is on disk is read again."""
+    """Clear the caches in memory, which may hold what was removed; files are read again."""
     memory.ANSWERS.clear()
     memory.WORKING.clear()
 
 
 def _singles() -> None:
-    """The single pictures, each with what can be done with it."""
+    """The user's single pictures, each with its buttons."""
     if not (every := singles.every()):
         return
     st.subheader("Single pictures")

@@ -1,5 +1,5 @@
-"""What is said and shown of pictures before they are kept: how the network will see them, how many
-there are, and how they will be split.
+"""Previews of pictures before they are stored: as the network will see them, their number, and how
+they will be split.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from robustviz.data import arrays, folder, pictures, singles, splits, uploads
 from robustviz.training.evaluation import UNEQUAL
 from robustviz.views.pictures import sheet
 
-SHOWN = 8  # pictures of a class
-CLASSES = 12  # classes that are shown
+SHOWN = 8  # pictures shown per class
+CLASSES = 12  # classes shown
 
 
 @dataclass(frozen=True)
 class Row:
-    """A class: its `name`, how many pictures it has (`count`), and the first of them in one PNG, as
-    a network sees them, `shown` of them.
+    """One class of a preview.
+    `name`; `count`: its number of pictures; `png`: the first `shown` of them in one PNG, as a
+    network sees them.
     """
 
     name: str
@@ -34,7 +35,7 @@ class Row:
 
 
 def rows(draft: Path, counts: dict[str, dict[str, int]], size: int) -> list[Row]:
-    """The first classes of a draft, `size` pixels a side."""
+    """The first classes of a draft, with pictures of `size` × `size` pixels."""
     found = []
     for name in list(counts)[:CLASSES]:
         files = uploads.examples(draft, name, SHOWN)
@@ -45,12 +46,12 @@ def rows(draft: Path, counts: dict[str, dict[str, int]], size: int) -> list[Row]
 
 
 def seen_as(file: Path, size: int) -> NDArray[np.float32]:
-    """A picture as a network sees it, (3, size, size) in [0, 1]."""
+    """A picture file as a network sees it, (3, size, size) in [0, 1]."""
     return pictures.read_picture(file, size)[0].astype(np.float32) / np.float32(255)
 
 
 def counted(counts: dict[str, dict[str, int]]) -> str:
-    """How many pictures and classes there are, one sentence."""
+    """A sentence with the numbers of pictures and classes."""
     total = sum(sum(each.values()) for each in counts.values())
     return (
         f"**{total:,} picture{'s' * (total != 1)}** of {len(counts)} class"
@@ -59,9 +60,7 @@ def counted(counts: dict[str, dict[str, int]]) -> str:
 
 
 def split(draft: Path, counts: dict[str, dict[str, int]]) -> str:
-    """How the pictures will be split, in at most two sentences; empty with fewer than two classes,
-    which cannot be.
-    """
+    """How the pictures will be split, in up to two sentences; empty for fewer than two classes."""
     if len(counts) < 2:
         return ""
     named: dict[str, int] = {}
@@ -80,7 +79,7 @@ def split(draft: Path, counts: dict[str, dict[str, int]]) -> str:
 
 
 def cautions(counts: dict[str, dict[str, int]]) -> list[str]:
-    """What should be known before training: too few classes, very unequal ones, few pictures."""
+    """Warnings before training: too few classes, very unequal classes, few pictures."""
     sizes = {name: sum(each.values()) for name, each in counts.items()}
     if len(sizes) < 2:
         return ["One class is not enough: add pictures of another one."]
@@ -97,8 +96,9 @@ def cautions(counts: dict[str, dict[str, int]]) -> list[str]:
 
 
 def of_arrays(found: arrays.Arrays, reading: str, order: str) -> tuple[bytes, int, str]:
-    """The first images of a NumPy file, read in that way, as one PNG; how many they are; and that
-    red and blue may be swapped, or an empty text.
+    """Up to 16 images of a NumPy file, interpreted as `reading` and `order` say, as one PNG.
+    The images are spread evenly over the file. Also returns their number, and a warning that red
+    and blue may be swapped (or an empty text).
     """
     x = found.parts[0].x
     few = x[np.linspace(0, len(x) - 1, min(16, len(x)), dtype=int)]
@@ -113,11 +113,11 @@ def of_arrays(found: arrays.Arrays, reading: str, order: str) -> tuple[bytes, in
 
 
 def readings(found: arrays.Arrays) -> Sequence[str]:
-    """The ways to read numbers that fit these images' channels."""
+    """The keys of `arrays.READINGS` that fit the number of channels of these images."""
     channels = found.parts[0].x.shape[3]
     return [key for key, reading in arrays.READINGS.items() if reading.fits(channels)]
 
 
 def seen_one(content: bytes, channels: int, size: int) -> NDArray[np.float32]:
-    """A picture, a PNG, as networks of so many channels see it, (channels, size, size)."""
+    """A PNG as networks with `channels` channels see it, (channels, size, size) in [0, 1]."""
     return singles.fitted(content, channels, size).astype(np.float32) / np.float32(255)
