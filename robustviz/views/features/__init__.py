@@ -1,1 +1,1 @@
-"""Do attacked images stay with their class?"""
+"""The Features page: where clean and attacked images lie in feature space."""

@@ -1,8 +1,6 @@
-"""Points of many dimensions as points of a plane: through class centres, along the largest
-variance, or by UMAP.
-
-A plane through the points is exact about what it shows; UMAP shows neighbourhoods and nothing else.
-New points join a finished map without moving it.
+"""Projections of high-dimensional points into a plane: through class centres, by PCA, or by UMAP.
+The first two are linear and show true coordinates; UMAP shows only which points are neighbours. New
+points can be placed in a finished map without moving it.
 """
 
 from __future__ import annotations
@@ -16,24 +14,26 @@ from torch import Tensor
 from robustviz import embedder, measures
 from robustviz.types import UserError
 
-TRUST = 15  # neighbours of the trustworthiness that is printed beside every map
-LEAST = 4  # points; of fewer, UMAP's spectral start has no two axes
-FEWEST = 15  # images; fewer have no neighbourhoods worth a map
-# whose distances to all are held at once: a new piece of memory for each step and 1024 rows took
-# more than twice as long
+TRUST = 15  # neighbours in the trustworthiness that is printed beside every map
+LEAST = 4  # points; with fewer, UMAP's spectral layout does not have two axes
+FEWEST = 15  # images; fewer are too few for a map of neighbourhoods
+# Points whose distances to all others are in memory at once, in one buffer that is reused. 1024
+# points and a new buffer each time took more than twice as long.
 ROWS = 256
-HALVINGS = 64  # of the bandwidth search in `memberships`: to the last bit
-# of UMAP, by the least number of points: a crowd needs fewer than umap-learn's own 500
+HALVINGS = 64  # steps of the search for σ in `memberships`, enough for float64
+# UMAP's epochs by the least number of points: many points need fewer than umap-learn's 500
 EPOCHS = {5000: 200, 1000: 300, 0: 500}
-AGAIN = 50  # of UMAP from another map
+AGAIN = 50  # UMAP's epochs when it starts from another map
 
 
 def plane(z: Tensor) -> tuple[Tensor, Tensor, float]:
-    """The plane of largest variance of points `z` (N,D): two axes (D,2) of length 1, its origin
-    (D,), the share of variance it holds, 0 to 1. An axis without variance is zero. Raises UserError
-    for fewer than two points, for numbers that are not finite, and where all points are equal.
+    """The plane of largest variance through points `z` (N,D): two axes (D,2) of length 1, the
+    origin (D,), and the share of the variance in the plane, 0 to 1. An axis without variance is
+    zero. Raises UserError for fewer than two points, for numbers that are not finite, and where all
+    points are equal.
 
-    Each axis points so that its largest component is positive: the same picture on every machine.
+    Each axis is signed so that its largest component is positive, which makes the picture the same
+    on every machine.
     """
     z = measures.cloud(z)
     measures.require(
@@ -50,10 +50,11 @@ def plane(z: Tensor) -> tuple[Tensor, Tensor, float]:
 
 
 def centre_plane(z: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor, float]:
-    """As `plane`, of the class centres of `z` (N,D): each class counts once, however many points it
-    has.
+    """As `plane`, but fitted to the class centres of `z` (N,D), so that each class counts once,
+    however many points it has. Raises UserError for fewer than two classes.
 
-    Two centres span a line only: the second axis is then where the points vary most beside it.
+    Two centres span only a line; the second axis is then the direction perpendicular to it in which
+    the points vary most.
     """
     centres = measures.class_centres(z, y, classes)
     centres = centres[~centres.isnan().any(dim=1)]
@@ -72,8 +73,8 @@ def centre_plane(z: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor, fl
 
 
 def _axes(centred: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """The first two right singular vectors (D,2) and their squared singular values (2,), without
-    what is rounding of points `z`.
+    """The first two right singular vectors (D,2) and their squared singular values (2,). A singular
+    value that is only rounding error of the points `z` gives zeros.
     """
     _, singular, right = torch.linalg.svd(centred, full_matrices=False)
     least = max(1e-9 * float(singular[0]), 1e-12 * float(z.abs().amax()))
@@ -87,11 +88,11 @@ def _axes(centred: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
 
 def nearest(z: Tensor, k: int, among: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The `k` nearest points by cosine distance 1 − cos, exact: their rows (N,k) and the distances
-    (N,k), nearest first.
+    (N,k), nearest first; fewer columns where there are fewer than `k` points.
 
-    Without `among` (M,D) the neighbours are sought in `z` itself and each point comes first among
-    its own, at distance 0, as UMAP wants it. Equal distances go to the lowest row. A vector of
-    length zero is at distance 1 from all.
+    The neighbours are points of `among` (M,D). Without `among` they are points of `z` itself, and
+    each point is its own first neighbour at distance 0, as UMAP requires. Ties go to the lowest
+    row. A vector of length zero is at distance 1 from all others.
     """
     u = measures.unit(measures.cloud(z))
     bank = measures.unit(measures.cloud(z if among is None else among))
@@ -109,11 +110,11 @@ def nearest(z: Tensor, k: int, among: Tensor | None = None) -> tuple[Tensor, Ten
 
 
 def _least(block: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The first `k` columns of `block.sort(dim=1, stable=True)`, without sorting the rest: twenty
-    times as fast.
+    """The first `k` columns of `block.sort(dim=1, stable=True)`, without sorting the rest, which is
+    twenty times as fast.
     """
     distance, row = block.topk(min(k + 1, block.shape[1]), dim=1, largest=False)
-    # which of the equally far ones came in was chance
+    # `topk` chooses arbitrarily among points that are equally far
     tied = (distance[:, k:] == distance[:, k - 1 : k]).any(dim=1)
     row, order = row[:, :k].sort(dim=1)
     distance, by_distance = distance.gather(1, order).sort(dim=1, stable=True)
@@ -132,18 +133,19 @@ def umap(
     init: Tensor | None = None,
     epochs: int | None = None,
 ) -> Tensor:
-    """Points (N,D) on UMAP's plane (N,2): cosine metric, umap-learn's own layout on exact
-    neighbours; the same for the same seed.
+    """The positions (N,2) of points `z` (N,D) on a UMAP map with the cosine metric: umap-learn's
+    layout on exact neighbours, the same for the same seed.
 
-    `init` (N,2): a map of the same points as they were before, to start from; what keeps its
-    neighbours stays where it is. `epochs` of the layout: by default 500, of 1000 points and more
-    300, of 5000 and more 200, from an `init` 50. In the app a process that has compiled answers
-    (`embedder`); elsewhere the first call compiles for ten seconds or so. Raises UserError where
-    there are fewer than four points, two neighbours or not more points than neighbours, where
-    numbers are not finite, where all points have one direction, and where umap-learn is not
-    installed. Source: McInnes et al. 2018 (arXiv 1802.03426). `Differs:` exact neighbours, not
-    approximate ones; fewer epochs of 1000 points and more, for 0.001 of trustworthiness(15) and
-    0.01 of the neighbours; from an `init`, a lower learning rate and no stretching to a square.
+    `init` (N,2): an earlier map of the same points to start from; points that keep their neighbours
+    stay in place. `epochs`: those of the layout; by default 500, from 1000 points 300, from 5000
+    points 200, and 50 with an `init`. In the app, a process that has already compiled umap-learn
+    computes the layout (`embedder`); elsewhere the first call compiles for about ten seconds.
+    Raises UserError for fewer than four points, fewer than two neighbours or no more points than
+    neighbours, for numbers that are not finite, where all points have the same direction, and where
+    umap-learn is not installed. Source: McInnes et al. 2018 (arXiv 1802.03426). `Differs:` exact
+    neighbours instead of approximate ones; fewer epochs from 1000 points, at a cost of 0.001 of
+    trustworthiness(15) and 0.01 of the neighbours; with an `init`, a lower learning rate and no
+    stretching to a square.
     """
     z, n_neighbors = measures.cloud(z), measures.whole(n_neighbors, "n_neighbors")
     epochs = None if epochs is None else measures.whole(epochs, "epochs")
@@ -179,7 +181,9 @@ def umap(
 
 
 def _map(init: Any, n: int) -> Tensor:
-    """A map of `n` points to start from, float64. Raises UserError for what is none."""
+    """`init` as a float64 tensor (n,2), the map of `n` points to start from. Raises UserError where
+    it is not such a map.
+    """
     try:
         at: Tensor = torch.as_tensor(init).double()
     except (TypeError, ValueError, RuntimeError) as error:
@@ -196,12 +200,12 @@ def _map(init: Any, n: int) -> Tensor:
 
 
 def place(new: Tensor, z: Tensor, at: Tensor, k: int = 15) -> Tensor:
-    """Where new points (M,D) lie in a finished map that has `z` (N,D) `at` (N,2): (M,2), nothing
-    moves.
+    """The positions (M,2) of new points (M,D) in a finished map, in which the points `z` (N,D) lie
+    at `at` (N,2) and do not move.
 
-    Each goes to the mean of its `k` nearest neighbours by cosine, weighted by UMAP's membership; a
-    point that is in the map already goes where it is. Source: umap-learn's start for new points,
-    without its later optimisation.
+    Each new point goes to the mean position of its `k` nearest neighbours by cosine, weighted by
+    UMAP's membership; a point that is in the map already gets its position there. Source:
+    umap-learn's initial positions of new points, without its later optimisation.
     """
     if not len(new):
         return at.new_zeros(0, 2)
@@ -213,10 +217,11 @@ def place(new: Tensor, z: Tensor, at: Tensor, k: int = 15) -> Tensor:
 
 
 def memberships(far: Tensor) -> Tensor:
-    """UMAP's weights exp(−(d − ρ)/σ) of neighbours at distances `far` (M,k), nearest first, 0 to 1.
+    """UMAP's weights exp(−(d − ρ)/σ) of neighbours at distances `far` (M,k), nearest first: (M,k),
+    0 to 1.
 
-    ρ is the distance to the nearest, σ such that the weights add up to log₂ k; all are 1 where the
-    distances are equal.
+    ρ is the distance to the nearest neighbour, and σ is such that the weights add up to log₂ k. All
+    weights are 1 where the distances are equal.
     """
     over = far - far[:, :1]
     low = torch.zeros(len(far), 1, dtype=torch.float64)
@@ -229,9 +234,9 @@ def memberships(far: Tensor) -> Tensor:
 
 
 def trustworthiness(z: Tensor, at: Tensor) -> float:
-    """How far the map's neighbourhoods are real: 1 where each point's 15 neighbours in the map `at`
-    (N,2) are neighbours of `z` (N,D) by cosine too, by scikit-learn. NaN for fewer than 32 points.
-    Source: Venna and Kaski 2001.
+    """The trustworthiness of a map, by scikit-learn: 1 where the 15 nearest neighbours of each
+    point in the map `at` (N,2) are also its neighbours by cosine in `z` (N,D), less where they are
+    not. NaN for fewer than 32 points. Source: Venna and Kaski 2001.
     """
     if len(z) < 2 * TRUST + 2:
         return math.nan

@@ -1,4 +1,6 @@
-"""How near images stay to their class in feature space, and how that came about, by epochs."""
+"""Figures of how near images stay to their class in feature space: of trained networks, and over
+the epochs.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,9 @@ Near = Features | FeatureMap
 
 
 def features(results: Near | Mapping[str, Near], *, template: str = LIGHT) -> go.Figure:
-    """Mean cosine to the own class's clean centre (●) and to the nearest other one (◇) of clean,
-    attacked and noisy images, with 95 % intervals, in feature space also where a map is given; one
-    or two networks. Where ◇ is right of ● images have left their class.
+    """Mean cosine of clean, attacked and noisy images to their own class's clean centre (●) and to
+    the nearest other one (◇), with 95 % intervals; one or two networks. It is measured in feature
+    space, also if a map is given. Where ◇ is right of ●, images have left their class.
 
     Raises UserError where two networks were not measured on the same images of the same data.
     """
@@ -92,7 +94,7 @@ def _check_comparable(networks: Mapping[str, Near] | Mapping[str, FeatureFilm]) 
 
 
 def _near_sentences(networks: Mapping[str, Near]) -> Iterator[str]:
-    """What is seen for each network, and what of two may be called a difference."""
+    """What is measured for each network, and whether two of them differ, in words."""
     yield from itertools.starmap(_near_sentence, networks.items())
     if len({protocol(result) for result in networks.values()}) > 1:
         yield "The two met different attacks, so they are not compared."
@@ -107,7 +109,7 @@ def _near_sentences(networks: Mapping[str, Near]) -> Iterator[str]:
 
 
 def _lead(result: Near) -> Floats:
-    """By how much each attacked image is nearer to its own class than to another, (n,)."""
+    """Each attacked image's cosine to its own class minus that to the nearest other, (n,)."""
     return np.subtract(*result.cosines("adversarial"))
 
 
@@ -122,7 +124,7 @@ def _near_sentence(name: str, result: Near) -> str:
 
 
 def _near_sure(name: str, result: Near) -> str:
-    """The interval behind that, the control, and how it was measured."""
+    """The interval of the mean difference, the noise control, and the protocol, in words."""
     mean, low, high = mean_interval(_lead(result))
     moved = getattr(result, "moved_adv", getattr(result, "moved", None))
     k, m = int(result.fooled.sum()), int(result.right.sum())
@@ -142,7 +144,9 @@ def _near_sure(name: str, result: Near) -> str:
 
 
 def _judge(networks: Mapping[str, Near]) -> str:
-    """Which of two networks under the same attack is right more often, with the intervals."""
+    """How far two networks under the same attack differ in cosine and in accuracy, with intervals,
+    in words.
+    """
     if len(networks) != 2 or len({protocol(result) for result in networks.values()}) > 1:
         return ""
     a, b = networks.items()
@@ -168,7 +172,9 @@ def _judge(networks: Mapping[str, Near]) -> str:
 def _ordered(
     first: str, second: str, lead: float, low: float, high: float
 ) -> tuple[str, str, float, float, float]:
-    """Who is ahead, who behind, the lead and its interval, told from whoever is ahead."""
+    """The name of the network that is ahead, the other's name, the lead, and its interval, turned
+    so that the lead is positive.
+    """
     return (
         (first, second, abs(lead), low, high) if lead >= 0 else (second, first, -lead, -high, -low)
     )
@@ -183,12 +189,14 @@ def protocol(result: Features | FeatureMap | FeatureFilm) -> str:
 
 
 def percent(k: int, n: int) -> str:
-    """The interval of a share, in brackets."""
+    """The 95 % interval of the share `k` of `n`, in brackets."""
     return " (95 %: {:.0%} to {:.0%})".format(*wilson(k, n))
 
 
 def fooled_text(result: Near) -> str:
-    """On how many images a network is fooled; nothing where it knows none."""
+    """On how many of the images that a network classifies correctly it is fooled, in words; empty
+    where there is no such image.
+    """
     k, m = int(result.fooled.sum()), int(result.right.sum())
     return f"fooled on {k} of {m} images it knows" if m else ""
 
@@ -203,9 +211,10 @@ def feature_gap(
     epoch: int | None = None,
     template: str = LIGHT,
 ) -> go.Figure:
-    """Over the kept epochs, in feature space: attacked images' mean cosine to their own class's
-    centre and to the nearest other one above, and how far attack and noise move an image below; one
-    or two networks, `epoch` marked.
+    """Measures in feature space over the kept epochs, for one or two networks. Above: the mean
+    cosine of attacked images to their own class's centre and to the nearest other one. Below: how
+    far the attack and the noise move an image. `epoch` is marked. Raises UserError as `features`
+    does.
     """
     networks = named(results)
     _check_comparable(networks)

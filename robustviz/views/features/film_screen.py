@@ -1,4 +1,4 @@
-"""The film of feature space as a screen: one slider goes through the kept epochs of both networks
+"""The film of feature space as a `Screen`: one slider goes through the kept epochs of both networks
 in the browser.
 """
 
@@ -21,8 +21,9 @@ Moves = dict[str, tuple[str, Sequence[str]]]
 
 
 def film(films: Mapping[str, FeatureFilm], template: str = LIGHT) -> Screen:
-    """Clean ● and attacked × points of one or two networks at each epoch that any of them kept; a
-    network that did not keep one stands at its last before that. × of misread images are dark.
+    """Clean ● and attacked × points of one or two networks, at each epoch that any of them kept. A
+    network that did not keep an epoch is shown at its last kept epoch before. The × of
+    misclassified images are dark.
     """
     epochs = sorted({int(epoch) for result in films.values() for epoch in result.epochs})
     moves: Moves = {}
@@ -51,7 +52,9 @@ def film(films: Mapping[str, FeatureFilm], template: str = LIGHT) -> Screen:
 
 
 def _sentence(films: Mapping[str, FeatureFilm], epoch: int) -> str:
-    """How many attacked images each network reads rightly at the last kept epoch up to this one."""
+    """One sentence: how many attacked images each network classifies correctly at its last kept
+    epoch up to `epoch`.
+    """
     counts = []
     for result, side in zip(films.values(), sides(films), strict=True):
         at = max(0, int(np.searchsorted(result.epochs, epoch, side="right")) - 1)

@@ -1,4 +1,6 @@
-"""Maps of feature space: clean and attacked points of the same images, and where one image lies."""
+"""Maps of feature space as Plotly figures: clean and attacked points of the same images, or where
+one image lies.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +17,18 @@ from robustviz.views.features.figures import fooled_text, percent, protocol
 from robustviz.views.features.result import FeatureFilm, FeatureMap, commonest
 from robustviz.views.theme import CLASSES, COLOURS, LIGHT, SYMBOLS, blank, clear, finish
 
-FULL = 10  # classes that can be told apart; of more, the most confused ten are coloured
-LINES = 300  # arrows; more hide what they should show
-CROWD = 1500  # points; more are drawn by WebGL
+FULL = 10  # classes with their own colours; of more, the ten most often misclassified
+LINES = 300  # arrows at most; more would hide the points
+CROWD = 1500  # points; a map with more is drawn with WebGL
 ROOM = (250, 370)  # pixels for a map's longer side, on a phone and beside a second map
-SHIFTS = (0, 20, -20, 40, -40)  # pixels by which a class's name may leave its place
+SHIFTS = (0, 20, -20, 40, -40)  # pixels by which a class's name may move from its place
 GROUPS = ("class", "fooled")
 WHERE = {"centres": "Plane of the class centres", "pca": "PCA", "umap": "UMAP"}
 READ = (
     "image %{customdata[0]}, a %{customdata[1]}<br>clean: %{customdata[2]}<br>attacked:"
     " %{customdata[3]}"
 )
-EXTRA = "<extra></extra>"  # no second box beside the hover text
+EXTRA = "<extra></extra>"  # removes the second box beside the hover text
 # axes without numbers, which would mean nothing
 BARE: dict[str, Any] = {"showticklabels": False, "ticks": "", "zeroline": False}
 
@@ -34,8 +36,8 @@ Trace = dict[str, Any]
 
 
 class Group(NamedTuple):
-    """Images that share a colour: its name in the legend, which they are (n,), the colour, the
-    symbol of clean ones.
+    """Images that share a colour: their name in the legend, the mask (n,) that selects them, the
+    colour, and the symbol of clean ones.
     """
 
     name: str
@@ -44,8 +46,8 @@ class Group(NamedTuple):
     symbol: str = "circle"
 
     def trace(self, points: Floats, attacked: bool, data: Any, hover: str) -> Trace:
-        """Their `points`, of (n,2), clean ones or attacked ones (×); `data` (n,…) is what hovering
-        and brushing read.
+        """The Plotly trace of the group's rows of `points` (n,2), which are clean or attacked (×).
+        `data` (n,…): its rows become the `customdata`, for hovering and selecting.
         """
         return {
             "x": points[self.members, 0],
@@ -75,14 +77,15 @@ def feature_map(
     mark: int | None = None,
     template: str = LIGHT,
 ) -> go.Figure:
-    """Clean ● and attacked × points of the same images, a line from each ● to its ×; one network.
+    """Clean ● and attacked × points of the same images, with a line from each ● to its ×; one
+    network.
 
-    `name` is printed in the title; `colour`: `class`, or `fooled` (held, fooled, wrong untouched);
-    `noise` draws the random control too; `focus` greys out all classes but the one of this name
-    and, by class, those its attacked images are taken for. With `mark` the map is a small one that
-    shows where the image of this number lies. Each point's `customdata`: image number, class,
-    answers clean and attacked. Raises UserError for an unknown `colour` or `focus`, and for a
-    `mark` that is not there.
+    `name` is printed in the title. `colour`: by `class`, or by `fooled` (holds, fooled, wrong
+    untouched). `noise`: also draws the random control. `focus`: greys out all classes except the
+    named one and, when coloured by class, those that its attacked images are mistaken for most
+    often. `mark`: draws a small map instead, which shows where the image of this number lies. Each
+    point's `customdata` is its image's number, class, and predictions clean and attacked. Raises
+    UserError for an unknown `colour` or `focus`, and for a `mark` that is not in the map.
     """
     if mark is not None:
         return _marked(result, mark, name, template)
@@ -122,7 +125,7 @@ def feature_map(
 
 
 def _data(result: FeatureMap) -> Any:
-    """Of each image its number, class and answers, (n,4)."""
+    """Each image's number, class, and predictions clean and attacked, (n,4)."""
     return np.stack(
         [
             result.index.astype(object),
@@ -133,7 +136,7 @@ def _data(result: FeatureMap) -> Any:
 
 
 def _guests(result: FeatureMap, noise: bool, template: str) -> Iterator[Trace]:
-    """What joined the finished map: the noise, and the attack at another ε."""
+    """Traces of what was placed in the finished map: the noise, and the attack at another ε."""
     guests = (
         [("noise of the same ε", result.noise, "diamond-open", result.pred_noise)] if noise else []
     )
@@ -166,7 +169,7 @@ def _guests(result: FeatureMap, noise: bool, template: str) -> Iterator[Trace]:
 
 
 def _marked(result: FeatureMap, mark: int, name: str, template: str) -> go.Figure:
-    """All points in grey and one image's two in full."""
+    """A map with all points in grey except the two of one image."""
     ink, names = COLOURS[template], list(result.meta["classes"])
     if mark not in result.index:
         raise UserError(
@@ -236,8 +239,8 @@ def _groups(result: FeatureMap, colour: str, focus: str, template: str) -> list[
 
 
 def by_class(y: Ints, pred_adv: Ints, names: list[str], focus: str, template: str) -> list[Group]:
-    """A group a class, in class order; the rest in grey where there are more than ten or one is in
-    focus.
+    """One group per class, in class order. With a class in focus, or with more than ten classes,
+    the remaining classes form one grey group.
     """
     present, shades = [int(label) for label in np.unique(y)], CLASSES[template]
     shown = present
@@ -248,7 +251,7 @@ def by_class(y: Ints, pred_adv: Ints, names: list[str], focus: str, template: st
     elif len(present) > FULL:
         fooled = np.bincount(y[y != pred_adv], minlength=len(names))
         shown = sorted(sorted(present, key=lambda label: -fooled[label])[: len(shades)])
-    # Colours go by class where all have one, so that a class keeps its own from figure to figure.
+    # If all classes have a colour, it goes by the class's number, so it is the same in all figures.
     place = {label: label if len(names) <= FULL else at for at, label in enumerate(shown)}
     out = [
         Group(names[label], y == label, shades[place[label]], SYMBOLS[place[label]])
@@ -259,8 +262,8 @@ def by_class(y: Ints, pred_adv: Ints, names: list[str], focus: str, template: st
 
 
 def lines(start: Floats, end: Floats) -> dict[str, Floats]:
-    """The first `LINES` lines from `start` to `end`, (n,2) each, as one trace with gaps between
-    them.
+    """Lines from `start` to `end`, (n,2) each, for the first `LINES` images, as one trace with gaps
+    between them.
     """
     start, end = start[:LINES], end[:LINES]
     return {
@@ -272,7 +275,7 @@ def lines(start: Floats, end: Floats) -> dict[str, Floats]:
 
 
 def arrows(start: Floats, end: Floats, template: str) -> Trace:
-    """A line from each clean point to its attacked one."""
+    """The trace of the lines from each clean point to its attacked one."""
     return {
         "name": "clean → attacked",
         **lines(start, end),
@@ -291,22 +294,22 @@ def labels(
     above: int = 0,
     free: Floats | None = None,
 ) -> Iterator[Trace]:
-    """Each class's name at, or `above`, the one of its clean `points` that is nearest to all:
-    colour alone would have to be looked up. A name that would cover another, or one of the points
-    `free` (k,2), stands a little higher or lower.
+    """Annotations with the classes' names, so that no colour has to be looked up. Each stands at
+    its class's most central clean point, or `above` pixels over it. A name that would cover another
+    one, or one of the points `free` (k,2), is moved a little up or down.
     """
     y, names, ink = result.y, list(result.meta["classes"]), COLOURS[template]
     shown = [int(label) for label in np.unique(y)]
     shown = shown if len(shown) <= FULL else [label for label in shown if names[label] == focus]
-    # pixels a unit, where the figure is narrow and where it is wide
+    # pixels per unit, in a narrow and in a wide figure
     scales = np.array([[room / (np.ptp(points, axis=0).max() or 1.0)] for room in ROOM])
-    # middles in both, half a width
+    # the centre of each name in both, and half its width
     taken = [(scales * point, 10) for point in (() if free is None else free)]
     for label in shown:
         mine, half = points[y == label], 4 * len(names[label]) + 2
         place = mine[np.linalg.norm(mine[:, None] - mine[None], axis=2).sum(axis=1).argmin()]
         tried = [(shift, scales * place + (0, above + shift)) for shift in SHIFTS]
-        shift, middle = next(  # clear of all others, where one is
+        shift, middle = next(  # the first that is clear of all others
             (
                 (shift, middle)
                 for shift, middle in tried
@@ -331,12 +334,12 @@ def labels(
 
 
 def _above(result: FeatureMap) -> int:
-    # UMAP's groups are so tight that a name would hide them.
+    # UMAP's groups are so dense that a name on them would hide the points.
     return 18 if result.meta["projection"] == "umap" else 0
 
 
 def _axes(result: FeatureMap) -> dict[str, Any]:
-    # A plane is a true one: a distance is as long in every direction.
+    # On a linear plane, distances have the same scale in both directions.
     return {
         "xaxis": BARE,
         "yaxis": BARE | ({} if result.meta["projection"] == "umap" else {"scaleanchor": "x"}),
@@ -364,7 +367,7 @@ def _map_sentence(result: FeatureMap, noise: bool, focus: str) -> str:
 
 
 def _map_sure(result: FeatureMap) -> str:
-    """How it was measured and how the map was laid."""
+    """How the map was measured and made, in words."""
     k, m = int(result.fooled.sum()), int(result.right.sum())
     return (
         f"Nearer means by cosine in feature space, not in the picture. {protocol(result)}. Measured"
@@ -374,7 +377,7 @@ def _map_sure(result: FeatureMap) -> str:
 
 
 def _made(result: FeatureMap) -> str:
-    """How the map was laid, in words."""
+    """How the map was made, in words."""
     meta = result.meta
     if meta["projection"] != "umap":
         return f"it holds {result.share:.0%} of the variance " + (
@@ -388,7 +391,7 @@ def _made(result: FeatureMap) -> str:
 
 
 def _landed(result: FeatureMap, focus: str) -> str:
-    """What the attacked images of a class are read as."""
+    """The class that the attacked images of a class are most often mistaken for, in words."""
     names = list(result.meta["classes"])
     read = np.bincount(result.pred_adv[result.y == names.index(focus)], minlength=len(names))
     if not read.any():

@@ -1,5 +1,5 @@
-"""The Features page from the top: the first screen, how near images stay to their class, and, under
-*More*, maps in which points are chosen with a box or a lasso, and the film.
+"""The panels of the Features page: the first screen, how near images stay to their class, and under
+*More* maps in which points can be selected, and the film.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ TITLE = "Do attacked images stay with their class?"
 FILMS: dict[Film, str] = {"centres": "Class centres", "umap": "UMAP"}
 SHARES = {"0": 0.0, "¼": 0.25, "½": 0.5, "1": 1.0, "2": 2.0}
 COUNTS = [50, 100, 200, 300, 500]
-GRACE = 0.5  # seconds a map is waited for before another one stands in for it
+GRACE = 0.5  # seconds to wait for UMAP before PCA is shown in its place
 PACKED = ["0", "0.1", "0.25", "0.5", "0.9"]
 MAPS: dict[Projection, str] = {"centres": "Class centres", "pca": "PCA", "umap": "UMAP"}
 COLOURS = {"class": "Class", "fooled": "Fooled"}
@@ -51,7 +51,9 @@ TIMES = {"half": 0.5, "double": 2.0}
 
 @dataclass(frozen=True)
 class Choice:
-    """What is chosen above the maps: how they are coloured, what joins them, and which map."""
+    """What is chosen above the maps: their colouring, what is placed in them, and the spec of the
+    map.
+    """
 
     colour: str
     also: str
@@ -59,7 +61,7 @@ class Choice:
 
 
 def settings(here: Context) -> FeatureMapSpec:
-    """Draw the first screen's settings; what they ask of both networks."""
+    """Draw the first screen's settings; return the map's spec, the same for both networks."""
     n = st.select_slider("Test images", COUNTS, **linked("map-n", 200, COUNTS))
     share = st.select_slider(
         "ε, times that of training",
@@ -77,9 +79,9 @@ def settings(here: Context) -> FeatureMapSpec:
         "UMAP: neighbours", 2, 50, help=term("umap"), **linked("map-near", 15, range(2, 51))
     )
     packed = st.select_slider("UMAP: least distance", PACKED, **linked("map-dist", "0.1", PACKED))
-    write_address()  # here too: a fragment ends before the page does
+    write_address()  # here too: a fragment's rerun does not reach the page's end
     radii = [catalogue.radius(folder.open_model(run_id)) for _, run_id in here.sides]
-    # both networks meet the same ε
+    # both networks are attacked at the same ε
     eps = None if share == "1" and len(set(radii)) == 1 else SHARES[str(share)] * radii[0]
     return FeatureMapSpec(
         n=int(n),
@@ -93,7 +95,9 @@ def settings(here: Context) -> FeatureMapSpec:
 
 
 def first(here: Context, asked: FeatureMapSpec, row: DeltaGenerator) -> list[screen.Side]:
-    """The first screen, and what was found of each network. `row`: where its menu stands."""
+    """Draw the first screen; return what was measured for each network. `row`: the container for
+    its menu.
+    """
     pictured = asked.alike(FeatureTilesSpec)
     sides: list[screen.Side] = []
     for name, run_id in widgets.names(here).items():
@@ -116,8 +120,9 @@ def first(here: Context, asked: FeatureMapSpec, row: DeltaGenerator) -> list[scr
 
 
 def known_or_plane(name: str, run_id: str, asked: FeatureMapSpec) -> dict[str, FeatureMap]:
-    """The UMAP of a network, by its printed name, where it is known or soon there; else PCA and a
-    sentence, until the page draws itself again with UMAP.
+    """The UMAP of a network, by its printed name, if it is cached or ready within half a second;
+    else its PCA, with a message, until the page reruns with the UMAP. Empty if neither can be
+    measured.
     """
     if (known := cache.kept(run_id, asked)) is not None:
         return {name: known}
@@ -137,20 +142,22 @@ def known_or_plane(name: str, run_id: str, asked: FeatureMapSpec) -> dict[str, F
 
 
 def _cost(asked: FeatureMapSpec) -> str:
-    """What a map costs somebody who may only look: more than is usual, where more is asked."""
+    """The cost to print on a button if a map asks for more than usual of a session that may only
+    look; else empty, and there is no button.
+    """
     usual = FeatureMapSpec()
     more = asked.n * asked.steps > usual.n * usual.steps
     return "more than a few seconds" if more and not rights.may_act() else ""
 
 
 def _meanwhile(asked: FeatureMapSpec) -> FeatureMapSpec:
-    """The map that stands in for UMAP's while that is computed: PCA of the same features."""
+    """The spec of the map shown while UMAP is computed: PCA of the same features."""
     usual = FeatureMapSpec()
     return replace(asked, projection="pca", n_neighbors=usual.n_neighbors, min_dist=usual.min_dist)
 
 
 def behind(asked: FeatureMapSpec, shown: FeatureMap) -> FeatureMapSpec:
-    """The question that a map which is shown answers."""
+    """The spec that a shown map was made from: the one asked for, or its PCA substitute."""
     return asked if shown.meta["projection"] == asked.projection else _meanwhile(asked)
 
 
@@ -163,7 +170,8 @@ def _await(run_id: str, spec: FeatureMapSpec) -> None:
 def one_of(
     place: DeltaGenerator, title: str, words: Mapping[K, str], key: str, help: str | None = None
 ) -> K:
-    """One of a few `words`, chosen by a row of buttons, the first until another one is."""
+    """Draw a row of buttons labelled with `words`; return the chosen key, at first the first one.
+    """
     return cast(
         "K",
         place.segmented_control(
@@ -178,7 +186,9 @@ def one_of(
 
 
 def nearness(sides: Sequence[screen.Side], asked: FeatureMapSpec) -> None:
-    """How near images stay to their class, in feature space: a figure, and who is the judge."""
+    """Draw how near images stay to their class in feature space, and say that accuracy under attack
+    decides.
+    """
     st.subheader("Measured in feature space, not in the picture")
     with widgets.place():
         found = {side.name: side.map for side in sides}
@@ -190,7 +200,7 @@ def nearness(sides: Sequence[screen.Side], asked: FeatureMapSpec) -> None:
 
 
 def table(here: Context, asked: FeatureMapSpec) -> None:
-    """The distances of clean, attacked and noisy images in numbers."""
+    """Draw a table of the distances of clean, attacked and noisy images."""
     if found := widgets.measured(here, asked.alike(FeaturesSpec), "the distances", _cost(asked)):
         st.markdown("\n".join(_table(found)))
 
@@ -213,14 +223,14 @@ def _table(measured: Mapping[str, Features]) -> Iterator[str]:
 
 
 def explore(here: Context, asked: FeatureMapSpec) -> None:
-    """The maps with their controls, what is chosen in them, and the table of distances."""
+    """Draw the maps with their controls, what is selected in them, and the table of distances."""
     st.subheader("Maps in which several images can be chosen")
     maps(here, controls(here, asked))
     table(here, asked)
 
 
 def controls(here: Context, asked: FeatureMapSpec) -> Choice:
-    """Draw the maps' controls; `asked` is what the first screen's settings ask."""
+    """Draw the maps' controls. `asked`: the spec from the first screen's settings."""
     left, middle, right = st.columns(3, vertical_alignment="bottom")
     kind = one_of(left, "Map", MAPS, "map", term("feature map"))
     colour = one_of(middle, "Colour", COLOURS, "map-colour")
@@ -232,7 +242,7 @@ def controls(here: Context, asked: FeatureMapSpec) -> Choice:
         "New points join the finished map and move nothing in it: random noise of the same ε, or"
         " the attack at another ε.",
     )
-    write_address()  # here too: a fragment ends before the page does
+    write_address()  # here too: a fragment's rerun does not reach the page's end
     if kind != "umap":
         usual = FeatureMapSpec()
         asked = replace(asked, n_neighbors=usual.n_neighbors, min_dist=usual.min_dist)
@@ -242,7 +252,7 @@ def controls(here: Context, asked: FeatureMapSpec) -> Choice:
 
 
 def maps(here: Context, choice: Choice) -> None:
-    """A map for each network, side by side; below them what is chosen."""
+    """Draw a map for each network, side by side, and below them what is selected."""
     several, umap = len(here.sides) > 1, choice.map.projection == "umap"
     st.markdown(
         "Each mark is a test image, the × at the end of its line the same image attacked. "
@@ -250,11 +260,11 @@ def maps(here: Context, choice: Choice) -> None:
         + "The length of a line has no unit. The numbers below are measured in feature space."
         + (" In UMAP axes and gaps between groups say nothing either." if umap else "")
     )
-    focus = str(st.session_state.get("class", ""))  # chosen further below, with its cause
+    focus = str(st.session_state.get("class", ""))  # chosen in the misalignment panel below
     focus = focus if focus in folder.open_model(here.a).classes else ""
     shown: dict[str, FeatureMap] = {}
     chosen: list[int] = []
-    # One after the other, so that A can be looked at while B is measured.
+    # The maps are drawn one after the other, so that A can be seen while B is measured.
     for column, (name, run_id) in zip(
         st.columns(len(here.sides), gap="medium"), widgets.names(here).items(), strict=True
     ):
@@ -281,7 +291,7 @@ def maps(here: Context, choice: Choice) -> None:
 
 
 def _chosen(here: Context, shown: Mapping[str, FeatureMap], chosen: Sequence[int]) -> None:
-    """The images that are chosen in the maps: pictures, a table, a file."""
+    """Draw the images that are selected in the maps: pictures, a table, a file."""
     if not chosen:
         st.markdown(
             "Click a point to see its image in every view. With the box or lasso at a map's upper"
@@ -303,8 +313,8 @@ def _chosen(here: Context, shown: Mapping[str, FeatureMap], chosen: Sequence[int
 
 
 def chosen_rows(shown: Mapping[str, FeatureMap], chosen: Sequence[int]) -> list[JSON]:
-    """A row for each chosen image: its number and class, and of each network the answers, whether
-    it was fooled, the cosines.
+    """One row for each selected image: its number and class, and for each network the predictions,
+    whether it was fooled, and the cosines.
     """
     first = next(iter(shown.values()))
     at = {int(index): row for row, index in enumerate(first.index)}
@@ -321,7 +331,7 @@ def chosen_rows(shown: Mapping[str, FeatureMap], chosen: Sequence[int]) -> list[
 
 
 def _cells(result: FeatureMap, row: int) -> JSON:
-    """What one network makes of the image in that row."""
+    """What one network predicts and measures for the image in that row."""
     names = result.meta["classes"]
     return {
         "clean": names[result.pred[row]],
@@ -334,7 +344,7 @@ def _cells(result: FeatureMap, row: int) -> JSON:
 
 
 def _image(here: Context, shown: Mapping[str, FeatureMap], choice: Choice) -> None:
-    """The image of every view: where it lies in each map, and what becomes of it."""
+    """Draw the page's chosen image: where it lies in each map, and how it is classified."""
     st.subheader(f"Image {here.img}")
     for column, (name, result) in zip(
         st.columns(len(shown), gap="medium"), shown.items(), strict=True
@@ -378,8 +388,8 @@ def _image(here: Context, shown: Mapping[str, FeatureMap], choice: Choice) -> No
 
 
 def film(here: Context) -> None:
-    """The map at each epoch that was kept, with one slider for both networks, and the distances
-    over the epochs.
+    """Draw the map at each kept epoch, with one slider for both networks, and the distances over
+    the epochs.
     """
     st.subheader("How it came about, epoch by epoch")
     spec = FeatureFilmSpec(projection=one_of(st.container(), "Map of the film", FILMS, "map-film"))

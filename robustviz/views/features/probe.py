@@ -1,9 +1,7 @@
-"""What a network makes of clean, attacked and randomly noised images just before its last layer,
-how tidy that is, where it lies in a plane, and how that came about, epoch by epoch.
-
-The noise is the control: what it does too is not the attack's doing. It has the attack's ε, yet is
-shorter in ℓ2 (uniform noise fills the box, PGD goes to its corners), so it answers "does any change
-of this size do that?", not "of this length".
+"""The probes of the Features page: penultimate-layer features of clean, attacked and noisy images,
+their measures and their maps, also epoch by epoch. The noise is a control of the attack's ε: what
+it does too is not due to the attack. It is shorter than the attack in ℓ2, because uniform noise
+fills the ε box while PGD goes to its corners.
 """
 
 from __future__ import annotations
@@ -48,17 +46,17 @@ from robustviz.views.features.result import (
 )
 from robustviz.views.measure import images_of, meta_of, net_of, probe, radius
 
-VOTES = 10  # neighbours that vote, where there are so many
-FRAMES = 24  # of a film at most; of more epochs some are left out evenly
-EXACT = 64 * 1024  # bytes of a sheet of pictures that loses nothing; of more, the last of:
+VOTES = 10  # nearest neighbours that vote, if there are that many
+FRAMES = 24  # in a film at most; of more epochs, evenly spaced ones are shown
+EXACT = 64 * 1024  # bytes of a sheet stored without loss; larger ones use the last of:
 SHEETS: tuple[tuple[str, dict[str, Any]], ...] = (("png", {}), ("webp", {"quality": 85}))
 TITLES = {"centres": "the plane of the class centres", "pca": "PCA", "umap": "UMAP"}
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """The images that a spec is about, the attack on them, and `noisy`: the images with random
-    noise of the same ε. `meta` says all that.
+    """What a spec means for a run: the test images, the attack on them, and `noisy`, the images
+    with random noise of the same ε. `meta` holds these facts for the result.
     """
 
     images: Dataset
@@ -68,7 +66,7 @@ class Task:
     meta: dict[str, object]
 
     def seen_by(self, net: Classifier) -> dict[Images, Tensor]:
-        """The images of each kind (N,C,H,W), attacked on this network."""
+        """The images of each kind, (N,C,H,W); the attacked ones are made on this network."""
         return {
             "clean": self.images.x,
             "adversarial": attacked(net, self.images.x, self.images.y, self.attack, self.seed),
@@ -76,7 +74,9 @@ class Task:
         }
 
     def displacement(self, clean: Tensor, moved: Tensor, x_moved: Tensor) -> measures.Displacement:
-        """How far the features of images that became `x_moved` went."""
+        """How far the features `clean` (N,D) of the images went, to `moved` (N,D), when the images
+        became `x_moved`.
+        """
         few = self.images
         return measures.displacement(
             clean, moved, few.x, x_moved, few.y, len(few.classes), self.attack.norm
@@ -84,8 +84,8 @@ class Task:
 
 
 def task_of(run: Run, spec: AttackedSpec[Any]) -> Task:
-    """What a spec means for a run. The attack is in linf, also on a network trained in l2. Raises
-    UserError for a radius that is none.
+    """The task of a spec for a run. The attack is in linf, even if the network was trained in l2.
+    Raises UserError for an invalid radius.
     """
     split = images_of(run)
     few = split.take(torch.arange(min(spec.n, len(split))))
@@ -103,14 +103,14 @@ def task_of(run: Run, spec: AttackedSpec[Any]) -> Task:
 
 
 def features_of(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
-    """(features (N,D), logits (N,K)) of images (N,C,H,W)."""
+    """Features (N,D) and logits (N,K) of images (N,C,H,W), in eval mode."""
     with frozen(net), torch.no_grad():
         parts = [net.parts(part) for part in in_parts(x, size=net.size)]
         return torch.cat([p.features for p in parts]), torch.cat([p.logits for p in parts])
 
 
 def own_and_best(values: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each row of `values` (N,K) the entry of its class `y` (N,) and the largest of the others,
+    """For each row of `values` (N,K), the entry of its class `y` (N,) and the largest other entry,
     where NaN counts as −∞: (N,) each.
     """
     others = values.scatter(1, y[:, None], -torch.inf).nan_to_num(nan=-torch.inf, neginf=-torch.inf)
@@ -126,14 +126,14 @@ def describe(
     centres: Tensor,
     moved: measures.Displacement,
 ) -> dict[str, float]:
-    """Every measure of the points `z` (N,D) by name, those that compare with their `clean` twins
-    included.
+    """All measures of the points `z` (N,D) by name, including those that compare each point with
+    the same image's `clean` point.
 
-    `own_cosine`, `other_cosine`: of an image and the clean centre of its class, and of the other
-    class whose centre is nearest, mean over images. `centre_own`, `centre_other`: mean over the
-    diagonal of `centres` (K,K) and over the rest. `among_clean`: the neighbours are sought among
-    the clean points, without the image's own twin, because attacked images may well form new
-    clusters of one class.
+    `own_cosine`, `other_cosine`: the mean cosine of an image to the clean centre of its own class,
+    and to the nearest centre of another class. `centre_own`, `centre_other`: the mean over the
+    diagonal of `centres` (K,K), and over the other entries. For `knn_among_clean` and
+    `hit_among_clean` the neighbours are sought among the clean points, without the image's own one,
+    because attacked images may form new clusters of a single class.
     """
     own = torch.eye(len(centres), dtype=torch.bool)
     to_own, to_other = own_and_best(
@@ -162,7 +162,7 @@ def describe(
 
 @probe(FeaturesSpec)
 def features(run: Run, spec: FeaturesSpec) -> Features:
-    """Features of clean, attacked and noisy images, and the measures of all three."""
+    """Features of clean, attacked and noisy images, with their measures."""
     task, net = task_of(run, spec), net_of(run)
     y, classes, n = task.images.y, len(task.images.classes), len(task.images)
     k = spec.k or min(VOTES, max(1, n - 1))
@@ -212,8 +212,8 @@ def _summary(attack: PGD, values: dict[Images, dict[str, float]], k: int) -> str
 
 @probe(FeatureTilesSpec)
 def feature_tiles(run: Run, spec: FeatureTilesSpec) -> FeatureTiles:
-    """The images as small pictures, their neighbours, and from which tenth of the attack on each is
-    misread.
+    """The images as small pictures, their nearest neighbours in feature space, and the tenth of the
+    attack from which on each image is misclassified.
     """
     task, net = task_of(run, spec), net_of(run)
     y, seen = task.images.y, task.seen_by(net)
@@ -222,7 +222,7 @@ def feature_tiles(run: Run, spec: FeatureTilesSpec) -> FeatureTiles:
     between = [torch.lerp(x, x_adv, tenth / TENTHS) for tenth in range(1, TENTHS)]
     read = [clean, *(features_of(net, each)[1] for each in between), attacked]
     held = torch.stack([logits.argmax(dim=1) == y for logits in read]).flip(0)
-    # misread from there on: of the tenths, the last ones
+    # how many steps, counted back from the full attack, are misclassified without a break
     lost = TENTHS + 1 - (~held).int().cumprod(dim=0).sum(dim=0)
     sheet, side = _sheet(torch.cat([x, x_adv]))
     return FeatureTiles(
@@ -249,20 +249,20 @@ def feature_tiles(run: Run, spec: FeatureTilesSpec) -> FeatureTiles:
 
 
 def _neighbours(z: Tensor, clean: Tensor, k: int) -> Ints:
-    """The rows of the `k` nearest of other images, (n,k), nearest first; fewer where there are
-    fewer.
+    """The rows (n,k) of the `k` nearest clean images, nearest first, without the image itself;
+    fewer columns where there are fewer images.
     """
     k = min(k, len(z) - 1)
     rows, _ = embedding.nearest(z, k + 1, among=clean)
     other = rows != torch.arange(len(z))[:, None]
-    # all but the own twin, in order
+    # a stable sort puts the image's own clean point last
     order = (~other).int().argsort(dim=1, stable=True)[:, :k]
     return rows.gather(1, order).numpy().astype(np.int16)
 
 
 def _sheet(x: Tensor) -> tuple[Ints, int]:
-    """Images (N,C,H,W) as tiles of one picture, its bytes and the side of a tile: exact where that
-    takes little room, else slightly smoothed.
+    """Images (N,C,H,W) as tiles of one encoded picture: its bytes, and the side of a tile in
+    pixels. It is a lossless PNG where that is small, else a WebP.
     """
     tiles = np.stack([pictures.pixels(one) for one in x.numpy()])
     count, side = len(tiles), max(tiles.shape[1:3])
@@ -281,7 +281,9 @@ def _sheet(x: Tensor) -> tuple[Ints, int]:
 
 @probe(FeatureMapSpec)
 def feature_map(run: Run, spec: FeatureMapSpec) -> FeatureMap:
-    """Features of clean and attacked images as points of a plane: class centres, PCA or UMAP."""
+    """Features of clean and attacked images as points of a plane, through class centres, by PCA or
+    by UMAP. Raises UserError for fewer than 15 images with UMAP.
+    """
     split = images_of(run)
     n = min(spec.n, len(split))
     _check_count(spec.projection, n)
@@ -336,8 +338,8 @@ def feature_map(run: Run, spec: FeatureMapSpec) -> FeatureMap:
 def _drawn(
     spec: FeatureMapSpec, both: Tensor, guests: list[Tensor], y: Ints, classes: int
 ) -> tuple[Tensor, list[Tensor], Tensor, Tensor, float]:
-    """Where clean and attacked points (2n,D) lie in a plane, where `guests` do that join it, and
-    its axes, origin and share of the variance.
+    """The positions of the clean and attacked points `both` (2n,D) and of the `guests`, which are
+    placed in the finished map; then the plane's axes, its origin and its share of the variance.
     """
     if spec.projection == "umap":
         at = embedding.umap(
@@ -360,7 +362,9 @@ def _drawn(
 
 
 def _map_summary(spec: FeatureMapSpec, result: FeatureMap) -> str:
-    """One sentence: the map, and how many points lie nearer to another class, in feature space."""
+    """One sentence: how the map was made, and how many points lie nearer to another class's centre
+    in feature space.
+    """
     made = {
         "centres": f"holds {result.share:.0%} of the variance between the class centres",
         "pca": f"holds {result.share:.0%} of the variance",
@@ -392,12 +396,15 @@ def _check_count(projection: str, count: int) -> None:
         )
 
 
-# A run that goes on keeps its best weights and gets new snapshots.
+# The name holds the last snapshot's epoch: a run that trains on gets new snapshots, but its best
+# weights, whose hash marks cached results, may stay the same.
 @probe(
     FeatureFilmSpec, name=lambda run, spec: f"{registry.key(spec)}-{max(run.snapshots, default=0)}"
 )
 def feature_film(run: Run, spec: FeatureFilmSpec) -> FeatureFilm:
-    """Features of clean and attacked images at every epoch whose weights the run kept."""
+    """Features of clean and attacked images at up to 24 epochs whose weights the run kept. Raises
+    UserError for fewer than two such epochs, and for fewer than 15 images with UMAP.
+    """
     epochs, task = _epochs(run), task_of(run, spec)
     y, n = task.images.y, len(task.images)
     _check_count(spec.projection, n)
@@ -453,9 +460,9 @@ def _epochs(run: Run) -> list[int]:
 def _shot(
     net: Classifier, task: Task
 ) -> tuple[Tensor, Tensor, list[Ints], list[float], list[float], list[float]]:
-    """One epoch: features (n,D) of clean and attacked images, the answers to both, the mean cosines
-    of all `KINDS` to their own class's centre and to the nearest other, how far attack and noise
-    move.
+    """One epoch: the features (n,D) of clean and of attacked images, the predictions for both, the
+    mean cosines of all `KINDS` to the own class's centre and to the nearest other one, and how far
+    the attack and the noise move the features.
     """
     images = task.seen_by(net)
     z, logits = zip(*(features_of(net, x) for x in images.values()), strict=True)
@@ -475,8 +482,8 @@ def _shot(
 
 
 def _chained(points: list[Tensor], seed: int) -> list[Tensor]:
-    """A map (N,2) of the same N points at each epoch: UMAP of the last, and back from there each
-    from the one after it.
+    """A map (N,2) of the same N points at each epoch: UMAP of the last epoch, then backwards, each
+    map starting from the one of the following epoch.
     """
     maps = [embedding.umap(points[-1], seed=seed)]
     for z in reversed(points[:-1]):

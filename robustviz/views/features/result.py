@@ -1,5 +1,5 @@
-"""What is asked about features, and what comes back: measures of clean, attacked and noisy images,
-their map, and the map over the epochs.
+"""Specs and results of the Features page's probes, without torch: measures of clean, attacked and
+noisy images, their map, and the map over the epochs.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ Images = Literal["clean", "adversarial", "noise"]
 Projection = Literal["centres", "pca", "umap"]
 Film = Literal["centres", "umap"]
 COLUMNS = 20  # tiles in a row of a sheet
-TENTHS = 10  # steps from untouched to attacked
+TENTHS = 10  # steps from the clean to the attacked image
 KINDS: dict[Images, str] = {"clean": "clean", "adversarial": "attacked", "noise": "noise"}
 
 
 @dataclass(frozen=True)
 class Answers(Result):
-    """Answers of a network to images and their attacked twins: `y` (n,) the true classes, `pred`,
-    `pred_adv` (n,), or a row an epoch (E,n), the answers; `index` (n,) the images' numbers.
+    """Predictions for clean images and their attacked versions. `y` (n,): the true classes; `pred`,
+    `pred_adv` (n,), or (E,n) with one row per epoch: the predictions; `index` (n,): the images'
+    numbers.
     """
 
     y: Ints
@@ -39,19 +40,19 @@ class Answers(Result):
 
     @property
     def right(self) -> Bools:
-        """Which untouched images the network reads rightly, (n,)."""
+        """Which clean images are classified correctly, as a mask with the shape of `pred`."""
         return np.asarray(self.pred == self.y)
 
     @property
     def fooled(self) -> Bools:
-        """Which of these the attack takes away, (n,)."""
+        """Which of these are misclassified when attacked, as a mask of the same shape."""
         return np.asarray(self.right & (self.pred_adv != self.y))
 
 
 @dataclass(frozen=True)
 class AttackedSpec(ProbeSpec[R]):
-    """Which test images and which attack: the first `n`, and PGD in linf as the evaluation runs it,
-    with the same noise. Random noise of the same ε is the control.
+    """Which test images and which attack: the first `n`, and linf PGD with the random start that
+    the evaluation uses. Random noise of the same ε is the control.
     """
 
     n: int = option(500, "How many test images.", low=1)
@@ -62,23 +63,23 @@ class AttackedSpec(ProbeSpec[R]):
     seed: int = option(0, "Seed of the attack's noise and of the random control.", low=0)
 
     def alike(self, spec: type[S]) -> S:
-        """Another question about the same images under the same attack."""
+        """A spec of another class about the same images under the same attack."""
         return spec(n=self.n, eps=self.eps, steps=self.steps, seed=self.seed)
 
 
 @dataclass(frozen=True)
 class Features(Answers):
-    """Penultimate features of the same `n` images untouched, attacked, and with random noise of the
-    same ε.
+    """Penultimate-layer features of the same `n` images: clean, attacked, and with random noise of
+    the same ε.
 
-    `clean`, `adversarial`, `noise` (n,D) float32; `y` the true classes, `pred`, `pred_adv`,
-    `pred_noise` (n,) the answers; `index` (n,) image numbers. `centres_clean`, `centres_adv`,
-    `centres_noise` (K,K): cosine of the clean centre of the row's class and the centre of the
-    column's class among the clean, attacked, noisy points (NaN: no image of the class).
-    `lipschitz_adv`, `lipschitz_noise` (n,): feature displacement per change of the image;
-    `moved_adv`, `moved_noise` (n,): the same displacement in mean distances between clean class
-    centres. `measures`: for `clean`, `adversarial` and `noise` each measure of `robustviz.measures`
-    by name.
+    `clean`, `adversarial`, `noise` (n,D) float32: the features. `y` (n,): the true classes; `pred`,
+    `pred_adv`, `pred_noise` (n,): the predictions; `index` (n,): the images' numbers.
+    `centres_clean`, `centres_adv`, `centres_noise` (K,K): cosine between the clean centre of the
+    row's class and the centre of the column's class among the clean, attacked or noisy points (NaN:
+    no image of the class). `lipschitz_adv`, `lipschitz_noise` (n,): how far the features moved,
+    divided by how far the image did; `moved_adv`, `moved_noise` (n,): how far the features moved,
+    in mean distances between clean class centres. `measures`: each measure of `robustviz.measures`
+    by name, for `clean`, `adversarial` and `noise`.
     """
 
     clean: Floats
@@ -95,7 +96,7 @@ class Features(Answers):
     measures: dict[str, dict[str, float]]
 
     def rows(self) -> list[JSON]:
-        """A row an image."""
+        """A table with one row per image."""
         names = list(self.meta["classes"])
         return [
             {
@@ -115,17 +116,17 @@ class Features(Answers):
         return {"clean": self.clean, "adversarial": self.adversarial, "noise": self.noise}[of]
 
     def cosines(self, of: Images) -> tuple[Floats, Floats]:
-        """`own_and_other` of one kind of images."""
+        """`own_and_other` for one kind of images, (n,) each."""
         return own_and_other(self.points(of), self.clean, self.y)
 
 
 @register("probe/features")
 @dataclass(frozen=True)
 class FeaturesSpec(AttackedSpec[Features]):
-    """Penultimate features of the first `n` test images: clean, under PGD, and with uniform noise
-    of the same ε.
+    """Features of the first `n` test images: clean, under PGD, and with uniform noise.
 
-    The attack is the evaluation's (same noise), so the answers are those that it counts.
+    They are those of the penultimate layer; the noise has the attack's ε. The attack has the random
+    start of the evaluation, so its predictions are those that the evaluation counts.
     """
 
     k: int | None = option(
@@ -136,16 +137,16 @@ class FeaturesSpec(AttackedSpec[Features]):
 
 
 def commonest(counts: Ints, most: int) -> list[tuple[int, int]]:
-    """The `most` classes that are counted most often, each with its count, none for 0."""
+    """The `most` classes with the highest counts, each with its count, without counts of 0."""
     return [
         (int(c), int(counts[c])) for c in np.argsort(-counts, kind="stable")[:most] if counts[c]
     ]
 
 
 def own_and_other(z: Floats, clean: Floats, y: Ints) -> tuple[Floats, Floats]:
-    """For each point of `z` (n,D) the cosine to the centre of its own class among the `clean`
-    points (n,D), and to the nearest centre of another class: (n,) each, −1 to 1; −1 where there is
-    no other class. A vector of length zero has cosine 0.
+    """For each point of `z` (n,D), its cosine to the centre of its own class among the `clean`
+    points (n,D), and to the nearest centre of another class: (n,) each, −1 to 1. The second is −1
+    where there is no other class. A vector of length zero has cosine 0.
     """
     clean, known = np.asarray(clean, dtype=np.float64), np.unique(y)
     centres = _unit(np.stack([clean[y == label].mean(axis=0) for label in known]))
@@ -161,18 +162,18 @@ def _unit(z: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class FeatureMap(Answers):
-    """Features of the same `n` images as points of a plane: untouched, attacked, and with random
-    noise of the same ε.
+    """Features of the same `n` images as points of a plane: clean, attacked, and with random noise
+    of the same ε.
 
-    `clean`, `adversarial`, `noise` (n,2); `placed` (n,2), or (0,2): the attack at another ε, put
-    into the finished map, and `pred_placed` its answers; `y`, `pred`, `pred_adv`, `pred_noise`,
-    `index` (n,) as in `Features`. `own`, `other` (3,n): cosine in feature space to the clean centre
-    of the own class and to the nearest other one; rows: clean, adversarial, noise. `moved` (n,):
-    how far the attack moved each image, in mean distances between class centres. `axes` (D,2),
-    `origin` (D,): a point z lies at (z − origin) @ axes; empty for UMAP, which has no axes.
-    `share`: of what the plane was laid through (class centres, or all points), the part of the
-    variance that it holds; NaN for UMAP. `trust`: trustworthiness of the map with 15 neighbours by
-    cosine, 0 to 1; NaN for fewer than 16 images.
+    `clean`, `adversarial`, `noise` (n,2): the positions. `placed` (n,2), or (0,2) for none: images
+    attacked at another ε and placed in the finished map, with predictions `pred_placed`. `y`,
+    `pred`, `pred_adv`, `pred_noise`, `index` (n,) are as in `Features`. `own`, `other` (3,n):
+    cosine in feature space to the clean centre of the own class and to the nearest other one; the
+    rows are clean, adversarial, noise. `moved` (n,): how far the attack moved each image, in mean
+    distances between class centres. `axes` (D,2), `origin` (D,): a point z lies at (z − origin) @
+    axes; empty for UMAP, which has no axes. `share`: the fraction of the variance (of the class
+    centres, or of all points for `pca`) that lies in the plane; NaN for UMAP. `trust`: the map's
+    trustworthiness with 15 neighbours by cosine, 0 to 1; NaN for fewer than 16 images.
     """
 
     clean: Floats
@@ -190,14 +191,16 @@ class FeatureMap(Answers):
     trust: float
 
     def cosines(self, of: Images) -> tuple[Floats, Floats]:
-        """Cosine of one kind of images to their own class's centre and to the nearest other one."""
+        """The cosines of one kind of images to the own class's centre and to the nearest other one,
+        (n,) each.
+        """
         row = list(KINDS).index(of)
         return self.own[row], self.other[row]
 
     @property
     def astray(self) -> Ints:
-        """How many clean, attacked, noisy points lie nearer to another class's centre than to their
-        own, by cosine, (3,).
+        """How many clean, attacked and noisy points lie nearer to another class's centre than to
+        their own, by cosine, (3,).
         """
         return np.asarray((self.other > self.own).sum(axis=1))
 
@@ -205,12 +208,13 @@ class FeatureMap(Answers):
 @register("probe/feature_map")
 @dataclass(frozen=True)
 class FeatureMapSpec(AttackedSpec[FeatureMap]):
-    """Penultimate features of the first `n` test images, clean and under PGD, as points of a plane.
+    """Features of the first `n` test images, clean and under PGD, as points of a plane.
 
-    `projection`: `centres`, the plane of largest variance of the clean class centres; `pca`, that
-    of all points; `umap`, with the cosine metric. The latter two are fitted to clean and attacked
-    points together, so that neither is a guest in the other's map. Noise, and the attack at
-    `place_eps`, are put into the finished map and change nothing in it.
+    They are those of the penultimate layer. `projection`: `centres` is the plane of largest
+    variance of the clean class centres, `pca` that of all points, and `umap` a UMAP with the cosine
+    metric. The latter two are fitted to clean and attacked points together, so that neither kind is
+    placed in a map of the other. Noise, and the attack at `place_eps`, are placed in the finished
+    map and change nothing in it.
     """
 
     n: int = option(200, "How many test images.", low=1)
@@ -229,19 +233,20 @@ class FeatureMapSpec(AttackedSpec[FeatureMap]):
 
     @property
     def cacheable(self) -> bool:
+        """Whether the map is kept in the run's folder: only UMAP takes long enough."""
         return self.projection == "umap"
 
 
 @dataclass(frozen=True)
 class FeatureTiles(Answers):
-    """What the same `n` images look like, from where on the attack takes them, and who lies next to
-    them in feature space.
+    """Pictures of the same `n` images, the strength at which the attack succeeds on each, and its
+    neighbours in feature space.
 
-    `sheet`: a picture (PNG or WebP) as bytes, `COLUMNS` tiles of `side` pixels a row: the clean
-    images, then the attacked ones. `lost` (n,): the image that has this many tenths of the attack
-    is misread, and so are all that have more; 11: the attack does not take it. `near`, `near_adv`
-    (n,k): the rows of the clean images whose features are nearest by cosine to the clean and to the
-    attacked one, nearest first, without the image itself.
+    `sheet`: the bytes of one picture (PNG or WebP) with `COLUMNS` tiles of `side` pixels in a row:
+    the clean images, then the attacked ones. `lost` (n,): the number of tenths of the attack from
+    which on the image is misclassified, or 11 if the full attack fails. `near`, `near_adv` (n,k):
+    the rows of the clean images whose features are nearest by cosine to the clean and to the
+    attacked image, nearest first, without the image itself.
     """
 
     sheet: Ints
@@ -251,7 +256,7 @@ class FeatureTiles(Answers):
     near_adv: Ints
 
     def images(self) -> Floats:
-        """The clean images, then the attacked ones, (2n,3,side,side) in [0,1]."""
+        """The clean images, then the attacked ones, (2n,3,side,side) in [0, 1]."""
         with Image.open(io.BytesIO(self.sheet.tobytes())) as picture:
             sheet = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255
         tiles = sheet.reshape(-1, self.side, COLUMNS, self.side, 3).transpose(0, 2, 4, 1, 3)
@@ -261,8 +266,10 @@ class FeatureTiles(Answers):
 @register("probe/feature_tiles")
 @dataclass(frozen=True)
 class FeatureTilesSpec(AttackedSpec[FeatureTiles]):
-    """The first `n` test images as small pictures, clean and under PGD, with their `k` nearest
-    neighbours in feature space, and from which tenth of the attack on each is misread.
+    """The first `n` test images as small pictures, clean and under PGD, with neighbours.
+
+    These are the `k` nearest neighbours in feature space. Also measured is from which tenth of the
+    attack on each image is misclassified.
     """
 
     n: int = option(200, "How many test images.", low=1)
@@ -273,14 +280,14 @@ class FeatureTilesSpec(AttackedSpec[FeatureTiles]):
 
 @dataclass(frozen=True)
 class FeatureFilm(Answers):
-    """Features of the same n images at E epochs of one training, on the plane of the last epoch's
-    class centres or by UMAP.
+    """Features of the same n images at E epochs of one training run, on the plane of the last
+    epoch's class centres or by UMAP.
 
-    `epochs` (E,); `clean`, `adversarial` (E,n,2); `y`, `index` (n,); `pred`, `pred_adv` (E,n). The
-    rest are means in feature space, one an epoch: `own`, `other` (E,3) cosine to the clean centre
-    of the own class and to the nearest other one, for clean, attacked, noisy images; `moved` (E,2)
-    how far attack and noise move an image, in mean distances between class centres, infinite where
-    the centres coincide.
+    `epochs` (E,): their numbers; `clean`, `adversarial` (E,n,2): the positions; `y`, `index` (n,);
+    `pred`, `pred_adv` (E,n). The rest are means in feature space, one row per epoch: `own`, `other`
+    (E,3): cosine to the clean centre of the own class and to the nearest other one, for clean,
+    attacked and noisy images; `moved` (E,2): how far the attack and the noise move an image, in
+    mean distances between class centres, infinite where the centres coincide.
     """
 
     epochs: Ints
@@ -294,12 +301,12 @@ class FeatureFilm(Answers):
 @register("probe/feature_film")
 @dataclass(frozen=True)
 class FeatureFilmSpec(AttackedSpec[FeatureFilm]):
-    """The features of the first `n` test images at every epoch whose weights were kept. At each
-    epoch that epoch's own network is attacked.
+    """Features of the first `n` test images at every epoch whose weights were kept.
 
-    `projection`: `centres`, all on the plane of the last epoch's class centres; `umap`, the last
-    epoch's map, and each earlier one starting from the one after it. Either way frames do not jump,
-    and do not depend on what was seen before.
+    At each epoch, that epoch's own network is attacked. `projection`: `centres` puts all epochs on
+    the plane of the last epoch's class centres; `umap` makes a map of the last epoch, and starts
+    each earlier map from that of the following epoch. Either way points do not jump between frames,
+    and the frames do not depend on what was computed before.
     """
 
     n: int = option(100, "How many test images.", low=1)
@@ -313,8 +320,8 @@ class FeatureFilmSpec(AttackedSpec[FeatureFilm]):
 
 
 def first_screen(index: int, eps: float) -> tuple[ProbeSpec[Any], ...]:
-    """What the page asks before anybody chose anything: the map, and what its points look like. It
-    asks the same for every image; each network is attacked with its own ε.
+    """The specs that the page measures with its default settings: the map, and the pictures of its
+    points. They are the same for every image, and each network is attacked at its own ε.
     """
     asked = FeatureMapSpec(projection="umap")
     return asked, asked.alike(FeatureTilesSpec)

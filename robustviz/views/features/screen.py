@@ -1,5 +1,6 @@
-"""The first screen of Features: a map for each network whose points move from untouched to attacked
-in the browser, and one image with its neighbours in both. No torch, no Plotly's browser part.
+"""The first screen of the Features page: one map per network whose points move from clean to
+attacked in the browser, and one image with its neighbours in both. It needs neither torch nor
+Plotly's JavaScript.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from robustviz.views.screen import Control, Screen
 from robustviz.views.theme import CLASSES, COLOURS, LIGHT, SYMBOLS
 from robustviz.views.verdict import Verdict, held
 
-WIDE, HIGH, EDGE = 580, 368, 22  # of a map, in its own pixels
+WIDE, HIGH, EDGE = 580, 368, 22  # size and margin of a map, in pixels of the drawing
 POSITIONS = ("untouched", *(f"{10 * tenth} %" for tenth in range(1, TENTHS)), "attacked")
 WAY = Control(
     "Attack added",
@@ -30,7 +31,7 @@ WAY = Control(
     "way",
     "Between its two ends each point moves on a straight line.",
 )
-MARKS = {  # the symbols of the classes around (0, 0), as SVG paths
+MARKS = {  # the classes' symbols, centred at (0, 0), as SVG paths
     "circle": "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0-9 0z",
     "square": "M-4-4h8v8h-8z",
     "triangle-up": "M0-5.5L5 3.8H-5z",
@@ -42,7 +43,7 @@ MARKS = {  # the symbols of the classes around (0, 0), as SVG paths
     "bowtie": "M-5-4.6V4.6L5-4.6V4.6z",
     "triangle-right": "M5.5 0L-3.8-5V5z",
 }
-SHIFTS = (0, -16, 16, -32, 32, -48, 48)  # by which a class's name may leave its place
+SHIFTS = (0, -16, 16, -32, 32, -48, 48)  # pixels by which a class's name may move from its place
 STYLE = """<style>
 .control output { min-width: 5.6rem; }
 .maps { display: flex; flex-wrap: wrap; gap: .4rem 1.2rem; }
@@ -69,7 +70,9 @@ STYLE = """<style>
 
 
 class Side(NamedTuple):
-    """One network: `a` or `b`, its printed name, its map, and its pictures where they are known."""
+    """One network: its letter `a` or `b`, its printed name, its map, and its pictures if they are
+    known.
+    """
 
     side: str
     name: str
@@ -79,7 +82,7 @@ class Side(NamedTuple):
 
 def verdict(sides: Sequence[Side]) -> Verdict:
     """Which of two networks keeps more attacked images nearest to their own class, by cosine to
-    class centres in feature space; the count of one that is alone.
+    class centres in feature space; for a single network, how many it keeps.
     """
     first = sides[0].map
     kept = [np.asarray(side.map.own[1] > side.map.other[1]) for side in sides]
@@ -120,7 +123,7 @@ def _protocol(found: FeatureMap) -> tuple[str, float, int]:
 
 
 def sure(sides: Sequence[Side], found: Verdict) -> list[str]:
-    """What the line and the maps mean, and how they were made."""
+    """What the answer and the maps mean, and how they were made, one sentence each."""
     umap = all(side.map.meta["projection"] == "umap" for side in sides)
     flat = "UMAP keeps neighbours only" if umap else "A plane shows only part of the distances"
     return [
@@ -139,8 +142,8 @@ def sure(sides: Sequence[Side], found: Verdict) -> list[str]:
 
 
 def first(sides: Sequence[Side], mark: int, template: str = LIGHT) -> Screen:
-    """The maps of one or two networks; the image `mark` is marked in both and stands below with its
-    neighbours.
+    """The first screen: the maps of one or two networks. The image with number `mark` is marked in
+    both, and is shown below them with its neighbours.
     """
     found = verdict(sides)
     moves: dict[str, tuple[str, Sequence[str]]] = {}
@@ -168,7 +171,7 @@ def first(sides: Sequence[Side], mark: int, template: str = LIGHT) -> Screen:
 
 
 def _counts(side: Side) -> list[str]:
-    """How many images are still right, at each position."""
+    """How many images are classified correctly at each position of the control, in words."""
     n, tiles = len(side.map.y), side.tiles
     if tiles is None:
         right = [int((pred == side.map.y).sum()) for pred in (side.map.pred, side.map.pred_adv)]
@@ -177,11 +180,11 @@ def _counts(side: Side) -> list[str]:
 
 
 def _ends(found: FeatureMap) -> Floats:
-    """Where clean and attacked points lie, (2,n,2), in pixels of the drawing."""
+    """The positions of clean and attacked points, (2,n,2), in pixels of the drawing."""
     both = np.stack([found.clean, found.adversarial]).astype(float)
     low = both.reshape(-1, 2).min(axis=0)
     extent = np.maximum(np.ptp(both.reshape(-1, 2), axis=0), 1e-9)
-    if found.meta["projection"] != "umap":  # a plane is a true one
+    if found.meta["projection"] != "umap":  # a linear plane has one scale for both axes
         extent = np.full(2, max(extent[0], extent[1] * WIDE / HIGH)) * (1, HIGH / WIDE)
     inner = np.array([WIDE, HIGH]) - 2 * EDGE
     at = (both - low) / extent
@@ -226,8 +229,8 @@ def _map(side: Side, template: str) -> Iterator[str]:
 
 
 def looks(y: Ints, pred_adv: Ints, meta: JSON, template: str) -> dict[int, tuple[str, str]]:
-    """Colour and symbol of each class that has its own: of more than ten, those most often misread
-    under attack.
+    """Colour and symbol of each class that has its own. Of more than ten classes, these are the
+    ones most often misclassified under attack.
     """
     shades, count = CLASSES[template], len(meta["classes"])
     if count <= len(shades):
@@ -240,7 +243,7 @@ def looks(y: Ints, pred_adv: Ints, meta: JSON, template: str) -> dict[int, tuple
 
 
 def _point(side: Side, row: int, ends: Floats, shade: str, symbol: str) -> Iterator[str]:
-    """One image's mark, which moves, and what says that it is misread."""
+    """One image's mark, which moves, and the sign that appears where it is misclassified."""
     found, tiles = side.map, side.tiles
     names, index = list(found.meta["classes"]), int(found.index[row])
     own, read = escape(names[found.y[row]]), escape(names[found.pred_adv[row]])
@@ -264,7 +267,9 @@ def _point(side: Side, row: int, ends: Floats, shade: str, symbol: str) -> Itera
 
 
 def _lost(found: FeatureMap, row: int) -> int:
-    """From where on it is misread, as far as the two ends say."""
+    """The tenth of the attack from which on an image is misclassified, as far as its predictions
+    clean and fully attacked show.
+    """
     if found.pred_adv[row] == found.y[row]:
         return TENTHS + 1
     return TENTHS if found.pred[row] == found.y[row] else 0
@@ -282,7 +287,9 @@ def _place(tile: int) -> str:
 def _names(
     found: FeatureMap, clean: Floats, labels: Sequence[int]
 ) -> Iterator[tuple[int, float, float]]:
-    """Where each class's name stands: above its most central clean point, clear of other names."""
+    """The position of each class's name: above its most central clean point, and clear of other
+    names.
+    """
     taken: list[tuple[float, float, float]] = []
     for label in labels:
         mine = clean[found.y == label]
@@ -304,7 +311,7 @@ def _names(
 
 
 def _mark(side: Side, mark: int) -> Iterator[str]:
-    """The ring around one image, and its way."""
+    """The ring around one image, and the line along which it moves."""
     rows = np.flatnonzero(side.map.index == mark)
     if len(rows):
         ends = _ends(side.map)[:, rows[0]]
@@ -318,7 +325,7 @@ def _mark(side: Side, mark: int) -> Iterator[str]:
 
 
 def _strip(side: Side, mark: int) -> Iterator[str]:
-    """One image clean and attacked, and the images whose features lie nearest to each."""
+    """One image, clean and attacked, and the images whose features are nearest to each."""
     found, tiles = side.map, side.tiles
     rows = np.flatnonzero(found.index == mark)
     if not len(rows):

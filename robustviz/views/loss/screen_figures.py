@@ -272,8 +272,9 @@ def alignment(
     control: str = "",
 ) -> Screen:
     """A first screen: the source before and after an alignment, with the loss to the true class and
-    to the witness's soft label. The control is the temperature. `witness`: how the witness is
-    called; `control`: what was learned instead of soft labels, if the alignment is a control.
+    to the witness's soft label. The control is the temperature. `witness`: the heading over the
+    witness's soft label; `control`: what was learned instead of soft labels, if the alignment is a
+    control.
     """
     classes, sides = before.meta["classes"], {"before": before, "after": after}
     moves: dict[str, tuple[str, list[str]]] = {}

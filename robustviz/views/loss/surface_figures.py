@@ -1,5 +1,5 @@
-"""Figures of loss surfaces, one panel per network: the directions, the scale and the camera are the
-same in every panel.
+"""Figures of loss surfaces, one panel per network. The scale and the camera are the same in every
+panel, and on the plane through an image the directions are too.
 """
 
 from __future__ import annotations
