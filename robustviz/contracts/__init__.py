@@ -1,7 +1,7 @@
-"""What everything of a kind promises, whoever wrote it: checks that `python -m robustviz contracts`
-runs on a plug-in and our own tests on all that is registered.
-
-A check takes what it tries and returns nothing, or why it does not apply; `hold` raises `Broken`.
+"""The promises that every attack, method, network, data set, probe and page must keep.
+`python -m robustviz contracts` checks them for a plug-in, our own tests for everything registered.
+A check takes the thing to test and returns None, or a sentence why it does not apply; it calls
+`hold`, which raises `Broken` if a promise is broken.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from robustviz.imports import load
 from robustviz.types import JSON, UserError
 
 Check = Callable[[Any], str | None]
-NORMS = {"linf": 0.1, "l2": 1.0}  # the radii at which attacks are tried
+NORMS = {"linf": 0.1, "l2": 1.0}  # norm -> the radius ε with which attacks are tested
 
 
 class Broken(AssertionError):
-    """A promise that is not kept, in one sentence."""
+    """Raised if a promise is not kept; the message is one sentence."""
 
 
 @dataclass(frozen=True)
 class Promise:
-    """What things of a `kind` promise (the first line of the check's text), and the check."""
+    """A promise of all things of a `kind`: `says` is its sentence, the docstring of its `check`."""
 
     kind: str
     says: str
@@ -38,7 +38,7 @@ _promises: list[Promise] = []
 
 
 def promise(kind: str) -> Callable[[Check], Check]:
-    """A decorator: this check is a promise of all things of a kind."""
+    """A decorator that registers a check as a promise of all things of this kind."""
 
     def enter(check: Check) -> Check:
         says = " ".join((check.__doc__ or "").split()).rstrip(".")
@@ -49,20 +49,22 @@ def promise(kind: str) -> Callable[[Check], Check]:
 
 
 def promises(kind: str) -> list[Promise]:
-    """What things of a kind promise, as in its module here."""
+    """All promises of a kind, in the order in which its module here defines them."""
     load(f"robustviz.contracts.{'data' if kind == 'data' else f'{kind}s'}")
     return [each for each in _promises if each.kind == kind]
 
 
 def hold(kept: object, sentence: str) -> None:
-    """Raises Broken with the sentence where a promise is not kept."""
+    """Raises Broken with this sentence if `kept` is false."""
     if not kept:
         raise Broken(sentence)
 
 
 def things(kind: str, key: str) -> dict[str, Any]:
-    """What is tried of a registered thing, by name: an attack in each norm that it takes, of a
-    network its key, else one as it comes.
+    """What is tested of a registered thing, by the name to show.
+
+    An attack is tested in each norm it accepts; of a network the key is returned, of anything else
+    an instance with default settings (of a page the page).
     """
     name = f"{kind}/{key}"
     if kind == "page":
@@ -79,8 +81,10 @@ def things(kind: str, key: str) -> dict[str, Any]:
 
 
 def tried(plugin: plugins.Plugin) -> Iterator[JSON]:
-    """Every promise of everything that a plug-in brought: `thing`, `promise`, `kept` (None where it
-    does not apply), and `said`, what is wrong or why it does not apply.
+    """Yields the result of every promise for everything that a plug-in registered.
+
+    A result has `thing`, `promise`, `kept` (None if the promise does not apply), and `said`: what
+    is wrong or why it does not apply.
     """
     for name in plugin.things:
         kind, _, key = name.partition("/")

@@ -1,4 +1,4 @@
-"""What every attack promises, in each norm that it takes."""
+"""The promises of every attack, checked in each norm that it accepts."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from robustviz.contracts import hold, promise
 from robustviz.contracts.toys import conv, images, labels, toy
 from robustviz.types import UserError
 
-AT_RANDOM = (APGD, Square, AutoAttack)  # draw for each image of the batch, in order
-STOPS = (APGD, Square, AutoAttack)  # leave an image that is wrong already as it is
+# their random numbers for an image depend on its place in the batch
+AT_RANDOM = (APGD, Square, AutoAttack)
+STOPS = (APGD, Square, AutoAttack)  # leave misclassified images unchanged
 
 
 def _seeded(seed: int) -> torch.Generator:
@@ -25,19 +26,19 @@ def _seeded(seed: int) -> torch.Generator:
 
 
 def size(delta: Tensor, norm: str) -> Tensor:
-    """How large the change of each image is, (N,)."""
+    """The size of each image's perturbation in this norm, (N,)."""
     return delta.flatten(1).abs().amax(1) if norm == "linf" else delta.flatten(1).norm(dim=1)
 
 
 def accuracy(net: nn.Module, x: Tensor, y: Tensor) -> float:
-    """The share that a network gets right."""
+    """The accuracy of `net` on images `x` with labels `y`, in [0, 1]."""
     with torch.no_grad():
         return float((net(x).argmax(1) == y).double().mean())
 
 
 @promise("attack")
 def in_the_ball(attack: Attack) -> None:
-    """Attacked images lie in the ball and in the unit range, and are others than before."""
+    """Attacked images lie in the ball and in [0, 1], and differ from the originals."""
     net, x, y = conv(), images(), labels()
     x_adv = attack(net, x, y, rng=_seeded(3))
     hold(x_adv.shape == x.shape and x_adv.dtype == x.dtype, "Shape or dtype is another one.")
@@ -56,15 +57,15 @@ def in_the_ball(attack: Attack) -> None:
 
 @promise("attack")
 def nothing_without_a_radius(attack: Attack) -> None:
-    """With eps=0 the images come back as they are."""
+    """With eps=0 the images are returned unchanged."""
     x_adv = replace(attack, eps=0.0)(conv(), images(), labels(), rng=_seeded(3))
     hold(torch.equal(x_adv, images()), "With eps=0 the images change.")
 
 
 @promise("attack")
 def the_seed_decides(attack: Attack) -> None:
-    """The same seed gives the same bits, none means seed 0, and the global generator is left
-    alone.
+    """The same seed gives the same images bit for bit, no generator means seed 0, and torch's
+    global generator is not used.
     """
     net, x, y = conv(), images(), labels()
     everywhere = torch.get_rng_state()
@@ -80,7 +81,7 @@ def the_seed_decides(attack: Attack) -> None:
 
 @promise("attack")
 def another_seed_another_start(attack: Attack) -> str | None:
-    """Another seed gives another result where the start is random."""
+    """If the start is random, another seed gives another result."""
     if "start" not in registry.hints(type(attack)):
         return "It has no choice of start."
     begun = replace(attack, start="uniform")  # type: ignore[call-arg]
@@ -91,7 +92,7 @@ def another_seed_another_start(attack: Attack) -> str | None:
 
 @promise("attack")
 def one_by_one(attack: Attack) -> str | None:
-    """A batch is attacked as its images one by one."""
+    """Attacking images in a batch gives the same result as attacking them one by one."""
     if isinstance(attack, AT_RANDOM):
         return "It draws other noise for an image on its own."
     if "start" in registry.hints(type(attack)):
@@ -105,10 +106,10 @@ def one_by_one(attack: Attack) -> str | None:
 
 @promise("attack")
 def nothing_is_touched(attack: Attack) -> None:
-    """Network and images are left exactly as they were: modes, gradients, weights, statistics."""
+    """It leaves the network and the images unchanged: modes, gradients, weights and statistics."""
     net, x, y = conv().train(), images(), labels()
     body: Any = net.maps
-    body[2].eval()  # somebody froze one batch norm and one weight on purpose
+    body[2].eval()  # as if the user had frozen one batch norm and one weight on purpose
     body[1].weight.requires_grad_(False)
     F.cross_entropy(net(x), y).backward()
     before, given = _state(net), x.clone()
@@ -136,7 +137,7 @@ def _same(one: Any, other: Any) -> bool:
 
 @promise("attack")
 def restored_when_it_fails(attack: Attack) -> None:
-    """The network is as it was where the attack fails halfway."""
+    """If the attack fails halfway, the network is restored."""
 
     def fails(*_: object) -> None:
         raise ArithmeticError
@@ -152,7 +153,7 @@ def restored_when_it_fails(attack: Attack) -> None:
 
 @promise("attack")
 def it_fools(attack: Attack) -> None:
-    """Accuracy of a trained network falls by more than a tenth."""
+    """It lowers the accuracy of a trained network by more than 10 percentage points."""
     net, x, y = toy().net, toy().x, toy().y
     before, after = accuracy(net, x, y), accuracy(net, attack(net, x, y), y)
     hold(before > 0.95 and after < before - 0.1, f"From {before:.0%} to {after:.0%} right.")
@@ -160,7 +161,7 @@ def it_fools(attack: Attack) -> None:
 
 @promise("attack")
 def it_aims(attack: Attack) -> str | None:
-    """Targeted, it reaches its class more often than untargeted."""
+    """A targeted attack reaches its target class more often than an untargeted one."""
     if "targeted" not in registry.hints(type(attack)):
         return "It has no targeted form."
     net, x, target = toy().net, toy().x, (toy().y + 1) % 4
@@ -176,7 +177,7 @@ def it_aims(attack: Attack) -> str | None:
 
 @promise("attack")
 def its_way(attack: Attack) -> None:
-    """Its trace starts in the ball and ends at the result."""
+    """Its trace starts inside the ball and ends at the attack's result."""
     net, x, y = conv(), images(), labels()
     path = attack.trace(net, x, y, rng=_seeded(4))
     hold(path.shape == (attack.count + 1, *x.shape), f"A trace of shape {tuple(path.shape)}.")
@@ -188,7 +189,7 @@ def its_way(attack: Attack) -> None:
 
 @promise("attack")
 def a_radius_is_needed(attack: Attack) -> None:
-    """A missing eps is one clear sentence."""
+    """Without an eps it raises a UserError that says so."""
     try:
         replace(attack, eps=None)(conv(), images(), labels())
     except UserError as error:
@@ -199,7 +200,7 @@ def a_radius_is_needed(attack: Attack) -> None:
 
 @promise("attack")
 def one_image(attack: Attack) -> None:
-    """One image is a batch too."""
+    """It accepts a batch of a single image."""
     x = toy().x[:1]
     x_adv = attack(toy().net, x, toy().y[:1])
     hold(
@@ -210,6 +211,6 @@ def one_image(attack: Attack) -> None:
 
 @promise("attack")
 def float64(attack: Attack) -> None:
-    """Images in float64 are attacked in float64."""
+    """Images in float64 are attacked and returned in float64."""
     x_adv = attack(conv().double(), images().double(), labels())
     hold(x_adv.dtype == torch.float64, f"They come back in {x_adv.dtype}.")

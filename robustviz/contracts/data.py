@@ -1,4 +1,4 @@
-"""What every data set promises."""
+"""The promises of every data set."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SPLITS = ("train", "val", "test")
 
 @promise("data")
 def images_and_labels(source: Source) -> None:
-    """Each split holds square uint8 images and a class for each."""
+    """Each split holds square uint8 images and one class label per image."""
     shapes = set()
     for split in SPLITS:
         found = source.load(split)
@@ -34,7 +34,7 @@ def images_and_labels(source: Source) -> None:
 
 @promise("data")
 def the_same_again(source: Source) -> None:
-    """Each split is the same at every call."""
+    """Each split is the same every time it is loaded."""
     for split in SPLITS:
         one, two = source.load(split), source.load(split)
         same = torch.equal(one.images, two.images) and torch.equal(one.y, two.y)
@@ -43,7 +43,7 @@ def the_same_again(source: Source) -> None:
 
 @promise("data")
 def apart(source: Source) -> None:
-    """No test image is among those that are trained on or validated."""
+    """No test image is also in the training or validation split."""
     rows = {
         split: {each.numpy().tobytes() for each in source.load(split).images} for split in SPLITS
     }
@@ -54,7 +54,9 @@ def apart(source: Source) -> None:
 
 @promise("data")
 def a_balanced_beginning(source: Source) -> None:
-    """`n` limits the training split to a balanced beginning, and no other."""
+    """`n` limits the training split to n images in the same class proportions, and no other
+    split.
+    """
     whole = source.load("train")
     n = len(whole) // 2
     some = source.load("train", n)
@@ -67,7 +69,7 @@ def a_balanced_beginning(source: Source) -> None:
 
 @promise("data")
 def a_split_that_is_none(source: Source) -> None:
-    """An unknown split is one sentence."""
+    """An unknown split raises a UserError."""
     try:
         source.load("nonsense")
     except UserError:
@@ -77,7 +79,7 @@ def a_split_that_is_none(source: Source) -> None:
 
 @promise("data")
 def it_can_be_trained(source: Source) -> None:
-    """A config can be made of it, and read again."""
+    """A training config with this data can be saved as JSON and read again."""
     config = TrainConfig(data=source)
     hold(TrainConfig.from_json(config.to_json()) == config, "Its dials do not survive as JSON.")
     registry.get("net", config.net)

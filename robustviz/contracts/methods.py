@@ -1,4 +1,4 @@
-"""What every training method promises."""
+"""The promises of every training method."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Stages = list[tuple[Stage, nn.Module | None]]
 
 
 class Earlier:
-    """What was trained earlier: a network for images of this shape."""
+    """A stand-in for a network that was trained before, for images of this shape."""
 
     name, architecture, weights = "earlier", "small_resnet", "some"
     shape, classes = (4, C, W), ()
@@ -37,14 +37,14 @@ class Earlier:
 
 
 def network(method: Method) -> Classifier:
-    """The small network as this method has it, in float64 and train mode."""
+    """The small test network as this method changes it, in float64 and train mode."""
     with torch.random.fork_rng():
         torch.manual_seed(4)
         return method.network(conv()).double().train()
 
 
 def make(x: Tensor, y: Tensor, index: Tensor | None = None) -> Batch:
-    """A batch of these images with all that a method may ask for."""
+    """A batch of these images with everything a method may ask for, such as views and objects."""
     index = torch.arange(len(y)) if index is None else index
     views = torch.stack([x, (x.flip(-1) + 0.02).clamp(0, 1)])
     objects = (x > 0.5).any(dim=1, keepdim=True)
@@ -61,12 +61,12 @@ def make(x: Tensor, y: Tensor, index: Tensor | None = None) -> Batch:
 
 
 def usual() -> Batch:
-    """The batch that promises are tried on, (12, 2, 9, 7) in float64."""
+    """The batch on which promises are checked, images (12, 2, 9, 7) in float64."""
     return make(images().double(), labels())
 
 
 def each_stage(method: Method, net: nn.Module) -> Stages:
-    """The method's stages, each with its helper network."""
+    """The method's stages, each with its helper network or None."""
     config = TrainConfig(method=method)
     blank = torch.zeros(N, C, H, W, dtype=torch.uint8)
     split = Dataset("made up", "train", blank, torch.arange(N) % 4, ("a", "b", "c", "d"))
@@ -84,7 +84,7 @@ def each_stage(method: Method, net: nn.Module) -> Stages:
 
 
 def gradients(net: nn.Module, terms: Terms) -> list[Tensor]:
-    """Of the sum of the terms, by each parameter; zeros where it has none."""
+    """The gradient of the sum of the terms for each parameter; zeros where there is none."""
     total = torch.stack(list(terms.values())).sum()
     parameters = list(net.parameters())
     found = torch.autograd.grad(total, parameters, allow_unused=True)
@@ -93,7 +93,7 @@ def gradients(net: nn.Module, terms: Terms) -> list[Tensor]:
 
 @promise("method")
 def finite_terms(method: Method) -> None:
-    """Each term is a finite scalar, and they reach every parameter that is trained."""
+    """Each loss term is a finite scalar, and all parameters being trained get a gradient."""
     method = method.bound(EPS)
     net = network(method)
     for stage, aux in each_stage(method, net):
@@ -114,7 +114,7 @@ def finite_terms(method: Method) -> None:
 
 @promise("method")
 def whole_stages(method: Method) -> None:
-    """Its stages cover the training, and train every parameter at some time."""
+    """Its stages cover the whole training, and every parameter is trained in one of them."""
     method = method.bound(EPS)
     net = network(method)
     stages = [stage for stage, _ in each_stage(method, net)]
@@ -127,7 +127,7 @@ def whole_stages(method: Method) -> None:
 
 @promise("method")
 def nothing_is_touched(method: Method) -> None:
-    """Network, helper and batch are left as they were, but for running statistics."""
+    """A loss leaves network, helper and batch unchanged, except for running statistics."""
     method = method.bound(EPS)
     net, batch = network(method), usual()
     body: Any = net.maps
@@ -145,13 +145,13 @@ def nothing_is_touched(method: Method) -> None:
         hold([p.requires_grad for p in net.parameters()] == asks, "requires_grad is changed.")
         hold(all(p.grad is None for p in net.parameters()), "The network is left a gradient.")
     hold(torch.equal(batch.x, x) and torch.equal(batch.y, y), "The batch is changed.")
-    # the next stage, the epoch's loss and its gradient: nothing of an attack stays behind
+    # weights that are no leaves would carry an attack's graph into later steps
     hold(all(p.is_leaf for p in net.parameters()), "Weights are part of an attack's graph.")
 
 
 @contextmanager
 def _fixed_starts() -> Iterator[None]:
-    """Every attack starts where the image itself says: no noise that is tied to a place in the
+    """Makes every attack start at a point that depends on the image only, not on its place in the
     batch.
     """
 
@@ -168,13 +168,15 @@ def _fixed_starts() -> Iterator[None]:
 
 @promise("method")
 def no_order(method: Method) -> None:
-    """The order within a batch does not matter."""
+    """The order within a batch affects neither the loss terms nor the gradients."""
     method = method.bound(EPS)
     net, batch = network(method), usual()
     mixed = torch.randperm(N, generator=torch.Generator().manual_seed(0))
     with _fixed_starts():
         for stage, aux in each_stage(method, net):
-            other = copy.deepcopy(net)  # a loss in train mode moves what the next attack sees
+            # a copy, since a loss in train mode changes the running statistics that the next attack
+            # sees
+            other = copy.deepcopy(net)
             straight = stage.loss(net, batch, aux)
             turned = make(batch.x[mixed], batch.y[mixed], batch.index[mixed])
             permuted = stage.loss(other, turned, aux)
@@ -189,12 +191,13 @@ def no_order(method: Method) -> None:
 
 @promise("method")
 def rests_while_attacked(method: Method) -> str | None:
-    """Its attack leaves batch norm alone unless asked."""
+    """Its attack leaves batch norm alone (eval mode) unless attack_mode is train."""
     if not isinstance(method, Adversarial):
         return "It attacks nothing."
     for mode in ("eval", "train"):
         asked = replace(method, attack_mode=mode).bound(EPS)
-        attacking: list[bool] = []  # at each forward pass of an attack: is the body in train mode?
+        # whether the body is in train mode, at each forward pass of an attack
+        attacking: list[bool] = []
         net = network(asked)
         net.maps.register_forward_pre_hook(
             lambda module, args, seen=attacking: (
@@ -206,7 +209,8 @@ def rests_while_attacked(method: Method) -> str | None:
             attacking.clear()
             stage.loss(net, usual(), aux)
             attacked |= bool(attacking)
-            # a body that rests stays at rest; a stage may learn from clean images
+            # a frozen body stays in eval mode; a stage may also train on clean images without any
+            # attack
             wanted = mode == "train" and not stage.frozen_eval
             hold(
                 set(attacking) <= {wanted},
@@ -219,7 +223,7 @@ def rests_while_attacked(method: Method) -> str | None:
 
 @promise("method")
 def takes_the_radius(method: Method) -> str | None:
-    """A config hands its eps to the attack unless that has its own."""
+    """A training config passes its eps to the attack unless the attack has its own."""
     attack = getattr(method, "attack", None)
     if attack is None:
         return "It has no attack."

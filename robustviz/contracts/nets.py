@@ -1,4 +1,4 @@
-"""What every network promises. What is tried is its key: each promise builds its own."""
+"""The promises of every network. A check takes the network's key and builds what it needs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from robustviz import nets, registry
 from robustviz.contracts import hold, promise
 from robustviz.types import UserError
 
-SMALL_MAPS = ("resnet18",)  # made for 32 pixels: its last map is an eighth
+# made for 32 pixels: the side of its last map is an eighth of the image's
+SMALL_MAPS = ("resnet18",)
 SHAPES = ((1, 8), (3, 32), (2, 28), (1, 11), (3, 64))
 
 
 def check_parts(key: str, net: nets.Classifier, x: torch.Tensor) -> None:
-    """Raises Broken where the logits of five classes are not the head of the pool of the maps."""
+    """Raises Broken unless `forward` is head(pool(maps(x))) with correct shapes for 5 classes."""
     with torch.no_grad():
         maps = net.maps(x)
         features, logits = net.pool(maps), net(x)
@@ -30,7 +31,7 @@ def check_parts(key: str, net: nets.Classifier, x: torch.Tensor) -> None:
 
 
 def check_gradients(net: nets.Classifier, x: torch.Tensor) -> None:
-    """Raises Broken where a parameter or a pixel has no gradient."""
+    """Raises Broken if a parameter or a pixel has no gradient."""
     x.requires_grad_()
     F.cross_entropy(net.train()(x), torch.arange(len(x))).backward()
     for name, parameter in net.named_parameters():
@@ -42,7 +43,7 @@ def check_gradients(net: nets.Classifier, x: torch.Tensor) -> None:
 
 @promise("net")
 def three_parts(key: str) -> None:
-    """Logits are the head of the pool of maps that are never below 4 pixels."""
+    """The logits are head(pool(maps(x))), and the maps are never smaller than 4×4 cells."""
     for channels, size in SHAPES:
         net = nets.build(key, classes=5, channels=channels, size=size).eval()
         check_parts(key, net, torch.rand(1 if size == 64 else 3, channels, size, size))
@@ -58,7 +59,7 @@ def everything_has_a_gradient(key: str) -> None:
 
 @promise("net")
 def its_size(key: str) -> None:
-    """Its name for people says how large it is, like "Pocket CNN (0.01 M)"."""
+    """Its label states its number of parameters in millions, like "Pocket CNN (0.01 M)"."""
     label = str(registry.get("net", key).label)
     try:
         millions = float(label.rsplit("(", 1)[1].removesuffix(" M)"))
@@ -70,7 +71,7 @@ def its_size(key: str) -> None:
 
 @promise("net")
 def normalised_inside(key: str) -> None:
-    """The normalisation is inside, and travels with the weights."""
+    """The network normalises its input itself, and saves mean and std with its weights."""
     torch.manual_seed(0)
     plain = nets.build(key, classes=4, channels=2, size=16).eval()
     scaled = nets.build(key, classes=4, channels=2, size=16, mean=[0.2, 0.6], std=[0.5, 0.1])
@@ -92,7 +93,7 @@ def normalised_inside(key: str) -> None:
 
 @promise("net")
 def the_seed_decides(key: str) -> None:
-    """Its weights follow from torch's seed."""
+    """Its initial weights depend only on torch's seed."""
 
     def draw(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
@@ -105,7 +106,7 @@ def the_seed_decides(key: str) -> None:
 
 @promise("net")
 def what_is_too_small(key: str) -> None:
-    """Images below 8 pixels and fewer than two classes are refused."""
+    """It refuses images below 8 pixels and fewer than two classes."""
     for classes, size, word in ((4, 7, "too small"), (1, 32, "at least 2 classes")):
         try:
             nets.build(key, classes=classes, size=size)

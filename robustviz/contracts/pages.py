@@ -1,4 +1,4 @@
-"""What every page of a plug-in promises."""
+"""The promises of every page of a plug-in."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ next(page for page in plugins.pages() if page.name == {name!r}).show()
 
 @promise("page")
 def it_opens(page: Page) -> None:
-    """It opens without an error, and has one title."""
+    """It opens without an error, and has exactly one title."""
     app = load("streamlit.testing.v1").AppTest
-    logging.disable(logging.CRITICAL)  # Streamlit prints a traceback of what is said below
+    # Streamlit would also print the traceback of an error that is reported below
+    logging.disable(logging.CRITICAL)
     try:
         shown = app.from_string(SCRIPT.format(name=page.name), default_timeout=240).run()
     finally:

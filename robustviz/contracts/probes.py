@@ -1,4 +1,4 @@
-"""What every probe promises, tried on a network that is shipped."""
+"""The promises of every probe, checked on a shipped network."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from robustviz.views.measure import probe_of
 from robustviz.views.result import ProbeSpec, Result
 
 Spec = ProbeSpec[Result]
-DATA = ("digits", "shapes")  # those that need no file
+DATA = ("digits", "shapes")  # data sets that need no downloaded file
 
 
 def _answer(spec: Spec) -> Result:
-    """What it finds of a shipped network, measured anew; nothing is written."""
+    """The probe's result for a shipped network, computed anew without writing anything."""
     found = [run for run in folder.all_runs() if run.ordinary and run.data_key in DATA]
     hold(found, "There is no shipped network to try it on.")
     with threads(default_threads()):
@@ -25,7 +25,7 @@ def _answer(spec: Spec) -> Result:
 
 @promise("probe")
 def its_settings(spec: Spec) -> None:
-    """Its settings survive as JSON, and each says what it is."""
+    """Its settings can be saved as JSON and read again, and each has a help text."""
     again = registry.decode("probe", registry.encode(spec))
     hold(again == spec, "Written as JSON and read again, it is another one.")
     for name, known in registry.options(type(spec)).items():
@@ -34,7 +34,7 @@ def its_settings(spec: Spec) -> None:
 
 @promise("probe")
 def its_answer(spec: Spec) -> None:
-    """Its answer is the result that it names, says where it comes from, and is the same again."""
+    """Its result has the declared type, names its run, and is the same when computed again."""
     result = _answer(spec)
     kind = type(spec).result
     hold(type(result) is kind, f"It gives a {type(result).__name__}, and names {kind.__name__}.")
@@ -44,7 +44,7 @@ def its_answer(spec: Spec) -> None:
 
 @promise("probe")
 def it_is_kept(spec: Spec) -> None:
-    """Its answer comes back from a file as it was."""
+    """Its result can be saved to a file and read again unchanged."""
     result = _answer(spec)
     again = type(result).from_npz(result.to_npz())
     for name, value in vars(result).items():
@@ -55,7 +55,7 @@ def it_is_kept(spec: Spec) -> None:
 
 @promise("probe")
 def its_figure(spec: Spec) -> str | None:
-    """Its figure says in words what it shows."""
+    """Its figure has an alternative text and a sentence that says what it shows."""
     draw = plugins.figures().get(spec.key)
     if draw is None:
         return f"It has no figure: @plugins.figure({spec.key!r}) above a function makes one."

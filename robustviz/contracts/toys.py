@@ -1,5 +1,5 @@
-"""Images and networks that promises are tried on: tiny, and with N, C, H and W all different, so
-that no broadcast can hide a mistake.
+"""Tiny images and networks on which promises are checked.
+N, C, H and W are all different, so that no wrong broadcast goes unnoticed.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ N, C, H, W = 12, 2, 9, 7
 
 
 def images() -> Tensor:
-    """(12, 2, 9, 7) float32 in [0, 1], some pixels exactly 0 or 1."""
+    """Random images (12, 2, 9, 7), float32 in [0, 1], with some pixels exactly 0 or 1."""
     x = torch.rand((N, C, H, W), generator=torch.Generator().manual_seed(7))
     return ((x - 0.5) * 1.2 + 0.5).clamp(0, 1)
 
 
 def labels() -> Tensor:
-    """(12,) of 4 classes."""
+    """The labels of `images`, (12,), int64, of 4 classes."""
     return torch.arange(N) % 4
 
 
 def conv(seed: int = 0) -> Classifier:
-    """Two convolutions with batch norm whose running statistics are not the fresh ones; four
-    classes; eval mode.
+    """A small network for 4 classes: two convolutions with batch norm, in eval mode.
+
+    Its running statistics are not the initial ones.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -48,9 +49,7 @@ def conv(seed: int = 0) -> Classifier:
 
 @dataclass(frozen=True)
 class Toy:
-    """A network that learned something: `net` gets nearly all of `x`, `y` right, with room for an
-    attack.
-    """
+    """A trained network `net` that gets nearly all of `x`, `y` right, but that attacks can fool."""
 
     net: Classifier
     x: Tensor
@@ -59,7 +58,7 @@ class Toy:
 
 @functools.cache
 def toy() -> Toy:
-    """`conv` trained on 80 noisy copies of four patterns. Shared: no one may change it."""
+    """`conv` trained on 80 noisy copies of four patterns; shared, so callers must not change it."""
     rng = torch.Generator().manual_seed(1)
     y = torch.arange(80) % 4
     x = (
