@@ -1,4 +1,4 @@
-"""Attack: how little does it take? One image, two networks, one budget; then the same for many
+"""Attack: how little does it take? One image, two networks and one budget; below, the same for many
 images.
 """
 
@@ -12,7 +12,7 @@ here = header.open(attack.QUESTION)
 
 @shell.fragment
 def view() -> None:
-    """Everything that follows the pickers."""
+    """Everything below the pickers."""
     context.follow()
     spot, row = stage.spot(), st.container(horizontal=True)
     with row, stage.settings():

@@ -1,4 +1,4 @@
-"""Attention: where a network looks, and what PART makes of it."""
+"""Attention: where a network looks, and which pixels PART therefore lets an attack change."""
 
 import streamlit as st
 
@@ -8,13 +8,13 @@ from robustviz.views.paint import panel as paint
 from robustviz.views.quadrants import panel as quadrants
 
 here = header.open(attention.QUESTION)
-if "quadrant" in st.query_params:  # a guess was sent here: show it
+if "quadrant" in st.query_params:  # the address contains a guess: show it
     st.session_state.setdefault("more-attention", True)
 
 
 @shell.fragment
 def view() -> None:
-    """Everything that follows the pickers."""
+    """Everything below the pickers."""
     context.follow()
     spot, row = stage.spot(), st.container(horizontal=True)
     with row, stage.settings():

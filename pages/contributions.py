@@ -10,7 +10,9 @@ here = header.open(contributions.TITLE)
 
 @shell.fragment
 def view() -> None:
-    """The first screen, which pairs pairing pulls, and the rest on demand."""
+    """Everything below the pickers: the first screen, the pairs that logit pairing acts on, and
+    more on demand.
+    """
     context.follow()
     spot = stage.spot()
     row = st.container(horizontal=True)

@@ -1,4 +1,4 @@
-"""Features: what a network makes of clean and attacked images just before its last layer."""
+"""Features: the input of a network's last layer, for clean and attacked images."""
 
 import streamlit as st
 
@@ -11,8 +11,8 @@ here = header.open(features.TITLE)
 
 @shell.fragment
 def view() -> None:
-    """The maps, why a class is misaligned, the distances, and the rest on demand; a fragment, so
-    that what is chosen leaves the pickers alone.
+    """Everything below the pickers: the maps, why a class is misaligned, the distances, and more on
+    demand. A fragment, so that a choice in it does not rerun the pickers.
     """
     context.follow()
     spot, row = stage.spot(), st.container(horizontal=True)

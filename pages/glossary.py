@@ -1,4 +1,4 @@
-"""Glossary: the words and the methods, from the same tables that forms and tooltips read."""
+"""Glossary: the terms and the methods, from the tables that forms and tooltips use too."""
 
 import streamlit as st
 

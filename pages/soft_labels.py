@@ -1,4 +1,4 @@
-"""Loss: how close the edge is around one image, and what a softer target changes."""
+"""Loss: how close one image is to the decision boundary, and what a softer target changes."""
 
 from robustviz.ui import context, header, shell, stage
 from robustviz.views.loss import panel as loss
@@ -8,7 +8,9 @@ here = header.open("How close is the edge, and how steep?")
 
 @shell.fragment
 def view() -> None:
-    """Everything below the title; a fragment: moving T leaves the rest of the page alone."""
+    """Everything below the title. A fragment, so that moving T does not rerun the rest of the
+    page.
+    """
     context.follow()
     shown, chosen = loss.first(here)
     temperature = loss.surface(shown, chosen)

@@ -1,4 +1,4 @@
-"""Start: how a network is fooled, in three pictures. Reads the precomputed story only; nothing is
+"""Start: how a network is fooled, in three pictures. Only shows precomputed results; nothing is
 computed here.
 """
 

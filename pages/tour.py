@@ -1,4 +1,4 @@
-"""Tour: seven steps, each a question to guess at before the answer is seen."""
+"""Tour: seven steps, each with a question to guess at before the answer is shown."""
 
 from robustviz.views.tour import panel
 

@@ -1,4 +1,6 @@
-"""Train: what if…? A form made from the registry, a job in its own process, its curves live."""
+"""Train: what if…? A form generated from the registry, a training in a process of its own, and its
+curves while it runs.
+"""
 
 from robustviz.views.train import panel
 

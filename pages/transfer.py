@@ -1,4 +1,4 @@
-"""Transfer: attacked images of one network, shown to others."""
+"""Transfer: do images attacked on one network also fool other networks?"""
 
 import functools
 
@@ -15,7 +15,9 @@ here = header.open(transfer.TITLE)
 
 @functools.cache
 def study() -> tuple[list[str], ...]:
-    """What the shipped alignment study says, and how sure that is; nothing where it is gone."""
+    """The findings of the shipped alignment study and how sure they are, as two lists of lines;
+    empty if its file is missing.
+    """
     try:
         return report.lines(read_json(report.file_of()))
     except UserError:
@@ -24,7 +26,9 @@ def study() -> tuple[list[str], ...]:
 
 @shell.fragment
 def view() -> None:
-    """The first screen, what alignment moves, and the rest on demand."""
+    """Everything below the pickers: the first screen, what model alignment changes, and more on
+    demand.
+    """
     context.follow()
     spot = stage.spot()
     row = st.container(horizontal=True)

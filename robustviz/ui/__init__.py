@@ -1,3 +1,3 @@
-"""The dashboard's Streamlit code: the shell, the pickers, the caches, the forms. Pages stay thin
-because of it.
+"""The dashboard's Streamlit code that all pages share: the frame around a page, the pickers, the
+caches, the forms.
 """

@@ -1,5 +1,5 @@
-"""What a page says of a network that its address names and that is not on this computer: the
-command that trains it, as far as the link and what is kept here tell.
+"""What a page shows if the network that its address names is not on this computer: what the network
+is, and the command that trains it, as far as the link and local files tell.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from robustviz.runs.recipes import Recipe
 from robustviz.types import UserError
 from robustviz.ui import networks, shell
 
-EPOCHS = 100  # how many are tried where all else of a run's name is usual
+EPOCHS = 100  # numbers of epochs up to this one are tried for a run's name
 KEPT = [paths.ROOT / "checkpoints" / name for name in ("claims/runs", "seeds")]
 
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a run that is not here. `exact`: the recipe trains the very run; otherwise
-    the nearest that its name tells, or nothing. `called`: the id of a run that somebody named, so
-    that nothing but the link tells its recipe.
+    """What is known about a run that is not here. `name`: what its id says; `recipe`: its settings,
+    empty if unknown; `exact`: whether the recipe trains exactly this run, or only the nearest one
+    that its name tells; `called`: the run's id if a person chose it, so that only the link can tell
+    the recipe.
     """
 
     name: recipes.Name | None
@@ -38,8 +39,8 @@ class Known:
 
     @property
     def commands(self) -> list[str]:
-        """The lines that train it: first those of the runs that it starts from and that are not
-        here either.
+        """The command lines that train the run, after those that train the missing runs it starts
+        from.
         """
         starts = (value for path, value in self.recipe.items() if path not in recipes.FLAGS)
         first = [known(one) for one in starts if recipes.name(one) and not _here(one)]
@@ -49,7 +50,7 @@ class Known:
 
 @functools.lru_cache(maxsize=64)
 def known(run_id: str, carried: str = "") -> Known:
-    """What is known of a run from its id and from the recipe that a link carried with it."""
+    """What is known about a run from its id and from `carried`, the recipe in the link."""
     name = recipes.name(run_id)
     for config in _candidates(run_id, name, carried):
         if config.run_id == run_id and (recipe := recipes.of(config)):
@@ -63,8 +64,8 @@ def known(run_id: str, carried: str = "") -> Known:
 
 
 def _candidates(run_id: str, name: recipes.Name | None, carried: str) -> Iterator[Any]:
-    """Trainings that may be the run, the likeliest first. Its id is a hash of its settings, so the
-    right one is known for certain.
+    """Configs of trainings that may be this run, the likeliest first. A run's id contains a hash of
+    its settings, so the caller can recognise the right one.
     """
     kind = load("robustviz.training.config").TrainConfig
     for place in KEPT:
@@ -73,16 +74,16 @@ def _candidates(run_id: str, name: recipes.Name | None, carried: str) -> Iterato
     for recipe in (recipes.unpacked(carried), *_guesses(name)):
         try:
             yield (config := recipes.read(recipe))
-            # with the runs that a method names itself
+            # with the runs filled in that the method uses by default
             yield replace(config, method=config.method.resolved(config, folder.find_run))
-        except UserError:  # of another version, of somebody's own images, from a run not here
+        except UserError:  # another version, a user's own images, or a run that is not here
             continue
     if name is not None:
         yield from _claimed(name)
 
 
 def _carried(word: str) -> Recipe:
-    """The recipe in a link's word; empty where no training can be made of it."""
+    """The recipe in a link; empty if no training can be made from it."""
     recipe = recipes.unpacked(word)
     try:
         return recipe if recipe and recipes.read(recipe) else {}
@@ -91,8 +92,8 @@ def _carried(word: str) -> Recipe:
 
 
 def _guesses(name: recipes.Name | None) -> Iterator[Recipe]:
-    """What a run of that name is usually trained with: the data's own settings, those of a preset,
-    another number of epochs.
+    """Recipes that a run of that name usually has: the data set's own settings, those of a preset,
+    and other numbers of epochs.
     """
     if name is None:
         return
@@ -107,10 +108,10 @@ def _guesses(name: recipes.Name | None) -> Iterator[Recipe]:
 
 
 def _claimed(name: recipes.Name) -> Iterator[Any]:
-    """What the claims train on this data with this seed."""
+    """The configs that the claims train on this data set with this seed."""
     claim = load("robustviz.claims.claim")
     for setup in claim.setups():
-        # the network that `transfer` shows images to has another seed than those it judges
+        # claims about transfer also train a network whose seed is 100 above the setup's
         seeds = tuple({name.seed, max(0, name.seed - 100)})
         if setup.data == name.data:
             for config, _ in claim.trainings(claim.claims(), replace(setup, seeds=seeds)):
@@ -126,8 +127,9 @@ def _here(run_id: str) -> bool:
 
 
 def noticed(every: Mapping[str, folder.Run]) -> dict[str, tuple[str, str]]:
-    """The sides whose network the address names and that is not here: its id, and the recipe that
-    came with it. One that was trained since is shown, and no longer among them.
+    """The sides (a, b) whose network the address names but that is not here, each with the run's id
+    and the recipe in the link. If the run has been trained since, it is selected and no longer in
+    the result.
     """
     state = st.session_state
     missing: dict[str, tuple[str, str]] = state.setdefault("absent", {})
@@ -143,7 +145,9 @@ def noticed(every: Mapping[str, folder.Run]) -> dict[str, tuple[str, str]]:
 
 
 def data(missing: Mapping[str, tuple[str, str]]) -> str:
-    """The data set that the address asks for where no network of it was found."""
+    """The data set that the address asks for although none of its networks is here; empty if it
+    names none.
+    """
     if said := st.query_params.get("data"):
         return said
     named = (recipes.name(run_id) for run_id, _ in missing.values())
@@ -151,8 +155,8 @@ def data(missing: Mapping[str, tuple[str, str]]) -> str:
 
 
 def tell(chosen: Mapping[str, folder.Run | None]) -> None:
-    """Say for each side what is missing, until another network is chosen for it; and keep in the
-    address what it takes to find this page again, also on another computer.
+    """Say for each side which network is missing, until another one is chosen for it. Also keep in
+    the address what is needed to open this page again, even on another computer.
     """
     state = st.session_state
     missing: dict[str, tuple[str, str]] = state.get("absent", {})
@@ -192,7 +196,7 @@ def _explain(side: str, run_id: str, carried: str, stands: folder.Run | None) ->
 
 
 def explain(run_id: str, carried: str = "", what: str = "The run of this link") -> None:
-    """What a run is that is not on this computer, and the command that trains it."""
+    """Say what a run is that is not on this computer, and show the command that trains it."""
     if not folder.ID.fullmatch(run_id):
         st.markdown(f"{what} is not here: what the link names is no run's id.")
         return

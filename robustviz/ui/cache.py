@@ -1,9 +1,7 @@
-"""What pages ask for again and again: a probe's answer, and what is drawn of it. Both are kept in
-memory, the latest first.
+"""The cache of what pages need again and again: answers of probes, and the figures made from them.
 
-Answers are looked up by text, because hashing arrays would take two different images for one. What
-is drawn of an answer is looked up by the answer itself, which nobody changes: another one, of other
-weights or settings, can never show it.
+Answers are found by a key of text, not by hashing arrays, which could confuse two images. Figures
+are found by the answer object itself, so a figure of other weights or settings is never shown.
 """
 
 from __future__ import annotations
@@ -26,14 +24,16 @@ R = TypeVar("R", bound=Result)
 
 
 def open_by_id(run_id: str) -> folder.Run:
-    """The user's run with an id. An id from an address is never taken for a path."""
+    """The user's run with this id. Raises UserError if it is no valid id: an id from an address
+    must never be used as a path.
+    """
     if not folder.ID.fullmatch(run_id or ""):
         raise UserError(f"{run_id!r} is no run id; choose a run from the list.")
     return folder.open_run(run_id)
 
 
 def measure(run: folder.Run, spec: ProbeSpec[R]) -> R:
-    """What the run answers, measured now or read from its folder; with torch."""
+    """The run's answer to a spec, measured now or read from its folder; this imports torch."""
     return cast(R, load("robustviz.views.measure").measure(run, spec))
 
 
@@ -42,8 +42,9 @@ def _probe_of(spec: ProbeSpec[Any]) -> Any:
 
 
 def _slot(run_id: str, spec: ProbeSpec[R]) -> tuple[Slot[R], folder.Run]:
-    """Where the answer lies; it is there already where it was shipped, which needs no torch. A run
-    that goes on training has other weights, so another place.
+    """Returns (cache slot of the answer, run). A shipped answer is put into its slot here, which
+    needs no torch. The key contains the weights, so a run that is trained further gets another
+    slot.
     """
     run = folder.open_model(run_id)
     key = (str(run.path), run.weights, registry.key(spec))
@@ -55,7 +56,7 @@ def _slot(run_id: str, spec: ProbeSpec[R]) -> tuple[Slot[R], folder.Run]:
 
 
 def answer(run_id: str, spec: ProbeSpec[R]) -> R:
-    """What a run answers to a spec, from memory where it was asked for lately."""
+    """A run's answer to a spec, from memory if it was asked for recently."""
     slot, run = _slot(run_id, spec)
     return slot.filled(lambda: measure(run, spec))
 
@@ -69,10 +70,10 @@ def kept(run_id: str, spec: ProbeSpec[R]) -> R | None:
 
 
 def result_or_none(run_id: str, spec: ProbeSpec[R], patience: float) -> R | None:
-    """As `answer`, but None where that takes more than `patience` seconds: a thread goes on
-    measuring, and `pending` says how long.
+    """As `answer`, but returns None if that takes more than `patience` seconds; a thread then goes
+    on measuring, and `pending` says whether it is still at work.
 
-    What went wrong in the thread is raised here when it is asked for next, and then tried again.
+    An error in the thread is raised by the next call; the call after that tries again.
     """
     slot, run = _slot(run_id, spec)
     with _STARTING:
@@ -89,7 +90,7 @@ def result_or_none(run_id: str, spec: ProbeSpec[R], patience: float) -> R | None
 
 
 def pending(run_id: str, spec: ProbeSpec[Any]) -> bool:
-    """Whether a thread is measuring this."""
+    """Whether a thread is measuring this answer."""
     work = _slot(run_id, spec)[0].work
     return work is not None and not work.done()
 
@@ -105,7 +106,7 @@ _STARTING = threading.Lock()
 
 
 def made(make: Callable[[], T], results: tuple[Result, ...], *more: Hashable) -> T:
-    """What `make` makes of these very results and of `more`: once, and again only for others."""
-    # the results are kept with it, so that no other object can get their ids
+    """The result of `make`, cached by these result objects and by `more`."""
+    # the results are stored too, so that their ids cannot be reused by other objects
     slot = ANSWERS[("drawn", *map(id, results), *more)]
     return cast(T, slot.filled(lambda: (results, make()))[1])

@@ -1,5 +1,5 @@
-"""What every view shares: the data set, networks A and B, and the image. All of it lives in the
-address; `robustviz.ui.header` draws the pickers.
+"""The choices that all views share: the data set, networks A and B, and the image. They are kept in
+the page's address; `robustviz.ui.header` draws the pickers.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import streamlit as st
 
 from robustviz.ui import networks, shell
 
-OWN = "Choose freely"  # the Train page's recipe that is none
+OWN = "Choose freely"  # the option of the Train page for no recipe
 
 
 @dataclass(frozen=True)
 class Context:
-    """What is looked at: run ids of A and B (`b` may be empty), the data's name, the test image's
-    number.
+    """What the user is looking at: the data set's name, the run ids of networks A and B (`b` may be
+    empty), and the number of the test image.
     """
 
     data: str
@@ -26,33 +26,35 @@ class Context:
 
     @property
     def sides(self) -> list[tuple[str, str]]:
-        """(side, run id) of each network that is chosen."""
+        """The chosen networks as (side, run id) pairs, where side is "a" or "b"."""
         return [(side, run) for side, run in (("a", self.a), ("b", self.b)) if run]
 
 
 def choose(index: int) -> None:
-    """A callback: the image with this number becomes the one that every view shows."""
+    """A Streamlit callback: select the image with this number in all views."""
     st.session_state["img"] = int(index)
     st.session_state.setdefault("choices", {})["img"] = int(index)
     st.session_state["chosen"] = True
 
 
 def follow() -> None:
-    """First line of a fragment in which an image can be chosen: the sidebar stands outside it and
-    must hear of it.
+    """Rerun the whole page if an image was chosen. Call it first in a fragment in which images can
+    be chosen, because the pickers are outside the fragment and would not be updated.
     """
     if st.session_state.pop("chosen", False):
         st.rerun()
 
 
 def follow_data() -> None:
-    """The data set changed: take the same methods there, as far as they have been trained."""
+    """A Streamlit callback after the data set has changed: select the networks with the same
+    methods on the new data set, if they have been trained.
+    """
     state = st.session_state
     every, here = networks.trained(), networks.on(state["data"])
     state.pop("missing", None)
     for side, usual in zip(("a", "b"), networks.defaults(here), strict=True):
         if side == "b" and state.get("b") == "":
-            continue  # one network was asked for
+            continue  # the user chose to see one network only
         old = every.get(state.get(side) or "")
         wanted = old.method_key if old else networks.FIRST[side]
         same = networks.nearest(here, wanted, old)

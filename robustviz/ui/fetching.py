@@ -1,5 +1,5 @@
-"""Test images that are not on this computer: what a page needs, how much that is, and the button
-that fetches it while a bar says how far it is.
+"""Test images that are not on this computer: says what a page needs and how much that is, and
+offers a button that downloads it with a progress bar.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from robustviz.ui.shell import spoken
 
 
 class Lacking(UserError):
-    """The test images of `source` are not here."""
+    """Raised if the test images of the data set `source` are not on this computer."""
 
     def __init__(self, source: Any) -> None:
         self.source = source
@@ -28,7 +28,7 @@ class Lacking(UserError):
 
 
 def ready(run: Run) -> None:
-    """Raises Lacking where a run's test images would be downloaded now."""
+    """Raises Lacking if using this run's test images would start a download."""
     load("robustviz.data")
     source = registry.decode("data", run.info["data"])
     if hasattr(source, "files") and not source.here("test"):
@@ -36,7 +36,9 @@ def ready(run: Run) -> None:
 
 
 def offer(lacking: Lacking) -> None:
-    """What is needed, how much it is and where from; and the button that fetches it."""
+    """Show which images are missing, how large they are and where they come from, and the button
+    that downloads them.
+    """
     source = lacking.source
     files = source.files("test")
     much = load("robustviz.data.fetch").megabytes(sum(file.size for file in files))
@@ -57,7 +59,7 @@ def offer(lacking: Lacking) -> None:
         try:
             with LONG.turn(lambda place: spot.info(waiting)), bar(spot.progress):
                 source.load("test")
-        except UserError as error:  # it is said above the button, which goes on
+        except UserError as error:  # shown above the button after the rerun
             st.session_state["fetch-failed"] = spoken(error)
         st.rerun()
     st.caption(f"They are kept in {root / source.key}.")
@@ -65,7 +67,7 @@ def offer(lacking: Lacking) -> None:
 
 @contextmanager
 def bar(progress: Callable[..., Any]) -> Iterator[None]:
-    """Inside, a bar counts what is downloaded, one step a hundredth."""
+    """A context manager: inside it a progress bar shows the download, updated at each percent."""
     fetch, said = load("robustviz.data.fetch"), -1
 
     def tell(here: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""A drawer in which an image is chosen by looking."""
+"""A dialog in which the user chooses a test image from thumbnails."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from robustviz.types import eps_text
 from robustviz.ui import networks, widgets
 from robustviz.ui.context import Context, choose
 
-PAGE = 24  # thumbnails at a time
+PAGE = 24  # thumbnails per page
 BOTH = ("A fooled, B holds", "Both fooled", "Both hold")
 ONE = ("A fooled", "A holds")
 
 
 @st.dialog("Choose an image by looking", width="large")
 def drawer(here: Context) -> None:
-    """Thumbnails of test images, each a button: the chosen one is then shown by every view."""
+    """The dialog: thumbnails of test images, each with a button that selects the image in all
+    views.
+    """
     groups, words = groups_of(here)
     kind = st.segmented_control(
         "Show", [*groups, "By class"], default=next(iter(groups), "By class"), required=True
@@ -54,9 +56,9 @@ def drawer(here: Context) -> None:
 
 
 def groups_of(here: Context) -> tuple[dict[str, Ints], str]:
-    """Numbers of test images by how A and B answer them under attack, with the attack in words;
-    none where they were not evaluated alike. An image that a network misreads untouched is left
-    out.
+    """The numbers of test images, grouped by whether A and B classify them correctly under attack,
+    and the attack in words; ({}, "") if the networks have no evaluation on the same images under
+    the same attack. Images that a network misclassifies without an attack are left out.
     """
     found = _alike(here)
     if not found:
@@ -75,8 +77,8 @@ def groups_of(here: Context) -> tuple[dict[str, Ints], str]:
 
 
 def _alike(here: Context) -> list[Evaluation]:
-    """An evaluation of each network on the same images under the same attack: A's usual one where
-    B has its like, else that of most images; none where there is none.
+    """One evaluation of each network, on the same images under the same attack: A's usual one if B
+    has the same, else the one with the most images; empty if there is none.
     """
     runs = [folder.open_model(run_id) for _, run_id in here.sides]
     kept = [[each for each in networks.evaluations(run.id) if each.robust_right] for run in runs]
@@ -96,7 +98,7 @@ def _alike(here: Context) -> list[Evaluation]:
 
 
 def _of_class(here: Context) -> Ints:
-    """The numbers of the test images of a class that is chosen here."""
+    """The numbers of the test images of one class, which the user chooses here."""
     split = load("robustviz.views.measure").images_of(folder.open_model(here.a))
     names = list(split.classes)
     chosen = st.selectbox("Class", names, key="gallery-class")

@@ -1,9 +1,7 @@
-"""Who may speak to the server: only pages that it sent itself, under a name that is its own.
+"""Access control of the server: it answers only requests for its own names, from its own pages.
 
-A page of another site can ask a server on this computer for anything the browser can reach. What it
-cannot choose are the Host and Origin headers that the browser sends with it, so those are compared
-here, before Streamlit sees the request: Streamlit would ask an outside address for a name that it
-does not know, and hold everybody up meanwhile.
+A page of another site can make a browser send requests here, but not choose their Host and Origin
+headers. They are checked before Streamlit, which would look up unknown names on the internet.
 """
 
 from __future__ import annotations
@@ -19,8 +17,8 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
 OWN = ("127.0.0.1", "localhost", "::1")
-# A page may load what its own server sends, and talk to that server only. `unsafe-eval`: Vega, and
-# `blob:`: how Streamlit loads the JavaScript of components. Styles are written by scripts.
+# The content security policy: a page may load from and connect to its own server only. Vega needs
+# `unsafe-eval`; Streamlit loads the JavaScript of components from `blob:` and sets inline styles.
 POLICY = "; ".join(
     (
         "default-src 'self'",
@@ -42,16 +40,16 @@ HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"same-origin"),
 )
-# Uploads wait in the server's memory, so only sessions that a page has invited may leave any.
+# Uploads are held in the server's memory, so only sessions that a page has invited may upload.
 UPLOADS = "/_stcore/upload_file"
-MOST_WAITING = 600_000_000  # bytes that may wait, of everybody together
+MOST_WAITING = 600_000_000  # limit of bytes in memory, for all sessions together
 _turn = threading.Lock()
-_invited: dict[str, int] = {}  # how many bytes each session has sent that no page took yet
+_invited: dict[str, int] = {}  # bytes that each session has uploaded and no page has taken
 
 
 def invite(session: str, known: Callable[[str], bool] = lambda session: True) -> None:
-    """From now on that session may upload, and what it sent so far was taken. Those that are not
-    `known` any more are forgotten.
+    """Allow a session to upload, and set its count of uploaded bytes to zero, because the page has
+    taken them. Sessions that are not `known` any more are removed.
     """
     with _turn:
         for other in [other for other in _invited if not known(other)]:
@@ -60,21 +58,21 @@ def invite(session: str, known: Callable[[str], bool] = lambda session: True) ->
 
 
 def dismiss(session: str) -> bool:
-    """That session may not upload any more; whether it might before."""
+    """Forbid a session to upload. Returns whether it was allowed before."""
     with _turn:
         return _invited.pop(session, None) is not None
 
 
 def hosts() -> frozenset[str]:
-    """The names under which this server may be asked: this computer's, and those that
-    `ROBUSTVIZ_HOSTS` lists with commas between them.
+    """The names under which this server may be reached: those of this computer, and those in
+    `ROBUSTVIZ_HOSTS`, separated by commas.
     """
     more = os.environ.get("ROBUSTVIZ_HOSTS", "").lower().split(",")
     return frozenset([*OWN, *filter(None, map(str.strip, more))])
 
 
 def _name(netloc: str) -> str:
-    """`[::1]:8501` -> ::1; empty where it is no name."""
+    """The host name without the port, as ::1 for `[::1]:8501`; empty if it is not valid."""
     try:
         return (urlsplit(f"//{netloc}").hostname or "").lower()
     except ValueError:
@@ -82,7 +80,7 @@ def _name(netloc: str) -> str:
 
 
 def refused(scope: Scope, allowed: Iterable[str]) -> str:
-    """Why a request is refused, one sentence; empty where it is not."""
+    """Why a request is refused, as one sentence; empty if it is allowed."""
     asked = [value.decode("latin-1") for key, value in scope["headers"] if key == b"host"]
     if len(asked) != 1 or _name(asked[0]) not in allowed:
         return (
@@ -96,7 +94,7 @@ def refused(scope: Scope, allowed: Iterable[str]) -> str:
 
 
 def _refused_upload(scope: Scope) -> str:
-    """Why an upload is refused; its bytes are counted where it is not."""
+    """Why an upload is refused, as one sentence; else empty, and its bytes are counted."""
     session = scope["path"].removeprefix(UPLOADS).strip("/").partition("/")[0]
     said = [value for key, value in scope["headers"] if key == b"content-length"]
     length = int(said[0]) if len(said) == 1 and said[0].isdigit() and len(said[0]) < 16 else None
@@ -114,7 +112,7 @@ def _refused_upload(scope: Scope) -> str:
 
 
 def _same(origin: str, host: str) -> bool:
-    """Whether a page of this origin was sent by this host: the same name and port."""
+    """Whether a page with this origin comes from this host, by name and port."""
     try:
         parts = urlsplit(origin)
     except ValueError:
@@ -125,8 +123,8 @@ def _same(origin: str, host: str) -> bool:
 
 
 class Guard:
-    """ASGI middleware: refuses who is not from here, and tells browsers to load and to ask nothing
-    from elsewhere.
+    """ASGI middleware: refuses requests that `refused` does not allow, and adds headers that forbid
+    browsers to load from or connect to other servers.
     """
 
     def __init__(self, app: Any) -> None:

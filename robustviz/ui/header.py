@@ -1,5 +1,5 @@
-"""The row that every page with networks on it begins with: its question, and the pickers of A, B,
-the image and the data set. What is chosen lives in the address.
+"""The header row of every page with networks: its question, and the pickers of networks A and B,
+the image and the data set. What is chosen is kept in the address.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from robustviz.views import pack
 
 
 def open(title: str) -> Context:
-    """Draw the row; what is chosen. Raises UserError where no trained model exists."""
-    st.session_state.pop("chosen", None)  # this is the run that shows it
+    """Draw the header row and return what is chosen. Raises UserError if there is no trained
+    model.
+    """
+    st.session_state.pop("chosen", None)  # this run of the script shows the choice
     known = folder.all_runs(damaged=True)
     every = networks.trained(run for run in known if folder.sound(run))
     with st.container(
@@ -40,7 +42,7 @@ def open(title: str) -> Context:
         ):
             here, lacking = _pickers(every, known)
     absent.tell({side: every.get(getattr(here, side)) for side in ("a", "b")})
-    if lacking is not None:  # without images there is no page yet
+    if lacking is not None:  # without images the page cannot be drawn
         fetching.offer(lacking)
         shell.write_address()
         st.stop()
@@ -54,14 +56,14 @@ def _pickers(
         set(map(networks.data_name, every.values())),
         key=lambda name: (name != networks.FIRST["data"], name),
     )
-    # the data set to start from is that of a run which the address names
+    # the default data set is that of a run which the address names
     named = (every.get(st.query_params.get(side, "")) for side in ("a", "b"))
     first = next((networks.data_name(run) for run in named if run is not None), names[0])
     asked = absent.data(missing := absent.noticed(every))
     if "data" not in st.session_state and asked:
         if asked not in names:
             st.session_state["absent-data"] = asked
-        elif missing:  # chosen, so that it stays when the notice goes
+        elif missing:  # set, so that it stays when the notice is gone
             st.session_state["data"] = asked
     picker = linked("data", first, names)
     data = str(st.session_state["data"])
@@ -69,7 +71,7 @@ def _pickers(
     options, start = list(here), networks.defaults(here)
     linked("a", start[0], options)
     a = str(st.session_state["a"])
-    # an address may name A alone
+    # an address may name only A
     linked("b", start[0] if a == start[1] else start[1], ["", *options])
     b = str(st.session_state["b"] or "")
     for side, run_id, choices in (("a", a, options), ("b", b, ["", *options])):
@@ -92,9 +94,9 @@ def _pickers(
 
 
 def _boxed(key: str) -> dict[str, Any]:
-    """The arguments of a picker's widget for what is linked under `key`. It has a state of its own,
-    and another one after a choice that was made elsewhere: while its popover is shut the browser
-    would send the value that it showed last.
+    """The keyword arguments of a picker's widget for the value linked as `key`. The widget has a
+    key of its own, and gets a new one when the value was changed elsewhere: while its popover is
+    closed, the browser would send the value that it showed last.
     """
     state = st.session_state
     turn, shown = state.get(f"box-{key}", (0, None))
@@ -112,7 +114,9 @@ def _boxed(key: str) -> dict[str, Any]:
 
 
 def _network(side: str, here: dict[str, folder.Run], choices: list[str]) -> None:
-    """What a network's picker holds: the list, what its method does, and the scoreboard."""
+    """The content of a network's picker: the list of networks, what the method does, and the button
+    that opens the scoreboard.
+    """
     run_id = st.selectbox(
         f"Network {side.upper()}",
         choices,
@@ -136,8 +140,8 @@ def _network(side: str, here: dict[str, folder.Run], choices: list[str]) -> None
 
 
 def _closed(name: str) -> str:
-    """The key of a picker's popover. It is another one after `_close`, so the new one is shut: it
-    would lie above the drawer that it opened.
+    """The key of a picker's popover. It changes with `_close`, so that Streamlit draws a new,
+    closed popover: an open one would cover the dialog that was opened from it.
     """
     return f"pick-{name}-{st.session_state.get(f'closed-{name}', 0)}"
 
@@ -151,7 +155,9 @@ def _short(run: folder.Run) -> str:
 
 
 def _image(a: str, b: str, data: str) -> int:
-    """The image's picker: its number, and the drawer in which one is chosen by looking."""
+    """The picker of the image: its number, and the button that opens the dialog with thumbnails.
+    Returns the number.
+    """
     if catalogue.images(data) is None:
         fetching.ready(folder.open_model(a))
     count = networks.test_count(a)
@@ -189,17 +195,19 @@ def _image(a: str, b: str, data: str) -> int:
 
 
 def _own_picture(data: str) -> tuple[int, ...]:
-    """The number of a picture of the user's own on this data, where one is chosen; else nothing."""
+    """The number of the user's own picture on this data set, as a tuple, if one is chosen; else
+    empty.
+    """
     said = str(st.session_state.get("img", st.query_params.get("img", "")))
-    if not (said.isdecimal() and 6 < len(said) < 10):  # others are test images: no torch for them
+    if not (said.isdecimal() and 6 < len(said) < 10):  # a test image: no torch needed
         return ()
     one = imports.load("robustviz.data.singles").get(int(said))
     return (one.number,) if one is not None and one.data == data else ()
 
 
 def _offer_training(data: str, known: list[folder.Run]) -> None:
-    """Lead to the Train page, with the method that the last change of the data set did not find
-    there; say which runs are left out.
+    """A button that leads to the Train page, with the method that was not found when the data set
+    changed; also say which runs are left out of the list.
     """
     if damaged := [run.id for run in known if not folder.sound(run)]:
         st.markdown(

@@ -1,8 +1,7 @@
-"""How the app is started: the same way from `make app`, from a terminal on Windows and from a test.
+"""Starts the app, in the same way from `make app`, from a terminal on Windows and from a test.
 
-Streamlit runs as a child process, because it takes its settings from a command line and wants the
-main thread. The launcher chooses the port, keeps the server on this computer, waits until it
-answers, and ends it with itself.
+Streamlit runs in a child process, because it reads its settings from a command line and needs the
+main thread. The launcher chooses the port, waits until the server answers, and ends it on exit.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ from robustviz.runs import queue
 from robustviz.types import UserError
 
 HOST = "127.0.0.1"
-PORT = 8501  # Streamlit's own, so that a bookmark goes on working
-# seconds a server gets to answer: a first start on a slow disk compiles every package
+PORT = 8501  # Streamlit's default, so that old bookmarks work
+# seconds until a server must answer: a first start on a slow disk compiles every package
 PATIENCE = 120.0
-GRACE = 10.0  # seconds a server gets to end by itself
+GRACE = 10.0  # seconds that a server has to end by itself
 
 
 def launch(
@@ -41,12 +40,13 @@ def launch(
     tell: Callable[[str], object] = print,
     shared: bool = False,
 ) -> int:
-    """Run the app until it is stopped; 0 where Ctrl-C stopped it.
+    """Run the app until it is stopped. Returns 0 if it was stopped by Ctrl-C.
 
-    `port`: that one and no other; None: the environment's PORT, else 8501, else any free one.
-    `browser`: open one; None: where there is a desktop. `tell` gets one line, the address.
-    `shared`: for a class on the local network; `tell` gets the address to join, a picture of it for
-    phones, and the teacher's link. Raises UserError where the app cannot start.
+    `port`: use exactly this one; None: the one in the environment variable PORT, else 8501, else
+    any free one. `browser`: whether to open a browser; None: only on a desktop. `tell` gets one
+    line with the address. `shared`: let a class on the local network join; `tell` then gets the
+    address to join, a QR code for phones and the teacher's link. Raises UserError if the app cannot
+    start or ends by itself.
     """
     if importlib.util.find_spec("streamlit") is None:
         raise UserError(
@@ -55,7 +55,7 @@ def launch(
     if not (paths.ROOT / "app.py").is_file():
         raise UserError(f"There is no app.py in {paths.ROOT}: install robustviz again.")
     fixed = _asked_port(port)
-    with contextlib.suppress(Exception):  # a queue that cannot be read must not keep the app away
+    with contextlib.suppress(Exception):  # a damaged queue must not stop the app from starting
         queue.pump()
     try:
         network = Network.found() if shared else None
@@ -71,7 +71,7 @@ def launch(
                 _open(home)
             server.echo()
             while server.process.poll() is None:
-                time.sleep(0.2)  # not wait(): on Windows Ctrl-C does not end that
+                time.sleep(0.2)  # not wait(), which Ctrl-C does not interrupt on Windows
     except KeyboardInterrupt:
         return 0
     raise UserError(
@@ -81,8 +81,8 @@ def launch(
 
 @dataclass(frozen=True)
 class Network:
-    """A class's way in: this computer's address on the local network, and the token by which the
-    teacher is known, good once.
+    """What a class needs to join: this computer's address on the local network, and the token that
+    identifies the teacher, valid once.
     """
 
     host: str
@@ -90,10 +90,12 @@ class Network:
 
     @classmethod
     def found(cls) -> Network:
-        """Raises UserError where this computer is on no network."""
+        """The address of this computer and a new token. Raises UserError if this computer is not on
+        a network.
+        """
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
-                probe.connect(("192.0.2.1", 9))  # sends nothing: it asks which way it would go
+                probe.connect(("192.0.2.1", 9))  # finds the route, sends nothing
                 host = str(probe.getsockname()[0])
             except OSError as error:
                 raise UserError(
@@ -103,7 +105,7 @@ class Network:
         return cls(host, secrets.token_urlsafe(18))
 
     def environment(self) -> dict[str, str]:
-        """What the server must know."""
+        """The environment variables that the server needs."""
         more = filter(None, [os.environ.get("ROBUSTVIZ_HOSTS"), self.host, socket.gethostname()])
         return {
             "ROBUSTVIZ_MODE": "class",
@@ -112,7 +114,7 @@ class Network:
         }
 
     def invitation(self, port: int) -> str:
-        """What is printed: for the class, and for the teacher alone."""
+        """The text to print: the address for the class, and the link for the teacher only."""
         address = f"http://{self.host}:{port}"
         return (
             f"{_picture(address)}Join at {address}\n"
@@ -122,7 +124,7 @@ class Network:
 
 
 def _picture(address: str) -> str:
-    """The address as a QR code for a terminal; nothing without the package segno."""
+    """The address as a QR code for a terminal; empty if the package segno is not installed."""
     try:
         import segno
     except ImportError:
@@ -133,8 +135,8 @@ def _picture(address: str) -> str:
 
 
 def has_desktop() -> bool:
-    """Whether a browser opened from here would be seen: a desktop, no test machine, no remote
-    shell.
+    """Whether a browser opened from here would be visible: on a desktop, but not on a test machine
+    or in a remote shell.
     """
     if (
         os.environ.get("ROBUSTVIZ_BROWSER", "").strip().lower() in ("0", "no", "false", "off")
@@ -149,7 +151,7 @@ def has_desktop() -> bool:
 
 
 def free_port() -> int:
-    """8501 where nobody has it, else a port that the system picks."""
+    """8501 if it is free, else a free port that the system chooses."""
     if is_free(PORT):
         return PORT
     with socket.create_server((HOST, 0)) as probe:
@@ -158,7 +160,7 @@ def free_port() -> int:
 
 def is_free(port: int) -> bool:
     """Whether a server could listen on this port of this computer."""
-    # a listener on all addresses does not keep macOS from binding one of them
+    # on macOS a port can be bound although a server listens on all addresses, so connect first
     with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=0.3):
         return False
     with contextlib.suppress(OSError), socket.create_server((HOST, port)):
@@ -167,7 +169,9 @@ def is_free(port: int) -> bool:
 
 
 def _asked_port(port: int | None) -> int | None:
-    """The port that the person insists on, known to be free; None: any will do."""
+    """The port that the person requires; None if any will do. Raises UserError if it is no valid
+    port or not free.
+    """
     text = os.environ.get("PORT", "").strip() if port is None else str(port)
     if not text:
         return None
@@ -186,12 +190,12 @@ def _asked_port(port: int | None) -> int | None:
 
 
 class _Server:
-    """Streamlit in a child process, what it last said, and how to end it."""
+    """Streamlit in a child process, with its last lines of output."""
 
     def __init__(self, port: int, network: Network | None = None) -> None:
         self.port = port
         self.address = f"http://{HOST}:{port}"
-        self._sign = secrets.token_hex(8)  # by which its answers are known from another server's
+        self._sign = secrets.token_hex(8)  # tells its answers from those of another server
         self._last: collections.deque[str] = collections.deque(maxlen=12)
         self._echo = False
         self._lock = threading.Lock()
@@ -201,7 +205,7 @@ class _Server:
             env=_environment()
             | {"ROBUSTVIZ_SIGN": self._sign}
             | (network.environment() if network else {}),
-            stdin=subprocess.PIPE,  # it closes with this process, however that ends
+            stdin=subprocess.PIPE,  # closes when this process ends, in whatever way
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",
@@ -223,20 +227,21 @@ class _Server:
                         self._say(line)
 
     def echo(self) -> None:
-        """Pass on what the server says from now on, and what it has said so far."""
+        """Print the server's output from now on, and what it has printed so far."""
         with self._lock:
             self._say("".join(f"{line}\n" for line in self._last))
             self._echo = True
 
     @staticmethod
     def _say(line: str) -> None:
-        # a closed terminal must not stop the reading
+        # a closed terminal must not stop this thread
         with contextlib.suppress(OSError, ValueError):
             print(line, end="", file=sys.stderr, flush=True)
 
     def answers(self) -> bool:
-        """Whether this very server says that it is well: another one may have taken the port.
-        Directly: a proxy of the environment does not know this computer.
+        """Whether this server answers that it is healthy; another server on the same port does not
+        count. The request is sent directly, because a proxy in the environment may not reach this
+        computer.
         """
         with (
             contextlib.suppress(OSError, http.client.HTTPException),
@@ -250,23 +255,25 @@ class _Server:
         return False
 
     def last_words(self) -> str:
-        """The end of a sentence: a full stop, or a colon and the last lines that the server
-        said.
+        """The end of an error message: a full stop, or a colon and the server's last lines of
+        output.
         """
-        self._leash.close()  # it has ended
-        self._reader.join(1)  # what it said on its way out may still be in the pipe
+        self._leash.close()  # the process has ended
+        self._reader.join(1)  # its last output may still be in the pipe
         with self._lock:
             return "\n  ".join([":", *self._last]) if self._last else "."
 
     def close(self) -> None:
-        """End the server: politely, then firmly. Trainings go on; they are no part of it."""
-        self._echo = False  # Python's own words about Ctrl-C are a traceback
+        """End the server: terminate it, and kill it if it does not end in time. Trainings continue;
+        they are separate processes.
+        """
+        self._echo = False  # do not print Python's traceback for Ctrl-C
         for firmly in (self.process.terminate, self.process.kill):
             if self.process.poll() is not None:
                 break
             with contextlib.suppress(OSError):
                 firmly()
-            # Ctrl-C again while waiting means: now
+            # a second Ctrl-C ends the waiting
             with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
                 self.process.wait(GRACE)
         self._leash.close()
@@ -274,8 +281,8 @@ class _Server:
 
 
 def _command(port: int, address: str = HOST) -> list[str]:
-    """Streamlit's command line. Flags, not only `.streamlit/config.toml`: they win over a person's
-    own settings.
+    """The command line that starts Streamlit. It sets flags, because they override the settings in
+    the person's own Streamlit configuration.
     """
     return [
         *(sys.executable, "-m", "streamlit", "run", "app.py"),
@@ -284,7 +291,7 @@ def _command(port: int, address: str = HOST) -> list[str]:
             for name, value in {
                 "server.address": address,
                 "server.port": port,
-                "server.headless": "true",  # the launcher opens the browser once the server answers
+                "server.headless": "true",  # the launcher opens the browser
                 "server.showEmailPrompt": "false",
                 "server.fileWatcherType": "none",
                 "browser.gatherUsageStats": "false",
@@ -295,8 +302,8 @@ def _command(port: int, address: str = HOST) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """The child's environment. It runs where app.py lies, so paths that were meant from here become
-    absolute.
+    """The environment of the child process. It runs in the folder of app.py, so relative paths are
+    made absolute here.
     """
     return {
         **os.environ,
@@ -309,7 +316,7 @@ def _environment() -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(
             filter(None, [str(paths.PACKAGE.parent), os.environ.get("PYTHONPATH")])
         ),
-        # glibc keeps a pool of freed memory for each thread that asked; forty sessions are many
+        # glibc keeps freed memory in a pool for each thread, which is much for forty sessions
         "MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "2"),
         "PYTHONUNBUFFERED": "1",
         "PYTHONIOENCODING": "utf-8:replace",
@@ -317,12 +324,12 @@ def _environment() -> dict[str, str]:
 
 
 def _absolute(source: str) -> str:
-    """A plug-in's path as it is meant here; a module's name stays."""
+    """A plug-in's path made absolute; a module's name unchanged."""
     return os.path.abspath(os.path.expanduser(source)) if os.path.exists(source) else source
 
 
 def _start(fixed: int | None, network: Network | None = None) -> _Server:
-    """A server that answers. Raises UserError where none does."""
+    """Start a server and wait until it answers. Raises UserError if none does."""
     for _ in range(3):
         server = _Server(fixed or free_port(), network)
         deadline = time.monotonic() + PATIENCE
@@ -341,7 +348,7 @@ def _start(fixed: int | None, network: Network | None = None) -> _Server:
             )
         words = server.last_words()
         if fixed or "is not available" not in words:
-            break  # else somebody took the port in between
+            break  # else another program took the port meanwhile
     raise UserError(
         f"The app could not be started (exit status {server.process.returncode}){words}"
     )
@@ -349,8 +356,8 @@ def _start(fixed: int | None, network: Network | None = None) -> _Server:
 
 @contextlib.contextmanager
 def _signals_as_ctrl_c() -> Iterator[None]:
-    """Make a closed terminal and a plain `kill` end the app as Ctrl-C does, so that no server is
-    left behind.
+    """A context manager: inside it a closed terminal and a plain `kill` end the app like Ctrl-C, so
+    that no server is left running.
     """
 
     def stop(number: int, frame: object) -> None:
@@ -358,9 +365,9 @@ def _signals_as_ctrl_c() -> Iterator[None]:
 
     before = {
         number: signal.signal(number, stop)
-        # no system has all three
+        # no system has all three signals
         for number in (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP", "SIGBREAK"))
-        # `nohup` goes on ignoring
+        # signals that are ignored stay ignored, as under `nohup`
         if threading.current_thread() is threading.main_thread()
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN
     }
@@ -372,11 +379,13 @@ def _signals_as_ctrl_c() -> Iterator[None]:
 
 
 def _open(address: str) -> None:
-    """Open the address in the person's browser, aside: some browsers hold their caller."""
+    """Open the address in the person's browser, in a thread, because some browsers block the
+    caller.
+    """
     import webbrowser
 
     def work() -> None:
-        # the address has been printed; a browser that fails is no reason to stop
+        # the address has been printed, so a browser that fails does not matter
         with contextlib.suppress(Exception):
             webbrowser.open(address)
 

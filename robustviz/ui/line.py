@@ -1,4 +1,4 @@
-"""A line in which measurements wait for their turn, so that forty people who ask at once wait in
+"""A waiting line for measurements, so that forty people who start one at the same time wait in
 order, see their place, and do not slow each other down.
 """
 
@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-LOOK = 0.2  # seconds after which whoever waits is told again: so they can leave
+LOOK = 0.2  # seconds between two calls of `tell`, which may raise to leave the line
 
 
 @dataclass(eq=False)
 class Line:
-    """First come, first served, `at_once` of them."""
+    """A first-come, first-served lock: at most `at_once` threads are inside `turn` at a time."""
 
     at_once: int = 1
     _turn: threading.Condition = field(default_factory=threading.Condition)
@@ -24,8 +24,9 @@ class Line:
 
     @contextmanager
     def turn(self, tell: Callable[[int], object] = lambda place: None) -> Iterator[None]:
-        """Inside it is one's turn. Until then `tell(place)` is called now and then, 1 for whoever
-        is next; what it raises leaves the line.
+        """A context manager that waits for this thread's turn. While it waits, `tell(place)` is
+        called every `LOOK` seconds, with 1 for the next in line; if `tell` raises, the thread
+        leaves the line.
         """
         ticket = object()
         with self._turn:
@@ -60,8 +61,8 @@ class Line:
         return False
 
     def __len__(self) -> int:
-        """How many wait."""
+        """How many threads are waiting."""
         return len(self._waiting)
 
 
-QUICK, LONG = Line(), Line()  # a slider's answer does not wait for what takes a minute
+QUICK, LONG = Line(), Line()  # so that sliders do not wait for measurements of a minute

@@ -1,5 +1,5 @@
-"""The app's entry script: the table of pages, the sidebar, and nothing heavy. It runs again at
-every interaction.
+"""The app's entry script: the list of pages and the menu. Streamlit runs it at every interaction,
+so it imports nothing slow.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from robustviz.ui import rights, shell, uploads
 
 
 def panel(name: str) -> Callable[[], None]:
-    """A page that is all in its question's folder: `page()` in `panel.py`, imported when shown."""
+    """The function that draws a page defined in a view's folder: `page()` in its `panel.py`, which
+    is imported when the page is shown.
+    """
 
     def run() -> None:
         imports.load(f"robustviz.views.{name}.panel").page()
@@ -22,10 +24,10 @@ def panel(name: str) -> Callable[[], None]:
 
 
 def page(name: str, title: str, help: str, *, default: bool = False) -> st.Page:
-    """One entry of the menu: the file of that name in `pages`, else the panel of that question. Its
-    address is the name with dashes.
+    """One entry of the menu: the file of that name in `pages`, else the panel of the view of that
+    name. The address is the name with dashes.
 
-    No icons: the browser would fetch each as a favicon from another host.
+    Entries have no icons, because the browser would fetch each one as a favicon from another host.
     """
     file = paths.ROOT / "pages" / f"{name}.py"
     return st.Page(
@@ -60,11 +62,11 @@ menu = [
     glossary,
 ]
 rights.greet()
-# drawn by the shell: Streamlit's own menu is no valid list to a screen reader
+# the shell draws the menu: Streamlit's own is not a valid list for a screen reader
 chosen = st.navigation(menu, position="hidden")
 st.set_page_config(page_title=f"robustviz · {chosen.title}", page_icon=shell.icon(), layout="wide")
 shell.menu(menu, chosen)
 uploads.leave(chosen.url_path)
-# the form is made from the registry, and pictures are read with torch
+# these two need torch at once: the form comes from the registry, and torch reads pictures
 shell.run(chosen, light=chosen.title not in ("Train", "Your data"))
-embedder.APP.start()  # last, so that the first page waits for nothing
+embedder.APP.start()  # last, so that the first page does not wait for it

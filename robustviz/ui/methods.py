@@ -1,4 +1,6 @@
-"""What a training method does, wherever its name stands: a sentence and its step drawn."""
+"""The explanation of a training method, the same wherever its name appears: a sentence and a sketch
+of a training step.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +11,22 @@ from robustviz.runs.naming import method_label
 from robustviz.views import sketches
 from robustviz.views.screen import COLOURS
 
-WIDEST = 440  # pixels of a sketch
+WIDEST = 440  # width of a sketch in pixels
 
 
 def explain(key: str) -> None:
-    """The method's sentence and sketch, here."""
+    """Draw the method's sentence and sketch at this place of the page."""
     st.markdown(f"**{method_label(key)}.** {sketches.sketch(key).says}")
     colour = COLOURS["dark" if st.context.theme.type == "dark" else "light"]["text"]
-    # not as HTML, from which Streamlit cleans drawings away
+    # not as HTML, because Streamlit removes SVG from it
     st.container(width=WIDEST).image(
         sketches.svg(key, colour), width="stretch", alt=sketches.alt(key)
     )
 
 
 def about(key: str, place: str = "") -> DeltaGenerator:
-    """The same behind a small button; its popover, for more to be said in it. `place` tells two of
-    them on one page apart.
+    """A small button whose popover explains the method; returns the popover, to add more to it.
+    `place` distinguishes two such buttons on one page.
     """
     popover = st.popover(
         f"What is {method_label(key)}?",

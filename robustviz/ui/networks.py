@@ -1,5 +1,5 @@
-"""The networks that pages can show: which there are, what they are called, in which order, which
-two a page opens with, on which image. No widgets, and no torch for what is shipped.
+"""The networks that pages can show: their names, their order, and which two networks and which
+image a page opens with. No widgets, and no torch for shipped networks.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from robustviz.types import JSON, UserError
 from robustviz.views import pack
 from robustviz.views.pictures import png
 
-FIRST = {"data": "shapes", "a": "standard", "b": "pgd_at"}  # what is chosen before anybody chose
-NAME = re.compile(r"[a-z0-9_-]{1,32}")  # of a data set of the user's
+FIRST = {"data": "shapes", "a": "standard", "b": "pgd_at"}  # the default choices
+NAME = re.compile(r"[a-z0-9_-]{1,32}")  # of a user's data set
 
 
 class Group(NamedTuple):
-    """A group of methods: its name, what must not be misread about them, and its sign."""
+    """A group of methods: its name, a caution against misreading its results, and its icon."""
 
     name: str
     caution: str = ""
     icon: str = ""
 
 
-GROUPS = {  # in the order of every picker
+GROUPS = {  # in the order of the pickers
     "defence": Group("Defence"),
     "no adversarial training": Group(
         "No adversarial training",
@@ -56,10 +56,10 @@ GROUPS = {  # in the order of every picker
 
 
 def data_name(run: folder.Run) -> str:
-    """The name under which runs on the same test images come together: the one that the user gave
-    them, where it still means these images; the data's key where its dials are those of the shipped
-    runs; else with a hash. A dial that acts in training only does not count. A folder of the user's
-    own is known by its name.
+    """The name of a run's data set in the pickers; runs with the same name have the same test
+    images. It is the name that the user gave, if it still stands for these images; else the data
+    set's key, if its settings are those of the shipped runs; else the key (for a user's folder, its
+    name) with a hash of the settings. Settings that affect only training do not count.
     """
     name = run.data_name
     path = folder.home() / ".data" / name / "source.json"
@@ -70,8 +70,8 @@ def data_name(run: folder.Run) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _said(path: Path, now: tuple[int, int, int]) -> JSON:
-    """The dials of a data set in the user's `source.json`; `data.own`, which reads it too, brings
-    torch along.
+    """The settings of a data set in the user's `source.json`. Read here because `data.own`, which
+    reads it too, imports torch.
     """
     try:
         asked = read_json(path)["source"]
@@ -91,7 +91,9 @@ def _by_dials(run: folder.Run) -> str:
 
 @functools.cache
 def _usual_dials(key: str) -> list[JSON]:
-    """Those of the shipped runs; of what none is shipped of, as a plug-in's, the defaults."""
+    """The data settings of the shipped runs; if none is shipped, as for a plug-in's data set, the
+    defaults.
+    """
     runs = [run for run in folder.all_runs() if run.shipped and run.data_key == key]
     usual = [run.info["data"] for run in runs]
     if not usual and catalogue.known("data", key) and not _dial("folders", key):
@@ -109,16 +111,16 @@ def _told_apart(key: str, dials: JSON) -> JSON:
 
 
 def _dial(what: str, key: str) -> list[str]:
-    """Dials of a data set by what is said of them; none where it is one of another version of
-    robustviz.
+    """The names of a data set's settings with the property `what`; empty if this version of
+    robustviz does not know the data set.
     """
     return list(catalogue.facts("data", key)[what]) if catalogue.known("data", key) else []
 
 
 @functools.lru_cache(maxsize=1024)
 def label(run: folder.Run) -> str:
-    """A run's name: its label or method, what it was trained with that is not usual, net, seed, and
-    where it is the user's own its id's hash.
+    """A run's name for people: its label or method, unusual settings, network and seed, and for a
+    user's run the hash in its id.
     """
     parts = (
         run.label or method_label(run.method_key),
@@ -131,7 +133,7 @@ def label(run: folder.Run) -> str:
 
 
 def option(run: folder.Run) -> str:
-    """A run's name in a picker: its group, then its name."""
+    """A run's name in a picker: its group, then its label."""
     return f"{group(run.method_key).name} · {label(run)}"
 
 
@@ -141,21 +143,21 @@ def method_option(key: str) -> str:
 
 
 def group(key: str) -> Group:
-    """A method's group."""
+    """The group of a method."""
     return GROUPS[catalogue.facts("method", key)["group"]]
 
 
 def methods(*needed: str) -> list[str]:
-    """Every method's key in the order of the pickers: by group, in each as registered; without
-    torch where those that are shipped have all of `needed`.
+    """The keys of all methods in the order of the pickers: by group, then as registered. With
+    `needed`, torch is imported only if one of these is not a shipped method.
     """
     keys = catalogue.keys("method", *needed) if needed else list(registry.keys("method"))
     return sorted(keys, key=lambda key: [*GROUPS].index(catalogue.facts("method", key)["group"]))
 
 
 def ordered(every: Iterable[folder.Run]) -> dict[str, folder.Run]:
-    """Runs by id in the order of the pickers: group, method, network, settings, seed; shipped ones
-    before the user's.
+    """Runs by id in the order of the pickers: by group, method, network, settings and seed, shipped
+    runs before the user's.
     """
     every = list(every)
     places = methods("standard", *(run.method_key for run in every))
@@ -174,13 +176,13 @@ def ordered(every: Iterable[folder.Run]) -> dict[str, folder.Run]:
 
 
 def trained(every: Iterable[folder.Run] | None = None) -> dict[str, folder.Run]:
-    """Every run (of `every`) that has weights and can be shown, by id; the shipped one where a
-    user's has the same id.
+    """All runs (of `every`) that have weights and can be shown, by id; if a user's run has the same
+    id as a shipped one, the first in `every` is kept.
     """
     out: dict[str, folder.Run] = {}
     for run in folder.all_runs() if every is None else every:
         if (
-            # one of another version of robustviz may have a method or a network unknown here
+            # a run of another version of robustviz may have a method or network unknown here
             catalogue.known("method", run.method_key)
             and catalogue.known("net", run.architecture)
             and not run.lacks
@@ -192,13 +194,15 @@ def trained(every: Iterable[folder.Run] | None = None) -> dict[str, folder.Run]:
 
 
 def on(data: str) -> dict[str, folder.Run]:
-    """The trained runs on this data (its `data_name`), by id, in the order of the pickers."""
+    """The trained runs on the data set with this `data_name`, by id, in the order of the
+    pickers.
+    """
     return ordered(run for run in trained().values() if data_name(run) == data)
 
 
 def defaults(here: dict[str, folder.Run]) -> tuple[str, str]:
-    """The ids that A and B start from: the usual methods', else the first ones there are; B is
-    empty where A is alone.
+    """The run ids with which A and B start: runs of the default methods, else the first ones; B is
+    empty if there is only one run.
     """
     a = nearest(here, FIRST["a"]) or next(iter(here))
     rest = {run_id: run for run_id, run in here.items() if run_id != a}
@@ -206,8 +210,8 @@ def defaults(here: dict[str, folder.Run]) -> tuple[str, str]:
 
 
 def nearest(here: dict[str, folder.Run], method: str, like: folder.Run | None = None) -> str:
-    """The id of the run of a method that is most like another run, else the most ordinary one;
-    empty where there is none.
+    """The id of the run of this method that is most like the run `like`, or if that is None the
+    most usual one; empty if there is none.
     """
     settings = unusual(like) if like else ()
     net, seed = (like.architecture, like.info.get("seed")) if like else ("small_resnet", 0)
@@ -225,8 +229,9 @@ def nearest(here: dict[str, folder.Run], method: str, like: folder.Run | None = 
 
 
 def default_image(a: str, b: str) -> int:
-    """The test image to open with: the first that A misreads under attack and B holds, else the
-    first that A gets right untouched, else 0; by what their evaluations found of each image.
+    """The number of the test image to open with: the first that only A misclassifies under attack
+    and both classify correctly without, else the first that A classifies correctly without an
+    attack, else 0; according to their evaluations.
     """
     mine, theirs = right(a), right(b)
     telling = [mine[0] & ~mine[1] & theirs[0] & theirs[1]] if len(mine[0]) == len(theirs[0]) else []
@@ -234,16 +239,16 @@ def default_image(a: str, b: str) -> int:
 
 
 def evaluations(run_id: str) -> list[Evaluation]:
-    """What is written down of a network; nothing without one, and where eval.json is damaged, which
-    the list on the Train page says.
+    """The evaluations of a run; empty if there is no run, or if one of its files is damaged, which
+    the list on the Train page reports.
     """
     run = folder.open_model(run_id) if run_id else None
     return run.evaluations() if run and not folder.fault(run) else []
 
 
 def right(run_id: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which test images a network gets right untouched, and attacked as in its evaluation; nothing
-    where it has none.
+    """Two bool arrays over the test images: which ones the network classifies correctly without an
+    attack, and which under the attack of its evaluation; empty arrays if it has none.
     """
     evaluation = folder.open_model(run_id).evaluation() if evaluations(run_id) else None
     if evaluation is None or not evaluation.robust_right:
@@ -252,7 +257,7 @@ def right(run_id: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
 
 
 def test_count(run_id: str) -> int:
-    """How many test images the run's data has."""
+    """The number of test images in the run's data set."""
     run = folder.open_model(run_id)
     return catalogue.images(data_name(run)) or len(_images(run))
 

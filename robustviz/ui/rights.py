@@ -1,9 +1,8 @@
-"""Who may do what. On one's own computer everybody at it may do everything. In a class one person
-teaches, and a public demo has nobody: all others look, and move what moves.
+"""Who may train, stop and remove. On one's own computer everybody may; in a class only the teacher,
+in a public demo nobody. All others may look and move the sliders.
 
-The mode is the environment's (`ROBUSTVIZ_MODE`, which `app --class` sets; `ROBUSTVIZ_DEMO=1`), so
-nothing that a browser sends can change it. A teacher comes by a link whose token is good once;
-the server prints the next one, for a browser that was reloaded.
+The mode is set by environment variables (`ROBUSTVIZ_MODE`, `ROBUSTVIZ_DEMO=1`), so a browser cannot
+change it.
 """
 
 from __future__ import annotations
@@ -17,15 +16,17 @@ import streamlit as st
 
 from robustviz.types import UserError
 
-TEACHER = "robustviz-teacher"  # in a session's state, which no browser can write
-SECRET = "X-Robustviz-Token"  # the header by which a proxy shows that it is the one
+TEACHER = "robustviz-teacher"  # a key of the session state, which a browser cannot change
+SECRET = "X-Robustviz-Token"  # the header with which the proxy proves that it is the right one
 _turn = threading.Lock()
 _tokens: set[str] = set()
 _known: set[str] = set()
 
 
 def mode() -> str:
-    """`own`, `class`, `demo`, or `lab`: behind a proxy that says who asks."""
+    """The mode: `own`, `class`, `demo`, or `lab`, which is behind a proxy that says who the user
+    is.
+    """
     if os.environ.get("ROBUSTVIZ_DEMO", "").strip() not in ("", "0"):
         return "demo"
     named = os.environ.get("ROBUSTVIZ_MODE", "").strip() or "own"
@@ -33,7 +34,7 @@ def mode() -> str:
 
 
 def may_act() -> bool:
-    """Whether this session may train, stop, remove, read folders and measure what takes long."""
+    """Whether this session may train, stop, remove, read folders and start long measurements."""
     found = mode()
     if found == "own":
         return True
@@ -43,9 +44,9 @@ def may_act() -> bool:
 
 
 def user() -> str:
-    """Who the proxy in front says is asking: the header that `ROBUSTVIZ_USER_HEADER` names; empty
-    where no proxy is trusted or nobody is named. Where there is a ROBUSTVIZ_TOKEN, the proxy must
-    say that, too: others who have an account on the server can ask it without the proxy.
+    """The user's name according to the proxy: the header that `ROBUSTVIZ_USER_HEADER` names; empty
+    if no header is named or it is missing. If ROBUSTVIZ_TOKEN is set, the proxy must also send it,
+    because other users of the server can send requests without the proxy.
     """
     header = os.environ.get("ROBUSTVIZ_USER_HEADER", "").strip()
     secret = os.environ.get("ROBUSTVIZ_TOKEN", "")
@@ -56,18 +57,18 @@ def user() -> str:
 
 
 def check(what: str) -> None:
-    """Raises UserError where this session may not do `what`, as in "train"."""
+    """Raises UserError if this session may not do `what`, such as "train"."""
     if not may_act():
         raise UserError(sentence(what))
 
 
 def sentence(what: str) -> str:
-    """That somebody else may do `what`, and what everybody may."""
+    """The sentence that says who may do `what`, and what everybody may do."""
     return f"{who()} may {what} here; everybody may look and move the sliders."
 
 
 def who() -> str:
-    """Who may act here, for a sentence."""
+    """Who may act here, as the subject of a sentence."""
     return {"class": "Only the teacher", "lab": "Only who is named as a teacher"}.get(
         mode(), "Nobody"
     )
@@ -82,15 +83,16 @@ def _same(one: str, other: str) -> bool:
 
 
 def new_token() -> str:
-    """A token that is good once."""
+    """A new token, valid once, for the teacher's link."""
     with _turn:
         _tokens.add(token := secrets.token_urlsafe(18))
     return token
 
 
 def greet() -> None:
-    """Take up a token from the address, and take it out of the address, which may be on a
-    projector.
+    """Check the teacher's token in the address, if there is one, and remove it from the address,
+    which may be visible on a projector. Each token is valid once; the server then prints the next
+    link, for a browser that is reloaded.
     """
     said = st.query_params.get("teacher")
     if said is None:

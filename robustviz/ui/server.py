@@ -1,4 +1,6 @@
-"""What the server does for every page beside Streamlit's own work."""
+"""The server's work beside Streamlit's own: imports ahead of the first page, access control, and
+ending with the launcher.
+"""
 
 import contextlib
 import os
@@ -16,10 +18,10 @@ from starlette.middleware import Middleware
 from robustviz import imports, plugins, process
 from robustviz.ui.guard import Guard
 
-MAIN = Path(__file__).with_name("main.py")  # the script that Streamlit runs at every click
+MAIN = Path(__file__).with_name("main.py")  # the script that Streamlit runs at every interaction
 
-# What first pages are made of, and what Streamlit would look for when it draws them. Half of pandas
-# in `sys.modules` is taken for all of it by whoever looks there, so that comes before anybody, too.
+# What first pages import, and what Streamlit imports when it draws them. pandas is among them
+# because code that finds it in `sys.modules` uses it even when it is only half imported.
 FIRST = (
     "pandas",
     "plotly.io",
@@ -31,34 +33,38 @@ FIRST = (
     "streamlit.material_icon_names",
     "streamlit.emojis",
 )
-# the form is made from the registry, and pictures are read with torch
+# the panels that need torch: for the registry in the form, and to read pictures
 TORCH = ("robustviz.views.train.panel", "robustviz.views.your_data.panel")
 
 
 def first() -> tuple[str, ...]:
-    """What must be there before anybody comes: first screens need no torch."""
+    """The modules to import before the first visitor: those that first screens need. Torch is not
+    among them.
+    """
     panels = imports.load("robustviz.views").modules("panel")
     return (*FIRST, *(name for name in panels if name not in TORCH))
 
 
 @contextlib.asynccontextmanager
 async def open_house(app: Any) -> AsyncIterator[None]:
-    """ASGI lifespan: what first screens need is there before anybody comes, so that they wait for
-    nobody's torch; the rest comes meanwhile, in one thread, for which they wait who need it.
+    """ASGI lifespan: before the server answers, import what first screens need; then import the
+    rest in one background thread. A page that needs one of those modules waits for that thread.
     """
     process.leave_out_triton()
     plugins.load_all()
     for name in first():
-        with contextlib.suppress(Exception):  # the page that needs it says what is wrong
+        with contextlib.suppress(Exception):  # the page that needs it shows the error
             imports.load(name)
     threading.Thread(target=_import_ahead, daemon=True).start()
-    if os.environ.get("ROBUSTVIZ_SIGN"):  # a launcher's child
+    if os.environ.get("ROBUSTVIZ_SIGN"):  # started by the launcher
         threading.Thread(target=_end_with_the_launcher, daemon=True).start()
     yield
 
 
 def _end_with_the_launcher() -> None:
-    """Its end of our input closes, however it ends: a server that nobody started keeps no port."""
+    """End the server when the launcher ends, in whatever way: the launcher's end of our input then
+    closes.
+    """
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stdin.buffer.read()
     os.kill(os.getpid(), signal.SIGTERM)
@@ -68,14 +74,14 @@ def _import_ahead() -> None:
     for name in (*imports.needed(), *imports.LATER):
         with contextlib.suppress(Exception):
             imports.load(name)
-        time.sleep(0.002)  # who waits for its turn has it now
+        time.sleep(0.002)  # lets other threads that wait in `load` go first
 
 
 class Prompt:
-    """ASGI middleware: what a page sends leaves at once.
+    """ASGI middleware: sends each message of a page at once.
 
-    Streamlit binds its socket so that asyncio leaves Nagle's algorithm on: a page of many small
-    messages then waits for the browser's delayed acknowledgement, 40 ms on Linux.
+    Streamlit binds its socket in a way that leaves Nagle's algorithm on in asyncio: a page of many
+    small messages then waits for the browser's delayed acknowledgement, 40 ms on Linux.
     """
 
     def __init__(self, app: Any) -> None:
@@ -83,15 +89,14 @@ class Prompt:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "websocket":
-            # The protocol object is uvicorn's own; under another server the messages go as it sends
-            # them.
+            # The protocol object is uvicorn's; under another server nothing is changed.
             with contextlib.suppress(AttributeError, OSError):
                 wire = send.__self__.transport.get_extra_info("socket")
                 wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await self.app(scope, receive, send)
 
 
-# What `app.py` gives to `st.App`.
+# The arguments of `st.App` in `app.py`.
 HOUSE: dict[str, Any] = {
     "script_path": MAIN,
     "middleware": [Middleware(Guard), Middleware(Prompt)],

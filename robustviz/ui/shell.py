@@ -1,5 +1,5 @@
-"""What surrounds every page: one clear sentence instead of a traceback, the reset button, and the
-job in progress.
+"""The frame around every page: the menu, errors as clear sentences, the reset button, and the
+choices that are kept in the address.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ HERE = Path(__file__)
 
 @functools.cache
 def icon() -> str:
-    """The browser tab's picture, a disc with a bite of noise, as an address that holds it: drawn
-    here so that no other host is asked for it, and packed once, which Streamlit would do at every
-    click.
+    """The browser tab's icon, a disc with a bite of noise, as a data URL: drawn here so that no
+    other host is contacted for it, and encoded only once, which Streamlit would do at every
+    interaction.
     """
     picture = Image.new("RGBA", (64, 64))
     pen = ImageDraw.Draw(picture)
@@ -48,8 +48,8 @@ def icon() -> str:
 
 
 def run(page: Page, *, light: bool) -> None:
-    """Run a page; one that is not `light` once all that pages with a network need is imported. What
-    a person can act on is shown as a sentence; anything else as a sentence with details to report.
+    """Run a page; unless it is `light`, first import all that pages with networks need. A UserError
+    is shown as its sentence, any other error as a sentence with a code to report.
     """
 
     def whole() -> None:
@@ -65,15 +65,15 @@ def run(page: Page, *, light: bool) -> None:
 
 @functools.lru_cache(maxsize=1)
 def _keep_modules(hundreds: int) -> None:
-    """Modules stay for good: the garbage collector need not go through theirs again, a tenth of a
-    second each time.
+    """Exclude imported modules from garbage collection, which would take a tenth of a second each
+    time. `hundreds` changes when more modules are imported, so that the cached function runs again.
     """
     gc.freeze()
 
 
 def fragment(view: Callable[P, None], run_every: float | None = None) -> Callable[P, None]:
-    """`st.fragment` whose errors are sentences too: Streamlit shows what a fragment raises where it
-    stands, so `run` never hears of it.
+    """`st.fragment` that shows errors as sentences. Without it Streamlit would show the traceback
+    itself, because exceptions of a fragment do not reach `run`.
     """
 
     @functools.wraps(view)
@@ -84,14 +84,14 @@ def fragment(view: Callable[P, None], run_every: float | None = None) -> Callabl
 
 
 def spoken(error: UserError) -> str:
-    """An error's sentence as Markdown in which what it quotes of others makes no picture and no
-    link; what stands between backticks stays code.
+    """An error's message as Markdown, escaped so that quoted text of others makes no image and no
+    link; text in backticks stays code.
     """
     return re.sub(r"(?=\]\s*[(\[:])|(?<=!)(?=\[)|(?=<)", r"\\", str(error))
 
 
 def _guarded(work: Callable[[], None]) -> bool:
-    """Whether it went well; what went wrong is shown."""
+    """Call `work` and show an error if it raises; returns whether it went well."""
     try:
         work()
         return True
@@ -102,7 +102,7 @@ def _guarded(work: Callable[[], None]) -> bool:
             f"The package {error.name} is not installed, so this page cannot work. Install"
             " everything with: pip install -r requirements.txt"
         )
-    except Exception as error:  # Streamlit's own control flow is not an Exception's business
+    except Exception as error:  # Streamlit's control flow uses exceptions too: pass them on
         if type(error).__module__.startswith("streamlit.runtime.scriptrunner"):
             raise
         print(trace := traceback.format_exc(), flush=True)
@@ -121,16 +121,17 @@ def _frame() -> ComponentRenderer:
 
 
 def presenting() -> bool:
-    """Whether a lecturer shows the app: `?present=1`."""
+    """Whether the app is in lecture mode: `?present=1` in the address."""
     return st.query_params.get("present") == "1"
 
 
 def menu(pages: Sequence[Page], chosen: Page) -> None:
-    """The name, which leads to the first page, and one row of links to the others; folded on a
-    phone. In a lecture there is none: the arrow keys go from page to page.
+    """Draw the app's name, which links to the first page, and the links to the other pages; on a
+    phone they are in a popover. In lecture mode there are only buttons for the previous and next
+    page, and the arrow keys.
     """
     st.html(HERE.with_name("shell.css"))
-    # popovers hang on the body, which Streamlit does not tell that the app is dark
+    # popovers are children of the body, to which Streamlit does not apply the dark theme
     scheme = "dark" if st.context.theme.type == "dark" else "light"
     st.html(f"<style>#stFloatingOverlayPortal {{ color-scheme: {scheme} }}</style>")
     present = presenting()
@@ -146,7 +147,9 @@ def menu(pages: Sequence[Page], chosen: Page) -> None:
 
 
 def _window(chosen: Page, present: bool) -> str:
-    """What the browser's window does, and which way an arrow key went, `1`, `-1` or none."""
+    """The component that handles the browser window: scrolling and arrow keys. Returns the
+    direction of an arrow key, `1` or `-1`, or an empty string.
+    """
     went = _frame()(
         key="frame",
         data={"page": chosen.url_path, "present": present},
@@ -171,7 +174,7 @@ def _links(pages: Sequence[Page]) -> None:
 
 
 def _lecture(pages: Sequence[Page], chosen: Page) -> None:
-    """Back, on and out, by the mouse or an arrow key."""
+    """The buttons of lecture mode: previous page, next page and end; arrow keys work too."""
     at, went = pages.index(chosen), _window(chosen, True)
     st.html(HERE.with_name("lecture.css"))
     ways = {
@@ -191,12 +194,12 @@ def _lecture(pages: Sequence[Page], chosen: Page) -> None:
 
 
 def go(name: str) -> None:
-    """Leave for the page of that name."""
+    """Switch to the page of that name."""
     st.switch_page(str(paths.ROOT / "pages" / f"{name}.py"))
 
 
 def reset_button() -> None:
-    """A button that forgets every choice made in this session and cleans the address."""
+    """Draw a button that discards all choices of this session and clears the address."""
     st.button(
         "Reset page",
         key="reset",
@@ -207,25 +210,26 @@ def reset_button() -> None:
 
 
 def reset() -> None:
-    """Forget every choice: session state and address."""
+    """Discard all choices: session state and address."""
     for name in list(st.session_state):
-        if name != rights.TEACHER:  # who somebody is is no choice
+        if name != rights.TEACHER:  # being the teacher is not a choice
             del st.session_state[name]
     st.query_params.clear()
 
 
 def linked(key: str, start: Any, allowed: Container[Any]) -> dict[str, Any]:
-    """The arguments of a widget whose value lives in the address under `key`, and across pages.
+    """The keyword arguments of a widget whose value is kept in the address under `key`, and from
+    page to page.
 
-    Its value is what the session holds, else what the address says, else `start`; anything not in
-    `allowed` becomes `start`, because an address can say anything, and so does what nobody chose
-    where `start` is another one now, as after a change of data. Streamlit's own binding would write
-    labels, not run ids. A choice is also kept beside the widget's own state, which Streamlit drops
-    while the browser does not show the widget.
+    The value is the one in the session, else the one in the address, else `start`. A value that is
+    not in `allowed` is replaced by `start`, because an address can contain anything; so is a value
+    that was only the former `start`, for example after the data set has changed. Streamlit's own
+    binding would write labels instead of run ids. The value is also saved apart from the widget's
+    state, which Streamlit discards while the widget is not shown.
     """
     state = st.session_state
     links, chosen = state.setdefault("links", {}), state.setdefault("choices", {})
-    if key not in state and key in chosen:  # Streamlit forgot it: its widget is in a shut popover
+    if key not in state and key in chosen:  # Streamlit discarded it in a closed popover
         state[key] = chosen[key]
     if key in links and key in state and state[key] == links[key] != start:
         state[key] = start
@@ -242,14 +246,14 @@ def linked(key: str, start: Any, allowed: Container[Any]) -> dict[str, Any]:
     if state[key] not in allowed:
         state[key] = start
     elif spans.get(key, span) != span:
-        state[key] = state[key]  # Streamlit takes it for another widget, and would forget its value
+        state[key] = state[key]  # with other options Streamlit would treat it as a new widget
     spans[key] = span
     chosen[key] = state[key]
     return {"key": key, "persist_state": "session"}
 
 
 def forget(*keys: str) -> None:
-    """Let linked values start anew: what was chosen does not fit any more."""
+    """Reset linked values, because they no longer fit the other choices."""
     for key in keys:
         st.session_state.pop(key, None)
         for kept in ("links", "choices"):
@@ -258,14 +262,14 @@ def forget(*keys: str) -> None:
 
 
 def pin(said: Mapping[str, str], every: Sequence[str]) -> None:
-    """Of the names in `every` the address holds what is `said`, though it be the value that the
-    page starts from here; the others are as if they had never been pinned.
+    """Keep the values in `said` in the address, even where they are the defaults here; the other
+    names in `every` are no longer pinned.
     """
     st.session_state["pinned"] = {name: said.get(name, "") for name in every}
 
 
 def write_address() -> None:
-    """Put every linked value into the address; the ones that nobody changed are left out."""
+    """Write all linked values to the address; those that are at their default are left out."""
     state = st.session_state
     links, pinned = state.get("links", {}), state.get("pinned", {})
     said: dict[str, str | None] = {}
@@ -281,10 +285,10 @@ def write_address() -> None:
 
 
 def theme() -> str:
-    """The figure template that fits the page: `robustviz_light` or `robustviz_dark`."""
+    """The figure template for the page's theme: `robustviz_light` or `robustviz_dark`."""
     return "robustviz_dark" if st.context.theme.type == "dark" else "robustviz_light"
 
 
 def side_colour(side: str) -> str:
-    """The markdown colour name of network A or B, used with its letter, never alone."""
+    """The Markdown colour name of network A or B; always used together with the letter."""
     return {"a": "blue", "b": "orange"}[side]

@@ -1,4 +1,4 @@
-"""Where a page's first screen stands, the row below it, and *More*."""
+"""The layout of a page: its first screen, the row of buttons below it, and the expander *More*."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from robustviz.views.screen import Screen, files
 
 
 class Seen(NamedTuple):
-    """The control's position, and what was clicked just now; empty where nothing was."""
+    """What the user did on a first screen: the position of the control, and what was clicked last,
+    empty if nothing was.
+    """
 
     at: int
     clicked: str
@@ -28,23 +30,25 @@ def _component() -> ComponentRenderer:
 
 
 def spot() -> DeltaGenerator:
-    """Where the screen will stand: settings are below it, and yet read before it is drawn."""
+    """A container for the first screen: it is created before the settings below it, and filled
+    after they are read.
+    """
     return st.container()
 
 
 def settings(label: str = "Settings") -> DeltaGenerator:
-    """A popover in the row below the screen for everything that is asked about it."""
+    """A popover in the row below the first screen, for its settings."""
     return st.popover(label, icon=":material/tune:", type="tertiary")
 
 
 def more(key: str, label: str = "More") -> ExpanderContainer:
-    """The expander at the page's end; what is in it is made only when it is `.open`."""
+    """The expander at the end of the page; draw its content only if it is `.open`."""
     return st.expander(label, on_change="rerun", key=f"more-{key}")
 
 
 def position(key: str, values: Any, start: int) -> int:
-    """Where a control stands: what the address says under its key, else its start. The address
-    keeps what a position is called.
+    """The position of a control, as an index into `values`: the value in the address under `key`,
+    else `start`. The address holds the value as text.
     """
     names = [str(value) for value in values]
     shell.linked(key, names[start], names)
@@ -52,8 +56,8 @@ def position(key: str, values: Any, start: int) -> int:
 
 
 def show(key: str, screen: Screen, asking: bool | None = None) -> Seen:
-    """Draw a first screen; what a person did on it. `asking`: whether to hide what would tell the
-    answer; None: as in a lecture, until somebody presses *Reveal*.
+    """Draw a first screen and return what the user did on it. `asking`: whether to hide the answer;
+    None: only in lecture mode, until *Reveal* is pressed.
     """
     control, at = screen.control, 0
     data = screen.data("dark" if st.context.theme.type == "dark" else "light")
@@ -74,7 +78,9 @@ def show(key: str, screen: Screen, asking: bool | None = None) -> Seen:
 
 
 def _moved(key: str, control: Any) -> None:
-    """The slider came to rest: its position goes where the address is written from."""
+    """A Streamlit callback: the slider has stopped, so save its value where `write_address` reads
+    it.
+    """
     at = (st.session_state.get(key) or {}).get("at")
     if control is not None and isinstance(at, int) and 0 <= at < len(control.values):
         st.session_state[control.key] = str(control.values[at])

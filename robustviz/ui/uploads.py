@@ -1,5 +1,5 @@
-"""Files that a browser sends: who may send any, and that they leave the server's memory as soon as
-a page has taken them.
+"""Files that a browser uploads: who may upload, and that the files leave the server's memory as
+soon as a page has taken them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from robustviz.ui import guard, rights
 
-PAGES = ("your-data", "compare")  # the addresses of the pages that take files
+PAGES = ("your-data", "compare")  # the addresses of the pages with uploads
 
 
 def take(
@@ -26,9 +26,9 @@ def take(
     help: str | None = None,
     megabytes: int | None = None,
 ) -> None:
-    """A place to drop files on, each of at most so many `megabytes` (None: what the server takes).
-    What comes is given to `use`, then forgotten, and the page is drawn anew. Raises UserError where
-    this session may not upload.
+    """Draw a place to upload files, each of at most `megabytes` (None: the server's limit). The
+    files are passed to `use` and then removed from memory, and the page is rerun. Raises UserError
+    if this session may not upload.
     """
     rights.check("upload")
     session = _invite()
@@ -42,12 +42,14 @@ def take(
         use(files)
     finally:
         _forget(session, files)
-        st.session_state[f"turn-{key}"] = turn + 1  # an empty place, which remembers nothing
+        st.session_state[f"turn-{key}"] = turn + 1  # a new widget without files
     st.rerun()
 
 
 def leave(address: str) -> None:
-    """Another page is shown: this session uploads no more, and what it sent is forgotten."""
+    """If a page without uploads is shown: forbid this session to upload, and remove the files that
+    it has sent.
+    """
     context = get_script_run_ctx()
     if context and address not in PAGES and guard.dismiss(context.session_id):
         context.uploaded_file_mgr.remove_session_files(context.session_id)

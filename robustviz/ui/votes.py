@@ -1,8 +1,7 @@
-"""What is guessed. In a class it is pooled: one vote a person and question, kept in the server's
-memory until the teacher clears it or the server ends. Elsewhere a guess stays in its session.
+"""The users' guesses. In a class they are counted together, one vote per person and question, in
+memory until the teacher clears them or the server ends; else a guess is kept in its session.
 
-A person is a browser, by the cookie that Streamlit gives it: a phone that slept and came back, with
-a new session, finds what it guessed and adds no vote. Without a cookie a session is a person.
+A person is identified by Streamlit's cookie in the browser, without it by the session.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from robustviz.types import UserError
 from robustviz.ui import rights
 
 COOKIE = "_streamlit_xsrf"
-MOST = 2000  # persons a question
+MOST = 2000  # persons per question
 _turn = threading.Lock()
-_votes: dict[str, dict[str, int]] = {}  # by question: who guessed which option
+_votes: dict[str, dict[str, int]] = {}  # question -> person -> position of the option
 
 
 def mine() -> dict[str, int]:
-    """What this person guessed, by question: the position of the option. In a class these are the
-    votes that count, so whoever's vote was cleared may guess again.
+    """This person's guesses: the position of the option by question. In a class these are the
+    counted votes, so someone whose vote was cleared can guess again.
     """
     if rights.mode() != "class":
         return {str(key): int(at) for key, at in st.session_state.get("voted", {}).items()}
@@ -37,8 +36,8 @@ def mine() -> dict[str, int]:
 
 
 def cast(question: str, option: int) -> None:
-    """Take down this person's guess, in place of an earlier one, and count it in a class. Raises
-    UserError where more persons vote than a class has.
+    """Save this person's guess, which replaces an earlier one; in a class it is the person's vote.
+    Raises UserError if more people vote than a class has.
     """
     if rights.mode() != "class":
         st.session_state.setdefault("voted", {})[question] = option
@@ -52,8 +51,8 @@ def cast(question: str, option: int) -> None:
 
 
 def told(question: str, options: Sequence[str]) -> str:
-    """How the class guessed, most first, as in `31 of 40 say 17 of 200, 9 say 100 of 200`; empty
-    outside a class and before anybody voted.
+    """How the class voted, the most frequent option first, as in `31 of 40 say 17 of 200, 9 say 100
+    of 200`; empty outside a class and before the first vote.
     """
     if rights.mode() != "class":
         return ""
@@ -70,7 +69,7 @@ def told(question: str, options: Sequence[str]) -> str:
 
 
 def clear() -> None:
-    """Forget all votes: for the next class. Raises UserError for anybody but the teacher."""
+    """Remove all votes, for the next class. Raises UserError for anybody but the teacher."""
     rights.check("clear the votes")
     with _turn:
         _votes.clear()

@@ -1,5 +1,5 @@
-"""What every view does alike: ask the probes, draw, say what is seen, let it be taken home, and
-take up a choice.
+"""What all views have in common: measure with probes, draw the figure with its sentence, offer
+downloads, and react to a choice in the figure.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ R = TypeVar("R", bound=Result)
 F = TypeVar("F", bound=Result | Mapping[str, Result])
 P = ParamSpec("P")
 
-WIDTHS = ("84mm", "174mm")  # one column of a paper, and two
-SHOWN = 12  # thumbnails of a choice; the rest is in its CSV
+WIDTHS = ("84mm", "174mm")  # width of one and of two columns in a paper
+SHOWN = 12  # the most thumbnails shown; the CSV has all images
 
 
 def names(here: Context) -> dict[str, str]:
-    """Run ids of A and B by the names that figures print, distinct: "A PGD-AT", and where both are
-    of one method what sets them apart: "A PGD-AT, seed 0".
+    """The run ids of A and B by the names that figures print, such as "A PGD-AT"; if both have the
+    same method, with what distinguishes them, such as "A PGD-AT, seed 0".
     """
     called = labels([folder.open_model(run_id) for _, run_id in here.sides])
     return {
@@ -55,8 +55,8 @@ def names(here: Context) -> dict[str, str]:
 
 @contextmanager
 def place() -> Iterator[None]:
-    """Where something cannot be shown, a sentence stands in its place, and the rest of the page
-    goes on.
+    """A context manager: a UserError inside it is shown as a sentence at this place, and the rest
+    of the page is drawn as usual.
     """
     try:
         yield
@@ -67,9 +67,10 @@ def place() -> Iterator[None]:
 def measured(
     networks: Context | Mapping[str, str], spec: ProbeSpec[R], what: str, cost: str = ""
 ) -> dict[str, R]:
-    """What A and B, or any run ids by printed name, answer to a spec, by their printed names: from
-    memory or disk; what is missing is measured now, or with a `cost` ("about 10 s", a network)
-    behind one button. A network that cannot answer gets a sentence and is left out.
+    """The answers of networks A and B, or of any run ids by printed name, to a spec; by printed
+    name. They are read from memory or disk; missing ones are measured now, or, if `cost` is given
+    ("about 10 s", per network), after a click on a button. A network that cannot answer gets a
+    sentence and is left out.
     """
     named = names(networks) if isinstance(networks, Context) else networks
     unable: list[str] = []
@@ -98,13 +99,15 @@ def measured(
         ):
             results |= asked(lambda run_id: cache.answer(run_id, spec), missing)
         spot.empty()
-    for reason in dict.fromkeys(unable):  # A and B may share it: it is said once
+    for reason in dict.fromkeys(unable):  # without duplicates: A and B may give the same reason
         st.info(reason, icon=":material/info:")
     return {name: results[name] for name in named if name in results}
 
 
 def _asks(spot: DeltaGenerator, what: str, cost: str, spec: ProbeSpec[Any]) -> bool:
-    """Whether somebody who may presses the button that measures what takes long."""
+    """Whether the button that starts a long measurement was pressed; a user who may not act gets a
+    sentence instead.
+    """
     if not rights.may_act():
         spot.info(f"Not measured yet: {what}. {rights.who()} may measure what takes {cost}.")
         return False
@@ -113,15 +116,15 @@ def _asks(spot: DeltaGenerator, what: str, cost: str, spec: ProbeSpec[Any]) -> b
 
 
 def _nth(place: int) -> str:
-    """A place in the line of those who wait for a measuring: `next`, `2nd in the line`."""
+    """A place in the waiting line as text: `next`, `2nd in the line`."""
     ending = "th" if 10 < place % 100 < 14 else {1: "st", 2: "nd", 3: "rd"}.get(place % 10, "th")
     return "next" if place == 1 else f"{place}{ending} in the line"
 
 
 @contextmanager
 def _counted() -> Iterator[None]:
-    """Inside, a bar counts the images that are done, where somebody says how many there are, and
-    what is downloaded of those that are not here.
+    """A context manager: inside it a progress bar counts the finished images, if their total is
+    known, and the download of missing test images.
     """
     spot = st.empty()
 
@@ -135,10 +138,10 @@ def _counted() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Frame:
-    """What stands around a figure on a page: the `key` of its widget and files, the `spec` that was
-    asked (None: no run was asked), `words` in place of the figure's sentence, a picture that goes
-    home with it. With `brush` its points can be chosen with a click, a box or a lasso; each one's
-    `customdata` must start with its image's number.
+    """What surrounds a figure on a page: the `key` of its widget and files, the `spec` that was
+    measured (None: no run was measured), `words` to replace the figure's sentence, and an `image`
+    to download with it. With `brush` its points can be chosen by a click, a box or a lasso; each
+    point's `customdata` must start with the number of its image.
     """
 
     key: str
@@ -151,11 +154,9 @@ class Frame:
 def drawn(
     figure: Callable[Concatenate[F, P], go.Figure], found: F, /, *given: P.args, **options: P.kwargs
 ) -> go.Figure:
-    """A figure of what was found, in the page's theme; made once for the same results and
-    options.
-    """
+    """A figure of the results `found`, in the page's theme; cached by results and options."""
     template = theme()
-    themed = cast("Callable[..., go.Figure]", figure)  # each has a `template`, ours to choose
+    themed = cast("Callable[..., go.Figure]", figure)  # all figures take `template`
     return cache.made(
         lambda: themed(found, *given, template=template, **options),
         (found,) if isinstance(found, Result) else tuple(found.values()),
@@ -174,9 +175,9 @@ def draw(
     *given: P.args,
     **options: P.kwargs,
 ) -> list[int]:
-    """Draw a figure of what was found, its sentence below it, and what can be downloaded. Where it
-    has a brush, a single chosen point becomes the image of every view, and the numbers of all that
-    are chosen come back.
+    """Draw a figure of the results `found`, its sentence and its downloads. With a brush, a single
+    chosen point is selected as the image of all views, and the numbers of all chosen images are
+    returned; else an empty list.
     """
     made, key = drawn(figure, found, *given, **options), frame.key
     meta = made.layout.meta
@@ -217,8 +218,8 @@ def take_home(
     results: Mapping[str, Result],
     spec: ProbeSpec[Any] | None = None,
 ) -> None:
-    """The menu of a first screen: the screen with its control as one file, all that was measured,
-    and the lines of Python that measure it again.
+    """The *Take home* menu of a first screen: the screen with its control as one HTML file, all
+    measured data, and the lines of Python that measure it again.
     """
     with st.popover(
         "Take home",
@@ -249,8 +250,8 @@ def take_home(
 
 
 def _notebooks(key: str, results: Mapping[str, Result]) -> None:
-    """The notebook of each run. It names folders of the server's computer, so it is for those who
-    may act there.
+    """Downloads of the notebooks that repeat the runs, only for users who may act, because they
+    contain paths of folders on the server.
     """
     if not rights.may_act():
         return
@@ -268,7 +269,7 @@ def _notebooks(key: str, results: Mapping[str, Result]) -> None:
 
 
 def _position(screen: Screen) -> int:
-    """Where a screen's control stands."""
+    """The present position of a screen's control."""
     control = screen.control
     if control is None:
         return 0
@@ -278,7 +279,9 @@ def _position(screen: Screen) -> int:
 
 
 def _titled(title: str, screen: Screen, at: int, results: Mapping[str, Result]) -> go.Figure:
-    """A figure that is nothing but what a caption says of a first screen."""
+    """An empty figure with the title and metadata from which the caption of a first screen is
+    made.
+    """
     control = screen.control
     where = f"{control.label}: {control.values[at]}{control.unit}" if control else ""
     words = {"text": title, "subtitle": {"text": where}}
@@ -292,7 +295,7 @@ def _caption(figure: go.Figure) -> None:
 
 
 def _strips(key: str, results: Mapping[str, Result], at: int) -> None:
-    """The pictures untouched and attacked, in two sizes, where there are any."""
+    """Downloads of the images, untouched and attacked, in two sizes, if the results have any."""
     if not strip(results.values(), 1, at):
         return
     for scale, label in zip(SCALES, ("a pixel a pixel", "× 8"), strict=True):
@@ -315,7 +318,7 @@ def _measured_files(key: str, results: Mapping[str, Result]) -> None:
 
 
 def chosen(key: str) -> list[int]:
-    """The numbers of the images that are chosen in the figure `key`, each once."""
+    """The numbers of the images chosen in the figure `key`, without duplicates."""
     points = (st.session_state.get(key) or {}).get("selection", {}).get("points", [])
     data = (point.get("customdata") for point in points)
     numbers = (one[0] if isinstance(one, Sequence) else one for one in data if one is not None)
@@ -330,8 +333,8 @@ def _brushed(key: str) -> None:
 def downloads(
     figure: go.Figure, results: Mapping[str, Result], frame: Frame, recipe: Recipe | None
 ) -> None:
-    """A small menu: the numbers, the figure, the picture, and the lines of Python that make them.
-    Files are made on demand.
+    """The *Take home* menu of a figure: its numbers, the figure, the images, and the lines of
+    Python that make it again. Files are made when they are downloaded.
     """
     key, home = frame.key, f"home-{frame.key}"
     with st.popover(
@@ -353,8 +356,8 @@ def downloads(
 
 
 def _for_a_paper(figure: go.Figure, key: str) -> None:
-    """The figure as files that a paper takes in, and its caption. A browser of the server makes
-    them, one at a time and for those who may act.
+    """The figure as PDF and SVG for a paper, and its caption. A browser on the server makes the
+    files, one at a time and only for users who may act.
     """
     if not rights.may_act():
         st.markdown("Figure (SVG): the camera at the figure's upper right.")
@@ -371,7 +374,7 @@ def _for_a_paper(figure: go.Figure, key: str) -> None:
 
 
 def _made(figure: go.Figure, key: str, wide: str) -> None:
-    """Both files, once the browser has made them; else why it has not."""
+    """Make both files and offer them for download, or say why they cannot be made."""
     with place():
         rights.check("start the browser that makes files")
         with LONG.turn(), st.spinner("Drawing …"):
@@ -390,7 +393,7 @@ def _file(label: str, make: Callable[[], bytes], name: str, mime: str) -> None:
 
 
 def picture(image: bytes, said: str, key: str, *, width: int | str = "stretch") -> None:
-    """A picture with its alternative text, which is printed below it too, and its download."""
+    """An image with its alternative text, which is also printed below it, and its download."""
     with st.container(width=width):  # type: ignore[arg-type]
         fitted(image, said)
     st.markdown(said)
@@ -407,16 +410,14 @@ def picture(image: bytes, said: str, key: str, *, width: int | str = "stretch") 
 
 
 def fitted(image: bytes, alt: str) -> None:
-    """A picture as wide as its place. Given a width, Streamlit would blur and pack it anew at every
-    click.
+    """An image as wide as its container. With a fixed width, Streamlit would blur it and encode it
+    again at every interaction.
     """
     st.image(image, width="stretch", alt=alt)
 
 
 def thumbnails(here: Context, indices: Sequence[int], key: str) -> None:
-    """Test images by number, the first dozen, each with a button that makes it the image of every
-    view.
-    """
+    """The first dozen of these test images, each with a button that selects it in all views."""
     shown = list(indices)[:SHOWN]
     if not shown:
         return

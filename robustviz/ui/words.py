@@ -1,5 +1,5 @@
-"""The Glossary in the browser: words first, the methods with their sketches below, and a search box
-that filters both as one types.
+"""The Glossary page's content: the terms, then the methods with their sketches, and a search box
+that filters both while the user types.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _component() -> ComponentRenderer:
 
 
 def show() -> None:
-    """All entries and the search box."""
+    """Draw all entries and the search box."""
     own = (thing.partition("/") for each in plugins.loaded() for thing in each.things)
     keys = catalogue.keys("method", *(key for kind, _, key in own if kind == "method"))
     words = sorted(TERMS.items(), key=lambda entry: entry[1][0].lower())
@@ -49,7 +49,7 @@ def _entry(key: str, title: str, said: str) -> str:
 
 
 def _method(key: str) -> str:
-    """A method: its sentence, its sketch, what else there is to say, whose it is."""
+    """The entry of a method: its sentence, its sketch, further explanation, and its paper."""
     facts = catalogue.facts("method", key)
     more = " ".join(filter(None, (facts["text"], f"{facts['paper']}.", facts["choices"])))
     return _entry(
