@@ -1,5 +1,5 @@
-"""The attacks, one file each; they share one ascent loop (`base.py`) and norm balls
-(`balls.py`).
+"""The attacks, one file each. They share the ascent loop of `base.py` and the balls of
+`balls.py`.
 """
 
 # isort: off

@@ -98,9 +98,7 @@ class AutoAttack(Attack):
     def trace(
         self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None
     ) -> Tensor:
-        """The images before and after, (2, N, C, H, W), since the package reports no single
-        steps.
-        """
+        """The images before and after, (2, N, C, H, W): the package reports no steps."""
         return torch.stack([check_images(x), self(net, x, y, rng)])
 
     def maximise(
@@ -111,9 +109,7 @@ class AutoAttack(Attack):
         eps: float | Tensor | None = None,
         rng: torch.Generator | None = None,
     ) -> Tensor:
-        """Raises UserError: AutoAttack only attacks classifiers and maximises no other
-        objective.
-        """
+        """Raises UserError: AutoAttack attacks classifiers only, no other objective."""
         raise UserError(
             "AutoAttack works on a classifier and its labels only; use pgd or apgd to raise another"
             " objective."

@@ -47,7 +47,7 @@ BUCKET = 64
 class Case:
     """The checked input of one attack: images `x` (N, C, H, W) and labels `y` (N,), int64.
 
-    `net` is the network for gradients (equal to the caller's up to rounding); `trial` describes it.
+    `net` is for gradients: the caller's up to rounding, or in bf16. `trial` holds its properties.
     """
 
     net: nn.Module
@@ -139,9 +139,7 @@ class Attack(Spec):
 
     @property
     def restart_count(self) -> int:
-        """The number of runs from different starts: the setting `restarts`, or 1 if there is
-        none.
-        """
+        """The number of runs from different starts: the setting `restarts`, or 1 without it."""
         return int(getattr(self, "restarts", 1))
 
     def default_step(self, eps: N) -> N:
@@ -170,9 +168,7 @@ class Attack(Spec):
         return gradient
 
     def check(self, classes: int) -> None:
-        """Raises UserError if this attack is not defined for so few classes; called before any
-        work.
-        """
+        """Raises UserError if this attack is not defined for so few classes; called first."""
 
     # What callers use.
 
@@ -207,8 +203,9 @@ class Attack(Spec):
     ) -> Tensor:
         """As `__call__`, but faster, for callers that only count how many images are fooled.
 
-        Every 5 steps, images that `net` misclassifies are dropped from the computation and kept as
-        they are. `bf16`: gradients may be computed in bf16.
+        If steps depend on nothing but the current point (no momentum or random transformation),
+        images on which the attack has succeeded are dropped every 5 steps and keep the perturbation
+        they have. `bf16`: gradients may be computed in bf16.
         """
         if type(self).__call__ is not Attack.__call__:
             return self(net, x, y, rng)
@@ -329,9 +326,7 @@ class Attack(Spec):
         return best
 
     def objective(self, net: nn.Module, y: Tensor) -> Objective:
-        """What `__call__` maximises: cross-entropy, or minus that of the target class if
-        targeted.
-        """
+        """What `__call__` maximises: cross-entropy of `y`, or if targeted its negative."""
         return LogitObjective(net, closeness if self.targeted else cross_entropy, y)
 
     # The ascent loop.
@@ -391,7 +386,7 @@ class Attack(Spec):
         path: list[Tensor] | None = None,
         steps: int | None = None,
     ) -> Tensor:
-        """One run starting at `z`, with all its steps or only the first `steps`."""
+        """One run starting at `z`, with all its steps or only `steps` of them."""
         known = objective if isinstance(objective, LogitObjective) and path is None else None
         copy = None if known is None else copy_of(known.net)
         if copy is not None and copy.plain:  # channels-last is faster here

@@ -113,8 +113,7 @@ class Square(Attack):
     def trace(
         self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None
     ) -> Tensor:
-        """The best images after each query, (queries+1, N, C, H, W); the first is the striped
-        start.
+        """The best images after each query, (queries+1, N, C, H, W), beginning with the stripes.
 
         Images that are misclassified already stay unchanged. Raises UserError if the result would
         take more than 2 GiB of memory.
@@ -216,8 +215,6 @@ class Square(Attack):
 
 
 def side(p: float, query: int, queries: int, height: int, width: int) -> int:
-    """The side of the squares at a query, in pixels: √(p·H·W), where p is halved up to nine
-    times.
-    """
+    """The side of the squares at a query, in pixels: √(p·H·W), with p halved up to nine times."""
     halvings = sum(int(query / queries * 10_000) > mark for mark in HALVINGS)
     return min(max(round(math.sqrt(p / 2**halvings * height * width)), 1), height, width)
