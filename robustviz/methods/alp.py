@@ -89,8 +89,8 @@ class ALP(Adversarial):
         return self.weight > 0 or self.ce != "adv_only"
 
     def _logits(self, net: Classifier, batch: Batch, x_adv: Tensor) -> tuple[Tensor, Tensor]:
-        """Clean and attacked logits from one forward pass, so that they share batch-norm
-        statistics.
+        """Clean and attacked logits from one forward pass, so that batch norm sees both
+        together.
         """
         logits, logits_adv = net(torch.cat([batch.x, x_adv])).chunk(2)
         return logits, logits_adv

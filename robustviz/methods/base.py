@@ -239,9 +239,7 @@ class Adversarial(Method):
         )
 
     def attacked(self, net: Classifier, batch: Batch) -> Tensor:
-        """The batch's images (N, C, H, W), attacked on their true labels; `net` is left
-        unchanged.
-        """
+        """The batch's images (N, C, H, W), attacked on their true labels; `net` is unchanged."""
         with self.attackable(net, batch.x) as fast:
             return self.attack.maximise(
                 self.attack.objective(fast, batch.y),

@@ -137,7 +137,7 @@ class ModelAlignment(Method):
 
 
 def _check(role: str, run: TrainedNet, split: Dataset) -> None:
-    """Raises UserError unless this network has weights and was trained on images and classes like
+    """Raises UserError unless `run` has weights and was trained on images and classes like
     these.
     """
     want = (len(split.classes), split.images.shape[1], split.images.shape[-1])
