@@ -130,9 +130,7 @@ def _hook_counts(module: nn.Module) -> tuple[object, ...]:
 
 
 def _writes_itself_down(kind: type) -> bool:
-    """Whether a class defines its own way of being copied or pickled, which may leave something
-    out.
-    """
+    """Whether a class defines its own copying or pickling, which may leave something out."""
     return not kind.__module__.startswith("torch.") and any(
         getattr(kind, way, None) is not getattr(nn.Module, way, None)
         for way in ("__deepcopy__", "__getstate__", "__reduce__", "__reduce_ex__")
@@ -140,9 +138,7 @@ def _writes_itself_down(kind: type) -> bool:
 
 
 def _holds_functions(module: nn.Module) -> bool:
-    """Whether `module` has a hook or a function as an attribute, which may refer to other
-    modules.
-    """
+    """Whether `module` has a hook or an attribute that is a function; these may refer to others."""
     return has_hooks(module) or any(
         callable(value) and not isinstance(value, (type, nn.Module))
         for value in vars(module).values()
@@ -191,8 +187,8 @@ class Copy:
     """What is known of a copy made for gradients.
 
     `layers`: its fused layers. `plain`: whether it is a network of this package with known layers
-    only, which can compute, and faster, on channels-last images. `recordings`: the steps recorded
-    on it, if it is plain and kept (see `keep`), else None; they are freed with the copy.
+    only, which accepts channels-last images and is faster with them. `recordings`: the steps
+    recorded on it, if it is plain and kept (see `keep`), else None; they are freed with the copy.
     """
 
     layers: list[Fused]
@@ -215,9 +211,7 @@ def device_of(net: nn.Module) -> torch.device:
 
 @dataclass(eq=False)
 class _Kept:
-    """The kept copies of one network, by (fused, bf16). It holds no reference to the network
-    itself.
-    """
+    """The kept copies of one network, by (fused, bf16); it has no reference to the network."""
 
     structure: list[object] | None = None
     copies: dict[tuple[bool, bool], nn.Module] = field(default_factory=dict)

@@ -95,8 +95,9 @@ def stem_stride(size: int) -> int:
 
 @dataclass(eq=False)
 class _Loan:
-    """A frozen module or parameter: its original value, and the values set by its users in
-    order.
+    """A frozen module or parameter: its original value, and the values its users have set.
+
+    The latest user is the last entry.
     """
 
     before: bool
@@ -113,11 +114,11 @@ _change = threading.Condition()  # guards the table; notified when a loan ends
 def frozen(net: nn.Module, mode: Literal["eval", "train"] = "eval") -> Iterator[None]:
     """A context in which `net` is in `mode` and no parameter requires a gradient.
 
-    Afterwards every module and parameter gets its own former value back; `net.train()` would also
+    Afterwards every module and parameter has its own former value again; `net.train()` would also
     switch layers that were frozen on purpose. Contexts may overlap, in one thread or in several:
-    the last one to end restores what the first one found. If another thread uses this network in
-    the other mode, the thread waits. Raises UserError if it already uses the network itself,
-    because two such threads would wait for each other.
+    the last one to end restores what the first one found. A thread that needs this network in
+    another mode than a second thread waits until the second is done. It raises UserError if it
+    already uses the network itself, because two such threads would wait for each other for ever.
     """
     user, here, training = object(), threading.get_ident(), mode == "train"
     modules = list(net.modules())

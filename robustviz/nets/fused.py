@@ -113,9 +113,7 @@ class Fused(nn.Module):
 
     @torch.no_grad()
     def follow(self) -> None:
-        """Recomputes weight and bias from the current values of the two layers, in the same
-        memory.
-        """
+        """Recomputes weight and bias, in place, from the current values of the two layers."""
         conv, norm = self.parts
         assert norm.running_mean is not None and norm.running_var is not None
         weight, bias = fuse_conv_bn_weights(
@@ -181,8 +179,9 @@ def _in(dtype: torch.dtype, forward: Callable[[Tensor], Tensor], x: Tensor) -> T
 def _fused_layers(
     container: nn.Module, dtype: torch.dtype | None, layout: torch.memory_format
 ) -> dict[str, nn.Module | None]:
-    """The replacements of `container`'s layers by name, None for left out; empty if there are
-    none.
+    """The replacements of `container`'s layers, by name; empty if there are none.
+
+    None stands for a layer that is left out.
     """
     children = container._modules
     in_turn = type(container) is nn.Sequential

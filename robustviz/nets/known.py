@@ -167,9 +167,7 @@ def network(
 
 
 def looked_into(made: nn.Module, told: Mapping[str, Any]) -> Classifier:
-    """`made` as a `Classifier`: unchanged if it is one and `told` says no more, else wrapped by
-    `told`.
-    """
+    """`made` as a `Classifier`: unchanged if it is one and `told` sets nothing, else wrapped."""
     if told.get("flip"):
         made = Flipped(made)
     if isinstance(made, Classifier) and not any(told.get(name) is not None for name in TOLD):

@@ -218,8 +218,6 @@ def from_map(maps: Tensor, out: Tensor) -> Tensor:
 
 
 def trial(net: nn.Module, x: Tensor) -> tuple[Any, list[Call]]:
-    """The output of `net` for images `x` with gradients, in eval mode, and the calls of its
-    layers.
-    """
+    """The output of `net` for images `x` with gradients, in eval mode, and its layers' calls."""
     with torch.inference_mode(False), frozen(net), watched(net) as calls, torch.enable_grad():
         return net(x.clone().requires_grad_()), calls

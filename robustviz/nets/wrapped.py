@@ -42,7 +42,7 @@ class Wrapped(Classifier):
 
     Images in [0, 1] are resized to `size` if that is not None, normalised, and passed to `module`.
     `maps_at`, `features_at`, `head_at` are names of layers of `module`, see `wrap`. Only `parts`
-    looks inside; the attributes `maps` and `pool` do not exist.
+    looks inside; reading the attributes `maps` and `pool` raises UserError.
     """
 
     def __init__(
@@ -121,10 +121,10 @@ class Wrapped(Classifier):
 
     @property
     def head(self) -> nn.Module:  # type: ignore[override]
-        """The module that computes logits from features: the last layer, as nn.Linear if it is a
-        convolution.
+        """The module that computes the logits from the features: the last layer.
 
-        If there is none, a module that raises UserError when called.
+        A convolution is returned as an nn.Linear with its weights. If there is no such layer, the
+        module raises UserError when called.
         """
         if not self.has_head:
             return Headless()
@@ -203,8 +203,8 @@ class Wrapped(Classifier):
 
 
 def _picked(out: Any, logits: Logits) -> Any:
-    """The logits in a network's output, at the key, index or attribute `logits` or by that
-    function.
+    """The logits in a network's output: at the key, index or attribute `logits`, or by calling
+    it.
     """
     if callable(logits):
         return logits(out)
@@ -267,8 +267,7 @@ def wrap(
     grid: Sequence[int] | None = None,
     shape: Sequence[int] | None = None,
 ) -> Wrapped:
-    """`module`, any classifier, as a network of this package; it shares its weights and is
-    unchanged.
+    """`module`, any classifier, as a network of this package; weights are shared and unchanged.
 
     `maps`: the layer whose output (N,D,h,w), (N,h,w,D) or tokens (N,T,D) are the feature maps;
     `features`: the layer whose output is the features (N,D), empty for the input of the head;
@@ -355,9 +354,7 @@ def _trial_images(
 
 
 def _logits(net: Wrapped, x: Tensor) -> Tensor:
-    """The network's logits for trial images. Raises UserError, with the likely cause, if it has
-    none.
-    """
+    """The network's logits for trial images. Raises UserError, with the likely cause, if none."""
     try:
         out = answer(net.module, net._shown(x))
     except UserError as error:
