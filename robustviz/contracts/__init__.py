@@ -63,8 +63,8 @@ def hold(kept: object, sentence: str) -> None:
 def things(kind: str, key: str) -> dict[str, Any]:
     """What is tested of a registered thing, by the name to show.
 
-    An attack is tested in each norm it accepts; of a network the key is returned, of anything else
-    an instance with default settings (of a page the page).
+    An attack is tested in each norm it accepts, a network by its key, a page as it is, and anything
+    else with default settings.
     """
     name = f"{kind}/{key}"
     if kind == "page":

@@ -151,9 +151,7 @@ def nothing_is_touched(method: Method) -> None:
 
 @contextmanager
 def _fixed_starts() -> Iterator[None]:
-    """Makes every attack start at a point that depends on the image only, not on its place in the
-    batch.
-    """
+    """Makes every attack start at a point that depends on the image but not on its index."""
 
     def start(self: Any, ball: Any, rng: Any) -> Tensor:
         placed: Tensor = ball.project(ball.x + 0.02 * torch.cos(50 * ball.x))
